@@ -1,0 +1,63 @@
+//! What may be typed: clap's types, and nothing but them.
+
+pub(crate) mod bench;
+pub(crate) mod doctor;
+pub(crate) mod eval;
+pub(crate) mod infer;
+pub(crate) mod keyframes;
+pub(crate) mod perceive;
+pub(crate) mod preprocess;
+pub(crate) mod quickstart;
+pub(crate) mod report;
+pub(crate) mod rewards;
+pub(crate) mod sft;
+pub(crate) mod sim;
+pub(crate) mod train;
+
+use clap::{Parser, Subcommand};
+
+/// From egocentric videos and questions to a trained spatial reasoner.
+#[derive(Debug, Parser)]
+#[command(name = "embodied-r", version, about, propagate_version = true)]
+pub(crate) struct Cli {
+    /// What to log to standard error, such as `info` or `embodied_r_grpo=debug`.
+    #[arg(long, global = true, env = "EMBODIED_R_LOG", default_value = "warn")]
+    pub(crate) log: String,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Unify VSI-Bench and UrbanVideo-Bench into one question set, split by scene.
+    Preprocess(preprocess::PreprocessArgs),
+    /// Show which frames of a video are key frames, and why.
+    Keyframes(keyframes::KeyframesArgs),
+    /// Turn videos into text with a captioner.
+    Perceive(perceive::PerceiveArgs),
+    /// Score saved outputs with the trainer's rewards.
+    Rewards(rewards::RewardsArgs),
+    /// Fine-tune on conversations (cold start).
+    Sft(sft::SftArgs),
+    /// Train with GRPO.
+    Train(train::TrainArgs),
+    /// Score a model, or given predictions, by a benchmark's own protocol.
+    Eval(eval::EvalArgs),
+    /// Answer a file of questions.
+    Infer(infer::InferArgs),
+    /// Make rooms, videos, questions and text to train on.
+    Sim(sim::SimArgs),
+    /// Run the whole way on built-in rooms.
+    Quickstart(quickstart::QuickstartArgs),
+    /// Write a run's curves and completions as one HTML page.
+    Report(report::ReportArgs),
+    /// Check what the machine has and what is missing.
+    Doctor(doctor::DoctorArgs),
+    /// Measure speed.
+    Bench(bench::BenchArgs),
+}
+
+/// Reads the command line; wrong usage ends the process with code 2, as clap does.
+pub(crate) fn parse() -> anyhow::Result<Cli> {
+    Ok(Cli::parse())
+}

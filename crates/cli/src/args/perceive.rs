@@ -1,0 +1,5 @@
+//! Arguments of `embodied-r perceive`.
+
+/// Turn videos into text with a captioner.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PerceiveArgs {}

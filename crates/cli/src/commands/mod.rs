@@ -1,0 +1,39 @@
+//! One module a command: from arguments to settings, then to the libraries.
+
+mod bench;
+mod doctor;
+mod eval;
+mod infer;
+mod keyframes;
+mod perceive;
+mod preprocess;
+mod quickstart;
+mod report;
+mod rewards;
+mod sft;
+mod sim;
+mod train;
+
+use crate::args::{Cli, Command};
+use crate::exit::Status;
+
+/// Runs the command that was typed.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<Status> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&cli.log)?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match cli.command {
+        Command::Preprocess(args) => preprocess::run(args),
+        Command::Keyframes(args) => keyframes::run(args),
+        Command::Perceive(args) => perceive::run(args),
+        Command::Rewards(args) => rewards::run(args),
+        Command::Sft(args) => sft::run(args),
+        Command::Train(args) => train::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Infer(args) => infer::run(args),
+        Command::Sim(args) => sim::run(args),
+        Command::Quickstart(args) => quickstart::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Bench(args) => bench::run(args),
+    }
+}

@@ -1,0 +1,59 @@
+//! Exit codes: 0 done, 1 the run failed, 2 wrong usage or configuration.
+
+use std::process::ExitCode;
+
+/// How a command that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// All of the work is done.
+    Done,
+    /// The command ran, but some of its work failed; what failed has been said.
+    Partial,
+}
+
+/// A fault of usage or configuration: exit code 2.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Advice for the user, added to an error by [`anyhow::Error::context`]'s place in the chain.
+#[derive(Debug)]
+pub(crate) struct Hint {
+    message: String,
+    hint: String,
+}
+
+impl std::fmt::Display for Hint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Hint {}
+
+/// An error with a `hint:` line.
+pub(crate) fn hint(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+    Hint { message: message.into(), hint: hint.into() }.into()
+}
+
+/// Prints an error, if there is one, and gives the process its exit code.
+pub(crate) fn code(result: anyhow::Result<Status>) -> ExitCode {
+    let error = match result {
+        Ok(Status::Done) => return ExitCode::SUCCESS,
+        Ok(Status::Partial) => return ExitCode::from(1),
+        Err(error) => error,
+    };
+    eprintln!("error: {error:#}");
+    if let Some(hint) = error.chain().find_map(|cause| cause.downcast_ref::<Hint>()) {
+        eprintln!("hint: {}", hint.hint);
+    }
+    let usage = error.chain().any(|cause| cause.is::<Usage>());
+    ExitCode::from(if usage { 2 } else { 1 })
+}

@@ -1,0 +1,13 @@
+//! Questions and where they come from.
+//!
+//! The crate at the bottom of the workspace: the record that every stage passes on
+//! ([`question::Question`]), the readers of the benchmarks, scene files, prompt templates, and the
+//! small trait by which libraries report progress.
+
+pub mod error;
+pub mod progress;
+pub mod question;
+
+pub use error::{Error, Result};
+pub use progress::Progress;
+pub use question::Question;

@@ -1,0 +1,1 @@
+//! Fused differentiable tensor operations for candle.

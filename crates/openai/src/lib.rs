@@ -1,0 +1,1 @@
+//! A client of OpenAI-compatible chat APIs with retries, back-off and several base URLs.

@@ -1,0 +1,10 @@
+//! From a video to text: decoding, key frames, captions.
+//!
+//! [`video`] reads frames through FFmpeg, [`keyframes`] chooses the few that matter, [`captioner`]
+//! turns each into words, and [`perceive`] runs that over a file of questions and resumes.
+
+pub mod error;
+pub mod keyframes;
+pub mod video;
+
+pub use error::{Error, Result};

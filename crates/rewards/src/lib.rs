@@ -1,0 +1,1 @@
+//! Rewards of the trainer: accuracy, format, logical consistency, and their staged weights.

@@ -1,0 +1,1 @@
+//! Procedural rooms: egocentric videos, questions and true answers.
