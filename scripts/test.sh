@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Runs every check of the project, one after the other; the first failure ends it.
+# On a fresh Debian or Ubuntu it installs the system packages first.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+system_packages
+rust_toolchain
+cd "$root"
+
+say "cargo fmt"
+cargo fmt --all --check
+
+say "cargo clippy"
+cargo clippy --workspace --all-targets -- -D warnings
+
+say "cargo doc"
+RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
+
+say "cargo test"
+cargo test --workspace
