@@ -24,11 +24,24 @@ pub enum Error {
         /// The parser's reason, with line and column.
         source: serde_json::Error,
     },
+    /// A scene file holds a figure that cannot be.
+    #[error("`{field}` in the scene file `{}` should be {wanted}", path.display())]
+    Scene {
+        /// The file.
+        path: PathBuf,
+        /// The field at fault.
+        field: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
 }
 
 impl Error {
     /// An [`Error::Io`] about `path`, for `map_err`.
-    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }

@@ -6,7 +6,10 @@
 
 pub mod error;
 pub mod progress;
+pub mod prompts;
 pub mod question;
+pub mod scene;
+pub mod write;
 
 pub use error::{Error, Result};
 pub use progress::Progress;

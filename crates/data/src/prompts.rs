@@ -1,0 +1,140 @@
+//! The texts that the language model and the judge are given.
+//!
+//! The forms are those that the official code uses (think and answer tags, one line per frame, the
+//! question last), in words of our own.
+
+use std::fmt::Write as _;
+
+/// What marks the question within a prompt.
+const QUESTION: &str = "Question:";
+
+/// The system prompt of training and evaluation: reason in `<think>`, answer in `<answer>`.
+pub fn system_prompt() -> &'static str {
+    "You answer questions about a video that is told in words. First reason between <think> and \
+     </think>, then give only the final answer between <answer> and </answer>. The answer must \
+     follow from the reasoning."
+}
+
+/// What one key frame tells: how the camera got there and what it sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameText {
+    /// The movement since the frame before, such as `rotate left 60`; `None` where it is not known.
+    pub action: Option<String>,
+    /// What is seen, in words.
+    pub view: String,
+}
+
+/// The prompt of a perceived question: a short introduction, one line per key frame, and the
+/// question, which always comes last and is marked by `Question:`.
+///
+/// The first frame has no action; a later frame whose action is not known tells its view alone.
+pub fn perceived(frames: &[FrameText], question: &str) -> String {
+    let mut text = String::from(
+        "You are the agent whose camera took this video. Video content:\n<\n\
+         Frames are in time order. Frame 0 is the start, the last frame is now. \
+         Bearings are in degrees, distances in metres.",
+    );
+    for (index, FrameText { action, view }) in frames.iter().enumerate() {
+        // Writing to a string cannot fail.
+        let _ = match action {
+            Some(action) if index > 0 => {
+                write!(text, "\nFrame {index}: After {action}, Observe: {view}")
+            }
+            _ => write!(text, "\nFrame {index}: Observe: {view}"),
+        };
+    }
+    let question = question.trim();
+    let question = question.strip_prefix(QUESTION).unwrap_or(question).trim_start();
+    let _ = write!(text, "\n>\n{QUESTION} {question}");
+    text
+}
+
+/// The question within a prompt: from the last `Question:` on, or the whole where there is none.
+pub fn question_part(prompt: &str) -> &str {
+    prompt.rfind(QUESTION).map_or(prompt, |start| &prompt[start..])
+}
+
+/// The system prompt of the consistency judge.
+pub fn judge_system() -> &'static str {
+    "You read the reasoning about a question and tell which option it leads to."
+}
+
+/// The consistency judge's task: the option that `think` leads to, from the question and the
+/// reasoning alone. `question` may be a whole prompt; only its [`question_part`] is shown.
+pub fn judge_user(question: &str, think: &str) -> String {
+    format!(
+        "Which option follows from the reasoning below? Reply with one letter from A to H and \
+         nothing else.\n{}\nReasoning: {}\nLetter:",
+        question_part(question).trim(),
+        think.trim()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUESTION_TEXT: &str = "Question: Where is the lamp?\n\nChoices:\nA. Left\nB. Right";
+
+    fn frame(action: Option<&str>, view: &str) -> FrameText {
+        FrameText { action: action.map(str::to_owned), view: view.to_owned() }
+    }
+
+    #[test]
+    fn a_prompt_tells_its_frames_in_order_and_ends_with_the_question() {
+        let frames = [
+            frame(None, "chair left 30, 2 m"),
+            frame(Some("rotate left 60"), "nothing"),
+            frame(None, "lamp ahead, 4 m"),
+        ];
+        let prompt = perceived(&frames, QUESTION_TEXT);
+        let (introduction, rest) = prompt.split_once("\nFrame 0").unwrap();
+        assert!(introduction.contains("time order"));
+        assert_eq!(
+            format!("Frame 0{rest}"),
+            "Frame 0: Observe: chair left 30, 2 m\n\
+             Frame 1: After rotate left 60, Observe: nothing\n\
+             Frame 2: Observe: lamp ahead, 4 m\n>\n\
+             Question: Where is the lamp?\n\nChoices:\nA. Left\nB. Right"
+        );
+    }
+
+    #[test]
+    fn the_first_frame_never_has_an_action() {
+        let prompt = perceived(&[frame(Some("stay"), "a door")], "Why?");
+        assert!(prompt.contains("Frame 0: Observe: a door"));
+    }
+
+    #[test]
+    fn the_question_part_of_a_prompt_is_the_question() {
+        let prompt = perceived(&[frame(None, "a sign that reads Question: 7")], QUESTION_TEXT);
+        assert_eq!(question_part(&prompt), QUESTION_TEXT);
+    }
+
+    #[test]
+    fn a_question_without_its_mark_gets_it() {
+        let prompt = perceived(&[], "  Why?\n");
+        assert_eq!(question_part(&prompt), "Question: Why?");
+    }
+
+    #[test]
+    fn a_text_without_mark_is_its_own_question_part() {
+        assert_eq!(question_part("Why?"), "Why?");
+    }
+
+    #[test]
+    fn the_judge_sees_question_and_reasoning_but_not_the_video() {
+        let prompt = perceived(&[frame(None, "a purple elephant")], QUESTION_TEXT);
+        let task = judge_user(&prompt, " it is on the left ");
+        assert!(!task.contains("elephant"));
+        assert!(task.contains("\nQuestion: Where is the lamp?\n"));
+        assert!(task.contains("\nReasoning: it is on the left\n"));
+    }
+
+    #[test]
+    fn the_system_prompt_names_all_four_tags() {
+        for tag in ["<think>", "</think>", "<answer>", "</answer>"] {
+            assert!(system_prompt().contains(tag), "{tag}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Output that is whole or not there: written to a temporary name beside its place, then renamed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+
+/// Writes `bytes` to `path`, whole or not at all. Missing parent folders are made.
+///
+/// # Errors
+/// [`Error::Io`] if the folder, the temporary file or the renaming fails; what stood at `path`
+/// before is then still there.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic_with(path, |out| out.write_all(bytes).map_err(Error::io("write", path)))
+}
+
+/// Like [`write_atomic`], for output that is better streamed than held whole.
+///
+/// # Errors
+/// As [`write_atomic`], and whatever `fill` returns; nothing is left behind then.
+pub fn write_atomic_with<E: From<Error>>(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<&File>) -> Result<(), E>,
+) -> Result<(), E> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    }
+    let temporary = Temporary::beside(path);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&temporary.0)
+        .map_err(Error::io("create", &temporary.0))?;
+    let mut out = BufWriter::new(&file);
+    fill(&mut out)?;
+    out.flush().map_err(Error::io("write", path))?;
+    drop(out);
+    // Without this a crash of the machine can leave the new name on an empty file.
+    file.sync_all().map_err(Error::io("write", path))?;
+    drop(file);
+    temporary.rename_to(path).map_err(|source| Error::io("write", path)(source).into())
+}
+
+/// A name beside `path` that no other process or thread uses, removed again if it stays unused.
+pub(crate) struct Temporary(pub(crate) PathBuf);
+
+impl Temporary {
+    pub(crate) fn beside(path: &Path) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(path.with_file_name(format!(".{name}.{}-{number}.tmp", process::id())))
+    }
+
+    pub(crate) fn rename_to(self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.0, path)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After the renaming nothing of this name is left and the error is the wanted state.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_file_holds_the_bytes_and_nothing_is_left_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/deep/out.json");
+        write_atomic(&path, b"[1]").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"[1]");
+        assert_eq!(names(path.parent().unwrap()), ["out.json"]);
+    }
+
+    #[test]
+    fn a_failed_write_keeps_the_old_file_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.json");
+        write_atomic(&path, b"old").unwrap();
+        let failed = write_atomic_with(&path, |out| {
+            out.write_all(b"half").map_err(Error::io("write", "x"))?;
+            Err::<(), _>(Error::io("read", "y")(io::Error::other("broken")))
+        });
+        assert!(failed.unwrap_err().to_string().contains("`y`"));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["out.json"]);
+    }
+
+    #[test]
+    fn a_name_without_folder_is_written_where_the_process_stands() {
+        let name = Temporary::beside(Path::new("out.json")).0;
+        assert_eq!(name.parent(), Some(Path::new("")));
+    }
+
+    #[test]
+    fn a_path_below_a_file_names_the_folder_that_cannot_be_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        write_atomic(&file, b"").unwrap();
+        let error = write_atomic(&file.join("out.json"), b"").unwrap_err().to_string();
+        assert!(error.contains("file`"), "{error}");
+    }
+}
