@@ -1,0 +1,285 @@
+//! Reads a `config.json` and collects every fault on the way.
+
+use serde_json::{Map, Value};
+
+use super::{ConfigFault, ModelConfig, ModelType, WeightDtype};
+
+/// Reads the contents of a `config.json`.
+pub(super) fn config(value: &Value) -> Result<ModelConfig, Vec<ConfigFault>> {
+    let Value::Object(outer) = value else {
+        return Err(vec![ConfigFault::wrong("config.json", value, "a JSON object")]);
+    };
+    let text = match outer.get("text_config") {
+        Some(Value::Object(text)) => text,
+        _ => outer,
+    };
+    let mut fields = Fields { text, outer, faults: Vec::new() };
+    let source = fields.source();
+    fields.refuse_what_is_not_supported(source);
+    let config = fields.config(source);
+    if !fields.faults.is_empty() {
+        return Err(fields.faults);
+    }
+    config.check()?;
+    Ok(config)
+}
+
+/// What a configuration describes; defaults differ.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Qwen2,
+    Qwen25Vl,
+    Llama,
+}
+
+/// A configuration under reading.
+struct Fields<'a> {
+    /// Where the decoder is described: `text_config`, or the file itself.
+    text: &'a Map<String, Value>,
+    /// The file itself.
+    outer: &'a Map<String, Value>,
+    faults: Vec<ConfigFault>,
+}
+
+impl<'a> Fields<'a> {
+    /// A field of the decoder's part, else of the file; `null` counts as absent.
+    fn get(&self, field: &str) -> Option<&'a Value> {
+        self.text.get(field).or_else(|| self.outer.get(field)).filter(|value| !value.is_null())
+    }
+
+    fn source(&mut self) -> Source {
+        const SUPPORTED: &str = "`qwen2`, `llama` and the text part of `qwen2_5_vl` are";
+        let Some(value) = self.outer.get("model_type") else {
+            self.faults.push(ConfigFault::Missing { field: "model_type" });
+            return Source::Qwen2;
+        };
+        match value.as_str() {
+            Some("qwen2") => Source::Qwen2,
+            Some("qwen2_5_vl" | "qwen2_5_vl_text") => Source::Qwen25Vl,
+            Some("llama") => Source::Llama,
+            found => {
+                let found = found.map_or_else(|| value.to_string(), str::to_owned);
+                self.faults.push(ConfigFault::unsupported("model_type", found, SUPPORTED));
+                Source::Qwen2
+            }
+        }
+    }
+
+    fn config(&mut self, source: Source) -> ModelConfig {
+        let hidden_size = self.count("hidden_size", None);
+        let num_attention_heads = self.count("num_attention_heads", None);
+        let (theta, positions) = match source {
+            Source::Qwen2 => (10_000.0, 32_768),
+            Source::Qwen25Vl => (1_000_000.0, 32_768),
+            Source::Llama => (10_000.0, 2_048),
+        };
+        ModelConfig {
+            model_type: if source == Source::Llama { ModelType::Llama } else { ModelType::Qwen2 },
+            vocab_size: self.count("vocab_size", None),
+            hidden_size,
+            intermediate_size: self.count("intermediate_size", None),
+            num_hidden_layers: self.count("num_hidden_layers", None),
+            num_attention_heads,
+            num_key_value_heads: self.count("num_key_value_heads", Some(num_attention_heads)),
+            head_dim: self.head_dim(hidden_size, num_attention_heads),
+            rms_norm_eps: self.number("rms_norm_eps", 1e-6),
+            rope_theta: self.rope_theta(theta),
+            tie_word_embeddings: self.tie_word_embeddings(),
+            attention_bias: source != Source::Llama,
+            max_position_embeddings: self.count("max_position_embeddings", Some(positions)),
+            initializer_range: self.number("initializer_range", 0.02),
+            dtype: self.dtype(),
+            bos_token_id: self.token_ids("bos_token_id").first().copied(),
+            eos_token_ids: self.token_ids("eos_token_id"),
+        }
+    }
+
+    fn refuse_what_is_not_supported(&mut self, source: Source) {
+        if let Some(found) = self.get("hidden_act").filter(|act| act.as_str() != Some("silu")) {
+            self.refuse("hidden_act", found, "`silu` is");
+        }
+        if self.get("quantization_config").is_some() {
+            self.refuse(
+                "quantization_config",
+                &Value::from("…"),
+                "take the weights in f32, bf16 or f16",
+            );
+        }
+        for field in ["num_experts", "num_local_experts"] {
+            if let Some(found) = self.get(field) {
+                self.refuse(field, found, "mixtures of experts are not");
+            }
+        }
+        // With its flag on, Llama has a bias on the output product too.
+        let bias = self
+            .get("attention_bias")
+            .filter(|bias| source == Source::Llama && bias.as_bool() != Some(false));
+        if let Some(found) = bias {
+            self.refuse("attention_bias", found, "llama without biases is");
+        }
+        if let Some(found) = self.get("mlp_bias").filter(|bias| bias.as_bool() != Some(false)) {
+            self.refuse("mlp_bias", found, "feed-forward layers without biases are");
+        }
+        self.refuse_sliding_windows();
+    }
+
+    fn refuse_sliding_windows(&mut self) {
+        const WHY: &str = "full attention in every layer is";
+        if let Some(kinds) = self.get("layer_types").and_then(Value::as_array) {
+            if let Some(kind) = kinds.iter().find(|kind| kind.as_str() != Some("full_attention")) {
+                self.refuse("layer_types", kind, WHY);
+            }
+            return;
+        }
+        let Some(on) = self.get("use_sliding_window").filter(|on| on.as_bool() != Some(false))
+        else {
+            return;
+        };
+        // Only the layers from `max_window_layers` on have a window.
+        let first = self.get("max_window_layers").and_then(Value::as_u64);
+        let layers = self.get("num_hidden_layers").and_then(Value::as_u64);
+        if first.zip(layers).is_none_or(|(first, layers)| first < layers) {
+            self.refuse("use_sliding_window", on, WHY);
+        }
+    }
+
+    fn refuse(&mut self, field: &'static str, found: &Value, why: &'static str) {
+        self.faults.push(ConfigFault::unsupported(field, shown(found), why));
+    }
+
+    fn head_dim(&mut self, hidden_size: usize, heads: usize) -> usize {
+        if self.get("head_dim").is_none() && heads > 0 && !hidden_size.is_multiple_of(heads) {
+            let want = "a divisor of `hidden_size`, or `head_dim` given";
+            self.faults.push(ConfigFault::wrong("num_attention_heads", heads, want));
+        }
+        self.count("head_dim", Some(hidden_size / heads.max(1)))
+    }
+
+    /// The rotary base: in `rope_parameters` (`transformers` 5) or beside it, with no scaling that changes positions.
+    fn rope_theta(&mut self, default: f64) -> f64 {
+        let mut theta = None;
+        for field in ["rope_parameters", "rope_scaling"] {
+            let Some(value) = self.get(field) else { continue };
+            let Value::Object(rope) = value else {
+                self.faults.push(ConfigFault::wrong(field, shown(value), "a JSON object"));
+                continue;
+            };
+            let kind =
+                rope.get("rope_type").or_else(|| rope.get("type")).filter(|kind| !kind.is_null());
+            // For text alone the three positions of `mrope` are equal, which is the plain embedding.
+            if let Some(kind) =
+                kind.filter(|kind| !matches!(kind.as_str(), Some("default" | "mrope")))
+            {
+                self.refuse(
+                    field,
+                    kind,
+                    "the plain rotary embedding (`default`, or `mrope` on text) is",
+                );
+            }
+            let part = rope.get("partial_rotary_factor").filter(|part| part.as_f64() != Some(1.0));
+            if let Some(part) = part.filter(|part| !part.is_null()) {
+                self.refuse(field, part, "a `partial_rotary_factor` of 1 is");
+            }
+            theta = theta.or_else(|| rope.get("rope_theta"));
+        }
+        let Some(theta) = theta.filter(|theta| !theta.is_null()).or_else(|| self.get("rope_theta"))
+        else {
+            return default;
+        };
+        self.positive("rope_theta", theta)
+    }
+
+    /// `transformers` ties if either part says so.
+    fn tie_word_embeddings(&mut self) -> bool {
+        let mut tied = false;
+        for part in [self.text, self.outer] {
+            match part.get("tie_word_embeddings") {
+                None | Some(Value::Null) => {}
+                Some(Value::Bool(flag)) => tied |= flag,
+                Some(found) => {
+                    self.faults.push(ConfigFault::wrong(
+                        "tie_word_embeddings",
+                        shown(found),
+                        "`true` or `false`",
+                    ));
+                }
+            }
+        }
+        tied
+    }
+
+    fn dtype(&mut self) -> WeightDtype {
+        let Some(value) = self.get("dtype").or_else(|| self.get("torch_dtype")) else {
+            return WeightDtype::F32;
+        };
+        match value.as_str() {
+            Some("float32") => WeightDtype::F32,
+            Some("bfloat16") => WeightDtype::Bf16,
+            Some("float16") => WeightDtype::F16,
+            _ => {
+                self.refuse("dtype", value, "`float32`, `bfloat16` and `float16` are");
+                WeightDtype::F32
+            }
+        }
+    }
+
+    /// One id or a list of them.
+    fn token_ids(&mut self, field: &'static str) -> Vec<u32> {
+        let Some(value) = self.get(field) else { return Vec::new() };
+        match token_ids(value) {
+            Some(ids) => ids,
+            None => {
+                self.faults.push(ConfigFault::wrong(
+                    field,
+                    shown(value),
+                    "a token id or a list of them",
+                ));
+                Vec::new()
+            }
+        }
+    }
+
+    fn count(&mut self, field: &'static str, default: Option<usize>) -> usize {
+        let Some(value) = self.get(field) else {
+            if default.is_none() {
+                self.faults.push(ConfigFault::Missing { field });
+            }
+            return default.unwrap_or_default();
+        };
+        // Sizes beyond 32 bits would overflow products of two of them.
+        match value.as_u64().and_then(|count| u32::try_from(count).ok()) {
+            Some(count) if count > 0 => count as usize,
+            _ => {
+                self.faults.push(ConfigFault::wrong(field, shown(value), "a positive integer"));
+                0
+            }
+        }
+    }
+
+    fn number(&mut self, field: &'static str, default: f64) -> f64 {
+        self.get(field).map_or(default, |value| self.positive(field, value))
+    }
+
+    fn positive(&mut self, field: &'static str, value: &Value) -> f64 {
+        match value.as_f64() {
+            Some(number) if number > 0.0 => number,
+            _ => {
+                self.faults.push(ConfigFault::wrong(field, shown(value), "a positive number"));
+                0.0
+            }
+        }
+    }
+}
+
+/// Token ids written as one integer or a list of them.
+pub(crate) fn token_ids(value: &Value) -> Option<Vec<u32>> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Value::Array(list) => list.iter().map(id).collect(),
+        one => id(one).map(|id| vec![id]),
+    }
+}
+
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

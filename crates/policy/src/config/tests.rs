@@ -1,0 +1,224 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Qwen2.5-VL as the hub has it: the decoder's fields lie flat beside `vision_config`.
+fn flat_vl() -> Value {
+    json!({
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl", "hidden_act": "silu",
+        "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
+        "num_attention_heads": 16, "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
+        "tie_word_embeddings": true, "torch_dtype": "bfloat16", "max_position_embeddings": 128000,
+        "bos_token_id": 151643, "eos_token_id": 151645, "sliding_window": 32768, "use_sliding_window": false,
+        "max_window_layers": 70, "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+        "vision_config": {"depth": 32, "hidden_act": "silu", "hidden_size": 1280},
+    })
+}
+
+/// The same as `transformers` 5 saves it.
+fn nested_vl() -> Value {
+    json!({
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl", "dtype": "bfloat16",
+        "tie_word_embeddings": true, "vision_config": {"hidden_size": 1280},
+        "text_config": {
+            "model_type": "qwen2_5_vl_text", "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008,
+            "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2, "hidden_act": "silu",
+            "rms_norm_eps": 1e-6, "max_position_embeddings": 128000, "bos_token_id": 151643, "eos_token_id": 151645,
+            "sliding_window": null, "use_sliding_window": false, "layer_types": ["full_attention", "full_attention"],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [16, 24, 24]},
+        },
+    })
+}
+
+fn small(model_type: ModelType) -> ModelConfig {
+    ModelConfig {
+        model_type,
+        vocab_size: 96,
+        hidden_size: 32,
+        intermediate_size: 48,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 16,
+        rms_norm_eps: 1e-5,
+        rope_theta: 5_000.5,
+        tie_word_embeddings: false,
+        attention_bias: model_type == ModelType::Qwen2,
+        max_position_embeddings: 512,
+        initializer_range: 0.02,
+        dtype: WeightDtype::F16,
+        bos_token_id: None,
+        eos_token_ids: vec![3, 5],
+    }
+}
+
+fn faults(value: &Value) -> String {
+    crate::error::listed(&ModelConfig::from_json(value).unwrap_err())
+}
+
+#[test]
+fn both_forms_of_qwen2_5_vl_give_the_same_decoder() {
+    let flat = ModelConfig::from_json(&flat_vl()).unwrap();
+    assert_eq!(flat, ModelConfig::from_json(&nested_vl()).unwrap());
+    assert_eq!(flat.model_type, ModelType::Qwen2);
+    assert_eq!((flat.head_dim, flat.rope_theta, flat.tie_word_embeddings), (128, 1e6, true));
+    assert_eq!(
+        (flat.dtype, flat.eos_token_ids.as_slice()),
+        (WeightDtype::Bf16, [151_645].as_slice())
+    );
+}
+
+#[test]
+fn the_decoder_of_qwen2_5_vl_3b_has_its_published_size() {
+    let config = ModelConfig::from_json(&flat_vl()).unwrap();
+    assert_eq!(config.parameter_count(), 3_085_938_688);
+}
+
+#[test]
+fn a_tie_in_either_part_ties() {
+    let mut value = nested_vl();
+    value["tie_word_embeddings"] = json!(false);
+    value["text_config"]["tie_word_embeddings"] = json!(true);
+    assert!(ModelConfig::from_json(&value).unwrap().tie_word_embeddings);
+}
+
+#[test]
+fn an_explicit_head_dim_wins_over_the_quotient() {
+    let mut value = flat_vl();
+    value["head_dim"] = json!(64);
+    assert_eq!(ModelConfig::from_json(&value).unwrap().head_dim, 64);
+}
+
+#[test]
+fn llama_has_no_biases_and_its_own_defaults() {
+    let mut value = flat_vl();
+    value["model_type"] = json!("llama");
+    for field in ["rope_theta", "rope_scaling", "num_key_value_heads", "max_position_embeddings"] {
+        value[field] = Value::Null;
+    }
+    let config = ModelConfig::from_json(&value).unwrap();
+    assert!(!config.attention_bias);
+    assert_eq!(
+        (config.rope_theta, config.num_key_value_heads, config.max_position_embeddings),
+        (10_000.0, 16, 2_048)
+    );
+}
+
+#[test]
+fn every_missing_and_wrong_field_is_named_at_once() {
+    let mut value = flat_vl();
+    value["hidden_size"] = json!(-4);
+    value["rms_norm_eps"] = json!("tiny");
+    value.as_object_mut().unwrap().remove("vocab_size");
+    assert_eq!(
+        faults(&value),
+        "`hidden_size` is `-4`, want a positive integer; `vocab_size` is missing; \
+         `rms_norm_eps` is `tiny`, want a positive number"
+    );
+}
+
+#[test]
+fn what_the_decoder_does_not_do_is_refused_by_name() {
+    for (field, found, told) in [
+        ("model_type", json!("qwen2_moe"), "`model_type` = `qwen2_moe` is not supported"),
+        (
+            "rope_scaling",
+            json!({"rope_type": "yarn", "factor": 4.0}),
+            "`rope_scaling` = `yarn` is not supported",
+        ),
+        (
+            "rope_parameters",
+            json!({"rope_type": "llama3"}),
+            "`rope_parameters` = `llama3` is not supported",
+        ),
+        (
+            "rope_parameters",
+            json!({"partial_rotary_factor": 0.5}),
+            "`rope_parameters` = `0.5` is not supported",
+        ),
+        ("hidden_act", json!("gelu"), "`hidden_act` = `gelu` is not supported"),
+        ("num_experts", json!(60), "`num_experts` = `60` is not supported"),
+        ("quantization_config", json!({"bits": 4}), "`quantization_config` = `…` is not supported"),
+        (
+            "layer_types",
+            json!(["full_attention", "sliding_attention"]),
+            "`layer_types` = `sliding_attention`",
+        ),
+        ("torch_dtype", json!("float8_e4m3fn"), "`dtype` = `float8_e4m3fn` is not supported"),
+        ("mlp_bias", json!(true), "`mlp_bias` = `true` is not supported"),
+    ] {
+        let mut value = flat_vl();
+        value[field] = found;
+        assert!(faults(&value).starts_with(told), "{field}: {}", faults(&value));
+    }
+}
+
+#[test]
+fn a_sliding_window_is_refused_only_where_a_layer_has_it() {
+    let mut value = flat_vl();
+    value["use_sliding_window"] = json!(true);
+    assert!(ModelConfig::from_json(&value).is_ok(), "the window begins at layer 70 of 36");
+    value["max_window_layers"] = json!(35);
+    assert!(faults(&value).starts_with("`use_sliding_window` = `true` is not supported"));
+}
+
+#[test]
+fn heads_that_do_not_fit_are_refused() {
+    let mut value = flat_vl();
+    value["num_key_value_heads"] = json!(3);
+    assert_eq!(
+        faults(&value),
+        "`num_key_value_heads` is `3`, want a divisor of `num_attention_heads`"
+    );
+    let mut value = flat_vl();
+    value["num_attention_heads"] = json!(7);
+    assert!(
+        faults(&value).starts_with("`num_attention_heads` is `7`, want a divisor of `hidden_size`")
+    );
+}
+
+#[test]
+fn a_saved_configuration_reads_back_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    for model_type in [ModelType::Qwen2, ModelType::Llama] {
+        let config = small(model_type);
+        config.save(dir.path()).unwrap();
+        assert_eq!(ModelConfig::from_dir(dir.path()).unwrap(), config);
+    }
+}
+
+#[test]
+fn an_impossible_shape_is_not_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = ModelConfig { head_dim: 15, ..small(ModelType::Llama) };
+    let told = config.save(dir.path()).unwrap_err().to_string();
+    assert!(told.ends_with("`head_dim` is `15`, want an even number"), "{told}");
+    assert!(!dir.path().join(CONFIG_FILE).exists());
+}
+
+#[test]
+fn a_file_that_is_not_json_is_named_with_the_line() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(CONFIG_FILE), "{\n  \"vocab_size\": oops\n}").unwrap();
+    let told = ModelConfig::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(told.contains("config.json") && told.contains("line 2"), "{told}");
+}
+
+proptest! {
+    #[test]
+    fn any_value_in_any_field_is_read_or_refused(
+        field in prop::sample::select(vec!["hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim",
+            "rope_theta", "rope_scaling", "rope_parameters", "text_config", "eos_token_id", "layer_types", "dtype"]),
+        value in prop_oneof![
+            Just(json!(null)), Just(json!([])), Just(json!({})), Just(json!("x")), Just(json!([1, "a"])),
+            any::<i64>().prop_map(|n| json!(n)), any::<f64>().prop_map(|n| json!(n)),
+        ],
+    ) {
+        let mut config = flat_vl();
+        config[field] = value;
+        if let Ok(config) = ModelConfig::from_json(&config) {
+            prop_assert!(config.check().is_ok());
+        }
+    }
+}
