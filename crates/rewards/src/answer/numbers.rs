@@ -1,0 +1,70 @@
+//! The numbers that a text holds.
+
+/// The numbers in `text`, in order. Digits that belong to a word or a unit (`room2`, `m2`, `m^2`)
+/// are none; commas between groups of three digits are dropped.
+pub(super) fn held(text: &str) -> Vec<f64> {
+    let mut numbers = Vec::new();
+    let mut rest = text;
+    let mut previous = ' ';
+    while let Some(first) = rest.chars().next() {
+        let length = if previous.is_alphanumeric() || matches!(previous, '^' | '_' | '.') {
+            None
+        } else {
+            number_length(rest, previous)
+        };
+        match length {
+            Some(length) => {
+                let digits: String = rest[..length].chars().filter(|&char| char != ',').collect();
+                numbers.extend(digits.parse::<f64>().ok().filter(|number| number.is_finite()));
+                previous = '0';
+                rest = &rest[length..];
+            }
+            None => {
+                previous = first;
+                rest = &rest[first.len_utf8()..];
+            }
+        }
+    }
+    numbers
+}
+
+/// Bytes of the number that `text` begins with, its sign included.
+fn number_length(text: &str, previous: char) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let digits_from = |start: usize| {
+        bytes[start.min(bytes.len())..].iter().take_while(|byte| byte.is_ascii_digit()).count()
+    };
+    // After a number or a bracket a dash means a range or a difference.
+    let signed = matches!(bytes.first(), Some(b'-' | b'+')) && !matches!(previous, ')' | ']');
+    let start = usize::from(signed);
+    let mut end = start + digits_from(start);
+    while bytes.get(end) == Some(&b',') && (1..=3).contains(&(end - start)) || grouped(bytes, end) {
+        if digits_from(end + 1) != 3 {
+            break;
+        }
+        end += 4;
+    }
+    let whole = end - start;
+    if bytes.get(end) == Some(&b'.') {
+        let decimals = digits_from(end + 1);
+        if decimals > 0 {
+            end += 1 + decimals;
+        }
+    }
+    if whole == 0 && end == start {
+        return None;
+    }
+    if matches!(bytes.get(end), Some(b'e' | b'E')) {
+        let sign = usize::from(matches!(bytes.get(end + 1), Some(b'-' | b'+')));
+        let digits = digits_from(end + 1 + sign);
+        if digits > 0 {
+            end += 1 + sign + digits;
+        }
+    }
+    Some(end)
+}
+
+/// Whether a comma at `at` follows a group that a comma began, as the second one in `1,234,567`.
+fn grouped(bytes: &[u8], at: usize) -> bool {
+    bytes.get(at) == Some(&b',') && at >= 4 && bytes[at - 4] == b','
+}

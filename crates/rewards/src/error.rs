@@ -1,0 +1,45 @@
+//! The crate's error.
+
+use crate::stages::Faults;
+
+/// What can go wrong while outputs are scored or stages are read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The judge cannot work at all, as opposed to one reply that is missing.
+    #[error("the consistency judge failed: {source}")]
+    Judge {
+        /// The judge's own error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The judge broke its contract of one reply, or its absence, a prompt.
+    #[error("the consistency judge gave {got} replies to {asked} prompts")]
+    Replies {
+        /// Number of prompts.
+        asked: usize,
+        /// Number of replies.
+        got: usize,
+    },
+    /// A name that no reward bears.
+    #[error("there is no reward `{name}`; known are {}", crate::registry::NAMES.map(|name| format!("`{name}`")).join(", "))]
+    UnknownReward {
+        /// The name asked for.
+        name: String,
+    },
+    /// `consistency` is wanted and nobody is there to judge.
+    #[error("the reward `consistency` needs a judge")]
+    NoJudge,
+    /// The stages of a settings file are wrong; all faults are named.
+    #[error("{0}")]
+    Stages(#[from] Faults),
+}
+
+impl Error {
+    /// An [`Error::Judge`] around a judge's own error, for `map_err`.
+    pub fn judge(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Judge { source: source.into() }
+    }
+}
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
