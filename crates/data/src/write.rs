@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_name_without_folder_is_written_where_the_process_stands() {
-        let name = Temporary::beside(Path::new("out.json")).0;
+        let name = &Temporary::beside(Path::new("out.json")).0;
         assert_eq!(name.parent(), Some(Path::new("")));
     }
 
