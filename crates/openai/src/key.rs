@@ -1,0 +1,53 @@
+//! The API key, which must never reach a log.
+
+use std::fmt;
+
+/// A secret that shows itself to the server alone: its `Debug` form is hidden, and it has no
+/// `Display` form.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// The key in the environment variable `name`; `None` where it is unset or blank.
+    pub fn from_env(name: &str) -> Option<Self> {
+        std::env::var(name).ok().and_then(|value| Self::new(&value))
+    }
+
+    /// The key `value` without surrounding space; `None` where nothing is left.
+    pub fn new(value: &str) -> Option<Self> {
+        let value = value.trim();
+        (!value.is_empty()).then(|| Self(value.to_owned()))
+    }
+
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// `text` with the key struck out, as servers like to repeat a key that they refuse.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        text.replace(&self.0, "[key]")
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey([hidden])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_debug_form_hides_the_key() {
+        let key = ApiKey::new(" sk-secret\n").unwrap();
+        assert_eq!(key.reveal(), "sk-secret");
+        assert_eq!(format!("{key:?}"), "ApiKey([hidden])");
+    }
+
+    #[test]
+    fn a_blank_key_is_no_key() {
+        assert_eq!(ApiKey::new("  "), None);
+    }
+}
