@@ -1,1 +1,23 @@
 //! Procedural rooms: egocentric videos, questions and true answers.
+//!
+//! Everything is a pure function of seeds: [`room`] draws a room with objects and a camera's path
+//! ([`embodied_r_data::scene::Scene`]) and asks about it, [`rationale`] reasons from captions
+//! alone, [`corpus`] writes text to pre-train a small model on.
+
+mod ask;
+mod captions;
+mod catalogue;
+pub mod corpus;
+mod geometry;
+mod questions;
+mod rationale;
+mod rng;
+mod trace;
+mod world;
+
+pub use ask::{Benchmark, Category, UnknownCategory};
+pub use captions::captions_at;
+pub use questions::{Room, RoomQuestion, TextQuestion, room, text_question};
+pub use rationale::{Rationale, rationale, rationale_in_prompt};
+pub use trace::captions_in;
+pub use world::keyframes_by_pose;

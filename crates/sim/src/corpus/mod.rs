@@ -1,0 +1,168 @@
+//! Text to pre-train a small model on: captions of rooms followed by dense true statements.
+//!
+//! The statements are those that reasoning is made of (lookups, running sums, comparisons, letters
+//! of choices), mixed at random; none of the benchmarks' questions is among them.
+
+mod drills;
+mod lookups;
+
+use embodied_r_data::prompts::{judge_system, judge_user};
+
+use crate::ask::{Category, letter};
+use crate::captions::{captions_at, lines};
+use crate::questions::text_question;
+use crate::rng::Rng;
+use crate::trace::Trace;
+use crate::world::{draw, keyframes_by_pose};
+
+/// Share of documents without captions: sums, comparisons and letters only.
+const DRILLS_ONLY: f64 = 0.1;
+/// Within a document with captions, the share of statements that are not about them.
+const DRILLS_BETWEEN: f64 = 0.15;
+
+/// Document `index` of `seed`: the captions of a room in the form that prompts have
+/// (`Frame 0: Observe: …`), then groups of statements, one group a line.
+pub fn document(seed: u64, index: u64) -> String {
+    let mut rng = Rng::new(&[seed, index, 7]);
+    let words = 150 + rng.below(150);
+    if rng.chance(DRILLS_ONLY) {
+        return grown(String::new(), words, || drills::any(&mut rng));
+    }
+    let scene = draw(&[seed, index, 8]);
+    let captions = captions_at(&scene, &keyframes_by_pose(&scene));
+    let text = lines(&captions);
+    let Some(trace) = Trace::from_captions(&captions) else { return text };
+    let words = words + text.split_whitespace().count();
+    let mut statements = lookups::Statements::new(&scene, &trace);
+    grown(text, words, || match rng.chance(DRILLS_BETWEEN) {
+        true => drills::any(&mut rng),
+        false => statements.any(&mut rng),
+    })
+}
+
+/// Adds lines until the text has `words` words.
+fn grown(mut text: String, words: usize, mut line: impl FnMut() -> String) -> String {
+    let mut count = text.split_whitespace().count();
+    while count < words {
+        let line = line();
+        count += line.split_whitespace().count().max(1);
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&line);
+    }
+    text
+}
+
+/// An example of the consistency judge's task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JudgeExample {
+    /// The system prompt.
+    pub system: String,
+    /// The question and some reasoning.
+    pub user: String,
+    /// The option that the reasoning leads to.
+    pub letter: char,
+}
+
+/// Example `index` of `seed`, about a question of one of `categories`. In every second one the
+/// conclusion of the reasoning is changed to another option, as a judge is to follow the
+/// reasoning, right or wrong. `None` for no categories.
+pub fn judge_example(seed: u64, index: u64, categories: &[Category]) -> Option<JudgeExample> {
+    let found = text_question(seed, index, categories)?;
+    let mut rng = Rng::new(&[seed, index, 9]);
+    let mut think = found.rationale.think;
+    let mut answer = found.rationale.answer;
+    if rng.chance(0.5) {
+        let other = rng.below(found.question.options.len());
+        let kept = think.rfind("so ").unwrap_or(think.len());
+        think.truncate(kept);
+        think.push_str(&format!("so {}.", found.question.options[other]));
+        answer = letter(other);
+    }
+    Some(JudgeExample {
+        system: judge_system().to_owned(),
+        user: judge_user(&found.question.text, &think),
+        letter: answer,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use super::*;
+
+    #[test]
+    fn a_document_tells_frames_and_then_statements() {
+        let with_frames = (0..200)
+            .map(|index| document(1, index))
+            .filter(|text| text.starts_with("Frame 0: Observe: "))
+            .inspect(|text| {
+                let frames = text.lines().filter(|line| line.starts_with("Frame ")).count();
+                assert!(text.lines().count() > frames, "{text}");
+            });
+        assert!((160..200).contains(&with_frames.count()));
+    }
+
+    #[test]
+    fn a_document_depends_on_seed_and_index_alone() {
+        assert_eq!(document(1, 2), document(1, 2));
+        assert_ne!(document(1, 2), document(2, 1));
+    }
+
+    #[test]
+    fn no_question_of_the_benchmarks_is_in_the_corpus() {
+        for index in 0..300 {
+            let text = document(3, index);
+            assert!(!text.contains('?') && !text.contains("Question"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_vocabulary_is_small_and_every_word_frequent() {
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        for index in 0..500 {
+            for word in document(4, index).split(|c: char| !c.is_ascii_alphanumeric()) {
+                *counts.entry(word.to_owned()).or_default() += 1;
+            }
+        }
+        assert!(counts.len() < 160, "{} words", counts.len());
+        let rare: Vec<_> = counts.iter().filter(|(_, count)| **count < 5).collect();
+        assert!(rare.len() <= 5, "{rare:?}");
+    }
+
+    #[test]
+    fn every_word_of_a_rationale_is_in_the_corpus() {
+        let words = |text: &str| -> HashSet<String> {
+            text.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_owned).collect()
+        };
+        let known = words(&(0..500).map(|index| document(4, index)).collect::<Vec<_>>().join(" "));
+        for category in Category::ALL {
+            for index in 0..50 {
+                let found = text_question(9, index, &[category]).unwrap();
+                let unknown: Vec<_> =
+                    words(&found.rationale.think).difference(&known).cloned().collect();
+                assert_eq!(unknown, Vec::<String>::new(), "{}", found.rationale.think);
+            }
+        }
+    }
+
+    #[test]
+    fn the_judge_follows_the_reasoning_whether_it_is_right_or_wrong() {
+        let mut changed = 0;
+        for index in 0..100 {
+            let example = judge_example(2, index, &[Category::LandmarkPosition]).unwrap();
+            let found = text_question(2, index, &[Category::LandmarkPosition]).unwrap();
+            changed += usize::from(example.letter != found.question.answer);
+            let (_, content) = example
+                .user
+                .lines()
+                .find_map(|line| line.split_once(&format!("{}. ", example.letter)))
+                .unwrap();
+            assert!(example.user.contains(&format!("so {content}.")), "{}", example.user);
+            assert!(!example.user.contains("Observe"));
+        }
+        assert!((20..60).contains(&changed), "{changed}");
+    }
+}

@@ -1,0 +1,164 @@
+use std::collections::HashMap;
+
+use super::*;
+use crate::rationale::{rationale, rationale_in_prompt};
+
+fn sample(category: Category, count: u64) -> Vec<TextQuestion> {
+    (0..count).filter_map(|index| text_question(11, index, &[category])).collect()
+}
+
+/// The share of `count` beyond which a fair draw of chance `p` would be one in thousands.
+fn bound(p: f64, count: usize) -> f64 {
+    p + 3.5 * (p * (1.0 - p) / count as f64).sqrt()
+}
+
+#[test]
+fn the_rationale_leads_to_the_true_answer_in_few_words() {
+    for category in Category::ALL {
+        let questions = sample(category, 100);
+        assert_eq!(questions.len(), 100, "{category}");
+        let mut words = 0;
+        for found in &questions {
+            assert_eq!(found.rationale.answer, found.question.answer);
+            let prompt = found.perceived().question;
+            assert_eq!(rationale_in_prompt(&prompt).as_ref(), Some(&found.rationale), "{prompt}");
+            words += found.rationale.think.split_whitespace().count();
+        }
+        let limit = match category {
+            Category::RelativeDistance | Category::RelativeDirection => 80,
+            Category::Counterfactual => 60,
+            _ => 50,
+        };
+        assert!(words / questions.len() <= limit, "{category}: {}", words / questions.len());
+    }
+}
+
+#[test]
+fn letters_are_balanced() {
+    for category in Category::ALL {
+        let questions = sample(category, 600);
+        for letter in ('A'..).take(category.options()) {
+            let hits = questions.iter().filter(|found| found.question.answer == letter).count();
+            let share = hits as f64 / questions.len() as f64;
+            let chance = 1.0 / category.options() as f64;
+            assert!(share < bound(chance, questions.len()), "{category} {letter}: {share}");
+        }
+    }
+}
+
+/// Learns on one half how often an option is right that has a feature, and guesses on the other
+/// half the option with the most promising feature.
+fn blind_accuracy(
+    questions: &[TextQuestion],
+    feature: impl Fn(&RoomQuestion, usize) -> String,
+) -> f64 {
+    let (learn, test) = questions.split_at(questions.len() / 2);
+    let mut counts: HashMap<String, (f64, f64)> = HashMap::new();
+    for TextQuestion { question, .. } in learn {
+        for index in 0..question.options.len() {
+            let count = counts.entry(feature(question, index)).or_default();
+            count.0 += f64::from(u8::from(letter(index) == question.answer));
+            count.1 += 1.0;
+        }
+    }
+    let hits = test.iter().filter(|TextQuestion { question, .. }| {
+        let promise = |index: usize| {
+            let (right, all) = counts.get(&feature(question, index)).copied().unwrap_or((0.0, 0.0));
+            (right + 1.0) / (all + question.options.len() as f64)
+        };
+        let guess = (0..question.options.len())
+            .max_by(|&a, &b| promise(a).total_cmp(&promise(b)))
+            .unwrap_or(0);
+        letter(guess) == question.answer
+    });
+    hits.count() as f64 / test.len() as f64
+}
+
+#[test]
+fn no_feature_of_a_question_tells_its_answer() {
+    for category in Category::ALL {
+        let questions = sample(category, 1200);
+        let chance = bound(1.0 / category.options() as f64, questions.len() / 2);
+        let blind = |name: &str, feature: &dyn Fn(&RoomQuestion, usize) -> String| {
+            let accuracy = blind_accuracy(&questions, feature);
+            assert!(accuracy < chance, "{category} by {name}: {accuracy} of {chance}");
+        };
+        blind("letter", &|_, index| letter(index).to_string());
+        blind("option", &|question, index| question.options[index].clone());
+        blind("option's last word", &|question, index| {
+            question.options[index].split(' ').next_back().unwrap_or("").to_owned()
+        });
+        blind("question", &|question, index| {
+            format!("{} {}", question.stem, question.options[index])
+        });
+        blind("question's last word", &|question, index| {
+            let word = question.stem.split(' ').next_back().unwrap_or("");
+            format!("{word} {}", question.options[index])
+        });
+        blind("place in the question", &|question, index| {
+            let option = &question.options[index];
+            let words: Vec<_> = option.split(", ").map(|word| question.stem.find(word)).collect();
+            let mut order: Vec<_> = (0..words.len()).collect();
+            order.sort_by_key(|&word| words[word]);
+            let among = question.options.iter().filter(|other| {
+                question.stem.find(other.as_str()) < question.stem.find(option.as_str())
+            });
+            format!("{order:?} {}", among.count())
+        });
+        blind("length", &|question, index| question.options[index].len().to_string());
+    }
+}
+
+#[test]
+fn the_captions_of_another_room_answer_at_chance() {
+    for category in Category::ALL {
+        let questions = sample(category, 800);
+        let (mut told, mut hits) = (0, 0);
+        for (i, found) in questions.iter().enumerate() {
+            let other = &questions[(i + 1) % questions.len()];
+            if let Some(found_there) = rationale(&found.question.text, &other.captions) {
+                told += 1;
+                hits += usize::from(found_there.answer == found.question.answer);
+            }
+        }
+        if told > 0 {
+            let share = f64::from(hits as u32) / f64::from(told as u32);
+            let chance = bound(1.0 / category.options() as f64, told);
+            assert!(share < chance, "{category}: {share} of {told}");
+        }
+    }
+}
+
+#[test]
+fn a_room_has_the_questions_that_were_asked_for() {
+    let mut missing = 0;
+    for index in 0..20 {
+        let room = room(5, index, &Category::ALL, 1);
+        missing += Category::ALL.len() - room.questions.len();
+        for question in &room.questions {
+            let frames = keyframes_by_pose(&room.scene);
+            let found = rationale(&question.text, &captions_at(&room.scene, &frames));
+            assert_eq!(found.map(|found| found.answer), Some(question.answer));
+        }
+    }
+    assert_eq!(missing, 0);
+}
+
+#[test]
+fn two_questions_of_a_category_differ() {
+    for index in 0..10 {
+        let room = room(6, index, &[Category::LandmarkPosition], 2);
+        assert_eq!(room.questions.len(), 2);
+        assert_ne!(room.questions[0].stem, room.questions[1].stem);
+    }
+}
+
+#[test]
+fn positions_at_the_end_are_both_in_view_and_out_of_it() {
+    let questions = sample(Category::LandmarkPosition, 200);
+    let carried = questions.iter().filter(|found| {
+        found.rationale.think.contains(": ahead.")
+            || found.rationale.think.matches("frame").count() > 1
+    });
+    assert!((100..=190).contains(&carried.count()));
+}

@@ -1,0 +1,102 @@
+//! Random numbers that depend on their keys alone.
+
+/// A small generator (SplitMix64) seeded by a list of numbers, the same on every machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    /// A generator for `keys`, such as seed and index; other keys give unrelated numbers.
+    pub(crate) fn new(keys: &[u64]) -> Self {
+        let mut rng = Self(0x243f_6a88_85a3_08d3);
+        for &key in keys {
+            rng.0 ^= key.wrapping_mul(0xd129_0d3b_3ad2_53c5);
+            rng.0 = rng.next_u64();
+        }
+        rng
+    }
+
+    /// The next 64 bits.
+    pub(crate) fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.0)
+    }
+
+    /// A number in `[0, 1)`.
+    pub(crate) fn unit(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// A number in `[low, high)`.
+    pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.unit()
+    }
+
+    /// A whole number in `0..n`; 0 for `n` = 0.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        ((u128::from(self.next_u64()) * n as u128) >> 64) as usize
+    }
+
+    /// True with probability `p`.
+    pub(crate) fn chance(&mut self, p: f64) -> bool {
+        self.unit() < p
+    }
+
+    /// One of `items`; `None` where there are none.
+    pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
+        items.get(self.below(items.len()))
+    }
+
+    /// Puts `items` into a random order.
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+
+    /// `n` different ones of `items`, or all, in random order.
+    pub(crate) fn sample<T: Clone>(&mut self, items: &[T], n: usize) -> Vec<T> {
+        let mut all = items.to_vec();
+        self.shuffle(&mut all);
+        all.truncate(n);
+        all
+    }
+}
+
+/// The finaliser of SplitMix64: a hash of 64 bits to 64 bits.
+pub(crate) fn mix(key: u64) -> u64 {
+    let key = (key ^ (key >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let key = (key ^ (key >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    key ^ (key >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_keys_give_unrelated_numbers() {
+        let draw = |keys: &[u64]| Rng::new(keys).below(1000);
+        let mut values: Vec<_> = (0..64).flat_map(|i| [draw(&[i, 0]), draw(&[0, i + 1])]).collect();
+        values.sort_unstable();
+        values.dedup();
+        assert!(values.len() > 110, "{} different values", values.len());
+    }
+
+    #[test]
+    fn every_number_below_the_bound_comes_about_equally_often() {
+        let mut rng = Rng::new(&[7]);
+        let mut counts = [0; 5];
+        for _ in 0..5000 {
+            counts[rng.below(5)] += 1;
+        }
+        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_sample_holds_different_items() {
+        let mut sample = Rng::new(&[1]).sample(&[1, 2, 3, 4, 5], 3);
+        sample.sort_unstable();
+        sample.dedup();
+        assert_eq!(sample.len(), 3);
+    }
+}
