@@ -64,3 +64,60 @@ fn accuracy(scored: &Scored<'_>) -> Score {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(solution: &str, completion: &str) -> Score {
+        Accuracy.score(&[Scored { question: "", solution, completion }]).unwrap().remove(0)
+    }
+
+    #[test]
+    fn the_right_letter_scores_one() {
+        assert_eq!(score("B", "<think>A or C</think><answer>b</answer>"), Score::full());
+        assert_eq!(score(" b ", "<answer>B. A tree</answer>"), Score::full());
+    }
+
+    #[test]
+    fn a_wrong_letter_scores_zero_and_says_both() {
+        assert_eq!(score("B", "<answer>C</answer>"), Score::zero("answered C, right is B"));
+    }
+
+    #[test]
+    fn hedging_scores_zero() {
+        assert_eq!(score("B", "<answer>A or B</answer>").value, Some(0.0));
+        assert_eq!(score("B", "<answer>A</answer><answer>B</answer>").value, Some(0.0));
+    }
+
+    #[test]
+    fn a_letter_outside_the_tag_scores_zero() {
+        assert_eq!(
+            score("B", "<think>B</think> The answer is B."),
+            Score::zero("there is no `<answer>` tag")
+        );
+    }
+
+    #[test]
+    fn a_number_scores_its_mean_relative_accuracy() {
+        assert_eq!(score("10", "<answer>10 chairs</answer>"), Score::full());
+        assert_eq!(
+            score("10", "<answer>9.0</answer>"),
+            Score { value: Some(0.9), why: Some("answered 9, right is 10".to_owned()) }
+        );
+        assert_eq!(score("10", "<answer>ten</answer>").value, Some(0.0));
+    }
+
+    #[test]
+    fn a_solution_that_is_neither_letter_nor_number_gives_no_score() {
+        assert_eq!(score("left", "<answer>B</answer>").value, None);
+    }
+
+    #[test]
+    fn scores_keep_the_order_of_the_batch() {
+        let scored = |solution| Scored { question: "", solution, completion: "<answer>A</answer>" };
+        let scores = Accuracy.score(&[scored("A"), scored("B"), scored("A")]).unwrap();
+        let values: Vec<_> = scores.into_iter().map(|score| score.value).collect();
+        assert_eq!(values, [Some(1.0), Some(0.0), Some(1.0)]);
+    }
+}

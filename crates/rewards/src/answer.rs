@@ -146,3 +146,6 @@ fn single_number(held: Vec<f64>, empty: bool) -> Result<f64, Unreadable> {
         None => Err(Unreadable::NoNumber),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,3 +110,6 @@ fn verdict(right: char, reply: Option<String>) -> Score {
         None => Score::zero(format!("the judge's reply `{}` names no single option", reply.trim())),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,3 +55,95 @@ pub fn fault(completion: &str) -> Option<String> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn well_formed(completion: &str) -> bool {
+        let batch = [Scored { question: "", solution: "", completion }];
+        Format.score(&batch).unwrap()[0].value == Some(1.0)
+    }
+
+    #[test]
+    fn reasoning_then_answer_is_well_formed() {
+        for text in [
+            "<think>a</think><answer>B</answer>",
+            "<think>a</think> \n <answer>B</answer>",
+            "  \n<think>\na\n\nb\n</think>\n\n<answer>\nB\n</answer>\n",
+            "<think></think><answer></answer>",
+            "<think>1 < 2 and <b>bold</b></think><answer>B</answer>",
+            "<think>a</think>\t<answer><b>B</b></answer>",
+            "<think><Answer>a</think><answer>B</answer>",
+            "<think>é “è”</think>\u{a0}<answer>B</answer>",
+        ] {
+            assert!(well_formed(text), "`{text}`: {:?}", fault(text));
+        }
+    }
+
+    #[test]
+    fn everything_else_says_what_is_wrong() {
+        for (text, why) in [
+            ("", "the output is empty"),
+            ("  \n", "the output is empty"),
+            ("B", "`<think>` is missing"),
+            ("<answer>B</answer>", "`<think>` is missing"),
+            ("<think>a<answer>B</answer>", "`</think>` is missing"),
+            ("<think>a</think>B", "`<answer>` is missing"),
+            ("<think>a</think><answer>B", "`</answer>` is missing"),
+            ("<think>a</think><answer>B</answer", "`</answer>` is missing"),
+            ("a</think><answer>B</answer>", "`<think>` is missing"),
+            ("<Think>a</Think><answer>B</answer>", "`<think>` is missing"),
+            ("<think >a</think><answer>B</answer>", "`<think>` is missing"),
+            ("So <think>a</think><answer>B</answer>", "the output does not begin with `<think>`"),
+            ("</think>a<think><answer>B</answer>", "the output does not begin with `<think>`"),
+            ("<answer>B</answer><think>a</think>", "the output does not begin with `<think>`"),
+            ("<think>a</think> so <answer>B</answer>", "`<answer>` does not follow `</think>`"),
+            ("<think>a <answer>B</answer></think>", "`<answer>` does not follow `</think>`"),
+            ("<think>a</think></answer><answer>", "`<answer>` does not follow `</think>`"),
+            ("<think>a</think><answer>B</answer> done", "the output goes on after `</answer>`"),
+            (
+                "<think>a</think><answer>B</answer><|im_end|>",
+                "the output goes on after `</answer>`",
+            ),
+            ("<think>a<think>b</think><answer>B</answer>", "`<think>` occurs 2 times"),
+            ("<think>a</think>b</think><answer>B</answer>", "`</think>` occurs 2 times"),
+            ("<think>a</think><answer>A<answer>B</answer>", "`<answer>` occurs 2 times"),
+            ("<think>a</think><answer>A</answer><answer>B</answer>", "`<answer>` occurs 2 times"),
+            ("<think>use <answer> tags</think><answer>B</answer>", "`<answer>` occurs 2 times"),
+            ("<think>a</think><answer>A</answer></answer>", "`</answer>` occurs 2 times"),
+            ("<think>a</think><think>b</think><answer>B</answer>", "`<think>` occurs 2 times"),
+        ] {
+            assert_eq!(fault(text).as_deref(), Some(why), "`{text}`");
+            assert!(!well_formed(text), "`{text}`");
+        }
+    }
+
+    #[test]
+    fn a_lost_point_comes_with_its_reason() {
+        let batch = [Scored { question: "", solution: "", completion: "B" }];
+        let scores = Format.score(&batch).unwrap();
+        assert_eq!(scores, [Score::zero("`<think>` is missing")]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_tagless_reasoning_and_answer_are_well_formed(
+            think in "[^<]{0,40}", gap in "[ \n\t]{0,4}", answer in "[^<]{0,10}",
+        ) {
+            let text = format!("<think>{think}</think>{gap}<answer>{answer}</answer>");
+            prop_assert_eq!(fault(&text), None);
+        }
+
+        #[test]
+        fn a_further_tag_anywhere_spoils_the_form(
+            tag in prop::sample::select(TAGS.to_vec()), place in 0_usize..5,
+        ) {
+            let mut parts = ["", "<think>a", "</think>", "<answer>B", "</answer>"].map(str::to_owned);
+            parts[place].push_str(tag);
+            prop_assert!(fault(&parts.concat()).is_some());
+        }
+    }
+}

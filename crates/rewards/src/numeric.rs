@@ -25,3 +25,56 @@ fn threshold(index: usize) -> f64 {
     }
     index as f64 * ((LAST - FIRST) / (THRESHOLDS - 1) as f64) + FIRST
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_ten_thresholds_from_a_half_to_nineteen_twentieths() {
+        let all: Vec<f64> = (0..THRESHOLDS).map(threshold).collect();
+        assert_eq!((all[0], all[9]), (0.5, 0.95));
+        for (index, value) in all.iter().enumerate() {
+            assert!((value - (0.5 + 0.05 * index as f64)).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn the_score_is_the_share_of_thresholds_met() {
+        // By the official scorer's arithmetic; 20 % off lies within rounding of a threshold.
+        for (predicted, score) in [
+            (10.0, 1.0),
+            (9.5, 1.0),
+            (10.5, 1.0),
+            (9.4, 0.9),
+            (9.0, 0.9),
+            (11.0, 0.9),
+            (8.9, 0.8),
+            (12.0, 0.6),
+            (8.0, 0.6),
+            (12.01, 0.6),
+            (11.99, 0.7),
+            (15.0, 0.1),
+            (5.0, 0.1),
+            (15.01, 0.0),
+            (0.0, 0.0),
+            (-10.0, 0.0),
+            (f64::INFINITY, 0.0),
+            (f64::NAN, 0.0),
+        ] {
+            assert_eq!(mean_relative_accuracy(predicted, 10.0), score, "{predicted}");
+        }
+    }
+
+    #[test]
+    fn a_target_of_zero_is_met_by_zero_alone() {
+        assert_eq!(mean_relative_accuracy(0.0, 0.0), 1.0);
+        assert_eq!(mean_relative_accuracy(0.1, 0.0), 0.0);
+    }
+
+    #[test]
+    fn the_error_is_relative_to_the_size_of_the_target() {
+        assert_eq!(mean_relative_accuracy(-9.0, -10.0), 0.9);
+        assert_eq!(mean_relative_accuracy(10.0, -10.0), 0.0);
+    }
+}

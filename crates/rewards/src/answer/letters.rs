@@ -155,6 +155,9 @@ fn in_option_text<'a, 'b>(words: &'b [Word<'a>]) -> impl Iterator<Item = &'b Wor
     words.iter().enumerate().filter_map(move |(index, word)| {
         word.upper_letter()?;
         let next = words.get(index + 1);
+        if word.is_article(next) {
+            return None;
+        }
         let heads_text = word.is_label() && !word.last;
         if heads_text || word.is_bracketed() {
             return Some(word);

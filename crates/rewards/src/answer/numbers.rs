@@ -7,7 +7,7 @@ pub(super) fn held(text: &str) -> Vec<f64> {
     let mut rest = text;
     let mut previous = ' ';
     while let Some(first) = rest.chars().next() {
-        let length = if previous.is_alphanumeric() || matches!(previous, '^' | '_' | '.') {
+        let length = if previous.is_alphanumeric() || matches!(previous, '^' | '_') {
             None
         } else {
             number_length(rest, previous)
@@ -38,20 +38,15 @@ fn number_length(text: &str, previous: char) -> Option<usize> {
     let signed = matches!(bytes.first(), Some(b'-' | b'+')) && !matches!(previous, ')' | ']');
     let start = usize::from(signed);
     let mut end = start + digits_from(start);
-    while bytes.get(end) == Some(&b',') && (1..=3).contains(&(end - start)) || grouped(bytes, end) {
-        if digits_from(end + 1) != 3 {
-            break;
-        }
-        end += 4;
-    }
-    let whole = end - start;
-    if bytes.get(end) == Some(&b'.') {
-        let decimals = digits_from(end + 1);
-        if decimals > 0 {
-            end += 1 + decimals;
+    if (1..=3).contains(&(end - start)) {
+        while bytes.get(end) == Some(&b',') && digits_from(end + 1) == 3 {
+            end += 4;
         }
     }
-    if whole == 0 && end == start {
+    if bytes.get(end) == Some(&b'.') && digits_from(end + 1) > 0 {
+        end += 1 + digits_from(end + 1);
+    }
+    if end == start {
         return None;
     }
     if matches!(bytes.get(end), Some(b'e' | b'E')) {
@@ -62,9 +57,4 @@ fn number_length(text: &str, previous: char) -> Option<usize> {
         }
     }
     Some(end)
-}
-
-/// Whether a comma at `at` follows a group that a comma began, as the second one in `1,234,567`.
-fn grouped(bytes: &[u8], at: usize) -> bool {
-    bytes.get(at) == Some(&b',') && at >= 4 && bytes[at - 4] == b','
 }

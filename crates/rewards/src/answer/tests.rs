@@ -1,0 +1,326 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn several(letters: &str) -> Result<char, Unreadable> {
+    Err(Unreadable::Letters(letters.chars().collect()))
+}
+
+/// Reads every text and names those that are not read as `expected`.
+fn all_read_as(expected: Result<char, Unreadable>, texts: &[&str]) {
+    for text in texts {
+        assert_eq!(read_letter(text), expected, "`{text}`");
+    }
+}
+
+#[test]
+fn a_letter_that_stands_alone_counts_in_either_case() {
+    all_read_as(
+        Ok('B'),
+        &["B", "b", " B\n", "B.", "b.", "(B)", "(b)", "[B]", "B)", "B:", "\"B\"", "-B-"],
+    );
+}
+
+#[test]
+fn markup_round_a_letter_is_dropped() {
+    all_read_as(
+        Ok('B'),
+        &[
+            r"$\boxed{B}$",
+            r"$\boxed{b}$",
+            r"\boxed{B}",
+            r"$\boxed{\text{B}}$",
+            r"\(\boxed{B}\)",
+            r"\[ \boxed{\mathrm{B}} \]",
+            r"$\boxed{B. Left}$",
+            "**B**",
+            "**B.** the chair",
+            "**B**: the chair",
+            "`B`",
+            "_B_",
+        ],
+    );
+}
+
+#[test]
+fn framing_words_say_nothing_else() {
+    all_read_as(
+        Ok('B'),
+        &[
+            "option B",
+            "Option B",
+            "Option b.",
+            "OPTION (B)",
+            "Answer: B",
+            "The answer is B",
+            "The correct answer is b.",
+            "the best option is: B",
+            "Final answer: (B)",
+            "My choice is B!",
+        ],
+    );
+}
+
+#[test]
+fn a_label_begins_the_options_own_text() {
+    all_read_as(
+        Ok('A'),
+        &[
+            "A. When I reach the halfway circle, I turn left and go down, flying towards the red \
+             roof of the smaller building next to the one I climbed over.",
+            "\nA. When I reach the halfway circle.\n",
+            "A) I go up",
+            "(A) I go up",
+            "[A] I go up",
+            "A: I go up",
+            "A.I go up",
+            "A．I go up",
+            "Option A: I go up",
+            "The answer is A. I go up and turn right.",
+        ],
+    );
+}
+
+#[test]
+fn articles_and_names_in_an_options_text_are_no_options() {
+    all_read_as(Ok('A'), &["A. A tree.", "A. A \"Keep Out\" sign by the river."]);
+    all_read_as(
+        Ok('B'),
+        &[
+            "B. A tree.",
+            "B. A tree, A house and A lake",
+            "B. A \"WELCOME\" sign by the river.",
+            "B. Turn to building A.",
+            "B. a, b and c",
+            "B. the C-shaped roof",
+            "B. C Street",
+            "B. It is in between D and the lamp",
+            "B. E's house",
+        ],
+    );
+}
+
+#[test]
+fn letters_in_a_sentence_count_when_upper_case() {
+    all_read_as(Ok('B'), &["I choose B", "B is right", "B because it is left", "B - the chair"]);
+    all_read_as(Ok('A'), &["I choose A", "A is right", "A I go up", "A, because it is near"]);
+}
+
+#[test]
+fn several_different_letters_are_no_answer() {
+    all_read_as(
+        several("AB"),
+        &[
+            "A or B",
+            "A, B",
+            "A/B",
+            "A B",
+            "A and B.",
+            "A. B.",
+            "A. or B.",
+            "A., B.",
+            "(A) (B)",
+            "(A)(B)",
+            "A) and B)",
+            "A. I go up. B. I go down.",
+            "A. I go up, B. I go down",
+            "A. I go up (or B)",
+            "A. I go up or B",
+            "A. I go up. It could be B.",
+            "A. I go up; option B is possible too",
+            "Either A or B",
+            r"$\boxed{A}$ or $\boxed{B}$",
+            "Option A, option B",
+            "A: up\nB: down",
+        ],
+    );
+    all_read_as(several("ABCD"), &["A B C D", "A, B, C or D", "A. B. C. D.", "(A)\n(B)\n(C)\n(D)"]);
+}
+
+#[test]
+fn one_letter_named_twice_is_one_answer() {
+    all_read_as(Ok('B'), &["B B", "B. The answer is B.", "(B) B", "B\nB", r"B. $\boxed{B}$"]);
+}
+
+#[test]
+fn texts_without_an_option_letter_have_none() {
+    all_read_as(
+        Err(Unreadable::NoLetter),
+        &[
+            "I rise directly.",
+            "I",
+            "Z",
+            "AB",
+            "a tree",
+            "A tree",
+            "A \"Keep Out\" sign",
+            "b or c",
+            "turn left at the c-shaped roof",
+            "none of them",
+            "3",
+            "B2",
+            "A's",
+            "Ä",
+            "...",
+            "Option",
+        ],
+    );
+    all_read_as(Err(Unreadable::Empty), &["", " \n\t"]);
+}
+
+#[test]
+fn only_the_answer_tag_is_read() {
+    let text = "<think>The answer based on A. is wrong, so B.</think><answer>C</answer>";
+    assert_eq!(letter(text), Ok('C'));
+    assert_eq!(letter("<think>B</think> B"), Err(Unreadable::NoTag));
+    assert_eq!(letter("<think>x</think><answer>B"), Err(Unreadable::Unclosed));
+    assert_eq!(letter("<answer> </answer>"), Err(Unreadable::Empty));
+}
+
+#[test]
+fn the_tag_need_not_be_in_a_well_formed_output() {
+    assert_eq!(letter("so\n<answer>A. A tree.</answer>"), Ok('A'));
+    assert_eq!(letter("<answer>B</answer><think>x</think>"), Ok('B'));
+    assert_eq!(letter("<think>x <answer>B</answer></think>"), Ok('B'));
+    assert_eq!(letter("<answer>B</answer> Or C."), Ok('B'));
+}
+
+#[test]
+fn tags_that_the_reasoning_mentions_are_passed_over() {
+    let text = "<think>I must use <answer> tags, say <answer>A</answer>.</think><answer>B</answer>";
+    assert_eq!(letter(text), Ok('B'));
+    assert_eq!(answer_tag("<answer>The <answer>B</answer>"), Some("B"));
+}
+
+#[test]
+fn several_answer_tags_must_agree() {
+    assert_eq!(letter("<answer>A</answer><answer>B</answer>"), several("AB"));
+    assert_eq!(letter("<answer>B</answer>\n<answer>b</answer>"), Ok('B'));
+    assert_eq!(answer_tag("<answer>A</answer><answer> B</answer>"), Some(" B"));
+    assert_eq!(number("<answer>1</answer><answer>2</answer>"), Err(Unreadable::Numbers));
+}
+
+#[test]
+fn the_reasoning_is_the_text_of_a_closed_think_tag() {
+    assert_eq!(think_tag("x<think> so </think><answer>"), Some(" so "));
+    assert_eq!(think_tag("<think></think>"), Some(""));
+    assert_eq!(think_tag("<think>so <answer>B</answer>"), None);
+    assert_eq!(think_tag("so</think>"), None);
+}
+
+#[test]
+fn a_number_is_read_with_or_without_its_unit() {
+    for (text, number) in [
+        ("3.5", 3.5),
+        (" 3.5.\n", 3.5),
+        ("3", 3.0),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("-2", -2.0),
+        ("+2", 2.0),
+        ("1e2", 100.0),
+        ("2.5E-1 m", 0.25),
+        ("about 3.5 meters", 3.5),
+        ("3.5m", 3.5),
+        ("12.5 m2", 12.5),
+        ("12.5 m^2", 12.5),
+        ("12.5 m²", 12.5),
+        ("1,200 cm", 1200.0),
+        ("1,234,567.5", 1_234_567.5),
+        ("1200", 1200.0),
+        (r"$\boxed{3.5}$", 3.5),
+        (r"\boxed{3.5\text{ m}}", 3.5),
+        ("**4**", 4.0),
+        ("There are 4 chairs, so 4", 4.0),
+        ("-.5", -0.5),
+        ("~7", 7.0),
+        ("room2 has 3", 3.0),
+    ] {
+        assert_eq!(read_number(text), Ok(number), "`{text}`");
+    }
+}
+
+#[test]
+fn several_different_numbers_are_no_answer() {
+    for text in ["2 or 3", "2-3", "1/2", "2, 3", "2,3", "3 m (300 cm)", "1,20 m", "1.2.3", "(1)-2"]
+    {
+        assert_eq!(read_number(text), Err(Unreadable::Numbers), "`{text}`");
+    }
+}
+
+#[test]
+fn texts_without_a_number_have_none() {
+    for text in ["three", "B", "m2", "-", ".", "inf", "nan", "e5", "1e999"] {
+        assert_eq!(read_number(text), Err(Unreadable::NoNumber), "`{text}`");
+    }
+    assert_eq!(read_number(" "), Err(Unreadable::Empty));
+}
+
+#[test]
+fn a_fault_says_what_was_found() {
+    let letters = BTreeSet::from(['A', 'C']);
+    assert_eq!(Unreadable::Letters(letters).to_string(), "the answer names several options: A, C");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_alike_twice_and_gives_an_option_letter_or_none(text in ".{0,60}") {
+        let letter = option_letter(&text);
+        prop_assert!(letter.is_none_or(|letter| ('A'..='H').contains(&letter)));
+        // The letter read is in the text, in some case.
+        prop_assert!(letter.is_none_or(|l| text.to_ascii_uppercase().contains(l)));
+    }
+
+    #[test]
+    fn texts_made_of_what_the_reader_looks_for_never_trip_it(
+        parts in prop::collection::vec(
+            prop::sample::select(vec![
+                "A", "b", ".", ")", "(", " ", "\n", "or", "option", "\\boxed{", "}", "$", "tree",
+                "’", "-", "é", "1", ",", "e", "^", "<answer>", "</answer>", "<think>", "</think>",
+            ]),
+            0..20,
+        )
+    ) {
+        let text = parts.concat();
+        if let Ok(letter) = letter(&text) {
+            prop_assert!(matches!(letter, 'A' | 'B' | 'E'));
+        }
+        if let Ok(number) = number(&text) {
+            prop_assert!(number.is_finite());
+        }
+    }
+
+    #[test]
+    fn every_wrapper_gives_the_letter_it_wraps(
+        letter in prop::char::range('A', 'H'),
+        lower in any::<bool>(),
+        wrapper in prop::sample::select(vec![
+            "@", " @ ", "@.", "(@)", "option @", "Option @.", "$\\boxed{@}$", "**@**", "The answer is @",
+        ]),
+    ) {
+        let typed = if lower { letter.to_ascii_lowercase() } else { letter };
+        let tag = format!("<answer>{}</answer>", wrapper.replace('@', &typed.to_string()));
+        prop_assert_eq!(super::letter(&tag), Ok(letter));
+    }
+
+    #[test]
+    fn a_label_gives_its_letter_whatever_lower_case_text_follows(
+        letter in prop::char::range('A', 'H'),
+        text in "[a-z ,']{0,40}",
+    ) {
+        prop_assert_eq!(read_letter(&format!("{letter}. {text}")), Ok(letter));
+    }
+
+    #[test]
+    fn what_the_reasoning_says_never_changes_the_letter(think in "[^<]{0,60}") {
+        let text = format!("<think>{think}</think><answer>D</answer>");
+        prop_assert_eq!(letter(&text), Ok('D'));
+    }
+
+    #[test]
+    fn a_number_is_read_back_exactly(number in -1e6_f64..1e6, unit in "( m| cm| chairs)?") {
+        prop_assert_eq!(read_number(&format!("{number}{unit}")), Ok(number));
+    }
+}
