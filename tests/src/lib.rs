@@ -1,1 +1,32 @@
 //! What the black-box tests share: the binary and small inputs.
+
+#![allow(clippy::expect_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The binary `embodied-r` of this checkout, built on first use: cargo builds a binary for the
+/// tests of its own package only.
+///
+/// # Panics
+/// The binary cannot be built.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        // The test itself is `<target>/<profile folder>/deps/<name>`.
+        let test = std::env::current_exe().expect("a test knows its own path");
+        let folder = test.parent().and_then(Path::parent).expect("a test lies in `deps`");
+        let profile = match folder.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(name) => name,
+        };
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "embodied-r-cli", "--profile", profile])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("cargo can be run");
+        assert!(status.success(), "the binary cannot be built");
+        folder.join("embodied-r")
+    })
+}
