@@ -1,1 +1,39 @@
-//! Fused differentiable tensor operations for candle.
+//! Fused tensor operations with their backward passes.
+//!
+//! candle's own fused operations (`rms_norm`, `rope`, `softmax_last_dim`, `sdpa`) drop gradients, and
+//! its elementwise ones run on one thread. Here each operation is one module that holds the forward
+//! and the hand-written backward, takes and gives candle tensors, and never builds a graph: the
+//! caller chains the gradients. On the CPU the loops use the widest SIMD that the machine has, chosen
+//! at run time, and all of rayon's threads. Every reduction goes over chunks of a fixed size in a
+//! fixed order, so that results do not depend on the number of threads.
+//!
+//! Tensors must be contiguous `f32` on the CPU; anything else is an [`Error`].
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let gate = Tensor::new(&[[1f32, -2.0]], &Device::Cpu)?;
+//! let up = Tensor::new(&[[3f32, 4.0]], &Device::Cpu)?;
+//! let y = embodied_r_kernels::swiglu::forward(&gate, &up)?;
+//! assert!((y.to_vec2::<f32>()?[0][0] - 3.0 / (1.0 + (-1f32).exp())).abs() < 1e-5);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod adamw;
+pub mod attention;
+pub mod decode_attention;
+pub mod embedding;
+mod error;
+pub mod linear;
+pub mod lm_head;
+mod math;
+mod matmul;
+pub mod memory;
+mod parallel;
+pub mod rms_norm;
+pub mod rope;
+pub mod swiglu;
+
+pub use adamw::{AdamwStep, adamw};
+pub use error::{Error, Result};

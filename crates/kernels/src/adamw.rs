@@ -1,0 +1,109 @@
+//! AdamW (Loshchilov and Hutter, 2019) on whole tensors, in place.
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use crate::error::{Result, check};
+use crate::memory::{floats, update};
+use crate::parallel::simd;
+
+const OP: &str = "adamw";
+
+/// Numbers of one task.
+const CHUNK: usize = 1 << 16;
+
+/// The numbers of one step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamwStep {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Which step this is, from 1, for the bias correction.
+    pub step: u64,
+    /// Factor of the gradient, for clipping.
+    pub grad_scale: f64,
+}
+
+/// One step, as `torch.optim.AdamW` takes it: changes `param` and both moments in place.
+///
+/// # Shapes
+/// All of the same number of elements.
+///
+/// # Errors
+/// The shapes differ, or a tensor is not contiguous `f32` on the CPU.
+pub fn adamw(param: &Tensor, grad: &Tensor, m: &Tensor, v: &Tensor, step: &AdamwStep) -> Result<()> {
+    let same = [grad, m, v].iter().all(|t| t.elem_count() == param.elem_count());
+    check(same, OP, || "parameter, gradient and moments differ in size".into())?;
+    let grad = floats(grad, OP)?;
+    let power = |beta: f64| 1.0 - beta.powi(i32::try_from(step.step).unwrap_or(i32::MAX));
+    let rate = (step.lr / power(step.beta1)) as f32;
+    let root = (1.0 / power(step.beta2).sqrt()) as f32;
+    let keep = (1.0 - step.lr * step.weight_decay) as f32;
+    let (b1, b2, eps, scale) =
+        (step.beta1 as f32, step.beta2 as f32, step.eps as f32, step.grad_scale as f32);
+    let apply = |param: &mut [f32], m: &mut [f32], v: &mut [f32]| {
+        let params = param.par_chunks_mut(CHUNK).zip(grad.par_chunks(CHUNK));
+        let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
+        params.zip(moments).for_each(|((p, g), (m, v))| {
+            simd(|| {
+                for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
+                    let g = g * scale;
+                    *m = b1.mul_add(*m, (1.0 - b1) * g);
+                    *v = b2.mul_add(*v, (1.0 - b2) * g * g);
+                    *p = keep * *p - rate * *m / v.sqrt().mul_add(root, eps);
+                }
+            });
+        });
+    };
+    let (mut of_m, mut of_v) = (Ok(()), Ok(()));
+    update(param, OP, |param| {
+        of_m = update(m, OP, |m| of_v = update(v, OP, |v| apply(param, m, v)));
+    })?;
+    of_m.and(of_v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::tensor;
+
+    #[test]
+    fn two_steps_equal_those_of_torch() {
+        // torch.optim.AdamW([0.5, -1.5], lr=0.1, betas=(0.9, 0.95), weight_decay=0.1),
+        // gradients [0.2, -0.4] and then [-0.1, 0.3]; formula worked out in f64.
+        let (mut p, mut m, mut v) = ([0.5f64, -1.5], [0f64; 2], [0f64; 2]);
+        let zeros = || tensor(vec![0.0; 2], 2).unwrap();
+        let (tp, tm, tv) = (tensor(vec![0.5, -1.5], 2).unwrap(), zeros(), zeros());
+        for (t, g) in [[0.2f64, -0.4], [-0.1, 0.3]].iter().enumerate() {
+            let t = t as i32 + 1;
+            for i in 0..2 {
+                m[i] = 0.9 * m[i] + 0.1 * g[i];
+                v[i] = 0.95 * v[i] + 0.05 * g[i] * g[i];
+                let (mh, vh) = (m[i] / (1.0 - 0.9f64.powi(t)), v[i] / (1.0 - 0.95f64.powi(t)));
+                p[i] -= 0.1 * 0.1 * p[i];
+                p[i] -= 0.1 * mh / (vh.sqrt() + 1e-8);
+            }
+            let step = AdamwStep {
+                lr: 0.1,
+                beta1: 0.9,
+                beta2: 0.95,
+                eps: 1e-8,
+                weight_decay: 0.1,
+                step: t as u64,
+                grad_scale: 0.5,
+            };
+            let twice = g.iter().map(|g| 2.0 * *g as f32).collect();
+            adamw(&tp, &tensor(twice, 2).unwrap(), &tm, &tv, &step).unwrap();
+        }
+        for (ours, truth) in tp.to_vec1::<f32>().unwrap().iter().zip(p) {
+            assert!((f64::from(*ours) - truth).abs() < 1e-6, "{ours} is not {truth}");
+        }
+    }
+}

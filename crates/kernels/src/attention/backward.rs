@@ -1,0 +1,143 @@
+//! The gradients of attention, with the scores computed again block by block.
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::block::Block;
+use super::{Attended, BLOCK, GroupSpan, Heads, OP, assemble, check_shapes, tasks};
+use crate::error::{Result, check};
+use crate::math::dot;
+use crate::matmul::{Into, Threads, View, ViewMut, product};
+use crate::memory::{floats, tensor};
+use crate::parallel::simd;
+
+/// The gradients of queries, keys and values, each of its tensor's shape.
+pub struct Gradients {
+    /// Of the queries (tokens, query heads · dim).
+    pub q: Tensor,
+    /// Of the keys (tokens, kv heads · dim): a prompt's are the sum over its completions.
+    pub k: Tensor,
+    /// Of the values (tokens, kv heads · dim), likewise.
+    pub v: Tensor,
+}
+
+/// The gradients of attention's inputs from that of its output.
+///
+/// With `P` the probabilities: `dV = Pᵀ·dO`, `dS = P ∘ (dO·Vᵀ - rowsum(dO ∘ O))`,
+/// `dQ = dS·K / sqrt(dim)`, `dK = dSᵀ·Q / sqrt(dim)` (Dao, FlashAttention-2, 2023, algorithm 2).
+///
+/// # Shapes
+/// As [`super::forward`]; `d_out` has the shape of its output.
+///
+/// # Errors
+/// As [`super::forward`].
+pub fn backward(
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    attended: &Attended,
+    d_out: &Tensor,
+    spans: &[GroupSpan],
+    heads: Heads,
+) -> Result<Gradients> {
+    let tokens = check_shapes(q, k, v, spans, heads)?;
+    check(d_out.dims() == q.dims(), OP, || "the output's gradient misfits".into())?;
+    let inputs = Inputs {
+        q: &floats(q, OP)?,
+        k: &floats(k, OP)?,
+        v: &floats(v, OP)?,
+        out: &floats(&attended.out, OP)?,
+        log_sum_exp: &floats(&attended.log_sum_exp, OP)?,
+        d_out: &floats(d_out, OP)?,
+    };
+    let parts: Vec<Part> =
+        tasks(spans, heads).map(|(span, kv_head)| part(span, kv_head, &inputs, heads)).collect();
+    let width = heads.shared() * heads.dim;
+    let dq = assemble(&parts, spans, heads, width, |part| &part.dq);
+    let dk = assemble(&parts, spans, heads, heads.dim, |part| &part.dk);
+    let dv = assemble(&parts, spans, heads, heads.dim, |part| &part.dv);
+    Ok(Gradients {
+        q: tensor(dq, (tokens, heads.query_width()))?,
+        k: tensor(dk, (tokens, heads.kv_width()))?,
+        v: tensor(dv, (tokens, heads.kv_width()))?,
+    })
+}
+
+struct Inputs<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    out: &'a [f32],
+    log_sum_exp: &'a [f32],
+    d_out: &'a [f32],
+}
+
+/// The gradients for one group and one key and value head, rows within the group.
+struct Part {
+    dq: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
+}
+
+fn part(span: &GroupSpan, kv_head: usize, inputs: &Inputs<'_>, heads: Heads) -> Part {
+    let (start, tokens) = (span.prompt.start, span.rows().len());
+    let (shared, dim) = (heads.shared(), heads.dim);
+    let width = shared * dim;
+    let mut part = Part {
+        dq: vec![0.0; tokens * width],
+        dk: vec![0.0; tokens * dim],
+        dv: vec![0.0; tokens * dim],
+    };
+    let mut block = Block::new(heads, kv_head, start);
+    let (mut d_out, mut deltas, mut ds) = (Vec::new(), Vec::new(), Vec::new());
+    for segment in span.segments() {
+        for queries in segment.blocks(BLOCK) {
+            block.scores(inputs.q, inputs.k, &segment, queries.clone());
+            block.softmax_again(&segment, |row, head| {
+                inputs.log_sum_exp[(start + row) * heads.query + kv_head * shared + head]
+            });
+            d_out.clear();
+            deltas.clear();
+            for row in queries.clone() {
+                let at = block.query_part(row);
+                let (d, out) = (&inputs.d_out[at.clone()], &inputs.out[at]);
+                d_out.extend_from_slice(d);
+                deltas.extend(d.chunks(dim).zip(out.chunks(dim)).map(|(d, o)| dot(d, o)));
+            }
+            let (rows, keys) = (block.rows(), block.keys());
+            ds.resize(rows * keys, 0.0);
+            block.against(&d_out, inputs.v, &segment, &mut ds);
+            simd(|| {
+                for ((ds, p), delta) in
+                    ds.chunks_mut(keys).zip(block.p.chunks(keys)).zip(&deltas)
+                {
+                    for (ds, p) in ds.iter_mut().zip(p) {
+                        *ds = p * (*ds - delta);
+                    }
+                }
+            });
+            let dq = &mut part.dq[queries.start * width..queries.end * width];
+            block.combine(&ds, inputs.k, &segment, dq);
+            let scale = block.scale();
+            dq.iter_mut().for_each(|x| *x *= scale);
+            for (column, first, n) in block.runs(&segment) {
+                if n == 0 {
+                    continue;
+                }
+                let own = first * dim..(first + n) * dim;
+                let columns = |x| View::strided(x, rows, n, keys).t();
+                for (out, weights, by) in [
+                    (&mut part.dk[own.clone()], &ds[column..], &block.q),
+                    (&mut part.dv[own], &block.p[column..], &d_out),
+                ] {
+                    product(
+                        ViewMut::new(out, n, dim),
+                        Into::Add,
+                        columns(weights),
+                        View::new(by, rows, dim),
+                        Threads::One,
+                    );
+                }
+            }
+        }
+    }
+    part
+}

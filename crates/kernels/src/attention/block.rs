@@ -1,0 +1,167 @@
+//! A block of queries of one key and value head: scores, softmax and weighted values.
+
+use std::ops::Range;
+
+use super::Heads;
+use crate::math::{exp, exp_sum, max};
+use crate::matmul::{Into, Threads, View, ViewMut, product};
+use crate::parallel::simd;
+
+/// A run of tokens that see `context` tokens at the group's start, and themselves causally.
+/// Rows count within the group.
+pub(super) struct Segment {
+    pub(super) context: usize,
+    pub(super) own: Range<usize>,
+}
+
+impl Segment {
+    pub(super) fn blocks(&self, size: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let own = self.own.clone();
+        own.clone().step_by(size).map(move |start| start..own.end.min(start + size))
+    }
+
+    /// Keys that the query in row `row` sees.
+    fn seen(&self, row: usize) -> usize {
+        self.context + row - self.own.start + 1
+    }
+}
+
+/// Working memory for the blocks of one task. A row of a block is a (token, query head) pair.
+pub(super) struct Block {
+    heads: Heads,
+    kv_head: usize,
+    group_start: usize,
+    queries: Range<usize>,
+    keys: usize,
+    /// Scaled queries (rows, dim).
+    pub(super) q: Vec<f32>,
+    /// Scores, then probabilities (rows, keys).
+    pub(super) p: Vec<f32>,
+}
+
+impl Block {
+    pub(super) fn new(heads: Heads, kv_head: usize, group_start: usize) -> Self {
+        let (q, p) = (Vec::new(), Vec::new());
+        Self { heads, kv_head, group_start, queries: 0..0, keys: 0, q, p }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.queries.len() * self.heads.shared()
+    }
+
+    pub(super) fn keys(&self) -> usize {
+        self.keys
+    }
+
+    pub(super) fn scale(&self) -> f32 {
+        1.0 / (self.heads.dim as f32).sqrt()
+    }
+
+    /// The part of a token's queries (or of anything as wide) that belongs to this kv head.
+    pub(super) fn query_part(&self, row: usize) -> Range<usize> {
+        let width = self.heads.shared() * self.heads.dim;
+        let start = (self.group_start + row) * self.heads.query_width() + self.kv_head * width;
+        start..start + width
+    }
+
+    /// `rows` keys (or values) of this head from `first` on.
+    pub(super) fn kv<'a>(&self, kv: &'a [f32], first: usize, rows: usize) -> View<'a> {
+        let width = self.heads.kv_width();
+        let start = (self.group_start + first) * width + self.kv_head * self.heads.dim;
+        View::strided(&kv[start.min(kv.len())..], rows, self.heads.dim, width)
+    }
+
+    /// The keys in two runs, `(column of the first, row of the first, number)`: context and own.
+    pub(super) fn runs(&self, segment: &Segment) -> [(usize, usize, usize); 2] {
+        let own = self.queries.end - segment.own.start;
+        [(0, 0, segment.context), (segment.context, segment.own.start, own)]
+    }
+
+    /// `out (rows, keys) = lhs (rows, dim) · kvᵀ` over both runs.
+    pub(super) fn against(&self, lhs: &[f32], kv: &[f32], segment: &Segment, out: &mut [f32]) {
+        let rows = self.rows();
+        for (column, first, n) in self.runs(segment) {
+            if n > 0 {
+                product(
+                    ViewMut::strided(&mut out[column..], rows, n, self.keys),
+                    Into::Replace,
+                    View::new(lhs, rows, self.heads.dim),
+                    self.kv(kv, first, n).t(),
+                    Threads::One,
+                );
+            }
+        }
+    }
+
+    /// `out (rows, dim) = weights (rows, keys) · kv` over both runs.
+    pub(super) fn combine(&self, weights: &[f32], kv: &[f32], segment: &Segment, out: &mut [f32]) {
+        let (rows, dim) = (self.rows(), self.heads.dim);
+        let mut into = Into::Replace;
+        for (column, first, n) in self.runs(segment) {
+            if n > 0 {
+                product(
+                    ViewMut::new(out, rows, dim),
+                    into,
+                    View::strided(&weights[column..], rows, n, self.keys),
+                    self.kv(kv, first, n),
+                    Threads::One,
+                );
+                into = Into::Add;
+            }
+        }
+    }
+
+    /// Scores of the queries in rows `queries` against all keys that any of them sees.
+    pub(super) fn scores(&mut self, q: &[f32], k: &[f32], segment: &Segment, queries: Range<usize>) {
+        self.queries = queries;
+        self.keys = segment.context + self.queries.end - segment.own.start;
+        let scale = self.scale();
+        self.q.clear();
+        for row in self.queries.clone() {
+            self.q.extend(q[self.query_part(row)].iter().map(|x| x * scale));
+        }
+        let mut p = std::mem::take(&mut self.p);
+        p.resize(self.rows() * self.keys, 0.0);
+        self.against(&self.q, k, segment, &mut p);
+        self.p = p;
+    }
+
+    /// Turns scores into probabilities and writes each row's log-sum-exp.
+    pub(super) fn softmax(&mut self, segment: &Segment, log_sum_exp: &mut [f32]) {
+        let (first, shared, keys) = (self.queries.start, self.heads.shared(), self.keys);
+        simd(|| {
+            for (i, (p, lse)) in self.p.chunks_mut(keys).zip(log_sum_exp).enumerate() {
+                let (seen, hidden) = p.split_at_mut(segment.seen(first + i / shared));
+                let top = max(seen);
+                let sum = exp_sum(seen, top);
+                *lse = top + sum.ln();
+                let scale = 1.0 / sum;
+                seen.iter_mut().for_each(|x| *x *= scale);
+                hidden.fill(0.0);
+            }
+        });
+    }
+
+    /// Turns scores into the probabilities that the forward had, from its log-sum-exp.
+    pub(super) fn softmax_again(
+        &mut self,
+        segment: &Segment,
+        log_sum_exp: impl Fn(usize, usize) -> f32,
+    ) {
+        let (first, shared, keys) = (self.queries.start, self.heads.shared(), self.keys);
+        simd(|| {
+            for (i, p) in self.p.chunks_mut(keys).enumerate() {
+                let row = first + i / shared;
+                let (seen, hidden) = p.split_at_mut(segment.seen(row));
+                let lse = log_sum_exp(row, i % shared);
+                seen.iter_mut().for_each(|x| *x = exp(*x - lse));
+                hidden.fill(0.0);
+            }
+        });
+    }
+
+    /// The values weighted by the probabilities (rows, dim).
+    pub(super) fn weighted(&self, v: &[f32], segment: &Segment, out: &mut [f32]) {
+        self.combine(&self.p, v, segment, out);
+    }
+}

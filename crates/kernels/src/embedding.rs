@@ -1,0 +1,58 @@
+//! Rows picked from a table, and their gradients scattered back.
+
+use candle_core::Tensor;
+
+use crate::error::{Result, check};
+use crate::math::axpy;
+use crate::memory::{floats, tensor, update};
+use crate::parallel;
+
+const OP: &str = "embedding";
+
+/// The rows `indices` of `table`.
+///
+/// # Shapes
+/// `table` (entries, width); gives (indices, width).
+///
+/// # Errors
+/// An index lies outside the table, or the table is not contiguous `f32` on the CPU.
+pub fn gather(table: &Tensor, indices: &[usize]) -> Result<Tensor> {
+    let (entries, width) = table.dims2()?;
+    check_indices(indices, entries)?;
+    let table = floats(table, OP)?;
+    let mut out = vec![0.0; indices.len() * width];
+    parallel::rows(&mut out, width, |first, rows| {
+        for (row, index) in rows.chunks_mut(width).zip(&indices[first..]) {
+            row.copy_from_slice(&table[index * width..(index + 1) * width]);
+        }
+    });
+    tensor(out, (indices.len(), width))
+}
+
+/// Adds row `i` of `rows` to row `indices[i]` of `table`.
+///
+/// # Shapes
+/// `table` (entries, width), `rows` (indices, width).
+///
+/// # Errors
+/// As [`gather`].
+pub fn scatter_add(table: &Tensor, indices: &[usize], rows: &Tensor) -> Result<()> {
+    let (entries, width) = table.dims2()?;
+    check_indices(indices, entries)?;
+    check(rows.dims() == [indices.len(), width], OP, || "the rows misfit the table".into())?;
+    let rows = floats(rows, OP)?;
+    update(table, OP, |table| {
+        parallel::simd(|| {
+            for (index, row) in indices.iter().zip(rows.chunks(width)) {
+                axpy(&mut table[index * width..(index + 1) * width], 1.0, row);
+            }
+        });
+    })
+}
+
+fn check_indices(indices: &[usize], entries: usize) -> Result<()> {
+    let outside = indices.iter().find(|index| **index >= entries);
+    check(outside.is_none(), OP, || {
+        format!("index {} is outside a table of {entries}", outside.unwrap_or(&0))
+    })
+}

@@ -1,0 +1,128 @@
+//! Linear layers: `y = x · Wᵀ + b`.
+
+use candle_core::Tensor;
+
+use crate::error::{Result, check};
+use crate::math::axpy;
+use crate::matmul::{Into, Threads, View, ViewMut, product};
+use crate::memory::{floats, tensor, update};
+use crate::parallel;
+
+const OP: &str = "linear";
+
+/// `x · Wᵀ + b`.
+///
+/// # Shapes
+/// `x` (rows, inputs), `weight` (outputs, inputs), `bias` (outputs); gives (rows, outputs).
+///
+/// # Errors
+/// The shapes do not fit, or a tensor is not contiguous `f32` on the CPU.
+pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (rows, inputs) = x.dims2()?;
+    let (outputs, columns) = weight.dims2()?;
+    check(inputs == columns, OP, || format!("x has {inputs} columns, the weight {columns}"))?;
+    let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
+    let mut y = vec![0.0; rows * outputs];
+    let mut into = Into::Replace;
+    if let Some(bias) = bias {
+        check(bias.elem_count() == outputs, OP, || format!("the bias has not {outputs} numbers"))?;
+        let bias = floats(bias, OP)?;
+        parallel::rows(&mut y, outputs, |_, y| {
+            for y in y.chunks_mut(outputs) {
+                y.copy_from_slice(&bias);
+            }
+        });
+        into = Into::Add;
+    }
+    let dst = ViewMut::new(&mut y, rows, outputs);
+    product(
+        dst,
+        into,
+        View::new(&x, rows, inputs),
+        View::new(&w, outputs, inputs).t(),
+        Threads::All,
+    );
+    tensor(y, (rows, outputs))
+}
+
+/// `y + x · Wᵀ`, in y's memory.
+///
+/// # Shapes
+/// `x` (rows, inputs), `weight` (outputs, inputs), `y` and the result (rows, outputs).
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_add(x: &Tensor, weight: &Tensor, y: Tensor) -> Result<Tensor> {
+    let (rows, inputs) = x.dims2()?;
+    let (outputs, columns) = weight.dims2()?;
+    check(inputs == columns, OP, || format!("x has {inputs} columns, the weight {columns}"))?;
+    check(y.dims() == [rows, outputs], OP, || "what is added to does not fit".into())?;
+    let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
+    update(&y, OP, |y| {
+        let weight = View::new(&w, outputs, inputs).t();
+        let dst = ViewMut::new(y, rows, outputs);
+        product(dst, Into::Add, View::new(&x, rows, inputs), weight, Threads::All);
+    })?;
+    Ok(y)
+}
+
+/// The gradient of the input: `dy · W`, added to `dx` if there is one.
+///
+/// # Shapes
+/// `dy` (rows, outputs), `weight` (outputs, inputs), `dx` and the result (rows, inputs).
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward_input(dy: &Tensor, weight: &Tensor, dx: Option<Tensor>) -> Result<Tensor> {
+    let (rows, outputs) = dy.dims2()?;
+    let (weight_rows, inputs) = weight.dims2()?;
+    check(outputs == weight_rows, OP, || "the gradient does not fit the weight".into())?;
+    let (dy, w) = (floats(dy, OP)?, floats(weight, OP)?);
+    let (lhs, rhs) = (View::new(&dy, rows, outputs), View::new(&w, outputs, inputs));
+    if let Some(dx) = dx {
+        check(dx.dims() == [rows, inputs], OP, || "dx does not fit".into())?;
+        update(&dx, OP, |dx| {
+            product(ViewMut::new(dx, rows, inputs), Into::Add, lhs, rhs, Threads::All);
+        })?;
+        return Ok(dx);
+    }
+    let mut dx = vec![0.0; rows * inputs];
+    product(ViewMut::new(&mut dx, rows, inputs), Into::Replace, lhs, rhs, Threads::All);
+    tensor(dx, (rows, inputs))
+}
+
+/// Adds the gradients of the weight (`dyᵀ · x`) and of the bias (the sum of `dy`) to theirs.
+///
+/// # Shapes
+/// `x` (rows, inputs), `dy` (rows, outputs), `d_weight` (outputs, inputs), `d_bias` (outputs).
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward_weight(
+    x: &Tensor,
+    dy: &Tensor,
+    d_weight: &Tensor,
+    d_bias: Option<&Tensor>,
+) -> Result<()> {
+    let (rows, inputs) = x.dims2()?;
+    let (dy_rows, outputs) = dy.dims2()?;
+    check(rows == dy_rows, OP, || format!("x has {rows} rows, dy {dy_rows}"))?;
+    check(d_weight.dims() == [outputs, inputs], OP, || "the weight's gradient misfits".into())?;
+    let (x, dy) = (floats(x, OP)?, floats(dy, OP)?);
+    update(d_weight, OP, |dw| {
+        product(
+            ViewMut::new(dw, outputs, inputs),
+            Into::Add,
+            View::new(&dy, rows, outputs).t(),
+            View::new(&x, rows, inputs),
+            Threads::All,
+        );
+    })?;
+    let Some(d_bias) = d_bias else { return Ok(()) };
+    check(d_bias.elem_count() == outputs, OP, || "the bias's gradient misfits".into())?;
+    update(d_bias, OP, |db| {
+        parallel::sum_rows(db, rows, |row, partial| {
+            axpy(partial, 1.0, &dy[row * outputs..(row + 1) * outputs]);
+        });
+    })
+}

@@ -1,0 +1,189 @@
+//! Matrix products over slices: a safe face for the `gemm` crate.
+
+use gemm::Parallelism;
+
+/// A matrix to read: `rows × cols`, with strides in elements.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// Rows end to end.
+    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// Rows that begin `row_stride` elements apart.
+    pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        Self { data, rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// The transposed matrix.
+    pub(crate) fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    fn fits(&self) -> bool {
+        fits(self.data.len(), (self.rows, self.row_stride), (self.cols, self.col_stride))
+    }
+}
+
+/// A matrix to write, rows `row_stride` elements apart.
+pub(crate) struct ViewMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+}
+
+impl<'a> ViewMut<'a> {
+    /// Rows end to end.
+    pub(crate) fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
+        Self { data, rows, cols, row_stride: cols }
+    }
+
+    /// Rows that begin `row_stride` elements apart.
+    pub(crate) fn strided(
+        data: &'a mut [f32],
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+    ) -> Self {
+        Self { data, rows, cols, row_stride }
+    }
+}
+
+/// What becomes of the destination's numbers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Into {
+    /// They are overwritten.
+    Replace,
+    /// The product is added to them.
+    Add,
+}
+
+/// How many threads work on a product.
+#[derive(Clone, Copy)]
+pub(crate) enum Threads {
+    /// The calling one.
+    One,
+    /// All of rayon's.
+    All,
+}
+
+/// `dst = lhs · rhs`, or `dst += lhs · rhs`.
+///
+/// # Panics
+/// When the shapes do not fit, or a view reaches beyond its data: both are faults of the calling
+/// kernel, which has checked its tensors.
+#[allow(unsafe_code)]
+pub(crate) fn product(dst: ViewMut<'_>, into: Into, lhs: View<'_>, rhs: View<'_>, threads: Threads) {
+    assert!(lhs.cols == rhs.rows && dst.rows == lhs.rows && dst.cols == rhs.cols, "shapes differ");
+    assert!(lhs.fits() && rhs.fits(), "a factor reaches beyond its data");
+    assert!(dst.row_stride >= dst.cols, "rows of the product overlap");
+    assert!(
+        fits(dst.data.len(), (dst.rows, dst.row_stride), (dst.cols, 1)),
+        "the product reaches beyond its data"
+    );
+    if dst.rows == 0 || dst.cols == 0 {
+        return;
+    }
+    if lhs.cols == 0 {
+        if into == Into::Replace {
+            for row in dst.data.chunks_mut(dst.row_stride).take(dst.rows) {
+                row[..dst.cols].fill(0.0);
+            }
+        }
+        return;
+    }
+    let parallelism = match threads {
+        Threads::One => Parallelism::None,
+        Threads::All => Parallelism::Rayon(rayon::current_num_threads()),
+    };
+    // SAFETY: every element that `gemm` touches is `data[i · row_stride + j · col_stride]` with
+    // `i < rows` and `j < cols`; the assertions above show the largest of these indices to be within
+    // each slice. `dst` is borrowed mutably, so it overlaps neither factor, and its rows do not
+    // overlap each other.
+    unsafe {
+        gemm::gemm(
+            dst.rows,
+            dst.cols,
+            lhs.cols,
+            dst.data.as_mut_ptr(),
+            1,
+            dst.row_stride as isize,
+            into == Into::Add,
+            lhs.data.as_ptr(),
+            lhs.col_stride as isize,
+            lhs.row_stride as isize,
+            rhs.data.as_ptr(),
+            rhs.col_stride as isize,
+            rhs.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// Whether the last element of a matrix lies within `len` elements; `(count, stride)` for each axis.
+fn fits(len: usize, rows: (usize, usize), cols: (usize, usize)) -> bool {
+    let last = |(count, stride): (usize, usize)| count.checked_sub(1)?.checked_mul(stride);
+    match (last(rows), last(cols)) {
+        (Some(row), Some(col)) => row.checked_add(col).is_some_and(|last| last < len),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn naive(a: &[f32], b: &[f32], (m, k, n): (usize, usize, usize)) -> Vec<f32> {
+        (0..m * n).map(|i| (0..k).map(|l| a[i / n * k + l] * b[l * n + i % n]).sum()).collect()
+    }
+
+    #[test]
+    fn products_of_all_orientations_equal_the_plain_sum() {
+        let (m, k, n) = (5, 7, 3);
+        let a: Vec<f32> = (0..m * k).map(|i| (i % 11) as f32 - 5.0).collect();
+        let b: Vec<f32> = (0..k * n).map(|i| (i % 5) as f32 - 2.0).collect();
+        let b_t: Vec<f32> = (0..n * k).map(|i| b[i % k * n + i / k]).collect();
+        let mut out = vec![1.0; m * n];
+        let dst = ViewMut::new(&mut out, m, n);
+        product(dst, Into::Replace, View::new(&a, m, k), View::new(&b, k, n), Threads::All);
+        assert_eq!(out, naive(&a, &b, (m, k, n)));
+        let dst = ViewMut::new(&mut out, m, n);
+        product(dst, Into::Add, View::new(&a, m, k), View::new(&b_t, n, k).t(), Threads::One);
+        let twice: Vec<f32> = naive(&a, &b, (m, k, n)).iter().map(|x| 2.0 * x).collect();
+        assert_eq!(out, twice);
+    }
+
+    #[test]
+    #[should_panic(expected = "beyond its data")]
+    fn a_view_beyond_its_data_is_refused() {
+        let mut out = vec![0.0; 4];
+        let short = vec![0.0; 3];
+        product(
+            ViewMut::new(&mut out, 2, 2),
+            Into::Replace,
+            View::new(&short, 2, 2),
+            View::new(&[0.0; 4], 2, 2),
+            Threads::One,
+        );
+    }
+}

@@ -1,0 +1,118 @@
+//! A tensor's numbers as slices: to read, to make, and to change in place.
+
+use std::cell::Cell;
+use std::ops::Deref;
+
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
+
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::math::dot;
+use crate::parallel::simd;
+
+/// Read access to the numbers of a contiguous `f32` tensor on the CPU.
+pub struct Floats<'a> {
+    storage: StorageRef<'a>,
+    start: usize,
+    len: usize,
+}
+
+impl Deref for Floats<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &*self.storage {
+            Storage::Cpu(CpuStorage::F32(values)) => &values[self.start..self.start + self.len],
+            // `floats` has checked the storage.
+            _ => &[],
+        }
+    }
+}
+
+/// The numbers of `tensor`, in row-major order.
+///
+/// # Errors
+/// [`Error::Storage`] unless the tensor is contiguous `f32` on the CPU.
+pub fn floats<'a>(tensor: &'a Tensor, op: &'static str) -> Result<Floats<'a>> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        return Err(Error::Storage { op });
+    };
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(_)) => Ok(Floats { storage, start, len: end - start }),
+        _ => Err(Error::Storage { op }),
+    }
+}
+
+/// A CPU tensor that takes over `values`.
+///
+/// # Errors
+/// The number of values is not that of the shape.
+pub fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
+    Ok(Tensor::from_vec(values, shape.into(), &Device::Cpu)?)
+}
+
+/// A CPU tensor of zeros.
+///
+/// # Errors
+/// There is no room for it.
+pub fn zeros(shape: &[usize]) -> Result<Tensor> {
+    tensor(vec![0.0; shape.iter().product()], shape)
+}
+
+/// Changes the numbers of `tensor` in place, for every tensor that shares its storage.
+///
+/// # Errors
+/// [`Error::Storage`] unless the tensor is contiguous `f32` on the CPU.
+pub fn update(tensor: &Tensor, op: &'static str, act: impl FnOnce(&mut [f32])) -> Result<()> {
+    // The check comes first, so that `act` always runs when this returns `Ok`.
+    drop(floats(tensor, op)?);
+    Ok(tensor.inplace_op1(&Update { name: op, act: Cell::new(Some(act)) })?)
+}
+
+/// The sum of the squares, chunk by chunk in f64, in an order that depends on the length alone.
+pub fn sum_of_squares(values: &[f32]) -> f64 {
+    let parts: Vec<f64> =
+        values.par_chunks(4096).map(|chunk| f64::from(simd(|| dot(chunk, chunk)))).collect();
+    parts.iter().sum()
+}
+
+struct Update<F> {
+    name: &'static str,
+    act: Cell<Option<F>>,
+}
+
+impl<F: FnOnce(&mut [f32])> InplaceOp1 for Update<F> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        if let (CpuStorage::F32(values), Some((start, end)), Some(act)) =
+            (storage, layout.contiguous_offsets(), self.act.take())
+        {
+            act(&mut values[start..end]);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_is_seen_by_every_tensor_that_shares_the_storage() {
+        let a = tensor(vec![1.0, 2.0], 2).unwrap();
+        let b = a.clone();
+        update(&a, "test", |v| v[1] = 5.0).unwrap();
+        assert_eq!(b.to_vec1::<f32>().unwrap(), [1.0, 5.0]);
+    }
+
+    #[test]
+    fn a_transposed_tensor_is_refused() {
+        let a = tensor(vec![0.0; 6], (2, 3)).unwrap().t().unwrap();
+        assert!(matches!(floats(&a, "test"), Err(Error::Storage { op: "test" })));
+    }
+}

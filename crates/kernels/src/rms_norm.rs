@@ -1,0 +1,94 @@
+//! Root-mean-square normalisation (Zhang and Sennrich, 2019).
+
+use candle_core::Tensor;
+
+use crate::error::{Result, check};
+use crate::math::{dot, sum};
+use crate::memory::{floats, tensor, update};
+use crate::parallel;
+
+const OP: &str = "rms_norm";
+
+/// A normalised tensor, and what its backward needs.
+pub struct Normed {
+    /// `x · scale · weight`, of x's shape.
+    pub y: Tensor,
+    /// `1 / sqrt(mean(x²) + eps)` for each row (rows).
+    pub scale: Tensor,
+}
+
+/// Normalises the rows of `x` and multiplies them by `weight`.
+///
+/// # Shapes
+/// `x` (rows, width), `weight` (width).
+///
+/// # Errors
+/// The shapes do not fit, or a tensor is not contiguous `f32` on the CPU.
+pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Normed> {
+    let (rows, width) = x.dims2()?;
+    check(weight.elem_count() == width, OP, || format!("the weight has not {width} numbers"))?;
+    let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
+    let (mut y, mut scale) = (vec![0.0; rows * width], vec![0.0; rows]);
+    parallel::rows2((&mut y, width), (&mut scale, 1), |first, y, scale| {
+        for (i, (y, scale)) in y.chunks_mut(width).zip(scale).enumerate() {
+            let x = &x[(first + i) * width..(first + i + 1) * width];
+            let s = 1.0 / (dot(x, x) / width as f32 + eps as f32).sqrt();
+            *scale = s;
+            for ((y, x), w) in y.iter_mut().zip(x).zip(w.iter()) {
+                *y = x * s * w;
+            }
+        }
+    });
+    Ok(Normed { y: tensor(y, (rows, width))?, scale: tensor(scale, rows)? })
+}
+
+/// Adds the gradient of `x` to `dx` in place, and that of the weight to `d_weight`.
+///
+/// With `g = dy · weight` and `s` the row's scale: `dx = s·g - s³·x·mean(g·x)`.
+///
+/// # Shapes
+/// `x`, `dy` and `dx` (rows, width); `scale` (rows); `weight` and `d_weight` (width).
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward(
+    x: &Tensor,
+    weight: &Tensor,
+    scale: &Tensor,
+    dy: &Tensor,
+    dx: &Tensor,
+    d_weight: &Tensor,
+) -> Result<()> {
+    let (rows, width) = x.dims2()?;
+    let fits = dy.dims() == [rows, width] && dx.dims() == [rows, width];
+    check(fits && scale.elem_count() == rows, OP, || "the gradients misfit x".into())?;
+    check(d_weight.elem_count() == width, OP, || "the weight's gradient misfits".into())?;
+    let (x, w, s, dy) =
+        (floats(x, OP)?, floats(weight, OP)?, floats(scale, OP)?, floats(dy, OP)?);
+    update(dx, OP, |dx| {
+        parallel::rows(dx, width, |first, dx| {
+            for (i, dx) in dx.chunks_mut(width).enumerate() {
+                let at = span(first + i, width);
+                let (x, dy, s) = (&x[at.clone()], &dy[at], s[first + i]);
+                let mean = sum(width, |j| dy[j] * w[j] * x[j]) / width as f32;
+                let shrink = s * s * s * mean;
+                for (((dx, dy), w), x) in dx.iter_mut().zip(dy).zip(w.iter()).zip(x) {
+                    *dx += s * dy * w - shrink * x;
+                }
+            }
+        });
+    })?;
+    update(d_weight, OP, |dw| {
+        parallel::sum_rows(dw, rows, |i, partial| {
+            let at = span(i, width);
+            let (x, dy, s) = (&x[at.clone()], &dy[at], s[i]);
+            for ((p, x), dy) in partial.iter_mut().zip(x).zip(dy) {
+                *p += dy * x * s;
+            }
+        });
+    })
+}
+
+fn span(row: usize, width: usize) -> std::ops::Range<usize> {
+    row * width..(row + 1) * width
+}
