@@ -3,6 +3,7 @@
 # `embodied-r quickstart`, such as `--out DIR`.
 # On a fresh Debian or Ubuntu it installs the system packages first.
 set -euo pipefail
+# shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 system_packages

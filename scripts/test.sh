@@ -2,6 +2,7 @@
 # Runs every check of the project, one after the other; the first failure ends it.
 # On a fresh Debian or Ubuntu it installs the system packages first.
 set -euo pipefail
+# shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 system_packages

@@ -1,5 +1,21 @@
 //! Arguments of `embodied-r report`.
 
+use std::path::PathBuf;
+
 /// Write a run's curves and completions as one HTML page.
 #[derive(Debug, clap::Args)]
-pub(crate) struct ReportArgs {}
+pub(crate) struct ReportArgs {
+    /// Folder of the run, with its `events.jsonl`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Where to write the page [default: `report.html` in the run's folder].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Results of `embodied-r eval --json`: before training, after it, then any others. Without
+    /// it, those in the run's folder and its `eval` folder are shown.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) eval: Vec<PathBuf>,
+    /// Heading of the page [default: the folder's name].
+    #[arg(long)]
+    pub(crate) title: Option<String>,
+}

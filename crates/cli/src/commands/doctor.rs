@@ -1,9 +1,48 @@
 //! `embodied-r doctor`.
 
+mod check;
+mod dataset;
+mod ffmpeg;
+mod hub;
+mod machine;
+mod model;
+
+use std::path::Path;
+
+use serde::Serialize;
+
 use crate::args::doctor::DoctorArgs;
 use crate::exit::Status;
+use check::{Check, State};
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Findings {
+    ok: bool,
+    checks: Vec<Check>,
+}
 
 /// Check what the machine has and what is missing.
-pub(crate) fn run(_args: DoctorArgs) -> anyhow::Result<Status> {
-    anyhow::bail!("`embodied-r doctor` is not there yet")
+pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<Status> {
+    let mut checks = ffmpeg::checks();
+    checks.extend(machine::checks());
+    checks.push(machine::disk(Path::new(".")));
+    if let Some(folder) = &args.data {
+        checks.push(machine::disk(folder));
+        checks.extend(dataset::checks(folder));
+    }
+    if let Some(folder) = &args.model {
+        checks.push(machine::disk(folder));
+        checks.extend(model::checks(folder, machine::memory_bytes()));
+    }
+    checks.extend(hub::checks(|name| std::env::var(name).ok()));
+
+    let ok = checks.iter().all(|check| check.state != State::Missing);
+    let findings = Findings { ok, checks };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&findings)?);
+    } else {
+        print!("{}", check::table(&findings.checks));
+    }
+    Ok(if ok { Status::Done } else { Status::Partial })
 }

@@ -1,0 +1,158 @@
+//! The benchmarks' folder, before and after `preprocess`.
+
+use std::path::Path;
+
+use embodied_r_data::question::read_questions;
+
+use super::check::{Check, size};
+
+const AREA: &str = "data";
+const LAYOUT: &str = "lay the folder out as `dataset/README.md` shows";
+const SPLITS: [&str; 3] = ["train_data.json", "val_data.json", "test_data.json"];
+
+/// Checks `folder`: either benchmark, or `preprocess`'s output, has to be there.
+pub(super) fn checks(folder: &Path) -> Vec<Check> {
+    if !folder.is_dir() {
+        let found = format!("no folder `{}`", folder.display());
+        return vec![Check::missing(AREA, "folder", found, LAYOUT)];
+    }
+    let mut checks = Vec::new();
+    let vsi = folder.join("VSI-Bench");
+    let urban = folder.join("UrbanVideo-Bench");
+    let complete = folder.join("complete");
+    if vsi.is_dir() {
+        checks.push(questions(&vsi, "VSI-Bench", "test-00000-of-00001.parquet"));
+        checks.push(archives(&vsi));
+    }
+    if urban.is_dir() {
+        checks.push(questions(&urban, "UrbanVideo-Bench", "MCQ.parquet"));
+        checks.push(videos(&urban.join("videos"), "UrbanVideo-Bench videos"));
+    }
+    if complete.is_dir() {
+        checks.extend(splits(&complete));
+        checks.push(videos(&complete.join("videos"), "complete/videos"));
+    }
+    if checks.is_empty() {
+        let found = "neither `VSI-Bench` nor `UrbanVideo-Bench` nor `complete`";
+        checks.push(Check::missing(AREA, "folder", found, LAYOUT));
+    }
+    checks
+}
+
+fn questions(benchmark: &Path, name: &str, file: &str) -> Check {
+    let name = format!("{name} questions");
+    match std::fs::metadata(benchmark.join(file)) {
+        Ok(file_of) if file_of.is_file() => {
+            Check::ok(AREA, &name, format!("`{file}`, {}", size(file_of.len())))
+        }
+        _ => Check::missing(AREA, &name, format!("no `{file}`"), LAYOUT),
+    }
+}
+
+fn archives(vsi: &Path) -> Check {
+    let name = "VSI-Bench videos";
+    match files_ending_in(vsi, &["zip"]) {
+        0 => Check::warning(
+            AREA,
+            name,
+            "no zip files",
+            "questions are kept, but nothing can be perceived from videos that are not there",
+        ),
+        files => Check::ok(AREA, name, format!("zip files: {files}")),
+    }
+}
+
+fn videos(folder: &Path, name: &str) -> Check {
+    match files_ending_in(folder, &["mp4", "mkv", "mov", "avi", "webm"]) {
+        0 => Check::warning(
+            AREA,
+            name,
+            "no videos",
+            "questions are kept, but nothing can be perceived from videos that are not there",
+        ),
+        files => Check::ok(AREA, name, format!("videos: {files}")),
+    }
+}
+
+fn splits(complete: &Path) -> Vec<Check> {
+    let check = |file: &&str| {
+        let name = format!("complete/{file}");
+        match read_questions(&complete.join(file)) {
+            Ok(questions) => Check::ok(AREA, &name, format!("questions: {}", questions.len())),
+            Err(error) => {
+                Check::missing(AREA, &name, error.to_string(), "run `embodied-r preprocess` again")
+            }
+        }
+    };
+    SPLITS.iter().map(check).collect()
+}
+
+/// How many files directly in `folder` bear one of the endings, in either case.
+fn files_ending_in(folder: &Path, endings: &[&str]) -> usize {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
+    let matches = |path: &Path| {
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("");
+        endings.iter().any(|wanted| wanted.eq_ignore_ascii_case(ending))
+    };
+    entries.flatten().filter(|entry| matches(&entry.path())).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::State;
+    use super::*;
+
+    fn states(folder: &Path) -> Vec<(String, State)> {
+        checks(folder).into_iter().map(|check| (check.name, check.state)).collect()
+    }
+
+    #[test]
+    fn one_benchmark_alone_is_enough() {
+        let folder = tempfile::tempdir().unwrap();
+        let videos = folder.path().join("UrbanVideo-Bench/videos");
+        std::fs::create_dir_all(&videos).unwrap();
+        std::fs::write(videos.join("a.MP4"), "").unwrap();
+        std::fs::write(folder.path().join("UrbanVideo-Bench/MCQ.parquet"), "").unwrap();
+        let states = states(folder.path());
+        assert_eq!(states.len(), 2);
+        assert!(states.iter().all(|(_, state)| *state == State::Ok), "{states:?}");
+    }
+
+    #[test]
+    fn a_benchmark_without_its_questions_is_incomplete_and_without_its_videos_a_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("VSI-Bench")).unwrap();
+        assert_eq!(
+            states(folder.path()),
+            [
+                ("VSI-Bench questions".to_owned(), State::Missing),
+                ("VSI-Bench videos".to_owned(), State::Warning)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_folder_with_nothing_of_ours_in_it_is_said_to_be_so() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(states(folder.path()), [("folder".to_owned(), State::Missing)]);
+    }
+
+    #[test]
+    fn a_split_that_is_not_json_is_missing_and_a_good_one_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let complete = folder.path().join("complete");
+        std::fs::create_dir(&complete).unwrap();
+        std::fs::write(complete.join("train_data.json"), "[").unwrap();
+        std::fs::write(
+            complete.join("val_data.json"),
+            r#"[{"Question_id": 1, "question": "Question: x"}]"#,
+        )
+        .unwrap();
+        let checks = checks(folder.path());
+        assert_eq!(checks[0].state, State::Missing);
+        assert_eq!(checks[1].found, "questions: 1");
+        assert_eq!(checks[2].state, State::Missing);
+    }
+}

@@ -1,0 +1,122 @@
+//! FFmpeg: there, and with the codecs that videos need.
+
+use std::process::{Command, Stdio};
+
+use super::check::Check;
+
+const AREA: &str = "video";
+const INSTALL: &str = "install FFmpeg (Debian, Ubuntu: `apt-get install ffmpeg`)";
+
+/// Decoders: the benchmarks' videos are H.264; the others occur in people's own clips.
+const DECODERS: &[(&str, Need)] = &[
+    ("h264", Need::Required),
+    ("hevc", Need::Useful("H.265 videos cannot be read; install a full build of FFmpeg")),
+    ("vp9", Need::Useful("VP9 videos cannot be read; install a full build of FFmpeg")),
+];
+const ENCODERS: &[(&str, Need)] = &[
+    ("rawvideo", Need::Required),
+    ("libx264", Need::Useful("`sim` and `quickstart` write H.264; install a full build of FFmpeg")),
+];
+
+#[derive(Clone, Copy)]
+enum Need {
+    Required,
+    /// Says what does not work without it, and what to do.
+    Useful(&'static str),
+}
+
+/// Checks `ffmpeg` and `ffprobe` of the search path.
+pub(super) fn checks() -> Vec<Check> {
+    let ffmpeg = version_check("ffmpeg");
+    let has_ffmpeg = ffmpeg.advice.is_none();
+    let mut checks = vec![ffmpeg, version_check("ffprobe")];
+    if has_ffmpeg {
+        let decoders = output("ffmpeg", &["-hide_banner", "-decoders"]).unwrap_or_default();
+        checks.extend(codec_checks("decoder", &decoders, DECODERS));
+        let encoders = output("ffmpeg", &["-hide_banner", "-encoders"]).unwrap_or_default();
+        checks.extend(codec_checks("encoder", &encoders, ENCODERS));
+    }
+    checks
+}
+
+fn version_check(program: &str) -> Check {
+    match output(program, &["-version"]) {
+        Ok(text) => Check::ok(AREA, program, version(&text).unwrap_or("of unknown version")),
+        Err(found) => Check::missing(AREA, program, found, INSTALL),
+    }
+}
+
+/// Standard output of a program that succeeds, or what went wrong.
+fn output(program: &str, args: &[&str]) -> Result<String, String> {
+    let result = Command::new(program).args(args).stdin(Stdio::null()).output();
+    match result {
+        Ok(output) if output.status.success() => {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
+        Ok(output) => Err(format!("`{program}` ends with {}", output.status)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err("not in the search path".to_owned())
+        }
+        Err(error) => Err(format!("`{program}` cannot be run: {error}")),
+    }
+}
+
+/// The third word of `ffmpeg version 5.1.6-0+deb12u1 Copyright …`.
+fn version(text: &str) -> Option<&str> {
+    text.lines().next()?.split_whitespace().nth(2)
+}
+
+/// Whether FFmpeg's list of codecs, lines such as ` V....D h264   H.264 / AVC …`, has `codec`.
+fn lists(list: &str, codec: &str) -> bool {
+    list.lines().any(|line| line.split_whitespace().nth(1) == Some(codec))
+}
+
+fn codec_checks(kind: &str, list: &str, wanted: &[(&str, Need)]) -> Vec<Check> {
+    let check = |&(codec, need): &(&str, Need)| {
+        let name = format!("{kind} {codec}");
+        match need {
+            _ if lists(list, codec) => Check::ok(AREA, &name, "there"),
+            Need::Required => Check::missing(AREA, &name, "not in this FFmpeg", INSTALL),
+            Need::Useful(advice) => Check::warning(AREA, &name, "not in this FFmpeg", advice),
+        }
+    };
+    wanted.iter().map(check).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::State;
+    use super::*;
+
+    const LIST: &str = "Encoders:\n V..... = Video\n ------\n V..... rawvideo   raw video\n";
+
+    #[test]
+    fn the_version_is_the_third_word() {
+        assert_eq!(
+            version("ffmpeg version 5.1.6-0+deb12u1 Copyright\nx y z"),
+            Some("5.1.6-0+deb12u1")
+        );
+        assert_eq!(version(""), None);
+    }
+
+    #[test]
+    fn a_codec_counts_by_its_name_not_by_its_description() {
+        assert!(lists(LIST, "rawvideo"));
+        assert!(!lists(LIST, "raw"));
+        assert!(!lists(LIST, "video"));
+    }
+
+    #[test]
+    fn an_encoder_that_only_some_commands_need_is_a_warning() {
+        let states: Vec<_> =
+            codec_checks("encoder", LIST, ENCODERS).iter().map(|check| check.state).collect();
+        assert_eq!(states, [State::Ok, State::Warning]);
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_said_to_be_missing() {
+        let check = version_check("embodied-r-no-such-program");
+        assert_eq!(check.state, State::Missing);
+        assert_eq!(check.found, "not in the search path");
+    }
+}

@@ -1,0 +1,301 @@
+//! A model folder in the Hugging Face layout: are all files there, and whole?
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::check::{Check, size};
+
+const AREA: &str = "model";
+const FETCH: &str = "fetch the model again, all of its files";
+const INDEX: &str = "model.safetensors.index.json";
+const SINGLE: &str = "model.safetensors";
+
+/// Longest header of a safetensors file that the format allows.
+const HEADER_LIMIT: u64 = 100_000_000;
+
+/// Checks `folder`; `memory` is what a process can get, in bytes.
+pub(super) fn checks(folder: &Path, memory: Option<u64>) -> Vec<Check> {
+    if !folder.is_dir() {
+        let found = format!("no folder `{}`", folder.display());
+        return vec![Check::missing(AREA, "folder", found, "give a model's folder with `--model`")];
+    }
+    let mut checks = vec![config(folder), tokenizer(folder)];
+    checks.extend(optional(folder));
+    checks.extend(weights(folder, memory));
+    checks
+}
+
+fn config(folder: &Path) -> Check {
+    let name = "config.json";
+    match read_json(&folder.join(name)) {
+        Err(found) => Check::missing(AREA, name, found, FETCH),
+        Ok(config) => match config.get("model_type").and_then(Value::as_str) {
+            Some(kind) => Check::ok(AREA, name, format!("model_type `{kind}`")),
+            None => Check::missing(AREA, name, "has no `model_type`", FETCH),
+        },
+    }
+}
+
+fn tokenizer(folder: &Path) -> Check {
+    let name = "tokenizer.json";
+    match read_json(&folder.join(name)) {
+        Err(found) => Check::missing(AREA, name, found, FETCH),
+        Ok(tokenizer) => {
+            let vocabulary = &tokenizer["model"]["vocab"];
+            let entries = vocabulary.as_object().map(serde_json::Map::len);
+            match entries.or_else(|| vocabulary.as_array().map(Vec::len)) {
+                Some(entries) => Check::ok(AREA, name, format!("{entries} entries")),
+                None => Check::missing(AREA, name, "has no vocabulary", FETCH),
+            }
+        }
+    }
+}
+
+/// Files that a model may do without.
+fn optional(folder: &Path) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let there = |name: &str| folder.join(name).is_file();
+    let in_settings = read_json(&folder.join("tokenizer_config.json"))
+        .is_ok_and(|settings| settings.get("chat_template").is_some());
+    if in_settings || there("chat_template.jinja") || there("chat_template.json") {
+        checks.push(Check::ok(AREA, "chat template", "there"));
+    } else {
+        let advice =
+            "prompts cannot be put into the model's own form; fetch `tokenizer_config.json`";
+        checks.push(Check::warning(AREA, "chat template", "not there", advice));
+    }
+    if there("generation_config.json") {
+        checks.push(Check::ok(AREA, "generation_config.json", "there"));
+    } else {
+        checks.push(Check::note(AREA, "generation_config.json", "not there"));
+    }
+    checks
+}
+
+fn weights(folder: &Path, memory: Option<u64>) -> Vec<Check> {
+    let expected = match expected_shards(folder) {
+        Ok(expected) => expected,
+        Err(check) => return vec![check],
+    };
+    let mut checks = Vec::new();
+    let (mut bytes, mut parameters, mut whole) = (0, 0, 0);
+    for (shard, tensors) in &expected {
+        let fault = match read_shard(&folder.join(shard)) {
+            Err(fault) => fault,
+            Ok(found) => match tensors.iter().find(|name| !found.names.contains(*name)) {
+                Some(name) => format!("lacks tensor `{name}`, which `{INDEX}` places there"),
+                None => {
+                    bytes += found.bytes;
+                    parameters += found.parameters;
+                    whole += 1;
+                    continue;
+                }
+            },
+        };
+        checks.push(Check::missing(AREA, shard, fault, FETCH));
+    }
+    if checks.is_empty() {
+        let found = format!(
+            "{whole} of {whole} files, {:.3} billion parameters, {}",
+            parameters as f64 / 1e9,
+            size(bytes)
+        );
+        checks.push(Check::ok(AREA, "weights", found));
+        checks.extend(memory.and_then(|memory| fits(parameters, memory)));
+    }
+    checks
+}
+
+/// A warning where the weights alone, in the f32 of the processor's path, exceed the memory.
+fn fits(parameters: u64, memory: u64) -> Option<Check> {
+    let needed = parameters * 4;
+    (needed > memory).then(|| {
+        let found = format!("{} in f32, {} of memory available", size(needed), size(memory));
+        let advice = "take a smaller model or a machine with more memory";
+        Check::warning(AREA, "memory", found, advice)
+    })
+}
+
+/// The weight files that have to be there, with the tensors that the index places in each.
+fn expected_shards(folder: &Path) -> Result<BTreeMap<String, Vec<String>>, Check> {
+    let index = folder.join(INDEX);
+    if !index.exists() {
+        if folder.join(SINGLE).exists() {
+            return Ok(BTreeMap::from([(SINGLE.to_owned(), Vec::new())]));
+        }
+        let found = format!("neither `{SINGLE}` nor `{INDEX}`");
+        return Err(Check::missing(AREA, "weights", found, FETCH));
+    }
+    let fault = |found: String| Check::missing(AREA, INDEX, found, FETCH);
+    let index = read_json(&index).map_err(fault)?;
+    let map = index["weight_map"].as_object().filter(|map| !map.is_empty());
+    let map = map.ok_or_else(|| fault("has no `weight_map`".to_owned()))?;
+    let mut shards = BTreeMap::<String, Vec<String>>::new();
+    for (tensor, shard) in map {
+        let shard = shard.as_str().ok_or_else(|| fault(format!("`{tensor}` names no file")))?;
+        shards.entry(shard.to_owned()).or_default().push(tensor.clone());
+    }
+    Ok(shards)
+}
+
+/// What the header of a whole safetensors file says.
+struct Shard {
+    names: BTreeSet<String>,
+    bytes: u64,
+    parameters: u64,
+}
+
+/// Reads the header of a safetensors file and holds it against the file's length.
+fn read_shard(path: &Path) -> Result<Shard, String> {
+    let mut file = File::open(path).map_err(said)?;
+    let length = file.metadata().map_err(said)?.len();
+    let mut prefix = [0; 8];
+    file.read_exact(&mut prefix).map_err(|_| "empty or cut short".to_owned())?;
+    if &prefix == b"version " {
+        return Err("a Git LFS pointer, not the file itself; run `git lfs pull`".to_owned());
+    }
+    let header_length = u64::from_le_bytes(prefix);
+    if header_length > HEADER_LIMIT || 8 + header_length > length {
+        return Err("not a safetensors file, or cut short".to_owned());
+    }
+    let mut header = Vec::new();
+    file.take(header_length).read_to_end(&mut header).map_err(said)?;
+    let header: BTreeMap<String, Value> =
+        serde_json::from_slice(&header).map_err(|_| "its header is not JSON".to_owned())?;
+
+    let mut shard = Shard { names: BTreeSet::new(), bytes: length, parameters: 0 };
+    let mut end = 0;
+    for (name, tensor) in header {
+        if name == "__metadata__" {
+            continue;
+        }
+        let offset = tensor["data_offsets"][1].as_u64();
+        end = end.max(offset.ok_or_else(|| format!("tensor `{name}` has no `data_offsets`"))?);
+        let shape = tensor["shape"].as_array().map_or(&[][..], Vec::as_slice);
+        shard.parameters += shape.iter().filter_map(Value::as_u64).product::<u64>();
+        shard.names.insert(name);
+    }
+    let whole = 8 + header_length + end;
+    if length < whole {
+        return Err(format!("cut short: {} of {}", size(length), size(whole)));
+    }
+    Ok(shard)
+}
+
+fn read_json(path: &Path) -> Result<Value, String> {
+    let text = std::fs::read_to_string(path).map_err(said)?;
+    serde_json::from_str(&text).map_err(|error| format!("not JSON: {error}"))
+}
+
+fn said(error: std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "not there".to_owned(),
+        _ => format!("cannot be read: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::State;
+    use super::*;
+
+    fn write(folder: &Path, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(folder.join(name), bytes).unwrap();
+    }
+
+    /// A safetensors file with one f32 tensor of four numbers, called `name`.
+    fn shard(name: &str) -> Vec<u8> {
+        let header =
+            format!(r#"{{"{name}":{{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}}}"#);
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend([0; 16]);
+        bytes
+    }
+
+    fn complete_model() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "config.json", r#"{"model_type": "qwen2"}"#);
+        write(folder.path(), "tokenizer.json", r#"{"model": {"vocab": {"a": 0, "b": 1}}}"#);
+        write(folder.path(), "tokenizer_config.json", r#"{"chat_template": "x"}"#);
+        write(
+            folder.path(),
+            INDEX,
+            r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#,
+        );
+        write(folder.path(), "1.safetensors", shard("a"));
+        write(folder.path(), "2.safetensors", shard("b"));
+        folder
+    }
+
+    /// Names of what is missing, with what was found.
+    fn missing(folder: &Path) -> Vec<(String, String)> {
+        let checks = checks(folder, None).into_iter();
+        let checks = checks.filter(|check| check.state == State::Missing);
+        checks.map(|check| (check.name, check.found)).collect()
+    }
+
+    #[test]
+    fn a_complete_model_lacks_nothing() {
+        let folder = complete_model();
+        let checks = checks(folder.path(), Some(32));
+        assert!(checks.iter().all(|check| matches!(check.state, State::Ok | State::Note)));
+        let weights = checks.iter().find(|check| check.name == "weights").unwrap();
+        assert!(weights.found.starts_with("2 of 2 files, 0.000 billion"), "{}", weights.found);
+    }
+
+    #[test]
+    fn a_shard_that_the_index_names_and_the_folder_lacks_is_missing() {
+        let folder = complete_model();
+        std::fs::remove_file(folder.path().join("2.safetensors")).unwrap();
+        assert_eq!(missing(folder.path()), [("2.safetensors".into(), "not there".into())]);
+    }
+
+    #[test]
+    fn a_download_that_was_cut_short_is_found_out_by_its_length() {
+        let folder = complete_model();
+        let whole = shard("a");
+        write(folder.path(), "1.safetensors", &whole[..whole.len() - 1]);
+        let missing = missing(folder.path());
+        assert_eq!(missing.len(), 1);
+        assert!(missing[0].1.starts_with("cut short"), "{missing:?}");
+    }
+
+    #[test]
+    fn a_git_lfs_pointer_is_called_one() {
+        let folder = complete_model();
+        write(folder.path(), "1.safetensors", "version https://git-lfs.github.com/spec/v1\n");
+        assert!(missing(folder.path())[0].1.contains("Git LFS"));
+    }
+
+    #[test]
+    fn a_shard_without_the_tensor_that_the_index_places_there_is_missing() {
+        let folder = complete_model();
+        write(folder.path(), "1.safetensors", shard("c"));
+        assert!(missing(folder.path())[0].1.contains("lacks tensor `a`"));
+    }
+
+    #[test]
+    fn a_header_longer_than_the_file_is_no_safetensors_file() {
+        let folder = complete_model();
+        write(folder.path(), "1.safetensors", [0xff; 64]);
+        assert!(missing(folder.path())[0].1.contains("not a safetensors file"));
+    }
+
+    #[test]
+    fn an_empty_folder_lacks_configuration_tokenizer_and_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let names: Vec<_> = missing(folder.path()).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["config.json", "tokenizer.json", "weights"]);
+    }
+
+    #[test]
+    fn weights_larger_than_the_memory_are_warned_of() {
+        assert_eq!(fits(100, 399).unwrap().state, State::Warning);
+        assert_eq!(fits(100, 400), None);
+    }
+}

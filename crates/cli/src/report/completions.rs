@@ -1,0 +1,245 @@
+//! Sample completions of a run, from `completions/*.parquet`.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use embodied_r_data::parquet::Table;
+use embodied_r_data::prompts::question_part;
+
+use super::chart::number;
+use super::html::escape;
+
+/// Moments of the run that are shown: its start, its middle and its end.
+const MOMENTS: usize = 3;
+/// Completions that are shown of each.
+const EACH: usize = 4;
+/// Longest text that is shown, in characters.
+const LONGEST: usize = 6000;
+/// Columns that are not scores.
+const OTHER: [&str; 5] = ["step", "index", "epoch", "prompt_tokens", "completion_tokens"];
+
+/// One completion with what it earned.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Sample {
+    pub(super) step: u64,
+    pub(super) prompt: String,
+    pub(super) completion: String,
+    /// Every numeric column, by its name, in the file's order.
+    pub(super) scores: Vec<(String, f64)>,
+}
+
+impl Sample {
+    /// What samples of a step are ordered by: the reward, or the sum of what is there.
+    fn rank(&self) -> f64 {
+        let named = |wanted: &str| self.scores.iter().find(|(name, _)| name == wanted);
+        match named("reward").or_else(|| named("advantage")) {
+            Some((_, value)) => *value,
+            None => self.scores.iter().map(|(_, value)| value).sum(),
+        }
+    }
+}
+
+/// Reads completions of the run's start, middle and end; none where the run kept none.
+pub(super) fn read(run: &Path) -> anyhow::Result<Vec<Sample>> {
+    let Ok(entries) = std::fs::read_dir(run.join("completions")) else {
+        return Ok(Vec::new());
+    };
+    let mut files: Vec<_> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "parquet"))
+        .collect();
+    files.sort();
+    let mut samples = Vec::new();
+    for path in spread(&files, MOMENTS) {
+        samples.extend(read_file(path)?);
+    }
+    let steps: BTreeSet<_> = samples.iter().map(|sample| sample.step).collect();
+    let steps: Vec<_> = steps.into_iter().collect();
+    let mut chosen = Vec::new();
+    for step in spread(&steps, MOMENTS) {
+        let mut of_step: Vec<_> = samples.iter().filter(|sample| sample.step == *step).collect();
+        of_step.sort_by(|a, b| b.rank().total_cmp(&a.rank()));
+        chosen.extend(spread(&of_step, EACH).into_iter().copied().cloned());
+    }
+    Ok(chosen)
+}
+
+/// At most `count` items, the first and the last among them, evenly apart.
+fn spread<T>(items: &[T], count: usize) -> Vec<&T> {
+    if items.len() <= count {
+        return items.iter().collect();
+    }
+    (0..count).map(|index| &items[index * (items.len() - 1) / (count - 1)]).collect()
+}
+
+fn read_file(path: &Path) -> anyhow::Result<Vec<Sample>> {
+    let table = Table::read(path)?;
+    let completions = table.optional_strings("completion")?;
+    let prompts = table.optional_strings("prompt").unwrap_or_else(|_| vec![None; table.len()]);
+    let steps = table.optional_floats("step").unwrap_or_else(|_| vec![None; table.len()]);
+    let names = table.column_names().into_iter().filter(|name| !OTHER.contains(&name.as_str()));
+    // Columns that are no numbers are no scores.
+    let columns: Vec<(String, Vec<Option<f64>>)> =
+        names.filter_map(|name| Some((name.clone(), table.optional_floats(&name).ok()?))).collect();
+    let scores = |row: usize| {
+        let score = |(name, values): &(String, Vec<Option<f64>>)| {
+            values[row].filter(|value| value.is_finite()).map(|value| (name.clone(), value))
+        };
+        columns.iter().filter_map(score).collect()
+    };
+    let texts = completions.into_iter().zip(prompts).zip(steps).enumerate();
+    let samples = texts.map(|(row, ((completion, prompt), step))| Sample {
+        step: step.unwrap_or_default() as u64,
+        prompt: prompt.unwrap_or_default(),
+        completion: completion.unwrap_or_default(),
+        scores: scores(row),
+    });
+    Ok(samples.collect())
+}
+
+/// The samples as cards, moment by moment.
+pub(super) fn section(samples: &[Sample]) -> String {
+    if samples.is_empty() {
+        return String::new();
+    }
+    let mut html = String::from(
+        "<section>\n<h2>Sample completions</h2>\n<p class=\"note\">From the best to the worst \
+         of a step, at the start, in the middle and at the end of the run.</p>\n",
+    );
+    for of_step in samples.chunk_by(|a, b| a.step == b.step) {
+        let _ = writeln!(
+            html,
+            "<p class=\"moment\">step {}</p>\n<div class=\"grid\">",
+            of_step[0].step
+        );
+        of_step.iter().for_each(|sample| card(sample, &mut html));
+        html.push_str("</div>\n");
+    }
+    html.push_str("</section>\n");
+    html
+}
+
+fn card(sample: &Sample, html: &mut String) {
+    html.push_str("<article class=\"card completion\">\n<div class=\"chips\">");
+    for (name, value) in &sample.scores {
+        let class = match *value {
+            1.0 => "chip good",
+            0.0 => "chip poor",
+            _ => "chip",
+        };
+        let _ = write!(html, "<span class=\"{class}\">{} {}</span>", escape(name), number(*value));
+    }
+    html.push_str("</div>\n");
+    let question = question_part(&sample.prompt);
+    let _ = writeln!(html, "<div class=\"question\">{}</div>", escape(&cut(question)));
+    let _ = writeln!(html, "<div class=\"output\">{}</div>", marked(&cut(&sample.completion)));
+    if question.len() < sample.prompt.len() {
+        let _ = writeln!(
+            html,
+            "<details><summary>whole prompt</summary><div class=\"question\">{}</div></details>",
+            escape(&cut(&sample.prompt))
+        );
+    }
+    html.push_str("</article>\n");
+}
+
+/// `text` without white space around it, its end replaced by a mark where it is very long.
+fn cut(text: &str) -> String {
+    let text = text.trim();
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{} …", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Escaped text in which the think and answer tags stand out.
+fn marked(text: &str) -> String {
+    ["think", "/think", "answer", "/answer"].iter().fold(escape(text), |text, tag| {
+        let tag = format!("&lt;{tag}&gt;");
+        text.replace(&tag, &format!("<span class=\"tag\">{tag}</span>"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use embodied_r_data::parquet::{Column, write_table};
+
+    fn write(run: &Path, name: &str, columns: Vec<(&str, Column)>) {
+        let folder = run.join("completions");
+        std::fs::create_dir_all(&folder).unwrap();
+        write_table(&folder.join(name), columns).unwrap();
+    }
+
+    fn text(text: &str, rows: usize) -> Column {
+        Column::Strings(vec![text.to_owned(); rows])
+    }
+
+    #[test]
+    fn completions_are_read_with_all_their_scores() {
+        let run = tempfile::tempdir().unwrap();
+        let columns = vec![
+            ("step", Column::Integers(vec![3])),
+            ("prompt", text("Video … Question: where?", 1)),
+            ("completion", text("<answer>A</answer>", 1)),
+            ("accuracy", Column::Floats(vec![1.0])),
+            ("consistency", Column::OptionalFloats(vec![None])),
+            ("advantage", Column::Floats(vec![0.5])),
+        ];
+        write(run.path(), "completions_00003.parquet", columns);
+        let samples = read(run.path()).unwrap();
+        assert_eq!(samples.len(), 1);
+        assert_eq!(samples[0].step, 3);
+        assert_eq!(
+            samples[0].scores,
+            [("accuracy".to_owned(), 1.0), ("advantage".to_owned(), 0.5)]
+        );
+    }
+
+    #[test]
+    fn start_middle_and_end_of_the_run_are_shown_from_best_to_worst() {
+        let run = tempfile::tempdir().unwrap();
+        for step in 0..9i64 {
+            let columns = vec![
+                ("step", Column::Integers(vec![step; 8])),
+                ("prompt", text("Question: ?", 8)),
+                ("completion", text("x", 8)),
+                ("reward", Column::Floats((0..8).map(f64::from).collect())),
+            ];
+            write(run.path(), &format!("{step:05}.parquet"), columns);
+        }
+        let samples = read(run.path()).unwrap();
+        let steps: Vec<_> = samples.iter().map(|sample| sample.step).collect();
+        assert_eq!(steps, [0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8]);
+        let rewards: Vec<_> = samples[..4].iter().map(Sample::rank).collect();
+        assert_eq!(rewards, [7.0, 5.0, 3.0, 0.0]);
+    }
+
+    #[test]
+    fn a_run_without_completions_has_none() {
+        let run = tempfile::tempdir().unwrap();
+        assert_eq!(read(run.path()).unwrap(), []);
+        assert_eq!(section(&[]), "");
+    }
+
+    #[test]
+    fn markup_in_a_completion_is_shown_as_text_and_its_tags_stand_out() {
+        let sample = Sample {
+            step: 1,
+            prompt: "<b>Question: x".to_owned(),
+            completion: "<think><img src=x onerror=alert(1)></think>".to_owned(),
+            scores: vec![("<i>".to_owned(), 1.0)],
+        };
+        let html = section(&[sample]);
+        assert!(!html.contains("<img") && !html.contains("<b>") && !html.contains("<i>"), "{html}");
+        assert!(html.contains("<span class=\"tag\">&lt;think&gt;</span>&lt;img"), "{html}");
+    }
+
+    #[test]
+    fn very_long_text_is_cut_at_a_character() {
+        let text = "é".repeat(LONGEST + 1);
+        assert_eq!(cut(&text).chars().count(), LONGEST + 2);
+    }
+}

@@ -1,0 +1,220 @@
+//! A run's `events.jsonl`: the metrics of each step, and where stages begin.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde_json::{Map, Value};
+
+use super::chart::Point;
+use crate::exit::hint;
+
+/// The metrics of one step, by TRL's names.
+pub(super) type Metrics = BTreeMap<String, f64>;
+
+/// Fields of an event that hold its metrics, in place of the event itself.
+const NESTED: [&str; 2] = ["metrics", "logs"];
+
+/// What the events of a run tell.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Events {
+    /// Metrics by step; what was logged again after a resume replaces what was there.
+    pub(super) steps: BTreeMap<u64, Metrics>,
+    /// Metrics of the evaluations in the course of training, by the steps done before them.
+    pub(super) evaluations: BTreeMap<u64, Metrics>,
+    /// Stages in their order.
+    pub(super) stages: Vec<Stage>,
+    /// Lines that could not be understood, such as one cut short by a kill.
+    pub(super) skipped: usize,
+}
+
+/// A stage of training, with the reward weights that hold in it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Stage {
+    pub(super) first_step: u64,
+    pub(super) weights: BTreeMap<String, f64>,
+}
+
+impl Events {
+    /// Reads `events.jsonl` of a run's folder.
+    pub(super) fn read(run: &Path) -> anyhow::Result<Self> {
+        let path = run.join("events.jsonl");
+        let file = std::fs::File::open(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => hint(
+                format!("no `events.jsonl` in `{}`", run.display()),
+                "give the folder that `embodied-r train` or `sft` wrote its run to",
+            ),
+            _ => anyhow::Error::new(error).context(format!("cannot read `{}`", path.display())),
+        })?;
+        let mut events = Self::default();
+        for line in BufReader::new(file).split(b'\n') {
+            let line = line.with_context(|| format!("cannot read `{}`", path.display()))?;
+            if !line.trim_ascii().is_empty() {
+                events.add(&line);
+            }
+        }
+        events.find_stages();
+        Ok(events)
+    }
+
+    fn add(&mut self, line: &[u8]) {
+        let Ok(Value::Object(event)) = serde_json::from_slice(line) else {
+            self.skipped += 1;
+            return;
+        };
+        let step = ["step", "global_step"].iter().find_map(|name| event.get(*name)?.as_u64());
+        let Some(step) = step else { return };
+        let mut metrics = Metrics::new();
+        flatten("", &event, &mut metrics);
+        metrics.retain(|name, _| !["step", "global_step"].contains(&name.as_str()));
+        match event.get("event").and_then(Value::as_str) {
+            Some("stage") => self.add_stage(step + 1, weights(&metrics)),
+            Some("eval") => self.evaluations.entry(step).or_default().extend(metrics),
+            Some("step") | None => self.steps.entry(step).or_default().extend(metrics),
+            Some(_) => {}
+        }
+    }
+
+    fn add_stage(&mut self, first_step: u64, weights: BTreeMap<String, f64>) {
+        self.stages.retain(|stage| stage.first_step < first_step);
+        self.stages.push(Stage { first_step, weights });
+    }
+
+    /// Where no event tells of stages, one begins where the weights of the rewards change.
+    fn find_stages(&mut self) {
+        if !self.stages.is_empty() {
+            return;
+        }
+        for (&step, metrics) in &self.steps {
+            let weights = weights(metrics);
+            if weights.is_empty() {
+                continue;
+            }
+            if self.stages.last().is_none_or(|stage| stage.weights != weights) {
+                self.stages.push(Stage { first_step: step, weights });
+            }
+        }
+    }
+
+    /// One metric's value at each step that has others, `None` where it is missing.
+    pub(super) fn series(&self, name: &str) -> Vec<Point> {
+        let value = |(step, metrics): (&u64, &Metrics)| (*step as f64, metrics.get(name).copied());
+        self.steps.iter().map(value).collect()
+    }
+
+    /// One metric's value at each evaluation.
+    pub(super) fn evaluated(&self, name: &str) -> Vec<Point> {
+        let value = |(step, metrics): (&u64, &Metrics)| (*step as f64, metrics.get(name).copied());
+        self.evaluations.iter().map(value).collect()
+    }
+
+    /// Whether any step has the metric.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.steps.values().any(|metrics| metrics.contains_key(name))
+    }
+
+    /// The last value of a metric.
+    pub(super) fn last(&self, name: &str) -> Option<f64> {
+        self.steps.values().rev().find_map(|metrics| metrics.get(name).copied())
+    }
+}
+
+/// The weights that a step's metrics name, by reward.
+fn weights(metrics: &Metrics) -> BTreeMap<String, f64> {
+    let weight = |(name, value): (&String, &f64)| {
+        let reward = name.strip_prefix("reward_weights/").or(name.strip_prefix("weights/"))?;
+        Some((reward.to_owned(), *value))
+    };
+    metrics.iter().filter_map(weight).collect()
+}
+
+/// Adds the finite numbers of `object`, those of inner objects as `outer/inner`.
+fn flatten(prefix: &str, object: &Map<String, Value>, metrics: &mut Metrics) {
+    for (name, value) in object {
+        let inner = match prefix {
+            _ if NESTED.contains(&name.as_str()) => prefix.to_owned(),
+            "" => name.clone(),
+            _ => format!("{prefix}/{name}"),
+        };
+        match value {
+            Value::Object(object) => flatten(&inner, object, metrics),
+            value => {
+                if let Some(number) = value.as_f64().filter(|number| number.is_finite()) {
+                    metrics.insert(inner, number);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Events {
+        let run = tempfile::tempdir().unwrap();
+        std::fs::write(run.path().join("events.jsonl"), text).unwrap();
+        Events::read(run.path()).unwrap()
+    }
+
+    #[test]
+    fn metrics_are_read_flat_or_nested() {
+        let events = read(
+            "{\"step\": 1, \"reward\": 0.5, \"rewards/accuracy/mean\": 0.25}\n\
+             {\"event\": \"step\", \"step\": 2, \"metrics\": {\"reward\": 0.75, \"kl\": null}}\n",
+        );
+        assert_eq!(events.series("reward"), [(1.0, Some(0.5)), (2.0, Some(0.75))]);
+        assert_eq!(events.last("rewards/accuracy/mean"), Some(0.25));
+        assert!(!events.has("kl"));
+    }
+
+    #[test]
+    fn a_line_cut_short_is_skipped_and_counted() {
+        let events = read("{\"step\": 1, \"reward\": 1}\n{\"step\": 2, \"rew");
+        assert_eq!((events.steps.len(), events.skipped), (1, 1));
+    }
+
+    #[test]
+    fn a_step_logged_again_after_a_resume_replaces_the_first() {
+        let events = read("{\"step\": 1, \"reward\": 1}\n{\"step\": 1, \"reward\": 2}\n");
+        assert_eq!(events.series("reward"), [(1.0, Some(2.0))]);
+    }
+
+    #[test]
+    fn a_stage_begins_after_the_steps_that_its_event_counts() {
+        let events = read(
+            "{\"event\": \"stage\", \"step\": 0, \"stage\": 0, \"weights\": {\"format\": 0.7}}\n\
+             {\"event\": \"step\", \"step\": 1, \"reward\": 1}\n\
+             {\"event\": \"stage\", \"step\": 1, \"stage\": 1, \"weights\": {\"format\": 0.1}}\n",
+        );
+        let starts: Vec<_> = events.stages.iter().map(|stage| stage.first_step).collect();
+        assert_eq!(starts, [1, 2]);
+        assert_eq!(events.stages[1].weights["format"], 0.1);
+        assert_eq!(events.steps.len(), 1);
+    }
+
+    #[test]
+    fn without_such_events_a_stage_begins_where_the_weights_change() {
+        let line = |step: u32, format: f64| {
+            format!("{{\"step\": {step}, \"reward_weights/format\": {format}}}\n")
+        };
+        let events = read(&[line(1, 0.7), line(2, 0.7), line(3, 0.1)].concat());
+        let starts: Vec<_> = events.stages.iter().map(|stage| stage.first_step).collect();
+        assert_eq!(starts, [1, 3]);
+    }
+
+    #[test]
+    fn an_evaluation_is_no_step() {
+        let events = read("{\"event\": \"eval\", \"step\": 0, \"eval/accuracy\": 0.4}\n");
+        assert!(events.steps.is_empty());
+        assert_eq!(events.evaluated("eval/accuracy"), [(0.0, Some(0.4))]);
+    }
+
+    #[test]
+    fn a_folder_that_is_no_run_is_an_error_with_advice() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Events::read(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("no `events.jsonl`"), "{error}");
+    }
+}

@@ -1,0 +1,216 @@
+//! A run as one HTML page that needs nothing else: curves, scores, completions, settings.
+
+mod chart;
+mod completions;
+mod curves;
+mod events;
+mod html;
+mod scores;
+mod settings;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use chart::{Point, mean, number};
+use events::Events;
+use html::escape;
+use scores::Scores;
+
+const STYLE: &str = include_str!("style.css");
+
+/// Where the page's content comes from.
+#[derive(Debug)]
+pub(crate) struct Sources<'a> {
+    /// Folder of the run, with its `events.jsonl`.
+    pub(crate) run: &'a Path,
+    /// Results of `embodied-r eval`, the first two as before and after; those in the run's folder
+    /// where this is empty.
+    pub(crate) evals: &'a [PathBuf],
+    /// Heading of the page; the folder's name where there is none.
+    pub(crate) title: Option<&'a str>,
+}
+
+/// What was read, and what of it could not be.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// The whole document.
+    pub(crate) html: String,
+    /// Lines of `events.jsonl` that were passed over.
+    pub(crate) skipped_lines: usize,
+}
+
+/// Reads a run and writes its page.
+pub(crate) fn page(sources: &Sources<'_>) -> anyhow::Result<Page> {
+    let events = Events::read(sources.run)?;
+    let scores = match sources.evals {
+        [] => scores::find(sources.run),
+        files => scores::read(files)?,
+    };
+    let samples = completions::read(sources.run)?;
+    let settings = settings::read(sources.run);
+    let title = match sources.title {
+        Some(title) => title.to_owned(),
+        None => folder_name(sources.run),
+    };
+    let mut html = String::new();
+    let _ = writeln!(
+        html,
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{0} · embodied-r</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
+         <p class=\"eyebrow\">embodied-r · training report</p>\n<h1>{0}</h1>\n\
+         <p class=\"note\">{1}</p>",
+        escape(&title),
+        summary(&events)
+    );
+    html.push_str(&tiles(&events, &scores));
+    html.push_str(&curves::section(&events));
+    html.push_str(&scores::section(&scores));
+    html.push_str(&completions::section(&samples));
+    html.push_str(&settings::section(&settings));
+    let _ = writeln!(
+        html,
+        "<footer>Written by embodied-r {}.</footer>\n</main>\n</body>\n</html>",
+        env!("CARGO_PKG_VERSION")
+    );
+    Ok(Page { html, skipped_lines: events.skipped })
+}
+
+fn folder_name(run: &Path) -> String {
+    let absolute = std::path::absolute(run).unwrap_or_else(|_| run.to_path_buf());
+    absolute
+        .file_name()
+        .map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Steps, stages, tokens and time in one line.
+fn summary(events: &Events) -> String {
+    let mut parts = vec![format!("{} steps", events.steps.len())];
+    if events.stages.len() > 1 {
+        parts.push(format!("{} stages", events.stages.len()));
+    }
+    if let Some(tokens) = events.last("num_tokens") {
+        parts.push(format!("{} tokens", count(tokens)));
+    }
+    let seconds: f64 = events.steps.values().filter_map(|metrics| metrics.get("step_time")).sum();
+    if seconds > 0.0 {
+        parts.push(format!("{} of training", duration(seconds)));
+    }
+    parts.join(" · ")
+}
+
+/// A large number with a letter for its size.
+fn count(value: f64) -> String {
+    let sizes = [(1e9, "G"), (1e6, "M"), (1e3, "k")];
+    match sizes.iter().find(|(size, _)| value >= *size) {
+        Some((size, letter)) => format!("{} {letter}", number(value / size)),
+        None => number(value),
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+/// The figures that matter most.
+fn tiles(events: &Events, scores: &[Scores]) -> String {
+    let mut html = String::from("<div class=\"tiles\">\n");
+    match scores {
+        [] => {}
+        [only] => {
+            tile("score", &format!("{:.1} %", only.result.overall), &escape(&only.name), &mut html)
+        }
+        [before, after, ..] => {
+            let (before, after) = (before.result.overall, after.result.overall);
+            let class = if after >= before { "up" } else { "down" };
+            let detail = format!(
+                "from {before:.1} %, <span class=\"{class}\">{:+.1} points</span>",
+                after - before
+            );
+            tile("held-out score", &format!("{after:.1} %"), &detail, &mut html);
+        }
+    }
+    for (label, metric) in [
+        ("accuracy reward", curves::ACCURACY),
+        ("format reward", curves::FORMAT),
+        ("completion length", curves::LENGTH),
+        ("loss", "loss"),
+    ] {
+        if metric == "loss" && events.has("reward") {
+            continue;
+        }
+        if let Some((first, last)) = ends(&events.series(metric)) {
+            tile(label, &number(last), &format!("from {}", number(first)), &mut html);
+        }
+    }
+    if let Some((first, last)) = ends(&curves::consistent_share(events)) {
+        let detail = format!("from {}", number(first));
+        tile("consistency / accuracy", &number(last), &detail, &mut html);
+    }
+    html.push_str("</div>\n");
+    html
+}
+
+fn tile(label: &str, value: &str, detail: &str, html: &mut String) {
+    let _ = writeln!(
+        html,
+        "<div class=\"card tile\"><div class=\"label\">{label}</div>\
+         <div class=\"value\">{value}</div><div class=\"detail\">{detail}</div></div>"
+    );
+}
+
+/// Means over the first and the last twentieth of a curve.
+fn ends(points: &[Point]) -> Option<(f64, f64)> {
+    let values: Vec<_> = points.iter().filter_map(|(_, value)| *value).collect();
+    let few = values.len().div_ceil(20);
+    let first = mean(values[..few].iter().copied())?;
+    Some((first, mean(values[values.len() - few..].iter().copied())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_needs_nothing_from_outside_and_shows_what_the_run_logged() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("a<b");
+        std::fs::create_dir(&run).unwrap();
+        let line = |step: u32| {
+            format!(
+                "{{\"step\": {step}, \"reward\": 0.5, \"rewards/accuracy/mean\": 0.{step}, \
+                 \"rewards/format/mean\": 1, \"completions/mean_length\": 30, \"kl\": 0.01}}\n"
+            )
+        };
+        std::fs::write(run.join("events.jsonl"), [line(1), line(2)].concat()).unwrap();
+        let html = page(&Sources { run: &run, evals: &[], title: None }).unwrap().html;
+        assert!(html.contains("<h1>a&lt;b</h1>"));
+        assert!(html.contains("2 steps"));
+        assert!(html.contains("rewards/accuracy/mean"));
+        for outside in ["http://", "https://", "<script", "<link", "@import", "src="] {
+            assert!(!html.contains(outside), "{outside}");
+        }
+    }
+
+    #[test]
+    fn the_ends_of_a_curve_are_means_of_a_twentieth() {
+        let points: Vec<_> = (0..40).map(|step| (f64::from(step), Some(f64::from(step)))).collect();
+        assert_eq!(ends(&points), Some((0.5, 38.5)));
+        assert_eq!(ends(&[(0.0, None)]), None);
+    }
+
+    #[test]
+    fn counts_are_short() {
+        assert_eq!([950.0, 1234.0, 12_700_000.0].map(count), ["950", "1.23 k", "12.7 M"]);
+    }
+
+    #[test]
+    fn durations_are_told_in_the_two_largest_units() {
+        assert_eq!([59.6, 3.0, 7322.0].map(duration), ["1 min 0 s", "3 s", "2 h 2 min"]);
+    }
+}

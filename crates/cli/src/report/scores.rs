@@ -1,0 +1,227 @@
+//! Results of `embodied-r eval` beside each other: before, after, and whatever else was measured.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use indexmap::IndexMap;
+use serde::Deserialize;
+
+use super::html::escape;
+
+/// One result file.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Scores {
+    /// The file's name without its ending.
+    pub(super) name: String,
+    pub(super) result: Outcome,
+}
+
+/// What the page needs of the JSON that `embodied-r eval --json` prints. Scores are from 0 to 100.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Outcome {
+    #[serde(default)]
+    pub(super) protocol: String,
+    #[serde(default)]
+    pub(super) n: u64,
+    pub(super) overall: f64,
+    #[serde(default)]
+    pub(super) by_category: IndexMap<String, Category>,
+}
+
+/// One category's score.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub(super) struct Category {
+    pub(super) score: f64,
+    #[serde(default)]
+    pub(super) n: u64,
+}
+
+/// Reads the result files that the user names.
+pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Scores>> {
+    let read = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read `{}`", path.display()))?;
+        let result = serde_json::from_str(&text).with_context(|| {
+            format!("`{}` is not a result of `embodied-r eval`", path.display())
+        })?;
+        Ok(Scores { name: stem(path), result })
+    };
+    files.iter().map(read).collect()
+}
+
+/// The result files in a run's folder and its `eval` folder, before first and after second.
+pub(super) fn find(run: &Path) -> Vec<Scores> {
+    let files = [run.to_path_buf(), run.join("eval")].into_iter().filter_map(|folder| {
+        let entries = std::fs::read_dir(folder).ok()?;
+        Some(entries.flatten().map(|entry| entry.path()))
+    });
+    let mut found: Vec<_> = files
+        .flatten()
+        .filter(|path| path.extension().is_some_and(|ending| ending == "json"))
+        .filter_map(|path| {
+            let text = std::fs::read_to_string(&path).ok()?;
+            let result: Outcome = serde_json::from_str(&text).ok()?;
+            (!result.by_category.is_empty()).then(|| Scores { name: stem(&path), result })
+        })
+        .collect();
+    found.sort_by_key(|scores| (place(&scores.name), scores.name.clone()));
+    found
+}
+
+/// The order of time that names tell.
+fn place(name: &str) -> usize {
+    let is = |words: &[&str]| words.iter().any(|word| name.contains(word));
+    match () {
+        () if is(&["shuffl", "random", "blind"]) => 3,
+        () if is(&["before", "start", "sft"]) => 0,
+        () if is(&["after", "final", "end"]) => 1,
+        () => 2,
+    }
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The table, with the way from the first result to the second drawn for each category.
+pub(super) fn section(all: &[Scores]) -> String {
+    let Some(first) = all.first() else {
+        return String::new();
+    };
+    let second = all.get(1);
+    let mut html = String::from("<section>\n<h2>Held-out scores</h2>\n");
+    let _ = writeln!(
+        html,
+        "<p class=\"note\">protocol <code>{}</code>, {} questions, score in % \
+         <span class=\"key\"></span>{}</p>",
+        escape(&first.result.protocol),
+        first.result.n,
+        key(first, second)
+    );
+    html.push_str("<div class=\"card scroll\"><table>\n<thead><tr><th>category</th><th>n</th>");
+    for (index, scores) in all.iter().enumerate() {
+        let _ = write!(html, "<th>{}</th>", escape(&scores.name));
+        if index == 1 {
+            html.push_str("<th>change</th>");
+        }
+    }
+    html.push_str("<th></th></tr></thead>\n<tbody>\n");
+    for (name, category) in &first.result.by_category {
+        let cells = all
+            .iter()
+            .map(|scores| scores.result.by_category.get(name).map(|category| category.score));
+        html.push_str(&row("", &escape(name), category.n, &cells.collect::<Vec<_>>()));
+    }
+    let totals: Vec<_> = all.iter().map(|scores| Some(scores.result.overall)).collect();
+    html.push_str(&row(" class=\"total\"", "overall", first.result.n, &totals));
+    html.push_str("</tbody></table></div>\n</section>\n");
+    html
+}
+
+fn key(first: &Scores, second: Option<&Scores>) -> String {
+    let Some(second) = second else {
+        return format!("<span class=\"key\"><i></i>{}</span>", escape(&first.name));
+    };
+    format!(
+        "<span class=\"key\"><i class=\"hollow\"></i>{}</span><span class=\"key\"><i></i>{}</span>",
+        escape(&first.name),
+        escape(&second.name)
+    )
+}
+
+fn row(class: &str, name: &str, n: u64, cells: &[Option<f64>]) -> String {
+    let mut html = format!("<tr{class}><td>{name}</td><td>{n}</td>");
+    for (index, cell) in cells.iter().enumerate() {
+        match cell {
+            Some(score) => _ = write!(html, "<td>{score:.1}</td>"),
+            None => html.push_str("<td>–</td>"),
+        }
+        if index == 1 {
+            html.push_str(&change(cells[0], cells[1]));
+        }
+    }
+    let _ = writeln!(html, "<td class=\"plot\">{}</td></tr>", way(cells));
+    html
+}
+
+fn change(before: Option<f64>, after: Option<f64>) -> String {
+    let (Some(before), Some(after)) = (before, after) else {
+        return "<td>–</td>".to_owned();
+    };
+    let class = if after >= before { "up" } else { "down" };
+    format!("<td class=\"{class}\">{:+.1}</td>", after - before)
+}
+
+/// A rail from 0 to 100 with the first score as a ring and the second as a dot.
+fn way(cells: &[Option<f64>]) -> String {
+    let mut svg = String::from(
+        "<svg class=\"span\" aria-hidden=\"true\"><line class=\"rail\" x1=\"0\" x2=\"100%\" \
+         y1=\"9\" y2=\"9\"/>",
+    );
+    let at = |score: f64| format!("{:.1}%", score.clamp(0.0, 100.0));
+    let (first, second) = (cells.first().copied().flatten(), cells.get(1).copied().flatten());
+    if let (Some(before), Some(after)) = (first, second) {
+        let _ = write!(
+            svg,
+            "<line class=\"way\" x1=\"{}\" x2=\"{}\" y1=\"9\" y2=\"9\"/>\
+             <circle class=\"from\" cx=\"{}\" cy=\"9\" r=\"4.5\"/>",
+            at(before),
+            at(after),
+            at(before)
+        );
+    }
+    if let Some(score) = second.or(first) {
+        let _ = write!(svg, "<circle class=\"to\" cx=\"{}\" cy=\"9\" r=\"5.5\"/>", at(score));
+    }
+    svg.push_str("</svg>");
+    svg
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(overall: f64, category: &str) -> String {
+        format!(
+            r#"{{"protocol": "embodied-r", "n": 300, "overall": {overall}, "micro": 1, "macro": 2,
+                 "by_category": {{"{category}": {{"score": {overall}, "n": 300}}}}}}"#
+        )
+    }
+
+    #[test]
+    fn results_are_found_in_the_order_of_time_and_other_json_is_left_alone() {
+        let run = tempfile::tempdir().unwrap();
+        let eval = run.path().join("eval");
+        std::fs::create_dir(&eval).unwrap();
+        for (name, text) in [
+            ("after.json", result(60.0, "a")),
+            ("shuffled-after.json", result(25.0, "a")),
+            ("before.json", result(40.0, "a")),
+            ("config.json", "{}".to_owned()),
+        ] {
+            std::fs::write(eval.join(name), text).unwrap();
+        }
+        let names: Vec<_> = find(run.path()).into_iter().map(|scores| scores.name).collect();
+        assert_eq!(names, ["before", "after", "shuffled-after"]);
+    }
+
+    #[test]
+    fn the_table_tells_the_change_of_each_category() {
+        let scores = |name: &str, overall| Scores {
+            name: name.to_owned(),
+            result: serde_json::from_str(&result(overall, "<b>")).unwrap(),
+        };
+        let html = section(&[scores("before", 40.0), scores("after", 62.5)]);
+        assert!(html.contains("<td>&lt;b&gt;</td><td>300</td><td>40.0</td><td>62.5</td><td class=\"up\">+22.5</td>"), "{html}");
+    }
+
+    #[test]
+    fn a_named_file_that_is_no_result_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.json");
+        std::fs::write(&path, "{}").unwrap();
+        let error = read(std::slice::from_ref(&path)).unwrap_err();
+        assert!(error.to_string().contains("x.json"), "{error}");
+    }
+}
