@@ -34,6 +34,114 @@ pub enum Error {
         /// What it should be.
         wanted: &'static str,
     },
+    /// A parquet file cannot be read.
+    #[error("`{}` is not a readable parquet file: {source}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// The reader's reason.
+        source: polars::error::PolarsError,
+    },
+    /// A parquet file cannot be written.
+    #[error("cannot write the table `{}`: {source}", path.display())]
+    ParquetWrite {
+        /// The file.
+        path: PathBuf,
+        /// The writer's reason.
+        source: polars::error::PolarsError,
+    },
+    /// A table lacks a column.
+    #[error("column `{column}` is missing from `{}`, whose columns are: {found}", path.display())]
+    MissingColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column looked for.
+        column: String,
+        /// The columns that are there.
+        found: String,
+    },
+    /// A column holds another type than it should.
+    #[error("column `{column}` of `{}` should hold {wanted}, but holds {found}", path.display())]
+    ColumnType {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// What it should hold.
+        wanted: &'static str,
+        /// The type that it holds, in polars' words.
+        found: String,
+    },
+    /// A column that must be filled lacks a value.
+    #[error("column `{column}` of `{}` has no value in row {row}", path.display())]
+    AbsentValue {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The row, counted from 0.
+        row: usize,
+    },
+    /// A row holds a value that cannot be used.
+    #[error("`{found}` in row {row}, column `{column}`, of `{}` should be {wanted}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: &'static str,
+        /// The row, counted from 0.
+        row: usize,
+        /// The value.
+        found: String,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// The input folder holds no benchmark.
+    #[error(
+        "`{}` holds neither `VSI-Bench/test-00000-of-00001.parquet` nor \
+         `UrbanVideo-Bench/MCQ.parquet`; download at least one of the two there",
+        path.display()
+    )]
+    NoBenchmark {
+        /// The input folder.
+        path: PathBuf,
+    },
+    /// An archive cannot be read.
+    #[error("cannot read the archive `{}`: {source}", path.display())]
+    Archive {
+        /// The zip file.
+        path: PathBuf,
+        /// The reader's reason.
+        source: zip::result::ZipError,
+    },
+    /// An archive's entry would be unpacked outside its folder, or through a link.
+    #[error(
+        "entry `{entry}` of the archive `{}` leaves its folder; the archive is not trusted, \
+         nothing was unpacked",
+        path.display()
+    )]
+    HostileEntry {
+        /// The zip file.
+        path: PathBuf,
+        /// The entry's name.
+        entry: String,
+    },
+    /// Both benchmarks name the same video.
+    #[error("both benchmarks name the video `{video_id}`; preprocess them into two folders")]
+    SharedVideo {
+        /// File name of the video.
+        video_id: String,
+    },
+    /// A fold that does not exist.
+    #[error(
+        "there is no fold {fold} of {folds}; folds are counted from 0 and there are at least 2"
+    )]
+    Fold {
+        /// The fold asked for.
+        fold: usize,
+        /// The number of folds.
+        folds: usize,
+    },
 }
 
 impl Error {

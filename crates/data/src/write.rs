@@ -25,6 +25,34 @@ pub fn write_atomic_with<E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<&File>) -> Result<(), E>,
 ) -> Result<(), E> {
+    let temporary = prepare(path, fill)?;
+    temporary.rename_to(path).map_err(|source| Error::io("write", path)(source).into())
+}
+
+/// Writes several files that belong together: all are written under temporary names first, then
+/// renamed one after the other, so that a fault while writing leaves all the old ones.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_all_atomic(files: &[(PathBuf, Vec<u8>)]) -> Result<()> {
+    let prepared: Vec<(Temporary, &Path)> = files
+        .iter()
+        .map(|(path, bytes)| {
+            let fill =
+                |out: &mut BufWriter<&File>| out.write_all(bytes).map_err(Error::io("write", path));
+            Ok((prepare(path, fill)?, path.as_path()))
+        })
+        .collect::<Result<_>>()?;
+    for (temporary, path) in prepared {
+        temporary.rename_to(path).map_err(Error::io("write", path))?;
+    }
+    Ok(())
+}
+
+fn prepare<E: From<Error>>(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<&File>) -> Result<(), E>,
+) -> Result<Temporary, E> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     }
@@ -41,8 +69,7 @@ pub fn write_atomic_with<E: From<Error>>(
     drop(out);
     // Without this a crash of the machine can leave the new name on an empty file.
     file.sync_all().map_err(Error::io("write", path))?;
-    drop(file);
-    temporary.rename_to(path).map_err(|source| Error::io("write", path)(source).into())
+    Ok(temporary)
 }
 
 /// A name beside `path` that no other process or thread uses, removed again if it stays unused.
@@ -102,6 +129,20 @@ mod tests {
         assert!(failed.unwrap_err().to_string().contains("`y`"));
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(names(folder.path()), ["out.json"]);
+    }
+
+    #[test]
+    fn of_files_that_belong_together_none_is_replaced_if_one_cannot_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = folder.path().join("first.json");
+        write_atomic(&first, b"old").unwrap();
+        let second = first.join("second.json");
+        let files = [(first.clone(), b"new".to_vec()), (second, b"new".to_vec())];
+        assert!(write_all_atomic(&files).is_err());
+        assert_eq!(fs::read(&first).unwrap(), b"old");
+        write_all_atomic(&files[..1]).unwrap();
+        assert_eq!(fs::read(&first).unwrap(), b"new");
+        assert_eq!(names(folder.path()), ["first.json"]);
     }
 
     #[test]

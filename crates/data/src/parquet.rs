@@ -1,0 +1,360 @@
+//! Tables in parquet files: what the benchmarks are published in, and what completions are logged in.
+//!
+//! polars does the reading and writing; this module gives typed columns and errors that name the
+//! file, the column and the row.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use polars::prelude::{
+    Column as Series, DataFrame, DataType, ListChunked, ListPrimitiveChunkedBuilder,
+    ListStringChunkedBuilder, ParquetReader, ParquetWriter, PlSmallStr, SerReader, UInt32Type,
+};
+use polars::prelude::{IntoColumn as _, ListBuilderTrait as _};
+
+use crate::error::{Error, Result};
+use crate::write::write_atomic_with;
+
+/// The values of one column to be written, one per row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Column {
+    /// Text.
+    Strings(Vec<String>),
+    /// Text that may be absent.
+    OptionalStrings(Vec<Option<String>>),
+    /// Whole numbers.
+    Integers(Vec<i64>),
+    /// Numbers.
+    Floats(Vec<f64>),
+    /// Numbers that may be absent.
+    OptionalFloats(Vec<Option<f64>>),
+    /// Lists of token ids.
+    IdLists(Vec<Vec<u32>>),
+    /// Lists of text that may be absent.
+    OptionalStringLists(Vec<Option<Vec<String>>>),
+}
+
+impl Column {
+    fn into_series(self, name: &str) -> Series {
+        let name = PlSmallStr::from_str(name);
+        match self {
+            Self::Strings(values) => Series::new(name, values),
+            Self::OptionalStrings(values) => Series::new(name, values),
+            Self::Integers(values) => Series::new(name, values),
+            Self::Floats(values) => Series::new(name, values),
+            Self::OptionalFloats(values) => Series::new(name, values),
+            Self::IdLists(values) => {
+                let total = values.iter().map(Vec::len).sum();
+                let mut lists = ListPrimitiveChunkedBuilder::<UInt32Type>::new(
+                    name,
+                    values.len(),
+                    total,
+                    DataType::UInt32,
+                );
+                values.iter().for_each(|ids| lists.append_slice(ids));
+                lists.finish().into_column()
+            }
+            Self::OptionalStringLists(values) => {
+                let mut lists = ListStringChunkedBuilder::new(name, values.len(), values.len());
+                for texts in &values {
+                    match texts {
+                        Some(texts) => lists.append_values_iter(texts.iter().map(String::as_str)),
+                        None => lists.append_null(),
+                    }
+                }
+                lists.finish().into_column()
+            }
+        }
+    }
+}
+
+/// Writes a parquet file of the given columns, whole or not at all.
+///
+/// # Errors
+/// The columns differ in length or share a name, or the file cannot be written.
+pub fn write_table(path: &Path, columns: Vec<(&str, Column)>) -> Result<()> {
+    let fault = |source| Error::ParquetWrite { path: path.into(), source };
+    let columns = columns.into_iter().map(|(name, column)| column.into_series(name)).collect();
+    let mut frame = DataFrame::new_infer_height(columns).map_err(fault)?;
+    write_atomic_with(path, |out| {
+        ParquetWriter::new(out).finish(&mut frame).map(|_| ()).map_err(fault)
+    })
+}
+
+/// A parquet file in memory. Rows are counted from 0.
+#[derive(Debug, Clone)]
+pub struct Table {
+    path: PathBuf,
+    frame: DataFrame,
+}
+
+impl Table {
+    /// Reads a parquet file whole.
+    ///
+    /// # Errors
+    /// The file cannot be opened or is not a readable parquet file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("read", path))?;
+        let frame = ParquetReader::new(file)
+            .finish()
+            .map_err(|source| Error::Parquet { path: path.into(), source })?;
+        Ok(Self { path: path.into(), frame })
+    }
+
+    /// The file that the table was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        self.frame.height()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The names of the columns, in the file's order.
+    pub fn column_names(&self) -> Vec<String> {
+        self.frame.get_column_names().into_iter().map(ToString::to_string).collect()
+    }
+
+    /// A column of text.
+    ///
+    /// # Errors
+    /// The column is missing, is of another type, or lacks a value.
+    pub fn strings(&self, name: &str) -> Result<Vec<String>> {
+        self.all_present(name, self.optional_strings(name)?)
+    }
+
+    /// A column of text that may be absent.
+    ///
+    /// # Errors
+    /// The column is missing or of another type.
+    pub fn optional_strings(&self, name: &str) -> Result<Vec<Option<String>>> {
+        let wanted = "text";
+        let column = self.column(name)?;
+        if *column.dtype() == DataType::Null {
+            return Ok(vec![None; self.len()]);
+        }
+        let texts = column.str().map_err(|_| self.wrong_type(name, column, wanted))?;
+        Ok(texts.iter().map(|text| text.map(str::to_owned)).collect())
+    }
+
+    /// A column of whole numbers, of any width that fits.
+    ///
+    /// # Errors
+    /// The column is missing, is of another type, or lacks a value.
+    pub fn integers(&self, name: &str) -> Result<Vec<i64>> {
+        let wanted = "whole numbers";
+        let column = self.column(name)?;
+        if !column.dtype().is_integer() {
+            return Err(self.wrong_type(name, column, wanted));
+        }
+        let numbers = column
+            .strict_cast(&DataType::Int64)
+            .map_err(|_| self.wrong_type(name, column, "whole numbers of 64 bits"))?;
+        let numbers = numbers.i64().map_err(|_| self.wrong_type(name, column, wanted))?;
+        self.all_present(name, numbers.iter().collect())
+    }
+
+    /// A column of numbers.
+    ///
+    /// # Errors
+    /// The column is missing, is of another type, or lacks a value.
+    pub fn floats(&self, name: &str) -> Result<Vec<f64>> {
+        self.all_present(name, self.optional_floats(name)?)
+    }
+
+    /// A column of numbers that may be absent.
+    ///
+    /// # Errors
+    /// The column is missing or of another type.
+    pub fn optional_floats(&self, name: &str) -> Result<Vec<Option<f64>>> {
+        let wanted = "numbers";
+        let column = self.column(name)?;
+        if *column.dtype() == DataType::Null {
+            return Ok(vec![None; self.len()]);
+        }
+        if !column.dtype().is_primitive_numeric() {
+            return Err(self.wrong_type(name, column, wanted));
+        }
+        let wrong = |_| self.wrong_type(name, column, wanted);
+        let numbers = column.cast(&DataType::Float64).map_err(wrong)?;
+        Ok(numbers.f64().map_err(wrong)?.iter().collect())
+    }
+
+    /// A column of lists of token ids.
+    ///
+    /// # Errors
+    /// The column is missing, is of another type, or lacks a value.
+    pub fn id_lists(&self, name: &str) -> Result<Vec<Vec<u32>>> {
+        let lists = self.lists(name, &DataType::UInt32, "lists of 32-bit ids")?;
+        (0..lists.len())
+            .map(|row| {
+                let ids = lists.get_as_series(row).ok_or_else(|| self.absent(name, row))?;
+                let ids = ids.u32().map_err(|_| self.absent(name, row))?;
+                ids.iter().collect::<Option<_>>().ok_or_else(|| self.absent(name, row))
+            })
+            .collect()
+    }
+
+    /// A column of lists of text that may be absent.
+    ///
+    /// # Errors
+    /// The column is missing, is of another type, or a list lacks a value.
+    pub fn optional_string_lists(&self, name: &str) -> Result<Vec<Option<Vec<String>>>> {
+        if *self.column(name)?.dtype() == DataType::Null {
+            return Ok(vec![None; self.len()]);
+        }
+        let lists = self.lists(name, &DataType::String, "lists of text")?;
+        (0..lists.len())
+            .map(|row| {
+                let Some(texts) = lists.get_as_series(row) else { return Ok(None) };
+                let texts = texts.str().map_err(|_| self.absent(name, row))?;
+                texts
+                    .iter()
+                    .map(|text| text.map(str::to_owned).ok_or_else(|| self.absent(name, row)))
+                    .collect::<Result<_>>()
+                    .map(Some)
+            })
+            .collect()
+    }
+
+    fn column(&self, name: &str) -> Result<&Series> {
+        self.frame.column(name).map_err(|_| Error::MissingColumn {
+            path: self.path.clone(),
+            column: name.to_owned(),
+            found: self.column_names().join(", "),
+        })
+    }
+
+    fn lists(&self, name: &str, inner: &DataType, wanted: &'static str) -> Result<&ListChunked> {
+        let column = self.column(name)?;
+        match column.list() {
+            Ok(lists) if lists.inner_dtype() == inner => Ok(lists),
+            _ => Err(self.wrong_type(name, column, wanted)),
+        }
+    }
+
+    fn all_present<T>(&self, name: &str, values: Vec<Option<T>>) -> Result<Vec<T>> {
+        values
+            .into_iter()
+            .enumerate()
+            .map(|(row, value)| value.ok_or_else(|| self.absent(name, row)))
+            .collect()
+    }
+
+    fn absent(&self, name: &str, row: usize) -> Error {
+        Error::AbsentValue { path: self.path.clone(), column: name.to_owned(), row }
+    }
+
+    fn wrong_type(&self, name: &str, column: &Series, wanted: &'static str) -> Error {
+        Error::ColumnType {
+            path: self.path.clone(),
+            column: name.to_owned(),
+            wanted,
+            found: column.dtype().to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(columns: Vec<(&str, Column)>) -> (tempfile::TempDir, Table) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.parquet");
+        write_table(&path, columns).unwrap();
+        let table = Table::read(&path).unwrap();
+        (folder, table)
+    }
+
+    fn text(values: &[&str]) -> Column {
+        Column::Strings(values.iter().map(|&value| value.to_owned()).collect())
+    }
+
+    #[test]
+    fn every_kind_of_column_is_read_back_as_it_was_written() {
+        let (_folder, table) = written(vec![
+            ("text", text(&["a", ""])),
+            ("optional text", Column::OptionalStrings(vec![None, Some("ü".into())])),
+            ("integers", Column::Integers(vec![i64::MIN, i64::MAX])),
+            ("floats", Column::Floats(vec![0.1, f64::INFINITY])),
+            ("optional floats", Column::OptionalFloats(vec![Some(1.5), None])),
+            ("ids", Column::IdLists(vec![vec![], vec![0, u32::MAX]])),
+            (
+                "optional lists",
+                Column::OptionalStringLists(vec![Some(vec!["A. x".into(), "B. y".into()]), None]),
+            ),
+        ]);
+        assert_eq!(table.len(), 2);
+        assert_eq!(table.strings("text").unwrap(), ["a", ""]);
+        assert_eq!(table.optional_strings("optional text").unwrap(), [None, Some("ü".into())]);
+        assert_eq!(table.integers("integers").unwrap(), [i64::MIN, i64::MAX]);
+        assert_eq!(table.floats("floats").unwrap(), [0.1, f64::INFINITY]);
+        assert_eq!(table.optional_floats("optional floats").unwrap(), [Some(1.5), None]);
+        assert_eq!(table.id_lists("ids").unwrap(), [vec![], vec![0, u32::MAX]]);
+        assert_eq!(
+            table.optional_string_lists("optional lists").unwrap(),
+            [Some(vec!["A. x".to_owned(), "B. y".to_owned()]), None]
+        );
+    }
+
+    #[test]
+    fn a_table_without_rows_keeps_its_columns() {
+        let (_folder, table) = written(vec![("ids", Column::IdLists(vec![]))]);
+        assert!(table.is_empty());
+        assert_eq!(table.id_lists("ids").unwrap(), Vec::<Vec<u32>>::new());
+    }
+
+    #[test]
+    fn a_missing_column_is_named_with_those_that_are_there() {
+        let (_folder, table) = written(vec![("a", text(&["x"])), ("b", text(&["y"]))]);
+        let error = table.strings("question").unwrap_err().to_string();
+        assert!(error.contains("`question`") && error.contains("a, b"), "{error}");
+    }
+
+    #[test]
+    fn a_column_of_another_type_is_named_with_both_types() {
+        let (_folder, table) = written(vec![("id", text(&["x"]))]);
+        let error = table.integers("id").unwrap_err().to_string();
+        assert!(error.contains("`id`") && error.contains("whole numbers"), "{error}");
+        assert!(error.contains("str"), "{error}");
+        assert!(matches!(table.id_lists("id"), Err(Error::ColumnType { .. })));
+        assert!(matches!(table.floats("id"), Err(Error::ColumnType { .. })));
+    }
+
+    #[test]
+    fn an_absent_value_is_named_by_its_row() {
+        let (_folder, table) =
+            written(vec![("name", Column::OptionalStrings(vec![Some("x".into()), None]))]);
+        let error = table.strings("name").unwrap_err().to_string();
+        assert!(error.contains("row 1") && error.contains("`name`"), "{error}");
+    }
+
+    #[test]
+    fn columns_of_different_lengths_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.parquet");
+        let columns = vec![("a", text(&["x"])), ("b", text(&["x", "y"]))];
+        assert!(matches!(write_table(&path, columns), Err(Error::ParquetWrite { .. })));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let (folder, table) = written(vec![("a", text(&["x", "y", "z"]))]);
+        let whole = std::fs::read(table.path()).unwrap();
+        let path = folder.path().join("damaged.parquet");
+        for damaged in [&whole[..0], &whole[..whole.len() / 2], &whole[8..], b"id,question\n"] {
+            std::fs::write(&path, damaged).unwrap();
+            let error = Table::read(&path).unwrap_err();
+            assert!(matches!(error, Error::Parquet { .. }), "{error}");
+            assert!(error.to_string().contains("damaged.parquet"), "{error}");
+        }
+    }
+}
