@@ -6,6 +6,7 @@ mod tests;
 
 use std::path::Path;
 
+pub(crate) use read::token_ids;
 use serde_json::{Value, json};
 
 use crate::atomic;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::ConfigFault;
+use crate::weights::{INDEX_FILE, SINGLE_FILE, WeightFault, faults_in_words};
 
 /// What can go wrong while a model is read, run or written.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,186 @@ pub enum Error {
         /// Every fault found.
         faults: Vec<ConfigFault>,
     },
+    /// A folder has no weights in it.
+    #[error(
+        "no weights in `{}`, want `{SINGLE_FILE}` or `{INDEX_FILE}` with its shards",
+        dir.display()
+    )]
+    NoWeights {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A weight file is cut or broken.
+    #[error("the weight file `{}` is truncated or corrupt, fetch it anew: {source}", path.display())]
+    CorruptWeights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: safetensors::SafeTensorError,
+    },
+    /// A weight file is the stand-in that Git leaves without its large-file extension.
+    #[error("`{}` is a pointer of Git LFS and not the weights, run `git lfs pull` there", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An index names a shard that is not a file beside it.
+    #[error("`{}` names the shard `{shard}`, want the name of a file beside it", index.display())]
+    ShardName {
+        /// The index.
+        index: PathBuf,
+        /// The shard's name.
+        shard: String,
+    },
+    /// The weights do not fit the configuration.
+    #[error("the weights in `{}` do not fit its configuration: {}", dir.display(), faults_in_words(faults))]
+    Weights {
+        /// The model's folder.
+        dir: PathBuf,
+        /// Every tensor at fault.
+        faults: Vec<WeightFault>,
+    },
+    /// A sampling parameter is out of its range.
+    #[error("`{field}` is {found}, want {want}")]
+    Sampling {
+        /// Its name.
+        field: &'static str,
+        /// Its value.
+        found: f64,
+        /// What it should be.
+        want: &'static str,
+    },
+    /// A tensor that the configuration asks for is not among those given.
+    #[error("the tensor `{name}` is missing")]
+    MissingTensor {
+        /// Its canonical name.
+        name: String,
+    },
+    /// A sequence given to the model is not one it can take.
+    #[error("sequence {index}: {fault}")]
+    Sequence {
+        /// Its index among those given.
+        index: usize,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// An operation of the decoder failed.
+    #[error("the decoder cannot go on: {0}")]
+    Kernel(#[from] embodied_r_kernels::Error),
+    /// A folder has no tokenizer in it.
+    #[error("no `tokenizer.json` in `{}`, want a model's folder with its tokenizer", dir.display())]
+    NoTokenizer {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A tokenizer is broken, or cannot do what was asked.
+    #[error("the tokenizer `{}` failed: {source}", path.display())]
+    Tokenizer {
+        /// Its file or folder.
+        path: PathBuf,
+        /// Its reason.
+        source: tokenizers::Error,
+    },
+    /// A configuration names a token that the vocabulary does not have.
+    #[error("`{field}` in `{}` is `{token}`, which `tokenizer.json` does not have", path.display())]
+    UnknownToken {
+        /// The configuration.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// The token.
+        token: String,
+    },
+    /// The tokenizer's two files disagree about a token.
+    #[error(
+        "`added_tokens_decoder` in `{}` gives `{token}` the id {id}, `tokenizer.json` gives {}",
+        path.display(),
+        found.map_or("none".to_owned(), |id| id.to_string())
+    )]
+    AddedToken {
+        /// The configuration.
+        path: PathBuf,
+        /// The token.
+        token: String,
+        /// Its id there.
+        id: u32,
+        /// Its id in the vocabulary.
+        found: Option<u32>,
+    },
+    /// The stop tokens are no token ids.
+    #[error("`eos_token_id` in `{}` is `{found}`, want a token id or a list of them", path.display())]
+    StopIds {
+        /// The file.
+        path: PathBuf,
+        /// What stands there.
+        found: String,
+    },
+    /// A vocabulary is asked for that cannot express every text.
+    #[error(
+        "`vocab_size` is {vocab_size}, want at least {smallest}: the bytes and the special tokens"
+    )]
+    VocabSize {
+        /// The size asked for.
+        vocab_size: usize,
+        /// The smallest possible one.
+        smallest: usize,
+    },
+    /// A model has no chat template.
+    #[error(
+        "the model in `{}` has no chat template, add a `chat_template.jinja` or take an instruction-tuned model",
+        dir.display()
+    )]
+    NoChatTemplate {
+        /// The model's folder.
+        dir: PathBuf,
+    },
+    /// A model has several chat templates, or none that is text.
+    #[error("`chat_template` in `{}` has no template named `default`, found `{found}`", path.display())]
+    TemplateChoice {
+        /// The file.
+        path: PathBuf,
+        /// What stands there.
+        found: String,
+    },
+    /// A chat template is wrong, or refused a conversation.
+    #[error("the chat template of `{}` failed: {source:#}", path.display())]
+    ChatTemplate {
+        /// The template's file.
+        path: PathBuf,
+        /// The reason, with the line.
+        source: minijinja::Error,
+    },
+    /// A model's name is neither a folder nor one of the hub's.
+    #[error(
+        "there is no folder `{model}`, want a model's folder or its name `org/name` on the hub"
+    )]
+    NoSuchModel {
+        /// What was given.
+        model: String,
+    },
+    /// A model would have to be fetched, and `HF_HUB_OFFLINE` forbids it.
+    #[error(
+        "`{model}` ({revision}) is not in the hub's cache and `HF_HUB_OFFLINE` is set, unset it or give a folder"
+    )]
+    HubOffline {
+        /// The model.
+        model: String,
+        /// The revision.
+        revision: String,
+    },
+    /// A model cannot be fetched from the hub.
+    #[error(
+        "cannot fetch `{model}` ({revision}) from the hub, check its name, `HF_TOKEN` and the network, or give a \
+         folder: {source}"
+    )]
+    Hub {
+        /// The model.
+        model: String,
+        /// The revision.
+        revision: String,
+        /// The reason.
+        source: Box<hf_hub::api::tokio::ApiError>,
+    },
     /// A tensor operation failed.
     #[error("cannot {doing}: {source}")]
     Tensor {
@@ -57,6 +238,12 @@ impl Error {
     ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
+    }
+
+    /// An [`Error::Tokenizer`] about `path`, for `map_err`.
+    pub(crate) fn tokenizer(path: impl Into<PathBuf>) -> impl FnOnce(tokenizers::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Tokenizer { path, source }
     }
 
     /// An [`Error::Json`] about `path`, for `map_err`.

@@ -1,8 +1,24 @@
 //! The Qwen2 decoder: weights, tokenizer, chat template, generation and the differentiable path.
 
 mod atomic;
+mod chat_template;
 pub mod config;
+mod decoder;
 pub mod error;
+mod forward;
+mod generate;
+pub mod hub;
+mod packed;
+mod parameters;
+mod policy;
+mod random;
+pub mod tokenizer;
+pub mod weights;
 
 pub use config::{ModelConfig, ModelType, WeightDtype};
 pub use error::{Error, Result};
+pub use forward::Forward;
+pub use generate::{Finish, GenerateEvent, Request, Sample, Sampling};
+pub use packed::Group;
+pub use parameters::{Gradients, Parameters};
+pub use policy::{Policy, TokenScores};

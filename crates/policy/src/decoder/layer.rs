@@ -1,0 +1,149 @@
+//! One decoder layer, forward and backward.
+
+use candle_core::Tensor;
+use embodied_r_kernels::attention::{self, Attended};
+use embodied_r_kernels::rms_norm::{self, Normed};
+use embodied_r_kernels::rope::{self, Angles, Turn};
+use embodied_r_kernels::{Result, linear, swiglu};
+
+use super::{Layer, Pass};
+
+/// Queries, keys and values, turned by their positions.
+pub(crate) struct Projected {
+    pub(crate) q: Tensor,
+    pub(crate) k: Tensor,
+    pub(crate) v: Tensor,
+}
+
+/// What a layer's backward needs of its forward, beside the input.
+pub(crate) struct Activations {
+    input_normed: Normed,
+    projected: Projected,
+    attended: Attended,
+    middle: Tensor,
+    post_normed: Normed,
+    gate: Tensor,
+    up: Tensor,
+    product: Tensor,
+}
+
+impl Activations {
+    /// Numbers kept for each token, for a memory estimate.
+    pub(crate) fn per_token(hidden: usize, queries: usize, keys: usize, feed_forward: usize) -> usize {
+        3 * hidden + 2 * queries + 2 * keys + 3 * feed_forward
+    }
+}
+
+/// The normalised input, and the queries, keys and values made of it.
+///
+/// # Shapes
+/// `x` (tokens, hidden).
+pub(crate) fn attention_input(
+    layer: &Layer,
+    x: &Tensor,
+    angles: &Angles,
+    eps: f64,
+) -> Result<(Normed, Projected)> {
+    let normed = rms_norm::forward(x, &layer.input_norm, eps)?;
+    let project = |by: &super::Linear| linear::forward(&normed.y, &by.weight, by.bias.as_ref());
+    let projected = Projected { q: project(&layer.q)?, k: project(&layer.k)?, v: project(&layer.v)? };
+    rope::rotate(&projected.q, angles, Turn::Forward)?;
+    rope::rotate(&projected.k, angles, Turn::Forward)?;
+    Ok((normed, projected))
+}
+
+/// The input plus what attention adds to it.
+pub(crate) fn attention_output(layer: &Layer, x: &Tensor, attended: &Tensor) -> Result<Tensor> {
+    linear::forward_add(attended, &layer.o, x.copy()?)
+}
+
+/// The feed-forward half: its output, and what its backward needs.
+pub(crate) fn feed_forward(layer: &Layer, middle: &Tensor, eps: f64) -> Result<(Tensor, FeedForward)> {
+    let normed = rms_norm::forward(middle, &layer.post_norm, eps)?;
+    let gate = linear::forward(&normed.y, &layer.gate, None)?;
+    let up = linear::forward(&normed.y, &layer.up, None)?;
+    let product = swiglu::forward(&gate, &up)?;
+    let y = linear::forward_add(&product, &layer.down, middle.copy()?)?;
+    Ok((y, FeedForward { normed, gate, up, product }))
+}
+
+/// What the feed-forward half keeps.
+pub(crate) struct FeedForward {
+    normed: Normed,
+    gate: Tensor,
+    up: Tensor,
+    product: Tensor,
+}
+
+impl Layer {
+    /// The layer's output, and what its backward needs.
+    ///
+    /// # Shapes
+    /// `x` and the output (tokens, hidden).
+    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, Activations)> {
+        let (input_normed, projected) = attention_input(self, x, &pass.angles, pass.eps)?;
+        let Projected { q, k, v } = &projected;
+        let attended = attention::forward(q, k, v, pass.spans, pass.heads)?;
+        let middle = attention_output(self, x, &attended.out)?;
+        let (y, FeedForward { normed, gate, up, product }) = feed_forward(self, &middle, pass.eps)?;
+        let kept = Activations {
+            input_normed,
+            projected,
+            attended,
+            middle,
+            post_normed: normed,
+            gate,
+            up,
+            product,
+        };
+        Ok((y, kept))
+    }
+
+    /// The gradient of the layer's input from that of its output; adds the tensors' to `grads`.
+    ///
+    /// # Shapes
+    /// `x`, `dy` and the result (tokens, hidden).
+    pub(crate) fn backward(
+        &self,
+        x: &Tensor,
+        kept: Activations,
+        dy: Tensor,
+        grads: &Layer,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor> {
+        let d_product = linear::backward_input(&dy, &self.down, None)?;
+        linear::backward_weight(&kept.product, &dy, &grads.down, None)?;
+        let (d_gate, d_up) = swiglu::backward(&kept.gate, &kept.up, &d_product)?;
+        let d_normed = linear::backward_input(&d_gate, &self.gate, None)?;
+        let d_normed = linear::backward_input(&d_up, &self.up, Some(d_normed))?;
+        linear::backward_weight(&kept.post_normed.y, &d_gate, &grads.gate, None)?;
+        linear::backward_weight(&kept.post_normed.y, &d_up, &grads.up, None)?;
+        // From here on `dy` is the gradient of the residual stream.
+        rms_norm::backward(
+            &kept.middle,
+            &self.post_norm,
+            &kept.post_normed.scale,
+            &d_normed,
+            &dy,
+            &grads.post_norm,
+        )?;
+        let d_attended = linear::backward_input(&dy, &self.o, None)?;
+        linear::backward_weight(&kept.attended.out, &dy, &grads.o, None)?;
+        let Projected { q, k, v } = &kept.projected;
+        let d = attention::backward((q, k, v), &kept.attended, &d_attended, pass.spans, pass.heads)?;
+        rope::rotate(&d.q, &pass.angles, Turn::Backward)?;
+        rope::rotate(&d.k, &pass.angles, Turn::Backward)?;
+        let mut d_normed = None;
+        for (dy, by, grad) in
+            [(&d.q, &self.q, &grads.q), (&d.k, &self.k, &grads.k), (&d.v, &self.v, &grads.v)]
+        {
+            d_normed = Some(linear::backward_input(dy, &by.weight, d_normed)?);
+            linear::backward_weight(&kept.input_normed.y, dy, &grad.weight, grad.bias.as_ref())?;
+        }
+        if let Some(d_normed) = d_normed {
+            let scale = &kept.input_normed.scale;
+            rms_norm::backward(x, &self.input_norm, scale, &d_normed, &dy, &grads.input_norm)?;
+        }
+        Ok(dy)
+    }
+}

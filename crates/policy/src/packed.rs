@@ -1,0 +1,125 @@
+//! Batches of prompts and completions, end to end without padding.
+
+use embodied_r_kernels::attention::GroupSpan;
+
+use crate::error::{Error, Result};
+
+/// One prompt and the completions that are scored behind it. The prompt is computed once.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Group {
+    /// Ids of the prompt; at least one.
+    pub prompt: Vec<u32>,
+    /// Ids of each completion; an empty one scores nothing.
+    pub completions: Vec<Vec<u32>>,
+}
+
+impl Group {
+    /// Tokens that the decoder computes for the group: all but each completion's last.
+    pub fn tokens(&self) -> usize {
+        let own: usize = self.completions.iter().map(|ids| ids.len().saturating_sub(1)).sum();
+        self.prompt.len() + own
+    }
+}
+
+/// Groups as one row of tokens, and which rows score which tokens.
+#[derive(Debug, Clone)]
+pub(crate) struct PackedBatch {
+    /// Input ids.
+    pub(crate) ids: Vec<usize>,
+    /// Position of each input within its sequence.
+    pub(crate) positions: Vec<usize>,
+    /// Where the groups lie.
+    pub(crate) spans: Vec<GroupSpan>,
+    /// For each scored token the row whose output predicts it.
+    pub(crate) sources: Vec<usize>,
+    /// The scored tokens: every completion's, in order.
+    pub(crate) targets: Vec<u32>,
+}
+
+impl PackedBatch {
+    /// Packs the groups.
+    ///
+    /// # Errors
+    /// [`Error::Sequence`] for an empty prompt, an id outside the vocabulary, or a sequence longer
+    /// than `max_positions`.
+    pub(crate) fn new(groups: &[Group], vocabulary: usize, max_positions: usize) -> Result<Self> {
+        let mut batch = Self {
+            ids: Vec::new(),
+            positions: Vec::new(),
+            spans: Vec::with_capacity(groups.len()),
+            sources: Vec::new(),
+            targets: Vec::new(),
+        };
+        for (index, group) in groups.iter().enumerate() {
+            check(group, vocabulary, max_positions)
+                .map_err(|fault| Error::Sequence { index, fault })?;
+            batch.add(group);
+        }
+        Ok(batch)
+    }
+
+    fn add(&mut self, group: &Group) {
+        let prompt = self.push(&group.prompt, 0);
+        let mut completions = Vec::with_capacity(group.completions.len());
+        for ids in &group.completions {
+            let Some((_, inputs)) = ids.split_last() else { continue };
+            let own = self.push(inputs, group.prompt.len());
+            self.sources.push(prompt.end - 1);
+            self.sources.extend(own.clone());
+            self.targets.extend_from_slice(ids);
+            completions.push(own);
+        }
+        self.spans.push(GroupSpan { prompt, completions });
+    }
+
+    fn push(&mut self, ids: &[u32], position: usize) -> std::ops::Range<usize> {
+        let start = self.ids.len();
+        self.ids.extend(ids.iter().map(|id| *id as usize));
+        self.positions.extend(position..position + ids.len());
+        start..self.ids.len()
+    }
+}
+
+fn check(group: &Group, vocabulary: usize, max_positions: usize) -> Result<(), String> {
+    if group.prompt.is_empty() {
+        return Err("the prompt is empty".into());
+    }
+    let longest = group.completions.iter().map(Vec::len).max().unwrap_or(0);
+    let length = group.prompt.len() + longest;
+    if length > max_positions {
+        return Err(format!("{length} tokens, the model takes at most {max_positions}"));
+    }
+    let ids = group.prompt.iter().chain(group.completions.iter().flatten());
+    match ids.clone().find(|id| **id as usize >= vocabulary) {
+        Some(id) => Err(format!("id {id} is outside the vocabulary of {vocabulary}")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_is_packed_once_and_its_last_row_predicts_every_first_token() {
+        let groups = [
+            Group { prompt: vec![5, 6], completions: vec![vec![7, 8, 9], vec![], vec![4]] },
+            Group { prompt: vec![1], completions: vec![vec![2, 3]] },
+        ];
+        let batch = PackedBatch::new(&groups, 10, 8).unwrap();
+        assert_eq!(batch.ids, [5, 6, 7, 8, 1, 2]);
+        assert_eq!(batch.positions, [0, 1, 2, 3, 0, 1]);
+        assert_eq!(batch.targets, [7, 8, 9, 4, 2, 3]);
+        assert_eq!(batch.sources, [1, 2, 3, 1, 4, 5]);
+        assert_eq!(batch.ids.len(), groups.iter().map(Group::tokens).sum::<usize>());
+    }
+
+    #[test]
+    fn the_group_at_fault_is_named() {
+        let group = |prompt: Vec<u32>| Group { prompt, completions: vec![vec![1; 4]] };
+        let fault = |g: Group| PackedBatch::new(&[group(vec![1]), g], 10, 6).unwrap_err().to_string();
+        assert!(fault(group(vec![])).contains("sequence 1: the prompt is empty"));
+        assert!(fault(group(vec![10])).contains("id 10 is outside the vocabulary of 10"));
+        assert!(fault(group(vec![1; 3])).contains("7 tokens"));
+    }
+}

@@ -1,0 +1,183 @@
+//! A decoder with its weights: loaded, copied, saved, scored, differentiated.
+
+use std::path::Path;
+
+use embodied_r_kernels::attention::Heads;
+use embodied_r_kernels::rope::Angles;
+use embodied_r_kernels::{embedding, lm_head, rms_norm};
+
+use crate::config::ModelConfig;
+use crate::decoder::{Activations, Decoder, Pass};
+use crate::error::{During, Result};
+use crate::forward::Forward;
+use crate::packed::{Group, PackedBatch};
+use crate::parameters::{Gradients, Parameters};
+use crate::weights::{self, SaveOptions};
+
+/// Memory that a forward pass may fill with activations before the backward computes them anew.
+const ACTIVATION_BYTES: usize = 4 << 30;
+
+/// A decoder and its weights. Engine and trainer share them: a step of the optimiser is seen by the
+/// next rollout at no cost.
+pub struct Policy {
+    config: ModelConfig,
+    parameters: Parameters,
+    pub(crate) decoder: Decoder,
+    inverse_frequencies: Vec<f64>,
+    activation_bytes: usize,
+}
+
+/// What a pass gives for the tokens of all completions, end to end in the order of the groups.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenScores {
+    /// Natural log-probability of each token.
+    pub logps: Vec<f32>,
+    /// Entropy, in nats, of the distribution that each token was drawn from.
+    pub entropies: Vec<f32>,
+}
+
+impl Policy {
+    /// Reads the model in `dir`, a folder in Hugging Face's layout; its weights become `f32`.
+    ///
+    /// # Errors
+    /// The folder lacks a file, or configuration and weights do not fit each other.
+    pub fn load(dir: &Path) -> Result<Self> {
+        let config = ModelConfig::from_dir(dir)?;
+        let tensors = weights::load(dir, &config)?;
+        Self::new(config, Parameters::new(tensors))
+    }
+
+    /// A model with fresh weights, the same for the same seed.
+    ///
+    /// # Errors
+    /// The configuration is impossible.
+    pub fn random(config: &ModelConfig, seed: u64) -> Result<Self> {
+        Self::new(config.clone(), Parameters::random(config, seed)?)
+    }
+
+    fn new(config: ModelConfig, parameters: Parameters) -> Result<Self> {
+        let decoder = Decoder::new(parameters.tensors(), &config)?;
+        let dim = config.head_dim;
+        let frequency = |i: usize| config.rope_theta.powf(-2.0 * i as f64 / dim as f64);
+        let inverse_frequencies = (0..dim / 2).map(frequency).collect();
+        let activation_bytes = ACTIVATION_BYTES;
+        Ok(Self { config, parameters, decoder, inverse_frequencies, activation_bytes })
+    }
+
+    /// Sets how many bytes of activations a forward pass may keep; 0 keeps each layer's input only.
+    pub fn with_activation_bytes(mut self, bytes: usize) -> Self {
+        self.activation_bytes = bytes;
+        self
+    }
+
+    /// The same model with weights of its own, which training does not reach.
+    ///
+    /// # Errors
+    /// There is no room for the copy.
+    pub fn frozen_copy(&self) -> Result<Self> {
+        Self::new(self.config.clone(), self.parameters.copied()?)
+    }
+
+    /// Writes configuration and weights to `dir` in Hugging Face's layout; the tokenizer is apart.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn save(&self, dir: &Path, options: &SaveOptions) -> Result<()> {
+        ModelConfig { dtype: options.dtype, ..self.config.clone() }.save(dir)?;
+        weights::save(dir, self.parameters.iter(), options)
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The trainable tensors.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Zero gradients for each trainable tensor.
+    ///
+    /// # Errors
+    /// There is no room for them.
+    pub fn zero_gradients(&self) -> Result<Gradients> {
+        Gradients::zeros(&self.parameters, &self.config)
+    }
+
+    /// Log-probabilities and entropies of all completions' tokens at `temperature`, without gradient.
+    ///
+    /// # Errors
+    /// A group is not one that the model can take.
+    pub fn score(&self, groups: &[Group], temperature: f64) -> Result<TokenScores> {
+        let batch = self.pack(groups)?;
+        let pass = self.pass(&batch);
+        let mut x = embedding::gather(&self.decoder.embedding, &batch.ids)?;
+        for layer in &self.decoder.layers {
+            x = layer.forward(&x, &pass)?.0;
+        }
+        let picked = embedding::gather(&x, &batch.sources)?;
+        let normed = rms_norm::forward(&picked, &self.decoder.norm, pass.eps)?;
+        let head = &self.decoder.head;
+        let scores = lm_head::forward(&normed.y, head, &batch.targets, temperature)?;
+        Ok(TokenScores { logps: scores.logps, entropies: scores.entropies })
+    }
+
+    /// As [`Self::score`], keeping what [`Forward::backward`] needs.
+    ///
+    /// # Errors
+    /// As [`Self::score`].
+    pub fn forward(&self, groups: &[Group], temperature: f64) -> Result<Forward<'_>> {
+        Forward::new(self, self.pack(groups)?, temperature)
+    }
+
+    /// Whether the activations of `tokens` tokens may be kept.
+    pub(crate) fn keeps_activations(&self, tokens: usize) -> bool {
+        let config = &self.config;
+        let queries = config.num_attention_heads * config.head_dim;
+        let keys = config.num_key_value_heads * config.head_dim;
+        let numbers =
+            Activations::per_token(config.hidden_size, queries, keys, config.intermediate_size);
+        tokens * numbers * config.num_hidden_layers * size_of::<f32>() <= self.activation_bytes
+    }
+
+    fn pack(&self, groups: &[Group]) -> Result<PackedBatch> {
+        PackedBatch::new(groups, self.config.vocab_size, self.config.max_position_embeddings)
+    }
+
+    pub(crate) fn pass<'a>(&self, batch: &'a PackedBatch) -> Pass<'a> {
+        Pass {
+            angles: self.angles(&batch.positions),
+            spans: &batch.spans,
+            heads: self.heads(),
+            eps: self.config.rms_norm_eps,
+        }
+    }
+
+    pub(crate) fn angles(&self, positions: &[usize]) -> Angles {
+        Angles::new(positions, &self.inverse_frequencies)
+    }
+
+    pub(crate) fn heads(&self) -> Heads {
+        Heads {
+            query: self.config.num_attention_heads,
+            kv: self.config.num_key_value_heads,
+            dim: self.config.head_dim,
+        }
+    }
+}
+
+impl Parameters {
+    /// Copies the numbers of `from` into these tensors, in place.
+    ///
+    /// # Errors
+    /// The tensors differ in name or shape.
+    pub fn copy_from(&self, from: &Parameters) -> Result<()> {
+        for (name, to) in self.iter() {
+            let missing = || crate::Error::MissingTensor { name: name.to_owned() };
+            let from = from.get(name).ok_or_else(missing)?;
+            to.slice_set(from, 0, 0).during(format!("copy `{name}`"))?;
+        }
+        Ok(())
+    }
+}

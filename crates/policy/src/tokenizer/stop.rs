@@ -1,0 +1,53 @@
+//! Which tokens end a completion.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::TOKENIZER_CONFIG_FILE;
+use crate::config::{CONFIG_FILE, token_ids};
+use crate::error::{Error, Result};
+
+/// How a model likes to be sampled; read for its stop tokens only.
+pub(super) const GENERATION_CONFIG_FILE: &str = "generation_config.json";
+
+/// The ids that end a completion, without repeats, those of `generation_config.json` first.
+///
+/// All sources count: a chat model's `config.json` often names only the end of a document, and its tokenizer only the
+/// end of a turn.
+pub(super) fn stop_ids(
+    dir: &Path,
+    tokenizer_config: &Value,
+    id_of: impl Fn(&str) -> Option<u32>,
+) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for file in [GENERATION_CONFIG_FILE, CONFIG_FILE] {
+        ids.extend(ids_in_file(&dir.join(file))?);
+    }
+    if let Some(token) = eos_token(tokenizer_config) {
+        let path = dir.join(TOKENIZER_CONFIG_FILE);
+        let unknown = || Error::UnknownToken { path, field: "eos_token", token: token.to_owned() };
+        ids.push(id_of(token).ok_or_else(unknown)?);
+    }
+    let mut seen = std::collections::HashSet::new();
+    ids.retain(|id| seen.insert(*id));
+    Ok(ids)
+}
+
+fn eos_token(tokenizer_config: &Value) -> Option<&str> {
+    let token = tokenizer_config.get("eos_token")?;
+    token.as_str().or_else(|| token.get("content")?.as_str())
+}
+
+fn ids_in_file(path: &Path) -> Result<Vec<u32>> {
+    if !path.is_file() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read(path).map_err(Error::io("read", path))?;
+    let value: Value = serde_json::from_slice(&text).map_err(Error::json(path))?;
+    let parts = [Some(&value), value.get("text_config")];
+    let mut found = parts.into_iter().flatten().filter_map(|part| part.get("eos_token_id"));
+    let Some(eos) = found.find(|eos| !eos.is_null()) else { return Ok(Vec::new()) };
+    let wrong = || Error::StopIds { path: path.to_owned(), found: eos.to_string() };
+    token_ids(eos).ok_or_else(wrong)
+}

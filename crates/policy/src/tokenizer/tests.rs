@@ -1,0 +1,199 @@
+use std::path::Path;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+/// Captions of rooms, as a base model would read them.
+fn captions() -> Vec<String> {
+    (0..400)
+        .map(|i| {
+            let (left, far) = (i * 7 % 180, i % 12);
+            format!("Frame {i}: Observe: chair left {left}, {far} m; lamp ahead, 4 m.\n<think>so</think>\n")
+        })
+        .collect()
+}
+
+fn trained(dir: &Path) -> Tokenizer {
+    train(captions(), &TrainOptions { vocab_size: 1_500, min_frequency: 1 }, dir).unwrap();
+    Tokenizer::from_dir(dir).unwrap()
+}
+
+fn pieces(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
+    let ids = tokenizer.encode(text).unwrap();
+    ids.into_iter().map(|id| tokenizer.decode(&[id], Special::Keep).unwrap()).collect()
+}
+
+fn with_files(files: &[(&str, serde_json::Value)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    trained(dir.path());
+    for (name, value) in files {
+        std::fs::write(dir.path().join(name), value.to_string()).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn words_and_numbers_are_tokens_and_punctuation_stands_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = trained(dir.path());
+    assert_eq!(
+        pieces(&tokenizer, "Observe: chair left 133, 11 m; lamp"),
+        ["Observe", ":", " chair", " left", " 133", ",", " 11", " m", ";", " lamp"]
+    );
+    assert_eq!(pieces(&tokenizer, "</think>\n"), ["<", "/", "think", ">", "\n"]);
+}
+
+#[test]
+fn numbers_are_reported_when_the_vocabulary_is_too_small_to_keep_them_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole =
+        train(captions(), &TrainOptions { vocab_size: 1_500, min_frequency: 1 }, dir.path())
+            .unwrap();
+    assert_eq!(whole.split_numbers, [""; 0]);
+    let small =
+        train(captions(), &TrainOptions { vocab_size: 300, min_frequency: 1 }, dir.path()).unwrap();
+    assert_eq!(small.vocab_size, 300);
+    assert!(small.split_numbers.contains(&" 133".to_owned()));
+}
+
+#[test]
+fn training_twice_gives_the_same_files() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    trained(first.path());
+    trained(second.path());
+    for file in [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, stop::GENERATION_CONFIG_FILE] {
+        let read = |dir: &tempfile::TempDir| std::fs::read(dir.path().join(file)).unwrap();
+        assert_eq!(read(&first), read(&second), "{file}");
+    }
+}
+
+#[test]
+fn a_vocabulary_without_room_for_every_byte_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = train(captions(), &TrainOptions { vocab_size: 258, min_frequency: 1 }, dir.path())
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`vocab_size` is 258, want at least 259: the bytes and the special tokens"
+    );
+}
+
+#[test]
+fn a_trained_tokenizer_speaks_chatml() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = trained(dir.path());
+    let talk = [ChatMessage::system("Think."), ChatMessage::user("Where is the lamp?")];
+    let text = tokenizer.render(&talk, Generation::Prompt).unwrap();
+    assert_eq!(
+        text,
+        "<|im_start|>system\nThink.<|im_end|>\n<|im_start|>user\nWhere is the lamp?<|im_end|>\n<|im_start|>assistant\n"
+    );
+    let ids = tokenizer.encode(&text).unwrap();
+    assert_eq!(ids.iter().filter(|id| **id == 1).count(), 3);
+    assert_eq!(tokenizer.stop_ids(), [2, 0]);
+    assert_eq!(tokenizer.token_id("<|im_end|>"), Some(2));
+}
+
+#[test]
+fn special_tokens_are_kept_or_skipped_as_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = trained(dir.path());
+    let ids = tokenizer.encode("lamp<|im_end|>\n").unwrap();
+    assert_eq!(tokenizer.decode(&ids, Special::Keep).unwrap(), "lamp<|im_end|>\n");
+    assert_eq!(tokenizer.decode(&ids, Special::Skip).unwrap(), "lamp\n");
+}
+
+#[test]
+fn ids_in_the_padding_of_an_embedding_decode_to_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = trained(dir.path());
+    let beyond = u32::try_from(tokenizer.len()).unwrap() + 5;
+    assert_eq!(tokenizer.decode(&[beyond], Special::Keep).unwrap(), "");
+}
+
+#[test]
+fn every_named_stop_token_counts_once() {
+    let dir = with_files(&[
+        (stop::GENERATION_CONFIG_FILE, json!({ "eos_token_id": [7, 0] })),
+        ("config.json", json!({ "text_config": { "eos_token_id": 9 }, "eos_token_id": null })),
+        (TOKENIZER_CONFIG_FILE, json!({ "eos_token": { "content": "<|im_end|>" } })),
+    ]);
+    assert_eq!(Tokenizer::from_dir(dir.path()).unwrap().stop_ids(), [7, 0, 9, 2]);
+}
+
+#[test]
+fn stop_tokens_that_are_none_are_refused() {
+    let dir =
+        with_files(&[(stop::GENERATION_CONFIG_FILE, json!({ "eos_token_id": "<|im_end|>" }))]);
+    let told = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(
+        told.contains("generation_config.json` is `\"<|im_end|>\"`, want a token id"),
+        "{told}"
+    );
+    let dir = with_files(&[(TOKENIZER_CONFIG_FILE, json!({ "eos_token": "</s>" }))]);
+    let told = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(told.starts_with("`eos_token` in") && told.contains("`</s>`"), "{told}");
+}
+
+#[test]
+fn tokens_that_only_the_configuration_declares_are_recognised() {
+    let dir = tempfile::tempdir().unwrap();
+    let next = trained(dir.path()).len();
+    let declare = |id: usize| {
+        let token = json!({
+            "content": "<|image_pad|>", "lstrip": false, "normalized": false, "rstrip": false,
+            "single_word": false, "special": true,
+        });
+        let config = json!({ "added_tokens_decoder": { id.to_string(): token } });
+        std::fs::write(dir.path().join(TOKENIZER_CONFIG_FILE), config.to_string()).unwrap();
+        Tokenizer::from_dir(dir.path())
+    };
+    let ids = declare(next).unwrap().encode("a<|image_pad|>").unwrap();
+    assert_eq!(ids.last().copied(), u32::try_from(next).ok());
+    assert!(matches!(declare(next + 3), Err(Error::AddedToken { .. })));
+}
+
+#[test]
+fn a_model_without_a_template_says_so_when_one_is_needed() {
+    let dir = with_files(&[(TOKENIZER_CONFIG_FILE, json!({}))]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let error = tokenizer.render(&[ChatMessage::user("hi")], Generation::Prompt).unwrap_err();
+    assert!(matches!(error, Error::NoChatTemplate { .. }), "{error}");
+}
+
+#[test]
+fn a_folder_without_a_tokenizer_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(told.starts_with("no `tokenizer.json` in `"), "{told}");
+    std::fs::write(dir.path().join(TOKENIZER_FILE), "{}").unwrap();
+    assert!(matches!(Tokenizer::from_dir(dir.path()), Err(Error::Tokenizer { .. })));
+}
+
+#[test]
+fn a_saved_tokenizer_outlives_the_folder_it_came_from() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tokenizer = trained(from.path());
+    drop(from);
+    tokenizer.save(to.path()).unwrap();
+    let text = "<|im_start|>user\nchair left 35, 3 m<|im_end|>";
+    let saved = Tokenizer::from_dir(to.path()).unwrap();
+    assert_eq!(saved.encode(text).unwrap(), tokenizer.encode(text).unwrap());
+    assert_eq!(saved.stop_ids(), tokenizer.stop_ids());
+}
+
+proptest! {
+    #[test]
+    fn any_text_comes_back(texts in prop::collection::vec("\\PC*|[a-z0-9 .,\\n\\t]{0,30}", 1..20)) {
+        static TOKENIZER: std::sync::LazyLock<Tokenizer> = std::sync::LazyLock::new(|| {
+            let dir = tempfile::tempdir().unwrap();
+            trained(dir.path())
+        });
+        for text in texts {
+            let ids = TOKENIZER.encode(&text).unwrap();
+            prop_assert_eq!(TOKENIZER.decode(&ids, Special::Keep).unwrap(), text);
+        }
+    }
+}

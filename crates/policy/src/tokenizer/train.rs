@@ -1,0 +1,168 @@
+//! Trains a small byte-level tokenizer, for models that are made from scratch.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::json;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{
+    AddedToken, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl,
+};
+
+use super::stop::GENERATION_CONFIG_FILE;
+use super::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
+use crate::atomic;
+use crate::error::{Error, Result};
+
+/// Ends a document, and fills batches where a reader of the model wants that.
+const END_OF_TEXT: &str = "<|endoftext|>";
+/// Begins a turn.
+const TURN_START: &str = "<|im_start|>";
+/// Ends a turn.
+const TURN_END: &str = "<|im_end|>";
+
+/// Where a token may not reach across. A word and a number may carry the space before them; each mark of punctuation
+/// stands alone; numbers are neither cut nor joined with anything.
+const PIECES: &str = r" ?\p{L}+| ?\p{N}+|[^\s\p{L}\p{N}]|\s*[\r\n]+|\s+(?!\S)|\s";
+
+/// ChatML: each turn between its two tokens, the role on the first line.
+const CHAT_TEMPLATE: &str = "\
+{%- for message in messages %}
+    {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}";
+
+/// How a tokenizer is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrainOptions {
+    /// Most entries, the three special tokens and the 256 bytes included.
+    pub vocab_size: usize,
+    /// How often a pair has to occur to become a token.
+    pub min_frequency: u64,
+}
+
+impl Default for TrainOptions {
+    fn default() -> Self {
+        Self { vocab_size: 2_048, min_frequency: 2 }
+    }
+}
+
+/// What training gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trained {
+    /// Number of entries; fewer than asked if the documents have no more pairs.
+    pub vocab_size: usize,
+    /// Numbers of the documents that take more than one token, with the space before them or without. A larger
+    /// vocabulary makes them whole.
+    pub split_numbers: Vec<String>,
+}
+
+/// Trains a byte-level BPE on `documents` and writes it into the folder `dir`: `tokenizer.json`,
+/// `tokenizer_config.json` with a ChatML template, and `generation_config.json` with the stop tokens.
+///
+/// The special tokens are `<|endoftext|>`, `<|im_start|>` and `<|im_end|>` with the ids 0, 1 and 2; the last ends a
+/// turn. Any text can be expressed. The same documents give the same files.
+///
+/// # Errors
+/// [`Error::VocabSize`] if not even bytes have room, [`Error::Tokenizer`], [`Error::Io`].
+pub fn train<S: AsRef<str> + Send>(
+    documents: impl IntoIterator<Item = S, IntoIter: Send>,
+    options: &TrainOptions,
+    dir: &Path,
+) -> Result<Trained> {
+    let smallest = ByteLevel::alphabet().len() + 3;
+    if options.vocab_size < smallest {
+        return Err(Error::VocabSize { vocab_size: options.vocab_size, smallest });
+    }
+    let path = dir.join(TOKENIZER_FILE);
+    let mut numbers = BTreeSet::new();
+    let documents =
+        documents.into_iter().inspect(|text| collect_numbers(text.as_ref(), &mut numbers));
+    let mut tokenizer = untrained().map_err(Error::tokenizer(&path))?;
+    let mut trainer = BpeTrainer::builder()
+        .show_progress(false)
+        .vocab_size(options.vocab_size)
+        .min_frequency(options.min_frequency)
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .special_tokens(
+            [END_OF_TEXT, TURN_START, TURN_END].map(|token| AddedToken::from(token, true)).into(),
+        )
+        .build();
+    tokenizer.train(&mut trainer, documents).map_err(Error::tokenizer(&path))?;
+    write(&tokenizer, dir)?;
+    let mut split_numbers = Vec::new();
+    for number in numbers {
+        let encoding =
+            tokenizer.encode_fast(number.as_str(), false).map_err(Error::tokenizer(&path))?;
+        if encoding.len() > 1 {
+            split_numbers.push(number);
+        }
+    }
+    Ok(Trained { vocab_size: tokenizer.get_vocab_size(true), split_numbers })
+}
+
+type ByteLevelBpe =
+    TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, ByteLevel>;
+
+fn untrained() -> tokenizers::Result<ByteLevelBpe> {
+    let pieces = Split::new(
+        SplitPattern::Regex(PIECES.to_owned()),
+        SplitDelimiterBehavior::Isolated,
+        false,
+    )?;
+    let bytes = ByteLevel::new(false, false, false);
+    TokenizerBuilder::new()
+        .with_model(BPE::default())
+        .with_normalizer(None)
+        .with_pre_tokenizer(Some(Sequence::new(vec![pieces.into(), bytes.into()]).into()))
+        .with_post_processor(None)
+        .with_decoder(Some(bytes))
+        .build()
+}
+
+/// The numbers of a text, each with the space before it if there is one.
+fn collect_numbers(text: &str, numbers: &mut BTreeSet<String>) {
+    let mut start = None;
+    let mut before = None;
+    for (at, letter) in text.char_indices().chain([(text.len(), '\n')]) {
+        match (start, letter.is_numeric()) {
+            (None, true) => start = Some(if before == Some(' ') { at - 1 } else { at }),
+            (Some(from), false) => {
+                numbers.insert(text[from..at].to_owned());
+                start = None;
+            }
+            _ => {}
+        }
+        before = Some(letter);
+    }
+}
+
+fn write(tokenizer: &ByteLevelBpe, dir: &Path) -> Result<()> {
+    let path = dir.join(TOKENIZER_FILE);
+    atomic::write_json(&path, tokenizer)?;
+    let added = |content: &str| {
+        json!({
+            "content": content, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false,
+            "special": true,
+        })
+    };
+    let config = json!({
+        "added_tokens_decoder": { "0": added(END_OF_TEXT), "1": added(TURN_START), "2": added(TURN_END) },
+        "bos_token": null,
+        "chat_template": CHAT_TEMPLATE,
+        "clean_up_tokenization_spaces": false,
+        "eos_token": TURN_END,
+        "pad_token": END_OF_TEXT,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "unk_token": null,
+    });
+    atomic::write_json(&dir.join(TOKENIZER_CONFIG_FILE), &config)?;
+    let generation = json!({ "eos_token_id": [2, 0], "pad_token_id": 0 });
+    atomic::write_json(&dir.join(GENERATION_CONFIG_FILE), &generation)
+}

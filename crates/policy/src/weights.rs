@@ -1,0 +1,24 @@
+//! Weight files: safetensors in Hugging Face's layout, single or sharded, to named tensors and back.
+//!
+//! Inside this crate tensors bear the names of a `Qwen2ForCausalLM` or `LlamaForCausalLM`; the other layouts that
+//! hold the same decoder (Qwen2.5-VL's) are renamed while they are read.
+
+mod fault;
+mod map;
+mod names;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use fault::WeightFault;
+pub(crate) use fault::faults_in_words;
+pub use names::tensor_shapes;
+pub use read::load;
+pub use write::{SaveOptions, save};
+
+/// The file that holds all weights of a small model.
+pub const SINGLE_FILE: &str = "model.safetensors";
+
+/// The file that says which shard holds which tensor of a large model.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";

@@ -1,0 +1,59 @@
+//! Which tensors a decoder has, and what other layouts call them.
+
+use indexmap::IndexMap;
+
+use crate::config::ModelConfig;
+
+/// The tensors of a decoder in the model's order, by canonical name.
+///
+/// # Shapes
+/// Products are `(out, in)`, biases and norms `(out)`, embeddings `(vocab_size, hidden_size)`.
+pub fn tensor_shapes(config: &ModelConfig) -> IndexMap<String, Vec<usize>> {
+    let hidden = config.hidden_size;
+    let queries = config.num_attention_heads * config.head_dim;
+    let keys = config.num_key_value_heads * config.head_dim;
+    let mut shapes = IndexMap::new();
+    shapes.insert("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, hidden]);
+    for layer in 0..config.num_hidden_layers {
+        let mut add = |name: &str, shape: Vec<usize>| {
+            shapes.insert(format!("model.layers.{layer}.{name}"), shape);
+        };
+        add("input_layernorm.weight", vec![hidden]);
+        for (product, out) in [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)] {
+            add(&format!("self_attn.{product}.weight"), vec![out, hidden]);
+            if config.attention_bias {
+                add(&format!("self_attn.{product}.bias"), vec![out]);
+            }
+        }
+        add("self_attn.o_proj.weight", vec![hidden, queries]);
+        add("post_attention_layernorm.weight", vec![hidden]);
+        add("mlp.gate_proj.weight", vec![config.intermediate_size, hidden]);
+        add("mlp.up_proj.weight", vec![config.intermediate_size, hidden]);
+        add("mlp.down_proj.weight", vec![hidden, config.intermediate_size]);
+    }
+    shapes.insert("model.norm.weight".to_owned(), vec![hidden]);
+    if !config.tie_word_embeddings {
+        shapes.insert("lm_head.weight".to_owned(), vec![config.vocab_size, hidden]);
+    }
+    shapes
+}
+
+/// The canonical name of a checkpoint's tensor, or nothing if it is no part of the decoder.
+///
+/// Qwen2.5-VL lies on the hub as `model.…` beside `visual.…`, and as `model.language_model.…` beside `model.visual.…`
+/// where `transformers` since 4.52 has written it.
+pub(super) fn canonical(name: &str) -> Option<String> {
+    // Old Llama checkpoints carry the rotary frequencies, which follow from the configuration.
+    let not_decoder = name.starts_with("visual.")
+        || name.starts_with("model.visual.")
+        || name.ends_with(".rotary_emb.inv_freq");
+    if not_decoder {
+        return None;
+    }
+    for prefix in ["model.language_model.", "language_model.model."] {
+        if let Some(rest) = name.strip_prefix(prefix) {
+            return Some(format!("model.{rest}"));
+        }
+    }
+    Some(name.strip_prefix("language_model.").unwrap_or(name).to_owned())
+}

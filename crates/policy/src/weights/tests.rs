@@ -1,0 +1,276 @@
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use indexmap::IndexMap;
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{ModelConfig, ModelType, WeightDtype};
+use crate::error::Error;
+
+type Tensors = IndexMap<String, Tensor>;
+
+fn config(tied: bool) -> ModelConfig {
+    ModelConfig {
+        model_type: ModelType::Qwen2,
+        vocab_size: 11,
+        hidden_size: 8,
+        intermediate_size: 12,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 4,
+        rms_norm_eps: 1e-6,
+        rope_theta: 1e4,
+        tie_word_embeddings: tied,
+        attention_bias: true,
+        max_position_embeddings: 64,
+        initializer_range: 0.02,
+        dtype: WeightDtype::F32,
+        bos_token_id: None,
+        eos_token_ids: vec![],
+    }
+}
+
+/// Every tensor of `config`, its numbers exact in 16 bits and different from tensor to tensor.
+fn tensors(config: &ModelConfig) -> Tensors {
+    let shapes = tensor_shapes(config);
+    let filled = shapes.into_iter().enumerate().map(|(i, (name, shape))| {
+        let count = shape.iter().product::<usize>();
+        let numbers: Vec<f32> =
+            (0..count).map(|j| ((i * 7 + j) % 64) as f32 / 32.0 - 1.0).collect();
+        (name, Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap())
+    });
+    filled.collect()
+}
+
+fn write(dir: &Path, tensors: &Tensors, options: &SaveOptions) {
+    save(dir, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), options).unwrap();
+}
+
+fn renamed(tensors: &Tensors, rename: impl Fn(&str) -> String) -> Tensors {
+    tensors.iter().map(|(name, tensor)| (rename(name), tensor.clone())).collect()
+}
+
+#[track_caller]
+fn assert_same(found: &Tensors, want: &Tensors) {
+    assert!(found.keys().eq(want.keys()), "{:?}", found.keys().collect::<Vec<_>>());
+    for (name, tensor) in found {
+        assert_eq!(tensor.dims(), want[name].dims(), "{name}");
+        let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(numbers(tensor), numbers(&want[name]), "{name}");
+    }
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let names =
+        std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_shapes_add_up_to_the_parameter_count() {
+    for tied in [true, false] {
+        let config = config(tied);
+        let total: usize =
+            tensor_shapes(&config).values().map(|s| s.iter().product::<usize>()).sum();
+        assert_eq!(total, config.parameter_count());
+    }
+}
+
+#[test]
+fn every_format_and_any_number_of_shards_read_back_the_same() {
+    let config = config(false);
+    let want = tensors(&config);
+    for dtype in [WeightDtype::F32, WeightDtype::Bf16, WeightDtype::F16] {
+        for max_shard_bytes in [1, 900, usize::MAX] {
+            let dir = tempfile::tempdir().unwrap();
+            write(dir.path(), &want, &SaveOptions { dtype, max_shard_bytes });
+            assert_same(&load(dir.path(), &config).unwrap(), &want);
+        }
+    }
+}
+
+#[test]
+fn shards_hold_no_more_than_asked_and_the_index_counts_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(false);
+    write(
+        dir.path(),
+        &tensors(&config),
+        &SaveOptions { dtype: WeightDtype::F32, max_shard_bytes: 900 },
+    );
+    let index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join(INDEX_FILE)).unwrap()).unwrap();
+    assert_eq!(index["metadata"]["total_size"], 4 * config.parameter_count());
+    for name in files(dir.path()).iter().filter(|name| name.starts_with("model-")) {
+        let bytes = std::fs::read(dir.path().join(name)).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let size: usize = file.iter().map(|(_, view)| view.data().len()).sum();
+        assert!(size <= 900, "{name} holds {size} bytes");
+    }
+}
+
+#[test]
+fn a_new_save_leaves_no_weight_file_of_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = tensors(&config(true));
+    std::fs::write(dir.path().join("model-card.safetensors"), "the user's").unwrap();
+    write(dir.path(), &all, &SaveOptions { dtype: WeightDtype::F32, max_shard_bytes: 900 });
+    write(dir.path(), &all, &SaveOptions::default());
+    assert_eq!(files(dir.path()), ["model-card.safetensors", SINGLE_FILE]);
+    write(dir.path(), &all, &SaveOptions { dtype: WeightDtype::F32, max_shard_bytes: 4_000 });
+    assert!(!files(dir.path()).contains(&SINGLE_FILE.to_owned()));
+}
+
+#[test]
+fn both_layouts_of_qwen2_5_vl_give_the_decoder_without_its_vision_tower() {
+    let config = config(false);
+    let want = tensors(&config);
+    let patch = Tensor::zeros((3, 3), DType::F32, &Device::Cpu).unwrap();
+    let nested = |name: &str| match name.strip_prefix("model.") {
+        Some(rest) => format!("model.language_model.{rest}"),
+        None => name.to_owned(),
+    };
+    for (mut stored, vision) in [
+        (want.clone(), "visual.patch_embed.proj.weight"),
+        (renamed(&want, nested), "model.visual.patch_embed.proj.weight"),
+    ] {
+        stored.insert(vision.to_owned(), patch.clone());
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &stored, &SaveOptions::default());
+        assert_same(&load(dir.path(), &config).unwrap(), &want);
+    }
+}
+
+#[test]
+fn a_stored_copy_of_a_tied_output_layer_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &tensors(&config(false)), &SaveOptions::default());
+    assert!(!load(dir.path(), &config(true)).unwrap().contains_key("lm_head.weight"));
+}
+
+#[test]
+fn all_tensors_at_fault_are_named_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stored = tensors(&config(false));
+    stored.shift_remove("lm_head.weight");
+    stored.insert(
+        "model.layers.0.mlp.gate_proj.bias".to_owned(),
+        Tensor::zeros(12, DType::F32, &Device::Cpu).unwrap(),
+    );
+    stored["model.norm.weight"] = Tensor::zeros(9, DType::F32, &Device::Cpu).unwrap();
+    write(dir.path(), &stored, &SaveOptions::default());
+    let error = load(dir.path(), &config(false)).unwrap_err();
+    let Error::Weights { faults, .. } = &error else { panic!("{error}") };
+    assert_eq!(
+        faults,
+        &[
+            WeightFault::Extra { name: "model.layers.0.mlp.gate_proj.bias".to_owned() },
+            WeightFault::Misshapen {
+                name: "model.norm.weight".to_owned(),
+                found: vec![9],
+                want: vec![8]
+            },
+            WeightFault::Missing { name: "lm_head.weight".to_owned() },
+        ]
+    );
+}
+
+#[test]
+fn the_same_tensor_in_both_layouts_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stored = tensors(&config(true));
+    stored
+        .insert("model.language_model.norm.weight".to_owned(), stored["model.norm.weight"].clone());
+    write(dir.path(), &stored, &SaveOptions::default());
+    let told = load(dir.path(), &config(true)).unwrap_err().to_string();
+    assert!(told.ends_with("`model.norm.weight` is there twice"), "{told}");
+}
+
+#[test]
+fn numbers_that_are_not_floats_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut header = String::from(
+        "{\"model.norm.weight\":{\"dtype\":\"I8\",\"shape\":[8],\"data_offsets\":[0,8]}}",
+    );
+    while header.len() % 8 != 0 {
+        header.push(' ');
+    }
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 8]].concat();
+    std::fs::write(dir.path().join(SINGLE_FILE), bytes).unwrap();
+    let told = load(dir.path(), &config(true)).unwrap_err().to_string();
+    assert!(told.contains("`model.norm.weight` is of type I8, want F32, BF16 or F16"), "{told}");
+    assert!(!told.contains("`model.norm.weight` is missing"), "{told}");
+}
+
+#[test]
+fn a_cut_file_is_told_from_a_whole_one() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &tensors(&config(true)), &SaveOptions::default());
+    let path = dir.path().join(SINGLE_FILE);
+    let whole = std::fs::read(&path).unwrap();
+    for length in [0, 5, 40, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let error = load(dir.path(), &config(true)).unwrap_err();
+        assert!(
+            matches!(&error, Error::CorruptWeights { path: named, .. } if *named == path),
+            "{length}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_git_lfs_pointer_is_told_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n";
+    std::fs::write(dir.path().join(SINGLE_FILE), pointer).unwrap();
+    let told = load(dir.path(), &config(true)).unwrap_err().to_string();
+    assert!(told.contains("git lfs pull"), "{told}");
+}
+
+#[test]
+fn a_missing_shard_and_missing_weights_are_told_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = load(dir.path(), &config(true)).unwrap_err().to_string();
+    assert!(told.starts_with("no weights in `"), "{told}");
+    write(
+        dir.path(),
+        &tensors(&config(true)),
+        &SaveOptions { dtype: WeightDtype::F32, max_shard_bytes: 900 },
+    );
+    let second =
+        files(dir.path()).into_iter().find(|name| name.starts_with("model-00002")).unwrap();
+    std::fs::remove_file(dir.path().join(&second)).unwrap();
+    let told = load(dir.path(), &config(true)).unwrap_err().to_string();
+    assert!(told.starts_with("cannot open `") && told.contains(&second), "{told}");
+}
+
+#[test]
+fn an_index_does_not_lead_out_of_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    for shard in ["../model.safetensors", "/etc/passwd", "a/b.safetensors", ""] {
+        let index = serde_json::json!({ "weight_map": { "model.norm.weight": shard } });
+        std::fs::write(dir.path().join(INDEX_FILE), index.to_string()).unwrap();
+        assert!(matches!(load(dir.path(), &config(true)), Err(Error::ShardName { .. })), "{shard}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_damage_to_the_header_is_an_error_or_the_same_tensors(at in 0_usize..2000, byte in any::<u8>()) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(true);
+        write(dir.path(), &tensors(&config), &SaveOptions::default());
+        let path = dir.path().join(SINGLE_FILE);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        bytes[at % header] = byte;
+        std::fs::write(&path, &bytes).unwrap();
+        if let Ok(found) = load(dir.path(), &config) {
+            prop_assert!(found.keys().eq(tensor_shapes(&config).keys()));
+        }
+    }
+}

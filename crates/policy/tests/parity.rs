@@ -1,0 +1,207 @@
+//! The decoder against `transformers`, on small random models of every supported family and layout.
+//!
+//! The fixtures are made by `scripts/parity/make_model_fixtures.py`, which says what `expected.json` holds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use embodied_r_policy::weights::SaveOptions;
+use embodied_r_policy::{Group, Policy, Request, Sampling, WeightDtype};
+use serde::Deserialize;
+
+/// What the project promises for log-probabilities.
+const TOLERANCE: f32 = 1e-4;
+
+#[derive(Deserialize)]
+struct Expected {
+    groups: Vec<Tokens>,
+    scores: Vec<Scores>,
+    next_token: NextToken,
+    greedy: Greedy,
+    gradients: ExpectedGradients,
+}
+
+#[derive(Deserialize)]
+struct Tokens {
+    prompt: Vec<u32>,
+    completions: Vec<Vec<u32>>,
+}
+
+#[derive(Deserialize)]
+struct Scores {
+    temperature: f64,
+    logps: Vec<f32>,
+    entropies: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+struct NextToken {
+    prompt: Vec<u32>,
+    logps: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+struct Greedy {
+    prompt: Vec<u32>,
+    ids: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct ExpectedGradients {
+    temperature: f64,
+    dlogps: Vec<f32>,
+    tensors: BTreeMap<String, ExpectedGradient>,
+}
+
+#[derive(Deserialize)]
+struct ExpectedGradient {
+    norm: f64,
+    /// Product with sin(1), sin(2), …: what a norm cannot see, order and sign.
+    sines: f64,
+}
+
+struct Fixture {
+    name: String,
+    dir: PathBuf,
+    expected: Expected,
+}
+
+impl Fixture {
+    fn policy(&self) -> Policy {
+        Policy::load(&self.dir).unwrap()
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        let group = |tokens: &Tokens| Group {
+            prompt: tokens.prompt.clone(),
+            completions: tokens.completions.clone(),
+        };
+        self.expected.groups.iter().map(group).collect()
+    }
+}
+
+fn fixtures() -> Vec<Fixture> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    let mut dirs: Vec<PathBuf> =
+        std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    dirs.sort();
+    let read = |dir: PathBuf| {
+        let expected =
+            serde_json::from_slice(&std::fs::read(dir.join("expected.json")).unwrap()).unwrap();
+        Fixture { name: dir.file_name().unwrap().to_str().unwrap().to_owned(), dir, expected }
+    };
+    let fixtures: Vec<Fixture> = dirs.into_iter().map(read).collect();
+    assert_eq!(fixtures.len(), 7);
+    fixtures
+}
+
+#[track_caller]
+fn assert_close(name: &str, what: &str, found: &[f32], want: &[f32]) {
+    assert_eq!(found.len(), want.len(), "{name}: {what}");
+    for (i, (found, want)) in found.iter().zip(want).enumerate() {
+        assert!((found - want).abs() < TOLERANCE, "{name}: {what} {i}: {found}, want {want}");
+    }
+}
+
+#[test]
+fn the_whole_distribution_after_a_prompt_is_that_of_transformers() {
+    for fixture in fixtures() {
+        let NextToken { prompt, logps } = &fixture.expected.next_token;
+        let completions = (0..logps.len()).map(|id| vec![u32::try_from(id).unwrap()]).collect();
+        let groups = [Group { prompt: prompt.clone(), completions }];
+        let scores = fixture.policy().score(&groups, 1.0).unwrap();
+        assert_close(&fixture.name, "token", &scores.logps, logps);
+    }
+}
+
+#[test]
+fn log_probabilities_and_entropies_are_those_of_transformers_at_every_temperature() {
+    for fixture in fixtures() {
+        let policy = fixture.policy();
+        for want in &fixture.expected.scores {
+            let found = policy.score(&fixture.groups(), want.temperature).unwrap();
+            assert_close(&fixture.name, "log-probability", &found.logps, &want.logps);
+            assert_close(&fixture.name, "entropy", &found.entropies, &want.entropies);
+        }
+    }
+}
+
+#[test]
+fn the_differentiable_path_gives_the_same_scores() {
+    for fixture in fixtures() {
+        let policy = fixture.policy();
+        for want in &fixture.expected.scores {
+            let forward = policy.forward(&fixture.groups(), want.temperature).unwrap();
+            assert_close(&fixture.name, "log-probability", &forward.scores().logps, &want.logps);
+            assert_close(&fixture.name, "entropy", &forward.scores().entropies, &want.entropies);
+        }
+    }
+}
+
+#[test]
+fn every_tensor_gets_the_gradient_that_transformers_gives_it() {
+    for fixture in fixtures() {
+        let policy = fixture.policy();
+        let want = &fixture.expected.gradients;
+        let mut grads = policy.zero_gradients().unwrap();
+        let forward = policy.forward(&fixture.groups(), want.temperature).unwrap();
+        forward.backward(&want.dlogps, &mut grads).unwrap();
+        let names: Vec<&str> = want.tensors.keys().map(String::as_str).collect();
+        let mut found: Vec<&str> = grads.iter().map(|(name, _)| name).collect();
+        found.sort_unstable();
+        assert_eq!(found, names, "{}", fixture.name);
+        for (name, ExpectedGradient { norm, sines }) in &want.tensors {
+            let values = grads.get(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let values: Vec<f64> = values.into_iter().map(f64::from).collect();
+            let found_norm = values.iter().map(|x| x * x).sum::<f64>().sqrt();
+            let found_sines: f64 =
+                values.iter().zip(1..).map(|(x, i)| x * f64::from(i).sin()).sum();
+            let slack = 1e-4 * norm + 1e-5;
+            assert!(
+                (found_norm - norm).abs() < slack,
+                "{}: {name}: norm {found_norm}, want {norm}",
+                fixture.name
+            );
+            assert!(
+                (found_sines - sines).abs() < 10.0 * slack,
+                "{}: {name}: product with sines {found_sines}, want {sines}",
+                fixture.name
+            );
+        }
+    }
+}
+
+#[test]
+fn greedy_decoding_picks_the_tokens_that_transformers_picks() {
+    for fixture in fixtures() {
+        let Greedy { prompt, ids } = &fixture.expected.greedy;
+        let sampling = Sampling {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            max_new_tokens: ids.len(),
+            stop_ids: vec![],
+        };
+        let request = Request { prompt: prompt.clone(), samples: 2, stream: 0 };
+        let samples = fixture.policy().generate(&[request], &sampling, &|_| {}).unwrap();
+        for sample in &samples[0] {
+            assert_eq!(sample.ids, *ids, "{}", fixture.name);
+        }
+    }
+}
+
+#[test]
+fn a_saved_policy_gives_the_same_scores_when_loaded_again() {
+    for fixture in fixtures() {
+        let policy = fixture.policy();
+        let before = policy.score(&fixture.groups(), 1.0).unwrap();
+        for max_shard_bytes in [30_000, usize::MAX] {
+            let dir = tempfile::tempdir().unwrap();
+            policy
+                .save(dir.path(), &SaveOptions { dtype: WeightDtype::F32, max_shard_bytes })
+                .unwrap();
+            let after = Policy::load(dir.path()).unwrap().score(&fixture.groups(), 1.0).unwrap();
+            assert_eq!(before.logps, after.logps, "{}", fixture.name);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The tokenizer and the chat templates against `transformers`.
+//!
+//! The fixture is made by `scripts/parity/make_tokenizer_fixtures.py`: a small tokenizer built as Qwen2.5's is.
+
+use std::path::{Path, PathBuf};
+
+use embodied_r_policy::tokenizer::{ChatMessage, Generation, Special, Tokenizer};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Expected {
+    texts: Vec<Text>,
+    conversations: Vec<Conversation>,
+}
+
+#[derive(Deserialize)]
+struct Text {
+    text: String,
+    ids: Vec<u32>,
+    kept: String,
+    skipped: String,
+}
+
+#[derive(Deserialize)]
+struct Conversation {
+    messages: Vec<ChatMessage>,
+    rendered: Rendered,
+}
+
+/// What each template gives, without and with the opening of the next turn.
+#[derive(Deserialize)]
+struct Rendered {
+    default: [String; 2],
+    strict: [String; 2],
+}
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer")
+}
+
+fn expected() -> Expected {
+    serde_json::from_slice(&std::fs::read(fixture().join("expected.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn ids_are_those_of_transformers() {
+    let tokenizer = Tokenizer::from_dir(&fixture()).unwrap();
+    for Text { text, ids, .. } in expected().texts {
+        assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{text:?}");
+    }
+}
+
+#[test]
+fn decoded_texts_are_those_of_transformers() {
+    let tokenizer = Tokenizer::from_dir(&fixture()).unwrap();
+    for Text { ids, kept, skipped, .. } in expected().texts {
+        assert_eq!(tokenizer.decode(&ids, Special::Keep).unwrap(), kept);
+        assert_eq!(tokenizer.decode(&ids, Special::Skip).unwrap(), skipped);
+    }
+}
+
+#[test]
+fn stop_tokens_are_those_of_the_generation_configuration() {
+    let tokenizer = Tokenizer::from_dir(&fixture()).unwrap();
+    let ids = ["<|im_end|>", "<|endoftext|>"].map(|token| tokenizer.token_id(token).unwrap());
+    assert_eq!(tokenizer.stop_ids(), ids);
+}
+
+#[test]
+fn conversations_are_rendered_as_transformers_does() {
+    let tokenizer = Tokenizer::from_dir(&fixture()).unwrap();
+    for Conversation { messages, rendered } in expected().conversations {
+        for (generation, want) in
+            [Generation::None, Generation::Prompt].into_iter().zip(&rendered.default)
+        {
+            assert_eq!(tokenizer.render(&messages, generation).unwrap(), *want);
+        }
+    }
+}
+
+#[test]
+fn a_template_with_all_the_conventions_is_rendered_as_transformers_does() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(fixture().join(file), dir.path().join(file)).unwrap();
+    }
+    let config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("tokenizer_config.json")).unwrap())
+            .unwrap();
+    let strict =
+        config["chat_template"].as_array().unwrap().iter().find(|t| t["name"] == "strict").unwrap();
+    std::fs::write(dir.path().join("chat_template.jinja"), strict["template"].as_str().unwrap())
+        .unwrap();
+
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    for Conversation { messages, rendered } in expected().conversations {
+        for (generation, want) in
+            [Generation::None, Generation::Prompt].into_iter().zip(&rendered.strict)
+        {
+            assert_eq!(tokenizer.render(&messages, generation).unwrap(), *want);
+        }
+    }
+}
