@@ -1,7 +1,6 @@
 //! Writes weight files.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
