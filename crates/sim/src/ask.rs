@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use embodied_r_data::Benchmark;
+
 /// A kind of question, under the name that its benchmark gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Category {
@@ -20,15 +22,6 @@ pub enum Category {
     RelativeDirection,
     /// VSI-Bench's `object_rel_distance`.
     RelativeDistance,
-}
-
-/// The benchmark whose layout a category's questions are written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Benchmark {
-    /// VSI-Bench.
-    Vsi,
-    /// UrbanVideo-Bench.
-    UrbanVideo,
 }
 
 impl Category {
@@ -62,7 +55,7 @@ impl Category {
             Self::AppearanceOrder | Self::RelativeDirection | Self::RelativeDistance => {
                 Benchmark::Vsi
             }
-            _ => Benchmark::UrbanVideo,
+            _ => Benchmark::Urban,
         }
     }
 
