@@ -1,5 +1,7 @@
 //! The crate's error.
 
+use std::path::PathBuf;
+
 use crate::stages::Faults;
 
 /// What can go wrong while outputs are scored or stages are read.
@@ -19,6 +21,41 @@ pub enum Error {
         asked: usize,
         /// Number of replies.
         got: usize,
+    },
+    /// A judge that waits for its replies cannot do so on a thread that drives an async runtime.
+    #[error("the HTTP judge waits for replies and cannot be asked from asynchronous code")]
+    Async,
+    /// A file of saved outputs cannot be read.
+    #[error("cannot read `{}`: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A file of saved outputs is not JSON, or not of the expected form.
+    #[error("{place} is not the JSON expected: {why}")]
+    Json {
+        /// The file, and the line or record.
+        place: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A field of a saved output is missing or of another type.
+    #[error("`{field}` in {place} {wanted}")]
+    Field {
+        /// The file, and the line or record.
+        place: String,
+        /// The field.
+        field: String,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// A file of saved outputs holds none.
+    #[error("`{}` holds no records", path.display())]
+    NoRecords {
+        /// The file.
+        path: PathBuf,
     },
     /// A name that no reward bears.
     #[error("there is no reward `{name}`; known are {}", crate::registry::NAMES.map(|name| format!("`{name}`")).join(", "))]
