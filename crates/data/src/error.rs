@@ -99,7 +99,7 @@ pub enum Error {
     /// The input folder holds no benchmark.
     #[error(
         "`{}` holds neither `VSI-Bench/test-00000-of-00001.parquet` nor \
-         `UrbanVideo-Bench/MCQ.parquet`; download at least one of the two there",
+         `UrbanVideo-Bench/MCQ.parquet`",
         path.display()
     )]
     NoBenchmark {

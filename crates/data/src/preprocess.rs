@@ -163,18 +163,26 @@ fn keep<R: Row>(
     Ok(())
 }
 
-/// The part of each scene. Benchmarks are dealt out one by one; a scene that two of them name, as
-/// none does in the published files, is dealt out once.
+/// The part of each scene.
+///
+/// The scenes that Embodied-R's categories ask about are dealt out first and the others after them,
+/// so that the part of a scene does not depend on which categories are kept. A scene that both
+/// benchmarks name, as none is in the published files, is dealt out once.
 fn deal(items: &[Item], benchmarks: &[Benchmark], options: &Options) -> BTreeMap<String, Split> {
     let mut splits: BTreeMap<String, Split> = BTreeMap::new();
     for &benchmark in benchmarks {
-        let scenes = items
-            .iter()
-            .filter(|item| item.benchmark == benchmark)
-            .filter_map(|item| item.question.scene_name.as_deref())
-            .filter(|scene| !splits.contains_key(*scene));
-        let dealt = split::assign(scenes, benchmark.name(), options.plan, options.seed);
-        splits.extend(dealt);
+        for of_embodied_r in [true, false] {
+            let scenes = items
+                .iter()
+                .filter(|Item { benchmark: of, question, .. }| {
+                    let category = question.question_category.as_str();
+                    *of == benchmark && benchmark.categories().contains(&category) == of_embodied_r
+                })
+                .filter_map(|item| item.question.scene_name.as_deref())
+                .filter(|scene| !splits.contains_key(*scene));
+            let dealt = split::assign(scenes, benchmark.name(), options.plan, options.seed);
+            splits.extend(dealt);
+        }
     }
     splits
 }

@@ -157,6 +157,28 @@ fn all_categories_adds_the_numeric_questions() {
 }
 
 #[test]
+fn the_part_of_a_scene_does_not_depend_on_the_categories_kept() {
+    let folder = input();
+    let path = Benchmark::Vsi.annotations(folder.path());
+    let mut rooms = vsi::read_parquet(&path).unwrap();
+    rooms
+        .extend((20..40).map(|number| {
+            vsi_row(number, &format!("scene{number:04}_00"), "room_size_estimation")
+        }));
+    vsi::write_parquet(&path, &rooms).unwrap();
+    let scenes = || {
+        parts(folder.path()).map(|part| {
+            let kept = part.into_iter().filter(|it| it.question_category == "route_planning");
+            kept.map(|question| question.scene_name.unwrap()).collect::<Vec<_>>()
+        })
+    };
+    run(&options(folder.path()), &Silent).unwrap();
+    let few = scenes();
+    run(&Options { categories: Categories::All, ..options(folder.path()) }, &Silent).unwrap();
+    assert_eq!(scenes(), few);
+}
+
+#[test]
 fn what_is_dropped_is_counted_by_category() {
     let folder = input();
     let summary = run(&options(folder.path()), &Silent).unwrap();
