@@ -105,8 +105,8 @@ pub fn room(seed: u64, index: u64, categories: &[Category], per_category: usize)
 
 /// Question `index` of `seed`; the categories take turns. `None` for no categories.
 pub fn text_question(seed: u64, index: u64, categories: &[Category]) -> Option<TextQuestion> {
-    let turn = usize::try_from(index % u64::try_from(categories.len()).ok()?.max(1)).ok()?;
-    let category = *categories.get(turn)?;
+    let turn = index.checked_rem(categories.len() as u64)?;
+    let category = *categories.get(turn as usize)?;
     let aim = Rng::new(&[seed, index, 4]).below(aims(category));
     (0..).find_map(|attempt: u64| {
         let scene = draw(&[seed, index, 5, attempt]);
@@ -304,7 +304,7 @@ impl<'a> Facts<'a> {
 
     /// A turn at the start or the end that would bring one object ahead and leave two aside.
     fn counterfactual(&self, aim: usize, rng: &mut Rng) -> Option<Draft> {
-        let moment = if aim % 2 == 0 { Moment::Start } else { Moment::End };
+        let moment = if aim.is_multiple_of(2) { Moment::Start } else { Moment::End };
         let degrees = *rng.pick(&[60, 90, 120])?;
         let turn_deg = if aim / 2 == 0 { degrees } else { -degrees };
         let stop = if moment == Moment::Start { 0 } else { self.stops.len() - 1 };

@@ -145,6 +145,43 @@ fn a_room_has_the_questions_that_were_asked_for() {
 }
 
 #[test]
+fn answers_about_whole_rooms_are_balanced_in_content_and_letter() {
+    let categories = [
+        Category::LandmarkPosition,
+        Category::ActionGeneration,
+        Category::ProgressEvaluation,
+        Category::Counterfactual,
+    ];
+    let rooms: Vec<_> = (0..150).map(|index| room(7, index, &categories, 2)).collect();
+    for category in &categories[..3] {
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        let questions = rooms.iter().flat_map(|room| &room.questions);
+        let questions: Vec<_> = questions.filter(|it| it.category == *category).collect();
+        assert!(questions.len() >= 298, "{category}: {}", questions.len());
+        for question in &questions {
+            let right = usize::from(question.answer as u8 - b'A');
+            let content = match category {
+                // The place of the step in the route.
+                Category::ProgressEvaluation => {
+                    let before = |option: &String| question.stem.find(option.as_str());
+                    let right = before(&question.options[right]);
+                    let count = question.options.iter().filter(|it| before(it) < right).count();
+                    format!("step {count}")
+                }
+                _ => question.options[right].clone(),
+            };
+            *counts.entry(content).or_default() += 1;
+            *counts.entry(question.answer.to_string()).or_default() += 1;
+        }
+        assert_eq!(counts.len(), 8, "{category}: {counts:?}");
+        for (content, count) in counts {
+            let share = count as f64 / questions.len() as f64;
+            assert!(share < bound(0.25, questions.len()), "{category} {content}: {share}");
+        }
+    }
+}
+
+#[test]
 fn two_questions_of_a_category_differ() {
     for index in 0..10 {
         let room = room(6, index, &[Category::LandmarkPosition], 2);

@@ -1,9 +1,75 @@
 //! `embodied-r sim`.
 
-use crate::args::sim::SimArgs;
-use crate::exit::Status;
+use std::io::{self, BufWriter, Write};
+
+use anyhow::Context as _;
+use embodied_r_data::write::write_atomic_with;
+use embodied_r_sim::corpus::document;
+use embodied_r_sim::{Category, Error, RoomsOptions, rooms};
+
+use crate::args::sim::{CorpusArgs, RoomsArgs, SimArgs, SimCommand};
+use crate::exit::{self, Status, Usage};
+use crate::progress::Bar;
 
 /// Make rooms, videos, questions and text to train on.
-pub(crate) fn run(_args: SimArgs) -> anyhow::Result<Status> {
-    anyhow::bail!("`embodied-r sim` is not there yet")
+pub(crate) fn run(args: SimArgs) -> anyhow::Result<Status> {
+    match args.command {
+        SimCommand::Rooms(args) => run_rooms(args),
+        SimCommand::Corpus(args) => run_corpus(args),
+    }
+}
+
+fn run_rooms(args: RoomsArgs) -> anyhow::Result<Status> {
+    let categories = match args.categories.is_empty() {
+        true => Category::ALL.to_vec(),
+        false => args.categories,
+    };
+    let options = RoomsOptions { categories, per_category: args.per_category };
+    let summary =
+        rooms(&args.out, args.rooms, args.seed, &options, &Bar::default()).map_err(advise)?;
+    for (benchmark, count) in &summary.rooms {
+        println!("{:<26} {count:>6} rooms", benchmark.name());
+    }
+    for (category, count) in &summary.questions {
+        println!("{:<26} {count:>6} questions", category.name());
+    }
+    println!("wrote {}", args.out.display());
+    Ok(Status::Done)
+}
+
+fn advise(error: Error) -> anyhow::Error {
+    match &error {
+        Error::Nothing { .. } => Usage(error.to_string()).into(),
+        Error::OtherRooms { .. } => exit::hint(
+            error.to_string(),
+            "`rooms.json` in that folder tells the settings; name another folder with --out",
+        ),
+        Error::FfmpegMissing { .. } => {
+            exit::hint(error.to_string(), "on Debian and Ubuntu: apt-get install ffmpeg")
+        }
+        _ => error.into(),
+    }
+}
+
+fn run_corpus(args: CorpusArgs) -> anyhow::Result<Status> {
+    let write = |out: &mut dyn Write| -> io::Result<()> {
+        for index in 0..args.documents {
+            let text = document(args.seed, index);
+            serde_json::to_writer(&mut *out, &serde_json::json!({ "text": text }))?;
+            out.write_all(b"\n")?;
+        }
+        out.flush()
+    };
+    let Some(path) = &args.out else {
+        let mut out = BufWriter::new(io::stdout().lock());
+        return match write(&mut out) {
+            // Whoever reads has read enough.
+            Err(fault) if fault.kind() == io::ErrorKind::BrokenPipe => Ok(Status::Done),
+            outcome => outcome.context("cannot write to standard output").map(|()| Status::Done),
+        };
+    };
+    write_atomic_with(path, |out| {
+        write(out).map_err(embodied_r_data::Error::io("write", path.as_path()))
+    })?;
+    Ok(Status::Done)
 }

@@ -1,0 +1,111 @@
+//! `embodied-r sim` from outside.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use embodied_r_data::{Benchmark, urban, vsi};
+use embodied_r_tests::binary;
+
+fn embodied_r() -> Command {
+    Command::new(binary())
+}
+
+fn rooms(out: &Path, arguments: &[&str]) -> assert_cmd::assert::Assert {
+    embodied_r().args(["sim", "rooms", "--out"]).arg(out).args(arguments).assert()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn rooms_of_both_benchmarks_are_made_and_preprocess_reads_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("dataset");
+    let arguments = [
+        "--rooms",
+        "4",
+        "--seed",
+        "3",
+        "--categories",
+        "obj_appearance_order,Landmark Position,Action Generation",
+    ];
+    let made = rooms(&out, &arguments).success();
+    let told = text(&made.get_output().stdout);
+    assert!(told.contains("Landmark Position               2 questions"), "{told}");
+
+    assert_eq!(vsi::read_parquet(&Benchmark::Vsi.annotations(&out)).unwrap().len(), 2);
+    assert_eq!(urban::read_parquet(&Benchmark::Urban.annotations(&out)).unwrap().len(), 4);
+
+    embodied_r()
+        .args(["preprocess", "--input"])
+        .arg(&out)
+        .arg("--output")
+        .arg(&out)
+        .assert()
+        .success();
+    let mut videos: Vec<_> = std::fs::read_dir(out.join("complete/videos"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    videos.sort();
+    assert_eq!(videos, ["Room_1_0.mp4", "Room_3_0.mp4", "room_00000.mp4", "room_00002.mp4"]);
+    for video in videos {
+        assert!(out.join("scenes").join(video.replace(".mp4", ".json")).exists());
+    }
+}
+
+#[test]
+fn rooms_of_another_seed_are_not_mixed_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let few = ["--rooms", "1", "--categories", "Landmark Position", "--seed"];
+    rooms(folder.path(), &[&few[..], &["1"]].concat()).success();
+    let refused = rooms(folder.path(), &[&few[..], &["2"]].concat()).failure().code(1);
+    let told = text(&refused.get_output().stderr);
+    assert!(told.contains("holds other rooms") && told.contains("hint:"), "{told}");
+}
+
+#[test]
+fn an_unknown_category_is_wrong_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = rooms(folder.path(), &["--categories", "Landmark"]).failure().code(2);
+    let told = text(&refused.get_output().stderr);
+    assert!(told.contains("`Landmark`") && told.contains("Landmark Position"), "{told}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn no_rooms_are_wrong_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    rooms(folder.path(), &["--rooms", "0"]).failure().code(2);
+}
+
+#[test]
+fn the_corpus_is_json_lines_and_the_same_for_the_same_seed() {
+    let corpus = |seed: &str| {
+        let arguments = ["sim", "corpus", "--documents", "3", "--seed", seed];
+        text(&embodied_r().args(arguments).assert().success().get_output().stdout)
+    };
+    let lines = corpus("1");
+    assert_eq!(lines.lines().count(), 3);
+    for (index, line) in lines.lines().enumerate() {
+        let document: serde_json::Value = serde_json::from_str(line).unwrap();
+        let expected = embodied_r_sim::corpus::document(1, index as u64);
+        assert_eq!(document["text"], expected);
+    }
+    assert_eq!(corpus("1"), lines);
+    assert_ne!(corpus("2"), lines);
+}
+
+#[test]
+fn a_corpus_goes_to_a_file_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("corpus.jsonl");
+    embodied_r()
+        .args(["sim", "corpus", "--documents", "20", "--out"])
+        .arg(&path)
+        .assert()
+        .success()
+        .stdout("");
+    assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 20);
+}
