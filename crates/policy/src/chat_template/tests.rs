@@ -64,7 +64,7 @@ fn the_methods_and_tests_of_python_are_there() {
                   {{ messages[1:] | length }}|{{ messages[0].content is string }}|\
                   {{ messages[0].content.startswith('Be') and not messages[0].content.endswith('x') }}|\
                   {{ messages[0].items() | list | length }}|{{ messages[0].get('name') is none }}";
-    assert_eq!(rendered(source, &talk()), "Where?|brief.|2|true|true|2|true");
+    assert_eq!(rendered(source, &talk()), "Where?|brief.|2|True|True|2|True");
 }
 
 #[test]

@@ -39,8 +39,8 @@ fn words_and_numbers_are_tokens_and_punctuation_stands_alone() {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = trained(dir.path());
     assert_eq!(
-        pieces(&tokenizer, "Observe: chair left 133, 11 m; lamp"),
-        ["Observe", ":", " chair", " left", " 133", ",", " 11", " m", ";", " lamp"]
+        pieces(&tokenizer, "Frame 7: chair left 133, 11 m; lamp"),
+        ["Frame", " 7", ":", " chair", " left", " 133", ",", " 11", " m", ";", " lamp"]
     );
     assert_eq!(pieces(&tokenizer, "</think>\n"), ["<", "/", "think", ">", "\n"]);
 }
