@@ -104,10 +104,18 @@ impl Record {
     /// # Errors
     /// [`Error::Field`] where it is missing, null or something else.
     pub fn text_or_number(&self, field: &str) -> Result<String> {
+        self.optional_text_or_number(field)?.ok_or_else(|| self.fault(field, "is missing"))
+    }
+
+    /// A field that holds text or a number, as text, is null or is not there.
+    ///
+    /// # Errors
+    /// [`Error::Field`] where it holds something else.
+    pub fn optional_text_or_number(&self, field: &str) -> Result<Option<String>> {
         match self.fields.get(field) {
-            None | Some(Value::Null) => Err(self.fault(field, "is missing")),
-            Some(Value::String(text)) => Ok(text.clone()),
-            Some(Value::Number(number)) => Ok(number.to_string()),
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(Value::Number(number)) => Ok(Some(number.to_string())),
             Some(_) => Err(self.fault(field, "should be text or a number")),
         }
     }

@@ -1,0 +1,188 @@
+//! Which benchmark's rules are followed, and the categories that they know.
+
+use embodied_r_rewards::accuracy::Solution;
+use embodied_r_rewards::numeric::mean_relative_accuracy;
+
+use crate::error::{Error, Result};
+use crate::predictions::Prediction;
+
+mod fuzzy;
+mod option_line;
+
+/// A benchmark's rules: which categories count, when an answer is right, and which mean is the
+/// overall score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Embodied-R's eight multiple-choice tasks; overall is the mean over questions.
+    EmbodiedR,
+    /// VSI-Bench's eight tasks, numeric ones by mean relative accuracy; overall is the mean over
+    /// tasks.
+    VsiBench,
+    /// UrbanVideo-Bench's sixteen tasks; overall is the mean over questions.
+    UrbanVideoBench,
+}
+
+/// The mean that a protocol calls its overall score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mean {
+    /// Over questions.
+    Micro,
+    /// Over categories.
+    Macro,
+}
+
+/// How the levels of a category that has them become one score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Levels {
+    /// Each question counts alike.
+    Pooled,
+    /// Each level counts alike.
+    Averaged,
+}
+
+/// The name under which the levels of VSI-Bench's direction questions are merged.
+pub const DIRECTION: &str = "object_rel_direction";
+const DIRECTION_LEVELS: [&str; 3] =
+    ["object_rel_direction_easy", "object_rel_direction_medium", "object_rel_direction_hard"];
+
+const EMBODIED_R: [&str; 8] = [
+    "Landmark Position",
+    "Counterfactual",
+    "Progress Evaluation",
+    "Action Generation",
+    "object_rel_distance",
+    DIRECTION,
+    "route_planning",
+    "obj_appearance_order",
+];
+
+const NUMERIC: [&str; 4] =
+    ["object_counting", "object_abs_distance", "object_size_estimation", "room_size_estimation"];
+
+const VSI_BENCH: [&str; 8] = [
+    "object_counting",
+    "object_abs_distance",
+    "object_size_estimation",
+    "room_size_estimation",
+    "object_rel_distance",
+    DIRECTION,
+    "route_planning",
+    "obj_appearance_order",
+];
+
+const URBANVIDEO_BENCH: [&str; 16] = [
+    "Trajectory Captioning",
+    "Sequence Recall",
+    "Object Recall",
+    "Scene Recall",
+    "Start/End Position",
+    "Proximity",
+    "Duration",
+    "Landmark Position",
+    "Goal Detection",
+    "Cognitive Map",
+    "Causal",
+    "Counterfactual",
+    "Association Reasoning",
+    "Progress Evaluation",
+    "High-level Planning",
+    "Action Generation",
+];
+
+impl Protocol {
+    /// All protocols.
+    pub const ALL: [Self; 3] = [Self::EmbodiedR, Self::VsiBench, Self::UrbanVideoBench];
+
+    /// The name by which users call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EmbodiedR => "embodied-r",
+            Self::VsiBench => "vsi-bench",
+            Self::UrbanVideoBench => "urbanvideo-bench",
+        }
+    }
+
+    /// The protocol called `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.name() == name)
+    }
+
+    /// The categories it scores, levels merged, in the order of its tables.
+    pub fn categories(self) -> &'static [&'static str] {
+        match self {
+            Self::EmbodiedR => &EMBODIED_R,
+            Self::VsiBench => &VSI_BENCH,
+            Self::UrbanVideoBench => &URBANVIDEO_BENCH,
+        }
+    }
+
+    /// The category under which a question of `category` counts; `None` if it does not.
+    pub fn counted_under(self, category: &str) -> Option<&'static str> {
+        let merged = if DIRECTION_LEVELS.contains(&category) { DIRECTION } else { category };
+        self.categories().iter().copied().find(|&known| known == merged)
+    }
+
+    /// The mean that is the overall score.
+    pub fn overall(self) -> Mean {
+        match self {
+            Self::EmbodiedR | Self::UrbanVideoBench => Mean::Micro,
+            Self::VsiBench => Mean::Macro,
+        }
+    }
+
+    /// How the levels of [`DIRECTION`] are merged.
+    pub fn levels(self) -> Levels {
+        match self {
+            Self::VsiBench => Levels::Averaged,
+            Self::EmbodiedR | Self::UrbanVideoBench => Levels::Pooled,
+        }
+    }
+
+    /// Whether a question without any prediction is left out rather than wrong.
+    pub fn leaves_out_missing(self) -> bool {
+        self == Self::UrbanVideoBench
+    }
+
+    /// The score of one prediction, from 0 to 1, by the protocol's rules for its category. An
+    /// answer that is missing or cannot be read scores 0.
+    ///
+    /// # Errors
+    /// [`Error::Solution`] where the solution is not a letter or a number as the category wants.
+    pub fn score_one(self, prediction: &Prediction) -> Result<f64> {
+        let Prediction { category, solution, output, .. } = prediction;
+        let right = match self {
+            Self::EmbodiedR => match Solution::parse(solution) {
+                Some(Solution::Letter(letter)) => output.option_letter() == Some(letter),
+                _ => return Err(wrong_solution(prediction, "an option letter")),
+            },
+            Self::VsiBench if NUMERIC.contains(&category.as_str()) => {
+                let target = match solution.trim().parse::<f64>() {
+                    Ok(target) if target.is_finite() => target,
+                    _ => return Err(wrong_solution(prediction, "a number")),
+                };
+                let number = output.answer().and_then(fuzzy::number);
+                return Ok(number.map_or(0.0, |number| mean_relative_accuracy(number, target)));
+            }
+            _ if solution.trim().is_empty() => {
+                return Err(wrong_solution(prediction, "an option letter"));
+            }
+            Self::VsiBench => output.answer().is_some_and(|text| fuzzy::matches(text, solution)),
+            Self::UrbanVideoBench => {
+                output.answer().and_then(option_line::option).as_deref() == Some(solution.as_str())
+            }
+        };
+        Ok(if right { 1.0 } else { 0.0 })
+    }
+}
+
+fn wrong_solution(prediction: &Prediction, wanted: &'static str) -> Error {
+    Error::Solution {
+        id: prediction.id.clone(),
+        category: prediction.category.clone(),
+        solution: prediction.solution.clone(),
+        wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests;

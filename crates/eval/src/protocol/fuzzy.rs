@@ -1,0 +1,51 @@
+//! VSI-Bench's reading of an answer, as its official scorer does it (the `vsibench` task of
+//! lmms-eval): the first piece before a space, less full stops at its end.
+
+/// Whether the first piece of `answer` is `solution`, in either case.
+pub(super) fn matches(answer: &str, solution: &str) -> bool {
+    first_piece(answer).to_lowercase() == solution.to_lowercase()
+}
+
+/// The number that the first piece of `answer` is.
+pub(super) fn number(answer: &str) -> Option<f64> {
+    first_piece(answer).parse().ok()
+}
+
+/// Split at a space and not at all white space: an answer that begins with a space is empty.
+fn first_piece(answer: &str) -> &str {
+    answer.split(' ').next().unwrap_or_default().trim_end_matches('.').trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_piece_is_compared_in_either_case() {
+        for answer in
+            ["B", "b", "B.", "B...", "B. the chair", "b and more", "\nB.", "B\n", "B\n. x"]
+        {
+            assert!(matches(answer, "B"), "`{answer}`");
+        }
+        for answer in ["", " B", "(B)", "B)", "B, the chair", "B.\n", "AB", "the answer is B"] {
+            assert!(!matches(answer, "B"), "`{answer}`");
+        }
+    }
+
+    #[test]
+    fn the_first_piece_is_the_number() {
+        for (answer, value) in [
+            ("3", 3.0),
+            ("3.5.", 3.5),
+            ("3. m", 3.0),
+            ("3 chairs", 3.0),
+            ("\t3\n", 3.0),
+            ("1e1", 10.0),
+        ] {
+            assert_eq!(number(answer), Some(value), "`{answer}`");
+        }
+        for answer in ["", " 3", "3m", "three", "3,5", "about 3"] {
+            assert_eq!(number(answer), None, "`{answer}`");
+        }
+    }
+}

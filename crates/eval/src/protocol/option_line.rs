@@ -1,0 +1,52 @@
+//! UrbanVideo-Bench's reading of an answer, as its official scorer does it: the character after
+//! `Option:`, white space and opening brackets; else the first character, upper case.
+
+const MARK: &str = "Option:";
+
+/// The option that `answer` names; `None` for an empty answer.
+pub(super) fn option(answer: &str) -> Option<String> {
+    let marked = answer.match_indices(MARK).find_map(|(at, _)| {
+        let rest = &answer[at + MARK.len()..];
+        let rest = rest.trim_start_matches(|char: char| char == '[' || char.is_whitespace());
+        rest.chars().next().filter(|&char| char.is_alphanumeric() || char == '_')
+    });
+    match marked {
+        Some(char) => Some(char.to_string()),
+        None => answer.chars().next().map(|first| first.to_uppercase().collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_character_after_the_mark_is_the_option() {
+        for (answer, read) in [
+            ("Option: [B]; Reason: [it is near]", "B"),
+            ("Option:B", "B"),
+            ("Option: \n[ [B", "B"),
+            ("I think so. Option: C. Option: D", "C"),
+            ("Option: b", "b"),
+            ("Option: []; Option: E", "E"),
+            ("Option: _", "_"),
+        ] {
+            assert_eq!(option(answer).as_deref(), Some(read), "`{answer}`");
+        }
+    }
+
+    #[test]
+    fn without_the_mark_it_is_the_first_character() {
+        for (answer, read) in [
+            ("B", "B"),
+            ("b. left", "B"),
+            (" B", " "),
+            ("(B)", "("),
+            ("option: B", "O"),
+            ("Option: []", "O"),
+        ] {
+            assert_eq!(option(answer).as_deref(), Some(read), "`{answer}`");
+        }
+        assert_eq!(option(""), None);
+    }
+}

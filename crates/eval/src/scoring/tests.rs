@@ -1,0 +1,155 @@
+use super::*;
+
+fn prediction(category: &str, solution: &str, output: Output) -> Prediction {
+    Prediction {
+        id: "1".to_owned(),
+        category: category.to_owned(),
+        solution: solution.to_owned(),
+        output,
+    }
+}
+
+/// Right and wrong multiple-choice answers of one category.
+fn answers(category: &str, right: usize, wrong: usize) -> Vec<Prediction> {
+    let answer = |text: &str| prediction(category, "B", Output::Answer(text.to_owned()));
+    [vec![answer("B"); right], vec![answer("A"); wrong]].concat()
+}
+
+fn close(left: f64, right: f64) -> bool {
+    (left - right).abs() < 1e-9
+}
+
+#[test]
+fn micro_is_over_questions_and_macro_over_categories() {
+    let predictions = [answers("Causal", 3, 0), answers("Duration", 0, 1)].concat();
+    let report = score(Protocol::UrbanVideoBench, &predictions).unwrap();
+    assert_eq!((report.n, report.micro, report.macro_, report.overall), (4, 75.0, 50.0, 75.0));
+}
+
+#[test]
+fn overall_is_macro_for_vsi_bench_and_micro_for_the_others() {
+    let predictions =
+        [answers("route_planning", 3, 0), answers("obj_appearance_order", 0, 1)].concat();
+    assert_eq!(score(Protocol::VsiBench, &predictions).unwrap().overall, 50.0);
+    assert_eq!(score(Protocol::EmbodiedR, &predictions).unwrap().overall, 75.0);
+}
+
+#[test]
+fn direction_levels_count_alike_in_vsi_bench_and_by_question_in_embodied_r() {
+    let predictions = [
+        answers("object_rel_direction_easy", 8, 0),
+        answers("object_rel_direction_medium", 0, 1),
+        answers("object_rel_direction_hard", 0, 1),
+    ]
+    .concat();
+    let category = |protocol| {
+        let report = score(protocol, &predictions).unwrap();
+        assert_eq!(report.by_category.len(), 1);
+        report.category("object_rel_direction").unwrap().clone()
+    };
+    let (vsi, embodied) = (category(Protocol::VsiBench), category(Protocol::EmbodiedR));
+    assert!(close(vsi.score, 100.0 / 3.0) && close(embodied.score, 80.0));
+    assert_eq!((vsi.n, embodied.n), (10, 10));
+}
+
+#[test]
+fn a_level_without_questions_is_not_averaged() {
+    let predictions =
+        [answers("object_rel_direction_easy", 1, 0), answers("object_rel_direction_hard", 0, 3)]
+            .concat();
+    assert_eq!(score(Protocol::VsiBench, &predictions).unwrap().overall, 50.0);
+}
+
+#[test]
+fn a_missing_prediction_is_wrong_but_for_urbanvideo_bench() {
+    let missing = |category: &str| vec![prediction(category, "B", Output::Missing)];
+    let vsi = [answers("route_planning", 1, 0), missing("route_planning")].concat();
+    for protocol in [Protocol::VsiBench, Protocol::EmbodiedR] {
+        let report = score(protocol, &vsi).unwrap();
+        assert_eq!((report.n, report.overall, report.notes.missing), (2, 50.0, 1));
+    }
+    let urban = [answers("Causal", 1, 0), missing("Causal")].concat();
+    let report = score(Protocol::UrbanVideoBench, &urban).unwrap();
+    assert_eq!((report.n, report.overall, report.notes.missing), (1, 100.0, 1));
+}
+
+#[test]
+fn other_benchmarks_categories_are_left_out_and_counted() {
+    let predictions = [
+        answers("route_planning", 1, 0),
+        answers("Causal", 0, 2),
+        answers("object_counting", 0, 1),
+    ]
+    .concat();
+    let report = score(Protocol::EmbodiedR, &predictions).unwrap();
+    assert_eq!((report.n, report.overall), (1, 100.0));
+    let unknown: Vec<_> = report.notes.unknown.into_iter().collect();
+    assert_eq!(unknown, [("Causal".to_owned(), 2), ("object_counting".to_owned(), 1)]);
+}
+
+#[test]
+fn an_output_without_the_tag_is_wrong_and_counted() {
+    let predictions =
+        [prediction("route_planning", "B", Output::Completion("<think>B</think> B".to_owned()))];
+    let report = score(Protocol::EmbodiedR, &predictions).unwrap();
+    assert_eq!((report.n, report.overall, report.notes.untagged), (1, 0.0, 1));
+}
+
+#[test]
+fn categories_come_in_the_protocols_order() {
+    let predictions = [
+        answers("obj_appearance_order", 1, 0),
+        answers("route_planning", 1, 0),
+        answers("Counterfactual", 1, 0),
+    ]
+    .concat();
+    let report = score(Protocol::EmbodiedR, &predictions).unwrap();
+    let names: Vec<_> = report.by_category.iter().map(|category| category.name).collect();
+    assert_eq!(names, ["Counterfactual", "route_planning", "obj_appearance_order"]);
+    assert_eq!(report.notes.absent.len(), 5);
+}
+
+#[test]
+fn nothing_to_score_is_an_error_that_names_what_there_is() {
+    let error = score(Protocol::EmbodiedR, &answers("Causal", 1, 0)).unwrap_err();
+    assert_eq!(error.to_string(), "`embodied-r` scores none of the categories there are: Causal");
+    let missing = [prediction("Causal", "B", Output::Missing)];
+    let error = score(Protocol::UrbanVideoBench, &missing).unwrap_err();
+    assert!(matches!(error, Error::NoPredictions { records: 1 }));
+}
+
+#[test]
+fn the_json_has_the_documented_fields_and_no_other() {
+    let predictions =
+        [answers("route_planning", 1, 1), answers("object_rel_direction_easy", 1, 0)].concat();
+    let report = score(Protocol::VsiBench, &predictions).unwrap();
+    assert_eq!(
+        serde_json::to_string(&report).unwrap(),
+        r#"{"protocol":"vsi-bench","n":3,"overall":75.0,"micro":66.66666666666667,"macro":75.0,"by_category":{"object_rel_direction":{"score":100.0,"n":1},"route_planning":{"score":50.0,"n":2}}}"#
+    );
+}
+
+#[test]
+fn remarks_tell_all_that_was_missing_or_left_out() {
+    let predictions = [
+        answers("route_planning", 1, 0),
+        answers("Causal", 0, 2),
+        vec![
+            prediction("route_planning", "B", Output::Missing),
+            prediction("route_planning", "B", Output::Completion("B".to_owned())),
+        ],
+    ]
+    .concat();
+    let report = score(Protocol::VsiBench, &predictions).unwrap();
+    assert_eq!(
+        report.remarks(),
+        [
+            "1 question without a prediction: counted as wrong",
+            "1 question whose output has no closed `<answer>` tag: counted as wrong",
+            "2 questions of categories that `vsi-bench` does not score, left out: `Causal` (2)",
+            "the macro mean is over 1 of 8 categories; without questions: object_counting, \
+             object_abs_distance, object_size_estimation, room_size_estimation, \
+             object_rel_distance, object_rel_direction, obj_appearance_order",
+        ]
+    );
+}
