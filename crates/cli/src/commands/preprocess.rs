@@ -93,9 +93,8 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
 fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
-    let width = |column| {
-        rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or_default()
-    };
+    let width =
+        |column| rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or_default();
     let numeric =
         |column| rows.iter().skip(1).all(|row| cell(row, column).parse::<usize>().is_ok());
     let layout: Vec<(usize, bool)> = (0..columns).map(|it| (width(it), numeric(it))).collect();
