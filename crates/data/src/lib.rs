@@ -1,8 +1,26 @@
 //! Questions and where they come from.
 //!
-//! The crate at the bottom of the workspace: the record that every stage passes on
-//! ([`question::Question`]), the readers of the benchmarks, scene files, prompt templates, and the
-//! small trait by which libraries report progress.
+//! The crate at the bottom of the workspace, in four groups:
+//! - the record that every stage passes on: [`question`];
+//! - the benchmarks: their tables ([`vsi`], [`urban`], [`parquet`]), and the way from them to one set
+//!   of questions split by scene ([`preprocess`], [`split`], [`videos`]);
+//! - texts: what the model and the judge are given ([`prompts`]), and what is true of a built-in
+//!   room in words ([`scene`]);
+//! - what all stages need: files that are whole or not there ([`write`](mod@write)), and the trait
+//!   by which libraries report progress ([`progress`]).
+//!
+//! ```
+//! use embodied_r_data::prompts::{FrameText, perceived, question_part};
+//!
+//! let frame = |action: Option<&str>, view: &str| FrameText {
+//!     action: action.map(str::to_owned),
+//!     view: view.to_owned(),
+//! };
+//! let frames = [frame(None, "lamp left 30, 2 m"), frame(Some("rotate left 30"), "lamp ahead, 2 m")];
+//! let prompt = perceived(&frames, "Question: Where is the lamp?");
+//! assert!(prompt.contains("\nFrame 1: After rotate left 30, Observe: lamp ahead, 2 m\n"));
+//! assert_eq!(question_part(&prompt), "Question: Where is the lamp?");
+//! ```
 
 pub mod benchmark;
 pub mod error;

@@ -4,11 +4,13 @@
 //! file, the column and the row.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use polars::prelude::{
     Column as Series, DataFrame, DataType, ListChunked, ListPrimitiveChunkedBuilder,
-    ListStringChunkedBuilder, ParquetReader, ParquetWriter, PlSmallStr, SerReader, UInt32Type,
+    ListStringChunkedBuilder, ParquetReader, ParquetWriter, PlSmallStr, PolarsError, SerReader,
+    UInt32Type,
 };
 use polars::prelude::{IntoColumn as _, ListBuilderTrait as _};
 
@@ -95,8 +97,10 @@ impl Table {
     /// The file cannot be opened or is not a readable parquet file.
     pub fn read(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("read", path))?;
-        let frame = ParquetReader::new(file)
-            .finish()
+        // polars panics on some damaged footers.
+        let read = catch_unwind(AssertUnwindSafe(|| ParquetReader::new(file).finish()));
+        let frame = read
+            .unwrap_or_else(|_| Err(PolarsError::ComputeError("its footer is damaged".into())))
             .map_err(|source| Error::Parquet { path: path.into(), source })?;
         Ok(Self { path: path.into(), frame })
     }
