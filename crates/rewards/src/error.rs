@@ -9,10 +9,10 @@ use crate::stages::Faults;
 #[non_exhaustive]
 pub enum Error {
     /// The judge cannot work at all, as opposed to one reply that is missing.
-    #[error("the consistency judge failed: {source}")]
+    #[error("the consistency judge failed: {reason}")]
     Judge {
         /// The judge's own error.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        reason: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The judge broke its contract of one reply, or its absence, a prompt.
     #[error("the consistency judge gave {got} replies to {asked} prompts")]
@@ -26,12 +26,12 @@ pub enum Error {
     #[error("the HTTP judge waits for replies and cannot be asked from asynchronous code")]
     Async,
     /// A file of saved outputs cannot be read.
-    #[error("cannot read `{}`: {source}", path.display())]
+    #[error("cannot read `{}`: {reason}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// The operating system's reason.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A file of saved outputs is not JSON, or not of the expected form.
     #[error("{place} is not the JSON expected: {why}")]
@@ -73,8 +73,8 @@ pub enum Error {
 
 impl Error {
     /// An [`Error::Judge`] around a judge's own error, for `map_err`.
-    pub fn judge(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Judge { source: source.into() }
+    pub fn judge(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Judge { reason: reason.into() }
     }
 }
 

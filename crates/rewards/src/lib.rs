@@ -11,7 +11,7 @@
 //! | [`numeric`] | mean relative accuracy of numeric answers |
 //! | [`registry`] | rewards by name |
 //! | [`stages`] | weights that change in the course of training |
-//! | [`records`] | saved outputs read back |
+//! | [`outputs`], [`records`] | saved outputs, read back and scored |
 //!
 //! ```
 //! use embodied_r_rewards::{Accuracy, Reward, Scored};
@@ -33,6 +33,7 @@ pub mod format;
 pub mod http_judge;
 pub mod judge;
 pub mod numeric;
+pub mod outputs;
 pub mod records;
 pub mod registry;
 pub mod reward;

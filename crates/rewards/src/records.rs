@@ -22,7 +22,7 @@ pub struct Record {
 /// The file cannot be read, is not JSON, holds something other than objects, or holds nothing.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
     let text = std::fs::read_to_string(path)
-        .map_err(|source| Error::Read { path: path.into(), source })?;
+        .map_err(|reason| Error::Read { path: path.into(), reason })?;
     // Some editors begin a file with a mark that is no part of the JSON.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let records =

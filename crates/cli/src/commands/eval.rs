@@ -1,9 +1,67 @@
 //! `embodied-r eval`.
 
-use crate::args::eval::EvalArgs;
-use crate::exit::Status;
+use std::io::Write as _;
+use std::path::Path;
 
-/// Score a model, or given predictions, by a benchmark's own protocol.
-pub(crate) fn run(_args: EvalArgs) -> anyhow::Result<Status> {
-    anyhow::bail!("`embodied-r eval` is not there yet")
+use embodied_r_data::Progress as _;
+use embodied_r_data::write::write_atomic;
+use embodied_r_eval::{Error, Prediction, Protocol, Report, markdown, predictions, score};
+
+use crate::args::eval::{EvalArgs, ProtocolName, Source};
+use crate::exit::{self, Status, Usage};
+use crate::progress::Bar;
+
+/// Score given predictions by a benchmark's own protocol.
+pub(crate) fn run(args: EvalArgs) -> anyhow::Result<Status> {
+    let protocol = match args.protocol {
+        ProtocolName::EmbodiedR => Protocol::EmbodiedR,
+        ProtocolName::VsiBench => Protocol::VsiBench,
+        ProtocolName::UrbanVideoBench => Protocol::UrbanVideoBench,
+    };
+    let (predictions, source) = answers(&args.source)?;
+    let report = score(protocol, &predictions).map_err(explain)?;
+    let json = serde_json::to_string(&report)?;
+    let table = markdown(&report, args.name.as_deref().unwrap_or(&source));
+    if let Some(folder) = &args.save_path {
+        save(folder, &report, &json, &table)?;
+    }
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{json}")?;
+        let bar = Bar::default();
+        report.remarks().iter().for_each(|remark| bar.warn(remark));
+    } else {
+        out.write_all(table.as_bytes())?;
+    }
+    Ok(Status::Done)
+}
+
+/// The answers to score, and what to call their source.
+fn answers(source: &Source) -> anyhow::Result<(Vec<Prediction>, String)> {
+    let Some(path) = &source.predictions else {
+        return Err(Usage("there is nothing to score, give `--predictions FILE`".into()).into());
+    };
+    let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    Ok((predictions::read(path).map_err(explain)?, name))
+}
+
+fn save(folder: &Path, report: &Report, json: &str, table: &str) -> anyhow::Result<()> {
+    let name = report.protocol.name();
+    write_atomic(&folder.join(format!("{name}.json")), format!("{json}\n").as_bytes())?;
+    write_atomic(&folder.join(format!("{name}.md")), table.as_bytes())?;
+    Ok(())
+}
+
+/// Adds advice.
+fn explain(error: Error) -> anyhow::Error {
+    let advice = match &error {
+        Error::NoPredictions { .. } => "`embodied-r infer` answers a file of questions",
+        Error::NothingToScore { .. } => "choose the benchmark's rules with `--protocol`",
+        Error::Records(embodied_r_rewards::Error::Field { .. }) => {
+            "records have `question_category`, `answer` and `content`, or `id`, `category`, \
+             `solution` and `prediction`"
+        }
+        _ => return error.into(),
+    };
+    exit::hint(error.to_string(), advice)
 }

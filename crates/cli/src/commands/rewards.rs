@@ -1,9 +1,125 @@
 //! `embodied-r rewards`.
 
-use crate::args::rewards::RewardsArgs;
-use crate::exit::Status;
+use std::io::Write as _;
+use std::time::Duration;
+
+use embodied_r_data::Progress as _;
+use embodied_r_openai::{ApiKey, ClientOptions};
+use embodied_r_rewards::http_judge::{HttpJudge, HttpJudgeOptions};
+use embodied_r_rewards::outputs::{self, Output, Scorecard};
+use embodied_r_rewards::{Error, Judge};
+
+use crate::args::rewards::{JudgeArgs, RewardsArgs, RewardsCommand, ScoreArgs};
+use crate::exit::{self, Status, Usage};
+use crate::progress::Bar;
+
+const API_KEY_ENV: &str = "OPENAI_API_KEY";
+/// Longest time for a reply of a few tokens.
+const JUDGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Score saved outputs with the trainer's rewards.
-pub(crate) fn run(_args: RewardsArgs) -> anyhow::Result<Status> {
-    anyhow::bail!("`embodied-r rewards` is not there yet")
+pub(crate) fn run(args: RewardsArgs) -> anyhow::Result<Status> {
+    match args.command {
+        RewardsCommand::Score(args) => score(args),
+    }
+}
+
+fn score(args: ScoreArgs) -> anyhow::Result<Status> {
+    let judge = judge(args.judge)?;
+    let judged = judge.is_some();
+    let outputs = outputs::read(&args.file).map_err(explain)?;
+    let cards = outputs::score(&outputs, judge).map_err(explain)?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        for card in &cards {
+            writeln!(out, "{}", serde_json::to_string(card)?)?;
+        }
+    } else {
+        out.write_all(table(&cards).as_bytes())?;
+    }
+    // A numeric question has no consistency; a letter's is absent only where the judge failed.
+    let unjudged = |(output, card): &(&Output, &Scorecard)| {
+        card.consistency.is_none() && output.solution.trim().parse::<f64>().is_err()
+    };
+    let unjudged = outputs.iter().zip(&cards).filter(unjudged).count();
+    if judged && unjudged > 0 {
+        Bar::default().warn(&format!("the judge gave no reply to {unjudged} of the outputs"));
+        return Ok(Status::Partial);
+    }
+    Ok(Status::Done)
+}
+
+fn judge(args: JudgeArgs) -> Result<Option<Box<dyn Judge>>, Usage> {
+    let Some(model) = args.judge_model else {
+        return Ok(None);
+    };
+    let client = ClientOptions {
+        api_key: ApiKey::from_env(args.judge_api_key_env.as_deref().unwrap_or(API_KEY_ENV)),
+        timeout: JUDGE_TIMEOUT,
+        ..ClientOptions::new(args.judge_base_url)
+    };
+    match HttpJudge::new(HttpJudgeOptions::new(client, model)) {
+        Ok(judge) => Ok(Some(Box::new(judge))),
+        Err(error) => Err(Usage(error.to_string())),
+    }
+}
+
+/// Adds advice.
+fn explain(error: Error) -> anyhow::Error {
+    match &error {
+        Error::Json { .. } | Error::Field { .. } | Error::NoRecords { .. } => exit::hint(
+            error.to_string(),
+            "records have `question`, `answer` and `content`, or `question`, `solution` and \
+             `completion`",
+        ),
+        _ => error.into(),
+    }
+}
+
+/// One line an output, then the means.
+fn table(cards: &[Scorecard]) -> String {
+    let mut text = format!(
+        "{:>4} {:>8} {:>6} {:>11} {:>6}  why\n",
+        "#", "accuracy", "format", "consistency", "answer"
+    );
+    for (index, card) in cards.iter().enumerate() {
+        let why = [
+            ("accuracy", &card.why.accuracy),
+            ("format", &card.why.format),
+            ("consistency", &card.why.consistency),
+        ];
+        let why: Vec<String> = why
+            .iter()
+            .filter_map(|(name, why)| why.as_ref().map(|why| format!("{name}: {why}")))
+            .collect();
+        let line = format!(
+            "{:>4} {:>8} {:>6} {:>11} {:>6}  {}",
+            index + 1,
+            number(card.accuracy, 2),
+            number(card.format, 2),
+            number(card.consistency, 2),
+            card.answer.as_deref().unwrap_or("–"),
+            why.join("; ")
+        );
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text.push_str(&format!(
+        "{:>4} {:>8} {:>6} {:>11}\n",
+        "mean",
+        number(mean(cards, |card| card.accuracy), 3),
+        number(mean(cards, |card| card.format), 3),
+        number(mean(cards, |card| card.consistency), 3),
+    ));
+    text
+}
+
+fn number(value: Option<f64>, decimals: usize) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.decimals$}"))
+}
+
+/// The mean over the outputs that have the score.
+fn mean(cards: &[Scorecard], score: impl Fn(&Scorecard) -> Option<f64>) -> Option<f64> {
+    let scores: Vec<f64> = cards.iter().filter_map(score).collect();
+    (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64)
 }

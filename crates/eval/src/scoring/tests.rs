@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn prediction(category: &str, solution: &str, output: Output) -> Prediction {
@@ -152,4 +154,43 @@ fn remarks_tell_all_that_was_missing_or_left_out() {
              object_rel_distance, object_rel_direction, obj_appearance_order",
         ]
     );
+}
+
+proptest! {
+    #[test]
+    fn means_lie_between_the_extremes_and_every_question_counts_once(
+        answers in prop::collection::vec(
+            (
+                prop::sample::select(vec![
+                    "object_counting", "object_rel_direction_easy", "object_rel_direction_hard",
+                    "route_planning", "Causal", "Counterfactual", "odd",
+                ]),
+                prop::option::of("[AB4]|Option: [AB]|.{0,4}"),
+            ),
+            1..30,
+        )
+    ) {
+        let predictions: Vec<Prediction> = answers
+            .into_iter()
+            .map(|(category, answer)| {
+                let solution = if category == "object_counting" { "4" } else { "B" };
+                prediction(category, solution, answer.map_or(Output::Missing, Output::Answer))
+            })
+            .collect();
+        for protocol in Protocol::ALL {
+            let Ok(report) = score(protocol, &predictions) else { continue };
+            let unknown: usize = report.notes.unknown.values().sum();
+            let left_out = if protocol.leaves_out_missing() { report.notes.missing } else { 0 };
+            prop_assert_eq!(report.n + unknown + left_out, predictions.len());
+            prop_assert_eq!(report.by_category.iter().map(|c| c.n).sum::<usize>(), report.n);
+            let scores = report.by_category.iter().map(|category| category.score);
+            let lowest = scores.clone().fold(f64::INFINITY, f64::min);
+            let highest = scores.fold(0.0, f64::max);
+            prop_assert!(lowest >= 0.0 && highest <= 100.0);
+            prop_assert!((lowest - 1e-9..=highest + 1e-9).contains(&report.macro_));
+            if protocol.levels() == Levels::Pooled {
+                prop_assert!((lowest - 1e-9..=highest + 1e-9).contains(&report.micro));
+            }
+        }
+    }
 }

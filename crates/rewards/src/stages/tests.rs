@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn from_toml(text: &str) -> Result<Schedule, Faults> {
@@ -114,4 +116,50 @@ fn a_schedule_is_written_in_the_form_it_is_read_in() {
     let mut table = toml::Table::new();
     table.insert("stage".to_owned(), toml::Value::try_from(Schedule::default()).unwrap());
     assert_eq!(from_toml(&table.to_string()).unwrap(), Schedule::default());
+}
+
+/// Values that a field of a stage may hold by right or by mistake.
+fn value() -> impl Strategy<Value = toml::Value> {
+    prop_oneof![
+        prop::sample::select(vec![-1.0, 0.0, 0.5, f64::NAN, f64::INFINITY]).prop_map(Into::into),
+        prop::sample::select(vec![-1_i64, 0, 2]).prop_map(Into::into),
+        any::<bool>().prop_map(Into::into),
+        Just("much".into()),
+        prop::collection::btree_map(
+            prop::sample::select(vec!["format", "accuracy", "consistency", "style"]),
+            prop::sample::select(vec![-1.0, 0.0, 0.5, f64::NAN]),
+            0..3,
+        )
+        .prop_map(|weights| toml::Table::from_iter(
+            weights.into_iter().map(|(name, weight)| (name.to_owned(), weight.into()))
+        )
+        .into()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_is_read_passes_the_check_of_stages_built_in_code_and_the_rest_has_faults(
+        tables in prop::collection::vec(
+            prop::collection::btree_map(
+                prop::sample::select(vec!["epochs", "weights", "restart_schedule", "epoch"]),
+                value(),
+                0..4,
+            ),
+            0..3,
+        )
+    ) {
+        let list: Vec<toml::Value> = tables
+            .into_iter()
+            .map(|table| toml::Table::from_iter(
+                table.into_iter().map(|(name, value)| (name.to_owned(), value))
+            ).into())
+            .collect();
+        match Schedule::from_toml(&list.into()) {
+            Ok(schedule) => {
+                prop_assert_eq!(Schedule::new(schedule.stages().to_vec()), Ok(schedule));
+            }
+            Err(Faults(faults)) => prop_assert!(!faults.is_empty()),
+        }
+    }
 }

@@ -1,0 +1,195 @@
+//! Saved outputs and their scores, for a look at what a model wrote.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::accuracy::Solution;
+use crate::error::Result;
+use crate::records::{self, Record};
+use crate::{Accuracy, Consistency, Format, Judge, Reward, Score, Scored, answer};
+
+/// One saved output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// The prompt, or the question alone.
+    pub question: String,
+    /// The right answer: an option letter, or a number.
+    pub solution: String,
+    /// The model's whole output.
+    pub completion: String,
+}
+
+/// Reads a file of outputs, a JSON list or JSONL. A record is of one of two forms:
+///
+/// - the official one, `question`, `answer` and `content`;
+/// - `question`, `solution` and `completion`.
+///
+/// # Errors
+/// The file cannot be read, or a field is missing or of another type, with its line or record.
+pub fn read(path: &Path) -> Result<Vec<Output>> {
+    records::read(path)?.iter().map(output).collect()
+}
+
+fn output(record: &Record) -> Result<Output> {
+    let official = record.has("content") || record.has("Question_id");
+    let (solution, completion) =
+        if official { ("answer", "content") } else { ("solution", "completion") };
+    let output = Output {
+        question: record.text("question")?.to_owned(),
+        solution: record.text_or_number(solution)?,
+        completion: record.text(completion)?.to_owned(),
+    };
+    match Solution::parse(&output.solution) {
+        Some(_) => Ok(output),
+        None => Err(record.fault(solution, "should be an option letter or a number")),
+    }
+}
+
+/// The raw scores of one output.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Scorecard {
+    /// The accuracy reward.
+    pub accuracy: Option<f64>,
+    /// The format reward.
+    pub format: Option<f64>,
+    /// The consistency reward; `None` where no judge was asked for, or it does not apply.
+    pub consistency: Option<f64>,
+    /// The answer that was read: an option letter, or a number as text.
+    pub answer: Option<String>,
+    /// Why points were lost.
+    pub why: Why,
+}
+
+/// Why points were lost; `None` where none was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Why {
+    /// Of the accuracy reward.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<String>,
+    /// Of the format reward.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Of the consistency reward.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<String>,
+}
+
+/// Scores all outputs, one card each, in order. Without a judge there is no consistency score.
+///
+/// # Errors
+/// The judge cannot work at all.
+pub fn score(outputs: &[Output], judge: Option<Box<dyn Judge>>) -> Result<Vec<Scorecard>> {
+    let batch: Vec<Scored<'_>> = outputs
+        .iter()
+        .map(|Output { question, solution, completion }| Scored { question, solution, completion })
+        .collect();
+    let accuracy = Accuracy.score(&batch)?;
+    let format = Format.score(&batch)?;
+    let consistency = match judge {
+        Some(judge) => Consistency::new(judge).score(&batch)?,
+        None => vec![Score { value: None, why: None }; batch.len()],
+    };
+    Ok(batch
+        .iter()
+        .zip(accuracy)
+        .zip(format)
+        .zip(consistency)
+        .map(|(((scored, accuracy), format), consistency)| Scorecard {
+            accuracy: accuracy.value,
+            format: format.value,
+            consistency: consistency.value,
+            answer: answer_read(scored),
+            why: Why { accuracy: accuracy.why, format: format.why, consistency: consistency.why },
+        })
+        .collect())
+}
+
+/// The answer of the kind that the solution is of.
+fn answer_read(scored: &Scored<'_>) -> Option<String> {
+    match Solution::parse(scored.solution)? {
+        Solution::Letter(_) => answer::letter(scored.completion).ok().map(String::from),
+        Solution::Number(_) => answer::number(scored.completion).ok().map(|n| n.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::JudgePrompt;
+
+    fn read_text(text: &str) -> Result<Vec<Output>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("outputs");
+        std::fs::write(&path, text).unwrap();
+        read(&path)
+    }
+
+    fn output(solution: &str, completion: &str) -> Output {
+        Output {
+            question: "Question: where?".to_owned(),
+            solution: solution.to_owned(),
+            completion: completion.to_owned(),
+        }
+    }
+
+    fn json(cards: &[Scorecard]) -> Vec<String> {
+        cards.iter().map(|card| serde_json::to_string(card).unwrap()).collect()
+    }
+
+    struct SaysB;
+
+    impl Judge for SaysB {
+        fn reply(&self, prompts: &[JudgePrompt]) -> Result<Vec<Option<String>>> {
+            Ok(vec![Some("B".to_owned()); prompts.len()])
+        }
+    }
+
+    #[test]
+    fn both_forms_give_the_same_output() {
+        let lines = r#"{"question": "Question: where?", "solution": "B", "completion": "x"}"#;
+        let official = r#"[{"Question_id": 1, "question": "Question: where?", "answer": "B",
+                            "content": "x", "response": null}]"#;
+        assert_eq!(read_text(lines).unwrap(), [output("B", "x")]);
+        assert_eq!(read_text(official).unwrap(), [output("B", "x")]);
+    }
+
+    #[test]
+    fn a_wrong_record_is_named_with_its_field() {
+        for (text, field) in [
+            (r#"{"question": "q", "solution": "B"}"#, "`completion` in line 1 of"),
+            (r#"{"question": "q", "solution": "left", "completion": ""}"#, "`solution` in line 1"),
+            (r#"[{"Question_id": 1, "question": "q", "answer": "B"}]"#, "`content` in record 1"),
+            (r#"{"solution": "B", "completion": ""}"#, "`question` in line 1"),
+        ] {
+            let message = read_text(text).unwrap_err().to_string();
+            assert!(message.starts_with(field), "{message}");
+        }
+    }
+
+    #[test]
+    fn without_a_judge_consistency_is_null_and_needs_no_reason() {
+        let right = output("B", "<think>so</think><answer>B</answer>");
+        assert_eq!(
+            json(&score(&[right], None).unwrap()),
+            [r#"{"accuracy":1.0,"format":1.0,"consistency":null,"answer":"B","why":{}}"#]
+        );
+    }
+
+    #[test]
+    fn every_lost_point_has_its_reason() {
+        let outputs = [
+            output("B", "<answer>A. x</answer>"),
+            output("A", "<think>so</think><answer>A</answer>"),
+            output("10", "<think>so</think><answer>9 m</answer>"),
+        ];
+        assert_eq!(
+            json(&score(&outputs, Some(Box::new(SaysB))).unwrap()),
+            [
+                r#"{"accuracy":0.0,"format":0.0,"consistency":0.0,"answer":"A","why":{"accuracy":"answered A, right is B","format":"`<think>` is missing","consistency":"the answer is not right"}}"#,
+                r#"{"accuracy":1.0,"format":1.0,"consistency":0.0,"answer":"A","why":{"consistency":"the judge arrives at B, the answer is A"}}"#,
+                r#"{"accuracy":0.9,"format":1.0,"consistency":null,"answer":"9","why":{"accuracy":"answered 9, right is 10","consistency":"a numeric question has no options to judge"}}"#,
+            ]
+        );
+    }
+}

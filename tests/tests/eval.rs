@@ -1,0 +1,200 @@
+//! `embodied-r eval --predictions` by each protocol.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use embodied_r_tests::binary;
+use serde_json::{Value, json};
+
+/// Runs `eval` on a file of predictions.
+fn eval(predictions: &str, arguments: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    eval_in(folder.path(), predictions, arguments)
+}
+
+fn eval_in(folder: &Path, predictions: &str, arguments: &[&str]) -> Output {
+    std::fs::write(folder.join("answers.jsonl"), predictions).unwrap();
+    Command::new(binary())
+        .args(["eval", "--predictions", "answers.jsonl"])
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+/// JSONL of `(category, solution, prediction)`.
+fn lines(rows: &[(&str, Value, Value)]) -> String {
+    let line = |(id, (category, solution, prediction)): (usize, &(&str, Value, Value))| {
+        json!({"id": id, "category": category, "solution": solution, "prediction": prediction})
+            .to_string()
+            + "\n"
+    };
+    rows.iter().enumerate().map(line).collect()
+}
+
+/// Answers in every kind of category that VSI-Bench has.
+fn vsi_rows() -> String {
+    lines(&[
+        ("object_rel_direction_easy", json!("A"), json!("a.")),
+        ("object_rel_direction_easy", json!("B"), json!("B")),
+        ("object_rel_direction_medium", json!("B"), json!("A")),
+        ("object_rel_direction_hard", json!("D"), json!("D. back-left")),
+        ("route_planning", json!("C"), json!("The answer is C")),
+        ("object_counting", json!(10), json!("9 chairs")),
+        ("room_size_estimation", json!("20.0"), json!("about 20")),
+    ])
+}
+
+#[test]
+fn vsi_bench_follows_the_official_rules_and_means() {
+    let output = eval(&vsi_rows(), &["--protocol", "vsi-bench", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_str(stdout(&output)).unwrap();
+    let direction = 100.0 * (1.0 + 0.0 + 1.0) / 3.0;
+    let overall = (90.0 + 0.0 + direction + 0.0) / 4.0;
+    assert_eq!(report["n"], json!(7));
+    assert_eq!(report["by_category"]["object_rel_direction"]["n"], json!(4));
+    for (value, expected) in [
+        (&report["by_category"]["object_rel_direction"]["score"], direction),
+        (&report["by_category"]["object_counting"]["score"], 90.0),
+        (&report["overall"], overall),
+        (&report["macro"], overall),
+        (&report["micro"], 100.0 * 3.9 / 7.0),
+    ] {
+        assert!((value.as_f64().unwrap() - expected).abs() < 1e-9, "{value} {expected}");
+    }
+}
+
+#[test]
+fn the_json_has_its_fields_and_no_other() {
+    let rows = lines(&[
+        ("object_rel_direction_easy", json!("A"), json!("A")),
+        ("object_rel_direction_hard", json!("A"), json!("A")),
+        ("object_rel_direction_hard", json!("A"), json!("B")),
+        ("Counterfactual", json!("A"), json!("(A)")),
+    ]);
+    let output = eval(&rows, &["--json"]);
+    insta::assert_snapshot!(stdout(&output), @r#"{"protocol":"embodied-r","n":4,"overall":75.0,"micro":75.0,"macro":83.33333333333334,"by_category":{"Counterfactual":{"score":100.0,"n":1},"object_rel_direction":{"score":66.66666666666667,"n":3}}}"#);
+}
+
+#[test]
+fn urbanvideo_bench_reads_the_option_line_and_leaves_missing_answers_out() {
+    let rows = lines(&[
+        ("Causal", json!("B"), json!("Option: [B]; Reason: [the road is closed]")),
+        ("Causal", json!("B"), Value::Null),
+        ("Duration", json!("A"), json!("Option: a")),
+    ]);
+    let output = eval(&rows, &["--protocol", "urbanvideo-bench", "--json"]);
+    let report: Value = serde_json::from_str(stdout(&output)).unwrap();
+    assert_eq!((&report["n"], &report["overall"]), (&json!(2), &json!(50.0)));
+    assert!(
+        stderr(&output).contains("1 question without a prediction: left out"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn of_official_records_the_answer_tag_is_scored() {
+    let record = |id: u32, content: Value| {
+        json!({"Question_id": id, "question_category": "route_planning", "question": "q",
+            "answer": "B", "content": content, "response": null})
+    };
+    let records = json!([
+        record(1, json!("<think>A. is wrong</think><answer> B. left </answer>")),
+        record(2, json!("<think>so</think> B")),
+        record(3, Value::Null),
+    ]);
+    for protocol in ["embodied-r", "vsi-bench"] {
+        let output = eval(&records.to_string(), &["--protocol", protocol, "--json"]);
+        let report: Value = serde_json::from_str(stdout(&output)).unwrap();
+        assert_eq!(report["n"], json!(3));
+        assert!((report["overall"].as_f64().unwrap() - 100.0 / 3.0).abs() < 1e-9);
+        assert!(stderr(&output).contains("no closed `<answer>` tag: counted as wrong"));
+        assert!(stderr(&output).contains("without a prediction: counted as wrong"));
+    }
+}
+
+#[test]
+fn the_table_stands_beside_the_published_rows() {
+    let output = eval(
+        &lines(&[("Causal", json!("B"), json!("B"))]),
+        &["--protocol", "urbanvideo-bench", "--name", "mine"],
+    );
+    let text = stdout(&output);
+    assert!(text.contains("| Causal "), "{text}");
+    assert!(text.contains("| **mine** "), "{text}");
+    assert!(text.contains("| GPT-4o (32 frames) "), "{text}");
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn the_report_is_saved_as_json_and_markdown() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = eval_in(
+        folder.path(),
+        &vsi_rows(),
+        &["--protocol", "vsi-bench", "--json", "--save-path", "results/eval"],
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let read = |name: &str| std::fs::read_to_string(folder.path().join("results/eval").join(name));
+    assert_eq!(read("vsi-bench.json").unwrap(), stdout(&output));
+    assert!(read("vsi-bench.md").unwrap().starts_with("# vsi-bench\n"));
+}
+
+#[test]
+fn categories_of_other_benchmarks_are_left_out_with_a_warning() {
+    let rows = lines(&[
+        ("route_planning", json!("B"), json!("B")),
+        ("object_counting", json!("4"), json!("4")),
+    ]);
+    let output = eval(&rows, &["--json"]);
+    let report: Value = serde_json::from_str(stdout(&output)).unwrap();
+    assert_eq!(report["n"], json!(1));
+    assert!(stderr(&output).contains("left out: `object_counting` (1)"), "{}", stderr(&output));
+}
+
+#[test]
+fn bad_records_are_one_error_each() {
+    let question = json!([{"Question_id": 1, "question_category": "Causal", "question": "q",
+        "answer": "B"}])
+    .to_string();
+    for (text, message) in [
+        (
+            "{\"id\": 1, \"category\": \"Causal\", \"prediction\": \"B\"}".to_owned(),
+            "error: `solution` in line 1 of `answers.jsonl` is missing\n",
+        ),
+        ("{\"id\": 1,\n".to_owned(), "error: line 1 of `answers.jsonl` is not the JSON expected: "),
+        (String::new(), "error: `answers.jsonl` holds no records\n"),
+        (question, "error: none of the 1 records holds a `content` or a `prediction`\n"),
+        (
+            lines(&[("Causal", json!("B"), json!("B"))]),
+            "error: `vsi-bench` scores none of the categories there are: Causal\n",
+        ),
+        (
+            lines(&[("object_counting", json!("four"), json!("4"))]),
+            "error: the solution `four` of question `0` in `object_counting` is not a number\n",
+        ),
+    ] {
+        let output = eval(&text, &["--protocol", "vsi-bench"]);
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stderr(&output).starts_with(message), "{}", stderr(&output));
+        assert_eq!(stdout(&output), "");
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_two() {
+    let nothing = Command::new(binary()).arg("eval").output().unwrap();
+    assert_eq!(nothing.status.code(), Some(2));
+    let unknown = eval(&vsi_rows(), &["--protocol", "vsi"]);
+    assert_eq!(unknown.status.code(), Some(2));
+}

@@ -1,0 +1,175 @@
+//! `embodied-r rewards score` on saved outputs, with and without a judge.
+
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use embodied_r_tests::binary;
+use serde_json::{Value, json};
+
+/// Three outputs: right and well formed, wrong, and right without reasoning.
+fn outputs() -> String {
+    let question = "Frame 0: Observe: a purple elephant\n>\nQuestion: Where is the lamp?\n\n\
+                    Choices:\nA. Left\nB. Right";
+    [
+        "<think>Past the door.</think>\n<answer>B. Right</answer>",
+        "<think>Before the door.</think><answer>A or B</answer>",
+        "<answer>$\\boxed{b}$</answer>",
+    ]
+    .map(|completion| {
+        json!({"question": question, "solution": "B", "completion": completion}).to_string() + "\n"
+    })
+    .concat()
+}
+
+/// Runs `rewards score` on a file with `text`.
+fn score(text: &str, arguments: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("outputs.jsonl"), text).unwrap();
+    Command::new(binary())
+        .args(["rewards", "score", "outputs.jsonl"])
+        .args(arguments)
+        .current_dir(folder.path())
+        .env_remove("OPENAI_API_KEY")
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+/// A judge's server on a free port; gives its base URL and the requests that it got.
+async fn judge(
+    answer: impl Fn() -> Response + Clone + Send + Sync + 'static,
+) -> (String, Arc<Mutex<Vec<Value>>>) {
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&requests);
+    let handler = move |Json(body): Json<Value>| {
+        seen.lock().unwrap().push(body);
+        let response = answer();
+        async move { response }
+    };
+    let app = axum::Router::new().route("/v1/chat/completions", axum::routing::post(handler));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (format!("http://{address}/v1"), requests)
+}
+
+fn says(text: &'static str) -> impl Fn() -> Response + Clone {
+    move || Json(json!({"choices": [{"message": {"content": text}}]})).into_response()
+}
+
+#[test]
+fn each_output_is_one_json_line_with_its_reasons() {
+    let output = score(&outputs(), &["--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    insta::assert_snapshot!(stdout(&output), @r#"
+    {"accuracy":1.0,"format":1.0,"consistency":null,"answer":"B","why":{}}
+    {"accuracy":0.0,"format":1.0,"consistency":null,"answer":null,"why":{"accuracy":"the answer names several options: A, B"}}
+    {"accuracy":1.0,"format":0.0,"consistency":null,"answer":"B","why":{"format":"`<think>` is missing"}}
+    "#);
+}
+
+#[test]
+fn the_table_ends_with_the_means() {
+    let output = score(&outputs(), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    insta::assert_snapshot!(stdout(&output), @r"
+       # accuracy format consistency answer  why
+       1     1.00   1.00           –      B
+       2     0.00   1.00           –      –  accuracy: the answer names several options: A, B
+       3     1.00   0.00           –      B  format: `<think>` is missing
+    mean    0.667  0.667           –
+    ");
+}
+
+#[test]
+fn the_official_form_is_scored_alike() {
+    let record = json!([{"Question_id": 1, "question": "Question: how many?", "answer": "10",
+        "content": "<think>many</think><answer>9 chairs</answer>", "response": null}]);
+    let output = score(&record.to_string(), &["--json"]);
+    let line: Value = serde_json::from_str(stdout(&output)).unwrap();
+    assert_eq!((&line["accuracy"], &line["answer"]), (&json!(0.9), &json!("9")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_judge_gets_question_and_reasoning_of_right_answers_alone() {
+    let (url, requests) = judge(says("B.")).await;
+    let output = score(&outputs(), &["--json", "--judge-base-url", &url, "--judge-model", "ref"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let scores: Vec<Value> = stdout(&output)
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["consistency"].clone())
+        .collect();
+    assert_eq!(scores, [json!(1.0), json!(0.0), json!(0.0)]);
+
+    let requests = requests.lock().unwrap();
+    assert_eq!(requests.len(), 1);
+    let request = &requests[0];
+    assert_eq!(request["model"], "ref");
+    assert_eq!((&request["temperature"], &request["max_tokens"]), (&json!(0.1), &json!(10)));
+    let text = request["messages"].to_string();
+    assert!(text.contains("Where is the lamp?") && text.contains("Past the door."), "{text}");
+    assert!(!text.contains("elephant") && !text.contains("<answer>"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_judge_that_arrives_elsewhere_takes_the_point() {
+    let (url, _) = judge(says("A")).await;
+    let output = score(&outputs(), &["--json", "--judge-base-url", &url, "--judge-model", "ref"]);
+    let first: Value = serde_json::from_str(stdout(&output).lines().next().unwrap()).unwrap();
+    assert_eq!(first["consistency"], json!(0.0));
+    assert_eq!(first["why"]["consistency"], "the judge arrives at A, the answer is B");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_judge_that_refuses_one_request_leaves_its_score_out_and_says_so() {
+    let (url, _) = judge(|| (StatusCode::BAD_REQUEST, "too long").into_response()).await;
+    let output = score(&outputs(), &["--json", "--judge-base-url", &url, "--judge-model", "ref"]);
+    assert_eq!(output.status.code(), Some(1));
+    let first: Value = serde_json::from_str(stdout(&output).lines().next().unwrap()).unwrap();
+    assert_eq!(first["consistency"], Value::Null);
+    assert!(stderr(&output).contains("the judge gave no reply to 1 of the outputs"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_the_model_ends_the_run() {
+    let (url, _) = judge(|| (StatusCode::NOT_FOUND, "no such model").into_response()).await;
+    let output = score(&outputs(), &["--judge-base-url", &url, "--judge-model", "ref"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("answered 404: no such model"), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
+fn a_wrong_record_is_one_error_with_its_line_and_field() {
+    let text = format!("{}{}", outputs(), json!({"question": "q", "solution": "B"}));
+    let output = score(&text, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    insta::assert_snapshot!(stderr(&output), @r"
+    error: `completion` in line 4 of `outputs.jsonl` is missing
+    hint: records have `question`, `answer` and `content`, or `question`, `solution` and `completion`
+    ");
+}
+
+#[test]
+fn wrong_usage_ends_with_two() {
+    for arguments in [
+        &["--judge-model", "ref"][..],
+        &["--judge-base-url", "http://localhost:1/v1"],
+        &["--judge-base-url", "nowhere", "--judge-model", "ref"],
+        &["--judge-api-key-env", "KEY"],
+        &["--xml"],
+    ] {
+        let output = score(&outputs(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+    }
+}
