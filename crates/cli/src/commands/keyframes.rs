@@ -1,9 +1,94 @@
 //! `embodied-r keyframes`.
 
+mod print;
+
+use std::io::Cursor;
+use std::path::Path;
+
+use embodied_r_data::Progress;
+use embodied_r_data::write::write_atomic;
+use embodied_r_perception::Error;
+use embodied_r_perception::keyframes::{Options, Selection, compare, contact_sheet, select};
+use image::{ImageFormat, RgbImage};
+
 use crate::args::keyframes::KeyframesArgs;
-use crate::exit::Status;
+use crate::exit::{Status, Usage};
+use crate::progress::Bar;
 
 /// Show which frames of a video are key frames, and why.
-pub(crate) fn run(_args: KeyframesArgs) -> anyhow::Result<Status> {
-    anyhow::bail!("`embodied-r keyframes` is not there yet")
+pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
+    if let Some([a, b]) = args.pair.as_deref() {
+        let comparison = compare::pictures(a, b)?;
+        match args.json {
+            true => print::pair_json(&comparison)?,
+            false => print::pair(a, b, &comparison),
+        }
+        return Ok(Status::Done);
+    }
+    let options = Options {
+        threshold: args.threshold,
+        min_frames: args.min_frames,
+        max_frames: args.max_frames,
+    };
+    options.check().map_err(|fault| Usage(fault.to_string()))?;
+    let sheet = args.contact_sheet.as_deref();
+    if let Some(path) = sheet
+        && !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
+    {
+        let path = path.display();
+        anyhow::bail!(Usage(format!("`{path}` is no name of a PNG file: let it end in `.png`")));
+    }
+    let bar = Bar::default();
+    if args.videos.len() > 1 {
+        bar.start("key frames", Some(args.videos.len() as u64));
+    }
+    let mut sheets = Vec::new();
+    let mut status = Status::Done;
+    for path in &args.videos {
+        bar.message(&path.display().to_string());
+        match look_at(path, &options, sheet.is_some()) {
+            Ok((selection, drawn)) => {
+                sheets.extend(drawn);
+                match args.json {
+                    true => print::selection_json(path, &selection)?,
+                    false => print::selection(path, &selection, &options),
+                }
+            }
+            // Without FFmpeg no other video fares better.
+            Err(error @ Error::FfmpegMissing { .. }) => return Err(error.into()),
+            Err(error) => {
+                status = Status::Partial;
+                match args.json {
+                    true => print::error_json(path, &error)?,
+                    false => print::error(&error),
+                }
+            }
+        }
+        bar.advance(1);
+    }
+    bar.finish();
+    if let Some(path) = sheet
+        && !sheets.is_empty()
+    {
+        write_sheet(path, &sheets)?;
+    }
+    Ok(status)
+}
+
+/// The key frames of one video and, if it is wanted, a picture of them.
+fn look_at(
+    path: &Path,
+    options: &Options,
+    with_sheet: bool,
+) -> Result<(Selection, Option<RgbImage>), Error> {
+    let selection = select(path, options)?;
+    let sheet = with_sheet.then(|| contact_sheet::draw(path, &selection)).transpose()?;
+    Ok((selection, sheet))
+}
+
+fn write_sheet(path: &Path, sheets: &[RgbImage]) -> anyhow::Result<()> {
+    let mut png = Cursor::new(Vec::new());
+    contact_sheet::stack(sheets).write_to(&mut png, ImageFormat::Png)?;
+    write_atomic(path, png.get_ref())?;
+    Ok(())
 }

@@ -1,0 +1,139 @@
+//! A picture of all sampled frames, with the key frames outlined.
+
+use std::path::Path;
+
+use image::imageops::replace;
+use image::{Rgb, RgbImage};
+
+use super::Selection;
+use super::choice::{SampledFrame, Why};
+use super::lettering::{self, write};
+use crate::error::Result;
+use crate::video;
+
+/// Width of the sheet, in frames.
+const COLUMNS: u32 = 6;
+/// The longer side of a frame on the sheet, in pixels.
+const SIDE: u32 = 200;
+/// Pixels around a frame.
+const MARGIN: u32 = 6;
+/// Pixels below a frame, for its label.
+const LABEL: u32 = 2 * lettering::HEIGHT + 8;
+/// Pixels above a video's frames, for its name.
+const TITLE: u32 = lettering::HEIGHT + 12;
+/// Videos with more sampled frames show their key frames alone.
+const MOST_FRAMES: usize = 300;
+
+const BACKGROUND: Rgb<u8> = Rgb([24, 24, 27]);
+const TEXT: Rgb<u8> = Rgb([228, 228, 231]);
+const KEPT: Rgb<u8> = Rgb([74, 222, 128]);
+const DROPPED: Rgb<u8> = Rgb([82, 82, 91]);
+
+/// Draws the frames of the video at `path` that `selection` looked at, in order, each with its index,
+/// time, overlap and what decided about it. Of very long videos only the key frames are shown.
+///
+/// # Errors
+/// Those of [`video::frames`].
+pub fn draw(path: &Path, selection: &Selection) -> Result<RgbImage> {
+    let all = selection.sampled.len() <= MOST_FRAMES;
+    let shown: Vec<&SampledFrame> =
+        selection.sampled.iter().filter(|frame| all || frame.kept).collect();
+    let indices: Vec<usize> = shown.iter().map(|frame| frame.index).collect();
+    let pictures = video::frames(path, &indices, Some(SIDE))?;
+    let (width, height) = pictures.first().map_or((SIDE, SIDE), RgbImage::dimensions);
+    let (cell_width, cell_height) = (SIDE + 2 * MARGIN, height + LABEL + 2 * MARGIN);
+    let rows = (shown.len() as u32).div_ceil(COLUMNS);
+    let mut sheet =
+        RgbImage::from_pixel(COLUMNS * cell_width, TITLE + rows * cell_height, BACKGROUND);
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let title = format!(
+        "{name}: {} frames, {} sampled, {} key frames",
+        selection.frames,
+        selection.sampled.len(),
+        selection.keyframes.len()
+    );
+    write(&mut sheet, (MARGIN, MARGIN), &title, TEXT);
+    for (place, (frame, picture)) in (0..).zip(shown.iter().zip(&pictures)) {
+        let x = place % COLUMNS * cell_width + MARGIN + (SIDE - width) / 2;
+        let y = TITLE + place / COLUMNS * cell_height + MARGIN;
+        let colour = if frame.kept { KEPT } else { DROPPED };
+        outline(&mut sheet, (x, y), (width, height), colour);
+        replace(&mut sheet, picture, i64::from(x), i64::from(y));
+        let below = y + height + 6;
+        write(&mut sheet, (x, below), &label(frame), TEXT);
+        let why = short(frame.why);
+        write(&mut sheet, (x, below + lettering::HEIGHT + 3), why, colour);
+    }
+    Ok(sheet)
+}
+
+/// One sheet of several, one below the other.
+#[must_use]
+pub fn stack(sheets: &[RgbImage]) -> RgbImage {
+    let width = sheets.iter().map(RgbImage::width).max().unwrap_or(1);
+    let height = sheets.iter().map(RgbImage::height).sum::<u32>().max(1);
+    let mut all = RgbImage::from_pixel(width, height, BACKGROUND);
+    let mut top = 0;
+    for sheet in sheets {
+        replace(&mut all, sheet, 0, top);
+        top += i64::from(sheet.height());
+    }
+    all
+}
+
+fn label(frame: &SampledFrame) -> String {
+    let overlap = frame.overlap.map(|share| format!(" {:.0}%", 100.0 * share));
+    format!("#{} {:.1}s{}", frame.index, frame.time_s, overlap.unwrap_or_default())
+}
+
+fn short(why: Why) -> &'static str {
+    match why {
+        Why::First => "kept: first",
+        Why::Last => "kept: last",
+        Why::LittleOverlap => "kept: little overlap",
+        Why::FewMatches => "kept: few matches",
+        Why::NoHomography => "kept: no homography",
+        Why::FillsUp => "kept: fills up",
+        Why::SeenBefore => "seen before",
+        Why::GaveWay => "gave way",
+        Why::ThinnedOut => "thinned out",
+    }
+}
+
+/// A line three pixels wide around the area at `(x, y)`, which lies that far from the edges.
+fn outline(sheet: &mut RgbImage, (x, y): (u32, u32), (width, height): (u32, u32), colour: Rgb<u8>) {
+    for row in y - 3..y + height + 3 {
+        for column in x - 3..x + width + 3 {
+            sheet.put_pixel(column, row, colour);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Options, select};
+    use super::*;
+    use crate::video::clips;
+
+    #[test]
+    fn key_frames_are_outlined_and_the_others_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = clips::standing(folder.path(), "still.mp4", 75);
+        let selection = select(&path, &Options::default()).unwrap();
+        let sheet = draw(&path, &selection).unwrap();
+        let (cell_width, cell_height) = (SIDE + 2 * MARGIN, 150 + LABEL + 2 * MARGIN);
+        assert_eq!(sheet.dimensions(), (6 * cell_width, TITLE + 2 * cell_height));
+        for (place, frame) in (0..).zip(&selection.sampled) {
+            let x = place % COLUMNS * cell_width + MARGIN - 2;
+            let y = TITLE + place / COLUMNS * cell_height + MARGIN - 2;
+            let colour = if frame.kept { KEPT } else { DROPPED };
+            assert_eq!(*sheet.get_pixel(x, y), colour, "frame {}", frame.index);
+        }
+    }
+
+    #[test]
+    fn sheets_are_stacked_as_wide_as_the_widest() {
+        let sheets = [RgbImage::new(3, 5), RgbImage::new(7, 2)];
+        assert_eq!(stack(&sheets).dimensions(), (7, 7));
+    }
+}

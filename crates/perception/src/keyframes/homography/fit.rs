@@ -1,0 +1,189 @@
+//! A homography from correspondences, by linear least squares.
+
+use super::{Correspondence, Homography, Point};
+
+/// Symmetric 8 × 8 equations for the first eight entries of a homography whose ninth is 1.
+pub(super) struct Equations {
+    left: [[f64; 8]; 8],
+    right: [f64; 8],
+}
+
+impl Equations {
+    pub(super) fn new() -> Self {
+        Self { left: [[0.0; 8]; 8], right: [0.0; 8] }
+    }
+
+    /// Adds the squared error of `row · unknowns = value`, times `weight`.
+    pub(super) fn add(&mut self, row: &[f64; 8], value: f64, weight: f64) {
+        for (i, &a) in row.iter().enumerate() {
+            let weighted = a * weight;
+            for (entry, &b) in self.left[i].iter_mut().zip(row) {
+                *entry += weighted * b;
+            }
+            self.right[i] += weighted * value;
+        }
+    }
+
+    /// The unknowns with the least error; `None` where the equations leave them open.
+    pub(super) fn solve(&self) -> Option<[f64; 8]> {
+        let factor = self.factor()?;
+        Some(back_substitute(&factor, &self.right))
+    }
+
+    /// `row · C · row` where `C` is the inverse of the equations' matrix: how uncertain the value of
+    /// `row` is, for errors of deviation 1.
+    pub(super) fn variance(&self, row: &[f64; 8]) -> Option<f64> {
+        let factor = self.factor()?;
+        let solved = back_substitute(&factor, row);
+        Some(row.iter().zip(solved).map(|(a, b)| a * b).sum())
+    }
+
+    /// The lower triangle of Cholesky's factorisation.
+    fn factor(&self) -> Option<[[f64; 8]; 8]> {
+        let mut lower = [[0.0; 8]; 8];
+        for i in 0..8 {
+            for j in 0..=i {
+                let known: f64 = (0..j).map(|k| lower[i][k] * lower[j][k]).sum();
+                let rest = self.left[i][j] - known;
+                if i != j {
+                    lower[i][j] = rest / lower[j][j];
+                } else if rest > 1e-12 * self.left[i][i] {
+                    lower[i][i] = rest.sqrt();
+                } else {
+                    return None;
+                }
+            }
+        }
+        Some(lower)
+    }
+}
+
+fn back_substitute(lower: &[[f64; 8]; 8], right: &[f64; 8]) -> [f64; 8] {
+    let mut solved = *right;
+    for i in 0..8 {
+        let known: f64 = (0..i).map(|k| lower[i][k] * solved[k]).sum();
+        solved[i] = (solved[i] - known) / lower[i][i];
+    }
+    for i in (0..8).rev() {
+        let known: f64 = (i + 1..8).map(|k| lower[k][i] * solved[k]).sum();
+        solved[i] = (solved[i] - known) / lower[i][i];
+    }
+    solved
+}
+
+/// A shift and a zoom that bring points around 0 at a mean distance of √2, which keeps the equations
+/// well conditioned (Hartley 1997).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Normaliser {
+    middle: Point,
+    zoom: f64,
+}
+
+impl Normaliser {
+    /// The normaliser of `points`; `None` where they all coincide.
+    pub(super) fn of(points: impl Iterator<Item = Point> + Clone) -> Option<Self> {
+        let (mut x, mut y, mut count) = (0.0, 0.0, 0.0);
+        for point in points.clone() {
+            (x, y, count) = (x + point.0, y + point.1, count + 1.0);
+        }
+        let middle = (x / count, y / count);
+        let far: f64 = points.map(|p| (p.0 - middle.0).hypot(p.1 - middle.1)).sum();
+        let zoom = std::f64::consts::SQRT_2 * count / far;
+        zoom.is_finite().then_some(Self { middle, zoom })
+    }
+
+    pub(super) fn apply(&self, (x, y): Point) -> Point {
+        ((x - self.middle.0) * self.zoom, (y - self.middle.1) * self.zoom)
+    }
+
+    /// How many normalised units a pixel is.
+    pub(super) fn zoom(&self) -> f64 {
+        self.zoom
+    }
+
+    fn matrix(&self) -> Homography {
+        let Self { middle: (x, y), zoom } = *self;
+        Homography([zoom, 0.0, -zoom * x, 0.0, zoom, -zoom * y, 0.0, 0.0, 1.0])
+    }
+
+    fn inverse(&self) -> Homography {
+        let Self { middle: (x, y), zoom } = *self;
+        Homography([1.0 / zoom, 0.0, x, 0.0, 1.0 / zoom, y, 0.0, 0.0, 1.0])
+    }
+}
+
+/// A map between normalised points, as one between pixels.
+pub(super) fn to_pixels(map: &[f64; 8], from: &Normaliser, to: &Normaliser) -> Option<Homography> {
+    let mut entries = [1.0; 9];
+    entries[..8].copy_from_slice(map);
+    to.inverse().after(&Homography(entries)).after(&from.matrix()).scaled()
+}
+
+/// A map between pixels, as one between normalised points.
+pub(super) fn to_normalised(
+    map: &Homography,
+    from: &Normaliser,
+    to: &Normaliser,
+) -> Option<[f64; 8]> {
+    let Homography(entries) = to.matrix().after(map).after(&from.inverse()).scaled()?;
+    Some(std::array::from_fn(|i| entries[i]))
+}
+
+/// The homography of the least algebraic error (Hartley and Zisserman, algorithm 4.2): exact for four
+/// correspondences, the start of a refinement for more.
+///
+/// `None` where fewer than four are given or they do not determine it.
+pub(super) fn fit(pairs: &[Correspondence]) -> Option<Homography> {
+    if pairs.len() < 4 {
+        return None;
+    }
+    let from = Normaliser::of(pairs.iter().map(|pair| pair.from))?;
+    let to = Normaliser::of(pairs.iter().map(|pair| pair.to))?;
+    let mut equations = Equations::new();
+    for pair in pairs {
+        let (x, y) = from.apply(pair.from);
+        let (u, v) = to.apply(pair.to);
+        equations.add(&[x, y, 1.0, 0.0, 0.0, 0.0, -u * x, -u * y], u, 1.0);
+        equations.add(&[0.0, 0.0, 0.0, x, y, 1.0, -v * x, -v * y], v, 1.0);
+    }
+    to_pixels(&equations.solve()?, &from, &to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::TILTED;
+    use super::*;
+
+    fn pairs(points: &[Point]) -> Vec<Correspondence> {
+        let pair = |&from| Correspondence { from, to: TILTED.apply(from).unwrap(), deviation: 1.0 };
+        points.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn four_points_determine_the_map() {
+        let pairs = pairs(&[(10.0, 12.0), (600.0, 40.0), (550.0, 420.0), (33.0, 400.0)]);
+        let found = fit(&pairs).unwrap();
+        for (a, b) in found.0.iter().zip(TILTED.0) {
+            assert!((a - b).abs() < 1e-7 * b.abs().max(1e-2), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn points_on_a_line_or_in_one_place_determine_nothing() {
+        let line: Vec<Point> = (0..6).map(|i| (f64::from(i) * 50.0, f64::from(i) * 20.0)).collect();
+        assert_eq!(fit(&pairs(&line)), None);
+        assert_eq!(fit(&pairs(&[(5.0, 5.0); 4])), None);
+        assert_eq!(fit(&pairs(&[(0.0, 0.0), (9.0, 0.0), (0.0, 9.0)])), None);
+    }
+
+    #[test]
+    fn a_map_survives_normalising() {
+        let points = [(10.0, 12.0), (600.0, 40.0), (550.0, 420.0)];
+        let from = Normaliser::of(points.into_iter()).unwrap();
+        let to = Normaliser::of(points.into_iter().map(|(x, y)| (y + 9.0, x))).unwrap();
+        let back = to_pixels(&to_normalised(&TILTED, &from, &to).unwrap(), &from, &to).unwrap();
+        for (a, b) in back.0.iter().zip(TILTED.0) {
+            assert!((a - b).abs() < 1e-9 * b.abs().max(1.0));
+        }
+    }
+}

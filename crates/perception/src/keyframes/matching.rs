@@ -1,0 +1,148 @@
+//! Which feature of one picture is which of another.
+
+use super::features::{Descriptor, Features};
+use super::homography::Homography;
+
+/// Answers out of 256 that may differ; descriptors of unrelated corners differ in about 128.
+const FARTHEST: u32 = 80;
+
+/// Two features that are each other's nearest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Match {
+    /// Index of the feature in the first picture.
+    pub a: usize,
+    /// Index of the feature in the second one.
+    pub b: usize,
+    /// Answers in which they differ.
+    pub distance: u32,
+}
+
+/// All pairs of mutual nearest neighbours, the most alike first.
+#[must_use]
+pub fn cross_checked(a: &[Descriptor], b: &[Descriptor]) -> Vec<Match> {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || cross_checked_plain(a, b),
+    )
+}
+
+#[inline(always)]
+fn cross_checked_plain(a: &[Descriptor], b: &[Descriptor]) -> Vec<Match> {
+    // A distance above an index: the least of such keys is the first of the nearest features.
+    let key = |distance: u32, index: usize| u64::from(distance) << 32 | index as u64;
+    let index = |key: u64| (key & u64::from(u32::MAX)) as usize;
+    let mut nearest_of_b = vec![u64::MAX; b.len()];
+    let mut nearest_of_a = Vec::with_capacity(a.len());
+    for (i, first) in a.iter().enumerate() {
+        let mut nearest = u64::MAX;
+        for (j, (second, back)) in b.iter().zip(&mut nearest_of_b).enumerate() {
+            let distance = first.distance(second);
+            nearest = nearest.min(key(distance, j));
+            *back = (*back).min(key(distance, i));
+        }
+        nearest_of_a.push(nearest);
+    }
+    let mutual = |(a, &nearest): (usize, &u64)| {
+        let (b, distance) = (index(nearest), (nearest >> 32) as u32);
+        let is_mutual = nearest_of_b.get(b).is_some_and(|back| index(*back) == a);
+        (distance <= FARTHEST && is_mutual).then_some(Match { a, b, distance })
+    };
+    let mut matches: Vec<Match> = nearest_of_a.iter().enumerate().filter_map(mutual).collect();
+    matches.sort_by_key(|m| m.distance);
+    matches
+}
+
+/// How far from where a homography brings it a feature is looked for, in pixels.
+const GUIDED_PX: f64 = 10.0;
+
+/// The pairs of mutual nearest neighbours among the features that `homography` brings near each
+/// other. It need not be exact: more features match than without it, as fewer are mistaken.
+#[must_use]
+pub fn guided(a: &Features, b: &Features, homography: &Homography) -> Vec<Match> {
+    let by_row = Rows::of(a);
+    let mut nearest_of_a = vec![(u32::MAX, 0); a.points.len()];
+    let mut nearest_of_b = Vec::with_capacity(b.points.len());
+    for (j, (point, descriptor)) in b.points.iter().zip(&b.descriptors).enumerate() {
+        let mut nearest = (u32::MAX, 0);
+        if let Some((x, y)) = homography.apply((point.x, point.y)) {
+            for i in by_row.around(y) {
+                let other = &a.points[i];
+                if (other.x - x).powi(2) + (other.y - y).powi(2) <= GUIDED_PX * GUIDED_PX {
+                    let distance = descriptor.distance(&a.descriptors[i]);
+                    nearest = nearest.min((distance, i));
+                    nearest_of_a[i] = nearest_of_a[i].min((distance, j));
+                }
+            }
+        }
+        nearest_of_b.push(nearest);
+    }
+    let mutual = |(b, &(distance, a)): (usize, &(u32, usize))| {
+        let is_mutual = nearest_of_a.get(a).is_some_and(|back| *back == (distance, b));
+        (distance <= FARTHEST && is_mutual).then_some(Match { a, b, distance })
+    };
+    nearest_of_b.iter().enumerate().filter_map(mutual).collect()
+}
+
+/// Features in order of their height in the picture.
+struct Rows {
+    order: Vec<usize>,
+    heights: Vec<f64>,
+}
+
+impl Rows {
+    fn of(features: &Features) -> Self {
+        let height = |i: &usize| features.points[*i].y;
+        let mut order: Vec<usize> = (0..features.points.len()).collect();
+        order.sort_by(|a, b| height(a).total_cmp(&height(b)));
+        let heights = order.iter().map(height).collect();
+        Self { order, heights }
+    }
+
+    /// The features within [`GUIDED_PX`] above or below `y`.
+    fn around(&self, y: f64) -> impl Iterator<Item = usize> {
+        let from = self.heights.partition_point(|height| *height < y - GUIDED_PX);
+        let to = self.heights.partition_point(|height| *height <= y + GUIDED_PX);
+        self.order.get(from..to).unwrap_or_default().iter().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mutual_neighbours_match() {
+        let d = |bits: u64| Descriptor([bits, 0, 0, 0]);
+        // The second of `a` is nearest to the first of `b`, which is nearer to the first of `a`.
+        let a = [d(0b0000), d(0b0011), d(u64::MAX)];
+        let b = [d(0b0001), d(u64::MAX - 1)];
+        let pairs: Vec<_> = cross_checked(&a, &b).iter().map(|m| (m.a, m.b, m.distance)).collect();
+        assert_eq!(pairs, [(0, 0, 1), (2, 1, 1)]);
+    }
+
+    #[test]
+    fn what_looks_different_does_not_match() {
+        let a = [Descriptor([0, 0, 0, 0])];
+        let b = [Descriptor([u64::MAX, u64::MAX, 0, 0])];
+        assert_eq!(cross_checked(&a, &b), []);
+    }
+
+    #[test]
+    fn a_guide_tells_features_that_look_alike_apart() {
+        use super::super::features::Keypoint;
+        let at = |places: [f64; 3]| Features {
+            points: places.map(|x| Keypoint { x, y: 20.0, scale: 1.0 }).to_vec(),
+            descriptors: vec![Descriptor::default(); 3],
+        };
+        let shift = Homography([1.0, 0.0, 100.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
+        let found = guided(&at([155.0, 103.0, 400.0]), &at([0.0, 50.0, 200.0]), &shift);
+        let pairs: Vec<_> = found.iter().map(|m| (m.a, m.b)).collect();
+        assert_eq!(pairs, [(1, 0), (0, 1)]);
+    }
+
+    #[test]
+    fn no_features_no_matches() {
+        assert_eq!(cross_checked(&[], &[Descriptor::default()]), []);
+        assert_eq!(cross_checked(&[Descriptor::default()], &[]), []);
+    }
+}

@@ -1,0 +1,146 @@
+//! Tiny videos for tests, made by FFmpeg, and a texture to fill them with.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Pixels across of every clip.
+pub(crate) const WIDTH: u32 = 96;
+/// Pixels down.
+pub(crate) const HEIGHT: u32 = 64;
+
+/// Runs `ffmpeg` with `arguments`, split at blanks, and `path` as its output.
+pub(crate) fn ffmpeg(arguments: &str, path: &Path) {
+    let status = Command::new("ffmpeg")
+        .args(["-v", "error", "-nostdin", "-y"])
+        .args(arguments.split_whitespace())
+        .arg(path)
+        .status()
+        .expect("these tests need FFmpeg");
+    assert!(status.success(), "ffmpeg {arguments}");
+}
+
+/// The full-range gray of frame `index` of [`brightening`].
+pub(crate) fn brightness(index: usize) -> u8 {
+    (20 + 5 * index).min(255) as u8
+}
+
+/// A clip at 10 frames a second whose frame `n` is evenly gray, see [`brightness`].
+pub(crate) fn brightening(folder: &Path, name: &str, frames: usize) -> PathBuf {
+    let path = folder.join(name);
+    ffmpeg(
+        &format!(
+            "-f lavfi -i color=black:s={WIDTH}x{HEIGHT}:r=10 -vf \
+             format=gray,geq=lum='20+5*N',format=yuv420p -frames:v {frames} -c:v libx264 \
+             -preset ultrafast"
+        ),
+        &path,
+    );
+    path
+}
+
+/// A clip of moving patterns with sound, and with its index in front.
+pub(crate) fn pattern(folder: &Path, name: &str, frames: usize) -> PathBuf {
+    let path = folder.join(name);
+    ffmpeg(
+        &format!(
+            "-f lavfi -i testsrc2=s={WIDTH}x{HEIGHT}:r=10 -f lavfi -i sine=r=8000 -frames:v \
+             {frames} -shortest -c:v libx264 -preset ultrafast -g 5 -pix_fmt yuv420p -c:a aac \
+             -movflags +faststart"
+        ),
+        &path,
+    );
+    path
+}
+
+/// A clip with only its first half.
+pub(crate) fn truncated(folder: &Path, name: &str) -> PathBuf {
+    let path = pattern(folder, name, 40);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    path
+}
+
+/// A raw stream of twice `frames` frames, the second half of them larger.
+pub(crate) fn changing_size(folder: &Path, name: &str, frames: usize) -> PathBuf {
+    let path = folder.join(name);
+    let mut bytes = Vec::new();
+    for size in ["96x64", "128x96"] {
+        ffmpeg(
+            &format!(
+                "-f lavfi -i testsrc2=s={size}:r=10 -frames:v {frames} -c:v libx264 -preset \
+                 ultrafast -bf 0 -pix_fmt yuv420p -f h264"
+            ),
+            &path,
+        );
+        bytes.extend(std::fs::read(&path).unwrap());
+    }
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// A clip of two frames at a step of 10 that asks to be turned by a quarter.
+pub(crate) fn on_its_side(folder: &Path, name: &str) -> PathBuf {
+    let lying = pattern(folder, "lying.mp4", 11);
+    let path = folder.join(name);
+    ffmpeg(&format!("-i {} -map 0:v -c copy -metadata:s:v:0 rotate=90", lying.display()), &path);
+    path
+}
+
+/// Sound alone.
+pub(crate) fn sound(folder: &Path, name: &str) -> PathBuf {
+    let path = folder.join(name);
+    ffmpeg("-f lavfi -i sine=r=8000:d=1 -c:a aac", &path);
+    path
+}
+
+/// An endless, irregular texture: the brightness at a place.
+pub(crate) fn texture(x: f64, y: f64) -> u8 {
+    let cell = |x: i64, y: i64, seed: u64| {
+        let mut bits = (x as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ (y as u64).wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
+            ^ seed;
+        bits = (bits ^ (bits >> 31)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        ((bits ^ (bits >> 32)) & 0xff) as f64
+    };
+    let smooth = |size: f64, seed: u64| {
+        let (x, y) = (x / size, y / size);
+        let (left, top) = (x.floor(), y.floor());
+        let ease = |t: f64| t * t * (3.0 - 2.0 * t);
+        let (u, v) = (ease(x - left), ease(y - top));
+        let at = |dx: i64, dy: i64| cell(left as i64 + dx, top as i64 + dy, seed);
+        let upper = at(0, 0) + u * (at(1, 0) - at(0, 0));
+        let lower = at(0, 1) + u * (at(1, 1) - at(0, 1));
+        upper + v * (lower - upper)
+    };
+    (0.5 * smooth(6.0, 1) + 0.3 * smooth(14.0, 2) + 0.2 * smooth(40.0, 3)) as u8
+}
+
+/// A clip, at 10 frames a second, of the texture seen from one place.
+pub(crate) fn standing(folder: &Path, name: &str, frames: usize) -> PathBuf {
+    over_texture(folder, name, frames, 0)
+}
+
+/// A clip, at 10 frames a second, of frames 320 pixels wide that move over the texture by 6 pixels
+/// each.
+pub(crate) fn panning(folder: &Path, name: &str, frames: usize) -> PathBuf {
+    over_texture(folder, name, frames, 6)
+}
+
+fn over_texture(folder: &Path, name: &str, frames: usize, speed: usize) -> PathBuf {
+    let wide = folder.join("texture.png");
+    let width = (320 + speed * frames) as u32;
+    let picture = image::GrayImage::from_fn(width, 240, |x, y| {
+        image::Luma([texture(f64::from(x), f64::from(y))])
+    });
+    picture.save(&wide).unwrap();
+    let path = folder.join(name);
+    ffmpeg(
+        &format!(
+            "-framerate 10 -loop 1 -i {} -vf crop=320:240:{speed}*n:0 -frames:v {frames} -c:v \
+             libx264 -preset ultrafast -crf 12 -pix_fmt yuv420p",
+            wide.display()
+        ),
+        &path,
+    );
+    path
+}
