@@ -1,11 +1,11 @@
 //! AdamW (Loshchilov and Hutter, 2019) on whole tensors, in place.
 
 use candle_core::Tensor;
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::error::{Result, check};
 use crate::memory::{floats, update};
-use crate::parallel::simd;
 
 const OP: &str = "adamw";
 
@@ -43,30 +43,48 @@ pub fn adamw(param: &Tensor, grad: &Tensor, m: &Tensor, v: &Tensor, step: &Adamw
     check(same, OP, || "parameter, gradient and moments differ in size".into())?;
     let grad = floats(grad, OP)?;
     let power = |beta: f64| 1.0 - beta.powi(i32::try_from(step.step).unwrap_or(i32::MAX));
-    let rate = (step.lr / power(step.beta1)) as f32;
-    let root = (1.0 / power(step.beta2).sqrt()) as f32;
-    let keep = (1.0 - step.lr * step.weight_decay) as f32;
-    let (b1, b2, eps, scale) =
-        (step.beta1 as f32, step.beta2 as f32, step.eps as f32, step.grad_scale as f32);
+    let factors = Factors {
+        rate: (step.lr / power(step.beta1)) as f32,
+        root: (1.0 / power(step.beta2).sqrt()) as f32,
+        keep: (1.0 - step.lr * step.weight_decay) as f32,
+        beta1: step.beta1 as f32,
+        beta2: step.beta2 as f32,
+        eps: step.eps as f32,
+        scale: step.grad_scale as f32,
+    };
     let apply = |param: &mut [f32], m: &mut [f32], v: &mut [f32]| {
         let params = param.par_chunks_mut(CHUNK).zip(grad.par_chunks(CHUNK));
         let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
-        params.zip(moments).for_each(|((p, g), (m, v))| {
-            simd(|| {
-                for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
-                    let g = g * scale;
-                    *m = b1.mul_add(*m, (1.0 - b1) * g);
-                    *v = b2.mul_add(*v, (1.0 - b2) * g * g);
-                    *p = keep * *p - rate * *m / v.sqrt().mul_add(root, eps);
-                }
-            });
-        });
+        params.zip(moments).for_each(|((p, g), (m, v))| descend(factors, p, g, m, v));
     };
     let (mut of_m, mut of_v) = (Ok(()), Ok(()));
     update(param, OP, |param| {
         of_m = update(m, OP, |m| of_v = update(v, OP, |v| apply(param, m, v)));
     })?;
     of_m.and(of_v)
+}
+
+/// A step's numbers as the loop needs them.
+#[derive(Clone, Copy)]
+struct Factors {
+    rate: f32,
+    root: f32,
+    keep: f32,
+    beta1: f32,
+    beta2: f32,
+    eps: f32,
+    scale: f32,
+}
+
+#[multiversion(targets = "simd")]
+fn descend(factors: Factors, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+    let Factors { rate, root, keep, beta1, beta2, eps, scale } = factors;
+    for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
+        let g = g * scale;
+        *m = beta1.mul_add(*m, (1.0 - beta1) * g);
+        *v = beta2.mul_add(*v, (1.0 - beta2) * g * g);
+        *p = keep * *p - rate * *m / v.sqrt().mul_add(root, eps);
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! Attention of one new token for each of many sequences, over their cached keys and values.
 
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::attention::Heads;
 use crate::error::{Error, Result, check};
 use crate::math::{axpy, dot, exp_sum, max};
 use crate::matmul::{Into, Threads, View, ViewMut, product};
-use crate::parallel::simd;
 
 const OP: &str = "decode_attention";
 
@@ -79,7 +79,6 @@ fn attend(q: &[f32], group: &DecodeGroup<'_>, kv_head: usize, heads: Heads) -> V
         queries.extend(q[start..start + shared * dim].iter().map(|x| x * scale));
     }
     let offset = kv_head * dim;
-    let head = |token: usize| token * kv_width + offset..token * kv_width + offset + dim;
     let prompt = group.prompt.k.len() / kv_width;
     let longest = group.rows.iter().map(|row| row.own.k.len() / kv_width).max().unwrap_or(0);
     let keys = prompt + longest;
@@ -94,20 +93,11 @@ fn attend(q: &[f32], group: &DecodeGroup<'_>, kv_head: usize, heads: Heads) -> V
         );
     }
     let mut out = vec![0.0; rows * dim];
-    simd(|| {
-        for (i, (p, query)) in p.chunks_mut(keys).zip(queries.chunks(dim)).enumerate() {
-            let own = group.rows[i / shared].own;
-            let seen = prompt + own.k.len() / kv_width;
-            for (t, score) in p[prompt..seen].iter_mut().enumerate() {
-                *score = dot(query, &own.k[head(t)]);
-            }
-            let (seen, hidden) = p.split_at_mut(seen);
-            let top = max(seen);
-            let norm = 1.0 / exp_sum(seen, top);
-            seen.iter_mut().for_each(|x| *x *= norm);
-            hidden.fill(0.0);
-        }
-    });
+    let strided = Strided { width: kv_width, offset, dim };
+    for (i, (p, query)) in p.chunks_mut(keys).zip(queries.chunks(dim)).enumerate() {
+        let own = group.rows[i / shared].own;
+        weigh(query, own.k, strided, prompt, p);
+    }
     if prompt > 0 {
         product(
             ViewMut::new(&mut out, rows, dim),
@@ -117,13 +107,39 @@ fn attend(q: &[f32], group: &DecodeGroup<'_>, kv_head: usize, heads: Heads) -> V
             Threads::One,
         );
     }
-    simd(|| {
-        for (i, (p, out)) in p.chunks(keys).zip(out.chunks_mut(dim)).enumerate() {
-            let own = group.rows[i / shared].own;
-            for t in 0..own.v.len() / kv_width {
-                axpy(out, p[prompt + t], &own.v[head(t)]);
-            }
-        }
-    });
+    for (i, (p, out)) in p.chunks(keys).zip(out.chunks_mut(dim)).enumerate() {
+        gather(&p[prompt..], group.rows[i / shared].own.v, strided, out);
+    }
     out
+}
+
+/// Where one head's numbers stand within a token's.
+#[derive(Clone, Copy)]
+struct Strided {
+    width: usize,
+    offset: usize,
+    dim: usize,
+}
+
+/// Adds the scores of the own keys to those of the prompt in `p`, and makes them probabilities.
+#[multiversion(targets = "simd")]
+fn weigh(query: &[f32], keys: &[f32], at: Strided, prompt: usize, p: &mut [f32]) {
+    let (seen, hidden) = p.split_at_mut(prompt + keys.len() / at.width);
+    for (score, key) in seen[prompt..].iter_mut().zip(keys.chunks(at.width)) {
+        *score = dot(query, &key[at.offset..at.offset + at.dim]);
+    }
+    let top = max(seen);
+    let norm = 1.0 / exp_sum(seen, top);
+    for x in seen {
+        *x *= norm;
+    }
+    hidden.fill(0.0);
+}
+
+/// Adds the values, weighted, to `out`.
+#[multiversion(targets = "simd")]
+fn gather(weights: &[f32], values: &[f32], at: Strided, out: &mut [f32]) {
+    for (weight, value) in weights.iter().zip(values.chunks(at.width)) {
+        axpy(out, *weight, &value[at.offset..at.offset + at.dim]);
+    }
 }

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::error::{Result, check};
-use crate::math::axpy;
+use crate::math::add;
 use crate::memory::{floats, tensor, update};
 use crate::parallel;
 
@@ -42,11 +42,9 @@ pub fn scatter_add(table: &Tensor, indices: &[usize], rows: &Tensor) -> Result<(
     check(rows.dims() == [indices.len(), width], OP, || "the rows misfit the table".into())?;
     let rows = floats(rows, OP)?;
     update(table, OP, |table| {
-        parallel::simd(|| {
-            for (index, row) in indices.iter().zip(rows.chunks(width)) {
-                axpy(&mut table[index * width..(index + 1) * width], 1.0, row);
-            }
-        });
+        for (index, row) in indices.iter().zip(rows.chunks(width)) {
+            add(&mut table[index * width..(index + 1) * width], row);
+        }
     })
 }
 

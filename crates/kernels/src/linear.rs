@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::error::{Result, check};
-use crate::math::axpy;
+use crate::math::add;
 use crate::matmul::{Into, Threads, View, ViewMut, product};
 use crate::memory::{floats, tensor, update};
 use crate::parallel;
@@ -121,8 +121,10 @@ pub fn backward_weight(
     let Some(d_bias) = d_bias else { return Ok(()) };
     check(d_bias.elem_count() == outputs, OP, || "the bias's gradient misfits".into())?;
     update(d_bias, OP, |db| {
-        parallel::sum_rows(db, rows, |row, partial| {
-            axpy(partial, 1.0, &dy[row * outputs..(row + 1) * outputs]);
+        parallel::sum_rows(db, rows, |rows, partial| {
+            for dy in dy[rows.start * outputs..rows.end * outputs].chunks(outputs) {
+                add(partial, dy);
+            }
         });
     })
 }

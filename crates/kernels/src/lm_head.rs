@@ -3,9 +3,10 @@
 //! The logits exist for a chunk of tokens at a time, forward and backward.
 
 use candle_core::Tensor;
+use multiversion::multiversion;
 
 use crate::error::{Result, check};
-use crate::math::{exp, exp_moments, max};
+use crate::math::{exp, exp_moments, max, scale};
 use crate::matmul::{Into, Threads, View, ViewMut, product};
 use crate::memory::{Floats, floats, tensor, update};
 use crate::parallel;
@@ -49,16 +50,7 @@ pub fn forward(
         head.logits(first, rows, &mut logits);
         let mut out = vec![0.0; rows * 3];
         parallel::rows2((&mut logits, head.vocabulary), (&mut out, 3), |row, logits, out| {
-            for (i, (x, out)) in
-                logits.chunks(head.vocabulary).zip(out.chunks_mut(3)).enumerate()
-            {
-                let target = x[targets[first + row + i] as usize];
-                let top = max(x);
-                let (total, weighted) = exp_moments(x, top);
-                out[0] = target - top - total.ln();
-                out[1] = total.ln() - weighted / total;
-                out[2] = top + total.ln();
-            }
+            score(logits, head.vocabulary, &targets[first + row..], out);
         });
         for (i, out) in out.chunks(3).enumerate() {
             scores.logps[first + i] = out[0];
@@ -98,8 +90,8 @@ pub fn backward(
             parallel::rows(&mut logits, head.vocabulary, |row, logits| {
                 for (i, x) in logits.chunks_mut(head.vocabulary).enumerate() {
                     let token = first + row + i;
-                    let (d, lse) = (d_logps[token] * head.scale, scores.log_sum_exp[token]);
-                    x.iter_mut().for_each(|x| *x = -d * exp(*x - lse));
+                    let d = d_logps[token] * head.scale;
+                    negative_softmax(x, scores.log_sum_exp[token], d);
                     x[targets[token] as usize] += d;
                 }
             });
@@ -130,6 +122,26 @@ pub fn backward(
 /// As [`forward`].
 pub fn logits(hidden: &Tensor, weight: &Tensor) -> Result<Tensor> {
     crate::linear::forward(hidden, weight, None)
+}
+
+/// Log-probability, entropy and log-sum-exp for each row of logits.
+#[multiversion(targets = "simd")]
+fn score(logits: &[f32], vocabulary: usize, targets: &[u32], out: &mut [f32]) {
+    for ((x, target), out) in logits.chunks(vocabulary).zip(targets).zip(out.chunks_mut(3)) {
+        let top = max(x);
+        let (total, weighted) = exp_moments(x, top);
+        out[0] = x[*target as usize] - top - total.ln();
+        out[1] = total.ln() - weighted / total;
+        out[2] = top + total.ln();
+    }
+}
+
+/// Replaces each logit by `-d · e^(logit - log_sum_exp)`.
+#[multiversion(targets = "simd")]
+fn negative_softmax(x: &mut [f32], log_sum_exp: f32, d: f32) {
+    for x in x {
+        *x = -d * exp(*x - log_sum_exp);
+    }
 }
 
 struct Head<'a> {
@@ -181,7 +193,7 @@ impl<'a> Head<'a> {
             Threads::All,
         );
         if self.scale != 1.0 {
-            parallel::rows(logits, 1, |_, x| x.iter_mut().for_each(|x| *x *= self.scale));
+            parallel::rows(logits, 1, |_, x| scale(x, self.scale));
         }
     }
 }

@@ -1,4 +1,10 @@
 //! Scalar mathematics written so that loops over it become SIMD code.
+//!
+//! What is `inline(always)` here takes on the instruction set of the function that calls it, which
+//! is compiled for several (`#[multiversion]`) and chosen at run time. A closure handed to a function
+//! of another crate would not take it on: such loops stand in functions of their own.
+
+use multiversion::multiversion;
 
 /// Lanes of the partial sums: one AVX-512 register, two of AVX2.
 const LANES: usize = 16;
@@ -129,6 +135,28 @@ pub(crate) fn axpy(y: &mut [f32], a: f32, x: &[f32]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y = a.mul_add(*x, *y);
     }
+}
+
+/// `y += x`.
+#[multiversion(targets = "simd")]
+pub(crate) fn add(y: &mut [f32], x: &[f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += x;
+    }
+}
+
+/// `x *= factor`.
+#[multiversion(targets = "simd")]
+pub(crate) fn scale(x: &mut [f32], factor: f32) {
+    for x in x {
+        *x *= factor;
+    }
+}
+
+/// The sum of the squares.
+#[multiversion(targets = "simd")]
+pub(crate) fn square_sum(x: &[f32]) -> f32 {
+    dot(x, x)
 }
 
 #[cfg(test)]

@@ -8,8 +8,7 @@ use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, Storag
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::math::dot;
-use crate::parallel::simd;
+use crate::math::square_sum;
 
 /// Read access to the numbers of a contiguous `f32` tensor on the CPU.
 pub struct Floats<'a> {
@@ -74,7 +73,7 @@ pub fn update(tensor: &Tensor, op: &'static str, act: impl FnOnce(&mut [f32])) -
 /// The sum of the squares, chunk by chunk in f64, in an order that depends on the length alone.
 pub fn sum_of_squares(values: &[f32]) -> f64 {
     let parts: Vec<f64> =
-        values.par_chunks(4096).map(|chunk| f64::from(simd(|| dot(chunk, chunk)))).collect();
+        values.par_chunks(4096).map(|chunk| f64::from(square_sum(chunk))).collect();
     parts.iter().sum()
 }
 

@@ -1,4 +1,4 @@
-//! Rows shared out over the threads, with the machine's widest SIMD.
+//! Rows shared out over the threads.
 
 use rayon::prelude::*;
 
@@ -10,21 +10,15 @@ pub(crate) fn task_rows(width: usize) -> usize {
     (TASK_LEN / width.max(1)).max(1)
 }
 
-/// Runs `act` compiled for the machine's instruction set.
-#[inline(always)]
-pub(crate) fn simd<R>(act: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(act)
-}
-
 /// Calls `act(first_row, rows)` for chunks of the rows of `out`.
 pub(crate) fn rows(out: &mut [f32], width: usize, act: impl Fn(usize, &mut [f32]) + Sync) {
     let step = task_rows(width);
     if out.len() <= step * width {
-        return simd(|| act(0, out));
+        return act(0, out);
     }
     out.par_chunks_mut(step * width)
         .enumerate()
-        .for_each(|(i, chunk)| simd(|| act(i * step, chunk)));
+        .for_each(|(i, chunk)| act(i * step, chunk));
 }
 
 /// As [`rows`], for two outputs of the same number of rows.
@@ -35,27 +29,27 @@ pub(crate) fn rows2(
 ) {
     let step = task_rows(a_width.max(b_width));
     if a.len() <= step * a_width {
-        return simd(|| act(0, a, b));
+        return act(0, a, b);
     }
     a.par_chunks_mut(step * a_width)
         .zip(b.par_chunks_mut(step * b_width))
         .enumerate()
-        .for_each(|(i, (a, b))| simd(|| act(i * step, a, b)));
+        .for_each(|(i, (a, b))| act(i * step, a, b));
 }
 
-/// Adds the sums of `rows` rows to `total`: `act(row, partial)` adds one row to a partial sum.
+/// Adds the sums of `rows` rows to `total`: `act(rows, partial)` adds some rows to a partial sum.
 /// The partial sums go over chunks of a fixed size and are added in order.
-pub(crate) fn sum_rows(total: &mut [f32], rows: usize, act: impl Fn(usize, &mut [f32]) + Sync) {
+pub(crate) fn sum_rows(
+    total: &mut [f32],
+    rows: usize,
+    act: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
+) {
     let step = task_rows(total.len());
     let partials: Vec<Vec<f32>> = (0..rows.div_ceil(step))
         .into_par_iter()
         .map(|chunk| {
             let mut partial = vec![0.0; total.len()];
-            simd(|| {
-                for row in chunk * step..rows.min((chunk + 1) * step) {
-                    act(row, &mut partial);
-                }
-            });
+            act(chunk * step..rows.min((chunk + 1) * step), &mut partial);
             partial
         })
         .collect();

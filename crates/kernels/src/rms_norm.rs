@@ -1,6 +1,7 @@
 //! Root-mean-square normalisation (Zhang and Sennrich, 2019).
 
 use candle_core::Tensor;
+use multiversion::multiversion;
 
 use crate::error::{Result, check};
 use crate::math::{dot, sum};
@@ -32,11 +33,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Normed> {
     parallel::rows2((&mut y, width), (&mut scale, 1), |first, y, scale| {
         for (i, (y, scale)) in y.chunks_mut(width).zip(scale).enumerate() {
             let x = &x[(first + i) * width..(first + i + 1) * width];
-            let s = 1.0 / (dot(x, x) / width as f32 + eps as f32).sqrt();
-            *scale = s;
-            for ((y, x), w) in y.iter_mut().zip(x).zip(w.iter()) {
-                *y = x * s * w;
-            }
+            *scale = normalise(x, &w, eps as f32, y);
         }
     });
     Ok(Normed { y: tensor(y, (rows, width))?, scale: tensor(scale, rows)? })
@@ -70,20 +67,15 @@ pub fn backward(
             for (i, dx) in dx.chunks_mut(width).enumerate() {
                 let at = span(first + i, width);
                 let (x, dy, s) = (&x[at.clone()], &dy[at], s[first + i]);
-                let mean = sum(width, |j| dy[j] * w[j] * x[j]) / width as f32;
-                let shrink = s * s * s * mean;
-                for (((dx, dy), w), x) in dx.iter_mut().zip(dy).zip(w.iter()).zip(x) {
-                    *dx += s * dy * w - shrink * x;
-                }
+                add_input_gradient(x, &w, s, dy, dx);
             }
         });
     })?;
     update(d_weight, OP, |dw| {
-        parallel::sum_rows(dw, rows, |i, partial| {
-            let at = span(i, width);
-            let (x, dy, s) = (&x[at.clone()], &dy[at], s[i]);
-            for ((p, x), dy) in partial.iter_mut().zip(x).zip(dy) {
-                *p += dy * x * s;
+        parallel::sum_rows(dw, rows, |rows, partial| {
+            for i in rows {
+                let at = span(i, width);
+                add_weight_gradient(&x[at.clone()], s[i], &dy[at], partial);
             }
         });
     })
@@ -91,4 +83,31 @@ pub fn backward(
 
 fn span(row: usize, width: usize) -> std::ops::Range<usize> {
     row * width..(row + 1) * width
+}
+
+/// Writes the normalised row and gives its scale.
+#[multiversion(targets = "simd")]
+fn normalise(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) -> f32 {
+    let s = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
+    for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+        *y = x * s * w;
+    }
+    s
+}
+
+#[multiversion(targets = "simd")]
+fn add_input_gradient(x: &[f32], w: &[f32], s: f32, dy: &[f32], dx: &mut [f32]) {
+    let (x, w, dy) = (&x[..dx.len()], &w[..dx.len()], &dy[..dx.len()]);
+    let mean = sum(dx.len(), |j| dy[j] * w[j] * x[j]) / dx.len() as f32;
+    let shrink = s * s * s * mean;
+    for (((dx, dy), w), x) in dx.iter_mut().zip(dy).zip(w).zip(x) {
+        *dx += s * dy * w - shrink * x;
+    }
+}
+
+#[multiversion(targets = "simd")]
+fn add_weight_gradient(x: &[f32], s: f32, dy: &[f32], dw: &mut [f32]) {
+    for ((dw, x), dy) in dw.iter_mut().zip(x).zip(dy) {
+        *dw += dy * x * s;
+    }
 }

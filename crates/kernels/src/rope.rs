@@ -1,6 +1,7 @@
 //! Rotary position embedding, half-rotated as in Llama and Qwen (Su et al., 2021).
 
 use candle_core::Tensor;
+use multiversion::multiversion;
 
 use crate::error::{Result, check};
 use crate::memory::update;
@@ -60,14 +61,19 @@ pub fn rotate(x: &Tensor, angles: &Angles, turn: Turn) -> Result<()> {
             for (i, token) in x.chunks_mut(width).enumerate() {
                 let at = (first + i) * half..(first + i + 1) * half;
                 let (cos, sin) = (&angles.cos[at.clone()], &angles.sin[at]);
-                for head in token.chunks_mut(2 * half) {
-                    let (a, b) = head.split_at_mut(half);
-                    for (((a, b), c), s) in a.iter_mut().zip(b).zip(cos).zip(sin) {
-                        let s = sign * s;
-                        (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
-                    }
-                }
+                rotate_heads(token, cos, sin, sign);
             }
         });
     })
+}
+
+#[multiversion(targets = "simd")]
+fn rotate_heads(token: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
+    for head in token.chunks_mut(2 * cos.len()) {
+        let (a, b) = head.split_at_mut(cos.len());
+        for (((a, b), c), s) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+            let s = sign * s;
+            (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+        }
+    }
 }

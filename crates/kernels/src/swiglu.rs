@@ -1,6 +1,7 @@
 //! The gated unit of the feed-forward layer: `silu(gate) · up`.
 
 use candle_core::Tensor;
+use multiversion::multiversion;
 
 use crate::error::{Result, check};
 use crate::math::sigmoid;
@@ -22,9 +23,7 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     let mut y = vec![0.0; g.len()];
     parallel::rows(&mut y, 1, |first, y| {
         let end = first + y.len();
-        for ((y, g), u) in y.iter_mut().zip(&g[first..end]).zip(&u[first..end]) {
-            *y = g * sigmoid(*g) * u;
-        }
+        gated(&g[first..end], &u[first..end], y);
     });
     tensor(y, gate.shape())
 }
@@ -40,12 +39,24 @@ pub fn backward(gate: &Tensor, up: &Tensor, dy: &Tensor) -> Result<(Tensor, Tens
     let (mut d_gate, mut d_up) = (vec![0.0; g.len()], vec![0.0; g.len()]);
     parallel::rows2((&mut d_gate, 1), (&mut d_up, 1), |first, d_gate, d_up| {
         let end = first + d_gate.len();
-        let inputs = g[first..end].iter().zip(&u[first..end]).zip(&d[first..end]);
-        for ((dg, du), ((g, u), d)) in d_gate.iter_mut().zip(d_up).zip(inputs) {
-            let s = sigmoid(*g);
-            *du = d * g * s;
-            *dg = d * u * s * g.mul_add(1.0 - s, 1.0);
-        }
+        gradients(&g[first..end], &u[first..end], &d[first..end], d_gate, d_up);
     });
     Ok((tensor(d_gate, gate.shape())?, tensor(d_up, gate.shape())?))
+}
+
+#[multiversion(targets = "simd")]
+fn gated(g: &[f32], u: &[f32], y: &mut [f32]) {
+    for ((y, g), u) in y.iter_mut().zip(g).zip(u) {
+        *y = g * sigmoid(*g) * u;
+    }
+}
+
+#[multiversion(targets = "simd")]
+fn gradients(g: &[f32], u: &[f32], d: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
+    let inputs = g.iter().zip(u).zip(d);
+    for ((dg, du), ((g, u), d)) in d_gate.iter_mut().zip(d_up).zip(inputs) {
+        let s = sigmoid(*g);
+        *du = d * g * s;
+        *dg = d * u * s * g.mul_add(1.0 - s, 1.0);
+    }
 }

@@ -1,15 +1,15 @@
 //! The gradients of attention, with the scores computed again block by block.
 
 use candle_core::Tensor;
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::block::Block;
 use super::{Attended, BLOCK, GroupSpan, Heads, OP, assemble, check_shapes, tasks};
 use crate::error::{Result, check};
-use crate::math::dot;
+use crate::math::{dot, scale};
 use crate::matmul::{Into, Threads, View, ViewMut, product};
 use crate::memory::{floats, tensor};
-use crate::parallel::simd;
 
 /// The gradients of queries, keys and values, each of its tensor's shape.
 pub struct Gradients {
@@ -100,24 +100,19 @@ fn part(span: &GroupSpan, kv_head: usize, inputs: &Inputs<'_>, heads: Heads) -> 
                 let at = block.query_part(row);
                 let (d, out) = (&inputs.d_out[at.clone()], &inputs.out[at]);
                 d_out.extend_from_slice(d);
-                deltas.extend(d.chunks(dim).zip(out.chunks(dim)).map(|(d, o)| dot(d, o)));
+                let first = deltas.len();
+                deltas.resize(first + shared, 0.0);
+                row_dots(d, out, dim, &mut deltas[first..]);
             }
             let (rows, keys) = (block.rows(), block.keys());
             ds.resize(rows * keys, 0.0);
             block.against(&d_out, inputs.v, &segment, &mut ds);
-            simd(|| {
-                for ((ds, p), delta) in
-                    ds.chunks_mut(keys).zip(block.p.chunks(keys)).zip(&deltas)
-                {
-                    for (ds, p) in ds.iter_mut().zip(p) {
-                        *ds = p * (*ds - delta);
-                    }
-                }
-            });
+            for ((ds, p), delta) in ds.chunks_mut(keys).zip(block.p.chunks(keys)).zip(&deltas) {
+                score_gradient(p, *delta, ds);
+            }
             let dq = &mut part.dq[queries.start * width..queries.end * width];
             block.combine(&ds, inputs.k, &segment, dq);
-            let scale = block.scale();
-            dq.iter_mut().for_each(|x| *x *= scale);
+            scale(dq, block.scale());
             for (column, first, n) in block.runs(&segment) {
                 if n == 0 {
                     continue;
@@ -140,4 +135,20 @@ fn part(span: &GroupSpan, kv_head: usize, inputs: &Inputs<'_>, heads: Heads) -> 
         }
     }
     part
+}
+
+/// The scalar product of each run of `dim` numbers of `a` with that of `b`.
+#[multiversion(targets = "simd")]
+fn row_dots(a: &[f32], b: &[f32], dim: usize, out: &mut [f32]) {
+    for ((a, b), out) in a.chunks(dim).zip(b.chunks(dim)).zip(out) {
+        *out = dot(a, b);
+    }
+}
+
+/// `ds = p · (ds - delta)`.
+#[multiversion(targets = "simd")]
+fn score_gradient(p: &[f32], delta: f32, ds: &mut [f32]) {
+    for (ds, p) in ds.iter_mut().zip(p) {
+        *ds = p * (*ds - delta);
+    }
 }

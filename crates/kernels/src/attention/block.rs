@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use multiversion::multiversion;
+
 use super::Heads;
 use crate::math::{exp, exp_sum, max};
 use crate::matmul::{Into, Threads, View, ViewMut, product};
-use crate::parallel::simd;
 
 /// A run of tokens that see `context` tokens at the group's start, and themselves causally.
 /// Rows count within the group.
@@ -129,17 +130,9 @@ impl Block {
     /// Turns scores into probabilities and writes each row's log-sum-exp.
     pub(super) fn softmax(&mut self, segment: &Segment, log_sum_exp: &mut [f32]) {
         let (first, shared, keys) = (self.queries.start, self.heads.shared(), self.keys);
-        simd(|| {
-            for (i, (p, lse)) in self.p.chunks_mut(keys).zip(log_sum_exp).enumerate() {
-                let (seen, hidden) = p.split_at_mut(segment.seen(first + i / shared));
-                let top = max(seen);
-                let sum = exp_sum(seen, top);
-                *lse = top + sum.ln();
-                let scale = 1.0 / sum;
-                seen.iter_mut().for_each(|x| *x *= scale);
-                hidden.fill(0.0);
-            }
-        });
+        for (i, (p, lse)) in self.p.chunks_mut(keys).zip(log_sum_exp).enumerate() {
+            *lse = softmax(p, segment.seen(first + i / shared));
+        }
     }
 
     /// Turns scores into the probabilities that the forward had, from its log-sum-exp.
@@ -149,19 +142,38 @@ impl Block {
         log_sum_exp: impl Fn(usize, usize) -> f32,
     ) {
         let (first, shared, keys) = (self.queries.start, self.heads.shared(), self.keys);
-        simd(|| {
-            for (i, p) in self.p.chunks_mut(keys).enumerate() {
-                let row = first + i / shared;
-                let (seen, hidden) = p.split_at_mut(segment.seen(row));
-                let lse = log_sum_exp(row, i % shared);
-                seen.iter_mut().for_each(|x| *x = exp(*x - lse));
-                hidden.fill(0.0);
-            }
-        });
+        for (i, p) in self.p.chunks_mut(keys).enumerate() {
+            let row = first + i / shared;
+            softmax_known(p, segment.seen(row), log_sum_exp(row, i % shared));
+        }
     }
 
     /// The values weighted by the probabilities (rows, dim).
     pub(super) fn weighted(&self, v: &[f32], segment: &Segment, out: &mut [f32]) {
         self.combine(&self.p, v, segment, out);
     }
+}
+
+/// Softmax over the first `seen` scores, 0 behind them; gives their log-sum-exp.
+#[multiversion(targets = "simd")]
+fn softmax(p: &mut [f32], seen: usize) -> f32 {
+    let (seen, hidden) = p.split_at_mut(seen);
+    let top = max(seen);
+    let sum = exp_sum(seen, top);
+    let scale = 1.0 / sum;
+    for x in seen {
+        *x *= scale;
+    }
+    hidden.fill(0.0);
+    top + sum.ln()
+}
+
+/// [`softmax`] with the log-sum-exp known.
+#[multiversion(targets = "simd")]
+fn softmax_known(p: &mut [f32], seen: usize, log_sum_exp: f32) {
+    let (seen, hidden) = p.split_at_mut(seen);
+    for x in seen {
+        *x = exp(*x - log_sum_exp);
+    }
+    hidden.fill(0.0);
 }
