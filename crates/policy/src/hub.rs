@@ -191,9 +191,8 @@ fn needed(all: Vec<String>) -> Vec<String> {
     };
     let small = |file: &str| {
         let text = file.ends_with(".json") || file.ends_with(".jinja") || file == "merges.txt";
-        text && !file.contains('/')
-            && !file.starts_with("pytorch_model")
-            && !(single && file == INDEX_FILE)
+        let index_of_no_use = file.starts_with("pytorch_model") || (single && file == INDEX_FILE);
+        text && !file.contains('/') && !index_of_no_use
     };
     let (mut files, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|file| small(file));
     files.extend(rest.into_iter().filter(|file| weights(file)));

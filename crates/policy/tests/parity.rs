@@ -1,6 +1,7 @@
 //! The decoder against `transformers`, on small random models of every supported family and layout.
 //!
 //! The fixtures are made by `scripts/parity/make_model_fixtures.py`, which says what `expected.json` holds.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! The tokenizer and the chat templates against `transformers`.
 //!
 //! The fixture is made by `scripts/parity/make_tokenizer_fixtures.py`: a small tokenizer built as Qwen2.5's is.
+#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 

@@ -69,6 +69,9 @@ pub struct Trained {
 /// The special tokens are `<|endoftext|>`, `<|im_start|>` and `<|im_end|>` with the ids 0, 1 and 2; the last ends a
 /// turn. Any text can be expressed. The same documents give the same files.
 ///
+/// In Python `PreTrainedTokenizerFast` loads it. `AutoTokenizer` of `transformers` 5 does too, but not beside a
+/// `config.json` of the model type `qwen2`: for that it puts Qwen2's own rules in the place of these.
+///
 /// # Errors
 /// [`Error::VocabSize`] if not even bytes have room, [`Error::Tokenizer`], [`Error::Io`].
 pub fn train<S: AsRef<str> + Send>(
