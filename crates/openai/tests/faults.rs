@@ -1,5 +1,7 @@
 //! The client against servers that misbehave in every way a real one does.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod server;
 
 use std::time::Duration;

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 /// What to do with one request.
 #[derive(Debug, Clone, Copy)]
-pub enum Act {
+pub(crate) enum Act {
     /// Answer with this text.
     Say(&'static str),
     /// Refuse with this status and message.
@@ -26,14 +26,14 @@ pub enum Act {
 }
 
 /// The server; it stops when it is dropped.
-pub struct Server {
+pub(crate) struct Server {
     port: u16,
     requests: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
 impl Server {
-    pub async fn start(script: impl IntoIterator<Item = Act>) -> Self {
+    pub(crate) async fn start(script: impl IntoIterator<Item = Act>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -54,12 +54,12 @@ impl Server {
         Self { port, requests, task }
     }
 
-    pub fn base_url(&self) -> String {
+    pub(crate) fn base_url(&self) -> String {
         format!("http://127.0.0.1:{}/v1", self.port)
     }
 
     /// The requests so far, heads and bodies.
-    pub fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }

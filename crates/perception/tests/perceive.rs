@@ -1,0 +1,340 @@
+//! A run over files of questions: what it writes, what it does again, what it refuses.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use embodied_r_data::progress::Silent;
+use embodied_r_data::scene::{Pose, Scene, SceneObject};
+use embodied_r_perception::captioner::{Asked, Caption, Captioner, Footage, SceneCaptions};
+use embodied_r_perception::perceive::{Changed, Options, Summary, run};
+use embodied_r_perception::{Error, keyframes};
+use futures_util::future::{BoxFuture, FutureExt as _};
+use serde_json::{Map, Value, json};
+
+/// Captions a question with its own text, fails those of `broken`, and remembers what was asked.
+#[derive(Default)]
+struct Echo {
+    broken: BTreeSet<String>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Captioner for Echo {
+    fn settings(&self) -> Map<String, Value> {
+        Map::from_iter([("backend".to_owned(), json!("echo"))])
+    }
+
+    fn caption<'a>(
+        &'a self,
+        asked: Asked<'a>,
+        _: &'a Footage,
+    ) -> BoxFuture<'a, embodied_r_perception::Result<Vec<Caption>>> {
+        self.asked.lock().unwrap().push(asked.text.to_owned());
+        let result = match self.broken.contains(asked.text) {
+            true => Err(Error::EmptyReply { index: 0, reason: None }),
+            false => Ok(["left of", "right of"].map(|side| caption(side, asked.text)).into()),
+        };
+        async move { result }.boxed()
+    }
+}
+
+fn caption(side: &str, text: &str) -> Caption {
+    Caption {
+        index: 0,
+        time_s: None,
+        action: Some("move forward".into()),
+        view: format!("{side} {text}"),
+        prompt_tokens: Some(5),
+        completion_tokens: Some(2),
+        attempts: 1,
+        elapsed_s: 0.0,
+    }
+}
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(files: &[(&str, Value)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, value) in files {
+            std::fs::write(folder.path().join(name), value.to_string()).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn options(&self, names: &[&str]) -> Options {
+        Options {
+            data_paths: names.iter().map(|name| self.path(name)).collect(),
+            folder_path: None,
+            save_path: self.path("inter"),
+            concurrency: 2,
+            limit: None,
+            keyframes: keyframes::Options::default(),
+            image_side: None,
+            changed: Changed::Refuse,
+        }
+    }
+
+    fn output(&self, name: &str) -> Vec<Value> {
+        serde_json::from_slice(&std::fs::read(self.path("inter").join(name)).unwrap()).unwrap()
+    }
+}
+
+fn question(id: u32) -> Value {
+    json!({"Question_id": id, "video_id": "a.mp4", "question_category": "c",
+        "question": format!("Question: q{id}?"), "answer": "A", "difficulty": id * 10})
+}
+
+fn questions(ids: std::ops::Range<u32>) -> Value {
+    ids.map(question).collect()
+}
+
+async fn summaries(options: &Options, captioner: &dyn Captioner) -> Vec<Summary> {
+    run(options, captioner, &Silent).await.unwrap()
+}
+
+#[tokio::test]
+async fn every_question_becomes_a_prompt_in_its_own_file_and_order() {
+    let place = Place::new(&[("a.json", questions(0..3)), ("b.json", questions(3..4))]);
+    summaries(&place.options(&["a.json", "b.json"]), &Echo::default()).await;
+    let a = place.output("a.json");
+    assert_eq!(a.iter().map(|q| q["Question_id"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
+    let prompt = a[1]["question"].as_str().unwrap();
+    assert!(prompt.contains("\nFrame 0: Observe: left of Question: q1?\n"), "{prompt}");
+    assert!(prompt.contains("\nFrame 1: After move forward, Observe: right of"), "{prompt}");
+    assert!(prompt.ends_with("\nQuestion: q1?"), "{prompt}");
+    assert_eq!(a[1]["original_question"], "Question: q1?");
+    assert_eq!((&a[1]["answer"], &a[1]["difficulty"]), (&json!("A"), &json!(10)));
+    assert_eq!(place.output("b.json").len(), 1);
+}
+
+#[tokio::test]
+async fn a_second_run_asks_only_for_what_failed_or_is_new() {
+    let place = Place::new(&[("a.json", questions(0..3))]);
+    let options = place.options(&["a.json"]);
+    let broken = BTreeSet::from(["Question: q1?".to_owned()]);
+    let first = &summaries(&options, &Echo { broken, ..Echo::default() }).await[0];
+    assert_eq!((first.finished, first.failed, first.left()), (2, 1, 0));
+    assert_eq!(place.output("a.json").len(), 2);
+
+    std::fs::write(place.path("a.json"), questions(0..4).to_string()).unwrap();
+    let echo = Echo::default();
+    let second = &summaries(&options, &echo).await[0];
+    assert_eq!((second.already, second.finished, second.failed), (2, 2, 0));
+    let asked = echo.asked.into_inner().unwrap();
+    assert_eq!(
+        BTreeSet::from_iter(asked),
+        BTreeSet::from(["Question: q1?".into(), "Question: q3?".into()])
+    );
+    assert_eq!(place.output("a.json").len(), 4);
+}
+
+#[tokio::test]
+async fn a_run_after_a_kill_ends_with_the_files_of_one_without() {
+    let place = Place::new(&[("a.json", questions(0..4))]);
+    let options = place.options(&["a.json"]);
+    summaries(&options, &Echo::default()).await;
+    let files = ["a.json", "a.captions.jsonl"].map(|name| place.path("inter").join(name));
+    let whole = files.clone().map(|file| std::fs::read(file).unwrap());
+
+    // Killed in the middle of a line, before the prompts were written.
+    std::fs::remove_file(&files[0]).unwrap();
+    std::fs::write(&files[1], &whole[1][..whole[1].len() * 3 / 5]).unwrap();
+    let echo = Echo::default();
+    summaries(&options, &echo).await;
+    assert_eq!(echo.asked.into_inner().unwrap().len(), 2);
+    assert_eq!(files.map(|file| std::fs::read(file).unwrap()), whole);
+}
+
+#[tokio::test]
+async fn a_limit_leaves_the_rest_for_later() {
+    let place = Place::new(&[("a.json", questions(0..3))]);
+    let mut options = place.options(&["a.json"]);
+    options.limit = Some(2);
+    let first = &summaries(&options, &Echo::default()).await[0];
+    assert_eq!((first.finished, first.left()), (2, 1));
+    let second = &summaries(&options, &Echo::default()).await[0];
+    assert_eq!((second.already, second.finished, second.left()), (2, 1, 0));
+    assert_eq!(place.output("a.json").len(), 3);
+}
+
+#[tokio::test]
+async fn other_settings_stop_a_run_before_anything_is_asked() {
+    let place = Place::new(&[("a.json", questions(0..2))]);
+    let mut options = place.options(&["a.json"]);
+    options.limit = Some(1);
+    summaries(&options, &Echo::default()).await;
+    options.keyframes.threshold = 0.25;
+    let echo = Echo::default();
+    let error = run(&options, &echo, &Silent).await.unwrap_err().to_string();
+    assert!(error.contains("`threshold` was 0.5 and is 0.25"), "{error}");
+    assert!(echo.asked.lock().unwrap().is_empty());
+
+    options.changed = Changed::Redo;
+    options.limit = None;
+    let redone = &summaries(&options, &echo).await[0];
+    assert_eq!((redone.already, redone.finished), (0, 2));
+}
+
+#[tokio::test]
+async fn all_data_files_are_checked_before_anything_is_asked() {
+    let place = Place::new(&[("a.json", questions(0..2)), ("b.json", json!({"not": "a list"}))]);
+    let echo = Echo::default();
+    let error = run(&place.options(&["a.json", "b.json"]), &echo, &Silent).await.unwrap_err();
+    assert!(error.to_string().contains("b.json"), "{error}");
+    assert!(echo.asked.into_inner().unwrap().is_empty());
+}
+
+/// A VSI-Bench scene of four objects around a middle.
+fn meta_info() -> Value {
+    let object = |x: f64, y: f64| {
+        json!([{"centroid": [x, y, 0.4], "axesLengths": [0.4, 0.4, 0.8],
+            "min": [x - 0.2, y - 0.2, 0.0], "max": [x + 0.2, y + 0.2, 0.8]}])
+    };
+    json!({"scene1": {"room_size": 20.0, "object_bbox": {
+        "sofa": object(2.0, 0.0), "lamp": object(0.0, 2.0),
+        "door": object(-2.0, 0.0), "sink": object(0.0, -2.0)}}})
+}
+
+fn vsi(category: &str, text: &str, answer: &str) -> Value {
+    json!([{"Question_id": 1, "video_id": "scene1.mp4", "scene_name": "scene1",
+        "question_category": category, "question": text, "answer": answer}])
+}
+
+async fn scene_run(question: Value) -> (Place, Summary) {
+    let place = Place::new(&[("a.json", question), ("x_meta_info.json", meta_info())]);
+    let captioner = SceneCaptions::open(place.folder.path(), 32).unwrap();
+    let summary = summaries(&place.options(&["a.json"]), &captioner).await.remove(0);
+    (place, summary)
+}
+
+fn video_part(place: &Place) -> String {
+    let prompt = place.output("a.json")[0]["question"].as_str().unwrap().to_owned();
+    prompt.rsplit_once("Question:").unwrap().0.to_owned()
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[tokio::test]
+async fn another_answer_leaves_the_captions_byte_for_byte_the_same() {
+    let text = "Question: which is closest to the sofa?\n\nChoices:\nA. lamp\nB. door";
+    let (a, _) = scene_run(vsi("object_rel_distance", text, "A")).await;
+    let (b, _) = scene_run(vsi("object_rel_distance", text, "B")).await;
+    let log = |place: &Place| read(&place.path("inter/a.captions.jsonl"));
+    assert_eq!(log(&a), log(&b));
+}
+
+#[tokio::test]
+async fn permuted_choices_leave_the_captions_the_same() {
+    let text = "Question: which is closest to the sofa?\n\nChoices:\n";
+    let (a, _) =
+        scene_run(vsi("object_rel_distance", &format!("{text}A. lamp\nB. door"), "A")).await;
+    let (b, _) =
+        scene_run(vsi("object_rel_distance", &format!("{text}A. door\nB. lamp"), "B")).await;
+    assert_eq!(video_part(&a), video_part(&b));
+}
+
+#[tokio::test]
+async fn the_tour_of_a_real_room_tells_true_bearings_and_distances() {
+    let (place, _) = scene_run(vsi("object_rel_distance", "Question: ?", "A")).await;
+    let told = video_part(&place);
+    for line in [
+        "\nFrame 0: Observe: sofa ahead, 2.0 m\n",
+        "\nFrame 1: After rotate left 90, Observe: lamp ahead, 2.0 m\n",
+        "\nFrame 2: After rotate left 90, Observe: door ahead, 2.0 m\n",
+        "\nFrame 3: After rotate left 90, Observe: sink ahead, 2.0 m\n",
+    ] {
+        assert!(told.contains(line), "{line} is not in {told}");
+    }
+}
+
+#[tokio::test]
+async fn a_category_beyond_the_annotations_fails_with_its_reason() {
+    let (place, summary) = scene_run(vsi("obj_appearance_order", "Question: ?", "A")).await;
+    assert_eq!((summary.finished, summary.failed), (0, 1));
+    let log = read(&summary.log);
+    assert!(log.contains("cannot support `obj_appearance_order`"), "{log}");
+    assert!(place.output("a.json").is_empty());
+}
+
+#[tokio::test]
+async fn a_question_without_annotations_fails_with_its_reason() {
+    let mut question = vsi("object_rel_distance", "Question: ?", "A");
+    question[0]["scene_name"] = json!("elsewhere");
+    question[0]["video_id"] = json!("elsewhere.mp4");
+    let (_, summary) = scene_run(question).await;
+    assert_eq!(summary.failed, 1);
+    assert!(read(&summary.log).contains("no annotations for scene `elsewhere`"));
+}
+
+/// A video of one second-long still per colour, 4 frames per second, and a scene file with as many
+/// poses.
+fn built_in_room(folder: &Path, poses: usize) {
+    let status = std::process::Command::new("ffmpeg")
+        .args(["-loglevel", "error", "-f", "lavfi", "-i"])
+        .arg("testsrc=size=64x48:rate=4:duration=5")
+        .args(["-pix_fmt", "yuv420p", "-y"])
+        .arg(folder.join("room.mp4"))
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let camera = (0..poses).map(|i| Pose { position_m: [0.0, 0.0, 1.5], yaw_deg: i as f64 * 10.0 });
+    let scene = Scene {
+        scene_name: "room".into(),
+        video_id: "room.mp4".into(),
+        fps: 4.0,
+        room_size_m: [6.0, 6.0, 3.0],
+        horizontal_fov_deg: 60.0,
+        max_range_m: 9.0,
+        objects: vec![SceneObject {
+            name: "red lamp".into(),
+            center_m: [3.0, 0.0, 0.5],
+            size_m: [0.3, 0.3, 1.0],
+        }],
+        camera: camera.collect(),
+    };
+    scene.write(&folder.join("room.json")).unwrap();
+}
+
+async fn built_in_run(poses: usize) -> (Place, Summary) {
+    let question = json!([{"Question_id": 1, "video_id": "room.mp4", "question": "Question: ?"}]);
+    let place = Place::new(&[("a.json", question)]);
+    built_in_room(place.folder.path(), poses);
+    let mut options = place.options(&["a.json"]);
+    options.folder_path = Some(place.folder.path().to_owned());
+    let captioner = SceneCaptions::open(place.folder.path(), 32).unwrap();
+    let summary = summaries(&options, &captioner).await.remove(0);
+    (place, summary)
+}
+
+#[tokio::test]
+async fn a_built_in_room_is_told_from_the_poses_of_its_key_frames() {
+    let (place, summary) = built_in_run(20).await;
+    let line: Value = serde_json::from_str(&read(&summary.log)).unwrap();
+    let frames = line["frames"].as_array().unwrap();
+    let (first, last) = (&frames[0], &frames[frames.len() - 1]);
+    assert_eq!((&first["index"], &first["view"]), (&json!(0), &json!("red lamp ahead, 3 m")));
+    assert_eq!((&last["index"], &last["view"]), (&json!(19), &json!("nothing")));
+    for pair in frames.windows(2) {
+        let turn = (pair[1]["index"].as_u64().unwrap() - pair[0]["index"].as_u64().unwrap()) * 10;
+        assert_eq!(pair[1]["action"], json!(format!("rotate left {turn}")));
+    }
+    assert!(video_part(&place).contains("Frame 0: Observe: red lamp ahead, 3 m"));
+}
+
+#[tokio::test]
+async fn a_scene_with_too_few_poses_is_another_videos() {
+    let (_, summary) = built_in_run(10).await;
+    assert_eq!(summary.failed, 1);
+    assert!(read(&summary.log).contains("do not belong together"));
+}

@@ -1,0 +1,152 @@
+//! A folder with one data file and its video, and the command run in it.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use embodied_r_data::scene::{Pose, Scene, SceneObject};
+use serde_json::{Value, json};
+
+use super::server::Server;
+
+pub(crate) struct Place {
+    folder: tempfile::TempDir,
+}
+
+/// How a run ended.
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A question about the one video.
+pub(crate) fn question(id: u32, word: &str) -> Value {
+    json!({"Question_id": id, "video_id": "room.mp4", "question_category": "object_rel_distance",
+        "question": format!("Question: {word}?\n\nChoices:\nA. yes\nB. no"), "answer": "A",
+        "scene_name": "room"})
+}
+
+impl Place {
+    /// `complete/train_data.json` with these questions, and a video of 4 seconds at 4 frames each.
+    pub(crate) fn new(questions: &[Value]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Self { folder };
+        std::fs::create_dir_all(place.path("complete/videos")).unwrap();
+        place.write_questions(questions);
+        let made = Command::new("ffmpeg")
+            .args([
+                "-loglevel",
+                "error",
+                "-f",
+                "lavfi",
+                "-i",
+                "testsrc=size=64x48:rate=4:duration=4",
+            ])
+            .args(["-pix_fmt", "yuv420p"])
+            .arg(place.path("complete/videos/room.mp4"))
+            .status()
+            .unwrap();
+        assert!(made.success());
+        place
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write_questions(&self, questions: &[Value]) {
+        let text = serde_json::to_string_pretty(questions).unwrap();
+        std::fs::write(self.path("complete/train_data.json"), text).unwrap();
+    }
+
+    pub(crate) fn set_answer(&self, answer: &str) {
+        let mut changed = question(1, "one");
+        changed["answer"] = json!(answer);
+        self.write_questions(&[changed]);
+    }
+
+    /// `scenes/room.json`, with a red lamp 3 m ahead of a camera that stands still.
+    pub(crate) fn add_scene(&self) {
+        let lamp = SceneObject {
+            name: "red lamp".into(),
+            center_m: [3.0, 0.0, 0.5],
+            size_m: [0.3, 0.3, 1.0],
+        };
+        let scene = Scene {
+            scene_name: "room".into(),
+            video_id: "room.mp4".into(),
+            fps: 4.0,
+            room_size_m: [6.0, 6.0, 3.0],
+            horizontal_fov_deg: 60.0,
+            max_range_m: 9.0,
+            objects: vec![lamp],
+            camera: vec![Pose { position_m: [0.0, 0.0, 1.5], yaw_deg: 0.0 }; 16],
+        };
+        scene.write(&self.path("scenes/room.json")).unwrap();
+    }
+
+    /// The command on the data file, without a server.
+    fn bare(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(embodied_r_tests::binary());
+        command
+            .current_dir(self.folder.path())
+            .env_remove("OPENAI_API_KEY")
+            .env("NO_PROXY", "127.0.0.1")
+            .args(["perceive", "--data-paths", "complete/train_data.json"])
+            .args(args);
+        if !args.contains(&"--save-path") {
+            command.args(["--save-path", "inter"]);
+        }
+        command
+    }
+
+    /// The command with a server, whose URL comes last but for `args`.
+    pub(crate) fn command(&self, server: &Server, args: &[&str]) -> Command {
+        let mut command = self.bare(&["--base-url", &server.base_url()]);
+        // What begins without dashes is one more base URL.
+        let (urls, flags): (Vec<&str>, Vec<&str>) =
+            args.iter().copied().partition(|arg| arg.starts_with("http"));
+        if !urls.is_empty() {
+            command = self.bare(&[&["--base-url", &server.base_url()], urls.as_slice()].concat());
+        }
+        command.args(flags);
+        command
+    }
+
+    pub(crate) fn run(&self, server: &Server, args: &[&str]) -> Run {
+        finish(self.command(server, args))
+    }
+
+    pub(crate) fn run_bare(&self, args: &[&str]) -> Run {
+        finish(self.bare(args))
+    }
+
+    /// The prompts.
+    pub(crate) fn output(&self) -> Vec<Value> {
+        let text = std::fs::read(self.path("inter/train_data.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    /// The whole lines of the log; none where there is no log yet.
+    pub(crate) fn log(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.path("inter/train_data.captions.jsonl"));
+        let text = text.unwrap_or_default();
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The text of all outputs.
+    pub(crate) fn everything(&self) -> String {
+        let files = std::fs::read_dir(self.path("inter")).unwrap();
+        files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+    }
+}
+
+fn finish(mut command: Command) -> Run {
+    let output = command.output().unwrap();
+    Run {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
