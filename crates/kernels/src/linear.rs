@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use crate::error::{Result, check};
 use crate::math::add;
-use crate::matmul::{Into, Threads, View, ViewMut, product};
+use crate::matmul::{Into, Threads, View, ViewMut, add_product_over_rows, product};
 use crate::memory::{floats, tensor, update};
 use crate::parallel;
 
@@ -110,13 +110,7 @@ pub fn backward_weight(
     check(d_weight.dims() == [outputs, inputs], OP, || "the weight's gradient misfits".into())?;
     let (x, dy) = (floats(x, OP)?, floats(dy, OP)?);
     update(d_weight, OP, |dw| {
-        product(
-            ViewMut::new(dw, outputs, inputs),
-            Into::Add,
-            View::new(&dy, rows, outputs).t(),
-            View::new(&x, rows, inputs),
-            Threads::All,
-        );
+        add_product_over_rows(dw, (&dy, outputs), (&x, inputs), rows);
     })?;
     let Some(d_bias) = d_bias else { return Ok(()) };
     check(d_bias.elem_count() == outputs, OP, || "the bias's gradient misfits".into())?;

@@ -7,7 +7,7 @@ use multiversion::multiversion;
 
 use crate::error::{Result, check};
 use crate::math::{exp, exp_moments, max, scale};
-use crate::matmul::{Into, Threads, View, ViewMut, product};
+use crate::matmul::{Into, Threads, View, ViewMut, add_product_over_rows, product};
 use crate::memory::{Floats, floats, tensor, update};
 use crate::parallel;
 
@@ -104,13 +104,8 @@ pub fn backward(
                 View::new(&head.weight, head.vocabulary, head.width),
                 Threads::All,
             );
-            product(
-                ViewMut::new(d_weight, head.vocabulary, head.width),
-                Into::Add,
-                d_logits.t(),
-                View::new(&head.hidden[span], rows, head.width),
-                Threads::All,
-            );
+            let hidden = (&head.hidden[span], head.width);
+            add_product_over_rows(d_weight, (&logits, head.vocabulary), hidden, rows);
         }
     })?;
     tensor(d_hidden, (targets.len(), head.width))

@@ -1,6 +1,9 @@
 //! Matrix products over slices: a safe face for the `gemm` crate.
 
 use gemm::Parallelism;
+use rayon::prelude::*;
+
+use crate::math::add;
 
 /// A matrix to read: `rows × cols`, with strides in elements.
 #[derive(Clone, Copy)]
@@ -137,6 +140,49 @@ pub(crate) fn product(dst: ViewMut<'_>, into: Into, lhs: View<'_>, rhs: View<'_>
             false,
             parallelism,
         );
+    }
+}
+
+/// Numbers of a product small enough that its threads share the rows that it sums over.
+const SMALL_PRODUCT: usize = 1 << 19;
+
+/// Rows of one share; it depends on nothing else, so that the sum's order is always the same.
+const SHARE_ROWS: usize = 1024;
+
+/// `dst += aᵀ · b`, a sum over many rows: the gradient of a weight.
+///
+/// # Shapes
+/// `a` (rows, m) and `b` (rows, n) with their widths; `dst` (m, n).
+pub(crate) fn add_product_over_rows(
+    dst: &mut [f32],
+    (a, m): (&[f32], usize),
+    (b, n): (&[f32], usize),
+    rows: usize,
+) {
+    if m * n > SMALL_PRODUCT || rows <= SHARE_ROWS {
+        let (a, b) = (View::new(a, rows, m).t(), View::new(b, rows, n));
+        return product(ViewMut::new(dst, m, n), Into::Add, a, b, Threads::All);
+    }
+    // A small product leaves the threads of `gemm` little to share, but the sum is long.
+    let shares: Vec<Vec<f32>> = (0..rows.div_ceil(SHARE_ROWS))
+        .into_par_iter()
+        .with_max_len(1)
+        .map(|share| {
+            let first = share * SHARE_ROWS;
+            let rows = SHARE_ROWS.min(rows - first);
+            let mut part = vec![0.0; m * n];
+            product(
+                ViewMut::new(&mut part, m, n),
+                Into::Replace,
+                View::new(&a[first * m..], rows, m).t(),
+                View::new(&b[first * n..], rows, n),
+                Threads::One,
+            );
+            part
+        })
+        .collect();
+    for share in &shares {
+        add(dst, share);
     }
 }
 
