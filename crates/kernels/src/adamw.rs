@@ -38,7 +38,13 @@ pub struct AdamwStep {
 ///
 /// # Errors
 /// The shapes differ, or a tensor is not contiguous `f32` on the CPU.
-pub fn adamw(param: &Tensor, grad: &Tensor, m: &Tensor, v: &Tensor, step: &AdamwStep) -> Result<()> {
+pub fn adamw(
+    param: &Tensor,
+    grad: &Tensor,
+    m: &Tensor,
+    v: &Tensor,
+    step: &AdamwStep,
+) -> Result<()> {
     let same = [grad, m, v].iter().all(|t| t.elem_count() == param.elem_count());
     check(same, OP, || "parameter, gradient and moments differ in size".into())?;
     let grad = floats(grad, OP)?;

@@ -91,7 +91,13 @@ pub(crate) enum Threads {
 /// When the shapes do not fit, or a view reaches beyond its data: both are faults of the calling
 /// kernel, which has checked its tensors.
 #[allow(unsafe_code)]
-pub(crate) fn product(dst: ViewMut<'_>, into: Into, lhs: View<'_>, rhs: View<'_>, threads: Threads) {
+pub(crate) fn product(
+    dst: ViewMut<'_>,
+    into: Into,
+    lhs: View<'_>,
+    rhs: View<'_>,
+    threads: Threads,
+) {
     assert!(lhs.cols == rhs.rows && dst.rows == lhs.rows && dst.cols == rhs.cols, "shapes differ");
     assert!(lhs.fits() && rhs.fits(), "a factor reaches beyond its data");
     assert!(dst.row_stride >= dst.cols, "rows of the product overlap");

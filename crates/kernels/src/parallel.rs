@@ -16,9 +16,7 @@ pub(crate) fn rows(out: &mut [f32], width: usize, act: impl Fn(usize, &mut [f32]
     if out.len() <= step * width {
         return act(0, out);
     }
-    out.par_chunks_mut(step * width)
-        .enumerate()
-        .for_each(|(i, chunk)| act(i * step, chunk));
+    out.par_chunks_mut(step * width).enumerate().for_each(|(i, chunk)| act(i * step, chunk));
 }
 
 /// As [`rows`], for two outputs of the same number of rows.

@@ -60,8 +60,7 @@ pub fn backward(
     let fits = dy.dims() == [rows, width] && dx.dims() == [rows, width];
     check(fits && scale.elem_count() == rows, OP, || "the gradients misfit x".into())?;
     check(d_weight.elem_count() == width, OP, || "the weight's gradient misfits".into())?;
-    let (x, w, s, dy) =
-        (floats(x, OP)?, floats(weight, OP)?, floats(scale, OP)?, floats(dy, OP)?);
+    let (x, w, s, dy) = (floats(x, OP)?, floats(weight, OP)?, floats(scale, OP)?, floats(dy, OP)?);
     update(dx, OP, |dx| {
         parallel::rows(dx, width, |first, dx| {
             for (i, dx) in dx.chunks_mut(width).enumerate() {

@@ -15,7 +15,8 @@ fn zeros_like(t: &Tensor) -> Tensor {
 
 #[track_caller]
 fn close(ours: &Tensor, truth: &Tensor, tolerance: f32) {
-    let difference = (ours - truth).and_then(|d| d.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>());
+    let difference =
+        (ours - truth).and_then(|d| d.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>());
     let difference = difference.expect("same shape");
     assert!(difference < tolerance, "differ by {difference}");
 }
@@ -25,7 +26,11 @@ const ROWS: usize = 700;
 
 #[test]
 fn rms_norm_and_its_gradients() -> Result {
-    let (x, w, dy) = (Var::from_tensor(&noise(&[ROWS, 48]))?, Var::from_tensor(&noise(&[48]))?, noise(&[ROWS, 48]));
+    let (x, w, dy) = (
+        Var::from_tensor(&noise(&[ROWS, 48]))?,
+        Var::from_tensor(&noise(&[48]))?,
+        noise(&[ROWS, 48]),
+    );
     let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + 1e-6)?.sqrt()?.recip()?;
     let truth = x.broadcast_mul(&scale)?.broadcast_mul(&w)?;
     let grads = (&truth * &dy)?.sum_all()?.backward()?;
@@ -40,7 +45,11 @@ fn rms_norm_and_its_gradients() -> Result {
 
 #[test]
 fn swiglu_and_its_gradients() -> Result {
-    let (g, u, dy) = (Var::from_tensor(&noise(&[ROWS, 37]))?, Var::from_tensor(&noise(&[ROWS, 37]))?, noise(&[ROWS, 37]));
+    let (g, u, dy) = (
+        Var::from_tensor(&noise(&[ROWS, 37]))?,
+        Var::from_tensor(&noise(&[ROWS, 37]))?,
+        noise(&[ROWS, 37]),
+    );
     let truth = (g.silu()? * u.as_tensor())?;
     let grads = (&truth * &dy)?.sum_all()?.backward()?;
     close(&swiglu::forward(&g, &u)?, &truth, 1e-5);
@@ -52,7 +61,11 @@ fn swiglu_and_its_gradients() -> Result {
 
 #[test]
 fn linear_layers_and_their_gradients() -> Result {
-    let (x, w, b) = (Var::from_tensor(&noise(&[ROWS, 24]))?, Var::from_tensor(&noise(&[40, 24]))?, Var::from_tensor(&noise(&[40]))?);
+    let (x, w, b) = (
+        Var::from_tensor(&noise(&[ROWS, 24]))?,
+        Var::from_tensor(&noise(&[40, 24]))?,
+        Var::from_tensor(&noise(&[40]))?,
+    );
     let dy = noise(&[ROWS, 40]);
     let truth = x.matmul(&w.t()?)?.broadcast_add(&b)?;
     let grads = (&truth * &dy)?.sum_all()?.backward()?;
@@ -80,13 +93,14 @@ fn rope_turns_back_what_it_turned() -> Result {
         .iter()
         .zip(&positions)
         .flat_map(|(row, p)| {
-            (0..16).map(|i| {
-                let (head, j) = (i / 8 * 8, i % 4);
-                let (sin, cos) = (*p as f64 * 10f64.powi(-(j as i32))).sin_cos();
-                let (a, b) = (f64::from(row[head + j]), f64::from(row[head + j + 4]));
-                (if i % 8 < 4 { a * cos - b * sin } else { b * cos + a * sin }) as f32
-            })
-            .collect::<Vec<_>>()
+            (0..16)
+                .map(|i| {
+                    let (head, j) = (i / 8 * 8, i % 4);
+                    let (sin, cos) = (*p as f64 * 10f64.powi(-(j as i32))).sin_cos();
+                    let (a, b) = (f64::from(row[head + j]), f64::from(row[head + j + 4]));
+                    (if i % 8 < 4 { a * cos - b * sin } else { b * cos + a * sin }) as f32
+                })
+                .collect::<Vec<_>>()
         })
         .collect();
     close(&y, &memory::tensor(truth, (ROWS, 16))?, 1e-5);

@@ -79,12 +79,17 @@ impl<'a> Forward<'a> {
             &grads.head,
         )?;
         let d_picked = memory::zeros(picked.dims())?;
-        rms_norm::backward(&picked, &decoder.norm, &normed.scale, &d_normed, &d_picked, &grads.norm)?;
+        rms_norm::backward(
+            &picked,
+            &decoder.norm,
+            &normed.scale,
+            &d_normed,
+            &d_picked,
+            &grads.norm,
+        )?;
         let mut dx = memory::zeros(&[batch.ids.len(), policy.config().hidden_size])?;
         embedding::scatter_add(&dx, &batch.sources, &d_picked)?;
-        for ((layer, kept), grads) in
-            decoder.layers.iter().zip(layers).zip(&grads.layers).rev()
-        {
+        for ((layer, kept), grads) in decoder.layers.iter().zip(layers).zip(&grads.layers).rev() {
             let activations = match kept.activations {
                 Some(activations) => activations,
                 None => layer.forward(&kept.input, &pass)?.1,

@@ -178,8 +178,7 @@ impl Engine<'_> {
             .map(|request| Group { prompt: request.prompt.clone(), completions: Vec::new() })
             .collect();
         let config = policy.config();
-        let batch =
-            PackedBatch::new(&groups, config.vocab_size, config.max_position_embeddings)?;
+        let batch = PackedBatch::new(&groups, config.vocab_size, config.max_position_embeddings)?;
         let pass = policy.pass(&batch);
         let mut caches: Vec<Cache> = groups.iter().map(|_| Cache::default()).collect();
         let mut x = embedding::gather(&policy.decoder.embedding, &batch.ids)?;

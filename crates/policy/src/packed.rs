@@ -117,7 +117,8 @@ mod tests {
     #[test]
     fn the_group_at_fault_is_named() {
         let group = |prompt: Vec<u32>| Group { prompt, completions: vec![vec![1; 4]] };
-        let fault = |g: Group| PackedBatch::new(&[group(vec![1]), g], 10, 6).unwrap_err().to_string();
+        let fault =
+            |g: Group| PackedBatch::new(&[group(vec![1]), g], 10, 6).unwrap_err().to_string();
         assert!(fault(group(vec![])).contains("sequence 1: the prompt is empty"));
         assert!(fault(group(vec![10])).contains("id 10 is outside the vocabulary of 10"));
         assert!(fault(group(vec![1; 3])).contains("7 tokens"));

@@ -123,7 +123,7 @@ impl Gradients {
     pub fn norm(&self) -> Result<f64> {
         let mut total = 0.0;
         for tensor in self.tensors.values() {
-            total += memory::sum_of_squares(&*memory::floats(tensor, "norm")?);
+            total += memory::sum_of_squares(&memory::floats(tensor, "norm")?);
         }
         Ok(total.sqrt())
     }

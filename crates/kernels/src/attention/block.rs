@@ -113,7 +113,13 @@ impl Block {
     }
 
     /// Scores of the queries in rows `queries` against all keys that any of them sees.
-    pub(super) fn scores(&mut self, q: &[f32], k: &[f32], segment: &Segment, queries: Range<usize>) {
+    pub(super) fn scores(
+        &mut self,
+        q: &[f32],
+        k: &[f32],
+        segment: &Segment,
+        queries: Range<usize>,
+    ) {
         self.queries = queries;
         self.keys = segment.context + self.queries.end - segment.own.start;
         let scale = self.scale();

@@ -56,7 +56,8 @@ fn objective(q: &[f64], k: &[f64], v: &[f64], d_out: &[f32]) -> f64 {
             let at = row * HEADS.query_width() + head * dim;
             let score = |r: &usize| -> f64 {
                 let key = &k[r * HEADS.kv_width() + kv..][..dim];
-                q[at..at + dim].iter().zip(key).map(|(a, b)| a * b).sum::<f64>() / (dim as f64).sqrt()
+                q[at..at + dim].iter().zip(key).map(|(a, b)| a * b).sum::<f64>()
+                    / (dim as f64).sqrt()
             };
             let e: Vec<f64> = seen.iter().map(|r| score(r).exp()).collect();
             let z: f64 = e.iter().sum();
@@ -129,10 +130,7 @@ fn decoding_over_a_cache_equals_the_last_row_of_the_whole() {
     let groups = [
         DecodeGroup {
             prompt: cached(0, 70),
-            rows: vec![
-                Row { row: 0, own: cached(70, 75) },
-                Row { row: 1, own: cached(75, 145) },
-            ],
+            rows: vec![Row { row: 0, own: cached(70, 75) }, Row { row: 1, own: cached(75, 145) }],
         },
         DecodeGroup { prompt: cached(0, 0), rows: vec![Row { row: 2, own: cached(147, 150) }] },
     ];

@@ -29,7 +29,12 @@ pub(crate) struct Activations {
 
 impl Activations {
     /// Numbers kept for each token, for a memory estimate.
-    pub(crate) fn per_token(hidden: usize, queries: usize, keys: usize, feed_forward: usize) -> usize {
+    pub(crate) fn per_token(
+        hidden: usize,
+        queries: usize,
+        keys: usize,
+        feed_forward: usize,
+    ) -> usize {
         3 * hidden + 2 * queries + 2 * keys + 3 * feed_forward
     }
 }
@@ -46,7 +51,8 @@ pub(crate) fn attention_input(
 ) -> Result<(Normed, Projected)> {
     let normed = rms_norm::forward(x, &layer.input_norm, eps)?;
     let project = |by: &super::Linear| linear::forward(&normed.y, &by.weight, by.bias.as_ref());
-    let projected = Projected { q: project(&layer.q)?, k: project(&layer.k)?, v: project(&layer.v)? };
+    let projected =
+        Projected { q: project(&layer.q)?, k: project(&layer.k)?, v: project(&layer.v)? };
     rope::rotate(&projected.q, angles, Turn::Forward)?;
     rope::rotate(&projected.k, angles, Turn::Forward)?;
     Ok((normed, projected))
@@ -58,7 +64,11 @@ pub(crate) fn attention_output(layer: &Layer, x: &Tensor, attended: &Tensor) -> 
 }
 
 /// The feed-forward half: its output, and what its backward needs.
-pub(crate) fn feed_forward(layer: &Layer, middle: &Tensor, eps: f64) -> Result<(Tensor, FeedForward)> {
+pub(crate) fn feed_forward(
+    layer: &Layer,
+    middle: &Tensor,
+    eps: f64,
+) -> Result<(Tensor, FeedForward)> {
     let normed = rms_norm::forward(middle, &layer.post_norm, eps)?;
     let gate = linear::forward(&normed.y, &layer.gate, None)?;
     let up = linear::forward(&normed.y, &layer.up, None)?;
@@ -130,7 +140,8 @@ impl Layer {
         let d_attended = linear::backward_input(&dy, &self.o, None)?;
         linear::backward_weight(&kept.attended.out, &dy, &grads.o, None)?;
         let Projected { q, k, v } = &kept.projected;
-        let d = attention::backward((q, k, v), &kept.attended, &d_attended, pass.spans, pass.heads)?;
+        let d =
+            attention::backward((q, k, v), &kept.attended, &d_attended, pass.spans, pass.heads)?;
         rope::rotate(&d.q, &pass.angles, Turn::Backward)?;
         rope::rotate(&d.k, &pass.angles, Turn::Backward)?;
         let mut d_normed = None;

@@ -38,8 +38,7 @@ fn draw(logits: &[f32], sampling: &Sampling, uniform: f64) -> (u32, f32) {
     let greedy = sampling.temperature == 0.0;
     let scale = if greedy { 1.0 } else { 1.0 / sampling.temperature };
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weights: Vec<f64> =
-        logits.iter().map(|x| (f64::from(x - top) * scale).exp()).collect();
+    let weights: Vec<f64> = logits.iter().map(|x| (f64::from(x - top) * scale).exp()).collect();
     let total: f64 = weights.iter().sum();
     let id = if greedy {
         logits.iter().position(|x| *x == top).unwrap_or(0)
