@@ -1,1 +1,52 @@
 //! Group relative policy optimisation and supervised fine-tuning.
+//!
+//! A [`trainer::Trainer`] samples a group of completions for each question, scores them, and moves
+//! the policy towards those that are better than their group; [`sft::Trainer`] learns given
+//! replies, and [`lm::train`] whole documents. All three take their optimiser steps through
+//! [`update`], write checkpoints through [`checkpoint`] and tell of themselves through [`events`].
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`settings`] | what a run is told, under TRL's names |
+//! | [`questions`], [`conversations`] | what there is to learn from |
+//! | [`plan`], [`schedule`], [`sampler`], [`random`] | which step does what; functions of the step alone |
+//! | [`rollout`], [`judge`], [`advantages`] | completions and what they are worth |
+//! | [`loss`] | the losses and their derivatives |
+//! | [`batches`], [`update`], [`optimizer`] | from micro-batches to a step |
+//! | [`model`] | what all of it needs of a model |
+//!
+//! A step's randomness, questions, stage and learning rate follow from its number, so that a resumed
+//! run is the run that never stopped.
+//!
+//! ```
+//! use embodied_r_grpo::advantages::{ScaleRewards, advantages};
+//!
+//! let rewards = [Some(1.0), Some(0.0), Some(0.0), Some(1.0)];
+//! let found = advantages(&rewards, 4, ScaleRewards::Group);
+//! assert!((found.values[0] - 0.8659).abs() < 1e-4);
+//! ```
+
+pub mod advantages;
+pub mod batches;
+pub mod checkpoint;
+pub mod conversations;
+pub mod error;
+pub mod events;
+pub mod judge;
+pub mod lm;
+pub mod loss;
+pub mod model;
+pub mod optimizer;
+pub mod plan;
+pub mod questions;
+pub mod random;
+pub mod rollout;
+pub mod sampler;
+pub mod schedule;
+pub mod settings;
+pub mod sft;
+pub mod supervised;
+pub mod trainer;
+pub mod update;
+
+pub use error::{Error, Result};

@@ -1,0 +1,148 @@
+//! Advantages: how much better a completion is than the others of its group.
+
+use serde::{Deserialize, Serialize};
+
+/// Added to a standard deviation before dividing by it, as TRL does.
+const EPSILON: f64 = 1e-4;
+
+/// What the distance to the group's mean is divided by (TRL's `scale_rewards`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScaleRewards {
+    /// The group's standard deviation.
+    #[default]
+    Group,
+    /// The standard deviation of all rewards of the step.
+    Batch,
+    /// Nothing.
+    None,
+}
+
+/// The advantages of one step, and what is logged about the rewards they come from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Advantages {
+    /// One value a completion, in the order of the rewards.
+    pub values: Vec<f64>,
+    /// Share of groups whose rewards are all equal, and which therefore teach nothing.
+    pub frac_reward_zero_std: f64,
+}
+
+/// Advantages of consecutive groups of `group_size` completions.
+///
+/// `A = (r - mean_group) / (std + 1e-4)` with the unbiased deviation. A completion without a reward
+/// (`None`) takes no part in the statistics and has advantage 0. Where all rewards of a group are
+/// equal the advantages are exactly 0, not the rounding error of the mean divided by `1e-4`.
+///
+/// Source: TRL's `grpo_trainer.py`, `_generate_and_score_completions`.
+///
+/// # Shapes
+/// `rewards`: groups × `group_size`, group by group.
+pub fn advantages(rewards: &[Option<f64>], group_size: usize, scale: ScaleRewards) -> Advantages {
+    let batch_std = std(rewards);
+    let mut values = Vec::with_capacity(rewards.len());
+    let (mut groups, mut flat) = (0.0, 0.0);
+    for group in rewards.chunks(group_size.max(1)) {
+        groups += 1.0;
+        let equal = all_equal(group);
+        if equal {
+            flat += 1.0;
+        }
+        let mean = mean(group);
+        let divisor = match scale {
+            ScaleRewards::Group => std(group) + EPSILON,
+            ScaleRewards::Batch => batch_std + EPSILON,
+            ScaleRewards::None => 1.0,
+        };
+        values.extend(group.iter().map(|reward| match reward {
+            Some(reward) if !equal => (reward - mean) / divisor,
+            _ => 0.0,
+        }));
+    }
+    let frac_reward_zero_std = if groups > 0.0 { flat / groups } else { 0.0 };
+    Advantages { values, frac_reward_zero_std }
+}
+
+/// The mean of the rewards that are there; 0 if none is.
+pub fn mean(rewards: &[Option<f64>]) -> f64 {
+    let (sum, n) = rewards.iter().flatten().fold((0.0, 0.0), |(sum, n), r| (sum + r, n + 1.0));
+    if n > 0.0 { sum / n } else { 0.0 }
+}
+
+/// The unbiased standard deviation of the rewards that are there; 0 for fewer than two.
+pub fn std(rewards: &[Option<f64>]) -> f64 {
+    let n = rewards.iter().flatten().count() as f64;
+    if n < 2.0 {
+        return 0.0;
+    }
+    let mean = mean(rewards);
+    let squares: f64 = rewards.iter().flatten().map(|r| (r - mean).powi(2)).sum();
+    (squares / (n - 1.0)).sqrt()
+}
+
+fn all_equal(rewards: &[Option<f64>]) -> bool {
+    let mut present = rewards.iter().flatten();
+    let Some(first) = present.next() else { return true };
+    present.all(|reward| reward == first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Weighted rewards of the two groups that the golden values were computed from.
+    const REWARDS: [f64; 8] = [0.8, 0.1, 0.9, 0.0, 1.0, 1.0, 1.0, 0.9];
+
+    fn golden(scale: ScaleRewards, expected: [f64; 8]) {
+        let found = advantages(&REWARDS.map(Some), 4, scale).values;
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{found} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn group_scaling_gives_the_golden_values() {
+        let a = [0.751759, -0.751759, 0.966547, -0.966547];
+        golden(
+            ScaleRewards::Group,
+            [a[0], a[1], a[2], a[3], 0.499002, 0.499002, 0.499002, -1.497006],
+        );
+    }
+
+    #[test]
+    fn batch_scaling_gives_the_golden_values() {
+        let a = [0.842062, -0.842062, 1.082652, -1.082652];
+        golden(
+            ScaleRewards::Batch,
+            [a[0], a[1], a[2], a[3], 0.060147, 0.060147, 0.060147, -0.180442],
+        );
+    }
+
+    #[test]
+    fn no_scaling_gives_the_golden_values() {
+        golden(ScaleRewards::None, [0.35, -0.35, 0.45, -0.45, 0.025, 0.025, 0.025, -0.075]);
+    }
+
+    #[test]
+    fn equal_rewards_give_exactly_zero() {
+        let rewards = [Some(0.7); 3].into_iter().chain([Some(0.1 + 0.2); 3]).collect::<Vec<_>>();
+        for scale in [ScaleRewards::Group, ScaleRewards::Batch, ScaleRewards::None] {
+            let found = advantages(&rewards, 3, scale);
+            assert_eq!(found.values, [0.0; 6]);
+            assert_eq!(found.frac_reward_zero_std, 1.0);
+        }
+    }
+
+    #[test]
+    fn a_completion_without_a_reward_leaves_the_others_alone() {
+        let with = advantages(&[Some(1.0), None, Some(0.0)], 3, ScaleRewards::Group).values;
+        let without = advantages(&[Some(1.0), Some(0.0)], 2, ScaleRewards::Group).values;
+        assert_eq!(with, [without[0], 0.0, without[1]]);
+    }
+
+    #[test]
+    fn a_group_without_any_reward_has_advantage_zero() {
+        let found = advantages(&[None, None, Some(1.0), Some(0.0)], 2, ScaleRewards::Group);
+        assert_eq!(found.values[..2], [0.0, 0.0]);
+        assert_eq!(found.frac_reward_zero_std, 0.5);
+    }
+}

@@ -1,0 +1,130 @@
+//! Micro-batches: the completions of a step, cut into pieces that fit a budget of tokens.
+
+use std::ops::Range;
+
+/// The lengths of a group: its prompt, which is computed once a piece, and its completions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lengths {
+    /// Tokens of the prompt.
+    pub prompt: usize,
+    /// Tokens of each completion.
+    pub completions: Vec<usize>,
+}
+
+/// Some completions of one group that run together after one copy of the prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Which group.
+    pub group: usize,
+    /// Which of its completions.
+    pub completions: Range<usize>,
+}
+
+/// Packs groups into micro-batches of at most `budget` tokens, in order.
+///
+/// A group that fits one micro-batch is never cut; a longer one is, between completions. A single
+/// completion that does not fit with its prompt gets a micro-batch of its own: nothing is left out.
+pub fn pack(groups: &[Lengths], budget: usize) -> Vec<Vec<Piece>> {
+    let mut batches: Vec<Vec<Piece>> = Vec::new();
+    let mut used = 0;
+    for (index, group) in groups.iter().enumerate() {
+        for completions in cut(group, budget) {
+            let tokens =
+                group.prompt + group.completions[completions.clone()].iter().sum::<usize>();
+            let piece = Piece { group: index, completions };
+            match batches.last_mut() {
+                Some(batch) if used + tokens <= budget => {
+                    batch.push(piece);
+                    used += tokens;
+                }
+                _ => {
+                    batches.push(vec![piece]);
+                    used = tokens;
+                }
+            }
+        }
+    }
+    batches
+}
+
+/// Cuts one group's completions into runs that fit the budget together with the prompt.
+fn cut(group: &Lengths, budget: usize) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    let mut used = 0;
+    for (index, &length) in group.completions.iter().enumerate() {
+        match runs.last_mut() {
+            Some(run) if used + length <= budget => {
+                run.end = index + 1;
+                used += length;
+            }
+            _ => {
+                runs.push(index..index + 1);
+                used = group.prompt + length;
+            }
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn group(prompt: usize, completions: &[usize]) -> Lengths {
+        Lengths { prompt, completions: completions.to_vec() }
+    }
+
+    fn piece(group: usize, completions: Range<usize>) -> Piece {
+        Piece { group, completions }
+    }
+
+    #[test]
+    fn groups_that_fit_share_a_micro_batch() {
+        let packed = pack(&[group(4, &[2, 2]), group(3, &[1, 1])], 13);
+        assert_eq!(packed, [vec![piece(0, 0..2), piece(1, 0..2)]]);
+    }
+
+    #[test]
+    fn a_group_that_fits_alone_is_not_cut_to_fill_another() {
+        let packed = pack(&[group(4, &[2, 2]), group(3, &[1, 1])], 12);
+        assert_eq!(packed, [vec![piece(0, 0..2)], vec![piece(1, 0..2)]]);
+    }
+
+    #[test]
+    fn a_group_that_is_too_long_is_cut_between_completions() {
+        let packed = pack(&[group(4, &[3, 3, 3])], 10);
+        assert_eq!(packed, [vec![piece(0, 0..2)], vec![piece(0, 2..3)]]);
+    }
+
+    #[test]
+    fn a_completion_that_fits_nowhere_runs_alone() {
+        let packed = pack(&[group(4, &[30, 1])], 10);
+        assert_eq!(packed, [vec![piece(0, 0..1)], vec![piece(0, 1..2)]]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_completion_runs_once_and_budgets_hold(
+            groups in prop::collection::vec((1usize..20, prop::collection::vec(1usize..20, 1..6)), 0..8),
+            budget in 1usize..80,
+        ) {
+            let groups: Vec<_> = groups.iter().map(|(p, c)| group(*p, c)).collect();
+            let packed = pack(&groups, budget);
+            let mut seen: Vec<_> = packed.iter().flatten()
+                .flat_map(|p| p.completions.clone().map(|c| (p.group, c))).collect();
+            let expected: Vec<_> = groups.iter().enumerate()
+                .flat_map(|(g, group)| (0..group.completions.len()).map(move |c| (g, c))).collect();
+            prop_assert!(seen.is_sorted());
+            seen.dedup();
+            prop_assert_eq!(seen, expected);
+            for batch in &packed {
+                let tokens: usize = batch.iter().map(|p| groups[p.group].prompt
+                    + groups[p.group].completions[p.completions.clone()].iter().sum::<usize>()).sum();
+                let lone = batch.len() == 1 && batch[0].completions.len() == 1;
+                prop_assert!(tokens <= budget || lone);
+            }
+        }
+    }
+}

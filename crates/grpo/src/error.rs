@@ -1,0 +1,137 @@
+//! The crate's error.
+
+use std::path::PathBuf;
+
+/// What can go wrong in training.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: `read`, `write`, `create` …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A JSON file does not have the expected form.
+    #[error("`{}` is not the JSON expected: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The parser's reason, with line and column.
+        source: serde_json::Error,
+    },
+    /// A line of a file of conversations cannot be learnt from.
+    #[error("line {line} of `{}` {what}", path.display())]
+    Conversation {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong and what is wanted.
+        what: String,
+    },
+    /// A question that cannot be trained on.
+    #[error("question `{id}` {what}")]
+    Question {
+        /// Its `Question_id`.
+        id: String,
+        /// What is wrong and what is wanted.
+        what: String,
+    },
+    /// There is not enough to learn from.
+    #[error("{left} {what} are left of {given}, one step takes {needed}")]
+    TooFew {
+        /// What they are: `questions`, `replies`.
+        what: &'static str,
+        /// How many were given.
+        given: usize,
+        /// How many are not too long.
+        left: usize,
+        /// How many a step takes.
+        needed: usize,
+    },
+    /// Settings that contradict each other.
+    #[error("{}", listed(.0))]
+    Settings(Vec<crate::settings::Fault>),
+    /// A checkpoint is not whole, or of another kind.
+    #[error("the checkpoint `{}` cannot be used: {what}", path.display())]
+    Checkpoint {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// There is a run in the output folder already.
+    #[error("`{}` holds checkpoints of an earlier run", path.display())]
+    OutputTaken {
+        /// The output folder.
+        path: PathBuf,
+    },
+    /// A folder to resume from has no checkpoint in it.
+    #[error("`{}` holds no checkpoint to resume from", path.display())]
+    NothingToResume {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Gradients have been infinite or not a number for too long.
+    #[error(
+        "the gradients of {steps} steps in a row are not finite, lower `learning_rate` or look at \
+         the data{}",
+        dump.as_ref().map_or(String::new(), |dump| format!("; the last batch is in `{}`", dump.display()))
+    )]
+    NotFinite {
+        /// How many steps.
+        steps: u64,
+        /// The last of the batches, where it was written.
+        dump: Option<PathBuf>,
+    },
+    /// The model gave something that it must not.
+    #[error("the model {what}")]
+    Model {
+        /// What it gave.
+        what: String,
+    },
+    /// The model, its tokenizer or its files.
+    #[error(transparent)]
+    Policy(#[from] embodied_r_policy::Error),
+    /// The rewards.
+    #[error(transparent)]
+    Rewards(#[from] embodied_r_rewards::Error),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] embodied_r_data::Error),
+    /// An operation of the optimiser.
+    #[error(transparent)]
+    Kernels(#[from] embodied_r_kernels::Error),
+    /// A tensor.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// An [`Error::Io`] about `path`, for `map_err`.
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// An [`Error::Json`] about `path`, for `map_err`.
+    pub(crate) fn json(path: impl Into<PathBuf>) -> impl FnOnce(serde_json::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Json { path, source }
+    }
+}
+
+fn listed(faults: &[crate::settings::Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

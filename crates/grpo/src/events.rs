@@ -1,0 +1,134 @@
+//! What happens in a run, told to whoever listens.
+//!
+//! The trainer emits [`Event`]s; [`Sink`]s decide what becomes of them. Metric names are TRL's.
+
+mod completions;
+mod jsonl;
+mod line;
+mod recorder;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+pub use completions::{COMPLETIONS_FOLDER, Parquet};
+pub use jsonl::{EVENTS_FILE, Jsonl};
+pub use line::{ProgressLine, in_words};
+pub(crate) use recorder::Recorder;
+
+use crate::error::Result;
+use crate::rollout::Rollout;
+
+/// Named figures, in the order in which they are told.
+pub type Metrics = IndexMap<String, f64>;
+
+/// Fields and metrics that tell of the clock, and differ between two runs that are the same.
+pub const CLOCK: [&str; 8] = [
+    "time_s",
+    "step_time",
+    "tokens_per_second",
+    "time/rollout",
+    "time/rewards",
+    "time/reference",
+    "time/update",
+    "time_left_s",
+];
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The run begins, or goes on after a checkpoint.
+    Start {
+        /// Steps of the whole run.
+        steps: u64,
+        /// Steps that are done already.
+        done: u64,
+    },
+    /// A stage begins.
+    Stage {
+        /// Steps done before it.
+        step: u64,
+        /// Its number, from 0.
+        stage: usize,
+        /// The weights of the rewards from now on.
+        weights: IndexMap<String, f64>,
+        /// The learning-rate schedule and the moments begin anew.
+        restart_schedule: bool,
+        /// The frozen reference is the policy of this moment from now on.
+        reset_reference: bool,
+    },
+    /// A step is done.
+    Step {
+        /// Its number, from 1.
+        step: u64,
+        /// Passes over the training set so far.
+        epoch: f64,
+        /// Seconds since 1970.
+        time_s: f64,
+        /// The figures of the step.
+        #[serde(flatten)]
+        metrics: Metrics,
+    },
+    /// An evaluation is done; its metrics begin with `eval/`.
+    Eval {
+        /// Steps done before it.
+        step: u64,
+        /// Passes over the training set so far.
+        epoch: f64,
+        /// Seconds since 1970.
+        time_s: f64,
+        /// The figures.
+        #[serde(flatten)]
+        metrics: Metrics,
+    },
+    /// A step was left out, since its gradient was not finite.
+    Skipped {
+        /// Its number, from 1.
+        step: u64,
+        /// Where its batch was written, within the run's folder.
+        dump: String,
+    },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Steps done before it.
+        step: u64,
+        /// Its folder, within the run's folder.
+        folder: String,
+    },
+    /// The run is over.
+    End {
+        /// Steps done.
+        step: u64,
+    },
+}
+
+/// A listener.
+pub trait Sink {
+    /// Something happened.
+    ///
+    /// # Errors
+    /// The listener cannot do its work, and the run should end.
+    fn event(&mut self, event: &Event) -> Result<()>;
+
+    /// The completions of a step, from 1, with their rewards and advantages.
+    ///
+    /// # Errors
+    /// As [`Sink::event`].
+    fn completions(&mut self, step: u64, rollouts: &[Rollout]) -> Result<()> {
+        let _ = (step, rollouts);
+        Ok(())
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now_s() -> f64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// Metrics of the given names, without those that JSON cannot hold.
+pub(crate) fn finite<const N: usize>(figures: [(&str, f64); N]) -> Metrics {
+    let finite = figures.into_iter().filter(|(_, value)| value.is_finite());
+    finite.map(|(name, value)| (name.to_owned(), value)).collect()
+}

@@ -1,0 +1,139 @@
+//! Completions as parquet, one file a step.
+
+use std::path::{Path, PathBuf};
+
+use embodied_r_data::parquet::{Column, write_table};
+
+use super::{Event, Sink};
+use crate::error::{Error, Result};
+use crate::model::Finish;
+use crate::rollout::{Completion, Rollout};
+
+/// Name of the folder in a run's folder.
+pub const COMPLETIONS_FOLDER: &str = "completions";
+
+/// Writes the completions of every step to `completions_NNNNN.parquet`, a row each.
+#[derive(Debug)]
+pub struct Parquet {
+    folder: PathBuf,
+    rewards: Vec<&'static str>,
+}
+
+impl Parquet {
+    /// A writer into the run's folder `run` about `rewards`, by name in the order of the scores.
+    ///
+    /// Files of steps after `done`, which a run left behind that is now resumed, are removed.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub fn open(run: &Path, rewards: Vec<&'static str>, done: u64) -> Result<Self> {
+        let folder = run.join(COMPLETIONS_FOLDER);
+        if let Ok(entries) = std::fs::read_dir(&folder) {
+            for path in entries.flatten().map(|entry| entry.path()) {
+                if step_of(&path).is_some_and(|step| step > done) {
+                    std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+                }
+            }
+        }
+        Ok(Self { folder, rewards })
+    }
+}
+
+fn step_of(path: &Path) -> Option<u64> {
+    path.file_stem()?.to_str()?.strip_prefix("completions_")?.parse().ok()
+}
+
+impl Sink for Parquet {
+    fn event(&mut self, _: &Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn completions(&mut self, step: u64, rollouts: &[Rollout]) -> Result<()> {
+        let rows: Vec<(&Rollout, &Completion)> = rollouts
+            .iter()
+            .flat_map(|rollout| rollout.completions.iter().map(move |c| (rollout, c)))
+            .collect();
+        let finish = |finish| if finish == Finish::Stop { "stop" } else { "length" };
+        let mut columns = vec![
+            ("step", Column::Integers(vec![step as i64; rows.len()])),
+            ("question_id", Column::Strings(rows.iter().map(|(r, _)| r.id.clone()).collect())),
+            ("prompt", Column::Strings(rows.iter().map(|(r, _)| r.question.clone()).collect())),
+            ("prompt_ids", Column::IdLists(rows.iter().map(|(r, _)| r.prompt.clone()).collect())),
+            ("completion", Column::Strings(rows.iter().map(|(_, c)| c.text.clone()).collect())),
+            ("completion_ids", Column::IdLists(rows.iter().map(|(_, c)| c.ids.clone()).collect())),
+            ("length", Column::Integers(rows.iter().map(|(_, c)| c.ids.len() as i64).collect())),
+            (
+                "finish_reason",
+                Column::Strings(rows.iter().map(|(_, c)| finish(c.finish).to_owned()).collect()),
+            ),
+            ("solution", Column::Strings(rows.iter().map(|(r, _)| r.solution.clone()).collect())),
+            ("reward", Column::OptionalFloats(rows.iter().map(|(_, c)| c.reward).collect())),
+            ("advantage", Column::Floats(rows.iter().map(|(_, c)| c.advantage).collect())),
+        ];
+        let score = |completion: &Completion, index: usize| {
+            completion.scores.get(index).and_then(|score| score.clone())
+        };
+        let whys: Vec<String> = self.rewards.iter().map(|name| format!("{name}_why")).collect();
+        for (index, (name, why)) in self.rewards.iter().zip(&whys).enumerate() {
+            let scores = rows.iter().map(|(_, c)| score(c, index));
+            let (values, reasons) =
+                scores.map(|s| s.map_or((None, None), |s| (s.value, s.why))).unzip();
+            columns.push((name, Column::OptionalFloats(values)));
+            columns.push((why, Column::OptionalStrings(reasons)));
+        }
+        let file = self.folder.join(format!("completions_{step:05}.parquet"));
+        Ok(write_table(&file, columns)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use embodied_r_data::parquet::Table;
+    use embodied_r_rewards::Score;
+
+    use super::*;
+
+    fn rollout() -> Rollout {
+        Rollout {
+            index: 3,
+            id: "q3".into(),
+            question: "Question: where?".into(),
+            prompt: vec![7, 8],
+            solution: "B".into(),
+            completions: vec![Completion {
+                ids: vec![4, 5, 0],
+                text: "so B".into(),
+                finish: Finish::Stop,
+                scores: vec![Some(Score::zero("no answer tag")), None],
+                reward: Some(0.25),
+                advantage: -1.5,
+            }],
+        }
+    }
+
+    #[test]
+    fn a_row_holds_ids_text_raw_scores_and_advantage() {
+        let dir = tempfile::tempdir().unwrap();
+        let rewards = vec!["accuracy", "consistency"];
+        Parquet::open(dir.path(), rewards, 0).unwrap().completions(12, &[rollout()]).unwrap();
+        let table = Table::read(&dir.path().join("completions/completions_00012.parquet")).unwrap();
+        assert_eq!(table.id_lists("completion_ids").unwrap(), [[4, 5, 0]]);
+        assert_eq!(table.strings("completion").unwrap(), ["so B"]);
+        assert_eq!(table.floats("advantage").unwrap(), [-1.5]);
+        assert_eq!(table.optional_floats("accuracy").unwrap(), [Some(0.0)]);
+        assert_eq!(table.strings("accuracy_why").unwrap(), ["no answer tag"]);
+        assert_eq!(table.optional_floats("consistency").unwrap(), [None]);
+    }
+
+    #[test]
+    fn files_of_steps_that_will_be_done_again_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = Parquet::open(dir.path(), Vec::new(), 0).unwrap();
+        for step in 1..=3 {
+            sink.completions(step, &[rollout()]).unwrap();
+        }
+        Parquet::open(dir.path(), Vec::new(), 2).unwrap();
+        let file = |step| dir.path().join(format!("completions/completions_{step:05}.parquet"));
+        assert!(file(2).exists() && !file(3).exists());
+    }
+}

@@ -1,0 +1,104 @@
+//! Events as lines of JSON.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::{Event, Sink};
+use crate::error::{Error, Result};
+
+/// Name of the file in a run's folder.
+pub const EVENTS_FILE: &str = "events.jsonl";
+
+/// Appends events to a file, one JSON object a line.
+#[derive(Debug)]
+pub struct Jsonl {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl Jsonl {
+    /// Opens `path` after its first `keep` bytes; what lies behind them is dropped.
+    ///
+    /// A resumed run gives the length of the file at its checkpoint, so that what came after it is
+    /// told once, not twice.
+    ///
+    /// # Errors
+    /// The file cannot be opened or cut.
+    pub fn open(path: &Path, keep: u64) -> Result<Self> {
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .map_err(Error::io("open", path))?;
+        let length = file.metadata().map_err(Error::io("read", path))?.len().min(keep);
+        file.set_len(length).map_err(Error::io("write", path))?;
+        Ok(Self { path: path.into(), file, length })
+    }
+
+    /// Bytes written so far.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+}
+
+impl Sink for Jsonl {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        let mut line = serde_json::to_vec(event).map_err(Error::json(&self.path))?;
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(Error::io("write", &self.path))?;
+        self.length += line.len() as u64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(path: &Path) -> Vec<Event> {
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn step(step: u64) -> Event {
+        let metrics = [("reward".to_owned(), 0.5), ("kl".to_owned(), 0.25)].into_iter().collect();
+        Event::Step { step, epoch: 0.5, time_s: 1.0, metrics }
+    }
+
+    #[test]
+    fn events_are_read_back_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(EVENTS_FILE);
+        let mut sink = Jsonl::open(&path, 0).unwrap();
+        let events = [Event::Start { steps: 2, done: 0 }, step(1)];
+        for event in &events {
+            sink.event(event).unwrap();
+        }
+        assert_eq!(lines(&path), events);
+    }
+
+    #[test]
+    fn a_steps_metrics_stand_beside_its_number() {
+        let value = serde_json::to_value(step(3)).unwrap();
+        assert_eq!(
+            value,
+            serde_json::json!({"event": "step", "step": 3, "epoch": 0.5, "time_s": 1.0, "reward":
+                0.5, "kl": 0.25})
+        );
+    }
+
+    #[test]
+    fn what_came_after_the_checkpoint_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(EVENTS_FILE);
+        let mut sink = Jsonl::open(&path, 0).unwrap();
+        sink.event(&step(1)).unwrap();
+        let at_checkpoint = sink.length();
+        sink.event(&step(2)).unwrap();
+        let mut resumed = Jsonl::open(&path, at_checkpoint).unwrap();
+        resumed.event(&step(2)).unwrap();
+        assert_eq!(lines(&path), [step(1), step(2)]);
+    }
+}

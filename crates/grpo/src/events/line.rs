@@ -1,0 +1,119 @@
+//! The line that tells how a run goes.
+
+use embodied_r_data::Progress;
+
+use super::{Event, Metrics, Sink};
+use crate::error::Result;
+
+/// Tells the progress of a run: figures of the last step, and the time left.
+pub struct ProgressLine<'a> {
+    progress: &'a dyn Progress,
+    phase: &'static str,
+}
+
+impl<'a> ProgressLine<'a> {
+    /// A line about `phase`, such as `training`.
+    pub fn new(progress: &'a dyn Progress, phase: &'static str) -> Self {
+        Self { progress, phase }
+    }
+}
+
+/// What is shown of a step: name, metric, digits.
+const SHOWN: [(&str, &str, usize); 8] = [
+    ("reward", "reward", 3),
+    ("accuracy", "rewards/accuracy/mean", 3),
+    ("loss", "loss", 4),
+    ("kl", "kl", 5),
+    ("length", "completions/mean_length", 0),
+    ("grad", "grad_norm", 3),
+    ("lr", "learning_rate", 9),
+    ("tok/s", "tokens_per_second", 0),
+];
+
+impl Sink for ProgressLine<'_> {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        match event {
+            Event::Start { steps, done } => {
+                self.progress.start(self.phase, Some(*steps));
+                self.progress.advance(*done);
+            }
+            Event::Step { .. } => self.progress.advance(1),
+            Event::End { .. } => self.progress.finish(),
+            _ => {}
+        }
+        match (in_words(event), event) {
+            (Some(words), Event::Skipped { .. }) => self.progress.warn(&words),
+            (Some(words), _) => self.progress.message(&words),
+            (None, _) => {}
+        }
+        Ok(())
+    }
+}
+
+/// An event as a line of text for the user; `None` for those that are of no interest to them.
+pub fn in_words(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Step { metrics, .. } => line(metrics),
+        Event::Stage { step, stage, weights, .. } => {
+            let weights: Vec<_> =
+                weights.iter().map(|(name, weight)| format!("{name} {weight}")).collect();
+            format!("stage {} after step {step}: {}", stage + 1, weights.join(", "))
+        }
+        Event::Eval { step, metrics, .. } => {
+            let figures: Vec<_> =
+                metrics.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
+            format!("after step {step}: {}", figures.join("  "))
+        }
+        Event::Skipped { step, dump } => {
+            format!("step {step} left out, its gradient is not finite; its batch is in `{dump}`")
+        }
+        Event::Start { .. } | Event::Checkpoint { .. } | Event::End { .. } => return None,
+    })
+}
+
+fn line(metrics: &Metrics) -> String {
+    let mut parts: Vec<String> = SHOWN
+        .iter()
+        .filter_map(|(name, key, digits)| {
+            // Rewards say more than the loss, which hovers around 0.
+            let hidden = *name == "loss" && metrics.contains_key("reward");
+            let value = metrics.get(*key).filter(|_| !hidden)?;
+            Some(match *name {
+                "lr" => format!("lr {value:.2e}"),
+                _ => format!("{name} {value:.digits$}"),
+            })
+        })
+        .collect();
+    if let Some(&left) = metrics.get("time_left_s") {
+        parts.push(format!("left {}", duration(left)));
+    }
+    parts.join("  ")
+}
+
+/// Seconds as hours, minutes and seconds.
+fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    if hours > 0 { format!("{hours}h{minutes:02}m") } else { format!("{minutes}m{seconds:02}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_shows_reward_divergence_length_speed_and_time_left() {
+        let metrics: Metrics = [
+            ("loss", 0.0),
+            ("reward", 0.51),
+            ("kl", 0.0012),
+            ("completions/mean_length", 104.6),
+            ("tokens_per_second", 1234.0),
+            ("time_left_s", 3725.0),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+        assert_eq!(line(&metrics), "reward 0.510  kl 0.00120  length 105  tok/s 1234  left 1h02m");
+    }
+}

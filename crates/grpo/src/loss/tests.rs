@@ -1,0 +1,215 @@
+use super::*;
+
+const LENGTHS: [usize; 4] = [3, 2, 1, 3];
+const LOGPS: [f64; 9] = [-0.5, -1.2, -0.3, -2.0, -0.1, -0.7, -1.5, -0.4, -0.9];
+const OLD: [f64; 9] = [-0.8, -1.15, -0.35, -1.6, -0.12, -0.7, -1.1, -0.95, -0.9];
+const REFERENCE: [f64; 9] = [-0.6, -1.0, -0.45, -1.9, -0.15, -0.9, -1.4, -0.8, -1.0];
+const ADVANTAGES: [f64; 4] = [1.2, -0.8, 0.5, -0.9];
+const COUNTS: Counts = Counts { sequences: 4.0, tokens: 9.0, max_completion_length: 8.0 };
+
+fn options(loss_type: LossType) -> Options {
+    Options {
+        loss_type,
+        importance_sampling_level: Level::Token,
+        epsilon: 0.2,
+        epsilon_high: if loss_type == LossType::Cispo { 5.0 } else { 0.28 },
+        delta: None,
+        beta: 0.04,
+    }
+}
+
+fn batch(logps: &[f64]) -> Batch<'_> {
+    Batch {
+        logps,
+        old: Some(&OLD),
+        reference: Some(&REFERENCE),
+        lengths: &LENGTHS,
+        kept: &[true; 4],
+        advantages: &ADVANTAGES,
+    }
+}
+
+fn golden(options: &Options, expected: f64) {
+    let found = loss(options, &batch(&LOGPS), &COUNTS).loss;
+    assert!((found - expected).abs() < 5e-9, "{found} instead of {expected} for {options:?}");
+}
+
+#[test]
+fn grpo_gives_the_golden_value() {
+    golden(&options(LossType::Grpo), -0.00562571);
+}
+
+#[test]
+fn bnpo_and_dapo_give_the_golden_value() {
+    golden(&options(LossType::Bnpo), 0.02253161);
+    golden(&options(LossType::Dapo), 0.02253161);
+}
+
+#[test]
+fn dr_grpo_gives_the_golden_value() {
+    golden(&options(LossType::DrGrpo), 0.00633701);
+}
+
+#[test]
+fn sapo_gives_the_golden_value() {
+    golden(&options(LossType::Sapo), -0.0774245);
+}
+
+#[test]
+fn cispo_gives_the_golden_value() {
+    golden(&options(LossType::Cispo), -0.06435464);
+}
+
+#[test]
+fn the_sequence_level_gives_the_golden_value() {
+    let sequence =
+        Options { importance_sampling_level: Level::Sequence, ..options(LossType::Grpo) };
+    golden(&sequence, -0.05401322);
+}
+
+#[test]
+fn delta_gives_the_golden_value() {
+    golden(&Options { delta: Some(1.25), ..options(LossType::Grpo) }, -0.03661969);
+}
+
+#[test]
+fn without_beta_the_loss_is_the_golden_value() {
+    golden(&Options { beta: 0.0, ..options(LossType::Grpo) }, -0.00623594);
+}
+
+#[test]
+fn the_derivative_of_grpo_is_the_golden_one() {
+    let expected = [
+        0.000317, -0.095861, -0.104663, -0.000526, 0.102264, -0.123187, -0.000351, 0.131093,
+        0.075317,
+    ];
+    let found = loss(&options(LossType::Grpo), &batch(&LOGPS), &COUNTS).dlogps;
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() < 6e-7, "{found} instead of {expected}");
+    }
+}
+
+#[test]
+fn the_logged_figures_are_the_golden_ones() {
+    let stats = loss(&options(LossType::Grpo), &batch(&LOGPS), &COUNTS).stats;
+    assert!((stats.kl().unwrap() - 0.01582307).abs() < 5e-9);
+    assert!((stats.clip_low_mean() - 2.0 / 9.0).abs() < 1e-12);
+    assert!((stats.clip_high_mean() - 1.0 / 9.0).abs() < 1e-12);
+    assert_eq!(stats.clip_low_min(), 0.0);
+    assert!((stats.clip_high_max() - 1.0 / 3.0).abs() < 1e-12);
+}
+
+/// All forms of the loss, at both levels, with and without `delta`.
+fn variants() -> Vec<Options> {
+    let types = [
+        LossType::Grpo,
+        LossType::Bnpo,
+        LossType::DrGrpo,
+        LossType::Dapo,
+        LossType::Cispo,
+        LossType::Sapo,
+    ];
+    let mut all = Vec::new();
+    for loss_type in types {
+        for importance_sampling_level in [Level::Token, Level::Sequence] {
+            for delta in [None, Some(1.25)] {
+                all.push(Options { importance_sampling_level, delta, ..options(loss_type) });
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn every_derivative_agrees_with_finite_differences() {
+    // `cispo` holds its weight constant, so its loss is a line in the log-probabilities only once
+    // the ratios are taken out: it has a test of its own.
+    for options in variants().iter().filter(|o| o.loss_type != LossType::Cispo) {
+        let analytic = loss(options, &batch(&LOGPS), &COUNTS).dlogps;
+        for t in 0..LOGPS.len() {
+            let at = |shift: f64| {
+                let mut logps = LOGPS;
+                logps[t] += shift;
+                loss(options, &batch(&logps), &COUNTS).loss
+            };
+            let numeric = (at(1e-6) - at(-1e-6)) / 2e-6;
+            assert!(
+                (analytic[t] - numeric).abs() < 1e-8,
+                "token {t} of {options:?}: {} instead of {numeric}",
+                analytic[t]
+            );
+        }
+    }
+}
+
+#[test]
+fn the_derivative_of_cispo_is_its_bounded_weight() {
+    let options = Options { beta: 0.0, epsilon_high: 1.3, ..options(LossType::Cispo) };
+    let found = loss(&options, &batch(&LOGPS), &COUNTS).dlogps;
+    let bounded = (-0.5f64 + 0.8).exp().min(1.3);
+    assert!((found[0] + bounded * 1.2 / 9.0).abs() < 1e-12);
+    let free = (-1.2f64 + 1.15).exp();
+    assert!((found[1] + free * 1.2 / 9.0).abs() < 1e-12);
+}
+
+#[test]
+fn on_policy_every_token_gets_its_advantage() {
+    let options = Options { beta: 0.0, ..options(LossType::Dapo) };
+    let found = loss(&options, &Batch { old: None, ..batch(&LOGPS) }, &COUNTS);
+    let expected = [1.2, 1.2, 1.2, -0.8, -0.8, 0.5, -0.9, -0.9, -0.9].map(|a: f64| -a / 9.0);
+    for (found, expected) in found.dlogps.iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn micro_batches_add_up_to_the_whole_batch() {
+    for options in variants() {
+        let whole = loss(&options, &batch(&LOGPS), &COUNTS);
+        let mut sum = 0.0;
+        let mut dlogps = Vec::new();
+        let mut stats = Stats::default();
+        for (completions, tokens) in [(0..1, 0..3), (1..4, 3..9)] {
+            let part = Batch {
+                logps: &LOGPS[tokens.clone()],
+                old: Some(&OLD[tokens.clone()]),
+                reference: Some(&REFERENCE[tokens]),
+                lengths: &LENGTHS[completions.clone()],
+                kept: &[true; 4][completions.clone()],
+                advantages: &ADVANTAGES[completions],
+            };
+            let out = loss(&options, &part, &COUNTS);
+            sum += out.loss;
+            dlogps.extend(out.dlogps);
+            stats.merge(&out.stats);
+        }
+        assert!((sum - whole.loss).abs() < 1e-14);
+        assert_eq!(dlogps, whole.dlogps);
+        assert!((stats.kl().unwrap() - whole.stats.kl().unwrap()).abs() < 1e-14);
+        assert_eq!(stats.clip_high_max(), whole.stats.clip_high_max());
+    }
+}
+
+#[test]
+fn a_completion_that_does_not_count_changes_nothing_but_the_mean() {
+    let kept = [true, false, true, true];
+    let found = loss(&options(LossType::Grpo), &Batch { kept: &kept, ..batch(&LOGPS) }, &COUNTS);
+    assert_eq!(found.dlogps[3..5], [0.0, 0.0]);
+    let whole = loss(&options(LossType::Grpo), &batch(&LOGPS), &COUNTS);
+    assert_eq!(found.dlogps[..3], whole.dlogps[..3]);
+}
+
+#[test]
+fn a_divergence_that_would_overflow_is_cut_off_and_counted() {
+    let reference = [0.0; 9];
+    let mut logps = LOGPS;
+    logps[0] = -2000.0;
+    let found = loss(
+        &Options { beta: 1.0, ..options(LossType::Grpo) },
+        &Batch { old: None, reference: Some(&reference), ..batch(&logps) },
+        &COUNTS,
+    );
+    assert!(found.loss.is_finite());
+    assert_eq!(found.stats.kl_bounded(), 1.0);
+    assert!((found.dlogps[0] + 1.2 / 12.0).abs() < 1e-12, "the bounded token has no divergence");
+}

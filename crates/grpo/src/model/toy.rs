@@ -1,0 +1,292 @@
+//! A bigram model with gradients by hand, so that training can be tested in milliseconds.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+
+use super::{
+    ChatMessage, Finish, Generation, Gradients, Group, Model, Request, Sample, Sampling, Text,
+    TokenScores,
+};
+use crate::error::{Error, Result};
+use crate::random::stream;
+
+const WEIGHT: &str = "bigram.weight";
+const BIAS: &str = "bigram.bias";
+
+/// `logits(token | previous) = weight[previous][token] + bias[token]`.
+#[derive(Debug)]
+pub(crate) struct Bigram {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Bigram {
+    pub(crate) fn new(vocabulary: usize, seed: u64) -> Self {
+        let value =
+            |i: usize| ((stream(&[seed, i as u64]) >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 0.4;
+        let weight: Vec<f32> = (0..vocabulary * vocabulary).map(value).collect();
+        let bias: Vec<f32> = (0..vocabulary).map(|i| value(i + 1_000_000)).collect();
+        Self {
+            weight: Tensor::from_vec(weight, (vocabulary, vocabulary), &Device::Cpu).unwrap(),
+            bias: Tensor::from_vec(bias, vocabulary, &Device::Cpu).unwrap(),
+        }
+    }
+
+    /// A model whose gradients are not numbers.
+    pub(crate) fn poisoned(vocabulary: usize) -> Self {
+        let nan = Tensor::full(f32::NAN, vocabulary, &Device::Cpu).unwrap();
+        Self { bias: nan, ..Self::new(vocabulary, 1) }
+    }
+
+    /// A model that often keeps to the format and has no opinion between the answers.
+    pub(crate) fn thinking(vocabulary: usize) -> Self {
+        let mut weight = vec![vec![0f32; vocabulary]; vocabulary];
+        for (previous, token) in [(4, 1), (1, 2), (1, 3), (2, 0), (3, 0)] {
+            weight[previous][token] = 2.0;
+        }
+        Self { weight: Tensor::new(weight, &Device::Cpu).unwrap(), ..Self::new(vocabulary, 1) }
+    }
+
+    /// A model that never says the first token, which is the one that ends a turn.
+    pub(crate) fn endless(vocabulary: usize) -> Self {
+        let mut bias = vec![0f32; vocabulary];
+        bias[0] = -1e6;
+        let bias = Tensor::from_vec(bias, vocabulary, &Device::Cpu).unwrap();
+        Self { bias, ..Self::new(vocabulary, 1) }
+    }
+
+    pub(crate) fn numbers(&self) -> Vec<f32> {
+        let mut all = self.weight.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        all.extend(self.bias.to_vec1::<f32>().unwrap());
+        all
+    }
+
+    /// Log-probabilities of all tokens after `previous`.
+    fn distribution(
+        &self,
+        weight: &[Vec<f32>],
+        bias: &[f32],
+        previous: u32,
+        temperature: f64,
+    ) -> Vec<f64> {
+        let row = &weight[previous as usize];
+        let logits: Vec<f64> =
+            row.iter().zip(bias).map(|(w, b)| f64::from(w + b) / temperature).collect();
+        let top = logits.iter().copied().fold(f64::MIN, f64::max);
+        let total = top + logits.iter().map(|x| (x - top).exp()).sum::<f64>().ln();
+        logits.into_iter().map(|x| x - total).collect()
+    }
+
+    /// Calls `each` with (previous, token, log-probabilities) for every completion token.
+    fn walk(&self, groups: &[Group], temperature: f64, mut each: impl FnMut(u32, u32, &[f64])) {
+        let (weight, bias) = (self.weight.to_vec2().unwrap(), self.bias.to_vec1().unwrap());
+        for group in groups {
+            for completion in &group.completions {
+                let mut previous = *group.prompt.last().unwrap();
+                for &token in completion {
+                    let logps = self.distribution(&weight, &bias, previous, temperature);
+                    each(previous, token, &logps);
+                    previous = token;
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct BigramGradients(HashMap<String, Tensor>);
+
+impl Gradients for BigramGradients {
+    fn clear(&mut self) -> Result<()> {
+        for tensor in self.0.values_mut() {
+            *tensor = tensor.zeros_like()?;
+        }
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> Option<&Tensor> {
+        self.0.get(name)
+    }
+
+    fn norm(&self) -> Result<f64> {
+        let mut squares = 0.0;
+        for name in [WEIGHT, BIAS] {
+            let values = self.0[name].flatten_all()?.to_vec1::<f32>()?;
+            squares += values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+        }
+        Ok(squares.sqrt())
+    }
+}
+
+impl Model for Bigram {
+    type Gradients = BigramGradients;
+
+    fn zero_gradients(&self) -> Result<Self::Gradients> {
+        let zeros = [(WEIGHT, &self.weight), (BIAS, &self.bias)]
+            .map(|(name, tensor)| (name.to_owned(), tensor.zeros_like().unwrap()));
+        Ok(BigramGradients(zeros.into()))
+    }
+
+    fn score(&self, groups: &[Group], temperature: f64) -> Result<TokenScores> {
+        let mut scores = TokenScores { logps: Vec::new(), entropies: Vec::new() };
+        self.walk(groups, temperature, |_, token, logps| {
+            scores.logps.push(logps[token as usize] as f32);
+            scores.entropies.push(-logps.iter().map(|p| p.exp() * p).sum::<f64>() as f32);
+        });
+        Ok(scores)
+    }
+
+    fn backward(
+        &self,
+        groups: &[Group],
+        temperature: f64,
+        gradients: &mut Self::Gradients,
+        derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        let derivative = derivative(&self.score(groups, temperature)?)?;
+        let mut weight = gradients.0[WEIGHT].to_vec2::<f32>()?;
+        let mut bias = gradients.0[BIAS].to_vec1::<f32>()?;
+        let mut derivative = derivative.into_iter();
+        self.walk(groups, temperature, |previous, token, logps| {
+            let d = f64::from(derivative.next().unwrap()) / temperature;
+            for (other, logp) in logps.iter().enumerate() {
+                let hit = f64::from(u8::from(other == token as usize));
+                let gradient = (d * (hit - logp.exp())) as f32;
+                weight[previous as usize][other] += gradient;
+                bias[other] += gradient;
+            }
+        });
+        gradients.0.insert(WEIGHT.into(), Tensor::new(weight, &Device::Cpu)?);
+        gradients.0.insert(BIAS.into(), Tensor::new(bias, &Device::Cpu)?);
+        Ok(())
+    }
+
+    fn generate(
+        &self,
+        requests: &[Request],
+        sampling: &Sampling,
+        _: &dyn Fn(u64),
+    ) -> Result<Vec<Vec<Sample>>> {
+        let (weight, bias) = (self.weight.to_vec2().unwrap(), self.bias.to_vec1().unwrap());
+        let temperature = if sampling.temperature > 0.0 { sampling.temperature } else { 1.0 };
+        let draw = |request: &Request, sample: usize| {
+            let mut ids: Vec<u32> = Vec::new();
+            let mut sampled = Vec::new();
+            while ids.len() < sampling.max_new_tokens {
+                let previous = *ids.last().or(request.prompt.last()).unwrap();
+                let logps = self.distribution(&weight, &bias, previous, temperature);
+                let random = stream(&[request.stream, sample as u64, ids.len() as u64]);
+                let id = match sampling.temperature > 0.0 {
+                    true => pick(&logps, (random >> 11) as f64 / (1u64 << 53) as f64),
+                    false => likeliest(&logps),
+                };
+                ids.push(id);
+                sampled.push(logps[id as usize] as f32);
+                if sampling.stop_ids.contains(&id) {
+                    return Sample { ids, logps: sampled, finish: Finish::Stop };
+                }
+            }
+            Sample { ids, logps: sampled, finish: Finish::Length }
+        };
+        let group = |request: &Request| (0..request.samples).map(|s| draw(request, s)).collect();
+        Ok(requests.iter().map(group).collect())
+    }
+
+    fn parameters(&self) -> Vec<(String, Tensor)> {
+        vec![(WEIGHT.into(), self.weight.clone()), (BIAS.into(), self.bias.clone())]
+    }
+
+    fn frozen_copy(&self) -> Result<Self> {
+        Ok(Self { weight: self.weight.copy()?, bias: self.bias.copy()? })
+    }
+
+    fn save(&self, dir: &Path) -> Result<()> {
+        let tensors: HashMap<String, Tensor> = self.parameters().into_iter().collect();
+        Ok(candle_core::safetensors::save(&tensors, dir.join("model.safetensors"))?)
+    }
+
+    fn load(dir: &Path) -> Result<Self> {
+        let file = dir.join("model.safetensors");
+        let mut tensors = candle_core::safetensors::load(file, &Device::Cpu)?;
+        let mut take = |name: &str| {
+            let missing = || Error::Model { what: format!("lacks `{name}`") };
+            tensors.remove(name).ok_or_else(missing)
+        };
+        Ok(Self { weight: take(WEIGHT)?, bias: take(BIAS)? })
+    }
+}
+
+fn pick(logps: &[f64], random: f64) -> u32 {
+    let mut left = random;
+    for (token, logp) in logps.iter().enumerate() {
+        left -= logp.exp();
+        if left < 0.0 {
+            return token as u32;
+        }
+    }
+    logps.len() as u32 - 1
+}
+
+fn likeliest(logps: &[f64]) -> u32 {
+    let best = logps.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    best.map_or(0, |(token, _)| token as u32)
+}
+
+/// Words as tokens; the first is the stop token, which ends every turn.
+#[derive(Debug)]
+pub(crate) struct Words(pub(crate) Vec<&'static str>);
+
+impl Words {
+    /// The words in which the toy answers: tags that are single tokens, letters, and a filler.
+    pub(crate) fn new() -> Self {
+        Self(vec![
+            "<end>",
+            "<think>t</think>",
+            "<answer>A</answer>",
+            "<answer>B</answer>",
+            "?",
+            "x",
+        ])
+    }
+}
+
+impl Text for Words {
+    fn render(&self, messages: &[ChatMessage], generation: Generation) -> Result<String> {
+        let mut text = String::new();
+        for message in messages.iter().filter(|message| message.role != "system") {
+            text.push_str(&format!("{} ", message.content.trim()));
+            if message.role == "assistant" {
+                text.push_str("<end> ");
+            }
+        }
+        if generation == Generation::Prompt {
+            text.push_str("? ");
+        } else if let Some(last) = messages.last().filter(|last| last.role == "assistant") {
+            let tail = format!("{} <end> ", last.content.trim());
+            text.truncate(text.len() - tail.len());
+            text.push_str(&format!("? {tail}"));
+        }
+        Ok(text)
+    }
+
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let unknown = self.0.len() as u32 - 1;
+        let id = |word| self.0.iter().position(|known| *known == word);
+        Ok(text.split_whitespace().map(|word| id(word).map_or(unknown, |i| i as u32)).collect())
+    }
+
+    fn decode(&self, ids: &[u32]) -> Result<String> {
+        Ok(ids.iter().map(|id| self.0[*id as usize]).collect())
+    }
+
+    fn stop_ids(&self) -> &[u32] {
+        &[0]
+    }
+
+    fn save(&self, dir: &Path) -> Result<()> {
+        std::fs::write(dir.join("words.txt"), self.0.join("\n"))
+            .map_err(Error::io("write", dir.join("words.txt")))
+    }
+}

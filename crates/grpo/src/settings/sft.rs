@@ -1,0 +1,132 @@
+//! Settings of supervised fine-tuning.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Fault, Faults};
+use crate::optimizer::AdamwSettings;
+use crate::schedule::LrScheduler;
+
+/// Settings of a supervised run. The optimiser's defaults are those of [`super::Train`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sft {
+    /// Folder of the model, or its name on the hub.
+    pub model: String,
+    /// Conversations to learn, JSONL of `{"messages": [{"role", "content"}]}`.
+    pub data: PathBuf,
+    /// Conversations to validate on after every epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_data: Option<PathBuf>,
+    /// Folder of the run.
+    pub output: PathBuf,
+    /// Seed of all random numbers.
+    pub seed: u64,
+    /// Passes over the conversations.
+    pub num_train_epochs: u64,
+    /// Replies of each step.
+    pub train_batch_size: usize,
+    /// Tokens of a conversation; one with more is left out, and counted.
+    pub max_length: usize,
+    /// Tokens of a micro-batch, prompts included.
+    pub max_tokens_per_batch: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// How it falls.
+    pub lr_scheduler_type: LrScheduler,
+    /// Share of the steps in which it rises.
+    pub warmup_ratio: f64,
+    /// Steps in which it rises, in place of the share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
+    /// Decay of the first moment.
+    pub adam_beta1: f64,
+    /// Decay of the second moment.
+    pub adam_beta2: f64,
+    /// Added to the root of the second moment.
+    pub adam_epsilon: f64,
+    /// Decoupled weight decay of matrices; norms and biases have none.
+    pub weight_decay: f64,
+    /// Norm to which gradients are clipped.
+    pub max_grad_norm: f64,
+    /// Steps between checkpoints; without it one after every epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub save_steps: Option<u64>,
+    /// Checkpoints to keep; the best one comes on top.
+    pub save_total_limit: usize,
+}
+
+impl Default for Sft {
+    fn default() -> Self {
+        Self {
+            model: String::new(),
+            data: PathBuf::new(),
+            eval_data: None,
+            output: PathBuf::new(),
+            seed: 42,
+            num_train_epochs: 3,
+            train_batch_size: 16,
+            max_length: 8192,
+            max_tokens_per_batch: 16_384,
+            learning_rate: 1e-5,
+            lr_scheduler_type: LrScheduler::Cosine,
+            warmup_ratio: 0.05,
+            warmup_steps: None,
+            adam_beta1: 0.9,
+            adam_beta2: 0.95,
+            adam_epsilon: 1e-8,
+            weight_decay: 0.1,
+            max_grad_norm: 1.0,
+            save_steps: None,
+            save_total_limit: 1,
+        }
+    }
+}
+
+impl Sft {
+    /// All faults that the types leave possible, at once.
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults = Faults::default();
+        faults.at_least("num_train_epochs", self.num_train_epochs, 1);
+        faults.at_least("train_batch_size", self.train_batch_size as u64, 1);
+        faults.at_least("max_length", self.max_length as u64, 2);
+        faults.at_least("max_tokens_per_batch", self.max_tokens_per_batch as u64, 1);
+        faults.positive("learning_rate", self.learning_rate);
+        faults.share("warmup_ratio", self.warmup_ratio);
+        faults.at_least("save_total_limit", self.save_total_limit as u64, 1);
+        if let Some(steps) = self.save_steps {
+            faults.at_least("save_steps", steps, 1);
+        }
+        self.adamw().faults(&mut faults);
+        faults.0
+    }
+
+    /// The optimiser's numbers.
+    pub fn adamw(&self) -> AdamwSettings {
+        AdamwSettings {
+            beta1: self.adam_beta1,
+            beta2: self.adam_beta2,
+            epsilon: self.adam_epsilon,
+            weight_decay: self.weight_decay,
+            max_grad_norm: self.max_grad_norm,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_have_no_fault() {
+        assert_eq!(Sft::default().faults(), []);
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let sft = Sft { num_train_epochs: 0, learning_rate: f64::NAN, ..Sft::default() };
+        let keys: Vec<_> = sft.faults().into_iter().map(|fault| fault.key).collect();
+        assert_eq!(keys, ["num_train_epochs", "learning_rate"]);
+    }
+}

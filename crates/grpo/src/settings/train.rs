@@ -1,0 +1,410 @@
+//! Settings of GRPO training.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use embodied_r_rewards::{Schedule as Stages, Stage};
+use serde::{Deserialize, Serialize};
+
+use super::{Fault, Faults};
+use crate::advantages::ScaleRewards;
+use crate::loss::{Level, LossType, Options};
+use crate::optimizer::AdamwSettings;
+use crate::schedule::LrScheduler;
+
+/// Who judges whether the reasoning leads to the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JudgeKind {
+    /// The frozen reference, in process.
+    #[default]
+    Reference,
+    /// An OpenAI-compatible server.
+    Http,
+}
+
+/// Settings of a GRPO run. The defaults are the paper's run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Train {
+    /// Folder of the model, or its name on the hub.
+    pub model: String,
+    /// Questions to train on, JSON as `perceive` writes it.
+    pub data: PathBuf,
+    /// Folder of the run.
+    pub output: PathBuf,
+    /// Questions to evaluate on in the course of training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_data: Option<PathBuf>,
+    /// System prompt; without it the project's own, which asks for the two tags.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_prompt: Option<String>,
+    /// Seed of all random numbers.
+    pub seed: u64,
+
+    /// Completions of each question, G.
+    pub num_generations: usize,
+    /// Completions of each step, over all questions.
+    pub generation_batch_size: usize,
+    /// Tokens of a prompt; a question with more is left out, and counted.
+    pub max_prompt_length: usize,
+    /// New tokens of a completion.
+    pub max_completion_length: usize,
+    /// Temperature of sampling, and of the log-probabilities in the loss.
+    pub temperature: f64,
+    /// Probability mass that is sampled from; 1 is all.
+    pub top_p: f64,
+    /// Number of tokens that are sampled from; 0 is all.
+    pub top_k: usize,
+
+    /// The form of the loss.
+    pub loss_type: LossType,
+    /// Ratios by token or by completion.
+    pub importance_sampling_level: Level,
+    /// Lower clip.
+    pub epsilon: f64,
+    /// Upper clip; without it as `epsilon`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epsilon_high: Option<f64>,
+    /// Upper bound of the unclipped ratio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta: Option<f64>,
+    /// Weight of the divergence from the reference.
+    pub beta: f64,
+    /// What advantages are divided by.
+    pub scale_rewards: ScaleRewards,
+    /// Optimiser steps on each batch of completions.
+    pub num_iterations: usize,
+    /// Completions that were cut off at `max_completion_length` do not count.
+    pub mask_truncated_completions: bool,
+
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// How it falls.
+    pub lr_scheduler_type: LrScheduler,
+    /// Share of the steps in which it rises.
+    pub warmup_ratio: f64,
+    /// Steps in which it rises, in place of the share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
+    /// Decay of the first moment.
+    pub adam_beta1: f64,
+    /// Decay of the second moment.
+    pub adam_beta2: f64,
+    /// Added to the root of the second moment.
+    pub adam_epsilon: f64,
+    /// Decoupled weight decay of matrices; norms and biases have none.
+    pub weight_decay: f64,
+    /// Norm to which gradients are clipped.
+    pub max_grad_norm: f64,
+    /// Tokens of a micro-batch, prompts included.
+    pub max_tokens_per_batch: usize,
+
+    /// Passes over the questions, where there are no stages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_train_epochs: Option<f64>,
+    /// Ends the run early, after so many steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    /// Weights of the rewards for the whole run, where there are no stages.
+    pub reward_weights: BTreeMap<String, f64>,
+    /// Spans of the run with weights of their own.
+    pub stage: Vec<Stage>,
+
+    /// Who judges consistency.
+    pub judge: JudgeKind,
+    /// The judge's server, such as `http://127.0.0.1:8000/v1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judge_base_url: Option<String>,
+    /// The judge's model, as its server calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judge_model: Option<String>,
+
+    /// Steps between checkpoints.
+    pub save_steps: u64,
+    /// Checkpoints to keep; the best one comes on top.
+    pub save_total_limit: usize,
+    /// Steps between evaluations.
+    pub eval_steps: u64,
+    /// Writes every step's completions as parquet.
+    pub log_completions: bool,
+}
+
+impl Default for Train {
+    fn default() -> Self {
+        Self {
+            model: String::new(),
+            data: PathBuf::new(),
+            output: PathBuf::new(),
+            eval_data: None,
+            system_prompt: None,
+            seed: 42,
+            num_generations: 8,
+            generation_batch_size: 32,
+            max_prompt_length: 6144,
+            max_completion_length: 2048,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            loss_type: LossType::Grpo,
+            importance_sampling_level: Level::Token,
+            epsilon: 0.2,
+            epsilon_high: None,
+            delta: None,
+            beta: 0.001,
+            scale_rewards: ScaleRewards::Group,
+            num_iterations: 1,
+            mask_truncated_completions: false,
+            learning_rate: 5e-7,
+            lr_scheduler_type: LrScheduler::Cosine,
+            warmup_ratio: 0.05,
+            warmup_steps: None,
+            adam_beta1: 0.9,
+            adam_beta2: 0.95,
+            adam_epsilon: 1e-8,
+            weight_decay: 0.1,
+            max_grad_norm: 1.0,
+            max_tokens_per_batch: 16_384,
+            num_train_epochs: None,
+            max_steps: None,
+            reward_weights: BTreeMap::new(),
+            stage: Vec::new(),
+            judge: JudgeKind::Reference,
+            judge_base_url: None,
+            judge_model: None,
+            save_steps: 100,
+            save_total_limit: 3,
+            eval_steps: 100,
+            log_completions: true,
+        }
+    }
+}
+
+impl Train {
+    /// All faults that the types leave possible, at once.
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults = Faults::default();
+        self.rollout_faults(&mut faults);
+        self.loss_faults(&mut faults);
+        self.optimizer_faults(&mut faults);
+        faults.at_least("save_steps", self.save_steps, 1);
+        faults.at_least("save_total_limit", self.save_total_limit as u64, 1);
+        faults.at_least("eval_steps", self.eval_steps, 1);
+        if let Err(stages) = self.stages() {
+            faults.0.extend(stages);
+        }
+        let http = self.judge == JudgeKind::Http;
+        faults.unless(!http || self.judge_base_url.is_some(), "judge_base_url", || {
+            "is needed by `judge = \"http\"`".into()
+        });
+        faults.unless(!http || self.judge_model.is_some(), "judge_model", || {
+            "is needed by `judge = \"http\"`".into()
+        });
+        faults.0
+    }
+
+    fn rollout_faults(&self, faults: &mut Faults) {
+        faults.at_least("num_generations", self.num_generations as u64, 2);
+        faults.at_least("max_prompt_length", self.max_prompt_length as u64, 1);
+        faults.at_least("max_completion_length", self.max_completion_length as u64, 1);
+        faults.positive("temperature", self.temperature);
+        faults.unless(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", || {
+            format!("is {}, must be greater than 0 and at most 1", self.top_p)
+        });
+        let (batch, group) = (self.generation_batch_size, self.num_generations.max(1));
+        faults.unless(batch > 0 && batch.is_multiple_of(group), "generation_batch_size", || {
+            let below = batch / group * group;
+            let nearest = if below == 0 {
+                format!("{group}")
+            } else {
+                format!("{below} or {}", below + group)
+            };
+            format!("is {batch}, must be a multiple of `num_generations` = {group}; take {nearest}")
+        });
+    }
+
+    fn loss_faults(&self, faults: &mut Faults) {
+        faults.share("epsilon", self.epsilon);
+        faults.not_negative("beta", self.beta);
+        faults.at_least("num_iterations", self.num_iterations as u64, 1);
+        if let Some(high) = self.epsilon_high {
+            faults.positive("epsilon_high", high);
+        }
+        if let Some(delta) = self.delta {
+            let least = 1.0 + self.options().epsilon_high;
+            faults.unless(delta > least, "delta", || {
+                format!("is {delta}, must be greater than 1 + `epsilon_high` = {least}")
+            });
+        }
+        let cispo = self.loss_type == LossType::Cispo;
+        faults.unless(!cispo || self.epsilon_high.is_some(), "epsilon_high", || {
+            "is needed by `loss_type = \"cispo\"`, where it bounds the ratio itself; take 5".into()
+        });
+    }
+
+    fn optimizer_faults(&self, faults: &mut Faults) {
+        faults.positive("learning_rate", self.learning_rate);
+        faults.share("warmup_ratio", self.warmup_ratio);
+        self.adamw().faults(faults);
+        faults.at_least("max_tokens_per_batch", self.max_tokens_per_batch as u64, 1);
+    }
+
+    /// The stages of the run: those given, or one of the given weights, or else the paper's three.
+    ///
+    /// # Errors
+    /// Stages beside weights or epochs, and whatever is wrong with the stages themselves.
+    pub fn stages(&self) -> Result<Stages, Vec<Fault>> {
+        if self.stage.is_empty() && self.reward_weights.is_empty() {
+            return match self.num_train_epochs {
+                None => Ok(Stages::default()),
+                Some(_) => Err(vec![Fault::new(
+                    "num_train_epochs",
+                    "needs `reward_weights` beside it; without them the stages say how long they \
+                     last",
+                )]),
+            };
+        }
+        if self.stage.is_empty() {
+            let whole = Stage {
+                epochs: self.num_train_epochs.unwrap_or(1.0),
+                weights: self.reward_weights.clone(),
+                restart_schedule: false,
+                reset_reference: false,
+            };
+            return checked(vec![whole], "reward_weights");
+        }
+        let mut faults = Vec::new();
+        if !self.reward_weights.is_empty() {
+            faults.push(Fault::new(
+                "reward_weights",
+                "stands beside `[[stage]]`, which has weights of its own; keep one of them",
+            ));
+        }
+        if self.num_train_epochs.is_some() {
+            faults.push(Fault::new(
+                "num_train_epochs",
+                "stands beside `[[stage]]`, whose `epochs` say how long it lasts; keep one of them",
+            ));
+        }
+        let stages = checked(self.stage.clone(), "stage");
+        match stages {
+            Ok(stages) if faults.is_empty() => Ok(stages),
+            Ok(_) => Err(faults),
+            Err(more) => Err(faults.into_iter().chain(more).collect()),
+        }
+    }
+
+    /// Questions of each step.
+    pub fn questions_per_step(&self) -> usize {
+        self.generation_batch_size / self.num_generations.max(1)
+    }
+
+    /// The options of the loss.
+    pub fn options(&self) -> Options {
+        Options {
+            loss_type: self.loss_type,
+            importance_sampling_level: self.importance_sampling_level,
+            epsilon: self.epsilon,
+            epsilon_high: self.epsilon_high.unwrap_or(self.epsilon),
+            delta: self.delta,
+            beta: self.beta,
+        }
+    }
+
+    /// The optimiser's numbers.
+    pub fn adamw(&self) -> AdamwSettings {
+        AdamwSettings {
+            beta1: self.adam_beta1,
+            beta2: self.adam_beta2,
+            epsilon: self.adam_epsilon,
+            weight_decay: self.weight_decay,
+            max_grad_norm: self.max_grad_norm,
+        }
+    }
+}
+
+/// Checks `stages`, which the user knows as `[[stage]]` or as one set of weights.
+fn checked(stages: Vec<Stage>, key: &str) -> Result<Stages, Vec<Fault>> {
+    let named = |fault: String| match fault.strip_prefix('`').and_then(|f| f.split_once("`: ")) {
+        Some((place, what)) if key == "reward_weights" => {
+            let place = place.replace("stage[0].weights", key);
+            Fault::new(place.replace("stage[0].epochs", "num_train_epochs"), what)
+        }
+        Some((place, what)) => Fault::new(place, what),
+        None => Fault::new(key, fault),
+    };
+    Stages::new(stages).map_err(|faults| faults.0.into_iter().map(named).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(change: impl FnOnce(&mut Train)) -> Vec<String> {
+        let mut train = Train::default();
+        change(&mut train);
+        train.faults().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_defaults_have_no_fault_and_are_the_papers_stages() {
+        assert_eq!(Train::default().faults(), []);
+        assert_eq!(Train::default().stages().unwrap().epochs(), 12.0);
+        assert_eq!(Train::default().questions_per_step(), 4);
+    }
+
+    #[test]
+    fn a_batch_that_does_not_divide_is_told_the_nearest_that_do() {
+        assert_eq!(
+            faults(|train| train.generation_batch_size = 30),
+            ["`generation_batch_size` is 30, must be a multiple of `num_generations` = 8; take \
+                 24 or 32"]
+        );
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let found = faults(|train| {
+            train.learning_rate = -1.0;
+            train.epsilon = 2.0;
+            train.num_generations = 1;
+        });
+        assert_eq!(found.len(), 3, "{found:?}");
+    }
+
+    #[test]
+    fn weights_beside_stages_are_refused() {
+        let found = faults(|train| {
+            train.stage = Stages::default().stages().to_vec();
+            train.reward_weights.insert("accuracy".into(), 1.0);
+        });
+        assert!(found[0].contains("stands beside `[[stage]]`"), "{found:?}");
+    }
+
+    #[test]
+    fn weights_alone_make_one_stage_of_the_given_epochs() {
+        let train = Train {
+            reward_weights: [("accuracy".to_owned(), 1.0)].into(),
+            num_train_epochs: Some(3.0),
+            ..Train::default()
+        };
+        let stages = train.stages().unwrap();
+        assert_eq!((stages.stages().len(), stages.epochs()), (1, 3.0));
+    }
+
+    #[test]
+    fn a_fault_of_lone_weights_bears_the_name_the_user_wrote() {
+        let found = faults(|train| {
+            train.reward_weights = [("acuracy".to_owned(), 1.0)].into();
+        });
+        assert!(found[0].starts_with("`reward_weights.acuracy`"), "{found:?}");
+    }
+
+    #[test]
+    fn a_delta_within_the_clip_is_refused() {
+        assert_eq!(
+            faults(|train| train.delta = Some(1.1)),
+            ["`delta` is 1.1, must be greater than 1 + `epsilon_high` = 1.2"]
+        );
+    }
+}

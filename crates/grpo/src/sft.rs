@@ -1,0 +1,235 @@
+//! Supervised fine-tuning on conversations, with checkpoints.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::checkpoint::{self, Best, Checkpoint, Checkpoints, OPTIMIZER_FILE, State};
+use crate::error::{Error, Result};
+use crate::events::{Event, Recorder, Sink, finite, now_s};
+use crate::model::{Model, Text};
+use crate::optimizer::Adamw;
+use crate::sampler::Sampler;
+use crate::schedule::{Schedule, warmup_steps};
+use crate::settings::Sft;
+use crate::supervised::{Example, Learned, learn, mean_loss};
+use crate::trainer::Outcome;
+use crate::update::Updater;
+
+/// The metric by which the best checkpoint is kept: lower is better.
+const BEST_METRIC: &str = "eval/loss";
+
+/// What a run is given, beside its model.
+pub struct Job<'a> {
+    /// The settings; their faults are found before.
+    pub settings: &'a Sft,
+    /// The settings as they are written beside every checkpoint.
+    pub settings_text: &'a str,
+    /// Text in and out of tokens.
+    pub text: Arc<dyn Text>,
+    /// Replies to learn.
+    pub examples: Vec<Example>,
+    /// Replies to validate on after every epoch; none for no validation.
+    pub eval: Vec<Example>,
+    /// Set by whoever wants the run to stop.
+    pub stop: &'a AtomicBool,
+}
+
+/// A supervised run.
+pub struct Trainer<'a, M: Model> {
+    job: Job<'a>,
+    model: M,
+    updater: Updater<M>,
+    sampler: Sampler,
+    schedule: Schedule,
+    checkpoints: Checkpoints,
+    state: State,
+    events: Recorder<'a>,
+}
+
+impl<'a, M: Model> Trainer<'a, M> {
+    /// A run that begins with `model`.
+    ///
+    /// # Errors
+    /// The output folder holds a run already, there are too few replies, or memory is short.
+    pub fn start(model: M, job: Job<'a>, sinks: Vec<Box<dyn Sink + 'a>>) -> Result<Self> {
+        let checkpoints = Checkpoints::new(&job.settings.output, job.settings.save_total_limit);
+        checkpoints.refuse_any()?;
+        let optimizer = Adamw::new(job.settings.adamw(), &model)?;
+        Self::new(model, optimizer, State::default(), job, sinks)
+    }
+
+    /// A run that goes on from `checkpoint`, as if it had never stopped.
+    ///
+    /// # Errors
+    /// As [`Trainer::start`]; the checkpoint cannot be read, or there are later ones.
+    pub fn resume(
+        checkpoint: &Checkpoint,
+        job: Job<'a>,
+        sinks: Vec<Box<dyn Sink + 'a>>,
+    ) -> Result<Self> {
+        let Checkpoint { path, state } = checkpoint;
+        Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
+        let model = M::load(path)?;
+        let moments = path.join(OPTIMIZER_FILE);
+        let optimizer = Adamw::load(job.settings.adamw(), &model, &moments, state.optimizer_steps)?;
+        Self::new(model, optimizer, state.clone(), job, sinks)
+    }
+
+    fn new(
+        model: M,
+        optimizer: Adamw,
+        state: State,
+        job: Job<'a>,
+        sinks: Vec<Box<dyn Sink + 'a>>,
+    ) -> Result<Self> {
+        let settings = job.settings;
+        let (given, needed) = (job.examples.len(), settings.train_batch_size);
+        let sampler = Sampler::new(given, needed, settings.seed);
+        let sampler =
+            sampler.ok_or(Error::TooFew { what: "replies", given, left: given, needed })?;
+        let total_steps = sampler.steps_per_epoch() * settings.num_train_epochs;
+        let output: &Path = &settings.output;
+        std::fs::create_dir_all(output).map_err(Error::io("create", output))?;
+        Ok(Self {
+            updater: Updater::new(&model, optimizer)?,
+            schedule: Schedule {
+                kind: settings.lr_scheduler_type,
+                peak: settings.learning_rate,
+                warmup_steps: warmup_steps(
+                    settings.warmup_steps,
+                    settings.warmup_ratio,
+                    total_steps,
+                ),
+                total_steps,
+            },
+            checkpoints: Checkpoints::new(output, settings.save_total_limit),
+            events: Recorder::open(output, state.events_bytes, sinks)?,
+            model,
+            sampler,
+            state,
+            job,
+        })
+    }
+
+    /// Runs until all steps are done or the user wants to stop; in both cases a checkpoint is
+    /// written at the end.
+    ///
+    /// # Errors
+    /// Any part fails; what the last checkpoint holds is safe.
+    pub fn run(mut self) -> Result<Outcome> {
+        let (done, total) = (self.state.step, self.schedule.total_steps);
+        self.events.emit(&Event::Start { steps: total, done })?;
+        let began = Instant::now();
+        let mut saved = (done > 0).then_some(done);
+        if self.validate_if_due()? {
+            self.save()?;
+            saved = Some(done);
+        }
+        while self.state.step < total && !self.stopping() {
+            let step = self.state.step;
+            let examples: Vec<&Example> =
+                self.sampler.batch(step).into_iter().map(|i| &self.job.examples[i]).collect();
+            let (lr, budget) = (self.schedule.at(step), self.job.settings.max_tokens_per_batch);
+            let stop = self.job.stop;
+            let clock = Instant::now();
+            let learned = learn(&self.model, &mut self.updater, &examples, budget, lr, stop)?;
+            let Some(learned) = learned else { break };
+            let step_s = clock.elapsed().as_secs_f64();
+            let left = began.elapsed().as_secs_f64() / (step + 1 - done) as f64
+                * (total - step - 1) as f64;
+            self.account(&learned, lr, step_s, left)?;
+            let best = self.validate_if_due()?;
+            if best || self.save_is_due() {
+                self.save()?;
+                saved = Some(self.state.step);
+            }
+        }
+        if saved != Some(self.state.step) {
+            self.save()?;
+        }
+        if self.state.step < total {
+            return Ok(Outcome::Stopped(self.checkpoints.path(self.state.step)));
+        }
+        let folder = self.checkpoints.save_final(&self.model, self.job.text.as_ref())?;
+        self.events.emit(&Event::End { step: total })?;
+        Ok(Outcome::Finished(folder))
+    }
+
+    fn stopping(&self) -> bool {
+        self.job.stop.load(Ordering::Relaxed)
+    }
+
+    fn epoch(&self) -> f64 {
+        self.state.step as f64 / self.sampler.steps_per_epoch() as f64
+    }
+
+    fn account(&mut self, learned: &Learned, lr: f64, step_s: f64, left: f64) -> Result<()> {
+        self.state.step += 1;
+        self.state.num_tokens += learned.tokens;
+        let hopeless = self.state.count_skipped(!learned.taken);
+        let metrics = finite([
+            ("loss", learned.loss),
+            ("entropy", learned.entropy),
+            ("grad_norm", learned.grad_norm),
+            ("learning_rate", lr),
+            ("num_tokens", self.state.num_tokens as f64),
+            ("skipped_steps", self.state.skipped_steps as f64),
+            ("step_time", step_s),
+            ("tokens_per_second", learned.tokens as f64 / step_s.max(1e-9)),
+            ("time_left_s", left),
+        ]);
+        let (step, epoch) = (self.state.step, self.epoch());
+        self.events.emit(&Event::Step { step, epoch, time_s: now_s(), metrics })?;
+        match hopeless {
+            true => Err(Error::NotFinite { steps: self.state.skipped_in_a_row, dump: None }),
+            false => Ok(()),
+        }
+    }
+
+    /// Validates at the beginning and after every epoch; says whether the result is the best so far.
+    fn validate_if_due(&mut self) -> Result<bool> {
+        let step = self.state.step;
+        let due = step.is_multiple_of(self.sampler.steps_per_epoch());
+        if self.job.eval.is_empty() || !due || self.state.evaluated == Some(step) {
+            return Ok(false);
+        }
+        let examples: Vec<&Example> = self.job.eval.iter().collect();
+        let loss = mean_loss(&self.model, &examples, self.job.settings.max_tokens_per_batch)?;
+        self.state.evaluated = Some(step);
+        let better = self.state.best.as_ref().is_none_or(|best| loss < best.value);
+        if better {
+            self.state.best = Some(Best { metric: BEST_METRIC.into(), value: loss, step });
+        }
+        let best = self.state.best.as_ref().map_or(loss, |best| best.value);
+        let since = self.state.best.as_ref().map_or(0, |best| step - best.step);
+        let metrics = finite([
+            (BEST_METRIC, loss),
+            ("eval/best_loss", best),
+            ("eval/epochs_since_best", since as f64 / self.sampler.steps_per_epoch() as f64),
+        ]);
+        let epoch = self.epoch();
+        self.events.emit(&Event::Eval { step, epoch, time_s: now_s(), metrics })?;
+        Ok(better && step > 0)
+    }
+
+    fn save_is_due(&self) -> bool {
+        let every = self.job.settings.save_steps.unwrap_or(self.sampler.steps_per_epoch());
+        self.state.step.is_multiple_of(every)
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let step = self.state.step;
+        self.events.emit(&Event::Checkpoint { step, folder: checkpoint::name(step) })?;
+        self.state.optimizer_steps = self.updater.optimizer.steps();
+        self.state.events_bytes = self.events.length();
+        let text = self.job.text.as_ref();
+        let optimizer = &self.updater.optimizer;
+        let settings = self.job.settings_text;
+        self.checkpoints.save(&self.model, text, optimizer, &self.state, settings).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests;

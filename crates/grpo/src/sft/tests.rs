@@ -1,0 +1,91 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::model::toy::{Bigram, Words};
+
+fn examples(n: usize) -> Vec<Example> {
+    (0..n)
+        .map(|i| Example { prompt: vec![5, 4], completion: vec![1, 2 + (i % 4 == 0) as u32, 0] })
+        .collect()
+}
+
+fn settings(output: &Path) -> Sft {
+    Sft {
+        output: output.into(),
+        train_batch_size: 3,
+        num_train_epochs: 4,
+        learning_rate: 0.1,
+        save_total_limit: 10,
+        ..Sft::default()
+    }
+}
+
+struct StopAfter<'a>(u64, &'a AtomicBool);
+
+impl Sink for StopAfter<'_> {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        if matches!(event, Event::Step { step, .. } if *step == self.0) {
+            self.1.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+fn run(settings: &Sft, stop_after: Option<u64>) -> Outcome {
+    let stop = AtomicBool::new(false);
+    let mut sinks: Vec<Box<dyn Sink + '_>> = Vec::new();
+    if let Some(step) = stop_after {
+        sinks.push(Box::new(StopAfter(step, &stop)));
+    }
+    let job = Job {
+        settings,
+        settings_text: "",
+        text: Arc::new(Words::new()),
+        examples: examples(13),
+        eval: examples(4),
+        stop: &stop,
+    };
+    match Checkpoints::new(&settings.output, 1).last().unwrap() {
+        Some(checkpoint) => Trainer::<Bigram>::resume(&checkpoint, job, sinks).unwrap().run(),
+        None => Trainer::start(Bigram::new(6, 1), job, sinks).unwrap().run(),
+    }
+    .unwrap()
+}
+
+fn evals(output: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(output.join("events.jsonl")).unwrap();
+    let events = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    events.filter(|event: &serde_json::Value| event["event"] == "eval").collect()
+}
+
+#[test]
+fn the_validation_loss_falls_and_is_told_after_every_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    run(&settings(dir.path()), None);
+    let evals = evals(dir.path());
+    assert_eq!(
+        evals.iter().map(|e| e["step"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [0, 4, 8, 12, 16]
+    );
+    let loss = |i: usize| evals[i]["eval/loss"].as_f64().unwrap();
+    assert!(loss(4) < 0.5 * loss(0), "{} then {}", loss(0), loss(4));
+    assert_eq!(evals[4]["eval/epochs_since_best"], 0.0);
+}
+
+#[test]
+fn a_stopped_and_resumed_run_ends_with_the_same_model() {
+    let whole = tempfile::tempdir().unwrap();
+    run(&settings(whole.path()), None);
+    for stop_after in [3, 4, 5] {
+        let cut = tempfile::tempdir().unwrap();
+        let stopped = run(&settings(cut.path()), Some(stop_after));
+        assert!(matches!(stopped, Outcome::Stopped(_)));
+        run(&settings(cut.path()), None);
+        for file in ["final/model.safetensors", "checkpoint-16/optimizer.safetensors"] {
+            let read = |dir: &Path| std::fs::read(dir.join(file)).unwrap();
+            assert!(read(whole.path()) == read(cut.path()), "{file} after a stop at {stop_after}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Claims about whole runs, on a bigram model that learns to say
+//! `<think>t</think><answer>A</answer>`.
+
+mod durable;
+mod learning;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use embodied_r_data::Question;
+use embodied_r_rewards::Stage;
+
+use super::*;
+use crate::events::{Event, Parquet};
+use crate::model::toy::{Bigram, Words};
+use crate::questions::{Prompted, prompts};
+
+/// Questions whose answer is always A.
+fn questions(n: usize) -> Vec<Prompted> {
+    let question = |i: usize| -> Question {
+        serde_json::from_value(serde_json::json!({
+            "Question_id": i,
+            "question_category": if i.is_multiple_of(2) { "even" } else { "odd" },
+            "question": "Question: x",
+            "answer": "A",
+        }))
+        .unwrap()
+    };
+    prompts((0..n).map(question).collect(), &Words::new(), None, 100).unwrap().prompted
+}
+
+fn stage(epochs: f64, format: f64, accuracy: f64) -> Stage {
+    Stage {
+        epochs,
+        weights: [("format".to_owned(), format), ("accuracy".to_owned(), accuracy)].into(),
+        restart_schedule: false,
+        reset_reference: false,
+    }
+}
+
+/// Eight steps of two questions with four completions each.
+fn settings(output: &Path) -> Train {
+    Train {
+        output: output.into(),
+        num_generations: 4,
+        generation_batch_size: 8,
+        max_completion_length: 5,
+        learning_rate: 0.05,
+        warmup_ratio: 0.0,
+        weight_decay: 0.01,
+        beta: 0.01,
+        stage: vec![stage(1.0, 0.5, 0.5), stage(1.0, 0.2, 0.8)],
+        save_steps: 4,
+        eval_steps: 4,
+        ..Train::default()
+    }
+}
+
+/// Sets a flag when a step is done.
+struct StopAfter<'a>(u64, &'a AtomicBool);
+
+impl Sink for StopAfter<'_> {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        if matches!(event, Event::Step { step, .. } if *step == self.0) {
+            self.1.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// A run in `settings.output`, new or resumed, stopped after some step or not at all.
+fn run(settings: &Train, stop_after: Option<u64>) -> Result<Outcome> {
+    run_from(Bigram::new(6, 3), settings, stop_after)
+}
+
+fn run_from(model: Bigram, settings: &Train, stop_after: Option<u64>) -> Result<Outcome> {
+    let base = settings.output.join("base");
+    std::fs::create_dir_all(&base).unwrap();
+    let last = Checkpoints::new(&settings.output, 1).last()?;
+    if last.is_none() {
+        model.save(&base).unwrap();
+    }
+    let stop = AtomicBool::new(false);
+    let done = last.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
+    let names = vec!["accuracy", "format"];
+    let mut sinks: Vec<Box<dyn Sink + '_>> =
+        vec![Box::new(Parquet::open(&settings.output, names, done)?)];
+    if let Some(step) = stop_after {
+        sinks.push(Box::new(StopAfter(step, &stop)));
+    }
+    let job = Job {
+        settings,
+        settings_text: "",
+        base: &base,
+        text: Arc::new(Words::new()),
+        questions: questions(8),
+        eval: questions(2),
+        judge: None,
+        stop: &stop,
+    };
+    match last {
+        Some(checkpoint) => Trainer::<Bigram>::resume(&checkpoint, job, sinks)?.run(),
+        None => Trainer::start(model, job, sinks)?.run(),
+    }
+}
+
+/// The run's events without what tells of the clock.
+fn events(output: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(output.join("events.jsonl")).unwrap();
+    text.lines()
+        .map(|line| {
+            let mut event: serde_json::Value = serde_json::from_str(line).unwrap();
+            let fields = event.as_object_mut().unwrap();
+            crate::events::CLOCK.iter().for_each(|name| drop(fields.remove(*name)));
+            event
+        })
+        .collect()
+}
+
+fn of_kind(events: &[serde_json::Value], kind: &str) -> Vec<serde_json::Value> {
+    events.iter().filter(|event| event["event"] == kind).cloned().collect()
+}

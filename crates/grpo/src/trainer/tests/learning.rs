@@ -1,0 +1,130 @@
+use super::*;
+use crate::advantages::ScaleRewards;
+use crate::loss::LossType;
+
+fn final_numbers(settings: &Train) -> Vec<f32> {
+    let Outcome::Finished(folder) = run(settings, None).unwrap() else {
+        panic!("the run was not stopped")
+    };
+    Bigram::load(&folder).unwrap().numbers()
+}
+
+#[test]
+fn training_raises_the_reward_and_the_accuracy_of_the_evaluation() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings =
+        Train { stage: vec![stage(20.0, 0.5, 0.5)], eval_steps: 80, ..settings(dir.path()) };
+    run_from(Bigram::thinking(6), &settings, None).unwrap();
+    let events = events(dir.path());
+    let steps = of_kind(&events, "step");
+    let mean = |steps: &[serde_json::Value]| {
+        steps.iter().map(|s| s["reward"].as_f64().unwrap()).sum::<f64>() / steps.len() as f64
+    };
+    let (first, last) = (mean(&steps[..4]), mean(&steps[72..]));
+    assert!(last > 0.9 && last > first + 0.3, "from {first} to {last}");
+    let evals = of_kind(&events, "eval");
+    assert_eq!(evals.len(), 2, "before the first step and after the last");
+    assert_eq!(evals[1]["eval/accuracy"], 1.0);
+    assert_eq!(evals[1]["eval/accuracy/odd"], 1.0);
+}
+
+#[test]
+fn how_a_batch_is_cut_does_not_change_the_update() {
+    for loss_type in [LossType::Grpo, LossType::DrGrpo, LossType::Dapo, LossType::Sapo] {
+        let numbers = |budget: usize| {
+            let dir = tempfile::tempdir().unwrap();
+            let settings = Train {
+                loss_type,
+                max_tokens_per_batch: budget,
+                max_steps: Some(1),
+                ..settings(dir.path())
+            };
+            final_numbers(&settings)
+        };
+        // Each cut makes one copy of a rounding error, which Adam's first step makes larger.
+        for (whole, cut) in numbers(10_000).into_iter().zip(numbers(7)) {
+            assert!((whole - cut).abs() < 1e-3, "{loss_type:?}: {whole} and {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_stage_change_is_told_with_its_weights_and_raw_scores_stay_unweighted() {
+    let dir = tempfile::tempdir().unwrap();
+    run(&settings(dir.path()), None).unwrap();
+    let events = events(dir.path());
+    let stages = of_kind(&events, "stage");
+    assert_eq!(stages.len(), 2);
+    assert_eq!((&stages[1]["step"], &stages[1]["weights"]["accuracy"]), (&4.into(), &0.8.into()));
+    for step in of_kind(&events, "step") {
+        let figure = |name: &str| step[name].as_f64().unwrap();
+        let weighted = figure("reward_weights/format") * figure("rewards/format/mean")
+            + figure("reward_weights/accuracy") * figure("rewards/accuracy/mean");
+        assert!((figure("reward") - weighted).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn without_divergence_and_judge_no_reference_is_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let reference = |beta: f64, weights: &[(&str, f64)]| {
+        let mut settings = Train { beta, ..settings(dir.path()) };
+        settings.stage[1].weights = weights.iter().map(|(n, w)| ((*n).into(), *w)).collect();
+        let job = Job {
+            settings: &settings,
+            settings_text: "",
+            base: dir.path(),
+            text: Arc::new(Words::new()),
+            questions: questions(8),
+            eval: Vec::new(),
+            judge: None,
+            stop: &stop,
+        };
+        Trainer::start(Bigram::new(6, 3), job, Vec::new()).unwrap().reference.is_some()
+    };
+    assert!(!reference(0.0, &[("accuracy", 1.0)]));
+    assert!(reference(0.01, &[("accuracy", 1.0)]));
+    assert!(reference(0.0, &[("accuracy", 1.0), ("consistency", 0.5)]));
+}
+
+#[test]
+fn the_first_iteration_is_on_policy_and_the_next_ones_are_not() {
+    let clipped = |num_iterations: usize| {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Train {
+            num_iterations,
+            learning_rate: 0.3,
+            scale_rewards: ScaleRewards::None,
+            max_steps: Some(1),
+            ..settings(dir.path())
+        };
+        let numbers = final_numbers(&settings);
+        (of_kind(&events(dir.path()), "step")[0].clone(), numbers)
+    };
+    let (one, after_one) = clipped(1);
+    let (two, after_two) = clipped(2);
+    assert_eq!(one["clip_ratio/region_mean"], 0.0);
+    assert_eq!(one["loss"], two["loss"], "what is told is the first iteration");
+    assert_ne!(after_one, after_two);
+}
+
+#[test]
+fn of_truncated_completions_alone_nothing_is_learnt_if_they_do_not_count() {
+    let learnt = |mask_truncated_completions: bool| {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Train {
+            mask_truncated_completions,
+            max_completion_length: 2,
+            weight_decay: 0.0,
+            beta: 0.0,
+            max_steps: Some(1),
+            ..settings(dir.path())
+        };
+        let before = Bigram::endless(6).numbers();
+        run_from(Bigram::endless(6), &settings, None).unwrap();
+        before != Bigram::load(&dir.path().join("final")).unwrap().numbers()
+    };
+    assert!(learnt(false));
+    assert!(!learnt(true));
+}

@@ -1,0 +1,69 @@
+//! One optimiser step over micro-batches, shared by all ways of training.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+use crate::model::{Gradients, Group, Model, TokenScores};
+use crate::optimizer::{Adamw, Applied};
+
+/// How an update ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Update {
+    /// All micro-batches are done and the optimiser had its turn.
+    Done(Applied),
+    /// The user wants to stop; the parameters are as before.
+    Stopped,
+}
+
+/// Gradients and the optimiser that they go to.
+#[derive(Debug)]
+pub struct Updater<M: Model> {
+    gradients: M::Gradients,
+    /// The optimiser.
+    pub optimizer: Adamw,
+}
+
+impl<M: Model> Updater<M> {
+    /// An updater with gradients of 0.
+    ///
+    /// # Errors
+    /// The gradients cannot be allocated.
+    pub fn new(model: &M, optimizer: Adamw) -> Result<Self> {
+        Ok(Self { gradients: model.zero_gradients()?, optimizer })
+    }
+
+    /// Adds up the gradients of `batches` and takes one step with learning rate `lr`.
+    ///
+    /// `derivative` gets a micro-batch's number and scores and gives the derivative of the step's
+    /// loss by each log-probability. `stop` is looked at before every micro-batch.
+    ///
+    /// # Errors
+    /// What the model, `derivative` or the optimiser return.
+    pub fn run(
+        &mut self,
+        model: &M,
+        batches: &[Vec<Group>],
+        temperature: f64,
+        lr: f64,
+        stop: &AtomicBool,
+        mut derivative: impl FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
+    ) -> Result<Update> {
+        self.gradients.clear()?;
+        for (index, groups) in batches.iter().enumerate() {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(Update::Stopped);
+            }
+            model.backward(groups, temperature, &mut self.gradients, &mut |scores| {
+                let derivative = derivative(index, scores)?;
+                if derivative.len() == scores.logps.len() {
+                    return Ok(derivative);
+                }
+                let (given, tokens) = (derivative.len(), scores.logps.len());
+                Err(Error::Model {
+                    what: format!("scored {tokens} tokens where the batch has {given}"),
+                })
+            })?;
+        }
+        Ok(Update::Done(self.optimizer.step(model, &self.gradients, lr)?))
+    }
+}
