@@ -11,10 +11,10 @@ pub(crate) struct ReportArgs {
     /// Where to write the page [default: `report.html` in the run's folder].
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-    /// Results of `embodied-r eval --json`: before training, after it, then any others. Without
-    /// it, those in the run's folder and its `eval` folder are shown.
-    #[arg(long, value_name = "FILE", num_args = 1..)]
-    pub(crate) eval: Vec<PathBuf>,
+    /// Results of `embodied-r eval --json`: before training, after it, then any others [default:
+    /// those in the run's folder and its `eval` folder].
+    #[arg(long, value_name = "[LABEL=]FILE", num_args = 1..)]
+    pub(crate) eval: Vec<String>,
     /// Heading of the page [default: the folder's name].
     #[arg(long)]
     pub(crate) title: Option<String>,

@@ -26,13 +26,17 @@ struct Findings {
 pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<Status> {
     let mut checks = ffmpeg::checks();
     checks.extend(machine::checks());
-    checks.push(machine::disk(Path::new(".")));
+    checks.push(machine::disk("disk", Path::new(".")));
     if let Some(folder) = &args.data {
-        checks.push(machine::disk(folder));
+        checks.push(machine::disk("disk of data", folder));
+    }
+    if let Some(folder) = &args.model {
+        checks.push(machine::disk("disk of model", folder));
+    }
+    if let Some(folder) = &args.data {
         checks.extend(dataset::checks(folder));
     }
     if let Some(folder) = &args.model {
-        checks.push(machine::disk(folder));
         checks.extend(model::checks(folder, machine::memory_bytes()));
     }
     checks.extend(hub::checks(|name| std::env::var(name).ok()));

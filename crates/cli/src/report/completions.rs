@@ -16,8 +16,12 @@ const MOMENTS: usize = 3;
 const EACH: usize = 4;
 /// Longest text that is shown, in characters.
 const LONGEST: usize = 6000;
-/// Columns that are not scores.
-const OTHER: [&str; 5] = ["step", "index", "epoch", "prompt_tokens", "completion_tokens"];
+/// Numeric columns that are not shown.
+const HIDDEN: [&str; 2] = ["step", "question_id"];
+/// Numeric columns that are no rewards, and neither good nor poor.
+const NEUTRAL: [&str; 3] = ["length", "reward", "advantage"];
+/// What the column of a reward's reasons ends in.
+const WHY: &str = "_why";
 
 /// One completion with what it earned.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +29,12 @@ pub(super) struct Sample {
     pub(super) step: u64,
     pub(super) prompt: String,
     pub(super) completion: String,
+    /// The right answer.
+    pub(super) solution: String,
     /// Every numeric column, by its name, in the file's order.
     pub(super) scores: Vec<(String, f64)>,
+    /// Why points were lost, by reward.
+    pub(super) reasons: Vec<(String, String)>,
 }
 
 impl Sample {
@@ -77,26 +85,40 @@ fn spread<T>(items: &[T], count: usize) -> Vec<&T> {
 fn read_file(path: &Path) -> anyhow::Result<Vec<Sample>> {
     let table = Table::read(path)?;
     let completions = table.optional_strings("completion")?;
-    let prompts = table.optional_strings("prompt").unwrap_or_else(|_| vec![None; table.len()]);
-    let steps = table.optional_floats("step").unwrap_or_else(|_| vec![None; table.len()]);
-    let names = table.column_names().into_iter().filter(|name| !OTHER.contains(&name.as_str()));
-    // Columns that are no numbers are no scores.
-    let columns: Vec<(String, Vec<Option<f64>>)> =
-        names.filter_map(|name| Some((name.clone(), table.optional_floats(&name).ok()?))).collect();
-    let scores = |row: usize| {
-        let score = |(name, values): &(String, Vec<Option<f64>>)| {
-            values[row].filter(|value| value.is_finite()).map(|value| (name.clone(), value))
-        };
-        columns.iter().filter_map(score).collect()
+    let texts = |name: &str| {
+        let column = table.optional_strings(name);
+        column.unwrap_or_else(|_| vec![None; table.len()])
     };
-    let texts = completions.into_iter().zip(prompts).zip(steps).enumerate();
-    let samples = texts.map(|(row, ((completion, prompt), step))| Sample {
-        step: step.unwrap_or_default() as u64,
-        prompt: prompt.unwrap_or_default(),
+    let (prompts, solutions) = (texts("prompt"), texts("solution"));
+    let steps = table.optional_floats("step").unwrap_or_else(|_| vec![None; table.len()]);
+    let (mut scores, mut reasons) = (Vec::new(), Vec::new());
+    for name in table.column_names() {
+        if let Some(reward) = name.strip_suffix(WHY) {
+            reasons.push((reward.to_owned(), texts(&name)));
+        } else if let (false, Ok(values)) =
+            (HIDDEN.contains(&name.as_str()), table.optional_floats(&name))
+        {
+            let finite = values.into_iter().map(|value| value.filter(|value| value.is_finite()));
+            scores.push((name, finite.collect()));
+        }
+    }
+    let sample = |(row, completion): (usize, Option<String>)| Sample {
+        step: steps[row].unwrap_or_default() as u64,
+        prompt: prompts[row].clone().unwrap_or_default(),
         completion: completion.unwrap_or_default(),
-        scores: scores(row),
-    });
-    Ok(samples.collect())
+        solution: solutions[row].clone().unwrap_or_default(),
+        scores: of_row(&scores, row),
+        reasons: of_row(&reasons, row),
+    };
+    Ok(completions.into_iter().enumerate().map(sample).collect())
+}
+
+/// What named columns hold in a row.
+fn of_row<T: Clone>(columns: &[(String, Vec<Option<T>>)], row: usize) -> Vec<(String, T)> {
+    let cell = |(name, values): &(String, Vec<Option<T>>)| {
+        values[row].clone().map(|value| (name.clone(), value))
+    };
+    columns.iter().filter_map(cell).collect()
 }
 
 /// The samples as cards, moment by moment.
@@ -123,8 +145,12 @@ pub(super) fn section(samples: &[Sample]) -> String {
 
 fn card(sample: &Sample, html: &mut String) {
     html.push_str("<article class=\"card completion\">\n<div class=\"chips\">");
+    if !sample.solution.is_empty() {
+        let _ = write!(html, "<span class=\"chip\">solution {}</span>", escape(&sample.solution));
+    }
     for (name, value) in &sample.scores {
         let class = match *value {
+            _ if NEUTRAL.contains(&name.as_str()) => "chip",
             1.0 => "chip good",
             0.0 => "chip poor",
             _ => "chip",
@@ -135,6 +161,10 @@ fn card(sample: &Sample, html: &mut String) {
     let question = question_part(&sample.prompt);
     let _ = writeln!(html, "<div class=\"question\">{}</div>", escape(&cut(question)));
     let _ = writeln!(html, "<div class=\"output\">{}</div>", marked(&cut(&sample.completion)));
+    for (reward, reason) in &sample.reasons {
+        let (reward, reason) = (escape(reward), escape(reason));
+        let _ = writeln!(html, "<div class=\"reason\">{reward}: {reason}</div>");
+    }
     if question.len() < sample.prompt.len() {
         let _ = writeln!(
             html,
@@ -184,14 +214,17 @@ mod tests {
             ("step", Column::Integers(vec![3])),
             ("prompt", text("Video … Question: where?", 1)),
             ("completion", text("<answer>A</answer>", 1)),
+            ("solution", text("A", 1)),
             ("accuracy", Column::Floats(vec![1.0])),
+            ("accuracy_why", text("right", 1)),
             ("consistency", Column::OptionalFloats(vec![None])),
             ("advantage", Column::Floats(vec![0.5])),
         ];
         write(run.path(), "completions_00003.parquet", columns);
         let samples = read(run.path()).unwrap();
         assert_eq!(samples.len(), 1);
-        assert_eq!(samples[0].step, 3);
+        assert_eq!((samples[0].step, samples[0].solution.as_str()), (3, "A"));
+        assert_eq!(samples[0].reasons, [("accuracy".to_owned(), "right".to_owned())]);
         assert_eq!(
             samples[0].scores,
             [("accuracy".to_owned(), 1.0), ("advantage".to_owned(), 0.5)]
@@ -230,10 +263,14 @@ mod tests {
             step: 1,
             prompt: "<b>Question: x".to_owned(),
             completion: "<think><img src=x onerror=alert(1)></think>".to_owned(),
+            solution: "<s>".to_owned(),
             scores: vec![("<i>".to_owned(), 1.0)],
+            reasons: vec![("<u>".to_owned(), "<q>".to_owned())],
         };
         let html = section(&[sample]);
-        assert!(!html.contains("<img") && !html.contains("<b>") && !html.contains("<i>"), "{html}");
+        for tag in ["<img", "<b>", "<i>", "<s>", "<u>", "<q>"] {
+            assert!(!html.contains(tag), "{tag} in {html}");
+        }
         assert!(html.contains("<span class=\"tag\">&lt;think&gt;</span>&lt;img"), "{html}");
     }
 

@@ -9,7 +9,7 @@ mod scores;
 mod settings;
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use chart::{Point, mean, number};
 use events::Events;
@@ -23,9 +23,9 @@ const STYLE: &str = include_str!("style.css");
 pub(crate) struct Sources<'a> {
     /// Folder of the run, with its `events.jsonl`.
     pub(crate) run: &'a Path,
-    /// Results of `embodied-r eval`, the first two as before and after; those in the run's folder
-    /// where this is empty.
-    pub(crate) evals: &'a [PathBuf],
+    /// Results of `embodied-r eval` as `FILE` or `LABEL=FILE`, the first two as before and after;
+    /// those in the run's folder where this is empty.
+    pub(crate) evals: &'a [String],
     /// Heading of the page; the folder's name where there is none.
     pub(crate) title: Option<&'a str>,
 }

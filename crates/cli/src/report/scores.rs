@@ -12,7 +12,7 @@ use super::html::escape;
 /// One result file.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scores {
-    /// The file's name without its ending.
+    /// What the user calls it, or what its file tells.
     pub(super) name: String,
     pub(super) result: Outcome,
 }
@@ -37,36 +37,47 @@ pub(super) struct Category {
     pub(super) n: u64,
 }
 
-/// Reads the result files that the user names.
-pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Scores>> {
-    let read = |path: &PathBuf| {
+/// Reads the result files that the user names, as `FILE` or `LABEL=FILE`.
+pub(super) fn read(named: &[String]) -> anyhow::Result<Vec<Scores>> {
+    let read = |named: &String| {
+        let (label, path) = match named.split_once('=') {
+            Some((label, path)) if !Path::new(named).exists() => (Some(label), Path::new(path)),
+            _ => (None, Path::new(named)),
+        };
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read `{}`", path.display()))?;
         let result = serde_json::from_str(&text).with_context(|| {
             format!("`{}` is not a result of `embodied-r eval`", path.display())
         })?;
-        Ok(Scores { name: stem(path), result })
+        let name = label.map_or_else(|| name(path, &result), str::to_owned);
+        Ok(Scores { name, result })
     };
-    files.iter().map(read).collect()
+    named.iter().map(read).collect()
 }
 
-/// The result files in a run's folder and its `eval` folder, before first and after second.
+/// The result files in a run's folder, its `eval` folder and the folders in that, before first and
+/// after second.
 pub(super) fn find(run: &Path) -> Vec<Scores> {
-    let files = [run.to_path_buf(), run.join("eval")].into_iter().filter_map(|folder| {
-        let entries = std::fs::read_dir(folder).ok()?;
-        Some(entries.flatten().map(|entry| entry.path()))
-    });
-    let mut found: Vec<_> = files
-        .flatten()
+    let eval = run.join("eval");
+    let inner = files(&eval).into_iter().filter(|path| path.is_dir());
+    let folders = [run.to_path_buf(), eval.clone()].into_iter().chain(inner);
+    let mut found: Vec<_> = folders
+        .flat_map(|folder| files(&folder))
         .filter(|path| path.extension().is_some_and(|ending| ending == "json"))
         .filter_map(|path| {
             let text = std::fs::read_to_string(&path).ok()?;
             let result: Outcome = serde_json::from_str(&text).ok()?;
-            (!result.by_category.is_empty()).then(|| Scores { name: stem(&path), result })
+            let name = name(&path, &result);
+            (!result.by_category.is_empty()).then_some(Scores { name, result })
         })
         .collect();
     found.sort_by_key(|scores| (place(&scores.name), scores.name.clone()));
     found
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
 }
 
 /// The order of time that names tell.
@@ -75,13 +86,17 @@ fn place(name: &str) -> usize {
     match () {
         () if is(&["shuffl", "random", "blind"]) => 3,
         () if is(&["before", "start", "sft"]) => 0,
-        () if is(&["after", "final", "end"]) => 1,
+        () if is(&["after", "trained", "final"]) => 1,
         () => 2,
     }
 }
 
-fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+/// The file's name without its ending; its folder's where the file is named by the protocol.
+fn name(path: &Path, result: &Outcome) -> String {
+    let stem = path.file_stem().unwrap_or_default();
+    let folder = path.parent().and_then(Path::file_name);
+    let name = if stem == result.protocol.as_str() { folder.unwrap_or(stem) } else { stem };
+    name.to_string_lossy().into_owned()
 }
 
 /// The table, with the way from the first result to the second drawn for each category.
@@ -207,6 +222,24 @@ mod tests {
     }
 
     #[test]
+    fn a_result_is_called_by_its_label_or_its_file_or_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, result(1.0, "a")).unwrap();
+            path.display().to_string()
+        };
+        let named = [
+            format!("cold start={}", write("a.json")),
+            write("b.json"),
+            write("trained/embodied-r.json"),
+        ];
+        let names: Vec<_> = read(&named).unwrap().into_iter().map(|scores| scores.name).collect();
+        assert_eq!(names, ["cold start", "b", "trained"]);
+    }
+
+    #[test]
     fn the_table_tells_the_change_of_each_category() {
         let scores = |name: &str, overall| Scores {
             name: name.to_owned(),
@@ -221,7 +254,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.json");
         std::fs::write(&path, "{}").unwrap();
-        let error = read(std::slice::from_ref(&path)).unwrap_err();
+        let error = read(&[path.display().to_string()]).unwrap_err();
         assert!(error.to_string().contains("x.json"), "{error}");
     }
 }

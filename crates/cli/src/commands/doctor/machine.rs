@@ -101,21 +101,20 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Checks the space left on the disk of `folder`, which need not exist yet.
-pub(super) fn disk(folder: &Path) -> Check {
-    let name = format!("disk of {}", folder.display());
+pub(super) fn disk(name: &str, folder: &Path) -> Check {
     let Some(present) = nearest_present(folder) else {
-        return Check::note(AREA, &name, "unknown: no such folder");
+        return Check::note(AREA, name, "unknown: no such folder");
     };
     match rustix::fs::statvfs(&present) {
-        Err(error) => Check::note(AREA, &name, format!("unknown: {error}")),
+        Err(error) => Check::note(AREA, name, format!("unknown: {error}")),
         Ok(disk) => {
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-            let found = format!("{} free", size(free));
+            let found = format!("{} free at `{}`", size(free), folder.display());
             if free < GIB {
                 let advice = "make room: checkpoints and videos take gigabytes";
-                Check::warning(AREA, &name, found, advice)
+                Check::warning(AREA, name, found, advice)
             } else {
-                Check::ok(AREA, &name, found)
+                Check::ok(AREA, name, found)
             }
         }
     }

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use embodied_r_policy::tokenizer::{ChatMessage, Generation, Tokenizer};
+use embodied_r_policy::{Error, ModelConfig};
 use serde_json::Value;
 
 use super::check::{Check, size};
@@ -23,57 +25,53 @@ pub(super) fn checks(folder: &Path, memory: Option<u64>) -> Vec<Check> {
         let found = format!("no folder `{}`", folder.display());
         return vec![Check::missing(AREA, "folder", found, "give a model's folder with `--model`")];
     }
-    let mut checks = vec![config(folder), tokenizer(folder)];
-    checks.extend(optional(folder));
+    let config = ModelConfig::from_dir(folder);
+    let mut checks = vec![configuration(config.as_ref())];
+    checks.extend(tokenizer(folder, config.as_ref().ok()));
     checks.extend(weights(folder, memory));
     checks
 }
 
-fn config(folder: &Path) -> Check {
+fn configuration(config: Result<&ModelConfig, &Error>) -> Check {
     let name = "config.json";
-    match read_json(&folder.join(name)) {
-        Err(found) => Check::missing(AREA, name, found, FETCH),
-        Ok(config) => match config.get("model_type").and_then(Value::as_str) {
-            Some(kind) => Check::ok(AREA, name, format!("model_type `{kind}`")),
-            None => Check::missing(AREA, name, "has no `model_type`", FETCH),
-        },
-    }
-}
-
-fn tokenizer(folder: &Path) -> Check {
-    let name = "tokenizer.json";
-    match read_json(&folder.join(name)) {
-        Err(found) => Check::missing(AREA, name, found, FETCH),
-        Ok(tokenizer) => {
-            let vocabulary = &tokenizer["model"]["vocab"];
-            let entries = vocabulary.as_object().map(serde_json::Map::len);
-            match entries.or_else(|| vocabulary.as_array().map(Vec::len)) {
-                Some(entries) => Check::ok(AREA, name, format!("{entries} entries")),
-                None => Check::missing(AREA, name, "has no vocabulary", FETCH),
-            }
+    match config {
+        Ok(config) => {
+            let millions = config.parameter_count() as f64 / 1e6;
+            let family = config.model_type.name();
+            Check::ok(AREA, name, format!("{family}, {millions:.1} million parameters"))
         }
+        Err(error @ Error::Config { .. }) => {
+            let advice = "take a Qwen2, Qwen2.5, Qwen2.5-VL or Llama model";
+            Check::missing(AREA, name, error.to_string(), advice)
+        }
+        Err(error) => Check::missing(AREA, name, error.to_string(), FETCH),
     }
 }
 
-/// Files that a model may do without.
-fn optional(folder: &Path) -> Vec<Check> {
-    let mut checks = Vec::new();
-    let there = |name: &str| folder.join(name).is_file();
-    let in_settings = read_json(&folder.join("tokenizer_config.json"))
-        .is_ok_and(|settings| settings.get("chat_template").is_some());
-    if in_settings || there("chat_template.jinja") || there("chat_template.json") {
-        checks.push(Check::ok(AREA, "chat template", "there"));
+/// Checks of the tokenizer and of the chat template, which is tried.
+fn tokenizer(folder: &Path, config: Option<&ModelConfig>) -> Vec<Check> {
+    let name = "tokenizer.json";
+    let tokenizer = match Tokenizer::from_dir(folder) {
+        Ok(tokenizer) => tokenizer,
+        Err(error) => return vec![Check::missing(AREA, name, error.to_string(), FETCH)],
+    };
+    let entries = tokenizer.len();
+    let rows = config.map_or(usize::MAX, |config| config.vocab_size);
+    let vocabulary = if entries > rows {
+        let found = format!("{entries} entries, the model has {rows}");
+        Check::missing(AREA, name, found, "take the tokenizer that belongs to the model")
     } else {
-        let advice =
-            "prompts cannot be put into the model's own form; fetch `tokenizer_config.json`";
-        checks.push(Check::warning(AREA, "chat template", "not there", advice));
-    }
-    if there("generation_config.json") {
-        checks.push(Check::ok(AREA, "generation_config.json", "there"));
-    } else {
-        checks.push(Check::note(AREA, "generation_config.json", "not there"));
-    }
-    checks
+        Check::ok(AREA, name, format!("{entries} entries"))
+    };
+    let message = ChatMessage { role: "user".to_owned(), content: "?".to_owned() };
+    let template = match tokenizer.render(&[message], Generation::Prompt) {
+        Ok(_) => Check::ok(AREA, "chat template", "works"),
+        Err(error) => {
+            let advice = "fetch `tokenizer_config.json`, or take an instruction-tuned model";
+            Check::missing(AREA, "chat template", error.to_string(), advice)
+        }
+    };
+    vec![vocabulary, template]
 }
 
 fn weights(folder: &Path, memory: Option<u64>) -> Vec<Check> {
@@ -122,11 +120,12 @@ fn fits(parameters: u64, memory: u64) -> Option<Check> {
 
 /// The weight files that have to be there, with the tensors that the index places in each.
 fn expected_shards(folder: &Path) -> Result<BTreeMap<String, Vec<String>>, Check> {
+    // In the loader's order: a single file counts before an index.
+    if folder.join(SINGLE).exists() {
+        return Ok(BTreeMap::from([(SINGLE.to_owned(), Vec::new())]));
+    }
     let index = folder.join(INDEX);
     if !index.exists() {
-        if folder.join(SINGLE).exists() {
-            return Ok(BTreeMap::from([(SINGLE.to_owned(), Vec::new())]));
-        }
         let found = format!("neither `{SINGLE}` nor `{INDEX}`");
         return Err(Check::missing(AREA, "weights", found, FETCH));
     }
@@ -217,11 +216,8 @@ mod tests {
         bytes
     }
 
-    fn complete_model() -> tempfile::TempDir {
+    fn two_shards() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), "config.json", r#"{"model_type": "qwen2"}"#);
-        write(folder.path(), "tokenizer.json", r#"{"model": {"vocab": {"a": 0, "b": 1}}}"#);
-        write(folder.path(), "tokenizer_config.json", r#"{"chat_template": "x"}"#);
         write(
             folder.path(),
             INDEX,
@@ -232,32 +228,32 @@ mod tests {
         folder
     }
 
-    /// Names of what is missing, with what was found.
+    /// Names of the weights that are missing, with what was found.
     fn missing(folder: &Path) -> Vec<(String, String)> {
-        let checks = checks(folder, None).into_iter();
+        let checks = weights(folder, None).into_iter();
         let checks = checks.filter(|check| check.state == State::Missing);
         checks.map(|check| (check.name, check.found)).collect()
     }
 
     #[test]
-    fn a_complete_model_lacks_nothing() {
-        let folder = complete_model();
-        let checks = checks(folder.path(), Some(32));
-        assert!(checks.iter().all(|check| matches!(check.state, State::Ok | State::Note)));
-        let weights = checks.iter().find(|check| check.name == "weights").unwrap();
-        assert!(weights.found.starts_with("2 of 2 files, 0.000 billion"), "{}", weights.found);
+    fn whole_shards_are_counted() {
+        let folder = two_shards();
+        let weights = weights(folder.path(), Some(32));
+        assert_eq!(weights.len(), 1);
+        assert_eq!(weights[0].state, State::Ok);
+        assert!(weights[0].found.starts_with("2 of 2 files, 0.000 billion"), "{weights:?}");
     }
 
     #[test]
     fn a_shard_that_the_index_names_and_the_folder_lacks_is_missing() {
-        let folder = complete_model();
+        let folder = two_shards();
         std::fs::remove_file(folder.path().join("2.safetensors")).unwrap();
         assert_eq!(missing(folder.path()), [("2.safetensors".into(), "not there".into())]);
     }
 
     #[test]
     fn a_download_that_was_cut_short_is_found_out_by_its_length() {
-        let folder = complete_model();
+        let folder = two_shards();
         let whole = shard("a");
         write(folder.path(), "1.safetensors", &whole[..whole.len() - 1]);
         let missing = missing(folder.path());
@@ -267,21 +263,21 @@ mod tests {
 
     #[test]
     fn a_git_lfs_pointer_is_called_one() {
-        let folder = complete_model();
+        let folder = two_shards();
         write(folder.path(), "1.safetensors", "version https://git-lfs.github.com/spec/v1\n");
         assert!(missing(folder.path())[0].1.contains("Git LFS"));
     }
 
     #[test]
     fn a_shard_without_the_tensor_that_the_index_places_there_is_missing() {
-        let folder = complete_model();
+        let folder = two_shards();
         write(folder.path(), "1.safetensors", shard("c"));
         assert!(missing(folder.path())[0].1.contains("lacks tensor `a`"));
     }
 
     #[test]
     fn a_header_longer_than_the_file_is_no_safetensors_file() {
-        let folder = complete_model();
+        let folder = two_shards();
         write(folder.path(), "1.safetensors", [0xff; 64]);
         assert!(missing(folder.path())[0].1.contains("not a safetensors file"));
     }
@@ -289,8 +285,20 @@ mod tests {
     #[test]
     fn an_empty_folder_lacks_configuration_tokenizer_and_weights() {
         let folder = tempfile::tempdir().unwrap();
-        let names: Vec<_> = missing(folder.path()).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["config.json", "tokenizer.json", "weights"]);
+        let checks = checks(folder.path(), None);
+        let found: Vec<_> = checks.iter().map(|check| (check.name.as_str(), check.state)).collect();
+        let missing = ["config.json", "tokenizer.json", "weights"];
+        assert_eq!(found, missing.map(|name| (name, State::Missing)));
+    }
+
+    #[test]
+    fn a_model_of_a_family_that_is_not_supported_is_named_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "config.json", r#"{"model_type": "mamba"}"#);
+        let check = checks(folder.path(), None).remove(0);
+        assert_eq!(check.state, State::Missing);
+        assert!(check.found.contains("mamba"), "{check:?}");
+        assert!(check.advice.unwrap().contains("Qwen2"));
     }
 
     #[test]
