@@ -1,6 +1,7 @@
 //! The crates' places in the workspace: who may use whom, and what each is called.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use cargo_metadata::{Metadata, MetadataCommand, Package};
 
@@ -105,6 +106,31 @@ fn only_the_binary_uses_anyhow() {
         .map(|package| short_name(package).to_owned())
         .collect();
     assert_eq!(users, ["cli"]);
+}
+
+/// Places under `crates/` that may hold `unsafe`: tensor operations, and mapped weight files.
+const MAY_BE_UNSAFE: &[&str] = &["kernels", "dist", "policy/src/weights/map.rs"];
+
+#[test]
+fn unsafe_code_is_allowed_only_where_the_table_says() {
+    let crates = workspace().workspace_root.join("crates").into_std_path_buf();
+    let allowing: Vec<_> = rust_files(&crates)
+        .into_iter()
+        .filter(|path| std::fs::read_to_string(path).unwrap().contains("allow(unsafe_code)"))
+        .map(|path| path.strip_prefix(&crates).unwrap().to_path_buf())
+        .filter(|path| !MAY_BE_UNSAFE.iter().any(|place| path.starts_with(place)))
+        .collect();
+    assert_eq!(allowing, Vec::<PathBuf>::new());
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.flat_map(|path| match path.extension() {
+        _ if path.is_dir() => rust_files(&path),
+        Some(ending) if ending == "rs" => vec![path],
+        _ => Vec::new(),
+    });
+    files.collect()
 }
 
 #[test]
