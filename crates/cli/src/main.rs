@@ -1,10 +1,12 @@
 //! `embodied-r`: from egocentric videos and questions to a trained spatial reasoner.
 
+mod answer;
 mod args;
 mod commands;
 mod exit;
 mod progress;
 mod report;
+mod settings;
 
 use std::process::ExitCode;
 

@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-/// Score given predictions by a benchmark's own protocol.
+use super::model::ModelArgs;
+
+/// Score a model, or given predictions, by a benchmark's own protocol.
+///
+/// With `--model` the questions of `--data` are answered first, as `infer` does it.
 ///
 /// A prediction that is missing counts as wrong, but for `urbanvideo-bench`, whose official script
 /// leaves it out. Questions of categories that the protocol does not score are left out. Both are
@@ -22,19 +26,27 @@ pub(crate) struct EvalArgs {
     /// What to call the row beside the published ones [default: the name of the source].
     #[arg(long, value_name = "TEXT")]
     pub(crate) name: Option<String>,
-    /// Folder to write `PROTOCOL.json` and `PROTOCOL.md` into as well.
+    /// Folder to write `PROTOCOL.json` and `PROTOCOL.md` into as well, and a model's answers to
+    /// `answers.json`.
     #[arg(long, value_name = "DIR")]
     pub(crate) save_path: Option<PathBuf>,
 }
 
-/// Where the answers come from; exactly one must be given.
+/// Where the answers come from: a file of them, or a model and questions.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
 pub(crate) struct Source {
     /// Answers given: the official JSON with `content`, whose `<answer>` tag is read, or JSONL of
     /// `id`, `category`, `solution` and `prediction`, which is read as it is.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "data"])]
     pub(crate) predictions: Option<PathBuf>,
+    /// Questions to answer with `--model`: the official JSON, perceived.
+    #[arg(long, value_name = "FILE", requires = "model")]
+    pub(crate) data: Option<PathBuf>,
+    /// Answer only the first so many questions.
+    #[arg(long, value_name = "N", requires = "data")]
+    pub(crate) limit: Option<usize>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
 
 /// A benchmark's rules.

@@ -5,6 +5,7 @@ pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod infer;
 pub(crate) mod keyframes;
+pub(crate) mod model;
 pub(crate) mod perceive;
 pub(crate) mod preprocess;
 pub(crate) mod quickstart;

@@ -18,6 +18,10 @@ pub(crate) enum SimCommand {
     Rooms(RoomsArgs),
     /// Write text to pre-train a small model on, as JSON lines of `text`.
     Corpus(CorpusArgs),
+    /// Train the small base model that the quickstart begins with.
+    Pretrain(PretrainArgs),
+    /// Write conversations for a cold start: questions with reasoning, and the judge's task.
+    Conversations(ConversationsArgs),
 }
 
 /// Film rooms and lay videos and questions out as the two benchmarks do.
@@ -58,4 +62,79 @@ pub(crate) struct CorpusArgs {
     /// File to write; standard output by default.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// Train the small base model that the quickstart begins with.
+///
+/// Trains a tokenizer and a Qwen2 decoder on the text of `sim corpus`, and writes both in Hugging
+/// Face's layout, with the settings and the time taken in `pretrain.json`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PretrainArgs {
+    /// Folder to write the model into.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Steps of the optimiser.
+    #[arg(long, value_name = "N", default_value_t = 6000)]
+    pub(crate) steps: u64,
+    /// Tokens of a step.
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    pub(crate) tokens_per_step: usize,
+    /// Peak learning rate; it rises over the first steps and then falls along a cosine.
+    #[arg(long, value_name = "LR", default_value_t = 2e-3)]
+    pub(crate) learning_rate: f64,
+    /// Seed of weights and text.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+}
+
+/// The decoder's shape.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Shape")]
+pub(crate) struct ShapeArgs {
+    /// Entries of the tokenizer, at most.
+    #[arg(long, value_name = "N", default_value_t = 768)]
+    pub(crate) vocab_size: usize,
+    /// Width of the residual stream.
+    #[arg(long, value_name = "N", default_value_t = 192)]
+    pub(crate) hidden_size: usize,
+    /// Width of the feed-forward layers.
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) intermediate_size: usize,
+    /// Layers.
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    pub(crate) layers: usize,
+    /// Query heads.
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    pub(crate) heads: usize,
+    /// Key and value heads.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) kv_heads: usize,
+}
+
+/// Write conversations for a cold start: questions with reasoning, and the judge's task.
+///
+/// The questions are taken from perceived data; a rationale is made from the captions alone, and
+/// kept only if it ends at the right answer. The judge's examples are about other rooms.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConversationsArgs {
+    /// Perceived questions, as `perceive` writes them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: PathBuf,
+    /// File to write: JSONL of `messages`, as `sft` reads it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Questions to write at most, drawn over all of the file.
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    pub(crate) questions: usize,
+    /// Examples of the judge's task to write.
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    pub(crate) judge_examples: usize,
+    /// Seed of the choice of questions, and of the judge's examples.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// System prompt of the questions; by default the one the trainer uses.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system_prompt: Option<String>,
 }

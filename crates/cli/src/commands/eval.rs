@@ -4,9 +4,11 @@ use std::io::Write as _;
 use std::path::Path;
 
 use embodied_r_data::Progress as _;
+use embodied_r_data::question::read_questions;
 use embodied_r_data::write::write_atomic;
 use embodied_r_eval::{Error, Prediction, Protocol, Report, markdown, predictions, score};
 
+use super::infer;
 use crate::args::eval::{EvalArgs, ProtocolName, Source};
 use crate::exit::{self, Status, Usage};
 use crate::progress::Bar;
@@ -18,7 +20,7 @@ pub(crate) fn run(args: EvalArgs) -> anyhow::Result<Status> {
         ProtocolName::VsiBench => Protocol::VsiBench,
         ProtocolName::UrbanVideoBench => Protocol::UrbanVideoBench,
     };
-    let (predictions, source) = answers(&args.source)?;
+    let (predictions, source) = answers(args.source, args.save_path.as_deref())?;
     let report = score(protocol, &predictions).map_err(explain)?;
     let json = serde_json::to_string(&report)?;
     let table = markdown(&report, args.name.as_deref().unwrap_or(&source));
@@ -37,12 +39,25 @@ pub(crate) fn run(args: EvalArgs) -> anyhow::Result<Status> {
 }
 
 /// The answers to score, and what to call their source.
-fn answers(source: &Source) -> anyhow::Result<(Vec<Prediction>, String)> {
-    let Some(path) = &source.predictions else {
-        return Err(Usage("there is nothing to score, give `--predictions FILE`".into()).into());
+fn answers(
+    source: Source,
+    save_path: Option<&Path>,
+) -> anyhow::Result<(Vec<Prediction>, String)> {
+    let name = |path: &Path| {
+        path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     };
-    let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    Ok((predictions::read(path).map_err(explain)?, name))
+    if let Some(path) = &source.predictions {
+        return Ok((predictions::read(path).map_err(explain)?, name(path)));
+    }
+    let (Some(model), Some(data)) = (source.model.model.clone(), source.data) else {
+        let what = "there is nothing to score, give `--predictions FILE`, or `--model` and `--data`";
+        return Err(Usage(what.into()).into());
+    };
+    let scratch = tempfile::tempdir()?;
+    let output = save_path.unwrap_or(scratch.path()).join("answers.json");
+    let questions = read_questions(&data)?;
+    infer::answer_file(questions, source.limit, &source.model, &output)?;
+    Ok((predictions::read(&output).map_err(explain)?, name(Path::new(&model))))
 }
 
 fn save(folder: &Path, report: &Report, json: &str, table: &str) -> anyhow::Result<()> {

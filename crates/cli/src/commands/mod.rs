@@ -14,6 +14,10 @@ mod sft;
 mod sim;
 mod train;
 
+use std::ffi::OsString;
+
+use clap::Parser;
+
 use crate::args::{Cli, Command};
 use crate::exit::Status;
 
@@ -21,7 +25,16 @@ use crate::exit::Status;
 pub(crate) fn run(cli: Cli) -> anyhow::Result<Status> {
     let filter = tracing_subscriber::EnvFilter::try_new(&cli.log)?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match cli.command {
+    dispatch(cli.command)
+}
+
+/// Runs a command given as words, as if they had been typed behind `embodied-r`.
+pub(crate) fn run_words(words: Vec<OsString>) -> anyhow::Result<Status> {
+    dispatch(Cli::try_parse_from(std::iter::once("embodied-r".into()).chain(words))?.command)
+}
+
+fn dispatch(command: Command) -> anyhow::Result<Status> {
+    match command {
         Command::Preprocess(args) => preprocess::run(args),
         Command::Keyframes(args) => keyframes::run(args),
         Command::Perceive(args) => perceive::run(args),

@@ -60,7 +60,7 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
 fn check_backend(args: &PerceiveArgs) -> Result<(), Usage> {
     let OpenAiArgs { model_path, base_url, api_key_env, timeout_s, max_retries, .. } = &args.openai;
     let typed = match args.backend {
-        Backend::Scene => [
+        Backend::Scene => vec![
             ("--model-path", model_path.is_some()),
             ("--base-url", !base_url.is_empty()),
             ("--api-key-env", api_key_env.is_some()),
@@ -69,11 +69,9 @@ fn check_backend(args: &PerceiveArgs) -> Result<(), Usage> {
             ("--temperature", args.openai.temperature.is_some()),
             ("--max-tokens", args.openai.max_tokens.is_some()),
             ("--image-side", args.openai.image_side.is_some()),
-        ]
-        .as_slice(),
-        Backend::Openai => &[("--scenes", args.scene.scenes.is_some())],
-    }
-    .to_vec();
+        ],
+        Backend::Openai => vec![("--scenes", args.scene.scenes.is_some())],
+    };
     let (chosen, other) = match args.backend {
         Backend::Scene => ("scene", "openai"),
         Backend::Openai => ("openai", "scene"),

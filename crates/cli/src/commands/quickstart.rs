@@ -1,9 +1,235 @@
-//! `embodied-r quickstart`.
+//! `embodied-r quickstart`: the other commands, one after the other.
 
+mod base;
+mod controls;
+mod table;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use embodied_r_data::write::write_atomic;
+
+use super::run_words;
 use crate::args::quickstart::QuickstartArgs;
 use crate::exit::Status;
 
+/// Settings of the cold start.
+const SFT_SETTINGS: &str = include_str!("../../../../configs/quickstart-sft.toml");
+
+/// Settings of the GRPO run.
+const TRAIN_SETTINGS: &str = include_str!("../../../../configs/quickstart-train.toml");
+
+/// Categories of both benchmarks that captions can answer and a small model can learn.
+const CATEGORIES: &str = "obj_appearance_order,Landmark Position,Action Generation,\
+                          Progress Evaluation,Counterfactual";
+
+/// Questions of each category about a room.
+const PER_CATEGORY: &str = "2";
+
+/// Questions with reasoning that the cold start learns from, and as many judge's examples.
+const CONVERSATIONS: &str = "300";
+
+/// Questions with reasoning that the cold start is validated on.
+const VALIDATION: &str = "60";
+
+/// Most tokens of an answer.
+const MAX_NEW_TOKENS: &str = "160";
+
 /// Run the whole way on built-in rooms.
-pub(crate) fn run(_args: QuickstartArgs) -> anyhow::Result<Status> {
-    anyhow::bail!("`embodied-r quickstart` is not there yet")
+pub(crate) fn run(args: QuickstartArgs) -> anyhow::Result<Status> {
+    let began = std::time::Instant::now();
+    let run = Quickstart::new(&args)?;
+    run.make_questions(args.rooms)?;
+    run.make_base(args.from_scratch)?;
+    run.cold_start()?;
+    run.train(&args)?;
+    let tests = run.tests()?;
+    let mut report = words(["report", "--run"]);
+    report.push(run.path("train").into());
+    run.step(report)?;
+    println!("\n{}", table::markdown(&tests));
+    println!("all of it is in {}, made in {:.0} s", args.out.display(), began.elapsed().as_secs_f64());
+    Ok(Status::Done)
+}
+
+struct Quickstart {
+    out: PathBuf,
+    seed: u64,
+}
+
+/// A list of words of a command line.
+fn words<const N: usize>(list: [&str; N]) -> Vec<OsString> {
+    list.into_iter().map(OsString::from).collect()
+}
+
+impl Quickstart {
+    fn new(args: &QuickstartArgs) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&args.out)
+            .with_context(|| format!("cannot create `{}`", args.out.display()))?;
+        Ok(Self { out: args.out.clone(), seed: args.seed })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.out.join(name)
+    }
+
+    /// Shows a command line and runs it.
+    fn step(&self, words: Vec<OsString>) -> anyhow::Result<()> {
+        let shown: Vec<String> = words
+            .iter()
+            .map(|word| match word.to_string_lossy() {
+                word if word.contains([' ', '"']) => format!("'{word}'"),
+                word => word.into_owned(),
+            })
+            .collect();
+        println!("\n$ embodied-r {}", shown.join(" "));
+        let status = run_words(words)?;
+        anyhow::ensure!(status == Status::Done, "`{}` did not do all of its work", shown[0]);
+        Ok(())
+    }
+
+    /// Runs a command with `--flag VALUE` pairs behind its words.
+    fn command<const N: usize>(
+        &self,
+        name: &[&str],
+        flags: [(&str, OsString); N],
+    ) -> anyhow::Result<()> {
+        let mut words: Vec<OsString> = name.iter().map(OsString::from).collect();
+        for (flag, value) in flags {
+            words.extend([flag.into(), value]);
+        }
+        self.step(words)
+    }
+
+    fn seed(&self) -> OsString {
+        self.seed.to_string().into()
+    }
+
+    /// Rooms, questions split by room, and the videos told in words.
+    fn make_questions(&self, rooms: u64) -> anyhow::Result<()> {
+        self.command(
+            &["sim", "rooms"],
+            [
+                ("--out", self.path("rooms").into()),
+                ("--rooms", rooms.to_string().into()),
+                ("--seed", self.seed()),
+                ("--per-category", PER_CATEGORY.into()),
+                ("--categories", CATEGORIES.into()),
+            ],
+        )?;
+        let dataset = self.path("dataset");
+        self.command(
+            &["preprocess"],
+            [
+                ("--input", self.path("rooms").into()),
+                ("--output", dataset.clone().into()),
+                ("--seed", self.seed()),
+            ],
+        )?;
+        let mut perceive = words(["perceive", "--backend", "scene", "--scenes"]);
+        perceive.extend([self.path("rooms/scenes").into(), "--data-paths".into()]);
+        for split in ["train", "val", "test"] {
+            perceive.push(dataset.join(format!("complete/{split}_data.json")).into());
+        }
+        perceive.extend(["--save-path".into(), self.path("perceived").into()]);
+        self.step(perceive)
+    }
+
+    /// The small model that stands where a pretrained one stands.
+    fn make_base(&self, from_scratch: bool) -> anyhow::Result<()> {
+        let base = self.path("base");
+        if !from_scratch {
+            return base::unpack(&base);
+        }
+        self.command(&["sim", "pretrain"], [("--out", base.into()), ("--seed", self.seed())])
+    }
+
+    /// Supervised fine-tuning on the format of reasoning and on the judge's task.
+    fn cold_start(&self) -> anyhow::Result<()> {
+        for (split, questions, judged, file) in [
+            ("train", CONVERSATIONS, CONVERSATIONS, "conversations.jsonl"),
+            ("val", VALIDATION, "0", "conversations-val.jsonl"),
+        ] {
+            self.command(
+                &["sim", "conversations"],
+                [
+                    ("--data", self.path(&format!("perceived/{split}_data.json")).into()),
+                    ("--questions", questions.into()),
+                    ("--judge-examples", judged.into()),
+                    ("--seed", self.seed()),
+                    ("--out", self.path(file).into()),
+                ],
+            )?;
+        }
+        let config = self.path("sft.toml");
+        write_atomic(&config, SFT_SETTINGS.as_bytes())?;
+        self.command(
+            &["sft", "--resume", "auto"],
+            [
+                ("--config", config.into()),
+                ("--model", self.path("base").into()),
+                ("--data", self.path("conversations.jsonl").into()),
+                ("--eval-data", self.path("conversations-val.jsonl").into()),
+                ("--output", self.path("sft").into()),
+                ("--set", format!("seed={}", self.seed).into()),
+            ],
+        )
+    }
+
+    /// GRPO in the three stages.
+    fn train(&self, args: &QuickstartArgs) -> anyhow::Result<()> {
+        let mut data = self.path("perceived/train_data.json");
+        if args.random_rewards {
+            let truth = data;
+            data = self.path("perceived/train_random.json");
+            controls::with_random_answers(&truth, &data, self.seed)?;
+        }
+        let config = self.path("train.toml");
+        write_atomic(&config, TRAIN_SETTINGS.as_bytes())?;
+        let mut train = words(["train", "--resume", "auto", "--config"]);
+        train.extend([config.into(), "--model".into(), self.path("sft/final").into()]);
+        train.extend(["--data".into(), data.into()]);
+        train.extend(["--output".into(), self.path("train").into()]);
+        train.extend(["--set".into(), format!("seed={}", self.seed).into()]);
+        for set in &args.set {
+            train.extend(["--set".into(), set.into()]);
+        }
+        self.step(train)
+    }
+
+    /// The rooms never seen, before and after, and with the captions of other questions.
+    fn tests(&self) -> anyhow::Result<Vec<table::Test>> {
+        let test = self.path("perceived/test_data.json");
+        let shuffled = self.path("perceived/test_shuffled.json");
+        controls::with_other_captions(&test, &shuffled, self.seed)?;
+        [
+            ("cold start", "start", "sft/final", &test),
+            ("trained", "trained", "train/final", &test),
+            ("trained, captions shuffled", "shuffled", "train/final", &shuffled),
+        ]
+        .into_iter()
+        .map(|(name, file, model, questions)| {
+            let answers = self.path(&format!("answers/{file}.json"));
+            self.command(
+                &["infer"],
+                [
+                    ("--model", self.path(model).into()),
+                    ("--input", questions.into()),
+                    ("--output", answers.clone().into()),
+                    ("--max-new-tokens", MAX_NEW_TOKENS.into()),
+                ],
+            )?;
+            self.command(
+                &["eval"],
+                [
+                    ("--predictions", answers.clone().into()),
+                    ("--name", name.into()),
+                    ("--save-path", self.path(&format!("eval/{file}")).into()),
+                ],
+            )?;
+            table::Test::read(name, &answers)
+        })
+        .collect()
+    }
 }

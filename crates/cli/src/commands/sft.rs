@@ -1,9 +1,119 @@
 //! `embodied-r sft`.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use embodied_r_grpo::conversations::{self, Replies};
+use embodied_r_grpo::events::Sink;
+use embodied_r_grpo::model::Model;
+use embodied_r_grpo::sampler::Sampler;
+use embodied_r_grpo::schedule::warmup_steps;
+use embodied_r_grpo::settings::Sft;
+use embodied_r_grpo::sft::{Job, Trainer};
+use embodied_r_grpo::supervised::Example;
+use embodied_r_grpo::{Error, Result};
+use embodied_r_policy::Policy;
+use embodied_r_policy::tokenizer::Tokenizer;
+
+use super::train::session::{self, Session, explain};
 use crate::args::sft::SftArgs;
 use crate::exit::Status;
+use crate::progress::Bar;
+use crate::settings::{self, Layers, path_text};
+
+/// Settings that may change on resume without making the run another one.
+const FREE: [&str; 3] = ["output", "save_steps", "save_total_limit"];
 
 /// Fine-tune on conversations (cold start).
-pub(crate) fn run(_args: SftArgs) -> anyhow::Result<Status> {
-    anyhow::bail!("`embodied-r sft` is not there yet")
+pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
+    let layers = |from: Layers| -> anyhow::Result<Layers> {
+        let from = match &args.config {
+            Some(file) => from.file(file)?,
+            None => from,
+        };
+        Ok(from.pairs(&args.sets).flags(&[
+            ("model", args.model.clone()),
+            ("data", path_text(args.data.as_ref())),
+            ("eval_data", path_text(args.eval_data.as_ref())),
+            ("output", path_text(args.output.as_ref())),
+        ]))
+    };
+    let resume = args.resume.resume.as_deref();
+    let output = |settings: &Sft| settings.output.clone();
+    let Session { settings, checkpoint } =
+        session::open(layers, &["model", "data", "output"], resume, output, &FREE)?;
+
+    let folder = embodied_r_policy::hub::resolve(&settings.model, None)?;
+    let text = Arc::new(Tokenizer::from_dir(&folder)?);
+    let examples = replies(&settings.data, &text, settings.max_length)?;
+    let eval = match &settings.eval_data {
+        Some(file) => replies(file, &text, settings.max_length)?,
+        None => Vec::new(),
+    };
+    let arithmetic = arithmetic(&settings, &examples, &eval).map_err(explain)?;
+    if args.dry_run {
+        print!("{arithmetic}");
+        return Ok(Status::Done);
+    }
+    let settings_text = settings::text(&settings)?;
+    let stop = session::on_interrupt()?;
+    let bar = Bar::default();
+    let sinks: Vec<Box<dyn Sink + '_>> = vec![session::progress(&bar, "fine-tuning")];
+    let job = Job {
+        settings: &settings,
+        settings_text: &settings_text,
+        text,
+        examples,
+        eval,
+        stop: &stop,
+    };
+    let trainer = match &checkpoint {
+        Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
+        None => {
+            <Policy as Model>::load(&folder).and_then(|model| Trainer::start(model, job, sinks))
+        }
+    };
+    let outcome = trainer.and_then(Trainer::run).map_err(explain)?;
+    Ok(session::finish(&outcome, "sft"))
+}
+
+/// The replies of a file; says how many are left out.
+fn replies(file: &Path, text: &Arc<Tokenizer>, limit: usize) -> anyhow::Result<Vec<Example>> {
+    let Replies { examples, too_long } =
+        conversations::read(file, text.as_ref(), limit).map_err(explain)?;
+    if too_long > 0 {
+        eprintln!(
+            "warning: {too_long} replies of `{}` left out, they have more than {limit} tokens with \
+             what comes before them (`max_length`)",
+            file.display()
+        );
+    }
+    Ok(examples)
+}
+
+/// The batch arithmetic, in words.
+fn arithmetic(settings: &Sft, examples: &[Example], eval: &[Example]) -> Result<String> {
+    let (left, needed) = (examples.len(), settings.train_batch_size);
+    let sampler = Sampler::new(left, needed, settings.seed);
+    let sampler = sampler.ok_or(Error::TooFew { what: "replies", given: left, left, needed })?;
+    let per_epoch = sampler.steps_per_epoch();
+    let total = per_epoch * settings.num_train_epochs;
+    let warmup = warmup_steps(settings.warmup_steps, settings.warmup_ratio, total);
+    let tokens: usize = examples.iter().map(Example::tokens).sum();
+    let learnt: usize = examples.iter().map(|example| example.completion.len()).sum();
+    Ok(format!(
+        "model        {}\n\
+         replies      {left}, {tokens} tokens of which {learnt} are learnt; {} to validate on\n\
+         epoch        {per_epoch} steps = {left} replies / {needed}, {} left over\n\
+         run          {total} steps in {} epochs\n\
+         warm-up      {warmup} steps to {:e}, then {}\n\
+         micro-batch  at most {} tokens\n",
+        settings.model,
+        eval.len(),
+        left as u64 - per_epoch * needed as u64,
+        settings.num_train_epochs,
+        settings.learning_rate,
+        format!("{:?}", settings.lr_scheduler_type).to_lowercase(),
+        settings.max_tokens_per_batch,
+    ))
 }

@@ -1,5 +1,8 @@
 //! `embodied-r sim`.
 
+mod conversations;
+mod pretrain;
+
 use std::io::{self, BufWriter, Write};
 
 use anyhow::Context as _;
@@ -16,6 +19,8 @@ pub(crate) fn run(args: SimArgs) -> anyhow::Result<Status> {
     match args.command {
         SimCommand::Rooms(args) => run_rooms(args),
         SimCommand::Corpus(args) => run_corpus(args),
+        SimCommand::Pretrain(args) => pretrain::run(args),
+        SimCommand::Conversations(args) => conversations::run(args),
     }
 }
 

@@ -1,9 +1,153 @@
 //! `embodied-r train`.
 
+mod dry_run;
+pub(super) mod session;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use embodied_r_data::Question;
+use embodied_r_data::question::read_questions;
+use embodied_r_grpo::Error;
+use embodied_r_grpo::checkpoint::Checkpoint;
+use embodied_r_grpo::events::{Parquet, Sink};
+use embodied_r_grpo::questions::{Prompted, Prompts, prompts};
+use embodied_r_grpo::rollout::reward_names;
+use embodied_r_grpo::settings::{JudgeKind, Train};
+use embodied_r_grpo::trainer::{Job, Trainer};
+use embodied_r_openai::{ApiKey, ClientOptions};
+use embodied_r_policy::Policy;
+use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_rewards::Judge;
+use embodied_r_rewards::http_judge::{HttpJudge, HttpJudgeOptions};
+
 use crate::args::train::TrainArgs;
-use crate::exit::Status;
+use crate::exit::{self, Status};
+use crate::progress::Bar;
+use crate::settings::{self, Layers, path_text};
+use session::{Session, explain};
+
+/// Longest time for a judge's reply of a few tokens.
+const JUDGE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Settings that may change on resume without making the run another one.
+const FREE: [&str; 7] = [
+    "eval_steps",
+    "judge_base_url",
+    "judge_model",
+    "log_completions",
+    "output",
+    "save_steps",
+    "save_total_limit",
+];
 
 /// Train with GRPO.
-pub(crate) fn run(_args: TrainArgs) -> anyhow::Result<Status> {
-    anyhow::bail!("`embodied-r train` is not there yet")
+pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
+    let layers = |from: Layers| -> anyhow::Result<Layers> {
+        let from = match &args.config {
+            Some(file) => from.file(file)?,
+            None => from,
+        };
+        Ok(from.pairs(&args.sets).flags(&[
+            ("model", args.model.clone()),
+            ("data", path_text(args.data.as_ref())),
+            ("eval_data", path_text(args.eval_data.as_ref())),
+            ("output", path_text(args.output.as_ref())),
+        ]))
+    };
+    let resume = args.resume.resume.as_deref();
+    let output = |settings: &Train| settings.output.clone();
+    let Session { settings, checkpoint } =
+        session::open(layers, &["model", "data", "output"], resume, output, &FREE)?;
+
+    let questions = read_questions(&settings.data)?;
+    let eval = settings.eval_data.as_deref().map(read_questions).transpose()?.unwrap_or_default();
+    let folder = embodied_r_policy::hub::resolve(&settings.model, None)?;
+    let text = Arc::new(Tokenizer::from_dir(&folder)?);
+    let (given, evaluated) = (questions.len(), eval.len());
+    let questions = prompted(questions, &text, &settings, "training")?;
+    let eval = prompted(eval, &text, &settings, "evaluation")?;
+    let arithmetic = dry_run::text(&settings, (given, questions.len()), (evaluated, eval.len()))
+        .map_err(explain)?;
+    if args.dry_run {
+        print!("{arithmetic}");
+        return Ok(Status::Done);
+    }
+    let judge = judge(&settings)?;
+    train(&settings, &folder, text, (questions, eval), judge, checkpoint)
+}
+
+fn train(
+    settings: &Train,
+    folder: &Path,
+    text: Arc<Tokenizer>,
+    (questions, eval): (Vec<Prompted>, Vec<Prompted>),
+    judge: Option<Box<dyn Judge>>,
+    checkpoint: Option<Checkpoint>,
+) -> anyhow::Result<Status> {
+    let settings_text = settings::text(settings)?;
+    let stop = session::on_interrupt()?;
+    let bar = Bar::default();
+    let mut sinks: Vec<Box<dyn Sink + '_>> = vec![session::progress(&bar, "training")];
+    if settings.log_completions {
+        let done = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
+        let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
+        let names = reward_names(&stages);
+        sinks.push(Box::new(Parquet::open(&settings.output, names, done).map_err(explain)?));
+    }
+    let job = Job {
+        settings,
+        settings_text: &settings_text,
+        base: folder,
+        text,
+        questions,
+        eval,
+        judge,
+        stop: &stop,
+    };
+    let trainer = match &checkpoint {
+        Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
+        None => <Policy as embodied_r_grpo::model::Model>::load(folder)
+            .and_then(|policy| Trainer::start(policy, job, sinks)),
+    };
+    let outcome = trainer.and_then(Trainer::run).map_err(explain)?;
+    Ok(session::finish(&outcome, "train"))
+}
+
+/// The questions as prompts; says how many are left out.
+fn prompted(
+    questions: Vec<Question>,
+    text: &Arc<Tokenizer>,
+    settings: &Train,
+    what: &str,
+) -> anyhow::Result<Vec<Prompted>> {
+    let system = settings.system_prompt.as_deref();
+    let limit = settings.max_prompt_length;
+    let Prompts { prompted, too_long } =
+        prompts(questions, text.as_ref(), system, limit).map_err(explain)?;
+    if too_long > 0 {
+        eprintln!(
+            "warning: {too_long} {what} questions left out, their prompts have more than {limit} \
+             tokens (`max_prompt_length`)"
+        );
+    }
+    Ok(prompted)
+}
+
+/// The judge behind an API, where the settings ask for one.
+fn judge(settings: &Train) -> anyhow::Result<Option<Box<dyn Judge>>> {
+    let (JudgeKind::Http, Some(url), Some(model)) =
+        (settings.judge, &settings.judge_base_url, &settings.judge_model)
+    else {
+        return Ok(None);
+    };
+    let client = ClientOptions {
+        api_key: ApiKey::from_env("OPENAI_API_KEY"),
+        timeout: JUDGE_TIMEOUT,
+        ..ClientOptions::new(url.split(',').map(str::trim))
+    };
+    let judge = HttpJudge::new(HttpJudgeOptions::new(client, model))
+        .map_err(|error| exit::hint(error.to_string(), "look at `judge_base_url`"))?;
+    Ok(Some(Box::new(judge)))
 }

@@ -1,0 +1,95 @@
+//! A model that answers questions: what `infer`, `eval` and `quickstart` share.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use embodied_r_data::{Progress, prompts};
+use embodied_r_grpo::model::{Text, chat_prompt, completion_text};
+use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_policy::{GenerateEvent, Policy, Request, Sampling, hub};
+
+use crate::args::model::{DecodingArgs, ModelArgs};
+use crate::exit::{self, Usage};
+
+/// A model with its tokenizer and its way of decoding.
+pub(crate) struct Answerer {
+    policy: Policy,
+    tokenizer: Arc<Tokenizer>,
+    system_prompt: String,
+    sampling: Sampling,
+    seed: u64,
+    batch: usize,
+}
+
+impl Answerer {
+    /// Loads the model that the arguments name.
+    pub(crate) fn load(args: &ModelArgs) -> anyhow::Result<Self> {
+        let DecodingArgs { temperature, top_p, top_k, max_new_tokens, seed, batch, .. } =
+            args.decoding;
+        if batch == 0 {
+            return Err(Usage("`--batch` is 0, want 1 or more".into()).into());
+        }
+        let name = args.model.as_deref().ok_or_else(|| Usage("`--model` is missing".into()))?;
+        let dir = hub::resolve(name, args.revision.as_deref())?;
+        let tokenizer = Tokenizer::from_dir(&dir)?;
+        let policy = Policy::load(&dir).map_err(|error| {
+            let advice = "`embodied-r doctor --model DIR` says which files are missing";
+            exit::hint(error.to_string(), advice)
+        })?;
+        let stop_ids = tokenizer.stop_ids().to_vec();
+        let system_prompt = args.decoding.system_prompt.clone();
+        Ok(Self {
+            policy,
+            tokenizer: Arc::new(tokenizer),
+            system_prompt: system_prompt.unwrap_or_else(|| prompts::system_prompt().to_owned()),
+            sampling: Sampling { temperature, top_k, top_p, max_new_tokens, stop_ids },
+            seed,
+            batch,
+        })
+    }
+
+    /// Answers the prompts in batches; `done(index, output)` is called in their order.
+    ///
+    /// A prompt's random numbers depend on the seed and on `index` alone.
+    pub(crate) fn answer(
+        &self,
+        prompts: &[(usize, &str)],
+        progress: &dyn Progress,
+        mut done: impl FnMut(usize, String) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        progress.start("answering", Some(prompts.len() as u64));
+        let text: &dyn Text = self.tokenizer.as_ref();
+        let began = std::time::Instant::now();
+        let tokens = std::cell::Cell::new(0usize);
+        for batch in prompts.chunks(self.batch) {
+            let requests = batch
+                .iter()
+                .map(|(index, prompt)| {
+                    let prompt = chat_prompt(text, &self.system_prompt, prompt)?;
+                    let stream = embodied_r_grpo::random::stream(&[self.seed, *index as u64]);
+                    Ok(Request { prompt, samples: 1, stream })
+                })
+                .collect::<anyhow::Result<Vec<_>>>()?;
+            let on_event = |event| match event {
+                GenerateEvent::Tokens(new) => tokens.set(tokens.get() + new),
+                GenerateEvent::Finished { .. } => {
+                    progress.advance(1);
+                    let rate = tokens.get() as f64 / began.elapsed().as_secs_f64();
+                    progress.message(&format!("{rate:.0} tokens/s"));
+                }
+                _ => {}
+            };
+            let first = batch.first().map_or(0, |(index, _)| *index);
+            let samples = self
+                .policy
+                .generate(&requests, &self.sampling, &on_event)
+                .with_context(|| format!("in the batch that begins at question {first}"))?;
+            for ((index, _), samples) in batch.iter().zip(samples) {
+                let ids = samples.first().map(|sample| sample.ids.as_slice()).unwrap_or_default();
+                done(*index, completion_text(text, ids)?)?;
+            }
+        }
+        progress.finish();
+        Ok(())
+    }
+}

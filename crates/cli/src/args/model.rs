@@ -1,0 +1,41 @@
+//! Arguments of every command that runs a model.
+
+/// Which model answers, and how.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ModelArgs {
+    /// Model: a folder in Hugging Face's layout, or a name on the hub.
+    #[arg(long, visible_alias = "model-path", value_name = "DIR|NAME")]
+    pub(crate) model: Option<String>,
+    /// Revision on the hub: a branch, a tag or a commit.
+    #[arg(long, value_name = "REV")]
+    pub(crate) revision: Option<String>,
+    #[command(flatten)]
+    pub(crate) decoding: DecodingArgs,
+}
+
+/// How completions are drawn.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Decoding")]
+pub(crate) struct DecodingArgs {
+    /// Divides the logits; 0 takes the likeliest token always.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) temperature: f64,
+    /// Draw among the likeliest tokens that together have this probability; 1 means all.
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) top_p: f64,
+    /// Draw among so many of the likeliest tokens; 0 means all.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) top_k: usize,
+    /// Most tokens of a completion.
+    #[arg(long, visible_alias = "max-tokens", default_value_t = 3096)]
+    pub(crate) max_new_tokens: usize,
+    /// Seed of the sampling.
+    #[arg(long, default_value_t = 42)]
+    pub(crate) seed: u64,
+    /// System prompt; by default the one the trainer uses.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system_prompt: Option<String>,
+    /// Questions answered together; their completions are written when all are done.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) batch: usize,
+}

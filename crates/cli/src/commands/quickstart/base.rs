@@ -1,0 +1,25 @@
+//! The small base model that comes with the program.
+
+use std::path::Path;
+
+use embodied_r_data::write::write_atomic;
+
+/// The files, made by the command in `pretrain.json`.
+const FILES: [(&str, &[u8]); 6] = [
+    ("config.json", include_bytes!("../../../base/config.json")),
+    ("generation_config.json", include_bytes!("../../../base/generation_config.json")),
+    ("model.safetensors", include_bytes!("../../../base/model.safetensors")),
+    ("pretrain.json", include_bytes!("../../../base/pretrain.json")),
+    ("tokenizer.json", include_bytes!("../../../base/tokenizer.json")),
+    ("tokenizer_config.json", include_bytes!("../../../base/tokenizer_config.json")),
+];
+
+/// Writes the model into `dir`.
+pub(super) fn unpack(dir: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir).map_err(embodied_r_data::Error::io("create", dir))?;
+    for (name, bytes) in FILES {
+        write_atomic(&dir.join(name), bytes)?;
+    }
+    println!("\nthe base model that comes with the program is in {}", dir.display());
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! What a run would do: its batch arithmetic and its stages.
+
+use std::fmt::Write as _;
+
+use embodied_r_grpo::plan::Plan;
+use embodied_r_grpo::rollout::needs_judge;
+use embodied_r_grpo::sampler::Sampler;
+use embodied_r_grpo::schedule::warmup_steps;
+use embodied_r_grpo::settings::{JudgeKind, Train};
+use embodied_r_grpo::{Error, Result};
+
+/// The plan of a run over `(given, left)` questions, in words.
+pub(super) fn text(
+    settings: &Train,
+    (given, left): (usize, usize),
+    (eval_given, eval_left): (usize, usize),
+) -> Result<String> {
+    let stages = settings.stages().map_err(Error::Settings)?;
+    let (completions, each) = (settings.generation_batch_size, settings.num_generations);
+    let needed = settings.questions_per_step();
+    let sampler = Sampler::new(left, needed, settings.seed);
+    let sampler = sampler.ok_or(Error::TooFew { what: "questions", given, left, needed })?;
+    let per_epoch = sampler.steps_per_epoch();
+    let plan = Plan::new(settings, &stages, per_epoch).map_err(Error::Settings)?;
+    let iterations = settings.num_iterations as u64;
+    let warmup =
+        warmup_steps(settings.warmup_steps, settings.warmup_ratio, plan.total_steps * iterations);
+
+    let mut out = String::new();
+    let mut line = |name: &str, what: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{name:<12} {what}");
+    };
+    line("model", settings.model.clone());
+    line("questions", format!("{given} given, {} too long, {left} left", given - left));
+    if eval_given > 0 {
+        line(
+            "evaluation",
+            format!(
+                "{eval_left} of {eval_given} questions every {} steps, before the first and after \
+                 the last",
+                settings.eval_steps
+            ),
+        );
+    }
+    line(
+        "step",
+        format!("{completions} completions = {needed} questions x {each} completions each"),
+    );
+    line(
+        "epoch",
+        format!(
+            "{per_epoch} steps = {left} questions / {needed}, {} left over",
+            left as u64 - per_epoch * needed as u64
+        ),
+    );
+    line(
+        "run",
+        format!(
+            "{} steps of {iterations} optimiser step{}, {} completions of at most {} tokens",
+            plan.total_steps,
+            if iterations == 1 { "" } else { "s" },
+            plan.total_steps * completions as u64,
+            settings.max_completion_length
+        ),
+    );
+    line(
+        "warm-up",
+        format!(
+            "{warmup} steps to {:e}, then {}",
+            settings.learning_rate,
+            format!("{:?}", settings.lr_scheduler_type).to_lowercase()
+        ),
+    );
+    line(
+        "micro-batch",
+        format!("at most {} tokens, each prompt once", settings.max_tokens_per_batch),
+    );
+    line("reference", reference(settings, needs_judge(&stages)));
+    for (index, span) in plan.spans.iter().enumerate() {
+        let weights = span.stage.weights.iter().filter(|(_, weight)| **weight > 0.0);
+        let weights: Vec<String> =
+            weights.map(|(name, weight)| format!("{name} {weight}")).collect();
+        let mut what = format!(
+            "steps {} to {}, {} epochs: {}",
+            span.first + 1,
+            span.end,
+            span.stage.epochs,
+            weights.join(", ")
+        );
+        if span.stage.restart_schedule && index > 0 {
+            what.push_str("; learning rate and moments begin anew");
+        }
+        if span.stage.reset_reference && index > 0 {
+            what.push_str("; the policy becomes the reference");
+        }
+        line(&format!("stage {}", index + 1), what);
+    }
+    line(
+        "checkpoints",
+        format!(
+            "every {} steps, the last {} kept, in {}",
+            settings.save_steps,
+            settings.save_total_limit,
+            settings.output.display()
+        ),
+    );
+    Ok(out)
+}
+
+fn reference(settings: &Train, consistency: bool) -> String {
+    let divergence = settings.beta > 0.0;
+    let judge = consistency && settings.judge == JudgeKind::Reference;
+    match (divergence, judge) {
+        (true, true) => format!("for the divergence (beta {}) and as the judge", settings.beta),
+        (true, false) => format!("for the divergence (beta {})", settings.beta),
+        (false, true) => "as the judge".to_owned(),
+        (false, false) => "not loaded".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_papers_run_over_its_training_set() {
+        let settings = Train {
+            model: "Qwen/Qwen2.5-VL-3B-Instruct".into(),
+            output: "run".into(),
+            ..Train::default()
+        };
+        assert_eq!(
+            text(&settings, (4100, 4098), (0, 0)).unwrap(),
+            "\
+model        Qwen/Qwen2.5-VL-3B-Instruct
+questions    4100 given, 2 too long, 4098 left
+step         32 completions = 4 questions x 8 completions each
+epoch        1024 steps = 4098 questions / 4, 2 left over
+run          12288 steps of 1 optimiser step, 393216 completions of at most 2048 tokens
+warm-up      615 steps to 5e-7, then cosine
+micro-batch  at most 16384 tokens, each prompt once
+reference    for the divergence (beta 0.001) and as the judge
+stage 1      steps 1 to 2048, 2 epochs: accuracy 0.3, format 0.7
+stage 2      steps 2049 to 4096, 2 epochs: accuracy 0.7, format 0.3
+stage 3      steps 4097 to 12288, 8 epochs: accuracy 0.7, consistency 0.2, format 0.1
+checkpoints  every 100 steps, the last 3 kept, in run
+"
+        );
+    }
+
+    #[test]
+    fn too_few_questions_are_refused() {
+        let error = text(&Train::default(), (5, 3), (0, 0)).unwrap_err().to_string();
+        assert_eq!(error, "3 questions are left of 5, one step takes 4");
+    }
+}

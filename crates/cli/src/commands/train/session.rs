@@ -1,0 +1,178 @@
+//! What the training commands share: settings on resume, interrupts, progress, and the end.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+use embodied_r_grpo::checkpoint::{Checkpoint, Checkpoints, STATE_FILE};
+use embodied_r_grpo::events::{Event, ProgressLine, Sink, in_words};
+use embodied_r_grpo::trainer::Outcome;
+use embodied_r_grpo::{Error, settings::Fault};
+
+use crate::exit::{self, Status, Usage};
+use crate::progress::Bar;
+use crate::settings::{self, Layers, Settings};
+
+/// What `--resume` stands for without a folder.
+const AUTO: &str = "auto";
+
+/// A run's settings, and the checkpoint that it goes on from.
+pub(crate) struct Session<T> {
+    pub(crate) settings: T,
+    pub(crate) checkpoint: Option<Checkpoint>,
+}
+
+/// Resolves the settings. On resume those of the checkpoint lie below all given ones, and a change
+/// that makes the run another one is told; `free` names the settings that do not.
+pub(crate) fn open<T: Settings>(
+    layers: impl Fn(Layers) -> anyhow::Result<Layers>,
+    required: &[&str],
+    resume: Option<&Path>,
+    output: impl Fn(&T) -> PathBuf,
+    free: &[&str],
+) -> anyhow::Result<Session<T>> {
+    let Some(resume) = resume else {
+        let settings = layers(Layers::default())?.resolve(required)?;
+        return Ok(Session { settings, checkpoint: None });
+    };
+    let checkpoint = if resume == Path::new(AUTO) {
+        let given: T = layers(Layers::default())?.resolve(&["output"])?;
+        last(&output(&given))?
+    } else {
+        Some(find(resume)?)
+    };
+    let Some(checkpoint) = checkpoint else {
+        eprintln!("no checkpoint to resume from yet, a new run begins");
+        let settings = layers(Layers::default())?.resolve(required)?;
+        return Ok(Session { settings, checkpoint: None });
+    };
+    let before = checkpoint.settings().map_err(explain)?;
+    let run = checkpoint.path.parent().unwrap_or(Path::new(".")).display().to_string();
+    // The run may have been moved since its settings were written.
+    let own = Layers::default().text(&checkpoint.path, &before)?;
+    let settings: T = layers(own.flags(&[("output", Some(run))]))?.resolve(required)?;
+    let changed = settings::differences(&before, &settings::text(&settings)?, free)?;
+    if !changed.is_empty() {
+        eprintln!(
+            "warning: {} changed since the checkpoint; this is not the run that was begun",
+            changed.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+        );
+    }
+    eprintln!("going on from {}", checkpoint.path.display());
+    Ok(Session { settings, checkpoint: Some(checkpoint) })
+}
+
+/// The checkpoint in `folder`, or the last one of the run in it.
+fn find(folder: &Path) -> anyhow::Result<Checkpoint> {
+    if folder.join(STATE_FILE).is_file() {
+        return Checkpoint::open(folder).map_err(explain);
+    }
+    last(folder)?.ok_or_else(|| {
+        let path = folder.to_owned();
+        explain(Error::NothingToResume { path })
+    })
+}
+
+fn last(run: &Path) -> anyhow::Result<Option<Checkpoint>> {
+    Checkpoints::new(run, 1).last().map_err(explain)
+}
+
+/// The flag that Ctrl-C sets: a process has one, however many runs it makes one after the other.
+static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// A flag that Ctrl-C sets; a second Ctrl-C ends the process at once.
+pub(crate) fn on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
+    if let Some(stop) = STOP.get() {
+        return Ok(Arc::clone(stop));
+    }
+    let stop = Arc::clone(STOP.get_or_init(Arc::default));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after a checkpoint; Ctrl-C again ends at once");
+    })
+    .context("cannot listen to Ctrl-C")?;
+    Ok(stop)
+}
+
+/// A listener that shows how the run goes: a bar on a terminal, lines elsewhere.
+pub(crate) fn progress<'a>(bar: &'a Bar, phase: &'static str) -> Box<dyn Sink + 'a> {
+    match std::io::stderr().is_terminal() {
+        true => Box::new(ProgressLine::new(bar, phase)),
+        false => Box::new(Lines { steps: 0 }),
+    }
+}
+
+/// A line a step, for logs.
+struct Lines {
+    steps: u64,
+}
+
+impl Sink for Lines {
+    fn event(&mut self, event: &Event) -> embodied_r_grpo::Result<()> {
+        if let Event::Start { steps, .. } = event {
+            self.steps = *steps;
+        }
+        match (in_words(event), event) {
+            (Some(words), Event::Step { step, .. }) => {
+                eprintln!("step {step}/{}  {words}", self.steps);
+            }
+            (Some(words), Event::Skipped { .. }) => eprintln!("warning: {words}"),
+            (Some(words), _) => eprintln!("{words}"),
+            (None, _) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Says how a run ended.
+pub(crate) fn finish(outcome: &Outcome, command: &str) -> Status {
+    match outcome {
+        Outcome::Finished(folder) => {
+            println!("the model is in {}", folder.display());
+            Status::Done
+        }
+        Outcome::Stopped(checkpoint) => {
+            println!(
+                "stopped at {}; go on with `embodied-r {command} --resume {}`",
+                checkpoint.display(),
+                checkpoint.parent().unwrap_or(checkpoint).display()
+            );
+            Status::Partial
+        }
+    }
+}
+
+/// Adds advice to the errors that a change of arguments mends.
+pub(crate) fn explain(error: Error) -> anyhow::Error {
+    match &error {
+        Error::Settings(faults) => {
+            Usage(faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n")).into()
+        }
+        Error::OutputTaken { .. } => exit::hint(
+            error.to_string(),
+            "`--resume` goes on with it; another `--output` begins anew",
+        ),
+        Error::NothingToResume { .. } => exit::hint(
+            error.to_string(),
+            "give the folder of a run or one of its checkpoints, or leave `--resume` out",
+        ),
+        Error::TooFew { what: "questions", .. } => exit::hint(
+            error.to_string(),
+            "lower `generation_batch_size`, or raise `max_prompt_length` if questions were left out",
+        ),
+        Error::TooFew { .. } => exit::hint(
+            error.to_string(),
+            "lower `train_batch_size`, or raise `max_length` if conversations were left out",
+        ),
+        Error::Question { .. } => exit::hint(
+            error.to_string(),
+            "training takes the questions that `embodied-r perceive` writes, with their answers",
+        ),
+        _ => error.into(),
+    }
+}
