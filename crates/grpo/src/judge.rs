@@ -73,3 +73,36 @@ impl<M: Model> Judge for ReferenceJudge<M> {
         self.replies(prompts).map_err(RewardError::judge)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::toy::{Bigram, Words};
+
+    fn reply(judge: &ReferenceJudge<Bigram>) -> Option<String> {
+        let prompt = JudgePrompt { system: "read".into(), user: "which option?".into() };
+        judge.reply(&[prompt.clone(), prompt]).unwrap().remove(1)
+    }
+
+    #[test]
+    fn the_reference_replies_greedily_without_its_stop_token() {
+        let reference = Arc::new(Reference::new(Bigram::saying(6, &[2, 0])));
+        let judge = ReferenceJudge::new(reference, Arc::new(Words::new()));
+        assert_eq!(reply(&judge).as_deref(), Some("<answer>A</answer>"));
+    }
+
+    #[test]
+    fn a_reply_has_ten_tokens_at_most() {
+        let reference = Arc::new(Reference::new(Bigram::saying(6, &[5, 5])));
+        let judge = ReferenceJudge::new(reference, Arc::new(Words::new()));
+        assert_eq!(reply(&judge).as_deref(), Some("xxxxxxxxxx"));
+    }
+
+    #[test]
+    fn a_new_reference_judges_from_then_on() {
+        let reference = Arc::new(Reference::new(Bigram::saying(6, &[2, 0])));
+        let judge = ReferenceJudge::new(Arc::clone(&reference), Arc::new(Words::new()));
+        reference.replace(Bigram::saying(6, &[3, 0]));
+        assert_eq!(reply(&judge).as_deref(), Some("<answer>B</answer>"));
+    }
+}

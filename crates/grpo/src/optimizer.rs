@@ -175,3 +175,98 @@ impl Adamw {
         Ok(Self { settings, moments, steps })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::toy::Bigram;
+    use crate::model::{Group, TokenScores};
+
+    fn settings() -> AdamwSettings {
+        AdamwSettings {
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.5,
+            max_grad_norm: 1.0,
+        }
+    }
+
+    /// Gradients of `scale` times the log-probability of one token.
+    fn gradients(model: &Bigram, scale: f32) -> <Bigram as Model>::Gradients {
+        let mut gradients = model.zero_gradients().unwrap();
+        let group = Group { prompt: vec![1], completions: vec![vec![2]] };
+        let mut derivative = |_: &TokenScores| Ok(vec![scale]);
+        model.backward(&[group], 1.0, &mut gradients, &mut derivative).unwrap();
+        gradients
+    }
+
+    #[test]
+    fn matrices_decay_and_vectors_do_not() {
+        let model = Bigram::new(3, 1);
+        let before = model.numbers();
+        let zero = model.zero_gradients().unwrap();
+        Adamw::new(settings(), &model).unwrap().step(&model, &zero, 0.1).unwrap();
+        let after = model.numbers();
+        for (before, after) in before[..9].iter().zip(&after[..9]) {
+            assert!((after - before * (1.0 - 0.1 * 0.5)).abs() < 1e-7);
+        }
+        assert_eq!(before[9..], after[9..]);
+    }
+
+    #[test]
+    fn a_gradient_is_clipped_to_the_largest_norm_allowed() {
+        let moment = |scale: f32| {
+            let model = Bigram::new(3, 1);
+            let mut optimizer = Adamw::new(settings(), &model).unwrap();
+            let applied = optimizer.step(&model, &gradients(&model, scale), 0.1).unwrap();
+            let moments = optimizer.moments.values();
+            let squares: f32 = moments
+                .map(|m| m.first.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap())
+                .sum();
+            (applied.grad_norm, f64::from(squares.sqrt()))
+        };
+        let (norm, moment_of_large) = moment(100.0);
+        assert!(norm > 50.0, "{norm}");
+        assert!((moment_of_large - 0.1).abs() < 1e-5, "0.1 of the norm 1: {moment_of_large}");
+        let (norm, moment_of_small) = moment(0.1);
+        assert!((moment_of_small - 0.1 * norm).abs() < 1e-6, "not clipped: {moment_of_small}");
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_changes_nothing() {
+        let model = Bigram::new(3, 1);
+        let before = model.numbers();
+        let mut optimizer = Adamw::new(settings(), &model).unwrap();
+        let applied = optimizer.step(&model, &gradients(&model, f32::INFINITY), 0.1).unwrap();
+        assert!(!applied.taken);
+        assert_eq!((model.numbers(), optimizer.steps()), (before, 0));
+    }
+
+    #[test]
+    fn an_optimizer_that_was_saved_goes_on_as_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("optimizer.safetensors");
+        let step = |optimizer: &mut Adamw, model: &Bigram| {
+            optimizer.step(model, &gradients(model, 0.3), 0.1).unwrap();
+        };
+        let model = Bigram::new(3, 1);
+        let mut optimizer = Adamw::new(settings(), &model).unwrap();
+        step(&mut optimizer, &model);
+        optimizer.save(&file).unwrap();
+        let copy = model.frozen_copy().unwrap();
+        let mut loaded = Adamw::load(settings(), &copy, &file, optimizer.steps()).unwrap();
+        step(&mut optimizer, &model);
+        step(&mut loaded, &copy);
+        assert_eq!(model.numbers(), copy.numbers());
+    }
+
+    #[test]
+    fn moments_of_another_model_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("optimizer.safetensors");
+        Adamw::new(settings(), &Bigram::new(3, 1)).unwrap().save(&file).unwrap();
+        let error = Adamw::load(settings(), &Bigram::new(4, 1), &file, 1).unwrap_err().to_string();
+        assert!(error.contains("exp_avg.bigram."), "{error}");
+    }
+}

@@ -49,3 +49,37 @@ pub fn prompts(
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::toy::Words;
+
+    fn question(text: &str, answer: &str) -> Question {
+        let record = serde_json::json!({"Question_id": 7, "question": text, "answer": answer});
+        serde_json::from_value(record).unwrap()
+    }
+
+    #[test]
+    fn a_prompt_is_the_chat_up_to_where_the_assistant_begins() {
+        let found = prompts(vec![question("x x", "A")], &Words::new(), None, 100).unwrap();
+        assert_eq!(found.prompted[0].prompt, [5, 5, 4]);
+    }
+
+    #[test]
+    fn questions_that_are_too_long_are_left_out_and_counted() {
+        let questions = vec![question("x x x", "A"), question("x", "B")];
+        let found = prompts(questions, &Words::new(), None, 3).unwrap();
+        assert_eq!((found.prompted.len(), found.too_long), (1, 1));
+        assert_eq!(found.prompted[0].question.answer, "B");
+    }
+
+    #[test]
+    fn a_question_without_an_answer_is_named() {
+        let error = prompts(vec![question("x", " ")], &Words::new(), None, 9).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "question `7` has no `answer`; training and evaluation need one"
+        );
+    }
+}

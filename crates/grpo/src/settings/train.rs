@@ -107,8 +107,10 @@ pub struct Train {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<u64>,
     /// Weights of the rewards for the whole run, where there are no stages.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub reward_weights: BTreeMap<String, f64>,
     /// Spans of the run with weights of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stage: Vec<Stage>,
 
     /// Who judges consistency.
