@@ -28,6 +28,7 @@ const BACKGROUND: Rgb<u8> = Rgb([24, 24, 27]);
 const TEXT: Rgb<u8> = Rgb([228, 228, 231]);
 const KEPT: Rgb<u8> = Rgb([74, 222, 128]);
 const DROPPED: Rgb<u8> = Rgb([82, 82, 91]);
+const DROPPED_TEXT: Rgb<u8> = Rgb([161, 161, 170]);
 
 /// Draws the frames of the video at `path` that `selection` looked at, in order, each with its index,
 /// time, overlap and what decided about it. Of very long videos only the key frames are shown.
@@ -56,13 +57,13 @@ pub fn draw(path: &Path, selection: &Selection) -> Result<RgbImage> {
     for (place, (frame, picture)) in (0..).zip(shown.iter().zip(&pictures)) {
         let x = place % COLUMNS * cell_width + MARGIN + (SIDE - width) / 2;
         let y = TITLE + place / COLUMNS * cell_height + MARGIN;
-        let colour = if frame.kept { KEPT } else { DROPPED };
+        let (colour, text) = if frame.kept { (KEPT, KEPT) } else { (DROPPED, DROPPED_TEXT) };
         outline(&mut sheet, (x, y), (width, height), colour);
         replace(&mut sheet, picture, i64::from(x), i64::from(y));
         let below = y + height + 6;
         write(&mut sheet, (x, below), &label(frame), TEXT);
         let why = short(frame.why);
-        write(&mut sheet, (x, below + lettering::HEIGHT + 3), why, colour);
+        write(&mut sheet, (x, below + lettering::HEIGHT + 3), why, text);
     }
     Ok(sheet)
 }
