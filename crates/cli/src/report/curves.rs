@@ -29,12 +29,12 @@ const fn panel(
 }
 
 const MORE: &[Panel] = &[
+    panel("Loss", "loss", "other", Scale::Free),
     panel("Reward", "reward", "other", Scale::FromZero),
     panel("Spread of the reward", "reward_std", "other", Scale::FromZero),
     panel("Groups without a signal", "frac_reward_zero_std", "other", Scale::Share),
     panel("KL to the reference", "kl", "other", Scale::FromZero),
     panel("Entropy", "entropy", "other", Scale::FromZero),
-    panel("Loss", "loss", "other", Scale::Free),
     panel("Token accuracy", "mean_token_accuracy", "other", Scale::Share),
     panel("Gradient norm", "grad_norm", "other", Scale::FromZero),
     panel("Learning rate", "learning_rate", "other", Scale::FromZero),
@@ -71,11 +71,12 @@ pub(super) fn section(events: &Events) -> String {
         return String::new();
     }
     let mut html = String::from("<section>\n<h2>Curves</h2>\n");
-    let _ = writeln!(
-        html,
-        "<p class=\"note\">Thin: each step. Bold: the mean over {window} {}.</p>",
-        if window == 1 { "step" } else { "steps" }
-    );
+    if window > 1 {
+        let _ = writeln!(
+            html,
+            "<p class=\"note\">Thin: each step. Bold: the mean over {window} steps.</p>"
+        );
+    }
     if figure.is_empty() {
         let _ = writeln!(html, "<div class=\"grid\">\n{more}</div>\n</section>");
         return html;
@@ -125,14 +126,18 @@ fn figure(events: &Events, window: usize, marks: &[Mark]) -> String {
     html
 }
 
-/// Accuracy on the validation questions, where the run measured it more than once.
+/// What the run measured on validation data, where it did so more than once.
 fn validation(events: &Events, marks: &[Mark]) -> String {
-    let metric = "eval/accuracy";
-    let points = events.evaluated(metric);
-    if points.iter().filter(|(_, value)| value.is_some()).count() < 2 {
-        return String::new();
-    }
-    drawn(&panel("Validation accuracy", metric, "accuracy", Scale::Share), &points, &points, marks)
+    let panels = [
+        panel("Validation accuracy", "eval/accuracy", "accuracy", Scale::Share),
+        panel("Validation loss", "eval/loss", "accuracy", Scale::Free),
+    ];
+    let drawn = |panel: &Panel| {
+        let points = events.evaluated(panel.metric);
+        let measured = points.iter().filter(|(_, value)| value.is_some()).count();
+        (measured > 1).then(|| drawn(panel, &points, &points, marks))
+    };
+    panels.iter().filter_map(drawn).collect()
 }
 
 /// The share of right answers that follow from their reasoning, at each step.

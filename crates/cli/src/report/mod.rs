@@ -127,7 +127,7 @@ fn tiles(events: &Events, scores: &[Scores]) -> String {
         }
         [before, after, ..] => {
             let (before, after) = (before.result.overall, after.result.overall);
-            let class = if after >= before { "up" } else { "down" };
+            let class = scores::direction(before, after);
             let detail = format!(
                 "from {before:.1} %, <span class=\"{class}\">{:+.1} points</span>",
                 after - before

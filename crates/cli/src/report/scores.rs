@@ -164,8 +164,16 @@ fn change(before: Option<f64>, after: Option<f64>) -> String {
     let (Some(before), Some(after)) = (before, after) else {
         return "<td>–</td>".to_owned();
     };
-    let class = if after >= before { "up" } else { "down" };
-    format!("<td class=\"{class}\">{:+.1}</td>", after - before)
+    format!("<td class=\"{}\">{:+.1}</td>", direction(before, after), after - before)
+}
+
+/// The CSS class of a change, as it is shown: with one digit.
+pub(super) fn direction(before: f64, after: f64) -> &'static str {
+    match after - before {
+        change if change >= 0.05 => "up",
+        change if change <= -0.05 => "down",
+        _ => "same",
+    }
 }
 
 /// A rail from 0 to 100 with the first score as a ring and the second as a dot.

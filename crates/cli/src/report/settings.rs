@@ -1,20 +1,29 @@
-//! The settings that a run was made with, from the file that it keeps of them.
+//! The settings that a run was made with, from the file that it or its last checkpoint keeps of them.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use super::html::escape;
 
-/// Names under which a run keeps its settings, the first found counts.
-const FILES: [&str; 2] = ["settings.toml", "config.toml"];
+const FILE: &str = "settings.toml";
 
 /// Settings by their dotted names; empty where the run kept none that can be read.
 pub(super) fn read(run: &Path) -> Vec<(String, String)> {
-    let text = FILES.iter().find_map(|name| std::fs::read_to_string(run.join(name)).ok());
+    let text = std::fs::read_to_string(run.join(FILE)).ok().or_else(|| of_checkpoint(run));
     let table = text.and_then(|text| text.parse::<toml::Table>().ok()).unwrap_or_default();
     let mut rows = Vec::new();
     flatten("", &toml::Value::Table(table), &mut rows);
     rows
+}
+
+/// The settings in the last checkpoint that has any.
+fn of_checkpoint(run: &Path) -> Option<String> {
+    let step =
+        |path: &Path| path.file_name()?.to_str()?.strip_prefix("checkpoint-")?.parse::<u64>().ok();
+    let entries = std::fs::read_dir(run).ok()?.flatten().map(|entry| entry.path());
+    let checkpoints = entries.filter_map(|path| Some((step(&path)?, path.join(FILE))));
+    let last = checkpoints.filter(|(_, file)| file.is_file()).max_by_key(|(step, _)| *step)?.1;
+    std::fs::read_to_string(last).ok()
 }
 
 fn flatten(name: &str, value: &toml::Value, rows: &mut Vec<(String, String)>) {
@@ -73,6 +82,17 @@ mod tests {
                 ("stage[0].weights.format", "0.7")
             ]
         );
+    }
+
+    #[test]
+    fn settings_may_be_the_last_checkpoints() {
+        let run = tempfile::tempdir().unwrap();
+        for step in [9, 10] {
+            let checkpoint = run.path().join(format!("checkpoint-{step}"));
+            std::fs::create_dir(&checkpoint).unwrap();
+            std::fs::write(checkpoint.join(FILE), format!("seed = {step}\n")).unwrap();
+        }
+        assert_eq!(read(run.path()), [("seed".to_owned(), "10".to_owned())]);
     }
 
     #[test]

@@ -98,8 +98,8 @@ fn weights(folder: &Path, memory: Option<u64>) -> Vec<Check> {
     }
     if checks.is_empty() {
         let found = format!(
-            "{whole} of {whole} files, {:.3} billion parameters, {}",
-            parameters as f64 / 1e9,
+            "{whole} of {whole} files, {:.1} million parameters, {}",
+            parameters as f64 / 1e6,
             size(bytes)
         );
         checks.push(Check::ok(AREA, "weights", found));
@@ -241,7 +241,7 @@ mod tests {
         let weights = weights(folder.path(), Some(32));
         assert_eq!(weights.len(), 1);
         assert_eq!(weights[0].state, State::Ok);
-        assert!(weights[0].found.starts_with("2 of 2 files, 0.000 billion"), "{weights:?}");
+        assert!(weights[0].found.starts_with("2 of 2 files, 0.0 million"), "{weights:?}");
     }
 
     #[test]
