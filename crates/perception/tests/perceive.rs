@@ -272,7 +272,7 @@ async fn a_question_without_annotations_fails_with_its_reason() {
     let mut question = vsi("object_rel_distance", "Question: ?", "A");
     question[0]["scene_name"] = json!("elsewhere");
     question[0]["video_id"] = json!("elsewhere.mp4");
-    let (_, summary) = scene_run(question).await;
+    let (_place, summary) = scene_run(question).await;
     assert_eq!(summary.failed, 1);
     assert!(read(&summary.log).contains("no annotations for scene `elsewhere`"));
 }
@@ -334,7 +334,7 @@ async fn a_built_in_room_is_told_from_the_poses_of_its_key_frames() {
 
 #[tokio::test]
 async fn a_scene_with_too_few_poses_is_another_videos() {
-    let (_, summary) = built_in_run(10).await;
+    let (_place, summary) = built_in_run(10).await;
     assert_eq!(summary.failed, 1);
     assert!(read(&summary.log).contains("do not belong together"));
 }

@@ -63,7 +63,7 @@ impl Footage {
     ) -> Self {
         Self {
             path: path.map_err(Arc::new),
-            options: options.clone(),
+            options: *options,
             max_side,
             decoders: decoders.clone(),
             key_frames: OnceCell::new(),
@@ -77,7 +77,7 @@ impl Footage {
     /// There is no such video, or it cannot be decoded.
     pub async fn key_frames(&self) -> Result<&[KeyFrame]> {
         let chosen = self.key_frames.get_or_init(async || {
-            let options = self.options.clone();
+            let options = self.options;
             self.decode(move |path| {
                 let selection = keyframes::select(path, &options)?;
                 Ok(selection

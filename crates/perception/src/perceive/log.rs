@@ -74,7 +74,18 @@ pub(super) struct CaptionLog {
     /// Keys in the order of their first line.
     order: Vec<Key>,
     /// Keeps other runs away until it is dropped.
-    _lock: File,
+    _lock: Lock,
+}
+
+/// A locked file.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child process that is just being started holds the file too.
+        let _ = self.0.unlock();
+    }
 }
 
 impl CaptionLog {
@@ -194,7 +205,7 @@ fn text(path: &Path, line: &Line) -> Result<Vec<u8>> {
 }
 
 /// Claims the log through a file beside it, as the log itself is replaced at the end.
-fn lock(path: &Path) -> Result<File> {
+fn lock(path: &Path) -> Result<Lock> {
     let lock = path.with_file_name(format!(".{}.lock", file_name(path)));
     let file = OpenOptions::new()
         .create(true)
@@ -205,7 +216,7 @@ fn lock(path: &Path) -> Result<File> {
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(Error::LogInUse { path: path.into() }),
         // Some network file systems cannot lock; two runs at once are the user's care there.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(Lock(file)),
     }
 }
 
@@ -409,12 +420,12 @@ mod tests {
     #[test]
     fn captions_of_other_settings_are_made_anew_on_demand() {
         let place = Place::new();
-        place.open().append(&question(1), &settings(0.5), captions("old")).unwrap();
+        place.open().append(&question(1), &settings(0.5), captions("a lamp")).unwrap();
         let mut log = place.open_with(&settings(0.4), Changed::Redo).unwrap();
         assert_eq!(log.finished(&question(1)), None);
-        log.append(&question(1), &settings(0.4), captions("new")).unwrap();
+        log.append(&question(1), &settings(0.4), captions("a door")).unwrap();
         log.close(&[question(1)]).unwrap();
-        assert!(!place.text().contains("old") && place.text().contains("new"));
+        assert!(!place.text().contains("a lamp") && place.text().contains("a door"));
     }
 
     #[test]

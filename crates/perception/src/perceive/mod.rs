@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
 
 use crate::captioner::{Asked, Caption, Captioner, Decoders, Footage, prompt};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::keyframes;
 use input::Input;
 use log::{CaptionLog, Outcome};
