@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
 use std::thread::JoinHandle;
 
 use super::Video;
@@ -90,7 +89,7 @@ impl Decoder {
             .args(["-reinit_filter", "0", "-i"])
             .arg(input_name(&video.path))
             .args(["-map", &format!("0:{}", video.track), "-vf", &filters])
-            .args([sync_option()?, "passthrough"]);
+            .args([video.sync_option, "passthrough"]);
         if let Some(count) = wanted.at_most {
             command.args(["-frames:v", &count.to_string()]);
         }
@@ -149,22 +148,6 @@ impl Ending {
     pub(super) fn reason(&self) -> String {
         first_complaint(self.complaints.iter().map(String::as_str))
     }
-}
-
-/// The option that says whether frames may be dropped or repeated. FFmpeg before 5.1 knows only the
-/// one, FFmpeg from 9 on only the other.
-fn sync_option() -> Result<&'static str> {
-    static OPTION: OnceLock<&str> = OnceLock::new();
-    if let Some(option) = OPTION.get() {
-        return Ok(option);
-    }
-    let help = Command::new("ffmpeg")
-        .args(["-v", "error", "-h", "long"])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(Error::ffmpeg("ffmpeg"))?;
-    let new = String::from_utf8_lossy(&help.stdout).contains("-fps_mode");
-    Ok(OPTION.get_or_init(|| if new { "-fps_mode" } else { "-vsync" }))
 }
 
 /// The file's name as FFmpeg takes it: never an option, a protocol or a pattern.

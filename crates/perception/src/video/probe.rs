@@ -48,6 +48,8 @@ pub struct Video {
     pub(super) track: usize,
     /// How many frames the container promises; the decoder may give some more or less.
     pub(super) promised: Option<usize>,
+    /// FFmpeg's option that says whether frames may be dropped or repeated.
+    pub(super) sync_option: &'static str,
 }
 
 impl Video {
@@ -84,6 +86,7 @@ pub fn probe(path: &Path) -> Result<Video> {
     std::fs::File::open(path).map_err(Error::io("read", path))?;
     let output = Command::new("ffprobe")
         .args(["-v", "error", "-protocol_whitelist", PROTOCOLS, "-of", "json"])
+        .arg("-show_library_versions")
         .args(["-show_entries", ENTRIES, "-i"])
         .arg(input_name(path))
         .stdin(Stdio::null())
@@ -110,6 +113,15 @@ struct Report {
     streams: Vec<Stream>,
     #[serde(default)]
     format: Format,
+    #[serde(default)]
+    library_versions: Vec<Library>,
+}
+
+#[derive(Deserialize)]
+struct Library {
+    name: String,
+    major: u32,
+    minor: u32,
 }
 
 #[derive(Deserialize, Default)]
@@ -192,7 +204,15 @@ impl Report {
             false => (stream.width, stream.height),
         };
         let promised = stream.promised(self.format.duration.as_deref());
-        Ok(Video { path: path.to_owned(), width, height, fps, track: stream.index, promised })
+        let (track, sync_option) = (stream.index, self.sync_option());
+        Ok(Video { path: path.to_owned(), width, height, fps, track, promised, sync_option })
+    }
+
+    /// FFmpeg before 5.1 knows only the one, FFmpeg from 9 on only the other.
+    fn sync_option(&self) -> &'static str {
+        let codecs = self.library_versions.iter().find(|library| library.name == "libavcodec");
+        let is_old = codecs.is_some_and(|library| (library.major, library.minor) < (59, 37));
+        if is_old { "-vsync" } else { "-fps_mode" }
     }
 
     /// The kinds of tracks that are there, for the message that says that none is video.
@@ -285,6 +305,17 @@ mod tests {
         let video =
             read(&stream(r#""r_frame_rate": "90000/1", "avg_frame_rate": "359/12""#)).unwrap();
         assert_eq!(video.frames_per_second(), 29);
+    }
+
+    #[test]
+    fn ffmpeg_is_told_to_keep_all_frames_in_the_words_of_its_version() {
+        let option = |major, minor| {
+            let library = Library { name: "libavcodec".to_owned(), major, minor };
+            let format = Format::default();
+            Report { streams: Vec::new(), format, library_versions: vec![library] }.sync_option()
+        };
+        assert_eq!([option(58, 134), option(59, 18)], ["-vsync"; 2]);
+        assert_eq!([option(59, 37), option(60, 3), option(63, 0)], ["-fps_mode"; 3]);
     }
 
     #[test]
