@@ -1,5 +1,8 @@
 //! `embodied-r`: from egocentric videos and questions to a trained spatial reasoner.
 
+// The only crate that talks to the user.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod answer;
 mod args;
 mod commands;

@@ -97,13 +97,13 @@ pub enum Error {
     },
     /// The model, its tokenizer or its files.
     #[error(transparent)]
-    Policy(#[from] embodied_r_policy::Error),
+    Policy(Box<embodied_r_policy::Error>),
     /// The rewards.
     #[error(transparent)]
-    Rewards(#[from] embodied_r_rewards::Error),
+    Rewards(Box<embodied_r_rewards::Error>),
     /// The data.
     #[error(transparent)]
-    Data(#[from] embodied_r_data::Error),
+    Data(Box<embodied_r_data::Error>),
     /// An operation of the optimiser.
     #[error(transparent)]
     Kernels(#[from] embodied_r_kernels::Error),
@@ -111,6 +111,19 @@ pub enum Error {
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }
+
+/// Errors of other crates are boxed, so that a result stays small.
+macro_rules! boxed {
+    ($($variant:ident: $error:ty),+ $(,)?) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::$variant(Box::new(error))
+            }
+        })+
+    };
+}
+
+boxed!(Policy: embodied_r_policy::Error, Rewards: embodied_r_rewards::Error, Data: embodied_r_data::Error);
 
 impl Error {
     /// An [`Error::Io`] about `path`, for `map_err`.

@@ -1,5 +1,7 @@
 //! Each operation beside candle's slow composition of the same formula, with candle's gradients.
 
+#![allow(clippy::expect_used)]
+
 use candle_core::{D, Device, Tensor, Var};
 use embodied_r_kernels::{embedding, linear, lm_head, memory, rms_norm, rope, swiglu};
 

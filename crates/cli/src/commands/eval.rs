@@ -39,18 +39,15 @@ pub(crate) fn run(args: EvalArgs) -> anyhow::Result<Status> {
 }
 
 /// The answers to score, and what to call their source.
-fn answers(
-    source: Source,
-    save_path: Option<&Path>,
-) -> anyhow::Result<(Vec<Prediction>, String)> {
-    let name = |path: &Path| {
-        path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-    };
+fn answers(source: Source, save_path: Option<&Path>) -> anyhow::Result<(Vec<Prediction>, String)> {
+    let name =
+        |path: &Path| path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     if let Some(path) = &source.predictions {
         return Ok((predictions::read(path).map_err(explain)?, name(path)));
     }
     let (Some(model), Some(data)) = (source.model.model.clone(), source.data) else {
-        let what = "there is nothing to score, give `--predictions FILE`, or `--model` and `--data`";
+        let what =
+            "there is nothing to score, give `--predictions FILE`, or `--model` and `--data`";
         return Err(Usage(what.into()).into());
     };
     let scratch = tempfile::tempdir()?;

@@ -49,7 +49,11 @@ pub(crate) fn run(args: QuickstartArgs) -> anyhow::Result<Status> {
     report.push(run.path("train").into());
     run.step(report)?;
     println!("\n{}", table::markdown(&tests));
-    println!("all of it is in {}, made in {:.0} s", args.out.display(), began.elapsed().as_secs_f64());
+    println!(
+        "all of it is in {}, made in {:.0} s",
+        args.out.display(),
+        began.elapsed().as_secs_f64()
+    );
     Ok(Status::Done)
 }
 

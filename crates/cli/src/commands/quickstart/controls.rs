@@ -32,7 +32,8 @@ pub(super) fn with_other_captions(from: &Path, to: &Path, seed: u64) -> anyhow::
             .map(|step| &questions[order[(place + step) % order.len()]])
             .find(|other| other.scene_name != own.scene_name)
             .context("the captions can only be shuffled over two scenes or more")?;
-        let captions = &other.question[..other.question.len() - question_part(&other.question).len()];
+        let captions =
+            &other.question[..other.question.len() - question_part(&other.question).len()];
         shuffled[index].question = format!("{captions}{}", question_part(&own.question));
     }
     write(to, &shuffled)
