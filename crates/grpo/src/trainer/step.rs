@@ -206,6 +206,17 @@ impl MicroBatch {
         kept.map(|(length, _)| *length as f64).sum()
     }
 
+    /// The sum of one value a token over the completions that count.
+    fn kept_sum(&self, values: &[f32]) -> f64 {
+        let mut values = values.iter().copied().map(f64::from);
+        let lengths = self.lengths.iter().zip(&self.kept);
+        let sum = |(length, kept): (&usize, &bool)| {
+            let sum: f64 = values.by_ref().take(*length).sum();
+            if *kept { sum } else { 0.0 }
+        };
+        lengths.map(sum).sum()
+    }
+
     /// The completions' lengths and advantages, in order.
     pub(super) fn completions(&self) -> impl Iterator<Item = (usize, f64)> {
         self.lengths.iter().copied().zip(self.advantages.iter().copied())
@@ -235,8 +246,8 @@ impl MicroBatch {
         );
         told.loss += output.loss;
         told.stats.merge(&output.stats);
-        told.entropy += scores.entropies.iter().copied().map(f64::from).sum::<f64>();
-        told.tokens += scores.entropies.len() as f64;
+        told.entropy += self.kept_sum(&scores.entropies);
+        told.tokens += self.kept_tokens();
         if remember && self.old.is_empty() {
             self.old = logps;
         }

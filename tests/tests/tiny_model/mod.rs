@@ -1,0 +1,35 @@
+//! A random decoder of a few thousand parameters with a tokenizer of its own, and questions for it.
+
+use std::path::Path;
+
+use embodied_r_policy::tokenizer::{TrainOptions, train};
+use embodied_r_policy::weights::SaveOptions;
+use embodied_r_policy::{ModelConfig, ModelType, Policy, WeightDtype};
+
+/// Writes the model into `dir`.
+pub(crate) fn write(dir: &Path) {
+    let documents = ["a lamp is left of the chair", "Question: where is the lamp?", "think answer"];
+    let options = TrainOptions { vocab_size: 300, min_frequency: 2 };
+    std::fs::create_dir_all(dir).unwrap();
+    let trained = train(documents, &options, dir).unwrap();
+    let config = ModelConfig {
+        model_type: ModelType::Qwen2,
+        vocab_size: trained.vocab_size,
+        hidden_size: 16,
+        intermediate_size: 32,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        num_key_value_heads: 1,
+        head_dim: 8,
+        rms_norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        tie_word_embeddings: true,
+        attention_bias: true,
+        max_position_embeddings: 1024,
+        initializer_range: 0.1,
+        dtype: WeightDtype::F32,
+        bos_token_id: None,
+        eos_token_ids: vec![2],
+    };
+    Policy::random(&config, 1).unwrap().save(dir, &SaveOptions::default()).unwrap();
+}

@@ -1,0 +1,200 @@
+//! `embodied-r train`, as its users run it.
+
+mod tiny_model;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use assert_cmd::assert::OutputAssertExt as _;
+use embodied_r_data::parquet::Table;
+use embodied_r_policy::Policy;
+use embodied_r_tests::binary;
+use serde_json::{Value, json};
+
+/// A run's inputs in `dir`: a model, eight questions, and settings for four steps.
+fn inputs(dir: &Path) {
+    tiny_model::write(&dir.join("model"));
+    let questions: Vec<Value> = (0..8)
+        .map(|i| {
+            json!({
+                "Question_id": i,
+                "question_category": "object_rel_distance",
+                "question": format!("Frame 0: Observe: lamp left {i}0\n>\nQuestion: where is the lamp?"),
+                "answer": "A",
+            })
+        })
+        .collect();
+    fs::write(dir.join("train.json"), serde_json::to_vec(&questions).unwrap()).unwrap();
+    fs::write(
+        dir.join("run.toml"),
+        "num_generations = 4
+generation_batch_size = 8
+max_completion_length = 6
+learning_rate = 1e-3
+warmup_ratio = 0.0
+num_train_epochs = 1
+reward_weights = { accuracy = 0.5, format = 0.5 }
+save_steps = 2
+",
+    )
+    .unwrap();
+}
+
+fn train(dir: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.current_dir(dir).args(["train", "--config", "run.toml", "--model", "model"]);
+    command.args(["--data", "train.json", "--output", "run"]);
+    command
+}
+
+fn stderr(command: &mut Command, code: i32) -> String {
+    let output = command.assert().code(code).get_output().clone();
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn events(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("events.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_dry_run_prints_the_batch_arithmetic_and_the_stages_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let output = train(dir.path()).arg("--dry-run").assert().code(0).get_output().clone();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "\
+model        model
+questions    8 given, 0 too long, 8 left
+step         8 completions = 2 questions x 4 completions each
+epoch        4 steps = 8 questions / 2, 0 left over
+run          4 steps of 1 optimiser step, 32 completions of at most 6 tokens
+warm-up      0 steps to 1e-3, then cosine
+micro-batch  at most 16384 tokens, each prompt once
+reference    for the divergence (beta 0.001)
+stage 1      steps 1 to 4, 1 epochs: accuracy 0.5, format 0.5
+checkpoints  every 2 steps, the last 3 kept, in run
+"
+    );
+    assert!(!dir.path().join("run").exists());
+}
+
+#[test]
+fn a_run_leaves_events_completions_settings_and_a_model_that_can_be_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    train(dir.path()).args(["--eval-data", "train.json"]).assert().code(0);
+    let run = dir.path().join("run");
+    let events = events(&run);
+    let of_kind = |kind: &str| events.iter().filter(|event| event["event"] == kind).count();
+    assert_eq!([of_kind("step"), of_kind("stage"), of_kind("eval"), of_kind("end")], [4, 1, 2, 1]);
+    let step = events.iter().find(|event| event["event"] == "step").unwrap();
+    for metric in ["reward", "kl", "entropy", "grad_norm", "completions/mean_length", "epoch"] {
+        assert!(step[metric].is_number(), "{metric} in {step}");
+    }
+    let table = Table::read(&run.join("completions/completions_00004.parquet")).unwrap();
+    assert_eq!(table.len(), 8);
+    assert!(table.strings("prompt").unwrap()[0].contains("where is the lamp?"));
+    for folder in ["final", "checkpoint-4"] {
+        Policy::load(&run.join(folder)).unwrap();
+        assert!(run.join(folder).join("tokenizer.json").exists());
+    }
+    let settings = fs::read_to_string(run.join("checkpoint-4/settings.toml")).unwrap();
+    assert!(settings.contains("learning_rate = 0.001"), "{settings}");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_goes_on_to_the_same_model_byte_for_byte() {
+    let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    inputs(whole.path());
+    inputs(cut.path());
+    let longer = ["--set", "num_train_epochs=20"];
+    train(whole.path()).args(longer).assert().code(0);
+
+    let mut child = train(cut.path())
+        .args(longer)
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("step 3/80")));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).assert().success();
+    lines.for_each(drop);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.contains("go on with `embodied-r train --resume run`"), "{told}");
+    assert!(!cut.path().join("run/final").exists(), "the run was stopped");
+
+    let resume = ["train", "--resume", "run"];
+    Command::new(binary()).current_dir(cut.path()).args(resume).assert().code(0);
+    for file in ["final/model.safetensors", "checkpoint-80/optimizer.safetensors"] {
+        let read = |dir: &Path| fs::read(dir.join("run").join(file)).unwrap();
+        assert!(read(whole.path()) == read(cut.path()), "{file}");
+    }
+    let rewards = |dir: &Path| -> Vec<Value> {
+        let steps = events(&dir.join("run"));
+        steps.iter().filter(|e| e["event"] == "step").map(|e| e["reward"].clone()).collect()
+    };
+    assert_eq!(rewards(whole.path()), rewards(cut.path()));
+}
+
+#[test]
+fn wrong_settings_are_all_told_with_what_was_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let mut command = train(dir.path());
+    command.args(["--set", "learning_rat=1", "--set", "generation_batch_size=6"]);
+    assert_eq!(
+        stderr(&mut command, 2),
+        "error: 2 wrong settings:
+  - there is no setting `learning_rat`; did you mean `learning_rate`? (in `--set learning_rat=1`)
+  - `generation_batch_size` is 6, must be a multiple of `num_generations` = 4; take 4 or 8
+"
+    );
+}
+
+#[test]
+fn an_output_folder_with_a_run_in_it_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    train(dir.path()).assert().code(0);
+    let model = dir.path().join("run/final/model.safetensors");
+    let before = fs::read(&model).unwrap();
+    assert_eq!(
+        stderr(&mut train(dir.path()), 1),
+        "error: `run` holds checkpoints of an earlier run
+hint: `--resume` goes on with it; another `--output` begins anew
+"
+    );
+    assert_eq!(fs::read(&model).unwrap(), before);
+}
+
+#[test]
+fn too_few_questions_are_told_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let mut command = train(dir.path());
+    command.args(["--set", "generation_batch_size=64"]);
+    assert_eq!(
+        stderr(&mut command, 1),
+        "error: 8 questions are left of 8, one step takes 16
+hint: lower `generation_batch_size`, or raise `max_prompt_length` if questions were left out
+"
+    );
+}
+
+#[test]
+fn resuming_a_folder_without_a_checkpoint_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    let mut command = Command::new(binary());
+    command.current_dir(dir.path()).args(["train", "--resume", "empty"]);
+    let told = stderr(&mut command, 1);
+    assert!(told.starts_with("error: `empty` holds no checkpoint to resume from\n"), "{told}");
+}
