@@ -43,6 +43,17 @@ pub(crate) fn hint(message: impl Into<String>, hint: impl Into<String>) -> anyho
     Hint { message: message.into(), hint: hint.into() }.into()
 }
 
+/// The error and its causes, less those that a message before them has told already.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| {
+        match (told.is_empty(), told.contains(&cause)) {
+            (true, _) => cause,
+            (false, true) => told,
+            (false, false) => format!("{told}: {cause}"),
+        }
+    })
+}
+
 /// Prints an error, if there is one, and gives the process its exit code.
 pub(crate) fn code(result: anyhow::Result<Status>) -> ExitCode {
     let error = match result {
@@ -50,10 +61,23 @@ pub(crate) fn code(result: anyhow::Result<Status>) -> ExitCode {
         Ok(Status::Partial) => return ExitCode::from(1),
         Err(error) => error,
     };
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", told(&error));
     if let Some(hint) = error.chain().find_map(|cause| cause.downcast_ref::<Hint>()) {
         eprintln!("hint: {}", hint.hint);
     }
     let usage = error.chain().any(|cause| cause.is::<Usage>());
     ExitCode::from(if usage { 2 } else { 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_the_message_holds_is_told_once() {
+        let inner = std::io::Error::other("no such file");
+        let error = anyhow::Error::new(inner).context("cannot read `a`: no such file");
+        assert_eq!(told(&error), "cannot read `a`: no such file");
+        assert_eq!(told(&error.context("question 3")), "question 3: cannot read `a`: no such file");
+    }
 }

@@ -196,6 +196,15 @@ impl Checkpoints {
         Ok(path)
     }
 
+    /// Writes the run's settings into its folder, for whoever looks at it before a checkpoint.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_settings(&self, settings: &str) -> Result<()> {
+        let file = self.folder.join(SETTINGS_FILE);
+        Ok(embodied_r_data::write::write_atomic(&file, settings.as_bytes())?)
+    }
+
     /// Writes the last model of a run, without what training needs.
     ///
     /// # Errors

@@ -91,7 +91,8 @@ impl<'a, M: Model> Trainer<'a, M> {
             sampler.ok_or(Error::TooFew { what: "replies", given, left: given, needed })?;
         let total_steps = sampler.steps_per_epoch() * settings.num_train_epochs;
         let output: &Path = &settings.output;
-        std::fs::create_dir_all(output).map_err(Error::io("create", output))?;
+        let checkpoints = Checkpoints::new(output, settings.save_total_limit);
+        checkpoints.write_settings(job.settings_text)?;
         Ok(Self {
             updater: Updater::new(&model, optimizer)?,
             schedule: Schedule {
@@ -104,7 +105,7 @@ impl<'a, M: Model> Trainer<'a, M> {
                 ),
                 total_steps,
             },
-            checkpoints: Checkpoints::new(output, settings.save_total_limit),
+            checkpoints,
             events: Recorder::open(output, state.events_bytes, sinks)?,
             model,
             sampler,

@@ -135,7 +135,8 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         let judge = judge.or_else(|| in_process(reference.as_ref(), &text));
         let rewards = Asked::of(&stages, judge)?;
         let output = &settings.output;
-        std::fs::create_dir_all(output).map_err(Error::io("create", output))?;
+        let checkpoints = Checkpoints::new(output, settings.save_total_limit);
+        checkpoints.write_settings(settings_text)?;
         Ok(Self {
             settings,
             settings_text,
@@ -149,7 +150,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             rewards,
             sampler,
             plan,
-            checkpoints: Checkpoints::new(output, settings.save_total_limit),
+            checkpoints,
             events: Recorder::open(output, state.events_bytes, sinks)?,
             state,
         })

@@ -74,10 +74,10 @@ pub(crate) struct PretrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// Steps of the optimiser.
-    #[arg(long, value_name = "N", default_value_t = 6000)]
+    #[arg(long, value_name = "N", default_value_t = 3000)]
     pub(crate) steps: u64,
     /// Tokens of a step.
-    #[arg(long, value_name = "N", default_value_t = 8192)]
+    #[arg(long, value_name = "N", default_value_t = 4096)]
     pub(crate) tokens_per_step: usize,
     /// Peak learning rate; it rises over the first steps and then falls along a cosine.
     #[arg(long, value_name = "LR", default_value_t = 2e-3)]
@@ -97,16 +97,16 @@ pub(crate) struct ShapeArgs {
     #[arg(long, value_name = "N", default_value_t = 768)]
     pub(crate) vocab_size: usize,
     /// Width of the residual stream.
-    #[arg(long, value_name = "N", default_value_t = 192)]
+    #[arg(long, value_name = "N", default_value_t = 128)]
     pub(crate) hidden_size: usize,
     /// Width of the feed-forward layers.
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 352)]
     pub(crate) intermediate_size: usize,
     /// Layers.
     #[arg(long, value_name = "N", default_value_t = 6)]
     pub(crate) layers: usize,
     /// Query heads.
-    #[arg(long, value_name = "N", default_value_t = 6)]
+    #[arg(long, value_name = "N", default_value_t = 4)]
     pub(crate) heads: usize,
     /// Key and value heads.
     #[arg(long, value_name = "N", default_value_t = 2)]

@@ -45,9 +45,7 @@ pub(crate) fn run(args: QuickstartArgs) -> anyhow::Result<Status> {
     run.cold_start()?;
     run.train(&args)?;
     let tests = run.tests()?;
-    let mut report = words(["report", "--run"]);
-    report.push(run.path("train").into());
-    run.step(report)?;
+    run.report(&tests)?;
     println!("\n{}", table::markdown(&tests));
     println!(
         "all of it is in {}, made in {:.0} s",
@@ -202,6 +200,19 @@ impl Quickstart {
         self.step(train)
     }
 
+    /// One page of curves, scores and completions.
+    fn report(&self, tests: &[table::Test]) -> anyhow::Result<()> {
+        let mut report = words(["report", "--title", "Quickstart", "--run"]);
+        report.extend([self.path("train").into(), "--eval".into()]);
+        for test in tests {
+            let scores = self.path(&format!("eval/{}/embodied-r.json", test.file()));
+            let mut labelled = OsString::from(format!("{}=", test.name()));
+            labelled.push(scores);
+            report.push(labelled);
+        }
+        self.step(report)
+    }
+
     /// The rooms never seen, before and after, and with the captions of other questions.
     fn tests(&self) -> anyhow::Result<Vec<table::Test>> {
         let test = self.path("perceived/test_data.json");
@@ -232,7 +243,7 @@ impl Quickstart {
                     ("--save-path", self.path(&format!("eval/{file}")).into()),
                 ],
             )?;
-            table::Test::read(name, &answers)
+            table::Test::read(name, file, &answers)
         })
         .collect()
     }

@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 /// What a model reached on the rooms never seen.
 pub(super) struct Test {
     name: String,
+    file: String,
     all: Share,
     /// Over the answers in the right format alone.
     formatted: Share,
@@ -35,8 +36,18 @@ impl Share {
 }
 
 impl Test {
+    /// What it is called.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The stem of its files.
+    pub(super) fn file(&self) -> &str {
+        &self.file
+    }
+
     /// Scores answered questions.
-    pub(super) fn read(name: &str, answers: &Path) -> anyhow::Result<Self> {
+    pub(super) fn read(name: &str, file: &str, answers: &Path) -> anyhow::Result<Self> {
         let questions = read_questions(answers)?;
         let scored: Vec<Scored<'_>> = questions
             .iter()
@@ -48,6 +59,7 @@ impl Test {
             .collect();
         let mut test = Self {
             name: name.to_owned(),
+            file: file.to_owned(),
             all: Share::default(),
             formatted: Share::default(),
             categories: IndexMap::new(),
