@@ -21,7 +21,8 @@ pub fn binary() -> &'static Path {
             Some("debug") | None => "dev",
             Some(name) => name,
         };
-        let status = Command::new(env!("CARGO"))
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo)
             .args(["build", "--quiet", "--package", "embodied-r-cli", "--profile", profile])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()

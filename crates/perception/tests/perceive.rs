@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -262,6 +262,7 @@ async fn the_tour_of_a_real_room_tells_true_bearings_and_distances() {
 async fn a_category_beyond_the_annotations_fails_with_its_reason() {
     let (place, summary) = scene_run(vsi("obj_appearance_order", "Question: ?", "A")).await;
     assert_eq!((summary.finished, summary.failed), (0, 1));
+    assert_eq!(summary.unsupported, BTreeMap::from([("obj_appearance_order".to_owned(), 1)]));
     let log = read(&summary.log);
     assert!(log.contains("cannot support `obj_appearance_order`"), "{log}");
     assert!(place.output("a.json").is_empty());

@@ -119,9 +119,12 @@ fn explain(error: Error) -> anyhow::Error {
 /// Prints what became of each file.
 fn report(summaries: &[Summary]) -> Status {
     for summary in summaries {
-        let Summary { data_path, output, log, questions, already, finished, failed } = summary;
+        let Summary { data_path, output, log, questions, already, finished, failed, .. } = summary;
         println!("{}: {questions} questions", data_path.display());
         println!("  {finished} captioned now, {already} before, {failed} failed");
+        for (category, n) in &summary.unsupported {
+            println!("  {n} of the failed are `{category}`, which the annotations cannot support");
+        }
         if summary.left() > 0 {
             println!("  {} left by `--limit`", summary.left());
         }
@@ -129,12 +132,14 @@ fn report(summaries: &[Summary]) -> Status {
         println!("  captions in {}", log.display());
     }
     let failed: usize = summaries.iter().map(|summary| summary.failed).sum();
-    if failed == 0 {
-        return Status::Done;
+    let unsupported: usize =
+        summaries.iter().flat_map(|summary| summary.unsupported.values()).sum();
+    if failed > unsupported {
+        eprintln!(
+            "hint: {} questions failed, for the reasons in the logs; the same command again does \
+             only what is missing",
+            failed - unsupported
+        );
     }
-    eprintln!(
-        "hint: {failed} questions failed, for the reasons in the logs; the same command again \
-         does only what is missing"
-    );
-    Status::Partial
+    if failed == 0 { Status::Done } else { Status::Partial }
 }

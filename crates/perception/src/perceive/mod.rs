@@ -8,7 +8,7 @@
 mod input;
 mod log;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
 
 use crate::captioner::{Asked, Caption, Captioner, Decoders, Footage, prompt};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keyframes;
 use input::Input;
 use log::{CaptionLog, Outcome};
@@ -76,6 +76,8 @@ pub struct Summary {
     pub finished: usize,
     /// Those that failed in this run.
     pub failed: usize,
+    /// Of the failed ones, those that the annotations cannot support, by category.
+    pub unsupported: BTreeMap<String, usize>,
 }
 
 impl Summary {
@@ -150,6 +152,7 @@ fn open(
             already: input.questions.iter().filter(done).count(),
             finished: 0,
             failed: 0,
+            unsupported: BTreeMap::new(),
         };
         Ok(File { input, log, summary })
     };
@@ -216,9 +219,11 @@ async fn caption_all(
             Err(error) if error.is_fatal() => return Err(error),
             Err(error) => {
                 summary.failed += 1;
-                let reason = with_causes(&error);
-                tally.failed(&question.id(), &reason, progress);
-                Outcome::Error(reason)
+                if let Error::UnsupportedCategory { category, .. } = &error {
+                    *summary.unsupported.entry(category.clone()).or_default() += 1;
+                }
+                tally.failed(&question.id(), &error, progress);
+                Outcome::Error(with_causes(&error))
             }
         };
         log.append(question, settings, outcome)?;
@@ -246,11 +251,20 @@ struct Tally {
     frames: usize,
     tokens: u64,
     failed: usize,
+    shown: usize,
+    unsupported: BTreeSet<String>,
 }
 
 impl Tally {
     fn new() -> Self {
-        Self { started: Instant::now(), frames: 0, tokens: 0, failed: 0 }
+        Self {
+            started: Instant::now(),
+            frames: 0,
+            tokens: 0,
+            failed: 0,
+            shown: 0,
+            unsupported: BTreeSet::new(),
+        }
     }
 
     fn add(&mut self, captions: &[Caption]) {
@@ -258,10 +272,20 @@ impl Tally {
         self.tokens += captions.iter().filter_map(|caption| caption.completion_tokens).sum::<u64>();
     }
 
-    fn failed(&mut self, id: &str, reason: &str, progress: &dyn Progress) {
+    /// Tells of a failure, of a category that the annotations cannot support once.
+    fn failed(&mut self, id: &str, error: &Error, progress: &dyn Progress) {
         self.failed += 1;
-        match self.failed {
-            ..=SHOWN_FAILURES => progress.warn(&format!("question `{id}` failed: {reason}")),
+        if let Error::UnsupportedCategory { category, reason, .. } = error {
+            if self.unsupported.insert(category.clone()) {
+                progress.warn(&format!("the annotations cannot support `{category}`: {reason}"));
+            }
+            return;
+        }
+        self.shown += 1;
+        match self.shown {
+            ..=SHOWN_FAILURES => {
+                progress.warn(&format!("question `{id}` failed: {}", with_causes(error)));
+            }
             n if n == SHOWN_FAILURES + 1 => progress.warn("further failures are in the log only"),
             _ => {}
         }

@@ -5,6 +5,9 @@
 //! sees at the key frames of the video. A VSI-Bench scene has boxes but no path: a [`tour`] is
 //! made from the boxes alone. Neither looks at the question's text, so that nothing can lean
 //! towards an option; the answer is not even within reach ([`Asked`] does not hold it).
+//!
+//! What the boxes lack is not told: of VSI-Bench's route questions most name some object that has
+//! no box.
 
 mod meta_info;
 mod tour;
