@@ -52,7 +52,7 @@ impl OpenAi {
             let before = i.checked_sub(1).map(|previous| &jpegs[previous]);
             let reply = self.ask(asked.text, before, after).await?;
             let Told { action, view } = match before {
-                None => Told { action: None, view: reply::one_line(&reply.text) },
+                None => Told { action: None, view: reply::plain(&reply.text) },
                 Some(_) => reply::parse(&reply.text),
             };
             let frame = key_frames[i];

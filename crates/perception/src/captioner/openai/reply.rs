@@ -1,5 +1,7 @@
 //! Reading the model's reply.
 
+use std::ops::Range;
+
 use super::prompts::ACTIONS;
 
 /// A later frame's reply, taken apart.
@@ -15,73 +17,76 @@ pub(super) struct Told {
 /// together the view. Without the three numbers in order, or with nothing in the first part, the
 /// movement is not known and the whole text is the view.
 pub(super) fn parse(reply: &str) -> Told {
-    let whole = || Told { action: None, view: one_line(reply) };
+    let whole = || Told { action: None, view: plain(reply) };
     let Some([first, second, third]) = parts(reply) else {
         return whole();
     };
     let action = action(first);
-    let view = one_line(&format!("{} {}", unmarked(second), unmarked(third)));
+    let view = [second, third].map(plain).join(" ").trim().to_owned();
     if action.is_empty() || view.is_empty() {
         return whole();
     }
     Told { action: Some(action), view }
 }
 
-/// `text` on one line, without surplus space.
-pub(super) fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// `text` on one line, without surplus space and without Markdown's marks of emphasis.
+pub(super) fn plain(text: &str) -> String {
+    let text = text.replace("**", "").replace("__", "");
+    let mut words = text.split_whitespace().peekable();
+    // What is left of the emphasis around an item's number.
+    while words.next_if(|word| word.chars().all(|c| "*_#".contains(c))).is_some() {}
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// The texts behind `1.`, `2.` and `3.`.
 fn parts(reply: &str) -> Option<[&str; 3]> {
-    let numbers = |at_line_start| {
-        let one = number(reply, 0, '1', at_line_start)?;
-        let two = number(reply, one.1, '2', at_line_start)?;
-        let three = number(reply, two.1, '3', at_line_start)?;
+    let numbers = |place| {
+        let one = number(reply, 0, '1', place)?;
+        let two = number(reply, one.end, '2', place)?;
+        let three = number(reply, two.end, '3', place)?;
         Some([one, two, three])
     };
-    // A number that begins a line is surely an item; one within a line only perhaps.
-    let [one, two, three] = numbers(true).or_else(|| numbers(false))?;
-    Some([&reply[one.1..two.0], &reply[two.1..three.0], &reply[three.1..]])
+    // A number that begins a line is surely an item's; one within a line only perhaps.
+    let [one, two, three] = numbers(Place::LineStart).or_else(|| numbers(Place::Anywhere))?;
+    Some([&reply[one.end..two.start], &reply[two.end..three.start], &reply[three.end..]])
 }
 
-/// Where the mark `digit` with a full stop or bracket begins and ends, from `from` on. It stands at
-/// the start of a line but for list and emphasis marks, or else behind a space, and is no decimal.
-fn number(text: &str, from: usize, digit: char, at_line_start: bool) -> Option<(usize, usize)> {
+/// Where an item's number may stand.
+#[derive(Clone, Copy)]
+enum Place {
+    /// At the start of a line, but for marks of lists, headings and emphasis.
+    LineStart,
+    /// Behind any space.
+    Anywhere,
+}
+
+/// Where the number of an item is, from `from` on, with the marks before it: `digit` with a full
+/// stop, bracket or colon behind it, and no decimal.
+fn number(text: &str, from: usize, digit: char, place: Place) -> Option<Range<usize>> {
     text[from..].match_indices(digit).map(|(at, _)| from + at).find_map(|at| {
-        let before = &text[..at];
-        let line = before.rsplit('\n').next().unwrap_or_default();
-        let starts = match at_line_start {
-            true => line.chars().all(|c| c.is_whitespace() || "*_#>-(".contains(c)),
-            false => {
-                before.is_empty()
-                    || before.ends_with(|c: char| c.is_whitespace() || "*(".contains(c))
-            }
+        let start = text[..at].trim_end_matches(|c| "*_#>-( \t".contains(c)).len();
+        let apart = match place {
+            Place::LineStart => start == 0 || text[..start].ends_with('\n'),
+            Place::Anywhere => start < at || at == 0 || text[..at].ends_with('\n'),
         };
-        let rest = &text[at + digit.len_utf8()..];
-        let mark = rest.chars().next().filter(|c| matches!(c, '.' | ')' | ':'))?;
-        let behind = rest[mark.len_utf8()..].chars().next();
-        let decimal = behind.is_some_and(|c| c.is_ascii_digit());
-        (starts && !decimal).then(|| (at, at + digit.len_utf8() + mark.len_utf8()))
+        let behind = &text[at + digit.len_utf8()..];
+        let mark = behind.chars().next().filter(|c| matches!(c, '.' | ')' | ':'))?;
+        let decimal = behind[mark.len_utf8()..].starts_with(|c: char| c.is_ascii_digit());
+        let end = at + digit.len_utf8() + mark.len_utf8();
+        (apart && start >= from && !decimal).then_some(start..end)
     })
 }
 
 /// The movement in the prompt's words where it names one of them, else in the model's.
 fn action(part: &str) -> String {
-    let text = one_line(unmarked(part));
-    let text = text.strip_prefix("Action:").unwrap_or(&text).trim();
-    let text = text.trim_matches(|c: char| ".*_\"'`".contains(c)).trim();
+    let text = plain(part);
+    let text = text.strip_prefix("Action:").unwrap_or(&text);
+    let text = text.trim_matches(|c: char| c.is_whitespace() || ".*_\"'`".contains(c));
     let lower = text.to_lowercase();
     match ACTIONS.iter().find(|action| **action == lower) {
         Some(action) => (*action).to_owned(),
         None => text.to_owned(),
     }
-}
-
-/// `text` without the emphasis marks around it, and without what marks the next item's line.
-fn unmarked(text: &str) -> &str {
-    let emphasis = |c: char| c.is_whitespace() || "*_#".contains(c);
-    text.trim_start_matches(emphasis).trim_end_matches(|c: char| emphasis(c) || "(->".contains(c))
 }
 
 #[cfg(test)]
@@ -126,6 +131,13 @@ mod tests {
     }
 
     #[test]
+    fn words_with_emphasis_are_kept_without_it() {
+        let reply = "1. **Move forward**\n2. **A white car** to the left.\n3. The *lamp* is not.";
+        let view = "A white car to the left. The *lamp* is not.";
+        assert_eq!(parse(reply), told("move forward", view));
+    }
+
+    #[test]
     fn a_figure_within_the_text_is_no_number_of_an_item() {
         let reply = "1. Move forward\n2. A table about 2.5 m away, room 3. ahead\n3. None.";
         assert_eq!(
@@ -161,7 +173,7 @@ mod tests {
             third in "[A-Za-z][A-Za-z, ]{0,40}[a-z]\\.",
         ) {
             let reply = format!("1. {action}\n2. {second}\n3. {third}");
-            let expected = told(&action, &one_line(&format!("{second} {third}")));
+            let expected = told(&action, &plain(&format!("{second} {third}")));
             prop_assert_eq!(parse(&reply), expected);
         }
 
