@@ -1,7 +1,7 @@
 //! The benchmarks' own protocols and scores.
 //!
 //! [`predictions::read`] reads what a model answered, [`score`] scores it by a [`Protocol`] into a
-//! [`Report`], and [`markdown`] sets that beside the [`published`] rows.
+//! [`Report`], and [`markdown()`] sets that beside the [`published`] rows.
 //!
 //! # What counts
 //!

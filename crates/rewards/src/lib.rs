@@ -6,7 +6,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`answer`] | what a completion answers: tags, option letters, numbers |
-//! | [`accuracy`], [`format`], [`consistency`] | the three rewards |
+//! | [`accuracy`], [`mod@format`], [`consistency`] | the three rewards |
 //! | [`judge`], [`http_judge`] | who reads the reasoning for `consistency` |
 //! | [`numeric`] | mean relative accuracy of numeric answers |
 //! | [`registry`] | rewards by name |
