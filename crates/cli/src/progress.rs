@@ -1,22 +1,49 @@
 //! The progress bar: one line on the terminal, plain lines elsewhere.
 
+use std::io::IsTerminal as _;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use embodied_r_data::Progress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Time between two plain lines.
+const LINES_EVERY: Duration = Duration::from_secs(20);
 
 /// Shows progress on standard error.
 #[derive(Default)]
 pub(crate) struct Bar {
-    bar: Mutex<Option<ProgressBar>>,
+    shown: Mutex<Option<Shown>>,
+}
+
+struct Shown {
+    bar: ProgressBar,
+    /// When the last line was written; `None` on a terminal, which shows the bar itself.
+    line: Option<Instant>,
 }
 
 impl Bar {
-    fn with(&self, act: impl FnOnce(&ProgressBar)) {
-        let guard = self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(bar) = guard.as_ref() {
-            act(bar);
+    fn with(&self, act: impl FnOnce(&mut Shown)) {
+        let mut guard = self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(shown) = guard.as_mut() {
+            act(shown);
+        }
+    }
+}
+
+impl Shown {
+    /// Writes a plain line, if none was written for a while.
+    fn line(&mut self) {
+        if !self.line.is_some_and(|line| line.elapsed() >= LINES_EVERY) {
+            return;
+        }
+        self.line = Some(Instant::now());
+        let (bar, elapsed) = (&self.bar, HumanDuration(self.bar.elapsed()));
+        let total = bar.length().map_or(String::new(), |total| format!("/{total}"));
+        let of = format!("{}: {}{total} after {elapsed:#}", bar.prefix(), bar.position());
+        match bar.message() {
+            message if message.is_empty() => eprintln!("{of}"),
+            message => eprintln!("{of}, {message}"),
         }
     }
 }
@@ -30,31 +57,41 @@ impl Progress for Bar {
             None => ProgressBar::new_spinner()
                 .with_style(style("{prefix} {spinner} {pos} {elapsed_precise} {wide_msg}")),
         };
-        bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
         bar.set_prefix(phase.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(500));
-        *self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(bar);
+        let line = if std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
+            bar.enable_steady_tick(Duration::from_millis(500));
+            None
+        } else {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+            Some(Instant::now())
+        };
+        let mut guard = self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *guard = Some(Shown { bar, line });
     }
 
     fn advance(&self, units: u64) {
-        self.with(|bar| bar.inc(units));
+        self.with(|shown| {
+            shown.bar.inc(units);
+            shown.line();
+        });
     }
 
     fn message(&self, text: &str) {
-        self.with(|bar| bar.set_message(text.to_owned()));
+        self.with(|shown| shown.bar.set_message(text.to_owned()));
     }
 
     fn warn(&self, text: &str) {
-        let guard = self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let guard = self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match guard.as_ref() {
-            Some(bar) => bar.suspend(|| eprintln!("warning: {text}")),
+            Some(shown) => shown.bar.suspend(|| eprintln!("warning: {text}")),
             None => eprintln!("warning: {text}"),
         }
     }
 
     fn finish(&self) {
-        self.with(ProgressBar::finish_and_clear);
-        *self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        self.with(|shown| shown.bar.finish_and_clear());
+        *self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
     }
 }
 

@@ -7,7 +7,7 @@ mod fields;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use embodied_r_grpo::settings::{Fault, Sft, Train};
@@ -240,7 +240,7 @@ fn listed(faults: &[String]) -> String {
 }
 
 /// A path as the text of a flag's value.
-pub(crate) fn path_text(path: Option<&PathBuf>) -> Option<String> {
+pub(crate) fn path_text(path: Option<&Path>) -> Option<String> {
     path.map(|path| path.display().to_string())
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::model::{Model, Text};
-use crate::optimizer::Adamw;
+use crate::optimizer::Optimizer;
 
 /// Name of the state's file in a checkpoint.
 pub const STATE_FILE: &str = "trainer_state.json";
@@ -177,7 +177,7 @@ impl Checkpoints {
         &self,
         model: &M,
         text: &dyn Text,
-        optimizer: &Adamw,
+        optimizer: &Optimizer,
         state: &State,
         settings: &str,
     ) -> Result<PathBuf> {

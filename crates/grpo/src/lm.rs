@@ -6,9 +6,10 @@ use std::time::Instant;
 use crate::error::{Error, Result};
 use crate::events::{Event, Sink, finite, now_s};
 use crate::model::Model;
-use crate::optimizer::{Adamw, AdamwSettings};
+use crate::optimizer::{Optimizer, OptimizerSettings};
 use crate::schedule::Schedule;
-use crate::supervised::{Example, learn};
+pub use crate::supervised::Example;
+use crate::supervised::learn;
 use crate::update::Updater;
 
 /// How a language model is trained.
@@ -21,7 +22,7 @@ pub struct Settings {
     /// The learning rate, and with `total_steps` the length of the run.
     pub schedule: Schedule,
     /// The optimiser's numbers.
-    pub adamw: AdamwSettings,
+    pub optimizer: OptimizerSettings,
 }
 
 /// How the training went.
@@ -35,22 +36,24 @@ pub struct Trained {
     pub loss: f64,
 }
 
-/// Trains `model` on `documents`, token sequences of which all but the first token are learnt.
+/// Trains `model` on `documents`, of each of which the completion is learnt.
 ///
-/// Documents of fewer than two tokens are passed over. Events go to `sinks`; the epoch of a step is
+/// Documents that lack either part are passed over. Events go to `sinks`; the epoch of a step is
 /// its share of the run.
 ///
 /// # Errors
-/// What the model, the optimiser or a sink return; no document has two tokens.
+/// What the model, the optimiser or a sink return; no document has both parts.
 pub fn train<M: Model>(
     model: &M,
-    documents: impl IntoIterator<Item = Vec<u32>>,
+    documents: impl IntoIterator<Item = Example>,
     settings: &Settings,
     sinks: &mut [&mut dyn Sink],
     stop: &AtomicBool,
 ) -> Result<Trained> {
-    let mut updater = Updater::new(model, Adamw::new(settings.adamw, model)?)?;
-    let mut documents = documents.into_iter().filter(|document| document.len() > 1);
+    let mut updater = Updater::new(model, Optimizer::new(settings.optimizer, model)?)?;
+    let mut documents = documents
+        .into_iter()
+        .filter(|document| !document.prompt.is_empty() && !document.completion.is_empty());
     let total = settings.schedule.total_steps;
     emit(sinks, &Event::Start { steps: total, done: 0 })?;
     let began = Instant::now();
@@ -89,13 +92,12 @@ pub fn train<M: Model>(
 }
 
 /// Takes documents until they have `tokens` tokens.
-fn take(documents: &mut impl Iterator<Item = Vec<u32>>, tokens: usize) -> Vec<Example> {
+fn take(documents: &mut impl Iterator<Item = Example>, tokens: usize) -> Vec<Example> {
     let (mut examples, mut taken) = (Vec::new(), 0);
     while taken < tokens {
         let Some(document) = documents.next() else { break };
-        taken += document.len();
-        let completion = document[1..].to_vec();
-        examples.push(Example { prompt: vec![document[0]], completion });
+        taken += document.tokens();
+        examples.push(document);
     }
     examples
 }
@@ -108,6 +110,7 @@ fn emit(sinks: &mut [&mut dyn Sink], event: &Event) -> Result<()> {
 mod tests {
     use super::*;
     use crate::model::toy::Bigram;
+    use crate::optimizer::Optim;
     use crate::schedule::LrScheduler;
 
     fn settings(steps: u64) -> Settings {
@@ -120,7 +123,8 @@ mod tests {
                 warmup_steps: 2,
                 total_steps: steps,
             },
-            adamw: AdamwSettings {
+            optimizer: OptimizerSettings {
+                optim: Optim::Adamw,
                 beta1: 0.9,
                 beta2: 0.95,
                 epsilon: 1e-8,
@@ -130,10 +134,14 @@ mod tests {
         }
     }
 
+    fn document(tokens: &[u32]) -> Example {
+        Example { prompt: tokens[..1].to_vec(), completion: tokens[1..].to_vec() }
+    }
+
     #[test]
     fn a_repeated_document_is_learnt() {
         let model = Bigram::new(4, 1);
-        let documents = std::iter::repeat(vec![1, 2, 3, 0]);
+        let documents = std::iter::repeat(document(&[1, 2, 3, 0]));
         let stop = AtomicBool::new(false);
         let trained = train(&model, documents, &settings(60), &mut [], &stop).unwrap();
         assert_eq!((trained.steps, trained.tokens), (60, 60 * 12));
@@ -143,7 +151,7 @@ mod tests {
     #[test]
     fn a_run_ends_with_its_documents() {
         let model = Bigram::new(4, 1);
-        let documents = vec![vec![1, 2, 3, 0]; 7].into_iter().chain([vec![1]]);
+        let documents = vec![document(&[1, 2, 3, 0]); 7].into_iter().chain([document(&[1])]);
         let stop = AtomicBool::new(false);
         let trained = train(&model, documents, &settings(60), &mut [], &stop).unwrap();
         assert_eq!(trained.steps, 3, "two full steps and the rest");
@@ -153,7 +161,7 @@ mod tests {
     fn a_stopped_run_says_how_far_it_came() {
         let model = Bigram::new(4, 1);
         let stop = AtomicBool::new(true);
-        let documents = std::iter::repeat(vec![1, 2]);
+        let documents = std::iter::repeat(document(&[1, 2]));
         assert_eq!(train(&model, documents, &settings(5), &mut [], &stop).unwrap().steps, 0);
     }
 }

@@ -79,7 +79,7 @@ pub trait Model: Send + Sync + Sized {
 }
 
 /// The gradients of a model's parameters.
-pub trait Gradients {
+pub trait Gradients: Sync {
     /// Sets all to 0.
     ///
     /// # Errors

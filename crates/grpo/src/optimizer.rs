@@ -1,18 +1,33 @@
-//! AdamW over a model's parameters, with its moments.
+//! AdamW or Muon over a model's parameters, with their moments.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use embodied_r_kernels::{AdamwStep, adamw};
+use embodied_r_kernels::{AdamwStep, MuonStep, adamw, muon};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::model::{Gradients, Model};
 use crate::settings::Faults;
 
-/// The numbers of AdamW that stay the same in a run.
+/// Which rule moves the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Optim {
+    /// AdamW for all.
+    #[default]
+    Adamw,
+    /// Muon for the matrices between embedding and head, AdamW for all else.
+    Muon,
+}
+
+/// The optimiser's numbers that stay the same in a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamwSettings {
+pub struct OptimizerSettings {
+    /// The rule.
+    pub optim: Optim,
     /// Decay of the first moment.
     pub beta1: f64,
     /// Decay of the second moment.
@@ -25,7 +40,7 @@ pub struct AdamwSettings {
     pub max_grad_norm: f64,
 }
 
-impl AdamwSettings {
+impl OptimizerSettings {
     pub(crate) fn faults(&self, faults: &mut Faults) {
         faults.share("adam_beta1", self.beta1);
         faults.share("adam_beta2", self.beta2);
@@ -44,34 +59,63 @@ pub struct Applied {
     pub taken: bool,
 }
 
-/// AdamW with its moments, all in `f32`.
+/// An optimiser with its moments, all in `f32`.
 #[derive(Debug)]
-pub struct Adamw {
-    settings: AdamwSettings,
+pub struct Optimizer {
+    settings: OptimizerSettings,
     moments: BTreeMap<String, Moments>,
     steps: u64,
 }
 
+/// What is remembered of a parameter's gradients.
 #[derive(Debug)]
-struct Moments {
-    first: Tensor,
-    second: Tensor,
+enum Moments {
+    Adamw { first: Tensor, second: Tensor },
+    Muon { momentum: Tensor },
 }
 
-/// Names of the moments in files, as PyTorch's AdamW calls them.
+/// Names of the moments in files, as PyTorch calls them.
 const FIRST: &str = "exp_avg";
 const SECOND: &str = "exp_avg_sq";
+const MOMENTUM: &str = "momentum_buffer";
 
-impl Adamw {
+/// Decay of Muon's momentum, as in `torch.optim.Muon`.
+const MUON_MOMENTUM: f64 = 0.95;
+
+impl Moments {
+    /// Moments for `parameter`, each made by `make` from its name in files.
+    fn build(
+        optim: Optim,
+        name: &str,
+        parameter: &Tensor,
+        mut make: impl FnMut(&'static str) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let within = !name.contains("embed_tokens") && !name.contains("lm_head");
+        if optim == Optim::Muon && parameter.rank() == 2 && within {
+            return Ok(Self::Muon { momentum: make(MOMENTUM)? });
+        }
+        Ok(Self::Adamw { first: make(FIRST)?, second: make(SECOND)? })
+    }
+
+    fn named(&self) -> Vec<(&'static str, &Tensor)> {
+        match self {
+            Self::Adamw { first, second } => vec![(FIRST, first), (SECOND, second)],
+            Self::Muon { momentum } => vec![(MOMENTUM, momentum)],
+        }
+    }
+}
+
+impl Optimizer {
     /// An optimiser for `model` with moments of 0.
     ///
     /// # Errors
     /// A moment cannot be allocated.
-    pub fn new<M: Model>(settings: AdamwSettings, model: &M) -> Result<Self> {
+    pub fn new<M: Model>(settings: OptimizerSettings, model: &M) -> Result<Self> {
         let mut moments = BTreeMap::new();
         for (name, tensor) in model.parameters() {
-            let (first, second) = (tensor.zeros_like()?, tensor.zeros_like()?);
-            moments.insert(name, Moments { first, second });
+            let zeros = |_| Ok(tensor.zeros_like()?);
+            let built = Moments::build(settings.optim, &name, &tensor, zeros)?;
+            moments.insert(name, built);
         }
         Ok(Self { settings, moments, steps: 0 })
     }
@@ -96,22 +140,27 @@ impl Adamw {
         let bound = self.settings.max_grad_norm;
         let grad_scale = if grad_norm > bound { bound / (grad_norm + 1e-6) } else { 1.0 };
         self.steps += 1;
-        for (name, parameter) in model.parameters() {
+        let OptimizerSettings { beta1, beta2, epsilon: eps, .. } = self.settings;
+        let parameters = model.parameters();
+        // Each matrix of Muon's is worked on by one thread, hence several of them at once.
+        parameters.par_iter().with_max_len(1).try_for_each(|(name, parameter)| -> Result<()> {
             let missing = |what: &str| Error::Model { what: format!("has no {what} for `{name}`") };
-            let gradient = gradients.get(&name).ok_or_else(|| missing("gradient"))?;
-            let moments = self.moments.get(&name).ok_or_else(|| missing("moments"))?;
-            let decays = parameter.rank() > 1;
-            let step = AdamwStep {
-                lr,
-                beta1: self.settings.beta1,
-                beta2: self.settings.beta2,
-                eps: self.settings.epsilon,
-                weight_decay: if decays { self.settings.weight_decay } else { 0.0 },
-                step: self.steps,
-                grad_scale,
-            };
-            adamw(&parameter, gradient, &moments.first, &moments.second, &step)?;
-        }
+            let gradient = gradients.get(name).ok_or_else(|| missing("gradient"))?;
+            let moments = self.moments.get(name).ok_or_else(|| missing("moments"))?;
+            let weight_decay = if parameter.rank() > 1 { self.settings.weight_decay } else { 0.0 };
+            match moments {
+                Moments::Adamw { first, second } => {
+                    let step = self.steps;
+                    let step = AdamwStep { lr, beta1, beta2, eps, weight_decay, step, grad_scale };
+                    adamw(parameter, gradient, first, second, &step)?;
+                }
+                Moments::Muon { momentum } => {
+                    let step = MuonStep { lr, momentum: MUON_MOMENTUM, weight_decay, grad_scale };
+                    muon(parameter, gradient, momentum, &step)?;
+                }
+            }
+            Ok(())
+        })?;
         Ok(Applied { grad_norm, taken: true })
     }
 
@@ -138,22 +187,20 @@ impl Adamw {
             .moments
             .iter()
             .flat_map(|(name, moments)| {
-                [
-                    (format!("{FIRST}.{name}"), moments.first.clone()),
-                    (format!("{SECOND}.{name}"), moments.second.clone()),
-                ]
+                let named = moments.named().into_iter();
+                named.map(move |(kind, tensor)| (format!("{kind}.{name}"), tensor.clone()))
             })
             .collect();
         Ok(candle_core::safetensors::save(&tensors, path)?)
     }
 
-    /// Reads the moments of a file that [`Adamw::save`] wrote, of an optimiser that had taken
+    /// Reads the moments of a file that [`Optimizer::save`] wrote, of an optimiser that had taken
     /// `steps` steps.
     ///
     /// # Errors
     /// The file cannot be read, or its moments are not those of `model`.
     pub fn load<M: Model>(
-        settings: AdamwSettings,
+        settings: OptimizerSettings,
         model: &M,
         path: &Path,
         steps: u64,
@@ -161,7 +208,7 @@ impl Adamw {
         let mut tensors = candle_core::safetensors::load(path, &Device::Cpu)?;
         let mut moments = BTreeMap::new();
         for (name, parameter) in model.parameters() {
-            let mut take = |kind: &str| {
+            let take = |kind: &'static str| {
                 let key = format!("{kind}.{name}");
                 let found = tensors.remove(&key).filter(|t| t.dims() == parameter.dims());
                 found.ok_or_else(|| Error::Checkpoint {
@@ -169,8 +216,8 @@ impl Adamw {
                     what: format!("`{key}` is missing or has another shape"),
                 })
             };
-            let (first, second) = (take(FIRST)?, take(SECOND)?);
-            moments.insert(name, Moments { first, second });
+            let built = Moments::build(settings.optim, &name, &parameter, take)?;
+            moments.insert(name, built);
         }
         Ok(Self { settings, moments, steps })
     }
@@ -182,8 +229,9 @@ mod tests {
     use crate::model::toy::Bigram;
     use crate::model::{Group, TokenScores};
 
-    fn settings() -> AdamwSettings {
-        AdamwSettings {
+    fn settings() -> OptimizerSettings {
+        OptimizerSettings {
+            optim: Optim::Adamw,
             beta1: 0.9,
             beta2: 0.95,
             epsilon: 1e-8,
@@ -206,7 +254,7 @@ mod tests {
         let model = Bigram::new(3, 1);
         let before = model.numbers();
         let zero = model.zero_gradients().unwrap();
-        Adamw::new(settings(), &model).unwrap().step(&model, &zero, 0.1).unwrap();
+        Optimizer::new(settings(), &model).unwrap().step(&model, &zero, 0.1).unwrap();
         let after = model.numbers();
         for (before, after) in before[..9].iter().zip(&after[..9]) {
             assert!((after - before * (1.0 - 0.1 * 0.5)).abs() < 1e-7);
@@ -218,11 +266,11 @@ mod tests {
     fn a_gradient_is_clipped_to_the_largest_norm_allowed() {
         let moment = |scale: f32| {
             let model = Bigram::new(3, 1);
-            let mut optimizer = Adamw::new(settings(), &model).unwrap();
+            let mut optimizer = Optimizer::new(settings(), &model).unwrap();
             let applied = optimizer.step(&model, &gradients(&model, scale), 0.1).unwrap();
-            let moments = optimizer.moments.values();
-            let squares: f32 = moments
-                .map(|m| m.first.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap())
+            let firsts = optimizer.moments.values().map(|moments| moments.named()[0].1);
+            let squares: f32 = firsts
+                .map(|first| first.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap())
                 .sum();
             (applied.grad_norm, f64::from(squares.sqrt()))
         };
@@ -237,7 +285,7 @@ mod tests {
     fn a_gradient_that_is_not_finite_changes_nothing() {
         let model = Bigram::new(3, 1);
         let before = model.numbers();
-        let mut optimizer = Adamw::new(settings(), &model).unwrap();
+        let mut optimizer = Optimizer::new(settings(), &model).unwrap();
         let applied = optimizer.step(&model, &gradients(&model, f32::INFINITY), 0.1).unwrap();
         assert!(!applied.taken);
         assert_eq!((model.numbers(), optimizer.steps()), (before, 0));
@@ -245,28 +293,46 @@ mod tests {
 
     #[test]
     fn an_optimizer_that_was_saved_goes_on_as_before() {
+        for optim in [Optim::Adamw, Optim::Muon] {
+            let settings = OptimizerSettings { optim, ..settings() };
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("optimizer.safetensors");
+            let step = |optimizer: &mut Optimizer, model: &Bigram| {
+                optimizer.step(model, &gradients(model, 0.3), 0.1).unwrap();
+            };
+            let model = Bigram::new(3, 1);
+            let mut optimizer = Optimizer::new(settings, &model).unwrap();
+            step(&mut optimizer, &model);
+            optimizer.save(&file).unwrap();
+            let copy = model.frozen_copy().unwrap();
+            let mut loaded = Optimizer::load(settings, &copy, &file, optimizer.steps()).unwrap();
+            step(&mut optimizer, &model);
+            step(&mut loaded, &copy);
+            assert_eq!(model.numbers(), copy.numbers(), "{optim:?}");
+        }
+    }
+
+    #[test]
+    fn muon_is_for_matrices_between_embedding_and_head() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("optimizer.safetensors");
-        let step = |optimizer: &mut Adamw, model: &Bigram| {
-            optimizer.step(model, &gradients(model, 0.3), 0.1).unwrap();
-        };
+        let settings = OptimizerSettings { optim: Optim::Muon, ..settings() };
         let model = Bigram::new(3, 1);
-        let mut optimizer = Adamw::new(settings(), &model).unwrap();
-        step(&mut optimizer, &model);
-        optimizer.save(&file).unwrap();
-        let copy = model.frozen_copy().unwrap();
-        let mut loaded = Adamw::load(settings(), &copy, &file, optimizer.steps()).unwrap();
-        step(&mut optimizer, &model);
-        step(&mut loaded, &copy);
-        assert_eq!(model.numbers(), copy.numbers());
+        Optimizer::new(settings, &model).unwrap().save(&file).unwrap();
+        let found = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+        for (name, tensor) in model.parameters() {
+            let kind = if tensor.rank() == 2 { MOMENTUM } else { FIRST };
+            assert!(found.contains_key(&format!("{kind}.{name}")), "{name}: {found:?}");
+        }
     }
 
     #[test]
     fn moments_of_another_model_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("optimizer.safetensors");
-        Adamw::new(settings(), &Bigram::new(3, 1)).unwrap().save(&file).unwrap();
-        let error = Adamw::load(settings(), &Bigram::new(4, 1), &file, 1).unwrap_err().to_string();
+        Optimizer::new(settings(), &Bigram::new(3, 1)).unwrap().save(&file).unwrap();
+        let error =
+            Optimizer::load(settings(), &Bigram::new(4, 1), &file, 1).unwrap_err().to_string();
         assert!(error.contains("exp_avg.bigram."), "{error}");
     }
 }

@@ -9,7 +9,7 @@ use crate::checkpoint::{self, Best, Checkpoint, Checkpoints, OPTIMIZER_FILE, Sta
 use crate::error::{Error, Result};
 use crate::events::{Event, Recorder, Sink, finite, now_s};
 use crate::model::{Model, Text};
-use crate::optimizer::Adamw;
+use crate::optimizer::Optimizer;
 use crate::sampler::Sampler;
 use crate::schedule::{Schedule, warmup_steps};
 use crate::settings::Sft;
@@ -56,7 +56,7 @@ impl<'a, M: Model> Trainer<'a, M> {
     pub fn start(model: M, job: Job<'a>, sinks: Vec<Box<dyn Sink + 'a>>) -> Result<Self> {
         let checkpoints = Checkpoints::new(&job.settings.output, job.settings.save_total_limit);
         checkpoints.refuse_any()?;
-        let optimizer = Adamw::new(job.settings.adamw(), &model)?;
+        let optimizer = Optimizer::new(job.settings.optimizer(), &model)?;
         Self::new(model, optimizer, State::default(), job, sinks)
     }
 
@@ -73,13 +73,14 @@ impl<'a, M: Model> Trainer<'a, M> {
         Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
         let model = M::load(path)?;
         let moments = path.join(OPTIMIZER_FILE);
-        let optimizer = Adamw::load(job.settings.adamw(), &model, &moments, state.optimizer_steps)?;
+        let optimizer =
+            Optimizer::load(job.settings.optimizer(), &model, &moments, state.optimizer_steps)?;
         Self::new(model, optimizer, state.clone(), job, sinks)
     }
 
     fn new(
         model: M,
-        optimizer: Adamw,
+        optimizer: Optimizer,
         state: State,
         job: Job<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,

@@ -109,9 +109,10 @@ fn sum(values: &[f32]) -> f64 {
 mod tests {
     use super::*;
     use crate::model::toy::Bigram;
-    use crate::optimizer::{Adamw, AdamwSettings};
+    use crate::optimizer::{Optim, Optimizer, OptimizerSettings};
 
-    const SETTINGS: AdamwSettings = AdamwSettings {
+    const SETTINGS: OptimizerSettings = OptimizerSettings {
+        optim: Optim::Adamw,
         beta1: 0.9,
         beta2: 0.95,
         epsilon: 1e-8,
@@ -129,7 +130,7 @@ mod tests {
 
     fn after_a_step(budget: usize) -> (Vec<f32>, Learned) {
         let model = Bigram::new(5, 1);
-        let mut updater = Updater::new(&model, Adamw::new(SETTINGS, &model).unwrap()).unwrap();
+        let mut updater = Updater::new(&model, Optimizer::new(SETTINGS, &model).unwrap()).unwrap();
         let examples = examples();
         let examples: Vec<&Example> = examples.iter().collect();
         let stop = AtomicBool::new(false);
@@ -150,7 +151,7 @@ mod tests {
     #[test]
     fn learning_lowers_the_loss() {
         let model = Bigram::new(5, 1);
-        let mut updater = Updater::new(&model, Adamw::new(SETTINGS, &model).unwrap()).unwrap();
+        let mut updater = Updater::new(&model, Optimizer::new(SETTINGS, &model).unwrap()).unwrap();
         let examples = examples();
         let examples: Vec<&Example> = examples.iter().collect();
         let stop = AtomicBool::new(false);

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::events::{Recorder, Sink};
 use crate::judge::{Reference, ReferenceJudge};
 use crate::model::{Model, Text};
-use crate::optimizer::Adamw;
+use crate::optimizer::Optimizer;
 use crate::plan::Plan;
 use crate::questions::Prompted;
 use crate::rollout::{Asked, needs_judge};
@@ -85,7 +85,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             true => Some(policy.frozen_copy()?),
             false => None,
         };
-        let optimizer = Adamw::new(job.settings.adamw(), &policy)?;
+        let optimizer = Optimizer::new(job.settings.optimizer(), &policy)?;
         Self::new(job, sinks, (policy, reference), optimizer, State::default())
     }
 
@@ -108,7 +108,8 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             (true, None) => Some(M::load(job.base)?),
         };
         let file = path.join(crate::checkpoint::OPTIMIZER_FILE);
-        let optimizer = Adamw::load(job.settings.adamw(), &policy, &file, state.optimizer_steps)?;
+        let optimizer =
+            Optimizer::load(job.settings.optimizer(), &policy, &file, state.optimizer_steps)?;
         Self::new(job, sinks, (policy, reference), optimizer, state.clone())
     }
 
@@ -116,7 +117,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         job: Job<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
         (policy, reference): (M, Option<M>),
-        optimizer: Adamw,
+        optimizer: Optimizer,
         state: State,
     ) -> Result<Self> {
         let Job { settings, settings_text, text, questions, eval, judge, stop, base: _ } = job;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 use crate::model::{Gradients, Group, Model, TokenScores};
-use crate::optimizer::{Adamw, Applied};
+use crate::optimizer::{Applied, Optimizer};
 
 /// How an update ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,7 +20,7 @@ pub enum Update {
 pub struct Updater<M: Model> {
     gradients: M::Gradients,
     /// The optimiser.
-    pub optimizer: Adamw,
+    pub optimizer: Optimizer,
 }
 
 impl<M: Model> Updater<M> {
@@ -28,7 +28,7 @@ impl<M: Model> Updater<M> {
     ///
     /// # Errors
     /// The gradients cannot be allocated.
-    pub fn new(model: &M, optimizer: Adamw) -> Result<Self> {
+    pub fn new(model: &M, optimizer: Optimizer) -> Result<Self> {
         Ok(Self { gradients: model.zero_gradients()?, optimizer })
     }
 

@@ -30,6 +30,7 @@ pub mod lm_head;
 mod math;
 mod matmul;
 pub mod memory;
+pub mod muon;
 mod parallel;
 pub mod rms_norm;
 pub mod rope;
@@ -37,3 +38,4 @@ pub mod swiglu;
 
 pub use adamw::{AdamwStep, adamw};
 pub use error::{Error, Result};
+pub use muon::{MuonStep, muon};

@@ -33,7 +33,7 @@ pub(crate) fn draw(keys: &[u64]) -> Scene {
             [size[0] / 2.0 + rng.between(-0.5, 0.5), size[1] / 2.0 + rng.between(-0.5, 0.5)];
         let Some(mut objects) = objects(&mut rng, size, start) else { continue };
         let camera = path(&mut rng, size, start, &objects);
-        name(&mut rng, &mut objects);
+        give_names(&mut rng, &mut objects);
         return Scene {
             scene_name: String::new(),
             video_id: String::new(),
@@ -45,6 +45,11 @@ pub(crate) fn draw(keys: &[u64]) -> Scene {
             camera,
         };
     }
+}
+
+/// What the room's objects are called.
+pub(crate) fn names(scene: &Scene) -> Vec<String> {
+    scene.objects.iter().map(|object| object.name.clone()).collect()
 }
 
 /// The indices of the frames that a video sampled once a second shows, the last one included.
@@ -106,7 +111,7 @@ fn objects(rng: &mut Rng, size: [f64; 2], start: [f64; 2]) -> Option<Vec<SceneOb
 }
 
 /// Gives the objects names, in an order that has nothing to do with their places.
-fn name(rng: &mut Rng, objects: &mut [SceneObject]) {
+fn give_names(rng: &mut Rng, objects: &mut [SceneObject]) {
     rng.shuffle(objects);
     let kinds = rng.sample(&KINDS, objects.len());
     for (object, kind) in objects.iter_mut().zip(kinds) {

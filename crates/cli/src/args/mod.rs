@@ -11,6 +11,7 @@ pub(crate) mod preprocess;
 pub(crate) mod quickstart;
 pub(crate) mod report;
 pub(crate) mod rewards;
+pub(crate) mod run;
 pub(crate) mod sft;
 pub(crate) mod sim;
 pub(crate) mod train;

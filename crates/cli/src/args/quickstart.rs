@@ -17,11 +17,14 @@ pub(crate) struct QuickstartArgs {
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub(crate) seed: u64,
     /// Rooms to make; a fifth of them is kept for the test.
-    #[arg(long, value_name = "N", default_value_t = 240)]
+    #[arg(long, value_name = "N", default_value_t = 220)]
     pub(crate) rooms: u64,
     /// Train the base model anew in place of the one that comes with the program.
     #[arg(long)]
     pub(crate) from_scratch: bool,
+    /// Settings of the cold start to change, as with `sft --set`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) sft_set: Vec<String>,
     /// Settings of the GRPO run to change, as with `train --set`.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,

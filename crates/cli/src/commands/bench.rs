@@ -6,7 +6,7 @@ use std::time::Instant;
 use embodied_r_grpo::advantages::{ScaleRewards, advantages};
 use embodied_r_grpo::batches::{Lengths, pack};
 use embodied_r_grpo::loss::{self, Batch, Counts, Level, LossType, Options};
-use embodied_r_grpo::optimizer::{Adamw, AdamwSettings};
+use embodied_r_grpo::optimizer::{Optim, Optimizer, OptimizerSettings};
 use embodied_r_grpo::random::stream;
 use embodied_r_grpo::update::Updater;
 use embodied_r_policy::{Group, Policy, Request, Sample, Sampling, hub};
@@ -50,14 +50,15 @@ fn generate(policy: &Policy, work: &WorkArgs) -> anyhow::Result<Status> {
 fn grpo(policy: &Policy, work: &WorkArgs) -> anyhow::Result<Status> {
     anyhow::ensure!(work.group_size >= 2, Usage("`--group-size` must be 2 or more".into()));
     let reference = policy.frozen_copy()?;
-    let settings = AdamwSettings {
+    let settings = OptimizerSettings {
+        optim: Optim::Adamw,
         beta1: 0.9,
         beta2: 0.95,
         epsilon: 1e-8,
         weight_decay: 0.1,
         max_grad_norm: 1.0,
     };
-    let mut updater = Updater::new(policy, Adamw::new(settings, policy)?)?;
+    let mut updater = Updater::new(policy, Optimizer::new(settings, policy)?)?;
     let (mut steps, mut rollouts) = (Vec::new(), Vec::new());
     for run in 0..=work.runs {
         let began = Instant::now();

@@ -25,7 +25,7 @@ const CATEGORIES: &str = "obj_appearance_order,Landmark Position,Action Generati
                           Progress Evaluation,Counterfactual";
 
 /// Questions of each category about a room.
-const PER_CATEGORY: &str = "2";
+const PER_CATEGORY: &str = "3";
 
 /// Questions with reasoning that the cold start learns from, and as many judge's examples.
 const CONVERSATIONS: &str = "300";
@@ -42,7 +42,7 @@ pub(crate) fn run(args: QuickstartArgs) -> anyhow::Result<Status> {
     let run = Quickstart::new(&args)?;
     run.make_questions(args.rooms)?;
     run.make_base(args.from_scratch)?;
-    run.cold_start()?;
+    run.cold_start(&args.sft_set)?;
     run.train(&args)?;
     let tests = run.tests()?;
     run.report(&tests)?;
@@ -148,7 +148,7 @@ impl Quickstart {
     }
 
     /// Supervised fine-tuning on the format of reasoning and on the judge's task.
-    fn cold_start(&self) -> anyhow::Result<()> {
+    fn cold_start(&self, sets: &[String]) -> anyhow::Result<()> {
         for (split, questions, judged, file) in [
             ("train", CONVERSATIONS, CONVERSATIONS, "conversations.jsonl"),
             ("val", VALIDATION, "0", "conversations-val.jsonl"),
@@ -166,17 +166,21 @@ impl Quickstart {
         }
         let config = self.path("sft.toml");
         write_atomic(&config, SFT_SETTINGS.as_bytes())?;
-        self.command(
-            &["sft", "--resume", "auto"],
-            [
-                ("--config", config.into()),
-                ("--model", self.path("base").into()),
-                ("--data", self.path("conversations.jsonl").into()),
-                ("--eval-data", self.path("conversations-val.jsonl").into()),
-                ("--output", self.path("sft").into()),
-                ("--set", format!("seed={}", self.seed).into()),
-            ],
-        )
+        let mut sft = words(["sft", "--resume", "auto", "--config"]);
+        sft.extend([config.into(), "--model".into(), self.path("base").into()]);
+        sft.extend(["--data".into(), self.path("conversations.jsonl").into()]);
+        sft.extend(["--eval-data".into(), self.path("conversations-val.jsonl").into()]);
+        sft.extend(["--output".into(), self.path("sft").into()]);
+        self.step(self.with_settings(sft, sets))
+    }
+
+    /// A training command with the seed and the user's settings.
+    fn with_settings(&self, mut words: Vec<OsString>, sets: &[String]) -> Vec<OsString> {
+        words.extend(["--set".into(), format!("seed={}", self.seed).into()]);
+        for set in sets {
+            words.extend(["--set".into(), set.into()]);
+        }
+        words
     }
 
     /// GRPO in the three stages.
@@ -193,11 +197,7 @@ impl Quickstart {
         train.extend([config.into(), "--model".into(), self.path("sft/final").into()]);
         train.extend(["--data".into(), data.into()]);
         train.extend(["--output".into(), self.path("train").into()]);
-        train.extend(["--set".into(), format!("seed={}", self.seed).into()]);
-        for set in &args.set {
-            train.extend(["--set".into(), set.into()]);
-        }
-        self.step(train)
+        self.step(self.with_settings(train, &args.set))
     }
 
     /// One page of curves, scores and completions.
@@ -236,7 +236,7 @@ impl Quickstart {
                 ],
             )?;
             self.command(
-                &["eval"],
+                &["eval", "--json"],
                 [
                     ("--predictions", answers.clone().into()),
                     ("--name", name.into()),

@@ -19,29 +19,17 @@ use super::train::session::{self, Session, explain};
 use crate::args::sft::SftArgs;
 use crate::exit::Status;
 use crate::progress::Bar;
-use crate::settings::{self, Layers, path_text};
+use crate::settings;
 
 /// Settings that may change on resume without making the run another one.
 const FREE: [&str; 3] = ["output", "save_steps", "save_total_limit"];
 
 /// Fine-tune on conversations (cold start).
 pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
-    let layers = |from: Layers| -> anyhow::Result<Layers> {
-        let from = match &args.config {
-            Some(file) => from.file(file)?,
-            None => from,
-        };
-        Ok(from.pairs(&args.sets).flags(&[
-            ("model", args.model.clone()),
-            ("data", path_text(args.data.as_ref())),
-            ("eval_data", path_text(args.eval_data.as_ref())),
-            ("output", path_text(args.output.as_ref())),
-        ]))
-    };
-    let resume = args.resume.resume.as_deref();
+    let (data, eval_data) = (args.data.as_deref(), args.eval_data.as_deref());
     let output = |settings: &Sft| settings.output.clone();
     let Session { settings, checkpoint } =
-        session::open(layers, &["model", "data", "output"], resume, output, &FREE)?;
+        session::open(&args.run, [data, eval_data], output, &FREE)?;
 
     let folder = embodied_r_policy::hub::resolve(&settings.model, None)?;
     let text = Arc::new(Tokenizer::from_dir(&folder)?);
@@ -51,7 +39,7 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
         None => Vec::new(),
     };
     let arithmetic = arithmetic(&settings, &examples, &eval).map_err(explain)?;
-    if args.dry_run {
+    if args.run.dry_run {
         print!("{arithmetic}");
         return Ok(Status::Done);
     }

@@ -7,8 +7,9 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::Context as _;
 use embodied_r_data::write::write_atomic_with;
-use embodied_r_sim::corpus::document;
+use embodied_r_sim::corpus::{Document, document};
 use embodied_r_sim::{Category, Error, RoomsOptions, rooms};
+use serde_json::json;
 
 use crate::args::sim::{CorpusArgs, RoomsArgs, SimArgs, SimCommand};
 use crate::exit::{self, Status, Usage};
@@ -59,8 +60,9 @@ fn advise(error: Error) -> anyhow::Error {
 fn run_corpus(args: CorpusArgs) -> anyhow::Result<Status> {
     let write = |out: &mut dyn Write| -> io::Result<()> {
         for index in 0..args.documents {
-            let text = document(args.seed, index);
-            serde_json::to_writer(&mut *out, &serde_json::json!({ "text": text }))?;
+            let Document { context, statements } = document(args.seed, index);
+            let line = json!({ "prompt": context, "completion": statements });
+            serde_json::to_writer(&mut *out, &line)?;
             out.write_all(b"\n")?;
         }
         out.flush()

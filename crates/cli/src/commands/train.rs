@@ -25,7 +25,7 @@ use embodied_r_rewards::http_judge::{HttpJudge, HttpJudgeOptions};
 use crate::args::train::TrainArgs;
 use crate::exit::{self, Status};
 use crate::progress::Bar;
-use crate::settings::{self, Layers, path_text};
+use crate::settings;
 use session::{Session, explain};
 
 /// Longest time for a judge's reply of a few tokens.
@@ -44,22 +44,10 @@ const FREE: [&str; 7] = [
 
 /// Train with GRPO.
 pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
-    let layers = |from: Layers| -> anyhow::Result<Layers> {
-        let from = match &args.config {
-            Some(file) => from.file(file)?,
-            None => from,
-        };
-        Ok(from.pairs(&args.sets).flags(&[
-            ("model", args.model.clone()),
-            ("data", path_text(args.data.as_ref())),
-            ("eval_data", path_text(args.eval_data.as_ref())),
-            ("output", path_text(args.output.as_ref())),
-        ]))
-    };
-    let resume = args.resume.resume.as_deref();
+    let (data, eval_data) = (args.data.as_deref(), args.eval_data.as_deref());
     let output = |settings: &Train| settings.output.clone();
     let Session { settings, checkpoint } =
-        session::open(layers, &["model", "data", "output"], resume, output, &FREE)?;
+        session::open(&args.run, [data, eval_data], output, &FREE)?;
 
     let questions = read_questions(&settings.data)?;
     let eval = settings.eval_data.as_deref().map(read_questions).transpose()?.unwrap_or_default();
@@ -70,7 +58,7 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
     let eval = prompted(eval, &text, &settings, "evaluation")?;
     let arithmetic = dry_run::text(&settings, (given, questions.len()), (evaluated, eval.len()))
         .map_err(explain)?;
-    if args.dry_run {
+    if args.run.dry_run {
         print!("{arithmetic}");
         return Ok(Status::Done);
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{Fault, Faults};
-use crate::optimizer::AdamwSettings;
+use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
 
 /// Settings of a supervised run. The optimiser's defaults are those of [`super::Train`].
@@ -40,6 +40,9 @@ pub struct Sft {
     /// Steps in which it rises, in place of the share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<u64>,
+    /// The rule that moves the weights: `adamw`, or `muon` for the matrices between embedding and
+    /// head.
+    pub optim: Optim,
     /// Decay of the first moment.
     pub adam_beta1: f64,
     /// Decay of the second moment.
@@ -73,6 +76,7 @@ impl Default for Sft {
             lr_scheduler_type: LrScheduler::Cosine,
             warmup_ratio: 0.05,
             warmup_steps: None,
+            optim: Optim::Adamw,
             adam_beta1: 0.9,
             adam_beta2: 0.95,
             adam_epsilon: 1e-8,
@@ -98,13 +102,14 @@ impl Sft {
         if let Some(steps) = self.save_steps {
             faults.at_least("save_steps", steps, 1);
         }
-        self.adamw().faults(&mut faults);
+        self.optimizer().faults(&mut faults);
         faults.0
     }
 
     /// The optimiser's numbers.
-    pub fn adamw(&self) -> AdamwSettings {
-        AdamwSettings {
+    pub fn optimizer(&self) -> OptimizerSettings {
+        OptimizerSettings {
+            optim: self.optim,
             beta1: self.adam_beta1,
             beta2: self.adam_beta2,
             epsilon: self.adam_epsilon,

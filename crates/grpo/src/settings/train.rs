@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Fault, Faults};
 use crate::advantages::ScaleRewards;
 use crate::loss::{Level, LossType, Options};
-use crate::optimizer::AdamwSettings;
+use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
 
 /// Who judges whether the reasoning leads to the answer.
@@ -87,6 +87,9 @@ pub struct Train {
     /// Steps in which it rises, in place of the share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<u64>,
+    /// The rule that moves the weights: `adamw`, or `muon` for the matrices between embedding and
+    /// head.
+    pub optim: Optim,
     /// Decay of the first moment.
     pub adam_beta1: f64,
     /// Decay of the second moment.
@@ -161,6 +164,7 @@ impl Default for Train {
             lr_scheduler_type: LrScheduler::Cosine,
             warmup_ratio: 0.05,
             warmup_steps: None,
+            optim: Optim::Adamw,
             adam_beta1: 0.9,
             adam_beta2: 0.95,
             adam_epsilon: 1e-8,
@@ -247,7 +251,7 @@ impl Train {
     fn optimizer_faults(&self, faults: &mut Faults) {
         faults.positive("learning_rate", self.learning_rate);
         faults.share("warmup_ratio", self.warmup_ratio);
-        self.adamw().faults(faults);
+        self.optimizer().faults(faults);
         faults.at_least("max_tokens_per_batch", self.max_tokens_per_batch as u64, 1);
     }
 
@@ -314,8 +318,9 @@ impl Train {
     }
 
     /// The optimiser's numbers.
-    pub fn adamw(&self) -> AdamwSettings {
-        AdamwSettings {
+    pub fn optimizer(&self) -> OptimizerSettings {
+        OptimizerSettings {
+            optim: self.optim,
             beta1: self.adam_beta1,
             beta2: self.adam_beta2,
             epsilon: self.adam_epsilon,

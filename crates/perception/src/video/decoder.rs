@@ -89,7 +89,9 @@ impl Decoder {
             .args(["-reinit_filter", "0", "-i"])
             .arg(input_name(&video.path))
             .args(["-map", &format!("0:{}", video.track), "-vf", &filters])
-            .args([video.sync_option, "passthrough"]);
+            .args([video.sync_option, "passthrough"])
+            // Counted in the filter's steps: by the video's own rate some counts would round alike.
+            .args(["-enc_time_base", "1:25"]);
         if let Some(count) = wanted.at_most {
             command.args(["-frames:v", &count.to_string()]);
         }

@@ -10,7 +10,7 @@ use crate::trace::bearing_text;
 /// A random line of drills.
 pub(super) fn any(rng: &mut Rng) -> String {
     match rng.below(6) {
-        0 | 1 => choices(rng),
+        0 | 1 => told_choices(rng),
         2 => repeated(rng, turn),
         3 => repeated(rng, place),
         4 => repeated(rng, comparison),
@@ -73,29 +73,36 @@ fn comparison(rng: &mut Rng) -> String {
 }
 
 /// Lettered choices, and which letter has which content.
-fn choices(rng: &mut Rng) -> String {
+fn told_choices(rng: &mut Rng) -> String {
+    let (mut text, options) = choices(rng);
+    let asked = 1 + rng.below(options.len());
+    let mut order: Vec<usize> = (0..options.len()).collect();
+    rng.shuffle(&mut order);
+    for index in order.into_iter().take(asked) {
+        text.push('\n');
+        text.push_str(&told_choice(rng, index, &options[index]));
+    }
+    text
+}
+
+/// `Choices:` with their letters, and their contents alone.
+pub(super) fn choices(rng: &mut Rng) -> (String, Vec<String>) {
     let options = contents(rng);
     let listed: Vec<_> = options
         .iter()
         .enumerate()
         .map(|(index, option)| format!("{}. {option}", letter(index)))
         .collect();
-    let mut text = format!("Choices:\n{}", listed.join("\n"));
-    let asked = 1 + rng.below(options.len());
-    let mut order: Vec<usize> = (0..options.len()).collect();
-    rng.shuffle(&mut order);
-    let told: Vec<_> = order
-        .into_iter()
-        .take(asked)
-        .map(|index| match rng.below(3) {
-            0 => format!("{} is {}.", letter(index), options[index]),
-            1 => format!("{} is {}.", options[index], letter(index)),
-            _ => format!("so {}. {}", options[index], letter(index)),
-        })
-        .collect();
-    text.push('\n');
-    text.push_str(&told.join("\n"));
-    text
+    (format!("Choices:\n{}", listed.join("\n")), options)
+}
+
+/// Says which letter `option` has.
+pub(super) fn told_choice(rng: &mut Rng, index: usize, option: &str) -> String {
+    match rng.below(3) {
+        0 => format!("{} is {option}.", letter(index)),
+        1 => format!("{option} is {}.", letter(index)),
+        _ => format!("so {option}. {}", letter(index)),
+    }
 }
 
 /// The contents of two to four choices.
@@ -166,7 +173,7 @@ mod tests {
 
     #[test]
     fn letters_are_told_of_the_choices_that_have_them() {
-        for text in texts(choices) {
+        for text in texts(told_choices) {
             let options = text.lines().filter_map(|line| line.split_once(". "));
             let listed: Vec<(&str, &str)> = options.filter(|(first, _)| first.len() == 1).collect();
             assert!(listed.len() >= 2, "{text}");

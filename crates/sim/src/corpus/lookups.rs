@@ -1,6 +1,4 @@
-//! Statements about the captions of a room.
-
-use embodied_r_data::scene::Scene;
+//! Statements about the captions of a video.
 
 use crate::catalogue::KINDS;
 use crate::geometry::wrap_whole;
@@ -8,31 +6,31 @@ use crate::rationale::{Quadrant, carried, faced_text, first_text, headings_text,
 use crate::rng::Rng;
 use crate::trace::{Trace, bearing_text};
 
-/// What can be said about one room's captions.
+/// What can be said about one video's captions.
 pub(super) struct Statements<'a> {
     trace: &'a Trace,
-    /// The room's objects, seen or not.
-    names: Vec<String>,
+    /// What may be asked for, seen or not.
+    names: &'a [String],
     /// Those that the captions mention.
     seen: Vec<String>,
 }
 
 impl<'a> Statements<'a> {
-    pub(super) fn new(scene: &Scene, trace: &'a Trace) -> Self {
-        let names: Vec<String> = scene.objects.iter().map(|object| object.name.clone()).collect();
+    pub(super) fn new(names: &'a [String], trace: &'a Trace) -> Self {
         let seen = names.iter().filter(|name| trace.first_sight(name).is_some()).cloned().collect();
         Self { trace, names, seen }
     }
 
     /// A random line of statements.
-    pub(super) fn any(&mut self, rng: &mut Rng) -> String {
+    pub(super) fn any(&self, rng: &mut Rng) -> String {
         match rng.below(16) {
             0 => self.several(rng, 4, Self::first),
             1 => self.several(rng, 4, Self::last),
             2 => self.several(rng, 2, Self::every_sight),
             3 => self.several(rng, 3, Self::view),
             4 => self.several(rng, 4, Self::turn),
-            5 => headings_text(self.trace, self.frame(rng)),
+            5 if rng.chance(0.5) => headings_text(self.trace, self.frame(rng)),
+            5 => self.several(rng, 4, Self::sight),
             6..=8 => self.chain(rng),
             9 => self.chain_from_anywhere(rng),
             10 => self.now(rng),
@@ -42,6 +40,25 @@ impl<'a> Statements<'a> {
             14 => self.faced(rng),
             _ => self.several(rng, 3, Self::distance),
         }
+    }
+
+    /// Many lookups of one kind.
+    pub(super) fn of_one_kind(&self, rng: &mut Rng) -> String {
+        let kinds = [
+            Self::first,
+            Self::last,
+            Self::last,
+            Self::every_sight,
+            Self::view,
+            Self::turn,
+            Self::turn,
+            Self::distance,
+            Self::faced_one,
+            Self::sight,
+        ];
+        let kind = kinds[rng.below(kinds.len())];
+        let words = 40 + rng.below(40);
+        super::grown(words, || kind(self, rng))
     }
 
     fn several(&self, rng: &mut Rng, most: usize, one: fn(&Self, &mut Rng) -> String) -> String {
@@ -56,7 +73,7 @@ impl<'a> Statements<'a> {
     /// A name, mostly of the room, now and then of something that is not there.
     fn name(&self, rng: &mut Rng) -> String {
         let other = rng.pick(&KINDS).map_or("", |kind| kind.name);
-        match rng.pick(&self.names) {
+        match rng.pick(self.names) {
             Some(name) if !rng.chance(0.1) => name.clone(),
             _ => other.to_owned(),
         }
@@ -101,6 +118,23 @@ impl<'a> Statements<'a> {
             .map(|seen| format!("{} {}", seen.name, bearing_text(seen.bearing_deg)))
             .collect();
         format!("view {frame}: {}.", list_or_none(&told))
+    }
+
+    /// `lamp left 30 in frame 3.`
+    fn sight(&self, rng: &mut Rng) -> String {
+        let frame = self.frame(rng);
+        match rng.pick(&self.trace.frames[frame].seen) {
+            Some(seen) => {
+                format!("{} {} in frame {frame}.", seen.name, bearing_text(seen.bearing_deg))
+            }
+            None => format!("none in frame {frame}."),
+        }
+    }
+
+    /// `faced lamp: frame 3.`
+    fn faced_one(&self, rng: &mut Rng) -> String {
+        let name = self.name(rng);
+        faced_text(&name, self.trace.last_faced(&name))
     }
 
     /// `frame 3: rotate left 60.`
@@ -234,7 +268,7 @@ impl<'a> Statements<'a> {
     /// When some objects were ahead last, and which of them was so at the latest.
     fn faced(&self, rng: &mut Rng) -> String {
         let count = 2 + rng.below(3);
-        let names = rng.sample(&self.names, count);
+        let names = rng.sample(self.names, count);
         let frames: Vec<_> = names.iter().map(|name| self.trace.last_faced(name)).collect();
         let mut statements: Vec<_> =
             names.iter().zip(&frames).map(|(name, frame)| faced_text(name, *frame)).collect();
@@ -258,7 +292,7 @@ mod tests {
     use super::*;
     use crate::captions::captions_at;
     use crate::geometry::bearing_deg;
-    use crate::world::{draw, keyframes_by_pose};
+    use crate::world::{draw, keyframes_by_pose, names};
 
     #[test]
     fn statements_about_now_are_true_of_rooms_without_moves() {
@@ -271,7 +305,7 @@ mod tests {
             }
             let captions = captions_at(&scene, &keyframes_by_pose(&scene));
             let trace = Trace::from_captions(&captions).unwrap();
-            let text = Statements::new(&scene, &trace).now(&mut Rng::new(&[seed]));
+            let text = Statements::new(&names(&scene), &trace).now(&mut Rng::new(&[seed]));
             for object in &scene.objects {
                 let bearing = bearing_deg(end, object);
                 if (bearing.abs() - 45.0).abs().min((bearing.abs() - 135.0).abs()) < 6.0 {
@@ -295,7 +329,8 @@ mod tests {
         let scene = draw(&[1]);
         let captions = captions_at(&scene, &keyframes_by_pose(&scene));
         let trace = Trace::from_captions(&captions).unwrap();
-        let mut statements = Statements::new(&scene, &trace);
+        let names = names(&scene);
+        let statements = Statements::new(&names, &trace);
         let mut rng = Rng::new(&[2]);
         let text: Vec<_> = (0..400).map(|_| statements.any(&mut rng)).collect();
         let text = text.join("\n");

@@ -8,11 +8,12 @@ use embodied_r_data::write::write_atomic;
 use embodied_r_data::{Progress, prompts};
 use embodied_r_grpo::events::{Event, Sink};
 use embodied_r_grpo::lm;
-use embodied_r_grpo::optimizer::AdamwSettings;
+use embodied_r_grpo::optimizer::{Optim, OptimizerSettings};
 use embodied_r_grpo::schedule::{LrScheduler, Schedule};
 use embodied_r_policy::tokenizer::{Tokenizer, TrainOptions, train};
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{ModelConfig, Policy, WeightDtype};
+use embodied_r_sim::corpus::{Document, document, first_document};
 use embodied_r_sim::{Category, corpus, text_question};
 use serde_json::json;
 
@@ -52,7 +53,8 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
             warmup_steps: WARMUP_STEPS.min(args.steps),
             total_steps: args.steps,
         },
-        adamw: AdamwSettings {
+        optimizer: OptimizerSettings {
+            optim: Optim::Muon,
             beta1: 0.9,
             beta2: 0.98,
             epsilon: 1e-8,
@@ -60,16 +62,22 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
             max_grad_norm: 1.0,
         },
     };
-    let documents = (0..).map_while(|index| {
-        let text = format!("{END_OF_TEXT}{}", corpus::document(args.seed, index));
-        tokenizer.encode(&text).ok()
-    });
+    let documents = Documents {
+        tokenizer: &tokenizer,
+        seed: args.seed,
+        index: 0,
+        lookups: args.lookup_steps * args.tokens_per_step as u64,
+        given: 0,
+    };
     let bar = Bar::default();
-    let mut shown = Shown { bar: &bar };
+    let save = || {
+        policy.save(&args.out, &SaveOptions { dtype: WeightDtype::Bf16, ..SaveOptions::default() })
+    };
+    let mut shown = Shown { bar: &bar, save: &save };
     let stop = AtomicBool::new(false);
     let outcome = lm::train(&policy, documents, &settings, &mut [&mut shown], &stop)?;
     bar.finish();
-    policy.save(&args.out, &SaveOptions { dtype: WeightDtype::Bf16, ..SaveOptions::default() })?;
+    save()?;
     let record = json!({
         "command": command(&args),
         "steps": outcome.steps,
@@ -84,9 +92,41 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
+/// The corpus as tokens, lookups alone to begin with.
+struct Documents<'a> {
+    tokenizer: &'a Tokenizer,
+    seed: u64,
+    index: u64,
+    /// Tokens of the beginning.
+    lookups: u64,
+    /// Tokens so far.
+    given: u64,
+}
+
+impl Iterator for Documents<'_> {
+    type Item = lm::Example;
+
+    fn next(&mut self) -> Option<lm::Example> {
+        let document = if self.given < self.lookups { first_document } else { document };
+        let Document { context, statements } = document(self.seed, self.index);
+        // The statements begin a line of their own.
+        let line = if context.is_empty() { "" } else { "\n" };
+        let given = format!("{END_OF_TEXT}{context}{line}");
+        let prompt = self.tokenizer.encode(&given).ok()?;
+        let completion = self.tokenizer.encode(&statements).ok()?;
+        let example = lm::Example { prompt, completion };
+        self.index += 1;
+        self.given += example.tokens() as u64;
+        Some(example)
+    }
+}
+
 /// Text with every word that the quickstart's prompts and completions have.
 fn tokenizer_texts(seed: u64) -> impl Iterator<Item = String> + Send {
-    let documents = (0..TOKENIZER_TEXTS).map(move |i| corpus::document(seed, i));
+    let documents = (0..TOKENIZER_TEXTS).map(move |i| {
+        let Document { context, statements } = document(seed, i);
+        format!("{context}\n{statements}")
+    });
     let questions = (0..TOKENIZER_TEXTS).filter_map(move |i| {
         let found = text_question(seed, i, &Category::ALL)?;
         let (prompt, reply) = (found.perceived().question, found.rationale.completion());
@@ -111,10 +151,10 @@ fn config(args: &PretrainArgs, vocab_size: usize) -> anyhow::Result<ModelConfig>
         "num_key_value_heads": shape.kv_heads,
         "hidden_act": "silu",
         "rms_norm_eps": 1e-6,
-        "rope_theta": 10_000.0,
+        "rope_theta": 100_000.0,
         "tie_word_embeddings": true,
         "max_position_embeddings": MAX_POSITIONS,
-        "initializer_range": 0.04,
+        "initializer_range": 0.08,
     });
     ModelConfig::from_json(&config).map_err(|faults| {
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
@@ -124,9 +164,10 @@ fn config(args: &PretrainArgs, vocab_size: usize) -> anyhow::Result<ModelConfig>
 
 /// The command line that makes this model again.
 fn command(args: &PretrainArgs) -> String {
-    let PretrainArgs { steps, tokens_per_step, learning_rate, seed, shape, .. } = args;
+    let PretrainArgs { steps, lookup_steps, tokens_per_step, learning_rate, seed, shape, .. } =
+        args;
     format!(
-        "embodied-r sim pretrain --steps {steps} --tokens-per-step {tokens_per_step} \
+        "embodied-r sim pretrain --steps {steps} --lookup-steps {lookup_steps} --tokens-per-step {tokens_per_step} \
          --learning-rate {learning_rate} --seed {seed} --vocab-size {} --hidden-size {} \
          --intermediate-size {} --layers {} --heads {} --kv-heads {} --out DIR",
         shape.vocab_size,
@@ -142,16 +183,23 @@ fn write_json(path: &Path, value: &serde_json::Value) -> anyhow::Result<()> {
     Ok(write_atomic(path, &serde_json::to_vec_pretty(value)?)?)
 }
 
-/// Shows the training's events on the progress bar.
+/// Steps between two times that the weights are written.
+const SAVE_STEPS: u64 = 500;
+
+/// Shows the training's events on the progress bar, and writes the weights now and then.
 struct Shown<'a> {
     bar: &'a Bar,
+    save: &'a dyn Fn() -> embodied_r_policy::Result<()>,
 }
 
 impl Sink for Shown<'_> {
     fn event(&mut self, event: &Event) -> embodied_r_grpo::Result<()> {
         match event {
             Event::Start { steps, .. } => self.bar.start("pre-training", Some(*steps)),
-            Event::Step { metrics, .. } => {
+            Event::Step { step, metrics, .. } => {
+                if step.is_multiple_of(SAVE_STEPS) {
+                    (self.save)()?;
+                }
                 self.bar.advance(1);
                 let of = |name: &str| metrics.get(name).copied().unwrap_or(f64::NAN);
                 let (loss, rate) = (of("loss"), of("tokens_per_second"));

@@ -11,9 +11,10 @@ use embodied_r_grpo::events::{Event, ProgressLine, Sink, in_words};
 use embodied_r_grpo::trainer::Outcome;
 use embodied_r_grpo::{Error, settings::Fault};
 
+use crate::args::run::RunArgs;
 use crate::exit::{self, Status, Usage};
 use crate::progress::Bar;
-use crate::settings::{self, Layers, Settings};
+use crate::settings::{self, Layers, Settings, path_text};
 
 /// What `--resume` stands for without a folder.
 const AUTO: &str = "auto";
@@ -24,17 +25,32 @@ pub(crate) struct Session<T> {
     pub(crate) checkpoint: Option<Checkpoint>,
 }
 
-/// Resolves the settings. On resume those of the checkpoint lie below all given ones, and a change
-/// that makes the run another one is told; `free` names the settings that do not.
+/// Settings without which there is no run.
+const REQUIRED: [&str; 3] = ["model", "data", "output"];
+
+/// Resolves the settings, with `data` and the data to validate on. On resume those of the checkpoint
+/// lie below all given ones, and a change that makes the run another one is told; `free` names the
+/// settings that do not.
 pub(crate) fn open<T: Settings>(
-    layers: impl Fn(Layers) -> anyhow::Result<Layers>,
-    required: &[&str],
-    resume: Option<&Path>,
+    args: &RunArgs,
+    [data, eval_data]: [Option<&Path>; 2],
     output: impl Fn(&T) -> PathBuf,
     free: &[&str],
 ) -> anyhow::Result<Session<T>> {
-    let Some(resume) = resume else {
-        let settings = layers(Layers::default())?.resolve(required)?;
+    let layers = |from: Layers| -> anyhow::Result<Layers> {
+        let from = match &args.config {
+            Some(file) => from.file(file)?,
+            None => from,
+        };
+        Ok(from.pairs(&args.sets).flags(&[
+            ("model", args.model.clone()),
+            ("data", path_text(data)),
+            ("eval_data", path_text(eval_data)),
+            ("output", path_text(args.output.as_deref())),
+        ]))
+    };
+    let Some(resume) = args.resume.as_deref() else {
+        let settings = layers(Layers::default())?.resolve(&REQUIRED)?;
         return Ok(Session { settings, checkpoint: None });
     };
     let checkpoint = if resume == Path::new(AUTO) {
@@ -45,14 +61,14 @@ pub(crate) fn open<T: Settings>(
     };
     let Some(checkpoint) = checkpoint else {
         eprintln!("no checkpoint to resume from yet, a new run begins");
-        let settings = layers(Layers::default())?.resolve(required)?;
+        let settings = layers(Layers::default())?.resolve(&REQUIRED)?;
         return Ok(Session { settings, checkpoint: None });
     };
     let before = checkpoint.settings().map_err(explain)?;
     let run = checkpoint.path.parent().unwrap_or(Path::new(".")).display().to_string();
     // The run may have been moved since its settings were written.
     let own = Layers::default().text(&checkpoint.path, &before)?;
-    let settings: T = layers(own.flags(&[("output", Some(run))]))?.resolve(required)?;
+    let settings: T = layers(own.flags(&[("output", Some(run))]))?.resolve(&REQUIRED)?;
     let changed = settings::differences(&before, &settings::text(&settings)?, free)?;
     if !changed.is_empty() {
         eprintln!(

@@ -1,0 +1,152 @@
+//! Lists and small imagined videos, and what they say asked for again and again.
+//!
+//! To look a thing up by its name is the first that reasoning needs and the last that a small
+//! decoder learns: only texts that do little else make it emerge within minutes.
+
+use embodied_r_data::prompts::FrameText;
+use embodied_r_data::scene::{Seen, view_text};
+
+use super::Document;
+use super::drills::{choices, told_choice};
+use super::lookups::Statements;
+use crate::captions::lines;
+use crate::catalogue::KINDS;
+use crate::geometry::wrap_whole;
+use crate::rng::Rng;
+use crate::trace::{Trace, bearing_text};
+
+/// How often what was listed is asked for.
+const ROUNDS: usize = 3;
+
+/// A random list or imagined video with lookups.
+pub(super) fn any(rng: &mut Rng) -> Document {
+    match rng.below(6) {
+        0 => bearings(rng),
+        1 => frames(rng),
+        2 => letters(rng),
+        _ => imagined(rng),
+    }
+}
+
+fn names(rng: &mut Rng, least: usize, most: usize) -> Vec<String> {
+    let count = least + rng.below(most - least + 1);
+    rng.sample(&KINDS, count).into_iter().map(|kind| kind.name.to_owned()).collect()
+}
+
+/// Within the view of a camera, in steps of ten degrees.
+fn bearing(rng: &mut Rng) -> i32 {
+    10 * rng.below(9) as i32 - 40
+}
+
+/// `items` in random order, several times over, `separator` between them.
+fn asked(rng: &mut Rng, items: &[String], separator: &str) -> String {
+    let rounds: Vec<String> =
+        (0..ROUNDS).map(|_| rng.sample(items, items.len()).join(separator)).collect();
+    rounds.join("\n")
+}
+
+/// `lamp left 30; bed ahead`, then the same pairs.
+fn bearings(rng: &mut Rng) -> Document {
+    let items: Vec<String> = names(rng, 2, 8)
+        .into_iter()
+        .map(|name| format!("{name} {}", bearing_text(bearing(rng))))
+        .collect();
+    Document { context: items.join("; "), statements: asked(rng, &items, ". ") }
+}
+
+/// `Frame 0: lamp`, then `first lamp: frame 0.` or `frame 0: lamp.`
+fn frames(rng: &mut Rng) -> Document {
+    let names = names(rng, 2, 8);
+    let listed: Vec<String> =
+        names.iter().enumerate().map(|(frame, name)| format!("Frame {frame}: {name}")).collect();
+    let by_name = rng.chance(0.5);
+    let told: Vec<String> = names
+        .iter()
+        .enumerate()
+        .map(|(frame, name)| match by_name {
+            true => crate::rationale::first_text(name, frame),
+            false => format!("frame {frame}: {name}."),
+        })
+        .collect();
+    Document { context: listed.join("\n"), statements: asked(rng, &told, " ") }
+}
+
+/// Lettered choices, then `so lamp. B` and the like.
+fn letters(rng: &mut Rng) -> Document {
+    let (context, options) = choices(rng);
+    let told: Vec<String> =
+        (0..options.len()).map(|index| told_choice(rng, index, &options[index])).collect();
+    Document { context, statements: asked(rng, &told, "\n") }
+}
+
+/// The captions of a short video that nobody could film, and one kind of lookups in it.
+fn imagined(rng: &mut Rng) -> Document {
+    let pool = names(rng, 3, 6);
+    let count = 2 + rng.below(4);
+    let captions: Vec<FrameText> = (0..count)
+        .map(|frame| {
+            let many = 1 + rng.below(2);
+            let seen: Vec<Seen> = rng
+                .sample(&pool, many)
+                .into_iter()
+                .map(|name| Seen {
+                    name,
+                    bearing_deg: bearing(rng),
+                    distance_m: 1 + rng.below(5) as u32,
+                })
+                .collect();
+            FrameText { action: (frame > 0).then(|| rotation(rng)), view: view_text(&seen) }
+        })
+        .collect();
+    let context = lines(&captions);
+    let statements = Trace::from_captions(&captions)
+        .map(|trace| Statements::new(&pool, &trace).of_one_kind(rng))
+        .unwrap_or_default();
+    Document { context, statements }
+}
+
+/// `rotate left 60`
+fn rotation(rng: &mut Rng) -> String {
+    let turn = wrap_whole(30 * (1 + rng.below(11)) as i32);
+    let side = if turn > 0 { "left" } else { "right" };
+    format!("rotate {side} {}", turn.abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_a_list_is_in_it() {
+        let mut rng = Rng::new(&[1]);
+        for _ in 0..100 {
+            let Document { context, statements } = bearings(&mut rng);
+            let listed: Vec<&str> = context.split("; ").collect();
+            for told in statements.lines().flat_map(|line| line.split(". ")) {
+                assert!(listed.contains(&told), "{told} in {context}");
+            }
+            let Document { context, statements } = frames(&mut rng);
+            for told in statements.lines().flat_map(|line| line.split_inclusive('.')) {
+                let told = told.trim().trim_end_matches('.');
+                let line = match told.strip_prefix("first ") {
+                    Some(rest) => {
+                        let (name, frame) = rest.split_once(": frame ").unwrap();
+                        format!("Frame {frame}: {name}")
+                    }
+                    None => told.replacen("frame", "Frame", 1),
+                };
+                assert!(context.lines().any(|listed| listed == line), "{line} in {context}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_imagined_video_is_told_in_the_words_of_captions() {
+        let mut rng = Rng::new(&[2]);
+        for _ in 0..100 {
+            let Document { context, statements } = imagined(&mut rng);
+            assert!(context.starts_with("Frame 0: Observe: "), "{context}");
+            assert!(statements.split_whitespace().count() > 10, "{statements}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! `embodied-r quickstart` from outside, on a handful of rooms and with hardly any training.
+
+use assert_cmd::Command;
+use embodied_r_tests::binary;
+
+fn quickstart(out: &std::path::Path) -> String {
+    let made = Command::new(binary())
+        .args(["quickstart", "--rooms", "10", "--sft-set", "num_train_epochs=1"])
+        .args(["--set", "max_steps=2", "--set", "num_generations=2"])
+        .args(["--set", "generation_batch_size=4", "--out"])
+        .arg(out)
+        .assert()
+        .success();
+    String::from_utf8(made.get_output().stdout.clone()).unwrap()
+}
+
+#[test]
+fn the_whole_way_ends_with_a_table_and_a_page_and_is_not_gone_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("quickstart");
+    let told = quickstart(&out);
+    for row in ["| cold start |", "| trained |", "| trained, captions shuffled |"] {
+        assert!(told.contains(row), "{told}");
+    }
+    for step in ["sim rooms", "preprocess", "perceive", "sft", "train", "infer", "eval", "report"] {
+        assert!(told.contains(&format!("$ embodied-r {step} ")), "{step}: {told}");
+    }
+    let page = std::fs::read_to_string(out.join("train/report.html")).unwrap();
+    assert!(page.contains("</html>"), "{page}");
+
+    let model = |name: &str| std::fs::read(out.join(name).join("model.safetensors")).unwrap();
+    assert_ne!(model("sft/final"), model("train/final"));
+    let trained = model("train/final");
+    let again = quickstart(&out);
+    let table = |told: &str| {
+        told[told.find("| rooms never seen").unwrap()..]
+            .lines()
+            .take(5)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(table(&again), table(&told));
+    assert_eq!(model("train/final"), trained);
+}
