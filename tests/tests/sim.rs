@@ -91,7 +91,8 @@ fn the_corpus_is_json_lines_and_the_same_for_the_same_seed() {
     for (index, line) in lines.lines().enumerate() {
         let document: serde_json::Value = serde_json::from_str(line).unwrap();
         let expected = embodied_r_sim::corpus::document(1, index as u64);
-        assert_eq!(document["text"], expected);
+        assert_eq!(document["prompt"], expected.context);
+        assert_eq!(document["completion"], expected.statements);
     }
     assert_eq!(corpus("1"), lines);
     assert_ne!(corpus("2"), lines);

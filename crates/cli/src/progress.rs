@@ -34,7 +34,7 @@ impl Bar {
 impl Shown {
     /// Writes a plain line, if none was written for a while.
     fn line(&mut self) {
-        if !self.line.is_some_and(|line| line.elapsed() >= LINES_EVERY) {
+        if self.line.is_none_or(|line| line.elapsed() < LINES_EVERY) {
             return;
         }
         self.line = Some(Instant::now());

@@ -25,8 +25,9 @@ fn the_rationale_leads_to_the_true_answer_in_few_words() {
             words += found.rationale.think.split_whitespace().count();
         }
         let limit = match category {
-            Category::RelativeDistance | Category::RelativeDirection => 80,
-            Category::Counterfactual => 60,
+            Category::RelativeDistance | Category::RelativeDirection | Category::Counterfactual => {
+                100
+            }
             _ => 50,
         };
         assert!(words / questions.len() <= limit, "{category}: {}", words / questions.len());

@@ -1,15 +1,21 @@
 //! Reasoning from captions to an answer, in short statements of a regular language.
+//!
+//! The language suits a small decoder: what is looked up follows what it is looked up by (a bearing
+//! its name, a letter its choice), and operands stand beside their sum.
+
+use std::collections::HashMap;
 
 use embodied_r_data::prompts::{FrameText, question_part};
+use embodied_r_data::scene::view_text;
 
 use crate::ask::{Ask, Moment, letter, parse_with_choices, step_text};
 use crate::geometry::wrap_whole;
-use crate::trace::{Trace, bearing_text, captions_in};
+use crate::trace::{Trace, bearing_text, captions_in, faced as is_faced};
 
 /// Reasoning about a question, and where it leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rationale {
-    /// The statements; the last one is `so …`, naming the option's content.
+    /// The statements; the last one is `so …`, naming the option's content and letter.
     pub think: String,
     /// The letter of that option.
     pub answer: char,
@@ -52,8 +58,24 @@ pub(crate) fn reason(ask: &Ask, options: &[String], trace: &Trace) -> Option<Rat
         Ask::Distance { to, among } => distance(to, among, trace)?,
     };
     let answer = letter(options.iter().position(|option| *option == content)?);
-    statements.push(format!("so {content}."));
+    statements.push(choices_text(options));
+    statements.push(so_text(&content, answer));
     Some(Rationale { think: statements.join(" "), answer })
+}
+
+/// `choices: left A, ahead B.`
+pub(crate) fn choices_text(options: &[String]) -> String {
+    let told: Vec<_> = options
+        .iter()
+        .enumerate()
+        .map(|(index, option)| format!("{option} {}", letter(index)))
+        .collect();
+    format!("choices: {}.", told.join(", "))
+}
+
+/// `so left A.`: the conclusion, with the letter that follows its content among the choices.
+pub(crate) fn so_text(content: &str, answer: char) -> String {
+    format!("so {content} {answer}.")
 }
 
 /// Statements, and the content of the option that they lead to.
@@ -106,13 +128,21 @@ impl Quadrant {
 /// the end. A move without turn leaves the bearing as it is.
 pub(crate) fn carried(name: &str, trace: &Trace) -> Option<(Vec<String>, i32)> {
     let (seen, mut bearing) = trace.last_sight(name)?;
-    let mut statements = vec![format!("last {name}: frame {seen} {}.", bearing_text(bearing))];
+    let mut statements = vec![format!("last {}.", quoted(seen, name, trace)?)];
     for (frame, then) in trace.frames.iter().enumerate().skip(seen + 1) {
         let action = then.action.as_ref()?;
         bearing = wrap_whole(bearing - action.turn_deg);
         statements.push(format!("frame {frame} {}: {}.", action.text, bearing_text(bearing)));
     }
     Some((statements, bearing))
+}
+
+/// What the caption of a frame says from `name` on: `lamp left 30, 3 m; bed ahead, 2 m`. Its end is
+/// followed by the next frame, with which the reasoning goes on.
+pub(crate) fn quoted(frame: usize, name: &str, trace: &Trace) -> Option<String> {
+    let seen = &trace.frames.get(frame)?.seen;
+    let from = seen.iter().position(|seen| seen.name == name)?;
+    Some(view_text(&seen[from..]))
 }
 
 fn position(name: &str, trace: &Trace, option: fn(Quadrant) -> &'static str) -> Option<Reasoning> {
@@ -125,80 +155,117 @@ fn order(names: &[String], trace: &Trace) -> Option<Reasoning> {
     for name in names {
         firsts.push((trace.first_sight(name)?.0, name.as_str()));
     }
-    let statements = firsts.iter().map(|(frame, name)| first_text(name, *frame)).collect();
     firsts.sort_unstable();
     // Two that come into view in the same frame have no order that the captions tell.
     let distinct = firsts.windows(2).all(|pair| pair[0].0 != pair[1].0);
     let ordered: Vec<_> = firsts.iter().map(|(_, name)| *name).collect();
-    distinct.then(|| (statements, ordered.join(", ")))
+    distinct.then(|| (vec![seen_text(trace)], ordered.join(", ")))
 }
 
-/// `first lamp: frame 3.`
-pub(crate) fn first_text(name: &str, frame: usize) -> String {
-    format!("first {name}: frame {frame}.")
+/// `seen: lamp, bed.`: everything, in the order in which it came into view.
+pub(crate) fn seen_text(trace: &Trace) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for seen in trace.frames.iter().flat_map(|frame| &frame.seen) {
+        if !names.contains(&seen.name.as_str()) {
+            names.push(&seen.name);
+        }
+    }
+    listed("seen", &names)
 }
 
 fn progress(route: &[String], trace: &Trace) -> Option<Reasoning> {
-    let faced: Vec<_> = route.iter().map(|name| trace.last_faced(name)).collect();
-    let statements =
-        route.iter().zip(&faced).map(|(name, frame)| faced_text(name, *frame)).collect();
-    let (_, last) =
-        faced.iter().zip(route).filter_map(|(frame, name)| Some(((*frame)?, name))).max()?;
-    Some((statements, step_text(last)))
+    let mut faced: Vec<_> =
+        route.iter().filter_map(|name| Some((trace.last_faced(name)?, name))).collect();
+    faced.sort_unstable();
+    let (frame, last) = *faced.last()?;
+    let clear = faced.iter().filter(|(other, _)| *other == frame).count() == 1;
+    clear.then(|| (vec![faced_text(trace)], step_text(last)))
 }
 
-/// `faced lamp: frame 3.` or `faced lamp: none.`
-pub(crate) fn faced_text(name: &str, frame: Option<usize>) -> String {
-    match frame {
-        Some(frame) => format!("faced {name}: frame {frame}."),
-        None => format!("faced {name}: none."),
+/// `faced: lamp, bed, lamp.`: what was within 10 degrees of straight ahead, in the order of time.
+pub(crate) fn faced_text(trace: &Trace) -> String {
+    let faced = trace.frames.iter().flat_map(|frame| &frame.seen);
+    let names: Vec<_> =
+        faced.filter(|seen| is_faced(seen)).map(|seen| seen.name.as_str()).collect();
+    listed("faced", &names)
+}
+
+fn listed(what: &str, names: &[&str]) -> String {
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    format!("{what}: {names}.")
+}
+
+/// Where things are, as bearings from the heading of frame 0.
+pub(crate) struct Map {
+    /// What was added up: `map: 0 ahead: ahead; lamp left 30: left 30. 1 left 60: left 60.` Each
+    /// frame's turn and heading, then the bearings and places of what comes into view.
+    pub(crate) text: String,
+    /// The heading at the last frame.
+    pub(crate) heading: i32,
+    places: HashMap<String, i32>,
+}
+
+impl Map {
+    /// The map of the frames up to `last`.
+    pub(crate) fn new(trace: &Trace, last: usize) -> Self {
+        let (mut heading, mut places) = (0, HashMap::new());
+        let mut told = Vec::new();
+        for (index, frame) in trace.frames.iter().enumerate().take(last + 1) {
+            let turn = frame.action.as_ref().map_or(0, |action| action.turn_deg);
+            heading = wrap_whole(heading + turn);
+            let mut text = format!("{index} {}: {}", bearing_text(turn), bearing_text(heading));
+            let mut sign = ';';
+            for seen in &frame.seen {
+                if places.contains_key(&seen.name) {
+                    continue;
+                }
+                let place = wrap_whole(heading + seen.bearing_deg);
+                places.insert(seen.name.clone(), place);
+                let [bearing, told] = [seen.bearing_deg, place].map(bearing_text);
+                text.push_str(&format!("{sign} {} {bearing}: {told}", seen.name));
+                sign = ',';
+            }
+            told.push(text);
+        }
+        Self { text: format!("map: {}.", told.join(". ")), heading, places }
+    }
+
+    /// The map up to the first sight of the last one of `names`; `None` if one is never seen.
+    fn of<'a>(names: impl IntoIterator<Item = &'a String>, trace: &Trace) -> Option<Self> {
+        let frames: Option<Vec<_>> =
+            names.into_iter().map(|name| Some(trace.first_sight(name)?.0)).collect();
+        Some(Self::new(trace, frames?.into_iter().max()?))
+    }
+
+    /// `lamp left 30`, and the figure.
+    pub(crate) fn place(&self, name: &str) -> Option<(String, i32)> {
+        let place = *self.places.get(name)?;
+        Some((format!("{name} {}", bearing_text(place)), place))
+    }
+
+    /// Each of `names` with its angle off `from_deg`: the statements, and the name with the least.
+    /// `None` where two share the least.
+    pub(crate) fn nearest(&self, names: &[String], from_deg: i32) -> Option<Reasoning> {
+        let mut statements = Vec::with_capacity(names.len());
+        let mut angles = Vec::with_capacity(names.len());
+        for name in names {
+            let (text, place) = self.place(name)?;
+            let off = wrap_whole(place - from_deg).abs();
+            statements.push(format!("{text}, off {off}."));
+            angles.push((off, name));
+        }
+        angles.sort_unstable();
+        let clear = angles.windows(2).next().is_none_or(|two| two[0].0 < two[1].0);
+        let (_, name) = angles.first()?;
+        clear.then(|| (statements, (*name).clone()))
     }
 }
 
-/// `heading: 0 ahead, 1 left 60, 2 left 150.` for the frames up to `last`.
-pub(crate) fn headings_text(trace: &Trace, last: usize) -> String {
-    let headings = trace.headings();
-    let told: Vec<_> = headings
-        .iter()
-        .enumerate()
-        .take(last + 1)
-        .map(|(frame, heading)| format!("{frame} {}", bearing_text(*heading)))
-        .collect();
-    format!("heading: {}.", told.join(", "))
-}
-
-/// Where `name` is seen from, and its bearing from the heading of frame 0, from its first sight:
-/// `lamp: frame 2 left 150, right 30: left 120`.
-pub(crate) fn placed(name: &str, trace: &Trace) -> Option<(String, i32)> {
-    let (frame, bearing) = trace.first_sight(name)?;
-    let heading = *trace.headings().get(frame)?;
-    let place = wrap_whole(heading + bearing);
-    let [heading, bearing, told] = [heading, bearing, place].map(bearing_text);
-    Some((format!("{name}: frame {frame} {heading}, {bearing}: {told}"), place))
-}
-
-/// The last frame that a statement about the places of `names` needs the heading of.
-fn last_needed<'a>(names: impl IntoIterator<Item = &'a String>, trace: &Trace) -> Option<usize> {
-    let frames: Option<Vec<_>> =
-        names.into_iter().map(|name| Some(trace.first_sight(name)?.0)).collect();
-    frames?.into_iter().max()
-}
-
-/// Each of `names` with its angle off `from_deg`: the statements, and the name with the least.
-/// `None` where two share the least.
-fn nearest(names: &[String], from_deg: i32, trace: &Trace) -> Option<Reasoning> {
-    let mut statements = Vec::with_capacity(names.len());
-    let mut angles = Vec::with_capacity(names.len());
-    for name in names {
-        let (text, place) = placed(name, trace)?;
-        let off = wrap_whole(place - from_deg).abs();
-        statements.push(format!("{text}, off {off}."));
-        angles.push((off, name));
-    }
-    angles.sort_unstable();
-    let clear = angles.windows(2).next().is_none_or(|two| two[0].0 < two[1].0);
-    let (_, name) = angles.first()?;
-    clear.then(|| (statements, (*name).clone()))
+/// `target left 60, right 90: right 30.`: the heading, a turn, and where it leads.
+pub(crate) fn target_text(heading: i32, turn_deg: i32) -> (String, i32) {
+    let target = wrap_whole(heading + turn_deg);
+    let [from, turn, to] = [heading, turn_deg, target].map(bearing_text);
+    (format!("target {from}, {turn}: {to}."), target)
 }
 
 fn counterfactual(
@@ -207,16 +274,18 @@ fn counterfactual(
     options: &[String],
     trace: &Trace,
 ) -> Option<Reasoning> {
-    let headings = trace.headings();
-    let (then, last) = match moment {
-        Moment::Start => (0, last_needed(options, trace)?),
-        Moment::End => (*headings.last()?, headings.len() - 1),
+    let (map, from) = match moment {
+        Moment::Start => (Map::of(options, trace)?, 0),
+        Moment::End => {
+            let map = Map::new(trace, trace.frames.len());
+            let heading = map.heading;
+            (map, heading)
+        }
     };
-    let target = wrap_whole(then + turn_deg);
-    let (mut told, name) = nearest(options, target, trace)?;
-    let mut statements = vec![headings_text(trace, last)];
-    statements.push(format!("target {}.", bearing_text(target)));
-    statements.append(&mut told);
+    let (told, target) = target_text(from, turn_deg);
+    let (mut angles, name) = map.nearest(options, target)?;
+    let mut statements = vec![map.text, told];
+    statements.append(&mut angles);
     Some((statements, name))
 }
 
@@ -224,10 +293,11 @@ fn counterfactual(
 /// opposite each other; the turn from `face` to `target` is then the same side as from there.
 fn direction(stand: &str, face: &str, target: &str, trace: &Trace) -> Option<Reasoning> {
     let names = [stand, face, target].map(str::to_owned);
-    let mut statements = vec![headings_text(trace, last_needed(&names, trace)?)];
+    let map = Map::of(&names, trace)?;
+    let mut statements = vec![map.text.clone()];
     let mut places = Vec::with_capacity(names.len());
     for name in &names {
-        let (text, place) = placed(name, trace)?;
+        let (text, place) = map.place(name)?;
         statements.push(format!("{text}."));
         places.push(place);
     }
@@ -244,11 +314,11 @@ fn direction(stand: &str, face: &str, target: &str, trace: &Trace) -> Option<Rea
 fn distance(to: &str, among: &[String], trace: &Trace) -> Option<Reasoning> {
     let mut names = among.to_vec();
     names.push(to.to_owned());
-    let mut statements = vec![headings_text(trace, last_needed(&names, trace)?)];
-    let (text, place) = placed(to, trace)?;
-    statements.push(format!("{text}."));
-    let (mut told, name) = nearest(among, place, trace)?;
-    statements.append(&mut told);
+    let map = Map::of(&names, trace)?;
+    let (text, place) = map.place(to)?;
+    let (mut angles, name) = map.nearest(among, place)?;
+    let mut statements = vec![map.text, format!("{text}.")];
+    statements.append(&mut angles);
     Some((statements, name))
 }
 
@@ -283,14 +353,14 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.completion(),
-            "<think>last lamp: frame 1 right 50. frame 2 rotate left 90: right 140. \
-             frame 3 rotate right 30 and move forward 1 m: right 110. so right.</think>\
-             <answer>B</answer>"
+            "<think>last lamp right 50, 3 m. frame 2 rotate left 90: right 140. \
+             frame 3 rotate right 30 and move forward 1 m: right 110. \
+             choices: left A, right B, ahead C, behind D. so right B.</think><answer>B</answer>"
         );
     }
 
     #[test]
-    fn an_order_is_told_by_first_frames() {
+    fn an_order_is_told_by_what_came_into_view() {
         let found = solve(
             "Question: What will be the first-time appearance order of the following categories \
              in the video: sofa, lamp, bed?\n\nChoices:\nA. lamp, bed, sofa\nB. sofa, lamp, bed",
@@ -298,7 +368,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think,
-            "first sofa: frame 2. first lamp: frame 0. first bed: frame 1. so lamp, bed, sofa."
+            "seen: lamp, bed, sofa. choices: lamp, bed, sofa A, sofa, lamp, bed B. so lamp, bed, sofa A."
         );
         assert_eq!(found.answer, 'A');
     }
@@ -313,7 +383,8 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think,
-            "faced lamp: frame 0. faced sofa: frame 2. faced bed: none. so face the sofa."
+            "faced: lamp, sofa. choices: face the bed A, face the sofa B, face the lamp C. \
+             so face the sofa B."
         );
         assert_eq!(found.answer, 'B');
     }
@@ -327,10 +398,10 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think,
-            "heading: 0 ahead, 1 left 60, 2 left 150. target left 90. \
-             lamp: frame 0 ahead, left 10: left 10, off 80. \
-             bed: frame 1 left 60, left 40: left 100, off 10. \
-             sofa: frame 2 left 150, ahead: left 150, off 60. so bed."
+            "map: 0 ahead: ahead; lamp left 10: left 10. 1 left 60: left 60; bed left 40: left 100. \
+             2 left 90: left 150; sofa ahead: left 150. target ahead, left 90: left 90. \
+             lamp left 10, off 80. bed left 100, off 10. sofa left 150, off 60. \
+             choices: lamp A, bed B, sofa C. so bed B."
         );
         assert_eq!(found.answer, 'B');
     }

@@ -3,8 +3,6 @@
 use embodied_r_data::prompts::FrameText;
 use embodied_r_data::scene::Seen;
 
-use crate::geometry::wrap_whole;
-
 /// The frames of a video as their captions tell them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trace {
@@ -58,25 +56,17 @@ impl Trace {
         (0..self.frames.len()).rev().find_map(|frame| Some((frame, self.bearing_in(frame, name)?)))
     }
 
-    /// The last frame in which `name` is within 10 degrees of straight ahead.
+    /// The last frame in which `name` is [`faced`].
     pub(crate) fn last_faced(&self, name: &str) -> Option<usize> {
-        (0..self.frames.len())
-            .rev()
-            .find(|&frame| self.bearing_in(frame, name).is_some_and(|bearing| bearing.abs() <= 10))
+        (0..self.frames.len()).rev().find(|&frame| {
+            self.frames[frame].seen.iter().any(|seen| seen.name == name && faced(seen))
+        })
     }
+}
 
-    /// The heading at each frame: the turns since frame 0 added up.
-    pub(crate) fn headings(&self) -> Vec<i32> {
-        let mut heading = 0;
-        self.frames
-            .iter()
-            .map(|frame| {
-                let turn = frame.action.as_ref().map_or(0, |action| action.turn_deg);
-                heading = wrap_whole(heading + turn);
-                heading
-            })
-            .collect()
-    }
+/// Whether something is within 10 degrees of straight ahead.
+pub(crate) fn faced(seen: &Seen) -> bool {
+    seen.bearing_deg.abs() <= 10
 }
 
 /// The captions within a perceived prompt: its lines `Frame 0: Observe: …` and
@@ -178,7 +168,8 @@ mod tests {
         assert_eq!(trace.first_sight("chair"), Some((0, 30)));
         assert_eq!(trace.last_sight("chair"), Some((2, -10)));
         assert_eq!(trace.last_faced("lamp"), Some(0));
-        assert_eq!(trace.headings(), [0, -90, -90]);
+        let turns = trace.frames.iter().map(|frame| frame.action.as_ref().map(|a| a.turn_deg));
+        assert_eq!(turns.collect::<Vec<_>>(), [None, Some(-90), Some(0)]);
     }
 
     #[test]

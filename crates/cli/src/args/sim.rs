@@ -112,7 +112,7 @@ pub(crate) struct ShapeArgs {
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub(crate) heads: usize,
     /// Key and value heads.
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 4)]
     pub(crate) kv_heads: usize,
 }
 

@@ -27,14 +27,17 @@ const CATEGORIES: &str = "obj_appearance_order,Landmark Position,Action Generati
 /// Questions of each category about a room.
 const PER_CATEGORY: &str = "3";
 
-/// Questions with reasoning that the cold start learns from, and as many judge's examples.
+/// Questions with reasoning that the cold start learns from.
 const CONVERSATIONS: &str = "300";
+
+/// Examples of the judge's task that it learns from.
+const JUDGE_EXAMPLES: &str = "200";
 
 /// Questions with reasoning that the cold start is validated on.
 const VALIDATION: &str = "60";
 
 /// Most tokens of an answer.
-const MAX_NEW_TOKENS: &str = "160";
+const MAX_NEW_TOKENS: &str = "200";
 
 /// Run the whole way on built-in rooms.
 pub(crate) fn run(args: QuickstartArgs) -> anyhow::Result<Status> {
@@ -150,7 +153,7 @@ impl Quickstart {
     /// Supervised fine-tuning on the format of reasoning and on the judge's task.
     fn cold_start(&self, sets: &[String]) -> anyhow::Result<()> {
         for (split, questions, judged, file) in [
-            ("train", CONVERSATIONS, CONVERSATIONS, "conversations.jsonl"),
+            ("train", CONVERSATIONS, JUDGE_EXAMPLES, "conversations.jsonl"),
             ("val", VALIDATION, "0", "conversations-val.jsonl"),
         ] {
             self.command(

@@ -3,7 +3,7 @@
 use crate::ask::{letter, step_text};
 use crate::catalogue::KINDS;
 use crate::geometry::wrap_whole;
-use crate::rationale::Quadrant;
+use crate::rationale::{Quadrant, choices_text};
 use crate::rng::Rng;
 use crate::trace::bearing_text;
 
@@ -75,6 +75,8 @@ fn comparison(rng: &mut Rng) -> String {
 /// Lettered choices, and which letter has which content.
 fn told_choices(rng: &mut Rng) -> String {
     let (mut text, options) = choices(rng);
+    text.push('\n');
+    text.push_str(&choices_text(&options));
     let asked = 1 + rng.below(options.len());
     let mut order: Vec<usize> = (0..options.len()).collect();
     rng.shuffle(&mut order);

@@ -2,7 +2,7 @@
 
 use crate::catalogue::KINDS;
 use crate::geometry::wrap_whole;
-use crate::rationale::{Quadrant, carried, faced_text, first_text, headings_text, placed};
+use crate::rationale::{Map, Quadrant, carried, faced_text, quoted, seen_text, target_text};
 use crate::rng::Rng;
 use crate::trace::{Trace, bearing_text};
 
@@ -23,22 +23,19 @@ impl<'a> Statements<'a> {
 
     /// A random line of statements.
     pub(super) fn any(&self, rng: &mut Rng) -> String {
-        match rng.below(16) {
+        match rng.below(14) {
             0 => self.several(rng, 4, Self::first),
             1 => self.several(rng, 4, Self::last),
             2 => self.several(rng, 2, Self::every_sight),
             3 => self.several(rng, 3, Self::view),
             4 => self.several(rng, 4, Self::turn),
-            5 if rng.chance(0.5) => headings_text(self.trace, self.frame(rng)),
-            5 => self.several(rng, 4, Self::sight),
-            6..=8 => self.chain(rng),
-            9 => self.chain_from_anywhere(rng),
-            10 => self.now(rng),
-            11 => self.places(rng),
-            12 => self.nearest(rng),
-            13 => self.order(rng),
-            14 => self.faced(rng),
-            _ => self.several(rng, 3, Self::distance),
+            5..=7 => self.chain(rng),
+            8 => self.now(rng),
+            9 => self.places(rng),
+            10 => self.nearest(rng),
+            11 => self.order(rng),
+            12 => self.faced(rng),
+            _ => self.map(rng).text,
         }
     }
 
@@ -52,9 +49,9 @@ impl<'a> Statements<'a> {
             Self::view,
             Self::turn,
             Self::turn,
-            Self::distance,
-            Self::faced_one,
-            Self::sight,
+            Self::order,
+            Self::faced,
+            Self::map_alone,
         ];
         let kind = kinds[rng.below(kinds.len())];
         let words = 40 + rng.below(40);
@@ -79,32 +76,31 @@ impl<'a> Statements<'a> {
         }
     }
 
+    /// `first lamp left 30, 3 m; bed ahead, 2 m.`
     fn first(&self, rng: &mut Rng) -> String {
         let name = self.name(rng);
-        match self.trace.first_sight(&name) {
-            Some((frame, _)) => first_text(&name, frame),
+        let sight = self.trace.first_sight(&name).and_then(|(f, _)| quoted(f, &name, self.trace));
+        match sight {
+            Some(quote) => format!("first {quote}."),
             None => format!("first {name}: none."),
         }
     }
 
+    /// `last lamp left 30, 3 m; bed ahead, 2 m.`
     fn last(&self, rng: &mut Rng) -> String {
         let name = self.name(rng);
-        match self.trace.last_sight(&name) {
-            Some((frame, bearing)) => {
-                format!("last {name}: frame {frame} {}.", bearing_text(bearing))
-            }
+        let sight = self.trace.last_sight(&name).and_then(|(f, _)| quoted(f, &name, self.trace));
+        match sight {
+            Some(quote) => format!("last {quote}."),
             None => format!("last {name}: none."),
         }
     }
 
-    /// `all lamp: frame 1 left 30, frame 2 right 30.`
+    /// `all lamp: left 30, right 30.`
     fn every_sight(&self, rng: &mut Rng) -> String {
         let name = self.name(rng);
         let sights: Vec<_> = (0..self.trace.frames.len())
-            .filter_map(|frame| {
-                let bearing = self.trace.bearing_in(frame, &name)?;
-                Some(format!("frame {frame} {}", bearing_text(bearing)))
-            })
+            .filter_map(|frame| Some(bearing_text(self.trace.bearing_in(frame, &name)?)))
             .collect();
         format!("all {name}: {}.", list_or_none(&sights))
     }
@@ -120,41 +116,11 @@ impl<'a> Statements<'a> {
         format!("view {frame}: {}.", list_or_none(&told))
     }
 
-    /// `lamp left 30 in frame 3.`
-    fn sight(&self, rng: &mut Rng) -> String {
-        let frame = self.frame(rng);
-        match rng.pick(&self.trace.frames[frame].seen) {
-            Some(seen) => {
-                format!("{} {} in frame {frame}.", seen.name, bearing_text(seen.bearing_deg))
-            }
-            None => format!("none in frame {frame}."),
-        }
-    }
-
-    /// `faced lamp: frame 3.`
-    fn faced_one(&self, rng: &mut Rng) -> String {
-        let name = self.name(rng);
-        faced_text(&name, self.trace.last_faced(&name))
-    }
-
     /// `frame 3: rotate left 60.`
     fn turn(&self, rng: &mut Rng) -> String {
         let frame = self.frame(rng);
         let action = self.trace.frames[frame].action.as_ref();
         format!("frame {frame}: {}.", action.map_or("start", |action| &action.text))
-    }
-
-    /// `distance lamp: frame 3, 2 m.`
-    fn distance(&self, rng: &mut Rng) -> String {
-        let name = self.name(rng);
-        let sight = self.trace.frames.iter().enumerate().find_map(|(frame, then)| {
-            let seen = then.seen.iter().find(|seen| seen.name == name)?;
-            Some((frame, seen.distance_m))
-        });
-        match sight {
-            Some((frame, metres)) => format!("distance {name}: frame {frame}, {metres} m."),
-            None => format!("distance {name}: none."),
-        }
     }
 
     /// An object carried to the end, and on which side it is then.
@@ -163,22 +129,6 @@ impl<'a> Statements<'a> {
         let Some((mut statements, bearing)) = told else { return self.last(rng) };
         if rng.chance(0.7) {
             statements.push(format!("so {}.", Quadrant::of(f64::from(bearing)).place()));
-        }
-        statements.join(" ")
-    }
-
-    /// An object carried from one of its sights through some of the later frames.
-    fn chain_from_anywhere(&self, rng: &mut Rng) -> String {
-        let frame = self.frame(rng);
-        let Some(seen) = rng.pick(&self.trace.frames[frame].seen) else { return self.view(rng) };
-        let mut bearing = seen.bearing_deg;
-        let mut statements =
-            vec![format!("{}: frame {frame} {}.", seen.name, bearing_text(bearing))];
-        let last = frame + rng.below(self.trace.frames.len() - frame);
-        for index in frame + 1..=last {
-            let Some(action) = &self.trace.frames[index].action else { break };
-            bearing = wrap_whole(bearing - action.turn_deg);
-            statements.push(format!("frame {index} {}: {}.", action.text, bearing_text(bearing)));
         }
         statements.join(" ")
     }
@@ -204,50 +154,49 @@ impl<'a> Statements<'a> {
         statements.join(" ")
     }
 
-    /// The headings, then places of some objects, then the turn from one to another.
+    /// The map of all frames, or of those up to a random one.
+    fn map(&self, rng: &mut Rng) -> Map {
+        let whole = self.trace.frames.len();
+        Map::new(self.trace, if rng.chance(0.5) { whole } else { self.frame(rng) })
+    }
+
+    fn map_alone(&self, rng: &mut Rng) -> String {
+        self.map(rng).text
+    }
+
+    /// A map, then places of some objects, then the turn from one to another.
     fn places(&self, rng: &mut Rng) -> String {
-        let count = 1 + rng.below(3);
-        let (mut statements, placed) = self.placed(rng, count);
-        if let [.., (a, from), (b, to)] = placed.as_slice() {
+        let map = self.map(rng);
+        let mut statements = vec![map.text.clone()];
+        let mut places = Vec::new();
+        for name in rng.sample(&self.seen, 3) {
+            let Some((text, place)) = map.place(&name) else { continue };
+            statements.push(format!("{text}."));
+            places.push((name, place));
+        }
+        if let [.., (a, from), (b, to)] = places.as_slice() {
             statements.push(format!("{a} to {b}: {}.", bearing_text(wrap_whole(to - from))));
         }
         statements.join(" ")
     }
 
-    fn placed(&self, rng: &mut Rng, count: usize) -> (Vec<String>, Vec<(String, i32)>) {
-        let mut statements = vec![headings_text(self.trace, self.trace.frames.len() - 1)];
-        let mut places = Vec::new();
-        for name in rng.sample(&self.seen, count) {
-            let Some((text, place)) = placed(&name, self.trace) else { continue };
-            statements.push(format!("{text}."));
-            places.push((name, place));
-        }
-        (statements, places)
-    }
-
     /// Which of some objects is nearest to a direction.
     fn nearest(&self, rng: &mut Rng) -> String {
-        let target = wrap_whole(10 * rng.below(36) as i32);
+        let map = self.map(rng);
+        let from = if rng.chance(0.5) { 0 } else { map.heading };
+        let (told, target) = target_text(from, wrap_whole(10 * rng.below(36) as i32));
+        let mut statements = vec![map.text.clone(), told];
         let count = 2 + rng.below(3);
-        let mut statements = vec![headings_text(self.trace, self.trace.frames.len() - 1)];
-        statements.push(format!("target {}.", bearing_text(target)));
-        let mut angles = Vec::new();
-        for name in rng.sample(&self.seen, count) {
-            let Some((text, place)) = placed(&name, self.trace) else { continue };
-            let off = wrap_whole(place - target).abs();
-            statements.push(format!("{text}, off {off}."));
-            angles.push((off, name));
-        }
-        angles.sort_unstable();
-        if let [(least, name), rest @ ..] = angles.as_slice()
-            && rest.first().is_none_or(|(next, _)| next > least)
-        {
+        let mut names = rng.sample(&self.seen, count);
+        names.retain(|name| map.place(name).is_some());
+        if let Some((mut angles, name)) = map.nearest(&names, target) {
+            statements.append(&mut angles);
             statements.push(format!("so {name}."));
         }
         statements.join(" ")
     }
 
-    /// First frames of some objects, and their order.
+    /// Everything seen, then some of it in its order.
     fn order(&self, rng: &mut Rng) -> String {
         let count = 2 + rng.below(3);
         let mut firsts: Vec<(usize, String)> = Vec::new();
@@ -257,29 +206,25 @@ impl<'a> Statements<'a> {
                 firsts.push((frame, name));
             }
         }
-        let mut statements: Vec<_> =
-            firsts.iter().map(|(frame, name)| first_text(name, *frame)).collect();
+        let asked: Vec<_> = firsts.iter().map(|(_, name)| name.clone()).collect();
         firsts.sort_unstable();
         let ordered: Vec<_> = firsts.into_iter().map(|(_, name)| name).collect();
-        statements.push(format!("so {}.", list_or_none(&ordered)));
-        statements.join(" ")
+        let (asked, ordered) = (list_or_none(&asked), list_or_none(&ordered));
+        format!("{asked}: {} so {ordered}.", seen_text(self.trace))
     }
 
-    /// When some objects were ahead last, and which of them was so at the latest.
+    /// Everything faced, then which of some objects was so at the latest.
     fn faced(&self, rng: &mut Rng) -> String {
         let count = 2 + rng.below(3);
         let names = rng.sample(self.names, count);
-        let frames: Vec<_> = names.iter().map(|name| self.trace.last_faced(name)).collect();
-        let mut statements: Vec<_> =
-            names.iter().zip(&frames).map(|(name, frame)| faced_text(name, *frame)).collect();
-        let faced =
-            || frames.iter().zip(&names).filter_map(|(frame, name)| Some(((*frame)?, name)));
+        let faced = || names.iter().filter_map(|name| Some((self.trace.last_faced(name)?, name)));
+        let mut text = format!("{}: {}", list_or_none(&names), faced_text(self.trace));
         if let Some((latest, name)) = faced().max()
             && faced().filter(|(frame, _)| *frame == latest).count() == 1
         {
-            statements.push(format!("so {name}."));
+            text.push_str(&format!(" so {name}."));
         }
-        statements.join(" ")
+        text
     }
 }
 
@@ -334,9 +279,7 @@ mod tests {
         let mut rng = Rng::new(&[2]);
         let text: Vec<_> = (0..400).map(|_| statements.any(&mut rng)).collect();
         let text = text.join("\n");
-        for beginning in
-            ["first ", "last ", "all ", "view ", "frame ", "heading: ", "faced ", "distance "]
-        {
+        for beginning in ["first ", "last ", "all ", "view ", "frame ", "map: "] {
             assert!(text.lines().any(|line| line.starts_with(beginning)), "{beginning}");
         }
     }

@@ -12,6 +12,7 @@ use embodied_r_data::prompts::{judge_system, judge_user};
 use crate::ask::{Category, letter};
 use crate::captions::{captions_at, lines};
 use crate::questions::text_question;
+use crate::rationale::so_text;
 use crate::rng::Rng;
 use crate::trace::Trace;
 use crate::world::{draw, keyframes_by_pose, names};
@@ -99,8 +100,8 @@ pub fn judge_example(seed: u64, index: u64, categories: &[Category]) -> Option<J
         let other = rng.below(found.question.options.len());
         let kept = think.rfind("so ").unwrap_or(think.len());
         think.truncate(kept);
-        think.push_str(&format!("so {}.", found.question.options[other]));
         answer = letter(other);
+        think.push_str(&so_text(&found.question.options[other], answer));
     }
     Some(JudgeExample {
         system: judge_system().to_owned(),
@@ -186,7 +187,7 @@ mod tests {
                 .lines()
                 .find_map(|line| line.split_once(&format!("{}. ", example.letter)))
                 .unwrap();
-            assert!(example.user.contains(&format!("so {content}.")), "{}", example.user);
+            assert!(example.user.contains(&so_text(content, example.letter)), "{}", example.user);
             assert!(!example.user.contains("Observe"));
         }
         assert!((20..60).contains(&changed), "{changed}");

@@ -12,6 +12,7 @@ use super::lookups::Statements;
 use crate::captions::lines;
 use crate::catalogue::KINDS;
 use crate::geometry::wrap_whole;
+use crate::rationale::choices_text;
 use crate::rng::Rng;
 use crate::trace::{Trace, bearing_text};
 
@@ -54,20 +55,13 @@ fn bearings(rng: &mut Rng) -> Document {
     Document { context: items.join("; "), statements: asked(rng, &items, ". ") }
 }
 
-/// `Frame 0: lamp`, then `first lamp: frame 0.` or `frame 0: lamp.`
+/// `Frame 0: lamp`, then `frame 0: lamp.`
 fn frames(rng: &mut Rng) -> Document {
     let names = names(rng, 2, 8);
     let listed: Vec<String> =
         names.iter().enumerate().map(|(frame, name)| format!("Frame {frame}: {name}")).collect();
-    let by_name = rng.chance(0.5);
-    let told: Vec<String> = names
-        .iter()
-        .enumerate()
-        .map(|(frame, name)| match by_name {
-            true => crate::rationale::first_text(name, frame),
-            false => format!("frame {frame}: {name}."),
-        })
-        .collect();
+    let told: Vec<String> =
+        names.iter().enumerate().map(|(frame, name)| format!("frame {frame}: {name}.")).collect();
     Document { context: listed.join("\n"), statements: asked(rng, &told, " ") }
 }
 
@@ -76,7 +70,8 @@ fn letters(rng: &mut Rng) -> Document {
     let (context, options) = choices(rng);
     let told: Vec<String> =
         (0..options.len()).map(|index| told_choice(rng, index, &options[index])).collect();
-    Document { context, statements: asked(rng, &told, "\n") }
+    let asked = asked(rng, &told, "\n");
+    Document { context, statements: format!("{}\n{asked}", choices_text(&options)) }
 }
 
 /// The captions of a short video that nobody could film, and one kind of lookups in it.
@@ -128,13 +123,7 @@ mod tests {
             let Document { context, statements } = frames(&mut rng);
             for told in statements.lines().flat_map(|line| line.split_inclusive('.')) {
                 let told = told.trim().trim_end_matches('.');
-                let line = match told.strip_prefix("first ") {
-                    Some(rest) => {
-                        let (name, frame) = rest.split_once(": frame ").unwrap();
-                        format!("Frame {frame}: {name}")
-                    }
-                    None => told.replacen("frame", "Frame", 1),
-                };
+                let line = told.replacen("frame", "Frame", 1);
                 assert!(context.lines().any(|listed| listed == line), "{line} in {context}");
             }
         }
