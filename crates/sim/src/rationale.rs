@@ -73,9 +73,9 @@ pub(crate) fn choices_text(options: &[String]) -> String {
     format!("choices: {}.", told.join(", "))
 }
 
-/// `so left A.`: the conclusion, with the letter that follows its content among the choices.
+/// `so left. A`: the conclusion, with the letter that follows its content among the choices.
 pub(crate) fn so_text(content: &str, answer: char) -> String {
-    format!("so {content} {answer}.")
+    format!("so {content}. {answer}")
 }
 
 /// Statements, and the content of the option that they lead to.
@@ -355,7 +355,7 @@ mod tests {
             found.completion(),
             "<think>last lamp right 50, 3 m. frame 2 rotate left 90: right 140. \
              frame 3 rotate right 30 and move forward 1 m: right 110. \
-             choices: left A, right B, ahead C, behind D. so right B.</think><answer>B</answer>"
+             choices: left A, right B, ahead C, behind D. so right. B</think><answer>B</answer>"
         );
     }
 
@@ -368,7 +368,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think,
-            "seen: lamp, bed, sofa. choices: lamp, bed, sofa A, sofa, lamp, bed B. so lamp, bed, sofa A."
+            "seen: lamp, bed, sofa. choices: lamp, bed, sofa A, sofa, lamp, bed B. so lamp, bed, sofa. A"
         );
         assert_eq!(found.answer, 'A');
     }
@@ -384,7 +384,7 @@ mod tests {
         assert_eq!(
             found.think,
             "faced: lamp, sofa. choices: face the bed A, face the sofa B, face the lamp C. \
-             so face the sofa B."
+             so face the sofa. B"
         );
         assert_eq!(found.answer, 'B');
     }
@@ -401,7 +401,7 @@ mod tests {
             "map: 0 ahead: ahead; lamp left 10: left 10. 1 left 60: left 60; bed left 40: left 100. \
              2 left 90: left 150; sofa ahead: left 150. target ahead, left 90: left 90. \
              lamp left 10, off 80. bed left 100, off 10. sofa left 150, off 60. \
-             choices: lamp A, bed B, sofa C. so bed B."
+             choices: lamp A, bed B, sofa C. so bed. B"
         );
         assert_eq!(found.answer, 'B');
     }
