@@ -221,8 +221,8 @@ impl Map {
                 }
                 let place = wrap_whole(heading + seen.bearing_deg);
                 places.insert(seen.name.clone(), place);
-                let [bearing, told] = [seen.bearing_deg, place].map(bearing_text);
-                text.push_str(&format!("{sign} {} {bearing}: {told}", seen.name));
+                let [bearing, place] = [seen.bearing_deg, place].map(bearing_text);
+                text.push_str(&format!("{sign} {} {bearing}: {place}", seen.name));
                 sign = ',';
             }
             told.push(text);

@@ -282,5 +282,8 @@ mod tests {
         for beginning in ["first ", "last ", "all ", "view ", "frame ", "map: "] {
             assert!(text.lines().any(|line| line.starts_with(beginning)), "{beginning}");
         }
+        for within in [": seen: ", ": faced: ", " target ", " now ahead: ", " off ", " so "] {
+            assert!(text.contains(within), "{within}");
+        }
     }
 }

@@ -167,8 +167,8 @@ fn command(args: &PretrainArgs) -> String {
     let PretrainArgs { steps, lookup_steps, tokens_per_step, learning_rate, seed, shape, .. } =
         args;
     format!(
-        "embodied-r sim pretrain --steps {steps} --lookup-steps {lookup_steps} --tokens-per-step {tokens_per_step} \
-         --learning-rate {learning_rate} --seed {seed} --vocab-size {} --hidden-size {} \
+        "embodied-r sim pretrain --steps {steps} --lookup-steps {lookup_steps} \
+         --tokens-per-step {tokens_per_step} --learning-rate {learning_rate} --seed {seed} --vocab-size {} --hidden-size {} \
          --intermediate-size {} --layers {} --heads {} --kv-heads {} --out DIR",
         shape.vocab_size,
         shape.hidden_size,
