@@ -1,5 +1,6 @@
 //! `embodied-r sim pretrain`.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -62,12 +63,14 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
             max_grad_norm: 1.0,
         },
     };
+    let fault = Cell::new(None);
     let documents = Documents {
         tokenizer: &tokenizer,
         seed: args.seed,
         index: 0,
         lookups: args.lookup_steps * args.tokens_per_step as u64,
         given: 0,
+        fault: &fault,
     };
     let bar = Bar::default();
     let save = || {
@@ -75,8 +78,12 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
     };
     let mut shown = Shown { bar: &bar, save: &save };
     let stop = AtomicBool::new(false);
-    let outcome = lm::train(&policy, documents, &settings, &mut [&mut shown], &stop)?;
+    let outcome = lm::train(&policy, documents, &settings, &mut [&mut shown], &stop);
     bar.finish();
+    if let Some(fault) = fault.take() {
+        return Err(fault.into());
+    }
+    let outcome = outcome?;
     save()?;
     let record = json!({
         "command": command(&args),
@@ -101,6 +108,14 @@ struct Documents<'a> {
     lookups: u64,
     /// Tokens so far.
     given: u64,
+    /// Why the documents ended, if they did.
+    fault: &'a Cell<Option<embodied_r_policy::Error>>,
+}
+
+impl Documents<'_> {
+    fn tokens(&self, text: &str) -> Option<Vec<u32>> {
+        self.tokenizer.encode(text).map_err(|fault| self.fault.set(Some(fault))).ok()
+    }
 }
 
 impl Iterator for Documents<'_> {
@@ -112,8 +127,7 @@ impl Iterator for Documents<'_> {
         // The statements begin a line of their own.
         let line = if context.is_empty() { "" } else { "\n" };
         let given = format!("{END_OF_TEXT}{context}{line}");
-        let prompt = self.tokenizer.encode(&given).ok()?;
-        let completion = self.tokenizer.encode(&statements).ok()?;
+        let (prompt, completion) = (self.tokens(&given)?, self.tokens(&statements)?);
         let example = lm::Example { prompt, completion };
         self.index += 1;
         self.given += example.tokens() as u64;
