@@ -110,3 +110,33 @@ fn a_corpus_goes_to_a_file_whole() {
         .stdout("");
     assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 20);
 }
+
+#[test]
+fn pre_training_goes_on_from_an_earlier_model_with_its_tokenizer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    let short = ["--steps", "2", "--lookup-steps", "1", "--tokens-per-step", "256"];
+    let shape = ["--hidden-size", "32", "--intermediate-size", "64", "--layers", "1"];
+    let pretrain = |out: &Path, more: &[&str]| {
+        let mut command = embodied_r();
+        command.args(["sim", "pretrain"]).args(short).args(more).arg("--out").arg(out);
+        command.assert()
+    };
+    pretrain(&first, &shape).success();
+    pretrain(&second, &["--seed", "1", "--from", first.to_str().unwrap()]).success();
+
+    let read = |path: &Path| std::fs::read(path).unwrap();
+    assert_eq!(read(&first.join("tokenizer.json")), read(&second.join("tokenizer.json")));
+    assert_ne!(read(&first.join("model.safetensors")), read(&second.join("model.safetensors")));
+    let runs: Vec<serde_json::Value> =
+        serde_json::from_slice(&read(&second.join("pretrain.json"))).unwrap();
+    let commands: Vec<_> = runs.iter().map(|run| run["command"].as_str().unwrap()).collect();
+    assert_eq!(commands.len(), 2);
+    assert!(commands[0].contains("--hidden-size 32") && commands[0].contains("--seed 0"));
+    assert!(commands[1].contains("--from DIR") && commands[1].contains("--seed 1"));
+
+    let missing = folder.path().join("none");
+    let refused = pretrain(&second, &["--from", missing.to_str().unwrap()]).failure();
+    let told = text(&refused.get_output().stderr);
+    assert!(told.contains("none"), "{told}");
+}

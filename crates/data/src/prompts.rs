@@ -3,8 +3,6 @@
 //! The forms are those that the official code uses (think and answer tags, one line per frame, the
 //! question last), in words of our own.
 
-use std::fmt::Write as _;
-
 /// What marks the question within a prompt.
 const QUESTION: &str = "Question:";
 
@@ -24,29 +22,38 @@ pub struct FrameText {
     pub view: String,
 }
 
-/// The prompt of a perceived question: a short introduction, one line per key frame, and the
-/// question, which always comes last and is marked by `Question:`.
+/// One line per key frame: `Frame 0: Observe: …`, then `Frame 1: After rotate left 60, Observe: …`.
 ///
 /// The first frame has no action; a later frame whose action is not known tells its view alone.
-pub fn perceived(frames: &[FrameText], question: &str) -> String {
+pub fn lines(frames: &[FrameText]) -> String {
+    let line = |(index, FrameText { action, view }): (usize, &FrameText)| match action {
+        Some(action) if index > 0 => format!("Frame {index}: After {action}, Observe: {view}"),
+        _ => format!("Frame {index}: Observe: {view}"),
+    };
+    frames.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A video in words: a short introduction and the [`lines`] of its key frames, between `<` and `>`.
+pub fn video(frames: &[FrameText]) -> String {
     let mut text = String::from(
         "You are the agent whose camera took this video. Video content:\n<\n\
          Frames are in time order. Frame 0 is the start, the last frame is now. \
          Bearings are in degrees, distances in metres.",
     );
-    for (index, FrameText { action, view }) in frames.iter().enumerate() {
-        // Writing to a string cannot fail.
-        let _ = match action {
-            Some(action) if index > 0 => {
-                write!(text, "\nFrame {index}: After {action}, Observe: {view}")
-            }
-            _ => write!(text, "\nFrame {index}: Observe: {view}"),
-        };
+    if !frames.is_empty() {
+        text.push('\n');
+        text.push_str(&lines(frames));
     }
+    text.push_str("\n>");
+    text
+}
+
+/// The prompt of a perceived question: the [`video`], then the question, which always comes last
+/// and is marked by `Question:`.
+pub fn perceived(frames: &[FrameText], question: &str) -> String {
     let question = question.trim();
     let question = question.strip_prefix(QUESTION).unwrap_or(question).trim_start();
-    let _ = write!(text, "\n>\n{QUESTION} {question}");
-    text
+    format!("{}\n{QUESTION} {question}", video(frames))
 }
 
 /// The question within a prompt: from the last `Question:` on, or the whole where there is none.

@@ -14,29 +14,3 @@ pub fn captions_at(scene: &Scene, frames: &[usize]) -> Vec<FrameText> {
         })
         .collect()
 }
-
-/// The frames' lines as a perceived prompt holds them: `Frame 0: Observe: …`, then
-/// `Frame 1: After rotate left 60, Observe: …`.
-pub(crate) fn lines(captions: &[FrameText]) -> String {
-    let line = |(index, FrameText { action, view }): (usize, &FrameText)| match action {
-        Some(action) => format!("Frame {index}: After {action}, Observe: {view}"),
-        None => format!("Frame {index}: Observe: {view}"),
-    };
-    captions.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use embodied_r_data::prompts::perceived;
-
-    use super::*;
-    use crate::world::{draw, keyframes_by_pose};
-
-    #[test]
-    fn the_lines_are_those_of_a_perceived_prompt() {
-        let scene = draw(&[5]);
-        let captions = captions_at(&scene, &keyframes_by_pose(&scene));
-        let prompt = perceived(&captions, "Question: Where?");
-        assert!(prompt.contains(&format!("\n{}\n>", lines(&captions))), "{prompt}");
-    }
-}

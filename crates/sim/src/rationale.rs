@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use embodied_r_data::prompts::{FrameText, question_part};
-use embodied_r_data::scene::view_text;
+use embodied_r_data::scene::{Seen, view_text};
 
 use crate::ask::{Ask, Moment, letter, parse_with_choices, step_text};
 use crate::geometry::wrap_whole;
@@ -15,16 +15,42 @@ use crate::trace::{Trace, bearing_text, captions_in, faced as is_faced};
 /// Reasoning about a question, and where it leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rationale {
-    /// The statements; the last one is `so …`, naming the option's content and letter.
-    pub think: String,
-    /// The letter of that option.
+    /// The choices, each with its letter.
+    pub choices: String,
+    /// What the captions say that bears on the question; empty where the answer is given at once.
+    pub grounds: String,
+    /// The content and the letter of one choice.
+    pub conclusion: String,
+    /// The letter of that choice.
     pub answer: char,
 }
 
 impl Rationale {
+    fn new(grounds: String, options: &[String], index: usize) -> Self {
+        let answer = letter(index);
+        let conclusion = options.get(index).map_or(String::new(), |option| so_text(option, answer));
+        Self { choices: choices_text(options), grounds, conclusion, answer }
+    }
+
+    /// The same without its grounds, as one answers who does not look.
+    pub fn at_once(self) -> Self {
+        Self { grounds: String::new(), ..self }
+    }
+
+    /// The same grounds, but another one of `options` in the conclusion.
+    pub(crate) fn concluding(self, options: &[String], index: usize) -> Self {
+        Self::new(self.grounds, options, index)
+    }
+
+    /// All of the reasoning.
+    pub fn think(&self) -> String {
+        let parts = [&self.choices, &self.grounds, &self.conclusion].map(String::as_str);
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+
     /// What a model is to write: `<think>…</think><answer>B</answer>`.
     pub fn completion(&self) -> String {
-        format!("<think>{}</think><answer>{}</answer>", self.think, self.answer)
+        format!("<think>{}</think><answer>{}</answer>", self.think(), self.answer)
     }
 }
 
@@ -46,7 +72,7 @@ pub fn rationale_in_prompt(prompt: &str) -> Option<Rationale> {
 
 /// The rationale for `ask` with `options` from what `trace` says.
 pub(crate) fn reason(ask: &Ask, options: &[String], trace: &Trace) -> Option<Rationale> {
-    let (mut statements, content) = match ask {
+    let (statements, content) = match ask {
         Ask::Order { names } => order(names, trace)?,
         Ask::Position { name } => position(name, trace, Quadrant::place)?,
         Ask::Action { name } => position(name, trace, Quadrant::action)?,
@@ -57,10 +83,8 @@ pub(crate) fn reason(ask: &Ask, options: &[String], trace: &Trace) -> Option<Rat
         Ask::Direction { stand, face, target } => direction(stand, face, target, trace)?,
         Ask::Distance { to, among } => distance(to, among, trace)?,
     };
-    let answer = letter(options.iter().position(|option| *option == content)?);
-    statements.push(choices_text(options));
-    statements.push(so_text(&content, answer));
-    Some(Rationale { think: statements.join(" "), answer })
+    let index = options.iter().position(|option| *option == content)?;
+    Some(Rationale::new(statements.join(" "), options, index))
 }
 
 /// `choices: left A, ahead B.`
@@ -73,9 +97,9 @@ pub(crate) fn choices_text(options: &[String]) -> String {
     format!("choices: {}.", told.join(", "))
 }
 
-/// `so left. A`: the conclusion, with the letter that follows its content among the choices.
+/// `so left A.`: the conclusion, followed by its letter as among the choices.
 pub(crate) fn so_text(content: &str, answer: char) -> String {
-    format!("so {content}. {answer}")
+    format!("so {content} {answer}.")
 }
 
 /// Statements, and the content of the option that they lead to.
@@ -170,7 +194,7 @@ pub(crate) fn seen_text(trace: &Trace) -> String {
             names.push(&seen.name);
         }
     }
-    listed("seen", &names)
+    format!("seen: {}.", list_or_none(&names))
 }
 
 fn progress(route: &[String], trace: &Trace) -> Option<Reasoning> {
@@ -182,17 +206,26 @@ fn progress(route: &[String], trace: &Trace) -> Option<Reasoning> {
     clear.then(|| (vec![faced_text(trace)], step_text(last)))
 }
 
-/// `faced: lamp, bed, lamp.`: what was within 10 degrees of straight ahead, in the order of time.
+/// `faced: 0 lamp left 30, bed ahead yes. 1 none.`: what each frame shows, and what of it was within
+/// 10 degrees of straight ahead.
 pub(crate) fn faced_text(trace: &Trace) -> String {
-    let faced = trace.frames.iter().flat_map(|frame| &frame.seen);
-    let names: Vec<_> =
-        faced.filter(|seen| is_faced(seen)).map(|seen| seen.name.as_str()).collect();
-    listed("faced", &names)
+    let object = |seen: &Seen| {
+        let yes = if is_faced(seen) { " yes" } else { "" };
+        format!("{} {}{yes}", seen.name, bearing_text(seen.bearing_deg))
+    };
+    let frames = trace.frames.iter().enumerate().map(|(index, frame)| {
+        let objects: Vec<_> = frame.seen.iter().map(object).collect();
+        format!("{index} {}.", list_or_none(&objects))
+    });
+    format!("faced: {}", frames.collect::<Vec<_>>().join(" "))
 }
 
-fn listed(what: &str, names: &[&str]) -> String {
-    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    format!("{what}: {names}.")
+/// The items with commas between them, or `none`.
+pub(crate) fn list_or_none<T: AsRef<str>>(items: &[T]) -> String {
+    match items {
+        [] => "none".to_owned(),
+        items => items.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", "),
+    }
 }
 
 /// Where things are, as bearings from the heading of frame 0.
@@ -206,11 +239,11 @@ pub(crate) struct Map {
 }
 
 impl Map {
-    /// The map of the frames up to `last`.
-    pub(crate) fn new(trace: &Trace, last: usize) -> Self {
+    /// The map of all frames.
+    pub(crate) fn new(trace: &Trace) -> Self {
         let (mut heading, mut places) = (0, HashMap::new());
         let mut told = Vec::new();
-        for (index, frame) in trace.frames.iter().enumerate().take(last + 1) {
+        for (index, frame) in trace.frames.iter().enumerate() {
             let turn = frame.action.as_ref().map_or(0, |action| action.turn_deg);
             heading = wrap_whole(heading + turn);
             let mut text = format!("{index} {}: {}", bearing_text(turn), bearing_text(heading));
@@ -228,13 +261,6 @@ impl Map {
             told.push(text);
         }
         Self { text: format!("map: {}.", told.join(". ")), heading, places }
-    }
-
-    /// The map up to the first sight of the last one of `names`; `None` if one is never seen.
-    fn of<'a>(names: impl IntoIterator<Item = &'a String>, trace: &Trace) -> Option<Self> {
-        let frames: Option<Vec<_>> =
-            names.into_iter().map(|name| Some(trace.first_sight(name)?.0)).collect();
-        Some(Self::new(trace, frames?.into_iter().max()?))
     }
 
     /// `lamp left 30`, and the figure.
@@ -274,13 +300,10 @@ fn counterfactual(
     options: &[String],
     trace: &Trace,
 ) -> Option<Reasoning> {
-    let (map, from) = match moment {
-        Moment::Start => (Map::of(options, trace)?, 0),
-        Moment::End => {
-            let map = Map::new(trace, trace.frames.len());
-            let heading = map.heading;
-            (map, heading)
-        }
+    let map = Map::new(trace);
+    let from = match moment {
+        Moment::Start => 0,
+        Moment::End => map.heading,
     };
     let (told, target) = target_text(from, turn_deg);
     let (mut angles, name) = map.nearest(options, target)?;
@@ -293,7 +316,7 @@ fn counterfactual(
 /// opposite each other; the turn from `face` to `target` is then the same side as from there.
 fn direction(stand: &str, face: &str, target: &str, trace: &Trace) -> Option<Reasoning> {
     let names = [stand, face, target].map(str::to_owned);
-    let map = Map::of(&names, trace)?;
+    let map = Map::new(trace);
     let mut statements = vec![map.text.clone()];
     let mut places = Vec::with_capacity(names.len());
     for name in &names {
@@ -312,9 +335,7 @@ fn direction(stand: &str, face: &str, target: &str, trace: &Trace) -> Option<Rea
 
 /// With the objects all round the camera, the closest is the one at the least angle.
 fn distance(to: &str, among: &[String], trace: &Trace) -> Option<Reasoning> {
-    let mut names = among.to_vec();
-    names.push(to.to_owned());
-    let map = Map::of(&names, trace)?;
+    let map = Map::new(trace);
     let (text, place) = map.place(to)?;
     let (mut angles, name) = map.nearest(among, place)?;
     let mut statements = vec![map.text, format!("{text}.")];
@@ -353,9 +374,23 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.completion(),
-            "<think>last lamp right 50, 3 m. frame 2 rotate left 90: right 140. \
-             frame 3 rotate right 30 and move forward 1 m: right 110. \
-             choices: left A, right B, ahead C, behind D. so right. B</think><answer>B</answer>"
+            "<think>choices: left A, right B, ahead C, behind D. last lamp right 50, 3 m. \
+             frame 2 rotate left 90: right 140. frame 3 rotate right 30 and move forward 1 m: \
+             right 110. so right B.</think><answer>B</answer>"
+        );
+    }
+
+    #[test]
+    fn an_answer_at_once_has_the_same_conclusion_without_grounds() {
+        let found = solve(
+            "Question: When you reach the current location, where is the lamp relative to you?\n\n\
+             Choices:\nA. left\nB. right\nC. ahead\nD. behind",
+        )
+        .unwrap();
+        assert_eq!(
+            found.at_once().completion(),
+            "<think>choices: left A, right B, ahead C, behind D. so right B.</think>\
+             <answer>B</answer>"
         );
     }
 
@@ -367,8 +402,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            found.think,
-            "seen: lamp, bed, sofa. choices: lamp, bed, sofa A, sofa, lamp, bed B. so lamp, bed, sofa. A"
+            found.think(),
+            "choices: lamp, bed, sofa A, sofa, lamp, bed B. seen: lamp, bed, sofa. so lamp, bed, sofa A."
         );
         assert_eq!(found.answer, 'A');
     }
@@ -382,9 +417,10 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            found.think,
-            "faced: lamp, sofa. choices: face the bed A, face the sofa B, face the lamp C. \
-             so face the sofa. B"
+            found.think(),
+            "choices: face the bed A, face the sofa B, face the lamp C. \
+             faced: 0 lamp left 10 yes. 1 bed left 40, lamp right 50. 2 sofa ahead yes. \
+             3 sofa left 30, bed right 20. so face the sofa B."
         );
         assert_eq!(found.answer, 'B');
     }
@@ -397,11 +433,12 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            found.think,
-            "map: 0 ahead: ahead; lamp left 10: left 10. 1 left 60: left 60; bed left 40: left 100. \
-             2 left 90: left 150; sofa ahead: left 150. target ahead, left 90: left 90. \
-             lamp left 10, off 80. bed left 100, off 10. sofa left 150, off 60. \
-             choices: lamp A, bed B, sofa C. so bed. B"
+            found.think(),
+            "choices: lamp A, bed B, sofa C. \
+             map: 0 ahead: ahead; lamp left 10: left 10. 1 left 60: left 60; bed left 40: left 100. \
+             2 left 90: left 150; sofa ahead: left 150. 3 right 30: left 120. \
+             target ahead, left 90: left 90. \
+             lamp left 10, off 80. bed left 100, off 10. sofa left 150, off 60. so bed B."
         );
         assert_eq!(found.answer, 'B');
     }

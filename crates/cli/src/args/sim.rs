@@ -16,7 +16,7 @@ pub(crate) struct SimArgs {
 pub(crate) enum SimCommand {
     /// Film rooms and lay videos and questions out as the two benchmarks do.
     Rooms(RoomsArgs),
-    /// Write text to pre-train a small model on, as JSON lines of `text`.
+    /// Write text to pre-train a small model on, as JSON lines of `prompt` and `completion`.
     Corpus(CorpusArgs),
     /// Train the small base model that the quickstart begins with.
     Pretrain(PretrainArgs),
@@ -47,7 +47,7 @@ pub(crate) struct RoomsArgs {
     pub(crate) categories: Vec<Category>,
 }
 
-/// Write text to pre-train a small model on, as JSON lines of `text`.
+/// Write text to pre-train a small model on, as JSON lines of `prompt` and `completion`.
 ///
 /// A document holds a room's captions and true statements about them, and none of the benchmarks'
 /// questions.
@@ -73,11 +73,15 @@ pub(crate) struct PretrainArgs {
     /// Folder to write the model into.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+    /// Model to go on from, with its tokenizer, in place of random weights; take another seed than
+    /// it had, or it sees the same text again.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: Option<PathBuf>,
     /// Steps of the optimiser.
-    #[arg(long, value_name = "N", default_value_t = 8000)]
+    #[arg(long, value_name = "N", default_value_t = 7500)]
     pub(crate) steps: u64,
     /// How many of them, at the beginning, learn to look things up in lists and nothing else.
-    #[arg(long, value_name = "N", default_value_t = 2000)]
+    #[arg(long, value_name = "N", default_value_t = 3000)]
     pub(crate) lookup_steps: u64,
     /// Tokens of a step.
     #[arg(long, value_name = "N", default_value_t = 2048)]
@@ -97,22 +101,22 @@ pub(crate) struct PretrainArgs {
 #[command(next_help_heading = "Shape")]
 pub(crate) struct ShapeArgs {
     /// Entries of the tokenizer, at most.
-    #[arg(long, value_name = "N", default_value_t = 768)]
+    #[arg(long, value_name = "N", conflicts_with = "from", default_value_t = 768)]
     pub(crate) vocab_size: usize,
     /// Width of the residual stream.
-    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(long, value_name = "N", conflicts_with = "from", default_value_t = 128)]
     pub(crate) hidden_size: usize,
     /// Width of the feed-forward layers.
-    #[arg(long, value_name = "N", default_value_t = 352)]
+    #[arg(long, value_name = "N", conflicts_with = "from", default_value_t = 352)]
     pub(crate) intermediate_size: usize,
     /// Layers.
-    #[arg(long, value_name = "N", default_value_t = 6)]
+    #[arg(long, value_name = "N", conflicts_with = "from", default_value_t = 6)]
     pub(crate) layers: usize,
     /// Query heads.
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", conflicts_with = "from", default_value_t = 4)]
     pub(crate) heads: usize,
     /// Key and value heads.
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", conflicts_with = "from", default_value_t = 4)]
     pub(crate) kv_heads: usize,
 }
 
@@ -131,6 +135,10 @@ pub(crate) struct ConversationsArgs {
     /// Questions to write at most, drawn over all of the file.
     #[arg(long, value_name = "N", default_value_t = 300)]
     pub(crate) questions: usize,
+    /// Share of the questions whose answer is given at once, without its grounds: reasoning as it
+    /// is before reinforcement has shown what pays.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    pub(crate) at_once: f64,
     /// Examples of the judge's task to write.
     #[arg(long, value_name = "N", default_value_t = 300)]
     pub(crate) judge_examples: usize,
@@ -140,4 +148,12 @@ pub(crate) struct ConversationsArgs {
     /// System prompt of the questions; by default the one the trainer uses.
     #[arg(long, value_name = "TEXT")]
     pub(crate) system_prompt: Option<String>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    match (0.0..=1.0).contains(&share) {
+        true => Ok(share),
+        false => Err(format!("{share} is not between 0 and 1")),
+    }
 }

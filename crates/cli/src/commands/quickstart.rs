@@ -30,6 +30,9 @@ const PER_CATEGORY: &str = "3";
 /// Questions with reasoning that the cold start learns from.
 const CONVERSATIONS: &str = "300";
 
+/// Share of them that give their answer at once: which reasoning pays is left to reinforcement.
+const AT_ONCE: &str = "0.6";
+
 /// Examples of the judge's task that it learns from.
 const JUDGE_EXAMPLES: &str = "200";
 
@@ -161,6 +164,7 @@ impl Quickstart {
                 [
                     ("--data", self.path(&format!("perceived/{split}_data.json")).into()),
                     ("--questions", questions.into()),
+                    ("--at-once", AT_ONCE.into()),
                     ("--judge-examples", judged.into()),
                     ("--seed", self.seed()),
                     ("--out", self.path(file).into()),

@@ -1,8 +1,11 @@
 //! Statements about the captions of a video.
 
+use super::choices::Choices;
 use crate::catalogue::KINDS;
 use crate::geometry::wrap_whole;
-use crate::rationale::{Map, Quadrant, carried, faced_text, quoted, seen_text, target_text};
+use crate::rationale::{
+    Map, Quadrant, carried, faced_text, list_or_none, quoted, seen_text, target_text,
+};
 use crate::rng::Rng;
 use crate::trace::{Trace, bearing_text};
 
@@ -35,7 +38,7 @@ impl<'a> Statements<'a> {
             10 => self.nearest(rng),
             11 => self.order(rng),
             12 => self.faced(rng),
-            _ => self.map(rng).text,
+            _ => self.map(rng),
         }
     }
 
@@ -51,11 +54,16 @@ impl<'a> Statements<'a> {
             Self::turn,
             Self::order,
             Self::faced,
-            Self::map_alone,
+            Self::map,
         ];
         let kind = kinds[rng.below(kinds.len())];
         let words = 40 + rng.below(40);
         super::grown(words, || kind(self, rng))
+    }
+
+    /// What leads to one of `choices`.
+    pub(super) fn reasoned(&self, choices: &Choices, rng: &mut Rng) -> Option<String> {
+        choices.reasoned(&self.seen, self.trace, rng)
     }
 
     fn several(&self, rng: &mut Rng, most: usize, one: fn(&Self, &mut Rng) -> String) -> String {
@@ -154,19 +162,13 @@ impl<'a> Statements<'a> {
         statements.join(" ")
     }
 
-    /// The map of all frames, or of those up to a random one.
-    fn map(&self, rng: &mut Rng) -> Map {
-        let whole = self.trace.frames.len();
-        Map::new(self.trace, if rng.chance(0.5) { whole } else { self.frame(rng) })
-    }
-
-    fn map_alone(&self, rng: &mut Rng) -> String {
-        self.map(rng).text
+    fn map(&self, _: &mut Rng) -> String {
+        Map::new(self.trace).text
     }
 
     /// A map, then places of some objects, then the turn from one to another.
     fn places(&self, rng: &mut Rng) -> String {
-        let map = self.map(rng);
+        let map = Map::new(self.trace);
         let mut statements = vec![map.text.clone()];
         let mut places = Vec::new();
         for name in rng.sample(&self.seen, 3) {
@@ -182,7 +184,7 @@ impl<'a> Statements<'a> {
 
     /// Which of some objects is nearest to a direction.
     fn nearest(&self, rng: &mut Rng) -> String {
-        let map = self.map(rng);
+        let map = Map::new(self.trace);
         let from = if rng.chance(0.5) { 0 } else { map.heading };
         let (told, target) = target_text(from, wrap_whole(10 * rng.below(36) as i32));
         let mut statements = vec![map.text.clone(), told];
@@ -226,10 +228,6 @@ impl<'a> Statements<'a> {
         }
         text
     }
-}
-
-fn list_or_none(items: &[String]) -> String {
-    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
 }
 
 #[cfg(test)]

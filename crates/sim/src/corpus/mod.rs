@@ -3,26 +3,31 @@
 //! The statements are those that reasoning is made of (lookups, running sums, comparisons, letters
 //! of choices), mixed at random; none of the benchmarks' questions is among them.
 
+mod choices;
 mod drills;
 mod lookups;
 mod recall;
 
-use embodied_r_data::prompts::{judge_system, judge_user};
+use embodied_r_data::prompts::{judge_system, judge_user, video};
 
-use crate::ask::{Category, letter};
-use crate::captions::{captions_at, lines};
+use self::choices::Choices;
+use crate::ask::Category;
+use crate::captions::captions_at;
 use crate::questions::text_question;
-use crate::rationale::so_text;
 use crate::rng::Rng;
 use crate::trace::Trace;
 use crate::world::{draw, keyframes_by_pose, names};
 
 /// Share of documents that are lists to look things up in.
-const RECALL: f64 = 0.4;
+const RECALL: f64 = 0.25;
 /// Share of documents without anything to look up: sums, comparisons and letters only.
 const DRILLS_ONLY: f64 = 0.08;
 /// Within a document about a room, the share of statements that are not about it.
 const DRILLS_BETWEEN: f64 = 0.12;
+/// Share of the documents about rooms that have choices.
+const CHOICES: f64 = 0.75;
+/// Within a document that has choices, the share of statements that are about them.
+const CHOICES_BETWEEN: f64 = 0.5;
 
 /// A text to pre-train on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,12 +40,12 @@ pub struct Document {
 
 /// Document `index` of `seed` for the beginning of the training: a list to look things up in.
 pub fn first_document(seed: u64, index: u64) -> Document {
-    recall::any(&mut Rng::new(&[seed, index, 10]))
+    recall::plain(&mut Rng::new(&[seed, index, 10]))
 }
 
 /// Document `index` of `seed`: the captions of a room in the form that prompts have
-/// (`Frame 0: Observe: …`) with groups of statements, one group a line; or a list, or nothing, in
-/// the captions' place.
+/// (`Frame 0: Observe: …`), choices after them in most, with groups of statements, one group a
+/// line; or a list, or nothing, in the captions' place.
 pub fn document(seed: u64, index: u64) -> Document {
     let mut rng = Rng::new(&[seed, index, 7]);
     if rng.chance(RECALL) {
@@ -53,15 +58,24 @@ pub fn document(seed: u64, index: u64) -> Document {
     }
     let scene = draw(&[seed, index, 8]);
     let captions = captions_at(&scene, &keyframes_by_pose(&scene));
-    let context = lines(&captions);
+    let names = names(&scene);
+    let choices = rng.chance(CHOICES).then(|| Choices::of(&names, &mut rng));
+    let mut context = video(&captions);
+    if let Some(choices) = &choices {
+        context.push('\n');
+        context.push_str(&choices.listed());
+    }
     let Some(trace) = Trace::from_captions(&captions) else {
         return Document { context, statements: String::new() };
     };
-    let names = names(&scene);
     let about = lookups::Statements::new(&names, &trace);
-    let statements = grown(words, || match rng.chance(DRILLS_BETWEEN) {
-        true => drills::any(&mut rng),
-        false => about.any(&mut rng),
+    let statements = grown(words, || match &choices {
+        Some(choices) if rng.chance(CHOICES_BETWEEN) => {
+            let reasoned = rng.chance(0.7).then(|| about.reasoned(choices, &mut rng)).flatten();
+            reasoned.unwrap_or_else(|| choices.told(&mut rng))
+        }
+        _ if rng.chance(DRILLS_BETWEEN) => drills::any(&mut rng),
+        _ => about.any(&mut rng),
     });
     Document { context, statements }
 }
@@ -94,19 +108,15 @@ pub struct JudgeExample {
 pub fn judge_example(seed: u64, index: u64, categories: &[Category]) -> Option<JudgeExample> {
     let found = text_question(seed, index, categories)?;
     let mut rng = Rng::new(&[seed, index, 9]);
-    let mut think = found.rationale.think;
-    let mut answer = found.rationale.answer;
-    if rng.chance(0.5) {
-        let other = rng.below(found.question.options.len());
-        let kept = think.rfind("so ").unwrap_or(think.len());
-        think.truncate(kept);
-        answer = letter(other);
-        think.push_str(&so_text(&found.question.options[other], answer));
-    }
+    let options = &found.question.options;
+    let rationale = match rng.chance(0.5) {
+        true => found.rationale.concluding(options, rng.below(options.len())),
+        false => found.rationale,
+    };
     Some(JudgeExample {
         system: judge_system().to_owned(),
-        user: judge_user(&found.question.text, &think),
-        letter: answer,
+        user: judge_user(&found.question.text, &rationale.think()),
+        letter: rationale.answer,
     })
 }
 
@@ -115,6 +125,7 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     use super::*;
+    use crate::rationale::so_text;
 
     /// Context and statements.
     fn text(seed: u64, index: u64) -> String {
@@ -123,14 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn a_third_of_the_documents_or_more_are_about_rooms() {
+    fn most_documents_are_about_rooms() {
         let rooms = (0..200).filter(|&index| {
             let found = document(1, index);
             assert!(!found.statements.contains("Observe"), "{}", found.statements);
             let many = found.statements.split_whitespace().count() >= 150;
-            found.context.starts_with("Frame 0: Observe: ") && many
+            found.context.contains("\n>") && many
         });
-        assert!((80..140).contains(&rooms.count()));
+        assert!((110..170).contains(&rooms.count()));
     }
 
     #[test]
@@ -169,9 +180,9 @@ mod tests {
         for category in Category::ALL {
             for index in 0..50 {
                 let found = text_question(9, index, &[category]).unwrap();
-                let unknown: Vec<_> =
-                    words(&found.rationale.think).difference(&known).cloned().collect();
-                assert_eq!(unknown, Vec::<String>::new(), "{}", found.rationale.think);
+                let think = found.rationale.think();
+                let unknown: Vec<_> = words(&think).difference(&known).cloned().collect();
+                assert_eq!(unknown, Vec::<String>::new(), "{think}");
             }
         }
     }

@@ -3,21 +3,24 @@
 //! To look a thing up by its name is the first that reasoning needs and the last that a small
 //! decoder learns: only texts that do little else make it emerge within minutes.
 
-use embodied_r_data::prompts::FrameText;
+use embodied_r_data::prompts::{FrameText, lines};
 use embodied_r_data::scene::{Seen, view_text};
 
 use super::Document;
-use super::drills::{choices, told_choice};
+use super::choices::Choices;
 use super::lookups::Statements;
-use crate::captions::lines;
 use crate::catalogue::KINDS;
 use crate::geometry::wrap_whole;
-use crate::rationale::choices_text;
 use crate::rng::Rng;
 use crate::trace::{Trace, bearing_text};
 
 /// How often what was listed is asked for.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 4;
+
+/// As [`any`], but mostly the plainest lists.
+pub(super) fn plain(rng: &mut Rng) -> Document {
+    if rng.chance(0.5) { bearings(rng) } else { any(rng) }
+}
 
 /// A random list or imagined video with lookups.
 pub(super) fn any(rng: &mut Rng) -> Document {
@@ -48,7 +51,7 @@ fn asked(rng: &mut Rng, items: &[String], separator: &str) -> String {
 
 /// `lamp left 30; bed ahead`, then the same pairs.
 fn bearings(rng: &mut Rng) -> Document {
-    let items: Vec<String> = names(rng, 2, 8)
+    let items: Vec<String> = names(rng, 2, 12)
         .into_iter()
         .map(|name| format!("{name} {}", bearing_text(bearing(rng))))
         .collect();
@@ -65,13 +68,11 @@ fn frames(rng: &mut Rng) -> Document {
     Document { context: listed.join("\n"), statements: asked(rng, &told, " ") }
 }
 
-/// Lettered choices, then `so lamp. B` and the like.
+/// Lettered choices, then `choices: lamp A, bed B. so bed B.`
 fn letters(rng: &mut Rng) -> Document {
-    let (context, options) = choices(rng);
-    let told: Vec<String> =
-        (0..options.len()).map(|index| told_choice(rng, index, &options[index])).collect();
-    let asked = asked(rng, &told, "\n");
-    Document { context, statements: format!("{}\n{asked}", choices_text(&options)) }
+    let choices = Choices::of_anything(rng);
+    let told: Vec<String> = (0..ROUNDS).map(|_| choices.told(rng)).collect();
+    Document { context: choices.listed(), statements: told.join("\n") }
 }
 
 /// The captions of a short video that nobody could film, and one kind of lookups in it.
@@ -97,7 +98,14 @@ fn imagined(rng: &mut Rng) -> Document {
     let statements = Trace::from_captions(&captions)
         .map(|trace| Statements::new(&pool, &trace).of_one_kind(rng))
         .unwrap_or_default();
-    Document { context, statements }
+    if rng.chance(0.5) {
+        return Document { context, statements };
+    }
+    let choices = Choices::of(&pool, rng);
+    Document {
+        context: format!("{context}\n{}", choices.listed()),
+        statements: [choices.told(rng), statements, choices.told(rng)].join("\n"),
+    }
 }
 
 /// `rotate left 60`

@@ -4,7 +4,7 @@ use embodied_r_data::prompts;
 use embodied_r_data::question::{Question, read_questions};
 use embodied_r_data::write::write_atomic;
 use embodied_r_grpo::random::{permutation, stream};
-use embodied_r_sim::{Category, corpus, rationale_in_prompt};
+use embodied_r_sim::{Category, Rationale, corpus, rationale_in_prompt};
 use serde_json::{Value, json};
 
 use crate::args::sim::ConversationsArgs;
@@ -15,10 +15,20 @@ pub(super) fn run(args: ConversationsArgs) -> anyhow::Result<Status> {
     let questions = read_questions(&args.data)?;
     let system = args.system_prompt.as_deref().unwrap_or_else(|| prompts::system_prompt());
     let order = permutation(questions.len(), stream(&[args.seed]));
-    let mut reasoned: Vec<Value> = order
-        .iter()
-        .filter_map(|index| reasoned(&questions[*index], system))
+    let right = order.iter().filter_map(|index| {
+        let question = &questions[*index];
+        Some((question, right_rationale(question)?))
+    });
+    let mut reasoned: Vec<Value> = right
         .take(args.questions)
+        .enumerate()
+        .map(|(index, (question, rationale))| {
+            let rationale = match falls_within(index, args.at_once) {
+                true => rationale.at_once(),
+                false => rationale,
+            };
+            conversation(system, &question.question, &rationale.completion())
+        })
         .collect();
     let count = reasoned.len();
     let categories = Category::ALL;
@@ -41,11 +51,16 @@ pub(super) fn run(args: ConversationsArgs) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
-/// The question with reasoning, if the captions lead to the right answer.
-fn reasoned(question: &Question, system: &str) -> Option<Value> {
+/// The reasoning, if the captions lead to the right answer.
+fn right_rationale(question: &Question) -> Option<Rationale> {
     let rationale = rationale_in_prompt(&question.question)?;
-    let right = question.answer.trim() == rationale.answer.to_string();
-    right.then(|| conversation(system, &question.question, &rationale.completion()))
+    (question.answer.trim() == rationale.answer.to_string()).then_some(rationale)
+}
+
+/// Whether `index` is one of those that make up `share` of all, evenly spread.
+fn falls_within(index: usize, share: f64) -> bool {
+    let until = |count: usize| (count as f64 * share).floor();
+    until(index + 1) > until(index)
 }
 
 fn conversation(system: &str, user: &str, assistant: &str) -> Value {
@@ -54,4 +69,17 @@ fn conversation(system: &str, user: &str, assistant: &str) -> Value {
         {"role": "user", "content": user},
         {"role": "assistant", "content": assistant},
     ]})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_the_questions_is_spread_evenly() {
+        let count = |share: f64| (0..10).filter(|&index| falls_within(index, share)).count();
+        assert_eq!([0.0, 0.25, 0.5, 0.6, 1.0].map(count), [0, 2, 5, 6, 10]);
+        let halves: Vec<bool> = (0..4).map(|index| falls_within(index, 0.5)).collect();
+        assert_eq!(halves, [false, true, false, true]);
+    }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use anyhow::Context as _;
 use embodied_r_data::write::write_atomic;
 use embodied_r_data::{Progress, prompts};
 use embodied_r_grpo::events::{Event, Sink};
@@ -31,6 +32,9 @@ const WARMUP_STEPS: u64 = 100;
 /// Longest sequence of the model: the quickstart's prompts with their completions fit twice.
 const MAX_POSITIONS: usize = 2048;
 
+/// File with the commands that made a model, and what came of each.
+const RECORD: &str = "pretrain.json";
+
 /// The token between documents.
 const END_OF_TEXT: &str = "<|endoftext|>";
 
@@ -39,12 +43,13 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
     std::fs::create_dir_all(&args.out)
         .map_err(embodied_r_data::Error::io("create", args.out.as_path()))?;
     let began = Instant::now();
-    let options = TrainOptions { vocab_size: args.shape.vocab_size, min_frequency: 2 };
-    let trained = train(tokenizer_texts(args.seed), &options, &args.out)?;
+    let (policy, before) = match &args.from {
+        Some(from) => go_on_from(from, &args.out)?,
+        None => (random(&args)?, Vec::new()),
+    };
     let tokenizer = Tokenizer::from_dir(&args.out)?;
-    let config = config(&args, trained.vocab_size)?;
-    let policy = Policy::random(&config, args.seed)?;
-    println!("{:.2} M parameters", config.parameter_count() as f64 / 1e6);
+    let parameters = policy.config().parameter_count();
+    println!("{:.2} M parameters", parameters as f64 / 1e6);
     let settings = lm::Settings {
         tokens_per_step: args.tokens_per_step,
         max_tokens_per_batch: args.tokens_per_step + MAX_POSITIONS,
@@ -85,18 +90,38 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
     }
     let outcome = outcome?;
     save()?;
-    let record = json!({
+    let mut runs = before;
+    runs.push(json!({
         "command": command(&args),
         "steps": outcome.steps,
         "tokens": outcome.tokens,
         "loss": outcome.loss,
-        "parameters": config.parameter_count(),
+        "parameters": parameters,
         "seconds": began.elapsed().as_secs(),
         "threads": rayon::current_num_threads(),
-    });
-    write_json(&args.out.join("pretrain.json"), &record)?;
+    }));
+    write_atomic(&args.out.join(RECORD), &serde_json::to_vec_pretty(&runs)?)?;
     println!("loss {:.4} after {} tokens, in {}", outcome.loss, outcome.tokens, args.out.display());
     Ok(Status::Done)
+}
+
+/// A new model, and in the run's folder its tokenizer.
+fn random(args: &PretrainArgs) -> anyhow::Result<Policy> {
+    let options = TrainOptions { vocab_size: args.shape.vocab_size, min_frequency: 2 };
+    let trained = train(tokenizer_texts(args.seed), &options, &args.out)?;
+    Ok(Policy::random(&config(args, trained.vocab_size)?, args.seed)?)
+}
+
+/// An earlier run's model, its tokenizer copied into this run's folder, and what is recorded of it.
+fn go_on_from(from: &Path, out: &Path) -> anyhow::Result<(Policy, Vec<serde_json::Value>)> {
+    let policy = Policy::load(from)?;
+    Tokenizer::from_dir(from)?.save(out)?;
+    let record = from.join(RECORD);
+    let text =
+        std::fs::read(&record).map_err(embodied_r_data::Error::io("read", record.as_path()))?;
+    let before = serde_json::from_slice(&text)
+        .with_context(|| format!("`{}` is no record of pre-training", record.display()))?;
+    Ok((policy, before))
 }
 
 /// The corpus as tokens, lookups alone to begin with.
@@ -180,21 +205,24 @@ fn config(args: &PretrainArgs, vocab_size: usize) -> anyhow::Result<ModelConfig>
 fn command(args: &PretrainArgs) -> String {
     let PretrainArgs { steps, lookup_steps, tokens_per_step, learning_rate, seed, shape, .. } =
         args;
+    let shape = match &args.from {
+        Some(_) => "--from DIR".to_owned(),
+        None => format!(
+            "--vocab-size {} --hidden-size {} --intermediate-size {} --layers {} --heads {} \
+             --kv-heads {}",
+            shape.vocab_size,
+            shape.hidden_size,
+            shape.intermediate_size,
+            shape.layers,
+            shape.heads,
+            shape.kv_heads
+        ),
+    };
     format!(
         "embodied-r sim pretrain --steps {steps} --lookup-steps {lookup_steps} \
-         --tokens-per-step {tokens_per_step} --learning-rate {learning_rate} --seed {seed} --vocab-size {} --hidden-size {} \
-         --intermediate-size {} --layers {} --heads {} --kv-heads {} --out DIR",
-        shape.vocab_size,
-        shape.hidden_size,
-        shape.intermediate_size,
-        shape.layers,
-        shape.heads,
-        shape.kv_heads
+         --tokens-per-step {tokens_per_step} --learning-rate {learning_rate} --seed {seed} {shape} \
+         --out DIR",
     )
-}
-
-fn write_json(path: &Path, value: &serde_json::Value) -> anyhow::Result<()> {
-    Ok(write_atomic(path, &serde_json::to_vec_pretty(value)?)?)
 }
 
 /// Steps between two times that the weights are written.

@@ -1,0 +1,153 @@
+//! Lettered choices without a question.
+
+use crate::ask::{Ask, Moment, letter, step_text};
+use crate::catalogue::KINDS;
+use crate::geometry::wrap_whole;
+use crate::rationale::{Quadrant, choices_text, reason, so_text};
+use crate::rng::Rng;
+use crate::trace::Trace;
+
+/// Options of one of the kinds that questions have.
+pub(super) struct Choices {
+    options: Vec<String>,
+    about: About,
+}
+
+/// What the options are about.
+enum About {
+    Places,
+    Actions,
+    Sides,
+    Steps {
+        names: Vec<String>,
+    },
+    Orders {
+        names: Vec<String>,
+    },
+    /// Objects, any of which may be nearest after a turn.
+    Objects {
+        moment: Moment,
+        turn_deg: i32,
+    },
+}
+
+impl Choices {
+    /// Choices among anything that there may be in rooms.
+    pub(super) fn of_anything(rng: &mut Rng) -> Self {
+        let names: Vec<String> = KINDS.iter().map(|kind| kind.name.to_owned()).collect();
+        Self::of(&names, rng)
+    }
+
+    /// Choices among `names`.
+    pub(super) fn of(names: &[String], rng: &mut Rng) -> Self {
+        let names = rng.sample(names, 4);
+        let shuffled = |text: fn(Quadrant) -> &'static str, rng: &mut Rng| {
+            let quadrants = rng.sample(&Quadrant::ALL, 4);
+            quadrants.into_iter().map(|quadrant| text(quadrant).to_owned()).collect()
+        };
+        let (options, about) = match rng.below(8) {
+            0 => (shuffled(Quadrant::place, rng), About::Places),
+            1 => (shuffled(Quadrant::action, rng), About::Actions),
+            2 => (rng.sample(&["left".to_owned(), "right".to_owned()], 2), About::Sides),
+            3 if names.len() == 4 => {
+                let steps = names.iter().map(|name| step_text(name)).collect();
+                (steps, About::Steps { names })
+            }
+            4 | 5 if names.len() >= 3 => {
+                let names = names[..3].to_vec();
+                (orders(&names, rng), About::Orders { names })
+            }
+            _ => {
+                let moment = if rng.chance(0.5) { Moment::Start } else { Moment::End };
+                let turn_deg = wrap_whole(30 * (1 + rng.below(11)) as i32);
+                let count = 3 + rng.below(2);
+                let options = names.into_iter().take(count).collect();
+                (options, About::Objects { moment, turn_deg })
+            }
+        };
+        Self { options, about }
+    }
+
+    /// `Choices:` and a line `A. lamp` for each, as they stand in a prompt; a turn that they are
+    /// about before them.
+    pub(super) fn listed(&self) -> String {
+        let mut text = match self.about {
+            About::Objects { moment, turn_deg } => {
+                let side = if turn_deg > 0 { "left" } else { "right" };
+                let when = match moment {
+                    Moment::Start => "at the start",
+                    Moment::End => "now",
+                };
+                format!("rotated {side} {} {when}\n", turn_deg.abs())
+            }
+            _ => String::new(),
+        };
+        text.push_str("Choices:");
+        for (index, option) in self.options.iter().enumerate() {
+            text.push_str(&format!("\n{}. {option}", letter(index)));
+        }
+        text
+    }
+
+    /// `choices: lamp A, bed B. so bed B.`, with the letter of one option or of several.
+    pub(super) fn told(&self, rng: &mut Rng) -> String {
+        let count = 1 + rng.below(self.options.len());
+        let indices: Vec<usize> = (0..self.options.len()).collect();
+        let mut told = vec![choices_text(&self.options)];
+        for index in rng.sample(&indices, count) {
+            told.push(so_text(&self.options[index], letter(index)));
+        }
+        told.join(" ")
+    }
+
+    /// What the captions say about the choices, and the choice that this leads to; `None` where it
+    /// leads to none.
+    pub(super) fn reasoned(&self, seen: &[String], trace: &Trace, rng: &mut Rng) -> Option<String> {
+        let ask = match &self.about {
+            About::Places => Ask::Position { name: rng.pick(seen)?.clone() },
+            About::Actions => Ask::Action { name: rng.pick(seen)?.clone() },
+            About::Sides => return None,
+            About::Steps { names } => Ask::Progress { route: names.clone() },
+            About::Orders { names } => Ask::Order { names: names.clone() },
+            About::Objects { moment, turn_deg } => {
+                Ask::Counterfactual { moment: *moment, turn_deg: *turn_deg }
+            }
+        };
+        Some(reason(&ask, &self.options, trace)?.think())
+    }
+}
+
+/// Four orders of three names.
+fn orders(names: &[String], rng: &mut Rng) -> Vec<String> {
+    let mut orders: Vec<String> = Vec::new();
+    while orders.len() < 4 {
+        let order = rng.sample(names, names.len()).join(", ");
+        if !orders.contains(&order) {
+            orders.push(order);
+        }
+    }
+    orders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_are_told_of_the_choices_that_have_them() {
+        let mut rng = Rng::new(&[1]);
+        for _ in 0..200 {
+            let choices = Choices::of_anything(&mut rng);
+            let (listed, told) = (choices.listed(), choices.told(&mut rng));
+            let mut count = 0;
+            for (letter, option) in listed.lines().filter_map(|line| line.split_once(". ")) {
+                let conclusion = format!(" so {option} ");
+                for (at, _) in told.match_indices(&conclusion) {
+                    assert!(told[at + conclusion.len()..].starts_with(letter), "{listed} {told}");
+                    count += 1;
+                }
+            }
+            assert!(count > 0, "{listed} {told}");
+        }
+    }
+}
