@@ -244,7 +244,12 @@ pub(crate) fn letter(index: usize) -> char {
 /// A question with its choices, as the benchmarks put it:
 /// `Question: …`, an empty line, `Choices:`, then a line `A. …` for each option.
 pub(crate) fn with_choices(ask: &Ask, options: &[String]) -> String {
-    let mut text = format!("Question: {}\n\nChoices:", ask.text());
+    format!("Question: {}\n\n{}", ask.text(), choices(options))
+}
+
+/// `Choices:`, then a line `A. …` for each option.
+pub(crate) fn choices(options: &[String]) -> String {
+    let mut text = "Choices:".to_owned();
     for (index, option) in options.iter().enumerate() {
         text.push_str(&format!("\n{}. {option}", letter(index)));
     }

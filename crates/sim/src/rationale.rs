@@ -361,17 +361,16 @@ mod tests {
         .to_vec()
     }
 
+    const WHERE_IS_THE_LAMP: &str = "Question: When you reach the current location, where is the lamp relative to you?\n\n\
+         Choices:\nA. left\nB. right\nC. ahead\nD. behind";
+
     fn solve(question: &str) -> Option<Rationale> {
         rationale(question, &captions())
     }
 
     #[test]
     fn a_position_is_carried_through_the_turns() {
-        let found = solve(
-            "Question: When you reach the current location, where is the lamp relative to you?\n\n\
-             Choices:\nA. left\nB. right\nC. ahead\nD. behind",
-        )
-        .unwrap();
+        let found = solve(WHERE_IS_THE_LAMP).unwrap();
         assert_eq!(
             found.completion(),
             "<think>choices: left A, right B, ahead C, behind D. last lamp right 50, 3 m. \
@@ -382,11 +381,7 @@ mod tests {
 
     #[test]
     fn an_answer_at_once_has_the_same_conclusion_without_grounds() {
-        let found = solve(
-            "Question: When you reach the current location, where is the lamp relative to you?\n\n\
-             Choices:\nA. left\nB. right\nC. ahead\nD. behind",
-        )
-        .unwrap();
+        let found = solve(WHERE_IS_THE_LAMP).unwrap();
         assert_eq!(
             found.at_once().completion(),
             "<think>choices: left A, right B, ahead C, behind D. so right B.</think>\

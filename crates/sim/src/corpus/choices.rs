@@ -1,6 +1,6 @@
 //! Lettered choices without a question.
 
-use crate::ask::{Ask, Moment, letter, step_text};
+use crate::ask::{Ask, Moment, choices, letter, step_text};
 use crate::catalogue::KINDS;
 use crate::geometry::wrap_whole;
 use crate::rationale::{Quadrant, choices_text, reason, so_text};
@@ -71,22 +71,14 @@ impl Choices {
     /// `Choices:` and a line `A. lamp` for each, as they stand in a prompt; a turn that they are
     /// about before them.
     pub(super) fn listed(&self) -> String {
-        let mut text = match self.about {
-            About::Objects { moment, turn_deg } => {
-                let side = if turn_deg > 0 { "left" } else { "right" };
-                let when = match moment {
-                    Moment::Start => "at the start",
-                    Moment::End => "now",
-                };
-                format!("rotated {side} {} {when}\n", turn_deg.abs())
-            }
-            _ => String::new(),
+        let choices = choices(&self.options);
+        let About::Objects { moment, turn_deg } = self.about else { return choices };
+        let side = if turn_deg > 0 { "left" } else { "right" };
+        let when = match moment {
+            Moment::Start => "at the start",
+            Moment::End => "now",
         };
-        text.push_str("Choices:");
-        for (index, option) in self.options.iter().enumerate() {
-            text.push_str(&format!("\n{}. {option}", letter(index)));
-        }
-        text
+        format!("rotated {side} {} {when}\n{choices}", turn_deg.abs())
     }
 
     /// `choices: lamp A, bed B. so bed B.`, with the letter of one option or of several.
@@ -132,6 +124,8 @@ fn orders(names: &[String], rng: &mut Rng) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::captions::captions_at;
+    use crate::world::{draw, keyframes_by_pose, names};
 
     #[test]
     fn letters_are_told_of_the_choices_that_have_them() {
@@ -149,5 +143,33 @@ mod tests {
             }
             assert!(count > 0, "{listed} {told}");
         }
+    }
+
+    #[test]
+    fn reasoning_about_choices_ends_at_one_of_them_and_turns_as_the_context_says() {
+        let mut rng = Rng::new(&[2]);
+        let (mut reasoned, mut turned) = (0, 0);
+        for seed in 0..200 {
+            let scene = draw(&[seed]);
+            let trace = Trace::from_captions(&captions_at(&scene, &keyframes_by_pose(&scene)));
+            let (trace, names) = (trace.unwrap(), names(&scene));
+            let choices = Choices::of(&names, &mut rng);
+            let seen = &names[..1];
+            let Some(told) = choices.reasoned(seen, &trace, &mut rng) else { continue };
+            let (_, conclusion) = told.rsplit_once(" so ").unwrap();
+            let known = choices.options.iter().enumerate();
+            let mut known = known.map(|(index, option)| format!("{option} {}.", letter(index)));
+            assert!(known.any(|known| known == conclusion), "{told}");
+            reasoned += 1;
+            if let About::Objects { moment: Moment::Start, .. } = choices.about {
+                let listed = choices.listed();
+                let turn = listed.strip_prefix("rotated ").unwrap();
+                let (turn, _) = turn.split_once(" at the start\n").unwrap();
+                let turn = if turn.ends_with(" 180") { "behind" } else { turn };
+                assert!(told.contains(&format!(" target ahead, {turn}: ")), "{listed} {told}");
+                turned += 1;
+            }
+        }
+        assert!(reasoned > 80 && turned > 5, "{reasoned} {turned}");
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use embodied_r_data::write::write_atomic;
 
-/// The files, made by the command in `pretrain.json`.
+/// The files; `pretrain.json` tells how they were made.
 const FILES: [(&str, &[u8]); 6] = [
     ("config.json", include_bytes!("../../../base/config.json")),
     ("generation_config.json", include_bytes!("../../../base/generation_config.json")),
