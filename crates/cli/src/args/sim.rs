@@ -78,10 +78,11 @@ pub(crate) struct PretrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) from: Option<PathBuf>,
     /// Steps of the optimiser.
-    #[arg(long, value_name = "N", default_value_t = 7500)]
+    #[arg(long, value_name = "N", default_value_t = 8000)]
     pub(crate) steps: u64,
-    /// How many of them, at the beginning, learn to look things up in lists and nothing else.
-    #[arg(long, value_name = "N", default_value_t = 3000)]
+    /// How many of them, at the beginning, learn to look things up by name in plain lists and
+    /// nothing else.
+    #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) lookup_steps: u64,
     /// Tokens of a step.
     #[arg(long, value_name = "N", default_value_t = 2048)]
@@ -89,6 +90,9 @@ pub(crate) struct PretrainArgs {
     /// Peak learning rate; it rises over the first steps and then falls along a cosine.
     #[arg(long, value_name = "LR", default_value_t = 3e-3)]
     pub(crate) learning_rate: f64,
+    /// The same for the lookup steps, which have a rise and a fall of their own.
+    #[arg(long, value_name = "LR", default_value_t = 5e-3)]
+    pub(crate) lookup_learning_rate: f64,
     /// Seed of weights and text.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub(crate) seed: u64,

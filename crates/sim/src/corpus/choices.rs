@@ -92,6 +92,18 @@ impl Choices {
         told.join(" ")
     }
 
+    /// The same, with the letter of every option asked for `rounds` times over.
+    pub(super) fn told_often(&self, rounds: usize, rng: &mut Rng) -> String {
+        let mut told = vec![choices_text(&self.options)];
+        for _ in 0..rounds {
+            let letters: Vec<usize> = (0..self.options.len()).collect();
+            for index in rng.sample(&letters, letters.len()) {
+                told.push(so_text(&self.options[index], letter(index)));
+            }
+        }
+        told.join(" ")
+    }
+
     /// What the captions say about the choices, and the choice that this leads to; `None` where it
     /// leads to none.
     pub(super) fn reasoned(&self, seen: &[String], trace: &Trace, rng: &mut Rng) -> Option<String> {
@@ -132,7 +144,8 @@ mod tests {
         let mut rng = Rng::new(&[1]);
         for _ in 0..200 {
             let choices = Choices::of_anything(&mut rng);
-            let (listed, told) = (choices.listed(), choices.told(&mut rng));
+            let listed = choices.listed();
+            let told = [choices.told(&mut rng), choices.told_often(2, &mut rng)].join(" ");
             let mut count = 0;
             for (letter, option) in listed.lines().filter_map(|line| line.split_once(". ")) {
                 let conclusion = format!(" so {option} ");
@@ -141,7 +154,7 @@ mod tests {
                     count += 1;
                 }
             }
-            assert!(count > 0, "{listed} {told}");
+            assert!(count > 2 * choices.options.len(), "{listed} {told}");
         }
     }
 

@@ -61,6 +61,14 @@ impl<'a> Statements<'a> {
         super::grown(words, || kind(self, rng))
     }
 
+    /// First and last sights of what is asked for by its name.
+    pub(super) fn by_name(&self, rng: &mut Rng) -> String {
+        super::grown(80, || match rng.chance(0.5) {
+            true => self.first(rng),
+            false => self.last(rng),
+        })
+    }
+
     /// What leads to one of `choices`.
     pub(super) fn reasoned(&self, choices: &Choices, rng: &mut Rng) -> Option<String> {
         choices.reasoned(&self.seen, self.trace, rng)

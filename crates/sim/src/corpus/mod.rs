@@ -38,9 +38,20 @@ pub struct Document {
     pub statements: String,
 }
 
-/// Document `index` of `seed` for the beginning of the training: a list to look things up in.
-pub fn first_document(seed: u64, index: u64) -> Document {
-    recall::plain(&mut Rng::new(&[seed, index, 10]))
+/// Plain list `index` of `seed`: bearings or letters by name, asked for again and again.
+pub fn list(seed: u64, index: u64) -> Document {
+    recall::pairs(&mut Rng::new(&[seed, index, 10]))
+}
+
+/// Lookups `index` of `seed`, by name alone: in a plain list, in lettered choices, or in a video in
+/// which nothing is seen twice.
+pub fn lookups(seed: u64, index: u64) -> Document {
+    let mut rng = Rng::new(&[seed, index, 11]);
+    match rng.below(4) {
+        0 => recall::pairs(&mut rng),
+        1 => recall::choices(&mut rng),
+        _ => recall::sights(&mut rng),
+    }
 }
 
 /// Document `index` of `seed`: the captions of a room in the form that prompts have

@@ -1,5 +1,7 @@
 //! `embodied-r sim pretrain`.
 
+mod phases;
+
 use std::cell::Cell;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -10,33 +12,26 @@ use embodied_r_data::write::write_atomic;
 use embodied_r_data::{Progress, prompts};
 use embodied_r_grpo::events::{Event, Sink};
 use embodied_r_grpo::lm;
-use embodied_r_grpo::optimizer::{Optim, OptimizerSettings};
-use embodied_r_grpo::schedule::{LrScheduler, Schedule};
 use embodied_r_policy::tokenizer::{Tokenizer, TrainOptions, train};
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{ModelConfig, Policy, WeightDtype};
-use embodied_r_sim::corpus::{Document, document, first_document};
+use embodied_r_sim::corpus::Document;
 use embodied_r_sim::{Category, corpus, text_question};
 use serde_json::json;
 
 use crate::args::sim::PretrainArgs;
 use crate::exit::Status;
 use crate::progress::Bar;
+use phases::phases;
 
 /// Documents, questions and judge's examples that the tokenizer is trained on.
 const TOKENIZER_TEXTS: u64 = 3000;
-
-/// Steps over which the learning rate rises.
-const WARMUP_STEPS: u64 = 100;
 
 /// Longest sequence of the model: the quickstart's prompts with their completions fit twice.
 const MAX_POSITIONS: usize = 2048;
 
 /// File with the commands that made a model, and what came of each.
 const RECORD: &str = "pretrain.json";
-
-/// The token between documents.
-const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// Train the small base model that the quickstart begins with.
 pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
@@ -50,58 +45,40 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
     let tokenizer = Tokenizer::from_dir(&args.out)?;
     let parameters = policy.config().parameter_count();
     println!("{:.2} M parameters", parameters as f64 / 1e6);
-    let settings = lm::Settings {
-        tokens_per_step: args.tokens_per_step,
-        max_tokens_per_batch: args.tokens_per_step + MAX_POSITIONS,
-        schedule: Schedule {
-            kind: LrScheduler::Cosine,
-            peak: args.learning_rate,
-            warmup_steps: WARMUP_STEPS.min(args.steps),
-            total_steps: args.steps,
-        },
-        optimizer: OptimizerSettings {
-            optim: Optim::Muon,
-            beta1: 0.9,
-            beta2: 0.98,
-            epsilon: 1e-8,
-            weight_decay: 0.05,
-            max_grad_norm: 1.0,
-        },
-    };
-    let fault = Cell::new(None);
-    let documents = Documents {
-        tokenizer: &tokenizer,
-        seed: args.seed,
-        index: 0,
-        lookups: args.lookup_steps * args.tokens_per_step as u64,
-        given: 0,
-        fault: &fault,
-    };
     let bar = Bar::default();
     let save = || {
         policy.save(&args.out, &SaveOptions { dtype: WeightDtype::Bf16, ..SaveOptions::default() })
     };
     let mut shown = Shown { bar: &bar, save: &save };
-    let stop = AtomicBool::new(false);
-    let outcome = lm::train(&policy, documents, &settings, &mut [&mut shown], &stop);
-    bar.finish();
-    if let Some(fault) = fault.take() {
-        return Err(fault.into());
+    let mut tokens = 0;
+    let mut loss = f64::NAN;
+    for phase in phases(&args) {
+        let settings = phase.settings(args.tokens_per_step);
+        let fault = Cell::new(None);
+        let documents = phase.documents(&tokenizer, &args, &fault);
+        let stop = AtomicBool::new(false);
+        let trained = lm::train(&policy, documents, &settings, &mut [&mut shown], &stop);
+        bar.finish();
+        if let Some(fault) = fault.take() {
+            return Err(fault.into());
+        }
+        let trained = trained?;
+        tokens += trained.tokens;
+        loss = trained.loss;
     }
-    let outcome = outcome?;
     save()?;
     let mut runs = before;
     runs.push(json!({
         "command": command(&args),
-        "steps": outcome.steps,
-        "tokens": outcome.tokens,
-        "loss": outcome.loss,
+        "steps": args.steps,
+        "tokens": tokens,
+        "loss": loss,
         "parameters": parameters,
         "seconds": began.elapsed().as_secs(),
         "threads": rayon::current_num_threads(),
     }));
     write_atomic(&args.out.join(RECORD), &serde_json::to_vec_pretty(&runs)?)?;
-    println!("loss {:.4} after {} tokens, in {}", outcome.loss, outcome.tokens, args.out.display());
+    println!("loss {loss:.4} after {tokens} tokens, in {}", args.out.display());
     Ok(Status::Done)
 }
 
@@ -124,46 +101,10 @@ fn go_on_from(from: &Path, out: &Path) -> anyhow::Result<(Policy, Vec<serde_json
     Ok((policy, before))
 }
 
-/// The corpus as tokens, lookups alone to begin with.
-struct Documents<'a> {
-    tokenizer: &'a Tokenizer,
-    seed: u64,
-    index: u64,
-    /// Tokens of the beginning.
-    lookups: u64,
-    /// Tokens so far.
-    given: u64,
-    /// Why the documents ended, if they did.
-    fault: &'a Cell<Option<embodied_r_policy::Error>>,
-}
-
-impl Documents<'_> {
-    fn tokens(&self, text: &str) -> Option<Vec<u32>> {
-        self.tokenizer.encode(text).map_err(|fault| self.fault.set(Some(fault))).ok()
-    }
-}
-
-impl Iterator for Documents<'_> {
-    type Item = lm::Example;
-
-    fn next(&mut self) -> Option<lm::Example> {
-        let document = if self.given < self.lookups { first_document } else { document };
-        let Document { context, statements } = document(self.seed, self.index);
-        // The statements begin a line of their own.
-        let line = if context.is_empty() { "" } else { "\n" };
-        let given = format!("{END_OF_TEXT}{context}{line}");
-        let (prompt, completion) = (self.tokens(&given)?, self.tokens(&statements)?);
-        let example = lm::Example { prompt, completion };
-        self.index += 1;
-        self.given += example.tokens() as u64;
-        Some(example)
-    }
-}
-
 /// Text with every word that the quickstart's prompts and completions have.
 fn tokenizer_texts(seed: u64) -> impl Iterator<Item = String> + Send {
     let documents = (0..TOKENIZER_TEXTS).map(move |i| {
-        let Document { context, statements } = document(seed, i);
+        let Document { context, statements } = corpus::document(seed, i);
         format!("{context}\n{statements}")
     });
     let questions = (0..TOKENIZER_TEXTS).filter_map(move |i| {
@@ -203,8 +144,7 @@ fn config(args: &PretrainArgs, vocab_size: usize) -> anyhow::Result<ModelConfig>
 
 /// The command line that makes this model again.
 fn command(args: &PretrainArgs) -> String {
-    let PretrainArgs { steps, lookup_steps, tokens_per_step, learning_rate, seed, shape, .. } =
-        args;
+    let shape = &args.shape;
     let shape = match &args.from {
         Some(_) => "--from DIR".to_owned(),
         None => format!(
@@ -219,9 +159,14 @@ fn command(args: &PretrainArgs) -> String {
         ),
     };
     format!(
-        "embodied-r sim pretrain --steps {steps} --lookup-steps {lookup_steps} \
-         --tokens-per-step {tokens_per_step} --learning-rate {learning_rate} --seed {seed} {shape} \
-         --out DIR",
+        "embodied-r sim pretrain --steps {} --lookup-steps {} --tokens-per-step {} \
+         --learning-rate {} --lookup-learning-rate {} --seed {} {shape} --out DIR",
+        args.steps,
+        args.lookup_steps,
+        args.tokens_per_step,
+        args.learning_rate,
+        args.lookup_learning_rate,
+        args.seed,
     )
 }
 

@@ -1,0 +1,141 @@
+//! What is learnt in which order, and how fast.
+
+use std::cell::Cell;
+
+use embodied_r_grpo::lm;
+use embodied_r_grpo::optimizer::{Optim, OptimizerSettings};
+use embodied_r_grpo::schedule::{LrScheduler, Schedule};
+use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_sim::corpus::{self, Document};
+
+use super::MAX_POSITIONS;
+use crate::args::sim::PretrainArgs;
+
+/// Steps over which the learning rate rises.
+const WARMUP_STEPS: u64 = 100;
+
+/// The token between documents.
+const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// A part of the training. Its learning rate rises and falls.
+pub(super) struct Phase {
+    steps: u64,
+    learning_rate: f64,
+    /// Documents that are there to make lookups begin, in place of the corpus.
+    lookups: fn(u64, u64) -> Document,
+    /// Their share, by how much of the phase is over (from 0 to 1).
+    share: fn(f64) -> f64,
+}
+
+/// Plain lists alone; then lookups in lists and videos, which give way to all of the corpus by the
+/// middle: what is seldom asked for before other text depends on it is forgotten.
+pub(super) fn phases(args: &PretrainArgs) -> impl Iterator<Item = Phase> {
+    let lookups = args.lookup_steps.min(args.steps);
+    [
+        Phase {
+            steps: lookups,
+            learning_rate: args.lookup_learning_rate,
+            lookups: corpus::list,
+            share: |_| 1.0,
+        },
+        Phase {
+            steps: args.steps - lookups,
+            learning_rate: args.learning_rate,
+            lookups: corpus::lookups,
+            share: |over| (1.0 - 2.0 * over).max(0.0),
+        },
+    ]
+    .into_iter()
+    .filter(|phase| phase.steps > 0)
+}
+
+impl Phase {
+    /// How it is trained.
+    pub(super) fn settings(&self, tokens_per_step: usize) -> lm::Settings {
+        lm::Settings {
+            tokens_per_step,
+            max_tokens_per_batch: tokens_per_step + MAX_POSITIONS,
+            schedule: Schedule {
+                kind: LrScheduler::Cosine,
+                peak: self.learning_rate,
+                warmup_steps: WARMUP_STEPS.min(self.steps),
+                total_steps: self.steps,
+            },
+            optimizer: OptimizerSettings {
+                optim: Optim::Muon,
+                beta1: 0.9,
+                beta2: 0.98,
+                epsilon: 1e-8,
+                weight_decay: 0.05,
+                max_grad_norm: 1.0,
+            },
+        }
+    }
+
+    /// Its text; why it ended, if it did, goes into `fault`.
+    pub(super) fn documents<'a>(
+        &'a self,
+        tokenizer: &'a Tokenizer,
+        args: &PretrainArgs,
+        fault: &'a Cell<Option<embodied_r_policy::Error>>,
+    ) -> impl Iterator<Item = lm::Example> + 'a {
+        Documents {
+            tokenizer,
+            seed: args.seed,
+            phase: self,
+            tokens: self.steps * args.tokens_per_step as u64,
+            given: 0,
+            index: 0,
+            lookups_owed: 0.0,
+            fault,
+        }
+    }
+}
+
+/// A phase's text as tokens.
+struct Documents<'a> {
+    tokenizer: &'a Tokenizer,
+    seed: u64,
+    phase: &'a Phase,
+    /// Tokens of the whole phase.
+    tokens: u64,
+    /// Tokens so far.
+    given: u64,
+    index: u64,
+    /// Lookups that should have been given, less those that were.
+    lookups_owed: f64,
+    /// Why the documents ended, if they did.
+    fault: &'a Cell<Option<embodied_r_policy::Error>>,
+}
+
+impl Documents<'_> {
+    fn document(&mut self) -> Document {
+        let over = (self.given as f64 / self.tokens as f64).min(1.0);
+        self.lookups_owed += (self.phase.share)(over);
+        if self.lookups_owed >= 1.0 {
+            self.lookups_owed -= 1.0;
+            return (self.phase.lookups)(self.seed, self.index);
+        }
+        corpus::document(self.seed, self.index)
+    }
+
+    fn example(&self, document: &Document) -> embodied_r_policy::Result<lm::Example> {
+        let Document { context, statements } = document;
+        // The statements begin a line of their own.
+        let line = if context.is_empty() { "" } else { "\n" };
+        let prompt = self.tokenizer.encode(&format!("{END_OF_TEXT}{context}{line}"))?;
+        Ok(lm::Example { prompt, completion: self.tokenizer.encode(statements)? })
+    }
+}
+
+impl Iterator for Documents<'_> {
+    type Item = lm::Example;
+
+    fn next(&mut self) -> Option<lm::Example> {
+        let document = self.document();
+        let example = self.example(&document).map_err(|fault| self.fault.set(Some(fault))).ok()?;
+        self.index += 1;
+        self.given += example.tokens() as u64;
+        Some(example)
+    }
+}
