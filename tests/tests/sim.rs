@@ -115,7 +115,7 @@ fn a_corpus_goes_to_a_file_whole() {
 fn pre_training_goes_on_from_an_earlier_model_with_its_tokenizer() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));
-    let short = ["--steps", "2", "--lookup-steps", "1", "--tokens-per-step", "256"];
+    let short = ["--steps", "4", "--lookup-steps", "2", "--tokens-per-step", "256"];
     let shape = ["--hidden-size", "32", "--intermediate-size", "64", "--layers", "1"];
     let pretrain = |out: &Path, more: &[&str]| {
         let mut command = embodied_r();
