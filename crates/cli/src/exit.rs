@@ -54,11 +54,19 @@ fn told(error: &anyhow::Error) -> String {
     })
 }
 
+/// Whether whoever read the output (`| head`) has had enough. Pipes to FFmpeg have errors of their
+/// own.
+fn reader_left(error: &anyhow::Error) -> bool {
+    let outermost = error.chain().next().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    outermost.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
 /// Prints an error, if there is one, and gives the process its exit code.
 pub(crate) fn code(result: anyhow::Result<Status>) -> ExitCode {
     let error = match result {
         Ok(Status::Done) => return ExitCode::SUCCESS,
         Ok(Status::Partial) => return ExitCode::from(1),
+        Err(error) if reader_left(&error) => return ExitCode::SUCCESS,
         Err(error) => error,
     };
     eprintln!("error: {}", told(&error));
@@ -79,5 +87,13 @@ mod tests {
         let error = anyhow::Error::new(inner).context("cannot read `a`: no such file");
         assert_eq!(told(&error), "cannot read `a`: no such file");
         assert_eq!(told(&error.context("question 3")), "question 3: cannot read `a`: no such file");
+    }
+
+    #[test]
+    fn a_reader_that_leaves_is_no_fault_but_a_pipe_that_breaks_is() {
+        let broken = || anyhow::Error::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+        assert!(reader_left(&broken()));
+        assert!(!reader_left(&broken().context("cannot write to `ffmpeg`")));
+        assert!(!reader_left(&std::io::Error::other("disk full").into()));
     }
 }
