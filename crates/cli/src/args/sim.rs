@@ -66,8 +66,9 @@ pub(crate) struct CorpusArgs {
 
 /// Train the small base model that the quickstart begins with.
 ///
-/// Trains a tokenizer and a Qwen2 decoder on the text of `sim corpus`, and writes both in Hugging
-/// Face's layout, with the settings and the time taken in `pretrain.json`.
+/// Trains a tokenizer and a Qwen2 decoder, first on lookups and then on the text of `sim corpus`,
+/// and writes both in Hugging Face's layout, with the settings and the time taken in
+/// `pretrain.json`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PretrainArgs {
     /// Folder to write the model into.
@@ -78,10 +79,10 @@ pub(crate) struct PretrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) from: Option<PathBuf>,
     /// Steps of the optimiser.
-    #[arg(long, value_name = "N", default_value_t = 8000)]
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(crate) steps: u64,
     /// How many of them, at the beginning, learn to look things up by name in plain lists and
-    /// nothing else.
+    /// nothing else; all of them in a run of fewer steps.
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) lookup_steps: u64,
     /// Tokens of a step.

@@ -23,7 +23,7 @@ pub(super) struct Phase {
     learning_rate: f64,
     /// Documents that are there to make lookups begin, in place of the corpus.
     lookups: fn(u64, u64) -> Document,
-    /// Their share, by how much of the phase is over (from 0 to 1).
+    /// Their share, by how much of the phase is over (1 at its end).
     share: fn(f64) -> f64,
 }
 
@@ -110,7 +110,7 @@ struct Documents<'a> {
 
 impl Documents<'_> {
     fn document(&mut self) -> Document {
-        let over = (self.given as f64 / self.tokens as f64).min(1.0);
+        let over = self.given as f64 / self.tokens as f64;
         self.lookups_owed += (self.phase.share)(over);
         if self.lookups_owed >= 1.0 {
             self.lookups_owed -= 1.0;
@@ -137,5 +137,65 @@ impl Iterator for Documents<'_> {
         self.index += 1;
         self.given += example.tokens() as u64;
         Some(example)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use embodied_r_policy::tokenizer::Special;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: PretrainArgs,
+    }
+
+    /// Whether each document of a phase is what `kind` gives at its place.
+    fn are(phase: &Phase, args: &PretrainArgs, kind: fn(u64, u64) -> Document) -> Vec<bool> {
+        let base = concat!(env!("CARGO_MANIFEST_DIR"), "/base");
+        let tokenizer = Tokenizer::from_dir(base.as_ref()).unwrap();
+        let fault = Cell::new(None);
+        let mut given = 0;
+        let budget = phase.steps as usize * args.tokens_per_step;
+        let examples = phase.documents(&tokenizer, args, &fault).take_while(|example| {
+            given += example.tokens();
+            given <= budget
+        });
+        let is_kind = |(index, example): (u64, lm::Example)| {
+            let Document { statements, .. } = kind(args.seed, index);
+            tokenizer.decode(&example.completion, Special::Keep).unwrap() == statements
+        };
+        let kinds = (0..).zip(examples).map(is_kind).collect();
+        assert!(fault.take().is_none());
+        kinds
+    }
+
+    #[test]
+    fn lists_come_alone_and_lookups_give_way_by_the_middle() {
+        let words = ["pretrain", "--out", "x", "--steps", "60", "--lookup-steps", "20"];
+        let args = Cli::parse_from(words).args;
+        let [first, second] = phases(&args).collect::<Vec<_>>().try_into().ok().unwrap();
+        assert_eq!((first.steps, second.steps), (20, 40));
+
+        let lists = are(&first, &args, corpus::list);
+        assert!(lists.len() > 50 && lists.iter().all(|is_list| *is_list));
+
+        let lookups = are(&second, &args, corpus::lookups);
+        let (begin, end) = lookups.split_at(lookups.len() * 2 / 3);
+        assert!(lookups[..10].iter().filter(|is_lookup| **is_lookup).count() >= 8);
+        assert!(begin.iter().any(|is_lookup| !is_lookup));
+        assert!(end.iter().all(|is_lookup| !is_lookup));
+        let corpus = are(&second, &args, corpus::document);
+        assert!(lookups.iter().zip(&corpus).all(|(a, b)| a != b));
+    }
+
+    #[test]
+    fn a_run_shorter_than_its_lookups_has_them_alone() {
+        let args = Cli::parse_from(["pretrain", "--out", "x", "--steps", "5"]).args;
+        let steps: Vec<u64> = phases(&args).map(|phase| phase.steps).collect();
+        assert_eq!(steps, [5]);
     }
 }
