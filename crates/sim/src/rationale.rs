@@ -1,7 +1,8 @@
 //! Reasoning from captions to an answer, in short statements of a regular language.
 //!
 //! The language suits a small decoder: what is looked up follows what it is looked up by (a bearing
-//! its name, a letter its choice), and operands stand beside their sum.
+//! its name, a letter its choice), operands stand beside their sum, and what matters is marked where
+//! it is met.
 
 use std::collections::HashMap;
 
@@ -183,18 +184,23 @@ fn order(names: &[String], trace: &Trace) -> Option<Reasoning> {
     // Two that come into view in the same frame have no order that the captions tell.
     let distinct = firsts.windows(2).all(|pair| pair[0].0 != pair[1].0);
     let ordered: Vec<_> = firsts.iter().map(|(_, name)| *name).collect();
-    distinct.then(|| (vec![seen_text(trace)], ordered.join(", ")))
+    distinct.then(|| (vec![seen_text(names, trace)], ordered.join(", ")))
 }
 
-/// `seen: lamp, bed.`: everything, in the order in which it came into view.
-pub(crate) fn seen_text(trace: &Trace) -> String {
-    let mut names: Vec<&str> = Vec::new();
+/// `seen: lamp yes, bed.`: everything, in the order in which it came into view, and which of it was
+/// `asked` for.
+pub(crate) fn seen_text(asked: &[String], trace: &Trace) -> String {
+    let mut names: Vec<&String> = Vec::new();
     for seen in trace.frames.iter().flat_map(|frame| &frame.seen) {
-        if !names.contains(&seen.name.as_str()) {
+        if !names.contains(&&seen.name) {
             names.push(&seen.name);
         }
     }
-    format!("seen: {}.", list_or_none(&names))
+    let marked = names.into_iter().map(|name| match asked.contains(name) {
+        true => format!("{name} yes"),
+        false => name.clone(),
+    });
+    format!("seen: {}.", list_or_none(&marked.collect::<Vec<_>>()))
 }
 
 fn progress(route: &[String], trace: &Trace) -> Option<Reasoning> {
@@ -203,14 +209,14 @@ fn progress(route: &[String], trace: &Trace) -> Option<Reasoning> {
     faced.sort_unstable();
     let (frame, last) = *faced.last()?;
     let clear = faced.iter().filter(|(other, _)| *other == frame).count() == 1;
-    clear.then(|| (vec![faced_text(trace)], step_text(last)))
+    clear.then(|| (vec![faced_text(route, trace)], step_text(last)))
 }
 
-/// `faced: 0 lamp left 30, bed ahead yes. 1 none.`: what each frame shows, and what of it was within
-/// 10 degrees of straight ahead.
-pub(crate) fn faced_text(trace: &Trace) -> String {
+/// `faced: 0 lamp left 30, bed ahead yes. 1 none.`: what each frame shows, and which of `asked` was
+/// within 10 degrees of straight ahead.
+pub(crate) fn faced_text(asked: &[String], trace: &Trace) -> String {
     let object = |seen: &Seen| {
-        let yes = if is_faced(seen) { " yes" } else { "" };
+        let yes = if is_faced(seen) && asked.contains(&seen.name) { " yes" } else { "" };
         format!("{} {}{yes}", seen.name, bearing_text(seen.bearing_deg))
     };
     let frames = trace.frames.iter().enumerate().map(|(index, frame)| {
@@ -393,12 +399,12 @@ mod tests {
     fn an_order_is_told_by_what_came_into_view() {
         let found = solve(
             "Question: What will be the first-time appearance order of the following categories \
-             in the video: sofa, lamp, bed?\n\nChoices:\nA. lamp, bed, sofa\nB. sofa, lamp, bed",
+             in the video: sofa, lamp?\n\nChoices:\nA. lamp, sofa\nB. sofa, lamp",
         )
         .unwrap();
         assert_eq!(
             found.think(),
-            "choices: lamp, bed, sofa A, sofa, lamp, bed B. seen: lamp, bed, sofa. so lamp, bed, sofa A."
+            "choices: lamp, sofa A, sofa, lamp B. seen: lamp yes, bed, sofa yes. so lamp, sofa A."
         );
         assert_eq!(found.answer, 'A');
     }
@@ -406,18 +412,18 @@ mod tests {
     #[test]
     fn progress_is_the_last_step_that_was_faced() {
         let found = solve(
-            "Question: You are asked to follow this route: face the lamp, face the sofa, face the \
-             bed. Which step have you done last?\n\nChoices:\nA. face the bed\nB. face the sofa\n\
+            "Question: You are asked to follow this route: face the lamp, face the desk, face the \
+             bed. Which step have you done last?\n\nChoices:\nA. face the bed\nB. face the desk\n\
              C. face the lamp",
         )
         .unwrap();
         assert_eq!(
             found.think(),
-            "choices: face the bed A, face the sofa B, face the lamp C. \
-             faced: 0 lamp left 10 yes. 1 bed left 40, lamp right 50. 2 sofa ahead yes. \
-             3 sofa left 30, bed right 20. so face the sofa B."
+            "choices: face the bed A, face the desk B, face the lamp C. \
+             faced: 0 lamp left 10 yes. 1 bed left 40, lamp right 50. 2 sofa ahead. \
+             3 sofa left 30, bed right 20. so face the lamp C."
         );
-        assert_eq!(found.answer, 'B');
+        assert_eq!(found.answer, 'C');
     }
 
     #[test]

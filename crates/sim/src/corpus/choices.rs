@@ -1,5 +1,6 @@
 //! Lettered choices without a question.
 
+use super::key;
 use crate::ask::{Ask, Moment, choices, letter, step_text};
 use crate::catalogue::KINDS;
 use crate::geometry::wrap_whole;
@@ -45,15 +46,15 @@ impl Choices {
             let quadrants = rng.sample(&Quadrant::ALL, 4);
             quadrants.into_iter().map(|quadrant| text(quadrant).to_owned()).collect()
         };
-        let (options, about) = match rng.below(8) {
+        let (options, about) = match rng.below(9) {
             0 => (shuffled(Quadrant::place, rng), About::Places),
             1 => (shuffled(Quadrant::action, rng), About::Actions),
             2 => (rng.sample(&["left".to_owned(), "right".to_owned()], 2), About::Sides),
-            3 if names.len() == 4 => {
+            3 | 4 if names.len() == 4 => {
                 let steps = names.iter().map(|name| step_text(name)).collect();
                 (steps, About::Steps { names })
             }
-            4 | 5 if names.len() >= 3 => {
+            5 | 6 if names.len() >= 3 => {
                 let names = names[..3].to_vec();
                 (orders(&names, rng), About::Orders { names })
             }
@@ -68,48 +69,58 @@ impl Choices {
         Self { options, about }
     }
 
-    /// `Choices:` and a line `A. lamp` for each, as they stand in a prompt; a turn that they are
-    /// about before them.
+    /// `Choices:` and a line `A. lamp` for each, as they stand in a prompt.
     pub(super) fn listed(&self) -> String {
-        let choices = choices(&self.options);
-        let About::Objects { moment, turn_deg } = self.about else { return choices };
-        let side = if turn_deg > 0 { "left" } else { "right" };
-        let when = match moment {
-            Moment::Start => "at the start",
-            Moment::End => "now",
-        };
-        format!("rotated {side} {} {when}\n{choices}", turn_deg.abs())
+        choices(&self.options)
+    }
+
+    /// What a prompt has to name for the choices to have an answer, in any order: `subject`, and
+    /// the turn that they are about, if they are.
+    pub(super) fn key(&self, subject: &str, rng: &mut Rng) -> Vec<String> {
+        let mut key = vec![key::object(subject)];
+        if let About::Objects { moment, turn_deg } = self.about {
+            let side = if turn_deg > 0 { "left" } else { "right" };
+            let when = match moment {
+                Moment::Start => "at the start",
+                Moment::End => "now",
+            };
+            key.extend([format!("rotated {side} {}", turn_deg.abs()), when.to_owned()]);
+        }
+        rng.shuffle(&mut key);
+        key
     }
 
     /// `choices: lamp A, bed B. so bed B.`, with the letter of one option or of several.
     pub(super) fn told(&self, rng: &mut Rng) -> String {
         let count = 1 + rng.below(self.options.len());
-        let indices: Vec<usize> = (0..self.options.len()).collect();
-        let mut told = vec![choices_text(&self.options)];
-        for index in rng.sample(&indices, count) {
-            told.push(so_text(&self.options[index], letter(index)));
-        }
-        told.join(" ")
+        self.with_letters_of(rng.sample(&self.indices(), count))
     }
 
     /// The same, with the letter of every option asked for `rounds` times over.
     pub(super) fn told_often(&self, rounds: usize, rng: &mut Rng) -> String {
-        let mut told = vec![choices_text(&self.options)];
-        for _ in 0..rounds {
-            let letters: Vec<usize> = (0..self.options.len()).collect();
-            for index in rng.sample(&letters, letters.len()) {
-                told.push(so_text(&self.options[index], letter(index)));
-            }
-        }
+        let indices = self.indices();
+        self.with_letters_of((0..rounds).flat_map(|_| rng.sample(&indices, indices.len())))
+    }
+
+    fn indices(&self) -> Vec<usize> {
+        (0..self.options.len()).collect()
+    }
+
+    fn with_letters_of(&self, indices: impl IntoIterator<Item = usize>) -> String {
+        let conclusions =
+            indices.into_iter().map(|index| so_text(&self.options[index], letter(index)));
+        let told: Vec<String> =
+            std::iter::once(choices_text(&self.options)).chain(conclusions).collect();
         told.join(" ")
     }
 
-    /// What the captions say about the choices, and the choice that this leads to; `None` where it
-    /// leads to none.
-    pub(super) fn reasoned(&self, seen: &[String], trace: &Trace, rng: &mut Rng) -> Option<String> {
+    /// What the captions say about the choices, and the choice that this leads to, for `subject`
+    /// where they are about one; `None` where it leads to none.
+    pub(super) fn reasoned(&self, subject: &str, trace: &Trace) -> Option<String> {
+        let name = subject.to_owned();
         let ask = match &self.about {
-            About::Places => Ask::Position { name: rng.pick(seen)?.clone() },
-            About::Actions => Ask::Action { name: rng.pick(seen)?.clone() },
+            About::Places => Ask::Position { name },
+            About::Actions => Ask::Action { name },
             About::Sides => return None,
             About::Steps { names } => Ask::Progress { route: names.clone() },
             About::Orders { names } => Ask::Order { names: names.clone() },
@@ -159,30 +170,39 @@ mod tests {
     }
 
     #[test]
-    fn reasoning_about_choices_ends_at_one_of_them_and_turns_as_the_context_says() {
+    fn reasoning_about_choices_ends_at_one_of_them_and_is_about_what_is_named() {
         let mut rng = Rng::new(&[2]);
-        let (mut reasoned, mut turned) = (0, 0);
+        let (mut reasoned, mut turned, mut carried) = (0, 0, 0);
         for seed in 0..200 {
             let scene = draw(&[seed]);
             let trace = Trace::from_captions(&captions_at(&scene, &keyframes_by_pose(&scene)));
             let (trace, names) = (trace.unwrap(), names(&scene));
             let choices = Choices::of(&names, &mut rng);
-            let seen = &names[..1];
-            let Some(told) = choices.reasoned(seen, &trace, &mut rng) else { continue };
+            let subject = &names[0];
+            let Some(told) = choices.reasoned(subject, &trace) else { continue };
             let (_, conclusion) = told.rsplit_once(" so ").unwrap();
             let known = choices.options.iter().enumerate();
             let mut known = known.map(|(index, option)| format!("{option} {}.", letter(index)));
             assert!(known.any(|known| known == conclusion), "{told}");
             reasoned += 1;
-            if let About::Objects { moment: Moment::Start, .. } = choices.about {
-                let listed = choices.listed();
-                let turn = listed.strip_prefix("rotated ").unwrap();
-                let (turn, _) = turn.split_once(" at the start\n").unwrap();
-                let turn = if turn.ends_with(" 180") { "behind" } else { turn };
-                assert!(told.contains(&format!(" target ahead, {turn}: ")), "{listed} {told}");
-                turned += 1;
+            let key = choices.key(subject, &mut rng);
+            assert!(key.contains(&format!("the {subject}")), "{key:?}");
+            match choices.about {
+                About::Objects { .. } => {
+                    let turn = key.iter().find_map(|part| part.strip_prefix("rotated ")).unwrap();
+                    let turn = if turn.ends_with(" 180") { "behind" } else { turn };
+                    let from_start = key.iter().any(|part| part == "at the start");
+                    assert!(told.contains(&format!(", {turn}: ")), "{key:?} {told}");
+                    assert!(!from_start || told.contains(" target ahead, "), "{key:?} {told}");
+                    turned += 1;
+                }
+                About::Places | About::Actions => {
+                    assert!(told.contains(&format!(". last {subject} ")), "{subject} {told}");
+                    carried += 1;
+                }
+                _ => {}
             }
         }
-        assert!(reasoned > 80 && turned > 5, "{reasoned} {turned}");
+        assert!(reasoned > 80 && turned > 10 && carried > 10, "{reasoned} {turned} {carried}");
     }
 }

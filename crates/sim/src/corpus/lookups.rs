@@ -1,6 +1,5 @@
 //! Statements about the captions of a video.
 
-use super::choices::Choices;
 use crate::catalogue::KINDS;
 use crate::geometry::wrap_whole;
 use crate::rationale::{
@@ -27,12 +26,12 @@ impl<'a> Statements<'a> {
     /// A random line of statements.
     pub(super) fn any(&self, rng: &mut Rng) -> String {
         match rng.below(14) {
-            0 => self.several(rng, 4, Self::first),
-            1 => self.several(rng, 4, Self::last),
-            2 => self.several(rng, 2, Self::every_sight),
+            0 => self.several(rng, 4, Self::any_first),
+            1 => self.several(rng, 4, Self::any_last),
+            2 => self.several(rng, 2, Self::any_every_sight),
             3 => self.several(rng, 3, Self::view),
             4 => self.several(rng, 4, Self::turn),
-            5..=7 => self.chain(rng),
+            5..=7 => self.any_chain(rng),
             8 => self.now(rng),
             9 => self.places(rng),
             10 => self.nearest(rng),
@@ -45,10 +44,10 @@ impl<'a> Statements<'a> {
     /// Many lookups of one kind.
     pub(super) fn of_one_kind(&self, rng: &mut Rng) -> String {
         let kinds = [
-            Self::first,
-            Self::last,
-            Self::last,
-            Self::every_sight,
+            Self::any_first,
+            Self::any_last,
+            Self::any_last,
+            Self::any_every_sight,
             Self::view,
             Self::turn,
             Self::turn,
@@ -64,14 +63,24 @@ impl<'a> Statements<'a> {
     /// First and last sights of what is asked for by its name.
     pub(super) fn by_name(&self, rng: &mut Rng) -> String {
         super::grown(80, || match rng.chance(0.5) {
-            true => self.first(rng),
-            false => self.last(rng),
+            true => self.any_first(rng),
+            false => self.any_last(rng),
         })
     }
 
-    /// What leads to one of `choices`.
-    pub(super) fn reasoned(&self, choices: &Choices, rng: &mut Rng) -> Option<String> {
-        choices.reasoned(&self.seen, self.trace, rng)
+    /// Something that the captions mention.
+    pub(super) fn subject(&self, rng: &mut Rng) -> Option<String> {
+        rng.pick(&self.seen).cloned()
+    }
+
+    /// A random line about `subject`.
+    pub(super) fn about(&self, subject: &str, rng: &mut Rng) -> String {
+        match rng.below(4) {
+            0 => self.first(subject),
+            1 => self.last(subject),
+            2 => self.every_sight(subject),
+            _ => self.chain(subject, rng),
+        }
     }
 
     fn several(&self, rng: &mut Rng, most: usize, one: fn(&Self, &mut Rng) -> String) -> String {
@@ -92,31 +101,40 @@ impl<'a> Statements<'a> {
         }
     }
 
+    fn any_first(&self, rng: &mut Rng) -> String {
+        self.first(&self.name(rng))
+    }
+
     /// `first lamp left 30, 3 m; bed ahead, 2 m.`
-    fn first(&self, rng: &mut Rng) -> String {
-        let name = self.name(rng);
-        let sight = self.trace.first_sight(&name).and_then(|(f, _)| quoted(f, &name, self.trace));
+    fn first(&self, name: &str) -> String {
+        let sight = self.trace.first_sight(name).and_then(|(f, _)| quoted(f, name, self.trace));
         match sight {
             Some(quote) => format!("first {quote}."),
             None => format!("first {name}: none."),
         }
     }
 
+    fn any_last(&self, rng: &mut Rng) -> String {
+        self.last(&self.name(rng))
+    }
+
     /// `last lamp left 30, 3 m; bed ahead, 2 m.`
-    fn last(&self, rng: &mut Rng) -> String {
-        let name = self.name(rng);
-        let sight = self.trace.last_sight(&name).and_then(|(f, _)| quoted(f, &name, self.trace));
+    fn last(&self, name: &str) -> String {
+        let sight = self.trace.last_sight(name).and_then(|(f, _)| quoted(f, name, self.trace));
         match sight {
             Some(quote) => format!("last {quote}."),
             None => format!("last {name}: none."),
         }
     }
 
+    fn any_every_sight(&self, rng: &mut Rng) -> String {
+        self.every_sight(&self.name(rng))
+    }
+
     /// `all lamp: left 30, right 30.`
-    fn every_sight(&self, rng: &mut Rng) -> String {
-        let name = self.name(rng);
+    fn every_sight(&self, name: &str) -> String {
         let sights: Vec<_> = (0..self.trace.frames.len())
-            .filter_map(|frame| Some(bearing_text(self.trace.bearing_in(frame, &name)?)))
+            .filter_map(|frame| Some(bearing_text(self.trace.bearing_in(frame, name)?)))
             .collect();
         format!("all {name}: {}.", list_or_none(&sights))
     }
@@ -139,10 +157,17 @@ impl<'a> Statements<'a> {
         format!("frame {frame}: {}.", action.map_or("start", |action| &action.text))
     }
 
+    fn any_chain(&self, rng: &mut Rng) -> String {
+        match self.subject(rng) {
+            Some(name) => self.chain(&name, rng),
+            None => self.any_last(rng),
+        }
+    }
+
     /// An object carried to the end, and on which side it is then.
-    fn chain(&self, rng: &mut Rng) -> String {
-        let told = rng.pick(&self.seen).and_then(|name| carried(name, self.trace));
-        let Some((mut statements, bearing)) = told else { return self.last(rng) };
+    fn chain(&self, name: &str, rng: &mut Rng) -> String {
+        let told = carried(name, self.trace);
+        let Some((mut statements, bearing)) = told else { return self.last(name) };
         if rng.chance(0.7) {
             statements.push(format!("so {}.", Quadrant::of(f64::from(bearing)).place()));
         }
@@ -219,16 +244,16 @@ impl<'a> Statements<'a> {
         let asked: Vec<_> = firsts.iter().map(|(_, name)| name.clone()).collect();
         firsts.sort_unstable();
         let ordered: Vec<_> = firsts.into_iter().map(|(_, name)| name).collect();
-        let (asked, ordered) = (list_or_none(&asked), list_or_none(&ordered));
-        format!("{asked}: {} so {ordered}.", seen_text(self.trace))
+        let seen = seen_text(&asked, self.trace);
+        format!("{}: {seen} so {}.", list_or_none(&asked), list_or_none(&ordered))
     }
 
-    /// Everything faced, then which of some objects was so at the latest.
+    /// When some objects were faced, then which of them at the latest.
     fn faced(&self, rng: &mut Rng) -> String {
         let count = 2 + rng.below(3);
         let names = rng.sample(self.names, count);
         let faced = || names.iter().filter_map(|name| Some((self.trace.last_faced(name)?, name)));
-        let mut text = format!("{}: {}", list_or_none(&names), faced_text(self.trace));
+        let mut text = format!("{}: {}", list_or_none(&names), faced_text(&names, self.trace));
         if let Some((latest, name)) = faced().max()
             && faced().filter(|(frame, _)| *frame == latest).count() == 1
         {

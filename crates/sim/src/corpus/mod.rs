@@ -5,12 +5,14 @@
 
 mod choices;
 mod drills;
+mod key;
 mod lookups;
 mod recall;
 
 use embodied_r_data::prompts::{judge_system, judge_user, video};
 
 use self::choices::Choices;
+use self::lookups::Statements;
 use crate::ask::Category;
 use crate::captions::captions_at;
 use crate::questions::text_question;
@@ -28,6 +30,9 @@ const DRILLS_BETWEEN: f64 = 0.12;
 const CHOICES: f64 = 0.75;
 /// Within a document that has choices, the share of statements that are about them.
 const CHOICES_BETWEEN: f64 = 0.5;
+/// Within a document about a room, the share of its other statements that are about what its prompt
+/// names.
+const SUBJECT_BETWEEN: f64 = 0.2;
 
 /// A text to pre-train on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,8 +60,9 @@ pub fn lookups(seed: u64, index: u64) -> Document {
 }
 
 /// Document `index` of `seed`: the captions of a room in the form that prompts have
-/// (`Frame 0: Observe: …`), choices after them in most, with groups of statements, one group a
-/// line; or a list, or nothing, in the captions' place.
+/// (`Frame 0: Observe: …`), something named after them, and choices in most, with groups of
+/// statements, one group a line, the first about what was named; or a list, or nothing, in the
+/// captions' place.
 pub fn document(seed: u64, index: u64) -> Document {
     let mut rng = Rng::new(&[seed, index, 7]);
     if rng.chance(RECALL) {
@@ -71,24 +77,38 @@ pub fn document(seed: u64, index: u64) -> Document {
     let captions = captions_at(&scene, &keyframes_by_pose(&scene));
     let names = names(&scene);
     let choices = rng.chance(CHOICES).then(|| Choices::of(&names, &mut rng));
-    let mut context = video(&captions);
-    if let Some(choices) = &choices {
-        context.push('\n');
-        context.push_str(&choices.listed());
-    }
+    let context = video(&captions);
     let Some(trace) = Trace::from_captions(&captions) else {
         return Document { context, statements: String::new() };
     };
-    let about = lookups::Statements::new(&names, &trace);
-    let statements = grown(words, || match &choices {
-        Some(choices) if rng.chance(CHOICES_BETWEEN) => {
-            let reasoned = rng.chance(0.7).then(|| about.reasoned(choices, &mut rng)).flatten();
-            reasoned.unwrap_or_else(|| choices.told(&mut rng))
+    let all = Statements::new(&names, &trace);
+    let Some(subject) = all.subject(&mut rng) else {
+        return Document { context, statements: String::new() };
+    };
+    let context = prompt(context, &subject, choices.as_ref(), &mut rng);
+    let mut begun = false;
+    let statements = grown(words, || {
+        let first = !std::mem::replace(&mut begun, true);
+        match &choices {
+            Some(choices) if first || rng.chance(CHOICES_BETWEEN) => {
+                let reasoned =
+                    (first || rng.chance(0.7)).then(|| choices.reasoned(&subject, &trace));
+                reasoned.flatten().unwrap_or_else(|| choices.told(&mut rng))
+            }
+            _ if first || rng.chance(SUBJECT_BETWEEN) => all.about(&subject, &mut rng),
+            _ if rng.chance(DRILLS_BETWEEN) => drills::any(&mut rng),
+            _ => all.any(&mut rng),
         }
-        _ if rng.chance(DRILLS_BETWEEN) => drills::any(&mut rng),
-        _ => about.any(&mut rng),
     });
     Document { context, statements }
+}
+
+/// Captions, then what the statements are about, then choices.
+fn prompt(captions: String, subject: &str, choices: Option<&Choices>, rng: &mut Rng) -> String {
+    let key = choices.map_or_else(|| vec![key::object(subject)], |c| c.key(subject, rng));
+    let mut parts = vec![captions, key::among_words(&key, rng)];
+    parts.extend(choices.map(Choices::listed));
+    parts.join("\n")
 }
 
 /// Lines until there are `words` words.
