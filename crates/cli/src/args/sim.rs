@@ -66,8 +66,8 @@ pub(crate) struct CorpusArgs {
 
 /// Train the small base model that the quickstart begins with.
 ///
-/// Trains a tokenizer and a Qwen2 decoder, first on lookups and then on the text of `sim corpus`,
-/// and writes both in Hugging Face's layout, with the settings and the time taken in
+/// Trains a tokenizer and a Qwen2 decoder, first on lookups, at last on the text of `sim corpus`, and
+/// writes both in Hugging Face's layout, with the settings and the time taken in
 /// `pretrain.json`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PretrainArgs {
@@ -79,12 +79,15 @@ pub(crate) struct PretrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) from: Option<PathBuf>,
     /// Steps of the optimiser.
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(long, value_name = "N", default_value_t = 12_000)]
     pub(crate) steps: u64,
     /// How many of them, at the beginning, learn to look things up by name in plain lists and
     /// nothing else; all of them in a run of fewer steps.
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) lookup_steps: u64,
+    /// How many of the others, at the end, learn to reason about what a prompt names.
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    pub(crate) naming_steps: u64,
     /// Tokens of a step.
     #[arg(long, value_name = "N", default_value_t = 2048)]
     pub(crate) tokens_per_step: usize,
@@ -94,6 +97,9 @@ pub(crate) struct PretrainArgs {
     /// The same for the lookup steps, which have a rise and a fall of their own.
     #[arg(long, value_name = "LR", default_value_t = 5e-3)]
     pub(crate) lookup_learning_rate: f64,
+    /// The same for the naming steps.
+    #[arg(long, value_name = "LR", default_value_t = 2e-3)]
+    pub(crate) naming_learning_rate: f64,
     /// Seed of weights and text.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub(crate) seed: u64,

@@ -64,49 +64,66 @@ pub fn lookups(seed: u64, index: u64) -> Document {
 /// statements, one group a line, the first about what was named; or a list, or nothing, in the
 /// captions' place.
 pub fn document(seed: u64, index: u64) -> Document {
-    let mut rng = Rng::new(&[seed, index, 7]);
+    written(&mut Rng::new(&[seed, index, 7]), &[seed, index, 8], true)
+}
+
+/// The same, but nothing is named: every statement is about anything.
+pub fn unnamed(seed: u64, index: u64) -> Document {
+    written(&mut Rng::new(&[seed, index, 12]), &[seed, index, 13], false)
+}
+
+fn written(rng: &mut Rng, scene: &[u64], naming: bool) -> Document {
     if rng.chance(RECALL) {
-        return recall::any(&mut rng);
+        return recall::any(rng);
     }
     let words = 150 + rng.below(150);
     if rng.chance(DRILLS_ONLY) {
-        let statements = grown(words, || drills::any(&mut rng));
+        let statements = grown(words, || drills::any(rng));
         return Document { context: String::new(), statements };
     }
-    let scene = draw(&[seed, index, 8]);
+    let scene = draw(scene);
     let captions = captions_at(&scene, &keyframes_by_pose(&scene));
     let names = names(&scene);
-    let choices = rng.chance(CHOICES).then(|| Choices::of(&names, &mut rng));
+    let choices = rng.chance(CHOICES).then(|| Choices::of(&names, rng));
     let context = video(&captions);
     let Some(trace) = Trace::from_captions(&captions) else {
         return Document { context, statements: String::new() };
     };
     let all = Statements::new(&names, &trace);
-    let Some(subject) = all.subject(&mut rng) else {
-        return Document { context, statements: String::new() };
-    };
-    let context = prompt(context, &subject, choices.as_ref(), &mut rng);
-    let mut begun = false;
+    let named = if naming { all.subject(rng) } else { None };
+    let context = prompt(context, named.as_deref(), choices.as_ref(), rng);
+    let mut begins = named.is_some();
     let statements = grown(words, || {
-        let first = !std::mem::replace(&mut begun, true);
-        match &choices {
-            Some(choices) if first || rng.chance(CHOICES_BETWEEN) => {
-                let reasoned =
-                    (first || rng.chance(0.7)).then(|| choices.reasoned(&subject, &trace));
-                reasoned.flatten().unwrap_or_else(|| choices.told(&mut rng))
+        let first = std::mem::take(&mut begins);
+        match (&choices, &named) {
+            (Some(choices), _) if first || rng.chance(CHOICES_BETWEEN) => {
+                let subject = named.clone().or_else(|| all.subject(rng));
+                let reasoned = subject.filter(|_| first || rng.chance(0.7));
+                let reasoned = reasoned.and_then(|subject| choices.reasoned(&subject, &trace));
+                reasoned.unwrap_or_else(|| choices.told(rng))
             }
-            _ if first || rng.chance(SUBJECT_BETWEEN) => all.about(&subject, &mut rng),
-            _ if rng.chance(DRILLS_BETWEEN) => drills::any(&mut rng),
-            _ => all.any(&mut rng),
+            (_, Some(subject)) if first || rng.chance(SUBJECT_BETWEEN) => all.about(subject, rng),
+            _ if rng.chance(DRILLS_BETWEEN) => drills::any(rng),
+            _ => all.any(rng),
         }
     });
     Document { context, statements }
 }
 
 /// Captions, then what the statements are about, then choices.
-fn prompt(captions: String, subject: &str, choices: Option<&Choices>, rng: &mut Rng) -> String {
-    let key = choices.map_or_else(|| vec![key::object(subject)], |c| c.key(subject, rng));
-    let mut parts = vec![captions, key::among_words(&key, rng)];
+fn prompt(
+    captions: String,
+    subject: Option<&str>,
+    choices: Option<&Choices>,
+    rng: &mut Rng,
+) -> String {
+    let mut key: Vec<String> = subject.map(key::object).into_iter().collect();
+    key.extend(choices.into_iter().flat_map(Choices::key));
+    rng.shuffle(&mut key);
+    let mut parts = vec![captions];
+    if !key.is_empty() {
+        parts.push(key::among_words(&key, rng));
+    }
     parts.extend(choices.map(Choices::listed));
     parts.join("\n")
 }

@@ -6,9 +6,9 @@
 use embodied_r_data::prompts::{FrameText, lines};
 use embodied_r_data::scene::{Seen, view_text};
 
+use super::Document;
 use super::choices::Choices;
 use super::lookups::Statements;
-use super::{Document, prompt};
 use crate::ask::letter;
 use crate::catalogue::KINDS;
 use crate::geometry::wrap_whole;
@@ -58,8 +58,8 @@ pub(super) fn pairs(rng: &mut Rng) -> Document {
     Document { context: items.join("; "), statements: asked(rng, &items, ". ") }
 }
 
-/// The captions of a video in which nothing is seen twice, with something named after them, then
-/// when that and the rest was seen and where; in half of them choices too, and their letters.
+/// The captions of a video in which nothing is seen twice, then when some of it was seen and where;
+/// in half of them choices too, then their letters.
 pub(super) fn sights(rng: &mut Rng) -> Document {
     let names = names(rng, 2, 10);
     let mut captions: Vec<FrameText> = Vec::new();
@@ -71,17 +71,18 @@ pub(super) fn sights(rng: &mut Rng) -> Document {
         captions.push(FrameText { action, view: view_text(&seen) });
         left = rest;
     }
-    let choices = rng.chance(0.5).then(|| Choices::of(&names, rng));
     let context = lines(&captions);
-    let Some(trace) = Trace::from_captions(&captions) else {
-        return Document { context, statements: String::new() };
-    };
-    let all = Statements::new(&names, &trace);
-    let subject = rng.pick(&names).cloned().unwrap_or_default();
-    let context = prompt(context, &subject, choices.as_ref(), rng);
-    let mut statements = vec![all.about(&subject, rng), all.by_name(rng)];
-    statements.extend(choices.map(|choices| choices.told_often(ROUNDS, rng)));
-    Document { context, statements: statements.join("\n") }
+    let statements = Trace::from_captions(&captions)
+        .map(|trace| Statements::new(&names, &trace).by_name(rng))
+        .unwrap_or_default();
+    if rng.chance(0.5) {
+        return Document { context, statements };
+    }
+    let choices = Choices::of(&names, rng);
+    Document {
+        context: format!("{context}\n{}", choices.listed()),
+        statements: [choices.told_often(ROUNDS, rng), statements].join("\n"),
+    }
 }
 
 /// A sight of `name`.

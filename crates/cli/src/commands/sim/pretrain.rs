@@ -159,13 +159,16 @@ fn command(args: &PretrainArgs) -> String {
         ),
     };
     format!(
-        "embodied-r sim pretrain --steps {} --lookup-steps {} --tokens-per-step {} \
-         --learning-rate {} --lookup-learning-rate {} --seed {} {shape} --out DIR",
+        "embodied-r sim pretrain --steps {} --lookup-steps {} --naming-steps {} \
+         --tokens-per-step {} --learning-rate {} --lookup-learning-rate {} \
+         --naming-learning-rate {} --seed {} {shape} --out DIR",
         args.steps,
         args.lookup_steps,
+        args.naming_steps,
         args.tokens_per_step,
         args.learning_rate,
         args.lookup_learning_rate,
+        args.naming_learning_rate,
         args.seed,
     )
 }

@@ -21,28 +21,36 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 pub(super) struct Phase {
     steps: u64,
     learning_rate: f64,
-    /// Documents that are there to make lookups begin, in place of the corpus.
-    lookups: fn(u64, u64) -> Document,
-    /// Their share, by how much of the phase is over (1 at its end).
-    share: fn(f64) -> f64,
+    /// Document of a seed and an index.
+    text: fn(u64, u64) -> Document,
+    /// Documents that stand in its place less and less, up to the middle of the phase.
+    gives_way: Option<fn(u64, u64) -> Document>,
 }
 
 /// Plain lists alone; then lookups in lists and videos, which give way to all of the corpus by the
-/// middle: what is seldom asked for before other text depends on it is forgotten.
+/// middle, as what is seldom asked for before other text depends on it is forgotten; then the same
+/// about what is named, which, earlier on, stands in the way of lookups.
 pub(super) fn phases(args: &PretrainArgs) -> impl Iterator<Item = Phase> {
     let lookups = args.lookup_steps.min(args.steps);
+    let naming = args.naming_steps.min(args.steps - lookups);
     [
         Phase {
             steps: lookups,
             learning_rate: args.lookup_learning_rate,
-            lookups: corpus::list,
-            share: |_| 1.0,
+            text: corpus::list,
+            gives_way: None,
         },
         Phase {
-            steps: args.steps - lookups,
+            steps: args.steps - lookups - naming,
             learning_rate: args.learning_rate,
-            lookups: corpus::lookups,
-            share: |over| (1.0 - 2.0 * over).max(0.0),
+            text: corpus::unnamed,
+            gives_way: Some(corpus::lookups),
+        },
+        Phase {
+            steps: naming,
+            learning_rate: args.naming_learning_rate,
+            text: corpus::document,
+            gives_way: None,
         },
     ]
     .into_iter()
@@ -86,7 +94,7 @@ impl Phase {
             tokens: self.steps * args.tokens_per_step as u64,
             given: 0,
             index: 0,
-            lookups_owed: 0.0,
+            owed: 0.0,
             fault,
         }
     }
@@ -102,21 +110,24 @@ struct Documents<'a> {
     /// Tokens so far.
     given: u64,
     index: u64,
-    /// Lookups that should have been given, less those that were.
-    lookups_owed: f64,
+    /// Documents of what gives way that should have been given, less those that were.
+    owed: f64,
     /// Why the documents ended, if they did.
     fault: &'a Cell<Option<embodied_r_policy::Error>>,
 }
 
 impl Documents<'_> {
     fn document(&mut self) -> Document {
+        let Phase { text, gives_way, .. } = self.phase;
         let over = self.given as f64 / self.tokens as f64;
-        self.lookups_owed += (self.phase.share)(over);
-        if self.lookups_owed >= 1.0 {
-            self.lookups_owed -= 1.0;
-            return (self.phase.lookups)(self.seed, self.index);
+        if let Some(gives_way) = gives_way {
+            self.owed += (1.0 - 2.0 * over).max(0.0);
+            if self.owed >= 1.0 {
+                self.owed -= 1.0;
+                return gives_way(self.seed, self.index);
+            }
         }
-        corpus::document(self.seed, self.index)
+        text(self.seed, self.index)
     }
 
     fn example(&self, document: &Document) -> embodied_r_policy::Result<lm::Example> {
@@ -174,11 +185,11 @@ mod tests {
     }
 
     #[test]
-    fn lists_come_alone_and_lookups_give_way_by_the_middle() {
-        let words = ["pretrain", "--out", "x", "--steps", "60", "--lookup-steps", "20"];
-        let args = Cli::parse_from(words).args;
-        let [first, second] = phases(&args).collect::<Vec<_>>().try_into().ok().unwrap();
-        assert_eq!((first.steps, second.steps), (20, 40));
+    fn lists_come_alone_lookups_give_way_by_the_middle_and_names_come_last() {
+        let steps = ["--steps", "80", "--lookup-steps", "20", "--naming-steps", "20"];
+        let args = Cli::parse_from(["pretrain", "--out", "x"].into_iter().chain(steps)).args;
+        let [first, second, third] = phases(&args).collect::<Vec<_>>().try_into().ok().unwrap();
+        assert_eq!((first.steps, second.steps, third.steps), (20, 40, 20));
 
         let lists = are(&first, &args, corpus::list);
         assert!(lists.len() > 50 && lists.iter().all(|is_list| *is_list));
@@ -188,8 +199,11 @@ mod tests {
         assert!(lookups[..10].iter().filter(|is_lookup| **is_lookup).count() >= 8);
         assert!(begin.iter().any(|is_lookup| !is_lookup));
         assert!(end.iter().all(|is_lookup| !is_lookup));
-        let corpus = are(&second, &args, corpus::document);
-        assert!(lookups.iter().zip(&corpus).all(|(a, b)| a != b));
+        let unnamed = are(&second, &args, corpus::unnamed);
+        assert!(lookups.iter().zip(&unnamed).all(|(a, b)| a != b));
+
+        let named = are(&third, &args, corpus::document);
+        assert!(named.len() > 50 && named.iter().all(|is_named| *is_named));
     }
 
     #[test]
