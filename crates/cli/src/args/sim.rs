@@ -66,8 +66,8 @@ pub(crate) struct CorpusArgs {
 
 /// Train the small base model that the quickstart begins with.
 ///
-/// Trains a tokenizer and a Qwen2 decoder, first on lookups, at last on the text of `sim corpus`, and
-/// writes both in Hugging Face's layout, with the settings and the time taken in
+/// Trains a tokenizer and a Qwen2 decoder, first on lookups, at last on the text of `sim corpus`,
+/// and writes both in Hugging Face's layout, with the settings and the time taken in
 /// `pretrain.json`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PretrainArgs {

@@ -181,6 +181,34 @@ mod tests {
         format!("{context}\n{statements}")
     }
 
+    /// The object that a context names behind its captions.
+    fn named(context: &str) -> Option<String> {
+        let (_, behind) = context.split_once("\n>\n")?;
+        let key = behind.lines().next()?.replace("at the start", "");
+        let (_, name) = key.split_once("the ")?;
+        name.split(' ').next().map(str::to_owned)
+    }
+
+    #[test]
+    fn documents_begin_with_what_they_name_and_others_name_nothing() {
+        let (mut about, mut rooms) = (0, 0);
+        for index in 0..300 {
+            let Document { context, statements } = document(1, index);
+            let Some(name) = named(&context) else { continue };
+            rooms += 1;
+            // Choices of sides, steps, orders and turns are not about a single object.
+            let first = statements.lines().next().unwrap();
+            let kind = ["first ", "last ", "all "].into_iter().find(|kind| first.starts_with(kind));
+            let chain = first.split_once(". last ").map(|(_, rest)| rest);
+            if let Some(told) = kind.and_then(|kind| first.strip_prefix(kind)).or(chain) {
+                assert!(told.starts_with(&name), "{name}: {first}");
+                about += 1;
+            }
+        }
+        assert!(rooms > 150 && about > 60, "{rooms} {about}");
+        assert!((0..300).all(|index| named(&unnamed(1, index).context).is_none()));
+    }
+
     #[test]
     fn most_documents_are_about_rooms() {
         let rooms = (0..200).filter(|&index| {

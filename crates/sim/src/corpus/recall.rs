@@ -71,17 +71,35 @@ pub(super) fn sights(rng: &mut Rng) -> Document {
         captions.push(FrameText { action, view: view_text(&seen) });
         left = rest;
     }
-    let context = lines(&captions);
-    let statements = Trace::from_captions(&captions)
-        .map(|trace| Statements::new(&names, &trace).by_name(rng))
+    told(
+        &captions,
+        &names,
+        |all, rng| all.by_name(rng),
+        rng,
+        |choices, statements, rng| [choices.told_often(ROUNDS, rng), statements].join("\n"),
+    )
+}
+
+/// The captions with statements about them; in half of the documents choices too, and what `with`
+/// makes of the statements then.
+fn told(
+    captions: &[FrameText],
+    names: &[String],
+    statements: fn(&Statements<'_>, &mut Rng) -> String,
+    rng: &mut Rng,
+    with: fn(&Choices, String, &mut Rng) -> String,
+) -> Document {
+    let context = lines(captions);
+    let statements = Trace::from_captions(captions)
+        .map(|trace| statements(&Statements::new(names, &trace), rng))
         .unwrap_or_default();
     if rng.chance(0.5) {
         return Document { context, statements };
     }
-    let choices = Choices::of(&names, rng);
+    let choices = Choices::of(names, rng);
     Document {
         context: format!("{context}\n{}", choices.listed()),
-        statements: [choices.told_often(ROUNDS, rng), statements].join("\n"),
+        statements: with(&choices, statements, rng),
     }
 }
 
@@ -125,18 +143,13 @@ fn imagined(rng: &mut Rng) -> Document {
             FrameText { action: (frame > 0).then(|| rotation(rng)), view: view_text(&seen) }
         })
         .collect();
-    let context = lines(&captions);
-    let statements = Trace::from_captions(&captions)
-        .map(|trace| Statements::new(&pool, &trace).of_one_kind(rng))
-        .unwrap_or_default();
-    if rng.chance(0.5) {
-        return Document { context, statements };
-    }
-    let choices = Choices::of(&pool, rng);
-    Document {
-        context: format!("{context}\n{}", choices.listed()),
-        statements: [choices.told(rng), statements, choices.told(rng)].join("\n"),
-    }
+    told(
+        &captions,
+        &pool,
+        |all, rng| all.of_one_kind(rng),
+        rng,
+        |choices, statements, rng| [choices.told(rng), statements, choices.told(rng)].join("\n"),
+    )
 }
 
 /// `rotate left 60`
