@@ -27,8 +27,12 @@ fn inputs(dir: &Path) {
 }
 
 fn sft(dir: &Path) -> Command {
+    sft_from("model", dir)
+}
+
+fn sft_from(model: &str, dir: &Path) -> Command {
     let mut command = Command::new(binary());
-    command.current_dir(dir).args(["sft", "--model", "model", "--data", "train.jsonl"]);
+    command.current_dir(dir).args(["sft", "--model", model, "--data", "train.jsonl"]);
     command.args(["--output", "run", "--set", "train_batch_size=4"]);
     command.args(["--set", "learning_rate=0.01", "--set", "num_train_epochs=8"]);
     command
@@ -89,4 +93,28 @@ fn resume_without_a_checkpoint_begins_and_with_one_has_nothing_left_to_do() {
     let before = fs::read(&model).unwrap();
     sft(dir.path()).arg("--resume").assert().code(0);
     assert!(fs::read(&model).unwrap() == before);
+}
+
+#[test]
+fn resume_goes_on_with_a_moved_model_and_refuses_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    sft(dir.path()).assert().code(0);
+    let state = || fs::read(dir.path().join("run/checkpoint-24/trainer_state.json")).unwrap();
+    let before = state();
+
+    fs::rename(dir.path().join("model"), dir.path().join("moved")).unwrap();
+    let moved = sft_from("moved", dir.path()).arg("--resume").assert().code(0);
+    let told = String::from_utf8(moved.get_output().stderr.clone()).unwrap();
+    assert!(!told.contains("warning"), "{told}");
+
+    // Under the path that the run was told lies another model.
+    fs::rename(dir.path().join("run/final"), dir.path().join("model")).unwrap();
+    let refused = sft(dir.path()).arg("--resume").assert().code(1);
+    let told = String::from_utf8(refused.get_output().stderr.clone()).unwrap();
+    assert!(
+        told.contains("error: the model `model` is not the one that the run in `run` began with"),
+        "{told}"
+    );
+    assert_eq!(state(), before);
 }

@@ -190,6 +190,23 @@ hint: lower `generation_batch_size`, or raise `max_prompt_length` if questions w
 }
 
 #[test]
+fn a_run_does_not_go_on_with_another_model() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    train(dir.path()).assert().code(0);
+    let config = dir.path().join("model/config.json");
+    let other = fs::read_to_string(&config).unwrap().replace("10000", "20000");
+    fs::write(&config, other).unwrap();
+    assert_eq!(
+        stderr(train(dir.path()).arg("--resume"), 1).lines().skip(1).collect::<Vec<_>>(),
+        [
+            "error: the model `model` is not the one that the run in `run` began with",
+            "hint: give the model that it began with, or another output folder for a new run",
+        ]
+    );
+}
+
+#[test]
 fn resuming_a_folder_without_a_checkpoint_says_so() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("empty")).unwrap();

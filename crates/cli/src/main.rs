@@ -1,12 +1,13 @@
 //! `embodied-r`: from egocentric videos and questions to a trained spatial reasoner.
 
-// The only crate that talks to the user.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+// The only crate that talks to the user; to standard output through `output`.
+#![allow(clippy::print_stderr)]
 
 mod answer;
 mod args;
 mod commands;
 mod exit;
+mod output;
 mod progress;
 mod report;
 mod settings;

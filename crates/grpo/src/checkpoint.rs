@@ -28,6 +28,8 @@ const REFERENCE_PREFIX: &str = "reference-";
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
+    /// Fingerprint of the model that the run began with.
+    pub model: String,
     /// Steps done.
     pub step: u64,
     /// Stages begun.
@@ -55,6 +57,11 @@ pub struct State {
 const MAX_SKIPPED: u64 = 5;
 
 impl State {
+    /// The state of a run that begins with the model of this fingerprint.
+    pub fn new(model: &str) -> Self {
+        Self { model: model.into(), ..Self::default() }
+    }
+
     /// Counts a step that was left out, or one that was not; says whether to give up.
     pub(crate) fn count_skipped(&mut self, skipped: bool) -> bool {
         self.skipped_steps += u64::from(skipped);
@@ -94,6 +101,19 @@ impl Checkpoint {
         let bytes = fs::read(&file).map_err(Error::io("read", &file))?;
         let state = serde_json::from_slice(&bytes).map_err(Error::json(&file))?;
         Ok(Self { path: path.into(), state })
+    }
+
+    /// Refuses to go on where `model`, of this fingerprint, is not what the run began with: tokens
+    /// would mean something else, and the reference would be another.
+    ///
+    /// # Errors
+    /// It is another model.
+    pub fn refuse_other_model(&self, model: &str, fingerprint: &str) -> Result<()> {
+        if self.state.model == fingerprint {
+            return Ok(());
+        }
+        let run = self.path.parent().unwrap_or(Path::new(".")).into();
+        Err(Error::OtherModel { model: model.into(), run })
     }
 
     /// The settings that the run was told.

@@ -71,6 +71,14 @@ pub enum Error {
         /// The output folder.
         path: PathBuf,
     },
+    /// The model given to a run that goes on is not the one that it began with.
+    #[error("the model `{model}` is not the one that the run in `{}` began with", run.display())]
+    OtherModel {
+        /// The model given.
+        model: String,
+        /// The run's folder.
+        run: PathBuf,
+    },
     /// A folder to resume from has no checkpoint in it.
     #[error("`{}` holds no checkpoint to resume from", path.display())]
     NothingToResume {

@@ -26,6 +26,8 @@ pub struct Job<'a> {
     pub settings: &'a Sft,
     /// The settings as they are written beside every checkpoint.
     pub settings_text: &'a str,
+    /// Fingerprint of the model that the run begins with, or began with.
+    pub fingerprint: &'a str,
     /// Text in and out of tokens.
     pub text: Arc<dyn Text>,
     /// Replies to learn.
@@ -57,18 +59,21 @@ impl<'a, M: Model> Trainer<'a, M> {
         let checkpoints = Checkpoints::new(&job.settings.output, job.settings.save_total_limit);
         checkpoints.refuse_any()?;
         let optimizer = Optimizer::new(job.settings.optimizer(), &model)?;
-        Self::new(model, optimizer, State::default(), job, sinks)
+        let state = State::new(job.fingerprint);
+        Self::new(model, optimizer, state, job, sinks)
     }
 
     /// A run that goes on from `checkpoint`, as if it had never stopped.
     ///
     /// # Errors
-    /// As [`Trainer::start`]; the checkpoint cannot be read, or there are later ones.
+    /// As [`Trainer::start`]; the run began with another model, the checkpoint cannot be read, or
+    /// there are later ones.
     pub fn resume(
         checkpoint: &Checkpoint,
         job: Job<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
+        checkpoint.refuse_other_model(&job.settings.model, job.fingerprint)?;
         let Checkpoint { path, state } = checkpoint;
         Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
         let model = M::load(path)?;

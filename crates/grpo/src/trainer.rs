@@ -33,6 +33,8 @@ pub struct Job<'a> {
     pub settings_text: &'a str,
     /// Folder of the model that the run began with, from which the reference is read on resume.
     pub base: &'a Path,
+    /// Fingerprint of the model that the run begins with, or began with.
+    pub fingerprint: &'a str,
     /// Text in and out of tokens.
     pub text: Arc<dyn Text>,
     /// Questions to train on.
@@ -86,19 +88,21 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             false => None,
         };
         let optimizer = Optimizer::new(job.settings.optimizer(), &policy)?;
-        Self::new(job, sinks, (policy, reference), optimizer, State::default())
+        let state = State::new(job.fingerprint);
+        Self::new(job, sinks, (policy, reference), optimizer, state)
     }
 
     /// A run that goes on from `checkpoint`, as if it had never stopped.
     ///
     /// # Errors
-    /// As [`Trainer::start`]; the checkpoint cannot be read, or there are later ones that it would
-    /// contradict.
+    /// As [`Trainer::start`]; the run began with another model, the checkpoint cannot be read, or
+    /// there are later ones that it would contradict.
     pub fn resume(
         checkpoint: &Checkpoint,
         job: Job<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
+        checkpoint.refuse_other_model(&job.settings.model, job.fingerprint)?;
         let Checkpoint { path, state } = checkpoint;
         Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
         let policy = M::load(path)?;
@@ -120,7 +124,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         optimizer: Optimizer,
         state: State,
     ) -> Result<Self> {
-        let Job { settings, settings_text, text, questions, eval, judge, stop, base: _ } = job;
+        let Job { settings, settings_text, text, questions, eval, judge, stop, .. } = job;
         let stages = settings.stages().map_err(Error::Settings)?;
         let per_step = settings.questions_per_step();
         let too_few = || Error::TooFew {

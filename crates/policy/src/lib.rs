@@ -5,6 +5,7 @@ mod chat_template;
 pub mod config;
 mod decoder;
 pub mod error;
+mod fingerprint;
 mod forward;
 mod generate;
 pub mod hub;
@@ -17,6 +18,7 @@ pub mod weights;
 
 pub use config::{ModelConfig, ModelType, WeightDtype};
 pub use error::{Error, Result};
+pub use fingerprint::fingerprint;
 pub use forward::Forward;
 pub use generate::{Finish, GenerateEvent, Request, Sample, Sampling};
 pub use packed::Group;

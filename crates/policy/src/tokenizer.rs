@@ -23,7 +23,7 @@ const TOKENIZER_FILE: &str = "tokenizer.json";
 const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 
 /// The files beside `config.json` and the weights that belong to a model's text side.
-const FILES: [&str; 10] = [
+pub(crate) const FILES: [&str; 10] = [
     TOKENIZER_FILE,
     TOKENIZER_CONFIG_FILE,
     stop::GENERATION_CONFIG_FILE,

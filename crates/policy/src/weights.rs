@@ -13,7 +13,9 @@ mod write;
 
 pub use fault::WeightFault;
 pub(crate) use fault::faults_in_words;
+pub(crate) use map::map;
 pub use names::tensor_shapes;
+pub(crate) use read::files;
 pub use read::load;
 pub use write::{SaveOptions, save};
 

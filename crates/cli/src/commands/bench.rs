@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::args::bench::{BenchArgs, BenchCommand, WorkArgs};
 use crate::exit::{Status, Usage};
+use crate::output::outln;
 
 /// Weight of the divergence from the reference: above 0, so that the reference is run.
 const BETA: f64 = 0.001;
@@ -208,15 +209,18 @@ fn print(work: &WorkArgs, figures: &[(&str, f64)]) -> anyhow::Result<Status> {
         for (name, value) in figures {
             all[*name] = json!((value * 1000.0).round() / 1000.0);
         }
-        println!("{all}");
+        outln!("{all}")?;
         return Ok(Status::Done);
     }
-    println!(
+    outln!(
         "{} prompts of {} tokens, {} completions each of {}",
-        work.groups, work.prompt, work.group_size, work.new
-    );
+        work.groups,
+        work.prompt,
+        work.group_size,
+        work.new
+    )?;
     for (name, value) in figures {
-        println!("{name:<24} {value:>10.3}");
+        outln!("{name:<24} {value:>10.3}")?;
     }
     Ok(Status::Done)
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::args::doctor::DoctorArgs;
 use crate::exit::Status;
+use crate::output::{out, outln};
 use check::{Check, State};
 
 /// What `--json` prints.
@@ -44,9 +45,9 @@ pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<Status> {
     let ok = checks.iter().all(|check| check.state != State::Missing);
     let findings = Findings { ok, checks };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        outln!("{}", serde_json::to_string_pretty(&findings)?)?;
     } else {
-        print!("{}", check::table(&findings.checks));
+        out!("{}", check::table(&findings.checks))?;
     }
     Ok(if ok { Status::Done } else { Status::Partial })
 }

@@ -14,6 +14,7 @@ use crate::answer::Answerer;
 use crate::args::infer::InferArgs;
 use crate::args::model::ModelArgs;
 use crate::exit::{Status, Usage};
+use crate::output::outln;
 use crate::progress::Bar;
 
 /// What a question that still has to be perceived begins with.
@@ -29,7 +30,7 @@ pub(crate) fn run(args: InferArgs) -> anyhow::Result<Status> {
         perceive(&args, &mut questions)?;
     }
     answer_file(questions, None, &args.model, &args.output)?;
-    println!("{n} answers in {}", args.output.display());
+    outln!("{n} answers in {}", args.output.display())?;
     Ok(Status::Done)
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
         let comparison = compare::pictures(a, b)?;
         match args.json {
             true => print::pair_json(&comparison)?,
-            false => print::pair(a, b, &comparison),
+            false => print::pair(a, b, &comparison)?,
         }
         return Ok(Status::Done);
     }
@@ -51,7 +51,7 @@ pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
                 sheets.extend(drawn);
                 match args.json {
                     true => print::selection_json(path, &selection)?,
-                    false => print::selection(path, &selection, &options),
+                    false => print::selection(path, &selection, &options)?,
                 }
             }
             // Without FFmpeg no other video fares better.

@@ -9,6 +9,7 @@ use embodied_r_perception::{Error, keyframes};
 
 use crate::args::perceive::{Backend, OpenAiArgs, PerceiveArgs};
 use crate::exit::{self, Status, Usage};
+use crate::output::outln;
 use crate::progress::Bar;
 
 /// The model of the paper.
@@ -52,7 +53,7 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
     let summaries = runtime
         .block_on(perceive::run(&options, captioner.as_ref(), &Bar::default()))
         .map_err(explain)?;
-    Ok(report(&summaries))
+    report(&summaries)
 }
 
 /// Refuses options of one backend with the other.
@@ -117,19 +118,19 @@ fn explain(error: Error) -> anyhow::Error {
 }
 
 /// Prints what became of each file.
-fn report(summaries: &[Summary]) -> Status {
+fn report(summaries: &[Summary]) -> anyhow::Result<Status> {
     for summary in summaries {
         let Summary { data_path, output, log, questions, already, finished, failed, .. } = summary;
-        println!("{}: {questions} questions", data_path.display());
-        println!("  {finished} captioned now, {already} before, {failed} failed");
+        outln!("{}: {questions} questions", data_path.display())?;
+        outln!("  {finished} captioned now, {already} before, {failed} failed")?;
         for (category, n) in &summary.unsupported {
-            println!("  {n} of the failed are `{category}`, which the annotations cannot support");
+            outln!("  {n} of the failed are `{category}`, which the annotations cannot support")?;
         }
         if summary.left() > 0 {
-            println!("  {} left by `--limit`", summary.left());
+            outln!("  {} left by `--limit`", summary.left())?;
         }
-        println!("  {} of them in {}", finished + already, output.display());
-        println!("  captions in {}", log.display());
+        outln!("  {} of them in {}", finished + already, output.display())?;
+        outln!("  captions in {}", log.display())?;
     }
     let failed: usize = summaries.iter().map(|summary| summary.failed).sum();
     let unsupported: usize =
@@ -141,5 +142,5 @@ fn report(summaries: &[Summary]) -> Status {
             failed - unsupported
         );
     }
-    if failed == 0 { Status::Done } else { Status::Partial }
+    Ok(if failed == 0 { Status::Done } else { Status::Partial })
 }

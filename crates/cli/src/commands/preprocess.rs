@@ -7,14 +7,15 @@ use embodied_r_data::videos::Transfer;
 
 use crate::args::preprocess::{PreprocessArgs, Videos};
 use crate::exit::{self, Status, Usage};
+use crate::output::{out, outln};
 use crate::progress::Bar;
 
 /// Unify VSI-Bench and UrbanVideo-Bench into one question set, split by scene.
 pub(crate) fn run(args: PreprocessArgs) -> anyhow::Result<Status> {
     let options = options(args)?;
     let summary = preprocess::run(&options, &Bar::default()).map_err(advise)?;
-    print!("{}", tables(&summary));
-    println!("wrote {}", options.output.join("complete").display());
+    out!("{}", tables(&summary))?;
+    outln!("wrote {}", options.output.join("complete").display())?;
     Ok(Status::Done)
 }
 

@@ -13,6 +13,7 @@ use embodied_r_data::write::write_atomic;
 use super::run_words;
 use crate::args::quickstart::QuickstartArgs;
 use crate::exit::Status;
+use crate::output::outln;
 
 /// Settings of the cold start.
 const SFT_SETTINGS: &str = include_str!("../../../../configs/quickstart-sft.toml");
@@ -52,12 +53,12 @@ pub(crate) fn run(args: QuickstartArgs) -> anyhow::Result<Status> {
     run.train(&args)?;
     let tests = run.tests()?;
     run.report(&tests)?;
-    println!("\n{}", table::markdown(&tests));
-    println!(
+    outln!("\n{}", table::markdown(&tests))?;
+    outln!(
         "all of it is in {}, made in {:.0} s",
         args.out.display(),
         began.elapsed().as_secs_f64()
-    );
+    )?;
     Ok(Status::Done)
 }
 
@@ -91,7 +92,7 @@ impl Quickstart {
                 word => word.into_owned(),
             })
             .collect();
-        println!("\n$ embodied-r {}", shown.join(" "));
+        outln!("\n$ embodied-r {}", shown.join(" "))?;
         let status = run_words(words)?;
         anyhow::ensure!(status == Status::Done, "`{}` did not do all of its work", shown[0]);
         Ok(())

@@ -4,6 +4,7 @@ use embodied_r_data::write::write_atomic;
 
 use crate::args::report::ReportArgs;
 use crate::exit::Status;
+use crate::output::outln;
 use crate::report::{Sources, page};
 
 /// Write a run's curves and completions as one HTML page.
@@ -17,6 +18,6 @@ pub(crate) fn run(args: ReportArgs) -> anyhow::Result<Status> {
     }
     let out = args.out.unwrap_or_else(|| args.run.join("report.html"));
     write_atomic(&out, page.html.as_bytes())?;
-    println!("{}", out.display());
+    outln!("{}", out.display())?;
     Ok(Status::Done)
 }

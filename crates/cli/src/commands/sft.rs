@@ -18,11 +18,13 @@ use embodied_r_policy::tokenizer::Tokenizer;
 use super::train::session::{self, Session, explain};
 use crate::args::sft::SftArgs;
 use crate::exit::Status;
+use crate::output::out;
 use crate::progress::Bar;
 use crate::settings;
 
-/// Settings that may change on resume without making the run another one.
-const FREE: [&str; 3] = ["output", "save_steps", "save_total_limit"];
+/// Settings that may change on resume without making the run another one: of `model` the folder's
+/// contents count.
+const FREE: [&str; 4] = ["model", "output", "save_steps", "save_total_limit"];
 
 /// Fine-tune on conversations (cold start).
 pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
@@ -40,16 +42,18 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
     };
     let arithmetic = arithmetic(&settings, &examples, &eval).map_err(explain)?;
     if args.run.dry_run {
-        print!("{arithmetic}");
+        out!("{arithmetic}")?;
         return Ok(Status::Done);
     }
     let settings_text = settings::text(&settings)?;
     let stop = session::on_interrupt()?;
     let bar = Bar::default();
     let sinks: Vec<Box<dyn Sink + '_>> = vec![session::progress(&bar, "fine-tuning")];
+    let fingerprint = embodied_r_policy::fingerprint(&folder)?;
     let job = Job {
         settings: &settings,
         settings_text: &settings_text,
+        fingerprint: &fingerprint,
         text,
         examples,
         eval,
@@ -62,7 +66,7 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
         }
     };
     let outcome = trainer.and_then(Trainer::run).map_err(explain)?;
-    Ok(session::finish(&outcome, "sft"))
+    session::finish(&outcome, "sft")
 }
 
 /// The replies of a file; says how many are left out.

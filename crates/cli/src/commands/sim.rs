@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::args::sim::{CorpusArgs, RoomsArgs, SimArgs, SimCommand};
 use crate::exit::{self, Status, Usage};
+use crate::output::outln;
 use crate::progress::Bar;
 
 /// Make rooms, videos, questions and text to train on.
@@ -34,12 +35,12 @@ fn run_rooms(args: RoomsArgs) -> anyhow::Result<Status> {
     let summary =
         rooms(&args.out, args.rooms, args.seed, &options, &Bar::default()).map_err(advise)?;
     for (benchmark, count) in &summary.rooms {
-        println!("{:<26} {count:>6} rooms", benchmark.name());
+        outln!("{:<26} {count:>6} rooms", benchmark.name())?;
     }
     for (category, count) in &summary.questions {
-        println!("{:<26} {count:>6} questions", category.name());
+        outln!("{:<26} {count:>6} questions", category.name())?;
     }
-    println!("wrote {}", args.out.display());
+    outln!("wrote {}", args.out.display())?;
     Ok(Status::Done)
 }
 

@@ -24,6 +24,7 @@ use embodied_r_rewards::http_judge::{HttpJudge, HttpJudgeOptions};
 
 use crate::args::train::TrainArgs;
 use crate::exit::{self, Status};
+use crate::output::out;
 use crate::progress::Bar;
 use crate::settings;
 use session::{Session, explain};
@@ -31,12 +32,14 @@ use session::{Session, explain};
 /// Longest time for a judge's reply of a few tokens.
 const JUDGE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Settings that may change on resume without making the run another one.
-const FREE: [&str; 7] = [
+/// Settings that may change on resume without making the run another one: of `model` the folder's
+/// contents count.
+const FREE: [&str; 8] = [
     "eval_steps",
     "judge_base_url",
     "judge_model",
     "log_completions",
+    "model",
     "output",
     "save_steps",
     "save_total_limit",
@@ -59,7 +62,7 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
     let arithmetic = dry_run::text(&settings, (given, questions.len()), (evaluated, eval.len()))
         .map_err(explain)?;
     if args.run.dry_run {
-        print!("{arithmetic}");
+        out!("{arithmetic}")?;
         return Ok(Status::Done);
     }
     let judge = judge(&settings)?;
@@ -84,9 +87,11 @@ fn train(
         let names = reward_names(&stages);
         sinks.push(Box::new(Parquet::open(&settings.output, names, done).map_err(explain)?));
     }
+    let fingerprint = embodied_r_policy::fingerprint(folder)?;
     let job = Job {
         settings,
         settings_text: &settings_text,
+        fingerprint: &fingerprint,
         base: folder,
         text,
         questions,
@@ -100,7 +105,7 @@ fn train(
             .and_then(|policy| Trainer::start(policy, job, sinks)),
     };
     let outcome = trainer.and_then(Trainer::run).map_err(explain)?;
-    Ok(session::finish(&outcome, "train"))
+    session::finish(&outcome, "train")
 }
 
 /// The questions as prompts; says how many are left out.

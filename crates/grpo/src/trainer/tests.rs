@@ -92,6 +92,7 @@ fn run_from(model: Bigram, settings: &Train, stop_after: Option<u64>) -> Result<
     let job = Job {
         settings,
         settings_text: "",
+        fingerprint: "bigram",
         base: &base,
         text: Arc::new(Words::new()),
         questions: questions(8),

@@ -9,10 +9,10 @@ use memmap2::Mmap;
 use crate::error::{Error, Result};
 
 /// Maps `path` for reading.
-pub(super) fn map(path: &Path) -> Result<Mmap> {
+pub(crate) fn map(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(Error::io("open", path))?;
-    // SAFETY: the map is read only and dropped before `load` returns, its bytes copied into tensors. What remains is
-    // that another process may cut the file while it is read (a signal ends the process) or write to it (numbers are
+    // SAFETY: the map is read only and dropped before whoever asked for it returns, its bytes copied or hashed. What
+    // remains is that another process may cut the file while it is read (a signal ends the process) or write to it (numbers are
     // read as numbers whatever their bits, and the header is parsed and checked): the price of not copying gigabytes
     // twice, which every reader of safetensors pays.
     unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))

@@ -10,8 +10,9 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::Deserialize;
 
+use super::map::map;
 use super::names::{canonical, tensor_shapes};
-use super::{INDEX_FILE, SINGLE_FILE, WeightFault, map};
+use super::{INDEX_FILE, SINGLE_FILE, WeightFault};
 use crate::config::ModelConfig;
 use crate::error::{During, Error, Result};
 
@@ -28,7 +29,7 @@ pub fn load(dir: &Path, config: &ModelConfig) -> Result<IndexMap<String, Tensor>
     let wanted = tensor_shapes(config);
     let mut found = BTreeMap::new();
     let mut faults = Vec::new();
-    for path in weight_files(dir)? {
+    for path in files(dir)? {
         read_file(&path, &wanted, &mut found, &mut faults)?;
     }
     let mut tensors = IndexMap::with_capacity(wanted.len());
@@ -48,7 +49,7 @@ pub fn load(dir: &Path, config: &ModelConfig) -> Result<IndexMap<String, Tensor>
 }
 
 /// The files that hold the model in `dir`.
-fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     let single = dir.join(SINGLE_FILE);
     if single.is_file() {
         return Ok(vec![single]);
@@ -83,7 +84,7 @@ fn read_file(
     found: &mut BTreeMap<String, Tensor>,
     faults: &mut Vec<WeightFault>,
 ) -> Result<()> {
-    let bytes = map::map(path)?;
+    let bytes = map(path)?;
     let file = SafeTensors::deserialize(&bytes).map_err(|source| corrupt(path, &bytes, source))?;
     let mut views: Vec<_> = file.iter().collect();
     views.sort_by(|a, b| a.0.cmp(b.0));

@@ -1,11 +1,14 @@
 //! What `embodied-r keyframes` prints: tables for people, lines of JSON for programs.
 
+use std::io;
 use std::path::Path;
 
 use embodied_r_perception::Error;
 use embodied_r_perception::keyframes::compare::Comparison;
 use embodied_r_perception::keyframes::{Options, SampledFrame, Selection, Why};
 use serde::Serialize;
+
+use crate::output::outln;
 
 /// A video's line.
 #[derive(Serialize)]
@@ -32,15 +35,15 @@ struct PairLine {
     inliers: usize,
 }
 
-pub(super) fn selection_json(path: &Path, selection: &Selection) -> serde_json::Result<()> {
+pub(super) fn selection_json(path: &Path, selection: &Selection) -> anyhow::Result<()> {
     line(&VideoLine { video: path.display().to_string(), selection })
 }
 
-pub(super) fn error_json(path: &Path, error: &Error) -> serde_json::Result<()> {
+pub(super) fn error_json(path: &Path, error: &Error) -> anyhow::Result<()> {
     line(&ErrorLine { video: path.display().to_string(), error: error.to_string() })
 }
 
-pub(super) fn pair_json(comparison: &Comparison) -> serde_json::Result<()> {
+pub(super) fn pair_json(comparison: &Comparison) -> anyhow::Result<()> {
     line(&PairLine {
         homography: comparison.homography.map(|homography| homography.0),
         overlap: comparison.overlap,
@@ -49,9 +52,8 @@ pub(super) fn pair_json(comparison: &Comparison) -> serde_json::Result<()> {
     })
 }
 
-fn line(object: &impl Serialize) -> serde_json::Result<()> {
-    println!("{}", serde_json::to_string(object)?);
-    Ok(())
+fn line(object: &impl Serialize) -> anyhow::Result<()> {
+    Ok(outln!("{}", serde_json::to_string(object)?)?)
 }
 
 pub(super) fn error(error: &Error) {
@@ -59,19 +61,19 @@ pub(super) fn error(error: &Error) {
 }
 
 /// A table of the sampled frames of a video.
-pub(super) fn selection(path: &Path, selection: &Selection, options: &Options) {
-    println!(
+pub(super) fn selection(path: &Path, selection: &Selection, options: &Options) -> io::Result<()> {
+    outln!(
         "{}: {} frames at {:.2} a second, {} sampled, {} key frames",
         path.display(),
         selection.frames,
         selection.fps,
         selection.sampled.len(),
         selection.keyframes.len()
-    );
-    println!("{:>9} {:>8} {:>8} {:>8} {:>8}", "frame", "time", "overlap", "matches", "inliers");
+    )?;
+    outln!("{:>9} {:>8} {:>8} {:>8} {:>8}", "frame", "time", "overlap", "matches", "inliers")?;
     for frame in &selection.sampled {
         let overlap = frame.overlap.map_or("-".to_owned(), percent);
-        println!(
+        outln!(
             "{} {:>7} {:>6.1} s {overlap:>8} {:>8} {:>8}  {}",
             if frame.kept { '*' } else { ' ' },
             frame.index,
@@ -79,10 +81,10 @@ pub(super) fn selection(path: &Path, selection: &Selection, options: &Options) {
             frame.matches,
             frame.inliers,
             reason(frame, options)
-        );
+        )?;
     }
     let keyframes: Vec<String> = selection.keyframes.iter().map(usize::to_string).collect();
-    println!("key frames: {}\n", keyframes.join(" "));
+    outln!("key frames: {}\n", keyframes.join(" "))
 }
 
 /// Why a frame is a key frame or is not.
@@ -109,18 +111,20 @@ fn reason(frame: &SampledFrame, options: &Options) -> String {
 }
 
 /// What was found of a pair of pictures.
-pub(super) fn pair(a: &Path, b: &Path, comparison: &Comparison) {
+pub(super) fn pair(a: &Path, b: &Path, comparison: &Comparison) -> io::Result<()> {
     let (a, b) = (a.display(), b.display());
     let Comparison { matches, inliers, .. } = comparison;
     let (Some(homography), Some(overlap)) = (comparison.homography, comparison.overlap) else {
-        println!("`{b}` does not lie over `{a}`: {matches} features match and agree on nothing");
-        return;
+        return outln!(
+            "`{b}` does not lie over `{a}`: {matches} features match and agree on nothing"
+        );
     };
-    println!("`{b}` covers {} of `{a}`", percent(overlap));
-    println!("{matches} features match, {inliers} of them agree on this homography (B to A):");
+    outln!("`{b}` covers {} of `{a}`", percent(overlap))?;
+    outln!("{matches} features match, {inliers} of them agree on this homography (B to A):")?;
     for row in homography.0.chunks(3) {
-        println!("  {}", row.iter().map(|h| format!("{h:>14.6e}")).collect::<Vec<_>>().join(" "));
+        outln!("  {}", row.iter().map(|h| format!("{h:>14.6e}")).collect::<Vec<_>>().join(" "))?;
     }
+    Ok(())
 }
 
 fn percent(share: f64) -> String {

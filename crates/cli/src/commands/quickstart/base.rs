@@ -4,6 +4,8 @@ use std::path::Path;
 
 use embodied_r_data::write::write_atomic;
 
+use crate::output::outln;
+
 /// The files; `pretrain.json` tells how they were made.
 const FILES: [(&str, &[u8]); 6] = [
     ("config.json", include_bytes!("../../../base/config.json")),
@@ -20,6 +22,6 @@ pub(super) fn unpack(dir: &Path) -> anyhow::Result<()> {
     for (name, bytes) in FILES {
         write_atomic(&dir.join(name), bytes)?;
     }
-    println!("\nthe base model that comes with the program is in {}", dir.display());
+    outln!("\nthe base model that comes with the program is in {}", dir.display())?;
     Ok(())
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::args::sim::ConversationsArgs;
 use crate::exit::Status;
+use crate::output::outln;
 
 /// Write conversations for a cold start: questions with reasoning, and the judge's task.
 pub(super) fn run(args: ConversationsArgs) -> anyhow::Result<Status> {
@@ -43,11 +44,11 @@ pub(super) fn run(args: ConversationsArgs) -> anyhow::Result<Status> {
         lines.push(b'\n');
     }
     write_atomic(&args.out, &lines)?;
-    println!(
+    outln!(
         "{count} questions with reasoning and {} judge's examples in {}",
         reasoned.len() - count,
         args.out.display()
-    );
+    )?;
     Ok(Status::Done)
 }
 

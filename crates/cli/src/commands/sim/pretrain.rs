@@ -21,6 +21,7 @@ use serde_json::json;
 
 use crate::args::sim::PretrainArgs;
 use crate::exit::Status;
+use crate::output::outln;
 use crate::progress::Bar;
 use phases::phases;
 
@@ -44,7 +45,7 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
     };
     let tokenizer = Tokenizer::from_dir(&args.out)?;
     let parameters = policy.config().parameter_count();
-    println!("{:.2} M parameters", parameters as f64 / 1e6);
+    outln!("{:.2} M parameters", parameters as f64 / 1e6)?;
     let bar = Bar::default();
     let save = || {
         policy.save(&args.out, &SaveOptions { dtype: WeightDtype::Bf16, ..SaveOptions::default() })
@@ -78,7 +79,7 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
         "threads": rayon::current_num_threads(),
     }));
     write_atomic(&args.out.join(RECORD), &serde_json::to_vec_pretty(&runs)?)?;
-    println!("loss {loss:.4} after {tokens} tokens, in {}", args.out.display());
+    outln!("loss {loss:.4} after {tokens} tokens, in {}", args.out.display())?;
     Ok(Status::Done)
 }
 

@@ -13,6 +13,7 @@ use embodied_r_grpo::{Error, settings::Fault};
 
 use crate::args::run::RunArgs;
 use crate::exit::{self, Status, Usage};
+use crate::output::outln;
 use crate::progress::Bar;
 use crate::settings::{self, Layers, Settings, path_text};
 
@@ -146,19 +147,19 @@ impl Sink for Lines {
 }
 
 /// Says how a run ended.
-pub(crate) fn finish(outcome: &Outcome, command: &str) -> Status {
+pub(crate) fn finish(outcome: &Outcome, command: &str) -> anyhow::Result<Status> {
     match outcome {
         Outcome::Finished(folder) => {
-            println!("the model is in {}", folder.display());
-            Status::Done
+            outln!("the model is in {}", folder.display())?;
+            Ok(Status::Done)
         }
         Outcome::Stopped(checkpoint) => {
-            println!(
+            outln!(
                 "stopped at {}; go on with `embodied-r {command} --resume {}`",
                 checkpoint.display(),
                 checkpoint.parent().unwrap_or(checkpoint).display()
-            );
-            Status::Partial
+            )?;
+            Ok(Status::Partial)
         }
     }
 }
@@ -176,6 +177,10 @@ pub(crate) fn explain(error: Error) -> anyhow::Error {
         Error::NothingToResume { .. } => exit::hint(
             error.to_string(),
             "give the folder of a run or one of its checkpoints, or leave `--resume` out",
+        ),
+        Error::OtherModel { .. } => exit::hint(
+            error.to_string(),
+            "give the model that it began with, or another output folder for a new run",
         ),
         Error::TooFew { what: "questions", .. } => exit::hint(
             error.to_string(),

@@ -109,6 +109,7 @@ fn an_output_folder_with_a_run_in_it_is_not_written_over() {
     let job = Job {
         settings: &settings,
         settings_text: "",
+        fingerprint: "bigram",
         base: dir.path(),
         text: Arc::new(Words::new()),
         questions: questions(8),

@@ -74,6 +74,7 @@ fn without_divergence_and_judge_no_reference_is_loaded() {
         let job = Job {
             settings: &settings,
             settings_text: "",
+            fingerprint: "bigram",
             base: dir.path(),
             text: Arc::new(Words::new()),
             questions: questions(8),
