@@ -5,9 +5,9 @@ use embodied_r_tests::binary;
 
 fn quickstart(out: &std::path::Path) -> String {
     let made = Command::new(binary())
-        .args(["quickstart", "--rooms", "10", "--sft-set", "num_train_epochs=1"])
-        .args(["--set", "max_steps=2", "--set", "num_generations=2"])
-        .args(["--set", "generation_batch_size=4", "--out"])
+        .args(["quickstart", "--rooms", "10", "--sft-set", "num_train_epochs=10"])
+        .args(["--set", "max_steps=2", "--set", "warmup_steps=0"])
+        .args(["--set", "generation_batch_size=32", "--out"])
         .arg(out)
         .assert()
         .success();
@@ -30,6 +30,7 @@ fn the_whole_way_ends_with_a_table_and_a_page_and_is_not_gone_twice() {
 
     let model = |name: &str| std::fs::read(out.join(name).join("model.safetensors")).unwrap();
     let trained = model("train/final");
+    assert_ne!(trained, model("sft/final"), "GRPO changed nothing");
     let again = quickstart(&out);
     let table = |told: &str| {
         told[told.find("| rooms never seen").unwrap()..]
