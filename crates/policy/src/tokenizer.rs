@@ -14,6 +14,7 @@ use crate::atomic;
 use crate::chat_template::ChatTemplate;
 pub use crate::chat_template::{ChatMessage, Generation};
 use crate::error::{Error, Result};
+pub use stop::stop_ids;
 pub use train::{TrainOptions, Trained, train};
 
 /// The vocabulary and its rules.
@@ -80,7 +81,7 @@ impl Tokenizer {
             None => Value::Null,
         };
         add_declared_tokens(&mut inner, dir, &config)?;
-        let stop_ids = stop::stop_ids(dir, &config, |token| inner.token_to_id(token))?;
+        let stop_ids = stop::all_stop_ids(dir, &config, |token| inner.token_to_id(token))?;
         let template = ChatTemplate::find(dir, &config)?;
         Ok(Self { dir: dir.to_owned(), inner, stop_ids, template, files })
     }

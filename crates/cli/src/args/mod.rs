@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod infer;
+pub(crate) mod inspect;
 pub(crate) mod keyframes;
 pub(crate) mod model;
 pub(crate) mod perceive;
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Report(report::ReportArgs),
     /// Check what the machine has and what is missing.
     Doctor(doctor::DoctorArgs),
+    /// Look into a model: tokens in, numbers out.
+    Inspect(inspect::InspectArgs),
     /// Measure speed.
     Bench(bench::BenchArgs),
 }

@@ -19,7 +19,8 @@ pub(crate) struct QuickstartArgs {
     /// Rooms to make; a fifth of them is kept for the test.
     #[arg(long, value_name = "N", default_value_t = 220)]
     pub(crate) rooms: u64,
-    /// Train the base model anew in place of the one that comes with the program.
+    /// Train the base model anew, as `embodied-r sim pretrain` does in about 40 minutes, in place of
+    /// the one that comes with the program.
     #[arg(long)]
     pub(crate) from_scratch: bool,
     /// Settings of the cold start to change, as with `sft --set`.

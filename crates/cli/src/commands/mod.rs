@@ -4,6 +4,7 @@ mod bench;
 mod doctor;
 mod eval;
 mod infer;
+mod inspect;
 mod keyframes;
 mod perceive;
 mod preprocess;
@@ -47,6 +48,7 @@ fn dispatch(command: Command) -> anyhow::Result<Status> {
         Command::Quickstart(args) => quickstart::run(args),
         Command::Report(args) => report::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Inspect(args) => inspect::run(args),
         Command::Bench(args) => bench::run(args),
     }
 }

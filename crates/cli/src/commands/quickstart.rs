@@ -151,7 +151,7 @@ impl Quickstart {
         if !from_scratch {
             return base::unpack(&base);
         }
-        self.command(&["sim", "pretrain"], [("--out", base.into()), ("--seed", self.seed())])
+        self.command(&["sim", "pretrain"], [("--out", base.into())])
     }
 
     /// Supervised fine-tuning on the format of reasoning and on the judge's task.

@@ -15,23 +15,37 @@ pub(super) const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 ///
 /// All sources count: a chat model's `config.json` often names only the end of a document, and its tokenizer only the
 /// end of a turn.
-pub(super) fn stop_ids(
+pub(super) fn all_stop_ids(
     dir: &Path,
     tokenizer_config: &Value,
     id_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<Vec<u32>> {
-    let mut ids = Vec::new();
-    for file in [GENERATION_CONFIG_FILE, CONFIG_FILE] {
-        ids.extend(ids_in_file(&dir.join(file))?);
-    }
+    let mut ids = stop_ids(dir)?;
     if let Some(token) = eos_token(tokenizer_config) {
         let path = dir.join(TOKENIZER_CONFIG_FILE);
         let unknown = || Error::UnknownToken { path, field: "eos_token", token: token.to_owned() };
         ids.push(id_of(token).ok_or_else(unknown)?);
     }
+    Ok(unique(ids))
+}
+
+/// The ids that `generation_config.json` and `config.json` in `dir` end a completion with, without
+/// repeats; for whoever has no text to read or write.
+///
+/// # Errors
+/// [`Error::StopIds`] for anything but ids, or a file cannot be read.
+pub fn stop_ids(dir: &Path) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for file in [GENERATION_CONFIG_FILE, CONFIG_FILE] {
+        ids.extend(ids_in_file(&dir.join(file))?);
+    }
+    Ok(unique(ids))
+}
+
+fn unique(mut ids: Vec<u32>) -> Vec<u32> {
     let mut seen = std::collections::HashSet::new();
     ids.retain(|id| seen.insert(*id));
-    Ok(ids)
+    ids
 }
 
 fn eos_token(tokenizer_config: &Value) -> Option<&str> {

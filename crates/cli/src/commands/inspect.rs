@@ -1,0 +1,113 @@
+//! `embodied-r inspect`: what a model makes of given tokens, to hold beside other programs.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use anyhow::Context as _;
+use embodied_r_policy::{Error, Group, Policy, Request, Sampling, hub, tokenizer};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::args::inspect::{GreedyArgs, InspectArgs, InspectCommand, SequencesArgs};
+use crate::exit::Status;
+use crate::output::outln;
+
+/// Tokens that are scored together, at most; a longer sequence goes alone.
+const TOKENS_TOGETHER: usize = 16_384;
+
+/// Look into a model.
+pub(crate) fn run(args: InspectArgs) -> anyhow::Result<Status> {
+    match args.command {
+        InspectCommand::Logprobs(args) => logprobs(&args),
+        InspectCommand::Greedy(args) => greedy(&args),
+    }
+}
+
+/// The file that is read.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Input {
+    sequences: Vec<Vec<u32>>,
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<Vec<u32>>> {
+    let text = std::fs::read(file).map_err(embodied_r_data::Error::io("read", file))?;
+    let Input { sequences } = serde_json::from_slice(&text).with_context(|| {
+        format!("`{}` is not `{{\"sequences\": [[1, 2, …], …]}}`", file.display())
+    })?;
+    Ok(sequences)
+}
+
+fn logprobs(args: &SequencesArgs) -> anyhow::Result<Status> {
+    let sequences = read(&args.input)?;
+    let policy = Policy::load(&hub::resolve(&args.model, None)?)?;
+    let mut logprobs: Vec<Vec<f32>> = Vec::with_capacity(sequences.len());
+    while logprobs.len() < sequences.len() {
+        let done = logprobs.len();
+        let together = fitting(&sequences[done..]);
+        let groups: Vec<Group> = together.iter().map(|ids| all_but_the_first(ids)).collect();
+        let scores = policy.score(&groups, 1.0).map_err(|error| counted_from(done, error))?;
+        let mut left = scores.logps.as_slice();
+        for ids in together {
+            let (own, others) = left.split_at(ids.len() - 1);
+            logprobs.push(own.to_vec());
+            left = others;
+        }
+    }
+    print(args.json, "logprobs", &logprobs)
+}
+
+/// As many of the first sequences as are scored together.
+fn fitting(sequences: &[Vec<u32>]) -> &[Vec<u32>] {
+    let mut tokens = 0;
+    let too_many = sequences.iter().position(|ids| {
+        tokens += ids.len();
+        tokens > TOKENS_TOGETHER
+    });
+    &sequences[..too_many.unwrap_or(sequences.len()).max(1)]
+}
+
+/// A sequence whose first token is given.
+fn all_but_the_first(ids: &[u32]) -> Group {
+    let (first, rest) = ids.split_at(ids.len().min(1));
+    Group { prompt: first.to_vec(), completions: vec![rest.to_vec()] }
+}
+
+/// The error with the sequence's place among all of the file.
+fn counted_from(done: usize, error: Error) -> Error {
+    match error {
+        Error::Sequence { index, fault } => Error::Sequence { index: done + index, fault },
+        error => error,
+    }
+}
+
+fn greedy(args: &GreedyArgs) -> anyhow::Result<Status> {
+    let GreedyArgs { sequences: SequencesArgs { model, input, json }, max_tokens } = args;
+    let sequences = read(input)?;
+    let folder = hub::resolve(model, None)?;
+    let stop_ids = tokenizer::stop_ids(&folder)?;
+    let policy = Policy::load(&folder)?;
+    let requests: Vec<Request> =
+        sequences.into_iter().map(|prompt| Request { prompt, samples: 1, stream: 0 }).collect();
+    let sampling =
+        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, max_new_tokens: *max_tokens, stop_ids };
+    let samples = policy.generate(&requests, &sampling, &|_| {})?;
+    let tokens: Vec<Vec<u32>> = samples.into_iter().flatten().map(|sample| sample.ids).collect();
+    print(*json, "tokens", &tokens)
+}
+
+/// One object of JSON, or a line a sequence.
+fn print<T: Display + Serialize>(
+    json: bool,
+    name: &str,
+    rows: &[Vec<T>],
+) -> anyhow::Result<Status> {
+    if json {
+        outln!("{}", json!({ name: rows }))?;
+        return Ok(Status::Done);
+    }
+    for row in rows {
+        outln!("{}", row.iter().map(T::to_string).collect::<Vec<_>>().join(" "))?;
+    }
+    Ok(Status::Done)
+}
