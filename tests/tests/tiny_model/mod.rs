@@ -25,7 +25,7 @@ pub(crate) fn write(dir: &Path) {
         rope_theta: 10_000.0,
         tie_word_embeddings: true,
         attention_bias: true,
-        max_position_embeddings: 1024,
+        max_position_embeddings: 8192,
         initializer_range: 0.1,
         dtype: WeightDtype::F32,
         bos_token_id: None,

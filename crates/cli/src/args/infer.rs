@@ -7,7 +7,8 @@ use super::model::ModelArgs;
 /// Answer a file of questions.
 ///
 /// Reads the official JSON and writes it with the model's output in `content`; all other fields pass
-/// through. Stopped at any moment, the same command goes on where it was.
+/// through. Stopped at any moment, the same command goes on where it was. Captions of questions that
+/// begin with `<video>` stay in a folder beside the output, `FILE.perceived`, for the next time.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InferArgs {
     /// Questions: a JSON list of records with `question`.

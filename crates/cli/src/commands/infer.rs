@@ -69,14 +69,21 @@ pub(super) fn answer_file(
 }
 
 fn journal_path(output: &Path) -> PathBuf {
+    beside(output, ".partial.jsonl")
+}
+
+/// A path beside `output`, with `ending` behind its name.
+fn beside(output: &Path, ending: &str) -> PathBuf {
     let mut name = output.file_name().unwrap_or_default().to_owned();
-    name.push(".partial.jsonl");
+    name.push(ending);
     output.with_file_name(name)
 }
 
-/// Turns the questions that begin with `<video>` into prompts that tell the video in words.
+/// Turns the questions that begin with `<video>` into prompts that tell the video in words. The
+/// captions, which may have cost money, stay beside the output.
 fn perceive(args: &InferArgs, questions: &mut [Question]) -> anyhow::Result<()> {
-    let folder = journal_path(&args.output).with_extension("perceived");
+    let captioner = captioner_words(args)?;
+    let folder = beside(&args.output, ".perceived");
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create `{}`", folder.display()))?;
     let open: Vec<usize> = (0..questions.len())
@@ -101,7 +108,7 @@ fn perceive(args: &InferArgs, questions: &mut [Question]) -> anyhow::Result<()> 
         "--save-path".into(),
         save_path.clone().into_os_string(),
     ];
-    words.extend(captioner_words(args)?);
+    words.extend(captioner);
     let status = super::run_words(words)?;
     anyhow::ensure!(
         status == Status::Done,
