@@ -25,6 +25,7 @@ pub mod attention;
 pub mod decode_attention;
 pub mod embedding;
 mod error;
+mod few_rows;
 pub mod linear;
 pub mod lm_head;
 mod math;

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use crate::error::{Result, check};
+use crate::few_rows;
 use crate::math::add;
 use crate::matmul::{Into, Threads, View, ViewMut, add_product_over_rows, product};
 use crate::memory::{floats, tensor, update};
@@ -34,15 +35,23 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
         });
         into = Into::Add;
     }
-    let dst = ViewMut::new(&mut y, rows, outputs);
-    product(
-        dst,
-        into,
-        View::new(&x, rows, inputs),
-        View::new(&w, outputs, inputs).t(),
-        Threads::All,
-    );
+    times_weight(&mut y, into, (&x, rows), (&w, outputs), inputs);
     tensor(y, (rows, outputs))
+}
+
+/// `y = x · Wᵀ`, or `y += x · Wᵀ`.
+fn times_weight(
+    y: &mut [f32],
+    into: Into,
+    (x, rows): (&[f32], usize),
+    (weight, outputs): (&[f32], usize),
+    inputs: usize,
+) {
+    if rows <= few_rows::MOST_ROWS {
+        return few_rows::product(y, into, x, weight, inputs);
+    }
+    let (x, weight) = (View::new(x, rows, inputs), View::new(weight, outputs, inputs).t());
+    product(ViewMut::new(y, rows, outputs), into, x, weight, Threads::All);
 }
 
 /// `y + x · Wᵀ`, in y's memory.
@@ -58,11 +67,7 @@ pub fn forward_add(x: &Tensor, weight: &Tensor, y: Tensor) -> Result<Tensor> {
     check(inputs == columns, OP, || format!("x has {inputs} columns, the weight {columns}"))?;
     check(y.dims() == [rows, outputs], OP, || "what is added to does not fit".into())?;
     let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
-    update(&y, OP, |y| {
-        let weight = View::new(&w, outputs, inputs).t();
-        let dst = ViewMut::new(y, rows, outputs);
-        product(dst, Into::Add, View::new(&x, rows, inputs), weight, Threads::All);
-    })?;
+    update(&y, OP, |y| times_weight(y, Into::Add, (&x, rows), (&w, outputs), inputs))?;
     Ok(y)
 }
 
