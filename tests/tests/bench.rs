@@ -22,7 +22,11 @@ fn measured(what: &str) -> Value {
 fn generation_is_timed() {
     let told = measured("generate");
     assert_eq!((&told["prompt"], &told["new"]), (&Value::from(9), &Value::from(5)));
-    assert!(told["new_tokens_per_s"].as_f64().unwrap() > 0.0, "{told}");
+    for figure in ["seconds", "new_tokens_per_s", "prefill_tokens_per_s"] {
+        assert!(told[figure].as_f64().unwrap() > 0.0, "{figure}: {told}");
+    }
+    #[cfg(target_os = "linux")]
+    assert!(told["peak_memory_gb"].as_f64().unwrap() > 0.0, "{told}");
 }
 
 #[test]

@@ -37,15 +37,23 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<Status> {
 }
 
 fn generate(policy: &Policy, work: &WorkArgs) -> anyhow::Result<Status> {
-    let mut seconds = Vec::new();
+    let (mut seconds, mut prefills) = (Vec::new(), Vec::new());
     for run in 0..=work.runs {
-        let began = Instant::now();
-        sample(policy, work, run)?;
-        seconds.push(began.elapsed().as_secs_f64());
+        for (new, times) in [(work.new, &mut seconds), (1, &mut prefills)] {
+            let began = Instant::now();
+            sample(policy, work, run, new)?;
+            times.push(began.elapsed().as_secs_f64());
+        }
     }
-    let seconds = median(&seconds[1..]);
+    let (seconds, prefill) = (median(&seconds[1..]), median(&prefills[1..]));
     let tokens = (work.groups * work.group_size * work.new) as f64;
-    print(work, &[("seconds", seconds), ("new_tokens_per_s", tokens / seconds)])
+    let prompts = (work.groups * work.prompt) as f64;
+    let figures = [
+        ("seconds", seconds),
+        ("new_tokens_per_s", tokens / seconds),
+        ("prefill_tokens_per_s", prompts / prefill),
+    ];
+    print(work, &figures)
 }
 
 fn grpo(policy: &Policy, work: &WorkArgs) -> anyhow::Result<Status> {
@@ -63,7 +71,7 @@ fn grpo(policy: &Policy, work: &WorkArgs) -> anyhow::Result<Status> {
     let (mut steps, mut rollouts) = (Vec::new(), Vec::new());
     for run in 0..=work.runs {
         let began = Instant::now();
-        let (requests, samples) = sample(policy, work, run)?;
+        let (requests, samples) = sample(policy, work, run, work.new)?;
         rollouts.push(began.elapsed().as_secs_f64());
         update(policy, &reference, &mut updater, &requests, &samples)?;
         steps.push(began.elapsed().as_secs_f64());
@@ -79,11 +87,12 @@ fn grpo(policy: &Policy, work: &WorkArgs) -> anyhow::Result<Status> {
     print(work, &figures)
 }
 
-/// Completes random prompts, each to its full length.
+/// Completes random prompts, each with `new` tokens.
 fn sample(
     policy: &Policy,
     work: &WorkArgs,
     run: usize,
+    new: usize,
 ) -> anyhow::Result<(Vec<Request>, Vec<Vec<Sample>>)> {
     let vocabulary = policy.config().vocab_size as u64;
     let requests: Vec<Request> = (0..work.groups)
@@ -97,7 +106,7 @@ fn sample(
         temperature: 1.0,
         top_k: 0,
         top_p: 1.0,
-        max_new_tokens: work.new,
+        max_new_tokens: new,
         stop_ids: Vec::new(),
     };
     let samples = policy.generate(&requests, &sampling, &|_| {})?;
@@ -196,7 +205,17 @@ fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// The most memory that this process has held so far, in GB, where the system tells (Linux).
+fn peak_memory_gb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = peak.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024.0 / 1e9)
+}
+
 fn print(work: &WorkArgs, figures: &[(&str, f64)]) -> anyhow::Result<Status> {
+    let peak = peak_memory_gb().map(|gb| ("peak_memory_gb", gb));
+    let figures: Vec<(&str, f64)> = figures.iter().copied().chain(peak).collect();
     if work.json {
         let mut all = json!({
             "model": work.model,
@@ -206,8 +225,8 @@ fn print(work: &WorkArgs, figures: &[(&str, f64)]) -> anyhow::Result<Status> {
             "group_size": work.group_size,
             "groups": work.groups,
         });
-        for (name, value) in figures {
-            all[*name] = json!((value * 1000.0).round() / 1000.0);
+        for (name, value) in &figures {
+            all[*name] = json!((value * 1e6).round() / 1e6);
         }
         outln!("{all}")?;
         return Ok(Status::Done);
