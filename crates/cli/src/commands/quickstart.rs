@@ -12,7 +12,7 @@ use embodied_r_data::write::write_atomic;
 
 use super::run_words;
 use crate::args::quickstart::QuickstartArgs;
-use crate::exit::Status;
+use crate::exit::{self, Status};
 use crate::output::outln;
 
 /// Settings of the cold start.
@@ -94,7 +94,10 @@ impl Quickstart {
             .collect();
         outln!("\n$ embodied-r {}", shown.join(" "))?;
         let status = run_words(words)?;
-        anyhow::ensure!(status == Status::Done, "`{}` did not do all of its work", shown[0]);
+        if status != Status::Done {
+            let told = format!("`{}` did not do all of its work", shown[0]);
+            return Err(exit::hint(told, "the same `quickstart` command goes on where it stopped"));
+        }
         Ok(())
     }
 
