@@ -194,6 +194,10 @@ fn a_run_does_not_go_on_with_another_model() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
     train(dir.path()).assert().code(0);
+    // What a kill after step 4 leaves behind, and going on from step 2 would make anew.
+    fs::remove_dir_all(dir.path().join("run/checkpoint-4")).unwrap();
+    let completions = || fs::read_dir(dir.path().join("run/completions")).unwrap().count();
+    assert_eq!(completions(), 4);
     let config = dir.path().join("model/config.json");
     let other = fs::read_to_string(&config).unwrap().replace("10000", "20000");
     fs::write(&config, other).unwrap();
@@ -204,6 +208,7 @@ fn a_run_does_not_go_on_with_another_model() {
             "hint: give the model that it began with, or another output folder for a new run",
         ]
     );
+    assert_eq!(completions(), 4, "nothing is lost");
 }
 
 #[test]

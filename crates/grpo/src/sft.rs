@@ -66,14 +66,12 @@ impl<'a, M: Model> Trainer<'a, M> {
     /// A run that goes on from `checkpoint`, as if it had never stopped.
     ///
     /// # Errors
-    /// As [`Trainer::start`]; the run began with another model, the checkpoint cannot be read, or
-    /// there are later ones.
+    /// As [`Trainer::start`]; the checkpoint cannot be read, or there are later ones.
     pub fn resume(
         checkpoint: &Checkpoint,
         job: Job<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
-        checkpoint.refuse_other_model(&job.settings.model, job.fingerprint)?;
         let Checkpoint { path, state } = checkpoint;
         Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
         let model = M::load(path)?;

@@ -95,14 +95,13 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
     /// A run that goes on from `checkpoint`, as if it had never stopped.
     ///
     /// # Errors
-    /// As [`Trainer::start`]; the run began with another model, the checkpoint cannot be read, or
-    /// there are later ones that it would contradict.
+    /// As [`Trainer::start`]; the checkpoint cannot be read, or there are later ones that it would
+    /// contradict.
     pub fn resume(
         checkpoint: &Checkpoint,
         job: Job<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
-        checkpoint.refuse_other_model(&job.settings.model, job.fingerprint)?;
         let Checkpoint { path, state } = checkpoint;
         Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
         let policy = M::load(path)?;

@@ -111,3 +111,25 @@ fn print<T: Display + Serialize>(
     }
     Ok(Status::Done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_are_scored_together_up_to_a_number_of_tokens_and_a_long_one_alone() {
+        let of = |lengths: &[usize]| {
+            let sequences: Vec<Vec<u32>> = lengths.iter().map(|n| vec![0; *n]).collect();
+            fitting(&sequences).len()
+        };
+        assert_eq!(of(&[TOKENS_TOGETHER - 1, 1, 1]), 2);
+        assert_eq!(of(&[TOKENS_TOGETHER + 1, 1]), 1);
+        assert_eq!(of(&[3, 4]), 2);
+    }
+
+    #[test]
+    fn a_faulty_sequence_is_counted_from_the_first_of_the_file() {
+        let error = Error::Sequence { index: 2, fault: "is empty".into() };
+        assert!(matches!(counted_from(40, error), Error::Sequence { index: 42, .. }));
+    }
+}

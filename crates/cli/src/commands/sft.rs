@@ -15,7 +15,7 @@ use embodied_r_grpo::{Error, Result};
 use embodied_r_policy::Policy;
 use embodied_r_policy::tokenizer::Tokenizer;
 
-use super::train::session::{self, Session, explain};
+use super::train::session::{self, Base, Session, explain};
 use crate::args::sft::SftArgs;
 use crate::exit::Status;
 use crate::output::out;
@@ -33,7 +33,7 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
     let Session { settings, checkpoint } =
         session::open(&args.run, [data, eval_data], output, &FREE)?;
 
-    let folder = embodied_r_policy::hub::resolve(&settings.model, None)?;
+    let Base { folder, fingerprint } = session::base(&settings.model, checkpoint.as_ref())?;
     let text = Arc::new(Tokenizer::from_dir(&folder)?);
     let examples = replies(&settings.data, &text, settings.max_length)?;
     let eval = match &settings.eval_data {
@@ -49,7 +49,6 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
     let stop = session::on_interrupt()?;
     let bar = Bar::default();
     let sinks: Vec<Box<dyn Sink + '_>> = vec![session::progress(&bar, "fine-tuning")];
-    let fingerprint = embodied_r_policy::fingerprint(&folder)?;
     let job = Job {
         settings: &settings,
         settings_text: &settings_text,

@@ -3,7 +3,6 @@
 mod dry_run;
 pub(super) mod session;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ use crate::exit::{self, Status};
 use crate::output::out;
 use crate::progress::Bar;
 use crate::settings;
-use session::{Session, explain};
+use session::{Base, Session, explain};
 
 /// Longest time for a judge's reply of a few tokens.
 const JUDGE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -54,8 +53,8 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
 
     let questions = read_questions(&settings.data)?;
     let eval = settings.eval_data.as_deref().map(read_questions).transpose()?.unwrap_or_default();
-    let folder = embodied_r_policy::hub::resolve(&settings.model, None)?;
-    let text = Arc::new(Tokenizer::from_dir(&folder)?);
+    let base = session::base(&settings.model, checkpoint.as_ref())?;
+    let text = Arc::new(Tokenizer::from_dir(&base.folder)?);
     let (given, evaluated) = (questions.len(), eval.len());
     let questions = prompted(questions, &text, &settings, "training")?;
     let eval = prompted(eval, &text, &settings, "evaluation")?;
@@ -66,12 +65,12 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
         return Ok(Status::Done);
     }
     let judge = judge(&settings)?;
-    train(&settings, &folder, text, (questions, eval), judge, checkpoint)
+    train(&settings, &base, text, (questions, eval), judge, checkpoint)
 }
 
 fn train(
     settings: &Train,
-    folder: &Path,
+    Base { folder, fingerprint }: &Base,
     text: Arc<Tokenizer>,
     (questions, eval): (Vec<Prompted>, Vec<Prompted>),
     judge: Option<Box<dyn Judge>>,
@@ -87,11 +86,10 @@ fn train(
         let names = reward_names(&stages);
         sinks.push(Box::new(Parquet::open(&settings.output, names, done).map_err(explain)?));
     }
-    let fingerprint = embodied_r_policy::fingerprint(folder)?;
     let job = Job {
         settings,
         settings_text: &settings_text,
-        fingerprint: &fingerprint,
+        fingerprint,
         base: folder,
         text,
         questions,

@@ -81,6 +81,23 @@ pub(crate) fn open<T: Settings>(
     Ok(Session { settings, checkpoint: Some(checkpoint) })
 }
 
+/// A model's folder, and its fingerprint.
+pub(crate) struct Base {
+    pub(crate) folder: PathBuf,
+    pub(crate) fingerprint: String,
+}
+
+/// Finds the model to begin with; refuses one that is not what the run to go on with began with,
+/// before anything is read or written.
+pub(crate) fn base(model: &str, checkpoint: Option<&Checkpoint>) -> anyhow::Result<Base> {
+    let folder = embodied_r_policy::hub::resolve(model, None)?;
+    let fingerprint = embodied_r_policy::fingerprint(&folder)?;
+    if let Some(checkpoint) = checkpoint {
+        checkpoint.refuse_other_model(model, &fingerprint).map_err(explain)?;
+    }
+    Ok(Base { folder, fingerprint })
+}
+
 /// The checkpoint in `folder`, or the last one of the run in it.
 fn find(folder: &Path) -> anyhow::Result<Checkpoint> {
     if folder.join(STATE_FILE).is_file() {
