@@ -84,8 +84,11 @@ mod tests {
         let before = fingerprint(dir.path()).unwrap();
         for (name, text) in MODEL {
             let path = dir.path().join(name);
-            std::fs::write(&path, format!("{text}!")).unwrap();
-            assert_ne!(fingerprint(dir.path()).unwrap(), before, "{name}");
+            // The length alone, and the contents alone.
+            for other in [format!("{text}!"), "#".repeat(text.len())] {
+                std::fs::write(&path, other).unwrap();
+                assert_ne!(fingerprint(dir.path()).unwrap(), before, "{name}");
+            }
             std::fs::write(&path, text).unwrap();
         }
         std::fs::write(dir.path().join("README.md"), "a model").unwrap();
