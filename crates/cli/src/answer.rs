@@ -42,7 +42,14 @@ impl Answerer {
             policy,
             tokenizer: Arc::new(tokenizer),
             system_prompt: system_prompt.unwrap_or_else(|| prompts::system_prompt().to_owned()),
-            sampling: Sampling { temperature, top_k, top_p, max_new_tokens, stop_ids },
+            sampling: Sampling {
+                temperature,
+                top_k,
+                top_p,
+                max_new_tokens,
+                stop_ids,
+                ..Sampling::default()
+            },
             seed,
             batch,
         })

@@ -53,11 +53,9 @@ impl<M: Model> ReferenceJudge<M> {
             })
             .collect::<Result<Vec<_>>>()?;
         let sampling = Sampling {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
             max_new_tokens: MAX_NEW_TOKENS,
             stop_ids: text.stop_ids().to_vec(),
+            ..Sampling::greedy()
         };
         let samples = self.reference.get().generate(&requests, &sampling, &|_| {})?;
         let reply = |group: Vec<crate::model::Sample>| match group.first() {

@@ -231,6 +231,14 @@ pub(crate) fn listed<T: std::fmt::Display>(faults: &[T]) -> String {
 }
 
 impl Error {
+    /// The same error about the sequence at `index`, if it is about one.
+    pub(crate) fn at_sequence(self, index: usize) -> Self {
+        match self {
+            Self::Sequence { fault, .. } => Self::Sequence { index, fault },
+            other => other,
+        }
+    }
+
     /// An [`Error::Io`] about `path`, for `map_err`.
     pub(crate) fn io(
         action: &'static str,

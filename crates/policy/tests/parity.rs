@@ -176,13 +176,7 @@ fn every_tensor_gets_the_gradient_that_transformers_gives_it() {
 fn greedy_decoding_picks_the_tokens_that_transformers_picks() {
     for fixture in fixtures() {
         let Greedy { prompt, ids } = &fixture.expected.greedy;
-        let sampling = Sampling {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            max_new_tokens: ids.len(),
-            stop_ids: vec![],
-        };
+        let sampling = Sampling { max_new_tokens: ids.len(), ..Sampling::greedy() };
         let request = Request { prompt: prompt.clone(), samples: 2, stream: 0 };
         let samples = fixture.policy().generate(&[request], &sampling, &|_| {}).unwrap();
         for sample in &samples[0] {

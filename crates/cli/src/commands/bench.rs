@@ -102,13 +102,7 @@ fn sample(
             Request { prompt, samples: work.group_size, stream: seed(work.prompt) }
         })
         .collect();
-    let sampling = Sampling {
-        temperature: 1.0,
-        top_k: 0,
-        top_p: 1.0,
-        max_new_tokens: new,
-        stop_ids: Vec::new(),
-    };
+    let sampling = Sampling { max_new_tokens: new, ..Sampling::default() };
     let samples = policy.generate(&requests, &sampling, &|_| {})?;
     Ok((requests, samples))
 }

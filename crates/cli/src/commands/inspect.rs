@@ -89,8 +89,7 @@ fn greedy(args: &GreedyArgs) -> anyhow::Result<Status> {
     let policy = Policy::load(&folder)?;
     let requests: Vec<Request> =
         sequences.into_iter().map(|prompt| Request { prompt, samples: 1, stream: 0 }).collect();
-    let sampling =
-        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, max_new_tokens: *max_tokens, stop_ids };
+    let sampling = Sampling { max_new_tokens: *max_tokens, stop_ids, ..Sampling::greedy() };
     let samples = policy.generate(&requests, &sampling, &|_| {})?;
     let tokens: Vec<Vec<u32>> = samples.into_iter().flatten().map(|sample| sample.ids).collect();
     print(*json, "tokens", &tokens)

@@ -16,11 +16,9 @@ impl<M: Model> Trainer<'_, M> {
     pub(super) fn evaluate(&self) -> Result<Metrics> {
         let questions: Vec<_> = self.eval.iter().enumerate().collect();
         let sampling = Sampling {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
             max_new_tokens: self.settings.max_completion_length,
             stop_ids: self.text.stop_ids().to_vec(),
+            ..Sampling::greedy()
         };
         let rollouts = rollout::sample(
             &self.policy,

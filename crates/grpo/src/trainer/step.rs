@@ -94,6 +94,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
             top_p: self.settings.top_p,
             max_new_tokens: self.settings.max_completion_length,
             stop_ids: self.text.stop_ids().to_vec(),
+            ..Sampling::default()
         };
         rollout::sample(
             &self.policy,
