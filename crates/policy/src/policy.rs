@@ -78,17 +78,6 @@ impl Policy {
         Self::new(self.config.clone(), self.parameters.copied()?)
     }
 
-    /// The same model over the same weights.
-    pub(crate) fn shared(&self) -> Self {
-        Self {
-            config: self.config.clone(),
-            parameters: self.parameters.clone(),
-            decoder: self.decoder.clone(),
-            inverse_frequencies: self.inverse_frequencies.clone(),
-            activation_bytes: self.activation_bytes,
-        }
-    }
-
     /// Writes configuration and weights to `dir` in Hugging Face's layout; the tokenizer is apart.
     ///
     /// # Errors
