@@ -16,7 +16,7 @@ mod random;
 pub mod tokenizer;
 pub mod weights;
 
-pub use config::{ModelConfig, ModelType, WeightDtype};
+pub use config::{ModelConfig, ModelType, Rope, SlidingWindow, WeightDtype};
 pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
 pub use forward::Forward;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use embodied_r_kernels::attention::Heads;
-use embodied_r_kernels::rope::Angles;
+use embodied_r_kernels::rope::{Angles, Frequencies};
 use embodied_r_kernels::{embedding, lm_head, rms_norm};
 
 use crate::config::ModelConfig;
@@ -23,7 +23,7 @@ pub struct Policy {
     config: ModelConfig,
     parameters: Parameters,
     pub(crate) decoder: Decoder,
-    inverse_frequencies: Vec<f64>,
+    frequencies: Frequencies,
     activation_bytes: usize,
 }
 
@@ -57,11 +57,9 @@ impl Policy {
 
     fn new(config: ModelConfig, parameters: Parameters) -> Result<Self> {
         let decoder = Decoder::new(parameters.tensors(), &config)?;
-        let dim = config.head_dim;
-        let frequency = |i: usize| config.rope_theta.powf(-2.0 * i as f64 / dim as f64);
-        let inverse_frequencies = (0..dim / 2).map(frequency).collect();
+        let frequencies = config.rope.frequencies(config.head_dim);
         let activation_bytes = ACTIVATION_BYTES;
-        Ok(Self { config, parameters, decoder, inverse_frequencies, activation_bytes })
+        Ok(Self { config, parameters, decoder, frequencies, activation_bytes })
     }
 
     /// Sets how many bytes of activations a forward pass may keep; 0 keeps each layer's input only.
@@ -154,8 +152,9 @@ impl Policy {
         }
     }
 
+    /// The angles of text: a token's place in time, height and width is the same.
     pub(crate) fn angles(&self, positions: &[usize]) -> Angles {
-        Angles::new(positions, &self.inverse_frequencies)
+        Angles::new(positions, &self.frequencies)
     }
 
     pub(crate) fn heads(&self) -> Heads {
