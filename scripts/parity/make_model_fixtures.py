@@ -180,7 +180,8 @@ def flat_rope(config):
     """The hub's form before `transformers` 5."""
     rope = config.pop("rope_parameters")
     config["rope_theta"] = rope.pop("rope_theta")
-    config["rope_scaling"] = rope if rope["rope_type"] != "default" else None
+    if rope["rope_type"] != "default":
+        config["rope_scaling"] = rope
     config["torch_dtype"] = config.pop("dtype")
     config["transformers_version"] = "4.57.0"
     config.pop("layer_types", None)
@@ -256,7 +257,7 @@ def qwen2_5_vl(folder):
 
 def qwen2_5_vl_flat(folder):
     """The nested model as the hub would have it."""
-    shutil.copytree(folder.parent / "qwen2_5_vl-nested", folder)
+    shutil.copytree(folder.parent / "qwen2_5_vl-nested", folder, dirs_exist_ok=True)
     hub = {
         canonical(name).replace("model.visual.", "visual."): tensor
         for name, tensor in load_file(folder / "model.safetensors").items()

@@ -172,7 +172,8 @@ impl Rope {
             }
         };
         let name = |field: &str| format!("{dictionary}.{field}");
-        let positive = |number: f64| number.is_finite() && number > 0.0;
+        // In the precision that it is computed with.
+        let positive = |number: f64| (number as f32).is_finite() && number as f32 > 0.0;
         want(positive(self.theta), "rope_theta", &self.theta, "a positive number");
         let factor = match &self.kind {
             RopeKind::Default => None,
@@ -181,7 +182,7 @@ impl Rope {
                 let (low, high) = (llama3.low_freq_factor, llama3.high_freq_factor);
                 want(positive(low), &name("low_freq_factor"), &low, "a positive number");
                 want(
-                    high.is_finite() && high > low,
+                    positive(high - low),
                     &name("high_freq_factor"),
                     &high,
                     "a number greater than `low_freq_factor`",
@@ -194,24 +195,23 @@ impl Rope {
                 let (slow, fast) = (yarn.beta_slow, yarn.beta_fast);
                 want(positive(slow), &name("beta_slow"), &slow, "a positive number");
                 want(
-                    fast.is_finite() && fast >= slow,
+                    positive(fast) && fast >= slow,
                     &name("beta_fast"),
                     &fast,
                     "a number not less than `beta_slow`",
                 );
                 for (field, number) in [
-                    ("attention_factor", yarn.attention_factor),
-                    ("mscale", yarn.mscale),
-                    ("mscale_all_dim", yarn.mscale_all_dim),
+                    ("attention_factor", yarn.attention_factor()),
+                    ("mscale", yarn.mscale.unwrap_or(1.0)),
+                    ("mscale_all_dim", yarn.mscale_all_dim.unwrap_or(1.0)),
                 ] {
-                    let number = number.unwrap_or(1.0);
                     want(positive(number), &name(field), &number, "a positive number");
                 }
                 Some(yarn.factor)
             }
         };
         let factor = factor.unwrap_or(1.0);
-        let large = factor.is_finite() && factor >= 1.0;
+        let large = positive(factor) && factor >= 1.0;
         want(large, &name("factor"), &factor, "a number of at least 1");
         let length = self.original_max_position_embeddings().unwrap_or(1);
         let field = name("original_max_position_embeddings");

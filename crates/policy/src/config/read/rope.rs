@@ -104,8 +104,8 @@ impl<'a> Fields<'a> {
             Some("llama3") => RopeKind::Llama3(Llama3 {
                 factor: self.factor(dictionary),
                 // Where one is missing, the other must not be blamed.
-                low_freq_factor: self.required(dictionary, "low_freq_factor", f64::MIN_POSITIVE),
-                high_freq_factor: self.required(dictionary, "high_freq_factor", f64::MAX),
+                low_freq_factor: self.required(dictionary, "low_freq_factor", 1e-30),
+                high_freq_factor: self.required(dictionary, "high_freq_factor", 1e30),
                 original_max_position_embeddings: self.original_positions(dictionary, positions),
             }),
             Some("yarn") => RopeKind::Yarn(self.yarn(dictionary, positions)),

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{faults, flat_vl};
@@ -157,4 +158,21 @@ fn an_impossible_embedding_is_not_saved() {
     config.rope.kind = RopeKind::Linear { factor: 0.0 };
     let told = config.save(dir.path()).unwrap_err().to_string();
     assert!(told.ends_with("`rope_scaling.factor` is `0`, want a number of at least 1"), "{told}");
+}
+
+proptest! {
+    #[test]
+    fn an_embedding_that_is_read_has_frequencies_that_can_be_computed_with(
+        scaling in prop::sample::select(vec![llama3(), yarn()]),
+        field in prop::sample::select(vec!["factor", "low_freq_factor", "high_freq_factor",
+            "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale",
+            "mscale_all_dim", "rope_theta"]),
+        number in any::<f64>(),
+    ) {
+        if let Ok(config) = ModelConfig::from_json(&changed(scaling, field, json!(number))) {
+            let found = config.rope.frequencies(config.head_dim);
+            prop_assert!(found.inverse.iter().all(|f| f.is_finite() && *f >= 0.0));
+            prop_assert!(found.attention_factor.is_finite() && found.attention_factor > 0.0);
+        }
+    }
 }
