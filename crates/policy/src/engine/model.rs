@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::Tensor;
 use embodied_r_kernels::attention::Heads;
 use embodied_r_kernels::paged_attention::{self, Run};
-use embodied_r_kernels::rope::{self, Angles, Turn};
+use embodied_r_kernels::rope::{self, Angles, Frequencies, Turn};
 use embodied_r_kernels::weight::Weight;
 use embodied_r_kernels::{memory, rms_norm, swiglu};
 
@@ -28,7 +28,7 @@ pub enum Precision {
 /// A decoder's weights as sampling reads them.
 pub struct InferenceModel {
     config: ModelConfig,
-    inverse_frequencies: Vec<f64>,
+    frequencies: Frequencies,
     embedding: Weight,
     layers: Vec<Layer>,
     norm: Tensor,
@@ -50,6 +50,7 @@ struct Layer {
     gate: Weight,
     up: Weight,
     down: Weight,
+    window: Option<usize>,
 }
 
 /// Tokens that a step computes.
@@ -105,6 +106,7 @@ impl InferenceModel {
                 gate: weight(&from.gate)?,
                 up: weight(&from.up)?,
                 down: weight(&from.down)?,
+                window: from.window,
             })
         };
         let embedding = weight(&from.embedding)?;
@@ -113,7 +115,7 @@ impl InferenceModel {
             false => weight(&from.head)?,
         };
         Ok(Self {
-            inverse_frequencies: config.inverse_frequencies(),
+            frequencies: config.rope.frequencies(config.head_dim),
             embedding,
             layers: from.layers.iter().map(layer).collect::<Result<_>>()?,
             norm: from.norm.clone(),
@@ -129,14 +131,18 @@ impl InferenceModel {
 
     /// The heads of its attention.
     pub(super) fn heads(&self) -> Heads {
-        self.config.heads()
+        Heads {
+            query: self.config.num_attention_heads,
+            kv: self.config.num_key_value_heads,
+            dim: self.config.head_dim,
+        }
     }
 
     /// Computes a batch: keys and values of its tokens go to the pages, and the logits of the wanted
     /// rows are given (wanted, vocabulary).
     pub(super) fn step(&self, batch: &Batch, pages: &mut Pages) -> Result<Tensor> {
         let (eps, heads) = (self.config.rms_norm_eps, self.heads());
-        let angles = Angles::new(&batch.positions, &self.inverse_frequencies);
+        let angles = Angles::new(&batch.positions, &self.frequencies);
         let writes = writes(&batch.parts);
         let mut x = self.embedding.rows(&batch.ids)?;
         for (index, layer) in self.layers.iter().enumerate() {
@@ -145,7 +151,12 @@ impl InferenceModel {
             let (q, k, v) = (project(&layer.q)?, project(&layer.k)?, project(&layer.v)?);
             rope::rotate(&q, &angles, Turn::Forward)?;
             rope::rotate(&k, &angles, Turn::Forward)?;
-            pages.store(index, &writes, &memory::floats(&k, "cache")?, &memory::floats(&v, "cache")?)?;
+            pages.store(
+                index,
+                &writes,
+                &memory::floats(&k, "cache")?,
+                &memory::floats(&v, "cache")?,
+            )?;
             let attended = {
                 let run = |part: &Part| Run {
                     rows: part.rows.clone(),
@@ -154,7 +165,7 @@ impl InferenceModel {
                 };
                 let runs: Vec<Run<'_>> = batch.parts.iter().map(run).collect();
                 let q = memory::floats(&q, "attention")?;
-                paged_attention::forward(&q, &runs, heads, None)?
+                paged_attention::forward(&q, &runs, heads, layer.window)?
             };
             let attended = memory::tensor(attended, (batch.ids.len(), heads.query_width()))?;
             let middle = layer.o.forward_add(&attended, &x)?;

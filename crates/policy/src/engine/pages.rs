@@ -78,6 +78,11 @@ impl Pages {
         self.capacity
     }
 
+    /// Whether so many pages can be taken.
+    pub(super) fn has_room(&self, wanted: usize) -> bool {
+        self.capacity.is_none_or(|capacity| self.used() + wanted <= capacity)
+    }
+
     /// A page for one user, or nothing if there is no room.
     pub(super) fn take(&mut self) -> Option<usize> {
         let at_limit = self.capacity.is_some_and(|capacity| self.pages.len() >= capacity);
