@@ -174,7 +174,14 @@ impl Rope {
         let name = |field: &str| format!("{dictionary}.{field}");
         // In the precision that it is computed with.
         let positive = |number: f64| (number as f32).is_finite() && number as f32 > 0.0;
-        want(positive(self.theta), "rope_theta", &self.theta, "a positive number");
+        match self.kind {
+            // The place of the ramp is a logarithm to this base.
+            RopeKind::Yarn(_) => {
+                let holds = positive(self.theta) && self.theta > 1.0;
+                want(holds, "rope_theta", &self.theta, "a number greater than 1");
+            }
+            _ => want(positive(self.theta), "rope_theta", &self.theta, "a positive number"),
+        }
         let factor = match &self.kind {
             RopeKind::Default => None,
             RopeKind::Linear { factor } => Some(*factor),
@@ -190,8 +197,6 @@ impl Rope {
                 Some(llama3.factor)
             }
             RopeKind::Yarn(yarn) => {
-                // The place of the ramp is a logarithm to this base.
-                want(self.theta > 1.0, "rope_theta", &self.theta, "a number greater than 1");
                 let (slow, fast) = (yarn.beta_slow, yarn.beta_fast);
                 want(positive(slow), &name("beta_slow"), &slow, "a positive number");
                 want(
