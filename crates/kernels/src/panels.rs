@@ -10,6 +10,8 @@ pub(crate) mod bf16;
 mod dispatch;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod thin;
 mod tile;
 mod turn;
 
@@ -51,6 +53,13 @@ pub(crate) trait Weight: Sync {
         buffer: &'a mut [Self::Word],
     ) -> &'a [Self::Word];
 
+    /// Adds the products of the rows of `x` with the outputs `outputs` (at most [`PANEL`]) to `sums`
+    /// (rows, [`PANEL`]), if there is a quicker way for so few rows; whether there is. The order of the
+    /// sums is the same.
+    fn add_few(&self, _sums: &mut [f32], _x: &[Self::Word], _outputs: Range<usize>) -> bool {
+        false
+    }
+
     /// Adds `x · w` to `sums`, as [`accumulate`].
     fn accumulate(sums: &mut [f32], x: (&[Self::Word], usize), w: &[Self::Word]);
 }
@@ -59,6 +68,11 @@ pub(crate) trait Weight: Sync {
 pub(crate) trait Rows: Sync {
     /// The turned chunk, as [`Weight::chunk`], written to `out`.
     fn turned(&self, outputs: Range<usize>, inputs: Range<usize>, out: &mut [f32]);
+
+    /// As [`Weight::add_few`].
+    fn add_few(&self, _sums: &mut [f32], _x: &[f32], _outputs: Range<usize>) -> bool {
+        false
+    }
 }
 
 impl<R: Rows> Weight for R {
@@ -73,6 +87,10 @@ impl<R: Rows> Weight for R {
         let out = &mut buffer[..depth.len() * PANEL];
         self.turned(outputs, depth, out);
         out
+    }
+
+    fn add_few(&self, sums: &mut [f32], x: &[f32], outputs: Range<usize>) -> bool {
+        Rows::add_few(self, sums, x, outputs)
     }
 
     fn accumulate(sums: &mut [f32], x: (&[f32], usize), w: &[f32]) {
@@ -92,6 +110,27 @@ impl Rows for Plain<'_> {
     fn turned(&self, outputs: Range<usize>, inputs: Range<usize>, out: &mut [f32]) {
         let first = outputs.start * self.inputs + inputs.start;
         turn(&self.numbers[first..], self.inputs, outputs.len(), inputs.len(), out);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn add_few(&self, sums: &mut [f32], x: &[f32], outputs: Range<usize>) -> bool {
+        let rows = sums.len() / PANEL;
+        if rows > thin::MOST_ROWS || !outputs.len().is_multiple_of(thin::LANES) {
+            return false;
+        }
+        for first in outputs.clone().step_by(thin::LANES) {
+            let weight = &self.numbers[first * self.inputs..][..thin::LANES * self.inputs];
+            let mut part = [0.0; thin::MOST_ROWS * thin::LANES];
+            let part = &mut part[..rows * thin::LANES];
+            if !thin::add(part, x, weight, self.inputs) {
+                return false;
+            }
+            let column = first - outputs.start;
+            for (sums, part) in sums.chunks_mut(PANEL).zip(part.chunks(thin::LANES)) {
+                sums[column..column + thin::LANES].copy_from_slice(part);
+            }
+        }
+        true
     }
 }
 
@@ -140,7 +179,8 @@ pub(crate) fn product<W: Weight>(
             let columns = |panel: usize| panel * PANEL..outputs.min((panel + 1) * PANEL);
             let sums = &mut sums[..share.len() * panels.len() * PANEL];
             sums.fill(0.0);
-            for start in (0..depth).step_by(CHUNK) {
+            let few = rows <= TILE_ROWS && weight.add_few(sums, x, columns(panels.start));
+            for start in (0..if few { 0 } else { depth }).step_by(CHUNK) {
                 let part = start..depth.min(start + CHUNK);
                 for (panel, sums) in panels.clone().zip(sums.chunks_mut(share.len() * PANEL)) {
                     let w = weight.chunk(columns(panel), part.clone(), buffer);

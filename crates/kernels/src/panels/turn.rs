@@ -51,7 +51,7 @@ fn plain<T: Word>(
 }
 
 #[cfg(target_arch = "x86_64")]
-mod avx512 {
+pub(super) mod avx512 {
     use std::arch::x86_64::*;
 
     use super::{PANEL, Word, plain};
@@ -106,56 +106,61 @@ mod avx512 {
         }
     }
 
-    /// Turns 16 × 16 numbers.
+    /// Writes 16 × 16 numbers, turned.
     ///
     /// # Safety
     /// 16 numbers can be read at each of 16 places `stride` apart from `from` on, and written at each
     /// of 16 places [`PANEL`] apart from `to` on.
-    #[allow(unsafe_code)]
+    #[allow(unsafe_code, clippy::needless_range_loop)]
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn block(from: *const f32, stride: usize, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        let columns = unsafe { turned(from, stride) };
+        for i in 0..BLOCK {
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_storeu_ps(to.add(i * PANEL), columns[i]) };
+        }
+    }
+
+    /// The columns of 16 × 16 numbers.
+    ///
+    /// # Safety
+    /// 16 numbers can be read at each of 16 places `stride` apart from `from` on.
+    #[allow(unsafe_code, clippy::needless_range_loop)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    pub(crate) unsafe fn turned(from: *const f32, stride: usize) -> [__m512; BLOCK] {
         let mut r = [_mm512_setzero_ps(); BLOCK];
-        let mut i = 0;
-        while i < BLOCK {
+        for i in 0..BLOCK {
             // SAFETY: the caller's promise.
             r[i] = unsafe { _mm512_loadu_ps(from.add(i * stride)) };
-            i += 1;
         }
         // Pairs of rows, then fours, within each 128 bits.
         let mut t = r;
-        let mut i = 0;
-        while i < BLOCK {
+        for i in (0..BLOCK).step_by(2) {
             t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
             t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
-            i += 2;
         }
-        let pair = |a, b| (_mm512_castps_pd(a), _mm512_castps_pd(b));
-        let mut i = 0;
-        while i < BLOCK {
-            let (a, b) = pair(t[i], t[i + 2]);
-            let (c, d) = pair(t[i + 1], t[i + 3]);
+        for i in (0..BLOCK).step_by(4) {
+            let (a, b) = (_mm512_castps_pd(t[i]), _mm512_castps_pd(t[i + 2]));
+            let (c, d) = (_mm512_castps_pd(t[i + 1]), _mm512_castps_pd(t[i + 3]));
             r[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
             r[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
             r[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
             r[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
-            i += 4;
         }
         // r[4·g + c] has, in its q-th 128 bits, column 4·q + c of rows 4·g to 4·g + 3.
-        let mut c = 0;
-        while c < 4 {
+        for c in 0..4 {
             let a = _mm512_shuffle_f32x4::<0x44>(r[c], r[4 + c]);
             let b = _mm512_shuffle_f32x4::<0xee>(r[c], r[4 + c]);
             let d = _mm512_shuffle_f32x4::<0x44>(r[8 + c], r[12 + c]);
             let e = _mm512_shuffle_f32x4::<0xee>(r[8 + c], r[12 + c]);
-            // SAFETY: the caller's promise.
-            unsafe {
-                _mm512_storeu_ps(to.add(c * PANEL), _mm512_shuffle_f32x4::<0x88>(a, d));
-                _mm512_storeu_ps(to.add((4 + c) * PANEL), _mm512_shuffle_f32x4::<0xdd>(a, d));
-                _mm512_storeu_ps(to.add((8 + c) * PANEL), _mm512_shuffle_f32x4::<0x88>(b, e));
-                _mm512_storeu_ps(to.add((12 + c) * PANEL), _mm512_shuffle_f32x4::<0xdd>(b, e));
-            }
-            c += 1;
+            t[c] = _mm512_shuffle_f32x4::<0x88>(a, d);
+            t[4 + c] = _mm512_shuffle_f32x4::<0xdd>(a, d);
+            t[8 + c] = _mm512_shuffle_f32x4::<0x88>(b, e);
+            t[12 + c] = _mm512_shuffle_f32x4::<0xdd>(b, e);
         }
+        t
     }
 }

@@ -1,0 +1,107 @@
+//! Products of so few rows that the weight is turned in registers and never stored.
+//!
+//! Sixteen rows of the weight are read side by side to their ends, which memory is quicker at than at
+//! pieces of many rows.
+
+use super::{PANEL, TILE_ROWS};
+
+/// Rows that are so few.
+pub(super) const MOST_ROWS: usize = TILE_ROWS;
+
+/// Outputs that are summed up side by side.
+pub(super) const LANES: usize = 16;
+
+const _: () = assert!(PANEL.is_multiple_of(LANES), "a panel has whole registers");
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512::add;
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::{LANES, MOST_ROWS};
+    use crate::panels::turn::avx512::turned;
+    use crate::panels::{CHUNK, Level, level};
+
+    /// Adds the products of all rows of `x` with [`LANES`] rows of the weight to `sums`; whether the
+    /// machine has the instructions for it.
+    ///
+    /// The order of the sums is that of [`crate::panels::product`].
+    ///
+    /// # Shapes
+    /// `x` (rows, inputs) with at most [`MOST_ROWS`] rows, `weight` ([`LANES`], inputs), `sums` (rows,
+    /// [`LANES`]).
+    pub(crate) fn add(sums: &mut [f32], x: &[f32], weight: &[f32], inputs: usize) -> bool {
+        if level() < Level::Avx512 {
+            return false;
+        }
+        let rows = x.len() / inputs;
+        assert!(weight.len() == LANES * inputs && x.len() == rows * inputs, "a row is not whole");
+        assert!(sums.len() == rows * LANES && rows <= MOST_ROWS, "the sums do not fit");
+        let (sums, x, w) = (sums.as_mut_ptr(), x.as_ptr(), weight.as_ptr());
+        // SAFETY: the machine has the instructions; the assertions are what is asked for.
+        #[allow(unsafe_code)]
+        unsafe {
+            match rows {
+                1 => rows_of::<1>(sums, x, w, inputs),
+                2 => rows_of::<2>(sums, x, w, inputs),
+                3 => rows_of::<3>(sums, x, w, inputs),
+                4 => rows_of::<4>(sums, x, w, inputs),
+                5 => rows_of::<5>(sums, x, w, inputs),
+                _ => rows_of::<6>(sums, x, w, inputs),
+            }
+        }
+        true
+    }
+
+    /// # Safety
+    /// There are `R` rows of `x` and of `sums`, and [`LANES`] of `w`.
+    #[allow(unsafe_code, clippy::needless_range_loop)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn rows_of<const R: usize>(sums: *mut f32, x: *const f32, w: *const f32, inputs: usize) {
+        let mut totals = [_mm512_setzero_ps(); R];
+        for r in 0..R {
+            // SAFETY: `r` < rows.
+            totals[r] = unsafe { _mm512_loadu_ps(sums.add(r * LANES)) };
+        }
+        for chunk in (0..inputs).step_by(CHUNK) {
+            let end = inputs.min(chunk + CHUNK);
+            let mut chain = [_mm512_setzero_ps(); R];
+            let whole = chunk + (end - chunk) / LANES * LANES;
+            for first in (chunk..whole).step_by(LANES) {
+                // SAFETY: the columns from `first` on lie within each of the weight's rows.
+                let columns = unsafe { turned(w.add(first), inputs) };
+                for i in 0..LANES {
+                    for r in 0..R {
+                        // SAFETY: `r` < rows, and `first + i` < inputs.
+                        let x = _mm512_set1_ps(unsafe { *x.add(r * inputs + first + i) });
+                        chain[r] = _mm512_fmadd_ps(x, columns[i], chain[r]);
+                    }
+                }
+            }
+            for column in whole..end {
+                let mut numbers = [0.0; LANES];
+                for lane in 0..LANES {
+                    // SAFETY: `lane` is one of the weight's rows, and `column` < inputs.
+                    numbers[lane] = unsafe { *w.add(lane * inputs + column) };
+                }
+                // SAFETY: it has as many numbers as a register.
+                let numbers = unsafe { _mm512_loadu_ps(numbers.as_ptr()) };
+                for r in 0..R {
+                    // SAFETY: `r` < rows, and `column` < inputs.
+                    let x = _mm512_set1_ps(unsafe { *x.add(r * inputs + column) });
+                    chain[r] = _mm512_fmadd_ps(x, numbers, chain[r]);
+                }
+            }
+            for r in 0..R {
+                totals[r] = _mm512_add_ps(totals[r], chain[r]);
+            }
+        }
+        for r in 0..R {
+            // SAFETY: `r` < rows.
+            unsafe { _mm512_storeu_ps(sums.add(r * LANES), totals[r]) };
+        }
+    }
+}
