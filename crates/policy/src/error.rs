@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::ConfigFault;
-use crate::weights::{INDEX_FILE, SINGLE_FILE, WeightFault, faults_in_words};
+use crate::weights::{FileFault, INDEX_FILE, SINGLE_FILE, WeightFault, faults_in_words};
 
 /// What can go wrong while a model is read, run or written.
 #[derive(Debug, thiserror::Error)]
@@ -45,12 +45,12 @@ pub enum Error {
         dir: PathBuf,
     },
     /// A weight file is cut or broken.
-    #[error("the weight file `{}` is truncated or corrupt, fetch it anew: {source}", path.display())]
+    #[error("the weight file `{}` is truncated or corrupt, fetch it anew: {fault}", path.display())]
     CorruptWeights {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: safetensors::SafeTensorError,
+        fault: FileFault,
     },
     /// A weight file is the stand-in that Git leaves without its large-file extension.
     #[error("`{}` is a pointer of Git LFS and not the weights, run `git lfs pull` there", path.display())]
@@ -244,6 +244,12 @@ impl Error {
     pub(crate) fn tokenizer(path: impl Into<PathBuf>) -> impl FnOnce(tokenizers::Error) -> Self {
         let path = path.into();
         move |source| Self::Tokenizer { path, source }
+    }
+
+    /// An [`Error::CorruptWeights`] about `path`, for `map_err`.
+    pub(crate) fn corrupt(path: impl Into<PathBuf>) -> impl FnOnce(FileFault) -> Self {
+        let path = path.into();
+        move |fault| Self::CorruptWeights { path, fault }
     }
 
     /// An [`Error::Json`] about `path`, for `map_err`.

@@ -12,7 +12,7 @@ use crate::error::{During, Result};
 use crate::forward::Forward;
 use crate::packed::{Group, PackedBatch};
 use crate::parameters::{Gradients, Parameters};
-use crate::weights::{self, SaveOptions};
+use crate::weights::{self, Multimodal, SaveOptions};
 
 /// Memory that a forward pass may fill with activations before the backward computes them anew.
 const ACTIVATION_BYTES: usize = 4 << 30;
@@ -25,6 +25,8 @@ pub struct Policy {
     pub(crate) decoder: Decoder,
     inverse_frequencies: Vec<f64>,
     activation_bytes: usize,
+    /// What the decoder was taken out of, if that was a vision-language checkpoint.
+    multimodal: Option<Multimodal>,
 }
 
 /// What a pass gives for the tokens of all completions, end to end in the order of the groups.
@@ -43,8 +45,10 @@ impl Policy {
     /// The folder lacks a file, or configuration and weights do not fit each other.
     pub fn load(dir: &Path) -> Result<Self> {
         let config = ModelConfig::from_dir(dir)?;
-        let tensors = weights::load(dir, &config)?;
-        Self::new(config, Parameters::new(tensors))
+        let files = weights::open(dir)?;
+        let tensors = weights::decoder(dir, &files, &config)?;
+        let multimodal = Multimodal::find(dir, &files)?;
+        Ok(Self { multimodal, ..Self::new(config, Parameters::new(tensors))? })
     }
 
     /// A model with fresh weights, the same for the same seed.
@@ -61,7 +65,8 @@ impl Policy {
         let frequency = |i: usize| config.rope_theta.powf(-2.0 * i as f64 / dim as f64);
         let inverse_frequencies = (0..dim / 2).map(frequency).collect();
         let activation_bytes = ACTIVATION_BYTES;
-        Ok(Self { config, parameters, decoder, inverse_frequencies, activation_bytes })
+        let multimodal = None;
+        Ok(Self { config, parameters, decoder, inverse_frequencies, activation_bytes, multimodal })
     }
 
     /// Sets how many bytes of activations a forward pass may keep; 0 keeps each layer's input only.
@@ -70,7 +75,12 @@ impl Policy {
         self
     }
 
-    /// The same model with weights of its own, which training does not reach.
+    /// The decoder alone: saved, it is a plain text model, whatever it was taken out of.
+    pub fn text_only(self) -> Self {
+        Self { multimodal: None, ..self }
+    }
+
+    /// The same decoder, alone, with weights of its own, which training does not reach.
     ///
     /// # Errors
     /// There is no room for the copy.
@@ -80,9 +90,15 @@ impl Policy {
 
     /// Writes configuration and weights to `dir` in Hugging Face's layout; the tokenizer is apart.
     ///
+    /// The decoder of a vision-language checkpoint goes back into that checkpoint: its vision tower, its configuration
+    /// and its image processor are written as they were read, and its tensors keep their names.
+    ///
     /// # Errors
     /// A file cannot be written.
     pub fn save(&self, dir: &Path, options: &SaveOptions) -> Result<()> {
+        if let Some(multimodal) = &self.multimodal {
+            return multimodal.save(dir, self.parameters.iter(), options);
+        }
         ModelConfig { dtype: options.dtype, ..self.config.clone() }.save(dir)?;
         weights::save(dir, self.parameters.iter(), options)
     }
