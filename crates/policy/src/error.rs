@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::ConfigFault;
+use crate::gguf::GgufFault;
 use crate::weights::{FileFault, INDEX_FILE, SINGLE_FILE, WeightFault, faults_in_words};
 
 /// What can go wrong while a model is read, run or written.
@@ -35,9 +36,25 @@ pub enum Error {
         /// Every fault found.
         faults: Vec<ConfigFault>,
     },
+    /// A GGUF file is broken, or holds what this decoder does not do.
+    #[error("cannot use the GGUF file `{}`: {fault}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: GgufFault,
+    },
+    /// A folder has several GGUF files and nothing that says which one is meant.
+    #[error("`{}` holds the GGUF files {}, give the path of one", dir.display(), found.join(", "))]
+    GgufChoice {
+        /// The folder.
+        dir: PathBuf,
+        /// Their names.
+        found: Vec<String>,
+    },
     /// A folder has no weights in it.
     #[error(
-        "no weights in `{}`, want `{SINGLE_FILE}` or `{INDEX_FILE}` with its shards",
+        "no weights in `{}`, want `{SINGLE_FILE}`, `{INDEX_FILE}` with its shards, or one GGUF file",
         dir.display()
     )]
     NoWeights {
@@ -186,7 +203,7 @@ pub enum Error {
     },
     /// A model's name is neither a folder nor one of the hub's.
     #[error(
-        "there is no folder `{model}`, want a model's folder or its name `org/name` on the hub"
+        "there is no folder `{model}`, want a model's folder, a GGUF file or a name `org/name` on the hub"
     )]
     NoSuchModel {
         /// What was given.

@@ -10,6 +10,7 @@ use crate::config::ModelConfig;
 use crate::decoder::{Activations, Decoder, Pass};
 use crate::error::{During, Result};
 use crate::forward::Forward;
+use crate::gguf::{self, GgufModel};
 use crate::packed::{Group, PackedBatch};
 use crate::parameters::{Gradients, Parameters};
 use crate::weights::{self, Multimodal, SaveOptions};
@@ -39,11 +40,16 @@ pub struct TokenScores {
 }
 
 impl Policy {
-    /// Reads the model in `dir`, a folder in Hugging Face's layout; its weights become `f32`.
+    /// Reads the model in `dir`, a folder in Hugging Face's layout, or a GGUF file or a folder with one; its weights
+    /// become `f32`.
     ///
     /// # Errors
     /// The folder lacks a file, or configuration and weights do not fit each other.
     pub fn load(dir: &Path) -> Result<Self> {
+        if let Some(file) = gguf::find(dir)? {
+            let model = GgufModel::open(&file)?;
+            return Self::new(model.config().clone(), Parameters::new(model.dequantize()?));
+        }
         let config = ModelConfig::from_dir(dir)?;
         let files = weights::open(dir)?;
         let tensors = weights::decoder(dir, &files, &config)?;
