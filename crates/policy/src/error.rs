@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::ConfigFault;
 use crate::gguf::GgufFault;
+use crate::lora::AdapterFault;
 use crate::weights::{FileFault, INDEX_FILE, SINGLE_FILE, WeightFault, faults_in_words};
 
 /// What can go wrong while a model is read, run or written.
@@ -51,6 +52,14 @@ pub enum Error {
         dir: PathBuf,
         /// Their names.
         found: Vec<String>,
+    },
+    /// An adapter asks for what is not done here, or does not fit the model.
+    #[error("cannot use the adapter's `{}`: {}", path.display(), listed(faults))]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// Every fault found.
+        faults: Vec<AdapterFault>,
     },
     /// A folder has no weights in it.
     #[error(
