@@ -83,9 +83,10 @@ fn the_adapter_s_change_is_in_its_weight_and_in_no_other() {
 #[test]
 fn the_output_is_a_whole_model_with_its_tokenizer() {
     let dir = workplace();
-    merge(dir.path()).assert().code(0).stdout(
-        "1 weights changed, the model is in out/merged (float32)\n",
-    );
+    merge(dir.path())
+        .assert()
+        .code(0)
+        .stdout("1 weights changed, the model is in out/merged (float32)\n");
     let merged = dir.path().join("out/merged");
     assert_eq!(
         entries(&merged),
@@ -124,7 +125,10 @@ fn an_output_that_holds_something_is_left_alone() {
     fs::write(dir.path().join("out/merged/notes.txt"), "mine").unwrap();
     let output = merge(dir.path()).assert().code(1).get_output().clone();
     let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("`out/merged` holds something already") && told.contains("hint:"), "{told}");
+    assert!(
+        told.contains("`out/merged` holds something already") && told.contains("hint:"),
+        "{told}"
+    );
     assert_eq!(entries(&dir.path().join("out/merged")), ["notes.txt"]);
 }
 

@@ -94,9 +94,8 @@ fn write_whole(
         fs::remove_dir_all(&temporary).map_err(Error::io("remove", temporary.as_path()))?;
     }
     fs::create_dir_all(&temporary).map_err(Error::io("create", temporary.as_path()))?;
-    let done = fill(&temporary).and_then(|()| {
-        Ok(fs::rename(&temporary, output).map_err(Error::io("rename to", output))?)
-    });
+    let done = fill(&temporary)
+        .and_then(|()| Ok(fs::rename(&temporary, output).map_err(Error::io("rename to", output))?));
     if done.is_err() {
         // The first error is the one to report.
         let _ = fs::remove_dir_all(&temporary);

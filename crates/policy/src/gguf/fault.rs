@@ -78,6 +78,9 @@ pub enum GgufFault {
         /// The key.
         key: String,
     },
+    /// The file has a model and no tokenizer.
+    #[error("it holds no tokenizer, put the model's own `tokenizer.json` beside it")]
+    NoTokenizer,
     /// A value is not what it has to be.
     #[error("`{key}` is {found}, want {want}")]
     Value {

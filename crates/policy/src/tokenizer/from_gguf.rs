@@ -6,12 +6,12 @@ use super::stop::GENERATION_CONFIG_FILE;
 use super::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer};
 use crate::chat_template::ChatTemplate;
 use crate::error::{Error, Result};
-use crate::gguf::{GgufModel, TokenizerFiles};
+use crate::gguf::{GgufFault, GgufModel, TokenizerFiles};
 
 impl Tokenizer {
     /// Reads the tokenizer of the GGUF file `path`; it is saved as a Hugging Face folder has it.
     pub(super) fn from_gguf(path: &Path) -> Result<Self> {
-        let none = || Error::NoTokenizer { dir: path.to_owned() };
+        let none = || Error::Gguf { path: path.to_owned(), fault: GgufFault::NoTokenizer };
         let TokenizerFiles { tokenizer, config, generation, stop_ids } =
             GgufModel::open(path)?.tokenizer()?.ok_or_else(none)?;
         let bytes = |value| serde_json::to_vec_pretty(value).map_err(Error::json(path));
