@@ -34,6 +34,7 @@ pub mod muon;
 pub mod paged_attention;
 mod panels;
 mod parallel;
+pub mod quantized;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;

@@ -8,6 +8,7 @@
 
 pub(crate) mod bf16;
 mod dispatch;
+mod quantized;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -29,7 +30,7 @@ use turn::turn;
 /// Outputs of a panel.
 pub(crate) const PANEL: usize = 64;
 
-/// Words of a panel's row that are taken at a time: such a chunk stays in the first cache.
+/// Words of a panel's row that are usually taken at a time: such a chunk stays in the first cache.
 pub(crate) const CHUNK: usize = 128;
 
 /// Rows of a task, a multiple of a tile's: their sums stay in the second cache.
@@ -43,7 +44,10 @@ pub(crate) trait Weight: Sync {
     /// What a word of the weight, and of `x`, is.
     type Word: Copy + Default + Send + Sync;
 
-    /// The words `depth` (at most [`CHUNK`]) of the outputs `outputs` (at most [`PANEL`]), turned: one
+    /// Words of a panel's row that are taken at a time.
+    const CHUNK: usize = CHUNK;
+
+    /// The words `depth` (at most [`Self::CHUNK`]) of the outputs `outputs` (at most [`PANEL`]), turned: one
     /// word of all outputs side by side (depth, [`PANEL`]). What is beyond the outputs is 0. The
     /// buffer has room for it, for weights that do not lie so in memory.
     fn chunk<'a>(
@@ -169,7 +173,7 @@ pub(crate) fn product<W: Weight>(
     let blocks = panels.div_ceil(together);
     (0..blocks * shares).into_par_iter().with_max_len(1).for_each_init(
         || {
-            let buffer = vec![W::Word::default(); CHUNK * PANEL];
+            let buffer = vec![W::Word::default(); W::CHUNK * PANEL];
             (buffer, vec![0.0; rows.min(SHARE) * together * PANEL])
         },
         |(buffer, sums), task| {
@@ -180,8 +184,8 @@ pub(crate) fn product<W: Weight>(
             let sums = &mut sums[..share.len() * panels.len() * PANEL];
             sums.fill(0.0);
             let few = rows <= TILE_ROWS && weight.add_few(sums, x, columns(panels.start));
-            for start in (0..if few { 0 } else { depth }).step_by(CHUNK) {
-                let part = start..depth.min(start + CHUNK);
+            for start in (0..if few { 0 } else { depth }).step_by(W::CHUNK) {
+                let part = start..depth.min(start + W::CHUNK);
                 for (panel, sums) in panels.clone().zip(sums.chunks_mut(share.len() * PANEL)) {
                     let w = weight.chunk(columns(panel), part.clone(), buffer);
                     let tiles = share.clone().step_by(TILE_ROWS);

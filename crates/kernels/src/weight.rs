@@ -1,4 +1,5 @@
-//! Weights as sampling and frozen models hold them: shared with training in f32, or packed as bf16.
+//! Weights as sampling and frozen models hold them: shared with training in f32, packed as bf16, or in
+//! the blocks of a quantised file.
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use crate::matmul::Into;
 use crate::memory::{floats, tensor};
 use crate::panels;
 use crate::panels::bf16::Packed;
+use crate::quantized::QuantizedMatrix;
 
 const OP: &str = "weight";
 
@@ -24,6 +26,7 @@ pub struct Weight {
 enum Storage {
     F32(Tensor),
     Bf16(Arc<Packed>),
+    Quantized(QuantizedMatrix),
 }
 
 impl Weight {
@@ -45,6 +48,12 @@ impl Weight {
         let shape = weight.dims2()?;
         let packed = Packed::new(&floats(weight, OP)?, shape.0, shape.1);
         Ok(Self { shape, storage: Storage::Bf16(Arc::new(packed)) })
+    }
+
+    /// The blocks of a quantised file, which become numbers only while they are multiplied with.
+    pub fn quantized(weight: QuantizedMatrix) -> Self {
+        let shape = (weight.outputs(), weight.inputs());
+        Self { shape, storage: Storage::Quantized(weight) }
     }
 
     /// Outputs and inputs.
@@ -99,6 +108,9 @@ impl Weight {
                 rows.for_each(|(out, id)| out.copy_from_slice(&weight[id * inputs..][..inputs]));
             }
             Storage::Bf16(packed) => rows.for_each(|(out, id)| packed.read_row(*id, out)),
+            Storage::Quantized(blocks) => {
+                rows.for_each(|(out, id)| blocks.read_blocks(*id, 0..inputs, out));
+            }
         }
         tensor(out, (ids.len(), inputs))
     }
@@ -114,6 +126,7 @@ impl Weight {
         match &self.storage {
             Storage::F32(weight) => times(y, into, x, &floats(weight, OP)?, self.shape),
             Storage::Bf16(packed) => panels::bf16::product(y, into, x, packed),
+            Storage::Quantized(blocks) => panels::product(y, into, x, blocks, self.shape),
         }
         Ok(())
     }

@@ -79,8 +79,8 @@ impl ChatTemplate {
             return Self::compile(jinja, source, tokenizer_config).map(Some);
         }
         let in_config = dir.join("tokenizer_config.json");
-        if let Some(source) = chosen(&in_config, tokenizer_config)? {
-            return Self::compile(in_config, source, tokenizer_config).map(Some);
+        if let Some(template) = Self::in_config(&in_config, tokenizer_config)? {
+            return Ok(Some(template));
         }
         let json = dir.join("chat_template.json");
         if json.is_file() {
@@ -91,6 +91,13 @@ impl ChatTemplate {
             }
         }
         Ok(None)
+    }
+
+    /// The `chat_template` of a tokenizer's configuration, which `path` holds.
+    pub(crate) fn in_config(path: &Path, tokenizer_config: &Value) -> Result<Option<Self>> {
+        let source = chosen(path, tokenizer_config)?;
+        let compile = |source| Self::compile(path.to_owned(), source, tokenizer_config);
+        source.map(compile).transpose()
     }
 
     fn compile(path: PathBuf, source: String, tokenizer_config: &Value) -> Result<Self> {

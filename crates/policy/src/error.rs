@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use crate::config::ConfigFault;
-use crate::weights::{INDEX_FILE, SINGLE_FILE, WeightFault, faults_in_words};
+use crate::gguf::GgufFault;
+use crate::lora::AdapterFault;
+use crate::weights::{FileFault, INDEX_FILE, SINGLE_FILE, WeightFault, faults_in_words};
 
 /// What can go wrong while a model is read, run or written.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +37,33 @@ pub enum Error {
         /// Every fault found.
         faults: Vec<ConfigFault>,
     },
+    /// A GGUF file is broken, or holds what this decoder does not do.
+    #[error("cannot use the GGUF file `{}`: {fault}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: GgufFault,
+    },
+    /// A folder has several GGUF files and nothing that says which one is meant.
+    #[error("`{}` holds the GGUF files {}, give the path of one", dir.display(), found.join(", "))]
+    GgufChoice {
+        /// The folder.
+        dir: PathBuf,
+        /// Their names.
+        found: Vec<String>,
+    },
+    /// An adapter asks for what is not done here, or does not fit the model.
+    #[error("cannot use the adapter's `{}`: {}", path.display(), listed(faults))]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// Every fault found.
+        faults: Vec<AdapterFault>,
+    },
     /// A folder has no weights in it.
     #[error(
-        "no weights in `{}`, want `{SINGLE_FILE}` or `{INDEX_FILE}` with its shards",
+        "no weights in `{}`, want `{SINGLE_FILE}`, `{INDEX_FILE}` with its shards, or one GGUF file",
         dir.display()
     )]
     NoWeights {
@@ -45,12 +71,12 @@ pub enum Error {
         dir: PathBuf,
     },
     /// A weight file is cut or broken.
-    #[error("the weight file `{}` is truncated or corrupt, fetch it anew: {source}", path.display())]
+    #[error("the weight file `{}` is truncated or corrupt, fetch it anew: {fault}", path.display())]
     CorruptWeights {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: safetensors::SafeTensorError,
+        fault: FileFault,
     },
     /// A weight file is the stand-in that Git leaves without its large-file extension.
     #[error("`{}` is a pointer of Git LFS and not the weights, run `git lfs pull` there", path.display())]
@@ -196,7 +222,7 @@ pub enum Error {
     },
     /// A model's name is neither a folder nor one of the hub's.
     #[error(
-        "there is no folder `{model}`, want a model's folder or its name `org/name` on the hub"
+        "there is no folder `{model}`, want a model's folder, a GGUF file or a name `org/name` on the hub"
     )]
     NoSuchModel {
         /// What was given.
@@ -262,6 +288,12 @@ impl Error {
     pub(crate) fn tokenizer(path: impl Into<PathBuf>) -> impl FnOnce(tokenizers::Error) -> Self {
         let path = path.into();
         move |source| Self::Tokenizer { path, source }
+    }
+
+    /// An [`Error::CorruptWeights`] about `path`, for `map_err`.
+    pub(crate) fn corrupt(path: impl Into<PathBuf>) -> impl FnOnce(FileFault) -> Self {
+        let path = path.into();
+        move |fault| Self::CorruptWeights { path, fault }
     }
 
     /// An [`Error::Json`] about `path`, for `map_err`.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::config::CONFIG_FILE;
 use crate::error::{Error, Result};
+use crate::gguf;
 use crate::tokenizer;
 use crate::weights;
 
@@ -14,7 +15,7 @@ const STRETCHES: usize = 64;
 const STRETCH_BYTES: usize = 64 * 1024;
 
 /// A short text that changes with the configuration, the tokenizer, the chat template and the weights of the model in
-/// `dir`.
+/// `dir`, a folder or a GGUF file.
 ///
 /// Of weight files above 4 MiB it reads stretches spread evenly from beginning to end, 4 MiB in all, so that it takes
 /// no time even for large models: training changes nearly every number.
@@ -22,6 +23,8 @@ const STRETCH_BYTES: usize = 64 * 1024;
 /// # Errors
 /// [`Error::NoWeights`], or [`Error::Io`] if a file cannot be read.
 pub fn fingerprint(dir: &Path) -> Result<String> {
+    let gguf = gguf::find(dir)?;
+    let dir = gguf.as_deref().and_then(Path::parent).unwrap_or(dir);
     let mut hasher = blake3::Hasher::new();
     for name in std::iter::once(CONFIG_FILE).chain(tokenizer::FILES) {
         let path = dir.join(name);
@@ -31,7 +34,11 @@ pub fn fingerprint(dir: &Path) -> Result<String> {
             hasher.update(&bytes);
         }
     }
-    for path in weights::files(dir)? {
+    let files = match gguf {
+        Some(file) => vec![file],
+        None => weights::files(dir)?,
+    };
+    for path in files {
         let bytes = weights::map(&path)?;
         begin(&mut hasher, &path.file_name().unwrap_or_default().to_string_lossy(), bytes.len());
         for stretch in stretches(&bytes) {

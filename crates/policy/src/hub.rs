@@ -13,10 +13,11 @@ use serde_json::Value;
 
 use crate::config::CONFIG_FILE;
 use crate::error::{Error, Result};
+use crate::gguf;
 use crate::weights::{INDEX_FILE, SINGLE_FILE};
 
-/// The folder of a model: `model` itself if it is a folder, else the local copy of `org/name` from the hub, at
-/// `revision` (a branch, tag or commit; `main` if none).
+/// The folder of a model: `model` itself if it is a folder or a GGUF file, else the local copy of `org/name` from the
+/// hub, at `revision` (a branch, tag or commit; `main` if none).
 ///
 /// A complete copy in the cache is taken as it is, without asking whether the hub has a newer one. Fetched are only
 /// the configuration, the tokenizer and the safetensors. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE`
@@ -54,7 +55,7 @@ impl Hub {
 
     fn resolve(&self, model: &str, revision: Option<&str>) -> Result<PathBuf> {
         let path = Path::new(model);
-        if path.is_dir() {
+        if path.is_dir() || gguf::is_gguf(path) {
             return Ok(path.to_owned());
         }
         if !is_hub_name(model) {

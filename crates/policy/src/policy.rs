@@ -11,9 +11,10 @@ use crate::decoder::{Activations, Decoder, Pass};
 use crate::engine::Precision;
 use crate::error::{During, Result};
 use crate::forward::Forward;
+use crate::gguf::{self, GgufModel};
 use crate::packed::{Group, PackedBatch};
 use crate::parameters::{Gradients, Parameters};
-use crate::weights::{self, SaveOptions};
+use crate::weights::{self, Multimodal, SaveOptions};
 
 /// Memory that a forward pass may fill with activations before the backward computes them anew.
 const ACTIVATION_BYTES: usize = 4 << 30;
@@ -27,6 +28,8 @@ pub struct Policy {
     frequencies: Frequencies,
     activation_bytes: usize,
     precision: Precision,
+    /// What the decoder was taken out of, if that was a vision-language checkpoint.
+    multimodal: Option<Multimodal>,
 }
 
 /// What a pass gives for the tokens of all completions, end to end in the order of the groups.
@@ -39,14 +42,21 @@ pub struct TokenScores {
 }
 
 impl Policy {
-    /// Reads the model in `dir`, a folder in Hugging Face's layout; its weights become `f32`.
+    /// Reads the model in `dir`, a folder in Hugging Face's layout, or a GGUF file or a folder with one; its weights
+    /// become `f32`.
     ///
     /// # Errors
     /// The folder lacks a file, or configuration and weights do not fit each other.
     pub fn load(dir: &Path) -> Result<Self> {
+        if let Some(file) = gguf::find(dir)? {
+            let model = GgufModel::open(&file)?;
+            return Self::new(model.config().clone(), Parameters::new(model.dequantize()?));
+        }
         let config = ModelConfig::from_dir(dir)?;
-        let tensors = weights::load(dir, &config)?;
-        Self::new(config, Parameters::new(tensors))
+        let files = weights::open(dir)?;
+        let tensors = weights::decoder(dir, &files, &config)?;
+        let multimodal = Multimodal::find(dir, &files)?;
+        Ok(Self { multimodal, ..Self::new(config, Parameters::new(tensors))? })
     }
 
     /// A model with fresh weights, the same for the same seed.
@@ -61,8 +71,16 @@ impl Policy {
         let decoder = Decoder::new(parameters.tensors(), &config)?;
         let frequencies = config.rope.frequencies(config.head_dim);
         let activation_bytes = ACTIVATION_BYTES;
-        let precision = Precision::F32;
-        Ok(Self { config, parameters, decoder, frequencies, activation_bytes, precision })
+        let (precision, multimodal) = (Precision::F32, None);
+        Ok(Self {
+            config,
+            parameters,
+            decoder,
+            frequencies,
+            activation_bytes,
+            precision,
+            multimodal,
+        })
     }
 
     /// Sets how many bytes of activations a forward pass may keep; 0 keeps each layer's input only.
@@ -82,7 +100,12 @@ impl Policy {
         self.precision
     }
 
-    /// The same model with weights of its own, which training does not reach.
+    /// The decoder alone: saved, it is a plain text model, whatever it was taken out of.
+    pub fn text_only(self) -> Self {
+        Self { multimodal: None, ..self }
+    }
+
+    /// The same decoder, alone, with weights of its own, which training does not reach.
     ///
     /// # Errors
     /// There is no room for the copy.
@@ -92,9 +115,15 @@ impl Policy {
 
     /// Writes configuration and weights to `dir` in Hugging Face's layout; the tokenizer is apart.
     ///
+    /// The decoder of a vision-language checkpoint goes back into that checkpoint: its vision tower, its configuration
+    /// and its image processor are written as they were read, and its tensors keep their names.
+    ///
     /// # Errors
     /// A file cannot be written.
     pub fn save(&self, dir: &Path, options: &SaveOptions) -> Result<()> {
+        if let Some(multimodal) = &self.multimodal {
+            return multimodal.save(dir, self.parameters.iter(), options);
+        }
         ModelConfig { dtype: options.dtype, ..self.config.clone() }.save(dir)?;
         weights::save(dir, self.parameters.iter(), options)
     }

@@ -1,5 +1,6 @@
 //! A model's own tokenizer and chat template: text to token ids and back.
 
+mod from_gguf;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use crate::atomic;
 use crate::chat_template::ChatTemplate;
 pub use crate::chat_template::{ChatMessage, Generation};
 use crate::error::{Error, Result};
+use crate::gguf;
 pub use stop::stop_ids;
 pub use train::{TrainOptions, Trained, train};
 
@@ -58,17 +60,22 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads the tokenizer of the model in `dir`.
+    /// Reads the tokenizer of the model in `model`, a folder or a GGUF file.
     ///
-    /// Only `tokenizer.json` has to be there. A template that cannot be used is an error here already, a missing one
-    /// only when [`Tokenizer::render`] needs it.
+    /// Only `tokenizer.json` has to be there; where it is not, a GGUF file's own tokenizer is taken. A template that
+    /// cannot be used is an error here already, a missing one only when [`Tokenizer::render`] needs it.
     ///
     /// # Errors
     /// If a file cannot be read or does not fit the others.
-    pub fn from_dir(dir: &Path) -> Result<Self> {
+    pub fn from_dir(model: &Path) -> Result<Self> {
+        let gguf = gguf::find(model)?;
+        let dir = gguf.as_deref().and_then(Path::parent).unwrap_or(model);
         let path = dir.join(TOKENIZER_FILE);
         if !path.is_file() {
-            return Err(Error::NoTokenizer { dir: dir.to_owned() });
+            return match &gguf {
+                Some(file) => Self::from_gguf(file),
+                None => Err(Error::NoTokenizer { dir: dir.to_owned() }),
+            };
         }
         let files = read_files(dir)?;
         let mut inner = tokenizers::Tokenizer::from_file(&path).map_err(Error::tokenizer(&path))?;
@@ -81,7 +88,7 @@ impl Tokenizer {
             None => Value::Null,
         };
         add_declared_tokens(&mut inner, dir, &config)?;
-        let stop_ids = stop::all_stop_ids(dir, &config, |token| inner.token_to_id(token))?;
+        let stop_ids = stop::all_stop_ids(model, &config, |token| inner.token_to_id(token))?;
         let template = ChatTemplate::find(dir, &config)?;
         Ok(Self { dir: dir.to_owned(), inner, stop_ids, template, files })
     }

@@ -4,7 +4,9 @@
 //! hold the same decoder (Qwen2.5-VL's) are renamed while they are read.
 
 mod fault;
+mod file;
 mod map;
+mod multimodal;
 mod names;
 mod read;
 #[cfg(test)]
@@ -13,10 +15,14 @@ mod write;
 
 pub use fault::WeightFault;
 pub(crate) use fault::faults_in_words;
+pub use file::FileFault;
+pub(crate) use file::WeightFile;
 pub(crate) use map::map;
+pub(crate) use multimodal::Multimodal;
+pub(crate) use names::canonical;
 pub use names::tensor_shapes;
-pub(crate) use read::files;
 pub use read::load;
+pub(crate) use read::{decoder, files, is_float, open, tensor};
 pub use write::{SaveOptions, save};
 
 /// The file that holds all weights of a small model.

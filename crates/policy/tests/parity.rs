@@ -72,10 +72,6 @@ impl Fixture {
         Policy::load(&self.dir).unwrap()
     }
 
-    fn has_windows(&self) -> bool {
-        ModelConfig::from_dir(&self.dir).unwrap().sliding_window.is_some()
-    }
-
     fn groups(&self) -> Vec<Group> {
         let group = |tokens: &Tokens| Group {
             prompt: tokens.prompt.clone(),

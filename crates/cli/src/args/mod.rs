@@ -6,6 +6,7 @@ pub(crate) mod eval;
 pub(crate) mod infer;
 pub(crate) mod inspect;
 pub(crate) mod keyframes;
+pub(crate) mod merge;
 pub(crate) mod model;
 pub(crate) mod perceive;
 pub(crate) mod preprocess;
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     Report(report::ReportArgs),
     /// Check what the machine has and what is missing.
     Doctor(doctor::DoctorArgs),
+    /// Merge a LoRA adapter into its model.
+    Merge(merge::MergeArgs),
     /// Look into a model: tokens in, numbers out.
     Inspect(inspect::InspectArgs),
     /// Measure speed.

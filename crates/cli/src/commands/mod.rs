@@ -6,6 +6,7 @@ mod eval;
 mod infer;
 mod inspect;
 mod keyframes;
+mod merge;
 mod perceive;
 mod preprocess;
 mod quickstart;
@@ -48,6 +49,7 @@ fn dispatch(command: Command) -> anyhow::Result<Status> {
         Command::Quickstart(args) => quickstart::run(args),
         Command::Report(args) => report::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Merge(args) => merge::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Bench(args) => bench::run(args),
     }

@@ -1,6 +1,7 @@
 //! A decoder's weights as sampling reads them, and one step over them.
 
 use std::ops::Range;
+use std::path::Path;
 
 use candle_core::Tensor;
 use embodied_r_kernels::attention::Heads;
@@ -11,8 +12,8 @@ use embodied_r_kernels::{memory, rms_norm, swiglu};
 
 use super::pages::{Pages, Write};
 use crate::config::ModelConfig;
-use crate::decoder::{self, Decoder};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::gguf::{self, GgufModel, GgufTensor};
 use crate::policy::Policy;
 
 /// The numbers that products are made of.
@@ -82,43 +83,78 @@ impl Policy {
     /// # Errors
     /// There is no room for the copy.
     pub fn inference_model(&self, precision: Precision) -> Result<InferenceModel> {
-        InferenceModel::new(self.config().clone(), &self.decoder, precision)
+        let tensors = self.parameters();
+        let get = |name: &str| {
+            let missing = || Error::MissingTensor { name: name.to_owned() };
+            tensors.get(name).cloned().ok_or_else(missing)
+        };
+        let weight = |name: &str| -> Result<Weight> {
+            Ok(match precision {
+                Precision::F32 => Weight::f32(&get(name)?)?,
+                Precision::Bf16 => Weight::bf16(&get(name)?)?,
+            })
+        };
+        InferenceModel::new(self.config().clone(), weight, get)
     }
 }
 
 impl InferenceModel {
-    fn new(config: ModelConfig, from: &Decoder, precision: Precision) -> Result<Self> {
-        let weight = |tensor: &Tensor| match precision {
-            Precision::F32 => Weight::f32(tensor),
-            Precision::Bf16 => Weight::bf16(tensor),
+    /// Reads a model: a folder in Hugging Face's layout, or a GGUF file, whose blocks stay as they are
+    /// whatever the precision.
+    ///
+    /// # Errors
+    /// As [`Policy::load`].
+    pub fn load(path: &Path, precision: Precision) -> Result<Self> {
+        let Some(file) = gguf::find(path)? else {
+            return Policy::load(path)?.inference_model(precision);
         };
-        let linear = |from: &decoder::Linear| -> Result<Linear> {
-            Ok(Linear { weight: weight(&from.weight)?, bias: from.bias.clone() })
+        let model = GgufModel::open(&file)?;
+        let weight = |name: &str| match model.tensor(name)? {
+            GgufTensor::Matrix(matrix) => Ok(Weight::quantized(matrix)),
+            GgufTensor::Vector(tensor) => Ok(Weight::f32(&tensor)?),
         };
-        let layer = |from: &decoder::Layer| -> Result<Layer> {
+        let vector = |name: &str| model.tensor(name)?.dequantize();
+        Self::new(model.config().clone(), weight, vector)
+    }
+
+    /// A model of tensors by their canonical names.
+    fn new(
+        config: ModelConfig,
+        weight: impl Fn(&str) -> Result<Weight>,
+        vector: impl Fn(&str) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let layer = |index: usize| -> Result<Layer> {
+            let name = |part: &str| format!("model.layers.{index}.{part}");
+            let linear = |part: &str| -> Result<Linear> {
+                let bias = match config.attention_bias {
+                    true => Some(vector(&name(&format!("self_attn.{part}.bias")))?),
+                    false => None,
+                };
+                Ok(Linear { weight: weight(&name(&format!("self_attn.{part}.weight")))?, bias })
+            };
             Ok(Layer {
-                input_norm: from.input_norm.clone(),
-                q: linear(&from.q)?,
-                k: linear(&from.k)?,
-                v: linear(&from.v)?,
-                o: weight(&from.o)?,
-                post_norm: from.post_norm.clone(),
-                gate: weight(&from.gate)?,
-                up: weight(&from.up)?,
-                down: weight(&from.down)?,
-                window: from.window,
+                input_norm: vector(&name("input_layernorm.weight"))?,
+                q: linear("q_proj")?,
+                k: linear("k_proj")?,
+                v: linear("v_proj")?,
+                o: weight(&name("self_attn.o_proj.weight"))?,
+                post_norm: vector(&name("post_attention_layernorm.weight"))?,
+                gate: weight(&name("mlp.gate_proj.weight"))?,
+                up: weight(&name("mlp.up_proj.weight"))?,
+                down: weight(&name("mlp.down_proj.weight"))?,
+                window: config.window(index),
             })
         };
-        let embedding = weight(&from.embedding)?;
+        let embedding = weight("model.embed_tokens.weight")?;
         let head = match config.tie_word_embeddings {
             true => embedding.clone(),
-            false => weight(&from.head)?,
+            false => weight("lm_head.weight")?,
         };
         Ok(Self {
             frequencies: config.rope.frequencies(config.head_dim),
             embedding,
-            layers: from.layers.iter().map(layer).collect::<Result<_>>()?,
-            norm: from.norm.clone(),
+            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
+            norm: vector("model.norm.weight")?,
             head,
             config,
         })

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::TOKENIZER_CONFIG_FILE;
 use crate::config::{CONFIG_FILE, token_ids};
 use crate::error::{Error, Result};
+use crate::gguf::{self, GgufModel};
 
 /// How a model likes to be sampled; read for its stop tokens only.
 pub(super) const GENERATION_CONFIG_FILE: &str = "generation_config.json";
@@ -16,28 +17,33 @@ pub(super) const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 /// All sources count: a chat model's `config.json` often names only the end of a document, and its tokenizer only the
 /// end of a turn.
 pub(super) fn all_stop_ids(
-    dir: &Path,
+    model: &Path,
     tokenizer_config: &Value,
     id_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<Vec<u32>> {
-    let mut ids = stop_ids(dir)?;
+    let mut ids = stop_ids(model)?;
     if let Some(token) = eos_token(tokenizer_config) {
-        let path = dir.join(TOKENIZER_CONFIG_FILE);
+        let path = model.join(TOKENIZER_CONFIG_FILE);
         let unknown = || Error::UnknownToken { path, field: "eos_token", token: token.to_owned() };
         ids.push(id_of(token).ok_or_else(unknown)?);
     }
     Ok(unique(ids))
 }
 
-/// The ids that `generation_config.json` and `config.json` in `dir` end a completion with, without
-/// repeats; for whoever has no text to read or write.
+/// The ids that `generation_config.json`, `config.json` and the GGUF file of `model`, a folder or such a file, end a
+/// completion with, without repeats; for whoever has no text to read or write.
 ///
 /// # Errors
 /// [`Error::StopIds`] for anything but ids, or a file cannot be read.
-pub fn stop_ids(dir: &Path) -> Result<Vec<u32>> {
+pub fn stop_ids(model: &Path) -> Result<Vec<u32>> {
+    let gguf = gguf::find(model)?;
+    let dir = gguf.as_deref().and_then(Path::parent).unwrap_or(model);
     let mut ids = Vec::new();
     for file in [GENERATION_CONFIG_FILE, CONFIG_FILE] {
         ids.extend(ids_in_file(&dir.join(file))?);
+    }
+    if let Some(file) = gguf {
+        ids.extend(&GgufModel::open(&file)?.config().eos_token_ids);
     }
     Ok(unique(ids))
 }

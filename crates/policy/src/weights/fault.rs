@@ -32,6 +32,22 @@ pub enum WeightFault {
         /// The configuration's shape.
         want: Vec<usize>,
     },
+    /// The index places the tensor in a file that does not have it.
+    #[error("`{name}` is not in `{shard}`, where the index places it")]
+    NotInShard {
+        /// Its name in the index.
+        name: String,
+        /// The file.
+        shard: String,
+    },
+    /// The configuration has more layers than there are tensors.
+    #[error("`num_hidden_layers` is {layers}, the files have {tensors} tensors in all")]
+    Layers {
+        /// The configuration's layers.
+        layers: usize,
+        /// Tensors of all files.
+        tensors: usize,
+    },
     /// The tensor's numbers are of another format than f32, bf16 and f16.
     #[error("`{name}` is of type {found}, want F32, BF16 or F16")]
     Dtype {

@@ -11,9 +11,10 @@ use crate::error::{Error, Result};
 /// Maps `path` for reading.
 pub(crate) fn map(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(Error::io("open", path))?;
-    // SAFETY: the map is read only and dropped before whoever asked for it returns, its bytes copied or hashed. What
-    // remains is that another process may cut the file while it is read (a signal ends the process) or write to it (numbers are
-    // read as numbers whatever their bits, and the header is parsed and checked): the price of not copying gigabytes
-    // twice, which every reader of safetensors pays.
+    // SAFETY: the map is read only, and no file of ours is ever written in place: new contents come by a rename, which
+    // leaves the mapped ones whole. What remains is that another process may cut the file while it is mapped (a signal
+    // ends this process) or write to it (numbers are read as numbers whatever their bits, and places in the file are
+    // checked against the map's length, which does not change): the price of not copying gigabytes, which every reader
+    // of safetensors pays.
     unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))
 }

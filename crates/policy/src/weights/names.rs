@@ -42,12 +42,9 @@ pub fn tensor_shapes(config: &ModelConfig) -> IndexMap<String, Vec<usize>> {
 ///
 /// Qwen2.5-VL lies on the hub as `model.…` beside `visual.…`, and as `model.language_model.…` beside `model.visual.…`
 /// where `transformers` since 4.52 has written it.
-pub(super) fn canonical(name: &str) -> Option<String> {
+pub(crate) fn canonical(name: &str) -> Option<String> {
     // Old Llama checkpoints carry the rotary frequencies, which follow from the configuration.
-    let not_decoder = name.starts_with("visual.")
-        || name.starts_with("model.visual.")
-        || name.ends_with(".rotary_emb.inv_freq");
-    if not_decoder {
+    if is_vision(name) || name.ends_with(".rotary_emb.inv_freq") {
         return None;
     }
     for prefix in ["model.language_model.", "language_model.model."] {
@@ -56,4 +53,9 @@ pub(super) fn canonical(name: &str) -> Option<String> {
         }
     }
     Some(name.strip_prefix("language_model.").unwrap_or(name).to_owned())
+}
+
+/// Whether a checkpoint's tensor belongs to the vision tower.
+pub(super) fn is_vision(name: &str) -> bool {
+    name.starts_with("visual.") || name.starts_with("model.visual.")
 }

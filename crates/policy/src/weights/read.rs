@@ -1,4 +1,4 @@
-//! Reads weight files.
+//! Reads a folder's weight files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -6,11 +6,10 @@ use std::path::{Component, Path, PathBuf};
 use candle_core::{Device, Tensor};
 use indexmap::IndexMap;
 use rayon::prelude::*;
-use safetensors::tensor::{Dtype, TensorView};
-use safetensors::{SafeTensorError, SafeTensors};
+use safetensors::tensor::Dtype;
 use serde::Deserialize;
 
-use super::map::map;
+use super::file::{Stored, WeightFile};
 use super::names::{canonical, tensor_shapes};
 use super::{INDEX_FILE, SINGLE_FILE, WeightFault};
 use crate::config::ModelConfig;
@@ -26,11 +25,44 @@ use crate::error::{During, Error, Result};
 /// [`Error::NoWeights`], [`Error::CorruptWeights`] for a truncated or broken file, and [`Error::Weights`] with every
 /// tensor that is missing, misshapen, doubled or not expected.
 pub fn load(dir: &Path, config: &ModelConfig) -> Result<IndexMap<String, Tensor>> {
+    decoder(dir, &open(dir)?, config)
+}
+
+/// Opens the weight files of the folder `dir` and holds its index against them.
+pub(crate) fn open(dir: &Path) -> Result<Vec<WeightFile>> {
+    let Layout { files, index } = layout(dir)?;
+    let opened = files.iter().map(|path| WeightFile::open(path)).collect::<Result<Vec<_>>>()?;
+    let mut faults = Vec::new();
+    for (name, shard) in index {
+        let file = opened.iter().zip(&files).find(|(_, path)| path.ends_with(&shard));
+        if file.is_none_or(|(file, _)| file.get(&name).is_none()) {
+            faults.push(WeightFault::NotInShard { name, shard });
+        }
+    }
+    match faults.is_empty() {
+        true => Ok(opened),
+        false => Err(Error::Weights { dir: dir.to_owned(), faults }),
+    }
+}
+
+/// Takes the decoder's tensors out of the files of `dir`.
+pub(crate) fn decoder(
+    dir: &Path,
+    files: &[WeightFile],
+    config: &ModelConfig,
+) -> Result<IndexMap<String, Tensor>> {
+    let failed = |faults| Error::Weights { dir: dir.to_owned(), faults };
+    let tensors = files.iter().map(|file| file.iter().count()).sum();
+    // Before the names of so many layers are made.
+    if config.num_hidden_layers > tensors {
+        let layers = config.num_hidden_layers;
+        return Err(failed(vec![WeightFault::Layers { layers, tensors }]));
+    }
     let wanted = tensor_shapes(config);
     let mut found = BTreeMap::new();
     let mut faults = Vec::new();
-    for path in files(dir)? {
-        read_file(&path, &wanted, &mut found, &mut faults)?;
+    for file in files {
+        read_file(file, &wanted, &mut found, &mut faults)?;
     }
     let mut tensors = IndexMap::with_capacity(wanted.len());
     for name in wanted.keys() {
@@ -42,26 +74,36 @@ pub fn load(dir: &Path, config: &ModelConfig) -> Result<IndexMap<String, Tensor>
             None => faults.push(WeightFault::Missing { name: name.clone() }),
         }
     }
-    if faults.is_empty() {
-        return Ok(tensors);
-    }
-    Err(Error::Weights { dir: dir.to_owned(), faults })
+    if faults.is_empty() { Ok(tensors) } else { Err(failed(faults)) }
 }
 
 /// The files that hold the model in `dir`.
 pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    Ok(layout(dir)?.files)
+}
+
+/// A folder's weight files, and what its index says of them.
+struct Layout {
+    files: Vec<PathBuf>,
+    /// Shards by tensor.
+    index: BTreeMap<String, String>,
+}
+
+fn layout(dir: &Path) -> Result<Layout> {
     let single = dir.join(SINGLE_FILE);
     if single.is_file() {
-        return Ok(vec![single]);
+        return Ok(Layout { files: vec![single], index: BTreeMap::new() });
     }
-    let index = dir.join(INDEX_FILE);
-    if !index.is_file() {
+    let path = dir.join(INDEX_FILE);
+    if !path.is_file() {
         return Err(Error::NoWeights { dir: dir.to_owned() });
     }
-    let text = std::fs::read(&index).map_err(Error::io("read", &index))?;
-    let Index { weight_map } = serde_json::from_slice(&text).map_err(Error::json(&index))?;
-    let shards: BTreeSet<String> = weight_map.into_values().collect();
-    shards.into_iter().map(|shard| shard_path(dir, &index, shard)).collect()
+    let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+    let Index { weight_map: index } = serde_json::from_slice(&text).map_err(Error::json(&path))?;
+    let shards: BTreeSet<&String> = index.values().collect();
+    let files =
+        shards.into_iter().map(|shard| shard_path(dir, &path, shard)).collect::<Result<_>>();
+    Ok(Layout { files: files?, index })
 }
 
 #[derive(Deserialize)]
@@ -70,45 +112,43 @@ struct Index {
 }
 
 /// A shard is a file beside its index: an index from elsewhere must not lead out of the folder.
-fn shard_path(dir: &Path, index: &Path, shard: String) -> Result<PathBuf> {
-    let mut parts = Path::new(&shard).components();
+fn shard_path(dir: &Path, index: &Path, shard: &str) -> Result<PathBuf> {
+    let mut parts = Path::new(shard).components();
     match (parts.next(), parts.next()) {
         (Some(Component::Normal(_)), None) => Ok(dir.join(shard)),
-        _ => Err(Error::ShardName { index: index.to_owned(), shard }),
+        _ => Err(Error::ShardName { index: index.to_owned(), shard: shard.to_owned() }),
     }
 }
 
 fn read_file(
-    path: &Path,
+    file: &WeightFile,
     wanted: &IndexMap<String, Vec<usize>>,
     found: &mut BTreeMap<String, Tensor>,
     faults: &mut Vec<WeightFault>,
 ) -> Result<()> {
-    let bytes = map(path)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|source| corrupt(path, &bytes, source))?;
-    let mut views: Vec<_> = file.iter().collect();
-    views.sort_by(|a, b| a.0.cmp(b.0));
-    let mut fitting: Vec<(String, TensorView<'_>)> = Vec::with_capacity(views.len());
-    for (name, view) in views {
+    let mut stored: Vec<_> = file.iter().collect();
+    stored.sort_by_key(|(name, _)| *name);
+    let mut fitting = BTreeMap::new();
+    for (name, stored) in stored {
         let Some(canonical) = canonical(name) else { continue };
-        match check(name, &canonical, &view, wanted) {
+        match check(name, &canonical, stored, wanted) {
             Err(fault) => faults.push(fault),
             Ok(Use::Skip) => {}
             Ok(Use::Take) => {
-                let twice = found.contains_key(&canonical)
-                    || fitting.iter().any(|(have, _)| *have == canonical);
+                let twice = found.contains_key(&canonical) || fitting.contains_key(&canonical);
                 match twice {
                     true => faults.push(WeightFault::Duplicate { name: canonical }),
-                    false => fitting.push((canonical, view)),
+                    false => {
+                        fitting.insert(canonical, stored);
+                    }
                 }
             }
         }
     }
     let tensors: Result<Vec<_>> = fitting
         .into_par_iter()
-        .map(|(name, view)| {
-            let tensor = Tensor::from_vec(numbers(&view), view.shape(), &Device::Cpu)
-                .during(format!("take `{name}` from the weights"))?;
+        .map(|(name, stored)| {
+            let tensor = tensor(file, stored).during(format!("take `{name}` from the weights"))?;
             Ok((name, tensor))
         })
         .collect();
@@ -124,7 +164,7 @@ enum Use {
 fn check(
     name: &str,
     canonical: &str,
-    view: &TensorView<'_>,
+    stored: &Stored,
     wanted: &IndexMap<String, Vec<usize>>,
 ) -> Result<Use, WeightFault> {
     let Some(want) = wanted.get(canonical) else {
@@ -133,11 +173,11 @@ fn check(
             _ => Err(WeightFault::Extra { name: name.to_owned() }),
         };
     };
-    if !matches!(view.dtype(), Dtype::F32 | Dtype::BF16 | Dtype::F16) {
-        return Err(WeightFault::Dtype { name: name.to_owned(), found: view.dtype().to_string() });
+    if !is_float(stored.dtype) {
+        return Err(WeightFault::Dtype { name: name.to_owned(), found: stored.dtype.to_string() });
     }
-    if view.shape() != want {
-        let (found, want) = (view.shape().to_vec(), want.clone());
+    if stored.shape != *want {
+        let (found, want) = (stored.shape.clone(), want.clone());
         return Err(WeightFault::Misshapen { name: name.to_owned(), found, want });
     }
     Ok(Use::Take)
@@ -153,10 +193,20 @@ fn is_about(fault: &WeightFault, name: &str) -> bool {
     }
 }
 
-/// The numbers of a tensor; bytes of a file need not be aligned.
-fn numbers(view: &TensorView<'_>) -> Vec<f32> {
-    let bytes = view.data();
-    match view.dtype() {
+/// Whether the numbers of a type are read.
+pub(crate) fn is_float(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16)
+}
+
+/// A stored tensor of floats as f32.
+pub(crate) fn tensor(file: &WeightFile, stored: &Stored) -> candle_core::Result<Tensor> {
+    let numbers = numbers(stored.dtype, file.bytes(stored));
+    Tensor::from_vec(numbers, stored.shape.as_slice(), &Device::Cpu)
+}
+
+/// Numbers from their bytes, which in a file need not be aligned.
+fn numbers(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+    match dtype {
         Dtype::BF16 => {
             bytes.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect()
         }
@@ -165,11 +215,4 @@ fn numbers(view: &TensorView<'_>) -> Vec<f32> {
         }
         _ => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
     }
-}
-
-fn corrupt(path: &Path, bytes: &[u8], source: SafeTensorError) -> Error {
-    if bytes.starts_with(b"version https://git-lfs") {
-        return Error::LfsPointer { path: path.to_owned() };
-    }
-    Error::CorruptWeights { path: path.to_owned(), source }
 }

@@ -202,7 +202,8 @@ fn numbers_that_are_not_floats_are_refused_by_name() {
     }
     let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 8]].concat();
     std::fs::write(dir.path().join(SINGLE_FILE), bytes).unwrap();
-    let told = load(dir.path(), &config(true)).unwrap_err().to_string();
+    let config = ModelConfig { num_hidden_layers: 1, ..config(true) };
+    let told = load(dir.path(), &config).unwrap_err().to_string();
     assert!(told.contains("`model.norm.weight` is of type I8, want F32, BF16 or F16"), "{told}");
     assert!(!told.contains("`model.norm.weight` is missing"), "{told}");
 }
@@ -257,6 +258,36 @@ fn an_index_does_not_lead_out_of_its_folder() {
         std::fs::write(dir.path().join(INDEX_FILE), index.to_string()).unwrap();
         assert!(matches!(load(dir.path(), &config(true)), Err(Error::ShardName { .. })), "{shard}");
     }
+}
+
+#[test]
+fn a_tensor_that_the_index_places_in_another_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SaveOptions { dtype: WeightDtype::F32, max_shard_bytes: 900 };
+    write(dir.path(), &tensors(&config(true)), &options);
+    let path = dir.path().join(INDEX_FILE);
+    let mut index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let last = index["weight_map"]["model.norm.weight"].clone();
+    index["weight_map"]["model.embed_tokens.weight"] = last.clone();
+    std::fs::write(&path, index.to_string()).unwrap();
+    let error = load(dir.path(), &config(true)).unwrap_err();
+    let Error::Weights { faults, .. } = &error else { panic!("{error}") };
+    let name = "model.embed_tokens.weight".to_owned();
+    let shard = last.as_str().unwrap().to_owned();
+    assert_eq!(faults, &[WeightFault::NotInShard { name, shard }]);
+}
+
+#[test]
+fn more_layers_than_tensors_are_refused_before_their_names_are_made() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &tensors(&config(true)), &SaveOptions::default());
+    let layers = u32::MAX as usize;
+    let many = ModelConfig { num_hidden_layers: layers, ..config(true) };
+    let error = load(dir.path(), &many).unwrap_err();
+    let Error::Weights { faults, .. } = &error else { panic!("{error}") };
+    let tensors = tensor_shapes(&config(true)).len();
+    assert_eq!(faults, &[WeightFault::Layers { layers, tensors }]);
 }
 
 proptest! {

@@ -1,13 +1,13 @@
 //! Writes weight files.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
 use indexmap::IndexMap;
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
-use serde_json::json;
+use safetensors::tensor::Dtype;
+use serde_json::{Map, json};
 
+use super::file::{Stored, WeightFile};
 use super::{INDEX_FILE, SINGLE_FILE};
 use crate::atomic;
 use crate::config::WeightDtype;
@@ -42,7 +42,52 @@ pub fn save<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
     options: &SaveOptions,
 ) -> Result<()> {
-    let shards = split(tensors, options);
+    save_items(
+        dir,
+        tensors.into_iter().map(|(name, tensor)| (name, Item::Numbers(tensor))),
+        options,
+    )
+}
+
+/// A tensor to write.
+#[derive(Clone, Copy)]
+pub(super) enum Item<'a> {
+    /// Numbers, in the format that is asked for.
+    Numbers(&'a Tensor),
+    /// A tensor of another file, byte for byte.
+    Bytes(&'a WeightFile, &'a Stored),
+}
+
+impl Item<'_> {
+    fn dtype(self, asked: WeightDtype) -> Dtype {
+        match self {
+            Self::Numbers(_) => stored(asked),
+            Self::Bytes(_, stored) => stored.dtype,
+        }
+    }
+
+    fn shape(self) -> Vec<usize> {
+        match self {
+            Self::Numbers(tensor) => tensor.dims().to_vec(),
+            Self::Bytes(_, stored) => stored.shape.clone(),
+        }
+    }
+
+    fn byte_len(self, asked: WeightDtype) -> usize {
+        match self {
+            Self::Numbers(tensor) => tensor.elem_count() * asked.size_bytes(),
+            Self::Bytes(_, stored) => stored.byte_len(),
+        }
+    }
+}
+
+/// As [`save`], for tensors of any kind.
+pub(super) fn save_items<'a>(
+    dir: &Path,
+    items: impl IntoIterator<Item = (&'a str, Item<'a>)>,
+    options: &SaveOptions,
+) -> Result<()> {
+    let shards = split(items, options);
     let files: Vec<String> = match shards.len() {
         0 | 1 => vec![SINGLE_FILE.to_owned()],
         n => (1..=n).map(|i| format!("model-{i:05}-of-{n:05}.safetensors")).collect(),
@@ -56,24 +101,24 @@ pub fn save<'a>(
     remove_replaced(dir, &files)
 }
 
-type Shard<'a> = Vec<(&'a str, &'a Tensor)>;
+type Shard<'a> = Vec<(&'a str, Item<'a>)>;
 
 /// Fills shards in the given order.
 fn split<'a>(
-    tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+    items: impl IntoIterator<Item = (&'a str, Item<'a>)>,
     options: &SaveOptions,
 ) -> Vec<Shard<'a>> {
     let mut shards: Vec<Shard<'a>> = Vec::new();
     let mut filled = 0;
-    for (name, tensor) in tensors {
-        let size = tensor.elem_count() * options.dtype.size_bytes();
+    for (name, item) in items {
+        let size = item.byte_len(options.dtype);
         match shards.last_mut() {
             Some(shard) if filled + size <= options.max_shard_bytes => {
-                shard.push((name, tensor));
+                shard.push((name, item));
                 filled += size;
             }
             _ => {
-                shards.push(vec![(name, tensor)]);
+                shards.push(vec![(name, item)]);
                 filled = size;
             }
         }
@@ -90,31 +135,34 @@ fn write_file(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<()> 
             .write_all(&(header.len() as u64).to_le_bytes())
             .and_then(|()| out.write_all(&header));
         start.map_err(failed)?;
-        for (name, tensor) in shard {
-            let numbers = bytes(tensor, dtype).during(format!("write `{name}`"))?;
-            out.write_all(&numbers).map_err(Error::io("write", path))?;
+        for (name, item) in shard {
+            let written = match item {
+                Item::Bytes(file, stored) => out.write_all(file.bytes(stored)),
+                Item::Numbers(tensor) => {
+                    let numbers = bytes(tensor, dtype).during(format!("write `{name}`"))?;
+                    out.write_all(&numbers)
+                }
+            };
+            written.map_err(Error::io("write", path))?;
         }
         Ok(())
     })
 }
 
+/// The header: each tensor's type, shape and place, and which framework wrote the file, without which `transformers`
+/// refuses it.
 fn header(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<Vec<u8>> {
+    let mut header = Map::new();
+    header.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
     let mut start = 0;
-    let infos = shard.iter().map(|(name, tensor)| {
-        let end = start + tensor.elem_count() * dtype.size_bytes();
-        let info = TensorInfo {
-            dtype: stored(dtype),
-            shape: tensor.dims().to_vec(),
-            data_offsets: (start, end),
-        };
+    for (name, item) in shard {
+        let end = start + item.byte_len(dtype);
+        let dtype = item.dtype(dtype);
+        let entry = json!({ "dtype": dtype, "shape": item.shape(), "data_offsets": [start, end] });
+        header.insert((*name).to_owned(), entry);
         start = end;
-        ((*name).to_owned(), info)
-    });
-    // `transformers` refuses files that do not say which framework wrote them.
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let metadata = Metadata::new(Some(format), infos.collect())
-        .map_err(|source| Error::CorruptWeights { path: path.to_owned(), source })?;
-    let mut header = serde_json::to_vec(&metadata).map_err(Error::json(path))?;
+    }
+    let mut header = serde_json::to_vec(&header).map_err(Error::json(path))?;
     // The numbers begin at a multiple of 8, as the format wants.
     header.resize(header.len().next_multiple_of(8), b' ');
     Ok(header)
@@ -148,15 +196,15 @@ fn write_index(
     dtype: WeightDtype,
 ) -> Result<()> {
     let mut weight_map = IndexMap::new();
-    let mut parameters = 0;
+    let (mut parameters, mut bytes) = (0, 0);
     for (file, shard) in files.iter().zip(shards) {
-        for (name, tensor) in shard {
+        for (name, item) in shard {
             weight_map.insert(*name, file);
-            parameters += tensor.elem_count();
+            parameters += item.shape().iter().product::<usize>();
+            bytes += item.byte_len(dtype);
         }
     }
-    let metadata =
-        json!({ "total_parameters": parameters, "total_size": parameters * dtype.size_bytes() });
+    let metadata = json!({ "total_parameters": parameters, "total_size": bytes });
     atomic::write_json(path, &json!({ "metadata": metadata, "weight_map": weight_map }))
 }
 

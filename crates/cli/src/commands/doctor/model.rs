@@ -6,13 +6,14 @@ use std::io::Read as _;
 use std::path::Path;
 
 use embodied_r_policy::tokenizer::{ChatMessage, Generation, Tokenizer};
-use embodied_r_policy::{Error, ModelConfig};
+use embodied_r_policy::{Error, GgufModel, ModelConfig, gguf};
 use serde_json::Value;
 
 use super::check::{Check, size};
 
 const AREA: &str = "model";
 const FETCH: &str = "fetch the model again, all of its files";
+const ONE_FILE: &str = "give the path of the file that is meant";
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 
@@ -21,6 +22,11 @@ const HEADER_LIMIT: u64 = 100_000_000;
 
 /// Checks `folder`; `memory` is what a process can get, in bytes.
 pub(super) fn checks(folder: &Path, memory: Option<u64>) -> Vec<Check> {
+    match gguf::find(folder) {
+        Ok(None) => {}
+        Ok(Some(file)) => return gguf_checks(&file, memory),
+        Err(error) => return vec![Check::missing(AREA, "GGUF file", error.to_string(), ONE_FILE)],
+    }
     if !folder.is_dir() {
         let found = format!("no folder `{}`", folder.display());
         return vec![Check::missing(AREA, "folder", found, "give a model's folder with `--model`")];
@@ -29,6 +35,26 @@ pub(super) fn checks(folder: &Path, memory: Option<u64>) -> Vec<Check> {
     let mut checks = vec![configuration(config.as_ref())];
     checks.extend(tokenizer(folder, config.as_ref().ok()));
     checks.extend(weights(folder, memory));
+    checks
+}
+
+/// A GGUF file, which holds configuration, tokenizer and weights; opening it holds them against each other.
+fn gguf_checks(file: &Path, memory: Option<u64>) -> Vec<Check> {
+    let name = "GGUF file";
+    let model = match GgufModel::open(file) {
+        Ok(model) => model,
+        Err(error) => {
+            let advice = "take a whole file of a Qwen2, Qwen2.5, Qwen2.5-VL or Llama model";
+            return vec![Check::missing(AREA, name, error.to_string(), advice)];
+        }
+    };
+    let config = model.config();
+    let parameters = config.parameter_count();
+    let family = config.model_type.name();
+    let found = format!("{family}, {:.1} million parameters", parameters as f64 / 1e6);
+    let mut checks = vec![Check::ok(AREA, name, found)];
+    checks.extend(tokenizer(file, Some(config)));
+    checks.extend(memory.and_then(|memory| fits(parameters as u64, memory)));
     checks
 }
 
@@ -289,6 +315,15 @@ mod tests {
         let found: Vec<_> = checks.iter().map(|check| (check.name.as_str(), check.state)).collect();
         let missing = ["config.json", "tokenizer.json", "weights"];
         assert_eq!(found, missing.map(|name| (name, State::Missing)));
+    }
+
+    #[test]
+    fn a_gguf_file_that_is_cut_short_is_missing_by_what_it_lacks() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "m.gguf", b"GGUF\x03\x00\x00\x00");
+        let checks = checks(folder.path(), None);
+        assert_eq!((checks.len(), checks[0].state), (1, State::Missing));
+        assert!(checks[0].found.contains("the number of tensors needs 8 bytes"), "{checks:?}");
     }
 
     #[test]

@@ -1,0 +1,111 @@
+//! `embodied-r merge`.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use embodied_r_data::Error;
+use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_policy::weights::SaveOptions;
+use embodied_r_policy::{Adapter, Policy, WeightDtype, hub};
+use serde_json::json;
+
+use crate::args::merge::{Dtype, MergeArgs};
+use crate::exit::{self, Status};
+use crate::output::outln;
+
+/// Tells whether an adapter brings a tokenizer of its own.
+const TOKENIZER: &str = "tokenizer.json";
+
+/// The stop tokens; an adapter's folder has no such file.
+const GENERATION_CONFIG: &str = "generation_config.json";
+
+/// Merge an adapter into its model.
+pub(crate) fn run(args: MergeArgs) -> anyhow::Result<Status> {
+    refuse_taken(&args.output)?;
+    let folder = hub::resolve(&args.model, None)?;
+    let policy = Policy::load(&folder)?;
+    let adapter = Adapter::open(&args.adapter, policy.config())?;
+    adapter.apply(policy.parameters())?;
+    let policy = if args.text_only { policy.text_only() } else { policy };
+    let dtype = args.dtype.map_or(policy.config().dtype, WeightDtype::from);
+    write_whole(&args.output, |temporary| {
+        policy.save(temporary, &SaveOptions { dtype, ..SaveOptions::default() })?;
+        save_tokenizer(&folder, &args.adapter, temporary)
+    })?;
+    if args.json {
+        let told = json!({
+            "output": args.output,
+            "weights": adapter.len(),
+            "dtype": dtype.name(),
+            "base_model": adapter.base_model(),
+        });
+        outln!("{told}")?;
+    } else {
+        let (changed, output) = (adapter.len(), args.output.display());
+        outln!("{changed} weights changed, the model is in {output} ({})", dtype.name())?;
+    }
+    Ok(Status::Done)
+}
+
+impl From<Dtype> for WeightDtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::Float32 => Self::F32,
+            Dtype::Bfloat16 => Self::Bf16,
+            Dtype::Float16 => Self::F16,
+        }
+    }
+}
+
+/// Writes the tokenizer that the adapter was trained with, which its folder holds if it is not the model's.
+fn save_tokenizer(model: &Path, adapter: &Path, output: &Path) -> anyhow::Result<()> {
+    if !adapter.join(TOKENIZER).is_file() {
+        return Ok(Tokenizer::from_dir(model)?.save(output)?);
+    }
+    Tokenizer::from_dir(adapter)?.save(output)?;
+    let (from, to) = (model.join(GENERATION_CONFIG), output.join(GENERATION_CONFIG));
+    if from.is_file() && !to.exists() {
+        fs::copy(&from, &to).map_err(Error::io("copy", from))?;
+    }
+    Ok(())
+}
+
+/// Refuses an output that holds something.
+fn refuse_taken(output: &Path) -> anyhow::Result<()> {
+    let holds_something = match fs::read_dir(output) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) => output.exists(),
+    };
+    if holds_something {
+        let told = format!("`{}` holds something already", output.display());
+        return Err(exit::hint(told, "give another `--output`, or remove what is there"));
+    }
+    Ok(())
+}
+
+/// Fills a folder beside `output` and renames it, so that `output` is whole or not there.
+fn write_whole(
+    output: &Path,
+    fill: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let temporary = beside(output);
+    if temporary.exists() {
+        fs::remove_dir_all(&temporary).map_err(Error::io("remove", temporary.as_path()))?;
+    }
+    fs::create_dir_all(&temporary).map_err(Error::io("create", temporary.as_path()))?;
+    let done = fill(&temporary)
+        .and_then(|()| Ok(fs::rename(&temporary, output).map_err(Error::io("rename to", output))?));
+    if done.is_err() {
+        // The first error is the one to report.
+        let _ = fs::remove_dir_all(&temporary);
+    }
+    done
+}
+
+fn beside(output: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(output.components().next_back().map_or("merged".as_ref(), |last| last.as_os_str()));
+    name.push(".tmp");
+    output.parent().unwrap_or(Path::new(".")).join(name)
+}

@@ -1,0 +1,167 @@
+use std::path::Path;
+
+use candle_core::Device;
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use proptest::prelude::*;
+
+use super::*;
+
+fn fixture(file: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/blocks");
+    std::fs::read(folder.join(file)).unwrap()
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+/// Formats that have more than a number in a block.
+fn blocked() -> impl Iterator<Item = BlockFormat> {
+    BlockFormat::ALL.into_iter().filter(|format| format.block_len() > 1)
+}
+
+fn candles(format: BlockFormat) -> GgmlDType {
+    match format {
+        BlockFormat::F32 => GgmlDType::F32,
+        BlockFormat::F16 => GgmlDType::F16,
+        BlockFormat::Bf16 => GgmlDType::BF16,
+        BlockFormat::Q4_0 => GgmlDType::Q4_0,
+        BlockFormat::Q4_1 => GgmlDType::Q4_1,
+        BlockFormat::Q5_0 => GgmlDType::Q5_0,
+        BlockFormat::Q5_1 => GgmlDType::Q5_1,
+        BlockFormat::Q8_0 => GgmlDType::Q8_0,
+        BlockFormat::Q4K => GgmlDType::Q4K,
+        BlockFormat::Q5K => GgmlDType::Q5K,
+        BlockFormat::Q6K => GgmlDType::Q6K,
+    }
+}
+
+/// The bytes of `count` blocks, their scales finite, and the rest anything.
+fn blocks(format: BlockFormat, count: usize, seed: u64) -> Vec<u8> {
+    let size = format.block_bytes();
+    let mut state = seed;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u8
+    };
+    let mut bytes: Vec<u8> = (0..count * size).map(|_| next()).collect();
+    // The high bytes of the scales: an exponent that is neither infinity nor NaN.
+    let high: &[usize] = match format {
+        BlockFormat::Q6K => &[209],
+        BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Q8_0 => &[1],
+        _ => &[1, 3],
+    };
+    for block in bytes.chunks_mut(size) {
+        for &at in high {
+            block[at] &= 0xbf;
+        }
+    }
+    bytes
+}
+
+fn matrix(format: BlockFormat, outputs: usize, inputs: usize, seed: u64) -> QuantizedMatrix {
+    let bytes = blocks(format, outputs * inputs / format.block_len(), seed);
+    QuantizedMatrix::new(format, outputs, inputs, bytes.into()).unwrap()
+}
+
+fn values(matrix: &QuantizedMatrix) -> Vec<f32> {
+    matrix.dequantize().unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn half_precision_becomes_the_same_number() {
+    for bits in 0..=u16::MAX {
+        let (found, want) = (blocks::half(bits), ::half::f16::from_bits(bits).to_f32());
+        assert!(found == want || found.is_nan() && want.is_nan(), "{bits:#x}: {found} {want}");
+    }
+}
+
+#[test]
+fn every_format_gives_the_numbers_of_the_python_package() {
+    for format in BlockFormat::ALL.into_iter().filter(|format| *format != BlockFormat::F32) {
+        let name = format.name();
+        let want = floats(&fixture(&format!("{name}.values")));
+        let bytes = fixture(&format!("{name}.blocks"));
+        let matrix = QuantizedMatrix::new(format, 1, want.len(), bytes.into()).unwrap();
+        for (i, (found, want)) in values(&matrix).iter().zip(&want).enumerate() {
+            assert!((found - want).abs() <= 1e-6 * want.abs(), "{name} {i}: {found}, want {want}");
+        }
+    }
+}
+
+#[test]
+fn every_format_gives_the_numbers_of_candle() {
+    for format in blocked() {
+        let bytes = blocks(format, 8, 3);
+        let shape = (2, 4 * format.block_len());
+        let storage = QStorage::from_data(bytes.as_slice().into(), &Device::Cpu, candles(format));
+        let want = QTensor::new(storage.unwrap(), shape).unwrap().dequantize(&Device::Cpu).unwrap();
+        let found = QuantizedMatrix::new(format, shape.0, shape.1, bytes.into()).unwrap();
+        let want = want.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (i, (found, want)) in values(&found).iter().zip(&want).enumerate() {
+            let close = (found - want).abs() <= 1e-6 * want.abs().max(1.0);
+            assert!(close, "{} {i}: {found}, want {want}", format.name());
+        }
+    }
+}
+
+#[test]
+fn sizes_of_blocks_are_those_of_candle() {
+    for format in BlockFormat::ALL {
+        assert_eq!(format.block_len(), candles(format).block_size(), "{}", format.name());
+        assert_eq!(format.block_bytes(), candles(format).type_size(), "{}", format.name());
+    }
+}
+
+#[test]
+fn a_matrix_reads_a_part_of_bytes_that_others_share() {
+    let bytes = [vec![9; 5], [1f32, 2.0, 3.0, 4.0].map(f32::to_le_bytes).concat()].concat();
+    let owner: SharedBytes = Arc::new(bytes);
+    let range = ByteRange::new(Arc::clone(&owner), 5..21).unwrap();
+    let matrix = QuantizedMatrix::new(BlockFormat::F32, 2, 2, range).unwrap();
+    assert_eq!(values(&matrix), [1.0, 2.0, 3.0, 4.0]);
+    assert!(ByteRange::new(owner, 5..22).is_err());
+}
+
+#[test]
+fn bytes_that_do_not_fit_the_shape_are_refused_with_both_numbers() {
+    let refused = |outputs, inputs, bytes: usize| {
+        let bytes = vec![0; bytes].into();
+        QuantizedMatrix::new(BlockFormat::Q4K, outputs, inputs, bytes).unwrap_err().to_string()
+    };
+    assert!(refused(2, 256, 287).contains("288 bytes, found 287"), "{}", refused(2, 256, 287));
+    assert!(refused(2, 128, 144).contains("multiples of 256"));
+    assert!(refused(usize::MAX, 256, 144).contains("found 144"));
+    assert!(refused(1, usize::MAX - 255, 144).contains("found 144"));
+}
+
+#[test]
+fn rows_columns_and_room_that_do_not_fit_are_refused() {
+    let matrix = matrix(BlockFormat::Q4_0, 2, 64, 1);
+    let mut out = [0.0; 32];
+    assert!(matrix.read_row(1, 32..64, &mut out).is_ok());
+    for (row, columns) in [(2, 0..32), (0, 16..48), (0, 64..96), (0, 0..64)] {
+        assert!(matrix.read_row(row, columns.clone(), &mut out).is_err(), "{row} {columns:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_stretch_of_a_row_is_that_stretch_of_the_whole(
+        which in 0..BlockFormat::ALL.len(),
+        row in 0_usize..3,
+        (first, last) in (0_usize..4, 0_usize..4),
+        seed in any::<u64>(),
+    ) {
+        let format = BlockFormat::ALL[which];
+        prop_assume!(first <= last && format.block_len() > 1);
+        let inputs = 4 * format.block_len();
+        let matrix = matrix(format, 3, inputs, seed);
+        let columns = first * format.block_len()..last * format.block_len();
+        let mut out = vec![0.0; columns.len()];
+        matrix.read_row(row, columns.clone(), &mut out).unwrap();
+        let whole = values(&matrix);
+        prop_assert_eq!(&out[..], &whole[row * inputs..][columns]);
+    }
+}

@@ -1,0 +1,200 @@
+//! A decoder's shape from the values of a GGUF file.
+
+use super::fault::{GgufFault, Result};
+use super::header::Header;
+use super::metadata::Metadata;
+use super::tokenizer;
+use crate::config::{ModelConfig, ModelType, Rope, WeightDtype};
+
+/// What a file describes, by `general.architecture`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Architecture {
+    Qwen2,
+    /// Qwen2-VL and Qwen2.5-VL; llama.cpp keeps the vision tower in a file of its own.
+    Qwen2Vl,
+    Llama,
+}
+
+impl Architecture {
+    const KEY: &str = "general.architecture";
+
+    fn of(metadata: &Metadata) -> Result<Self> {
+        let missing = || GgufFault::Missing { key: Self::KEY.to_owned() };
+        match metadata.text(Self::KEY)?.ok_or_else(missing)? {
+            "qwen2" => Ok(Self::Qwen2),
+            "qwen2vl" => Ok(Self::Qwen2Vl),
+            "llama" => Ok(Self::Llama),
+            found => Err(GgufFault::Unsupported {
+                key: Self::KEY.to_owned(),
+                found: found.to_owned(),
+                why: "`qwen2`, `qwen2vl` and `llama` are",
+            }),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Qwen2 => "qwen2",
+            Self::Qwen2Vl => "qwen2vl",
+            Self::Llama => "llama",
+        }
+    }
+}
+
+/// Reads the shape; whether its sizes fit each other is checked by the caller.
+pub(super) fn read(header: &Header) -> Result<(Architecture, ModelConfig)> {
+    let metadata = &header.metadata;
+    refuse_splits(metadata)?;
+    let architecture = Architecture::of(metadata)?;
+    let fields = Fields { metadata, architecture };
+    fields.refuse_what_is_not_supported(header)?;
+    let layers = fields.size("block_count")?;
+    let tensors = header.tensors.len();
+    if layers > tensors {
+        let want = format!("no more than the {tensors} tensors of the file");
+        return Err(fields.wrong("block_count", layers, want));
+    }
+    let hidden_size = fields.size("embedding_length")?;
+    let heads = fields.size("attention.head_count")?;
+    let config = ModelConfig {
+        model_type: match architecture {
+            Architecture::Qwen2 | Architecture::Qwen2Vl => ModelType::Qwen2,
+            Architecture::Llama => ModelType::Llama,
+        },
+        vocab_size: fields.vocab_size(header)?,
+        hidden_size,
+        intermediate_size: fields.size("feed_forward_length")?,
+        num_hidden_layers: layers,
+        num_attention_heads: heads,
+        num_key_value_heads: fields.size_or("attention.head_count_kv", heads)?,
+        head_dim: fields.head_dim(hidden_size, heads)?,
+        rms_norm_eps: fields.positive("attention.layer_norm_rms_epsilon", None)?,
+        rope: Rope::plain(fields.positive("rope.freq_base", Some(10_000.0))?),
+        sliding_window: None,
+        tie_word_embeddings: !header.tensors.contains_key("output.weight"),
+        attention_bias: architecture != Architecture::Llama,
+        max_position_embeddings: fields.size("context_length")?,
+        initializer_range: 0.02,
+        dtype: WeightDtype::F32,
+        bos_token_id: metadata.id(tokenizer::BOS)?,
+        eos_token_ids: tokenizer::end_ids(metadata)?,
+    };
+    Ok((architecture, config))
+}
+
+fn refuse_splits(metadata: &Metadata) -> Result<()> {
+    let key = "split.count";
+    match metadata.count(key)? {
+        None | Some(0 | 1) => Ok(()),
+        Some(found) => Err(GgufFault::Unsupported {
+            key: key.to_owned(),
+            found: found.to_string(),
+            why: "join the parts by `llama-gguf-split --merge`",
+        }),
+    }
+}
+
+/// The values of one architecture.
+struct Fields<'a> {
+    metadata: &'a Metadata,
+    architecture: Architecture,
+}
+
+impl Fields<'_> {
+    fn key(&self, field: &str) -> String {
+        format!("{}.{field}", self.architecture.name())
+    }
+
+    fn wrong(&self, field: &str, found: impl ToString, want: impl Into<String>) -> GgufFault {
+        GgufFault::Value { key: self.key(field), found: found.to_string(), want: want.into() }
+    }
+
+    fn unsupported(&self, field: &str, found: impl ToString, why: &'static str) -> GgufFault {
+        GgufFault::Unsupported { key: self.key(field), found: found.to_string(), why }
+    }
+
+    /// A size, if it is given. Beyond 32 bits the product of two would overflow.
+    fn given(&self, field: &str) -> Result<Option<usize>> {
+        let Some(found) = self.metadata.count(&self.key(field))? else { return Ok(None) };
+        match u32::try_from(found) {
+            Ok(size) if size > 0 => Ok(Some(size as usize)),
+            _ => Err(self.wrong(field, found, "a positive integer of at most 32 bits")),
+        }
+    }
+
+    fn size(&self, field: &str) -> Result<usize> {
+        self.given(field)?.ok_or_else(|| GgufFault::Missing { key: self.key(field) })
+    }
+
+    fn size_or(&self, field: &str, default: usize) -> Result<usize> {
+        Ok(self.given(field)?.unwrap_or(default))
+    }
+
+    fn positive(&self, field: &str, default: Option<f64>) -> Result<f64> {
+        let key = self.key(field);
+        let found = self.metadata.number(&key)?.or(default);
+        let found = found.ok_or(GgufFault::Missing { key })?;
+        let possible = found > 0.0 && found.is_finite();
+        possible.then_some(found).ok_or_else(|| self.wrong(field, found, "a positive number"))
+    }
+
+    /// Rows of the embedding; the tokens may be fewer.
+    fn vocab_size(&self, header: &Header) -> Result<usize> {
+        match header.tensors.get("token_embd.weight") {
+            Some(embedding) => Ok(embedding.shape[0]),
+            None => self.size("vocab_size"),
+        }
+    }
+
+    fn head_dim(&self, hidden_size: usize, heads: usize) -> Result<usize> {
+        let head_dim = match self.given("attention.key_length")? {
+            Some(length) => length,
+            None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
+            None => {
+                let want = format!("a divisor of the {hidden_size} of `embedding_length`");
+                return Err(self.wrong("attention.head_count", heads, want));
+            }
+        };
+        for field in ["attention.value_length", "rope.dimension_count"] {
+            let found = self.size_or(field, head_dim)?;
+            if found != head_dim {
+                return Err(self.unsupported(field, found, "the width of the keys is"));
+            }
+        }
+        Ok(head_dim)
+    }
+
+    fn refuse_what_is_not_supported(&self, header: &Header) -> Result<()> {
+        let experts = self.metadata.count(&self.key("expert_count"))?.unwrap_or_default();
+        if experts > 0 {
+            return Err(self.unsupported("expert_count", experts, "mixtures of experts are not"));
+        }
+        let window = "attention.sliding_window";
+        let width = self.metadata.count(&self.key(window))?.unwrap_or_default();
+        if width > 0 {
+            return Err(self.unsupported(window, width, "full attention in every layer is"));
+        }
+        self.refuse_rope_scaling(header)
+    }
+
+    /// Scaled rotary frequencies: named in the values, or stored as a tensor of divisors (Llama 3).
+    fn refuse_rope_scaling(&self, header: &Header) -> Result<()> {
+        const WHY: &str = "the plain rotary embedding is";
+        let kind = self.metadata.text(&self.key("rope.scaling.type"))?;
+        if let Some(kind) = kind.filter(|kind| *kind != "none") {
+            return Err(self.unsupported("rope.scaling.type", kind, WHY));
+        }
+        for field in ["rope.scaling.factor", "rope.scale_linear"] {
+            let factor = self.metadata.number(&self.key(field))?;
+            if let Some(factor) = factor.filter(|factor| kind.is_none() && *factor != 1.0) {
+                return Err(self.unsupported(field, factor, WHY));
+            }
+        }
+        let divisors = "rope_freqs.weight";
+        if let Some(tensor) = header.tensors.get(divisors) {
+            let (key, found) = (divisors.to_owned(), format!("{:?}", tensor.shape));
+            return Err(GgufFault::Unsupported { key, found, why: WHY });
+        }
+        Ok(())
+    }
+}

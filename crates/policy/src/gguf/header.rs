@@ -1,0 +1,219 @@
+//! The header of a GGUF file: what it says of its tensors, held against the file itself.
+
+use std::ops::Range;
+
+use embodied_r_kernels::quantized::{BlockFormat, SharedBytes};
+use indexmap::IndexMap;
+use indexmap::map::Entry;
+
+use super::cursor::Cursor;
+use super::fault::{GgufFault, Result};
+use super::metadata::Metadata;
+
+const MAGIC: [u8; 4] = *b"GGUF";
+const VERSIONS: [u32; 2] = [2, 3];
+
+/// Where tensors begin, if the file does not say.
+const DEFAULT_ALIGNMENT: u64 = 32;
+
+/// Most dimensions of a tensor; ggml has no more.
+const MOST_DIMENSIONS: u32 = 4;
+
+/// The least that a tensor takes in the header: its name's length, number of sizes, type and offset.
+const LEAST_TENSOR_BYTES: u64 = 24;
+
+/// A tensor of the file. Its bytes are there, whole, and no other tensor's.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct StoredTensor {
+    pub(super) format: BlockFormat,
+    /// Its sizes, the one whose numbers lie side by side last.
+    pub(super) shape: Vec<usize>,
+    /// Its bytes in the file.
+    pub(super) range: Range<usize>,
+}
+
+/// What stands before the numbers.
+pub(super) struct Header {
+    pub(super) metadata: Metadata,
+    /// By their names in the file.
+    pub(super) tensors: IndexMap<String, StoredTensor>,
+}
+
+/// Reads the header of the file whose bytes are `shared`.
+pub(super) fn read(shared: &SharedBytes) -> Result<Header> {
+    let bytes = (**shared).as_ref();
+    let mut cursor = Cursor::new(bytes);
+    if !bytes.starts_with(&MAGIC) {
+        let found = bytes[..bytes.len().min(MAGIC.len())].escape_ascii().to_string();
+        return Err(GgufFault::Magic { found });
+    }
+    cursor.skip(MAGIC.len() as u64, &"the magic number")?;
+    let version = cursor.u32(&"the version")?;
+    if !VERSIONS.contains(&version) {
+        return Err(GgufFault::Version { found: version });
+    }
+    let tensors = cursor.count(LEAST_TENSOR_BYTES, &"tensors")?;
+    let values = Metadata::read_count(&mut cursor)?;
+    let metadata = Metadata::read(shared, &mut cursor, values)?;
+    let announced = (0..tensors)
+        .map(|index| Announced::read(&mut cursor, index))
+        .collect::<Result<Vec<_>>>()?;
+    let alignment = alignment(&metadata)?;
+    let start = (cursor.position() as u64).next_multiple_of(alignment);
+    let tensors = placed(announced, start, alignment, bytes.len())?;
+    Ok(Header { metadata, tensors })
+}
+
+fn alignment(metadata: &Metadata) -> Result<u64> {
+    const KEY: &str = "general.alignment";
+    let Some(found) = metadata.count(KEY)? else { return Ok(DEFAULT_ALIGNMENT) };
+    // The upper bound keeps sums with it in range.
+    if found.is_power_of_two() && found <= 1 << 30 {
+        return Ok(found);
+    }
+    let want = "a power of two of at most 2^30".to_owned();
+    Err(GgufFault::Value { key: KEY.to_owned(), found: found.to_string(), want })
+}
+
+/// A tensor as the header announces it.
+struct Announced {
+    name: String,
+    format: BlockFormat,
+    /// In the file's order: the one whose numbers lie side by side first.
+    sizes: Vec<u64>,
+    offset: u64,
+}
+
+impl Announced {
+    fn read(cursor: &mut Cursor<'_>, index: u64) -> Result<Self> {
+        let name = cursor.text(&format_args!("the name of tensor {index}"))?.to_owned();
+        let what = format_args!("the header's entry of `{name}`");
+        let dimensions = cursor.u32(&what)?;
+        if !(1..=MOST_DIMENSIONS).contains(&dimensions) {
+            let (key, found) = (format!("dimensions of {name}"), dimensions.to_string());
+            return Err(GgufFault::Value { key, found, want: "1 to 4".to_owned() });
+        }
+        let sizes = (0..dimensions).map(|_| cursor.u64(&what)).collect::<Result<Vec<_>>>()?;
+        let kind = cursor.u32(&what)?;
+        let offset = cursor.u64(&what)?;
+        let Some(format) = format(kind) else {
+            let why = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K are";
+            let (key, found) = (format!("type of {name}"), type_name(kind));
+            return Err(GgufFault::Unsupported { key, found, why });
+        };
+        Ok(Self { name, format, sizes, offset })
+    }
+
+    /// Its length in bytes.
+    fn bytes(&self) -> Result<u64> {
+        let wrong = |want: String| GgufFault::Shape {
+            name: self.name.clone(),
+            found: self.sizes.clone(),
+            want,
+        };
+        let (block, size) = (self.format.block_len() as u64, self.format.block_bytes() as u64);
+        if self.sizes.contains(&0) {
+            return Err(wrong("positive sizes".to_owned()));
+        }
+        if !self.sizes[0].is_multiple_of(block) {
+            let name = self.format.name();
+            return Err(wrong(format!("a first size that is a multiple of {block} for {name}")));
+        }
+        let count = self.sizes.iter().try_fold(1_u64, |all, size| all.checked_mul(*size));
+        let bytes = count.and_then(|count| (count / block).checked_mul(size));
+        bytes.ok_or_else(|| wrong("fewer numbers than 64 bits count".to_owned()))
+    }
+}
+
+/// Holds the announced tensors against the file of `length` bytes, in which their numbers begin at `start`.
+fn placed(
+    announced: Vec<Announced>,
+    start: u64,
+    alignment: u64,
+    length: usize,
+) -> Result<IndexMap<String, StoredTensor>> {
+    let have = (length as u64).saturating_sub(start);
+    let mut tensors = IndexMap::new();
+    for tensor in announced {
+        let bytes = tensor.bytes()?;
+        let Announced { name, format, sizes, offset } = tensor;
+        if !offset.is_multiple_of(alignment) {
+            return Err(GgufFault::Alignment { name, found: offset, alignment });
+        }
+        if offset.checked_add(bytes).is_none_or(|end| end > have) {
+            return Err(GgufFault::Outside { name, at: offset, want: bytes, have });
+        }
+        // It lies inside the file, so its place and its sizes fit `usize`.
+        let from = (start + offset) as usize;
+        let range = from..from + bytes as usize;
+        let shape = sizes.iter().rev().map(|size| *size as usize).collect();
+        match tensors.entry(name) {
+            Entry::Occupied(entry) => {
+                return Err(GgufFault::Twice { what: "tensor", name: entry.key().clone() });
+            }
+            Entry::Vacant(entry) => entry.insert(StoredTensor { format, shape, range }),
+        };
+    }
+    refuse_overlaps(&tensors)?;
+    Ok(tensors)
+}
+
+fn refuse_overlaps(tensors: &IndexMap<String, StoredTensor>) -> Result<()> {
+    let mut order: Vec<(&String, &StoredTensor)> = tensors.iter().collect();
+    order.sort_by_key(|(_, tensor)| tensor.range.start);
+    for pair in order.windows(2) {
+        let [(first, one), (second, other)] = pair else { continue };
+        if other.range.start < one.range.end {
+            let (first, second) = ((*first).clone(), (*second).clone());
+            return Err(GgufFault::Overlap { first, second, at: other.range.start });
+        }
+    }
+    Ok(())
+}
+
+/// The format that ggml gives this number.
+fn format(kind: u32) -> Option<BlockFormat> {
+    Some(match kind {
+        0 => BlockFormat::F32,
+        1 => BlockFormat::F16,
+        2 => BlockFormat::Q4_0,
+        3 => BlockFormat::Q4_1,
+        6 => BlockFormat::Q5_0,
+        7 => BlockFormat::Q5_1,
+        8 => BlockFormat::Q8_0,
+        12 => BlockFormat::Q4K,
+        13 => BlockFormat::Q5K,
+        14 => BlockFormat::Q6K,
+        30 => BlockFormat::Bf16,
+        _ => return None,
+    })
+}
+
+/// The name of a format that is not read.
+fn type_name(kind: u32) -> String {
+    let name = match kind {
+        9 => "Q8_1",
+        10 => "Q2_K",
+        11 => "Q3_K",
+        15 => "Q8_K",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        20 => "IQ4_NL",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        23 => "IQ4_XS",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
+        29 => "IQ1_M",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        39 => "MXFP4",
+        _ => return format!("number {kind}"),
+    };
+    name.to_owned()
+}

@@ -1,0 +1,355 @@
+use embodied_r_kernels::quantized::BlockFormat;
+use proptest::prelude::*;
+
+use super::*;
+use crate::weights::SINGLE_FILE;
+
+/// Writes the bytes of a GGUF file.
+#[derive(Clone, Default)]
+struct Writer {
+    values: Vec<(String, u32, Vec<u8>)>,
+    tensors: Vec<Announced>,
+    data: Vec<u8>,
+}
+
+#[derive(Clone)]
+struct Announced {
+    name: String,
+    sizes: Vec<u64>,
+    kind: u32,
+    offset: u64,
+}
+
+fn text_bytes(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+impl Writer {
+    fn value(mut self, key: &str, kind: u32, bytes: Vec<u8>) -> Self {
+        self.values.retain(|(have, ..)| have != key);
+        self.values.push((key.to_owned(), kind, bytes));
+        self
+    }
+
+    fn count(self, key: &str, count: u32) -> Self {
+        self.value(key, 4, count.to_le_bytes().to_vec())
+    }
+
+    fn number(self, key: &str, number: f32) -> Self {
+        self.value(key, 6, number.to_le_bytes().to_vec())
+    }
+
+    fn text(self, key: &str, text: &str) -> Self {
+        self.value(key, 8, text_bytes(text))
+    }
+
+    /// A tensor of f32; `shape` is in the model's order.
+    fn tensor(mut self, name: &str, shape: &[usize]) -> Self {
+        let count: usize = shape.iter().product();
+        let numbers = (0..count).flat_map(|i| (i as f32 / 8.0).to_le_bytes());
+        let sizes = shape.iter().rev().map(|size| *size as u64).collect();
+        let offset = self.data.len() as u64;
+        self.tensors.push(Announced { name: name.to_owned(), sizes, kind: 0, offset });
+        self.data.extend(numbers);
+        self.data.resize(self.data.len().next_multiple_of(32), 0);
+        self
+    }
+
+    fn announced(&mut self, name: &str) -> &mut Announced {
+        self.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap()
+    }
+
+    fn without(mut self, name: &str) -> Self {
+        self.tensors.retain(|tensor| tensor.name != name);
+        self
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = b"GGUF".to_vec();
+        bytes.extend(3_u32.to_le_bytes());
+        bytes.extend((self.tensors.len() as u64).to_le_bytes());
+        bytes.extend((self.values.len() as u64).to_le_bytes());
+        for (key, kind, value) in &self.values {
+            bytes.extend(text_bytes(key));
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(value);
+        }
+        for Announced { name, sizes, kind, offset } in &self.tensors {
+            bytes.extend(text_bytes(name));
+            bytes.extend((sizes.len() as u32).to_le_bytes());
+            bytes.extend(sizes.iter().flat_map(|size| size.to_le_bytes()));
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(offset.to_le_bytes());
+        }
+        bytes.resize(bytes.len().next_multiple_of(32), 0);
+        bytes.extend(&self.data);
+        bytes
+    }
+}
+
+const VOCAB: usize = 6;
+const HIDDEN: usize = 8;
+const FEED_FORWARD: usize = 12;
+
+/// A whole model of one layer with two heads of four numbers.
+fn model(architecture: &str) -> Writer {
+    let key = |field: &str| format!("{architecture}.{field}");
+    let mut writer = Writer::default()
+        .text("general.architecture", architecture)
+        .count(&key("block_count"), 1)
+        .count(&key("context_length"), 64)
+        .count(&key("embedding_length"), HIDDEN as u32)
+        .count(&key("feed_forward_length"), FEED_FORWARD as u32)
+        .count(&key("attention.head_count"), 2)
+        .number(&key("attention.layer_norm_rms_epsilon"), 1e-6)
+        .tensor("token_embd.weight", &[VOCAB, HIDDEN])
+        .tensor("output_norm.weight", &[HIDDEN]);
+    for (name, shape) in [
+        ("attn_norm.weight", vec![HIDDEN]),
+        ("attn_q.weight", vec![HIDDEN, HIDDEN]),
+        ("attn_k.weight", vec![HIDDEN, HIDDEN]),
+        ("attn_v.weight", vec![HIDDEN, HIDDEN]),
+        ("attn_output.weight", vec![HIDDEN, HIDDEN]),
+        ("ffn_norm.weight", vec![HIDDEN]),
+        ("ffn_gate.weight", vec![FEED_FORWARD, HIDDEN]),
+        ("ffn_up.weight", vec![FEED_FORWARD, HIDDEN]),
+        ("ffn_down.weight", vec![HIDDEN, FEED_FORWARD]),
+    ] {
+        writer = writer.tensor(&format!("blk.0.{name}"), &shape);
+    }
+    if architecture != "llama" {
+        for letter in ["q", "k", "v"] {
+            writer = writer.tensor(&format!("blk.0.attn_{letter}.bias"), &[HIDDEN]);
+        }
+    }
+    writer
+}
+
+fn open(bytes: Vec<u8>) -> Result<GgufModel> {
+    GgufModel::new(Path::new("m.gguf"), Arc::new(bytes))
+}
+
+#[track_caller]
+fn refused(writer: &Writer) -> String {
+    open(writer.bytes()).unwrap_err().to_string()
+}
+
+#[track_caller]
+fn assert_refused(writer: &Writer, parts: &[&str]) {
+    let told = refused(writer);
+    assert!(told.contains("`m.gguf`"), "{told}");
+    for part in parts {
+        assert!(told.contains(part), "{told}, want {part}");
+    }
+}
+
+#[test]
+fn a_whole_model_is_read_by_canonical_names() {
+    let model = open(model("qwen2").bytes()).unwrap();
+    let config = model.config();
+    assert!(model.names().eq(tensor_shapes(config).keys()));
+    assert_eq!((config.vocab_size, config.head_dim, config.rms_norm_eps), (VOCAB, 4, 1e-6));
+    assert!(config.tie_word_embeddings && config.attention_bias);
+    let GgufTensor::Matrix(down) = model.tensor("model.layers.0.mlp.down_proj.weight").unwrap()
+    else {
+        panic!("a product's weight is a matrix")
+    };
+    assert_eq!((down.format(), down.outputs(), down.inputs()), (BlockFormat::F32, 8, 12));
+    let mut row = [0.0; 12];
+    down.read_row(1, 0..12, &mut row).unwrap();
+    assert_eq!(row[..3], [1.5, 1.625, 1.75]);
+}
+
+#[test]
+fn an_output_layer_of_its_own_is_not_tied() {
+    let writer = model("qwen2").tensor("output.weight", &[VOCAB, HIDDEN]);
+    let model = open(writer.bytes()).unwrap();
+    assert!(!model.config().tie_word_embeddings);
+    assert!(model.tensor("lm_head.weight").is_ok());
+}
+
+#[test]
+fn query_and_key_rows_of_llama_are_put_back_and_no_others() {
+    let model = open(model("llama").bytes()).unwrap();
+    let first_column = |name: &str| -> Vec<f32> {
+        let name = format!("model.layers.0.self_attn.{name}.weight");
+        let rows = model.tensor(&name).unwrap().dequantize().unwrap().to_vec2::<f32>().unwrap();
+        rows.iter().map(|row| row[0]).collect()
+    };
+    let halves = [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0];
+    assert_eq!(first_column("q_proj"), halves);
+    assert_eq!(first_column("k_proj"), halves);
+    assert_eq!(first_column("v_proj"), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+}
+
+#[test]
+fn every_tensor_at_fault_is_named_at_once() {
+    let mut writer =
+        model("qwen2").without("output_norm.weight").tensor("blk.1.attn_q.weight", &[8, 8]);
+    writer.announced("blk.0.attn_k.bias").sizes = vec![4];
+    let told = refused(&writer);
+    for part in [
+        "`blk.0.attn_k.bias` has the shape [4], want [8]",
+        "`blk.1.attn_q.weight` has no place",
+        "`model.norm.weight` is missing",
+    ] {
+        assert!(told.contains(part), "{told}, want {part}");
+    }
+}
+
+#[test]
+fn a_file_of_another_kind_or_version_is_told_as_such() {
+    let told = |bytes: &[u8]| open(bytes.to_vec()).unwrap_err().to_string();
+    assert!(told(b"").contains("it begins with ``, want `GGUF`"));
+    assert!(told(b"PK\x03\x04 and more").contains(r"it begins with `PK\x03\x04`"));
+    let mut bytes = model("qwen2").bytes();
+    bytes[4..8].copy_from_slice(&1_u32.to_le_bytes());
+    assert!(told(&bytes).contains("its version is 1, want 2 or 3"));
+}
+
+#[test]
+fn counts_that_the_file_has_no_room_for_are_refused_before_anything_is_kept() {
+    let bytes = model("qwen2").bytes();
+    for (at, what) in [(8, "tensors"), (16, "values")] {
+        let mut bytes = bytes.clone();
+        bytes[at..at + 8].copy_from_slice(&(u64::MAX / 2).to_le_bytes());
+        let told = open(bytes).unwrap_err().to_string();
+        assert!(told.contains(&format!("it announces 9223372036854775807 {what}")), "{told}");
+    }
+    let list = |kind: u32, count: u64| [&kind.to_le_bytes()[..], &count.to_le_bytes()].concat();
+    for kind in [4, 8, 9] {
+        let writer = model("qwen2").value("x.list", 9, list(kind, 1 << 60));
+        assert_refused(&writer, &["elements of `x.list`", "1152921504606846976"]);
+    }
+    let layers = model("qwen2").count("qwen2.block_count", u32::MAX);
+    assert_refused(&layers, &["`qwen2.block_count` is 4294967295", "14 tensors"]);
+}
+
+#[test]
+fn a_file_cut_anywhere_is_refused() {
+    let whole = model("llama").bytes();
+    // Behind the last tensor lies filling only.
+    for length in 0..whole.len() - 32 {
+        assert!(open(whole[..length].to_vec()).is_err(), "{length} of {}", whole.len());
+    }
+}
+
+#[test]
+fn tensors_that_lie_where_none_may_are_named() {
+    let with = |change: &dyn Fn(&mut Announced)| {
+        let mut writer = model("qwen2");
+        change(writer.announced("blk.0.ffn_up.weight"));
+        writer
+    };
+    let name = "`blk.0.ffn_up.weight`";
+    assert_refused(&with(&|t| t.offset += 8), &[name, "multiple of 32"]);
+    assert_refused(&with(&|t| t.offset = 1 << 40), &[name, "384 bytes at 1099511627776"]);
+    assert_refused(&with(&|t| t.offset = u64::MAX - 31), &[name, "384 bytes at"]);
+    assert_refused(&with(&|t| t.offset -= 32), &["`blk.0.ffn_gate.weight`", name, "overlap"]);
+    assert_refused(&with(&|t| t.sizes = vec![1 << 40, 1 << 40]), &[name, "64 bits"]);
+    assert_refused(&with(&|t| t.sizes = vec![0, 12]), &[name, "positive sizes"]);
+    assert_refused(&with(&|t| t.sizes = vec![8; 5]), &["blk.0.ffn_up.weight", "is 5, want 1 to 4"]);
+    assert_refused(&with(&|t| t.kind = 8), &[name, "multiple of 32 for Q8_0"]);
+    assert_refused(&with(&|t| t.kind = 10), &["blk.0.ffn_up.weight", "Q2_K", "not supported"]);
+    assert_refused(&with(&|t| t.kind = 99), &["number 99"]);
+}
+
+#[test]
+fn what_is_there_twice_is_refused() {
+    let twice = model("qwen2").tensor("output_norm.weight", &[HIDDEN]);
+    assert_refused(&twice, &["the tensor `output_norm.weight` is there twice"]);
+    let mut twice = model("qwen2");
+    twice.values.push(twice.values[0].clone());
+    assert_refused(&twice, &["the key `general.architecture` is there twice"]);
+}
+
+#[test]
+fn what_this_decoder_does_not_do_is_refused_by_its_key() {
+    let with = |key: &str, found: u32| model("qwen2").count(key, found);
+    assert_refused(&with("split.count", 3), &["`split.count` = `3`", "llama-gguf-split --merge"]);
+    assert_refused(&with("qwen2.expert_count", 8), &["`qwen2.expert_count` = `8`"]);
+    assert_refused(&with("qwen2.attention.sliding_window", 4096), &["sliding_window` = `4096`"]);
+    assert_refused(&with("qwen2.rope.dimension_count", 2), &["rope.dimension_count` = `2`"]);
+    let yarn = model("qwen2").text("qwen2.rope.scaling.type", "yarn");
+    assert_refused(&yarn, &["`qwen2.rope.scaling.type` = `yarn`"]);
+    let linear = model("qwen2").number("qwen2.rope.scaling.factor", 4.0);
+    assert_refused(&linear, &["`qwen2.rope.scaling.factor` = `4`"]);
+    let divisors = model("llama").tensor("rope_freqs.weight", &[2]);
+    assert_refused(&divisors, &["`rope_freqs.weight`"]);
+    let other = model("qwen2").text("general.architecture", "gemma");
+    assert_refused(&other, &["`general.architecture` = `gemma`", "`qwen2`"]);
+}
+
+#[test]
+fn values_that_are_missing_or_of_another_type_are_named_with_what_is_wanted() {
+    let mut none = model("qwen2");
+    none.values.retain(|(key, ..)| key != "qwen2.context_length");
+    assert_refused(&none, &["the key `qwen2.context_length` is missing"]);
+    let text = model("qwen2").text("qwen2.context_length", "long");
+    assert_refused(&text, &["`qwen2.context_length` is a text, want an integer"]);
+    let zero = model("qwen2").count("qwen2.attention.head_count", 0);
+    assert_refused(&zero, &["`qwen2.attention.head_count` is 0, want a positive integer"]);
+    let odd = model("qwen2").count("qwen2.attention.head_count", 3);
+    assert_refused(&odd, &["`qwen2.attention.head_count` is 3, want a divisor of the 8"]);
+    let alignment = model("qwen2").count("general.alignment", 0);
+    assert_refused(&alignment, &["`general.alignment` is 0, want a power of two"]);
+    let unknown = model("qwen2").value("x.y", 13, vec![0]);
+    assert_refused(&unknown, &["`x.y` is of the unknown value type 13"]);
+    let flag = model("qwen2").value("x.y", 7, vec![2]);
+    assert_refused(&flag, &["`x.y` is 2, want 0 or 1"]);
+}
+
+#[test]
+fn lists_in_lists_are_passed_over_but_not_without_end() {
+    let nested = |depth: usize| {
+        let list = [9_u32.to_le_bytes().to_vec(), 1_u64.to_le_bytes().to_vec()].concat();
+        let innermost = [4_u32.to_le_bytes().to_vec(), 0_u64.to_le_bytes().to_vec()].concat();
+        model("qwen2").value("x.list", 9, [list.repeat(depth), innermost].concat())
+    };
+    assert!(open(nested(3).bytes()).is_ok());
+    assert_refused(&nested(4), &["`x.list` holds lists more than 4 deep"]);
+    assert_refused(&nested(100_000), &["`x.list` holds lists more than 4 deep"]);
+}
+
+#[test]
+fn a_folder_with_one_gguf_file_and_no_safetensors_means_that_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.GGUF");
+    assert_eq!(find(dir.path()).unwrap(), None);
+    std::fs::write(&file, model("qwen2").bytes()).unwrap();
+    assert_eq!(find(dir.path()).unwrap().as_deref(), Some(&*file));
+    assert_eq!(find(&file).unwrap().as_deref(), Some(&*file));
+    std::fs::write(dir.path().join("b.gguf"), "").unwrap();
+    let told = find(dir.path()).unwrap_err().to_string();
+    assert!(told.contains("a.GGUF, b.gguf, give the path of one"), "{told}");
+    std::fs::write(dir.path().join(SINGLE_FILE), "").unwrap();
+    assert_eq!(find(dir.path()).unwrap(), None);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_an_error_and_never_a_panic(tail in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let bytes = [&b"GGUF\x03\x00\x00\x00"[..], &tail].concat();
+        prop_assert!(open(bytes).is_err());
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_or_still_holds_every_tensor(
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        whole_word in any::<bool>(),
+    ) {
+        let mut bytes = model("qwen2").bytes();
+        let header = bytes.len() - model("qwen2").data.len();
+        for (at, byte) in damage {
+            let at = at.index(header);
+            let length = if whole_word { 8.min(header - at) } else { 1 };
+            bytes[at..at + length].fill(byte);
+        }
+        if let Ok(model) = open(bytes) {
+            let numbers = model.dequantize().unwrap();
+            for (name, shape) in tensor_shapes(model.config()) {
+                prop_assert_eq!(numbers[&name].dims(), &shape);
+            }
+        }
+    }
+}

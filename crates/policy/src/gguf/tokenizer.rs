@@ -1,0 +1,220 @@
+//! The tokenizer that a GGUF file holds, in the form of a `tokenizer.json`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::fault::{GgufFault, Result};
+use super::metadata::Metadata;
+
+/// The token that begins a text.
+pub(super) const BOS: &str = "tokenizer.ggml.bos_token_id";
+
+const MODEL: &str = "tokenizer.ggml.model";
+const PRE: &str = "tokenizer.ggml.pre";
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const TOKEN_TYPES: &str = "tokenizer.ggml.token_type";
+const MERGES: &str = "tokenizer.ggml.merges";
+const EOS: &str = "tokenizer.ggml.eos_token_id";
+const PADDING: &str = "tokenizer.ggml.padding_token_id";
+const TEMPLATE: &str = "tokenizer.chat_template";
+
+/// What a text ends with, the main one first: the end of the text, of a turn, of a message.
+const ENDS: [&str; 3] = [EOS, "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
+
+/// Control tokens that end a turn or a document in the families read here; files name only one of them.
+const END_TOKENS: [&str; 5] =
+    ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"];
+
+/// Types of tokens.
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+const UNUSED: i32 = 5;
+
+/// Where Qwen2's tokens may not reach across; every digit stands alone.
+const QWEN2_PIECES: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// As Qwen2's, with up to three digits together.
+const LLAMA3_PIECES: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// A tokenizer as the files of a Hugging Face folder.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Files {
+    /// `tokenizer.json`.
+    pub(crate) tokenizer: Value,
+    /// `tokenizer_config.json`, with the chat template.
+    pub(crate) config: Value,
+    /// `generation_config.json`, with the tokens that end a text.
+    pub(crate) generation: Value,
+    /// The tokens that end a text.
+    pub(crate) stop_ids: Vec<u32>,
+}
+
+/// How texts are cut before tokens are made.
+struct Pieces {
+    pattern: &'static str,
+    normalizer: Value,
+    /// Whether a piece that is a token is taken whole, whatever the merges would make of it.
+    whole_first: bool,
+}
+
+/// The ids that end a text, without repeats.
+pub(super) fn end_ids(metadata: &Metadata) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for key in ENDS {
+        ids.extend(metadata.id(key)?);
+    }
+    let tokens = metadata.texts(TOKENS)?.unwrap_or_default();
+    let types = metadata.integers(TOKEN_TYPES)?.unwrap_or_default();
+    for (id, (token, kind)) in (0..).zip(tokens.iter().zip(types)) {
+        if kind == CONTROL && END_TOKENS.contains(token) {
+            ids.push(id);
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    ids.retain(|id| seen.insert(*id));
+    Ok(ids)
+}
+
+/// Reads the tokenizer; none if the file has none.
+pub(super) fn read(metadata: &Metadata) -> Result<Option<Files>> {
+    let Some(model) = metadata.text(MODEL)? else { return Ok(None) };
+    if model != "gpt2" {
+        return Err(GgufFault::Unsupported {
+            key: MODEL.to_owned(),
+            found: model.to_owned(),
+            why: "byte-level BPE (`gpt2`) is, put the model's own `tokenizer.json` beside the file",
+        });
+    }
+    let pieces = pieces(metadata)?;
+    let tokens = required(metadata.texts(TOKENS)?, TOKENS)?;
+    let merges = required(metadata.texts(MERGES)?, MERGES)?;
+    let types = metadata.integers(TOKEN_TYPES)?.unwrap_or_else(|| vec![1; tokens.len()]);
+    if types.len() != tokens.len() {
+        let want = format!("one for each of the {} tokens", tokens.len());
+        return Err(wrong(TOKEN_TYPES, format!("a list of {}", types.len()), want));
+    }
+    let stop_ids = end_ids(metadata)?;
+    let config = config(metadata, &tokens)?;
+    let generation = json!({ "eos_token_id": stop_ids, "bos_token_id": metadata.id(BOS)? });
+    let tokenizer = tokenizer(&pieces, &tokens, &types, &merges)?;
+    Ok(Some(Files { tokenizer, config, generation, stop_ids }))
+}
+
+fn wrong(key: &str, found: impl Into<String>, want: impl Into<String>) -> GgufFault {
+    GgufFault::Value { key: key.to_owned(), found: found.into(), want: want.into() }
+}
+
+fn required<T>(value: Option<T>, key: &str) -> Result<T> {
+    value.ok_or_else(|| GgufFault::Missing { key: key.to_owned() })
+}
+
+fn pieces(metadata: &Metadata) -> Result<Pieces> {
+    match required(metadata.text(PRE)?, PRE)? {
+        "qwen2" => Ok(Pieces {
+            pattern: QWEN2_PIECES,
+            normalizer: json!({ "type": "NFC" }),
+            whole_first: false,
+        }),
+        "llama-bpe" | "llama3" | "llama-v3" => {
+            Ok(Pieces { pattern: LLAMA3_PIECES, normalizer: Value::Null, whole_first: true })
+        }
+        found => Err(GgufFault::Unsupported {
+            key: PRE.to_owned(),
+            found: found.to_owned(),
+            why: "`qwen2` and `llama-bpe` are, put the model's own `tokenizer.json` beside the file",
+        }),
+    }
+}
+
+fn tokenizer(
+    Pieces { pattern, normalizer, whole_first }: &Pieces,
+    tokens: &[&str],
+    types: &[i32],
+    merges: &[&str],
+) -> Result<Value> {
+    let mut vocabulary = BTreeMap::new();
+    let mut added = Vec::new();
+    for (id, (token, kind)) in tokens.iter().zip(types).enumerate() {
+        // The rows that fill an embedding up have made-up names, which no text may mean.
+        if *kind == UNUSED {
+            continue;
+        }
+        if let Some(first) = vocabulary.insert(*token, id) {
+            let found = format!("`{token}` as {first} and as {id}");
+            return Err(wrong(TOKENS, found, "every token once"));
+        }
+        if matches!(*kind, CONTROL | USER_DEFINED) {
+            added.push(json!({
+                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": *kind == CONTROL,
+            }));
+        }
+    }
+    let merges = merges.iter().map(|merge| pair(merge, &vocabulary)).collect::<Result<Vec<_>>>()?;
+    let bytes = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false,
+    });
+    Ok(json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added,
+        "normalizer": normalizer,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {
+                    "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated",
+                    "invert": false,
+                },
+                &bytes,
+            ],
+        },
+        "post_processor": null,
+        "decoder": &bytes,
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+            "ignore_merges": whole_first, "vocab": vocabulary, "merges": merges,
+        },
+    }))
+}
+
+/// The two tokens of a merge. Neither holds a space: the bytes' alphabet has another letter for it.
+fn pair<'a>(merge: &'a str, vocabulary: &BTreeMap<&str, usize>) -> Result<[&'a str; 2]> {
+    let known = |token: &str| vocabulary.contains_key(token);
+    match merge.split_once(' ') {
+        Some((left, right))
+            if known(left) && known(right) && known(&merge.replacen(' ', "", 1)) =>
+        {
+            Ok([left, right])
+        }
+        _ => {
+            let want = "two tokens and a space between them, whose sum is a token";
+            Err(wrong(MERGES, format!("`{merge}`"), want))
+        }
+    }
+}
+
+fn config(metadata: &Metadata, tokens: &[&str]) -> Result<Value> {
+    let named = |key: &str| -> Result<Option<&str>> {
+        let Some(id) = metadata.id(key)? else { return Ok(None) };
+        let token = tokens.get(id as usize).copied();
+        let want = || format!("the id of one of the {} tokens", tokens.len());
+        token.map(Some).ok_or_else(|| wrong(key, id.to_string(), want()))
+    };
+    let mut config = json!({
+        "add_prefix_space": false,
+        "bos_token": named(BOS)?,
+        "clean_up_tokenization_spaces": false,
+        "eos_token": named(EOS)?,
+        "pad_token": named(PADDING)?,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "unk_token": null,
+    });
+    if let Some(template) = metadata.text(TEMPLATE)? {
+        config["chat_template"] = json!(template);
+    }
+    Ok(config)
+}

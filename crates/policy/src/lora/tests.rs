@@ -1,0 +1,181 @@
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::packed::Group;
+use crate::policy::Policy;
+
+const TOLERANCE: f32 = 1e-4;
+
+const ADAPTERS: [&str; 4] = ["list", "rslora", "vision-language", "one-layer"];
+
+#[derive(Deserialize)]
+struct Expected {
+    model: String,
+    sequences: Vec<Vec<u32>>,
+    base: Vec<Vec<f32>>,
+    merged: Vec<Vec<f32>>,
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn adapter(name: &str) -> PathBuf {
+    fixtures().join("lora").join(name)
+}
+
+fn expected(name: &str) -> Expected {
+    serde_json::from_slice(&std::fs::read(adapter(name).join("expected.json")).unwrap()).unwrap()
+}
+
+fn model(name: &str) -> Policy {
+    Policy::load(&fixtures().join("models").join(expected(name).model)).unwrap()
+}
+
+#[track_caller]
+fn assert_scores(name: &str, policy: &Policy, sequences: &[Vec<u32>], want: &[Vec<f32>]) {
+    let group =
+        |ids: &Vec<u32>| Group { prompt: ids[..1].to_vec(), completions: vec![ids[1..].to_vec()] };
+    let groups: Vec<Group> = sequences.iter().map(group).collect();
+    let found = policy.score(&groups, 1.0).unwrap().logps;
+    for (i, (found, want)) in found.iter().zip(want.concat()).enumerate() {
+        assert!((found - want).abs() < TOLERANCE, "{name} {i}: {found}, want {want}");
+    }
+}
+
+#[test]
+fn merged_models_give_the_log_probabilities_of_peft() {
+    for name in ADAPTERS {
+        let Expected { sequences, base, merged, .. } = expected(name);
+        let policy = model(name);
+        assert_scores(name, &policy, &sequences, &base);
+        let adapter = Adapter::open(&adapter(name), policy.config()).unwrap();
+        adapter.apply(policy.parameters()).unwrap();
+        assert_scores(name, &policy, &sequences, &merged);
+    }
+}
+
+#[test]
+fn an_adapter_counts_the_weights_that_it_changes_and_names_its_base() {
+    let counted = |name: &str| {
+        let adapter = Adapter::open(&adapter(name), model(name).config()).unwrap();
+        (adapter.len(), adapter.base_model().unwrap().to_owned())
+    };
+    assert_eq!(counted("list"), (6, "qwen2-tied".to_owned()));
+    assert_eq!(counted("one-layer"), (1, "qwen2-tied".to_owned()));
+}
+
+/// A copy of the adapter `list` with another setting.
+fn with(field: &str, value: Value) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let source = adapter("list");
+    std::fs::copy(source.join(WEIGHTS_FILE), dir.path().join(WEIGHTS_FILE)).unwrap();
+    let mut config: Value =
+        serde_json::from_slice(&std::fs::read(source.join(CONFIG_FILE)).unwrap()).unwrap();
+    config[field] = value;
+    std::fs::write(dir.path().join(CONFIG_FILE), config.to_string()).unwrap();
+    dir
+}
+
+#[track_caller]
+fn refused(dir: &Path) -> String {
+    Adapter::open(dir, model("list").config()).unwrap_err().to_string()
+}
+
+#[test]
+fn settings_that_are_not_supported_are_refused_by_name() {
+    for (field, value, told) in [
+        ("peft_type", json!("LOHA"), "`peft_type` = `LOHA` is not supported"),
+        ("use_dora", json!(true), "`use_dora` = `true` is not supported"),
+        ("fan_in_fan_out", json!(true), "`fan_in_fan_out` = `true`"),
+        ("lora_bias", json!(true), "`lora_bias` = `true`"),
+        ("bias", json!("all"), "`bias` = `all`"),
+        ("init_lora_weights", json!("pissa"), "`init_lora_weights` = `pissa`"),
+        ("layer_replication", json!([[0, 1]]), "`layer_replication` = `[[0,1]]` is not known"),
+        ("new_in_a_later_peft", json!(true), "`new_in_a_later_peft` = `true` is not known"),
+        ("r", json!(0), "`r` is `0`, want a positive integer"),
+        ("r", Value::Null, "`r` is missing"),
+        ("lora_alpha", json!("8"), "`lora_alpha` is `8`, want a number"),
+        ("target_modules", Value::Null, "`target_modules` is missing"),
+        ("target_modules", json!("(q_proj"), "`target_modules` has the pattern `(q_proj`"),
+        ("rank_pattern", json!({ "q_proj": 1.5 }), "`rank_pattern.q_proj` is `1.5`"),
+    ] {
+        let said = refused(with(field, value).path());
+        assert!(said.contains(told) && said.contains(CONFIG_FILE), "{said}, want {told}");
+    }
+}
+
+#[test]
+fn tensors_that_the_settings_do_not_describe_are_named() {
+    let tensor = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+    let told = refused(with("rank_pattern", json!({})).path());
+    assert!(told.contains(&format!("`{tensor}` has the shape [2, 32], want [4, 32]")), "{told}");
+    let told = refused(with("target_modules", json!(["v_proj", "down_proj"])).path());
+    assert!(told.contains(&format!("`{tensor}` has no place: the settings")), "{told}");
+    let told = refused(with("exclude_modules", json!(["q_proj"])).path());
+    assert!(told.contains(&format!("`{tensor}` has no place")), "{told}");
+    let all = json!(["q_proj", "v_proj", "down_proj", "o_proj"]);
+    let told = refused(with("target_modules", all).path());
+    let missing = "`base_model.model.model.layers.1.self_attn.o_proj.lora_A.weight` is missing";
+    assert!(told.contains(missing), "{told}");
+}
+
+#[test]
+fn an_adapter_of_another_model_is_refused() {
+    let told = Adapter::open(&adapter("list"), model("rslora").config()).unwrap_err().to_string();
+    assert!(
+        told.contains("down_proj.lora_A.weight` has the shape [4, 48], want [4, 56]"),
+        "{told}"
+    );
+}
+
+#[test]
+fn changes_of_a_tied_embedding_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in [CONFIG_FILE, WEIGHTS_FILE] {
+        std::fs::copy(adapter("rslora").join(file), dir.path().join(file)).unwrap();
+    }
+    let config = ModelConfig { tie_word_embeddings: true, ..model("rslora").config().clone() };
+    let told = Adapter::open(dir.path(), &config).unwrap_err().to_string();
+    assert!(told.contains("lora_embedding_A` has no place: the model ties"), "{told}");
+    assert!(told.contains("`base_model.model.lm_head.weight` has no place"), "{told}");
+}
+
+#[test]
+fn modules_are_meant_by_their_last_names_by_pattern_or_by_layer() {
+    let settings = |value: Value| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = json!({ "peft_type": "LORA", "r": 1, "lora_alpha": 1 });
+        config.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+        std::fs::write(dir.path().join(CONFIG_FILE), config.to_string()).unwrap();
+        AdapterConfig::from_dir(dir.path()).unwrap()
+    };
+    let q = "model.layers.1.self_attn.q_proj";
+    let by_name = settings(json!({ "target_modules": ["self_attn.q_proj", "proj"] }));
+    assert!(by_name.targets(q) && !by_name.targets("model.layers.1.self_attn.k_proj"));
+    let by_layer = json!({ "target_modules": ["q_proj"], "layers_to_transform": 0 });
+    assert!(!settings(by_layer).targets(q));
+    // Python's `fullmatch`: not a part of the name.
+    assert!(!settings(json!({ "target_modules": "q_proj" })).targets(q));
+    assert!(settings(json!({ "target_modules": r".*\.q_proj" })).targets(q));
+    let all = settings(json!({ "target_modules": "all-linear" }));
+    assert!(all.targets(q) && !all.targets("lm_head"));
+}
+
+#[test]
+fn the_scale_follows_rank_and_alpha_of_the_module() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = json!({
+        "peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"],
+        "use_rslora": true, "rank_pattern": { r"1\.self_attn\.q_proj": 16 },
+        "alpha_pattern": { "self_attn.q_proj": 2, "q_proj": 3 },
+    });
+    std::fs::write(dir.path().join(CONFIG_FILE), config.to_string()).unwrap();
+    let config = AdapterConfig::from_dir(dir.path()).unwrap();
+    assert_eq!(config.scale_of("model.layers.1.self_attn.q_proj"), 2.0 / 4.0);
+    assert_eq!(config.scale_of("model.layers.0.self_attn.q_proj"), 2.0 / 2.0);
+    assert_eq!(config.scale_of("model.layers.0.self_attn.v_proj"), 8.0 / 2.0);
+}

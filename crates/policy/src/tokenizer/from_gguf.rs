@@ -1,0 +1,29 @@
+//! The tokenizer inside a GGUF file.
+
+use std::path::Path;
+
+use super::stop::GENERATION_CONFIG_FILE;
+use super::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer};
+use crate::chat_template::ChatTemplate;
+use crate::error::{Error, Result};
+use crate::gguf::{GgufFault, GgufModel, TokenizerFiles};
+
+impl Tokenizer {
+    /// Reads the tokenizer of the GGUF file `path`; it is saved as a Hugging Face folder has it.
+    pub(super) fn from_gguf(path: &Path) -> Result<Self> {
+        let none = || Error::Gguf { path: path.to_owned(), fault: GgufFault::NoTokenizer };
+        let TokenizerFiles { tokenizer, config, generation, stop_ids } =
+            GgufModel::open(path)?.tokenizer()?.ok_or_else(none)?;
+        let bytes = |value| serde_json::to_vec_pretty(value).map_err(Error::json(path));
+        let tokenizer = bytes(&tokenizer)?;
+        let inner =
+            tokenizers::Tokenizer::from_bytes(&tokenizer).map_err(Error::tokenizer(path))?;
+        let template = ChatTemplate::in_config(path, &config)?;
+        let files = vec![
+            (TOKENIZER_FILE, tokenizer),
+            (TOKENIZER_CONFIG_FILE, bytes(&config)?),
+            (GENERATION_CONFIG_FILE, bytes(&generation)?),
+        ];
+        Ok(Self { dir: path.to_owned(), inner, stop_ids, template, files })
+    }
+}

@@ -1,0 +1,146 @@
+//! GGUF files against `transformers` and the Python package `gguf`.
+//!
+//! The fixtures are made by `scripts/parity/make_gguf_fixtures.py`, which says what the JSON beside each holds.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use embodied_r_policy::tokenizer::{ChatMessage, Generation, Special, Tokenizer};
+use embodied_r_policy::weights::SaveOptions;
+use embodied_r_policy::{GgufModel, Group, ModelConfig, Policy, fingerprint, hub, tokenizer};
+use serde::Deserialize;
+use serde_json::Value;
+
+const TOLERANCE: f32 = 1e-4;
+
+#[derive(Deserialize)]
+struct Expected {
+    config: Value,
+    sequences: Vec<Vec<u32>>,
+    logps: Vec<Vec<f32>>,
+}
+
+const MODELS: [&str; 3] = ["qwen2", "qwen2vl", "llama"];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn file(name: &str) -> PathBuf {
+    fixtures().join("gguf").join(format!("{name}.gguf"))
+}
+
+fn json<T: serde::de::DeserializeOwned>(path: &Path) -> T {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn expected(name: &str) -> Expected {
+    json(&file(name).with_extension("json"))
+}
+
+fn logps(policy: &Policy, sequences: &[Vec<u32>]) -> Vec<f32> {
+    let group =
+        |ids: &Vec<u32>| Group { prompt: ids[..1].to_vec(), completions: vec![ids[1..].to_vec()] };
+    let groups: Vec<Group> = sequences.iter().map(group).collect();
+    policy.score(&groups, 1.0).unwrap().logps
+}
+
+#[test]
+fn log_probabilities_are_those_of_transformers_on_the_same_numbers() {
+    for name in MODELS {
+        let expected = expected(name);
+        let found = logps(&Policy::load(&file(name)).unwrap(), &expected.sequences);
+        let want: Vec<f32> = expected.logps.concat();
+        assert_eq!(found.len(), want.len());
+        for (i, (found, want)) in found.iter().zip(&want).enumerate() {
+            assert!((found - want).abs() < TOLERANCE, "{name} {i}: {found}, want {want}");
+        }
+    }
+}
+
+#[test]
+fn the_configuration_is_that_of_the_model() {
+    for name in MODELS {
+        let found = GgufModel::open(&file(name)).unwrap().config().to_json();
+        for (field, want) in expected(name).config.as_object().unwrap() {
+            assert_eq!(found[field].as_f64(), want.as_f64(), "{name}: {field}");
+            assert_eq!(found[field].as_bool(), want.as_bool(), "{name}: {field}");
+        }
+    }
+}
+
+#[test]
+fn the_tokenizer_gives_the_ids_and_texts_of_the_model_s_own() {
+    let found = Tokenizer::from_dir(&file("qwen2")).unwrap();
+    let own = Tokenizer::from_dir(&fixtures().join("tokenizer")).unwrap();
+    let expected: Value = json(&fixtures().join("tokenizer/expected.json"));
+    for text in expected["texts"].as_array().unwrap() {
+        let ids = own.encode(text["text"].as_str().unwrap()).unwrap();
+        assert_eq!(found.encode(text["text"].as_str().unwrap()).unwrap(), ids, "{text}");
+        for special in [Special::Keep, Special::Skip] {
+            assert_eq!(found.decode(&ids, special).unwrap(), own.decode(&ids, special).unwrap());
+        }
+    }
+    let chat = [ChatMessage::system("Be brief."), ChatMessage::user("Where is the lamp?")];
+    let rendered = |tokenizer: &Tokenizer| tokenizer.render(&chat, Generation::Prompt).unwrap();
+    assert_eq!(rendered(&found), rendered(&own));
+    assert_eq!(found.stop_ids().iter().max(), own.stop_ids().iter().max());
+    assert_eq!(found.stop_ids().len(), own.stop_ids().len());
+}
+
+#[test]
+fn pieces_of_llama_3_take_up_to_three_digits_and_whole_tokens_first() {
+    #[derive(Deserialize)]
+    struct Text {
+        text: String,
+        ids: Vec<u32>,
+    }
+    let tokenizer = Tokenizer::from_dir(&file("llama")).unwrap();
+    for Text { text, ids } in json::<Vec<Text>>(&fixtures().join("gguf/llama-bpe.json")) {
+        assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{text:?}");
+    }
+}
+
+#[test]
+fn a_tokenizer_beside_the_file_takes_precedence() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model.gguf");
+    std::fs::copy(file("qwen2vl"), &model).unwrap();
+    let told = Tokenizer::from_dir(&model).unwrap_err().to_string();
+    assert!(told.contains("model.gguf`: it holds no tokenizer"), "{told}");
+    std::fs::copy(fixtures().join("tokenizer/tokenizer.json"), dir.path().join("tokenizer.json"))
+        .unwrap();
+    assert!(Tokenizer::from_dir(&model).unwrap().len() > 400);
+}
+
+#[test]
+fn a_model_saved_from_a_file_is_a_folder_that_gives_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = Policy::load(&file("qwen2")).unwrap();
+    let tokenizer = Tokenizer::from_dir(&file("qwen2")).unwrap();
+    policy.save(dir.path(), &SaveOptions::default()).unwrap();
+    tokenizer.save(dir.path()).unwrap();
+    let sequences = expected("qwen2").sequences;
+    let again = Policy::load(dir.path()).unwrap();
+    assert_eq!(logps(&again, &sequences), logps(&policy, &sequences));
+    let again = Tokenizer::from_dir(dir.path()).unwrap();
+    let text = "<|im_start|>user\nnaïve café 123<|im_end|>";
+    assert_eq!(again.encode(text).unwrap(), tokenizer.encode(text).unwrap());
+    assert_eq!(again.stop_ids(), tokenizer.stop_ids());
+    assert_eq!(ModelConfig::from_dir(dir.path()).unwrap(), *policy.config());
+}
+
+#[test]
+fn a_file_and_a_folder_with_it_are_found_as_models() {
+    let path = file("llama");
+    assert_eq!(hub::resolve(path.to_str().unwrap(), None).unwrap(), path);
+    assert_eq!(tokenizer::stop_ids(&path).unwrap().len(), 2);
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("m.gguf");
+    std::fs::copy(&path, &copy).unwrap();
+    let found = fingerprint(dir.path()).unwrap();
+    assert_eq!(found, fingerprint(&copy).unwrap());
+    std::fs::copy(file("qwen2"), &copy).unwrap();
+    assert_ne!(found, fingerprint(dir.path()).unwrap());
+    assert_eq!(Policy::load(dir.path()).unwrap().config().num_hidden_layers, 1);
+}

@@ -1,0 +1,143 @@
+//! `embodied-r merge`, as its users run it.
+
+mod tiny_model;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use assert_cmd::assert::OutputAssertExt as _;
+use embodied_r_policy::Policy;
+use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_tests::binary;
+use serde_json::{Value, json};
+
+const HIDDEN: usize = 16;
+const CHANGED: &str = "model.layers.1.self_attn.o_proj.weight";
+
+/// An adapter of rank 1 of one module: `A` all ones, `B` counting up, scaled by a half.
+fn write_adapter(dir: &Path, target: &str) {
+    fs::create_dir_all(dir).unwrap();
+    let config = json!({
+        "peft_type": "LORA", "r": 1, "lora_alpha": 0.5, "target_modules": [target],
+        "layers_to_transform": [1], "base_model_name_or_path": "model",
+    });
+    fs::write(dir.join("adapter_config.json"), config.to_string()).unwrap();
+    let numbers = vec![1.0; HIDDEN].into_iter().chain((0..HIDDEN).map(|i| i as f32));
+    let bytes = HIDDEN * size_of::<f32>();
+    let stem = "base_model.model.model.layers.1.self_attn.o_proj";
+    let header = json!({
+        format!("{stem}.lora_A.weight"):
+            { "dtype": "F32", "shape": [1, HIDDEN], "data_offsets": [0, bytes] },
+        format!("{stem}.lora_B.weight"):
+            { "dtype": "F32", "shape": [HIDDEN, 1], "data_offsets": [bytes, 2 * bytes] },
+    });
+    let mut file = (header.to_string().len() as u64).to_le_bytes().to_vec();
+    file.extend(header.to_string().bytes());
+    file.extend(numbers.flat_map(f32::to_le_bytes));
+    fs::write(dir.join("adapter_model.safetensors"), file).unwrap();
+}
+
+/// A folder with a model and an adapter.
+fn workplace() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_model::write(&dir.path().join("model"));
+    write_adapter(&dir.path().join("adapter"), "o_proj");
+    dir
+}
+
+fn merge(dir: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.current_dir(dir).args(["merge", "--model", "model", "--adapter", "adapter"]);
+    command.args(["--output", "out/merged"]);
+    command
+}
+
+fn weight(dir: &Path, name: &str) -> Vec<Vec<f32>> {
+    Policy::load(dir).unwrap().parameters().get(name).unwrap().to_vec2().unwrap()
+}
+
+fn entries(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_adapter_s_change_is_in_its_weight_and_in_no_other() {
+    let dir = workplace();
+    merge(dir.path()).assert().code(0);
+    let (model, merged) = (dir.path().join("model"), dir.path().join("out/merged"));
+    let (before, after) = (weight(&model, CHANGED), weight(&merged, CHANGED));
+    for (i, (before, after)) in before.iter().zip(&after).enumerate() {
+        for (before, after) in before.iter().zip(after) {
+            assert!((after - before - 0.5 * i as f32).abs() < 1e-5, "row {i}: {before} {after}");
+        }
+    }
+    let other = "model.layers.0.self_attn.o_proj.weight";
+    assert_eq!(weight(&merged, other), weight(&model, other));
+}
+
+#[test]
+fn the_output_is_a_whole_model_with_its_tokenizer() {
+    let dir = workplace();
+    merge(dir.path())
+        .assert()
+        .code(0)
+        .stdout("1 weights changed, the model is in out/merged (float32)\n");
+    let merged = dir.path().join("out/merged");
+    assert_eq!(
+        entries(&merged),
+        [
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ]
+    );
+    assert_eq!(entries(&dir.path().join("out")), ["merged"]);
+    let text = "where is the lamp";
+    let ids = |folder: &str| Tokenizer::from_dir(&dir.path().join(folder)).unwrap().encode(text);
+    assert_eq!(ids("out/merged").unwrap(), ids("model").unwrap());
+}
+
+#[test]
+fn json_says_what_was_written_and_in_which_format() {
+    let dir = workplace();
+    let output = merge(dir.path()).args(["--dtype", "bfloat16", "--json"]).assert().code(0);
+    let told: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let want = json!({
+        "output": "out/merged", "weights": 1, "dtype": "bfloat16", "base_model": "model",
+    });
+    assert_eq!(told, want);
+    let config = fs::read(dir.path().join("out/merged/config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(config["torch_dtype"], "bfloat16");
+}
+
+#[test]
+fn an_output_that_holds_something_is_left_alone() {
+    let dir = workplace();
+    fs::create_dir_all(dir.path().join("out/merged")).unwrap();
+    fs::write(dir.path().join("out/merged/notes.txt"), "mine").unwrap();
+    let output = merge(dir.path()).assert().code(1).get_output().clone();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.contains("`out/merged` holds something already") && told.contains("hint:"),
+        "{told}"
+    );
+    assert_eq!(entries(&dir.path().join("out/merged")), ["notes.txt"]);
+}
+
+#[test]
+fn an_adapter_that_does_not_fit_is_told_by_tensor_and_leaves_no_output() {
+    let dir = workplace();
+    write_adapter(&dir.path().join("adapter"), "q_proj");
+    let output = merge(dir.path()).assert().code(1).get_output().clone();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("o_proj.lora_A.weight` has no place"), "{told}");
+    assert!(!dir.path().join("out").exists());
+}
