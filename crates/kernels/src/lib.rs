@@ -35,6 +35,7 @@ pub mod muon;
 mod parallel;
 pub mod rms_norm;
 pub mod rope;
+pub mod sample;
 pub mod swiglu;
 
 pub use adamw::{AdamwStep, adamw};
