@@ -104,6 +104,11 @@ impl<'a> Scan<'a> {
         Self { logits, scale, maxima, masses, top, total }
     }
 
+    /// What the logits are multiplied by.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
     /// Index of the largest logit, the first of equal ones; none where all are -∞ or NaN.
     pub fn largest(&self) -> Option<usize> {
         let chunk = self.maxima.iter().position(|x| *x == self.top && *x > f32::NEG_INFINITY)?;
@@ -300,14 +305,7 @@ fn weight_sum(x: &[f32], shift: f32, scale: f32) -> f32 {
 
 /// The chunks' masses with what lies beyond the cut left out.
 #[multiversion(targets = "simd")]
-fn cut_masses(
-    logits: &[f32],
-    scale: f32,
-    top: f32,
-    cut: Cut,
-    maxima: &[f32],
-    masses: &mut [f32],
-) {
+fn cut_masses(logits: &[f32], scale: f32, top: f32, cut: Cut, maxima: &[f32], masses: &mut [f32]) {
     let mut weights = [0f32; CHUNK];
     let chunks = logits.chunks(CHUNK).zip(maxima.iter().zip(masses));
     for (chunk, (x, (largest, mass))) in chunks.enumerate() {
@@ -329,14 +327,7 @@ fn cut_masses(
 
 /// The weights of a chunk that begins at index `first`, those beyond the cut 0.
 #[multiversion(targets = "simd")]
-fn cut_weights(
-    x: &[f32],
-    first: usize,
-    scale: f32,
-    shift: f32,
-    cut: Cut,
-    weights: &mut [f32],
-) {
+fn cut_weights(x: &[f32], first: usize, scale: f32, shift: f32, cut: Cut, weights: &mut [f32]) {
     fill_weights(x, first as u32, scale, shift, cut, weights);
 }
 

@@ -18,11 +18,8 @@ pub(super) fn cut(kept: &Kept<'_>, top_p: f64) -> Cut {
     // Entries lighter than this have together no more than what is left out.
     let lightest = (1.0 - top_p) * kept.total / scan.logits.len() as f64;
     let reach = (-lightest.ln()).clamp(1e-6, 87.0) * 1.001;
-    let bins = Bins {
-        top: scan.top,
-        scale: narrowed(scan.scale),
-        per_bin: narrowed(BINS as f64 / reach),
-    };
+    let bins =
+        Bins { top: scan.top, scale: narrowed(scan.scale), per_bin: narrowed(BINS as f64 / reach) };
     let mut sums = [0f64; BINS];
     for (chunk, x) in kept.chunks().filter(|(chunk, _)| bins.of(scan.maxima[*chunk]) < BINS) {
         add(x, (chunk * CHUNK) as u32, bins, kept.cut, &mut sums);
