@@ -2,7 +2,7 @@
 
 use multiversion::multiversion;
 
-use super::{CHUNK, Cut, Kept, larger_first, narrowed, weight};
+use super::{CHUNK, Cut, Kept, LANES, fill_weights, larger_first, narrowed, weight};
 
 /// Bins of the histogram that finds the neighbourhood of the cut.
 const BINS: usize = 1024;
@@ -20,14 +20,15 @@ pub(super) fn cut(kept: &Kept<'_>, top_p: f64) -> Cut {
     let reach = (-lightest.ln()).clamp(1e-6, 87.0) * 1.001;
     let bins =
         Bins { top: scan.top, scale: narrowed(scan.scale), per_bin: narrowed(BINS as f64 / reach) };
-    let mut sums = [0f64; BINS];
-    for (chunk, x) in kept.chunks().filter(|(chunk, _)| bins.of(scan.maxima[*chunk]) < BINS) {
+    let mut sums = [0f64; BINS + LANES];
+    for (chunk, x) in kept.chunks().filter(|(chunk, _)| bins.of(scan.maxima[*chunk]) < BINS as u32)
+    {
         add(x, (chunk * CHUNK) as u32, bins, kept.cut, &mut sums);
     }
     let mut before = 0.0;
-    for (bin, sum) in sums.iter().enumerate() {
+    for (bin, sum) in sums[..BINS].iter().enumerate() {
         if before + sum >= wanted {
-            return last_within(&mut entries(kept, bins, bin), wanted - before)
+            return last_within(&mut entries(kept, bins, bin as u32), wanted - before)
                 .map_or(kept.cut, |(index, logit)| Cut { logit, index });
         }
         before += sum;
@@ -55,35 +56,43 @@ struct Bins {
 impl Bins {
     /// The bin of a logit, which never falls while the logit falls; `BINS` or more beyond the last.
     #[inline(always)]
-    fn of(self, logit: f32) -> usize {
-        ((self.top - logit) * self.scale * self.per_bin) as usize
+    fn of(self, logit: f32) -> u32 {
+        ((self.top - logit) * self.scale * self.per_bin) as u32
     }
 }
 
-/// Adds the weights of a chunk that begins at index `first` to their bins.
+/// The bins of a chunk's entries.
 #[multiversion(targets = "simd")]
-fn add(x: &[f32], first: u32, bins: Bins, cut: Cut, sums: &mut [f64; BINS]) {
+fn places(x: &[f32], bins: Bins, places: &mut [u32; CHUNK]) {
+    for (x, place) in x.iter().zip(places) {
+        *place = bins.of(*x);
+    }
+}
+
+/// Adds the weights of a chunk that begins at index `first` to their bins; the last sums have what lies
+/// beyond all bins, which spares a branch that is hard to foretell, and waiting for one sum.
+#[multiversion(targets = "simd")]
+fn add(x: &[f32], first: u32, bins: Bins, cut: Cut, sums: &mut [f64; BINS + LANES]) {
     let (mut weights, mut places) = ([0f32; CHUNK], [0u32; CHUNK]);
-    for (i, (x, (w, place))) in x.iter().zip(weights.iter_mut().zip(&mut places)).enumerate() {
-        let y = (bins.top - *x) * bins.scale;
-        *w = if cut.keeps(first + i as u32, *x) { weight(-y) } else { 0.0 };
-        *place = (y * bins.per_bin) as u32;
+    fill_weights(x, first, bins.scale, bins.top, cut, &mut weights);
+    for (i, (x, place)) in x.iter().zip(&mut places).enumerate() {
+        *place = bins.of(*x).min((BINS + i % LANES) as u32);
     }
     for (w, place) in weights[..x.len()].iter().zip(places) {
-        if let Some(sum) = sums.get_mut(place as usize) {
-            *sum += f64::from(*w);
-        }
+        sums[place as usize] += f64::from(*w);
     }
 }
 
 /// The entries of one bin, with their weights.
-fn entries(kept: &Kept<'_>, bins: Bins, bin: usize) -> Vec<((u32, f32), f32)> {
+fn entries(kept: &Kept<'_>, bins: Bins, bin: u32) -> Vec<((u32, f32), f32)> {
     let mut entries = Vec::new();
+    let mut at = [0; CHUNK];
     for (chunk, x) in kept.chunks().filter(|(chunk, _)| bins.of(kept.scan.maxima[*chunk]) <= bin) {
-        for (i, x) in x.iter().enumerate() {
+        places(x, bins, &mut at);
+        for (i, x) in x.iter().enumerate().filter(|(i, _)| at[*i] == bin) {
             let index = (chunk * CHUNK + i) as u32;
-            // NaN falls into the first bin, and has no weight.
-            if bins.of(*x) == bin && kept.cut.keeps(index, *x) {
+            // NaN falls into the first bin; the cut does not keep it.
+            if kept.cut.keeps(index, *x) {
                 entries.push(((index, *x), weight((*x - bins.top) * bins.scale)));
             }
         }
