@@ -1,5 +1,6 @@
 //! A model's own tokenizer and chat template: text to token ids and back.
 
+mod bytes;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use crate::atomic;
 use crate::chat_template::ChatTemplate;
 pub use crate::chat_template::{ChatMessage, Generation};
 use crate::error::{Error, Result};
+pub use bytes::write_bytes;
 pub use stop::stop_ids;
 pub use train::{TrainOptions, Trained, train};
 

@@ -6,6 +6,7 @@
 mod fault;
 mod map;
 mod names;
+mod random;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ pub use fault::WeightFault;
 pub(crate) use fault::faults_in_words;
 pub(crate) use map::map;
 pub use names::tensor_shapes;
+pub use random::write_random;
 pub(crate) use read::files;
 pub use read::load;
 pub use write::{SaveOptions, save};

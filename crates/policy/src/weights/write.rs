@@ -1,6 +1,7 @@
 //! Writes weight files.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
@@ -42,6 +43,42 @@ pub fn save<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
     options: &SaveOptions,
 ) -> Result<()> {
+    save_sources(dir, tensors, options)
+}
+
+/// What can be written as a tensor.
+pub(super) trait Source {
+    /// Its shape.
+    fn dims(&self) -> &[usize];
+
+    /// Writes its numbers, row after row, to the file `path`.
+    fn write(&self, name: &str, dtype: WeightDtype, path: &Path, out: &mut dyn Write)
+    -> Result<()>;
+}
+
+impl Source for &Tensor {
+    fn dims(&self) -> &[usize] {
+        Tensor::dims(self)
+    }
+
+    fn write(
+        &self,
+        name: &str,
+        dtype: WeightDtype,
+        path: &Path,
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        let numbers = bytes(self, dtype).during(format!("write `{name}`"))?;
+        out.write_all(&numbers).map_err(Error::io("write", path))
+    }
+}
+
+/// As [`save`], for whatever can be written.
+pub(super) fn save_sources<'a, T: Source>(
+    dir: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, T)>,
+    options: &SaveOptions,
+) -> Result<()> {
     let shards = split(tensors, options);
     let files: Vec<String> = match shards.len() {
         0 | 1 => vec![SINGLE_FILE.to_owned()],
@@ -56,17 +93,21 @@ pub fn save<'a>(
     remove_replaced(dir, &files)
 }
 
-type Shard<'a> = Vec<(&'a str, &'a Tensor)>;
+type Shard<'a, T> = Vec<(&'a str, T)>;
+
+fn count(tensor: &impl Source) -> usize {
+    tensor.dims().iter().product()
+}
 
 /// Fills shards in the given order.
-fn split<'a>(
-    tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+fn split<'a, T: Source>(
+    tensors: impl IntoIterator<Item = (&'a str, T)>,
     options: &SaveOptions,
-) -> Vec<Shard<'a>> {
-    let mut shards: Vec<Shard<'a>> = Vec::new();
+) -> Vec<Shard<'a, T>> {
+    let mut shards: Vec<Shard<'a, T>> = Vec::new();
     let mut filled = 0;
     for (name, tensor) in tensors {
-        let size = tensor.elem_count() * options.dtype.size_bytes();
+        let size = count(&tensor) * options.dtype.size_bytes();
         match shards.last_mut() {
             Some(shard) if filled + size <= options.max_shard_bytes => {
                 shard.push((name, tensor));
@@ -82,7 +123,7 @@ fn split<'a>(
 }
 
 /// One safetensors file: the header's length, the header, then the numbers, a tensor at a time.
-fn write_file(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<()> {
+fn write_file<T: Source>(path: &Path, shard: &Shard<'_, T>, dtype: WeightDtype) -> Result<()> {
     let header = header(path, shard, dtype)?;
     atomic::write_with(path, |out| {
         let failed = Error::io("write", path);
@@ -90,18 +131,14 @@ fn write_file(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<()> 
             .write_all(&(header.len() as u64).to_le_bytes())
             .and_then(|()| out.write_all(&header));
         start.map_err(failed)?;
-        for (name, tensor) in shard {
-            let numbers = bytes(tensor, dtype).during(format!("write `{name}`"))?;
-            out.write_all(&numbers).map_err(Error::io("write", path))?;
-        }
-        Ok(())
+        shard.iter().try_for_each(|(name, tensor)| tensor.write(name, dtype, path, out))
     })
 }
 
-fn header(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<Vec<u8>> {
+fn header<T: Source>(path: &Path, shard: &Shard<'_, T>, dtype: WeightDtype) -> Result<Vec<u8>> {
     let mut start = 0;
     let infos = shard.iter().map(|(name, tensor)| {
-        let end = start + tensor.elem_count() * dtype.size_bytes();
+        let end = start + count(tensor) * dtype.size_bytes();
         let info = TensorInfo {
             dtype: stored(dtype),
             shape: tensor.dims().to_vec(),
@@ -141,10 +178,10 @@ fn bytes(tensor: &Tensor, dtype: WeightDtype) -> candle_core::Result<Vec<u8>> {
     })
 }
 
-fn write_index(
+fn write_index<T: Source>(
     path: &Path,
     files: &[String],
-    shards: &[Shard<'_>],
+    shards: &[Shard<'_, T>],
     dtype: WeightDtype,
 ) -> Result<()> {
     let mut weight_map = IndexMap::new();
@@ -152,7 +189,7 @@ fn write_index(
     for (file, shard) in files.iter().zip(shards) {
         for (name, tensor) in shard {
             weight_map.insert(*name, file);
-            parameters += tensor.elem_count();
+            parameters += count(tensor);
         }
     }
     let metadata =
