@@ -94,3 +94,34 @@ fn a_folder_with_something_in_it_is_not_written_to() {
     assert!(told.contains("is not empty, want a new folder"), "{told}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
+
+fn ops(arguments: &[&str]) -> Value {
+    let mut command = Command::new(binary());
+    let done = command.args(["bench", "ops", "--json"]).args(arguments).assert().success();
+    serde_json::from_slice(&done.get_output().stdout).unwrap()
+}
+
+#[test]
+fn every_operation_gives_what_its_plain_form_gives() {
+    let told = ops(&["--check"]);
+    let ops = told["ops"].as_array().unwrap();
+    for name in ["linear", "attention", "decode attention", "rms_norm", "lm_head", "muon"] {
+        assert!(ops.iter().any(|op| op["name"] == name && op["holds"] == true), "{name}: {told}");
+    }
+}
+
+#[test]
+fn an_operation_is_timed_beside_the_machines_limits() {
+    let told = ops(&["--only", "swiglu"]);
+    for figure in ["peak_gflops_f32", "read_gb_per_s", "copy_gb_per_s"] {
+        assert!(told["machine"][figure].as_f64().unwrap() > 0.0, "{figure}: {told}");
+    }
+    let ops = told["ops"].as_array().unwrap();
+    assert_eq!(ops.len(), 3, "{told}");
+    for op in ops {
+        assert_eq!(op["bound"], "memory");
+        assert!(
+            op["seconds"].as_f64().unwrap() > 0.0 && op["share_of_limit"].as_f64().unwrap() > 0.0
+        );
+    }
+}

@@ -33,6 +33,7 @@ mod matmul;
 pub mod memory;
 pub mod muon;
 mod parallel;
+pub mod peak;
 pub mod rms_norm;
 pub mod rope;
 pub mod sample;

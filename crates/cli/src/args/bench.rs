@@ -19,6 +19,8 @@ pub(crate) enum BenchCommand {
     Grpo(WorkArgs),
     /// Write a model with random weights, in Hugging Face's layout and with a tokenizer.
     MakeModel(MakeModelArgs),
+    /// Time each operation beside what the machine can do, or check their results.
+    Ops(OpsArgs),
 }
 
 /// What is measured. One run is done first and not counted; medians are printed.
@@ -99,4 +101,20 @@ pub(crate) enum ModelDtype {
     Float32,
     /// bfloat16.
     Bfloat16,
+}
+
+/// Achieved rates are shown as shares of the limit that applies: the peak of f32 multiplications and
+/// additions, or memory's rate, whichever an operation meets first.
+#[derive(Debug, Args)]
+pub(crate) struct OpsArgs {
+    /// Compare each result with a slow plain computation in place of timing it; exit code 1 when one
+    /// is beyond its tolerance.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Only the operations with this in their name.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }

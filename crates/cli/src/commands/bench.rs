@@ -3,6 +3,7 @@
 mod generate;
 mod grpo;
 mod make_model;
+mod ops;
 mod presets;
 mod work;
 
@@ -15,5 +16,6 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<Status> {
         BenchCommand::Generate(work) => generate::run(&work),
         BenchCommand::Grpo(work) => grpo::run(&work),
         BenchCommand::MakeModel(args) => make_model::run(&args),
+        BenchCommand::Ops(args) => ops::run(&args),
     }
 }
