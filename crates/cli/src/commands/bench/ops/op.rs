@@ -7,6 +7,10 @@ use embodied_r_kernels::{Error, Result};
 /// Numbers of a result that are held against the plain form, at most.
 const SAMPLES: usize = 512;
 
+type Run = Box<dyn FnMut() -> Result<Vec<Tensor>>>;
+
+type Plain = Box<dyn FnOnce(&[usize]) -> Vec<f64>>;
+
 /// An operation at one shape.
 pub(super) struct Op {
     pub(super) name: &'static str,
@@ -25,9 +29,9 @@ pub(super) struct Op {
 /// An operation with its inputs.
 pub(super) struct Prepared {
     /// Does it once, and gives what it computed.
-    pub(super) run: Box<dyn FnMut() -> Result<Vec<Tensor>>>,
+    pub(super) run: Run,
     /// The numbers of the first run's results, end to end, at some places: by the definition, in f64.
-    pub(super) plain: Box<dyn FnOnce(&[usize]) -> Vec<f64>>,
+    pub(super) plain: Plain,
 }
 
 impl Prepared {
