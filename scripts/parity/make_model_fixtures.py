@@ -2,7 +2,7 @@
 
 Usage: make_model_fixtures.py [OUT]     (default: crates/policy/tests/fixtures/models)
 
-Each folder of OUT is a model in Hugging Face's layout with an `expected.json` beside it:
+Folders that are there are left as they are; to make one anew, remove it first. Each folder of OUT is a model in Hugging Face's layout with an `expected.json` beside it:
   groups         prompts with their completions, the form in which the decoder is scored
   scores         for some temperatures: log-probabilities and entropies of all completion tokens, end to end
   next_token     log-probabilities of the whole vocabulary after a prompt
@@ -63,10 +63,19 @@ def sequence(seed, length):
 
 
 def groups(seed):
+    """Short ones, with every length that is a border."""
     return [
         {"prompt": sequence(seed, 9), "completions": [sequence(seed + 1, 5), sequence(seed + 2, 1), sequence(seed + 3, 7)]},
         {"prompt": sequence(seed + 4, 1), "completions": [sequence(seed + 5, 4)]},
         {"prompt": sequence(seed + 6, 17), "completions": [sequence(seed + 7, 3), sequence(seed + 7, 3)]},
+    ]
+
+
+def long_groups(seed):
+    """Far beyond the lengths of pre-training and the windows below."""
+    return [
+        {"prompt": sequence(seed, 300), "completions": [sequence(seed + 1, 3), sequence(seed + 2, 90)]},
+        {"prompt": sequence(seed + 3, 5), "completions": [sequence(seed + 4, 20)]},
     ]
 
 
@@ -93,9 +102,9 @@ def greedy(model, prompt):
     return ids[len(prompt) :], margin
 
 
-def greedy_with_margin(model, seed):
+def greedy_with_margin(model, seed, length):
     for attempt in range(100):
-        prompt = sequence(seed + 1000 + attempt, 6)
+        prompt = sequence(seed + 1000 + attempt, length)
         ids, margin = greedy(model, prompt)
         if margin > GREEDY_MARGIN and 95 not in ids:
             return {"prompt": prompt, "ids": ids}
@@ -121,8 +130,8 @@ def gradients(model, all_groups):
     return {"temperature": GRADIENT_TEMPERATURE, "dlogps": dlogps.tolist(), "tensors": tensors}
 
 
-def expected(model, seed):
-    all_groups = groups(seed)
+def expected(model, seed, is_long):
+    all_groups = long_groups(seed) if is_long else groups(seed)
     with torch.no_grad():
         scores = []
         for temperature in TEMPERATURES:
@@ -131,7 +140,7 @@ def expected(model, seed):
         prompt = all_groups[0]["prompt"]
         logits = model(input_ids=torch.tensor([prompt]), use_cache=False).logits[0, -1]
         next_token = {"prompt": prompt, "logps": torch.log_softmax(logits, -1).tolist()}
-        continuation = greedy_with_margin(model, seed)
+        continuation = greedy_with_margin(model, seed, 80 if is_long else 6)
     return {
         "groups": all_groups,
         "scores": scores,
@@ -155,9 +164,9 @@ def save(model, folder, **options):
     (folder / "generation_config.json").unlink(missing_ok=True)
 
 
-def save_expected(folder, seed):
+def save_expected(folder, seed, is_long=False):
     """From the stored weights: a model cast to 16 bits has rounded its rotary frequencies too."""
-    write_json(folder / "expected.json", expected(loaded(folder), seed))
+    write_json(folder / "expected.json", expected(loaded(folder), seed, is_long))
 
 
 def rewrite_config(folder, change):
@@ -169,54 +178,63 @@ def rewrite_config(folder, change):
 
 def flat_rope(config):
     """The hub's form before `transformers` 5."""
-    config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    if rope["rope_type"] != "default":
+        config["rope_scaling"] = rope
     config["torch_dtype"] = config.pop("dtype")
     config["transformers_version"] = "4.57.0"
     config.pop("layer_types", None)
 
 
-def qwen2(out):
-    model = randomised(
-        Qwen2ForCausalLM(
-            Qwen2Config(
-                **SIZES, hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2,
-                rope_parameters=rope(1e6), tie_word_embeddings=True,
-            )
-        ),
-        1,
-    )
-    save(model, out / "qwen2-tied")
-    save_expected(out / "qwen2-tied", 10)
+def old_type(config):
+    """The hub's form, with the type's older name."""
+    flat_rope(config)
+    config["rope_scaling"]["type"] = config["rope_scaling"].pop("rope_type")
 
+
+def as_saved(config):
+    """The form of `transformers` 5."""
+
+
+def qwen2_tied(folder):
+    config = Qwen2Config(
+        **SIZES, hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2,
+        rope_parameters=rope(1e6), tie_word_embeddings=True,
+    )
+    save(randomised(Qwen2ForCausalLM(config), 1), folder)
+    save_expected(folder, 10)
+
+
+def qwen2_untied(folder, dtype, shard_size):
     config = Qwen2Config(
         **SIZES, hidden_size=48, intermediate_size=40, num_attention_heads=6, num_key_value_heads=1,
         rope_parameters=rope(1e4), tie_word_embeddings=False, rms_norm_eps=1e-5,
     )
-    for dtype, shard_size in ((torch.bfloat16, "20KB"), (torch.float16, "30KB")):
-        folder = out / f"qwen2-untied-sharded-{str(dtype).removeprefix('torch.')}"
-        save(randomised(Qwen2ForCausalLM(config), 2).to(dtype), folder, max_shard_size=shard_size)
-        rewrite_config(folder, flat_rope)
-        save_expected(folder, 20)
+    save(randomised(Qwen2ForCausalLM(config), 2).to(dtype), folder, max_shard_size=shard_size)
+    rewrite_config(folder, flat_rope)
+    save_expected(folder, 20)
 
+
+def qwen2_head_dim(folder):
     config = Qwen2Config(
         **SIZES, hidden_size=32, intermediate_size=48, num_attention_heads=2, num_key_value_heads=2, head_dim=24,
         rope_parameters=rope(5e5), tie_word_embeddings=True,
     )
-    save(randomised(Qwen2ForCausalLM(config), 3), out / "qwen2-head-dim")
-    save_expected(out / "qwen2-head-dim", 30)
+    save(randomised(Qwen2ForCausalLM(config), 3), folder)
+    save_expected(folder, 30)
 
 
-def llama(out):
+def llama(folder):
     config = LlamaConfig(
         **SIZES, hidden_size=32, intermediate_size=56, num_attention_heads=4, num_key_value_heads=4,
         rope_parameters=rope(250.0), tie_word_embeddings=False, rms_norm_eps=1e-5,
     )
-    save(randomised(LlamaForCausalLM(config), 4), out / "llama")
-    save_expected(out / "llama", 40)
+    save(randomised(LlamaForCausalLM(config), 4), folder)
+    save_expected(folder, 40)
 
 
-def qwen2_5_vl(out):
-    """One model, stored as the hub has it and as `transformers` has it in memory."""
+def qwen2_5_vl(folder):
     text = dict(
         **SIZES, hidden_size=32, intermediate_size=48, num_attention_heads=2, num_key_value_heads=1,
         rope_parameters=rope(1e6, mrope_section=[2, 3, 3]),
@@ -230,19 +248,21 @@ def qwen2_5_vl(out):
         vision_start_token_id=92, vision_end_token_id=93,
     )
     model = randomised(Qwen2_5_VLForConditionalGeneration(config), 5)
-    nested, flat = out / "qwen2_5_vl-nested", out / "qwen2_5_vl-flat"
-    save(model, nested)
+    save(model, folder)
     tied = {"lm_head.weight"}
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}
-    save_file(tensors, nested / "model.safetensors", {"format": "pt"})
-    save_expected(nested, 50)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    save_expected(folder, 50)
 
-    shutil.copytree(nested, flat, dirs_exist_ok=True)
+
+def qwen2_5_vl_flat(folder):
+    """The nested model as the hub would have it."""
+    shutil.copytree(folder.parent / "qwen2_5_vl-nested", folder, dirs_exist_ok=True)
     hub = {
         canonical(name).replace("model.visual.", "visual."): tensor
-        for name, tensor in load_file(nested / "model.safetensors").items()
+        for name, tensor in load_file(folder / "model.safetensors").items()
     }
-    save_file(hub, flat / "model.safetensors", {"format": "pt"})
+    save_file(hub, folder / "model.safetensors", {"format": "pt"})
 
     def hub_form(config):
         text = config.pop("text_config")
@@ -252,7 +272,49 @@ def qwen2_5_vl(out):
         flat_rope(config)
         config["rope_scaling"] = {"type": "mrope", "mrope_section": section}
 
-    rewrite_config(flat, hub_form)
+    rewrite_config(folder, hub_form)
+
+
+def far(folder, seed, kind, rope_parameters, form, **more):
+    """A model for sequences longer than its pre-training or its windows."""
+    family, causal_lm = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}[kind]
+    sizes = dict(SIZES, hidden_size=32, intermediate_size=40, num_attention_heads=2, num_key_value_heads=1)
+    config = family(**dict(sizes, rope_parameters=rope_parameters, **more))
+    save(randomised(causal_lm(config), seed).to(torch.bfloat16), folder)
+    rewrite_config(folder, form)
+    save_expected(folder, 10 * seed, is_long=True)
+
+
+SCALED = dict(rope_theta=1e4, original_max_position_embeddings=64)
+LLAMA3 = dict(SCALED, rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
+YARN = dict(SCALED, rope_type="yarn", factor=4.0)
+YARN_TUNED = dict(YARN, truncate=False, attention_factor=1.3, beta_fast=8.0, beta_slow=0.5)
+LINEAR = dict(rope_theta=1e4, rope_type="linear", factor=2.5)
+
+FIXTURES = {
+    "qwen2-tied": qwen2_tied,
+    "qwen2-untied-sharded-bfloat16": lambda folder: qwen2_untied(folder, torch.bfloat16, "20KB"),
+    "qwen2-untied-sharded-float16": lambda folder: qwen2_untied(folder, torch.float16, "30KB"),
+    "qwen2-head-dim": qwen2_head_dim,
+    "llama": llama,
+    "qwen2_5_vl-nested": qwen2_5_vl,
+    "qwen2_5_vl-flat": qwen2_5_vl_flat,
+    "llama-llama3": lambda folder: far(folder, 6, "llama", LLAMA3, flat_rope, tie_word_embeddings=True),
+    "qwen2-yarn": lambda folder: far(folder, 7, "qwen2", YARN, old_type, tie_word_embeddings=True),
+    "qwen2-yarn-tuned": lambda folder: far(folder, 8, "qwen2", YARN_TUNED, as_saved, tie_word_embeddings=True),
+    "qwen2-linear-window-off": lambda folder: far(
+        folder, 9, "qwen2", LINEAR, old_type, tie_word_embeddings=True, use_sliding_window=False, sliding_window=3,
+        max_window_layers=0,
+    ),
+    "qwen2-window-last-layer": lambda folder: far(
+        folder, 11, "qwen2", rope(1e4), flat_rope, tie_word_embeddings=True, use_sliding_window=True,
+        sliding_window=7, max_window_layers=1,
+    ),
+    "qwen2-window-layer-types": lambda folder: far(
+        folder, 12, "qwen2", YARN, as_saved, tie_word_embeddings=True, num_hidden_layers=3, use_sliding_window=True,
+        sliding_window=70, layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
+}
 
 
 def check(out):
@@ -270,11 +332,11 @@ def check(out):
 def main():
     here = pathlib.Path(__file__).resolve().parents[2]
     out = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else here / "crates/policy/tests/fixtures/models"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
     torch.set_num_threads(1)
-    for make in (qwen2, llama, qwen2_5_vl):
-        make(out)
+    for name, make in FIXTURES.items():
+        if not (out / name).exists():
+            (out / name).mkdir(parents=True)
+            make(out / name)
     check(out)
 
 

@@ -1,7 +1,8 @@
 //! Causal attention with grouped queries over packed sequences that share prompts.
 //!
 //! The tokens of a batch lie end to end: for each group its prompt, then its completions. Every
-//! completion sees the whole prompt and its own tokens up to itself. Scores exist for one block of
+//! completion sees the whole prompt and its own tokens up to itself, or the part of them that lies
+//! in a sliding window. Scores exist for one block of
 //! queries at a time; the backward computes them again from the log-sum-exp that the forward keeps.
 
 mod backward;
@@ -48,6 +49,29 @@ impl Heads {
     /// Width of a token's keys, and of its values.
     pub fn kv_width(&self) -> usize {
         self.kv * self.dim
+    }
+}
+
+/// Which keys a query attends to, in which heads. Heads alone mean all keys up to its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pattern {
+    /// The heads.
+    pub heads: Heads,
+    /// The number of most recent tokens that a query sees, its own included; `None` means all. A
+    /// completion's window reaches back into its prompt.
+    pub window: Option<usize>,
+}
+
+impl From<Heads> for Pattern {
+    fn from(heads: Heads) -> Self {
+        Self { heads, window: None }
+    }
+}
+
+impl Pattern {
+    /// The first position that the query at `position` sees.
+    fn first_seen(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 }
 
@@ -98,25 +122,27 @@ pub struct Attended {
     pub log_sum_exp: Tensor,
 }
 
-/// Attention with scores `q · k / sqrt(dim)`.
+/// Attention with scores `q · k / sqrt(dim)` over the keys that `pattern` shows.
 ///
 /// # Shapes
 /// `q` (tokens, query heads · dim), `k` and `v` (tokens, kv heads · dim); `spans` cover the tokens,
 /// end to end.
 ///
 /// # Errors
-/// The shapes or spans do not fit, or a tensor is not contiguous `f32` on the CPU.
+/// The shapes or spans do not fit, the window is 0, or a tensor is not contiguous `f32` on the CPU.
 pub fn forward(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
     spans: &[GroupSpan],
-    heads: Heads,
+    pattern: impl Into<Pattern>,
 ) -> Result<Attended> {
-    let tokens = check_shapes(q, k, v, spans, heads)?;
+    let pattern = pattern.into();
+    let heads = pattern.heads;
+    let tokens = check_shapes(q, k, v, spans, pattern)?;
     let (q, k, v) = (floats(q, OP)?, floats(k, OP)?, floats(v, OP)?);
     let parts: Vec<Part> = tasks(spans, heads)
-        .map(|(span, kv_head)| attend(span, kv_head, (&q, &k, &v), heads))
+        .map(|(span, kv_head)| attend(span, kv_head, (&q, &k, &v), pattern))
         .collect();
     let (shared, dim) = (heads.shared(), heads.dim);
     let out = assemble(&parts, spans, heads, shared * dim, |part| &part.out);
@@ -137,14 +163,15 @@ fn attend(
     span: &GroupSpan,
     kv_head: usize,
     (q, k, v): (&[f32], &[f32], &[f32]),
-    heads: Heads,
+    pattern: Pattern,
 ) -> Part {
+    let heads = pattern.heads;
     let (rows, width) = (span.rows(), heads.shared() * heads.dim);
     let mut part = Part {
         out: vec![0.0; rows.len() * width],
         log_sum_exp: vec![0.0; rows.len() * heads.shared()],
     };
-    let mut block = Block::new(heads, kv_head, rows.start);
+    let mut block = Block::new(pattern, kv_head, rows.start);
     for segment in span.segments() {
         for queries in segment.blocks(BLOCK) {
             block.scores(q, k, &segment, queries.clone());
@@ -200,12 +227,13 @@ fn check_shapes(
     k: &Tensor,
     v: &Tensor,
     spans: &[GroupSpan],
-    heads: Heads,
+    Pattern { heads, window }: Pattern,
 ) -> Result<usize> {
     let (tokens, width) = q.dims2()?;
     check(heads.kv > 0 && heads.query.is_multiple_of(heads.kv), OP, || {
         format!("{} query heads cannot share {} key heads", heads.query, heads.kv)
     })?;
+    check(window != Some(0), OP, || "a window of 0 tokens shows nothing".into())?;
     check(width == heads.query_width(), OP, || "the queries do not fit the heads".into())?;
     let kv = [tokens, heads.kv_width()];
     check(k.dims() == kv && v.dims() == kv, OP, || "keys or values misfit the queries".into())?;

@@ -3,10 +3,10 @@
 use candle_core::Tensor;
 
 use crate::error::{Result, check};
-use crate::few_rows;
 use crate::math::add;
 use crate::matmul::{Into, Threads, View, ViewMut, add_product_over_rows, product};
 use crate::memory::{floats, tensor, update};
+use crate::panels::{self, Plain};
 use crate::parallel;
 
 const OP: &str = "linear";
@@ -24,34 +24,33 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
     check(inputs == columns, OP, || format!("x has {inputs} columns, the weight {columns}"))?;
     let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
     let mut y = vec![0.0; rows * outputs];
-    let mut into = Into::Replace;
-    if let Some(bias) = bias {
-        check(bias.elem_count() == outputs, OP, || format!("the bias has not {outputs} numbers"))?;
-        let bias = floats(bias, OP)?;
-        parallel::rows(&mut y, outputs, |_, y| {
-            for y in y.chunks_mut(outputs) {
-                y.copy_from_slice(&bias);
-            }
-        });
-        into = Into::Add;
-    }
-    times_weight(&mut y, into, (&x, rows), (&w, outputs), inputs);
+    let into = start(&mut y, outputs, bias)?;
+    times(&mut y, into, &x, &w, (outputs, inputs));
     tensor(y, (rows, outputs))
 }
 
-/// `y = x · Wᵀ`, or `y += x · Wᵀ`.
-fn times_weight(
+/// Puts the bias into each row of `y`, if there is one; what is to become of the product then.
+pub(crate) fn start(y: &mut [f32], outputs: usize, bias: Option<&Tensor>) -> Result<Into> {
+    let Some(bias) = bias else { return Ok(Into::Replace) };
+    check(bias.elem_count() == outputs, OP, || format!("the bias has not {outputs} numbers"))?;
+    let bias = floats(bias, OP)?;
+    parallel::rows(y, outputs, |_, y| {
+        for y in y.chunks_mut(outputs) {
+            y.copy_from_slice(&bias);
+        }
+    });
+    Ok(Into::Add)
+}
+
+/// `y = x · Wᵀ`, or `y += x · Wᵀ`, with `weight` (outputs, inputs).
+pub(crate) fn times(
     y: &mut [f32],
     into: Into,
-    (x, rows): (&[f32], usize),
-    (weight, outputs): (&[f32], usize),
-    inputs: usize,
+    x: &[f32],
+    weight: &[f32],
+    (outputs, inputs): (usize, usize),
 ) {
-    if rows <= few_rows::MOST_ROWS {
-        return few_rows::product(y, into, x, weight, inputs);
-    }
-    let (x, weight) = (View::new(x, rows, inputs), View::new(weight, outputs, inputs).t());
-    product(ViewMut::new(y, rows, outputs), into, x, weight, Threads::All);
+    panels::product(y, into, x, &Plain { numbers: weight, inputs }, (outputs, inputs));
 }
 
 /// `y + x · Wᵀ`, in y's memory.
@@ -67,7 +66,7 @@ pub fn forward_add(x: &Tensor, weight: &Tensor, y: Tensor) -> Result<Tensor> {
     check(inputs == columns, OP, || format!("x has {inputs} columns, the weight {columns}"))?;
     check(y.dims() == [rows, outputs], OP, || "what is added to does not fit".into())?;
     let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
-    update(&y, OP, |y| times_weight(y, Into::Add, (&x, rows), (&w, outputs), inputs))?;
+    update(&y, OP, |y| times(y, Into::Add, &x, &w, (outputs, inputs)))?;
     Ok(y)
 }
 

@@ -1,4 +1,4 @@
-//! Rotary position embedding, half-rotated as in Llama and Qwen (Su et al., 2021).
+//! Rotary position embedding, half-rotated as in Llama and Qwen (Su et al., 2021), plain and multimodal.
 
 use candle_core::Tensor;
 use multiversion::multiversion;
@@ -9,6 +9,15 @@ use crate::parallel;
 
 const OP: &str = "rope";
 
+/// How fast each pair of a head's numbers turns, and what the embedding scales by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frequencies {
+    /// Radians a position, one for each pair: half a head's size.
+    pub inverse: Vec<f32>,
+    /// Scales cosines and sines, and with them every query and key; 1 but for YaRN.
+    pub attention_factor: f32,
+}
+
 /// Cosines and sines of the positions of a batch, shared by all of its layers.
 pub struct Angles {
     cos: Vec<f32>,
@@ -17,13 +26,52 @@ pub struct Angles {
 }
 
 impl Angles {
-    /// Angles `position · inverse_frequency` for each token, taken in f64.
-    pub fn new(positions: &[usize], inverse_frequencies: &[f64]) -> Self {
-        let angle = positions
-            .iter()
-            .flat_map(|p| inverse_frequencies.iter().map(move |frequency| *p as f64 * frequency));
-        let (sin, cos) = angle.map(f64::sin_cos).map(|(s, c)| (s as f32, c as f32)).unzip();
-        Self { cos, sin, half: inverse_frequencies.len() }
+    /// Angles `position · inverse frequency` for each token.
+    ///
+    /// The product is rounded to `f32` as in `transformers` and vLLM: models are trained with these
+    /// angles, and exact ones are 1e-4 apart in log-probabilities at 4,000 tokens.
+    pub fn new(positions: &[usize], frequencies: &Frequencies) -> Self {
+        let inverse = &frequencies.inverse;
+        let angles = positions.iter().flat_map(|p| inverse.iter().map(|f| *p as f32 * f));
+        Self::of(angles, frequencies)
+    }
+
+    /// Angles of tokens that have a place in time, height and width (M-RoPE, Qwen2-VL).
+    ///
+    /// The pairs are split into `sections`: those of section i turn by a token's i-th position. A
+    /// token with three equal positions has the angles that [`Self::new`] gives.
+    ///
+    /// # Shapes
+    /// `positions` (tokens) of (time, height, width); the sections add up to the number of pairs.
+    ///
+    /// # Errors
+    /// The sections do not add up.
+    pub fn multimodal(
+        positions: &[[usize; 3]],
+        sections: [usize; 3],
+        frequencies: &Frequencies,
+    ) -> Result<Self> {
+        let inverse = &frequencies.inverse;
+        check(sections.iter().sum::<usize>() == inverse.len(), OP, || {
+            format!("sections {sections:?} do not add up to {} pairs", inverse.len())
+        })?;
+        let axes: Vec<usize> =
+            (0..3).flat_map(|axis| std::iter::repeat_n(axis, sections[axis])).collect();
+        let axes = &axes;
+        let angles = positions.iter().flat_map(|position| {
+            inverse.iter().zip(axes).map(|(f, axis)| position[*axis] as f32 * f)
+        });
+        Ok(Self::of(angles, frequencies))
+    }
+
+    fn of(angles: impl Iterator<Item = f32>, frequencies: &Frequencies) -> Self {
+        let factor = frequencies.attention_factor;
+        let scaled = |angle: f32| {
+            let (sin, cos) = f64::from(angle).sin_cos();
+            (cos as f32 * factor, sin as f32 * factor)
+        };
+        let (cos, sin) = angles.map(scaled).unzip();
+        Self { cos, sin, half: frequencies.inverse.len() }
     }
 
     /// Tokens that there are angles for.
@@ -37,11 +85,11 @@ impl Angles {
 pub enum Turn {
     /// The forward pass.
     Forward,
-    /// The backward pass: a gradient is turned back by the same angles.
+    /// The backward pass: a gradient is turned back by the same angles and scaled by the same factor.
     Backward,
 }
 
-/// Turns every head of `x` in place.
+/// Turns every head of `x` in place, and scales it by the attention factor.
 ///
 /// # Shapes
 /// `x` (tokens, heads · 2 · half), with `half` inverse frequencies in `angles`.

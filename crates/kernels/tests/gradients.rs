@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used)]
 
 use candle_core::{D, Device, Tensor, Var};
-use embodied_r_kernels::{embedding, linear, lm_head, memory, rms_norm, rope, swiglu};
+use embodied_r_kernels::{embedding, linear, lm_head, memory, rms_norm, swiglu};
 
 type Result = std::result::Result<(), Box<dyn std::error::Error>>;
 
@@ -80,34 +80,6 @@ fn linear_layers_and_their_gradients() -> Result {
     linear::backward_weight(&x, &dy, &dw, Some(&db))?;
     close(&dw, grads.get(&w).ok_or("dw")?, 1e-3);
     close(&db, grads.get(&b).ok_or("db")?, 1e-3);
-    Ok(())
-}
-
-#[test]
-fn rope_turns_back_what_it_turned() -> Result {
-    let positions: Vec<usize> = (0..ROWS).map(|i| i * 3).collect();
-    let angles = rope::Angles::new(&positions, &[1.0, 0.1, 0.01, 0.001]);
-    let x = noise(&[ROWS, 16]);
-    let y = x.copy()?;
-    rope::rotate(&y, &angles, rope::Turn::Forward)?;
-    let truth: Vec<f32> = x
-        .to_vec2::<f32>()?
-        .iter()
-        .zip(&positions)
-        .flat_map(|(row, p)| {
-            (0..16)
-                .map(|i| {
-                    let (head, j) = (i / 8 * 8, i % 4);
-                    let (sin, cos) = (*p as f64 * 10f64.powi(-(j as i32))).sin_cos();
-                    let (a, b) = (f64::from(row[head + j]), f64::from(row[head + j + 4]));
-                    (if i % 8 < 4 { a * cos - b * sin } else { b * cos + a * sin }) as f32
-                })
-                .collect::<Vec<_>>()
-        })
-        .collect();
-    close(&y, &memory::tensor(truth, (ROWS, 16))?, 1e-5);
-    rope::rotate(&y, &angles, rope::Turn::Backward)?;
-    close(&y, &x, 1e-5);
     Ok(())
 }
 

@@ -1,12 +1,14 @@
 //! A decoder's shape, from and to Hugging Face's `config.json`.
 
 mod read;
+mod rope;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 
 pub(crate) use read::token_ids;
+pub use rope::{Llama3, Rope, RopeKind, Yarn};
 use serde_json::{Value, json};
 
 use crate::atomic;
@@ -74,6 +76,15 @@ impl WeightDtype {
     }
 }
 
+/// Layers that see no further back than a number of tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlidingWindow {
+    /// Most recent tokens that such a layer sees, the query's own included.
+    pub tokens: usize,
+    /// The layers, ascending.
+    pub layers: Vec<usize>,
+}
+
 /// The shape of a decoder. Fields bear the names of `transformers`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
@@ -95,8 +106,10 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Added to the mean square in RMS norms.
     pub rms_norm_eps: f64,
-    /// Base of the rotary embedding's frequencies.
-    pub rope_theta: f64,
+    /// The rotary position embedding.
+    pub rope: Rope,
+    /// The layers that see the most recent tokens alone; `None` where every layer sees all.
+    pub sliding_window: Option<SlidingWindow>,
     /// Whether the output layer is the embedding itself.
     pub tie_word_embeddings: bool,
     /// Whether the query, key and value products have a bias (the output product never has).
@@ -172,21 +185,42 @@ impl ModelConfig {
             "num_hidden_layers": self.num_hidden_layers,
             "num_key_value_heads": self.num_key_value_heads,
             "rms_norm_eps": self.rms_norm_eps,
-            "rope_scaling": null,
-            "rope_theta": self.rope_theta,
+            "rope_scaling": self.rope.scaling_json(),
+            "rope_theta": self.rope.theta,
             "tie_word_embeddings": self.tie_word_embeddings,
             "torch_dtype": self.dtype.name(),
             "use_cache": true,
             "vocab_size": self.vocab_size,
         });
         match self.model_type {
-            ModelType::Qwen2 => value["use_sliding_window"] = json!(false),
+            ModelType::Qwen2 => self.write_windows(&mut value),
             ModelType::Llama => {
                 value["attention_bias"] = json!(false);
                 value["mlp_bias"] = json!(false);
             }
         }
         value
+    }
+
+    fn write_windows(&self, value: &mut Value) {
+        value["use_sliding_window"] = json!(self.sliding_window.is_some());
+        let Some(SlidingWindow { tokens, layers }) = &self.sliding_window else { return };
+        let kind = |layer| match self.window(layer) {
+            Some(_) => "sliding_attention",
+            None => "full_attention",
+        };
+        let count = self.num_hidden_layers;
+        value["layer_types"] = (0..count).map(kind).collect();
+        value["sliding_window"] = json!(tokens);
+        // For versions before `layer_types`; they can express windows in the last layers alone.
+        value["max_window_layers"] = json!(layers.first().unwrap_or(&count));
+    }
+
+    /// The number of most recent tokens, the query's own included, that the layer sees; `None` means
+    /// all.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        let window = self.sliding_window.as_ref()?;
+        window.layers.contains(&layer).then_some(window.tokens)
     }
 
     /// Checks that the sizes fit each other.
@@ -221,12 +255,13 @@ impl ModelConfig {
         if !self.head_dim.is_multiple_of(2) {
             faults.push(ConfigFault::wrong("head_dim", self.head_dim, "an even number"));
         }
-        for (field, number) in
-            [("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta)]
-        {
-            if !(number.is_finite() && number > 0.0) {
-                faults.push(ConfigFault::wrong(field, number, "a positive number"));
-            }
+        if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps > 0.0) {
+            let found = self.rms_norm_eps;
+            faults.push(ConfigFault::wrong("rms_norm_eps", found, "a positive number"));
+        }
+        faults.extend(self.rope.faults(self.head_dim, "rope_scaling"));
+        if let Some(window) = &self.sliding_window {
+            faults.extend(self.window_faults(window));
         }
         if self.model_type == ModelType::Qwen2 && !self.attention_bias {
             faults.push(ConfigFault::unsupported(
@@ -243,6 +278,28 @@ impl ModelConfig {
             ));
         }
         if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    fn window_faults(&self, window: &SlidingWindow) -> Vec<ConfigFault> {
+        let mut faults = Vec::new();
+        if window.tokens == 0 {
+            faults.push(ConfigFault::wrong("sliding_window", 0, "a positive integer"));
+        }
+        let ascending = window.layers.is_sorted_by(|a, b| a < b);
+        let there = window.layers.last().is_some_and(|last| *last < self.num_hidden_layers);
+        if !(ascending && there) {
+            let found = format!("{:?}", window.layers);
+            let want = "ascending indices of layers, one at least";
+            faults.push(ConfigFault::wrong("layer_types", found, want));
+        }
+        if self.model_type == ModelType::Llama {
+            faults.push(ConfigFault::unsupported(
+                "sliding_window",
+                window.tokens,
+                "llama has full attention in every layer, take `qwen2`",
+            ));
+        }
+        faults
     }
 
     /// Number of trainable numbers.
@@ -268,13 +325,13 @@ pub enum ConfigFault {
     #[error("`{field}` is missing")]
     Missing {
         /// Its name.
-        field: &'static str,
+        field: String,
     },
     /// A field's value cannot be.
     #[error("`{field}` is `{found}`, want {want}")]
     Wrong {
         /// Its name.
-        field: &'static str,
+        field: String,
         /// Its value.
         found: String,
         /// What it should be.
@@ -284,7 +341,7 @@ pub enum ConfigFault {
     #[error("`{field}` = `{found}` is not supported: {why}")]
     Unsupported {
         /// Its name.
-        field: &'static str,
+        field: String,
         /// Its value.
         found: String,
         /// What is supported.
@@ -293,11 +350,15 @@ pub enum ConfigFault {
 }
 
 impl ConfigFault {
-    fn wrong(field: &'static str, found: impl ToString, want: &'static str) -> Self {
-        Self::Wrong { field, found: found.to_string(), want }
+    fn missing(field: impl Into<String>) -> Self {
+        Self::Missing { field: field.into() }
     }
 
-    fn unsupported(field: &'static str, found: impl ToString, why: &'static str) -> Self {
-        Self::Unsupported { field, found: found.to_string(), why }
+    fn wrong(field: impl Into<String>, found: impl ToString, want: &'static str) -> Self {
+        Self::Wrong { field: field.into(), found: found.to_string(), want }
+    }
+
+    fn unsupported(field: impl Into<String>, found: impl ToString, why: &'static str) -> Self {
+        Self::Unsupported { field: field.into(), found: found.to_string(), why }
     }
 }

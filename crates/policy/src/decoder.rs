@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-pub(crate) use layer::{Activations, attention_input, attention_output, feed_forward};
+pub(crate) use layer::Activations;
 
 /// A product's weight and bias.
 #[derive(Clone)]
@@ -18,7 +18,7 @@ pub(crate) struct Linear {
     pub(crate) bias: Option<Tensor>,
 }
 
-/// The tensors of one layer.
+/// The tensors of one layer, and how far back it looks.
 #[derive(Clone)]
 pub(crate) struct Layer {
     pub(crate) input_norm: Tensor,
@@ -30,6 +30,8 @@ pub(crate) struct Layer {
     pub(crate) gate: Tensor,
     pub(crate) up: Tensor,
     pub(crate) down: Tensor,
+    /// Most recent tokens that attention sees; `None` means all.
+    pub(crate) window: Option<usize>,
 }
 
 /// All tensors of a decoder. With tied embeddings `head` is `embedding`, in the gradients too.
@@ -73,6 +75,7 @@ impl Decoder {
                     gate: get("mlp.gate_proj.weight")?,
                     up: get("mlp.up_proj.weight")?,
                     down: get("mlp.down_proj.weight")?,
+                    window: config.window(i),
                 })
             })
             .collect::<Result<Vec<_>>>()?;

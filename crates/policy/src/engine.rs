@@ -1,50 +1,29 @@
 //! Sampling with continuous batching.
 //!
-//! Requests enter and leave at any step. [`Engine::step`] computes some tokens for all of them that
-//! are running and gives what was drawn; whoever drives the engine hands it on.
+//! Requests enter and leave at any step. [`Engine::step`] computes a budget of tokens: one for each
+//! sequence that decodes, and chunks of prompts with what is left. Keys and values lie in pages;
+//! sequences that begin alike share them by reference, be it the samples of a prompt or a system
+//! prompt across requests. When pages run out, the youngest sequence is put back and computed again
+//! later. What a request gives depends on it alone, to the bit.
 
-mod cache;
+mod model;
+mod pages;
+mod schedule;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use candle_core::Tensor;
-use embodied_r_kernels::decode_attention::{self, DecodeGroup, Row};
-use embodied_r_kernels::{attention, embedding, linear, memory, rms_norm};
+use embodied_r_kernels::memory;
+use embodied_r_kernels::paged_attention::PAGE;
 use rayon::prelude::*;
 
-use crate::config::ModelConfig;
-use crate::decoder::{attention_input, attention_output, feed_forward};
 use crate::error::{Error, Result};
 use crate::generate::{Finish, Request};
-use crate::packed::{Group, PackedBatch};
-use crate::policy::Policy;
 use crate::random::Stream;
 use crate::sampling::{History, Sampling, Token, draw};
-use cache::{Cache, LayerCache};
-
-/// A decoder's weights as sampling reads them.
-pub struct InferenceModel {
-    policy: Policy,
-}
-
-impl InferenceModel {
-    /// The model's shape.
-    pub fn config(&self) -> &ModelConfig {
-        self.policy.config()
-    }
-}
-
-impl Policy {
-    /// The same weights for sampling: in f32 they are shared, and a later change of the policy's is
-    /// seen.
-    ///
-    /// # Errors
-    /// There is no room for what is not shared.
-    pub fn inference_model(&self) -> Result<InferenceModel> {
-        Ok(InferenceModel { policy: self.shared() })
-    }
-}
+use model::{Batch, Part};
+pub use model::{InferenceModel, Precision};
+use pages::Pages;
 
 /// What an engine may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +33,7 @@ pub struct EngineOptions {
     /// Tokens that a step computes, at most: one for each sequence that decodes, and prompts in
     /// chunks of what is left.
     pub max_num_batched_tokens: usize,
-    /// Tokens whose keys and values are kept, at most; none: as many as the requests need.
+    /// Tokens whose keys and values are kept, at most; none: as many as the running sequences need.
     pub kv_cache_tokens: Option<usize>,
 }
 
@@ -116,46 +95,73 @@ pub struct EngineStats {
 pub struct Engine {
     model: Arc<InferenceModel>,
     options: EngineOptions,
-    waiting: VecDeque<Waiting>,
-    active: Vec<Sequence>,
+    pages: Pages,
+    /// What waits for its turn, the oldest first.
+    waiting: VecDeque<Job>,
+    /// What has its turn: jobs whose tokens are being computed, and sequences that are decoded,
+    /// those of one prompt side by side.
+    running: Vec<Job>,
     next_id: u64,
     stats: EngineStats,
 }
 
-struct Waiting {
-    id: RequestId,
-    request: Request,
-    sampling: Arc<Sampling>,
-    cancelled: Vec<usize>,
-}
-
-/// A completion that is being drawn.
-struct Sequence {
+/// A prompt for some samples of a request or, once it has drawn a token, one sample.
+struct Job {
     request: RequestId,
-    sample: usize,
+    prompt: Arc<[u32]>,
     sampling: Arc<Sampling>,
-    stream: Stream,
-    prompt_ids: Arc<[u32]>,
-    prompt: Arc<Cache>,
-    own: Cache,
+    stream: u64,
+    /// Indices of the samples that are to be drawn; one, if there are `ids`.
+    samples: Vec<usize>,
+    /// The sample's tokens so far.
     ids: Vec<u32>,
-    finish: Option<Finish>,
+    /// Pages of keys and values, from the prompt's first token on.
+    pages: Vec<usize>,
+    /// Tokens whose keys and values are in the pages.
+    computed: usize,
 }
 
-/// Prompt tokens computed together, at most (a longer prompt goes alone).
-const PREFILL_TOKENS: usize = 8192;
+impl Job {
+    /// Tokens of the prompt and the sample so far.
+    fn len(&self) -> usize {
+        self.prompt.len() + self.ids.len()
+    }
+
+    /// The tokens from position `first` on.
+    fn tokens(&self, first: usize) -> impl Iterator<Item = u32> + '_ {
+        let ids = first.saturating_sub(self.prompt.len());
+        self.prompt.iter().skip(first).chain(self.ids.iter().skip(ids)).copied()
+    }
+
+    /// Gives the pages back. What stands in them stays known for whoever begins with the same tokens.
+    fn leave(&mut self, pages: &mut Pages) {
+        let full = self.computed / PAGE;
+        pages.publish(&self.pages[..full], self.tokens(0));
+        self.pages.drain(..).for_each(|page| pages.leave(page));
+        self.computed = 0;
+    }
+
+    /// Whether one token is left to compute before the next one can be drawn.
+    fn decodes(&self) -> bool {
+        !self.ids.is_empty() && self.computed + 1 == self.len()
+    }
+}
 
 impl Engine {
     /// An engine without requests.
     ///
     /// # Errors
-    /// An option is 0.
+    /// [`Error::Engine`] names an option that is 0 or does not fit another.
     pub fn new(model: Arc<InferenceModel>, options: EngineOptions) -> Result<Self> {
+        options.check()?;
+        let capacity = options.kv_cache_tokens.map(|tokens| tokens / PAGE);
+        let pages = Pages::new(model.heads(), model.config().num_hidden_layers, capacity);
         Ok(Self {
             model,
             options,
+            pages,
             waiting: VecDeque::new(),
-            active: Vec::new(),
+            running: Vec::new(),
             next_id: 0,
             stats: EngineStats::default(),
         })
@@ -165,18 +171,28 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Sampling`], or [`Error::Sequence`] if the prompt is empty, has an id outside the
-    /// vocabulary or leaves no room for a token.
+    /// vocabulary, leaves no room for a token, or needs more keys and values than may be kept.
     pub fn add(&mut self, request: &Request, sampling: &Arc<Sampling>) -> Result<RequestId> {
         sampling.check()?;
-        self.check(request).map_err(|fault| Error::Sequence { index: 0, fault })?;
+        self.check(request, sampling).map_err(|fault| Error::Sequence { index: 0, fault })?;
         let id = RequestId(self.next_id);
         self.next_id += 1;
-        let (request, sampling) = (request.clone(), sampling.clone());
-        self.waiting.push_back(Waiting { id, request, sampling, cancelled: Vec::new() });
+        if request.samples > 0 {
+            self.waiting.push_back(Job {
+                request: id,
+                prompt: request.prompt.as_slice().into(),
+                sampling: sampling.clone(),
+                stream: request.stream,
+                samples: (0..request.samples).collect(),
+                ids: Vec::new(),
+                pages: Vec::new(),
+                computed: 0,
+            });
+        }
         Ok(id)
     }
 
-    fn check(&self, request: &Request) -> Result<(), String> {
+    fn check(&self, request: &Request, sampling: &Sampling) -> Result<(), String> {
         let config = self.model.config();
         let (length, most) = (request.prompt.len(), config.max_position_embeddings);
         if length == 0 {
@@ -185,38 +201,59 @@ impl Engine {
         if length >= most {
             return Err(format!("{length} tokens leave no room, the model takes at most {most}"));
         }
-        match request.prompt.iter().find(|id| **id as usize >= config.vocab_size) {
-            Some(id) => Err(format!("id {id} is outside the vocabulary of {}", config.vocab_size)),
-            None => Ok(()),
+        if sampling.max_new_tokens == 0 {
+            return Err("`max_new_tokens` is 0, want 1 or more".into());
+        }
+        if let Some(id) = request.prompt.iter().find(|id| **id as usize >= config.vocab_size) {
+            return Err(format!("id {id} is outside the vocabulary of {}", config.vocab_size));
+        }
+        // The last token's keys and values are not needed.
+        let longest = most.min(length + sampling.max_new_tokens) - 1;
+        match self.pages.capacity() {
+            Some(capacity) if longest.div_ceil(PAGE) > capacity => {
+                let kept = capacity * PAGE;
+                Err(format!("up to {longest} tokens, the cache holds {kept}, make it larger"))
+            }
+            _ => Ok(()),
         }
     }
 
     /// Ends a request: nothing more comes of it.
     pub fn cancel(&mut self, request: RequestId) {
-        self.waiting.retain(|waiting| waiting.id != request);
-        self.active.retain(|sequence| sequence.request != request);
+        self.drop_jobs(|job| job.request == request);
     }
 
     /// Ends one sample of a request: nothing more comes of it.
     pub fn cancel_sample(&mut self, request: RequestId, sample: usize) {
-        for waiting in &mut self.waiting {
-            if waiting.id == request {
-                waiting.cancelled.push(sample);
+        for job in self.waiting.iter_mut().chain(&mut self.running) {
+            if job.request == request {
+                job.samples.retain(|other| *other != sample);
             }
         }
-        self.active.retain(|s| s.request != request || s.sample != sample);
+        self.drop_jobs(|job| job.samples.is_empty());
+    }
+
+    /// Takes out the jobs for which `ended` holds.
+    fn drop_jobs(&mut self, ended: impl Fn(&Job) -> bool) {
+        self.waiting.retain(|job| !ended(job));
+        for mut job in self.running.extract_if(.., |job| ended(job)) {
+            job.leave(&mut self.pages);
+        }
     }
 
     /// Whether a step has anything to do.
     pub fn has_work(&self) -> bool {
-        !self.waiting.is_empty() || !self.active.is_empty()
+        !self.waiting.is_empty() || !self.running.is_empty()
     }
 
     /// How the engine is doing.
     pub fn stats(&self) -> EngineStats {
+        let samples = |job: &Job| job.samples.len();
         EngineStats {
-            waiting: self.waiting.iter().map(|waiting| waiting.request.samples).sum(),
-            running: self.active.len(),
+            waiting: self.waiting.iter().map(samples).sum(),
+            running: self.running.iter().map(samples).sum(),
+            kv_cache_tokens: self.pages.used() * PAGE,
+            kv_cache_capacity: self.pages.capacity().map(|pages| pages * PAGE),
             ..self.stats
         }
     }
@@ -226,179 +263,84 @@ impl Engine {
     /// # Errors
     /// The decoder cannot go on.
     pub fn step(&mut self) -> Result<Vec<Output>> {
-        let admitted = self.admissible();
-        let mut outputs = Vec::new();
-        if admitted > 0 {
-            self.prefill(admitted, &mut outputs)?;
-        } else if !self.active.is_empty() {
-            self.decode(&mut outputs)?;
+        let chunks = self.schedule();
+        let mut batch = Batch { ids: vec![], positions: vec![], parts: vec![], wanted: vec![] };
+        let mut ready = Vec::new();
+        for (index, tokens) in chunks {
+            let job = &mut self.running[index];
+            let (rows, position) = (batch.ids.len()..batch.ids.len() + tokens, job.computed);
+            batch.ids.extend(job.tokens(position).take(tokens).map(|id| id as usize));
+            batch.positions.extend(position..position + tokens);
+            job.computed += tokens;
+            if job.computed == job.len() {
+                ready.push(index);
+                batch.wanted.push(rows.end - 1);
+            }
+            let pages = job.pages[..job.computed.div_ceil(PAGE)].to_vec();
+            batch.parts.push(Part { rows, position, pages });
         }
-        self.active.retain(|sequence| sequence.finish.is_none());
-        Ok(outputs)
+        if batch.ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let logits = self.model.step(&batch, &mut self.pages)?;
+        let logits = memory::floats(&logits, "sample")?;
+        Ok(self.draw(&ready, &logits))
     }
 
-    /// How many of the waiting requests may be prefilled now.
-    fn admissible(&self) -> usize {
-        let (mut sequences, mut tokens, mut count) = (self.active.len(), 0, 0);
-        for Waiting { request, .. } in &self.waiting {
-            sequences += request.samples;
-            tokens += request.prompt.len();
-            let full = sequences > self.options.max_num_seqs || tokens > PREFILL_TOKENS;
-            if full && (count > 0 || !self.active.is_empty()) {
-                break;
-            }
-            count += 1;
-        }
-        count
-    }
-
-    /// Computes the first prompts together and draws the first token of each sample.
-    fn prefill(&mut self, count: usize, outputs: &mut Vec<Output>) -> Result<()> {
-        let admitted: Vec<Waiting> = self.waiting.drain(..count).collect();
-        let model = self.model.clone();
-        let policy = &model.policy;
-        let groups: Vec<Group> = admitted
-            .iter()
-            .map(|w| Group { prompt: w.request.prompt.clone(), completions: Vec::new() })
-            .collect();
-        let config = policy.config();
-        let batch = PackedBatch::new(&groups, config.vocab_size, config.max_position_embeddings)?;
-        let pass = policy.pass(&batch);
-        let mut caches: Vec<Cache> = groups.iter().map(|_| Cache::default()).collect();
-        let mut x = embedding::gather(&policy.decoder.embedding, &batch.ids)?;
-        for layer in &policy.decoder.layers {
-            let (_, p) = attention_input(layer, &x, &pass.angles, pass.eps)?;
-            let attended = attention::forward(&p.q, &p.k, &p.v, pass.spans, pass.heads)?;
-            let (k, v) = (memory::floats(&p.k, "cache")?, memory::floats(&p.v, "cache")?);
-            let width = pass.heads.kv_width();
-            for (cache, span) in caches.iter_mut().zip(&batch.spans) {
-                let at = span.prompt.start * width..span.prompt.end * width;
-                cache.layers.push(LayerCache { k: k[at.clone()].to_vec(), v: v[at].to_vec() });
-            }
-            let middle = attention_output(layer, &x, &attended.out)?;
-            x = feed_forward(layer, &middle, pass.eps)?.0;
-        }
-        let last: Vec<usize> = batch.spans.iter().map(|span| span.prompt.end - 1).collect();
-        let logits = logits(policy, &embedding::gather(&x, &last)?)?;
-        let rows = memory::floats(&logits, "sample")?;
-        let first = self.active.len();
-        let mut row_of = Vec::new();
-        for (row, (waiting, cache)) in admitted.into_iter().zip(caches).enumerate() {
-            let Waiting { id, request, sampling, cancelled } = waiting;
-            let (prompt, prompt_ids) = (Arc::new(cache), Arc::<[u32]>::from(request.prompt));
-            self.stats.prefilled_tokens += prompt_ids.len() as u64;
-            for sample in (0..request.samples).filter(|sample| !cancelled.contains(sample)) {
-                row_of.push(row);
-                self.active.push(Sequence {
-                    request: id,
-                    sample,
-                    sampling: sampling.clone(),
-                    stream: Stream::new(request.stream, sample as u64),
-                    prompt_ids: prompt_ids.clone(),
-                    prompt: prompt.clone(),
-                    own: Cache::empty(config.num_hidden_layers),
-                    ids: Vec::new(),
-                    finish: None,
-                });
-            }
-        }
-        let vocabulary = config.vocab_size;
-        self.draw(first, |i| &rows[row_of[i] * vocabulary..][..vocabulary], outputs);
-        Ok(())
-    }
-
-    /// One more token for every active sequence.
-    fn decode(&mut self, outputs: &mut Vec<Output>) -> Result<()> {
-        let model = self.model.clone();
-        let policy = &model.policy;
-        let (eps, heads) = (policy.config().rms_norm_eps, policy.heads());
-        // Sequences of one prompt stand together: they were admitted together.
-        let ids: Vec<usize> =
-            self.active.iter().filter_map(|s| s.ids.last()).map(|id| *id as usize).collect();
-        let width = heads.kv_width();
-        let position = |s: &Sequence| s.prompt.tokens(width) + s.ids.len() - 1;
-        let positions: Vec<usize> = self.active.iter().map(position).collect();
-        let angles = policy.angles(&positions);
-        let mut x = embedding::gather(&policy.decoder.embedding, &ids)?;
-        for (index, layer) in policy.decoder.layers.iter().enumerate() {
-            let (_, p) = attention_input(layer, &x, &angles, eps)?;
-            {
-                let (k, v) = (memory::floats(&p.k, "cache")?, memory::floats(&p.v, "cache")?);
-                for (row, sequence) in self.active.iter_mut().enumerate() {
-                    let at = row * width..(row + 1) * width;
-                    sequence.own.layers[index].k.extend_from_slice(&k[at.clone()]);
-                    sequence.own.layers[index].v.extend_from_slice(&v[at]);
-                }
-            }
-            let groups = groups(&self.active, index);
-            let attended =
-                decode_attention::forward(&memory::floats(&p.q, "decode")?, &groups, heads)?;
-            let attended = memory::tensor(attended, (ids.len(), heads.query_width()))?;
-            let middle = attention_output(layer, &x, &attended)?;
-            x = feed_forward(layer, &middle, eps)?.0;
-        }
-        let logits = logits(policy, &x)?;
-        let rows = memory::floats(&logits, "sample")?;
-        let vocabulary = policy.config().vocab_size;
-        self.draw(0, |i| &rows[i * vocabulary..(i + 1) * vocabulary], outputs);
-        Ok(())
-    }
-
-    /// Draws a token for each sequence from `first` on, from `logits(index)`.
-    fn draw<'a>(
-        &mut self,
-        first: usize,
-        logits: impl Fn(usize) -> &'a [f32] + Sync,
-        outputs: &mut Vec<Output>,
-    ) {
-        let sequences = &mut self.active[first..];
-        let tokens: Vec<Token> = sequences
+    /// Draws the next token for each sample of the jobs `ready`, each from its row of logits.
+    fn draw(&mut self, ready: &[usize], logits: &[f32]) -> Vec<Output> {
+        let vocabulary = self.model.config().vocab_size;
+        let drawn: Vec<Vec<Token>> = ready
             .par_iter()
-            .enumerate()
-            .map(|(i, s)| {
-                let history = History { prompt: &s.prompt_ids, completion: &s.ids };
-                draw(logits(i), &s.sampling, history, s.stream.uniform(s.ids.len() as u64))
+            .zip(logits.par_chunks(vocabulary))
+            .map(|(index, logits)| {
+                let Job { prompt, ids, sampling, stream, samples, .. } = &self.running[*index];
+                let history = History { prompt, completion: ids };
+                let token = |sample: &usize| {
+                    let uniform = Stream::new(*stream, *sample as u64).uniform(ids.len() as u64);
+                    draw(logits, sampling, history, uniform)
+                };
+                samples.iter().map(token).collect()
             })
             .collect();
-        let most = self.model.config().max_position_embeddings;
+        let mut outputs = Vec::new();
+        // From the last on, so that the jobs that follow keep their places.
+        for (index, tokens) in ready.iter().zip(drawn).rev() {
+            self.settle(*index, tokens, &mut outputs);
+        }
+        outputs
+    }
+
+    /// Gives a job's samples their tokens; those that have not ended go on in its place.
+    fn settle(&mut self, index: usize, tokens: Vec<Token>, outputs: &mut Vec<Output>) {
         self.stats.generated_tokens += tokens.len() as u64;
-        for (s, token) in sequences.iter_mut().zip(tokens) {
-            s.ids.push(token.id);
-            let full = s.ids.len() >= s.sampling.max_new_tokens
-                || s.prompt_ids.len() + s.ids.len() >= most;
-            s.finish = match s.sampling.stop_ids.contains(&token.id) {
-                true => Some(Finish::Stop),
-                false => full.then_some(Finish::Length),
-            };
-            let (request, sample) = (s.request, s.sample);
+        let most = self.model.config().max_position_embeddings;
+        let job = &mut self.running[index];
+        let mut going_on = Vec::new();
+        for (sample, token) in job.samples.iter().copied().zip(tokens) {
+            let (request, id) = (job.request, token.id);
             outputs.push(Output::Token { request, sample, token });
-            if let Some(finish) = s.finish {
-                outputs.push(Output::Finished { request, sample, finish });
+            let finish = if job.sampling.stop_ids.contains(&id) {
+                Some(Finish::Stop)
+            } else if job.ids.len() + 1 >= job.sampling.max_new_tokens || job.len() + 1 >= most {
+                Some(Finish::Length)
+            } else {
+                None
+            };
+            match finish {
+                Some(finish) => outputs.push(Output::Finished { request, sample, finish }),
+                None => going_on.push((sample, id)),
+            }
+        }
+        match going_on[..] {
+            [(_, id)] if job.samples.len() == 1 && !job.ids.is_empty() => job.ids.push(id),
+            _ => {
+                let job = self.running.remove(index);
+                self.fork(index, job, going_on);
             }
         }
     }
 }
 
-/// The logits of each row (rows, vocabulary).
-fn logits(policy: &Policy, x: &Tensor) -> Result<Tensor> {
-    let decoder = &policy.decoder;
-    let normed = rms_norm::forward(x, &decoder.norm, policy.config().rms_norm_eps)?;
-    Ok(linear::forward(&normed.y, &decoder.head, None)?)
-}
-
-/// The sequences' caches of one layer, those of one prompt together.
-fn groups(active: &[Sequence], layer: usize) -> Vec<DecodeGroup<'_>> {
-    let mut groups: Vec<DecodeGroup<'_>> = Vec::new();
-    let mut request = None;
-    for (row, sequence) in active.iter().enumerate() {
-        if request != Some(sequence.request) {
-            let prompt = sequence.prompt.layers[layer].view();
-            groups.push(DecodeGroup { prompt, rows: Vec::new() });
-            request = Some(sequence.request);
-        }
-        if let Some(group) = groups.last_mut() {
-            group.rows.push(Row { row, own: sequence.own.layers[layer].view() });
-        }
-    }
-    groups
-}
+#[cfg(test)]
+mod tests;

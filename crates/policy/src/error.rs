@@ -103,6 +103,16 @@ pub enum Error {
         /// Its canonical name.
         name: String,
     },
+    /// An engine's option does not allow any work.
+    #[error("`{option}` is {found}, want {want}")]
+    Engine {
+        /// Its name.
+        option: &'static str,
+        /// Its value.
+        found: usize,
+        /// What it should be.
+        want: String,
+    },
     /// A sequence given to the model is not one it can take.
     #[error("sequence {index}: {fault}")]
     Sequence {

@@ -18,8 +18,10 @@ mod sampling;
 pub mod tokenizer;
 pub mod weights;
 
-pub use config::{ModelConfig, ModelType, WeightDtype};
-pub use engine::{Engine, EngineOptions, EngineStats, InferenceModel, Output, RequestId};
+pub use config::{ModelConfig, ModelType, Rope, SlidingWindow, WeightDtype};
+pub use engine::{
+    Engine, EngineOptions, EngineStats, InferenceModel, Output, Precision, RequestId,
+};
 pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
 pub use forward::Forward;

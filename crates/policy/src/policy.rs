@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use embodied_r_kernels::attention::Heads;
-use embodied_r_kernels::rope::Angles;
+use embodied_r_kernels::rope::{Angles, Frequencies};
 use embodied_r_kernels::{embedding, lm_head, rms_norm};
 
 use crate::config::ModelConfig;
 use crate::decoder::{Activations, Decoder, Pass};
+use crate::engine::Precision;
 use crate::error::{During, Result};
 use crate::forward::Forward;
 use crate::packed::{Group, PackedBatch};
@@ -23,8 +24,9 @@ pub struct Policy {
     config: ModelConfig,
     parameters: Parameters,
     pub(crate) decoder: Decoder,
-    inverse_frequencies: Vec<f64>,
+    frequencies: Frequencies,
     activation_bytes: usize,
+    precision: Precision,
 }
 
 /// What a pass gives for the tokens of all completions, end to end in the order of the groups.
@@ -57,11 +59,10 @@ impl Policy {
 
     fn new(config: ModelConfig, parameters: Parameters) -> Result<Self> {
         let decoder = Decoder::new(parameters.tensors(), &config)?;
-        let dim = config.head_dim;
-        let frequency = |i: usize| config.rope_theta.powf(-2.0 * i as f64 / dim as f64);
-        let inverse_frequencies = (0..dim / 2).map(frequency).collect();
+        let frequencies = config.rope.frequencies(config.head_dim);
         let activation_bytes = ACTIVATION_BYTES;
-        Ok(Self { config, parameters, decoder, inverse_frequencies, activation_bytes })
+        let precision = Precision::F32;
+        Ok(Self { config, parameters, decoder, frequencies, activation_bytes, precision })
     }
 
     /// Sets how many bytes of activations a forward pass may keep; 0 keeps each layer's input only.
@@ -70,23 +71,23 @@ impl Policy {
         self
     }
 
+    /// Sets what the products of [`Self::generate`] are made of.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// What the products of [`Self::generate`] are made of.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// The same model with weights of its own, which training does not reach.
     ///
     /// # Errors
     /// There is no room for the copy.
     pub fn frozen_copy(&self) -> Result<Self> {
         Self::new(self.config.clone(), self.parameters.copied()?)
-    }
-
-    /// The same model over the same weights.
-    pub(crate) fn shared(&self) -> Self {
-        Self {
-            config: self.config.clone(),
-            parameters: self.parameters.clone(),
-            decoder: self.decoder.clone(),
-            inverse_frequencies: self.inverse_frequencies.clone(),
-            activation_bytes: self.activation_bytes,
-        }
     }
 
     /// Writes configuration and weights to `dir` in Hugging Face's layout; the tokenizer is apart.
@@ -165,8 +166,9 @@ impl Policy {
         }
     }
 
+    /// The angles of text: a token's place in time, height and width is the same.
     pub(crate) fn angles(&self, positions: &[usize]) -> Angles {
-        Angles::new(positions, &self.inverse_frequencies)
+        Angles::new(positions, &self.frequencies)
     }
 
     pub(crate) fn heads(&self) -> Heads {

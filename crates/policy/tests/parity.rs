@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use embodied_r_policy::weights::SaveOptions;
-use embodied_r_policy::{Group, Policy, Request, Sampling, WeightDtype};
+use embodied_r_policy::{Group, ModelConfig, Policy, Request, Sampling, WeightDtype};
 use serde::Deserialize;
 
 /// What the project promises for log-probabilities.
@@ -72,6 +72,10 @@ impl Fixture {
         Policy::load(&self.dir).unwrap()
     }
 
+    fn has_windows(&self) -> bool {
+        ModelConfig::from_dir(&self.dir).unwrap().sliding_window.is_some()
+    }
+
     fn groups(&self) -> Vec<Group> {
         let group = |tokens: &Tokens| Group {
             prompt: tokens.prompt.clone(),
@@ -92,7 +96,7 @@ fn fixtures() -> Vec<Fixture> {
         Fixture { name: dir.file_name().unwrap().to_str().unwrap().to_owned(), dir, expected }
     };
     let fixtures: Vec<Fixture> = dirs.into_iter().map(read).collect();
-    assert_eq!(fixtures.len(), 7);
+    assert_eq!(fixtures.len(), 13);
     fixtures
 }
 
@@ -172,16 +176,20 @@ fn every_tensor_gets_the_gradient_that_transformers_gives_it() {
     }
 }
 
+fn assert_greedy_tokens(fixture: &Fixture) {
+    let Greedy { prompt, ids } = &fixture.expected.greedy;
+    let sampling = Sampling { max_new_tokens: ids.len(), ..Sampling::greedy() };
+    let request = Request { prompt: prompt.clone(), samples: 2, stream: 0 };
+    let samples = fixture.policy().generate(&[request], &sampling, &|_| {}).unwrap();
+    for sample in &samples[0] {
+        assert_eq!(sample.ids, *ids, "{}", fixture.name);
+    }
+}
+
 #[test]
 fn greedy_decoding_picks_the_tokens_that_transformers_picks() {
     for fixture in fixtures() {
-        let Greedy { prompt, ids } = &fixture.expected.greedy;
-        let sampling = Sampling { max_new_tokens: ids.len(), ..Sampling::greedy() };
-        let request = Request { prompt: prompt.clone(), samples: 2, stream: 0 };
-        let samples = fixture.policy().generate(&[request], &sampling, &|_| {}).unwrap();
-        for sample in &samples[0] {
-            assert_eq!(sample.ids, *ids, "{}", fixture.name);
-        }
+        assert_greedy_tokens(&fixture);
     }
 }
 

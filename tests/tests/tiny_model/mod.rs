@@ -4,7 +4,7 @@ use std::path::Path;
 
 use embodied_r_policy::tokenizer::{TrainOptions, train};
 use embodied_r_policy::weights::SaveOptions;
-use embodied_r_policy::{ModelConfig, ModelType, Policy, WeightDtype};
+use embodied_r_policy::{ModelConfig, ModelType, Policy, Rope, WeightDtype};
 
 /// Writes the model into `dir`.
 pub(crate) fn write(dir: &Path) {
@@ -22,7 +22,8 @@ pub(crate) fn write(dir: &Path) {
         num_key_value_heads: 1,
         head_dim: 8,
         rms_norm_eps: 1e-6,
-        rope_theta: 10_000.0,
+        rope: Rope::plain(10_000.0),
+        sliding_window: None,
         tie_word_embeddings: true,
         attention_bias: true,
         max_position_embeddings: 8192,

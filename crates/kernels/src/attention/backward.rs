@@ -5,7 +5,7 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::block::Block;
-use super::{Attended, BLOCK, GroupSpan, Heads, OP, assemble, check_shapes, tasks};
+use super::{Attended, BLOCK, GroupSpan, OP, Pattern, assemble, check_shapes, tasks};
 use crate::error::{Result, check};
 use crate::math::{dot, scale};
 use crate::matmul::{Into, Threads, View, ViewMut, product};
@@ -36,9 +36,11 @@ pub fn backward(
     attended: &Attended,
     d_out: &Tensor,
     spans: &[GroupSpan],
-    heads: Heads,
+    pattern: impl std::convert::Into<Pattern>,
 ) -> Result<Gradients> {
-    let tokens = check_shapes(q, k, v, spans, heads)?;
+    let pattern = pattern.into();
+    let heads = pattern.heads;
+    let tokens = check_shapes(q, k, v, spans, pattern)?;
     check(d_out.dims() == q.dims(), OP, || "the output's gradient misfits".into())?;
     let inputs = Inputs {
         q: &floats(q, OP)?,
@@ -49,7 +51,7 @@ pub fn backward(
         d_out: &floats(d_out, OP)?,
     };
     let parts: Vec<Part> =
-        tasks(spans, heads).map(|(span, kv_head)| part(span, kv_head, &inputs, heads)).collect();
+        tasks(spans, heads).map(|(span, kv_head)| part(span, kv_head, &inputs, pattern)).collect();
     let width = heads.shared() * heads.dim;
     let dq = assemble(&parts, spans, heads, width, |part| &part.dq);
     let dk = assemble(&parts, spans, heads, heads.dim, |part| &part.dk);
@@ -77,7 +79,8 @@ struct Part {
     dv: Vec<f32>,
 }
 
-fn part(span: &GroupSpan, kv_head: usize, inputs: &Inputs<'_>, heads: Heads) -> Part {
+fn part(span: &GroupSpan, kv_head: usize, inputs: &Inputs<'_>, pattern: Pattern) -> Part {
+    let heads = pattern.heads;
     let (start, tokens) = (span.prompt.start, span.rows().len());
     let (shared, dim) = (heads.shared(), heads.dim);
     let width = shared * dim;
@@ -86,7 +89,7 @@ fn part(span: &GroupSpan, kv_head: usize, inputs: &Inputs<'_>, heads: Heads) -> 
         dk: vec![0.0; tokens * dim],
         dv: vec![0.0; tokens * dim],
     };
-    let mut block = Block::new(heads, kv_head, start);
+    let mut block = Block::new(pattern, kv_head, start);
     let (mut d_out, mut deltas, mut ds) = (Vec::new(), Vec::new(), Vec::new());
     for segment in span.segments() {
         for queries in segment.blocks(BLOCK) {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use multiversion::multiversion;
 
-use super::Heads;
+use super::{Heads, Pattern};
 use crate::math::{exp, exp_sum, max};
 use crate::matmul::{Into, Threads, View, ViewMut, product};
 
@@ -21,19 +21,20 @@ impl Segment {
         own.clone().step_by(size).map(move |start| start..own.end.min(start + size))
     }
 
-    /// Keys that the query in row `row` sees.
-    fn seen(&self, row: usize) -> usize {
-        self.context + row - self.own.start + 1
+    /// Tokens before the one in row `row`.
+    fn position(&self, row: usize) -> usize {
+        self.context + row - self.own.start
     }
 }
 
 /// Working memory for the blocks of one task. A row of a block is a (token, query head) pair.
 pub(super) struct Block {
-    heads: Heads,
+    pattern: Pattern,
     kv_head: usize,
     group_start: usize,
     queries: Range<usize>,
-    keys: usize,
+    /// Positions of the keys that any of the queries sees.
+    keys: Range<usize>,
     /// Scaled queries (rows, dim).
     pub(super) q: Vec<f32>,
     /// Scores, then probabilities (rows, keys).
@@ -41,41 +42,48 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn new(heads: Heads, kv_head: usize, group_start: usize) -> Self {
+    pub(super) fn new(pattern: Pattern, kv_head: usize, group_start: usize) -> Self {
         let (q, p) = (Vec::new(), Vec::new());
-        Self { heads, kv_head, group_start, queries: 0..0, keys: 0, q, p }
+        Self { pattern, kv_head, group_start, queries: 0..0, keys: 0..0, q, p }
+    }
+
+    fn heads(&self) -> Heads {
+        self.pattern.heads
     }
 
     pub(super) fn rows(&self) -> usize {
-        self.queries.len() * self.heads.shared()
+        self.queries.len() * self.heads().shared()
     }
 
     pub(super) fn keys(&self) -> usize {
-        self.keys
+        self.keys.len()
     }
 
     pub(super) fn scale(&self) -> f32 {
-        1.0 / (self.heads.dim as f32).sqrt()
+        1.0 / (self.heads().dim as f32).sqrt()
     }
 
     /// The part of a token's queries (or of anything as wide) that belongs to this kv head.
     pub(super) fn query_part(&self, row: usize) -> Range<usize> {
-        let width = self.heads.shared() * self.heads.dim;
-        let start = (self.group_start + row) * self.heads.query_width() + self.kv_head * width;
+        let width = self.heads().shared() * self.heads().dim;
+        let start = (self.group_start + row) * self.heads().query_width() + self.kv_head * width;
         start..start + width
     }
 
     /// `rows` keys (or values) of this head from `first` on.
     pub(super) fn kv<'a>(&self, kv: &'a [f32], first: usize, rows: usize) -> View<'a> {
-        let width = self.heads.kv_width();
-        let start = (self.group_start + first) * width + self.kv_head * self.heads.dim;
-        View::strided(&kv[start.min(kv.len())..], rows, self.heads.dim, width)
+        let (width, dim) = (self.heads().kv_width(), self.heads().dim);
+        let start = (self.group_start + first) * width + self.kv_head * dim;
+        View::strided(&kv[start.min(kv.len())..], rows, dim, width)
     }
 
     /// The keys in two runs, `(column of the first, row of the first, number)`: context and own.
+    /// A run that lies outside the window has none.
     pub(super) fn runs(&self, segment: &Segment) -> [(usize, usize, usize); 2] {
-        let own = self.queries.end - segment.own.start;
-        [(0, 0, segment.context), (segment.context, segment.own.start, own)]
+        let (first, end) = (self.keys.start, self.keys.end);
+        let context = segment.context.saturating_sub(first);
+        let own = first.max(segment.context);
+        [(0, first, context), (context, segment.own.start + own - segment.context, end - own)]
     }
 
     /// `out (rows, keys) = lhs (rows, dim) · kvᵀ` over both runs.
@@ -84,9 +92,9 @@ impl Block {
         for (column, first, n) in self.runs(segment) {
             if n > 0 {
                 product(
-                    ViewMut::strided(&mut out[column..], rows, n, self.keys),
+                    ViewMut::strided(&mut out[column..], rows, n, self.keys()),
                     Into::Replace,
-                    View::new(lhs, rows, self.heads.dim),
+                    View::new(lhs, rows, self.heads().dim),
                     self.kv(kv, first, n).t(),
                     Threads::One,
                 );
@@ -96,14 +104,14 @@ impl Block {
 
     /// `out (rows, dim) = weights (rows, keys) · kv` over both runs.
     pub(super) fn combine(&self, weights: &[f32], kv: &[f32], segment: &Segment, out: &mut [f32]) {
-        let (rows, dim) = (self.rows(), self.heads.dim);
+        let (rows, dim) = (self.rows(), self.heads().dim);
         let mut into = Into::Replace;
         for (column, first, n) in self.runs(segment) {
             if n > 0 {
                 product(
                     ViewMut::new(out, rows, dim),
                     into,
-                    View::strided(&weights[column..], rows, n, self.keys),
+                    View::strided(&weights[column..], rows, n, self.keys()),
                     self.kv(kv, first, n),
                     Threads::One,
                 );
@@ -121,24 +129,27 @@ impl Block {
         queries: Range<usize>,
     ) {
         self.queries = queries;
-        self.keys = segment.context + self.queries.end - segment.own.start;
+        let first = self.pattern.first_seen(segment.position(self.queries.start));
+        self.keys = first..segment.position(self.queries.end);
         let scale = self.scale();
         self.q.clear();
         for row in self.queries.clone() {
             self.q.extend(q[self.query_part(row)].iter().map(|x| x * scale));
         }
         let mut p = std::mem::take(&mut self.p);
-        p.resize(self.rows() * self.keys, 0.0);
+        p.resize(self.rows() * self.keys(), 0.0);
         self.against(&self.q, k, segment, &mut p);
         self.p = p;
     }
 
     /// Turns scores into probabilities and writes each row's log-sum-exp.
     pub(super) fn softmax(&mut self, segment: &Segment, log_sum_exp: &mut [f32]) {
-        let (first, shared, keys) = (self.queries.start, self.heads.shared(), self.keys);
-        for (i, (p, lse)) in self.p.chunks_mut(keys).zip(log_sum_exp).enumerate() {
-            *lse = softmax(p, segment.seen(first + i / shared));
+        let mut scores = std::mem::take(&mut self.p);
+        let shared = self.heads().shared();
+        for (i, (p, lse)) in scores.chunks_mut(self.keys()).zip(log_sum_exp).enumerate() {
+            *lse = softmax(p, self.seen(segment, self.queries.start + i / shared));
         }
+        self.p = scores;
     }
 
     /// Turns scores into the probabilities that the forward had, from its log-sum-exp.
@@ -147,11 +158,19 @@ impl Block {
         segment: &Segment,
         log_sum_exp: impl Fn(usize, usize) -> f32,
     ) {
-        let (first, shared, keys) = (self.queries.start, self.heads.shared(), self.keys);
-        for (i, p) in self.p.chunks_mut(keys).enumerate() {
-            let row = first + i / shared;
-            softmax_known(p, segment.seen(row), log_sum_exp(row, i % shared));
+        let mut scores = std::mem::take(&mut self.p);
+        let shared = self.heads().shared();
+        for (i, p) in scores.chunks_mut(self.keys()).enumerate() {
+            let row = self.queries.start + i / shared;
+            softmax_known(p, self.seen(segment, row), log_sum_exp(row, i % shared));
         }
+        self.p = scores;
+    }
+
+    /// Columns that the query in row `row` sees.
+    fn seen(&self, segment: &Segment, row: usize) -> Range<usize> {
+        let position = segment.position(row);
+        self.pattern.first_seen(position) - self.keys.start..position + 1 - self.keys.start
     }
 
     /// The values weighted by the probabilities (rows, dim).
@@ -160,26 +179,30 @@ impl Block {
     }
 }
 
-/// Softmax over the first `seen` scores, 0 behind them; gives their log-sum-exp.
+/// Softmax over the scores in `seen`, 0 around them; gives their log-sum-exp.
 #[multiversion(targets = "simd")]
-fn softmax(p: &mut [f32], seen: usize) -> f32 {
-    let (seen, hidden) = p.split_at_mut(seen);
+fn softmax(p: &mut [f32], seen: Range<usize>) -> f32 {
+    hide(p, &seen);
+    let seen = &mut p[seen];
     let top = max(seen);
     let sum = exp_sum(seen, top);
     let scale = 1.0 / sum;
     for x in seen {
         *x *= scale;
     }
-    hidden.fill(0.0);
     top + sum.ln()
 }
 
 /// [`softmax`] with the log-sum-exp known.
 #[multiversion(targets = "simd")]
-fn softmax_known(p: &mut [f32], seen: usize, log_sum_exp: f32) {
-    let (seen, hidden) = p.split_at_mut(seen);
-    for x in seen {
+fn softmax_known(p: &mut [f32], seen: Range<usize>, log_sum_exp: f32) {
+    hide(p, &seen);
+    for x in &mut p[seen] {
         *x = exp(*x - log_sum_exp);
     }
-    hidden.fill(0.0);
+}
+
+fn hide(p: &mut [f32], seen: &Range<usize>) {
+    p[..seen.start].fill(0.0);
+    p[seen.end..].fill(0.0);
 }

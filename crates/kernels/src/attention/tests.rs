@@ -31,26 +31,33 @@ fn inputs() -> [Vec<f32>; 4] {
     ]
 }
 
-/// Rows that the token in `row` sees.
-fn visible(row: usize) -> Vec<usize> {
-    for span in spans() {
-        if span.prompt.contains(&row) {
-            return (span.prompt.start..=row).collect();
-        }
-        for c in &span.completions {
-            if c.contains(&row) {
-                return span.prompt.clone().chain(c.start..=row).collect();
-            }
-        }
-    }
-    vec![]
+/// Windows that cut within a block, at its edges, within the prompt and not at all.
+const WINDOWS: [Option<usize>; 6] = [None, Some(1), Some(5), Some(64), Some(71), Some(500)];
+
+fn looking(window: Option<usize>) -> Pattern {
+    Pattern { heads: HEADS, window }
 }
 
-/// `sum(d_out · attention(q, k, v))` in f64, written out.
-fn objective(q: &[f64], k: &[f64], v: &[f64], d_out: &[f32]) -> f64 {
-    let (mut total, dim) = (0.0, HEADS.dim);
+/// Rows that the token in `row` sees.
+fn visible(row: usize, window: Option<usize>) -> Vec<usize> {
+    let up_to_itself: Vec<usize> = spans()
+        .iter()
+        .find(|span| span.rows().contains(&row))
+        .map(|span| match span.completions.iter().find(|c| c.contains(&row)) {
+            Some(own) => span.prompt.clone().chain(own.start..=row).collect(),
+            None => (span.prompt.start..=row).collect(),
+        })
+        .unwrap_or_default();
+    let hidden = window.map_or(0, |window| up_to_itself.len().saturating_sub(window));
+    up_to_itself[hidden..].to_vec()
+}
+
+/// Attention in f64, written out.
+fn written_out(q: &[f64], k: &[f64], v: &[f64], window: Option<usize>) -> Vec<f64> {
+    let dim = HEADS.dim;
+    let mut out = vec![0.0; q.len()];
     for row in 0..155 {
-        let seen = visible(row);
+        let seen = visible(row, window);
         for head in 0..HEADS.query {
             let kv = head / HEADS.shared() * dim;
             let at = row * HEADS.query_width() + head * dim;
@@ -64,12 +71,16 @@ fn objective(q: &[f64], k: &[f64], v: &[f64], d_out: &[f32]) -> f64 {
             for (r, e) in seen.iter().zip(&e) {
                 let value = &v[r * HEADS.kv_width() + kv..][..dim];
                 for d in 0..dim {
-                    total += e / z * value[d] * f64::from(d_out[at + d]);
+                    out[at + d] += e / z * value[d];
                 }
             }
         }
     }
-    total
+    out
+}
+
+fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|x| f64::from(*x)).collect()
 }
 
 fn tensors() -> [Tensor; 4] {
@@ -78,38 +89,78 @@ fn tensors() -> [Tensor; 4] {
     [(q, qw), (k, kw), (v, kw), (d, qw)].map(|(x, w)| tensor(x, (155, w)).unwrap())
 }
 
-#[test]
-fn the_forward_equals_attention_written_out() {
-    let [q, k, v, d] = tensors();
-    let out = forward(&q, &k, &v, &spans(), HEADS).unwrap().out;
-    let ours: f32 = (out * &d).unwrap().sum_all().unwrap().to_scalar().unwrap();
-    let [q, k, v, d] = inputs();
-    let wide = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
-    let truth = objective(&wide(&q), &wide(&k), &wide(&v), &d);
-    assert!((f64::from(ours) - truth).abs() < 1e-3, "{ours} is not {truth}");
+fn numbers(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 #[test]
-fn the_gradients_equal_finite_differences() {
-    let [q, k, v, d] = tensors();
-    let attended = forward(&q, &k, &v, &spans(), HEADS).unwrap();
-    let grads = backward((&q, &k, &v), &attended, &d, &spans(), HEADS).unwrap();
-    let [q, k, v, d] = inputs();
-    let wide = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
-    let base = [wide(&q), wide(&k), wide(&v)];
-    for (which, grad) in [&grads.q, &grads.k, &grads.v].into_iter().enumerate() {
-        let grad = grad.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        for i in (0..grad.len()).step_by(grad.len() / 23) {
-            let at = |h: f64| {
-                let mut x = base.clone();
-                x[which][i] += h;
-                objective(&x[0], &x[1], &x[2], &d)
-            };
-            let truth = (at(1e-4) - at(-1e-4)) / 2e-4;
-            let error = (f64::from(grad[i]) - truth).abs();
-            assert!(error < 1e-4, "input {which}, element {i}: {} is not {truth}", grad[i]);
+fn the_forward_equals_attention_written_out_in_every_window() {
+    let [q, k, v, _] = tensors();
+    let [wide_q, wide_k, wide_v, _] = inputs().map(|x| wide(&x));
+    for window in WINDOWS {
+        let ours = numbers(&forward(&q, &k, &v, &spans(), looking(window)).unwrap().out);
+        let truth = written_out(&wide_q, &wide_k, &wide_v, window);
+        for (i, (ours, truth)) in ours.iter().zip(&truth).enumerate() {
+            let error = (f64::from(*ours) - truth).abs();
+            assert!(error < 1e-5, "{window:?}, element {i}: {ours} is not {truth}");
         }
     }
+}
+
+#[test]
+fn the_gradients_equal_finite_differences_in_every_window() {
+    let [q, k, v, d] = tensors();
+    let [wide_q, wide_k, wide_v, wide_d] = inputs().map(|x| wide(&x));
+    let base = [wide_q, wide_k, wide_v];
+    for window in WINDOWS {
+        let attended = forward(&q, &k, &v, &spans(), looking(window)).unwrap();
+        let grads = backward((&q, &k, &v), &attended, &d, &spans(), looking(window)).unwrap();
+        for (which, grad) in [&grads.q, &grads.k, &grads.v].into_iter().enumerate() {
+            let grad = numbers(grad);
+            for i in (0..grad.len()).step_by(grad.len() / 23) {
+                let at = |h: f64| -> f64 {
+                    let mut x = base.clone();
+                    x[which][i] += h;
+                    let out = written_out(&x[0], &x[1], &x[2], window);
+                    out.iter().zip(&wide_d).map(|(out, d)| out * d).sum()
+                };
+                let truth = (at(1e-4) - at(-1e-4)) / 2e-4;
+                let error = (f64::from(grad[i]) - truth).abs();
+                assert!(
+                    error < 1e-4,
+                    "{window:?}, input {which}, element {i}: {} is not {truth}",
+                    grad[i]
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_of_keys_outside_the_window_are_never_read() {
+    let [q, k, v, d] = tensors();
+    let [_, mut poisoned_k, mut poisoned_v, _] = inputs();
+    let before = 60 * HEADS.kv_width();
+    poisoned_k[..before].fill(f32::NAN);
+    poisoned_v[..before].fill(f32::NAN);
+    let shape = (155, HEADS.kv_width());
+    let (bad_k, bad_v) = (tensor(poisoned_k, shape).unwrap(), tensor(poisoned_v, shape).unwrap());
+    let pass = |k: &Tensor, v: &Tensor| {
+        let attended = forward(&q, k, v, &spans(), looking(Some(5))).unwrap();
+        let grads = backward((&q, k, v), &attended, &d, &spans(), looking(Some(5))).unwrap();
+        [numbers(&attended.out), numbers(&grads.q)]
+    };
+    // The queries behind the first block see nothing before row 60.
+    let later = 64 * HEADS.query_width();
+    for (clean, poisoned) in pass(&k, &v).iter().zip(&pass(&bad_k, &bad_v)) {
+        assert_eq!(clean[later..], poisoned[later..]);
+    }
+}
+
+#[test]
+fn a_window_of_nothing_is_refused() {
+    let [q, k, v, _] = tensors();
+    assert!(forward(&q, &k, &v, &spans(), looking(Some(0))).is_err());
 }
 
 #[test]

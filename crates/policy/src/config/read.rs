@@ -1,5 +1,8 @@
 //! Reads a `config.json` and collects every fault on the way.
 
+mod rope;
+mod window;
+
 use serde_json::{Map, Value};
 
 use super::{ConfigFault, ModelConfig, ModelType, WeightDtype};
@@ -50,7 +53,7 @@ impl<'a> Fields<'a> {
     fn source(&mut self) -> Source {
         const SUPPORTED: &str = "`qwen2`, `llama` and the text part of `qwen2_5_vl` are";
         let Some(value) = self.outer.get("model_type") else {
-            self.faults.push(ConfigFault::Missing { field: "model_type" });
+            self.faults.push(ConfigFault::missing("model_type"));
             return Source::Qwen2;
         };
         match value.as_str() {
@@ -68,25 +71,26 @@ impl<'a> Fields<'a> {
     fn config(&mut self, source: Source) -> ModelConfig {
         let hidden_size = self.count("hidden_size", None);
         let num_attention_heads = self.count("num_attention_heads", None);
-        let (theta, positions) = match source {
-            Source::Qwen2 => (10_000.0, 32_768),
-            Source::Qwen25Vl => (1_000_000.0, 32_768),
-            Source::Llama => (10_000.0, 2_048),
-        };
+        let num_hidden_layers = self.count("num_hidden_layers", None);
+        let head_dim = self.head_dim(hidden_size, num_attention_heads);
+        let positions = if source == Source::Llama { 2_048 } else { 32_768 };
+        let max_position_embeddings = self.count("max_position_embeddings", Some(positions));
+        let eps = if source == Source::Qwen25Vl { 1e-5 } else { 1e-6 };
         ModelConfig {
             model_type: if source == Source::Llama { ModelType::Llama } else { ModelType::Qwen2 },
             vocab_size: self.count("vocab_size", None),
             hidden_size,
             intermediate_size: self.count("intermediate_size", None),
-            num_hidden_layers: self.count("num_hidden_layers", None),
+            num_hidden_layers,
             num_attention_heads,
             num_key_value_heads: self.count("num_key_value_heads", Some(num_attention_heads)),
-            head_dim: self.head_dim(hidden_size, num_attention_heads),
-            rms_norm_eps: self.number("rms_norm_eps", 1e-6),
-            rope_theta: self.rope_theta(theta),
+            head_dim,
+            rms_norm_eps: self.number("rms_norm_eps", eps),
+            rope: self.rope(source, head_dim, max_position_embeddings),
+            sliding_window: self.sliding_window(source, num_hidden_layers),
             tie_word_embeddings: self.tie_word_embeddings(),
             attention_bias: source != Source::Llama,
-            max_position_embeddings: self.count("max_position_embeddings", Some(positions)),
+            max_position_embeddings,
             initializer_range: self.number("initializer_range", 0.02),
             dtype: self.dtype(),
             bos_token_id: self.token_ids("bos_token_id").first().copied(),
@@ -120,27 +124,6 @@ impl<'a> Fields<'a> {
         if let Some(found) = self.get("mlp_bias").filter(|bias| bias.as_bool() != Some(false)) {
             self.refuse("mlp_bias", found, "feed-forward layers without biases are");
         }
-        self.refuse_sliding_windows();
-    }
-
-    fn refuse_sliding_windows(&mut self) {
-        const WHY: &str = "full attention in every layer is";
-        if let Some(kinds) = self.get("layer_types").and_then(Value::as_array) {
-            if let Some(kind) = kinds.iter().find(|kind| kind.as_str() != Some("full_attention")) {
-                self.refuse("layer_types", kind, WHY);
-            }
-            return;
-        }
-        let Some(on) = self.get("use_sliding_window").filter(|on| on.as_bool() != Some(false))
-        else {
-            return;
-        };
-        // Only the layers from `max_window_layers` on have a window.
-        let first = self.get("max_window_layers").and_then(Value::as_u64);
-        let layers = self.get("num_hidden_layers").and_then(Value::as_u64);
-        if first.zip(layers).is_none_or(|(first, layers)| first < layers) {
-            self.refuse("use_sliding_window", on, WHY);
-        }
     }
 
     fn refuse(&mut self, field: &'static str, found: &Value, why: &'static str) {
@@ -153,40 +136,6 @@ impl<'a> Fields<'a> {
             self.faults.push(ConfigFault::wrong("num_attention_heads", heads, want));
         }
         self.count("head_dim", Some(hidden_size / heads.max(1)))
-    }
-
-    /// The rotary base: in `rope_parameters` (`transformers` 5) or beside it, with no scaling that changes positions.
-    fn rope_theta(&mut self, default: f64) -> f64 {
-        let mut theta = None;
-        for field in ["rope_parameters", "rope_scaling"] {
-            let Some(value) = self.get(field) else { continue };
-            let Value::Object(rope) = value else {
-                self.faults.push(ConfigFault::wrong(field, shown(value), "a JSON object"));
-                continue;
-            };
-            let kind =
-                rope.get("rope_type").or_else(|| rope.get("type")).filter(|kind| !kind.is_null());
-            // For text alone the three positions of `mrope` are equal, which is the plain embedding.
-            if let Some(kind) =
-                kind.filter(|kind| !matches!(kind.as_str(), Some("default" | "mrope")))
-            {
-                self.refuse(
-                    field,
-                    kind,
-                    "the plain rotary embedding (`default`, or `mrope` on text) is",
-                );
-            }
-            let part = rope.get("partial_rotary_factor").filter(|part| part.as_f64() != Some(1.0));
-            if let Some(part) = part.filter(|part| !part.is_null()) {
-                self.refuse(field, part, "a `partial_rotary_factor` of 1 is");
-            }
-            theta = theta.or_else(|| rope.get("rope_theta"));
-        }
-        let Some(theta) = theta.filter(|theta| !theta.is_null()).or_else(|| self.get("rope_theta"))
-        else {
-            return default;
-        };
-        self.positive("rope_theta", theta)
     }
 
     /// `transformers` ties if either part says so.
@@ -242,7 +191,7 @@ impl<'a> Fields<'a> {
     fn count(&mut self, field: &'static str, default: Option<usize>) -> usize {
         let Some(value) = self.get(field) else {
             if default.is_none() {
-                self.faults.push(ConfigFault::Missing { field });
+                self.faults.push(ConfigFault::missing(field));
             }
             return default.unwrap_or_default();
         };

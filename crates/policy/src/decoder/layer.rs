@@ -1,7 +1,7 @@
 //! One decoder layer, forward and backward.
 
 use candle_core::Tensor;
-use embodied_r_kernels::attention::{self, Attended};
+use embodied_r_kernels::attention::{self, Attended, Pattern};
 use embodied_r_kernels::rms_norm::{self, Normed};
 use embodied_r_kernels::rope::{self, Angles, Turn};
 use embodied_r_kernels::{Result, linear, swiglu};
@@ -86,6 +86,10 @@ pub(crate) struct FeedForward {
 }
 
 impl Layer {
+    fn pattern(&self, pass: &Pass<'_>) -> Pattern {
+        Pattern { heads: pass.heads, window: self.window }
+    }
+
     /// The layer's output, and what its backward needs.
     ///
     /// # Shapes
@@ -93,7 +97,7 @@ impl Layer {
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, Activations)> {
         let (input_normed, projected) = attention_input(self, x, &pass.angles, pass.eps)?;
         let Projected { q, k, v } = &projected;
-        let attended = attention::forward(q, k, v, pass.spans, pass.heads)?;
+        let attended = attention::forward(q, k, v, pass.spans, self.pattern(pass))?;
         let middle = attention_output(self, x, &attended.out)?;
         let (y, FeedForward { normed, gate, up, product }) = feed_forward(self, &middle, pass.eps)?;
         let kept = Activations {
@@ -140,8 +144,8 @@ impl Layer {
         let d_attended = linear::backward_input(&dy, &self.o, None)?;
         linear::backward_weight(&kept.attended.out, &dy, &grads.o, None)?;
         let Projected { q, k, v } = &kept.projected;
-        let d =
-            attention::backward((q, k, v), &kept.attended, &d_attended, pass.spans, pass.heads)?;
+        let pattern = self.pattern(pass);
+        let d = attention::backward((q, k, v), &kept.attended, &d_attended, pass.spans, pattern)?;
         rope::rotate(&d.q, &pass.angles, Turn::Backward)?;
         rope::rotate(&d.k, &pass.angles, Turn::Backward)?;
         let mut d_normed = None;

@@ -103,7 +103,7 @@ impl Source for Random<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ModelType;
+    use crate::config::{ModelType, Rope};
     use crate::policy::Policy;
 
     fn config() -> ModelConfig {
@@ -117,7 +117,8 @@ mod tests {
             num_key_value_heads: 1,
             head_dim: 8,
             rms_norm_eps: 1e-6,
-            rope_theta: 10_000.0,
+            rope: Rope::plain(10_000.0),
+            sliding_window: None,
             tie_word_embeddings: false,
             attention_bias: true,
             max_position_embeddings: 64,

@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{ModelConfig, ModelType, WeightDtype};
+use crate::config::{ModelConfig, ModelType, Rope, WeightDtype};
 use crate::error::Error;
 
 type Tensors = IndexMap<String, Tensor>;
@@ -21,7 +21,8 @@ fn config(tied: bool) -> ModelConfig {
         num_key_value_heads: 2,
         head_dim: 4,
         rms_norm_eps: 1e-6,
-        rope_theta: 1e4,
+        rope: Rope::plain(1e4),
+        sliding_window: None,
         tie_word_embeddings: tied,
         attention_bias: true,
         max_position_embeddings: 64,

@@ -1,6 +1,6 @@
 //! Shapes of models: those of Qwen2.5 as its `config.json` files give them, and small ones.
 
-use embodied_r_policy::{ModelConfig, ModelType, WeightDtype};
+use embodied_r_policy::{ModelConfig, ModelType, Rope, WeightDtype};
 
 use crate::args::bench::Preset;
 
@@ -62,7 +62,7 @@ pub(super) fn shape(preset: Preset) -> Shape {
 fn qwen(sizes: Sizes) -> Shape {
     let first_special = QWEN_FIRST_SPECIAL;
     let config = ModelConfig {
-        rope_theta: 1_000_000.0,
+        rope: Rope::plain(1_000_000.0),
         max_position_embeddings: 32_768,
         initializer_range: 0.02,
         dtype: WeightDtype::Bf16,
@@ -89,7 +89,8 @@ fn config(model_type: ModelType, sizes: &Sizes, first_special: u32) -> ModelConf
         num_key_value_heads: sizes.kv_heads,
         head_dim: sizes.hidden / sizes.heads,
         rms_norm_eps: 1e-6,
-        rope_theta: 10_000.0,
+        rope: Rope::plain(10_000.0),
+        sliding_window: None,
         tie_word_embeddings: sizes.embeddings == Embeddings::Tied,
         attention_bias: model_type == ModelType::Qwen2,
         max_position_embeddings: 8_192,

@@ -1,7 +1,7 @@
 //! Operations on rows, which memory bounds.
 
 use embodied_r_kernels::memory::{tensor, zeros};
-use embodied_r_kernels::rope::{Angles, Turn, rotate};
+use embodied_r_kernels::rope::{Angles, Frequencies, Turn, rotate};
 use embodied_r_kernels::sample::{Scan, Truncation};
 use embodied_r_kernels::{embedding, rms_norm, swiglu};
 use rayon::prelude::*;
@@ -93,16 +93,18 @@ fn norm_backward(rows: usize) -> Op {
 fn rope(rows: usize) -> Op {
     let work = (3.0 * (rows * WIDTH) as f64, f32_bytes(2 * rows * WIDTH));
     Op::new("rope", format!("{rows}x{WIDTH}"), work, move || {
-        let frequencies: Vec<f64> =
-            (0..HEAD / 2).map(|i| THETA.powf(-2.0 * i as f64 / HEAD as f64)).collect();
+        let inverse = |i: usize| THETA.powf(-2.0 * i as f64 / HEAD as f64) as f32;
+        let inverse: Vec<f32> = (0..HEAD / 2).map(inverse).collect();
+        let frequencies = Frequencies { inverse: inverse.clone(), attention_factor: 1.0 };
         let angles = Angles::new(&(0..rows).collect::<Vec<_>>(), &frequencies);
         let x = matrix(rows, WIDTH, 1)?;
         let plain_x = values(&x)?;
         let plain = move |places: &[usize]| {
             let at = |place: &usize| {
                 let within = place % HEAD;
-                let (sin, cos) =
-                    ((place / WIDTH) as f64 * frequencies[within % (HEAD / 2)]).sin_cos();
+                // An angle is rounded to f32, as where the models were trained.
+                let angle = (place / WIDTH) as f32 * inverse[within % (HEAD / 2)];
+                let (sin, cos) = f64::from(angle).sin_cos();
                 let (sign, other) = match within < HEAD / 2 {
                     true => (-1.0, place + HEAD / 2),
                     false => (1.0, place - HEAD / 2),

@@ -1,0 +1,111 @@
+//! A tile: a few rows by a panel, summed up in registers.
+
+use pulp::{Arch, Simd, WithSimd};
+
+/// Rows of a tile, at most.
+pub(crate) const TILE_ROWS: usize = 6;
+
+/// Adds `x · w` to `sums`. For each row `r` and column `c` the products `x[r][k] · w[k][c]` are summed
+/// up over `k` in order, each step rounded once, and the sum is added then.
+///
+/// # Shapes
+/// `sums` (rows, width) with at most [`TILE_ROWS`] rows and a width that is a multiple of 16, `w`
+/// (depth, width), `x` with its stride: rows of `depth` numbers that begin so far apart.
+///
+/// # Panics
+/// When the shapes do not fit: a fault of the calling kernel.
+pub(crate) fn accumulate(
+    arch: Arch,
+    sums: &mut [f32],
+    (x, stride): (&[f32], usize),
+    w: &[f32],
+    width: usize,
+) {
+    assert!(width.is_multiple_of(16) && sums.len().is_multiple_of(width), "a row is not whole");
+    arch.dispatch(Work { sums, x, stride, w, width });
+}
+
+struct Work<'a> {
+    sums: &'a mut [f32],
+    x: &'a [f32],
+    stride: usize,
+    w: &'a [f32],
+    width: usize,
+}
+
+impl WithSimd for Work<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match self.sums.len() / self.width {
+            1 => self.rows::<S, 1>(simd),
+            2 => self.rows::<S, 2>(simd),
+            3 => self.rows::<S, 3>(simd),
+            4 => self.rows::<S, 4>(simd),
+            5 => self.rows::<S, 5>(simd),
+            TILE_ROWS => self.rows::<S, TILE_ROWS>(simd),
+            _ => {}
+        }
+    }
+}
+
+impl Work<'_> {
+    #[inline(always)]
+    fn rows<S: Simd, const R: usize>(mut self, simd: S) {
+        let mut column = 0;
+        // 6 × 4 registers of sums, 4 of the weight and one of `x` are 29 of 32; 6 × 2 with 2 and one
+        // are 15 of 16.
+        if S::REGISTER_COUNT >= 32 {
+            while column + 4 * S::F32_LANES <= self.width {
+                self.strip::<S, R, 4>(simd, column);
+                column += 4 * S::F32_LANES;
+            }
+        }
+        while column + 2 * S::F32_LANES <= self.width {
+            self.strip::<S, R, 2>(simd, column);
+            column += 2 * S::F32_LANES;
+        }
+        while column < self.width {
+            self.strip::<S, R, 1>(simd, column);
+            column += S::F32_LANES;
+        }
+    }
+
+    /// `R` rows by `N` registers of columns from `first` on. Plain loops, as closures handed to `core`
+    /// would not take on the instruction set of the caller.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
+    fn strip<S: Simd, const R: usize, const N: usize>(&mut self, simd: S, first: usize) {
+        let columns = N * S::F32_LANES;
+        let depth = self.w.len() / self.width;
+        let mut x: [&[f32]; R] = [&[]; R];
+        for r in 0..R {
+            x[r] = &self.x[r * self.stride..][..depth];
+        }
+        let mut sums = [[simd.splat_f32s(0.0); N]; R];
+        for (k, w) in self.w.chunks_exact(self.width).enumerate() {
+            // Tells the compiler that no row is too short.
+            if k >= depth {
+                break;
+            }
+            let (w, _) = S::as_simd_f32s(&w[first..first + columns]);
+            let mut numbers = [simd.splat_f32s(0.0); N];
+            for n in 0..N {
+                numbers[n] = w[n];
+            }
+            for r in 0..R {
+                let x = simd.splat_f32s(x[r][k]);
+                for n in 0..N {
+                    sums[r][n] = simd.mul_add_f32s(x, numbers[n], sums[r][n]);
+                }
+            }
+        }
+        for r in 0..R {
+            let (row, _) = S::as_mut_simd_f32s(&mut self.sums[r * self.width + first..][..columns]);
+            for n in 0..N {
+                row[n] = simd.add_f32s(row[n], sums[r][n]);
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Weights as sampling and frozen models hold them: shared with training in f32, or packed as bf16.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use crate::error::{Result, check};
+use crate::linear::{self, times};
+use crate::matmul::Into;
+use crate::memory::{floats, tensor};
+use crate::panels;
+use crate::panels::bf16::Packed;
+
+const OP: &str = "weight";
+
+/// A matrix (outputs, inputs) that activations are multiplied with and rows are looked up in.
+#[derive(Debug, Clone)]
+pub struct Weight {
+    shape: (usize, usize),
+    storage: Storage,
+}
+
+#[derive(Debug, Clone)]
+enum Storage {
+    F32(Tensor),
+    Bf16(Arc<Packed>),
+}
+
+impl Weight {
+    /// The numbers of `weight` themselves, shared with it: later changes are seen.
+    ///
+    /// # Errors
+    /// It is no contiguous `f32` matrix on the CPU.
+    pub fn f32(weight: &Tensor) -> Result<Self> {
+        let shape = weight.dims2()?;
+        drop(floats(weight, OP)?);
+        Ok(Self { shape, storage: Storage::F32(weight.clone()) })
+    }
+
+    /// A copy of `weight` as bf16, in the order in which products take it. Sums stay f32.
+    ///
+    /// # Errors
+    /// As [`Self::f32`].
+    pub fn bf16(weight: &Tensor) -> Result<Self> {
+        let shape = weight.dims2()?;
+        let packed = Packed::new(&floats(weight, OP)?, shape.0, shape.1);
+        Ok(Self { shape, storage: Storage::Bf16(Arc::new(packed)) })
+    }
+
+    /// Outputs and inputs.
+    pub fn shape(&self) -> (usize, usize) {
+        self.shape
+    }
+
+    /// `x · Wᵀ + b`. Each number of the result is summed up in an order that depends on the number of
+    /// inputs alone.
+    ///
+    /// # Shapes
+    /// `x` (rows, inputs), `bias` (outputs); gives (rows, outputs).
+    ///
+    /// # Errors
+    /// The shapes do not fit, or a tensor is not contiguous `f32` on the CPU.
+    pub fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let (rows, _) = self.check(x)?;
+        let mut y = vec![0.0; rows * self.shape.0];
+        let into = linear::start(&mut y, self.shape.0, bias)?;
+        self.product(&mut y, into, &floats(x, OP)?)?;
+        tensor(y, (rows, self.shape.0))
+    }
+
+    /// `y + x · Wᵀ`.
+    ///
+    /// # Shapes
+    /// `x` (rows, inputs), `y` and the result (rows, outputs).
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        let (rows, _) = self.check(x)?;
+        check(y.dims() == [rows, self.shape.0], OP, || "what is added to does not fit".into())?;
+        let mut sum = floats(y, OP)?.to_vec();
+        self.product(&mut sum, Into::Add, &floats(x, OP)?)?;
+        tensor(sum, (rows, self.shape.0))
+    }
+
+    /// The rows `ids` as f32 (ids, inputs).
+    ///
+    /// # Errors
+    /// An id is no row.
+    pub fn rows(&self, ids: &[usize]) -> Result<Tensor> {
+        let (outputs, inputs) = self.shape;
+        let outside = ids.iter().find(|id| **id >= outputs);
+        check(outside.is_none(), OP, || format!("there is no row {}", outside.unwrap_or(&0)))?;
+        let mut out = vec![0.0; ids.len() * inputs];
+        let rows = out.chunks_mut(inputs.max(1)).zip(ids);
+        match &self.storage {
+            Storage::F32(weight) => {
+                let weight = floats(weight, OP)?;
+                rows.for_each(|(out, id)| out.copy_from_slice(&weight[id * inputs..][..inputs]));
+            }
+            Storage::Bf16(packed) => rows.for_each(|(out, id)| packed.read_row(*id, out)),
+        }
+        tensor(out, (ids.len(), inputs))
+    }
+
+    fn check(&self, x: &Tensor) -> Result<(usize, usize)> {
+        let (rows, inputs) = x.dims2()?;
+        let want = self.shape.1;
+        check(inputs == want, OP, || format!("x has {inputs} columns, the weight {want}"))?;
+        Ok((rows, inputs))
+    }
+
+    fn product(&self, y: &mut [f32], into: Into, x: &[f32]) -> Result<()> {
+        match &self.storage {
+            Storage::F32(weight) => times(y, into, x, &floats(weight, OP)?, self.shape),
+            Storage::Bf16(packed) => panels::bf16::product(y, into, x, packed),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! The sliding windows of a configuration.
+
+use serde_json::Value;
+
+use super::{Fields, Source, shown};
+use crate::config::{ConfigFault, SlidingWindow};
+
+/// Size of a window where none is given.
+const DEFAULT_WINDOW: usize = 4_096;
+
+impl Fields<'_> {
+    /// The windows of `Qwen2Config` and `Qwen2_5_VLTextConfig` in `transformers`: those of
+    /// `layer_types`, else of the layers from `max_window_layers` on.
+    pub(super) fn sliding_window(
+        &mut self,
+        source: Source,
+        layers: usize,
+    ) -> Option<SlidingWindow> {
+        let window = self.window_size();
+        let sliding = match self.get("layer_types") {
+            Some(kinds) => self.sliding_among(kinds, layers),
+            None if window.is_some() => {
+                let first = self.first_sliding(source);
+                (first..layers).collect()
+            }
+            None => Vec::new(),
+        };
+        if sliding.is_empty() {
+            return None;
+        }
+        if source == Source::Llama {
+            let (field, found) = match self.get("layer_types") {
+                Some(_) => ("layer_types", Value::from("sliding_attention")),
+                None => ("use_sliding_window", Value::from(true)),
+            };
+            self.refuse(field, &found, "llama has full attention in every layer");
+            return None;
+        }
+        let Some(tokens) = window else {
+            let want = "`full_attention`, or `use_sliding_window` on with a `sliding_window`";
+            self.faults.push(ConfigFault::wrong("layer_types", "sliding_attention", want));
+            return None;
+        };
+        Some(SlidingWindow { tokens, layers: sliding })
+    }
+
+    /// The window's size, if windows are on and have one.
+    fn window_size(&mut self) -> Option<usize> {
+        match self.get("use_sliding_window") {
+            None | Some(Value::Bool(false)) => return None,
+            Some(Value::Bool(true)) => {}
+            Some(found) => {
+                let (found, want) = (shown(found), "`true` or `false`");
+                self.faults.push(ConfigFault::wrong("use_sliding_window", found, want));
+                return None;
+            }
+        }
+        let none = self.text.get("sliding_window").is_some_and(Value::is_null);
+        (!none).then(|| self.count("sliding_window", Some(DEFAULT_WINDOW)).max(1))
+    }
+
+    fn first_sliding(&mut self, source: Source) -> usize {
+        let Some(value) = self.get("max_window_layers") else {
+            return if source == Source::Qwen25Vl { 80 } else { 28 };
+        };
+        match value.as_u64().and_then(|first| usize::try_from(first).ok()) {
+            Some(first) => first,
+            None => {
+                let want = "a layer's index";
+                self.faults.push(ConfigFault::wrong("max_window_layers", shown(value), want));
+                usize::MAX
+            }
+        }
+    }
+
+    /// The layers that `kinds` calls sliding.
+    fn sliding_among(&mut self, kinds: &Value, layers: usize) -> Vec<usize> {
+        let Value::Array(kinds) = kinds else {
+            let want = "a list with a type for each layer";
+            self.faults.push(ConfigFault::wrong("layer_types", shown(kinds), want));
+            return Vec::new();
+        };
+        // A wrong `num_hidden_layers` is a fault of its own.
+        if layers > 0 && kinds.len() != layers {
+            let found = format!("{} entries", kinds.len());
+            let want = "as many as `num_hidden_layers`";
+            self.faults.push(ConfigFault::wrong("layer_types", found, want));
+        }
+        let mut sliding = Vec::new();
+        for (layer, kind) in kinds.iter().enumerate() {
+            match kind.as_str() {
+                Some("full_attention") => {}
+                Some("sliding_attention") => sliding.push(layer),
+                _ => {
+                    let why = "`full_attention` and `sliding_attention` are";
+                    self.refuse("layer_types", kind, why);
+                    return Vec::new();
+                }
+            }
+        }
+        sliding
+    }
+}

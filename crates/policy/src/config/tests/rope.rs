@@ -1,0 +1,178 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{faults, flat_vl};
+use crate::config::{ModelConfig, RopeKind};
+
+fn with(scaling: Value) -> Value {
+    let mut value = flat_vl();
+    value["model_type"] = json!("qwen2");
+    value["rope_scaling"] = scaling;
+    value
+}
+
+/// A dictionary that is right, with one field changed, or taken out by `null`.
+fn changed(mut scaling: Value, field: &str, to: Value) -> Value {
+    match to {
+        Value::Null => drop(scaling.as_object_mut().unwrap().remove(field)),
+        to => scaling[field] = to,
+    }
+    with(scaling)
+}
+
+fn llama3() -> Value {
+    json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192})
+}
+
+fn yarn() -> Value {
+    json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768})
+}
+
+#[test]
+fn types_that_are_not_supported_are_refused_by_name() {
+    for kind in ["dynamic", "longrope", "proportional", "axial", "su"] {
+        let told = format!("`rope_scaling` = `{kind}` is not supported");
+        assert!(faults(&with(json!({"rope_type": kind, "factor": 2.0}))).starts_with(&told));
+    }
+}
+
+#[test]
+fn what_turns_parts_of_heads_or_differs_by_layer_is_refused() {
+    for (scaling, told) in [
+        (
+            json!({"partial_rotary_factor": 0.5}),
+            "`partial_rotary_factor` = `0.5` is not supported: a factor of 1 is",
+        ),
+        (
+            json!({"full_attention": {"rope_theta": 1e4}}),
+            "`rope_scaling` = `full_attention` is not supported: one embedding",
+        ),
+    ] {
+        assert!(faults(&with(scaling.clone())).starts_with(told), "{}", faults(&with(scaling)));
+    }
+    let mut beside = with(Value::Null);
+    beside["partial_rotary_factor"] = json!(0.5);
+    assert!(faults(&beside).starts_with("`partial_rotary_factor` = `0.5` is not supported"));
+}
+
+#[test]
+fn every_fault_of_llama3_is_named() {
+    for (field, found, told) in [
+        ("factor", Value::Null, "`rope_scaling.factor` is missing"),
+        ("factor", json!(0.5), "`rope_scaling.factor` is `0.5`, want a number of at least 1"),
+        ("low_freq_factor", Value::Null, "`rope_scaling.low_freq_factor` is missing"),
+        (
+            "low_freq_factor",
+            json!(0),
+            "`rope_scaling.low_freq_factor` is `0`, want a positive number",
+        ),
+        ("high_freq_factor", Value::Null, "`rope_scaling.high_freq_factor` is missing"),
+        (
+            "high_freq_factor",
+            json!(1.0),
+            "`rope_scaling.high_freq_factor` is `1`, want a number greater than `low_freq_factor`",
+        ),
+        (
+            "original_max_position_embeddings",
+            json!(-1),
+            "`rope_scaling.original_max_position_embeddings` is `-1`, want a positive integer",
+        ),
+    ] {
+        assert_eq!(faults(&changed(llama3(), field, found)), told);
+    }
+}
+
+#[test]
+fn every_fault_of_yarn_is_named() {
+    for (field, found, told) in [
+        ("factor", json!("4"), "`rope_scaling.factor` is `4`, want a number"),
+        (
+            "attention_factor",
+            json!(-1.0),
+            "`rope_scaling.attention_factor` is `-1`, want a positive number",
+        ),
+        ("beta_slow", json!(-1), "`rope_scaling.beta_slow` is `-1`, want a positive number"),
+        (
+            "beta_fast",
+            json!(0.5),
+            "`rope_scaling.beta_fast` is `0.5`, want a number not less than `beta_slow`",
+        ),
+        ("mscale", json!([]), "`rope_scaling.mscale` is `[]`, want a number"),
+        (
+            "mscale_all_dim",
+            json!(-0.7),
+            "`rope_scaling.mscale_all_dim` is `-0.7`, want a positive number",
+        ),
+        ("truncate", json!(1), "`rope_scaling.truncate` is `1`, want `true` or `false`"),
+        ("rope_theta", json!(1.0), "`rope_theta` is `1`, want a number greater than 1"),
+    ] {
+        assert_eq!(faults(&changed(yarn(), field, found)), told);
+    }
+}
+
+#[test]
+fn faults_of_the_embedding_are_named_together_and_by_the_dictionary_they_stand_in() {
+    let mut value = with(Value::Null);
+    value["rope_theta"] = json!("x");
+    value["rope_parameters"] = json!({"rope_type": "llama3", "low_freq_factor": -1.0});
+    assert_eq!(
+        faults(&value),
+        "`rope_theta` is `x`, want a positive number; `rope_parameters.factor` is missing; \
+         `rope_parameters.high_freq_factor` is missing; \
+         `rope_parameters.low_freq_factor` is `-1`, want a positive number"
+    );
+}
+
+#[test]
+fn sections_have_to_add_up_to_half_a_head() {
+    for section in [json!([16, 24, 25]), json!([16, 48]), json!([16, 24, 24, 0]), json!("x")] {
+        let found = section.as_str().map_or_else(|| section.to_string(), str::to_owned);
+        let mut value = flat_vl();
+        value["rope_scaling"]["mrope_section"] = section;
+        assert_eq!(
+            faults(&value).replace(", ", ","),
+            format!(
+                "`rope_scaling.mrope_section` is `{found}`,\
+                 want three sizes that add up to half of `head_dim`"
+            )
+            .replace(", ", ",")
+        );
+    }
+}
+
+#[test]
+fn plain_text_models_have_no_sections_and_vision_ones_their_published() {
+    let text = ModelConfig::from_json(&with(Value::Null)).unwrap();
+    assert_eq!((text.rope.kind, text.rope.mrope_section), (RopeKind::Default, None));
+    let mut vision = flat_vl();
+    vision["rope_scaling"] = Value::Null;
+    let vision = ModelConfig::from_json(&vision).unwrap();
+    assert_eq!(vision.rope.mrope_section, Some([16, 24, 24]));
+}
+
+#[test]
+fn an_impossible_embedding_is_not_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = ModelConfig::from_json(&with(yarn())).unwrap();
+    config.rope.kind = RopeKind::Linear { factor: 0.0 };
+    let told = config.save(dir.path()).unwrap_err().to_string();
+    assert!(told.ends_with("`rope_scaling.factor` is `0`, want a number of at least 1"), "{told}");
+}
+
+proptest! {
+    #[test]
+    fn an_embedding_that_is_read_has_frequencies_that_can_be_computed_with(
+        scaling in prop::sample::select(vec![llama3(), yarn()]),
+        field in prop::sample::select(vec!["factor", "low_freq_factor", "high_freq_factor",
+            "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale",
+            "mscale_all_dim", "rope_theta"]),
+        number in any::<f64>(),
+    ) {
+        if let Ok(config) = ModelConfig::from_json(&changed(scaling, field, json!(number))) {
+            let found = config.rope.frequencies(config.head_dim);
+            prop_assert!(found.inverse.iter().all(|f| f.is_finite() && *f >= 0.0));
+            prop_assert!(found.attention_factor.is_finite() && found.attention_factor > 0.0);
+        }
+    }
+}

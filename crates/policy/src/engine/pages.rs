@@ -1,0 +1,287 @@
+//! Pages of keys and values: shared by reference, kept for prompts that begin alike.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+
+use embodied_r_kernels::attention::Heads;
+use embodied_r_kernels::paged_attention::{PAGE, PageLayout};
+use rayon::prelude::*;
+
+use crate::error::Result;
+
+/// The pages of an engine.
+pub(super) struct Pages {
+    layout: PageLayout,
+    kv_width: usize,
+    layers: usize,
+    /// Most pages that may be made.
+    capacity: Option<usize>,
+    pages: Vec<Page>,
+    /// Pages that nobody uses and nothing is known of.
+    free: Vec<usize>,
+    /// Full pages by what stands in them and before them.
+    known: HashMap<Content, usize>,
+    /// Known pages that nobody uses, by when they were left, the longest unused first.
+    unused: BTreeMap<u64, usize>,
+    clock: u64,
+}
+
+/// What a full page holds: its tokens, and the page before it by its serial number. Tokens and all
+/// that stands before them decide keys and values.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Content {
+    before: Option<u64>,
+    ids: Box<[u32]>,
+}
+
+struct Page {
+    numbers: Box<[f32]>,
+    users: usize,
+    /// Never given twice, so that a page that has been reused is not taken for what it was.
+    serial: u64,
+    content: Option<Content>,
+    left: u64,
+}
+
+/// Rows of a batch whose keys and values go to a page.
+pub(super) struct Write {
+    pub(super) page: usize,
+    pub(super) slot: usize,
+    pub(super) rows: Range<usize>,
+}
+
+/// Rows beyond which it pays to store with several threads.
+const MANY_ROWS: usize = 64;
+
+impl Pages {
+    pub(super) fn new(heads: Heads, layers: usize, capacity: Option<usize>) -> Self {
+        Self {
+            layout: PageLayout::new(heads),
+            kv_width: heads.kv_width(),
+            layers,
+            capacity,
+            pages: Vec::new(),
+            free: Vec::new(),
+            known: HashMap::new(),
+            unused: BTreeMap::new(),
+            clock: 0,
+        }
+    }
+
+    /// Pages in use.
+    pub(super) fn used(&self) -> usize {
+        self.pages.len() - self.free.len() - self.unused.len()
+    }
+
+    /// Most pages that may be in use.
+    pub(super) fn capacity(&self) -> Option<usize> {
+        self.capacity
+    }
+
+    /// Whether so many pages can be taken.
+    pub(super) fn has_room(&self, wanted: usize) -> bool {
+        self.capacity.is_none_or(|capacity| self.used() + wanted <= capacity)
+    }
+
+    /// A page for one user, or nothing if there is no room.
+    pub(super) fn take(&mut self) -> Option<usize> {
+        let at_limit = self.capacity.is_some_and(|capacity| self.pages.len() >= capacity);
+        let page = match self.free.pop() {
+            Some(page) => page,
+            // Without a limit, what is known of earlier prompts is no reason to take more memory.
+            None if at_limit || self.capacity.is_none() && !self.unused.is_empty() => {
+                let (_, page) = self.unused.pop_first()?;
+                self.forget(page);
+                page
+            }
+            None => {
+                let numbers = vec![0.0; self.layers * self.layout.numbers()].into_boxed_slice();
+                self.pages.push(Page { numbers, users: 0, serial: 0, content: None, left: 0 });
+                self.pages.len() - 1
+            }
+        };
+        self.clock += 1;
+        self.pages[page].serial = self.clock;
+        self.pages[page].users = 1;
+        Some(page)
+    }
+
+    /// One more user of a page.
+    pub(super) fn share(&mut self, page: usize) {
+        if self.pages[page].users == 0 {
+            self.unused.remove(&self.pages[page].left);
+        }
+        self.pages[page].users += 1;
+    }
+
+    /// One user less. What is known of the page stays until its memory is needed.
+    pub(super) fn leave(&mut self, page: usize) {
+        self.clock += 1;
+        let clock = self.clock;
+        let left = &mut self.pages[page];
+        left.users -= 1;
+        if left.users > 0 {
+            return;
+        }
+        if left.content.is_some() {
+            left.left = clock;
+            self.unused.insert(clock, page);
+        } else {
+            self.free.push(page);
+        }
+    }
+
+    /// A page with the same numbers for a user of its own.
+    pub(super) fn copy(&mut self, page: usize) -> Option<usize> {
+        let copy = self.take()?;
+        let numbers = std::mem::take(&mut self.pages[page].numbers);
+        self.pages[copy].numbers.copy_from_slice(&numbers);
+        self.pages[page].numbers = numbers;
+        Some(copy)
+    }
+
+    /// Makes the full pages of a sequence known by its tokens.
+    pub(super) fn publish(&mut self, pages: &[usize], ids: impl Iterator<Item = u32>) {
+        let ids: Vec<u32> = ids.collect();
+        let mut before = None;
+        for (page, ids) in pages.iter().zip(ids.chunks_exact(PAGE)) {
+            if self.pages[*page].content.is_none() {
+                let content = Content { before, ids: ids.into() };
+                if self.known.contains_key(&content) {
+                    // Another sequence computed the same at the same time; its pages are the known ones.
+                    return;
+                }
+                self.known.insert(content.clone(), *page);
+                self.pages[*page].content = Some(content);
+            }
+            before = Some(self.pages[*page].serial);
+        }
+    }
+
+    /// The known pages that a sequence of these tokens begins with, for one more user.
+    pub(super) fn find(&mut self, ids: &[u32]) -> Vec<usize> {
+        let mut found = Vec::new();
+        let mut before = None;
+        for ids in ids.chunks_exact(PAGE) {
+            let Some(page) = self.known.get(&Content { before, ids: ids.into() }).copied() else {
+                break;
+            };
+            self.share(page);
+            before = Some(self.pages[page].serial);
+            found.push(page);
+        }
+        found
+    }
+
+    fn forget(&mut self, page: usize) {
+        if let Some(content) = self.pages[page].content.take() {
+            self.known.remove(&content);
+        }
+    }
+
+    /// One layer's part of a page.
+    pub(super) fn layer(&self, page: usize, layer: usize) -> &[f32] {
+        let numbers = self.layout.numbers();
+        &self.pages[page].numbers[layer * numbers..(layer + 1) * numbers]
+    }
+
+    /// Stores a layer's keys and values; no page stands in two writes.
+    ///
+    /// # Shapes
+    /// `k` and `v` (rows of the batch, kv heads · dim).
+    pub(super) fn store(
+        &mut self,
+        layer: usize,
+        writes: &[Write],
+        k: &[f32],
+        v: &[f32],
+    ) -> Result<()> {
+        let (layout, width) = (self.layout, self.kv_width);
+        let at = layer * layout.numbers()..(layer + 1) * layout.numbers();
+        // Lent out for the time being, so that threads can write to them side by side.
+        let mut lent: Vec<(&Write, Box<[f32]>)> = writes
+            .iter()
+            .map(|write| (write, std::mem::take(&mut self.pages[write.page].numbers)))
+            .collect();
+        let store = |(write, numbers): &mut (&Write, Box<[f32]>)| {
+            let rows = write.rows.start * width..write.rows.end * width;
+            layout.store(&mut numbers[at.clone()], write.slot, &k[rows.clone()], &v[rows])
+        };
+        let rows: usize = writes.iter().map(|write| write.rows.len()).sum();
+        let stored = match rows > MANY_ROWS {
+            true => lent.par_iter_mut().try_for_each(store),
+            false => lent.iter_mut().try_for_each(store),
+        };
+        for (write, numbers) in lent {
+            self.pages[write.page].numbers = numbers;
+        }
+        Ok(stored?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADS: Heads = Heads { query: 2, kv: 1, dim: 4 };
+
+    fn ids(pages: u32) -> Vec<u32> {
+        (0..pages * PAGE as u32).collect()
+    }
+
+    #[test]
+    fn pages_of_a_prompt_are_found_by_whoever_begins_with_the_same_tokens() {
+        let mut pages = Pages::new(HEADS, 1, None);
+        let own = [pages.take().unwrap(), pages.take().unwrap()];
+        pages.publish(&own, ids(2).into_iter());
+        let mut longer = ids(2);
+        longer.push(7);
+        assert_eq!(pages.find(&longer), own);
+        let mut other = ids(2);
+        other[PAGE] = 9999;
+        assert_eq!(pages.find(&other), own[..1]);
+        other[0] = 9999;
+        assert!(pages.find(&other).is_empty());
+    }
+
+    #[test]
+    fn what_is_left_stays_known_until_its_memory_is_needed() {
+        let mut pages = Pages::new(HEADS, 1, Some(2));
+        let first = pages.take().unwrap();
+        pages.publish(&[first], ids(1).into_iter());
+        pages.leave(first);
+        assert_eq!((pages.used(), pages.find(&ids(1))), (0, vec![first]));
+        pages.leave(first);
+        let taken = [pages.take().unwrap(), pages.take().unwrap()];
+        assert_ne!(taken[0], taken[1]);
+        assert_eq!(pages.take(), None);
+        assert!(pages.find(&ids(1)).is_empty());
+    }
+
+    #[test]
+    fn a_page_that_was_reused_is_not_taken_for_the_beginning_of_what_followed_it() {
+        let mut pages = Pages::new(HEADS, 1, Some(2));
+        let own = [pages.take().unwrap(), pages.take().unwrap()];
+        pages.publish(&own, ids(2).into_iter());
+        own.iter().for_each(|page| pages.leave(*page));
+        // The first page is the one unused for longest.
+        let again = pages.take().unwrap();
+        assert_eq!(again, own[0]);
+        let other: Vec<u32> = (5000..5000 + PAGE as u32).collect();
+        pages.publish(&[again], other.iter().copied());
+        let mut mixed = other;
+        mixed.extend(&ids(2)[PAGE..]);
+        assert_eq!(pages.find(&mixed), [again]);
+    }
+
+    #[test]
+    fn a_shared_page_is_free_when_its_last_user_has_left() {
+        let mut pages = Pages::new(HEADS, 1, Some(1));
+        let page = pages.take().unwrap();
+        pages.share(page);
+        pages.leave(page);
+        assert_eq!(pages.take(), None);
+        pages.leave(page);
+        assert_eq!(pages.take(), Some(page));
+    }
+}
