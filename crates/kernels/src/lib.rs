@@ -34,9 +34,11 @@ pub mod muon;
 pub mod paged_attention;
 mod panels;
 mod parallel;
+pub mod peak;
 pub mod quantized;
 pub mod rms_norm;
 pub mod rope;
+pub mod sample;
 pub mod swiglu;
 pub mod weight;
 

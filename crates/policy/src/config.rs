@@ -153,9 +153,13 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`] if the shape is impossible, [`Error::Io`] if the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<()> {
-        let path = dir.join(CONFIG_FILE);
-        self.check().map_err(|faults| Error::Config { path: path.clone(), faults })?;
-        atomic::write_json(&path, &self.to_json())
+        self.check_for(dir)?;
+        atomic::write_json(&dir.join(CONFIG_FILE), &self.to_json())
+    }
+
+    /// [`Self::check`] of what is to be written into `dir`.
+    pub(crate) fn check_for(&self, dir: &Path) -> Result<()> {
+        self.check().map_err(|faults| Error::Config { path: dir.join(CONFIG_FILE), faults })
     }
 
     /// The contents of a `config.json`.

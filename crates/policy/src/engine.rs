@@ -174,6 +174,7 @@ impl Engine {
     /// vocabulary, leaves no room for a token, or needs more keys and values than may be kept.
     pub fn add(&mut self, request: &Request, sampling: &Arc<Sampling>) -> Result<RequestId> {
         sampling.check()?;
+        sampling.check_ids(self.model.config().vocab_size)?;
         self.check(request, sampling).map_err(|fault| Error::Sequence { index: 0, fault })?;
         let id = RequestId(self.next_id);
         self.next_id += 1;

@@ -110,6 +110,19 @@ pub enum Error {
         /// What it should be.
         want: &'static str,
     },
+    /// A sampling parameter names a token that the model does not have.
+    #[error("`{field}` has the id {id}, want ids below {vocabulary}, the model's vocabulary")]
+    SamplingId {
+        /// The parameter's name.
+        field: &'static str,
+        /// The id.
+        id: u32,
+        /// Tokens of the model.
+        vocabulary: usize,
+    },
+    /// The tokens to draw among are none.
+    #[error("`allowed_token_ids` is empty, want at least one id, or leave it out to allow all")]
+    NoAllowedTokens,
     /// A tensor that the configuration asks for is not among those given.
     #[error("the tensor `{name}` is missing")]
     MissingTensor {

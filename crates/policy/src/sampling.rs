@@ -1,8 +1,12 @@
 //! How tokens are drawn from logits.
 
+mod draw;
+mod logits;
+
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+pub(crate) use draw::{History, draw};
 
 /// How tokens are drawn. Fields bear the names of `transformers` and vLLM; the default draws from
 /// the whole distribution.
@@ -64,21 +68,57 @@ impl Sampling {
         Self { temperature: 0.0, ..Self::default() }
     }
 
-    /// Refuses numbers that mean nothing.
+    /// Refuses numbers that mean nothing. The bounds are those of OpenAI's API and vLLM.
     ///
     /// # Errors
     /// [`Error::Sampling`] names the first such field.
     pub fn check(&self) -> Result<()> {
-        let Self { temperature, top_p, .. } = *self;
-        if !(temperature.is_finite() && temperature >= 0.0) {
-            let want = "a number of 0 or more";
-            return Err(Error::Sampling { field: "temperature", found: temperature, want });
+        const ANY: f64 = f64::MAX;
+        let above_0 = f64::MIN_POSITIVE;
+        for (field, found, range, want) in [
+            ("temperature", self.temperature, 0.0..=ANY, "a number of 0 or more"),
+            ("top_p", self.top_p, above_0..=1.0, "a number above 0 and at most 1"),
+            ("min_p", self.min_p, 0.0..=1.0, "a number from 0 to 1"),
+            ("repetition_penalty", self.repetition_penalty, above_0..=ANY, "a number above 0"),
+            ("presence_penalty", self.presence_penalty, -2.0..=2.0, "a number from -2 to 2"),
+            ("frequency_penalty", self.frequency_penalty, -2.0..=2.0, "a number from -2 to 2"),
+        ] {
+            if !range.contains(&found) {
+                return Err(Error::Sampling { field, found, want });
+            }
         }
-        if !(top_p > 0.0 && top_p <= 1.0) {
-            let want = "a number above 0 and at most 1";
-            return Err(Error::Sampling { field: "top_p", found: top_p, want });
+        if let Some((_, bias)) = self.logit_bias.iter().find(|(_, x)| !(-100.0..=100.0).contains(x))
+        {
+            let (found, want) = (f64::from(*bias), "numbers from -100 to 100");
+            return Err(Error::Sampling { field: "logit_bias", found, want });
+        }
+        if self.allowed_token_ids.as_ref().is_some_and(|ids| ids.is_empty()) {
+            return Err(Error::NoAllowedTokens);
+        }
+        if self.max_new_tokens == 0 {
+            let (field, want) = ("max_new_tokens", "1 or more");
+            return Err(Error::Sampling { field, found: 0.0, want });
+        }
+        if self.min_new_tokens > self.max_new_tokens {
+            let (field, found) = ("min_new_tokens", self.min_new_tokens as f64);
+            return Err(Error::Sampling { field, found, want: "at most `max_new_tokens`" });
         }
         Ok(())
+    }
+
+    /// Refuses ids that a model with so many tokens does not have. Stop ids beyond the vocabulary are
+    /// never drawn and do no harm.
+    ///
+    /// # Errors
+    /// [`Error::SamplingId`] names the first field with such an id.
+    pub fn check_ids(&self, vocabulary: usize) -> Result<()> {
+        let biased = self.logit_bias.iter().map(|(id, _)| ("logit_bias", *id));
+        let allowed = self.allowed_token_ids.iter().flat_map(|ids| ids.iter());
+        let mut ids = biased.chain(allowed.map(|id| ("allowed_token_ids", *id)));
+        match ids.find(|(_, id)| *id as usize >= vocabulary) {
+            Some((field, id)) => Err(Error::SamplingId { field, id, vocabulary }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -103,137 +143,68 @@ pub struct Report {
     pub top: Vec<(u32, f32)>,
 }
 
-/// What a completion has so far, for the penalties.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct History<'a> {
-    /// Ids of the prompt.
-    pub(crate) prompt: &'a [u32],
-    /// Ids of the completion.
-    pub(crate) completion: &'a [u32],
-}
-
-/// Draws the token at `uniform`, a number in [0, 1), of the cumulative distribution.
-///
-/// # Shapes
-/// `logits` (vocabulary).
-pub(crate) fn draw(
-    logits: &[f32],
-    sampling: &Sampling,
-    _history: History<'_>,
-    uniform: f64,
-) -> Token {
-    let (id, logp) = draw_id(logits, sampling, uniform);
-    Token { id, logp, report: None }
-}
-
-/// The token at `uniform` of the cumulative distribution, and its log-probability.
-fn draw_id(logits: &[f32], sampling: &Sampling, uniform: f64) -> (u32, f32) {
-    let greedy = sampling.temperature == 0.0;
-    let scale = if greedy { 1.0 } else { 1.0 / sampling.temperature };
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weights: Vec<f64> = logits.iter().map(|x| (f64::from(x - top) * scale).exp()).collect();
-    let total: f64 = weights.iter().sum();
-    let id = if greedy {
-        logits.iter().position(|x| *x == top).unwrap_or(0)
-    } else if sampling.top_k == 0 && sampling.top_p >= 1.0 {
-        at(weights.iter().copied().enumerate(), uniform * total)
-    } else {
-        truncated(&weights, total, sampling, uniform)
-    };
-    (id as u32, (weights[id] / total).ln() as f32)
-}
-
-/// Draws among the tokens that top-k and then top-p leave.
-fn truncated(weights: &[f64], total: f64, sampling: &Sampling, uniform: f64) -> usize {
-    let mut order: Vec<usize> = (0..weights.len()).collect();
-    // Equal weights go by id, so that the choice is the same everywhere.
-    order.sort_unstable_by(|a, b| weights[*b].total_cmp(&weights[*a]).then(a.cmp(b)));
-    if sampling.top_k > 0 {
-        order.truncate(sampling.top_k);
-    }
-    let kept: f64 = order.iter().map(|id| weights[*id]).sum();
-    let base = if sampling.top_k > 0 { kept } else { total };
-    let mut sum = 0.0;
-    let nucleus = order.iter().take_while(|id| {
-        let open = sum < sampling.top_p * base;
-        sum += weights[**id];
-        open
-    });
-    let count = nucleus.count().max(1);
-    order.truncate(count);
-    let kept: f64 = order.iter().map(|id| weights[*id]).sum();
-    at(order.iter().map(|id| (*id, weights[*id])), uniform * kept)
-}
-
-/// The first token at which the running sum of the weights exceeds `target`.
-fn at(weights: impl Iterator<Item = (usize, f64)>, target: f64) -> usize {
-    let (mut sum, mut chosen) = (0.0, 0);
-    for (id, weight) in weights {
-        // Rounding may leave the sum just below the target: the last token with weight stands in.
-        if weight > 0.0 {
-            chosen = id;
-        }
-        sum += weight;
-        if sum > target {
-            break;
-        }
-    }
-    chosen
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sampling(temperature: f64, top_k: usize, top_p: f64) -> Sampling {
-        Sampling { temperature, top_k, top_p, max_new_tokens: 1, ..Sampling::default() }
+    fn fault(change: impl FnOnce(&mut Sampling)) -> String {
+        let mut sampling = Sampling::default();
+        change(&mut sampling);
+        sampling.check().unwrap_err().to_string()
     }
 
-    /// Shares of each token over an even grid of uniforms.
-    fn shares(logits: &[f32], sampling: &Sampling) -> Vec<f64> {
-        let n = 10_000;
-        let mut counts = vec![0.0; logits.len()];
-        for i in 0..n {
-            let (id, _) = draw_id(logits, sampling, (f64::from(i) + 0.5) / f64::from(n));
-            counts[id as usize] += 1.0 / f64::from(n);
+    #[test]
+    fn a_number_out_of_its_range_is_refused_by_name() {
+        for bad in [-0.5, f64::NAN, f64::INFINITY] {
+            let want = "want a number of 0 or more";
+            assert_eq!(fault(|s| s.temperature = bad), format!("`temperature` is {bad}, {want}"));
         }
-        counts
-    }
-
-    #[track_caller]
-    fn close(ours: &[f64], truth: &[f64]) {
-        for (a, b) in ours.iter().zip(truth) {
-            assert!((a - b).abs() < 2e-4, "{ours:?} is not {truth:?}");
+        for bad in [0.0, 1.5, -1.0, f64::NAN] {
+            assert!(fault(|s| s.top_p = bad).starts_with("`top_p`"));
         }
+        for bad in [-0.1, 1.1, f64::NAN] {
+            assert!(fault(|s| s.min_p = bad).starts_with("`min_p`"));
+        }
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(fault(|s| s.repetition_penalty = bad).starts_with("`repetition_penalty`"));
+        }
+        for bad in [-2.1, 2.1, f64::NAN] {
+            assert!(fault(|s| s.presence_penalty = bad).starts_with("`presence_penalty`"));
+            assert!(fault(|s| s.frequency_penalty = bad).starts_with("`frequency_penalty`"));
+        }
+        for bad in [100.5, f32::NAN, f32::NEG_INFINITY] {
+            assert!(fault(|s| s.logit_bias = vec![(1, 2.0), (2, bad)]).starts_with("`logit_bias`"));
+        }
+        assert!(fault(|s| s.allowed_token_ids = Some([].into())).contains("allowed_token_ids"));
+        assert!(fault(|s| s.max_new_tokens = 0).starts_with("`max_new_tokens`"));
+        assert!(fault(|s| s.min_new_tokens = 257).starts_with("`min_new_tokens`"));
     }
 
     #[test]
-    fn tokens_are_drawn_by_their_probability() {
-        let logits = [0.5f32.ln(), 0.3f32.ln(), 0.2f32.ln()];
-        close(&shares(&logits, &sampling(1.0, 0, 1.0)), &[0.5, 0.3, 0.2]);
-        let squares = [0.25 / 0.38, 0.09 / 0.38, 0.04 / 0.38];
-        close(&shares(&logits, &sampling(0.5, 0, 1.0)), &squares);
+    fn the_bounds_themselves_are_taken() {
+        let edge = Sampling {
+            temperature: 0.0,
+            min_p: 1.0,
+            presence_penalty: -2.0,
+            frequency_penalty: 2.0,
+            logit_bias: vec![(0, -100.0), (1, 100.0)],
+            allowed_token_ids: Some([0].into()),
+            max_new_tokens: 1,
+            min_new_tokens: 1,
+            ..Sampling::default()
+        };
+        assert!(edge.check().is_ok());
     }
 
     #[test]
-    fn top_k_and_top_p_leave_the_likeliest() {
-        let logits = [0.2f32.ln(), 0.5f32.ln(), 0.3f32.ln()];
-        close(&shares(&logits, &sampling(1.0, 2, 1.0)), &[0.0, 0.625, 0.375]);
-        close(&shares(&logits, &sampling(1.0, 0, 0.6)), &[0.0, 0.625, 0.375]);
-        close(&shares(&logits, &sampling(1.0, 0, 0.4)), &[0.0, 1.0, 0.0]);
-        close(&shares(&logits, &sampling(1.0, 1, 1.0)), &[0.0, 1.0, 0.0]);
-    }
-
-    #[test]
-    fn temperature_0_takes_the_first_of_the_likeliest() {
-        let (id, logp) = draw_id(&[1.0, 2.0, 2.0], &sampling(0.0, 0, 1.0), 0.99);
-        assert_eq!(id, 1);
-        assert!((f64::from(logp) - (1.0 / (2.0 + (-1.0f64).exp())).ln()).abs() < 1e-6);
-    }
-
-    #[test]
-    fn the_log_probability_is_that_of_the_full_softmax() {
-        let (_, logp) = draw_id(&[0.5f32.ln(), 0.5f32.ln()], &sampling(1.0, 1, 1.0), 0.0);
-        assert!((logp - 0.5f32.ln()).abs() < 1e-6);
+    fn an_id_that_the_model_does_not_have_is_refused_by_field() {
+        let biased = Sampling { logit_bias: vec![(9, 1.0), (10, 1.0)], ..Sampling::default() };
+        assert!(biased.check_ids(11).is_ok());
+        let told = biased.check_ids(10).unwrap_err().to_string();
+        assert_eq!(told, "`logit_bias` has the id 10, want ids below 10, the model's vocabulary");
+        let allowed = Some([3, 12].into());
+        let allowed = Sampling { allowed_token_ids: allowed, ..Sampling::default() };
+        let told = allowed.check_ids(12).unwrap_err().to_string();
+        assert!(told.starts_with("`allowed_token_ids` has the id 12"), "{told}");
     }
 }

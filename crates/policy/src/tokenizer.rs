@@ -1,5 +1,6 @@
 //! A model's own tokenizer and chat template: text to token ids and back.
 
+mod bytes;
 mod from_gguf;
 mod stop;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use crate::chat_template::ChatTemplate;
 pub use crate::chat_template::{ChatMessage, Generation};
 use crate::error::{Error, Result};
 use crate::gguf;
+pub use bytes::write_bytes;
 pub use stop::stop_ids;
 pub use train::{TrainOptions, Trained, train};
 

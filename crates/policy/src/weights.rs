@@ -8,6 +8,7 @@ mod file;
 mod map;
 mod multimodal;
 mod names;
+mod random;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub(crate) use map::map;
 pub(crate) use multimodal::Multimodal;
 pub(crate) use names::canonical;
 pub use names::tensor_shapes;
+pub use random::write_random;
 pub use read::load;
 pub(crate) use read::{decoder, files, is_float, open, tensor};
 pub use write::{SaveOptions, save};

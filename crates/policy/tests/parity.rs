@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use embodied_r_policy::weights::SaveOptions;
-use embodied_r_policy::{Group, ModelConfig, Policy, Request, Sampling, WeightDtype};
+use embodied_r_policy::{Group, Policy, Request, Sampling, WeightDtype};
 use serde::Deserialize;
 
 /// What the project promises for log-probabilities.

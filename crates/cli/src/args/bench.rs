@@ -1,6 +1,8 @@
 //! Arguments of `embodied-r bench`.
 
-use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
 
 /// Measure speed.
 #[derive(Debug, Args)]
@@ -15,6 +17,10 @@ pub(crate) enum BenchCommand {
     Generate(WorkArgs),
     /// Time whole GRPO steps: rollout, reference log-probabilities, backward, optimiser.
     Grpo(WorkArgs),
+    /// Write a model with random weights, in Hugging Face's layout and with a tokenizer.
+    MakeModel(MakeModelArgs),
+    /// Time each operation beside what the machine can do, or check their results.
+    Ops(OpsArgs),
 }
 
 /// What is measured. One run is done first and not counted; medians are printed.
@@ -38,6 +44,76 @@ pub(crate) struct WorkArgs {
     /// Counted runs.
     #[arg(long, visible_alias = "steps", value_name = "N", default_value_t = 3)]
     pub(crate) runs: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A model to measure with where no other is at hand. The same seed gives the same bytes.
+#[derive(Debug, Args)]
+pub(crate) struct MakeModelArgs {
+    /// The folder to write to; new or empty.
+    #[arg(value_name = "OUT")]
+    pub(crate) out: PathBuf,
+    /// The model's shape.
+    #[arg(long, value_name = "SHAPE")]
+    pub(crate) preset: Preset,
+    /// Seed of the weights.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Format of the weights [default: bfloat16 for the shapes of Qwen2.5, float32 for the others].
+    #[arg(long)]
+    pub(crate) dtype: Option<ModelDtype>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A model's shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Preset {
+    /// Qwen2.5-0.5B.
+    #[value(name = "qwen2.5-0.5b")]
+    Qwen2505b,
+    /// Qwen2.5-1.5B.
+    #[value(name = "qwen2.5-1.5b")]
+    Qwen2515b,
+    /// Qwen2.5-3B, which is also the decoder of Qwen2.5-VL-3B.
+    #[value(name = "qwen2.5-3b")]
+    Qwen253b,
+    /// Qwen2.5-7B.
+    #[value(name = "qwen2.5-7b")]
+    Qwen257b,
+    /// Twelve layers of width 512: a few seconds of a CPU's work.
+    ShapeE,
+    /// Two layers of width 64.
+    TinyQwen2,
+    /// The same with one table for both ends.
+    TinyQwen2Tied,
+    /// The same as a Llama.
+    TinyLlama,
+}
+
+/// Format of weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModelDtype {
+    /// 32-bit floats.
+    Float32,
+    /// bfloat16.
+    Bfloat16,
+}
+
+/// Achieved rates are shown as shares of the limit that applies: the peak of f32 multiplications and
+/// additions, or memory's rate, whichever an operation meets first.
+#[derive(Debug, Args)]
+pub(crate) struct OpsArgs {
+    /// Compare each result with a slow plain computation in place of timing it; exit code 1 when one
+    /// is beyond its tolerance.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Only the operations with this in their name.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

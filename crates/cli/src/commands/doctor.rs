@@ -14,7 +14,9 @@ use serde::Serialize;
 use crate::args::doctor::DoctorArgs;
 use crate::exit::Status;
 use crate::output::{out, outln};
+pub(super) use check::size;
 use check::{Check, State};
+pub(super) use machine::free_bytes;
 
 /// What `--json` prints.
 #[derive(Serialize)]

@@ -25,6 +25,9 @@ const TURN_START: &str = "<|im_start|>";
 /// Ends a turn.
 const TURN_END: &str = "<|im_end|>";
 
+/// The special tokens in the order of their ids, which follow each other.
+pub(super) const SPECIAL_TOKENS: [&str; 3] = [END_OF_TEXT, TURN_START, TURN_END];
+
 /// Where a token may not reach across. A word and a number may carry the space before them; each mark of punctuation
 /// stands alone; numbers are neither cut nor joined with anything.
 const PIECES: &str = r" ?\p{L}+| ?\p{N}+|[^\s\p{L}\p{N}]|\s*[\r\n]+|\s+(?!\S)|\s";
@@ -93,12 +96,10 @@ pub fn train<S: AsRef<str> + Send>(
         .vocab_size(options.vocab_size)
         .min_frequency(options.min_frequency)
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-        .special_tokens(
-            [END_OF_TEXT, TURN_START, TURN_END].map(|token| AddedToken::from(token, true)).into(),
-        )
+        .special_tokens(SPECIAL_TOKENS.map(|token| AddedToken::from(token, true)).into())
         .build();
     tokenizer.train(&mut trainer, documents).map_err(Error::tokenizer(&path))?;
-    write(&tokenizer, dir)?;
+    write(&tokenizer, 0, dir)?;
     let mut split_numbers = Vec::new();
     for number in numbers {
         let encoding =
@@ -110,7 +111,7 @@ pub fn train<S: AsRef<str> + Send>(
     Ok(Trained { vocab_size: tokenizer.get_vocab_size(true), split_numbers })
 }
 
-type ByteLevelBpe =
+pub(super) type ByteLevelBpe =
     TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, ByteLevel>;
 
 fn untrained() -> tokenizers::Result<ByteLevelBpe> {
@@ -146,7 +147,8 @@ fn collect_numbers(text: &str, numbers: &mut BTreeSet<String>) {
     }
 }
 
-fn write(tokenizer: &ByteLevelBpe, dir: &Path) -> Result<()> {
+/// Writes the files of a tokenizer whose special tokens have the ids from `first_special` on.
+pub(super) fn write(tokenizer: &ByteLevelBpe, first_special: u32, dir: &Path) -> Result<()> {
     let path = dir.join(TOKENIZER_FILE);
     atomic::write_json(&path, tokenizer)?;
     let added = |content: &str| {
@@ -155,8 +157,10 @@ fn write(tokenizer: &ByteLevelBpe, dir: &Path) -> Result<()> {
             "special": true,
         })
     };
+    let ids = (first_special..).map(|id| id.to_string());
+    let declared: serde_json::Map<_, _> = ids.zip(SPECIAL_TOKENS.map(added)).collect();
     let config = json!({
-        "added_tokens_decoder": { "0": added(END_OF_TEXT), "1": added(TURN_START), "2": added(TURN_END) },
+        "added_tokens_decoder": declared,
         "bos_token": null,
         "chat_template": CHAT_TEMPLATE,
         "clean_up_tokenization_spaces": false,
@@ -166,6 +170,8 @@ fn write(tokenizer: &ByteLevelBpe, dir: &Path) -> Result<()> {
         "unk_token": null,
     });
     atomic::write_json(&dir.join(TOKENIZER_CONFIG_FILE), &config)?;
-    let generation = json!({ "eos_token_id": [2, 0], "pad_token_id": 0 });
+    let (end_of_text, turn_end) = (first_special, first_special + 2);
+    let generation =
+        json!({ "eos_token_id": [turn_end, end_of_text], "pad_token_id": end_of_text });
     atomic::write_json(&dir.join(GENERATION_CONFIG_FILE), &generation)
 }

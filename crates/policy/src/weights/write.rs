@@ -1,5 +1,6 @@
 //! Writes weight files.
 
+use std::io::Write;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
@@ -56,12 +57,23 @@ pub(super) enum Item<'a> {
     Numbers(&'a Tensor),
     /// A tensor of another file, byte for byte.
     Bytes(&'a WeightFile, &'a Stored),
+    /// A tensor that is made while it is written, in the format that is asked for.
+    Made(&'a dyn Source),
+}
+
+/// A tensor that is made while it is written.
+pub(super) trait Source {
+    /// Its shape.
+    fn dims(&self) -> &[usize];
+
+    /// Writes its numbers, row after row.
+    fn write(&self, dtype: WeightDtype, out: &mut dyn Write) -> std::io::Result<()>;
 }
 
 impl Item<'_> {
     fn dtype(self, asked: WeightDtype) -> Dtype {
         match self {
-            Self::Numbers(_) => stored(asked),
+            Self::Numbers(_) | Self::Made(_) => stored(asked),
             Self::Bytes(_, stored) => stored.dtype,
         }
     }
@@ -70,6 +82,7 @@ impl Item<'_> {
         match self {
             Self::Numbers(tensor) => tensor.dims().to_vec(),
             Self::Bytes(_, stored) => stored.shape.clone(),
+            Self::Made(source) => source.dims().to_vec(),
         }
     }
 
@@ -77,6 +90,7 @@ impl Item<'_> {
         match self {
             Self::Numbers(tensor) => tensor.elem_count() * asked.size_bytes(),
             Self::Bytes(_, stored) => stored.byte_len(),
+            Self::Made(source) => source.dims().iter().product::<usize>() * asked.size_bytes(),
         }
     }
 }
@@ -138,6 +152,7 @@ fn write_file(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<()> 
         for (name, item) in shard {
             let written = match item {
                 Item::Bytes(file, stored) => out.write_all(file.bytes(stored)),
+                Item::Made(source) => source.write(dtype, &mut *out),
                 Item::Numbers(tensor) => {
                     let numbers = bytes(tensor, dtype).during(format!("write `{name}`"))?;
                     out.write_all(&numbers)

@@ -98,7 +98,7 @@ pub(super) fn table(checks: &[Check]) -> String {
 }
 
 /// Bytes in binary units, such as `12.3 GiB`.
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
     let mut unit = 0;

@@ -102,13 +102,9 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 
 /// Checks the space left on the disk of `folder`, which need not exist yet.
 pub(super) fn disk(name: &str, folder: &Path) -> Check {
-    let Some(present) = nearest_present(folder) else {
-        return Check::note(AREA, name, "unknown: no such folder");
-    };
-    match rustix::fs::statvfs(&present) {
-        Err(error) => Check::note(AREA, name, format!("unknown: {error}")),
-        Ok(disk) => {
-            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    match free_bytes(folder) {
+        None => Check::note(AREA, name, format!("unknown at `{}`", folder.display())),
+        Some(free) => {
             let found = format!("{} free at `{}`", size(free), folder.display());
             if free < GIB {
                 let advice = "make room: checkpoints and videos take gigabytes";
@@ -118,6 +114,12 @@ pub(super) fn disk(name: &str, folder: &Path) -> Check {
             }
         }
     }
+}
+
+/// The space left for `folder`, which need not exist yet, where the system tells.
+pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(nearest_present(folder)?).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// `folder`, or the closest folder above it that exists.

@@ -1,0 +1,30 @@
+//! `embodied-r bench generate`.
+
+use std::time::Instant;
+
+use crate::args::bench::WorkArgs;
+use crate::exit::Status;
+
+use super::work::{load, median, print, sample};
+
+/// Times the sampling of completions of a fixed length.
+pub(super) fn run(work: &WorkArgs) -> anyhow::Result<Status> {
+    let policy = &load(work)?;
+    let (mut seconds, mut prefills) = (Vec::new(), Vec::new());
+    for run in 0..=work.runs {
+        for (new, times) in [(work.new, &mut seconds), (1, &mut prefills)] {
+            let began = Instant::now();
+            sample(policy, work, run, new)?;
+            times.push(began.elapsed().as_secs_f64());
+        }
+    }
+    let (seconds, prefill) = (median(&seconds[1..]), median(&prefills[1..]));
+    let tokens = (work.groups * work.group_size * work.new) as f64;
+    let prompts = (work.groups * work.prompt) as f64;
+    let figures = [
+        ("seconds", seconds),
+        ("new_tokens_per_s", tokens / seconds),
+        ("prefill_tokens_per_s", prompts / prefill),
+    ];
+    print(work, &figures)
+}

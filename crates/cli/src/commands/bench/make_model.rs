@@ -1,0 +1,92 @@
+//! `embodied-r bench make-model`.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use clap::ValueEnum as _;
+use embodied_r_data::Progress as _;
+use embodied_r_policy::WeightDtype;
+use embodied_r_policy::tokenizer::write_bytes;
+use embodied_r_policy::weights::{SaveOptions, write_random};
+use serde_json::json;
+
+use super::presets::{Shape, shape};
+use crate::args::bench::{MakeModelArgs, ModelDtype};
+use crate::commands::doctor::{free_bytes, size};
+use crate::exit::{Status, Usage, hint};
+use crate::output::outln;
+use crate::progress::Bar;
+
+/// Room for what is written beside the weights: configuration and tokenizer.
+const BESIDE: u64 = 32 << 20;
+
+const MEGABYTE: u64 = 1_000_000;
+
+/// Writes a model with random weights.
+pub(super) fn run(args: &MakeModelArgs) -> anyhow::Result<Status> {
+    let Shape { config, first_special } = shape(args.preset);
+    let dtype = match args.dtype {
+        None => config.dtype,
+        Some(ModelDtype::Float32) => WeightDtype::F32,
+        Some(ModelDtype::Bfloat16) => WeightDtype::Bf16,
+    };
+    let bytes = (config.parameter_count() * dtype.size_bytes()) as u64;
+    check_room(&args.out, bytes)?;
+    std::fs::create_dir_all(&args.out)
+        .with_context(|| format!("cannot create `{}`", args.out.display()))?;
+    let began = Instant::now();
+    let bar = Bar::default();
+    bar.start("writing MB", Some(bytes.div_ceil(MEGABYTE)));
+    let written = AtomicU64::new(0);
+    let on_bytes = |more: u64| {
+        let before = written.fetch_add(more, Ordering::Relaxed);
+        bar.advance((before + more) / MEGABYTE - before / MEGABYTE);
+    };
+    write_bytes(&args.out, config.vocab_size, first_special)?;
+    let options = SaveOptions { dtype, ..SaveOptions::default() };
+    let made = write_random(&args.out, &config, args.seed, &options, &on_bytes);
+    bar.finish();
+    made?;
+    let preset = args.preset.to_possible_value();
+    let told = json!({
+        "preset": preset.as_ref().map(clap::builder::PossibleValue::get_name),
+        "path": args.out,
+        "dtype": dtype.name(),
+        "seed": args.seed,
+        "parameters": config.parameter_count(),
+        "vocab_size": config.vocab_size,
+        "weight_bytes": bytes,
+        "seconds": (began.elapsed().as_secs_f64() * 1e3).round() / 1e3,
+    });
+    if args.json {
+        outln!("{told}")?;
+    } else {
+        let (parameters, out) = (config.parameter_count(), args.out.display());
+        outln!("`{out}`: {parameters} parameters in {}, {}", dtype.name(), size(bytes))?;
+    }
+    Ok(Status::Done)
+}
+
+/// Refuses a folder with something in it, and a disk without room.
+fn check_room(out: &Path, bytes: u64) -> anyhow::Result<()> {
+    match std::fs::read_dir(out).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => {
+            let what = format!("`{}` is not empty, want a new folder", out.display());
+            return Err(Usage(what).into());
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot read `{}`", out.display()));
+        }
+        _ => {}
+    }
+    // Where the system does not tell, writing will.
+    match free_bytes(out) {
+        Some(free) if free < bytes + BESIDE => Err(hint(
+            format!("`{}` has {} free, the model takes {}", out.display(), size(free), size(bytes)),
+            "make room, or take another folder, a smaller preset or `--dtype bfloat16`",
+        )),
+        _ => Ok(()),
+    }
+}

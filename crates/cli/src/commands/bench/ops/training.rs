@@ -1,0 +1,193 @@
+//! The loss's head and the optimisers.
+
+use embodied_r_kernels::memory::{tensor, zeros};
+use embodied_r_kernels::{AdamwStep, MuonStep, adamw, lm_head, muon};
+use rayon::prelude::*;
+
+use super::op::{Op, Prepared, dot, f32_bytes, matrix, numbers, values};
+
+pub(super) fn ops() -> Vec<Op> {
+    vec![
+        head(256, 512, 8_192),
+        head(32, 896, 151_936),
+        head_backward(256, 512, 8_192),
+        adam(1 << 24),
+        orthogonal(8, 256, 704),
+    ]
+}
+
+fn shape(rows: usize, width: usize, vocabulary: usize) -> String {
+    format!("{rows}x{width}x{vocabulary}")
+}
+
+fn targets(rows: usize, vocabulary: usize) -> Vec<u32> {
+    (0..rows).map(|i| (i * 7_919 % vocabulary) as u32).collect()
+}
+
+/// A row's logits by the definition, and the log of the sum of their exponentials.
+fn plain_logits(x: &[f32], w: &[f32]) -> (Vec<f64>, f64) {
+    let logit = |w: &[f32]| dot(x.iter().copied(), w.iter().copied());
+    let logits: Vec<f64> = w.chunks(x.len()).map(logit).collect();
+    let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let log_sum = top + logits.iter().map(|x| (x - top).exp()).sum::<f64>().ln();
+    (logits, log_sum)
+}
+
+fn head(rows: usize, width: usize, vocabulary: usize) -> Op {
+    let flops = 2.0 * (rows * width) as f64 * vocabulary as f64;
+    let work = (flops, f32_bytes(rows * width + width * vocabulary));
+    Op::new("lm_head", shape(rows, width, vocabulary), work, move || {
+        let (x, w) = (matrix(rows, width, 1)?, matrix(vocabulary, width, 2)?);
+        let ids = targets(rows, vocabulary);
+        let (plain_x, plain_w, plain_ids) = (values(&x)?, values(&w)?, ids.clone());
+        let plain = move |places: &[usize]| {
+            let at = |row: &usize| {
+                let (logits, log_sum) = plain_logits(&plain_x[row * width..][..width], &plain_w);
+                logits[plain_ids[*row] as usize] - log_sum
+            };
+            places.par_iter().map(at).collect()
+        };
+        let run = move || {
+            let logps = lm_head::forward(&x, &w, &ids, 1.0)?.logps;
+            Ok(vec![tensor(logps, rows)?])
+        };
+        Ok(Prepared::new(run, plain))
+    })
+}
+
+fn head_backward(rows: usize, width: usize, vocabulary: usize) -> Op {
+    // The logits again, then the gradients of both factors.
+    let flops = 6.0 * (rows * width) as f64 * vocabulary as f64;
+    let work = (flops, f32_bytes(2 * rows * width + 3 * width * vocabulary));
+    Op::new("lm_head backward", shape(rows, width, vocabulary), work, move || {
+        let (x, w) = (matrix(rows, width, 1)?, matrix(vocabulary, width, 2)?);
+        let (ids, d_logps) = (targets(rows, vocabulary), numbers(rows, 3));
+        let scores = lm_head::forward(&x, &w, &ids, 1.0)?;
+        let (plain_x, plain_w) = (values(&x)?, values(&w)?);
+        let (plain_ids, plain_d) = (ids.clone(), d_logps.clone());
+        // d logits = d · (one-hot - softmax); d hidden = d logits · W.
+        let plain = move |places: &[usize]| {
+            let at = |place: &usize| {
+                let (row, i) = (place / width, place % width);
+                let (logits, log_sum) = plain_logits(&plain_x[row * width..][..width], &plain_w);
+                let weight = |entry: usize| f64::from(plain_w[entry * width + i]);
+                let mean: f64 =
+                    logits.iter().enumerate().map(|(e, x)| (x - log_sum).exp() * weight(e)).sum();
+                f64::from(plain_d[row]) * (weight(plain_ids[row] as usize) - mean)
+            };
+            places.par_iter().map(at).collect()
+        };
+        let d_weight = zeros(&[vocabulary, width])?;
+        let run =
+            move || Ok(vec![lm_head::backward(&x, &w, &ids, 1.0, &scores, &d_logps, &d_weight)?]);
+        Ok(Prepared::new(run, plain))
+    })
+}
+
+fn adam(count: usize) -> Op {
+    const STEP: AdamwStep = AdamwStep {
+        lr: 1e-2,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        step: 3,
+        grad_scale: 0.5,
+    };
+    // Four are read, three are written.
+    Op::new("adamw", format!("{count}"), (15.0 * count as f64, f32_bytes(7 * count)), move || {
+        let of = |seed| tensor(numbers(count, seed), count);
+        let (p, g, m) = (of(1)?, of(2)?, of(3)?);
+        let v = tensor(numbers(count, 4).iter().map(|x| x * x).collect(), count)?;
+        let before = [values(&p)?, values(&g)?, values(&m)?, values(&v)?];
+        let plain = move |places: &[usize]| {
+            let [p, g, m, v] = &before;
+            let at = |i: &usize| {
+                let of = |numbers: &[f32]| f64::from(numbers[*i]);
+                let g = of(g) * STEP.grad_scale;
+                let m = STEP.beta1 * of(m) + (1.0 - STEP.beta1) * g;
+                let v = STEP.beta2 * of(v) + (1.0 - STEP.beta2) * g * g;
+                let m = m / (1.0 - STEP.beta1.powi(3));
+                let v = v / (1.0 - STEP.beta2.powi(3));
+                let kept = of(p) * (1.0 - STEP.lr * STEP.weight_decay);
+                kept - STEP.lr * m / (v.sqrt() + STEP.eps)
+            };
+            places.iter().map(at).collect()
+        };
+        let run = move || {
+            adamw(&p, &g, &m, &v, &STEP)?;
+            Ok(vec![p.clone()])
+        };
+        Ok(Prepared::new(run, plain))
+    })
+}
+
+/// Several matrices at once, one to a thread, as a model has them.
+fn orthogonal(matrices: usize, rows: usize, columns: usize) -> Op {
+    const STEP: MuonStep =
+        MuonStep { lr: 1e-2, momentum: 0.95, weight_decay: 0.1, grad_scale: 0.5 };
+    let iteration = 4 * rows * rows * columns + 2 * rows * rows * rows;
+    let work = (5.0 * (matrices * iteration) as f64, f32_bytes(matrices * rows * columns * 5));
+    let shape = format!("{matrices} of {rows}x{columns}");
+    let mut op = Op::new("muon", shape, work, move || {
+        let of = |seed: usize| {
+            let seed = 3 * seed as u64;
+            Ok([
+                matrix(rows, columns, seed)?,
+                matrix(rows, columns, seed + 1)?,
+                matrix(rows, columns, seed + 2)?,
+            ])
+        };
+        let all: Vec<_> = (0..matrices).map(of).collect::<embodied_r_kernels::Result<_>>()?;
+        let first = [values(&all[0][0])?, values(&all[0][1])?, values(&all[0][2])?];
+        let plain = move |places: &[usize]| {
+            let [p, g, m] = &first;
+            let rate = STEP.lr * 0.2 * (rows.max(columns) as f64).sqrt();
+            let direction = (0..p.len()).map(|i| {
+                let g = f64::from(g[i]) * STEP.grad_scale;
+                let m = STEP.momentum * f64::from(m[i]) + (1.0 - STEP.momentum) * g;
+                STEP.momentum * m + (1.0 - STEP.momentum) * g
+            });
+            let direction = newton_schulz(direction.collect(), rows, columns);
+            let kept = 1.0 - STEP.lr * STEP.weight_decay;
+            places.iter().map(|i| kept * f64::from(p[*i]) - rate * direction[*i]).collect()
+        };
+        let run = move || {
+            all.par_iter().try_for_each(|[p, g, m]| muon(p, g, m, &STEP))?;
+            Ok(vec![all[0][0].clone()])
+        };
+        Ok(Prepared::new(run, plain))
+    });
+    // Rounding grows over the five iterations.
+    op.tolerance = 1e-4;
+    op
+}
+
+/// The quintic iteration of Jordan et al. (2024), for a matrix with no more rows than columns.
+fn newton_schulz(mut x: Vec<f64>, rows: usize, columns: usize) -> Vec<f64> {
+    let norm = x.iter().map(|x| x * x).sum::<f64>().sqrt();
+    x.iter_mut().for_each(|x| *x /= norm);
+    for _ in 0..5 {
+        let row = |i: usize| &x[i * columns..(i + 1) * columns];
+        let gram: Vec<f64> = (0..rows * rows)
+            .map(|i| row(i / rows).iter().zip(row(i % rows)).map(|(a, b)| a * b).sum())
+            .collect();
+        let square = times(&gram, &gram, rows, rows);
+        let mut factor: Vec<f64> =
+            gram.iter().zip(&square).map(|(g, s)| -4.7750 * g + 2.0315 * s).collect();
+        (0..rows).for_each(|i| factor[i * rows + i] += 3.4445);
+        x = times(&factor, &x, rows, columns);
+    }
+    x
+}
+
+/// The product of a square matrix and one with `columns` columns.
+fn times(a: &[f64], b: &[f64], rows: usize, columns: usize) -> Vec<f64> {
+    let mut out = vec![0.0; rows * columns];
+    for (a, out) in a.chunks(rows).zip(out.chunks_mut(columns)) {
+        for (a, b) in a.iter().zip(b.chunks(columns)) {
+            out.iter_mut().zip(b).for_each(|(out, b)| *out += a * b);
+        }
+    }
+    out
+}

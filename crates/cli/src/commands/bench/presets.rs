@@ -1,0 +1,121 @@
+//! Shapes of models: those of Qwen2.5 as its `config.json` files give them, and small ones.
+
+use embodied_r_policy::{ModelConfig, ModelType, Rope, WeightDtype};
+
+use crate::args::bench::Preset;
+
+/// The first of Qwen2.5's special tokens, `<|endoftext|>`.
+const QWEN_FIRST_SPECIAL: u32 = 151_643;
+
+/// The first special token of the small models, behind the bytes.
+const SMALL_FIRST_SPECIAL: u32 = 256;
+
+/// A model's shape, and where its tokenizer's special tokens begin.
+pub(super) struct Shape {
+    pub(super) config: ModelConfig,
+    pub(super) first_special: u32,
+}
+
+/// The sizes of a decoder; widths of heads are the hidden size shared out.
+struct Sizes {
+    hidden: usize,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    ffn: usize,
+    vocab: usize,
+    embeddings: Embeddings,
+}
+
+#[derive(PartialEq, Eq)]
+enum Embeddings {
+    Tied,
+    Apart,
+}
+
+/// The shape of that name.
+pub(super) fn shape(preset: Preset) -> Shape {
+    use Embeddings::{Apart, Tied};
+    use ModelType::{Llama, Qwen2};
+    let sizes = |hidden, layers, heads, kv_heads, ffn, vocab, embeddings| Sizes {
+        hidden,
+        layers,
+        heads,
+        kv_heads,
+        ffn,
+        vocab,
+        embeddings,
+    };
+    match preset {
+        Preset::Qwen2505b => qwen(sizes(896, 24, 14, 2, 4_864, 151_936, Tied)),
+        Preset::Qwen2515b => qwen(sizes(1_536, 28, 12, 2, 8_960, 151_936, Tied)),
+        Preset::Qwen253b => qwen(sizes(2_048, 36, 16, 2, 11_008, 151_936, Tied)),
+        Preset::Qwen257b => qwen(sizes(3_584, 28, 28, 4, 18_944, 152_064, Apart)),
+        Preset::ShapeE => small(Qwen2, sizes(512, 12, 8, 2, 1_408, 8_192, Tied)),
+        Preset::TinyQwen2 => small(Qwen2, sizes(64, 2, 4, 2, 160, 512, Apart)),
+        Preset::TinyQwen2Tied => small(Qwen2, sizes(64, 2, 4, 2, 160, 512, Tied)),
+        Preset::TinyLlama => small(Llama, sizes(64, 2, 4, 2, 160, 512, Apart)),
+    }
+}
+
+/// A Qwen2.5.
+fn qwen(sizes: Sizes) -> Shape {
+    let first_special = QWEN_FIRST_SPECIAL;
+    let config = ModelConfig {
+        rope: Rope::plain(1_000_000.0),
+        max_position_embeddings: 32_768,
+        initializer_range: 0.02,
+        dtype: WeightDtype::Bf16,
+        bos_token_id: Some(first_special),
+        ..config(ModelType::Qwen2, &sizes, first_special)
+    };
+    Shape { config, first_special }
+}
+
+/// A model made to be tried out: deviations large enough for logits that differ.
+fn small(model_type: ModelType, sizes: Sizes) -> Shape {
+    let first_special = SMALL_FIRST_SPECIAL;
+    Shape { config: config(model_type, &sizes, first_special), first_special }
+}
+
+fn config(model_type: ModelType, sizes: &Sizes, first_special: u32) -> ModelConfig {
+    ModelConfig {
+        model_type,
+        vocab_size: sizes.vocab,
+        hidden_size: sizes.hidden,
+        intermediate_size: sizes.ffn,
+        num_hidden_layers: sizes.layers,
+        num_attention_heads: sizes.heads,
+        num_key_value_heads: sizes.kv_heads,
+        head_dim: sizes.hidden / sizes.heads,
+        rms_norm_eps: 1e-6,
+        rope: Rope::plain(10_000.0),
+        sliding_window: None,
+        tie_word_embeddings: sizes.embeddings == Embeddings::Tied,
+        attention_bias: model_type == ModelType::Qwen2,
+        max_position_embeddings: 8_192,
+        initializer_range: 0.1,
+        dtype: WeightDtype::F32,
+        bos_token_id: None,
+        // The end of a turn, then that of a text.
+        eos_token_ids: vec![first_special + 2, first_special],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shapes_of_qwen_have_its_numbers_of_parameters() {
+        // As the hub's model cards count them.
+        for (preset, parameters) in [
+            (Preset::Qwen2505b, 494_032_768),
+            (Preset::Qwen2515b, 1_543_714_304),
+            (Preset::Qwen253b, 3_085_938_688),
+            (Preset::Qwen257b, 7_615_616_512),
+        ] {
+            assert_eq!(shape(preset).config.parameter_count(), parameters, "{preset:?}");
+        }
+    }
+}
