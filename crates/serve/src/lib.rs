@@ -1,6 +1,6 @@
 //! An HTTP server that speaks OpenAI's API over the generation engine.
 //!
-//! One thread drives the engine ([`mod@driver`]); handlers read requests, hand them to it through a
+//! One thread drives the engine (`driver`); handlers read requests, hand them to it through a
 //! channel and turn the tokens that come back into text. A request whose client has left is ended at
 //! the next step. What a request asks for and this server does not do is refused, never ignored.
 //!

@@ -1,7 +1,5 @@
 //! Arguments of `embodied-r serve`.
 
-use std::net::IpAddr;
-
 /// Serve a model over HTTP as OpenAI's API does.
 ///
 /// `POST /v1/chat/completions`, `POST /v1/completions`, `GET /v1/models`; `/health` and `/metrics`
@@ -15,9 +13,9 @@ pub(crate) struct ServeArgs {
     /// Revision on the hub: a branch, a tag or a commit.
     #[arg(long, value_name = "REV")]
     pub(crate) revision: Option<String>,
-    /// Address to listen on; `0.0.0.0` is every one of this machine's.
+    /// Address or name to listen on; `0.0.0.0` is every one of this machine's.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    pub(crate) host: IpAddr,
+    pub(crate) host: String,
     /// Port to listen on; 0 takes a free one.
     #[arg(long, value_name = "PORT", default_value_t = 8000)]
     pub(crate) port: u16,

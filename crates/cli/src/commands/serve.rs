@@ -1,6 +1,5 @@
 //! `embodied-r serve`.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +22,9 @@ const API_KEY: &str = "EMBODIED_R_API_KEY";
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Status> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // Loading takes long: an address that is taken is found before.
-    let address = SocketAddr::new(args.host, args.port);
-    let listener = runtime.block_on(TcpListener::bind(address)).map_err(|error| {
-        let told = format!("cannot listen on `{address}`: {error}");
+    let (host, port) = (args.host.as_str(), args.port);
+    let listener = runtime.block_on(TcpListener::bind((host, port))).map_err(|error| {
+        let told = format!("cannot listen on `{host}`, port {port}: {error}");
         exit::hint(told, "take another `--port`, or 0 for a free one")
     })?;
     let address = listener.local_addr()?;
