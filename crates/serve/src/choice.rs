@@ -100,7 +100,7 @@ impl Choice {
         }
         self.tokens += 1;
         self.last = Some(token.id);
-        let offset = self.letters + self.text.held().chars().count();
+        let before = self.decoded();
         // A stop token ends the text and is no part of it.
         let text = match self.settings.sampling.stop_ids.contains(&token.id) {
             true => String::new(),
@@ -108,8 +108,7 @@ impl Choice {
         };
         self.letters += text.chars().count();
         if let Some(report) = &token.report {
-            let end = self.letters + self.text.held().chars().count();
-            let logprob = self.logprob(token.id, report, offset, end)?;
+            let logprob = self.logprob(token.id, report, before)?;
             self.pending.push_back(logprob);
         }
         let Some(stop) = self.text.stopped_by() else {
@@ -153,13 +152,27 @@ impl Choice {
         self.ended
     }
 
-    fn logprob(&self, id: u32, report: &Report, offset: usize, end: usize) -> Result<Logprob> {
+    /// Letters decoded, whether given out or held.
+    fn decoded(&self) -> usize {
+        self.letters + self.text.held().chars().count()
+    }
+
+    /// What is told of the last token, before which `before` letters were decoded.
+    fn logprob(&self, id: u32, report: &Report, before: usize) -> Result<Logprob> {
         let likely = |(id, logprob): (u32, f32)| {
             let bytes = self.tokenizer.token_bytes(id)?;
             Ok(Likely { bytes, logprob: logprob.max(LEAST_LOGPROB) })
         };
         let top = report.top.iter().copied().map(likely).collect::<Result<_>>()?;
-        Ok(Logprob { token: likely((id, report.logprob))?, top, offset, end })
+        let token = likely((id, report.logprob))?;
+        let end = self.decoded();
+        // What the token completes of the tokens before it stands before its own letters.
+        let own = std::str::from_utf8(&token.bytes).map_or(0, |text| text.chars().count());
+        let offset = match end.saturating_sub(before) {
+            new if own > 0 && new >= own => end - own,
+            _ => before,
+        };
+        Ok(Logprob { token, top, offset, end })
     }
 
     /// The first of the pending tokens, as long as they are `ready`.

@@ -82,6 +82,17 @@ fn offsets_count_letters_and_not_bytes() {
 }
 
 #[test]
+fn a_token_behind_half_a_character_stands_behind_what_replaces_it() {
+    let tokenizer = tokenizer();
+    let mut choice = choice(&tokenizer, &[], &[]);
+    let half = tokenizer.encode("ä").unwrap()[0];
+    let b = tokenizer.encode("b").unwrap()[0];
+    assert_eq!(choice.take(token(half)).unwrap().logprobs[0].offset, 0);
+    let piece = choice.take(token(b)).unwrap();
+    assert_eq!((piece.text.as_str(), piece.logprobs[0].offset), ("\u{fffd}b", 1));
+}
+
+#[test]
 fn a_stop_id_that_was_asked_for_is_told_and_the_models_own_is_not() {
     let tokenizer = tokenizer();
     let x = tokenizer.encode("x").unwrap()[0];
