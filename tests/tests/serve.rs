@@ -153,7 +153,8 @@ fn log_probabilities_come_with_every_token_and_its_bytes() {
 #[test]
 fn log_probabilities_of_a_completion_know_where_their_tokens_are() {
     let server = Server::start(&[]);
-    let fields = json!({"seed": 5, "max_tokens": 30, "ignore_eos": true, "logprobs": 2});
+    let fields = json!({"seed": 5, "max_tokens": 30, "ignore_eos": true, "logprobs": 2,
+        "skip_special_tokens": false});
     let body = completion("a lamp", fields);
     let answer = server.post(COMPLETIONS, &body).json();
     let (text, told) = (&answer["choices"][0]["text"], &answer["choices"][0]["logprobs"]);
