@@ -24,8 +24,8 @@ pub(crate) struct Answerer {
 impl Answerer {
     /// Loads the model that the arguments name.
     pub(crate) fn load(args: &ModelArgs) -> anyhow::Result<Self> {
-        let DecodingArgs { temperature, top_p, top_k, max_new_tokens, seed, batch, .. } =
-            args.decoding;
+        let DecodingArgs { temperature, top_p, top_k, max_new_tokens, seed, .. } = args.decoding;
+        let batch = args.batch;
         if batch == 0 {
             return Err(Usage("`--batch` is 0, want 1 or more".into()).into());
         }

@@ -17,6 +17,7 @@ mod parameters;
 mod policy;
 mod random;
 mod sampling;
+mod text_stream;
 pub mod tokenizer;
 pub mod weights;
 
@@ -34,3 +35,4 @@ pub use packed::Group;
 pub use parameters::{Gradients, Parameters};
 pub use policy::{Policy, TokenScores};
 pub use sampling::{Report, Sampling, Token};
+pub use text_stream::TextStream;

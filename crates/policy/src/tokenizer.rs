@@ -53,8 +53,8 @@ pub enum Special {
 /// A model's tokenizer.
 #[derive(Debug)]
 pub struct Tokenizer {
-    dir: PathBuf,
-    inner: tokenizers::Tokenizer,
+    pub(crate) dir: PathBuf,
+    pub(crate) inner: tokenizers::Tokenizer,
     stop_ids: Vec<u32>,
     template: Option<ChatTemplate>,
     /// The files it was read from, so that a checkpoint can be written after they are gone.
@@ -102,6 +102,16 @@ impl Tokenizer {
     /// [`Error::Tokenizer`] if the vocabulary cannot express the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false).map_err(Error::tokenizer(&self.dir))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The ids of a text that nothing frames: those of [`Tokenizer::encode`], and at its ends the special tokens that
+    /// the vocabulary's rules put there, such as the first token of a Llama's text.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if the vocabulary cannot express the text.
+    pub fn encode_unframed(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, true).map_err(Error::tokenizer(&self.dir))?;
         Ok(encoding.get_ids().to_vec())
     }
 

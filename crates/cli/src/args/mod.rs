@@ -1,6 +1,7 @@
 //! What may be typed: clap's types, and nothing but them.
 
 pub(crate) mod bench;
+pub(crate) mod chat;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod infer;
@@ -14,6 +15,7 @@ pub(crate) mod quickstart;
 pub(crate) mod report;
 pub(crate) mod rewards;
 pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod sft;
 pub(crate) mod sim;
 pub(crate) mod train;
@@ -49,6 +51,10 @@ pub(crate) enum Command {
     Eval(eval::EvalArgs),
     /// Answer a file of questions.
     Infer(infer::InferArgs),
+    /// Serve a model over HTTP as OpenAI's API does.
+    Serve(serve::ServeArgs),
+    /// Talk with a model.
+    Chat(chat::ChatArgs),
     /// Make rooms, videos, questions and text to train on.
     Sim(sim::SimArgs),
     /// Run the whole way on built-in rooms.

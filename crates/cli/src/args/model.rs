@@ -11,6 +11,9 @@ pub(crate) struct ModelArgs {
     pub(crate) revision: Option<String>,
     #[command(flatten)]
     pub(crate) decoding: DecodingArgs,
+    /// Questions answered together; their completions are written when all are done.
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Decoding")]
+    pub(crate) batch: usize,
 }
 
 /// How completions are drawn.
@@ -35,7 +38,4 @@ pub(crate) struct DecodingArgs {
     /// System prompt; by default the one the trainer uses.
     #[arg(long, value_name = "TEXT")]
     pub(crate) system_prompt: Option<String>,
-    /// Questions answered together; their completions are written when all are done.
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub(crate) batch: usize,
 }

@@ -1,6 +1,7 @@
 //! One module a command: from arguments to settings, then to the libraries.
 
 mod bench;
+mod chat;
 mod doctor;
 mod eval;
 mod infer;
@@ -12,6 +13,7 @@ mod preprocess;
 mod quickstart;
 mod report;
 mod rewards;
+mod serve;
 mod sft;
 mod sim;
 mod train;
@@ -45,6 +47,8 @@ fn dispatch(command: Command) -> anyhow::Result<Status> {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Infer(args) => infer::run(args),
+        Command::Serve(args) => serve::run(args),
+        Command::Chat(args) => chat::run(args),
         Command::Sim(args) => sim::run(args),
         Command::Quickstart(args) => quickstart::run(args),
         Command::Report(args) => report::run(args),

@@ -1,0 +1,119 @@
+//! Where messages come from: a line editor on a terminal, lines of standard input elsewhere.
+
+use std::io::{BufRead, IsTerminal as _};
+
+use anyhow::Context;
+use rustyline::error::ReadlineError;
+use rustyline::history::MemHistory;
+use rustyline::{Config, Editor};
+
+/// Shown before a message, and before its further lines.
+const PROMPTS: [&str; 2] = ["> ", ". "];
+
+/// A source of messages.
+pub(super) enum Input {
+    Terminal(Box<Editor<(), MemHistory>>),
+    Lines(std::io::StdinLock<'static>),
+}
+
+/// What came.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Message(String),
+    /// A blank line, or Ctrl-C.
+    Nothing,
+    End,
+}
+
+impl Input {
+    pub(super) fn open() -> anyhow::Result<Self> {
+        if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
+            return Ok(Self::Lines(std::io::stdin().lock()));
+        }
+        let config = Config::builder().auto_add_history(true).build();
+        let history = MemHistory::with_config(&config);
+        let editor =
+            Editor::with_history(config, history).context("cannot read from the terminal")?;
+        eprintln!("`/help` lists what may be typed beside messages, Ctrl-D ends");
+        Ok(Self::Terminal(Box::new(editor)))
+    }
+
+    /// The next message; lines that end with `\` go on in the next.
+    pub(super) fn message(&mut self) -> anyhow::Result<Said> {
+        match self {
+            Self::Terminal(editor) => joined(|prompt| match editor.readline(prompt) {
+                Ok(line) => Ok(Line::Text(line)),
+                Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
+                Err(ReadlineError::Eof) => Ok(Line::End),
+                Err(error) => Err(error).context("cannot read from the terminal"),
+            }),
+            Self::Lines(stdin) => joined(|_| read(stdin)),
+        }
+    }
+}
+
+enum Line {
+    Text(String),
+    Interrupted,
+    End,
+}
+
+fn read(lines: &mut impl BufRead) -> anyhow::Result<Line> {
+    let mut line = Vec::new();
+    if lines.read_until(b'\n', &mut line).context("cannot read standard input")? == 0 {
+        return Ok(Line::End);
+    }
+    let text = String::from_utf8_lossy(&line);
+    Ok(Line::Text(text.trim_end_matches(['\n', '\r']).to_owned()))
+}
+
+fn joined(mut next: impl FnMut(&str) -> anyhow::Result<Line>) -> anyhow::Result<Said> {
+    let mut text = String::new();
+    let [mut prompt, further] = PROMPTS;
+    loop {
+        match next(prompt)? {
+            Line::Text(line) => match line.strip_suffix('\\') {
+                Some(begun) => {
+                    text.push_str(begun);
+                    text.push('\n');
+                }
+                None => {
+                    text.push_str(&line);
+                    break;
+                }
+            },
+            Line::Interrupted => return Ok(Said::Nothing),
+            Line::End if text.is_empty() => return Ok(Said::End),
+            Line::End => break,
+        }
+        prompt = further;
+    }
+    Ok(if text.trim().is_empty() { Said::Nothing } else { Said::Message(text) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(mut text: &[u8]) -> Vec<Said> {
+        let mut said = Vec::new();
+        loop {
+            match joined(|_| read(&mut text)).unwrap() {
+                Said::End => return said,
+                next => said.push(next),
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_ends_with_a_backslash_goes_on_in_the_next() {
+        let message = |text: &str| Said::Message(text.into());
+        assert_eq!(messages(b"a\\\r\nb\nc"), [message("a\nb"), message("c")]);
+        assert_eq!(messages(b"the end\\\n"), [message("the end\n")]);
+    }
+
+    #[test]
+    fn a_blank_line_says_nothing() {
+        assert_eq!(messages(b"\n  \n"), [Said::Nothing, Said::Nothing]);
+    }
+}

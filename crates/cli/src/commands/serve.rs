@@ -1,0 +1,79 @@
+//! `embodied-r serve`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_policy::{EngineOptions, Policy, hub};
+use embodied_r_serve::{ApiKey, Defaults, Error, Server, ServerOptions};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::args::serve::ServeArgs;
+use crate::exit::{self, Status, Usage};
+use crate::output::outln;
+
+/// Where the key that clients have to show is read from.
+const API_KEY: &str = "EMBODIED_R_API_KEY";
+
+/// Serve a model.
+pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Status> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Loading takes long: an address that is taken is found before.
+    let (host, port) = (args.host.as_str(), args.port);
+    let listener = runtime.block_on(TcpListener::bind((host, port))).map_err(|error| {
+        let told = format!("cannot listen on `{host}`, port {port}: {error}");
+        exit::hint(told, "take another `--port`, or 0 for a free one")
+    })?;
+    let address = listener.local_addr()?;
+    let dir = hub::resolve(&args.model, args.revision.as_deref())?;
+    let options = options(&args, &dir)?;
+    if options.api_key.is_none() && !address.ip().is_loopback() {
+        eprintln!(
+            "warning: whoever reaches `{address}` may use the model, set `{API_KEY}` to ask for a key"
+        );
+    }
+    let server = load(&dir, options)?;
+    let (signal, stop) = mpsc::unbounded_channel();
+    ctrlc::set_handler(move || {
+        let _ = signal.send(());
+    })
+    .context("cannot listen for Ctrl-C")?;
+    outln!("listening on http://{address}")?;
+    let served = runtime.block_on(server.run(listener, stop));
+    // What still reads or writes was given its time.
+    runtime.shutdown_background();
+    served?;
+    Ok(Status::Done)
+}
+
+fn options(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> {
+    let engine = EngineOptions {
+        max_num_seqs: args.max_num_seqs,
+        max_num_batched_tokens: args.max_num_batched_tokens,
+        ..EngineOptions::default()
+    };
+    Ok(ServerOptions {
+        name: args.served_model_name.clone().unwrap_or_else(|| args.model.clone()),
+        max_model_len: args.max_model_len,
+        engine,
+        max_queue: args.max_queue,
+        drain_timeout: Duration::from_secs(args.drain_timeout),
+        api_key: ApiKey::from_env(API_KEY),
+        defaults: Defaults::from_dir(dir)?,
+    })
+}
+
+fn load(dir: &Path, options: ServerOptions) -> anyhow::Result<Server> {
+    let tokenizer = Arc::new(Tokenizer::from_dir(dir)?);
+    let model = Arc::new(Policy::load(dir)?.inference_model()?);
+    Server::new(model, tokenizer, options).map_err(|error| match error {
+        Error::Option { field, found, want } => {
+            let flag = field.replace('_', "-");
+            Usage(format!("`--{flag}` is {found}, want {want}")).into()
+        }
+        other => other.into(),
+    })
+}

@@ -1,0 +1,236 @@
+use std::path::Path;
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::*;
+use crate::tokenizer::{TrainOptions, train};
+
+fn byte_level() -> Arc<Tokenizer> {
+    let dir = tempfile::tempdir().unwrap();
+    let documents = ["a lamp is left of the chair", "</think> <answer> ä 你好 🦀"];
+    train(documents, &TrainOptions { vocab_size: 300, min_frequency: 1 }, dir.path()).unwrap();
+    Arc::new(Tokenizer::from_dir(dir.path()).unwrap())
+}
+
+/// A vocabulary as sentencepiece makes it: special tokens, all bytes, and pieces with `▁` for a
+/// space; read by `decoder`.
+fn pieces(decoder: &Value) -> Arc<Tokenizer> {
+    let special = ["<unk>", "<s>", "</s>"].map(str::to_owned);
+    let bytes = (0..=255u8).map(|byte| format!("<0x{byte:02X}>"));
+    let words = ["▁", "▁▁", "a", "b", "▁a", "▁b", "ab", "你", "é", "##b", "b</w>", "\u{fffd}"];
+    let tokens = special.iter().cloned().chain(bytes).chain(words.map(str::to_owned));
+    let vocab: Map<String, Value> = tokens.zip(0..).map(|(token, id)| (token, json!(id))).collect();
+    let added = |(id, content): (usize, &String)| {
+        json!({"id": id, "content": content, "special": true, "single_word": false,
+            "lstrip": false, "rstrip": false, "normalized": false})
+    };
+    let added: Vec<Value> = special.iter().enumerate().map(added).collect();
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": decoder,
+        "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "fuse_unk": true,
+            "byte_fallback": true, "vocab": vocab, "merges": []},
+    });
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    Arc::new(Tokenizer::from_dir(dir.path()).unwrap())
+}
+
+/// Llama 2's decoder.
+fn sentencepiece() -> Value {
+    json!({"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+        {"type": "ByteFallback"}, {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]})
+}
+
+/// Tokenizers with every decoder that language models have.
+static TOKENIZERS: LazyLock<Vec<Arc<Tokenizer>>> = LazyLock::new(|| {
+    let byte_level_inside = json!({"type": "Sequence", "decoders": [
+        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}]});
+    let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always",
+        "split": true});
+    let word_piece = json!({"type": "WordPiece", "prefix": "##", "cleanup": true});
+    let word_ends = json!({"type": "BPEDecoder", "suffix": "</w>"});
+    let others =
+        [sentencepiece(), byte_level_inside, metaspace, word_piece, word_ends, json!(null)];
+    std::iter::once(byte_level()).chain(others.iter().map(pieces)).collect()
+});
+
+fn pieces_of(stream: &mut TextStream, ids: &[u32]) -> Vec<String> {
+    let mut pieces: Vec<String> = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+    pieces.push(stream.finish().unwrap());
+    pieces
+}
+
+fn streamed(tokenizer: &Arc<Tokenizer>, ids: &[u32], stops: &[&str]) -> String {
+    let stops = stops.iter().map(ToString::to_string).collect();
+    let mut stream = TextStream::new(tokenizer.clone(), Special::Skip).with_stops(stops, 0);
+    pieces_of(&mut stream, ids).concat()
+}
+
+/// One token a byte, so that any text can be cut anywhere.
+fn bytes(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+    let id = |byte: u8| (0..300).find(|id| tokenizer.token_bytes(*id).unwrap() == [byte]).unwrap();
+    text.bytes().map(id).collect()
+}
+
+#[test]
+fn a_character_comes_with_its_last_byte() {
+    let tokenizer = byte_level();
+    let mut stream = TextStream::new(tokenizer.clone(), Special::Skip);
+    let pieces = pieces_of(&mut stream, &bytes(&tokenizer, "é🦀"));
+    assert_eq!(pieces, ["", "é", "", "", "", "🦀", ""]);
+}
+
+#[test]
+fn half_a_character_at_the_end_is_replaced() {
+    let tokenizer = byte_level();
+    let ids = &bytes(&tokenizer, "a🦀")[..3];
+    assert_eq!(streamed(&tokenizer, ids, &[]), "a\u{fffd}");
+    assert_eq!(tokenizer.decode(ids, Special::Skip).unwrap(), "a\u{fffd}");
+}
+
+#[test]
+fn sentencepiece_keeps_every_space_but_the_first() {
+    let tokenizer = pieces(&sentencepiece());
+    let id = |token: &str| tokenizer.token_id(token).unwrap();
+    let mut stream = TextStream::new(tokenizer.clone(), Special::Skip);
+    let ids = [id("<s>"), id("▁a"), id("▁b"), id("▁▁"), id("ab")];
+    assert_eq!(pieces_of(&mut stream, &ids), ["", "a", " b", "  ", "ab", ""]);
+}
+
+#[test]
+fn special_tokens_are_written_out_where_they_are_kept() {
+    let tokenizer = byte_level();
+    let ids = [bytes(&tokenizer, "a"), vec![2], bytes(&tokenizer, "b")].concat();
+    let mut stream = TextStream::new(tokenizer.clone(), Special::Keep);
+    assert_eq!(pieces_of(&mut stream, &ids), ["a", "<|im_end|>", "b", ""]);
+    assert_eq!(streamed(&tokenizer, &ids, &[]), "ab");
+}
+
+#[test]
+fn a_stop_string_is_found_across_tokens_and_never_given_out_in_part() {
+    let tokenizer = byte_level();
+    let stops = vec!["</a>".to_owned()];
+    let mut stream = TextStream::new(tokenizer.clone(), Special::Skip).with_stops(stops, 0);
+    let pieces = pieces_of(&mut stream, &bytes(&tokenizer, "x</b></a>y"));
+    assert_eq!(pieces, ["x", "", "", "</b", ">", "", "", "", "", "", ""]);
+    assert_eq!(stream.stopped_by(), Some("</a>"));
+}
+
+#[test]
+fn what_only_began_like_a_stop_string_comes_at_the_end() {
+    let tokenizer = byte_level();
+    let stops = vec!["end of it".to_owned()];
+    let mut stream = TextStream::new(tokenizer.clone(), Special::Skip).with_stops(stops, 0);
+    for id in bytes(&tokenizer, "the end of") {
+        stream.push(id).unwrap();
+    }
+    assert_eq!(stream.held(), "end of");
+    assert_eq!(stream.finish().unwrap(), "end of");
+    assert_eq!(stream.stopped_by(), None);
+}
+
+#[test]
+fn the_stop_string_that_is_complete_first_counts_and_of_two_the_longer() {
+    let tokenizer = byte_level();
+    let cut = |stops: &[&str]| streamed(&tokenizer, &bytes(&tokenizer, "xabcab"), stops);
+    assert_eq!(cut(&["abcab", "bc"]), "xa");
+    assert_eq!(cut(&["bc", "abc"]), "x");
+    assert_eq!(cut(&["", "zz"]), "xabcab");
+}
+
+#[test]
+fn stop_strings_within_the_first_tokens_do_not_count() {
+    let tokenizer = byte_level();
+    let stream = TextStream::new(tokenizer.clone(), Special::Skip);
+    let mut stream = stream.with_stops(vec!["ab".into(), "abab".into()], 3);
+    assert_eq!(pieces_of(&mut stream, &bytes(&tokenizer, "abxxab")).concat(), "abxx");
+}
+
+#[test]
+fn a_tokens_bytes_are_those_it_has_within_a_text() {
+    let tokenizer = pieces(&sentencepiece());
+    let bytes = |token: &str| tokenizer.token_bytes(tokenizer.token_id(token).unwrap()).unwrap();
+    assert_eq!(bytes("▁a"), b" a");
+    assert_eq!(bytes("<0xE4>"), [0xe4]);
+    assert_eq!(bytes("</s>"), b"</s>");
+    assert_eq!(tokenizer.token_bytes(9_999).unwrap(), b"");
+}
+
+#[test]
+fn a_text_that_nothing_frames_has_the_first_token_that_the_vocabulary_asks_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    write_with_first_token(&path);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let plain = tokenizer.encode("ab").unwrap();
+    assert_eq!(tokenizer.encode_unframed("ab").unwrap(), [vec![1], plain].concat());
+}
+
+fn write_with_first_token(path: &Path) {
+    pieces(&sentencepiece()).inner.save(path, false).unwrap();
+    let mut file: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let first = json!({"SpecialToken": {"id": "<s>", "type_id": 0}});
+    let text = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
+    file["post_processor"] = json!({
+        "type": "TemplateProcessing", "single": [first, text("A")],
+        "pair": [first, text("A"), text("B")],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}});
+    std::fs::write(path, file.to_string()).unwrap();
+}
+
+/// The text before the stop string that ends first, and of those the longest: by trying all places.
+fn cut_by_hand(text: &str, stops: &[String]) -> String {
+    let places = (0..=text.len()).filter(|at| text.is_char_boundary(*at));
+    let mut ends = places.filter_map(|end| {
+        let found = stops.iter().filter(|stop| !stop.is_empty() && text[..end].ends_with(*stop));
+        found.map(|stop| end - stop.len()).min()
+    });
+    text[..ends.next().unwrap_or(text.len())].to_owned()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn any_ids_give_the_text_of_all_of_them_at_once(
+        which in 0usize..7,
+        ids in prop::collection::vec(prop_oneof![0u32..320, 255u32..275], 0..40),
+    ) {
+        let tokenizer = &TOKENIZERS[which];
+        // One decoder cannot take an empty list.
+        prop_assume!(!ids.is_empty() && ids.iter().any(|id| tokenizer.inner.id_to_token(*id).is_some_and(
+            |token| !tokenizer.inner.get_added_vocabulary().is_special_token(&token))));
+        let whole = tokenizer.decode(&ids, Special::Skip).unwrap();
+        prop_assert_eq!(streamed(tokenizer, &ids, &[]), whole);
+    }
+
+    #[test]
+    fn any_split_of_a_text_gives_the_same_text_and_the_same_end(
+        text in "[ab<é🦀 ]{0,40}",
+        stops in prop::collection::vec("[ab<é🦀]{0,4}", 0..4),
+        cuts in prop::collection::vec(any::<bool>(), 200),
+    ) {
+        let tokenizer = &TOKENIZERS[0];
+        let mut ids = Vec::new();
+        let mut from = 0;
+        for (at, cut) in (1..=text.len()).zip(cuts) {
+            // Between two cuts the longest tokens, and bytes where a character is cut.
+            if cut || at == text.len() {
+                match text.get(from..at) {
+                    Some(piece) => ids.extend(tokenizer.encode(piece).unwrap()),
+                    None => ids.extend(&bytes(tokenizer, &text)[from..at]),
+                }
+                from = at;
+            }
+        }
+        let mut stream = TextStream::new(tokenizer.clone(), Special::Skip).with_stops(stops.clone(), 0);
+        let pieces = pieces_of(&mut stream, &ids);
+        prop_assert_eq!(pieces.concat(), cut_by_hand(&text, &stops));
+        prop_assert_eq!(stream.stopped_by().is_some(), cut_by_hand(&text, &stops) != text);
+    }
+}

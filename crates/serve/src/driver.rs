@@ -1,0 +1,293 @@
+//! The thread that drives the engine.
+//!
+//! It steps while there is work and sleeps on its channel otherwise. What is drawn goes to each
+//! request's own channel; a request whose channel nobody reads any more is ended.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::time::Instant;
+
+use embodied_r_policy::{Engine, Finish, Output, Request, RequestId, Sampling, Token};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+use crate::admission::Places;
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+
+/// What becomes of one choice.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A token was drawn.
+    Token { choice: usize, token: Token },
+    /// Nothing more is drawn.
+    Finished { choice: usize, finish: Finish },
+    /// The request cannot go on.
+    Failed(Refusal),
+}
+
+/// Where requests are handed to the engine.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    commands: Sender<Command>,
+    tickets: AtomicU64,
+}
+
+enum Command {
+    Add(Box<Submission>),
+    CancelSample { ticket: u64, sample: usize },
+    Abort,
+}
+
+struct Submission {
+    ticket: u64,
+    request: Request,
+    sampling: Arc<Sampling>,
+    arrived: Instant,
+    first_choice: usize,
+    places: Places,
+    events: UnboundedSender<Event>,
+}
+
+/// A request in the engine's hands; dropped, it is ended there.
+#[derive(Debug)]
+pub(crate) struct Running {
+    events: UnboundedReceiver<Event>,
+    commands: Sender<Command>,
+    /// The ticket of each prompt, each with `samples` choices.
+    tickets: Vec<u64>,
+    samples: usize,
+}
+
+impl Driver {
+    /// Starts the thread. The receiver hears when it has ended.
+    ///
+    /// # Errors
+    /// [`Error::Thread`].
+    pub(crate) fn start(
+        engine: Engine,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Self, oneshot::Receiver<()>)> {
+        let (commands, receiver) = mpsc::channel();
+        let (alive, ended) = oneshot::channel();
+        let work = Work { engine, commands: receiver, metrics, live: HashMap::new() };
+        std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || {
+                let _alive: oneshot::Sender<()> = alive;
+                work.run();
+            })
+            .map_err(Error::Thread)?;
+        Ok((Self { commands, tickets: AtomicU64::new(0) }, ended))
+    }
+
+    /// Hands over prompts, each to be completed `samples` times: choice `i * samples + j` is sample
+    /// `j` of prompt `i`.
+    pub(crate) fn submit(
+        &self,
+        prompts: Vec<Vec<u32>>,
+        samplings: Vec<Arc<Sampling>>,
+        samples: usize,
+        stream: u64,
+        arrived: Instant,
+        places: &Places,
+    ) -> Running {
+        let (sender, events) = unbounded_channel();
+        let mut tickets = Vec::with_capacity(prompts.len());
+        for (index, (prompt, sampling)) in prompts.into_iter().zip(samplings).enumerate() {
+            let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+            tickets.push(ticket);
+            let submission = Submission {
+                ticket,
+                request: Request { prompt, samples, stream },
+                sampling,
+                arrived,
+                first_choice: index * samples,
+                places: places.clone(),
+                events: sender.clone(),
+            };
+            // If the thread has ended, the events' channel closes and tells so.
+            let _ = self.commands.send(Command::Add(Box::new(submission)));
+        }
+        Running { events, commands: self.commands.clone(), tickets, samples }
+    }
+
+    /// Ends all requests.
+    pub(crate) fn abort(&self) {
+        let _ = self.commands.send(Command::Abort);
+    }
+}
+
+impl Running {
+    /// The next event.
+    pub(crate) async fn next(&mut self) -> Event {
+        let gone = || Event::Failed(Refusal::failed("the engine has stopped"));
+        self.events.recv().await.unwrap_or_else(gone)
+    }
+
+    /// Ends one choice: no more of it is needed.
+    pub(crate) fn cancel(&self, choice: usize) {
+        let sample = choice % self.samples;
+        if let Some(&ticket) = self.tickets.get(choice / self.samples) {
+            let _ = self.commands.send(Command::CancelSample { ticket, sample });
+        }
+    }
+}
+
+/// What the thread owns.
+struct Work {
+    engine: Engine,
+    commands: Receiver<Command>,
+    metrics: Arc<Metrics>,
+    live: HashMap<RequestId, Live>,
+}
+
+/// A request that the engine has.
+struct Live {
+    ticket: u64,
+    first_choice: usize,
+    /// The time of each sample's last token (the request's arrival before its first), `None` once
+    /// the sample has ended.
+    last: Vec<Option<Instant>>,
+    has_tokens: Vec<bool>,
+    events: UnboundedSender<Event>,
+    _places: Places,
+}
+
+impl Work {
+    fn run(mut self) {
+        loop {
+            match self.next_command() {
+                Ok(Some(command)) => {
+                    self.apply(command);
+                    continue;
+                }
+                Ok(None) => {}
+                // The server is gone.
+                Err(()) => return,
+            }
+            self.end_deserted();
+            if !self.engine.has_work() {
+                continue;
+            }
+            match self.engine.step() {
+                Ok(outputs) => outputs.into_iter().for_each(|output| self.deliver(output)),
+                Err(error) => {
+                    tracing::error!(%error, "the engine cannot go on with its requests");
+                    self.end_all(&Refusal::failed(error));
+                }
+            }
+            self.metrics.engine(&self.engine.stats());
+        }
+    }
+
+    /// A command if there is one; without work it is waited for.
+    fn next_command(&mut self) -> Result<Option<Command>, ()> {
+        if !self.engine.has_work() {
+            self.metrics.engine(&self.engine.stats());
+            return self.commands.recv().map(Some).map_err(drop);
+        }
+        match self.commands.try_recv() {
+            Ok(command) => Ok(Some(command)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(()),
+        }
+    }
+
+    fn apply(&mut self, command: Command) {
+        match command {
+            Command::Add(submission) => self.add(*submission),
+            Command::CancelSample { ticket, sample } => {
+                let found = self.live.iter().find(|(_, live)| live.ticket == ticket);
+                if let Some(id) = found.map(|(id, _)| *id) {
+                    self.engine.cancel_sample(id, sample);
+                    self.end_sample(id, sample);
+                }
+            }
+            Command::Abort => self.end_all(&Refusal::stopping()),
+        }
+    }
+
+    fn add(&mut self, submission: Submission) {
+        let Submission { ticket, request, sampling, arrived, first_choice, places, events } =
+            submission;
+        if events.is_closed() {
+            return;
+        }
+        match self.engine.add(&request, &sampling) {
+            Ok(id) => {
+                let live = Live {
+                    ticket,
+                    first_choice,
+                    last: vec![Some(arrived); request.samples],
+                    has_tokens: vec![false; request.samples],
+                    events,
+                    _places: places,
+                };
+                self.live.insert(id, live);
+            }
+            Err(error) => {
+                let _ = events.send(Event::Failed(Refusal::from_policy("prompt", &error)));
+            }
+        }
+    }
+
+    fn deliver(&mut self, output: Output) {
+        match output {
+            Output::Token { request, sample, token } => {
+                let Some(live) = self.live.get_mut(&request) else { return };
+                let Some(last) = live.last[sample] else { return };
+                let now = Instant::now();
+                match std::mem::replace(&mut live.has_tokens[sample], true) {
+                    true => self.metrics.next_token(now - last),
+                    false => self.metrics.first_token(now - last),
+                }
+                live.last[sample] = Some(now);
+                let choice = live.first_choice + sample;
+                let _ = live.events.send(Event::Token { choice, token });
+            }
+            Output::Finished { request, sample, finish } => {
+                let Some(live) = self.live.get(&request) else { return };
+                let told = live.last[sample].map(|_| live.events.clone());
+                let choice = live.first_choice + sample;
+                // The place is free before the client hears of it and asks again.
+                self.end_sample(request, sample);
+                if let Some(events) = told {
+                    let _ = events.send(Event::Finished { choice, finish });
+                }
+            }
+        }
+    }
+
+    /// Forgets a sample, and its request after the last one.
+    fn end_sample(&mut self, id: RequestId, sample: usize) {
+        let Some(live) = self.live.get_mut(&id) else { return };
+        if let Some(last) = live.last.get_mut(sample) {
+            *last = None;
+        }
+        if live.last.iter().all(Option::is_none) {
+            self.live.remove(&id);
+        }
+    }
+
+    fn end_deserted(&mut self) {
+        let engine = &mut self.engine;
+        self.live.retain(|id, live| {
+            let deserted = live.events.is_closed();
+            if deserted {
+                engine.cancel(*id);
+            }
+            !deserted
+        });
+    }
+
+    fn end_all(&mut self, why: &Refusal) {
+        for (id, live) in self.live.drain() {
+            self.engine.cancel(id);
+            let _ = live.events.send(Event::Failed(why.clone()));
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Figures for Prometheus.
+
+use std::time::Duration;
+
+use embodied_r_policy::EngineStats;
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use crate::error::Result;
+
+/// Bounds of the time to the first token, in seconds.
+const FIRST_TOKEN_S: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
+/// Bounds of the time of a further token, in seconds.
+const TOKEN_S: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It has its answer.
+    Completed,
+    /// Its client left before.
+    Cancelled,
+    /// It was the client's fault.
+    Refused,
+    /// There was no place for it.
+    Overloaded,
+    /// The server was about to stop.
+    Stopping,
+    /// The server failed.
+    Failed,
+}
+
+impl Outcome {
+    const ALL: [Self; 6] = [
+        Self::Completed,
+        Self::Cancelled,
+        Self::Refused,
+        Self::Overloaded,
+        Self::Stopping,
+        Self::Failed,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Cancelled => "cancelled",
+            Self::Refused => "refused",
+            Self::Overloaded => "overloaded",
+            Self::Stopping => "stopping",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The outcome that a status tells.
+    pub(crate) fn of_status(status: u16) -> Self {
+        match status {
+            429 => Self::Overloaded,
+            503 => Self::Stopping,
+            500.. => Self::Failed,
+            _ => Self::Refused,
+        }
+    }
+}
+
+/// All figures.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    running: IntGauge,
+    waiting: IntGauge,
+    prompt_tokens: IntCounter,
+    cached_tokens: IntCounter,
+    generated_tokens: IntCounter,
+    preemptions: IntCounter,
+    cache_tokens: IntGauge,
+    cache_capacity: IntGauge,
+    first_token: Histogram,
+    token: Histogram,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Self> {
+        let registry = Registry::new();
+        let name = |name: &str| format!("embodied_r_{name}");
+        let counter = |of: &str, help: &str| -> Result<IntCounter> {
+            let counter = IntCounter::new(name(of), help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let gauge = |of: &str, help: &str| -> Result<IntGauge> {
+            let gauge = IntGauge::new(name(of), help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let histogram = |of: &str, help: &str, bounds: &[f64]| -> Result<Histogram> {
+            let options = HistogramOpts::new(name(of), help).buckets(bounds.to_vec());
+            let histogram = Histogram::with_opts(options)?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok(histogram)
+        };
+        let options = Opts::new(name("requests_total"), "Requests that have ended, by outcome.");
+        let requests = IntCounterVec::new(options, &["outcome"])?;
+        registry.register(Box::new(requests.clone()))?;
+        for outcome in Outcome::ALL {
+            requests.with_label_values(&[outcome.name()]).inc_by(0);
+        }
+        Ok(Self {
+            requests,
+            running: gauge("sequences_running", "Sequences in the engine's batch.")?,
+            waiting: gauge("sequences_waiting", "Sequences taken in that wait for their turn.")?,
+            prompt_tokens: counter("prompt_tokens_total", "Prompt tokens computed.")?,
+            cached_tokens: counter("cached_prompt_tokens_total", "Prompt tokens found cached.")?,
+            generated_tokens: counter("generated_tokens_total", "Tokens drawn.")?,
+            preemptions: counter("preemptions_total", "Sequences put back for lack of memory.")?,
+            cache_tokens: gauge("kv_cache_tokens", "Tokens whose keys and values are kept.")?,
+            cache_capacity: gauge(
+                "kv_cache_capacity_tokens",
+                "Tokens whose keys and values can be kept; 0 where there is no bound.",
+            )?,
+            first_token: histogram(
+                "time_to_first_token_seconds",
+                "Time from a request's arrival to the first token of each completion.",
+                &FIRST_TOKEN_S,
+            )?,
+            token: histogram(
+                "time_per_output_token_seconds",
+                "Time between two tokens of a completion.",
+                &TOKEN_S,
+            )?,
+            registry,
+        })
+    }
+
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        self.requests.with_label_values(&[outcome.name()]).inc();
+    }
+
+    pub(crate) fn first_token(&self, after: Duration) {
+        self.first_token.observe(after.as_secs_f64());
+    }
+
+    pub(crate) fn next_token(&self, after: Duration) {
+        self.token.observe(after.as_secs_f64());
+    }
+
+    /// Takes over how the engine does; its counts only grow.
+    pub(crate) fn engine(&self, stats: &EngineStats) {
+        let gauge = |gauge: &IntGauge, value: usize| {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        let counter = |counter: &IntCounter, value: u64| {
+            counter.inc_by(value.saturating_sub(counter.get()));
+        };
+        gauge(&self.running, stats.running);
+        gauge(&self.cache_tokens, stats.kv_cache_tokens);
+        gauge(&self.cache_capacity, stats.kv_cache_capacity.unwrap_or(0));
+        counter(&self.prompt_tokens, stats.prefilled_tokens);
+        counter(&self.cached_tokens, stats.cached_tokens);
+        counter(&self.generated_tokens, stats.generated_tokens);
+        counter(&self.preemptions, stats.preemptions);
+    }
+
+    /// The text form of all figures, `taken` sequences being in the server's hands.
+    ///
+    /// # Errors
+    /// A figure cannot be written.
+    pub(crate) fn text(&self, taken: usize) -> Result<String> {
+        let taken = i64::try_from(taken).unwrap_or(i64::MAX);
+        self.waiting.set((taken - self.running.get()).max(0));
+        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_figures_are_those_of_the_engine() {
+        let metrics = Metrics::new().unwrap();
+        let stats = EngineStats {
+            running: 3,
+            prefilled_tokens: 10,
+            generated_tokens: 4,
+            ..EngineStats::default()
+        };
+        metrics.engine(&stats);
+        metrics.engine(&EngineStats { generated_tokens: 9, ..stats });
+        metrics.ended(Outcome::Completed);
+        metrics.first_token(Duration::from_millis(20));
+        let text = metrics.text(5).unwrap();
+        for line in [
+            "embodied_r_sequences_running 3",
+            "embodied_r_sequences_waiting 2",
+            "embodied_r_prompt_tokens_total 10",
+            "embodied_r_generated_tokens_total 9",
+            "embodied_r_requests_total{outcome=\"completed\"} 1",
+            "embodied_r_requests_total{outcome=\"cancelled\"} 0",
+            "embodied_r_time_to_first_token_seconds_bucket{le=\"0.025\"} 1",
+            "embodied_r_time_to_first_token_seconds_bucket{le=\"0.01\"} 0",
+        ] {
+            assert!(text.lines().any(|told| told == line), "no `{line}` in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Bodies of requests: what is asked for, checked field by field.
+
+pub(crate) mod chat;
+pub(crate) mod completion;
+mod fields;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use settings::{Include, Model, Reply, Settings};

@@ -1,0 +1,185 @@
+use std::sync::Arc;
+
+use embodied_r_policy::tokenizer::{ChatMessage, Special, Tokenizer, TrainOptions, train};
+use serde_json::{Value, json};
+
+use super::chat::ChatRequest;
+use super::completion::{CompletionRequest, Echo, Ends, Prompt};
+use super::*;
+use crate::defaults::Defaults;
+use crate::refusal::Refusal;
+
+/// A model of 300 ids that takes 100 tokens and ends a turn with the ids 2 and 0.
+fn model() -> Model {
+    let dir = tempfile::tempdir().unwrap();
+    train(["a lamp"], &TrainOptions { vocab_size: 300, min_frequency: 1 }, dir.path()).unwrap();
+    let tokenizer = Arc::new(Tokenizer::from_dir(dir.path()).unwrap());
+    let defaults = Defaults { temperature: 0.7, top_k: 20, ..Defaults::default() };
+    Model { name: "m".into(), tokenizer, defaults, vocabulary: 300, max_model_len: 100 }
+}
+
+fn chat(fields: Value) -> Result<ChatRequest, Refusal> {
+    let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    ChatRequest::parse(body.to_string().as_bytes(), &model())
+}
+
+fn completion(fields: Value) -> Result<CompletionRequest, Refusal> {
+    let mut body = json!({"model": "m", "prompt": "hi"});
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    CompletionRequest::parse(body.to_string().as_bytes(), &model())
+}
+
+/// The field that a refusal is about.
+fn param(refused: Result<impl std::fmt::Debug, Refusal>) -> String {
+    refused.unwrap_err().json()["error"]["param"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_a_request_does_not_say_is_the_models_default() {
+    let settings = chat(json!({})).unwrap().settings;
+    assert_eq!((settings.sampling.temperature, settings.sampling.top_k), (0.7, 20));
+    assert_eq!(settings.sampling.stop_ids, [2, 0]);
+    assert_eq!((settings.n, settings.seed, settings.reply), (1, None, Reply::Whole));
+    assert_eq!(settings.special, Special::Skip);
+    assert_eq!(settings.sampling.logprobs, None);
+}
+
+#[test]
+fn what_a_request_says_reaches_the_sampling() {
+    let fields = json!({
+        "temperature": 0, "top_p": 0.9, "top_k": -1, "min_p": 0.1, "repetition_penalty": 1.1,
+        "presence_penalty": -0.5, "frequency_penalty": 0.5, "logit_bias": {"7": -100, "8": 1.5},
+        "allowed_token_ids": [7, 8], "min_tokens": 3, "stop_token_ids": [9], "ignore_eos": true,
+        "seed": -1, "n": 4, "stop": "end", "max_completion_tokens": 10, "logprobs": true,
+        "top_logprobs": 5, "stream": true, "stream_options": {"include_usage": true},
+        "skip_special_tokens": false});
+    let settings = chat(fields).unwrap().settings;
+    let sampling = &settings.sampling;
+    assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k), (0.0, 0.9, 0));
+    assert_eq!((sampling.min_p, sampling.repetition_penalty), (0.1, 1.1));
+    assert_eq!((sampling.presence_penalty, sampling.frequency_penalty), (-0.5, 0.5));
+    assert_eq!(sampling.logit_bias, [(7, -100.0), (8, 1.5)]);
+    assert_eq!(sampling.allowed_token_ids.as_deref(), Some([7, 8].as_slice()));
+    assert_eq!((sampling.min_new_tokens, sampling.stop_ids.as_slice()), (3, [9].as_slice()));
+    assert_eq!(sampling.logprobs, Some(5));
+    assert_eq!((settings.n, settings.seed, settings.max_tokens), (4, Some(u64::MAX), Some(10)));
+    assert_eq!(settings.stop, ["end"]);
+    assert_eq!(settings.reply, Reply::Stream(Include::Usage));
+    assert_eq!(settings.special, Special::Keep);
+}
+
+#[test]
+fn a_stop_id_stands_beside_the_models_own() {
+    let settings = chat(json!({"stop_token_ids": [9]})).unwrap().settings;
+    assert_eq!(settings.sampling.stop_ids, [2, 0, 9]);
+}
+
+#[test]
+fn a_field_that_cannot_be_is_named() {
+    for (fields, field) in [
+        (json!({"temperature": -1}), "temperature"),
+        (json!({"top_p": 1.5}), "top_p"),
+        (json!({"top_k": -2}), "top_k"),
+        (json!({"min_p": 2}), "min_p"),
+        (json!({"repetition_penalty": 0}), "repetition_penalty"),
+        (json!({"presence_penalty": 3}), "presence_penalty"),
+        (json!({"frequency_penalty": "much"}), "frequency_penalty"),
+        (json!({"logit_bias": {"300": 1}}), "logit_bias"),
+        (json!({"logit_bias": {"7": 101}}), "logit_bias"),
+        (json!({"allowed_token_ids": []}), "allowed_token_ids"),
+        (json!({"stop_token_ids": ["a"]}), "stop_token_ids"),
+        (json!({"stop": ""}), "stop"),
+        (json!({"seed": 1.5}), "seed"),
+        (json!({"n": 0}), "n"),
+        (json!({"max_tokens": 0}), "max_tokens"),
+        (json!({"max_tokens": 3, "max_completion_tokens": 4}), "max_completion_tokens"),
+        (json!({"max_tokens": 3, "min_tokens": 4}), "min_tokens"),
+        (json!({"top_logprobs": 2}), "top_logprobs"),
+        (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs"),
+        (json!({"stream_options": {}}), "stream_options"),
+        (
+            json!({"stream": true, "stream_options": {"include_all": true}}),
+            "stream_options.include_all",
+        ),
+        (json!({"functions": [{}]}), "functions"),
+        (json!({"messages": "hi"}), "messages"),
+        (json!({"messages": []}), "messages"),
+        (json!({"messages": [{"role": "user"}]}), "messages[0].content"),
+        (json!({"messages": [{"role": "tool", "content": "7"}]}), "messages[0].role"),
+        (json!({"messages": [{"role": "user", "content": "a", "name": "b"}]}), "messages[0].name"),
+    ] {
+        assert_eq!(param(chat(fields)), field);
+    }
+}
+
+#[test]
+fn a_conversation_is_taken_as_text_or_in_parts() {
+    let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+    let messages = json!([{"role": "developer", "content": "s"}, {"role": "user", "content": parts},
+        {"role": "assistant", "content": "c", "refusal": null, "tool_calls": []}]);
+    assert_eq!(
+        chat(json!({"messages": messages})).unwrap().messages,
+        [ChatMessage::system("s"), ChatMessage::user("a\nb"), ChatMessage::assistant("c")]
+    );
+}
+
+#[test]
+fn an_image_is_refused_by_its_place() {
+    let parts = json!([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {}}]);
+    let refused = chat(json!({"messages": [{"role": "user", "content": parts}]}));
+    assert_eq!(param(refused), "messages[0].content[1].type");
+}
+
+#[test]
+fn a_prompt_is_text_or_ids_or_several_of_either() {
+    let prompts =
+        |prompt: Value| completion(json!({"prompt": prompt})).map(|request| request.prompts);
+    let text = |text: &str| Prompt::Text(text.into());
+    assert_eq!(prompts(json!("a")).unwrap(), [text("a")]);
+    assert_eq!(prompts(json!(["a", "b"])).unwrap(), [text("a"), text("b")]);
+    assert_eq!(prompts(json!([1, 2])).unwrap(), [Prompt::Ids(vec![1, 2])]);
+    assert_eq!(prompts(json!([[1], [2]])).unwrap(), [Prompt::Ids(vec![1]), Prompt::Ids(vec![2])]);
+    for wrong in [json!([]), json!([[]]), json!([300]), json!({}), json!([1, "a"]), json!(null)] {
+        assert_eq!(param(prompts(wrong)), "prompt");
+    }
+}
+
+#[test]
+fn a_completion_has_openais_defaults() {
+    let request = completion(json!({})).unwrap();
+    assert_eq!(request.settings.max_tokens, Some(16));
+    assert_eq!((request.echo, request.ends), (Echo::Off, Ends::Framed));
+}
+
+#[test]
+fn an_echo_with_log_probabilities_is_refused() {
+    assert_eq!(completion(json!({"echo": true})).unwrap().echo, Echo::On);
+    assert_eq!(param(completion(json!({"echo": true, "logprobs": 1}))), "echo");
+}
+
+#[test]
+fn the_best_of_several_is_refused_unless_all_are_given() {
+    assert!(completion(json!({"best_of": 2, "n": 2})).is_ok());
+    assert_eq!(param(completion(json!({"best_of": 2}))), "best_of");
+}
+
+#[test]
+fn a_completion_takes_what_room_the_prompt_leaves() {
+    let settings = chat(json!({})).unwrap().settings;
+    let sampling = settings.sampling_after("messages", 30, &model()).unwrap();
+    assert_eq!(sampling.max_new_tokens, 70);
+    assert!(settings.sampling_after("messages", 99, &model()).is_ok());
+    for prompt in [0, 100, 101] {
+        assert_eq!(param(settings.sampling_after("messages", prompt, &model())), "messages");
+    }
+    let settings = chat(json!({"max_tokens": 71})).unwrap().settings;
+    let refusal = settings.sampling_after("messages", 30, &model()).unwrap_err().json();
+    assert_eq!(refusal["error"]["code"], "context_length_exceeded");
+}
+
+#[test]
+fn another_model_is_not_here() {
+    let refusal = chat(json!({"model": "other"})).unwrap_err();
+    assert_eq!(refusal.status(), 404);
+}

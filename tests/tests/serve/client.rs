@@ -1,0 +1,228 @@
+//! A server of the real binary with the tiny model, and a client that may leave at any moment.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use embodied_r_tests::binary;
+use serde_json::{Value, json};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A process that is ended with its owner.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub(crate) struct Server {
+    process: Process,
+    address: SocketAddr,
+    key: Option<String>,
+    dir: tempfile::TempDir,
+}
+
+/// A response with its body read to the end.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: String,
+    pub(crate) body: String,
+}
+
+impl Response {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// The events of a stream, less the last one, which says that it is done.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        let mut data: Vec<&str> = self
+            .body
+            .split("\n\n")
+            .filter_map(|event| event.trim().strip_prefix("data: "))
+            .collect();
+        assert_eq!(data.pop(), Some("[DONE]"), "{self:?}");
+        data.iter().map(|data| serde_json::from_str(data).unwrap()).collect()
+    }
+}
+
+/// A response that is being read.
+pub(crate) struct Connection(BufReader<TcpStream>);
+
+impl Server {
+    /// A server of the tiny model, called `tiny`, with these further arguments.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, None)
+    }
+
+    /// The same, asking for a key.
+    pub(crate) fn start_with(arguments: &[&str], key: Option<&str>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        super::tiny_model::write(&dir.path().join("model"));
+        let mut command = command(dir.path());
+        command.args(arguments).stdout(Stdio::piped());
+        match key {
+            Some(key) => command.env("EMBODIED_R_API_KEY", key),
+            None => command.env_remove("EMBODIED_R_API_KEY"),
+        };
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let process = Process(child);
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on http://").unwrap_or_else(|| {
+            panic!("the server told `{line}`");
+        });
+        let address = address.parse().unwrap();
+        Self { process, address, key: key.map(str::to_owned), dir }
+    }
+
+    /// The same server, asked with another key from now on.
+    pub(crate) fn shown(mut self, key: &str) -> Self {
+        self.key = Some(key.to_owned());
+        self
+    }
+
+    pub(crate) fn model_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("model")
+    }
+
+    /// The answer to a body sent to a path.
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Response {
+        self.open("POST", path, &body.to_string()).whole()
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Response {
+        self.open("GET", path, "").whole()
+    }
+
+    /// Sends a request and reads nothing yet.
+    pub(crate) fn open(&self, method: &str, path: &str, body: &str) -> Connection {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let key = self.key.iter().map(|key| format!("Authorization: Bearer {key}\r\n"));
+        let key: String = key.collect();
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n{key}Content-Type: \
+             application/json\r\nContent-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        // A server that has read enough may close before all is sent.
+        let _ = stream.write_all(body.as_bytes());
+        Connection(BufReader::new(stream))
+    }
+
+    /// A figure under `/metrics`, such as `requests_total{outcome="completed"}`.
+    pub(crate) fn figure(&self, name: &str) -> f64 {
+        let metrics = self.get("/metrics").body;
+        let line =
+            |line: &str| line.strip_prefix(&format!("embodied_r_{name} ")).map(str::to_owned);
+        let value = metrics.lines().find_map(line);
+        value.unwrap_or_else(|| panic!("no `{name}` in\n{metrics}")).parse().unwrap()
+    }
+
+    /// Waits until a figure has a value.
+    pub(crate) fn wait_for(&self, name: &str, value: f64) {
+        let began = Instant::now();
+        while self.figure(name) != value {
+            let seen = self.figure(name);
+            assert!(began.elapsed() < PATIENCE, "`{name}` is {seen}, never {value}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Asks the server to end, as an operating system does.
+    pub(crate) fn terminate(&self) {
+        let id = self.process.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.process.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "the server does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// The command line of a server of `dir/model` on a free port.
+pub(crate) fn command(dir: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.current_dir(dir).args(["serve", "--model", "model", "--port", "0"]);
+    command.args(["--served-model-name", "tiny"]);
+    command
+}
+
+impl Connection {
+    /// Reads up to the first event of a stream.
+    pub(crate) fn first_event(&mut self) {
+        let mut line = String::new();
+        while !line.starts_with("data: ") {
+            line.clear();
+            assert!(self.0.read_line(&mut line).unwrap() > 0, "the stream ends without an event");
+        }
+    }
+
+    /// The rest, its chunks joined.
+    pub(crate) fn whole(mut self) -> Response {
+        let mut bytes = Vec::new();
+        self.0.read_to_end(&mut bytes).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let (headers, body) = text.split_once("\r\n\r\n").unwrap_or(("", &text));
+        let headers = headers.to_ascii_lowercase();
+        let status = headers.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let body = match headers.contains("transfer-encoding: chunked") {
+            true => joined(body),
+            false => body.to_owned(),
+        };
+        Response { status: status.unwrap_or(0), headers, body }
+    }
+
+    /// What is left of a stream whose beginning was read, as it came.
+    pub(crate) fn rest(mut self) -> String {
+        let mut text = String::new();
+        self.0.read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+/// The content of a chunked body.
+fn joined(mut body: &str) -> String {
+    let mut content = String::new();
+    while let Some((length, rest)) = body.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        content.push_str(&rest[..length]);
+        body = rest.get(length + 2..).unwrap_or_default();
+    }
+    content
+}
+
+/// A body for `/v1/chat/completions` that asks `text`, with further fields.
+pub(crate) fn chat(text: &str, fields: Value) -> Value {
+    with(json!({"model": "tiny", "messages": [{"role": "user", "content": text}]}), fields)
+}
+
+/// A body for `/v1/completions` that goes on with `prompt`, with further fields.
+pub(crate) fn completion(prompt: impl Into<Value>, fields: Value) -> Value {
+    with(json!({"model": "tiny", "prompt": prompt.into()}), fields)
+}
+
+fn with(mut body: Value, fields: Value) -> Value {
+    if let (Value::Object(body), Value::Object(fields)) = (&mut body, fields) {
+        body.extend(fields);
+    }
+    body
+}
