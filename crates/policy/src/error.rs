@@ -43,7 +43,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        fault: GgufFault,
+        fault: Box<GgufFault>,
     },
     /// A folder has several GGUF files and nothing that says which one is meant.
     #[error("`{}` holds the GGUF files {}, give the path of one", dir.display(), found.join(", "))]
@@ -76,7 +76,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        fault: FileFault,
+        fault: Box<FileFault>,
     },
     /// A weight file is the stand-in that Git leaves without its large-file extension.
     #[error("`{}` is a pointer of Git LFS and not the weights, run `git lfs pull` there", path.display())]
@@ -306,7 +306,7 @@ impl Error {
     /// An [`Error::CorruptWeights`] about `path`, for `map_err`.
     pub(crate) fn corrupt(path: impl Into<PathBuf>) -> impl FnOnce(FileFault) -> Self {
         let path = path.into();
-        move |fault| Self::CorruptWeights { path, fault }
+        move |fault| Self::CorruptWeights { path, fault: Box::new(fault) }
     }
 
     /// An [`Error::Json`] about `path`, for `map_err`.

@@ -88,7 +88,7 @@ impl GgufModel {
     }
 
     fn new(path: &Path, bytes: SharedBytes) -> Result<Self> {
-        let failed = |fault| Error::Gguf { path: path.to_owned(), fault };
+        let failed = |fault: GgufFault| Error::Gguf { path: path.to_owned(), fault: fault.into() };
         let header = header::read(&bytes).map_err(failed)?;
         let (architecture, config) = config::read(&header).map_err(failed)?;
         config.check().map_err(|faults| Error::Config { path: path.to_owned(), faults })?;
@@ -149,7 +149,8 @@ impl GgufModel {
 
     /// The tokenizer as files of a Hugging Face folder, if the file has one.
     pub(crate) fn tokenizer(&self) -> Result<Option<TokenizerFiles>> {
-        let failed = |fault| Error::Gguf { path: self.path.clone(), fault };
+        let failed =
+            |fault: GgufFault| Error::Gguf { path: self.path.clone(), fault: fault.into() };
         tokenizer::read(&self.metadata).map_err(failed)
     }
 

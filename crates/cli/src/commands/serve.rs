@@ -68,7 +68,7 @@ fn options(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> {
 
 fn load(dir: &Path, options: ServerOptions) -> anyhow::Result<Server> {
     let tokenizer = Arc::new(Tokenizer::from_dir(dir)?);
-    let model = Arc::new(Policy::load(dir)?.inference_model()?);
+    let model = Arc::new(InferenceModel::load(dir, Precision::F32)?);
     Server::new(model, tokenizer, options).map_err(|error| match error {
         Error::Option { field, found, want } => {
             let flag = field.replace('_', "-");

@@ -55,7 +55,8 @@ mod tests {
                 .collect();
             let matrix =
                 QuantizedMatrix::new(format, outputs, inputs, ByteRange::from(bytes)).unwrap();
-            let numbers = matrix.dequantize().unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let numbers: Vec<f32> =
+                matrix.dequantize().unwrap().flatten_all().unwrap().to_vec1().unwrap();
             let largest = numbers.iter().fold(0f32, |a, b| a.max(b.abs()));
             let x: Vec<f32> = (0..rows * inputs).map(|i| (i % 19) as f32 / 9.0 - 1.0).collect();
             let mut ours = vec![0.0; rows * outputs];

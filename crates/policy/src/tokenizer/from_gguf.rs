@@ -11,7 +11,7 @@ use crate::gguf::{GgufFault, GgufModel, TokenizerFiles};
 impl Tokenizer {
     /// Reads the tokenizer of the GGUF file `path`; it is saved as a Hugging Face folder has it.
     pub(super) fn from_gguf(path: &Path) -> Result<Self> {
-        let none = || Error::Gguf { path: path.to_owned(), fault: GgufFault::NoTokenizer };
+        let none = || Error::Gguf { path: path.to_owned(), fault: GgufFault::NoTokenizer.into() };
         let TokenizerFiles { tokenizer, config, generation, stop_ids } =
             GgufModel::open(path)?.tokenizer()?.ok_or_else(none)?;
         let bytes = |value| serde_json::to_vec_pretty(value).map_err(Error::json(path));

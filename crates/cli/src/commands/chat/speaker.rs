@@ -51,7 +51,7 @@ impl Speaker {
         let sampling =
             Sampling { temperature, top_k, top_p, max_new_tokens, stop_ids, ..Sampling::default() };
         sampling.check()?;
-        let model = Arc::new(Policy::load(&dir)?.inference_model()?);
+        let model = Arc::new(InferenceModel::load(&dir, Precision::F32)?);
         let max_model_len = model.config().max_position_embeddings;
         let engine = Engine::new(model, EngineOptions { max_num_seqs: 1, ..Default::default() })?;
         let stop = Arc::new(AtomicBool::new(false));
