@@ -76,7 +76,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        fault: FileFault,
+        fault: Box<FileFault>,
     },
     /// A weight file is the stand-in that Git leaves without its large-file extension.
     #[error("`{}` is a pointer of Git LFS and not the weights, run `git lfs pull` there", path.display())]
@@ -275,7 +275,7 @@ impl Error {
     /// An [`Error::CorruptWeights`] about `path`, for `map_err`.
     pub(crate) fn corrupt(path: impl Into<PathBuf>) -> impl FnOnce(FileFault) -> Self {
         let path = path.into();
-        move |fault| Self::CorruptWeights { path, fault }
+        move |fault| Self::CorruptWeights { path, fault: Box::new(fault) }
     }
 
     /// An [`Error::Json`] about `path`, for `map_err`.
