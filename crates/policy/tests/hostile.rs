@@ -70,7 +70,7 @@ fn damaged_files_take_no_more_memory_than_they_are_long() {
     let source = fixture("models/qwen2-tied");
     let config = ModelConfig::from_dir(&source).unwrap();
     let whole = std::fs::read(source.join("model.safetensors")).unwrap();
-    let header = 8 + usize::try_from(whole[0]).unwrap() + 256 * usize::from(whole[1]);
+    let header = 8 + usize::from(whole[0]) + 256 * usize::from(whole[1]);
     let mut refused = 0;
     for round in 0..ROUNDS {
         let mut bytes = whole.clone();
