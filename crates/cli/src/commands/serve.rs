@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{EngineOptions, Policy, hub};
+use embodied_r_policy::{EngineOptions, InferenceModel, Precision, hub};
 use embodied_r_serve::{ApiKey, Defaults, Error, Server, ServerOptions};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;

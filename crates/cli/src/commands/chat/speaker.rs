@@ -8,7 +8,7 @@ use anyhow::Context;
 use embodied_r_grpo::random::stream;
 use embodied_r_policy::tokenizer::{ChatMessage, Generation, Special, Tokenizer};
 use embodied_r_policy::{
-    Engine, EngineOptions, Output, Policy, Request, Sampling, TextStream, hub,
+    Engine, EngineOptions, InferenceModel, Output, Precision, Request, Sampling, TextStream, hub,
 };
 use signal_hook::consts::SIGINT;
 
