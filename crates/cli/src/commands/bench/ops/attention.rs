@@ -1,8 +1,8 @@
 //! Attention: a prompt, its gradients, and one token for each of many sequences.
 
 use embodied_r_kernels::attention::{self, GroupSpan, Heads};
-use embodied_r_kernels::decode_attention::{self, Cached, DecodeGroup, Row};
 use embodied_r_kernels::memory::tensor;
+use embodied_r_kernels::paged_attention::{self, PAGE, PageLayout, Run};
 
 use super::op::{Op, Prepared, f32_bytes, matrix, numbers, values};
 
@@ -10,7 +10,13 @@ use super::op::{Op, Prepared, f32_bytes, matrix, numbers, values};
 const HEADS: Heads = Heads { query: 14, kv: 2, dim: 64 };
 
 pub(super) fn ops() -> Vec<Op> {
-    vec![prefill(2_048), backward(1_024), decode(16, 1_024)]
+    vec![
+        prefill(2_048),
+        backward(1_024),
+        decode(Cache::Own, 16, 1_024),
+        decode(Cache::Shared, 16, 1_024),
+        decode(Cache::Own, 1, 8_192),
+    ]
 }
 
 /// Pairs of a query and a key that it sees.
@@ -116,36 +122,59 @@ fn gradients([q, k, v, d_out]: &[Vec<f32>; 4], tokens: usize) -> Vec<f64> {
     [dq, dk, dv].concat()
 }
 
-/// Sequences with caches of their own.
-fn decode(sequences: usize, keys: usize) -> Op {
+/// Whose the pages of the sequences are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cache {
+    /// Each has its own.
+    Own,
+    /// All have the same, as the completions of a prompt have the prompt's.
+    Shared,
+}
+
+/// One new token for each of some sequences, over pages of keys and values.
+fn decode(kind: Cache, sequences: usize, keys: usize) -> Op {
     let per_pair = 4.0 * HEADS.query_width() as f64;
     let cache = keys * HEADS.kv_width();
-    let moved = 2 * sequences * (cache + HEADS.query_width());
+    let (name, caches) = match kind {
+        Cache::Own => ("paged attention", sequences),
+        Cache::Shared => ("paged attention, shared", 1),
+    };
+    let moved = 2 * (caches * cache + sequences * HEADS.query_width());
     let work = (per_pair * (sequences * keys) as f64, f32_bytes(moved));
-    Op::new("decode attention", format!("{sequences}x{keys} keys, 14:2x64"), work, move || {
+    Op::new(name, format!("{sequences}x{keys} keys, 14:2x64"), work, move || {
         let q = numbers(sequences * HEADS.query_width(), 1);
-        let (k, v) = (numbers(sequences * cache, 2), numbers(sequences * cache, 3));
+        let (k, v) = (numbers(caches * cache, 2), numbers(caches * cache, 3));
         let (plain_q, plain_k, plain_v) = (q.clone(), k.clone(), v.clone());
         let plain = move |places: &[usize]| {
             let width = HEADS.query_width();
             let at = |place: &usize| {
-                let own = place / width * cache..(place / width + 1) * cache;
+                let of = place / width % caches;
+                let own = of * cache..(of + 1) * cache;
                 let query = &plain_q[place / HEADS.dim * HEADS.dim..][..HEADS.dim];
                 attended(query, &plain_k[own.clone()], &plain_v[own], keys, place % width)
             };
             places.iter().map(at).collect()
         };
+        let layout = PageLayout::new(HEADS);
+        let page = PAGE * HEADS.kv_width();
+        let mut pages = Vec::new();
+        for (k, v) in k.chunks(cache).zip(v.chunks(cache)) {
+            for (k, v) in k.chunks(page).zip(v.chunks(page)) {
+                let mut numbers = vec![0.0; layout.numbers()];
+                layout.store(&mut numbers, 0, k, v)?;
+                pages.push(numbers);
+            }
+        }
         let run = move || {
-            let own = |row: usize| {
-                let at = row * cache..(row + 1) * cache;
-                Row { row, own: Cached { k: &k[at.clone()], v: &v[at] } }
+            let pages_of: Vec<Vec<&[f32]>> = pages
+                .chunks(keys.div_ceil(PAGE))
+                .map(|own| own.iter().map(Vec::as_slice).collect())
+                .collect();
+            let run = |row: usize| {
+                Run { rows: row..row + 1, position: keys - 1, pages: pages_of[row % caches].clone() }
             };
-            let alone = |row: usize| DecodeGroup {
-                prompt: Cached { k: &[], v: &[] },
-                rows: vec![own(row)],
-            };
-            let groups: Vec<DecodeGroup<'_>> = (0..sequences).map(alone).collect();
-            let out = decode_attention::forward(&q, &groups, HEADS)?;
+            let runs: Vec<Run<'_>> = (0..sequences).map(run).collect();
+            let out = paged_attention::forward(&q, &runs, HEADS, None)?;
             Ok(vec![tensor(out, (sequences, HEADS.query_width()))?])
         };
         Ok(Prepared::new(run, plain))

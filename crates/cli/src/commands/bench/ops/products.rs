@@ -1,7 +1,11 @@
 //! Linear layers.
 
+use candle_core::{DType, Tensor};
 use embodied_r_kernels::linear;
 use embodied_r_kernels::memory::zeros;
+use embodied_r_kernels::quantized::{BlockFormat, ByteRange, QuantizedMatrix};
+use embodied_r_kernels::weight::Weight;
+use embodied_r_kernels::Result;
 
 use super::op::{Op, Prepared, dot, f32_bytes, matrix, values};
 
@@ -16,6 +20,12 @@ pub(super) fn ops() -> Vec<Op> {
     let mut ops: Vec<Op> = layers.map(|(rows, layer)| forward(rows, layer)).collect();
     // The output layer over a small vocabulary.
     ops.push(forward(1, (512, 8_192)));
+    let layers = LAYERS.into_iter().flat_map(|layer| ROWS.map(|rows| (rows, layer)));
+    ops.extend(layers.map(|(rows, layer)| bf16(rows, layer)));
+    ops.push(bf16(1, (512, 8_192)));
+    for format in [BlockFormat::Q8_0, BlockFormat::Q4K] {
+        ops.extend([1, 16, 2_048].map(|rows| quantized(format, rows, (2_048, 2_048))));
+    }
     for layer in LAYERS {
         ops.push(backward_input(2_048, layer));
         ops.push(backward_weight(2_048, layer));
@@ -36,17 +46,62 @@ fn forward(rows: usize, layer: (usize, usize)) -> Op {
     let (inputs, outputs) = layer;
     Op::new("linear", shape(rows, layer), work(rows, layer), move || {
         let (x, w) = (matrix(rows, inputs, 1)?, matrix(outputs, inputs, 2)?);
-        let (plain_x, plain_w) = (values(&x)?, values(&w)?);
-        let plain = move |places: &[usize]| {
-            let at = |place: &usize| {
-                let (x, w) = (place / outputs * inputs, place % outputs * inputs);
-                let (x, w) = (&plain_x[x..x + inputs], &plain_w[w..w + inputs]);
-                dot(x.iter().copied(), w.iter().copied())
-            };
-            places.iter().map(at).collect()
-        };
+        let (x_rows, w_rows) = (values(&x)?, values(&w)?);
+        let plain = move |places: &[usize]| products(places, &x_rows, &w_rows, (inputs, outputs));
         Ok(Prepared::new(move || Ok(vec![linear::forward(&x, &w, None)?]), plain))
     })
+}
+
+/// A weight packed as bf16; `x` is rounded to it too.
+fn bf16(rows: usize, layer: (usize, usize)) -> Op {
+    let (inputs, outputs) = layer;
+    let (flops, _) = work(rows, layer);
+    let bytes = f32_bytes(rows * inputs + rows * outputs) + f32_bytes(inputs * outputs) / 2.0;
+    let make = move || {
+        let (x, w) = (matrix(rows, inputs, 1)?, matrix(outputs, inputs, 2)?);
+        let weight = Weight::bf16(&w)?;
+        let (x_rows, w_rows) = (rounded(&x)?, rounded(&w)?);
+        let plain = move |places: &[usize]| products(places, &x_rows, &w_rows, (inputs, outputs));
+        Ok(Prepared::new(move || Ok(vec![weight.forward(&x, None)?]), plain))
+    };
+    let mut op = Op::new("linear", shape(rows, layer), (flops, bytes), make);
+    op.dtype = "bfloat16";
+    op
+}
+
+/// A weight in the blocks of a GGUF file.
+fn quantized(format: BlockFormat, rows: usize, layer: (usize, usize)) -> Op {
+    let (inputs, outputs) = layer;
+    let (flops, _) = work(rows, layer);
+    let stored = outputs * format.row_bytes(inputs).unwrap_or_default();
+    let bytes = f32_bytes(rows * inputs + rows * outputs) + stored as f64;
+    let make = move || {
+        let x = matrix(rows, inputs, 1)?;
+        // Small scales wherever they stand in a block.
+        let blocks: Vec<u8> = (0..stored).map(|i| [7, 36, 21, 40][i % 4]).collect();
+        let matrix = QuantizedMatrix::new(format, outputs, inputs, ByteRange::from(blocks))?;
+        let (x_rows, w_rows) = (values(&x)?, values(&matrix.dequantize()?)?);
+        let plain = move |places: &[usize]| products(places, &x_rows, &w_rows, (inputs, outputs));
+        let weight = Weight::quantized(matrix);
+        Ok(Prepared::new(move || Ok(vec![weight.forward(&x, None)?]), plain))
+    };
+    let mut op = Op::new("linear", shape(rows, layer), (flops, bytes), make);
+    op.dtype = format.name();
+    op
+}
+
+/// The numbers as bf16.
+fn rounded(of: &Tensor) -> Result<Vec<f32>> {
+    values(&of.to_dtype(DType::BF16)?.to_dtype(DType::F32)?)
+}
+
+/// The numbers at some places of `x · wᵀ`.
+fn products(places: &[usize], x: &[f32], w: &[f32], (inputs, outputs): (usize, usize)) -> Vec<f64> {
+    let at = |place: &usize| {
+        let (first, of) = (place / outputs * inputs, place % outputs * inputs);
+        dot(x[first..first + inputs].iter().copied(), w[of..of + inputs].iter().copied())
+    };
+    places.iter().map(at).collect()
 }
 
 fn backward_input(rows: usize, layer: (usize, usize)) -> Op {
