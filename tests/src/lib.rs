@@ -22,7 +22,15 @@ pub fn binary() -> &'static Path {
             Some(name) => name,
         };
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let status = Command::new(cargo)
+        let mut build = Command::new(cargo);
+        // What cargo tells a test about its package would make build scripts run again.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                build.env_remove(&*name);
+            }
+        }
+        let status = build
             .args(["build", "--quiet", "--package", "embodied-r-cli", "--profile", profile])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()

@@ -31,6 +31,10 @@ pub(crate) struct ServeArgs {
     /// Tokens that a step computes, at most.
     #[arg(long, value_name = "N", default_value_t = 2048)]
     pub(crate) max_num_batched_tokens: usize,
+    /// Memory for keys and values, in GB. When it is full, the youngest sequences wait and are
+    /// computed again.
+    #[arg(long, value_name = "GB", default_value_t = 4.0)]
+    pub(crate) kv_cache_gb: f64,
     /// Sequences that may wait for their turn; requests beyond them are refused with 429.
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub(crate) max_queue: usize,

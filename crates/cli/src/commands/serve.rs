@@ -35,7 +35,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Status> {
             "warning: whoever reaches `{address}` may use the model, set `{API_KEY}` to ask for a key"
         );
     }
-    let server = load(&dir, options)?;
+    let server = load(&args, &dir, options)?;
     let (signal, stop) = mpsc::unbounded_channel();
     ctrlc::set_handler(move || {
         let _ = signal.send(());
@@ -50,6 +50,10 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Status> {
 }
 
 fn options(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> {
+    if !(args.kv_cache_gb > 0.0 && args.kv_cache_gb.is_finite()) {
+        let what = format!("`--kv-cache-gb` is {}, want a number above 0", args.kv_cache_gb);
+        return Err(Usage(what).into());
+    }
     let engine = EngineOptions {
         max_num_seqs: args.max_num_seqs,
         max_num_batched_tokens: args.max_num_batched_tokens,
@@ -66,9 +70,11 @@ fn options(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> {
     })
 }
 
-fn load(dir: &Path, options: ServerOptions) -> anyhow::Result<Server> {
+fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Result<Server> {
     let tokenizer = Arc::new(Tokenizer::from_dir(dir)?);
     let model = Arc::new(InferenceModel::load(dir, Precision::F32)?);
+    let tokens = args.kv_cache_gb * 1e9 / model.kv_bytes_per_token() as f64;
+    options.engine.kv_cache_tokens = Some(tokens as usize);
     Server::new(model, tokenizer, options).map_err(|error| match error {
         Error::Option { field, found, want } => {
             let flag = field.replace('_', "-");

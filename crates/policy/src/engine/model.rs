@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use embodied_r_kernels::attention::Heads;
-use embodied_r_kernels::paged_attention::{self, Run};
+use embodied_r_kernels::paged_attention::{self, PageLayout, Run};
 use embodied_r_kernels::rope::{self, Angles, Frequencies, Turn};
 use embodied_r_kernels::weight::Weight;
 use embodied_r_kernels::{memory, rms_norm, swiglu};
@@ -163,6 +163,12 @@ impl InferenceModel {
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Memory that the keys and values of a token take.
+    pub fn kv_bytes_per_token(&self) -> usize {
+        let page = PageLayout::new(self.heads()).numbers() * self.config.num_hidden_layers;
+        page * size_of::<f32>() / paged_attention::PAGE
     }
 
     /// The heads of its attention.
