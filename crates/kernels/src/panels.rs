@@ -152,63 +152,119 @@ pub(crate) fn product<W: Weight>(
     weight: &W,
     (outputs, depth): (usize, usize),
 ) {
-    if y.is_empty() {
-        return;
-    }
-    if depth == 0 {
-        if into == Into::Replace {
+    all(&[Product::new(y, into, x, weight, (outputs, depth))]);
+}
+
+/// A product that is to be made.
+pub(crate) struct Product<'a, W: Weight> {
+    y: Shared<'a>,
+    into: Into,
+    x: &'a [W::Word],
+    weight: &'a W,
+    rows: usize,
+    outputs: usize,
+    depth: usize,
+    /// Shares of the rows.
+    shares: usize,
+    panels: usize,
+    /// Panels of a task.
+    together: usize,
+}
+
+/// Working memory of a thread.
+struct Scratch<W: Weight> {
+    chunk: Vec<W::Word>,
+    sums: Vec<f32>,
+}
+
+/// Makes products side by side, so that threads need not wait for each other between them.
+pub(crate) fn all<W: Weight>(products: &[Product<'_, W>]) {
+    let tasks: Vec<(&Product<'_, W>, usize)> =
+        products.iter().flat_map(|p| (0..p.tasks()).map(move |task| (p, task))).collect();
+    tasks.par_iter().with_max_len(1).for_each_init(
+        || Scratch { chunk: vec![W::Word::default(); W::CHUNK * PANEL], sums: Vec::new() },
+        |scratch, (product, task)| product.run(*task, scratch),
+    );
+}
+
+impl<'a, W: Weight> Product<'a, W> {
+    /// See [`product`].
+    pub(crate) fn new(
+        y: &'a mut [f32],
+        into: Into,
+        x: &'a [W::Word],
+        weight: &'a W,
+        (outputs, depth): (usize, usize),
+    ) -> Self {
+        if depth == 0 && into == Into::Replace {
             y.fill(0.0);
         }
-        return;
+        let rows = x.len().checked_div(depth).unwrap_or_default();
+        assert!(x.len() == rows * depth, "a row is not whole");
+        assert!(depth == 0 || y.len() == rows * outputs, "the product does not fit");
+        let (shares, panels) = (rows.div_ceil(SHARE), outputs.div_ceil(PANEL));
+        // Several panels a task, so that the rows of `x` are fetched for all of them at once, unless
+        // threads would be left without one.
+        let busy = 2 * rayon::current_num_threads();
+        let together = (panels * shares / busy).clamp(1, if rows < SHARE { 1 } else { TOGETHER });
+        Self { y: Shared::new(y), into, x, weight, rows, outputs, depth, shares, panels, together }
     }
-    let rows = x.len() / depth;
-    assert!(x.len() == rows * depth && y.len() == rows * outputs, "the product does not fit");
-    let y = Shared::new(y);
-    let shares = rows.div_ceil(SHARE);
-    let panels = outputs.div_ceil(PANEL);
-    // Several panels a task, so that the rows of `x` are fetched for all of them at once, unless
-    // threads would be left without one.
-    let busy = 2 * rayon::current_num_threads();
-    let together = (panels * shares / busy).clamp(1, if rows < SHARE { 1 } else { TOGETHER });
-    let blocks = panels.div_ceil(together);
-    (0..blocks * shares).into_par_iter().with_max_len(1).for_each_init(
-        || {
-            let buffer = vec![W::Word::default(); W::CHUNK * PANEL];
-            (buffer, vec![0.0; rows.min(SHARE) * together * PANEL])
-        },
-        |(buffer, sums), task| {
-            let first = task % shares * SHARE;
-            let share = first..rows.min(first + SHARE);
-            let panels = task / shares * together..panels.min((task / shares + 1) * together);
-            let columns = |panel: usize| panel * PANEL..outputs.min((panel + 1) * PANEL);
-            let sums = &mut sums[..share.len() * panels.len() * PANEL];
-            sums.fill(0.0);
-            let few = rows <= TILE_ROWS && weight.add_few(sums, x, columns(panels.start));
-            for start in (0..if few { 0 } else { depth }).step_by(W::CHUNK) {
-                let part = start..depth.min(start + W::CHUNK);
-                for (panel, sums) in panels.clone().zip(sums.chunks_mut(share.len() * PANEL)) {
-                    let w = weight.chunk(columns(panel), part.clone(), buffer);
-                    let tiles = share.clone().step_by(TILE_ROWS);
-                    for (row, sums) in tiles.zip(sums.chunks_mut(TILE_ROWS * PANEL)) {
-                        W::accumulate(sums, (&x[row * depth + start..], depth), w);
-                    }
+
+    fn tasks(&self) -> usize {
+        self.panels.div_ceil(self.together) * self.shares
+    }
+
+    fn columns(&self, panel: usize) -> Range<usize> {
+        panel * PANEL..self.outputs.min((panel + 1) * PANEL)
+    }
+
+    /// Makes a part of the product.
+    fn run(&self, task: usize, scratch: &mut Scratch<W>) {
+        let first = task % self.shares * SHARE;
+        let share = first..self.rows.min(first + SHARE);
+        let block = task / self.shares * self.together;
+        let panels = block..self.panels.min(block + self.together);
+        let Scratch { chunk, sums } = scratch;
+        sums.clear();
+        sums.resize(share.len() * panels.len() * PANEL, 0.0);
+        let few = self.rows <= TILE_ROWS
+            && self.weight.add_few(sums, self.x, self.columns(panels.start));
+        if !few {
+            self.sum_up(share.clone(), panels.clone(), chunk, sums);
+        }
+        for (panel, sums) in panels.zip(sums.chunks(share.len() * PANEL)) {
+            let columns = self.columns(panel);
+            for (row, sums) in share.clone().zip(sums.chunks(PANEL)) {
+                // SAFETY: tasks differ in their columns or in their rows, so that no two of them touch
+                // the same number.
+                #[allow(unsafe_code)]
+                let y = unsafe { self.y.slice(row * self.outputs + columns.start, columns.len()) };
+                match self.into {
+                    Into::Replace => y.copy_from_slice(&sums[..y.len()]),
+                    Into::Add => y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum),
                 }
             }
-            for (panel, sums) in panels.zip(sums.chunks(share.len() * PANEL)) {
-                let columns = columns(panel);
-                for (row, sums) in share.clone().zip(sums.chunks(PANEL)) {
-                    // SAFETY: tasks differ in their columns or in their rows, so that no two of them
-                    // touch the same number.
-                    #[allow(unsafe_code)]
-                    let y = unsafe { y.slice(row * outputs + columns.start, columns.len()) };
-                    match into {
-                        Into::Replace => y.copy_from_slice(&sums[..y.len()]),
-                        Into::Add => y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum),
-                    }
+        }
+    }
+
+    fn sum_up(
+        &self,
+        share: Range<usize>,
+        panels: Range<usize>,
+        chunk: &mut [W::Word],
+        sums: &mut [f32],
+    ) {
+        for start in (0..self.depth).step_by(W::CHUNK) {
+            let part = start..self.depth.min(start + W::CHUNK);
+            for (panel, sums) in panels.clone().zip(sums.chunks_mut(share.len() * PANEL)) {
+                let w = self.weight.chunk(self.columns(panel), part.clone(), chunk);
+                let tiles = share.clone().step_by(TILE_ROWS);
+                for (row, sums) in tiles.zip(sums.chunks_mut(TILE_ROWS * PANEL)) {
+                    W::accumulate(sums, (&self.x[row * self.depth + start..], self.depth), w);
                 }
             }
-        },
-    );
+        }
+    }
 }
 
 /// Numbers that several threads write, each its own.

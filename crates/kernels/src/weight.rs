@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use crate::error::{Result, check};
+use crate::error::{Error, Result, check};
 use crate::linear::{self, times};
 use crate::matmul::Into;
-use crate::memory::{floats, tensor};
-use crate::panels;
+use crate::memory::{Floats, floats, tensor};
+use crate::panels::{self, Plain, Product};
 use crate::panels::bf16::Packed;
 use crate::quantized::QuantizedMatrix;
 
@@ -27,6 +27,63 @@ enum Storage {
     F32(Tensor),
     Bf16(Arc<Packed>),
     Quantized(QuantizedMatrix),
+}
+
+/// `x · Wᵀ + b` for each of some weights, as [`Weight::forward`] gives it: threads need not wait for
+/// each other between the products.
+///
+/// # Shapes
+/// `x` (rows, inputs), each bias (outputs); gives (rows, outputs) of each weight.
+///
+/// # Errors
+/// As [`Weight::forward`].
+pub fn forward_all<const N: usize>(
+    x: &Tensor,
+    weights: [(&Weight, Option<&Tensor>); N],
+) -> Result<[Tensor; N]> {
+    let numbers = floats(x, OP)?;
+    let mut results = Vec::with_capacity(N);
+    for (weight, bias) in &weights {
+        let (rows, _) = weight.check(x)?;
+        let mut y = vec![0.0; rows * weight.shape.0];
+        let into = linear::start(&mut y, weight.shape.0, *bias)?;
+        results.push((y, into));
+    }
+    let plain: Option<Vec<Floats<'_>>> = weights
+        .iter()
+        .map(|(weight, _)| match &weight.storage {
+            Storage::F32(weight) => floats(weight, OP).ok(),
+            _ => None,
+        })
+        .collect();
+    let packed: Option<Vec<&Packed>> = weights
+        .iter()
+        .map(|(weight, _)| match &weight.storage {
+            Storage::Bf16(packed) => Some(packed.as_ref()),
+            _ => None,
+        })
+        .collect();
+    let into = results.iter_mut().map(|(y, into)| (y.as_mut_slice(), *into));
+    if let Some(plain) = plain {
+        let of = |numbers| Plain { numbers, inputs: x.dims()[1] };
+        let plain: Vec<Plain<'_>> = plain.iter().map(|numbers| of(&**numbers)).collect();
+        let products = into.zip(&plain).zip(&weights).map(|(((y, into), plain), (weight, _))| {
+            Product::new(y, into, &numbers, plain, weight.shape)
+        });
+        panels::all(&products.collect::<Vec<_>>());
+    } else if let Some(packed) = packed {
+        panels::bf16::products(into.collect(), &numbers, &packed);
+    } else {
+        for ((y, into), (weight, _)) in into.zip(&weights) {
+            weight.product(y, into, &numbers)?;
+        }
+    }
+    let mut tensors = Vec::with_capacity(N);
+    for ((y, _), (weight, _)) in results.into_iter().zip(&weights) {
+        tensors.push(tensor(y, (x.dims()[0], weight.shape.0))?);
+    }
+    let shape = || Error::Shape { op: OP, what: "as many products as weights are due".into() };
+    tensors.try_into().map_err(|_| shape())
 }
 
 impl Weight {

@@ -4,6 +4,7 @@
 mod tests;
 
 use std::collections::BTreeSet;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -95,7 +96,7 @@ impl Hub {
             source: Box::new(source),
         };
         let mut builder = ApiBuilder::from_cache(self.cache.clone())
-            .with_progress(false)
+            .with_progress(std::io::stderr().is_terminal())
             .with_token(self.token.clone());
         if let Some(endpoint) = &self.endpoint {
             builder = builder.with_endpoint(endpoint.clone());

@@ -190,6 +190,34 @@ fn greedy_decoding_picks_the_tokens_that_transformers_picks() {
 }
 
 #[test]
+fn the_incremental_path_gives_the_scores_of_one_whole_forward() {
+    for fixture in fixtures() {
+        let policy = fixture.policy();
+        let prompts = fixture.expected.groups.iter().map(|group| group.prompt.clone());
+        let requests: Vec<Request> =
+            prompts.map(|prompt| Request { prompt, samples: 3, stream: 5 }).collect();
+        let sampling = Sampling { max_new_tokens: 80, temperature: 0.7, ..Sampling::default() };
+        let samples = policy.generate(&requests, &sampling, &|_| {}).unwrap();
+        let drawn: Vec<f32> = samples.iter().flatten().flat_map(|s| s.logps.clone()).collect();
+        let groups: Vec<Group> = requests
+            .iter()
+            .zip(&samples)
+            .map(|(request, samples)| Group {
+                prompt: request.prompt.clone(),
+                completions: samples.iter().map(|sample| sample.ids.clone()).collect(),
+            })
+            .collect();
+        let whole = policy.score(&groups, 0.7).unwrap().logps;
+        assert_eq!(drawn.len(), whole.len());
+        for (i, (drawn, whole)) in drawn.iter().zip(&whole).enumerate() {
+            // Both round each sum of some hundred terms, in different orders.
+            let far = (drawn - whole).abs();
+            assert!(far < 2e-5, "{}: token {i}: {drawn}, whole {whole}", fixture.name);
+        }
+    }
+}
+
+#[test]
 fn a_saved_policy_gives_the_same_scores_when_loaded_again() {
     for fixture in fixtures() {
         let policy = fixture.policy();

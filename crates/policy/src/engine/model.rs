@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use embodied_r_kernels::attention::Heads;
 use embodied_r_kernels::paged_attention::{self, PageLayout, Run};
 use embodied_r_kernels::rope::{self, Angles, Frequencies, Turn};
-use embodied_r_kernels::weight::Weight;
+use embodied_r_kernels::weight::{self, Weight};
 use embodied_r_kernels::{memory, rms_norm, swiglu};
 
 use super::pages::{Pages, Write};
@@ -189,8 +189,8 @@ impl InferenceModel {
         let mut x = self.embedding.rows(&batch.ids)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let normed = rms_norm::forward(&x, &layer.input_norm, eps)?.y;
-            let project = |by: &Linear| by.weight.forward(&normed, by.bias.as_ref());
-            let (q, k, v) = (project(&layer.q)?, project(&layer.k)?, project(&layer.v)?);
+            let by = [&layer.q, &layer.k, &layer.v].map(|l| (&l.weight, l.bias.as_ref()));
+            let [q, k, v] = weight::forward_all(&normed, by)?;
             rope::rotate(&q, &angles, Turn::Forward)?;
             rope::rotate(&k, &angles, Turn::Forward)?;
             pages.store(
@@ -212,7 +212,8 @@ impl InferenceModel {
             let attended = memory::tensor(attended, (batch.ids.len(), heads.query_width()))?;
             let middle = layer.o.forward_add(&attended, &x)?;
             let normed = rms_norm::forward(&middle, &layer.post_norm, eps)?.y;
-            let (gate, up) = (layer.gate.forward(&normed, None)?, layer.up.forward(&normed, None)?);
+            let by = [&layer.gate, &layer.up].map(|weight| (weight, None));
+            let [gate, up] = weight::forward_all(&normed, by)?;
             x = layer.down.forward_add(&swiglu::forward(&gate, &up)?, &middle)?;
         }
         let wanted = embodied_r_kernels::embedding::gather(&x, &batch.wanted)?;
