@@ -7,7 +7,8 @@
 //! at run time, and all of rayon's threads. Every reduction goes over chunks of a fixed size in a
 //! fixed order, so that results do not depend on the number of threads.
 //!
-//! Tensors must be contiguous `f32` on the CPU; anything else is an [`Error`].
+//! Products with weights are made of f32 or of bf16 with sums in f32, as [`Precision`] says; all else is
+//! f32. Tensors must be contiguous `f32` on the CPU; anything else is an [`Error`].
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -22,7 +23,6 @@
 
 pub mod adamw;
 pub mod attention;
-pub mod decode_attention;
 pub mod embedding;
 mod error;
 pub mod linear;
@@ -34,6 +34,7 @@ pub mod muon;
 pub mod paged_attention;
 mod panels;
 mod parallel;
+mod precision;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;
@@ -42,3 +43,4 @@ pub mod weight;
 pub use adamw::{AdamwStep, adamw};
 pub use error::{Error, Result};
 pub use muon::{MuonStep, muon};
+pub use precision::Precision;
