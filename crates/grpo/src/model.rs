@@ -8,7 +8,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 pub use embodied_r_policy::tokenizer::{ChatMessage, Generation};
-pub use embodied_r_policy::{Finish, Group, Request, Sample, Sampling, TokenScores};
+pub use embodied_r_policy::{Finish, Group, Precision, Request, Sample, Sampling, TokenScores};
 
 use crate::error::Result;
 
@@ -59,7 +59,7 @@ pub trait Model: Send + Sync + Sized {
     /// All trainable tensors by their names in checkpoints, in a fixed order.
     fn parameters(&self) -> Vec<(String, Tensor)>;
 
-    /// A copy that does not change with this one.
+    /// A copy that does not change with this one, in the same precision.
     ///
     /// # Errors
     /// It cannot be allocated.
@@ -71,11 +71,12 @@ pub trait Model: Send + Sync + Sized {
     /// A file cannot be written.
     fn save(&self, dir: &Path) -> Result<()>;
 
-    /// Reads a model that [`Model::save`] wrote, or one like it.
+    /// Reads a model that [`Model::save`] wrote, or one like it, to sample, score and learn in
+    /// `precision`.
     ///
     /// # Errors
     /// A file cannot be read or does not fit the others.
-    fn load(dir: &Path) -> Result<Self>;
+    fn load(dir: &Path, precision: Precision) -> Result<Self>;
 }
 
 /// The gradients of a model's parameters.

@@ -74,7 +74,7 @@ impl<'a, M: Model> Trainer<'a, M> {
     ) -> Result<Self> {
         let Checkpoint { path, state } = checkpoint;
         Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
-        let model = M::load(path)?;
+        let model = M::load(path, job.settings.precision)?;
         let moments = path.join(OPTIMIZER_FILE);
         let optimizer =
             Optimizer::load(job.settings.optimizer(), &model, &moments, state.optimizer_steps)?;

@@ -104,11 +104,12 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
     ) -> Result<Self> {
         let Checkpoint { path, state } = checkpoint;
         Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
-        let policy = M::load(path)?;
+        let precision = job.settings.precision;
+        let policy = M::load(path, precision)?;
         let reference = match (needs_reference(&job)?, &state.reference) {
             (false, _) => None,
-            (true, Some(folder)) => Some(M::load(&job.settings.output.join(folder))?),
-            (true, None) => Some(M::load(job.base)?),
+            (true, Some(folder)) => Some(M::load(&job.settings.output.join(folder), precision)?),
+            (true, None) => Some(M::load(job.base, precision)?),
         };
         let file = path.join(crate::checkpoint::OPTIMIZER_FILE);
         let optimizer =

@@ -52,7 +52,7 @@ impl Heads {
     }
 }
 
-/// Which keys a query attends to, in which heads. Heads alone mean all keys up to its own.
+/// Which keys a query attends to, in which heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pattern {
     /// The heads.
@@ -60,12 +60,6 @@ pub struct Pattern {
     /// The number of most recent tokens that a query sees, its own included; `None` means all. A
     /// completion's window reaches back into its prompt.
     pub window: Option<usize>,
-}
-
-impl From<Heads> for Pattern {
-    fn from(heads: Heads) -> Self {
-        Self { heads, window: None }
-    }
 }
 
 impl Pattern {
@@ -135,9 +129,8 @@ pub fn forward(
     k: &Tensor,
     v: &Tensor,
     spans: &[GroupSpan],
-    pattern: impl Into<Pattern>,
+    pattern: Pattern,
 ) -> Result<Attended> {
-    let pattern = pattern.into();
     let heads = pattern.heads;
     let tokens = check_shapes(q, k, v, spans, pattern)?;
     let (q, k, v) = (floats(q, OP)?, floats(k, OP)?, floats(v, OP)?);

@@ -5,7 +5,9 @@ use candle_core::Tensor;
 use crate::error::{Result, check};
 use crate::math::add;
 use crate::memory::{floats, tensor, update};
+use crate::panels::bf16;
 use crate::parallel;
+use crate::precision::Precision;
 
 const OP: &str = "embedding";
 
@@ -27,6 +29,18 @@ pub fn gather(table: &Tensor, indices: &[usize]) -> Result<Tensor> {
         }
     });
     tensor(out, (indices.len(), width))
+}
+
+/// [`gather`] as a decoder in bf16 looks its tokens up: each number is the nearest bf16.
+///
+/// # Errors
+/// As [`gather`].
+pub fn gather_in(table: &Tensor, indices: &[usize], precision: Precision) -> Result<Tensor> {
+    let rows = gather(table, indices)?;
+    if precision == Precision::Bf16 {
+        update(&rows, OP, |rows| parallel::rows(rows, 1, |_, rows| bf16::round(rows)))?;
+    }
+    Ok(rows)
 }
 
 /// Adds row `i` of `rows` to row `indices[i]` of `table`.

@@ -7,7 +7,8 @@
 //! at run time, and all of rayon's threads. Every reduction goes over chunks of a fixed size in a
 //! fixed order, so that results do not depend on the number of threads.
 //!
-//! Tensors must be contiguous `f32` on the CPU; anything else is an [`Error`].
+//! Products with weights are made of f32 or of bf16 with sums in f32, as [`Precision`] says; all else is
+//! f32. Tensors must be contiguous `f32` on the CPU; anything else is an [`Error`].
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -22,7 +23,6 @@
 
 pub mod adamw;
 pub mod attention;
-pub mod decode_attention;
 pub mod embedding;
 mod error;
 pub mod linear;
@@ -35,6 +35,7 @@ pub mod paged_attention;
 mod panels;
 mod parallel;
 pub mod peak;
+mod precision;
 pub mod quantized;
 pub mod rms_norm;
 pub mod rope;
@@ -45,3 +46,4 @@ pub mod weight;
 pub use adamw::{AdamwStep, adamw};
 pub use error::{Error, Result};
 pub use muon::{MuonStep, muon};
+pub use precision::Precision;

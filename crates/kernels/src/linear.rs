@@ -1,4 +1,7 @@
 //! Linear layers: `y = x · Wᵀ + b`.
+//!
+//! In bf16 the two factors of each of the three products are rounded as they are packed for it: a pass
+//! over them, small beside the product's many. The weights and gradients stay f32.
 
 use candle_core::Tensor;
 
@@ -6,8 +9,10 @@ use crate::error::{Result, check};
 use crate::math::add;
 use crate::matmul::{Into, Threads, View, ViewMut, add_product_over_rows, product};
 use crate::memory::{floats, tensor, update};
+use crate::panels::bf16::{self, Packed};
 use crate::panels::{self, Plain};
 use crate::parallel;
+use crate::precision::Precision;
 
 const OP: &str = "linear";
 
@@ -18,14 +23,19 @@ const OP: &str = "linear";
 ///
 /// # Errors
 /// The shapes do not fit, or a tensor is not contiguous `f32` on the CPU.
-pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub fn forward(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    precision: Precision,
+) -> Result<Tensor> {
     let (rows, inputs) = x.dims2()?;
     let (outputs, columns) = weight.dims2()?;
     check(inputs == columns, OP, || format!("x has {inputs} columns, the weight {columns}"))?;
     let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
     let mut y = vec![0.0; rows * outputs];
     let into = start(&mut y, outputs, bias)?;
-    times(&mut y, into, &x, &w, (outputs, inputs));
+    times_in(precision, &mut y, into, &x, &w, (outputs, inputs));
     tensor(y, (rows, outputs))
 }
 
@@ -53,6 +63,21 @@ pub(crate) fn times(
     panels::product(y, into, x, &Plain { numbers: weight, inputs }, (outputs, inputs));
 }
 
+/// [`times`] in a precision.
+fn times_in(
+    precision: Precision,
+    y: &mut [f32],
+    into: Into,
+    x: &[f32],
+    weight: &[f32],
+    (outputs, inputs): (usize, usize),
+) {
+    match precision {
+        Precision::F32 => times(y, into, x, weight, (outputs, inputs)),
+        Precision::Bf16 => bf16::product(y, into, x, &Packed::new(weight, outputs, inputs)),
+    }
+}
+
 /// `y + x · Wᵀ`, in y's memory.
 ///
 /// # Shapes
@@ -60,13 +85,15 @@ pub(crate) fn times(
 ///
 /// # Errors
 /// As [`forward`].
-pub fn forward_add(x: &Tensor, weight: &Tensor, y: Tensor) -> Result<Tensor> {
+pub fn forward_add(x: &Tensor, weight: &Tensor, y: Tensor, precision: Precision) -> Result<Tensor> {
     let (rows, inputs) = x.dims2()?;
     let (outputs, columns) = weight.dims2()?;
     check(inputs == columns, OP, || format!("x has {inputs} columns, the weight {columns}"))?;
     check(y.dims() == [rows, outputs], OP, || "what is added to does not fit".into())?;
     let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
-    update(&y, OP, |y| times(y, Into::Add, &x, &w, (outputs, inputs)))?;
+    update(&y, OP, |y| {
+        times_in(precision, y, Into::Add, &x, &w, (outputs, inputs));
+    })?;
     Ok(y)
 }
 
@@ -77,21 +104,32 @@ pub fn forward_add(x: &Tensor, weight: &Tensor, y: Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// As [`forward`].
-pub fn backward_input(dy: &Tensor, weight: &Tensor, dx: Option<Tensor>) -> Result<Tensor> {
+pub fn backward_input(
+    dy: &Tensor,
+    weight: &Tensor,
+    dx: Option<Tensor>,
+    precision: Precision,
+) -> Result<Tensor> {
     let (rows, outputs) = dy.dims2()?;
     let (weight_rows, inputs) = weight.dims2()?;
     check(outputs == weight_rows, OP, || "the gradient does not fit the weight".into())?;
     let (dy, w) = (floats(dy, OP)?, floats(weight, OP)?);
-    let (lhs, rhs) = (View::new(&dy, rows, outputs), View::new(&w, outputs, inputs));
+    let times = |dx: &mut [f32], into| match precision {
+        Precision::F32 => {
+            let (lhs, rhs) = (View::new(&dy, rows, outputs), View::new(&w, outputs, inputs));
+            product(ViewMut::new(dx, rows, inputs), into, lhs, rhs, Threads::All);
+        }
+        Precision::Bf16 => {
+            bf16::product(dx, into, &dy, &Packed::transposed(&w, outputs, inputs));
+        }
+    };
     if let Some(dx) = dx {
         check(dx.dims() == [rows, inputs], OP, || "dx does not fit".into())?;
-        update(&dx, OP, |dx| {
-            product(ViewMut::new(dx, rows, inputs), Into::Add, lhs, rhs, Threads::All);
-        })?;
+        update(&dx, OP, |dx| times(dx, Into::Add))?;
         return Ok(dx);
     }
     let mut dx = vec![0.0; rows * inputs];
-    product(ViewMut::new(&mut dx, rows, inputs), Into::Replace, lhs, rhs, Threads::All);
+    times(&mut dx, Into::Replace);
     tensor(dx, (rows, inputs))
 }
 
@@ -107,14 +145,16 @@ pub fn backward_weight(
     dy: &Tensor,
     d_weight: &Tensor,
     d_bias: Option<&Tensor>,
+    precision: Precision,
 ) -> Result<()> {
     let (rows, inputs) = x.dims2()?;
     let (dy_rows, outputs) = dy.dims2()?;
     check(rows == dy_rows, OP, || format!("x has {rows} rows, dy {dy_rows}"))?;
     check(d_weight.dims() == [outputs, inputs], OP, || "the weight's gradient misfits".into())?;
     let (x, dy) = (floats(x, OP)?, floats(dy, OP)?);
-    update(d_weight, OP, |dw| {
-        add_product_over_rows(dw, (&dy, outputs), (&x, inputs), rows);
+    update(d_weight, OP, |dw| match precision {
+        Precision::F32 => add_product_over_rows(dw, (&dy, outputs), (&x, inputs), rows),
+        Precision::Bf16 => bf16::add_product_over_rows(dw, (&dy, outputs), (&x, inputs), rows),
     })?;
     let Some(d_bias) = d_bias else { return Ok(()) };
     check(d_bias.elem_count() == outputs, OP, || "the bias's gradient misfits".into())?;

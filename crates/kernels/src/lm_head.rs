@@ -9,7 +9,9 @@ use crate::error::{Result, check};
 use crate::math::{exp, exp_moments, max, scale};
 use crate::matmul::{Into, Threads, View, ViewMut, add_product_over_rows, product};
 use crate::memory::{Floats, floats, tensor, update};
+use crate::panels::bf16::{self, Packed};
 use crate::parallel;
+use crate::precision::Precision;
 
 const OP: &str = "lm_head";
 
@@ -25,32 +27,38 @@ pub struct Scores {
     log_sum_exp: Vec<f32>,
 }
 
+/// The head: what the logits are made with.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// A row for each token of the vocabulary (vocabulary, width).
+    pub weight: &'a Tensor,
+    /// What the logits are divided by.
+    pub temperature: f64,
+    /// What the products are made of.
+    pub precision: Precision,
+}
+
 /// Scores `targets` under `softmax(hidden · weightᵀ / temperature)`.
 ///
 /// # Shapes
-/// `hidden` (tokens, width), `weight` (vocabulary, width), `targets` (tokens).
+/// `hidden` (tokens, width), `targets` (tokens).
 ///
 /// # Errors
 /// The shapes do not fit, a target is outside the vocabulary, or a tensor is not contiguous `f32`
 /// on the CPU.
-pub fn forward(
-    hidden: &Tensor,
-    weight: &Tensor,
-    targets: &[u32],
-    temperature: f64,
-) -> Result<Scores> {
-    let head = Head::new(hidden, weight, targets, temperature)?;
+pub fn forward(hidden: &Tensor, head: &Head<'_>, targets: &[u32]) -> Result<Scores> {
+    let task = Task::new(hidden, head, targets)?;
     let mut scores = Scores {
         logps: vec![0.0; targets.len()],
         entropies: vec![0.0; targets.len()],
         log_sum_exp: vec![0.0; targets.len()],
     };
-    let mut logits = Vec::new();
-    for (first, rows) in head.chunks() {
-        head.logits(first, rows, &mut logits);
+    let (weight, mut logits) = (task.weight(), Vec::new());
+    for (first, rows) in task.chunks() {
+        task.logits(&weight, first, rows, &mut logits);
         let mut out = vec![0.0; rows * 3];
-        parallel::rows2((&mut logits, head.vocabulary), (&mut out, 3), |row, logits, out| {
-            score(logits, head.vocabulary, &targets[first + row..], out);
+        parallel::rows2((&mut logits, task.vocabulary), (&mut out, 3), |row, logits, out| {
+            score(logits, task.vocabulary, &targets[first + row..], out);
         });
         for (i, out) in out.chunks(3).enumerate() {
             scores.logps[first + i] = out[0];
@@ -72,51 +80,34 @@ pub fn forward(
 /// As [`forward`].
 pub fn backward(
     hidden: &Tensor,
-    weight: &Tensor,
+    head: &Head<'_>,
     targets: &[u32],
-    temperature: f64,
     scores: &Scores,
     d_logps: &[f32],
     d_weight: &Tensor,
 ) -> Result<Tensor> {
-    let head = Head::new(hidden, weight, targets, temperature)?;
+    let task = Task::new(hidden, head, targets)?;
     check(d_logps.len() == targets.len(), OP, || "as many gradients as targets are due".into())?;
-    check(d_weight.dims() == weight.dims(), OP, || "the weight's gradient misfits".into())?;
-    let mut d_hidden = vec![0.0; targets.len() * head.width];
-    let mut logits = Vec::new();
+    check(d_weight.dims() == head.weight.dims(), OP, || "the weight's gradient misfits".into())?;
+    let mut d_hidden = vec![0.0; targets.len() * task.width];
+    let (weight, turned, mut logits) = (task.weight(), task.turned_weight(), Vec::new());
     update(d_weight, OP, |d_weight| {
-        for (first, rows) in head.chunks() {
-            head.logits(first, rows, &mut logits);
-            parallel::rows(&mut logits, head.vocabulary, |row, logits| {
-                for (i, x) in logits.chunks_mut(head.vocabulary).enumerate() {
+        for (first, rows) in task.chunks() {
+            task.logits(&weight, first, rows, &mut logits);
+            parallel::rows(&mut logits, task.vocabulary, |row, logits| {
+                for (i, x) in logits.chunks_mut(task.vocabulary).enumerate() {
                     let token = first + row + i;
-                    let d = d_logps[token] * head.scale;
+                    let d = d_logps[token] * task.scale;
                     negative_softmax(x, scores.log_sum_exp[token], d);
                     x[targets[token] as usize] += d;
                 }
             });
-            let d_logits = View::new(&logits, rows, head.vocabulary);
-            let span = first * head.width..(first + rows) * head.width;
-            product(
-                ViewMut::new(&mut d_hidden[span.clone()], rows, head.width),
-                Into::Replace,
-                d_logits,
-                View::new(&head.weight, head.vocabulary, head.width),
-                Threads::All,
-            );
-            let hidden = (&head.hidden[span], head.width);
-            add_product_over_rows(d_weight, (&logits, head.vocabulary), hidden, rows);
+            let span = first * task.width..(first + rows) * task.width;
+            task.d_hidden(&turned, &logits, rows, &mut d_hidden[span.clone()]);
+            task.add_d_weight(d_weight, &logits, &task.hidden[span], rows);
         }
     })?;
-    tensor(d_hidden, (targets.len(), head.width))
-}
-
-/// The logits of each token over the whole vocabulary (tokens, vocabulary): for sampling.
-///
-/// # Errors
-/// As [`forward`].
-pub fn logits(hidden: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    crate::linear::forward(hidden, weight, None)
+    tensor(d_hidden, (targets.len(), task.width))
 }
 
 /// Log-probability, entropy and log-sum-exp for each row of logits.
@@ -139,22 +130,26 @@ fn negative_softmax(x: &mut [f32], log_sum_exp: f32, d: f32) {
     }
 }
 
-struct Head<'a> {
+/// The head's products with checked tensors.
+struct Task<'a> {
     hidden: Floats<'a>,
     weight: Floats<'a>,
     width: usize,
     vocabulary: usize,
     tokens: usize,
     scale: f32,
+    precision: Precision,
 }
 
-impl<'a> Head<'a> {
-    fn new(
-        hidden: &'a Tensor,
-        weight: &'a Tensor,
-        targets: &[u32],
-        temperature: f64,
-    ) -> Result<Self> {
+/// The weight as a product takes it: packed once for all chunks in bf16.
+enum Factor<'a> {
+    F32(&'a [f32]),
+    Bf16(Packed),
+}
+
+impl<'a> Task<'a> {
+    fn new(hidden: &'a Tensor, head: &Head<'a>, targets: &[u32]) -> Result<Self> {
+        let Head { weight, temperature, precision } = *head;
         let (tokens, width) = hidden.dims2()?;
         let (vocabulary, columns) = weight.dims2()?;
         check(width == columns, OP, || "the hidden states do not fit the weight".into())?;
@@ -168,7 +163,25 @@ impl<'a> Head<'a> {
         })?;
         let (hidden, weight) = (floats(hidden, OP)?, floats(weight, OP)?);
         let scale = (1.0 / temperature) as f32;
-        Ok(Self { hidden, weight, width, vocabulary, tokens, scale })
+        Ok(Self { hidden, weight, width, vocabulary, tokens, scale, precision })
+    }
+
+    /// The weight, for the logits.
+    fn weight(&self) -> Factor<'_> {
+        match self.precision {
+            Precision::F32 => Factor::F32(&self.weight),
+            Precision::Bf16 => Factor::Bf16(Packed::new(&self.weight, self.vocabulary, self.width)),
+        }
+    }
+
+    /// The transposed weight, for the gradient of the hidden states.
+    fn turned_weight(&self) -> Factor<'_> {
+        match self.precision {
+            Precision::F32 => Factor::F32(&self.weight),
+            Precision::Bf16 => {
+                Factor::Bf16(Packed::transposed(&self.weight, self.vocabulary, self.width))
+            }
+        }
     }
 
     /// `(first token, number of tokens)` of each chunk.
@@ -178,17 +191,44 @@ impl<'a> Head<'a> {
     }
 
     /// The chunk's logits over the temperature.
-    fn logits(&self, first: usize, rows: usize, logits: &mut Vec<f32>) {
+    fn logits(&self, weight: &Factor<'_>, first: usize, rows: usize, logits: &mut Vec<f32>) {
         logits.resize(rows * self.vocabulary, 0.0);
-        product(
-            ViewMut::new(logits, rows, self.vocabulary),
-            Into::Replace,
-            View::new(&self.hidden[first * self.width..], rows, self.width),
-            View::new(&self.weight, self.vocabulary, self.width).t(),
-            Threads::All,
-        );
+        let hidden = &self.hidden[first * self.width..(first + rows) * self.width];
+        match weight {
+            Factor::F32(weight) => product(
+                ViewMut::new(logits, rows, self.vocabulary),
+                Into::Replace,
+                View::new(hidden, rows, self.width),
+                View::new(weight, self.vocabulary, self.width).t(),
+                Threads::All,
+            ),
+            Factor::Bf16(weight) => bf16::product(logits, Into::Replace, hidden, weight),
+        }
         if self.scale != 1.0 {
             parallel::rows(logits, 1, |_, x| scale(x, self.scale));
+        }
+    }
+
+    /// The gradient of a chunk's hidden states from that of its logits.
+    fn d_hidden(&self, turned: &Factor<'_>, d_logits: &[f32], rows: usize, out: &mut [f32]) {
+        match turned {
+            Factor::F32(weight) => product(
+                ViewMut::new(out, rows, self.width),
+                Into::Replace,
+                View::new(d_logits, rows, self.vocabulary),
+                View::new(weight, self.vocabulary, self.width),
+                Threads::All,
+            ),
+            Factor::Bf16(turned) => bf16::product(out, Into::Replace, d_logits, turned),
+        }
+    }
+
+    /// Adds a chunk's part to the gradient of the weight.
+    fn add_d_weight(&self, d_weight: &mut [f32], d_logits: &[f32], hidden: &[f32], rows: usize) {
+        let (a, b) = ((d_logits, self.vocabulary), (hidden, self.width));
+        match self.precision {
+            Precision::F32 => add_product_over_rows(d_weight, a, b, rows),
+            Precision::Bf16 => bf16::add_product_over_rows(d_weight, a, b, rows),
         }
     }
 }

@@ -129,14 +129,6 @@ pub(crate) fn exp_moments(x: &[f32], shift: f32) -> (f32, f32) {
     (total, weighted)
 }
 
-/// `y += a · x`.
-#[inline(always)]
-pub(crate) fn axpy(y: &mut [f32], a: f32, x: &[f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y = a.mul_add(*x, *y);
-    }
-}
-
 /// `y += x`.
 #[multiversion(targets = "simd")]
 pub(crate) fn add(y: &mut [f32], x: &[f32]) {

@@ -227,8 +227,8 @@ impl<'a, W: Weight> Product<'a, W> {
         let Scratch { chunk, sums } = scratch;
         sums.clear();
         sums.resize(share.len() * panels.len() * PANEL, 0.0);
-        let few = self.rows <= TILE_ROWS
-            && self.weight.add_few(sums, self.x, self.columns(panels.start));
+        let few =
+            self.rows <= TILE_ROWS && self.weight.add_few(sums, self.x, self.columns(panels.start));
         if !few {
             self.sum_up(share.clone(), panels.clone(), chunk, sums);
         }

@@ -9,8 +9,8 @@ use crate::error::{Error, Result, check};
 use crate::linear::{self, times};
 use crate::matmul::Into;
 use crate::memory::{Floats, floats, tensor};
-use crate::panels::{self, Plain, Product};
 use crate::panels::bf16::Packed;
+use crate::panels::{self, Plain, Product};
 use crate::quantized::QuantizedMatrix;
 
 const OP: &str = "weight";

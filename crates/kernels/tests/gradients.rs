@@ -2,8 +2,9 @@
 
 #![allow(clippy::expect_used)]
 
-use candle_core::{D, Device, Tensor, Var};
-use embodied_r_kernels::{embedding, linear, lm_head, memory, rms_norm, swiglu};
+use candle_core::{D, DType, Device, Tensor, Var};
+use embodied_r_kernels::lm_head::{self, Head};
+use embodied_r_kernels::{Precision, embedding, linear, memory, rms_norm, swiglu};
 
 type Result = std::result::Result<(), Box<dyn std::error::Error>>;
 
@@ -71,13 +72,13 @@ fn linear_layers_and_their_gradients() -> Result {
     let dy = noise(&[ROWS, 40]);
     let truth = x.matmul(&w.t()?)?.broadcast_add(&b)?;
     let grads = (&truth * &dy)?.sum_all()?.backward()?;
-    close(&linear::forward(&x, &w, Some(&b))?, &truth, 1e-4);
-    let dx = linear::backward_input(&dy, &w, None)?;
+    close(&linear::forward(&x, &w, Some(&b), Precision::F32)?, &truth, 1e-4);
+    let dx = linear::backward_input(&dy, &w, None, Precision::F32)?;
     close(&dx, grads.get(&x).ok_or("dx")?, 1e-4);
-    let twice = linear::backward_input(&dy, &w, Some(dx))?;
+    let twice = linear::backward_input(&dy, &w, Some(dx), Precision::F32)?;
     close(&twice, &(grads.get(&x).ok_or("dx")? * 2.0)?, 1e-4);
     let (dw, db) = (zeros_like(&w), zeros_like(&b));
-    linear::backward_weight(&x, &dy, &dw, Some(&db))?;
+    linear::backward_weight(&x, &dy, &dw, Some(&db), Precision::F32)?;
     close(&dw, grads.get(&w).ok_or("dw")?, 1e-3);
     close(&db, grads.get(&b).ok_or("db")?, 1e-3);
     Ok(())
@@ -98,13 +99,80 @@ fn the_lm_head_scores_and_differentiates_as_log_softmax_does() -> Result {
     let entropy = (logp.exp()? * &logp)?.sum(D::Minus1)?.neg()?;
     let weight = memory::tensor(d.clone(), 90)?;
     let grads = (&picked * &weight)?.sum_all()?.backward()?;
-    let scores = lm_head::forward(&h, &w, &targets, temperature)?;
+    let head = Head { weight: &w, temperature, precision: Precision::F32 };
+    let scores = lm_head::forward(&h, &head, &targets)?;
     close(&memory::tensor(scores.logps.clone(), 90)?, &picked, 1e-4);
     close(&memory::tensor(scores.entropies.clone(), 90)?, &entropy, 1e-4);
     let dw = zeros_like(&w);
-    let dh = lm_head::backward(&h, &w, &targets, temperature, &scores, &d, &dw)?;
+    let dh = lm_head::backward(&h, &head, &targets, &scores, &d, &dw)?;
     close(&dh, grads.get(&h).ok_or("dh")?, 1e-4);
     close(&dw, grads.get(&w).ok_or("dw")?, 1e-4);
+    Ok(())
+}
+
+/// Each number as the nearest bf16.
+fn rounded(x: &Tensor) -> Tensor {
+    let rounded = x.to_dtype(DType::BF16).and_then(|x| x.to_dtype(DType::F32));
+    rounded.expect("a rounded copy")
+}
+
+#[test]
+fn linear_layers_in_bf16_are_those_of_rounded_factors() -> Result {
+    let [x, w, b, dy] = [&[ROWS, 25][..], &[41, 25], &[41], &[ROWS, 41]].map(noise);
+    let (near_x, near_w, near_dy) = (rounded(&x), rounded(&w), rounded(&dy));
+    let layer = |x: &Tensor, w: &Tensor, dy: &Tensor, precision| -> embodied_r_kernels::Result<_> {
+        let y = linear::forward(x, w, Some(&b), precision)?;
+        let added = linear::forward_add(x, w, y.copy()?, precision)?;
+        let dx = linear::backward_input(dy, w, None, precision)?;
+        let twice = linear::backward_input(dy, w, Some(dx.copy()?), precision)?;
+        let dw = zeros_like(w);
+        linear::backward_weight(x, dy, &dw, None, precision)?;
+        Ok([y, added, dx, twice, dw])
+    };
+    let ours = layer(&x, &w, &dy, Precision::Bf16)?;
+    let truth = layer(&near_x, &near_w, &near_dy, Precision::F32)?;
+    for (ours, truth) in ours.iter().zip(&truth) {
+        close(ours, truth, 1e-3);
+    }
+    // What is added to is not rounded: the bias, and the numbers that were there.
+    let exact = linear::forward(&near_x, &near_w, None, Precision::Bf16)?.broadcast_add(&b)?;
+    close(&ours[0], &exact, 1e-5);
+    Ok(())
+}
+
+#[test]
+fn the_lm_head_in_bf16_scores_with_rounded_factors_and_differentiates_those_scores() -> Result {
+    let (h, w) = (noise(&[90, 12]), noise(&[77, 12]));
+    let (near_h, near_w) = (rounded(&h), rounded(&w));
+    let targets: Vec<u32> = (0..90).map(|i| (i * 31 % 77) as u32).collect();
+    let d: Vec<f32> = (0..90).map(|i| (i % 7) as f32 - 3.0).collect();
+    let pass = |h: &Tensor, weight: &Tensor, precision| -> embodied_r_kernels::Result<_> {
+        let head = Head { weight, temperature: 0.7, precision };
+        let scores = lm_head::forward(h, &head, &targets)?;
+        let dw = zeros_like(weight);
+        let dh = lm_head::backward(h, &head, &targets, &scores, &d, &dw)?;
+        let entropies = memory::tensor(scores.entropies, 90)?;
+        Ok([memory::tensor(scores.logps, 90)?, entropies, dh, dw])
+    };
+    let ours = pass(&h, &w, Precision::Bf16)?;
+    let truth = pass(&near_h, &near_w, Precision::F32)?;
+    close(&ours[0], &truth[0], 1e-4);
+    close(&ours[1], &truth[1], 1e-4);
+    // The gradient of the logits is rounded too: by 2⁻⁹ of at most 3 / 0.7, times a normal number.
+    close(&ours[2], &truth[2], 0.05);
+    close(&ours[3], &truth[3], 0.05);
+    Ok(())
+}
+
+#[test]
+fn tokens_are_looked_up_as_the_nearest_bf16() -> Result {
+    let table = noise(&[9, 5]);
+    let indices = [3usize, 0, 3, 8];
+    let ours = embedding::gather_in(&table, &indices, Precision::Bf16)?;
+    let truth = embedding::gather(&rounded(&table), &indices)?;
+    assert_eq!(ours.to_vec2::<f32>()?, truth.to_vec2::<f32>()?);
+    let exact = embedding::gather_in(&table, &indices, Precision::F32)?;
+    assert_eq!(exact.to_vec2::<f32>()?, embedding::gather(&table, &indices)?.to_vec2::<f32>()?);
     Ok(())
 }
 

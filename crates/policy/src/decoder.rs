@@ -3,6 +3,7 @@
 mod layer;
 
 use candle_core::Tensor;
+use embodied_r_kernels::Precision;
 use embodied_r_kernels::attention::{GroupSpan, Heads};
 use embodied_r_kernels::rope::Angles;
 use indexmap::IndexMap;
@@ -93,4 +94,5 @@ pub(crate) struct Pass<'a> {
     pub(crate) spans: &'a [GroupSpan],
     pub(crate) heads: Heads,
     pub(crate) eps: f64,
+    pub(crate) precision: Precision,
 }

@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 use crate::generate::{Finish, Request};
 use crate::random::Stream;
 use crate::sampling::{History, Sampling, Token, draw};
+pub use model::InferenceModel;
 use model::{Batch, Part};
-pub use model::{InferenceModel, Precision};
 use pages::Pages;
 
 /// What an engine may use.

@@ -35,7 +35,7 @@ impl<'a> Forward<'a> {
         let pass = policy.pass(&batch);
         let keep = policy.keeps_activations(batch.ids.len());
         let mut layers = Vec::with_capacity(decoder.layers.len());
-        let mut x = embedding::gather(&decoder.embedding, &batch.ids)?;
+        let mut x = policy.embedded(&batch)?;
         for layer in &decoder.layers {
             let (y, activations) = layer.forward(&x, &pass)?;
             layers.push(Kept { input: x, activations: keep.then_some(activations) });
@@ -43,7 +43,7 @@ impl<'a> Forward<'a> {
         }
         let picked = embedding::gather(&x, &batch.sources)?;
         let normed = rms_norm::forward(&picked, &decoder.norm, pass.eps)?;
-        let head = lm_head::forward(&normed.y, &decoder.head, &batch.targets, temperature)?;
+        let head = lm_head::forward(&normed.y, &policy.head(temperature), &batch.targets)?;
         let (logps, entropies) = (head.logps.clone(), head.entropies.clone());
         let scores = TokenScores { logps, entropies };
         Ok(Self { policy, batch, temperature, layers, picked, normed, head, scores })
@@ -71,9 +71,8 @@ impl<'a> Forward<'a> {
         let grads = &grads.decoder;
         let d_normed = lm_head::backward(
             &normed.y,
-            &decoder.head,
+            &policy.head(temperature),
             &batch.targets,
-            temperature,
             &head,
             d_logps,
             &grads.head,

@@ -22,9 +22,8 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use config::{ModelConfig, ModelType, Rope, SlidingWindow, WeightDtype};
-pub use engine::{
-    Engine, EngineOptions, EngineStats, InferenceModel, Output, Precision, RequestId,
-};
+pub use embodied_r_kernels::Precision;
+pub use engine::{Engine, EngineOptions, EngineStats, InferenceModel, Output, RequestId};
 pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
 pub use forward::Forward;

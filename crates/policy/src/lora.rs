@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use embodied_r_kernels::{linear, memory};
+use embodied_r_kernels::{Precision, linear, memory};
 
 use crate::config::ModelConfig;
 use crate::error::{During, Error, Result};
@@ -97,7 +97,7 @@ impl Adapter {
             let scaled = (b * *scale).during(doing())?;
             let columns = a.t().and_then(|a| a.contiguous()).during(doing())?;
             // W += (s·B)·(Aᵀ)ᵀ, in W's memory.
-            linear::forward_add(&scaled, &columns, weight)?;
+            linear::forward_add(&scaled, &columns, weight, Precision::F32)?;
         }
         Ok(())
     }

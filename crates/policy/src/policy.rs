@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use candle_core::Tensor;
 use embodied_r_kernels::attention::Heads;
+use embodied_r_kernels::lm_head::{self, Head};
 use embodied_r_kernels::rope::{Angles, Frequencies};
-use embodied_r_kernels::{embedding, lm_head, rms_norm};
+use embodied_r_kernels::{Precision, embedding, rms_norm};
 
 use crate::config::ModelConfig;
 use crate::decoder::{Activations, Decoder, Pass};
-use crate::engine::Precision;
 use crate::error::{During, Result};
 use crate::forward::Forward;
 use crate::gguf::{self, GgufModel};
@@ -89,13 +90,15 @@ impl Policy {
         self
     }
 
-    /// Sets what the products of [`Self::generate`] are made of.
+    /// Sets what the products with weights are made of, in sampling, scoring and the gradients. The
+    /// weights themselves stay f32; in bf16 they are rounded as they are used, and so are tokens as
+    /// they are looked up.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
     }
 
-    /// What the products of [`Self::generate`] are made of.
+    /// What the products with weights are made of.
     pub fn precision(&self) -> Precision {
         self.precision
     }
@@ -110,7 +113,8 @@ impl Policy {
     /// # Errors
     /// There is no room for the copy.
     pub fn frozen_copy(&self) -> Result<Self> {
-        Self::new(self.config.clone(), self.parameters.copied()?)
+        let copy = Self::new(self.config.clone(), self.parameters.copied()?)?;
+        Ok(copy.with_activation_bytes(self.activation_bytes).with_precision(self.precision))
     }
 
     /// Writes configuration and weights to `dir` in Hugging Face's layout; the tokenizer is apart.
@@ -153,14 +157,13 @@ impl Policy {
     pub fn score(&self, groups: &[Group], temperature: f64) -> Result<TokenScores> {
         let batch = self.pack(groups)?;
         let pass = self.pass(&batch);
-        let mut x = embedding::gather(&self.decoder.embedding, &batch.ids)?;
+        let mut x = self.embedded(&batch)?;
         for layer in &self.decoder.layers {
             x = layer.forward(&x, &pass)?.0;
         }
         let picked = embedding::gather(&x, &batch.sources)?;
         let normed = rms_norm::forward(&picked, &self.decoder.norm, pass.eps)?;
-        let head = &self.decoder.head;
-        let scores = lm_head::forward(&normed.y, head, &batch.targets, temperature)?;
+        let scores = lm_head::forward(&normed.y, &self.head(temperature), &batch.targets)?;
         Ok(TokenScores { logps: scores.logps, entropies: scores.entropies })
     }
 
@@ -192,7 +195,17 @@ impl Policy {
             spans: &batch.spans,
             heads: self.heads(),
             eps: self.config.rms_norm_eps,
+            precision: self.precision,
         }
+    }
+
+    /// The tokens as the first layer takes them (tokens, hidden).
+    pub(crate) fn embedded(&self, batch: &PackedBatch) -> Result<Tensor> {
+        Ok(embedding::gather_in(&self.decoder.embedding, &batch.ids, self.precision)?)
+    }
+
+    pub(crate) fn head(&self, temperature: f64) -> Head<'_> {
+        Head { weight: &self.decoder.head, temperature, precision: self.precision }
     }
 
     /// The angles of text: a token's place in time, height and width is the same.

@@ -8,7 +8,8 @@ use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{GenerateEvent, Gradients as PolicyGradients, Policy};
 
 use super::{
-    ChatMessage, Generation, Gradients, Group, Model, Request, Sample, Sampling, Text, TokenScores,
+    ChatMessage, Generation, Gradients, Group, Model, Precision, Request, Sample, Sampling, Text,
+    TokenScores,
 };
 use crate::error::Result;
 
@@ -62,8 +63,8 @@ impl Model for Policy {
         Ok(Policy::save(self, dir, &SaveOptions::default())?)
     }
 
-    fn load(dir: &Path) -> Result<Self> {
-        Ok(Policy::load(dir)?)
+    fn load(dir: &Path, precision: Precision) -> Result<Self> {
+        Ok(Policy::load(dir)?.with_precision(precision))
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 use super::{
-    ChatMessage, Finish, Generation, Gradients, Group, Model, Request, Sample, Sampling, Text,
-    TokenScores,
+    ChatMessage, Finish, Generation, Gradients, Group, Model, Precision, Request, Sample, Sampling,
+    Text, TokenScores,
 };
 use crate::error::{Error, Result};
 use crate::random::stream;
@@ -218,7 +218,7 @@ impl Model for Bigram {
         Ok(candle_core::safetensors::save(&tensors, dir.join("model.safetensors"))?)
     }
 
-    fn load(dir: &Path) -> Result<Self> {
+    fn load(dir: &Path, _precision: Precision) -> Result<Self> {
         let file = dir.join("model.safetensors");
         let mut tensors = candle_core::safetensors::load(file, &Device::Cpu)?;
         let mut take = |name: &str| {

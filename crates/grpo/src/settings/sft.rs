@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{Fault, Faults};
+use crate::model::Precision;
 use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
 
@@ -31,6 +32,8 @@ pub struct Sft {
     pub max_length: usize,
     /// Tokens of a micro-batch, prompts included.
     pub max_tokens_per_batch: usize,
+    /// What products with weights are made of: `f32`, or `bf16` with sums in f32.
+    pub precision: Precision,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// How it falls.
@@ -72,6 +75,7 @@ impl Default for Sft {
             train_batch_size: 16,
             max_length: 8192,
             max_tokens_per_batch: 16_384,
+            precision: Precision::F32,
             learning_rate: 1e-5,
             lr_scheduler_type: LrScheduler::Cosine,
             warmup_ratio: 0.05,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Fault, Faults};
 use crate::advantages::ScaleRewards;
 use crate::loss::{Level, LossType, Options};
+use crate::model::Precision;
 use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
 
@@ -102,6 +103,8 @@ pub struct Train {
     pub max_grad_norm: f64,
     /// Tokens of a micro-batch, prompts included.
     pub max_tokens_per_batch: usize,
+    /// What products with weights are made of: `f32`, or `bf16` with sums in f32.
+    pub precision: Precision,
 
     /// Passes over the questions, where there are no stages.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,6 +174,7 @@ impl Default for Train {
             weight_decay: 0.1,
             max_grad_norm: 1.0,
             max_tokens_per_batch: 16_384,
+            precision: Precision::F32,
             num_train_epochs: None,
             max_steps: None,
             reward_weights: BTreeMap::new(),

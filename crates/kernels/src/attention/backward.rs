@@ -36,9 +36,8 @@ pub fn backward(
     attended: &Attended,
     d_out: &Tensor,
     spans: &[GroupSpan],
-    pattern: impl std::convert::Into<Pattern>,
+    pattern: Pattern,
 ) -> Result<Gradients> {
-    let pattern = pattern.into();
     let heads = pattern.heads;
     let tokens = check_shapes(q, k, v, spans, pattern)?;
     check(d_out.dims() == q.dims(), OP, || "the output's gradient misfits".into())?;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::decode_attention::{self, Cached, DecodeGroup, Row};
+use crate::paged_attention::{self, PAGE, PageLayout, Run};
 
 const HEADS: Heads = Heads { query: 4, kv: 2, dim: 8 };
 
@@ -163,33 +163,46 @@ fn a_window_of_nothing_is_refused() {
     assert!(forward(&q, &k, &v, &spans(), looking(Some(0))).is_err());
 }
 
+/// The rows, gathered.
+fn picked(x: &[f32], rows: &[usize], width: usize) -> Vec<f32> {
+    rows.iter().flat_map(|row| &x[row * width..(row + 1) * width]).copied().collect()
+}
+
 #[test]
-fn decoding_over_a_cache_equals_the_last_row_of_the_whole() {
+fn decoding_over_pages_equals_the_last_row_of_the_whole_in_every_window() {
     let [q, k, v, _] = tensors();
-    let whole = forward(&q, &k, &v, &spans(), HEADS).unwrap().out.to_vec2::<f32>().unwrap();
-    let [q, k, v, _] = inputs();
-    let cached = |from: usize, to: usize| Cached {
-        k: &k[from * HEADS.kv_width()..to * HEADS.kv_width()],
-        v: &v[from * HEADS.kv_width()..to * HEADS.kv_width()],
-    };
-    let rows = [74, 144, 149];
-    let qs: Vec<f32> = rows
-        .iter()
-        .flat_map(|row| &q[row * HEADS.query_width()..(row + 1) * HEADS.query_width()])
-        .copied()
-        .collect();
-    let groups = [
-        DecodeGroup {
-            prompt: cached(0, 70),
-            rows: vec![Row { row: 0, own: cached(70, 75) }, Row { row: 1, own: cached(75, 145) }],
-        },
-        DecodeGroup { prompt: cached(0, 0), rows: vec![Row { row: 2, own: cached(147, 150) }] },
-    ];
-    let out = decode_attention::forward(&qs, &groups, HEADS).unwrap();
-    for (i, row) in rows.iter().enumerate() {
-        let ours = &out[i * HEADS.query_width()..(i + 1) * HEADS.query_width()];
-        for (a, b) in ours.iter().zip(&whole[*row]) {
-            assert!((a - b).abs() < 1e-5, "row {row}: {a} is not {b}");
+    let [qs, ks, vs, _] = inputs();
+    let (width, layout) = (HEADS.kv_width(), PageLayout::new(HEADS));
+    let completions = spans().into_iter().flat_map(|GroupSpan { prompt, completions }| {
+        let own = completions.into_iter().filter(|own| !own.is_empty());
+        own.map(move |own| prompt.clone().chain(own).collect::<Vec<usize>>())
+    });
+    let completions: Vec<Vec<usize>> = completions.collect();
+    assert_eq!(completions.len(), 5);
+    for window in WINDOWS {
+        let whole = forward(&q, &k, &v, &spans(), looking(window)).unwrap().out;
+        let whole = whole.to_vec2::<f32>().unwrap();
+        for rows in &completions {
+            let pages: Vec<Vec<f32>> = rows
+                .chunks(PAGE)
+                .map(|rows| {
+                    let mut page = vec![0.0; layout.numbers()];
+                    let (k, v) = (picked(&ks, rows, width), picked(&vs, rows, width));
+                    layout.store(&mut page, 0, &k, &v).unwrap();
+                    page
+                })
+                .collect();
+            let last = *rows.last().unwrap();
+            let run = Run {
+                rows: 0..1,
+                position: rows.len() - 1,
+                pages: pages.iter().map(Vec::as_slice).collect(),
+            };
+            let query = picked(&qs, &[last], HEADS.query_width());
+            let ours = paged_attention::forward(&query, &[run], HEADS, window).unwrap();
+            for (a, b) in ours.iter().zip(&whole[last]) {
+                assert!((a - b).abs() < 1e-5, "{window:?}, row {last}: {a} is not {b}");
+            }
         }
     }
 }
@@ -199,5 +212,5 @@ fn spans_that_leave_tokens_out_are_refused() {
     let [q, k, v, _] = tensors();
     let late = 71..155;
     let spans = vec![GroupSpan { prompt: 0..70, completions: vec![late] }];
-    assert!(forward(&q, &k, &v, &spans, HEADS).is_err());
+    assert!(forward(&q, &k, &v, &spans, looking(None)).is_err());
 }

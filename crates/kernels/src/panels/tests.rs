@@ -95,12 +95,63 @@ fn products_in_bf16_round_the_factors_and_nothing_else() {
         bf16::product(&mut y, Into::Replace, &x, &packed);
         assert_close(&y, &truth, shape);
         let mut unpacked = vec![0.0; rows * outputs];
-        bf16::product_by_f32(&mut unpacked, Into::Replace, &x, &packed);
+        bf16::product_at(Level::Portable, &mut unpacked, Into::Replace, &x, &packed);
         assert_close(&unpacked, &truth, shape);
         let mut row = vec![0.0; inputs];
         packed.read_row(outputs - 1, &mut row);
         assert_eq!(row, to_bf16(&w[(outputs - 1) * inputs..]));
     }
+}
+
+/// (columns, rows).
+fn transposed(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|c| (0..rows).map(move |r| x[r * columns + c])).collect()
+}
+
+#[test]
+fn products_with_a_transposed_weight_in_bf16_round_the_factors_and_nothing_else() {
+    for shape @ (rows, outputs, inputs) in SHAPES {
+        let (dy, w) = (numbers(rows * outputs, 8), numbers(outputs * inputs, 9));
+        let truth = naive(&to_bf16(&dy), &to_bf16(&transposed(&w, outputs, inputs)), outputs);
+        let packed = Packed::transposed(&w, outputs, inputs);
+        for level in [level(), Level::Portable] {
+            let mut dx = vec![0.0; rows * inputs];
+            bf16::product_at(level, &mut dx, Into::Replace, &dy, &packed);
+            assert_close(&dx, &truth, shape);
+        }
+    }
+}
+
+#[test]
+fn products_over_rows_in_bf16_round_the_factors_and_add_their_sum() {
+    for shape @ (m, rows, n) in SHAPES {
+        let (a, b) = (numbers(rows * m, 10), numbers(rows * n, 11));
+        let (a_t, b_t) = (transposed(&a, rows, m), transposed(&b, rows, n));
+        let truth = naive(&to_bf16(&a_t), &to_bf16(&b_t), rows);
+        for level in [level(), Level::Portable] {
+            let mut sum = vec![0.0; m * n];
+            bf16::add_product_over_rows_at(level, &mut sum, (&a, m), (&b, n), rows);
+            assert_close(&sum, &truth, shape);
+            let mut added = vec![3.0; m * n];
+            bf16::add_product_over_rows_at(level, &mut added, (&a, m), (&b, n), rows);
+            assert!(added.iter().zip(&sum).all(|(added, sum)| *added == 3.0 + sum), "{shape:?}");
+        }
+    }
+}
+
+#[test]
+fn sums_over_rows_in_bf16_have_the_same_bits_on_any_number_of_threads() {
+    let (m, rows, n) = (400, 1300, 200);
+    let (a, b) = (numbers(rows * m, 12), numbers(rows * n, 13));
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let mut sum = vec![0.0; m * n];
+        pool.install(|| bf16::add_product_over_rows(&mut sum, (&a, m), (&b, n), rows));
+        sum
+    };
+    let alone = on(1);
+    assert_eq!(alone, on(2));
+    assert_eq!(alone, on(7));
 }
 
 #[test]
@@ -112,6 +163,9 @@ fn rounding_to_bf16_is_to_the_nearest_even_and_keeps_what_is_no_number() {
     let mut row = vec![0.0; x.len()];
     packed.read_row(0, &mut row);
     assert_eq!(row, to_bf16(&x));
+    let mut alone = x;
+    bf16::round(&mut alone);
+    assert_eq!(alone.to_vec(), row);
     let packed = Packed::new(&[f32::from_bits(0x7f80_0001)], 1, 1);
     packed.read_row(0, &mut row[..1]);
     assert!(row[0].is_nan());

@@ -3,16 +3,16 @@
 use candle_core::Tensor;
 use embodied_r_kernels::attention::{self, Attended, Pattern};
 use embodied_r_kernels::rms_norm::{self, Normed};
-use embodied_r_kernels::rope::{self, Angles, Turn};
+use embodied_r_kernels::rope::{self, Turn};
 use embodied_r_kernels::{Result, linear, swiglu};
 
 use super::{Layer, Pass};
 
 /// Queries, keys and values, turned by their positions.
-pub(crate) struct Projected {
-    pub(crate) q: Tensor,
-    pub(crate) k: Tensor,
-    pub(crate) v: Tensor,
+struct Projected {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
 }
 
 /// What a layer's backward needs of its forward, beside the input.
@@ -43,42 +43,31 @@ impl Activations {
 ///
 /// # Shapes
 /// `x` (tokens, hidden).
-pub(crate) fn attention_input(
-    layer: &Layer,
-    x: &Tensor,
-    angles: &Angles,
-    eps: f64,
-) -> Result<(Normed, Projected)> {
-    let normed = rms_norm::forward(x, &layer.input_norm, eps)?;
-    let project = |by: &super::Linear| linear::forward(&normed.y, &by.weight, by.bias.as_ref());
+fn attention_input(layer: &Layer, x: &Tensor, pass: &Pass<'_>) -> Result<(Normed, Projected)> {
+    let normed = rms_norm::forward(x, &layer.input_norm, pass.eps)?;
+    let project = |by: &super::Linear| {
+        linear::forward(&normed.y, &by.weight, by.bias.as_ref(), pass.precision)
+    };
     let projected =
         Projected { q: project(&layer.q)?, k: project(&layer.k)?, v: project(&layer.v)? };
-    rope::rotate(&projected.q, angles, Turn::Forward)?;
-    rope::rotate(&projected.k, angles, Turn::Forward)?;
+    rope::rotate(&projected.q, &pass.angles, Turn::Forward)?;
+    rope::rotate(&projected.k, &pass.angles, Turn::Forward)?;
     Ok((normed, projected))
 }
 
-/// The input plus what attention adds to it.
-pub(crate) fn attention_output(layer: &Layer, x: &Tensor, attended: &Tensor) -> Result<Tensor> {
-    linear::forward_add(attended, &layer.o, x.copy()?)
-}
-
 /// The feed-forward half: its output, and what its backward needs.
-pub(crate) fn feed_forward(
-    layer: &Layer,
-    middle: &Tensor,
-    eps: f64,
-) -> Result<(Tensor, FeedForward)> {
-    let normed = rms_norm::forward(middle, &layer.post_norm, eps)?;
-    let gate = linear::forward(&normed.y, &layer.gate, None)?;
-    let up = linear::forward(&normed.y, &layer.up, None)?;
+fn feed_forward(layer: &Layer, middle: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, FeedForward)> {
+    let precision = pass.precision;
+    let normed = rms_norm::forward(middle, &layer.post_norm, pass.eps)?;
+    let gate = linear::forward(&normed.y, &layer.gate, None, precision)?;
+    let up = linear::forward(&normed.y, &layer.up, None, precision)?;
     let product = swiglu::forward(&gate, &up)?;
-    let y = linear::forward_add(&product, &layer.down, middle.copy()?)?;
+    let y = linear::forward_add(&product, &layer.down, middle.copy()?, precision)?;
     Ok((y, FeedForward { normed, gate, up, product }))
 }
 
 /// What the feed-forward half keeps.
-pub(crate) struct FeedForward {
+struct FeedForward {
     normed: Normed,
     gate: Tensor,
     up: Tensor,
@@ -95,11 +84,11 @@ impl Layer {
     /// # Shapes
     /// `x` and the output (tokens, hidden).
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, Activations)> {
-        let (input_normed, projected) = attention_input(self, x, &pass.angles, pass.eps)?;
+        let (input_normed, projected) = attention_input(self, x, pass)?;
         let Projected { q, k, v } = &projected;
         let attended = attention::forward(q, k, v, pass.spans, self.pattern(pass))?;
-        let middle = attention_output(self, x, &attended.out)?;
-        let (y, FeedForward { normed, gate, up, product }) = feed_forward(self, &middle, pass.eps)?;
+        let middle = linear::forward_add(&attended.out, &self.o, x.copy()?, pass.precision)?;
+        let (y, FeedForward { normed, gate, up, product }) = feed_forward(self, &middle, pass)?;
         let kept = Activations {
             input_normed,
             projected,
@@ -125,13 +114,14 @@ impl Layer {
         grads: &Layer,
         pass: &Pass<'_>,
     ) -> Result<Tensor> {
-        let d_product = linear::backward_input(&dy, &self.down, None)?;
-        linear::backward_weight(&kept.product, &dy, &grads.down, None)?;
+        let precision = pass.precision;
+        let d_product = linear::backward_input(&dy, &self.down, None, precision)?;
+        linear::backward_weight(&kept.product, &dy, &grads.down, None, precision)?;
         let (d_gate, d_up) = swiglu::backward(&kept.gate, &kept.up, &d_product)?;
-        let d_normed = linear::backward_input(&d_gate, &self.gate, None)?;
-        let d_normed = linear::backward_input(&d_up, &self.up, Some(d_normed))?;
-        linear::backward_weight(&kept.post_normed.y, &d_gate, &grads.gate, None)?;
-        linear::backward_weight(&kept.post_normed.y, &d_up, &grads.up, None)?;
+        let d_normed = linear::backward_input(&d_gate, &self.gate, None, precision)?;
+        let d_normed = linear::backward_input(&d_up, &self.up, Some(d_normed), precision)?;
+        linear::backward_weight(&kept.post_normed.y, &d_gate, &grads.gate, None, precision)?;
+        linear::backward_weight(&kept.post_normed.y, &d_up, &grads.up, None, precision)?;
         // From here on `dy` is the gradient of the residual stream.
         rms_norm::backward(
             &kept.middle,
@@ -141,8 +131,8 @@ impl Layer {
             &dy,
             &grads.post_norm,
         )?;
-        let d_attended = linear::backward_input(&dy, &self.o, None)?;
-        linear::backward_weight(&kept.attended.out, &dy, &grads.o, None)?;
+        let d_attended = linear::backward_input(&dy, &self.o, None, precision)?;
+        linear::backward_weight(&kept.attended.out, &dy, &grads.o, None, precision)?;
         let Projected { q, k, v } = &kept.projected;
         let pattern = self.pattern(pass);
         let d = attention::backward((q, k, v), &kept.attended, &d_attended, pass.spans, pattern)?;
@@ -152,8 +142,14 @@ impl Layer {
         for (dy, by, grad) in
             [(&d.q, &self.q, &grads.q), (&d.k, &self.k, &grads.k), (&d.v, &self.v, &grads.v)]
         {
-            d_normed = Some(linear::backward_input(dy, &by.weight, d_normed)?);
-            linear::backward_weight(&kept.input_normed.y, dy, &grad.weight, grad.bias.as_ref())?;
+            d_normed = Some(linear::backward_input(dy, &by.weight, d_normed, precision)?);
+            linear::backward_weight(
+                &kept.input_normed.y,
+                dy,
+                &grad.weight,
+                grad.bias.as_ref(),
+                precision,
+            )?;
         }
         if let Some(d_normed) = d_normed {
             let scale = &kept.input_normed.scale;

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use candle_core::Tensor;
+use embodied_r_kernels::Precision;
 use embodied_r_kernels::attention::Heads;
 use embodied_r_kernels::paged_attention::{self, PageLayout, Run};
 use embodied_r_kernels::rope::{self, Angles, Frequencies, Turn};
@@ -15,16 +16,6 @@ use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::gguf::{self, GgufModel, GgufTensor};
 use crate::policy::Policy;
-
-/// The numbers that products are made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Precision {
-    /// 32-bit floats throughout.
-    #[default]
-    F32,
-    /// Weights and the factors of products in bfloat16, sums and all else in f32.
-    Bf16,
-}
 
 /// A decoder's weights as sampling reads them.
 pub struct InferenceModel {

@@ -1,3 +1,5 @@
+use embodied_r_kernels::Precision;
+
 use super::*;
 use crate::config::ModelConfig;
 use crate::policy::Policy;

@@ -6,7 +6,7 @@ fn final_numbers(settings: &Train) -> Vec<f32> {
     let Outcome::Finished(folder) = run(settings, None).unwrap() else {
         panic!("the run was not stopped")
     };
-    Bigram::load(&folder).unwrap().numbers()
+    Bigram::load(&folder, Precision::F32).unwrap().numbers()
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn of_truncated_completions_alone_nothing_is_learnt_if_they_do_not_count() {
         };
         let before = Bigram::endless(6).numbers();
         run_from(Bigram::endless(6), &settings, None).unwrap();
-        before != Bigram::load(&dir.path().join("final")).unwrap().numbers()
+        before != Bigram::load(&dir.path().join("final"), Precision::F32).unwrap().numbers()
     };
     assert!(learnt(false));
     assert!(!learnt(true));

@@ -1,6 +1,6 @@
 //! Attention: a prompt, its gradients, and one token for each of many sequences.
 
-use embodied_r_kernels::attention::{self, GroupSpan, Heads};
+use embodied_r_kernels::attention::{self, GroupSpan, Heads, Pattern};
 use embodied_r_kernels::memory::tensor;
 use embodied_r_kernels::paged_attention::{self, PAGE, PageLayout, Run};
 
@@ -8,6 +8,9 @@ use super::op::{Op, Prepared, f32_bytes, matrix, numbers, values};
 
 /// Heads as in Qwen2.5-0.5B.
 const HEADS: Heads = Heads { query: 14, kv: 2, dim: 64 };
+
+/// Every query sees all keys up to its own.
+const ALL: Pattern = Pattern { heads: HEADS, window: None };
 
 pub(super) fn ops() -> Vec<Op> {
     vec![
@@ -50,7 +53,7 @@ fn prefill(tokens: usize) -> Op {
             places.iter().map(at).collect()
         };
         let spans = span(tokens);
-        let run = move || Ok(vec![attention::forward(&q, &k, &v, &spans, HEADS)?.out]);
+        let run = move || Ok(vec![attention::forward(&q, &k, &v, &spans, ALL)?.out]);
         Ok(Prepared::new(run, plain))
     })
 }
@@ -86,9 +89,9 @@ fn backward(tokens: usize) -> Op {
             places.iter().map(|place| all[*place]).collect()
         };
         let spans = span(tokens);
-        let attended = attention::forward(&q, &k, &v, &spans, HEADS)?;
+        let attended = attention::forward(&q, &k, &v, &spans, ALL)?;
         let run = move || {
-            let of = attention::backward((&q, &k, &v), &attended, &d_out, &spans, HEADS)?;
+            let of = attention::backward((&q, &k, &v), &attended, &d_out, &spans, ALL)?;
             Ok(vec![of.q, of.k, of.v])
         };
         Ok(Prepared::new(run, plain))
@@ -170,8 +173,10 @@ fn decode(kind: Cache, sequences: usize, keys: usize) -> Op {
                 .chunks(keys.div_ceil(PAGE))
                 .map(|own| own.iter().map(Vec::as_slice).collect())
                 .collect();
-            let run = |row: usize| {
-                Run { rows: row..row + 1, position: keys - 1, pages: pages_of[row % caches].clone() }
+            let run = |row: usize| Run {
+                rows: row..row + 1,
+                position: keys - 1,
+                pages: pages_of[row % caches].clone(),
             };
             let runs: Vec<Run<'_>> = (0..sequences).map(run).collect();
             let out = paged_attention::forward(&q, &runs, HEADS, None)?;

@@ -1,11 +1,10 @@
 //! Linear layers.
 
 use candle_core::{DType, Tensor};
-use embodied_r_kernels::linear;
 use embodied_r_kernels::memory::zeros;
 use embodied_r_kernels::quantized::{BlockFormat, ByteRange, QuantizedMatrix};
 use embodied_r_kernels::weight::Weight;
-use embodied_r_kernels::Result;
+use embodied_r_kernels::{Precision, Result, linear};
 
 use super::op::{Op, Prepared, dot, f32_bytes, matrix, values};
 
@@ -27,8 +26,10 @@ pub(super) fn ops() -> Vec<Op> {
         ops.extend([1, 16, 2_048].map(|rows| quantized(format, rows, (2_048, 2_048))));
     }
     for layer in LAYERS {
-        ops.push(backward_input(2_048, layer));
-        ops.push(backward_weight(2_048, layer));
+        for precision in [Precision::F32, Precision::Bf16] {
+            ops.push(backward_input(2_048, layer, precision));
+            ops.push(backward_weight(2_048, layer, precision));
+        }
     }
     ops
 }
@@ -48,7 +49,7 @@ fn forward(rows: usize, layer: (usize, usize)) -> Op {
         let (x, w) = (matrix(rows, inputs, 1)?, matrix(outputs, inputs, 2)?);
         let (x_rows, w_rows) = (values(&x)?, values(&w)?);
         let plain = move |places: &[usize]| products(places, &x_rows, &w_rows, (inputs, outputs));
-        Ok(Prepared::new(move || Ok(vec![linear::forward(&x, &w, None)?]), plain))
+        Ok(Prepared::new(move || Ok(vec![linear::forward(&x, &w, None, Precision::F32)?]), plain))
     })
 }
 
@@ -90,6 +91,14 @@ fn quantized(format: BlockFormat, rows: usize, layer: (usize, usize)) -> Op {
     op
 }
 
+/// The numbers that products in this precision are made of.
+fn factor(of: &Tensor, precision: Precision) -> Result<Vec<f32>> {
+    match precision {
+        Precision::F32 => values(of),
+        Precision::Bf16 => rounded(of),
+    }
+}
+
 /// The numbers as bf16.
 fn rounded(of: &Tensor) -> Result<Vec<f32>> {
     values(&of.to_dtype(DType::BF16)?.to_dtype(DType::F32)?)
@@ -104,11 +113,11 @@ fn products(places: &[usize], x: &[f32], w: &[f32], (inputs, outputs): (usize, u
     places.iter().map(at).collect()
 }
 
-fn backward_input(rows: usize, layer: (usize, usize)) -> Op {
+fn backward_input(rows: usize, layer: (usize, usize), precision: Precision) -> Op {
     let (inputs, outputs) = layer;
-    Op::new("linear backward, input", shape(rows, layer), work(rows, layer), move || {
+    let make = move || {
         let (dy, w) = (matrix(rows, outputs, 1)?, matrix(outputs, inputs, 2)?);
-        let (plain_dy, plain_w) = (values(&dy)?, values(&w)?);
+        let (plain_dy, plain_w) = (factor(&dy, precision)?, factor(&w, precision)?);
         let plain = move |places: &[usize]| {
             let at = |place: &usize| {
                 let dy = &plain_dy[place / inputs * outputs..][..outputs];
@@ -116,15 +125,19 @@ fn backward_input(rows: usize, layer: (usize, usize)) -> Op {
             };
             places.iter().map(at).collect()
         };
-        Ok(Prepared::new(move || Ok(vec![linear::backward_input(&dy, &w, None)?]), plain))
-    })
+        let run = move || Ok(vec![linear::backward_input(&dy, &w, None, precision)?]);
+        Ok(Prepared::new(run, plain))
+    };
+    let mut op = Op::new("linear backward, input", shape(rows, layer), work(rows, layer), make);
+    op.dtype = precision.dtype();
+    op
 }
 
-fn backward_weight(rows: usize, layer: (usize, usize)) -> Op {
+fn backward_weight(rows: usize, layer: (usize, usize), precision: Precision) -> Op {
     let (inputs, outputs) = layer;
-    Op::new("linear backward, weight", shape(rows, layer), work(rows, layer), move || {
+    let make = move || {
         let (x, dy) = (matrix(rows, inputs, 1)?, matrix(rows, outputs, 2)?);
-        let (plain_x, plain_dy) = (values(&x)?, values(&dy)?);
+        let (plain_x, plain_dy) = (factor(&x, precision)?, factor(&dy, precision)?);
         let plain = move |places: &[usize]| {
             let at = |place: &usize| {
                 let dy = plain_dy[place / inputs..].iter().step_by(outputs);
@@ -134,9 +147,12 @@ fn backward_weight(rows: usize, layer: (usize, usize)) -> Op {
         };
         let d_weight = zeros(&[outputs, inputs])?;
         let run = move || {
-            linear::backward_weight(&x, &dy, &d_weight, None)?;
+            linear::backward_weight(&x, &dy, &d_weight, None, precision)?;
             Ok(vec![d_weight.clone()])
         };
         Ok(Prepared::new(run, plain))
-    })
+    };
+    let mut op = Op::new("linear backward, weight", shape(rows, layer), work(rows, layer), make);
+    op.dtype = precision.dtype();
+    op
 }

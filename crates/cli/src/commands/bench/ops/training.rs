@@ -1,7 +1,9 @@
 //! The loss's head and the optimisers.
 
+use candle_core::Tensor;
+use embodied_r_kernels::lm_head::{self, Head};
 use embodied_r_kernels::memory::{tensor, zeros};
-use embodied_r_kernels::{AdamwStep, MuonStep, adamw, lm_head, muon};
+use embodied_r_kernels::{AdamwStep, MuonStep, Precision, adamw, muon};
 use rayon::prelude::*;
 
 use super::op::{Op, Prepared, dot, f32_bytes, matrix, numbers, values};
@@ -33,6 +35,10 @@ fn plain_logits(x: &[f32], w: &[f32]) -> (Vec<f64>, f64) {
     (logits, log_sum)
 }
 
+fn output_layer(weight: &Tensor) -> Head<'_> {
+    Head { weight, temperature: 1.0, precision: Precision::F32 }
+}
+
 fn head(rows: usize, width: usize, vocabulary: usize) -> Op {
     let flops = 2.0 * (rows * width) as f64 * vocabulary as f64;
     let work = (flops, f32_bytes(rows * width + width * vocabulary));
@@ -48,7 +54,7 @@ fn head(rows: usize, width: usize, vocabulary: usize) -> Op {
             places.par_iter().map(at).collect()
         };
         let run = move || {
-            let logps = lm_head::forward(&x, &w, &ids, 1.0)?.logps;
+            let logps = lm_head::forward(&x, &output_layer(&w), &ids)?.logps;
             Ok(vec![tensor(logps, rows)?])
         };
         Ok(Prepared::new(run, plain))
@@ -62,7 +68,7 @@ fn head_backward(rows: usize, width: usize, vocabulary: usize) -> Op {
     Op::new("lm_head backward", shape(rows, width, vocabulary), work, move || {
         let (x, w) = (matrix(rows, width, 1)?, matrix(vocabulary, width, 2)?);
         let (ids, d_logps) = (targets(rows, vocabulary), numbers(rows, 3));
-        let scores = lm_head::forward(&x, &w, &ids, 1.0)?;
+        let scores = lm_head::forward(&x, &output_layer(&w), &ids)?;
         let (plain_x, plain_w) = (values(&x)?, values(&w)?);
         let (plain_ids, plain_d) = (ids.clone(), d_logps.clone());
         // d logits = d · (one-hot - softmax); d hidden = d logits · W.
@@ -78,8 +84,10 @@ fn head_backward(rows: usize, width: usize, vocabulary: usize) -> Op {
             places.par_iter().map(at).collect()
         };
         let d_weight = zeros(&[vocabulary, width])?;
-        let run =
-            move || Ok(vec![lm_head::backward(&x, &w, &ids, 1.0, &scores, &d_logps, &d_weight)?]);
+        let run = move || {
+            let head = output_layer(&w);
+            Ok(vec![lm_head::backward(&x, &head, &ids, &scores, &d_logps, &d_weight)?])
+        };
         Ok(Prepared::new(run, plain))
     })
 }

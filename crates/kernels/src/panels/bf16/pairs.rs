@@ -1,0 +1,97 @@
+//! Rounding to bf16, and words of two such numbers.
+
+use std::ops::Range;
+
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+use crate::panels::{PANEL, turn};
+
+/// Words along the sum that are turned at a time.
+const TURNED: usize = PANEL;
+
+/// The two numbers of a pair.
+#[inline(always)]
+pub(super) fn floats(pair: u32) -> [f32; 2] {
+    [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)]
+}
+
+/// The nearest bf16, as its bits.
+#[inline(always)]
+fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let nearest = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1))) >> 16;
+    // Rounding could make an infinity of a NaN.
+    if x.is_nan() { (bits >> 16) | 0x40 } else { nearest }
+}
+
+/// Replaces each number by the nearest bf16.
+#[multiversion(targets = "simd")]
+pub(crate) fn round(x: &mut [f32]) {
+    for x in x {
+        *x = f32::from_bits(rounded(*x) << 16);
+    }
+}
+
+/// The rows of `x` as pairs along the row; an odd row's last pair has a 0.
+pub(super) fn paired(x: &[f32], inputs: usize) -> Vec<u32> {
+    let depth = inputs.div_ceil(2);
+    let mut pairs = vec![0; x.len() / inputs.max(1) * depth];
+    if depth > 0 {
+        let rows = x.par_chunks(inputs).zip(pairs.par_chunks_mut(depth));
+        rows.with_min_len(16).for_each(|(x, out)| pair_row(x, out));
+    }
+    pairs
+}
+
+#[multiversion(targets = "simd")]
+fn pair_row(x: &[f32], out: &mut [u32]) {
+    let (pairs, rest) = x.as_chunks::<2>();
+    for (x, out) in pairs.iter().zip(out.iter_mut()) {
+        *out = rounded(x[0]) | (rounded(x[1]) << 16);
+    }
+    if let ([last], Some(out)) = (rest, out.last_mut()) {
+        *out = rounded(*last);
+    }
+}
+
+/// Some columns of `x` (rows, width) as pairs of neighbouring rows, written to `out` (pairs,
+/// [`PANEL`]); an odd last row is paired with 0.
+#[multiversion(targets = "simd")]
+pub(super) fn paired_over_rows(x: &[f32], width: usize, columns: Range<usize>, out: &mut [u32]) {
+    for (rows, out) in x.chunks(2 * width).zip(out.chunks_mut(PANEL)) {
+        let (low, high) = rows.split_at(width);
+        let (low, out) = (&low[columns.clone()], &mut out[..columns.len()]);
+        if high.is_empty() {
+            for (out, low) in out.iter_mut().zip(low) {
+                *out = rounded(*low);
+            }
+            continue;
+        }
+        for ((out, low), high) in out.iter_mut().zip(low).zip(&high[columns.clone()]) {
+            *out = rounded(*low) | (rounded(*high) << 16);
+        }
+    }
+}
+
+/// The columns of `x` (rows, width), each as pairs of neighbouring rows (width, pairs).
+pub(super) fn turned(x: &[f32], width: usize) -> Vec<u32> {
+    let depth = (x.len() / width.max(1)).div_ceil(2);
+    let mut pairs = vec![0; width * depth];
+    let panels = pairs.par_chunks_mut((PANEL * depth).max(1)).enumerate();
+    panels.for_each_init(
+        || (vec![0; TURNED * PANEL], vec![0; TURNED * PANEL]),
+        |(words, turned), (panel, out)| {
+            let columns = panel * PANEL..width.min((panel + 1) * PANEL);
+            for (block, x) in x.chunks(2 * TURNED * width).enumerate() {
+                paired_over_rows(x, width, columns.clone(), words);
+                let (first, n) = (block * TURNED, (x.len() / width).div_ceil(2));
+                turn(words, PANEL, n, columns.len(), &mut turned[..columns.len() * PANEL]);
+                for (out, words) in out.chunks_mut(depth).zip(turned.chunks(PANEL)) {
+                    out[first..first + n].copy_from_slice(&words[..n]);
+                }
+            }
+        },
+    );
+    pairs
+}
