@@ -36,6 +36,7 @@ impl Answerer {
             let advice = "`embodied-r doctor --model DIR` says which files are missing";
             exit::hint(error.to_string(), advice)
         })?;
+        let policy = policy.with_precision(args.precision.into());
         let stop_ids = tokenizer.stop_ids().to_vec();
         let system_prompt = args.decoding.system_prompt.clone();
         Ok(Self {

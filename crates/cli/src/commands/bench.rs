@@ -9,7 +9,7 @@ use embodied_r_grpo::loss::{self, Batch, Counts, Level, LossType, Options};
 use embodied_r_grpo::optimizer::{Optim, Optimizer, OptimizerSettings};
 use embodied_r_grpo::random::stream;
 use embodied_r_grpo::update::Updater;
-use embodied_r_policy::{Group, Policy, Request, Sample, Sampling, hub};
+use embodied_r_policy::{Group, Policy, Precision, Request, Sample, Sampling, hub};
 use serde_json::json;
 
 use crate::args::bench::{BenchArgs, BenchCommand, WorkArgs};
@@ -30,6 +30,7 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<Status> {
         return Err(Usage(what.into()).into());
     }
     let policy = Policy::load(&hub::resolve(&work.model, None)?)?;
+    let policy = policy.with_precision(work.precision.into());
     match args.command {
         BenchCommand::Generate(work) => generate(&policy, &work),
         BenchCommand::Grpo(work) => grpo(&policy, &work),
@@ -213,7 +214,7 @@ fn print(work: &WorkArgs, figures: &[(&str, f64)]) -> anyhow::Result<Status> {
     if work.json {
         let mut all = json!({
             "model": work.model,
-            "dtype": "float32",
+            "dtype": Precision::from(work.precision).dtype(),
             "prompt": work.prompt,
             "new": work.new,
             "group_size": work.group_size,
