@@ -11,11 +11,13 @@ use embodied_r_policy::{Policy, Request, Sampling};
 use embodied_r_tests::binary;
 use serde_json::Value;
 
-fn measured(what: &str) -> Value {
+fn measured(what: &[&str]) -> Value {
     let folder = tempfile::tempdir().unwrap();
     tiny_model::write(folder.path());
     let made = Command::new(binary())
-        .args(["bench", what, "--json", "--prompt", "9", "--new", "5", "--group-size", "2"])
+        .arg("bench")
+        .args(what)
+        .args(["--json", "--prompt", "9", "--new", "5", "--group-size", "2"])
         .args(["--groups", "2", "--runs", "1", "--model"])
         .arg(folder.path())
         .assert()
@@ -25,7 +27,7 @@ fn measured(what: &str) -> Value {
 
 #[test]
 fn generation_is_timed() {
-    let told = measured("generate");
+    let told = measured(&["generate"]);
     assert_eq!((&told["prompt"], &told["new"]), (&Value::from(9), &Value::from(5)));
     for figure in ["seconds", "new_tokens_per_s", "prefill_tokens_per_s"] {
         assert!(told[figure].as_f64().unwrap() > 0.0, "{figure}: {told}");
@@ -36,7 +38,7 @@ fn generation_is_timed() {
 
 #[test]
 fn steps_are_timed_in_parts() {
-    let told = measured("grpo");
+    let told = measured(&["grpo"]);
     let of = |key: &str| told[key].as_f64().unwrap();
     assert!((of("step_s") - of("rollout_s") - of("update_s")).abs() < 0.002, "{told}");
 }
@@ -105,7 +107,7 @@ fn ops(arguments: &[&str]) -> Value {
 fn every_operation_gives_what_its_plain_form_gives() {
     let told = ops(&["--check"]);
     let ops = told["ops"].as_array().unwrap();
-    for name in ["linear", "attention", "decode attention", "rms_norm", "lm_head", "muon"] {
+    for name in ["linear", "attention", "paged attention", "rms_norm", "lm_head", "muon"] {
         assert!(ops.iter().any(|op| op["name"] == name && op["holds"] == true), "{name}: {told}");
     }
 }
@@ -124,4 +126,11 @@ fn an_operation_is_timed_beside_the_machines_limits() {
             op["seconds"].as_f64().unwrap() > 0.0 && op["share_of_limit"].as_f64().unwrap() > 0.0
         );
     }
+}
+
+#[test]
+fn the_type_of_the_products_is_told() {
+    assert_eq!(measured(&["generate"])["dtype"], "float32");
+    assert_eq!(measured(&["generate", "--precision", "bf16"])["dtype"], "bfloat16");
+    assert_eq!(measured(&["grpo", "--precision", "bf16"])["dtype"], "bfloat16");
 }

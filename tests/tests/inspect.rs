@@ -27,8 +27,13 @@ fn json_of(mut command: Command) -> Value {
 }
 
 fn logprobs(dir: &Path, sequences: &Value) -> Vec<Vec<f64>> {
-    let told = json_of(inspect(dir, "logprobs", sequences));
-    serde_json::from_value(told["logprobs"].clone()).unwrap()
+    logprobs_in("f32", dir, sequences)
+}
+
+fn logprobs_in(precision: &str, dir: &Path, sequences: &Value) -> Vec<Vec<f64>> {
+    let mut command = inspect(dir, "logprobs", sequences);
+    command.args(["--precision", precision]);
+    serde_json::from_value(json_of(command)["logprobs"].clone()).unwrap()
 }
 
 #[test]
@@ -43,17 +48,34 @@ fn every_token_but_the_first_has_a_log_probability_whatever_stands_beside_it() {
 }
 
 #[test]
-fn greedy_tokens_are_the_likeliest() {
+fn log_probabilities_in_bf16_are_near_those_in_f32_and_not_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let sequences = json!([[5, 6, 7, 8, 9, 10, 11, 12], [6, 5, 200]]);
+    let f32 = logprobs(dir.path(), &sequences).concat();
+    let bf16 = logprobs_in("bf16", dir.path(), &sequences).concat();
+    assert_eq!(f32.len(), bf16.len());
+    let apart = f32.iter().zip(&bf16).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(apart > 0.0 && apart < 2e-2, "{f32:?} {bf16:?}");
+}
+
+#[test]
+fn greedy_tokens_are_the_likeliest_in_either_precision() {
+    for precision in ["f32", "bf16"] {
+        greedy_tokens_are_the_likeliest_in(precision);
+    }
+}
+
+fn greedy_tokens_are_the_likeliest_in(precision: &str) {
     let dir = tempfile::tempdir().unwrap();
     let mut command = inspect(dir.path(), "greedy", &json!([[5, 6, 7]]));
-    command.args(["--max-tokens", "3"]);
+    command.args(["--max-tokens", "3", "--precision", precision]);
     let told = json_of(command);
     let first = told["tokens"][0][0].as_u64().unwrap();
     let config = fs::read(dir.path().join("model/config.json")).unwrap();
     let config: Value = serde_json::from_slice(&config).unwrap();
     let vocabulary = config["vocab_size"].as_u64().unwrap();
     let candidates: Vec<[u64; 4]> = (0..vocabulary).map(|id| [5, 6, 7, id]).collect();
-    let scores = logprobs(dir.path(), &json!(candidates));
+    let scores = logprobs_in(precision, dir.path(), &json!(candidates));
     let best = (0..candidates.len()).max_by(|a, b| scores[*a][2].total_cmp(&scores[*b][2]));
     assert_eq!(best, Some(first as usize));
     assert!(told["tokens"][0].as_array().unwrap().len() <= 3);

@@ -60,6 +60,46 @@ fn the_validation_loss_falls_and_the_model_can_be_loaded() {
 }
 
 #[test]
+fn training_in_bf16_learns_and_is_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let bf16 = ["--precision", "bf16", "--eval-data", "val.jsonl"];
+    sft(dir.path()).args(bf16).assert().code(0);
+    let run = dir.path().join("run");
+    let evals = evals(&run);
+    let loss = |eval: &Value| eval["eval/loss"].as_f64().unwrap();
+    let (first, last) = (loss(&evals[0]), loss(&evals[8]));
+    assert!(last < 0.5 * first, "from {first} to {last}");
+    let settings = fs::read_to_string(run.join("checkpoint-24/settings.toml")).unwrap();
+    assert!(settings.contains("precision = \"bf16\""), "{settings}");
+
+    let mut other = sft(dir.path());
+    let other = other.args(["--eval-data", "val.jsonl", "--resume", "--precision", "f32"]);
+    let told = String::from_utf8(other.assert().code(0).get_output().stderr.clone()).unwrap();
+    assert!(told.contains("warning: `precision` changed since the checkpoint"), "{told}");
+}
+
+#[test]
+fn a_run_in_bf16_goes_on_from_a_checkpoint_to_the_same_model_byte_for_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let args = ["--precision", "bf16", "--set", "save_total_limit=10"];
+    sft(dir.path()).args(args).assert().code(0);
+    let run = dir.path().join("run");
+    let model = || fs::read(run.join("final/model.safetensors")).unwrap();
+    let whole = model();
+    // What a kill after step 12 leaves behind.
+    fs::remove_dir_all(run.join("final")).unwrap();
+    for step in [15, 18, 21, 24] {
+        fs::remove_dir_all(run.join(format!("checkpoint-{step}"))).unwrap();
+    }
+    let resumed = sft(dir.path()).args(args).arg("--resume").assert().code(0);
+    let told = String::from_utf8(resumed.get_output().stderr.clone()).unwrap();
+    assert!(told.contains("checkpoint-12") && !told.contains("warning"), "{told}");
+    assert!(model() == whole);
+}
+
+#[test]
 fn a_faulty_line_is_named_before_anything_is_written() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());

@@ -6,14 +6,14 @@ use anyhow::Context;
 use embodied_r_data::{Progress, prompts};
 use embodied_r_grpo::model::{Text, chat_prompt, completion_text};
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{GenerateEvent, Policy, Request, Sampling, hub};
+use embodied_r_policy::{GenerateEvent, InferenceModel, Request, Sampling, hub};
 
 use crate::args::model::{DecodingArgs, ModelArgs};
 use crate::exit::{self, Usage};
 
 /// A model with its tokenizer and its way of decoding.
 pub(crate) struct Answerer {
-    policy: Policy,
+    model: Arc<InferenceModel>,
     tokenizer: Arc<Tokenizer>,
     system_prompt: String,
     sampling: Sampling,
@@ -32,14 +32,14 @@ impl Answerer {
         let name = args.model.as_deref().ok_or_else(|| Usage("`--model` is missing".into()))?;
         let dir = hub::resolve(name, args.revision.as_deref())?;
         let tokenizer = Tokenizer::from_dir(&dir)?;
-        let policy = Policy::load(&dir).map_err(|error| {
+        let model = InferenceModel::load(&dir, args.precision.into()).map_err(|error| {
             let advice = "`embodied-r doctor --model DIR` says which files are missing";
             exit::hint(error.to_string(), advice)
         })?;
         let stop_ids = tokenizer.stop_ids().to_vec();
         let system_prompt = args.decoding.system_prompt.clone();
         Ok(Self {
-            policy,
+            model: Arc::new(model),
             tokenizer: Arc::new(tokenizer),
             system_prompt: system_prompt.unwrap_or_else(|| prompts::system_prompt().to_owned()),
             sampling: Sampling {
@@ -88,7 +88,7 @@ impl Answerer {
             };
             let first = batch.first().map_or(0, |(index, _)| *index);
             let samples = self
-                .policy
+                .model
                 .generate(&requests, &self.sampling, &on_event)
                 .with_context(|| format!("in the batch that begins at question {first}"))?;
             for ((index, _), samples) in batch.iter().zip(samples) {

@@ -4,10 +4,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use embodied_r_policy::tokenizer::{ChatMessage, Generation, Special, Tokenizer};
 use embodied_r_policy::weights::SaveOptions;
-use embodied_r_policy::{GgufModel, Group, ModelConfig, Policy, fingerprint, hub, tokenizer};
+use embodied_r_policy::{
+    GgufModel, Group, InferenceModel, ModelConfig, Policy, Precision, Request, Sampling,
+    fingerprint, hub, tokenizer,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -128,6 +132,25 @@ fn a_model_saved_from_a_file_is_a_folder_that_gives_the_same() {
     assert_eq!(again.encode(text).unwrap(), tokenizer.encode(text).unwrap());
     assert_eq!(again.stop_ids(), tokenizer.stop_ids());
     assert_eq!(ModelConfig::from_dir(dir.path()).unwrap(), *policy.config());
+}
+
+#[test]
+fn sampling_from_the_stored_blocks_has_the_scores_of_the_numbers_that_they_stand_for() {
+    for name in MODELS {
+        let model = Arc::new(InferenceModel::load(&file(name), Precision::F32).unwrap());
+        let prompt = expected(name).sequences[0].clone();
+        let request = Request { prompt: prompt.clone(), samples: 3, stream: 2 };
+        let sampling = Sampling { max_new_tokens: 12, ..Sampling::default() };
+        let samples = model.generate(&[request], &sampling, &|_| {}).unwrap().remove(0);
+        let drawn: Vec<f32> = samples.iter().flat_map(|sample| sample.logps.clone()).collect();
+        let completions = samples.into_iter().map(|sample| sample.ids).collect();
+        let groups = [Group { prompt, completions }];
+        let whole = Policy::load(&file(name)).unwrap().score(&groups, 1.0).unwrap().logps;
+        assert_eq!(drawn.len(), 36);
+        for (drawn, whole) in drawn.iter().zip(&whole) {
+            assert!((drawn - whole).abs() < TOLERANCE, "{name}: {drawn}, whole {whole}");
+        }
+    }
 }
 
 #[test]

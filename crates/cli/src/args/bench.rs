@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::model::PrecisionName;
+
 /// Measure speed.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -29,6 +31,9 @@ pub(crate) struct WorkArgs {
     /// Model: a folder in Hugging Face's layout, or a name on the hub.
     #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: String,
+    /// What products with weights are made of: bf16 is faster, and its sums are f32.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) precision: PrecisionName,
     /// Tokens of each prompt, drawn at random.
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub(crate) prompt: usize,

@@ -1,6 +1,6 @@
 //! Arguments of `embodied-r chat`.
 
-use super::model::DecodingArgs;
+use super::model::{DecodingArgs, PrecisionName};
 
 /// Talk with a model.
 ///
@@ -14,6 +14,9 @@ pub(crate) struct ChatArgs {
     /// Revision on the hub: a branch, a tag or a commit.
     #[arg(long, value_name = "REV")]
     pub(crate) revision: Option<String>,
+    /// What products with weights are made of: bf16 is faster, and its sums are f32.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) precision: PrecisionName,
     #[command(flatten)]
     pub(crate) decoding: DecodingArgs,
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::model::PrecisionName;
+
 /// Look into a model: tokens in, numbers out.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
@@ -28,6 +30,9 @@ pub(crate) struct SequencesArgs {
     /// JSON file of token ids: `{"sequences": [[1, 2, …], …]}`.
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
+    /// What products with weights are made of: bf16 is faster, and its sums are f32.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) precision: PrecisionName,
     /// Print JSON; without it, a line a sequence.
     #[arg(long)]
     pub(crate) json: bool,

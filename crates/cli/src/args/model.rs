@@ -1,5 +1,7 @@
 //! Arguments of every command that runs a model.
 
+use embodied_r_policy::Precision;
+
 /// Which model answers, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ModelArgs {
@@ -9,11 +11,41 @@ pub(crate) struct ModelArgs {
     /// Revision on the hub: a branch, a tag or a commit.
     #[arg(long, value_name = "REV")]
     pub(crate) revision: Option<String>,
+    /// What products with weights are made of: bf16 is faster, and its sums are f32.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) precision: PrecisionName,
     #[command(flatten)]
     pub(crate) decoding: DecodingArgs,
     /// Questions answered together; their completions are written when all are done.
     #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Decoding")]
     pub(crate) batch: usize,
+}
+
+/// The numbers that products with weights are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum PrecisionName {
+    #[default]
+    F32,
+    Bf16,
+}
+
+impl PrecisionName {
+    /// The value of the setting `precision`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::F32 => Self::F32,
+            PrecisionName::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 /// How completions are drawn.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::model::PrecisionName;
+
 /// Run the whole way on built-in rooms.
 ///
 /// Makes rooms with videos, questions and true answers, turns the videos into text, fine-tunes a
@@ -23,6 +25,9 @@ pub(crate) struct QuickstartArgs {
     /// the one that comes with the program.
     #[arg(long)]
     pub(crate) from_scratch: bool,
+    /// What products with weights are made of: bf16 is faster, and its sums are f32.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) precision: PrecisionName,
     /// Settings of the cold start to change, as with `sft --set`.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) sft_set: Vec<String>,

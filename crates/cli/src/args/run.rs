@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::model::PrecisionName;
+
 /// A run: its settings, its model and its folder.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
@@ -14,6 +16,9 @@ pub(crate) struct RunArgs {
     /// Folder of the run: checkpoints, events, completions.
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
+    /// What products with weights are made of: bf16 is faster, and its sums are f32 [default: f32].
+    #[arg(long, value_enum)]
+    pub(crate) precision: Option<PrecisionName>,
     /// Changes one setting; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,

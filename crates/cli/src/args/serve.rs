@@ -1,5 +1,7 @@
 //! Arguments of `embodied-r serve`.
 
+use super::model::PrecisionName;
+
 /// Serve a model over HTTP as OpenAI's API does.
 ///
 /// `POST /v1/chat/completions`, `POST /v1/completions`, `GET /v1/models`; `/health` and `/metrics`
@@ -13,6 +15,9 @@ pub(crate) struct ServeArgs {
     /// Revision on the hub: a branch, a tag or a commit.
     #[arg(long, value_name = "REV")]
     pub(crate) revision: Option<String>,
+    /// What products with weights are made of: bf16 is faster, and its sums are f32.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) precision: PrecisionName,
     /// Address or name to listen on; `0.0.0.0` is every one of this machine's.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(crate) host: String,

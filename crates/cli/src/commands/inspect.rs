@@ -41,6 +41,7 @@ fn read(file: &Path) -> anyhow::Result<Vec<Vec<u32>>> {
 fn logprobs(args: &SequencesArgs) -> anyhow::Result<Status> {
     let sequences = read(&args.input)?;
     let policy = Policy::load(&hub::resolve(&args.model, None)?)?;
+    let policy = policy.with_precision(args.precision.into());
     let mut logprobs: Vec<Vec<f32>> = Vec::with_capacity(sequences.len());
     while logprobs.len() < sequences.len() {
         let done = logprobs.len();
@@ -82,11 +83,12 @@ fn counted_from(done: usize, error: Error) -> Error {
 }
 
 fn greedy(args: &GreedyArgs) -> anyhow::Result<Status> {
-    let GreedyArgs { sequences: SequencesArgs { model, input, json }, max_tokens } = args;
+    let GreedyArgs { sequences: SequencesArgs { model, input, json, precision }, max_tokens } =
+        args;
     let sequences = read(input)?;
     let folder = hub::resolve(model, None)?;
     let stop_ids = tokenizer::stop_ids(&folder)?;
-    let policy = Policy::load(&folder)?;
+    let policy = Policy::load(&folder)?.with_precision((*precision).into());
     let requests: Vec<Request> =
         sequences.into_iter().map(|prompt| Request { prompt, samples: 1, stream: 0 }).collect();
     let sampling = Sampling { max_new_tokens: *max_tokens, stop_ids, ..Sampling::greedy() };

@@ -11,6 +11,7 @@ use anyhow::Context;
 use embodied_r_data::write::write_atomic;
 
 use super::run_words;
+use crate::args::model::PrecisionName;
 use crate::args::quickstart::QuickstartArgs;
 use crate::exit::{self, Status};
 use crate::output::outln;
@@ -65,6 +66,7 @@ pub(crate) fn run(args: QuickstartArgs) -> anyhow::Result<Status> {
 struct Quickstart {
     out: PathBuf,
     seed: u64,
+    precision: PrecisionName,
 }
 
 /// A list of words of a command line.
@@ -76,7 +78,7 @@ impl Quickstart {
     fn new(args: &QuickstartArgs) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&args.out)
             .with_context(|| format!("cannot create `{}`", args.out.display()))?;
-        Ok(Self { out: args.out.clone(), seed: args.seed })
+        Ok(Self { out: args.out.clone(), seed: args.seed, precision: args.precision })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -185,9 +187,10 @@ impl Quickstart {
         self.step(self.with_settings(sft, sets))
     }
 
-    /// A training command with the seed and the user's settings.
+    /// A training command with the seed, the precision and the user's settings.
     fn with_settings(&self, mut words: Vec<OsString>, sets: &[String]) -> Vec<OsString> {
         words.extend(["--set".into(), format!("seed={}", self.seed).into()]);
+        words.extend(["--set".into(), format!("precision={}", self.precision.name()).into()]);
         for set in sets {
             words.extend(["--set".into(), set.into()]);
         }
@@ -244,6 +247,7 @@ impl Quickstart {
                     ("--input", questions.into()),
                     ("--output", answers.clone().into()),
                     ("--max-new-tokens", MAX_NEW_TOKENS.into()),
+                    ("--precision", self.precision.name().into()),
                 ],
             )?;
             self.command(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{EngineOptions, InferenceModel, Precision, hub};
+use embodied_r_policy::{EngineOptions, InferenceModel, hub};
 use embodied_r_serve::{ApiKey, Defaults, Error, Server, ServerOptions};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -72,7 +72,7 @@ fn options(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> {
 
 fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Result<Server> {
     let tokenizer = Arc::new(Tokenizer::from_dir(dir)?);
-    let model = Arc::new(InferenceModel::load(dir, Precision::F32)?);
+    let model = Arc::new(InferenceModel::load(dir, args.precision.into())?);
     let tokens = args.kv_cache_gb * 1e9 / model.kv_bytes_per_token() as f64;
     options.engine.kv_cache_tokens = Some(tokens as usize);
     Server::new(model, tokenizer, options).map_err(|error| match error {

@@ -60,9 +60,8 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
     };
     let trainer = match &checkpoint {
         Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
-        None => {
-            <Policy as Model>::load(&folder).and_then(|model| Trainer::start(model, job, sinks))
-        }
+        None => <Policy as Model>::load(&folder, settings.precision)
+            .and_then(|model| Trainer::start(model, job, sinks)),
     };
     let outcome = trainer.and_then(Trainer::run).map_err(explain)?;
     session::finish(&outcome, "sft")

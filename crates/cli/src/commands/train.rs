@@ -99,7 +99,7 @@ fn train(
     };
     let trainer = match &checkpoint {
         Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
-        None => <Policy as embodied_r_grpo::model::Model>::load(folder)
+        None => <Policy as embodied_r_grpo::model::Model>::load(folder, settings.precision)
             .and_then(|policy| Trainer::start(policy, job, sinks)),
     };
     let outcome = trainer.and_then(Trainer::run).map_err(explain)?;

@@ -1,20 +1,25 @@
 //! `embodied-r bench generate`.
 
+use std::sync::Arc;
 use std::time::Instant;
+
+use embodied_r_policy::InferenceModel;
 
 use crate::args::bench::WorkArgs;
 use crate::exit::Status;
 
-use super::work::{load, median, print, sample};
+use super::work::{folder, median, print, requests, sampling};
 
 /// Times the sampling of completions of a fixed length.
 pub(super) fn run(work: &WorkArgs) -> anyhow::Result<Status> {
-    let policy = &load(work)?;
+    let model = InferenceModel::load(&folder(work)?, work.precision.into())?;
+    let (vocabulary, model) = (model.config().vocab_size, Arc::new(model));
     let (mut seconds, mut prefills) = (Vec::new(), Vec::new());
     for run in 0..=work.runs {
         for (new, times) in [(work.new, &mut seconds), (1, &mut prefills)] {
+            let requests = requests(work, vocabulary, run);
             let began = Instant::now();
-            sample(policy, work, run, new)?;
+            model.generate(&requests, &sampling(new), &|_| {})?;
             times.push(began.elapsed().as_secs_f64());
         }
     }

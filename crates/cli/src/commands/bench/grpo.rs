@@ -14,7 +14,7 @@ use embodied_r_policy::{Group, Policy, Request, Sample};
 use crate::args::bench::WorkArgs;
 use crate::exit::{Status, Usage};
 
-use super::work::{load, median, print, sample};
+use super::work::{folder, median, print, requests, sampling};
 
 /// Weight of the divergence from the reference: above 0, so that the reference is run.
 const BETA: f64 = 0.001;
@@ -25,7 +25,9 @@ const MAX_TOKENS_PER_BATCH: usize = 16_384;
 /// Times whole steps.
 pub(super) fn run(work: &WorkArgs) -> anyhow::Result<Status> {
     anyhow::ensure!(work.group_size >= 2, Usage("`--group-size` must be 2 or more".into()));
-    let policy = &load(work)?;
+    let policy = Policy::load(&folder(work)?)?.with_precision(work.precision.into());
+    let policy = &policy;
+    let vocabulary = policy.config().vocab_size;
     let reference = policy.frozen_copy()?;
     let settings = OptimizerSettings {
         optim: Optim::Adamw,
@@ -39,7 +41,8 @@ pub(super) fn run(work: &WorkArgs) -> anyhow::Result<Status> {
     let (mut steps, mut rollouts) = (Vec::new(), Vec::new());
     for run in 0..=work.runs {
         let began = Instant::now();
-        let (requests, samples) = sample(policy, work, run, work.new)?;
+        let requests = requests(work, vocabulary, run);
+        let samples = policy.generate(&requests, &sampling(work.new), &|_| {})?;
         rollouts.push(began.elapsed().as_secs_f64());
         update(policy, &reference, &mut updater, &requests, &samples)?;
         steps.push(began.elapsed().as_secs_f64());

@@ -1,40 +1,37 @@
 //! What the measurements of a model share: its prompts, and how figures are shown.
 
+use std::path::PathBuf;
+
 use embodied_r_grpo::random::stream;
-use embodied_r_policy::{Policy, Request, Sample, Sampling, hub};
+use embodied_r_policy::{Precision, Request, Sampling, hub};
 use serde_json::json;
 
 use crate::args::bench::WorkArgs;
 use crate::exit::{Status, Usage};
 use crate::output::outln;
 
-/// The model that is measured.
-pub(super) fn load(work: &WorkArgs) -> anyhow::Result<Policy> {
+/// Refuses work that would measure nothing; gives the model's folder.
+pub(super) fn folder(work: &WorkArgs) -> anyhow::Result<PathBuf> {
     if work.runs == 0 || work.prompt == 0 || work.new == 0 || work.groups * work.group_size == 0 {
         let what = "`--runs`, `--prompt`, `--new`, `--groups` and `--group-size` must be above 0";
         return Err(Usage(what.into()).into());
     }
-    Ok(Policy::load(&hub::resolve(&work.model, None)?)?)
+    Ok(hub::resolve(&work.model, None)?)
 }
 
-/// Completes random prompts, each with `new` tokens.
-pub(super) fn sample(
-    policy: &Policy,
-    work: &WorkArgs,
-    run: usize,
-    new: usize,
-) -> anyhow::Result<(Vec<Request>, Vec<Vec<Sample>>)> {
-    let vocabulary = policy.config().vocab_size as u64;
-    let requests: Vec<Request> = (0..work.groups)
-        .map(|group| {
-            let seed = |i: usize| stream(&[run as u64, group as u64, i as u64]);
-            let prompt = (0..work.prompt).map(|i| (seed(i) % vocabulary) as u32).collect();
-            Request { prompt, samples: work.group_size, stream: seed(work.prompt) }
-        })
-        .collect();
-    let sampling = Sampling { max_new_tokens: new, ..Sampling::default() };
-    let samples = policy.generate(&requests, &sampling, &|_| {})?;
-    Ok((requests, samples))
+/// Random prompts for a vocabulary of that size.
+pub(super) fn requests(work: &WorkArgs, vocabulary: usize, run: usize) -> Vec<Request> {
+    let request = |group: usize| {
+        let seed = |i: usize| stream(&[run as u64, group as u64, i as u64]);
+        let prompt = (0..work.prompt).map(|i| (seed(i) % vocabulary as u64) as u32).collect();
+        Request { prompt, samples: work.group_size, stream: seed(work.prompt) }
+    };
+    (0..work.groups).map(request).collect()
+}
+
+/// Completions of `new` tokens, whatever they are.
+pub(super) fn sampling(new: usize) -> Sampling {
+    Sampling { max_new_tokens: new, ..Sampling::default() }
 }
 
 pub(super) fn median(values: &[f64]) -> f64 {
@@ -57,7 +54,7 @@ pub(super) fn print(work: &WorkArgs, figures: &[(&str, f64)]) -> anyhow::Result<
     if work.json {
         let mut all = json!({
             "model": work.model,
-            "dtype": "float32",
+            "dtype": Precision::from(work.precision).dtype(),
             "prompt": work.prompt,
             "new": work.new,
             "group_size": work.group_size,

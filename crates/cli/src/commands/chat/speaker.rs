@@ -8,7 +8,7 @@ use anyhow::Context;
 use embodied_r_grpo::random::stream;
 use embodied_r_policy::tokenizer::{ChatMessage, Generation, Special, Tokenizer};
 use embodied_r_policy::{
-    Engine, EngineOptions, InferenceModel, Output, Precision, Request, Sampling, TextStream, hub,
+    Engine, EngineOptions, InferenceModel, Output, Request, Sampling, TextStream, hub,
 };
 use signal_hook::consts::SIGINT;
 
@@ -51,7 +51,7 @@ impl Speaker {
         let sampling =
             Sampling { temperature, top_k, top_p, max_new_tokens, stop_ids, ..Sampling::default() };
         sampling.check()?;
-        let model = Arc::new(InferenceModel::load(&dir, Precision::F32)?);
+        let model = Arc::new(InferenceModel::load(&dir, args.precision.into())?);
         let max_model_len = model.config().max_position_embeddings;
         let engine = Engine::new(model, EngineOptions { max_num_seqs: 1, ..Default::default() })?;
         let stop = Arc::new(AtomicBool::new(false));

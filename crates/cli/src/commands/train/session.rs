@@ -48,6 +48,7 @@ pub(crate) fn open<T: Settings>(
             ("data", path_text(data)),
             ("eval_data", path_text(eval_data)),
             ("output", path_text(args.output.as_deref())),
+            ("precision", args.precision.map(|precision| precision.name().to_owned())),
         ]))
     };
     let Some(resume) = args.resume.as_deref() else {
