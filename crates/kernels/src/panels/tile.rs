@@ -75,7 +75,7 @@ impl Work<'_> {
     /// `R` rows by `N` registers of columns from `first` on. Plain loops, as closures handed to `core`
     /// would not take on the instruction set of the caller.
     #[inline(always)]
-    #[allow(clippy::needless_range_loop)]
+    #[allow(clippy::needless_range_loop, clippy::manual_memcpy)]
     fn strip<S: Simd, const R: usize, const N: usize>(&mut self, simd: S, first: usize) {
         let columns = N * S::F32_LANES;
         let depth = self.w.len() / self.width;
