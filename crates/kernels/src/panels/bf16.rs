@@ -1,8 +1,8 @@
 //! Products of bf16 with sums in f32.
 //!
-//! A word is a pair of neighbours along what is summed over. Where the CPU has `avx512bf16`, its instruction multiplies
-//! and adds the pairs; elsewhere the pairs become f32 again on their way. Both round the factors to
-//! bf16 (to the nearest, ties to even) and nothing else.
+//! A word is a pair of neighbours along what is summed over. Where the CPU has `avx512bf16`, its
+//! instruction multiplies and adds the pairs; elsewhere the pairs become f32 again on their way. Both
+//! round the factors to bf16 (to the nearest, ties to even) and nothing else.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::matmul::Into;
 pub(crate) use pairs::round;
-use pairs::{floats, paired, paired_over_rows, turned};
+use pairs::{TURNED, floats, pair_row, paired, paired_over_rows, turned};
 
 /// A weight (outputs, inputs) as bf16 in the order in which products take it.
 #[derive(Debug, Clone)]
@@ -39,9 +39,21 @@ impl Packed {
         let depth = packed.depth();
         packed.pairs = vec![0; outputs.div_ceil(PANEL) * depth * PANEL];
         let panels = packed.pairs.par_chunks_mut((depth * PANEL).max(1));
-        panels.zip(weight.par_chunks((PANEL * inputs).max(1))).for_each(|(out, rows)| {
-            turn(&paired(rows, inputs), depth, rows.len() / inputs, depth, out);
-        });
+        panels.zip(weight.par_chunks((PANEL * inputs).max(1))).for_each_init(
+            || vec![0; PANEL * TURNED],
+            // A block at a time, which stays in the first cache, whatever the distance of the rows.
+            |words, (out, rows)| {
+                for first in (0..depth).step_by(TURNED) {
+                    let n = TURNED.min(depth - first);
+                    let part = 2 * first..inputs.min(2 * (first + n));
+                    for (row, words) in rows.chunks(inputs).zip(words.chunks_mut(TURNED)) {
+                        pair_row(&row[part.clone()], &mut words[..n]);
+                    }
+                    let out = &mut out[first * PANEL..(first + n) * PANEL];
+                    turn(words, TURNED, rows.len() / inputs, n, out);
+                }
+            },
+        );
         packed
     }
 

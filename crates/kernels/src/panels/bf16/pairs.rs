@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::panels::{PANEL, turn};
 
 /// Words along the sum that are turned at a time.
-const TURNED: usize = PANEL;
+pub(super) const TURNED: usize = PANEL;
 
 /// The two numbers of a pair.
 #[inline(always)]
@@ -44,8 +44,9 @@ pub(super) fn paired(x: &[f32], inputs: usize) -> Vec<u32> {
     pairs
 }
 
+/// A row as pairs; an odd one's last pair has a 0.
 #[multiversion(targets = "simd")]
-fn pair_row(x: &[f32], out: &mut [u32]) {
+pub(super) fn pair_row(x: &[f32], out: &mut [u32]) {
     let (pairs, rest) = x.as_chunks::<2>();
     for (x, out) in pairs.iter().zip(out.iter_mut()) {
         *out = rounded(x[0]) | (rounded(x[1]) << 16);
