@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use multiversion::multiversion;
 
 use crate::error::{Result, check};
+use crate::linear::times;
 use crate::math::{exp, exp_moments, max, scale};
 use crate::matmul::{Into, Threads, View, ViewMut, add_product_over_rows, product};
 use crate::memory::{Floats, floats, tensor, update};
@@ -15,8 +16,9 @@ use crate::precision::Precision;
 
 const OP: &str = "lm_head";
 
-/// Logits that a chunk holds: 16 MiB of them.
-const CHUNK_LEN: usize = 4 << 20;
+/// Logits that a chunk holds: 64 MiB of them, or the weight of a large vocabulary would be read for a
+/// few tokens at a time.
+const CHUNK_LEN: usize = 16 << 20;
 
 /// What the head gives for each token, and what its backward needs.
 pub struct Scores {
@@ -195,13 +197,9 @@ impl<'a> Task<'a> {
         logits.resize(rows * self.vocabulary, 0.0);
         let hidden = &self.hidden[first * self.width..(first + rows) * self.width];
         match weight {
-            Factor::F32(weight) => product(
-                ViewMut::new(logits, rows, self.vocabulary),
-                Into::Replace,
-                View::new(hidden, rows, self.width),
-                View::new(weight, self.vocabulary, self.width).t(),
-                Threads::All,
-            ),
+            Factor::F32(weight) => {
+                times(logits, Into::Replace, hidden, weight, (self.vocabulary, self.width));
+            }
             Factor::Bf16(weight) => bf16::product(logits, Into::Replace, hidden, weight),
         }
         if self.scale != 1.0 {

@@ -53,8 +53,9 @@ fn measure(ops: &[Op], args: &OpsArgs) -> anyhow::Result<Status> {
             "{threads} threads: {flops:.1} GFLOP/s in f32, {read:.1} GB/s read, {copy:.1} copied"
         )?;
         outln!(
-            "{:<28} {:<26} {:>10} {:>9} {:>8} {:>6}",
+            "{:<24} {:<9} {:<24} {:>10} {:>9} {:>8} {:>6}",
             "operation",
+            "dtype",
             "shape",
             "ms",
             "GFLOP/s",
@@ -149,8 +150,10 @@ impl Figures {
         let gflops = self.gflops.map_or("–".to_owned(), |gflops| format!("{gflops:.1}"));
         let Self { seconds, gb_per_s, share_of_limit, .. } = self;
         let (ms, share) = (seconds * 1e3, share_of_limit * 100.0);
-        let (name, shape) = (op.name, &op.shape);
-        Ok(outln!("{name:<28} {shape:<26} {ms:>10.4} {gflops:>9} {gb_per_s:>8.2} {share:>5.0}%")?)
+        let (name, shape, dtype) = (op.name, &op.shape, op.dtype);
+        Ok(outln!(
+            "{name:<24} {dtype:<9} {shape:<24} {ms:>10.4} {gflops:>9} {gb_per_s:>8.2} {share:>5.0}%"
+        )?)
     }
 }
 
