@@ -26,7 +26,7 @@ const TASK: usize = 1 << 16;
 /// on the seed, its tensor and its place alone. `on_bytes` hears how many bytes are written.
 ///
 /// # Errors
-/// [`Error::Config`] if the shape is impossible, [`Error::Io`].
+/// [`crate::Error::Config`] if the shape is impossible, [`crate::Error::Io`].
 pub fn write_random(
     dir: &Path,
     config: &ModelConfig,
