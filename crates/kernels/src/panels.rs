@@ -57,10 +57,10 @@ pub(crate) trait Weight: Sync {
         buffer: &'a mut [Self::Word],
     ) -> &'a [Self::Word];
 
-    /// Adds the products of the rows of `x` with the outputs `outputs` (at most [`PANEL`]) to `sums`
+    /// Writes the products of the rows of `x` with the outputs `outputs` (at most [`PANEL`]) to `sums`
     /// (rows, [`PANEL`]), if there is a quicker way for so few rows; whether there is. The order of the
     /// sums is the same.
-    fn add_few(&self, _sums: &mut [f32], _x: &[Self::Word], _outputs: Range<usize>) -> bool {
+    fn fill_few(&self, _sums: &mut [f32], _x: &[Self::Word], _outputs: Range<usize>) -> bool {
         false
     }
 
@@ -70,17 +70,22 @@ pub(crate) trait Weight: Sync {
 
 /// A weight as rows of `f32` that can be read in parts.
 pub(crate) trait Rows: Sync {
+    /// As [`Weight::CHUNK`].
+    const CHUNK: usize = CHUNK;
+
     /// The turned chunk, as [`Weight::chunk`], written to `out`.
     fn turned(&self, outputs: Range<usize>, inputs: Range<usize>, out: &mut [f32]);
 
-    /// As [`Weight::add_few`].
-    fn add_few(&self, _sums: &mut [f32], _x: &[f32], _outputs: Range<usize>) -> bool {
+    /// As [`Weight::fill_few`].
+    fn fill_few(&self, _sums: &mut [f32], _x: &[f32], _outputs: Range<usize>) -> bool {
         false
     }
 }
 
 impl<R: Rows> Weight for R {
     type Word = f32;
+
+    const CHUNK: usize = R::CHUNK;
 
     fn chunk<'a>(
         &'a self,
@@ -93,8 +98,8 @@ impl<R: Rows> Weight for R {
         out
     }
 
-    fn add_few(&self, sums: &mut [f32], x: &[f32], outputs: Range<usize>) -> bool {
-        Rows::add_few(self, sums, x, outputs)
+    fn fill_few(&self, sums: &mut [f32], x: &[f32], outputs: Range<usize>) -> bool {
+        Rows::fill_few(self, sums, x, outputs)
     }
 
     fn accumulate(sums: &mut [f32], x: (&[f32], usize), w: &[f32]) {
@@ -117,7 +122,7 @@ impl Rows for Plain<'_> {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn add_few(&self, sums: &mut [f32], x: &[f32], outputs: Range<usize>) -> bool {
+    fn fill_few(&self, sums: &mut [f32], x: &[f32], outputs: Range<usize>) -> bool {
         let rows = sums.len() / PANEL;
         if rows > thin::MOST_ROWS || !outputs.len().is_multiple_of(thin::LANES) {
             return false;
@@ -126,7 +131,7 @@ impl Rows for Plain<'_> {
             let weight = &self.numbers[first * self.inputs..][..thin::LANES * self.inputs];
             let mut part = [0.0; thin::MOST_ROWS * thin::LANES];
             let part = &mut part[..rows * thin::LANES];
-            if !thin::add(part, x, weight, self.inputs) {
+            if !thin::fill(part, x, weight, self.inputs) {
                 return false;
             }
             let column = first - outputs.start;
@@ -227,8 +232,8 @@ impl<'a, W: Weight> Product<'a, W> {
         let Scratch { chunk, sums } = scratch;
         sums.clear();
         sums.resize(share.len() * panels.len() * PANEL, 0.0);
-        let few =
-            self.rows <= TILE_ROWS && self.weight.add_few(sums, self.x, self.columns(panels.start));
+        let few = self.rows <= TILE_ROWS
+            && self.weight.fill_few(sums, self.x, self.columns(panels.start));
         if !few {
             self.sum_up(share.clone(), panels.clone(), chunk, sums);
         }

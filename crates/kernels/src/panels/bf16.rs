@@ -183,14 +183,13 @@ impl Weight for Packed {
         let (rows, depth) = (sums.len() / PANEL, w.len() / PANEL);
         assert!(sums.len() == rows * PANEL && w.len() == depth * PANEL, "a row is not whole");
         assert!(rows == 0 || (rows - 1) * stride + depth <= x.len(), "rows lie beyond the end");
+        assert!(level() >= Level::Avx512Bf16, "this machine does not multiply bf16");
+        // SAFETY: the machine has the instructions; the assertions are what is asked for.
         #[cfg(target_arch = "x86_64")]
         #[allow(unsafe_code)]
-        if level() == Level::Avx512Bf16 {
-            // SAFETY: the machine has the instructions; the assertions are what is asked for.
-            return unsafe { avx512::accumulate(sums, (x, stride), w, (rows, depth)) };
+        unsafe {
+            avx512::accumulate(sums, (x, stride), w, (rows, depth));
         }
-        // `multiply` takes this path only where the machine has the instructions.
-        debug_assert!(false, "no instructions for bf16");
     }
 }
 

@@ -2,37 +2,22 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
-
-use super::{PANEL, Weight, accumulate, turn};
+use super::{PANEL, Rows, turn};
 use crate::quantized::QuantizedMatrix;
 
 /// Inputs of a chunk: whole blocks of every format.
 const CHUNK: usize = 256;
 
-impl Weight for QuantizedMatrix {
-    type Word = f32;
-
+impl Rows for QuantizedMatrix {
     const CHUNK: usize = CHUNK;
 
-    fn chunk<'a>(
-        &'a self,
-        outputs: Range<usize>,
-        depth: Range<usize>,
-        buffer: &'a mut [f32],
-    ) -> &'a [f32] {
+    fn turned(&self, outputs: Range<usize>, inputs: Range<usize>, out: &mut [f32]) {
         let mut rows = [0.0; PANEL * CHUNK];
-        let rows = &mut rows[..outputs.len() * depth.len()];
-        for (row, out) in outputs.clone().zip(rows.chunks_mut(depth.len())) {
-            self.read_blocks(row, depth.clone(), out);
+        let rows = &mut rows[..outputs.len() * inputs.len()];
+        for (row, out) in outputs.clone().zip(rows.chunks_mut(inputs.len())) {
+            self.read_blocks(row, inputs.clone(), out);
         }
-        let out = &mut buffer[..depth.len() * PANEL];
-        turn(rows, depth.len(), outputs.len(), depth.len(), out);
-        out
-    }
-
-    fn accumulate(sums: &mut [f32], x: (&[f32], usize), w: &[f32]) {
-        accumulate(Arch::new(), sums, x, w, PANEL);
+        turn(rows, inputs.len(), outputs.len(), inputs.len(), out);
     }
 }
 

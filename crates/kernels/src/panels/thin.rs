@@ -14,7 +14,7 @@ pub(super) const LANES: usize = 16;
 const _: () = assert!(PANEL.is_multiple_of(LANES), "a panel has whole registers");
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use avx512::add;
+pub(super) use avx512::fill;
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
@@ -24,7 +24,7 @@ mod avx512 {
     use crate::panels::turn::avx512::turned;
     use crate::panels::{CHUNK, Level, level};
 
-    /// Adds the products of all rows of `x` with [`LANES`] rows of the weight to `sums`; whether the
+    /// Writes the products of all rows of `x` with [`LANES`] rows of the weight to `sums`; whether the
     /// machine has the instructions for it.
     ///
     /// The order of the sums is that of [`crate::panels::product`].
@@ -32,13 +32,14 @@ mod avx512 {
     /// # Shapes
     /// `x` (rows, inputs) with at most [`MOST_ROWS`] rows, `weight` ([`LANES`], inputs), `sums` (rows,
     /// [`LANES`]).
-    pub(crate) fn add(sums: &mut [f32], x: &[f32], weight: &[f32], inputs: usize) -> bool {
+    pub(crate) fn fill(sums: &mut [f32], x: &[f32], weight: &[f32], inputs: usize) -> bool {
         if level() < Level::Avx512 {
             return false;
         }
         let rows = x.len() / inputs;
         assert!(weight.len() == LANES * inputs && x.len() == rows * inputs, "a row is not whole");
-        assert!(sums.len() == rows * LANES && rows <= MOST_ROWS, "the sums do not fit");
+        assert!(sums.len() == rows * LANES, "the sums do not fit");
+        assert!((1..=MOST_ROWS).contains(&rows), "so few rows, or so many, are not for this");
         let (sums, x, w) = (sums.as_mut_ptr(), x.as_ptr(), weight.as_ptr());
         // SAFETY: the machine has the instructions; the assertions are what is asked for.
         #[allow(unsafe_code)]
@@ -62,10 +63,6 @@ mod avx512 {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn rows_of<const R: usize>(sums: *mut f32, x: *const f32, w: *const f32, inputs: usize) {
         let mut totals = [_mm512_setzero_ps(); R];
-        for r in 0..R {
-            // SAFETY: `r` < rows.
-            totals[r] = unsafe { _mm512_loadu_ps(sums.add(r * LANES)) };
-        }
         for chunk in (0..inputs).step_by(CHUNK) {
             let end = inputs.min(chunk + CHUNK);
             let mut chain = [_mm512_setzero_ps(); R];
