@@ -23,6 +23,7 @@ pub mod weights;
 
 pub use config::{ModelConfig, ModelType, Rope, SlidingWindow, WeightDtype};
 pub use embodied_r_kernels::Precision;
+pub use embodied_r_kernels::paged_attention::PAGE;
 pub use engine::{Engine, EngineOptions, EngineStats, InferenceModel, Output, RequestId};
 pub use error::{Error, Result};
 pub use fingerprint::fingerprint;

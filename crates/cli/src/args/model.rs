@@ -21,6 +21,20 @@ pub(crate) struct ModelArgs {
     pub(crate) batch: usize,
 }
 
+/// A model that a command cannot do without.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct StoredModel {
+    /// Model: a folder in Hugging Face's layout, a GGUF file, or a name on the hub.
+    #[arg(long, value_name = "DIR|NAME")]
+    pub(crate) model: String,
+    /// Revision on the hub: a branch, a tag or a commit.
+    #[arg(long, value_name = "REV")]
+    pub(crate) revision: Option<String>,
+    /// What products with weights are made of: bf16 is faster, and its sums are f32.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) precision: PrecisionName,
+}
+
 /// The numbers that products with weights are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum PrecisionName {

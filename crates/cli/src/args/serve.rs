@@ -1,6 +1,6 @@
 //! Arguments of `embodied-r serve`.
 
-use super::model::PrecisionName;
+use super::model::StoredModel;
 
 /// Serve a model over HTTP as OpenAI's API does.
 ///
@@ -9,15 +9,8 @@ use super::model::PrecisionName;
 /// Ctrl-C no new requests are taken and the running ones finish; a second signal ends them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
-    /// Model: a folder in Hugging Face's layout, or a name on the hub.
-    #[arg(long, value_name = "DIR|NAME")]
-    pub(crate) model: String,
-    /// Revision on the hub: a branch, a tag or a commit.
-    #[arg(long, value_name = "REV")]
-    pub(crate) revision: Option<String>,
-    /// What products with weights are made of: bf16 is faster, and its sums are f32.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) precision: PrecisionName,
+    #[command(flatten)]
+    pub(crate) stored: StoredModel,
     /// Address or name to listen on; `0.0.0.0` is every one of this machine's.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(crate) host: String,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{EngineOptions, InferenceModel, hub};
+use embodied_r_policy::{EngineOptions, InferenceModel, PAGE, hub};
 use embodied_r_serve::{ApiKey, Defaults, Error, Server, ServerOptions};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -28,7 +28,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Status> {
         exit::hint(told, "take another `--port`, or 0 for a free one")
     })?;
     let address = listener.local_addr()?;
-    let dir = hub::resolve(&args.model, args.revision.as_deref())?;
+    let dir = hub::resolve(&args.stored.model, args.stored.revision.as_deref())?;
     let options = options(&args, &dir)?;
     if options.api_key.is_none() && !address.ip().is_loopback() {
         eprintln!(
@@ -60,7 +60,7 @@ fn options(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> {
         ..EngineOptions::default()
     };
     Ok(ServerOptions {
-        name: args.served_model_name.clone().unwrap_or_else(|| args.model.clone()),
+        name: args.served_model_name.clone().unwrap_or_else(|| args.stored.model.clone()),
         max_model_len: args.max_model_len,
         engine,
         max_queue: args.max_queue,
@@ -72,13 +72,19 @@ fn options(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> {
 
 fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Result<Server> {
     let tokenizer = Arc::new(Tokenizer::from_dir(dir)?);
-    let model = Arc::new(InferenceModel::load(dir, args.precision.into())?);
+    let model = Arc::new(InferenceModel::load(dir, args.stored.precision.into())?);
     let tokens = args.kv_cache_gb * 1e9 / model.kv_bytes_per_token() as f64;
     options.engine.kv_cache_tokens = Some(tokens as usize);
+    let page = PAGE as f64 * model.kv_bytes_per_token() as f64 / 1e9;
     Server::new(model, tokenizer, options).map_err(|error| match error {
-        Error::Option { field, found, want } => {
-            let flag = field.replace('_', "-");
-            Usage(format!("`--{flag}` is {found}, want {want}")).into()
+        Error::Policy(embodied_r_policy::Error::Engine { option: "kv_cache_tokens", .. }) => {
+            let found = args.kv_cache_gb;
+            let want = format!("room for a page of keys and values, {page:.6} or more");
+            Usage(format!("`--kv-cache-gb` is {found}, want {want}")).into()
+        }
+        Error::Option { field, found, want }
+        | Error::Policy(embodied_r_policy::Error::Engine { option: field, found, want }) => {
+            Usage(format!("`--{}` is {found}, want {want}", field.replace('_', "-"))).into()
         }
         other => other.into(),
     })

@@ -45,13 +45,13 @@ impl Speaker {
     /// Loads the model; from then on Ctrl-C stops answers and no longer the program.
     pub(super) fn load(args: &ChatArgs) -> anyhow::Result<Self> {
         let DecodingArgs { temperature, top_p, top_k, max_new_tokens, seed, .. } = args.decoding;
-        let dir = hub::resolve(&args.model, args.revision.as_deref())?;
+        let dir = hub::resolve(&args.stored.model, args.stored.revision.as_deref())?;
         let tokenizer = Arc::new(Tokenizer::from_dir(&dir)?);
         let stop_ids = tokenizer.stop_ids().to_vec();
         let sampling =
             Sampling { temperature, top_k, top_p, max_new_tokens, stop_ids, ..Sampling::default() };
         sampling.check()?;
-        let model = Arc::new(InferenceModel::load(&dir, args.precision.into())?);
+        let model = Arc::new(InferenceModel::load(&dir, args.stored.precision.into())?);
         let max_model_len = model.config().max_position_embeddings;
         let engine = Engine::new(model, EngineOptions { max_num_seqs: 1, ..Default::default() })?;
         let stop = Arc::new(AtomicBool::new(false));
