@@ -2,10 +2,12 @@
 
 use embodied_r_rewards::{Schedule as Stages, Score, Scored, Stage};
 
-use crate::advantages::{Advantages, ScaleRewards, advantages};
+use crate::advantages::{
+    AdvantageEstimator, Advantages, ScaleRewards, advantages, gdpo, rloo,
+};
 use crate::batches::Lengths;
 use crate::error::{Error, Result};
-use crate::model::{Finish, Group, Model, Request, Sampling, Text, completion_text};
+use crate::model::{Finish, Group, Model, Precision, Request, Sampling, Text, completion_text};
 use crate::questions::Prompted;
 use crate::random::stream;
 
@@ -31,6 +33,8 @@ pub struct Rollout {
 pub struct Completion {
     /// The sampled tokens, with the stop token where there is one.
     pub ids: Vec<u32>,
+    /// The log-probability of each token as the sampler computed it, at the sampling's temperature.
+    pub logps: Vec<f32>,
     /// Their text without the stop token.
     pub text: String,
     /// Why it ended.
@@ -111,7 +115,7 @@ impl Asked {
     }
 }
 
-/// Samples the completions of some questions.
+/// Samples the completions of some questions, in `precision` or in the model's own.
 ///
 /// # Errors
 /// What the model or the tokenizer return.
@@ -120,7 +124,7 @@ pub fn sample<M: Model>(
     text: &dyn Text,
     questions: &[(usize, &Prompted)],
     samples: usize,
-    sampling: &Sampling,
+    (sampling, precision): (&Sampling, Option<Precision>),
     (seed, step): (u64, u64),
     done: &dyn Fn(u64),
 ) -> Result<Vec<Rollout>> {
@@ -132,7 +136,7 @@ pub fn sample<M: Model>(
             stream: stream(&[seed, step, *index as u64]),
         })
         .collect();
-    let sampled = model.generate(&requests, sampling, done)?;
+    let sampled = model.generate(&requests, sampling, precision, done)?;
     if sampled.len() != questions.len() || sampled.iter().any(|group| group.len() != samples) {
         return Err(Error::Model { what: "gave another number of completions".into() });
     }
@@ -144,6 +148,7 @@ pub fn sample<M: Model>(
                 Ok(Completion {
                     text: completion_text(text, &sample.ids)?,
                     ids: sample.ids,
+                    logps: sample.logps,
                     finish: sample.finish,
                     scores: Vec::new(),
                     reward: None,
@@ -204,19 +209,33 @@ fn weighted(scores: &[Option<Score>], rewards: &[Asked], stage: &Stage) -> Optio
     total
 }
 
-/// Gives every completion its advantage; all groups are of `group_size`.
+/// Gives every completion its advantage; all groups are of `group_size`, and `weights` are those of the
+/// scores.
 pub fn assign_advantages(
     rollouts: &mut [Rollout],
+    weights: &[f64],
     group_size: usize,
+    estimator: AdvantageEstimator,
     scale: ScaleRewards,
 ) -> Advantages {
-    let rewards: Vec<Option<f64>> = rewards(rollouts).collect();
-    let found = advantages(&rewards, group_size, scale);
+    let sums: Vec<Option<f64>> = rewards(rollouts).collect();
+    let found = match estimator {
+        AdvantageEstimator::Grpo => advantages(&sums, group_size, scale),
+        AdvantageEstimator::Rloo => rloo(&sums, group_size, scale),
+        AdvantageEstimator::Gdpo => gdpo(&columns(rollouts, weights.len()), weights, group_size),
+    };
     let completions = rollouts.iter_mut().flat_map(|rollout| &mut rollout.completions);
     for (completion, advantage) in completions.zip(&found.values) {
         completion.advantage = *advantage;
     }
     found
+}
+
+/// The raw scores of all completions, group by group, for each reward.
+fn columns(rollouts: &[Rollout], rewards: usize) -> Vec<Vec<Option<f64>>> {
+    let completions = || rollouts.iter().flat_map(|rollout| &rollout.completions);
+    let score = |completion: &Completion, k: usize| completion.scores.get(k)?.as_ref()?.value;
+    (0..rewards).map(|k| completions().map(|completion| score(completion, k)).collect()).collect()
 }
 
 /// The rewards of all completions, group by group.
@@ -243,6 +262,7 @@ mod tests {
     fn rollout(n: usize) -> Rollout {
         let completion = Completion {
             ids: vec![1],
+            logps: vec![-1.0],
             text: String::new(),
             finish: Finish::Stop,
             scores: Vec::new(),

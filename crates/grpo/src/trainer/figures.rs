@@ -1,9 +1,10 @@
 //! The figures of a step, under TRL's names.
 
 use super::Trainer;
-use super::step::{Times, Told};
+use super::step::Times;
 use crate::advantages::{self, Advantages};
 use crate::events::Metrics;
+use crate::micro_batch::Told;
 use crate::model::{Finish, Model};
 use crate::optimizer::Applied;
 use crate::rollout::{self, Rollout};
