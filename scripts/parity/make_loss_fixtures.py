@@ -147,7 +147,7 @@ def expected(folder, batch, settings, old):
     norms = {name: short(p.grad.double().norm().item()) for name, p in model.named_parameters()}
     metrics = {k: v[-1] for k, v in trainer._metrics["train"].items()}
     kept = {k: short(metrics[k]) for k in metrics if k == "kl" or k == "entropy" or k.startswith("clip_ratio/")}
-    return dict(settings=settings, old=old, loss=short(loss.item()), metrics=kept, grad_norms=norms)
+    return dict(settings=dict(settings, max_completion_length=MAX_COMPLETION), old=old, loss=short(loss.item()), metrics=kept, grad_norms=norms)
 
 
 def main():

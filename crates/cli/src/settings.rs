@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use embodied_r_grpo::settings::{Fault, Sft, Train};
+use embodied_r_grpo::settings::{Fault, LossSettings, Sft, Train};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
@@ -38,6 +38,12 @@ impl Settings for Train {
             Ok(_) => Vec::new(),
             Err(faults) => faults.0,
         })
+    }
+}
+
+impl Settings for LossSettings {
+    fn faults(&self) -> Vec<Fault> {
+        LossSettings::faults(self)
     }
 }
 

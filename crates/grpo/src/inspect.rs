@@ -155,8 +155,7 @@ mod tests {
 
     #[test]
     fn a_completion_without_a_stop_token_is_left_out_where_the_settings_say_so() {
-        let settings =
-            LossSettings { mask_truncated_completions: true, ..LossSettings::default() };
+        let settings = LossSettings { mask_truncated_completions: true, ..LossSettings::default() };
         assert!((report(&settings).unwrap().loss + 1.0).abs() < 1e-12);
     }
 

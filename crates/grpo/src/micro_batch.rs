@@ -239,8 +239,7 @@ mod tests {
         let counts = counts(std::slice::from_ref(&batch), LossType::Dapo, 8)[0];
         let scores = TokenScores { logps: vec![-1.0], entropies: vec![0.1] };
         let told = &mut Told::default();
-        let found =
-            batch.derivative(&Options::default(), &counts, &scores, Selection::All, told);
+        let found = batch.derivative(&Options::default(), &counts, &scores, Selection::All, told);
         assert!(found.unwrap_err().to_string().contains("scored 1 tokens"));
     }
 }

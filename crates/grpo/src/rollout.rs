@@ -2,9 +2,7 @@
 
 use embodied_r_rewards::{Schedule as Stages, Score, Scored, Stage};
 
-use crate::advantages::{
-    AdvantageEstimator, Advantages, ScaleRewards, advantages, gdpo, rloo,
-};
+use crate::advantages::{AdvantageEstimator, Advantages, ScaleRewards, advantages, gdpo, rloo};
 use crate::batches::Lengths;
 use crate::error::{Error, Result};
 use crate::model::{Finish, Group, Model, Precision, Request, Sampling, Text, completion_text};

@@ -1,7 +1,7 @@
 //! A tensor's numbers as slices: to read, to make, and to change in place.
 
 use std::cell::Cell;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
 
@@ -71,6 +71,37 @@ pub fn update(tensor: &Tensor, op: &'static str, act: impl FnOnce(&mut [f32])) -
     // The check comes first, so that `act` always runs when this returns `Ok`.
     drop(floats(tensor, op)?);
     Ok(tensor.inplace_op1(&Update { name: op, act: Cell::new(Some(act)) })?)
+}
+
+/// Some rows of a matrix, in memory of their own.
+///
+/// # Errors
+/// The rows are not there.
+pub fn rows(matrix: &Tensor, rows: Range<usize>) -> Result<Tensor> {
+    Ok(matrix.narrow(0, rows.start, rows.len())?.copy()?)
+}
+
+/// Matrices of the same width, one below the other.
+///
+/// # Errors
+/// The widths differ.
+pub fn stacked(matrices: &[&Tensor]) -> Result<Tensor> {
+    Ok(Tensor::cat(matrices, 0)?)
+}
+
+/// `to += from`, in place.
+///
+/// # Errors
+/// The tensors differ in size, or one is not contiguous `f32` on the CPU.
+pub fn add(to: &Tensor, from: &Tensor) -> Result<()> {
+    const OP: &str = "add";
+    check(to.elem_count() == from.elem_count(), OP, || "the tensors differ in size".into())?;
+    let from = floats(from, OP)?;
+    update(to, OP, |to| {
+        to.par_chunks_mut(CHUNK)
+            .zip(from.par_chunks(CHUNK))
+            .for_each(|(to, from)| crate::math::add(to, from));
+    })
 }
 
 /// `to = share · from + (1 - share) · to`, in place.

@@ -69,7 +69,8 @@ mod tests {
 
     /// Ratios 2, 1/2 and 4 by token, 4 over all.
     const OLD: [f64; 3] = [0.0, 0.0, 0.0];
-    const SAMPLING: [f64; 3] = [-std::f64::consts::LN_2, std::f64::consts::LN_2, -1.386294361119890_6];
+    const SAMPLING: [f64; 3] =
+        [-std::f64::consts::LN_2, std::f64::consts::LN_2, -1.386294361119890_6];
 
     fn ratios(mode: CorrectionMode) -> Vec<f64> {
         let correction = Correction { mode, clip_min: Some(0.7), clip_max: Some(3.0) };

@@ -2,7 +2,6 @@
 
 use super::{LossType, Options};
 
-
 /// Log-ratios against the reference beyond this are cut off, so that none overflows.
 const LOG_RATIO_BOUND: f64 = 20.0;
 

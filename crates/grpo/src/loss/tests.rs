@@ -268,8 +268,7 @@ fn a_sampler_of_another_precision_scales_the_policys_part_alone() {
 
 #[test]
 fn at_the_level_of_sequences_a_completion_counts_once_among_the_clipped() {
-    let options =
-        Options { importance_sampling_level: Level::Sequence, ..options(LossType::Grpo) };
+    let options = Options { importance_sampling_level: Level::Sequence, ..options(LossType::Grpo) };
     let stats = loss(&options, &batch(&LOGPS), &COUNTS).stats;
     // Mean log-ratios: 0.1, -0.19, 0, 0.05 -- none is beyond 0.2.
     assert_eq!((stats.clip_low_mean(), stats.clip_high_mean()), (0.0, 0.0));

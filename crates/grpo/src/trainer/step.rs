@@ -143,8 +143,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
         let mut result = None;
         for iteration in 0..iterations {
             let share = self.settings.top_entropy_quantile;
-            let selection =
-                selection(&self.policy, batches, self.settings.temperature, share)?;
+            let selection = selection(&self.policy, batches, self.settings.temperature, share)?;
             let mut told = Told::default();
             // Once the parameters have changed the step must be finished, or it could not be redone.
             let stop = if iteration == 0 { self.stop } else { &never };
