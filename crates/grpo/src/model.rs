@@ -8,7 +8,9 @@ use std::path::Path;
 
 use candle_core::Tensor;
 pub use embodied_r_policy::tokenizer::{ChatMessage, Generation};
-pub use embodied_r_policy::{Finish, Group, Precision, Request, Sample, Sampling, TokenScores};
+pub use embodied_r_policy::{
+    Finish, Group, Precision, Request, Sample, Sampling, TokenScores, Trainable,
+};
 
 use crate::error::Result;
 
@@ -17,7 +19,7 @@ use crate::error::Result;
 /// Its parameters are shared: what is written into the tensors that [`Model::parameters`] gives is
 /// what the next generation and the next forward use.
 pub trait Model: Send + Sync + Sized {
-    /// The gradients of all parameters.
+    /// The gradients of the parameters that are trained.
     type Gradients: Gradients;
 
     /// Gradients of 0.
@@ -35,12 +37,15 @@ pub trait Model: Send + Sync + Sized {
     /// Scores every completion token, asks `derivative` for the loss's derivative by the
     /// log-probabilities, and adds the gradients that follow to `gradients`.
     ///
+    /// What training leaves to chance, such as dropout, follows from `noise` and from the tokens.
+    ///
     /// # Errors
     /// As [`Model::score`], and what `derivative` returns.
     fn backward(
         &self,
         groups: &[Group],
         temperature: f64,
+        noise: u64,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
     ) -> Result<()>;
@@ -59,24 +64,45 @@ pub trait Model: Send + Sync + Sized {
     /// All trainable tensors by their names in checkpoints, in a fixed order.
     fn parameters(&self) -> Vec<(String, Tensor)>;
 
-    /// A copy that does not change with this one, in the same precision.
+    /// A copy that does not change with this one, in the same precision. What is not trained is shared.
     ///
     /// # Errors
     /// It cannot be allocated.
     fn frozen_copy(&self) -> Result<Self>;
 
-    /// Writes configuration and weights to a folder in Hugging Face's layout; the tokenizer is apart.
+    /// Reads a copy that does not change: an earlier state of this model from a folder of [`Model::save`], or
+    /// the model that its run began with. What is not trained is shared.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    fn load_frozen(&self, dir: &Path) -> Result<Self>;
+
+    /// Writes configuration and weights to a folder in Hugging Face's layout, or an adapter in `peft`'s; the
+    /// tokenizer is apart.
     ///
     /// # Errors
     /// A file cannot be written.
     fn save(&self, dir: &Path) -> Result<()>;
 
-    /// Reads a model that [`Model::save`] wrote, or one like it, to sample, score and learn in
-    /// `precision`.
+    /// Reads a model to sample, score and learn: one that [`Model::save`] wrote in a run that began with
+    /// `loading.base`, or that one itself.
     ///
     /// # Errors
     /// A file cannot be read or does not fit the others.
-    fn load(dir: &Path, precision: Precision) -> Result<Self>;
+    fn load(dir: &Path, loading: &Loading<'_>) -> Result<Self>;
+}
+
+/// How a run's models are read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loading<'a> {
+    /// Folder of the model that the run begins with, or began with.
+    pub base: &'a Path,
+    /// What products with weights are made of.
+    pub precision: Precision,
+    /// What is trained.
+    pub trainable: Trainable,
+    /// From which fresh numbers of an adapter follow.
+    pub seed: u64,
 }
 
 /// The gradients of a model's parameters.

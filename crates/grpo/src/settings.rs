@@ -4,9 +4,11 @@
 
 mod sft;
 mod train;
+mod trainable;
 
 pub use sft::Sft;
 pub use train::{JudgeKind, Train};
+pub use trainable::{ALL_LINEAR, Texts};
 
 /// One thing that is wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]

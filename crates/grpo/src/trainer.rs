@@ -104,12 +104,11 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
     ) -> Result<Self> {
         let Checkpoint { path, state } = checkpoint;
         Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
-        let precision = job.settings.precision;
-        let policy = M::load(path, precision)?;
+        let policy = M::load(path, &job.settings.loading(job.base))?;
         let reference = match (needs_reference(&job)?, &state.reference) {
             (false, _) => None,
-            (true, Some(folder)) => Some(M::load(&job.settings.output.join(folder), precision)?),
-            (true, None) => Some(M::load(job.base, precision)?),
+            (true, Some(folder)) => Some(policy.load_frozen(&job.settings.output.join(folder))?),
+            (true, None) => Some(policy.load_frozen(job.base)?),
         };
         let file = path.join(crate::checkpoint::OPTIMIZER_FILE);
         let optimizer =

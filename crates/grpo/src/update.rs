@@ -15,6 +15,17 @@ pub enum Update {
     Stopped,
 }
 
+/// The numbers of one optimiser step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Temperature of the log-probabilities.
+    pub temperature: f64,
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// What training leaves to chance in this step follows from it.
+    pub noise: u64,
+}
+
 /// Gradients and the optimiser that they go to.
 #[derive(Debug)]
 pub struct Updater<M: Model> {
@@ -32,7 +43,7 @@ impl<M: Model> Updater<M> {
         Ok(Self { gradients: model.zero_gradients()?, optimizer })
     }
 
-    /// Adds up the gradients of `batches` and takes one step with learning rate `lr`.
+    /// Adds up the gradients of `batches` and takes one step at `pace`.
     ///
     /// `derivative` gets a micro-batch's number and scores and gives the derivative of the step's
     /// loss by each log-probability. `stop` is looked at before every micro-batch.
@@ -43,17 +54,17 @@ impl<M: Model> Updater<M> {
         &mut self,
         model: &M,
         batches: &[Vec<Group>],
-        temperature: f64,
-        lr: f64,
+        pace: Pace,
         stop: &AtomicBool,
         mut derivative: impl FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
     ) -> Result<Update> {
+        let Pace { temperature, learning_rate, noise } = pace;
         self.gradients.clear()?;
         for (index, groups) in batches.iter().enumerate() {
             if stop.load(Ordering::Relaxed) {
                 return Ok(Update::Stopped);
             }
-            model.backward(groups, temperature, &mut self.gradients, &mut |scores| {
+            model.backward(groups, temperature, noise, &mut self.gradients, &mut |scores| {
                 let derivative = derivative(index, scores)?;
                 if derivative.len() == scores.logps.len() {
                     return Ok(derivative);
@@ -64,6 +75,6 @@ impl<M: Model> Updater<M> {
                 })
             })?;
         }
-        Ok(Update::Done(self.optimizer.step(model, &self.gradients, lr)?))
+        Ok(Update::Done(self.optimizer.step(model, &self.gradients, learning_rate)?))
     }
 }

@@ -15,6 +15,9 @@ pub struct Forward<'a> {
     policy: &'a Policy,
     batch: PackedBatch,
     temperature: f64,
+    /// What the masks of dropout follow from; none for no dropout.
+    noise: Option<u64>,
+    /// From the lowest layer on that a gradient has to reach.
     layers: Vec<Kept>,
     /// The last layer's output at the rows that predict a token (scored tokens, hidden).
     picked: Tensor,
@@ -30,15 +33,22 @@ struct Kept {
 }
 
 impl<'a> Forward<'a> {
-    pub(crate) fn new(policy: &'a Policy, batch: PackedBatch, temperature: f64) -> Result<Self> {
+    pub(crate) fn new(
+        policy: &'a Policy,
+        batch: PackedBatch,
+        temperature: f64,
+        noise: Option<u64>,
+    ) -> Result<Self> {
         let decoder = &policy.decoder;
-        let pass = policy.pass(&batch);
+        let pass = policy.pass(&batch, noise);
         let keep = policy.keeps_activations(batch.ids.len());
         let mut layers = Vec::with_capacity(decoder.layers.len());
         let mut x = policy.embedded(&batch)?;
-        for layer in &decoder.layers {
+        for (index, layer) in decoder.layers.iter().enumerate() {
             let (y, activations) = layer.forward(&x, &pass)?;
-            layers.push(Kept { input: x, activations: keep.then_some(activations) });
+            if index >= policy.lowest_trained() {
+                layers.push(Kept { input: x, activations: keep.then_some(activations) });
+            }
             x = y;
         }
         let picked = embedding::gather(&x, &batch.sources)?;
@@ -46,7 +56,7 @@ impl<'a> Forward<'a> {
         let head = lm_head::forward(&normed.y, &policy.head(temperature), &batch.targets)?;
         let (logps, entropies) = (head.logps.clone(), head.entropies.clone());
         let scores = TokenScores { logps, entropies };
-        Ok(Self { policy, batch, temperature, layers, picked, normed, head, scores })
+        Ok(Self { policy, batch, temperature, noise, layers, picked, normed, head, scores })
     }
 
     /// The scores of all completions' tokens.
@@ -54,7 +64,8 @@ impl<'a> Forward<'a> {
         &self.scores
     }
 
-    /// Adds to `grads` the gradient of `Σ d_logps[i] · logps[i]` with respect to every tensor.
+    /// Adds to `grads` the gradient of `Σ d_logps[i] · logps[i]` with respect to every tensor that is
+    /// trained. It stops at the lowest layer that has one.
     ///
     /// Layer by layer from the last: a layer whose activations were not kept is computed again from
     /// its input, and all that it held is freed before the next one's turn.
@@ -62,12 +73,12 @@ impl<'a> Forward<'a> {
     /// # Errors
     /// [`Error::Sequence`] unless there are as many gradients as scores.
     pub fn backward(self, d_logps: &[f32], grads: &mut Gradients) -> Result<()> {
-        let Self { policy, batch, temperature, layers, picked, normed, head, .. } = self;
+        let Self { policy, batch, temperature, noise, layers, picked, normed, head, .. } = self;
         if d_logps.len() != batch.targets.len() {
             let fault = format!("{} gradients for {} tokens", d_logps.len(), batch.targets.len());
             return Err(Error::Sequence { index: 0, fault });
         }
-        let (decoder, pass) = (&policy.decoder, policy.pass(&batch));
+        let (decoder, pass) = (&policy.decoder, policy.pass(&batch, noise));
         let grads = &grads.decoder;
         let d_normed = lm_head::backward(
             &normed.y,
@@ -75,7 +86,7 @@ impl<'a> Forward<'a> {
             &batch.targets,
             &head,
             d_logps,
-            &grads.head,
+            grads.head.as_ref(),
         )?;
         let d_picked = memory::zeros(picked.dims())?;
         rms_norm::backward(
@@ -84,17 +95,21 @@ impl<'a> Forward<'a> {
             &normed.scale,
             &d_normed,
             &d_picked,
-            &grads.norm,
+            grads.norm.as_ref(),
         )?;
         let mut dx = memory::zeros(&[batch.ids.len(), policy.config().hidden_size])?;
         embedding::scatter_add(&dx, &batch.sources, &d_picked)?;
-        for ((layer, kept), grads) in decoder.layers.iter().zip(layers).zip(&grads.layers).rev() {
+        let trained = decoder.layers.iter().zip(&grads.layers).skip(policy.lowest_trained());
+        for ((layer, grads), kept) in trained.zip(layers).rev() {
             let activations = match kept.activations {
                 Some(activations) => activations,
                 None => layer.forward(&kept.input, &pass)?.1,
             };
             dx = layer.backward(&kept.input, activations, dx, grads, &pass)?;
         }
-        Ok(embedding::scatter_add(&grads.embedding, &batch.ids, &dx)?)
+        match &grads.embedding {
+            Some(embedding) => Ok(embedding::scatter_add(embedding, &batch.ids, &dx)?),
+            None => Ok(()),
+        }
     }
 }

@@ -58,8 +58,9 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
     let (given, evaluated) = (questions.len(), eval.len());
     let questions = prompted(questions, &text, &settings, "training")?;
     let eval = prompted(eval, &text, &settings, "evaluation")?;
-    let arithmetic = dry_run::text(&settings, (given, questions.len()), (evaluated, eval.len()))
-        .map_err(explain)?;
+    let trained = session::trained(&base, &settings.trainable())?;
+    let (train, evaluation) = ((given, questions.len()), (evaluated, eval.len()));
+    let arithmetic = dry_run::text(&settings, trained, train, evaluation).map_err(explain)?;
     if args.run.dry_run {
         out!("{arithmetic}")?;
         return Ok(Status::Done);
@@ -99,7 +100,7 @@ fn train(
     };
     let trainer = match &checkpoint {
         Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
-        None => <Policy as embodied_r_grpo::model::Model>::load(folder, settings.precision)
+        None => <Policy as embodied_r_grpo::model::Model>::load(folder, &settings.loading(folder))
             .and_then(|policy| Trainer::start(policy, job, sinks)),
     };
     let outcome = trainer.and_then(Trainer::run).map_err(explain)?;

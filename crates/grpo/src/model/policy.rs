@@ -8,7 +8,7 @@ use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{GenerateEvent, Gradients as PolicyGradients, Policy};
 
 use super::{
-    ChatMessage, Generation, Gradients, Group, Model, Precision, Request, Sample, Sampling, Text,
+    ChatMessage, Generation, Gradients, Group, Loading, Model, Request, Sample, Sampling, Text,
     TokenScores,
 };
 use crate::error::Result;
@@ -28,10 +28,11 @@ impl Model for Policy {
         &self,
         groups: &[Group],
         temperature: f64,
+        noise: u64,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
     ) -> Result<()> {
-        let forward = self.forward(groups, temperature)?;
+        let forward = self.training_forward(groups, temperature, noise)?;
         let derivative = derivative(forward.scores())?;
         Ok(forward.backward(&derivative, gradients)?)
     }
@@ -59,12 +60,18 @@ impl Model for Policy {
         Ok(Policy::frozen_copy(self)?)
     }
 
+    fn load_frozen(&self, dir: &Path) -> Result<Self> {
+        Ok(Policy::load_frozen(self, dir)?)
+    }
+
     fn save(&self, dir: &Path) -> Result<()> {
         Ok(Policy::save(self, dir, &SaveOptions::default())?)
     }
 
-    fn load(dir: &Path, precision: Precision) -> Result<Self> {
-        Ok(Policy::load(dir)?.with_precision(precision))
+    fn load(dir: &Path, loading: &Loading<'_>) -> Result<Self> {
+        let Loading { base, precision, trainable, seed } = loading;
+        let policy = Policy::load_trainable(dir, base, trainable, *seed)?;
+        Ok(policy.with_precision(*precision))
     }
 }
 

@@ -42,6 +42,7 @@ fn run(settings: &Sft, stop_after: Option<u64>) -> Outcome {
     let job = Job {
         settings,
         settings_text: "",
+        base: Path::new(""),
         fingerprint: "bigram",
         text: Arc::new(Words::new()),
         examples: examples(13),

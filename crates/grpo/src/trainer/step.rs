@@ -10,8 +10,9 @@ use crate::events::Metrics;
 use crate::loss::{self, Batch, Counts, LossType, Stats};
 use crate::model::{Finish, Group, Model, Sampling, TokenScores};
 use crate::optimizer::Applied;
+use crate::random::stream;
 use crate::rollout::{self, Rollout};
-use crate::update::Update;
+use crate::update::{Pace, Update};
 
 /// A micro-batch and what the loss needs to know of it.
 pub(super) struct MicroBatch {
@@ -156,19 +157,16 @@ impl<M: Model + 'static> Trainer<'_, M> {
             let mut told = Told::default();
             // Once the parameters have changed the step must be finished, or it could not be redone.
             let stop = if iteration == 0 { self.stop } else { &never };
-            let lr = self.plan.learning_rate(step, iteration);
-            let update = self.updater.run(
-                &self.policy,
-                &groups,
-                self.settings.temperature,
-                lr,
-                stop,
-                |index, scores| {
-                    let batch = &mut batches[index];
-                    let counts = counts[index];
-                    Ok(batch.derivative(&options, &counts, scores, &mut told, iterations > 1))
-                },
-            )?;
+            let pace = Pace {
+                temperature: self.settings.temperature,
+                learning_rate: self.plan.learning_rate(step, iteration),
+                noise: stream(&[self.settings.seed, step, iteration]),
+            };
+            let update = self.updater.run(&self.policy, &groups, pace, stop, |index, scores| {
+                let batch = &mut batches[index];
+                let counts = counts[index];
+                Ok(batch.derivative(&options, &counts, scores, &mut told, iterations > 1))
+            })?;
             let Update::Done(applied) = update else { return Ok(None) };
             if !applied.taken {
                 return Ok(Some((told, applied)));

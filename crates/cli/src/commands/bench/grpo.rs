@@ -8,7 +8,7 @@ use embodied_r_grpo::batches::{Lengths, pack};
 use embodied_r_grpo::loss::{self, Batch, Counts, Level, LossType, Options};
 use embodied_r_grpo::optimizer::{Optim, Optimizer, OptimizerSettings};
 use embodied_r_grpo::random::stream;
-use embodied_r_grpo::update::Updater;
+use embodied_r_grpo::update::{Pace, Updater};
 use embodied_r_policy::{Group, Policy, Request, Sample};
 
 use crate::args::bench::WorkArgs;
@@ -112,7 +112,8 @@ fn update(
         max_completion_length: tokens as f64 / rewards.len() as f64,
     };
     let stop = AtomicBool::new(false);
-    updater.run(policy, &batches, 1.0, 5e-7, &stop, |index, scores| {
+    let pace = Pace { temperature: 1.0, learning_rate: 5e-7, noise: 0 };
+    updater.run(policy, &batches, pace, &stop, |index, scores| {
         let logps = wide(&scores.logps);
         let lengths: Vec<usize> = batches[index]
             .iter()

@@ -8,10 +8,12 @@ use embodied_r_grpo::sampler::Sampler;
 use embodied_r_grpo::schedule::warmup_steps;
 use embodied_r_grpo::settings::{JudgeKind, Train};
 use embodied_r_grpo::{Error, Result};
+use embodied_r_policy::trainable::Counts;
 
 /// The plan of a run over `(given, left)` questions, in words.
 pub(super) fn text(
     settings: &Train,
+    trained: Counts,
     (given, left): (usize, usize),
     (eval_given, eval_left): (usize, usize),
 ) -> Result<String> {
@@ -32,6 +34,7 @@ pub(super) fn text(
         let _ = writeln!(out, "{name:<12} {what}");
     };
     line("model", settings.model.clone());
+    line("trainable", trained.to_string());
     line("questions", format!("{given} given, {} too long, {left} left", given - left));
     if eval_given > 0 {
         line(
@@ -123,6 +126,8 @@ fn reference(settings: &Train, consistency: bool) -> String {
 mod tests {
     use super::*;
 
+    const TRAINED: Counts = Counts { trainable: 1500, total: 6000 };
+
     #[test]
     fn the_papers_run_over_its_training_set() {
         let settings = Train {
@@ -131,9 +136,10 @@ mod tests {
             ..Train::default()
         };
         assert_eq!(
-            text(&settings, (4100, 4098), (0, 0)).unwrap(),
+            text(&settings, TRAINED, (4100, 4098), (0, 0)).unwrap(),
             "\
 model        Qwen/Qwen2.5-VL-3B-Instruct
+trainable    1500 of 6000 parameters (25.00 %)
 questions    4100 given, 2 too long, 4098 left
 step         32 completions = 4 questions x 8 completions each
 epoch        1024 steps = 4098 questions / 4, 2 left over
@@ -151,7 +157,7 @@ checkpoints  every 100 steps, the last 3 kept, in run
 
     #[test]
     fn too_few_questions_are_refused() {
-        let error = text(&Train::default(), (5, 3), (0, 0)).unwrap_err().to_string();
+        let error = text(&Train::default(), TRAINED, (5, 3), (0, 0)).unwrap_err().to_string();
         assert_eq!(error, "3 questions are left of 5, one step takes 4");
     }
 }

@@ -10,6 +10,8 @@ use embodied_r_grpo::checkpoint::{Checkpoint, Checkpoints, STATE_FILE};
 use embodied_r_grpo::events::{Event, ProgressLine, Sink, in_words};
 use embodied_r_grpo::trainer::Outcome;
 use embodied_r_grpo::{Error, settings::Fault};
+use embodied_r_policy::trainable::Counts;
+use embodied_r_policy::{ModelConfig, Trainable};
 
 use crate::args::run::RunArgs;
 use crate::exit::{self, Status, Usage};
@@ -97,6 +99,12 @@ pub(crate) fn base(model: &str, checkpoint: Option<&Checkpoint>) -> anyhow::Resu
         checkpoint.refuse_other_model(model, &fingerprint).map_err(explain)?;
     }
     Ok(Base { folder, fingerprint })
+}
+
+/// How much of the model is trained; refuses settings that cannot be met.
+pub(crate) fn trained(base: &Base, trainable: &Trainable) -> anyhow::Result<Counts> {
+    let config = ModelConfig::of_model(&base.folder)?;
+    trainable.counts(&config).map_err(|error| Usage(error.to_string()).into())
 }
 
 /// The checkpoint in `folder`, or the last one of the run in it.

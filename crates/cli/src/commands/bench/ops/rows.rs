@@ -83,7 +83,7 @@ fn norm_backward(rows: usize) -> Op {
         };
         let (dx, d_weight) = (zeros(&[rows, WIDTH])?, zeros(&[WIDTH])?);
         let run = move || {
-            rms_norm::backward(&x, &w, &scale, &dy, &dx, &d_weight)?;
+            rms_norm::backward(&x, &w, &scale, &dy, &dx, Some(&d_weight))?;
             Ok(vec![dx.clone()])
         };
         Ok(Prepared::new(run, plain))
