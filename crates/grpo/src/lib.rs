@@ -13,6 +13,7 @@
 //! | [`rollout`], [`judge`], [`advantages`] | completions and what they are worth |
 //! | [`loss`] | the losses and their derivatives |
 //! | [`batches`], [`update`], [`optimizer`] | from micro-batches to a step |
+//! | [`skipped`] | steps that are left out because something is not finite |
 //! | [`model`] | what all of it needs of a model |
 //!
 //! A step's randomness, questions, stage and learning rate follow from its number, so that a resumed
@@ -45,6 +46,7 @@ pub mod sampler;
 pub mod schedule;
 pub mod settings;
 pub mod sft;
+pub mod skipped;
 pub mod supervised;
 pub mod trainer;
 pub mod update;

@@ -2,9 +2,12 @@
 //!
 //! The types hold no layers and no flags: whoever reads files and arguments fills them in.
 
+mod durability;
+mod report_to;
 mod sft;
 mod train;
 
+pub use report_to::ReportTo;
 pub use sft::Sft;
 pub use train::{JudgeKind, Train};
 

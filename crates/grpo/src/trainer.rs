@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 
 use embodied_r_rewards::{Judge, Schedule as Stages};
 
-use crate::checkpoint::{Checkpoint, Checkpoints, State};
+use crate::checkpoint::{BestBy, Checkpoint, Checkpoints, State, sweep};
 use crate::error::{Error, Result};
 use crate::events::{Recorder, Sink};
 use crate::judge::{Reference, ReferenceJudge};
@@ -71,6 +71,7 @@ pub struct Trainer<'a, M: Model> {
     sampler: Sampler,
     plan: Plan,
     checkpoints: Checkpoints,
+    best_by: BestBy,
     state: State,
     events: Recorder<'a>,
 }
@@ -82,7 +83,9 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
     /// The output folder holds a run already, there are too few questions, the settings do not fit
     /// them, or memory is short.
     pub fn start(policy: M, job: Job<'a>, sinks: Vec<Box<dyn Sink + 'a>>) -> Result<Self> {
-        Checkpoints::new(&job.settings.output, 1).refuse_any()?;
+        let checkpoints = Checkpoints::new(&job.settings.output, 1);
+        checkpoints.recover()?;
+        checkpoints.refuse_any()?;
         let reference = match needs_reference(&job)? {
             true => Some(policy.frozen_copy()?),
             false => None,
@@ -103,14 +106,18 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
         let Checkpoint { path, state } = checkpoint;
-        Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
+        let checkpoints = Checkpoints::new(&job.settings.output, 1);
+        checkpoints.refuse_later(checkpoint)?;
         let precision = job.settings.precision;
         let policy = M::load(path, precision)?;
-        let reference = match (needs_reference(&job)?, &state.reference) {
+        let reference = match (needs_reference(&job)?, checkpoint.reference()) {
             (false, _) => None,
-            (true, Some(folder)) => Some(M::load(&job.settings.output.join(folder), precision)?),
+            (true, Some(folder)) => Some(M::load(&folder, precision)?),
             (true, None) => Some(M::load(job.base, precision)?),
         };
+        if let Some(reference) = &reference {
+            checkpoints.take_reference(reference, checkpoint)?;
+        }
         let file = path.join(crate::checkpoint::OPTIMIZER_FILE);
         let optimizer =
             Optimizer::load(job.settings.optimizer(), &policy, &file, state.optimizer_steps)?;
@@ -140,7 +147,11 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         let judge = judge.or_else(|| in_process(reference.as_ref(), &text));
         let rewards = Asked::of(&stages, judge)?;
         let output = &settings.output;
-        let checkpoints = Checkpoints::new(output, settings.save_total_limit);
+        let milestones = settings.milestones(sampler.steps_per_epoch());
+        let checkpoints =
+            Checkpoints::new(output, settings.save_total_limit).with_milestones(milestones);
+        let best_by = evaluate::best_by(settings, &eval)?;
+        sweep(output, state.step)?;
         checkpoints.write_settings(settings_text)?;
         Ok(Self {
             settings,
@@ -156,7 +167,8 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             sampler,
             plan,
             checkpoints,
-            events: Recorder::open(output, state.events_bytes, sinks)?,
+            best_by,
+            events: Recorder::open(output, &state, &settings.report_to, sinks)?,
             state,
         })
     }

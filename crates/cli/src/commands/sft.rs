@@ -24,14 +24,22 @@ use crate::settings;
 
 /// Settings that may change on resume without making the run another one: of `model` the folder's
 /// contents count.
-const FREE: [&str; 4] = ["model", "output", "save_steps", "save_total_limit"];
+const FREE: [&str; 7] = [
+    "keep_every_epochs",
+    "max_skipped_steps",
+    "model",
+    "output",
+    "report_to",
+    "save_steps",
+    "save_total_limit",
+];
 
 /// Fine-tune on conversations (cold start).
 pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
     let (data, eval_data) = (args.data.as_deref(), args.eval_data.as_deref());
     let output = |settings: &Sft| settings.output.clone();
-    let Session { settings, checkpoint } =
-        session::open(&args.run, [data, eval_data], output, &FREE)?;
+    let session = session::open(&args.run, [data, eval_data], output, &FREE)?;
+    let Session { settings, checkpoint, .. } = &session;
 
     let Base { folder, fingerprint } = session::base(&settings.model, checkpoint.as_ref())?;
     let text = Arc::new(Tokenizer::from_dir(&folder)?);
@@ -40,17 +48,18 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
         Some(file) => replies(file, &text, settings.max_length)?,
         None => Vec::new(),
     };
-    let arithmetic = arithmetic(&settings, &examples, &eval).map_err(explain)?;
+    let arithmetic = arithmetic(settings, &examples, &eval).map_err(explain)?;
     if args.run.dry_run {
         out!("{arithmetic}")?;
         return Ok(Status::Done);
     }
-    let settings_text = settings::text(&settings)?;
+    session.prepare(&settings.output)?;
+    let settings_text = settings::text(settings)?;
     let stop = session::on_interrupt()?;
     let bar = Bar::default();
     let sinks: Vec<Box<dyn Sink + '_>> = vec![session::progress(&bar, "fine-tuning")];
     let job = Job {
-        settings: &settings,
+        settings,
         settings_text: &settings_text,
         fingerprint: &fingerprint,
         text,
@@ -58,7 +67,7 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
         eval,
         stop: &stop,
     };
-    let trainer = match &checkpoint {
+    let trainer = match checkpoint {
         Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
         None => <Policy as Model>::load(&folder, settings.precision)
             .and_then(|model| Trainer::start(model, job, sinks)),

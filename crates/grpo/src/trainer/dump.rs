@@ -1,55 +1,52 @@
-//! The batch of a step that had to be left out, written down so that it can be looked into.
+//! What is written down of a step that had to be left out, and what is known of why.
 
-use std::path::PathBuf;
-
-use embodied_r_data::write::write_atomic;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Trainer;
 use super::step::MicroBatch;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Model;
-
-/// Folder of the dumps in a run's folder.
-const FOLDER: &str = "skipped";
+use crate::rollout::{self, Rollout};
+use crate::skipped::{self, Diagnosis, DumpedCompletion, dumped_group};
 
 impl<M: Model> Trainer<'_, M> {
-    /// Writes the micro-batches of step `step` (from 0) as JSON; gives the file.
-    pub(super) fn dump(&self, step: u64, batches: &[MicroBatch]) -> Result<PathBuf> {
-        let path = self.settings.output.join(FOLDER).join(format!("step-{:06}.json", step + 1));
+    /// Writes the micro-batches of step `step` (from 0) down, and tells what was not finite in them.
+    pub(super) fn left_out(
+        &self,
+        step: u64,
+        rollouts: &[Rollout],
+        batches: &[MicroBatch],
+    ) -> Result<Diagnosis> {
         let groups: Vec<Value> = batches.iter().flat_map(groups).collect();
-        let bytes = serde_json::to_vec(&json!({ "groups": groups })).map_err(Error::json(&path))?;
-        write_atomic(&path, &bytes)?;
-        Ok(path)
+        let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
+        Ok(Diagnosis {
+            found: self.updater.found().clone(),
+            rewards: rollout::rewards(rollouts).flatten().any(|reward| !reward.is_finite()),
+            reference: !batches.iter().all(|batch| finite(&batch.reference)),
+            learning_rate: self.plan.learning_rate(step, 0),
+            grad_norms: self.updater.norms(),
+            dump: Some(skipped::dump(&self.settings.output, step, &groups)?),
+            ..Diagnosis::default()
+        })
     }
 }
 
 fn groups(batch: &MicroBatch) -> Vec<Value> {
     let mut completions = batch.completions();
     let mut start = 0;
-    batch
-        .groups
-        .iter()
-        .map(|group| {
-            let completions: Vec<Value> = group
-                .completions
-                .iter()
-                .zip(&mut completions)
-                .map(|(ids, (length, advantage))| {
-                    let tokens = start..start + length;
-                    start += length;
-                    let mut value = json!({ "ids": ids, "advantage": advantage });
-                    for (name, logps) in
-                        [("old_logps", &batch.old), ("ref_logps", &batch.reference)]
-                    {
-                        if let Some(logps) = logps.get(tokens.clone()) {
-                            value[name] = json!(logps);
-                        }
-                    }
-                    value
-                })
-                .collect();
-            json!({ "prompt_ids": group.prompt, "completions": completions })
-        })
-        .collect()
+    let mut group_of = |group: &crate::model::Group| {
+        let dumped = group.completions.iter().zip(&mut completions);
+        let dumped = dumped.map(|(ids, (length, advantage))| {
+            let tokens = start..start + length;
+            start += length;
+            DumpedCompletion {
+                ids,
+                advantage,
+                old: batch.old.get(tokens.clone()),
+                reference: batch.reference.get(tokens),
+            }
+        });
+        dumped_group(&group.prompt, dumped)
+    };
+    batch.groups.iter().map(&mut group_of).collect()
 }

@@ -11,7 +11,7 @@ use crate::loss::{self, Batch, Counts, LossType, Stats};
 use crate::model::{Finish, Group, Model, Sampling, TokenScores};
 use crate::optimizer::Applied;
 use crate::rollout::{self, Rollout};
-use crate::update::Update;
+use crate::update::{Derivative, Update};
 
 /// A micro-batch and what the loss needs to know of it.
 pub(super) struct MicroBatch {
@@ -80,7 +80,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
         times.figures(tokens, &mut metrics);
         let skipped = match applied.taken {
             true => None,
-            false => Some(self.dump(step, &batches)?),
+            false => Some(Box::new(self.left_out(step, &rollouts, &batches)?)),
         };
         Ok(Some(Stepped { rollouts, metrics, skipped, tokens }))
     }
@@ -230,7 +230,7 @@ impl MicroBatch {
         scores: &TokenScores,
         told: &mut Told,
         remember: bool,
-    ) -> Vec<f32> {
+    ) -> Derivative {
         let logps: Vec<f64> = scores.logps.iter().copied().map(f64::from).collect();
         let given = |values: &'_ [f64]| !values.is_empty();
         let output = loss::loss(
@@ -252,7 +252,7 @@ impl MicroBatch {
         if remember && self.old.is_empty() {
             self.old = logps;
         }
-        output.dlogps.into_iter().map(|value| value as f32).collect()
+        output.into()
     }
 }
 

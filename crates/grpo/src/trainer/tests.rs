@@ -76,20 +76,31 @@ fn run(settings: &Train, stop_after: Option<u64>) -> Result<Outcome> {
 }
 
 fn run_from(model: Bigram, settings: &Train, stop_after: Option<u64>) -> Result<Outcome> {
+    let stop = AtomicBool::new(false);
+    let sink = stop_after.map(|step| Box::new(StopAfter(step, &stop)) as Box<dyn Sink + '_>);
+    run_until(model, settings, &stop, sink.into_iter().collect())
+}
+
+/// A run with other listeners.
+fn run_with(model: Bigram, settings: &Train, sinks: Vec<Box<dyn Sink + '_>>) -> Result<Outcome> {
+    run_until(model, settings, &AtomicBool::new(false), sinks)
+}
+
+fn run_until<'a>(
+    model: Bigram,
+    settings: &'a Train,
+    stop: &'a AtomicBool,
+    mut sinks: Vec<Box<dyn Sink + 'a>>,
+) -> Result<Outcome> {
     let base = settings.output.join("base");
     std::fs::create_dir_all(&base).unwrap();
     let last = Checkpoints::new(&settings.output, 1).last()?;
     if last.is_none() {
         model.save(&base).unwrap();
     }
-    let stop = AtomicBool::new(false);
     let done = last.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
     let names = vec!["accuracy", "format"];
-    let mut sinks: Vec<Box<dyn Sink + '_>> =
-        vec![Box::new(Parquet::open(&settings.output, names, done)?)];
-    if let Some(step) = stop_after {
-        sinks.push(Box::new(StopAfter(step, &stop)));
-    }
+    sinks.insert(0, Box::new(Parquet::open(&settings.output, names, done)?));
     let job = Job {
         settings,
         settings_text: "",
@@ -99,7 +110,7 @@ fn run_from(model: Bigram, settings: &Train, stop_after: Option<u64>) -> Result<
         questions: questions(8),
         eval: questions(2),
         judge: None,
-        stop: &stop,
+        stop,
     };
     match last {
         Some(checkpoint) => Trainer::<Bigram>::resume(&checkpoint, job, sinks)?.run(),

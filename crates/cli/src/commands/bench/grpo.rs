@@ -134,8 +134,7 @@ fn update(
             kept: &vec![true; lengths.len()],
             advantages: &advantages,
         };
-        let output = loss::loss(&options, &batch, &counts);
-        Ok(output.dlogps.iter().map(|d| *d as f32).collect())
+        Ok(loss::loss(&options, &batch, &counts).into())
     })?;
     Ok(())
 }
