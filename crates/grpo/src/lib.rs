@@ -33,6 +33,7 @@ pub mod checkpoint;
 pub mod conversations;
 pub mod error;
 pub mod events;
+mod fingerprint;
 pub mod judge;
 pub mod lm;
 pub mod loss;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::checkpoint::{self, BestBy, Checkpoint, Checkpoints, OPTIMIZER_FILE, State, sweep};
 use crate::error::{Error, Result};
 use crate::events::{Event, Recorder, Sink, finite, now_s};
+use crate::fingerprint::fingerprint;
 use crate::model::{Model, Text};
 use crate::optimizer::Optimizer;
 use crate::sampler::Sampler;
@@ -48,6 +49,7 @@ pub struct Trainer<'a, M: Model> {
     schedule: Schedule,
     checkpoints: Checkpoints,
     state: State,
+    other_data: bool,
     events: Recorder<'a>,
 }
 
@@ -86,7 +88,7 @@ impl<'a, M: Model> Trainer<'a, M> {
     fn new(
         model: M,
         optimizer: Optimizer,
-        state: State,
+        mut state: State,
         job: Job<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
@@ -100,6 +102,11 @@ impl<'a, M: Model> Trainer<'a, M> {
         let milestones = settings.milestones(sampler.steps_per_epoch());
         let checkpoints =
             Checkpoints::new(output, settings.save_total_limit).with_milestones(milestones);
+        let data = job
+            .examples
+            .iter()
+            .map(|example| (example.prompt.as_slice(), example.completion.as_slice(), ""));
+        let other_data = state.learns_from_others(fingerprint(data));
         sweep(output, state.step)?;
         checkpoints.write_settings(job.settings_text)?;
         Ok(Self {
@@ -115,6 +122,7 @@ impl<'a, M: Model> Trainer<'a, M> {
                 total_steps,
             },
             checkpoints,
+            other_data,
             events: Recorder::open(output, &state, &settings.report_to, sinks)?,
             model,
             sampler,
@@ -131,6 +139,9 @@ impl<'a, M: Model> Trainer<'a, M> {
     pub fn run(mut self) -> Result<Outcome> {
         let (done, total) = (self.state.step, self.schedule.total_steps);
         self.events.emit(&Event::Start { steps: total, done })?;
+        if self.other_data {
+            self.events.emit(&Event::other_data(done))?;
+        }
         let began = Instant::now();
         let mut saved = (done > 0).then_some(done);
         if self.validate_if_due()? {

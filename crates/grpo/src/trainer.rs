@@ -15,6 +15,7 @@ use embodied_r_rewards::{Judge, Schedule as Stages};
 use crate::checkpoint::{BestBy, Checkpoint, Checkpoints, State, sweep};
 use crate::error::{Error, Result};
 use crate::events::{Recorder, Sink};
+use crate::fingerprint::fingerprint;
 use crate::judge::{Reference, ReferenceJudge};
 use crate::model::{Model, Text};
 use crate::optimizer::Optimizer;
@@ -73,6 +74,7 @@ pub struct Trainer<'a, M: Model> {
     checkpoints: Checkpoints,
     best_by: BestBy,
     state: State,
+    other_data: bool,
     events: Recorder<'a>,
 }
 
@@ -129,7 +131,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         sinks: Vec<Box<dyn Sink + 'a>>,
         (policy, reference): (M, Option<M>),
         optimizer: Optimizer,
-        state: State,
+        mut state: State,
     ) -> Result<Self> {
         let Job { settings, settings_text, text, questions, eval, judge, stop, .. } = job;
         let stages = settings.stages().map_err(Error::Settings)?;
@@ -151,6 +153,10 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         let checkpoints =
             Checkpoints::new(output, settings.save_total_limit).with_milestones(milestones);
         let best_by = evaluate::best_by(settings, &eval)?;
+        let data = questions
+            .iter()
+            .map(|asked| (asked.prompt.as_slice(), [].as_slice(), asked.question.answer.as_str()));
+        let other_data = state.learns_from_others(fingerprint(data));
         sweep(output, state.step)?;
         checkpoints.write_settings(settings_text)?;
         Ok(Self {
@@ -168,6 +174,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             plan,
             checkpoints,
             best_by,
+            other_data,
             events: Recorder::open(output, &state, &settings.report_to, sinks)?,
             state,
         })

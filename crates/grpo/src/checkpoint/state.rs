@@ -10,6 +10,8 @@ use crate::events::Watch;
 pub struct State {
     /// Fingerprint of the model that the run began with.
     pub model: String,
+    /// Fingerprint of what it learns from; empty before the run has begun.
+    pub data: String,
     /// Steps done.
     pub step: u64,
     /// Stages begun.
@@ -41,6 +43,13 @@ impl State {
     /// The state of a run that begins with the model of this fingerprint.
     pub fn new(model: &str) -> Self {
         Self { model: model.into(), ..Self::default() }
+    }
+
+    /// Takes note of the fingerprint of what the run learns from; says whether it was another one
+    /// before, so that the steps to come are not those of the run that was begun.
+    pub(crate) fn learns_from_others(&mut self, data: String) -> bool {
+        let before = std::mem::replace(&mut self.data, data);
+        !before.is_empty() && before != self.data
     }
 
     /// Counts a step that was left out, or one that was not.

@@ -47,6 +47,16 @@ pub enum Concern {
     Truncation,
     /// The divergence from the reference rises.
     KlRising,
+    /// The data are not those that the run has learnt from so far.
+    OtherData,
+}
+
+impl Event {
+    /// That a run which has done `step` steps goes on with other data.
+    pub(crate) fn other_data(step: u64) -> Self {
+        let message = "the data changed since the checkpoint; this is not the run that was begun";
+        Self::Warning { step, concern: Concern::OtherData, message: message.into() }
+    }
 }
 
 /// Why the completions of a step did not have the right format.

@@ -29,6 +29,9 @@ impl<M: Model + 'static> Trainer<'_, M> {
     pub fn run(mut self) -> Result<Outcome> {
         let done = self.state.step;
         self.events.emit(&Event::Start { steps: self.plan.total_steps, done })?;
+        if self.other_data {
+            self.events.emit(&Event::other_data(done))?;
+        }
         let began = Instant::now();
         let mut saved = (done > 0).then_some(done);
         if self.evaluate_if_due()? {

@@ -3,6 +3,7 @@
 
 mod durable;
 mod learning;
+mod warned;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -86,6 +87,20 @@ fn run_with(model: Bigram, settings: &Train, sinks: Vec<Box<dyn Sink + '_>>) -> 
     run_until(model, settings, &AtomicBool::new(false), sinks)
 }
 
+fn job<'a>(settings: &'a Train, base: &'a Path, stop: &'a AtomicBool) -> Job<'a> {
+    Job {
+        settings,
+        settings_text: "",
+        fingerprint: "bigram",
+        base,
+        text: Arc::new(Words::new()),
+        questions: questions(8),
+        eval: questions(2),
+        judge: None,
+        stop,
+    }
+}
+
 fn run_until<'a>(
     model: Bigram,
     settings: &'a Train,
@@ -101,17 +116,7 @@ fn run_until<'a>(
     let done = last.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
     let names = vec!["accuracy", "format"];
     sinks.insert(0, Box::new(Parquet::open(&settings.output, names, done)?));
-    let job = Job {
-        settings,
-        settings_text: "",
-        fingerprint: "bigram",
-        base: &base,
-        text: Arc::new(Words::new()),
-        questions: questions(8),
-        eval: questions(2),
-        judge: None,
-        stop,
-    };
+    let job = job(settings, &base, stop);
     match last {
         Some(checkpoint) => Trainer::<Bigram>::resume(&checkpoint, job, sinks)?.run(),
         None => Trainer::start(model, job, sinks)?.run(),

@@ -138,17 +138,7 @@ fn an_output_folder_with_a_run_in_it_is_not_written_over() {
     let settings = settings(dir.path());
     run(&settings, None).unwrap();
     let stop = AtomicBool::new(false);
-    let job = Job {
-        settings: &settings,
-        settings_text: "",
-        fingerprint: "bigram",
-        base: dir.path(),
-        text: Arc::new(Words::new()),
-        questions: questions(8),
-        eval: Vec::new(),
-        judge: None,
-        stop: &stop,
-    };
+    let job = job(&settings, dir.path(), &stop);
     let error = Trainer::start(Bigram::new(6, 3), job, Vec::new()).err().unwrap();
     assert!(matches!(error, Error::OutputTaken { .. }), "{error}");
 }
@@ -280,6 +270,25 @@ fn an_evaluation_gives_the_metrics_that_are_known_beforehand() {
     given.sort();
     known.sort();
     assert_eq!(given, known);
+}
+
+#[test]
+fn other_data_under_the_same_name_are_told_on_resume() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path());
+    run(&settings, Some(3)).unwrap();
+    let path = dir.path().join("checkpoint-3");
+    let mut checkpoint = Checkpoint::open(&path).unwrap();
+    assert_eq!(of_kind(&events(dir.path()), "warning"), [] as [serde_json::Value; 0]);
+    checkpoint.state.data = "what another file had".into();
+    std::fs::write(path.join("trainer_state.json"), serde_json::to_vec(&checkpoint.state).unwrap())
+        .unwrap();
+    let stop = AtomicBool::new(false);
+    let job = job(&settings, dir.path(), &stop);
+    Trainer::<Bigram>::resume(&checkpoint, job, Vec::new()).unwrap().run().unwrap();
+    let warnings = of_kind(&events(dir.path()), "warning");
+    assert_eq!(warnings[0]["concern"], "other_data");
+    assert_eq!(warnings[0]["step"], 3);
 }
 
 #[test]
