@@ -204,6 +204,24 @@ mod tests {
     }
 
     #[test]
+    fn a_log_probability_that_is_no_number_stays_one() {
+        let batch = MicroBatch {
+            groups: vec![Group { prompt: vec![1], completions: vec![vec![2, 3]] }],
+            kept: vec![true],
+            advantages: vec![0.5],
+            reference: vec![f64::NAN, -2.0],
+            ..MicroBatch::default()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("batch.json");
+        let file = BatchFile::of(&[batch], LossSettings::default());
+        std::fs::write(&path, serde_json::to_vec(&file).unwrap()).unwrap();
+        let read = BatchFile::read(&path).unwrap();
+        let logps = read.groups[0].completions[0].ref_logps.clone().unwrap();
+        assert!(logps[0].is_nan() && logps[1] == -2.0);
+    }
+
+    #[test]
     fn log_probabilities_are_one_a_token_and_all_or_none() {
         let told = fault(&completions(r#"{"ids": [2, 3], "advantage": 1, "old_logps": [-1.0]}"#));
         assert!(told.ends_with("has 1 `old_logps` for 2 tokens at `groups[0].completions[0]`"));

@@ -108,17 +108,37 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// Gradients have been infinite or not a number for too long.
-    #[error(
-        "the gradients of {steps} steps in a row are not finite, lower `learning_rate` or look at \
-         the data{}",
-        dump.as_ref().map_or(String::new(), |dump| format!("; the last batch is in `{}`", dump.display()))
-    )]
+    /// A run has checkpoints, and none of them is whole.
+    #[error("no checkpoint in `{}` is whole: {}", run.display(), each(damaged))]
+    NoneWhole {
+        /// The run's folder.
+        run: PathBuf,
+        /// What is wrong with each.
+        damaged: Vec<crate::checkpoint::Damaged>,
+    },
+    /// A file of moments is not that of the model.
+    #[error("the moments in `{}` cannot be used: {what}", path.display())]
+    Moments {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The setting that names the metric of the best checkpoint names none that there is.
+    #[error("`metric_for_best_model` is `{metric}`, an evaluation gives {}", known.join(", "))]
+    NoSuchMetric {
+        /// The metric.
+        metric: String,
+        /// The metrics of an evaluation.
+        known: Vec<String>,
+    },
+    /// Losses or gradients have been infinite or not a number for too long.
+    #[error("{steps} steps in a row were left out ({diagnosis})")]
     NotFinite {
         /// How many steps.
         steps: u64,
-        /// The last of the batches, where it was written.
-        dump: Option<PathBuf>,
+        /// What is known of the cause.
+        diagnosis: Box<crate::skipped::Diagnosis>,
     },
     /// The model gave something that it must not.
     #[error("the model {what}")]
@@ -175,6 +195,10 @@ impl Error {
 
 fn listed(faults: &[crate::settings::Fault]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn each(damaged: &[crate::checkpoint::Damaged]) -> String {
+    damaged.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// The crate's result.

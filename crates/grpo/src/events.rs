@@ -6,17 +6,25 @@ mod completions;
 mod jsonl;
 mod line;
 mod recorder;
+mod tensorboard;
+mod warnings;
+
+use std::path::Path;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use completions::step_of_completions;
 pub use completions::{COMPLETIONS_FOLDER, Parquet};
 pub use jsonl::{EVENTS_FILE, Jsonl};
 pub use line::{ProgressLine, in_words};
 pub(crate) use recorder::Recorder;
+pub use tensorboard::{TENSORBOARD_FOLDER, TensorBoard};
+pub use warnings::{Concern, Reasons, Seen, Watch};
 
 use crate::error::Result;
 use crate::rollout::Rollout;
+use crate::skipped::Diagnosis;
 
 /// Named figures, in the order in which they are told.
 pub type Metrics = IndexMap<String, f64>;
@@ -81,10 +89,21 @@ pub enum Event {
         #[serde(flatten)]
         metrics: Metrics,
     },
-    /// A step was left out, since its gradient was not finite.
+    /// Something that the user should look at.
+    Warning {
+        /// The step, from 1, after which it is told.
+        step: u64,
+        /// What it is about.
+        concern: Concern,
+        /// It in words.
+        message: String,
+    },
+    /// A step was left out, since something in it was not finite.
     Skipped {
         /// Its number, from 1.
         step: u64,
+        /// What was not finite.
+        what: String,
         /// Where its batch was written, within the run's folder.
         dump: String,
     },
@@ -112,6 +131,15 @@ pub enum Event {
         /// Steps done.
         step: u64,
     },
+}
+
+impl Event {
+    /// That step `step`, from 1, was left out of the run in the folder `run`.
+    pub(crate) fn skipped(step: u64, run: &Path, diagnosis: &Diagnosis) -> Self {
+        let dump = diagnosis.dump.as_deref().unwrap_or(run);
+        let dump = dump.strip_prefix(run).unwrap_or(dump).display().to_string();
+        Self::Skipped { step, what: diagnosis.found.what(), dump }
+    }
 }
 
 /// A listener.

@@ -78,7 +78,8 @@ pub fn loss<M: Model>(
     let pace = Pace { temperature, learning_rate: 0.0, noise: 0 };
     for pass in passes(&groups) {
         backward(model, &groups, pass, pace, &mut gradients, &mut |index, scores| {
-            batches[index].derivative(&options, &counts[index], scores, selection, &mut told)
+            let (batch, counts) = (&batches[index], &counts[index]);
+            Ok(batch.derivative(&options, counts, scores, selection, &mut told)?.dlogps)
         })?;
     }
     let norm = |(name, _): (String, _)| -> Result<(String, f64)> {

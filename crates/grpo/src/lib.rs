@@ -14,6 +14,7 @@
 //! | [`loss`], [`inspect`], [`batch_file`] | the losses and their derivatives; one of them by itself |
 //! | [`batches`], [`micro_batch`], [`update`], [`optimizer`] | from micro-batches to a step |
 //! | [`verify`], [`memory_plan`] | packed gradients beside plain ones; memory, before it is taken |
+//! | [`skipped`] | steps that are left out because something is not finite |
 //! | [`model`] | what all of it needs of a model |
 //!
 //! A step's randomness, questions, stage and learning rate follow from its number, so that a resumed
@@ -34,6 +35,7 @@ pub mod checkpoint;
 pub mod conversations;
 pub mod error;
 pub mod events;
+mod fingerprint;
 pub mod inspect;
 pub mod judge;
 pub mod lm;
@@ -50,6 +52,7 @@ pub mod sampler;
 pub mod schedule;
 pub mod settings;
 pub mod sft;
+pub mod skipped;
 pub mod supervised;
 pub mod trainer;
 pub mod update;

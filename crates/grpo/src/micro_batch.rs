@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::loss::{self, Batch, Counts, LossType, Options, Stats, entropy_threshold};
 use crate::model::{Group, Model, TokenScores};
-use crate::update::score_all;
+use crate::update::{Derivative, score_all};
 
 /// Groups, or parts of them, with a value for each completion or each of their tokens, end to end.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -81,8 +81,8 @@ impl MicroBatch {
         })
     }
 
-    /// The derivative of the step's loss by each token's log-probability; adds what the scores tell to
-    /// `told`.
+    /// The micro-batch's share of the step's loss with its derivative by each token's log-probability; adds
+    /// what the scores tell to `told`.
     ///
     /// # Errors
     /// The scores are not those of this micro-batch.
@@ -93,7 +93,7 @@ impl MicroBatch {
         scores: &TokenScores,
         selection: Selection,
         told: &mut Told,
-    ) -> Result<Vec<f32>> {
+    ) -> Result<Derivative> {
         let lengths = self.lengths();
         let tokens = lengths.iter().sum::<usize>();
         if scores.logps.len() != tokens {
@@ -123,7 +123,7 @@ impl MicroBatch {
         told.entropy += self.kept_values(&scores.entropies).map(f64::from).sum::<f64>();
         told.logps += self.kept_values(&scores.logps).map(f64::from).sum::<f64>();
         told.tokens += self.kept_tokens();
-        Ok(output.dlogps.into_iter().map(|value| value as f32).collect())
+        Ok(output.into())
     }
 
     /// Which tokens are selected; `None` for all.
@@ -215,8 +215,8 @@ mod tests {
         let options = Options { loss_type: LossType::Dapo, ..Options::default() };
         let counts = counts(std::slice::from_ref(batch), options.loss_type, 8)[0];
         let mut told = Told::default();
-        let d = batch.derivative(&options, &counts, &scores(), selection, &mut told).unwrap();
-        (d, told)
+        let found = batch.derivative(&options, &counts, &scores(), selection, &mut told);
+        (found.unwrap().dlogps, told)
     }
 
     #[test]

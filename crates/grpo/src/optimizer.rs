@@ -1,10 +1,12 @@
 //! AdamW or Muon over a model's parameters, with their moments.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use embodied_r_kernels::{AdamwStep, MuonStep, adamw, muon};
+use embodied_r_policy::WeightDtype;
+use embodied_r_policy::weights::{self, TensorFile};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -178,20 +180,21 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Writes the moments to a safetensors file.
+    /// Writes the moments to a safetensors file, a tensor at a time and without a copy of any.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let tensors: HashMap<String, Tensor> = self
+        let tensors: Vec<(String, &Tensor)> = self
             .moments
             .iter()
             .flat_map(|(name, moments)| {
                 let named = moments.named().into_iter();
-                named.map(move |(kind, tensor)| (format!("{kind}.{name}"), tensor.clone()))
+                named.map(move |(kind, tensor)| (format!("{kind}.{name}"), tensor))
             })
             .collect();
-        Ok(candle_core::safetensors::save(&tensors, path)?)
+        let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), *tensor));
+        Ok(weights::save_file(path, tensors, WeightDtype::F32)?)
     }
 
     /// Reads the moments of a file that [`Optimizer::save`] wrote, of an optimiser that had taken
@@ -205,13 +208,14 @@ impl Optimizer {
         path: &Path,
         steps: u64,
     ) -> Result<Self> {
-        let mut tensors = candle_core::safetensors::load(path, &Device::Cpu)?;
+        let file = TensorFile::open(path)?;
         let mut moments = BTreeMap::new();
         for (name, parameter) in model.parameters() {
             let take = |kind: &'static str| {
                 let key = format!("{kind}.{name}");
-                let found = tensors.remove(&key).filter(|t| t.dims() == parameter.dims());
-                found.ok_or_else(|| Error::Checkpoint {
+                let fits = file.shape(&key) == Some(parameter.dims());
+                let found = if fits { file.tensor(&key)? } else { None };
+                found.ok_or_else(|| Error::Moments {
                     path: path.into(),
                     what: format!("`{key}` is missing or has another shape"),
                 })
@@ -319,10 +323,10 @@ mod tests {
         let settings = OptimizerSettings { optim: Optim::Muon, ..settings() };
         let model = Bigram::new(3, 1);
         Optimizer::new(settings, &model).unwrap().save(&file).unwrap();
-        let found = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+        let found = TensorFile::open(&file).unwrap();
         for (name, tensor) in model.parameters() {
             let kind = if tensor.rank() == 2 { MOMENTUM } else { FIRST };
-            assert!(found.contains_key(&format!("{kind}.{name}")), "{name}: {found:?}");
+            assert!(found.shape(&format!("{kind}.{name}")).is_some(), "{name}");
         }
     }
 

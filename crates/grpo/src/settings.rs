@@ -2,14 +2,17 @@
 //!
 //! The types hold no layers and no flags: whoever reads files and arguments fills them in.
 
+mod durability;
 mod loss;
 mod recompute;
+mod report_to;
 mod sft;
 mod train;
 mod trainable;
 
 pub use loss::LossSettings;
 pub use recompute::Recompute;
+pub use report_to::ReportTo;
 pub use sft::Sft;
 pub use train::{JudgeKind, Train};
 pub use trainable::{ALL_LINEAR, Texts};

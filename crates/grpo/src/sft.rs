@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::checkpoint::{self, Best, Checkpoint, Checkpoints, OPTIMIZER_FILE, State};
+use crate::batch_file::{BatchFile, FileCompletion, FileGroup};
+use crate::checkpoint::{self, BestBy, Checkpoint, Checkpoints, OPTIMIZER_FILE, State, sweep};
 use crate::error::{Error, Result};
 use crate::events::{Event, Recorder, Sink, finite, now_s};
+use crate::fingerprint::fingerprint;
 use crate::model::{Model, Text};
 use crate::optimizer::Optimizer;
 use crate::random::stream;
 use crate::sampler::Sampler;
 use crate::schedule::{Schedule, warmup_steps};
 use crate::settings::Sft;
+use crate::skipped::{self, Diagnosis, non_finite_weights};
 use crate::supervised::{Example, Learned, learn, mean_loss};
 use crate::trainer::Outcome;
 use crate::update::{Pace, Updater};
@@ -52,6 +55,7 @@ pub struct Trainer<'a, M: Model> {
     schedule: Schedule,
     checkpoints: Checkpoints,
     state: State,
+    other_data: bool,
     events: Recorder<'a>,
 }
 
@@ -62,6 +66,7 @@ impl<'a, M: Model> Trainer<'a, M> {
     /// The output folder holds a run already, there are too few replies, or memory is short.
     pub fn start(model: M, job: Job<'a>, sinks: Vec<Box<dyn Sink + 'a>>) -> Result<Self> {
         let checkpoints = Checkpoints::new(&job.settings.output, job.settings.save_total_limit);
+        checkpoints.recover()?;
         checkpoints.refuse_any()?;
         let optimizer = Optimizer::new(job.settings.optimizer(), &model)?;
         let state = State::new(job.fingerprint);
@@ -89,7 +94,7 @@ impl<'a, M: Model> Trainer<'a, M> {
     fn new(
         model: M,
         optimizer: Optimizer,
-        state: State,
+        mut state: State,
         job: Job<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
@@ -100,7 +105,15 @@ impl<'a, M: Model> Trainer<'a, M> {
             sampler.ok_or(Error::TooFew { what: "replies", given, left: given, needed })?;
         let total_steps = sampler.steps_per_epoch() * settings.num_train_epochs;
         let output: &Path = &settings.output;
-        let checkpoints = Checkpoints::new(output, settings.save_total_limit);
+        let milestones = settings.milestones(sampler.steps_per_epoch());
+        let checkpoints =
+            Checkpoints::new(output, settings.save_total_limit).with_milestones(milestones);
+        let data = job
+            .examples
+            .iter()
+            .map(|example| (example.prompt.as_slice(), example.completion.as_slice(), ""));
+        let other_data = state.learns_from_others(fingerprint(data));
+        sweep(output, state.step)?;
         checkpoints.write_settings(job.settings_text)?;
         Ok(Self {
             updater: Updater::new(&model, optimizer)?,
@@ -115,7 +128,8 @@ impl<'a, M: Model> Trainer<'a, M> {
                 total_steps,
             },
             checkpoints,
-            events: Recorder::open(output, state.events_bytes, sinks)?,
+            other_data,
+            events: Recorder::open(output, &state, &settings.report_to, sinks)?,
             model,
             sampler,
             state,
@@ -131,6 +145,9 @@ impl<'a, M: Model> Trainer<'a, M> {
     pub fn run(mut self) -> Result<Outcome> {
         let (done, total) = (self.state.step, self.schedule.total_steps);
         self.events.emit(&Event::Start { steps: total, done })?;
+        if self.other_data {
+            self.events.emit(&Event::other_data(done))?;
+        }
         let began = Instant::now();
         let mut saved = (done > 0).then_some(done);
         if self.validate_if_due()? {
@@ -154,9 +171,13 @@ impl<'a, M: Model> Trainer<'a, M> {
             let step_s = clock.elapsed().as_secs_f64();
             let left = began.elapsed().as_secs_f64() / (step + 1 - done) as f64
                 * (total - step - 1) as f64;
-            self.account(&learned, lr, step_s, left)?;
+            let left_out = match learned.taken {
+                true => None,
+                false => Some(Box::new(left_out(&self.job, &self.updater, &examples, step, lr)?)),
+            };
+            self.account(&learned, left_out, lr, step_s, left)?;
             let best = self.validate_if_due()?;
-            if best || self.save_is_due() {
+            if (best || self.save_is_due()) && self.is_good()? {
                 self.save()?;
                 saved = Some(self.state.step);
             }
@@ -180,10 +201,17 @@ impl<'a, M: Model> Trainer<'a, M> {
         self.state.step as f64 / self.sampler.steps_per_epoch() as f64
     }
 
-    fn account(&mut self, learned: &Learned, lr: f64, step_s: f64, left: f64) -> Result<()> {
+    fn account(
+        &mut self,
+        learned: &Learned,
+        left_out: Option<Box<Diagnosis>>,
+        lr: f64,
+        step_s: f64,
+        left: f64,
+    ) -> Result<()> {
         self.state.step += 1;
         self.state.num_tokens += learned.tokens;
-        let hopeless = self.state.count_skipped(!learned.taken);
+        self.state.count_skipped(left_out.is_some());
         let metrics = finite([
             ("loss", learned.loss),
             ("entropy", learned.entropy),
@@ -196,11 +224,34 @@ impl<'a, M: Model> Trainer<'a, M> {
             ("time_left_s", left),
         ]);
         let (step, epoch) = (self.state.step, self.epoch());
-        self.events.emit(&Event::Step { step, epoch, time_s: now_s(), metrics })?;
-        match hopeless {
-            true => Err(Error::NotFinite { steps: self.state.skipped_in_a_row, dump: None }),
-            false => Ok(()),
+        if let Some(diagnosis) = &left_out {
+            self.events.emit(&Event::skipped(step, &self.job.settings.output, diagnosis))?;
         }
+        self.events.emit(&Event::Step { step, epoch, time_s: now_s(), metrics })?;
+        let most = self.job.settings.max_skipped_steps;
+        match left_out.filter(|_| self.state.skipped_in_a_row >= most) {
+            Some(diagnosis) => Err(self.give_up(diagnosis)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Saves the last good state, if this is one; gives what ends the run.
+    fn give_up(&mut self, mut diagnosis: Box<Diagnosis>) -> Result<Error> {
+        // Whoever goes on from here begins to count anew.
+        let steps = std::mem::take(&mut self.state.skipped_in_a_row);
+        diagnosis.weights = non_finite_weights(&self.model)?;
+        if diagnosis.weights.is_empty() {
+            self.save()?;
+        }
+        let last = self.checkpoints.steps()?.last().copied();
+        diagnosis.checkpoint = last.map(|step| self.checkpoints.path(step));
+        Ok(Error::NotFinite { steps, diagnosis })
+    }
+
+    /// Whether the model may be saved: after a step that was left out its weights could be what is
+    /// not finite, and would take the place of good ones.
+    fn is_good(&self) -> Result<bool> {
+        Ok(self.state.skipped_in_a_row == 0 || non_finite_weights(&self.model)?.is_empty())
     }
 
     /// Validates at the beginning and after every epoch; says whether the result is the best so far.
@@ -213,10 +264,8 @@ impl<'a, M: Model> Trainer<'a, M> {
         let examples: Vec<&Example> = self.job.eval.iter().collect();
         let loss = mean_loss(&self.model, &examples, self.job.settings.max_tokens_per_batch)?;
         self.state.evaluated = Some(step);
-        let better = self.state.best.as_ref().is_none_or(|best| loss < best.value);
-        if better {
-            self.state.best = Some(Best { metric: BEST_METRIC.into(), value: loss, step });
-        }
+        let by = BestBy::new(BEST_METRIC, None);
+        let better = by.take(&mut self.state.best, Some(loss), step);
         let best = self.state.best.as_ref().map_or(loss, |best| best.value);
         let since = self.state.best.as_ref().map_or(0, |best| step - best.step);
         let metrics = finite([
@@ -231,19 +280,48 @@ impl<'a, M: Model> Trainer<'a, M> {
 
     fn save_is_due(&self) -> bool {
         let every = self.job.settings.save_steps.unwrap_or(self.sampler.steps_per_epoch());
-        self.state.step.is_multiple_of(every)
+        let step = self.state.step;
+        step.is_multiple_of(every) || self.checkpoints.keep().milestone_at(step)
     }
 
     fn save(&mut self) -> Result<()> {
         let step = self.state.step;
         self.events.emit(&Event::Checkpoint { step, folder: checkpoint::name(step) })?;
         self.state.optimizer_steps = self.updater.optimizer.steps();
-        self.state.events_bytes = self.events.length();
+        self.events.mark(&mut self.state)?;
         let text = self.job.text.as_ref();
         let optimizer = &self.updater.optimizer;
         let settings = self.job.settings_text;
         self.checkpoints.save(&self.model, text, optimizer, &self.state, settings).map(|_| ())
     }
+}
+
+/// Writes down the batch of a step that had to be left out, and tells what was not finite in it.
+///
+/// A reply that is learnt is a completion of advantage 1.
+fn left_out<M: Model>(
+    job: &Job<'_>,
+    updater: &Updater<M>,
+    examples: &[&Example],
+    step: u64,
+    learning_rate: f64,
+) -> Result<Diagnosis> {
+    let group = |example: &&Example| FileGroup {
+        prompt_ids: example.prompt.clone(),
+        completions: vec![FileCompletion {
+            ids: example.completion.clone(),
+            advantage: 1.0,
+            ..FileCompletion::default()
+        }],
+    };
+    let batch = BatchFile { groups: examples.iter().map(group).collect(), settings: None };
+    Ok(Diagnosis {
+        found: updater.found().clone(),
+        learning_rate,
+        grad_norms: updater.norms(),
+        dump: Some(skipped::dump(&job.settings.output, step, &batch)?),
+        ..Diagnosis::default()
+    })
 }
 
 #[cfg(test)]

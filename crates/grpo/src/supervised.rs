@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use crate::batches::{Lengths, pack};
 use crate::error::Result;
 use crate::model::{Group, Model};
-use crate::update::{Pace, Update, Updater};
+use crate::update::{Derivative, Pace, Update, Updater};
 
 /// A text to learn: only the completion counts in the loss.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,9 +57,11 @@ pub fn learn<M: Model>(
     let count = examples.iter().map(|example| example.completion.len()).sum::<usize>().max(1);
     let (mut logps, mut entropy) = (0.0, 0.0);
     let update = updater.run(model, &batches, pace, stop, |_, scores| {
-        logps += sum(&scores.logps);
+        let here = sum(&scores.logps);
+        logps += here;
         entropy += sum(&scores.entropies);
-        Ok(vec![-1.0 / count as f32; scores.logps.len()])
+        let dlogps = vec![-1.0 / count as f32; scores.logps.len()];
+        Ok(Derivative { loss: -here / count as f64, dlogps })
     })?;
     let Update::Done(applied) = update else { return Ok(None) };
     Ok(Some(Learned {

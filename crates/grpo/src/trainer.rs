@@ -13,9 +13,10 @@ use std::sync::atomic::AtomicBool;
 
 use embodied_r_rewards::Judge;
 
-use crate::checkpoint::{Checkpoint, Checkpoints, State};
+use crate::checkpoint::{BestBy, Checkpoint, Checkpoints, State, sweep};
 use crate::error::{Error, Result};
 use crate::events::{Recorder, Sink};
+use crate::fingerprint::fingerprint;
 use crate::judge::Reference;
 use crate::model::{Model, Text};
 use crate::optimizer::Optimizer;
@@ -81,7 +82,9 @@ pub struct Trainer<'a, M: Model> {
     sampler: Sampler,
     plan: Plan,
     checkpoints: Checkpoints,
+    best_by: BestBy,
     state: State,
+    other_data: bool,
     events: Recorder<'a>,
 }
 
@@ -92,7 +95,9 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
     /// The output folder holds a run already, there are too few questions, the settings do not fit
     /// them, or memory is short.
     pub fn start(policy: M, job: Job<'a>, sinks: Vec<Box<dyn Sink + 'a>>) -> Result<Self> {
-        Checkpoints::new(&job.settings.output, 1).refuse_any()?;
+        let checkpoints = Checkpoints::new(&job.settings.output, 1);
+        checkpoints.recover()?;
+        checkpoints.refuse_any()?;
         let reference = match needs_reference(&job)? {
             true => Some(policy.frozen_copy()?),
             false => None,
@@ -113,13 +118,17 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
         let Checkpoint { path, state } = checkpoint;
-        Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
+        let checkpoints = Checkpoints::new(&job.settings.output, 1);
+        checkpoints.refuse_later(checkpoint)?;
         let policy = M::load(path, &job.settings.loading(job.base, job.activation_bytes))?;
-        let reference = match (needs_reference(&job)?, &state.reference) {
+        let reference = match (needs_reference(&job)?, checkpoint.reference()) {
             (false, _) => None,
-            (true, Some(folder)) => Some(policy.load_frozen(&job.settings.output.join(folder))?),
+            (true, Some(folder)) => Some(policy.load_frozen(&folder)?),
             (true, None) => Some(policy.load_frozen(job.base)?),
         };
+        if let Some(reference) = &reference {
+            checkpoints.take_reference(reference, checkpoint)?;
+        }
         let file = path.join(crate::checkpoint::OPTIMIZER_FILE);
         let optimizer =
             Optimizer::load(job.settings.optimizer(), &policy, &file, state.optimizer_steps)?;
@@ -131,7 +140,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         sinks: Vec<Box<dyn Sink + 'a>>,
         (policy, reference): (M, Option<M>),
         optimizer: Optimizer,
-        state: State,
+        mut state: State,
     ) -> Result<Self> {
         let Job {
             settings, settings_text, text, questions, eval, judge, stop, verify_packing, ..
@@ -151,7 +160,15 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         let judge = judge.or_else(|| in_process(reference.as_ref(), &text));
         let rewards = Asked::of(&stages, judge)?;
         let output = &settings.output;
-        let checkpoints = Checkpoints::new(output, settings.save_total_limit);
+        let milestones = settings.milestones(sampler.steps_per_epoch());
+        let checkpoints =
+            Checkpoints::new(output, settings.save_total_limit).with_milestones(milestones);
+        let best_by = evaluate::best_by(settings, &eval)?;
+        let data = questions
+            .iter()
+            .map(|asked| (asked.prompt.as_slice(), [].as_slice(), asked.question.answer.as_str()));
+        let other_data = state.learns_from_others(fingerprint(data));
+        sweep(output, state.step)?;
         checkpoints.write_settings(settings_text)?;
         Ok(Self {
             settings,
@@ -169,7 +186,9 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             sampler,
             plan,
             checkpoints,
-            events: Recorder::open(output, state.events_bytes, sinks)?,
+            best_by,
+            other_data,
+            events: Recorder::open(output, &state, &settings.report_to, sinks)?,
             state,
         })
     }

@@ -62,7 +62,7 @@ pub fn verify<M: Model>(
     for pass in passes(&groups) {
         backward(model, &groups, pass, pace, &mut packed, &mut |index, scores| {
             let (batch, counts) = (&batches[index], &counts[index]);
-            let d = batch.derivative(options, counts, scores, selection, &mut told)?;
+            let d = batch.derivative(options, counts, scores, selection, &mut told)?.dlogps;
             tokens[index] = scores.logps.iter().copied().zip(d.iter().copied()).collect();
             Ok(d)
         })?;

@@ -10,6 +10,7 @@ mod multimodal;
 mod names;
 mod random;
 mod read;
+mod tensor_file;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -25,8 +26,8 @@ pub use names::tensor_shapes;
 pub use random::write_random;
 pub use read::load;
 pub(crate) use read::{decoder, files, is_float, open, tensor};
-pub(crate) use write::save_file;
-pub use write::{SaveOptions, save};
+pub use tensor_file::TensorFile;
+pub use write::{SaveOptions, save, save_file};
 
 /// The file that holds all weights of a small model.
 pub const SINGLE_FILE: &str = "model.safetensors";

@@ -27,14 +27,22 @@ use crate::settings;
 
 /// Settings that may change on resume without making the run another one: of `model` the folder's
 /// contents count.
-const FREE: [&str; 4] = ["model", "output", "save_steps", "save_total_limit"];
+const FREE: [&str; 7] = [
+    "keep_every_epochs",
+    "max_skipped_steps",
+    "model",
+    "output",
+    "report_to",
+    "save_steps",
+    "save_total_limit",
+];
 
 /// Fine-tune on conversations (cold start).
 pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
     let (data, eval_data) = (args.data.as_deref(), args.eval_data.as_deref());
     let output = |settings: &Sft| settings.output.clone();
-    let Session { settings, checkpoint } =
-        session::open(&args.run, [data, eval_data], output, &FREE)?;
+    let session = session::open(&args.run, [data, eval_data], output, &FREE)?;
+    let Session { settings, checkpoint, .. } = &session;
 
     let base = session::base(&settings.model, checkpoint.as_ref())?;
     let trained = session::trained(&base, &settings.trainable())?;
@@ -45,19 +53,20 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
         Some(file) => replies(file, &text, settings.max_length)?,
         None => Vec::new(),
     };
-    let memory = memory::of_sft(&settings, &trained, &examples);
+    let memory = memory::of_sft(settings, &trained, &examples);
     let arithmetic =
-        arithmetic(&settings, trained.counts, &memory, &examples, &eval).map_err(explain)?;
+        arithmetic(settings, trained.counts, &memory, &examples, &eval).map_err(explain)?;
     if args.run.dry_run {
         out!("{arithmetic}")?;
         return Ok(Status::Done);
     }
-    let settings_text = settings::text(&settings)?;
+    session.prepare(&settings.output)?;
+    let settings_text = settings::text(settings)?;
     let stop = session::on_interrupt()?;
     let bar = Bar::default();
     let sinks: Vec<Box<dyn Sink + '_>> = vec![session::progress(&bar, "fine-tuning")];
     let job = Job {
-        settings: &settings,
+        settings,
         settings_text: &settings_text,
         base: &folder,
         fingerprint: &fingerprint,
@@ -67,7 +76,7 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
         activation_bytes: memory.kept,
         stop: &stop,
     };
-    let trainer = match &checkpoint {
+    let trainer = match checkpoint {
         Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
         None => <Policy as Model>::load(&folder, &settings.loading(&folder, memory.kept))
             .and_then(|model| Trainer::start(model, job, sinks)),

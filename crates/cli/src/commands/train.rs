@@ -35,13 +35,18 @@ const JUDGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Settings that may change on resume without making the run another one: of `model` the folder's
 /// contents count.
-const FREE: [&str; 8] = [
+const FREE: [&str; 13] = [
     "eval_steps",
+    "greater_is_better",
     "judge_base_url",
     "judge_model",
+    "keep_every_epochs",
     "log_completions",
+    "max_skipped_steps",
+    "metric_for_best_model",
     "model",
     "output",
+    "report_to",
     "save_steps",
     "save_total_limit",
 ];
@@ -50,29 +55,30 @@ const FREE: [&str; 8] = [
 pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
     let (data, eval_data) = (args.data.as_deref(), args.eval_data.as_deref());
     let output = |settings: &Train| settings.output.clone();
-    let Session { settings, checkpoint } =
-        session::open(&args.run, [data, eval_data], output, &FREE)?;
+    let session = session::open(&args.run, [data, eval_data], output, &FREE)?;
+    let Session { settings, checkpoint, .. } = &session;
 
     let questions = read_questions(&settings.data)?;
     let eval = settings.eval_data.as_deref().map(read_questions).transpose()?.unwrap_or_default();
     let base = session::base(&settings.model, checkpoint.as_ref())?;
     let text = Arc::new(Tokenizer::from_dir(&base.folder)?);
     let (given, evaluated) = (questions.len(), eval.len());
-    let questions = prompted(questions, &text, &settings, "training")?;
-    let eval = prompted(eval, &text, &settings, "evaluation")?;
+    let questions = prompted(questions, &text, settings, "training")?;
+    let eval = prompted(eval, &text, settings, "evaluation")?;
     let trained = session::trained(&base, &settings.trainable())?;
     let (of_train, of_eval) = ((given, questions.len()), (evaluated, eval.len()));
     let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
-    let memory = memory::of_train(&settings, &stages, &trained, &questions);
+    let memory = memory::of_train(settings, &stages, &trained, &questions);
     let arithmetic =
-        dry_run::text(&settings, trained.counts, &memory, of_train, of_eval).map_err(explain)?;
+        dry_run::text(settings, trained.counts, &memory, of_train, of_eval).map_err(explain)?;
     if args.run.dry_run {
         out!("{arithmetic}")?;
         return Ok(Status::Done);
     }
-    let judge = judge(&settings)?;
+    let judge = judge(settings)?;
+    session.prepare(&settings.output)?;
     let plan = Plan { activation_bytes: memory.kept, verify_packing: args.verify_packing };
-    train(&settings, &base, text, (questions, eval), judge, (checkpoint, plan))
+    train(settings, &base, text, (questions, eval), judge, (checkpoint.as_ref(), plan))
 }
 
 /// How the run is computed, which changes nothing of it.
@@ -87,14 +93,14 @@ fn train(
     text: Arc<Tokenizer>,
     (questions, eval): (Vec<Prompted>, Vec<Prompted>),
     judge: Option<Box<dyn Judge>>,
-    (checkpoint, plan): (Option<Checkpoint>, Plan),
+    (checkpoint, plan): (Option<&Checkpoint>, Plan),
 ) -> anyhow::Result<Status> {
     let settings_text = settings::text(settings)?;
     let stop = session::on_interrupt()?;
     let bar = Bar::default();
     let mut sinks: Vec<Box<dyn Sink + '_>> = vec![session::progress(&bar, "training")];
     if settings.log_completions {
-        let done = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
+        let done = checkpoint.map_or(0, |checkpoint| checkpoint.state.step);
         let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
         let names = reward_names(&stages);
         sinks.push(Box::new(Parquet::open(&settings.output, names, done).map_err(explain)?));
@@ -112,7 +118,7 @@ fn train(
         verify_packing: plan.verify_packing,
         stop: &stop,
     };
-    let trainer = match &checkpoint {
+    let trainer = match checkpoint {
         Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
         None => <Policy as Model>::load(folder, &settings.loading(folder, plan.activation_bytes))
             .and_then(|policy| Trainer::start(policy, job, sinks)),

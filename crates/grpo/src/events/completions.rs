@@ -30,7 +30,8 @@ impl Parquet {
         let folder = run.join(COMPLETIONS_FOLDER);
         if let Ok(entries) = std::fs::read_dir(&folder) {
             for path in entries.flatten().map(|entry| entry.path()) {
-                if step_of(&path).is_some_and(|step| step > done) {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                if step_of_completions(&name).is_some_and(|step| step > done) {
                     std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
                 }
             }
@@ -39,8 +40,9 @@ impl Parquet {
     }
 }
 
-fn step_of(path: &Path) -> Option<u64> {
-    path.file_stem()?.to_str()?.strip_prefix("completions_")?.parse().ok()
+/// The step, from 1, whose completions the file of this name holds; none if it holds none.
+pub(crate) fn step_of_completions(name: &str) -> Option<u64> {
+    name.strip_prefix("completions_")?.strip_suffix(".parquet")?.parse().ok()
 }
 
 impl Sink for Parquet {

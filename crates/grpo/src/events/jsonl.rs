@@ -41,6 +41,14 @@ impl Jsonl {
     pub fn length(&self) -> u64 {
         self.length
     }
+
+    /// Flushes what was written to disk.
+    ///
+    /// # Errors
+    /// The disk does not take it.
+    pub fn flush(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io("flush", &self.path))
+    }
 }
 
 impl Sink for Jsonl {

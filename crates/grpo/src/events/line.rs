@@ -42,7 +42,9 @@ impl Sink for ProgressLine<'_> {
             _ => {}
         }
         match (in_words(event), event) {
-            (Some(words), Event::Skipped { .. }) => self.progress.warn(&words),
+            (Some(words), Event::Skipped { .. } | Event::Warning { .. }) => {
+                self.progress.warn(&words);
+            }
             (Some(words), _) => self.progress.message(&words),
             (None, _) => {}
         }
@@ -64,13 +66,14 @@ pub fn in_words(event: &Event) -> Option<String> {
                 metrics.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
             format!("after step {step}: {}", figures.join("  "))
         }
-        Event::Skipped { step, dump } => {
-            format!("step {step} left out, its gradient is not finite; its batch is in `{dump}`")
+        Event::Skipped { step, what, dump } => {
+            format!("step {step} left out, not finite: {what}; its batch is in `{dump}`")
         }
         Event::PackingVerified { step, gradient, tensor, logp } => format!(
             "step {step}: packed gradients equal those of every completion by itself within \
              {gradient:.1e} (`{tensor}`), log-probabilities within {logp:.1e}"
         ),
+        Event::Warning { message, .. } => message.clone(),
         Event::Start { .. } | Event::Checkpoint { .. } | Event::End { .. } => return None,
     })
 }

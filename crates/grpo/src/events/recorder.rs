@@ -1,21 +1,36 @@
-//! The file of events and all other listeners of a run.
+//! The files of events and all other listeners of a run.
 
 use std::path::Path;
 
-use super::{EVENTS_FILE, Event, Jsonl, Sink};
+use super::{EVENTS_FILE, Event, Jsonl, Sink, TensorBoard};
+use crate::checkpoint::State;
 use crate::error::Result;
 use crate::rollout::Rollout;
+use crate::settings::ReportTo;
 
-/// Tells events to a run's file and to every other listener.
+/// Tells events to a run's files and to every other listener.
 pub(crate) struct Recorder<'a> {
     file: Jsonl,
+    tensorboard: Option<TensorBoard>,
     sinks: Vec<Box<dyn Sink + 'a>>,
 }
 
 impl<'a> Recorder<'a> {
-    /// Opens the file in the run's folder `run` after its first `keep` bytes.
-    pub(crate) fn open(run: &Path, keep: u64, sinks: Vec<Box<dyn Sink + 'a>>) -> Result<Self> {
-        Ok(Self { file: Jsonl::open(&run.join(EVENTS_FILE), keep)?, sinks })
+    /// Opens the files in the run's folder `run` where they were at `state`.
+    pub(crate) fn open(
+        run: &Path,
+        state: &State,
+        report_to: &ReportTo,
+        sinks: Vec<Box<dyn Sink + 'a>>,
+    ) -> Result<Self> {
+        let tensorboard = report_to.tensorboard();
+        Ok(Self {
+            file: Jsonl::open(&run.join(EVENTS_FILE), state.events_bytes)?,
+            tensorboard: tensorboard
+                .then(|| TensorBoard::open(run, state.tensorboard_bytes))
+                .transpose()?,
+            sinks,
+        })
     }
 
     /// Tells `event` to all.
@@ -23,6 +38,9 @@ impl<'a> Recorder<'a> {
         // A resumed run adds no start of its own: its record is that of a run that never stopped.
         if self.file.length() == 0 || !matches!(event, Event::Start { .. }) {
             self.file.event(event)?;
+        }
+        if let Some(tensorboard) = &mut self.tensorboard {
+            tensorboard.event(event)?;
         }
         self.sinks.iter_mut().try_for_each(|sink| sink.event(event))
     }
@@ -37,8 +55,15 @@ impl<'a> Recorder<'a> {
         self.sinks.iter_mut().try_for_each(|sink| sink.completions(step, rollouts))
     }
 
-    /// Bytes of the file.
-    pub(crate) fn length(&self) -> u64 {
-        self.file.length()
+    /// Flushes the files to disk and writes down in `state` how long they are: a checkpoint must not
+    /// tell of more than there is after a crash.
+    pub(crate) fn mark(&self, state: &mut State) -> Result<()> {
+        self.file.flush()?;
+        state.events_bytes = self.file.length();
+        if let Some(tensorboard) = &self.tensorboard {
+            tensorboard.flush()?;
+            state.tensorboard_bytes = tensorboard.length();
+        }
+        Ok(())
     }
 }

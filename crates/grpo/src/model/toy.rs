@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 
 use super::{
     ChatMessage, Finish, Generation, Gradients, Group, Loading, Model, Precision, Request, Sample,
-    Sampling, Text, TokenScores, Trainable,
+    Sampling, Text, TokenScores,
 };
 use crate::error::{Error, Result};
 use crate::random::stream;
@@ -216,14 +216,7 @@ impl Model for Bigram {
     }
 
     fn load_frozen(&self, dir: &Path) -> Result<Self> {
-        let loading = Loading {
-            base: dir,
-            precision: Precision::F32,
-            activation_bytes: 0,
-            trainable: Trainable::All,
-            seed: 0,
-        };
-        Self::load(dir, &loading)
+        Self::read(dir)
     }
 
     fn save(&self, dir: &Path) -> Result<()> {
@@ -231,7 +224,14 @@ impl Model for Bigram {
         Ok(candle_core::safetensors::save(&tensors, dir.join("model.safetensors"))?)
     }
 
-    fn load(dir: &Path, _loading: &Loading<'_>) -> Result<Self> {
+    fn load(dir: &Path, _: &Loading<'_>) -> Result<Self> {
+        Self::read(dir)
+    }
+}
+
+impl Bigram {
+    /// The model that was saved in `dir`.
+    pub(crate) fn read(dir: &Path) -> Result<Self> {
         let file = dir.join("model.safetensors");
         let mut tensors = candle_core::safetensors::load(file, &Device::Cpu)?;
         let mut take = |name: &str| {

@@ -6,7 +6,7 @@ use embodied_r_policy::Trainable;
 use serde::{Deserialize, Serialize};
 
 use super::trainable::{ALL_LINEAR, Asked, LORA_ALPHA, LORA_DROPOUT, LORA_R, Texts};
-use super::{Fault, Faults, Recompute};
+use super::{Fault, Faults, Recompute, ReportTo};
 use crate::model::{Loading, Precision};
 use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
@@ -78,8 +78,16 @@ pub struct Sft {
     /// Steps between checkpoints; without it one after every epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub save_steps: Option<u64>,
-    /// Checkpoints to keep; the best one comes on top.
+    /// Checkpoints to keep; the best one comes on top, and those of `keep_every_epochs`.
     pub save_total_limit: usize,
+    /// Epochs between checkpoints that are written whatever `save_steps` says, and never removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_every_epochs: Option<f64>,
+    /// Steps in a row that are left out, since something in them is not finite, before the run gives
+    /// up.
+    pub max_skipped_steps: u64,
+    /// Who is told of the figures beside `events.jsonl`: `tensorboard` (in `runs/`) or `none`.
+    pub report_to: ReportTo,
 }
 
 impl Default for Sft {
@@ -115,6 +123,9 @@ impl Default for Sft {
             max_grad_norm: 1.0,
             save_steps: None,
             save_total_limit: 1,
+            keep_every_epochs: None,
+            max_skipped_steps: 5,
+            report_to: ReportTo::default(),
         }
     }
 }
@@ -129,10 +140,7 @@ impl Sft {
         faults.at_least("max_tokens_per_batch", self.max_tokens_per_batch as u64, 1);
         faults.positive("learning_rate", self.learning_rate);
         faults.share("warmup_ratio", self.warmup_ratio);
-        faults.at_least("save_total_limit", self.save_total_limit as u64, 1);
-        if let Some(steps) = self.save_steps {
-            faults.at_least("save_steps", steps, 1);
-        }
+        self.durability_faults(&mut faults);
         self.optimizer().faults(&mut faults);
         self.asked().faults(&mut faults);
         faults.0

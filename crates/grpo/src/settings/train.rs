@@ -7,8 +7,9 @@ use embodied_r_policy::Trainable;
 use embodied_r_rewards::{Schedule as Stages, Stage};
 use serde::{Deserialize, Serialize};
 
+use super::durability::BEST_METRIC;
 use super::trainable::{ALL_LINEAR, Asked, LORA_ALPHA, LORA_DROPOUT, LORA_R, Texts};
-use super::{Fault, Faults, LossSettings, Recompute};
+use super::{Fault, Faults, LossSettings, Recompute, ReportTo};
 use crate::advantages::{AdvantageEstimator, ScaleRewards};
 use crate::loss::{Correction, CorrectionMode, Level, LossType, Options};
 use crate::model::{Loading, Precision};
@@ -181,12 +182,25 @@ pub struct Train {
 
     /// Steps between checkpoints.
     pub save_steps: u64,
-    /// Checkpoints to keep; the best one comes on top.
+    /// Checkpoints to keep; the best one comes on top, and those of `keep_every_epochs`.
     pub save_total_limit: usize,
-    /// Steps between evaluations.
+    /// Epochs between checkpoints that are written whatever `save_steps` says, and never removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_every_epochs: Option<f64>,
+    /// Steps between evaluations; there is one before the first step and one after the last too.
     pub eval_steps: u64,
+    /// The metric of the evaluations by which the best checkpoint is kept.
+    pub metric_for_best_model: String,
+    /// Whether that metric should rise; without it all should but those whose name ends in `loss`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub greater_is_better: Option<bool>,
+    /// Steps in a row that are left out, since something in them is not finite, before the run gives
+    /// up.
+    pub max_skipped_steps: u64,
     /// Writes every step's completions as parquet.
     pub log_completions: bool,
+    /// Who is told of the figures beside `events.jsonl`: `tensorboard` (in `runs/`) or `none`.
+    pub report_to: ReportTo,
 }
 
 impl Default for Train {
@@ -257,8 +271,13 @@ impl Default for Train {
             judge_model: None,
             save_steps: 100,
             save_total_limit: 3,
+            keep_every_epochs: None,
             eval_steps: 100,
+            metric_for_best_model: BEST_METRIC.into(),
+            greater_is_better: None,
+            max_skipped_steps: 5,
             log_completions: true,
+            report_to: ReportTo::default(),
         }
     }
 }
@@ -271,9 +290,7 @@ impl Train {
         self.loss_faults(&mut faults);
         self.optimizer_faults(&mut faults);
         self.asked().faults(&mut faults);
-        faults.at_least("save_steps", self.save_steps, 1);
-        faults.at_least("save_total_limit", self.save_total_limit as u64, 1);
-        faults.at_least("eval_steps", self.eval_steps, 1);
+        self.durability_faults(&mut faults);
         if let Err(stages) = self.stages() {
             faults.0.extend(stages);
         }

@@ -92,3 +92,46 @@ fn a_stopped_and_resumed_run_ends_with_the_same_model() {
         }
     }
 }
+
+#[test]
+fn steps_that_are_not_finite_are_left_out_written_down_and_end_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Sft { max_skipped_steps: 3, ..settings(dir.path()) };
+    let stop = AtomicBool::new(false);
+    let job = Job {
+        settings: &settings,
+        settings_text: "",
+        fingerprint: "bigram",
+        base: dir.path(),
+        text: Arc::new(Words::new()),
+        examples: examples(13),
+        eval: Vec::new(),
+        activation_bytes: 0,
+        stop: &stop,
+    };
+    let trainer = Trainer::start(Bigram::poisoned(6), job, Vec::new()).unwrap();
+    let error = trainer.run().unwrap_err();
+    let Error::NotFinite { steps: 3, diagnosis } = error else { panic!("{error}") };
+    assert!(diagnosis.found.loss && diagnosis.checkpoint.is_none(), "{diagnosis}");
+    let dump = std::fs::read(diagnosis.dump.unwrap()).unwrap();
+    let dump: serde_json::Value = serde_json::from_slice(&dump).unwrap();
+    assert_eq!(dump["groups"].as_array().unwrap().len(), 3, "the batch");
+    assert_eq!(dump["groups"][0]["prompt_ids"], serde_json::json!([5, 4]));
+    assert_eq!(dump["groups"][0]["completions"][0]["advantage"], 1.0);
+    let text = std::fs::read_to_string(dir.path().join("events.jsonl")).unwrap();
+    assert_eq!(text.matches(r#""event":"skipped""#).count(), 3);
+}
+
+#[test]
+fn checkpoints_at_the_ends_of_epochs_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Sft {
+        save_steps: Some(3),
+        save_total_limit: 1,
+        keep_every_epochs: Some(2.0),
+        ..settings(dir.path())
+    };
+    run(&settings, None);
+    let steps = Checkpoints::new(dir.path(), 1).steps().unwrap();
+    assert_eq!(steps, [8, 16], "16 is the last, and the best so far");
+}

@@ -1,25 +1,31 @@
-//! The batch of a step that had to be left out, written down so that it can be looked into.
-
-use std::path::PathBuf;
-
-use embodied_r_data::write::write_atomic;
+//! What is written down of a step that had to be left out, and what is known of why.
 
 use super::Trainer;
 use crate::batch_file::BatchFile;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::micro_batch::MicroBatch;
 use crate::model::Model;
-
-/// Folder of the dumps in a run's folder.
-const FOLDER: &str = "skipped";
+use crate::rollout::{self, Rollout};
+use crate::skipped::{self, Diagnosis};
 
 impl<M: Model> Trainer<'_, M> {
-    /// Writes the micro-batches of step `step` (from 0) as JSON; gives the file.
-    pub(super) fn dump(&self, step: u64, batches: &[MicroBatch]) -> Result<PathBuf> {
-        let path = self.settings.output.join(FOLDER).join(format!("step-{:06}.json", step + 1));
+    /// Writes the micro-batches of step `step` (from 0) down, and tells what was not finite in them.
+    pub(super) fn left_out(
+        &self,
+        step: u64,
+        rollouts: &[Rollout],
+        batches: &[MicroBatch],
+    ) -> Result<Diagnosis> {
         let file = BatchFile::of(batches, self.settings.loss());
-        let bytes = serde_json::to_vec(&file).map_err(Error::json(&path))?;
-        write_atomic(&path, &bytes)?;
-        Ok(path)
+        let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
+        Ok(Diagnosis {
+            found: self.updater.found().clone(),
+            rewards: rollout::rewards(rollouts).flatten().any(|reward| !reward.is_finite()),
+            reference: !batches.iter().all(|batch| finite(&batch.reference)),
+            learning_rate: self.plan.learning_rate(step, 0),
+            grad_norms: self.updater.norms(),
+            dump: Some(skipped::dump(&self.settings.output, step, &file)?),
+            ..Diagnosis::default()
+        })
     }
 }

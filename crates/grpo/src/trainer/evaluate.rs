@@ -5,10 +5,44 @@ use std::collections::BTreeMap;
 use embodied_r_rewards::{Accuracy, Format, Reward, Scored};
 
 use super::Trainer;
-use crate::error::Result;
+use crate::checkpoint::BestBy;
+use crate::error::{Error, Result};
 use crate::events::Metrics;
 use crate::model::{Finish, Model, Sampling};
+use crate::questions::Prompted;
 use crate::rollout;
+use crate::settings::Train;
+
+/// What an evaluation tells of every set of questions; the accuracies by category come on top.
+const METRICS: [&str; 5] = [
+    "eval/accuracy",
+    "eval/format",
+    "eval/completions/mean_length",
+    "eval/completions/clipped_ratio",
+    "eval/n",
+];
+
+/// How the best evaluation is found, where there are `questions` to evaluate on.
+///
+/// # Errors
+/// No evaluation of them gives the metric that the settings name.
+pub(super) fn best_by(settings: &Train, questions: &[Prompted]) -> Result<BestBy> {
+    let metric = settings.metric_for_best_model.as_str();
+    let by = BestBy::new(metric, settings.greater_is_better);
+    let known = metric_names(questions);
+    if questions.is_empty() || known.iter().any(|name| name == metric) {
+        return Ok(by);
+    }
+    Err(Error::NoSuchMetric { metric: metric.into(), known })
+}
+
+/// The names of all metrics that an evaluation on `questions` gives.
+pub(super) fn metric_names(questions: &[Prompted]) -> Vec<String> {
+    let categories = questions.iter().map(|prompted| &prompted.question.question_category);
+    let categories: std::collections::BTreeSet<&String> = categories.collect();
+    let accuracies = categories.into_iter().map(|category| format!("eval/accuracy/{category}"));
+    METRICS.iter().map(|name| (*name).to_owned()).chain(accuracies).collect()
+}
 
 impl<M: Model> Trainer<'_, M> {
     /// Answers all evaluation questions greedily and scores them: accuracy, over all and by

@@ -1,25 +1,22 @@
 //! The loop over steps: stages, evaluations, checkpoints, and the end.
 
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{Outcome, Trainer};
-use crate::checkpoint::{self, Best};
+use crate::checkpoint;
 use crate::error::{Error, Result};
-use crate::events::{Event, Metrics, now_s};
+use crate::events::{Event, Metrics, Reasons, Seen, now_s};
 use crate::model::Model;
 use crate::rollout::Rollout;
-
-/// The metric by which the best checkpoint is kept.
-const BEST_METRIC: &str = "eval/accuracy";
+use crate::skipped::{Diagnosis, non_finite_weights};
 
 /// What one step gave.
 pub(super) struct Stepped {
     pub(super) rollouts: Vec<Rollout>,
     pub(super) metrics: Metrics,
-    /// Where the batch was written, if the optimiser could not take the step.
-    pub(super) skipped: Option<PathBuf>,
+    /// What is known of why, if the step was left out.
+    pub(super) skipped: Option<Box<Diagnosis>>,
     pub(super) tokens: u64,
 }
 
@@ -32,6 +29,9 @@ impl<M: Model + 'static> Trainer<'_, M> {
     pub fn run(mut self) -> Result<Outcome> {
         let done = self.state.step;
         self.events.emit(&Event::Start { steps: self.plan.total_steps, done })?;
+        if self.other_data {
+            self.events.emit(&Event::other_data(done))?;
+        }
         let began = Instant::now();
         let mut saved = (done > 0).then_some(done);
         if self.evaluate_if_due()? {
@@ -44,7 +44,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
             self.account(stepped, began, done)?;
             self.sync_reference()?;
             let best = self.evaluate_if_due()?;
-            if best || self.state.step.is_multiple_of(self.settings.save_steps) {
+            if (best || self.save_is_due()) && self.is_good()? {
                 self.save()?;
                 saved = Some(self.state.step);
             }
@@ -82,6 +82,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
         if let (true, true, Some(reference)) = (index > 0, stage.reset_reference, &self.reference) {
             self.state.reference = Some(self.checkpoints.save_reference(&self.policy, step)?);
             reference.replace(self.policy.frozen_copy()?);
+            self.state.watch.reference_changed();
         }
         self.state.stages_begun = index + 1;
         let weights = self.rewards.iter().map(|asked| asked.reward.name().to_owned());
@@ -102,22 +103,65 @@ impl<M: Model + 'static> Trainer<'_, M> {
         self.state.num_tokens += tokens;
         self.state.optimizer_steps = self.updater.optimizer.steps();
         let step = self.state.step;
-        let hopeless = self.state.count_skipped(skipped.is_some());
+        self.state.count_skipped(skipped.is_some());
         let per_step = began.elapsed().as_secs_f64() / (step - done_before) as f64;
         metrics.insert("num_tokens".into(), self.state.num_tokens as f64);
         metrics.insert("skipped_steps".into(), self.state.skipped_steps as f64);
         metrics.insert("time_left_s".into(), per_step * (self.plan.total_steps - step) as f64);
-        if let Some(dump) = &skipped {
-            let dump = dump.strip_prefix(&self.settings.output).unwrap_or(dump);
-            self.events.emit(&Event::Skipped { step, dump: dump.display().to_string() })?;
+        if let Some(diagnosis) = &skipped {
+            self.events.emit(&Event::skipped(step, &self.settings.output, diagnosis))?;
         }
+        let seen = Seen {
+            step,
+            metrics: &metrics,
+            iterations: self.settings.num_iterations,
+            format: &self.format_reasons(&rollouts),
+        };
+        let warnings = self.state.watch.look(&seen);
         let epoch = self.plan.epoch(step);
         self.events.emit(&Event::Step { step, epoch, time_s: now_s(), metrics })?;
         self.events.completions(step, &rollouts)?;
-        match hopeless {
-            true => Err(Error::NotFinite { steps: self.state.skipped_in_a_row, dump: skipped }),
-            false => Ok(()),
+        for warning in &warnings {
+            self.events.emit(warning)?;
         }
+        match skipped.filter(|_| self.state.skipped_in_a_row >= self.settings.max_skipped_steps) {
+            Some(diagnosis) => Err(self.give_up(diagnosis)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Saves the last good state, if this is one; gives what ends the run.
+    fn give_up(&mut self, mut diagnosis: Box<Diagnosis>) -> Result<Error> {
+        // Whoever goes on from here begins to count anew.
+        let steps = std::mem::take(&mut self.state.skipped_in_a_row);
+        diagnosis.weights = non_finite_weights(&self.policy)?;
+        if diagnosis.weights.is_empty() {
+            self.save()?;
+        }
+        let last = self.checkpoints.steps()?.last().copied();
+        diagnosis.checkpoint = last.map(|step| self.checkpoints.path(step));
+        Ok(Error::NotFinite { steps, diagnosis })
+    }
+
+    /// Whether the policy may be saved: after a step that was left out its weights could be what is
+    /// not finite, and would take the place of good ones.
+    fn is_good(&self) -> Result<bool> {
+        Ok(self.state.skipped_in_a_row == 0 || non_finite_weights(&self.policy)?.is_empty())
+    }
+
+    fn save_is_due(&self) -> bool {
+        let step = self.state.step;
+        step.is_multiple_of(self.settings.save_steps) || self.checkpoints.keep().milestone_at(step)
+    }
+
+    /// Why completions did not have the right format.
+    fn format_reasons(&self, rollouts: &[Rollout]) -> Reasons {
+        let column = self.rewards.iter().position(|asked| asked.reward.name() == "format");
+        let scores = rollouts.iter().flat_map(|rollout| &rollout.completions);
+        Reasons::count(scores.map(|completion| {
+            let score = completion.scores.get(column?)?.as_ref()?;
+            score.why.as_deref()
+        }))
     }
 
     /// Evaluates where it is time to; says whether the result is the best so far.
@@ -131,15 +175,12 @@ impl<M: Model + 'static> Trainer<'_, M> {
         }
         let metrics = self.evaluate()?;
         self.state.evaluated = Some(step);
-        let value = metrics.get(BEST_METRIC).copied().unwrap_or(0.0);
+        let value = metrics.get(&self.best_by.metric).copied();
         let epoch = self.plan.epoch(step);
         self.events.emit(&Event::Eval { step, epoch, time_s: now_s(), metrics })?;
-        if self.state.best.as_ref().is_some_and(|best| value <= best.value) {
-            return Ok(false);
-        }
-        self.state.best = Some(Best { metric: BEST_METRIC.into(), value, step });
+        let best = self.best_by.take(&mut self.state.best, value, step);
         // Before the first step there is nothing that the base model's folder does not hold.
-        Ok(step > 0)
+        Ok(best && step > 0)
     }
 
     fn save(&mut self) -> Result<()> {
@@ -147,7 +188,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
         self.state.optimizer_steps = self.updater.optimizer.steps();
         self.save_reference()?;
         self.events.emit(&Event::Checkpoint { step, folder: checkpoint::name(step) })?;
-        self.state.events_bytes = self.events.length();
+        self.events.mark(&mut self.state)?;
         self.checkpoints
             .save(
                 &self.policy,

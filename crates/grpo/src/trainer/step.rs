@@ -66,7 +66,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
         times.figures(tokens, &mut metrics);
         let skipped = match applied.taken {
             true => None,
-            false => Some(self.dump(step, &batches)?),
+            false => Some(Box::new(self.left_out(step, &rollouts, &batches)?)),
         };
         Ok(Some(Stepped { rollouts, metrics, skipped, tokens }))
     }

@@ -3,6 +3,7 @@
 
 mod durable;
 mod learning;
+mod warned;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -75,33 +76,48 @@ fn run(settings: &Train, stop_after: Option<u64>) -> Result<Outcome> {
 }
 
 fn run_from(model: Bigram, settings: &Train, stop_after: Option<u64>) -> Result<Outcome> {
-    let base = settings.output.join("base");
-    std::fs::create_dir_all(&base).unwrap();
-    let last = Checkpoints::new(&settings.output, 1).last()?;
-    if last.is_none() {
-        model.save(&base).unwrap();
-    }
     let stop = AtomicBool::new(false);
-    let done = last.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
-    let names = vec!["accuracy", "format"];
-    let mut sinks: Vec<Box<dyn Sink + '_>> =
-        vec![Box::new(Parquet::open(&settings.output, names, done)?)];
-    if let Some(step) = stop_after {
-        sinks.push(Box::new(StopAfter(step, &stop)));
-    }
-    let job = Job {
+    let sink = stop_after.map(|step| Box::new(StopAfter(step, &stop)) as Box<dyn Sink + '_>);
+    run_until(model, settings, &stop, sink.into_iter().collect())
+}
+
+/// A run with other listeners.
+fn run_with(model: Bigram, settings: &Train, sinks: Vec<Box<dyn Sink + '_>>) -> Result<Outcome> {
+    run_until(model, settings, &AtomicBool::new(false), sinks)
+}
+
+fn job<'a>(settings: &'a Train, base: &'a Path, stop: &'a AtomicBool) -> Job<'a> {
+    Job {
         settings,
         settings_text: "",
         fingerprint: "bigram",
-        base: &base,
+        base,
         text: Arc::new(Words::new()),
         questions: questions(8),
         eval: questions(2),
         judge: None,
         activation_bytes: 0,
         verify_packing: true,
-        stop: &stop,
-    };
+        stop,
+    }
+}
+
+fn run_until<'a>(
+    model: Bigram,
+    settings: &'a Train,
+    stop: &'a AtomicBool,
+    mut sinks: Vec<Box<dyn Sink + 'a>>,
+) -> Result<Outcome> {
+    let base = settings.output.join("base");
+    std::fs::create_dir_all(&base).unwrap();
+    let last = Checkpoints::new(&settings.output, 1).last()?;
+    if last.is_none() {
+        model.save(&base).unwrap();
+    }
+    let done = last.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
+    let names = vec!["accuracy", "format"];
+    sinks.insert(0, Box::new(Parquet::open(&settings.output, names, done)?));
+    let job = job(settings, &base, stop);
     match last {
         Some(checkpoint) => Trainer::<Bigram>::resume(&checkpoint, job, sinks)?.run(),
         None => Trainer::start(model, job, sinks)?.run(),

@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::path::Path;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
+use embodied_r_kernels::memory;
+use half::{bf16, f16};
 use indexmap::IndexMap;
 use safetensors::tensor::Dtype;
 use serde_json::{Map, json};
@@ -50,11 +52,12 @@ pub fn save<'a>(
     )
 }
 
-/// Writes named tensors into one safetensors file, beside its place and renamed.
+/// Writes named tensors to the one file `path`, in their order, a tensor at a time and without a copy of any: beside
+/// its place, flushed to disk, then renamed.
 ///
 /// # Errors
-/// As [`save`].
-pub(crate) fn save_file<'a>(
+/// [`Error::Io`], or [`Error::Tensor`] if a tensor cannot be brought to the CPU.
+pub fn save_file<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
     dtype: WeightDtype,
@@ -167,8 +170,8 @@ fn write_file(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<()> 
                 Item::Bytes(file, stored) => out.write_all(file.bytes(stored)),
                 Item::Made(source) => source.write(dtype, &mut *out),
                 Item::Numbers(tensor) => {
-                    let numbers = bytes(tensor, dtype).during(format!("write `{name}`"))?;
-                    out.write_all(&numbers)
+                    let plain = plain(tensor).during(format!("write `{name}`"))?;
+                    write_numbers(&memory::floats(&plain, "save")?, dtype, &mut *out)
                 }
             };
             written.map_err(Error::io("write", path))?;
@@ -204,17 +207,30 @@ fn stored(dtype: WeightDtype) -> Dtype {
     }
 }
 
-fn bytes(tensor: &Tensor, dtype: WeightDtype) -> candle_core::Result<Vec<u8>> {
-    let numbers = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-    Ok(match dtype {
-        WeightDtype::F32 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        WeightDtype::Bf16 => {
-            numbers.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect()
+/// Numbers that are turned into bytes before these are written.
+const PIECE: usize = 1 << 16;
+
+/// The tensor as contiguous f32 on the CPU: itself if it is that already.
+fn plain(tensor: &Tensor) -> candle_core::Result<Tensor> {
+    tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()
+}
+
+fn write_numbers(numbers: &[f32], dtype: WeightDtype, out: &mut dyn Write) -> std::io::Result<()> {
+    let mut bytes = Vec::with_capacity(PIECE.min(numbers.len()) * dtype.size_bytes());
+    for piece in numbers.chunks(PIECE) {
+        bytes.clear();
+        match dtype {
+            WeightDtype::F32 => bytes.extend(piece.iter().flat_map(|x| x.to_le_bytes())),
+            WeightDtype::Bf16 => {
+                bytes.extend(piece.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()));
+            }
+            WeightDtype::F16 => {
+                bytes.extend(piece.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()));
+            }
         }
-        WeightDtype::F16 => {
-            numbers.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect()
-        }
-    })
+        out.write_all(&bytes)?;
+    }
+    Ok(())
 }
 
 fn write_index(

@@ -104,12 +104,15 @@ pub(super) fn text(
         }
         line(&format!("stage {}", index + 1), what);
     }
+    let for_good = settings.keep_every_epochs;
+    let for_good = for_good.map(|epochs| format!(" and one every {epochs} epochs"));
     line(
         "checkpoints",
         format!(
-            "every {} steps, the last {} kept, in {}",
+            "every {} steps, the last {}{} kept, in {}",
             settings.save_steps,
             settings.save_total_limit,
+            for_good.unwrap_or_default(),
             settings.output.display()
         ),
     );
@@ -170,6 +173,16 @@ stage 3      steps 4097 to 12288, 8 epochs: accuracy 0.7, consistency 0.2, forma
 checkpoints  every 100 steps, the last 3 kept, in run
 "
         );
+    }
+
+    #[test]
+    fn checkpoints_that_stay_are_told() {
+        let settings =
+            Train { output: "run".into(), keep_every_epochs: Some(0.5), ..Train::default() };
+        let told = text(&settings, TRAINED, &MEMORY, (4, 4), (0, 0)).unwrap();
+        let line =
+            "checkpoints  every 100 steps, the last 3 and one every 0.5 epochs kept, in run\n";
+        assert!(told.ends_with(line), "{told}");
     }
 
     #[test]

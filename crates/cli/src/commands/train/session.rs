@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
-use embodied_r_grpo::checkpoint::{Checkpoint, Checkpoints, STATE_FILE};
+use embodied_r_grpo::checkpoint::{Checkpoint, Checkpoints, Damaged, LastWhole};
 use embodied_r_grpo::events::{Event, ProgressLine, Sink, in_words};
 use embodied_r_grpo::trainer::Outcome;
 use embodied_r_grpo::{Error, settings::Fault};
@@ -26,6 +26,30 @@ const AUTO: &str = "auto";
 pub(crate) struct Session<T> {
     pub(crate) settings: T,
     pub(crate) checkpoint: Option<Checkpoint>,
+    /// Later checkpoints that cannot be used.
+    damaged: Vec<Damaged>,
+}
+
+impl<T> Session<T> {
+    fn new(settings: T) -> Self {
+        Self { settings, checkpoint: None, damaged: Vec::new() }
+    }
+
+    /// Makes the folder `output` ready to be written to: tries whether it can be, and sets damaged
+    /// checkpoints aside.
+    pub(crate) fn prepare(&self, output: &Path) -> anyhow::Result<()> {
+        let checkpoints = Checkpoints::new(output, 1);
+        checkpoints.prepare().map_err(explain)?;
+        let run = self.checkpoint.as_ref().map(|checkpoint| checkpoint.run().canonicalize());
+        if run.transpose()? != Some(output.canonicalize()?) {
+            // The run goes on in another folder, where they are in nobody's way.
+            return Ok(());
+        }
+        for aside in checkpoints.set_aside(&self.damaged).map_err(explain)? {
+            eprintln!("a damaged checkpoint is set aside as `{}`", aside.display());
+        }
+        Ok(())
+    }
 }
 
 /// Settings without which there is no run.
@@ -55,22 +79,24 @@ pub(crate) fn open<T: Settings>(
         ]))
     };
     let Some(resume) = args.resume.as_deref() else {
-        let settings = layers(Layers::default())?.resolve(&REQUIRED)?;
-        return Ok(Session { settings, checkpoint: None });
+        return Ok(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?));
     };
-    let checkpoint = if resume == Path::new(AUTO) {
+    let visit = if args.dry_run { Visit::Look } else { Visit::GoOn };
+    let LastWhole { checkpoint, damaged } = if resume == Path::new(AUTO) {
         let given: T = layers(Layers::default())?.resolve(&["output"])?;
-        last(&output(&given))?
+        last(&output(&given), visit)?
     } else {
-        Some(find(resume)?)
+        find(resume, visit)?
     };
     let Some(checkpoint) = checkpoint else {
         eprintln!("no checkpoint to resume from yet, a new run begins");
-        let settings = layers(Layers::default())?.resolve(&REQUIRED)?;
-        return Ok(Session { settings, checkpoint: None });
+        return Ok(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?));
     };
+    for later in &damaged {
+        eprintln!("warning: a later checkpoint is damaged, {later}");
+    }
     let before = checkpoint.settings().map_err(explain)?;
-    let run = checkpoint.path.parent().unwrap_or(Path::new(".")).display().to_string();
+    let run = checkpoint.run().display().to_string();
     // The run may have been moved since its settings were written.
     let own = Layers::default().text(&checkpoint.path, &before)?;
     let settings: T = layers(own.flags(&[("output", Some(run))]))?.resolve(&REQUIRED)?;
@@ -82,7 +108,7 @@ pub(crate) fn open<T: Settings>(
         );
     }
     eprintln!("going on from {}", checkpoint.path.display());
-    Ok(Session { settings, checkpoint: Some(checkpoint) })
+    Ok(Session { settings, checkpoint: Some(checkpoint), damaged })
 }
 
 /// A model's folder, and its fingerprint.
@@ -115,19 +141,39 @@ pub(crate) struct Trained {
     pub(crate) counts: Counts,
 }
 
-/// The checkpoint in `folder`, or the last one of the run in it.
-fn find(folder: &Path) -> anyhow::Result<Checkpoint> {
-    if folder.join(STATE_FILE).is_file() {
-        return Checkpoint::open(folder).map_err(explain);
-    }
-    last(folder)?.ok_or_else(|| {
-        let path = folder.to_owned();
-        explain(Error::NothingToResume { path })
-    })
+/// What a run's folder is looked at for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Visit {
+    /// To know what would be done: nothing is changed.
+    Look,
+    /// To go on with the run: what a kill left behind is put right.
+    GoOn,
 }
 
-fn last(run: &Path) -> anyhow::Result<Option<Checkpoint>> {
-    Checkpoints::new(run, 1).last().map_err(explain)
+/// The checkpoint in `folder`, or the last one of the run in it, with later ones that are damaged.
+fn find(folder: &Path, visit: Visit) -> anyhow::Result<LastWhole> {
+    if Checkpoint::is_one(folder) {
+        // Of `.` nobody can tell the folder of its run.
+        let resolved = folder.file_name().is_none().then(|| folder.canonicalize());
+        let folder = resolved.transpose()?.unwrap_or_else(|| folder.to_owned());
+        let checkpoint = Checkpoint::open_whole(&folder).map_err(explain)?;
+        let run = Checkpoints::new(checkpoint.run(), 1);
+        let damaged = run.damaged_after(&checkpoint).map_err(explain)?;
+        return Ok(LastWhole { checkpoint: Some(checkpoint), damaged });
+    }
+    let found = last(folder, visit)?;
+    if found.checkpoint.is_none() {
+        return Err(explain(Error::NothingToResume { path: folder.to_owned() }));
+    }
+    Ok(found)
+}
+
+fn last(run: &Path, visit: Visit) -> anyhow::Result<LastWhole> {
+    let checkpoints = Checkpoints::new(run, 1);
+    if visit == Visit::GoOn {
+        checkpoints.recover().map_err(explain)?;
+    }
+    checkpoints.last_whole().map_err(explain)
 }
 
 /// The flag that Ctrl-C sets: a process has one, however many runs it makes one after the other.
@@ -172,7 +218,9 @@ impl Sink for Lines {
             (Some(words), Event::Step { step, .. }) => {
                 eprintln!("step {step}/{}  {words}", self.steps);
             }
-            (Some(words), Event::Skipped { .. }) => eprintln!("warning: {words}"),
+            (Some(words), Event::Skipped { .. } | Event::Warning { .. }) => {
+                eprintln!("warning: {words}");
+            }
             (Some(words), _) => eprintln!("{words}"),
             (None, _) => {}
         }
@@ -211,6 +259,19 @@ pub(crate) fn explain(error: Error) -> anyhow::Error {
         Error::NothingToResume { .. } => exit::hint(
             error.to_string(),
             "give the folder of a run or one of its checkpoints, or leave `--resume` out",
+        ),
+        Error::Checkpoint { .. } => exit::hint(
+            error.to_string(),
+            "`--resume` with the folder of the run goes on from its last checkpoint that is whole",
+        ),
+        Error::NoneWhole { .. } => exit::hint(
+            error.to_string(),
+            "move the checkpoints away to begin anew, or bring one back from a backup",
+        ),
+        Error::NotFinite { .. } => exit::hint(
+            error.to_string(),
+            "lower `learning_rate` or `max_grad_norm`, or look at the batch with `embodied-r \
+             inspect loss`; `--resume` goes on from the last good state",
         ),
         Error::OtherModel { .. } => exit::hint(
             error.to_string(),

@@ -20,8 +20,8 @@ fn files(output: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// What differs between two runs that must be the same. The state tells the length of the file of
-/// events, which tells of the clock.
+/// What differs between two runs that must be the same. The files of events tell of the clock, the
+/// state tells how long they are, and the manifest the state's hash.
 fn differences(a: &Path, b: &Path) -> Vec<String> {
     let (a, b) = (files(a), files(b));
     let names: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).cloned().collect();
@@ -33,6 +33,10 @@ fn differences(a: &Path, b: &Path) -> Vec<String> {
                 Some(state)
             };
             return state(&a) == state(&b);
+        }
+        let length = |files: &BTreeMap<String, Vec<u8>>| files.get(name).map(Vec::len);
+        if name.ends_with("manifest.json") || name.contains("tfevents") {
+            return length(&a) == length(&b);
         }
         a.get(name) == b.get(name)
     };
@@ -89,6 +93,34 @@ fn a_run_killed_after_a_checkpoint_tells_the_lost_steps_once() {
     assert_eq!(differences(whole.path(), killed.path()), none);
 }
 
+/// Fails at an event: what a kill at that moment leaves is what is there then.
+struct KillAt(usize);
+
+impl Sink for KillAt {
+    fn event(&mut self, _: &Event) -> Result<()> {
+        let killed = || Error::Model { what: "was killed".into() };
+        self.0 = self.0.checked_sub(1).ok_or_else(killed)?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_run_killed_at_any_of_its_events_is_byte_for_byte_the_run_that_was_not() {
+    let whole = tempfile::tempdir().unwrap();
+    run(&demanding(whole.path()), None).unwrap();
+    let told = events(whole.path());
+    for event in 0..told.len() {
+        let killed = tempfile::tempdir().unwrap();
+        let settings = demanding(killed.path());
+        let sinks: Vec<Box<dyn Sink>> = vec![Box::new(KillAt(event))];
+        assert!(run_with(Bigram::new(6, 3), &settings, sinks).is_err());
+        run(&settings, None).unwrap();
+        let none: [&str; 0] = [];
+        assert_eq!(differences(whole.path(), killed.path()), none, "killed at {:?}", told[event]);
+        assert_eq!(told, events(killed.path()), "killed at {:?}", told[event]);
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run_and_another_one_another() {
     let rewards = |seed: u64| {
@@ -106,19 +138,7 @@ fn an_output_folder_with_a_run_in_it_is_not_written_over() {
     let settings = settings(dir.path());
     run(&settings, None).unwrap();
     let stop = AtomicBool::new(false);
-    let job = Job {
-        settings: &settings,
-        settings_text: "",
-        fingerprint: "bigram",
-        base: dir.path(),
-        text: Arc::new(Words::new()),
-        questions: questions(8),
-        eval: Vec::new(),
-        judge: None,
-        activation_bytes: 0,
-        verify_packing: true,
-        stop: &stop,
-    };
+    let job = job(&settings, dir.path(), &stop);
     let error = Trainer::start(Bigram::new(6, 3), job, Vec::new()).err().unwrap();
     assert!(matches!(error, Error::OutputTaken { .. }), "{error}");
 }
@@ -149,8 +169,14 @@ fn a_step_without_a_finite_gradient_is_left_out_and_written_down() {
     let settings = Train { max_steps: Some(8), ..settings(dir.path()) };
     let poisoned = Bigram::poisoned(6);
     let error = run_from(poisoned, &settings, None).unwrap_err();
-    let Error::NotFinite { steps: 5, dump: Some(dump) } = error else { panic!("{error}") };
-    let dump: serde_json::Value = serde_json::from_slice(&std::fs::read(dump).unwrap()).unwrap();
+    let Error::NotFinite { steps: 5, diagnosis } = error else { panic!("{error}") };
+    assert_eq!(diagnosis.found.gradients, ["bigram.weight", "bigram.bias"]);
+    assert!(diagnosis.found.logps > 0 && diagnosis.found.loss && diagnosis.reference);
+    assert_eq!(diagnosis.weights, ["bigram.bias"]);
+    assert_eq!(diagnosis.checkpoint, None, "there is no good state to save");
+    assert!(Checkpoints::new(dir.path(), 1).steps().unwrap().is_empty());
+    let dump = std::fs::read(diagnosis.dump.unwrap()).unwrap();
+    let dump: serde_json::Value = serde_json::from_slice(&dump).unwrap();
     assert_eq!(dump["groups"][0]["prompt_ids"], serde_json::json!([5, 5, 4]));
     assert!(dump["groups"][0]["completions"][0]["advantage"].is_number());
     let events = events(dir.path());
@@ -159,14 +185,132 @@ fn a_step_without_a_finite_gradient_is_left_out_and_written_down() {
 }
 
 #[test]
-fn a_checkpoint_with_broken_moments_is_refused() {
+fn a_reference_that_is_not_finite_spoils_no_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Train { max_skipped_steps: 2, ..settings(dir.path()) };
+    run(&settings, Some(3)).unwrap();
+    let before = Checkpoint::open_whole(&dir.path().join("checkpoint-3")).unwrap();
+    let good = Bigram::read(&before.path).unwrap().numbers();
+    // The divergence is bounded, so that what is no number is in the loss and in no gradient.
+    Bigram::poisoned(6).save(&dir.path().join("base")).unwrap();
+    let error = run(&settings, None).unwrap_err();
+    let Error::NotFinite { steps: 2, diagnosis } = error else { panic!("{error}") };
+    assert!(diagnosis.reference && diagnosis.found.loss, "{diagnosis}");
+    assert_eq!((diagnosis.found.logps, diagnosis.found.gradients.len()), (0, 0), "{diagnosis}");
+    let last = diagnosis.checkpoint.unwrap();
+    assert_eq!(last, dir.path().join("checkpoint-5"));
+    assert_eq!(Bigram::read(&last).unwrap().numbers(), good);
+    let state = Checkpoint::open_whole(&last).unwrap().state;
+    assert_eq!((state.skipped_steps, state.skipped_in_a_row), (2, 0), "counting begins anew");
+}
+
+#[test]
+fn checkpoints_at_the_ends_of_epochs_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Train {
+        stage: vec![stage(4.0, 0.5, 0.5)],
+        save_steps: 3,
+        save_total_limit: 1,
+        keep_every_epochs: Some(1.5),
+        eval_steps: 100,
+        ..settings(dir.path())
+    };
+    run(&settings, None).unwrap();
+    let steps = Checkpoints::new(dir.path(), 1).steps().unwrap();
+    assert_eq!(steps, [6, 12, 16], "of 16 steps in 4 epochs");
+}
+
+#[test]
+fn the_best_checkpoint_is_kept_by_the_metric_that_was_named() {
+    let best = |metric: &str, greater_is_better| {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Train {
+            metric_for_best_model: metric.into(),
+            greater_is_better,
+            ..settings(dir.path())
+        };
+        run_from(Bigram::thinking(6), &settings, None).unwrap();
+        let best = Checkpoints::new(dir.path(), 1).last().unwrap().unwrap().state.best.unwrap();
+        let evals = of_kind(&events(dir.path()), "eval");
+        let value = |eval: &serde_json::Value| eval[metric].as_f64().unwrap();
+        (best.value, evals.iter().map(value).collect::<Vec<_>>())
+    };
+    for (metric, greater_is_better) in
+        [("eval/accuracy/odd", None), ("eval/completions/mean_length", Some(false))]
+    {
+        let (best, values) = best(metric, greater_is_better);
+        let wanted = values.into_iter().reduce(match greater_is_better {
+            Some(false) => f64::min,
+            _ => f64::max,
+        });
+        assert_eq!(Some(best), wanted, "{metric}");
+    }
+}
+
+#[test]
+fn a_metric_that_no_evaluation_gives_is_refused_with_those_that_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Train { metric_for_best_model: "eval/acuracy".into(), ..settings(dir.path()) };
+    assert_eq!(
+        run(&settings, None).unwrap_err().to_string(),
+        "`metric_for_best_model` is `eval/acuracy`, an evaluation gives eval/accuracy, \
+         eval/format, eval/completions/mean_length, eval/completions/clipped_ratio, eval/n, \
+         eval/accuracy/even, eval/accuracy/odd"
+    );
+}
+
+#[test]
+fn an_evaluation_gives_the_metrics_that_are_known_beforehand() {
+    let dir = tempfile::tempdir().unwrap();
+    run(&settings(dir.path()), None).unwrap();
+    let eval = of_kind(&events(dir.path()), "eval").remove(0);
+    let given = eval.as_object().unwrap().keys().filter(|key| key.starts_with("eval/"));
+    let mut given: Vec<String> = given.cloned().collect();
+    let mut known = evaluate::metric_names(&questions(2));
+    given.sort();
+    known.sort();
+    assert_eq!(given, known);
+}
+
+#[test]
+fn other_data_under_the_same_name_are_told_on_resume() {
     let dir = tempfile::tempdir().unwrap();
     let settings = settings(dir.path());
     run(&settings, Some(3)).unwrap();
-    let moments = dir.path().join("checkpoint-3/optimizer.safetensors");
+    let path = dir.path().join("checkpoint-3");
+    let mut checkpoint = Checkpoint::open(&path).unwrap();
+    assert_eq!(of_kind(&events(dir.path()), "warning"), [] as [serde_json::Value; 0]);
+    checkpoint.state.data = "what another file had".into();
+    std::fs::write(path.join("trainer_state.json"), serde_json::to_vec(&checkpoint.state).unwrap())
+        .unwrap();
+    let stop = AtomicBool::new(false);
+    let job = job(&settings, dir.path(), &stop);
+    Trainer::<Bigram>::resume(&checkpoint, job, Vec::new()).unwrap().run().unwrap();
+    let warnings = of_kind(&events(dir.path()), "warning");
+    assert_eq!(warnings[0]["concern"], "other_data");
+    assert_eq!(warnings[0]["step"], 3);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path());
+    run(&settings, Some(6)).unwrap();
+    let moments = dir.path().join("checkpoint-6/optimizer.safetensors");
     let bytes = std::fs::read(&moments).unwrap();
     std::fs::write(&moments, &bytes[..bytes.len() - 4]).unwrap();
-    assert!(run(&settings, None).is_err());
+    let last = Checkpoints::new(dir.path(), 1).last_whole().unwrap();
+    assert_eq!(last.checkpoint.unwrap().state.step, 4);
+    let error = run(&settings, None).unwrap_err().to_string();
+    assert!(error.contains("checkpoint-6` is later"), "not before it is set aside: {error}");
+    Checkpoints::new(dir.path(), 1).set_aside(&last.damaged).unwrap();
+    run(&settings, None).unwrap();
+    let whole = tempfile::tempdir().unwrap();
+    run(&Train { output: whole.path().into(), ..settings }, None).unwrap();
+    let mut differences = differences(whole.path(), dir.path());
+    differences.retain(|name| !name.starts_with("checkpoint-6.damaged/"));
+    let none: [&str; 0] = [];
+    assert_eq!(differences, none);
 }
 
 #[test]

@@ -10,7 +10,7 @@ fn final_numbers(settings: &Train) -> Vec<f32> {
 }
 
 fn numbers_in(folder: &Path) -> Vec<f32> {
-    Bigram::load(folder, &Train::default().loading(folder, 0)).unwrap().numbers()
+    Bigram::read(folder).unwrap().numbers()
 }
 
 #[test]

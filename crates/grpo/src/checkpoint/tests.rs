@@ -1,0 +1,232 @@
+//! Claims about the checkpoints of a run, on a bigram model.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::model::toy::{Bigram, Words};
+use crate::model::{ChatMessage, Generation, Text};
+use crate::optimizer::{Optim, Optimizer, OptimizerSettings};
+
+const SETTINGS: OptimizerSettings = OptimizerSettings {
+    optim: Optim::Adamw,
+    beta1: 0.9,
+    beta2: 0.95,
+    epsilon: 1e-8,
+    weight_decay: 0.0,
+    max_grad_norm: 1.0,
+};
+
+fn save_with(run: &Path, text: &dyn Text, state: &State) -> Result<PathBuf> {
+    let model = Bigram::new(4, state.step);
+    let optimizer = Optimizer::new(SETTINGS, &model).unwrap();
+    Checkpoints::new(run, 10).save(&model, text, &optimizer, state, "seed = 1")
+}
+
+fn save(run: &Path, step: u64) -> PathBuf {
+    save_with(run, &Words::new(), &State { step, ..State::new("bigram") }).unwrap()
+}
+
+/// A run with the checkpoints 2, 4 and 6.
+fn run() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for step in [2, 4, 6] {
+        save(dir.path(), step);
+    }
+    dir
+}
+
+fn cut(path: &Path) {
+    let bytes = fs::read(path).unwrap();
+    fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+}
+
+fn flip_a_bit(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let place = bytes.len() - 3;
+    bytes[place] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+fn all(run: &Path) -> Vec<String> {
+    let mut all = names(run).unwrap();
+    all.sort();
+    all
+}
+
+#[test]
+fn the_manifest_names_every_file_of_a_checkpoint() {
+    let dir = run();
+    let path = dir.path().join("checkpoint-6");
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(path.join(MANIFEST_FILE)).unwrap()).unwrap();
+    let listed: Vec<_> = manifest["files"].as_object().unwrap().keys().cloned().collect();
+    let files: Vec<_> = all(&path).into_iter().filter(|name| name != MANIFEST_FILE).collect();
+    assert_eq!(listed, files);
+    assert_eq!(Checkpoint::open_whole(&path).unwrap().state.step, 6);
+}
+
+#[test]
+fn damage_to_any_file_is_found_and_the_last_whole_checkpoint_is_used() {
+    for (file, harm, want) in [
+        ("model.safetensors", cut as fn(&Path), "`model.safetensors` has "),
+        ("optimizer.safetensors", flip_a_bit, "`optimizer.safetensors` has changed since"),
+        ("trainer_state.json", flip_a_bit, "`trainer_state.json` has changed since"),
+        (
+            "settings.toml",
+            |path| fs::write(path, "seed = 2").unwrap(),
+            "`settings.toml` has changed",
+        ),
+        ("words.txt", |path| fs::remove_file(path).unwrap(), "`words.txt` is missing"),
+        (MANIFEST_FILE, cut, "`manifest.json` cannot be read: "),
+        (MANIFEST_FILE, |path| fs::remove_file(path).unwrap(), "`manifest.json` is missing"),
+    ] {
+        let dir = run();
+        harm(&dir.path().join("checkpoint-6").join(file));
+        let LastWhole { checkpoint, damaged } =
+            Checkpoints::new(dir.path(), 10).last_whole().unwrap();
+        assert_eq!(checkpoint.unwrap().state.step, 4, "{file}");
+        assert_eq!(damaged.len(), 1, "{file}");
+        let told = damaged[0].to_string();
+        assert!(told.contains("checkpoint-6`: ") && told.contains(want), "{told}");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_that_was_named_is_an_error_with_its_file() {
+    let dir = run();
+    let path = dir.path().join("checkpoint-6");
+    flip_a_bit(&path.join(OPTIMIZER_FILE));
+    let told = Checkpoint::open_whole(&path).unwrap_err().to_string();
+    assert!(told.contains("checkpoint-6` cannot be used: `optimizer.safetensors`"), "{told}");
+}
+
+#[test]
+fn damaged_checkpoints_are_set_aside_and_the_run_can_go_on() {
+    let dir = run();
+    let checkpoints = Checkpoints::new(dir.path(), 10);
+    for round in ["checkpoint-6.damaged", "checkpoint-6.damaged-2"] {
+        cut(&dir.path().join("checkpoint-6/model.safetensors"));
+        let LastWhole { checkpoint, damaged } = checkpoints.last_whole().unwrap();
+        let last = checkpoint.unwrap();
+        assert!(checkpoints.refuse_later(&last).is_err());
+        assert_eq!(checkpoints.damaged_after(&last).unwrap(), damaged);
+        assert_eq!(checkpoints.set_aside(&damaged).unwrap(), [dir.path().join(round)]);
+        checkpoints.refuse_later(&last).unwrap();
+        save(dir.path(), 6);
+    }
+    assert_eq!(checkpoints.steps().unwrap(), [2, 4, 6]);
+}
+
+#[test]
+fn a_run_without_any_whole_checkpoint_says_what_is_wrong_with_each() {
+    let dir = run();
+    for step in [2, 4, 6] {
+        fs::remove_file(dir.path().join(name(step)).join(STATE_FILE)).unwrap();
+    }
+    let told = Checkpoints::new(dir.path(), 10).last_whole().unwrap_err().to_string();
+    for step in [2, 4, 6] {
+        assert!(told.contains(&format!("checkpoint-{step}`: `trainer_state.json` is")), "{told}");
+    }
+}
+
+#[test]
+fn a_checkpoint_whose_reference_is_damaged_cannot_be_used() {
+    let dir = run();
+    let model = Bigram::new(4, 1);
+    let reference = Checkpoints::new(dir.path(), 10).save_reference(&model, 6).unwrap();
+    let state = State { step: 8, reference: Some(reference), ..State::new("bigram") };
+    let path = save_with(dir.path(), &Words::new(), &state).unwrap();
+    Checkpoint::open_whole(&path).unwrap();
+    flip_a_bit(&dir.path().join("reference-6/model.safetensors"));
+    let LastWhole { checkpoint, damaged } = Checkpoints::new(dir.path(), 10).last_whole().unwrap();
+    assert_eq!(checkpoint.unwrap().state.step, 6);
+    assert_eq!(damaged[0].path, path, "the checkpoint is what is set aside");
+    assert!(damaged[0].what().contains("`reference-6/model.safetensors` has changed"));
+}
+
+/// Text whose files find no room.
+struct NoRoom;
+
+impl Text for NoRoom {
+    fn render(&self, messages: &[ChatMessage], generation: Generation) -> Result<String> {
+        Words::new().render(messages, generation)
+    }
+
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        Words::new().encode(text)
+    }
+
+    fn decode(&self, ids: &[u32]) -> Result<String> {
+        Words::new().decode(ids)
+    }
+
+    fn stop_ids(&self) -> &[u32] {
+        &[0]
+    }
+
+    fn save(&self, dir: &Path) -> Result<()> {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        Err(Error::io("write", dir.join("words.txt"))(full))
+    }
+}
+
+#[test]
+fn a_checkpoint_that_finds_no_room_names_its_file_and_leaves_the_last_one() {
+    let dir = run();
+    // A new one, and one in the place of another.
+    for step in [6, 8] {
+        let state = State { step, ..State::new("bigram") };
+        let told = save_with(dir.path(), &NoRoom, &state).unwrap_err().to_string();
+        assert!(told.contains("words.txt`: no storage space"), "{told}");
+        assert_eq!(all(dir.path()), ["checkpoint-2", "checkpoint-4", "checkpoint-6"]);
+        let last = Checkpoints::new(dir.path(), 10).last().unwrap().unwrap();
+        let model = Bigram::read(&last.path).unwrap();
+        assert_eq!(model.numbers(), Bigram::new(4, 6).numbers());
+    }
+}
+
+#[test]
+fn leftovers_of_a_kill_are_put_right_whatever_they_are() {
+    let dir = run();
+    let hidden = |name: &str| dir.path().join(name);
+    // Between the two renames of a checkpoint that replaces one, in the removal of an old one, and
+    // in the writing of a reference.
+    fs::rename(dir.path().join("checkpoint-6"), hidden(".checkpoint-6.old.tmp")).unwrap();
+    fs::create_dir(hidden(".checkpoint-6.tmp")).unwrap();
+    fs::rename(dir.path().join("checkpoint-2"), hidden(".checkpoint-2.removed.tmp")).unwrap();
+    fs::create_dir(hidden(".reference-4.tmp")).unwrap();
+    let checkpoints = Checkpoints::new(dir.path(), 10);
+    checkpoints.recover().unwrap();
+    assert_eq!(all(dir.path()), ["checkpoint-4", "checkpoint-6"]);
+    assert_eq!(checkpoints.last().unwrap().unwrap().state.step, 6);
+}
+
+#[test]
+fn an_old_checkpoint_that_cannot_be_read_does_not_stop_the_rotation() {
+    let dir = run();
+    fs::remove_file(dir.path().join("checkpoint-4/trainer_state.json")).unwrap();
+    let model = Bigram::new(4, 1);
+    let reference = Checkpoints::new(dir.path(), 2).save_reference(&model, 3).unwrap();
+    let optimizer = Optimizer::new(SETTINGS, &model).unwrap();
+    let state = State { step: 8, ..State::new("bigram") };
+    let checkpoints = Checkpoints::new(dir.path(), 3);
+    checkpoints.save(&model, &Words::new(), &optimizer, &state, "").unwrap();
+    assert_eq!(checkpoints.steps().unwrap(), [4, 6, 8]);
+    assert!(dir.path().join(&reference).exists(), "who needs it cannot be told");
+    let checkpoints = Checkpoints::new(dir.path(), 1);
+    checkpoints.save(&model, &Words::new(), &optimizer, &State { step: 10, ..state }, "").unwrap();
+    assert_eq!(all(dir.path()), ["checkpoint-10"]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_found_out_beforehand() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let told = Checkpoints::new(&file.join("run"), 1).prepare().unwrap_err().to_string();
+    assert!(told.starts_with("cannot create `") && told.contains("file/run`"), "{told}");
+    let run = dir.path().join("new/run");
+    Checkpoints::new(&run, 1).prepare().unwrap();
+    assert_eq!(all(&run), [""; 0], "nothing is left of the trial");
+}

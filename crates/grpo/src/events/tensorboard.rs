@@ -1,0 +1,103 @@
+//! Events as TensorBoard reads them.
+
+mod message;
+mod record;
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::{Event, Sink, in_words, now_s};
+use crate::error::{Error, Result};
+
+/// Name of the folder in a run's folder, as in Hugging Face's trainer.
+pub const TENSORBOARD_FOLDER: &str = "runs";
+
+/// Name of the file: TensorBoard knows it by its beginning.
+const FILE: &str = "events.out.tfevents.0.embodied-r";
+
+/// Appends events to a file of TensorBoard's: figures as scalars, stages and warnings as texts.
+///
+/// A run has one file. What came after a checkpoint is cut off when the run goes on from it, so that
+/// no step shows twice; times apart the same records follow, so that a TensorBoard that watches
+/// reads on as if nothing had happened.
+#[derive(Debug)]
+pub struct TensorBoard {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl TensorBoard {
+    /// Opens the file in the run's folder `run` after its first `keep` bytes; what lies behind them
+    /// is dropped.
+    ///
+    /// # Errors
+    /// The file cannot be opened, cut or written.
+    pub fn open(run: &Path, keep: u64) -> Result<Self> {
+        let folder = run.join(TENSORBOARD_FOLDER);
+        std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        let path = folder.join(FILE);
+        let options = OpenOptions::new().append(true).create(true).open(&path);
+        let file = options.map_err(Error::io("open", &path))?;
+        let length = file.metadata().map_err(Error::io("read", &path))?.len().min(keep);
+        file.set_len(length).map_err(Error::io("write", &path))?;
+        let mut opened = Self { path, file, length };
+        if length == 0 {
+            opened.write(&message::version(now_s()))?;
+        }
+        Ok(opened)
+    }
+
+    /// Bytes written so far.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Flushes what was written to disk.
+    ///
+    /// # Errors
+    /// The disk does not take it.
+    pub fn flush(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io("flush", &self.path))
+    }
+
+    fn write(&mut self, data: &[u8]) -> Result<()> {
+        let record = record::record(data);
+        self.file.write_all(&record).map_err(Error::io("write", &self.path))?;
+        self.length += record.len() as u64;
+        Ok(())
+    }
+
+    fn write_text(&mut self, step: u64, tag: &str, event: &Event) -> Result<()> {
+        match in_words(event) {
+            Some(words) => self.write(&message::text(now_s(), step, tag, &words)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Sink for TensorBoard {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        match event {
+            Event::Step { step, epoch, time_s, metrics }
+            | Event::Eval { step, epoch, time_s, metrics } => {
+                let figures = metrics.iter().map(|(name, value)| (name.as_str(), *value));
+                // An evaluation has the epoch of its step.
+                let is_step = matches!(event, Event::Step { .. });
+                let epoch = is_step.then_some(("epoch", *epoch));
+                self.write(&message::scalars(*time_s, *step, epoch.into_iter().chain(figures)))
+            }
+            Event::Stage { step, .. } => self.write_text(*step, "stages", event),
+            Event::Warning { step, .. } => self.write_text(*step, "warnings", event),
+            Event::Skipped { step, .. } => self.write_text(*step, "skipped", event),
+            Event::Start { .. }
+            | Event::Checkpoint { .. }
+            | Event::End { .. }
+            | Event::PackingVerified { .. } => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

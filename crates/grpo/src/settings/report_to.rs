@@ -1,0 +1,118 @@
+//! Where a run's figures go beside its own file of events.
+
+use std::fmt;
+
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Who is told of a run's figures: Hugging Face's `report_to`, a name or a list of names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportTo {
+    tensorboard: bool,
+}
+
+const TENSORBOARD: &str = "tensorboard";
+const NONE: &str = "none";
+
+impl ReportTo {
+    /// Nobody.
+    pub const NOBODY: Self = Self { tensorboard: false };
+
+    /// Whether a file for TensorBoard is written.
+    pub fn tensorboard(&self) -> bool {
+        self.tensorboard
+    }
+
+    fn from_names<E: Error>(names: &[String]) -> Result<Self, E> {
+        if let Some(name) = names.iter().find(|name| ![TENSORBOARD, NONE].contains(&name.as_str()))
+        {
+            return Err(E::unknown_variant(name, &[TENSORBOARD, NONE]));
+        }
+        let tensorboard = names.iter().any(|name| name == TENSORBOARD);
+        if tensorboard && names.iter().any(|name| name == NONE) {
+            return Err(E::custom("names `none` beside `tensorboard`; keep one of them"));
+        }
+        Ok(Self { tensorboard })
+    }
+}
+
+impl Default for ReportTo {
+    /// TensorBoard: its file costs next to nothing.
+    fn default() -> Self {
+        Self { tensorboard: true }
+    }
+}
+
+impl Serialize for ReportTo {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let names = if self.tensorboard { [TENSORBOARD] } else { [NONE] };
+        names.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ReportTo {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Names)
+    }
+}
+
+struct Names;
+
+impl<'de> Visitor<'de> for Names {
+    type Value = ReportTo;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`tensorboard`, `none`, or a list of such names")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<ReportTo, E> {
+        ReportTo::from_names(&[name.to_owned()])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ReportTo, A::Error> {
+        let mut names: Vec<String> = Vec::new();
+        while let Some(name) = list.next_element()? {
+            names.push(name);
+        }
+        ReportTo::from_names(&names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: serde_json::Value) -> Result<ReportTo, String> {
+        serde_json::from_value(json).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_name_and_a_list_are_both_understood() {
+        for (given, tensorboard) in [
+            (serde_json::json!("tensorboard"), true),
+            (serde_json::json!(["tensorboard"]), true),
+            (serde_json::json!("none"), false),
+            (serde_json::json!(["none"]), false),
+            (serde_json::json!([]), false),
+        ] {
+            assert_eq!(read(given.clone()).map(|to| to.tensorboard()), Ok(tensorboard), "{given}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_or_contradicts_itself_is_refused() {
+        let unknown = read(serde_json::json!("wandb")).unwrap_err();
+        assert!(unknown.contains("`wandb`, expected `tensorboard` or `none`"), "{unknown}");
+        let both = read(serde_json::json!(["none", "tensorboard"])).unwrap_err();
+        assert!(both.contains("keep one of them"), "{both}");
+        assert!(read(serde_json::json!(3)).is_err());
+    }
+
+    #[test]
+    fn it_is_written_as_it_is_read() {
+        for report_to in [ReportTo::default(), ReportTo::NOBODY] {
+            let written = serde_json::to_value(report_to).unwrap();
+            assert_eq!(read(written), Ok(report_to));
+        }
+    }
+}

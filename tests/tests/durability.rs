@@ -1,0 +1,344 @@
+//! Runs that are killed, damaged or short of room, as their users meet them.
+//!
+//! `cargo test --package embodied-r-tests --test durability -- --ignored --nocapture` kills runs at a
+//! hundred random moments.
+
+#![cfg(unix)]
+
+mod tiny_model;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use assert_cmd::assert::OutputAssertExt as _;
+use embodied_r_tests::binary;
+use serde_json::{Value, json};
+
+/// Twelve steps in three epochs and two stages, with all that a resume must bring back, and a
+/// checkpoint after each.
+const SETTINGS: &str = "num_generations = 4
+generation_batch_size = 8
+max_completion_length = 6
+learning_rate = 1e-2
+warmup_ratio = 0.2
+num_iterations = 2
+beta = 0.01
+save_steps = 1
+save_total_limit = 1
+keep_every_epochs = 1
+eval_steps = 2
+eval_data = 'train.json'
+
+[[stage]]
+epochs = 1
+weights = { accuracy = 0.5, format = 0.5 }
+
+[[stage]]
+epochs = 2
+weights = { accuracy = 0.8, format = 0.2 }
+restart_schedule = true
+reset_reference = true
+";
+
+/// A run's inputs in a new folder.
+fn inputs() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_model::write(&dir.path().join("model"));
+    let questions: Vec<Value> = (0..8)
+        .map(|i| {
+            json!({
+                "Question_id": i,
+                "question_category": "object_rel_distance",
+                "question": format!("Frame 0: lamp left {i}0\n>\nQuestion: where is the lamp?"),
+                "answer": "A",
+            })
+        })
+        .collect();
+    fs::write(dir.path().join("train.json"), serde_json::to_vec(&questions).unwrap()).unwrap();
+    fs::write(dir.path().join("run.toml"), SETTINGS).unwrap();
+    dir
+}
+
+fn train(dir: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.current_dir(dir).args(["train", "--config", "run.toml", "--model", "model"]);
+    command.args(["--data", "train.json", "--output", "run"]);
+    command
+}
+
+fn resume(dir: &Path) -> Command {
+    let mut command = train(dir);
+    command.args(["--resume", "auto"]);
+    command
+}
+
+fn stderr(command: &mut Command, code: i32) -> String {
+    let output = command.assert().code(code).get_output().clone();
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// All files of a folder, by name.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(inner) = folders.pop() {
+        for entry in fs::read_dir(inner).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).unwrap().display().to_string();
+                files.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+/// A file without what tells of the clock.
+fn timeless(name: &str, bytes: &[u8]) -> Vec<u8> {
+    const CLOCK: [&str; 8] = [
+        "time_s",
+        "step_time",
+        "tokens_per_second",
+        "time/rollout",
+        "time/rewards",
+        "time/reference",
+        "time/update",
+        "time_left_s",
+    ];
+    let without = |text: &[u8], keys: &[&str]| {
+        let mut value: Value = serde_json::from_slice(text).unwrap();
+        keys.iter().for_each(|key| drop(value.as_object_mut().unwrap().remove(*key)));
+        value.to_string().into_bytes()
+    };
+    if name == "events.jsonl" {
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        return lines.flat_map(|line| without(line, &CLOCK)).collect();
+    }
+    if name.ends_with("trainer_state.json") {
+        return without(bytes, &["events_bytes"]);
+    }
+    if name.contains("tfevents") {
+        // The lengths of the records: which steps and figures there are.
+        let (mut rest, mut lengths) = (bytes, Vec::new());
+        while let Some((length, _)) = rest.split_first_chunk::<8>() {
+            lengths.extend(length);
+            rest = &rest[16 + u64::from_le_bytes(*length) as usize..];
+        }
+        return lengths;
+    }
+    // The manifest holds the hash of the state.
+    if name.ends_with("manifest.json") { Vec::new() } else { bytes.to_vec() }
+}
+
+/// Names of the files that differ between two runs that must be the same.
+fn differences(a: &Path, b: &Path) -> Vec<String> {
+    let (a, b) = (files(a), files(b));
+    let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let of = |files: &BTreeMap<String, Vec<u8>>, name: &str| {
+        files.get(name).map(|bytes| timeless(name, bytes))
+    };
+    names.into_iter().filter(|name| of(&a, name) != of(&b, name)).cloned().collect()
+}
+
+const SAME: [&str; 0] = [];
+
+/// The run that nobody killed.
+fn undisturbed() -> tempfile::TempDir {
+    let dir = inputs();
+    train(dir.path()).assert().code(0);
+    dir
+}
+
+fn kill(child: &mut Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_is_byte_for_byte_the_one_that_was_not() {
+    let (whole, killed) = (undisturbed(), inputs());
+    // Within the first epoch, at its end, where the second stage begins, and near the end.
+    for step in [2, 4, 5, 11] {
+        let mut child = resume(killed.path()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().starts_with(&format!("step {step}/12"))));
+        kill(&mut child);
+    }
+    resume(killed.path()).assert().code(0);
+    assert_eq!(differences(&whole.path().join("run"), &killed.path().join("run")), SAME);
+}
+
+/// Where a kill hit, as far as what it leaves tells.
+fn moment(run: &Path) -> &'static str {
+    let names: Vec<String> = fs::read_dir(run).map_or(Vec::new(), |entries| {
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+    });
+    let ends = |end: &str| names.iter().any(|name| name.ends_with(end));
+    match () {
+        () if !names.iter().any(|name| name == "events.jsonl") => "before the first event",
+        () if ends(".old.tmp") => "replacing a folder",
+        () if ends(".removed.tmp") => "removing a checkpoint",
+        () if ends(".tmp") => "writing a checkpoint",
+        () => "elsewhere",
+    }
+}
+
+#[test]
+#[ignore = "takes minutes: a hundred kills"]
+fn a_hundred_kills_at_random_moments_change_nothing() {
+    const KILLS: u32 = 100;
+    let began = Instant::now();
+    let whole = undisturbed();
+    let longest = began.elapsed();
+    let mut random = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
+    let mut moments: BTreeMap<&str, u32> = BTreeMap::new();
+    let (mut kills, mut runs) = (0, 0);
+    while kills < KILLS {
+        let killed = inputs();
+        runs += 1;
+        loop {
+            let mut child = resume(killed.path()).stderr(Stdio::null()).spawn().unwrap();
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            // Most runs are killed before they come far.
+            let share = (random >> 11) as f64 / (1u64 << 53) as f64;
+            let deadline = Instant::now() + longest.mul_f64(share * 0.5);
+            let status = loop {
+                if let Some(status) = child.try_wait().unwrap() {
+                    break Some(status);
+                }
+                if Instant::now() >= deadline && kills < KILLS {
+                    break None;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            };
+            if let Some(status) = status {
+                assert!(status.success(), "after {kills} kills: {status}");
+                break;
+            }
+            kill(&mut child);
+            kills += 1;
+            *moments.entry(moment(&killed.path().join("run"))).or_default() += 1;
+        }
+        assert_eq!(differences(&whole.path().join("run"), &killed.path().join("run")), SAME);
+    }
+    println!("{kills} kills in {runs} runs: {moments:?}");
+}
+
+/// Turns a bit of a file.
+fn flip_a_bit(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let place = bytes.len() - 5;
+    bytes[place] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn the_last_whole_checkpoint_is_used_and_damaged_ones_are_set_aside() {
+    let (whole, damaged) = (undisturbed(), undisturbed());
+    let run = damaged.path().join("run");
+    fs::remove_dir_all(run.join("final")).unwrap();
+    flip_a_bit(&run.join("checkpoint-12/optimizer.safetensors"));
+
+    let named = stderr(train(damaged.path()).args(["--resume", "run/checkpoint-12"]), 1);
+    assert_eq!(
+        named,
+        "error: the checkpoint `run/checkpoint-12` cannot be used: `optimizer.safetensors` has \
+         changed since it was written, its hash is another one
+hint: `--resume` with the folder of the run goes on from its last checkpoint that is whole
+"
+    );
+    let looked = stderr(resume(damaged.path()).arg("--dry-run"), 0);
+    assert!(looked.contains("going on from run/checkpoint-8"), "{looked}");
+    assert!(run.join("checkpoint-12").exists(), "a dry run changes nothing");
+
+    let told = stderr(&mut resume(damaged.path()), 0);
+    let lines: Vec<&str> = told.lines().take(3).collect();
+    assert_eq!(
+        lines,
+        [
+            "warning: a later checkpoint is damaged, `run/checkpoint-12`: `optimizer.safetensors` \
+             has changed since it was written, its hash is another one",
+            "going on from run/checkpoint-8",
+            "a damaged checkpoint is set aside as `run/checkpoint-12.damaged`",
+        ]
+    );
+    fs::remove_dir_all(run.join("checkpoint-12.damaged")).unwrap();
+    assert_eq!(differences(&whole.path().join("run"), &run), SAME);
+}
+
+#[test]
+fn a_checkpoint_without_room_is_an_error_with_its_file_and_the_last_one_stays() {
+    let (whole, short) = (undisturbed(), undisturbed());
+    let run = short.path().join("run");
+    for folder in ["final", "checkpoint-12"] {
+        fs::remove_dir_all(run.join(folder)).unwrap();
+    }
+    let size = fs::metadata(run.join("checkpoint-8/optimizer.safetensors")).unwrap().len();
+    // The moments are the largest file, so that they are what finds no room: blocks are 512 bytes.
+    let limit = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", size / 512);
+    let mut command = Command::new("sh");
+    command.current_dir(short.path()).args(["-c", &limit, "sh"]).arg(binary());
+    let told = stderr(command.args(["train", "--resume", "run"]), 1);
+    let last = told.lines().last().unwrap();
+    assert!(last.starts_with("error: cannot write `run/.checkpoint-9.tmp/"), "{told}");
+    assert!(last.contains("optimizer.safetensors") && last.contains("File too large"), "{told}");
+    let names: BTreeSet<String> = files(&run).into_keys().collect();
+    assert!(!names.iter().any(|name| name.contains(".tmp")), "{names:?}");
+
+    resume(short.path()).assert().code(0);
+    assert_eq!(differences(&whole.path().join("run"), &run), SAME);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_told_before_the_run_begins() {
+    let dir = inputs();
+    let mut command = train(dir.path());
+    command.args(["--output", "train.json/run"]);
+    let told = stderr(&mut command, 1);
+    assert_eq!(told, "error: cannot create `train.json/run`: Not a directory (os error 20)\n");
+}
+
+#[test]
+fn a_metric_that_no_evaluation_gives_is_told_with_those_that_there_are() {
+    let dir = inputs();
+    let told = stderr(train(dir.path()).args(["--set", "metric_for_best_model=accuracy"]), 1);
+    assert!(
+        told.contains("`metric_for_best_model` is `accuracy`, an evaluation gives eval/accuracy, "),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_killed_fine_tuning_is_byte_for_byte_the_one_that_was_not() {
+    let conversation = json!({"messages": [
+        {"role": "user", "content": "Question: where is the lamp?"},
+        {"role": "assistant", "content": "<think>left</think><answer>A</answer>"},
+    ]});
+    let (whole, killed) = (inputs(), inputs());
+    let sft = |dir: &Path| {
+        fs::write(dir.join("train.jsonl"), vec![conversation.to_string(); 12].join("\n")).unwrap();
+        let mut command = Command::new(binary());
+        command.current_dir(dir).args(["sft", "--model", "model", "--data", "train.jsonl"]);
+        command.args(["--eval-data", "train.jsonl", "--output", "run", "--resume", "auto"]);
+        command.args(["--set", "train_batch_size=4", "--set", "save_steps=2"]);
+        command.args(["--set", "learning_rate=0.01", "--set", "num_train_epochs=4"]);
+        command
+    };
+    sft(whole.path()).assert().code(0);
+    for step in [3, 6, 11] {
+        let mut child = sft(killed.path()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().starts_with(&format!("step {step}/12"))));
+        kill(&mut child);
+    }
+    sft(killed.path()).assert().code(0);
+    assert_eq!(differences(&whole.path().join("run"), &killed.path().join("run")), SAME);
+}
