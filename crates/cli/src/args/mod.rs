@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod doctor;
 pub(crate) mod eval;
+pub(crate) mod filter;
 pub(crate) mod infer;
 pub(crate) mod inspect;
 pub(crate) mod keyframes;
@@ -15,10 +16,13 @@ pub(crate) mod quickstart;
 pub(crate) mod report;
 pub(crate) mod rewards;
 pub(crate) mod run;
+pub(crate) mod runs;
 pub(crate) mod serve;
 pub(crate) mod sft;
+pub(crate) mod show;
 pub(crate) mod sim;
 pub(crate) mod train;
+pub(crate) mod video;
 
 use clap::{Parser, Subcommand};
 
@@ -59,7 +63,13 @@ pub(crate) enum Command {
     Sim(sim::SimArgs),
     /// Run the whole way on built-in rooms.
     Quickstart(quickstart::QuickstartArgs),
-    /// Write a run's curves and completions as one HTML page.
+    /// Drop questions that a blind model answers right.
+    Filter(filter::FilterArgs),
+    /// List the runs in a folder.
+    Runs(runs::RunsArgs),
+    /// Browse a run's completions in the terminal.
+    Show(show::ShowArgs),
+    /// Write a run, or several beside each other, as one HTML page.
     Report(report::ReportArgs),
     /// Check what the machine has and what is missing.
     Doctor(doctor::DoctorArgs),
