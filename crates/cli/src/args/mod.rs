@@ -37,6 +37,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// A command without a comment here has that of its arguments, which `--help` shows whole.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Unify VSI-Bench and UrbanVideo-Bench into one question set, split by scene.
@@ -51,9 +52,7 @@ pub(crate) enum Command {
     Sft(sft::SftArgs),
     /// Train with GRPO.
     Train(train::TrainArgs),
-    /// Score a model, or given predictions, by a benchmark's own protocol.
     Eval(eval::EvalArgs),
-    /// Answer a file of questions.
     Infer(infer::InferArgs),
     /// Serve a model over HTTP as OpenAI's API does.
     Serve(serve::ServeArgs),
@@ -63,13 +62,9 @@ pub(crate) enum Command {
     Sim(sim::SimArgs),
     /// Run the whole way on built-in rooms.
     Quickstart(quickstart::QuickstartArgs),
-    /// Drop questions that a blind model answers right.
     Filter(filter::FilterArgs),
-    /// List the runs in a folder.
     Runs(runs::RunsArgs),
-    /// Browse a run's completions in the terminal.
     Show(show::ShowArgs),
-    /// Write a run, or several beside each other, as one HTML page.
     Report(report::ReportArgs),
     /// Check what the machine has and what is missing.
     Doctor(doctor::DoctorArgs),
