@@ -29,20 +29,13 @@ pub(crate) fn run(args: FilterArgs) -> anyhow::Result<Status> {
     let blind = Blind::new(&args)?;
     // Loading a model takes long: what is wrong with the files is found before.
     let mut journal = Journal::open(&beside(&args.out, ".tries.jsonl"), blind.settings()?)?;
-    let open: Vec<(usize, &str)> = asked
-        .iter()
-        .filter(|question| !journal.has(question.index, question.text))
-        .map(|question| (question.index, question.text))
-        .collect();
+    let open: Vec<&Asked<'_>> =
+        asked.iter().filter(|question| !journal.has(question.index, question.text)).collect();
     if open.len() < asked.len() {
         eprintln!("{} of {} are asked already", asked.len() - open.len(), asked.len());
     }
     if !open.is_empty() {
-        blind.ask(&open, &Bar::default(), |index, replies| {
-            let question = &set.questions[index];
-            let text = rules::question(question)?;
-            journal.add(index, &question.id(), text, replies)
-        })?;
+        blind.ask(&open, &Bar::default(), |question, replies| journal.add(question, replies))?;
     }
     let tried: Vec<Tried> =
         asked.iter().filter_map(|question| journal.tried(question, drop_at)).collect();

@@ -129,7 +129,7 @@ mod tests {
         std::fs::create_dir(run.path().join("completions")).unwrap();
         let path = run.path().join("completions/completions_00003.parquet");
         write_table(&path, columns).unwrap();
-        assert_eq!(files(run.path()), [path.clone()]);
+        assert_eq!(files(run.path()), std::slice::from_ref(&path));
         assert_eq!(step_of(&path), Some(3));
         let samples = read(&path).unwrap();
         assert_eq!(

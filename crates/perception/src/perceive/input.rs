@@ -200,6 +200,26 @@ mod tests {
     }
 
     #[test]
+    fn a_benchmarks_folder_is_read_and_written_under_its_files_name() {
+        let root = folder(&["ego/videos/a.mp4"]);
+        let question = |id: &str| {
+            json!({"q_uid": id, "question": "q", "option 0": "v", "option 1": "w",
+                "option 2": "x", "option 3": "y", "option 4": "z"})
+        };
+        let write = |name: &str, value: Value| {
+            std::fs::write(root.path().join("ego").join(name), value.to_string()).unwrap();
+        };
+        write("questions.json", json!([question("a"), question("b")]));
+        write("subset_answers.json", json!({"a": 1}));
+        let out = root.path().join("out");
+        let input = read(&[root.path().join("ego")], None, &out).unwrap().remove(0);
+        assert_eq!((input.questions.len(), input.unanswered), (1, 1));
+        assert_eq!(input.output, out.join("questions.json"));
+        let video = video_path(&input.questions[0], None, &input.data_path).unwrap();
+        assert_eq!(video, root.path().join("ego/videos/a.mp4"));
+    }
+
+    #[test]
     fn a_file_with_captions_already_is_refused() {
         let root = folder(&[]);
         let data = root.path().join("train.json");

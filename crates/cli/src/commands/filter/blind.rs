@@ -9,7 +9,7 @@ use embodied_r_policy::hub;
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
 
-use super::explain;
+use super::{Asked, explain};
 use crate::answer::Answerer;
 use crate::args::filter::{DrawingArgs, FilterArgs};
 use crate::args::model::{DecodingArgs, ModelArgs};
@@ -99,24 +99,32 @@ impl Blind {
         ]))
     }
 
-    /// Asks each question all its times; `done(index, replies)` is called as they are answered. A
+    /// Asks each question all its times; `done(question, replies)` is called as they are answered. A
     /// question whose requests fail is passed over.
-    pub(super) fn ask(
+    pub(super) fn ask<'a>(
         &self,
-        questions: &[(usize, &str)],
+        questions: &[&'a Asked<'a>],
         progress: &dyn Progress,
-        mut done: impl FnMut(usize, Vec<String>) -> anyhow::Result<()>,
+        mut done: impl FnMut(&'a Asked<'a>, Vec<String>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         match &self.place {
             Place::Here(args) => {
-                Answerer::load(args)?.sample(questions, self.tries, progress, done)
+                let prompts: Vec<(usize, &str)> =
+                    questions.iter().map(|question| (question.index, question.text)).collect();
+                let mut questions = questions.iter();
+                // They are answered in their order.
+                let answered = |_, replies| match questions.next() {
+                    Some(question) => done(question, replies),
+                    None => Ok(()),
+                };
+                Answerer::load(args)?.sample(&prompts, self.tries, progress, answered)
             }
             Place::Api { client, model, concurrency } => {
                 progress.start("asking", Some(questions.len() as u64));
                 let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-                let work = questions.iter().map(|&(index, text)| {
-                    let requests = self.requests(model, index, text);
-                    async move { (index, replies(client, &requests).await) }
+                let work = questions.iter().map(|&question| {
+                    let requests = self.requests(model, question);
+                    async move { (question, replies(client, &requests).await) }
                 });
                 let work = futures_util::stream::iter(work).buffer_unordered(*concurrency);
                 runtime.block_on(collect(work, progress, &mut done))?;
@@ -127,13 +135,13 @@ impl Blind {
     }
 
     /// The requests of one question's tries.
-    fn requests(&self, model: &str, index: usize, text: &str) -> Vec<ChatRequest> {
-        let messages = vec![Message::system(&self.system), Message::user(text)];
+    fn requests(&self, model: &str, question: &Asked<'_>) -> Vec<ChatRequest> {
+        let messages = vec![Message::system(&self.system), Message::user(question.text)];
         let request = |attempt| ChatRequest {
             temperature: Some(self.temperature),
             max_tokens: Some(self.max_new_tokens),
             // Servers that know seeds would give the same reply to the same one; 31 bits fit all.
-            seed: Some(stream(&[self.seed, index as u64, attempt]) >> 33),
+            seed: Some(stream(&[self.seed, question.index as u64, attempt]) >> 33),
             ..ChatRequest::new(model, messages.clone())
         };
         (0..self.tries as u64).map(request).collect()
@@ -160,18 +168,18 @@ async fn replies(client: &Client, requests: &[ChatRequest]) -> Result<Vec<String
 }
 
 /// Hands on what is answered and tells what failed, as it comes.
-async fn collect(
-    work: impl futures_util::Stream<Item = (usize, Result<Vec<String>, Error>)>,
+async fn collect<'a>(
+    work: impl futures_util::Stream<Item = (&'a Asked<'a>, Result<Vec<String>, Error>)>,
     progress: &dyn Progress,
-    done: &mut dyn FnMut(usize, Vec<String>) -> anyhow::Result<()>,
+    done: &mut dyn FnMut(&'a Asked<'a>, Vec<String>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut work = std::pin::pin!(work);
     let (mut answered, mut failed) = (0usize, 0usize);
-    while let Some((index, result)) = work.next().await {
+    while let Some((question, result)) = work.next().await {
         match result {
             Ok(replies) => {
                 answered += 1;
-                done(index, replies)?;
+                done(question, replies)?;
             }
             Err(error) if refuses_everyone(&error) => return Err(explain(error)),
             Err(error) => {
@@ -179,8 +187,9 @@ async fn collect(
                 if answered == 0 && failed >= HOPELESS {
                     return Err(explain(error));
                 }
-                if failed <= SHOWN_FAILURES {
-                    progress.warn(&format!("question {} of the file: {error}", index + 1));
+                // Where nothing is answered yet, they most likely fail for the same reason.
+                if failed == 1 || (answered > 0 && failed <= SHOWN_FAILURES) {
+                    progress.warn(&format!("question `{}`: {error}", question.id));
                 }
             }
         }

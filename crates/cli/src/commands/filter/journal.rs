@@ -106,17 +106,11 @@ impl Journal {
     }
 
     /// Notes the tries of a question.
-    pub(super) fn add(
-        &mut self,
-        index: usize,
-        id: &str,
-        question: &str,
-        replies: Vec<String>,
-    ) -> anyhow::Result<()> {
-        let (id, question) = (id.to_owned(), question.to_owned());
-        let replies = Replies { index, id, question, replies };
+    pub(super) fn add(&mut self, asked: &Asked<'_>, replies: Vec<String>) -> anyhow::Result<()> {
+        let (id, question) = (asked.id.clone(), asked.text.to_owned());
+        let replies = Replies { index: asked.index, id, question, replies };
         self.line(&replies)?;
-        self.replies.insert(index, replies);
+        self.replies.insert(asked.index, replies);
         Ok(())
     }
 
@@ -221,7 +215,7 @@ mod tests {
     fn a_question_is_dropped_from_the_mark_on() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(&dir.path().join("j"), settings(1.0)).unwrap();
-        journal.add(0, "q0", "x", replies("BBAB")).unwrap();
+        journal.add(&asked(0, "x"), replies("BBAB")).unwrap();
         let kept = |mark| journal.tried(&asked(0, "x"), mark).unwrap().kept;
         assert_eq!([1, 2, 3, 4].map(kept), [false, false, false, true]);
         assert_eq!(journal.tried(&asked(0, "x"), 3).unwrap().right, 3);
@@ -232,8 +226,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j");
         let mut journal = Journal::open(&path, settings(1.0)).unwrap();
-        journal.add(0, "q0", "x", replies("A")).unwrap();
-        journal.add(1, "q1", "y", replies("B")).unwrap();
+        journal.add(&asked(0, "x"), replies("A")).unwrap();
+        journal.add(&asked(1, "y"), replies("B")).unwrap();
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 4]).unwrap();
         let journal = Journal::open(&path, settings(1.0)).unwrap();
@@ -246,8 +240,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j");
         let mut journal = Journal::open(&path, settings(1.0)).unwrap();
-        journal.add(7, "q7", "z", replies("A")).unwrap();
-        journal.add(0, "q0", "x", replies("B")).unwrap();
+        journal.add(&asked(7, "z"), replies("A")).unwrap();
+        journal.add(&asked(0, "x"), replies("B")).unwrap();
         let tried = vec![journal.tried(&asked(0, "x"), 1).unwrap()];
         journal.close(&tried, 1).unwrap();
         let journal = Journal::open(&path, settings(1.0)).unwrap();

@@ -59,7 +59,11 @@ fn asked(prompt: &str, prompts: Prompts) -> String {
 
 /// Set in and dimmed, line by line.
 fn indented(text: &str, paint: Paint) -> String {
-    text.lines().map(|line| format!("{INDENT}{}\n", paint.styled(Style::Dim, line))).collect()
+    let line = |line: &str| match line {
+        "" => "\n".to_owned(),
+        line => format!("{INDENT}{}\n", paint.styled(Style::Dim, line)),
+    };
+    text.lines().map(line).collect()
 }
 
 fn totals(sample: &Sample) -> String {
