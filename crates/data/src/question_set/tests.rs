@@ -15,7 +15,7 @@ fn folder(files: &[(&str, Value)]) -> tempfile::TempDir {
 
 fn ego(id: &str) -> Value {
     json!({"q_uid": id, "google_drive_id": "drive-1", "question": "What does the wearer do?",
-        "option 0": "washes\n a cup", "option 1": "reads", "option 2": "B. walks",
+        "option 0": "washes\n a cup", "option 1": "reads", "option 2": "C. walks",
         "option 3": "sleeps", "option 4": "cooks"})
 }
 
@@ -53,7 +53,7 @@ fn egoschema_becomes_lettered_questions_about_videos() {
     assert!(set.is_unperceived());
     assert_eq!(
         question.question,
-        "Question: What does the wearer do?\n\nChoices:\nA. washes a cup\nB. reads\nC. B. walks\n\
+        "Question: What does the wearer do?\n\nChoices:\nA. washes a cup\nB. reads\nC. C. walks\n\
          D. sleeps\nE. cooks"
     );
     assert_eq!((question.id().as_str(), question.answer.as_str()), ("a-1", "C"));
