@@ -161,6 +161,19 @@ async fn what_could_not_be_asked_is_kept_and_asked_the_next_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_names_one_letter_whatever_it_is_asked_is_told() {
+    let server = Server::start().await;
+    let told = |words: [&str; 5]| {
+        let all: Vec<Value> = (0..).zip(words).map(|(id, word)| question(id, word)).collect();
+        let folder = place(&all);
+        stderr(&filter(folder.path(), &server, &[])).to_owned()
+    };
+    let habit = told(["easy a", "easy b", "easy c", "easy d", "hard"]);
+    assert!(habit.contains("the model named B in 80 % of its tries"), "{habit}");
+    assert_eq!(told(["easy e", "easy f", "hard g", "hard h", "hard i"]), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_benchmarks_own_form_is_kept() {
     let server = Server::start().await;
     let folder = tempfile::tempdir().unwrap();

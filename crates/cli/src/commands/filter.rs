@@ -18,7 +18,7 @@ use crate::output::{out, outln};
 use crate::progress::Bar;
 use blind::Blind;
 use journal::{Journal, Tried};
-use summary::Summary;
+use summary::{Favourite, Summary};
 
 /// Drop questions that a blind model answers right.
 pub(crate) fn run(args: FilterArgs) -> anyhow::Result<Status> {
@@ -130,6 +130,14 @@ fn told(summary: &Summary) -> Status {
         eprintln!(
             "warning: the model named no option in most of its tries; `--system-prompt` or \
              `--max-new-tokens` may mend that"
+        );
+    }
+    if let Some(Favourite { letter, share }) = summary.habit() {
+        eprintln!(
+            "warning: the model named {letter} in {:.0} % of its tries, so that questions whose \
+             answer is {letter} are dropped for that alone; take another model, or a higher \
+             `--temperature`",
+            100.0 * share
         );
     }
     match summary.failed {

@@ -1,5 +1,6 @@
 //! What the filter kept and dropped, by category.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -8,6 +9,19 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::journal::Tried;
+
+/// A letter that is named in more of the tries than this is a habit of the model.
+const HABIT: f64 = 0.7;
+/// Fewer tries show no habit.
+const HABIT_TRIES: usize = 20;
+
+/// The letter that a model names most.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Favourite {
+    pub(super) letter: char,
+    /// Its share of the tries that name any.
+    pub(super) share: f64,
+}
 
 /// Counts of questions, and shares of tries.
 #[derive(Debug, Default, Serialize)]
@@ -22,6 +36,7 @@ pub(super) struct Summary {
     numeric: usize,
     /// Questions left out, since their answers are not known.
     unanswered: usize,
+    favourite: Option<Favourite>,
     by_category: IndexMap<String, Counts>,
 }
 
@@ -73,6 +88,7 @@ impl Summary {
             failed: with_options - tried.len(),
             numeric: set.questions.len() - with_options,
             unanswered: set.unanswered,
+            favourite: favourite(tried),
             ..Self::default()
         };
         for question in &set.questions {
@@ -92,6 +108,12 @@ impl Summary {
     /// Whether most tries named no option, so that the filter says little.
     pub(super) fn is_unreadable(&self) -> bool {
         self.all.unreadable.is_some_and(|share| share > 0.5)
+    }
+
+    /// The letter that the model names whatever it is asked, if it has such a habit.
+    pub(super) fn habit(&self) -> Option<Favourite> {
+        let named = self.all.tries - self.all.silent;
+        self.favourite.filter(|favourite| named >= HABIT_TRIES && favourite.share > HABIT)
     }
 
     /// A table by category, and where the rest is.
@@ -127,6 +149,16 @@ impl Summary {
         );
         text
     }
+}
+
+fn favourite(tried: &[Tried]) -> Option<Favourite> {
+    let mut counts: BTreeMap<char, usize> = BTreeMap::new();
+    for letter in tried.iter().flat_map(|tried| &tried.answers).flatten() {
+        *counts.entry(*letter).or_default() += 1;
+    }
+    let all: usize = counts.values().sum();
+    let (letter, most) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    Some(Favourite { letter, share: most as f64 / all as f64 })
 }
 
 fn percent(share: Option<f64>) -> String {
