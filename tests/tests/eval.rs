@@ -1,4 +1,6 @@
-//! `embodied-r eval --predictions` by each protocol.
+//! `embodied-r eval`: given predictions by each protocol, and the sets out of domain.
+
+mod tiny_model;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -197,4 +199,87 @@ fn wrong_usage_ends_with_two() {
     assert_eq!(nothing.status.code(), Some(2));
     let unknown = eval(&vsi_rows(), &["--protocol", "vsi"]);
     assert_eq!(unknown.status.code(), Some(2));
+}
+
+/// EgoSchema's question about the one built-in room, whose video is `Room_0_0.mp4`, and one that has no
+/// published answer.
+fn egoschema(folder: &Path) {
+    let question = |id: &str| {
+        json!({"q_uid": id, "question": "What is ahead at the end?", "option 0": "a bed",
+            "option 1": "a lamp", "option 2": "a sofa", "option 3": "a plant", "option 4": "a desk"})
+    };
+    std::fs::create_dir_all(folder.join("ego")).unwrap();
+    let write = |name: &str, value: Value| {
+        std::fs::write(folder.join("ego").join(name), value.to_string()).unwrap();
+    };
+    write("questions.json", json!([question("unknown"), question("Room_0_0")]));
+    write("subset_answers.json", json!({"Room_0_0": 2}));
+}
+
+fn embodied_r(folder: &Path, words: &[&str]) -> Output {
+    Command::new(binary()).current_dir(folder).args(words).output().unwrap()
+}
+
+#[test]
+fn egoschema_is_perceived_answered_and_scored_on_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    tiny_model::write(&folder.join("model"));
+    egoschema(folder);
+    let rooms = ["sim", "rooms", "--out", "rooms", "--rooms", "1"];
+    let made = embodied_r(folder, &[&rooms[..], &["--categories", "Landmark Position"]].concat());
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let words = ["eval", "--data", "ego", "--model", "model", "--max-new-tokens", "4", "--json"];
+    let perceived = ["--scenes", "rooms/scenes", "--folder-path", "rooms/UrbanVideo-Bench/videos"];
+    let output = embodied_r(folder, &[&words[..], &perceived, &["--save-path", "out"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("1 of 2 questions have no published answer"));
+    let last = stdout(&output).lines().last().unwrap();
+    let report: Value = serde_json::from_str(last).unwrap();
+    assert_eq!((&report["protocol"], &report["n"]), (&json!("egoschema"), &json!(1)));
+    let answers = std::fs::read(folder.join("out/answers.json")).unwrap();
+    let answers: Vec<Value> = serde_json::from_slice(&answers).unwrap();
+    let prompt = answers[0]["question"].as_str().unwrap();
+    let asked = "Question: What is ahead at the end?\n\nChoices:\nA. a bed\nB. a lamp\nC. a sofa\n\
+                 D. a plant\nE. a desk";
+    assert!(prompt.contains("Frame 0:") && prompt.ends_with(asked), "{prompt}");
+    assert_eq!(answers[0]["answer"], json!("C"));
+}
+
+#[test]
+fn a_set_that_nobody_has_perceived_is_refused_with_the_command_that_does() {
+    let folder = tempfile::tempdir().unwrap();
+    egoschema(folder.path());
+    let output = embodied_r(folder.path(), &["eval", "--data", "ego", "--model", "model"]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = stderr(&output);
+    assert!(told.contains("`embodied-r perceive --data-paths ego/questions.json`"), "{told}");
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
+fn perceived_sets_out_of_domain_name_their_protocol_themselves() {
+    for (category, protocol) in [("egoschema", "egoschema"), ("egocentric_navigation", "mvbench")] {
+        let rows =
+            lines(&[(category, json!("E"), json!("e.")), (category, json!("A"), json!("B"))]);
+        let output = eval(&rows, &["--json"]);
+        let report: Value = serde_json::from_str(stdout(&output)).unwrap();
+        assert_eq!((&report["protocol"], &report["overall"]), (&json!(protocol), &json!(50.0)));
+        let table = eval(&rows, &[]);
+        assert!(stdout(&table).contains("| Embodied-R after RL "), "{}", stdout(&table));
+    }
+}
+
+#[test]
+fn a_broken_set_is_one_error_with_record_and_field() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = |answer: &str| json!({"video": "a.mp4", "question": "q", "candidates": ["Stop", "Go"], "answer": answer});
+    let moves = json!([record("Stop"), record("Fly")]).to_string();
+    std::fs::write(folder.path().join("moves.json"), moves).unwrap();
+    let output = embodied_r(folder.path(), &["eval", "--data", "moves.json", "--model", "model"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "error: `answer` in record 2 of `moves.json`: `Fly` is none of the candidates: Stop, Go\n"
+    );
 }

@@ -1,4 +1,4 @@
-//! A model that answers questions: what `infer`, `eval` and `quickstart` share.
+//! A model that answers questions: what `infer`, `eval`, `filter` and `quickstart` share.
 
 use std::sync::Arc;
 
@@ -64,36 +64,49 @@ impl Answerer {
         progress: &dyn Progress,
         mut done: impl FnMut(usize, String) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
+        let first = |mut outputs: Vec<String>| outputs.drain(..).next().unwrap_or_default();
+        self.sample(prompts, 1, progress, |index, outputs| done(index, first(outputs)))
+    }
+
+    /// As [`Self::answer`], with several outputs for each prompt.
+    pub(crate) fn sample(
+        &self,
+        prompts: &[(usize, &str)],
+        samples: usize,
+        progress: &dyn Progress,
+        mut done: impl FnMut(usize, Vec<String>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         progress.start("answering", Some(prompts.len() as u64));
         let text: &dyn Text = self.tokenizer.as_ref();
         let began = std::time::Instant::now();
-        let tokens = std::cell::Cell::new(0usize);
+        let (tokens, finished) = (std::cell::Cell::new(0usize), std::cell::Cell::new(0usize));
         for batch in prompts.chunks(self.batch) {
             let requests = batch
                 .iter()
                 .map(|(index, prompt)| {
                     let prompt = chat_prompt(text, &self.system_prompt, prompt)?;
                     let stream = embodied_r_grpo::random::stream(&[self.seed, *index as u64]);
-                    Ok(Request { prompt, samples: 1, stream })
+                    Ok(Request { prompt, samples, stream })
                 })
                 .collect::<anyhow::Result<Vec<_>>>()?;
             let on_event = |event| match event {
                 GenerateEvent::Tokens(new) => tokens.set(tokens.get() + new),
                 GenerateEvent::Finished { .. } => {
-                    progress.advance(1);
+                    finished.set(finished.get() + 1);
+                    progress.advance(u64::from(finished.get().is_multiple_of(samples)));
                     let rate = tokens.get() as f64 / began.elapsed().as_secs_f64();
                     progress.message(&format!("{rate:.0} tokens/s"));
                 }
                 _ => {}
             };
             let first = batch.first().map_or(0, |(index, _)| *index);
-            let samples = self
+            let answers = self
                 .model
                 .generate(&requests, &self.sampling, &on_event)
                 .with_context(|| format!("in the batch that begins at question {first}"))?;
-            for ((index, _), samples) in batch.iter().zip(samples) {
-                let ids = samples.first().map(|sample| sample.ids.as_slice()).unwrap_or_default();
-                done(*index, completion_text(text, ids)?)?;
+            for ((index, _), answers) in batch.iter().zip(answers) {
+                let texts = answers.iter().map(|answer| completion_text(text, &answer.ids));
+                done(*index, texts.collect::<Result<_, _>>()?)?;
             }
         }
         progress.finish();

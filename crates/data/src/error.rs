@@ -24,6 +24,83 @@ pub enum Error {
         /// The parser's reason, with line and column.
         source: serde_json::Error,
     },
+    /// A record of a file of questions is not an object.
+    #[error("record {record} of `{}` {fault}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// The record, counted from 1.
+        record: usize,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// A field of a record cannot be used.
+    #[error("`{field}` in record {record} of `{}`: {fault}", path.display())]
+    RecordField {
+        /// The file.
+        path: PathBuf,
+        /// The record, counted from 1.
+        record: usize,
+        /// The field.
+        field: String,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// EgoSchema's questions come without their answers.
+    #[error(
+        "`{}` holds no answers; put `subset_answers.json` beside it, or name that file with \
+         `--answers`",
+        path.display()
+    )]
+    NoAnswers {
+        /// The file of the questions.
+        path: PathBuf,
+    },
+    /// An entry of a file of answers cannot be used.
+    #[error("the answer to `{id}` in `{}` {fault}", path.display())]
+    Answer {
+        /// The file.
+        path: PathBuf,
+        /// The question.
+        id: String,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// A file of answers is about other questions.
+    #[error("`{}` answers none of the questions in `{}`", answers.display(), path.display())]
+    OtherAnswers {
+        /// The file of the questions.
+        path: PathBuf,
+        /// The file of the answers.
+        answers: PathBuf,
+    },
+    /// Answers are given for questions that have their own.
+    #[error(
+        "`{}` has answers of its own; `--answers` belongs to EgoSchema's questions",
+        path.display()
+    )]
+    AnswersUnused {
+        /// The file of the questions.
+        path: PathBuf,
+    },
+    /// A folder holds no questions that are known by their name.
+    #[error(
+        "`{}` is a folder without `questions.json` (EgoSchema) and `egocentric_navigation.json` \
+         (MVBench); name the file",
+        path.display()
+    )]
+    NoQuestions {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder holds the questions of several benchmarks.
+    #[error("`{}` and `{}` are both files of questions; name one", first.display(), second.display())]
+    SeveralQuestionFiles {
+        /// One of them.
+        first: PathBuf,
+        /// Another one.
+        second: PathBuf,
+    },
     /// A scene file holds a figure that cannot be.
     #[error("`{field}` in the scene file `{}` should be {wanted}", path.display())]
     Scene {

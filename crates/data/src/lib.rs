@@ -3,7 +3,8 @@
 //! The crate at the bottom of the workspace, in four groups:
 //! - the record that every stage passes on: [`question`];
 //! - the benchmarks: their tables ([`vsi`], [`urban`], [`parquet`]), and the way from them to one set
-//!   of questions split by scene ([`preprocess`], [`split`], [`videos`]);
+//!   of questions split by scene ([`preprocess`], [`split`], [`videos`]); the sets that are scored
+//!   out of domain ([`egoschema`], [`mvbench`]), which [`question_set`] reads as questions too;
 //! - texts: what the model and the judge are given ([`prompts`]), and what is true of a built-in
 //!   room in words ([`scene`]);
 //! - what all stages need: files that are whole or not there ([`write`](mod@write)), and the trait
@@ -23,12 +24,15 @@
 //! ```
 
 pub mod benchmark;
+pub mod egoschema;
 pub mod error;
+pub mod mvbench;
 pub mod parquet;
 pub mod preprocess;
 pub mod progress;
 pub mod prompts;
 pub mod question;
+pub mod question_set;
 pub mod scene;
 pub mod split;
 pub mod urban;
@@ -40,3 +44,4 @@ pub use benchmark::Benchmark;
 pub use error::{Error, Result};
 pub use progress::Progress;
 pub use question::Question;
+pub use question_set::{QuestionSet, read_question_set};

@@ -61,6 +61,13 @@ pub fn question_part(prompt: &str) -> &str {
     prompt.rfind(QUESTION).map_or(prompt, |start| &prompt[start..])
 }
 
+/// The system prompt of a model that is asked without having seen or read the video: what it answers
+/// right it owes to the question alone.
+pub fn blind_system() -> &'static str {
+    "You answer multiple-choice questions about videos that you cannot see. Take the option that is \
+     most likely from the question alone. Reply with its letter between <answer> and </answer>."
+}
+
 /// The system prompt of the consistency judge.
 pub fn judge_system() -> &'static str {
     "You read the reasoning about a question and tell which option it leads to."

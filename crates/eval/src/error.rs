@@ -19,6 +19,23 @@ pub enum Error {
         /// What it should be.
         wanted: &'static str,
     },
+    /// A blind model cannot be asked, as the video's text cannot be told from the question.
+    #[error(
+        "question `{id}` holds text of the video and neither `original_question` nor a last \
+         `Question:`, so a blind model would read the video"
+    )]
+    NotBlind {
+        /// The question.
+        id: String,
+    },
+    /// A question has no right answer to hold a blind model's against.
+    #[error("question `{id}` has {found}, a blind model's answers need the letter of an option")]
+    NoSolution {
+        /// The question.
+        id: String,
+        /// What it has instead.
+        found: String,
+    },
     /// No record holds a prediction; often a file of questions was given.
     #[error("none of the {records} records holds a `content` or a `prediction`")]
     NoPredictions {

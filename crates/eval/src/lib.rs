@@ -1,11 +1,12 @@
 //! The benchmarks' own protocols and scores.
 //!
 //! [`predictions::read`] reads what a model answered, [`score`] scores it by a [`Protocol`] into a
-//! [`Report`], and [`markdown()`] sets that beside the [`published`] rows.
+//! [`Report`], and [`markdown()`] sets that beside the [`published`] rows. [`blind`] asks for what a
+//! question tells without its video.
 //!
 //! # What counts
 //!
-//! | case | `embodied-r` | `vsi-bench` | `urbanvideo-bench` |
+//! | case | `embodied-r`, `egoschema`, `mvbench` | `vsi-bench` | `urbanvideo-bench` |
 //! |---|---|---|---|
 //! | a whole output without a closed `<answer>` tag | wrong | wrong | wrong |
 //! | an answer that the protocol's rules cannot read | wrong | wrong | wrong |
@@ -33,6 +34,7 @@
 //! # Ok::<(), embodied_r_eval::Error>(())
 //! ```
 
+pub mod blind;
 pub mod error;
 pub mod markdown;
 pub mod predictions;

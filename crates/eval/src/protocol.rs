@@ -20,6 +20,12 @@ pub enum Protocol {
     VsiBench,
     /// UrbanVideo-Bench's sixteen tasks; overall is the mean over questions.
     UrbanVideoBench,
+    /// EgoSchema's questions with published answers, as Embodied-R scores them out of its domain;
+    /// overall is the mean over questions.
+    EgoSchema,
+    /// MVBench's task of egocentric navigation, as Embodied-R scores it out of its domain; overall is
+    /// the mean over questions.
+    MvBench,
 }
 
 /// The mean that a protocol calls its overall score.
@@ -89,9 +95,14 @@ const URBANVIDEO_BENCH: [&str; 16] = [
     "Action Generation",
 ];
 
+const EGOSCHEMA: [&str; 1] = [embodied_r_data::egoschema::CATEGORY];
+
+const MVBENCH: [&str; 1] = [embodied_r_data::mvbench::CATEGORY];
+
 impl Protocol {
     /// All protocols.
-    pub const ALL: [Self; 3] = [Self::EmbodiedR, Self::VsiBench, Self::UrbanVideoBench];
+    pub const ALL: [Self; 5] =
+        [Self::EmbodiedR, Self::VsiBench, Self::UrbanVideoBench, Self::EgoSchema, Self::MvBench];
 
     /// The name by which users call it.
     pub fn name(self) -> &'static str {
@@ -99,6 +110,8 @@ impl Protocol {
             Self::EmbodiedR => "embodied-r",
             Self::VsiBench => "vsi-bench",
             Self::UrbanVideoBench => "urbanvideo-bench",
+            Self::EgoSchema => "egoschema",
+            Self::MvBench => "mvbench",
         }
     }
 
@@ -113,7 +126,20 @@ impl Protocol {
             Self::EmbodiedR => &EMBODIED_R,
             Self::VsiBench => &VSI_BENCH,
             Self::UrbanVideoBench => &URBANVIDEO_BENCH,
+            Self::EgoSchema => &EGOSCHEMA,
+            Self::MvBench => &MVBENCH,
         }
+    }
+
+    /// The set out of Embodied-R's domain that all `predictions` are of; `None` where there are
+    /// others, or none at all.
+    pub fn out_of_domain(predictions: &[Prediction]) -> Option<Self> {
+        let of = |prediction: &Prediction| {
+            let sets = [Self::EgoSchema, Self::MvBench];
+            sets.into_iter().find(|set| set.counted_under(&prediction.category).is_some())
+        };
+        let first = of(predictions.first()?)?;
+        predictions.iter().all(|prediction| of(prediction) == Some(first)).then_some(first)
     }
 
     /// The category under which a question of `category` counts; `None` if it does not.
@@ -125,8 +151,8 @@ impl Protocol {
     /// The mean that is the overall score.
     pub fn overall(self) -> Mean {
         match self {
-            Self::EmbodiedR | Self::UrbanVideoBench => Mean::Micro,
             Self::VsiBench => Mean::Macro,
+            _ => Mean::Micro,
         }
     }
 
@@ -134,7 +160,7 @@ impl Protocol {
     pub fn levels(self) -> Levels {
         match self {
             Self::VsiBench => Levels::Averaged,
-            Self::EmbodiedR | Self::UrbanVideoBench => Levels::Pooled,
+            _ => Levels::Pooled,
         }
     }
 
@@ -151,7 +177,7 @@ impl Protocol {
     pub fn score_one(self, prediction: &Prediction) -> Result<f64> {
         let Prediction { category, solution, output, .. } = prediction;
         let right = match self {
-            Self::EmbodiedR => match Solution::parse(solution) {
+            Self::EmbodiedR | Self::EgoSchema | Self::MvBench => match Solution::parse(solution) {
                 Some(Solution::Letter(letter)) => output.option_letter() == Some(letter),
                 _ => return Err(wrong_solution(prediction, "an option letter")),
             },

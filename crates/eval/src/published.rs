@@ -1,6 +1,7 @@
 //! Published scores, to be set beside a report's.
 
 mod embodied_r;
+mod out_of_domain;
 mod urbanvideo_bench;
 mod vsi_bench;
 
@@ -43,6 +44,8 @@ pub fn table(protocol: Protocol) -> &'static Table {
         Protocol::EmbodiedR => &embodied_r::TABLE,
         Protocol::VsiBench => &vsi_bench::TABLE,
         Protocol::UrbanVideoBench => &urbanvideo_bench::TABLE,
+        Protocol::EgoSchema => &out_of_domain::EGOSCHEMA,
+        Protocol::MvBench => &out_of_domain::MVBENCH,
     }
 }
 

@@ -73,6 +73,7 @@ impl Place {
     fn options(&self, names: &[&str]) -> Options {
         Options {
             data_paths: names.iter().map(|name| self.path(name)).collect(),
+            answers: None,
             folder_path: None,
             save_path: self.path("inter"),
             concurrency: 2,

@@ -5,10 +5,14 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::model::ModelArgs;
+use super::video::VideoArgs;
 
 /// Score a model, or given predictions, by a benchmark's own protocol.
 ///
-/// With `--model` the questions of `--data` are answered first, as `infer` does it.
+/// With `--model` the questions of `--data` are answered first, as `infer` does it. They may be those
+/// of EgoSchema (`questions.json` with `subset_answers.json`; the questions without a published
+/// answer are left out) or of MVBench (`egocentric_navigation.json`), which Embodied-R is scored on
+/// out of its domain: perceived by `perceive`, or on the way.
 ///
 /// A prediction that is missing counts as wrong, but for `urbanvideo-bench`, whose official script
 /// leaves it out. Questions of categories that the protocol does not score are left out. Both are
@@ -17,9 +21,10 @@ use super::model::ModelArgs;
 pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) source: Source,
-    /// The benchmark's rules.
-    #[arg(long, value_enum, default_value_t = ProtocolName::EmbodiedR)]
-    pub(crate) protocol: ProtocolName,
+    /// The benchmark's rules [default: those of the one benchmark out of domain that all questions are
+    /// of, else embodied-r].
+    #[arg(long, value_enum)]
+    pub(crate) protocol: Option<ProtocolName>,
     /// Print the scores as JSON instead of Markdown.
     #[arg(long)]
     pub(crate) json: bool,
@@ -37,16 +42,24 @@ pub(crate) struct EvalArgs {
 pub(crate) struct Source {
     /// Answers given: the official JSON with `content`, whose `<answer>` tag is read, or JSONL of
     /// `id`, `category`, `solution` and `prediction`, which is read as it is.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "data"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "model", "data", "folder_path", "scenes", "base_url", "captioner",
+    ])]
     pub(crate) predictions: Option<PathBuf>,
-    /// Questions to answer with `--model`: the official JSON, perceived.
+    /// Questions to answer with `--model`: the official JSON, EgoSchema's or MVBench's, or the folder
+    /// of one of the latter.
     #[arg(long, value_name = "FILE", requires = "model")]
     pub(crate) data: Option<PathBuf>,
+    /// File of EgoSchema's answers [default: `subset_answers.json` beside its questions].
+    #[arg(long, value_name = "FILE", requires = "data")]
+    pub(crate) answers: Option<PathBuf>,
     /// Answer only the first so many questions.
     #[arg(long, value_name = "N", requires = "data")]
     pub(crate) limit: Option<usize>,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) video: VideoArgs,
 }
 
 /// A benchmark's rules.
@@ -59,4 +72,10 @@ pub(crate) enum ProtocolName {
     /// UrbanVideo-Bench's sixteen tasks, mean over questions.
     #[value(name = "urbanvideo-bench")]
     UrbanVideoBench,
+    /// EgoSchema's 500 questions with published answers.
+    #[value(name = "egoschema")]
+    EgoSchema,
+    /// MVBench's 200 questions of egocentric navigation.
+    #[value(name = "mvbench")]
+    MvBench,
 }

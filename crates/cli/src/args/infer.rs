@@ -3,35 +3,32 @@
 use std::path::PathBuf;
 
 use super::model::ModelArgs;
+use super::video::VideoArgs;
 
 /// Answer a file of questions.
 ///
 /// Reads the official JSON and writes it with the model's output in `content`; all other fields pass
-/// through. Stopped at any moment, the same command goes on where it was. Captions of questions that
-/// begin with `<video>` stay in a folder beside the output, `FILE.perceived`, for the next time.
+/// through. The sets of EgoSchema and MVBench (egocentric navigation) are read as well, and written
+/// in the official form. Stopped at any moment, the same command goes on where it was. Captions of
+/// questions that are not perceived yet stay in a folder beside the output, `FILE.perceived`, for
+/// the next time.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InferArgs {
-    /// Questions: a JSON list of records with `question`.
+    /// Questions: a JSON list of records with `question`, EgoSchema's `questions.json`, or MVBench's
+    /// `egocentric_navigation.json`.
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
     /// File to write.
     #[arg(long, value_name = "FILE")]
     pub(crate) output: PathBuf,
-    /// Folder of the videos, for questions that begin with `<video>`.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) folder_path: Option<PathBuf>,
-    /// Scene files to perceive such questions with, in place of a captioning service.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) scenes: Option<PathBuf>,
-    /// Captioning service to perceive such questions with, such as `http://localhost:8000/v1`.
-    #[arg(long, value_name = "URL", conflicts_with = "scenes")]
-    pub(crate) base_url: Vec<String>,
-    /// The captioning service's model.
-    #[arg(long, value_name = "NAME", requires = "base_url")]
-    pub(crate) captioner: Option<String>,
+    /// File of EgoSchema's answers [default: `subset_answers.json` beside its questions].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) answers: Option<PathBuf>,
     /// Answer only the first so many questions.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) video: VideoArgs,
 }

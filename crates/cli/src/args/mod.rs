@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod doctor;
 pub(crate) mod eval;
+pub(crate) mod filter;
 pub(crate) mod infer;
 pub(crate) mod inspect;
 pub(crate) mod keyframes;
@@ -15,10 +16,13 @@ pub(crate) mod quickstart;
 pub(crate) mod report;
 pub(crate) mod rewards;
 pub(crate) mod run;
+pub(crate) mod runs;
 pub(crate) mod serve;
 pub(crate) mod sft;
+pub(crate) mod show;
 pub(crate) mod sim;
 pub(crate) mod train;
+pub(crate) mod video;
 
 use clap::{Parser, Subcommand};
 
@@ -33,6 +37,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// A command without a comment here has that of its arguments, which `--help` shows whole.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Unify VSI-Bench and UrbanVideo-Bench into one question set, split by scene.
@@ -47,9 +52,7 @@ pub(crate) enum Command {
     Sft(sft::SftArgs),
     /// Train with GRPO.
     Train(train::TrainArgs),
-    /// Score a model, or given predictions, by a benchmark's own protocol.
     Eval(eval::EvalArgs),
-    /// Answer a file of questions.
     Infer(infer::InferArgs),
     /// Serve a model over HTTP as OpenAI's API does.
     Serve(serve::ServeArgs),
@@ -59,7 +62,9 @@ pub(crate) enum Command {
     Sim(sim::SimArgs),
     /// Run the whole way on built-in rooms.
     Quickstart(quickstart::QuickstartArgs),
-    /// Write a run's curves and completions as one HTML page.
+    Filter(filter::FilterArgs),
+    Runs(runs::RunsArgs),
+    Show(show::ShowArgs),
     Report(report::ReportArgs),
     /// Check what the machine has and what is missing.
     Doctor(doctor::DoctorArgs),

@@ -11,13 +11,17 @@ use clap::ValueEnum;
 /// it was; questions that failed are tried again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PerceiveArgs {
-    /// Data files in the official JSON form.
+    /// Data files in the official JSON form, or as EgoSchema (`questions.json`) or MVBench
+    /// (`egocentric_navigation.json`) publish theirs, or the folders of those.
     #[arg(long, num_args = 1.., value_name = "FILE", default_values = [
         "dataset/complete/train_data.json",
         "dataset/complete/val_data.json",
         "dataset/complete/test_data.json",
     ])]
     pub(crate) data_paths: Vec<PathBuf>,
+    /// File of EgoSchema's answers [default: `subset_answers.json` beside its questions].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) answers: Option<PathBuf>,
     /// Folder of the videos [default: where the questions say, else `videos` beside the data file].
     #[arg(long, value_name = "DIR")]
     pub(crate) folder_path: Option<PathBuf>,
@@ -109,7 +113,7 @@ pub(crate) struct SceneArgs {
     pub(crate) scenes: Option<PathBuf>,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("it must be at least 1".to_owned()),
         Ok(n) => Ok(n),
@@ -117,7 +121,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-fn seconds(text: &str) -> Result<std::time::Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<std::time::Duration, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
     match std::time::Duration::try_from_secs_f64(seconds) {
         Ok(duration) if !duration.is_zero() => Ok(duration),

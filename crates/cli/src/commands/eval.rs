@@ -4,23 +4,25 @@ use std::io::Write as _;
 use std::path::Path;
 
 use embodied_r_data::Progress as _;
-use embodied_r_data::question::read_questions;
 use embodied_r_data::write::write_atomic;
 use embodied_r_eval::{Error, Prediction, Protocol, Report, markdown, predictions, score};
 
-use super::infer;
+use super::infer::{self, perceived};
 use crate::args::eval::{EvalArgs, ProtocolName, Source};
 use crate::exit::{self, Status, Usage};
 use crate::progress::Bar;
 
 /// Score given predictions by a benchmark's own protocol.
 pub(crate) fn run(args: EvalArgs) -> anyhow::Result<Status> {
-    let protocol = match args.protocol {
-        ProtocolName::EmbodiedR => Protocol::EmbodiedR,
-        ProtocolName::VsiBench => Protocol::VsiBench,
-        ProtocolName::UrbanVideoBench => Protocol::UrbanVideoBench,
-    };
     let (predictions, source) = answers(args.source, args.save_path.as_deref())?;
+    let protocol = match args.protocol {
+        Some(ProtocolName::EmbodiedR) => Protocol::EmbodiedR,
+        Some(ProtocolName::VsiBench) => Protocol::VsiBench,
+        Some(ProtocolName::UrbanVideoBench) => Protocol::UrbanVideoBench,
+        Some(ProtocolName::EgoSchema) => Protocol::EgoSchema,
+        Some(ProtocolName::MvBench) => Protocol::MvBench,
+        None => Protocol::out_of_domain(&predictions).unwrap_or(Protocol::EmbodiedR),
+    };
     let report = score(protocol, &predictions).map_err(explain)?;
     let json = serde_json::to_string(&report)?;
     let table = markdown(&report, args.name.as_deref().unwrap_or(&source));
@@ -50,10 +52,16 @@ fn answers(source: Source, save_path: Option<&Path>) -> anyhow::Result<(Vec<Pred
             "there is nothing to score, give `--predictions FILE`, or `--model` and `--data`";
         return Err(Usage(what.into()).into());
     };
+    let set = perceived::read(&data, source.answers.as_deref(), source.limit)?;
+    if perceived::needed(&set) && save_path.is_none() && source.video.is_told() {
+        let what = "the videos are told in words on the way, which takes long; say with \
+                    `--save-path DIR` where to keep that";
+        return Err(Usage(what.into()).into());
+    }
     let scratch = tempfile::tempdir()?;
     let output = save_path.unwrap_or(scratch.path()).join("answers.json");
-    let questions = read_questions(&data)?;
-    infer::answer_file(questions, source.limit, &source.model, &output)?;
+    let questions = perceived::questions(set, &source.video, &output)?;
+    infer::answer_file(questions, &source.model, &output)?;
     Ok((predictions::read(&output).map_err(explain)?, name(Path::new(&model))))
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod chat;
 mod doctor;
 mod eval;
+mod filter;
 mod infer;
 mod inspect;
 mod keyframes;
@@ -13,8 +14,10 @@ mod preprocess;
 mod quickstart;
 mod report;
 mod rewards;
+mod runs;
 mod serve;
 mod sft;
+mod show;
 mod sim;
 mod train;
 
@@ -51,6 +54,9 @@ fn dispatch(command: Command) -> anyhow::Result<Status> {
         Command::Chat(args) => chat::run(args),
         Command::Sim(args) => sim::run(args),
         Command::Quickstart(args) => quickstart::run(args),
+        Command::Filter(args) => filter::run(args),
+        Command::Runs(args) => runs::run(args),
+        Command::Show(args) => show::run(args),
         Command::Report(args) => report::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Merge(args) => merge::run(args),

@@ -31,6 +31,7 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
     };
     let options = Options {
         data_paths: args.data_paths,
+        answers: args.answers,
         folder_path: args.folder_path,
         save_path: args.save_path,
         concurrency: args.concurrency,
@@ -122,6 +123,9 @@ fn report(summaries: &[Summary]) -> anyhow::Result<Status> {
     for summary in summaries {
         let Summary { data_path, output, log, questions, already, finished, failed, .. } = summary;
         outln!("{}: {questions} questions", data_path.display())?;
+        if summary.unanswered > 0 {
+            outln!("  {} more without a published answer, left out", summary.unanswered)?;
+        }
         outln!("  {finished} captioned now, {already} before, {failed} failed")?;
         for (category, n) in &summary.unsupported {
             outln!("  {n} of the failed are `{category}`, which the annotations cannot support")?;

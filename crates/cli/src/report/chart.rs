@@ -4,15 +4,15 @@ use std::fmt::Write as _;
 
 use super::html::escape;
 
-const WIDTH: f64 = 520.0;
-const HEIGHT: f64 = 250.0;
-const LEFT: f64 = 48.0;
-const RIGHT: f64 = 52.0;
-const TOP: f64 = 22.0;
-const BOTTOM: f64 = 32.0;
+pub(super) const WIDTH: f64 = 520.0;
+pub(super) const HEIGHT: f64 = 250.0;
+pub(super) const LEFT: f64 = 48.0;
+pub(super) const RIGHT: f64 = 52.0;
+pub(super) const TOP: f64 = 22.0;
+pub(super) const BOTTOM: f64 = 32.0;
 
 /// Most points that are drawn; more are averaged in equal stretches.
-const POINTS: usize = 400;
+pub(super) const POINTS: usize = 400;
 /// Most points that tell their value under the pointer.
 const TOOLTIPS: usize = 120;
 
@@ -53,31 +53,31 @@ pub(super) struct Chart<'a> {
 }
 
 /// Where data lie on the picture.
-struct Frame {
-    x: (f64, f64),
+pub(super) struct Frame {
+    pub(super) x: (f64, f64),
     y: (f64, f64),
 }
 
 impl Frame {
-    fn of(chart: &Chart<'_>, ticks: &[f64]) -> Self {
-        let steps = chart.points.iter().chain(chart.smooth).map(|(step, _)| *step);
+    /// A frame round all steps, as high as the axis's lines.
+    pub(super) fn spanning(steps: impl Iterator<Item = f64>, ticks: &[f64]) -> Self {
         let (low, high) = span(steps).unwrap_or((0.0, 1.0));
         let high = if high > low { high } else { low + 1.0 };
         let y = (ticks.first().copied().unwrap_or(0.0), ticks.last().copied().unwrap_or(1.0));
         Self { x: (low, high), y }
     }
 
-    fn x(&self, step: f64) -> f64 {
+    pub(super) fn x(&self, step: f64) -> f64 {
         LEFT + (step - self.x.0) / (self.x.1 - self.x.0) * (WIDTH - LEFT - RIGHT)
     }
 
-    fn y(&self, value: f64) -> f64 {
+    pub(super) fn y(&self, value: f64) -> f64 {
         let share = (value - self.y.0) / (self.y.1 - self.y.0);
         HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
     }
 
     /// The curve as SVG path data; it breaks where a value is missing.
-    fn path(&self, points: &[Point]) -> String {
+    pub(super) fn path(&self, points: &[Point]) -> String {
         let mut path = String::new();
         let mut pen_down = false;
         for &(step, value) in points {
@@ -98,7 +98,8 @@ impl Chart<'_> {
     pub(super) fn svg(&self) -> String {
         let values = self.points.iter().chain(self.smooth).filter_map(|(_, value)| *value);
         let ticks = self.scale.ticks(span(values));
-        let frame = Frame::of(self, &ticks);
+        let steps = self.points.iter().chain(self.smooth).map(|(step, _)| *step);
+        let frame = Frame::spanning(steps, &ticks);
         let mut svg = format!(
             "<svg class=\"chart {}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
              aria-label=\"{}\">\n",
@@ -180,7 +181,7 @@ impl Chart<'_> {
     }
 }
 
-fn axes(frame: &Frame, ticks: &[f64], svg: &mut String) {
+pub(super) fn axes(frame: &Frame, ticks: &[f64], svg: &mut String) {
     for &tick in ticks {
         let y = frame.y(tick);
         let right = WIDTH - RIGHT;
@@ -209,7 +210,7 @@ fn axes(frame: &Frame, ticks: &[f64], svg: &mut String) {
 
 impl Scale {
     /// Values of the axis's lines, the first and the last of which bound it.
-    fn ticks(self, range: Option<(f64, f64)>) -> Vec<f64> {
+    pub(super) fn ticks(self, range: Option<(f64, f64)>) -> Vec<f64> {
         let (low, high) = range.unwrap_or((0.0, 1.0));
         match self {
             Self::Share => vec![0.0, 0.25, 0.5, 0.75, 1.0],
@@ -235,7 +236,7 @@ fn nice_ticks(low: f64, high: f64, count: u32) -> Vec<f64> {
 }
 
 /// Smallest and largest value, if there is any.
-fn span(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+pub(super) fn span(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     values.fold(None, |span, value| match span {
         None => Some((value, value)),
         Some((low, high)) => Some((low.min(value), high.max(value))),
@@ -243,7 +244,7 @@ fn span(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 }
 
 /// At most `most` points: means over equal stretches of the curve.
-fn thin(points: &[Point], most: usize) -> Vec<Point> {
+pub(super) fn thin(points: &[Point], most: usize) -> Vec<Point> {
     let stretch = points.len().div_ceil(most).max(1);
     if stretch == 1 {
         return points.to_vec();

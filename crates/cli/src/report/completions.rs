@@ -1,14 +1,14 @@
-//! Sample completions of a run, from `completions/*.parquet`.
+//! Sample completions of a run.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use embodied_r_data::parquet::Table;
 use embodied_r_data::prompts::question_part;
 
 use super::chart::number;
 use super::html::escape;
+use super::samples::{self, Sample};
 
 /// Moments of the run that are shown: its start, its middle and its end.
 const MOMENTS: usize = 3;
@@ -16,59 +16,28 @@ const MOMENTS: usize = 3;
 const EACH: usize = 4;
 /// Longest text that is shown, in characters.
 const LONGEST: usize = 6000;
-/// Numeric columns that are not shown.
-const HIDDEN: [&str; 2] = ["step", "question_id"];
 /// Numeric columns that are no rewards, and neither good nor poor.
 const NEUTRAL: [&str; 3] = ["length", "reward", "advantage"];
-/// What the column of a reward's reasons ends in.
-const WHY: &str = "_why";
 
-/// One completion with what it earned.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Sample {
-    pub(super) step: u64,
-    pub(super) prompt: String,
-    pub(super) completion: String,
-    /// The right answer.
-    pub(super) solution: String,
-    /// Every numeric column, by its name, in the file's order.
-    pub(super) scores: Vec<(String, f64)>,
-    /// Why points were lost, by reward.
-    pub(super) reasons: Vec<(String, String)>,
-}
-
-impl Sample {
-    /// What samples of a step are ordered by: the reward, or the sum of what is there.
-    fn rank(&self) -> f64 {
-        let named = |wanted: &str| self.scores.iter().find(|(name, _)| name == wanted);
-        match named("reward").or_else(|| named("advantage")) {
-            Some((_, value)) => *value,
-            None => self.scores.iter().map(|(_, value)| value).sum(),
-        }
-    }
+/// What samples of a step are ordered by: the reward, or the sum of what is there.
+fn rank(sample: &Sample) -> f64 {
+    let known = sample.score("reward").or_else(|| sample.score("advantage"));
+    known.unwrap_or_else(|| sample.scores.iter().map(|(_, value)| value).sum())
 }
 
 /// Reads completions of the run's start, middle and end; none where the run kept none.
 pub(super) fn read(run: &Path) -> anyhow::Result<Vec<Sample>> {
-    let Ok(entries) = std::fs::read_dir(run.join("completions")) else {
-        return Ok(Vec::new());
-    };
-    let mut files: Vec<_> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "parquet"))
-        .collect();
-    files.sort();
+    let files = samples::files(run);
     let mut samples = Vec::new();
     for path in spread(&files, MOMENTS) {
-        samples.extend(read_file(path)?);
+        samples.extend(samples::read(path)?);
     }
     let steps: BTreeSet<_> = samples.iter().map(|sample| sample.step).collect();
     let steps: Vec<_> = steps.into_iter().collect();
     let mut chosen = Vec::new();
     for step in spread(&steps, MOMENTS) {
         let mut of_step: Vec<_> = samples.iter().filter(|sample| sample.step == *step).collect();
-        of_step.sort_by(|a, b| b.rank().total_cmp(&a.rank()));
+        of_step.sort_by(|a, b| rank(b).total_cmp(&rank(a)));
         chosen.extend(spread(&of_step, EACH).into_iter().copied().cloned());
     }
     Ok(chosen)
@@ -80,45 +49,6 @@ fn spread<T>(items: &[T], count: usize) -> Vec<&T> {
         return items.iter().collect();
     }
     (0..count).map(|index| &items[index * (items.len() - 1) / (count - 1)]).collect()
-}
-
-fn read_file(path: &Path) -> anyhow::Result<Vec<Sample>> {
-    let table = Table::read(path)?;
-    let completions = table.optional_strings("completion")?;
-    let texts = |name: &str| {
-        let column = table.optional_strings(name);
-        column.unwrap_or_else(|_| vec![None; table.len()])
-    };
-    let (prompts, solutions) = (texts("prompt"), texts("solution"));
-    let steps = table.optional_floats("step").unwrap_or_else(|_| vec![None; table.len()]);
-    let (mut scores, mut reasons) = (Vec::new(), Vec::new());
-    for name in table.column_names() {
-        if let Some(reward) = name.strip_suffix(WHY) {
-            reasons.push((reward.to_owned(), texts(&name)));
-        } else if let (false, Ok(values)) =
-            (HIDDEN.contains(&name.as_str()), table.optional_floats(&name))
-        {
-            let finite = values.into_iter().map(|value| value.filter(|value| value.is_finite()));
-            scores.push((name, finite.collect()));
-        }
-    }
-    let sample = |(row, completion): (usize, Option<String>)| Sample {
-        step: steps[row].unwrap_or_default() as u64,
-        prompt: prompts[row].clone().unwrap_or_default(),
-        completion: completion.unwrap_or_default(),
-        solution: solutions[row].clone().unwrap_or_default(),
-        scores: of_row(&scores, row),
-        reasons: of_row(&reasons, row),
-    };
-    Ok(completions.into_iter().enumerate().map(sample).collect())
-}
-
-/// What named columns hold in a row.
-fn of_row<T: Clone>(columns: &[(String, Vec<Option<T>>)], row: usize) -> Vec<(String, T)> {
-    let cell = |(name, values): &(String, Vec<Option<T>>)| {
-        values[row].clone().map(|value| (name.clone(), value))
-    };
-    columns.iter().filter_map(cell).collect()
 }
 
 /// The samples as cards, moment by moment.
@@ -208,30 +138,6 @@ mod tests {
     }
 
     #[test]
-    fn completions_are_read_with_all_their_scores() {
-        let run = tempfile::tempdir().unwrap();
-        let columns = vec![
-            ("step", Column::Integers(vec![3])),
-            ("prompt", text("Video … Question: where?", 1)),
-            ("completion", text("<answer>A</answer>", 1)),
-            ("solution", text("A", 1)),
-            ("accuracy", Column::Floats(vec![1.0])),
-            ("accuracy_why", text("right", 1)),
-            ("consistency", Column::OptionalFloats(vec![None])),
-            ("advantage", Column::Floats(vec![0.5])),
-        ];
-        write(run.path(), "completions_00003.parquet", columns);
-        let samples = read(run.path()).unwrap();
-        assert_eq!(samples.len(), 1);
-        assert_eq!((samples[0].step, samples[0].solution.as_str()), (3, "A"));
-        assert_eq!(samples[0].reasons, [("accuracy".to_owned(), "right".to_owned())]);
-        assert_eq!(
-            samples[0].scores,
-            [("accuracy".to_owned(), 1.0), ("advantage".to_owned(), 0.5)]
-        );
-    }
-
-    #[test]
     fn start_middle_and_end_of_the_run_are_shown_from_best_to_worst() {
         let run = tempfile::tempdir().unwrap();
         for step in 0..9i64 {
@@ -246,7 +152,7 @@ mod tests {
         let samples = read(run.path()).unwrap();
         let steps: Vec<_> = samples.iter().map(|sample| sample.step).collect();
         assert_eq!(steps, [0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8]);
-        let rewards: Vec<_> = samples[..4].iter().map(Sample::rank).collect();
+        let rewards: Vec<_> = samples[..4].iter().map(rank).collect();
         assert_eq!(rewards, [7.0, 5.0, 3.0, 0.0]);
     }
 
@@ -266,6 +172,7 @@ mod tests {
             solution: "<s>".to_owned(),
             scores: vec![("<i>".to_owned(), 1.0)],
             reasons: vec![("<u>".to_owned(), "<q>".to_owned())],
+            ..Sample::default()
         };
         let html = section(&[sample]);
         for tag in ["<img", "<b>", "<i>", "<s>", "<u>", "<q>"] {

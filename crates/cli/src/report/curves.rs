@@ -12,11 +12,11 @@ pub(super) const CONSISTENCY: &str = "rewards/consistency/mean";
 pub(super) const LENGTH: &str = "completions/mean_length";
 
 /// One chart of one metric.
-struct Panel {
-    title: &'static str,
-    metric: &'static str,
+pub(super) struct Panel {
+    pub(super) title: &'static str,
+    pub(super) metric: &'static str,
     class: &'static str,
-    scale: Scale,
+    pub(super) scale: Scale,
 }
 
 const fn panel(
@@ -28,7 +28,8 @@ const fn panel(
     Panel { title, metric, class, scale }
 }
 
-const MORE: &[Panel] = &[
+/// Charts beside the paper's figure.
+pub(super) const MORE: &[Panel] = &[
     panel("Loss", "loss", "other", Scale::Free),
     panel("Reward", "reward", "other", Scale::FromZero),
     panel("Spread of the reward", "reward_std", "other", Scale::FromZero),
@@ -146,7 +147,7 @@ pub(super) fn consistent_share(events: &Events) -> Vec<Point> {
 }
 
 /// `a / b` step by step; nothing where either is missing or `b` is 0.
-fn ratio(a: &[Point], b: &[Point]) -> Vec<Point> {
+pub(super) fn ratio(a: &[Point], b: &[Point]) -> Vec<Point> {
     let share = |a: Option<f64>, b: Option<f64>| match (a, b) {
         (Some(a), Some(b)) if b > 0.0 => Some(a / b),
         _ => None,

@@ -1,10 +1,14 @@
-//! A run as one HTML page that needs nothing else: curves, scores, completions, settings.
+//! A run as one HTML page that needs nothing else: curves, scores, completions, settings. Several runs
+//! are compared on one page.
 
 mod chart;
+pub(crate) mod compare;
 mod completions;
 mod curves;
 mod events;
 mod html;
+mod overlay;
+pub(crate) mod samples;
 mod scores;
 mod settings;
 
@@ -52,28 +56,27 @@ pub(crate) fn page(sources: &Sources<'_>) -> anyhow::Result<Page> {
         Some(title) => title.to_owned(),
         None => folder_name(sources.run),
     };
-    let mut html = String::new();
-    let _ = writeln!(
-        html,
+    let mut body = tiles(&events, &scores);
+    body.push_str(&curves::section(&events));
+    body.push_str(&scores::section(&scores));
+    body.push_str(&completions::section(&samples));
+    body.push_str(&settings::section(&settings));
+    let html = document(&title, "training report", &summary(&events), &body);
+    Ok(Page { html, skipped_lines: events.skipped })
+}
+
+/// A whole document: its heading, what it is, a line about it, and its sections.
+fn document(title: &str, kind: &str, note: &str, body: &str) -> String {
+    format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{0} · embodied-r</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
-         <p class=\"eyebrow\">embodied-r · training report</p>\n<h1>{0}</h1>\n\
-         <p class=\"note\">{1}</p>",
-        escape(&title),
-        summary(&events)
-    );
-    html.push_str(&tiles(&events, &scores));
-    html.push_str(&curves::section(&events));
-    html.push_str(&scores::section(&scores));
-    html.push_str(&completions::section(&samples));
-    html.push_str(&settings::section(&settings));
-    let _ = writeln!(
-        html,
-        "<footer>Written by embodied-r {}.</footer>\n</main>\n</body>\n</html>",
-        env!("CARGO_PKG_VERSION")
-    );
-    Ok(Page { html, skipped_lines: events.skipped })
+         <p class=\"eyebrow\">embodied-r · {kind}</p>\n<h1>{0}</h1>\n\
+         <p class=\"note\">{note}</p>\n{body}\
+         <footer>Written by embodied-r {version}.</footer>\n</main>\n</body>\n</html>\n",
+        escape(title),
+        version = env!("CARGO_PKG_VERSION")
+    )
 }
 
 fn folder_name(run: &Path) -> String {

@@ -80,6 +80,14 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
+/// A run's result after training: the one that is named so, else the last of those there are.
+pub(super) fn last(run: &Path) -> Option<Scores> {
+    let mut found = find(run);
+    let after = found.iter().rposition(|scores| place(&scores.name) == 1);
+    let last = after.or_else(|| found.len().checked_sub(1))?;
+    Some(found.swap_remove(last))
+}
+
 /// The order of time that names tell.
 fn place(name: &str) -> usize {
     let is = |words: &[&str]| words.iter().any(|word| name.contains(word));
@@ -130,6 +138,41 @@ pub(super) fn section(all: &[Scores]) -> String {
     }
     let totals: Vec<_> = all.iter().map(|scores| Some(scores.result.overall)).collect();
     html.push_str(&row(" class=\"total\"", "overall", first.result.n, &totals));
+    html.push_str("</tbody></table></div>\n</section>\n");
+    html
+}
+
+/// A table of results that do not follow each other, a column each.
+pub(super) fn side_by_side(all: &[Scores]) -> String {
+    let Some(first) = all.first() else {
+        return String::new();
+    };
+    let mut html = String::from("<section>\n<h2>Held-out scores</h2>\n");
+    let _ = writeln!(
+        html,
+        "<p class=\"note\">protocol <code>{}</code>, {} questions, score in %</p>",
+        escape(&first.result.protocol),
+        first.result.n
+    );
+    html.push_str("<div class=\"card scroll\"><table>\n<thead><tr><th>category</th><th>n</th>");
+    for scores in all {
+        let _ = write!(html, "<th>{}</th>", escape(&scores.name));
+    }
+    html.push_str("</tr></thead>\n<tbody>\n");
+    let mut add = |class: &str, name: &str, n: u64, cells: Vec<Option<f64>>| {
+        let _ = write!(html, "<tr{class}><td>{}</td><td>{n}</td>", escape(name));
+        for cell in cells {
+            let cell = cell.map_or_else(|| "–".to_owned(), |score| format!("{score:.1}"));
+            let _ = write!(html, "<td>{cell}</td>");
+        }
+        html.push_str("</tr>\n");
+    };
+    for (name, category) in &first.result.by_category {
+        let cells = all.iter().map(|of| of.result.by_category.get(name).map(|found| found.score));
+        add("", name, category.n, cells.collect());
+    }
+    let totals = all.iter().map(|scores| Some(scores.result.overall)).collect();
+    add(" class=\"total\"", "overall", first.result.n, totals);
     html.push_str("</tbody></table></div>\n</section>\n");
     html
 }

@@ -43,6 +43,37 @@ fn each_protocol_scores_its_own_categories() {
 }
 
 #[test]
+fn sets_out_of_domain_are_scored_by_letters_and_by_no_other_protocol() {
+    for (protocol, category) in
+        [(Protocol::EgoSchema, "egoschema"), (Protocol::MvBench, "egocentric_navigation")]
+    {
+        assert_eq!(answer(protocol, category, "E", "The answer is E"), 1.0);
+        assert_eq!(answer(protocol, category, "E", "D"), 0.0);
+        for other in Protocol::ALL {
+            assert_eq!(other.counted_under(category).is_some(), other == protocol);
+        }
+    }
+}
+
+#[test]
+fn predictions_of_one_set_out_of_domain_name_their_protocol() {
+    let of = |categories: &[&str]| {
+        let prediction = |category: &&str| Prediction {
+            id: "1".to_owned(),
+            category: (*category).to_owned(),
+            solution: "A".to_owned(),
+            output: Output::Missing,
+        };
+        Protocol::out_of_domain(&categories.iter().map(prediction).collect::<Vec<_>>())
+    };
+    assert_eq!(of(&["egoschema", "egoschema"]), Some(Protocol::EgoSchema));
+    assert_eq!(of(&["egocentric_navigation"]), Some(Protocol::MvBench));
+    for mixed in [&["egoschema", "egocentric_navigation"][..], &["egoschema", "Causal"], &[]] {
+        assert_eq!(of(mixed), None);
+    }
+}
+
+#[test]
 fn embodied_r_reads_letters_by_the_projects_rules() {
     for text in ["B", "(b)", "B. A tree", "The answer is B"] {
         assert_eq!(answer(Protocol::EmbodiedR, "route_planning", "B", text), 1.0, "`{text}`");

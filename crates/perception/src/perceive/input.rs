@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use embodied_r_data::question::read_questions;
 use embodied_r_data::write::write_atomic;
-use embodied_r_data::{Error as DataError, Question};
+use embodied_r_data::{Error as DataError, Question, QuestionSet, read_question_set};
 use serde_json::Value;
 
 use super::file_name;
@@ -22,20 +21,28 @@ const EXTENSIONS: [&str; 4] = ["mp4", "mov", "mkv", "avi"];
 pub(super) struct Input {
     pub(super) data_path: PathBuf,
     pub(super) questions: Arc<[Question]>,
+    /// Records left out of `questions`, since their answers are not known.
+    pub(super) unanswered: usize,
     pub(super) output: PathBuf,
     pub(super) log: PathBuf,
 }
 
 /// Reads all data files and checks that no output takes the place of anything else.
-pub(super) fn read(data_paths: &[PathBuf], save_path: &Path) -> Result<Vec<Input>> {
+pub(super) fn read(
+    data_paths: &[PathBuf],
+    answers: Option<&Path>,
+    save_path: &Path,
+) -> Result<Vec<Input>> {
     let mut inputs: Vec<Input> = Vec::new();
     for data_path in data_paths {
+        let QuestionSet { path: data_path, questions, unanswered, .. } =
+            read_question_set(data_path, answers)?;
+        let data_path = &data_path;
         let output = save_path.join(file_name(data_path));
         if let Some(other) = inputs.iter().find(|other| other.output == output) {
             let (first, second) = (other.data_path.clone(), data_path.clone());
             return Err(Error::SameName { first, second });
         }
-        let questions = read_questions(data_path)?;
         let same = |path: &Path| path.canonicalize().ok();
         if same(&output).is_some_and(|output| Some(output) == same(data_path)) {
             return Err(Error::WouldOverwrite { path: data_path.clone() });
@@ -46,7 +53,7 @@ pub(super) fn read(data_paths: &[PathBuf], save_path: &Path) -> Result<Vec<Input
         }
         let log = output.with_extension("captions.jsonl");
         let questions = questions.into();
-        inputs.push(Input { data_path: data_path.clone(), questions, output, log });
+        inputs.push(Input { data_path: data_path.clone(), questions, unanswered, output, log });
     }
     Ok(inputs)
 }
@@ -185,11 +192,31 @@ mod tests {
         let root = folder(&[]);
         let data = root.path().join("train.json");
         std::fs::write(&data, "[]").unwrap();
-        let error = read(std::slice::from_ref(&data), root.path()).unwrap_err();
+        let error = read(std::slice::from_ref(&data), None, root.path()).unwrap_err();
         assert!(matches!(error, Error::WouldOverwrite { .. }), "{error}");
         let twice = [data.clone(), data];
-        let error = read(&twice, &root.path().join("out")).unwrap_err();
+        let error = read(&twice, None, &root.path().join("out")).unwrap_err();
         assert!(matches!(error, Error::SameName { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_benchmarks_folder_is_read_and_written_under_its_files_name() {
+        let root = folder(&["ego/videos/a.mp4"]);
+        let question = |id: &str| {
+            json!({"q_uid": id, "question": "q", "option 0": "v", "option 1": "w",
+                "option 2": "x", "option 3": "y", "option 4": "z"})
+        };
+        let write = |name: &str, value: Value| {
+            std::fs::write(root.path().join("ego").join(name), value.to_string()).unwrap();
+        };
+        write("questions.json", json!([question("a"), question("b")]));
+        write("subset_answers.json", json!({"a": 1}));
+        let out = root.path().join("out");
+        let input = read(&[root.path().join("ego")], None, &out).unwrap().remove(0);
+        assert_eq!((input.questions.len(), input.unanswered), (1, 1));
+        assert_eq!(input.output, out.join("questions.json"));
+        let video = video_path(&input.questions[0], None, &input.data_path).unwrap();
+        assert_eq!(video, root.path().join("ego/videos/a.mp4"));
     }
 
     #[test]
@@ -198,7 +225,7 @@ mod tests {
         let data = root.path().join("train.json");
         let done = perceived(&question(Some("a.mp4"), None), "prompt".into());
         write(&data, &[done]).unwrap();
-        let error = read(&[data], &root.path().join("out")).unwrap_err();
+        let error = read(&[data], None, &root.path().join("out")).unwrap_err();
         assert!(matches!(error, Error::AlreadyPerceived { id, .. } if id == "7"));
     }
 }

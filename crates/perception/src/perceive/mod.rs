@@ -41,8 +41,10 @@ pub enum Changed {
 /// Where questions and videos come from and outputs go.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Data files in the official JSON form.
+    /// Data files in the official JSON form, or as EgoSchema or MVBench publish theirs.
     pub data_paths: Vec<PathBuf>,
+    /// File of EgoSchema's answers; `None` looks beside its questions.
+    pub answers: Option<PathBuf>,
     /// Folder of the videos; `None` looks where the questions say, and beside the data file.
     pub folder_path: Option<PathBuf>,
     /// Folder of the outputs.
@@ -68,8 +70,10 @@ pub struct Summary {
     pub output: PathBuf,
     /// The log of captions.
     pub log: PathBuf,
-    /// Questions in the data file.
+    /// Questions in the data file, but for those without answers.
     pub questions: usize,
+    /// Records that are left out, since their answers are not known.
+    pub unanswered: usize,
     /// Those that an earlier run had finished.
     pub already: usize,
     /// Those that this run finished.
@@ -140,7 +144,7 @@ fn open(
     settings: &Map<String, Value>,
     progress: &dyn Progress,
 ) -> Result<Vec<File>> {
-    let inputs = input::read(&options.data_paths, &options.save_path)?;
+    let inputs = input::read(&options.data_paths, options.answers.as_deref(), &options.save_path)?;
     let open = |input: Input| {
         let log = CaptionLog::open(&input.log, settings, options.changed, progress)?;
         let done = |question: &&Question| log.finished(question).is_some();
@@ -149,6 +153,7 @@ fn open(
             output: input.output.clone(),
             log: input.log.clone(),
             questions: input.questions.len(),
+            unanswered: input.unanswered,
             already: input.questions.iter().filter(done).count(),
             finished: 0,
             failed: 0,

@@ -1,0 +1,198 @@
+//! `embodied-r show`.
+
+mod card;
+mod paint;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::args::show::{Order, ShowArgs};
+use crate::exit::{self, Status};
+use crate::output::{out, outln};
+use crate::report::samples::{self, Sample};
+use card::Prompts;
+use paint::Paint;
+
+/// So many ids of questions are named where none was found.
+const NAMED: usize = 8;
+
+/// Browse a run's completions in the terminal.
+pub(crate) fn run(args: ShowArgs) -> anyhow::Result<Status> {
+    let (step, file) = file(&args.run, args.step)?;
+    let all = samples::read(&file)?;
+    let chosen = chosen(&all, &args, step)?;
+    if args.json {
+        for sample in &chosen {
+            outln!("{}", as_json(sample))?;
+        }
+        return Ok(Status::Done);
+    }
+    let paint = Paint::new(args.color);
+    let questions: std::collections::HashSet<&str> =
+        all.iter().map(|sample| sample.question_id.as_str()).collect();
+    let title = format!("step {step} of {}", args.run.display());
+    let shown = match chosen.len() == all.len() {
+        true => String::new(),
+        false => format!(", {} of them shown", chosen.len()),
+    };
+    outln!(
+        "{}: {} completions to {} questions{shown}",
+        paint.bold(&title),
+        all.len(),
+        questions.len()
+    )?;
+    let prompts = if args.prompts { Prompts::Whole } else { Prompts::Short };
+    let mut before: Option<&Sample> = None;
+    for sample in chosen {
+        // Completions to one question share its prompt.
+        let again = before.is_some_and(|before| before.prompt == sample.prompt);
+        out!("{}", card::card(sample, (!again).then_some(prompts), paint))?;
+        before = Some(sample);
+    }
+    Ok(Status::Done)
+}
+
+/// The completions' file of `step`, or of the last step that has one.
+fn file(run: &Path, step: Option<u64>) -> anyhow::Result<(u64, PathBuf)> {
+    let files = samples::files(run);
+    let files: Vec<(u64, PathBuf)> =
+        files.into_iter().filter_map(|file| Some((samples::step_of(&file)?, file))).collect();
+    let steps: Vec<u64> = files.iter().map(|(step, _)| *step).collect();
+    let found = match step {
+        None => files.into_iter().next_back(),
+        Some(step) => files.into_iter().find(|(of, _)| *of == step),
+    };
+    found.ok_or_else(|| match step {
+        Some(step) if !steps.is_empty() => exit::hint(
+            format!("step {step} of `{}` has no completions", run.display()),
+            near(&steps, step),
+        ),
+        _ => exit::hint(
+            format!("there are no completions in `{}`", run.display()),
+            "give the folder of a run of `embodied-r train` whose `log_completions` is true; \
+             `embodied-r runs` lists runs",
+        ),
+    })
+}
+
+/// The steps that there are, and those nearest to `step`. `steps` ascend and are some.
+fn near(steps: &[u64], step: u64) -> String {
+    let at = steps.partition_point(|known| *known < step);
+    let nearest: Vec<String> = [at.checked_sub(1), Some(at)]
+        .into_iter()
+        .flatten()
+        .filter_map(|place| steps.get(place).map(u64::to_string))
+        .collect();
+    let (first, last) = (steps[0], steps[steps.len() - 1]);
+    format!(
+        "nearest is {}; {} steps from {first} to {last} have some",
+        nearest.join(" and "),
+        steps.len()
+    )
+}
+
+/// What is shown of `all`, in its order.
+fn chosen<'a>(all: &'a [Sample], args: &ShowArgs, step: u64) -> anyhow::Result<Vec<&'a Sample>> {
+    let asked = |sample: &&Sample| {
+        args.question.as_deref().is_none_or(|wanted| sample.question_id == wanted)
+    };
+    let mut chosen: Vec<&Sample> = all.iter().filter(asked).collect();
+    if let (true, Some(wanted)) = (chosen.is_empty(), &args.question) {
+        let mut ids: Vec<&str> = all.iter().map(|sample| sample.question_id.as_str()).collect();
+        ids.dedup();
+        let more = if ids.len() > NAMED { " …" } else { "" };
+        ids.truncate(NAMED);
+        return Err(exit::hint(
+            format!("question `{wanted}` was not asked in step {step}"),
+            format!("asked were {}{more}", ids.join(", ")),
+        ));
+    }
+    if args.failed {
+        chosen.retain(|sample| is_failed(sample));
+    }
+    // What has no value comes last.
+    let by = |name: &'static str| {
+        move |sample: &&Sample| sample.score(name).unwrap_or(f64::NEG_INFINITY)
+    };
+    match args.sort {
+        Some(Order::Reward) => sort(&mut chosen, by("reward")),
+        Some(Order::Length) => sort(&mut chosen, by("length")),
+        None => {}
+    }
+    if args.reverse {
+        chosen.reverse();
+    }
+    chosen.truncate(args.limit.unwrap_or(usize::MAX));
+    Ok(chosen)
+}
+
+/// The highest first; equal ones stay in their order.
+fn sort<'a>(samples: &mut [&'a Sample], key: impl Fn(&&'a Sample) -> f64) {
+    samples.sort_by(|a, b| key(b).total_cmp(&key(a)));
+}
+
+/// Accuracy 0, or no reward at all; without an accuracy a reward of 0.
+fn is_failed(sample: &Sample) -> bool {
+    let reward = sample.score("reward");
+    match sample.score("accuracy") {
+        Some(accuracy) => accuracy == 0.0 || reward.is_none(),
+        None => reward.is_none_or(|reward| reward == 0.0),
+    }
+}
+
+fn as_json(sample: &Sample) -> Value {
+    let rewards: Map<String, Value> = sample
+        .rewards
+        .iter()
+        .map(|name| {
+            let value = json!({"value": sample.score(name), "why": sample.reason(name)});
+            (name.clone(), value)
+        })
+        .collect();
+    json!({
+        "step": sample.step,
+        "question_id": sample.question_id,
+        "solution": sample.solution,
+        "reward": sample.score("reward"),
+        "advantage": sample.score("advantage"),
+        "length": sample.score("length"),
+        "finish_reason": sample.finish_reason,
+        "rewards": rewards,
+        "prompt": sample.prompt,
+        "completion": sample.completion,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(scores: &[(&str, f64)]) -> Sample {
+        let scores = scores.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        Sample { scores, ..Sample::default() }
+    }
+
+    #[test]
+    fn failed_are_wrong_answers_and_those_without_reward() {
+        for (scores, failed) in [
+            (&[("accuracy", 0.0), ("reward", 0.3)][..], true),
+            (&[("accuracy", 1.0), ("reward", 0.7)], false),
+            (&[("accuracy", 0.4), ("reward", 0.7)], false),
+            (&[("accuracy", 1.0)], true),
+            (&[("reward", 0.0)], true),
+            (&[("reward", 0.2)], false),
+            (&[], true),
+        ] {
+            assert_eq!(is_failed(&sample(scores)), failed, "{scores:?}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_steps_are_those_on_both_sides() {
+        let told = |step| near(&[10, 20, 30], step);
+        assert_eq!(told(14), "nearest is 10 and 20; 3 steps from 10 to 30 have some");
+        assert_eq!(told(99), "nearest is 30; 3 steps from 10 to 30 have some");
+        assert_eq!(told(1), "nearest is 10; 3 steps from 10 to 30 have some");
+    }
+}

@@ -1,0 +1,214 @@
+//! One completion as lines of text.
+
+use embodied_r_data::prompts::question_part;
+
+use super::paint::{Paint, Style, harmless};
+use crate::report::samples::Sample;
+
+/// A longer question is cut.
+const QUESTION_CHARS: usize = 600;
+/// What the lines of a text are set in by.
+const INDENT: &str = "  ";
+const TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
+
+/// How much of a prompt is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prompts {
+    /// The question and its choices.
+    Short,
+    /// All of it.
+    Whole,
+}
+
+/// The completion with what it earned, below its question where `prompts` says how to show that.
+pub(super) fn card(sample: &Sample, prompts: Option<Prompts>, paint: Paint) -> String {
+    let mut text = String::new();
+    if let Some(prompts) = prompts {
+        let id = harmless(&sample.question_id);
+        let solution = harmless(&sample.solution);
+        text.push_str(&format!(
+            "\n{}\n",
+            paint.bold(&format!("question {id}, right is {solution}"))
+        ));
+        text.push_str(&indented(&asked(&sample.prompt, prompts), paint));
+    }
+    text.push('\n');
+    text.push_str(&paint.bold(&totals(sample)));
+    text.push('\n');
+    let scores = scores(sample, paint);
+    if !scores.is_empty() {
+        text.push_str(&scores);
+        text.push('\n');
+    }
+    text.push_str(&painted(sample, paint));
+    text.push('\n');
+    text
+}
+
+fn asked(prompt: &str, prompts: Prompts) -> String {
+    let whole = harmless(prompt);
+    if prompts == Prompts::Whole {
+        return whole.trim().to_owned();
+    }
+    let question = question_part(&whole).trim();
+    match question.char_indices().nth(QUESTION_CHARS) {
+        Some((end, _)) => format!("{} …", &question[..end]),
+        None => question.to_owned(),
+    }
+}
+
+/// Set in and dimmed, line by line.
+fn indented(text: &str, paint: Paint) -> String {
+    let line = |line: &str| match line {
+        "" => "\n".to_owned(),
+        line => format!("{INDENT}{}\n", paint.styled(Style::Dim, line)),
+    };
+    text.lines().map(line).collect()
+}
+
+fn totals(sample: &Sample) -> String {
+    let mut parts = Vec::new();
+    let reward = sample.score("reward").map_or_else(|| "–".to_owned(), figure);
+    parts.push(format!("reward {reward}"));
+    if let Some(advantage) = sample.score("advantage") {
+        let sign = if advantage > 0.0 { "+" } else { "" };
+        parts.push(format!("advantage {sign}{}", figure(advantage)));
+    }
+    if let Some(length) = sample.score("length") {
+        parts.push(format!("{length} tokens"));
+    }
+    match sample.finish_reason.as_str() {
+        "" => {}
+        "length" => parts.push("cut off".to_owned()),
+        reason => parts.push(harmless(reason)),
+    }
+    format!("── {}", parts.join(", "))
+}
+
+/// The raw rewards, each with the reason for what it lacks.
+fn scores(sample: &Sample, paint: Paint) -> String {
+    let part = |name: &String| {
+        let value = sample.score(name);
+        let text = format!("{} {}", harmless(name), value.map_or_else(|| "–".to_owned(), figure));
+        let text = match value {
+            Some(1.0) => paint.styled(Style::Good, &text),
+            Some(0.0) => paint.styled(Style::Bad, &text),
+            _ => text,
+        };
+        match sample.reason(name) {
+            Some(reason) => format!("{INDENT}{text} ({})", harmless(reason)),
+            None => format!("{INDENT}{text}"),
+        }
+    };
+    sample.rewards.iter().map(part).collect::<Vec<_>>().join("\n")
+}
+
+/// The text with its reasoning dimmed, its tags set off, and its answer by whether it is right.
+fn painted(sample: &Sample, paint: Paint) -> String {
+    let answer = match sample.score("accuracy") {
+        Some(accuracy) if accuracy > 0.0 => Style::Good,
+        Some(_) => Style::Bad,
+        None => Style::Bold,
+    };
+    let text = harmless(&sample.completion);
+    let mut rest = text.trim();
+    let mut style: Option<Style> = None;
+    let mut shown = String::new();
+    loop {
+        let next = TAGS.iter().filter_map(|tag| Some((rest.find(tag)?, *tag))).min();
+        let (before, tag) = match next {
+            Some((at, tag)) => (&rest[..at], tag),
+            None => (rest, ""),
+        };
+        match style {
+            Some(style) => shown.push_str(&paint.styled(style, before)),
+            None => shown.push_str(before),
+        }
+        if tag.is_empty() {
+            break;
+        }
+        shown.push_str(&paint.styled(Style::Tag, tag));
+        rest = &rest[before.len() + tag.len()..];
+        style = match tag {
+            "<think>" => Some(Style::Dim),
+            "<answer>" => Some(answer),
+            _ => None,
+        };
+    }
+    shown.lines().map(|line| format!("{INDENT}{line}\n")).collect()
+}
+
+/// Three digits behind the point, but for zeros at the end.
+fn figure(value: f64) -> String {
+    let text = format!("{value:.3}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Sample {
+        let score = |name: &str, value| (name.to_owned(), value);
+        Sample {
+            step: 3,
+            question_id: "q7".to_owned(),
+            prompt: "Frame 0: a lamp\nQuestion: where?\nA. left".to_owned(),
+            completion: "<think>so</think>\n<answer>B</answer>".to_owned(),
+            solution: "A".to_owned(),
+            finish_reason: "stop".to_owned(),
+            scores: vec![
+                score("length", 12.0),
+                score("reward", 0.7),
+                score("advantage", 0.25),
+                score("accuracy", 0.0),
+                score("format", 1.0),
+            ],
+            rewards: ["accuracy", "format", "consistency"].map(str::to_owned).to_vec(),
+            reasons: vec![("accuracy".to_owned(), "answered B, right is A".to_owned())],
+        }
+    }
+
+    #[test]
+    fn a_card_tells_question_scores_reasons_and_text() {
+        assert_eq!(
+            card(&sample(), Some(Prompts::Short), Paint::Plain),
+            "\nquestion q7, right is A\n  Question: where?\n  A. left\n\n\
+             ── reward 0.7, advantage +0.25, 12 tokens, stop\n  \
+             accuracy 0 (answered B, right is A)\n  format 1\n  consistency –\n  \
+             <think>so</think>\n  <answer>B</answer>\n\n"
+        );
+    }
+
+    #[test]
+    fn a_prompt_may_be_whole_or_left_out() {
+        assert!(card(&sample(), Some(Prompts::Whole), Paint::Plain).contains("Frame 0: a lamp"));
+        assert!(!card(&sample(), None, Paint::Plain).contains("where?"));
+    }
+
+    #[test]
+    fn reasoning_is_dim_and_a_wrong_answer_red() {
+        let text = painted(&sample(), Paint::Colors);
+        assert_eq!(
+            text,
+            "  \u{1b}[36m<think>\u{1b}[0m\u{1b}[2mso\u{1b}[0m\u{1b}[36m</think>\u{1b}[0m\n  \
+             \u{1b}[36m<answer>\u{1b}[0m\u{1b}[1;31mB\u{1b}[0m\u{1b}[36m</answer>\u{1b}[0m\n"
+        );
+    }
+
+    #[test]
+    fn a_text_without_tags_is_shown_as_it_is() {
+        let sample =
+            Sample { completion: " just\n\u{1b}[31mthis ".to_owned(), ..Sample::default() };
+        assert_eq!(painted(&sample, Paint::Colors), "  just\n  \u{fffd}[31mthis\n");
+    }
+
+    #[test]
+    fn figures_are_short() {
+        assert_eq!(
+            [0.7, 1.0, 0.0, -0.0001, 1.23456, 100.0].map(figure),
+            ["0.7", "1", "0", "0", "1.235", "100"]
+        );
+    }
+}

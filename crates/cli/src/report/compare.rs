@@ -1,0 +1,360 @@
+//! Several runs on one page: their curves in common frames, their last figures side by side, and the
+//! settings in which they differ.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::chart::{Point, Scale, number, smoothed};
+use super::curves::{self, ACCURACY, CONSISTENCY, FORMAT, LENGTH};
+use super::events::Events;
+use super::html::escape;
+use super::overlay::{Curve, Overlay, class};
+use super::scores::{self, Scores};
+use super::{Page, count, document, duration, ends, folder_name, settings};
+
+/// One of the runs.
+struct Run {
+    name: String,
+    events: Events,
+    settings: Vec<(String, String)>,
+    /// The run's result after training, where one is found.
+    scores: Option<Scores>,
+}
+
+/// Settings that differ between any two runs and tell nothing.
+const OWN: [&str; 1] = ["output"];
+
+/// Reads the runs and writes their page. `evals` are results as in
+/// [`Sources`](super::Sources); without any, each run's own last one is taken.
+pub(crate) fn page(
+    folders: &[PathBuf],
+    evals: &[String],
+    title: Option<&str>,
+) -> anyhow::Result<Page> {
+    let runs: Vec<Run> = folders
+        .iter()
+        .zip(names(folders))
+        .map(|(folder, name)| {
+            Ok(Run {
+                events: Events::read(folder)?,
+                settings: settings::read(folder),
+                scores: scores::last(folder).map(|found| Scores { name: name.clone(), ..found }),
+                name,
+            })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let title = match title {
+        Some(title) => title.to_owned(),
+        None => runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>().join(" · "),
+    };
+    let mut body = legend(&runs);
+    body.push_str(&figures(&runs));
+    body.push_str(&charts(&runs));
+    body.push_str(&match evals {
+        [] => {
+            let found: Vec<Scores> = runs.iter().filter_map(|run| run.scores.clone()).collect();
+            scores::side_by_side(&found)
+        }
+        files => scores::section(&scores::read(files)?),
+    });
+    body.push_str(&differences(&runs));
+    let note = format!("{} runs beside each other", runs.len());
+    let skipped_lines = runs.iter().map(|run| run.events.skipped).sum();
+    Ok(Page { html: document(&title, "comparison of runs", &note, &body), skipped_lines })
+}
+
+/// What the runs are called: their folders' names, with so many of the folders above that no two are
+/// alike.
+fn names(folders: &[PathBuf]) -> Vec<String> {
+    let whole: Vec<PathBuf> = folders
+        .iter()
+        .map(|folder| std::path::absolute(folder).unwrap_or_else(|_| folder.clone()))
+        .collect();
+    let deepest = whole.iter().map(|path| path.components().count()).max().unwrap_or(1);
+    (1..=deepest)
+        .map(|parts| whole.iter().map(|path| tail(path, parts)).collect::<Vec<String>>())
+        .find(|names| names.iter().collect::<HashSet<_>>().len() == names.len())
+        .unwrap_or_else(|| whole.iter().map(|path| folder_name(path)).collect())
+}
+
+/// The last parts of a path.
+fn tail(path: &Path, parts: usize) -> String {
+    let all: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    all[all.len().saturating_sub(parts)..].join("/")
+}
+
+/// Which colour is which run.
+fn legend(runs: &[Run]) -> String {
+    let mut html = String::from("<ul class=\"runs\">\n");
+    for (index, run) in runs.iter().enumerate() {
+        let class = class(index);
+        let _ = writeln!(html, "<li><i class=\"{class}\"></i>{}</li>", escape(&run.name));
+    }
+    html.push_str("</ul>\n");
+    html
+}
+
+/// A row of figures, one for each run that has it.
+type Figure = (&'static str, fn(&Events) -> Option<String>);
+
+/// The mean over the last twentieth of a metric.
+macro_rules! last {
+    ($metric:expr) => {
+        |events| ends(&events.series($metric)).map(|(_, last)| number(last))
+    };
+}
+
+const FIGURES: [Figure; 16] = [
+    ("steps", |events| events.steps.keys().next_back().map(u64::to_string)),
+    ("tokens", |events| events.last("num_tokens").map(count)),
+    ("time in steps", |events| {
+        let seconds: f64 = events.series("step_time").iter().filter_map(|(_, value)| *value).sum();
+        (seconds > 0.0).then(|| duration(seconds))
+    }),
+    ("reward", last!("reward")),
+    ("accuracy reward", last!(ACCURACY)),
+    ("format reward", last!(FORMAT)),
+    ("consistent among right answers", |events| {
+        ends(&curves::consistent_share(events)).map(|(_, last)| number(last))
+    }),
+    ("completion length, tokens", last!(LENGTH)),
+    ("completions cut off", last!("completions/clipped_ratio")),
+    ("loss", last!("loss")),
+    ("KL to the reference", last!("kl")),
+    ("entropy", last!("entropy")),
+    ("gradient norm", last!("grad_norm")),
+    ("seconds a step", last!("step_time")),
+    ("best validation accuracy", |events| best(events, "eval/accuracy", f64::max)),
+    ("least validation loss", |events| best(events, "eval/loss", f64::min)),
+];
+
+/// The best value of an evaluated metric, with its step.
+fn best(events: &Events, metric: &str, better: fn(f64, f64) -> f64) -> Option<String> {
+    let points = events.evaluated(metric);
+    let values = points.iter().filter_map(|&(step, value)| Some((step, value?)));
+    let (step, value) = values.reduce(|a, b| if better(a.1, b.1) == a.1 { a } else { b })?;
+    Some(format!("{} at step {}", number(value), number(step)))
+}
+
+fn figures(runs: &[Run]) -> String {
+    let mut html = String::from(
+        "<section>\n<h2>Last figures</h2>\n<p class=\"note\">Metrics are means over the last \
+         twentieth of the steps.</p>\n",
+    );
+    html.push_str(&head("", runs));
+    for (label, figure) in FIGURES {
+        let cells: Vec<Option<String>> = runs.iter().map(|run| figure(&run.events)).collect();
+        if cells.iter().any(Option::is_some) {
+            row(label, cells.iter().map(Option::as_deref), &mut html);
+        }
+    }
+    html.push_str("</tbody></table></div>\n</section>\n");
+    html
+}
+
+/// The beginning of a table with a column a run.
+fn head(class: &str, runs: &[Run]) -> String {
+    let mut html = format!("<div class=\"card scroll\"><table{class}>\n<thead><tr><th></th>");
+    for (index, run) in runs.iter().enumerate() {
+        let color = self::class(index);
+        let _ = write!(html, "<th><i class=\"swatch {color}\"></i>{}</th>", escape(&run.name));
+    }
+    html.push_str("</tr></thead>\n<tbody>\n");
+    html
+}
+
+fn row<'a>(label: &str, cells: impl Iterator<Item = Option<&'a str>>, html: &mut String) {
+    let _ = write!(html, "<tr><td>{}</td>", escape(label));
+    for cell in cells {
+        let _ = write!(html, "<td>{}</td>", escape(cell.unwrap_or("–")));
+    }
+    html.push_str("</tr>\n");
+}
+
+/// A chart of every metric that any run has.
+fn charts(runs: &[Run]) -> String {
+    let window = |events: &Events| (events.steps.len() / 20).max(1);
+    let smooth = |metric: &str, events: &Events| smoothed(&events.series(metric), window(events));
+    let share =
+        |events: &Events| curves::ratio(&smooth(CONSISTENCY, events), &smooth(ACCURACY, events));
+    let plain = |title: &str, metric: &str, scale| {
+        chart(runs, (title, metric), scale, |events| smooth(metric, events))
+    };
+    let mut figure = vec![
+        plain("Accuracy reward", ACCURACY, Scale::Share),
+        plain("Format reward", FORMAT, Scale::Share),
+        chart(
+            runs,
+            ("Consistent among right answers", "consistency / accuracy"),
+            Scale::Share,
+            share,
+        ),
+        plain("Completion length, tokens", LENGTH, Scale::FromZero),
+    ];
+    for (title, metric, scale) in [
+        ("Validation accuracy", "eval/accuracy", Scale::Share),
+        ("Validation loss", "eval/loss", Scale::Free),
+    ] {
+        figure.push(chart(runs, (title, metric), scale, |events| events.evaluated(metric)));
+    }
+    for metric in other_rewards(runs) {
+        figure.push(plain("Reward", &metric, Scale::Free));
+    }
+    let more = curves::MORE.iter().map(|panel| plain(panel.title, panel.metric, panel.scale));
+    let charts: String = figure.into_iter().chain(more).flatten().collect();
+    if charts.is_empty() {
+        return String::new();
+    }
+    format!(
+        "<section>\n<h2>Curves</h2>\n<p class=\"note\">Each run's mean over a twentieth of its \
+         steps.</p>\n<div class=\"grid\">\n{charts}</div>\n</section>\n"
+    )
+}
+
+/// Means of rewards beside the three that have charts of their own.
+fn other_rewards(runs: &[Run]) -> BTreeSet<String> {
+    let metrics = runs.iter().flat_map(|run| run.events.steps.values()).flat_map(|of| of.keys());
+    let other = metrics.filter(|metric| {
+        metric.starts_with("rewards/")
+            && metric.ends_with("/mean")
+            && ![ACCURACY, FORMAT, CONSISTENCY].contains(&metric.as_str())
+    });
+    other.cloned().collect()
+}
+
+/// One metric of all runs; nothing where no run has it.
+fn chart(
+    runs: &[Run],
+    (title, metric): (&str, &str),
+    scale: Scale,
+    points: impl Fn(&Events) -> Vec<Point>,
+) -> Option<String> {
+    let curves: Vec<Curve<'_>> = runs
+        .iter()
+        .enumerate()
+        .map(|(index, run)| Curve { run: index, name: &run.name, points: points(&run.events) })
+        .filter(|curve| curve.points.iter().any(|(_, value)| value.is_some()))
+        .collect();
+    (!curves.is_empty()).then(|| {
+        format!(
+            "<div class=\"card panel\"><h3>{} <code>{}</code></h3>\n{}</div>\n",
+            escape(title),
+            escape(metric),
+            Overlay { title, scale, curves: &curves }.svg()
+        )
+    })
+}
+
+/// The settings in which not all runs are alike.
+fn differences(runs: &[Run]) -> String {
+    let value = |run: &Run, name: &str| {
+        let found = run.settings.iter().find(|(other, _)| other == name);
+        found.map(|(_, value)| value.clone())
+    };
+    let mut seen = HashSet::new();
+    let all = runs.iter().flat_map(|run| run.settings.iter().map(|(name, _)| name.as_str()));
+    let names: Vec<&str> =
+        all.filter(|name| !OWN.contains(name) && seen.insert(name.to_owned())).collect();
+    let differing = names.iter().filter_map(|name| {
+        let values: Vec<Option<String>> = runs.iter().map(|run| value(run, name)).collect();
+        values.iter().any(|value| *value != values[0]).then_some((*name, values))
+    });
+    let differing: Vec<(&str, Vec<Option<String>>)> = differing.collect();
+    let mut html = String::from("<section>\n<h2>Settings that differ</h2>\n");
+    if differing.is_empty() {
+        let told = match names.is_empty() {
+            true => "None of the runs kept its settings.",
+            false => "None: the runs have the same settings.",
+        };
+        let _ = writeln!(html, "<p class=\"note\">{told}</p>\n</section>");
+        return html;
+    }
+    html.push_str(&head(" class=\"settings\"", runs));
+    for (name, values) in &differing {
+        row(name, values.iter().map(Option::as_deref), &mut html);
+    }
+    html.push_str("</tbody></table></div>\n</section>\n");
+    html
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(parent: &Path, name: &str, events: &str, settings: &str) -> PathBuf {
+        let folder = parent.join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("events.jsonl"), events).unwrap();
+        std::fs::write(folder.join("settings.toml"), settings).unwrap();
+        folder
+    }
+
+    fn events(accuracy: f64) -> String {
+        format!(
+            "{{\"event\":\"step\",\"step\":1,\"rewards/accuracy/mean\":0.1,\"kl\":0.5}}\n\
+             {{\"event\":\"step\",\"step\":2,\"rewards/accuracy/mean\":{accuracy},\
+             \"rewards/brevity/mean\":0.75}}\n\
+             {{\"event\":\"eval\",\"step\":1,\"eval/accuracy\":0.5}}\n\
+             {{\"event\":\"eval\",\"step\":2,\"eval/accuracy\":0.25}}\n"
+        )
+    }
+
+    #[test]
+    fn runs_are_overlaid_with_their_figures_and_what_they_differ_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = [
+            run(dir.path(), "a<1", &events(0.4), "beta = 0.0\nseed = 1\noutput = \"x\"\n"),
+            run(dir.path(), "b", &events(0.8), "beta = 0.1\nseed = 1\noutput = \"y\"\n"),
+        ];
+        let html = page(&runs, &[], None).unwrap().html;
+        for part in [
+            "<h1>a&lt;1 · b</h1>",
+            "<li><i class=\"run-1\"></i>b</li>",
+            "<td>accuracy reward</td><td>0.4</td><td>0.8</td>",
+            "<td>best validation accuracy</td><td>0.5 at step 1</td><td>0.5 at step 1</td>",
+            "<code>rewards/brevity/mean</code>",
+            "<td>beta</td><td>0.0</td><td>0.1</td>",
+        ] {
+            assert!(html.contains(part), "{part}");
+        }
+        assert!(!html.contains("<td>seed</td>") && !html.contains("<td>output</td>"));
+        for outside in ["http://", "https://", "<script", "<link", "@import", "src="] {
+            assert!(!html.contains(outside), "{outside}");
+        }
+        let panel = html.split("<code>rewards/accuracy/mean</code>").nth(1).unwrap();
+        let panel = panel.split("</svg>").next().unwrap();
+        assert!(panel.contains("smooth run-0") && panel.contains("smooth run-1"), "{panel}");
+    }
+
+    #[test]
+    fn runs_of_one_name_are_told_apart_by_their_folders() {
+        let folders = ["/r/one/run", "/r/two/run"].map(PathBuf::from);
+        assert_eq!(names(&folders), ["one/run", "two/run"]);
+        assert_eq!(names(&["/r/a", "/s/b"].map(PathBuf::from)), ["a", "b"]);
+    }
+
+    #[test]
+    fn runs_of_the_same_settings_say_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = ["a", "b"].map(|name| run(dir.path(), name, &events(0.5), "beta = 0.1\n"));
+        assert!(page(&runs, &[], None).unwrap().html.contains("the runs have the same settings"));
+    }
+
+    #[test]
+    fn each_runs_result_after_training_stands_beside_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = ["a", "b"].map(|name| run(dir.path(), name, &events(0.5), ""));
+        for (run, before, after) in [(&runs[0], 10, 30), (&runs[1], 20, 40)] {
+            for (name, score) in [("before", before), ("after", after)] {
+                let text = format!(
+                    "{{\"protocol\":\"p\",\"n\":5,\"overall\":{score},\
+                     \"by_category\":{{\"c\":{{\"score\":{score},\"n\":5}}}}}}"
+                );
+                std::fs::write(run.join(format!("{name}.json")), text).unwrap();
+            }
+        }
+        let html = page(&runs, &[], None).unwrap().html;
+        assert!(html.contains("<td>c</td><td>5</td><td>30.0</td><td>40.0</td>"), "{html}");
+    }
+}
