@@ -13,8 +13,8 @@ use embodied_r_grpo::sft::{Job, Trainer};
 use embodied_r_grpo::supervised::Example;
 use embodied_r_grpo::{Error, Result};
 use embodied_r_policy::Policy;
-use embodied_r_policy::trainable::Counts;
 use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_policy::trainable::Counts;
 
 use super::train::session::{self, Base, Session, explain};
 use crate::args::sft::SftArgs;

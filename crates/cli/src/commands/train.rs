@@ -59,8 +59,9 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
     let questions = prompted(questions, &text, &settings, "training")?;
     let eval = prompted(eval, &text, &settings, "evaluation")?;
     let trained = session::trained(&base, &settings.trainable())?;
-    let (train, evaluation) = ((given, questions.len()), (evaluated, eval.len()));
-    let arithmetic = dry_run::text(&settings, trained, train, evaluation).map_err(explain)?;
+    let left = (questions.len(), eval.len());
+    let arithmetic =
+        dry_run::text(&settings, trained, (given, left.0), (evaluated, left.1)).map_err(explain)?;
     if args.run.dry_run {
         out!("{arithmetic}")?;
         return Ok(Status::Done);

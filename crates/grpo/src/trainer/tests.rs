@@ -13,7 +13,6 @@ use embodied_r_rewards::Stage;
 
 use super::*;
 use crate::events::{Event, Parquet};
-use crate::model::Precision;
 use crate::model::toy::{Bigram, Words};
 use crate::questions::{Prompted, prompts};
 
