@@ -246,6 +246,9 @@ fn a_tuned_adapter_merges_into_the_model_that_was_trained_and_answers_unmerged()
         fs::read_to_string(dir.path().join(output)).unwrap()
     };
     assert_eq!(answer("run/final"), answer("merged"));
+    let doctor = embodied_r(dir.path(), &["doctor", "--model", "run/final"]).output().unwrap();
+    let told = String::from_utf8(doctor.stdout).unwrap();
+    assert!(told.contains("changes 14 weights of `model`"), "{told}");
 }
 
 #[test]
