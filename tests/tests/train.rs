@@ -68,6 +68,7 @@ fn a_dry_run_prints_the_batch_arithmetic_and_the_stages_and_writes_nothing() {
         String::from_utf8(output.stdout).unwrap(),
         "\
 model        model
+trainable    9040 of 9040 parameters (100.00 %)
 questions    8 given, 0 too long, 8 left
 step         8 completions = 2 questions x 4 completions each
 epoch        4 steps = 8 questions / 2, 0 left over

@@ -158,3 +158,20 @@ impl Gradients {
         Ok(total.sqrt())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gradient_has_to_reach_the_lowest_layer_that_is_trained() {
+        let of = |names: &[&str]| {
+            let one = |name: &&str| ((*name).to_owned(), memory::zeros(&[1]).unwrap());
+            Parameters::new(names.iter().map(one).collect()).lowest_layer(12)
+        };
+        assert_eq!(of(&["model.layers.11.mlp.up_proj.weight", "model.norm.weight"]), 11);
+        assert_eq!(of(&["model.layers.3.self_attn.q_proj.lora_A.weight", "lm_head.weight"]), 3);
+        assert_eq!(of(&["model.norm.weight", "lm_head.weight"]), 12);
+        assert_eq!(of(&["model.layers.3.input_layernorm.weight", "model.embed_tokens.weight"]), 0);
+    }
+}

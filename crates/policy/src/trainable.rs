@@ -38,6 +38,11 @@ impl std::fmt::Display for Counts {
 }
 
 impl Trainable {
+    /// Whether training leaves out a part of the numbers by chance.
+    pub fn has_dropout(&self) -> bool {
+        matches!(self, Self::Lora(lora) if lora.lora_dropout > 0.0)
+    }
+
     /// How many numbers of a model of the shape `config` are trained.
     ///
     /// # Errors

@@ -379,6 +379,29 @@ fn an_adapters_folder_is_read_as_the_model_that_it_makes_of_its_base() {
 }
 
 #[test]
+fn a_damaged_adapter_is_told_and_not_begun_anew() {
+    let (_dir, model, adapter) = folders();
+    let trainable = standing_on(&model);
+    let policy = Policy::load_trainable(&model, &model, &trainable, SEED).unwrap();
+    policy.save(&adapter, &SaveOptions::default()).unwrap();
+    let file = adapter.join("adapter_model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    for damaged in [Some(&bytes[..bytes.len() / 2]), None] {
+        std::fs::remove_file(&file).unwrap();
+        if let Some(damaged) = damaged {
+            std::fs::write(&file, damaged).unwrap();
+        }
+        for read in [
+            Policy::load_trainable(&adapter, &model, &trainable, SEED),
+            policy.load_frozen(&adapter),
+        ] {
+            let told = read.err().unwrap().to_string();
+            assert!(told.contains("adapter_model.safetensors"), "{told}");
+        }
+    }
+}
+
+#[test]
 fn an_adapter_of_another_rank_or_other_modules_is_not_gone_on_with() {
     let (_dir, model, adapter) = folders();
     let trainable = standing_on(&model);
@@ -396,6 +419,29 @@ fn an_adapter_of_another_rank_or_other_modules_is_not_gone_on_with() {
     assert!(told.contains("mlp.down_proj.weight` has no place"), "{told}");
     let told = refused(&|config| config.target_modules.push(Module::Up));
     assert!(told.contains("mlp.up_proj.lora_A.weight` is missing"), "{told}");
+}
+
+#[test]
+fn an_adapter_of_a_vision_language_model_leaves_its_vision_tower_alone() {
+    for layout in ["qwen2_5_vl-flat", "qwen2_5_vl-nested"] {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(layout);
+        let adapter = tempfile::tempdir().unwrap();
+        let policy = Policy::load_trainable(&base, &base, &standing_on(&base), SEED).unwrap();
+        stir(&policy);
+        policy.save(adapter.path(), &SaveOptions::default()).unwrap();
+        let config = std::fs::read_to_string(adapter.path().join("adapter_config.json")).unwrap();
+        assert!(
+            config.contains(r"^model\\.language_model(?=\\.).*\\.(q_proj|down_proj)$"),
+            "{config}"
+        );
+        let weights = std::fs::read(adapter.path().join("adapter_model.safetensors")).unwrap();
+        let header = String::from_utf8_lossy(&weights[..400]);
+        let name = "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight";
+        assert!(header.contains(name), "{header}");
+        let merged = Policy::load(adapter.path()).unwrap();
+        let found = merged.score(&groups(), 1.0).unwrap().logps;
+        assert_close(layout, &found, &policy.score(&groups(), 1.0).unwrap().logps, 1e-5);
+    }
 }
 
 #[test]

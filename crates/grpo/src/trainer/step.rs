@@ -54,6 +54,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
         }
         let mut batches = self.micro_batches(&rollouts);
         self.refer(&mut batches)?;
+        self.score_before(&mut batches)?;
         times.reference = lap();
         let Some((told, applied)) = self.update(step, &mut batches)? else { return Ok(None) };
         times.update = lap();
@@ -136,6 +137,19 @@ impl<M: Model + 'static> Trainer<'_, M> {
             for (batch, scores) in batches.iter_mut().zip(scores) {
                 batch.old = wide(&scores.logps);
             }
+        }
+        Ok(())
+    }
+
+    /// Fills in the log-probabilities of the policy before its first step, where those of the first iteration's
+    /// forward are not the ones: it drops what the rollout did not.
+    fn score_before(&self, batches: &mut [MicroBatch]) -> Result<()> {
+        if self.settings.num_iterations == 1 || !self.settings.trainable().has_dropout() {
+            return Ok(());
+        }
+        for batch in batches {
+            let scores = self.policy.score(&batch.groups, self.settings.temperature)?;
+            batch.old = scores.logps.into_iter().map(f64::from).collect();
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::config::AdapterConfig;
 use super::{AdapterFault, CONFIG_FILE, WEIGHTS_FILE};
 use crate::error::{Error, Result};
-use crate::{hub, weights};
+use crate::{gguf, hub, weights};
 
 /// The folder of the base model, if `dir` holds an adapter and no model of its own.
 ///
@@ -14,7 +14,7 @@ use crate::{hub, weights};
 ///
 /// # Errors
 /// [`Error::AdapterBase`] if it is not there or an adapter itself, and [`Error::Adapter`] if it is not named.
-pub(crate) fn base_of(dir: &Path) -> Result<Option<PathBuf>> {
+pub fn base_of(dir: &Path) -> Result<Option<PathBuf>> {
     if !holds_adapter(dir) {
         return Ok(None);
     }
@@ -39,7 +39,10 @@ pub(crate) fn base_of(dir: &Path) -> Result<Option<PathBuf>> {
 
 /// Whether `dir` holds an adapter and no whole model beside it.
 pub(crate) fn holds_adapter(dir: &Path) -> bool {
-    dir.join(CONFIG_FILE).is_file()
-        && dir.join(WEIGHTS_FILE).is_file()
-        && weights::files(dir).is_err()
+    dir.join(CONFIG_FILE).is_file() && dir.join(WEIGHTS_FILE).is_file() && !holds_model(dir)
+}
+
+/// Whether `dir` holds a whole model, or is the file of one.
+pub(crate) fn holds_model(dir: &Path) -> bool {
+    weights::files(dir).is_ok() || gguf::find(dir).is_ok_and(|file| file.is_some())
 }

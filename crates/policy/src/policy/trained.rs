@@ -27,9 +27,9 @@ impl Policy {
             return Err(Error::AdapterOnAdapter { dir: base.to_owned() });
         }
         let policy = Self::load(base)?;
-        let lora = match lora::holds_adapter(dir) {
-            true => Lora::open(dir, config, &policy.config)?,
-            false => Lora::random(config, &policy.config, seed)?,
+        let lora = match dir == base {
+            true => Lora::random(config, &policy.config, seed)?,
+            false => Lora::open(dir, config, &policy.config)?,
         };
         Ok(policy.with_lora(lora))
     }
@@ -82,9 +82,9 @@ impl Policy {
     /// As [`Self::load`].
     pub fn load_frozen(&self, dir: &Path) -> Result<Self> {
         if let Some(lora) = &self.lora {
-            let saved = match lora::holds_adapter(dir) {
-                true => Some(Lora::open(dir, &lora.config, &self.config)?),
-                false => None,
+            let saved = match lora::holds_model(dir) {
+                true => None,
+                false => Some(Lora::open(dir, &lora.config, &self.config)?),
             };
             return self.beside(Self::new(self.config.clone(), self.weights.clone())?, saved);
         }

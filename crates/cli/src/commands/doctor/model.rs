@@ -6,12 +6,14 @@ use std::io::Read as _;
 use std::path::Path;
 
 use embodied_r_policy::tokenizer::{ChatMessage, Generation, Tokenizer};
-use embodied_r_policy::{Error, GgufModel, ModelConfig, gguf};
+use embodied_r_policy::{Adapter, Error, GgufModel, ModelConfig, gguf, lora};
 use serde_json::Value;
 
 use super::check::{Check, size};
 
 const AREA: &str = "model";
+const ADAPTER: &str = "adapter";
+const BASE: &str = "put the model that it was trained on where it says";
 const FETCH: &str = "fetch the model again, all of its files";
 const ONE_FILE: &str = "give the path of the file that is meant";
 const INDEX: &str = "model.safetensors.index.json";
@@ -22,6 +24,11 @@ const HEADER_LIMIT: u64 = 100_000_000;
 
 /// Checks `folder`; `memory` is what a process can get, in bytes.
 pub(super) fn checks(folder: &Path, memory: Option<u64>) -> Vec<Check> {
+    match lora::base_of(folder) {
+        Ok(None) => {}
+        Ok(Some(base)) => return adapter_checks(folder, &base, memory),
+        Err(error) => return vec![Check::missing(AREA, ADAPTER, error.to_string(), BASE)],
+    }
     match gguf::find(folder) {
         Ok(None) => {}
         Ok(Some(file)) => return gguf_checks(&file, memory),
@@ -36,6 +43,19 @@ pub(super) fn checks(folder: &Path, memory: Option<u64>) -> Vec<Check> {
     checks.extend(tokenizer(folder, config.as_ref().ok()));
     checks.extend(weights(folder, memory));
     checks
+}
+
+/// An adapter, which is held against the model that it stands on; then that model.
+fn adapter_checks(folder: &Path, base: &Path, memory: Option<u64>) -> Vec<Check> {
+    let opened = ModelConfig::of_model(base).and_then(|config| Adapter::open(folder, &config));
+    let adapter = match opened {
+        Ok(adapter) => {
+            let found = format!("changes {} weights of `{}`", adapter.len(), base.display());
+            Check::ok(AREA, ADAPTER, found)
+        }
+        Err(error) => Check::missing(AREA, ADAPTER, error.to_string(), BASE),
+    };
+    std::iter::once(adapter).chain(checks(base, memory)).collect()
 }
 
 /// A GGUF file, which holds configuration, tokenizer and weights; opening it holds them against each other.

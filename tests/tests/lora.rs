@@ -1,0 +1,323 @@
+//! `embodied-r train` and `sft` with an adapter or with frozen tensors, as their users run them.
+
+mod tiny_model;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use assert_cmd::assert::OutputAssertExt as _;
+use embodied_r_policy::lora::{LoraConfig, Module};
+use embodied_r_policy::{Group, Policy, Trainable};
+use embodied_r_tests::binary;
+use serde_json::{Value, json};
+
+const QUESTION: &str = "Frame 0: Observe: lamp left\n>\nQuestion: where is the lamp?";
+
+/// A model that answers in the format now and then, so that its completions differ in reward.
+fn answering_inputs(dir: &Path) {
+    inputs(dir);
+    fs::rename(dir.join("model"), dir.join("random")).unwrap();
+    let conversation = json!({"messages": [
+        {"role": "system", "content": "answer"},
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": "<think>left</think><answer>A</answer>"},
+    ]});
+    fs::write(dir.join("tune.jsonl"), vec![conversation.to_string(); 12].join("\n")).unwrap();
+    let arguments = ["sft", "--model", "random", "--data", "tune.jsonl", "--output", "tuned"];
+    let mut tune = embodied_r(dir, &arguments);
+    for setting in ["train_batch_size=4", "learning_rate=0.02", "num_train_epochs=25"] {
+        tune.args(["--set", setting]);
+    }
+    tune.assert().code(0);
+    fs::rename(dir.join("tuned/final"), dir.join("model")).unwrap();
+}
+
+/// A model, eight questions, and twelve conversations.
+fn inputs(dir: &Path) {
+    tiny_model::write(&dir.join("model"));
+    let question = |i: usize| {
+        json!({
+            "Question_id": i,
+            "question_category": "object_rel_distance",
+            "question": QUESTION,
+            "answer": "A",
+        })
+    };
+    let questions: Vec<Value> = (0..8).map(question).collect();
+    fs::write(dir.join("train.json"), json!(questions).to_string()).unwrap();
+    let conversation = json!({"messages": [
+        {"role": "user", "content": "Question: where is the lamp?"},
+        {"role": "assistant", "content": "<think>left</think><answer>A</answer>"},
+    ]});
+    fs::write(dir.join("train.jsonl"), vec![conversation.to_string(); 12].join("\n")).unwrap();
+    fs::write(
+        dir.join("grpo.toml"),
+        "system_prompt = 'answer'
+num_generations = 4
+generation_batch_size = 8
+max_completion_length = 40
+learning_rate = 1e-2
+warmup_ratio = 0.0
+beta = 0.1
+save_steps = 1
+use_peft = true
+lora_r = 4
+lora_target_modules = ['q_proj', 'down_proj']
+stage = [
+    { epochs = 0.5, weights = { accuracy = 0.5, format = 0.5 } },
+    { epochs = 0.5, weights = { accuracy = 1.0 }, reset_reference = true },
+]
+",
+    )
+    .unwrap();
+}
+
+fn embodied_r(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.current_dir(dir).args(arguments);
+    command
+}
+
+fn train(dir: &Path) -> Command {
+    let arguments = ["train", "--config", "grpo.toml", "--model", "model", "--data", "train.json"];
+    let mut command = embodied_r(dir, &arguments);
+    command.args(["--output", "run"]);
+    command
+}
+
+fn sft(dir: &Path, settings: &[&str]) -> Command {
+    let arguments = ["sft", "--model", "model", "--data", "train.jsonl", "--output", "run"];
+    let mut command = embodied_r(dir, &arguments);
+    for setting in ["train_batch_size=4", "learning_rate=0.01", "num_train_epochs=2"] {
+        command.args(["--set", setting]);
+    }
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    command
+}
+
+fn stdout(command: &mut Command) -> String {
+    String::from_utf8(command.assert().code(0).get_output().stdout.clone()).unwrap()
+}
+
+fn files(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The names of the tensors in a safetensors file.
+fn tensors(file: &Path) -> BTreeSet<String> {
+    let bytes = fs::read(file).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let names = header.as_object().unwrap().keys().cloned();
+    names.filter(|name| name != "__metadata__").collect()
+}
+
+fn events(dir: &Path, kind: &str) -> Vec<Value> {
+    let text = fs::read_to_string(dir.join("run/events.jsonl")).unwrap();
+    let events = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    events.filter(|event: &Value| event["event"] == kind).collect()
+}
+
+/// The policy that a run left in `folder`: the base, and the adapter beside it.
+fn policy(dir: &Path, folder: &str, modules: &[Module]) -> Policy {
+    let config = LoraConfig {
+        r: 4,
+        lora_alpha: 32,
+        lora_dropout: 0.05,
+        target_modules: modules.to_vec(),
+        use_rslora: false,
+        base_model_name_or_path: None,
+    };
+    let (folder, base) = (dir.join(folder), dir.join("model"));
+    Policy::load_trainable(&folder, &base, &Trainable::Lora(config), 0).unwrap()
+}
+
+fn logps(policy: &Policy) -> Vec<f32> {
+    let group = Group { prompt: vec![5, 60, 7], completions: vec![vec![40, 8, 90], vec![100, 3]] };
+    policy.score(&[group], 1.0).unwrap().logps
+}
+
+#[track_caller]
+fn assert_near(found: &[f32], want: &[f32]) {
+    assert_eq!(found.len(), want.len());
+    for (found, want) in found.iter().zip(want) {
+        assert!((found - want).abs() < 1e-4, "{found}, want {want}");
+    }
+}
+
+const MODULES: [Module; 2] = [Module::Q, Module::Down];
+
+#[test]
+fn grpo_trains_an_adapter_whose_folder_holds_no_model() {
+    let dir = tempfile::tempdir().unwrap();
+    answering_inputs(dir.path());
+    let told = stdout(train(dir.path()).arg("--dry-run"));
+    // 2 layers x ((16 + 16) + (32 + 16)) numbers of rank 4.
+    assert!(told.contains("\ntrainable    640 of "), "{told}");
+    train(dir.path()).assert().code(0);
+    let run = dir.path().join("run");
+    for folder in ["checkpoint-4", "final"] {
+        let files = files(&run.join(folder));
+        for file in ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json"] {
+            assert!(files.contains(file), "{folder}: {files:?}");
+        }
+        assert!(!files.contains("model.safetensors") && !files.contains("config.json"));
+    }
+    let adapter = tensors(&run.join("final/adapter_model.safetensors"));
+    assert_eq!(adapter.len(), 2 * 2 * 2);
+    assert!(
+        adapter.contains("base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"),
+        "{adapter:?}"
+    );
+    let moments = tensors(&run.join("checkpoint-4/optimizer.safetensors"));
+    assert_eq!(moments.len(), 2 * adapter.len());
+    assert!(moments.iter().all(|name| name.contains(".lora_")), "{moments:?}");
+    let config = fs::read(run.join("final/adapter_config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(config["base_model_name_or_path"], "model");
+    assert_eq!((&config["r"], &config["lora_alpha"]), (&json!(4), &json!(32)));
+    assert_eq!(config["target_modules"], json!(["q_proj", "down_proj"]));
+    // The reference is the base: it and the policy part with the first step.
+    let kl: Vec<f64> =
+        events(dir.path(), "step").iter().map(|step| step["kl"].as_f64().unwrap()).collect();
+    assert!(kl.len() == 4 && kl[1] > 0.0, "{kl:?}");
+    let base = Policy::load(&dir.path().join("model")).unwrap();
+    assert_ne!(logps(&policy(dir.path(), "run/final", &MODULES)), logps(&base));
+}
+
+#[test]
+fn an_adapters_run_goes_on_to_the_same_bytes() {
+    let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for dir in [whole.path(), cut.path()] {
+        answering_inputs(dir);
+        train(dir).assert().code(0);
+    }
+    // What a kill after step 3 leaves behind: the second stage has begun, and its reference is the adapter of then.
+    for folder in ["checkpoint-4", "final"] {
+        fs::remove_dir_all(cut.path().join("run").join(folder)).unwrap();
+    }
+    assert!(cut.path().join("run/reference-2/adapter_model.safetensors").exists());
+    embodied_r(cut.path(), &["train", "--resume", "run"]).assert().code(0);
+    for file in [
+        "final/adapter_model.safetensors",
+        "final/adapter_config.json",
+        "checkpoint-4/optimizer.safetensors",
+        "checkpoint-4/adapter_model.safetensors",
+    ] {
+        let read = |dir: &Path| fs::read(dir.join("run").join(file)).unwrap();
+        assert!(read(whole.path()) == read(cut.path()), "{file}");
+    }
+    let told = |dir: &Path| -> Vec<(Value, Value)> {
+        let steps = events(dir, "step");
+        steps.into_iter().map(|step| (step["kl"].clone(), step["grad_norm"].clone())).collect()
+    };
+    assert!(told(whole.path())[3].0.as_f64().unwrap() > 0.0, "{:?}", told(whole.path()));
+    assert_eq!(told(whole.path()), told(cut.path()));
+}
+
+#[test]
+fn a_tuned_adapter_merges_into_the_model_that_was_trained_and_answers_unmerged() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    sft(dir.path(), &["use_peft=true", "lora_r=4"]).assert().code(0);
+    let merge = ["merge", "--model", "model", "--adapter", "run/final", "--output", "merged"];
+    let told = stdout(&mut embodied_r(dir.path(), &merge));
+    assert!(told.starts_with("14 weights changed"), "{told}");
+    let trained = policy(dir.path(), "run/final", &Module::ALL);
+    let merged = Policy::load(&dir.path().join("merged")).unwrap();
+    assert_near(&logps(&merged), &logps(&trained));
+    let base = logps(&Policy::load(&dir.path().join("model")).unwrap());
+    let apart = base.iter().zip(logps(&trained)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(apart > 0.01, "training shows: {apart}");
+    // The adapter's folder answers as the merged model does.
+    let questions =
+        json!([{"Question_id": 7, "question": "Frame 0: Observe: lamp left 30\nWhere?"}]);
+    fs::write(dir.path().join("asked.json"), questions.to_string()).unwrap();
+    let answer = |model: &str| {
+        let output = format!("{model}.json").replace('/', "-");
+        let arguments = ["infer", "--model", model, "--input", "asked.json", "--output", &output];
+        let mut command = embodied_r(dir.path(), &arguments);
+        command.args(["--max-new-tokens", "6", "--temperature", "0"]).assert().code(0);
+        fs::read_to_string(dir.path().join(output)).unwrap()
+    };
+    assert_eq!(answer("run/final"), answer("merged"));
+    let doctor = embodied_r(dir.path(), &["doctor", "--model", "run/final"]).output().unwrap();
+    let told = String::from_utf8(doctor.stdout).unwrap();
+    assert!(told.contains("changes 14 weights of `model`"), "{told}");
+}
+
+#[test]
+fn a_tuned_adapters_run_goes_on_to_the_same_bytes() {
+    let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let settings = ["use_peft=true", "lora_dropout=0.3", "save_steps=1", "save_total_limit=9"];
+    for dir in [whole.path(), cut.path()] {
+        inputs(dir);
+        sft(dir, &settings).assert().code(0);
+    }
+    for folder in ["checkpoint-4", "checkpoint-5", "checkpoint-6", "final"] {
+        fs::remove_dir_all(cut.path().join("run").join(folder)).unwrap();
+    }
+    embodied_r(cut.path(), &["sft", "--resume", "run"]).assert().code(0);
+    for file in ["final/adapter_model.safetensors", "checkpoint-6/optimizer.safetensors"] {
+        let read = |dir: &Path| fs::read(dir.join("run").join(file)).unwrap();
+        assert!(read(whole.path()) == read(cut.path()), "{file}");
+    }
+}
+
+#[test]
+fn frozen_tensors_have_no_moments_and_never_change() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let pattern = r"freeze_parameters_regex=['embed_tokens', 'layers\.0\.']";
+    sft(dir.path(), &[pattern]).assert().code(0);
+    let run = dir.path().join("run");
+    let (before, after) = (
+        Policy::load(&dir.path().join("model")).unwrap(),
+        Policy::load(&run.join("final")).unwrap(),
+    );
+    let moments = tensors(&run.join("checkpoint-6/optimizer.safetensors"));
+    for (name, _) in before.weights().iter() {
+        let numbers = |policy: &Policy| {
+            let tensor = policy.weights().get(name).unwrap().flatten_all().unwrap();
+            tensor.to_vec1::<f32>().unwrap()
+        };
+        let same = numbers(&before) == numbers(&after);
+        let frozen = name.contains("embed_tokens") || name.contains("layers.0.");
+        assert_eq!(same, frozen, "{name}");
+        assert_eq!(!moments.contains(&format!("exp_avg.{name}")), frozen, "{name}");
+    }
+}
+
+#[test]
+fn a_pattern_that_freezes_nothing_is_told_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let assert = sft(dir.path(), &["freeze_parameters_regex=vision"]).assert().code(2);
+    let told = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    assert!(told.contains("`freeze_parameters_regex` has `vision`"), "{told}");
+    assert!(!dir.path().join("run").exists());
+}
+
+#[test]
+fn an_adapter_without_its_base_says_which_model_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    sft(dir.path(), &["use_peft=true", "num_train_epochs=1"]).assert().code(0);
+    let nested = ["sft", "--model", "run/final", "--data", "train.jsonl", "--output", "second"];
+    let mut nested = embodied_r(dir.path(), &nested);
+    nested.args(["--set", "use_peft=true", "--set", "train_batch_size=4"]);
+    let assert = nested.assert().code(1);
+    let told = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    assert!(told.contains("`run/final` is an adapter, merge it"), "{told}");
+    fs::rename(dir.path().join("model"), dir.path().join("elsewhere")).unwrap();
+    let arguments =
+        ["infer", "--model", "run/final", "--input", "train.json", "--output", "a.json"];
+    let assert = embodied_r(dir.path(), &arguments).assert().code(1);
+    let told = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    assert!(told.contains("`run/final` stands on the model `model`"), "{told}");
+}
