@@ -8,7 +8,9 @@ pub(crate) fn fingerprint<'a>(
     for (prompt, completion, answer) in items {
         for tokens in [prompt, completion] {
             hasher.update(&(tokens.len() as u64).to_le_bytes());
-            tokens.iter().for_each(|token| drop(hasher.update(&token.to_le_bytes())));
+            for token in tokens {
+                hasher.update(&token.to_le_bytes());
+            }
         }
         hasher.update(&(answer.len() as u64).to_le_bytes());
         hasher.update(answer.as_bytes());
