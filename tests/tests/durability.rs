@@ -113,7 +113,9 @@ fn timeless(name: &str, bytes: &[u8]) -> Vec<u8> {
     ];
     let without = |text: &[u8], keys: &[&str]| {
         let mut value: Value = serde_json::from_slice(text).unwrap();
-        keys.iter().for_each(|key| drop(value.as_object_mut().unwrap().remove(*key)));
+        for key in keys {
+            value.as_object_mut().unwrap().remove(*key);
+        }
         value.to_string().into_bytes()
     };
     if name == "events.jsonl" {

@@ -167,6 +167,8 @@ fn an_output_folder_with_a_run_in_it_is_left_alone() {
     train(dir.path()).assert().code(0);
     let model = dir.path().join("run/final/model.safetensors");
     let before = fs::read(&model).unwrap();
+    let completions = || fs::read_dir(dir.path().join("run/completions")).unwrap().count();
+    assert_eq!(completions(), 4);
     assert_eq!(
         stderr(&mut train(dir.path()), 1),
         "error: `run` holds checkpoints of an earlier run
@@ -174,6 +176,7 @@ hint: `--resume` goes on with it; another `--output` begins anew
 "
     );
     assert_eq!(fs::read(&model).unwrap(), before);
+    assert_eq!(completions(), 4);
 }
 
 #[test]

@@ -100,10 +100,9 @@ fn train(
     let bar = Bar::default();
     let mut sinks: Vec<Box<dyn Sink + '_>> = vec![session::progress(&bar, "training")];
     if settings.log_completions {
-        let done = checkpoint.map_or(0, |checkpoint| checkpoint.state.step);
         let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
         let names = reward_names(&stages);
-        sinks.push(Box::new(Parquet::open(&settings.output, names, done).map_err(explain)?));
+        sinks.push(Box::new(Parquet::new(&settings.output, names)));
     }
     let job = Job {
         settings,

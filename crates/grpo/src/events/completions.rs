@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use embodied_r_data::parquet::{Column, write_table};
 
 use super::{Event, Sink};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Finish;
 use crate::rollout::{Completion, Rollout};
 
@@ -21,22 +21,8 @@ pub struct Parquet {
 
 impl Parquet {
     /// A writer into the run's folder `run` about `rewards`, by name in the order of the scores.
-    ///
-    /// Files of steps after `done`, which a run left behind that is now resumed, are removed.
-    ///
-    /// # Errors
-    /// A file cannot be removed.
-    pub fn open(run: &Path, rewards: Vec<&'static str>, done: u64) -> Result<Self> {
-        let folder = run.join(COMPLETIONS_FOLDER);
-        if let Ok(entries) = std::fs::read_dir(&folder) {
-            for path in entries.flatten().map(|entry| entry.path()) {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                if step_of_completions(&name).is_some_and(|step| step > done) {
-                    std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-                }
-            }
-        }
-        Ok(Self { folder, rewards })
+    pub fn new(run: &Path, rewards: Vec<&'static str>) -> Self {
+        Self { folder: run.join(COMPLETIONS_FOLDER), rewards }
     }
 }
 
@@ -118,7 +104,7 @@ mod tests {
     fn a_row_holds_ids_text_raw_scores_and_advantage() {
         let dir = tempfile::tempdir().unwrap();
         let rewards = vec!["accuracy", "consistency"];
-        Parquet::open(dir.path(), rewards, 0).unwrap().completions(12, &[rollout()]).unwrap();
+        Parquet::new(dir.path(), rewards).completions(12, &[rollout()]).unwrap();
         let table = Table::read(&dir.path().join("completions/completions_00012.parquet")).unwrap();
         assert_eq!(table.id_lists("completion_ids").unwrap(), [[4, 5, 0]]);
         assert_eq!(table.strings("completion").unwrap(), ["so B"]);
@@ -126,17 +112,5 @@ mod tests {
         assert_eq!(table.optional_floats("accuracy").unwrap(), [Some(0.0)]);
         assert_eq!(table.strings("accuracy_why").unwrap(), ["no answer tag"]);
         assert_eq!(table.optional_floats("consistency").unwrap(), [None]);
-    }
-
-    #[test]
-    fn files_of_steps_that_will_be_done_again_are_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut sink = Parquet::open(dir.path(), Vec::new(), 0).unwrap();
-        for step in 1..=3 {
-            sink.completions(step, &[rollout()]).unwrap();
-        }
-        Parquet::open(dir.path(), Vec::new(), 2).unwrap();
-        let file = |step| dir.path().join(format!("completions/completions_{step:05}.parquet"));
-        assert!(file(2).exists() && !file(3).exists());
     }
 }

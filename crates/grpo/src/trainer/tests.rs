@@ -114,9 +114,8 @@ fn run_until<'a>(
     if last.is_none() {
         model.save(&base).unwrap();
     }
-    let done = last.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
     let names = vec!["accuracy", "format"];
-    sinks.insert(0, Box::new(Parquet::open(&settings.output, names, done)?));
+    sinks.insert(0, Box::new(Parquet::new(&settings.output, names)));
     let job = job(settings, &base, stop);
     match last {
         Some(checkpoint) => Trainer::<Bigram>::resume(&checkpoint, job, sinks)?.run(),
