@@ -10,7 +10,7 @@
 //! | [`settings`] | what a run is told, under TRL's names |
 //! | [`questions`], [`conversations`] | what there is to learn from |
 //! | [`plan`], [`schedule`], [`sampler`], [`random`] | which step does what; functions of the step alone |
-//! | [`rollout`], [`judge`], [`advantages`] | completions and what they are worth |
+//! | [`rollout`], [`scoring`], [`judge`], [`advantages`] | completions and what they are worth |
 //! | [`loss`] | the losses and their derivatives |
 //! | [`batches`], [`update`], [`optimizer`] | from micro-batches to a step |
 //! | [`model`] | what all of it needs of a model |
@@ -43,6 +43,7 @@ pub mod random;
 pub mod rollout;
 pub mod sampler;
 pub mod schedule;
+pub mod scoring;
 pub mod settings;
 pub mod sft;
 pub mod supervised;

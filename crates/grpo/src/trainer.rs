@@ -1,9 +1,11 @@
 //! Group relative policy optimisation, from rollouts to checkpoints.
 
+mod draw;
 mod dump;
 mod evaluate;
 mod figures;
 mod run;
+mod stages;
 mod step;
 
 use std::path::{Path, PathBuf};
@@ -20,8 +22,8 @@ use crate::model::{Model, Text};
 use crate::optimizer::Optimizer;
 use crate::plan::Plan;
 use crate::questions::Prompted;
-use crate::rollout::{Asked, needs_judge};
 use crate::sampler::Sampler;
+use crate::scoring::{Asked, needs_judge};
 use crate::settings::{JudgeKind, Train};
 use crate::update::Updater;
 
@@ -134,11 +136,12 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             needed: per_step,
         };
         let sampler = Sampler::new(questions.len(), per_step, settings.seed).ok_or_else(too_few)?;
-        let plan =
+        let mut plan =
             Plan::new(settings, &stages, sampler.steps_per_epoch()).map_err(Error::Settings)?;
+        plan.resume(&state.stage_begins);
         let reference = reference.map(|model| Arc::new(Reference::new(model)));
         let judge = judge.or_else(|| in_process(reference.as_ref(), &text));
-        let rewards = Asked::of(&stages, judge)?;
+        let rewards = Asked::of(settings, &stages, judge)?;
         let output = &settings.output;
         let checkpoints = Checkpoints::new(output, settings.save_total_limit);
         checkpoints.write_settings(settings_text)?;

@@ -12,7 +12,7 @@ use embodied_r_grpo::Error;
 use embodied_r_grpo::checkpoint::Checkpoint;
 use embodied_r_grpo::events::{Parquet, Sink};
 use embodied_r_grpo::questions::{Prompted, Prompts, prompts};
-use embodied_r_grpo::rollout::reward_names;
+use embodied_r_grpo::scoring::reward_names;
 use embodied_r_grpo::settings::{JudgeKind, Train};
 use embodied_r_grpo::trainer::{Job, Trainer};
 use embodied_r_openai::{ApiKey, ClientOptions};
@@ -83,7 +83,7 @@ fn train(
     if settings.log_completions {
         let done = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
         let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
-        let names = reward_names(&stages);
+        let names = reward_names(settings, &stages);
         sinks.push(Box::new(Parquet::open(&settings.output, names, done).map_err(explain)?));
     }
     let job = Job {

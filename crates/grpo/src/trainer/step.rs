@@ -8,7 +8,7 @@ use crate::batches::{Lengths, Piece, pack};
 use crate::error::Result;
 use crate::events::Metrics;
 use crate::loss::{self, Batch, Counts, LossType, Stats};
-use crate::model::{Finish, Group, Model, Sampling, TokenScores};
+use crate::model::{Finish, Group, Model, TokenScores};
 use crate::optimizer::Applied;
 use crate::rollout::{self, Rollout};
 use crate::update::Update;
@@ -47,34 +47,28 @@ impl<M: Model + 'static> Trainer<'_, M> {
     /// Step `step`, from 0; `None` if the user wants to stop, with all parameters as before.
     pub(super) fn step(&mut self, step: u64) -> Result<Option<Stepped>> {
         let mut times = Times::default();
+        let Some(mut drawn) = self.draw(step, &mut times)? else { return Ok(None) };
         let mut clock = Instant::now();
         let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed().as_secs_f64();
 
-        let mut rollouts = self.sample(step)?;
-        times.rollout = lap();
-        if self.stopping() {
-            return Ok(None);
-        }
-        let stage = &self.plan.spans[self.plan.stage_at(step)].stage;
-        rollout::score(&mut rollouts, &self.rewards, stage)?;
         let advantages = rollout::assign_advantages(
-            &mut rollouts,
+            &mut drawn.rollouts,
             self.settings.num_generations,
             self.settings.scale_rewards,
         );
-        times.rewards = lap();
-        if self.stopping() {
-            return Ok(None);
-        }
-        let mut batches = self.micro_batches(&rollouts);
+        let rollouts = &drawn.rollouts;
+        let mut batches = self.micro_batches(rollouts);
         self.refer(&mut batches)?;
         times.reference = lap();
         let Some((told, applied)) = self.update(step, &mut batches)? else { return Ok(None) };
         times.update = lap();
 
         let mut metrics = Metrics::new();
-        self.reward_figures(&rollouts, &advantages, step, &mut metrics);
-        self.length_figures(&rollouts, &mut metrics);
+        self.reward_figures(rollouts, &advantages, step, &mut metrics);
+        if self.settings.dynamic_sample {
+            drawn.figures(&mut metrics);
+        }
+        self.length_figures(rollouts, &mut metrics);
         self.update_figures(step, &told, applied, &mut metrics);
         let tokens = batches.iter().flat_map(|batch| &batch.groups).map(group_tokens).sum();
         times.figures(tokens, &mut metrics);
@@ -82,29 +76,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
             true => None,
             false => Some(self.dump(step, &batches)?),
         };
-        Ok(Some(Stepped { rollouts, metrics, skipped, tokens }))
-    }
-
-    fn sample(&self, step: u64) -> Result<Vec<Rollout>> {
-        let batch = self.sampler.batch(step);
-        let questions: Vec<_> = batch.iter().map(|&i| (i, &self.questions[i])).collect();
-        let sampling = Sampling {
-            temperature: self.settings.temperature,
-            top_k: self.settings.top_k,
-            top_p: self.settings.top_p,
-            max_new_tokens: self.settings.max_completion_length,
-            stop_ids: self.text.stop_ids().to_vec(),
-            ..Sampling::default()
-        };
-        rollout::sample(
-            &self.policy,
-            self.text.as_ref(),
-            &questions,
-            self.settings.num_generations,
-            &sampling,
-            (self.settings.seed, step),
-            &|_| {},
-        )
+        Ok(Some(Stepped { rollouts: drawn.rollouts, metrics, skipped, tokens }))
     }
 
     fn micro_batches(&self, rollouts: &[Rollout]) -> Vec<MicroBatch> {

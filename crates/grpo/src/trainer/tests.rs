@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use embodied_r_data::Question;
 use embodied_r_rewards::Stage;
+use embodied_r_rewards::stages::Length;
 
 use super::*;
 use crate::events::{Event, Parquet};
 use crate::model::Precision;
 use crate::model::toy::{Bigram, Words};
 use crate::questions::{Prompted, prompts};
+use crate::scoring::reward_names;
 
 /// Questions whose answer is always A.
 fn questions(n: usize) -> Vec<Prompted> {
@@ -32,12 +34,8 @@ fn questions(n: usize) -> Vec<Prompted> {
 }
 
 fn stage(epochs: f64, format: f64, accuracy: f64) -> Stage {
-    Stage {
-        epochs,
-        weights: [("format".to_owned(), format), ("accuracy".to_owned(), accuracy)].into(),
-        restart_schedule: false,
-        reset_reference: false,
-    }
+    let weights = [("format".to_owned(), format), ("accuracy".to_owned(), accuracy)];
+    Stage::new(Length::Epochs(epochs), weights.into())
 }
 
 /// Eight steps of two questions with four completions each.
@@ -84,7 +82,7 @@ fn run_from(model: Bigram, settings: &Train, stop_after: Option<u64>) -> Result<
     }
     let stop = AtomicBool::new(false);
     let done = last.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
-    let names = vec!["accuracy", "format"];
+    let names = reward_names(settings, &settings.stages().unwrap());
     let mut sinks: Vec<Box<dyn Sink + '_>> =
         vec![Box::new(Parquet::open(&settings.output, names, done)?)];
     if let Some(step) = stop_after {
