@@ -74,7 +74,12 @@ impl<M: Model + 'static> Trainer<'_, M> {
         Ok((!self.stopping()).then_some(rollouts))
     }
 
-    fn sample(&self, step: u64, attempt: u64, indices: &[usize]) -> Result<Vec<Rollout>> {
+    pub(super) fn sample(
+        &self,
+        step: u64,
+        attempt: u64,
+        indices: &[usize],
+    ) -> Result<Vec<Rollout>> {
         let questions: Vec<_> = indices.iter().map(|&i| (i, &self.questions[i])).collect();
         let sampling = Sampling {
             temperature: self.settings.temperature,

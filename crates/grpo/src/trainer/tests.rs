@@ -3,10 +3,12 @@
 
 mod durable;
 mod learning;
+mod resampling;
+mod stages;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use embodied_r_data::Question;
 use embodied_r_rewards::Stage;
@@ -17,6 +19,7 @@ use crate::events::{Event, Parquet};
 use crate::model::Precision;
 use crate::model::toy::{Bigram, Words};
 use crate::questions::{Prompted, prompts};
+use crate::rollout::Rollout;
 use crate::scoring::reward_names;
 
 /// Questions whose answer is always A.
@@ -68,6 +71,21 @@ impl Sink for StopAfter<'_> {
     }
 }
 
+/// Keeps the completions of the steps.
+#[derive(Clone, Default)]
+struct Keep(Arc<Mutex<Vec<Vec<Rollout>>>>);
+
+impl Sink for Keep {
+    fn event(&mut self, _: &Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn completions(&mut self, _: u64, rollouts: &[Rollout]) -> Result<()> {
+        self.0.lock().unwrap().push(rollouts.to_vec());
+        Ok(())
+    }
+}
+
 /// A run in `settings.output`, new or resumed, stopped after some step or not at all.
 fn run(settings: &Train, stop_after: Option<u64>) -> Result<Outcome> {
     run_from(Bigram::new(6, 3), settings, stop_after)
@@ -103,6 +121,28 @@ fn run_from(model: Bigram, settings: &Train, stop_after: Option<u64>) -> Result<
         Some(checkpoint) => Trainer::<Bigram>::resume(&checkpoint, job, sinks)?.run(),
         None => Trainer::start(model, job, sinks)?.run(),
     }
+}
+
+/// A new run of `model` with an outside judge and other listeners.
+fn run_new(
+    model: Bigram,
+    settings: &Train,
+    judge: Option<Box<dyn Judge>>,
+    sinks: Vec<Box<dyn Sink + '_>>,
+) -> Result<Outcome> {
+    let stop = AtomicBool::new(false);
+    let job = Job {
+        settings,
+        settings_text: "",
+        fingerprint: "bigram",
+        base: &settings.output,
+        text: Arc::new(Words::new()),
+        questions: questions(8),
+        eval: Vec::new(),
+        judge,
+        stop: &stop,
+    };
+    Trainer::start(model, job, sinks)?.run()
 }
 
 /// The run's events without what tells of the clock.
