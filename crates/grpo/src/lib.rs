@@ -15,8 +15,8 @@
 //! | [`batches`], [`update`], [`optimizer`] | from micro-batches to a step |
 //! | [`model`] | what all of it needs of a model |
 //!
-//! A step's randomness, questions, stage and learning rate follow from its number, so that a resumed
-//! run is the run that never stopped.
+//! A step's randomness, questions, stage and learning rate follow from its number and from where the
+//! stages began, so that a resumed run is the run that never stopped.
 //!
 //! ```
 //! use embodied_r_grpo::advantages::{ScaleRewards, advantages};

@@ -69,7 +69,7 @@ impl Plan {
             let span = Span { first, end, stage: stage.clone(), steps: end - first };
             faults.extend(span.faults(index, steps_per_epoch));
             if first >= limit {
-                faults.push(never_comes(index, first, limit));
+                faults.push(never_comes(settings, index, first, limit));
             }
             spans.push(span);
             first = end;
@@ -193,12 +193,16 @@ impl Span {
     }
 }
 
-fn never_comes(index: usize, first: u64, limit: u64) -> Fault {
+fn never_comes(settings: &Train, index: usize, first: u64, limit: u64) -> Fault {
+    let advice = match settings.stage.is_empty() {
+        true => "raise `max_steps`, or give `reward_weights` or stages in place of the paper's",
+        false => "raise `max_steps`, shorten the stages before it, or remove it",
+    };
     Fault::new(
         format!("stage[{index}]"),
         format!(
             "never comes: it would begin after step {first}, and `max_steps` ends the run after \
-             step {limit}; raise `max_steps`, shorten the stages before it, or remove it"
+             step {limit}; {advice}"
         ),
     )
 }

@@ -80,7 +80,8 @@ fn max_steps_may_cut_the_last_stage_short() {
 
 #[test]
 fn every_stage_that_never_comes_is_refused() {
-    let settings = Train { max_steps: Some(20), ..train() };
+    let stage = Stages::default().stages().to_vec();
+    let settings = Train { max_steps: Some(20), stage, ..train() };
     let advice = "raise `max_steps`, shorten the stages before it, or remove it";
     assert_eq!(
         faults(&settings, &Stages::default()),
@@ -95,6 +96,14 @@ fn every_stage_that_never_comes_is_refused() {
             ),
         ]
     );
+}
+
+#[test]
+fn who_gave_no_stages_is_told_what_else_to_give() {
+    let settings = Train { max_steps: Some(20), ..train() };
+    let told = faults(&settings, &Stages::default());
+    let advice = "raise `max_steps`, or give `reward_weights` or stages in place of the paper's";
+    assert!(told.iter().all(|fault| fault.ends_with(advice)), "{told:?}");
 }
 
 #[test]

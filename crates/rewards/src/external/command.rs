@@ -15,6 +15,8 @@ use super::Fault;
 
 /// A longer reply is no list of scores.
 const LONGEST_REPLY: u64 = 64 << 20;
+/// A longer timeout is none.
+const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Bytes of standard error that are kept, the last ones.
 const KEPT_BYTES: usize = 4096;
 /// Characters of the last line that are shown.
@@ -52,7 +54,7 @@ pub(super) fn shown(words: &[String]) -> String {
 pub(super) fn run(words: &[String], input: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, Fault> {
     let command = shown(words);
     let io = |reason| Fault::Io { command: command.clone(), reason };
-    let deadline = Instant::now() + timeout;
+    let deadline = Instant::now() + timeout.min(LONGEST_WAIT);
     let mut running = Running::start(words)
         .map_err(|reason| Fault::Start { command: command.clone(), reason })?;
 
