@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -58,26 +58,14 @@ pub(super) fn run(words: &[String], input: Vec<u8>, timeout: Duration) -> Result
     let mut running = Running::start(words)
         .map_err(|reason| Fault::Start { command: command.clone(), reason })?;
 
-    if let Some(mut stdin) = running.0.stdin.take() {
-        // A command that does not read all of its input may be right all the same.
-        let write = move || drop(stdin.write_all(&input));
-        thread::Builder::new().spawn(write).map_err(io)?;
-    }
-    let (sender, replies) = mpsc::channel();
-    if let Some(stdout) = running.0.stdout.take() {
-        let read = move || drop(sender.send(read_all(stdout)));
-        thread::Builder::new().spawn(read).map_err(io)?;
-    }
-    let tail = Tail::default();
-    let (silence, silent) = mpsc::channel();
-    if let Some(stderr) = running.0.stderr.take() {
-        let tail = tail.clone();
-        let read = move || {
-            tail.fill(stderr);
-            let _ = silence.send(());
-        };
-        thread::Builder::new().spawn(read).map_err(io)?;
-    }
+    let stdin = running.child.stdin.take();
+    // A command that does not read all of its input may be right all the same.
+    in_background(move || stdin.map(|mut stdin| stdin.write_all(&input))).map_err(io)?;
+    let stdout = running.child.stdout.take();
+    let replies = in_background(move || read_all(stdout)).map_err(io)?;
+    let (tail, stderr) = (Tail::default(), running.child.stderr.take());
+    let filled = tail.clone();
+    let silent = in_background(move || filled.fill(stderr)).map_err(io)?;
 
     let late = || Fault::Timeout {
         command: command.clone(),
@@ -103,14 +91,30 @@ pub(super) fn run(words: &[String], input: Vec<u8>, timeout: Duration) -> Result
     Err(Fault::Ended { command, status: status.to_string(), last_line: tail.last_line() })
 }
 
-fn read_all(stdout: impl Read) -> std::io::Result<Vec<u8>> {
+/// Does `work` on a thread of its own, which nobody has to wait for, and sends what comes of it.
+fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<Receiver<T>> {
+    let (sender, receiver) = mpsc::channel();
+    // Nobody listens any more where the command has failed already.
+    thread::Builder::new().spawn(move || drop(sender.send(work())))?;
+    Ok(receiver)
+}
+
+fn read_all(stdout: Option<ChildStdout>) -> std::io::Result<Vec<u8>> {
     let mut reply = Vec::new();
-    stdout.take(LONGEST_REPLY + 1).read_to_end(&mut reply)?;
+    if let Some(stdout) = stdout {
+        stdout.take(LONGEST_REPLY + 1).read_to_end(&mut reply)?;
+    }
     Ok(reply)
 }
 
 /// A command under way. Whoever lets go of it before its end kills its whole process group.
-struct Running(Child, Option<ExitStatus>);
+struct Running {
+    child: Child,
+    /// `None` until its end has been seen.
+    status: Option<ExitStatus>,
+}
 
 impl Running {
     fn start(words: &[String]) -> std::io::Result<Self> {
@@ -122,16 +126,16 @@ impl Running {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()?;
-        Ok(Self(child, None))
+        Ok(Self { child, status: None })
     }
 
     /// Waits for the end of the command; `None` if it does not come in time.
     fn wait(&mut self, deadline: Instant) -> std::io::Result<Option<ExitStatus>> {
         let mut pause = Duration::from_micros(200);
         loop {
-            self.1 = self.0.try_wait()?;
-            if self.1.is_some() || Instant::now() >= deadline {
-                return Ok(self.1);
+            self.status = self.child.try_wait()?;
+            if self.status.is_some() || Instant::now() >= deadline {
+                return Ok(self.status);
             }
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
@@ -141,10 +145,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.1.is_none() {
+        if self.status.is_none() {
             // There is nobody left to tell of a failure, and nothing else to try.
-            let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
-            let _ = self.0.wait();
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+            let _ = self.child.wait();
         }
     }
 }
@@ -154,7 +158,8 @@ impl Drop for Running {
 struct Tail(Arc<Mutex<Vec<u8>>>);
 
 impl Tail {
-    fn fill(&self, mut stderr: impl Read) {
+    fn fill(&self, stderr: Option<ChildStderr>) {
+        let Some(mut stderr) = stderr else { return };
         let mut bytes = [0; 1024];
         while let Ok(read @ 1..) = stderr.read(&mut bytes) {
             let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
