@@ -92,12 +92,12 @@ mod tests {
     fn items_that_stand_in_are_new_and_follow_from_step_and_attempt() {
         let sampler = Sampler::new(20, 4, 7).unwrap();
         let taken = sampler.batch(3);
-        let others = sampler.others(3, 1, 4, &taken);
-        assert_eq!(others.len(), 4);
+        let others = sampler.others(3, 1, 16, &taken);
+        assert_eq!(others.len(), 16);
         assert!(others.iter().all(|item| !taken.contains(item)));
-        assert_eq!(others, Sampler::new(20, 4, 7).unwrap().others(3, 1, 4, &taken));
-        assert_ne!(others, sampler.others(3, 2, 4, &taken), "another attempt");
-        assert_ne!(others, sampler.others(4, 1, 4, &taken), "another step");
+        assert_eq!(others, Sampler::new(20, 4, 7).unwrap().others(3, 1, 16, &taken));
+        assert_ne!(others, sampler.others(3, 2, 16, &taken), "another attempt");
+        assert_ne!(others, sampler.others(4, 1, 16, &taken), "another step");
     }
 
     #[test]
