@@ -95,3 +95,71 @@ fn what_cannot_be_read_is_named() {
     let told = stderr(inspect(dir.path(), "logprobs", &json!(7)));
     assert!(told.contains("`ids.json`") && told.contains("sequences"), "{told}");
 }
+
+/// The command's result for two groups, of which the first is off policy.
+fn loss(dir: &Path, sets: &[&str], more: &Value) -> Command {
+    if !dir.join("model").exists() {
+        tiny_model::write(&dir.join("model"));
+    }
+    let completion = |ids: Value, advantage: f64| {
+        let mut completion = json!({ "ids": ids, "advantage": advantage });
+        for (key, value) in more.as_object().unwrap() {
+            completion[key] = value.clone();
+        }
+        completion
+    };
+    let batch = json!({"groups": [
+        {"prompt_ids": [5, 6, 7],
+         "completions": [completion(json!([8, 9, 2]), 1.0), completion(json!([10, 11, 12]), -1.0)]},
+        {"prompt_ids": [20], "completions": [completion(json!([21, 22, 2]), 0.5)]},
+    ]});
+    fs::write(dir.join("batch.json"), batch.to_string()).unwrap();
+    let mut command = Command::new(binary());
+    command.current_dir(dir).args(["inspect", "loss", "--json", "--model", "model"]);
+    command.args(["--batch", "batch.json"]);
+    for set in sets {
+        command.args(["--set", set]);
+    }
+    command
+}
+
+#[test]
+fn a_loss_comes_with_the_gradient_of_every_tensor() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = json_of(loss(dir.path(), &["loss_type=grpo"], &json!({})));
+    let found = told["loss"].as_f64().unwrap();
+    assert!((found + 0.5 / 3.0).abs() < 1e-6, "on policy it is the mean advantage: {told}");
+    assert_eq!(told["kl"], Value::Null);
+    assert!(told["mean_logp"].as_f64().unwrap() < 0.0);
+    assert_eq!(told["clip_ratio"]["region_mean"], 0.0);
+    let norms: Vec<f64> =
+        told["grad_norms"].as_object().unwrap().values().map(|x| x.as_f64().unwrap()).collect();
+    assert_eq!(norms.len(), 2 + 2 * 12, "two layers, embedding and norm: {told}");
+    assert!(norms.iter().all(|norm| *norm > 0.0), "{told}");
+    let total = norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt();
+    assert!((total - told["grad_norm"].as_f64().unwrap()).abs() < 1e-6 * total);
+}
+
+#[test]
+fn a_loss_with_a_reference_has_a_divergence() {
+    let dir = tempfile::tempdir().unwrap();
+    let given = json!({"old_logps": [-5.0, -6.0, -7.0], "ref_logps": [-5.5, -5.5, -5.5]});
+    let told = json_of(loss(dir.path(), &["beta=0.04", "loss_type=dr_grpo"], &given));
+    assert!(told["kl"].as_f64().unwrap() > 0.0);
+    assert!(told["clip_ratio"]["region_mean"].as_f64().unwrap() > 0.0, "{told}");
+}
+
+#[test]
+fn what_a_loss_cannot_be_had_of_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let stderr = |code: i32, mut command: Command| {
+        let output = command.assert().code(code).get_output().clone();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let told = stderr(1, loss(dir.path(), &["beta=0.04"], &json!({})));
+    assert!(told.contains("`ref_logps`"), "{told}");
+    let told = stderr(2, loss(dir.path(), &["epsilom=0.1"], &json!({})));
+    assert!(told.contains("did you mean `epsilon`"), "{told}");
+    let told = stderr(1, loss(dir.path(), &[], &json!({"old_logps": [-1.0]})));
+    assert!(told.contains("1 `old_logps` for 3 tokens"), "{told}");
+}

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use embodied_r_grpo::settings::{Fault, Sft, Train};
+use embodied_r_grpo::settings::{Fault, LossSettings, Sft, Train};
 use embodied_r_rewards::{ExternalReward, Names, Schedule};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -42,6 +42,12 @@ impl Settings for Train {
             _ => return None,
         };
         Some(faults.map_or_else(Vec::new, |faults| faults.0))
+    }
+}
+
+impl Settings for LossSettings {
+    fn faults(&self) -> Vec<Fault> {
+        LossSettings::faults(self)
     }
 }
 

@@ -18,6 +18,21 @@ pub enum ScaleRewards {
     None,
 }
 
+/// How advantages follow from rewards (ms-swift's `advantage_estimator`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdvantageEstimator {
+    /// The distance of the weighted sum to the group's mean.
+    #[default]
+    Grpo,
+    /// The distance to the mean of the group's others: `K / (K - 1)` times that of `grpo`.
+    Rloo,
+    /// Each reward is normalised within its group before the weighted sum, which is normalised over
+    /// the step (TRL's `multi_objective_aggregation = "normalize_then_sum"`).
+    #[serde(alias = "normalize_then_sum")]
+    Gdpo,
+}
+
 /// The advantages of one step, and what is logged about the rewards they come from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Advantages {
@@ -60,6 +75,54 @@ pub fn advantages(rewards: &[Option<f64>], group_size: usize, scale: ScaleReward
     }
     let frac_reward_zero_std = if groups > 0.0 { flat / groups } else { 0.0 };
     Advantages { values, frac_reward_zero_std }
+}
+
+/// As [`advantages`] with the mean of the group's other completions as the baseline: with `K` rewards
+/// in the group, `(r - mean_others) = (r - mean_group) · K / (K - 1)`, divided as `scale` says.
+///
+/// Source: Ahmadian et al., 2024, "Back to Basics", equation 8; ms-swift's `advantage.py`.
+///
+/// # Shapes
+/// As [`advantages`].
+pub fn rloo(rewards: &[Option<f64>], group_size: usize, scale: ScaleRewards) -> Advantages {
+    let mut found = advantages(rewards, group_size, scale);
+    let size = group_size.max(1);
+    for (group, values) in rewards.chunks(size).zip(found.values.chunks_mut(size)) {
+        let k = group.iter().flatten().count() as f64;
+        if k > 1.0 {
+            values.iter_mut().for_each(|value| *value *= k / (k - 1.0));
+        }
+    }
+    found
+}
+
+/// Advantages of several rewards that are normalised one by one (GDPO).
+///
+/// `z_k = (r_k - mean_group) / (std_group + 1e-4)` for each reward, `s = Σ w_k z_k`, and
+/// `A = (s - mean_step) / (std_step + 1e-4)`. A completion without any score has advantage 0; scores
+/// that are absent take no part.
+///
+/// Source: TRL's `grpo_trainer.py`, `normalize_then_sum`.
+///
+/// # Shapes
+/// `scores`: rewards × completions, completions group by group; `weights`: rewards.
+pub fn gdpo(scores: &[Vec<Option<f64>>], weights: &[f64], group_size: usize) -> Advantages {
+    let completions = scores.first().map_or(0, Vec::len);
+    let mut sums: Vec<Option<f64>> = vec![None; completions];
+    for (column, weight) in scores.iter().zip(weights) {
+        let normalised = advantages(column, group_size, ScaleRewards::Group).values;
+        for ((sum, score), value) in sums.iter_mut().zip(column).zip(normalised) {
+            if score.is_some() {
+                *sum.get_or_insert(0.0) += weight * value;
+            }
+        }
+    }
+    // The whole step is one group now.
+    let mut found = advantages(&sums, completions, ScaleRewards::Batch);
+    let flat = sums.chunks(group_size.max(1)).filter(|group| all_equal(group)).count();
+    let groups = completions.div_ceil(group_size.max(1));
+    found.frac_reward_zero_std = if groups > 0 { flat as f64 / groups as f64 } else { 0.0 };
+    found
 }
 
 /// The mean of the rewards that are there; 0 if none is.
@@ -145,5 +208,42 @@ mod tests {
         let found = advantages(&[None, None, Some(1.0), Some(0.0)], 2, ScaleRewards::Group);
         assert_eq!(found.values[..2], [0.0, 0.0]);
         assert_eq!(found.frac_reward_zero_std, 0.5);
+    }
+
+    /// Raw scores of the golden groups: three rewards, weighed 0.7, 0.1 and 0.2.
+    fn columns() -> Vec<Vec<Option<f64>>> {
+        let rows = [[1, 1, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0], [1, 1, 1], [1, 1, 1], [1, 1, 1]];
+        let rows: Vec<[i32; 3]> = rows.into_iter().chain([[1, 0, 1]]).collect();
+        (0..3).map(|k| rows.iter().map(|row| Some(f64::from(row[k]))).collect()).collect()
+    }
+
+    #[test]
+    fn rewards_normalised_one_by_one_give_the_golden_values() {
+        let found = gdpo(&columns(), &[0.7, 0.1, 0.2], 4);
+        let expected =
+            [1.091097, -1.140403, 1.508496, -1.459189, 0.092023, 0.092023, 0.092023, -0.276069];
+        for (found, expected) in found.values.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{found} instead of {expected}");
+        }
+        assert_eq!(found.frac_reward_zero_std, 0.0);
+    }
+
+    #[test]
+    fn a_completion_without_any_score_has_advantage_zero_there_too() {
+        let mut columns = columns();
+        columns.iter_mut().for_each(|column| column[1] = None);
+        let found = gdpo(&columns, &[0.7, 0.1, 0.2], 4).values;
+        assert_eq!(found[1], 0.0);
+        assert!(found[0] > 0.0);
+    }
+
+    #[test]
+    fn leaving_one_out_compares_with_the_mean_of_the_others() {
+        let rewards = [Some(1.0), Some(0.0), None, Some(0.5)];
+        let found = rloo(&rewards, 4, ScaleRewards::None).values;
+        let expected = [1.0 - 0.25, 0.0 - 0.75, 0.0, 0.5 - 0.5];
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-12, "{found} instead of {expected}");
+        }
     }
 }

@@ -34,6 +34,17 @@ pub enum Error {
         /// What is wrong and what is wanted.
         what: String,
     },
+    /// A batch in a file that no loss can be had of.
+    #[error("the batch `{}` {what}", path.display())]
+    Batch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A divergence is wanted of a batch without a reference.
+    #[error("the batch has no `ref_logps`, which `beta` above 0 needs")]
+    NoReference,
     /// A question that cannot be trained on.
     #[error("question `{id}` {what}")]
     Question {

@@ -11,8 +11,8 @@
 //! | [`questions`], [`conversations`] | what there is to learn from |
 //! | [`plan`], [`schedule`], [`sampler`], [`random`] | which step does what; functions of the step alone |
 //! | [`rollout`], [`scoring`], [`judge`], [`advantages`] | completions and what they are worth |
-//! | [`loss`] | the losses and their derivatives |
-//! | [`batches`], [`update`], [`optimizer`] | from micro-batches to a step |
+//! | [`loss`], [`inspect`], [`batch_file`] | the losses and their derivatives; one of them by itself |
+//! | [`batches`], [`micro_batch`], [`update`], [`optimizer`] | from micro-batches to a step |
 //! | [`model`] | what all of it needs of a model |
 //!
 //! A step's randomness, questions, stage and learning rate follow from its number and from where the
@@ -27,14 +27,17 @@
 //! ```
 
 pub mod advantages;
+pub mod batch_file;
 pub mod batches;
 pub mod checkpoint;
 pub mod conversations;
 pub mod error;
 pub mod events;
+pub mod inspect;
 pub mod judge;
 pub mod lm;
 pub mod loss;
+pub mod micro_batch;
 pub mod model;
 pub mod optimizer;
 pub mod plan;

@@ -6,11 +6,15 @@
 //!
 //! Source of the formulas: TRL's `grpo_trainer.py`, `_compute_loss`; names and defaults are TRL's.
 
+mod correction;
+mod entropy;
 mod stats;
 mod terms;
 
 use serde::{Deserialize, Serialize};
 
+pub use correction::{Correction, CorrectionMode};
+pub use entropy::entropy_threshold;
 pub use stats::Stats;
 use terms::Term;
 
@@ -59,6 +63,37 @@ pub struct Options {
     pub delta: Option<f64>,
     /// Weight of the divergence from the reference.
     pub beta: f64,
+    /// Whether a token's divergence is multiplied by its importance ratio, which makes the gradient
+    /// that of the reverse divergence (DeepSeek-V3.2, TRL's `use_bias_correction_kl`).
+    pub use_bias_correction_kl: bool,
+    /// Temperature of `sapo`'s sigmoid for positive advantages.
+    pub sapo_temperature_pos: f64,
+    /// Temperature of `sapo`'s sigmoid for all other advantages.
+    pub sapo_temperature_neg: f64,
+    /// Completions with a negative advantage count only while their mean `sampling - logp` is at most
+    /// this (DeepSeek-V3.2, TRL's `off_policy_mask_threshold`).
+    pub off_policy_mask_threshold: Option<f64>,
+    /// What is done about completions that were sampled in another precision than the update's.
+    pub correction: Option<Correction>,
+}
+
+impl Default for Options {
+    /// TRL's defaults, but for `loss_type`.
+    fn default() -> Self {
+        Self {
+            loss_type: LossType::Grpo,
+            importance_sampling_level: Level::Token,
+            epsilon: 0.2,
+            epsilon_high: 0.2,
+            delta: None,
+            beta: 0.0,
+            use_bias_correction_kl: true,
+            sapo_temperature_pos: 1.0,
+            sapo_temperature_neg: 1.05,
+            off_policy_mask_threshold: None,
+            correction: None,
+        }
+    }
 }
 
 /// One micro-batch.
@@ -74,6 +109,10 @@ pub struct Batch<'a> {
     pub old: Option<&'a [f64]>,
     /// Log-probabilities under the reference; `None` leaves the divergence out.
     pub reference: Option<&'a [f64]>,
+    /// Log-probabilities that the sampler gave; `None` if it computes as the policy does.
+    pub sampling: Option<&'a [f64]>,
+    /// Which tokens the policy's part of the loss takes in; `None` for all.
+    pub selected: Option<&'a [bool]>,
     /// Tokens of each completion, the stop token included.
     pub lengths: &'a [usize],
     /// Whether each completion counts; one that does not has no loss and no tokens.
@@ -113,12 +152,15 @@ pub fn loss(options: &Options, batch: &Batch<'_>, counts: &Counts) -> Output {
         let tokens = start..start + length;
         start += length;
         if !batch.kept[index] || length == 0 {
+            out.stats.left_out(options.importance_sampling_level);
             continue;
         }
         let completion = Completion {
             logps: &batch.logps[tokens.clone()],
             old: batch.old.map(|old| &old[tokens.clone()]),
             reference: batch.reference.map(|reference| &reference[tokens.clone()]),
+            sampling: batch.sampling.map(|sampling| &sampling[tokens.clone()]),
+            selected: batch.selected.map(|selected| &selected[tokens.clone()]),
             advantage: batch.advantages[index],
         };
         let weight = token_weight(options.loss_type, length, counts);
@@ -142,17 +184,47 @@ struct Completion<'a> {
     logps: &'a [f64],
     old: Option<&'a [f64]>,
     reference: Option<&'a [f64]>,
+    sampling: Option<&'a [f64]>,
+    selected: Option<&'a [bool]>,
     advantage: f64,
 }
 
 impl Completion<'_> {
     /// Adds the completion's derivative to `dlogps`; gives its loss.
     fn add(&self, options: &Options, weight: f64, dlogps: &mut [f64], stats: &mut Stats) -> f64 {
-        let policy = match options.importance_sampling_level {
-            Level::Token => self.by_token(options, weight, dlogps, stats),
-            Level::Sequence => self.by_sequence(options, weight, dlogps, stats),
+        let n = self.logps.len();
+        let log_ratios: Vec<f64> = (0..n).map(|t| self.log_ratio(t)).collect();
+        let ratios = match options.importance_sampling_level {
+            Level::Token => log_ratios.iter().map(|log_ratio| log_ratio.exp()).collect(),
+            Level::Sequence => vec![(log_ratios.iter().sum::<f64>() / n as f64).exp(); n],
         };
-        policy + self.divergence(options, weight, dlogps, stats)
+        let weights = self.policy_weights(options, weight);
+        let mut terms = stats.completion(options.importance_sampling_level);
+        let mut total = 0.0;
+        let mut d_ratios = vec![0.0; n];
+        for t in 0..n {
+            let term = Term::new(options, ratios[t], self.advantage, self.logps[t]);
+            terms.token(&term);
+            d_ratios[t] += weights[t] * term.d_ratio;
+            dlogps[t] += weights[t] * term.d_logp;
+            // A ratio without bound would make nothing of a weight of 0.
+            total += if weights[t] == 0.0 { 0.0 } else { weights[t] * term.loss };
+        }
+        terms.finish();
+        total += self.divergence(options, weight, &ratios, (dlogps, &mut d_ratios), stats);
+        match options.importance_sampling_level {
+            Level::Token => {
+                for ((dlogp, d_ratio), ratio) in dlogps.iter_mut().zip(d_ratios).zip(ratios) {
+                    *dlogp += d_ratio * ratio;
+                }
+            }
+            // The ratio is the exponential of the mean: each token moves it by `ratio / n`.
+            Level::Sequence => {
+                let each = d_ratios.iter().sum::<f64>() * ratios[0] / n as f64;
+                dlogps.iter_mut().for_each(|dlogp| *dlogp += each);
+            }
+        }
+        total
     }
 
     /// The logarithm of token `t`'s ratio.
@@ -160,68 +232,59 @@ impl Completion<'_> {
         self.old.map_or(0.0, |old| self.logps[t] - old[t])
     }
 
-    fn by_token(
-        &self,
-        options: &Options,
-        weight: f64,
-        dlogps: &mut [f64],
-        stats: &mut Stats,
-    ) -> f64 {
-        let mut total = 0.0;
-        let mut terms = stats.completion();
-        for (t, dlogp) in dlogps.iter_mut().enumerate() {
-            let ratio = self.log_ratio(t).exp();
-            let term = Term::new(options, ratio, self.advantage, self.logps[t]);
-            terms.token(&term);
-            *dlogp += weight * (term.d_ratio * ratio + term.d_logp);
-            total += weight * term.loss;
+    /// What each token weighs in the policy's part of the loss: `weight`, or less where the
+    /// completion is too far from the policy, the token is not selected, or the sampler drew it from
+    /// another distribution.
+    fn policy_weights(&self, options: &Options, weight: f64) -> Vec<f64> {
+        let n = self.logps.len();
+        if self.is_off_policy(options) {
+            return vec![0.0; n];
         }
-        terms.finish();
-        total
+        let mut weights = match (&options.correction, self.sampling) {
+            (Some(correction), Some(sampling)) => {
+                correction.ratios(self.old.unwrap_or(self.logps), sampling)
+            }
+            _ => vec![1.0; n],
+        };
+        for (t, factor) in weights.iter_mut().enumerate() {
+            let selected = self.selected.is_none_or(|selected| selected[t]);
+            *factor *= if selected { weight } else { 0.0 };
+        }
+        weights
     }
 
-    fn by_sequence(
-        &self,
-        options: &Options,
-        weight: f64,
-        dlogps: &mut [f64],
-        stats: &mut Stats,
-    ) -> f64 {
-        let n = self.logps.len() as f64;
-        let ratio = ((0..self.logps.len()).map(|t| self.log_ratio(t)).sum::<f64>() / n).exp();
-        let mut total = 0.0;
-        let mut d_ratio = 0.0;
-        let mut terms = stats.completion();
-        for (dlogp, &logp) in dlogps.iter_mut().zip(self.logps) {
-            let term = Term::new(options, ratio, self.advantage, logp);
-            terms.token(&term);
-            d_ratio += weight * term.d_ratio;
-            *dlogp += weight * term.d_logp;
-            total += weight * term.loss;
-        }
-        terms.finish();
-        // The ratio is the exponential of the mean: each token moves it by `ratio / n`.
-        for dlogp in dlogps {
-            *dlogp += d_ratio * ratio / n;
-        }
-        total
+    /// Whether the completion is to be unlearnt and the policy has left it already.
+    ///
+    /// Source: TRL's `get_off_policy_mask`.
+    fn is_off_policy(&self, options: &Options) -> bool {
+        let Some(threshold) = options.off_policy_mask_threshold else { return false };
+        let Some(sampling) = self.sampling.or(self.old) else { return false };
+        let apart: f64 = sampling.iter().zip(self.logps).map(|(a, b)| a - b).sum();
+        self.advantage < 0.0 && apart / self.logps.len() as f64 > threshold
     }
 
-    /// `beta` times the estimator k3, `exp(d) - d - 1` with `d = reference - logp`.
+    /// `beta` times the estimator k3, `exp(d) - d - 1` with `d = reference - logp`, times the ratio if
+    /// the options say so.
     fn divergence(
         &self,
         options: &Options,
         weight: f64,
-        dlogps: &mut [f64],
+        ratios: &[f64],
+        (dlogps, d_ratios): (&mut [f64], &mut [f64]),
         stats: &mut Stats,
     ) -> f64 {
         let Some(reference) = self.reference else { return 0.0 };
+        let scale = weight * options.beta;
         let mut total = 0.0;
-        for (t, dlogp) in dlogps.iter_mut().enumerate() {
+        for t in 0..self.logps.len() {
             let k3 = terms::k3(reference[t] - self.logps[t]);
-            stats.divergence(k3);
-            *dlogp += weight * options.beta * k3.d_logp;
-            total += weight * options.beta * k3.value;
+            let ratio = if options.use_bias_correction_kl { ratios[t] } else { 1.0 };
+            stats.divergence(&k3, ratio);
+            total += scale * k3.value * ratio;
+            dlogps[t] += scale * k3.d_logp * ratio;
+            if options.use_bias_correction_kl {
+                d_ratios[t] += scale * k3.value;
+            }
         }
         total
     }

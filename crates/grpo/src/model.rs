@@ -45,7 +45,8 @@ pub trait Model: Send + Sync + Sized {
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
     ) -> Result<()>;
 
-    /// Samples completions; `done` hears the number of new tokens from time to time.
+    /// Samples completions, with products in `precision` or in the model's own; `done` hears the number
+    /// of new tokens from time to time.
     ///
     /// # Errors
     /// A prompt is empty or too long, or a tensor operation fails.
@@ -53,6 +54,7 @@ pub trait Model: Send + Sync + Sized {
         &self,
         requests: &[Request],
         sampling: &Sampling,
+        precision: Option<Precision>,
         done: &dyn Fn(u64),
     ) -> Result<Vec<Vec<Sample>>>;
 

@@ -2,10 +2,12 @@
 
 use embodied_r_rewards::Score;
 
-use crate::advantages::{Advantages, ScaleRewards, advantages, all_equal};
+use crate::advantages::{
+    AdvantageEstimator, Advantages, ScaleRewards, advantages, all_equal, gdpo, rloo,
+};
 use crate::batches::Lengths;
 use crate::error::{Error, Result};
-use crate::model::{Finish, Group, Model, Request, Sampling, Text, completion_text};
+use crate::model::{Finish, Group, Model, Precision, Request, Sampling, Text, completion_text};
 use crate::questions::Prompted;
 use crate::random::stream;
 
@@ -31,6 +33,8 @@ pub struct Rollout {
 pub struct Completion {
     /// The sampled tokens, with the stop token where there is one.
     pub ids: Vec<u32>,
+    /// The log-probability of each token as the sampler computed it, at the sampling's temperature.
+    pub logps: Vec<f32>,
     /// Their text without the stop token.
     pub text: String,
     /// Why it ended.
@@ -52,10 +56,18 @@ impl Rollout {
         }
     }
 
-    /// Whether the rewards of the group differ: without that it teaches nothing.
-    pub fn has_spread(&self) -> bool {
-        let rewards: Vec<_> = self.completions.iter().map(|c| c.reward).collect();
-        !all_equal(&rewards)
+    /// Whether the rewards of the group differ, by which `estimator` tells its completions apart;
+    /// without that it teaches nothing. `weights` are those of the scores.
+    pub fn has_spread(&self, weights: &[f64], estimator: AdvantageEstimator) -> bool {
+        let sums: Vec<_> = self.completions.iter().map(|completion| completion.reward).collect();
+        match estimator {
+            AdvantageEstimator::Grpo | AdvantageEstimator::Rloo => !all_equal(&sums),
+            // Scores that cancel each other out in the sum still count one by one.
+            AdvantageEstimator::Gdpo => columns(std::slice::from_ref(self), weights.len())
+                .iter()
+                .zip(weights)
+                .any(|(scores, &weight)| weight > 0.0 && !all_equal(scores)),
+        }
     }
 
     /// Some of the completions, for the model.
@@ -65,7 +77,7 @@ impl Rollout {
     }
 }
 
-/// Samples the completions of some questions.
+/// Samples the completions of some questions, in `precision` or in the model's own.
 ///
 /// # Errors
 /// What the model or the tokenizer return.
@@ -74,7 +86,7 @@ pub fn sample<M: Model>(
     text: &dyn Text,
     questions: &[(usize, &Prompted)],
     samples: usize,
-    sampling: &Sampling,
+    (sampling, precision): (&Sampling, Option<Precision>),
     (seed, step): (u64, u64),
     done: &dyn Fn(u64),
 ) -> Result<Vec<Rollout>> {
@@ -86,7 +98,7 @@ pub fn sample<M: Model>(
             stream: stream(&[seed, step, *index as u64]),
         })
         .collect();
-    let sampled = model.generate(&requests, sampling, done)?;
+    let sampled = model.generate(&requests, sampling, precision, done)?;
     if sampled.len() != questions.len() || sampled.iter().any(|group| group.len() != samples) {
         return Err(Error::Model { what: "gave another number of completions".into() });
     }
@@ -98,6 +110,7 @@ pub fn sample<M: Model>(
                 Ok(Completion {
                     text: completion_text(text, &sample.ids)?,
                     ids: sample.ids,
+                    logps: sample.logps,
                     finish: sample.finish,
                     scores: Vec::new(),
                     reward: None,
@@ -116,14 +129,21 @@ pub fn sample<M: Model>(
         .collect()
 }
 
-/// Gives every completion its advantage; all groups are of `group_size`.
+/// Gives every completion its advantage; all groups are of `group_size`, and `weights` are those of the
+/// scores.
 pub fn assign_advantages(
     rollouts: &mut [Rollout],
+    weights: &[f64],
     group_size: usize,
+    estimator: AdvantageEstimator,
     scale: ScaleRewards,
 ) -> Advantages {
-    let rewards: Vec<Option<f64>> = rewards(rollouts).collect();
-    let found = advantages(&rewards, group_size, scale);
+    let sums: Vec<Option<f64>> = rewards(rollouts).collect();
+    let found = match estimator {
+        AdvantageEstimator::Grpo => advantages(&sums, group_size, scale),
+        AdvantageEstimator::Rloo => rloo(&sums, group_size, scale),
+        AdvantageEstimator::Gdpo => gdpo(&columns(rollouts, weights.len()), weights, group_size),
+    };
     let completions = rollouts.iter_mut().flat_map(|rollout| &mut rollout.completions);
     for (completion, advantage) in completions.zip(&found.values) {
         completion.advantage = *advantage;
@@ -131,7 +151,58 @@ pub fn assign_advantages(
     found
 }
 
+/// The raw scores of all completions, group by group, for each reward.
+fn columns(rollouts: &[Rollout], rewards: usize) -> Vec<Vec<Option<f64>>> {
+    let completions = || rollouts.iter().flat_map(|rollout| &rollout.completions);
+    let score = |completion: &Completion, k: usize| completion.scores.get(k)?.as_ref()?.value;
+    (0..rewards).map(|k| completions().map(|completion| score(completion, k)).collect()).collect()
+}
+
 /// The rewards of all completions, group by group.
 pub fn rewards(rollouts: &[Rollout]) -> impl Iterator<Item = Option<f64>> {
     rollouts.iter().flat_map(|rollout| &rollout.completions).map(|completion| completion.reward)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A group with two scores a completion, of weights 0.5 and 0.5.
+    fn group(scores: &[[f64; 2]]) -> Rollout {
+        let completion = |scores: &[f64; 2]| Completion {
+            ids: vec![1],
+            logps: vec![-1.0],
+            text: String::new(),
+            finish: Finish::Stop,
+            scores: scores.map(|value| Some(Score { value: Some(value), why: None })).to_vec(),
+            reward: Some(0.5 * scores[0] + 0.5 * scores[1]),
+            advantage: 0.0,
+        };
+        Rollout {
+            index: 0,
+            id: "q".into(),
+            question: "?".into(),
+            prompt: vec![1],
+            solution: "A".into(),
+            completions: scores.iter().map(completion).collect(),
+        }
+    }
+
+    #[test]
+    fn a_group_has_spread_where_its_sums_differ() {
+        for estimator in [AdvantageEstimator::Grpo, AdvantageEstimator::Rloo] {
+            let spread = |scores: &[[f64; 2]]| group(scores).has_spread(&[0.5, 0.5], estimator);
+            assert!(spread(&[[1.0, 0.0], [1.0, 1.0]]));
+            assert!(!spread(&[[1.0, 1.0], [1.0, 1.0]]));
+            assert!(!spread(&[[1.0, 0.0], [0.0, 1.0]]), "the sums are one and the same");
+        }
+    }
+
+    #[test]
+    fn scores_that_are_normalised_one_by_one_have_spread_though_their_sums_are_the_same() {
+        let group = group(&[[1.0, 0.0], [0.0, 1.0]]);
+        assert!(group.has_spread(&[0.5, 0.5], AdvantageEstimator::Gdpo));
+        let flat = self::group(&[[1.0, 0.0], [1.0, 1.0]]);
+        assert!(!flat.has_spread(&[0.5, 0.0], AdvantageEstimator::Gdpo), "it has no weight");
+    }
 }

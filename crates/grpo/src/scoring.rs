@@ -164,6 +164,7 @@ mod tests {
     fn rollout(n: usize) -> Rollout {
         let completion = Completion {
             ids: vec![1; 3],
+            logps: vec![-1.0; 3],
             text: String::new(),
             finish: Finish::Stop,
             scores: Vec::new(),

@@ -2,9 +2,11 @@
 //!
 //! The types hold no layers and no flags: whoever reads files and arguments fills them in.
 
+mod loss;
 mod sft;
 mod train;
 
+pub use loss::LossSettings;
 pub use sft::Sft;
 pub use train::{JudgeKind, Train};
 
@@ -32,7 +34,7 @@ impl std::fmt::Display for Fault {
 
 /// Collects the faults of one settings struct.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(Vec<Fault>);
+pub(crate) struct Faults(pub(crate) Vec<Fault>);
 
 impl Faults {
     pub(crate) fn unless(&mut self, good: bool, key: &str, what: impl FnOnce() -> String) {

@@ -4,6 +4,7 @@ mod draw;
 mod dump;
 mod evaluate;
 mod figures;
+mod reference;
 mod run;
 mod stages;
 mod step;
@@ -12,20 +13,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use embodied_r_rewards::{Judge, Schedule as Stages};
+use embodied_r_rewards::Judge;
 
 use crate::checkpoint::{Checkpoint, Checkpoints, State};
 use crate::error::{Error, Result};
 use crate::events::{Recorder, Sink};
-use crate::judge::{Reference, ReferenceJudge};
+use crate::judge::Reference;
 use crate::model::{Model, Text};
 use crate::optimizer::Optimizer;
 use crate::plan::Plan;
 use crate::questions::Prompted;
 use crate::sampler::Sampler;
-use crate::scoring::{Asked, needs_judge};
-use crate::settings::{JudgeKind, Train};
+use crate::scoring::Asked;
+use crate::settings::Train;
 use crate::update::Updater;
+use reference::{in_process, needs_reference};
 
 /// What a run is given, beside its model.
 pub struct Job<'a> {
@@ -68,6 +70,8 @@ pub struct Trainer<'a, M: Model> {
     stop: &'a AtomicBool,
     policy: M,
     reference: Option<Arc<Reference<M>>>,
+    /// Whether the reference is another than on disk.
+    reference_moved: bool,
     rewards: Vec<Asked>,
     updater: Updater<M>,
     sampler: Sampler,
@@ -155,6 +159,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             updater: Updater::new(&policy, optimizer)?,
             policy,
             reference,
+            reference_moved: false,
             rewards,
             sampler,
             plan,
@@ -163,21 +168,6 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             state,
         })
     }
-}
-
-/// The reference is loaded only where something uses it: the divergence, or the judge.
-fn needs_reference(job: &Job<'_>) -> Result<bool> {
-    let stages: Stages = job.settings.stages().map_err(Error::Settings)?;
-    let judges = job.settings.judge == JudgeKind::Reference && job.judge.is_none();
-    Ok(job.settings.beta > 0.0 || (judges && needs_judge(&stages)))
-}
-
-fn in_process<M: Model + 'static>(
-    reference: Option<&Arc<Reference<M>>>,
-    text: &Arc<dyn Text>,
-) -> Option<Box<dyn Judge>> {
-    let reference = Arc::clone(reference?);
-    Some(Box::new(ReferenceJudge::new(reference, Arc::clone(text))))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use crate::error::{Result, check};
+use crate::error::{Error, Result, check};
 use crate::memory::{floats, tensor};
 use crate::parallel;
 pub use backward::{Gradients, backward};
@@ -118,6 +118,9 @@ pub struct Attended {
 
 /// Attention with scores `q · k / sqrt(dim)` over the keys that `pattern` shows.
 ///
+/// Where a single group's prompt was computed before, its queries may be left out: then `q` and the
+/// output begin with the first completion, and `k` and `v` with the prompt.
+///
 /// # Shapes
 /// `q` (tokens, query heads · dim), `k` and `v` (tokens, kv heads · dim); `spans` cover the tokens,
 /// end to end.
@@ -132,18 +135,31 @@ pub fn forward(
     pattern: Pattern,
 ) -> Result<Attended> {
     let heads = pattern.heads;
-    let tokens = check_shapes(q, k, v, spans, pattern)?;
+    let rows = check_shapes(q, k, v, spans, pattern)?;
     let (q, k, v) = (floats(q, OP)?, floats(k, OP)?, floats(v, OP)?);
     let parts: Vec<Part> = tasks(spans, heads)
-        .map(|(span, kv_head)| attend(span, kv_head, (&q, &k, &v), pattern))
+        .map(|(span, kv_head)| attend(span, kv_head, (&q, &k, &v), pattern, rows))
         .collect();
     let (shared, dim) = (heads.shared(), heads.dim);
-    let out = assemble(&parts, spans, heads, shared * dim, |part| &part.out);
-    let log_sum_exp = assemble(&parts, spans, heads, shared, |part| &part.log_sum_exp);
+    let out = assemble(&parts, spans, heads, (shared * dim, rows.silent), |part| &part.out);
+    let log_sum_exp = assemble(&parts, spans, heads, (shared, rows.silent), |p| &p.log_sum_exp);
     Ok(Attended {
-        out: tensor(out, (tokens, heads.query_width()))?,
-        log_sum_exp: tensor(log_sum_exp, (tokens, heads.query))?,
+        out: tensor(out, (rows.queries(), heads.query_width()))?,
+        log_sum_exp: tensor(log_sum_exp, (rows.queries(), heads.query))?,
     })
+}
+
+/// Rows of keys and values, and how many of the first have no query.
+#[derive(Debug, Clone, Copy)]
+struct Rows {
+    tokens: usize,
+    silent: usize,
+}
+
+impl Rows {
+    fn queries(self) -> usize {
+        self.tokens - self.silent
+    }
 }
 
 /// The result for one group and one key and value head, rows within the group.
@@ -157,20 +173,22 @@ fn attend(
     kv_head: usize,
     (q, k, v): (&[f32], &[f32], &[f32]),
     pattern: Pattern,
+    Rows { silent, .. }: Rows,
 ) -> Part {
     let heads = pattern.heads;
     let (rows, width) = (span.rows(), heads.shared() * heads.dim);
     let mut part = Part {
-        out: vec![0.0; rows.len() * width],
-        log_sum_exp: vec![0.0; rows.len() * heads.shared()],
+        out: vec![0.0; (rows.len() - silent) * width],
+        log_sum_exp: vec![0.0; (rows.len() - silent) * heads.shared()],
     };
-    let mut block = Block::new(pattern, kv_head, rows.start);
-    for segment in span.segments() {
+    let mut block = Block::new(pattern, kv_head, rows.start, silent);
+    for segment in span.segments().filter(|segment| segment.own.start >= silent) {
         for queries in segment.blocks(BLOCK) {
             block.scores(q, k, &segment, queries.clone());
-            let lse = queries.start * heads.shared()..queries.end * heads.shared();
+            let (first, end) = (queries.start - silent, queries.end - silent);
+            let lse = first * heads.shared()..end * heads.shared();
             block.softmax(&segment, &mut part.log_sum_exp[lse]);
-            let out = &mut part.out[queries.start * width..queries.end * width];
+            let out = &mut part.out[first * width..end * width];
             block.weighted(v, &segment, out);
         }
     }
@@ -188,24 +206,26 @@ fn tasks(
         .map(move |task| (&spans[task / heads.kv], task % heads.kv))
 }
 
-/// Puts the heads' parts side by side: `width` numbers a token and kv head.
+/// Puts the heads' parts side by side: `width` numbers a token and kv head, without the first `silent`
+/// tokens.
 fn assemble<P: Sync>(
     parts: &[P],
     spans: &[GroupSpan],
     heads: Heads,
-    width: usize,
+    (width, silent): (usize, usize),
     of: impl Fn(&P) -> &Vec<f32> + Sync,
 ) -> Vec<f32> {
     let row_width = heads.kv * width;
     let tokens = spans.last().map_or(0, |span| span.rows().end);
-    let mut all = vec![0.0; tokens * row_width];
+    let mut all = vec![0.0; (tokens - silent) * row_width];
     parallel::rows(&mut all, row_width, |first, rows| {
+        let first = first + silent;
         let mut group = spans.partition_point(|span| span.rows().end <= first);
         for (i, row) in rows.chunks_mut(row_width).enumerate() {
             while spans[group].rows().end <= first + i {
                 group += 1;
             }
-            let local = first + i - spans[group].prompt.start;
+            let local = first + i - spans[group].prompt.start - silent;
             for (kv_head, out) in row.chunks_mut(width).enumerate() {
                 let part = of(&parts[group * heads.kv + kv_head]);
                 out.copy_from_slice(&part[local * width..(local + 1) * width]);
@@ -221,8 +241,8 @@ fn check_shapes(
     v: &Tensor,
     spans: &[GroupSpan],
     Pattern { heads, window }: Pattern,
-) -> Result<usize> {
-    let (tokens, width) = q.dims2()?;
+) -> Result<Rows> {
+    let ((queries, width), (tokens, _)) = (q.dims2()?, k.dims2()?);
     check(heads.kv > 0 && heads.query.is_multiple_of(heads.kv), OP, || {
         format!("{} query heads cannot share {} key heads", heads.query, heads.kv)
     })?;
@@ -237,7 +257,19 @@ fn check_shapes(
         follows
     });
     check(end_to_end && end == tokens, OP, || "the spans do not cover the tokens".into())?;
-    Ok(tokens)
+    let silent = tokens.checked_sub(queries);
+    let prompt = match spans {
+        [span] => span.prompt.len(),
+        _ => 0,
+    };
+    match silent {
+        Some(silent) if silent == 0 || silent == prompt => Ok(Rows { tokens, silent }),
+        _ => {
+            let what =
+                format!("{queries} queries for {tokens} keys, of which the prompt has {prompt}");
+            Err(Error::Shape { op: OP, what })
+        }
+    }
 }
 
 #[cfg(test)]

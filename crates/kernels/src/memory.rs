@@ -1,14 +1,17 @@
 //! A tensor's numbers as slices: to read, to make, and to change in place.
 
 use std::cell::Cell;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
 
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check};
 use crate::math::square_sum;
+
+/// Numbers of one task.
+const CHUNK: usize = 1 << 16;
 
 /// Read access to the numbers of a contiguous `f32` tensor on the CPU.
 pub struct Floats<'a> {
@@ -70,6 +73,55 @@ pub fn update(tensor: &Tensor, op: &'static str, act: impl FnOnce(&mut [f32])) -
     Ok(tensor.inplace_op1(&Update { name: op, act: Cell::new(Some(act)) })?)
 }
 
+/// Some rows of a matrix, in memory of their own.
+///
+/// # Errors
+/// The rows are not there.
+pub fn rows(matrix: &Tensor, rows: Range<usize>) -> Result<Tensor> {
+    Ok(matrix.narrow(0, rows.start, rows.len())?.copy()?)
+}
+
+/// Matrices of the same width, one below the other.
+///
+/// # Errors
+/// The widths differ.
+pub fn stacked(matrices: &[&Tensor]) -> Result<Tensor> {
+    Ok(Tensor::cat(matrices, 0)?)
+}
+
+/// `to += from`, in place.
+///
+/// # Errors
+/// The tensors differ in size, or one is not contiguous `f32` on the CPU.
+pub fn add(to: &Tensor, from: &Tensor) -> Result<()> {
+    const OP: &str = "add";
+    check(to.elem_count() == from.elem_count(), OP, || "the tensors differ in size".into())?;
+    let from = floats(from, OP)?;
+    update(to, OP, |to| {
+        to.par_chunks_mut(CHUNK)
+            .zip(from.par_chunks(CHUNK))
+            .for_each(|(to, from)| crate::math::add(to, from));
+    })
+}
+
+/// `to = share · from + (1 - share) · to`, in place.
+///
+/// # Errors
+/// The tensors differ in size, or one is not contiguous `f32` on the CPU.
+pub fn blend(to: &Tensor, from: &Tensor, share: f64) -> Result<()> {
+    const OP: &str = "blend";
+    check(to.elem_count() == from.elem_count(), OP, || "the tensors differ in size".into())?;
+    let from = floats(from, OP)?;
+    let (share, rest) = (share as f32, (1.0 - share) as f32);
+    update(to, OP, |to| {
+        to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = share * from + rest * *to;
+            }
+        });
+    })
+}
+
 /// The sum of the squares, chunk by chunk in f64, in an order that depends on the length alone.
 pub fn sum_of_squares(values: &[f32]) -> f64 {
     let parts: Vec<f64> =
@@ -107,6 +159,14 @@ mod tests {
         let b = a.clone();
         update(&a, "test", |v| v[1] = 5.0).unwrap();
         assert_eq!(b.to_vec1::<f32>().unwrap(), [1.0, 5.0]);
+    }
+
+    #[test]
+    fn a_blend_takes_its_share_of_each() {
+        let (to, from) = (tensor(vec![1.0, 2.0], 2).unwrap(), tensor(vec![3.0, -2.0], 2).unwrap());
+        blend(&to, &from, 0.25).unwrap();
+        assert_eq!(to.to_vec1::<f32>().unwrap(), [1.5, 1.0]);
+        assert!(blend(&to, &tensor(vec![1.0], 1).unwrap(), 0.25).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-pub(crate) use layer::Activations;
+pub(crate) use layer::{Activations, PromptKv, Sharing};
 
 /// A product's weight and bias.
 #[derive(Clone)]

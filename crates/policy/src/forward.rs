@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use embodied_r_kernels::rms_norm::Normed;
 use embodied_r_kernels::{embedding, lm_head, memory, rms_norm};
 
-use crate::decoder::Activations;
+use crate::decoder::{Activations, Decoder, Pass, PromptKv, Sharing};
 use crate::error::{Error, Result};
 use crate::packed::PackedBatch;
 use crate::parameters::Gradients;
@@ -14,44 +14,24 @@ use crate::policy::{Policy, TokenScores};
 pub struct Forward<'a> {
     policy: &'a Policy,
     batch: PackedBatch,
-    temperature: f64,
-    layers: Vec<Kept>,
-    /// The last layer's output at the rows that predict a token (scored tokens, hidden).
-    picked: Tensor,
-    normed: Normed,
-    head: lm_head::Scores,
-    scores: TokenScores,
-}
-
-/// What a layer keeps: its input always, the rest if there is memory for it.
-struct Kept {
-    input: Tensor,
-    activations: Option<Activations>,
+    layers: KeptLayers,
+    head: HeadPass,
 }
 
 impl<'a> Forward<'a> {
     pub(crate) fn new(policy: &'a Policy, batch: PackedBatch, temperature: f64) -> Result<Self> {
-        let decoder = &policy.decoder;
         let pass = policy.pass(&batch);
-        let keep = policy.keeps_activations(batch.ids.len());
-        let mut layers = Vec::with_capacity(decoder.layers.len());
-        let mut x = policy.embedded(&batch)?;
-        for layer in &decoder.layers {
-            let (y, activations) = layer.forward(&x, &pass)?;
-            layers.push(Kept { input: x, activations: keep.then_some(activations) });
-            x = y;
-        }
+        let x = policy.embedded(&batch.ids)?;
+        let keep = policy.kept_layers(batch.ids.len());
+        let (layers, x) = KeptLayers::forward(policy, x, &pass, keep, |_| Sharing::Alone)?;
         let picked = embedding::gather(&x, &batch.sources)?;
-        let normed = rms_norm::forward(&picked, &decoder.norm, pass.eps)?;
-        let head = lm_head::forward(&normed.y, &policy.head(temperature), &batch.targets)?;
-        let (logps, entropies) = (head.logps.clone(), head.entropies.clone());
-        let scores = TokenScores { logps, entropies };
-        Ok(Self { policy, batch, temperature, layers, picked, normed, head, scores })
+        let head = HeadPass::forward(policy, picked, &batch.targets, temperature)?;
+        Ok(Self { policy, batch, layers, head })
     }
 
     /// The scores of all completions' tokens.
     pub fn scores(&self) -> &TokenScores {
-        &self.scores
+        &self.head.scores
     }
 
     /// Adds to `grads` the gradient of `Σ d_logps[i] · logps[i]` with respect to every tensor.
@@ -62,39 +42,132 @@ impl<'a> Forward<'a> {
     /// # Errors
     /// [`Error::Sequence`] unless there are as many gradients as scores.
     pub fn backward(self, d_logps: &[f32], grads: &mut Gradients) -> Result<()> {
-        let Self { policy, batch, temperature, layers, picked, normed, head, .. } = self;
-        if d_logps.len() != batch.targets.len() {
-            let fault = format!("{} gradients for {} tokens", d_logps.len(), batch.targets.len());
-            return Err(Error::Sequence { index: 0, fault });
-        }
-        let (decoder, pass) = (&policy.decoder, policy.pass(&batch));
-        let grads = &grads.decoder;
-        let d_normed = lm_head::backward(
-            &normed.y,
-            &policy.head(temperature),
-            &batch.targets,
-            &head,
-            d_logps,
-            &grads.head,
-        )?;
-        let d_picked = memory::zeros(picked.dims())?;
-        rms_norm::backward(
-            &picked,
-            &decoder.norm,
-            &normed.scale,
-            &d_normed,
-            &d_picked,
-            &grads.norm,
-        )?;
-        let mut dx = memory::zeros(&[batch.ids.len(), policy.config().hidden_size])?;
+        let Self { policy, batch, layers, head } = self;
+        let (pass, grads) = (policy.pass(&batch), &grads.decoder);
+        let d_picked = head.backward(policy, &batch.targets, d_logps, grads)?;
+        let dx = memory::zeros(&[batch.ids.len(), policy.config().hidden_size])?;
         embedding::scatter_add(&dx, &batch.sources, &d_picked)?;
-        for ((layer, kept), grads) in decoder.layers.iter().zip(layers).zip(&grads.layers).rev() {
+        let dx = layers.backward(policy, dx, &pass, grads, |_| Sharing::Alone)?;
+        Ok(embedding::scatter_add(&grads.embedding, &batch.ids, &dx)?)
+    }
+}
+
+/// What the layers keep of a forward pass.
+pub(crate) struct KeptLayers(Vec<Kept>);
+
+/// What a layer keeps: its input always, the rest if there is memory for it.
+struct Kept {
+    input: Tensor,
+    activations: Option<Activations>,
+}
+
+impl KeptLayers {
+    /// All layers over `x`, of which the last `keep` keep all that their backward needs: theirs comes
+    /// first, and frees it again.
+    pub(crate) fn forward<'p>(
+        policy: &Policy,
+        mut x: Tensor,
+        pass: &Pass<'_>,
+        keep: usize,
+        sharing: impl Fn(usize) -> Sharing<'p>,
+    ) -> Result<(Self, Tensor)> {
+        let layers = &policy.decoder.layers;
+        let mut kept = Vec::with_capacity(layers.len());
+        for (index, layer) in layers.iter().enumerate() {
+            let (y, activations) = layer.forward(&x, pass, sharing(index))?;
+            let activations = (index + keep >= layers.len()).then_some(activations);
+            kept.push(Kept { input: x, activations });
+            x = y;
+        }
+        Ok((Self(kept), x))
+    }
+
+    /// As [`Self::forward`] over a prompt, with the keys and values that completions behind it see.
+    pub(crate) fn forward_prompt(
+        policy: &Policy,
+        mut x: Tensor,
+        pass: &Pass<'_>,
+        keep: usize,
+    ) -> Result<(Self, Vec<PromptKv>, Tensor)> {
+        let layers = &policy.decoder.layers;
+        let (mut kept, mut kvs) =
+            (Vec::with_capacity(layers.len()), Vec::with_capacity(layers.len()));
+        for (index, layer) in layers.iter().enumerate() {
+            let (y, activations) = layer.forward(&x, pass, Sharing::Alone)?;
+            kvs.push(activations.prompt_kv()?);
+            let activations = (index + keep >= layers.len()).then_some(activations);
+            kept.push(Kept { input: x, activations });
+            x = y;
+        }
+        Ok((Self(kept), kvs, x))
+    }
+
+    /// The gradient of the first layer's input from that of the last one's output.
+    pub(crate) fn backward<'p>(
+        self,
+        policy: &Policy,
+        mut dx: Tensor,
+        pass: &Pass<'_>,
+        grads: &Decoder,
+        sharing: impl Fn(usize) -> Sharing<'p>,
+    ) -> Result<Tensor> {
+        let layers = policy.decoder.layers.iter().zip(&grads.layers).zip(self.0);
+        for (index, ((layer, grads), kept)) in layers.enumerate().rev() {
+            let sharing = sharing(index);
             let activations = match kept.activations {
                 Some(activations) => activations,
-                None => layer.forward(&kept.input, &pass)?.1,
+                // A prompt's own forward does not see what is behind it.
+                None => layer.forward(&kept.input, pass, sharing)?.1,
             };
-            dx = layer.backward(&kept.input, activations, dx, grads, &pass)?;
+            dx = layer.backward(&kept.input, activations, dx, grads, pass, sharing)?;
         }
-        Ok(embedding::scatter_add(&grads.embedding, &batch.ids, &dx)?)
+        Ok(dx)
+    }
+}
+
+/// The last norm and the LM head over the rows that predict a token.
+pub(crate) struct HeadPass {
+    /// The last layer's output at these rows (scored tokens, hidden).
+    picked: Tensor,
+    normed: Normed,
+    head: lm_head::Scores,
+    temperature: f64,
+    pub(crate) scores: TokenScores,
+}
+
+impl HeadPass {
+    pub(crate) fn forward(
+        policy: &Policy,
+        picked: Tensor,
+        targets: &[u32],
+        temperature: f64,
+    ) -> Result<Self> {
+        let normed =
+            rms_norm::forward(&picked, &policy.decoder.norm, policy.config().rms_norm_eps)?;
+        let head = lm_head::forward(&normed.y, &policy.head(temperature), targets)?;
+        let (logps, entropies) = (head.logps.clone(), head.entropies.clone());
+        let scores = TokenScores { logps, entropies };
+        Ok(Self { picked, normed, head, temperature, scores })
+    }
+
+    /// The gradient of the picked rows (scored tokens, hidden).
+    pub(crate) fn backward(
+        self,
+        policy: &Policy,
+        targets: &[u32],
+        d_logps: &[f32],
+        grads: &Decoder,
+    ) -> Result<Tensor> {
+        if d_logps.len() != targets.len() {
+            let fault = format!("{} gradients for {} tokens", d_logps.len(), targets.len());
+            return Err(Error::Sequence { index: 0, fault });
+        }
+        let Self { picked, normed, head, temperature, .. } = self;
+        let weight = policy.head(temperature);
+        let d_normed = lm_head::backward(&normed.y, &weight, targets, &head, d_logps, &grads.head)?;
+        let d_picked = memory::zeros(picked.dims())?;
+        let norm = &policy.decoder.norm;
+        rms_norm::backward(&picked, norm, &normed.scale, &d_normed, &d_picked, &grads.norm)?;
+        Ok(d_picked)
     }
 }

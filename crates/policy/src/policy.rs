@@ -4,14 +4,14 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use embodied_r_kernels::attention::Heads;
-use embodied_r_kernels::lm_head::{self, Head};
+use embodied_r_kernels::lm_head::Head;
 use embodied_r_kernels::rope::{Angles, Frequencies};
-use embodied_r_kernels::{Precision, embedding, rms_norm};
+use embodied_r_kernels::{Precision, embedding};
 
 use crate::config::ModelConfig;
-use crate::decoder::{Activations, Decoder, Pass};
+use crate::decoder::{Activations, Decoder, Pass, Sharing};
 use crate::error::{During, Result};
-use crate::forward::Forward;
+use crate::forward::{Forward, HeadPass};
 use crate::gguf::{self, GgufModel};
 use crate::packed::{Group, PackedBatch};
 use crate::parameters::{Gradients, Parameters};
@@ -157,14 +157,12 @@ impl Policy {
     pub fn score(&self, groups: &[Group], temperature: f64) -> Result<TokenScores> {
         let batch = self.pack(groups)?;
         let pass = self.pass(&batch);
-        let mut x = self.embedded(&batch)?;
+        let mut x = self.embedded(&batch.ids)?;
         for layer in &self.decoder.layers {
-            x = layer.forward(&x, &pass)?.0;
+            x = layer.forward(&x, &pass, Sharing::Alone)?.0;
         }
         let picked = embedding::gather(&x, &batch.sources)?;
-        let normed = rms_norm::forward(&picked, &self.decoder.norm, pass.eps)?;
-        let scores = lm_head::forward(&normed.y, &self.head(temperature), &batch.targets)?;
-        Ok(TokenScores { logps: scores.logps, entropies: scores.entropies })
+        Ok(HeadPass::forward(self, picked, &batch.targets, temperature)?.scores)
     }
 
     /// As [`Self::score`], keeping what [`Forward::backward`] needs.
@@ -175,17 +173,18 @@ impl Policy {
         Forward::new(self, self.pack(groups)?, temperature)
     }
 
-    /// Whether the activations of `tokens` tokens may be kept.
-    pub(crate) fn keeps_activations(&self, tokens: usize) -> bool {
+    /// How many layers may keep the activations of `tokens` tokens.
+    pub(crate) fn kept_layers(&self, tokens: usize) -> usize {
         let config = &self.config;
         let queries = config.num_attention_heads * config.head_dim;
         let keys = config.num_key_value_heads * config.head_dim;
         let numbers =
             Activations::per_token(config.hidden_size, queries, keys, config.intermediate_size);
-        tokens * numbers * config.num_hidden_layers * size_of::<f32>() <= self.activation_bytes
+        let layer = (tokens * numbers * size_of::<f32>()).max(1);
+        (self.activation_bytes / layer).min(config.num_hidden_layers)
     }
 
-    fn pack(&self, groups: &[Group]) -> Result<PackedBatch> {
+    pub(crate) fn pack(&self, groups: &[Group]) -> Result<PackedBatch> {
         PackedBatch::new(groups, self.config.vocab_size, self.config.max_position_embeddings)
     }
 
@@ -200,8 +199,8 @@ impl Policy {
     }
 
     /// The tokens as the first layer takes them (tokens, hidden).
-    pub(crate) fn embedded(&self, batch: &PackedBatch) -> Result<Tensor> {
-        Ok(embedding::gather_in(&self.decoder.embedding, &batch.ids, self.precision)?)
+    pub(crate) fn embedded(&self, ids: &[usize]) -> Result<Tensor> {
+        Ok(embedding::gather_in(&self.decoder.embedding, ids, self.precision)?)
     }
 
     pub(crate) fn head(&self, temperature: f64) -> Head<'_> {

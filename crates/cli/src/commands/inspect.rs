@@ -1,5 +1,7 @@
 //! `embodied-r inspect`: what a model makes of given tokens, to hold beside other programs.
 
+mod loss;
+
 use std::fmt::Display;
 use std::path::Path;
 
@@ -20,6 +22,7 @@ pub(crate) fn run(args: InspectArgs) -> anyhow::Result<Status> {
     match args.command {
         InspectCommand::Logprobs(args) => logprobs(&args),
         InspectCommand::Greedy(args) => greedy(&args),
+        InspectCommand::Loss(args) => loss::run(&args),
     }
 }
 

@@ -118,6 +118,7 @@ mod tests {
             solution: "B".into(),
             completions: vec![Completion {
                 ids: vec![4, 5, 0],
+                logps: vec![-0.5, -0.25, -1.0],
                 text: "so B".into(),
                 finish: Finish::Stop,
                 scores: vec![Some(Score::zero("no answer tag")), None],

@@ -2,9 +2,6 @@
 
 use super::{LossType, Options};
 
-/// Temperatures of `sapo`'s sigmoid for positive and for other advantages (TRL's defaults).
-const SAPO_TEMPERATURES: [f64; 2] = [1.0, 1.05];
-
 /// Log-ratios against the reference beyond this are cut off, so that none overflows.
 const LOG_RATIO_BOUND: f64 = 20.0;
 
@@ -83,7 +80,10 @@ fn cispo(options: &Options, ratio: f64, advantage: f64, logp: f64) -> Term {
 
 /// `-sigmoid(tau (ratio - 1)) (4 / tau) A`.
 fn sapo(options: &Options, ratio: f64, advantage: f64) -> Term {
-    let tau = SAPO_TEMPERATURES[usize::from(advantage <= 0.0)];
+    let tau = match advantage > 0.0 {
+        true => options.sapo_temperature_pos,
+        false => options.sapo_temperature_neg,
+    };
     let gate = 1.0 / (1.0 + (-tau * (ratio - 1.0)).exp());
     Term {
         loss: -gate * 4.0 / tau * advantage,

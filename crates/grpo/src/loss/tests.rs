@@ -13,8 +13,9 @@ fn options(loss_type: LossType) -> Options {
         importance_sampling_level: Level::Token,
         epsilon: 0.2,
         epsilon_high: if loss_type == LossType::Cispo { 5.0 } else { 0.28 },
-        delta: None,
         beta: 0.04,
+        use_bias_correction_kl: false,
+        ..Options::default()
     }
 }
 
@@ -23,6 +24,8 @@ fn batch(logps: &[f64]) -> Batch<'_> {
         logps,
         old: Some(&OLD),
         reference: Some(&REFERENCE),
+        sampling: None,
+        selected: None,
         lengths: &LENGTHS,
         kept: &[true; 4],
         advantages: &ADVANTAGES,
@@ -113,7 +116,14 @@ fn variants() -> Vec<Options> {
     for loss_type in types {
         for importance_sampling_level in [Level::Token, Level::Sequence] {
             for delta in [None, Some(1.25)] {
-                all.push(Options { importance_sampling_level, delta, ..options(loss_type) });
+                for use_bias_correction_kl in [false, true] {
+                    all.push(Options {
+                        importance_sampling_level,
+                        delta,
+                        use_bias_correction_kl,
+                        ..options(loss_type)
+                    });
+                }
             }
         }
     }
@@ -174,6 +184,8 @@ fn micro_batches_add_up_to_the_whole_batch() {
                 logps: &LOGPS[tokens.clone()],
                 old: Some(&OLD[tokens.clone()]),
                 reference: Some(&REFERENCE[tokens]),
+                sampling: None,
+                selected: None,
                 lengths: &LENGTHS[completions.clone()],
                 kept: &[true; 4][completions.clone()],
                 advantages: &ADVANTAGES[completions],
@@ -212,4 +224,55 @@ fn a_divergence_that_would_overflow_is_cut_off_and_counted() {
     assert!(found.loss.is_finite());
     assert_eq!(found.stats.kl_bounded(), 1.0);
     assert!((found.dlogps[0] + 1.2 / 12.0).abs() < 1e-12, "the bounded token has no divergence");
+}
+
+#[test]
+fn a_token_that_is_not_selected_has_its_divergence_alone() {
+    let selected = [true, false, true, true, true, true, true, true, true];
+    let options = options(LossType::Grpo);
+    let found = loss(&options, &Batch { selected: Some(&selected), ..batch(&LOGPS) }, &COUNTS);
+    let whole = loss(&options, &batch(&LOGPS), &COUNTS);
+    let divergence = loss(&options, &Batch { advantages: &[0.0; 4], ..batch(&LOGPS) }, &COUNTS);
+    assert_eq!(found.dlogps[0], whole.dlogps[0]);
+    assert!((found.dlogps[1] - divergence.dlogps[1]).abs() < 1e-15);
+    assert!((found.dlogps[1] - whole.dlogps[1]).abs() > 1e-3);
+}
+
+#[test]
+fn what_the_policy_has_left_is_not_unlearnt_further() {
+    // The last completion has a negative advantage and lies below where it was sampled.
+    let mut options = Options { beta: 0.0, ..options(LossType::Grpo) };
+    let logps = LOGPS.map(|logp| logp - 0.1);
+    let apart: f64 = (6..9).map(|t| OLD[t] - logps[t]).sum::<f64>() / 3.0;
+    for (threshold, learnt) in [(apart - 1e-6, false), (apart + 1e-6, true)] {
+        options.off_policy_mask_threshold = Some(threshold);
+        let found = loss(&options, &batch(&logps), &COUNTS).dlogps;
+        assert_eq!(found[6..9].iter().any(|d| *d != 0.0), learnt, "{threshold}");
+        assert!(found[0..3].iter().any(|d| *d != 0.0), "a good one is learnt at any distance");
+    }
+}
+
+#[test]
+fn a_sampler_of_another_precision_scales_the_policys_part_alone() {
+    let sampling = OLD.map(|logp| logp - 0.01);
+    let correction =
+        Correction { mode: CorrectionMode::TokenTruncate, clip_min: None, clip_max: Some(3.0) };
+    let options = Options { correction: Some(correction), ..options(LossType::Dapo) };
+    let with = loss(&options, &Batch { sampling: Some(&sampling), ..batch(&LOGPS) }, &COUNTS).loss;
+    let whole = loss(&options, &batch(&LOGPS), &COUNTS).loss;
+    let divergence =
+        loss(&options, &Batch { advantages: &[0.0; 4], ..batch(&LOGPS) }, &COUNTS).loss;
+    let expected = (whole - divergence) * 0.01f64.exp() + divergence;
+    assert!((with - expected).abs() < 1e-12, "{with} instead of {expected}");
+}
+
+#[test]
+fn at_the_level_of_sequences_a_completion_counts_once_among_the_clipped() {
+    let options = Options { importance_sampling_level: Level::Sequence, ..options(LossType::Grpo) };
+    let stats = loss(&options, &batch(&LOGPS), &COUNTS).stats;
+    // Mean log-ratios: 0.1, -0.19, 0, 0.05 -- none is beyond 0.2.
+    assert_eq!((stats.clip_low_mean(), stats.clip_high_mean()), (0.0, 0.0));
+    let narrow = Options { epsilon: 0.1, epsilon_high: 0.08, ..options };
+    let stats = loss(&narrow, &batch(&LOGPS), &COUNTS).stats;
+    assert_eq!((stats.clip_low_mean(), stats.clip_high_mean()), (0.25, 0.25));
 }

@@ -1,6 +1,7 @@
 //! The decoder and its tokenizer as the trainer's model and text.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use embodied_r_policy::tokenizer::{Special, Tokenizer};
@@ -40,6 +41,7 @@ impl Model for Policy {
         &self,
         requests: &[Request],
         sampling: &Sampling,
+        precision: Option<Precision>,
         done: &dyn Fn(u64),
     ) -> Result<Vec<Vec<Sample>>> {
         let on_event = |event| {
@@ -47,7 +49,9 @@ impl Model for Policy {
                 done(tokens as u64);
             }
         };
-        Ok(Policy::generate(self, requests, sampling, &on_event)?)
+        let precision = precision.unwrap_or_else(|| self.precision());
+        let model = Arc::new(self.inference_model(precision)?);
+        Ok(model.generate(requests, sampling, &on_event)?)
     }
 
     fn parameters(&self) -> Vec<(String, Tensor)> {

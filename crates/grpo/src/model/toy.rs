@@ -178,6 +178,7 @@ impl Model for Bigram {
         &self,
         requests: &[Request],
         sampling: &Sampling,
+        _: Option<Precision>,
         _: &dyn Fn(u64),
     ) -> Result<Vec<Vec<Sample>>> {
         let (weight, bias) = (self.weight.to_vec2().unwrap(), self.bias.to_vec1().unwrap());

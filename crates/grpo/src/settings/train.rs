@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use embodied_r_rewards::{ExternalReward, Stage};
 use serde::{Deserialize, Serialize};
 
-use super::{Fault, Faults};
-use crate::advantages::ScaleRewards;
-use crate::loss::{Level, LossType, Options};
+use super::{Fault, Faults, LossSettings};
+use crate::advantages::{AdvantageEstimator, ScaleRewards};
+use crate::loss::{Correction, CorrectionMode, Level, LossType, Options};
 use crate::model::Precision;
 use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
@@ -78,6 +78,25 @@ pub struct Train {
     pub delta: Option<f64>,
     /// Weight of the divergence from the reference.
     pub beta: f64,
+    /// Whether the divergence is multiplied by the importance ratio, as in DeepSeek-V3.2.
+    pub use_bias_correction_kl: bool,
+    /// Temperature of `sapo`'s sigmoid for positive advantages.
+    pub sapo_temperature_pos: f64,
+    /// Temperature of `sapo`'s sigmoid for all other advantages.
+    pub sapo_temperature_neg: f64,
+    /// Share of a step's tokens, those with the highest entropy, that the policy learns from.
+    pub top_entropy_quantile: f64,
+    /// Mean distance from the sampler at which a completion with a negative advantage is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub off_policy_mask_threshold: Option<f64>,
+    /// The reference follows the policy in the course of training.
+    pub sync_ref_model: bool,
+    /// Share of the policy in the reference each time: `mixup · policy + (1 - mixup) · reference`.
+    pub ref_model_mixup_alpha: f64,
+    /// Steps between two such times.
+    pub ref_model_sync_steps: u64,
+    /// How advantages follow from rewards.
+    pub advantage_estimator: AdvantageEstimator,
     /// What advantages are divided by.
     pub scale_rewards: ScaleRewards,
     /// Optimiser steps on each batch of completions.
@@ -111,6 +130,18 @@ pub struct Train {
     pub max_tokens_per_batch: usize,
     /// What products with weights are made of: `f32`, or `bf16` with sums in f32.
     pub precision: Precision,
+    /// The same for sampling alone; without it as `precision`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout_precision: Option<Precision>,
+    /// Whether completions that were sampled in another precision are weighed by its distance.
+    pub importance_sampling_correction: bool,
+    /// How these weights are bounded.
+    pub importance_sampling_mode: CorrectionMode,
+    /// Their lower bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub importance_sampling_clip_min: Option<f64>,
+    /// Their upper bound.
+    pub importance_sampling_clip_max: f64,
 
     /// Passes over the questions, where there are no stages.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,6 +224,15 @@ impl Default for Train {
             epsilon_high: None,
             delta: None,
             beta: 0.001,
+            use_bias_correction_kl: false,
+            sapo_temperature_pos: 1.0,
+            sapo_temperature_neg: 1.05,
+            top_entropy_quantile: 1.0,
+            off_policy_mask_threshold: None,
+            sync_ref_model: false,
+            ref_model_mixup_alpha: 0.6,
+            ref_model_sync_steps: 512,
+            advantage_estimator: AdvantageEstimator::Grpo,
             scale_rewards: ScaleRewards::Group,
             num_iterations: 1,
             mask_truncated_completions: false,
@@ -208,6 +248,11 @@ impl Default for Train {
             max_grad_norm: 1.0,
             max_tokens_per_batch: 16_384,
             precision: Precision::F32,
+            rollout_precision: None,
+            importance_sampling_correction: true,
+            importance_sampling_mode: CorrectionMode::SequenceMask,
+            importance_sampling_clip_min: None,
+            importance_sampling_clip_max: 3.0,
             num_train_epochs: None,
             max_steps: None,
             reward_weights: BTreeMap::new(),
@@ -257,8 +302,6 @@ impl Train {
     fn rollout_faults(&self, faults: &mut Faults) {
         faults.at_least("num_generations", self.num_generations as u64, 2);
         faults.at_least("max_prompt_length", self.max_prompt_length as u64, 1);
-        faults.at_least("max_completion_length", self.max_completion_length as u64, 1);
-        faults.positive("temperature", self.temperature);
         faults.unless(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", || {
             format!("is {}, must be greater than 0 and at most 1", self.top_p)
         });
@@ -275,12 +318,21 @@ impl Train {
     }
 
     fn loss_faults(&self, faults: &mut Faults) {
-        faults.share("epsilon", self.epsilon);
-        faults.not_negative("beta", self.beta);
+        self.loss().add_faults(faults);
         faults.at_least("num_iterations", self.num_iterations as u64, 1);
-        if let Some(high) = self.epsilon_high {
-            faults.positive("epsilon_high", high);
-        }
+        faults.at_least("ref_model_sync_steps", self.ref_model_sync_steps, 1);
+        let alpha = self.ref_model_mixup_alpha;
+        faults.unless(alpha > 0.0 && alpha <= 1.0, "ref_model_mixup_alpha", || {
+            format!("is {alpha}, must be greater than 0 and at most 1")
+        });
+        faults.unless(!self.sync_ref_model || self.beta > 0.0, "sync_ref_model", || {
+            "has no reference to move where `beta` is 0".into()
+        });
+        let batch = self.scale_rewards == ScaleRewards::Group;
+        let gdpo = self.advantage_estimator == AdvantageEstimator::Gdpo;
+        faults.unless(!gdpo || batch, "scale_rewards", || {
+            "must be `group` with `advantage_estimator = \"gdpo\"`, which has a scale of its own".into()
+        });
         if let Some(delta) = self.delta {
             let least = 1.0 + self.options().epsilon_high;
             faults.unless(delta > least, "delta", || {
@@ -305,16 +357,43 @@ impl Train {
         self.generation_batch_size / self.num_generations.max(1)
     }
 
-    /// The options of the loss.
-    pub fn options(&self) -> Options {
-        Options {
+    /// What the loss is told.
+    pub fn loss(&self) -> LossSettings {
+        LossSettings {
             loss_type: self.loss_type,
             importance_sampling_level: self.importance_sampling_level,
             epsilon: self.epsilon,
-            epsilon_high: self.epsilon_high.unwrap_or(self.epsilon),
+            epsilon_high: self.epsilon_high,
             delta: self.delta,
             beta: self.beta,
+            use_bias_correction_kl: self.use_bias_correction_kl,
+            temperature: self.temperature,
+            max_completion_length: self.max_completion_length,
+            mask_truncated_completions: self.mask_truncated_completions,
+            top_entropy_quantile: self.top_entropy_quantile,
+            sapo_temperature_pos: self.sapo_temperature_pos,
+            sapo_temperature_neg: self.sapo_temperature_neg,
+            off_policy_mask_threshold: self.off_policy_mask_threshold,
+            importance_sampling_correction: self.importance_sampling_correction,
+            importance_sampling_mode: self.importance_sampling_mode,
+            importance_sampling_clip_min: self.importance_sampling_clip_min,
+            importance_sampling_clip_max: self.importance_sampling_clip_max,
         }
+    }
+
+    /// The options of the loss.
+    pub fn options(&self) -> Options {
+        self.loss().options()
+    }
+
+    /// What products with weights are made of where completions are sampled.
+    pub fn rollout_precision(&self) -> Precision {
+        self.rollout_precision.unwrap_or(self.precision)
+    }
+
+    /// How the loss makes up for the sampler's precision, where that is another than the update's.
+    pub fn correction(&self) -> Option<Correction> {
+        self.options().correction.filter(|_| self.rollout_precision() != self.precision)
     }
 
     /// The optimiser's numbers.

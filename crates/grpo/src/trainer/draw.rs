@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use embodied_r_rewards::stages::weight;
+
 use super::Trainer;
 use super::step::Times;
 use crate::error::Result;
@@ -33,8 +35,10 @@ impl<M: Model + 'static> Trainer<'_, M> {
         if !self.settings.dynamic_sample {
             return Ok(Some(drawn));
         }
+        let (weights, estimator) = (self.column_weights(step), self.settings.advantage_estimator);
+        let has_spread = |rollout: &Rollout| rollout.has_spread(&weights, estimator);
         let mut flat: Vec<usize> =
-            (0..drawn.rollouts.len()).filter(|&i| !drawn.rollouts[i].has_spread()).collect();
+            (0..drawn.rollouts.len()).filter(|&i| !has_spread(&drawn.rollouts[i])).collect();
         // Places are filled from the back, so that the last one is the next.
         flat.reverse();
         for attempt in 1..=self.settings.max_resample_times {
@@ -45,13 +49,19 @@ impl<M: Model + 'static> Trainer<'_, M> {
             let Some(found) = self.scored(step, attempt, &others, times)? else { return Ok(None) };
             asked.extend(others);
             drawn.attempts = attempt;
-            for rollout in found.into_iter().filter(Rollout::has_spread) {
+            for rollout in found.into_iter().filter(has_spread) {
                 let Some(place) = flat.pop() else { break };
                 drawn.rollouts[place] = rollout;
                 drawn.replaced += 1;
             }
         }
         Ok(Some(drawn))
+    }
+
+    /// The weights of the scores at step `step`, in their order.
+    pub(super) fn column_weights(&self, step: u64) -> Vec<f64> {
+        let weights = self.plan.weights(step);
+        self.rewards.iter().map(|asked| weight(&weights, asked.reward.name())).collect()
     }
 
     /// Samples completions of the questions `indices` and scores them.
@@ -99,7 +109,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
             self.text.as_ref(),
             &questions,
             self.settings.num_generations,
-            &sampling,
+            (&sampling, Some(self.settings.rollout_precision())),
             (seed, step),
             &|_| {},
         )

@@ -25,7 +25,7 @@ impl<M: Model> Trainer<'_, M> {
             self.text.as_ref(),
             &questions,
             1,
-            &sampling,
+            (&sampling, None),
             (self.settings.seed, 0),
             &|_| {},
         )?;

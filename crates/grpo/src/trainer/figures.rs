@@ -3,9 +3,10 @@
 use embodied_r_rewards::stages::weight;
 
 use super::Trainer;
-use super::step::{Times, Told};
+use super::step::Times;
 use crate::advantages::{self, Advantages};
 use crate::events::Metrics;
+use crate::micro_batch::Told;
 use crate::model::{Finish, Model};
 use crate::optimizer::Applied;
 use crate::rollout::{self, Rollout};

@@ -42,6 +42,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
             self.begin_stage()?;
             let Some(stepped) = self.step(self.state.step)? else { break };
             self.account(stepped, began, done)?;
+            self.sync_reference()?;
             let best = self.evaluate_if_due()?;
             if best || self.state.step.is_multiple_of(self.settings.save_steps) {
                 self.save()?;
@@ -117,6 +118,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
     fn save(&mut self) -> Result<()> {
         let step = self.state.step;
         self.state.optimizer_steps = self.updater.optimizer.steps();
+        self.save_reference()?;
         self.events.emit(&Event::Checkpoint { step, folder: checkpoint::name(step) })?;
         self.state.events_bytes = self.events.length();
         self.checkpoints

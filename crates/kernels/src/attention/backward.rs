@@ -5,7 +5,7 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::block::Block;
-use super::{Attended, BLOCK, GroupSpan, OP, Pattern, assemble, check_shapes, tasks};
+use super::{Attended, BLOCK, GroupSpan, OP, Pattern, Rows, assemble, check_shapes, tasks};
 use crate::error::{Result, check};
 use crate::math::{dot, scale};
 use crate::matmul::{Into, Threads, View, ViewMut, product};
@@ -39,7 +39,7 @@ pub fn backward(
     pattern: Pattern,
 ) -> Result<Gradients> {
     let heads = pattern.heads;
-    let tokens = check_shapes(q, k, v, spans, pattern)?;
+    let rows = check_shapes(q, k, v, spans, pattern)?;
     check(d_out.dims() == q.dims(), OP, || "the output's gradient misfits".into())?;
     let inputs = Inputs {
         q: &floats(q, OP)?,
@@ -50,15 +50,15 @@ pub fn backward(
         d_out: &floats(d_out, OP)?,
     };
     let parts: Vec<Part> =
-        tasks(spans, heads).map(|(span, kv_head)| part(span, kv_head, &inputs, pattern)).collect();
+        tasks(spans, heads).map(|(span, head)| part(span, head, &inputs, pattern, rows)).collect();
     let width = heads.shared() * heads.dim;
-    let dq = assemble(&parts, spans, heads, width, |part| &part.dq);
-    let dk = assemble(&parts, spans, heads, heads.dim, |part| &part.dk);
-    let dv = assemble(&parts, spans, heads, heads.dim, |part| &part.dv);
+    let dq = assemble(&parts, spans, heads, (width, rows.silent), |part| &part.dq);
+    let dk = assemble(&parts, spans, heads, (heads.dim, 0), |part| &part.dk);
+    let dv = assemble(&parts, spans, heads, (heads.dim, 0), |part| &part.dv);
     Ok(Gradients {
-        q: tensor(dq, (tokens, heads.query_width()))?,
-        k: tensor(dk, (tokens, heads.kv_width()))?,
-        v: tensor(dv, (tokens, heads.kv_width()))?,
+        q: tensor(dq, (rows.queries(), heads.query_width()))?,
+        k: tensor(dk, (rows.tokens, heads.kv_width()))?,
+        v: tensor(dv, (rows.tokens, heads.kv_width()))?,
     })
 }
 
@@ -78,23 +78,29 @@ struct Part {
     dv: Vec<f32>,
 }
 
-fn part(span: &GroupSpan, kv_head: usize, inputs: &Inputs<'_>, pattern: Pattern) -> Part {
+fn part(
+    span: &GroupSpan,
+    kv_head: usize,
+    inputs: &Inputs<'_>,
+    pattern: Pattern,
+    Rows { silent, .. }: Rows,
+) -> Part {
     let heads = pattern.heads;
     let (start, tokens) = (span.prompt.start, span.rows().len());
     let (shared, dim) = (heads.shared(), heads.dim);
     let width = shared * dim;
     let mut part = Part {
-        dq: vec![0.0; tokens * width],
+        dq: vec![0.0; (tokens - silent) * width],
         dk: vec![0.0; tokens * dim],
         dv: vec![0.0; tokens * dim],
     };
-    let mut block = Block::new(pattern, kv_head, start);
+    let mut block = Block::new(pattern, kv_head, start, silent);
     let (mut d_out, mut deltas, mut ds) = (Vec::new(), Vec::new(), Vec::new());
-    for segment in span.segments() {
+    for segment in span.segments().filter(|segment| segment.own.start >= silent) {
         for queries in segment.blocks(BLOCK) {
             block.scores(inputs.q, inputs.k, &segment, queries.clone());
             block.softmax_again(&segment, |row, head| {
-                inputs.log_sum_exp[(start + row) * heads.query + kv_head * shared + head]
+                inputs.log_sum_exp[(start + row - silent) * heads.query + kv_head * shared + head]
             });
             d_out.clear();
             deltas.clear();
@@ -112,7 +118,7 @@ fn part(span: &GroupSpan, kv_head: usize, inputs: &Inputs<'_>, pattern: Pattern)
             for ((ds, p), delta) in ds.chunks_mut(keys).zip(block.p.chunks(keys)).zip(&deltas) {
                 score_gradient(p, *delta, ds);
             }
-            let dq = &mut part.dq[queries.start * width..queries.end * width];
+            let dq = &mut part.dq[(queries.start - silent) * width..(queries.end - silent) * width];
             block.combine(&ds, inputs.k, &segment, dq);
             scale(dq, block.scale());
             for (column, first, n) in block.runs(&segment) {

@@ -32,6 +32,8 @@ pub(super) struct Block {
     pattern: Pattern,
     kv_head: usize,
     group_start: usize,
+    /// Rows of the group, the first ones, that have no queries.
+    silent: usize,
     queries: Range<usize>,
     /// Positions of the keys that any of the queries sees.
     keys: Range<usize>,
@@ -42,9 +44,9 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn new(pattern: Pattern, kv_head: usize, group_start: usize) -> Self {
+    pub(super) fn new(pattern: Pattern, kv_head: usize, group_start: usize, silent: usize) -> Self {
         let (q, p) = (Vec::new(), Vec::new());
-        Self { pattern, kv_head, group_start, queries: 0..0, keys: 0..0, q, p }
+        Self { pattern, kv_head, group_start, silent, queries: 0..0, keys: 0..0, q, p }
     }
 
     fn heads(&self) -> Heads {
@@ -66,7 +68,8 @@ impl Block {
     /// The part of a token's queries (or of anything as wide) that belongs to this kv head.
     pub(super) fn query_part(&self, row: usize) -> Range<usize> {
         let width = self.heads().shared() * self.heads().dim;
-        let start = (self.group_start + row) * self.heads().query_width() + self.kv_head * width;
+        let row = self.group_start + row - self.silent;
+        let start = row * self.heads().query_width() + self.kv_head * width;
         start..start + width
     }
 

@@ -214,3 +214,52 @@ fn spans_that_leave_tokens_out_are_refused() {
     let spans = vec![GroupSpan { prompt: 0..70, completions: vec![late] }];
     assert!(forward(&q, &k, &v, &spans, looking(None)).is_err());
 }
+
+/// The first group of [`spans`] by itself: its tensors, and its span.
+fn first_group() -> ([Tensor; 4], Vec<GroupSpan>) {
+    let spans = spans()[..1].to_vec();
+    let tokens = spans[0].rows().end;
+    (tensors().map(|x| x.narrow(0, 0, tokens).unwrap()), spans)
+}
+
+#[test]
+fn a_prompt_that_was_computed_before_need_not_ask_again() {
+    let ([q, k, v, d], spans) = first_group();
+    let (prompt, tokens) = (spans[0].prompt.end, spans[0].rows().end);
+    let part = |x: &Tensor, rows: Range<usize>| x.narrow(0, rows.start, rows.len()).unwrap();
+    let own = prompt..tokens;
+    let alone = [GroupSpan { prompt: 0..prompt, completions: vec![] }];
+    for window in WINDOWS {
+        let pattern = looking(window);
+        let whole = forward(&q, &k, &v, &spans, pattern).unwrap();
+        let behind = forward(&part(&q, own.clone()), &k, &v, &spans, pattern).unwrap();
+        assert_eq!(numbers(&behind.out), numbers(&part(&whole.out, own.clone())), "{window:?}");
+
+        let d_whole = backward((&q, &k, &v), &whole, &d, &spans, pattern).unwrap();
+        let own_q = part(&q, own.clone());
+        let d_own = part(&d, own.clone());
+        let d_behind = backward((&own_q, &k, &v), &behind, &d_own, &spans, pattern).unwrap();
+        let of_prompt = |x: &Tensor| part(x, 0..prompt);
+        let ahead = forward(&of_prompt(&q), &of_prompt(&k), &of_prompt(&v), &alone, pattern);
+        let inputs = (&of_prompt(&q), &of_prompt(&k), &of_prompt(&v));
+        let d_ahead = backward(inputs, &ahead.unwrap(), &of_prompt(&d), &alone, pattern).unwrap();
+        assert_eq!(numbers(&d_behind.q), numbers(&part(&d_whole.q, own.clone())), "{window:?}");
+        for (whole, behind, ahead) in
+            [(&d_whole.k, &d_behind.k, &d_ahead.k), (&d_whole.v, &d_behind.v, &d_ahead.v)]
+        {
+            let mut sum = numbers(behind);
+            sum.iter_mut().zip(numbers(ahead)).for_each(|(sum, x)| *sum += x);
+            for (found, expected) in sum.iter().zip(numbers(whole)) {
+                assert!((found - expected).abs() < 1e-5, "{window:?}: {found}, not {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn queries_may_lack_the_prompts_rows_and_no_others() {
+    let ([q, k, v, _], spans) = first_group();
+    let fewer = q.narrow(0, 1, q.dims()[0] - 1).unwrap();
+    let error = forward(&fewer, &k, &v, &spans, looking(None)).err().unwrap().to_string();
+    assert!(error.contains("146 queries for 147 keys"), "{error}");
+}

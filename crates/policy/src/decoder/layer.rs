@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use embodied_r_kernels::attention::{self, Attended, Pattern};
 use embodied_r_kernels::rms_norm::{self, Normed};
 use embodied_r_kernels::rope::{self, Turn};
-use embodied_r_kernels::{Result, linear, swiglu};
+use embodied_r_kernels::{Result, linear, memory, swiglu};
 
 use super::{Layer, Pass};
 
@@ -13,6 +13,58 @@ struct Projected {
     q: Tensor,
     k: Tensor,
     v: Tensor,
+}
+
+/// A prompt's keys and values in one layer, turned by their positions, and what the completions behind
+/// it add to their gradients.
+#[derive(Clone)]
+pub(crate) struct PromptKv {
+    k: Tensor,
+    v: Tensor,
+    dk: Tensor,
+    dv: Tensor,
+}
+
+/// What a layer's keys and values have to do with those of other passes.
+#[derive(Clone, Copy)]
+pub(crate) enum Sharing<'a> {
+    /// Nothing.
+    Alone,
+    /// The tokens are completions behind this prompt, and add to its gradients.
+    Behind(&'a PromptKv),
+    /// The tokens are this prompt, to whose gradients others have added.
+    Ahead(&'a PromptKv),
+}
+
+impl Sharing<'_> {
+    /// The keys and values that the tokens see.
+    fn joined(self, own: &Projected) -> Result<(Tensor, Tensor)> {
+        Ok(match self {
+            Self::Behind(prompt) => {
+                (memory::stacked(&[&prompt.k, &own.k])?, memory::stacked(&[&prompt.v, &own.v])?)
+            }
+            Self::Alone | Self::Ahead(_) => (own.k.clone(), own.v.clone()),
+        })
+    }
+
+    /// The gradients of the tokens' own queries, keys and values.
+    fn settled(self, d: attention::Gradients) -> Result<attention::Gradients> {
+        match self {
+            Self::Alone => Ok(d),
+            Self::Behind(prompt) => {
+                let (ahead, all) = (prompt.k.dims()[0], d.k.dims()[0]);
+                memory::add(&prompt.dk, &memory::rows(&d.k, 0..ahead)?)?;
+                memory::add(&prompt.dv, &memory::rows(&d.v, 0..ahead)?)?;
+                let own = |x: &Tensor| memory::rows(x, ahead..all);
+                Ok(attention::Gradients { k: own(&d.k)?, v: own(&d.v)?, q: d.q })
+            }
+            Self::Ahead(prompt) => {
+                memory::add(&d.k, &prompt.dk)?;
+                memory::add(&d.v, &prompt.dv)?;
+                Ok(d)
+            }
+        }
+    }
 }
 
 /// What a layer's backward needs of its forward, beside the input.
@@ -28,6 +80,13 @@ pub(crate) struct Activations {
 }
 
 impl Activations {
+    /// The keys and values, for completions in later passes.
+    pub(crate) fn prompt_kv(&self) -> Result<PromptKv> {
+        let Projected { k, v, .. } = &self.projected;
+        let zeros = |x: &Tensor| memory::zeros(x.dims());
+        Ok(PromptKv { k: k.clone(), v: v.clone(), dk: zeros(k)?, dv: zeros(v)? })
+    }
+
     /// Numbers kept for each token, for a memory estimate.
     pub(crate) fn per_token(
         hidden: usize,
@@ -83,10 +142,15 @@ impl Layer {
     ///
     /// # Shapes
     /// `x` and the output (tokens, hidden).
-    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, Activations)> {
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        pass: &Pass<'_>,
+        sharing: Sharing<'_>,
+    ) -> Result<(Tensor, Activations)> {
         let (input_normed, projected) = attention_input(self, x, pass)?;
-        let Projected { q, k, v } = &projected;
-        let attended = attention::forward(q, k, v, pass.spans, self.pattern(pass))?;
+        let (k, v) = sharing.joined(&projected)?;
+        let attended = attention::forward(&projected.q, &k, &v, pass.spans, self.pattern(pass))?;
         let middle = linear::forward_add(&attended.out, &self.o, x.copy()?, pass.precision)?;
         let (y, FeedForward { normed, gate, up, product }) = feed_forward(self, &middle, pass)?;
         let kept = Activations {
@@ -113,6 +177,7 @@ impl Layer {
         dy: Tensor,
         grads: &Layer,
         pass: &Pass<'_>,
+        sharing: Sharing<'_>,
     ) -> Result<Tensor> {
         let precision = pass.precision;
         let d_product = linear::backward_input(&dy, &self.down, None, precision)?;
@@ -133,9 +198,11 @@ impl Layer {
         )?;
         let d_attended = linear::backward_input(&dy, &self.o, None, precision)?;
         linear::backward_weight(&kept.attended.out, &dy, &grads.o, None, precision)?;
-        let Projected { q, k, v } = &kept.projected;
+        let (k, v) = sharing.joined(&kept.projected)?;
+        let inputs = (&kept.projected.q, &k, &v);
         let pattern = self.pattern(pass);
-        let d = attention::backward((q, k, v), &kept.attended, &d_attended, pass.spans, pattern)?;
+        let d = attention::backward(inputs, &kept.attended, &d_attended, pass.spans, pattern)?;
+        let d = sharing.settled(d)?;
         rope::rotate(&d.q, &pass.angles, Turn::Backward)?;
         rope::rotate(&d.k, &pass.angles, Turn::Backward)?;
         let mut d_normed = None;

@@ -1,4 +1,9 @@
 use super::*;
+use crate::advantages::AdvantageEstimator;
+
+fn spread(rollout: &Rollout) -> bool {
+    rollout.has_spread(&[0.5, 0.5], AdvantageEstimator::Grpo)
+}
 
 /// One step of four questions with two completions each, which are often alike.
 fn one_step(output: &Path) -> Train {
@@ -36,15 +41,15 @@ fn groups_without_spread_give_way_to_groups_of_other_questions_and_the_others_st
     let asked: Vec<usize> = before.iter().map(|rollout| rollout.index).collect();
     let mut replaced = 0;
     for (before, after) in before.iter().zip(&after) {
-        if before.has_spread() || before.index == after.index {
+        if spread(before) || before.index == after.index {
             assert_eq!(before.index, after.index);
             assert_eq!(before.completions[0].ids, after.completions[0].ids);
         } else {
             replaced += 1;
-            assert!(after.has_spread() && !asked.contains(&after.index));
+            assert!(spread(after) && !asked.contains(&after.index));
         }
     }
-    assert!(before.iter().any(Rollout::has_spread) && replaced > 0, "{replaced} replaced");
+    assert!(before.iter().any(spread) && replaced > 0, "{replaced} replaced");
     assert_eq!(figures["dynamic_sample/groups_replaced"], f64::from(replaced));
     let flat = |figures: &serde_json::Value| figures["frac_reward_zero_std"].as_f64().unwrap();
     assert_eq!(flat(&figures), flat(&plain) - f64::from(replaced) / 4.0);
@@ -62,7 +67,7 @@ fn what_has_no_spread_after_the_last_attempt_stays_as_it_was_first_drawn() {
     let model = || Bigram::saying(6, &[1, 2, 0]);
     let (before, _) = drawn(false, alike, model());
     let (after, figures) = drawn(true, alike, model());
-    assert!(before.iter().all(|rollout| !rollout.has_spread()));
+    assert!(before.iter().all(|rollout| !spread(rollout)));
     assert_eq!(after, before);
     assert_eq!(figures["dynamic_sample/attempts"], 3.0);
     assert_eq!(figures["dynamic_sample/groups_replaced"], 0.0);

@@ -1,0 +1,222 @@
+//! A batch in a file: the tokens of a step, and what the loss knows of them.
+//!
+//! A run writes one when it has to leave out a step, and [`crate::inspect`] reads it. The form is
+//! `{"groups": [{"prompt_ids": [ids], "completions": [{"ids": [ids], "advantage": x}]}]}`, where a
+//! completion may have `old_logps`, `ref_logps` and `sampling_logps`, one number a token.
+
+use std::path::Path;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::{Error, Result};
+use crate::micro_batch::MicroBatch;
+use crate::model::Group;
+use crate::settings::LossSettings;
+
+/// The groups of a batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchFile {
+    /// The groups.
+    pub groups: Vec<FileGroup>,
+    /// The settings of the loss that the batch was made for, if they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<LossSettings>,
+}
+
+/// A prompt and its completions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileGroup {
+    /// Ids of the prompt.
+    pub prompt_ids: Vec<u32>,
+    /// The completions.
+    pub completions: Vec<FileCompletion>,
+}
+
+/// A completion. The log-probabilities are all or none over the whole file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileCompletion {
+    /// Ids, the stop token included.
+    pub ids: Vec<u32>,
+    /// The advantage.
+    pub advantage: f64,
+    /// Log-probabilities when the completion was sampled; absent on policy.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "logps")]
+    pub old_logps: Option<Vec<f64>>,
+    /// Log-probabilities under the reference.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "logps")]
+    pub ref_logps: Option<Vec<f64>>,
+    /// Log-probabilities that the sampler gave.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "logps")]
+    pub sampling_logps: Option<Vec<f64>>,
+}
+
+/// Log-probabilities; JSON has no number for what is none, so `null` stands for it.
+fn logps<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Vec<f64>>, D::Error> {
+    let values: Option<Vec<Option<f64>>> = Option::deserialize(input)?;
+    Ok(values.map(|values| values.into_iter().map(|x| x.unwrap_or(f64::NAN)).collect()))
+}
+
+/// One of the three lists of log-probabilities: its name, and where it is.
+type List = (&'static str, fn(&FileCompletion) -> Option<&Vec<f64>>);
+
+const LISTS: [List; 3] = [
+    ("old_logps", |completion| completion.old_logps.as_ref()),
+    ("ref_logps", |completion| completion.ref_logps.as_ref()),
+    ("sampling_logps", |completion| completion.sampling_logps.as_ref()),
+];
+
+impl BatchFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It cannot be read, is of another form, holds no completion, or its log-probabilities are not
+    /// one a token, or in some completions and not in others.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let batch: Self = serde_json::from_slice(&bytes).map_err(Error::json(path))?;
+        match batch.fault() {
+            Some(what) => Err(Error::Batch { path: path.into(), what }),
+            None => Ok(batch),
+        }
+    }
+
+    /// The micro-batches as a file.
+    pub fn of(batches: &[MicroBatch], settings: LossSettings) -> Self {
+        let groups = batches.iter().flat_map(groups).collect();
+        Self { groups, settings: Some(settings) }
+    }
+
+    fn fault(&self) -> Option<String> {
+        let completions = || self.groups.iter().flat_map(|group| &group.completions);
+        let Some(first) = completions().next() else { return Some("holds no completion".into()) };
+        for (name, list) in LISTS {
+            let wanted = list(first).is_some();
+            for (g, group) in self.groups.iter().enumerate() {
+                for (c, completion) in group.completions.iter().enumerate() {
+                    let place = format!("`groups[{g}].completions[{c}]`");
+                    match list(completion) {
+                        Some(logps) if logps.len() != completion.ids.len() => {
+                            let (found, tokens) = (logps.len(), completion.ids.len());
+                            return Some(format!(
+                                "has {found} `{name}` for {tokens} tokens at {place}"
+                            ));
+                        }
+                        found if found.is_some() != wanted => {
+                            return Some(format!(
+                                "has `{name}` for some completions and not for all, see {place}"
+                            ));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// The completions `pieces` of the batch as one micro-batch, with all of them counting.
+    pub(crate) fn micro_batch(&self, pieces: &[crate::batches::Piece]) -> MicroBatch {
+        let of = |piece: &crate::batches::Piece| {
+            self.groups[piece.group].completions[piece.completions.clone()].iter()
+        };
+        let all = |list: fn(&FileCompletion) -> Option<&Vec<f64>>| {
+            pieces.iter().flat_map(of).filter_map(list).flatten().copied().collect()
+        };
+        let [old, reference, sampling] = LISTS.map(|(_, list)| all(list));
+        MicroBatch {
+            groups: pieces
+                .iter()
+                .map(|piece| Group {
+                    prompt: self.groups[piece.group].prompt_ids.clone(),
+                    completions: of(piece).map(|completion| completion.ids.clone()).collect(),
+                })
+                .collect(),
+            kept: pieces.iter().flat_map(of).map(|_| true).collect(),
+            advantages: pieces.iter().flat_map(of).map(|c| c.advantage).collect(),
+            old,
+            reference,
+            sampling,
+        }
+    }
+}
+
+fn groups(batch: &MicroBatch) -> Vec<FileGroup> {
+    let mut advantages = batch.advantages.iter();
+    let mut start = 0;
+    let groups = batch.groups.iter();
+    groups
+        .map(|group| {
+            let completions = group.completions.iter().zip(&mut advantages);
+            let completions = completions.map(|(ids, advantage)| {
+                let tokens = start..start + ids.len();
+                start += ids.len();
+                let of = |logps: &[f64]| logps.get(tokens.clone()).map(<[f64]>::to_vec);
+                FileCompletion {
+                    ids: ids.clone(),
+                    advantage: *advantage,
+                    old_logps: of(&batch.old),
+                    ref_logps: of(&batch.reference),
+                    sampling_logps: of(&batch.sampling),
+                }
+            });
+            FileGroup { prompt_ids: group.prompt.clone(), completions: completions.collect() }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(json: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("batch.json");
+        std::fs::write(&path, json).unwrap();
+        BatchFile::read(&path).unwrap_err().to_string()
+    }
+
+    fn completions(completions: &str) -> String {
+        format!(r#"{{"groups": [{{"prompt_ids": [1], "completions": [{completions}]}}]}}"#)
+    }
+
+    #[test]
+    fn what_a_run_writes_is_read_back() {
+        let batch = MicroBatch {
+            groups: vec![
+                Group { prompt: vec![1, 2], completions: vec![vec![3], vec![4, 5]] },
+                Group { prompt: vec![6], completions: vec![vec![7, 8]] },
+            ],
+            kept: vec![true; 3],
+            advantages: vec![0.5, -0.5, 1.0],
+            reference: vec![-1.0, -2.0, -3.0, -4.0, -5.0],
+            ..MicroBatch::default()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("batch.json");
+        let file = BatchFile::of(std::slice::from_ref(&batch), LossSettings::default());
+        std::fs::write(&path, serde_json::to_vec(&file).unwrap()).unwrap();
+        let read = BatchFile::read(&path).unwrap();
+        let piece = |group, n| crate::batches::Piece { group, completions: 0..n };
+        assert_eq!(read.micro_batch(&[piece(0, 2), piece(1, 1)]), batch);
+    }
+
+    #[test]
+    fn log_probabilities_are_one_a_token_and_all_or_none() {
+        let told = fault(&completions(r#"{"ids": [2, 3], "advantage": 1, "old_logps": [-1.0]}"#));
+        assert!(told.ends_with("has 1 `old_logps` for 2 tokens at `groups[0].completions[0]`"));
+        let told = fault(&completions(
+            r#"{"ids": [2], "advantage": 1, "ref_logps": [-1.0]}, {"ids": [3], "advantage": 1}"#,
+        ));
+        assert!(told.contains("not for all, see `groups[0].completions[1]`"), "{told}");
+    }
+
+    #[test]
+    fn an_empty_batch_and_an_unknown_field_are_refused() {
+        assert!(fault(r#"{"groups": []}"#).ends_with("holds no completion"));
+        let told = fault(&completions(r#"{"ids": [2], "advantages": 1}"#));
+        assert!(told.contains("unknown field `advantages`"), "{told}");
+    }
+}

@@ -1,0 +1,92 @@
+//! Importance weights for completions whose sampler computes in another precision than the update.
+
+use serde::{Deserialize, Serialize};
+
+/// How a ratio between update and sampler is bounded (TRL's `vllm_importance_sampling_mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CorrectionMode {
+    /// Each token's ratio is clamped.
+    TokenTruncate,
+    /// A token whose ratio is out of bounds does not count.
+    TokenMask,
+    /// The product of a completion's ratios is clamped.
+    SequenceTruncate,
+    /// A completion whose product of ratios is out of bounds does not count.
+    #[default]
+    SequenceMask,
+}
+
+/// The correction of the loss for what the sampler did otherwise.
+///
+/// Each token's loss is multiplied by `exp(old - sampling)`, or by the product of these over its
+/// completion. Source: TRL's `grpo_trainer.py`, `_generate_and_score_completions`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Correction {
+    /// How ratios are bounded.
+    pub mode: CorrectionMode,
+    /// Lower bound; `None` for none.
+    pub clip_min: Option<f64>,
+    /// Upper bound; `None` for none.
+    pub clip_max: Option<f64>,
+}
+
+impl Correction {
+    /// The weight of each token of a completion, from its log-probabilities under the policy that
+    /// sampled it, as the update computes them and as the sampler did.
+    ///
+    /// # Shapes
+    /// `old`, `sampling` and the result: tokens.
+    pub fn ratios(&self, old: &[f64], sampling: &[f64]) -> Vec<f64> {
+        let apart = old.iter().zip(sampling).map(|(old, sampling)| old - sampling);
+        match self.mode {
+            CorrectionMode::TokenTruncate | CorrectionMode::TokenMask => {
+                apart.map(|log_ratio| self.bounded(log_ratio.exp())).collect()
+            }
+            CorrectionMode::SequenceTruncate | CorrectionMode::SequenceMask => {
+                vec![self.bounded(apart.sum::<f64>().exp()); old.len()]
+            }
+        }
+    }
+
+    fn bounded(&self, ratio: f64) -> f64 {
+        let (min, max) =
+            (self.clip_min.unwrap_or(f64::NEG_INFINITY), self.clip_max.unwrap_or(f64::INFINITY));
+        match self.mode {
+            CorrectionMode::TokenTruncate | CorrectionMode::SequenceTruncate => {
+                ratio.max(min).min(max)
+            }
+            CorrectionMode::TokenMask | CorrectionMode::SequenceMask => {
+                if ratio < min || ratio > max { 0.0 } else { ratio }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ratios 2, 1/2 and 4 by token, 4 over all.
+    const OLD: [f64; 3] = [0.0, 0.0, 0.0];
+    const SAMPLING: [f64; 3] =
+        [-std::f64::consts::LN_2, std::f64::consts::LN_2, -1.386294361119890_6];
+
+    fn ratios(mode: CorrectionMode) -> Vec<f64> {
+        let correction = Correction { mode, clip_min: Some(0.7), clip_max: Some(3.0) };
+        let found = correction.ratios(&OLD, &SAMPLING);
+        found.iter().map(|ratio| (ratio * 1e9).round() / 1e9).collect()
+    }
+
+    #[test]
+    fn tokens_are_clamped_or_left_out_one_by_one() {
+        assert_eq!(ratios(CorrectionMode::TokenTruncate), [2.0, 0.7, 3.0]);
+        assert_eq!(ratios(CorrectionMode::TokenMask), [2.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_completion_is_clamped_or_left_out_as_a_whole() {
+        assert_eq!(ratios(CorrectionMode::SequenceTruncate), [3.0; 3]);
+        assert_eq!(ratios(CorrectionMode::SequenceMask), [0.0; 3]);
+    }
+}

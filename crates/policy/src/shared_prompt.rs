@@ -1,0 +1,168 @@
+//! A group that is too long for one pass: its prompt is computed once, and the completions in parts
+//! behind it.
+//!
+//! The prompt's keys and values are kept, layer by layer. Each part reads them, and its backward adds
+//! to their gradients; the prompt's own backward comes last, and is the sum over the group.
+
+use candle_core::Tensor;
+use embodied_r_kernels::{embedding, memory};
+
+use crate::decoder::{PromptKv, Sharing};
+use crate::error::Result;
+use crate::forward::{HeadPass, KeptLayers};
+use crate::packed::{Group, PackedBatch};
+use crate::parameters::Gradients;
+use crate::policy::{Policy, TokenScores};
+
+/// A prompt behind which parts of its group are scored and differentiated, one after the other.
+pub struct SharedPrompt<'a> {
+    policy: &'a Policy,
+    ids: Vec<u32>,
+    batch: PackedBatch,
+    temperature: f64,
+    layers: KeptLayers,
+    kvs: Vec<PromptKv>,
+    /// The last layer's output at the prompt's last row, which predicts every first token (1, hidden).
+    last: Tensor,
+    /// Its gradient so far (1, hidden).
+    d_last: Tensor,
+}
+
+/// The forward pass of a part of the group. It can be differentiated once.
+pub struct PartForward<'a> {
+    shared: &'a SharedPrompt<'a>,
+    batch: PackedBatch,
+    /// `None` where each completion has a single token, and no row of its own.
+    layers: Option<KeptLayers>,
+    head: HeadPass,
+}
+
+impl<'a> SharedPrompt<'a> {
+    /// The forward pass of `prompt` under `policy`, for parts of at most `part_tokens` tokens.
+    ///
+    /// # Errors
+    /// The prompt is not one that the model can take.
+    pub fn new(
+        policy: &'a Policy,
+        prompt: &[u32],
+        part_tokens: usize,
+        temperature: f64,
+    ) -> Result<Self> {
+        let group = Group { prompt: prompt.to_vec(), completions: Vec::new() };
+        let batch = policy.pack(std::slice::from_ref(&group))?;
+        let pass = policy.pass(&batch);
+        let x = policy.embedded(&batch.ids)?;
+        let keep = policy.kept_layers(prompt.len() + part_tokens);
+        let (layers, kvs, x) = KeptLayers::forward_prompt(policy, x, &pass, keep)?;
+        let last = memory::rows(&x, prompt.len() - 1..prompt.len())?;
+        let d_last = memory::zeros(last.dims())?;
+        Ok(Self { policy, ids: group.prompt, batch, temperature, layers, kvs, last, d_last })
+    }
+
+    /// Scores `completions` behind the prompt.
+    ///
+    /// # Errors
+    /// A completion is not one that the model can take.
+    pub fn part(&'a self, completions: &[Vec<u32>]) -> Result<PartForward<'a>> {
+        let Self { policy, ids, kvs, last, temperature, .. } = self;
+        let batch = part_batch(policy, ids, completions)?;
+        let (mut layers, mut rows) = (None, last.clone());
+        if !batch.ids.is_empty() {
+            let x = policy.embedded(&batch.ids)?;
+            let keep = policy.kept_layers(ids.len() + batch.ids.len());
+            let behind = |index: usize| Sharing::Behind(&kvs[index]);
+            let (kept, x) = KeptLayers::forward(policy, x, &policy.pass(&batch), keep, behind)?;
+            rows = memory::stacked(&[last, &x])?;
+            layers = Some(kept);
+        }
+        let picked = embedding::gather(&rows, &batch.sources)?;
+        let head = HeadPass::forward(policy, picked, &batch.targets, *temperature)?;
+        Ok(PartForward { shared: self, batch, layers, head })
+    }
+
+    /// Adds to `grads` the gradient that goes through the prompt, the sum over all parts.
+    ///
+    /// # Errors
+    /// Only if a tensor has left the CPU.
+    pub fn backward(self, grads: &mut Gradients) -> Result<()> {
+        let Self { policy, batch, layers, kvs, d_last, .. } = self;
+        let grads = &grads.decoder;
+        let dx = memory::zeros(&[batch.ids.len(), policy.config().hidden_size])?;
+        embedding::scatter_add(&dx, &[batch.ids.len() - 1], &d_last)?;
+        let ahead = |index: usize| Sharing::Ahead(&kvs[index]);
+        let dx = layers.backward(policy, dx, &policy.pass(&batch), grads, ahead)?;
+        Ok(embedding::scatter_add(&grads.embedding, &batch.ids, &dx)?)
+    }
+}
+
+impl PartForward<'_> {
+    /// The scores of the part's tokens.
+    pub fn scores(&self) -> &TokenScores {
+        &self.head.scores
+    }
+
+    /// Adds to `grads` the gradient of `Σ d_logps[i] · logps[i]` that does not go through the prompt; what
+    /// does is added to the prompt's.
+    ///
+    /// # Errors
+    /// [`crate::Error::Sequence`] unless there are as many gradients as scores.
+    pub fn backward(self, d_logps: &[f32], grads: &mut Gradients) -> Result<()> {
+        let Self { shared, batch, layers, head } = self;
+        let SharedPrompt { policy, kvs, d_last, .. } = shared;
+        let grads = &grads.decoder;
+        let d_picked = head.backward(policy, &batch.targets, d_logps, grads)?;
+        let d_rows = memory::zeros(&[1 + batch.ids.len(), policy.config().hidden_size])?;
+        embedding::scatter_add(&d_rows, &batch.sources, &d_picked)?;
+        memory::add(d_last, &memory::rows(&d_rows, 0..1)?)?;
+        let Some(layers) = layers else { return Ok(()) };
+        let dx = memory::rows(&d_rows, 1..1 + batch.ids.len())?;
+        let behind = |index: usize| Sharing::Behind(&kvs[index]);
+        let dx = layers.backward(policy, dx, &policy.pass(&batch), grads, behind)?;
+        Ok(embedding::scatter_add(&grads.embedding, &batch.ids, &dx)?)
+    }
+}
+
+/// The completions' own rows. Row 0 of the sources is the prompt's last, row `i + 1` the part's `i`.
+fn part_batch(policy: &Policy, prompt: &[u32], completions: &[Vec<u32>]) -> Result<PackedBatch> {
+    let group = Group { prompt: prompt.to_vec(), completions: completions.to_vec() };
+    Ok(policy.pack(&[group])?.behind_prompt(prompt.len()))
+}
+
+impl Policy {
+    /// As [`Policy::score`] for each of `parts`, the completions of one group, with the prompt computed
+    /// once.
+    ///
+    /// # Errors
+    /// As [`Policy::score`].
+    pub fn score_parts(
+        &self,
+        prompt: &[u32],
+        parts: &[Vec<Vec<u32>>],
+        temperature: f64,
+    ) -> Result<Vec<TokenScores>> {
+        let group = Group { prompt: prompt.to_vec(), completions: Vec::new() };
+        let batch = self.pack(&[group])?;
+        let mut x = self.embedded(&batch.ids)?;
+        let mut kvs = Vec::with_capacity(self.decoder.layers.len());
+        for layer in &self.decoder.layers {
+            let (y, activations) = layer.forward(&x, &self.pass(&batch), Sharing::Alone)?;
+            kvs.push(activations.prompt_kv()?);
+            x = y;
+        }
+        let last = memory::rows(&x, prompt.len() - 1..prompt.len())?;
+        let score = |completions: &Vec<Vec<u32>>| -> Result<TokenScores> {
+            let batch = part_batch(self, prompt, completions)?;
+            let mut rows = last.clone();
+            if !batch.ids.is_empty() {
+                let (pass, mut x) = (self.pass(&batch), self.embedded(&batch.ids)?);
+                for (layer, kv) in self.decoder.layers.iter().zip(&kvs) {
+                    x = layer.forward(&x, &pass, Sharing::Behind(kv))?.0;
+                }
+                rows = memory::stacked(&[&last, &x])?;
+            }
+            let picked = embedding::gather(&rows, &batch.sources)?;
+            Ok(HeadPass::forward(self, picked, &batch.targets, temperature)?.scores)
+        };
+        parts.iter().map(score).collect()
+    }
+}

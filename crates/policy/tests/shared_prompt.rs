@@ -1,0 +1,137 @@
+//! A group gives the same scores and gradients packed, in parts behind its prompt, and with the prompt
+//! repeated for every completion.
+
+use std::path::Path;
+
+use embodied_r_policy::{Gradients, Group, Policy, SharedPrompt, TokenScores};
+
+/// Tied and untied embeddings, grouped queries, and windows that cut prompts.
+const MODELS: [&str; 4] = ["qwen2-tied", "qwen2-head-dim", "qwen2-window-layer-types", "llama"];
+
+const TEMPERATURE: f64 = 0.8;
+
+fn model(name: &str) -> Policy {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name);
+    Policy::load(&folder).unwrap()
+}
+
+fn ids(n: usize, seed: usize) -> Vec<u32> {
+    (0..n).map(|i| ((i * 31 + seed * 17 + i * i * 7) % 90) as u32).collect()
+}
+
+/// A prompt, and completions of one token and of many.
+fn group() -> Group {
+    let completions = [5, 1, 12, 7, 1, 9].iter().enumerate().map(|(i, n)| ids(*n, i + 2));
+    Group { prompt: ids(23, 1), completions: completions.collect() }
+}
+
+/// The derivative of the loss for each token, by its place in the group.
+fn d_logps() -> Vec<f32> {
+    let tokens: usize = group().completions.iter().map(Vec::len).sum();
+    (0..tokens).map(|i| ((i * 13 % 7) as f32 - 3.0) / 5.0).collect()
+}
+
+fn whole(policy: &Policy) -> (TokenScores, Gradients) {
+    let mut gradients = policy.zero_gradients().unwrap();
+    let forward = policy.forward(&[group()], TEMPERATURE).unwrap();
+    let scores = forward.scores().clone();
+    forward.backward(&d_logps(), &mut gradients).unwrap();
+    (scores, gradients)
+}
+
+/// The group in parts of `sizes` completions.
+fn in_parts(policy: &Policy, sizes: &[usize]) -> (TokenScores, Gradients) {
+    let Group { prompt, completions } = group();
+    let mut gradients = policy.zero_gradients().unwrap();
+    let shared = SharedPrompt::new(policy, &prompt, 30, TEMPERATURE).unwrap();
+    let mut scores = TokenScores { logps: Vec::new(), entropies: Vec::new() };
+    let (mut first, d_logps) = (0, d_logps());
+    for size in sizes {
+        let part = shared.part(&completions[first..first + size]).unwrap();
+        let tokens = scores.logps.len()..scores.logps.len() + part.scores().logps.len();
+        scores.logps.extend(&part.scores().logps);
+        scores.entropies.extend(&part.scores().entropies);
+        part.backward(&d_logps[tokens], &mut gradients).unwrap();
+        first += size;
+    }
+    shared.backward(&mut gradients).unwrap();
+    (scores, gradients)
+}
+
+/// Every completion with a prompt of its own.
+fn unshared(policy: &Policy) -> (TokenScores, Gradients) {
+    let Group { prompt, completions } = group();
+    let mut gradients = policy.zero_gradients().unwrap();
+    let mut scores = TokenScores { logps: Vec::new(), entropies: Vec::new() };
+    for completion in completions {
+        let group = Group { prompt: prompt.clone(), completions: vec![completion] };
+        let forward = policy.forward(&[group], TEMPERATURE).unwrap();
+        let tokens = scores.logps.len()..scores.logps.len() + forward.scores().logps.len();
+        scores.logps.extend(&forward.scores().logps);
+        scores.entropies.extend(&forward.scores().entropies);
+        forward.backward(&d_logps()[tokens], &mut gradients).unwrap();
+    }
+    (scores, gradients)
+}
+
+/// Sums of some ten terms in another order: a few ulps of the largest.
+fn assert_same(name: &str, (a, da): &(TokenScores, Gradients), (b, db): &(TokenScores, Gradients)) {
+    for (a, b) in a.logps.iter().chain(&a.entropies).zip(b.logps.iter().chain(&b.entropies)) {
+        assert!((a - b).abs() < 2e-5, "{name}: {a} and {b}");
+    }
+    for ((tensor, a), (_, b)) in da.iter().zip(db.iter()) {
+        let [a, b] = [a, b].map(|x| x.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        let largest = b.iter().fold(0f32, |most, x| most.max(x.abs()));
+        assert!(largest > 0.0, "{name}: `{tensor}` has no gradient");
+        for (a, b) in a.iter().zip(&b) {
+            assert!((a - b).abs() < 3e-5 * largest, "{name}, `{tensor}`: {a} and {b}");
+        }
+    }
+}
+
+#[test]
+fn a_group_in_parts_is_the_group_whole_however_it_is_cut() {
+    for name in MODELS {
+        let policy = model(name);
+        let whole = whole(&policy);
+        for sizes in [&[6][..], &[1, 1, 1, 1, 1, 1], &[2, 4], &[5, 1]] {
+            assert_same(&format!("{name} {sizes:?}"), &in_parts(&policy, sizes), &whole);
+        }
+    }
+}
+
+#[test]
+fn a_shared_prompt_gives_what_repeated_prompts_give() {
+    for name in MODELS {
+        let policy = model(name);
+        assert_same(name, &whole(&policy), &unshared(&policy));
+    }
+}
+
+#[test]
+fn layers_that_are_computed_again_give_the_same_bits() {
+    let numbers = |gradients: &Gradients| -> Vec<Vec<f32>> {
+        let tensors = gradients.iter().map(|(_, x)| x.flatten_all().unwrap().to_vec1().unwrap());
+        tensors.collect()
+    };
+    let kept = model("qwen2-tied");
+    let (whole_kept, parts_kept) = (whole(&kept).1, in_parts(&kept, &[2, 4]).1);
+    // Nothing is kept, or one layer of two of the longest pass.
+    for bytes in [0, 60_000] {
+        let policy = model("qwen2-tied").with_activation_bytes(bytes);
+        assert_eq!(numbers(&whole(&policy).1), numbers(&whole_kept), "{bytes}");
+        assert_eq!(numbers(&in_parts(&policy, &[2, 4]).1), numbers(&parts_kept), "{bytes}");
+    }
+}
+
+#[test]
+fn parts_are_scored_as_the_whole() {
+    let policy = model("qwen2-window-layer-types");
+    let Group { prompt, completions } = group();
+    let parts = [completions[..1].to_vec(), completions[1..2].to_vec(), completions[2..].to_vec()];
+    let scores = policy.score_parts(&prompt, &parts, TEMPERATURE).unwrap();
+    let logps: Vec<f32> = scores.into_iter().flat_map(|scores| scores.logps).collect();
+    let whole = policy.score(&[group()], TEMPERATURE).unwrap().logps;
+    assert_eq!(logps.len(), whole.len());
+    assert!(logps.iter().zip(&whole).all(|(a, b)| (a - b).abs() < 2e-5), "{logps:?} {whole:?}");
+}
