@@ -42,6 +42,18 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// Packed gradients are not those that they stand for.
+    #[error(
+        "packed gradients are not those of every completion by itself: `{}` differs by {:.1e} of its \
+         norm, log-probabilities by {:.1e}; rounding explains {allowed:.0e}",
+        found.tensor, found.gradient, found.logp
+    )]
+    Packing {
+        /// The differences.
+        found: crate::verify::Verified,
+        /// What rounding explains.
+        allowed: f64,
+    },
     /// A divergence is wanted of a batch without a reference.
     #[error("the batch has no `ref_logps`, which `beta` above 0 needs")]
     NoReference,

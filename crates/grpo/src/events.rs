@@ -95,6 +95,18 @@ pub enum Event {
         /// Where its batch was written, within the run's folder.
         dump: String,
     },
+    /// Packed gradients were compared with those of every completion by itself. It is told, and not
+    /// recorded: a resumed run compares again.
+    PackingVerified {
+        /// The step, from 1.
+        step: u64,
+        /// The greatest difference of a tensor's gradient, relative to that tensor's norm.
+        gradient: f64,
+        /// The tensor that it is of.
+        tensor: String,
+        /// The greatest difference of a log-probability.
+        logp: f64,
+    },
     /// A checkpoint was written.
     Checkpoint {
         /// Steps done before it.

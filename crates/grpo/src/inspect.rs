@@ -8,8 +8,9 @@ use crate::batches::{Lengths, pack};
 use crate::error::{Error, Result};
 use crate::loss::LossType;
 use crate::micro_batch::{self, MicroBatch, Told};
-use crate::model::{Gradients, Model};
+use crate::model::{Gradients, Group, Model};
 use crate::settings::LossSettings;
+use crate::update::{Pace, backward, passes};
 
 /// Tokens that go through the model together. The batch's loss does not depend on it.
 const TOKENS_TOGETHER: usize = 8192;
@@ -73,9 +74,11 @@ pub fn loss<M: Model>(
     let selection = micro_batch::selection(model, &batches, temperature, share)?;
     let mut gradients = model.zero_gradients()?;
     let mut told = Told::default();
-    for (batch, counts) in batches.iter().zip(&counts) {
-        model.backward(&batch.groups, temperature, &mut gradients, &mut |scores| {
-            batch.derivative(&options, counts, scores, selection, &mut told)
+    let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
+    let pace = Pace { temperature, learning_rate: 0.0, noise: 0 };
+    for pass in passes(&groups) {
+        backward(model, &groups, pass, pace, &mut gradients, &mut |index, scores| {
+            batches[index].derivative(&options, &counts[index], scores, selection, &mut told)
         })?;
     }
     let norm = |(name, _): (String, _)| -> Result<(String, f64)> {

@@ -13,6 +13,7 @@
 //! | [`rollout`], [`scoring`], [`judge`], [`advantages`] | completions and what they are worth |
 //! | [`loss`], [`inspect`], [`batch_file`] | the losses and their derivatives; one of them by itself |
 //! | [`batches`], [`micro_batch`], [`update`], [`optimizer`] | from micro-batches to a step |
+//! | [`verify`], [`memory_plan`] | packed gradients beside plain ones; memory, before it is taken |
 //! | [`model`] | what all of it needs of a model |
 //!
 //! A step's randomness, questions, stage and learning rate follow from its number and from where the
@@ -37,6 +38,7 @@ pub mod inspect;
 pub mod judge;
 pub mod lm;
 pub mod loss;
+pub mod memory_plan;
 pub mod micro_batch;
 pub mod model;
 pub mod optimizer;
@@ -52,5 +54,6 @@ pub mod sft;
 pub mod supervised;
 pub mod trainer;
 pub mod update;
+pub mod verify;
 
 pub use error::{Error, Result};

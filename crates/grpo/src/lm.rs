@@ -10,7 +10,7 @@ use crate::optimizer::{Optimizer, OptimizerSettings};
 use crate::schedule::Schedule;
 pub use crate::supervised::Example;
 use crate::supervised::learn;
-use crate::update::Updater;
+use crate::update::{Pace, Updater};
 
 /// How a language model is trained.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,7 +66,9 @@ pub fn train<M: Model>(
         }
         let lr = settings.schedule.at(step);
         let budget = settings.max_tokens_per_batch;
-        let Some(learned) = learn(model, &mut updater, &examples, budget, lr, stop)? else { break };
+        let pace = Pace { temperature: 1.0, learning_rate: lr, noise: step };
+        let learned = learn(model, &mut updater, &examples, budget, pace, stop)?;
+        let Some(learned) = learned else { break };
         trained.steps = step + 1;
         trained.tokens += learned.tokens;
         trained.loss = learned.loss;

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::loss::{self, Batch, Counts, LossType, Options, Stats, entropy_threshold};
 use crate::model::{Group, Model, TokenScores};
+use crate::update::score_all;
 
 /// Groups, or parts of them, with a value for each completion or each of their tokens, end to end.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -53,6 +54,14 @@ impl MicroBatch {
     pub fn lengths(&self) -> Vec<usize> {
         let completions = self.groups.iter().flat_map(|group| &group.completions);
         completions.map(Vec::len).collect()
+    }
+
+    /// Each completion with its prompt.
+    pub fn sequences(&self) -> impl Iterator<Item = (&[u32], &[u32])> {
+        self.groups.iter().flat_map(|group| {
+            let prompt = group.prompt.as_slice();
+            group.completions.iter().map(move |ids| (prompt, ids.as_slice()))
+        })
     }
 
     /// Tokens of the completions that count.
@@ -172,9 +181,9 @@ pub fn selection<M: Model>(
     if batches.len() < 2 {
         return Ok(Selection::Top(share));
     }
+    let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
     let mut entropies = Vec::new();
-    for batch in batches {
-        let scores = model.score(&batch.groups, temperature)?;
+    for (batch, scores) in batches.iter().zip(score_all(model, &groups, temperature)?) {
         entropies.extend(batch.kept_values(&scores.entropies));
     }
     Ok(entropy_threshold(entropies, share).map_or(Selection::All, Selection::AtLeast))

@@ -8,7 +8,9 @@ use std::path::Path;
 
 use candle_core::Tensor;
 pub use embodied_r_policy::tokenizer::{ChatMessage, Generation};
-pub use embodied_r_policy::{Finish, Group, Precision, Request, Sample, Sampling, TokenScores};
+pub use embodied_r_policy::{
+    Finish, Group, Precision, Request, Sample, Sampling, TokenScores, Trainable,
+};
 
 use crate::error::Result;
 
@@ -17,7 +19,7 @@ use crate::error::Result;
 /// Its parameters are shared: what is written into the tensors that [`Model::parameters`] gives is
 /// what the next generation and the next forward use.
 pub trait Model: Send + Sync + Sized {
-    /// The gradients of all parameters.
+    /// The gradients of the parameters that are trained.
     type Gradients: Gradients;
 
     /// Gradients of 0.
@@ -35,15 +37,62 @@ pub trait Model: Send + Sync + Sized {
     /// Scores every completion token, asks `derivative` for the loss's derivative by the
     /// log-probabilities, and adds the gradients that follow to `gradients`.
     ///
+    /// What training leaves to chance, such as dropout, follows from `noise` and from the tokens.
+    ///
     /// # Errors
     /// As [`Model::score`], and what `derivative` returns.
     fn backward(
         &self,
         groups: &[Group],
         temperature: f64,
+        noise: u64,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
     ) -> Result<()>;
+
+    /// As [`Model::score`] for each of `parts`, the completions of one group that are too many for one
+    /// pass.
+    ///
+    /// # Errors
+    /// As [`Model::score`].
+    fn score_parts(
+        &self,
+        prompt: &[u32],
+        parts: &[Vec<Vec<u32>>],
+        temperature: f64,
+    ) -> Result<Vec<TokenScores>> {
+        let score = |part: &Vec<Vec<u32>>| {
+            let group = Group { prompt: prompt.to_vec(), completions: part.clone() };
+            self.score(&[group], temperature)
+        };
+        parts.iter().map(score).collect()
+    }
+
+    /// As [`Model::backward`] for each of `parts`, the completions of one group that are too many for
+    /// one pass; `derivative` also gets the part's number.
+    ///
+    /// # Errors
+    /// As [`Model::backward`].
+    fn backward_parts(
+        &self,
+        prompt: &[u32],
+        parts: &[Vec<Vec<u32>>],
+        (temperature, noise): (f64, u64),
+        gradients: &mut Self::Gradients,
+        derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        for (index, part) in parts.iter().enumerate() {
+            let group = Group { prompt: prompt.to_vec(), completions: part.clone() };
+            let derivative = &mut |scores: &TokenScores| derivative(index, scores);
+            self.backward(&[group], temperature, noise, gradients, derivative)?;
+        }
+        Ok(())
+    }
+
+    /// Multiplications and additions in the products of a forward pass over `groups`; 0 if unknown.
+    fn forward_flops(&self, _groups: &[Group]) -> f64 {
+        0.0
+    }
 
     /// Samples completions, with products in `precision` or in the model's own; `done` hears the number
     /// of new tokens from time to time.
@@ -61,24 +110,47 @@ pub trait Model: Send + Sync + Sized {
     /// All trainable tensors by their names in checkpoints, in a fixed order.
     fn parameters(&self) -> Vec<(String, Tensor)>;
 
-    /// A copy that does not change with this one, in the same precision.
+    /// A copy that does not change with this one, in the same precision. What is not trained is shared.
     ///
     /// # Errors
     /// It cannot be allocated.
     fn frozen_copy(&self) -> Result<Self>;
 
-    /// Writes configuration and weights to a folder in Hugging Face's layout; the tokenizer is apart.
+    /// Reads a copy that does not change: an earlier state of this model from a folder of [`Model::save`], or
+    /// the model that its run began with. What is not trained is shared.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    fn load_frozen(&self, dir: &Path) -> Result<Self>;
+
+    /// Writes configuration and weights to a folder in Hugging Face's layout, or an adapter in `peft`'s; the
+    /// tokenizer is apart.
     ///
     /// # Errors
     /// A file cannot be written.
     fn save(&self, dir: &Path) -> Result<()>;
 
-    /// Reads a model that [`Model::save`] wrote, or one like it, to sample, score and learn in
-    /// `precision`.
+    /// Reads a model to sample, score and learn: one that [`Model::save`] wrote in a run that began with
+    /// `loading.base`, or that one itself.
     ///
     /// # Errors
     /// A file cannot be read or does not fit the others.
-    fn load(dir: &Path, precision: Precision) -> Result<Self>;
+    fn load(dir: &Path, loading: &Loading<'_>) -> Result<Self>;
+}
+
+/// How a run's models are read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loading<'a> {
+    /// Folder of the model that the run begins with, or began with.
+    pub base: &'a Path,
+    /// What products with weights are made of.
+    pub precision: Precision,
+    /// Bytes that a backward may keep of what its forward computed; it changes no result.
+    pub activation_bytes: usize,
+    /// What is trained.
+    pub trainable: Trainable,
+    /// From which fresh numbers of an adapter follow.
+    pub seed: u64,
 }
 
 /// The gradients of a model's parameters.

@@ -245,7 +245,7 @@ mod tests {
         let mut gradients = model.zero_gradients().unwrap();
         let group = Group { prompt: vec![1], completions: vec![vec![2]] };
         let mut derivative = |_: &TokenScores| Ok(vec![scale]);
-        model.backward(&[group], 1.0, &mut gradients, &mut derivative).unwrap();
+        model.backward(&[group], 1.0, 0, &mut gradients, &mut derivative).unwrap();
         gradients
     }
 

@@ -3,12 +3,16 @@
 //! The types hold no layers and no flags: whoever reads files and arguments fills them in.
 
 mod loss;
+mod recompute;
 mod sft;
 mod train;
+mod trainable;
 
 pub use loss::LossSettings;
+pub use recompute::Recompute;
 pub use sft::Sft;
 pub use train::{JudgeKind, Train};
+pub use trainable::{ALL_LINEAR, Texts};
 
 /// One thing that is wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,12 +10,13 @@ use crate::error::{Error, Result};
 use crate::events::{Event, Recorder, Sink, finite, now_s};
 use crate::model::{Model, Text};
 use crate::optimizer::Optimizer;
+use crate::random::stream;
 use crate::sampler::Sampler;
 use crate::schedule::{Schedule, warmup_steps};
 use crate::settings::Sft;
 use crate::supervised::{Example, Learned, learn, mean_loss};
 use crate::trainer::Outcome;
-use crate::update::Updater;
+use crate::update::{Pace, Updater};
 
 /// The metric by which the best checkpoint is kept: lower is better.
 const BEST_METRIC: &str = "eval/loss";
@@ -26,6 +27,8 @@ pub struct Job<'a> {
     pub settings: &'a Sft,
     /// The settings as they are written beside every checkpoint.
     pub settings_text: &'a str,
+    /// Folder of the model that the run begins with, or began with.
+    pub base: &'a Path,
     /// Fingerprint of the model that the run begins with, or began with.
     pub fingerprint: &'a str,
     /// Text in and out of tokens.
@@ -34,6 +37,8 @@ pub struct Job<'a> {
     pub examples: Vec<Example>,
     /// Replies to validate on after every epoch; none for no validation.
     pub eval: Vec<Example>,
+    /// Bytes that a backward may keep of what its forward computed.
+    pub activation_bytes: usize,
     /// Set by whoever wants the run to stop.
     pub stop: &'a AtomicBool,
 }
@@ -74,7 +79,7 @@ impl<'a, M: Model> Trainer<'a, M> {
     ) -> Result<Self> {
         let Checkpoint { path, state } = checkpoint;
         Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
-        let model = M::load(path, job.settings.precision)?;
+        let model = M::load(path, &job.settings.loading(job.base, job.activation_bytes))?;
         let moments = path.join(OPTIMIZER_FILE);
         let optimizer =
             Optimizer::load(job.settings.optimizer(), &model, &moments, state.optimizer_steps)?;
@@ -139,7 +144,12 @@ impl<'a, M: Model> Trainer<'a, M> {
             let (lr, budget) = (self.schedule.at(step), self.job.settings.max_tokens_per_batch);
             let stop = self.job.stop;
             let clock = Instant::now();
-            let learned = learn(&self.model, &mut self.updater, &examples, budget, lr, stop)?;
+            let pace = Pace {
+                temperature: 1.0,
+                learning_rate: lr,
+                noise: stream(&[self.job.settings.seed, step]),
+            };
+            let learned = learn(&self.model, &mut self.updater, &examples, budget, pace, stop)?;
             let Some(learned) = learned else { break };
             let step_s = clock.elapsed().as_secs_f64();
             let left = began.elapsed().as_secs_f64() / (step + 1 - done) as f64

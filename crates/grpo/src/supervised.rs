@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use crate::batches::{Lengths, pack};
 use crate::error::Result;
 use crate::model::{Group, Model};
-use crate::update::{Update, Updater};
+use crate::update::{Pace, Update, Updater};
 
 /// A text to learn: only the completion counts in the loss.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,13 +50,13 @@ pub fn learn<M: Model>(
     updater: &mut Updater<M>,
     examples: &[&Example],
     budget: usize,
-    lr: f64,
+    pace: Pace,
     stop: &AtomicBool,
 ) -> Result<Option<Learned>> {
     let batches = batches(examples, budget);
     let count = examples.iter().map(|example| example.completion.len()).sum::<usize>().max(1);
     let (mut logps, mut entropy) = (0.0, 0.0);
-    let update = updater.run(model, &batches, 1.0, lr, stop, |_, scores| {
+    let update = updater.run(model, &batches, pace, stop, |_, scores| {
         logps += sum(&scores.logps);
         entropy += sum(&scores.entropies);
         Ok(vec![-1.0 / count as f32; scores.logps.len()])
@@ -120,6 +120,8 @@ mod tests {
         max_grad_norm: 1e9,
     };
 
+    const PACE: Pace = Pace { temperature: 1.0, learning_rate: 0.1, noise: 0 };
+
     fn examples() -> Vec<Example> {
         let example = |prompt: &[u32], completion: &[u32]| Example {
             prompt: prompt.to_vec(),
@@ -134,7 +136,7 @@ mod tests {
         let examples = examples();
         let examples: Vec<&Example> = examples.iter().collect();
         let stop = AtomicBool::new(false);
-        let learned = learn(&model, &mut updater, &examples, budget, 0.1, &stop).unwrap().unwrap();
+        let learned = learn(&model, &mut updater, &examples, budget, PACE, &stop).unwrap().unwrap();
         (model.numbers(), learned)
     }
 
@@ -156,10 +158,10 @@ mod tests {
         let examples: Vec<&Example> = examples.iter().collect();
         let stop = AtomicBool::new(false);
         let before = mean_loss(&model, &examples, 100).unwrap();
-        let first = learn(&model, &mut updater, &examples, 100, 0.1, &stop).unwrap().unwrap();
+        let first = learn(&model, &mut updater, &examples, 100, PACE, &stop).unwrap().unwrap();
         assert!((first.loss - before).abs() < 1e-12);
         for _ in 0..30 {
-            learn(&model, &mut updater, &examples, 100, 0.1, &stop).unwrap();
+            learn(&model, &mut updater, &examples, 100, PACE, &stop).unwrap();
         }
         assert!(mean_loss(&model, &examples, 100).unwrap() < 0.5 * before);
     }

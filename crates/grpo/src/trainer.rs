@@ -47,6 +47,10 @@ pub struct Job<'a> {
     pub eval: Vec<Prompted>,
     /// An outside judge; without it the frozen reference is asked.
     pub judge: Option<Box<dyn Judge>>,
+    /// Bytes that a backward may keep of what its forward computed.
+    pub activation_bytes: usize,
+    /// Whether the first step's gradients are compared with those of every completion by itself.
+    pub verify_packing: bool,
     /// Set by whoever wants the run to stop.
     pub stop: &'a AtomicBool,
 }
@@ -70,6 +74,8 @@ pub struct Trainer<'a, M: Model> {
     stop: &'a AtomicBool,
     policy: M,
     reference: Option<Arc<Reference<M>>>,
+    /// Whether the next step's gradients are to be compared with those of every completion by itself.
+    verify_packing: bool,
     /// Whether the reference is another than on disk.
     reference_moved: bool,
     rewards: Vec<Asked>,
@@ -110,12 +116,11 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
     ) -> Result<Self> {
         let Checkpoint { path, state } = checkpoint;
         Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
-        let precision = job.settings.precision;
-        let policy = M::load(path, precision)?;
+        let policy = M::load(path, &job.settings.loading(job.base, job.activation_bytes))?;
         let reference = match (needs_reference(&job)?, &state.reference) {
             (false, _) => None,
-            (true, Some(folder)) => Some(M::load(&job.settings.output.join(folder), precision)?),
-            (true, None) => Some(M::load(job.base, precision)?),
+            (true, Some(folder)) => Some(policy.load_frozen(&job.settings.output.join(folder))?),
+            (true, None) => Some(policy.load_frozen(job.base)?),
         };
         let file = path.join(crate::checkpoint::OPTIMIZER_FILE);
         let optimizer =
@@ -130,7 +135,9 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         optimizer: Optimizer,
         state: State,
     ) -> Result<Self> {
-        let Job { settings, settings_text, text, questions, eval, judge, stop, .. } = job;
+        let Job {
+            settings, settings_text, text, questions, eval, judge, stop, verify_packing, ..
+        } = job;
         let stages = settings.stages().map_err(Error::Settings)?;
         let per_step = settings.questions_per_step();
         let too_few = || Error::TooFew {
@@ -159,6 +166,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             updater: Updater::new(&policy, optimizer)?,
             policy,
             reference,
+            verify_packing,
             reference_moved: false,
             rewards,
             sampler,

@@ -1,6 +1,8 @@
 //! One optimiser step over micro-batches, shared by all ways of training.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::model::{Gradients, Group, Model, TokenScores};
@@ -15,12 +17,24 @@ pub enum Update {
     Stopped,
 }
 
+/// The numbers of one optimiser step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Temperature of the log-probabilities.
+    pub temperature: f64,
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// What training leaves to chance in this step follows from it.
+    pub noise: u64,
+}
+
 /// Gradients and the optimiser that they go to.
 #[derive(Debug)]
 pub struct Updater<M: Model> {
     gradients: M::Gradients,
     /// The optimiser.
     pub optimizer: Optimizer,
+    optimizer_s: f64,
 }
 
 impl<M: Model> Updater<M> {
@@ -29,13 +43,13 @@ impl<M: Model> Updater<M> {
     /// # Errors
     /// The gradients cannot be allocated.
     pub fn new(model: &M, optimizer: Optimizer) -> Result<Self> {
-        Ok(Self { gradients: model.zero_gradients()?, optimizer })
+        Ok(Self { gradients: model.zero_gradients()?, optimizer, optimizer_s: 0.0 })
     }
 
-    /// Adds up the gradients of `batches` and takes one step with learning rate `lr`.
+    /// Adds up the gradients of `batches` and takes one step at `pace`.
     ///
     /// `derivative` gets a micro-batch's number and scores and gives the derivative of the step's
-    /// loss by each log-probability. `stop` is looked at before every micro-batch.
+    /// loss by each log-probability. `stop` is looked at before every pass over micro-batches.
     ///
     /// # Errors
     /// What the model, `derivative` or the optimiser return.
@@ -43,27 +57,122 @@ impl<M: Model> Updater<M> {
         &mut self,
         model: &M,
         batches: &[Vec<Group>],
-        temperature: f64,
-        lr: f64,
+        pace: Pace,
         stop: &AtomicBool,
         mut derivative: impl FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
     ) -> Result<Update> {
         self.gradients.clear()?;
-        for (index, groups) in batches.iter().enumerate() {
+        let mut checked = |index: usize, scores: &TokenScores| {
+            let derivative = derivative(index, scores)?;
+            if derivative.len() == scores.logps.len() {
+                return Ok(derivative);
+            }
+            let (given, tokens) = (derivative.len(), scores.logps.len());
+            Err(Error::Model {
+                what: format!("scored {tokens} tokens where the batch has {given}"),
+            })
+        };
+        for pass in passes(batches) {
             if stop.load(Ordering::Relaxed) {
                 return Ok(Update::Stopped);
             }
-            model.backward(groups, temperature, &mut self.gradients, &mut |scores| {
-                let derivative = derivative(index, scores)?;
-                if derivative.len() == scores.logps.len() {
-                    return Ok(derivative);
-                }
-                let (given, tokens) = (derivative.len(), scores.logps.len());
-                Err(Error::Model {
-                    what: format!("scored {tokens} tokens where the batch has {given}"),
-                })
-            })?;
+            backward(model, batches, pass, pace, &mut self.gradients, &mut checked)?;
         }
-        Ok(Update::Done(self.optimizer.step(model, &self.gradients, lr)?))
+        let began = Instant::now();
+        let applied = self.optimizer.step(model, &self.gradients, pace.learning_rate)?;
+        self.optimizer_s = began.elapsed().as_secs_f64();
+        Ok(Update::Done(applied))
+    }
+
+    /// Seconds that the optimiser took for its last step.
+    pub fn optimizer_s(&self) -> f64 {
+        self.optimizer_s
+    }
+}
+
+/// Micro-batches that go through the model at once: one, or all parts of one group.
+///
+/// Parts are recognised by what makes them so: neighbours of a single group each, with the same prompt.
+pub(crate) fn passes(batches: &[Vec<Group>]) -> Vec<Range<usize>> {
+    let mut passes: Vec<Range<usize>> = Vec::new();
+    for (index, groups) in batches.iter().enumerate() {
+        let before = passes.last_mut().filter(|pass| {
+            let (first, this) = (batches[pass.start].as_slice(), groups.as_slice());
+            matches!((first, this), ([a], [b]) if a.prompt == b.prompt)
+        });
+        match before {
+            Some(pass) => pass.end = index + 1,
+            None => passes.push(index..index + 1),
+        }
+    }
+    passes
+}
+
+/// The completions of each part of a group.
+fn parts(batches: &[Vec<Group>]) -> (&[u32], Vec<Vec<Vec<u32>>>) {
+    let groups = || batches.iter().flatten();
+    let prompt = groups().next().map_or(&[][..], |group| &group.prompt);
+    (prompt, groups().map(|group| group.completions.clone()).collect())
+}
+
+/// Adds the gradients of some micro-batches that go through the model at once.
+///
+/// # Errors
+/// What the model and `derivative` return.
+pub(crate) fn backward<M: Model>(
+    model: &M,
+    batches: &[Vec<Group>],
+    pass: Range<usize>,
+    Pace { temperature, noise, .. }: Pace,
+    gradients: &mut M::Gradients,
+    derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
+) -> Result<()> {
+    let first = pass.start;
+    if pass.len() == 1 {
+        let derivative = &mut |scores: &TokenScores| derivative(first, scores);
+        return model.backward(&batches[first], temperature, noise, gradients, derivative);
+    }
+    let (prompt, parts) = parts(&batches[pass]);
+    let derivative = &mut |part: usize, scores: &TokenScores| derivative(first + part, scores);
+    model.backward_parts(prompt, &parts, (temperature, noise), gradients, derivative)
+}
+
+/// The scores of all micro-batches, each prompt computed once.
+///
+/// # Errors
+/// What the model returns.
+pub fn score_all<M: Model>(
+    model: &M,
+    batches: &[Vec<Group>],
+    temperature: f64,
+) -> Result<Vec<TokenScores>> {
+    let mut scores = Vec::with_capacity(batches.len());
+    for pass in passes(batches) {
+        if pass.len() == 1 {
+            scores.push(model.score(&batches[pass.start], temperature)?);
+            continue;
+        }
+        let (prompt, parts) = parts(&batches[pass]);
+        scores.extend(model.score_parts(prompt, &parts, temperature)?);
+    }
+    Ok(scores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_neighbours_that_are_parts_of_one_group_go_together() {
+        let group = |prompt: u32| Group { prompt: vec![prompt], completions: vec![vec![9]] };
+        let batches = [
+            vec![group(1)],
+            vec![group(1)],
+            vec![group(1), group(2)],
+            vec![group(2)],
+            vec![group(2)],
+            vec![group(3)],
+        ];
+        assert_eq!(passes(&batches), [0..2, 2..3, 3..5, 5..6]);
     }
 }

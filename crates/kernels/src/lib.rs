@@ -23,6 +23,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod dropout;
 pub mod embedding;
 mod error;
 pub mod linear;

@@ -156,7 +156,25 @@ pub fn backward_weight(
         Precision::F32 => add_product_over_rows(dw, (&dy, outputs), (&x, inputs), rows),
         Precision::Bf16 => bf16::add_product_over_rows(dw, (&dy, outputs), (&x, inputs), rows),
     })?;
-    let Some(d_bias) = d_bias else { return Ok(()) };
+    match d_bias {
+        Some(d_bias) => add_bias_gradient(&dy, (rows, outputs), d_bias),
+        None => Ok(()),
+    }
+}
+
+/// Adds the gradient of the bias, the sum of `dy`, to its own: all that is due where the weight is frozen.
+///
+/// # Shapes
+/// `dy` (rows, outputs), `d_bias` (outputs).
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward_bias(dy: &Tensor, d_bias: &Tensor) -> Result<()> {
+    let shape = dy.dims2()?;
+    add_bias_gradient(&floats(dy, OP)?, shape, d_bias)
+}
+
+fn add_bias_gradient(dy: &[f32], (rows, outputs): (usize, usize), d_bias: &Tensor) -> Result<()> {
     check(d_bias.elem_count() == outputs, OP, || "the bias's gradient misfits".into())?;
     update(d_bias, OP, |db| {
         parallel::sum_rows(db, rows, |rows, partial| {

@@ -71,7 +71,7 @@ pub fn forward(hidden: &Tensor, head: &Head<'_>, targets: &[u32]) -> Result<Scor
     Ok(scores)
 }
 
-/// Gives the gradient of `hidden` and adds that of the weight to `d_weight`.
+/// Gives the gradient of `hidden` and adds that of the weight to `d_weight`, unless the weight is frozen.
 ///
 /// `d logits = d_logp · (one-hot(target) - softmax) / temperature`.
 ///
@@ -86,14 +86,15 @@ pub fn backward(
     targets: &[u32],
     scores: &Scores,
     d_logps: &[f32],
-    d_weight: &Tensor,
+    d_weight: Option<&Tensor>,
 ) -> Result<Tensor> {
     let task = Task::new(hidden, head, targets)?;
     check(d_logps.len() == targets.len(), OP, || "as many gradients as targets are due".into())?;
-    check(d_weight.dims() == head.weight.dims(), OP, || "the weight's gradient misfits".into())?;
+    let misfits = d_weight.is_some_and(|d_weight| d_weight.dims() != head.weight.dims());
+    check(!misfits, OP, || "the weight's gradient misfits".into())?;
     let mut d_hidden = vec![0.0; targets.len() * task.width];
     let (weight, turned, mut logits) = (task.weight(), task.turned_weight(), Vec::new());
-    update(d_weight, OP, |d_weight| {
+    let mut run = |mut d_weight: Option<&mut [f32]>| {
         for (first, rows) in task.chunks() {
             task.logits(&weight, first, rows, &mut logits);
             parallel::rows(&mut logits, task.vocabulary, |row, logits| {
@@ -106,9 +107,15 @@ pub fn backward(
             });
             let span = first * task.width..(first + rows) * task.width;
             task.d_hidden(&turned, &logits, rows, &mut d_hidden[span.clone()]);
-            task.add_d_weight(d_weight, &logits, &task.hidden[span], rows);
+            if let Some(d_weight) = d_weight.as_deref_mut() {
+                task.add_d_weight(d_weight, &logits, &task.hidden[span], rows);
+            }
         }
-    })?;
+    };
+    match d_weight {
+        Some(d_weight) => update(d_weight, OP, |d_weight| run(Some(d_weight)))?,
+        None => run(None),
+    }
     tensor(d_hidden, (targets.len(), task.width))
 }
 

@@ -39,7 +39,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Normed> {
     Ok(Normed { y: tensor(y, (rows, width))?, scale: tensor(scale, rows)? })
 }
 
-/// Adds the gradient of `x` to `dx` in place, and that of the weight to `d_weight`.
+/// Adds the gradient of `x` to `dx` in place, and that of the weight to `d_weight`, unless the weight is frozen.
 ///
 /// With `g = dy · weight` and `s` the row's scale: `dx = s·g - s³·x·mean(g·x)`.
 ///
@@ -54,12 +54,13 @@ pub fn backward(
     scale: &Tensor,
     dy: &Tensor,
     dx: &Tensor,
-    d_weight: &Tensor,
+    d_weight: Option<&Tensor>,
 ) -> Result<()> {
     let (rows, width) = x.dims2()?;
     let fits = dy.dims() == [rows, width] && dx.dims() == [rows, width];
     check(fits && scale.elem_count() == rows, OP, || "the gradients misfit x".into())?;
-    check(d_weight.elem_count() == width, OP, || "the weight's gradient misfits".into())?;
+    let misfits = d_weight.is_some_and(|d_weight| d_weight.elem_count() != width);
+    check(!misfits, OP, || "the weight's gradient misfits".into())?;
     let (x, w, s, dy) = (floats(x, OP)?, floats(weight, OP)?, floats(scale, OP)?, floats(dy, OP)?);
     update(dx, OP, |dx| {
         parallel::rows(dx, width, |first, dx| {
@@ -70,6 +71,7 @@ pub fn backward(
             }
         });
     })?;
+    let Some(d_weight) = d_weight else { return Ok(()) };
     update(d_weight, OP, |dw| {
         parallel::sum_rows(dw, rows, |rows, partial| {
             for i in rows {

@@ -5,7 +5,7 @@ use multiversion::multiversion;
 
 use crate::error::{Result, check};
 use crate::math::sigmoid;
-use crate::memory::{floats, tensor};
+use crate::memory::{floats, tensor, update};
 use crate::parallel;
 
 const OP: &str = "swiglu";
@@ -28,20 +28,24 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     tensor(y, gate.shape())
 }
 
-/// The gradients of `gate` and `up`.
+/// The gradients of `gate` and `up`, in their memory: whoever shares it sees them too.
 ///
 /// # Errors
 /// As [`forward`].
-pub fn backward(gate: &Tensor, up: &Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
+pub fn backward(gate: Tensor, up: Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
     let same = gate.dims() == up.dims() && gate.dims() == dy.dims();
     check(same, OP, || "gate, up and dy differ in shape".into())?;
-    let (g, u, d) = (floats(gate, OP)?, floats(up, OP)?, floats(dy, OP)?);
-    let (mut d_gate, mut d_up) = (vec![0.0; g.len()], vec![0.0; g.len()]);
-    parallel::rows2((&mut d_gate, 1), (&mut d_up, 1), |first, d_gate, d_up| {
-        let end = first + d_gate.len();
-        gradients(&g[first..end], &u[first..end], &d[first..end], d_gate, d_up);
-    });
-    Ok((tensor(d_gate, gate.shape())?, tensor(d_up, gate.shape())?))
+    let d = floats(dy, OP)?;
+    let mut of_up = Ok(());
+    update(&gate, OP, |g| {
+        of_up = update(&up, OP, |u| {
+            parallel::rows2((g, 1), (u, 1), |first, g, u| {
+                gradients(g, u, &d[first..first + g.len()]);
+            });
+        });
+    })?;
+    of_up?;
+    Ok((gate, up))
 }
 
 #[multiversion(targets = "simd")]
@@ -51,12 +55,13 @@ fn gated(g: &[f32], u: &[f32], y: &mut [f32]) {
     }
 }
 
+/// Replaces gate and up by their gradients.
 #[multiversion(targets = "simd")]
-fn gradients(g: &[f32], u: &[f32], d: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
-    let inputs = g.iter().zip(u).zip(d);
-    for ((dg, du), ((g, u), d)) in d_gate.iter_mut().zip(d_up).zip(inputs) {
+fn gradients(g: &mut [f32], u: &mut [f32], d: &[f32]) {
+    for ((g, u), d) in g.iter_mut().zip(u).zip(d) {
         let s = sigmoid(*g);
-        *du = d * g * s;
-        *dg = d * u * s * g.mul_add(1.0 - s, 1.0);
+        let du = d * *g * s;
+        *g = d * *u * s * g.mul_add(1.0 - s, 1.0);
+        *u = du;
     }
 }

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 use crate::atomic;
 use crate::error::{Error, Result};
+use crate::gguf::{self, GgufModel};
+use crate::lora;
 
 /// Name of the configuration file in a model's folder.
 pub const CONFIG_FILE: &str = "config.json";
@@ -138,6 +140,21 @@ impl ModelConfig {
         let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
         let value: Value = serde_json::from_slice(&text).map_err(Error::json(&path))?;
         Self::from_json(&value).map_err(|faults| Error::Config { path, faults })
+    }
+
+    /// The shape of the model that `path` names: a folder in Hugging Face's layout, a GGUF file or a folder with one, or
+    /// an adapter's folder, which means the model that the adapter stands on.
+    ///
+    /// # Errors
+    /// As [`Self::from_dir`], and for a broken GGUF file or an adapter without its model.
+    pub fn of_model(path: &Path) -> Result<Self> {
+        if let Some(base) = lora::base_of(path)? {
+            return Self::of_model(&base);
+        }
+        match gguf::find(path)? {
+            Some(file) => Ok(GgufModel::open(&file)?.config().clone()),
+            None => Self::from_dir(path),
+        }
     }
 
     /// Reads the contents of a `config.json`.

@@ -1,6 +1,8 @@
-//! The decoder's tensors, by their place in the model; gradients have the same form.
+//! The decoder's tensors, by their place in the model.
 
+mod gradients;
 mod layer;
+mod linear;
 
 use candle_core::Tensor;
 use embodied_r_kernels::Precision;
@@ -10,14 +12,10 @@ use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::lora::Module;
+pub(crate) use gradients::DecoderGradients;
 pub(crate) use layer::{Activations, PromptKv, Sharing};
-
-/// A product's weight and bias.
-#[derive(Clone)]
-pub(crate) struct Linear {
-    pub(crate) weight: Tensor,
-    pub(crate) bias: Option<Tensor>,
-}
+pub(crate) use linear::{Linear, LowRank};
 
 /// The tensors of one layer, and how far back it looks.
 #[derive(Clone)]
@@ -26,16 +24,31 @@ pub(crate) struct Layer {
     pub(crate) q: Linear,
     pub(crate) k: Linear,
     pub(crate) v: Linear,
-    pub(crate) o: Tensor,
+    pub(crate) o: Linear,
     pub(crate) post_norm: Tensor,
-    pub(crate) gate: Tensor,
-    pub(crate) up: Tensor,
-    pub(crate) down: Tensor,
+    pub(crate) gate: Linear,
+    pub(crate) up: Linear,
+    pub(crate) down: Linear,
     /// Most recent tokens that attention sees; `None` means all.
     pub(crate) window: Option<usize>,
 }
 
-/// All tensors of a decoder. With tied embeddings `head` is `embedding`, in the gradients too.
+impl Layer {
+    /// The linear module of that name.
+    pub(crate) fn module_mut(&mut self, module: Module) -> &mut Linear {
+        match module {
+            Module::Q => &mut self.q,
+            Module::K => &mut self.k,
+            Module::V => &mut self.v,
+            Module::O => &mut self.o,
+            Module::Gate => &mut self.gate,
+            Module::Up => &mut self.up,
+            Module::Down => &mut self.down,
+        }
+    }
+}
+
+/// All tensors of a decoder. With tied embeddings `head` is `embedding`.
 #[derive(Clone)]
 pub(crate) struct Decoder {
     pub(crate) embedding: Tensor,
@@ -57,25 +70,25 @@ impl Decoder {
         let embedding = get("model.embed_tokens.weight")?;
         let layers = (0..config.num_hidden_layers)
             .map(|i| {
-                let get = |name: &str| get(&format!("model.layers.{i}.{name}"));
-                let linear = |name: &str| -> Result<Linear> {
-                    let weight = get(&format!("self_attn.{name}.weight"))?;
-                    let bias = match config.attention_bias {
-                        true => Some(get(&format!("self_attn.{name}.bias"))?),
+                let norm = |name: &str| get(&format!("model.layers.{i}.{name}.weight"));
+                let linear = |module: Module| -> Result<Linear> {
+                    let name = module.name(i);
+                    let bias = match config.attention_bias && module.has_bias() {
+                        true => Some(get(&format!("{name}.bias"))?),
                         false => None,
                     };
-                    Ok(Linear { weight, bias })
+                    Ok(Linear { weight: get(&format!("{name}.weight"))?, bias, low_rank: None })
                 };
                 Ok(Layer {
-                    input_norm: get("input_layernorm.weight")?,
-                    q: linear("q_proj")?,
-                    k: linear("k_proj")?,
-                    v: linear("v_proj")?,
-                    o: get("self_attn.o_proj.weight")?,
-                    post_norm: get("post_attention_layernorm.weight")?,
-                    gate: get("mlp.gate_proj.weight")?,
-                    up: get("mlp.up_proj.weight")?,
-                    down: get("mlp.down_proj.weight")?,
+                    input_norm: norm("input_layernorm")?,
+                    q: linear(Module::Q)?,
+                    k: linear(Module::K)?,
+                    v: linear(Module::V)?,
+                    o: linear(Module::O)?,
+                    post_norm: norm("post_attention_layernorm")?,
+                    gate: linear(Module::Gate)?,
+                    up: linear(Module::Up)?,
+                    down: linear(Module::Down)?,
                     window: config.window(i),
                 })
             })
@@ -95,4 +108,6 @@ pub(crate) struct Pass<'a> {
     pub(crate) heads: Heads,
     pub(crate) eps: f64,
     pub(crate) precision: Precision,
+    /// In training a key for each row, from which the masks of its dropout follow.
+    pub(crate) dropout: Option<Vec<u64>>,
 }

@@ -6,6 +6,7 @@
 //! prompt across requests. When pages run out, the youngest sequence is put back and computed again
 //! later. What a request gives depends on it alone, to the bit.
 
+mod linear;
 mod model;
 mod pages;
 mod schedule;

@@ -61,6 +61,46 @@ pub enum Error {
         /// Every fault found.
         faults: Vec<AdapterFault>,
     },
+    /// The model that an adapter was trained on cannot be had.
+    #[error(
+        "the adapter `{}` stands on the model `{base}`, which cannot be had: {fault}; put it there, or change \
+         `base_model_name_or_path` in the adapter's `adapter_config.json`",
+        dir.display()
+    )]
+    AdapterBase {
+        /// The adapter's folder.
+        dir: PathBuf,
+        /// The model, as the adapter names it.
+        base: String,
+        /// Why not.
+        fault: String,
+    },
+    /// An adapter was to be trained beside a model that is an adapter itself.
+    #[error("`{}` is an adapter, merge it with its model before another is trained on it", dir.display())]
+    AdapterOnAdapter {
+        /// Its folder.
+        dir: PathBuf,
+    },
+    /// What is to be frozen is no pattern.
+    #[error("`freeze_parameters_regex` has `{pattern}`, which is no regular expression: {reason}")]
+    FreezePattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A pattern of what is to be frozen is found in no name.
+    #[error(
+        "`freeze_parameters_regex` has `{pattern}`, which is found in no name of the model's tensors, such as \
+         `model.embed_tokens.weight` or `model.layers.0.self_attn.q_proj.weight`"
+    )]
+    NothingFrozen {
+        /// The pattern.
+        pattern: String,
+    },
+    /// Nothing is left to train.
+    #[error("`freeze_parameters_regex` freezes every tensor of the model, leave some to train")]
+    AllFrozen,
     /// A folder has no weights in it.
     #[error(
         "no weights in `{}`, want `{SINGLE_FILE}`, `{INDEX_FILE}` with its shards, or one GGUF file",

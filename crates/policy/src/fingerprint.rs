@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::config::CONFIG_FILE;
 use crate::error::{Error, Result};
 use crate::gguf;
+use crate::lora;
 use crate::tokenizer;
 use crate::weights;
 
@@ -18,11 +19,25 @@ const STRETCH_BYTES: usize = 64 * 1024;
 /// `dir`, a folder or a GGUF file.
 ///
 /// Of weight files above 4 MiB it reads stretches spread evenly from beginning to end, 4 MiB in all, so that it takes
-/// no time even for large models: training changes nearly every number.
+/// no time even for large models: training changes nearly every number. Of an adapter's folder the model that it
+/// stands on counts too.
 ///
 /// # Errors
 /// [`Error::NoWeights`], or [`Error::Io`] if a file cannot be read.
 pub fn fingerprint(dir: &Path) -> Result<String> {
+    if let Some(base) = lora::base_of(dir)? {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(fingerprint(&base)?.as_bytes());
+        for name in [lora::CONFIG_FILE, lora::WEIGHTS_FILE] {
+            let path = dir.join(name);
+            let bytes = weights::map(&path)?;
+            begin(&mut hasher, name, bytes.len());
+            stretches(&bytes).for_each(|stretch| {
+                hasher.update(stretch);
+            });
+        }
+        return Ok(hasher.finalize().to_hex().to_string());
+    }
     let gguf = gguf::find(dir)?;
     let dir = gguf.as_deref().and_then(Path::parent).unwrap_or(dir);
     let mut hasher = blake3::Hasher::new();

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use embodied_r_kernels::rms_norm::Normed;
 use embodied_r_kernels::{embedding, lm_head, memory, rms_norm};
 
-use crate::decoder::{Activations, Decoder, Pass, PromptKv, Sharing};
+use crate::decoder::{Activations, DecoderGradients, Pass, PromptKv, Sharing};
 use crate::error::{Error, Result};
 use crate::packed::PackedBatch;
 use crate::parameters::Gradients;
@@ -14,19 +14,26 @@ use crate::policy::{Policy, TokenScores};
 pub struct Forward<'a> {
     policy: &'a Policy,
     batch: PackedBatch,
+    /// What the masks of dropout follow from; none for no dropout.
+    noise: Option<u64>,
     layers: KeptLayers,
     head: HeadPass,
 }
 
 impl<'a> Forward<'a> {
-    pub(crate) fn new(policy: &'a Policy, batch: PackedBatch, temperature: f64) -> Result<Self> {
-        let pass = policy.pass(&batch);
+    pub(crate) fn new(
+        policy: &'a Policy,
+        batch: PackedBatch,
+        temperature: f64,
+        noise: Option<u64>,
+    ) -> Result<Self> {
+        let pass = policy.pass(&batch, noise);
         let x = policy.embedded(&batch.ids)?;
         let keep = policy.kept_layers(batch.ids.len());
         let (layers, x) = KeptLayers::forward(policy, x, &pass, keep, |_| Sharing::Alone)?;
         let picked = embedding::gather(&x, &batch.sources)?;
         let head = HeadPass::forward(policy, picked, &batch.targets, temperature)?;
-        Ok(Self { policy, batch, layers, head })
+        Ok(Self { policy, batch, noise, layers, head })
     }
 
     /// The scores of all completions' tokens.
@@ -34,7 +41,8 @@ impl<'a> Forward<'a> {
         &self.head.scores
     }
 
-    /// Adds to `grads` the gradient of `Σ d_logps[i] · logps[i]` with respect to every tensor.
+    /// Adds to `grads` the gradient of `Σ d_logps[i] · logps[i]` with respect to every tensor that is
+    /// trained. It stops at the lowest layer that has one.
     ///
     /// Layer by layer from the last: a layer whose activations were not kept is computed again from
     /// its input, and all that it held is freed before the next one's turn.
@@ -42,23 +50,44 @@ impl<'a> Forward<'a> {
     /// # Errors
     /// [`Error::Sequence`] unless there are as many gradients as scores.
     pub fn backward(self, d_logps: &[f32], grads: &mut Gradients) -> Result<()> {
-        let Self { policy, batch, layers, head } = self;
-        let (pass, grads) = (policy.pass(&batch), &grads.decoder);
+        let Self { policy, batch, noise, layers, head } = self;
+        let (pass, grads) = (policy.pass(&batch, noise), &grads.decoder);
         let d_picked = head.backward(policy, &batch.targets, d_logps, grads)?;
         let dx = memory::zeros(&[batch.ids.len(), policy.config().hidden_size])?;
         embedding::scatter_add(&dx, &batch.sources, &d_picked)?;
         let dx = layers.backward(policy, dx, &pass, grads, |_| Sharing::Alone)?;
-        Ok(embedding::scatter_add(&grads.embedding, &batch.ids, &dx)?)
+        grads.add_tokens(&batch.ids, &dx)
     }
 }
 
-/// What the layers keep of a forward pass.
+/// What the layers keep of a forward pass, from the lowest on that a gradient has to reach.
 pub(crate) struct KeptLayers(Vec<Kept>);
 
 /// What a layer keeps: its input always, the rest if there is memory for it.
 struct Kept {
     input: Tensor,
     activations: Option<Activations>,
+}
+
+/// Which layers keep what.
+struct Keeping {
+    /// The first that keeps its input.
+    inputs: usize,
+    /// The first that keeps all.
+    all: usize,
+}
+
+impl Keeping {
+    /// The last `keep` layers keep all, and those that no gradient reaches nothing.
+    fn new(policy: &Policy, keep: usize) -> Self {
+        let all = policy.decoder.layers.len().saturating_sub(keep);
+        Self { inputs: policy.lowest_trained(), all }
+    }
+
+    fn of(&self, index: usize, input: Tensor, activations: Activations) -> Option<Kept> {
+        let kept = || Kept { input, activations: (index >= self.all).then_some(activations) };
+        (index >= self.inputs).then(kept)
+    }
 }
 
 impl KeptLayers {
@@ -71,12 +100,10 @@ impl KeptLayers {
         keep: usize,
         sharing: impl Fn(usize) -> Sharing<'p>,
     ) -> Result<(Self, Tensor)> {
-        let layers = &policy.decoder.layers;
-        let mut kept = Vec::with_capacity(layers.len());
-        for (index, layer) in layers.iter().enumerate() {
+        let (mut kept, keeping) = (Vec::new(), Keeping::new(policy, keep));
+        for (index, layer) in policy.decoder.layers.iter().enumerate() {
             let (y, activations) = layer.forward(&x, pass, sharing(index))?;
-            let activations = (index + keep >= layers.len()).then_some(activations);
-            kept.push(Kept { input: x, activations });
+            kept.extend(keeping.of(index, x, activations));
             x = y;
         }
         Ok((Self(kept), x))
@@ -89,30 +116,28 @@ impl KeptLayers {
         pass: &Pass<'_>,
         keep: usize,
     ) -> Result<(Self, Vec<PromptKv>, Tensor)> {
-        let layers = &policy.decoder.layers;
-        let (mut kept, mut kvs) =
-            (Vec::with_capacity(layers.len()), Vec::with_capacity(layers.len()));
-        for (index, layer) in layers.iter().enumerate() {
+        let (mut kept, mut kvs, keeping) = (Vec::new(), Vec::new(), Keeping::new(policy, keep));
+        for (index, layer) in policy.decoder.layers.iter().enumerate() {
             let (y, activations) = layer.forward(&x, pass, Sharing::Alone)?;
             kvs.push(activations.prompt_kv()?);
-            let activations = (index + keep >= layers.len()).then_some(activations);
-            kept.push(Kept { input: x, activations });
+            kept.extend(keeping.of(index, x, activations));
             x = y;
         }
         Ok((Self(kept), kvs, x))
     }
 
-    /// The gradient of the first layer's input from that of the last one's output.
+    /// The gradient of the input of the lowest layer that is reached, from that of the last one's output.
     pub(crate) fn backward<'p>(
         self,
         policy: &Policy,
         mut dx: Tensor,
         pass: &Pass<'_>,
-        grads: &Decoder,
+        grads: &DecoderGradients,
         sharing: impl Fn(usize) -> Sharing<'p>,
     ) -> Result<Tensor> {
-        let layers = policy.decoder.layers.iter().zip(&grads.layers).zip(self.0);
-        for (index, ((layer, grads), kept)) in layers.enumerate().rev() {
+        let layers = policy.decoder.layers.iter().zip(&grads.layers).enumerate();
+        let reached = layers.skip(policy.lowest_trained());
+        for ((index, (layer, grads)), kept) in reached.zip(self.0).rev() {
             let sharing = sharing(index);
             let activations = match kept.activations {
                 Some(activations) => activations,
@@ -156,7 +181,7 @@ impl HeadPass {
         policy: &Policy,
         targets: &[u32],
         d_logps: &[f32],
-        grads: &Decoder,
+        grads: &DecoderGradients,
     ) -> Result<Tensor> {
         if d_logps.len() != targets.len() {
             let fault = format!("{} gradients for {} tokens", d_logps.len(), targets.len());
@@ -164,10 +189,12 @@ impl HeadPass {
         }
         let Self { picked, normed, head, temperature, .. } = self;
         let weight = policy.head(temperature);
-        let d_normed = lm_head::backward(&normed.y, &weight, targets, &head, d_logps, &grads.head)?;
+        let d_normed =
+            lm_head::backward(&normed.y, &weight, targets, &head, d_logps, grads.head.as_ref())?;
         let d_picked = memory::zeros(picked.dims())?;
         let norm = &policy.decoder.norm;
-        rms_norm::backward(&picked, norm, &normed.scale, &d_normed, &d_picked, &grads.norm)?;
+        let d_norm = grads.norm.as_ref();
+        rms_norm::backward(&picked, norm, &normed.scale, &d_normed, &d_picked, d_norm)?;
         Ok(d_picked)
     }
 }

@@ -1,14 +1,19 @@
-//! LoRA adapters in the folders that `peft` writes: read, held against a model, merged into its weights.
+//! LoRA adapters in the folders that `peft` writes: read, held against a model, merged into its weights, trained and
+//! written.
 //!
 //! A linear module with the weight `W` becomes one with `W + s·B·A`, where `A` is (rank, inputs), `B` (outputs, rank)
 //! and `s` is `alpha / rank`, or `alpha / √rank` for rank-stabilised adapters (Kalajdzievski, 2023).
 
+mod base;
 mod config;
 mod fault;
 mod modules;
 mod read;
+mod settings;
 #[cfg(test)]
 mod tests;
+mod train;
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,8 +24,14 @@ use embodied_r_kernels::{Precision, linear, memory};
 use crate::config::ModelConfig;
 use crate::error::{During, Error, Result};
 use crate::parameters::Parameters;
+pub(crate) use base::{base_of, holds_adapter};
 use config::AdapterConfig;
 pub use fault::AdapterFault;
+pub use modules::Module;
+pub use settings::LoraConfig;
+pub(crate) use settings::{A, B};
+pub(crate) use train::Lora;
+pub(crate) use write::Within;
 
 /// The adapter's settings in its folder.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -41,12 +52,12 @@ pub struct Adapter {
 
 /// What is added to one weight.
 #[derive(Debug, Clone)]
-struct Pair {
+pub(crate) struct Pair {
     /// (rank, inputs).
-    a: Tensor,
+    pub(crate) a: Tensor,
     /// (outputs, rank).
-    b: Tensor,
-    scale: f64,
+    pub(crate) b: Tensor,
+    pub(crate) scale: f64,
 }
 
 impl Adapter {
@@ -77,6 +88,26 @@ impl Adapter {
         self.len() == 0
     }
 
+    /// What it adds to the weight of that name, if it is a pair.
+    pub(crate) fn pair(&self, name: &str) -> Option<&Pair> {
+        self.pairs.get(name)
+    }
+
+    /// Whether it changes the weight of that name.
+    pub(crate) fn changes(&self, name: &str) -> bool {
+        self.pairs.contains_key(name) || self.replaced.contains_key(name)
+    }
+
+    /// Whether a tensor of the adapter takes the place of the weight of that name.
+    pub(crate) fn replaces(&self, name: &str) -> bool {
+        self.replaced.contains_key(name)
+    }
+
+    /// The names of the weights that it changes.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.pairs.keys().chain(self.replaced.keys()).map(String::as_str)
+    }
+
     /// Adds the adapter to `parameters`, in place and in f32.
     ///
     /// # Errors
@@ -86,18 +117,24 @@ impl Adapter {
             let missing = || Error::MissingTensor { name: name.to_owned() };
             parameters.get(name).ok_or_else(missing)
         };
-        for (name, tensor) in &self.replaced {
-            let weight = get(name)?;
+        for name in self.names() {
+            self.apply_to(name, get(name)?)?;
+        }
+        Ok(())
+    }
+
+    /// Changes `weight`, which has the canonical name `name`, in place and in f32.
+    pub(crate) fn apply_to(&self, name: &str, weight: &Tensor) -> Result<()> {
+        if let Some(tensor) = self.replaced.get(name) {
             let numbers = memory::floats(tensor, "merge")?;
             memory::update(weight, "merge", |weight| weight.copy_from_slice(&numbers))?;
         }
-        for (name, Pair { a, b, scale }) in &self.pairs {
-            let weight = get(name)?.clone();
+        if let Some(Pair { a, b, scale }) = self.pairs.get(name) {
             let doing = || format!("merge `{name}` of `{}`", self.dir.display());
             let scaled = (b * *scale).during(doing())?;
             let columns = a.t().and_then(|a| a.contiguous()).during(doing())?;
             // W += (s·B)·(Aᵀ)ᵀ, in W's memory.
-            linear::forward_add(&scaled, &columns, weight, Precision::F32)?;
+            linear::forward_add(&scaled, &columns, weight.clone(), Precision::F32)?;
         }
         Ok(())
     }

@@ -58,15 +58,6 @@ impl PackedBatch {
         Ok(batch)
     }
 
-    /// The rows of a single group's completions, whose prompt of `prompt` tokens is computed apart.
-    /// Among the sources its last row is row 0, and the first row of the batch is row 1.
-    pub(crate) fn behind_prompt(mut self, prompt: usize) -> Self {
-        self.ids.drain(..prompt);
-        self.positions.drain(..prompt);
-        self.sources.iter_mut().for_each(|row| *row = *row + 1 - prompt);
-        self
-    }
-
     fn add(&mut self, group: &Group) {
         let prompt = self.push(&group.prompt, 0);
         let mut completions = Vec::with_capacity(group.completions.len());

@@ -1,16 +1,16 @@
-//! A model's trainable tensors and their gradients.
+//! A model's tensors, and the gradients of those that are trained.
 
 use candle_core::{Device, Tensor};
 use embodied_r_kernels::memory;
 use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
-use crate::decoder::Decoder;
+use crate::decoder::DecoderGradients;
 use crate::error::{During, Result};
 use crate::random::Stream;
 use crate::weights::tensor_shapes;
 
-/// The tensors of a decoder in the model's order, by canonical name.
+/// Tensors of a decoder in the model's order, by canonical name.
 #[derive(Clone)]
 pub struct Parameters {
     tensors: IndexMap<String, Tensor>,
@@ -61,6 +61,36 @@ impl Parameters {
         self.tensors.is_empty()
     }
 
+    /// Numbers in all tensors.
+    pub fn numbers(&self) -> usize {
+        self.tensors.values().map(Tensor::elem_count).sum()
+    }
+
+    /// The tensors of these names; none is copied.
+    pub(crate) fn only(&self, names: &[&str]) -> Self {
+        let of = |name: &&str| Some(((*name).to_owned(), self.tensors.get(*name)?.clone()));
+        Self { tensors: names.iter().filter_map(of).collect() }
+    }
+
+    /// These tensors, but those of `others` where they have the same name.
+    pub(crate) fn replaced_by(&self, others: &Self) -> Self {
+        let of = |(name, tensor): (&String, &Tensor)| {
+            (name.clone(), others.get(name).unwrap_or(tensor).clone())
+        };
+        Self { tensors: self.tensors.iter().map(of).collect() }
+    }
+
+    /// The lowest of `layers` layers that has one of these tensors, or one below it; `layers` if none has.
+    pub(crate) fn lowest_layer(&self, layers: usize) -> usize {
+        let layer = |name: &String| {
+            if name == "model.embed_tokens.weight" {
+                return Some(0);
+            }
+            name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()
+        };
+        self.tensors.keys().filter_map(layer).min().unwrap_or(layers)
+    }
+
     /// The same numbers in memory of their own.
     pub(crate) fn copied(&self) -> Result<Self> {
         let copy = |(name, t): (&String, &Tensor)| Ok((name.clone(), t.copy()?));
@@ -76,7 +106,7 @@ impl Parameters {
 /// One gradient for each trainable tensor; backward passes add to them.
 pub struct Gradients {
     tensors: IndexMap<String, Tensor>,
-    pub(crate) decoder: Decoder,
+    pub(crate) decoder: DecoderGradients,
 }
 
 impl Gradients {
@@ -91,7 +121,7 @@ impl Gradients {
             .map(zeros)
             .collect::<candle_core::Result<_>>()
             .during("make room for the gradients")?;
-        let decoder = Decoder::new(&tensors, config)?;
+        let decoder = DecoderGradients::new(&tensors, config);
         Ok(Self { tensors, decoder })
     }
 

@@ -1,5 +1,7 @@
 //! A decoder with its weights: loaded, copied, saved, scored, differentiated.
 
+mod trained;
+
 use std::path::Path;
 
 use candle_core::Tensor;
@@ -9,10 +11,12 @@ use embodied_r_kernels::rope::{Angles, Frequencies};
 use embodied_r_kernels::{Precision, embedding};
 
 use crate::config::ModelConfig;
-use crate::decoder::{Activations, Decoder, Pass, Sharing};
+use crate::decoder::{Decoder, Pass, Sharing};
 use crate::error::{During, Result};
 use crate::forward::{Forward, HeadPass};
 use crate::gguf::{self, GgufModel};
+use crate::lora::{self, Adapter, Lora};
+use crate::noise;
 use crate::packed::{Group, PackedBatch};
 use crate::parameters::{Gradients, Parameters};
 use crate::weights::{self, Multimodal, SaveOptions};
@@ -23,8 +27,13 @@ const ACTIVATION_BYTES: usize = 4 << 30;
 /// A decoder and its weights. Engine and trainer share them: a step of the optimiser is seen by the
 /// next rollout at no cost.
 pub struct Policy {
-    config: ModelConfig,
+    pub(crate) config: ModelConfig,
+    /// All tensors of the model; an adapter's are apart.
+    weights: Parameters,
+    /// Those that are trained.
     parameters: Parameters,
+    /// The adapter that is trained in place of the model.
+    pub(crate) lora: Option<Lora>,
     pub(crate) decoder: Decoder,
     frequencies: Frequencies,
     activation_bytes: usize,
@@ -44,11 +53,16 @@ pub struct TokenScores {
 
 impl Policy {
     /// Reads the model in `dir`, a folder in Hugging Face's layout, or a GGUF file or a folder with one; its weights
-    /// become `f32`.
+    /// become `f32`. An adapter's folder gives the model that it stands on with the adapter merged into it.
     ///
     /// # Errors
-    /// The folder lacks a file, or configuration and weights do not fit each other.
+    /// The folder lacks a file, configuration and weights do not fit each other, or the adapter does not fit its model.
     pub fn load(dir: &Path) -> Result<Self> {
+        if let Some(base) = lora::base_of(dir)? {
+            let policy = Self::load(&base)?;
+            Adapter::open(dir, &policy.config)?.apply(&policy.weights)?;
+            return Ok(policy);
+        }
         if let Some(file) = gguf::find(dir)? {
             let model = GgufModel::open(&file)?;
             return Self::new(model.config().clone(), Parameters::new(model.dequantize()?));
@@ -68,14 +82,16 @@ impl Policy {
         Self::new(config.clone(), Parameters::random(config, seed)?)
     }
 
-    fn new(config: ModelConfig, parameters: Parameters) -> Result<Self> {
-        let decoder = Decoder::new(parameters.tensors(), &config)?;
+    pub(crate) fn new(config: ModelConfig, weights: Parameters) -> Result<Self> {
+        let decoder = Decoder::new(weights.tensors(), &config)?;
         let frequencies = config.rope.frequencies(config.head_dim);
         let activation_bytes = ACTIVATION_BYTES;
         let (precision, multimodal) = (Precision::F32, None);
         Ok(Self {
             config,
-            parameters,
+            parameters: weights.clone(),
+            weights,
+            lora: None,
             decoder,
             frequencies,
             activation_bytes,
@@ -108,16 +124,8 @@ impl Policy {
         Self { multimodal: None, ..self }
     }
 
-    /// The same decoder, alone, with weights of its own, which training does not reach.
-    ///
-    /// # Errors
-    /// There is no room for the copy.
-    pub fn frozen_copy(&self) -> Result<Self> {
-        let copy = Self::new(self.config.clone(), self.parameters.copied()?)?;
-        Ok(copy.with_activation_bytes(self.activation_bytes).with_precision(self.precision))
-    }
-
-    /// Writes configuration and weights to `dir` in Hugging Face's layout; the tokenizer is apart.
+    /// Writes configuration and weights to `dir` in Hugging Face's layout; the tokenizer is apart. Of a model with an
+    /// adapter only the adapter is written, in `peft`'s layout.
     ///
     /// The decoder of a vision-language checkpoint goes back into that checkpoint: its vision tower, its configuration
     /// and its image processor are written as they were read, and its tensors keep their names.
@@ -125,11 +133,18 @@ impl Policy {
     /// # Errors
     /// A file cannot be written.
     pub fn save(&self, dir: &Path, options: &SaveOptions) -> Result<()> {
+        if let Some(lora) = &self.lora {
+            let within = match self.multimodal {
+                Some(_) => lora::Within::VisionLanguage,
+                None => lora::Within::Text,
+            };
+            return lora.save(dir, within, options.dtype);
+        }
         if let Some(multimodal) = &self.multimodal {
-            return multimodal.save(dir, self.parameters.iter(), options);
+            return multimodal.save(dir, self.weights.iter(), options);
         }
         ModelConfig { dtype: options.dtype, ..self.config.clone() }.save(dir)?;
-        weights::save(dir, self.parameters.iter(), options)
+        weights::save(dir, self.weights.iter(), options)
     }
 
     /// The model's shape.
@@ -137,9 +152,19 @@ impl Policy {
         &self.config
     }
 
-    /// The trainable tensors.
+    /// The trainable tensors: all, unless [`Self::with_trainable`] has said otherwise.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    /// All tensors of the model, trained or not; those of an adapter are apart.
+    pub fn weights(&self) -> &Parameters {
+        &self.weights
+    }
+
+    /// The lowest layer that a gradient has to reach; the number of layers if none.
+    pub(crate) fn lowest_trained(&self) -> usize {
+        self.parameters.lowest_layer(self.config.num_hidden_layers)
     }
 
     /// Zero gradients for each trainable tensor.
@@ -156,7 +181,7 @@ impl Policy {
     /// A group is not one that the model can take.
     pub fn score(&self, groups: &[Group], temperature: f64) -> Result<TokenScores> {
         let batch = self.pack(groups)?;
-        let pass = self.pass(&batch);
+        let pass = self.pass(&batch, None);
         let mut x = self.embedded(&batch.ids)?;
         for layer in &self.decoder.layers {
             x = layer.forward(&x, &pass, Sharing::Alone)?.0;
@@ -170,27 +195,50 @@ impl Policy {
     /// # Errors
     /// As [`Self::score`].
     pub fn forward(&self, groups: &[Group], temperature: f64) -> Result<Forward<'_>> {
-        Forward::new(self, self.pack(groups)?, temperature)
+        Forward::new(self, self.pack(groups)?, temperature, None)
+    }
+
+    /// As [`Self::forward`], with the dropout of an adapter. What is dropped follows from `noise` and from the tokens
+    /// alone, however they are packed.
+    ///
+    /// # Errors
+    /// As [`Self::score`].
+    pub fn training_forward(
+        &self,
+        groups: &[Group],
+        temperature: f64,
+        noise: u64,
+    ) -> Result<Forward<'_>> {
+        Forward::new(self, self.pack(groups)?, temperature, Some(noise))
     }
 
     /// How many layers may keep the activations of `tokens` tokens.
     pub(crate) fn kept_layers(&self, tokens: usize) -> usize {
-        let config = &self.config;
-        let queries = config.num_attention_heads * config.head_dim;
-        let keys = config.num_key_value_heads * config.head_dim;
-        let numbers =
-            Activations::per_token(config.hidden_size, queries, keys, config.intermediate_size);
-        let layer = (tokens * numbers * size_of::<f32>()).max(1);
-        (self.activation_bytes / layer).min(config.num_hidden_layers)
+        let layer = self.config.pass_bytes(tokens).layer.max(1);
+        (self.activation_bytes / layer).min(self.config.num_hidden_layers)
     }
 
     pub(crate) fn pack(&self, groups: &[Group]) -> Result<PackedBatch> {
         PackedBatch::new(groups, self.config.vocab_size, self.config.max_position_embeddings)
     }
 
-    pub(crate) fn pass<'a>(&self, batch: &'a PackedBatch) -> Pass<'a> {
+    /// What the layers share; `noise` for a pass of training, whose dropout follows from it.
+    pub(crate) fn pass<'a>(&self, batch: &'a PackedBatch, noise: Option<u64>) -> Pass<'a> {
+        self.pass_from(batch, 0, noise)
+    }
+
+    /// As [`Self::pass`], of the rows from `first` on.
+    pub(crate) fn pass_from<'a>(
+        &self,
+        batch: &'a PackedBatch,
+        first: usize,
+        noise: Option<u64>,
+    ) -> Pass<'a> {
+        let drops = self.lora.as_ref().is_some_and(|lora| lora.config.lora_dropout > 0.0);
+        let keys = |noise| noise::keys(batch, noise).split_off(first);
         Pass {
-            angles: self.angles(&batch.positions),
+            dropout: noise.filter(|_| drops).map(keys),
+            angles: self.angles(&batch.positions[first..]),
             spans: &batch.spans,
             heads: self.heads(),
             eps: self.config.rms_norm_eps,

@@ -7,7 +7,7 @@
 use candle_core::Tensor;
 use embodied_r_kernels::{embedding, memory};
 
-use crate::decoder::{PromptKv, Sharing};
+use crate::decoder::{Pass, PromptKv, Sharing};
 use crate::error::Result;
 use crate::forward::{HeadPass, KeptLayers};
 use crate::packed::{Group, PackedBatch};
@@ -20,6 +20,7 @@ pub struct SharedPrompt<'a> {
     ids: Vec<u32>,
     batch: PackedBatch,
     temperature: f64,
+    noise: Option<u64>,
     layers: KeptLayers,
     kvs: Vec<PromptKv>,
     /// The last layer's output at the prompt's last row, which predicts every first token (1, hidden).
@@ -31,14 +32,15 @@ pub struct SharedPrompt<'a> {
 /// The forward pass of a part of the group. It can be differentiated once.
 pub struct PartForward<'a> {
     shared: &'a SharedPrompt<'a>,
-    batch: PackedBatch,
+    batch: PartBatch,
     /// `None` where each completion has a single token, and no row of its own.
     layers: Option<KeptLayers>,
     head: HeadPass,
 }
 
 impl<'a> SharedPrompt<'a> {
-    /// The forward pass of `prompt` under `policy`, for parts of at most `part_tokens` tokens.
+    /// The forward pass of `prompt` under `policy`, for parts of at most `part_tokens` tokens; with `noise` as
+    /// [`Policy::training_forward`].
     ///
     /// # Errors
     /// The prompt is not one that the model can take.
@@ -47,16 +49,18 @@ impl<'a> SharedPrompt<'a> {
         prompt: &[u32],
         part_tokens: usize,
         temperature: f64,
+        noise: Option<u64>,
     ) -> Result<Self> {
         let group = Group { prompt: prompt.to_vec(), completions: Vec::new() };
         let batch = policy.pack(std::slice::from_ref(&group))?;
-        let pass = policy.pass(&batch);
+        let pass = policy.pass(&batch, noise);
         let x = policy.embedded(&batch.ids)?;
         let keep = policy.kept_layers(prompt.len() + part_tokens);
         let (layers, kvs, x) = KeptLayers::forward_prompt(policy, x, &pass, keep)?;
         let last = memory::rows(&x, prompt.len() - 1..prompt.len())?;
         let d_last = memory::zeros(last.dims())?;
-        Ok(Self { policy, ids: group.prompt, batch, temperature, layers, kvs, last, d_last })
+        let ids = group.prompt;
+        Ok(Self { policy, ids, batch, temperature, noise, layers, kvs, last, d_last })
     }
 
     /// Scores `completions` behind the prompt.
@@ -64,19 +68,20 @@ impl<'a> SharedPrompt<'a> {
     /// # Errors
     /// A completion is not one that the model can take.
     pub fn part(&'a self, completions: &[Vec<u32>]) -> Result<PartForward<'a>> {
-        let Self { policy, ids, kvs, last, temperature, .. } = self;
-        let batch = part_batch(policy, ids, completions)?;
+        let Self { policy, ids, kvs, last, temperature, noise, .. } = self;
+        let batch = PartBatch::new(policy, ids, completions)?;
         let (mut layers, mut rows) = (None, last.clone());
-        if !batch.ids.is_empty() {
-            let x = policy.embedded(&batch.ids)?;
-            let keep = policy.kept_layers(ids.len() + batch.ids.len());
+        if !batch.own().is_empty() {
+            let x = policy.embedded(batch.own())?;
+            let keep = policy.kept_layers(ids.len() + batch.own().len());
             let behind = |index: usize| Sharing::Behind(&kvs[index]);
-            let (kept, x) = KeptLayers::forward(policy, x, &policy.pass(&batch), keep, behind)?;
+            let pass = batch.pass(policy, *noise);
+            let (kept, x) = KeptLayers::forward(policy, x, &pass, keep, behind)?;
             rows = memory::stacked(&[last, &x])?;
             layers = Some(kept);
         }
         let picked = embedding::gather(&rows, &batch.sources)?;
-        let head = HeadPass::forward(policy, picked, &batch.targets, *temperature)?;
+        let head = HeadPass::forward(policy, picked, batch.targets(), *temperature)?;
         Ok(PartForward { shared: self, batch, layers, head })
     }
 
@@ -85,13 +90,13 @@ impl<'a> SharedPrompt<'a> {
     /// # Errors
     /// Only if a tensor has left the CPU.
     pub fn backward(self, grads: &mut Gradients) -> Result<()> {
-        let Self { policy, batch, layers, kvs, d_last, .. } = self;
+        let Self { policy, batch, noise, layers, kvs, d_last, .. } = self;
         let grads = &grads.decoder;
         let dx = memory::zeros(&[batch.ids.len(), policy.config().hidden_size])?;
         embedding::scatter_add(&dx, &[batch.ids.len() - 1], &d_last)?;
         let ahead = |index: usize| Sharing::Ahead(&kvs[index]);
-        let dx = layers.backward(policy, dx, &policy.pass(&batch), grads, ahead)?;
-        Ok(embedding::scatter_add(&grads.embedding, &batch.ids, &dx)?)
+        let dx = layers.backward(policy, dx, &policy.pass(&batch, noise), grads, ahead)?;
+        grads.add_tokens(&batch.ids, &dx)
     }
 }
 
@@ -108,24 +113,52 @@ impl PartForward<'_> {
     /// [`crate::Error::Sequence`] unless there are as many gradients as scores.
     pub fn backward(self, d_logps: &[f32], grads: &mut Gradients) -> Result<()> {
         let Self { shared, batch, layers, head } = self;
-        let SharedPrompt { policy, kvs, d_last, .. } = shared;
+        let SharedPrompt { policy, kvs, d_last, noise, .. } = shared;
         let grads = &grads.decoder;
-        let d_picked = head.backward(policy, &batch.targets, d_logps, grads)?;
-        let d_rows = memory::zeros(&[1 + batch.ids.len(), policy.config().hidden_size])?;
+        let d_picked = head.backward(policy, batch.targets(), d_logps, grads)?;
+        let own = batch.own();
+        let d_rows = memory::zeros(&[1 + own.len(), policy.config().hidden_size])?;
         embedding::scatter_add(&d_rows, &batch.sources, &d_picked)?;
         memory::add(d_last, &memory::rows(&d_rows, 0..1)?)?;
         let Some(layers) = layers else { return Ok(()) };
-        let dx = memory::rows(&d_rows, 1..1 + batch.ids.len())?;
+        let dx = memory::rows(&d_rows, 1..1 + own.len())?;
         let behind = |index: usize| Sharing::Behind(&kvs[index]);
-        let dx = layers.backward(policy, dx, &policy.pass(&batch), grads, behind)?;
-        Ok(embedding::scatter_add(&grads.embedding, &batch.ids, &dx)?)
+        let dx = layers.backward(policy, dx, &batch.pass(policy, *noise), grads, behind)?;
+        grads.add_tokens(own, &dx)
     }
 }
 
-/// The completions' own rows. Row 0 of the sources is the prompt's last, row `i + 1` the part's `i`.
-fn part_batch(policy: &Policy, prompt: &[u32], completions: &[Vec<u32>]) -> Result<PackedBatch> {
-    let group = Group { prompt: prompt.to_vec(), completions: completions.to_vec() };
-    Ok(policy.pack(&[group])?.behind_prompt(prompt.len()))
+/// Completions of a group, whose rows behind the prompt's are computed.
+struct PartBatch {
+    /// The prompt with these completions.
+    batch: PackedBatch,
+    /// Rows of the prompt.
+    prompt: usize,
+    /// As the batch's, with the prompt's last row as row 0 and the first row behind it as row 1.
+    sources: Vec<usize>,
+}
+
+impl PartBatch {
+    fn new(policy: &Policy, prompt: &[u32], completions: &[Vec<u32>]) -> Result<Self> {
+        let group = Group { prompt: prompt.to_vec(), completions: completions.to_vec() };
+        let batch = policy.pack(&[group])?;
+        let prompt = prompt.len();
+        let sources = batch.sources.iter().map(|row| row + 1 - prompt).collect();
+        Ok(Self { batch, prompt, sources })
+    }
+
+    /// The completions' input ids.
+    fn own(&self) -> &[usize] {
+        &self.batch.ids[self.prompt..]
+    }
+
+    fn targets(&self) -> &[u32] {
+        &self.batch.targets
+    }
+
+    fn pass(&self, policy: &Policy, noise: Option<u64>) -> Pass<'_> {
+        policy.pass_from(&self.batch, self.prompt, noise)
+    }
 }
 
 impl Policy {
@@ -142,26 +175,26 @@ impl Policy {
     ) -> Result<Vec<TokenScores>> {
         let group = Group { prompt: prompt.to_vec(), completions: Vec::new() };
         let batch = self.pack(&[group])?;
-        let mut x = self.embedded(&batch.ids)?;
+        let (pass, mut x) = (self.pass(&batch, None), self.embedded(&batch.ids)?);
         let mut kvs = Vec::with_capacity(self.decoder.layers.len());
         for layer in &self.decoder.layers {
-            let (y, activations) = layer.forward(&x, &self.pass(&batch), Sharing::Alone)?;
+            let (y, activations) = layer.forward(&x, &pass, Sharing::Alone)?;
             kvs.push(activations.prompt_kv()?);
             x = y;
         }
         let last = memory::rows(&x, prompt.len() - 1..prompt.len())?;
         let score = |completions: &Vec<Vec<u32>>| -> Result<TokenScores> {
-            let batch = part_batch(self, prompt, completions)?;
+            let batch = PartBatch::new(self, prompt, completions)?;
             let mut rows = last.clone();
-            if !batch.ids.is_empty() {
-                let (pass, mut x) = (self.pass(&batch), self.embedded(&batch.ids)?);
+            if !batch.own().is_empty() {
+                let (pass, mut x) = (batch.pass(self, None), self.embedded(batch.own())?);
                 for (layer, kv) in self.decoder.layers.iter().zip(&kvs) {
                     x = layer.forward(&x, &pass, Sharing::Behind(kv))?.0;
                 }
                 rows = memory::stacked(&[&last, &x])?;
             }
             let picked = embedding::gather(&rows, &batch.sources)?;
-            Ok(HeadPass::forward(self, picked, &batch.targets, temperature)?.scores)
+            Ok(HeadPass::forward(self, picked, batch.targets(), temperature)?.scores)
         };
         parts.iter().map(score).collect()
     }

@@ -17,6 +17,7 @@ use crate::chat_template::ChatTemplate;
 pub use crate::chat_template::{ChatMessage, Generation};
 use crate::error::{Error, Result};
 use crate::gguf;
+use crate::lora;
 pub use bytes::write_bytes;
 pub use stop::stop_ids;
 pub use train::{TrainOptions, Trained, train};
@@ -64,8 +65,9 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Reads the tokenizer of the model in `model`, a folder or a GGUF file.
     ///
-    /// Only `tokenizer.json` has to be there; where it is not, a GGUF file's own tokenizer is taken. A template that
-    /// cannot be used is an error here already, a missing one only when [`Tokenizer::render`] needs it.
+    /// Only `tokenizer.json` has to be there; where it is not, a GGUF file's own tokenizer is taken, or that of the model
+    /// that an adapter stands on. A template that cannot be used is an error here already, a missing one only when
+    /// [`Tokenizer::render`] needs it.
     ///
     /// # Errors
     /// If a file cannot be read or does not fit the others.
@@ -76,7 +78,10 @@ impl Tokenizer {
         if !path.is_file() {
             return match &gguf {
                 Some(file) => Self::from_gguf(file),
-                None => Err(Error::NoTokenizer { dir: dir.to_owned() }),
+                None => match lora::base_of(model)? {
+                    Some(base) => Self::from_dir(&base),
+                    None => Err(Error::NoTokenizer { dir: dir.to_owned() }),
+                },
             };
         }
         let files = read_files(dir)?;

@@ -25,6 +25,7 @@ pub use names::tensor_shapes;
 pub use random::write_random;
 pub use read::load;
 pub(crate) use read::{decoder, files, is_float, open, tensor};
+pub(crate) use write::save_file;
 pub use write::{SaveOptions, save};
 
 /// The file that holds all weights of a small model.

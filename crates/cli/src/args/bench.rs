@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::model::PrecisionName;
+use super::run::RecomputeName;
 
 /// Measure speed.
 #[derive(Debug, Args)]
@@ -18,7 +19,7 @@ pub(crate) enum BenchCommand {
     /// Time the sampling of completions of a fixed length.
     Generate(WorkArgs),
     /// Time whole GRPO steps: rollout, reference log-probabilities, backward, optimiser.
-    Grpo(WorkArgs),
+    Grpo(GrpoArgs),
     /// Write a model with random weights, in Hugging Face's layout and with a tokenizer.
     MakeModel(MakeModelArgs),
     /// Time each operation beside what the machine can do, or check their results.
@@ -52,6 +53,19 @@ pub(crate) struct WorkArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What is measured of a training step, and how its memory is spent.
+#[derive(Debug, Args)]
+pub(crate) struct GrpoArgs {
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
+    /// Which layers the backward computes again in place of keeping what their forward computed.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) recompute: RecomputeName,
+    /// Tokens of a micro-batch, prompts included.
+    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    pub(crate) max_tokens_per_batch: usize,
 }
 
 /// A model to measure with where no other is at hand. The same seed gives the same bytes.

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::ValueEnum;
+use embodied_r_grpo::settings::Recompute;
+
 use super::model::PrecisionName;
 
 /// A run: its settings, its model and its folder.
@@ -19,6 +22,10 @@ pub(crate) struct RunArgs {
     /// What products with weights are made of: bf16 is faster, and its sums are f32 [default: f32].
     #[arg(long, value_enum)]
     pub(crate) precision: Option<PrecisionName>,
+    /// Which layers the backward computes again in place of keeping what their forward computed; it
+    /// changes time and memory, and no result [default: auto].
+    #[arg(long, value_enum)]
+    pub(crate) recompute: Option<RecomputeName>,
     /// Changes one setting; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
@@ -26,7 +33,40 @@ pub(crate) struct RunArgs {
     /// another run's folder, or from one checkpoint.
     #[arg(long, value_name = "auto|DIR", num_args = 0..=1, default_missing_value = "auto")]
     pub(crate) resume: Option<PathBuf>,
-    /// Print the batch arithmetic, and train nothing.
+    /// Print the batch arithmetic, the steps, the stages and the memory that it takes, and train nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// Which layers the backward computes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum RecomputeName {
+    /// Those for which there is no memory, by an estimate.
+    #[default]
+    Auto,
+    /// All: the least memory.
+    All,
+    /// None: the least time.
+    None,
+}
+
+impl RecomputeName {
+    /// The name in the settings.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::All => "all",
+            Self::None => "none",
+        }
+    }
+}
+
+impl From<RecomputeName> for Recompute {
+    fn from(name: RecomputeName) -> Self {
+        match name {
+            RecomputeName::Auto => Self::Auto,
+            RecomputeName::All => Self::All,
+            RecomputeName::None => Self::None,
+        }
+    }
 }

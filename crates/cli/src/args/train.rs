@@ -17,4 +17,8 @@ pub(crate) struct TrainArgs {
     /// Questions to evaluate on in the course of training.
     #[arg(long, value_name = "FILE")]
     pub(crate) eval_data: Option<PathBuf>,
+    /// Compare the gradients of the run's first step with those of every completion by itself, unpacked
+    /// and behind a prompt of its own.
+    #[arg(long)]
+    pub(crate) verify_packing: bool,
 }

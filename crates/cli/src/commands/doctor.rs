@@ -16,7 +16,7 @@ use crate::exit::Status;
 use crate::output::{out, outln};
 pub(super) use check::size;
 use check::{Check, State};
-pub(super) use machine::free_bytes;
+pub(super) use machine::{free_bytes, memory_bytes};
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -40,7 +40,7 @@ pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<Status> {
         checks.extend(dataset::checks(folder));
     }
     if let Some(folder) = &args.model {
-        checks.extend(model::checks(folder, machine::memory_bytes()));
+        checks.extend(model::checks(folder, memory_bytes()));
     }
     checks.extend(hub::checks(|name| std::env::var(name).ok()));
 

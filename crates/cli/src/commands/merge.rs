@@ -26,7 +26,7 @@ pub(crate) fn run(args: MergeArgs) -> anyhow::Result<Status> {
     let folder = hub::resolve(&args.model, None)?;
     let policy = Policy::load(&folder)?;
     let adapter = Adapter::open(&args.adapter, policy.config())?;
-    adapter.apply(policy.parameters())?;
+    adapter.apply(policy.weights())?;
     let policy = if args.text_only { policy.text_only() } else { policy };
     let dtype = args.dtype.map_or(policy.config().dtype, WeightDtype::from);
     write_whole(&args.output, |temporary| {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use embodied_r_grpo::conversations::{self, Replies};
 use embodied_r_grpo::events::Sink;
+use embodied_r_grpo::memory_plan::MemoryPlan;
 use embodied_r_grpo::model::Model;
 use embodied_r_grpo::sampler::Sampler;
 use embodied_r_grpo::schedule::warmup_steps;
@@ -14,7 +15,9 @@ use embodied_r_grpo::supervised::Example;
 use embodied_r_grpo::{Error, Result};
 use embodied_r_policy::Policy;
 use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_policy::trainable::Counts;
 
+use super::train::memory;
 use super::train::session::{self, Base, Session, explain};
 use crate::args::sft::SftArgs;
 use crate::exit::Status;
@@ -33,14 +36,18 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
     let Session { settings, checkpoint } =
         session::open(&args.run, [data, eval_data], output, &FREE)?;
 
-    let Base { folder, fingerprint } = session::base(&settings.model, checkpoint.as_ref())?;
+    let base = session::base(&settings.model, checkpoint.as_ref())?;
+    let trained = session::trained(&base, &settings.trainable())?;
+    let Base { folder, fingerprint } = base;
     let text = Arc::new(Tokenizer::from_dir(&folder)?);
     let examples = replies(&settings.data, &text, settings.max_length)?;
     let eval = match &settings.eval_data {
         Some(file) => replies(file, &text, settings.max_length)?,
         None => Vec::new(),
     };
-    let arithmetic = arithmetic(&settings, &examples, &eval).map_err(explain)?;
+    let memory = memory::of_sft(&settings, &trained, &examples);
+    let arithmetic =
+        arithmetic(&settings, trained.counts, &memory, &examples, &eval).map_err(explain)?;
     if args.run.dry_run {
         out!("{arithmetic}")?;
         return Ok(Status::Done);
@@ -52,15 +59,17 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
     let job = Job {
         settings: &settings,
         settings_text: &settings_text,
+        base: &folder,
         fingerprint: &fingerprint,
         text,
         examples,
         eval,
+        activation_bytes: memory.kept,
         stop: &stop,
     };
     let trainer = match &checkpoint {
         Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
-        None => <Policy as Model>::load(&folder, settings.precision)
+        None => <Policy as Model>::load(&folder, &settings.loading(&folder, memory.kept))
             .and_then(|model| Trainer::start(model, job, sinks)),
     };
     let outcome = trainer.and_then(Trainer::run).map_err(explain)?;
@@ -82,7 +91,13 @@ fn replies(file: &Path, text: &Arc<Tokenizer>, limit: usize) -> anyhow::Result<V
 }
 
 /// The batch arithmetic, in words.
-fn arithmetic(settings: &Sft, examples: &[Example], eval: &[Example]) -> Result<String> {
+fn arithmetic(
+    settings: &Sft,
+    trained: Counts,
+    memory: &MemoryPlan,
+    examples: &[Example],
+    eval: &[Example],
+) -> Result<String> {
     let (left, needed) = (examples.len(), settings.train_batch_size);
     let sampler = Sampler::new(left, needed, settings.seed);
     let sampler = sampler.ok_or(Error::TooFew { what: "replies", given: left, left, needed })?;
@@ -93,11 +108,13 @@ fn arithmetic(settings: &Sft, examples: &[Example], eval: &[Example]) -> Result<
     let learnt: usize = examples.iter().map(|example| example.completion.len()).sum();
     Ok(format!(
         "model        {}\n\
+         trainable    {trained}\n\
          replies      {left}, {tokens} tokens of which {learnt} are learnt; {} to validate on\n\
          epoch        {per_epoch} steps = {left} replies / {needed}, {} left over\n\
          run          {total} steps in {} epochs\n\
          warm-up      {warmup} steps to {:e}, then {}\n\
-         micro-batch  at most {} tokens\n",
+         micro-batch  at most {} tokens\n\
+         memory       {}\n",
         settings.model,
         eval.len(),
         left as u64 - per_epoch * needed as u64,
@@ -105,5 +122,6 @@ fn arithmetic(settings: &Sft, examples: &[Example], eval: &[Example]) -> Result<
         settings.learning_rate,
         format!("{:?}", settings.lr_scheduler_type).to_lowercase(),
         settings.max_tokens_per_batch,
+        memory::words(memory),
     ))
 }

@@ -1,6 +1,7 @@
 //! `embodied-r train`.
 
 mod dry_run;
+pub(super) mod memory;
 pub(super) mod session;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use embodied_r_data::question::read_questions;
 use embodied_r_grpo::Error;
 use embodied_r_grpo::checkpoint::Checkpoint;
 use embodied_r_grpo::events::{Parquet, Sink};
+use embodied_r_grpo::model::Model;
 use embodied_r_grpo::questions::{Prompted, Prompts, prompts};
 use embodied_r_grpo::scoring::reward_names;
 use embodied_r_grpo::settings::{JudgeKind, Train};
@@ -58,14 +60,25 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
     let (given, evaluated) = (questions.len(), eval.len());
     let questions = prompted(questions, &text, &settings, "training")?;
     let eval = prompted(eval, &text, &settings, "evaluation")?;
-    let arithmetic = dry_run::text(&settings, (given, questions.len()), (evaluated, eval.len()))
-        .map_err(explain)?;
+    let trained = session::trained(&base, &settings.trainable())?;
+    let (of_train, of_eval) = ((given, questions.len()), (evaluated, eval.len()));
+    let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
+    let memory = memory::of_train(&settings, &stages, &trained, &questions);
+    let arithmetic =
+        dry_run::text(&settings, trained.counts, &memory, of_train, of_eval).map_err(explain)?;
     if args.run.dry_run {
         out!("{arithmetic}")?;
         return Ok(Status::Done);
     }
     let judge = judge(&settings)?;
-    train(&settings, &base, text, (questions, eval), judge, checkpoint)
+    let plan = Plan { activation_bytes: memory.kept, verify_packing: args.verify_packing };
+    train(&settings, &base, text, (questions, eval), judge, (checkpoint, plan))
+}
+
+/// How the run is computed, which changes nothing of it.
+struct Plan {
+    activation_bytes: usize,
+    verify_packing: bool,
 }
 
 fn train(
@@ -74,7 +87,7 @@ fn train(
     text: Arc<Tokenizer>,
     (questions, eval): (Vec<Prompted>, Vec<Prompted>),
     judge: Option<Box<dyn Judge>>,
-    checkpoint: Option<Checkpoint>,
+    (checkpoint, plan): (Option<Checkpoint>, Plan),
 ) -> anyhow::Result<Status> {
     let settings_text = settings::text(settings)?;
     let stop = session::on_interrupt()?;
@@ -95,11 +108,13 @@ fn train(
         questions,
         eval,
         judge,
+        activation_bytes: plan.activation_bytes,
+        verify_packing: plan.verify_packing,
         stop: &stop,
     };
     let trainer = match &checkpoint {
         Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
-        None => <Policy as embodied_r_grpo::model::Model>::load(folder, settings.precision)
+        None => <Policy as Model>::load(folder, &settings.loading(folder, plan.activation_bytes))
             .and_then(|policy| Trainer::start(policy, job, sinks)),
     };
     let outcome = trainer.and_then(Trainer::run).map_err(explain)?;

@@ -78,6 +78,10 @@ pub fn in_words(event: &Event) -> Option<String> {
         Event::Skipped { step, dump } => {
             format!("step {step} left out, its gradient is not finite; its batch is in `{dump}`")
         }
+        Event::PackingVerified { step, gradient, tensor, logp } => format!(
+            "step {step}: packed gradients equal those of every completion by itself within \
+             {gradient:.1e} (`{tensor}`), log-probabilities within {logp:.1e}"
+        ),
         Event::Start { .. } | Event::Checkpoint { .. } | Event::End { .. } => return None,
     })
 }

@@ -28,6 +28,11 @@ impl<'a> Recorder<'a> {
     }
 
     /// Tells the completions of a step, from 1, to all.
+    /// Tells of an event that is not part of the run's record.
+    pub(crate) fn tell(&mut self, event: &Event) -> Result<()> {
+        self.sinks.iter_mut().try_for_each(|sink| sink.event(event))
+    }
+
     pub(crate) fn completions(&mut self, step: u64, rollouts: &[Rollout]) -> Result<()> {
         self.sinks.iter_mut().try_for_each(|sink| sink.completions(step, rollouts))
     }

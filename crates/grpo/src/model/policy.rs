@@ -6,11 +6,11 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use embodied_r_policy::tokenizer::{Special, Tokenizer};
 use embodied_r_policy::weights::SaveOptions;
-use embodied_r_policy::{GenerateEvent, Gradients as PolicyGradients, Policy};
+use embodied_r_policy::{GenerateEvent, Gradients as PolicyGradients, Policy, SharedPrompt};
 
 use super::{
-    ChatMessage, Generation, Gradients, Group, Model, Precision, Request, Sample, Sampling, Text,
-    TokenScores,
+    ChatMessage, Generation, Gradients, Group, Loading, Model, Precision, Request, Sample,
+    Sampling, Text, TokenScores,
 };
 use crate::error::Result;
 
@@ -29,12 +29,45 @@ impl Model for Policy {
         &self,
         groups: &[Group],
         temperature: f64,
+        noise: u64,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
     ) -> Result<()> {
-        let forward = self.forward(groups, temperature)?;
+        let forward = self.training_forward(groups, temperature, noise)?;
         let derivative = derivative(forward.scores())?;
         Ok(forward.backward(&derivative, gradients)?)
+    }
+
+    fn score_parts(
+        &self,
+        prompt: &[u32],
+        parts: &[Vec<Vec<u32>>],
+        temperature: f64,
+    ) -> Result<Vec<TokenScores>> {
+        Ok(Policy::score_parts(self, prompt, parts, temperature)?)
+    }
+
+    fn backward_parts(
+        &self,
+        prompt: &[u32],
+        parts: &[Vec<Vec<u32>>],
+        (temperature, noise): (f64, u64),
+        gradients: &mut Self::Gradients,
+        derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        let tokens = |part: &Vec<Vec<u32>>| part.iter().map(Vec::len).sum::<usize>();
+        let longest = parts.iter().map(tokens).max().unwrap_or(0);
+        let shared = SharedPrompt::new(self, prompt, longest, temperature, Some(noise))?;
+        for (index, part) in parts.iter().enumerate() {
+            let forward = shared.part(part)?;
+            let derivative = derivative(index, forward.scores())?;
+            forward.backward(&derivative, gradients)?;
+        }
+        Ok(shared.backward(gradients)?)
+    }
+
+    fn forward_flops(&self, groups: &[Group]) -> f64 {
+        self.config().forward_flops(groups)
     }
 
     fn generate(
@@ -63,12 +96,18 @@ impl Model for Policy {
         Ok(Policy::frozen_copy(self)?)
     }
 
+    fn load_frozen(&self, dir: &Path) -> Result<Self> {
+        Ok(Policy::load_frozen(self, dir)?)
+    }
+
     fn save(&self, dir: &Path) -> Result<()> {
         Ok(Policy::save(self, dir, &SaveOptions::default())?)
     }
 
-    fn load(dir: &Path, precision: Precision) -> Result<Self> {
-        Ok(Policy::load(dir)?.with_precision(precision))
+    fn load(dir: &Path, loading: &Loading<'_>) -> Result<Self> {
+        let Loading { base, precision, activation_bytes, trainable, seed } = loading;
+        let policy = Policy::load_trainable(dir, base, trainable, *seed)?;
+        Ok(policy.with_precision(*precision).with_activation_bytes(*activation_bytes))
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 use super::{
-    ChatMessage, Finish, Generation, Gradients, Group, Model, Precision, Request, Sample, Sampling,
-    Text, TokenScores,
+    ChatMessage, Finish, Generation, Gradients, Group, Loading, Model, Precision, Request, Sample,
+    Sampling, Text, TokenScores, Trainable,
 };
 use crate::error::{Error, Result};
 use crate::random::stream;
@@ -153,6 +153,7 @@ impl Model for Bigram {
         &self,
         groups: &[Group],
         temperature: f64,
+        _noise: u64,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
     ) -> Result<()> {
@@ -214,12 +215,23 @@ impl Model for Bigram {
         Ok(Self { weight: self.weight.copy()?, bias: self.bias.copy()? })
     }
 
+    fn load_frozen(&self, dir: &Path) -> Result<Self> {
+        let loading = Loading {
+            base: dir,
+            precision: Precision::F32,
+            activation_bytes: 0,
+            trainable: Trainable::All,
+            seed: 0,
+        };
+        Self::load(dir, &loading)
+    }
+
     fn save(&self, dir: &Path) -> Result<()> {
         let tensors: HashMap<String, Tensor> = self.parameters().into_iter().collect();
         Ok(candle_core::safetensors::save(&tensors, dir.join("model.safetensors"))?)
     }
 
-    fn load(dir: &Path, _precision: Precision) -> Result<Self> {
+    fn load(dir: &Path, _loading: &Loading<'_>) -> Result<Self> {
         let file = dir.join("model.safetensors");
         let mut tensors = candle_core::safetensors::load(file, &Device::Cpu)?;
         let mut take = |name: &str| {

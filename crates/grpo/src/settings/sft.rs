@@ -1,11 +1,13 @@
 //! Settings of supervised fine-tuning.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use embodied_r_policy::Trainable;
 use serde::{Deserialize, Serialize};
 
-use super::{Fault, Faults};
-use crate::model::Precision;
+use super::trainable::{ALL_LINEAR, Asked, LORA_ALPHA, LORA_DROPOUT, LORA_R, Texts};
+use super::{Fault, Faults, Recompute};
+use crate::model::{Loading, Precision};
 use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
 
@@ -32,8 +34,25 @@ pub struct Sft {
     pub max_length: usize,
     /// Tokens of a micro-batch, prompts included.
     pub max_tokens_per_batch: usize,
+    /// Which layers the backward computes again: it changes time and memory, and no result.
+    pub recompute: Recompute,
     /// What products with weights are made of: `f32`, or `bf16` with sums in f32.
     pub precision: Precision,
+    /// Trains a low-rank adapter beside the model, which stays as it is.
+    pub use_peft: bool,
+    /// Rank of the adapter.
+    pub lora_r: usize,
+    /// What the adapter's part is multiplied with, times `lora_r`.
+    pub lora_alpha: usize,
+    /// Probability with which an input of the adapter is dropped in training.
+    pub lora_dropout: f64,
+    /// The modules that are adapted, such as `q_proj`, or `all-linear`.
+    pub lora_target_modules: Texts,
+    /// Divides the adapter's part by the root of `lora_r` in place of `lora_r`.
+    pub use_rslora: bool,
+    /// Patterns of tensors that are not trained: those in whose names one of them is found.
+    #[serde(skip_serializing_if = "Texts::is_empty")]
+    pub freeze_parameters_regex: Texts,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// How it falls.
@@ -75,7 +94,15 @@ impl Default for Sft {
             train_batch_size: 16,
             max_length: 8192,
             max_tokens_per_batch: 16_384,
+            recompute: Recompute::Auto,
             precision: Precision::F32,
+            use_peft: false,
+            lora_r: LORA_R,
+            lora_alpha: LORA_ALPHA,
+            lora_dropout: LORA_DROPOUT,
+            lora_target_modules: ALL_LINEAR.into(),
+            use_rslora: false,
+            freeze_parameters_regex: Texts::default(),
             learning_rate: 1e-5,
             lr_scheduler_type: LrScheduler::Cosine,
             warmup_ratio: 0.05,
@@ -107,7 +134,37 @@ impl Sft {
             faults.at_least("save_steps", steps, 1);
         }
         self.optimizer().faults(&mut faults);
+        self.asked().faults(&mut faults);
         faults.0
+    }
+
+    /// What of the model is trained.
+    pub fn trainable(&self) -> Trainable {
+        self.asked().trainable()
+    }
+
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            model: &self.model,
+            use_peft: self.use_peft,
+            lora_r: self.lora_r,
+            lora_alpha: self.lora_alpha,
+            lora_dropout: self.lora_dropout,
+            lora_target_modules: &self.lora_target_modules,
+            use_rslora: self.use_rslora,
+            freeze_parameters_regex: &self.freeze_parameters_regex,
+        }
+    }
+
+    /// How the run's models are read, where `base` is the folder of the one that it begins with.
+    pub fn loading<'a>(&'a self, base: &'a Path, activation_bytes: usize) -> Loading<'a> {
+        Loading {
+            base,
+            precision: self.precision,
+            activation_bytes,
+            trainable: self.trainable(),
+            seed: self.seed,
+        }
     }
 
     /// The optimiser's numbers.

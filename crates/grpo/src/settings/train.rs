@@ -3,15 +3,17 @@
 mod rewards;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use embodied_r_policy::Trainable;
 use embodied_r_rewards::{ExternalReward, Stage};
 use serde::{Deserialize, Serialize};
 
-use super::{Fault, Faults, LossSettings};
+use super::trainable::{ALL_LINEAR, Asked, LORA_ALPHA, LORA_DROPOUT, LORA_R, Texts};
+use super::{Fault, Faults, LossSettings, Recompute};
 use crate::advantages::{AdvantageEstimator, ScaleRewards};
 use crate::loss::{Correction, CorrectionMode, Level, LossType, Options};
-use crate::model::Precision;
+use crate::model::{Loading, Precision};
 use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
 
@@ -128,6 +130,8 @@ pub struct Train {
     pub max_grad_norm: f64,
     /// Tokens of a micro-batch, prompts included.
     pub max_tokens_per_batch: usize,
+    /// Which layers the backward computes again: it changes time and memory, and no result.
+    pub recompute: Recompute,
     /// What products with weights are made of: `f32`, or `bf16` with sums in f32.
     pub precision: Precision,
     /// The same for sampling alone; without it as `precision`.
@@ -142,6 +146,22 @@ pub struct Train {
     pub importance_sampling_clip_min: Option<f64>,
     /// Their upper bound.
     pub importance_sampling_clip_max: f64,
+
+    /// Trains a low-rank adapter beside the model, which stays as it is.
+    pub use_peft: bool,
+    /// Rank of the adapter.
+    pub lora_r: usize,
+    /// What the adapter's part is multiplied with, times `lora_r`.
+    pub lora_alpha: usize,
+    /// Probability with which an input of the adapter is dropped in training.
+    pub lora_dropout: f64,
+    /// The modules that are adapted, such as `q_proj`, or `all-linear`.
+    pub lora_target_modules: Texts,
+    /// Divides the adapter's part by the root of `lora_r` in place of `lora_r`.
+    pub use_rslora: bool,
+    /// Patterns of tensors that are not trained: those in whose names one of them is found.
+    #[serde(skip_serializing_if = "Texts::is_empty")]
+    pub freeze_parameters_regex: Texts,
 
     /// Passes over the questions, where there are no stages.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -247,12 +267,20 @@ impl Default for Train {
             weight_decay: 0.1,
             max_grad_norm: 1.0,
             max_tokens_per_batch: 16_384,
+            recompute: Recompute::Auto,
             precision: Precision::F32,
             rollout_precision: None,
             importance_sampling_correction: true,
             importance_sampling_mode: CorrectionMode::SequenceMask,
             importance_sampling_clip_min: None,
             importance_sampling_clip_max: 3.0,
+            use_peft: false,
+            lora_r: LORA_R,
+            lora_alpha: LORA_ALPHA,
+            lora_dropout: LORA_DROPOUT,
+            lora_target_modules: ALL_LINEAR.into(),
+            use_rslora: false,
+            freeze_parameters_regex: Texts::default(),
             num_train_epochs: None,
             max_steps: None,
             reward_weights: BTreeMap::new(),
@@ -285,6 +313,7 @@ impl Train {
         self.rollout_faults(&mut faults);
         self.loss_faults(&mut faults);
         self.optimizer_faults(&mut faults);
+        self.asked().faults(&mut faults);
         faults.at_least("save_steps", self.save_steps, 1);
         faults.at_least("save_total_limit", self.save_total_limit as u64, 1);
         faults.at_least("eval_steps", self.eval_steps, 1);
@@ -394,6 +423,35 @@ impl Train {
     /// How the loss makes up for the sampler's precision, where that is another than the update's.
     pub fn correction(&self) -> Option<Correction> {
         self.options().correction.filter(|_| self.rollout_precision() != self.precision)
+    }
+
+    /// What of the model is trained.
+    pub fn trainable(&self) -> Trainable {
+        self.asked().trainable()
+    }
+
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            model: &self.model,
+            use_peft: self.use_peft,
+            lora_r: self.lora_r,
+            lora_alpha: self.lora_alpha,
+            lora_dropout: self.lora_dropout,
+            lora_target_modules: &self.lora_target_modules,
+            use_rslora: self.use_rslora,
+            freeze_parameters_regex: &self.freeze_parameters_regex,
+        }
+    }
+
+    /// How the run's models are read, where `base` is the folder of the one that it begins with.
+    pub fn loading<'a>(&'a self, base: &'a Path, activation_bytes: usize) -> Loading<'a> {
+        Loading {
+            base,
+            precision: self.precision,
+            activation_bytes,
+            trainable: self.trainable(),
+            seed: self.seed,
+        }
     }
 
     /// The optimiser's numbers.

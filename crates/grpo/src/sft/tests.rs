@@ -42,10 +42,12 @@ fn run(settings: &Sft, stop_after: Option<u64>) -> Outcome {
     let job = Job {
         settings,
         settings_text: "",
+        base: Path::new(""),
         fingerprint: "bigram",
         text: Arc::new(Words::new()),
         examples: examples(13),
         eval: examples(4),
+        activation_bytes: 0,
         stop: &stop,
     };
     match Checkpoints::new(&settings.output, 1).last().unwrap() {

@@ -6,12 +6,15 @@ use super::Trainer;
 use super::run::Stepped;
 use crate::batches::{Lengths, Piece, pack};
 use crate::error::Result;
-use crate::events::Metrics;
-use crate::micro_batch::{MicroBatch, Told, counts, selection, wide};
+use crate::events::{Event, Metrics};
+use crate::loss::Counts;
+use crate::micro_batch::{MicroBatch, Selection, Told, counts, selection, wide};
 use crate::model::{Finish, Group, Model};
 use crate::optimizer::Applied;
+use crate::random::stream;
 use crate::rollout::{self, Rollout};
-use crate::update::Update;
+use crate::update::{Pace, Update, score_all};
+use crate::verify::verify;
 
 /// Seconds of each phase.
 #[derive(Default)]
@@ -91,14 +94,18 @@ impl<M: Model + 'static> Trainer<'_, M> {
     /// policy as it is, if the sampler computes them in another way.
     fn refer(&self, batches: &mut [MicroBatch]) -> Result<()> {
         let temperature = self.settings.temperature;
+        let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
         if let Some(reference) = self.reference.as_ref().filter(|_| self.settings.beta > 0.0) {
-            let model = reference.get();
-            for batch in batches.iter_mut() {
-                batch.reference = wide(&model.score(&batch.groups, temperature)?.logps);
+            let scores = score_all(&*reference.get(), &groups, temperature)?;
+            for (batch, scores) in batches.iter_mut().zip(scores) {
+                batch.reference = wide(&scores.logps);
             }
         }
-        for batch in batches.iter_mut().filter(|batch| !batch.sampling.is_empty()) {
-            batch.old = wide(&self.policy.score(&batch.groups, temperature)?.logps);
+        if batches.iter().any(|batch| !batch.sampling.is_empty()) {
+            let scores = score_all(&self.policy, &groups, temperature)?;
+            for (batch, scores) in batches.iter_mut().zip(scores) {
+                batch.old = wide(&scores.logps);
+            }
         }
         Ok(())
     }
@@ -117,23 +124,23 @@ impl<M: Model + 'static> Trainer<'_, M> {
             let mut told = Told::default();
             // Once the parameters have changed the step must be finished, or it could not be redone.
             let stop = if iteration == 0 { self.stop } else { &never };
-            let lr = self.plan.learning_rate(step, iteration);
-            let update = self.updater.run(
-                &self.policy,
-                &groups,
-                self.settings.temperature,
-                lr,
-                stop,
-                |index, scores| {
-                    let (batch, counts) = (&mut batches[index], &counts[index]);
-                    let d = batch.derivative(&options, counts, scores, selection, &mut told)?;
-                    // Later iterations compare with the policy that sampled.
-                    if iterations > 1 && batch.old.is_empty() {
-                        batch.old = wide(&scores.logps);
-                    }
-                    Ok(d)
-                },
-            )?;
+            let pace = Pace {
+                temperature: self.settings.temperature,
+                learning_rate: self.plan.learning_rate(step, iteration),
+                noise: stream(&[self.settings.seed, step, iteration]),
+            };
+            if std::mem::take(&mut self.verify_packing) {
+                self.verify(step, batches, &counts, selection, pace)?;
+            }
+            let update = self.updater.run(&self.policy, &groups, pace, stop, |index, scores| {
+                let (batch, counts) = (&mut batches[index], &counts[index]);
+                let d = batch.derivative(&options, counts, scores, selection, &mut told)?;
+                // Later iterations compare with the policy that sampled.
+                if iterations > 1 && batch.old.is_empty() {
+                    batch.old = wide(&scores.logps);
+                }
+                Ok(d)
+            })?;
             let Update::Done(applied) = update else { return Ok(None) };
             if !applied.taken {
                 return Ok(Some((told, applied)));
@@ -144,6 +151,27 @@ impl<M: Model + 'static> Trainer<'_, M> {
             });
         }
         Ok(result)
+    }
+}
+
+impl<M: Model + 'static> Trainer<'_, M> {
+    fn verify(
+        &mut self,
+        step: u64,
+        batches: &[MicroBatch],
+        counts: &[Counts],
+        selection: Selection,
+        pace: Pace,
+    ) -> Result<()> {
+        let options = self.settings.options();
+        let found = verify(&self.policy, batches, &options, counts, selection, pace)?;
+        self.events.tell(&Event::PackingVerified {
+            step: step + 1,
+            gradient: found.gradient,
+            tensor: found.tensor.clone(),
+            logp: found.logp,
+        })?;
+        found.check(self.settings.precision)
     }
 }
 

@@ -16,7 +16,6 @@ use embodied_r_rewards::stages::Length;
 
 use super::*;
 use crate::events::{Event, Parquet};
-use crate::model::Precision;
 use crate::model::toy::{Bigram, Words};
 use crate::questions::{Prompted, prompts};
 use crate::rollout::Rollout;
@@ -115,6 +114,8 @@ fn run_from(model: Bigram, settings: &Train, stop_after: Option<u64>) -> Result<
         questions: questions(8),
         eval: questions(2),
         judge: None,
+        activation_bytes: 0,
+        verify_packing: true,
         stop: &stop,
     };
     match last {

@@ -4,9 +4,10 @@ use candle_core::Tensor;
 use embodied_r_kernels::attention::{self, Attended, Pattern};
 use embodied_r_kernels::rms_norm::{self, Normed};
 use embodied_r_kernels::rope::{self, Turn};
-use embodied_r_kernels::{Result, linear, memory, swiglu};
+use embodied_r_kernels::{Result, memory, swiglu};
 
-use super::{Layer, Pass};
+use super::gradients::LayerGradients;
+use super::{Layer, Linear, Pass};
 
 /// Queries, keys and values, turned by their positions.
 struct Projected {
@@ -104,9 +105,7 @@ impl Activations {
 /// `x` (tokens, hidden).
 fn attention_input(layer: &Layer, x: &Tensor, pass: &Pass<'_>) -> Result<(Normed, Projected)> {
     let normed = rms_norm::forward(x, &layer.input_norm, pass.eps)?;
-    let project = |by: &super::Linear| {
-        linear::forward(&normed.y, &by.weight, by.bias.as_ref(), pass.precision)
-    };
+    let project = |by: &Linear| by.forward(&normed.y, pass);
     let projected =
         Projected { q: project(&layer.q)?, k: project(&layer.k)?, v: project(&layer.v)? };
     rope::rotate(&projected.q, &pass.angles, Turn::Forward)?;
@@ -116,12 +115,11 @@ fn attention_input(layer: &Layer, x: &Tensor, pass: &Pass<'_>) -> Result<(Normed
 
 /// The feed-forward half: its output, and what its backward needs.
 fn feed_forward(layer: &Layer, middle: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, FeedForward)> {
-    let precision = pass.precision;
     let normed = rms_norm::forward(middle, &layer.post_norm, pass.eps)?;
-    let gate = linear::forward(&normed.y, &layer.gate, None, precision)?;
-    let up = linear::forward(&normed.y, &layer.up, None, precision)?;
+    let gate = layer.gate.forward(&normed.y, pass)?;
+    let up = layer.up.forward(&normed.y, pass)?;
     let product = swiglu::forward(&gate, &up)?;
-    let y = linear::forward_add(&product, &layer.down, middle.copy()?, precision)?;
+    let y = layer.down.forward_add(&product, middle.copy()?, pass)?;
     Ok((y, FeedForward { normed, gate, up, product }))
 }
 
@@ -151,7 +149,7 @@ impl Layer {
         let (input_normed, projected) = attention_input(self, x, pass)?;
         let (k, v) = sharing.joined(&projected)?;
         let attended = attention::forward(&projected.q, &k, &v, pass.spans, self.pattern(pass))?;
-        let middle = linear::forward_add(&attended.out, &self.o, x.copy()?, pass.precision)?;
+        let middle = self.o.forward_add(&attended.out, x.copy()?, pass)?;
         let (y, FeedForward { normed, gate, up, product }) = feed_forward(self, &middle, pass)?;
         let kept = Activations {
             input_normed,
@@ -166,7 +164,8 @@ impl Layer {
         Ok((y, kept))
     }
 
-    /// The gradient of the layer's input from that of its output; adds the tensors' to `grads`.
+    /// The gradient of the layer's input from that of its output; adds those of the tensors that are
+    /// trained to `grads`.
     ///
     /// # Shapes
     /// `x`, `dy` and the result (tokens, hidden).
@@ -175,53 +174,39 @@ impl Layer {
         x: &Tensor,
         kept: Activations,
         dy: Tensor,
-        grads: &Layer,
+        grads: &LayerGradients,
         pass: &Pass<'_>,
         sharing: Sharing<'_>,
     ) -> Result<Tensor> {
-        let precision = pass.precision;
-        let d_product = linear::backward_input(&dy, &self.down, None, precision)?;
-        linear::backward_weight(&kept.product, &dy, &grads.down, None, precision)?;
-        let (d_gate, d_up) = swiglu::backward(&kept.gate, &kept.up, &d_product)?;
-        let d_normed = linear::backward_input(&d_gate, &self.gate, None, precision)?;
-        let d_normed = linear::backward_input(&d_up, &self.up, Some(d_normed), precision)?;
-        linear::backward_weight(&kept.post_normed.y, &d_gate, &grads.gate, None, precision)?;
-        linear::backward_weight(&kept.post_normed.y, &d_up, &grads.up, None, precision)?;
+        // Whatever has had its turn is let go: the peak of a long batch lies here.
+        let Activations { input_normed, projected, attended, middle, post_normed, .. } = kept;
+        let d_product = self.down.backward(&kept.product, &dy, None, &grads.down, pass)?;
+        drop(kept.product);
+        let (d_gate, d_up) = swiglu::backward(kept.gate, kept.up, &d_product)?;
+        drop(d_product);
+        let normed = &post_normed.y;
+        let d_normed = self.gate.backward(normed, &d_gate, None, &grads.gate, pass)?;
+        drop(d_gate);
+        let d_normed = self.up.backward(normed, &d_up, Some(d_normed), &grads.up, pass)?;
+        drop(d_up);
         // From here on `dy` is the gradient of the residual stream.
-        rms_norm::backward(
-            &kept.middle,
-            &self.post_norm,
-            &kept.post_normed.scale,
-            &d_normed,
-            &dy,
-            &grads.post_norm,
-        )?;
-        let d_attended = linear::backward_input(&dy, &self.o, None, precision)?;
-        linear::backward_weight(&kept.attended.out, &dy, &grads.o, None, precision)?;
-        let (k, v) = sharing.joined(&kept.projected)?;
-        let inputs = (&kept.projected.q, &k, &v);
-        let pattern = self.pattern(pass);
-        let d = attention::backward(inputs, &kept.attended, &d_attended, pass.spans, pattern)?;
+        let d_weight = grads.post_norm.as_ref();
+        rms_norm::backward(&middle, &self.post_norm, &post_normed.scale, &d_normed, &dy, d_weight)?;
+        drop((middle, post_normed, d_normed));
+        let d_attended = self.o.backward(&attended.out, &dy, None, &grads.o, pass)?;
+        let (k, v) = sharing.joined(&projected)?;
+        let (inputs, pattern) = ((&projected.q, &k, &v), self.pattern(pass));
+        let d = attention::backward(inputs, &attended, &d_attended, pass.spans, pattern)?;
+        drop((projected, k, v, attended, d_attended));
         let d = sharing.settled(d)?;
         rope::rotate(&d.q, &pass.angles, Turn::Backward)?;
         rope::rotate(&d.k, &pass.angles, Turn::Backward)?;
-        let mut d_normed = None;
-        for (dy, by, grad) in
-            [(&d.q, &self.q, &grads.q), (&d.k, &self.k, &grads.k), (&d.v, &self.v, &grads.v)]
-        {
-            d_normed = Some(linear::backward_input(dy, &by.weight, d_normed, precision)?);
-            linear::backward_weight(
-                &kept.input_normed.y,
-                dy,
-                &grad.weight,
-                grad.bias.as_ref(),
-                precision,
-            )?;
-        }
-        if let Some(d_normed) = d_normed {
-            let scale = &kept.input_normed.scale;
-            rms_norm::backward(x, &self.input_norm, scale, &d_normed, &dy, &grads.input_norm)?;
-        }
+        let normed = &input_normed.y;
+        let d_normed = self.q.backward(normed, &d.q, None, &grads.q, pass)?;
+        let d_normed = self.k.backward(normed, &d.k, Some(d_normed), &grads.k, pass)?;
+        let d_normed = self.v.backward(normed, &d.v, Some(d_normed), &grads.v, pass)?;
+        let d_weight = grads.input_norm.as_ref();
+        rms_norm::backward(x, &self.input_norm, &input_normed.scale, &d_normed, &dy, d_weight)?;
         Ok(dy)
     }
 }

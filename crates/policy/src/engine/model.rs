@@ -8,13 +8,15 @@ use embodied_r_kernels::Precision;
 use embodied_r_kernels::attention::Heads;
 use embodied_r_kernels::paged_attention::{self, PageLayout, Run};
 use embodied_r_kernels::rope::{self, Angles, Frequencies, Turn};
-use embodied_r_kernels::weight::{self, Weight};
+use embodied_r_kernels::weight::Weight;
 use embodied_r_kernels::{memory, rms_norm, swiglu};
 
+use super::linear::{self, Linear, LowRank};
 use super::pages::{Pages, Write};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::gguf::{self, GgufModel, GgufTensor};
+use crate::lora::{self, Adapter, Module};
 use crate::policy::Policy;
 
 /// A decoder's weights as sampling reads them.
@@ -27,21 +29,16 @@ pub struct InferenceModel {
     head: Weight,
 }
 
-struct Linear {
-    weight: Weight,
-    bias: Option<Tensor>,
-}
-
 struct Layer {
     input_norm: Tensor,
     q: Linear,
     k: Linear,
     v: Linear,
-    o: Weight,
+    o: Linear,
     post_norm: Tensor,
-    gate: Weight,
-    up: Weight,
-    down: Weight,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
     window: Option<usize>,
 }
 
@@ -69,12 +66,12 @@ pub(super) struct Part {
 
 impl Policy {
     /// The weights for sampling: in f32 they are shared with the policy, so that a later change is
-    /// seen; in bf16 they are a copy of what the policy has now.
+    /// seen; in bf16 they are a copy of what the policy has now. An adapter's are shared either way.
     ///
     /// # Errors
     /// There is no room for the copy.
     pub fn inference_model(&self, precision: Precision) -> Result<InferenceModel> {
-        let tensors = self.parameters();
+        let tensors = self.weights();
         let get = |name: &str| {
             let missing = || Error::MissingTensor { name: name.to_owned() };
             tensors.get(name).cloned().ok_or_else(missing)
@@ -85,54 +82,86 @@ impl Policy {
                 Precision::Bf16 => Weight::bf16(&get(name)?)?,
             })
         };
-        InferenceModel::new(self.config().clone(), weight, get)
+        let low_rank = |name: &str| {
+            let get = |part: &str| self.parameters().get(&format!("{name}.{part}"));
+            match (&self.lora, get(lora::A), get(lora::B)) {
+                (Some(lora), Some(a), Some(b)) => LowRank::new(a, b, lora.config.scale()).map(Some),
+                _ => Ok(None),
+            }
+        };
+        InferenceModel::new(self.config().clone(), weight, get, low_rank)
     }
 }
 
 impl InferenceModel {
     /// Reads a model: a folder in Hugging Face's layout, or a GGUF file, whose blocks stay as they are
-    /// whatever the precision.
+    /// whatever the precision. An adapter's folder gives the model that it stands on with the adapter: merged
+    /// into weights that are numbers, and beside blocks.
     ///
     /// # Errors
     /// As [`Policy::load`].
     pub fn load(path: &Path, precision: Precision) -> Result<Self> {
-        let Some(file) = gguf::find(path)? else {
+        let base = lora::base_of(path)?;
+        let Some(file) = gguf::find(base.as_deref().unwrap_or(path))? else {
             return Policy::load(path)?.inference_model(precision);
         };
         let model = GgufModel::open(&file)?;
-        let weight = |name: &str| match model.tensor(name)? {
-            GgufTensor::Matrix(matrix) => Ok(Weight::quantized(matrix)),
-            GgufTensor::Vector(tensor) => Ok(Weight::f32(&tensor)?),
+        let adapter = base.map(|_| Adapter::open(path, model.config())).transpose()?;
+        // Rows of the embedding are looked up too, beside which nothing can stand.
+        let beside = |name: &str| {
+            let adapter = adapter.as_ref().filter(|adapter| !adapter.replaces(name))?;
+            adapter.pair(name).filter(|_| name.starts_with("model.layers."))
         };
-        let vector = |name: &str| model.tensor(name)?.dequantize();
-        Self::new(model.config().clone(), weight, vector)
+        let changed = |name: &str| {
+            let tensor = model.tensor(name)?.dequantize()?;
+            if let Some(adapter) = &adapter {
+                adapter.apply_to(name, &tensor)?;
+            }
+            Ok(tensor)
+        };
+        let weight = |name: &str| {
+            let stays = beside(name).is_some()
+                || !adapter.as_ref().is_some_and(|adapter| adapter.changes(name));
+            match model.tensor(name)? {
+                GgufTensor::Matrix(matrix) if stays => Ok(Weight::quantized(matrix)),
+                _ => Ok(Weight::f32(&changed(name)?)?),
+            }
+        };
+        let low_rank = |name: &str| match beside(&format!("{name}.weight")) {
+            Some(pair) => LowRank::new(&pair.a, &pair.b, pair.scale).map(Some),
+            None => Ok(None),
+        };
+        Self::new(model.config().clone(), weight, changed, low_rank)
     }
 
-    /// A model of tensors by their canonical names.
+    /// A model of tensors by their canonical names, and of what stands beside its linear modules.
     fn new(
         config: ModelConfig,
         weight: impl Fn(&str) -> Result<Weight>,
         vector: impl Fn(&str) -> Result<Tensor>,
+        low_rank: impl Fn(&str) -> Result<Option<LowRank>>,
     ) -> Result<Self> {
         let layer = |index: usize| -> Result<Layer> {
-            let name = |part: &str| format!("model.layers.{index}.{part}");
-            let linear = |part: &str| -> Result<Linear> {
-                let bias = match config.attention_bias {
-                    true => Some(vector(&name(&format!("self_attn.{part}.bias")))?),
+            let norm = |name: &str| vector(&format!("model.layers.{index}.{name}.weight"));
+            let linear = |module: Module| -> Result<Linear> {
+                let name = module.name(index);
+                let bias = match config.attention_bias && module.has_bias() {
+                    true => Some(vector(&format!("{name}.bias"))?),
                     false => None,
                 };
-                Ok(Linear { weight: weight(&name(&format!("self_attn.{part}.weight")))?, bias })
+                let weight = weight(&format!("{name}.weight"))?;
+                Ok(Linear { weight, bias, low_rank: low_rank(&name)? })
             };
             Ok(Layer {
-                input_norm: vector(&name("input_layernorm.weight"))?,
-                q: linear("q_proj")?,
-                k: linear("k_proj")?,
-                v: linear("v_proj")?,
-                o: weight(&name("self_attn.o_proj.weight"))?,
-                post_norm: vector(&name("post_attention_layernorm.weight"))?,
-                gate: weight(&name("mlp.gate_proj.weight"))?,
-                up: weight(&name("mlp.up_proj.weight"))?,
-                down: weight(&name("mlp.down_proj.weight"))?,
+                input_norm: norm("input_layernorm")?,
+                q: linear(Module::Q)?,
+                k: linear(Module::K)?,
+                v: linear(Module::V)?,
+                o: linear(Module::O)?,
+                post_norm: norm("post_attention_layernorm")?,
+                gate: linear(Module::Gate)?,
+                up: linear(Module::Up)?,
+                down: linear(Module::Down)?,
                 window: config.window(index),
             })
         };
@@ -180,8 +209,7 @@ impl InferenceModel {
         let mut x = self.embedding.rows(&batch.ids)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let normed = rms_norm::forward(&x, &layer.input_norm, eps)?.y;
-            let by = [&layer.q, &layer.k, &layer.v].map(|l| (&l.weight, l.bias.as_ref()));
-            let [q, k, v] = weight::forward_all(&normed, by)?;
+            let [q, k, v] = linear::forward_all(&normed, [&layer.q, &layer.k, &layer.v])?;
             rope::rotate(&q, &angles, Turn::Forward)?;
             rope::rotate(&k, &angles, Turn::Forward)?;
             pages.store(
@@ -203,8 +231,7 @@ impl InferenceModel {
             let attended = memory::tensor(attended, (batch.ids.len(), heads.query_width()))?;
             let middle = layer.o.forward_add(&attended, &x)?;
             let normed = rms_norm::forward(&middle, &layer.post_norm, eps)?.y;
-            let by = [&layer.gate, &layer.up].map(|weight| (weight, None));
-            let [gate, up] = weight::forward_all(&normed, by)?;
+            let [gate, up] = linear::forward_all(&normed, [&layer.gate, &layer.up])?;
             x = layer.down.forward_add(&swiglu::forward(&gate, &up)?, &middle)?;
         }
         let wanted = embodied_r_kernels::embedding::gather(&x, &batch.wanted)?;

@@ -1,10 +1,72 @@
-//! Which modules of a decoder an adapter means, by `peft`'s rules.
+//! The linear modules of a decoder, and which of them an adapter means, by `peft`'s rules.
 
 use std::sync::LazyLock;
 
 use fancy_regex::Regex;
 
 use super::config::{AdapterConfig, Targets};
+
+/// A linear module of each layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Module {
+    /// `q_proj`, the queries.
+    Q,
+    /// `k_proj`, the keys.
+    K,
+    /// `v_proj`, the values.
+    V,
+    /// `o_proj`, attention's output.
+    O,
+    /// `gate_proj` of the feed-forward half.
+    Gate,
+    /// `up_proj` of the feed-forward half.
+    Up,
+    /// `down_proj` of the feed-forward half.
+    Down,
+}
+
+impl Module {
+    /// All of them, in the model's order.
+    pub const ALL: [Self; 7] =
+        [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+
+    /// The module of a name such as `q_proj`.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|module| module.short_name() == name)
+    }
+
+    /// The last part of its name.
+    pub fn short_name(self) -> &'static str {
+        match self {
+            Self::Q => "q_proj",
+            Self::K => "k_proj",
+            Self::V => "v_proj",
+            Self::O => "o_proj",
+            Self::Gate => "gate_proj",
+            Self::Up => "up_proj",
+            Self::Down => "down_proj",
+        }
+    }
+
+    /// Its canonical name in a layer.
+    pub(crate) fn name(self, layer: usize) -> String {
+        let half = match self {
+            Self::Q | Self::K | Self::V | Self::O => "self_attn",
+            Self::Gate | Self::Up | Self::Down => "mlp",
+        };
+        format!("model.layers.{layer}.{half}.{}", self.short_name())
+    }
+
+    /// Whether it has a bias where attention has biases.
+    pub(crate) fn has_bias(self) -> bool {
+        matches!(self, Self::Q | Self::K | Self::V)
+    }
+
+    /// A number of its own in the model.
+    pub(crate) fn place(self, layer: usize) -> u64 {
+        (layer * Self::ALL.len() + self as usize) as u64
+    }
+}
 
 /// The first number among a module's names is its layer.
 static LAYER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^.*?\.[^.]*\.(\d+)\.").ok());

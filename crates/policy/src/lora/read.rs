@@ -12,7 +12,7 @@ use crate::error::{During, Error, Result};
 use crate::weights::{self, WeightFile, tensor_shapes};
 
 /// What `peft` puts before the names of the model it wraps.
-const PREFIX: &str = "base_model.model.";
+pub(super) const PREFIX: &str = "base_model.model.";
 
 /// Where a tensor of an adapter belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -53,7 +53,7 @@ fn merged_models_give_the_log_probabilities_of_peft() {
         let policy = model(name);
         assert_scores(name, &policy, &sequences, &base);
         let adapter = Adapter::open(&adapter(name), policy.config()).unwrap();
-        adapter.apply(policy.parameters()).unwrap();
+        adapter.apply(policy.weights()).unwrap();
         assert_scores(name, &policy, &sequences, &merged);
     }
 }

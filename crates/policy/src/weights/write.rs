@@ -50,6 +50,19 @@ pub fn save<'a>(
     )
 }
 
+/// Writes named tensors into one safetensors file, beside its place and renamed.
+///
+/// # Errors
+/// As [`save`].
+pub(crate) fn save_file<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+    dtype: WeightDtype,
+) -> Result<()> {
+    let items = tensors.into_iter().map(|(name, tensor)| (name, Item::Numbers(tensor)));
+    write_file(path, &items.collect(), dtype)
+}
+
 /// A tensor to write.
 #[derive(Clone, Copy)]
 pub(super) enum Item<'a> {

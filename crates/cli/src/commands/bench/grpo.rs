@@ -5,13 +5,17 @@ use std::time::Instant;
 
 use embodied_r_grpo::advantages::{ScaleRewards, advantages};
 use embodied_r_grpo::batches::{Lengths, pack};
-use embodied_r_grpo::loss::{self, Batch, Counts, Level, LossType, Options};
+use embodied_r_grpo::loss::{LossType, Options};
+use embodied_r_grpo::memory_plan::Load;
+use embodied_r_grpo::micro_batch::{MicroBatch, Selection, Told, counts, wide};
 use embodied_r_grpo::optimizer::{Optim, Optimizer, OptimizerSettings};
 use embodied_r_grpo::random::stream;
-use embodied_r_grpo::update::Updater;
+use embodied_r_grpo::update::{Pace, Updater, score_all};
+use embodied_r_kernels::peak;
 use embodied_r_policy::{Group, Policy, Request, Sample};
 
-use crate::args::bench::WorkArgs;
+use crate::args::bench::GrpoArgs;
+use crate::commands::train::memory;
 use crate::exit::{Status, Usage};
 
 use super::work::{folder, median, print, requests, sampling};
@@ -19,15 +23,40 @@ use super::work::{folder, median, print, requests, sampling};
 /// Weight of the divergence from the reference: above 0, so that the reference is run.
 const BETA: f64 = 0.001;
 
-/// Tokens of a micro-batch, as in the trainer's defaults.
-const MAX_TOKENS_PER_BATCH: usize = 16_384;
+/// Seconds of the parts of one step.
+#[derive(Default)]
+struct Parts {
+    rollout: f64,
+    reference: f64,
+    update: f64,
+    optimizer: f64,
+}
 
 /// Times whole steps.
-pub(super) fn run(work: &WorkArgs) -> anyhow::Result<Status> {
+pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
+    let work = &args.work;
     anyhow::ensure!(work.group_size >= 2, Usage("`--group-size` must be 2 or more".into()));
+    anyhow::ensure!(
+        args.max_tokens_per_batch > 0,
+        Usage("`--max-tokens-per-batch` must be above 0".into())
+    );
     let policy = Policy::load(&folder(work)?)?.with_precision(work.precision.into());
-    let policy = &policy;
-    let vocabulary = policy.config().vocab_size;
+    let config = policy.config().clone();
+    let numbers = policy.parameters().numbers();
+    let load = Load {
+        parameters: numbers,
+        trainable: numbers,
+        reference: numbers,
+        moments: 2,
+        prompts: work.groups,
+        prompt: work.prompt,
+        completions: work.group_size,
+        completion: work.new,
+        budget: args.max_tokens_per_batch,
+        rollout: Some(work.precision.into()),
+    };
+    let plan = memory::plan(&config, &load, args.recompute.into());
+    let policy = &policy.with_activation_bytes(plan.kept);
     let reference = policy.frozen_copy()?;
     let settings = OptimizerSettings {
         optim: Optim::Adamw,
@@ -38,34 +67,51 @@ pub(super) fn run(work: &WorkArgs) -> anyhow::Result<Status> {
         max_grad_norm: 1.0,
     };
     let mut updater = Updater::new(policy, Optimizer::new(settings, policy)?)?;
-    let (mut steps, mut rollouts) = (Vec::new(), Vec::new());
+    let peak = peak::flops_per_s();
+    let (mut steps, mut flops) = (Vec::new(), 0.0);
     for run in 0..=work.runs {
+        let mut parts = Parts::default();
         let began = Instant::now();
-        let requests = requests(work, vocabulary, run);
+        let requests = requests(work, config.vocab_size, run);
         let samples = policy.generate(&requests, &sampling(work.new), &|_| {})?;
-        rollouts.push(began.elapsed().as_secs_f64());
-        update(policy, &reference, &mut updater, &requests, &samples)?;
-        steps.push(began.elapsed().as_secs_f64());
+        parts.rollout = began.elapsed().as_secs_f64();
+        let mut batches = batches(&requests, &samples, args.max_tokens_per_batch);
+        let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
+        let clock = Instant::now();
+        for (batch, scores) in batches.iter_mut().zip(score_all(&reference, &groups, 1.0)?) {
+            batch.reference = wide(&scores.logps);
+        }
+        parts.reference = clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        update(policy, &mut updater, &batches, &groups)?;
+        parts.optimizer = updater.optimizer_s();
+        parts.update = clock.elapsed().as_secs_f64() - parts.optimizer;
+        steps.push((began.elapsed().as_secs_f64(), parts));
+        // Rollout and reference are a forward pass each.
+        let all: Vec<Group> = groups.into_iter().flatten().collect();
+        flops = 2.0 * config.forward_flops(&all) + config.training_flops(&all);
     }
-    let (step, rollout) = (median(&steps[1..]), median(&rollouts[1..]));
-    let tokens = (work.groups * work.group_size * work.new) as f64;
+    let of =
+        |part: fn(&(f64, Parts)) -> f64| median(&steps[1..].iter().map(part).collect::<Vec<f64>>());
+    let step = of(|(step, _)| *step);
+    let new = (work.groups * work.group_size * work.new) as f64;
+    let tokens = new + (work.groups * work.prompt) as f64;
     let figures = [
         ("step_s", step),
-        ("rollout_s", rollout),
-        ("update_s", step - rollout),
-        ("completion_tokens_per_s", tokens / step),
+        ("rollout_s", of(|(_, parts)| parts.rollout)),
+        ("reference_s", of(|(_, parts)| parts.reference)),
+        ("update_s", of(|(_, parts)| parts.update)),
+        ("optimizer_s", of(|(_, parts)| parts.optimizer)),
+        ("tokens_per_s", tokens / step),
+        ("completion_tokens_per_s", new / step),
+        ("matmul_share", flops / step / peak),
+        ("estimated_memory_gb", plan.total() as f64 / 1e9),
     ];
     print(work, &figures)
 }
 
-/// One optimiser step with random rewards.
-fn update(
-    policy: &Policy,
-    reference: &Policy,
-    updater: &mut Updater<Policy>,
-    requests: &[Request],
-    samples: &[Vec<Sample>],
-) -> anyhow::Result<()> {
+/// The samples with random rewards, as micro-batches.
+fn batches(requests: &[Request], samples: &[Vec<Sample>], budget: usize) -> Vec<MicroBatch> {
     let group_size = samples[0].len();
     let rewards: Vec<Option<f64>> = (0..requests.len() * group_size)
         .map(|i| Some((stream(&[i as u64]) % 1000) as f64 / 1000.0))
@@ -79,67 +125,36 @@ fn update(
             completions: samples.iter().map(|sample| sample.ids.len()).collect(),
         })
         .collect();
-    let pieces = pack(&lengths, MAX_TOKENS_PER_BATCH);
-    let batches: Vec<Vec<Group>> = pieces
-        .iter()
-        .map(|pieces| {
-            let group = |piece: &embodied_r_grpo::batches::Piece| Group {
+    let batch = |pieces: &Vec<embodied_r_grpo::batches::Piece>| {
+        let mut batch = MicroBatch::default();
+        for piece in pieces {
+            let samples = &samples[piece.group][piece.completions.clone()];
+            let first = piece.group * group_size + piece.completions.start;
+            batch.groups.push(Group {
                 prompt: requests[piece.group].prompt.clone(),
-                completions: samples[piece.group][piece.completions.clone()]
-                    .iter()
-                    .map(|sample| sample.ids.clone())
-                    .collect(),
-            };
-            pieces.iter().map(group).collect()
-        })
-        .collect();
-    let references = batches
-        .iter()
-        .map(|groups| Ok(wide(&reference.score(groups, 1.0)?.logps)))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    let options = Options {
-        loss_type: LossType::Grpo,
-        importance_sampling_level: Level::Token,
-        epsilon: 0.2,
-        epsilon_high: 0.2,
-        delta: None,
-        beta: BETA,
+                completions: samples.iter().map(|sample| sample.ids.clone()).collect(),
+            });
+            batch.advantages.extend(&advantages[first..first + samples.len()]);
+        }
+        batch.kept = vec![true; batch.advantages.len()];
+        batch
     };
-    let tokens = lengths.iter().flat_map(|group| &group.completions).sum::<usize>();
-    let counts = Counts {
-        sequences: rewards.len() as f64,
-        tokens: tokens as f64,
-        max_completion_length: tokens as f64 / rewards.len() as f64,
-    };
-    let stop = AtomicBool::new(false);
-    updater.run(policy, &batches, 1.0, 5e-7, &stop, |index, scores| {
-        let logps = wide(&scores.logps);
-        let lengths: Vec<usize> = batches[index]
-            .iter()
-            .flat_map(|group| group.completions.iter().map(Vec::len))
-            .collect();
-        let advantages: Vec<f64> = pieces[index]
-            .iter()
-            .flat_map(|piece| {
-                let first = piece.group * group_size;
-                &advantages[first + piece.completions.start..first + piece.completions.end]
-            })
-            .copied()
-            .collect();
-        let batch = Batch {
-            logps: &logps,
-            old: None,
-            reference: Some(&references[index]),
-            lengths: &lengths,
-            kept: &vec![true; lengths.len()],
-            advantages: &advantages,
-        };
-        let output = loss::loss(&options, &batch, &counts);
-        Ok(output.dlogps.iter().map(|d| *d as f32).collect())
-    })?;
-    Ok(())
+    pack(&lengths, budget).iter().map(batch).collect()
 }
 
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|value| f64::from(*value)).collect()
+/// One optimiser step.
+fn update(
+    policy: &Policy,
+    updater: &mut Updater<Policy>,
+    batches: &[MicroBatch],
+    groups: &[Vec<Group>],
+) -> anyhow::Result<()> {
+    let options = Options { beta: BETA, ..Options::default() };
+    let counts = counts(batches, LossType::Grpo, 1);
+    let (stop, mut told) = (AtomicBool::new(false), Told::default());
+    let pace = Pace { temperature: 1.0, learning_rate: 5e-7, noise: 0 };
+    updater.run(policy, groups, pace, &stop, |index, scores| {
+        batches[index].derivative(&options, &counts[index], scores, Selection::All, &mut told)
+    })?;
+    Ok(())
 }

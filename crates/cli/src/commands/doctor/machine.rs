@@ -74,7 +74,7 @@ fn accelerator() -> Check {
 }
 
 /// Memory that a process can still get: the system's, or the container's if that is less.
-pub(super) fn memory_bytes() -> Option<u64> {
+pub(crate) fn memory_bytes() -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let system = read("/proc/meminfo").and_then(|text| available(&text));
     let limit = read("/sys/fs/cgroup/memory.max").and_then(|text| text.trim().parse::<u64>().ok());

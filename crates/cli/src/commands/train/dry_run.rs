@@ -4,16 +4,22 @@ mod stages;
 
 use std::fmt::Write as _;
 
+use embodied_r_grpo::memory_plan::MemoryPlan;
 use embodied_r_grpo::plan::Plan;
 use embodied_r_grpo::sampler::Sampler;
 use embodied_r_grpo::schedule::warmup_steps;
 use embodied_r_grpo::scoring::needs_judge;
 use embodied_r_grpo::settings::{JudgeKind, Train};
 use embodied_r_grpo::{Error, Result};
+use embodied_r_policy::trainable::Counts;
+
+use super::memory::words;
 
 /// The plan of a run over `(given, left)` questions, in words.
 pub(super) fn text(
     settings: &Train,
+    trained: Counts,
+    memory: &MemoryPlan,
     (given, left): (usize, usize),
     (eval_given, eval_left): (usize, usize),
 ) -> Result<String> {
@@ -34,6 +40,7 @@ pub(super) fn text(
         let _ = writeln!(out, "{name:<12} {what}");
     };
     line("model", settings.model.clone());
+    line("trainable", trained.to_string());
     line("questions", format!("{given} given, {} too long, {left} left", given - left));
     if eval_given > 0 {
         line(
@@ -78,6 +85,7 @@ pub(super) fn text(
         "micro-batch",
         format!("at most {} tokens, each prompt once", settings.max_tokens_per_batch),
     );
+    line("memory", words(memory));
     line("reference", reference(settings, needs_judge(&schedule)));
     for (name, what) in stages::lines(&plan) {
         line(&name, what);
@@ -112,6 +120,19 @@ fn reference(settings: &Train, consistency: bool) -> String {
 mod tests {
     use super::*;
 
+    const TRAINED: Counts = Counts { trainable: 1500, total: 6000 };
+
+    const MEMORY: MemoryPlan = MemoryPlan {
+        weights: 12_000_000_000,
+        reference: 0,
+        gradients: 6_000_000_000,
+        moments: 0,
+        rollout: 1_000_000_000,
+        update: 2_500_000_000,
+        kept: 800_000_000,
+        kept_layers: 1,
+    };
+
     #[test]
     fn the_papers_run_over_its_training_set() {
         let settings = Train {
@@ -120,15 +141,17 @@ mod tests {
             ..Train::default()
         };
         assert_eq!(
-            text(&settings, (4100, 4098), (0, 0)).unwrap(),
+            text(&settings, TRAINED, &MEMORY, (4100, 4098), (0, 0)).unwrap(),
             "\
 model        Qwen/Qwen2.5-VL-3B-Instruct
+trainable    1500 of 6000 parameters (25.00 %)
 questions    4100 given, 2 too long, 4098 left
 step         32 completions = 4 questions x 8 completions each
 epoch        1024 steps = 4098 questions / 4, 2 left over
 run          12288 steps of 1 optimiser step, 393216 completions of at most 2048 tokens
 warm-up      615 steps to 5e-7, then cosine
 micro-batch  at most 16384 tokens, each prompt once
+memory       about 20.60 GB: weights 12.00 + gradients 6.00 + rollout 1.00 + update 2.50; rollout and update take turns; 1 layer not computed again
 reference    for the divergence (beta 0.001) and as the judge
 stage 1      steps 1 to 2048, 2 epochs: accuracy 0.3, format 0.7
 stage 2      steps 2049 to 4096, 2 epochs: accuracy 0.7, format 0.3
@@ -140,7 +163,8 @@ checkpoints  every 100 steps, the last 3 kept, in run
 
     #[test]
     fn too_few_questions_are_refused() {
-        let error = text(&Train::default(), (5, 3), (0, 0)).unwrap_err().to_string();
+        let error =
+            text(&Train::default(), TRAINED, &MEMORY, (5, 3), (0, 0)).unwrap_err().to_string();
         assert_eq!(error, "3 questions are left of 5, one step takes 4");
     }
 }

@@ -10,6 +10,8 @@ use embodied_r_grpo::checkpoint::{Checkpoint, Checkpoints, STATE_FILE};
 use embodied_r_grpo::events::{Event, ProgressLine, Sink, in_words};
 use embodied_r_grpo::trainer::Outcome;
 use embodied_r_grpo::{Error, settings::Fault};
+use embodied_r_policy::trainable::Counts;
+use embodied_r_policy::{ModelConfig, Trainable};
 
 use crate::args::run::RunArgs;
 use crate::exit::{self, Status, Usage};
@@ -49,6 +51,7 @@ pub(crate) fn open<T: Settings>(
             ("eval_data", path_text(eval_data)),
             ("output", path_text(args.output.as_deref())),
             ("precision", args.precision.map(|precision| precision.name().to_owned())),
+            ("recompute", args.recompute.map(|recompute| recompute.name().to_owned())),
         ]))
     };
     let Some(resume) = args.resume.as_deref() else {
@@ -97,6 +100,19 @@ pub(crate) fn base(model: &str, checkpoint: Option<&Checkpoint>) -> anyhow::Resu
         checkpoint.refuse_other_model(model, &fingerprint).map_err(explain)?;
     }
     Ok(Base { folder, fingerprint })
+}
+
+/// How much of the model is trained; refuses settings that cannot be met.
+pub(crate) fn trained(base: &Base, trainable: &Trainable) -> anyhow::Result<Trained> {
+    let config = ModelConfig::of_model(&base.folder)?;
+    let counts = trainable.counts(&config).map_err(|error| Usage(error.to_string()))?;
+    Ok(Trained { config, counts })
+}
+
+/// A model's shape, and how much of it is trained.
+pub(crate) struct Trained {
+    pub(crate) config: ModelConfig,
+    pub(crate) counts: Counts,
 }
 
 /// The checkpoint in `folder`, or the last one of the run in it.

@@ -115,6 +115,8 @@ fn an_output_folder_with_a_run_in_it_is_not_written_over() {
         questions: questions(8),
         eval: Vec::new(),
         judge: None,
+        activation_bytes: 0,
+        verify_packing: true,
         stop: &stop,
     };
     let error = Trainer::start(Bigram::new(6, 3), job, Vec::new()).err().unwrap();

@@ -6,7 +6,11 @@ fn final_numbers(settings: &Train) -> Vec<f32> {
     let Outcome::Finished(folder) = run(settings, None).unwrap() else {
         panic!("the run was not stopped")
     };
-    Bigram::load(&folder, Precision::F32).unwrap().numbers()
+    numbers_in(&folder)
+}
+
+fn numbers_in(folder: &Path) -> Vec<f32> {
+    Bigram::load(folder, &Train::default().loading(folder, 0)).unwrap().numbers()
 }
 
 #[test]
@@ -81,6 +85,8 @@ fn without_divergence_and_judge_no_reference_is_loaded() {
             questions: questions(8),
             eval: Vec::new(),
             judge: None,
+            activation_bytes: 0,
+            verify_packing: false,
             stop: &stop,
         };
         Trainer::start(Bigram::new(6, 3), job, Vec::new()).unwrap().reference.is_some()
@@ -127,7 +133,7 @@ fn of_truncated_completions_alone_nothing_is_learnt_if_they_do_not_count() {
         };
         let before = Bigram::endless(6).numbers();
         run_from(Bigram::endless(6), &settings, None).unwrap();
-        before != Bigram::load(&dir.path().join("final"), Precision::F32).unwrap().numbers()
+        before != numbers_in(&dir.path().join("final"))
     };
     assert!(learnt(false));
     assert!(!learnt(true));

@@ -83,7 +83,7 @@ fn norm_backward(rows: usize) -> Op {
         };
         let (dx, d_weight) = (zeros(&[rows, WIDTH])?, zeros(&[WIDTH])?);
         let run = move || {
-            rms_norm::backward(&x, &w, &scale, &dy, &dx, &d_weight)?;
+            rms_norm::backward(&x, &w, &scale, &dy, &dx, Some(&d_weight))?;
             Ok(vec![dx.clone()])
         };
         Ok(Prepared::new(run, plain))
@@ -139,7 +139,8 @@ fn gated(rows: usize) -> Op {
 }
 
 fn gated_backward(rows: usize) -> Op {
-    let work = (0.0, f32_bytes(5 * rows * WIDE));
+    // It works in place: each repetition has copies of its own.
+    let work = (0.0, f32_bytes((5 + 4) * rows * WIDE));
     Op::new("swiglu backward", format!("{rows}x{WIDE}"), work, move || {
         let (gate, up) = (matrix(rows, WIDE, 1)?, matrix(rows, WIDE, 2)?);
         let dy = matrix(rows, WIDE, 3)?;
@@ -157,7 +158,7 @@ fn gated_backward(rows: usize) -> Op {
             places.iter().map(at).collect()
         };
         let run = move || {
-            let (d_gate, d_up) = swiglu::backward(&gate, &up, &dy)?;
+            let (d_gate, d_up) = swiglu::backward(gate.copy()?, up.copy()?, &dy)?;
             Ok(vec![d_gate, d_up])
         };
         Ok(Prepared::new(run, plain))

@@ -86,7 +86,7 @@ fn head_backward(rows: usize, width: usize, vocabulary: usize) -> Op {
         let d_weight = zeros(&[vocabulary, width])?;
         let run = move || {
             let head = output_layer(&w);
-            Ok(vec![lm_head::backward(&x, &head, &ids, &scores, &d_logps, &d_weight)?])
+            Ok(vec![lm_head::backward(&x, &head, &ids, &scores, &d_logps, Some(&d_weight))?])
         };
         Ok(Prepared::new(run, plain))
     })

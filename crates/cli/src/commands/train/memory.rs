@@ -1,0 +1,104 @@
+//! How much memory a run takes, and what of it may go to activations.
+
+use embodied_r_grpo::memory_plan::{Load, MemoryPlan};
+use embodied_r_grpo::optimizer::Optim;
+use embodied_r_grpo::questions::Prompted;
+use embodied_r_grpo::scoring::needs_judge;
+use embodied_r_grpo::settings::{JudgeKind, Recompute, Sft, Train};
+use embodied_r_grpo::supervised::Example;
+use embodied_r_policy::ModelConfig;
+use embodied_r_policy::trainable::{Counts, Trainable};
+use embodied_r_rewards::Schedule as Stages;
+
+use super::session::Trained;
+use crate::commands::doctor::memory_bytes;
+
+/// The memory of a GRPO run over `questions`.
+pub(crate) fn of_train(
+    settings: &Train,
+    stages: &Stages,
+    trained: &Trained,
+    questions: &[Prompted],
+) -> MemoryPlan {
+    let judges = settings.judge == JudgeKind::Reference && needs_judge(stages);
+    let load = Load {
+        reference: reference(settings.beta > 0.0 || judges, &settings.trainable(), trained.counts),
+        prompts: settings.questions_per_step(),
+        prompt: questions.iter().map(|question| question.prompt.len()).max().unwrap_or(0),
+        completions: settings.num_generations,
+        completion: settings.max_completion_length,
+        budget: settings.max_tokens_per_batch,
+        rollout: Some(settings.rollout_precision()),
+        ..common(trained.counts, settings.optim)
+    };
+    plan(&trained.config, &load, settings.recompute)
+}
+
+/// The memory of a supervised run over `examples`.
+pub(crate) fn of_sft(settings: &Sft, trained: &Trained, examples: &[Example]) -> MemoryPlan {
+    let longest = |part: fn(&Example) -> usize| examples.iter().map(part).max().unwrap_or(0);
+    let load = Load {
+        prompts: settings.train_batch_size,
+        prompt: longest(|example| example.prompt.len()),
+        completions: 1,
+        completion: longest(|example| example.completion.len()),
+        budget: settings.max_tokens_per_batch,
+        ..common(trained.counts, settings.optim)
+    };
+    plan(&trained.config, &load, settings.recompute)
+}
+
+/// The plan for `load` with the memory that the machine has left.
+pub(crate) fn plan(config: &ModelConfig, load: &Load, recompute: Recompute) -> MemoryPlan {
+    let free = memory_bytes().and_then(|bytes| usize::try_from(bytes).ok());
+    MemoryPlan::new(config, load, recompute, free)
+}
+
+fn common(counts: Counts, optim: Optim) -> Load {
+    Load {
+        parameters: counts.total,
+        trainable: counts.trainable,
+        reference: 0,
+        // Muon has one moment, but not for the embedding: an upper bound.
+        moments: if optim == Optim::Adamw { 2 } else { 1 },
+        prompts: 0,
+        prompt: 0,
+        completions: 0,
+        completion: 0,
+        budget: 0,
+        rollout: None,
+    }
+}
+
+/// Numbers of the reference that it does not share with the policy.
+fn reference(needed: bool, trainable: &Trainable, counts: Counts) -> usize {
+    match trainable {
+        _ if !needed => 0,
+        Trainable::Lora(_) => 0,
+        _ => counts.trainable,
+    }
+}
+
+/// The plan in words: the total, and what it is made of.
+pub(crate) fn words(plan: &MemoryPlan) -> String {
+    let gb = |bytes: usize| format!("{:.2}", bytes as f64 / 1e9);
+    let mut parts = vec![format!("weights {}", gb(plan.weights))];
+    for (name, bytes) in [
+        ("reference", plan.reference),
+        ("gradients", plan.gradients),
+        ("moments", plan.moments),
+        ("rollout", plan.rollout),
+        ("update", plan.update),
+    ] {
+        if bytes > 0 {
+            parts.push(format!("{name} {}", gb(bytes)));
+        }
+    }
+    let kept = plan.kept_layers;
+    let recompute = format!("{kept} layer{} not computed again", if kept == 1 { "" } else { "s" });
+    format!(
+        "about {} GB: {}; rollout and update take turns; {recompute}",
+        gb(plan.total()),
+        parts.join(" + ")
+    )
+}

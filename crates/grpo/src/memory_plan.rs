@@ -1,0 +1,226 @@
+//! How much memory a step takes, estimated before it is taken.
+
+use embodied_r_policy::{ModelConfig, Precision};
+
+use crate::settings::Recompute;
+
+/// Bytes of a number.
+const F32: usize = size_of::<f32>();
+
+/// Share of the free memory that activations may take: the rest is for what no estimate sees.
+const SHARE: f64 = 0.5;
+
+/// Numbers of logits that exist at once (the LM head works through its tokens in chunks).
+const LOGITS: usize = 16 << 20;
+
+/// Tokens that the sampler computes at once.
+const SAMPLED_TOGETHER: usize = 2048;
+
+/// Program, tokenizer, questions, and what the allocator keeps.
+const BASE: usize = 96 << 20;
+
+/// What the memory of a step follows from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Load {
+    /// Numbers in the model.
+    pub parameters: usize,
+    /// Numbers that are trained.
+    pub trainable: usize,
+    /// Numbers of the frozen reference that it does not share with the policy.
+    pub reference: usize,
+    /// Numbers that the optimiser remembers for each that is trained.
+    pub moments: usize,
+    /// Prompts of a step.
+    pub prompts: usize,
+    /// Tokens of the longest prompt.
+    pub prompt: usize,
+    /// Completions of each prompt.
+    pub completions: usize,
+    /// Tokens of the longest completion.
+    pub completion: usize,
+    /// Tokens of a micro-batch.
+    pub budget: usize,
+    /// What products with weights are made of where completions are drawn; `None` where none are.
+    pub rollout: Option<Precision>,
+}
+
+/// Memory by purpose, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// The policy's weights.
+    pub weights: usize,
+    /// The reference's weights.
+    pub reference: usize,
+    /// Gradients.
+    pub gradients: usize,
+    /// The optimiser's moments.
+    pub moments: usize,
+    /// Keys and values, and the sampler's own copy of the weights if it has one.
+    pub rollout: usize,
+    /// Activations and logits of a micro-batch's backward.
+    pub update: usize,
+    /// Of which for layers that are not computed again.
+    pub kept: usize,
+    /// Layers that are not computed again.
+    pub kept_layers: usize,
+}
+
+impl MemoryPlan {
+    /// The plan for `load`, where `free` bytes are to be had in all, if that is known.
+    pub fn new(
+        config: &ModelConfig,
+        load: &Load,
+        recompute: Recompute,
+        free: Option<usize>,
+    ) -> Self {
+        let tokens = load.tokens_together();
+        let pass = config.pass_bytes(tokens);
+        let scored = tokens.min(load.prompts * load.completions * load.completion);
+        let logits = LOGITS.max(config.vocab_size).min(scored * config.vocab_size) * F32;
+        let heads = 4 * scored * config.hidden_size * F32;
+        let mut plan = Self {
+            weights: load.parameters * F32,
+            reference: load.reference * F32,
+            gradients: load.trainable * F32,
+            moments: load.trainable * load.moments * F32,
+            rollout: rollout(config, load),
+            update: pass.inputs + pass.working + logits.max(heads),
+            kept: 0,
+            kept_layers: 0,
+        };
+        let layers = config.num_hidden_layers;
+        plan.kept_layers = match recompute {
+            Recompute::All => 0,
+            Recompute::None => layers,
+            Recompute::Auto => {
+                let left = free.unwrap_or(0).saturating_sub(plan.total());
+                ((left as f64 * SHARE) as usize / pass.layer.max(1)).min(layers)
+            }
+        };
+        plan.kept = plan.kept_layers * pass.layer;
+        // The first layer of the backward is one of them.
+        let again = if plan.kept_layers > 0 { pass.layer } else { 0 };
+        plan.update += plan.kept - again;
+        plan
+    }
+
+    /// What lives all the time.
+    pub fn resident(&self) -> usize {
+        BASE + self.weights + self.reference + self.gradients + self.moments
+    }
+
+    /// The most at once: rollout and update take turns.
+    pub fn total(&self) -> usize {
+        self.resident() + self.rollout.max(self.update)
+    }
+
+    /// Bytes that the backward may keep of what its forward computed.
+    pub fn activation_bytes(&self) -> usize {
+        self.kept
+    }
+}
+
+impl Load {
+    /// Tokens of the largest micro-batch.
+    fn tokens_together(&self) -> usize {
+        let group = self.prompt + self.completions * self.completion.saturating_sub(1);
+        let all = self.prompts * group;
+        // A completion that does not fit with its prompt goes alone with it.
+        let least = self.prompt + self.completion;
+        all.min(self.budget.max(least))
+    }
+}
+
+fn rollout(config: &ModelConfig, load: &Load) -> usize {
+    let Some(precision) = load.rollout else { return 0 };
+    let cached = load.prompts * (load.prompt + load.completions * load.completion);
+    let copy = match precision {
+        Precision::F32 => 0,
+        Precision::Bf16 => load.parameters * 2,
+    };
+    let sequences = load.prompts * load.completions;
+    let logits = sequences * config.vocab_size * F32;
+    let together = SAMPLED_TOGETHER.min(load.prompts * load.prompt);
+    let pass = config.pass_bytes(together);
+    cached * config.kv_bytes_per_token() + copy + logits + pass.working
+}
+
+#[cfg(test)]
+mod tests {
+    use embodied_r_policy::{ModelType, Rope, WeightDtype};
+
+    use super::*;
+
+    /// Qwen2.5-0.5B's shape.
+    fn config() -> ModelConfig {
+        ModelConfig {
+            model_type: ModelType::Qwen2,
+            vocab_size: 151_936,
+            hidden_size: 896,
+            intermediate_size: 4864,
+            num_hidden_layers: 24,
+            num_attention_heads: 14,
+            num_key_value_heads: 2,
+            head_dim: 64,
+            rms_norm_eps: 1e-6,
+            rope: Rope::plain(1e6),
+            sliding_window: None,
+            tie_word_embeddings: true,
+            attention_bias: true,
+            max_position_embeddings: 32_768,
+            initializer_range: 0.02,
+            dtype: WeightDtype::Bf16,
+            bos_token_id: None,
+            eos_token_ids: vec![0],
+        }
+    }
+
+    fn load() -> Load {
+        Load {
+            parameters: 494_000_000,
+            trainable: 494_000_000,
+            reference: 494_000_000,
+            moments: 2,
+            prompts: 2,
+            prompt: 1000,
+            completions: 4,
+            completion: 100,
+            budget: 16_384,
+            rollout: Some(Precision::F32),
+        }
+    }
+
+    fn plan(load: &Load, recompute: Recompute, free: Option<usize>) -> MemoryPlan {
+        MemoryPlan::new(&config(), load, recompute, free)
+    }
+
+    #[test]
+    fn more_layers_are_kept_the_more_memory_there_is() {
+        let none = plan(&load(), Recompute::All, None);
+        assert_eq!((none.kept_layers, none.kept), (0, 0));
+        let all = plan(&load(), Recompute::None, None);
+        assert_eq!(all.kept_layers, 24);
+        assert!(all.total() > none.total());
+        let some = plan(&load(), Recompute::Auto, Some(none.total() + all.kept));
+        assert_eq!(some.kept_layers, 12, "half of what is left");
+        assert_eq!(plan(&load(), Recompute::Auto, Some(none.total() / 2)).kept_layers, 0);
+        assert_eq!(plan(&load(), Recompute::Auto, None).kept_layers, 0);
+    }
+
+    #[test]
+    fn an_adapter_takes_neither_gradients_nor_moments_nor_a_reference_for_the_rest() {
+        let lora = Load { trainable: 1_000_000, reference: 0, ..load() };
+        let (full, lora) = (
+            plan(&load(), Recompute::All, None).resident(),
+            plan(&lora, Recompute::All, None).resident(),
+        );
+        assert_eq!(full - lora, (494_000_000 * 4 - 3_000_000) * 4);
+    }
+
+    #[test]
+    fn a_micro_batch_is_no_larger_than_its_budget_or_one_sequence() {
+        assert_eq!(load().tokens_together(), 2 * (1000 + 4 * 99));
+        assert_eq!(Load { budget: 1200, ..load() }.tokens_together(), 1200);
+        assert_eq!(Load { budget: 10, ..load() }.tokens_together(), 1100);
+    }
+}

@@ -1,0 +1,169 @@
+//! Dropout (Srivastava et al., 2014) whose masks are looked up and never drawn.
+//!
+//! Whether a number is kept follows from its row's key, the place in the model and its column. So the
+//! mask is the same in the forward, in a recomputation and in the backward, and needs no memory.
+
+use candle_core::Tensor;
+use multiversion::multiversion;
+
+use crate::error::{Result, check};
+use crate::memory::{floats, tensor, update};
+use crate::parallel;
+
+const OP: &str = "dropout";
+
+/// Which numbers are dropped.
+#[derive(Debug, Clone, Copy)]
+pub struct Mask<'a> {
+    /// A key for each row: rows with the same key have the same mask.
+    pub keys: &'a [u64],
+    /// Tells apart the places of a model at which the same rows are dropped from.
+    pub place: u64,
+    /// Probability with which a number is dropped, at least 0 and below 1.
+    pub p: f64,
+}
+
+/// A mask's numbers as the loops take them.
+#[derive(Clone, Copy)]
+struct Rule {
+    place: u64,
+    /// A number is dropped if its 32 bits are below.
+    threshold: u32,
+    /// What is kept is multiplied with, `1 / (1 - p)`.
+    scale: f32,
+}
+
+/// `x / (1 - p)` where it is kept, and 0 elsewhere.
+///
+/// # Shapes
+/// `x` and the result (rows, width).
+///
+/// # Errors
+/// There is not a key for each row, `p` is out of range, or the tensor is not contiguous `f32` on the CPU.
+pub fn forward(x: &Tensor, mask: &Mask<'_>) -> Result<Tensor> {
+    let (rows, width) = x.dims2()?;
+    let rule = mask.rule(rows)?;
+    let x = floats(x, OP)?;
+    let mut y = vec![0.0; rows * width];
+    parallel::rows(&mut y, width, |first, y| {
+        for (i, y) in y.chunks_mut(width).enumerate() {
+            let row = first + i;
+            add_kept(&x[row * width..][..width], row_key(mask.keys[row], rule), rule, y);
+        }
+    });
+    tensor(y, (rows, width))
+}
+
+/// Adds the gradient of the input, `dy / (1 - p)` where it was kept, to `dx`.
+///
+/// # Shapes
+/// `dy` and `dx` (rows, width).
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward(dy: &Tensor, mask: &Mask<'_>, dx: &Tensor) -> Result<()> {
+    let (rows, width) = dy.dims2()?;
+    check(dx.dims() == [rows, width], OP, || "dx does not fit".into())?;
+    let rule = mask.rule(rows)?;
+    let dy = floats(dy, OP)?;
+    update(dx, OP, |dx| {
+        parallel::rows(dx, width, |first, dx| {
+            for (i, dx) in dx.chunks_mut(width).enumerate() {
+                let row = first + i;
+                add_kept(&dy[row * width..][..width], row_key(mask.keys[row], rule), rule, dx);
+            }
+        });
+    })
+}
+
+impl Mask<'_> {
+    fn rule(&self, rows: usize) -> Result<Rule> {
+        let keys = self.keys.len();
+        check(keys == rows, OP, || format!("{keys} keys for {rows} rows"))?;
+        check((0.0..1.0).contains(&self.p), OP, || format!("p is {}", self.p))?;
+        let threshold = (self.p * (1u64 << 32) as f64) as u32;
+        Ok(Rule { place: self.place, threshold, scale: (1.0 / (1.0 - self.p)) as f32 })
+    }
+}
+
+fn row_key(key: u64, rule: Rule) -> u64 {
+    mix(key ^ mix(rule.place))
+}
+
+/// Adds what is kept of `x` to `y`; one hash serves two columns.
+#[multiversion(targets = "simd")]
+fn add_kept(x: &[f32], key: u64, rule: Rule, y: &mut [f32]) {
+    let factor = |bits: u32| if bits < rule.threshold { 0.0 } else { rule.scale };
+    for (pair, (x, y)) in x.chunks(2).zip(y.chunks_mut(2)).enumerate() {
+        let bits = mix(key.wrapping_add(pair as u64));
+        y[0] += x[0] * factor(bits as u32);
+        if let (Some(x), Some(y)) = (x.get(1), y.get_mut(1)) {
+            *y += x * factor((bits >> 32) as u32);
+        }
+    }
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014) over the counter's next state.
+#[inline]
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ones(rows: usize, width: usize) -> Tensor {
+        tensor(vec![1.0; rows * width], (rows, width)).unwrap()
+    }
+
+    fn rows(x: &Tensor) -> Vec<Vec<f32>> {
+        x.to_vec2().unwrap()
+    }
+
+    #[test]
+    fn the_share_that_is_dropped_is_p_and_the_mean_stays() {
+        let keys: Vec<u64> = (0..200).collect();
+        for p in [0.0, 0.05, 0.5] {
+            let y = forward(&ones(200, 501), &Mask { keys: &keys, place: 3, p }).unwrap();
+            let y = rows(&y).concat();
+            let n = y.len() as f64;
+            let dropped = y.iter().filter(|y| **y == 0.0).count() as f64 / n;
+            // Four standard errors.
+            assert!((dropped - p).abs() <= 4.0 * (p * (1.0 - p) / n).sqrt(), "{dropped}, want {p}");
+            let kept = (1.0 / (1.0 - p)) as f32;
+            assert!(y.iter().all(|y| *y == 0.0 || *y == kept));
+        }
+    }
+
+    #[test]
+    fn a_row_s_mask_follows_from_its_key_and_the_place_alone() {
+        let of = |keys: &[u64], place| {
+            rows(&forward(&ones(keys.len(), 64), &Mask { keys, place, p: 0.5 }).unwrap())
+        };
+        let (one, other) = (of(&[7, 8, 9], 1), of(&[9, 7], 1));
+        assert_eq!((&one[0], &one[2]), (&other[1], &other[0]));
+        assert_ne!(one[0], one[1]);
+        assert_ne!(of(&[7], 1), of(&[7], 2));
+    }
+
+    #[test]
+    fn the_backward_drops_what_the_forward_dropped_and_adds_the_rest() {
+        let mask = Mask { keys: &[1, 2], place: 0, p: 0.3 };
+        let y = forward(&ones(2, 33), &mask).unwrap();
+        let dx = ones(2, 33);
+        backward(&ones(2, 33), &mask, &dx).unwrap();
+        for (y, dx) in rows(&y).concat().iter().zip(rows(&dx).concat()) {
+            assert_eq!(dx, 1.0 + y);
+        }
+    }
+
+    #[test]
+    fn keys_that_do_not_fit_the_rows_are_refused() {
+        let told = forward(&ones(2, 4), &Mask { keys: &[1], place: 0, p: 0.1 }).unwrap_err();
+        assert!(told.to_string().contains("1 keys for 2 rows"), "{told}");
+    }
+}

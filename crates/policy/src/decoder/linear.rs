@@ -1,0 +1,141 @@
+//! A linear module: its frozen or trained weight, and the low-rank adapter beside it.
+
+use candle_core::Tensor;
+use embodied_r_kernels::dropout::{self, Mask};
+use embodied_r_kernels::{Precision, Result, linear, memory};
+
+use super::Pass;
+use super::gradients::LinearGradients;
+
+const OP: &str = "low_rank";
+
+/// `y = x · Wᵀ + b`, and what an adapter adds to it.
+#[derive(Clone)]
+pub(crate) struct Linear {
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Option<Tensor>,
+    pub(crate) low_rank: Option<LowRank>,
+}
+
+/// `s · (dropout(x) · Aᵀ) · Bᵀ` (Hu et al., 2021). Its products are f32 whatever the weight's are: they
+/// are small, and the two tensors are what is trained.
+#[derive(Debug, Clone)]
+pub(crate) struct LowRank {
+    /// (rank, inputs).
+    pub(crate) a: Tensor,
+    /// (outputs, rank).
+    pub(crate) b: Tensor,
+    pub(crate) scale: f64,
+    /// Probability with which an input is dropped in training.
+    pub(crate) dropout: f64,
+    /// Tells the module's masks from those of others.
+    pub(crate) place: u64,
+}
+
+impl Linear {
+    /// `x · Wᵀ + b`, and the adapter's part.
+    ///
+    /// # Shapes
+    /// `x` (rows, inputs); gives (rows, outputs).
+    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        let y = linear::forward(x, &self.weight, self.bias.as_ref(), pass.precision)?;
+        self.adapted(x, y, pass)
+    }
+
+    /// `y + x · Wᵀ`, and the adapter's part, in y's memory: for modules without a bias.
+    ///
+    /// # Shapes
+    /// `x` (rows, inputs), `y` and the result (rows, outputs).
+    pub(crate) fn forward_add(&self, x: &Tensor, y: Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        let y = linear::forward_add(x, &self.weight, y, pass.precision)?;
+        self.adapted(x, y, pass)
+    }
+
+    fn adapted(&self, x: &Tensor, y: Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        let Some(low_rank) = &self.low_rank else { return Ok(y) };
+        let scaled = low_rank.scaled(&low_rank.dropped(x, pass)?)?;
+        linear::forward_add(&scaled, &low_rank.b, y, Precision::F32)
+    }
+
+    /// The gradient of the input, added to `dx` if there is one; adds those of the tensors that are
+    /// trained to `grads`.
+    ///
+    /// # Shapes
+    /// `x`, `dx` and the result (rows, inputs), `dy` (rows, outputs).
+    pub(crate) fn backward(
+        &self,
+        x: &Tensor,
+        dy: &Tensor,
+        dx: Option<Tensor>,
+        grads: &LinearGradients,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor> {
+        let precision = pass.precision;
+        match (&grads.weight, &grads.bias) {
+            (Some(weight), bias) => {
+                linear::backward_weight(x, dy, weight, bias.as_ref(), precision)?;
+            }
+            (None, Some(bias)) => linear::backward_bias(dy, bias)?,
+            (None, None) => {}
+        }
+        let dx = linear::backward_input(dy, &self.weight, dx, precision)?;
+        match &self.low_rank {
+            Some(low_rank) => low_rank.backward(x, dy, dx, grads, pass),
+            None => Ok(dx),
+        }
+    }
+}
+
+impl LowRank {
+    /// `dropout(x)` in training, `x` elsewhere.
+    fn dropped(&self, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        match self.mask(pass) {
+            Some(mask) => dropout::forward(x, &mask),
+            None => Ok(x.clone()),
+        }
+    }
+
+    fn mask<'a>(&self, pass: &'a Pass<'_>) -> Option<Mask<'a>> {
+        let keys = pass.dropout.as_deref().filter(|_| self.dropout > 0.0)?;
+        Some(Mask { keys, place: self.place, p: self.dropout })
+    }
+
+    /// `s · x · Aᵀ`, (rows, rank).
+    fn scaled(&self, x: &Tensor) -> Result<Tensor> {
+        let product = linear::forward(x, &self.a, None, Precision::F32)?;
+        self.scale(product)
+    }
+
+    fn scale(&self, x: Tensor) -> Result<Tensor> {
+        let scale = self.scale as f32;
+        memory::update(&x, OP, |x| x.iter_mut().for_each(|x| *x *= scale))?;
+        Ok(x)
+    }
+
+    /// What is small is computed anew from the input: `dropout(x)` and its product with `A`.
+    fn backward(
+        &self,
+        x: &Tensor,
+        dy: &Tensor,
+        dx: Tensor,
+        grads: &LinearGradients,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor> {
+        let d_scaled = self.scale(linear::backward_input(dy, &self.b, None, Precision::F32)?)?;
+        if grads.a.is_some() || grads.b.is_some() {
+            let x = self.dropped(x, pass)?;
+            if let Some(a) = &grads.a {
+                linear::backward_weight(&x, &d_scaled, a, None, Precision::F32)?;
+            }
+            if let Some(b) = &grads.b {
+                linear::backward_weight(&self.scaled(&x)?, dy, b, None, Precision::F32)?;
+            }
+        }
+        let Some(mask) = self.mask(pass) else {
+            return linear::backward_input(&d_scaled, &self.a, Some(dx), Precision::F32);
+        };
+        let dropped = linear::backward_input(&d_scaled, &self.a, None, Precision::F32)?;
+        dropout::backward(&dropped, &mask, &dx)?;
+        Ok(dx)
+    }
+}

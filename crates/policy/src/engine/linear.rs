@@ -1,0 +1,69 @@
+//! A linear module as sampling computes it: its weight, and the adapter beside it.
+
+use candle_core::Tensor;
+use embodied_r_kernels::memory;
+use embodied_r_kernels::weight::{self, Weight};
+
+use crate::error::Result;
+
+const OP: &str = "low_rank";
+
+/// `x · Wᵀ + b`, and what an adapter adds to it.
+pub(super) struct Linear {
+    pub(super) weight: Weight,
+    pub(super) bias: Option<Tensor>,
+    pub(super) low_rank: Option<LowRank>,
+}
+
+/// `s · (x · Aᵀ) · Bᵀ`. Its tensors are shared with whoever trains them.
+pub(super) struct LowRank {
+    a: Weight,
+    b: Weight,
+    scale: f64,
+}
+
+/// Each module's output for `x`.
+///
+/// # Shapes
+/// `x` (rows, inputs); gives (rows, outputs) of each module.
+pub(super) fn forward_all<const N: usize>(
+    x: &Tensor,
+    modules: [&Linear; N],
+) -> Result<[Tensor; N]> {
+    let mut outputs =
+        weight::forward_all(x, modules.map(|module| (&module.weight, module.bias.as_ref())))?;
+    for (output, module) in outputs.iter_mut().zip(modules) {
+        if let Some(low_rank) = &module.low_rank {
+            *output = low_rank.forward_add(x, output)?;
+        }
+    }
+    Ok(outputs)
+}
+
+impl Linear {
+    /// `y + x · Wᵀ`, and the adapter's part: for modules without a bias.
+    ///
+    /// # Shapes
+    /// `x` (rows, inputs), `y` and the result (rows, outputs).
+    pub(super) fn forward_add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        let sum = self.weight.forward_add(x, y)?;
+        match &self.low_rank {
+            Some(low_rank) => low_rank.forward_add(x, &sum),
+            None => Ok(sum),
+        }
+    }
+}
+
+impl LowRank {
+    /// With `a` (rank, inputs) and `b` (outputs, rank).
+    pub(super) fn new(a: &Tensor, b: &Tensor, scale: f64) -> Result<Self> {
+        Ok(Self { a: Weight::f32(a)?, b: Weight::f32(b)?, scale })
+    }
+
+    fn forward_add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        let product = self.a.forward(x, None)?;
+        let scale = self.scale as f32;
+        memory::update(&product, OP, |product| product.iter_mut().for_each(|x| *x *= scale))?;
+        Ok(self.b.forward_add(&product, y)?)
+    }
+}

@@ -1,0 +1,108 @@
+//! An adapter that is trained.
+
+use std::path::Path;
+
+use embodied_r_kernels::memory;
+use indexmap::IndexMap;
+
+use super::settings::{A, B};
+use super::{Adapter, AdapterFault, LoraConfig, WEIGHTS_FILE};
+use crate::config::ModelConfig;
+use crate::decoder::{Decoder, LowRank};
+use crate::error::{Error, Result};
+use crate::parameters::Parameters;
+use crate::random::Stream;
+
+/// An adapter beside a model, with the tensors that are trained.
+#[derive(Clone)]
+pub(crate) struct Lora {
+    pub(crate) config: LoraConfig,
+    /// By canonical name.
+    pub(crate) tensors: Parameters,
+}
+
+impl Lora {
+    /// An adapter that changes nothing yet: `A` is uniform within ±1/√inputs, as `peft` draws it, and `B` is 0.
+    pub(crate) fn random(config: &LoraConfig, model: &ModelConfig, seed: u64) -> Result<Self> {
+        let mut tensors = IndexMap::new();
+        for (index, (name, shape)) in config.shapes(model).into_iter().enumerate() {
+            let n = shape.iter().product::<usize>();
+            let values = if name.ends_with(A) {
+                let bound = 1.0 / (shape[1] as f64).sqrt();
+                let stream = Stream::new(seed, index as u64);
+                let value = |i| ((2.0 * stream.uniform(i) - 1.0) * bound) as f32;
+                (0..n as u64).map(value).collect()
+            } else {
+                vec![0.0; n]
+            };
+            tensors.insert(name, memory::tensor(values, shape)?);
+        }
+        Ok(Self { config: config.clone(), tensors: Parameters::new(tensors) })
+    }
+
+    /// Reads the adapter that [`Self::save`] wrote into `dir`, or another with the modules and the rank of `config`.
+    ///
+    /// # Errors
+    /// As [`Adapter::open`], and for an adapter of other modules or another rank.
+    pub(crate) fn open(dir: &Path, config: &LoraConfig, model: &ModelConfig) -> Result<Self> {
+        let adapter = Adapter::open(dir, model)?;
+        let shapes = config.shapes(model);
+        let (mut tensors, mut faults) = (IndexMap::new(), Vec::new());
+        for (name, want) in &shapes {
+            let module = name.strip_suffix(A).or_else(|| name.strip_suffix(B)).unwrap_or(name);
+            let pair = adapter.pair(&format!("{module}weight"));
+            let Some(tensor) = pair.map(|pair| if name.ends_with(A) { &pair.a } else { &pair.b })
+            else {
+                faults.push(AdapterFault::Missing { name: name.clone() });
+                continue;
+            };
+            if tensor.dims() != want {
+                let (found, want) = (tensor.dims().to_vec(), want.clone());
+                faults.push(AdapterFault::Misshapen { name: name.clone(), found, want });
+            }
+            tensors.insert(name.clone(), tensor.clone());
+        }
+        for name in adapter.names() {
+            let module = name.strip_suffix("weight").unwrap_or(name);
+            if !shapes.contains_key(&format!("{module}{A}")) {
+                let why = "the run's settings do not name its module";
+                faults.push(AdapterFault::Extra { name: name.to_owned(), why });
+            }
+        }
+        if !faults.is_empty() {
+            return Err(Error::Adapter { path: dir.join(WEIGHTS_FILE), faults });
+        }
+        Ok(Self { config: config.clone(), tensors: Parameters::new(tensors) })
+    }
+
+    /// The same numbers in memory of their own, or none if they change nothing.
+    pub(crate) fn copied(&self) -> Result<Option<Self>> {
+        let mut changes = false;
+        for (_, tensor) in self.tensors.iter().filter(|(name, _)| name.ends_with(B)) {
+            changes |= memory::floats(tensor, "copy")?.iter().any(|number| *number != 0.0);
+        }
+        if !changes {
+            return Ok(None);
+        }
+        Ok(Some(Self { config: self.config.clone(), tensors: self.tensors.copied()? }))
+    }
+
+    /// Puts the tensors beside the modules that they belong to.
+    pub(crate) fn attach(&self, decoder: &mut Decoder) {
+        for (index, layer) in decoder.layers.iter_mut().enumerate() {
+            for module in &self.config.target_modules {
+                let name = module.name(index);
+                let get = |part: &str| self.tensors.get(&format!("{name}.{part}"));
+                if let (Some(a), Some(b)) = (get(A), get(B)) {
+                    layer.module_mut(*module).low_rank = Some(LowRank {
+                        a: a.clone(),
+                        b: b.clone(),
+                        scale: self.config.scale(),
+                        dropout: self.config.lora_dropout,
+                        place: module.place(index),
+                    });
+                }
+            }
+        }
+    }
+}

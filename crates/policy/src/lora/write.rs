@@ -1,0 +1,79 @@
+//! Writes an adapter as `peft` does.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::read::PREFIX;
+use super::{CONFIG_FILE, Lora, WEIGHTS_FILE};
+use crate::atomic;
+use crate::config::WeightDtype;
+use crate::error::Result;
+use crate::weights;
+
+/// What `transformers` wraps the decoder in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Within {
+    /// Nothing: the base is a text model.
+    Text,
+    /// A vision-language model, whose decoder has names of its own.
+    VisionLanguage,
+}
+
+impl Lora {
+    /// Writes settings and tensors into `dir`, so that `peft` reads them back onto the base model.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub(crate) fn save(&self, dir: &Path, within: Within, dtype: WeightDtype) -> Result<()> {
+        let root = match within {
+            Within::Text => "model.",
+            Within::VisionLanguage => "model.language_model.",
+        };
+        let named = |name: &str| {
+            let rest = name.strip_prefix("model.").unwrap_or(name);
+            format!("{PREFIX}{root}{rest}")
+        };
+        let tensors: Vec<_> =
+            self.tensors.iter().map(|(name, tensor)| (named(name), tensor)).collect();
+        let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), *tensor));
+        weights::save_file(&dir.join(WEIGHTS_FILE), tensors, dtype)?;
+        // The settings come last, so that what was stopped is no adapter.
+        atomic::write_json(&dir.join(CONFIG_FILE), &self.settings(within))
+    }
+
+    fn settings(&self, within: Within) -> Value {
+        let config = &self.config;
+        let names: Vec<&str> =
+            config.target_modules.iter().map(|module| module.short_name()).collect();
+        let targets = match within {
+            Within::Text => json!(names),
+            // The vision tower has modules of the same names, which are not adapted.
+            Within::VisionLanguage => {
+                json!(format!(r"^model\.language_model(?=\.).*\.({})$", names.join("|")))
+            }
+        };
+        json!({
+            "alpha_pattern": {},
+            "base_model_name_or_path": config.base_model_name_or_path,
+            "bias": "none",
+            "fan_in_fan_out": false,
+            "inference_mode": true,
+            "init_lora_weights": true,
+            "layers_pattern": null,
+            "layers_to_transform": null,
+            "lora_alpha": config.lora_alpha,
+            "lora_bias": false,
+            "lora_dropout": config.lora_dropout,
+            "modules_to_save": null,
+            "peft_type": "LORA",
+            "r": config.r,
+            "rank_pattern": {},
+            "revision": null,
+            "target_modules": targets,
+            "task_type": "CAUSAL_LM",
+            "use_dora": false,
+            "use_rslora": config.use_rslora,
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! How much arithmetic and memory a model takes, for estimates.
+
+use crate::config::ModelConfig;
+use crate::decoder::Activations;
+use crate::packed::Group;
+
+/// Forward passes that a backward is worth: the gradients of inputs and of weights.
+const BACKWARD: f64 = 2.0;
+
+impl ModelConfig {
+    /// Multiplications and additions in the products of one forward pass over `groups`, each prompt once:
+    /// linear layers, attention's two products, and the LM head over the completions' tokens.
+    ///
+    /// Drawing the completions takes as many: every token is computed once there too.
+    pub fn forward_flops(&self, groups: &[Group]) -> f64 {
+        let (queries, keys) = (
+            (self.num_attention_heads * self.head_dim) as f64,
+            (self.num_key_value_heads * self.head_dim) as f64,
+        );
+        let (hidden, inner) = (self.hidden_size as f64, self.intermediate_size as f64);
+        let linear = hidden * (2.0 * queries + 2.0 * keys + 3.0 * inner);
+        let layers = self.num_hidden_layers as f64;
+        let of_group = |group: &Group| {
+            let prompt = group.prompt.len() as f64;
+            let own = || group.completions.iter().map(|ids| ids.len().saturating_sub(1) as f64);
+            let seen = triangle(prompt) + own().map(|n| n * prompt + triangle(n)).sum::<f64>();
+            let scored: usize = group.completions.iter().map(Vec::len).sum();
+            let tokens = group.tokens() as f64;
+            layers * (tokens * linear + 2.0 * queries * seen)
+                + scored as f64 * hidden * self.vocab_size as f64
+        };
+        2.0 * groups.iter().map(of_group).sum::<f64>()
+    }
+
+    /// As [`Self::forward_flops`] for a forward pass with its backward, without what may be computed again.
+    pub fn training_flops(&self, groups: &[Group]) -> f64 {
+        (1.0 + BACKWARD) * self.forward_flops(groups)
+    }
+}
+
+/// Memory of a pass in training, apart from weights, gradients and logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PassBytes {
+    /// The inputs of all layers, which are always kept.
+    pub inputs: usize,
+    /// What one more layer keeps that is not computed again.
+    pub layer: usize,
+    /// What a layer's backward needs at once beside these.
+    pub working: usize,
+}
+
+impl ModelConfig {
+    /// The memory of a forward pass with its backward over `tokens` tokens.
+    pub fn pass_bytes(&self, tokens: usize) -> PassBytes {
+        let queries = self.num_attention_heads * self.head_dim;
+        let keys = self.num_key_value_heads * self.head_dim;
+        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
+        let bytes = |numbers: usize| tokens * numbers * size_of::<f32>();
+        let layer = bytes(Activations::per_token(hidden, queries, keys, inner));
+        // A layer that is computed again, the output's gradient and the residual stream, and the
+        // gradient of what the last product took.
+        let working = layer + bytes(3 * hidden + inner);
+        PassBytes { inputs: bytes(self.num_hidden_layers * hidden), layer, working }
+    }
+
+    /// Memory of the keys and values of a token, over all layers.
+    pub fn kv_bytes_per_token(&self) -> usize {
+        2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * size_of::<f32>()
+    }
+}
+
+/// Pairs of a token with one up to itself.
+fn triangle(n: f64) -> f64 {
+    n * (n + 1.0) / 2.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+
+    #[test]
+    fn a_forward_is_twice_its_weights_for_each_token_and_attention_over_what_is_seen() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/qwen2-tied");
+        let policy = Policy::load(folder.as_ref()).unwrap();
+        let config = policy.config();
+        let matrices: usize = policy
+            .parameters()
+            .iter()
+            .filter(|(name, tensor)| name.contains("layers") && tensor.dims().len() == 2)
+            .map(|(_, tensor)| tensor.elem_count())
+            .sum();
+        // Two tokens in the prompt, then one and two rows behind it, the last of neither completion.
+        let group = Group { prompt: vec![1, 2], completions: vec![vec![3, 4], vec![5, 6, 7]] };
+        let seen = (1 + 2) + 3 + (3 + 4);
+        let queries = config.num_attention_heads * config.head_dim;
+        let expected = 5 * matrices
+            + config.num_hidden_layers * 2 * queries * seen
+            + 5 * config.hidden_size * config.vocab_size;
+        assert_eq!(config.forward_flops(&[group]), (2 * expected) as f64);
+    }
+}

@@ -1,0 +1,414 @@
+//! Adapters that are trained: their gradients, their dropout, and that everything which reads the policy sees them.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use embodied_r_policy::lora::{LoraConfig, Module};
+use embodied_r_policy::weights::SaveOptions;
+use embodied_r_policy::{
+    Adapter, GenerateEvent, Gradients, Group, InferenceModel, ModelConfig, ModelType, Policy,
+    Precision, Request, Rope, Sample, Sampling, Trainable, WeightDtype,
+};
+
+const SEED: u64 = 5;
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        model_type: ModelType::Qwen2,
+        vocab_size: 40,
+        hidden_size: 24,
+        intermediate_size: 33,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        num_key_value_heads: 1,
+        head_dim: 12,
+        rms_norm_eps: 1e-6,
+        rope: Rope::plain(10_000.0),
+        sliding_window: None,
+        tie_word_embeddings: true,
+        attention_bias: true,
+        max_position_embeddings: 64,
+        initializer_range: 0.3,
+        dtype: WeightDtype::F32,
+        bos_token_id: None,
+        eos_token_ids: vec![0],
+    }
+}
+
+fn lora(modules: &[Module], dropout: f64) -> LoraConfig {
+    LoraConfig {
+        r: 3,
+        lora_alpha: 4,
+        lora_dropout: dropout,
+        target_modules: modules.to_vec(),
+        use_rslora: false,
+        base_model_name_or_path: None,
+    }
+}
+
+fn base() -> Policy {
+    Policy::random(&config(), 1).unwrap()
+}
+
+/// A policy whose adapter changes something.
+fn adapted(modules: &[Module], dropout: f64) -> Policy {
+    let policy = base().with_trainable(&Trainable::Lora(lora(modules, dropout)), SEED).unwrap();
+    stir(&policy);
+    policy
+}
+
+/// Gives `B` numbers of its own.
+fn stir(policy: &Policy) {
+    for (name, tensor) in policy.parameters().iter().filter(|(name, _)| name.contains("lora_B")) {
+        let offset = name.len() as f64 + name.as_bytes()[13] as f64;
+        set(tensor, |i| 0.3 * ((i as f64 + 1.0) * offset).sin());
+    }
+}
+
+fn set(tensor: &Tensor, value: impl Fn(usize) -> f64) {
+    let numbers = (0..tensor.elem_count()).map(|i| value(i) as f32).collect();
+    let new = Tensor::from_vec(numbers, tensor.shape(), tensor.device()).unwrap();
+    tensor.slice_set(&new, 0, 0).unwrap();
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn groups() -> Vec<Group> {
+    vec![
+        Group { prompt: vec![3, 7, 9], completions: vec![vec![4, 4, 8, 0], vec![11, 30]] },
+        Group { prompt: vec![21], completions: vec![vec![5, 6, 7]] },
+    ]
+}
+
+/// What a loss might give each token.
+fn d_logps() -> Vec<f32> {
+    (0..9).map(|i| ((i * 5 % 7) as f32 - 3.0) / 3.0).collect()
+}
+
+const NOISE: u64 = 77;
+
+fn loss(policy: &Policy) -> f64 {
+    let forward = policy.training_forward(&groups(), 0.8, NOISE).unwrap();
+    let terms = forward.scores().logps.iter().zip(d_logps());
+    terms.map(|(logp, d)| f64::from(*logp) * f64::from(d)).sum()
+}
+
+fn gradients(policy: &Policy) -> Gradients {
+    let mut gradients = policy.zero_gradients().unwrap();
+    let forward = policy.training_forward(&groups(), 0.8, NOISE).unwrap();
+    forward.backward(&d_logps(), &mut gradients).unwrap();
+    gradients
+}
+
+#[track_caller]
+fn assert_close(what: &str, found: &[f32], want: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), want.len(), "{what}");
+    let scale = want.iter().fold(1e-3f32, |top, x| top.max(x.abs()));
+    for (i, (found, want)) in found.iter().zip(want).enumerate() {
+        assert!((found - want).abs() <= tolerance * scale, "{what} {i}: {found}, want {want}");
+    }
+}
+
+#[test]
+fn an_adapter_that_begins_changes_nothing_and_is_all_that_is_trained() {
+    let policy = base().with_trainable(&Trainable::Lora(lora(&Module::ALL, 0.0)), SEED).unwrap();
+    let scores = policy.score(&groups(), 1.0).unwrap();
+    assert_eq!(scores, base().score(&groups(), 1.0).unwrap());
+    assert_eq!(policy.parameters().len(), 2 * 7 * 2);
+    assert!(policy.parameters().iter().all(|(name, _)| name.contains(".lora_")));
+    let a = policy.parameters().get("model.layers.1.mlp.down_proj.lora_A.weight").unwrap();
+    assert_eq!(a.dims(), [3, 33]);
+    let (a, bound) = (numbers(a), 1.0 / 33f32.sqrt());
+    assert!(a.iter().all(|x| x.abs() <= bound) && a.iter().any(|x| x.abs() > 0.8 * bound));
+    let counts = Trainable::Lora(lora(&Module::ALL, 0.0)).counts(&config()).unwrap();
+    assert_eq!(counts.trainable, policy.parameters().numbers());
+    assert_eq!(counts.total, policy.parameters().numbers() + policy.weights().numbers());
+}
+
+#[test]
+fn gradients_of_every_modules_adapter_are_those_of_finite_differences() {
+    for module in Module::ALL {
+        for dropout in [0.0, 0.3] {
+            let policy = adapted(&[module], dropout);
+            let gradients = gradients(&policy);
+            assert_eq!(gradients.iter().count(), 4);
+            for (name, tensor) in policy.parameters().iter() {
+                let at = numbers(tensor);
+                let gradient = numbers(gradients.get(name).unwrap());
+                let norm = gradient.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+                assert!(norm > 1e-3, "{name}: nothing is learnt");
+                // Along the gradient, and along a direction that sees order and sign.
+                let along = gradient.iter().map(|x| f64::from(*x) / norm).collect::<Vec<_>>();
+                let across = (0..at.len()).map(|i| ((i + 1) as f64).sin()).collect::<Vec<_>>();
+                for direction in [along, across] {
+                    let want: f64 =
+                        gradient.iter().zip(&direction).map(|(g, d)| f64::from(*g) * d).sum();
+                    let step = 5e-3;
+                    let moved = |sign: f64| {
+                        set(tensor, |i| f64::from(at[i]) + sign * step * direction[i]);
+                        loss(&policy)
+                    };
+                    let found = (moved(1.0) - moved(-1.0)) / (2.0 * step);
+                    set(tensor, |i| f64::from(at[i]));
+                    let slack = 0.01 * want.abs() + 3e-3 * norm.max(0.3);
+                    assert!((found - want).abs() < slack, "{name}: {want}, moved {found}");
+                }
+            }
+        }
+    }
+}
+
+/// The adapter written to a folder, and the base with it merged in.
+fn merged(policy: &Policy) -> Policy {
+    let dir = tempfile::tempdir().unwrap();
+    policy.save(dir.path(), &SaveOptions::default()).unwrap();
+    let merged = base();
+    Adapter::open(dir.path(), merged.config()).unwrap().apply(merged.weights()).unwrap();
+    merged
+}
+
+#[test]
+fn an_adapter_has_the_scores_and_the_gradients_of_the_merged_model() {
+    let policy = adapted(&Module::ALL, 0.0);
+    let merged = merged(&policy);
+    let (found, want) =
+        (policy.score(&groups(), 0.8).unwrap(), merged.score(&groups(), 0.8).unwrap());
+    assert_close("logps", &found.logps, &want.logps, 1e-5);
+    assert_close("entropies", &found.entropies, &want.entropies, 1e-5);
+    let (found, whole) = (gradients(&policy), gradients(&merged));
+    let scale = 4.0 / 3.0;
+    let mut seen = 0;
+    for (name, d_weight) in whole.iter() {
+        let Some(stem) = name.strip_suffix("_proj.weight") else { continue };
+        let part = |part: &str| format!("{stem}_proj.lora_{part}.weight");
+        let of = |name: &str| policy.parameters().get(name).unwrap();
+        let (a, b) = (of(&part("A")), of(&part("B")));
+        // W + s·B·A: dA = s·Bᵀ·dW, dB = s·dW·Aᵀ.
+        let d_a = (b.t().unwrap().matmul(d_weight).unwrap() * scale).unwrap();
+        let d_b = (d_weight.matmul(&a.t().unwrap()).unwrap() * scale).unwrap();
+        let of = |name: &str| numbers(found.get(name).unwrap());
+        assert_close(&part("A"), &of(&part("A")), &numbers(&d_a), 1e-4);
+        assert_close(&part("B"), &of(&part("B")), &numbers(&d_b), 1e-4);
+        seen += 1;
+    }
+    assert_eq!(seen, 14);
+}
+
+#[test]
+fn activations_computed_again_have_the_same_dropout() {
+    let (kept, again) = (adapted(&Module::ALL, 0.4), adapted(&Module::ALL, 0.4));
+    let (kept, again) = (gradients(&kept), gradients(&again.with_activation_bytes(0)));
+    for (name, gradient) in kept.iter() {
+        assert_eq!(numbers(gradient), numbers(again.get(name).unwrap()), "{name}");
+    }
+}
+
+#[test]
+fn dropout_follows_from_the_noise_and_not_from_how_groups_are_packed() {
+    let policy = adapted(&Module::ALL, 0.4);
+    let of = |groups: &[Group], noise| {
+        policy.training_forward(groups, 1.0, noise).unwrap().scores().logps.clone()
+    };
+    let packed = of(&groups(), 1);
+    let mut apart = Vec::new();
+    for Group { prompt, completions } in groups() {
+        for completion in completions {
+            let group = Group { prompt: prompt.clone(), completions: vec![completion] };
+            apart.extend(of(&[group], 1));
+        }
+    }
+    assert_close("apart", &apart, &packed, 1e-5);
+    assert_ne!(of(&groups(), 2), packed);
+}
+
+#[test]
+fn scoring_and_the_plain_forward_drop_nothing() {
+    let (with, without) = (adapted(&Module::ALL, 0.4), adapted(&Module::ALL, 0.0));
+    let want = without.score(&groups(), 1.0).unwrap();
+    assert_eq!(with.score(&groups(), 1.0).unwrap(), want);
+    assert_eq!(*with.forward(&groups(), 1.0).unwrap().scores(), want);
+    assert_ne!(*with.training_forward(&groups(), 1.0, 1).unwrap().scores(), want);
+    assert_eq!(*without.training_forward(&groups(), 1.0, 1).unwrap().scores(), want);
+}
+
+fn sample(model: &Arc<InferenceModel>, prompts: &[&[u32]]) -> Vec<Vec<Sample>> {
+    let request = |prompt: &&[u32]| Request { prompt: prompt.to_vec(), samples: 2, stream: 3 };
+    let requests: Vec<Request> = prompts.iter().map(request).collect();
+    let sampling = Sampling { max_new_tokens: 12, temperature: 0.9, ..Sampling::default() };
+    model.generate(&requests, &sampling, &|_: GenerateEvent| {}).unwrap()
+}
+
+/// Samples, as groups to score, and their log-probabilities.
+fn drawn(samples: &[Vec<Sample>], prompts: &[&[u32]]) -> (Vec<Group>, Vec<f32>) {
+    let group = |(samples, prompt): (&Vec<Sample>, &&[u32])| Group {
+        prompt: prompt.to_vec(),
+        completions: samples.iter().map(|sample| sample.ids.clone()).collect(),
+    };
+    let logps = samples.iter().flatten().flat_map(|sample| sample.logps.clone()).collect();
+    (samples.iter().zip(prompts).map(group).collect(), logps)
+}
+
+const PROMPTS: [&[u32]; 2] = [&[3, 7, 9], &[21]];
+
+#[test]
+fn what_is_sampled_has_the_log_probabilities_of_the_adapted_model() {
+    for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 0.02)] {
+        let policy = adapted(&Module::ALL, 0.4).with_precision(precision);
+        let model = Arc::new(policy.inference_model(precision).unwrap());
+        let (groups, logps) = drawn(&sample(&model, &PROMPTS), &PROMPTS);
+        let scored = policy.score(&groups, 0.9).unwrap().logps;
+        assert_close("logps", &logps, &scored, tolerance);
+        let without = base().with_precision(precision).score(&groups, 0.9).unwrap().logps;
+        let apart = scored.iter().zip(without).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart > 0.5, "the adapter shows: {apart}");
+    }
+}
+
+#[test]
+fn a_change_of_the_adapter_is_seen_by_the_next_rollout_in_every_precision() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let policy = base()
+            .with_trainable(&Trainable::Lora(lora(&Module::ALL, 0.0)), SEED)
+            .unwrap()
+            .with_precision(precision);
+        let model = Arc::new(policy.inference_model(precision).unwrap());
+        let before = sample(&model, &PROMPTS);
+        stir(&policy);
+        let after = sample(&model, &PROMPTS);
+        assert_ne!(before, after);
+        let anew = Arc::new(policy.inference_model(precision).unwrap());
+        assert_eq!(after, sample(&anew, &PROMPTS));
+    }
+}
+
+#[test]
+fn a_sample_has_the_same_bits_alone_and_beside_others() {
+    let policy = adapted(&Module::ALL, 0.0);
+    let model = Arc::new(policy.inference_model(Precision::F32).unwrap());
+    let together = sample(&model, &[&[5, 6], &[3, 7, 9], &[21], &[1; 20]]);
+    assert_eq!(sample(&model, &[&[3, 7, 9]])[0], together[1]);
+}
+
+/// Whether two tensors are one.
+fn same(a: &Policy, b: &Policy, name: &str) -> bool {
+    a.weights().get(name).unwrap().id() == b.weights().get(name).unwrap().id()
+}
+
+#[test]
+fn a_frozen_copy_shares_the_base_and_keeps_the_adapter_of_its_moment() {
+    let policy = adapted(&Module::ALL, 0.3);
+    let before = policy.score(&groups(), 1.0).unwrap();
+    let copy = policy.frozen_copy().unwrap();
+    assert!(policy.weights().iter().all(|(name, _)| same(&policy, &copy, name)));
+    for (_, tensor) in policy.parameters().iter() {
+        set(tensor, |_| 0.1);
+    }
+    assert_eq!(copy.score(&groups(), 1.0).unwrap(), before);
+    assert_ne!(policy.score(&groups(), 1.0).unwrap(), before);
+    // Before the first step the reference is the base, without an adapter to compute.
+    let begun = base().with_trainable(&Trainable::Lora(lora(&Module::ALL, 0.3)), SEED).unwrap();
+    assert!(
+        begun.frozen_copy().unwrap().parameters().iter().all(|(name, _)| !name.contains("lora"))
+    );
+}
+
+/// A folder with the base model, and one for an adapter of it.
+fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, adapter) = (dir.path().join("model"), dir.path().join("adapter"));
+    std::fs::create_dir(&model).unwrap();
+    std::fs::create_dir(&adapter).unwrap();
+    base().save(&model, &SaveOptions::default()).unwrap();
+    (dir, model, adapter)
+}
+
+fn standing_on(base: &Path) -> Trainable {
+    let base = base.to_str().unwrap().to_owned();
+    let modules = [Module::Q, Module::Down];
+    Trainable::Lora(LoraConfig { base_model_name_or_path: Some(base), ..lora(&modules, 0.2) })
+}
+
+#[test]
+fn an_adapter_that_was_saved_goes_on_as_before() {
+    let (_dir, model, adapter) = folders();
+    let trainable = standing_on(&model);
+    let policy = Policy::load_trainable(&model, &model, &trainable, SEED).unwrap();
+    stir(&policy);
+    policy.save(&adapter, &SaveOptions::default()).unwrap();
+    let loaded = Policy::load_trainable(&adapter, &model, &trainable, 99).unwrap();
+    for (name, tensor) in policy.parameters().iter() {
+        assert_eq!(numbers(tensor), numbers(loaded.parameters().get(name).unwrap()), "{name}");
+    }
+    assert_eq!(loss(&policy), loss(&loaded));
+    // The reference of a run that goes on.
+    let (first, saved) =
+        (policy.load_frozen(&model).unwrap(), policy.load_frozen(&adapter).unwrap());
+    for reference in [&first, &saved] {
+        assert!(policy.weights().iter().all(|(name, _)| same(&policy, reference, name)));
+    }
+    let scores = |policy: &Policy| policy.score(&groups(), 1.0).unwrap();
+    assert_eq!(scores(&first), scores(&base()));
+    assert_eq!(scores(&saved), scores(&policy));
+}
+
+#[test]
+fn an_adapters_folder_is_read_as_the_model_that_it_makes_of_its_base() {
+    let (_dir, model, adapter) = folders();
+    let policy = Policy::load_trainable(&model, &model, &standing_on(&model), SEED).unwrap();
+    stir(&policy);
+    policy.save(&adapter, &SaveOptions::default()).unwrap();
+    let read = Policy::load(&adapter).unwrap();
+    let want = policy.score(&groups(), 1.0).unwrap().logps;
+    assert_close("read", &read.score(&groups(), 1.0).unwrap().logps, &want, 1e-5);
+    let sampled = Arc::new(InferenceModel::load(&adapter, Precision::F32).unwrap());
+    let (groups, logps) = drawn(&sample(&sampled, &PROMPTS), &PROMPTS);
+    assert_close("sampled", &logps, &policy.score(&groups, 0.9).unwrap().logps, 1e-5);
+    let told = Policy::load_trainable(&adapter, &adapter, &standing_on(&adapter), SEED);
+    let told = told.err().unwrap().to_string();
+    assert!(told.contains("is an adapter, merge it"), "{told}");
+    std::fs::remove_dir_all(&model).unwrap();
+    let told = Policy::load(&adapter).err().unwrap().to_string();
+    assert!(
+        told.contains(model.to_str().unwrap()) && told.contains("base_model_name_or_path"),
+        "{told}"
+    );
+}
+
+#[test]
+fn an_adapter_of_another_rank_or_other_modules_is_not_gone_on_with() {
+    let (_dir, model, adapter) = folders();
+    let trainable = standing_on(&model);
+    let policy = Policy::load_trainable(&model, &model, &trainable, SEED).unwrap();
+    policy.save(&adapter, &SaveOptions::default()).unwrap();
+    let refused = |change: &dyn Fn(&mut LoraConfig)| {
+        let mut config = lora(&[Module::Q, Module::Down], 0.2);
+        change(&mut config);
+        let read = Policy::load_trainable(&adapter, &model, &Trainable::Lora(config), SEED);
+        read.err().unwrap().to_string()
+    };
+    let told = refused(&|config| config.r = 2);
+    assert!(told.contains("q_proj.lora_A.weight` has the shape [3, 24], want [2, 24]"), "{told}");
+    let told = refused(&|config| config.target_modules = vec![Module::Q]);
+    assert!(told.contains("mlp.down_proj.weight` has no place"), "{told}");
+    let told = refused(&|config| config.target_modules.push(Module::Up));
+    assert!(told.contains("mlp.up_proj.lora_A.weight` is missing"), "{told}");
+}
+
+#[test]
+fn an_adapter_of_a_quantised_model_stands_beside_its_blocks() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf/qwen2.gguf");
+    let adapter = tempfile::tempdir().unwrap();
+    let policy = Policy::load_trainable(&file, &file, &standing_on(&file), SEED).unwrap();
+    stir(&policy);
+    policy.save(adapter.path(), &SaveOptions::default()).unwrap();
+    let model = Arc::new(InferenceModel::load(adapter.path(), Precision::F32).unwrap());
+    let (groups, logps) = drawn(&sample(&model, &PROMPTS), &PROMPTS);
+    assert_close("logps", &logps, &policy.score(&groups, 0.9).unwrap().logps, 1e-4);
+    let without = Policy::load(&file).unwrap().score(&groups, 0.9).unwrap().logps;
+    let apart = logps.iter().zip(without).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(apart > 0.1, "the adapter shows: {apart}");
+}
