@@ -141,6 +141,8 @@ fn run_new(
         questions: questions(8),
         eval: Vec::new(),
         judge,
+        activation_bytes: 0,
+        verify_packing: false,
         stop: &stop,
     };
     Trainer::start(model, job, sinks)?.run()

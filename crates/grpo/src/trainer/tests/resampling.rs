@@ -107,6 +107,8 @@ fn every_attempt_has_random_numbers_of_its_own() {
         questions: questions(8),
         eval: Vec::new(),
         judge: None,
+        activation_bytes: 0,
+        verify_packing: false,
         stop: &stop,
     };
     let trainer = Trainer::start(Bigram::new(6, 3), job, Vec::new()).unwrap();
@@ -137,7 +139,8 @@ fn a_truncated_completion_is_punished_as_overlong_and_still_not_learnt_from_wher
             ..settings(dir.path())
         };
         let (rollouts, figures) = first_step(Bigram::new(6, 3), &settings);
-        let numbers = Bigram::load(&dir.path().join("final"), Precision::F32).unwrap().numbers();
+        let folder = dir.path().join("final");
+        let numbers = Bigram::load(&folder, &settings.loading(&folder, 0)).unwrap().numbers();
         (rollouts, figures, numbers)
     };
     let (rollouts, figures, masked) = learnt(true);
