@@ -3,10 +3,14 @@
 use assert_cmd::Command;
 use embodied_r_tests::binary;
 
+/// A step of each kind of stage, with the judge in the second.
+const STAGES: &str = "stage=[{steps = 1, weights = {format = 0.7, accuracy = 0.3}}, \
+                      {steps = 1, weights = {format = 0.1, accuracy = 0.7, consistency = 0.2}}]";
+
 fn quickstart(out: &std::path::Path) -> String {
     let made = Command::new(binary())
         .args(["quickstart", "--rooms", "10", "--sft-set", "num_train_epochs=10"])
-        .args(["--set", "max_steps=2", "--set", "warmup_steps=0"])
+        .args(["--set", STAGES, "--set", "warmup_steps=0"])
         .args(["--set", "generation_batch_size=32", "--out"])
         .arg(out)
         .assert()

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use embodied_r_grpo::settings::{Fault, LossSettings, Sft, Train};
+use embodied_r_rewards::{ExternalReward, Names, Schedule};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
@@ -22,8 +23,9 @@ pub(crate) trait Settings: Default + Serialize + DeserializeOwned {
     /// What the types leave possible and is wrong all the same.
     fn faults(&self) -> Vec<Fault>;
 
-    /// Faults of the value of `key`, where reading it would name only the first.
-    fn faults_of(_key: &str, _value: &Value) -> Option<Vec<String>> {
+    /// Faults of the value of `key`, where reading it would name only the first. `given` holds all
+    /// values of all layers, unread.
+    fn faults_of(_key: &str, _value: &Value, _given: &Table) -> Option<Vec<String>> {
         None
     }
 }
@@ -33,11 +35,13 @@ impl Settings for Train {
         Train::faults(self)
     }
 
-    fn faults_of(key: &str, value: &Value) -> Option<Vec<String>> {
-        (key == "stage").then(|| match embodied_r_rewards::Schedule::from_toml(value) {
-            Ok(_) => Vec::new(),
-            Err(faults) => faults.0,
-        })
+    fn faults_of(key: &str, value: &Value, given: &Table) -> Option<Vec<String>> {
+        let faults = match key {
+            "stage" => Schedule::from_toml(value, &reward_names(given)).err(),
+            "reward" => ExternalReward::list_from_toml(value).err(),
+            _ => return None,
+        };
+        Some(faults.map_or_else(Vec::new, |faults| faults.0))
     }
 }
 
@@ -51,6 +55,12 @@ impl Settings for Sft {
     fn faults(&self) -> Vec<Fault> {
         Sft::faults(self)
     }
+}
+
+/// The names that stages may weigh, beside outside rewards that may have faults themselves.
+fn reward_names(given: &Table) -> Names {
+    let rewards = given.get("reward").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    Names::new(rewards.iter().filter_map(|reward| reward.get("name")?.as_str()))
 }
 
 /// One layer: values, and where each of them stands.
@@ -122,11 +132,15 @@ impl Layers {
     /// Puts the layers together; what must be given in some layer is named in `required`.
     pub(crate) fn resolve<T: Settings>(self, required: &[&str]) -> anyhow::Result<T> {
         let mut faults = self.faults;
+        let mut given = Table::new();
+        for (key, value) in self.layers.iter().flat_map(|layer| &layer.values) {
+            merge(&mut given, key.clone(), value.clone());
+        }
         let mut merged = Table::new();
         for layer in self.layers {
             for (key, value) in layer.values {
                 let place = layer.places.get(&key).map_or("", String::as_str);
-                let found = faults_of_value::<T>(&key, &value);
+                let found = faults_of_value::<T>(&key, &value, &given);
                 if found.is_empty() {
                     merge(&mut merged, key, value);
                 } else {
@@ -134,8 +148,8 @@ impl Layers {
                 }
             }
         }
-        let given = |key: &&&str| !merged.contains_key(**key);
-        for key in required.iter().filter(given) {
+        let missing = |key: &&&str| !merged.contains_key(**key);
+        for key in required.iter().filter(missing) {
             faults.push(format!("`{key}` is missing; give it in the file or as `--{key}`"));
         }
         let settings: Option<T> = match Value::Table(merged).try_into() {
@@ -215,7 +229,7 @@ fn merge(into: &mut Table, key: String, value: Value) {
 }
 
 /// What is wrong with one value by itself.
-fn faults_of_value<T: Settings>(key: &str, value: &Value) -> Vec<String> {
+fn faults_of_value<T: Settings>(key: &str, value: &Value, given: &Table) -> Vec<String> {
     let known = fields::of::<T>();
     if !known.contains(&key) {
         return vec![match fields::nearest(key, known) {
@@ -223,7 +237,7 @@ fn faults_of_value<T: Settings>(key: &str, value: &Value) -> Vec<String> {
             None => format!("there is no setting `{key}`; known are {}", known.join(", ")),
         }];
     }
-    if let Some(faults) = T::faults_of(key, value) {
+    if let Some(faults) = T::faults_of(key, value, given) {
         return faults;
     }
     let alone = Table::from_iter([(key.to_owned(), value.clone())]);

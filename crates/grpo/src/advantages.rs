@@ -142,7 +142,8 @@ pub fn std(rewards: &[Option<f64>]) -> f64 {
     (squares / (n - 1.0)).sqrt()
 }
 
-fn all_equal(rewards: &[Option<f64>]) -> bool {
+/// Whether the rewards that are there are one and the same.
+pub fn all_equal(rewards: &[Option<f64>]) -> bool {
     let mut present = rewards.iter().flatten();
     let Some(first) = present.next() else { return true };
     present.all(|reward| reward == first)

@@ -14,7 +14,7 @@ use std::path::Path;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use completions::step_of_completions;
+pub(crate) use completions::{COLUMNS, WHY, step_of_completions};
 pub use completions::{COMPLETIONS_FOLDER, Parquet};
 pub use jsonl::{EVENTS_FILE, Jsonl};
 pub use line::{ProgressLine, in_words};
@@ -58,8 +58,14 @@ pub enum Event {
         step: u64,
         /// Its number, from 0.
         stage: usize,
-        /// The weights of the rewards from now on.
+        /// Why it begins now.
+        #[serde(default)]
+        because: Because,
+        /// The weights of the rewards from now on, or once the transition is over.
         weights: IndexMap<String, f64>,
+        /// Steps in which the weights go over from those of the stage before.
+        #[serde(default)]
+        blend_steps: u64,
         /// The learning-rate schedule and the moments begin anew.
         restart_schedule: bool,
         /// The frozen reference is the policy of this moment from now on.
@@ -140,6 +146,28 @@ impl Event {
         let dump = dump.strip_prefix(run).unwrap_or(dump).display().to_string();
         Self::Skipped { step, what: diagnosis.found.what(), dump }
     }
+}
+
+/// Why a stage begins when it does.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Because {
+    /// The run begins.
+    #[default]
+    Start,
+    /// The stage before lasted as long as it was to.
+    Length,
+    /// The mean of a metric passed the mark that ends the stage before.
+    Until {
+        /// The metric.
+        metric: String,
+        /// Its mean.
+        mean: f64,
+        /// Steps that the mean is taken over.
+        window: u64,
+        /// The mark and the side of it, such as `above 0.95`.
+        mark: String,
+    },
 }
 
 /// A listener.

@@ -10,15 +10,15 @@
 //! | [`settings`] | what a run is told, under TRL's names |
 //! | [`questions`], [`conversations`] | what there is to learn from |
 //! | [`plan`], [`schedule`], [`sampler`], [`random`] | which step does what; functions of the step alone |
-//! | [`rollout`], [`judge`], [`advantages`] | completions and what they are worth |
+//! | [`rollout`], [`scoring`], [`judge`], [`advantages`] | completions and what they are worth |
 //! | [`loss`], [`inspect`], [`batch_file`] | the losses and their derivatives; one of them by itself |
 //! | [`batches`], [`micro_batch`], [`update`], [`optimizer`] | from micro-batches to a step |
 //! | [`verify`], [`memory_plan`] | packed gradients beside plain ones; memory, before it is taken |
 //! | [`skipped`] | steps that are left out because something is not finite |
 //! | [`model`] | what all of it needs of a model |
 //!
-//! A step's randomness, questions, stage and learning rate follow from its number, so that a resumed
-//! run is the run that never stopped.
+//! A step's randomness, questions, stage and learning rate follow from its number and from where the
+//! stages began, so that a resumed run is the run that never stopped.
 //!
 //! ```
 //! use embodied_r_grpo::advantages::{ScaleRewards, advantages};
@@ -50,6 +50,7 @@ pub mod random;
 pub mod rollout;
 pub mod sampler;
 pub mod schedule;
+pub mod scoring;
 pub mod settings;
 pub mod sft;
 pub mod skipped;

@@ -1,5 +1,7 @@
-//! The plan of a run: its steps, its stages in steps, and the learning rate of each step.
+//! The plan of a run: its steps, its stages in steps, and the weights and learning rate of each
+//! step.
 
+use embodied_r_rewards::stages::{Length, Weights, blend};
 use embodied_r_rewards::{Schedule as Stages, Stage};
 
 use crate::schedule::{LrScheduler, Schedule, warmup_steps};
@@ -14,16 +16,21 @@ pub struct Span {
     pub end: u64,
     /// Its weights and what it does in the beginning.
     pub stage: Stage,
+    /// Steps that it lasts if nothing ends it earlier.
+    steps: u64,
 }
 
 /// The plan of a GRPO run.
+///
+/// The number of steps is known from the start, and so is the learning rate: a stage that ends early
+/// makes the later ones begin earlier, and the last one lasts to the end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// Steps of one pass over the questions.
     pub steps_per_epoch: u64,
     /// Steps of the run.
     pub total_steps: u64,
-    /// The stages that come, in order; the first begins with the run.
+    /// The stages in order; the first begins with the run.
     pub spans: Vec<Span>,
     learning: Learning,
 }
@@ -43,7 +50,8 @@ impl Plan {
     /// The plan of `settings` over `stages`, where one epoch has `steps_per_epoch` steps.
     ///
     /// # Errors
-    /// A stage is shorter than one step.
+    /// All faults at once: a stage is shorter than one step, than its transition or than its window,
+    /// or would begin when the run is over.
     pub fn new(
         settings: &Train,
         stages: &Stages,
@@ -51,22 +59,19 @@ impl Plan {
     ) -> Result<Self, Vec<Fault>> {
         let limit = settings.max_steps.unwrap_or(u64::MAX);
         let (mut spans, mut faults) = (Vec::new(), Vec::new());
-        let (mut epochs, mut first) = (0.0, 0);
+        let (mut epochs, mut steps, mut first) = (0.0, 0, 0);
         for (index, stage) in stages.stages().iter().enumerate() {
-            epochs += stage.epochs;
-            let end = (epochs * steps_per_epoch as f64).round() as u64;
-            if end == first {
-                faults.push(Fault::new(
-                    format!("stage[{index}].epochs"),
-                    format!(
-                        "is {}, less than one step where an epoch has {steps_per_epoch}",
-                        stage.epochs
-                    ),
-                ));
+            match stage.length {
+                Length::Epochs(more) => epochs += more,
+                Length::Steps(more) => steps += more,
             }
-            if first < limit {
-                spans.push(Span { first, end: end.min(limit), stage: stage.clone() });
+            let end = (epochs * steps_per_epoch as f64).round() as u64 + steps;
+            let span = Span { first, end, stage: stage.clone(), steps: end - first };
+            faults.extend(span.faults(index, steps_per_epoch));
+            if first >= limit {
+                faults.push(never_comes(settings, index, first, limit));
             }
+            spans.push(span);
             first = end;
         }
         if !faults.is_empty() {
@@ -79,13 +84,64 @@ impl Plan {
             warmup_steps: settings.warmup_steps,
             iterations: settings.num_iterations as u64,
         };
-        Ok(Self { steps_per_epoch, total_steps: first.min(limit), spans, learning })
+        let mut plan = Self { steps_per_epoch, total_steps: first.min(limit), spans, learning };
+        plan.follow(0);
+        Ok(plan)
+    }
+
+    /// Puts the stages where they began, `begins` in steps done before each of those that have
+    /// begun; the others follow them.
+    pub fn resume(&mut self, begins: &[u64]) {
+        for (index, &first) in begins.iter().enumerate() {
+            self.begin(index, first);
+        }
+    }
+
+    /// Lets stage `index`, and all that follow, begin after `first` steps.
+    pub fn begin(&mut self, index: usize, first: u64) {
+        let Some(span) = self.spans.get_mut(index) else { return };
+        span.first = first;
+        if index > 0 {
+            self.spans[index - 1].end = first;
+        }
+        self.follow(index);
+    }
+
+    /// Lets every stage behind `from` begin where the one before it ends.
+    fn follow(&mut self, from: usize) {
+        let mut first = self.spans[from].first;
+        for span in &mut self.spans[from..] {
+            span.first = first;
+            span.end = first.saturating_add(span.steps).min(self.total_steps);
+            first = span.end;
+        }
+        if let Some(last) = self.spans.last_mut() {
+            last.end = self.total_steps;
+        }
     }
 
     /// The number of the stage that step `step` (from 0) belongs to.
     pub fn stage_at(&self, step: u64) -> usize {
         let last = self.spans.len().saturating_sub(1);
         self.spans.iter().position(|span| step < span.end).unwrap_or(last)
+    }
+
+    /// The weights of the rewards at step `step` (from 0).
+    ///
+    /// In the first `blend_steps` steps of a stage they lie on the straight line from the last
+    /// weights of the stage before, step *k* of *n* at *k* / (*n* + 1) of the way.
+    pub fn weights(&self, step: u64) -> Weights {
+        let index = self.stage_at(step);
+        let Span { first, stage, .. } = &self.spans[index];
+        let done = step.saturating_sub(*first);
+        if index == 0 || done >= stage.blend_steps {
+            return stage.weights.clone();
+        }
+        let Some(before) = first.checked_sub(1) else { return stage.weights.clone() };
+        // A stage that ended in the middle of its own transition hands on what it came to.
+        let before = self.weights(before);
+        let share = (done + 1) as f64 / (stage.blend_steps + 1) as f64;
+        blend(&before, &stage.weights, share)
     }
 
     /// The learning rate of one optimiser step: iteration `iteration` of step `step`, both from 0.
@@ -107,65 +163,49 @@ impl Plan {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(change: impl FnOnce(&mut Train), stages: &Stages) -> Plan {
-        let mut settings = Train { learning_rate: 1.0, warmup_ratio: 0.0, ..Train::default() };
-        change(&mut settings);
-        Plan::new(&settings, stages, 10).unwrap()
-    }
-
-    fn restarting() -> Stages {
-        let mut stages = Stages::default().stages().to_vec();
-        stages[1].restart_schedule = true;
-        Stages::new(stages).unwrap()
-    }
-
-    #[test]
-    fn stages_follow_each_other_in_steps() {
-        let plan = plan(|_| {}, &Stages::default());
-        assert_eq!(plan.total_steps, 120);
-        assert_eq!([0, 19, 20, 39, 40, 119].map(|step| plan.stage_at(step)), [0, 0, 1, 1, 2, 2]);
-    }
-
-    #[test]
-    fn by_default_the_learning_rate_goes_on_over_the_stages() {
-        let plan = plan(|_| {}, &Stages::default());
-        assert!(plan.learning_rate(19, 0) > plan.learning_rate(20, 0));
-        assert!((plan.learning_rate(60, 0) - 0.5).abs() < 1e-12);
-    }
-
-    #[test]
-    fn a_stage_may_restart_the_learning_rate() {
-        let plan = plan(|_| {}, &restarting());
-        assert_eq!(plan.learning_rate(0, 0), 1.0);
-        assert!(plan.learning_rate(19, 0) < 0.01);
-        assert_eq!(plan.learning_rate(20, 0), 1.0);
-        assert!((plan.learning_rate(70, 0) - 0.5).abs() < 1e-12, "half way from 20 to 120");
-    }
-
-    #[test]
-    fn every_iteration_is_a_step_of_the_schedule() {
-        let plan = plan(|train| train.num_iterations = 2, &Stages::default());
-        assert!((plan.learning_rate(60, 0) - 0.5).abs() < 1e-12);
-        assert!(plan.learning_rate(60, 1) < plan.learning_rate(60, 0));
-    }
-
-    #[test]
-    fn max_steps_ends_the_run_and_drops_stages_that_never_come() {
-        let plan = plan(|train| train.max_steps = Some(25), &Stages::default());
-        assert_eq!((plan.total_steps, plan.spans.len()), (25, 2));
-        assert_eq!(plan.spans[1].end, 25);
-    }
-
-    #[test]
-    fn a_stage_shorter_than_a_step_is_refused() {
-        let mut stages = Stages::default().stages().to_vec();
-        stages[1].epochs = 0.01;
-        let stages = Stages::new(stages).unwrap();
-        let faults = Plan::new(&Train::default(), &stages, 10).unwrap_err();
-        assert_eq!(faults[0].key, "stage[1].epochs");
+impl Span {
+    /// What is wrong with the length of stage `index`.
+    fn faults(&self, index: usize, steps_per_epoch: u64) -> Vec<Fault> {
+        let Self { stage, steps, .. } = self;
+        let mut faults = Vec::new();
+        let mut fault = |field: &str, what: String| {
+            faults.push(Fault::new(format!("stage[{index}].{field}"), what));
+        };
+        // A stage's steps are held against its own fields before.
+        let Length::Epochs(epochs) = stage.length else { return faults };
+        if *steps == 0 {
+            fault(
+                "epochs",
+                format!("is {epochs}, less than one step where an epoch has {steps_per_epoch}"),
+            );
+            return faults;
+        }
+        if stage.blend_steps > *steps {
+            let what =
+                format!("is {}, more than the {steps} steps of its stage", stage.blend_steps);
+            fault("blend_steps", what);
+        }
+        if let Some(until) = stage.until.as_ref().filter(|until| until.window > *steps) {
+            let what = format!("is {}, more than the {steps} steps of its stage", until.window);
+            fault("until.window", what);
+        }
+        faults
     }
 }
+
+fn never_comes(settings: &Train, index: usize, first: u64, limit: u64) -> Fault {
+    let advice = match settings.stage.is_empty() {
+        true => "raise `max_steps`, or give `reward_weights` or stages in place of the paper's",
+        false => "raise `max_steps`, shorten the stages before it, or remove it",
+    };
+    Fault::new(
+        format!("stage[{index}]"),
+        format!(
+            "never comes: it would begin after step {first}, and `max_steps` ends the run after \
+             step {limit}; {advice}"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests;

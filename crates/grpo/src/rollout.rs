@@ -1,8 +1,10 @@
-//! Rollouts: the completions of a step's questions, their rewards and advantages.
+//! Rollouts: the completions of a step's questions, and their advantages.
 
-use embodied_r_rewards::{Schedule as Stages, Score, Scored, Stage};
+use embodied_r_rewards::Score;
 
-use crate::advantages::{AdvantageEstimator, Advantages, ScaleRewards, advantages, gdpo, rloo};
+use crate::advantages::{
+    AdvantageEstimator, Advantages, ScaleRewards, advantages, all_equal, gdpo, rloo,
+};
 use crate::batches::Lengths;
 use crate::error::{Error, Result};
 use crate::model::{Finish, Group, Model, Precision, Request, Sampling, Text, completion_text};
@@ -54,62 +56,24 @@ impl Rollout {
         }
     }
 
+    /// Whether the rewards of the group differ, by which `estimator` tells its completions apart;
+    /// without that it teaches nothing. `weights` are those of the scores.
+    pub fn has_spread(&self, weights: &[f64], estimator: AdvantageEstimator) -> bool {
+        let sums: Vec<_> = self.completions.iter().map(|completion| completion.reward).collect();
+        match estimator {
+            AdvantageEstimator::Grpo | AdvantageEstimator::Rloo => !all_equal(&sums),
+            // Scores that cancel each other out in the sum still count one by one.
+            AdvantageEstimator::Gdpo => columns(std::slice::from_ref(self), weights.len())
+                .iter()
+                .zip(weights)
+                .any(|(scores, &weight)| weight > 0.0 && !all_equal(scores)),
+        }
+    }
+
     /// Some of the completions, for the model.
     pub fn group(&self, completions: std::ops::Range<usize>) -> Group {
         let ids = self.completions[completions].iter().map(|completion| completion.ids.clone());
         Group { prompt: self.prompt.clone(), completions: ids.collect() }
-    }
-}
-
-/// The reward that asks a judge.
-const JUDGED: &str = "consistency";
-
-/// The names of the rewards that a run over `stages` asks, in the order of the scores.
-pub fn reward_names(stages: &Stages) -> Vec<&'static str> {
-    let mut names = vec!["accuracy", "format"];
-    if needs_judge(stages) {
-        names.push(JUDGED);
-    }
-    names
-}
-
-/// Whether some stage weighs the reward that asks a judge.
-pub fn needs_judge(stages: &Stages) -> bool {
-    stages.rewards().contains(&JUDGED)
-}
-
-/// A reward and when it is asked.
-pub struct Asked {
-    /// The reward.
-    pub reward: Box<dyn embodied_r_rewards::Reward>,
-    /// When.
-    pub when: When,
-}
-
-/// When a reward is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// At every step: it costs nothing, and its curve is of interest.
-    Always,
-    /// Only while it has a weight: it asks a model.
-    Weighted,
-}
-
-impl Asked {
-    /// The rewards that `stages` need, and those that are logged in any case.
-    ///
-    /// # Errors
-    /// `consistency` has a weight and there is no judge.
-    pub fn of(
-        stages: &Stages,
-        judge: Option<Box<dyn embodied_r_rewards::Judge>>,
-    ) -> Result<Vec<Self>> {
-        let rewards = embodied_r_rewards::registry::build(reward_names(stages), judge)?;
-        let asked = |reward: Box<dyn embodied_r_rewards::Reward>| {
-            let when = if reward.name() == JUDGED { When::Weighted } else { When::Always };
-            Self { reward, when }
-        };
-        Ok(rewards.into_iter().map(asked).collect())
     }
 }
 
@@ -165,48 +129,6 @@ pub fn sample<M: Model>(
         .collect()
 }
 
-/// Scores all completions and weighs the scores by `stage`.
-///
-/// # Errors
-/// A reward cannot be had at all.
-pub fn score(rollouts: &mut [Rollout], rewards: &[Asked], stage: &Stage) -> Result<()> {
-    let mut columns = Vec::with_capacity(rewards.len());
-    for Asked { reward, when } in rewards {
-        if *when == When::Weighted && stage.weight(reward.name()) == 0.0 {
-            columns.push(None);
-            continue;
-        }
-        let batch: Vec<Scored<'_>> = rollouts
-            .iter()
-            .flat_map(|rollout| {
-                rollout.completions.iter().map(|completion| Scored {
-                    question: &rollout.question,
-                    solution: &rollout.solution,
-                    completion: &completion.text,
-                })
-            })
-            .collect();
-        columns.push(Some(reward.score(&batch)?.into_iter()));
-    }
-    for completion in rollouts.iter_mut().flat_map(|rollout| &mut rollout.completions) {
-        completion.scores =
-            columns.iter_mut().map(|column| column.as_mut().and_then(Iterator::next)).collect();
-        completion.reward = weighted(&completion.scores, rewards, stage);
-    }
-    Ok(())
-}
-
-/// The weighted sum of the scores that are there (TRL's `nansum`).
-fn weighted(scores: &[Option<Score>], rewards: &[Asked], stage: &Stage) -> Option<f64> {
-    let mut total = None;
-    for (score, asked) in scores.iter().zip(rewards) {
-        if let Some(value) = score.as_ref().and_then(|score| score.value) {
-            *total.get_or_insert(0.0) += stage.weight(asked.reward.name()) * value;
-        }
-    }
-    total
-}
-
 /// Gives every completion its advantage; all groups are of `group_size`, and `weights` are those of the
 /// scores.
 pub fn assign_advantages(
@@ -245,26 +167,15 @@ pub fn rewards(rollouts: &[Rollout]) -> impl Iterator<Item = Option<f64>> {
 mod tests {
     use super::*;
 
-    struct Fixed(&'static str, Option<f64>);
-
-    impl embodied_r_rewards::Reward for Fixed {
-        fn name(&self) -> &str {
-            self.0
-        }
-
-        fn score(&self, batch: &[Scored<'_>]) -> embodied_r_rewards::Result<Vec<Score>> {
-            Ok(vec![Score { value: self.1, why: None }; batch.len()])
-        }
-    }
-
-    fn rollout(n: usize) -> Rollout {
-        let completion = Completion {
+    /// A group with two scores a completion, of weights 0.5 and 0.5.
+    fn group(scores: &[[f64; 2]]) -> Rollout {
+        let completion = |scores: &[f64; 2]| Completion {
             ids: vec![1],
             logps: vec![-1.0],
             text: String::new(),
             finish: Finish::Stop,
-            scores: Vec::new(),
-            reward: None,
+            scores: scores.map(|value| Some(Score { value: Some(value), why: None })).to_vec(),
+            reward: Some(0.5 * scores[0] + 0.5 * scores[1]),
             advantage: 0.0,
         };
         Rollout {
@@ -273,64 +184,25 @@ mod tests {
             question: "?".into(),
             prompt: vec![1],
             solution: "A".into(),
-            completions: vec![completion; n],
+            completions: scores.iter().map(completion).collect(),
         }
     }
 
-    fn stage(weights: &[(&str, f64)]) -> Stage {
-        Stage {
-            epochs: 1.0,
-            weights: weights.iter().map(|(name, weight)| ((*name).into(), *weight)).collect(),
-            restart_schedule: false,
-            reset_reference: false,
+    #[test]
+    fn a_group_has_spread_where_its_sums_differ() {
+        for estimator in [AdvantageEstimator::Grpo, AdvantageEstimator::Rloo] {
+            let spread = |scores: &[[f64; 2]]| group(scores).has_spread(&[0.5, 0.5], estimator);
+            assert!(spread(&[[1.0, 0.0], [1.0, 1.0]]));
+            assert!(!spread(&[[1.0, 1.0], [1.0, 1.0]]));
+            assert!(!spread(&[[1.0, 0.0], [0.0, 1.0]]), "the sums are one and the same");
         }
     }
 
-    fn scored(rewards: &[Asked], stage: &Stage) -> Completion {
-        let mut rollouts = [rollout(1)];
-        score(&mut rollouts, rewards, stage).unwrap();
-        rollouts[0].completions[0].clone()
-    }
-
-    fn asked(reward: Fixed, when: When) -> Asked {
-        Asked { reward: Box::new(reward), when }
-    }
-
     #[test]
-    fn the_reward_is_the_weighted_sum_and_the_scores_stay_raw() {
-        let rewards = [
-            asked(Fixed("accuracy", Some(1.0)), When::Always),
-            asked(Fixed("format", Some(0.5)), When::Always),
-        ];
-        let found = scored(&rewards, &stage(&[("accuracy", 0.3), ("format", 0.4)]));
-        assert_eq!(found.reward, Some(0.3 + 0.2));
-        assert_eq!(found.scores[1].as_ref().unwrap().value, Some(0.5));
-    }
-
-    #[test]
-    fn a_score_that_is_missing_adds_nothing() {
-        let rewards = [
-            asked(Fixed("accuracy", Some(1.0)), When::Always),
-            asked(Fixed("consistency", None), When::Always),
-        ];
-        let found = scored(&rewards, &stage(&[("accuracy", 0.5), ("consistency", 0.5)]));
-        assert_eq!(found.reward, Some(0.5));
-    }
-
-    #[test]
-    fn without_any_score_there_is_no_reward() {
-        let rewards = [asked(Fixed("consistency", None), When::Always)];
-        assert_eq!(scored(&rewards, &stage(&[("consistency", 1.0)])).reward, None);
-    }
-
-    #[test]
-    fn a_judged_reward_without_weight_is_not_asked() {
-        let rewards = [
-            asked(Fixed("accuracy", Some(0.0)), When::Always),
-            asked(Fixed("consistency", Some(1.0)), When::Weighted),
-        ];
-        let found = scored(&rewards, &stage(&[("accuracy", 1.0)]));
-        assert_eq!(found.scores[1], None);
-        assert_eq!(found.reward, Some(0.0));
+    fn scores_that_are_normalised_one_by_one_have_spread_though_their_sums_are_the_same() {
+        let group = group(&[[1.0, 0.0], [0.0, 1.0]]);
+        assert!(group.has_spread(&[0.5, 0.5], AdvantageEstimator::Gdpo));
+        let flat = self::group(&[[1.0, 0.0], [1.0, 1.0]]);
+        assert!(!flat.has_spread(&[0.5, 0.0], AdvantageEstimator::Gdpo), "it has no weight");
     }
 }

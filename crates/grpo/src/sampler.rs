@@ -5,6 +5,9 @@ use crate::random::{permutation, stream};
 /// Keeps the sampler's random numbers apart from those of the rollouts.
 const PURPOSE: u64 = 0x5a3b_1e00;
 
+/// Keeps the items that stand in for others apart from those of the epochs.
+const STAND_IN: u64 = 0x5a3b_1e01;
+
 /// Deals the items `0..items` out to steps of `per_step`, epoch after epoch.
 ///
 /// There is no state to save: the items of a step follow from the seed and the step's number. The
@@ -34,6 +37,13 @@ impl Sampler {
         let within = (step % self.steps_per_epoch()) as usize;
         let order = permutation(self.items, stream(&[self.seed, PURPOSE, epoch]));
         order[within * self.per_step..(within + 1) * self.per_step].to_vec()
+    }
+
+    /// Up to `n` items that stand in for others of step `step`, none of them in `taken`: the next
+    /// ones of an order that depends on the seed, the step and the number of the attempt.
+    pub fn others(&self, step: u64, attempt: u64, n: usize, taken: &[usize]) -> Vec<usize> {
+        let order = permutation(self.items, stream(&[self.seed, STAND_IN, step, attempt]));
+        order.into_iter().filter(|item| !taken.contains(item)).take(n).collect()
     }
 }
 
@@ -76,6 +86,25 @@ mod tests {
             let found: Vec<_> = (from..9).map(|step| resumed.batch(step)).collect();
             assert_eq!(found, expected[from as usize..]);
         }
+    }
+
+    #[test]
+    fn items_that_stand_in_are_new_and_follow_from_step_and_attempt() {
+        let sampler = Sampler::new(20, 4, 7).unwrap();
+        let taken = sampler.batch(3);
+        let others = sampler.others(3, 1, 16, &taken);
+        assert_eq!(others.len(), 16);
+        assert!(others.iter().all(|item| !taken.contains(item)));
+        assert_eq!(others, Sampler::new(20, 4, 7).unwrap().others(3, 1, 16, &taken));
+        assert_ne!(others, sampler.others(3, 2, 16, &taken), "another attempt");
+        assert_ne!(others, sampler.others(4, 1, 16, &taken), "another step");
+    }
+
+    #[test]
+    fn no_more_items_stand_in_than_there_are() {
+        let sampler = Sampler::new(5, 4, 7).unwrap();
+        assert_eq!(sampler.others(0, 1, 3, &sampler.batch(0)).len(), 1);
+        assert_eq!(sampler.others(0, 1, 3, &[0, 1, 2, 3, 4]), [0; 0]);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Group relative policy optimisation, from rollouts to checkpoints.
 
+mod draw;
 mod dump;
 mod evaluate;
 mod figures;
 mod reference;
 mod run;
+mod stages;
 mod step;
 
 use std::path::{Path, PathBuf};
@@ -22,8 +24,8 @@ use crate::model::{Model, Text};
 use crate::optimizer::Optimizer;
 use crate::plan::Plan;
 use crate::questions::Prompted;
-use crate::rollout::Asked;
 use crate::sampler::Sampler;
+use crate::scoring::Asked;
 use crate::settings::Train;
 use crate::update::Updater;
 use reference::{in_process, needs_reference};
@@ -154,11 +156,12 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             needed: per_step,
         };
         let sampler = Sampler::new(questions.len(), per_step, settings.seed).ok_or_else(too_few)?;
-        let plan =
+        let mut plan =
             Plan::new(settings, &stages, sampler.steps_per_epoch()).map_err(Error::Settings)?;
+        plan.resume(&state.stage_begins);
         let reference = reference.map(|model| Arc::new(Reference::new(model)));
         let judge = judge.or_else(|| in_process(reference.as_ref(), &text));
-        let rewards = Asked::of(&stages, judge)?;
+        let rewards = Asked::of(settings, &stages, judge)?;
         let output = &settings.output;
         let milestones = settings.milestones(sampler.steps_per_epoch());
         let checkpoints =

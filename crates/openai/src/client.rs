@@ -14,6 +14,9 @@ use crate::retry;
 /// A longer message of a server is cut to this many characters.
 const MESSAGE_CHARS: usize = 500;
 
+/// Reads a reply's body, or says in a line what is wrong with it.
+type Parse<T> = fn(&[u8]) -> Result<T, String>;
+
 /// How a [`Client`] reaches its servers.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
@@ -64,10 +67,23 @@ impl Client {
     /// # Errors
     /// No base URL, one that is not an HTTP address, or no HTTP client to be had.
     pub fn new(options: &ClientOptions) -> Result<Self> {
+        Self::with(options, Endpoint::chat)
+    }
+
+    /// A client of services that are asked by [`Client::post`]: the base URLs are their whole
+    /// addresses, to which nothing is appended.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn of_addresses(options: &ClientOptions) -> Result<Self> {
+        Self::with(options, Endpoint::at)
+    }
+
+    fn with(options: &ClientOptions, endpoint: fn(&str) -> Result<Endpoint>) -> Result<Self> {
         if options.base_urls.is_empty() {
             return Err(Error::NoBaseUrl);
         }
-        let endpoints = options.base_urls.iter().map(|url| Endpoint::new(url));
+        let endpoints = options.base_urls.iter().map(|url| endpoint(url));
         let http = reqwest::Client::builder()
             .timeout(options.timeout)
             .user_agent(concat!("embodied-r/", env!("CARGO_PKG_VERSION")))
@@ -91,6 +107,27 @@ impl Client {
     pub async fn chat(&self, request: &ChatRequest) -> Result<ChatReply> {
         let body = serde_json::to_vec(request).map_err(Error::Request)?;
         let started = Instant::now();
+        let (parsed, attempts) = self.send(body, chat::parse).await?;
+        let Parsed { text, finish_reason, usage } = parsed;
+        Ok(ChatReply { text, finish_reason, usage, attempts, elapsed: started.elapsed() })
+    }
+
+    /// Sends the JSON text `body` as [`Client::chat`] does, and gives the reply's body as it is.
+    ///
+    /// # Errors
+    /// As [`Client::chat`]; any reply with a status of success is a good one.
+    pub async fn post(&self, body: Vec<u8>) -> Result<Vec<u8>> {
+        Ok(self.send(body, |reply| Ok(reply.to_vec())).await?.0)
+    }
+
+    /// The address of the first endpoint, without credentials and query.
+    pub fn address(&self) -> &str {
+        self.endpoints.first().map_or("", |endpoint| endpoint.name.as_str())
+    }
+
+    /// Sends `body` until `parse` takes the reply, and gives the number of attempts beside it.
+    async fn send<T>(&self, body: Vec<u8>, parse: Parse<T>) -> Result<(T, u32)> {
+        let started = Instant::now();
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let mut route = Route::new(&self.endpoints, first, started);
         let mut attempts = 0;
@@ -98,11 +135,8 @@ impl Client {
             let (index, ready) = route.next(Instant::now());
             tokio::time::sleep_until(ready.into()).await;
             attempts += 1;
-            let error = match self.attempt(&self.endpoints[index], body.clone()).await {
-                Ok(Parsed { text, finish_reason, usage }) => {
-                    let elapsed = started.elapsed();
-                    return Ok(ChatReply { text, finish_reason, usage, attempts, elapsed });
-                }
+            let error = match self.attempt(&self.endpoints[index], body.clone(), parse).await {
+                Ok(reply) => return Ok((reply, attempts)),
                 Err(error) => error,
             };
             if !error.is_retryable() {
@@ -134,7 +168,7 @@ impl Client {
     }
 
     /// Sends a request once.
-    async fn attempt(&self, endpoint: &Endpoint, body: Vec<u8>) -> Result<Parsed> {
+    async fn attempt<T>(&self, endpoint: &Endpoint, body: Vec<u8>, parse: Parse<T>) -> Result<T> {
         let url = || endpoint.name.clone();
         let mut request = self
             .http
@@ -149,8 +183,7 @@ impl Client {
             return Err(self.refused(endpoint, response).await);
         }
         let body = response.bytes().await.map_err(|error| self.transport(endpoint, error))?;
-        chat::parse(&body)
-            .map_err(|why| Error::BadReply { url: url(), why: self.presentable(&why) })
+        parse(&body).map_err(|why| Error::BadReply { url: url(), why: self.presentable(&why) })
     }
 
     /// What went wrong below HTTP's own statuses.

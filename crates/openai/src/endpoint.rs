@@ -7,7 +7,7 @@ use reqwest::Url;
 
 use crate::error::{Error, Result};
 
-/// One base URL's chat endpoint.
+/// One address that requests go to.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     /// Where requests are sent.
@@ -19,20 +19,24 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
+    /// `url` as it is.
+    pub(crate) fn at(url: &str) -> Result<Self> {
+        Ok(Self::of(parse(url)?))
+    }
+
     /// `base` with `/chat/completions` appended to its path.
-    pub(crate) fn new(base: &str) -> Result<Self> {
-        let base = base.trim();
-        let bad = |why: String| Error::BadBaseUrl { url: without_secrets(base), why };
-        let mut url = Url::parse(base).map_err(|error| bad(error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(bad("it begins neither with `http://` nor with `https://`".into()));
-        }
+    pub(crate) fn chat(base: &str) -> Result<Self> {
+        let mut url = parse(base)?;
         let path = url.path().trim_end_matches('/');
         let path = path.strip_suffix("/chat/completions").unwrap_or(path);
         let path = format!("{path}/chat/completions");
         url.set_path(&path);
+        Ok(Self::of(url))
+    }
+
+    fn of(url: Url) -> Self {
         let name = without_secrets(url.as_str());
-        Ok(Self { url, name, held_until: Mutex::new(None) })
+        Self { url, name, held_until: Mutex::new(None) }
     }
 
     /// Keeps every request from this endpoint for a while.
@@ -43,6 +47,16 @@ impl Endpoint {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
         self.held_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn parse(text: &str) -> Result<Url> {
+    let text = text.trim();
+    let bad = |why: String| Error::BadBaseUrl { url: without_secrets(text), why };
+    let url = Url::parse(text).map_err(|error| bad(error.to_string()))?;
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        _ => Err(bad("it begins neither with `http://` nor with `https://`".into())),
     }
 }
 
@@ -106,20 +120,27 @@ mod tests {
     use super::*;
 
     fn endpoints(n: usize) -> Vec<Endpoint> {
-        (0..n).map(|i| Endpoint::new(&format!("http://host-{i}/v1")).unwrap()).collect()
+        (0..n).map(|i| Endpoint::chat(&format!("http://host-{i}/v1")).unwrap()).collect()
     }
 
     #[test]
     fn the_chat_path_is_appended_once() {
         for base in ["http://h:8000/v1", "http://h:8000/v1/", "http://h:8000/v1/chat/completions"] {
-            let endpoint = Endpoint::new(base).unwrap();
+            let endpoint = Endpoint::chat(base).unwrap();
             assert_eq!(endpoint.url.as_str(), "http://h:8000/v1/chat/completions");
         }
     }
 
     #[test]
+    fn an_address_is_taken_as_it_is() {
+        let endpoint = Endpoint::at(" http://h:8000/score?model=a ").unwrap();
+        assert_eq!(endpoint.url.as_str(), "http://h:8000/score?model=a");
+        assert_eq!(endpoint.name, "http://h:8000/score");
+    }
+
+    #[test]
     fn a_query_is_kept_for_the_server_and_from_messages() {
-        let endpoint = Endpoint::new("https://me:pass@h/v1?api-version=1&key=secret").unwrap();
+        let endpoint = Endpoint::chat("https://me:pass@h/v1?api-version=1&key=secret").unwrap();
         assert_eq!(
             endpoint.url.as_str(),
             "https://me:pass@h/v1/chat/completions?api-version=1&key=secret"
@@ -130,7 +151,7 @@ mod tests {
     #[test]
     fn what_is_not_a_web_address_is_refused_without_showing_secrets() {
         for base in ["localhost:8000", "ftp://me:pass@h/", "http://me:pass@:x/?key=secret", ""] {
-            let error = Endpoint::new(base).unwrap_err().to_string();
+            let error = Endpoint::chat(base).unwrap_err().to_string();
             assert!(error.contains("is not a base URL"), "{error}");
             assert!(!error.contains("pass") && !error.contains("secret"), "{error}");
         }

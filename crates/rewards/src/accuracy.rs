@@ -70,7 +70,8 @@ mod tests {
     use super::*;
 
     fn score(solution: &str, completion: &str) -> Score {
-        Accuracy.score(&[Scored { question: "", solution, completion }]).unwrap().remove(0)
+        let scored = Scored { solution, completion, ..Scored::default() };
+        Accuracy.score(&[scored]).unwrap().remove(0)
     }
 
     #[test]
@@ -115,7 +116,8 @@ mod tests {
 
     #[test]
     fn scores_keep_the_order_of_the_batch() {
-        let scored = |solution| Scored { question: "", solution, completion: "<answer>A</answer>" };
+        let completion = "<answer>A</answer>";
+        let scored = |solution| Scored { solution, completion, ..Scored::default() };
         let scores = Accuracy.score(&[scored("A"), scored("B"), scored("A")]).unwrap();
         let values: Vec<_> = scores.into_iter().map(|score| score.value).collect();
         assert_eq!(values, [Some(1.0), Some(0.0), Some(1.0)]);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::external::Fault;
 use crate::stages::Faults;
 
 /// What can go wrong while outputs are scored or stages are read.
@@ -22,8 +23,10 @@ pub enum Error {
         /// Number of replies.
         got: usize,
     },
-    /// A judge that waits for its replies cannot do so on a thread that drives an async runtime.
-    #[error("the HTTP judge waits for replies and cannot be asked from asynchronous code")]
+    /// Who waits for replies over HTTP cannot do so on a thread that drives an async runtime.
+    #[error(
+        "a judge or reward over HTTP waits for replies and cannot be asked from asynchronous code"
+    )]
     Async,
     /// A file of saved outputs cannot be read.
     #[error("cannot read `{}`: {reason}", path.display())]
@@ -58,10 +61,20 @@ pub enum Error {
         path: PathBuf,
     },
     /// A name that no reward bears.
-    #[error("there is no reward `{name}`; known are {}", crate::registry::NAMES.map(|name| format!("`{name}`")).join(", "))]
+    #[error("there is no reward `{name}`; known are {}", listed(known))]
     UnknownReward {
         /// The name asked for.
         name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// A reward from outside, a command or a service, gave no scores.
+    #[error("the reward `{name}` failed: {fault}")]
+    External {
+        /// The reward.
+        name: String,
+        /// What went wrong.
+        fault: Box<Fault>,
     },
     /// `consistency` is wanted and nobody is there to judge.
     #[error("the reward `consistency` needs a judge")]
@@ -76,6 +89,10 @@ impl Error {
     pub fn judge(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Judge { reason: reason.into() }
     }
+}
+
+fn listed(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// The crate's result.

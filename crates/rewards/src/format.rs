@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     fn well_formed(completion: &str) -> bool {
-        let batch = [Scored { question: "", solution: "", completion }];
+        let batch = [Scored { completion, ..Scored::default() }];
         Format.score(&batch).unwrap()[0].value == Some(1.0)
     }
 
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_lost_point_comes_with_its_reason() {
-        let batch = [Scored { question: "", solution: "", completion: "B" }];
+        let batch = [Scored { completion: "B", ..Scored::default() }];
         let scores = Format.score(&batch).unwrap();
         assert_eq!(scores, [Score::zero("`<think>` is missing")]);
     }

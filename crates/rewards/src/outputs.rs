@@ -82,7 +82,12 @@ pub struct Why {
 pub fn score(outputs: &[Output], judge: Option<Box<dyn Judge>>) -> Result<Vec<Scorecard>> {
     let batch: Vec<Scored<'_>> = outputs
         .iter()
-        .map(|Output { question, solution, completion }| Scored { question, solution, completion })
+        .map(|Output { question, solution, completion }| Scored {
+            question,
+            solution,
+            completion,
+            ..Scored::default()
+        })
         .collect();
     let accuracy = Accuracy.score(&batch)?;
     let format = Format.score(&batch)?;

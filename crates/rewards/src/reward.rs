@@ -3,23 +3,29 @@
 use crate::error::Result;
 
 /// One completion to be scored.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Scored<'a> {
+    /// The question's own identifier; empty where it has none.
+    pub id: &'a str,
     /// The prompt, or the question alone; the question proper begins at the last `Question:`.
     pub question: &'a str,
     /// The right answer: an option letter, or a number.
     pub solution: &'a str,
     /// The model's whole output, without the prompt and the stop token.
     pub completion: &'a str,
+    /// The completion's tokens, with the stop token where there is one; `None` for saved text,
+    /// whose tokens are not known. Rewards by length count them.
+    pub completion_ids: Option<&'a [u32]>,
 }
 
 /// A raw, unweighted score.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Score {
-    /// From 0 to 1; `None` where the reward does not apply or could not be had. Such a score adds
-    /// nothing to the weighted sum and counts in no mean.
+    /// A finite number: from 0 to 1 for accuracy, format and consistency, 0 or less for
+    /// punishments, and whatever an outside reward gives. `None` where the reward does not apply
+    /// or could not be had. Such a score adds nothing to the weighted sum and counts in no mean.
     pub value: Option<f64>,
-    /// Why the score is less than 1, in words.
+    /// Why the score is less than the best, in words.
     pub why: Option<String>,
 }
 
@@ -37,6 +43,11 @@ impl Score {
     /// No score at all, and why.
     pub fn absent(why: impl Into<String>) -> Self {
         Self { value: None, why: Some(why.into()) }
+    }
+
+    /// No score of a reward by length, where only text is known.
+    pub(crate) fn unknown_length() -> Self {
+        Self::absent("the length in tokens is not known")
     }
 }
 

@@ -6,46 +6,92 @@
 //! [[stage]]
 //! epochs = 2
 //! weights = { format = 0.7, accuracy = 0.3, consistency = 0.0 }
+//! until = { metric = "rewards/format/mean", above = 0.95, window = 50 }
+//!
+//! [[stage]]
+//! steps = 400
+//! weights = { format = 0.3, accuracy = 0.7 }
+//! blend_steps = 20
 //! ```
 //!
-//! A stage may set `restart_schedule` (learning rate and moments begin anew) and
-//! `reset_reference` (the frozen reference becomes the policy of that moment), as a run that
-//! launches every stage anew does. A reward that `weights` leaves out weighs 0.
+//! A stage lasts for its `epochs` or its `steps`; `until` ends it earlier, once the mean of a metric
+//! over the last steps has passed a mark. `blend_steps` makes the weights go over from those of the
+//! stage before in so many steps. A stage may set `restart_schedule` (learning rate and moments begin
+//! anew) and `reset_reference` (the frozen reference becomes the policy of that moment), as a run
+//! that launches every stage anew does. A reward that `weights` leaves out weighs 0.
 
 mod from_toml;
+mod table;
+mod until;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::registry;
+use crate::registry::Names;
+pub use until::{METRICS, Mark, Until};
+
+/// The weight of each reward by name; a reward that is not there weighs 0.
+pub type Weights = BTreeMap<String, f64>;
+
+/// How long a stage lasts at most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Length {
+    /// Passes over the training set.
+    Epochs(f64),
+    /// Steps of the run.
+    Steps(u64),
+}
 
 /// A span of the training with weights of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "table::Table", into = "table::Table")]
 pub struct Stage {
-    /// How long it lasts, in passes over the training set.
-    pub epochs: f64,
+    /// How long it lasts at most.
+    pub length: Length,
     /// The weight of each reward by name; a reward that is not there weighs 0.
-    pub weights: BTreeMap<String, f64>,
+    pub weights: Weights,
+    /// What ends it earlier.
+    pub until: Option<Until>,
+    /// Steps in which the weights go over from those of the stage before.
+    pub blend_steps: u64,
     /// Learning-rate schedule and optimiser moments begin anew with this stage.
-    #[serde(default)]
     pub restart_schedule: bool,
     /// The policy at the begin of this stage becomes the frozen reference.
-    #[serde(default)]
     pub reset_reference: bool,
 }
 
 impl Stage {
-    /// The weight of the reward called `name`.
-    pub fn weight(&self, name: &str) -> f64 {
-        self.weights.get(name).copied().unwrap_or(0.0)
+    /// A stage of this length and these weights, without anything else.
+    pub fn new(length: Length, weights: Weights) -> Self {
+        Self {
+            length,
+            weights,
+            until: None,
+            blend_steps: 0,
+            restart_schedule: false,
+            reset_reference: false,
+        }
     }
 
-    /// The weighted sum of raw scores by name; absent scores add nothing.
-    pub fn total<'a>(&self, scores: impl IntoIterator<Item = (&'a str, Option<f64>)>) -> f64 {
-        scores.into_iter().map(|(name, score)| self.weight(name) * score.unwrap_or(0.0)).sum()
+    /// The weight of the reward called `name`.
+    pub fn weight(&self, name: &str) -> f64 {
+        weight(&self.weights, name)
     }
+}
+
+/// The weight of the reward called `name`, 0 where it has none.
+pub fn weight(weights: &Weights, name: &str) -> f64 {
+    weights.get(name).copied().unwrap_or(0.0)
+}
+
+/// The weights at `share` of the way from `from` to `to`, reward by reward in a straight line.
+pub fn blend(from: &Weights, to: &Weights, share: f64) -> Weights {
+    let between = |name: &String| {
+        let (from, to) = (weight(from, name), weight(to, name));
+        (name.clone(), from + (to - from) * share)
+    };
+    from.keys().chain(to.keys()).map(between).collect()
 }
 
 /// The stages of a run, one after the other; never empty.
@@ -55,37 +101,43 @@ pub struct Schedule {
     stages: Vec<Stage>,
 }
 
-/// All that is wrong with the stages of a settings file.
+/// All that is wrong with a list of tables in a settings file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub struct Faults(pub Vec<String>);
 
 impl Schedule {
-    /// Checks `stages` and takes them.
+    /// Checks `stages`, which may weigh the rewards called `names`, and takes them.
     ///
     /// # Errors
     /// All faults at once, each with its place, such as `stage[1].weights.format`.
-    pub fn new(stages: Vec<Stage>) -> Result<Self, Faults> {
+    pub fn new(stages: Vec<Stage>, names: &Names) -> Result<Self, Faults> {
         let mut faults = Vec::new();
         if stages.is_empty() {
             faults.push(NO_STAGE.to_owned());
         }
         for (index, stage) in stages.iter().enumerate() {
-            let place = format!("stage[{index}]");
-            faults.extend(epochs_fault(&place, stage.epochs));
-            faults.extend(weight_faults(&place, &stage.weights));
+            let place = Place::new(index, stages.len());
+            faults.extend(length_fault(&place, stage.length));
+            faults.extend(weight_faults(&place, &stage.weights, names));
+            if let Some(until) = &stage.until {
+                faults.extend(until.faults(&place, Some(stage.length)));
+                faults.extend(until.metric_fault(&place, Some(&stage.weights), names));
+            }
+            faults.extend(blend_faults(&place, stage.blend_steps, Some(stage.length)));
         }
         if faults.is_empty() { Ok(Self { stages }) } else { Err(Faults(faults)) }
     }
 
-    /// Reads the value of the key `stage` of a settings file, a list of tables.
+    /// Reads the value of the key `stage` of a settings file, a list of tables, whose stages may
+    /// weigh the rewards called `names`.
     ///
     /// # Errors
     /// All faults at once: wrong types, unknown and missing fields, unknown rewards, values out of
     /// range, each with its place. Places count from 0.
-    pub fn from_toml(value: &toml::Value) -> Result<Self, Faults> {
+    pub fn from_toml(value: &toml::Value, names: &Names) -> Result<Self, Faults> {
         let mut faults = Vec::new();
-        let stages = from_toml::stages(value, &mut faults);
+        let stages = from_toml::stages(value, names, &mut faults);
         if faults.is_empty() { Ok(Self { stages }) } else { Err(Faults(faults)) }
     }
 
@@ -94,46 +146,21 @@ impl Schedule {
         &self.stages
     }
 
-    /// The sum of the stages' epochs.
-    pub fn epochs(&self) -> f64 {
-        self.stages.iter().map(|stage| stage.epochs).sum()
-    }
-
-    /// The number, from 0, of the stage that is active at `epoch`, counted from the begin of the
-    /// run. A stage begins exactly where the one before ends; past the end the last one stays.
-    pub fn index_at(&self, epoch: f64) -> usize {
-        let mut end = 0.0;
-        for (index, stage) in self.stages.iter().enumerate() {
-            end += stage.epochs;
-            if epoch < end {
-                return index;
-            }
-        }
-        self.stages.len() - 1
-    }
-
-    /// The stage that is active at `epoch`; see [`Schedule::index_at`].
-    pub fn stage_at(&self, epoch: f64) -> &Stage {
-        &self.stages[self.index_at(epoch)]
-    }
-
-    /// Names of the rewards that weigh more than 0 in some stage, in the registry's order.
-    pub fn rewards(&self) -> Vec<&'static str> {
+    /// The names among `names` that weigh more than 0 in some stage, in their order.
+    pub fn rewards<'a>(&self, names: &'a Names) -> Vec<&'a str> {
         let used = |name: &&str| self.stages.iter().any(|stage| stage.weight(name) > 0.0);
-        registry::NAMES.into_iter().filter(used).collect()
+        names.iter().filter(used).collect()
     }
 }
 
 impl Default for Schedule {
     /// The three stages of Embodied-R: format first, then accuracy, then consistency with it.
     fn default() -> Self {
-        let stage = |epochs, format, accuracy, consistency| Stage {
-            epochs,
-            weights: [("format", format), ("accuracy", accuracy), ("consistency", consistency)]
-                .map(|(name, weight)| (name.to_owned(), weight))
-                .into(),
-            restart_schedule: false,
-            reset_reference: false,
+        let stage = |epochs, format, accuracy, consistency| {
+            let weights =
+                [("format", format), ("accuracy", accuracy), ("consistency", consistency)];
+            let weights = weights.map(|(name, weight)| (name.to_owned(), weight));
+            Stage::new(Length::Epochs(epochs), weights.into())
         };
         Self {
             stages: vec![
@@ -147,38 +174,81 @@ impl Default for Schedule {
 
 const NO_STAGE: &str = "`stage`: there must be at least one";
 
-fn epochs_fault(place: &str, epochs: f64) -> Option<String> {
-    let good = epochs.is_finite() && epochs > 0.0;
-    (!good).then(|| format!("`{place}.epochs`: must be more than 0, not {epochs}"))
+/// Where a stage stands among the others.
+struct Place {
+    /// As the user sees it, such as `stage[1]`.
+    text: String,
+    first: bool,
+    last: bool,
 }
 
-fn weight_faults(place: &str, weights: &BTreeMap<String, f64>) -> Vec<String> {
+impl Place {
+    fn new(index: usize, count: usize) -> Self {
+        Self { text: format!("stage[{index}]"), first: index == 0, last: index + 1 == count }
+    }
+}
+
+fn length_fault(Place { text, .. }: &Place, length: Length) -> Option<String> {
+    match length {
+        Length::Epochs(epochs) if epochs.is_finite() && epochs > 0.0 => None,
+        Length::Epochs(epochs) => {
+            Some(format!("`{text}.epochs`: must be more than 0, not {epochs}"))
+        }
+        Length::Steps(0) => Some(format!("`{text}.steps`: must be 1 or more, not 0")),
+        Length::Steps(_) => None,
+    }
+}
+
+fn weight_faults(Place { text, .. }: &Place, weights: &Weights, names: &Names) -> Vec<String> {
     let mut faults = Vec::new();
     for (name, &weight) in weights {
-        if !registry::NAMES.contains(&name.as_str()) {
-            faults.push(unknown(&format!("{place}.weights"), name, "reward", &registry::NAMES));
+        if !names.contains(name) {
+            let known: Vec<&str> = names.iter().collect();
+            faults.push(unknown(&format!("{text}.weights"), name, "reward", &known));
         } else if !(weight.is_finite() && weight >= 0.0) {
-            faults.push(format!("`{place}.weights.{name}`: must be 0 or more, not {weight}"));
+            faults.push(format!("`{text}.weights.{name}`: must be 0 or more, not {weight}"));
         }
     }
     if !weights.values().any(|&weight| weight > 0.0) {
-        faults.push(format!("`{place}.weights`: some reward must weigh more than 0"));
+        faults.push(format!("`{text}.weights`: some reward must weigh more than 0"));
+    }
+    faults
+}
+
+fn blend_faults(place: &Place, blend_steps: u64, length: Option<Length>) -> Vec<String> {
+    let text = &place.text;
+    let mut faults = Vec::new();
+    if blend_steps > 0 && place.first {
+        faults.push(format!(
+            "`{text}.blend_steps`: there is no stage before the first to blend from; remove it"
+        ));
+    }
+    if let Some(Length::Steps(steps)) = length
+        && blend_steps > steps
+    {
+        faults.push(format!(
+            "`{text}.blend_steps`: is {blend_steps}, more than the {steps} steps of its stage"
+        ));
     }
     faults
 }
 
 /// A message about a name that is none of `known`, with the nearest one if it is near.
-fn unknown(place: &str, name: &str, what: &str, known: &[&str]) -> String {
+pub(crate) fn unknown(place: &str, name: &str, what: &str, known: &[&str]) -> String {
+    format!("`{place}.{name}`: there is no such {what}; {}", advice(name, known))
+}
+
+/// The nearest of `known` if it is near to `name`, else all of them.
+fn advice(name: &str, known: &[&str]) -> String {
     let near = known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
         .min()
         .filter(|&(distance, candidate)| distance <= candidate.len() / 3);
-    let advice = match near {
+    match near {
         Some((_, candidate)) => format!("did you mean `{candidate}`?"),
         None => format!("known are {}", known.join(", ")),
-    };
-    format!("`{place}.{name}`: there is no such {what}; {advice}")
+    }
 }
 
 #[cfg(test)]

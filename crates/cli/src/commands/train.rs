@@ -14,7 +14,7 @@ use embodied_r_grpo::checkpoint::Checkpoint;
 use embodied_r_grpo::events::{Parquet, Sink};
 use embodied_r_grpo::model::Model;
 use embodied_r_grpo::questions::{Prompted, Prompts, prompts};
-use embodied_r_grpo::rollout::reward_names;
+use embodied_r_grpo::scoring::reward_names;
 use embodied_r_grpo::settings::{JudgeKind, Train};
 use embodied_r_grpo::trainer::{Job, Trainer};
 use embodied_r_openai::{ApiKey, ClientOptions};
@@ -101,7 +101,7 @@ fn train(
     let mut sinks: Vec<Box<dyn Sink + '_>> = vec![session::progress(&bar, "training")];
     if settings.log_completions {
         let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
-        let names = reward_names(&stages);
+        let names = reward_names(settings, &stages);
         sinks.push(Box::new(Parquet::new(&settings.output, names)));
     }
     let job = Job {

@@ -78,6 +78,32 @@ fn all_faults_of_stages_are_told_at_once() {
 }
 
 #[test]
+fn stages_may_weigh_the_rewards_of_any_layer() {
+    let stages = "[[stage]]\nsteps = 2\nweights = { style = 1, format = 1 }";
+    let layer = parse_file(Path::new("run.toml"), stages).unwrap();
+    let train: Train = Layers { layers: vec![layer], faults: Vec::new() }
+        .pairs(&["reward=[{name = 'style', command = ['true']}]".into()])
+        .resolve(&[])
+        .unwrap();
+    assert_eq!(train.reward[0].name, "style");
+    let alone = message(from_file(stages));
+    assert!(alone.contains("`stage[0].weights.style`: there is no such reward"), "{alone}");
+}
+
+#[test]
+fn faults_of_rewards_and_stages_are_told_together() {
+    let text = message(from_file(
+        "[[reward]]\nname = 'style'\n[[stage]]\nsteps = 1\nweights = { style = 1, stile = 1 }",
+    ));
+    assert_eq!(
+        text,
+        "2 wrong settings:
+  - `reward[0]`: needs `command` or `url`, who scores (line 1 of `run.toml`)
+  - `stage[0].weights.stile`: there is no such reward; did you mean `style`? (line 3 of `run.toml`)"
+    );
+}
+
+#[test]
 fn a_file_that_is_no_toml_is_named_with_the_line() {
     let text = message(from_file("seed = 1\nbeta = = 2"));
     assert!(text.contains("`run.toml` is not TOML") && text.contains("line 2"), "{text}");
@@ -94,6 +120,14 @@ fn settings_survive_being_written_and_read() {
     assert_eq!(from_file(&text(&train).unwrap()).unwrap(), train);
     let staged = Train { stage: train_stages(), ..Train::default() };
     assert_eq!(from_file(&text(&staged).unwrap()).unwrap(), staged);
+    let styled = from_file(
+        "[[reward]]\nname = 'style'\nurl = 'http://h/score'\nbatch_size = 8\n\
+         [[stage]]\nsteps = 4\nweights = { style = 1 }\n\
+         until = { metric = 'rewards/style/mean', below = 0.5, window = 2 }\n\
+         [[stage]]\nepochs = 0.5\nweights = { format = 1 }\nblend_steps = 3",
+    )
+    .unwrap();
+    assert_eq!(from_file(&text(&styled).unwrap()).unwrap(), styled);
 }
 
 fn train_stages() -> Vec<embodied_r_rewards::Stage> {

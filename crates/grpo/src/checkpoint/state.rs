@@ -14,8 +14,10 @@ pub struct State {
     pub data: String,
     /// Steps done.
     pub step: u64,
-    /// Stages begun.
-    pub stages_begun: usize,
+    /// Steps done before each stage that has begun.
+    pub stage_begins: Vec<u64>,
+    /// The last values of the metric that may end the running stage early.
+    pub until_values: Vec<f64>,
     /// Optimiser steps since the moments were 0.
     pub optimizer_steps: u64,
     /// Folder of the frozen reference within the run's folder; `None` for the model that the run

@@ -12,16 +12,34 @@ use crate::rollout::{Completion, Rollout};
 /// Name of the folder in a run's folder.
 pub const COMPLETIONS_FOLDER: &str = "completions";
 
+/// The columns that do not depend on the rewards, in their order.
+pub(crate) const COLUMNS: [&str; 11] = [
+    "step",
+    "question_id",
+    "prompt",
+    "prompt_ids",
+    "completion",
+    "completion_ids",
+    "length",
+    "finish_reason",
+    "solution",
+    "reward",
+    "advantage",
+];
+
+/// Behind the name of a reward, the column of its reasons.
+pub(crate) const WHY: &str = "_why";
+
 /// Writes the completions of every step to `completions_NNNNN.parquet`, a row each.
 #[derive(Debug)]
 pub struct Parquet {
     folder: PathBuf,
-    rewards: Vec<&'static str>,
+    rewards: Vec<String>,
 }
 
 impl Parquet {
     /// A writer into the run's folder `run` about `rewards`, by name in the order of the scores.
-    pub fn new(run: &Path, rewards: Vec<&'static str>) -> Self {
+    pub fn new(run: &Path, rewards: Vec<String>) -> Self {
         Self { folder: run.join(COMPLETIONS_FOLDER), rewards }
     }
 }
@@ -42,26 +60,24 @@ impl Sink for Parquet {
             .flat_map(|rollout| rollout.completions.iter().map(move |c| (rollout, c)))
             .collect();
         let finish = |finish| if finish == Finish::Stop { "stop" } else { "length" };
-        let mut columns = vec![
-            ("step", Column::Integers(vec![step as i64; rows.len()])),
-            ("question_id", Column::Strings(rows.iter().map(|(r, _)| r.id.clone()).collect())),
-            ("prompt", Column::Strings(rows.iter().map(|(r, _)| r.question.clone()).collect())),
-            ("prompt_ids", Column::IdLists(rows.iter().map(|(r, _)| r.prompt.clone()).collect())),
-            ("completion", Column::Strings(rows.iter().map(|(_, c)| c.text.clone()).collect())),
-            ("completion_ids", Column::IdLists(rows.iter().map(|(_, c)| c.ids.clone()).collect())),
-            ("length", Column::Integers(rows.iter().map(|(_, c)| c.ids.len() as i64).collect())),
-            (
-                "finish_reason",
-                Column::Strings(rows.iter().map(|(_, c)| finish(c.finish).to_owned()).collect()),
-            ),
-            ("solution", Column::Strings(rows.iter().map(|(r, _)| r.solution.clone()).collect())),
-            ("reward", Column::OptionalFloats(rows.iter().map(|(_, c)| c.reward).collect())),
-            ("advantage", Column::Floats(rows.iter().map(|(_, c)| c.advantage).collect())),
+        let values = [
+            Column::Integers(vec![step as i64; rows.len()]),
+            Column::Strings(rows.iter().map(|(r, _)| r.id.clone()).collect()),
+            Column::Strings(rows.iter().map(|(r, _)| r.question.clone()).collect()),
+            Column::IdLists(rows.iter().map(|(r, _)| r.prompt.clone()).collect()),
+            Column::Strings(rows.iter().map(|(_, c)| c.text.clone()).collect()),
+            Column::IdLists(rows.iter().map(|(_, c)| c.ids.clone()).collect()),
+            Column::Integers(rows.iter().map(|(_, c)| c.ids.len() as i64).collect()),
+            Column::Strings(rows.iter().map(|(_, c)| finish(c.finish).to_owned()).collect()),
+            Column::Strings(rows.iter().map(|(r, _)| r.solution.clone()).collect()),
+            Column::OptionalFloats(rows.iter().map(|(_, c)| c.reward).collect()),
+            Column::Floats(rows.iter().map(|(_, c)| c.advantage).collect()),
         ];
+        let mut columns: Vec<(&str, Column)> = COLUMNS.into_iter().zip(values).collect();
         let score = |completion: &Completion, index: usize| {
             completion.scores.get(index).and_then(|score| score.clone())
         };
-        let whys: Vec<String> = self.rewards.iter().map(|name| format!("{name}_why")).collect();
+        let whys: Vec<String> = self.rewards.iter().map(|name| format!("{name}{WHY}")).collect();
         for (index, (name, why)) in self.rewards.iter().zip(&whys).enumerate() {
             let scores = rows.iter().map(|(_, c)| score(c, index));
             let (values, reasons) =
@@ -103,7 +119,7 @@ mod tests {
     #[test]
     fn a_row_holds_ids_text_raw_scores_and_advantage() {
         let dir = tempfile::tempdir().unwrap();
-        let rewards = vec!["accuracy", "consistency"];
+        let rewards = ["accuracy", "consistency"].map(str::to_owned).to_vec();
         Parquet::new(dir.path(), rewards).completions(12, &[rollout()]).unwrap();
         let table = Table::read(&dir.path().join("completions/completions_00012.parquet")).unwrap();
         assert_eq!(table.id_lists("completion_ids").unwrap(), [[4, 5, 0]]);

@@ -2,7 +2,7 @@
 
 use embodied_r_data::Progress;
 
-use super::{Event, Metrics, Sink};
+use super::{Because, Event, Metrics, Sink};
 use crate::error::Result;
 
 /// Tells the progress of a run: figures of the last step, and the time left.
@@ -56,10 +56,21 @@ impl Sink for ProgressLine<'_> {
 pub fn in_words(event: &Event) -> Option<String> {
     Some(match event {
         Event::Step { metrics, .. } => line(metrics),
-        Event::Stage { step, stage, weights, .. } => {
+        Event::Stage { step, stage, because, weights, blend_steps, .. } => {
             let weights: Vec<_> =
                 weights.iter().map(|(name, weight)| format!("{name} {weight}")).collect();
-            format!("stage {} after step {step}: {}", stage + 1, weights.join(", "))
+            let because = match because {
+                Because::Until { metric, mean, window, mark } => {
+                    format!(", since {metric} is {mean:.3} over {window} steps, {mark}")
+                }
+                Because::Start | Because::Length => String::new(),
+            };
+            let blend = match blend_steps {
+                0 => String::new(),
+                steps => format!(", coming over {steps} steps"),
+            };
+            let weights = weights.join(", ");
+            format!("stage {} after step {step}{because}: {weights}{blend}", stage + 1)
         }
         Event::Eval { step, metrics, .. } => {
             let figures: Vec<_> =

@@ -1,10 +1,12 @@
 //! Settings of GRPO training.
 
+mod rewards;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use embodied_r_policy::Trainable;
-use embodied_r_rewards::{Schedule as Stages, Stage};
+use embodied_r_rewards::{ExternalReward, Stage};
 use serde::{Deserialize, Serialize};
 
 use super::durability::BEST_METRIC;
@@ -60,6 +62,10 @@ pub struct Train {
     pub top_p: f64,
     /// Number of tokens that are sampled from; 0 is all.
     pub top_k: usize,
+    /// Groups whose rewards are all equal give way to groups of other questions.
+    pub dynamic_sample: bool,
+    /// How often other questions are tried in a step.
+    pub max_resample_times: u64,
 
     /// The form of the loss.
     pub loss_type: LossType,
@@ -170,6 +176,31 @@ pub struct Train {
     /// Spans of the run with weights of their own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stage: Vec<Stage>,
+    /// Rewards by commands and services.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reward: Vec<ExternalReward>,
+    /// `soft_overlong`: tokens from which the punishment is full; without it
+    /// `max_completion_length`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soft_max_length: Option<usize>,
+    /// `soft_overlong`: tokens over which the punishment grows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soft_cache_length: Option<usize>,
+    /// `repetition`: words of an n-gram.
+    pub repetition_n_grams: usize,
+    /// `repetition`: what nothing but repetition comes near to.
+    pub repetition_max_penalty: f64,
+    /// `cosine`: value of a wrong answer of no length.
+    pub cosine_min_len_value_wrong: f64,
+    /// `cosine`: value of a wrong answer of `cosine_max_len` tokens.
+    pub cosine_max_len_value_wrong: f64,
+    /// `cosine`: value of a right answer of no length.
+    pub cosine_min_len_value_correct: f64,
+    /// `cosine`: value of a right answer of `cosine_max_len` tokens.
+    pub cosine_max_len_value_correct: f64,
+    /// `cosine`: tokens at the end of the curve; without it `max_completion_length`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cosine_max_len: Option<usize>,
 
     /// Who judges consistency.
     pub judge: JudgeKind,
@@ -219,6 +250,8 @@ impl Default for Train {
             temperature: 1.0,
             top_p: 1.0,
             top_k: 0,
+            dynamic_sample: false,
+            max_resample_times: 3,
             loss_type: LossType::Grpo,
             importance_sampling_level: Level::Token,
             epsilon: 0.2,
@@ -266,6 +299,16 @@ impl Default for Train {
             max_steps: None,
             reward_weights: BTreeMap::new(),
             stage: Vec::new(),
+            reward: Vec::new(),
+            soft_max_length: None,
+            soft_cache_length: None,
+            repetition_n_grams: 3,
+            repetition_max_penalty: -1.0,
+            cosine_min_len_value_wrong: -0.5,
+            cosine_max_len_value_wrong: 0.0,
+            cosine_min_len_value_correct: 1.0,
+            cosine_max_len_value_correct: 0.5,
+            cosine_max_len: None,
             judge: JudgeKind::Reference,
             judge_base_url: None,
             judge_model: None,
@@ -291,9 +334,7 @@ impl Train {
         self.optimizer_faults(&mut faults);
         self.asked().faults(&mut faults);
         self.durability_faults(&mut faults);
-        if let Err(stages) = self.stages() {
-            faults.0.extend(stages);
-        }
+        self.reward_faults(&mut faults);
         let http = self.judge == JudgeKind::Http;
         faults.unless(!http || self.judge_base_url.is_some(), "judge_base_url", || {
             "is needed by `judge = \"http\"`".into()
@@ -355,51 +396,6 @@ impl Train {
         faults.share("warmup_ratio", self.warmup_ratio);
         self.optimizer().faults(faults);
         faults.at_least("max_tokens_per_batch", self.max_tokens_per_batch as u64, 1);
-    }
-
-    /// The stages of the run: those given, or one of the given weights, or else the paper's three.
-    ///
-    /// # Errors
-    /// Stages beside weights or epochs, and whatever is wrong with the stages themselves.
-    pub fn stages(&self) -> Result<Stages, Vec<Fault>> {
-        if self.stage.is_empty() && self.reward_weights.is_empty() {
-            return match self.num_train_epochs {
-                None => Ok(Stages::default()),
-                Some(_) => Err(vec![Fault::new(
-                    "num_train_epochs",
-                    "needs `reward_weights` beside it; without them the stages say how long they \
-                     last",
-                )]),
-            };
-        }
-        if self.stage.is_empty() {
-            let whole = Stage {
-                epochs: self.num_train_epochs.unwrap_or(1.0),
-                weights: self.reward_weights.clone(),
-                restart_schedule: false,
-                reset_reference: false,
-            };
-            return checked(vec![whole], "reward_weights");
-        }
-        let mut faults = Vec::new();
-        if !self.reward_weights.is_empty() {
-            faults.push(Fault::new(
-                "reward_weights",
-                "stands beside `[[stage]]`, which has weights of its own; keep one of them",
-            ));
-        }
-        if self.num_train_epochs.is_some() {
-            faults.push(Fault::new(
-                "num_train_epochs",
-                "stands beside `[[stage]]`, whose `epochs` say how long it lasts; keep one of them",
-            ));
-        }
-        let stages = checked(self.stage.clone(), "stage");
-        match stages {
-            Ok(stages) if faults.is_empty() => Ok(stages),
-            Ok(_) => Err(faults),
-            Err(more) => Err(faults.into_iter().chain(more).collect()),
-        }
     }
 
     /// Questions of each step.
@@ -488,19 +484,6 @@ impl Train {
     }
 }
 
-/// Checks `stages`, which the user knows as `[[stage]]` or as one set of weights.
-fn checked(stages: Vec<Stage>, key: &str) -> Result<Stages, Vec<Fault>> {
-    let named = |fault: String| match fault.strip_prefix('`').and_then(|f| f.split_once("`: ")) {
-        Some((place, what)) if key == "reward_weights" => {
-            let place = place.replace("stage[0].weights", key);
-            Fault::new(place.replace("stage[0].epochs", "num_train_epochs"), what)
-        }
-        Some((place, what)) => Fault::new(place, what),
-        None => Fault::new(key, fault),
-    };
-    Stages::new(stages).map_err(|faults| faults.0.into_iter().map(named).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -514,7 +497,7 @@ mod tests {
     #[test]
     fn the_defaults_have_no_fault_and_are_the_papers_stages() {
         assert_eq!(Train::default().faults(), []);
-        assert_eq!(Train::default().stages().unwrap().epochs(), 12.0);
+        assert_eq!(Train::default().stages().unwrap().stages().len(), 3);
         assert_eq!(Train::default().questions_per_step(), 4);
     }
 
@@ -535,34 +518,6 @@ mod tests {
             train.num_generations = 1;
         });
         assert_eq!(found.len(), 3, "{found:?}");
-    }
-
-    #[test]
-    fn weights_beside_stages_are_refused() {
-        let found = faults(|train| {
-            train.stage = Stages::default().stages().to_vec();
-            train.reward_weights.insert("accuracy".into(), 1.0);
-        });
-        assert!(found[0].contains("stands beside `[[stage]]`"), "{found:?}");
-    }
-
-    #[test]
-    fn weights_alone_make_one_stage_of_the_given_epochs() {
-        let train = Train {
-            reward_weights: [("accuracy".to_owned(), 1.0)].into(),
-            num_train_epochs: Some(3.0),
-            ..Train::default()
-        };
-        let stages = train.stages().unwrap();
-        assert_eq!((stages.stages().len(), stages.epochs()), (1, 3.0));
-    }
-
-    #[test]
-    fn a_fault_of_lone_weights_bears_the_name_the_user_wrote() {
-        let found = faults(|train| {
-            train.reward_weights = [("acuracy".to_owned(), 1.0)].into();
-        });
-        assert!(found[0].starts_with("`reward_weights.acuracy`"), "{found:?}");
     }
 
     #[test]

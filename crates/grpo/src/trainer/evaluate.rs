@@ -71,6 +71,7 @@ impl<M: Model> Trainer<'_, M> {
                 question: &rollout.question,
                 solution: &rollout.solution,
                 completion: &completion.text,
+                ..Scored::default()
             })
             .collect();
         let accuracy = values(&Accuracy, &batch)?;

@@ -1,5 +1,7 @@
 //! The figures of a step, under TRL's names.
 
+use embodied_r_rewards::stages::weight;
+
 use super::Trainer;
 use super::step::Times;
 use crate::advantages::{self, Advantages};
@@ -22,7 +24,7 @@ impl<M: Model> Trainer<'_, M> {
         put(metrics, "reward", advantages::mean(&rewards));
         put(metrics, "reward_std", advantages::std(&rewards));
         put(metrics, "frac_reward_zero_std", found.frac_reward_zero_std);
-        let index = self.plan.stage_at(step);
+        let weights = self.plan.weights(step);
         for (column, asked) in self.rewards.iter().enumerate() {
             let name = asked.reward.name();
             let scores: Vec<Option<f64>> = completions(rollouts)
@@ -32,10 +34,9 @@ impl<M: Model> Trainer<'_, M> {
                 put(metrics, &format!("rewards/{name}/mean"), advantages::mean(&scores));
                 put(metrics, &format!("rewards/{name}/std"), advantages::std(&scores));
             }
-            let weight = self.plan.spans[index].stage.weight(name);
-            put(metrics, &format!("reward_weights/{name}"), weight);
+            put(metrics, &format!("reward_weights/{name}"), weight(&weights, name));
         }
-        put(metrics, "stage", index as f64);
+        put(metrics, "stage", self.plan.stage_at(step) as f64);
     }
 
     /// Lengths of the completions, of all and of those that ended by themselves.

@@ -9,7 +9,7 @@ use super::{Job, Trainer};
 use crate::error::{Error, Result};
 use crate::judge::{Reference, ReferenceJudge};
 use crate::model::{Model, Text};
-use crate::rollout::needs_judge;
+use crate::scoring::needs_judge;
 use crate::settings::JudgeKind;
 
 /// The reference is loaded only where something uses it: the divergence, or the judge.

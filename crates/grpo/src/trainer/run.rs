@@ -67,35 +67,6 @@ impl<M: Model + 'static> Trainer<'_, M> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Does what the stage of the next step asks for, if that stage has not begun yet.
-    fn begin_stage(&mut self) -> Result<()> {
-        let step = self.state.step;
-        let index = self.plan.stage_at(step);
-        if index < self.state.stages_begun {
-            return Ok(());
-        }
-        let stage = self.plan.spans[index].stage.clone();
-        // The first stage begins with a fresh optimiser and a fresh reference anyway.
-        if index > 0 && stage.restart_schedule {
-            self.updater.optimizer.restart(&self.policy)?;
-        }
-        if let (true, true, Some(reference)) = (index > 0, stage.reset_reference, &self.reference) {
-            self.state.reference = Some(self.checkpoints.save_reference(&self.policy, step)?);
-            reference.replace(self.policy.frozen_copy()?);
-            self.state.watch.reference_changed();
-        }
-        self.state.stages_begun = index + 1;
-        let weights = self.rewards.iter().map(|asked| asked.reward.name().to_owned());
-        let weights = weights.map(|name| (name.clone(), stage.weight(&name))).collect();
-        self.events.emit(&Event::Stage {
-            step,
-            stage: index,
-            weights,
-            restart_schedule: stage.restart_schedule,
-            reset_reference: stage.reset_reference,
-        })
-    }
-
     /// Counts a step and tells of it.
     fn account(&mut self, stepped: Stepped, began: Instant, done_before: u64) -> Result<()> {
         let Stepped { rollouts, mut metrics, skipped, tokens } = stepped;
@@ -118,6 +89,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
             format: &self.format_reasons(&rollouts),
         };
         let warnings = self.state.watch.look(&seen);
+        self.watch_stage(&metrics);
         let epoch = self.plan.epoch(step);
         self.events.emit(&Event::Step { step, epoch, time_s: now_s(), metrics })?;
         self.events.completions(step, &rollouts)?;

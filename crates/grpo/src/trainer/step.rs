@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::events::{Event, Metrics};
 use crate::loss::Counts;
 use crate::micro_batch::{MicroBatch, Selection, Told, counts, selection, wide};
-use crate::model::{Finish, Group, Model, Sampling};
+use crate::model::{Finish, Group, Model};
 use crate::optimizer::Applied;
 use crate::random::stream;
 use crate::rollout::{self, Rollout};
@@ -29,30 +29,19 @@ impl<M: Model + 'static> Trainer<'_, M> {
     /// Step `step`, from 0; `None` if the user wants to stop, with all parameters as before.
     pub(super) fn step(&mut self, step: u64) -> Result<Option<Stepped>> {
         let mut times = Times::default();
+        let Some(mut drawn) = self.draw(step, &mut times)? else { return Ok(None) };
         let mut clock = Instant::now();
         let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed().as_secs_f64();
 
-        let mut rollouts = self.sample(step)?;
-        times.rollout = lap();
-        if self.stopping() {
-            return Ok(None);
-        }
-        let stage = &self.plan.spans[self.plan.stage_at(step)].stage;
-        rollout::score(&mut rollouts, &self.rewards, stage)?;
-        let weights: Vec<f64> =
-            self.rewards.iter().map(|asked| stage.weight(asked.reward.name())).collect();
         let advantages = rollout::assign_advantages(
-            &mut rollouts,
-            &weights,
+            &mut drawn.rollouts,
+            &self.column_weights(step),
             self.settings.num_generations,
             self.settings.advantage_estimator,
             self.settings.scale_rewards,
         );
-        times.rewards = lap();
-        if self.stopping() {
-            return Ok(None);
-        }
-        let mut batches = self.micro_batches(&rollouts);
+        let rollouts = &drawn.rollouts;
+        let mut batches = self.micro_batches(rollouts);
         self.refer(&mut batches)?;
         self.score_before(&mut batches)?;
         times.reference = lap();
@@ -60,8 +49,11 @@ impl<M: Model + 'static> Trainer<'_, M> {
         times.update = lap();
 
         let mut metrics = Metrics::new();
-        self.reward_figures(&rollouts, &advantages, step, &mut metrics);
-        self.length_figures(&rollouts, &mut metrics);
+        self.reward_figures(rollouts, &advantages, step, &mut metrics);
+        if self.settings.dynamic_sample {
+            drawn.figures(&mut metrics);
+        }
+        self.length_figures(rollouts, &mut metrics);
         self.update_figures(step, &told, applied, &mut metrics);
         let tokens = batches.iter().flat_map(|batch| &batch.groups).map(group_tokens).sum();
         times.figures(tokens, &mut metrics);
@@ -69,29 +61,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
             true => None,
             false => Some(Box::new(self.left_out(step, &rollouts, &batches)?)),
         };
-        Ok(Some(Stepped { rollouts, metrics, skipped, tokens }))
-    }
-
-    fn sample(&self, step: u64) -> Result<Vec<Rollout>> {
-        let batch = self.sampler.batch(step);
-        let questions: Vec<_> = batch.iter().map(|&i| (i, &self.questions[i])).collect();
-        let sampling = Sampling {
-            temperature: self.settings.temperature,
-            top_k: self.settings.top_k,
-            top_p: self.settings.top_p,
-            max_new_tokens: self.settings.max_completion_length,
-            stop_ids: self.text.stop_ids().to_vec(),
-            ..Sampling::default()
-        };
-        rollout::sample(
-            &self.policy,
-            self.text.as_ref(),
-            &questions,
-            self.settings.num_generations,
-            (&sampling, Some(self.settings.rollout_precision())),
-            (self.settings.seed, step),
-            &|_| {},
-        )
+        Ok(Some(Stepped { rollouts: drawn.rollouts, metrics, skipped, tokens }))
     }
 
     fn micro_batches(&self, rollouts: &[Rollout]) -> Vec<MicroBatch> {

@@ -3,19 +3,24 @@
 
 mod durable;
 mod learning;
+mod resampling;
+mod stages;
 mod warned;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use embodied_r_data::Question;
 use embodied_r_rewards::Stage;
+use embodied_r_rewards::stages::Length;
 
 use super::*;
 use crate::events::{Event, Parquet};
 use crate::model::toy::{Bigram, Words};
 use crate::questions::{Prompted, prompts};
+use crate::rollout::Rollout;
+use crate::scoring::reward_names;
 
 /// Questions whose answer is always A.
 fn questions(n: usize) -> Vec<Prompted> {
@@ -32,12 +37,8 @@ fn questions(n: usize) -> Vec<Prompted> {
 }
 
 fn stage(epochs: f64, format: f64, accuracy: f64) -> Stage {
-    Stage {
-        epochs,
-        weights: [("format".to_owned(), format), ("accuracy".to_owned(), accuracy)].into(),
-        restart_schedule: false,
-        reset_reference: false,
-    }
+    let weights = [("format".to_owned(), format), ("accuracy".to_owned(), accuracy)];
+    Stage::new(Length::Epochs(epochs), weights.into())
 }
 
 /// Eight steps of two questions with four completions each.
@@ -66,6 +67,21 @@ impl Sink for StopAfter<'_> {
         if matches!(event, Event::Step { step, .. } if *step == self.0) {
             self.1.store(true, Ordering::Relaxed);
         }
+        Ok(())
+    }
+}
+
+/// Keeps the completions of the steps.
+#[derive(Clone, Default)]
+struct Keep(Arc<Mutex<Vec<Vec<Rollout>>>>);
+
+impl Sink for Keep {
+    fn event(&mut self, _: &Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn completions(&mut self, _: u64, rollouts: &[Rollout]) -> Result<()> {
+        self.0.lock().unwrap().push(rollouts.to_vec());
         Ok(())
     }
 }
@@ -114,13 +130,25 @@ fn run_until<'a>(
     if last.is_none() {
         model.save(&base).unwrap();
     }
-    let names = vec!["accuracy", "format"];
+    let names = reward_names(settings, &settings.stages().unwrap());
     sinks.insert(0, Box::new(Parquet::new(&settings.output, names)));
     let job = job(settings, &base, stop);
     match last {
         Some(checkpoint) => Trainer::<Bigram>::resume(&checkpoint, job, sinks)?.run(),
         None => Trainer::start(model, job, sinks)?.run(),
     }
+}
+
+/// A new run of `model` with an outside judge and other listeners.
+fn run_new(
+    model: Bigram,
+    settings: &Train,
+    judge: Option<Box<dyn Judge>>,
+    sinks: Vec<Box<dyn Sink + '_>>,
+) -> Result<Outcome> {
+    let stop = AtomicBool::new(false);
+    let job = Job { eval: Vec::new(), judge, ..job(settings, &settings.output, &stop) };
+    Trainer::start(model, job, sinks)?.run()
 }
 
 /// The run's events without what tells of the clock.

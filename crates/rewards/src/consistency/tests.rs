@@ -26,7 +26,12 @@ fn run(
     let judge = Scripted { replies: replies.to_vec(), ..Scripted::default() };
     let batch: Vec<Scored<'_>> = batch
         .iter()
-        .map(|&(solution, completion)| Scored { question: QUESTION, solution, completion })
+        .map(|&(solution, completion)| Scored {
+            question: QUESTION,
+            solution,
+            completion,
+            ..Scored::default()
+        })
         .collect();
     let scores = Consistency::new(Box::new(judge.clone())).score(&batch);
     let asked = judge.asked.lock().unwrap().clone();

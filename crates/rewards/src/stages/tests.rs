@@ -4,7 +4,7 @@ use super::*;
 
 fn from_toml(text: &str) -> Result<Schedule, Faults> {
     let table: toml::Table = text.parse().unwrap();
-    Schedule::from_toml(&table["stage"])
+    Schedule::from_toml(&table["stage"], &Names::new(["style"]))
 }
 
 fn faults(text: &str) -> Vec<String> {
@@ -26,34 +26,66 @@ const PAPER: &str = "
 #[test]
 fn the_default_is_the_papers_three_stages() {
     assert_eq!(from_toml(PAPER).unwrap(), Schedule::default());
-    assert_eq!(Schedule::default().epochs(), 12.0);
-}
-
-#[test]
-fn a_stage_begins_where_the_one_before_ends() {
-    let schedule = Schedule::default();
-    let at = [0.0, 1.999, 2.0, 3.999, 4.0, 11.999].map(|epoch| schedule.index_at(epoch));
-    assert_eq!(at, [0, 0, 1, 1, 2, 2]);
-}
-
-#[test]
-fn past_the_end_the_last_stage_stays() {
-    assert_eq!(Schedule::default().index_at(12.0), 2);
-    assert_eq!(Schedule::default().index_at(f64::NAN), 2);
 }
 
 #[test]
 fn a_reward_that_is_left_out_weighs_nothing() {
     let schedule = from_toml("[[stage]]\nepochs = 1\nweights = { accuracy = 1 }").unwrap();
-    assert_eq!(schedule.stage_at(0.0).weight("format"), 0.0);
-    assert_eq!(schedule.rewards(), ["accuracy"]);
+    assert_eq!(schedule.stages()[0].weight("format"), 0.0);
+    assert_eq!(schedule.rewards(&Names::default()), ["accuracy"]);
 }
 
 #[test]
-fn the_total_weighs_scores_and_passes_over_absent_ones() {
-    let schedule = Schedule::default();
-    let scores = [("format", Some(1.0)), ("accuracy", Some(0.5)), ("consistency", None)];
-    assert!((schedule.stage_at(5.0).total(scores) - 0.45).abs() < 1e-12);
+fn rewards_come_in_the_order_of_the_names_whatever_the_stages_order() {
+    let schedule = from_toml(
+        "[[stage]]\nepochs = 1\nweights = { style = 1, cosine = 0 }\n\
+         [[stage]]\nsteps = 3\nweights = { repetition = 1, format = 2 }",
+    )
+    .unwrap();
+    assert_eq!(schedule.rewards(&Names::new(["style"])), ["format", "repetition", "style"]);
+}
+
+#[test]
+fn a_stage_says_its_length_what_ends_it_earlier_and_how_it_begins() {
+    let schedule = from_toml(
+        "[[stage]]\nsteps = 60\nweights = { format = 1 }\n\
+         until = { metric = 'rewards/format/mean', above = 0.95, window = 50 }\n\
+         [[stage]]\nepochs = 0.5\nweights = { accuracy = 1 }\nblend_steps = 10\n\
+         until = { metric = 'completions/clipped_ratio', below = 0, window = 1 }\n\
+         [[stage]]\nepochs = 1\nweights = { accuracy = 1 }",
+    )
+    .unwrap();
+    let [first, second, _] = schedule.stages() else { panic!("three stages") };
+    assert_eq!((first.length, second.length), (Length::Steps(60), Length::Epochs(0.5)));
+    assert_eq!((first.blend_steps, second.blend_steps), (0, 10));
+    let until = |metric: &str, mark, window| Some(Until { metric: metric.into(), mark, window });
+    assert_eq!(first.until, until("rewards/format/mean", Mark::Above(0.95), 50));
+    assert_eq!(second.until, until("completions/clipped_ratio", Mark::Below(0.0), 1));
+}
+
+#[test]
+fn the_mean_of_the_last_values_passes_a_mark_once_there_are_enough_of_them() {
+    let until = |mark| Until { metric: "reward".into(), mark, window: 3 };
+    let above = until(Mark::Above(0.5));
+    assert_eq!(above.passed(&[0.9, 0.9]), None, "too few");
+    assert_eq!(above.passed(&[0.25, 0.5, 0.75]), None, "at the mark, not above it");
+    assert_eq!(above.passed(&[0.0, 0.5, 0.5, 1.25]), Some(0.75), "only the last three count");
+    assert_eq!(until(Mark::Below(0.5)).passed(&[9.0, 0.25, 0.25, 0.25]), Some(0.25));
+}
+
+#[test]
+fn blended_weights_lie_on_the_straight_line_between_two_stages() {
+    let weights = |list: &[(&str, f64)]| -> Weights {
+        list.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect()
+    };
+    let from = weights(&[("format", 1.0), ("accuracy", 0.5)]);
+    let to = weights(&[("accuracy", 0.5), ("consistency", 0.5)]);
+    assert_eq!(
+        blend(&from, &to, 0.25),
+        weights(&[("format", 0.75), ("accuracy", 0.5), ("consistency", 0.125)])
+    );
+    assert_eq!(blend(&from, &to, 0.0)["format"], 1.0);
+    assert_eq!(blend(&from, &to, 1.0)["consistency"], 0.5);
 }
 
 #[test]
@@ -71,7 +103,7 @@ fn switches_are_off_unless_set() {
 #[test]
 fn all_faults_are_named_at_once() {
     let found = faults(
-        "[[stage]]\nepochs = 0\nepoch = 1\nweights = { acuracy = 1.0, format = -1, style = 2 }\n\
+        "[[stage]]\nepochs = 0\nepoch = 1\nweights = { acuracy = 1.0, format = -1, look = 2 }\n\
          [[stage]]\nweights = { format = 'much', accuracy = 0.0 }\nreset_reference = 1\n\
          [[stage]]\nepochs = nan\nweights = 3",
     );
@@ -82,8 +114,9 @@ fn all_faults_are_named_at_once() {
             "`stage[0].epochs`: must be more than 0, not 0",
             "`stage[0].weights.acuracy`: there is no such reward; did you mean `accuracy`?",
             "`stage[0].weights.format`: must be 0 or more, not -1",
-            "`stage[0].weights.style`: there is no such reward; known are accuracy, format, consistency",
-            "`stage[1].epochs`: is missing",
+            "`stage[0].weights.look`: there is no such reward; known are accuracy, format, \
+             consistency, soft_overlong, repetition, cosine, style",
+            "`stage[1]`: needs `epochs` or `steps`, how long it lasts",
             "`stage[1].weights.format`: must be a number, not string",
             "`stage[1].weights`: some reward must weigh more than 0",
             "`stage[1].reset_reference`: must be true or false, not integer",
@@ -94,28 +127,105 @@ fn all_faults_are_named_at_once() {
 }
 
 #[test]
+fn all_faults_of_lengths_marks_and_transitions_are_named_at_once() {
+    let found = faults(
+        "[[stage]]\nepochs = 1\nsteps = 2\nweights = { format = 1 }\nblend_steps = 3\n\
+         until = { metric = 'rewards/fromat/mean', above = 1, below = 0, window = 0 }\n\
+         [[stage]]\nsteps = 10\nweights = { format = 1 }\nblend_steps = 11\n\
+         until = { metric = 'rewards/consistency/mean', window = 11, up = 1 }\n\
+         [[stage]]\nsteps = 0\nweights = { format = 1 }\n\
+         until = { metric = 'eval/accuracy', above = inf, window = -1 }\n\
+         [[stage]]\nsteps = 1.5\nweights = { format = 1 }\nblend_steps = 'few'\n\
+         until = { metric = 3, above = 'high' }",
+    );
+    let known = "`stage[2].until.metric`: `eval/accuracy` is no metric of a step; known are reward, \
+                 reward_std,";
+    let (eval, found): (Vec<String>, Vec<String>) =
+        found.into_iter().partition(|fault| fault.starts_with(known));
+    assert_eq!(eval.len(), 1);
+    assert_eq!(
+        found,
+        [
+            "`stage[0]`: has both `epochs` and `steps`, keep one of them",
+            "`stage[0].until`: has both `above` and `below`, keep one of them",
+            "`stage[0].until.window`: must be 1 or more, not 0",
+            "`stage[0].until.metric`: `rewards/fromat/mean` is no metric of a step; did you mean \
+             `rewards/format/mean`?",
+            "`stage[0].blend_steps`: there is no stage before the first to blend from; remove it",
+            "`stage[1].until.up`: there is no such field; known are metric, above, below, window",
+            "`stage[1].until`: needs `above` or `below`, the mark to pass",
+            "`stage[1].until.window`: is 11, more than the 10 steps of its stage",
+            "`stage[1].until.metric`: is of `consistency`, which has no weight in this stage and \
+             may not be asked; give it one",
+            "`stage[1].blend_steps`: is 11, more than the 10 steps of its stage",
+            "`stage[2].steps`: must be 1 or more, not 0",
+            "`stage[2].until.window`: must be a whole number, 0 or more, not -1",
+            "`stage[2].until`: the mark must be a finite number",
+            "`stage[3].steps`: must be a whole number, 0 or more, not float",
+            "`stage[3].until.metric`: must be text, not integer",
+            "`stage[3].until.above`: must be a number, not string",
+            "`stage[3].until.window`: is missing",
+            "`stage[3].until`: the last stage has none to go over to; give it a length alone",
+            "`stage[3].blend_steps`: must be a whole number, 0 or more, not string",
+        ]
+    );
+}
+
+#[test]
+fn a_metric_of_a_reward_that_is_asked_can_be_waited_for() {
+    let with = |metric: &str, weights: &str| {
+        from_toml(&format!(
+            "[[stage]]\nsteps = 9\nweights = {{ {weights} }}\n\
+             until = {{ metric = '{metric}', above = 0, window = 1 }}\n\
+             [[stage]]\nsteps = 9\nweights = {{ format = 1 }}"
+        ))
+    };
+    assert!(with("rewards/accuracy/mean", "format = 1").is_ok(), "it is always asked");
+    assert!(with("rewards/style/std", "style = 1").is_ok());
+    assert!(with("rewards/style/std", "style = 0, format = 1").is_err());
+    assert!(METRICS.iter().all(|metric| with(metric, "format = 1").is_ok()));
+}
+
+#[test]
 fn a_run_has_at_least_one_stage() {
     assert_eq!(faults("stage = []"), ["`stage`: there must be at least one"]);
     assert_eq!(faults("stage = 3"), ["`stage`: must be a list of tables, `[[stage]]`"]);
-    assert!(Schedule::new(Vec::new()).is_err());
+    assert!(Schedule::new(Vec::new(), &Names::default()).is_err());
 }
 
 #[test]
 fn stages_built_in_code_are_checked_alike() {
     let mut stages = Schedule::default().stages().to_vec();
-    stages[1].epochs = -1.0;
+    stages[0].until = Some(Until { metric: "reword".into(), mark: Mark::Above(0.0), window: 0 });
+    stages[1].length = Length::Epochs(-1.0);
     stages[2].weights.insert("style".to_owned(), 1.0);
-    let faults = Schedule::new(stages).unwrap_err().0;
-    assert_eq!(faults.len(), 2);
-    assert!(faults[0].contains("stage[1].epochs"));
-    assert!(faults[1].contains("stage[2].weights.style"));
+    let faults = Schedule::new(stages, &Names::default()).unwrap_err().0;
+    let places = faults.iter().map(|fault| fault.split_once("`: ").unwrap().0);
+    assert_eq!(
+        places.collect::<Vec<_>>(),
+        [
+            "`stage[0].until.window",
+            "`stage[0].until.metric",
+            "`stage[1].epochs",
+            "`stage[2].weights.style"
+        ]
+    );
 }
 
 #[test]
 fn a_schedule_is_written_in_the_form_it_is_read_in() {
-    let mut table = toml::Table::new();
-    table.insert("stage".to_owned(), toml::Value::try_from(Schedule::default()).unwrap());
-    assert_eq!(from_toml(&table.to_string()).unwrap(), Schedule::default());
+    let mut stages = Schedule::default().stages().to_vec();
+    stages[0].until = Some(Until { metric: "kl".into(), mark: Mark::Below(0.5), window: 7 });
+    stages[1].length = Length::Steps(9);
+    stages[1].blend_steps = 4;
+    let schedule = Schedule::new(stages, &Names::default()).unwrap();
+    for schedule in [Schedule::default(), schedule] {
+        let mut table = toml::Table::new();
+        table.insert("stage".to_owned(), toml::Value::try_from(&schedule).unwrap());
+        assert_eq!(from_toml(&table.to_string()).unwrap(), schedule);
+        // The settings of a run are read by their types, once their faults are found.
+        assert_eq!(table["stage"].clone().try_into::<Vec<Stage>>().unwrap(), schedule.stages());
+    }
 }
 
 /// Values that a field of a stage may hold by right or by mistake.
@@ -134,6 +244,11 @@ fn value() -> impl Strategy<Value = toml::Value> {
             weights.into_iter().map(|(name, weight)| (name.to_owned(), weight.into()))
         )
         .into()),
+        (prop::sample::select(vec!["reward", "reword"]), 0_i64..3).prop_map(|(metric, window)| {
+            let fields =
+                [("metric", metric.into()), ("above", 0.5.into()), ("window", window.into())];
+            toml::Table::from_iter(fields.map(|(name, value)| (name.to_owned(), value))).into()
+        }),
     ]
 }
 
@@ -142,9 +257,11 @@ proptest! {
     fn what_is_read_passes_the_check_of_stages_built_in_code_and_the_rest_has_faults(
         tables in prop::collection::vec(
             prop::collection::btree_map(
-                prop::sample::select(vec!["epochs", "weights", "restart_schedule", "epoch"]),
+                prop::sample::select(vec![
+                    "epochs", "steps", "weights", "until", "blend_steps", "restart_schedule", "epoch",
+                ]),
                 value(),
-                0..4,
+                0..5,
             ),
             0..3,
         )
@@ -155,9 +272,10 @@ proptest! {
                 table.into_iter().map(|(name, value)| (name.to_owned(), value))
             ).into())
             .collect();
-        match Schedule::from_toml(&list.into()) {
+        let names = Names::default();
+        match Schedule::from_toml(&list.into(), &names) {
             Ok(schedule) => {
-                prop_assert_eq!(Schedule::new(schedule.stages().to_vec()), Ok(schedule));
+                prop_assert_eq!(Schedule::new(schedule.stages().to_vec(), &names), Ok(schedule));
             }
             Err(Faults(faults)) => prop_assert!(!faults.is_empty()),
         }

@@ -55,6 +55,7 @@ impl Test {
                 question: &question.question,
                 solution: &question.answer,
                 completion: question.content.as_deref().unwrap_or_default(),
+                ..Scored::default()
             })
             .collect();
         let mut test = Self {

@@ -1,12 +1,14 @@
 //! What a run would do: its batch arithmetic and its stages.
 
+mod stages;
+
 use std::fmt::Write as _;
 
 use embodied_r_grpo::memory_plan::MemoryPlan;
 use embodied_r_grpo::plan::Plan;
-use embodied_r_grpo::rollout::needs_judge;
 use embodied_r_grpo::sampler::Sampler;
 use embodied_r_grpo::schedule::warmup_steps;
+use embodied_r_grpo::scoring::needs_judge;
 use embodied_r_grpo::settings::{JudgeKind, Train};
 use embodied_r_grpo::{Error, Result};
 use embodied_r_policy::trainable::Counts;
@@ -21,13 +23,13 @@ pub(super) fn text(
     (given, left): (usize, usize),
     (eval_given, eval_left): (usize, usize),
 ) -> Result<String> {
-    let stages = settings.stages().map_err(Error::Settings)?;
+    let schedule = settings.stages().map_err(Error::Settings)?;
     let (completions, each) = (settings.generation_batch_size, settings.num_generations);
     let needed = settings.questions_per_step();
     let sampler = Sampler::new(left, needed, settings.seed);
     let sampler = sampler.ok_or(Error::TooFew { what: "questions", given, left, needed })?;
     let per_epoch = sampler.steps_per_epoch();
-    let plan = Plan::new(settings, &stages, per_epoch).map_err(Error::Settings)?;
+    let plan = Plan::new(settings, &schedule, per_epoch).map_err(Error::Settings)?;
     let iterations = settings.num_iterations as u64;
     let warmup =
         warmup_steps(settings.warmup_steps, settings.warmup_ratio, plan.total_steps * iterations);
@@ -84,25 +86,12 @@ pub(super) fn text(
         format!("at most {} tokens, each prompt once", settings.max_tokens_per_batch),
     );
     line("memory", words(memory));
-    line("reference", reference(settings, needs_judge(&stages)));
-    for (index, span) in plan.spans.iter().enumerate() {
-        let weights = span.stage.weights.iter().filter(|(_, weight)| **weight > 0.0);
-        let weights: Vec<String> =
-            weights.map(|(name, weight)| format!("{name} {weight}")).collect();
-        let mut what = format!(
-            "steps {} to {}, {} epochs: {}",
-            span.first + 1,
-            span.end,
-            span.stage.epochs,
-            weights.join(", ")
-        );
-        if span.stage.restart_schedule && index > 0 {
-            what.push_str("; learning rate and moments begin anew");
-        }
-        if span.stage.reset_reference && index > 0 {
-            what.push_str("; the policy becomes the reference");
-        }
-        line(&format!("stage {}", index + 1), what);
+    line("reference", reference(settings, needs_judge(&schedule)));
+    for (name, what) in stages::lines(&plan) {
+        line(&name, what);
+    }
+    for (name, what) in stages::reward_lines(settings)? {
+        line(name, what);
     }
     let for_good = settings.keep_every_epochs;
     let for_good = for_good.map(|epochs| format!(" and one every {epochs} epochs"));

@@ -3,7 +3,7 @@
 use embodied_r_grpo::memory_plan::{Load, MemoryPlan};
 use embodied_r_grpo::optimizer::Optim;
 use embodied_r_grpo::questions::Prompted;
-use embodied_r_grpo::rollout::needs_judge;
+use embodied_r_grpo::scoring::needs_judge;
 use embodied_r_grpo::settings::{JudgeKind, Recompute, Sft, Train};
 use embodied_r_grpo::supervised::Example;
 use embodied_r_policy::ModelConfig;

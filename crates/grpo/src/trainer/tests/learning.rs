@@ -41,6 +41,7 @@ fn how_a_batch_is_cut_does_not_change_the_update() {
                 loss_type,
                 max_tokens_per_batch: budget,
                 max_steps: Some(1),
+                stage: vec![stage(1.0, 0.5, 0.5)],
                 ..settings(dir.path())
             };
             final_numbers(&settings)
@@ -104,6 +105,7 @@ fn the_first_iteration_is_on_policy_and_the_next_ones_are_not() {
             learning_rate: 0.3,
             scale_rewards: ScaleRewards::None,
             max_steps: Some(1),
+            stage: vec![stage(1.0, 0.5, 0.5)],
             ..settings(dir.path())
         };
         let numbers = final_numbers(&settings);
@@ -126,6 +128,7 @@ fn of_truncated_completions_alone_nothing_is_learnt_if_they_do_not_count() {
             weight_decay: 0.0,
             beta: 0.0,
             max_steps: Some(1),
+            stage: vec![stage(1.0, 0.5, 0.5)],
             ..settings(dir.path())
         };
         let before = Bigram::endless(6).numbers();

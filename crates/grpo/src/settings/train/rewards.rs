@@ -1,0 +1,323 @@
+//! What the settings say of rewards and stages.
+
+use embodied_r_rewards::stages::{Length, Stage};
+use embodied_r_rewards::{
+    Cosine, ExternalReward, Names, Repetition, Schedule as Stages, SoftOverlong, external,
+};
+
+use super::Train;
+use crate::events::{COLUMNS, WHY};
+use crate::settings::{Fault, Faults};
+
+impl Train {
+    /// Faults of the rewards, their settings and the stages.
+    pub(super) fn reward_faults(&self, faults: &mut Faults) {
+        let outside = ExternalReward::faults(&self.reward);
+        let placed = |fault: &String| placed(fault).map(|(place, what)| Fault::new(place, what));
+        faults.0.extend(outside.iter().filter_map(placed));
+        self.column_faults(faults);
+        match self.stages() {
+            Ok(stages) => self.stage_faults(&stages, faults),
+            Err(stages) => faults.0.extend(stages),
+        }
+        let cache = self.soft_cache_length.unwrap_or(0);
+        let longest = self.soft_overlong().max_length;
+        faults.unless(cache <= longest, "soft_cache_length", || {
+            format!("is {cache}, more than the {longest} tokens of the longest completion")
+        });
+        let given =
+            [("soft_max_length", self.soft_max_length), ("cosine_max_len", self.cosine_max_len)];
+        for (key, value) in given {
+            faults.unless(value != Some(0), key, || "is 0, must be at least 1".into());
+        }
+        faults.at_least("repetition_n_grams", self.repetition_n_grams as u64, 1);
+        let penalty = self.repetition_max_penalty;
+        faults.unless(penalty <= 0.0 && penalty.is_finite(), "repetition_max_penalty", || {
+            format!("is {penalty}, must be 0 or less")
+        });
+        for (key, value) in [
+            ("cosine_min_len_value_wrong", self.cosine_min_len_value_wrong),
+            ("cosine_max_len_value_wrong", self.cosine_max_len_value_wrong),
+            ("cosine_min_len_value_correct", self.cosine_min_len_value_correct),
+            ("cosine_max_len_value_correct", self.cosine_max_len_value_correct),
+        ] {
+            faults.unless(value.is_finite(), key, || format!("is {value}, must be finite"));
+        }
+        if self.dynamic_sample {
+            faults.at_least("max_resample_times", self.max_resample_times, 1);
+        }
+    }
+
+    /// An outside reward is a column of the completions.
+    fn column_faults(&self, faults: &mut Faults) {
+        for (index, reward) in self.reward.iter().enumerate() {
+            let name = reward.name.as_str();
+            let free = !COLUMNS.contains(&name) && !name.ends_with(WHY);
+            faults.unless(free, &format!("reward[{index}].name"), || {
+                format!("`{name}` is a column of the saved completions, take another")
+            });
+        }
+    }
+
+    /// Faults of stages that are well formed.
+    fn stage_faults(&self, stages: &Stages, faults: &mut Faults) {
+        let stages = stages.stages();
+        for (index, reward) in self.reward.iter().enumerate() {
+            let weighed = stages.iter().any(|stage| stage.weights.contains_key(&reward.name));
+            faults.unless(weighed, &format!("reward[{index}]"), || {
+                format!("`{}` has a weight nowhere, give it one or remove it", reward.name)
+            });
+        }
+        let overlong = stages.iter().any(|stage| stage.weight("soft_overlong") > 0.0);
+        faults.unless(!overlong || self.soft_cache_length.is_some(), "soft_cache_length", || {
+            "is needed by the reward `soft_overlong`: tokens over which the punishment grows".into()
+        });
+        for (index, stage) in stages.iter().enumerate() {
+            let waits = stage.until.as_ref().is_some_and(|until| until.metric == "kl");
+            let known = !waits || self.beta > 0.0;
+            faults.unless(known, &format!("stage[{index}].until.metric"), || {
+                "is `kl`, which is not known with `beta = 0`".into()
+            });
+        }
+    }
+
+    /// The names that stages may weigh.
+    pub fn reward_names(&self) -> Names {
+        external::names(&self.reward)
+    }
+
+    /// The reward `soft_overlong`.
+    pub fn soft_overlong(&self) -> SoftOverlong {
+        SoftOverlong {
+            max_length: self.soft_max_length.unwrap_or(self.max_completion_length),
+            cache_length: self.soft_cache_length.unwrap_or(0),
+        }
+    }
+
+    /// The reward `repetition`.
+    pub fn repetition(&self) -> Repetition {
+        Repetition { n_grams: self.repetition_n_grams, max_penalty: self.repetition_max_penalty }
+    }
+
+    /// The reward `cosine`.
+    pub fn cosine(&self) -> Cosine {
+        Cosine {
+            min_len_value_wrong: self.cosine_min_len_value_wrong,
+            max_len_value_wrong: self.cosine_max_len_value_wrong,
+            min_len_value_correct: self.cosine_min_len_value_correct,
+            max_len_value_correct: self.cosine_max_len_value_correct,
+            max_len: self.cosine_max_len.unwrap_or(self.max_completion_length),
+        }
+    }
+
+    /// The stages of the run: those given, or one of the given weights, or else the paper's three.
+    ///
+    /// # Errors
+    /// Stages beside weights or epochs, and whatever is wrong with the stages themselves.
+    pub fn stages(&self) -> Result<Stages, Vec<Fault>> {
+        let names = self.reward_names();
+        if self.stage.is_empty() && self.reward_weights.is_empty() {
+            return match self.num_train_epochs {
+                None => Ok(Stages::default()),
+                Some(_) => Err(vec![Fault::new(
+                    "num_train_epochs",
+                    "needs `reward_weights` beside it; without them the stages say how long they \
+                     last",
+                )]),
+            };
+        }
+        if self.stage.is_empty() {
+            let length = Length::Epochs(self.num_train_epochs.unwrap_or(1.0));
+            let whole = Stage::new(length, self.reward_weights.clone());
+            return checked(vec![whole], &names, "reward_weights");
+        }
+        let mut faults = Vec::new();
+        if !self.reward_weights.is_empty() {
+            faults.push(Fault::new(
+                "reward_weights",
+                "stands beside `[[stage]]`, which has weights of its own; keep one of them",
+            ));
+        }
+        if self.num_train_epochs.is_some() {
+            faults.push(Fault::new(
+                "num_train_epochs",
+                "stands beside `[[stage]]`, which says how long it lasts; keep one of them",
+            ));
+        }
+        let stages = checked(self.stage.clone(), &names, "stage");
+        match stages {
+            Ok(stages) if faults.is_empty() => Ok(stages),
+            Ok(_) => Err(faults),
+            Err(more) => Err(faults.into_iter().chain(more).collect()),
+        }
+    }
+}
+
+/// The place of a fault that begins with one, and what is wrong there.
+fn placed(fault: &str) -> Option<(&str, &str)> {
+    fault.strip_prefix('`')?.split_once("`: ")
+}
+
+/// Checks `stages`, which the user knows as `[[stage]]` or as one set of weights.
+fn checked(stages: Vec<Stage>, names: &Names, key: &str) -> Result<Stages, Vec<Fault>> {
+    let named = |fault: String| match placed(&fault) {
+        Some((place, what)) if key == "reward_weights" => {
+            let place = place.replace("stage[0].weights", key);
+            Fault::new(place.replace("stage[0].epochs", "num_train_epochs"), what)
+        }
+        Some((place, what)) => Fault::new(place, what),
+        None => Fault::new(key, fault),
+    };
+    Stages::new(stages, names).map_err(|faults| faults.0.into_iter().map(named).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use embodied_r_rewards::external::Source;
+    use embodied_r_rewards::stages::{Mark, Until};
+
+    use super::*;
+
+    fn faults(change: impl FnOnce(&mut Train)) -> Vec<String> {
+        let mut train = Train::default();
+        change(&mut train);
+        train.faults().iter().map(ToString::to_string).collect()
+    }
+
+    fn outside(name: &str) -> ExternalReward {
+        ExternalReward::new(name, Source::Command(vec!["true".into()]))
+    }
+
+    fn weights(list: &[(&str, f64)]) -> std::collections::BTreeMap<String, f64> {
+        list.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect()
+    }
+
+    #[test]
+    fn weights_beside_stages_are_refused() {
+        let found = faults(|train| {
+            train.stage = Stages::default().stages().to_vec();
+            train.reward_weights.insert("accuracy".into(), 1.0);
+        });
+        assert!(found[0].contains("stands beside `[[stage]]`"), "{found:?}");
+    }
+
+    #[test]
+    fn weights_alone_make_one_stage_of_the_given_epochs() {
+        let train = Train {
+            reward_weights: [("accuracy".to_owned(), 1.0)].into(),
+            num_train_epochs: Some(3.0),
+            ..Train::default()
+        };
+        let stages = train.stages().unwrap();
+        assert_eq!((stages.stages().len(), stages.stages()[0].length), (1, Length::Epochs(3.0)));
+    }
+
+    #[test]
+    fn a_fault_of_lone_weights_bears_the_name_the_user_wrote() {
+        let found = faults(|train| {
+            train.reward_weights = [("acuracy".to_owned(), 1.0)].into();
+        });
+        assert!(found[0].starts_with("`reward_weights.acuracy`"), "{found:?}");
+    }
+
+    #[test]
+    fn an_outside_reward_may_be_weighed_by_its_name() {
+        let found = faults(|train| {
+            train.reward = vec![outside("style")];
+            train.reward_weights = weights(&[("accuracy", 1.0), ("style", 0.5)]);
+        });
+        assert_eq!(found, [""; 0]);
+    }
+
+    #[test]
+    fn a_weight_without_a_reward_is_told_the_nearest_name_of_all() {
+        let found = faults(|train| {
+            train.reward = vec![outside("style")];
+            train.reward_weights = weights(&[("style", 1.0), ("stile", 0.5)]);
+        });
+        assert_eq!(
+            found,
+            ["`reward_weights.stile` there is no such reward; did you mean `style`?"]
+        );
+    }
+
+    #[test]
+    fn outside_rewards_that_cannot_be_told_apart_or_do_nothing_are_refused() {
+        let found = faults(|train| {
+            train.reward = ["reward", "format", "style_why", "idle"].map(outside).to_vec();
+        });
+        assert_eq!(
+            found[..3],
+            [
+                "`reward[1].name` `format` is the name of a built-in reward, take another",
+                "`reward[0].name` `reward` is a column of the saved completions, take another",
+                "`reward[2].name` `style_why` is a column of the saved completions, take another",
+            ]
+        );
+        assert_eq!(
+            found.last().unwrap(),
+            "`reward[3]` `idle` has a weight nowhere, give it one or remove it"
+        );
+    }
+
+    #[test]
+    fn soft_overlong_needs_its_cache_and_takes_the_longest_completion_by_default() {
+        let weighed = |train: &mut Train| {
+            train.reward_weights = weights(&[("accuracy", 1.0), ("soft_overlong", 1.0)]);
+        };
+        assert_eq!(
+            faults(weighed),
+            ["`soft_cache_length` is needed by the reward `soft_overlong`: tokens over which the \
+              punishment grows"]
+        );
+        let too_long = faults(|train| {
+            weighed(train);
+            train.soft_cache_length = Some(4096);
+        });
+        assert_eq!(
+            too_long,
+            ["`soft_cache_length` is 4096, more than the 2048 tokens of the longest completion"]
+        );
+        let train = Train { soft_cache_length: Some(64), ..Train::default() };
+        assert_eq!(train.soft_overlong(), SoftOverlong { max_length: 2048, cache_length: 64 });
+    }
+
+    #[test]
+    fn settings_of_rewards_out_of_range_are_all_told() {
+        let found = faults(|train| {
+            train.repetition_n_grams = 0;
+            train.repetition_max_penalty = 0.5;
+            train.cosine_max_len = Some(0);
+            train.cosine_max_len_value_wrong = f64::NAN;
+            train.dynamic_sample = true;
+            train.max_resample_times = 0;
+        });
+        assert_eq!(
+            found,
+            [
+                "`cosine_max_len` is 0, must be at least 1",
+                "`repetition_n_grams` is 0, must be at least 1",
+                "`repetition_max_penalty` is 0.5, must be 0 or less",
+                "`cosine_max_len_value_wrong` is NaN, must be finite",
+                "`max_resample_times` is 0, must be at least 1",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_stage_cannot_wait_for_a_divergence_that_nobody_measures() {
+        let waits = |beta: f64| {
+            faults(|train| {
+                train.beta = beta;
+                train.stage = Stages::default().stages().to_vec();
+                let mark = Mark::Above(0.1);
+                train.stage[0].until = Some(Until { metric: "kl".into(), mark, window: 1 });
+            })
+        };
+        assert_eq!(waits(0.1), [""; 0]);
+        assert_eq!(
+            waits(0.0),
+            ["`stage[0].until.metric` is `kl`, which is not known with `beta = 0`"]
+        );
+    }
+}

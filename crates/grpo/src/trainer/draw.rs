@@ -1,0 +1,125 @@
+//! A step's groups: sampled and scored, and sampled again where they teach nothing.
+
+use std::time::Instant;
+
+use embodied_r_rewards::stages::weight;
+
+use super::Trainer;
+use super::step::Times;
+use crate::error::Result;
+use crate::events::Metrics;
+use crate::model::{Model, Sampling};
+use crate::random::stream;
+use crate::rollout::{self, Rollout};
+use crate::scoring;
+
+/// The groups of a step, and what it took to find them.
+pub(super) struct Drawn {
+    pub(super) rollouts: Vec<Rollout>,
+    /// How often other questions were tried.
+    attempts: u64,
+    /// Groups without spread that gave way to others.
+    replaced: usize,
+}
+
+impl<M: Model + 'static> Trainer<'_, M> {
+    /// The groups of step `step`, from 0, with their rewards; `None` if the user wants to stop.
+    ///
+    /// With `dynamic_sample` a group whose rewards are all equal gives way to one of another
+    /// question whose rewards are not, as ms-swift does. Only as many questions are tried as there
+    /// are places left; after `max_resample_times` attempts the rest stays as it is.
+    pub(super) fn draw(&self, step: u64, times: &mut Times) -> Result<Option<Drawn>> {
+        let mut asked = self.sampler.batch(step);
+        let Some(rollouts) = self.scored(step, 0, &asked, times)? else { return Ok(None) };
+        let mut drawn = Drawn { rollouts, attempts: 0, replaced: 0 };
+        if !self.settings.dynamic_sample {
+            return Ok(Some(drawn));
+        }
+        let (weights, estimator) = (self.column_weights(step), self.settings.advantage_estimator);
+        let has_spread = |rollout: &Rollout| rollout.has_spread(&weights, estimator);
+        let mut flat: Vec<usize> =
+            (0..drawn.rollouts.len()).filter(|&i| !has_spread(&drawn.rollouts[i])).collect();
+        // Places are filled from the back, so that the last one is the next.
+        flat.reverse();
+        for attempt in 1..=self.settings.max_resample_times {
+            let others = self.sampler.others(step, attempt, flat.len(), &asked);
+            if others.is_empty() {
+                break;
+            }
+            let Some(found) = self.scored(step, attempt, &others, times)? else { return Ok(None) };
+            asked.extend(others);
+            drawn.attempts = attempt;
+            for rollout in found.into_iter().filter(has_spread) {
+                let Some(place) = flat.pop() else { break };
+                drawn.rollouts[place] = rollout;
+                drawn.replaced += 1;
+            }
+        }
+        Ok(Some(drawn))
+    }
+
+    /// The weights of the scores at step `step`, in their order.
+    pub(super) fn column_weights(&self, step: u64) -> Vec<f64> {
+        let weights = self.plan.weights(step);
+        self.rewards.iter().map(|asked| weight(&weights, asked.reward.name())).collect()
+    }
+
+    /// Samples completions of the questions `indices` and scores them.
+    fn scored(
+        &self,
+        step: u64,
+        attempt: u64,
+        indices: &[usize],
+        times: &mut Times,
+    ) -> Result<Option<Vec<Rollout>>> {
+        let mut clock = Instant::now();
+        let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed().as_secs_f64();
+        let mut rollouts = self.sample(step, attempt, indices)?;
+        times.rollout += lap();
+        if self.stopping() {
+            return Ok(None);
+        }
+        scoring::score(&mut rollouts, &self.rewards, &self.plan.weights(step))?;
+        times.rewards += lap();
+        Ok((!self.stopping()).then_some(rollouts))
+    }
+
+    pub(super) fn sample(
+        &self,
+        step: u64,
+        attempt: u64,
+        indices: &[usize],
+    ) -> Result<Vec<Rollout>> {
+        let questions: Vec<_> = indices.iter().map(|&i| (i, &self.questions[i])).collect();
+        let sampling = Sampling {
+            temperature: self.settings.temperature,
+            top_k: self.settings.top_k,
+            top_p: self.settings.top_p,
+            max_new_tokens: self.settings.max_completion_length,
+            stop_ids: self.text.stop_ids().to_vec(),
+            ..Sampling::default()
+        };
+        // Every attempt has random numbers of its own.
+        let seed = match attempt {
+            0 => self.settings.seed,
+            again => stream(&[self.settings.seed, again]),
+        };
+        rollout::sample(
+            &self.policy,
+            self.text.as_ref(),
+            &questions,
+            self.settings.num_generations,
+            (&sampling, Some(self.settings.rollout_precision())),
+            (seed, step),
+            &|_| {},
+        )
+    }
+}
+
+impl Drawn {
+    /// How often other questions were tried, and what it brought.
+    pub(super) fn figures(&self, metrics: &mut Metrics) {
+        metrics.insert("dynamic_sample/attempts".into(), self.attempts as f64);
+        metrics.insert("dynamic_sample/groups_replaced".into(), self.replaced as f64);
+    }
+}

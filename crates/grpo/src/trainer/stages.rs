@@ -1,0 +1,73 @@
+//! Where one stage ends and the next one begins.
+
+use super::Trainer;
+use crate::error::Result;
+use crate::events::{Because, Event, Metrics};
+use crate::model::Model;
+
+impl<M: Model + 'static> Trainer<'_, M> {
+    /// Begins the stage of the next step, if it has not begun yet: one whose time has come, or the
+    /// one behind a stage that ends early.
+    pub(super) fn begin_stage(&mut self) -> Result<()> {
+        let step = self.state.step;
+        let planned = self.plan.stage_at(step);
+        let (index, because) = match self.state.stage_begins.len() {
+            0 => (planned, Because::Start),
+            begun if begun <= planned => (planned, Because::Length),
+            begun => match self.ends_early(begun - 1) {
+                Some(because) => (begun, because),
+                None => return Ok(()),
+            },
+        };
+        while self.state.stage_begins.len() <= index {
+            self.plan.begin(self.state.stage_begins.len(), step);
+            self.state.stage_begins.push(step);
+        }
+        self.state.until_values.clear();
+        let stage = self.plan.spans[index].stage.clone();
+        // The first stage begins with a fresh optimiser and a fresh reference anyway.
+        if index > 0 && stage.restart_schedule {
+            self.updater.optimizer.restart(&self.policy)?;
+        }
+        if let (true, true, Some(reference)) = (index > 0, stage.reset_reference, &self.reference) {
+            self.state.reference = Some(self.checkpoints.save_reference(&self.policy, step)?);
+            reference.replace(self.policy.frozen_copy()?);
+            self.state.watch.reference_changed();
+        }
+        let weights = self.rewards.iter().map(|asked| asked.reward.name().to_owned());
+        let weights = weights.map(|name| (name.clone(), stage.weight(&name))).collect();
+        self.events.emit(&Event::Stage {
+            step,
+            stage: index,
+            because,
+            weights,
+            blend_steps: stage.blend_steps,
+            restart_schedule: stage.restart_schedule,
+            reset_reference: stage.reset_reference,
+        })
+    }
+
+    /// Remembers of a step's figures what may end its stage early.
+    pub(super) fn watch_stage(&mut self, metrics: &Metrics) {
+        let running = self.state.stage_begins.len().checked_sub(1);
+        let span = running.and_then(|index| self.plan.spans.get(index));
+        let Some(until) = span.and_then(|span| span.stage.until.as_ref()) else { return };
+        let values = &mut self.state.until_values;
+        values.extend(metrics.get(&until.metric));
+        let too_many = values.len().saturating_sub(until.window as usize);
+        values.drain(..too_many);
+    }
+
+    /// Why stage `index` ends now, though its time is not over.
+    fn ends_early(&self, index: usize) -> Option<Because> {
+        self.plan.spans.get(index + 1)?;
+        let until = self.plan.spans[index].stage.until.as_ref()?;
+        let mean = until.passed(&self.state.until_values)?;
+        Some(Because::Until {
+            metric: until.metric.clone(),
+            mean,
+            window: until.window,
+            mark: until.mark.to_string(),
+        })
+    }
+}
