@@ -29,8 +29,9 @@ use crate::skipped::Diagnosis;
 /// Named figures, in the order in which they are told.
 pub type Metrics = IndexMap<String, f64>;
 
-/// Fields and metrics that tell of the clock, and differ between two runs that are the same.
-pub const CLOCK: [&str; 8] = [
+/// Fields and metrics that tell of the clock and the machine, and differ between two runs that are the
+/// same.
+pub const CLOCK: [&str; 13] = [
     "time_s",
     "step_time",
     "tokens_per_second",
@@ -38,7 +39,12 @@ pub const CLOCK: [&str; 8] = [
     "time/rewards",
     "time/reference",
     "time/update",
+    "time/optimizer",
     "time_left_s",
+    "matmul_share",
+    "memory/rollout_gb",
+    "memory/reference_gb",
+    "memory/update_gb",
 ];
 
 /// One thing that happened.

@@ -13,7 +13,7 @@
 //! | [`rollout`], [`scoring`], [`judge`], [`advantages`] | completions and what they are worth |
 //! | [`loss`], [`inspect`], [`batch_file`] | the losses and their derivatives; one of them by itself |
 //! | [`batches`], [`micro_batch`], [`update`], [`optimizer`] | from micro-batches to a step |
-//! | [`verify`], [`memory_plan`] | packed gradients beside plain ones; memory, before it is taken |
+//! | [`verify`], [`memory_plan`], [`process`] | packed gradients beside plain ones; memory, before it is taken and after |
 //! | [`skipped`] | steps that are left out because something is not finite |
 //! | [`model`] | what all of it needs of a model |
 //!
@@ -45,6 +45,7 @@ pub mod micro_batch;
 pub mod model;
 pub mod optimizer;
 pub mod plan;
+pub mod process;
 pub mod questions;
 pub mod random;
 pub mod rollout;

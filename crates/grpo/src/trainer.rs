@@ -77,6 +77,8 @@ pub struct Trainer<'a, M: Model> {
     reference: Option<Arc<Reference<M>>>,
     /// Whether the next step's gradients are to be compared with those of every completion by itself.
     verify_packing: bool,
+    /// The measured peak of f32 in operations a second; none before the first step.
+    peak_flops: Option<f64>,
     /// Whether the reference is another than on disk.
     reference_moved: bool,
     rewards: Vec<Asked>,
@@ -184,6 +186,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             policy,
             reference,
             verify_packing,
+            peak_flops: None,
             reference_moved: false,
             rewards,
             sampler,

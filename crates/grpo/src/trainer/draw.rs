@@ -5,7 +5,7 @@ use std::time::Instant;
 use embodied_r_rewards::stages::weight;
 
 use super::Trainer;
-use super::step::Times;
+use super::figures::Times;
 use crate::error::Result;
 use crate::events::Metrics;
 use crate::model::{Model, Sampling};

@@ -2,13 +2,15 @@
 
 use embodied_r_rewards::stages::weight;
 
+use embodied_r_kernels::peak;
+
 use super::Trainer;
-use super::step::Times;
 use crate::advantages::{self, Advantages};
 use crate::events::Metrics;
 use crate::micro_batch::Told;
-use crate::model::{Finish, Model};
+use crate::model::{Finish, Group, Model};
 use crate::optimizer::Applied;
+use crate::process;
 use crate::rollout::{self, Rollout};
 
 impl<M: Model> Trainer<'_, M> {
@@ -84,16 +86,69 @@ impl<M: Model> Trainer<'_, M> {
     }
 }
 
+/// Seconds and memory of each phase.
+#[derive(Default)]
+pub(super) struct Times {
+    pub(super) rollout: f64,
+    pub(super) rewards: f64,
+    pub(super) reference: f64,
+    pub(super) update: f64,
+    pub(super) optimizer: f64,
+    pub(super) memory: PeakMemory,
+}
+
+/// The most memory that was held in each phase, in GB, where the system tells.
+#[derive(Default)]
+pub(super) struct PeakMemory {
+    pub(super) rollout: Option<f64>,
+    pub(super) reference: Option<f64>,
+    pub(super) update: Option<f64>,
+}
+
+/// The most memory held since the last phase; another one begins.
+pub(super) fn peak_gb() -> Option<f64> {
+    let peak = process::peak_bytes().map(|bytes| bytes as f64 / 1e9);
+    process::reset_peak();
+    peak
+}
+
 impl Times {
-    /// Seconds of the step and of its phases, and `tokens` per second.
+    /// Seconds of the whole step.
+    fn total(&self) -> f64 {
+        self.rollout + self.rewards + self.reference + self.update + self.optimizer
+    }
+
+    /// Seconds of the step and of its phases, `tokens` per second, and memory.
     pub(super) fn figures(&self, tokens: u64, metrics: &mut Metrics) {
-        let total = self.rollout + self.rewards + self.reference + self.update;
+        let total = self.total();
         put(metrics, "step_time", total);
         put(metrics, "tokens_per_second", tokens as f64 / total.max(1e-9));
         put(metrics, "time/rollout", self.rollout);
         put(metrics, "time/rewards", self.rewards);
         put(metrics, "time/reference", self.reference);
         put(metrics, "time/update", self.update);
+        put(metrics, "time/optimizer", self.optimizer);
+        let PeakMemory { rollout, reference, update } = &self.memory;
+        for (name, peak) in [("rollout", rollout), ("reference", reference), ("update", update)] {
+            if let Some(peak) = peak {
+                put(metrics, &format!("memory/{name}_gb"), *peak);
+            }
+        }
+    }
+}
+
+impl<M: Model> Trainer<'_, M> {
+    /// The share of the measured peak of f32 that the step's products reach over its whole time: a forward
+    /// pass for the rollout and one for the reference, and three for each update.
+    pub(super) fn work_figure(&mut self, groups: &[Group], times: &Times, metrics: &mut Metrics) {
+        let forward = self.policy.forward_flops(groups);
+        if forward == 0.0 {
+            return;
+        }
+        let peak = *self.peak_flops.get_or_insert_with(peak::flops_per_s);
+        let reference = f64::from(u8::from(self.reference.is_some() && self.settings.beta > 0.0));
+        let passes = 1.0 + reference + 3.0 * self.settings.num_iterations as f64;
+        put(metrics, "matmul_share", passes * forward / times.total().max(1e-9) / peak);
     }
 }
 

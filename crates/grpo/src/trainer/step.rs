@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Trainer;
+use super::figures::{Times, peak_gb};
 use super::run::Stepped;
 use crate::batches::{Lengths, Piece, pack};
 use crate::error::Result;
@@ -11,25 +12,19 @@ use crate::loss::Counts;
 use crate::micro_batch::{MicroBatch, Selection, Told, counts, selection, wide};
 use crate::model::{Finish, Group, Model};
 use crate::optimizer::Applied;
+use crate::process;
 use crate::random::stream;
 use crate::rollout::{self, Rollout};
 use crate::update::{Pace, Update, score_all};
 use crate::verify::verify;
 
-/// Seconds of each phase.
-#[derive(Default)]
-pub(super) struct Times {
-    pub(super) rollout: f64,
-    pub(super) rewards: f64,
-    pub(super) reference: f64,
-    pub(super) update: f64,
-}
-
 impl<M: Model + 'static> Trainer<'_, M> {
     /// Step `step`, from 0; `None` if the user wants to stop, with all parameters as before.
     pub(super) fn step(&mut self, step: u64) -> Result<Option<Stepped>> {
         let mut times = Times::default();
+        process::reset_peak();
         let Some(mut drawn) = self.draw(step, &mut times)? else { return Ok(None) };
+        times.memory.rollout = peak_gb();
         let mut clock = Instant::now();
         let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed().as_secs_f64();
 
@@ -43,10 +38,10 @@ impl<M: Model + 'static> Trainer<'_, M> {
         let rollouts = &drawn.rollouts;
         let mut batches = self.micro_batches(rollouts);
         self.refer(&mut batches)?;
-        self.score_before(&mut batches)?;
-        times.reference = lap();
+        (times.reference, times.memory.reference) = (lap(), peak_gb());
         let Some((told, applied)) = self.update(step, &mut batches)? else { return Ok(None) };
-        times.update = lap();
+        times.optimizer = self.updater.optimizer_s();
+        (times.update, times.memory.update) = (lap() - times.optimizer, peak_gb());
 
         let mut metrics = Metrics::new();
         self.reward_figures(rollouts, &advantages, step, &mut metrics);
@@ -55,11 +50,13 @@ impl<M: Model + 'static> Trainer<'_, M> {
         }
         self.length_figures(rollouts, &mut metrics);
         self.update_figures(step, &told, applied, &mut metrics);
-        let tokens = batches.iter().flat_map(|batch| &batch.groups).map(group_tokens).sum();
+        let groups: Vec<Group> = batches.iter().flat_map(|batch| batch.groups.clone()).collect();
+        let tokens = groups.iter().map(group_tokens).sum();
         times.figures(tokens, &mut metrics);
+        self.work_figure(&groups, &times, &mut metrics);
         let skipped = match applied.taken {
             true => None,
-            false => Some(Box::new(self.left_out(step, &rollouts, &batches)?)),
+            false => Some(Box::new(self.left_out(step, rollouts, &batches)?)),
         };
         Ok(Some(Stepped { rollouts: drawn.rollouts, metrics, skipped, tokens }))
     }
@@ -92,7 +89,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
     }
 
     /// Fills in the log-probabilities under the reference, if the loss wants them, and those under the
-    /// policy as it is, if the sampler computes them in another way.
+    /// policy as it is, if the first iteration's forward does not tell them.
     fn refer(&self, batches: &mut [MicroBatch]) -> Result<()> {
         let temperature = self.settings.temperature;
         let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
@@ -102,24 +99,14 @@ impl<M: Model + 'static> Trainer<'_, M> {
                 batch.reference = wide(&scores.logps);
             }
         }
-        if batches.iter().any(|batch| !batch.sampling.is_empty()) {
+        let sampled = batches.iter().any(|batch| !batch.sampling.is_empty());
+        // The first iteration's forward is not the one that sampled where it drops something.
+        let dropped = self.settings.num_iterations > 1 && self.settings.trainable().has_dropout();
+        if sampled || dropped {
             let scores = score_all(&self.policy, &groups, temperature)?;
             for (batch, scores) in batches.iter_mut().zip(scores) {
                 batch.old = wide(&scores.logps);
             }
-        }
-        Ok(())
-    }
-
-    /// Fills in the log-probabilities of the policy before its first step, where those of the first iteration's
-    /// forward are not the ones: it drops what the rollout did not.
-    fn score_before(&self, batches: &mut [MicroBatch]) -> Result<()> {
-        if self.settings.num_iterations == 1 || !self.settings.trainable().has_dropout() {
-            return Ok(());
-        }
-        for batch in batches {
-            let scores = self.policy.score(&batch.groups, self.settings.temperature)?;
-            batch.old = scores.logps.into_iter().map(f64::from).collect();
         }
         Ok(())
     }

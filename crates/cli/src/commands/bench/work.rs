@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use embodied_r_grpo::process;
 use embodied_r_grpo::random::stream;
 use embodied_r_policy::{Precision, Request, Sampling, hub};
 use serde_json::json;
@@ -40,16 +41,8 @@ pub(super) fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The most memory that this process has held so far, in GB, where the system tells (Linux).
-fn peak_memory_gb() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: f64 = peak.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024.0 / 1e9)
-}
-
 pub(super) fn print(work: &WorkArgs, figures: &[(&str, f64)]) -> anyhow::Result<Status> {
-    let peak = peak_memory_gb().map(|gb| ("peak_memory_gb", gb));
+    let peak = process::peak_bytes().map(|bytes| ("peak_memory_gb", bytes as f64 / 1e9));
     let figures: Vec<(&str, f64)> = figures.iter().copied().chain(peak).collect();
     if work.json {
         let mut all = json!({
