@@ -1,5 +1,7 @@
 //! Losses and gradients beside TRL's `_compute_loss` (`scripts/parity/make_loss_fixtures.py`).
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -1,14 +1,18 @@
 //! A model's tensors, and the gradients of those that are trained.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use embodied_r_kernels::memory;
 use indexmap::IndexMap;
+use rayon::prelude::*;
 
 use crate::config::ModelConfig;
 use crate::decoder::DecoderGradients;
 use crate::error::{During, Result};
 use crate::random::Stream;
 use crate::weights::tensor_shapes;
+
+/// Numbers that a task clears.
+const CHUNK: usize = 1 << 16;
 
 /// Tensors of a decoder in the model's order, by canonical name.
 #[derive(Clone)]
@@ -103,8 +107,10 @@ impl Parameters {
     }
 }
 
-/// One gradient for each trainable tensor; backward passes add to them.
+/// One gradient for each trainable tensor, all in one buffer; backward passes add to them.
 pub struct Gradients {
+    buffer: Tensor,
+    /// Views of the buffer.
     tensors: IndexMap<String, Tensor>,
     pub(crate) decoder: DecoderGradients,
 }
@@ -112,17 +118,20 @@ pub struct Gradients {
 impl Gradients {
     /// Zeros for each tensor of `parameters`.
     pub(crate) fn zeros(parameters: &Parameters, config: &ModelConfig) -> Result<Self> {
-        let zeros = |(name, t): (&str, &Tensor)| {
-            let zeros = Tensor::from_vec(vec![0f32; t.elem_count()], t.shape(), &Device::Cpu)?;
-            Ok((name.to_owned(), zeros))
+        let buffer = memory::zeros(&[parameters.numbers()])?;
+        let mut first = 0;
+        let view = |(name, tensor): (&str, &Tensor)| {
+            let view = buffer.narrow(0, first, tensor.elem_count())?.reshape(tensor.shape())?;
+            first += tensor.elem_count();
+            Ok((name.to_owned(), view))
         };
         let tensors: IndexMap<String, Tensor> = parameters
             .iter()
-            .map(zeros)
+            .map(view)
             .collect::<candle_core::Result<_>>()
             .during("make room for the gradients")?;
         let decoder = DecoderGradients::new(&tensors, config);
-        Ok(Self { tensors, decoder })
+        Ok(Self { buffer, tensors, decoder })
     }
 
     /// Sets all of them to zero.
@@ -130,10 +139,14 @@ impl Gradients {
     /// # Errors
     /// Only if a tensor has left the CPU.
     pub fn clear(&mut self) -> Result<()> {
-        for tensor in self.tensors.values() {
-            memory::update(tensor, "clear", |values| values.fill(0.0))?;
-        }
-        Ok(())
+        Ok(memory::update(&self.buffer, "clear", |values| {
+            values.par_chunks_mut(CHUNK).for_each(|chunk| chunk.fill(0.0));
+        })?)
+    }
+
+    /// All of them, end to end in the order of the parameters (numbers).
+    pub fn buffer(&self) -> &Tensor {
+        &self.buffer
     }
 
     /// The gradients with the names of their tensors.
@@ -151,11 +164,8 @@ impl Gradients {
     /// # Errors
     /// Only if a tensor has left the CPU.
     pub fn norm(&self) -> Result<f64> {
-        let mut total = 0.0;
-        for tensor in self.tensors.values() {
-            total += memory::sum_of_squares(&memory::floats(tensor, "norm")?);
-        }
-        Ok(total.sqrt())
+        let values = memory::floats(&self.buffer, "norm")?;
+        Ok(memory::sum_of_squares(&values).sqrt())
     }
 }
 

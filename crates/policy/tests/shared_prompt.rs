@@ -1,6 +1,8 @@
 //! A group gives the same scores and gradients packed, in parts behind its prompt, and with the prompt
 //! repeated for every completion.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use embodied_r_policy::{Gradients, Group, Policy, SharedPrompt, TokenScores};

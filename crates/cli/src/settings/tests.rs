@@ -147,3 +147,14 @@ fn the_papers_configuration_is_the_defaults_with_its_stages_written_out() {
     let train: Train = Layers::default().file(&file).unwrap().resolve(&[]).unwrap();
     assert_eq!(train, Train { stage: train_stages(), ..Train::default() });
 }
+
+#[test]
+fn every_recipe_is_a_run_without_fault_in_the_papers_stages() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    for name in ["5-gpus", "one-80gb", "lora-24gb", "cpu"] {
+        let file = folder.join(name).with_extension("toml");
+        let train: Train = Layers::default().file(&file).unwrap().resolve(&[]).unwrap();
+        assert_eq!(train.stage, train_stages(), "{name}");
+        assert!(train.generation_batch_size.is_multiple_of(train.num_generations), "{name}");
+    }
+}

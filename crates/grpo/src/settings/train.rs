@@ -374,6 +374,9 @@ impl Train {
         faults.unless(!self.sync_ref_model || self.beta > 0.0, "sync_ref_model", || {
             "has no reference to move where `beta` is 0".into()
         });
+        faults.unless(!(self.sync_ref_model && self.use_peft), "sync_ref_model", || {
+            "cannot be had with `use_peft`: the reference is the model without its adapter".into()
+        });
         let batch = self.scale_rewards == ScaleRewards::Group;
         let gdpo = self.advantage_estimator == AdvantageEstimator::Gdpo;
         faults.unless(!gdpo || batch, "scale_rewards", || {
