@@ -289,7 +289,8 @@ fn other_data_under_the_same_name_are_told_on_resume() {
     std::fs::write(path.join("trainer_state.json"), serde_json::to_vec(&checkpoint.state).unwrap())
         .unwrap();
     let stop = AtomicBool::new(false);
-    let job = job(&settings, dir.path(), &stop);
+    let base = dir.path().join("base");
+    let job = job(&settings, &base, &stop);
     Trainer::<Bigram>::resume(&checkpoint, job, Vec::new()).unwrap().run().unwrap();
     assert_eq!(told(), [3]);
 }
