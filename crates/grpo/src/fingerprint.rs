@@ -1,9 +1,10 @@
 //! What tells one set of training data from another.
 
-/// A short text that changes with the tokens of any item, with its answer, and with the order.
-pub(crate) fn fingerprint<'a>(
-    items: impl Iterator<Item = (&'a [u32], &'a [u32], &'a str)>,
-) -> String {
+/// The tokens of a prompt, those of a completion to learn, and the right answer.
+type Item<'a> = (&'a [u32], &'a [u32], &'a str);
+
+/// A short text that changes with any part of any item, and with their order.
+pub(crate) fn fingerprint<'a>(items: impl Iterator<Item = Item<'a>>) -> String {
     let mut hasher = blake3::Hasher::new();
     for (prompt, completion, answer) in items {
         for tokens in [prompt, completion] {
@@ -24,7 +25,7 @@ mod tests {
 
     #[test]
     fn every_part_of_every_item_counts_and_where_it_ends() {
-        let items: [&[(&[u32], &[u32], &str)]; 7] = [
+        let items: [&[Item<'_>]; 7] = [
             &[],
             &[(&[1, 2], &[3], "A")],
             &[(&[1], &[2, 3], "A")],

@@ -200,7 +200,8 @@ mod tests {
     #[test]
     fn every_kind_of_damage_is_told_with_its_file() {
         let weights = |dir: &Path| dir.join("weights");
-        let cases: [(&dyn Fn(&Path), &str); 6] = [
+        type Harm<'a> = &'a dyn Fn(&Path);
+        let cases: [(Harm<'_>, &str); 6] = [
             (
                 &|dir| fs::write(weights(dir), [7; 2999]).unwrap(),
                 "`weights` has 2999 bytes of 3000",
