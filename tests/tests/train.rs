@@ -64,8 +64,12 @@ fn a_dry_run_prints_the_batch_arithmetic_and_the_stages_and_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
     let output = train(dir.path()).arg("--dry-run").assert().code(0).get_output().clone();
+    let told = String::from_utf8(output.stdout).unwrap();
+    let (memory, rest): (Vec<&str>, Vec<&str>) =
+        told.split_inclusive('\n').partition(|line| line.starts_with("memory "));
+    assert!(memory[0].contains("about 0.1") && memory[0].contains("2 layers not computed again"));
     assert_eq!(
-        String::from_utf8(output.stdout).unwrap(),
+        rest.concat(),
         "\
 model        model
 trainable    9040 of 9040 parameters (100.00 %)
@@ -223,4 +227,50 @@ fn resuming_a_folder_without_a_checkpoint_says_so() {
     command.current_dir(dir.path()).args(["train", "--resume", "empty"]);
     let told = stderr(&mut command, 1);
     assert!(told.starts_with("error: `empty` holds no checkpoint to resume from\n"), "{told}");
+}
+
+/// The last model of a run with some more arguments, and what it said.
+fn trained(arguments: &[&str]) -> (Vec<u8>, String) {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let said = stderr(train(dir.path()).args(arguments), 0);
+    (fs::read(dir.path().join("run/final/model.safetensors")).unwrap(), said)
+}
+
+#[test]
+fn what_is_computed_again_changes_no_byte() {
+    let [all, none] = ["all", "none"].map(|name| trained(&["--recompute", name]).0);
+    assert!(all == none);
+    // Groups that are cut are summed up in another order.
+    let cut = trained(&["--recompute", "all", "--set", "max_tokens_per_batch=60"]).0;
+    assert!(cut != all);
+}
+
+#[test]
+fn packed_gradients_are_verified_before_the_first_update() {
+    for budget in ["max_tokens_per_batch=16384", "max_tokens_per_batch=60"] {
+        let said = trained(&["--verify-packing", "--set", budget]).1;
+        assert!(said.contains("step 1: packed gradients equal those"), "{budget}: {said}");
+    }
+}
+
+#[test]
+fn options_of_the_loss_work_together() {
+    let sets = [
+        "loss_type=cispo",
+        "epsilon_high=5.0",
+        "top_entropy_quantile=0.5",
+        "use_bias_correction_kl=true",
+        "advantage_estimator=gdpo",
+        "sync_ref_model=true",
+        "ref_model_sync_steps=2",
+        "rollout_precision=bf16",
+        "importance_sampling_mode=token_truncate",
+        "num_iterations=2",
+        "max_tokens_per_batch=60",
+    ];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    let (model, _) = trained(&sets);
+    assert!(model != trained(&[]).0);
+    assert!(model == trained(&sets).0, "the same twice");
 }

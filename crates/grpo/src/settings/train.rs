@@ -1,5 +1,6 @@
 //! Settings of GRPO training.
 
+mod loss;
 mod rewards;
 
 use std::collections::BTreeMap;
@@ -11,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::durability::BEST_METRIC;
 use super::trainable::{ALL_LINEAR, Asked, LORA_ALPHA, LORA_DROPOUT, LORA_R, Texts};
-use super::{Fault, Faults, LossSettings, Recompute, ReportTo};
+use super::{Fault, Faults, Recompute, ReportTo};
 use crate::advantages::{AdvantageEstimator, ScaleRewards};
-use crate::loss::{Correction, CorrectionMode, Level, LossType, Options};
+use crate::loss::{CorrectionMode, Level, LossType};
 use crate::model::{Loading, Precision};
 use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
@@ -363,37 +364,6 @@ impl Train {
         });
     }
 
-    fn loss_faults(&self, faults: &mut Faults) {
-        self.loss().add_faults(faults);
-        faults.at_least("num_iterations", self.num_iterations as u64, 1);
-        faults.at_least("ref_model_sync_steps", self.ref_model_sync_steps, 1);
-        let alpha = self.ref_model_mixup_alpha;
-        faults.unless(alpha > 0.0 && alpha <= 1.0, "ref_model_mixup_alpha", || {
-            format!("is {alpha}, must be greater than 0 and at most 1")
-        });
-        faults.unless(!self.sync_ref_model || self.beta > 0.0, "sync_ref_model", || {
-            "has no reference to move where `beta` is 0".into()
-        });
-        faults.unless(!(self.sync_ref_model && self.use_peft), "sync_ref_model", || {
-            "cannot be had with `use_peft`: the reference is the model without its adapter".into()
-        });
-        let batch = self.scale_rewards == ScaleRewards::Group;
-        let gdpo = self.advantage_estimator == AdvantageEstimator::Gdpo;
-        faults.unless(!gdpo || batch, "scale_rewards", || {
-            "must be `group` with `advantage_estimator = \"gdpo\"`, which has a scale of its own".into()
-        });
-        if let Some(delta) = self.delta {
-            let least = 1.0 + self.options().epsilon_high;
-            faults.unless(delta > least, "delta", || {
-                format!("is {delta}, must be greater than 1 + `epsilon_high` = {least}")
-            });
-        }
-        let cispo = self.loss_type == LossType::Cispo;
-        faults.unless(!cispo || self.epsilon_high.is_some(), "epsilon_high", || {
-            "is needed by `loss_type = \"cispo\"`, where it bounds the ratio itself; take 5".into()
-        });
-    }
-
     fn optimizer_faults(&self, faults: &mut Faults) {
         faults.positive("learning_rate", self.learning_rate);
         faults.share("warmup_ratio", self.warmup_ratio);
@@ -404,45 +374,6 @@ impl Train {
     /// Questions of each step.
     pub fn questions_per_step(&self) -> usize {
         self.generation_batch_size / self.num_generations.max(1)
-    }
-
-    /// What the loss is told.
-    pub fn loss(&self) -> LossSettings {
-        LossSettings {
-            loss_type: self.loss_type,
-            importance_sampling_level: self.importance_sampling_level,
-            epsilon: self.epsilon,
-            epsilon_high: self.epsilon_high,
-            delta: self.delta,
-            beta: self.beta,
-            use_bias_correction_kl: self.use_bias_correction_kl,
-            temperature: self.temperature,
-            max_completion_length: self.max_completion_length,
-            mask_truncated_completions: self.mask_truncated_completions,
-            top_entropy_quantile: self.top_entropy_quantile,
-            sapo_temperature_pos: self.sapo_temperature_pos,
-            sapo_temperature_neg: self.sapo_temperature_neg,
-            off_policy_mask_threshold: self.off_policy_mask_threshold,
-            importance_sampling_correction: self.importance_sampling_correction,
-            importance_sampling_mode: self.importance_sampling_mode,
-            importance_sampling_clip_min: self.importance_sampling_clip_min,
-            importance_sampling_clip_max: self.importance_sampling_clip_max,
-        }
-    }
-
-    /// The options of the loss.
-    pub fn options(&self) -> Options {
-        self.loss().options()
-    }
-
-    /// What products with weights are made of where completions are sampled.
-    pub fn rollout_precision(&self) -> Precision {
-        self.rollout_precision.unwrap_or(self.precision)
-    }
-
-    /// How the loss makes up for the sampler's precision, where that is another than the update's.
-    pub fn correction(&self) -> Option<Correction> {
-        self.options().correction.filter(|_| self.rollout_precision() != self.precision)
     }
 
     /// What of the model is trained.
@@ -521,13 +452,5 @@ mod tests {
             train.num_generations = 1;
         });
         assert_eq!(found.len(), 3, "{found:?}");
-    }
-
-    #[test]
-    fn a_delta_within_the_clip_is_refused() {
-        assert_eq!(
-            faults(|train| train.delta = Some(1.1)),
-            ["`delta` is 1.1, must be greater than 1 + `epsilon_high` = 1.2"]
-        );
     }
 }
