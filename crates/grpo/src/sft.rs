@@ -114,6 +114,7 @@ impl<'a, M: Model> Trainer<'a, M> {
             .map(|example| (example.prompt.as_slice(), example.completion.as_slice(), ""));
         let other_data = state.learns_from_others(fingerprint(data));
         sweep(output, state.step)?;
+        checkpoints.rotate(&state)?;
         checkpoints.write_settings(job.settings_text)?;
         Ok(Self {
             updater: Updater::new(&model, optimizer)?,

@@ -174,6 +174,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             .map(|asked| (asked.prompt.as_slice(), [].as_slice(), asked.question.answer.as_str()));
         let other_data = state.learns_from_others(fingerprint(data));
         sweep(output, state.step)?;
+        checkpoints.rotate(&state)?;
         checkpoints.write_settings(settings_text)?;
         Ok(Self {
             settings,

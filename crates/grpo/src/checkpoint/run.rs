@@ -226,8 +226,12 @@ impl Checkpoints {
         }
     }
 
-    /// Removes the checkpoints that are too many, and references that none needs any more.
-    fn rotate(&self, state: &State) -> Result<()> {
+    /// Removes the checkpoints that are too many, and references that none needs any more. A resumed
+    /// run does so too: a kill may have come between a checkpoint's writing and this.
+    ///
+    /// # Errors
+    /// A folder cannot be removed.
+    pub(crate) fn rotate(&self, state: &State) -> Result<()> {
         let best = state.best.as_ref().map(|best| best.step);
         for step in self.keep.too_many(&self.steps()?, best) {
             whole::remove(&self.folder, &name(step))?;

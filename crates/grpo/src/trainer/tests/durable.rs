@@ -122,6 +122,22 @@ fn a_run_killed_at_any_of_its_events_is_byte_for_byte_the_run_that_was_not() {
 }
 
 #[test]
+fn a_checkpoint_that_a_kill_left_too_many_is_removed_on_resume() {
+    let whole = tempfile::tempdir().unwrap();
+    let settings = Train { save_total_limit: 1, save_steps: 2, ..settings(whole.path()) };
+    run(&settings, None).unwrap();
+    let killed = tempfile::tempdir().unwrap();
+    let settings = Train { output: killed.path().into(), ..settings };
+    // What a kill between the writing of the last checkpoint and the removal of the one before
+    // leaves behind.
+    run(&Train { save_total_limit: 9, ..settings.clone() }, None).unwrap();
+    std::fs::remove_dir_all(killed.path().join("final")).unwrap();
+    run(&settings, None).unwrap();
+    let none: [&str; 0] = [];
+    assert_eq!(differences(whole.path(), killed.path()), none);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run_and_another_one_another() {
     let rewards = |seed: u64| {
         let dir = tempfile::tempdir().unwrap();
