@@ -99,31 +99,23 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// A file without what tells of the clock.
+/// A file without what tells of the clock and the machine.
 fn timeless(name: &str, bytes: &[u8]) -> Vec<u8> {
-    const CLOCK: [&str; 8] = [
-        "time_s",
-        "step_time",
-        "tokens_per_second",
-        "time/rollout",
-        "time/rewards",
-        "time/reference",
-        "time/update",
-        "time_left_s",
-    ];
-    let without = |text: &[u8], keys: &[&str]| {
+    let of_clock = |key: &str| {
+        let whole = ["time_s", "step_time", "tokens_per_second", "time_left_s", "matmul_share"];
+        whole.contains(&key) || key.starts_with("time/") || key.starts_with("memory/")
+    };
+    let without = |text: &[u8], leave_out: &dyn Fn(&str) -> bool| {
         let mut value: Value = serde_json::from_slice(text).unwrap();
-        for key in keys {
-            value.as_object_mut().unwrap().remove(*key);
-        }
+        value.as_object_mut().unwrap().retain(|key, _| !leave_out(key));
         value.to_string().into_bytes()
     };
     if name == "events.jsonl" {
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        return lines.flat_map(|line| without(line, &CLOCK)).collect();
+        return lines.flat_map(|line| without(line, &of_clock)).collect();
     }
     if name.ends_with("trainer_state.json") {
-        return without(bytes, &["events_bytes"]);
+        return without(bytes, &|key| key == "events_bytes");
     }
     if name.contains("tfevents") {
         // The lengths of the records: which steps and figures there are.
