@@ -31,7 +31,9 @@ pub fn binary() -> &'static Path {
             }
         }
         let status = build
-            .args(["build", "--quiet", "--package", "embodied-r-cli", "--profile", profile])
+            // Of the whole workspace: alone, the package would have other features, and all that it
+            // uses would be built a second time.
+            .args(["build", "--quiet", "--workspace", "--bin", "embodied-r", "--profile", profile])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()
             .expect("cargo can be run");
