@@ -2,6 +2,8 @@
 
 #![allow(clippy::expect_used)]
 
+mod common;
+
 use candle_core::{Device, Tensor};
 use embodied_r_kernels::memory;
 use embodied_r_kernels::rope::{Angles, Frequencies, Turn, rotate};
@@ -17,7 +19,7 @@ fn frequencies(attention_factor: f32) -> Frequencies {
 }
 
 fn noise() -> Tensor {
-    Tensor::randn(0f32, 1.0, (ROWS, WIDTH), &Device::Cpu).expect("noise")
+    common::noise(&[ROWS, WIDTH])
 }
 
 fn texts() -> Vec<usize> {
