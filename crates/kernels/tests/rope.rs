@@ -4,7 +4,7 @@
 
 mod common;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use embodied_r_kernels::memory;
 use embodied_r_kernels::rope::{Angles, Frequencies, Turn, rotate};
 
