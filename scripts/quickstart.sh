@@ -16,7 +16,5 @@ say "cargo build --release"
 target=$(cd "$root" && cargo metadata --format-version 1 --no-deps |
     sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 
-# The allocator keeps what it has freed: training asks for the same memory in every step.
-export MIMALLOC_PURGE_DELAY="${MIMALLOC_PURGE_DELAY:--1}"
 say "embodied-r quickstart $*"
 exec "$target/release/embodied-r" quickstart "$@"

@@ -3,6 +3,7 @@
 // The only crate that talks to the user; to standard output through `output`.
 #![allow(clippy::print_stderr)]
 
+mod allocator;
 mod answer;
 mod args;
 mod commands;
@@ -14,10 +15,7 @@ mod settings;
 
 use std::process::ExitCode;
 
-/// Keeps the pages of freed tensors, which the next ones need at once.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::keep_freed_pages();
     exit::code(args::parse().and_then(commands::run))
 }

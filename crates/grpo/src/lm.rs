@@ -50,7 +50,7 @@ pub fn train<M: Model>(
     sinks: &mut [&mut dyn Sink],
     stop: &AtomicBool,
 ) -> Result<Trained> {
-    let mut updater = Updater::new(model, Optimizer::new(settings.optimizer, model)?)?;
+    let mut updater = Updater::new(Optimizer::new(settings.optimizer, model)?);
     let mut documents = documents
         .into_iter()
         .filter(|document| !document.prompt.is_empty() && !document.completion.is_empty());

@@ -106,12 +106,12 @@ impl MemoryPlan {
 
     /// What lives all the time.
     pub fn resident(&self) -> usize {
-        BASE + self.weights + self.reference + self.gradients + self.moments
+        BASE + self.weights + self.reference + self.moments
     }
 
-    /// The most at once: rollout and update take turns.
+    /// The most at once: rollout and update, with its gradients, take turns.
     pub fn total(&self) -> usize {
-        self.resident() + self.rollout.max(self.update)
+        self.resident() + self.rollout.max(self.update + self.gradients)
     }
 
     /// Bytes that the backward may keep of what its forward computed.
@@ -135,8 +135,10 @@ fn rollout(config: &ModelConfig, load: &Load) -> usize {
     let Some(precision) = load.rollout else { return 0 };
     let cached = load.prompts * (load.prompt + load.completions * load.completion);
     let copy = match precision {
-        Precision::F32 => 0,
         Precision::Bf16 => load.parameters * 2,
+        Precision::F32 if load.trainable == load.parameters => load.parameters * F32,
+        // The weights themselves, of which but a part is trained.
+        Precision::F32 => 0,
     };
     let sequences = load.prompts * load.completions;
     let logits = sequences * config.vocab_size * F32;
@@ -214,7 +216,7 @@ mod tests {
             plan(&load(), Recompute::All, None).resident(),
             plan(&lora, Recompute::All, None).resident(),
         );
-        assert_eq!(full - lora, (494_000_000 * 4 - 3_000_000) * 4);
+        assert_eq!(full - lora, (494_000_000 * 3 - 2_000_000) * 4);
     }
 
     #[test]

@@ -155,12 +155,6 @@ pub struct Loading<'a> {
 
 /// The gradients of a model's parameters.
 pub trait Gradients: Sync {
-    /// Sets all to 0.
-    ///
-    /// # Errors
-    /// A tensor operation fails.
-    fn clear(&mut self) -> Result<()>;
-
     /// The gradient of one parameter.
     fn get(&self, name: &str) -> Option<&Tensor>;
 

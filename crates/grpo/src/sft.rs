@@ -50,7 +50,7 @@ pub struct Job<'a> {
 pub struct Trainer<'a, M: Model> {
     job: Job<'a>,
     model: M,
-    updater: Updater<M>,
+    updater: Updater,
     sampler: Sampler,
     schedule: Schedule,
     checkpoints: Checkpoints,
@@ -117,7 +117,7 @@ impl<'a, M: Model> Trainer<'a, M> {
         checkpoints.rotate(&state)?;
         checkpoints.write_settings(job.settings_text)?;
         Ok(Self {
-            updater: Updater::new(&model, optimizer)?,
+            updater: Updater::new(optimizer),
             schedule: Schedule {
                 kind: settings.lr_scheduler_type,
                 peak: settings.learning_rate,
@@ -300,9 +300,9 @@ impl<'a, M: Model> Trainer<'a, M> {
 /// Writes down the batch of a step that had to be left out, and tells what was not finite in it.
 ///
 /// A reply that is learnt is a completion of advantage 1.
-fn left_out<M: Model>(
+fn left_out(
     job: &Job<'_>,
-    updater: &Updater<M>,
+    updater: &Updater,
     examples: &[&Example],
     step: u64,
     learning_rate: f64,

@@ -47,7 +47,7 @@ pub struct Learned {
 /// What the model or the optimiser return.
 pub fn learn<M: Model>(
     model: &M,
-    updater: &mut Updater<M>,
+    updater: &mut Updater,
     examples: &[&Example],
     budget: usize,
     pace: Pace,
@@ -134,7 +134,7 @@ mod tests {
 
     fn after_a_step(budget: usize) -> (Vec<f32>, Learned) {
         let model = Bigram::new(5, 1);
-        let mut updater = Updater::new(&model, Optimizer::new(SETTINGS, &model).unwrap()).unwrap();
+        let mut updater = Updater::new(Optimizer::new(SETTINGS, &model).unwrap());
         let examples = examples();
         let examples: Vec<&Example> = examples.iter().collect();
         let stop = AtomicBool::new(false);
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn learning_lowers_the_loss() {
         let model = Bigram::new(5, 1);
-        let mut updater = Updater::new(&model, Optimizer::new(SETTINGS, &model).unwrap()).unwrap();
+        let mut updater = Updater::new(Optimizer::new(SETTINGS, &model).unwrap());
         let examples = examples();
         let examples: Vec<&Example> = examples.iter().collect();
         let stop = AtomicBool::new(false);

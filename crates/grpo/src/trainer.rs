@@ -82,7 +82,7 @@ pub struct Trainer<'a, M: Model> {
     /// Whether the reference is another than on disk.
     reference_moved: bool,
     rewards: Vec<Asked>,
-    updater: Updater<M>,
+    updater: Updater,
     sampler: Sampler,
     plan: Plan,
     checkpoints: Checkpoints,
@@ -183,7 +183,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             questions,
             eval,
             stop,
-            updater: Updater::new(&policy, optimizer)?,
+            updater: Updater::new(optimizer),
             policy,
             reference,
             verify_packing,

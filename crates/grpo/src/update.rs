@@ -50,10 +50,9 @@ pub struct Pace {
     pub noise: u64,
 }
 
-/// Gradients and the optimiser that they go to.
+/// Makes gradients, which exist while a step is made of them, and the optimiser that they go to.
 #[derive(Debug)]
-pub struct Updater<M: Model> {
-    gradients: M::Gradients,
+pub struct Updater {
     /// The optimiser.
     pub optimizer: Optimizer,
     optimizer_s: f64,
@@ -63,19 +62,10 @@ pub struct Updater<M: Model> {
     norms: VecDeque<f64>,
 }
 
-impl<M: Model> Updater<M> {
-    /// An updater with gradients of 0.
-    ///
-    /// # Errors
-    /// The gradients cannot be allocated.
-    pub fn new(model: &M, optimizer: Optimizer) -> Result<Self> {
-        Ok(Self {
-            gradients: model.zero_gradients()?,
-            optimizer,
-            found: NonFinite::default(),
-            norms: VecDeque::new(),
-            optimizer_s: 0.0,
-        })
+impl Updater {
+    /// An updater that has taken no step.
+    pub fn new(optimizer: Optimizer) -> Self {
+        Self { optimizer, found: NonFinite::default(), norms: VecDeque::new(), optimizer_s: 0.0 }
     }
 
     /// What was not finite in the last step that was left out.
@@ -89,14 +79,14 @@ impl<M: Model> Updater<M> {
     }
 
     /// Adds up the gradients of `batches` and takes one step at `pace`, unless the loss, a
-    /// log-probability or a gradient is not finite.
+    /// log-probability or a gradient is not finite. Between steps their memory is free for other work.
     ///
     /// `derivative` gets a micro-batch's number and scores and gives the loss and its derivative by
     /// each log-probability. `stop` is looked at before every pass over micro-batches.
     ///
     /// # Errors
     /// What the model, `derivative` or the optimiser return.
-    pub fn run(
+    pub fn run<M: Model>(
         &mut self,
         model: &M,
         batches: &[Vec<Group>],
@@ -104,7 +94,7 @@ impl<M: Model> Updater<M> {
         stop: &AtomicBool,
         mut derivative: impl FnMut(usize, &TokenScores) -> Result<Derivative>,
     ) -> Result<Update> {
-        self.gradients.clear()?;
+        let mut gradients = model.zero_gradients()?;
         let mut found = NonFinite::default();
         let mut checked = |index: usize, scores: &TokenScores| {
             let Derivative { loss, dlogps } = derivative(index, scores)?;
@@ -121,19 +111,19 @@ impl<M: Model> Updater<M> {
             if stop.load(Ordering::Relaxed) {
                 return Ok(Update::Stopped);
             }
-            backward(model, batches, pass, pace, &mut self.gradients, &mut checked)?;
+            backward(model, batches, pass, pace, &mut gradients, &mut checked)?;
         }
         let began = Instant::now();
         let applied = match found.found() {
-            true => Applied { grad_norm: self.gradients.norm()?, taken: false },
-            false => self.optimizer.step(model, &self.gradients, pace.learning_rate)?,
+            true => Applied { grad_norm: gradients.norm()?, taken: false },
+            false => self.optimizer.step(model, &gradients, pace.learning_rate)?,
         };
         self.optimizer_s = began.elapsed().as_secs_f64();
         if applied.taken {
             self.norms.push_back(applied.grad_norm);
             self.norms.drain(..self.norms.len().saturating_sub(NORMS));
         } else {
-            found.name_gradients(model, &self.gradients)?;
+            found.name_gradients(model, &gradients)?;
             self.found = found;
         }
         Ok(Update::Done(applied))

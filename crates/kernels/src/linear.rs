@@ -16,6 +16,9 @@ use crate::precision::Precision;
 
 const OP: &str = "linear";
 
+/// Rows from which on it pays to pack both factors.
+const TALL: usize = 512;
+
 /// `x · Wᵀ + b`.
 ///
 /// # Shapes
@@ -60,6 +63,11 @@ pub(crate) fn times(
     weight: &[f32],
     (outputs, inputs): (usize, usize),
 ) {
+    let rows = x.len().checked_div(inputs).unwrap_or_default();
+    if rows >= TALL {
+        let (x, w) = (View::new(x, rows, inputs), View::new(weight, outputs, inputs).t());
+        return product(ViewMut::new(y, rows, outputs), into, x, w, Threads::All);
+    }
     panels::product(y, into, x, &Plain { numbers: weight, inputs }, (outputs, inputs));
 }
 

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::attention::Heads;
 use crate::error::{Result, check};
 use crate::math::{exp, exp_sum, max};
-use crate::panels::{Shared, TILE_ROWS, accumulate};
+use crate::panels::{Ahead, Shared, TILE_ROWS, accumulate};
 
 const OP: &str = "paged_attention";
 
@@ -306,7 +306,13 @@ impl Work {
             }
             let mut scores = [0.0; TILE_ROWS * PAGE];
             let scores = &mut scores[..tile.len() * PAGE];
-            accumulate(arch, scores, (&self.q[tile.start * dim..], dim), keys, PAGE);
+            accumulate(
+                arch,
+                scores,
+                (&self.q[tile.start * dim..], dim),
+                (keys, PAGE),
+                Ahead::NOTHING,
+            );
             for (row, scores) in tile.clone().zip(scores.chunks_mut(PAGE)) {
                 let visible = visible(row);
                 let out = &mut self.out[row * width..(row + 1) * width];
@@ -314,7 +320,7 @@ impl Work {
                 weigh(scores, visible.start, visible.end, (top, sum), out);
             }
             let out = &mut self.out[tile.start * width..tile.end * width];
-            accumulate(arch, out, (scores, PAGE), &values[..seen * width], width);
+            accumulate(arch, out, (scores, PAGE), (&values[..seen * width], width), Ahead::NOTHING);
         }
     }
 }

@@ -6,6 +6,7 @@
 //! order: the same bits whatever rows stand beside it and however the work is spread over threads.
 //! With few rows the weight is read once and memory is the limit; with many, arithmetic is.
 
+mod ahead;
 pub(crate) mod bf16;
 mod dispatch;
 mod quantized;
@@ -15,6 +16,7 @@ mod tests;
 mod thin;
 mod tile;
 mod turn;
+mod turned;
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -23,9 +25,11 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::matmul::Into;
+pub(crate) use ahead::Ahead;
 use dispatch::{Level, level};
 pub(crate) use tile::{TILE_ROWS, accumulate};
 use turn::turn;
+pub(crate) use turned::Turned;
 
 /// Outputs of a panel.
 pub(crate) const PANEL: usize = 64;
@@ -57,6 +61,11 @@ pub(crate) trait Weight: Sync {
         buffer: &'a mut [Self::Word],
     ) -> &'a [Self::Word];
 
+    /// What is likely to be taken after that chunk, if it lies in memory as it is taken.
+    fn behind(&self, _outputs: Range<usize>, _depth: Range<usize>) -> &[Self::Word] {
+        &[]
+    }
+
     /// Writes the products of the rows of `x` with the outputs `outputs` (at most [`PANEL`]) to `sums`
     /// (rows, [`PANEL`]), if there is a quicker way for so few rows; whether there is. The order of the
     /// sums is the same.
@@ -65,7 +74,7 @@ pub(crate) trait Weight: Sync {
     }
 
     /// Adds `x · w` to `sums`, as [`accumulate`].
-    fn accumulate(sums: &mut [f32], x: (&[Self::Word], usize), w: &[Self::Word]);
+    fn accumulate(sums: &mut [f32], x: (&[Self::Word], usize), w: &[Self::Word], ahead: Ahead);
 }
 
 /// A weight as rows of `f32` that can be read in parts.
@@ -102,8 +111,8 @@ impl<R: Rows> Weight for R {
         Rows::fill_few(self, sums, x, outputs)
     }
 
-    fn accumulate(sums: &mut [f32], x: (&[f32], usize), w: &[f32]) {
-        accumulate(Arch::new(), sums, x, w, PANEL);
+    fn accumulate(sums: &mut [f32], x: (&[f32], usize), w: &[f32], ahead: Ahead) {
+        accumulate(Arch::new(), sums, x, (w, PANEL), ahead);
     }
 }
 
@@ -160,8 +169,27 @@ pub(crate) fn product<W: Weight>(
     all(&[Product::new(y, into, x, weight, (outputs, depth))]);
 }
 
+/// [`product`] with each of some weights of the same inputs, side by side, so that threads need not wait
+/// for each other between them.
+///
+/// # Shapes
+/// `results` has for each weight `y` (rows, outputs) and what becomes of it.
+pub(crate) fn products<W: Weight>(
+    results: Vec<(&mut [f32], Into)>,
+    x: &[W::Word],
+    weights: &[&W],
+    depth: usize,
+) {
+    let rows = x.len().checked_div(depth).unwrap_or_default().max(1);
+    let products = results.into_iter().zip(weights).map(|((y, into), weight)| {
+        let outputs = y.len() / rows;
+        Product::new(y, into, x, *weight, (outputs, depth))
+    });
+    all(&products.collect::<Vec<_>>());
+}
+
 /// A product that is to be made.
-pub(crate) struct Product<'a, W: Weight> {
+struct Product<'a, W: Weight> {
     y: Shared<'a>,
     into: Into,
     x: &'a [W::Word],
@@ -182,8 +210,8 @@ struct Scratch<W: Weight> {
     sums: Vec<f32>,
 }
 
-/// Makes products side by side, so that threads need not wait for each other between them.
-pub(crate) fn all<W: Weight>(products: &[Product<'_, W>]) {
+/// Makes products side by side.
+fn all<W: Weight>(products: &[Product<'_, W>]) {
     let tasks: Vec<(&Product<'_, W>, usize)> =
         products.iter().flat_map(|p| (0..p.tasks()).map(move |task| (p, task))).collect();
     tasks.par_iter().with_max_len(1).for_each_init(
@@ -194,7 +222,7 @@ pub(crate) fn all<W: Weight>(products: &[Product<'_, W>]) {
 
 impl<'a, W: Weight> Product<'a, W> {
     /// See [`product`].
-    pub(crate) fn new(
+    fn new(
         y: &'a mut [f32],
         into: Into,
         x: &'a [W::Word],
@@ -230,43 +258,46 @@ impl<'a, W: Weight> Product<'a, W> {
         let block = task / self.shares * self.together;
         let panels = block..self.panels.min(block + self.together);
         let Scratch { chunk, sums } = scratch;
-        sums.clear();
         sums.resize(share.len() * panels.len() * PANEL, 0.0);
-        let few = self.rows <= TILE_ROWS
-            && self.weight.fill_few(sums, self.x, self.columns(panels.start));
-        if !few {
-            self.sum_up(share.clone(), panels.clone(), chunk, sums);
+        if self.rows <= TILE_ROWS && self.weight.fill_few(sums, self.x, self.columns(panels.start))
+        {
+            return self.write(share.start, panels.start, sums);
         }
-        for (panel, sums) in panels.zip(sums.chunks(share.len() * PANEL)) {
-            let columns = self.columns(panel);
-            for (row, sums) in share.clone().zip(sums.chunks(PANEL)) {
-                // SAFETY: tasks differ in their columns or in their rows, so that no two of them touch
-                // the same number.
-                #[allow(unsafe_code)]
-                let y = unsafe { self.y.slice(row * self.outputs + columns.start, columns.len()) };
-                match self.into {
-                    Into::Replace => y.copy_from_slice(&sums[..y.len()]),
-                    Into::Add => y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum),
-                }
-            }
-        }
-    }
-
-    fn sum_up(
-        &self,
-        share: Range<usize>,
-        panels: Range<usize>,
-        chunk: &mut [W::Word],
-        sums: &mut [f32],
-    ) {
         for start in (0..self.depth).step_by(W::CHUNK) {
             let part = start..self.depth.min(start + W::CHUNK);
             for (panel, sums) in panels.clone().zip(sums.chunks_mut(share.len() * PANEL)) {
                 let w = self.weight.chunk(self.columns(panel), part.clone(), chunk);
                 let tiles = share.clone().step_by(TILE_ROWS);
+                // Each tile asks for its share of the next chunk.
+                let behind = self.weight.behind(self.columns(panel), part.clone());
+                let piece = behind.len().div_ceil(tiles.len());
+                let mut behind = behind.chunks(piece.max(1));
                 for (row, sums) in tiles.zip(sums.chunks_mut(TILE_ROWS * PANEL)) {
-                    W::accumulate(sums, (&self.x[row * self.depth + start..], self.depth), w);
+                    if start == 0 {
+                        sums.fill(0.0);
+                    }
+                    let ahead = behind.next().map_or(Ahead::NOTHING, |b| Ahead::new(b, part.len()));
+                    let x = (&self.x[row * self.depth + start..], self.depth);
+                    W::accumulate(sums, x, w, ahead);
+                    if part.end == self.depth {
+                        self.write(row, panel, sums);
+                    }
                 }
+            }
+        }
+    }
+
+    /// Puts the sums (rows, [`PANEL`]) of the rows from `row` on into `y`.
+    fn write(&self, row: usize, panel: usize, sums: &[f32]) {
+        let columns = self.columns(panel);
+        for (row, sums) in (row..).zip(sums.chunks(PANEL)) {
+            // SAFETY: tasks differ in their columns or in their rows, so that no two of them touch
+            // the same number.
+            #[allow(unsafe_code)]
+            let y = unsafe { self.y.slice(row * self.outputs + columns.start, columns.len()) };
+            match self.into {
+                Into::Replace => y.copy_from_slice(&sums[..y.len()]),
+                Into::Add => y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum),
             }
         }
     }

@@ -39,6 +39,27 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Normed> {
     Ok(Normed { y: tensor(y, (rows, width))?, scale: tensor(scale, rows)? })
 }
 
+/// [`Normed::y`] once more, of what is left of a forward pass: the same bits.
+///
+/// # Shapes
+/// `x` and the result (rows, width), `weight` (width), `scale` (rows).
+///
+/// # Errors
+/// As [`forward`].
+pub fn again(x: &Tensor, weight: &Tensor, scale: &Tensor) -> Result<Tensor> {
+    let (rows, width) = x.dims2()?;
+    let fits = weight.elem_count() == width && scale.elem_count() == rows;
+    check(fits, OP, || "the weight or the scales misfit x".into())?;
+    let (x, w, scale) = (floats(x, OP)?, floats(weight, OP)?, floats(scale, OP)?);
+    let mut y = vec![0.0; rows * width];
+    parallel::rows(&mut y, width, |first, y| {
+        for (i, y) in y.chunks_mut(width).enumerate() {
+            rescale(&x[span(first + i, width)], &w, scale[first + i], y);
+        }
+    });
+    tensor(y, (rows, width))
+}
+
 /// Adds the gradient of `x` to `dx` in place, and that of the weight to `d_weight`, unless the weight is frozen.
 ///
 /// With `g = dy · weight` and `s` the row's scale: `dx = s·g - s³·x·mean(g·x)`.
@@ -90,10 +111,21 @@ fn span(row: usize, width: usize) -> std::ops::Range<usize> {
 #[multiversion(targets = "simd")]
 fn normalise(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) -> f32 {
     let s = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
+    scaled(x, w, s, y);
+    s
+}
+
+/// Writes the normalised row whose scale is known.
+#[multiversion(targets = "simd")]
+fn rescale(x: &[f32], w: &[f32], s: f32, y: &mut [f32]) {
+    scaled(x, w, s, y);
+}
+
+#[inline(always)]
+fn scaled(x: &[f32], w: &[f32], s: f32, y: &mut [f32]) {
     for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
         *y = x * s * w;
     }
-    s
 }
 
 #[multiversion(targets = "simd")]

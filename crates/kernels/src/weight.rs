@@ -1,5 +1,5 @@
-//! Weights as sampling and frozen models hold them: shared with training in f32, packed as bf16, or in
-//! the blocks of a quantised file.
+//! Weights as sampling and frozen models hold them: shared with training or turned in f32, packed as bf16,
+//! or in the blocks of a quantised file.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::linear::{self, times};
 use crate::matmul::Into;
 use crate::memory::{Floats, floats, tensor};
 use crate::panels::bf16::Packed;
-use crate::panels::{self, Plain, Product};
+use crate::panels::{self, Plain, Turned};
 use crate::quantized::QuantizedMatrix;
 
 const OP: &str = "weight";
@@ -25,6 +25,7 @@ pub struct Weight {
 #[derive(Debug, Clone)]
 enum Storage {
     F32(Tensor),
+    Turned(Arc<Turned>),
     Bf16(Arc<Packed>),
     Quantized(QuantizedMatrix),
 }
@@ -49,32 +50,20 @@ pub fn forward_all<const N: usize>(
         let into = linear::start(&mut y, weight.shape.0, *bias)?;
         results.push((y, into));
     }
-    let plain: Option<Vec<Floats<'_>>> = weights
-        .iter()
-        .map(|(weight, _)| match &weight.storage {
-            Storage::F32(weight) => floats(weight, OP).ok(),
-            _ => None,
-        })
-        .collect();
-    let packed: Option<Vec<&Packed>> = weights
-        .iter()
-        .map(|(weight, _)| match &weight.storage {
-            Storage::Bf16(packed) => Some(packed.as_ref()),
-            _ => None,
-        })
-        .collect();
-    let into = results.iter_mut().map(|(y, into)| (y.as_mut_slice(), *into));
-    if let Some(plain) = plain {
-        let of = |numbers| Plain { numbers, inputs: x.dims()[1] };
-        let plain: Vec<Plain<'_>> = plain.iter().map(|numbers| of(&**numbers)).collect();
-        let products = into.zip(&plain).zip(&weights).map(|(((y, into), plain), (weight, _))| {
-            Product::new(y, into, &numbers, plain, weight.shape)
-        });
-        panels::all(&products.collect::<Vec<_>>());
-    } else if let Some(packed) = packed {
-        panels::bf16::products(into.collect(), &numbers, &packed);
+    let into: Vec<(&mut [f32], Into)> =
+        results.iter_mut().map(|(y, into)| (y.as_mut_slice(), *into)).collect();
+    let depth = x.dims()[1];
+    if let Some(plain) = each(&weights, Storage::plain) {
+        let plain: Vec<Plain<'_>> =
+            plain.iter().map(|numbers| Plain { numbers, inputs: depth }).collect();
+        let plain: Vec<&Plain<'_>> = plain.iter().collect();
+        panels::products(into, &numbers, &plain, depth);
+    } else if let Some(turned) = each(&weights, Storage::turned) {
+        panels::products(into, &numbers, &turned, depth);
+    } else if let Some(packed) = each(&weights, Storage::packed) {
+        panels::bf16::products(into, &numbers, &packed);
     } else {
-        for ((y, into), (weight, _)) in into.zip(&weights) {
+        for ((y, into), (weight, _)) in into.into_iter().zip(&weights) {
             weight.product(y, into, &numbers)?;
         }
     }
@@ -86,6 +75,37 @@ pub fn forward_all<const N: usize>(
     tensors.try_into().map_err(|_| shape())
 }
 
+/// What each weight is stored as, if all of them are stored so.
+fn each<'a, T>(
+    weights: &[(&'a Weight, Option<&Tensor>)],
+    of: impl Fn(&'a Storage) -> Option<T>,
+) -> Option<Vec<T>> {
+    weights.iter().map(|(weight, _)| of(&weight.storage)).collect()
+}
+
+impl Storage {
+    fn plain(&self) -> Option<Floats<'_>> {
+        match self {
+            Self::F32(weight) => floats(weight, OP).ok(),
+            _ => None,
+        }
+    }
+
+    fn turned(&self) -> Option<&Turned> {
+        match self {
+            Self::Turned(turned) => Some(turned),
+            _ => None,
+        }
+    }
+
+    fn packed(&self) -> Option<&Packed> {
+        match self {
+            Self::Bf16(packed) => Some(packed),
+            _ => None,
+        }
+    }
+}
+
 impl Weight {
     /// The numbers of `weight` themselves, shared with it: later changes are seen.
     ///
@@ -95,6 +115,17 @@ impl Weight {
         let shape = weight.dims2()?;
         drop(floats(weight, OP)?);
         Ok(Self { shape, storage: Storage::F32(weight.clone()) })
+    }
+
+    /// A copy of `weight`, in the order in which products take it: the same bits as those of
+    /// [`Self::f32`], sooner for few rows.
+    ///
+    /// # Errors
+    /// As [`Self::f32`].
+    pub fn f32_copy(weight: &Tensor) -> Result<Self> {
+        let shape = weight.dims2()?;
+        let turned = Turned::new(&floats(weight, OP)?, shape.0, shape.1);
+        Ok(Self { shape, storage: Storage::Turned(Arc::new(turned)) })
     }
 
     /// A copy of `weight` as bf16, in the order in which products take it. Sums stay f32.
@@ -164,6 +195,7 @@ impl Weight {
                 let weight = floats(weight, OP)?;
                 rows.for_each(|(out, id)| out.copy_from_slice(&weight[id * inputs..][..inputs]));
             }
+            Storage::Turned(turned) => rows.for_each(|(out, id)| turned.read_row(*id, out)),
             Storage::Bf16(packed) => rows.for_each(|(out, id)| packed.read_row(*id, out)),
             Storage::Quantized(blocks) => {
                 rows.for_each(|(out, id)| blocks.read_blocks(*id, 0..inputs, out));
@@ -182,6 +214,7 @@ impl Weight {
     fn product(&self, y: &mut [f32], into: Into, x: &[f32]) -> Result<()> {
         match &self.storage {
             Storage::F32(weight) => times(y, into, x, &floats(weight, OP)?, self.shape),
+            Storage::Turned(turned) => panels::product(y, into, x, turned.as_ref(), self.shape),
             Storage::Bf16(packed) => panels::bf16::product(y, into, x, packed),
             Storage::Quantized(blocks) => panels::product(y, into, x, blocks, self.shape),
         }
@@ -212,6 +245,7 @@ mod tests {
         let bias = tensor((0..20).map(|i| i as f32).collect(), 20).unwrap();
         let kinds = [
             [Weight::f32(&wide).unwrap(), Weight::f32(&narrow).unwrap()],
+            [Weight::f32_copy(&wide).unwrap(), Weight::f32_copy(&narrow).unwrap()],
             [Weight::bf16(&wide).unwrap(), Weight::bf16(&narrow).unwrap()],
             [blocks(130, 64), blocks(20, 64)],
             [Weight::f32(&wide).unwrap(), blocks(20, 64)],
@@ -229,6 +263,23 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_copy_has_the_bits_of_the_shared_numbers() {
+        let matrix_of = |rows| matrix(rows, 150, 1);
+        for outputs in [1, 64, 130] {
+            let shared = Weight::f32(&matrix_of(outputs)).unwrap();
+            let copy = Weight::f32_copy(&matrix_of(outputs)).unwrap();
+            let numbers = |x: Tensor| x.to_vec2::<f32>().unwrap();
+            for rows in [1, 7, 400] {
+                let x = matrix(rows, 150, 2);
+                let (a, b) = (shared.forward(&x, None).unwrap(), copy.forward(&x, None).unwrap());
+                assert_eq!(numbers(a), numbers(b), "{rows} rows, {outputs} outputs");
+            }
+            let ids = [outputs - 1, 0];
+            assert_eq!(numbers(shared.rows(&ids).unwrap()), numbers(copy.rows(&ids).unwrap()));
         }
     }
 

@@ -38,6 +38,8 @@ fn rms_norm_and_its_gradients() -> Result {
     let grads = (&truth * &dy)?.sum_all()?.backward()?;
     let normed = rms_norm::forward(&x, &w, 1e-6)?;
     close(&normed.y, &truth, 1e-5);
+    let again = rms_norm::again(&x, &w, &normed.scale)?;
+    assert_eq!(again.to_vec2::<f32>()?, normed.y.to_vec2::<f32>()?);
     let (dx, dw) = (zeros_like(&x), zeros_like(&w));
     rms_norm::backward(&x, &w, &normed.scale, &dy, &dx, Some(&dw))?;
     close(&dx, grads.get(&x).ok_or("dx")?, 1e-5);

@@ -85,7 +85,7 @@ impl Keeping {
     }
 
     fn of(&self, index: usize, input: Tensor, activations: Activations) -> Option<Kept> {
-        let kept = || Kept { input, activations: (index >= self.all).then_some(activations) };
+        let kept = || Kept { input, activations: (index >= self.all).then(|| activations.slim()) };
         (index >= self.inputs).then(kept)
     }
 }

@@ -116,6 +116,6 @@ impl Policy {
         sampling: &Sampling,
         on_event: &dyn Fn(GenerateEvent),
     ) -> Result<Vec<Vec<Sample>>> {
-        Arc::new(self.inference_model(self.precision())?).generate(requests, sampling, on_event)
+        Arc::new(self.sampler(self.precision())?).generate(requests, sampling, on_event)
     }
 }

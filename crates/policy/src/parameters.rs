@@ -3,16 +3,12 @@
 use candle_core::Tensor;
 use embodied_r_kernels::memory;
 use indexmap::IndexMap;
-use rayon::prelude::*;
 
 use crate::config::ModelConfig;
 use crate::decoder::DecoderGradients;
 use crate::error::{During, Result};
 use crate::random::Stream;
 use crate::weights::tensor_shapes;
-
-/// Numbers that a task clears.
-const CHUNK: usize = 1 << 16;
 
 /// Tensors of a decoder in the model's order, by canonical name.
 #[derive(Clone)]
@@ -102,6 +98,10 @@ impl Parameters {
         Ok(Self { tensors: tensors.during("copy the weights")? })
     }
 
+    pub(crate) fn into_tensors(self) -> IndexMap<String, Tensor> {
+        self.tensors
+    }
+
     pub(crate) fn tensors(&self) -> &IndexMap<String, Tensor> {
         &self.tensors
     }
@@ -132,16 +132,6 @@ impl Gradients {
             .during("make room for the gradients")?;
         let decoder = DecoderGradients::new(&tensors, config);
         Ok(Self { buffer, tensors, decoder })
-    }
-
-    /// Sets all of them to zero.
-    ///
-    /// # Errors
-    /// Only if a tensor has left the CPU.
-    pub fn clear(&mut self) -> Result<()> {
-        Ok(memory::update(&self.buffer, "clear", |values| {
-            values.par_chunks_mut(CHUNK).for_each(|chunk| chunk.fill(0.0));
-        })?)
     }
 
     /// All of them, end to end in the order of the parameters (numbers).

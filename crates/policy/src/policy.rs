@@ -9,6 +9,7 @@ use embodied_r_kernels::attention::Heads;
 use embodied_r_kernels::lm_head::Head;
 use embodied_r_kernels::rope::{Angles, Frequencies};
 use embodied_r_kernels::{Precision, embedding};
+use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
 use crate::decoder::{Decoder, Pass, Sharing};
@@ -160,6 +161,16 @@ impl Policy {
     /// All tensors of the model, trained or not; those of an adapter are apart.
     pub fn weights(&self) -> &Parameters {
         &self.weights
+    }
+
+    /// Whether every tensor is trained.
+    pub(crate) fn trains_all(&self) -> bool {
+        self.lora.is_none() && self.parameters.numbers() == self.weights.numbers()
+    }
+
+    /// The model's shape and its tensors, which nothing else holds then.
+    pub(crate) fn into_weights(self) -> (ModelConfig, IndexMap<String, Tensor>) {
+        (self.config, self.weights.into_tensors())
     }
 
     /// The lowest layer that a gradient has to reach; the number of layers if none.

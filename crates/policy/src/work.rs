@@ -59,7 +59,8 @@ impl ModelConfig {
         let layer = bytes(Activations::per_token(hidden, queries, keys, inner));
         // A layer that is computed again, the output's gradient and the residual stream, and the
         // gradient of what the last product took.
-        let working = layer + bytes(3 * hidden + inner);
+        let more = Activations::more_per_token(hidden, inner);
+        let working = layer + bytes(more + 3 * hidden + inner);
         PassBytes { inputs: bytes(self.num_hidden_layers * hidden), layer, working }
     }
 

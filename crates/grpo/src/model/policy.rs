@@ -83,7 +83,7 @@ impl Model for Policy {
             }
         };
         let precision = precision.unwrap_or_else(|| self.precision());
-        let model = Arc::new(self.inference_model(precision)?);
+        let model = Arc::new(self.sampler(precision)?);
         Ok(model.generate(requests, sampling, &on_event)?)
     }
 
@@ -112,10 +112,6 @@ impl Model for Policy {
 }
 
 impl Gradients for PolicyGradients {
-    fn clear(&mut self) -> Result<()> {
-        Ok(PolicyGradients::clear(self)?)
-    }
-
     fn get(&self, name: &str) -> Option<&Tensor> {
         PolicyGradients::get(self, name)
     }

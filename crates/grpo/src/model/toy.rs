@@ -110,13 +110,6 @@ impl Bigram {
 pub(crate) struct BigramGradients(HashMap<String, Tensor>);
 
 impl Gradients for BigramGradients {
-    fn clear(&mut self) -> Result<()> {
-        for tensor in self.0.values_mut() {
-            *tensor = tensor.zeros_like()?;
-        }
-        Ok(())
-    }
-
     fn get(&self, name: &str) -> Option<&Tensor> {
         self.0.get(name)
     }

@@ -12,8 +12,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::Ahead;
+use super::turned::behind;
 use super::{
-    CHUNK, Level, PANEL, Product, Rows, Weight, all, level, product as words_product, turn,
+    CHUNK, Level, PANEL, Rows, Weight, level, product as words_product, products as words_products,
+    turn,
 };
 use crate::matmul::Into;
 pub(crate) use pairs::round;
@@ -104,10 +107,7 @@ pub(crate) fn product(y: &mut [f32], into: Into, x: &[f32], weight: &Packed) {
     product_at(level(), y, into, x, weight);
 }
 
-/// [`product`] with each of some weights of the same inputs, side by side.
-///
-/// # Shapes
-/// `results` has for each weight `y` (rows, outputs) and what becomes of it.
+/// As [`super::products`], with `x` rounded to bf16 too.
 pub(crate) fn products(results: Vec<(&mut [f32], Into)>, x: &[f32], weights: &[&Packed]) {
     let Some(first) = weights.first() else { return };
     let pairs = paired(x, first.inputs);
@@ -117,10 +117,7 @@ pub(crate) fn products(results: Vec<(&mut [f32], Into)>, x: &[f32], weights: &[&
         }
         return;
     }
-    let products = results.into_iter().zip(weights).map(|((y, into), weight)| {
-        Product::new(y, into, &pairs, *weight, (weight.outputs, weight.depth()))
-    });
-    all(&products.collect::<Vec<_>>());
+    words_products(results, &pairs, weights, first.depth());
 }
 
 /// [`product`] with the instructions of `level`, which the machine has.
@@ -179,7 +176,12 @@ impl Weight for Packed {
         self.part(outputs.start / PANEL, depth)
     }
 
-    fn accumulate(sums: &mut [f32], (x, stride): (&[u32], usize), w: &[u32]) {
+    fn behind(&self, outputs: Range<usize>, depth: Range<usize>) -> &[u32] {
+        let start = (outputs.start / PANEL * self.depth() + depth.end) * PANEL;
+        behind(&self.pairs, start, depth.len())
+    }
+
+    fn accumulate(sums: &mut [f32], (x, stride): (&[u32], usize), w: &[u32], ahead: Ahead) {
         let (rows, depth) = (sums.len() / PANEL, w.len() / PANEL);
         assert!(sums.len() == rows * PANEL && w.len() == depth * PANEL, "a row is not whole");
         assert!(rows == 0 || (rows - 1) * stride + depth <= x.len(), "rows lie beyond the end");
@@ -188,7 +190,7 @@ impl Weight for Packed {
         #[cfg(target_arch = "x86_64")]
         #[allow(unsafe_code)]
         unsafe {
-            avx512::accumulate(sums, (x, stride), w, (rows, depth));
+            avx512::accumulate(sums, (x, stride), w, (rows, depth), ahead);
         }
     }
 }

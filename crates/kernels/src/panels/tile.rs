@@ -2,11 +2,14 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
+use super::ahead::Ahead;
+
 /// Rows of a tile, at most.
 pub(crate) const TILE_ROWS: usize = 6;
 
 /// Adds `x · w` to `sums`. For each row `r` and column `c` the products `x[r][k] · w[k][c]` are summed
-/// up over `k` in order, each step rounded once, and the sum is added then.
+/// up over `k` in order, each step rounded once, and the sum is added then. Meanwhile `ahead` is asked for,
+/// a step of it for each `k`.
 ///
 /// # Shapes
 /// `sums` (rows, width) with at most [`TILE_ROWS`] rows and a width that is a multiple of 16, `w`
@@ -18,11 +21,11 @@ pub(crate) fn accumulate(
     arch: Arch,
     sums: &mut [f32],
     (x, stride): (&[f32], usize),
-    w: &[f32],
-    width: usize,
+    (w, width): (&[f32], usize),
+    ahead: Ahead,
 ) {
     assert!(width.is_multiple_of(16) && sums.len().is_multiple_of(width), "a row is not whole");
-    arch.dispatch(Work { sums, x, stride, w, width });
+    arch.dispatch(Work { sums, x, stride, w, width, ahead });
 }
 
 struct Work<'a> {
@@ -31,6 +34,7 @@ struct Work<'a> {
     stride: usize,
     w: &'a [f32],
     width: usize,
+    ahead: Ahead,
 }
 
 impl WithSimd for Work<'_> {
@@ -77,6 +81,7 @@ impl Work<'_> {
     #[inline(always)]
     #[allow(clippy::needless_range_loop, clippy::manual_memcpy)]
     fn strip<S: Simd, const R: usize, const N: usize>(&mut self, simd: S, first: usize) {
+        let ahead = if first == 0 { self.ahead } else { Ahead::NOTHING };
         let columns = N * S::F32_LANES;
         let depth = self.w.len() / self.width;
         let mut x: [&[f32]; R] = [&[]; R];
@@ -89,6 +94,7 @@ impl Work<'_> {
             if k >= depth {
                 break;
             }
+            ahead.fetch(k);
             let (w, _) = S::as_simd_f32s(&w[first..first + columns]);
             let mut numbers = [simd.splat_f32s(0.0); N];
             for n in 0..N {

@@ -70,13 +70,21 @@ impl Sharing<'_> {
 
 /// What a layer's backward needs of its forward, beside the input.
 pub(crate) struct Activations {
-    input_normed: Normed,
+    input_scale: Tensor,
     projected: Projected,
     attended: Attended,
     middle: Tensor,
-    post_normed: Normed,
+    post_scale: Tensor,
     gate: Tensor,
     up: Tensor,
+    /// What the rest soon gives again.
+    soon: Option<Soon>,
+}
+
+/// What takes a pass over memory to compute, and no product.
+struct Soon {
+    input_normed: Tensor,
+    post_normed: Tensor,
     product: Tensor,
 }
 
@@ -88,6 +96,11 @@ impl Activations {
         Ok(PromptKv { k: k.clone(), v: v.clone(), dk: zeros(k)?, dv: zeros(v)? })
     }
 
+    /// Without what a backward that comes later had better compute again.
+    pub(crate) fn slim(self) -> Self {
+        Self { soon: None, ..self }
+    }
+
     /// Numbers kept for each token, for a memory estimate.
     pub(crate) fn per_token(
         hidden: usize,
@@ -95,7 +108,12 @@ impl Activations {
         keys: usize,
         feed_forward: usize,
     ) -> usize {
-        3 * hidden + 2 * queries + 2 * keys + 3 * feed_forward
+        hidden + 2 * queries + 2 * keys + 2 * feed_forward
+    }
+
+    /// Numbers that exist for each token while a layer is computed, beside those.
+    pub(crate) fn more_per_token(hidden: usize, feed_forward: usize) -> usize {
+        2 * hidden + feed_forward
     }
 }
 
@@ -151,15 +169,16 @@ impl Layer {
         let attended = attention::forward(&projected.q, &k, &v, pass.spans, self.pattern(pass))?;
         let middle = self.o.forward_add(&attended.out, x.copy()?, pass)?;
         let (y, FeedForward { normed, gate, up, product }) = feed_forward(self, &middle, pass)?;
+        let soon = Soon { input_normed: input_normed.y, post_normed: normed.y, product };
         let kept = Activations {
-            input_normed,
+            input_scale: input_normed.scale,
             projected,
             attended,
             middle,
-            post_normed: normed,
+            post_scale: normed.scale,
             gate,
             up,
-            product,
+            soon: Some(soon),
         };
         Ok((y, kept))
     }
@@ -179,20 +198,28 @@ impl Layer {
         sharing: Sharing<'_>,
     ) -> Result<Tensor> {
         // Whatever has had its turn is let go: the peak of a long batch lies here.
-        let Activations { input_normed, projected, attended, middle, post_normed, .. } = kept;
-        let d_product = self.down.backward(&kept.product, &dy, None, &grads.down, pass)?;
-        drop(kept.product);
-        let (d_gate, d_up) = swiglu::backward(kept.gate, kept.up, &d_product)?;
+        let Activations { input_scale, projected, attended, middle, post_scale, gate, up, soon } =
+            kept;
+        let (input_normed, post_normed, product) = match soon {
+            Some(soon) => (Some(soon.input_normed), Some(soon.post_normed), soon.product),
+            None => (None, None, swiglu::forward(&gate, &up)?),
+        };
+        let normed = |normed: Option<Tensor>, x: &Tensor, weight: &Tensor, scale: &Tensor| {
+            normed.map_or_else(|| rms_norm::again(x, weight, scale), Ok)
+        };
+        let d_product = self.down.backward(&product, &dy, None, &grads.down, pass)?;
+        drop(product);
+        let (d_gate, d_up) = swiglu::backward(gate, up, &d_product)?;
         drop(d_product);
-        let normed = &post_normed.y;
-        let d_normed = self.gate.backward(normed, &d_gate, None, &grads.gate, pass)?;
+        let post_normed = normed(post_normed, &middle, &self.post_norm, &post_scale)?;
+        let d_normed = self.gate.backward(&post_normed, &d_gate, None, &grads.gate, pass)?;
         drop(d_gate);
-        let d_normed = self.up.backward(normed, &d_up, Some(d_normed), &grads.up, pass)?;
-        drop(d_up);
+        let d_normed = self.up.backward(&post_normed, &d_up, Some(d_normed), &grads.up, pass)?;
+        drop((d_up, post_normed));
         // From here on `dy` is the gradient of the residual stream.
         let d_weight = grads.post_norm.as_ref();
-        rms_norm::backward(&middle, &self.post_norm, &post_normed.scale, &d_normed, &dy, d_weight)?;
-        drop((middle, post_normed, d_normed));
+        rms_norm::backward(&middle, &self.post_norm, &post_scale, &d_normed, &dy, d_weight)?;
+        drop((middle, d_normed));
         let d_attended = self.o.backward(&attended.out, &dy, None, &grads.o, pass)?;
         let (k, v) = sharing.joined(&projected)?;
         let (inputs, pattern) = ((&projected.q, &k, &v), self.pattern(pass));
@@ -201,12 +228,12 @@ impl Layer {
         let d = sharing.settled(d)?;
         rope::rotate(&d.q, &pass.angles, Turn::Backward)?;
         rope::rotate(&d.k, &pass.angles, Turn::Backward)?;
-        let normed = &input_normed.y;
-        let d_normed = self.q.backward(normed, &d.q, None, &grads.q, pass)?;
-        let d_normed = self.k.backward(normed, &d.k, Some(d_normed), &grads.k, pass)?;
-        let d_normed = self.v.backward(normed, &d.v, Some(d_normed), &grads.v, pass)?;
+        let normed = normed(input_normed, x, &self.input_norm, &input_scale)?;
+        let d_normed = self.q.backward(&normed, &d.q, None, &grads.q, pass)?;
+        let d_normed = self.k.backward(&normed, &d.k, Some(d_normed), &grads.k, pass)?;
+        let d_normed = self.v.backward(&normed, &d.v, Some(d_normed), &grads.v, pass)?;
         let d_weight = grads.input_norm.as_ref();
-        rms_norm::backward(x, &self.input_norm, &input_normed.scale, &d_normed, &dy, d_weight)?;
+        rms_norm::backward(x, &self.input_norm, &input_scale, &d_normed, &dy, d_weight)?;
         Ok(dy)
     }
 }

@@ -1,5 +1,6 @@
 //! A decoder's weights as sampling reads them, and one step over them.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::path::Path;
 
@@ -71,17 +72,31 @@ impl Policy {
     /// # Errors
     /// There is no room for the copy.
     pub fn inference_model(&self, precision: Precision) -> Result<InferenceModel> {
+        self.inference(|weight| match precision {
+            Precision::F32 => Weight::f32(weight),
+            Precision::Bf16 => Weight::bf16(weight),
+        })
+    }
+
+    /// The weights for a rollout, as they are now. Where all of them are trained, it is a copy in f32 too,
+    /// which samples sooner: it takes no more memory than the update's gradients.
+    ///
+    /// # Errors
+    /// As [`Self::inference_model`].
+    pub fn sampler(&self, precision: Precision) -> Result<InferenceModel> {
+        match self.trains_all() {
+            true => self.inference(|weight| copied(weight, precision)),
+            false => self.inference_model(precision),
+        }
+    }
+
+    fn inference(
+        &self,
+        weight: impl Fn(&Tensor) -> embodied_r_kernels::Result<Weight>,
+    ) -> Result<InferenceModel> {
         let tensors = self.weights();
-        let get = |name: &str| {
-            let missing = || Error::MissingTensor { name: name.to_owned() };
-            tensors.get(name).cloned().ok_or_else(missing)
-        };
-        let weight = |name: &str| -> Result<Weight> {
-            Ok(match precision {
-                Precision::F32 => Weight::f32(&get(name)?)?,
-                Precision::Bf16 => Weight::bf16(&get(name)?)?,
-            })
-        };
+        let get = |name: &str| tensors.get(name).cloned().ok_or_else(|| missing(name));
+        let weight = |name: &str| Ok(weight(&get(name)?)?);
         let low_rank = |name: &str| {
             let get = |part: &str| self.parameters().get(&format!("{name}.{part}"));
             match (&self.lora, get(lora::A), get(lora::B)) {
@@ -91,6 +106,18 @@ impl Policy {
         };
         InferenceModel::new(self.config().clone(), weight, get, low_rank)
     }
+}
+
+/// A weight in the order in which products take it.
+fn copied(weight: &Tensor, precision: Precision) -> embodied_r_kernels::Result<Weight> {
+    match precision {
+        Precision::F32 => Weight::f32_copy(weight),
+        Precision::Bf16 => Weight::bf16(weight),
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::MissingTensor { name: name.to_owned() }
 }
 
 impl InferenceModel {
@@ -103,7 +130,13 @@ impl InferenceModel {
     pub fn load(path: &Path, precision: Precision) -> Result<Self> {
         let base = lora::base_of(path)?;
         let Some(file) = gguf::find(base.as_deref().unwrap_or(path))? else {
-            return Policy::load(path)?.inference_model(precision);
+            let (config, tensors) = Policy::load(path)?.into_weights();
+            // A tensor goes as soon as its copy is there.
+            let tensors = RefCell::new(tensors);
+            let take =
+                |name: &str| tensors.borrow_mut().swap_remove(name).ok_or_else(|| missing(name));
+            let weight = |name: &str| Ok(copied(&take(name)?, precision)?);
+            return Self::new(config, weight, take, |_| Ok(None));
         };
         let model = GgufModel::open(&file)?;
         let adapter = base.map(|_| Adapter::open(path, model.config())).transpose()?;

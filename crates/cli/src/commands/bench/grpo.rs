@@ -66,7 +66,7 @@ pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
         weight_decay: 0.1,
         max_grad_norm: 1.0,
     };
-    let mut updater = Updater::new(policy, Optimizer::new(settings, policy)?)?;
+    let mut updater = Updater::new(Optimizer::new(settings, policy)?);
     let peak = peak::flops_per_s();
     let (mut steps, mut flops) = (Vec::new(), 0.0);
     for run in 0..=work.runs {
@@ -145,7 +145,7 @@ fn batches(requests: &[Request], samples: &[Vec<Sample>], budget: usize) -> Vec<
 /// One optimiser step.
 fn update(
     policy: &Policy,
-    updater: &mut Updater<Policy>,
+    updater: &mut Updater,
     batches: &[MicroBatch],
     groups: &[Vec<Group>],
 ) -> anyhow::Result<()> {

@@ -85,9 +85,9 @@ pub(crate) fn words(plan: &MemoryPlan) -> String {
     let mut parts = vec![format!("weights {}", gb(plan.weights))];
     for (name, bytes) in [
         ("reference", plan.reference),
-        ("gradients", plan.gradients),
         ("moments", plan.moments),
         ("rollout", plan.rollout),
+        ("gradients", plan.gradients),
         ("update", plan.update),
     ] {
         if bytes > 0 {
@@ -97,7 +97,7 @@ pub(crate) fn words(plan: &MemoryPlan) -> String {
     let kept = plan.kept_layers;
     let recompute = format!("{kept} layer{} not computed again", if kept == 1 { "" } else { "s" });
     format!(
-        "about {} GB: {}; rollout and update take turns; {recompute}",
+        "about {} GB: {}; rollout takes turns with gradients and update; {recompute}",
         gb(plan.total()),
         parts.join(" + ")
     )

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::panels::{PANEL, TILE_ROWS};
+use crate::panels::{Ahead, PANEL, TILE_ROWS};
 
 /// Registers of a panel.
 const LANES: usize = 16;
@@ -20,17 +20,18 @@ pub(super) unsafe fn accumulate(
     (x, stride): (&[u32], usize),
     w: &[u32],
     (rows, depth): (usize, usize),
+    ahead: Ahead,
 ) {
     let (sums, x, w) = (sums.as_mut_ptr(), x.as_ptr(), w.as_ptr());
     // SAFETY: the caller's promise, with the number of rows as a constant.
     unsafe {
         match rows {
-            1 => tile::<1>(sums, x, stride, w, depth),
-            2 => tile::<2>(sums, x, stride, w, depth),
-            3 => tile::<3>(sums, x, stride, w, depth),
-            4 => tile::<4>(sums, x, stride, w, depth),
-            5 => tile::<5>(sums, x, stride, w, depth),
-            TILE_ROWS => tile::<TILE_ROWS>(sums, x, stride, w, depth),
+            1 => tile::<1>(sums, x, stride, (w, depth), ahead),
+            2 => tile::<2>(sums, x, stride, (w, depth), ahead),
+            3 => tile::<3>(sums, x, stride, (w, depth), ahead),
+            4 => tile::<4>(sums, x, stride, (w, depth), ahead),
+            5 => tile::<5>(sums, x, stride, (w, depth), ahead),
+            TILE_ROWS => tile::<TILE_ROWS>(sums, x, stride, (w, depth), ahead),
             _ => {}
         }
     }
@@ -45,11 +46,12 @@ unsafe fn tile<const R: usize>(
     sums: *mut f32,
     x: *const u32,
     stride: usize,
-    w: *const u32,
-    depth: usize,
+    (w, depth): (*const u32, usize),
+    ahead: Ahead,
 ) {
     let mut acc = [[_mm512_setzero_ps(); N]; R];
     for k in 0..depth {
+        ahead.fetch(k);
         let mut words = [_mm512_setzero_si512(); N];
         for n in 0..N {
             // SAFETY: `k` < depth, and a row of `w` has N · LANES words.
