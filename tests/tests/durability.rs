@@ -300,6 +300,25 @@ fn a_folder_that_cannot_be_written_is_told_before_the_run_begins() {
 }
 
 #[test]
+fn a_folder_in_which_another_process_trains_is_left_alone() {
+    let dir = inputs();
+    train(dir.path()).assert().code(0);
+    let run = dir.path().join("run");
+    let before = files(&run);
+    let other = fs::File::open(run.join(".lock")).unwrap();
+    other.lock().unwrap();
+    for command in [&mut train(dir.path()), &mut resume(dir.path())] {
+        let told = stderr(command, 1);
+        assert!(told.contains("another process is training in `run`"), "{told}");
+    }
+    assert!(files(&run) == before);
+    // To look at what a run would be needs no lock.
+    resume(dir.path()).arg("--dry-run").assert().code(0);
+    drop(other);
+    resume(dir.path()).assert().code(0);
+}
+
+#[test]
 fn a_metric_that_no_evaluation_gives_is_told_with_those_that_there_are() {
     let dir = inputs();
     let told = stderr(train(dir.path()).args(["--set", "metric_for_best_model=accuracy"]), 1);

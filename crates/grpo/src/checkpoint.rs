@@ -7,6 +7,7 @@
 
 mod keep;
 mod leftovers;
+mod lock;
 mod manifest;
 mod run;
 mod state;
@@ -18,6 +19,7 @@ use std::path::Path;
 
 pub use keep::{Keep, Milestones};
 pub(crate) use leftovers::sweep;
+pub use lock::RunLock;
 pub use manifest::{Damage, MANIFEST_FILE};
 pub use run::{Checkpoints, LastWhole};
 pub use state::{Best, BestBy, State, Wanted};

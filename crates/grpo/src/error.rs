@@ -42,6 +42,15 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// Another process trains in the folder.
+    #[error(
+        "another process is training in `{}`; wait for it or end it, or choose another `output`",
+        run.display()
+    )]
+    Busy {
+        /// The run's folder.
+        run: PathBuf,
+    },
     /// Packed gradients are not those that they stand for.
     #[error(
         "packed gradients are not those of every completion by itself: `{}` differs by {:.1e} of its \

@@ -153,6 +153,18 @@ pub(crate) fn passes(batches: &[Vec<Group>]) -> Vec<Range<usize>> {
     passes
 }
 
+/// The groups of all micro-batches, the parts of one as one: so often is its prompt computed.
+pub fn whole_groups(batches: &[Vec<Group>]) -> Vec<Group> {
+    let whole = |pass: Range<usize>| match &batches[pass] {
+        [groups] => groups.clone(),
+        split => {
+            let (prompt, parts) = parts(split);
+            vec![Group { prompt: prompt.to_vec(), completions: parts.concat() }]
+        }
+    };
+    passes(batches).into_iter().flat_map(whole).collect()
+}
+
 /// The completions of each part of a group.
 fn parts(batches: &[Vec<Group>]) -> (&[u32], Vec<Vec<Vec<u32>>>) {
     let groups = || batches.iter().flatten();
@@ -219,5 +231,21 @@ mod tests {
             vec![group(3)],
         ];
         assert_eq!(passes(&batches), [0..2, 2..3, 3..5, 5..6]);
+    }
+
+    #[test]
+    fn the_parts_of_a_group_have_one_prompt_between_them() {
+        let group = |prompt: u32, completion: u32| Group {
+            prompt: vec![prompt],
+            completions: vec![vec![completion]],
+        };
+        let batches = [vec![group(1, 7)], vec![group(1, 8)], vec![group(1, 9), group(2, 9)]];
+        let whole: Vec<(Vec<u32>, Vec<Vec<u32>>)> = whole_groups(&batches)
+            .into_iter()
+            .map(|group| (group.prompt, group.completions))
+            .collect();
+        let expected =
+            [(vec![1], vec![vec![7], vec![8]]), (vec![1], vec![vec![9]]), (vec![2], vec![vec![9]])];
+        assert_eq!(whole, expected);
     }
 }

@@ -217,8 +217,7 @@ fn assemble<P: Sync>(
 ) -> Vec<f32> {
     let row_width = heads.kv * width;
     let tokens = spans.last().map_or(0, |span| span.rows().end);
-    let mut all = vec![0.0; (tokens - silent) * row_width];
-    parallel::rows(&mut all, row_width, |first, rows| {
+    parallel::filled(tokens - silent, row_width, |first, rows| {
         let first = first + silent;
         let mut group = spans.partition_point(|span| span.rows().end <= first);
         for (i, row) in rows.chunks_mut(row_width).enumerate() {
@@ -231,8 +230,7 @@ fn assemble<P: Sync>(
                 out.copy_from_slice(&part[local * width..(local + 1) * width]);
             }
         }
-    });
-    all
+    })
 }
 
 fn check_shapes(

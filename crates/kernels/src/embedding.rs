@@ -22,8 +22,7 @@ pub fn gather(table: &Tensor, indices: &[usize]) -> Result<Tensor> {
     let (entries, width) = table.dims2()?;
     check_indices(indices, entries)?;
     let table = floats(table, OP)?;
-    let mut out = vec![0.0; indices.len() * width];
-    parallel::rows(&mut out, width, |first, rows| {
+    let out = parallel::filled(indices.len(), width, |first, rows| {
         for (row, index) in rows.chunks_mut(width).zip(&indices[first..]) {
             row.copy_from_slice(&table[index * width..(index + 1) * width]);
         }

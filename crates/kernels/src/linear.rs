@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use crate::error::{Result, check};
 use crate::math::add;
-use crate::matmul::{Into, Threads, View, ViewMut, add_product_over_rows, product};
+use crate::matmul::{Into, Threads, View, ViewMut, add_product_over_rows, new_product, product};
 use crate::memory::{floats, tensor, update};
 use crate::panels::bf16::{self, Packed};
 use crate::panels::{self, Plain};
@@ -36,23 +36,33 @@ pub fn forward(
     let (outputs, columns) = weight.dims2()?;
     check(inputs == columns, OP, || format!("x has {inputs} columns, the weight {columns}"))?;
     let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
-    let mut y = vec![0.0; rows * outputs];
-    let into = start(&mut y, outputs, bias)?;
+    if bias.is_none() && rows >= TALL && precision == Precision::F32 {
+        let y = new_product(View::new(&x, rows, inputs), View::new(&w, outputs, inputs).t());
+        return tensor(y, (rows, outputs));
+    }
+    let (mut y, into) = start(rows, outputs, bias)?;
     times_in(precision, &mut y, into, &x, &w, (outputs, inputs));
     tensor(y, (rows, outputs))
 }
 
-/// Puts the bias into each row of `y`, if there is one; what is to become of the product then.
-pub(crate) fn start(y: &mut [f32], outputs: usize, bias: Option<&Tensor>) -> Result<Into> {
-    let Some(bias) = bias else { return Ok(Into::Replace) };
+/// Memory for a result (rows, outputs) with the bias in each row, if there is one; what is to become of the
+/// product then.
+pub(crate) fn start(
+    rows: usize,
+    outputs: usize,
+    bias: Option<&Tensor>,
+) -> Result<(Vec<f32>, Into)> {
+    let Some(bias) = bias else {
+        return Ok((parallel::filled(rows, outputs, |_, _| ()), Into::Replace));
+    };
     check(bias.elem_count() == outputs, OP, || format!("the bias has not {outputs} numbers"))?;
     let bias = floats(bias, OP)?;
-    parallel::rows(y, outputs, |_, y| {
+    let y = parallel::filled(rows, outputs, |_, y| {
         for y in y.chunks_mut(outputs) {
             y.copy_from_slice(&bias);
         }
     });
-    Ok(Into::Add)
+    Ok((y, Into::Add))
 }
 
 /// `y = x · Wᵀ`, or `y += x · Wᵀ`, with `weight` (outputs, inputs).
@@ -136,7 +146,11 @@ pub fn backward_input(
         update(&dx, OP, |dx| times(dx, Into::Add))?;
         return Ok(dx);
     }
-    let mut dx = vec![0.0; rows * inputs];
+    if precision == Precision::F32 {
+        let dx = new_product(View::new(&dy, rows, outputs), View::new(&w, outputs, inputs));
+        return tensor(dx, (rows, inputs));
+    }
+    let mut dx = parallel::filled(rows, inputs, |_, _| ());
     times(&mut dx, Into::Replace);
     tensor(dx, (rows, inputs))
 }

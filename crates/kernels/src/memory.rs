@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result, check};
 use crate::math::square_sum;
+use crate::parallel;
 
 /// Numbers of one task.
 const CHUNK: usize = 1 << 16;
@@ -60,7 +61,19 @@ pub fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
 /// # Errors
 /// There is no room for it.
 pub fn zeros(shape: &[usize]) -> Result<Tensor> {
-    tensor(vec![0.0; shape.iter().product()], shape)
+    tensor(parallel::filled(shape.iter().product(), 1, |_, _| ()), shape)
+}
+
+/// A copy of a tensor, in memory of its own.
+///
+/// # Errors
+/// [`Error::Storage`] unless the tensor is contiguous `f32` on the CPU.
+pub fn copy(from: &Tensor) -> Result<Tensor> {
+    let numbers = floats(from, "copy")?;
+    let copy = parallel::filled(numbers.len(), 1, |first, to| {
+        to.copy_from_slice(&numbers[first..first + to.len()]);
+    });
+    tensor(copy, from.shape())
 }
 
 /// Changes the numbers of `tensor` in place, for every tensor that shares its storage.

@@ -1,5 +1,7 @@
 //! Rows shared out over the threads.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 /// Numbers that one task handles: enough to outweigh the cost of handing it over.
@@ -17,6 +19,65 @@ pub(crate) fn rows(out: &mut [f32], width: usize, act: impl Fn(usize, &mut [f32]
         return act(0, out);
     }
     out.par_chunks_mut(step * width).enumerate().for_each(|(i, chunk)| act(i * step, chunk));
+}
+
+/// Rows that `act(first_row, rows)` makes of zeros, as [`rows`] calls it. Each task clears its own, which stay in
+/// the cache until they are written: memory is gone through once.
+pub(crate) fn filled(
+    rows: usize,
+    width: usize,
+    act: impl Fn(usize, &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let step = task_rows(width);
+    let mut numbers = Vec::with_capacity(rows * width);
+    let spare = &mut numbers.spare_capacity_mut()[..rows * width];
+    if rows <= step || width == 0 {
+        act(0, cleared(spare));
+    } else {
+        let chunks = spare.par_chunks_mut(step * width).enumerate();
+        chunks.for_each(|(i, chunk)| act(i * step, cleared(chunk)));
+    }
+    // SAFETY: all of the numbers have been cleared, in one chunk or in several.
+    #[allow(unsafe_code)]
+    unsafe {
+        numbers.set_len(rows * width);
+    }
+    numbers
+}
+
+/// As [`filled`], with one number of `beside` for each row.
+pub(crate) fn filled_beside(
+    rows: usize,
+    width: usize,
+    beside: &mut [f32],
+    act: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+) -> Vec<f32> {
+    assert!(beside.len() == rows && width > 0, "each row has a number beside it");
+    let step = task_rows(width);
+    let mut numbers = Vec::with_capacity(rows * width);
+    let spare = &mut numbers.spare_capacity_mut()[..rows * width];
+    if rows <= step {
+        act(0, cleared(spare), beside);
+    } else {
+        let chunks = spare.par_chunks_mut(step * width).zip(beside.par_chunks_mut(step));
+        chunks.enumerate().for_each(|(i, (chunk, beside))| act(i * step, cleared(chunk), beside));
+    }
+    // SAFETY: as above; there are as many rows beside, so that no chunk is left out.
+    #[allow(unsafe_code)]
+    unsafe {
+        numbers.set_len(rows * width);
+    }
+    numbers
+}
+
+/// The chunk as zeros.
+fn cleared(chunk: &mut [MaybeUninit<f32>]) -> &mut [f32] {
+    chunk.fill(MaybeUninit::new(0.0));
+    // SAFETY: each number has just been written, and `MaybeUninit` has the layout of what it holds.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::slice::from_raw_parts_mut(chunk.as_mut_ptr().cast(), chunk.len())
+    }
 }
 
 /// As [`rows`], for two outputs of the same number of rows.

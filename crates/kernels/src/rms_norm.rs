@@ -27,13 +27,13 @@ pub struct Normed {
 /// The shapes do not fit, or a tensor is not contiguous `f32` on the CPU.
 pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Normed> {
     let (rows, width) = x.dims2()?;
-    check(weight.elem_count() == width, OP, || format!("the weight has not {width} numbers"))?;
+    let fits = weight.elem_count() == width && width > 0;
+    check(fits, OP, || format!("the weight has not {width} numbers"))?;
     let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
-    let (mut y, mut scale) = (vec![0.0; rows * width], vec![0.0; rows]);
-    parallel::rows2((&mut y, width), (&mut scale, 1), |first, y, scale| {
+    let mut scale = vec![0.0; rows];
+    let y = parallel::filled_beside(rows, width, &mut scale, |first, y, scale| {
         for (i, (y, scale)) in y.chunks_mut(width).zip(scale).enumerate() {
-            let x = &x[(first + i) * width..(first + i + 1) * width];
-            *scale = normalise(x, &w, eps as f32, y);
+            *scale = normalise(&x[span(first + i, width)], &w, eps as f32, y);
         }
     });
     Ok(Normed { y: tensor(y, (rows, width))?, scale: tensor(scale, rows)? })
@@ -51,8 +51,7 @@ pub fn again(x: &Tensor, weight: &Tensor, scale: &Tensor) -> Result<Tensor> {
     let fits = weight.elem_count() == width && scale.elem_count() == rows;
     check(fits, OP, || "the weight or the scales misfit x".into())?;
     let (x, w, scale) = (floats(x, OP)?, floats(weight, OP)?, floats(scale, OP)?);
-    let mut y = vec![0.0; rows * width];
-    parallel::rows(&mut y, width, |first, y| {
+    let y = parallel::filled(rows, width, |first, y| {
         for (i, y) in y.chunks_mut(width).enumerate() {
             rescale(&x[span(first + i, width)], &w, scale[first + i], y);
         }

@@ -20,8 +20,7 @@ const OP: &str = "swiglu";
 pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     check(gate.dims() == up.dims(), OP, || "gate and up differ in shape".into())?;
     let (g, u) = (floats(gate, OP)?, floats(up, OP)?);
-    let mut y = vec![0.0; g.len()];
-    parallel::rows(&mut y, 1, |first, y| {
+    let y = parallel::filled(g.len(), 1, |first, y| {
         let end = first + y.len();
         gated(&g[first..end], &u[first..end], y);
     });

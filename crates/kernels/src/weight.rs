@@ -46,9 +46,7 @@ pub fn forward_all<const N: usize>(
     let mut results = Vec::with_capacity(N);
     for (weight, bias) in &weights {
         let (rows, _) = weight.check(x)?;
-        let mut y = vec![0.0; rows * weight.shape.0];
-        let into = linear::start(&mut y, weight.shape.0, *bias)?;
-        results.push((y, into));
+        results.push(linear::start(rows, weight.shape.0, *bias)?);
     }
     let into: Vec<(&mut [f32], Into)> =
         results.iter_mut().map(|(y, into)| (y.as_mut_slice(), *into)).collect();
@@ -159,8 +157,7 @@ impl Weight {
     /// The shapes do not fit, or a tensor is not contiguous `f32` on the CPU.
     pub fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (rows, _) = self.check(x)?;
-        let mut y = vec![0.0; rows * self.shape.0];
-        let into = linear::start(&mut y, self.shape.0, bias)?;
+        let (mut y, into) = linear::start(rows, self.shape.0, bias)?;
         self.product(&mut y, into, &floats(x, OP)?)?;
         tensor(y, (rows, self.shape.0))
     }

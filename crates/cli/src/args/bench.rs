@@ -64,7 +64,7 @@ pub(crate) struct GrpoArgs {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) recompute: RecomputeName,
     /// Tokens of a micro-batch, prompts included.
-    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    #[arg(long, value_name = "N", default_value_t = 2048)]
     pub(crate) max_tokens_per_batch: usize,
 }
 

@@ -60,7 +60,7 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
         out!("{arithmetic}")?;
         return Ok(Status::Done);
     }
-    session.prepare(&settings.output)?;
+    let _lock = session.prepare(&settings.output)?;
     let settings_text = settings::text(settings)?;
     let stop = session::on_interrupt()?;
     let bar = Bar::default();

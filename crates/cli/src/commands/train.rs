@@ -76,7 +76,7 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
         return Ok(Status::Done);
     }
     let judge = judge(settings)?;
-    session.prepare(&settings.output)?;
+    let _lock = session.prepare(&settings.output)?;
     let plan = Plan { activation_bytes: memory.kept, verify_packing: args.verify_packing };
     train(settings, &base, text, (questions, eval), judge, (checkpoint.as_ref(), plan))
 }

@@ -101,7 +101,7 @@ impl Default for Sft {
             num_train_epochs: 3,
             train_batch_size: 16,
             max_length: 8192,
-            max_tokens_per_batch: 16_384,
+            max_tokens_per_batch: 2048,
             recompute: Recompute::Auto,
             precision: Precision::F32,
             use_peft: false,

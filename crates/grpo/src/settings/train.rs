@@ -281,7 +281,7 @@ impl Default for Train {
             adam_epsilon: 1e-8,
             weight_decay: 0.1,
             max_grad_norm: 1.0,
-            max_tokens_per_batch: 16_384,
+            max_tokens_per_batch: 2048,
             recompute: Recompute::Auto,
             precision: Precision::F32,
             rollout_precision: None,

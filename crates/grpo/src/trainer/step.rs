@@ -15,7 +15,7 @@ use crate::optimizer::Applied;
 use crate::process;
 use crate::random::stream;
 use crate::rollout::{self, Rollout};
-use crate::update::{Pace, Update, score_all};
+use crate::update::{Pace, Update, score_all, whole_groups};
 use crate::verify::verify;
 
 impl<M: Model + 'static> Trainer<'_, M> {
@@ -50,7 +50,8 @@ impl<M: Model + 'static> Trainer<'_, M> {
         }
         self.length_figures(rollouts, &mut metrics);
         self.update_figures(step, &told, applied, &mut metrics);
-        let groups: Vec<Group> = batches.iter().flat_map(|batch| batch.groups.clone()).collect();
+        let parts: Vec<_> = batches.iter().map(|batch| batch.groups.clone()).collect();
+        let groups = whole_groups(&parts);
         let tokens = groups.iter().map(group_tokens).sum();
         times.figures(tokens, &mut metrics);
         self.work_figure(&groups, &times, &mut metrics);

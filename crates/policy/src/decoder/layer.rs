@@ -137,7 +137,7 @@ fn feed_forward(layer: &Layer, middle: &Tensor, pass: &Pass<'_>) -> Result<(Tens
     let gate = layer.gate.forward(&normed.y, pass)?;
     let up = layer.up.forward(&normed.y, pass)?;
     let product = swiglu::forward(&gate, &up)?;
-    let y = layer.down.forward_add(&product, middle.copy()?, pass)?;
+    let y = layer.down.forward_add(&product, memory::copy(middle)?, pass)?;
     Ok((y, FeedForward { normed, gate, up, product }))
 }
 
@@ -167,7 +167,7 @@ impl Layer {
         let (input_normed, projected) = attention_input(self, x, pass)?;
         let (k, v) = sharing.joined(&projected)?;
         let attended = attention::forward(&projected.q, &k, &v, pass.spans, self.pattern(pass))?;
-        let middle = self.o.forward_add(&attended.out, x.copy()?, pass)?;
+        let middle = self.o.forward_add(&attended.out, memory::copy(x)?, pass)?;
         let (y, FeedForward { normed, gate, up, product }) = feed_forward(self, &middle, pass)?;
         let soon = Soon { input_normed: input_normed.y, post_normed: normed.y, product };
         let kept = Activations {

@@ -10,7 +10,7 @@ use embodied_r_grpo::memory_plan::Load;
 use embodied_r_grpo::micro_batch::{MicroBatch, Selection, Told, counts, wide};
 use embodied_r_grpo::optimizer::{Optim, Optimizer, OptimizerSettings};
 use embodied_r_grpo::random::stream;
-use embodied_r_grpo::update::{Pace, Updater, score_all};
+use embodied_r_grpo::update::{Pace, Updater, score_all, whole_groups};
 use embodied_r_kernels::peak;
 use embodied_r_policy::{Group, Policy, Request, Sample};
 
@@ -88,7 +88,7 @@ pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
         parts.update = clock.elapsed().as_secs_f64() - parts.optimizer;
         steps.push((began.elapsed().as_secs_f64(), parts));
         // Rollout and reference are a forward pass each.
-        let all: Vec<Group> = groups.into_iter().flatten().collect();
+        let all = whole_groups(&groups);
         flops = 2.0 * config.forward_flops(&all) + config.training_flops(&all);
     }
     let of =

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
-use embodied_r_grpo::checkpoint::{Checkpoint, Checkpoints, Damaged, LastWhole};
+use embodied_r_grpo::checkpoint::{Checkpoint, Checkpoints, Damaged, LastWhole, RunLock};
 use embodied_r_grpo::events::{Event, ProgressLine, Sink, in_words};
 use embodied_r_grpo::trainer::Outcome;
 use embodied_r_grpo::{Error, settings::Fault};
@@ -28,27 +28,29 @@ pub(crate) struct Session<T> {
     pub(crate) checkpoint: Option<Checkpoint>,
     /// Later checkpoints that cannot be used.
     damaged: Vec<Damaged>,
+    /// Keeps others out of the folder of the run to go on with.
+    _lock: Option<RunLock>,
 }
 
 impl<T> Session<T> {
-    fn new(settings: T) -> Self {
-        Self { settings, checkpoint: None, damaged: Vec::new() }
+    fn new(settings: T, lock: Option<RunLock>) -> Self {
+        Self { settings, checkpoint: None, damaged: Vec::new(), _lock: lock }
     }
 
-    /// Makes the folder `output` ready to be written to: tries whether it can be, and sets damaged
-    /// checkpoints aside.
-    pub(crate) fn prepare(&self, output: &Path) -> anyhow::Result<()> {
+    /// Makes the folder `output` ready to be written to: tries whether it can be, sets damaged checkpoints
+    /// aside, and keeps others out of it for as long as what it gives lives.
+    pub(crate) fn prepare(&self, output: &Path) -> anyhow::Result<Option<RunLock>> {
         let checkpoints = Checkpoints::new(output, 1);
         checkpoints.prepare().map_err(explain)?;
         let run = self.checkpoint.as_ref().map(|checkpoint| checkpoint.run().canonicalize());
         if run.transpose()? != Some(output.canonicalize()?) {
-            // The run goes on in another folder, where they are in nobody's way.
-            return Ok(());
+            // A new run, or one that goes on in another folder, where its own are in nobody's way.
+            return RunLock::take(output).map_err(explain);
         }
         for aside in checkpoints.set_aside(&self.damaged).map_err(explain)? {
             eprintln!("a damaged checkpoint is set aside as `{}`", aside.display());
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -79,10 +81,10 @@ pub(crate) fn open<T: Settings>(
         ]))
     };
     let Some(resume) = args.resume.as_deref() else {
-        return Ok(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?));
+        return Ok(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?, None));
     };
     let visit = if args.dry_run { Visit::Look } else { Visit::GoOn };
-    let LastWhole { checkpoint, damaged } = if resume == Path::new(AUTO) {
+    let (LastWhole { checkpoint, damaged }, lock) = if resume == Path::new(AUTO) {
         let given: T = layers(Layers::default())?.resolve(&["output"])?;
         last(&output(&given), visit)?
     } else {
@@ -90,7 +92,7 @@ pub(crate) fn open<T: Settings>(
     };
     let Some(checkpoint) = checkpoint else {
         eprintln!("no checkpoint to resume from yet, a new run begins");
-        return Ok(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?));
+        return Ok(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?, lock));
     };
     for later in &damaged {
         eprintln!("warning: a later checkpoint is damaged, {later}");
@@ -108,7 +110,7 @@ pub(crate) fn open<T: Settings>(
         );
     }
     eprintln!("going on from {}", checkpoint.path.display());
-    Ok(Session { settings, checkpoint: Some(checkpoint), damaged })
+    Ok(Session { settings, checkpoint: Some(checkpoint), damaged, _lock: lock })
 }
 
 /// A model's folder, and its fingerprint.
@@ -146,34 +148,45 @@ pub(crate) struct Trained {
 enum Visit {
     /// To know what would be done: nothing is changed.
     Look,
-    /// To go on with the run: what a kill left behind is put right.
+    /// To go on with the run: others are kept out, and what a kill left behind is put right.
     GoOn,
 }
 
+impl Visit {
+    fn lock(self, run: &Path) -> anyhow::Result<Option<RunLock>> {
+        match self {
+            Self::Look => Ok(None),
+            Self::GoOn => RunLock::take(run).map_err(explain),
+        }
+    }
+}
+
 /// The checkpoint in `folder`, or the last one of the run in it, with later ones that are damaged.
-fn find(folder: &Path, visit: Visit) -> anyhow::Result<LastWhole> {
+fn find(folder: &Path, visit: Visit) -> anyhow::Result<(LastWhole, Option<RunLock>)> {
     if Checkpoint::is_one(folder) {
         // Of `.` nobody can tell the folder of its run.
         let resolved = folder.file_name().is_none().then(|| folder.canonicalize());
         let folder = resolved.transpose()?.unwrap_or_else(|| folder.to_owned());
         let checkpoint = Checkpoint::open_whole(&folder).map_err(explain)?;
+        let lock = visit.lock(checkpoint.run())?;
         let run = Checkpoints::new(checkpoint.run(), 1);
         let damaged = run.damaged_after(&checkpoint).map_err(explain)?;
-        return Ok(LastWhole { checkpoint: Some(checkpoint), damaged });
+        return Ok((LastWhole { checkpoint: Some(checkpoint), damaged }, lock));
     }
     let found = last(folder, visit)?;
-    if found.checkpoint.is_none() {
+    if found.0.checkpoint.is_none() {
         return Err(explain(Error::NothingToResume { path: folder.to_owned() }));
     }
     Ok(found)
 }
 
-fn last(run: &Path, visit: Visit) -> anyhow::Result<LastWhole> {
+fn last(run: &Path, visit: Visit) -> anyhow::Result<(LastWhole, Option<RunLock>)> {
+    let lock = visit.lock(run)?;
     let checkpoints = Checkpoints::new(run, 1);
     if visit == Visit::GoOn {
         checkpoints.recover().map_err(explain)?;
     }
-    checkpoints.last_whole().map_err(explain)
+    Ok((checkpoints.last_whole().map_err(explain)?, lock))
 }
 
 /// The flag that Ctrl-C sets: a process has one, however many runs it makes one after the other.
