@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use crate::error::{Result, check};
 use crate::math::add;
-use crate::matmul::{Into, Threads, View, ViewMut, add_product_over_rows, new_product, product};
+use crate::matmul::{Into, Threads, View, ViewMut, add_product_over_rows, product};
 use crate::memory::{floats, tensor, update};
 use crate::panels::bf16::{self, Packed};
 use crate::panels::{self, Plain};
@@ -36,10 +36,6 @@ pub fn forward(
     let (outputs, columns) = weight.dims2()?;
     check(inputs == columns, OP, || format!("x has {inputs} columns, the weight {columns}"))?;
     let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
-    if bias.is_none() && rows >= TALL && precision == Precision::F32 {
-        let y = new_product(View::new(&x, rows, inputs), View::new(&w, outputs, inputs).t());
-        return tensor(y, (rows, outputs));
-    }
     let (mut y, into) = start(rows, outputs, bias)?;
     times_in(precision, &mut y, into, &x, &w, (outputs, inputs));
     tensor(y, (rows, outputs))
@@ -53,7 +49,13 @@ pub(crate) fn start(
     bias: Option<&Tensor>,
 ) -> Result<(Vec<f32>, Into)> {
     let Some(bias) = bias else {
-        return Ok((parallel::filled(rows, outputs, |_, _| ()), Into::Replace));
+        // Threads are not woken for the few rows of a decoding step. Many are cleared by all of them, though the
+        // product overwrites them: without it its scattered writes wait for memory.
+        let y = match rows < TALL {
+            true => vec![0.0; rows * outputs],
+            false => parallel::filled(rows, outputs, |_, _| ()),
+        };
+        return Ok((y, Into::Replace));
     };
     check(bias.elem_count() == outputs, OP, || format!("the bias has not {outputs} numbers"))?;
     let bias = floats(bias, OP)?;
@@ -145,10 +147,6 @@ pub fn backward_input(
         check(dx.dims() == [rows, inputs], OP, || "dx does not fit".into())?;
         update(&dx, OP, |dx| times(dx, Into::Add))?;
         return Ok(dx);
-    }
-    if precision == Precision::F32 {
-        let dx = new_product(View::new(&dy, rows, outputs), View::new(&w, outputs, inputs));
-        return tensor(dx, (rows, inputs));
     }
     let mut dx = parallel::filled(rows, inputs, |_, _| ());
     times(&mut dx, Into::Replace);

@@ -90,6 +90,7 @@ pub(crate) enum Threads {
 /// # Panics
 /// When the shapes do not fit, or a view reaches beyond its data: both are faults of the calling
 /// kernel, which has checked its tensors.
+#[allow(unsafe_code)]
 pub(crate) fn product(
     dst: ViewMut<'_>,
     into: Into,
@@ -115,63 +116,22 @@ pub(crate) fn product(
         }
         return;
     }
-    // SAFETY: the assertions above show the largest index of the product to be within its slice. It is
-    // borrowed mutably, so it overlaps neither factor, and its rows do not overlap each other.
-    #[allow(unsafe_code)]
-    unsafe {
-        multiply((dst.data.as_mut_ptr(), dst.row_stride), into, lhs, rhs, threads);
-    }
-}
-
-/// `lhs · rhs`, rows end to end, in memory that is written once.
-///
-/// # Panics
-/// As [`product`].
-pub(crate) fn new_product(lhs: View<'_>, rhs: View<'_>) -> Vec<f32> {
-    assert!(lhs.cols == rhs.rows, "shapes differ");
-    assert!(lhs.fits() && rhs.fits(), "a factor reaches beyond its data");
-    let len = lhs.rows * rhs.cols;
-    if len == 0 || lhs.cols == 0 {
-        return vec![0.0; len];
-    }
-    let mut product: Vec<f32> = Vec::with_capacity(len);
-    // SAFETY: there is room for as many numbers as the product has, which is written and not read; then
-    // all of them are there.
-    #[allow(unsafe_code)]
-    unsafe {
-        multiply((product.as_mut_ptr(), rhs.cols), Into::Replace, lhs, rhs, Threads::All);
-        product.set_len(len);
-    }
-    product
-}
-
-/// Calls `gemm`.
-///
-/// # Safety
-/// The factors fit their data and each other and are not empty; at `dst`, where rows begin so far apart, there is
-/// memory for the product that nothing else uses, written before if it is added to.
-#[allow(unsafe_code)]
-unsafe fn multiply(
-    (dst, row_stride): (*mut f32, usize),
-    into: Into,
-    lhs: View<'_>,
-    rhs: View<'_>,
-    threads: Threads,
-) {
     let parallelism = match threads {
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(rayon::current_num_threads()),
     };
     // SAFETY: every element that `gemm` touches is `data[i · row_stride + j · col_stride]` with
-    // `i < rows` and `j < cols`, and reads those of `dst` only to add to them.
+    // `i < rows` and `j < cols`; the assertions above show the largest of these indices to be within
+    // each slice. `dst` is borrowed mutably, so it overlaps neither factor, and its rows do not
+    // overlap each other.
     unsafe {
         gemm::gemm(
-            lhs.rows,
-            rhs.cols,
+            dst.rows,
+            dst.cols,
             lhs.cols,
-            dst,
+            dst.data.as_mut_ptr(),
             1,
-            row_stride as isize,
+            dst.row_stride as isize,
             into == Into::Add,
             lhs.data.as_ptr(),
             lhs.col_stride as isize,
