@@ -220,6 +220,13 @@ mod tests {
     }
 
     #[test]
+    fn a_rollout_in_f32_copies_the_weights_where_all_are_trained() {
+        let whole = plan(&load(), Recompute::All, None);
+        let part = plan(&Load { trainable: 1_000_000, ..load() }, Recompute::All, None);
+        assert_eq!(whole.rollout - part.rollout, 494_000_000 * 4);
+    }
+
+    #[test]
     fn a_micro_batch_is_no_larger_than_its_budget_or_one_sequence() {
         assert_eq!(load().tokens_together(), 2 * (1000 + 4 * 99));
         assert_eq!(Load { budget: 1200, ..load() }.tokens_together(), 1200);

@@ -49,8 +49,7 @@ pub(crate) fn start(
     bias: Option<&Tensor>,
 ) -> Result<(Vec<f32>, Into)> {
     let Some(bias) = bias else {
-        // Threads are not woken for the few rows of a decoding step. Many are cleared by all of them, though the
-        // product overwrites them: without it its scattered writes wait for memory.
+        // Threads are not woken for the few rows of a decoding step.
         let y = match rows < TALL {
             true => vec![0.0; rows * outputs],
             false => parallel::filled(rows, outputs, |_, _| ()),

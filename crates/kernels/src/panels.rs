@@ -53,12 +53,12 @@ pub(crate) trait Weight: Sync {
 
     /// The words `depth` (at most [`Self::CHUNK`]) of the outputs `outputs` (at most [`PANEL`]), turned: one
     /// word of all outputs side by side (depth, [`PANEL`]). What is beyond the outputs is 0. The
-    /// buffer has room for it, for weights that do not lie so in memory.
+    /// buffer is for weights that do not lie so in memory.
     fn chunk<'a>(
         &'a self,
         outputs: Range<usize>,
         depth: Range<usize>,
-        buffer: &'a mut [Self::Word],
+        buffer: &'a mut Vec<Self::Word>,
     ) -> &'a [Self::Word];
 
     /// What is likely to be taken after that chunk, if it lies in memory as it is taken.
@@ -75,6 +75,19 @@ pub(crate) trait Weight: Sync {
 
     /// Adds `x · w` to `sums`, as [`accumulate`].
     fn accumulate(sums: &mut [f32], x: (&[Self::Word], usize), w: &[Self::Word], ahead: Ahead);
+}
+
+/// The words `depth` of the panel that begins with output `first`, in a weight that lies panel by panel (words of
+/// an output, [`PANEL`]), `whole` words each.
+fn laid_chunk<T>(words: &[T], whole: usize, first: usize, depth: Range<usize>) -> &[T] {
+    let panel = first / PANEL * whole;
+    &words[(panel + depth.start) * PANEL..(panel + depth.end) * PANEL]
+}
+
+/// As many words behind that chunk, or what is left.
+fn laid_behind<T>(words: &[T], whole: usize, first: usize, depth: Range<usize>) -> &[T] {
+    let start = (first / PANEL * whole + depth.end) * PANEL;
+    &words[start..words.len().min(start + depth.len() * PANEL)]
 }
 
 /// A weight as rows of `f32` that can be read in parts.
@@ -100,11 +113,11 @@ impl<R: Rows> Weight for R {
         &'a self,
         outputs: Range<usize>,
         depth: Range<usize>,
-        buffer: &'a mut [f32],
+        buffer: &'a mut Vec<f32>,
     ) -> &'a [f32] {
-        let out = &mut buffer[..depth.len() * PANEL];
-        self.turned(outputs, depth, out);
-        out
+        buffer.resize(depth.len() * PANEL, 0.0);
+        self.turned(outputs, depth, buffer);
+        buffer
     }
 
     fn fill_few(&self, sums: &mut [f32], x: &[f32], outputs: Range<usize>) -> bool {
@@ -204,20 +217,11 @@ struct Product<'a, W: Weight> {
     together: usize,
 }
 
-/// Working memory of a thread.
-struct Scratch<W: Weight> {
-    chunk: Vec<W::Word>,
-    sums: Vec<f32>,
-}
-
 /// Makes products side by side.
 fn all<W: Weight>(products: &[Product<'_, W>]) {
     let tasks: Vec<(&Product<'_, W>, usize)> =
         products.iter().flat_map(|p| (0..p.tasks()).map(move |task| (p, task))).collect();
-    tasks.par_iter().with_max_len(1).for_each_init(
-        || Scratch { chunk: vec![W::Word::default(); W::CHUNK * PANEL], sums: Vec::new() },
-        |scratch, (product, task)| product.run(*task, scratch),
-    );
+    tasks.par_iter().with_max_len(1).for_each(|(product, task)| product.run(*task));
 }
 
 impl<'a, W: Weight> Product<'a, W> {
@@ -252,30 +256,28 @@ impl<'a, W: Weight> Product<'a, W> {
     }
 
     /// Makes a part of the product.
-    fn run(&self, task: usize, scratch: &mut Scratch<W>) {
+    fn run(&self, task: usize) {
         let first = task % self.shares * SHARE;
         let share = first..self.rows.min(first + SHARE);
         let block = task / self.shares * self.together;
         let panels = block..self.panels.min(block + self.together);
-        let Scratch { chunk, sums } = scratch;
-        sums.resize(share.len() * panels.len() * PANEL, 0.0);
-        if self.rows <= TILE_ROWS && self.weight.fill_few(sums, self.x, self.columns(panels.start))
-        {
-            return self.write(share.start, panels.start, sums);
+        let mut sums = vec![0.0; share.len() * panels.len() * PANEL];
+        let few = self.rows <= TILE_ROWS
+            && self.weight.fill_few(&mut sums, self.x, self.columns(panels.start));
+        if few {
+            return self.write(share.start, panels.start, &sums);
         }
+        let mut buffer = Vec::new();
         for start in (0..self.depth).step_by(W::CHUNK) {
             let part = start..self.depth.min(start + W::CHUNK);
             for (panel, sums) in panels.clone().zip(sums.chunks_mut(share.len() * PANEL)) {
-                let w = self.weight.chunk(self.columns(panel), part.clone(), chunk);
+                let w = self.weight.chunk(self.columns(panel), part.clone(), &mut buffer);
                 let tiles = share.clone().step_by(TILE_ROWS);
                 // Each tile asks for its share of the next chunk.
                 let behind = self.weight.behind(self.columns(panel), part.clone());
                 let piece = behind.len().div_ceil(tiles.len());
                 let mut behind = behind.chunks(piece.max(1));
                 for (row, sums) in tiles.zip(sums.chunks_mut(TILE_ROWS * PANEL)) {
-                    if start == 0 {
-                        sums.fill(0.0);
-                    }
                     let ahead = behind.next().map_or(Ahead::NOTHING, |b| Ahead::new(b, part.len()));
                     let x = (&self.x[row * self.depth + start..], self.depth);
                     W::accumulate(sums, x, w, ahead);

@@ -21,8 +21,9 @@ impl RunLock {
     /// # Errors
     /// [`Error::Busy`] if another process has it.
     pub fn take(folder: &Path) -> Result<Option<Self>> {
-        let options = OpenOptions::new().create(true).truncate(false).write(true).to_owned();
-        let Ok(file) = options.open(folder.join(LOCK_FILE)) else { return Ok(None) };
+        let path = folder.join(LOCK_FILE);
+        let opened = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        let Ok(file) = opened else { return Ok(None) };
         match file.try_lock() {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(TryLockError::WouldBlock) => Err(Error::Busy { run: folder.into() }),

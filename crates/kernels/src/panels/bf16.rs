@@ -12,11 +12,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Ahead;
-use super::turned::behind;
 use super::{
-    CHUNK, Level, PANEL, Rows, Weight, level, product as words_product, products as words_products,
-    turn,
+    Ahead, CHUNK, Level, PANEL, Rows, Weight, laid_behind, laid_chunk, level,
+    product as words_product, products as words_products, turn,
 };
 use crate::matmul::Into;
 pub(crate) use pairs::round;
@@ -81,14 +79,9 @@ impl Packed {
         self.inputs.div_ceil(2)
     }
 
-    fn part(&self, panel: usize, depth: Range<usize>) -> &[u32] {
-        let first = panel * self.depth();
-        &self.pairs[(first + depth.start) * PANEL..(first + depth.end) * PANEL]
-    }
-
     /// Writes a row as f32.
     pub(crate) fn read_row(&self, output: usize, out: &mut [f32]) {
-        let pairs = self.part(output / PANEL, 0..self.depth());
+        let pairs = laid_chunk(&self.pairs, self.depth(), output, 0..self.depth());
         for (pair, out) in pairs[output % PANEL..].iter().step_by(PANEL).zip(out.chunks_mut(2)) {
             let [low, high] = floats(*pair);
             out[0] = low;
@@ -171,14 +164,13 @@ impl Weight for Packed {
         &'a self,
         outputs: Range<usize>,
         depth: Range<usize>,
-        _buffer: &'a mut [u32],
+        _buffer: &'a mut Vec<u32>,
     ) -> &'a [u32] {
-        self.part(outputs.start / PANEL, depth)
+        laid_chunk(&self.pairs, self.depth(), outputs.start, depth)
     }
 
     fn behind(&self, outputs: Range<usize>, depth: Range<usize>) -> &[u32] {
-        let start = (outputs.start / PANEL * self.depth() + depth.end) * PANEL;
-        behind(&self.pairs, start, depth.len())
+        laid_behind(&self.pairs, self.depth(), outputs.start, depth)
     }
 
     fn accumulate(sums: &mut [f32], (x, stride): (&[u32], usize), w: &[u32], ahead: Ahead) {
@@ -200,7 +192,8 @@ struct Unpacked<'a>(&'a Packed);
 
 impl Rows for Unpacked<'_> {
     fn turned(&self, outputs: Range<usize>, inputs: Range<usize>, out: &mut [f32]) {
-        let pairs = self.0.part(outputs.start / PANEL, inputs.start / 2..inputs.end / 2);
+        let depth = inputs.start / 2..inputs.end / 2;
+        let pairs = laid_chunk(&self.0.pairs, self.0.depth(), outputs.start, depth);
         for (pairs, out) in pairs.chunks(PANEL).zip(out.chunks_mut(2 * PANEL)) {
             let (low, high) = out.split_at_mut(PANEL);
             for ((pair, low), high) in pairs.iter().zip(low).zip(high) {

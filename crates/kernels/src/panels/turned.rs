@@ -5,7 +5,7 @@ use std::ops::Range;
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{Ahead, CHUNK, PANEL, Weight, accumulate, turn};
+use super::{Ahead, CHUNK, PANEL, Weight, accumulate, laid_behind, laid_chunk, turn};
 
 /// A weight (outputs, inputs) as `f32` in the order in which products take it.
 #[derive(Debug, Clone)]
@@ -41,11 +41,6 @@ impl Turned {
     }
 }
 
-/// A chunk of `depth` words of each of a panel's outputs from `start` on, or what is left of it.
-pub(super) fn behind<T>(words: &[T], start: usize, depth: usize) -> &[T] {
-    &words[start..words.len().min(start + depth * PANEL)]
-}
-
 impl Weight for Turned {
     type Word = f32;
 
@@ -53,18 +48,13 @@ impl Weight for Turned {
         &'a self,
         outputs: Range<usize>,
         depth: Range<usize>,
-        _buffer: &'a mut [f32],
+        _buffer: &'a mut Vec<f32>,
     ) -> &'a [f32] {
-        let first = outputs.start / PANEL * self.inputs;
-        &self.numbers[(first + depth.start) * PANEL..(first + depth.end) * PANEL]
+        laid_chunk(&self.numbers, self.inputs, outputs.start, depth)
     }
 
     fn behind(&self, outputs: Range<usize>, depth: Range<usize>) -> &[f32] {
-        behind(
-            &self.numbers,
-            (outputs.start / PANEL * self.inputs + depth.end) * PANEL,
-            depth.len(),
-        )
+        laid_behind(&self.numbers, self.inputs, outputs.start, depth)
     }
 
     fn accumulate(sums: &mut [f32], x: (&[f32], usize), w: &[f32], ahead: Ahead) {

@@ -74,7 +74,7 @@ impl Policy {
     pub fn inference_model(&self, precision: Precision) -> Result<InferenceModel> {
         self.inference(|weight| match precision {
             Precision::F32 => Weight::f32(weight),
-            Precision::Bf16 => Weight::bf16(weight),
+            Precision::Bf16 => copied(weight, precision),
         })
     }
 
