@@ -13,7 +13,7 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use crate::error::{Error, Result, check};
+use crate::error::{Result, check};
 use crate::memory::{floats, tensor};
 use crate::parallel;
 pub use backward::{Gradients, backward};
@@ -70,15 +70,22 @@ impl Pattern {
 }
 
 /// Where the tokens of a group lie in the batch: the prompt, and behind it the completions.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GroupSpan {
     /// Rows of the prompt.
     pub prompt: Range<usize>,
     /// Rows of each completion, end to end behind the prompt.
     pub completions: Vec<Range<usize>>,
+    /// The prompt's first tokens that are only looked at: they have no rows among queries and results.
+    pub silent: usize,
 }
 
 impl GroupSpan {
+    /// Tokens that have queries.
+    fn queries(&self) -> usize {
+        self.rows().len() - self.silent
+    }
+
     /// All rows of the group.
     pub fn rows(&self) -> Range<usize> {
         let end = self.completions.last().map_or(self.prompt.end, |last| last.end);
@@ -96,7 +103,7 @@ impl GroupSpan {
 
     /// The prompt, then the completions behind it, as rows within the group.
     fn segments(&self) -> impl Iterator<Item = Segment> + '_ {
-        let start = self.prompt.start;
+        let (start, silent) = (self.prompt.start, self.silent);
         let prompt = self.prompt.end - start;
         let of = move |own: &Range<usize>, context| Segment {
             context,
@@ -104,7 +111,7 @@ impl GroupSpan {
         };
         std::iter::once(of(&self.prompt, 0))
             .chain(self.completions.iter().map(move |own| of(own, prompt)))
-            .filter(|segment| !segment.own.is_empty())
+            .filter(move |segment| segment.own.end > segment.own.start.max(silent))
     }
 }
 
@@ -118,12 +125,9 @@ pub struct Attended {
 
 /// Attention with scores `q · k / sqrt(dim)` over the keys that `pattern` shows.
 ///
-/// Where a single group's prompt was computed before, its queries may be left out: then `q` and the
-/// output begin with the first completion, and `k` and `v` with the prompt.
-///
 /// # Shapes
-/// `q` (tokens, query heads · dim), `k` and `v` (tokens, kv heads · dim); `spans` cover the tokens,
-/// end to end.
+/// `q` (tokens that are not silent, query heads · dim), `k` and `v` (tokens, kv heads · dim); `spans` cover
+/// the tokens, end to end.
 ///
 /// # Errors
 /// The shapes or spans do not fit, the window is 0, or a tensor is not contiguous `f32` on the CPU.
@@ -135,31 +139,50 @@ pub fn forward(
     pattern: Pattern,
 ) -> Result<Attended> {
     let heads = pattern.heads;
-    let rows = check_shapes(q, k, v, spans, pattern)?;
+    check_shapes(q, k, v, spans, pattern)?;
     let (q, k, v) = (floats(q, OP)?, floats(k, OP)?, floats(v, OP)?);
-    let parts: Vec<Part> = tasks(spans, heads)
-        .map(|(span, kv_head)| attend(span, kv_head, (&q, &k, &v), pattern, rows))
+    let groups = groups(spans);
+    let parts: Vec<Part> = tasks(&groups, heads)
+        .map(|(group, kv_head)| attend(group, kv_head, (&q, &k, &v), pattern))
         .collect();
     let (shared, dim) = (heads.shared(), heads.dim);
-    let out = assemble(&parts, spans, heads, (shared * dim, rows.silent), |part| &part.out);
-    let log_sum_exp = assemble(&parts, spans, heads, (shared, rows.silent), |p| &p.log_sum_exp);
+    let out =
+        assemble(&parts, &groups, heads, shared * dim, |group| group.queries(), |part| &part.out);
+    let lse =
+        assemble(&parts, &groups, heads, shared, |group| group.queries(), |part| &part.log_sum_exp);
+    let queries = lse.len() / heads.query.max(1);
     Ok(Attended {
-        out: tensor(out, (rows.queries(), heads.query_width()))?,
-        log_sum_exp: tensor(log_sum_exp, (rows.queries(), heads.query))?,
+        out: tensor(out, (queries, heads.query_width()))?,
+        log_sum_exp: tensor(lse, (queries, heads.query))?,
     })
 }
 
-/// Rows of keys and values, and how many of the first have no query.
-#[derive(Debug, Clone, Copy)]
-struct Rows {
-    tokens: usize,
-    silent: usize,
+/// A group's span, and where its queries begin.
+#[derive(Clone, Copy)]
+struct Group<'a> {
+    span: &'a GroupSpan,
+    first_query: usize,
 }
 
-impl Rows {
-    fn queries(self) -> usize {
-        self.tokens - self.silent
+impl Group<'_> {
+    /// Rows of its queries.
+    fn queries(&self) -> Range<usize> {
+        self.first_query..self.first_query + self.span.queries()
     }
+
+    /// Rows of its keys.
+    fn keys(&self) -> Range<usize> {
+        self.span.rows()
+    }
+}
+
+fn groups(spans: &[GroupSpan]) -> Vec<Group<'_>> {
+    let of = |next: &mut usize, span| {
+        let first_query = *next;
+        *next += GroupSpan::queries(span);
+        Some(Group { span, first_query })
+    };
+    spans.iter().scan(0, of).collect()
 }
 
 /// The result for one group and one key and value head, rows within the group.
@@ -169,21 +192,19 @@ struct Part {
 }
 
 fn attend(
-    span: &GroupSpan,
+    group: &Group<'_>,
     kv_head: usize,
     (q, k, v): (&[f32], &[f32], &[f32]),
     pattern: Pattern,
-    Rows { silent, .. }: Rows,
 ) -> Part {
     let heads = pattern.heads;
-    let (rows, width) = (span.rows(), heads.shared() * heads.dim);
-    let mut part = Part {
-        out: vec![0.0; (rows.len() - silent) * width],
-        log_sum_exp: vec![0.0; (rows.len() - silent) * heads.shared()],
-    };
-    let mut block = Block::new(pattern, kv_head, rows.start, silent);
-    for segment in span.segments().filter(|segment| segment.own.start >= silent) {
-        for queries in segment.blocks(BLOCK) {
+    let (silent, queries) = (group.span.silent, group.span.queries());
+    let width = heads.shared() * heads.dim;
+    let mut part =
+        Part { out: vec![0.0; queries * width], log_sum_exp: vec![0.0; queries * heads.shared()] };
+    let mut block = Block::new(pattern, kv_head, group);
+    for segment in group.span.segments() {
+        for queries in segment.blocks(BLOCK, silent) {
             block.scores(q, k, &segment, queries.clone());
             let (first, end) = (queries.start - silent, queries.end - silent);
             let lse = first * heads.shared()..end * heads.shared();
@@ -196,35 +217,34 @@ fn attend(
 }
 
 /// Every (group, kv head), in parallel, in order.
-fn tasks(
-    spans: &[GroupSpan],
+fn tasks<'a>(
+    groups: &'a [Group<'a>],
     heads: Heads,
-) -> impl IndexedParallelIterator<Item = (&GroupSpan, usize)> {
-    (0..spans.len() * heads.kv)
+) -> impl IndexedParallelIterator<Item = (&'a Group<'a>, usize)> {
+    (0..groups.len() * heads.kv)
         .into_par_iter()
         .with_max_len(1)
-        .map(move |task| (&spans[task / heads.kv], task % heads.kv))
+        .map(move |task| (&groups[task / heads.kv], task % heads.kv))
 }
 
-/// Puts the heads' parts side by side: `width` numbers a token and kv head, without the first `silent`
-/// tokens.
+/// Puts the heads' parts side by side: `width` numbers a kv head for each of the groups' rows.
 fn assemble<P: Sync>(
     parts: &[P],
-    spans: &[GroupSpan],
+    groups: &[Group<'_>],
     heads: Heads,
-    (width, silent): (usize, usize),
+    width: usize,
+    rows: impl Fn(&Group<'_>) -> Range<usize> + Sync,
     of: impl Fn(&P) -> &Vec<f32> + Sync,
 ) -> Vec<f32> {
     let row_width = heads.kv * width;
-    let tokens = spans.last().map_or(0, |span| span.rows().end);
-    parallel::filled(tokens - silent, row_width, |first, rows| {
-        let first = first + silent;
-        let mut group = spans.partition_point(|span| span.rows().end <= first);
-        for (i, row) in rows.chunks_mut(row_width).enumerate() {
-            while spans[group].rows().end <= first + i {
+    let all = groups.last().map_or(0, |group| rows(group).end);
+    parallel::filled(all, row_width, |first, filled| {
+        let mut group = groups.partition_point(|group| rows(group).end <= first);
+        for (i, row) in filled.chunks_mut(row_width).enumerate() {
+            while rows(&groups[group]).end <= first + i {
                 group += 1;
             }
-            let local = first + i - spans[group].prompt.start - silent;
+            let local = first + i - rows(&groups[group]).start;
             for (kv_head, out) in row.chunks_mut(width).enumerate() {
                 let part = of(&parts[group * heads.kv + kv_head]);
                 out.copy_from_slice(&part[local * width..(local + 1) * width]);
@@ -239,7 +259,7 @@ fn check_shapes(
     v: &Tensor,
     spans: &[GroupSpan],
     Pattern { heads, window }: Pattern,
-) -> Result<Rows> {
+) -> Result<()> {
     let ((queries, width), (tokens, _)) = (q.dims2()?, k.dims2()?);
     check(heads.kv > 0 && heads.query.is_multiple_of(heads.kv), OP, || {
         format!("{} query heads cannot share {} key heads", heads.query, heads.kv)
@@ -255,19 +275,13 @@ fn check_shapes(
         follows
     });
     check(end_to_end && end == tokens, OP, || "the spans do not cover the tokens".into())?;
-    let silent = tokens.checked_sub(queries);
-    let prompt = match spans {
-        [span] => span.prompt.len(),
-        _ => 0,
-    };
-    match silent {
-        Some(silent) if silent == 0 || silent == prompt => Ok(Rows { tokens, silent }),
-        _ => {
-            let what =
-                format!("{queries} queries for {tokens} keys, of which the prompt has {prompt}");
-            Err(Error::Shape { op: OP, what })
-        }
-    }
+    let silent: usize = spans.iter().map(|span| span.silent).sum();
+    check(spans.iter().all(|span| span.silent <= span.prompt.len()), OP, || {
+        "more tokens of a prompt are silent than it has".into()
+    })?;
+    check(queries + silent == tokens, OP, || {
+        format!("{queries} queries for {tokens} tokens, of which {silent} are silent")
+    })
 }
 
 #[cfg(test)]

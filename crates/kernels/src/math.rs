@@ -5,31 +5,79 @@
 //! of another crate would not take it on: such loops stand in functions of their own.
 
 use multiversion::multiversion;
+use pulp::Simd;
 
 /// Lanes of the partial sums: one AVX-512 register, two of AVX2.
 const LANES: usize = 16;
+
+/// 1.5 · 2^23: adding it rounds to an integer, which then stands in the low bits.
+const ROUND: f32 = 12_582_912.0;
+const LN2_HIGH: f32 = 0.693_359_4;
+const LN2_LOW: f32 = -2.121_944_4e-4;
+
+/// What [`exp`] clamps to.
+const EXP_RANGE: (f32, f32) = (-87.0, 88.0);
+
+/// Coefficients of `e^r - 1 - r` divided by `r²`, the highest power first.
+const EXP: [f32; 6] =
+    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
 
 /// `e^x`, within 2 ulp for -87 ≤ x ≤ 88, and clamped to that range.
 ///
 /// Splits `x = n·ln 2 + r`, takes a polynomial of degree 6 in `r`, and puts `n` into the exponent.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // 1.5 · 2^23: adding it rounds to an integer, which then stands in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = x.clamp(-87.0, 88.0);
+    let x = x.clamp(EXP_RANGE.0, EXP_RANGE.1);
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
-    let p = 1.987_569_1e-4_f32;
-    let p = p.mul_add(r, 1.398_199_9e-3);
-    let p = p.mul_add(r, 8.333_452e-3);
-    let p = p.mul_add(r, 4.166_579_6e-2);
-    let p = p.mul_add(r, 1.666_666_5e-1);
-    let p = p.mul_add(r, 5e-1);
+    let mut p = EXP[0];
+    for coefficient in &EXP[1..] {
+        p = p.mul_add(r, *coefficient);
+    }
     let p = p.mul_add(r * r, r) + 1.0;
     p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
+}
+
+/// [`exp`] of each number of a register, to the bit where the machine fuses multiply-adds.
+#[inline(always)]
+pub(crate) fn exps<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let number = |x: f32| simd.splat_f32s(x);
+    // What is not a number stays so: the second operand is what these give then.
+    let x = simd.max_f32s(number(EXP_RANGE.0), x);
+    let x = simd.min_f32s(number(EXP_RANGE.1), x);
+    let shifted = simd.mul_add_f32s(x, number(std::f32::consts::LOG2_E), number(ROUND));
+    let n = simd.sub_f32s(shifted, number(ROUND));
+    let r = simd.mul_add_f32s(n, number(-LN2_HIGH), x);
+    let r = simd.mul_add_f32s(n, number(-LN2_LOW), r);
+    let mut p = number(EXP[0]);
+    for coefficient in &EXP[1..] {
+        p = simd.mul_add_f32s(p, r, number(*coefficient));
+    }
+    let p = simd.mul_add_f32s(p, simd.mul_f32s(r, r), r);
+    let p = simd.add_f32s(p, number(1.0));
+    let n = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(23));
+    let power = simd.add_u32s(n, simd.splat_u32s(127 << 23));
+    simd.mul_f32s(p, simd.transmute_f32s_u32s(power))
+}
+
+/// The lanes taken together, halves by halves: as many steps as the number of lanes has bits.
+#[inline(always)]
+fn together(mut lanes: [f32; LANES], both: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] = both(lanes[lane], lanes[lane + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// The larger of two numbers; the first one if they cannot be compared.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
 }
 
 /// `1 / (1 + e^-x)`.
@@ -50,7 +98,7 @@ pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
         }
         i += LANES;
     }
-    let mut total = lanes.iter().sum::<f32>();
+    let mut total = together(lanes, |a, b| a + b);
     for i in whole..n {
         total += f(i);
     }
@@ -69,7 +117,7 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
-    lanes.iter().sum::<f32>() + rest
+    together(lanes, |a, b| a + b) + rest
 }
 
 /// The largest of `x`.
@@ -80,10 +128,10 @@ pub(crate) fn max(x: &[f32]) -> f32 {
     let rest = chunks.remainder();
     for chunk in chunks {
         for lane in 0..LANES {
-            lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
+            lanes[lane] = larger(lanes[lane], chunk[lane]);
         }
     }
-    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+    rest.iter().copied().fold(together(lanes, larger), larger)
 }
 
 /// Replaces each `x` by `e^(x - shift)` and gives their sum.
@@ -102,7 +150,7 @@ pub(crate) fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
         *value = exp(*value - shift);
         total += *value;
     }
-    lanes.iter().sum::<f32>() + total
+    together(lanes, |a, b| a + b) + total
 }
 
 /// The sums of `e^y` and of `y · e^y`, for `y = x - shift`.
@@ -119,7 +167,7 @@ pub(crate) fn exp_moments(x: &[f32], shift: f32) -> (f32, f32) {
             means[lane] = e.mul_add(y, means[lane]);
         }
     }
-    let (mut total, mut weighted) = (sums.iter().sum::<f32>(), means.iter().sum::<f32>());
+    let (mut total, mut weighted) = (together(sums, |a, b| a + b), together(means, |a, b| a + b));
     for x in rest {
         let y = x - shift;
         let e = exp(y);
@@ -162,6 +210,31 @@ mod tests {
             let truth = f64::from(x).exp();
             let error = (f64::from(exp(x)) - truth).abs() / truth;
             assert!(error < 2.5e-7, "exp({x}): relative error {error}");
+        }
+    }
+
+    #[test]
+    fn registers_have_the_same_exponentials() {
+        struct Registers<'a>(&'a mut [f32]);
+        impl pulp::WithSimd for Registers<'_> {
+            type Output = ();
+
+            fn with_simd<S: Simd>(self, simd: S) {
+                let (registers, rest) = S::as_mut_simd_f32s(self.0);
+                assert!(rest.is_empty());
+                for x in registers {
+                    *x = exps(simd, *x);
+                }
+            }
+        }
+        let mut x: Vec<f32> = (-8800..8800).map(|i| i as f32 / 100.0).collect();
+        x[..4].copy_from_slice(&[f32::NEG_INFINITY, f32::INFINITY, f32::NAN, -0.0]);
+        let mut found = x.clone();
+        pulp::Arch::new().dispatch(Registers(&mut found));
+        for (x, found) in x.iter().zip(found) {
+            let expected = exp(*x);
+            let same = (found - expected).abs() <= 2.5e-7 * expected;
+            assert!(same || found.is_nan() && x.is_nan(), "exp({x}): {found}, not {expected}");
         }
     }
 

@@ -278,7 +278,7 @@ impl<'a, W: Weight> Product<'a, W> {
                 let piece = behind.len().div_ceil(tiles.len());
                 let mut behind = behind.chunks(piece.max(1));
                 for (row, sums) in tiles.zip(sums.chunks_mut(TILE_ROWS * PANEL)) {
-                    let ahead = behind.next().map_or(Ahead::NOTHING, |b| Ahead::new(b, part.len()));
+                    let ahead = behind.next().map_or(Ahead::NOTHING, Ahead::new);
                     let x = (&self.x[row * self.depth + start..], self.depth);
                     W::accumulate(sums, x, w, ahead);
                     if part.end == self.depth {

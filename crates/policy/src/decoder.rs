@@ -4,6 +4,8 @@ mod gradients;
 mod layer;
 mod linear;
 
+use std::borrow::Cow;
+
 use candle_core::Tensor;
 use embodied_r_kernels::Precision;
 use embodied_r_kernels::attention::{GroupSpan, Heads};
@@ -104,10 +106,27 @@ impl Decoder {
 /// What the layers of one pass share.
 pub(crate) struct Pass<'a> {
     pub(crate) angles: Angles,
-    pub(crate) spans: &'a [GroupSpan],
+    pub(crate) spans: Cow<'a, [GroupSpan]>,
     pub(crate) heads: Heads,
     pub(crate) eps: f64,
     pub(crate) precision: Precision,
     /// In training a key for each row, from which the masks of its dropout follow.
     pub(crate) dropout: Option<Vec<u64>>,
+    /// What the last layer computes to its end, if that is not all.
+    pub(crate) ends: Option<Box<Ends<'a>>>,
+}
+
+/// Rows whose output of the last layer is looked at. Of others it computes keys and values alone.
+pub(crate) struct Ends<'a> {
+    /// The rows, in order.
+    pub(crate) rows: Vec<usize>,
+    /// The pass as they see it: the tokens of other rows are silent.
+    pub(crate) pass: Pass<'a>,
+}
+
+impl<'a> Pass<'a> {
+    /// What the layer at `index` of `layers` computes to its end, if that is not all.
+    pub(crate) fn ends(&self, index: usize, layers: usize) -> Option<&Ends<'a>> {
+        self.ends.as_deref().filter(|_| index + 1 == layers)
+    }
 }

@@ -266,7 +266,7 @@ impl Engine {
     /// The decoder cannot go on.
     pub fn step(&mut self) -> Result<Vec<Output>> {
         let chunks = self.schedule();
-        let mut batch = Batch { ids: vec![], positions: vec![], parts: vec![], wanted: vec![] };
+        let mut batch = Batch { ids: vec![], positions: vec![], parts: vec![] };
         let mut ready = Vec::new();
         for (index, tokens) in chunks {
             let job = &mut self.running[index];
@@ -274,19 +274,22 @@ impl Engine {
             batch.ids.extend(job.tokens(position).take(tokens).map(|id| id as usize));
             batch.positions.extend(position..position + tokens);
             job.computed += tokens;
-            if job.computed == job.len() {
+            let wanted = job.computed == job.len();
+            if wanted {
                 ready.push(index);
-                batch.wanted.push(rows.end - 1);
             }
             let pages = job.pages[..job.computed.div_ceil(PAGE)].to_vec();
-            batch.parts.push(Part { rows, position, pages });
+            batch.parts.push(Part { rows, position, pages, wanted });
         }
         if batch.ids.is_empty() {
             return Ok(Vec::new());
         }
-        let logits = self.model.step(&batch, &mut self.pages)?;
-        let logits = memory::floats(&logits, "sample")?;
-        Ok(self.draw(&ready, &logits))
+        // Within the pool: a thread outside it is put to sleep and woken for each of the step's many short parts.
+        rayon::scope(|_| {
+            let logits = self.model.step(&batch, &mut self.pages)?;
+            let logits = memory::floats(&logits, "sample")?;
+            Ok(self.draw(&ready, &logits))
+        })
     }
 
     /// Draws the next token for each sample of the jobs `ready`, each from its row of logits.

@@ -53,7 +53,7 @@ impl<'a> Forward<'a> {
         let Self { policy, batch, noise, layers, head } = self;
         let (pass, grads) = (policy.pass(&batch, noise), &grads.decoder);
         let d_picked = head.backward(policy, &batch.targets, d_logps, grads)?;
-        let dx = memory::zeros(&[batch.ids.len(), policy.config().hidden_size])?;
+        let dx = memory::zeros(&[batch.ends.len(), policy.config().hidden_size])?;
         embedding::scatter_add(&dx, &batch.sources, &d_picked)?;
         let dx = layers.backward(policy, dx, &pass, grads, |_| Sharing::Alone)?;
         grads.add_tokens(&batch.ids, &dx)
@@ -92,7 +92,7 @@ impl Keeping {
 
 impl KeptLayers {
     /// All layers over `x`, of which the last `keep` keep all that their backward needs: theirs comes
-    /// first, and frees it again.
+    /// first, and frees it again. The output is that of the pass's ends.
     pub(crate) fn forward<'p>(
         policy: &Policy,
         mut x: Tensor,
@@ -101,8 +101,10 @@ impl KeptLayers {
         sharing: impl Fn(usize) -> Sharing<'p>,
     ) -> Result<(Self, Tensor)> {
         let (mut kept, keeping) = (Vec::new(), Keeping::new(policy, keep));
-        for (index, layer) in policy.decoder.layers.iter().enumerate() {
-            let (y, activations) = layer.forward(&x, pass, sharing(index))?;
+        let layers = &policy.decoder.layers;
+        for (index, layer) in layers.iter().enumerate() {
+            let ends = pass.ends(index, layers.len());
+            let (y, activations) = layer.forward(&x, pass, ends, sharing(index))?;
             kept.extend(keeping.of(index, x, activations));
             x = y;
         }
@@ -117,8 +119,10 @@ impl KeptLayers {
         keep: usize,
     ) -> Result<(Self, Vec<PromptKv>, Tensor)> {
         let (mut kept, mut kvs, keeping) = (Vec::new(), Vec::new(), Keeping::new(policy, keep));
-        for (index, layer) in policy.decoder.layers.iter().enumerate() {
-            let (y, activations) = layer.forward(&x, pass, Sharing::Alone)?;
+        let layers = &policy.decoder.layers;
+        for (index, layer) in layers.iter().enumerate() {
+            let ends = pass.ends(index, layers.len());
+            let (y, activations) = layer.forward(&x, pass, ends, Sharing::Alone)?;
             kvs.push(activations.prompt_kv()?);
             kept.extend(keeping.of(index, x, activations));
             x = y;
@@ -138,13 +142,13 @@ impl KeptLayers {
         let layers = policy.decoder.layers.iter().zip(&grads.layers).enumerate();
         let reached = layers.skip(policy.lowest_trained());
         for ((index, (layer, grads)), kept) in reached.zip(self.0).rev() {
-            let sharing = sharing(index);
+            let (ends, sharing) = (pass.ends(index, policy.decoder.layers.len()), sharing(index));
             let activations = match kept.activations {
                 Some(activations) => activations,
                 // A prompt's own forward does not see what is behind it.
-                None => layer.forward(&kept.input, pass, sharing)?.1,
+                None => layer.forward(&kept.input, pass, ends, sharing)?.1,
             };
-            dx = layer.backward(&kept.input, activations, dx, grads, pass, sharing)?;
+            dx = layer.backward(&kept.input, activations, dx, grads, (pass, ends), sharing)?;
         }
         Ok(dx)
     }

@@ -22,6 +22,9 @@ impl Group {
 }
 
 /// Groups as one row of tokens, and which rows score which tokens.
+///
+/// Most of a prompt is only looked at: of the last layer's output nobody needs more than each prompt's last row
+/// and the completions'.
 #[derive(Debug, Clone)]
 pub(crate) struct PackedBatch {
     /// Input ids.
@@ -30,7 +33,9 @@ pub(crate) struct PackedBatch {
     pub(crate) positions: Vec<usize>,
     /// Where the groups lie.
     pub(crate) spans: Vec<GroupSpan>,
-    /// For each scored token the row whose output predicts it.
+    /// The rows whose output of the last layer is needed: each prompt's last one, and the completions'.
+    pub(crate) ends: Vec<usize>,
+    /// For each scored token the place among `ends` of the row whose output predicts it.
     pub(crate) sources: Vec<usize>,
     /// The scored tokens: every completion's, in order.
     pub(crate) targets: Vec<u32>,
@@ -47,6 +52,7 @@ impl PackedBatch {
             ids: Vec::new(),
             positions: Vec::new(),
             spans: Vec::with_capacity(groups.len()),
+            ends: Vec::new(),
             sources: Vec::new(),
             targets: Vec::new(),
         };
@@ -60,16 +66,25 @@ impl PackedBatch {
 
     fn add(&mut self, group: &Group) {
         let prompt = self.push(&group.prompt, 0);
+        let last_of_prompt = self.ends.len();
+        self.ends.push(prompt.end - 1);
         let mut completions = Vec::with_capacity(group.completions.len());
         for ids in &group.completions {
             let Some((_, inputs)) = ids.split_last() else { continue };
             let own = self.push(inputs, group.prompt.len());
-            self.sources.push(prompt.end - 1);
-            self.sources.extend(own.clone());
+            self.sources.push(last_of_prompt);
+            self.sources.extend(self.ends.len()..self.ends.len() + own.len());
+            self.ends.extend(own.clone());
             self.targets.extend_from_slice(ids);
             completions.push(own);
         }
-        self.spans.push(GroupSpan { prompt, completions });
+        self.spans.push(GroupSpan { prompt, completions, silent: 0 });
+    }
+
+    /// The spans as the `ends` see them.
+    pub(crate) fn end_spans(&self) -> Vec<GroupSpan> {
+        let end = |span: &GroupSpan| GroupSpan { silent: span.prompt.len() - 1, ..span.clone() };
+        self.spans.iter().map(end).collect()
     }
 
     fn push(&mut self, ids: &[u32], position: usize) -> std::ops::Range<usize> {
@@ -110,7 +125,8 @@ mod tests {
         assert_eq!(batch.ids, [5, 6, 7, 8, 1, 2]);
         assert_eq!(batch.positions, [0, 1, 2, 3, 0, 1]);
         assert_eq!(batch.targets, [7, 8, 9, 4, 2, 3]);
-        assert_eq!(batch.sources, [1, 2, 3, 1, 4, 5]);
+        assert_eq!(batch.ends, [1, 2, 3, 4, 5]);
+        assert_eq!(batch.sources, [0, 1, 2, 0, 3, 4]);
         assert_eq!(batch.ids.len(), groups.iter().map(Group::tokens).sum::<usize>());
     }
 

@@ -1,5 +1,6 @@
 //! A decoder with its weights: loaded, copied, saved, scored, differentiated.
 
+mod pass;
 mod trained;
 
 use std::path::Path;
@@ -12,12 +13,11 @@ use embodied_r_kernels::{Precision, embedding};
 use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
-use crate::decoder::{Decoder, Pass, Sharing};
+use crate::decoder::{Decoder, Sharing};
 use crate::error::{During, Result};
 use crate::forward::{Forward, HeadPass};
 use crate::gguf::{self, GgufModel};
 use crate::lora::{self, Adapter, Lora};
-use crate::noise;
 use crate::packed::{Group, PackedBatch};
 use crate::parameters::{Gradients, Parameters};
 use crate::weights::{self, Multimodal, SaveOptions};
@@ -194,8 +194,9 @@ impl Policy {
         let batch = self.pack(groups)?;
         let pass = self.pass(&batch, None);
         let mut x = self.embedded(&batch.ids)?;
-        for layer in &self.decoder.layers {
-            x = layer.forward(&x, &pass, Sharing::Alone)?.0;
+        let layers = &self.decoder.layers;
+        for (index, layer) in layers.iter().enumerate() {
+            x = layer.forward(&x, &pass, pass.ends(index, layers.len()), Sharing::Alone)?.0;
         }
         let picked = embedding::gather(&x, &batch.sources)?;
         Ok(HeadPass::forward(self, picked, &batch.targets, temperature)?.scores)
@@ -231,30 +232,6 @@ impl Policy {
 
     pub(crate) fn pack(&self, groups: &[Group]) -> Result<PackedBatch> {
         PackedBatch::new(groups, self.config.vocab_size, self.config.max_position_embeddings)
-    }
-
-    /// What the layers share; `noise` for a pass of training, whose dropout follows from it.
-    pub(crate) fn pass<'a>(&self, batch: &'a PackedBatch, noise: Option<u64>) -> Pass<'a> {
-        self.pass_from(batch, 0, noise)
-    }
-
-    /// As [`Self::pass`], of the rows from `first` on.
-    pub(crate) fn pass_from<'a>(
-        &self,
-        batch: &'a PackedBatch,
-        first: usize,
-        noise: Option<u64>,
-    ) -> Pass<'a> {
-        let drops = self.lora.as_ref().is_some_and(|lora| lora.config.lora_dropout > 0.0);
-        let keys = |noise| noise::keys(batch, noise).split_off(first);
-        Pass {
-            dropout: noise.filter(|_| drops).map(keys),
-            angles: self.angles(&batch.positions[first..]),
-            spans: &batch.spans,
-            heads: self.heads(),
-            eps: self.config.rms_norm_eps,
-            precision: self.precision,
-        }
     }
 
     /// The tokens as the first layer takes them (tokens, hidden).

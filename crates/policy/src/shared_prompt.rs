@@ -56,8 +56,7 @@ impl<'a> SharedPrompt<'a> {
         let pass = policy.pass(&batch, noise);
         let x = policy.embedded(&batch.ids)?;
         let keep = policy.kept_layers(prompt.len() + part_tokens);
-        let (layers, kvs, x) = KeptLayers::forward_prompt(policy, x, &pass, keep)?;
-        let last = memory::rows(&x, prompt.len() - 1..prompt.len())?;
+        let (layers, kvs, last) = KeptLayers::forward_prompt(policy, x, &pass, keep)?;
         let d_last = memory::zeros(last.dims())?;
         let ids = group.prompt;
         Ok(Self { policy, ids, batch, temperature, noise, layers, kvs, last, d_last })
@@ -80,7 +79,7 @@ impl<'a> SharedPrompt<'a> {
             rows = memory::stacked(&[last, &x])?;
             layers = Some(kept);
         }
-        let picked = embedding::gather(&rows, &batch.sources)?;
+        let picked = embedding::gather(&rows, batch.sources())?;
         let head = HeadPass::forward(policy, picked, batch.targets(), *temperature)?;
         Ok(PartForward { shared: self, batch, layers, head })
     }
@@ -92,10 +91,8 @@ impl<'a> SharedPrompt<'a> {
     pub fn backward(self, grads: &mut Gradients) -> Result<()> {
         let Self { policy, batch, noise, layers, kvs, d_last, .. } = self;
         let grads = &grads.decoder;
-        let dx = memory::zeros(&[batch.ids.len(), policy.config().hidden_size])?;
-        embedding::scatter_add(&dx, &[batch.ids.len() - 1], &d_last)?;
         let ahead = |index: usize| Sharing::Ahead(&kvs[index]);
-        let dx = layers.backward(policy, dx, &policy.pass(&batch, noise), grads, ahead)?;
+        let dx = layers.backward(policy, d_last, &policy.pass(&batch, noise), grads, ahead)?;
         grads.add_tokens(&batch.ids, &dx)
     }
 }
@@ -118,7 +115,7 @@ impl PartForward<'_> {
         let d_picked = head.backward(policy, batch.targets(), d_logps, grads)?;
         let own = batch.own();
         let d_rows = memory::zeros(&[1 + own.len(), policy.config().hidden_size])?;
-        embedding::scatter_add(&d_rows, &batch.sources, &d_picked)?;
+        embedding::scatter_add(&d_rows, batch.sources(), &d_picked)?;
         memory::add(d_last, &memory::rows(&d_rows, 0..1)?)?;
         let Some(layers) = layers else { return Ok(()) };
         let dx = memory::rows(&d_rows, 1..1 + own.len())?;
@@ -134,17 +131,12 @@ struct PartBatch {
     batch: PackedBatch,
     /// Rows of the prompt.
     prompt: usize,
-    /// As the batch's, with the prompt's last row as row 0 and the first row behind it as row 1.
-    sources: Vec<usize>,
 }
 
 impl PartBatch {
     fn new(policy: &Policy, prompt: &[u32], completions: &[Vec<u32>]) -> Result<Self> {
         let group = Group { prompt: prompt.to_vec(), completions: completions.to_vec() };
-        let batch = policy.pack(&[group])?;
-        let prompt = prompt.len();
-        let sources = batch.sources.iter().map(|row| row + 1 - prompt).collect();
-        Ok(Self { batch, prompt, sources })
+        Ok(Self { batch: policy.pack(&[group])?, prompt: prompt.len() })
     }
 
     /// The completions' input ids.
@@ -152,12 +144,17 @@ impl PartBatch {
         &self.batch.ids[self.prompt..]
     }
 
+    /// For each scored token the row that predicts it, of the prompt's last one and those behind it.
+    fn sources(&self) -> &[usize] {
+        &self.batch.sources
+    }
+
     fn targets(&self) -> &[u32] {
         &self.batch.targets
     }
 
     fn pass(&self, policy: &Policy, noise: Option<u64>) -> Pass<'_> {
-        policy.pass_from(&self.batch, self.prompt, noise)
+        policy.pass_behind(&self.batch, self.prompt, noise)
     }
 }
 
@@ -177,23 +174,24 @@ impl Policy {
         let batch = self.pack(&[group])?;
         let (pass, mut x) = (self.pass(&batch, None), self.embedded(&batch.ids)?);
         let mut kvs = Vec::with_capacity(self.decoder.layers.len());
-        for layer in &self.decoder.layers {
-            let (y, activations) = layer.forward(&x, &pass, Sharing::Alone)?;
+        let layers = &self.decoder.layers;
+        for (index, layer) in layers.iter().enumerate() {
+            let ends = pass.ends(index, layers.len());
+            let (y, activations) = layer.forward(&x, &pass, ends, Sharing::Alone)?;
             kvs.push(activations.prompt_kv()?);
             x = y;
         }
-        let last = memory::rows(&x, prompt.len() - 1..prompt.len())?;
         let score = |completions: &Vec<Vec<u32>>| -> Result<TokenScores> {
             let batch = PartBatch::new(self, prompt, completions)?;
-            let mut rows = last.clone();
+            let mut rows = x.clone();
             if !batch.own().is_empty() {
-                let (pass, mut x) = (batch.pass(self, None), self.embedded(batch.own())?);
+                let (pass, mut own) = (batch.pass(self, None), self.embedded(batch.own())?);
                 for (layer, kv) in self.decoder.layers.iter().zip(&kvs) {
-                    x = layer.forward(&x, &pass, Sharing::Behind(kv))?.0;
+                    own = layer.forward(&own, &pass, None, Sharing::Behind(kv))?.0;
                 }
-                rows = memory::stacked(&[&last, &x])?;
+                rows = memory::stacked(&[&x, &own])?;
             }
-            let picked = embedding::gather(&rows, &batch.sources)?;
+            let picked = embedding::gather(&rows, batch.sources())?;
             Ok(HeadPass::forward(self, picked, batch.targets(), temperature)?.scores)
         };
         parts.iter().map(score).collect()

@@ -9,7 +9,8 @@ const BACKWARD: f64 = 2.0;
 
 impl ModelConfig {
     /// Multiplications and additions in the products of one forward pass over `groups`, each prompt once:
-    /// linear layers, attention's two products, and the LM head over the completions' tokens.
+    /// linear layers, attention's two products, and the LM head over the completions' tokens. A prompt's tokens
+    /// but its last are computed up to the keys and values of the last layer.
     ///
     /// Drawing the completions takes as many: every token is computed once there too.
     pub fn forward_flops(&self, groups: &[Group]) -> f64 {
@@ -26,7 +27,10 @@ impl ModelConfig {
             let seen = triangle(prompt) + own().map(|n| n * prompt + triangle(n)).sum::<f64>();
             let scored: usize = group.completions.iter().map(Vec::len).sum();
             let tokens = group.tokens() as f64;
+            let silent = prompt - 1.0;
+            let (keys_and_values, by_silent) = (hidden * 2.0 * keys, triangle(silent));
             layers * (tokens * linear + 2.0 * queries * seen)
+                - (silent * (linear - keys_and_values) + 2.0 * queries * by_silent)
                 + scored as f64 * hidden * self.vocab_size as f64
         };
         2.0 * groups.iter().map(of_group).sum::<f64>()
@@ -95,8 +99,17 @@ mod tests {
         let group = Group { prompt: vec![1, 2], completions: vec![vec![3, 4], vec![5, 6, 7]] };
         let seen = (1 + 2) + 3 + (3 + 4);
         let queries = config.num_attention_heads * config.head_dim;
-        let expected = 5 * matrices
-            + config.num_hidden_layers * 2 * queries * seen
+        // The first token of the prompt has no query in the last layer, and nothing behind it.
+        let last = format!("layers.{}.", config.num_hidden_layers - 1);
+        let unused: usize = policy
+            .parameters()
+            .iter()
+            .filter(|(name, tensor)| name.contains(&last) && tensor.dims().len() == 2)
+            .filter(|(name, _)| !name.contains("k_proj") && !name.contains("v_proj"))
+            .map(|(_, tensor)| tensor.elem_count())
+            .sum();
+        let expected = 5 * matrices - unused + config.num_hidden_layers * 2 * queries * seen
+            - 2 * queries
             + 5 * config.hidden_size * config.vocab_size;
         assert_eq!(config.forward_flops(&[group]), (2 * expected) as f64);
     }

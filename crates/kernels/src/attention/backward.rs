@@ -5,7 +5,9 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::block::Block;
-use super::{Attended, BLOCK, GroupSpan, OP, Pattern, Rows, assemble, check_shapes, tasks};
+use super::{
+    Attended, BLOCK, Group, GroupSpan, OP, Pattern, assemble, check_shapes, groups, tasks,
+};
 use crate::error::{Result, check};
 use crate::math::{dot, scale};
 use crate::matmul::{Into, Threads, View, ViewMut, product};
@@ -39,7 +41,7 @@ pub fn backward(
     pattern: Pattern,
 ) -> Result<Gradients> {
     let heads = pattern.heads;
-    let rows = check_shapes(q, k, v, spans, pattern)?;
+    check_shapes(q, k, v, spans, pattern)?;
     check(d_out.dims() == q.dims(), OP, || "the output's gradient misfits".into())?;
     let inputs = Inputs {
         q: &floats(q, OP)?,
@@ -49,16 +51,18 @@ pub fn backward(
         log_sum_exp: &floats(&attended.log_sum_exp, OP)?,
         d_out: &floats(d_out, OP)?,
     };
-    let parts: Vec<Part> =
-        tasks(spans, heads).map(|(span, head)| part(span, head, &inputs, pattern, rows)).collect();
+    let groups = groups(spans);
+    let parts: Vec<Part> = tasks(&groups, heads)
+        .map(|(group, kv_head)| part(group, kv_head, &inputs, pattern))
+        .collect();
     let width = heads.shared() * heads.dim;
-    let dq = assemble(&parts, spans, heads, (width, rows.silent), |part| &part.dq);
-    let dk = assemble(&parts, spans, heads, (heads.dim, 0), |part| &part.dk);
-    let dv = assemble(&parts, spans, heads, (heads.dim, 0), |part| &part.dv);
+    let dq = assemble(&parts, &groups, heads, width, |group| group.queries(), |part| &part.dq);
+    let dk = assemble(&parts, &groups, heads, heads.dim, |group| group.keys(), |part| &part.dk);
+    let dv = assemble(&parts, &groups, heads, heads.dim, |group| group.keys(), |part| &part.dv);
     Ok(Gradients {
-        q: tensor(dq, (rows.queries(), heads.query_width()))?,
-        k: tensor(dk, (rows.tokens, heads.kv_width()))?,
-        v: tensor(dv, (rows.tokens, heads.kv_width()))?,
+        q: tensor(dq, q.shape())?,
+        k: tensor(dk, k.shape())?,
+        v: tensor(dv, v.shape())?,
     })
 }
 
@@ -78,29 +82,24 @@ struct Part {
     dv: Vec<f32>,
 }
 
-fn part(
-    span: &GroupSpan,
-    kv_head: usize,
-    inputs: &Inputs<'_>,
-    pattern: Pattern,
-    Rows { silent, .. }: Rows,
-) -> Part {
+fn part(group: &Group<'_>, kv_head: usize, inputs: &Inputs<'_>, pattern: Pattern) -> Part {
     let heads = pattern.heads;
-    let (start, tokens) = (span.prompt.start, span.rows().len());
+    let (silent, tokens) = (group.span.silent, group.keys().len());
     let (shared, dim) = (heads.shared(), heads.dim);
     let width = shared * dim;
     let mut part = Part {
-        dq: vec![0.0; (tokens - silent) * width],
+        dq: vec![0.0; group.queries().len() * width],
         dk: vec![0.0; tokens * dim],
         dv: vec![0.0; tokens * dim],
     };
-    let mut block = Block::new(pattern, kv_head, start, silent);
+    let mut block = Block::new(pattern, kv_head, group);
     let (mut d_out, mut deltas, mut ds) = (Vec::new(), Vec::new(), Vec::new());
-    for segment in span.segments().filter(|segment| segment.own.start >= silent) {
-        for queries in segment.blocks(BLOCK) {
+    for segment in group.span.segments() {
+        for queries in segment.blocks(BLOCK, silent) {
             block.scores(inputs.q, inputs.k, &segment, queries.clone());
+            let query_row = |row| group.first_query + row - silent;
             block.softmax_again(&segment, |row, head| {
-                inputs.log_sum_exp[(start + row - silent) * heads.query + kv_head * shared + head]
+                inputs.log_sum_exp[query_row(row) * heads.query + kv_head * shared + head]
             });
             d_out.clear();
             deltas.clear();

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use multiversion::multiversion;
 
-use super::{Heads, Pattern};
+use super::{Group, Heads, Pattern};
 use crate::math::{exp, exp_sum, max};
 use crate::matmul::{Into, Threads, View, ViewMut, product};
 
@@ -16,8 +16,13 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    pub(super) fn blocks(&self, size: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let own = self.own.clone();
+    /// The rows in blocks of `size`, without the group's first `silent` ones.
+    pub(super) fn blocks(
+        &self,
+        size: usize,
+        silent: usize,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let own = self.own.start.max(silent)..self.own.end;
         own.clone().step_by(size).map(move |start| start..own.end.min(start + size))
     }
 
@@ -31,8 +36,10 @@ impl Segment {
 pub(super) struct Block {
     pattern: Pattern,
     kv_head: usize,
-    group_start: usize,
-    /// Rows of the group, the first ones, that have no queries.
+    /// Row of the group's first key.
+    first_key: usize,
+    /// Row of its first query, and the rows before it that have none.
+    first_query: usize,
     silent: usize,
     queries: Range<usize>,
     /// Positions of the keys that any of the queries sees.
@@ -44,9 +51,16 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn new(pattern: Pattern, kv_head: usize, group_start: usize, silent: usize) -> Self {
+    pub(super) fn new(pattern: Pattern, kv_head: usize, group: &Group<'_>) -> Self {
         let (q, p) = (Vec::new(), Vec::new());
-        Self { pattern, kv_head, group_start, silent, queries: 0..0, keys: 0..0, q, p }
+        let (first_key, first_query) = (group.span.prompt.start, group.first_query);
+        let silent = group.span.silent;
+        Self { pattern, kv_head, first_key, first_query, silent, queries: 0..0, keys: 0..0, q, p }
+    }
+
+    /// The row in the batch of the queries of a token, which has the row `row` in its group.
+    pub(super) fn query_row(&self, row: usize) -> usize {
+        self.first_query + row - self.silent
     }
 
     fn heads(&self) -> Heads {
@@ -68,15 +82,14 @@ impl Block {
     /// The part of a token's queries (or of anything as wide) that belongs to this kv head.
     pub(super) fn query_part(&self, row: usize) -> Range<usize> {
         let width = self.heads().shared() * self.heads().dim;
-        let row = self.group_start + row - self.silent;
-        let start = row * self.heads().query_width() + self.kv_head * width;
+        let start = self.query_row(row) * self.heads().query_width() + self.kv_head * width;
         start..start + width
     }
 
     /// `rows` keys (or values) of this head from `first` on.
     pub(super) fn kv<'a>(&self, kv: &'a [f32], first: usize, rows: usize) -> View<'a> {
         let (width, dim) = (self.heads().kv_width(), self.heads().dim);
-        let start = (self.group_start + first) * width + self.kv_head * dim;
+        let start = (self.first_key + first) * width + self.kv_head * dim;
         View::strided(&kv[start.min(kv.len())..], rows, dim, width)
     }
 

@@ -6,9 +6,13 @@ const HEADS: Heads = Heads { query: 4, kv: 2, dim: 8 };
 fn spans() -> Vec<GroupSpan> {
     // A prompt longer than a block; an empty prompt; a group without completions.
     vec![
-        GroupSpan { prompt: 0..70, completions: vec![70..75, 75..145, 145..145, 145..147] },
-        GroupSpan { prompt: 147..147, completions: vec![147..150, 150..151] },
-        GroupSpan { prompt: 151..155, completions: vec![] },
+        GroupSpan {
+            prompt: 0..70,
+            completions: vec![70..75, 75..145, 145..145, 145..147],
+            silent: 0,
+        },
+        GroupSpan { prompt: 147..147, completions: vec![147..150, 150..151], silent: 0 },
+        GroupSpan { prompt: 151..155, completions: vec![], silent: 0 },
     ]
 }
 
@@ -173,7 +177,7 @@ fn decoding_over_pages_equals_the_last_row_of_the_whole_in_every_window() {
     let [q, k, v, _] = tensors();
     let [qs, ks, vs, _] = inputs();
     let (width, layout) = (HEADS.kv_width(), PageLayout::new(HEADS));
-    let completions = spans().into_iter().flat_map(|GroupSpan { prompt, completions }| {
+    let completions = spans().into_iter().flat_map(|GroupSpan { prompt, completions, .. }| {
         let own = completions.into_iter().filter(|own| !own.is_empty());
         own.map(move |own| prompt.clone().chain(own).collect::<Vec<usize>>())
     });
@@ -211,7 +215,7 @@ fn decoding_over_pages_equals_the_last_row_of_the_whole_in_every_window() {
 fn spans_that_leave_tokens_out_are_refused() {
     let [q, k, v, _] = tensors();
     let late = 71..155;
-    let spans = vec![GroupSpan { prompt: 0..70, completions: vec![late] }];
+    let spans = vec![GroupSpan { prompt: 0..70, completions: vec![late], silent: 0 }];
     assert!(forward(&q, &k, &v, &spans, looking(None)).is_err());
 }
 
@@ -228,17 +232,18 @@ fn a_prompt_that_was_computed_before_need_not_ask_again() {
     let (prompt, tokens) = (spans[0].prompt.end, spans[0].rows().end);
     let part = |x: &Tensor, rows: Range<usize>| x.narrow(0, rows.start, rows.len()).unwrap();
     let own = prompt..tokens;
-    let alone = [GroupSpan { prompt: 0..prompt, completions: vec![] }];
+    let alone = [GroupSpan { prompt: 0..prompt, completions: vec![], silent: 0 }];
+    let silent = [GroupSpan { silent: prompt, ..spans[0].clone() }];
     for window in WINDOWS {
         let pattern = looking(window);
         let whole = forward(&q, &k, &v, &spans, pattern).unwrap();
-        let behind = forward(&part(&q, own.clone()), &k, &v, &spans, pattern).unwrap();
+        let behind = forward(&part(&q, own.clone()), &k, &v, &silent, pattern).unwrap();
         assert_eq!(numbers(&behind.out), numbers(&part(&whole.out, own.clone())), "{window:?}");
 
         let d_whole = backward((&q, &k, &v), &whole, &d, &spans, pattern).unwrap();
         let own_q = part(&q, own.clone());
         let d_own = part(&d, own.clone());
-        let d_behind = backward((&own_q, &k, &v), &behind, &d_own, &spans, pattern).unwrap();
+        let d_behind = backward((&own_q, &k, &v), &behind, &d_own, &silent, pattern).unwrap();
         let of_prompt = |x: &Tensor| part(x, 0..prompt);
         let ahead = forward(&of_prompt(&q), &of_prompt(&k), &of_prompt(&v), &alone, pattern);
         let inputs = (&of_prompt(&q), &of_prompt(&k), &of_prompt(&v));
@@ -257,9 +262,46 @@ fn a_prompt_that_was_computed_before_need_not_ask_again() {
 }
 
 #[test]
-fn queries_may_lack_the_prompts_rows_and_no_others() {
+fn silent_tokens_are_seen_and_see_nothing() {
+    let [q, k, v, d] = tensors();
+    let mut silent = spans();
+    silent[0].silent = 69;
+    silent[2].silent = 2;
+    let asking: Vec<u32> = (69..151).chain(153..155).collect();
+    let asking = Tensor::new(asking, &candle_core::Device::Cpu).unwrap();
+    let picked = |x: &Tensor| x.index_select(&asking, 0).unwrap();
+    // What they would have added to the gradients of keys and values is left out too.
+    let mask: Vec<f32> =
+        (0..155).map(|row| f32::from(u8::from((69..151).contains(&row) || row >= 153))).collect();
+    let masked_d = d.broadcast_mul(&tensor(mask, (155, 1)).unwrap()).unwrap();
+    for window in WINDOWS {
+        let pattern = looking(window);
+        let all = forward(&q, &k, &v, &spans(), pattern).unwrap();
+        let some = forward(&picked(&q), &k, &v, &silent, pattern).unwrap();
+        let d_all = backward((&q, &k, &v), &all, &masked_d, &spans(), pattern).unwrap();
+        let inputs = (&picked(&q), &k, &v);
+        let d_some = backward(inputs, &some, &picked(&d), &silent, pattern).unwrap();
+        for (found, expected) in [
+            (&some.out, &picked(&all.out)),
+            (&d_some.q, &picked(&d_all.q)),
+            (&d_some.k, &d_all.k),
+            (&d_some.v, &d_all.v),
+        ] {
+            assert_eq!(found.dims(), expected.dims());
+            for (found, expected) in numbers(found).iter().zip(numbers(expected)) {
+                assert!((found - expected).abs() < 1e-5, "{window:?}: {found}, not {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_silent_tokens_lack_queries() {
     let ([q, k, v, _], spans) = first_group();
     let fewer = q.narrow(0, 1, q.dims()[0] - 1).unwrap();
     let error = forward(&fewer, &k, &v, &spans, looking(None)).err().unwrap().to_string();
-    assert!(error.contains("146 queries for 147 keys"), "{error}");
+    assert!(error.contains("146 queries for 147 tokens, of which 0 are silent"), "{error}");
+    let more = [GroupSpan { silent: 71, ..spans[0].clone() }];
+    let error = forward(&q, &k, &v, &more, looking(None)).err().unwrap().to_string();
+    assert!(error.contains("more tokens of a prompt are silent than it has"), "{error}");
 }

@@ -79,32 +79,30 @@ impl Work<'_> {
     /// `R` rows by `N` registers of columns from `first` on. Plain loops, as closures handed to `core`
     /// would not take on the instruction set of the caller.
     #[inline(always)]
-    #[allow(clippy::needless_range_loop, clippy::manual_memcpy)]
+    #[allow(clippy::needless_range_loop)]
     fn strip<S: Simd, const R: usize, const N: usize>(&mut self, simd: S, first: usize) {
-        let ahead = if first == 0 { self.ahead } else { Ahead::NOTHING };
         let columns = N * S::F32_LANES;
         let depth = self.w.len() / self.width;
-        let mut x: [&[f32]; R] = [&[]; R];
-        for r in 0..R {
-            x[r] = &self.x[r * self.stride..][..depth];
-        }
+        assert!(self.x.len() >= (R - 1) * self.stride + depth, "a row is too short");
+        let (x, stride) = (self.x.as_ptr(), self.stride);
         let mut sums = [[simd.splat_f32s(0.0); N]; R];
-        for (k, w) in self.w.chunks_exact(self.width).enumerate() {
-            // Tells the compiler that no row is too short.
-            if k >= depth {
-                break;
-            }
-            ahead.fetch(k);
-            let (w, _) = S::as_simd_f32s(&w[first..first + columns]);
-            let mut numbers = [simd.splat_f32s(0.0); N];
-            for n in 0..N {
-                numbers[n] = w[n];
-            }
-            for r in 0..R {
-                let x = simd.splat_f32s(x[r][k]);
-                for n in 0..N {
-                    sums[r][n] = simd.mul_add_f32s(x, numbers[n], sums[r][n]);
+        let mut steps = self.w.chunks_exact(self.width).enumerate();
+        if first == 0 {
+            // Loops of their own, so that the plain steps have nothing else to do.
+            for (k, w) in steps.by_ref().take(self.ahead.steps()) {
+                self.ahead.fetch(k);
+                // SAFETY: `k` < depth.
+                #[allow(unsafe_code)]
+                unsafe {
+                    add_step(simd, &mut sums, (x.add(k), stride), &w[first..first + columns]);
                 }
+            }
+        }
+        for (k, w) in steps {
+            // SAFETY: `k` < depth.
+            #[allow(unsafe_code)]
+            unsafe {
+                add_step(simd, &mut sums, (x.add(k), stride), &w[first..first + columns]);
             }
         }
         for r in 0..R {
@@ -112,6 +110,30 @@ impl Work<'_> {
             for n in 0..N {
                 row[n] = simd.add_f32s(row[n], sums[r][n]);
             }
+        }
+    }
+}
+
+/// Adds to `sums` the products of one column of `x`, its numbers `stride` apart, with `N` registers of `w`.
+///
+/// # Safety
+/// `x` has `R` such numbers.
+#[inline(always)]
+#[allow(unsafe_code, clippy::needless_range_loop)]
+unsafe fn add_step<S: Simd, const R: usize, const N: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; N]; R],
+    (x, stride): (*const f32, usize),
+    w: &[f32],
+) {
+    let (w, _) = S::as_simd_f32s(w);
+    let mut numbers = [simd.splat_f32s(0.0); N];
+    numbers[..N].copy_from_slice(&w[..N]);
+    for r in 0..R {
+        // SAFETY: the caller promises as much.
+        let x = simd.splat_f32s(unsafe { *x.add(r * stride) });
+        for n in 0..N {
+            sums[r][n] = simd.mul_add_f32s(x, numbers[n], sums[r][n]);
         }
     }
 }

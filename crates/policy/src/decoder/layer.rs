@@ -4,10 +4,10 @@ use candle_core::Tensor;
 use embodied_r_kernels::attention::{self, Attended, Pattern};
 use embodied_r_kernels::rms_norm::{self, Normed};
 use embodied_r_kernels::rope::{self, Turn};
-use embodied_r_kernels::{Result, memory, swiglu};
+use embodied_r_kernels::{Result, embedding, memory, swiglu};
 
 use super::gradients::LayerGradients;
-use super::{Layer, Linear, Pass};
+use super::{Ends, Layer, Pass};
 
 /// Queries, keys and values, turned by their positions.
 struct Projected {
@@ -117,18 +117,40 @@ impl Activations {
     }
 }
 
-/// The normalised input, and the queries, keys and values made of it.
+/// Queries of the rows that are computed to their end, and the keys and values of all, of the normalised
+/// input.
 ///
 /// # Shapes
-/// `x` (tokens, hidden).
-fn attention_input(layer: &Layer, x: &Tensor, pass: &Pass<'_>) -> Result<(Normed, Projected)> {
-    let normed = rms_norm::forward(x, &layer.input_norm, pass.eps)?;
-    let project = |by: &Linear| by.forward(&normed.y, pass);
-    let projected =
-        Projected { q: project(&layer.q)?, k: project(&layer.k)?, v: project(&layer.v)? };
-    rope::rotate(&projected.q, &pass.angles, Turn::Forward)?;
-    rope::rotate(&projected.k, &pass.angles, Turn::Forward)?;
-    Ok((normed, projected))
+/// `normed` (tokens, hidden).
+fn projected(
+    layer: &Layer,
+    normed: &Tensor,
+    pass: &Pass<'_>,
+    ends: Option<&Ends<'_>>,
+) -> Result<Projected> {
+    let last = ends.map_or(pass, |ends| &ends.pass);
+    let q = layer.q.forward(&picked(normed, ends)?, last)?;
+    let k = layer.k.forward(normed, pass)?;
+    let v = layer.v.forward(normed, pass)?;
+    rope::rotate(&q, &last.angles, Turn::Forward)?;
+    rope::rotate(&k, &pass.angles, Turn::Forward)?;
+    Ok(Projected { q, k, v })
+}
+
+/// The rows of `x` that are computed to their end.
+fn picked(x: &Tensor, ends: Option<&Ends<'_>>) -> Result<Tensor> {
+    match ends {
+        Some(ends) => embedding::gather(x, &ends.rows),
+        None => Ok(x.clone()),
+    }
+}
+
+/// Those rows among all `rows`, and 0 in the others.
+fn spread(x: Tensor, rows: usize, ends: Option<&Ends<'_>>) -> Result<Tensor> {
+    let Some(ends) = ends else { return Ok(x) };
+    let all = memory::zeros(&[rows, x.dims()[1]])?;
+    embedding::scatter_add(&all, &ends.rows, &x)?;
+    Ok(all)
 }
 
 /// The feed-forward half: its output, and what its backward needs.
@@ -154,20 +176,27 @@ impl Layer {
         Pattern { heads: pass.heads, window: self.window }
     }
 
-    /// The layer's output, and what its backward needs.
+    /// The layer's output, and what its backward needs; the output of `ends` alone, if there are some.
     ///
     /// # Shapes
-    /// `x` and the output (tokens, hidden).
+    /// `x` (tokens, hidden) and the output (ends or tokens, hidden).
     pub(crate) fn forward(
         &self,
         x: &Tensor,
         pass: &Pass<'_>,
+        ends: Option<&Ends<'_>>,
         sharing: Sharing<'_>,
     ) -> Result<(Tensor, Activations)> {
-        let (input_normed, projected) = attention_input(self, x, pass)?;
+        let input_normed = rms_norm::forward(x, &self.input_norm, pass.eps)?;
+        let projected = projected(self, &input_normed.y, pass, ends)?;
+        let residual = match ends {
+            Some(_) => picked(x, ends)?,
+            None => memory::copy(x)?,
+        };
+        let pass = ends.map_or(pass, |ends| &ends.pass);
         let (k, v) = sharing.joined(&projected)?;
-        let attended = attention::forward(&projected.q, &k, &v, pass.spans, self.pattern(pass))?;
-        let middle = self.o.forward_add(&attended.out, memory::copy(x)?, pass)?;
+        let attended = attention::forward(&projected.q, &k, &v, &pass.spans, self.pattern(pass))?;
+        let middle = self.o.forward_add(&attended.out, residual, pass)?;
         let (y, FeedForward { normed, gate, up, product }) = feed_forward(self, &middle, pass)?;
         let soon = Soon { input_normed: input_normed.y, post_normed: normed.y, product };
         let kept = Activations {
@@ -187,16 +216,17 @@ impl Layer {
     /// trained to `grads`.
     ///
     /// # Shapes
-    /// `x`, `dy` and the result (tokens, hidden).
+    /// `x` and the result (tokens, hidden), `dy` as the output.
     pub(crate) fn backward(
         &self,
         x: &Tensor,
         kept: Activations,
         dy: Tensor,
         grads: &LayerGradients,
-        pass: &Pass<'_>,
+        (all, ends): (&Pass<'_>, Option<&Ends<'_>>),
         sharing: Sharing<'_>,
     ) -> Result<Tensor> {
+        let (pass, all_rows) = (ends.map_or(all, |ends| &ends.pass), x.dims()[0]);
         // Whatever has had its turn is let go: the peak of a long batch lies here.
         let Activations { input_scale, projected, attended, middle, post_scale, gate, up, soon } =
             kept;
@@ -223,15 +253,16 @@ impl Layer {
         let d_attended = self.o.backward(&attended.out, &dy, None, &grads.o, pass)?;
         let (k, v) = sharing.joined(&projected)?;
         let (inputs, pattern) = ((&projected.q, &k, &v), self.pattern(pass));
-        let d = attention::backward(inputs, &attended, &d_attended, pass.spans, pattern)?;
+        let d = attention::backward(inputs, &attended, &d_attended, &pass.spans, pattern)?;
         drop((projected, k, v, attended, d_attended));
         let d = sharing.settled(d)?;
         rope::rotate(&d.q, &pass.angles, Turn::Backward)?;
-        rope::rotate(&d.k, &pass.angles, Turn::Backward)?;
+        rope::rotate(&d.k, &all.angles, Turn::Backward)?;
         let normed = normed(input_normed, x, &self.input_norm, &input_scale)?;
-        let d_normed = self.q.backward(&normed, &d.q, None, &grads.q, pass)?;
-        let d_normed = self.k.backward(&normed, &d.k, Some(d_normed), &grads.k, pass)?;
-        let d_normed = self.v.backward(&normed, &d.v, Some(d_normed), &grads.v, pass)?;
+        let d_normed = self.q.backward(&picked(&normed, ends)?, &d.q, None, &grads.q, pass)?;
+        let (d_normed, dy) = (spread(d_normed, all_rows, ends)?, spread(dy, all_rows, ends)?);
+        let d_normed = self.k.backward(&normed, &d.k, Some(d_normed), &grads.k, all)?;
+        let d_normed = self.v.backward(&normed, &d.v, Some(d_normed), &grads.v, all)?;
         let d_weight = grads.input_norm.as_ref();
         rms_norm::backward(x, &self.input_norm, &input_scale, &d_normed, &dy, d_weight)?;
         Ok(dy)

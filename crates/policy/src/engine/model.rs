@@ -1,5 +1,6 @@
 //! A decoder's weights as sampling reads them, and one step over them.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ops::Range;
 use std::path::Path;
@@ -10,7 +11,7 @@ use embodied_r_kernels::attention::Heads;
 use embodied_r_kernels::paged_attention::{self, PageLayout, Run};
 use embodied_r_kernels::rope::{self, Angles, Frequencies, Turn};
 use embodied_r_kernels::weight::Weight;
-use embodied_r_kernels::{memory, rms_norm, swiglu};
+use embodied_r_kernels::{embedding, memory, rms_norm, swiglu};
 
 use super::linear::{self, Linear, LowRank};
 use super::pages::{Pages, Write};
@@ -51,11 +52,10 @@ pub(super) struct Batch {
     pub(super) positions: Vec<usize>,
     /// The sequences' parts, end to end.
     pub(super) parts: Vec<Part>,
-    /// Rows whose logits are wanted.
-    pub(super) wanted: Vec<usize>,
 }
 
 /// Consecutive tokens of one sequence.
+#[derive(Clone)]
 pub(super) struct Part {
     /// Their rows.
     pub(super) rows: Range<usize>,
@@ -63,6 +63,41 @@ pub(super) struct Part {
     pub(super) position: usize,
     /// The sequence's pages, from its beginning up to the last of these tokens.
     pub(super) pages: Vec<usize>,
+    /// Whether the logits of the last of them are wanted.
+    pub(super) wanted: bool,
+}
+
+/// Tokens of a batch that a layer computes to its end.
+struct Queries<'a> {
+    /// Their rows, unless all are.
+    rows: Option<Vec<usize>>,
+    parts: Cow<'a, [Part]>,
+    angles: Angles,
+}
+
+impl<'a> Queries<'a> {
+    /// All tokens.
+    fn all(batch: &'a Batch, frequencies: &Frequencies) -> Self {
+        let angles = Angles::new(&batch.positions, frequencies);
+        Self { rows: None, parts: Cow::Borrowed(&batch.parts), angles }
+    }
+
+    /// Those whose logits are wanted.
+    fn wanted(batch: &'a Batch, frequencies: &Frequencies) -> Self {
+        let wanted = || batch.parts.iter().filter(|part| part.wanted);
+        let rows: Vec<usize> = wanted().map(|part| part.rows.end - 1).collect();
+        if rows.len() == batch.ids.len() {
+            return Self::all(batch, frequencies);
+        }
+        let positions: Vec<usize> = rows.iter().map(|row| batch.positions[*row]).collect();
+        let alone = |(row, part): (usize, &Part)| Part {
+            rows: row..row + 1,
+            position: positions[row],
+            ..part.clone()
+        };
+        let parts = wanted().enumerate().map(alone).collect();
+        Self { angles: Angles::new(&positions, frequencies), rows: Some(rows), parts }
+    }
 }
 
 impl Policy {
@@ -233,50 +268,78 @@ impl InferenceModel {
         }
     }
 
-    /// Computes a batch: keys and values of its tokens go to the pages, and the logits of the wanted
-    /// rows are given (wanted, vocabulary).
+    /// Computes a batch: keys and values of its tokens go to the pages, and the logits that are wanted
+    /// are given (parts that want them, vocabulary).
     pub(super) fn step(&self, batch: &Batch, pages: &mut Pages) -> Result<Tensor> {
-        let (eps, heads) = (self.config.rms_norm_eps, self.heads());
-        let angles = Angles::new(&batch.positions, &self.frequencies);
+        let (all, wanted) =
+            (Queries::all(batch, &self.frequencies), Queries::wanted(batch, &self.frequencies));
         let writes = writes(&batch.parts);
         let mut x = self.embedding.rows(&batch.ids)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            let normed = rms_norm::forward(&x, &layer.input_norm, eps)?.y;
-            let [q, k, v] = linear::forward_all(&normed, [&layer.q, &layer.k, &layer.v])?;
-            rope::rotate(&q, &angles, Turn::Forward)?;
-            rope::rotate(&k, &angles, Turn::Forward)?;
-            pages.store(
-                index,
-                &writes,
-                &memory::floats(&k, "cache")?,
-                &memory::floats(&v, "cache")?,
-            )?;
-            let attended = {
-                let run = |part: &Part| Run {
-                    rows: part.rows.clone(),
-                    position: part.position,
-                    pages: part.pages.iter().map(|page| pages.layer(*page, index)).collect(),
-                };
-                let runs: Vec<Run<'_>> = batch.parts.iter().map(run).collect();
-                let q = memory::floats(&q, "attention")?;
-                paged_attention::forward(&q, &runs, heads, layer.window)?
-            };
-            let attended = memory::tensor(attended, (batch.ids.len(), heads.query_width()))?;
-            let middle = layer.o.forward_add(&attended, &x)?;
-            let normed = rms_norm::forward(&middle, &layer.post_norm, eps)?.y;
-            let [gate, up] = linear::forward_all(&normed, [&layer.gate, &layer.up])?;
-            x = layer.down.forward_add(&swiglu::forward(&gate, &up)?, &middle)?;
+            // Of other tokens nobody looks at more than the last layer's keys and values.
+            let queries = if index + 1 == self.layers.len() { &wanted } else { &all };
+            let normed = rms_norm::forward(&x, &layer.input_norm, self.config.rms_norm_eps)?.y;
+            let ([q, k, v], residual) = layer.projected(&normed, x, queries)?;
+            rope::rotate(&q, &queries.angles, Turn::Forward)?;
+            rope::rotate(&k, &all.angles, Turn::Forward)?;
+            let (k, v) = (memory::floats(&k, "cache")?, memory::floats(&v, "cache")?);
+            pages.store(index, &writes, &k, &v)?;
+            let attended = self.attended((index, layer), &q, queries, pages)?;
+            x = self.finished(layer, &attended, &residual)?;
         }
-        let wanted = embodied_r_kernels::embedding::gather(&x, &batch.wanted)?;
-        let normed = rms_norm::forward(&wanted, &self.norm, eps)?;
+        let normed = rms_norm::forward(&x, &self.norm, self.config.rms_norm_eps)?;
         Ok(self.head.forward(&normed.y, None)?)
+    }
+
+    /// What a layer's queries see of the values in the pages (queries, query heads · dim).
+    fn attended(
+        &self,
+        (index, layer): (usize, &Layer),
+        q: &Tensor,
+        queries: &Queries<'_>,
+        pages: &Pages,
+    ) -> Result<Tensor> {
+        let run = |part: &Part| Run {
+            rows: part.rows.clone(),
+            position: part.position,
+            pages: part.pages.iter().map(|page| pages.layer(*page, index)).collect(),
+        };
+        let runs: Vec<Run<'_>> = queries.parts.iter().map(run).collect();
+        let numbers = memory::floats(q, "attention")?;
+        let attended = paged_attention::forward(&numbers, &runs, self.heads(), layer.window)?;
+        Ok(memory::tensor(attended, q.shape())?)
+    }
+
+    /// The rest of a layer behind its attention.
+    fn finished(&self, layer: &Layer, attended: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let middle = layer.o.forward_add(attended, residual)?;
+        let normed = rms_norm::forward(&middle, &layer.post_norm, self.config.rms_norm_eps)?.y;
+        let [gate, up] = linear::forward_all(&normed, [&layer.gate, &layer.up])?;
+        layer.down.forward_add(&swiglu::forward(&gate, &up)?, &middle)
+    }
+}
+
+impl Layer {
+    /// Queries, keys and values of the normalised input, and the input `x` of the queries' tokens.
+    fn projected(
+        &self,
+        normed: &Tensor,
+        x: Tensor,
+        queries: &Queries<'_>,
+    ) -> Result<([Tensor; 3], Tensor)> {
+        let Some(rows) = &queries.rows else {
+            return Ok((linear::forward_all(normed, [&self.q, &self.k, &self.v])?, x));
+        };
+        let [k, v] = linear::forward_all(normed, [&self.k, &self.v])?;
+        let [q] = linear::forward_all(&embedding::gather(normed, rows)?, [&self.q])?;
+        Ok(([q, k, v], embedding::gather(&x, rows)?))
     }
 }
 
 /// Where the keys and values of a batch go.
 fn writes(parts: &[Part]) -> Vec<Write> {
     let mut writes = Vec::new();
-    for Part { rows, position, pages } in parts {
+    for Part { rows, position, pages, .. } in parts {
         let mut row = rows.start;
         while row < rows.end {
             let at = position + row - rows.start;

@@ -51,7 +51,9 @@ unsafe fn tile<const R: usize>(
 ) {
     let mut acc = [[_mm512_setzero_ps(); N]; R];
     for k in 0..depth {
-        ahead.fetch(k);
+        if k < ahead.steps() {
+            ahead.fetch(k);
+        }
         let mut words = [_mm512_setzero_si512(); N];
         for n in 0..N {
             // SAFETY: `k` < depth, and a row of `w` has N · LANES words.

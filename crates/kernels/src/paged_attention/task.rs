@@ -1,0 +1,293 @@
+//! A part of attention over pages: some rows of one key and value head, page after page.
+
+use std::ops::Range;
+
+use multiversion::multiversion;
+use pulp::{Arch, Simd, WithSimd};
+
+use super::{PAGE, PageLayout, Run};
+use crate::attention::Heads;
+use crate::math::{exp, exps};
+use crate::panels::{Ahead, Shared, TILE_ROWS, accumulate};
+
+/// Rows of a task, at most, where a row is a token's query head: their results stay in the first
+/// caches.
+const TASK_ROWS: usize = 16 * TILE_ROWS;
+
+/// Some tokens of a run.
+#[derive(Clone)]
+pub(super) struct Piece<'a> {
+    run: &'a Run<'a>,
+    tokens: Range<usize>,
+}
+
+impl<'a> Piece<'a> {
+    /// The page at `index`, if one of the tokens can see it.
+    fn page(&self, index: usize) -> Option<&'a [f32]> {
+        let last = (self.run.position + self.tokens.end - 1) / PAGE;
+        self.run.pages[..=last].get(index).copied()
+    }
+}
+
+/// Some rows, for one key and value head.
+pub(super) struct Task<'a> {
+    pub(super) pieces: Vec<Piece<'a>>,
+    pub(super) head: usize,
+}
+
+/// The runs in pieces for one task each.
+pub(super) fn split<'a>(runs: &'a [Run<'a>], heads: Heads) -> Vec<Vec<Piece<'a>>> {
+    let all: usize = runs.iter().map(|run| run.rows.len()).sum();
+    let wanted = (2 * rayon::current_num_threads()).div_ceil(heads.kv);
+    let most = (TASK_ROWS / heads.shared().max(1)).min(all.div_ceil(wanted)).max(1);
+    let mut tasks = Vec::new();
+    let (mut pieces, mut filled) = (Vec::new(), 0);
+    for run in runs {
+        let mut start = 0;
+        while start < run.rows.len() {
+            let end = run.rows.len().min(start + most - filled);
+            pieces.push(Piece { run, tokens: start..end });
+            filled += end - start;
+            start = end;
+            if filled == most {
+                tasks.push(std::mem::take(&mut pieces));
+                filled = 0;
+            }
+        }
+    }
+    if filled > 0 {
+        tasks.push(pieces);
+    }
+    tasks
+}
+
+/// Working memory of a thread.
+#[derive(Default)]
+pub(super) struct Work {
+    /// Scaled queries (rows, dim).
+    q: Vec<f32>,
+    /// Position of each row's token.
+    positions: Vec<usize>,
+    /// The largest score so far (rows).
+    top: Vec<f32>,
+    /// The sum of `e^(score - top)` so far (rows).
+    sum: Vec<f32>,
+    /// The values, weighted by `e^(score - top)`, so far (rows, width).
+    out: Vec<f32>,
+}
+
+/// A page, and the rows of a task that see some of its tokens.
+struct Visit<'a> {
+    page: &'a [f32],
+    /// Its place among its sequence's pages.
+    index: usize,
+    rows: Range<usize>,
+}
+
+impl<'a> Task<'a> {
+    /// The pages, where there are `shared` rows for each token: page after page of all sequences, one that
+    /// neighbours share once.
+    fn visits(&self, shared: usize) -> Vec<Visit<'a>> {
+        let mut visits: Vec<Visit<'a>> = Vec::new();
+        let pages = self.pieces.iter().map(|piece| piece.run.pages.len()).max().unwrap_or(0);
+        for index in 0..pages {
+            let mut end = 0;
+            for piece in &self.pieces {
+                let rows = end..end + piece.tokens.len() * shared;
+                end = rows.end;
+                let Some(page) = piece.page(index) else { continue };
+                match visits.last_mut() {
+                    Some(last)
+                        if std::ptr::eq(last.page, page)
+                            && (last.index, last.rows.end) == (index, rows.start) =>
+                    {
+                        last.rows.end = rows.end;
+                    }
+                    _ => visits.push(Visit { page, index, rows }),
+                }
+            }
+        }
+        visits
+    }
+
+    pub(super) fn run(
+        &self,
+        work: &mut Work,
+        q: &[f32],
+        layout: PageLayout,
+        window: Option<usize>,
+        out: &Shared<'_>,
+    ) {
+        let heads = layout.heads;
+        let (shared, dim, width) = (heads.shared(), heads.dim, layout.width());
+        let scale = 1.0 / (dim as f32).sqrt();
+        work.q.clear();
+        work.positions.clear();
+        for Piece { run, tokens } in &self.pieces {
+            for token in tokens.clone() {
+                let start =
+                    (run.rows.start + token) * heads.query_width() + self.head * shared * dim;
+                work.q.extend(q[start..start + shared * dim].iter().map(|x| x * scale));
+                work.positions.extend(std::iter::repeat_n(run.position + token, shared));
+            }
+        }
+        let rows = work.positions.len();
+        work.top.clear();
+        work.top.resize(rows, f32::NEG_INFINITY);
+        work.sum.clear();
+        work.sum.resize(rows, 0.0);
+        work.out.clear();
+        work.out.resize(rows * width, 0.0);
+        let visits = self.visits(shared);
+        for (visit, next) in visits.iter().zip(visits.iter().skip(1).map(Some).chain([None])) {
+            work.page(visit, next.map(|next| next.page), layout, self.head, window);
+        }
+        let mut row = 0;
+        for Piece { run, tokens } in &self.pieces {
+            for token in tokens.clone() {
+                let start =
+                    (run.rows.start + token) * heads.query_width() + self.head * shared * dim;
+                // SAFETY: each row of the batch stands in one run only, and tasks differ in their
+                // rows or in their heads.
+                #[allow(unsafe_code)]
+                let out = unsafe { out.slice(start, shared * dim) };
+                for (out, row) in out.chunks_mut(dim).zip(row..) {
+                    divide(&work.out[row * width..][..dim], work.sum[row], out);
+                }
+                row += shared;
+            }
+        }
+    }
+}
+
+impl Work {
+    /// Takes the page's keys and values into the results of its rows. Meanwhile those of the `next` page are
+    /// asked for.
+    fn page(
+        &mut self,
+        Visit { page, index, rows }: &Visit<'_>,
+        next: Option<&[f32]>,
+        layout: PageLayout,
+        head: usize,
+        window: Option<usize>,
+    ) {
+        let (dim, width) = (layout.heads.dim, layout.width());
+        let (keys, values) = (layout.keys(page, head), layout.values(page, head));
+        let tiles = rows.len().div_ceil(TILE_ROWS);
+        let ahead = |part: &[f32], tile: usize| {
+            let piece = part.len().div_ceil(tiles);
+            let start = part.len().min(tile * piece);
+            Ahead::new(&part[start..part.len().min(start + piece)])
+        };
+        let arch = Arch::new();
+        for (number, first) in rows.clone().step_by(TILE_ROWS).enumerate() {
+            let tile = first..rows.end.min(first + TILE_ROWS);
+            let mut seen = [const { 0..0 }; TILE_ROWS];
+            let seen = &mut seen[..tile.len()];
+            for (seen, position) in seen.iter_mut().zip(&self.positions[tile.clone()]) {
+                *seen = visible(*position, index * PAGE, window);
+            }
+            if seen.iter().all(Range::is_empty) {
+                continue;
+            }
+            let end = seen.iter().map(|seen| seen.end).max().unwrap_or(0);
+            let [soon_keys, soon_values] = match next {
+                Some(next) => {
+                    let (keys, values) = (layout.keys(next, head), layout.values(next, head));
+                    [ahead(keys, number), ahead(values, number)]
+                }
+                None => [Ahead::NOTHING; 2],
+            };
+            let mut scores = [0.0; TILE_ROWS * PAGE];
+            let scores = &mut scores[..tile.len() * PAGE];
+            let queries = (&self.q[tile.start * dim..], dim);
+            accumulate(arch, scores, queries, (keys, PAGE), soon_keys);
+            let out = &mut self.out[tile.start * width..tile.end * width];
+            let (top, sum) = (&mut self.top[tile.clone()], &mut self.sum[tile.clone()]);
+            arch.dispatch(Weigh { scores, seen, top, sum, out });
+            let values = (&values[..end * width], width);
+            accumulate(arch, out, (scores, PAGE), values, soon_values);
+        }
+    }
+}
+
+/// Which of a page's tokens the token at `position` sees.
+fn visible(position: usize, page_start: usize, window: Option<usize>) -> Range<usize> {
+    let end = (position + 1).saturating_sub(page_start).min(PAGE);
+    let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
+    first.saturating_sub(page_start).min(end)..end
+}
+
+/// A tile's scores with a page, which become weights relative to each row's largest score so far. That may have
+/// grown; the sums of weights and the results so far go with it.
+struct Weigh<'a> {
+    /// (rows, [`PAGE`]).
+    scores: &'a mut [f32],
+    /// Which of them each row sees.
+    seen: &'a [Range<usize>],
+    top: &'a mut [f32],
+    sum: &'a mut [f32],
+    /// (rows, width).
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Weigh<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { scores, seen, top, sum, out } = self;
+        let width = out.len() / seen.len();
+        // One loop after the other: rows do not wait for each other's reductions.
+        for (row, (scores, seen)) in scores.chunks_exact_mut(PAGE).zip(seen).enumerate() {
+            scores[..seen.start].fill(f32::NEG_INFINITY);
+            scores[seen.end..].fill(f32::NEG_INFINITY);
+            let (registers, _) = S::as_simd_f32s(scores);
+            let mut largest = simd.splat_f32s(f32::NEG_INFINITY);
+            for x in registers {
+                largest = simd.max_f32s(largest, *x);
+            }
+            let largest = simd.reduce_max_f32s(largest);
+            raise(largest, &mut top[row], &mut sum[row], &mut out[row * width..(row + 1) * width]);
+        }
+        for (row, (scores, seen)) in scores.chunks_exact_mut(PAGE).zip(seen).enumerate() {
+            if seen.is_empty() {
+                scores.fill(0.0);
+                continue;
+            }
+            let shift = simd.splat_f32s(top[row]);
+            let (registers, _) = S::as_mut_simd_f32s(scores);
+            let mut total = simd.splat_f32s(0.0);
+            for x in registers {
+                *x = exps(simd, simd.sub_f32s(*x, shift));
+                total = simd.add_f32s(total, *x);
+            }
+            // What is hidden has added e^-87 to a sum of 1 or more: nothing.
+            sum[row] += simd.reduce_sum_f32s(total);
+            scores[..seen.start].fill(0.0);
+            scores[seen.end..].fill(0.0);
+        }
+    }
+}
+
+/// Makes weights and results so far relative to a score that may be larger than `top`.
+#[inline(always)]
+fn raise(score: f32, top: &mut f32, sum: &mut f32, out: &mut [f32]) {
+    if score > *top {
+        // The first time there is nothing yet, and e^-inf would be taken for e^-87.
+        let shrink = if *top == f32::NEG_INFINITY { 0.0 } else { exp(*top - score) };
+        *sum *= shrink;
+        for out in out {
+            *out *= shrink;
+        }
+        *top = score;
+    }
+}
+
+#[multiversion(targets = "simd")]
+fn divide(values: &[f32], by: f32, out: &mut [f32]) {
+    let factor = 1.0 / by;
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = value * factor;
+    }
+}
