@@ -7,7 +7,7 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::{PAGE, PageLayout, Run};
 use crate::attention::Heads;
-use crate::math::{exp, exps};
+use crate::math::{exp, exps, sum as total};
 use crate::panels::{Ahead, Shared, TILE_ROWS, accumulate};
 
 /// Rows of a task, at most, where a row is a token's query head: their results stay in the first
@@ -68,11 +68,11 @@ pub(super) struct Work {
     q: Vec<f32>,
     /// Position of each row's token.
     positions: Vec<usize>,
-    /// The largest score so far (rows).
-    top: Vec<f32>,
-    /// The sum of `e^(score - top)` so far (rows).
+    /// The score that weights are relative to (rows).
+    base: Vec<f32>,
+    /// The sum of `e^(score - base)` so far, in parts (rows, [`SUM`]).
     sum: Vec<f32>,
-    /// The values, weighted by `e^(score - top)`, so far (rows, width).
+    /// The values, weighted by `e^(score - base)`, so far (rows, width).
     out: Vec<f32>,
 }
 
@@ -132,10 +132,10 @@ impl<'a> Task<'a> {
             }
         }
         let rows = work.positions.len();
-        work.top.clear();
-        work.top.resize(rows, f32::NEG_INFINITY);
+        work.base.clear();
+        work.base.resize(rows, f32::NEG_INFINITY);
         work.sum.clear();
-        work.sum.resize(rows, 0.0);
+        work.sum.resize(rows * SUM, 0.0);
         work.out.clear();
         work.out.resize(rows * width, 0.0);
         let visits = self.visits(shared);
@@ -152,7 +152,7 @@ impl<'a> Task<'a> {
                 #[allow(unsafe_code)]
                 let out = unsafe { out.slice(start, shared * dim) };
                 for (out, row) in out.chunks_mut(dim).zip(row..) {
-                    divide(&work.out[row * width..][..dim], work.sum[row], out);
+                    divide(&work.out[row * width..][..dim], &work.sum[row * SUM..][..SUM], out);
                 }
                 row += shared;
             }
@@ -198,13 +198,14 @@ impl Work {
                 }
                 None => [Ahead::NOTHING; 2],
             };
-            let mut scores = [0.0; TILE_ROWS * PAGE];
-            let scores = &mut scores[..tile.len() * PAGE];
+            let mut scores = Scores([0.0; TILE_ROWS * PAGE]);
+            let scores = &mut scores.0[..tile.len() * PAGE];
             let queries = (&self.q[tile.start * dim..], dim);
             accumulate(arch, scores, queries, (keys, PAGE), soon_keys);
             let out = &mut self.out[tile.start * width..tile.end * width];
-            let (top, sum) = (&mut self.top[tile.clone()], &mut self.sum[tile.clone()]);
-            arch.dispatch(Weigh { scores, seen, top, sum, out });
+            let sum = &mut self.sum[tile.start * SUM..tile.end * SUM];
+            let base = &mut self.base[tile.clone()];
+            arch.dispatch(Weigh { scores, seen, base, sum, out });
             let values = (&values[..end * width], width);
             accumulate(arch, out, (scores, PAGE), values, soon_values);
         }
@@ -218,14 +219,26 @@ fn visible(position: usize, page_start: usize, window: Option<usize>) -> Range<u
     first.saturating_sub(page_start).min(end)..end
 }
 
-/// A tile's scores with a page, which become weights relative to each row's largest score so far. That may have
-/// grown; the sums of weights and the results so far go with it.
+/// A tile's scores, so that no register of them lies in two lines of the cache.
+#[repr(align(64))]
+struct Scores([f32; TILE_ROWS * PAGE]);
+
+/// Numbers of a row's sum of weights, which are added up in the end.
+const SUM: usize = 16;
+
+/// How far a score may lie above the one that a row's weights are relative to.
+const MARGIN: f32 = 8.0;
+
+/// A tile's scores with a page, which become weights `e^(score - base)`. A row's base is the largest score of the
+/// page that it saw first, or of a later one with a much larger score; the row's sum of weights and its results
+/// so far go with it.
 struct Weigh<'a> {
     /// (rows, [`PAGE`]).
     scores: &'a mut [f32],
     /// Which of them each row sees.
     seen: &'a [Range<usize>],
-    top: &'a mut [f32],
+    base: &'a mut [f32],
+    /// (rows, [`SUM`]).
     sum: &'a mut [f32],
     /// (rows, width).
     out: &'a mut [f32],
@@ -236,57 +249,64 @@ impl WithSimd for Weigh<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { scores, seen, top, sum, out } = self;
+        let Self { scores, seen, base, sum, out } = self;
         let width = out.len() / seen.len();
-        // One loop after the other: rows do not wait for each other's reductions.
-        for (row, (scores, seen)) in scores.chunks_exact_mut(PAGE).zip(seen).enumerate() {
-            scores[..seen.start].fill(f32::NEG_INFINITY);
-            scores[seen.end..].fill(f32::NEG_INFINITY);
-            let (registers, _) = S::as_simd_f32s(scores);
-            let mut largest = simd.splat_f32s(f32::NEG_INFINITY);
-            for x in registers {
-                largest = simd.max_f32s(largest, *x);
-            }
-            let largest = simd.reduce_max_f32s(largest);
-            raise(largest, &mut top[row], &mut sum[row], &mut out[row * width..(row + 1) * width]);
-        }
         for (row, (scores, seen)) in scores.chunks_exact_mut(PAGE).zip(seen).enumerate() {
             if seen.is_empty() {
-                scores.fill(0.0);
+                hide(scores, seen, 0.0);
                 continue;
             }
-            let shift = simd.splat_f32s(top[row]);
+            hide(scores, seen, f32::NEG_INFINITY);
+            let (base, sum) = (&mut base[row], &mut sum[row * SUM..(row + 1) * SUM]);
             let (registers, _) = S::as_mut_simd_f32s(scores);
-            let mut total = simd.splat_f32s(0.0);
-            for x in registers {
-                *x = exps(simd, simd.sub_f32s(*x, shift));
-                total = simd.add_f32s(total, *x);
+            let mut largest = simd.splat_f32s(f32::NEG_INFINITY);
+            for x in &*registers {
+                largest = simd.max_f32s(largest, *x);
             }
-            // What is hidden has added e^-87 to a sum of 1 or more: nothing.
-            sum[row] += simd.reduce_sum_f32s(total);
-            scores[..seen.start].fill(0.0);
-            scores[seen.end..].fill(0.0);
+            let above = simd.greater_than_f32s(largest, simd.splat_f32s(*base + MARGIN));
+            // Seldom, beside the first time.
+            if simd.first_true_m32s(above) < S::F32_LANES {
+                let largest = simd.reduce_max_f32s(largest);
+                rebase(base, largest, sum, &mut out[row * width..(row + 1) * width]);
+            }
+            let shift = simd.splat_f32s(*base);
+            let (sums, _) = S::as_mut_simd_f32s(sum);
+            for x in registers.chunks_mut(sums.len()) {
+                for (x, sum) in x.iter_mut().zip(&mut *sums) {
+                    *x = exps(simd, simd.sub_f32s(*x, shift));
+                    *sum = simd.add_f32s(*sum, *x);
+                }
+            }
+            // What is hidden has added e^-87 to a sum of e^-8 or more: nothing.
+            hide(scores, seen, 0.0);
         }
     }
 }
 
-/// Makes weights and results so far relative to a score that may be larger than `top`.
+/// Puts `value` in the place of scores that are not `seen`. Most pages are seen whole.
 #[inline(always)]
-fn raise(score: f32, top: &mut f32, sum: &mut f32, out: &mut [f32]) {
-    if score > *top {
-        // The first time there is nothing yet, and e^-inf would be taken for e^-87.
-        let shrink = if *top == f32::NEG_INFINITY { 0.0 } else { exp(*top - score) };
-        *sum *= shrink;
-        for out in out {
-            *out *= shrink;
-        }
-        *top = score;
+fn hide(scores: &mut [f32], seen: &Range<usize>, value: f32) {
+    if seen.len() < scores.len() {
+        scores[..seen.start].fill(value);
+        scores[seen.end..].fill(value);
     }
 }
 
+/// Makes weights and results so far relative to another score.
+#[inline(always)]
+fn rebase(base: &mut f32, score: f32, sum: &mut [f32], out: &mut [f32]) {
+    // The first time there is nothing yet, and e^-inf would be taken for e^-87.
+    let shrink = if *base == f32::NEG_INFINITY { 0.0 } else { exp(*base - score) };
+    for x in sum.iter_mut().chain(out) {
+        *x *= shrink;
+    }
+    *base = score;
+}
+
+/// The values divided by the sum of weights.
 #[multiversion(targets = "simd")]
-fn divide(values: &[f32], by: f32, out: &mut [f32]) {
-    let factor = 1.0 / by;
+fn divide(values: &[f32], sum: &[f32], out: &mut [f32]) {
+    let factor = 1.0 / total(sum.len(), |i| sum[i]);
     for (out, value) in out.iter_mut().zip(values) {
         *out = value * factor;
     }

@@ -28,7 +28,7 @@ fn pairs(tokens: usize) -> f64 {
 }
 
 fn span(tokens: usize) -> Vec<GroupSpan> {
-    vec![GroupSpan { prompt: 0..tokens, completions: Vec::new() }]
+    vec![GroupSpan { prompt: 0..tokens, completions: Vec::new(), silent: 0 }]
 }
 
 /// Numbers of a token's query, key, value and result.
