@@ -134,25 +134,6 @@ pub(crate) fn max(x: &[f32]) -> f32 {
     rest.iter().copied().fold(together(lanes, larger), larger)
 }
 
-/// Replaces each `x` by `e^(x - shift)` and gives their sum.
-#[inline(always)]
-pub(crate) fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let mut chunks = x.chunks_exact_mut(LANES);
-    for chunk in &mut chunks {
-        for lane in 0..LANES {
-            chunk[lane] = exp(chunk[lane] - shift);
-            lanes[lane] += chunk[lane];
-        }
-    }
-    let mut total = 0.0;
-    for value in chunks.into_remainder() {
-        *value = exp(*value - shift);
-        total += *value;
-    }
-    together(lanes, |a, b| a + b) + total
-}
-
 /// The sums of `e^y` and of `y · e^y`, for `y = x - shift`.
 #[inline(always)]
 pub(crate) fn exp_moments(x: &[f32], shift: f32) -> (f32, f32) {

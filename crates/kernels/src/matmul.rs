@@ -18,12 +18,7 @@ pub(crate) struct View<'a> {
 impl<'a> View<'a> {
     /// Rows end to end.
     pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        Self::strided(data, rows, cols, cols)
-    }
-
-    /// Rows that begin `row_stride` elements apart.
-    pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        Self { data, rows, cols, row_stride, col_stride: 1 }
+        Self { data, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
     /// The transposed matrix.
@@ -42,28 +37,17 @@ impl<'a> View<'a> {
     }
 }
 
-/// A matrix to write, rows `row_stride` elements apart.
+/// A matrix to write, rows end to end.
 pub(crate) struct ViewMut<'a> {
     data: &'a mut [f32],
     rows: usize,
     cols: usize,
-    row_stride: usize,
 }
 
 impl<'a> ViewMut<'a> {
-    /// Rows end to end.
+    /// The matrix in these numbers.
     pub(crate) fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
-        Self { data, rows, cols, row_stride: cols }
-    }
-
-    /// Rows that begin `row_stride` elements apart.
-    pub(crate) fn strided(
-        data: &'a mut [f32],
-        rows: usize,
-        cols: usize,
-        row_stride: usize,
-    ) -> Self {
-        Self { data, rows, cols, row_stride }
+        Self { data, rows, cols }
     }
 }
 
@@ -100,19 +84,13 @@ pub(crate) fn product(
 ) {
     assert!(lhs.cols == rhs.rows && dst.rows == lhs.rows && dst.cols == rhs.cols, "shapes differ");
     assert!(lhs.fits() && rhs.fits(), "a factor reaches beyond its data");
-    assert!(dst.row_stride >= dst.cols, "rows of the product overlap");
-    assert!(
-        fits(dst.data.len(), (dst.rows, dst.row_stride), (dst.cols, 1)),
-        "the product reaches beyond its data"
-    );
+    assert!(dst.data.len() >= dst.rows * dst.cols, "the product reaches beyond its data");
     if dst.rows == 0 || dst.cols == 0 {
         return;
     }
     if lhs.cols == 0 {
         if into == Into::Replace {
-            for row in dst.data.chunks_mut(dst.row_stride).take(dst.rows) {
-                row[..dst.cols].fill(0.0);
-            }
+            dst.data[..dst.rows * dst.cols].fill(0.0);
         }
         return;
     }
@@ -131,7 +109,7 @@ pub(crate) fn product(
             lhs.cols,
             dst.data.as_mut_ptr(),
             1,
-            dst.row_stride as isize,
+            dst.cols as isize,
             into == Into::Add,
             lhs.data.as_ptr(),
             lhs.col_stride as isize,

@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use crate::attention::Heads;
 use crate::error::{Result, check};
 use crate::panels::Shared;
+pub(crate) use task::{Results, all_seen, hide, visible};
 use task::{Task, Work, split};
 
 const OP: &str = "paged_attention";
@@ -41,7 +42,8 @@ impl PageLayout {
     }
 
     /// Numbers of a token's value in one head.
-    fn width(&self) -> usize {
+    /// Numbers of a token's value in one head.
+    pub(crate) fn width(&self) -> usize {
         self.heads.dim.next_multiple_of(16)
     }
 
@@ -50,12 +52,14 @@ impl PageLayout {
     }
 
     /// A head's keys, turned (dim, [`PAGE`]).
-    fn keys<'a>(&self, page: &'a [f32], head: usize) -> &'a [f32] {
+    /// A head's keys, turned (dim, [`PAGE`]).
+    pub(crate) fn keys<'a>(&self, page: &'a [f32], head: usize) -> &'a [f32] {
         &page[head * self.head_numbers()..][..PAGE * self.heads.dim]
     }
 
     /// A head's values ([`PAGE`], width).
-    fn values<'a>(&self, page: &'a [f32], head: usize) -> &'a [f32] {
+    /// A head's values ([`PAGE`], width).
+    pub(crate) fn values<'a>(&self, page: &'a [f32], head: usize) -> &'a [f32] {
         let start = head * self.head_numbers() + PAGE * self.heads.dim;
         &page[start..start + PAGE * self.width()]
     }
@@ -123,16 +127,26 @@ pub fn forward(
     let rows = q.len() / heads.query_width().max(1);
     check_runs(runs, PageLayout::new(heads), rows)?;
     let mut out = vec![0.0; rows * heads.query_width()];
-    let shared_out = Shared::new(&mut out);
+    attend(q, runs, heads, window, &Results { out: Shared::new(&mut out), log_sum_exp: None });
+    Ok(out)
+}
+
+/// As [`forward`], of runs that fit.
+pub(crate) fn attend(
+    q: &[f32],
+    runs: &[Run<'_>],
+    heads: Heads,
+    window: Option<usize>,
+    results: &Results<'_>,
+) {
     let layout = PageLayout::new(heads);
     let tasks: Vec<Task<'_>> = split(runs, heads)
         .into_iter()
         .flat_map(|pieces| (0..heads.kv).map(move |head| Task { head, pieces: pieces.clone() }))
         .collect();
     tasks.par_iter().with_max_len(1).for_each_init(Work::default, |work, task| {
-        task.run(work, q, layout, window, &shared_out);
+        task.run(work, q, layout, window, results);
     });
-    Ok(out)
 }
 
 fn check_runs(runs: &[Run<'_>], layout: PageLayout, rows: usize) -> Result<()> {

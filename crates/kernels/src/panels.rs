@@ -27,7 +27,7 @@ use rayon::prelude::*;
 use crate::matmul::Into;
 pub(crate) use ahead::Ahead;
 use dispatch::{Level, level};
-pub(crate) use tile::{TILE_ROWS, accumulate};
+pub(crate) use tile::{TILE_ROWS, accumulate, accumulate_turned};
 use turn::turn;
 pub(crate) use turned::Turned;
 

@@ -1,17 +1,27 @@
-//! The gradients of attention, with the scores computed again block by block.
+//! The gradients of attention, with the scores computed again page by page.
+
+use std::ops::Range;
 
 use candle_core::Tensor;
 use multiversion::multiversion;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::block::Block;
-use super::{
-    Attended, BLOCK, Group, GroupSpan, OP, Pattern, assemble, check_shapes, groups, tasks,
-};
+use super::pages::{Content, Group, Layout, Pages, Sequence};
+use super::{Attended, GroupSpan, OP, Pattern, check_shapes};
 use crate::error::{Result, check};
-use crate::math::{dot, scale};
-use crate::matmul::{Into, Threads, View, ViewMut, product};
+use crate::math::{add, dot, exps};
 use crate::memory::{floats, tensor};
+use crate::paged_attention::{PAGE, all_seen, hide, visible};
+use crate::panels::{Ahead, Shared, TILE_ROWS, accumulate, accumulate_turned};
+
+/// Rows of a block, at most, where a row is a token's query head: what belongs to them and to a page stays in the
+/// caches.
+const BLOCK_ROWS: usize = 16 * TILE_ROWS;
+
+/// Parts of a group's queries that are worked on side by side, each with sums of its own for the gradients of keys
+/// and values. A constant, so that results do not depend on the number of threads.
+const LANES: usize = 8;
 
 /// The gradients of queries, keys and values, each of its tensor's shape.
 pub struct Gradients {
@@ -43,22 +53,30 @@ pub fn backward(
     let heads = pattern.heads;
     check_shapes(q, k, v, spans, pattern)?;
     check(d_out.dims() == q.dims(), OP, || "the output's gradient misfits".into())?;
+    let layout = Layout::new(spans, heads);
+    let (keys, values) = (floats(k, OP)?, floats(v, OP)?);
+    // Both are needed turned, and the keys as they are too.
     let inputs = Inputs {
+        layout: &layout,
+        keys: Pages::new(&layout, &keys, &keys)?,
+        values: Pages::new(&layout, &values, &values)?,
         q: &floats(q, OP)?,
-        k: &floats(k, OP)?,
-        v: &floats(v, OP)?,
         out: &floats(&attended.out, OP)?,
         log_sum_exp: &floats(&attended.log_sum_exp, OP)?,
         d_out: &floats(d_out, OP)?,
+        window: pattern.window,
     };
-    let groups = groups(spans);
-    let parts: Vec<Part> = tasks(&groups, heads)
-        .map(|(group, kv_head)| part(group, kv_head, &inputs, pattern))
-        .collect();
-    let width = heads.shared() * heads.dim;
-    let dq = assemble(&parts, &groups, heads, width, |group| group.queries(), |part| &part.dq);
-    let dk = assemble(&parts, &groups, heads, heads.dim, |group| group.keys(), |part| &part.dk);
-    let dv = assemble(&parts, &groups, heads, heads.dim, |group| group.keys(), |part| &part.dv);
+    let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| vec![0.0; x.elem_count()]);
+    let shared_dq = Shared::new(&mut dq);
+    let lanes: Vec<Lane<'_>> = layout.groups.iter().flat_map(|g| lanes(g, heads)).collect();
+    let sums: Vec<PageSums> =
+        lanes.par_iter().with_max_len(1).map(|lane| lane.run(&inputs, &shared_dq)).collect();
+    let (shared_dk, shared_dv) = (Shared::new(&mut dk), Shared::new(&mut dv));
+    let of_head = LANES * heads.kv;
+    sums.par_chunks(LANES).enumerate().for_each(|(place, lanes)| {
+        let group = &layout.groups[place * LANES / of_head];
+        add_up(lanes, &layout, group, place % heads.kv, (&shared_dk, &shared_dv));
+    });
     Ok(Gradients {
         q: tensor(dq, q.shape())?,
         k: tensor(dk, k.shape())?,
@@ -67,95 +85,271 @@ pub fn backward(
 }
 
 struct Inputs<'a> {
+    layout: &'a Layout,
+    /// Pages of the keys, and of the values, each turned and as it is.
+    keys: Pages,
+    values: Pages,
     q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
     out: &'a [f32],
     log_sum_exp: &'a [f32],
     d_out: &'a [f32],
+    window: Option<usize>,
 }
 
-/// The gradients for one group and one key and value head, rows within the group.
-struct Part {
-    dq: Vec<f32>,
-    dk: Vec<f32>,
-    dv: Vec<f32>,
+/// Some blocks of a group's queries, for one key and value head.
+struct Lane<'a> {
+    group: &'a Group,
+    head: usize,
+    blocks: Vec<Block<'a>>,
 }
 
-fn part(group: &Group<'_>, kv_head: usize, inputs: &Inputs<'_>, pattern: Pattern) -> Part {
-    let heads = pattern.heads;
-    let (silent, tokens) = (group.span.silent, group.keys().len());
-    let (shared, dim) = (heads.shared(), heads.dim);
-    let width = shared * dim;
-    let mut part = Part {
-        dq: vec![0.0; group.queries().len() * width],
-        dk: vec![0.0; tokens * dim],
-        dv: vec![0.0; tokens * dim],
+/// Some tokens of a sequence.
+#[derive(Clone)]
+struct Block<'a> {
+    sequence: &'a Sequence,
+    tokens: Range<usize>,
+}
+
+impl Block<'_> {
+    /// Position behind the last token.
+    fn end(&self) -> usize {
+        self.sequence.position + self.tokens.end
+    }
+}
+
+/// For each head [`LANES`] lanes with about as many pairs of a query and a key each.
+fn lanes(group: &Group, heads: super::Heads) -> Vec<Lane<'_>> {
+    let most = (BLOCK_ROWS / heads.shared()).max(1);
+    let blocks = group.sequences.iter().flat_map(|sequence| {
+        let tokens = sequence.rows.len();
+        let block = move |start: usize| Block { sequence, tokens: start..tokens.min(start + most) };
+        (0..tokens).step_by(most).map(block)
+    });
+    let blocks: Vec<Block<'_>> = blocks.collect();
+    let pairs = |block: &Block<'_>| block.tokens.len() * block.end();
+    let all = blocks.iter().map(pairs).sum::<usize>().max(1);
+    let mut shared_out: Vec<Vec<Block<'_>>> = vec![Vec::new(); LANES];
+    let mut before = 0;
+    for block in blocks {
+        let of_block = pairs(&block);
+        shared_out[before * LANES / all].push(block);
+        before += of_block;
+    }
+    let of_head = |head| {
+        let lane = move |blocks| Lane { group, head, blocks };
+        shared_out.clone().into_iter().map(lane)
     };
-    let mut block = Block::new(pattern, kv_head, group);
-    let (mut d_out, mut deltas, mut ds) = (Vec::new(), Vec::new(), Vec::new());
-    for segment in group.span.segments() {
-        for queries in segment.blocks(BLOCK, silent) {
-            block.scores(inputs.q, inputs.k, &segment, queries.clone());
-            let query_row = |row| group.first_query + row - silent;
-            block.softmax_again(&segment, |row, head| {
-                inputs.log_sum_exp[query_row(row) * heads.query + kv_head * shared + head]
-            });
-            d_out.clear();
-            deltas.clear();
-            for row in queries.clone() {
-                let at = block.query_part(row);
-                let (d, out) = (&inputs.d_out[at.clone()], &inputs.out[at]);
-                d_out.extend_from_slice(d);
-                let first = deltas.len();
-                deltas.resize(first + shared, 0.0);
-                row_dots(d, out, dim, &mut deltas[first..]);
-            }
-            let (rows, keys) = (block.rows(), block.keys());
-            ds.resize(rows * keys, 0.0);
-            block.against(&d_out, inputs.v, &segment, &mut ds);
-            for ((ds, p), delta) in ds.chunks_mut(keys).zip(block.p.chunks(keys)).zip(&deltas) {
-                score_gradient(p, *delta, ds);
-            }
-            let dq = &mut part.dq[(queries.start - silent) * width..(queries.end - silent) * width];
-            block.combine(&ds, inputs.k, &segment, dq);
-            scale(dq, block.scale());
-            for (column, first, n) in block.runs(&segment) {
-                if n == 0 {
-                    continue;
-                }
-                let own = first * dim..(first + n) * dim;
-                let columns = |x| View::strided(x, rows, n, keys).t();
-                for (out, weights, by) in [
-                    (&mut part.dk[own.clone()], &ds[column..], &block.q),
-                    (&mut part.dv[own], &block.p[column..], &d_out),
-                ] {
-                    product(
-                        ViewMut::new(out, n, dim),
-                        Into::Add,
-                        columns(weights),
-                        View::new(by, rows, dim),
-                        Threads::One,
-                    );
+    (0..heads.kv).flat_map(of_head).collect()
+}
+
+/// For each page of a group the gradients of its keys and values, where there are some: ([`PAGE`], width) both.
+type PageSums = Vec<Option<Box<[f32]>>>;
+
+/// Adds the lanes' sums to the rows that stand in the group's pages.
+fn add_up(
+    lanes: &[PageSums],
+    layout: &Layout,
+    group: &Group,
+    head: usize,
+    (dk, dv): (&Shared<'_>, &Shared<'_>),
+) {
+    let (dim, width) = (layout.heads.dim, layout.page.width());
+    for (index, page) in group.pages.clone().enumerate() {
+        for sums in lanes.iter().filter_map(|lane| lane[index].as_deref()) {
+            let (keys, values) = sums.split_at(PAGE * width);
+            for Content { slot, rows } in &layout.contents[page] {
+                for (row, slot) in rows.clone().zip(*slot..) {
+                    let start = row * layout.heads.kv_width() + head * dim;
+                    for (to, from) in [(dk, keys), (dv, values)] {
+                        // SAFETY: groups differ in their rows, and heads in their columns; a group's are
+                        // gone through one after the other.
+                        #[allow(unsafe_code)]
+                        let to = unsafe { to.slice(start, dim) };
+                        add(to, &from[slot * width..][..dim]);
+                    }
                 }
             }
         }
     }
-    part
 }
 
-/// The scalar product of each run of `dim` numbers of `a` with that of `b`.
-#[multiversion(targets = "simd")]
-fn row_dots(a: &[f32], b: &[f32], dim: usize, out: &mut [f32]) {
-    for ((a, b), out) in a.chunks(dim).zip(b.chunks(dim)).zip(out) {
-        *out = dot(a, b);
+impl Lane<'_> {
+    fn run(&self, inputs: &Inputs<'_>, dq: &Shared<'_>) -> PageSums {
+        let width = inputs.layout.page.width();
+        let mut sums: PageSums = vec![None; self.group.pages.len()];
+        let mut work = Work::default();
+        for block in &self.blocks {
+            work.load(block, self.head, inputs);
+            let pages = block.sequence.pages.iter().take(block.end().div_ceil(PAGE));
+            for (index, page) in pages.enumerate() {
+                if !work.look_at(index, inputs.window) {
+                    continue;
+                }
+                let sums = sums[*page - self.group.pages.start]
+                    .get_or_insert_with(|| vec![0.0; 2 * PAGE * width].into_boxed_slice());
+                let pages = (inputs.keys.page(*page), inputs.values.page(*page));
+                work.page(inputs.layout, self.head, pages, sums.split_at_mut(PAGE * width));
+            }
+            work.store(block, self.head, inputs.layout, dq);
+        }
+        sums
     }
 }
 
-/// `ds = p · (ds - delta)`.
-#[multiversion(targets = "simd")]
-fn score_gradient(p: &[f32], delta: f32, ds: &mut [f32]) {
-    for (ds, p) in ds.iter_mut().zip(p) {
-        *ds = p * (*ds - delta);
+/// What belongs to a block. A row is a token's query head.
+#[derive(Default)]
+struct Work {
+    /// Scaled queries (rows, width).
+    q: Vec<f32>,
+    /// The output's gradient (rows, width).
+    d_out: Vec<f32>,
+    /// The log-sum-exp of each row's scores.
+    log_sum_exp: Vec<f32>,
+    /// `rowsum(dO ∘ O)`.
+    delta: Vec<f32>,
+    /// Position of each row's token.
+    positions: Vec<usize>,
+    /// Which tokens of the page each row sees.
+    seen: Vec<Range<usize>>,
+    /// Probabilities of the page's tokens (rows, [`PAGE`]).
+    p: Vec<f32>,
+    /// The gradients of their scores (rows, [`PAGE`]).
+    ds: Vec<f32>,
+    /// The gradient of the queries (rows, width).
+    dq: Vec<f32>,
+}
+
+impl Work {
+    /// Takes up a block.
+    fn load(&mut self, block: &Block<'_>, head: usize, inputs: &Inputs<'_>) {
+        let heads = inputs.layout.heads;
+        let (shared, dim, width) = (heads.shared(), heads.dim, inputs.layout.page.width());
+        let rows = block.tokens.len() * shared;
+        let scale = 1.0 / (dim as f32).sqrt();
+        for numbers in [&mut self.q, &mut self.d_out, &mut self.dq] {
+            numbers.clear();
+            numbers.resize(rows * width, 0.0);
+        }
+        for numbers in [&mut self.p, &mut self.ds] {
+            numbers.resize(rows * PAGE, 0.0);
+        }
+        self.log_sum_exp.clear();
+        self.delta.clear();
+        self.positions.clear();
+        for (place, token) in block.tokens.clone().enumerate() {
+            let first = (block.sequence.rows.start + token) * heads.query + head * shared;
+            self.log_sum_exp.extend(&inputs.log_sum_exp[first..first + shared]);
+            let position = block.sequence.position + token;
+            self.positions.extend(std::iter::repeat_n(position, shared));
+            for (row, from) in (place * shared..).zip(first..first + shared) {
+                let from = from * dim..(from + 1) * dim;
+                let to = row * width..row * width + dim;
+                let (q, d_out) = (&inputs.q[from.clone()], &inputs.d_out[from.clone()]);
+                self.q[to.clone()].iter_mut().zip(q).for_each(|(to, q)| *to = q * scale);
+                self.d_out[to].copy_from_slice(d_out);
+                self.delta.push(row_dot(d_out, &inputs.out[from]));
+            }
+        }
     }
+
+    /// Turns to the page at `index` of the sequence's; whether any row sees some of it.
+    fn look_at(&mut self, index: usize, window: Option<usize>) -> bool {
+        self.seen.clear();
+        let seen = |position: &usize| visible(*position, index * PAGE, window);
+        self.seen.extend(self.positions.iter().map(seen));
+        self.seen.iter().any(|seen| !seen.is_empty())
+    }
+
+    /// Adds what a page has to do with the gradients of queries, keys and values.
+    fn page(
+        &mut self,
+        layout: &Layout,
+        head: usize,
+        (keys, values): (&[f32], &[f32]),
+        (dk, dv): (&mut [f32], &mut [f32]),
+    ) {
+        let (arch, width) = (Arch::new(), layout.page.width());
+        let turned_keys = (layout.page.keys(keys, head), PAGE);
+        let turned_values = (layout.page.keys(values, head), PAGE);
+        let keys = layout.page.values(keys, head);
+        // One product after the other, so that what it takes stays in the first cache.
+        self.p.fill(0.0);
+        self.ds.fill(0.0);
+        for (p, q) in self.p.chunks_mut(TILE_ROWS * PAGE).zip(self.q.chunks(TILE_ROWS * width)) {
+            accumulate(arch, p, (q, width), turned_keys, Ahead::NOTHING);
+        }
+        for (ds, d) in
+            self.ds.chunks_mut(TILE_ROWS * PAGE).zip(self.d_out.chunks(TILE_ROWS * width))
+        {
+            accumulate(arch, ds, (d, width), turned_values, Ahead::NOTHING);
+        }
+        arch.dispatch(Probabilities(self));
+        let seen = all_seen(&self.seen);
+        for ((dq, ds), seen) in self
+            .dq
+            .chunks_mut(TILE_ROWS * width)
+            .zip(self.ds.chunks(TILE_ROWS * PAGE))
+            .zip(self.seen.chunks(TILE_ROWS))
+        {
+            let seen = all_seen(seen);
+            let keys = (&keys[seen.start * width..seen.end * width], width);
+            accumulate(arch, dq, (&ds[seen.start..], PAGE), keys, Ahead::NOTHING);
+        }
+        for (to, weights, by) in [(dv, &self.p, &self.d_out), (dk, &self.ds, &self.q)] {
+            let columns = seen.clone().step_by(TILE_ROWS);
+            let to = to[seen.start * width..seen.end * width].chunks_mut(TILE_ROWS * width);
+            for (to, column) in to.zip(columns) {
+                accumulate_turned(arch, to, (&weights[column..], PAGE), (by, width));
+            }
+        }
+    }
+
+    /// Writes the gradient of the block's queries.
+    fn store(&self, block: &Block<'_>, head: usize, layout: &Layout, dq: &Shared<'_>) {
+        let heads = layout.heads;
+        let (shared, dim, width) = (heads.shared(), heads.dim, layout.page.width());
+        let scale = 1.0 / (dim as f32).sqrt();
+        for (place, token) in block.tokens.clone().enumerate() {
+            let start = (block.sequence.rows.start + token) * heads.query_width();
+            // SAFETY: a row belongs to one block of one sequence, and heads differ in their columns.
+            #[allow(unsafe_code)]
+            let to = unsafe { dq.slice(start + head * shared * dim, shared * dim) };
+            for (to, row) in to.chunks_mut(dim).zip(place * shared..) {
+                let from = &self.dq[row * width..][..dim];
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = from * scale);
+            }
+        }
+    }
+}
+
+/// Makes probabilities of scores, `e^(score - log-sum-exp)`, and of the gradients of probabilities those of
+/// scores, `p · (dp - delta)`.
+struct Probabilities<'a>(&'a mut Work);
+
+impl WithSimd for Probabilities<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Work { p, ds, seen, log_sum_exp, delta, .. } = self.0;
+        let rows = p.chunks_exact_mut(PAGE).zip(ds.chunks_exact_mut(PAGE));
+        for (row, (p, ds)) in rows.enumerate() {
+            let (shift, delta) = (simd.splat_f32s(log_sum_exp[row]), simd.splat_f32s(delta[row]));
+            {
+                let (p, _) = S::as_mut_simd_f32s(p);
+                let (ds, _) = S::as_mut_simd_f32s(ds);
+                for (p, ds) in p.iter_mut().zip(ds) {
+                    *p = exps(simd, simd.sub_f32s(*p, shift));
+                    *ds = simd.mul_f32s(*p, simd.sub_f32s(*ds, delta));
+                }
+            }
+            hide(p, &seen[row], 0.0);
+            hide(ds, &seen[row], 0.0);
+        }
+    }
+}
+
+#[multiversion(targets = "simd")]
+fn row_dot(a: &[f32], b: &[f32]) -> f32 {
+    dot(a, b)
 }

@@ -14,6 +14,14 @@ use crate::panels::{Ahead, Shared, TILE_ROWS, accumulate};
 /// caches.
 const TASK_ROWS: usize = 16 * TILE_ROWS;
 
+/// Where results go.
+pub(crate) struct Results<'a> {
+    /// The values as each query sees them (rows, query heads · dim).
+    pub(crate) out: Shared<'a>,
+    /// The log of the sum of the exponentials of a query's scores (rows, query heads).
+    pub(crate) log_sum_exp: Option<Shared<'a>>,
+}
+
 /// Some tokens of a run.
 #[derive(Clone)]
 pub(super) struct Piece<'a> {
@@ -116,7 +124,7 @@ impl<'a> Task<'a> {
         q: &[f32],
         layout: PageLayout,
         window: Option<usize>,
-        out: &Shared<'_>,
+        results: &Results<'_>,
     ) {
         let heads = layout.heads;
         let (shared, dim, width) = (heads.shared(), heads.dim, layout.width());
@@ -145,14 +153,23 @@ impl<'a> Task<'a> {
         let mut row = 0;
         for Piece { run, tokens } in &self.pieces {
             for token in tokens.clone() {
-                let start =
-                    (run.rows.start + token) * heads.query_width() + self.head * shared * dim;
+                let first = (run.rows.start + token) * heads.query + self.head * shared;
                 // SAFETY: each row of the batch stands in one run only, and tasks differ in their
                 // rows or in their heads.
                 #[allow(unsafe_code)]
-                let out = unsafe { out.slice(start, shared * dim) };
+                let out = unsafe { results.out.slice(first * dim, shared * dim) };
                 for (out, row) in out.chunks_mut(dim).zip(row..) {
-                    divide(&work.out[row * width..][..dim], &work.sum[row * SUM..][..SUM], out);
+                    let sum = total(SUM, |i| work.sum[row * SUM + i]);
+                    divide(&work.out[row * width..][..dim], sum, out);
+                }
+                if let Some(all) = &results.log_sum_exp {
+                    // SAFETY: as above.
+                    #[allow(unsafe_code)]
+                    let all = unsafe { all.slice(first, shared) };
+                    for (log_sum_exp, row) in all.iter_mut().zip(row..) {
+                        let sum = total(SUM, |i| work.sum[row * SUM + i]);
+                        *log_sum_exp = work.base[row] + sum.ln();
+                    }
                 }
                 row += shared;
             }
@@ -190,7 +207,7 @@ impl Work {
             if seen.iter().all(Range::is_empty) {
                 continue;
             }
-            let end = seen.iter().map(|seen| seen.end).max().unwrap_or(0);
+            let looked_at = all_seen(seen);
             let [soon_keys, soon_values] = match next {
                 Some(next) => {
                     let (keys, values) = (layout.keys(next, head), layout.values(next, head));
@@ -206,17 +223,24 @@ impl Work {
             let sum = &mut self.sum[tile.start * SUM..tile.end * SUM];
             let base = &mut self.base[tile.clone()];
             arch.dispatch(Weigh { scores, seen, base, sum, out });
-            let values = (&values[..end * width], width);
-            accumulate(arch, out, (scores, PAGE), values, soon_values);
+            let values = (&values[looked_at.start * width..looked_at.end * width], width);
+            accumulate(arch, out, (&scores[looked_at.start..], PAGE), values, soon_values);
         }
     }
 }
 
 /// Which of a page's tokens the token at `position` sees.
-fn visible(position: usize, page_start: usize, window: Option<usize>) -> Range<usize> {
+pub(crate) fn visible(position: usize, page_start: usize, window: Option<usize>) -> Range<usize> {
     let end = (position + 1).saturating_sub(page_start).min(PAGE);
     let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
     first.saturating_sub(page_start).min(end)..end
+}
+
+/// Tokens of a page from the first to the last one that a row sees.
+pub(crate) fn all_seen(seen: &[Range<usize>]) -> Range<usize> {
+    let some = || seen.iter().filter(|seen| !seen.is_empty());
+    let first = some().map(|seen| seen.start).min().unwrap_or(0);
+    first..some().map(|seen| seen.end).max().unwrap_or(first)
 }
 
 /// A tile's scores, so that no register of them lies in two lines of the cache.
@@ -285,7 +309,7 @@ impl WithSimd for Weigh<'_> {
 
 /// Puts `value` in the place of scores that are not `seen`. Most pages are seen whole.
 #[inline(always)]
-fn hide(scores: &mut [f32], seen: &Range<usize>, value: f32) {
+pub(crate) fn hide(scores: &mut [f32], seen: &Range<usize>, value: f32) {
     if seen.len() < scores.len() {
         scores[..seen.start].fill(value);
         scores[seen.end..].fill(value);
@@ -305,8 +329,8 @@ fn rebase(base: &mut f32, score: f32, sum: &mut [f32], out: &mut [f32]) {
 
 /// The values divided by the sum of weights.
 #[multiversion(targets = "simd")]
-fn divide(values: &[f32], sum: &[f32], out: &mut [f32]) {
-    let factor = 1.0 / total(sum.len(), |i| sum[i]);
+fn divide(values: &[f32], sum: f32, out: &mut [f32]) {
+    let factor = 1.0 / sum;
     for (out, value) in out.iter_mut().zip(values) {
         *out = value * factor;
     }

@@ -24,14 +24,27 @@ pub(crate) fn accumulate(
     (w, width): (&[f32], usize),
     ahead: Ahead,
 ) {
-    assert!(width.is_multiple_of(16) && sums.len().is_multiple_of(width), "a row is not whole");
-    arch.dispatch(Work { sums, x, stride, w, width, ahead });
+    arch.dispatch(Work::new(sums, (x, stride, 1), (w, width), ahead));
+}
+
+/// As [`accumulate`], of `x` turned: its numbers of a step over `k` lie side by side, one for each row, and those
+/// of the next step `stride` behind them.
+pub(crate) fn accumulate_turned(
+    arch: Arch,
+    sums: &mut [f32],
+    (x, stride): (&[f32], usize),
+    (w, width): (&[f32], usize),
+) {
+    arch.dispatch(Work::new(sums, (x, 1, stride), (w, width), Ahead::NOTHING));
 }
 
 struct Work<'a> {
     sums: &'a mut [f32],
     x: &'a [f32],
-    stride: usize,
+    /// From one row of `x` to the next.
+    row: usize,
+    /// From one step to the next.
+    step: usize,
     w: &'a [f32],
     width: usize,
     ahead: Ahead,
@@ -54,7 +67,17 @@ impl WithSimd for Work<'_> {
     }
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    fn new(
+        sums: &'a mut [f32],
+        (x, row, step): (&'a [f32], usize, usize),
+        (w, width): (&'a [f32], usize),
+        ahead: Ahead,
+    ) -> Self {
+        assert!(width.is_multiple_of(16) && sums.len().is_multiple_of(width), "a row is not whole");
+        Self { sums, x, row, step, w, width, ahead }
+    }
+
     #[inline(always)]
     fn rows<S: Simd, const R: usize>(mut self, simd: S) {
         let mut column = 0;
@@ -83,8 +106,9 @@ impl Work<'_> {
     fn strip<S: Simd, const R: usize, const N: usize>(&mut self, simd: S, first: usize) {
         let columns = N * S::F32_LANES;
         let depth = self.w.len() / self.width;
-        assert!(self.x.len() >= (R - 1) * self.stride + depth, "a row is too short");
-        let (x, stride) = (self.x.as_ptr(), self.stride);
+        let last = (R - 1) * self.row + depth.saturating_sub(1) * self.step;
+        assert!(depth == 0 || last < self.x.len(), "a row is too short");
+        let (x, row, step) = (self.x.as_ptr(), self.row, self.step);
         let mut sums = [[simd.splat_f32s(0.0); N]; R];
         let mut steps = self.w.chunks_exact(self.width).enumerate();
         if first == 0 {
@@ -94,7 +118,7 @@ impl Work<'_> {
                 // SAFETY: `k` < depth.
                 #[allow(unsafe_code)]
                 unsafe {
-                    add_step(simd, &mut sums, (x.add(k), stride), &w[first..first + columns]);
+                    add_step(simd, &mut sums, (x.add(k * step), row), &w[first..first + columns]);
                 }
             }
         }
@@ -102,7 +126,7 @@ impl Work<'_> {
             // SAFETY: `k` < depth.
             #[allow(unsafe_code)]
             unsafe {
-                add_step(simd, &mut sums, (x.add(k), stride), &w[first..first + columns]);
+                add_step(simd, &mut sums, (x.add(k * step), row), &w[first..first + columns]);
             }
         }
         for r in 0..R {
