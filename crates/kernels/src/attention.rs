@@ -17,7 +17,7 @@ use crate::error::{Result, check};
 use crate::memory::{floats, tensor};
 use crate::paged_attention::{Results, attend};
 use crate::panels::Shared;
-pub use backward::{Gradients, backward};
+pub use backward::{Gradients, backward, working_numbers};
 use pages::{Layout, Pages};
 
 const OP: &str = "attention";

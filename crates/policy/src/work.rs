@@ -1,5 +1,7 @@
 //! How much arithmetic and memory a model takes, for estimates.
 
+use embodied_r_kernels::attention::{self, Heads};
+
 use crate::config::ModelConfig;
 use crate::decoder::Activations;
 use crate::packed::Group;
@@ -62,9 +64,15 @@ impl ModelConfig {
         let bytes = |numbers: usize| tokens * numbers * size_of::<f32>();
         let layer = bytes(Activations::per_token(hidden, queries, keys, inner));
         // A layer that is computed again, the output's gradient and the residual stream, and the
-        // gradient of what the last product took.
+        // gradient of what the last product took, or what attention's own backward holds.
         let more = Activations::more_per_token(hidden, inner);
-        let working = layer + bytes(more + 3 * hidden + inner);
+        let heads = Heads {
+            query: self.num_attention_heads,
+            kv: self.num_key_value_heads,
+            dim: self.head_dim,
+        };
+        let in_turn = inner.max(attention::working_numbers(heads));
+        let working = layer + bytes(more + 3 * hidden + in_turn);
         PassBytes { inputs: bytes(self.num_hidden_layers * hidden), layer, working }
     }
 

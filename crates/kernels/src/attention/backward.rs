@@ -8,7 +8,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::pages::{Content, Group, Layout, Pages, Sequence};
-use super::{Attended, GroupSpan, OP, Pattern, check_shapes};
+use super::{Attended, GroupSpan, Heads, OP, Pattern, check_shapes};
 use crate::error::{Result, check};
 use crate::math::{add, dot, exps};
 use crate::memory::{floats, tensor};
@@ -84,6 +84,12 @@ pub fn backward(
     })
 }
 
+/// Numbers that [`backward`] holds for each token while it works, at most: keys and values in pages, and each
+/// lane's sums.
+pub fn working_numbers(heads: Heads) -> usize {
+    (4 + 2 * LANES) * heads.kv * heads.dim.next_multiple_of(16)
+}
+
 struct Inputs<'a> {
     layout: &'a Layout,
     /// Pages of the keys, and of the values, each turned and as it is.
@@ -118,7 +124,7 @@ impl Block<'_> {
 }
 
 /// For each head [`LANES`] lanes with about as many pairs of a query and a key each.
-fn lanes(group: &Group, heads: super::Heads) -> Vec<Lane<'_>> {
+fn lanes(group: &Group, heads: Heads) -> Vec<Lane<'_>> {
     let most = (BLOCK_ROWS / heads.shared()).max(1);
     let blocks = group.sequences.iter().flat_map(|sequence| {
         let tokens = sequence.rows.len();
