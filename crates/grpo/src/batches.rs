@@ -31,8 +31,9 @@ pub struct Piece {
 ///
 /// The longest come first, each into the fullest micro-batch that has room for it (best fit, decreasing),
 /// so that few micro-batches are begun. A group that fits one micro-batch is never cut; a longer one is,
-/// between completions, and its parts follow each other. A single completion that does not fit with its
-/// prompt gets a micro-batch of its own: nothing is left out.
+/// between completions, and its parts follow each other. A prompt that leaves less than half of the budget does not
+/// count, as parts do not go through the model with it: they have half the budget for themselves. A single
+/// completion that does not fit gets a micro-batch of its own: nothing is left out.
 pub fn pack(groups: &[Lengths], budget: usize) -> Vec<Vec<Piece>> {
     let mut order: Vec<usize> = (0..groups.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(groups[index].tokens()));
@@ -62,19 +63,25 @@ pub fn pack(groups: &[Lengths], budget: usize) -> Vec<Vec<Piece>> {
     batches
 }
 
-/// Cuts one group's completions into runs that fit the budget together with the prompt.
+/// Tokens of completions that go behind a prompt together, unless a single one has more.
+pub(crate) fn room_behind(prompt: usize, budget: usize) -> usize {
+    budget.saturating_sub(prompt).max(budget / 2)
+}
+
+/// Cuts one group's completions into runs for which there is room behind the prompt.
 fn cut(group: &Lengths, budget: usize) -> Vec<Range<usize>> {
+    let room = room_behind(group.prompt, budget);
     let mut runs: Vec<Range<usize>> = Vec::new();
     let mut used = 0;
     for (index, &length) in group.completions.iter().enumerate() {
         match runs.last_mut() {
-            Some(run) if used + length <= budget => {
+            Some(run) if used + length <= room => {
                 run.end = index + 1;
                 used += length;
             }
             _ => {
                 runs.push(index..index + 1);
-                used = group.prompt + length;
+                used = length;
             }
         }
     }
@@ -121,6 +128,14 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_long_prompt_there_is_room_for_half_the_budget() {
+        let packed = pack(&[group(50, &[2, 2, 2, 2, 2])], 9);
+        assert_eq!(packed, [vec![piece(0, 0..2)], vec![piece(0, 2..4)], vec![piece(0, 4..5)]]);
+        let packed = pack(&[group(50, &[2, 2]), group(1, &[1])], 9);
+        assert_eq!(packed, [vec![piece(0, 0..2)], vec![piece(1, 0..1)]]);
+    }
+
+    #[test]
     fn a_completion_that_fits_nowhere_runs_alone() {
         let packed = pack(&[group(4, &[30, 1])], 10);
         assert_eq!(packed, [vec![piece(0, 0..1)], vec![piece(0, 1..2)]]);
@@ -141,9 +156,10 @@ mod tests {
                 .flat_map(|(g, group)| (0..group.completions.len()).map(move |c| (g, c))).collect();
             prop_assert_eq!(seen, expected);
             for batch in &packed {
-                let tokens: usize = batch.iter().map(|p| groups[p.group].prompt
-                    + groups[p.group].completions[p.completions.clone()].iter().sum::<usize>()).sum();
-                let lone = batch.len() == 1 && batch[0].completions.len() == 1;
+                let own = |p: &Piece| groups[p.group].completions[p.completions.clone()].iter().sum::<usize>();
+                let tokens: usize = batch.iter().map(|p| groups[p.group].prompt + own(p)).sum();
+                let lone = batch.len() == 1
+                    && (batch[0].completions.len() == 1 || own(&batch[0]) <= budget / 2);
                 prop_assert!(tokens <= budget || lone);
             }
         }

@@ -2,6 +2,7 @@
 
 use embodied_r_policy::{ModelConfig, Precision};
 
+use crate::batches::room_behind;
 use crate::settings::Recompute;
 
 /// Bytes of a number.
@@ -125,9 +126,9 @@ impl Load {
     fn tokens_together(&self) -> usize {
         let group = self.prompt + self.completions * self.completion.saturating_sub(1);
         let all = self.prompts * group;
-        // A completion that does not fit with its prompt goes alone with it.
-        let least = self.prompt + self.completion;
-        all.min(self.budget.max(least))
+        // A prompt that is too long for the budget is there beside what goes behind it.
+        let cut = self.prompt + room_behind(self.prompt, self.budget).max(self.completion);
+        all.min(self.budget.max(cut))
     }
 }
 
@@ -227,9 +228,10 @@ mod tests {
     }
 
     #[test]
-    fn a_micro_batch_is_no_larger_than_its_budget_or_one_sequence() {
+    fn a_micro_batch_is_no_larger_than_its_budget_or_a_prompt_with_what_goes_behind_it() {
         assert_eq!(load().tokens_together(), 2 * (1000 + 4 * 99));
-        assert_eq!(Load { budget: 1200, ..load() }.tokens_together(), 1200);
+        assert_eq!(Load { budget: 2200, ..load() }.tokens_together(), 2200);
+        assert_eq!(Load { budget: 1200, ..load() }.tokens_together(), 1600);
         assert_eq!(Load { budget: 10, ..load() }.tokens_together(), 1100);
     }
 }

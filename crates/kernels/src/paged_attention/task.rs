@@ -301,7 +301,7 @@ impl WithSimd for Weigh<'_> {
                     *sum = simd.add_f32s(*sum, *x);
                 }
             }
-            // What is hidden has added e^-87 to a sum of e^-8 or more: nothing.
+            // What is hidden has added e^-87 to a sum of 1 or more, as the base is one of its scores: nothing.
             hide(scores, seen, 0.0);
         }
     }

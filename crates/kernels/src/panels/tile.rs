@@ -8,8 +8,7 @@ use super::ahead::Ahead;
 pub(crate) const TILE_ROWS: usize = 6;
 
 /// Adds `x · w` to `sums`. For each row `r` and column `c` the products `x[r][k] · w[k][c]` are summed
-/// up over `k` in order, each step rounded once, and the sum is added then. Meanwhile `ahead` is asked for,
-/// a step of it for each `k`.
+/// up over `k` in order, each step rounded once, and the sum is added then. Meanwhile `ahead` is asked for.
 ///
 /// # Shapes
 /// `sums` (rows, width) with at most [`TILE_ROWS`] rows and a width that is a multiple of 16, `w`
