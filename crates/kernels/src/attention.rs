@@ -61,7 +61,7 @@ pub struct Pattern {
 }
 
 /// Where the tokens of a group lie in the batch: the prompt, and behind it the completions.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupSpan {
     /// Rows of the prompt.
     pub prompt: Range<usize>,

@@ -72,10 +72,9 @@ pub fn backward(
     let sums: Vec<PageSums> =
         lanes.par_iter().with_max_len(1).map(|lane| lane.run(&inputs, &shared_dq)).collect();
     let (shared_dk, shared_dv) = (Shared::new(&mut dk), Shared::new(&mut dv));
-    let of_head = LANES * heads.kv;
     sums.par_chunks(LANES).enumerate().for_each(|(place, lanes)| {
-        let group = &layout.groups[place * LANES / of_head];
-        add_up(lanes, &layout, group, place % heads.kv, (&shared_dk, &shared_dv));
+        let (group, head) = (&layout.groups[place / heads.kv], place % heads.kv);
+        add_up(lanes, &layout, group, head, (&shared_dk, &shared_dv));
     });
     Ok(Gradients {
         q: tensor(dq, q.shape())?,
@@ -125,7 +124,7 @@ impl Block<'_> {
 
 /// For each head [`LANES`] lanes with about as many pairs of a query and a key each.
 fn lanes(group: &Group, heads: Heads) -> Vec<Lane<'_>> {
-    let most = (BLOCK_ROWS / heads.shared()).max(1);
+    let most = (BLOCK_ROWS / heads.shared().max(1)).max(1);
     let blocks = group.sequences.iter().flat_map(|sequence| {
         let tokens = sequence.rows.len();
         let block = move |start: usize| Block { sequence, tokens: start..tokens.min(start + most) };

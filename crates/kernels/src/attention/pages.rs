@@ -63,10 +63,9 @@ impl Layout {
             }
             let left = span.prompt.start + full * PAGE..span.prompt.end;
             let nothing = span.prompt.end..span.prompt.end;
-            let prompt_itself = (span.silent, std::iter::once((span.silent, &nothing)));
             let completions = span.completions.iter().map(|own| (prompt, own));
             let mut sequences = Vec::new();
-            for (position, own) in prompt_itself.1.chain(completions) {
+            for (position, own) in std::iter::once((span.silent, &nothing)).chain(completions) {
                 let tokens = prompt + own.len() - position;
                 if tokens == 0 {
                     continue;

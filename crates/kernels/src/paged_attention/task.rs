@@ -158,17 +158,16 @@ impl<'a> Task<'a> {
                 // rows or in their heads.
                 #[allow(unsafe_code)]
                 let out = unsafe { results.out.slice(first * dim, shared * dim) };
+                let sum = |row: usize| total(SUM, |i| work.sum[row * SUM + i]);
                 for (out, row) in out.chunks_mut(dim).zip(row..) {
-                    let sum = total(SUM, |i| work.sum[row * SUM + i]);
-                    divide(&work.out[row * width..][..dim], sum, out);
+                    divide(&work.out[row * width..][..dim], sum(row), out);
                 }
                 if let Some(all) = &results.log_sum_exp {
                     // SAFETY: as above.
                     #[allow(unsafe_code)]
                     let all = unsafe { all.slice(first, shared) };
                     for (log_sum_exp, row) in all.iter_mut().zip(row..) {
-                        let sum = total(SUM, |i| work.sum[row * SUM + i]);
-                        *log_sum_exp = work.base[row] + sum.ln();
+                        *log_sum_exp = work.base[row] + sum(row).ln();
                     }
                 }
                 row += shared;
