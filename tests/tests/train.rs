@@ -67,7 +67,10 @@ fn a_dry_run_prints_the_batch_arithmetic_and_the_stages_and_writes_nothing() {
     let told = String::from_utf8(output.stdout).unwrap();
     let (memory, rest): (Vec<&str>, Vec<&str>) =
         told.split_inclusive('\n').partition(|line| line.starts_with("memory "));
-    assert!(memory[0].contains("about 0.1") && memory[0].contains("2 layers not computed again"));
+    assert!(
+        memory[0].contains("about 0.1")
+            && memory[0].contains("1 layer of the rollout not computed again")
+    );
     assert_eq!(
         rest.concat(),
         "\
@@ -78,7 +81,7 @@ step         8 completions = 2 questions x 4 completions each
 epoch        4 steps = 8 questions / 2, 0 left over
 run          4 steps of 1 optimiser step, 32 completions of at most 6 tokens
 warm-up      0 steps to 1e-3, then cosine
-micro-batch  at most 2048 tokens, each prompt once
+micro-batch  at most 2048 tokens, behind a longer prompt as many as it has, each prompt once
 reference    for the divergence (beta 0.001)
 stage 1      steps 1 to 4, 1 epochs: accuracy 0.5, format 0.5
 checkpoints  every 2 steps, the last 3 kept, in run
@@ -238,10 +241,47 @@ fn trained(arguments: &[&str]) -> (Vec<u8>, String) {
 }
 
 #[test]
-fn what_is_computed_again_changes_no_byte() {
-    let [all, none] = ["all", "none"].map(|name| trained(&["--recompute", name]).0);
-    assert!(all == none);
-    // Groups that are cut are summed up in another order.
+fn what_the_update_computes_again_changes_no_byte() {
+    // Its forward is its own: the rollout is of another precision.
+    let again = |name| trained(&["--recompute", name, "--set", "rollout_precision=bf16"]).0;
+    assert!(again("all") == again("none"));
+}
+
+#[test]
+fn what_the_rollout_has_computed_serves_the_update() {
+    let first = |recompute: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        inputs(dir.path());
+        // A reward with a spread, and groups in parts.
+        let settings = fs::read_to_string(dir.path().join("run.toml")).unwrap();
+        let settings = settings.replace("format = 0.5", "format = 0.5, taste = 1.0");
+        let taste = r#"
+max_tokens_per_batch = 100
+[[reward]]
+name = "taste"
+command = ["sh", "-c", "cat > all; echo '{\"rewards\": [1, 0, 3, 2, 1, 5, 0, 2]}'"]
+"#;
+        fs::write(dir.path().join("run.toml"), settings + taste).unwrap();
+        train(dir.path()).args(["--recompute", recompute]).assert().code(0);
+        let events = events(&dir.path().join("run"));
+        let step = events.into_iter().find(|event| event["event"] == "step").unwrap();
+        let state = fs::read(dir.path().join("run/checkpoint-4/trainer_state.json")).unwrap();
+        let state: Value = serde_json::from_slice(&state).unwrap();
+        (step, state["taped_layers"].clone())
+    };
+    let ((own, none), (taped, all)) = (first("all"), first("none"));
+    assert_eq!((none, all), (Value::Null, json!(2)));
+    assert_eq!((&own["step"], &own["reward"]), (&taped["step"], &taped["reward"]));
+    for metric in ["loss", "entropy", "grad_norm", "kl"] {
+        let [own, taped] = [&own, &taped].map(|step| step[metric].as_f64().unwrap());
+        assert!((own - taped).abs() <= 1e-4 * own.abs() + 1e-6, "{metric}: {own}, {taped}");
+    }
+    assert!(own["grad_norm"].as_f64().unwrap() > 1e-3);
+}
+
+#[test]
+fn groups_that_are_cut_are_summed_up_in_another_order() {
+    let all = trained(&["--recompute", "all"]).0;
     let cut = trained(&["--recompute", "all", "--set", "max_tokens_per_batch=60"]).0;
     assert!(cut != all);
 }

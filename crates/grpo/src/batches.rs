@@ -32,8 +32,9 @@ pub struct Piece {
 /// The longest come first, each into the fullest micro-batch that has room for it (best fit, decreasing),
 /// so that few micro-batches are begun. A group that fits one micro-batch is never cut; a longer one is,
 /// between completions, and its parts follow each other. A prompt that leaves less than half of the budget does not
-/// count, as parts do not go through the model with it: they have half the budget for themselves. A single
-/// completion that does not fit gets a micro-batch of its own: nothing is left out.
+/// count, as parts do not go through the model with it: they have half the budget for themselves, or as much as a
+/// prompt that takes more than the budget. A single completion that does not fit gets a micro-batch of its own: nothing
+/// is left out.
 pub fn pack(groups: &[Lengths], budget: usize) -> Vec<Vec<Piece>> {
     let mut order: Vec<usize> = (0..groups.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(groups[index].tokens()));
@@ -65,7 +66,10 @@ pub fn pack(groups: &[Lengths], budget: usize) -> Vec<Vec<Piece>> {
 
 /// Tokens of completions that go behind a prompt together, unless a single one has more.
 pub(crate) fn room_behind(prompt: usize, budget: usize) -> usize {
-    budget.saturating_sub(prompt).max(budget / 2)
+    match prompt > budget {
+        true => prompt,
+        false => (budget - prompt).max(budget / 2),
+    }
 }
 
 /// Cuts one group's completions into runs for which there is room behind the prompt.
@@ -128,11 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_long_prompt_there_is_room_for_half_the_budget() {
-        let packed = pack(&[group(50, &[2, 2, 2, 2, 2])], 9);
+    fn behind_a_long_prompt_there_is_room_for_half_the_budget_or_as_much_as_it_takes() {
+        let packed = pack(&[group(8, &[2, 2, 2, 2, 2])], 9);
         assert_eq!(packed, [vec![piece(0, 0..2)], vec![piece(0, 2..4)], vec![piece(0, 4..5)]]);
-        let packed = pack(&[group(50, &[2, 2]), group(1, &[1])], 9);
+        let packed = pack(&[group(8, &[2, 2]), group(1, &[1])], 9);
         assert_eq!(packed, [vec![piece(0, 0..2)], vec![piece(1, 0..1)]]);
+        let packed = pack(&[group(10, &[2, 4, 4, 2])], 9);
+        assert_eq!(packed, [vec![piece(0, 0..3)], vec![piece(0, 3..4)]]);
     }
 
     #[test]
@@ -158,8 +164,10 @@ mod tests {
             for batch in &packed {
                 let own = |p: &Piece| groups[p.group].completions[p.completions.clone()].iter().sum::<usize>();
                 let tokens: usize = batch.iter().map(|p| groups[p.group].prompt + own(p)).sum();
+                let room = |prompt: usize| if prompt > budget { prompt } else { budget / 2 };
                 let lone = batch.len() == 1
-                    && (batch[0].completions.len() == 1 || own(&batch[0]) <= budget / 2);
+                    && (batch[0].completions.len() == 1
+                        || own(&batch[0]) <= room(groups[batch[0].group].prompt));
                 prop_assert!(tokens <= budget || lone);
             }
         }

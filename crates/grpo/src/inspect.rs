@@ -77,10 +77,17 @@ pub fn loss<M: Model>(
     let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
     let pace = Pace { temperature, learning_rate: 0.0, noise: 0 };
     for pass in passes(&groups) {
-        backward(model, &groups, pass, pace, &mut gradients, &mut |index, scores| {
-            let (batch, counts) = (&batches[index], &counts[index]);
-            Ok(batch.derivative(&options, counts, scores, selection, &mut told)?.dlogps)
-        })?;
+        backward(
+            model,
+            &groups,
+            pass,
+            &pace.training(None),
+            &mut gradients,
+            &mut |index, scores| {
+                let (batch, counts) = (&batches[index], &counts[index]);
+                Ok(batch.derivative(&options, counts, scores, selection, &mut told)?.dlogps)
+            },
+        )?;
     }
     let norm = |(name, _): (String, _)| -> Result<(String, f64)> {
         let missing = || Error::Model { what: format!("has no gradient for `{name}`") };

@@ -1,6 +1,6 @@
 //! How much memory a step takes, estimated before it is taken.
 
-use embodied_r_policy::{ModelConfig, Precision};
+use embodied_r_policy::{ModelConfig, Precision, TapeOptions};
 
 use crate::batches::room_behind;
 use crate::settings::Recompute;
@@ -43,6 +43,21 @@ pub struct Load {
     pub budget: usize,
     /// What products with weights are made of where completions are drawn; `None` where none are.
     pub rollout: Option<Precision>,
+    /// Whether the update takes over what its rollout has computed.
+    pub taping: Taping,
+    /// Passes of the update over what was drawn; the tape serves the first.
+    pub iterations: usize,
+}
+
+/// Whether an update takes over what its rollout has computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taping {
+    /// It would compute something else, or there is no rollout.
+    Never,
+    /// As memory allows.
+    Open,
+    /// As the run has begun: with so many layers, or not at all.
+    Settled(Option<usize>),
 }
 
 /// Memory by purpose, in bytes.
@@ -58,9 +73,13 @@ pub struct MemoryPlan {
     pub moments: usize,
     /// Keys and values, and the sampler's own copy of the weights if it has one.
     pub rollout: usize,
+    /// What the rollout keeps for the update.
+    pub taped: usize,
+    /// Of how many layers it keeps all; `None` if the update computes its own forward.
+    pub tape: Option<TapeOptions>,
     /// Activations and logits of a micro-batch's backward.
     pub update: usize,
-    /// Of which for layers that are not computed again.
+    /// Of which for layers that are not computed again, where the forward is the update's own.
     pub kept: usize,
     /// Layers that are not computed again.
     pub kept_layers: usize,
@@ -85,34 +104,49 @@ impl MemoryPlan {
             gradients: load.trainable * F32,
             moments: load.trainable * load.moments * F32,
             rollout: rollout(config, load),
+            taped: 0,
+            tape: None,
             update: pass.inputs + pass.working + logits.max(heads),
             kept: 0,
             kept_layers: 0,
         };
         let layers = config.num_hidden_layers;
-        plan.kept_layers = match recompute {
-            Recompute::All => 0,
-            Recompute::None => layers,
-            Recompute::Auto => {
-                let left = free.unwrap_or(0).saturating_sub(plan.total());
-                ((left as f64 * SHARE) as usize / pass.layer.max(1)).min(layers)
+        let spare = free.unwrap_or(0).saturating_sub(plan.total()) as f64 * SHARE;
+        let whole = layers * pass.layer;
+        plan.tape = tape(config, load, recompute, (spare as usize).min(plan.state().max(whole)));
+        let keep = match (plan.tape, recompute) {
+            (Some(tape), _) => {
+                plan.taped = config.tape_bytes(tape);
+                // The layers' inputs are on the tape. Later iterations may keep what it has taken until then.
+                plan.update -= pass.inputs;
+                if load.iterations > 1 { plan.taped.saturating_sub(pass.inputs) } else { 0 }
             }
+            (None, Recompute::All) => 0,
+            (None, Recompute::None) => whole,
+            (None, Recompute::Auto) => spare as usize,
         };
+        plan.kept_layers = (keep / pass.layer.max(1)).min(layers);
         plan.kept = plan.kept_layers * pass.layer;
-        // The first layer of the backward is one of them.
-        let again = if plan.kept_layers > 0 { pass.layer } else { 0 };
-        plan.update += plan.kept - again;
+        if plan.tape.is_none() && plan.kept_layers > 0 {
+            // The first layer of the backward is one of them.
+            plan.update += plan.kept - pass.layer;
+        }
         plan
+    }
+
+    /// The model and what is remembered beside it.
+    fn state(&self) -> usize {
+        self.weights + self.reference + self.moments
     }
 
     /// What lives all the time.
     pub fn resident(&self) -> usize {
-        BASE + self.weights + self.reference + self.moments
+        BASE + self.state()
     }
 
     /// The most at once: rollout and update, with its gradients, take turns.
     pub fn total(&self) -> usize {
-        self.resident() + self.rollout.max(self.update + self.gradients)
+        self.resident() + self.taped + self.rollout.max(self.update + self.gradients)
     }
 
     /// Bytes that the backward may keep of what its forward computed.
@@ -122,13 +156,43 @@ impl MemoryPlan {
 }
 
 impl Load {
+    /// Tokens of a prompt's completions that a step computes: all but the last of each.
+    fn own(&self) -> usize {
+        self.completions * self.completion.saturating_sub(1)
+    }
+
+    /// Tokens that a step computes.
+    fn tokens(&self) -> usize {
+        self.prompts * (self.prompt + self.own())
+    }
+
     /// Tokens of the largest micro-batch.
     fn tokens_together(&self) -> usize {
-        let group = self.prompt + self.completions * self.completion.saturating_sub(1);
-        let all = self.prompts * group;
         // A prompt that is too long for the budget is there beside what goes behind it.
-        let cut = self.prompt + room_behind(self.prompt, self.budget).max(self.completion);
-        all.min(self.budget.max(cut))
+        let behind = room_behind(self.prompt, self.budget).max(self.completion).min(self.own());
+        let cut = self.prompt + behind;
+        self.tokens().min(self.budget.max(cut))
+    }
+}
+
+/// What the rollout keeps of its forward, where it may take `room` bytes or the settings say that it should: all inputs,
+/// keys and values, which spares the update's forward, and the whole of as many layers as there is room for, which
+/// need not be computed again either.
+fn tape(
+    config: &ModelConfig,
+    load: &Load,
+    recompute: Recompute,
+    room: usize,
+) -> Option<TapeOptions> {
+    let of = |layers: usize| TapeOptions { layers, tokens: load.tokens() };
+    match (load.taping, recompute) {
+        (Taping::Never, _) | (Taping::Open, Recompute::All) => None,
+        (Taping::Settled(layers), _) => layers.map(of),
+        (Taping::Open, Recompute::None) => Some(of(config.num_hidden_layers)),
+        (Taping::Open, Recompute::Auto) => {
+            let fits = |layers: &usize| config.tape_bytes(of(*layers)) <= room;
+            (0..=config.num_hidden_layers).rev().find(fits).map(of)
+        }
     }
 }
 
@@ -190,6 +254,8 @@ mod tests {
             completion: 100,
             budget: 16_384,
             rollout: Some(Precision::F32),
+            taping: Taping::Never,
+            iterations: 1,
         }
     }
 
@@ -208,6 +274,42 @@ mod tests {
         assert_eq!(some.kept_layers, 12, "half of what is left");
         assert_eq!(plan(&load(), Recompute::Auto, Some(none.total() / 2)).kept_layers, 0);
         assert_eq!(plan(&load(), Recompute::Auto, None).kept_layers, 0);
+    }
+
+    #[test]
+    fn a_tape_takes_as_much_as_the_state_or_a_micro_batch_if_half_of_what_is_left_allows_it() {
+        let open = Load { taping: Taping::Open, ..load() };
+        let layers = |load: &Load, recompute, free| {
+            plan(load, recompute, free).tape.map(|tape| (tape.layers, tape.tokens))
+        };
+        let tokens = 2 * (1000 + 4 * 99);
+        assert_eq!(layers(&open, Recompute::None, None), Some((24, tokens)));
+        assert_eq!(layers(&open, Recompute::All, Some(1 << 40)), None);
+        assert_eq!(layers(&load(), Recompute::None, Some(1 << 40)), None);
+        assert_eq!(layers(&open, Recompute::Auto, Some(1 << 40)), Some((24, tokens)));
+        let bare = plan(&load(), Recompute::All, None).total();
+        let of = |layers| config().tape_bytes(TapeOptions { layers, tokens });
+        assert_eq!(layers(&open, Recompute::Auto, Some(bare + 2 * of(7))), Some((7, tokens)));
+        assert_eq!(layers(&open, Recompute::Auto, Some(bare + of(0))), None);
+        // As many tokens as the state has room for with the inputs of all.
+        let many = Load { prompts: 40, budget: 1, ..open };
+        let found = plan(&many, Recompute::Auto, Some(1 << 40));
+        assert!(found.tape.is_some_and(|tape| tape.layers < 24) && found.taped <= found.state());
+        let settled = |taping| layers(&Load { taping, ..load() }, Recompute::Auto, None);
+        assert_eq!(settled(Taping::Settled(Some(3))), Some((3, tokens)));
+        assert_eq!(settled(Taping::Settled(None)), None);
+    }
+
+    #[test]
+    fn a_tape_takes_the_place_of_what_a_micro_batch_keeps() {
+        let own = plan(&load(), Recompute::None, None);
+        let load = Load { taping: Taping::Open, ..load() };
+        let taped = plan(&load, Recompute::None, None);
+        assert!(taped.update < own.update && taped.total() < own.total() + own.rollout);
+        assert_eq!(taped.kept, 0);
+        let again = plan(&Load { iterations: 2, ..load }, Recompute::None, None);
+        assert!(again.kept > 0 && again.kept <= again.taped);
+        assert_eq!(again.total(), taped.total());
     }
 
     #[test]
@@ -231,7 +333,13 @@ mod tests {
     fn a_micro_batch_is_no_larger_than_its_budget_or_a_prompt_with_what_goes_behind_it() {
         assert_eq!(load().tokens_together(), 2 * (1000 + 4 * 99));
         assert_eq!(Load { budget: 2200, ..load() }.tokens_together(), 2200);
-        assert_eq!(Load { budget: 1200, ..load() }.tokens_together(), 1600);
-        assert_eq!(Load { budget: 10, ..load() }.tokens_together(), 1100);
+        assert_eq!(Load { budget: 1200, completions: 9, ..load() }.tokens_together(), 1600);
+        let long = Load { budget: 10, ..load() };
+        assert_eq!(
+            long.tokens_together(),
+            1000 + 4 * 99,
+            "as many as the prompt has, if there are"
+        );
+        assert_eq!(Load { completions: 40, ..long }.tokens_together(), 2000);
     }
 }

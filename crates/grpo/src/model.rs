@@ -9,7 +9,7 @@ use std::path::Path;
 use candle_core::Tensor;
 pub use embodied_r_policy::tokenizer::{ChatMessage, Generation};
 pub use embodied_r_policy::{
-    Finish, Group, Precision, Request, Sample, Sampling, TokenScores, Trainable,
+    Finish, Group, Precision, Request, Sample, Sampling, TapeOptions, TokenScores, Trainable,
 };
 
 use crate::error::Result;
@@ -21,6 +21,9 @@ use crate::error::Result;
 pub trait Model: Send + Sync + Sized {
     /// The gradients of the parameters that are trained.
     type Gradients: Gradients;
+
+    /// What a rollout has computed that the update would compute again.
+    type Tape;
 
     /// Gradients of 0.
     ///
@@ -37,15 +40,12 @@ pub trait Model: Send + Sync + Sized {
     /// Scores every completion token, asks `derivative` for the loss's derivative by the
     /// log-probabilities, and adds the gradients that follow to `gradients`.
     ///
-    /// What training leaves to chance, such as dropout, follows from `noise` and from the tokens.
-    ///
     /// # Errors
     /// As [`Model::score`], and what `derivative` returns.
     fn backward(
         &self,
         groups: &[Group],
-        temperature: f64,
-        noise: u64,
+        training: &Training<'_, Self::Tape>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
     ) -> Result<()>;
@@ -77,14 +77,14 @@ pub trait Model: Send + Sync + Sized {
         &self,
         prompt: &[u32],
         parts: &[Vec<Vec<u32>>],
-        (temperature, noise): (f64, u64),
+        training: &Training<'_, Self::Tape>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
     ) -> Result<()> {
         for (index, part) in parts.iter().enumerate() {
             let group = Group { prompt: prompt.to_vec(), completions: part.clone() };
             let derivative = &mut |scores: &TokenScores| derivative(index, scores);
-            self.backward(&[group], temperature, noise, gradients, derivative)?;
+            self.backward(&[group], training, gradients, derivative)?;
         }
         Ok(())
     }
@@ -105,7 +105,25 @@ pub trait Model: Send + Sync + Sized {
         sampling: &Sampling,
         precision: Option<Precision>,
         done: &dyn Fn(u64),
-    ) -> Result<Vec<Vec<Sample>>>;
+    ) -> Result<Vec<Vec<Sample>>> {
+        Ok(self.generate_taped(requests, sampling, (precision, None), done)?.0)
+    }
+
+    /// An empty tape.
+    fn tape(&self, options: TapeOptions) -> Self::Tape;
+
+    /// As [`Model::generate`]. The tape, if there is one, takes what the update needs of it in the place of what it
+    /// held; it is given back unless the update would compute something else.
+    ///
+    /// # Errors
+    /// As [`Model::generate`].
+    fn generate_taped(
+        &self,
+        requests: &[Request],
+        sampling: &Sampling,
+        with: (Option<Precision>, Option<Self::Tape>),
+        done: &dyn Fn(u64),
+    ) -> Result<(Samples, Option<Self::Tape>)>;
 
     /// All trainable tensors by their names in checkpoints, in a fixed order.
     fn parameters(&self) -> Vec<(String, Tensor)>;
@@ -136,6 +154,20 @@ pub trait Model: Send + Sync + Sized {
     /// # Errors
     /// A file cannot be read or does not fit the others.
     fn load(dir: &Path, loading: &Loading<'_>) -> Result<Self>;
+}
+
+/// The samples of each request.
+pub type Samples = Vec<Vec<Sample>>;
+
+/// How a pass of training is made.
+#[derive(Debug, PartialEq)]
+pub struct Training<'a, T> {
+    /// Temperature of the log-probabilities.
+    pub temperature: f64,
+    /// What training leaves to chance, such as dropout, follows from it and from the tokens.
+    pub noise: u64,
+    /// Of the rollout that drew the completions, if the parameters are those that it used.
+    pub tape: Option<&'a T>,
 }
 
 /// How a run's models are read.

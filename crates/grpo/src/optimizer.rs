@@ -249,7 +249,8 @@ mod tests {
         let mut gradients = model.zero_gradients().unwrap();
         let group = Group { prompt: vec![1], completions: vec![vec![2]] };
         let mut derivative = |_: &TokenScores| Ok(vec![scale]);
-        model.backward(&[group], 1.0, 0, &mut gradients, &mut derivative).unwrap();
+        let training = crate::model::Training { temperature: 1.0, noise: 0, tape: None };
+        model.backward(&[group], &training, &mut gradients, &mut derivative).unwrap();
         gradients
     }
 

@@ -77,7 +77,8 @@ impl Rollout {
     }
 }
 
-/// Samples the completions of some questions, in `precision` or in the model's own.
+/// Samples the completions of some questions, in some precision or in the model's own, and on a tape for the update if
+/// there is one.
 ///
 /// # Errors
 /// What the model or the tokenizer return.
@@ -86,10 +87,10 @@ pub fn sample<M: Model>(
     text: &dyn Text,
     questions: &[(usize, &Prompted)],
     samples: usize,
-    (sampling, precision): (&Sampling, Option<Precision>),
+    sampling: &Sampling,
+    with: (Option<Precision>, Option<M::Tape>),
     (seed, step): (u64, u64),
-    done: &dyn Fn(u64),
-) -> Result<Vec<Rollout>> {
+) -> Result<(Vec<Rollout>, Option<M::Tape>)> {
     let requests: Vec<Request> = questions
         .iter()
         .map(|(index, prompted)| Request {
@@ -98,11 +99,11 @@ pub fn sample<M: Model>(
             stream: stream(&[seed, step, *index as u64]),
         })
         .collect();
-    let sampled = model.generate(&requests, sampling, precision, done)?;
+    let (sampled, tape) = model.generate_taped(&requests, sampling, with, &|_| {})?;
     if sampled.len() != questions.len() || sampled.iter().any(|group| group.len() != samples) {
         return Err(Error::Model { what: "gave another number of completions".into() });
     }
-    questions
+    let rollouts: Result<Vec<Rollout>> = questions
         .iter()
         .zip(sampled)
         .map(|((index, prompted), samples)| {
@@ -126,7 +127,8 @@ pub fn sample<M: Model>(
                 completions: completions.collect::<Result<_>>()?,
             })
         })
-        .collect()
+        .collect();
+    Ok((rollouts?, tape))
 }
 
 /// Gives every completion its advantage; all groups are of `group_size`, and `weights` are those of the

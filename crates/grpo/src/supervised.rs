@@ -56,7 +56,7 @@ pub fn learn<M: Model>(
     let batches = batches(examples, budget);
     let count = examples.iter().map(|example| example.completion.len()).sum::<usize>().max(1);
     let (mut logps, mut entropy) = (0.0, 0.0);
-    let update = updater.run(model, &batches, pace, stop, |_, scores| {
+    let update = updater.run(model, &batches, pace, None, stop, |_, scores| {
         let here = sum(&scores.logps);
         logps += here;
         entropy += sum(&scores.entropies);

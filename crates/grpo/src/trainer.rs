@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::events::{Recorder, Sink};
 use crate::fingerprint::fingerprint;
 use crate::judge::Reference;
-use crate::model::{Model, Text};
+use crate::model::{Model, TapeOptions, Text};
 use crate::optimizer::Optimizer;
 use crate::plan::Plan;
 use crate::questions::Prompted;
@@ -50,6 +50,9 @@ pub struct Job<'a> {
     pub judge: Option<Box<dyn Judge>>,
     /// Bytes that a backward may keep of what its forward computed.
     pub activation_bytes: usize,
+    /// What the update takes over of the forward that its rollout has computed, in layers as many as the run began
+    /// with; its bits depend on it.
+    pub tape: Option<TapeOptions>,
     /// Whether the first step's gradients are compared with those of every completion by itself.
     pub verify_packing: bool,
     /// Set by whoever wants the run to stop.
@@ -77,6 +80,10 @@ pub struct Trainer<'a, M: Model> {
     reference: Option<Arc<Reference<M>>>,
     /// Whether the next step's gradients are to be compared with those of every completion by itself.
     verify_packing: bool,
+    /// How much of its rollouts is kept for their updates.
+    tape_options: Option<TapeOptions>,
+    /// From one step to the next.
+    tape: Option<M::Tape>,
     /// The measured peak of f32 in operations a second; none before the first step.
     peak_flops: Option<f64>,
     /// Whether the reference is another than on disk.
@@ -147,7 +154,16 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         mut state: State,
     ) -> Result<Self> {
         let Job {
-            settings, settings_text, text, questions, eval, judge, stop, verify_packing, ..
+            settings,
+            settings_text,
+            text,
+            questions,
+            eval,
+            judge,
+            stop,
+            verify_packing,
+            tape,
+            ..
         } = job;
         let stages = settings.stages().map_err(Error::Settings)?;
         let per_step = settings.questions_per_step();
@@ -173,6 +189,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             .iter()
             .map(|asked| (asked.prompt.as_slice(), [].as_slice(), asked.question.answer.as_str()));
         let other_data = state.learns_from_others(fingerprint(data));
+        state.taped_layers = tape.map(|tape| tape.layers);
         sweep(output, state.step)?;
         checkpoints.rotate(&state)?;
         checkpoints.write_settings(settings_text)?;
@@ -187,6 +204,8 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             policy,
             reference,
             verify_packing,
+            tape_options: tape,
+            tape: None,
             peak_flops: None,
             reference_moved: false,
             rewards,

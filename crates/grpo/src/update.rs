@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::loss::Output;
-use crate::model::{Gradients, Group, Model, TokenScores};
+use crate::model::{Gradients, Group, Model, TokenScores, Training};
 use crate::optimizer::{Applied, Optimizer};
 use crate::skipped::NonFinite;
 
@@ -50,6 +50,13 @@ pub struct Pace {
     pub noise: u64,
 }
 
+impl Pace {
+    /// How the step's passes are made, with the `tape` of its rollout if there is one.
+    pub fn training<T>(self, tape: Option<&T>) -> Training<'_, T> {
+        Training { temperature: self.temperature, noise: self.noise, tape }
+    }
+}
+
 /// Makes gradients, which exist while a step is made of them, and the optimiser that they go to.
 #[derive(Debug)]
 pub struct Updater {
@@ -82,7 +89,8 @@ impl Updater {
     /// log-probability or a gradient is not finite. Between steps their memory is free for other work.
     ///
     /// `derivative` gets a micro-batch's number and scores and gives the loss and its derivative by
-    /// each log-probability. `stop` is looked at before every pass over micro-batches.
+    /// each log-probability. `stop` is looked at before every pass over micro-batches. What is on `tape`, of a
+    /// rollout with the parameters as they are, need not be computed again.
     ///
     /// # Errors
     /// What the model, `derivative` or the optimiser return.
@@ -91,6 +99,7 @@ impl Updater {
         model: &M,
         batches: &[Vec<Group>],
         pace: Pace,
+        tape: Option<&M::Tape>,
         stop: &AtomicBool,
         mut derivative: impl FnMut(usize, &TokenScores) -> Result<Derivative>,
     ) -> Result<Update> {
@@ -107,11 +116,12 @@ impl Updater {
                 what: format!("scored {tokens} tokens where the batch has {given}"),
             })
         };
+        let training = pace.training(tape);
         for pass in passes(batches) {
             if stop.load(Ordering::Relaxed) {
                 return Ok(Update::Stopped);
             }
-            backward(model, batches, pass, pace, &mut gradients, &mut checked)?;
+            backward(model, batches, pass, &training, &mut gradients, &mut checked)?;
         }
         let began = Instant::now();
         let applied = match found.found() {
@@ -180,18 +190,18 @@ pub(crate) fn backward<M: Model>(
     model: &M,
     batches: &[Vec<Group>],
     pass: Range<usize>,
-    Pace { temperature, noise, .. }: Pace,
+    training: &Training<'_, M::Tape>,
     gradients: &mut M::Gradients,
     derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
 ) -> Result<()> {
     let first = pass.start;
     if pass.len() == 1 {
         let derivative = &mut |scores: &TokenScores| derivative(first, scores);
-        return model.backward(&batches[first], temperature, noise, gradients, derivative);
+        return model.backward(&batches[first], training, gradients, derivative);
     }
     let (prompt, parts) = parts(&batches[pass]);
     let derivative = &mut |part: usize, scores: &TokenScores| derivative(first + part, scores);
-    model.backward_parts(prompt, &parts, (temperature, noise), gradients, derivative)
+    model.backward_parts(prompt, &parts, training, gradients, derivative)
 }
 
 /// The scores of all micro-batches, each prompt computed once.

@@ -5,8 +5,8 @@ use embodied_r_kernels::memory::floats;
 use crate::error::{Error, Result};
 use crate::loss::{Counts, Options};
 use crate::micro_batch::{MicroBatch, Selection, Told};
-use crate::model::{Gradients, Group, Model, Precision};
-use crate::update::{Pace, backward, passes};
+use crate::model::{Gradients, Group, Model, Precision, Training};
+use crate::update::{backward, passes};
 
 /// How far packed gradients are from those that they stand for.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +43,7 @@ impl Verified {
 
 /// Computes the gradients of `batches` as training does, and then of every completion alone, with a prompt
 /// of its own: the same derivatives by the log-probabilities go into both. Takes memory for two more sets
-/// of gradients.
+/// of gradients. What is on the tape goes into the first.
 ///
 /// # Errors
 /// What the model returns.
@@ -53,20 +53,21 @@ pub fn verify<M: Model>(
     options: &Options,
     counts: &[Counts],
     selection: Selection,
-    pace: Pace,
+    training: &Training<'_, M::Tape>,
 ) -> Result<Verified> {
     let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
     let (mut packed, mut alone) = (model.zero_gradients()?, model.zero_gradients()?);
     let mut told = Told::default();
     let mut tokens: Vec<Vec<(f32, f32)>> = vec![Vec::new(); batches.len()];
     for pass in passes(&groups) {
-        backward(model, &groups, pass, pace, &mut packed, &mut |index, scores| {
+        backward(model, &groups, pass, training, &mut packed, &mut |index, scores| {
             let (batch, counts) = (&batches[index], &counts[index]);
             let d = batch.derivative(options, counts, scores, selection, &mut told)?.dlogps;
             tokens[index] = scores.logps.iter().copied().zip(d.iter().copied()).collect();
             Ok(d)
         })?;
     }
+    let untaped = Training { tape: None, ..*training };
     let mut logp = 0f64;
     for (batch, tokens) in batches.iter().zip(&tokens) {
         let mut left = tokens.as_slice();
@@ -74,7 +75,7 @@ pub fn verify<M: Model>(
             let (own, rest) = left.split_at(completion.len());
             left = rest;
             let group = Group { prompt: prompt.to_vec(), completions: vec![completion.to_vec()] };
-            model.backward(&[group], pace.temperature, pace.noise, &mut alone, &mut |scores| {
+            model.backward(&[group], &untaped, &mut alone, &mut |scores| {
                 for (found, (expected, _)) in scores.logps.iter().zip(own) {
                     logp = logp.max(f64::from((found - expected).abs()));
                 }
@@ -134,9 +135,9 @@ mod tests {
         let batches = batches();
         let options = Options { loss_type: LossType::Dapo, ..Options::default() };
         let counts = counts(&batches, options.loss_type, 8);
-        let pace = Pace { temperature: 0.7, learning_rate: 0.0, noise: 1 };
+        let training = Training { temperature: 0.7, noise: 1, tape: None };
         let model = Bigram::new(6, 1);
-        let found = verify(&model, &batches, &options, &counts, Selection::All, pace).unwrap();
+        let found = verify(&model, &batches, &options, &counts, Selection::All, &training).unwrap();
         assert!(found.gradient < 1e-6 && found.logp < 1e-6, "{found:?}");
         found.check(Precision::F32).unwrap();
     }

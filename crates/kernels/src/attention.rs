@@ -14,9 +14,8 @@ use std::ops::Range;
 use candle_core::Tensor;
 
 use crate::error::{Result, check};
-use crate::memory::{floats, tensor};
-use crate::paged_attention::{Results, attend};
-use crate::panels::Shared;
+use crate::memory::floats;
+use crate::paged_attention;
 pub use backward::{Gradients, backward, working_numbers};
 use pages::{Layout, Pages};
 
@@ -115,16 +114,7 @@ pub fn forward(
     check_shapes(q, k, v, spans, pattern)?;
     let layout = Layout::new(spans, heads);
     let pages = Pages::new(&layout, &floats(k, OP)?, &floats(v, OP)?)?;
-    let queries = q.dims()[0];
-    let mut out = vec![0.0; queries * heads.query_width()];
-    let mut log_sum_exp = vec![0.0; queries * heads.query];
-    let results =
-        Results { out: Shared::new(&mut out), log_sum_exp: Some(Shared::new(&mut log_sum_exp)) };
-    attend(&floats(q, OP)?, &layout.runs(&pages), heads, pattern.window, &results);
-    Ok(Attended {
-        out: tensor(out, (queries, heads.query_width()))?,
-        log_sum_exp: tensor(log_sum_exp, (queries, heads.query))?,
-    })
+    paged_attention::forward(q, &layout.runs(&pages), heads, pattern.window)
 }
 
 fn check_shapes(

@@ -36,12 +36,14 @@ pub mod paged_attention;
 mod panels;
 mod parallel;
 pub mod peak;
+pub mod pool;
 mod precision;
 pub mod quantized;
 pub mod rms_norm;
 pub mod rope;
 pub mod sample;
 pub mod swiglu;
+pub mod table;
 pub mod weight;
 
 pub use adamw::{AdamwStep, adamw};

@@ -10,13 +10,15 @@ mod task;
 
 use std::ops::Range;
 
+use candle_core::Tensor;
 use rayon::prelude::*;
 
-use crate::attention::Heads;
+use crate::attention::{Attended, Heads};
 use crate::error::{Result, check};
+use crate::memory::{floats, tensor};
 use crate::panels::Shared;
-pub(crate) use task::{Results, all_seen, hide, visible};
-use task::{Task, Work, split};
+use task::{Results, Task, Work, split};
+pub(crate) use task::{all_seen, hide, visible};
 
 const OP: &str = "paged_attention";
 
@@ -42,7 +44,6 @@ impl PageLayout {
     }
 
     /// Numbers of a token's value in one head.
-    /// Numbers of a token's value in one head.
     pub(crate) fn width(&self) -> usize {
         self.heads.dim.next_multiple_of(16)
     }
@@ -52,12 +53,10 @@ impl PageLayout {
     }
 
     /// A head's keys, turned (dim, [`PAGE`]).
-    /// A head's keys, turned (dim, [`PAGE`]).
     pub(crate) fn keys<'a>(&self, page: &'a [f32], head: usize) -> &'a [f32] {
         &page[head * self.head_numbers()..][..PAGE * self.heads.dim]
     }
 
-    /// A head's values ([`PAGE`], width).
     /// A head's values ([`PAGE`], width).
     pub(crate) fn values<'a>(&self, page: &'a [f32], head: usize) -> &'a [f32] {
         let start = head * self.head_numbers() + PAGE * self.heads.dim;
@@ -114,31 +113,31 @@ pub struct Run<'a> {
 /// `window` of them. Runs that share pages should stand side by side.
 ///
 /// # Shapes
-/// `q` and the result (rows, query heads · dim), row-major. A page is one layer's part.
+/// `q` (rows, query heads · dim). A page is one layer's part.
 ///
 /// # Errors
 /// A row lies outside the batch or stands in two runs, or a page is missing or of another layout.
 pub fn forward(
-    q: &[f32],
+    q: &Tensor,
     runs: &[Run<'_>],
     heads: Heads,
     window: Option<usize>,
-) -> Result<Vec<f32>> {
-    let rows = q.len() / heads.query_width().max(1);
+) -> Result<Attended> {
+    let (rows, width) = q.dims2()?;
+    check(width == heads.query_width(), OP, || "the queries do not fit the heads".into())?;
     check_runs(runs, PageLayout::new(heads), rows)?;
     let mut out = vec![0.0; rows * heads.query_width()];
-    attend(q, runs, heads, window, &Results { out: Shared::new(&mut out), log_sum_exp: None });
-    Ok(out)
+    let mut log_sum_exp = vec![0.0; rows * heads.query];
+    let results =
+        Results { out: Shared::new(&mut out), log_sum_exp: Shared::new(&mut log_sum_exp) };
+    attend(&floats(q, OP)?, runs, heads, window, &results);
+    Ok(Attended {
+        out: tensor(out, (rows, heads.query_width()))?,
+        log_sum_exp: tensor(log_sum_exp, (rows, heads.query))?,
+    })
 }
 
-/// As [`forward`], of runs that fit.
-pub(crate) fn attend(
-    q: &[f32],
-    runs: &[Run<'_>],
-    heads: Heads,
-    window: Option<usize>,
-    results: &Results<'_>,
-) {
+fn attend(q: &[f32], runs: &[Run<'_>], heads: Heads, window: Option<usize>, results: &Results<'_>) {
     let layout = PageLayout::new(heads);
     let tasks: Vec<Task<'_>> = split(runs, heads)
         .into_iter()

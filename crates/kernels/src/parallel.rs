@@ -28,8 +28,20 @@ pub(crate) fn filled(
     width: usize,
     act: impl Fn(usize, &mut [f32]) + Sync,
 ) -> Vec<f32> {
-    let step = task_rows(width);
     let mut numbers = Vec::with_capacity(rows * width);
+    extend(&mut numbers, rows, width, act);
+    numbers
+}
+
+/// As [`filled`], behind the numbers that are there.
+pub(crate) fn extend(
+    numbers: &mut Vec<f32>,
+    rows: usize,
+    width: usize,
+    act: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    let step = task_rows(width);
+    numbers.reserve(rows * width);
     let spare = &mut numbers.spare_capacity_mut()[..rows * width];
     if rows <= step || width == 0 {
         act(0, cleared(spare));
@@ -37,12 +49,11 @@ pub(crate) fn filled(
         let chunks = spare.par_chunks_mut(step * width).enumerate();
         chunks.for_each(|(i, chunk)| act(i * step, cleared(chunk)));
     }
-    // SAFETY: all of the numbers have been cleared, in one chunk or in several.
+    // SAFETY: all of the new numbers have been cleared, in one chunk or in several.
     #[allow(unsafe_code)]
     unsafe {
-        numbers.set_len(rows * width);
+        numbers.set_len(numbers.len() + rows * width);
     }
-    numbers
 }
 
 /// As [`filled`], with one number of `beside` for each row.

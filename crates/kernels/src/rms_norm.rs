@@ -14,7 +14,7 @@ const OP: &str = "rms_norm";
 pub struct Normed {
     /// `x · scale · weight`, of x's shape.
     pub y: Tensor,
-    /// `1 / sqrt(mean(x²) + eps)` for each row (rows).
+    /// `1 / sqrt(mean(x²) + eps)` for each row (rows, 1).
     pub scale: Tensor,
 }
 
@@ -36,13 +36,13 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Normed> {
             *scale = normalise(&x[span(first + i, width)], &w, eps as f32, y);
         }
     });
-    Ok(Normed { y: tensor(y, (rows, width))?, scale: tensor(scale, rows)? })
+    Ok(Normed { y: tensor(y, (rows, width))?, scale: tensor(scale, (rows, 1))? })
 }
 
 /// [`Normed::y`] once more, of what is left of a forward pass: the same bits.
 ///
 /// # Shapes
-/// `x` and the result (rows, width), `weight` (width), `scale` (rows).
+/// `x` and the result (rows, width), `weight` (width), `scale` (rows, 1).
 ///
 /// # Errors
 /// As [`forward`].
@@ -64,7 +64,7 @@ pub fn again(x: &Tensor, weight: &Tensor, scale: &Tensor) -> Result<Tensor> {
 /// With `g = dy · weight` and `s` the row's scale: `dx = s·g - s³·x·mean(g·x)`.
 ///
 /// # Shapes
-/// `x`, `dy` and `dx` (rows, width); `scale` (rows); `weight` and `d_weight` (width).
+/// `x`, `dy` and `dx` (rows, width); `scale` (rows, 1); `weight` and `d_weight` (width).
 ///
 /// # Errors
 /// As [`forward`].

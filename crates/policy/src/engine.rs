@@ -14,14 +14,15 @@ mod schedule;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use embodied_r_kernels::memory;
 use embodied_r_kernels::paged_attention::PAGE;
+use embodied_r_kernels::{memory, pool};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::generate::{Finish, Request};
 use crate::random::Stream;
 use crate::sampling::{History, Sampling, Token, draw};
+use crate::tape::Tape;
 pub use model::InferenceModel;
 use model::{Batch, Part};
 use pages::Pages;
@@ -104,6 +105,8 @@ pub struct Engine {
     running: Vec<Job>,
     next_id: u64,
     stats: EngineStats,
+    /// What is kept of the steps, if it is wanted.
+    tape: Option<Tape>,
 }
 
 /// A prompt for some samples of a request or, once it has drawn a token, one sample.
@@ -165,7 +168,18 @@ impl Engine {
             running: Vec::new(),
             next_id: 0,
             stats: EngineStats::default(),
+            tape: None,
         })
+    }
+
+    /// Keeps on `tape` from now on what an update needs of the steps.
+    pub(crate) fn record(&mut self, tape: Tape) {
+        self.tape = Some(tape);
+    }
+
+    /// What was kept of the completions that have ended.
+    pub(crate) fn into_tape(self) -> Option<Tape> {
+        self.tape
     }
 
     /// Takes a request into the queue.
@@ -284,9 +298,9 @@ impl Engine {
         if batch.ids.is_empty() {
             return Ok(Vec::new());
         }
-        // Within the pool: a thread outside it is put to sleep and woken for each of the step's many short parts.
-        rayon::scope(|_| {
-            let logits = self.model.step(&batch, &mut self.pages)?;
+        // Otherwise threads would be put to sleep and woken for each of the step's many short parts.
+        pool::awake(|| {
+            let logits = self.model.step(&batch, &mut self.pages, self.tape.as_mut())?;
             let logits = memory::floats(&logits, "sample")?;
             Ok(self.draw(&ready, &logits))
         })
@@ -333,7 +347,15 @@ impl Engine {
                 None
             };
             match finish {
-                Some(finish) => outputs.push(Output::Finished { request, sample, finish }),
+                Some(finish) => {
+                    outputs.push(Output::Finished { request, sample, finish });
+                    if let Some(tape) = &mut self.tape
+                        && let Some(rows) = self.pages.taped(&job.pages, job.computed)
+                    {
+                        let ids = job.ids.iter().copied().chain([id]).collect();
+                        tape.insert(&job.prompt, ids, rows);
+                    }
+                }
                 None => going_on.push((sample, id)),
             }
         }

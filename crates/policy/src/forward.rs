@@ -2,13 +2,14 @@
 
 use candle_core::Tensor;
 use embodied_r_kernels::rms_norm::Normed;
-use embodied_r_kernels::{embedding, lm_head, memory, rms_norm};
+use embodied_r_kernels::{embedding, lm_head, memory, pool, rms_norm};
 
 use crate::decoder::{Activations, DecoderGradients, Pass, PromptKv, Sharing};
 use crate::error::{Error, Result};
 use crate::packed::PackedBatch;
 use crate::parameters::Gradients;
 use crate::policy::{Policy, TokenScores};
+use crate::tape::Taped;
 
 /// A forward pass that can be differentiated once.
 pub struct Forward<'a> {
@@ -16,7 +17,7 @@ pub struct Forward<'a> {
     batch: PackedBatch,
     /// What the masks of dropout follow from; none for no dropout.
     noise: Option<u64>,
-    layers: KeptLayers,
+    layers: KeptLayers<'a>,
     head: HeadPass,
 }
 
@@ -34,6 +35,18 @@ impl<'a> Forward<'a> {
         let picked = embedding::gather(&x, &batch.sources)?;
         let head = HeadPass::forward(policy, picked, &batch.targets, temperature)?;
         Ok(Self { policy, batch, noise, layers, head })
+    }
+
+    /// The pass that a rollout has made already.
+    pub(crate) fn taped(
+        policy: &'a Policy,
+        batch: PackedBatch,
+        temperature: f64,
+        taped: Taped<'a>,
+    ) -> Result<Self> {
+        let picked = embedding::gather(&taped.output()?, &batch.sources)?;
+        let head = HeadPass::forward(policy, picked, &batch.targets, temperature)?;
+        Ok(Self { policy, batch, noise: None, layers: KeptLayers::Taped(taped), head })
     }
 
     /// The scores of all completions' tokens.
@@ -60,11 +73,16 @@ impl<'a> Forward<'a> {
     }
 }
 
-/// What the layers keep of a forward pass, from the lowest on that a gradient has to reach.
-pub(crate) struct KeptLayers(Vec<Kept>);
+/// What the layers keep of a forward pass.
+pub(crate) enum KeptLayers<'t> {
+    /// From the lowest layer on that a gradient has to reach.
+    Own(Vec<Kept>),
+    /// A rollout's.
+    Taped(Taped<'t>),
+}
 
 /// What a layer keeps: its input always, the rest if there is memory for it.
-struct Kept {
+pub(crate) struct Kept {
     input: Tensor,
     activations: Option<Activations>,
 }
@@ -90,67 +108,80 @@ impl Keeping {
     }
 }
 
-impl KeptLayers {
+impl KeptLayers<'_> {
     /// All layers over `x`, of which the last `keep` keep all that their backward needs: theirs comes
     /// first, and frees it again. The output is that of the pass's ends.
     pub(crate) fn forward<'p>(
         policy: &Policy,
-        mut x: Tensor,
+        x: Tensor,
         pass: &Pass<'_>,
         keep: usize,
-        sharing: impl Fn(usize) -> Sharing<'p>,
+        sharing: impl Fn(usize) -> Sharing<'p> + Sync,
     ) -> Result<(Self, Tensor)> {
         let (mut kept, keeping) = (Vec::new(), Keeping::new(policy, keep));
-        let layers = &policy.decoder.layers;
-        for (index, layer) in layers.iter().enumerate() {
-            let ends = pass.ends(index, layers.len());
-            let (y, activations) = layer.forward(&x, pass, ends, sharing(index))?;
-            kept.extend(keeping.of(index, x, activations));
-            x = y;
-        }
-        Ok((Self(kept), x))
+        let x = policy.through(x, pass, sharing, |index, input, activations| {
+            kept.extend(keeping.of(index, input, activations));
+            Ok(())
+        })?;
+        Ok((Self::Own(kept), x))
     }
 
     /// As [`Self::forward`] over a prompt, with the keys and values that completions behind it see.
     pub(crate) fn forward_prompt(
         policy: &Policy,
-        mut x: Tensor,
+        x: Tensor,
         pass: &Pass<'_>,
         keep: usize,
     ) -> Result<(Self, Vec<PromptKv>, Tensor)> {
         let (mut kept, mut kvs, keeping) = (Vec::new(), Vec::new(), Keeping::new(policy, keep));
-        let layers = &policy.decoder.layers;
-        for (index, layer) in layers.iter().enumerate() {
-            let ends = pass.ends(index, layers.len());
-            let (y, activations) = layer.forward(&x, pass, ends, Sharing::Alone)?;
-            kvs.push(activations.prompt_kv()?);
-            kept.extend(keeping.of(index, x, activations));
-            x = y;
-        }
-        Ok((Self(kept), kvs, x))
+        let x = policy.through(
+            x,
+            pass,
+            |_| Sharing::Alone,
+            |index, input, activations| {
+                kvs.push(activations.prompt_kv()?);
+                kept.extend(keeping.of(index, input, activations));
+                Ok(())
+            },
+        )?;
+        Ok((Self::Own(kept), kvs, x))
     }
 
     /// The gradient of the input of the lowest layer that is reached, from that of the last one's output.
     pub(crate) fn backward<'p>(
-        self,
+        mut self,
         policy: &Policy,
         mut dx: Tensor,
         pass: &Pass<'_>,
         grads: &DecoderGradients,
-        sharing: impl Fn(usize) -> Sharing<'p>,
+        sharing: impl Fn(usize) -> Sharing<'p> + Sync,
     ) -> Result<Tensor> {
         let layers = policy.decoder.layers.iter().zip(&grads.layers).enumerate();
-        let reached = layers.skip(policy.lowest_trained());
-        for ((index, (layer, grads)), kept) in reached.zip(self.0).rev() {
-            let (ends, sharing) = (pass.ends(index, policy.decoder.layers.len()), sharing(index));
-            let activations = match kept.activations {
-                Some(activations) => activations,
-                // A prompt's own forward does not see what is behind it.
-                None => layer.forward(&kept.input, pass, ends, sharing)?.1,
-            };
-            dx = layer.backward(&kept.input, activations, dx, grads, (pass, ends), sharing)?;
+        pool::awake(|| {
+            for (index, (layer, grads)) in layers.skip(policy.lowest_trained()).rev() {
+                let Some(kept) = self.take(index)? else { break };
+                let (ends, sharing) =
+                    (pass.ends(index, policy.decoder.layers.len()), sharing(index));
+                let activations = match kept.activations {
+                    Some(activations) => activations,
+                    // A prompt's own forward does not see what is behind it.
+                    None => layer.forward(&kept.input, pass, ends, sharing)?.1,
+                };
+                dx = layer.backward(&kept.input, activations, dx, grads, (pass, ends), sharing)?;
+            }
+            Ok(dx)
+        })
+    }
+
+    /// What the layer at `index` has kept; those behind it have been taken before.
+    fn take(&mut self, index: usize) -> Result<Option<Kept>> {
+        match self {
+            Self::Own(kept) => Ok(kept.pop()),
+            Self::Taped(taped) => {
+                let (input, activations) = taped.layer(index)?;
+                Ok(Some(Kept { input, activations }))
+            }
         }
-        Ok(dx)
     }
 }
 

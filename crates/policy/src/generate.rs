@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use embodied_r_kernels::Precision;
+
 use crate::engine::{Engine, EngineOptions, InferenceModel, Output};
 use crate::error::Result;
 use crate::policy::Policy;
 use crate::sampling::Sampling;
+use crate::tape::Tape;
 
 /// A prompt and how many completions are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,13 +72,27 @@ impl InferenceModel {
         sampling: &Sampling,
         on_event: &dyn Fn(GenerateEvent),
     ) -> Result<Vec<Vec<Sample>>> {
+        Ok(self.generate_taped(requests, sampling, None, on_event)?.0)
+    }
+
+    /// As [`Self::generate`]; puts on the tape, if there is one, what the update needs of it.
+    fn generate_taped(
+        self: &Arc<Self>,
+        requests: &[Request],
+        sampling: &Sampling,
+        tape: Option<Tape>,
+        on_event: &dyn Fn(GenerateEvent),
+    ) -> Result<(Vec<Vec<Sample>>, Option<Tape>)> {
         let blank = Sample { ids: Vec::new(), logps: Vec::new(), finish: Finish::Length };
         let mut done: Vec<Vec<Sample>> =
             requests.iter().map(|request| vec![blank.clone(); request.samples]).collect();
         if sampling.max_new_tokens == 0 {
-            return Ok(done);
+            return Ok((done, None));
         }
         let mut engine = Engine::new(self.clone(), EngineOptions::default())?;
+        if let Some(tape) = tape {
+            engine.record(tape);
+        }
         let sampling = Arc::new(sampling.clone());
         let mut places = HashMap::with_capacity(requests.len());
         for (index, request) in requests.iter().enumerate() {
@@ -101,7 +118,7 @@ impl InferenceModel {
             }
             on_event(GenerateEvent::Tokens(tokens));
         }
-        Ok(done)
+        Ok((done, engine.into_tape()))
     }
 }
 
@@ -116,6 +133,25 @@ impl Policy {
         sampling: &Sampling,
         on_event: &dyn Fn(GenerateEvent),
     ) -> Result<Vec<Vec<Sample>>> {
-        Arc::new(self.sampler(self.precision())?).generate(requests, sampling, on_event)
+        Ok(self.generate_taped(requests, sampling, (self.precision(), None), on_event)?.0)
+    }
+
+    /// As [`Self::generate`], with products in `precision`. The tape, if there is one, takes what the update needs of it
+    /// in the place of what it held; it is given back unless the update would compute something else: in another
+    /// precision, or with dropout.
+    ///
+    /// # Errors
+    /// As [`InferenceModel::generate`].
+    pub fn generate_taped(
+        &self,
+        requests: &[Request],
+        sampling: &Sampling,
+        (precision, tape): (Precision, Option<Tape>),
+        on_event: &dyn Fn(GenerateEvent),
+    ) -> Result<(Vec<Vec<Sample>>, Option<Tape>)> {
+        let repeats = precision == self.precision() && !self.drops();
+        let tape = tape.filter(|_| repeats).map(Tape::cleared);
+        let model = Arc::new(self.sampler(precision)?);
+        model.generate_taped(requests, sampling, tape, on_event)
     }
 }

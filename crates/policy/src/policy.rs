@@ -20,6 +20,7 @@ use crate::gguf::{self, GgufModel};
 use crate::lora::{self, Adapter, Lora};
 use crate::packed::{Group, PackedBatch};
 use crate::parameters::{Gradients, Parameters};
+use crate::tape::Tape;
 use crate::weights::{self, Multimodal, SaveOptions};
 
 /// Memory that a forward pass may fill with activations before the backward computes them anew.
@@ -193,11 +194,8 @@ impl Policy {
     pub fn score(&self, groups: &[Group], temperature: f64) -> Result<TokenScores> {
         let batch = self.pack(groups)?;
         let pass = self.pass(&batch, None);
-        let mut x = self.embedded(&batch.ids)?;
-        let layers = &self.decoder.layers;
-        for (index, layer) in layers.iter().enumerate() {
-            x = layer.forward(&x, &pass, pass.ends(index, layers.len()), Sharing::Alone)?.0;
-        }
+        let x = self.embedded(&batch.ids)?;
+        let x = self.through(x, &pass, |_| Sharing::Alone, |_, _, _| Ok(()))?;
         let picked = embedding::gather(&x, &batch.sources)?;
         Ok(HeadPass::forward(self, picked, &batch.targets, temperature)?.scores)
     }
@@ -211,17 +209,29 @@ impl Policy {
     }
 
     /// As [`Self::forward`], with the dropout of an adapter. What is dropped follows from `noise` and from the tokens
-    /// alone, however they are packed.
+    /// alone, however they are packed. Without dropout what is on the `tape` of a rollout with these weights is not
+    /// computed again.
     ///
     /// # Errors
     /// As [`Self::score`].
-    pub fn training_forward(
-        &self,
+    pub fn training_forward<'a>(
+        &'a self,
         groups: &[Group],
         temperature: f64,
         noise: u64,
-    ) -> Result<Forward<'_>> {
-        Forward::new(self, self.pack(groups)?, temperature, Some(noise))
+        tape: Option<&'a Tape>,
+    ) -> Result<Forward<'a>> {
+        let batch = self.pack(groups)?;
+        let tape = tape.filter(|_| !self.drops());
+        match tape.and_then(|tape| tape.packed(groups, &batch.ends)) {
+            Some(taped) => Forward::taped(self, batch, temperature, taped),
+            None => Forward::new(self, batch, temperature, Some(noise)),
+        }
+    }
+
+    /// Whether training drops something.
+    pub(crate) fn drops(&self) -> bool {
+        self.lora.as_ref().is_some_and(|lora| lora.config.lora_dropout > 0.0)
     }
 
     /// How many layers may keep the activations of `tokens` tokens.

@@ -13,6 +13,7 @@ use crate::forward::{HeadPass, KeptLayers};
 use crate::packed::{Group, PackedBatch};
 use crate::parameters::Gradients;
 use crate::policy::{Policy, TokenScores};
+use crate::tape::Tape;
 
 /// A prompt behind which parts of its group are scored and differentiated, one after the other.
 pub struct SharedPrompt<'a> {
@@ -21,7 +22,8 @@ pub struct SharedPrompt<'a> {
     batch: PackedBatch,
     temperature: f64,
     noise: Option<u64>,
-    layers: KeptLayers,
+    tape: Option<&'a Tape>,
+    layers: KeptLayers<'a>,
     kvs: Vec<PromptKv>,
     /// The last layer's output at the prompt's last row, which predicts every first token (1, hidden).
     last: Tensor,
@@ -34,12 +36,12 @@ pub struct PartForward<'a> {
     shared: &'a SharedPrompt<'a>,
     batch: PartBatch,
     /// `None` where each completion has a single token, and no row of its own.
-    layers: Option<KeptLayers>,
+    layers: Option<KeptLayers<'a>>,
     head: HeadPass,
 }
 
 impl<'a> SharedPrompt<'a> {
-    /// The forward pass of `prompt` under `policy`, for parts of at most `part_tokens` tokens; with `noise` as
+    /// The forward pass of `prompt` under `policy`, for parts of at most `part_tokens` tokens; chance and tape as in
     /// [`Policy::training_forward`].
     ///
     /// # Errors
@@ -49,17 +51,29 @@ impl<'a> SharedPrompt<'a> {
         prompt: &[u32],
         part_tokens: usize,
         temperature: f64,
-        noise: Option<u64>,
+        (noise, tape): (Option<u64>, Option<&'a Tape>),
     ) -> Result<Self> {
         let group = Group { prompt: prompt.to_vec(), completions: Vec::new() };
         let batch = policy.pack(std::slice::from_ref(&group))?;
-        let pass = policy.pass(&batch, noise);
-        let x = policy.embedded(&batch.ids)?;
-        let keep = policy.kept_layers(prompt.len() + part_tokens);
-        let (layers, kvs, last) = KeptLayers::forward_prompt(policy, x, &pass, keep)?;
+        let tape = tape.filter(|_| !policy.drops());
+        let taped = tape.and_then(|tape| tape.packed(std::slice::from_ref(&group), &batch.ends));
+        let (layers, kvs, last) = match taped {
+            Some(taped) => {
+                let layers = 0..policy.decoder.layers.len();
+                let kvs = layers.map(|index| taped.prompt_kv(index)).collect::<Result<_>>()?;
+                let last = taped.output()?;
+                (KeptLayers::Taped(taped), kvs, last)
+            }
+            None => {
+                let pass = policy.pass(&batch, noise);
+                let x = policy.embedded(&batch.ids)?;
+                let keep = policy.kept_layers(prompt.len() + part_tokens);
+                KeptLayers::forward_prompt(policy, x, &pass, keep)?
+            }
+        };
         let d_last = memory::zeros(last.dims())?;
         let ids = group.prompt;
-        Ok(Self { policy, ids, batch, temperature, noise, layers, kvs, last, d_last })
+        Ok(Self { policy, ids, batch, temperature, noise, tape, layers, kvs, last, d_last })
     }
 
     /// Scores `completions` behind the prompt.
@@ -67,21 +81,33 @@ impl<'a> SharedPrompt<'a> {
     /// # Errors
     /// A completion is not one that the model can take.
     pub fn part(&'a self, completions: &[Vec<u32>]) -> Result<PartForward<'a>> {
-        let Self { policy, ids, kvs, last, temperature, noise, .. } = self;
-        let batch = PartBatch::new(policy, ids, completions)?;
+        let Self { policy, ids, last, temperature, .. } = self;
+        let group = Group { prompt: ids.clone(), completions: completions.to_vec() };
+        let batch = PartBatch::new(policy, &group)?;
         let (mut layers, mut rows) = (None, last.clone());
         if !batch.own().is_empty() {
-            let x = policy.embedded(batch.own())?;
-            let keep = policy.kept_layers(ids.len() + batch.own().len());
-            let behind = |index: usize| Sharing::Behind(&kvs[index]);
-            let pass = batch.pass(policy, *noise);
-            let (kept, x) = KeptLayers::forward(policy, x, &pass, keep, behind)?;
+            let (kept, x) = match self.tape.and_then(|tape| tape.behind(&group)) {
+                Some(taped) => {
+                    let x = taped.output()?;
+                    (KeptLayers::Taped(taped), x)
+                }
+                None => self.part_layers(&batch)?,
+            };
             rows = memory::stacked(&[last, &x])?;
             layers = Some(kept);
         }
         let picked = embedding::gather(&rows, batch.sources())?;
         let head = HeadPass::forward(policy, picked, batch.targets(), *temperature)?;
         Ok(PartForward { shared: self, batch, layers, head })
+    }
+
+    /// The layers over a part's own rows, and their output.
+    fn part_layers(&self, batch: &PartBatch) -> Result<(KeptLayers<'a>, Tensor)> {
+        let Self { policy, ids, kvs, noise, .. } = self;
+        let x = policy.embedded(batch.own())?;
+        let keep = policy.kept_layers(ids.len() + batch.own().len());
+        let behind = |index: usize| Sharing::Behind(&kvs[index]);
+        KeptLayers::forward(policy, x, &batch.pass(policy, *noise), keep, behind)
     }
 
     /// Adds to `grads` the gradient that goes through the prompt, the sum over all parts.
@@ -134,9 +160,9 @@ struct PartBatch {
 }
 
 impl PartBatch {
-    fn new(policy: &Policy, prompt: &[u32], completions: &[Vec<u32>]) -> Result<Self> {
-        let group = Group { prompt: prompt.to_vec(), completions: completions.to_vec() };
-        Ok(Self { batch: policy.pack(&[group])?, prompt: prompt.len() })
+    fn new(policy: &Policy, group: &Group) -> Result<Self> {
+        let batch = policy.pack(std::slice::from_ref(group))?;
+        Ok(Self { batch, prompt: group.prompt.len() })
     }
 
     /// The completions' input ids.
@@ -172,23 +198,25 @@ impl Policy {
     ) -> Result<Vec<TokenScores>> {
         let group = Group { prompt: prompt.to_vec(), completions: Vec::new() };
         let batch = self.pack(&[group])?;
-        let (pass, mut x) = (self.pass(&batch, None), self.embedded(&batch.ids)?);
+        let (pass, x) = (self.pass(&batch, None), self.embedded(&batch.ids)?);
         let mut kvs = Vec::with_capacity(self.decoder.layers.len());
-        let layers = &self.decoder.layers;
-        for (index, layer) in layers.iter().enumerate() {
-            let ends = pass.ends(index, layers.len());
-            let (y, activations) = layer.forward(&x, &pass, ends, Sharing::Alone)?;
-            kvs.push(activations.prompt_kv()?);
-            x = y;
-        }
+        let x = self.through(
+            x,
+            &pass,
+            |_| Sharing::Alone,
+            |_, _, activations| {
+                kvs.push(activations.prompt_kv()?);
+                Ok(())
+            },
+        )?;
         let score = |completions: &Vec<Vec<u32>>| -> Result<TokenScores> {
-            let batch = PartBatch::new(self, prompt, completions)?;
+            let group = Group { prompt: prompt.to_vec(), completions: completions.clone() };
+            let batch = PartBatch::new(self, &group)?;
             let mut rows = x.clone();
             if !batch.own().is_empty() {
-                let (pass, mut own) = (batch.pass(self, None), self.embedded(batch.own())?);
-                for (layer, kv) in self.decoder.layers.iter().zip(&kvs) {
-                    own = layer.forward(&own, &pass, None, Sharing::Behind(kv))?.0;
-                }
+                let (pass, own) = (batch.pass(self, None), self.embedded(batch.own())?);
+                let behind = |index: usize| Sharing::Behind(&kvs[index]);
+                let own = self.through(own, &pass, behind, |_, _, _| Ok(()))?;
                 rows = memory::stacked(&[&x, &own])?;
             }
             let picked = embedding::gather(&rows, batch.sources())?;

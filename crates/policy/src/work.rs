@@ -93,6 +93,23 @@ mod tests {
     use crate::policy::Policy;
 
     #[test]
+    fn attentions_backward_counts_where_it_holds_more_than_the_feed_forward() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/qwen2-tied");
+        let mut config = Policy::load(folder.as_ref()).unwrap().config().clone();
+        (config.num_attention_heads, config.num_key_value_heads, config.head_dim) = (16, 2, 64);
+        let working = |inner: usize| {
+            let config = ModelConfig { intermediate_size: inner, ..config.clone() };
+            let pass = config.pass_bytes(1);
+            // Without what a layer has of this size anyway.
+            pass.working - pass.layer - inner * size_of::<f32>()
+        };
+        let held = attention::working_numbers(Heads { query: 16, kv: 2, dim: 64 });
+        assert!(held > 100);
+        assert_eq!(working(1), working(100), "attention's");
+        assert_eq!(working(held + 100), working(held) + 100 * size_of::<f32>());
+    }
+
+    #[test]
     fn a_forward_is_twice_its_weights_for_each_token_and_attention_over_what_is_seen() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/qwen2-tied");
         let policy = Policy::load(folder.as_ref()).unwrap();

@@ -92,14 +92,14 @@ fn d_logps() -> Vec<f32> {
 const NOISE: u64 = 77;
 
 fn loss(policy: &Policy) -> f64 {
-    let forward = policy.training_forward(&groups(), 0.8, NOISE).unwrap();
+    let forward = policy.training_forward(&groups(), 0.8, NOISE, None).unwrap();
     let terms = forward.scores().logps.iter().zip(d_logps());
     terms.map(|(logp, d)| f64::from(*logp) * f64::from(d)).sum()
 }
 
 fn gradients(policy: &Policy) -> Gradients {
     let mut gradients = policy.zero_gradients().unwrap();
-    let forward = policy.training_forward(&groups(), 0.8, NOISE).unwrap();
+    let forward = policy.training_forward(&groups(), 0.8, NOISE, None).unwrap();
     forward.backward(&d_logps(), &mut gradients).unwrap();
     gradients
 }
@@ -211,7 +211,7 @@ fn activations_computed_again_have_the_same_dropout() {
 fn dropout_follows_from_the_noise_and_not_from_how_groups_are_packed() {
     let policy = adapted(&Module::ALL, 0.4);
     let of = |groups: &[Group], noise| {
-        policy.training_forward(groups, 1.0, noise).unwrap().scores().logps.clone()
+        policy.training_forward(groups, 1.0, noise, None).unwrap().scores().logps.clone()
     };
     let packed = of(&groups(), 1);
     let mut apart = Vec::new();
@@ -231,8 +231,8 @@ fn scoring_and_the_plain_forward_drop_nothing() {
     let want = without.score(&groups(), 1.0).unwrap();
     assert_eq!(with.score(&groups(), 1.0).unwrap(), want);
     assert_eq!(*with.forward(&groups(), 1.0).unwrap().scores(), want);
-    assert_ne!(*with.training_forward(&groups(), 1.0, 1).unwrap().scores(), want);
-    assert_eq!(*without.training_forward(&groups(), 1.0, 1).unwrap().scores(), want);
+    assert_ne!(*with.training_forward(&groups(), 1.0, 1, None).unwrap().scores(), want);
+    assert_eq!(*without.training_forward(&groups(), 1.0, 1, None).unwrap().scores(), want);
 }
 
 fn sample(model: &Arc<InferenceModel>, prompts: &[&[u32]]) -> Vec<Vec<Sample>> {

@@ -45,7 +45,7 @@ fn whole(policy: &Policy) -> (TokenScores, Gradients) {
 fn in_parts(policy: &Policy, sizes: &[usize]) -> (TokenScores, Gradients) {
     let Group { prompt, completions } = group();
     let mut gradients = policy.zero_gradients().unwrap();
-    let shared = SharedPrompt::new(policy, &prompt, 30, TEMPERATURE, None).unwrap();
+    let shared = SharedPrompt::new(policy, &prompt, 30, TEMPERATURE, (None, None)).unwrap();
     let mut scores = TokenScores { logps: Vec::new(), entropies: Vec::new() };
     let (mut first, d_logps) = (0, d_logps());
     for size in sizes {

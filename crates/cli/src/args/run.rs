@@ -22,8 +22,9 @@ pub(crate) struct RunArgs {
     /// What products with weights are made of: bf16 is faster, and its sums are f32 [default: f32].
     #[arg(long, value_enum)]
     pub(crate) precision: Option<PrecisionName>,
-    /// Which layers the backward computes again in place of keeping what their forward computed; it
-    /// changes time and memory, and no result [default: auto].
+    /// Which layers the backward computes again in place of keeping what their forward computed, or
+    /// what the rollout has; it changes time and memory, and results by rounding alone
+    /// [default: auto].
     #[arg(long, value_enum)]
     pub(crate) recompute: Option<RecomputeName>,
     /// Changes one setting; may be given several times.
@@ -41,12 +42,13 @@ pub(crate) struct RunArgs {
 /// Which layers the backward computes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum RecomputeName {
-    /// Those for which there is no memory, by an estimate.
+    /// Those for which there is no memory, by an estimate; the rollout's forward serves the update as
+    /// far as the model's own size or that of a micro-batch goes.
     #[default]
     Auto,
-    /// All: the least memory.
+    /// All, and nothing of the rollout is kept: the least memory.
     All,
-    /// None: the least time.
+    /// None, and all of the rollout is kept: the least time.
     None,
 }
 

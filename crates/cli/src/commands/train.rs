@@ -18,8 +18,8 @@ use embodied_r_grpo::scoring::reward_names;
 use embodied_r_grpo::settings::{JudgeKind, Train};
 use embodied_r_grpo::trainer::{Job, Trainer};
 use embodied_r_openai::{ApiKey, ClientOptions};
-use embodied_r_policy::Policy;
 use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_policy::{Policy, TapeOptions};
 use embodied_r_rewards::Judge;
 use embodied_r_rewards::http_judge::{HttpJudge, HttpJudgeOptions};
 
@@ -68,7 +68,7 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
     let trained = session::trained(&base, &settings.trainable())?;
     let (of_train, of_eval) = ((given, questions.len()), (evaluated, eval.len()));
     let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
-    let memory = memory::of_train(settings, &stages, &trained, &questions);
+    let memory = memory::of_train(settings, &stages, &trained, &questions, checkpoint.as_ref());
     let arithmetic =
         dry_run::text(settings, trained.counts, &memory, of_train, of_eval).map_err(explain)?;
     if args.run.dry_run {
@@ -77,13 +77,18 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
     }
     let judge = judge(settings)?;
     let _lock = session.prepare(&settings.output)?;
-    let plan = Plan { activation_bytes: memory.kept, verify_packing: args.verify_packing };
+    let plan = Plan {
+        activation_bytes: memory.kept,
+        tape: memory.tape,
+        verify_packing: args.verify_packing,
+    };
     train(settings, &base, text, (questions, eval), judge, (checkpoint.as_ref(), plan))
 }
 
-/// How the run is computed, which changes nothing of it.
+/// How the run is computed, which changes nothing of it but for rounding.
 struct Plan {
     activation_bytes: usize,
+    tape: Option<TapeOptions>,
     verify_packing: bool,
 }
 
@@ -114,6 +119,7 @@ fn train(
         eval,
         judge,
         activation_bytes: plan.activation_bytes,
+        tape: plan.tape,
         verify_packing: plan.verify_packing,
         stop: &stop,
     };

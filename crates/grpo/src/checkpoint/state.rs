@@ -27,6 +27,10 @@ pub struct State {
     pub evaluated: Option<u64>,
     /// The best evaluation so far.
     pub best: Option<Best>,
+    /// Layers whose update takes over all that the rollout has computed; `None` if it computes its forward itself.
+    /// Settled when the run begins, by the memory that there is: the bits of the gradients depend on it.
+    #[serde(default)]
+    pub taped_layers: Option<usize>,
     /// Tokens that went through the loss, prompts included.
     pub num_tokens: u64,
     /// Steps left out because the loss or a gradient was not finite.

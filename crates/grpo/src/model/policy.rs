@@ -1,21 +1,21 @@
 //! The decoder and its tokenizer as the trainer's model and text.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use candle_core::Tensor;
 use embodied_r_policy::tokenizer::{Special, Tokenizer};
 use embodied_r_policy::weights::SaveOptions;
-use embodied_r_policy::{GenerateEvent, Gradients as PolicyGradients, Policy, SharedPrompt};
+use embodied_r_policy::{GenerateEvent, Gradients as PolicyGradients, Policy, SharedPrompt, Tape};
 
 use super::{
-    ChatMessage, Generation, Gradients, Group, Loading, Model, Precision, Request, Sample,
-    Sampling, Text, TokenScores,
+    ChatMessage, Generation, Gradients, Group, Loading, Model, Precision, Request, Samples,
+    Sampling, TapeOptions, Text, TokenScores, Training,
 };
 use crate::error::Result;
 
 impl Model for Policy {
     type Gradients = PolicyGradients;
+    type Tape = Tape;
 
     fn zero_gradients(&self) -> Result<Self::Gradients> {
         Ok(Policy::zero_gradients(self)?)
@@ -28,12 +28,12 @@ impl Model for Policy {
     fn backward(
         &self,
         groups: &[Group],
-        temperature: f64,
-        noise: u64,
+        training: &Training<'_, Tape>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
     ) -> Result<()> {
-        let forward = self.training_forward(groups, temperature, noise)?;
+        let &Training { temperature, noise, tape } = training;
+        let forward = self.training_forward(groups, temperature, noise, tape)?;
         let derivative = derivative(forward.scores())?;
         Ok(forward.backward(&derivative, gradients)?)
     }
@@ -51,13 +51,14 @@ impl Model for Policy {
         &self,
         prompt: &[u32],
         parts: &[Vec<Vec<u32>>],
-        (temperature, noise): (f64, u64),
+        training: &Training<'_, Tape>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
     ) -> Result<()> {
         let tokens = |part: &Vec<Vec<u32>>| part.iter().map(Vec::len).sum::<usize>();
         let longest = parts.iter().map(tokens).max().unwrap_or(0);
-        let shared = SharedPrompt::new(self, prompt, longest, temperature, Some(noise))?;
+        let &Training { temperature, noise, tape } = training;
+        let shared = SharedPrompt::new(self, prompt, longest, temperature, (Some(noise), tape))?;
         for (index, part) in parts.iter().enumerate() {
             let forward = shared.part(part)?;
             let derivative = derivative(index, forward.scores())?;
@@ -70,21 +71,24 @@ impl Model for Policy {
         self.config().forward_flops(groups)
     }
 
-    fn generate(
+    fn tape(&self, options: TapeOptions) -> Tape {
+        Tape::new(self.config(), options)
+    }
+
+    fn generate_taped(
         &self,
         requests: &[Request],
         sampling: &Sampling,
-        precision: Option<Precision>,
+        (precision, tape): (Option<Precision>, Option<Tape>),
         done: &dyn Fn(u64),
-    ) -> Result<Vec<Vec<Sample>>> {
+    ) -> Result<(Samples, Option<Tape>)> {
         let on_event = |event| {
             if let GenerateEvent::Tokens(tokens) = event {
                 done(tokens as u64);
             }
         };
         let precision = precision.unwrap_or_else(|| self.precision());
-        let model = Arc::new(self.sampler(precision)?);
-        Ok(model.generate(requests, sampling, &on_event)?)
+        Ok(Policy::generate_taped(self, requests, sampling, (precision, tape), &on_event)?)
     }
 
     fn parameters(&self) -> Vec<(String, Tensor)> {

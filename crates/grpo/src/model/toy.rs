@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 
 use super::{
     ChatMessage, Finish, Generation, Gradients, Group, Loading, Model, Precision, Request, Sample,
-    Sampling, Text, TokenScores,
+    Samples, Sampling, TapeOptions, Text, TokenScores, Training,
 };
 use crate::error::{Error, Result};
 use crate::random::stream;
@@ -126,6 +126,7 @@ impl Gradients for BigramGradients {
 
 impl Model for Bigram {
     type Gradients = BigramGradients;
+    type Tape = ();
 
     fn zero_gradients(&self) -> Result<Self::Gradients> {
         let zeros = [(WEIGHT, &self.weight), (BIAS, &self.bias)]
@@ -145,8 +146,7 @@ impl Model for Bigram {
     fn backward(
         &self,
         groups: &[Group],
-        temperature: f64,
-        _noise: u64,
+        &Training { temperature, .. }: &Training<'_, ()>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
     ) -> Result<()> {
@@ -168,13 +168,15 @@ impl Model for Bigram {
         Ok(())
     }
 
-    fn generate(
+    fn tape(&self, _: TapeOptions) {}
+
+    fn generate_taped(
         &self,
         requests: &[Request],
         sampling: &Sampling,
-        _: Option<Precision>,
+        _: (Option<Precision>, Option<()>),
         _: &dyn Fn(u64),
-    ) -> Result<Vec<Vec<Sample>>> {
+    ) -> Result<(Samples, Option<()>)> {
         let (weight, bias) = (self.weight.to_vec2().unwrap(), self.bias.to_vec1().unwrap());
         let temperature = if sampling.temperature > 0.0 { sampling.temperature } else { 1.0 };
         let draw = |request: &Request, sample: usize| {
@@ -197,7 +199,7 @@ impl Model for Bigram {
             Sample { ids, logps: sampled, finish: Finish::Length }
         };
         let group = |request: &Request| (0..request.samples).map(|s| draw(request, s)).collect();
-        Ok(requests.iter().map(group).collect())
+        Ok((requests.iter().map(group).collect(), None))
     }
 
     fn parameters(&self) -> Vec<(String, Tensor)> {

@@ -32,7 +32,7 @@ pub struct Sft {
     pub train_batch_size: usize,
     /// Tokens of a conversation; one with more is left out, and counted.
     pub max_length: usize,
-    /// Tokens of a micro-batch, prompts included.
+    /// Tokens of a micro-batch, prompts included; a longer conversation goes through by itself.
     pub max_tokens_per_batch: usize,
     /// Which layers the backward computes again: it changes time and memory, and no result.
     pub recompute: Recompute,

@@ -14,24 +14,36 @@ use crate::rollout::{self, Rollout};
 use crate::scoring;
 
 /// The groups of a step, and what it took to find them.
-pub(super) struct Drawn {
+pub(super) struct Drawn<T> {
     pub(super) rollouts: Vec<Rollout>,
+    /// What the sampling of the first groups has computed for the update; others took the places of some.
+    pub(super) tape: Option<T>,
     /// How often other questions were tried.
     attempts: u64,
     /// Groups without spread that gave way to others.
     replaced: usize,
 }
 
+/// Groups with their completions, and the tape of their sampling.
+type Sampled<M> = (Vec<Rollout>, Option<<M as Model>::Tape>);
+
 impl<M: Model + 'static> Trainer<'_, M> {
     /// The groups of step `step`, from 0, with their rewards; `None` if the user wants to stop.
     ///
     /// With `dynamic_sample` a group whose rewards are all equal gives way to one of another
     /// question whose rewards are not, as ms-swift does. Only as many questions are tried as there
-    /// are places left; after `max_resample_times` attempts the rest stays as it is.
-    pub(super) fn draw(&self, step: u64, times: &mut Times) -> Result<Option<Drawn>> {
+    /// are places left; after `max_resample_times` attempts the rest stays as it is. The tape is of the
+    /// groups that were drawn first.
+    pub(super) fn draw(
+        &self,
+        step: u64,
+        tape: Option<M::Tape>,
+        times: &mut Times,
+    ) -> Result<Option<Drawn<M::Tape>>> {
         let mut asked = self.sampler.batch(step);
-        let Some(rollouts) = self.scored(step, 0, &asked, times)? else { return Ok(None) };
-        let mut drawn = Drawn { rollouts, attempts: 0, replaced: 0 };
+        let scored = self.scored((step, 0), &asked, tape, times)?;
+        let Some((rollouts, tape)) = scored else { return Ok(None) };
+        let mut drawn = Drawn { rollouts, tape, attempts: 0, replaced: 0 };
         if !self.settings.dynamic_sample {
             return Ok(Some(drawn));
         }
@@ -46,7 +58,8 @@ impl<M: Model + 'static> Trainer<'_, M> {
             if others.is_empty() {
                 break;
             }
-            let Some(found) = self.scored(step, attempt, &others, times)? else { return Ok(None) };
+            let found = self.scored((step, attempt), &others, None, times)?;
+            let Some((found, _)) = found else { return Ok(None) };
             asked.extend(others);
             drawn.attempts = attempt;
             for rollout in found.into_iter().filter(has_spread) {
@@ -67,29 +80,29 @@ impl<M: Model + 'static> Trainer<'_, M> {
     /// Samples completions of the questions `indices` and scores them.
     fn scored(
         &self,
-        step: u64,
-        attempt: u64,
+        (step, attempt): (u64, u64),
         indices: &[usize],
+        tape: Option<M::Tape>,
         times: &mut Times,
-    ) -> Result<Option<Vec<Rollout>>> {
+    ) -> Result<Option<Sampled<M>>> {
         let mut clock = Instant::now();
         let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed().as_secs_f64();
-        let mut rollouts = self.sample(step, attempt, indices)?;
+        let (mut rollouts, tape) = self.sample((step, attempt), indices, tape)?;
         times.rollout += lap();
         if self.stopping() {
             return Ok(None);
         }
         scoring::score(&mut rollouts, &self.rewards, &self.plan.weights(step))?;
         times.rewards += lap();
-        Ok((!self.stopping()).then_some(rollouts))
+        Ok((!self.stopping()).then_some((rollouts, tape)))
     }
 
     pub(super) fn sample(
         &self,
-        step: u64,
-        attempt: u64,
+        (step, attempt): (u64, u64),
         indices: &[usize],
-    ) -> Result<Vec<Rollout>> {
+        tape: Option<M::Tape>,
+    ) -> Result<Sampled<M>> {
         let questions: Vec<_> = indices.iter().map(|&i| (i, &self.questions[i])).collect();
         let sampling = Sampling {
             temperature: self.settings.temperature,
@@ -109,14 +122,14 @@ impl<M: Model + 'static> Trainer<'_, M> {
             self.text.as_ref(),
             &questions,
             self.settings.num_generations,
-            (&sampling, Some(self.settings.rollout_precision())),
+            &sampling,
+            (Some(self.settings.rollout_precision()), tape),
             (seed, step),
-            &|_| {},
         )
     }
 }
 
-impl Drawn {
+impl<T> Drawn<T> {
     /// How often other questions were tried, and what it brought.
     pub(super) fn figures(&self, metrics: &mut Metrics) {
         metrics.insert("dynamic_sample/attempts".into(), self.attempts as f64);

@@ -54,14 +54,14 @@ impl<M: Model> Trainer<'_, M> {
             stop_ids: self.text.stop_ids().to_vec(),
             ..Sampling::greedy()
         };
-        let rollouts = rollout::sample(
+        let (rollouts, _) = rollout::sample(
             &self.policy,
             self.text.as_ref(),
             &questions,
             1,
-            (&sampling, None),
+            &sampling,
+            (None, None),
             (self.settings.seed, 0),
-            &|_| {},
         )?;
         let completions: Vec<_> = rollouts.iter().map(|rollout| &rollout.completions[0]).collect();
         let batch: Vec<Scored<'_>> = rollouts

@@ -140,14 +140,22 @@ impl Times {
 impl<M: Model> Trainer<'_, M> {
     /// The share of the measured peak of f32 that the step's products reach over its whole time: a forward
     /// pass for the rollout and one for the reference, and three for each update.
-    pub(super) fn work_figure(&mut self, groups: &[Group], times: &Times, metrics: &mut Metrics) {
+    pub(super) fn work_figure(
+        &mut self,
+        groups: &[Group],
+        taped: bool,
+        times: &Times,
+        metrics: &mut Metrics,
+    ) {
         let forward = self.policy.forward_flops(groups);
         if forward == 0.0 {
             return;
         }
         let peak = *self.peak_flops.get_or_insert_with(peak::flops_per_s);
         let reference = f64::from(u8::from(self.reference.is_some() && self.settings.beta > 0.0));
-        let passes = 1.0 + reference + 3.0 * self.settings.num_iterations as f64;
+        // The forward of the first update is the rollout's, if that was kept.
+        let own = 3.0 * self.settings.num_iterations as f64 - f64::from(u8::from(taped));
+        let passes = 1.0 + reference + own;
         put(metrics, "matmul_share", passes * forward / times.total().max(1e-9) / peak);
     }
 }

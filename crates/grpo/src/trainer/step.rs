@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::events::{Event, Metrics};
 use crate::loss::Counts;
 use crate::micro_batch::{MicroBatch, Selection, Told, counts, selection, wide};
-use crate::model::{Finish, Group, Model};
+use crate::model::{Finish, Group, Model, Training};
 use crate::optimizer::Applied;
 use crate::process;
 use crate::random::stream;
@@ -23,7 +23,8 @@ impl<M: Model + 'static> Trainer<'_, M> {
     pub(super) fn step(&mut self, step: u64) -> Result<Option<Stepped>> {
         let mut times = Times::default();
         process::reset_peak();
-        let Some(mut drawn) = self.draw(step, &mut times)? else { return Ok(None) };
+        let tape = self.tape.take().or_else(|| Some(self.policy.tape(self.tape_options?)));
+        let Some(mut drawn) = self.draw(step, tape, &mut times)? else { return Ok(None) };
         times.memory.rollout = peak_gb();
         let mut clock = Instant::now();
         let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed().as_secs_f64();
@@ -39,7 +40,9 @@ impl<M: Model + 'static> Trainer<'_, M> {
         let mut batches = self.micro_batches(rollouts);
         self.refer(&mut batches)?;
         (times.reference, times.memory.reference) = (lap(), peak_gb());
-        let Some((told, applied)) = self.update(step, &mut batches)? else { return Ok(None) };
+        let tape = drawn.tape.take();
+        let taped = tape.is_some();
+        let Some((told, applied)) = self.update(step, &mut batches, tape)? else { return Ok(None) };
         times.optimizer = self.updater.optimizer_s();
         (times.update, times.memory.update) = (lap() - times.optimizer, peak_gb());
 
@@ -54,7 +57,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
         let groups = whole_groups(&parts);
         let tokens = groups.iter().map(group_tokens).sum();
         times.figures(tokens, &mut metrics);
-        self.work_figure(&groups, &times, &mut metrics);
+        self.work_figure(&groups, taped, &times, &mut metrics);
         let skipped = match applied.taken {
             true => None,
             false => Some(Box::new(self.left_out(step, rollouts, &batches)?)),
@@ -112,8 +115,13 @@ impl<M: Model + 'static> Trainer<'_, M> {
         Ok(())
     }
 
-    /// Takes the optimiser steps; gives what the first told, and how the last went.
-    fn update(&mut self, step: u64, batches: &mut [MicroBatch]) -> Result<Option<(Told, Applied)>> {
+    /// Takes the optimiser steps, the first with the rollout's tape; gives what it told, and how the last went.
+    fn update(
+        &mut self,
+        step: u64,
+        batches: &mut [MicroBatch],
+        mut tape: Option<M::Tape>,
+    ) -> Result<Option<(Told, Applied)>> {
         let options = self.settings.options();
         let counts = counts(batches, options.loss_type, self.settings.max_completion_length);
         let iterations = self.settings.num_iterations as u64;
@@ -132,17 +140,29 @@ impl<M: Model + 'static> Trainer<'_, M> {
                 noise: stream(&[self.settings.seed, step, iteration]),
             };
             if std::mem::take(&mut self.verify_packing) {
-                self.verify(step, batches, &counts, selection, pace)?;
+                let training = pace.training(tape.as_ref());
+                self.verify(step, batches, &counts, selection, &training)?;
             }
-            let update = self.updater.run(&self.policy, &groups, pace, stop, |index, scores| {
-                let (batch, counts) = (&mut batches[index], &counts[index]);
-                let d = batch.derivative(&options, counts, scores, selection, &mut told)?;
-                // Later iterations compare with the policy that sampled.
-                if iterations > 1 && batch.old.is_empty() {
-                    batch.old = wide(&scores.logps);
-                }
-                Ok(d)
-            })?;
+            let (policy, updater) = (&self.policy, &mut self.updater);
+            let of_rollout = tape.take();
+            let update = updater.run(
+                policy,
+                &groups,
+                pace,
+                of_rollout.as_ref(),
+                stop,
+                |index, scores| {
+                    let (batch, counts) = (&mut batches[index], &counts[index]);
+                    let d = batch.derivative(&options, counts, scores, selection, &mut told)?;
+                    // Later iterations compare with the policy that sampled.
+                    if iterations > 1 && batch.old.is_empty() {
+                        batch.old = wide(&scores.logps);
+                    }
+                    Ok(d)
+                },
+            )?;
+            // Later iterations have its memory for what they keep.
+            self.tape = of_rollout.filter(|_| iterations == 1);
             let Update::Done(applied) = update else { return Ok(None) };
             if !applied.taken {
                 return Ok(Some((told, applied)));
@@ -163,10 +183,10 @@ impl<M: Model + 'static> Trainer<'_, M> {
         batches: &[MicroBatch],
         counts: &[Counts],
         selection: Selection,
-        pace: Pace,
+        training: &Training<'_, M::Tape>,
     ) -> Result<()> {
         let options = self.settings.options();
-        let found = verify(&self.policy, batches, &options, counts, selection, pace)?;
+        let found = verify(&self.policy, batches, &options, counts, selection, training)?;
         self.events.tell(&Event::PackingVerified {
             step: step + 1,
             gradient: found.gradient,

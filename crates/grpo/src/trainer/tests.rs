@@ -113,6 +113,7 @@ fn job<'a>(settings: &'a Train, base: &'a Path, stop: &'a AtomicBool) -> Job<'a>
         eval: questions(2),
         judge: None,
         activation_bytes: 0,
+        tape: None,
         verify_packing: true,
         stop,
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::memory::tensor;
 use crate::paged_attention::{self, PAGE, PageLayout, Run};
 
 const HEADS: Heads = Heads { query: 4, kv: 2, dim: 8 };
@@ -203,8 +204,9 @@ fn decoding_over_pages_equals_the_last_row_of_the_whole_in_every_window() {
                 pages: pages.iter().map(Vec::as_slice).collect(),
             };
             let query = picked(&qs, &[last], HEADS.query_width());
+            let query = tensor(query, (1, HEADS.query_width())).unwrap();
             let ours = paged_attention::forward(&query, &[run], HEADS, window).unwrap();
-            for (a, b) in ours.iter().zip(&whole[last]) {
+            for (a, b) in numbers(&ours.out).iter().zip(&whole[last]) {
                 assert!((a - b).abs() < 1e-5, "{window:?}, row {last}: {a} is not {b}");
             }
         }

@@ -15,11 +15,11 @@ use crate::panels::{Ahead, Shared, TILE_ROWS, accumulate};
 const TASK_ROWS: usize = 16 * TILE_ROWS;
 
 /// Where results go.
-pub(crate) struct Results<'a> {
+pub(super) struct Results<'a> {
     /// The values as each query sees them (rows, query heads · dim).
-    pub(crate) out: Shared<'a>,
+    pub(super) out: Shared<'a>,
     /// The log of the sum of the exponentials of a query's scores (rows, query heads).
-    pub(crate) log_sum_exp: Option<Shared<'a>>,
+    pub(super) log_sum_exp: Shared<'a>,
 }
 
 /// Some tokens of a run.
@@ -162,13 +162,11 @@ impl<'a> Task<'a> {
                 for (out, row) in out.chunks_mut(dim).zip(row..) {
                     divide(&work.out[row * width..][..dim], sum(row), out);
                 }
-                if let Some(all) = &results.log_sum_exp {
-                    // SAFETY: as above.
-                    #[allow(unsafe_code)]
-                    let all = unsafe { all.slice(first, shared) };
-                    for (log_sum_exp, row) in all.iter_mut().zip(row..) {
-                        *log_sum_exp = work.base[row] + sum(row).ln();
-                    }
+                // SAFETY: as above.
+                #[allow(unsafe_code)]
+                let all = unsafe { results.log_sum_exp.slice(first, shared) };
+                for (log_sum_exp, row) in all.iter_mut().zip(row..) {
+                    *log_sum_exp = work.base[row] + sum(row).ln();
                 }
                 row += shared;
             }

@@ -172,8 +172,11 @@ impl Rope {
             }
         };
         let name = |field: &str| format!("{dictionary}.{field}");
-        // In the precision that it is computed with.
-        let positive = |number: f64| (number as f32).is_finite() && number as f32 > 0.0;
+        // In the precision that it is computed with, in which the smallest numbers have no reciprocal.
+        let positive = |number: f64| {
+            let number = number as f32;
+            number.is_finite() && number > 0.0 && number.recip().is_finite()
+        };
         match self.kind {
             // The place of the ramp is a logarithm to this base.
             RopeKind::Yarn(_) => {

@@ -26,6 +26,14 @@ pub(crate) struct PromptKv {
     dv: Tensor,
 }
 
+impl PromptKv {
+    /// To whose gradients nothing has been added yet.
+    pub(crate) fn new(k: Tensor, v: Tensor) -> Result<Self> {
+        let (dk, dv) = (memory::zeros(k.dims())?, memory::zeros(v.dims())?);
+        Ok(Self { k, v, dk, dv })
+    }
+}
+
 /// What a layer's keys and values have to do with those of other passes.
 #[derive(Clone, Copy)]
 pub(crate) enum Sharing<'a> {
@@ -89,11 +97,22 @@ struct Soon {
 }
 
 impl Activations {
+    /// Those of a pass that was made elsewhere. Of all tokens: the scale of the first norm, keys and values. Of those
+    /// that were computed to their end: queries, attention's output and log-sum-exp, the residual stream behind it,
+    /// the scale of the second norm, and the two halves of what feeds the last product.
+    pub(crate) fn new(
+        [input_scale, k, v]: [Tensor; 3],
+        [q, out, log_sum_exp, middle, post_scale, gate, up]: [Tensor; 7],
+    ) -> Self {
+        let attended = Attended { out, log_sum_exp };
+        let projected = Projected { q, k, v };
+        Self { input_scale, projected, attended, middle, post_scale, gate, up, soon: None }
+    }
+
     /// The keys and values, for completions in later passes.
     pub(crate) fn prompt_kv(&self) -> Result<PromptKv> {
         let Projected { k, v, .. } = &self.projected;
-        let zeros = |x: &Tensor| memory::zeros(x.dims());
-        Ok(PromptKv { k: k.clone(), v: v.clone(), dk: zeros(k)?, dv: zeros(v)? })
+        PromptKv::new(k.clone(), v.clone())
     }
 
     /// Without what a backward that comes later had better compute again.

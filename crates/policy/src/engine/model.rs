@@ -7,7 +7,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use embodied_r_kernels::Precision;
-use embodied_r_kernels::attention::Heads;
+use embodied_r_kernels::attention::{Attended, Heads};
 use embodied_r_kernels::paged_attention::{self, PageLayout, Run};
 use embodied_r_kernels::rope::{self, Angles, Frequencies, Turn};
 use embodied_r_kernels::weight::Weight;
@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::gguf::{self, GgufModel, GgufTensor};
 use crate::lora::{self, Adapter, Module};
 use crate::policy::Policy;
+use crate::tape::Tape;
 
 /// A decoder's weights as sampling reads them.
 pub struct InferenceModel {
@@ -269,8 +270,14 @@ impl InferenceModel {
     }
 
     /// Computes a batch: keys and values of its tokens go to the pages, and the logits that are wanted
-    /// are given (parts that want them, vocabulary).
-    pub(super) fn step(&self, batch: &Batch, pages: &mut Pages) -> Result<Tensor> {
+    /// are given (parts that want them, vocabulary). A tape that has room keeps the rest.
+    pub(super) fn step(
+        &self,
+        batch: &Batch,
+        pages: &mut Pages,
+        tape: Option<&mut Tape>,
+    ) -> Result<Tensor> {
+        let mut tape = tape.filter(|tape| tape.has_room(batch.ids.len()));
         let (all, wanted) =
             (Queries::all(batch, &self.frequencies), Queries::wanted(batch, &self.frequencies));
         let writes = writes(&batch.parts);
@@ -278,14 +285,28 @@ impl InferenceModel {
         for (index, layer) in self.layers.iter().enumerate() {
             // Of other tokens nobody looks at more than the last layer's keys and values.
             let queries = if index + 1 == self.layers.len() { &wanted } else { &all };
-            let normed = rms_norm::forward(&x, &layer.input_norm, self.config.rms_norm_eps)?.y;
-            let ([q, k, v], residual) = layer.projected(&normed, x, queries)?;
+            let normed = rms_norm::forward(&x, &layer.input_norm, self.config.rms_norm_eps)?;
+            let ([q, k, v], residual) = layer.projected(&normed.y, &x, queries)?;
             rope::rotate(&q, &queries.angles, Turn::Forward)?;
             rope::rotate(&k, &all.angles, Turn::Forward)?;
-            let (k, v) = (memory::floats(&k, "cache")?, memory::floats(&v, "cache")?);
-            pages.store(index, &writes, &k, &v)?;
+            pages.store(
+                index,
+                &writes,
+                &memory::floats(&k, "cache")?,
+                &memory::floats(&v, "cache")?,
+            )?;
             let attended = self.attended((index, layer), &q, queries, pages)?;
-            x = self.finished(layer, &attended, &residual)?;
+            let Finished { y, middle, scale, gate, up } =
+                self.finished(layer, &attended.out, &residual)?;
+            if let Some(tape) = &mut tape {
+                let Attended { out, log_sum_exp } = &attended;
+                let ends = [&q, out, log_sum_exp, &middle, &scale, &gate, &up];
+                tape.push_layer(index, [&x, &k, &v, &normed.scale], ends)?;
+            }
+            x = y;
+        }
+        if let Some(tape) = tape {
+            pages.tape(&writes, tape.push(batch.ids.len(), wanted.rows.as_deref(), &x)?);
         }
         let normed = rms_norm::forward(&x, &self.norm, self.config.rms_norm_eps)?;
         Ok(self.head.forward(&normed.y, None)?)
@@ -298,25 +319,35 @@ impl InferenceModel {
         q: &Tensor,
         queries: &Queries<'_>,
         pages: &Pages,
-    ) -> Result<Tensor> {
+    ) -> Result<Attended> {
         let run = |part: &Part| Run {
             rows: part.rows.clone(),
             position: part.position,
             pages: part.pages.iter().map(|page| pages.layer(*page, index)).collect(),
         };
         let runs: Vec<Run<'_>> = queries.parts.iter().map(run).collect();
-        let numbers = memory::floats(q, "attention")?;
-        let attended = paged_attention::forward(&numbers, &runs, self.heads(), layer.window)?;
-        Ok(memory::tensor(attended, q.shape())?)
+        Ok(paged_attention::forward(q, &runs, self.heads(), layer.window)?)
     }
 
     /// The rest of a layer behind its attention.
-    fn finished(&self, layer: &Layer, attended: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    fn finished(&self, layer: &Layer, attended: &Tensor, residual: &Tensor) -> Result<Finished> {
         let middle = layer.o.forward_add(attended, residual)?;
-        let normed = rms_norm::forward(&middle, &layer.post_norm, self.config.rms_norm_eps)?.y;
-        let [gate, up] = linear::forward_all(&normed, [&layer.gate, &layer.up])?;
-        layer.down.forward_add(&swiglu::forward(&gate, &up)?, &middle)
+        let normed = rms_norm::forward(&middle, &layer.post_norm, self.config.rms_norm_eps)?;
+        let [gate, up] = linear::forward_all(&normed.y, [&layer.gate, &layer.up])?;
+        let y = layer.down.forward_add(&swiglu::forward(&gate, &up)?, &middle)?;
+        Ok(Finished { y, middle, scale: normed.scale, gate, up })
     }
+}
+
+/// A layer's output, and what the rest of the layer behind its attention computes on the way.
+struct Finished {
+    y: Tensor,
+    /// The residual stream behind the attention.
+    middle: Tensor,
+    /// Of the norm over it.
+    scale: Tensor,
+    gate: Tensor,
+    up: Tensor,
 }
 
 impl Layer {
@@ -324,15 +355,15 @@ impl Layer {
     fn projected(
         &self,
         normed: &Tensor,
-        x: Tensor,
+        x: &Tensor,
         queries: &Queries<'_>,
     ) -> Result<([Tensor; 3], Tensor)> {
         let Some(rows) = &queries.rows else {
-            return Ok((linear::forward_all(normed, [&self.q, &self.k, &self.v])?, x));
+            return Ok((linear::forward_all(normed, [&self.q, &self.k, &self.v])?, x.clone()));
         };
         let [k, v] = linear::forward_all(normed, [&self.k, &self.v])?;
         let [q] = linear::forward_all(&embedding::gather(normed, rows)?, [&self.q])?;
-        Ok(([q, k, v], embedding::gather(&x, rows)?))
+        Ok(([q, k, v], embedding::gather(x, rows)?))
     }
 }
 

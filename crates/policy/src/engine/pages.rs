@@ -41,6 +41,8 @@ struct Page {
     serial: u64,
     content: Option<Content>,
     left: u64,
+    /// The rows of the page's first tokens on a tape.
+    taped: Vec<usize>,
 }
 
 /// Rows of a batch whose keys and values go to a page.
@@ -96,13 +98,21 @@ impl Pages {
             }
             None => {
                 let numbers = vec![0.0; self.layers * self.layout.numbers()].into_boxed_slice();
-                self.pages.push(Page { numbers, users: 0, serial: 0, content: None, left: 0 });
+                self.pages.push(Page {
+                    numbers,
+                    users: 0,
+                    serial: 0,
+                    content: None,
+                    left: 0,
+                    taped: Vec::new(),
+                });
                 self.pages.len() - 1
             }
         };
         self.clock += 1;
         self.pages[page].serial = self.clock;
         self.pages[page].users = 1;
+        self.pages[page].taped.clear();
         Some(page)
     }
 
@@ -134,10 +144,33 @@ impl Pages {
     /// A page with the same numbers for a user of its own.
     pub(super) fn copy(&mut self, page: usize) -> Option<usize> {
         let copy = self.take()?;
+        self.pages[copy].taped = self.pages[page].taped.clone();
         let numbers = std::mem::take(&mut self.pages[page].numbers);
         self.pages[copy].numbers.copy_from_slice(&numbers);
         self.pages[page].numbers = numbers;
         Some(copy)
+    }
+
+    /// Takes note that a tape has the tokens that were stored by `writes`, the batch's first one in row `first`.
+    pub(super) fn tape(&mut self, writes: &[Write], first: usize) {
+        for Write { page, slot, rows } in writes {
+            let taped = &mut self.pages[*page].taped;
+            taped.truncate(*slot);
+            // Behind tokens that no tape has these are of no use.
+            if taped.len() == *slot {
+                taped.extend(first + rows.start..first + rows.end);
+            }
+        }
+    }
+
+    /// The rows on a tape of the `tokens` tokens that stand in `pages`, if it has them all.
+    pub(super) fn taped(&self, pages: &[usize], tokens: usize) -> Option<Vec<usize>> {
+        let mut rows = Vec::with_capacity(tokens);
+        for page in pages {
+            let wanted = (tokens - rows.len()).min(PAGE);
+            rows.extend(self.pages[*page].taped.get(..wanted)?);
+        }
+        (rows.len() == tokens).then_some(rows)
     }
 
     /// Makes the full pages of a sequence known by its tokens.

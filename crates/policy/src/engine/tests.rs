@@ -2,7 +2,9 @@ use embodied_r_kernels::Precision;
 
 use super::*;
 use crate::config::ModelConfig;
+use crate::packed::Group;
 use crate::policy::Policy;
+use crate::tape::{Tape, TapeOptions};
 
 fn config() -> ModelConfig {
     let json = serde_json::json!({
@@ -127,6 +129,55 @@ fn a_system_prompt_is_computed_once() {
     let (_, stats) = run(&model, &requests, options(1, 512, None));
     assert_eq!(stats.cached_tokens, 4 * 2 * PAGE as u64);
     assert_eq!(stats.prefilled_tokens, (2 * PAGE + 5 * 9) as u64);
+}
+
+/// The requests' prompts, each with one of its completions, and what the engine has kept of them.
+fn taped(requests: &[Request], options: EngineOptions) -> (Vec<Group>, Tape, EngineStats) {
+    let model = model(Precision::F32);
+    let (drawn, _) = run(&model, requests, options.clone());
+    let mut engine = Engine::new(model, options).unwrap();
+    engine.record(Tape::new(&config(), TapeOptions { layers: 1, tokens: 100_000 }));
+    for request in requests {
+        engine.add(request, &sampling(40)).unwrap();
+    }
+    while engine.has_work() {
+        engine.step().unwrap();
+    }
+    let stats = engine.stats();
+    let mut groups = Vec::new();
+    for (request, samples) in requests.iter().zip(drawn) {
+        let single = |ids| Group { prompt: request.prompt.clone(), completions: vec![ids] };
+        groups.extend(samples.into_iter().map(|(ids, _, _)| single(ids)));
+    }
+    (groups, engine.into_tape().unwrap(), stats)
+}
+
+fn assert_scores(groups: &[Group], tape: &Tape) {
+    let policy = Policy::random(&config(), 7).unwrap();
+    let own = policy.score(groups, 1.0).unwrap().logps;
+    let taped = policy.training_forward(groups, 1.0, 0, Some(tape)).unwrap();
+    for (own, taped) in own.iter().zip(&taped.scores().logps) {
+        assert!((own - taped).abs() < 5e-5 * own.abs().max(1.0), "{own} and {taped}");
+    }
+}
+
+#[test]
+fn a_tape_holds_all_that_was_drawn_however_prompts_are_cut_and_sequences_wait() {
+    for bounds in [options(256, 2048, None), options(4, 7, None), options(2, 64, None)] {
+        let (groups, tape, _) = taped(&requests(), bounds.clone());
+        assert!(groups.iter().all(|group| tape.holds(group)), "{bounds:?}");
+        assert_scores(&groups, &tape);
+    }
+}
+
+#[test]
+fn sequences_that_were_put_back_are_taped_right_or_not_at_all() {
+    let (groups, tape, stats) = taped(&requests(), options(16, 100, Some(6 * PAGE)));
+    let (held, lost): (Vec<Group>, Vec<Group>) =
+        groups.into_iter().partition(|group| tape.holds(group));
+    assert!(stats.preemptions > 0 && !held.is_empty() && !lost.is_empty());
+    assert_scores(&held, &tape);
+    assert_scores(&lost, &tape);
 }
 
 #[test]

@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 
+use candle_core::Tensor;
 use embodied_r_kernels::attention::GroupSpan;
+use embodied_r_kernels::pool;
 
 use super::Policy;
-use crate::decoder::{Ends, Pass};
+use crate::decoder::{Activations, Ends, Pass, Sharing};
+use crate::error::Result;
 use crate::noise;
 use crate::packed::PackedBatch;
 
@@ -37,9 +40,28 @@ impl Policy {
         self.pass_of(&batch.positions[first..], Cow::Owned(spans), keys)
     }
 
+    /// The output of all layers over `x`, at the pass's ends. `taken` gets each layer's number and input, and what its
+    /// backward needs beside that.
+    pub(crate) fn through<'p>(
+        &self,
+        mut x: Tensor,
+        pass: &Pass<'_>,
+        sharing: impl Fn(usize) -> Sharing<'p> + Sync,
+        mut taken: impl FnMut(usize, Tensor, Activations) -> Result<()> + Send,
+    ) -> Result<Tensor> {
+        let layers = &self.decoder.layers;
+        pool::awake(|| {
+            for (index, layer) in layers.iter().enumerate() {
+                let ends = pass.ends(index, layers.len());
+                let (y, activations) = layer.forward(&x, pass, ends, sharing(index))?;
+                taken(index, std::mem::replace(&mut x, y), activations)?;
+            }
+            Ok(x)
+        })
+    }
+
     fn dropout_keys(&self, batch: &PackedBatch, noise: Option<u64>) -> Option<Vec<u64>> {
-        let drops = self.lora.as_ref().is_some_and(|lora| lora.config.lora_dropout > 0.0);
-        noise.filter(|_| drops).map(|noise| noise::keys(batch, noise))
+        noise.filter(|_| self.drops()).map(|noise| noise::keys(batch, noise))
     }
 
     fn pass_of<'a>(

@@ -6,13 +6,13 @@ use std::time::Instant;
 use embodied_r_grpo::advantages::{ScaleRewards, advantages};
 use embodied_r_grpo::batches::{Lengths, pack};
 use embodied_r_grpo::loss::{LossType, Options};
-use embodied_r_grpo::memory_plan::Load;
+use embodied_r_grpo::memory_plan::{Load, Taping};
 use embodied_r_grpo::micro_batch::{MicroBatch, Selection, Told, counts, wide};
 use embodied_r_grpo::optimizer::{Optim, Optimizer, OptimizerSettings};
 use embodied_r_grpo::random::stream;
 use embodied_r_grpo::update::{Pace, Updater, score_all, whole_groups};
 use embodied_r_kernels::peak;
-use embodied_r_policy::{Group, Policy, Request, Sample};
+use embodied_r_policy::{Group, Policy, Request, Sample, Tape};
 
 use crate::args::bench::GrpoArgs;
 use crate::commands::train::memory;
@@ -54,6 +54,8 @@ pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
         completion: work.new,
         budget: args.max_tokens_per_batch,
         rollout: Some(work.precision.into()),
+        taping: Taping::Open,
+        iterations: 1,
     };
     let plan = memory::plan(&config, &load, args.recompute.into());
     let policy = &policy.with_activation_bytes(plan.kept);
@@ -68,12 +70,15 @@ pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
     };
     let mut updater = Updater::new(Optimizer::new(settings, policy)?);
     let peak = peak::flops_per_s();
+    let mut tape = plan.tape.map(|options| Tape::new(&config, options));
     let (mut steps, mut flops) = (Vec::new(), 0.0);
     for run in 0..=work.runs {
         let mut parts = Parts::default();
         let began = Instant::now();
         let requests = requests(work, config.vocab_size, run);
-        let samples = policy.generate(&requests, &sampling(work.new), &|_| {})?;
+        let (sampling, with) = (sampling(work.new), (policy.precision(), tape.take()));
+        let samples;
+        (samples, tape) = policy.generate_taped(&requests, &sampling, with, &|_| {})?;
         parts.rollout = began.elapsed().as_secs_f64();
         let mut batches = batches(&requests, &samples, args.max_tokens_per_batch);
         let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
@@ -83,13 +88,14 @@ pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
         }
         parts.reference = clock.elapsed().as_secs_f64();
         let clock = Instant::now();
-        update(policy, &mut updater, &batches, &groups)?;
+        update(policy, &mut updater, &batches, &groups, tape.as_ref())?;
         parts.optimizer = updater.optimizer_s();
         parts.update = clock.elapsed().as_secs_f64() - parts.optimizer;
         steps.push((began.elapsed().as_secs_f64(), parts));
-        // Rollout and reference are a forward pass each.
+        // Rollout and reference are a forward pass each; the update's own may be the rollout's.
         let all = whole_groups(&groups);
-        flops = 2.0 * config.forward_flops(&all) + config.training_flops(&all);
+        let forwards = if plan.tape.is_some() { 1.0 } else { 2.0 };
+        flops = forwards * config.forward_flops(&all) + config.training_flops(&all);
     }
     let of =
         |part: fn(&(f64, Parts)) -> f64| median(&steps[1..].iter().map(part).collect::<Vec<f64>>());
@@ -148,12 +154,13 @@ fn update(
     updater: &mut Updater,
     batches: &[MicroBatch],
     groups: &[Vec<Group>],
+    tape: Option<&Tape>,
 ) -> anyhow::Result<()> {
     let options = Options { beta: BETA, ..Options::default() };
     let counts = counts(batches, LossType::Grpo, 1);
     let (stop, mut told) = (AtomicBool::new(false), Told::default());
     let pace = Pace { temperature: 1.0, learning_rate: 5e-7, noise: 0 };
-    updater.run(policy, groups, pace, &stop, |index, scores| {
+    updater.run(policy, groups, pace, tape, &stop, |index, scores| {
         batches[index].derivative(&options, &counts[index], scores, Selection::All, &mut told)
     })?;
     Ok(())

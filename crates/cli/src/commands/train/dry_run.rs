@@ -81,9 +81,12 @@ pub(super) fn text(
             format!("{:?}", settings.lr_scheduler_type).to_lowercase()
         ),
     );
+    let budget = settings.max_tokens_per_batch;
     line(
         "micro-batch",
-        format!("at most {} tokens, each prompt once", settings.max_tokens_per_batch),
+        format!(
+            "at most {budget} tokens, behind a longer prompt as many as it has, each prompt once"
+        ),
     );
     line("memory", words(memory));
     line("reference", reference(settings, needs_judge(&schedule)));
@@ -131,6 +134,8 @@ mod tests {
         gradients: 6_000_000_000,
         moments: 0,
         rollout: 1_000_000_000,
+        taped: 0,
+        tape: None,
         update: 2_500_000_000,
         kept: 800_000_000,
         kept_layers: 1,
@@ -153,7 +158,7 @@ step         32 completions = 4 questions x 8 completions each
 epoch        1024 steps = 4098 questions / 4, 2 left over
 run          12288 steps of 1 optimiser step, 393216 completions of at most 2048 tokens
 warm-up      615 steps to 5e-7, then cosine
-micro-batch  at most 2048 tokens, each prompt once
+micro-batch  at most 2048 tokens, behind a longer prompt as many as it has, each prompt once
 memory       about 20.60 GB: weights 12.00 + rollout 1.00 + gradients 6.00 + update 2.50; rollout takes turns with gradients and update; 1 layer not computed again
 reference    for the divergence (beta 0.001) and as the judge
 stage 1      steps 1 to 2048, 2 epochs: accuracy 0.3, format 0.7

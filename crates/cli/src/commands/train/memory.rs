@@ -1,6 +1,7 @@
 //! How much memory a run takes, and what of it may go to activations.
 
-use embodied_r_grpo::memory_plan::{Load, MemoryPlan};
+use embodied_r_grpo::checkpoint::Checkpoint;
+use embodied_r_grpo::memory_plan::{Load, MemoryPlan, Taping};
 use embodied_r_grpo::optimizer::Optim;
 use embodied_r_grpo::questions::Prompted;
 use embodied_r_grpo::scoring::needs_judge;
@@ -13,12 +14,13 @@ use embodied_r_rewards::Schedule as Stages;
 use super::session::Trained;
 use crate::commands::doctor::memory_bytes;
 
-/// The memory of a GRPO run over `questions`.
+/// The memory of a GRPO run over `questions`, one that goes on from `checkpoint` if there is one.
 pub(crate) fn of_train(
     settings: &Train,
     stages: &Stages,
     trained: &Trained,
     questions: &[Prompted],
+    checkpoint: Option<&Checkpoint>,
 ) -> MemoryPlan {
     let judges = settings.judge == JudgeKind::Reference && needs_judge(stages);
     let load = Load {
@@ -29,6 +31,12 @@ pub(crate) fn of_train(
         completion: settings.max_completion_length,
         budget: settings.max_tokens_per_batch,
         rollout: Some(settings.rollout_precision()),
+        taping: match checkpoint {
+            _ if !settings.update_repeats_rollout() => Taping::Never,
+            Some(checkpoint) => Taping::Settled(checkpoint.state.taped_layers),
+            None => Taping::Open,
+        },
+        iterations: settings.num_iterations,
         ..common(trained.counts, settings.optim)
     };
     plan(&trained.config, &load, settings.recompute)
@@ -67,6 +75,8 @@ fn common(counts: Counts, optim: Optim) -> Load {
         completion: 0,
         budget: 0,
         rollout: None,
+        taping: Taping::Never,
+        iterations: 1,
     }
 }
 
@@ -86,6 +96,7 @@ pub(crate) fn words(plan: &MemoryPlan) -> String {
     for (name, bytes) in [
         ("reference", plan.reference),
         ("moments", plan.moments),
+        ("rollout's pass", plan.taped),
         ("rollout", plan.rollout),
         ("gradients", plan.gradients),
         ("update", plan.update),
@@ -94,8 +105,10 @@ pub(crate) fn words(plan: &MemoryPlan) -> String {
             parts.push(format!("{name} {}", gb(bytes)));
         }
     }
-    let kept = plan.kept_layers;
-    let recompute = format!("{kept} layer{} not computed again", if kept == 1 { "" } else { "s" });
+    let kept = plan.tape.map_or(plan.kept_layers, |tape| tape.layers);
+    let of = if plan.tape.is_some() { " of the rollout" } else { "" };
+    let recompute =
+        format!("{kept} layer{}{of} not computed again", if kept == 1 { "" } else { "s" });
     format!(
         "about {} GB: {}; rollout takes turns with gradients and update; {recompute}",
         gb(plan.total()),

@@ -71,6 +71,11 @@ impl Train {
         self.rollout_precision.unwrap_or(self.precision)
     }
 
+    /// Whether the update's first forward computes what the rollout has computed.
+    pub fn update_repeats_rollout(&self) -> bool {
+        self.rollout_precision() == self.precision && !self.trainable().has_dropout()
+    }
+
     /// How the loss makes up for the sampler's precision, where that is another than the update's.
     pub fn correction(&self) -> Option<Correction> {
         self.options().correction.filter(|_| self.rollout_precision() != self.precision)

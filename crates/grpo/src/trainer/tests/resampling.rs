@@ -108,13 +108,14 @@ fn every_attempt_has_random_numbers_of_its_own() {
         eval: Vec::new(),
         judge: None,
         activation_bytes: 0,
+        tape: None,
         verify_packing: false,
         stop: &stop,
     };
     let trainer = Trainer::start(Bigram::new(6, 3), job, Vec::new()).unwrap();
     let all: Vec<usize> = (0..8).collect();
     let ids = |attempt: u64| -> Vec<Vec<u32>> {
-        let rollouts = trainer.sample(0, attempt, &all).unwrap();
+        let (rollouts, _) = trainer.sample((0, attempt), &all, None).unwrap();
         rollouts.into_iter().flat_map(|r| r.completions).map(|c| c.ids).collect()
     };
     assert_eq!(ids(1), ids(1));

@@ -160,6 +160,13 @@ fn an_impossible_embedding_is_not_saved() {
     assert!(told.ends_with("`rope_scaling.factor` is `0`, want a number of at least 1"), "{told}");
 }
 
+#[test]
+fn a_base_so_small_that_it_has_no_reciprocal_is_refused() {
+    let told = faults(&changed(llama3(), "rope_theta", json!(9.38e-41)));
+    assert!(told.starts_with("`rope_theta` is `"), "{told}");
+    assert!(told.ends_with("want a positive number"), "{told}");
+}
+
 proptest! {
     #[test]
     fn an_embedding_that_is_read_has_frequencies_that_can_be_computed_with(

@@ -158,6 +158,7 @@ fn decode(kind: Cache, sequences: usize, keys: usize) -> Op {
             };
             places.iter().map(at).collect()
         };
+        let q = tensor(q, (sequences, HEADS.query_width()))?;
         let layout = PageLayout::new(HEADS);
         let page = PAGE * HEADS.kv_width();
         let mut pages = Vec::new();
@@ -179,8 +180,7 @@ fn decode(kind: Cache, sequences: usize, keys: usize) -> Op {
                 pages: pages_of[row % caches].clone(),
             };
             let runs: Vec<Run<'_>> = (0..sequences).map(run).collect();
-            let out = paged_attention::forward(&q, &runs, HEADS, None)?;
-            Ok(vec![tensor(out, (sequences, HEADS.query_width()))?])
+            Ok(vec![paged_attention::forward(&q, &runs, HEADS, None)?.out])
         };
         Ok(Prepared::new(run, plain))
     })

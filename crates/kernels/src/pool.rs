@@ -1,0 +1,80 @@
+//! The thread pool, kept awake while short parts of work follow each other.
+
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::Yield;
+
+/// Whether the pool is being kept awake. One at a time: a thread that waits for its own part could otherwise begin to
+/// keep itself awake for another's.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Ends what it stands for when it is dropped, by a panic too.
+struct Ends<'a>(&'a AtomicBool, bool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(self.1, Ordering::Release);
+    }
+}
+
+/// Runs `act` within the thread pool. Its other threads look for work meanwhile and do not go to sleep: waking one takes
+/// longer than many a part of a decoding step.
+pub fn awake<R: Send>(act: impl FnOnce() -> R + Send) -> R {
+    if TAKEN.swap(true, Ordering::Acquire) {
+        return rayon::scope(|_| act());
+    }
+    let _free = Ends(&TAKEN, false);
+    let done = AtomicBool::new(false);
+    rayon::scope(|scope| {
+        let _done = Ends(&done, true);
+        for _ in 1..rayon::current_num_threads() {
+            // These are taken by others before anything that `act` gives away: the oldest is stolen first.
+            scope.spawn(|_| look_for_work(&done));
+        }
+        act()
+    })
+}
+
+fn look_for_work(done: &AtomicBool) {
+    while !done.load(Ordering::Acquire) {
+        if rayon::yield_now() != Some(Yield::Executed) {
+            spin_loop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rayon::prelude::*;
+
+    use super::*;
+
+    fn sum(n: u64) -> u64 {
+        (0..n).into_par_iter().map(|i| i % 7).sum()
+    }
+
+    #[test]
+    fn work_is_shared_out_as_ever_by_many_at_once_and_within_each_other() {
+        let want: u64 = (0..10_000).map(|i| i % 7).sum();
+        std::thread::scope(|threads| {
+            for _ in 0..6 {
+                threads.spawn(|| {
+                    for _ in 0..200 {
+                        let twice = awake(|| (sum(10_000), awake(|| sum(10_000))));
+                        assert_eq!(twice, (want, want));
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_panic_lets_the_threads_go() {
+        for _ in 0..3 {
+            let caught = std::panic::catch_unwind(|| awake(|| assert_eq!(sum(10), 0)));
+            assert!(caught.is_err());
+        }
+        assert_eq!(awake(|| sum(8)), 21);
+    }
+}

@@ -1,0 +1,89 @@
+//! Rows that come one after the other, and are looked up by their number.
+
+use crate::error::{Result, check};
+use crate::memory::{floats, tensor};
+use crate::parallel;
+use candle_core::Tensor;
+
+const OP: &str = "table";
+
+/// Rows of one width. Its memory is asked for once, and used as far as there are rows.
+pub struct Table {
+    numbers: Vec<f32>,
+    width: usize,
+}
+
+impl Table {
+    /// An empty one, with room for `rows` rows.
+    pub fn new(rows: usize, width: usize) -> Self {
+        Self { numbers: Vec::with_capacity(rows * width), width }
+    }
+
+    /// Takes out all rows; their memory stays.
+    pub fn clear(&mut self) {
+        self.numbers.clear();
+    }
+
+    /// Puts rows behind the others.
+    ///
+    /// # Shapes
+    /// `rows` (any number, width).
+    ///
+    /// # Errors
+    /// The width is another, or the tensor is not contiguous `f32` on the CPU.
+    pub fn push(&mut self, rows: &Tensor) -> Result<()> {
+        let (_, width) = rows.dims2()?;
+        check(width == self.width, OP, || format!("rows of {width} numbers, not {}", self.width))?;
+        let rows = floats(rows, OP)?;
+        parallel::extend(&mut self.numbers, rows.len() / width.max(1), width, |first, new| {
+            new.copy_from_slice(&rows[first * width..first * width + new.len()]);
+        });
+        Ok(())
+    }
+
+    /// The rows of these numbers (indices, width).
+    ///
+    /// # Errors
+    /// There is no such row.
+    pub fn gather(&self, indices: &[usize]) -> Result<Tensor> {
+        let rows = self.numbers.len() / self.width.max(1);
+        let outside = indices.iter().find(|index| **index >= rows);
+        check(outside.is_none(), OP, || {
+            format!("row {} is not among {rows}", outside.unwrap_or(&0))
+        })?;
+        let width = self.width;
+        let out = parallel::filled(indices.len(), width, |first, out| {
+            for (out, index) in out.chunks_mut(width.max(1)).zip(&indices[first..]) {
+                out.copy_from_slice(&self.numbers[index * width..(index + 1) * width]);
+            }
+        });
+        tensor(out, (indices.len(), width))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(range: std::ops::Range<usize>, width: usize) -> Tensor {
+        let numbers = (range.start * width..range.end * width).map(|i| i as f32).collect();
+        tensor(numbers, (range.len(), width)).unwrap()
+    }
+
+    #[test]
+    fn rows_are_found_by_the_order_in_which_they_came() {
+        // The second push is copied in several tasks.
+        let (width, pushes) = (3, [0..5, 5..60_000, 60_000..60_001]);
+        let mut table = Table::new(10, width);
+        for _ in 0..2 {
+            table.clear();
+            assert!(table.gather(&[0]).is_err());
+            pushes.iter().for_each(|push| table.push(&rows(push.clone(), width)).unwrap());
+            let found = table.gather(&[60_000, 3, 0, 59_999, 3]).unwrap();
+            let found: Vec<f32> = found.to_vec2().unwrap().into_iter().map(|row| row[1]).collect();
+            assert_eq!(found, [180_001.0, 10.0, 1.0, 179_998.0, 10.0]);
+        }
+        assert!(table.gather(&[60_001]).is_err());
+        assert!(table.push(&rows(0..2, 4)).is_err());
+    }
+}
