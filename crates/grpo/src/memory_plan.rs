@@ -73,6 +73,9 @@ pub struct MemoryPlan {
     pub moments: usize,
     /// Keys and values, and the sampler's own copy of the weights if it has one.
     pub rollout: usize,
+    /// That copy. Its memory is free in the update, in pieces: tensors find room there, but not the gradients, which lie
+    /// in one buffer.
+    pub sampler: usize,
     /// What the rollout keeps for the update.
     pub taped: usize,
     /// Of how many layers it keeps all; `None` if the update computes its own forward.
@@ -104,6 +107,7 @@ impl MemoryPlan {
             gradients: load.trainable * F32,
             moments: load.trainable * load.moments * F32,
             rollout: rollout(config, load),
+            sampler: sampler(load),
             taped: 0,
             tape: None,
             update: pass.inputs + pass.working + logits.max(heads),
@@ -113,7 +117,8 @@ impl MemoryPlan {
         let layers = config.num_hidden_layers;
         let spare = free.unwrap_or(0).saturating_sub(plan.total()) as f64 * SHARE;
         let whole = layers * pass.layer;
-        plan.tape = tape(config, load, recompute, (spare as usize).min(plan.state().max(whole)));
+        let room = plan.state().max(pass.inputs + whole).min(spare as usize);
+        plan.tape = tape(config, load, recompute, room);
         let keep = match (plan.tape, recompute) {
             (Some(tape), _) => {
                 plan.taped = config.tape_bytes(tape);
@@ -146,7 +151,8 @@ impl MemoryPlan {
 
     /// The most at once: rollout and update, with its gradients, take turns.
     pub fn total(&self) -> usize {
-        self.resident() + self.taped + self.rollout.max(self.update + self.gradients)
+        let update = self.update.max(self.sampler) + self.gradients;
+        self.resident() + self.taped + self.rollout.max(update)
     }
 
     /// Bytes that the backward may keep of what its forward computed.
@@ -197,19 +203,25 @@ fn tape(
 }
 
 fn rollout(config: &ModelConfig, load: &Load) -> usize {
-    let Some(precision) = load.rollout else { return 0 };
+    if load.rollout.is_none() {
+        return 0;
+    }
     let cached = load.prompts * (load.prompt + load.completions * load.completion);
-    let copy = match precision {
-        Precision::Bf16 => load.parameters * 2,
-        Precision::F32 if load.trainable == load.parameters => load.parameters * F32,
-        // The weights themselves, of which but a part is trained.
-        Precision::F32 => 0,
-    };
     let sequences = load.prompts * load.completions;
     let logits = sequences * config.vocab_size * F32;
     let together = SAMPLED_TOGETHER.min(load.prompts * load.prompt);
     let pass = config.pass_bytes(together);
-    cached * config.kv_bytes_per_token() + copy + logits + pass.working
+    cached * config.kv_bytes_per_token() + sampler(load) + logits + pass.working
+}
+
+/// The sampler's own copy of the weights.
+fn sampler(load: &Load) -> usize {
+    match load.rollout {
+        Some(Precision::Bf16) => load.parameters * 2,
+        Some(Precision::F32) if load.trainable == load.parameters => load.parameters * F32,
+        // The weights themselves, of which but a part is trained, or no sampling at all.
+        Some(Precision::F32) | None => 0,
+    }
 }
 
 #[cfg(test)]

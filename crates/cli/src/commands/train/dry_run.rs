@@ -134,6 +134,7 @@ mod tests {
         gradients: 6_000_000_000,
         moments: 0,
         rollout: 1_000_000_000,
+        sampler: 0,
         taped: 0,
         tape: None,
         update: 2_500_000_000,

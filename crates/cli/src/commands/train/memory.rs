@@ -99,7 +99,7 @@ pub(crate) fn words(plan: &MemoryPlan) -> String {
         ("rollout's pass", plan.taped),
         ("rollout", plan.rollout),
         ("gradients", plan.gradients),
-        ("update", plan.update),
+        ("update", plan.update.max(plan.sampler)),
     ] {
         if bytes > 0 {
             parts.push(format!("{name} {}", gb(bytes)));
