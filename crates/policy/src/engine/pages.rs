@@ -308,6 +308,26 @@ mod tests {
     }
 
     #[test]
+    fn a_page_is_on_the_tape_as_far_as_all_of_it_before_is() {
+        let mut pages = Pages::new(HEADS, 1, Some(1));
+        let page = pages.take().unwrap();
+        let write = |slot, rows| [Write { page, slot, rows }];
+        // What stands before these was computed without a tape.
+        pages.tape(&write(3, 0..2), 10);
+        assert_eq!((pages.taped(&[page], 2), pages.taped(&[page], 5)), (None, None));
+        pages.tape(&write(0, 0..3), 20);
+        pages.tape(&write(3, 1..3), 30);
+        assert_eq!(pages.taped(&[page], 5), Some(vec![20, 21, 22, 31, 32]));
+        pages.tape(&write(2, 0..1), 40);
+        assert_eq!(pages.taped(&[page], 3), Some(vec![20, 21, 40]));
+        assert_eq!(pages.taped(&[page], 4), None);
+        // A page for someone else holds nothing of this.
+        pages.leave(page);
+        let again = pages.take().unwrap();
+        assert_eq!((again, pages.taped(&[again], 1)), (page, None));
+    }
+
+    #[test]
     fn a_shared_page_is_free_when_its_last_user_has_left() {
         let mut pages = Pages::new(HEADS, 1, Some(1));
         let page = pages.take().unwrap();
