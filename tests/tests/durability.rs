@@ -226,6 +226,14 @@ fn a_hundred_kills_at_random_moments_change_nothing() {
     println!("{kills} kills in {runs} runs: {moments:?}");
 }
 
+#[test]
+fn a_run_that_was_killed_before_its_first_checkpoint_begins_anew() {
+    let dir = inputs();
+    fs::create_dir(dir.path().join("run")).unwrap();
+    let told = stderr(&mut resume(dir.path()), 0);
+    assert!(told.contains("no checkpoint to resume from yet, a new run begins"), "{told}");
+}
+
 /// Turns a bit of a file.
 fn flip_a_bit(path: &Path) {
     let mut bytes = fs::read(path).unwrap();

@@ -1,7 +1,7 @@
 //! One process at a time in a run's folder.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
@@ -12,6 +12,7 @@ const LOCK_FILE: &str = ".lock";
 #[derive(Debug)]
 pub struct RunLock {
     _file: File,
+    folder: PathBuf,
 }
 
 impl RunLock {
@@ -25,10 +26,16 @@ impl RunLock {
         let opened = OpenOptions::new().create(true).truncate(false).write(true).open(path);
         let Ok(file) = opened else { return Ok(None) };
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self { _file: file })),
+            Ok(()) => Ok(Some(Self { _file: file, folder: folder.into() })),
             Err(TryLockError::WouldBlock) => Err(Error::Busy { run: folder.into() }),
             Err(TryLockError::Error(_)) => Ok(None),
         }
+    }
+
+    /// Whether it is the lock of the run in `folder`: to be taken but once in a process too.
+    pub fn is_of(&self, folder: &Path) -> bool {
+        let [own, other] = [&self.folder, folder].map(|folder| folder.canonicalize().ok());
+        own.is_some() && own == other
     }
 }
 
@@ -40,7 +47,8 @@ mod tests {
     fn a_run_is_gone_on_with_once_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let lock = RunLock::take(dir.path()).unwrap();
-        assert!(lock.is_some());
+        assert!(lock.as_ref().is_some_and(|lock| lock.is_of(&dir.path().join("."))));
+        assert!(lock.as_ref().is_some_and(|lock| !lock.is_of(&dir.path().join("none"))));
         let told = RunLock::take(dir.path()).unwrap_err().to_string();
         assert!(told.contains("another process") && told.contains(dir.path().to_str().unwrap()));
         drop(lock);

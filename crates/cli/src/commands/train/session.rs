@@ -29,12 +29,12 @@ pub(crate) struct Session<T> {
     /// Later checkpoints that cannot be used.
     damaged: Vec<Damaged>,
     /// Keeps others out of the folder of the run to go on with.
-    _lock: Option<RunLock>,
+    lock: Option<RunLock>,
 }
 
 impl<T> Session<T> {
     fn new(settings: T, lock: Option<RunLock>) -> Self {
-        Self { settings, checkpoint: None, damaged: Vec::new(), _lock: lock }
+        Self { settings, checkpoint: None, damaged: Vec::new(), lock }
     }
 
     /// Makes the folder `output` ready to be written to: tries whether it can be, sets damaged checkpoints
@@ -44,6 +44,10 @@ impl<T> Session<T> {
         checkpoints.prepare().map_err(explain)?;
         let run = self.checkpoint.as_ref().map(|checkpoint| checkpoint.run().canonicalize());
         if run.transpose()? != Some(output.canonicalize()?) {
+            // A run that was killed before its first checkpoint is locked already.
+            if self.lock.as_ref().is_some_and(|lock| lock.is_of(output)) {
+                return Ok(None);
+            }
             // A new run, or one that goes on in another folder, where its own are in nobody's way.
             return RunLock::take(output).map_err(explain);
         }
@@ -110,7 +114,7 @@ pub(crate) fn open<T: Settings>(
         );
     }
     eprintln!("going on from {}", checkpoint.path.display());
-    Ok(Session { settings, checkpoint: Some(checkpoint), damaged, _lock: lock })
+    Ok(Session { settings, checkpoint: Some(checkpoint), damaged, lock })
 }
 
 /// A model's folder, and its fingerprint.
