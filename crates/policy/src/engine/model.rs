@@ -115,7 +115,7 @@ impl Policy {
     }
 
     /// The weights for a rollout, as they are now. Where all of them are trained, it is a copy in f32 too,
-    /// which samples sooner: it takes no more memory than the update's gradients.
+    /// which samples sooner and is gone before the update's gradients come.
     ///
     /// # Errors
     /// As [`Self::inference_model`].
