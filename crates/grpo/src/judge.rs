@@ -57,7 +57,7 @@ impl<M: Model> ReferenceJudge<M> {
             stop_ids: text.stop_ids().to_vec(),
             ..Sampling::greedy()
         };
-        let samples = self.reference.get().generate(&requests, &sampling, None, &|_| {})?;
+        let (samples, _) = self.reference.get().generate(&requests, &sampling, (None, None))?;
         let reply = |group: Vec<crate::model::Sample>| match group.first() {
             Some(sample) => completion_text(text, &sample.ids).map(Some),
             None => Ok(None),

@@ -99,7 +99,7 @@ pub fn sample<M: Model>(
             stream: stream(&[seed, step, *index as u64]),
         })
         .collect();
-    let (sampled, tape) = model.generate_taped(&requests, sampling, with, &|_| {})?;
+    let (sampled, tape) = model.generate(&requests, sampling, with)?;
     if sampled.len() != questions.len() || sampled.iter().any(|group| group.len() != samples) {
         return Err(Error::Model { what: "gave another number of completions".into() });
     }

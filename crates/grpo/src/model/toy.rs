@@ -170,12 +170,11 @@ impl Model for Bigram {
 
     fn tape(&self, _: TapeOptions) {}
 
-    fn generate_taped(
+    fn generate(
         &self,
         requests: &[Request],
         sampling: &Sampling,
         _: (Option<Precision>, Option<()>),
-        _: &dyn Fn(u64),
     ) -> Result<(Samples, Option<()>)> {
         let (weight, bias) = (self.weight.to_vec2().unwrap(), self.bias.to_vec1().unwrap());
         let temperature = if sampling.temperature > 0.0 { sampling.temperature } else { 1.0 };
