@@ -324,6 +324,7 @@ impl InferenceModel {
             rows: part.rows.clone(),
             position: part.position,
             pages: part.pages.iter().map(|page| pages.layer(*page, index)).collect(),
+            causal: true,
         };
         let runs: Vec<Run<'_>> = queries.parts.iter().map(run).collect();
         Ok(paged_attention::forward(q, &runs, self.heads(), layer.window)?)
