@@ -49,7 +49,11 @@ impl<M: Model> ReferenceJudge<M> {
         let requests = prompts
             .iter()
             .map(|JudgePrompt { system, user }| {
-                Ok(Request { prompt: chat_prompt(text, system, user)?, samples: 1, stream: 0 })
+                Ok(Request {
+                    prompt: chat_prompt(text, system, user)?.into(),
+                    samples: 1,
+                    stream: 0,
+                })
             })
             .collect::<Result<Vec<_>>>()?;
         let sampling = Sampling {

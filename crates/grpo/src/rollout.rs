@@ -94,7 +94,7 @@ pub fn sample<M: Model>(
     let requests: Vec<Request> = questions
         .iter()
         .map(|(index, prompted)| Request {
-            prompt: prompted.prompt.clone(),
+            prompt: prompted.prompt.clone().into(),
             samples,
             stream: stream(&[seed, step, *index as u64]),
         })

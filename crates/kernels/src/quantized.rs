@@ -203,7 +203,9 @@ impl QuantizedMatrix {
         };
         let refused =
             || Error::Shape { op: OP, what: format!("nothing is quantised to {}", format.name()) };
-        let blocks = QTensor::quantize(weight, known.ok_or_else(refused)?)?;
+        // candle takes the numbers from the beginning of the memory, wherever those of the tensor lie.
+        let weight = memory::copy(weight)?;
+        let blocks = QTensor::quantize(&weight, known.ok_or_else(refused)?)?;
         Self::new(format, outputs, inputs, ByteRange::from(blocks.data()?.into_owned()))
     }
 

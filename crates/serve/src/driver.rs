@@ -102,7 +102,7 @@ impl Driver {
             tickets.push(ticket);
             let submission = Submission {
                 ticket,
-                request: Request { prompt, samples, stream },
+                request: Request { prompt: prompt.into(), samples, stream },
                 sampling,
                 arrived,
                 first_choice: index * samples,

@@ -112,7 +112,7 @@ fn video_token() -> u32 {
 ///
 /// # Errors
 /// [`Error::NoVision`] for a text model, and that the file cannot be read or the sizes do not fit each other.
-pub fn read(dir: &Path) -> Result<(VisionConfig, PictureTokens)> {
+pub(crate) fn read(dir: &Path) -> Result<(VisionConfig, PictureTokens)> {
     let path = dir.join(CONFIG_FILE);
     let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
     let json = |source| Error::Json { path: path.clone(), source };

@@ -80,6 +80,19 @@ pub enum Error {
         /// Pictures and videos that were given.
         pictures: usize,
     },
+    /// The tower makes tokens of another width than the decoder's.
+    #[error(
+        "`{}`: the vision tower's tokens are {found} wide, the decoder's {want}: its configuration is \
+         put together from two models", dir.display()
+    )]
+    Widths {
+        /// The model's folder.
+        dir: PathBuf,
+        /// The tower's.
+        found: usize,
+        /// The decoder's.
+        want: usize,
+    },
     /// Patches that the tower cannot take.
     #[error("{0}")]
     Patches(String),

@@ -167,7 +167,7 @@ fn fill(
     let width = frame.width() as usize;
     for (y, to) in to.chunks_mut(side).enumerate() {
         let start = (row + y) * width + column;
-        let pixels = frame[start * CHANNELS..].chunks(CHANNELS);
+        let pixels = frame.as_raw()[start * CHANNELS..].chunks(CHANNELS);
         for (to, pixel) in to.iter_mut().zip(pixels) {
             *to = levels[usize::from(pixel[channel])];
         }

@@ -1,8 +1,8 @@
 //! Bicubic resizing with antialiasing, to the bit as Pillow does it.
 //!
 //! A number of the result is a weighted mean of the pixels under a kernel that is as wide as the picture
-//! shrinks, first along the rows, then along the columns, each rounded to a byte. Weights are whole
-//! multiples of 2⁻²². Models are trained on what Pillow gives: one that is a little smoother is another input.
+//! shrinks, along the rows and along the columns, each rounded to a byte. Weights are whole multiples of
+//! 2⁻²². Models are trained on what Pillow gives: one that is a little smoother is another input.
 
 use image::{Rgb, RgbImage};
 use multiversion::multiversion;
@@ -19,9 +19,15 @@ const CHANNELS: usize = 3;
 
 /// `picture` in another size; width and height are above 0.
 #[must_use]
-pub fn bicubic(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
-    let across = resize_rows(picture, width);
-    resize_columns(across, height)
+pub(crate) fn bicubic(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
+    let (from_width, from_height) = picture.dimensions();
+    let narrower = from_width.saturating_sub(width);
+    let lower = from_height.saturating_sub(height);
+    // As Pillow 13 decides; earlier ones begin with the rows always, and differ by a level here and there.
+    match lower > 2 * narrower {
+        true => resize_rows(&resize_columns(picture, height), width),
+        false => resize_columns(&resize_rows(picture, width), height),
+    }
 }
 
 /// Keys' cubic kernel with a = -1/2 (Keys 1981).
@@ -30,7 +36,7 @@ fn kernel(x: f64) -> f64 {
     if x < 1.0 {
         (1.5 * x - 2.5) * x * x + 1.0
     } else if x < 2.0 {
-        ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+        (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5
     } else {
         0.0
     }
@@ -51,7 +57,7 @@ fn taps(from: u32, to: u32) -> Vec<Taps> {
         let middle = (f64::from(place) + 0.5) * scale;
         let first = ((middle - support + 0.5) as i64).max(0);
         let end = ((middle + support + 0.5) as i64).min(i64::from(from));
-        let weight = |at: i64| kernel((at as f64 - middle + 0.5) / stretch);
+        let weight = |at: i64| kernel((at as f64 - middle + 0.5) * (1.0 / stretch));
         let weights: Vec<f64> = (first..end).map(weight).collect();
         let sum: f64 = weights.iter().sum();
         let whole = |weight: &f64| (weight / sum * f64::from(1 << BITS)).round() as i32;
@@ -83,10 +89,10 @@ fn resize_rows(picture: &RgbImage, width: u32) -> RgbImage {
     resized
 }
 
-fn resize_columns(picture: RgbImage, height: u32) -> RgbImage {
+fn resize_columns(picture: &RgbImage, height: u32) -> RgbImage {
     let (width, from) = picture.dimensions();
     if from == height {
-        return picture;
+        return picture.clone();
     }
     let (taps, width_bytes) = (taps(from, height), width as usize * CHANNELS);
     let mut resized = RgbImage::from_pixel(width, height, Rgb([0; CHANNELS]));
@@ -140,12 +146,15 @@ mod tests {
     #[test]
     fn pictures_are_pillows() {
         let text = include_str!("../tests/fixtures/resize.json");
-        let cases: Vec<(u32, u32, u32, u32, String)> = serde_json::from_str(text).unwrap();
+        let cases: Vec<[u32; 5]> = serde_json::from_str(text).unwrap();
         assert!(cases.len() >= 8);
-        for (width, height, to_width, to_height, digest) in cases {
+        for [width, height, to_width, to_height, sum] in cases {
             let resized = bicubic(&picture(width, height), to_width, to_height);
-            let found = blake3::hash(&resized).to_hex().to_string();
-            assert_eq!(found, digest, "{width} × {height} to {to_width} × {to_height}");
+            assert_eq!(
+                crc32fast::hash(&resized),
+                sum,
+                "{width} × {height} to {to_width} × {to_height}"
+            );
         }
     }
 

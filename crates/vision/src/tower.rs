@@ -107,10 +107,7 @@ impl Tower {
         let patch = [config.in_channels, config.temporal_patch_size, config.patch_size];
         let patch = [h, patch[0], patch[1], patch[2], patch[2]];
         let patches = (read.tensor)("patch_embed.proj.weight", &patch)?;
-        let patches = memory::tensor(
-            memory::floats(&patches, "patch_embed")?.to_vec(),
-            (h, config.patch_numbers()),
-        )?;
+        let patches = memory::reshaped(&patches, (h, config.patch_numbers()))?;
         Ok(Self {
             patch_embedding: Weight::in_format(&patches, format)?,
             blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
@@ -214,7 +211,7 @@ impl Merger {
     fn forward(&self, x: &Tensor, merged: usize) -> Result<Tensor> {
         let (patches, hidden) = (x.dims()[0], x.dims()[1]);
         let normed = rms_norm::forward(x, &self.norm, EPS)?.y;
-        let wide = memory::reshaped(normed, (patches / merged, hidden * merged))?;
+        let wide = memory::reshaped(&normed, (patches / merged, hidden * merged))?;
         self.second.forward(&gelu::forward(&self.first.forward(&wide)?)?)
     }
 }

@@ -92,8 +92,10 @@ fn greedy(args: &GreedyArgs) -> anyhow::Result<Status> {
     let folder = hub::resolve(model, None)?;
     let stop_ids = tokenizer::stop_ids(&folder)?;
     let policy = Policy::load(&folder)?.with_precision((*precision).into());
-    let requests: Vec<Request> =
-        sequences.into_iter().map(|prompt| Request { prompt, samples: 1, stream: 0 }).collect();
+    let requests: Vec<Request> = sequences
+        .into_iter()
+        .map(|prompt| Request { prompt: prompt.into(), samples: 1, stream: 0 })
+        .collect();
     let sampling = Sampling { max_new_tokens: *max_tokens, stop_ids, ..Sampling::greedy() };
     let samples = policy.generate(&requests, &sampling, &|_| {})?;
     let tokens: Vec<Vec<u32>> = samples.into_iter().flatten().map(|sample| sample.ids).collect();

@@ -72,7 +72,7 @@ fn options(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> {
 
 fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Result<Server> {
     let tokenizer = Arc::new(Tokenizer::from_dir(dir)?);
-    let model = Arc::new(InferenceModel::load(dir, args.stored.precision.into())?);
+    let model = Arc::new(InferenceModel::load(dir, args.stored.weights.format())?);
     let tokens = args.kv_cache_gb * 1e9 / model.kv_bytes_per_token() as f64;
     options.engine.kv_cache_tokens = Some(tokens as usize);
     let page = PAGE as f64 * model.kv_bytes_per_token() as f64 / 1e9;

@@ -182,7 +182,7 @@ impl Model for Bigram {
             let mut ids: Vec<u32> = Vec::new();
             let mut sampled = Vec::new();
             while ids.len() < sampling.max_new_tokens {
-                let previous = *ids.last().or(request.prompt.last()).unwrap();
+                let previous = *ids.last().or(request.prompt.ids().last()).unwrap();
                 let logps = self.distribution(&weight, &bias, previous, temperature);
                 let random = stream(&[request.stream, sample as u64, ids.len() as u64]);
                 let id = match sampling.temperature > 0.0 {

@@ -24,8 +24,9 @@ pub(super) fn folder(work: &WorkArgs) -> anyhow::Result<PathBuf> {
 pub(super) fn requests(work: &WorkArgs, vocabulary: usize, run: usize) -> Vec<Request> {
     let request = |group: usize| {
         let seed = |i: usize| stream(&[run as u64, group as u64, i as u64]);
-        let prompt = (0..work.prompt).map(|i| (seed(i) % vocabulary as u64) as u32).collect();
-        Request { prompt, samples: work.group_size, stream: seed(work.prompt) }
+        let prompt: Vec<u32> =
+            (0..work.prompt).map(|i| (seed(i) % vocabulary as u64) as u32).collect();
+        Request { prompt: prompt.into(), samples: work.group_size, stream: seed(work.prompt) }
     };
     (0..work.groups).map(request).collect()
 }

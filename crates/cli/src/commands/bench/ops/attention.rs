@@ -178,6 +178,7 @@ fn decode(kind: Cache, sequences: usize, keys: usize) -> Op {
                 rows: row..row + 1,
                 position: keys - 1,
                 pages: pages_of[row % caches].clone(),
+                causal: true,
             };
             let runs: Vec<Run<'_>> = (0..sequences).map(run).collect();
             Ok(vec![paged_attention::forward(&q, &runs, HEADS, None)?.out])
