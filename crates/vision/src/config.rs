@@ -121,7 +121,9 @@ pub(crate) fn read(dir: &Path) -> Result<(VisionConfig, PictureTokens)> {
     let Some(vision) = vision else { return Err(Error::NoVision { dir: dir.to_owned() }) };
     let mut vision = vision.clone();
     if let Some(fields) = vision.as_object_mut() {
-        fields.retain(|_, field| !field.is_null());
+        // Written again by `transformers`, the hub's files have both names.
+        let has_both = fields.contains_key("in_channels");
+        fields.retain(|name, field| !field.is_null() && !(has_both && name == "in_chans"));
     }
     let config: VisionConfig = serde_json::from_value(vision).map_err(json)?;
     let tokens: PictureTokens = serde_json::from_value(value).map_err(json)?;
@@ -261,6 +263,12 @@ mod tests {
         assert_eq!(config.parameter_count(), 676_550_144);
         assert_eq!((tokens.image_token_id, tokens.video_token_id), (9, 151_656));
         assert_eq!((config.head_dim(), config.patch_numbers()), (80, 1176));
+    }
+
+    #[test]
+    fn either_name_of_the_channels_will_do_and_both_too() {
+        assert_eq!(config(json!({"in_channels": 3})).unwrap().0.in_channels, 3);
+        assert!(config(json!({"in_chans": 4})).is_err());
     }
 
     #[test]

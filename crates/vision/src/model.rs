@@ -67,6 +67,13 @@ impl VisionLanguageModel {
         Ok(Self { decoder: Arc::new(decoder), eyes })
     }
 
+    /// Lets no picture have more than so many pixels.
+    #[must_use]
+    pub fn with_max_pixels(mut self, max_pixels: usize) -> Self {
+        self.eyes.processor = self.eyes.processor.with_max_pixels(max_pixels);
+        self
+    }
+
     /// The decoder, for an engine.
     #[must_use]
     pub fn decoder(&self) -> &Arc<InferenceModel> {
@@ -99,13 +106,6 @@ impl Eyes {
         let tensors = VisionTensors::open(dir)?;
         let tower = Tower::new(config, format, |name, shape| Ok(tensors.tensor(name, shape)?))?;
         Ok(Self { tower, processor, tokens })
-    }
-
-    /// Lets no picture have more than so many pixels.
-    #[must_use]
-    pub fn with_max_pixels(mut self, max_pixels: usize) -> Self {
-        self.processor = self.processor.with_max_pixels(max_pixels);
-        self
     }
 
     /// The tower's shape.

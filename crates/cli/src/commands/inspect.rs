@@ -1,5 +1,6 @@
 //! `embodied-r inspect`: what a model makes of given tokens, to hold beside other programs.
 
+mod caption;
 mod loss;
 
 use std::fmt::Display;
@@ -22,6 +23,7 @@ pub(crate) fn run(args: InspectArgs) -> anyhow::Result<Status> {
     match args.command {
         InspectCommand::Logprobs(args) => logprobs(&args),
         InspectCommand::Greedy(args) => greedy(&args),
+        InspectCommand::Caption(args) => caption::run(&args),
         InspectCommand::Loss(args) => loss::run(&args),
     }
 }
