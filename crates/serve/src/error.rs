@@ -47,6 +47,12 @@ pub enum Error {
         /// What should.
         want: &'static str,
     },
+    /// What fetches pictures cannot be set up.
+    #[error("cannot set up the client that fetches pictures: {source}")]
+    Client {
+        /// The client's reason.
+        source: reqwest::Error,
+    },
     /// The figures under `/metrics` cannot be set up.
     #[error("cannot set up the metrics: {0}")]
     Metrics(#[from] prometheus::Error),

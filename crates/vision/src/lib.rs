@@ -5,6 +5,7 @@
 
 mod config;
 mod error;
+mod gallery;
 mod grid;
 mod message;
 mod model;
@@ -16,8 +17,9 @@ mod windows;
 
 pub use config::{PictureTokens, VisionConfig};
 pub use error::{Error, Result};
+pub use gallery::Gallery;
 pub use grid::{Grid, PixelLimits, smart_resize};
 pub use message::{Message, Part};
-pub use model::{Eyes, Seen, VisionLanguageModel};
+pub use model::{Eyes, Seen, VisionLanguageModel, VisionOptions, can_see};
 pub use processor::{Patch, Pixels, Processor};
 pub use tower::Tower;

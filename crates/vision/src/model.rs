@@ -19,7 +19,28 @@ use crate::tower::Tower;
 /// A Qwen2.5-VL model for sampling.
 pub struct VisionLanguageModel {
     decoder: Arc<InferenceModel>,
-    eyes: Eyes,
+    eyes: Arc<Eyes>,
+}
+
+/// How a vision-language model is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VisionOptions {
+    /// What the matrices of decoder and tower are held as.
+    pub format: WeightFormat,
+    /// Pictures of more pixels are reduced to so many; none: what the model's processor says.
+    pub max_pixels: Option<usize>,
+}
+
+impl From<WeightFormat> for VisionOptions {
+    fn from(format: WeightFormat) -> Self {
+        Self { format, max_pixels: None }
+    }
+}
+
+/// Whether the model in `dir` has a vision tower and says how pictures become patches.
+#[must_use]
+pub fn can_see(dir: &Path) -> bool {
+    config::read(dir).is_ok() && Processor::from_dir(dir).is_ok()
 }
 
 /// What turns pictures into a decoder's tokens.
@@ -51,27 +72,19 @@ enum Kind {
 }
 
 impl VisionLanguageModel {
-    /// Reads the model in `dir`, a folder in Hugging Face's layout, with the matrices of decoder and tower in
-    /// `format`.
+    /// Reads the model in `dir`, a folder in Hugging Face's layout.
     ///
     /// # Errors
     /// [`Error::NoVision`] and [`Error::NoProcessor`] for a text model, and those of [`InferenceModel::load`].
-    pub fn load(dir: &Path, format: WeightFormat) -> Result<Self> {
+    pub fn load(dir: &Path, options: VisionOptions) -> Result<Self> {
         // What is small comes first, so that what is missing is told at once.
-        let eyes = Eyes::load(dir, format)?;
-        let decoder = InferenceModel::load(dir, format)?;
+        let eyes = Eyes::load(dir, options)?;
+        let decoder = InferenceModel::load(dir, options.format)?;
         let (found, want) = (eyes.config().out_hidden_size, decoder.config().hidden_size);
         if found != want {
             return Err(Error::Widths { dir: dir.to_owned(), found, want });
         }
-        Ok(Self { decoder: Arc::new(decoder), eyes })
-    }
-
-    /// Lets no picture have more than so many pixels.
-    #[must_use]
-    pub fn with_max_pixels(mut self, max_pixels: usize) -> Self {
-        self.eyes.processor = self.eyes.processor.with_max_pixels(max_pixels);
-        self
+        Ok(Self { decoder: Arc::new(decoder), eyes: Arc::new(eyes) })
     }
 
     /// The decoder, for an engine.
@@ -82,7 +95,7 @@ impl VisionLanguageModel {
 
     /// What turns pictures into its tokens.
     #[must_use]
-    pub fn eyes(&self) -> &Eyes {
+    pub fn eyes(&self) -> &Arc<Eyes> {
         &self.eyes
     }
 }
@@ -92,9 +105,13 @@ impl Eyes {
     ///
     /// # Errors
     /// As [`VisionLanguageModel::load`].
-    pub fn load(dir: &Path, format: WeightFormat) -> Result<Self> {
+    pub fn load(dir: &Path, VisionOptions { format, max_pixels }: VisionOptions) -> Result<Self> {
         let (config, tokens) = config::read(dir)?;
         let processor = Processor::from_dir(dir)?;
+        let processor = match max_pixels {
+            Some(max_pixels) => processor.with_max_pixels(max_pixels),
+            None => processor,
+        };
         let patch = processor.patch();
         let fits = patch.side == config.patch_size
             && patch.frames == config.temporal_patch_size
@@ -120,6 +137,14 @@ impl Eyes {
         &self.processor
     }
 
+    /// Tokens that an image of so many pixels takes.
+    ///
+    /// # Errors
+    /// [`Error::Proportions`].
+    pub fn image_tokens(&self, size: (u32, u32)) -> Result<usize> {
+        Ok(self.processor.image_grid(size)?.tokens(self.config().spatial_merge_size))
+    }
+
     /// Looks at images. What one becomes does not depend on the others, to the bit.
     ///
     /// # Errors
@@ -133,9 +158,21 @@ impl Eyes {
             kind: Kind::Image,
             grid: pixels.grid,
             embeddings,
-            digest: digest(std::slice::from_ref(*picture), Kind::Image),
+            digest: image_digest(picture),
         };
         Ok(parts.map(seen).collect())
+    }
+
+    /// Looks at one image: [`Self::images`] for one.
+    ///
+    /// # Errors
+    /// [`Error::Proportions`].
+    pub fn image(&self, picture: &RgbImage) -> Result<Seen> {
+        let pixels = self.processor.image(picture)?;
+        let embeddings = self.tower.forward(&[&pixels])?.pop();
+        let embeddings = embeddings.ok_or(Error::Places { places: 1, pictures: 0 })?;
+        let digest = image_digest(picture);
+        Ok(Seen { kind: Kind::Image, grid: pixels.grid, embeddings, digest })
     }
 
     /// Looks at a video of one frame or more, `seconds` apart.
@@ -203,6 +240,11 @@ impl Seen {
         self.embeddings.dims().first().copied().unwrap_or_default()
     }
 
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.embeddings.elem_count() * size_of::<f32>()
+    }
+
     /// What the decoder reads (tokens, hidden).
     #[must_use]
     pub fn embeddings(&self) -> &Tensor {
@@ -227,6 +269,11 @@ impl Seen {
             digest: self.digest,
         }
     }
+}
+
+/// A name for an image, by its pixels.
+pub(crate) fn image_digest(picture: &RgbImage) -> u128 {
+    digest(std::slice::from_ref(picture), Kind::Image)
 }
 
 /// A name for what is seen, by its pixels.

@@ -117,7 +117,7 @@ fn drawn(model: &VisionLanguageModel, prompts: Vec<Prompt>, options: EngineOptio
 
 #[test]
 fn pixels_are_those_of_the_reference() {
-    let eyes = Eyes::load(&folder("nested"), WeightFormat::F32).unwrap();
+    let eyes = Eyes::load(&folder("nested"), WeightFormat::F32.into()).unwrap();
     for case in cases("nested") {
         let pictures = case.pictures();
         let pixels = match case.kind.as_str() {
@@ -146,7 +146,7 @@ fn pixels_are_those_of_the_reference() {
 #[test]
 fn the_towers_tokens_are_those_of_the_reference_in_both_forms() {
     for form in ["nested", "flat"] {
-        let eyes = Eyes::load(&folder(form), WeightFormat::F32).unwrap();
+        let eyes = Eyes::load(&folder(form), WeightFormat::F32.into()).unwrap();
         for case in cases(form) {
             let seen = case.seen(&eyes);
             let numbers = seen.iter().flat_map(|seen| {
@@ -166,7 +166,7 @@ fn the_towers_tokens_are_those_of_the_reference_in_both_forms() {
 
 #[test]
 fn prompts_have_the_ids_and_the_places_of_the_reference() {
-    let eyes = Eyes::load(&folder("flat"), WeightFormat::F32).unwrap();
+    let eyes = Eyes::load(&folder("flat"), WeightFormat::F32.into()).unwrap();
     let tokenizer = Tokenizer::from_dir(&folder("flat")).unwrap();
     for case in cases("flat") {
         let prompt = case.prompt(&eyes, &tokenizer);
@@ -179,7 +179,7 @@ fn prompts_have_the_ids_and_the_places_of_the_reference() {
 #[test]
 fn log_probabilities_and_greedy_tokens_are_those_of_the_reference() {
     for form in ["nested", "flat"] {
-        let model = VisionLanguageModel::load(&folder(form), WeightFormat::F32).unwrap();
+        let model = VisionLanguageModel::load(&folder(form), WeightFormat::F32.into()).unwrap();
         let tokenizer = Tokenizer::from_dir(&folder(form)).unwrap();
         let cases = cases(form);
         let prompts = cases.iter().map(|case| case.prompt(model.eyes(), &tokenizer)).collect();
@@ -196,7 +196,7 @@ fn log_probabilities_and_greedy_tokens_are_those_of_the_reference() {
 
 #[test]
 fn a_picture_gives_the_same_bits_alone_in_chunks_and_from_the_cache() {
-    let model = VisionLanguageModel::load(&folder("flat"), WeightFormat::F32).unwrap();
+    let model = VisionLanguageModel::load(&folder("flat"), WeightFormat::F32.into()).unwrap();
     let tokenizer = Tokenizer::from_dir(&folder("flat")).unwrap();
     let cases = cases("flat");
     let prompts = || cases.iter().map(|case| case.prompt(model.eyes(), &tokenizer));
@@ -211,7 +211,7 @@ fn a_picture_gives_the_same_bits_alone_in_chunks_and_from_the_cache() {
 
 #[test]
 fn pages_of_one_picture_are_not_taken_for_those_of_another() {
-    let model = VisionLanguageModel::load(&folder("flat"), WeightFormat::F32).unwrap();
+    let model = VisionLanguageModel::load(&folder("flat"), WeightFormat::F32.into()).unwrap();
     let tokenizer = Tokenizer::from_dir(&folder("flat")).unwrap();
     let [one, other] = [1, 2].map(|seed| picture((300, 240), seed));
     let prompt = |picture: &RgbImage| {
@@ -229,14 +229,15 @@ fn pages_of_one_picture_are_not_taken_for_those_of_another() {
 
 #[test]
 fn bf16_and_blocks_stay_near_f32() {
-    let model = |format| VisionLanguageModel::load(&folder("nested"), format).unwrap();
+    let model =
+        |format: WeightFormat| VisionLanguageModel::load(&folder("nested"), format.into()).unwrap();
     let tokenizer = Tokenizer::from_dir(&folder("nested")).unwrap();
     let first = |model: &VisionLanguageModel| -> Vec<Vec<f32>> {
         let cases = cases("nested");
         let prompts = cases.iter().map(|case| case.prompt(model.eyes(), &tokenizer)).collect();
         drawn(model, prompts, EngineOptions::default()).into_iter().map(|d| d.first).collect()
     };
-    let exact = first(&model(WeightFormat::F32));
+    let exact = first(&model(WeightFormat::F32.into()));
     // Rms over the vocabulary. These random weights are far steeper than trained ones.
     for (format, most) in
         [(WeightFormat::Bf16, 0.06), (WeightFormat::Blocks(BlockFormat::Q8_0), 0.12)]
@@ -252,7 +253,7 @@ fn bf16_and_blocks_stay_near_f32() {
 
 #[test]
 fn a_place_without_a_picture_is_refused() {
-    let eyes = Eyes::load(&folder("flat"), WeightFormat::F32).unwrap();
+    let eyes = Eyes::load(&folder("flat"), WeightFormat::F32.into()).unwrap();
     let tokenizer = Tokenizer::from_dir(&folder("flat")).unwrap();
     let told = eyes.prompt(&tokenizer, &[Message::user(2, "?")], &[]).unwrap_err().to_string();
     assert!(told.contains("2 places for 0 pictures"), "{told}");

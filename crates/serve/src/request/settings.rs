@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::fields::Fields;
 use crate::defaults::Defaults;
+use crate::media::Media;
 use crate::refusal::Refusal;
 
 /// Most completions of one prompt, as with OpenAI.
@@ -28,6 +29,8 @@ pub(crate) struct Model {
     pub(crate) vocabulary: usize,
     /// Most tokens of a prompt and its completion together.
     pub(crate) max_model_len: usize,
+    /// What looks at pictures, if the model can see.
+    pub(crate) media: Option<Media>,
 }
 
 /// How the answer is sent.

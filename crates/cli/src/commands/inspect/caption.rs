@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use embodied_r_policy::tokenizer::{Special, Tokenizer};
 use embodied_r_policy::{Engine, EngineOptions, Output, Prompt, Request, Sampling, hub};
-use embodied_r_vision::{Message, Pixels, VisionLanguageModel, picture};
+use embodied_r_vision::{Message, Pixels, VisionLanguageModel, VisionOptions, picture};
 use image::RgbImage;
 use serde_json::json;
 
@@ -22,11 +22,8 @@ pub(super) fn run(args: &CaptionArgs) -> anyhow::Result<Status> {
     let pictures: Vec<RgbImage> =
         args.image.iter().map(|path| picture::read(path)).collect::<Result<_, _>>()?;
     let tokenizer = Tokenizer::from_dir(&folder)?;
-    let model = VisionLanguageModel::load(&folder, args.weights.format())?;
-    let model = match args.max_pixels {
-        Some(max_pixels) => model.with_max_pixels(max_pixels),
-        None => model,
-    };
+    let options = VisionOptions { format: args.weights.format(), max_pixels: args.max_pixels };
+    let model = VisionLanguageModel::load(&folder, options)?;
     let processor = model.eyes().processor();
     let pixels = pictures.iter().map(|picture| processor.image(picture));
     let pixels: Vec<Pixels> = pixels.collect::<Result<_, _>>()?;
