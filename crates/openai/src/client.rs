@@ -103,8 +103,8 @@ impl Tries {
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
-    pool: Pool,
-    options: ClientOptions,
+    pool: Box<Pool>,
+    options: Box<ClientOptions>,
 }
 
 impl Client {
@@ -142,8 +142,9 @@ impl Client {
             longest_hold: options.longest_retry_after,
             max_retries: options.max_retries,
         };
-        let pool = Pool::new(endpoints.collect::<Result<_>>()?, options.concurrency, patience);
-        Ok(Self { http, pool, options: options.clone() })
+        let pool =
+            Box::new(Pool::new(endpoints.collect::<Result<_>>()?, options.concurrency, patience));
+        Ok(Self { http, pool, options: Box::new(options.clone()) })
     }
 
     /// Sends `request` until it is answered, fails for good, or the retries are used up.
@@ -217,7 +218,7 @@ impl Client {
 
     /// Plans the next attempt at an endpoint that failed.
     fn put_off(&self, route: &mut Route, place: Place<'_>, error: &Error) {
-        let ClientOptions { first_wait, longest_wait, .. } = self.options;
+        let ClientOptions { first_wait, longest_wait, .. } = *self.options;
         let (index, now) = (place.index(), Instant::now());
         let asked = error.retry_after();
         if let Some(asked) = asked {

@@ -138,9 +138,18 @@ impl Place {
 
     /// The text of all outputs.
     pub(crate) fn everything(&self) -> String {
-        let files = std::fs::read_dir(self.path("inter")).unwrap();
-        files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+        text_of(&self.path("inter"))
     }
+}
+
+/// The text of all files under a folder.
+fn text_of(folder: &std::path::Path) -> String {
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let text = |path: PathBuf| match path.is_dir() {
+        true => text_of(&path),
+        false => std::fs::read_to_string(path).unwrap(),
+    };
+    paths.map(text).collect()
 }
 
 fn finish(mut command: Command) -> Run {

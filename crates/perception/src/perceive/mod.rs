@@ -109,14 +109,16 @@ pub struct Summary {
     pub failed: usize,
     /// Of the failed ones, those that the annotations cannot support, by category.
     pub unsupported: BTreeMap<String, usize>,
+    /// Those that were not tried, as the money was spent.
+    pub unpaid: usize,
     /// Frames of this run whose captions have faults.
     pub faults: BTreeMap<Fault, usize>,
 }
 
 impl Summary {
-    /// Questions that neither failed nor are finished: beyond the limit, or not paid for.
+    /// Questions that neither failed nor are finished nor want money: beyond the limit.
     pub fn left(&self) -> usize {
-        self.questions - self.already - self.finished - self.failed
+        self.questions - self.already - self.finished - self.failed - self.unpaid
     }
 }
 
@@ -192,6 +194,7 @@ fn open(
             finished: 0,
             failed: 0,
             unsupported: BTreeMap::new(),
+            unpaid: 0,
             faults: BTreeMap::new(),
         };
         Ok(File { input, log, summary })

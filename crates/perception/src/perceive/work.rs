@@ -130,7 +130,10 @@ pub(super) async fn caption_all(
         let File { log, summary, .. } = &mut files[file];
         let mut hopeless = Ok(());
         let outcome = match done {
-            Done::Left => continue,
+            Done::Left => {
+                summary.unpaid += 1;
+                continue;
+            }
             Done::Failed(error) if error.is_fatal() => return Err(error),
             Done::Captions(captions, made) => {
                 summary.finished += 1;
