@@ -29,10 +29,10 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
         }
         None => {
             let captioner = openai::open(args.openai, &options, &bar)?;
-            let summaries = perceive(&options, &captioner, &bar);
+            let status = perceive(&options, &captioner, &bar).and_then(|done| report(&done));
             // What was paid for is told of a run that failed too.
             openai::report(&captioner, &options)?;
-            report(&summaries?)
+            status
         }
     }
 }
