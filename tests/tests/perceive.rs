@@ -9,7 +9,7 @@ mod perceive {
 
 use std::time::{Duration, Instant};
 
-use perceive::place::{Place, question};
+use perceive::place::{Place, other_video, question, third_video};
 use perceive::server::{Fault, Server};
 use serde_json::{Value, json};
 
@@ -17,10 +17,14 @@ use serde_json::{Value, json};
 async fn a_faulty_server_costs_no_question() {
     let faults = [
         Fault::TooManyRequests,
+        Fault::TooManyRequestsUntil,
         Fault::InternalError,
+        Fault::Overloaded,
         Fault::Hang,
+        Fault::HangInBody,
         Fault::BrokenJson,
         Fault::CutConnection,
+        Fault::Silence,
     ];
     let server = Server::start(faults).await;
     let place = Place::new(&[question(1, "one"), question(2, "two"), question(3, "three")]);
@@ -74,8 +78,7 @@ async fn a_question_that_fails_for_good_is_recorded_and_done_by_the_next_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_run_loses_no_finished_question() {
-    let questions: Vec<Value> = (1..=3).map(|id| question(id, "one")).collect();
-    let place = Place::new(&questions);
+    let place = Place::new(&[question(1, "one"), question(2, "two"), question(3, "three")]);
     // The second question never gets its last frame.
     let server = Server::start([]).await;
     server.hang_after(7);
@@ -92,7 +95,8 @@ async fn a_killed_run_loses_no_finished_question() {
     let healthy = Server::start([]).await;
     let run = place.run(&healthy, &[]);
     assert!(run.stdout.contains("2 captioned now, 1 before, 0 failed"), "{}", run.stdout);
-    assert_eq!(healthy.answered(), 8);
+    // Of the second question three frames were answered before the kill.
+    assert_eq!(healthy.answered(), 5);
     assert_eq!(place.output().len(), 3);
 }
 
@@ -145,6 +149,190 @@ async fn a_question_without_video_fails_alone() {
     assert_eq!(place.output().len(), 1);
 }
 
+/// The frames of a question's line in the log.
+fn frames(line: &Value) -> &[Value] {
+    line["frames"].as_array().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caption_of_another_form_is_asked_for_once_more_and_then_taken() {
+    let server = Server::start([]).await;
+    server.mumble("alpha", 1);
+    server.mumble("beta", 6);
+    let place = Place::new(&[question(1, "alpha"), question(2, "beta")]);
+    let run = place.run(&server, &[]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(server.answered(), (4 + 1) + (4 + 3));
+    let log = place.log();
+    assert!(frames(&log[0]).iter().all(|frame| frame["fault"].is_null()), "{}", log[0]);
+    assert_eq!(frames(&log[0])[1]["action"], json!("rotate left"));
+    let told = &frames(&log[1])[1];
+    assert_eq!((&told["action"], &told["fault"]), (&Value::Null, &json!("malformed")));
+    assert_eq!((&told["view"], &told["attempts"]), (&json!("well, a lamp"), &json!(2)));
+    assert!(run.stdout.contains("3 of the captions are not in the form"), "{}", run.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_frame_fails_its_question_alone_and_is_not_asked_again() {
+    let place = Place::new(&[question(1, "alpha"), question(2, "beta")]);
+    let server = Server::start([]).await;
+    server.filter("beta");
+    let first = place.run(&server, &[]);
+    assert_eq!(first.code, 1);
+    assert!(first.stdout.contains("1 captioned now, 0 before, 1 failed"), "{}", first.stdout);
+    let error = place.log()[1]["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("the model refuses to describe frame"), "{error}");
+    assert!(error.contains("not this one"), "{error}");
+
+    let healthy = Server::start([]).await;
+    let second = place.run(&healthy, &[]);
+    assert_eq!((second.code, healthy.asked()), (1, 0), "{}", second.stderr);
+    let third = place.run(&healthy, &["--retry-refused"]);
+    assert_eq!((third.code, healthy.asked()), (0, 4), "{}", third.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caption_that_was_cut_off_gets_twice_the_tokens_once() {
+    let server = Server::start([]).await;
+    server.cut_off_at(50);
+    let place = Place::new(&[question(1, "one")]);
+    let run = place.run(&server, &["--max-tokens", "40"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    // Each frame with 40 tokens, then with 80.
+    assert_eq!(server.answered(), 8);
+    let log = place.log();
+    assert!(frames(&log[0]).iter().all(|frame| frame["fault"].is_null()), "{}", log[0]);
+
+    let place = Place::new(&[question(1, "one")]);
+    let run = place.run(&server, &["--max-tokens", "20"]);
+    assert_eq!(frames(&place.log()[0])[0]["fault"], json!("truncated"));
+    assert!(run.stdout.contains("4 of the captions are cut off"), "{}", run.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_and_costs_are_summed_over_runs() {
+    let server = Server::start([]).await;
+    let place = Place::new(&[question(1, "one"), question(2, "two")]);
+    let prices = ["--price-in", "1000", "--price-out", "2000"];
+    place.run(&server, &[&prices[..], &["--limit", "1"]].concat());
+    let run = place.run(&server, &prices);
+    // A question has one request of 100 tokens and three of 200, with 12 tokens of reply each.
+    for line in [
+        "replies: 4 now and 0 from the cache; 8 in all",
+        "tokens: 700 in and 48 out now; 1400 in and 96 out in all",
+        "cost: 0.7960 now; 1.5920 in all",
+    ] {
+        assert!(run.stdout.contains(line), "{}", run.stdout);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_to_the_cost_stops_in_good_order_and_a_higher_one_goes_on() {
+    let server = Server::start([]).await;
+    let place = Place::new(&[question(1, "one"), question(2, "two"), question(3, "three")]);
+    let limit = |cost| ["--price-in", "1000", "--price-out", "0", "--max-cost", cost];
+    // A question costs 0.7: one fits whole, and a part of another.
+    let first = place.run(&server, &[&limit("1.25")[..], &["--concurrency", "1"]].concat());
+    assert_eq!(first.code, 1, "{}", first.stderr);
+    assert!(first.stdout.contains("1 captioned now, 0 before, 0 failed"), "{}", first.stdout);
+    assert!(first.stdout.contains("2 left by `--max-cost`"), "{}", first.stdout);
+    assert!(first.stdout.contains("cost: 1.2000 now; 1.2000 in all"), "{}", first.stdout);
+    assert_eq!((place.output().len(), place.log().len()), (1, 1));
+
+    let second = place.run(&server, &limit("3"));
+    assert_eq!(second.code, 0, "{}", second.stderr);
+    assert!(second.stdout.contains("cost: 0.9000 now; 2.1000 in all"), "{}", second.stdout);
+    assert_eq!(server.answered(), 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_cache_serves_another_folder_of_outputs() {
+    let server = Server::start([]).await;
+    let place = Place::new(&[question(1, "one")]);
+    place.run(&server, &["--cache", "kept"]);
+    std::fs::rename(place.path("inter"), place.path("first")).unwrap();
+    let run = place.run(&server, &["--cache", "kept"]);
+    assert_eq!((run.code, server.answered()), (0, 4), "{}", run.stderr);
+    assert!(run.stdout.contains("replies: 0 now and 4 from the cache; 0 in all"), "{}", run.stdout);
+    // Other settings make other requests.
+    place.run(&server, &["--cache", "kept", "--redo-changed", "--image-side", "56"]);
+    assert_eq!(server.answered(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_entry_of_the_cache_is_asked_for_again() {
+    let server = Server::start([]).await;
+    let place = Place::new(&[question(1, "one")]);
+    place.run(&server, &[]);
+    let path = place.path("inter/cache/replies-1.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen("{", "", 1)).unwrap();
+    std::fs::remove_file(place.path("inter/train_data.captions.jsonl")).unwrap();
+    let run = place.run(&server, &[]);
+    assert!(run.stderr.contains("has 1 broken lines, which are passed over"), "{}", run.stderr);
+    assert_eq!((run.code, server.answered()), (0, 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn captions_for_a_video_cost_one_question() {
+    let server = Server::start([]).await;
+    let place = Place::new(&[question(1, "one"), question(2, "two"), question(3, "gamma")]);
+    let run = place.run(&server, &["--scope", "video"]);
+    assert_eq!((run.code, server.answered()), (0, 4), "{}", run.stderr);
+    let prompts = place.output();
+    assert_eq!(prompts.len(), 3);
+    assert!(prompts[2]["question"].as_str().unwrap().contains("Question: gamma?"));
+    assert!(!server.requests().iter().any(|request| request.contains("gamma")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_are_done_apart_and_put_together() {
+    let server = Server::start([]).await;
+    let place = Place::new(&[question(1, "one"), question(2, "two"), other_video(3, "three")]);
+    let shard = |shard: &str| place.run(&server, &["--shard", shard]);
+    let first = shard("1/2");
+    assert!(first.stdout.contains("2 captioned now, 0 before, 0 failed"), "{}", first.stdout);
+    let early = place.run_merge(&[]);
+    assert_eq!(early.code, 1);
+    assert!(early.stderr.contains("`inter/shard-2-of-2` is missing"), "{}", early.stderr);
+    shard("2/2");
+    let merged = place.run_merge(&[]);
+    assert_eq!(merged.code, 0, "{}", merged.stderr);
+    assert!(merged.stdout.contains("3 of 3 questions"), "{}", merged.stdout);
+    assert_eq!((place.output().len(), place.log().len()), (3, 3));
+    let same = place.run_merge(&["inter/shard-2-of-2", "inter/shard-1-of-2"]);
+    assert_eq!(same.code, 0, "{}", same.stderr);
+    // A run of the whole has nothing left to do.
+    let whole = place.run(&server, &[]);
+    assert!(whole.stdout.contains("0 captioned now, 3 before, 0 failed"), "{}", whole.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_nobody_listens_at_ends_the_run_with_advice() {
+    let gone = Server::start([]).await.base_url();
+    let questions: Vec<Value> = (0..12)
+        .map(|id| match id % 3 {
+            0 => question(id, &format!("word {id}")),
+            1 => other_video(id, &format!("word {id}")),
+            _ => third_video(id, &format!("word {id}")),
+        })
+        .collect();
+    let place = Place::new(&questions);
+    let run = place.run_bare(&["--base-url", &gone, "--max-retries", "0"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("questions in a row got no captions"), "{}", run.stderr);
+    assert!(run.stderr.contains("hint: what is finished is kept"), "{}", run.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_ends_the_run_at_once() {
+    let server = Server::start([Fault::Unauthorized; 16]).await;
+    let place = Place::new(&[question(1, "one")]);
+    let run = place.run(&server, &["--concurrency", "1"]);
+    assert_eq!((run.code, server.asked()), (1, 1), "{}", run.stderr);
+    assert!(run.stderr.contains("hint: put the key into OPENAI_API_KEY"), "{}", run.stderr);
+}
+
 #[test]
 fn wrong_usage_ends_with_code_two_and_one_reason() {
     let place = Place::new(&[question(1, "one")]);
@@ -159,6 +347,15 @@ fn wrong_usage_ends_with_code_two_and_one_reason() {
         (vec!["--threshold", "7"], "`threshold`"),
         (vec!["--concurrency", "0"], "at least 1"),
         (vec!["--timeout-s", "0"], "above 0"),
+        (vec!["--base-url", "http://h/v1#weight=0"], "`weight=` and a number above 0"),
+        (vec!["--shard", "0/4"], "from `1/8` to `8/8`"),
+        (vec!["--max-cost", "5"], "--price-in"),
+        (vec!["--price-in", "5"], "--price-out"),
+        (vec!["--price-in=-1", "--price-out", "1"], "at least 0"),
+        (vec!["--backend", "scene", "--scenes", ".", "--max-cost", "5"], "--price-in"),
+        (vec!["--backend", "scene", "--scenes", ".", "--cache", "c"], "`--cache` belongs"),
+        (vec!["--limit", "1", "merge"], "merge"),
+        (vec!["--save-path", "inter", "merge"], "merge"),
     ] {
         let run = place.run_bare(&args);
         assert_eq!(run.code, 2, "{args:?}: {}", run.stderr);

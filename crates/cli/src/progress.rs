@@ -40,7 +40,11 @@ impl Shown {
         self.line = Some(Instant::now());
         let (bar, elapsed) = (&self.bar, HumanDuration(self.bar.elapsed()));
         let total = bar.length().map_or(String::new(), |total| format!("/{total}"));
-        let of = format!("{}: {}{total} after {elapsed:#}", bar.prefix(), bar.position());
+        let left = match bar.length().is_some_and(|total| (1..total).contains(&bar.position())) {
+            true => format!(", about {:#} left", HumanDuration(bar.eta())),
+            false => String::new(),
+        };
+        let of = format!("{}: {}{total} after {elapsed:#}{left}", bar.prefix(), bar.position());
         match bar.message() {
             message if message.is_empty() => eprintln!("{of}"),
             message => eprintln!("{of}, {message}"),

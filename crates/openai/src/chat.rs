@@ -70,6 +70,11 @@ pub struct Message {
 }
 
 impl Message {
+    /// Words of the model, as a part of the conversation so far.
+    pub fn assistant(text: impl Into<String>) -> Self {
+        Self { role: Role::Assistant, content: vec![Content::Text(text.into())] }
+    }
+
     /// Instructions.
     pub fn system(text: impl Into<String>) -> Self {
         Self { role: Role::System, content: vec![Content::Text(text.into())] }
@@ -163,6 +168,8 @@ pub struct ChatReply {
     pub text: String,
     /// Why the reply ended: `stop`, `length`, `content_filter` …
     pub finish_reason: Option<String>,
+    /// The words in which the model refuses to answer, where the server keeps them apart.
+    pub refusal: Option<String>,
     /// Token counts, where the server gives them.
     pub usage: Option<Usage>,
     /// How often the request was sent.
@@ -171,10 +178,34 @@ pub struct ChatReply {
     pub elapsed: Duration,
 }
 
+/// How a reply ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The model said all that it wanted to say.
+    Whole,
+    /// It was cut off at the limit of tokens.
+    Truncated,
+    /// The model, or a filter behind it, refused to answer.
+    Refused,
+}
+
+impl ChatReply {
+    /// How the reply ended, by the server's word.
+    pub fn ending(&self) -> Ending {
+        match self.finish_reason.as_deref() {
+            Some("content_filter") => Ending::Refused,
+            _ if self.refusal.is_some() => Ending::Refused,
+            Some("length") => Ending::Truncated,
+            _ => Ending::Whole,
+        }
+    }
+}
+
 /// The part of a reply's JSON that matters.
 pub(crate) struct Parsed {
     pub(crate) text: String,
     pub(crate) finish_reason: Option<String>,
+    pub(crate) refusal: Option<String>,
     pub(crate) usage: Option<Usage>,
 }
 
@@ -202,6 +233,8 @@ pub(crate) fn parse(body: &[u8]) -> Result<Parsed, String> {
     struct Said {
         #[serde(default)]
         content: Option<SaidContent>,
+        #[serde(default)]
+        refusal: Option<String>,
     }
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -227,7 +260,42 @@ pub(crate) fn parse(body: &[u8]) -> Result<Parsed, String> {
         Some(SaidContent::Parts(parts)) => parts.into_iter().map(|part| part.text).collect(),
         None => String::new(),
     };
-    Ok(Parsed { text, finish_reason: choice.finish_reason, usage: body.usage })
+    let refusal = choice.message.refusal.filter(|words| !words.trim().is_empty());
+    Ok(Parsed { text, finish_reason: choice.finish_reason, refusal, usage: body.usage })
+}
+
+/// What a server's error means beyond its status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// A content filter stopped the request.
+    Refused,
+    /// The account has nothing left to spend.
+    OutOfQuota,
+    /// What the status says.
+    Status,
+}
+
+/// Reads the codes by which OpenAI, Azure and DashScope tell filters and quotas from other errors.
+pub(crate) fn error_meaning(body: &Value) -> Meaning {
+    let inner = body.get("error").unwrap_or(body);
+    let places =
+        [inner.get("code"), inner.get("type"), inner.get("innererror").and_then(|e| e.get("code"))];
+    let codes = places.into_iter().flatten().filter_map(Value::as_str);
+    let plain = |code: &str| code.replace(['_', '-', ' '], "").to_lowercase();
+    for code in codes.map(plain) {
+        match code.as_str() {
+            "contentfilter"
+            | "contentpolicyviolation"
+            | "datainspectionfailed"
+            | "responsibleaipolicyviolation"
+            | "moderationblocked" => return Meaning::Refused,
+            "insufficientquota" | "billinghardlimitreached" | "arrearage" => {
+                return Meaning::OutOfQuota;
+            }
+            _ => {}
+        }
+    }
+    Meaning::Status
 }
 
 /// The words in a server's error, which comes in several shapes: `{"message": …}`, `{"error": …}`,
@@ -302,6 +370,38 @@ mod tests {
             br#"{"choices":[{"message":{"content":[{"type":"text","text":"a"},{"text":"b"}]}}]}"#;
         assert_eq!(parse(parts).unwrap().text, "ab");
         assert_eq!(parse(br#"{"choices":[{"message":{"content":null}}]}"#).unwrap().text, "");
+    }
+
+    fn reply(message: Value, finish_reason: &str) -> ChatReply {
+        let body = json!({"choices": [{"message": message, "finish_reason": finish_reason}]});
+        let Parsed { text, finish_reason, refusal, usage } =
+            parse(body.to_string().as_bytes()).unwrap();
+        ChatReply { text, finish_reason, refusal, usage, attempts: 1, elapsed: Duration::ZERO }
+    }
+
+    #[test]
+    fn refusals_and_cut_off_replies_are_told_from_whole_ones() {
+        let said = json!({"content": "a lamp", "refusal": null});
+        assert_eq!(reply(said.clone(), "stop").ending(), Ending::Whole);
+        assert_eq!(reply(said.clone(), "length").ending(), Ending::Truncated);
+        assert_eq!(reply(said, "content_filter").ending(), Ending::Refused);
+        let refused = json!({"content": null, "refusal": "I cannot help with that."});
+        assert_eq!(reply(refused, "stop").ending(), Ending::Refused);
+    }
+
+    #[test]
+    fn filters_and_quotas_are_told_from_other_errors() {
+        for (body, meaning) in [
+            (json!({"error": {"code": "content_policy_violation"}}), Meaning::Refused),
+            (json!({"error": {"code": "content_filter", "status": 400}}), Meaning::Refused),
+            (json!({"error": {"code": "data_inspection_failed"}}), Meaning::Refused),
+            (json!({"code": "DataInspectionFailed", "message": "no"}), Meaning::Refused),
+            (json!({"error": {"code": null, "type": "insufficient_quota"}}), Meaning::OutOfQuota),
+            (json!({"error": {"code": 400, "type": "BadRequestError"}}), Meaning::Status),
+            (json!("no"), Meaning::Status),
+        ] {
+            assert_eq!(error_meaning(&body), meaning, "{body}");
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! The places that requests go to, and in which order.
-
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+//! The places that requests go to.
 
 use reqwest::Url;
 
 use crate::error::{Error, Result};
+
+/// What may follow `#` in a base URL. A fragment is never sent to a server, so that it can say
+/// something to us.
+const WEIGHT: &str = "weight=";
 
 /// One address that requests go to.
 #[derive(Debug)]
@@ -14,49 +15,54 @@ pub(crate) struct Endpoint {
     pub(crate) url: Url,
     /// The same for messages: without credentials and query, which may hold secrets.
     pub(crate) name: String,
-    /// No request is sent before this, as the server asked all of us to wait.
-    held_until: Mutex<Option<Instant>>,
+    /// Its share of the requests, beside the other endpoints' weights; above 0.
+    pub(crate) weight: f64,
 }
 
 impl Endpoint {
-    /// `url` as it is.
+    /// `url` as it is, but for a weight.
     pub(crate) fn at(url: &str) -> Result<Self> {
-        Ok(Self::of(parse(url)?))
+        let (url, weight) = parse(url)?;
+        Ok(Self::of(url, weight))
     }
 
     /// `base` with `/chat/completions` appended to its path.
     pub(crate) fn chat(base: &str) -> Result<Self> {
-        let mut url = parse(base)?;
+        let (mut url, weight) = parse(base)?;
         let path = url.path().trim_end_matches('/');
         let path = path.strip_suffix("/chat/completions").unwrap_or(path);
         let path = format!("{path}/chat/completions");
         url.set_path(&path);
-        Ok(Self::of(url))
+        Ok(Self::of(url, weight))
     }
 
-    fn of(url: Url) -> Self {
+    fn of(url: Url, weight: f64) -> Self {
         let name = without_secrets(url.as_str());
-        Self { url, name, held_until: Mutex::new(None) }
-    }
-
-    /// Keeps every request from this endpoint for a while.
-    pub(crate) fn hold(&self, until: Instant) {
-        let mut held = self.lock();
-        *held = (*held).max(Some(until));
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.held_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        Self { url, name, weight }
     }
 }
 
-fn parse(text: &str) -> Result<Url> {
+/// The address and the weight behind it, 1 where none is given.
+fn parse(text: &str) -> Result<(Url, f64)> {
     let text = text.trim();
     let bad = |why: String| Error::BadBaseUrl { url: without_secrets(text), why };
-    let url = Url::parse(text).map_err(|error| bad(error.to_string()))?;
-    match url.scheme() {
-        "http" | "https" => Ok(url),
-        _ => Err(bad("it begins neither with `http://` nor with `https://`".into())),
+    let mut url = Url::parse(text).map_err(|error| bad(error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(bad("it begins neither with `http://` nor with `https://`".into()));
+    }
+    let weight = match url.fragment() {
+        None => 1.0,
+        Some(fragment) => weight(fragment).map_err(bad)?,
+    };
+    url.set_fragment(None);
+    Ok((url, weight))
+}
+
+fn weight(fragment: &str) -> Result<f64, String> {
+    let number = fragment.strip_prefix(WEIGHT).and_then(|weight| weight.parse::<f64>().ok());
+    match number {
+        Some(weight) if weight > 0.0 && weight.is_finite() => Ok(weight),
+        _ => Err(format!("behind `#` only `{WEIGHT}` and a number above 0 may stand")),
     }
 }
 
@@ -73,55 +79,9 @@ fn without_secrets(url: &str) -> String {
     }
 }
 
-/// One request's way over the endpoints: round robin to begin with, then wherever it may be sent
-/// again soonest.
-#[derive(Debug)]
-pub(crate) struct Route<'a> {
-    endpoints: &'a [Endpoint],
-    first: usize,
-    failures: Vec<u32>,
-    ready: Vec<Instant>,
-}
-
-impl<'a> Route<'a> {
-    /// A way that begins at endpoint `first` modulo their number.
-    pub(crate) fn new(endpoints: &'a [Endpoint], first: usize, now: Instant) -> Self {
-        let n = endpoints.len();
-        Self { endpoints, first: first % n.max(1), failures: vec![0; n], ready: vec![now; n] }
-    }
-
-    /// The next endpoint and the time from which it may be used. One that has failed this request
-    /// less often comes first among those that are ready.
-    pub(crate) fn next(&self, now: Instant) -> (usize, Instant) {
-        let n = self.endpoints.len();
-        let ready = |i: usize| {
-            let held = self.endpoints[i].lock().unwrap_or(now);
-            self.ready[i].max(held).max(now)
-        };
-        let order = (0..n).map(|offset| (self.first + offset) % n);
-        let best = order.min_by_key(|&i| (ready(i), self.failures[i])).unwrap_or(0);
-        (best, ready(best))
-    }
-
-    /// Counts a failure and returns how many the endpoint has had of this request.
-    pub(crate) fn failed(&mut self, endpoint: usize) -> u32 {
-        self.failures[endpoint] += 1;
-        self.failures[endpoint]
-    }
-
-    /// Sends this request to `endpoint` no sooner than after `wait`.
-    pub(crate) fn wait(&mut self, endpoint: usize, now: Instant, wait: Duration) {
-        self.ready[endpoint] = now + wait;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn endpoints(n: usize) -> Vec<Endpoint> {
-        (0..n).map(|i| Endpoint::chat(&format!("http://host-{i}/v1")).unwrap()).collect()
-    }
 
     #[test]
     fn the_chat_path_is_appended_once() {
@@ -158,39 +118,19 @@ mod tests {
     }
 
     #[test]
-    fn requests_begin_at_one_endpoint_after_another() {
-        let endpoints = endpoints(3);
-        let now = Instant::now();
-        let firsts: Vec<_> = (0..5).map(|i| Route::new(&endpoints, i, now).next(now).0).collect();
-        assert_eq!(firsts, [0, 1, 2, 0, 1]);
+    fn a_weight_stands_behind_the_address_and_is_not_sent() {
+        let endpoint = Endpoint::chat("https://h/v1?version=1#weight=2.5").unwrap();
+        assert_eq!(endpoint.url.as_str(), "https://h/v1/chat/completions?version=1");
+        assert_eq!(endpoint.weight, 2.5);
+        assert_eq!(Endpoint::chat("https://h/v1").unwrap().weight, 1.0);
     }
 
     #[test]
-    fn a_failed_endpoint_gives_way_to_the_others_at_once() {
-        let endpoints = endpoints(2);
-        let now = Instant::now();
-        let mut route = Route::new(&endpoints, 0, now);
-        route.wait(0, now, Duration::from_secs(1));
-        assert_eq!(route.next(now), (1, now));
-        route.wait(1, now, Duration::from_secs(2));
-        assert_eq!(route.next(now), (0, now + Duration::from_secs(1)));
-    }
-
-    #[test]
-    fn a_held_endpoint_is_passed_over_by_every_request() {
-        let endpoints = endpoints(2);
-        let now = Instant::now();
-        endpoints[0].hold(now + Duration::from_secs(60));
-        assert_eq!(Route::new(&endpoints, 0, now).next(now), (1, now));
-    }
-
-    #[test]
-    fn a_shorter_hold_does_not_lift_a_longer_one() {
-        let endpoints = endpoints(1);
-        let now = Instant::now();
-        endpoints[0].hold(now + Duration::from_secs(60));
-        endpoints[0].hold(now + Duration::from_secs(1));
-        let ready = Route::new(&endpoints, 0, now).next(now).1;
-        assert_eq!(ready, now + Duration::from_secs(60));
+    fn a_weight_that_is_none_is_refused() {
+        for url in ["http://h#weight=0", "http://h#weight=-1", "http://h#weight=inf", "http://h#2"]
+        {
+            let error = Endpoint::chat(url).unwrap_err().to_string();
+            assert!(error.contains("`weight=` and a number above 0"), "{error}");
+        }
     }
 }

@@ -38,12 +38,14 @@ pub enum Error {
         /// How long the server asks to wait.
         retry_after: Option<Duration>,
     },
-    /// No whole reply arrived in time.
-    #[error("`{url}` gave no reply within {} s", timeout.as_secs_f64())]
+    /// Something did not happen in time.
+    #[error("`{url}` {deadline} within {} s", timeout.as_secs_f64())]
     Timeout {
         /// The endpoint.
         url: String,
-        /// The time that a request may take.
+        /// What did not happen.
+        deadline: Deadline,
+        /// The time that it may take.
         timeout: Duration,
     },
     /// The connection could not be made, or broke.
@@ -62,6 +64,30 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// The request breaks the rules of whoever runs the server: their filter refused it.
+    #[error("`{url}` refuses the content: {why}")]
+    Refused {
+        /// The endpoint.
+        url: String,
+        /// The server's own words, shortened, without the key.
+        why: String,
+    },
+    /// The account has nothing left to spend.
+    #[error("the account at `{url}` has no quota left: {why}")]
+    OutOfQuota {
+        /// The endpoint.
+        url: String,
+        /// The server's own words, shortened, without the key.
+        why: String,
+    },
+    /// No endpoint may be used, and none soon.
+    #[error("`{url}` is not available: {why}")]
+    Unavailable {
+        /// The endpoint, or the one of several that may be used soonest.
+        url: String,
+        /// What keeps it from being used.
+        why: String,
+    },
     /// Every attempt failed in a way that may pass.
     #[error("gave up after {attempts} attempts: {last}")]
     GaveUp {
@@ -72,6 +98,28 @@ pub enum Error {
     },
 }
 
+/// What a request must do in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Deadline {
+    /// Reach the server.
+    Connect,
+    /// Get the reply's first byte.
+    FirstByte,
+    /// Get the whole reply.
+    Whole,
+}
+
+impl std::fmt::Display for Deadline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "could not be connected to",
+            Self::FirstByte => "did not begin to reply",
+            Self::Whole => "gave no whole reply",
+        })
+    }
+}
+
 impl Error {
     /// Whether the same request may succeed later: 408, 409, 425, 429, 5xx, timeouts, broken
     /// connections and broken replies.
@@ -80,10 +128,31 @@ impl Error {
             Self::Status { status, .. } => {
                 matches!(status, 408 | 409 | 425 | 429) || (500..600).contains(status)
             }
-            Self::Timeout { .. } | Self::Connection { .. } | Self::BadReply { .. } => true,
+            Self::Timeout { .. }
+            | Self::Connection { .. }
+            | Self::BadReply { .. }
+            | Self::Unavailable { .. } => true,
             Self::GaveUp { last, .. } => last.is_retryable(),
             _ => false,
         }
+    }
+
+    /// Whether every other request would fail in the same way: a wrong key (401), no right to use the
+    /// model (403), no such address or model (404), nothing left to spend, or no way to send at all.
+    pub fn refuses_everyone(&self) -> bool {
+        matches!(
+            self,
+            Self::Status { status: 401 | 403 | 404, .. }
+                | Self::OutOfQuota { .. }
+                | Self::Setup { .. }
+                | Self::NoBaseUrl
+                | Self::BadBaseUrl { .. }
+        )
+    }
+
+    /// Whether the server has too much to do: 429.
+    pub(crate) fn is_overrun(&self) -> bool {
+        matches!(self, Self::Status { status: 429, .. })
     }
 
     /// How long the server asked to wait, where it did.

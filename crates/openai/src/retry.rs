@@ -13,9 +13,16 @@ pub(crate) fn backoff(first: Duration, longest: Duration, failures: u32, jitter:
     doubled.min(longest).mul_f64(1.0 - 0.5 * jitter)
 }
 
+/// More than anyone waits; what lies beyond could not be added to a moment.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// How long the server asks to wait: `retry-after-ms`, or `Retry-After` as seconds or as an HTTP
 /// date (RFC 9110, 10.2.3). A date that is past means no wait; what cannot be read means nothing.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    asked(headers, now).map(|wait| wait.min(YEAR))
+}
+
+fn asked(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: &str| Some(headers.get(name)?.to_str().ok()?.trim().to_owned());
     if let Some(ms) = text("retry-after-ms").and_then(|ms| ms.parse::<f64>().ok()) {
         return Duration::try_from_secs_f64(ms / 1000.0).ok();
@@ -71,6 +78,14 @@ mod tests {
         for value in ["soon", "-3", "inf", "NaN", ""] {
             let wait = retry_after(&headers("retry-after", value), SystemTime::UNIX_EPOCH);
             assert_eq!(wait, None, "{value}");
+        }
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_a_year() {
+        for value in ["1e18", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+            let wait = retry_after(&headers("retry-after", value), SystemTime::now());
+            assert_eq!(wait, Some(YEAR), "{value}");
         }
     }
 

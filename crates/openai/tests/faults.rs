@@ -6,7 +6,9 @@ mod server;
 
 use std::time::Duration;
 
-use embodied_r_openai::{ApiKey, ChatRequest, Client, ClientOptions, Error, Message};
+use embodied_r_openai::{
+    ApiKey, ChatRequest, Client, ClientOptions, Deadline, Ending, Error, Message,
+};
 use server::{Act, Server};
 
 fn options(servers: &[&Server]) -> ClientOptions {
@@ -75,6 +77,125 @@ async fn a_hanging_server_is_left_after_the_timeout() {
     let timeout = Duration::from_millis(400);
     let reply = ask(&ClientOptions { timeout, ..options(&[&server]) }).await.unwrap();
     assert_eq!(reply.attempts, 2);
+}
+
+#[tokio::test]
+async fn each_deadline_is_told_by_its_name() {
+    let short = Duration::from_millis(300);
+    let fails = async |act, options: ClientOptions| {
+        let server = Server::start([act]).await;
+        let base_urls = vec![server.base_url()];
+        let error = ask(&ClientOptions { base_urls, max_retries: 0, ..options }).await;
+        match error.unwrap_err() {
+            Error::GaveUp { last, .. } => match *last {
+                Error::Timeout { deadline, .. } => deadline,
+                other => panic!("{other}"),
+            },
+            other => panic!("{other}"),
+        }
+    };
+    let options = options(&[]);
+    let first_byte = ClientOptions { first_byte_timeout: short, ..options.clone() };
+    assert_eq!(fails(Act::Hang, first_byte).await, Deadline::FirstByte);
+    let whole = ClientOptions { timeout: short, ..options };
+    assert_eq!(fails(Act::HangInBody, whole.clone()).await, Deadline::Whole);
+    assert_eq!(fails(Act::Hang, whole).await, Deadline::Whole);
+}
+
+/// A listener whose queue is full, so that the kernel lets further connections wait.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_server_that_cannot_be_connected_to_is_left_after_the_deadline() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let connect = || {
+        tokio::time::timeout(Duration::from_millis(300), tokio::net::TcpStream::connect(address))
+    };
+    let mut kept = Vec::new();
+    while let Ok(stream) = connect().await {
+        kept.push(stream.unwrap());
+    }
+    let alive = Server::start([Act::Say("hi")]).await;
+    let base_urls = vec![format!("http://{address}/v1"), alive.base_url()];
+    let connect_timeout = Duration::from_millis(300);
+    let reply = ask(&ClientOptions { base_urls, connect_timeout, ..options(&[]) }).await.unwrap();
+    assert_eq!(reply.attempts, 2);
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_from_an_error_and_not_sent_again() {
+    let filtered = r#"{"error":{"code":"content_policy_violation","message":"not this picture"}}"#;
+    let server = Server::start([Act::Code(400, filtered)]).await;
+    let error = ask(&options(&[&server])).await.unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+    assert!(error.to_string().ends_with("refuses the content: not this picture"), "{error}");
+    assert!(!error.is_retryable() && !error.refuses_everyone());
+
+    let words = r#"{"choices":[{"message":{"content":null,"refusal":"I will not."}}]}"#;
+    let server = Server::start([Act::Body(words)]).await;
+    let reply = ask(&options(&[&server])).await.unwrap();
+    assert_eq!((reply.ending(), reply.attempts), (Ending::Refused, 1));
+}
+
+#[tokio::test]
+async fn a_reply_that_was_cut_off_is_a_reply() {
+    let server = Server::start([Act::CutShort("a lam")]).await;
+    let reply = ask(&options(&[&server])).await.unwrap();
+    assert_eq!((reply.text.as_str(), reply.ending()), ("a lam", Ending::Truncated));
+}
+
+#[tokio::test]
+async fn a_spent_account_is_not_asked_again() {
+    let spent = r#"{"error":{"code":"insufficient_quota","message":"check your plan"}}"#;
+    let server = Server::start([Act::Code(429, spent)]).await;
+    let error = ask(&options(&[&server])).await.unwrap_err();
+    assert!(matches!(error, Error::OutOfQuota { .. }) && error.refuses_everyone(), "{error}");
+}
+
+#[tokio::test]
+async fn being_told_to_wait_does_not_use_up_the_retries() {
+    let server =
+        Server::start([Act::RetryAfter("0"), Act::Status(429, "later"), Act::Say("hi")]).await;
+    let reply = ask(&ClientOptions { max_retries: 0, ..options(&[&server]) }).await.unwrap();
+    assert_eq!(reply.attempts, 3);
+}
+
+#[tokio::test]
+async fn being_told_to_wait_for_ever_fails_the_request() {
+    let server = Server::start([Act::Status(429, "later"); 2]).await;
+    let longest_retry_after = Duration::ZERO;
+    let options = ClientOptions { max_retries: 1, longest_retry_after, ..options(&[&server]) };
+    assert!(matches!(ask(&options).await.unwrap_err(), Error::GaveUp { attempts: 2, .. }));
+}
+
+#[tokio::test]
+async fn a_dead_base_url_costs_three_attempts_and_no_more() {
+    let gone = Server::start([]).await.base_url();
+    let alive = Server::start([Act::Say("hi"); 20]).await;
+    let first_wait = Duration::from_secs(60);
+    let base_urls = vec![gone, alive.base_url()];
+    let options = ClientOptions { base_urls, first_wait, longest_wait: first_wait, ..options(&[]) };
+    let client = Client::new(&options).unwrap();
+    let request = ChatRequest::new("m", vec![Message::user("hello")]);
+    let mut attempts = 0;
+    for _ in 0..20 {
+        attempts += client.chat(&request).await.unwrap().attempts;
+    }
+    assert_eq!(attempts, 23);
+}
+
+#[tokio::test]
+async fn a_base_url_that_knows_no_such_model_is_left_to_the_others() {
+    let wrong = Server::start([Act::Status(404, "no such model")]).await;
+    let right = Server::start([Act::Say("hi"); 4]).await;
+    let client = Client::new(&options(&[&wrong, &right])).unwrap();
+    let request = ChatRequest::new("m", vec![Message::user("hello")]);
+    for _ in 0..4 {
+        client.chat(&request).await.unwrap();
+    }
+    assert_eq!(wrong.requests().len(), 1);
 }
 
 #[tokio::test]

@@ -125,9 +125,40 @@ pub enum Error {
         /// Why the reply ended, in the server's word.
         reason: Option<String>,
     },
-    /// What kept a video's frames from being read, told to each of its questions.
+    /// The captioning model, or a filter before it, refuses to tell what a frame shows.
+    #[error("the model refuses to describe frame {index}: {why}")]
+    ModelRefuses {
+        /// The frame's index in the video.
+        index: usize,
+        /// The model's or the filter's own words.
+        why: String,
+    },
+    /// The next request would cost more than is left.
+    #[error(
+        "{spent:.4} of {max_cost} are spent, and the next request would pass that (`--max-cost`)"
+    )]
+    Spent {
+        /// What all runs have cost.
+        spent: f64,
+        /// The limit.
+        max_cost: f64,
+    },
+    /// Costs are limited, but not known.
+    #[error(
+        "the server does not report tokens (`usage`), so no cost can be limited: leave out `--max-cost`"
+    )]
+    NoUsage,
+    /// Nothing was captioned for so long that the run is stopped.
+    #[error("{questions} questions in a row got no captions, the last one because: {last}")]
+    Hopeless {
+        /// How many.
+        questions: usize,
+        /// Why the last one failed.
+        last: Box<Error>,
+    },
+    /// What failed for a video, told to each of its questions.
     #[error(transparent)]
-    Footage(Arc<Error>),
+    Shared(Arc<Error>),
     /// Work on a thread of its own did not come to its end.
     #[error("the work on a video stopped short: {0}")]
     Stopped(#[source] tokio::task::JoinError),
@@ -231,14 +262,96 @@ pub enum Error {
         /// What differs.
         difference: String,
     },
+    /// A folder is not that of a shard.
+    #[error("`{}` is not the folder of a shard: its name must be like `shard-1-of-8`", folder.display())]
+    NoShard {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A shard, or a part of it, is not there.
+    #[error("`{}` is missing: bring the outputs of all shards together first", folder.display())]
+    ShardMissing {
+        /// The folder or the file.
+        folder: PathBuf,
+    },
+    /// Two folders are of the same shard, or of shards of different counts.
+    #[error(
+        "`{}` and `{}` overlap: each shard must be there once, and all of one count",
+        first.display(), second.display()
+    )]
+    ShardsOverlap {
+        /// One folder.
+        first: PathBuf,
+        /// The other one.
+        second: PathBuf,
+    },
+    /// Shards were made with different settings.
+    #[error("`{}` was made with other settings than the shards before it ({difference})", path.display())]
+    ShardSettings {
+        /// The shard's log.
+        path: PathBuf,
+        /// What differs.
+        difference: String,
+    },
+    /// Two shards have captions of the same question.
+    #[error(
+        "question `{id}` of `{}` has captions in `{}` and in `{}`: give all shards the same data files",
+        path.display(), first.display(), second.display()
+    )]
+    CaptionedTwice {
+        /// The question's identifier.
+        id: String,
+        /// The data file.
+        path: PathBuf,
+        /// One shard's folder.
+        first: PathBuf,
+        /// The other one's.
+        second: PathBuf,
+    },
+    /// No shard has dealt with a question.
+    #[error(
+        "{count} questions of `{}` are in no shard ({ids}): run `--shard {shard}` to its end, with the \
+         same data files as the others", path.display()
+    )]
+    NotCaptioned {
+        /// The data file.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+        /// The first ones' identifiers.
+        ids: String,
+        /// The shard that the first one belongs to.
+        shard: String,
+    },
 }
 
 impl Error {
     /// Whether the whole run is pointless, and not only the question at hand.
     pub(crate) fn is_fatal(&self) -> bool {
         match self {
-            Self::FfmpegMissing { .. } => true,
-            Self::Footage(shared) => shared.is_fatal(),
+            Self::FfmpegMissing { .. } | Self::NoUsage => true,
+            // What was paid for cannot be kept.
+            Self::Io { action: "write", .. } => true,
+            Self::Chat(error) => error.refuses_everyone(),
+            Self::Shared(shared) => shared.is_fatal(),
+            _ => false,
+        }
+    }
+
+    /// Whether the money is spent: nothing failed, but the run ends in good order.
+    pub(crate) fn is_spent(&self) -> bool {
+        match self {
+            Self::Spent { .. } => true,
+            Self::Shared(shared) => shared.is_spent(),
+            _ => false,
+        }
+    }
+
+    /// Whether no server replied, so that the next question may fare the same.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        match self {
+            Self::Chat(error) => error.is_retryable(),
+            Self::Shared(shared) => shared.is_out_of_reach(),
             _ => false,
         }
     }

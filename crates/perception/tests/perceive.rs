@@ -9,7 +9,9 @@ use std::sync::Mutex;
 use embodied_r_data::progress::Silent;
 use embodied_r_data::scene::{Pose, Scene, SceneObject};
 use embodied_r_perception::captioner::{Asked, Caption, Captioner, Footage, SceneCaptions};
-use embodied_r_perception::perceive::{Changed, Options, Summary, run};
+use embodied_r_perception::perceive::{
+    Changed, MergeOptions, Options, Scope, Shard, Summary, merge, run,
+};
 use embodied_r_perception::{Error, keyframes};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::{Map, Value, json};
@@ -31,10 +33,11 @@ impl Captioner for Echo {
         asked: Asked<'a>,
         _: &'a Footage,
     ) -> BoxFuture<'a, embodied_r_perception::Result<Vec<Caption>>> {
-        self.asked.lock().unwrap().push(asked.text.to_owned());
-        let result = match self.broken.contains(asked.text) {
+        let text = asked.text.unwrap_or("everything");
+        self.asked.lock().unwrap().push(text.to_owned());
+        let result = match self.broken.contains(text) {
             true => Err(Error::EmptyReply { index: 0, reason: None }),
-            false => Ok(["left of", "right of"].map(|side| caption(side, asked.text)).into()),
+            false => Ok(["left of", "right of"].map(|side| caption(side, text)).into()),
         };
         async move { result }.boxed()
     }
@@ -50,6 +53,7 @@ fn caption(side: &str, text: &str) -> Caption {
         completion_tokens: Some(2),
         attempts: 1,
         elapsed_s: 0.0,
+        fault: None,
     }
 }
 
@@ -81,6 +85,8 @@ impl Place {
             keyframes: keyframes::Options::default(),
             image_side: None,
             changed: Changed::Refuse,
+            scope: Scope::Question,
+            shard: None,
         }
     }
 
@@ -192,6 +198,177 @@ async fn all_data_files_are_checked_before_anything_is_asked() {
     let error = run(&place.options(&["a.json", "b.json"]), &echo, &Silent).await.unwrap_err();
     assert!(error.to_string().contains("b.json"), "{error}");
     assert!(echo.asked.into_inner().unwrap().is_empty());
+}
+
+fn of_video(id: u32, video: &str) -> Value {
+    let mut question = question(id);
+    question["video_id"] = json!(video);
+    question
+}
+
+/// Two questions about each of five videos.
+fn five_videos() -> Value {
+    (0..10).map(|id| of_video(id, &format!("{}.mp4", id / 2))).collect()
+}
+
+/// A place with that file, and empty files as its videos.
+fn place_of_five_videos() -> Place {
+    let place = Place::new(&[("a.json", five_videos())]);
+    std::fs::create_dir(place.path("videos")).unwrap();
+    for video in 0..5 {
+        std::fs::write(place.path(&format!("videos/{video}.mp4")), "").unwrap();
+    }
+    place
+}
+
+#[tokio::test]
+async fn captions_for_videos_are_made_once_and_serve_all_questions() {
+    let place = place_of_five_videos();
+    let mut options = place.options(&["a.json"]);
+    options.scope = Scope::Video;
+    let echo = Echo::default();
+    let summary = &summaries(&options, &echo).await[0];
+    assert_eq!((summary.finished, summary.failed), (10, 0));
+    assert_eq!(*echo.asked.lock().unwrap(), ["everything"; 5]);
+    let prompts = place.output("a.json");
+    for (id, prompt) in prompts.iter().enumerate() {
+        let prompt = prompt["question"].as_str().unwrap();
+        assert!(prompt.contains("left of everything"), "{prompt}");
+        assert!(prompt.ends_with(&format!("\nQuestion: q{id}?")), "{prompt}");
+    }
+}
+
+#[tokio::test]
+async fn captions_for_a_video_are_taken_from_a_question_that_is_finished() {
+    let place = place_of_five_videos();
+    let mut options = place.options(&["a.json"]);
+    options.scope = Scope::Video;
+    options.limit = Some(1);
+    summaries(&options, &Echo::default()).await;
+    let echo = Echo::default();
+    summaries(&options, &echo).await;
+    assert!(echo.asked.lock().unwrap().is_empty(), "the second question has the first one's video");
+}
+
+#[tokio::test]
+async fn captions_for_videos_and_for_questions_are_not_mixed() {
+    let place = Place::new(&[("a.json", questions(0..2))]);
+    let mut options = place.options(&["a.json"]);
+    summaries(&options, &Echo::default()).await;
+    options.scope = Scope::Video;
+    let error = run(&options, &Echo::default(), &Silent).await.unwrap_err().to_string();
+    assert!(error.contains("`scope` was unset and is \"video\""), "{error}");
+}
+
+#[tokio::test]
+async fn a_category_beyond_the_annotations_fails_with_captions_for_videos_too() {
+    let place = Place::new(&[
+        ("a.json", vsi("obj_appearance_order", "Question: ?", "A")),
+        ("x_meta_info.json", meta_info()),
+    ]);
+    let captioner = SceneCaptions::open(place.folder.path(), 32).unwrap();
+    let mut options = place.options(&["a.json"]);
+    options.scope = Scope::Video;
+    let summary = summaries(&options, &captioner).await.remove(0);
+    assert_eq!(summary.unsupported, BTreeMap::from([("obj_appearance_order".to_owned(), 1)]));
+}
+
+fn merge_options(place: &Place) -> MergeOptions {
+    MergeOptions {
+        data_paths: vec![place.path("a.json")],
+        answers: None,
+        save_path: place.path("inter"),
+        shards: vec![],
+    }
+}
+
+async fn run_shard(place: &Place, index: usize, count: usize, echo: &Echo) -> Summary {
+    let mut options = place.options(&["a.json"]);
+    options.shard = Shard::new(index, count);
+    summaries(&options, echo).await.remove(0)
+}
+
+#[tokio::test]
+async fn shards_together_are_byte_for_byte_the_run_without() {
+    let whole = place_of_five_videos();
+    let broken = || BTreeSet::from(["Question: q3?".to_owned()]);
+    summaries(&whole.options(&["a.json"]), &Echo { broken: broken(), ..Echo::default() }).await;
+
+    let place = place_of_five_videos();
+    let mut sizes = Vec::new();
+    for index in 1..=3 {
+        let echo = Echo { broken: broken(), ..Echo::default() };
+        sizes.push(run_shard(&place, index, 3, &echo).await.questions);
+    }
+    assert_eq!(sizes, [4, 4, 2]);
+    let merged = merge(&merge_options(&place), &Silent).unwrap().remove(0);
+    assert_eq!((merged.questions, merged.finished, merged.failed), (10, 9, 1));
+    for name in ["inter/a.json", "inter/a.captions.jsonl"] {
+        assert_eq!(read(&place.path(name)), read(&whole.path(name)), "{name}");
+    }
+    // What failed is done by a run without shards, and merging again does not undo it.
+    let echo = Echo::default();
+    summaries(&place.options(&["a.json"]), &echo).await;
+    assert_eq!(*echo.asked.lock().unwrap(), ["Question: q3?"]);
+    assert_eq!(merge(&merge_options(&place), &Silent).unwrap()[0].finished, 10);
+}
+
+#[tokio::test]
+async fn a_missing_shard_is_named() {
+    let place = place_of_five_videos();
+    run_shard(&place, 1, 3, &Echo::default()).await;
+    run_shard(&place, 3, 3, &Echo::default()).await;
+    let error = merge(&merge_options(&place), &Silent).unwrap_err().to_string();
+    assert!(error.contains("shard-2-of-3` is missing"), "{error}");
+}
+
+#[tokio::test]
+async fn questions_that_no_shard_has_done_are_named_with_their_shard() {
+    let place = place_of_five_videos();
+    run_shard(&place, 1, 2, &Echo::default()).await;
+    let mut options = place.options(&["a.json"]);
+    options.shard = Shard::new(2, 2);
+    options.limit = Some(1);
+    summaries(&options, &Echo::default()).await;
+    let error = merge(&merge_options(&place), &Silent).unwrap_err().to_string();
+    assert!(error.contains("3 questions of"), "{error}");
+    assert!(error.contains("are in no shard (`3`, `6`, `7`): run `--shard 2/2`"), "{error}");
+    assert!(!place.path("inter/a.json").exists());
+}
+
+#[tokio::test]
+async fn shards_of_other_data_overlap_by_name() {
+    let place = place_of_five_videos();
+    run_shard(&place, 1, 2, &Echo::default()).await;
+    // The second shard is made while the last video has more questions, which changes who has what.
+    let mut more = five_videos().as_array().unwrap().clone();
+    more.extend((10..16).map(|id| of_video(id, "4.mp4")));
+    std::fs::write(place.path("a.json"), json!(more).to_string()).unwrap();
+    run_shard(&place, 2, 2, &Echo::default()).await;
+    std::fs::write(place.path("a.json"), five_videos().to_string()).unwrap();
+    let error = merge(&merge_options(&place), &Silent).unwrap_err().to_string();
+    assert!(error.contains("has captions in") && error.contains("shard-2-of-2`"), "{error}");
+}
+
+#[tokio::test]
+async fn shards_of_different_counts_overlap() {
+    let place = place_of_five_videos();
+    run_shard(&place, 1, 2, &Echo::default()).await;
+    run_shard(&place, 2, 3, &Echo::default()).await;
+    let error = merge(&merge_options(&place), &Silent).unwrap_err();
+    assert!(matches!(error, Error::ShardsOverlap { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn shards_of_other_settings_are_refused_by_name() {
+    let place = place_of_five_videos();
+    run_shard(&place, 1, 2, &Echo::default()).await;
+    let mut options = place.options(&["a.json"]);
+    options.shard = Shard::new(2, 2);
+    options.keyframes.threshold = 0.25;
+    summaries(&options, &Echo::default()).await;
+    let error = merge(&merge_options(&place), &Silent).unwrap_err().to_string();
+    assert!(error.contains("`threshold` was 0.5 and is 0.25"), "{error}");
 }
 
 /// A VSI-Bench scene of four objects around a middle.

@@ -26,29 +26,46 @@ pub(crate) fn question(id: u32, word: &str) -> Value {
         "scene_name": "room"})
 }
 
+/// A question about another video.
+pub(crate) fn other_video(id: u32, word: &str) -> Value {
+    let mut question = question(id, word);
+    question["video_id"] = json!("hall.mp4");
+    question
+}
+
+/// A question about a third one.
+pub(crate) fn third_video(id: u32, word: &str) -> Value {
+    let mut question = question(id, word);
+    question["video_id"] = json!("yard.mp4");
+    question
+}
+
 impl Place {
-    /// `complete/train_data.json` with these questions, and a video of 3 seconds at 4 frames each,
-    /// which has 4 key frames whatever it shows: that is the least, and all that are sampled.
+    /// `complete/train_data.json` with these questions, and their videos of 3 seconds at 4 frames each,
+    /// which have 4 key frames whatever they show: that is the least, and all that are sampled.
     pub(crate) fn new(questions: &[Value]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let place = Self { folder };
         std::fs::create_dir_all(place.path("complete/videos")).unwrap();
         place.write_questions(questions);
+        for (name, picture) in [("room", "testsrc"), ("hall", "testsrc2"), ("yard", "rgbtestsrc")] {
+            let named = |question: &Value| question["video_id"] == format!("{name}.mp4");
+            if questions.iter().any(named) {
+                place.film(name, picture);
+            }
+        }
+        place
+    }
+
+    fn film(&self, name: &str, picture: &str) {
         let made = Command::new("ffmpeg")
-            .args([
-                "-loglevel",
-                "error",
-                "-f",
-                "lavfi",
-                "-i",
-                "testsrc=size=64x48:rate=4:duration=3",
-            ])
+            .args(["-loglevel", "error", "-f", "lavfi", "-i"])
+            .arg(format!("{picture}=size=64x48:rate=4:duration=3"))
             .args(["-pix_fmt", "yuv420p"])
-            .arg(place.path("complete/videos/room.mp4"))
+            .arg(self.path(&format!("complete/videos/{name}.mp4")))
             .status()
             .unwrap();
         assert!(made.success());
-        place
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -101,6 +118,14 @@ impl Place {
         command
     }
 
+    /// `perceive merge` with these folders of shards.
+    pub(crate) fn run_merge(&self, shards: &[&str]) -> Run {
+        let mut command = Command::new(embodied_r_tests::binary());
+        command.current_dir(self.folder.path()).args(["perceive", "merge"]).args(shards);
+        command.args(["--data-paths", "complete/train_data.json", "--save-path", "inter"]);
+        finish(command)
+    }
+
     /// The command with a server, whose URL comes last but for `args`.
     pub(crate) fn command(&self, server: &Server, args: &[&str]) -> Command {
         let mut command = self.bare(&["--base-url", &server.base_url()]);
@@ -138,9 +163,18 @@ impl Place {
 
     /// The text of all outputs.
     pub(crate) fn everything(&self) -> String {
-        let files = std::fs::read_dir(self.path("inter")).unwrap();
-        files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+        text_of(&self.path("inter"))
     }
+}
+
+/// The text of all files under a folder.
+fn text_of(folder: &std::path::Path) -> String {
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let text = |path: PathBuf| match path.is_dir() {
+        true => text_of(&path),
+        false => std::fs::read_to_string(path).unwrap(),
+    };
+    paths.map(text).collect()
 }
 
 fn finish(mut command: Command) -> Run {

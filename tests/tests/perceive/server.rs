@@ -8,15 +8,27 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 /// What a request gets in place of its answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
+    /// 429 with a wait in seconds.
     TooManyRequests,
+    /// 429 with a wait until a moment.
+    TooManyRequestsUntil,
     InternalError,
+    /// 503.
+    Overloaded,
+    /// 401.
+    Unauthorized,
     Hang,
+    /// Half a reply.
+    HangInBody,
+    /// A reply that says nothing.
+    Silence,
     BrokenJson,
     CutConnection,
 }
@@ -27,7 +39,14 @@ struct Conduct {
     answered: usize,
     hang_after: Option<usize>,
     refused_word: Option<String>,
+    filtered_word: Option<String>,
+    /// So many replies about a word are not in the form that was asked for.
+    mumbled: Vec<(String, usize)>,
+    /// Replies of fewer tokens are cut off.
+    least_tokens: u64,
     authorization: Option<String>,
+    /// The words of each request.
+    requests: Vec<String>,
 }
 
 type Shared = Arc<Mutex<Conduct>>;
@@ -67,6 +86,31 @@ impl Server {
         self.conduct.lock().unwrap().refused_word = Some(word.to_owned());
     }
 
+    /// Requests that hold `word` are stopped by a filter.
+    pub(crate) fn filter(&self, word: &str) {
+        self.conduct.lock().unwrap().filtered_word = Some(word.to_owned());
+    }
+
+    /// The next `times` replies about two pictures and `word` are not in the form that was asked for.
+    pub(crate) fn mumble(&self, word: &str, times: usize) {
+        self.conduct.lock().unwrap().mumbled.push((word.to_owned(), times));
+    }
+
+    /// Replies to requests of fewer tokens are cut off.
+    pub(crate) fn cut_off_at(&self, tokens: u64) {
+        self.conduct.lock().unwrap().least_tokens = tokens;
+    }
+
+    /// How often anything was asked, whatever came of it.
+    pub(crate) fn asked(&self) -> usize {
+        self.conduct.lock().unwrap().requests.len()
+    }
+
+    /// The words of each request.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.conduct.lock().unwrap().requests.clone()
+    }
+
     pub(crate) fn answered(&self) -> usize {
         self.conduct.lock().unwrap().answered
     }
@@ -92,9 +136,15 @@ async fn reply(State(conduct): State<Shared>, headers: HeaderMap, body: Bytes) -
         let mut conduct = conduct.lock().unwrap();
         let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
         conduct.authorization = authorization.map(str::to_owned);
-        let refused = conduct.refused_word.as_ref();
-        if refused.is_some_and(|word| request.to_string().contains(word.as_str())) {
+        let words = words(&request);
+        conduct.requests.push(words.clone());
+        let holds = |word: &Option<String>| word.as_ref().is_some_and(|w| words.contains(w));
+        if holds(&conduct.refused_word) {
             let error = json!({"error": {"message": "not allowed"}});
+            return (StatusCode::BAD_REQUEST, error.to_string()).into_response();
+        }
+        if holds(&conduct.filtered_word) {
+            let error = json!({"error": {"message": "not this one", "code": "content_filter"}});
             return (StatusCode::BAD_REQUEST, error.to_string()).into_response();
         }
         let silent = conduct.hang_after.is_some_and(|n| conduct.answered >= n);
@@ -103,11 +153,22 @@ async fn reply(State(conduct): State<Shared>, headers: HeaderMap, body: Bytes) -
     match fault {
         Some(fault) => misbehave(fault).await,
         None => {
-            let (words, pictures) = describe(&request);
-            conduct.lock().unwrap().answered += 1;
+            let (mut said, pictures) = describe(&request);
+            let mut conduct = conduct.lock().unwrap();
+            conduct.answered += 1;
+            let words = words(&request);
+            let mumbled = conduct.mumbled.iter_mut();
+            let mut mumbled = mumbled
+                .filter(|(word, left)| pictures > 1 && *left > 0 && words.contains(word.as_str()));
+            if let Some((_, left)) = mumbled.next() {
+                *left -= 1;
+                said = "well,\na lamp";
+            }
+            let cut_off = request["max_tokens"].as_u64().is_some_and(|n| n < conduct.least_tokens);
+            let finish_reason = if cut_off { "length" } else { "stop" };
             let reply = json!({
-                "choices": [{"message": {"role": "assistant", "content": words},
-                    "finish_reason": "stop"}],
+                "choices": [{"message": {"role": "assistant", "content": said},
+                    "finish_reason": finish_reason}],
                 "usage": {"prompt_tokens": 100 * pictures, "completion_tokens": 12}});
             reply.to_string().into_response()
         }
@@ -119,6 +180,23 @@ async fn misbehave(fault: Fault) -> Response {
         Fault::TooManyRequests => {
             (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")], "slow down").into_response()
         }
+        Fault::TooManyRequestsUntil => {
+            // A moment that is past asks for no wait.
+            let until = [("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")];
+            (StatusCode::TOO_MANY_REQUESTS, until, "slow down").into_response()
+        }
+        Fault::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "loading").into_response(),
+        Fault::Unauthorized => (StatusCode::UNAUTHORIZED, "who are you?").into_response(),
+        Fault::HangInBody => {
+            let half = futures_util::stream::iter([Ok::<_, std::io::Error>("{\"choices\": ")]);
+            let rest = futures_util::stream::pending();
+            Body::from_stream(half.chain(rest)).into_response()
+        }
+        Fault::Silence => {
+            json!({"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]})
+                .to_string()
+                .into_response()
+        }
         Fault::InternalError => {
             (StatusCode::INTERNAL_SERVER_ERROR, "out of memory").into_response()
         }
@@ -129,6 +207,12 @@ async fn misbehave(fault: Fault) -> Response {
             Body::from_stream(futures_util::stream::iter(cut)).into_response()
         }
     }
+}
+
+/// The words of a request's first message.
+fn words(request: &Value) -> String {
+    let parts = request["messages"][0]["content"].as_array().unwrap();
+    parts.iter().filter_map(|part| part["text"].as_str()).collect()
 }
 
 /// Words about a request's pictures, which must be JPEG files, and how many there are.

@@ -1,41 +1,55 @@
 //! `embodied-r perceive`.
 
-use std::time::Duration;
+mod openai;
+mod shards;
 
-use embodied_r_openai::{ApiKey, ClientOptions};
-use embodied_r_perception::captioner::{Captioner, OpenAi, OpenAiOptions, SceneCaptions};
-use embodied_r_perception::perceive::{self, Changed, Options, Summary};
+use embodied_r_perception::captioner::{Captioner, Fault, SceneCaptions};
+use embodied_r_perception::perceive::{self, Changed, Options, Scope, Summary};
 use embodied_r_perception::{Error, keyframes};
 
-use crate::args::perceive::{Backend, OpenAiArgs, PerceiveArgs};
+use crate::args::perceive::{Backend, OpenAiArgs, PerceiveArgs, PerceiveCommand, ScopeName};
 use crate::exit::{self, Status, Usage};
 use crate::output::outln;
 use crate::progress::Bar;
 
-/// The model of the paper.
-const MODEL: &str = "Qwen/Qwen2.5-VL-72B-Instruct";
-/// Where vLLM listens unless told otherwise.
-const BASE_URL: &str = "http://localhost:8000/v1";
-const API_KEY_ENV: &str = "OPENAI_API_KEY";
-const TIMEOUT: Duration = Duration::from_secs(300);
-const MAX_RETRIES: u32 = 5;
 const IMAGE_SIDE: u32 = 1280;
 
 /// Turn videos into text with a captioner.
 pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
+    if let Some(PerceiveCommand::Merge(args)) = args.command {
+        return shards::merge(args);
+    }
     check_backend(&args)?;
-    let keyframes = keyframes::Options {
-        threshold: args.key_frames.threshold,
-        min_frames: args.key_frames.min_frames,
-        max_frames: args.key_frames.max_frames,
-    };
-    let options = Options {
-        data_paths: args.data_paths,
-        answers: args.answers,
-        folder_path: args.folder_path,
-        save_path: args.save_path,
+    let bar = Bar::default();
+    let options = options(&args);
+    match args.scene.scenes {
+        Some(scenes) => {
+            let captioner = SceneCaptions::open(&scenes, options.keyframes.max_frames)?;
+            report(&perceive(&options, &captioner, &bar)?)
+        }
+        None => {
+            let captioner = openai::open(args.openai, &options, &bar)?;
+            let status = perceive(&options, &captioner, &bar).and_then(|done| report(&done));
+            // What was paid for is told of a run that failed too.
+            openai::report(&captioner, &options)?;
+            status
+        }
+    }
+}
+
+fn options(args: &PerceiveArgs) -> Options {
+    Options {
+        data_paths: args.data.data_paths.clone(),
+        answers: args.data.answers.clone(),
+        folder_path: args.folder_path.clone(),
+        save_path: args.data.save_path.clone(),
         concurrency: args.concurrency,
         limit: args.limit,
+        keyframes: keyframes::Options {
+            threshold: args.key_frames.threshold,
+            min_frames: args.key_frames.min_frames,
+            max_frames: args.key_frames.max_frames,
+        },
         image_side: match args.backend {
             Backend::Openai => Some(args.openai.image_side.unwrap_or(IMAGE_SIDE)),
             Backend::Scene => None,
@@ -44,17 +58,21 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
             true => Changed::Redo,
             false => Changed::Refuse,
         },
-        keyframes,
-    };
-    let captioner: Box<dyn Captioner> = match args.scene.scenes {
-        Some(scenes) => Box::new(SceneCaptions::open(&scenes, options.keyframes.max_frames)?),
-        None => Box::new(openai(args.openai, options.concurrency)?),
-    };
+        scope: match args.scope {
+            ScopeName::Question => Scope::Question,
+            ScopeName::Video => Scope::Video,
+        },
+        shard: args.shard,
+    }
+}
+
+fn perceive(
+    options: &Options,
+    captioner: &dyn Captioner,
+    bar: &Bar,
+) -> anyhow::Result<Vec<Summary>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let summaries = runtime
-        .block_on(perceive::run(&options, captioner.as_ref(), &Bar::default()))
-        .map_err(explain)?;
-    report(&summaries)
+    runtime.block_on(perceive::run(options, captioner, bar)).map_err(explain)
 }
 
 /// Refuses options of one backend with the other.
@@ -70,6 +88,12 @@ fn check_backend(args: &PerceiveArgs) -> Result<(), Usage> {
             ("--temperature", args.openai.temperature.is_some()),
             ("--max-tokens", args.openai.max_tokens.is_some()),
             ("--image-side", args.openai.image_side.is_some()),
+            ("--connect-timeout-s", args.openai.connect_timeout_s.is_some()),
+            ("--first-byte-timeout-s", args.openai.first_byte_timeout_s.is_some()),
+            ("--cache", args.openai.cache.is_some()),
+            ("--retry-refused", args.openai.retry_refused),
+            ("--price-in", args.openai.price_in.is_some()),
+            ("--max-cost", args.openai.max_cost.is_some()),
         ],
         Backend::Openai => vec![("--scenes", args.scene.scenes.is_some())],
     };
@@ -85,23 +109,6 @@ fn check_backend(args: &PerceiveArgs) -> Result<(), Usage> {
     }
 }
 
-fn openai(args: OpenAiArgs, concurrency: usize) -> Result<OpenAi, Usage> {
-    let base_urls = match args.base_url {
-        none if none.is_empty() => vec![BASE_URL.to_owned()],
-        given => given,
-    };
-    let client = ClientOptions {
-        api_key: ApiKey::from_env(args.api_key_env.as_deref().unwrap_or(API_KEY_ENV)),
-        timeout: args.timeout_s.unwrap_or(TIMEOUT),
-        max_retries: args.max_retries.unwrap_or(MAX_RETRIES),
-        ..ClientOptions::new(base_urls)
-    };
-    let model = args.model_path.unwrap_or_else(|| MODEL.to_owned());
-    let OpenAiArgs { temperature, max_tokens, .. } = args;
-    OpenAi::new(OpenAiOptions { client, model, temperature, max_tokens, concurrency })
-        .map_err(|error| Usage(error.to_string()))
-}
-
 /// Tells wrong usage from failures, and adds advice.
 fn explain(error: Error) -> anyhow::Error {
     match &error {
@@ -113,6 +120,19 @@ fn explain(error: Error) -> anyhow::Error {
         Error::Data(embodied_r_data::Error::Io { action: "read", .. }) => exit::hint(
             error.to_string(),
             "name the data files with `--data-paths`; `embodied-r preprocess` makes them",
+        ),
+        Error::Hopeless { .. } => exit::hint(
+            error.to_string(),
+            "what is finished is kept; the same command goes on once the servers answer again",
+        ),
+        Error::Chat(embodied_r_openai::Error::Status { status: 401 | 403, .. }) => exit::hint(
+            error.to_string(),
+            "put the key into OPENAI_API_KEY, or name another variable with `--api-key-env`",
+        ),
+        Error::Chat(embodied_r_openai::Error::Status { status: 404, .. }) => exit::hint(
+            error.to_string(),
+            "`--base-url` ends in `/v1` with most servers, and `--model-path` is the name that they \
+             know the model by",
         ),
         _ => error.into(),
     }
@@ -130,8 +150,19 @@ fn report(summaries: &[Summary]) -> anyhow::Result<Status> {
         for (category, n) in &summary.unsupported {
             outln!("  {n} of the failed are `{category}`, which the annotations cannot support")?;
         }
+        for (fault, n) in &summary.faults {
+            let what = match fault {
+                Fault::Malformed => "are not in the form that was asked for",
+                Fault::Truncated => "are cut off at the limit of tokens",
+                _ => "have faults",
+            };
+            outln!("  {n} of the captions {what}, and are taken as they are")?;
+        }
         if summary.left() > 0 {
             outln!("  {} left by `--limit`", summary.left())?;
+        }
+        if summary.unpaid > 0 {
+            outln!("  {} left by `--max-cost`", summary.unpaid)?;
         }
         outln!("  {} of them in {}", finished + already, output.display())?;
         outln!("  captions in {}", log.display())?;
@@ -146,5 +177,9 @@ fn report(summaries: &[Summary]) -> anyhow::Result<Status> {
             failed - unsupported
         );
     }
-    Ok(if failed == 0 { Status::Done } else { Status::Partial })
+    let unpaid = summaries.iter().any(|summary| summary.unpaid > 0);
+    if unpaid {
+        eprintln!("hint: `--max-cost` is reached; the same command with a higher one goes on");
+    }
+    Ok(if failed == 0 && !unpaid { Status::Done } else { Status::Partial })
 }

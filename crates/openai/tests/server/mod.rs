@@ -15,6 +15,8 @@ pub(crate) enum Act {
     Status(u16, &'static str),
     /// Refuse with 429 and this `Retry-After`.
     RetryAfter(&'static str),
+    /// Refuse with this status and body.
+    Code(u16, &'static str),
     /// Report success with this body.
     Body(&'static str),
     /// Close the connection without a word.
@@ -23,6 +25,10 @@ pub(crate) enum Act {
     CutInBody,
     /// Say nothing and keep the connection.
     Hang,
+    /// Say half of a good reply and keep the connection.
+    HangInBody,
+    /// Answer with this text, cut off at the limit of tokens.
+    CutShort(&'static str),
 }
 
 /// The server; it stops when it is dropped.
@@ -45,9 +51,10 @@ impl Server {
                 let Some(request) = read_request(&mut stream).await else { continue };
                 seen.lock().unwrap().push(request);
                 let act = script.next().expect("the script has an act for every request");
-                match reply(act) {
-                    Some(bytes) => stream.write_all(bytes.as_bytes()).await.unwrap(),
-                    None => kept.push(stream),
+                // Whoever asked may have left meanwhile.
+                let _ = stream.write_all(reply(act).as_bytes()).await;
+                if matches!(act, Act::Hang | Act::HangInBody) {
+                    kept.push(stream);
                 }
             }
         });
@@ -70,8 +77,8 @@ impl Drop for Server {
     }
 }
 
-/// The bytes of a reply; `None` keeps the client waiting.
-fn reply(act: Act) -> Option<String> {
+/// The bytes of a reply.
+fn reply(act: Act) -> String {
     let http = |status: u16, more: &str, body: &str| {
         let length = body.len();
         format!(
@@ -84,19 +91,21 @@ fn reply(act: Act) -> Option<String> {
             r#"{{"choices":[{{"message":{{"content":"{text}"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":7,"completion_tokens":2}}}}"#
         )
     };
+    let half = || {
+        let whole = http(200, "", &said("hi"));
+        whole[..whole.len() - 20].to_owned()
+    };
     match act {
-        Act::Say(text) => Some(http(200, "", &said(text))),
-        Act::Status(status, message) => Some(http(status, "", &refusal(message))),
+        Act::Say(text) => http(200, "", &said(text)),
+        Act::CutShort(text) => http(200, "", &said(text).replace("\"stop\"", "\"length\"")),
+        Act::Status(status, message) => http(status, "", &refusal(message)),
         Act::RetryAfter(wait) => {
-            Some(http(429, &format!("retry-after: {wait}\r\n"), &refusal("slow down")))
+            http(429, &format!("retry-after: {wait}\r\n"), &refusal("slow down"))
         }
-        Act::Body(body) => Some(http(200, "", body)),
-        Act::CutAtOnce => Some(String::new()),
-        Act::CutInBody => {
-            let whole = http(200, "", &said("hi"));
-            Some(whole[..whole.len() - 20].to_owned())
-        }
-        Act::Hang => None,
+        Act::Code(status, body) => http(status, "", body),
+        Act::Body(body) => http(200, "", body),
+        Act::CutInBody | Act::HangInBody => half(),
+        Act::CutAtOnce | Act::Hang => String::new(),
     }
 }
 

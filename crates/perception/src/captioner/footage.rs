@@ -1,5 +1,6 @@
 //! A video's key frames, chosen and decoded once for all of its questions.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -48,6 +49,7 @@ pub struct Footage {
     options: keyframes::Options,
     max_side: Option<u32>,
     decoders: Decoders,
+    digest: OnceCell<Result<String, Arc<Error>>>,
     key_frames: OnceCell<Result<Vec<KeyFrame>, Arc<Error>>>,
     jpegs: OnceCell<Result<Vec<Vec<u8>>, Arc<Error>>>,
 }
@@ -66,6 +68,7 @@ impl Footage {
             options: *options,
             max_side,
             decoders: decoders.clone(),
+            digest: OnceCell::new(),
             key_frames: OnceCell::new(),
             jpegs: OnceCell::new(),
         }
@@ -89,7 +92,29 @@ impl Footage {
             })
             .await
         });
-        shared(chosen.await)
+        shared(chosen.await).map(Vec::as_slice)
+    }
+
+    /// A hash of the file's bytes, by which the video is known under any name, as 64 digits.
+    ///
+    /// # Errors
+    /// There is no such video, or it cannot be read.
+    pub async fn digest(&self) -> Result<&str> {
+        let digest = self.digest.get_or_init(async || {
+            self.decode(|path| hash(path).map_err(Error::io("read", path))).await
+        });
+        shared(digest.await).map(String::as_str)
+    }
+
+    /// The name of a key frame's picture as [`Footage::jpegs`] gives it, which is the same wherever the
+    /// picture is.
+    ///
+    /// # Errors
+    /// As [`Footage::digest`].
+    pub async fn picture_name(&self, frame: KeyFrame) -> Result<String> {
+        let side = self.max_side.map_or_else(|| "whole".to_owned(), |side| side.to_string());
+        let (digest, index) = (self.digest().await?, frame.index);
+        Ok(format!("blake3:{digest} frame {index} side {side} jpeg {JPEG_QUALITY}"))
     }
 
     /// The key frames as JPEG files, in order.
@@ -107,7 +132,7 @@ impl Footage {
             })
             .await
         });
-        shared(decoded.await)
+        shared(decoded.await).map(Vec::as_slice)
     }
 
     /// Runs `work` on the video off the asynchronous threads, when a decoder is free.
@@ -125,8 +150,20 @@ impl Footage {
     }
 }
 
-fn shared<T>(result: &Result<Vec<T>, Arc<Error>>) -> Result<&[T]> {
-    result.as_deref().map_err(|error| Error::Footage(Arc::clone(error)))
+fn shared<T>(result: &Result<T, Arc<Error>>) -> Result<&T> {
+    result.as_ref().map_err(|error| Error::Shared(Arc::clone(error)))
+}
+
+fn hash(path: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finalize().to_hex().to_string()),
+            n => hasher.update(&buffer[..n]),
+        };
+    }
 }
 
 fn jpeg(path: &Path, picture: &RgbImage) -> Result<Vec<u8>> {

@@ -1,12 +1,15 @@
 //! Turning key frames into words.
 //!
-//! A [`Captioner`] gets the question without its answer ([`Asked`]) and the video ([`Footage`]),
-//! and returns one [`Caption`] per key frame. [`OpenAi`] asks a vision-language model behind an
+//! A [`Captioner`] gets the question without its answer ([`Asked`]), or none where captions serve all
+//! questions of a video, and the video ([`Footage`]), and returns one [`Caption`] per key frame. [`OpenAi`] asks a vision-language model behind an
 //! OpenAI-compatible API; [`SceneCaptions`] tells the truth from 3-D annotations.
 
 mod footage;
+mod journal;
 mod openai;
+mod replies;
 mod scene;
+mod spending;
 
 use embodied_r_data::Question;
 use embodied_r_data::prompts::{self, FrameText};
@@ -17,13 +20,27 @@ use serde_json::{Map, Value};
 use crate::error::Result;
 
 pub use footage::{Decoders, Footage, KeyFrame};
-pub use openai::{OpenAi, OpenAiOptions};
+pub use openai::{OpenAi, OpenAiOptions, Refused};
 pub use scene::SceneCaptions;
+pub use spending::{Prices, Totals};
 
 /// Makes captions. Calls come from several questions at once.
 pub trait Captioner: Sync {
     /// Everything beside video and question that captions depend on, such as the model's name.
     fn settings(&self) -> Map<String, Value>;
+
+    /// Whether a question can be captioned at all, before any work on its video.
+    ///
+    /// # Errors
+    /// What the captioner knows of the video cannot support such a question.
+    fn check(&self, _asked: Asked<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// A few figures of its own for the line of progress.
+    fn status(&self) -> Option<String> {
+        None
+    }
 
     /// The captions of one question's video, one per key frame, in order.
     ///
@@ -40,10 +57,10 @@ pub trait Captioner: Sync {
 /// What a captioner may know of a question: all but the answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
-    /// The question and its choices.
-    pub text: &'a str,
-    /// The benchmark's category.
-    pub category: &'a str,
+    /// The question and its choices; `None` where the captions serve all questions of the video.
+    pub text: Option<&'a str>,
+    /// The benchmark's category; `None` as with the text.
+    pub category: Option<&'a str>,
     /// The scene that the video was taken in.
     pub scene_name: Option<&'a str>,
     /// The video's file name without extension.
@@ -56,11 +73,16 @@ impl<'a> Asked<'a> {
         let file = question.video_id.as_deref().or(question.videos.as_deref());
         let stem = file.and_then(|file| std::path::Path::new(file).file_stem()?.to_str());
         Self {
-            text: &question.question,
-            category: &question.question_category,
+            text: Some(&question.question),
+            category: Some(&question.question_category),
             scene_name: question.scene_name.as_deref(),
             video_stem: stem,
         }
+    }
+
+    /// The same without what the question itself says: what all questions of the video share.
+    pub fn without_question(self) -> Self {
+        Self { text: None, category: None, ..self }
     }
 }
 
@@ -75,14 +97,28 @@ pub struct Caption {
     pub action: Option<String>,
     /// What is seen.
     pub view: String,
-    /// Tokens of the request, images included, where a model was asked and says so.
+    /// Tokens of the requests, images included, where a model was asked and says so.
     pub prompt_tokens: Option<u64>,
-    /// Tokens of the reply, where a model was asked and says so.
+    /// Tokens of the replies, where a model was asked and says so.
     pub completion_tokens: Option<u64>,
     /// How often a model was asked; 0 where none was needed.
     pub attempts: u32,
     /// From asking the model to its reply, in seconds; 0 where none was needed.
     pub elapsed_s: f64,
+    /// What is wrong with the caption, though a second reply was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+}
+
+/// What may be wrong with a caption that is taken all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Fault {
+    /// The reply was not in the form that was asked for: its whole text is the view.
+    Malformed,
+    /// The reply was cut off at the limit of tokens.
+    Truncated,
 }
 
 /// The language model's prompt: the captions as a text, then the question.

@@ -8,6 +8,7 @@ use embodied_r_data::{Error as DataError, Question, QuestionSet, read_question_s
 use serde_json::Value;
 
 use super::file_name;
+use super::shard::{Shard, Shares};
 use crate::error::{Error, Result};
 
 /// The field that keeps the question as it was, as `question` becomes the whole prompt.
@@ -56,6 +57,19 @@ pub(super) fn read(
         inputs.push(Input { data_path: data_path.clone(), questions, unanswered, output, log });
     }
     Ok(inputs)
+}
+
+/// Leaves only the questions of one shard.
+pub(super) fn keep_shard(inputs: &mut [Input], shard: Shard) {
+    let kept: Vec<Arc<[Question]>> = {
+        let all = inputs.iter().flat_map(|input| input.questions.iter());
+        let shares = Shares::new(all, shard.count());
+        let ours = |question: &&Question| shares.of(question) == shard.index();
+        inputs.iter().map(|input| input.questions.iter().filter(ours).cloned().collect()).collect()
+    };
+    for (input, kept) in inputs.iter_mut().zip(kept) {
+        input.questions = kept;
+    }
 }
 
 /// The video of a question: in `folder` by its name where a folder is given, else where `videos`

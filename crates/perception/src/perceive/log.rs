@@ -36,6 +36,15 @@ struct Line {
     settings: Map<String, Value>,
 }
 
+/// Which settings a log's captions must have been made with.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Expected<'a> {
+    /// These; what to do about others.
+    These(&'a Map<String, Value>, Changed),
+    /// The same for all lines, whatever they are.
+    AnyOne,
+}
+
 /// What a line is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -94,11 +103,10 @@ impl CaptionLog {
     ///
     /// # Errors
     /// Another run holds the log, it cannot be read or written, or its captions were made with
-    /// other settings and `changed` says to refuse that.
+    /// other settings than expected, and that is to be refused.
     pub(super) fn open(
         path: &Path,
-        settings: &Map<String, Value>,
-        changed: Changed,
+        expected: Expected<'_>,
         progress: &dyn Progress,
     ) -> Result<Self> {
         if let Some(folder) = path.parent() {
@@ -114,6 +122,7 @@ impl CaptionLog {
         let whole = mend(&mut file, &bytes).map_err(Error::io("write", path))?;
         let mut log =
             Self { path: path.into(), file, lines: HashMap::new(), order: vec![], _lock: lock };
+        let mut first = None;
         for (number, text) in whole.split(|&byte| byte == b'\n').enumerate() {
             if text.is_empty() {
                 continue;
@@ -128,6 +137,13 @@ impl CaptionLog {
                 }
             };
             let captioned = matches!(line.outcome, Outcome::Frames(_));
+            let (settings, changed) = match expected {
+                Expected::These(settings, changed) => (settings, changed),
+                Expected::AnyOne if !captioned => (&line.settings, Changed::Refuse),
+                Expected::AnyOne => {
+                    (&*first.get_or_insert_with(|| line.settings.clone()), Changed::Refuse)
+                }
+            };
             if captioned && line.settings != *settings {
                 if changed == Changed::Redo {
                     continue;
@@ -146,6 +162,17 @@ impl CaptionLog {
             Outcome::Frames(captions) => Some(captions),
             Outcome::Error(_) => None,
         }
+    }
+
+    /// What became of a question, where it was tried.
+    pub(super) fn outcome(&self, question: &Question) -> Option<&Outcome> {
+        Some(&self.lines.get(&Key::of(question))?.outcome)
+    }
+
+    /// The settings that the captions were made with; `None` where there are none yet.
+    pub(super) fn settings(&self) -> Option<&Map<String, Value>> {
+        let captioned = |line: &&Line| matches!(line.outcome, Outcome::Frames(_));
+        self.lines.values().find(captioned).map(|line| &line.settings)
     }
 
     /// Adds a question's line; when this returns, a kill of the process no longer loses it.
@@ -238,7 +265,7 @@ fn mend<'a>(file: &mut File, bytes: &'a [u8]) -> std::io::Result<&'a [u8]> {
 }
 
 /// What differs between two settings, such as "`threshold` was 0.5 and is 0.4".
-fn difference(before: &Map<String, Value>, now: &Map<String, Value>) -> String {
+pub(super) fn difference(before: &Map<String, Value>, now: &Map<String, Value>) -> String {
     let mut names: Vec<&String> = before.keys().chain(now.keys()).collect();
     names.sort();
     names.dedup();
@@ -287,7 +314,7 @@ mod tests {
         }
 
         fn open_with(&self, settings: &Map<String, Value>, changed: Changed) -> Result<CaptionLog> {
-            CaptionLog::open(&self.path, settings, changed, &self.warnings)
+            CaptionLog::open(&self.path, Expected::These(settings, changed), &self.warnings)
         }
 
         fn open(&self) -> CaptionLog {
@@ -323,6 +350,7 @@ mod tests {
             completion_tokens: Some(3),
             attempts: 1,
             elapsed_s: 0.25,
+            fault: None,
         }])
     }
 

@@ -4,29 +4,42 @@
 //! `question` replaced by the prompt that holds the captions, and `NAME.captions.jsonl`, one line
 //! per finished question. The log is written as the work goes on: a run that is killed loses
 //! nothing that was finished, and the next one does only what is missing or failed.
+//!
+//! Several machines take a [`Shard`] each, with outputs in a folder of its own, which [`merge`] puts
+//! together.
 
 mod input;
 mod log;
+mod merge;
+mod shard;
+mod tally;
+mod work;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
 
 use embodied_r_data::{Progress, Question};
-use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
 
-use crate::captioner::{Asked, Caption, Captioner, Decoders, Footage, prompt};
-use crate::error::{Error, Result};
+use crate::captioner::{Captioner, Fault, prompt};
+use crate::error::Result;
 use crate::keyframes;
 use input::Input;
-use log::{CaptionLog, Outcome};
+use log::{CaptionLog, Expected};
 
 pub use input::{ORIGINAL_QUESTION, video_path};
+pub use merge::{MergeOptions, Merged, merge};
+pub use shard::Shard;
 
-/// So many failures are shown as they happen; the log holds all of them.
-const SHOWN_FAILURES: usize = 10;
+/// What captions are made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scope {
+    /// For each question its own, which look out for what it mentions, as in the paper.
+    #[default]
+    Question,
+    /// For each video once, for all of its questions.
+    Video,
+}
 
 /// What to do with captions that an earlier run made with other settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,6 +72,20 @@ pub struct Options {
     pub image_side: Option<u32>,
     /// What to do with captions of other settings.
     pub changed: Changed,
+    /// What captions are made for.
+    pub scope: Scope,
+    /// The part of the questions that is done here; `None` means all.
+    pub shard: Option<Shard>,
+}
+
+impl Options {
+    /// The folder that this run writes to: that of the outputs, or the shard's in it.
+    pub fn place(&self) -> PathBuf {
+        match self.shard {
+            Some(shard) => shard.folder(&self.save_path),
+            None => self.save_path.clone(),
+        }
+    }
 }
 
 /// What became of one data file.
@@ -82,12 +109,16 @@ pub struct Summary {
     pub failed: usize,
     /// Of the failed ones, those that the annotations cannot support, by category.
     pub unsupported: BTreeMap<String, usize>,
+    /// Those that were not tried, as the money was spent.
+    pub unpaid: usize,
+    /// Frames of this run whose captions have faults.
+    pub faults: BTreeMap<Fault, usize>,
 }
 
 impl Summary {
-    /// Questions that neither failed nor are finished: beyond the limit.
+    /// Questions that neither failed nor are finished nor want money: beyond the limit.
     pub fn left(&self) -> usize {
-        self.questions - self.already - self.finished - self.failed
+        self.questions - self.already - self.finished - self.failed - self.unpaid
     }
 }
 
@@ -98,20 +129,15 @@ struct File {
     summary: Summary,
 }
 
-/// One question to caption.
-struct Job {
-    file: usize,
-    question: usize,
-    footage: Arc<Footage>,
-}
-
 /// Captions every question that has none yet, and writes the outputs.
 ///
 /// A question that fails is recorded with its reason, and the run goes on.
 ///
 /// # Errors
 /// Data files or logs that cannot be read or written, outputs that would overwrite something,
-/// captions of other settings, or FFmpeg missing. All but the last are found before any work.
+/// captions of other settings: these are found before any work. FFmpeg missing, a server that
+/// refuses everyone, or many questions in a row that no server replied to; what was finished by then
+/// is written.
 pub async fn run(
     options: &Options,
     captioner: &dyn Captioner,
@@ -120,9 +146,10 @@ pub async fn run(
     options.keyframes.check()?;
     let settings = settings(options, captioner);
     let mut files = open(options, &settings, progress)?;
-    let jobs = jobs(options, &files);
+    let jobs = work::jobs(options, &files);
     progress.start("perceive", Some(jobs.len() as u64));
-    let outcome = caption_all(options, captioner, &settings, &mut files, jobs, progress).await;
+    let outcome =
+        work::caption_all(options, captioner, &settings, &mut files, jobs, progress).await;
     progress.finish();
     let written = files.into_iter().map(close).collect();
     outcome.and(written)
@@ -136,6 +163,10 @@ fn settings(options: &Options, captioner: &dyn Captioner) -> Map<String, Value> 
     settings.insert("min_frames".to_owned(), json!(min_frames));
     settings.insert("max_frames".to_owned(), json!(max_frames));
     settings.insert("image_side".to_owned(), json!(options.image_side));
+    // Captions from before there was a choice were made for each question.
+    if options.scope == Scope::Video {
+        settings.insert("scope".to_owned(), json!("video"));
+    }
     settings
 }
 
@@ -144,9 +175,14 @@ fn open(
     settings: &Map<String, Value>,
     progress: &dyn Progress,
 ) -> Result<Vec<File>> {
-    let inputs = input::read(&options.data_paths, options.answers.as_deref(), &options.save_path)?;
+    let mut inputs =
+        input::read(&options.data_paths, options.answers.as_deref(), &options.place())?;
+    if let Some(shard) = options.shard {
+        input::keep_shard(&mut inputs, shard);
+    }
     let open = |input: Input| {
-        let log = CaptionLog::open(&input.log, settings, options.changed, progress)?;
+        let expected = Expected::These(settings, options.changed);
+        let log = CaptionLog::open(&input.log, expected, progress)?;
         let done = |question: &&Question| log.finished(question).is_some();
         let summary = Summary {
             data_path: input.data_path.clone(),
@@ -158,155 +194,29 @@ fn open(
             finished: 0,
             failed: 0,
             unsupported: BTreeMap::new(),
+            unpaid: 0,
+            faults: BTreeMap::new(),
         };
         Ok(File { input, log, summary })
     };
     inputs.into_iter().map(open).collect()
 }
 
-/// What is to be done, the questions of a video one after another: when they are all done its
-/// pictures are dropped.
-fn jobs(options: &Options, files: &[File]) -> Vec<Job> {
-    let decoders = Decoders::default();
-    let mut order: HashMap<Option<PathBuf>, usize> = HashMap::new();
-    let mut by_video: Vec<Vec<Job>> = Vec::new();
-    for (file, File { input, log, .. }) in files.iter().enumerate() {
-        let missing = input.questions.iter().enumerate();
-        let missing = missing.filter(|(_, question)| log.finished(question).is_none());
-        for (question, record) in missing.take(options.limit.unwrap_or(usize::MAX)) {
-            let path = video_path(record, options.folder_path.as_deref(), &input.data_path);
-            let key = path.as_ref().ok().cloned();
-            let footage =
-                || Arc::new(Footage::new(path, &options.keyframes, options.image_side, &decoders));
-            // Questions without video have each a reason of their own.
-            match key.as_ref().and_then(|_| order.get(&key)) {
-                Some(&group) => {
-                    let footage = Arc::clone(&by_video[group][0].footage);
-                    by_video[group].push(Job { file, question, footage });
-                }
-                None => {
-                    order.insert(key, by_video.len());
-                    by_video.push(vec![Job { file, question, footage: footage() }]);
-                }
-            }
-        }
-    }
-    by_video.into_iter().flatten().collect()
-}
-
-async fn caption_all(
-    options: &Options,
-    captioner: &dyn Captioner,
-    settings: &Map<String, Value>,
-    files: &mut [File],
-    jobs: Vec<Job>,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let questions: Vec<Arc<[Question]>> =
-        files.iter().map(|file| Arc::clone(&file.input.questions)).collect();
-    let work = jobs.into_iter().map(|Job { file, question, footage }| {
-        let record = &questions[file][question];
-        async move {
-            let result = captioner.caption(Asked::of(record), &footage).await;
-            (file, record, result)
-        }
-    });
-    let mut work = futures_util::stream::iter(work).buffer_unordered(options.concurrency.max(1));
-    let mut tally = Tally::new();
-    while let Some((file, question, result)) = work.next().await {
-        let File { log, summary, .. } = &mut files[file];
-        let outcome = match result {
-            Ok(captions) => {
-                summary.finished += 1;
-                tally.add(&captions);
-                Outcome::Frames(captions)
-            }
-            Err(error) if error.is_fatal() => return Err(error),
-            Err(error) => {
-                summary.failed += 1;
-                if let Error::UnsupportedCategory { category, .. } = &error {
-                    *summary.unsupported.entry(category.clone()).or_default() += 1;
-                }
-                tally.failed(&question.id(), &error, progress);
-                Outcome::Error(with_causes(&error))
-            }
-        };
-        log.append(question, settings, outcome)?;
-        progress.advance(1);
-        progress.message(&tally.message());
-    }
-    Ok(())
-}
-
 /// Writes a file's prompts, and its log in the order of the questions.
 fn close(file: File) -> Result<Summary> {
     let File { input, log, summary } = file;
+    write(&input, log)?;
+    Ok(summary)
+}
+
+/// Writes the prompts of the questions that are finished, and the log in the questions' order.
+fn write(input: &Input, log: CaptionLog) -> Result<()> {
     let prompts = input.questions.iter().filter_map(|question| {
         let captions = log.finished(question)?;
         Some(input::perceived(question, prompt(captions, &question.question)))
     });
     input::write(&input.output, &prompts.collect::<Vec<_>>())?;
-    log.close(&input.questions)?;
-    Ok(summary)
-}
-
-/// What the run has done so far, for the line of progress.
-struct Tally {
-    started: Instant,
-    frames: usize,
-    tokens: u64,
-    failed: usize,
-    shown: usize,
-    unsupported: BTreeSet<String>,
-}
-
-impl Tally {
-    fn new() -> Self {
-        Self {
-            started: Instant::now(),
-            frames: 0,
-            tokens: 0,
-            failed: 0,
-            shown: 0,
-            unsupported: BTreeSet::new(),
-        }
-    }
-
-    fn add(&mut self, captions: &[Caption]) {
-        self.frames += captions.len();
-        self.tokens += captions.iter().filter_map(|caption| caption.completion_tokens).sum::<u64>();
-    }
-
-    /// Tells of a failure, of a category that the annotations cannot support once.
-    fn failed(&mut self, id: &str, error: &Error, progress: &dyn Progress) {
-        self.failed += 1;
-        if let Error::UnsupportedCategory { category, reason, .. } = error {
-            if self.unsupported.insert(category.clone()) {
-                progress.warn(&format!("the annotations cannot support `{category}`: {reason}"));
-            }
-            return;
-        }
-        self.shown += 1;
-        match self.shown {
-            ..=SHOWN_FAILURES => {
-                progress.warn(&format!("question `{id}` failed: {}", with_causes(error)));
-            }
-            n if n == SHOWN_FAILURES + 1 => progress.warn("further failures are in the log only"),
-            _ => {}
-        }
-    }
-
-    fn message(&self) -> String {
-        let seconds = self.started.elapsed().as_secs_f64().max(1e-3);
-        let mut text = format!("{} frames, {:.1}/s", self.frames, self.frames as f64 / seconds);
-        if self.tokens > 0 {
-            text.push_str(&format!(", {:.0} tokens/s", self.tokens as f64 / seconds));
-        }
-        if self.failed > 0 {
-            text.push_str(&format!(", {} failed", self.failed));
-        }
-        text
-    }
+    log.close(&input.questions)
 }
 
 /// An error's message with those of its causes that it does not repeat itself.

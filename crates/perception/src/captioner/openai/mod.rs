@@ -1,21 +1,29 @@
 //! Captions of a vision-language model behind an OpenAI-compatible API.
 
+mod job;
 mod prompts;
 mod reply;
 
-use embodied_r_openai::{ChatRequest, Client, ClientOptions, Content, Message, Role};
-use futures_util::future::{BoxFuture, FutureExt as _, try_join_all};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use embodied_r_data::Progress;
+use embodied_r_openai::{Client, ClientOptions};
+use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
+use super::replies::Replies;
+use super::spending::{Prices, Spending, Totals};
 use super::{Asked, Caption, Captioner, Footage};
-use crate::error::{Error, Result};
-use reply::Told;
+use crate::error::Result;
+use job::Job;
 
 /// How the model is asked.
 #[derive(Debug, Clone)]
 pub struct OpenAiOptions {
-    /// Servers, key, time-out and retries.
+    /// Servers, key, time-outs and retries. How many requests are on their way at a time is its
+    /// `concurrency`.
     pub client: ClientOptions,
     /// The name that the servers know the model by.
     pub model: String,
@@ -23,78 +31,70 @@ pub struct OpenAiOptions {
     pub temperature: Option<f64>,
     /// The most tokens of a reply; `None` leaves it to the server.
     pub max_tokens: Option<u32>,
-    /// Requests on their way at the same time.
-    pub concurrency: usize,
+    /// The folder in which replies are kept.
+    pub cache: PathBuf,
+    /// The file in which the tokens of all runs are counted.
+    pub usage: PathBuf,
+    /// What tokens cost.
+    pub prices: Option<Prices>,
+    /// Nothing is asked that would bring the cost of all runs above this.
+    pub max_cost: Option<f64>,
+    /// What to do about frames that the model refused in an earlier run.
+    pub refused: Refused,
+}
+
+/// What to do about frames that the model refused in an earlier run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Refused {
+    /// Take the refusal as its answer, at no cost.
+    #[default]
+    Keep,
+    /// Ask for them again.
+    AskAgain,
 }
 
 /// Asks a model about each key frame: the first one alone, each other one beside the one before.
+///
+/// A reply that is empty, or that is not in the form asked for, or that was cut off at
+/// [`OpenAiOptions::max_tokens`] is asked for once more. What comes then is taken as it is, with its
+/// [`Fault`](super::Fault) if it has one.
 #[derive(Debug)]
 pub struct OpenAi {
     client: Client,
     requests: Semaphore,
+    replies: Replies,
+    spending: Spending,
+    from_cache: AtomicU64,
     options: OpenAiOptions,
 }
 
 impl OpenAi {
-    /// A captioner; nothing is sent yet.
+    /// A captioner; nothing is sent yet. Broken lines of earlier runs are told to `progress`.
     ///
     /// # Errors
-    /// A base URL is missing or is not one.
-    pub fn new(options: OpenAiOptions) -> Result<Self> {
+    /// A base URL is missing or is not one, or the replies or tokens of earlier runs cannot be read.
+    pub fn open(options: OpenAiOptions, progress: &dyn Progress) -> Result<Self> {
         let client = Client::new(&options.client)?;
-        Ok(Self { client, requests: Semaphore::new(options.concurrency.max(1)), options })
+        let OpenAiOptions { prices, max_cost, .. } = options;
+        let concurrency = options.client.concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        Ok(Self {
+            client,
+            requests: Semaphore::new(concurrency),
+            replies: Replies::open(&options.cache, progress)?,
+            spending: Spending::open(&options.usage, prices, max_cost, progress)?,
+            from_cache: AtomicU64::new(0),
+            options,
+        })
     }
 
-    async fn all(&self, asked: Asked<'_>, footage: &Footage) -> Result<Vec<Caption>> {
-        let key_frames = footage.key_frames().await?;
-        let jpegs = footage.jpegs().await?;
-        let captions = jpegs.iter().enumerate().map(async |(i, after)| {
-            let before = i.checked_sub(1).map(|previous| &jpegs[previous]);
-            let reply = self.ask(asked.text, before, after).await?;
-            let Told { action, view } = match before {
-                None => Told { action: None, view: reply::plain(&reply.text) },
-                Some(_) => reply::parse(&reply.text),
-            };
-            let frame = key_frames[i];
-            if view.is_empty() {
-                return Err(Error::EmptyReply { index: frame.index, reason: reply.finish_reason });
-            }
-            Ok(Caption {
-                index: frame.index,
-                time_s: Some(frame.time_s),
-                action,
-                view,
-                prompt_tokens: reply.usage.map(|usage| usage.prompt_tokens),
-                completion_tokens: reply.usage.map(|usage| usage.completion_tokens),
-                attempts: reply.attempts,
-                elapsed_s: (reply.elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
-            })
-        });
-        try_join_all(captions).await
+    /// What this run has taken, and all runs with the same [`OpenAiOptions::usage`] together.
+    pub fn totals(&self) -> (Totals, Totals) {
+        self.spending.totals()
     }
 
-    /// Sends one frame, or two consecutive ones.
-    async fn ask(
-        &self,
-        question: &str,
-        before: Option<&Vec<u8>>,
-        after: &[u8],
-    ) -> Result<embodied_r_openai::ChatReply> {
-        // The semaphore is never closed.
-        let _turn = self.requests.acquire().await.ok();
-        let instructions = match before {
-            None => prompts::first_view(question),
-            Some(_) => prompts::next_view(question),
-        };
-        let pictures = before.map(Vec::as_slice).into_iter().chain([after]).map(Content::jpeg);
-        let content = pictures.chain([Content::Text(instructions)]).collect();
-        let message = Message { role: Role::User, content };
-        let request = ChatRequest {
-            temperature: self.options.temperature,
-            max_tokens: self.options.max_tokens,
-            ..ChatRequest::new(&self.options.model, vec![message])
-        };
-        Ok(self.client.chat(&request).await?)
+    /// Replies of this run that an earlier one had got.
+    pub fn from_cache(&self) -> u64 {
+        self.from_cache.load(Ordering::Relaxed)
     }
 }
 
@@ -109,11 +109,16 @@ impl Captioner for OpenAi {
         ])
     }
 
+    fn status(&self) -> Option<String> {
+        let cost = self.totals().1.cost?;
+        Some(format!("{cost:.2} spent"))
+    }
+
     fn caption<'a>(
         &'a self,
         asked: Asked<'a>,
         footage: &'a Footage,
     ) -> BoxFuture<'a, Result<Vec<Caption>>> {
-        self.all(asked, footage).boxed()
+        async move { Job::new(self, asked, footage).await?.captions().await }.boxed()
     }
 }

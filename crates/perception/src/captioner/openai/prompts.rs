@@ -17,8 +17,9 @@ pub(super) const ACTIONS: [&str; 10] = [
     "tilt upward",
 ];
 
-/// For the first key frame, shown alone.
-pub(super) fn first_view(question: &str) -> String {
+/// For the first key frame, shown alone; without a question for captions that serve all of them.
+pub(super) fn first_view(question: Option<&str>) -> String {
+    let Some(question) = question else { return first_view_alone() };
     format!(
         "This picture is the first view from the camera of an agent that is about to move through \
          the scene. Describe the scene to someone who cannot see it: name the things by colour and \
@@ -30,8 +31,9 @@ pub(super) fn first_view(question: &str) -> String {
     )
 }
 
-/// For every other key frame, shown after the one before it.
-pub(super) fn next_view(question: &str) -> String {
+/// For every other key frame, shown after the one before it; without a question as before.
+pub(super) fn next_view(question: Option<&str>) -> String {
+    let Some(question) = question else { return next_view_alone() };
     format!(
         "These two pictures are consecutive views from the camera of a moving agent: the first one \
          from before its latest movement, the second one from after it. Reply with a numbered list \
@@ -49,13 +51,48 @@ pub(super) fn next_view(question: &str) -> String {
     )
 }
 
+fn first_view_alone() -> String {
+    "This picture is the first view from the camera of an agent that is about to move through the \
+     scene. Describe the scene to someone who cannot see it and will be asked about places, \
+     directions, distances and the order of things: name the things by colour and shape, and say \
+     where each one is as seen from the agent, such as to the left, ahead to the right, or below, \
+     and how far away. Be brief."
+        .to_owned()
+}
+
+fn next_view_alone() -> String {
+    format!(
+        "These two pictures are consecutive views from the camera of a moving agent: the first one \
+         from before its latest movement, the second one from after it. Reply with a numbered list \
+         of exactly three items and nothing else:\n\
+         1. The movement that leads from the first view to the second. Write only one of: {}.\n\
+         2. What the second view shows about the space that the first one did not: things that have \
+         come into view or become clearer, by colour and shape, and where each one is as seen from \
+         the agent.\n\
+         3. Which things of the first view are still in the second, and where they are now as seen \
+         from the agent.\n\
+         Be brief.",
+        ACTIONS.join(", ")
+    )
+}
+
+/// After a reply to [`next_view`] that is not the list it asks for.
+pub(super) fn form() -> String {
+    format!(
+        "That is not the numbered list that was asked for. Reply again, with exactly three items \
+         that begin with \"1.\", \"2.\" and \"3.\", each on its own line, and nothing else. Item 1 is \
+         only one of: {}.",
+        ACTIONS.join(", ")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn both_prompts_carry_the_question_and_forbid_its_answer() {
-        for prompt in [first_view("Question: where?\n"), next_view("Question: where?\n")] {
+        for prompt in [first_view, next_view].map(|view| view(Some("Question: where?\n"))) {
             assert!(prompt.ends_with("\nQuestion: where?"), "{prompt}");
             assert!(prompt.contains("Do not answer the question"));
         }
@@ -63,9 +100,17 @@ mod tests {
 
     #[test]
     fn the_second_prompt_asks_for_three_parts_and_names_every_movement() {
-        let prompt = next_view("q");
-        for part in ["\n1. ", "\n2. ", "\n3. "].into_iter().chain(ACTIONS) {
-            assert!(prompt.contains(part), "{part}");
+        for prompt in [next_view(Some("q")), next_view(None)] {
+            for part in ["\n1. ", "\n2. ", "\n3. "].into_iter().chain(ACTIONS) {
+                assert!(prompt.contains(part), "{part}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_question_none_is_spoken_of() {
+        for prompt in [first_view(None), next_view(None)] {
+            assert!(!prompt.to_lowercase().contains("question"), "{prompt}");
         }
     }
 }

@@ -42,28 +42,50 @@ impl SceneCaptions {
     }
 
     async fn all(&self, asked: Asked<'_>, footage: &Footage) -> Result<Vec<Caption>> {
+        match self.source(asked)? {
+            Source::BuiltIn(file) => built_in(&file, footage).await,
+            Source::Boxes(_, boxes) => Ok(real_room(boxes, self.max_frames)),
+        }
+    }
+
+    /// The annotations of a question's video.
+    fn source<'a>(&'a self, asked: Asked<'a>) -> Result<Source<'a>> {
         let file = asked.video_stem.map(|stem| self.folder.join(format!("{stem}.json")));
         if let Some(file) = file.filter(|file| file.is_file()) {
-            return built_in(&file, footage).await;
+            return Ok(Source::BuiltIn(file));
         }
-        let names = asked.scene_name.into_iter().chain(asked.video_stem);
-        let Some((name, boxes)) = names.filter_map(|name| self.real_rooms.get(name)).next() else {
-            return Err(Error::NoScene {
-                scene: asked.scene_name.or(asked.video_stem).unwrap_or("without name").to_owned(),
-                folder: self.folder.clone(),
-            });
-        };
-        if let Some(reason) = beyond_boxes(asked.category) {
-            let (scene, category) = (name.to_owned(), asked.category.to_owned());
-            return Err(Error::UnsupportedCategory { scene, category, reason });
-        }
-        Ok(real_room(boxes, self.max_frames))
+        let mut names = asked.scene_name.into_iter().chain(asked.video_stem);
+        let boxes = names.find_map(|name| self.real_rooms.get(name));
+        let (name, boxes) = boxes.ok_or_else(|| Error::NoScene {
+            scene: asked.scene_name.or(asked.video_stem).unwrap_or("without name").to_owned(),
+            folder: self.folder.clone(),
+        })?;
+        Ok(Source::Boxes(name, boxes))
     }
+}
+
+/// Annotations of one video.
+enum Source<'a> {
+    /// The scene file of a built-in room.
+    BuiltIn(PathBuf),
+    /// A real room's name, and the boxes in it.
+    Boxes(&'a str, &'a [meta_info::RoomBox]),
 }
 
 impl Captioner for SceneCaptions {
     fn settings(&self) -> Map<String, Value> {
         Map::from_iter([("backend".to_owned(), json!("scene"))])
+    }
+
+    fn check(&self, asked: Asked<'_>) -> Result<()> {
+        let Source::Boxes(name, _) = self.source(asked)? else { return Ok(()) };
+        match asked.category.and_then(|category| Some((category, beyond_boxes(category)?))) {
+            Some((category, reason)) => {
+                let (scene, category) = (name.to_owned(), category.to_owned());
+                Err(Error::UnsupportedCategory { scene, category, reason })
+            }
+            None => Ok(()),
+        }
     }
 
     fn caption<'a>(
@@ -130,5 +152,6 @@ fn told(index: usize, time_s: Option<f64>, action: Option<String>, view: String)
         completion_tokens: None,
         attempts: 0,
         elapsed_s: 0.0,
+        fault: None,
     }
 }
