@@ -42,6 +42,17 @@ pub enum WeightFormat {
     Blocks(BlockFormat),
 }
 
+impl WeightFormat {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Blocks(format) => format.name(),
+        }
+    }
+}
+
 impl From<Precision> for WeightFormat {
     fn from(precision: Precision) -> Self {
         match precision {

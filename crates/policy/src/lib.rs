@@ -43,7 +43,7 @@ pub use packed::Group;
 pub use parameters::{Gradients, Parameters};
 pub use policy::{Policy, TokenScores};
 pub use prompt::{Insert, Place, Prompt};
-pub use sampling::{Report, Sampling, Token};
+pub use sampling::{Report, Sampling, SamplingDefaults, Token};
 pub use shared_prompt::{PartForward, SharedPrompt};
 pub use tape::{Tape, TapeOptions};
 pub use text_stream::TextStream;

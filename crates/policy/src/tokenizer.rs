@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::gguf;
 use crate::lora;
 pub use bytes::write_bytes;
+pub(crate) use stop::GENERATION_CONFIG_FILE;
 pub use stop::stop_ids;
 pub use train::{TrainOptions, Trained, train};
 

@@ -289,7 +289,7 @@ fn a_change_of_the_adapter_is_seen_by_the_next_rollout_in_every_precision() {
 #[test]
 fn a_sample_has_the_same_bits_alone_and_beside_others() {
     let policy = adapted(&Module::ALL, 0.0);
-    let model = Arc::new(policy.inference_model(WeightFormat::F32).unwrap());
+    let model = Arc::new(policy.inference_model(Precision::F32).unwrap());
     let together = sample(&model, &[&[5, 6], &[3, 7, 9], &[21], &[1; 20]]);
     assert_eq!(sample(&model, &[&[3, 7, 9]])[0], together[1]);
 }

@@ -204,7 +204,7 @@ fn the_incremental_path_gives_the_scores_of_one_whole_forward() {
             .iter()
             .zip(&samples)
             .map(|(request, samples)| Group {
-                prompt: request.prompt.clone(),
+                prompt: request.prompt.ids().to_vec(),
                 completions: samples.iter().map(|sample| sample.ids.clone()).collect(),
             })
             .collect();

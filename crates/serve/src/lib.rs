@@ -19,7 +19,6 @@
 mod admission;
 mod api_key;
 mod choice;
-mod defaults;
 mod driver;
 mod error;
 mod media;
@@ -31,7 +30,6 @@ mod routes;
 mod server;
 
 pub use api_key::ApiKey;
-pub use defaults::Defaults;
 pub use error::{Error, Result};
 pub use media::MediaOptions;
 pub use server::{Server, ServerOptions, Vision};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{Engine, EngineOptions, InferenceModel};
+use embodied_r_policy::{Engine, EngineOptions, InferenceModel, SamplingDefaults};
 use embodied_r_vision::Gallery;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -14,7 +14,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::admission::Admission;
 use crate::api_key::ApiKey;
-use crate::defaults::Defaults;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::media::{Media, MediaOptions};
@@ -45,7 +44,7 @@ pub struct ServerOptions {
     /// The key that clients have to show; none: no key is asked for.
     pub api_key: Option<ApiKey>,
     /// Sampling where a request says nothing.
-    pub defaults: Defaults,
+    pub defaults: SamplingDefaults,
 }
 
 /// What a model that can see looks at pictures with.

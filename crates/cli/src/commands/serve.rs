@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{EngineOptions, InferenceModel, PAGE, hub};
-use embodied_r_serve::{ApiKey, Defaults, Error, MediaOptions, Server, ServerOptions, Vision};
+use embodied_r_policy::{EngineOptions, InferenceModel, PAGE, SamplingDefaults, hub};
+use embodied_r_serve::{ApiKey, Error, MediaOptions, Server, ServerOptions, Vision};
 use embodied_r_vision::{Gallery, VisionLanguageModel, can_see};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -70,7 +70,7 @@ fn options(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> {
         max_queue: args.max_queue,
         drain_timeout: Duration::from_secs(args.drain_timeout),
         api_key: ApiKey::from_env(API_KEY),
-        defaults: Defaults::from_dir(dir)?,
+        defaults: SamplingDefaults::from_dir(dir)?,
     })
 }
 

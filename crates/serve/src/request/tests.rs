@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
+use embodied_r_policy::SamplingDefaults;
 use embodied_r_policy::tokenizer::{ChatMessage, Special, Tokenizer, TrainOptions, train};
 use serde_json::{Value, json};
 
 use super::chat::{ChatRequest, Conversation};
 use super::completion::{CompletionRequest, Echo, Ends, Prompt};
 use super::*;
-use crate::defaults::Defaults;
 use crate::refusal::Refusal;
 
 /// A model of 300 ids that takes 100 tokens and ends a turn with the ids 2 and 0.
@@ -14,7 +14,7 @@ fn model() -> Model {
     let dir = tempfile::tempdir().unwrap();
     train(["a lamp"], &TrainOptions { vocab_size: 300, min_frequency: 1 }, dir.path()).unwrap();
     let tokenizer = Arc::new(Tokenizer::from_dir(dir.path()).unwrap());
-    let defaults = Defaults { temperature: 0.7, top_k: 20, ..Defaults::default() };
+    let defaults = SamplingDefaults { temperature: 0.7, top_k: 20, ..SamplingDefaults::default() };
     Model {
         name: "m".into(),
         tokenizer,
