@@ -150,6 +150,13 @@ fn report(summaries: &[Summary]) -> anyhow::Result<Status> {
         for (category, n) in &summary.unsupported {
             outln!("  {n} of the failed are `{category}`, which the annotations cannot support")?;
         }
+        if summary.refused > 0 {
+            outln!(
+                "  {} of the failed have a frame that the model refuses to describe; \
+                 `--retry-refused` asks for it again",
+                summary.refused
+            )?;
+        }
         for (fault, n) in &summary.faults {
             let what = match fault {
                 Fault::Malformed => "are not in the form that was asked for",
