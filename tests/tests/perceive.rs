@@ -183,6 +183,7 @@ async fn a_refused_frame_fails_its_question_alone_and_is_not_asked_again() {
     let error = place.log()[1]["error"].as_str().unwrap().to_owned();
     assert!(error.contains("the model refuses to describe frame"), "{error}");
     assert!(error.contains("not this one"), "{error}");
+    assert!(first.stdout.contains("`--retry-refused` asks for it again"), "{}", first.stdout);
 
     let healthy = Server::start([]).await;
     let second = place.run(&healthy, &[]);

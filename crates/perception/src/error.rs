@@ -359,6 +359,15 @@ impl Error {
         }
     }
 
+    /// Whether the model refused, which it would do again.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::ModelRefuses { .. } => true,
+            Self::Shared(shared) => shared.is_refusal(),
+            _ => false,
+        }
+    }
+
     /// Whether no server replied, so that the next question may fare the same.
     pub(crate) fn is_out_of_reach(&self) -> bool {
         match self {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use embodied_r_openai::{ChatRequest, Client, ClientOptions, Error as ApiError, Message};
+use embodied_r_openai::{ChatRequest, Client, ClientOptions, Message};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
@@ -116,21 +116,10 @@ async fn work(
         };
         match client.chat(request).await {
             Ok(reply) => replies.push((index, reply.text)),
-            Err(error) if refuses_everyone(&error) => return Err(Error::judge(error)),
+            Err(error) if error.refuses_everyone() => return Err(Error::judge(error)),
             Err(error) => tracing::warn!("the judge gave no reply: {error}"),
         }
     }
-}
-
-/// Whether every other request would fail in the same way.
-fn refuses_everyone(error: &ApiError) -> bool {
-    matches!(
-        error,
-        ApiError::Status { status: 401 | 403 | 404, .. }
-            | ApiError::Setup { .. }
-            | ApiError::NoBaseUrl
-            | ApiError::BadBaseUrl { .. }
-    )
 }
 
 #[cfg(test)]

@@ -108,10 +108,7 @@ fn video_token() -> u32 {
     151_656
 }
 
-/// Reads both from `config.json` of the model in `dir`, in the hub's form or that of `transformers` 5.
-///
-/// # Errors
-/// [`Error::NoVision`] for a text model, and that the file cannot be read or the sizes do not fit each other.
+/// The shape, and the tokens; errors as of [`VisionConfig::from_dir`].
 pub(crate) fn read(dir: &Path) -> Result<(VisionConfig, PictureTokens)> {
     let path = dir.join(CONFIG_FILE);
     let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
@@ -134,6 +131,14 @@ pub(crate) fn read(dir: &Path) -> Result<(VisionConfig, PictureTokens)> {
 }
 
 impl VisionConfig {
+    /// Reads `config.json` of the model in `dir`, in the hub's form or that of `transformers` 5.
+    ///
+    /// # Errors
+    /// [`Error::NoVision`] for a text model, and that the file cannot be read or the sizes do not fit each other.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        Ok(read(dir)?.0)
+    }
+
     /// Checks that the sizes fit each other.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! `embodied-r perceive`.
 
+mod estimate;
 mod model;
 mod shards;
 
@@ -187,6 +188,13 @@ fn report(summaries: &[Summary]) -> anyhow::Result<Status> {
         outln!("  {finished} captioned now, {already} before, {failed} failed")?;
         for (category, n) in &summary.unsupported {
             outln!("  {n} of the failed are `{category}`, which the annotations cannot support")?;
+        }
+        if summary.refused > 0 {
+            outln!(
+                "  {} of the failed have a frame that the model refuses to describe; \
+                 `--retry-refused` asks for it again",
+                summary.refused
+            )?;
         }
         for (fault, n) in &summary.faults {
             let what = match fault {

@@ -11,6 +11,7 @@
 mod input;
 mod log;
 mod merge;
+mod plan;
 mod shard;
 mod tally;
 mod work;
@@ -29,6 +30,7 @@ use log::{CaptionLog, Expected};
 
 pub use input::{ORIGINAL_QUESTION, video_path};
 pub use merge::{MergeOptions, Merged, merge};
+pub use plan::Plan;
 pub use shard::Shard;
 
 /// What captions are made for.
@@ -109,6 +111,8 @@ pub struct Summary {
     pub failed: usize,
     /// Of the failed ones, those that the annotations cannot support, by category.
     pub unsupported: BTreeMap<String, usize>,
+    /// Of the failed ones, those with a frame that the model refuses to describe.
+    pub refused: usize,
     /// Those that were not tried, as the money was spent.
     pub unpaid: usize,
     /// Frames of this run whose captions have faults.
@@ -194,6 +198,7 @@ fn open(
             finished: 0,
             failed: 0,
             unsupported: BTreeMap::new(),
+            refused: 0,
             unpaid: 0,
             faults: BTreeMap::new(),
         };

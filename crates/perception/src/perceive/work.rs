@@ -146,6 +146,7 @@ pub(super) async fn caption_all(
             }
             Done::Failed(error) => {
                 summary.failed += 1;
+                summary.refused += usize::from(error.is_refusal());
                 if let Error::UnsupportedCategory { category, .. } = &error {
                     *summary.unsupported.entry(category.clone()).or_default() += 1;
                 }

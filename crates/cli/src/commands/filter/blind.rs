@@ -184,7 +184,7 @@ async fn collect<'a>(
                 answered += 1;
                 done(question, replies)?;
             }
-            Err(error) if refuses_everyone(&error) => return Err(explain(error)),
+            Err(error) if error.refuses_everyone() => return Err(explain(error)),
             Err(error) => {
                 failed += 1;
                 if answered == 0 && failed >= HOPELESS {
@@ -202,9 +202,4 @@ async fn collect<'a>(
         }
     }
     Ok(())
-}
-
-/// Whether every other request would fail in the same way.
-fn refuses_everyone(error: &Error) -> bool {
-    matches!(error, Error::Status { status: 401 | 403 | 404, .. } | Error::Setup { .. })
 }

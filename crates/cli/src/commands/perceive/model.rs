@@ -8,11 +8,12 @@ use embodied_r_perception::captioner::{
     ChatModel, LocalModel, LocalOptions, ModelCaptions, ModelOptions, Prices, Refused, Remote,
     Totals,
 };
-use embodied_r_perception::perceive::Options;
+use embodied_r_perception::perceive::{Options, Plan};
 
 use embodied_r_policy::{EngineOptions, hub};
 use embodied_r_vision::VisionOptions;
 
+use super::estimate;
 use crate::args::perceive::{LocalArgs, OpenAiArgs, VisionModelArgs};
 use crate::exit::Usage;
 use crate::output::outln;
@@ -84,6 +85,10 @@ pub(super) fn local(
         engine: EngineOptions { max_num_seqs: args.max_num_seqs, ..EngineOptions::default() },
         ..LocalOptions::default()
     };
+    // What is wrong with the data is found before the weights are read.
+    let plan = Plan::new(options).map_err(super::explain)?;
+    let cache_bytes = local.kv_cache_bytes + local.gallery_bytes;
+    estimate::tell(&folder, &plan, local.vision.format, cache_bytes)?;
     let model = LocalModel::load(&folder, &local)?;
     Ok(ModelCaptions::open(model, asked_as(asked, options), bar)?)
 }

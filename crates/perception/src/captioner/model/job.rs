@@ -27,14 +27,6 @@ pub(super) struct Job<'a, M> {
     error: OnceLock<Error>,
 }
 
-/// Which of a frame's requests.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    First,
-    /// The same words once more.
-    Again,
-}
-
 /// What is wrong with a reply.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flaw {
@@ -74,12 +66,12 @@ impl<'a, M: ChatModel> Job<'a, M> {
     /// One frame's caption; `None` where another frame has failed.
     async fn caption(&self, i: usize) -> Result<Option<Caption>> {
         let request = self.request(i).await?;
-        let Some(first) = self.reply(i, &request, Turn::First).await? else { return Ok(None) };
+        let Some(first) = self.reply(i, &request).await? else { return Ok(None) };
         let flaw = flaw(&first, i);
         let second = match flaw.and_then(|flaw| second(&request, &first, flaw)) {
             None => None,
-            Some((request, turn)) => {
-                let Some(second) = self.reply(i, &request, turn).await? else { return Ok(None) };
+            Some(request) => {
+                let Some(second) = self.reply(i, &request).await? else { return Ok(None) };
                 Some(second)
             }
         };
@@ -107,9 +99,9 @@ impl<'a, M: ChatModel> Job<'a, M> {
 
     /// The reply to a request, from an earlier run or from the model; `None` where another frame has
     /// failed meanwhile.
-    async fn reply(&self, i: usize, request: &ChatRequest, turn: Turn) -> Result<Option<Reply>> {
+    async fn reply(&self, i: usize, request: &ChatRequest) -> Result<Option<Reply>> {
         let ModelCaptions { chat, replies, requests, spending, options, .. } = self.captioner;
-        let key = self.key(request, turn)?;
+        let key = self.key(request)?;
         // Questions of the same words are asked once.
         let _alone = replies.turn(key).await;
         let keep = |reply: &Reply| reply.refusal.is_none() || options.refused == Refused::Keep;
@@ -132,17 +124,20 @@ impl<'a, M: ChatModel> Job<'a, M> {
             Err(Error::Chat(embodied_r_openai::Error::Refused { why, .. })) => filtered(why),
             Err(error) => return Err(error),
         };
-        replies.put(key, &options.model, &reply)?;
+        // Nothing is not worth keeping: the next run may get more.
+        if flaw(&reply, i) != Some(Flaw::Empty) {
+            replies.put(key, &options.model, &reply)?;
+        }
         Ok(Some(reply))
     }
 
     /// What a reply is found again by: the request, and what else the model depends on.
-    fn key(&self, request: &ChatRequest, turn: Turn) -> Result<Key> {
+    fn key(&self, request: &ChatRequest) -> Result<Key> {
         let unwritten = embodied_r_openai::Error::Request;
         let mut words = serde_json::to_vec(request).map_err(unwritten)?;
         let settings = self.captioner.chat.settings();
         words.extend(serde_json::to_vec(&settings).map_err(unwritten)?);
-        Ok(Key::of(&words, u8::from(turn == Turn::Again)))
+        Ok(Key::of(&words))
     }
 
     /// The better one of a frame's replies, which is the second unless that is worse.
@@ -211,7 +206,7 @@ fn flaw(reply: &Reply, i: usize) -> Option<Flaw> {
 }
 
 /// What to ask after a reply with a flaw; `None` where it would not help.
-fn second(request: &ChatRequest, first: &Reply, flaw: Flaw) -> Option<(ChatRequest, Turn)> {
+fn second(request: &ChatRequest, first: &Reply, flaw: Flaw) -> Option<ChatRequest> {
     let mut request = request.clone();
     let cut_off = first.finish_reason.as_deref() == Some("length");
     match flaw {
@@ -219,13 +214,13 @@ fn second(request: &ChatRequest, first: &Reply, flaw: Flaw) -> Option<(ChatReque
         // Where the limit is the server's own, the reply would be cut off again.
         Flaw::Empty | Flaw::Fault(Fault::Truncated) if cut_off => {
             request.max_tokens = Some(request.max_tokens?.saturating_mul(2));
-            Some((request, Turn::First))
+            Some(request)
         }
-        Flaw::Empty => Some((request, Turn::Again)),
+        Flaw::Empty => Some(request),
         Flaw::Fault(_) => {
             request.messages.push(Message::assistant(&first.text));
             request.messages.push(Message::user(prompts::form()));
-            Some((request, Turn::First))
+            Some(request)
         }
     }
 }
@@ -276,7 +271,7 @@ mod tests {
         ChatRequest { max_tokens, ..ChatRequest::new("m", vec![Message::user("look")]) }
     }
 
-    fn asked_next(first: &Reply, max_tokens: Option<u32>) -> Option<(ChatRequest, Turn)> {
+    fn asked_next(first: &Reply, max_tokens: Option<u32>) -> Option<ChatRequest> {
         second(&request(max_tokens), first, flaw(first, 1)?)
     }
 
@@ -288,25 +283,24 @@ mod tests {
 
     #[test]
     fn a_reply_of_another_form_is_corrected_in_the_same_conversation() {
-        let (request, turn) = asked_next(&reply("A lamp.", "stop"), None).unwrap();
+        let request = asked_next(&reply("A lamp.", "stop"), None).unwrap();
         let words: Vec<&[Content]> =
             request.messages.iter().map(|message| message.content.as_slice()).collect();
         assert_eq!(words[1], [Content::Text("A lamp.".into())]);
         assert_eq!(words[2], [Content::Text(prompts::form())]);
-        assert!(turn == Turn::First && words.len() == 3);
+        assert_eq!(words.len(), 3);
     }
 
     #[test]
     fn a_reply_that_was_cut_off_gets_twice_the_tokens_where_the_limit_is_ours() {
         let cut = reply("1. Move left\n2. a red", "length");
-        assert_eq!(asked_next(&cut, Some(100)).unwrap().0, request(Some(200)));
-        assert!(asked_next(&cut, None).is_none());
+        assert_eq!(asked_next(&cut, Some(100)), Some(request(Some(200))));
+        assert_eq!(asked_next(&cut, None), None);
     }
 
     #[test]
     fn an_empty_reply_is_asked_for_again_in_the_same_words() {
-        let (again, turn) = asked_next(&reply(" \n", "stop"), None).unwrap();
-        assert!(again == request(None) && turn == Turn::Again);
+        assert_eq!(asked_next(&reply(" \n", "stop"), None), Some(request(None)));
     }
 
     #[test]

@@ -1,0 +1,95 @@
+//! What captions of a model in this process will take, told before it is loaded.
+
+use std::path::Path;
+
+use embodied_r_kernels::peak;
+use embodied_r_perception::perceive::Plan;
+use embodied_r_policy::{Group, ModelConfig, WeightFormat};
+use embodied_r_vision::{Processor, VisionConfig};
+
+/// Share of the peak that the products reach.
+const REACHED: f64 = 0.6;
+
+/// Words of the instructions and the question, in tokens.
+const WORDS: usize = 300;
+
+/// Tokens of a caption.
+const CAPTION: usize = 100;
+
+/// Bytes in a gigabyte.
+const GB: f64 = 1e9;
+
+/// A size that is assumed where no video can be read.
+const PICTURE: (u32, u32) = (640, 480);
+
+/// Prints memory and time to standard error.
+pub(super) fn tell(
+    folder: &Path,
+    plan: &Plan,
+    format: WeightFormat,
+    cache_bytes: usize,
+) -> anyhow::Result<()> {
+    let decoder = ModelConfig::from_dir(folder)?;
+    let vision = VisionConfig::from_dir(folder)?;
+    let (width, height) = plan.picture.unwrap_or(PICTURE);
+    let grid = Processor::from_dir(folder)?.image_grid((width, height))?;
+    let tokens = grid.tokens(vision.spatial_merge_size);
+    let parameters = (decoder.parameter_count() + vision.parameter_count()) as f64;
+    let weights = parameters * bits(format) / 8.0;
+    let working = grid.patches() * 4 * (vision.hidden_size + vision.intermediate_size);
+    let memory = weights + (cache_bytes + working * size_of::<f32>()) as f64;
+    let (billions, format) = (parameters / 1e9, format.name());
+    let (memory, cache) = (memory / GB, cache_bytes as f64 / GB);
+    eprintln!(
+        "model: {billions:.2} billion weights in {format}, {:.1} GB; with keys, values and pictures of \
+         up to {cache:.1} GB about {memory:.1} GB",
+        weights / GB
+    );
+    let caption =
+        Group { prompt: vec![0; 2 * tokens + WORDS], completions: vec![vec![0; CAPTION]] };
+    let flop = vision.flops(grid) + decoder.forward_flops(&[caption]);
+    let seconds = flop / (REACHED * peak::flops_per_s());
+    let Plan { questions, videos, frames, .. } = plan;
+    eprintln!(
+        "work: {questions} questions about {videos} videos, at most {frames} frames of {width} × \
+         {height} ({tokens} tokens); about {seconds:.1} s each, {} in all",
+        duration(seconds * *frames as f64)
+    );
+    Ok(())
+}
+
+/// Bits of a weight.
+fn bits(format: WeightFormat) -> f64 {
+    match format {
+        WeightFormat::F32 => 32.0,
+        WeightFormat::Bf16 => 16.0,
+        WeightFormat::Blocks(blocks) => {
+            8.0 * blocks.block_bytes() as f64 / blocks.block_len() as f64
+        }
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use embodied_r_policy::BlockFormat;
+
+    #[test]
+    fn a_weight_takes_the_bits_of_its_block() {
+        assert_eq!(bits(WeightFormat::Blocks(BlockFormat::Q8_0)), 8.5);
+        assert_eq!(bits(WeightFormat::Blocks(BlockFormat::Q4K)), 4.5);
+    }
+
+    #[test]
+    fn times_are_told_in_what_fits_them() {
+        assert_eq!([duration(9.4), duration(600.0), duration(9000.0)], ["9 s", "10 min", "2.5 h"]);
+    }
+}
