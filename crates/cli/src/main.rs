@@ -9,9 +9,11 @@ mod args;
 mod commands;
 mod exit;
 mod output;
+mod perceiver;
 mod progress;
 mod report;
 mod settings;
+mod speaker;
 
 use std::process::ExitCode;
 

@@ -172,7 +172,7 @@ pub(crate) fn refuse_second<'a>(
 
 /// Question and choices as the other benchmarks' are written: `Question: …`, `Choices:`, and one
 /// lettered option a line.
-pub(crate) fn lettered(question: &str, options: &[&str]) -> String {
+pub fn lettered(question: &str, options: &[&str]) -> String {
     let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let options: Vec<String> = ('A'..='Z')
         .zip(options)

@@ -26,7 +26,7 @@ pub(crate) struct Server {
     process: Process,
     address: SocketAddr,
     key: Option<String>,
-    dir: tempfile::TempDir,
+    dir: Option<tempfile::TempDir>,
 }
 
 /// A response with its body read to the end.
@@ -72,7 +72,13 @@ impl Server {
 
     /// A server of the model at `dir/model`, called `tiny`.
     pub(crate) fn launch(dir: tempfile::TempDir, arguments: &[&str], key: Option<&str>) -> Self {
-        let mut command = command(dir.path());
+        let server = Self::of(dir.path(), arguments, key);
+        Self { dir: Some(dir), ..server }
+    }
+
+    /// The same, of a folder that stays its owner's.
+    pub(crate) fn of(dir: &Path, arguments: &[&str], key: Option<&str>) -> Self {
+        let mut command = command(dir);
         command.args(arguments).stdout(Stdio::piped());
         match key {
             Some(key) => command.env("EMBODIED_R_API_KEY", key),
@@ -87,7 +93,7 @@ impl Server {
             panic!("the server told `{line}`");
         });
         let address = address.parse().unwrap();
-        Self { process, address, key: key.map(str::to_owned), dir }
+        Self { process, address, key: key.map(str::to_owned), dir: None }
     }
 
     /// The same server, asked with another key from now on.
@@ -97,7 +103,11 @@ impl Server {
     }
 
     pub(crate) fn model_dir(&self) -> std::path::PathBuf {
-        self.dir.path().join("model")
+        self.dir.as_ref().unwrap().path().join("model")
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The answer to a body sent to a path.

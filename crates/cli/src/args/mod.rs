@@ -1,5 +1,6 @@
 //! What may be typed: clap's types, and nothing but them.
 
+pub(crate) mod ask;
 pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod doctor;
@@ -11,6 +12,7 @@ pub(crate) mod keyframes;
 pub(crate) mod merge;
 pub(crate) mod model;
 pub(crate) mod perceive;
+pub(crate) mod perceiver;
 pub(crate) mod preprocess;
 pub(crate) mod quickstart;
 pub(crate) mod report;
@@ -56,6 +58,8 @@ pub(crate) enum Command {
     Infer(infer::InferArgs),
     /// Serve a model over HTTP as OpenAI's API does.
     Serve(serve::ServeArgs),
+    /// Ask a question about a video.
+    Ask(ask::AskArgs),
     /// Talk with a model.
     Chat(chat::ChatArgs),
     /// Make rooms, videos, questions and text to train on.

@@ -2,9 +2,8 @@
 
 mod conversation;
 mod input;
-mod speaker;
-mod thinking;
 mod typed;
+mod watching;
 
 use std::path::Path;
 
@@ -15,15 +14,18 @@ use embodied_r_data::write::write_atomic;
 use crate::args::chat::ChatArgs;
 use crate::exit::Status;
 use crate::output::out;
+use crate::speaker::{Show, Sight, Speaker};
 use conversation::{Conversation, Fit};
 use input::{Input, Said};
-use speaker::Speaker;
 use typed::Typed;
+use watching::Watching;
 
 /// What `/help` shows.
 const HELP: &str = "\
 /system TEXT   set the system prompt; without TEXT leave it out
 /clear         begin anew
+/video FILE    ask about a video from now on; without FILE no longer
+/image FILE    show a picture with the next message, to a model that can see
 /save FILE     write the conversation as a JSON list of messages
 /help          show this
 /quit          end; so does Ctrl-D
@@ -33,7 +35,8 @@ A message that begins with `/` needs a space before it.
 
 /// Talk with a model.
 pub(crate) fn run(args: ChatArgs) -> anyhow::Result<Status> {
-    let mut speaker = Speaker::load(&args)?;
+    let mut speaker = Speaker::load(&args.stored, &args.decoding, Show::Words, Sight::Open)?;
+    let mut watching = Watching::new(&args);
     let system = args.decoding.system_prompt.as_deref().unwrap_or(prompts::system_prompt());
     let mut conversation = Conversation::new(system);
     let mut input = Input::open()?;
@@ -44,9 +47,14 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<Status> {
             Said::End => return Ok(Status::Done),
         };
         match Typed::read(&text) {
-            Typed::Message(text) => answer(&mut speaker, &mut conversation, text)?,
+            Typed::Message(text) => answer(&mut speaker, &mut conversation, &mut watching, text)?,
+            Typed::Video(file) => watching.turn_to(file),
+            Typed::Image(file) => watching.show(speaker.eyes(), file),
             Typed::System(text) => conversation.set_system(text),
-            Typed::Clear => conversation.clear(),
+            Typed::Clear => {
+                conversation.clear();
+                watching.put_away();
+            }
             Typed::Save(file) => save(&conversation, Path::new(file)),
             Typed::Help => out!("{HELP}")?,
             Typed::Quit => return Ok(Status::Done),
@@ -58,12 +66,12 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<Status> {
 fn answer(
     speaker: &mut Speaker,
     conversation: &mut Conversation,
+    watching: &mut Watching<'_>,
     text: &str,
 ) -> anyhow::Result<()> {
-    conversation.ask(text);
-    let prompt = match conversation
-        .fit(speaker.longest_prompt(), |messages| speaker.prompt(messages))?
-    {
+    let Some(text) = watching.in_words(text) else { return Ok(()) };
+    conversation.ask(&text, watching.pictures());
+    let prompt = match conversation.fit(speaker.longest_prompt(), |turns| speaker.prompt(turns))? {
         Fit::Whole(prompt) => prompt,
         Fit::Cut(prompt) => {
             eprintln!(

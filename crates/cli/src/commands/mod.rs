@@ -1,5 +1,6 @@
 //! One module a command: from arguments to settings, then to the libraries.
 
+mod ask;
 mod bench;
 mod chat;
 mod doctor;
@@ -51,6 +52,7 @@ fn dispatch(command: Command) -> anyhow::Result<Status> {
         Command::Eval(args) => eval::run(args),
         Command::Infer(args) => infer::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Ask(args) => ask::run(args),
         Command::Chat(args) => chat::run(args),
         Command::Sim(args) => sim::run(args),
         Command::Quickstart(args) => quickstart::run(args),

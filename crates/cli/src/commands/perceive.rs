@@ -4,9 +4,9 @@ mod estimate;
 mod model;
 mod shards;
 
+use embodied_r_perception::Error;
 use embodied_r_perception::captioner::{Captioner, ChatModel, Fault, ModelCaptions, SceneCaptions};
 use embodied_r_perception::perceive::{self, Changed, Options, Scope, Summary};
-use embodied_r_perception::{Error, keyframes};
 
 use crate::args::model::PrecisionName;
 use crate::args::perceive::{
@@ -14,6 +14,7 @@ use crate::args::perceive::{
 };
 use crate::exit::{self, Status, Usage};
 use crate::output::outln;
+use crate::perceiver::key_frames;
 use crate::progress::Bar;
 
 const IMAGE_SIDE: u32 = 1280;
@@ -62,11 +63,7 @@ fn options(args: &PerceiveArgs) -> Options {
         save_path: args.data.save_path.clone(),
         concurrency: args.concurrency,
         limit: args.limit,
-        keyframes: keyframes::Options {
-            threshold: args.key_frames.threshold,
-            min_frames: args.key_frames.min_frames,
-            max_frames: args.key_frames.max_frames,
-        },
+        keyframes: key_frames(&args.key_frames),
         image_side: match args.backend {
             Backend::Openai | Backend::Local => Some(args.model.image_side.unwrap_or(IMAGE_SIDE)),
             Backend::Scene => None,

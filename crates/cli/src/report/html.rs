@@ -1,7 +1,7 @@
 //! Text made safe for HTML.
 
 /// `text` with the characters that mean something in HTML replaced, for content and attributes.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len() + text.len() / 8);
     for character in text.chars() {
         match character {

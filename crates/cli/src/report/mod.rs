@@ -17,7 +17,7 @@ use std::path::Path;
 
 use chart::{Point, mean, number};
 use events::Events;
-use html::escape;
+pub(crate) use html::escape;
 use scores::Scores;
 
 const STYLE: &str = include_str!("style.css");

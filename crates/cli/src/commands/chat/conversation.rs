@@ -1,12 +1,15 @@
 //! What was said so far, and how much of it the model still sees.
 
 use embodied_r_policy::tokenizer::ChatMessage;
+use embodied_r_vision::Seen;
+
+use crate::speaker::Turn;
 
 /// A conversation.
 #[derive(Debug)]
 pub(super) struct Conversation {
     system: Option<String>,
-    turns: Vec<ChatMessage>,
+    turns: Vec<Turn>,
     /// The first turn that the model sees.
     first: usize,
     cut_told: bool,
@@ -41,8 +44,9 @@ impl Conversation {
         (self.first, self.cut_told) = (0, false);
     }
 
-    pub(super) fn ask(&mut self, text: &str) {
-        self.turns.push(ChatMessage::user(text));
+    /// Asks `text` about `pictures`, if there are some.
+    pub(super) fn ask(&mut self, text: &str, pictures: Vec<Seen>) {
+        self.turns.push(Turn { message: ChatMessage::user(text), pictures });
     }
 
     /// Takes the last question back.
@@ -52,16 +56,16 @@ impl Conversation {
     }
 
     pub(super) fn answered(&mut self, text: String) {
-        self.turns.push(ChatMessage::assistant(text));
+        self.turns.push(ChatMessage::assistant(text).into());
     }
 
-    /// Everything, the system prompt first.
+    /// Everything in words, the system prompt first.
     pub(super) fn messages(&self) -> Vec<ChatMessage> {
-        self.from(0)
+        self.from(0).into_iter().map(|turn| turn.message).collect()
     }
 
-    fn from(&self, first: usize) -> Vec<ChatMessage> {
-        let system = self.system.iter().map(ChatMessage::system);
+    fn from(&self, first: usize) -> Vec<Turn> {
+        let system = self.system.iter().map(|text| Turn::from(ChatMessage::system(text)));
         system.chain(self.turns[first..].iter().cloned()).collect()
     }
 
@@ -69,7 +73,7 @@ impl Conversation {
     pub(super) fn fit<P: AsRef<[u32]>>(
         &mut self,
         most: usize,
-        prompt: impl Fn(&[ChatMessage]) -> anyhow::Result<P>,
+        prompt: impl Fn(&[Turn]) -> anyhow::Result<P>,
     ) -> anyhow::Result<Fit<P>> {
         let mut first = self.first;
         loop {
@@ -81,7 +85,7 @@ impl Conversation {
                 return Ok(if tell { Fit::Cut(ids) } else { Fit::Whole(ids) });
             }
             let later = self.turns.iter().enumerate().skip(first + 1);
-            match later.into_iter().find(|(_, turn)| turn.role == "user") {
+            match later.into_iter().find(|(_, turn)| turn.message.role == "user") {
                 Some((next, _)) => first = next,
                 None => return Ok(Fit::TooLong { tokens, most }),
             }
@@ -94,8 +98,9 @@ mod tests {
     use super::*;
 
     /// One token a letter.
-    fn prompt(messages: &[ChatMessage]) -> anyhow::Result<Vec<u32>> {
-        Ok(messages.iter().flat_map(|message| message.content.chars().map(u32::from)).collect())
+    fn prompt(turns: &[Turn]) -> anyhow::Result<Vec<u32>> {
+        let letters = |turn: &Turn| turn.message.content.chars().map(u32::from).collect::<Vec<_>>();
+        Ok(turns.iter().flat_map(letters).collect())
     }
 
     fn said(ids: &[u32]) -> String {
@@ -106,14 +111,14 @@ mod tests {
     fn the_oldest_turns_are_left_out_and_it_is_told_once() {
         let mut conversation = Conversation::new("S");
         for (question, answer) in [("aaa", "bbb"), ("ccc", "ddd")] {
-            conversation.ask(question);
+            conversation.ask(question, vec![]);
             conversation.answered(answer.into());
         }
-        conversation.ask("eee");
+        conversation.ask("eee", vec![]);
         let fit = conversation.fit(10, prompt).unwrap();
         assert!(matches!(&fit, Fit::Cut(ids) if said(ids) == "Scccdddeee"), "{fit:?}");
         conversation.answered("fff".into());
-        conversation.ask("ggg");
+        conversation.ask("ggg", vec![]);
         let fit = conversation.fit(10, prompt).unwrap();
         assert!(matches!(&fit, Fit::Whole(ids) if said(ids) == "Seeefffggg"), "{fit:?}");
         assert_eq!(conversation.messages().len(), 8);
@@ -122,13 +127,13 @@ mod tests {
     #[test]
     fn a_message_that_never_fits_is_told_with_its_length() {
         let mut conversation = Conversation::new("");
-        conversation.ask("a");
+        conversation.ask("a", vec![]);
         conversation.answered("b".into());
-        conversation.ask("much too long");
+        conversation.ask("much too long", vec![]);
         let fit = conversation.fit(5, prompt).unwrap();
         assert_eq!(fit, Fit::TooLong { tokens: 13, most: 5 });
         conversation.take_back();
-        conversation.ask("c");
+        conversation.ask("c", vec![]);
         let fit = conversation.fit(5, prompt).unwrap();
         assert!(matches!(&fit, Fit::Whole(ids) if said(ids) == "abc"), "{fit:?}");
     }
@@ -137,14 +142,14 @@ mod tests {
     fn a_blank_system_prompt_is_none() {
         let mut conversation = Conversation::new("S");
         conversation.set_system(" ");
-        conversation.ask("a");
+        conversation.ask("a", vec![]);
         assert_eq!(conversation.messages(), [ChatMessage::user("a")]);
     }
 
     #[test]
     fn a_cleared_conversation_keeps_its_system_prompt() {
         let mut conversation = Conversation::new("S");
-        conversation.ask("a");
+        conversation.ask("a", vec![]);
         conversation.clear();
         assert_eq!(conversation.messages(), [ChatMessage::system("S")]);
     }

@@ -7,6 +7,10 @@ pub(super) enum Typed<'a> {
     System(&'a str),
     Clear,
     Save(&'a str),
+    /// Shows a picture with the next message.
+    Image(&'a str),
+    /// Asks about a video from now on, or no longer.
+    Video(&'a str),
     Help,
     Quit,
     /// An order that is none, and what to do.
@@ -24,6 +28,9 @@ impl<'a> Typed<'a> {
             ("/system", text) => Self::System(text),
             ("/save", "") => Self::Fault("`/save` needs the name of a file".into()),
             ("/save", file) => Self::Save(file),
+            ("/image", "") => Self::Fault("`/image` needs the name of a picture".into()),
+            ("/image", file) => Self::Image(file),
+            ("/video", file) => Self::Video(file),
             ("/clear", "") => Self::Clear,
             ("/help", "") => Self::Help,
             ("/quit" | "/exit", "") => Self::Quit,
@@ -46,6 +53,8 @@ mod tests {
     fn orders_begin_with_a_slash_and_all_else_is_said() {
         assert_eq!(Typed::read("/system be brief "), Typed::System("be brief"));
         assert_eq!(Typed::read("/save a file.json"), Typed::Save("a file.json"));
+        assert_eq!(Typed::read("/video a b.mp4"), Typed::Video("a b.mp4"));
+        assert_eq!(Typed::read("/image a.png"), Typed::Image("a.png"));
         assert_eq!(Typed::read("/quit"), Typed::Quit);
         assert_eq!(Typed::read(" /quit"), Typed::Message("/quit"));
         assert_eq!(Typed::read("1/2"), Typed::Message("1/2"));

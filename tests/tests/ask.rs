@@ -1,0 +1,179 @@
+//! `ask`, and `chat` about videos and pictures, as their users run them.
+
+mod tiny_model;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use assert_cmd::assert::OutputAssertExt as _;
+use embodied_r_tests::binary;
+use serde_json::Value;
+
+/// A room's video in `room.mp4`, its scene in `raw/scenes`, a text model in `text`, one that can see in `vl`.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let rooms = ["sim", "rooms", "--out", "raw", "--rooms", "2", "--seed", "7"];
+    command(dir.path(), &rooms).assert().code(0);
+    tiny_model::write(&dir.path().join("text"));
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/vision/tests/fixtures/flat");
+    fs::create_dir(dir.path().join("vl")).unwrap();
+    for entry in fs::read_dir(fixture).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, dir.path().join("vl").join(path.file_name().unwrap())).unwrap();
+    }
+    let video = videos(&dir.path().join("raw")).remove(0);
+    let name = video.rsplit('/').next().unwrap().to_owned();
+    fs::copy(&video, dir.path().join(&name)).unwrap();
+    fs::write(dir.path().join("name"), name).unwrap();
+    dir
+}
+
+fn videos(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(videos(&path));
+        } else if path.extension().is_some_and(|extension| extension == "mp4") {
+            found.push(path.to_str().unwrap().to_owned());
+        }
+    }
+    found.sort();
+    found
+}
+
+fn command(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.current_dir(dir).args(arguments).env_remove("OPENAI_API_KEY");
+    command
+}
+
+fn video(dir: &Path) -> String {
+    fs::read_to_string(dir.join("name")).unwrap()
+}
+
+fn asked(dir: &Path, more: &[&str]) -> Output {
+    let video = video(dir);
+    let fixed = ["ask", &video, "Where is the lamp?", "--max-frames", "4", "--max-tokens", "12"];
+    command(dir, &[&fixed[..], more].concat()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn a_question_is_answered_from_annotations_and_the_way_is_kept() {
+    let dir = folder();
+    let trace = ["--scenes", "raw/scenes", "--policy", "text", "--json", "--save-trace", "trace"];
+    let options = ["--option", "A=To the left", "--option", "B=<b>Behind</b>"];
+    let output = asked(dir.path(), &[&trace[..], &options].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let answered: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let frames = answered["keyframes"].as_array().unwrap();
+    assert_eq!(frames.len(), 4);
+    let prompt = answered["prompt"].as_str().unwrap();
+    assert!(prompt.contains(frames[1]["view"].as_str().unwrap()));
+    assert!(prompt.ends_with("A. To the left\nB. <b>Behind</b>"), "{prompt}");
+    assert!(!answered["completion"].as_str().unwrap().is_empty());
+    let page = fs::read_to_string(dir.path().join("trace/index.html")).unwrap();
+    assert!(page.contains("frames/003.jpg") && page.contains("&lt;b&gt;Behind"), "{page}");
+    assert!(dir.path().join("trace/frames/003.jpg").is_file());
+    let kept = fs::read(dir.path().join("trace/trace.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&kept).unwrap(), answered);
+}
+
+#[test]
+fn a_model_that_can_see_describes_and_reasons() {
+    let dir = folder();
+    let output = asked(dir.path(), &["--perceiver", "vl", "--caption-tokens", "5", "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let answered: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answered["keyframes"].as_array().unwrap().len(), 4);
+    assert!(answered["keyframes"][0]["prompt_tokens"].as_u64().unwrap() > 10);
+    let output = asked(dir.path(), &["--perceiver", "vl", "--caption-tokens", "5"]);
+    let shown = text(&output.stdout);
+    assert!(shown.starts_with(answered["completion"].as_str().unwrap()), "{shown}");
+}
+
+#[test]
+fn what_is_missing_is_told_before_anything_is_described() {
+    let dir = folder();
+    let told = |more: &[&str]| {
+        let output = asked(dir.path(), more);
+        assert!(!output.status.success());
+        text(&output.stderr)
+    };
+    assert!(told(&[]).contains("--policy"));
+    assert!(told(&["--policy", "text"]).contains("--perceiver"));
+    assert!(told(&["--policy", "absent", "--perceiver", "vl"]).contains("absent"));
+    assert!(told(&["--policy", "text", "--perceiver", "text"]).contains("is a text model"));
+    let both = ["--policy", "text", "--scenes", "raw/scenes", "--perceiver", "vl"];
+    assert!(told(&both).contains("cannot be used with"));
+    let one = ["--policy", "text", "--scenes", "raw/scenes", "--option", "A=x"];
+    assert!(told(&one).contains("no choice"));
+    let absent = ["ask", "absent.mp4", "?", "--scenes", "raw/scenes", "--policy", "text"];
+    let output = command(dir.path(), &absent).output().unwrap();
+    assert!(text(&output.stderr).contains("absent.mp4"));
+}
+
+fn talk(dir: &Path, arguments: &[&str], lines: &str) -> (String, String) {
+    let mut chat = command(dir, &[&["chat", "--max-tokens", "6"], arguments].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    chat.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = chat.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_conversation_is_about_a_video_until_it_is_put_away() {
+    let dir = folder();
+    let lines = format!(
+        "/video absent.mp4\n/video {}\nwhere is it?\n/video\nand now?\n/save said.json\n",
+        video(dir.path())
+    );
+    let arguments = ["--model", "text", "--scenes", "raw/scenes", "--max-frames", "3"];
+    let (_, told) = talk(dir.path(), &arguments, &lines);
+    assert!(told.contains("absent.mp4") && told.contains("questions are about"), "{told}");
+    let said: Value =
+        serde_json::from_slice(&fs::read(dir.path().join("said.json")).unwrap()).unwrap();
+    let content = |turn: usize| said[turn]["content"].as_str().unwrap().to_owned();
+    assert!(content(1).contains("Frame 2:") && content(1).ends_with("Question: where is it?"));
+    assert_eq!(content(3), "and now?");
+}
+
+#[test]
+fn a_model_that_can_see_is_shown_pictures_and_another_is_not() {
+    let dir = folder();
+    image::RgbImage::from_fn(90, 60, |x, y| image::Rgb([x as u8, y as u8, 9]))
+        .save(dir.path().join("a.png"))
+        .unwrap();
+    let said = |lines: &str| talk(dir.path(), &["--model", "vl", "--system-prompt", ""], lines);
+    let (plain, _) = said("What is there?\n");
+    let (seeing, told) = said("/image a.png\nWhat is there?\n");
+    assert!(told.contains("takes 6 tokens"), "{told}");
+    assert_ne!(plain, seeing);
+    let arguments = [
+        "inspect",
+        "caption",
+        "--model",
+        "vl",
+        "--image",
+        "a.png",
+        "--prompt",
+        "What is there?",
+        "--max-tokens",
+        "6",
+    ];
+    let caption = command(dir.path(), &arguments).assert().code(0).get_output().clone();
+    assert!(text(&caption.stdout).ends_with(&seeing), "{seeing}");
+    let (_, told) = talk(dir.path(), &["--model", "text"], "/image a.png\n/image\n");
+    assert!(told.contains("reads text alone") && told.contains("needs the name"), "{told}");
+}
