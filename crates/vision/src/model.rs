@@ -43,6 +43,9 @@ pub fn can_see(dir: &Path) -> bool {
     config::read(dir).is_ok() && Processor::from_dir(dir).is_ok()
 }
 
+/// Patches that keep all threads busy.
+const PATCHES_TOGETHER: usize = 1024;
+
 /// What turns pictures into a decoder's tokens.
 pub struct Eyes {
     tower: Tower,
@@ -150,17 +153,36 @@ impl Eyes {
     /// # Errors
     /// [`Error::Proportions`].
     pub fn images(&self, pictures: &[&RgbImage]) -> Result<Vec<Seen>> {
-        let pixels = pictures.iter().map(|picture| self.processor.image(picture));
-        let pixels: Vec<Pixels> = pixels.collect::<Result<_>>()?;
-        let embeddings = self.tower.forward(&pixels.iter().collect::<Vec<_>>())?;
-        let parts = pixels.iter().zip(embeddings).zip(pictures);
-        let seen = |((pixels, embeddings), picture): ((&Pixels, Tensor), &&RgbImage)| Seen {
-            kind: Kind::Image,
-            grid: pixels.grid,
-            embeddings,
-            digest: image_digest(picture),
-        };
-        Ok(parts.map(seen).collect())
+        let mut seen = Vec::with_capacity(pictures.len());
+        let mut left = pictures;
+        while !left.is_empty() {
+            let (together, rest) = left.split_at(self.together(left)?);
+            let pixels = together.iter().map(|picture| self.processor.image(picture));
+            let pixels: Vec<Pixels> = pixels.collect::<Result<_>>()?;
+            let embeddings = self.tower.forward(&pixels.iter().collect::<Vec<_>>())?;
+            let parts = pixels.iter().zip(embeddings).zip(together);
+            seen.extend(parts.map(|((pixels, embeddings), picture)| Seen {
+                kind: Kind::Image,
+                grid: pixels.grid,
+                embeddings,
+                digest: image_digest(picture),
+            }));
+            left = rest;
+        }
+        Ok(seen)
+    }
+
+    /// How many of the first pictures the tower takes together: as few as have patches enough for its threads, so
+    /// that memory does not grow with the number of pictures.
+    fn together(&self, pictures: &[&RgbImage]) -> Result<usize> {
+        let mut patches = 0;
+        for (index, picture) in pictures.iter().enumerate() {
+            patches += self.processor.image_grid(picture.dimensions())?.patches();
+            if patches >= PATCHES_TOGETHER {
+                return Ok(index + 1);
+            }
+        }
+        Ok(pictures.len())
     }
 
     /// Looks at one image: [`Self::images`] for one.
