@@ -96,7 +96,8 @@ fn a_pan_keeps_a_frame_each_time_half_of_the_view_has_passed() {
     let overlap = sampled[1]["overlap"].as_f64().unwrap();
     assert!((overlap - (1.0 - 60.0 / 320.0)).abs() < 0.01, "{overlap}");
     let fields: Vec<&String> = sampled[1].as_object().unwrap().keys().collect();
-    assert_eq!(fields, ["index", "time_s", "overlap", "matches", "inliers", "kept"]);
+    assert_eq!(fields, ["index", "time_s", "overlap", "matches", "inliers", "kept", "uncertain"]);
+    assert_eq!(sampled[1]["uncertain"], Value::Null);
 }
 
 #[test]
@@ -156,7 +157,7 @@ fn a_known_homography_is_found_between_two_pictures() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let [line] = lines(&output).try_into().unwrap();
     let fields: Vec<&String> = line.as_object().unwrap().keys().collect();
-    assert_eq!(fields, ["homography", "overlap", "matches", "inliers"]);
+    assert_eq!(fields, ["homography", "overlap", "matches", "inliers", "uncertain"]);
     let found: Vec<f64> = serde_json::from_value(line["homography"].clone()).unwrap();
     assert_eq!(found[8], 1.0);
     for (x, y) in [(0.0, 0.0), (320.0, 0.0), (320.0, 240.0), (0.0, 240.0)] {
@@ -179,6 +180,7 @@ fn unrelated_pictures_have_no_homography() {
     let output = keyframes(folder.path(), &["--pair", "a.png", "b.png", "--json"]);
     let [line] = lines(&output).try_into().unwrap();
     assert_eq!((&line["homography"], &line["overlap"]), (&Value::Null, &Value::Null));
+    assert!(line["uncertain"].is_string(), "{line}");
 }
 
 #[test]

@@ -80,6 +80,28 @@ pub enum Error {
         /// FFmpeg's first complaint.
         reason: String,
     },
+    /// A video took longer than it may.
+    #[error(
+        "`{}` took too long to read: give it more time (`--time-limit`) or leave it out",
+        path.display()
+    )]
+    TooSlow {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A frame or a picture has more pixels than are decoded.
+    #[error(
+        "`{}` is {width}×{height}, and no more than {} pixels are decoded: scale it down",
+        path.display(), crate::video::MOST_PIXELS
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Pixels across, by the file's header.
+        width: u32,
+        /// Pixels down.
+        height: u32,
+    },
     /// A frame was asked for that the video does not have.
     #[error("`{}` has no frame {index}: its last one is before that", path.display())]
     NoSuchFrame {

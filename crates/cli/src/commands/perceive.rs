@@ -28,6 +28,7 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
         threshold: args.key_frames.threshold,
         min_frames: args.key_frames.min_frames,
         max_frames: args.key_frames.max_frames,
+        ..keyframes::Options::default()
     };
     let options = Options {
         data_paths: args.data_paths,
