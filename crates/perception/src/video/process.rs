@@ -147,7 +147,7 @@ fn bound_memory(_: &Child) {
     let _ = MOST_BYTES;
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use std::time::Instant;
 

@@ -180,7 +180,7 @@ fn first_slice(
 ) -> io::Result<Option<bool>> {
     let mut at = sample.offset;
     let end = sample.offset + u64::from(sample.size);
-    while at + length_bytes as u64 + 1 <= end {
+    while at + (length_bytes as u64) < end {
         file.seek(SeekFrom::Start(at))?;
         let mut bytes = [0; 5];
         let head = &mut bytes[4 - length_bytes..];
