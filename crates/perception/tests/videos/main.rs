@@ -1,5 +1,7 @@
 //! Videos of all kinds, made by FFmpeg: whole, hard and hostile ones.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod excerpts;
 mod hard;
 mod hostile;
