@@ -82,8 +82,8 @@ pub enum Error {
     },
     /// A video took longer than it may.
     #[error(
-        "`{}` took too long to read: give it more time (`--time-limit`) or leave it out",
-        path.display()
+        "`{}` takes longer to read than it may: leave it out, or see with `keyframes --time-limit` \
+         whether it ends", path.display()
     )]
     TooSlow {
         /// The file.
