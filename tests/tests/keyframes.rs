@@ -96,7 +96,8 @@ fn a_pan_keeps_a_frame_each_time_half_of_the_view_has_passed() {
     let overlap = sampled[1]["overlap"].as_f64().unwrap();
     assert!((overlap - (1.0 - 60.0 / 320.0)).abs() < 0.01, "{overlap}");
     let fields: Vec<&String> = sampled[1].as_object().unwrap().keys().collect();
-    assert_eq!(fields, ["index", "time_s", "overlap", "matches", "inliers", "kept"]);
+    assert_eq!(fields, ["index", "time_s", "overlap", "matches", "inliers", "kept", "uncertain"]);
+    assert_eq!(sampled[1]["uncertain"], Value::Null);
 }
 
 #[test]
@@ -147,6 +148,21 @@ fn a_batch_goes_on_without_what_cannot_be_read() {
 }
 
 #[test]
+fn a_folder_is_looked_at_in_order_and_a_broken_video_costs_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let videos = folder.path().join("videos");
+    std::fs::create_dir(&videos).unwrap();
+    std::fs::copy(pan(folder.path()), videos.join("b.mp4")).unwrap();
+    std::fs::write(videos.join("a.mp4"), "#EXTM3U\n#EXTINF:9,\nb.mp4\n").unwrap();
+    std::fs::write(videos.join("notes.txt"), "no video, and not taken for one").unwrap();
+    let output = keyframes(folder.path(), &["videos", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let [broken, whole] = lines(&output).try_into().unwrap();
+    assert!(broken["error"].as_str().unwrap().contains("videos/a.mp4"), "{broken}");
+    assert_eq!((&whole["video"], &whole["frames"]), (&"videos/b.mp4".into(), &100.into()));
+}
+
+#[test]
 fn a_known_homography_is_found_between_two_pictures() {
     let folder = tempfile::tempdir().unwrap();
     let map = [0.9, -0.2, 50.0, 0.2, 0.95, -30.0, 2e-4, -1e-4, 1.0];
@@ -156,7 +172,7 @@ fn a_known_homography_is_found_between_two_pictures() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let [line] = lines(&output).try_into().unwrap();
     let fields: Vec<&String> = line.as_object().unwrap().keys().collect();
-    assert_eq!(fields, ["homography", "overlap", "matches", "inliers"]);
+    assert_eq!(fields, ["homography", "overlap", "matches", "inliers", "uncertain"]);
     let found: Vec<f64> = serde_json::from_value(line["homography"].clone()).unwrap();
     assert_eq!(found[8], 1.0);
     for (x, y) in [(0.0, 0.0), (320.0, 0.0), (320.0, 240.0), (0.0, 240.0)] {
@@ -179,6 +195,10 @@ fn unrelated_pictures_have_no_homography() {
     let output = keyframes(folder.path(), &["--pair", "a.png", "b.png", "--json"]);
     let [line] = lines(&output).try_into().unwrap();
     assert_eq!((&line["homography"], &line["overlap"]), (&Value::Null, &Value::Null));
+    assert!(line["uncertain"].is_string(), "{line}");
+    let told = keyframes(folder.path(), &["--pair", "a.png", "b.png"]).stdout;
+    let told = String::from_utf8(told).unwrap();
+    assert!(told.starts_with("uncertain how `b.png` lies over `a.png`"), "{told}");
 }
 
 #[test]
@@ -203,6 +223,8 @@ fn wrong_usage_is_said_before_any_work() {
         (&["a.mp4", "--min-frames", "40"], "`min-frames` is 40, above `max-frames` of 32"),
         (&["a.mp4", "--contact-sheet", "a.gif"], "`a.gif` is no name of a PNG file"),
         (&["a.mp4", "--pair", "a.png", "b.png"], "cannot be used with"),
+        (&["a.mp4", "--time-limit", "0"], "--time-limit"),
+        (&["."], "holds no videos"),
         (&[], "required"),
     ];
     for (arguments, message) in refused {

@@ -17,7 +17,7 @@ use serde_json::Value;
 /// Rooms with their questions in `data`, and a small random vision-language model in `model`.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    run(dir.path(), &["sim", "rooms", "--out", "raw", "--rooms", "3", "--seed", "5"]);
+    run(dir.path(), &["sim", "rooms", "--out", "raw", "--rooms", "6", "--seed", "5"]);
     run(dir.path(), &["preprocess", "--input", "raw", "--output", "data"]);
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/vision/tests/fixtures/nested");
     fs::create_dir(dir.path().join("model")).unwrap();

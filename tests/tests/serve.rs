@@ -1,6 +1,7 @@
 //! `embodied-r serve`, as its clients see it.
 
 #[path = "serve/client.rs"]
+#[allow(dead_code)]
 mod client;
 mod tiny_model;
 

@@ -42,6 +42,7 @@ pub(crate) fn key_frames(args: &KeyFrameArgs) -> keyframes::Options {
         threshold: args.threshold,
         min_frames: args.min_frames,
         max_frames: args.max_frames,
+        ..keyframes::Options::default()
     }
 }
 

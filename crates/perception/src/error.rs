@@ -80,6 +80,28 @@ pub enum Error {
         /// FFmpeg's first complaint.
         reason: String,
     },
+    /// A video took longer than it may.
+    #[error(
+        "`{}` takes longer to read than it may: leave it out, or see with `keyframes --time-limit` \
+         whether it ends", path.display()
+    )]
+    TooSlow {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A frame or a picture has more pixels than are decoded.
+    #[error(
+        "`{}` is {width}×{height}, and no more than {} pixels are decoded: scale it down",
+        path.display(), crate::video::MOST_PIXELS
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Pixels across, by the file's header.
+        width: u32,
+        /// Pixels down.
+        height: u32,
+    },
     /// A frame was asked for that the video does not have.
     #[error("`{}` has no frame {index}: its last one is before that", path.display())]
     NoSuchFrame {

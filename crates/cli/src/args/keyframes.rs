@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 /// Show which frames of a video are key frames, and why.
+///
+/// Several videos are looked at together, and one that cannot be read costs only itself.
 #[derive(Debug, clap::Args)]
 pub(crate) struct KeyframesArgs {
-    /// Videos to look at.
+    /// Videos to look at, and folders of them.
     #[arg(value_name = "VIDEO", required_unless_present = "pair")]
     pub(crate) videos: Vec<PathBuf>,
     /// Compare two pictures: how B, brought into A's view by a homography, lies over A.
@@ -13,7 +15,8 @@ pub(crate) struct KeyframesArgs {
         long,
         num_args = 2,
         value_names = ["A", "B"],
-        conflicts_with_all = ["videos", "contact_sheet", "threshold", "min_frames", "max_frames"]
+        conflicts_with_all =
+            ["videos", "contact_sheet", "threshold", "min_frames", "max_frames", "time_limit"]
     )]
     pub(crate) pair: Option<Vec<PathBuf>>,
     /// Print one JSON object a line.
@@ -31,4 +34,7 @@ pub(crate) struct KeyframesArgs {
     /// Key frames at most.
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(crate) max_frames: usize,
+    /// Give a video up after so long [default: a minute, and four times its length].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) time_limit: Option<u64>,
 }

@@ -1,14 +1,17 @@
 //! `embodied-r keyframes`.
 
 mod print;
+mod videos;
 
 use std::io::Cursor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use embodied_r_data::Progress;
 use embodied_r_data::write::write_atomic;
 use embodied_r_perception::Error;
 use embodied_r_perception::keyframes::{Options, Selection, compare, contact_sheet, select};
+use embodied_r_perception::video::TimeLimit;
 use image::{ImageFormat, RgbImage};
 
 use crate::args::keyframes::KeyframesArgs;
@@ -29,6 +32,9 @@ pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
         threshold: args.threshold,
         min_frames: args.min_frames,
         max_frames: args.max_frames,
+        time_limit: args
+            .time_limit
+            .map_or(TimeLimit::ByLength, |seconds| TimeLimit::At(Duration::from_secs(seconds))),
     };
     options.check().map_err(|fault| Usage(fault.to_string()))?;
     let sheet = args.contact_sheet.as_deref();
@@ -38,15 +44,17 @@ pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
         let path = path.display();
         anyhow::bail!(Usage(format!("`{path}` is no name of a PNG file: let it end in `.png`")));
     }
+    let videos = videos::found(&args.videos)?;
     let bar = Bar::default();
-    if args.videos.len() > 1 {
-        bar.start("key frames", Some(args.videos.len() as u64));
+    if videos.len() > 1 {
+        bar.start("key frames", Some(videos.len() as u64));
     }
     let mut sheets = Vec::new();
     let mut status = Status::Done;
-    for path in &args.videos {
+    let look = |path: &PathBuf| look_at(path, &options, sheet.is_some());
+    videos::each(&videos, look, |path, looked_at| {
         bar.message(&path.display().to_string());
-        match look_at(path, &options, sheet.is_some()) {
+        match looked_at {
             Ok((selection, drawn)) => {
                 sheets.extend(drawn);
                 match args.json {
@@ -65,7 +73,8 @@ pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
             }
         }
         bar.advance(1);
-    }
+        Ok(())
+    })?;
     bar.finish();
     if let Some(path) = sheet
         && !sheets.is_empty()

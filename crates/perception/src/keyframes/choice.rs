@@ -8,7 +8,9 @@
 use serde::Serialize;
 
 use super::compare::{Comparison, View, compare};
+use super::homography::Doubt;
 use crate::error::{Error, Result};
+use crate::video::TimeLimit;
 
 /// What may be set about the choice.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,12 +21,15 @@ pub struct Options {
     pub min_frames: usize,
     /// Key frames at most; 2 or more.
     pub max_frames: usize,
+    /// How long a video may be decoded.
+    pub time_limit: TimeLimit,
 }
 
 impl Default for Options {
-    /// Those of the paper's code.
+    /// Those of the paper's code, and the default limit of time.
     fn default() -> Self {
-        Self { threshold: 0.5, min_frames: 4, max_frames: 32 }
+        let time_limit = TimeLimit::default();
+        Self { threshold: 0.5, min_frames: 4, max_frames: 32, time_limit }
     }
 }
 
@@ -65,6 +70,8 @@ pub struct SampledFrame {
     pub inliers: usize,
     /// Whether it is a key frame.
     pub kept: bool,
+    /// Why it could not be compared with the last key frame; such frames are kept.
+    pub uncertain: Option<Doubt>,
     /// What decided that.
     #[serde(skip)]
     pub why: Why,
@@ -94,30 +101,45 @@ pub enum Why {
     ThinnedOut,
 }
 
-/// Decides about all sampled frames, given in order with their indices in the video; `time_s` tells
-/// when a frame is shown. `options` are taken to be checked.
-#[must_use]
-pub fn choose(
-    views: &[(usize, View)],
-    options: &Options,
-    time_s: impl Fn(usize) -> f64,
-) -> Vec<SampledFrame> {
-    let mut key = None;
-    let mut frames = Vec::with_capacity(views.len());
-    for (place, (index, view)) in views.iter().enumerate() {
-        let compared = key.map(|key| compare(key, view));
-        let why = verdict(compared.as_ref(), options.threshold, place + 1 == views.len());
+/// Decides about the sampled frames of a video one by one. It keeps the last key frame's view and a
+/// short record of each frame.
+#[derive(Debug)]
+pub struct Chooser {
+    options: Options,
+    key: Option<View>,
+    frames: Vec<SampledFrame>,
+}
+
+impl Chooser {
+    /// A chooser for a video of which nothing was seen yet. `options` are taken to be checked.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self { options, key: None, frames: Vec::new() }
+    }
+
+    /// Decides about the frame at `index`, shown at `time_s`, which follows those decided about.
+    pub fn decide(&mut self, index: usize, time_s: f64, view: View) {
+        let compared = self.key.as_ref().map(|key| compare(key, &view));
+        let why = verdict(compared.as_ref(), self.options.threshold);
         let kept = why.keeps();
         if kept {
-            key = Some(view);
+            self.key = Some(view);
         }
-        let (overlap, matches, inliers) =
-            compared.map_or((None, 0, 0), |c| (c.overlap, c.matches, c.inliers));
-        let time_s = time_s(*index);
-        frames.push(SampledFrame { index: *index, time_s, overlap, matches, inliers, kept, why });
+        let (overlap, matches, inliers, uncertain) =
+            compared.map_or((None, 0, 0, None), |c| (c.overlap, c.matches, c.inliers, c.uncertain));
+        let frame = SampledFrame { index, time_s, overlap, matches, inliers, kept, uncertain, why };
+        self.frames.push(frame);
     }
-    limit(&mut frames, options);
-    frames
+
+    /// All decisions, with the last frame kept and the number of key frames in its bounds.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<SampledFrame> {
+        if let Some(last) = self.frames.last_mut().filter(|last| !last.kept) {
+            (last.kept, last.why) = (true, Why::Last);
+        }
+        limit(&mut self.frames, &self.options);
+        self.frames
+    }
 }
 
 impl Why {
@@ -128,18 +150,15 @@ impl Why {
     }
 }
 
-fn verdict(compared: Option<&Comparison>, threshold: f64, is_last: bool) -> Why {
+fn verdict(compared: Option<&Comparison>, threshold: f64) -> Why {
     match compared {
         None => Why::First,
         Some(Comparison { overlap: Some(overlap), .. }) if *overlap < threshold => {
             Why::LittleOverlap
         }
-        Some(Comparison { overlap: None, .. }) if compared.is_some_and(|c| c.is_starved()) => {
-            Why::FewMatches
-        }
-        Some(Comparison { overlap: None, .. }) => Why::NoHomography,
-        Some(_) if is_last => Why::Last,
-        Some(_) => Why::SeenBefore,
+        Some(Comparison { overlap: Some(_), .. }) => Why::SeenBefore,
+        Some(Comparison { uncertain: Some(Doubt::FewMatches), .. }) => Why::FewMatches,
+        Some(_) => Why::NoHomography,
     }
 }
 
@@ -206,7 +225,8 @@ mod tests {
             let kept = keys.contains(&index);
             let why = if kept { Why::LittleOverlap } else { Why::SeenBefore };
             let (overlap, matches, inliers) = (Some(0.3), 50, 20);
-            SampledFrame { index, time_s: 0.0, overlap, matches, inliers, kept, why }
+            let (time_s, uncertain) = (0.0, None);
+            SampledFrame { index, time_s, overlap, matches, inliers, kept, uncertain, why }
         };
         (0..count).map(frame).collect()
     }
@@ -256,9 +276,11 @@ mod tests {
 
     #[test]
     fn an_overlap_at_the_threshold_is_seen_before() {
-        let at = |overlap| {
-            let compared = Comparison { homography: None, overlap, matches: 50, inliers: 30 };
-            verdict(Some(&compared), 0.5, false)
+        let at = |overlap: Option<f64>| {
+            let uncertain = overlap.is_none().then_some(Doubt::NoView);
+            let (homography, matches, inliers) = (None, 50, 30);
+            let compared = Comparison { homography, overlap, matches, inliers, uncertain };
+            verdict(Some(&compared), 0.5)
         };
         assert_eq!(at(Some(0.5)), Why::SeenBefore);
         assert_eq!(at(Some(0.499)), Why::LittleOverlap);
@@ -284,8 +306,8 @@ mod tests {
         ) {
             let is_key = |i: &usize| chosen[*i] || *i == 0 || i + 1 == count;
             let mut frames = frames(count, &(0..count).filter(is_key).collect::<Vec<_>>());
-            let options =
-                Options { threshold: 0.5, min_frames: least, max_frames: (least + more).max(2) };
+            let max_frames = (least + more).max(2);
+            let options = Options { min_frames: least, max_frames, ..Options::default() };
             limit(&mut frames, &options);
             let kept = kept(&frames);
             prop_assert!(kept.len() >= least.min(count) && kept.len() <= options.max_frames);

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use image::{GrayImage, ImageReader};
+use image::GrayImage;
 
 use super::features::{Features, extract};
-use super::homography::{Correspondence, Homography, inliers, search, settle};
+use super::homography::{Correspondence, Doubt, Homography, inliers, search, settle};
 use super::matching::{Match, cross_checked, guided};
 use super::overlap::overlap;
-use crate::error::{Error, Result};
+use crate::error::Error;
+use crate::video;
 
 /// A frame, as far as comparing it needs.
 #[derive(Debug, Clone)]
@@ -39,14 +40,8 @@ pub struct Comparison {
     pub matches: usize,
     /// Matches that the homography brings to their place.
     pub inliers: usize,
-}
-
-impl Comparison {
-    /// Whether there are too few matches to look for a homography.
-    #[must_use]
-    pub fn is_starved(&self) -> bool {
-        self.matches <= TOO_FEW_MATCHES
-    }
+    /// Why there is no homography, rather than a wild one.
+    pub uncertain: Option<Doubt>,
 }
 
 /// Matches that a comparison needs more than (Embodied-R's code).
@@ -60,40 +55,49 @@ const LEAST_SUPPORT: f64 = 0.15;
 #[must_use]
 pub fn compare(a: &View, b: &View) -> Comparison {
     let matches = cross_checked(&a.features.descriptors, &b.features.descriptors);
-    let none = Comparison { homography: None, overlap: None, matches: matches.len(), inliers: 0 };
-    if none.is_starved() {
-        return none;
-    }
     let pairs = correspondences(a, b, &matches);
-    let Some(found) = find(a, b, &pairs) else { return none };
-    let inliers = inliers(&pairs, &found).len();
-    if (inliers as f64) < LEAST_SUPPORT * pairs.len() as f64 {
-        return none;
+    match find(a, b, &pairs) {
+        Ok((homography, inliers)) => Comparison {
+            homography: Some(homography),
+            overlap: overlap(&homography, b.size, a.size),
+            matches: pairs.len(),
+            inliers,
+            uncertain: None,
+        },
+        Err(doubt) => Comparison {
+            homography: None,
+            overlap: None,
+            matches: pairs.len(),
+            inliers: 0,
+            uncertain: Some(doubt),
+        },
     }
-    let overlap = overlap(&found, b.size, a.size);
-    Comparison { homography: Some(found), overlap, inliers, ..none }
 }
 
 /// Compares the picture file `b` with the picture file `a`.
 ///
 /// # Errors
-/// [`Error::Io`] and [`Error::Picture`] about the one that cannot be read.
-pub fn pictures(a: &Path, b: &Path) -> Result<Comparison> {
-    let view = |path: &Path| -> Result<View> {
-        let read = |source| Error::Picture { action: "read", path: path.to_owned(), source };
-        let reader = ImageReader::open(path).map_err(Error::io("read", path))?;
-        let reader = reader.with_guessed_format().map_err(Error::io("read", path))?;
-        Ok(View::of(&reader.decode().map_err(read)?.into_luma8()))
-    };
+/// Those of [`video::picture`] about the one that cannot be read.
+pub fn pictures(a: &Path, b: &Path) -> Result<Comparison, Error> {
+    let view =
+        |path: &Path| -> Result<View, Error> { Ok(View::of(&video::picture(path)?.into_luma8())) };
     Ok(compare(&view(a)?, &view(b)?))
 }
 
 /// The homography that the matches agree with, fitted to all features that match once it is known
-/// where to look for them.
-fn find(a: &View, b: &View, pairs: &[Correspondence]) -> Option<Homography> {
-    let rough = search(pairs, b.size)?;
+/// where to look for them, and how many of `pairs` agree.
+fn find(a: &View, b: &View, pairs: &[Correspondence]) -> Result<(Homography, usize), Doubt> {
+    if pairs.len() <= TOO_FEW_MATCHES {
+        return Err(Doubt::FewMatches);
+    }
+    let rough = search(pairs, b.size).ok_or(Doubt::NoAgreement)?;
     let more = correspondences(a, b, &guided(&a.features, &b.features, &rough));
-    settle(&more, rough, b.size)
+    let homography = settle(&more, rough, b.size)?;
+    let inliers = inliers(pairs, &homography).len();
+    match (inliers as f64) < LEAST_SUPPORT * pairs.len() as f64 {
+        true => Err(Doubt::LittleAgreement),
+        false => Ok((homography, inliers)),
+    }
 }
 
 fn correspondences(a: &View, b: &View, matches: &[Match]) -> Vec<Correspondence> {
@@ -162,6 +166,7 @@ mod tests {
         let a = View::of(&seen_through(&Homography::IDENTITY));
         let found = compare(&a, &View::of(&seen_through(&elsewhere)));
         assert_eq!((found.homography, found.overlap, found.inliers), (None, None, 0));
+        assert!(found.uncertain.is_some());
     }
 
     #[test]
@@ -169,6 +174,14 @@ mod tests {
         let view = seen_through(&Homography::IDENTITY);
         let mirrored = image::imageops::flip_horizontal(&view);
         assert_eq!(compare(&View::of(&view), &View::of(&mirrored)).homography, None);
+    }
+
+    #[test]
+    fn what_has_no_features_is_uncertain_for_that() {
+        let plain = View::of(&GrayImage::from_pixel(SIZE.0, SIZE.1, image::Luma([90])));
+        let view = View::of(&seen_through(&Homography::IDENTITY));
+        assert_eq!(compare(&view, &plain).uncertain, Some(Doubt::FewMatches));
+        assert_eq!(compare(&view, &view).uncertain, None);
     }
 
     #[test]

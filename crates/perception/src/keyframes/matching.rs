@@ -1,5 +1,7 @@
 //! Which feature of one picture is which of another.
 
+use multiversion::multiversion;
+
 use super::features::{Descriptor, Features};
 use super::homography::Homography;
 
@@ -18,27 +20,31 @@ pub struct Match {
 }
 
 /// All pairs of mutual nearest neighbours, the most alike first.
+#[multiversion(targets = "simd")]
 #[must_use]
 pub fn cross_checked(a: &[Descriptor], b: &[Descriptor]) -> Vec<Match> {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || cross_checked_plain(a, b),
-    )
-}
-
-#[inline(always)]
-fn cross_checked_plain(a: &[Descriptor], b: &[Descriptor]) -> Vec<Match> {
     // A distance above an index: the least of such keys is the first of the nearest features.
     let key = |distance: u32, index: usize| u64::from(distance) << 32 | index as u64;
     let index = |key: u64| (key & u64::from(u32::MAX)) as usize;
-    let mut nearest_of_b = vec![u64::MAX; b.len()];
+    // The words of all descriptors lie together, so that eight are compared at once.
+    let mut words = [const { Vec::new() }; 4];
+    for (k, words) in words.iter_mut().enumerate() {
+        words.extend(b.iter().map(|descriptor| descriptor.0[k]));
+    }
+    let count = b.len();
+    let [w0, w1, w2, w3] = words.each_ref().map(|words| &words[..count]);
+    let mut nearest_of_b = vec![u64::MAX; count];
     let mut nearest_of_a = Vec::with_capacity(a.len());
-    for (i, first) in a.iter().enumerate() {
+    for (i, &Descriptor(first)) in a.iter().enumerate() {
         let mut nearest = u64::MAX;
-        for (j, (second, back)) in b.iter().zip(&mut nearest_of_b).enumerate() {
-            let distance = first.distance(second);
+        let back = &mut nearest_of_b[..count];
+        for j in 0..count {
+            let distance = (first[0] ^ w0[j]).count_ones()
+                + (first[1] ^ w1[j]).count_ones()
+                + (first[2] ^ w2[j]).count_ones()
+                + (first[3] ^ w3[j]).count_ones();
             nearest = nearest.min(key(distance, j));
-            *back = (*back).min(key(distance, i));
+            back[j] = back[j].min(key(distance, i));
         }
         nearest_of_a.push(nearest);
     }

@@ -17,14 +17,17 @@ pub mod matching;
 pub mod overlap;
 mod random;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
-
+use choice::Chooser;
 pub use choice::{Options, SampledFrame, Why};
 use compare::View;
+pub use homography::Doubt;
+use image::GrayImage;
+use serde::Serialize;
 
 use crate::error::Result;
 use crate::video::{self, Video};
@@ -44,7 +47,8 @@ pub struct Selection {
 
 /// Chooses the key frames of the video at `path`.
 ///
-/// The video is decoded once; the frames' features are found on all cores meanwhile.
+/// The video is decoded once, or only as much of it as the sampled frames need; meanwhile their
+/// features are found on all cores, and each is compared as soon as those before it are.
 ///
 /// # Errors
 /// [`Error::KeyframeOption`](crate::Error::KeyframeOption) about `options`, and those of
@@ -52,40 +56,106 @@ pub struct Selection {
 pub fn select(path: &Path, options: &Options) -> Result<Selection> {
     options.check()?;
     let video = video::probe(path)?;
-    let (frames, views) = views(&video)?;
-    let sampled = choice::choose(&views, options, |index| video.time_s(index));
+    let (step, limit) = (video.frames_per_second(), options.time_limit);
+    let from_excerpt =
+        choose(&video, options, |take| video::sample_excerpt(&video, step, limit, take))?;
+    let (frames, sampled) = match from_excerpt {
+        (Some(frames), sampled) => (frames, sampled),
+        (None, _) => choose(&video, options, |take| video::sample(&video, step, limit, take))?,
+    };
     let keyframes = sampled.iter().filter(|frame| frame.kept).map(|frame| frame.index).collect();
     Ok(Selection { fps: video.fps.as_f64(), frames, sampled, keyframes })
 }
 
-/// How many frames the video has, and the views of those at each second and of the last, with their
-/// indices, in order.
-fn views(video: &Video) -> Result<(usize, Vec<(usize, View)>)> {
-    let waiting = AtomicUsize::new(0);
+/// Takes a frame at an index.
+type Take<'a> = &'a mut dyn FnMut(usize, GrayImage) -> Result<()>;
+
+/// What `sample` returns, and what is decided about the frames that it gives out.
+fn choose<T>(
+    video: &Video,
+    options: &Options,
+    sample: impl FnOnce(Take<'_>) -> Result<T>,
+) -> Result<(T, Vec<SampledFrame>)> {
+    let queue = Queue::new(*options);
     let most_waiting = 2 * rayon::current_num_threads();
-    let views = Mutex::new(Vec::new());
-    let keep = |index, view| {
-        views.lock().unwrap_or_else(PoisonError::into_inner).push((index, view));
-    };
-    let frames = rayon::in_place_scope(|scope| {
-        video::sample(video, video.frames_per_second(), |index, frame| {
-            if waiting.load(Ordering::Relaxed) >= most_waiting {
+    let mut place = 0;
+    let sampled = rayon::in_place_scope(|scope| {
+        sample(&mut |index, frame| {
+            let (queue, time_s, at) = (&queue, video.time_s(index), place);
+            place += 1;
+            if queue.waiting.fetch_add(1, Ordering::Relaxed) >= most_waiting {
                 // The cores are behind: this thread helps, and the decoder waits.
-                keep(index, View::of(&frame));
+                queue.add(at, (index, time_s, View::of(&frame)));
+                queue.decide(&mut queue.chooser());
                 return Ok(());
             }
-            waiting.fetch_add(1, Ordering::Relaxed);
-            let (keep, waiting) = (&keep, &waiting);
             scope.spawn(move |_| {
-                keep(index, View::of(&frame));
-                waiting.fetch_sub(1, Ordering::Relaxed);
+                queue.add(at, (index, time_s, View::of(&frame)));
+                queue.decide_if_free();
             });
             Ok(())
         })
     })?;
-    let mut views = views.into_inner().unwrap_or_else(PoisonError::into_inner);
-    views.sort_by_key(|(index, _)| *index);
-    Ok((frames, views))
+    queue.decide(&mut queue.chooser());
+    let chooser = queue.chooser.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((sampled, chooser.finish()))
+}
+
+/// A frame's index, its time in seconds, and its view.
+type Seen = (usize, f64, View);
+
+/// Views that come in any order, and the chooser that wants them in the frames' order.
+struct Queue {
+    /// By their places among the sampled frames.
+    views: Mutex<BTreeMap<usize, Seen>>,
+    /// Frames that were not decided about yet.
+    waiting: AtomicUsize,
+    chooser: Mutex<Chooser>,
+    /// The place that is decided about next.
+    next: AtomicUsize,
+}
+
+impl Queue {
+    fn new(options: Options) -> Self {
+        Self {
+            views: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            chooser: Mutex::new(Chooser::new(options)),
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    fn chooser(&self) -> MutexGuard<'_, Chooser> {
+        self.chooser.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn views(&self) -> MutexGuard<'_, BTreeMap<usize, Seen>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, place: usize, seen: Seen) {
+        self.views().insert(place, seen);
+    }
+
+    /// Decides about the frames whose turn it is, unless another thread does.
+    fn decide_if_free(&self) {
+        // Asked again after each go: what was added while that thread was stopping is not left over.
+        while self.views().contains_key(&self.next.load(Ordering::SeqCst)) {
+            let Ok(mut chooser) = self.chooser.try_lock() else { return };
+            self.decide(&mut chooser);
+        }
+    }
+
+    /// Decides about the frames whose turn it is.
+    fn decide(&self, chooser: &mut Chooser) {
+        loop {
+            let next = self.next.load(Ordering::SeqCst);
+            let Some((index, time_s, view)) = self.views().remove(&next) else { return };
+            self.next.store(next + 1, Ordering::SeqCst);
+            chooser.decide(index, time_s, view);
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,21 +1,18 @@
 //! One FFmpeg process that decodes one video track and hands over chosen frames as raw pixels.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, ErrorKind, Read};
-use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::thread::JoinHandle;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use super::Video;
+use super::index::Excerpt;
+use super::limits::{FORMATS, MOST_BYTES_AT_ONCE, MOST_PIXELS, TimeLimit};
+use super::process::{Ending, Process};
 use crate::error::{Error, Result};
 
-/// What a file may make FFmpeg open: files, never the network.
-pub(super) const PROTOCOLS: &str = "file,pipe,crypto,data";
-
-/// Complaints kept of one process; a damaged file makes thousands.
-const COMPLAINTS: usize = 8;
-
-/// Letters kept of a complaint, which may quote a whole file.
+/// Letters told of a complaint.
 const COMPLAINT_LETTERS: usize = 200;
 
 /// How a frame's pixels lie in memory.
@@ -57,23 +54,45 @@ pub(super) struct Wanted {
 
 /// A running decoder. The process ends with the value.
 pub(super) struct Decoder {
-    child: Child,
+    process: Process,
     frames: ChildStdout,
-    complaints: Option<JoinHandle<Vec<String>>>,
     frame_bytes: usize,
 }
 
-/// How a decoder that has given out its last frame ended.
-pub(super) struct Ending {
-    /// Whether FFmpeg ended without a failure.
-    pub(super) success: bool,
-    /// FFmpeg's first error messages.
-    pub(super) complaints: Vec<String>,
-}
-
 impl Decoder {
-    /// Starts FFmpeg on the track of `video`.
-    pub(super) fn start(video: &Video, wanted: &Wanted) -> Result<Self> {
+    /// Starts FFmpeg on the track of `video`, for at most as long as `limit` allows.
+    pub(super) fn start(video: &Video, wanted: &Wanted, limit: TimeLimit) -> Result<Self> {
+        let mut command = ffmpeg();
+        command.args(["-protocol_whitelist", "file", "-i"]).arg(input_name(&video.path));
+        let track = format!("0:{}", video.track);
+        // Frames are handed over as they come, never dropped or repeated to suit a rate.
+        let timing = [video.sync_option.unwrap_or("-vsync"), "passthrough"];
+        Self::run(&mut command, &track, timing, wanted, (Stdio::null(), limit.of(video)), None)
+    }
+
+    /// Starts FFmpeg on an excerpt of `video`.
+    pub(super) fn start_excerpt(
+        video: &Video,
+        excerpt: Excerpt,
+        wanted: &Wanted,
+        limit: TimeLimit,
+    ) -> Result<Self> {
+        let mut command = ffmpeg();
+        command.args(["-f", "mov", "-protocol_whitelist", "pipe", "-i", "pipe:0"]);
+        let limits = (Stdio::piped(), limit.of(video));
+        let feed = (video.path.clone(), excerpt);
+        // The filter counts at this rate: whether any frame is dropped, the number of them tells.
+        Self::run(&mut command, "0:0", ["-r", "25"], wanted, limits, Some(feed))
+    }
+
+    fn run(
+        command: &mut Command,
+        track: &str,
+        timing: [&str; 2],
+        wanted: &Wanted,
+        (input, limit): (Stdio, Duration),
+        feed: Option<(PathBuf, Excerpt)>,
+    ) -> Result<Self> {
         let (width, height) = wanted.size;
         // Times are replaced by counts, so that broken ones in the container drop or repeat nothing.
         let filters = format!(
@@ -82,41 +101,24 @@ impl Decoder {
             wanted.select,
             wanted.pixels.name()
         );
-        let mut command = Command::new("ffmpeg");
-        command
-            .args(["-v", "error", "-nostdin", "-protocol_whitelist", PROTOCOLS])
-            // A frame size that changes on the way must not start the count of frames anew.
-            .args(["-reinit_filter", "0", "-i"])
-            .arg(input_name(&video.path))
-            .args(["-map", &format!("0:{}", video.track), "-vf", &filters])
-            .args([video.sync_option, "passthrough"])
-            // Counted in the filter's steps: by the video's own rate some counts would round alike.
-            .args(["-enc_time_base", "1:25"]);
+        command.args(["-map", track, "-vf", &filters]).args(timing);
+        // Counted in the filter's steps: by the video's own rate some counts would round alike.
+        command.args(["-enc_time_base", "1:25"]);
         if let Some(count) = wanted.at_most {
             command.args(["-frames:v", &count.to_string()]);
         }
         command.args(["-f", "rawvideo", "-"]);
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(Error::ffmpeg("ffmpeg"))?;
-        let missing = || Error::ffmpeg("ffmpeg")(ErrorKind::BrokenPipe.into());
-        let frames = child.stdout.take().ok_or_else(missing)?;
-        let stderr = child.stderr.take().ok_or_else(missing)?;
-        // The process would stop at a full pipe if nobody read its complaints.
-        let complaints = std::thread::spawn(move || {
-            let mut kept = Vec::new();
-            for line in BufReader::new(stderr).split(b'\n').map_while(|line| line.ok()) {
-                if kept.len() < COMPLAINTS {
-                    kept.push(String::from_utf8_lossy(&line).trim().to_owned());
+        let (process, frames, stdin) = Process::start("ffmpeg", command, input, limit)?;
+        if let Some(((path, excerpt), stdin)) = feed.zip(stdin) {
+            std::thread::spawn(move || {
+                // FFmpeg tells of what it lacks, and closes its end when it has enough.
+                if let Err(error) = excerpt.write_to(&path, stdin) {
+                    tracing::debug!("an excerpt of `{}` ended early: {error}", path.display());
                 }
-            }
-            kept
-        });
+            });
+        }
         let frame_bytes = width as usize * height as usize * wanted.pixels.bytes();
-        Ok(Self { child, frames, complaints: Some(complaints), frame_bytes })
+        Ok(Self { process, frames, frame_bytes })
     }
 
     /// The next wanted frame's pixels, row by row, or `None` after the last one.
@@ -130,19 +132,29 @@ impl Decoder {
     }
 
     /// Waits for the process that has given out its last frame.
-    pub(super) fn finish(mut self) -> Result<Ending> {
-        let status = self.child.wait().map_err(Error::ffmpeg("ffmpeg"))?;
-        let complaints = self.complaints.take().and_then(|thread| thread.join().ok());
-        Ok(Ending { success: status.success(), complaints: complaints.unwrap_or_default() })
+    ///
+    /// # Errors
+    /// [`Error::TooSlow`] about the file at `path` where it was ended at its deadline.
+    pub(super) fn finish(self, path: &Path) -> Result<Ending> {
+        // Nothing reads the pipe any more: a process that still writes ends at that.
+        drop(self.frames);
+        let ending = self.process.finish()?;
+        match ending.is_late {
+            true => Err(Error::TooSlow { path: path.to_owned() }),
+            false => Ok(ending),
+        }
     }
 }
 
-impl Drop for Decoder {
-    fn drop(&mut self) {
-        // Both fail only where the process has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// FFmpeg with its limits, before its input is named.
+fn ffmpeg() -> Command {
+    let mut command = Command::new("ffmpeg");
+    command
+        .args(["-v", "error", "-nostdin", "-max_alloc", &MOST_BYTES_AT_ONCE.to_string()])
+        .args(["-max_pixels", &MOST_PIXELS.to_string(), "-format_whitelist", FORMATS])
+        // A frame size that changes on the way must not start the count of frames anew.
+        .args(["-reinit_filter", "0"]);
+    command
 }
 
 impl Ending {
@@ -163,11 +175,28 @@ pub(super) fn input_name(path: &Path) -> OsString {
 pub(super) fn first_complaint<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     let mut lines = lines.map(str::trim).filter(|line| !line.is_empty());
     let Some(line) = lines.next() else { return "FFmpeg gives no reason".to_owned() };
+    if let Some((format, _)) = line.split_once("Format not on whitelist") {
+        let name = format.trim_start_matches('[').split(" @").next().unwrap_or_default();
+        return refused_format(name);
+    }
     let said = match line.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
         Some((_, said)) => said,
         None => line.rsplit_once(": ").map_or(line, |(_, said)| said),
     };
     said.trim_end_matches('.').chars().take(COMPLAINT_LETTERS).collect()
+}
+
+/// Why a file of the format `name` is not read.
+fn refused_format(name: &str) -> String {
+    let is_picture = name == "image2" || name.ends_with("_pipe");
+    let is_playlist =
+        matches!(name, "hls" | "dash" | "concat" | "concatf" | "sdp" | "rtsp" | "imf");
+    match name {
+        "tty" => "it is text".to_owned(),
+        _ if is_picture => "it is a picture".to_owned(),
+        _ if is_playlist => format!("it is a list of other files (`{name}`), which are not opened"),
+        _ => format!("files of the kind `{name}` are not opened"),
+    }
 }
 
 #[cfg(test)]
@@ -180,6 +209,9 @@ mod tests {
         assert_eq!(said("[mov,mp4 @ 0x55ea] moov atom not found"), "moov atom not found");
         assert_eq!(said("file:a: b.txt: Invalid data found"), "Invalid data found");
         assert_eq!(first_complaint(["", " "].into_iter()), "FFmpeg gives no reason");
+        let refused = |name: &str| said(&format!("[{name} @ 0x1] Format not on whitelist 'mov'"));
+        assert_eq!(refused("png_pipe"), "it is a picture");
+        assert_eq!(refused("hls"), "it is a list of other files (`hls`), which are not opened");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Frames of a video, read through FFmpeg as a child process.
 //!
-//! A broken or hostile file can end the child, never the run. FFmpeg is told which frames are
-//! wanted, so that it decodes all of them, as it must, but converts, scales and hands over only
-//! those. Frames are counted as the decoder gives them out, from 0: containers often promise some
-//! more or some less.
+//! A broken or hostile file can end the child, never the run, and not even the child for long: it
+//! opens the one file and nothing else, and it has limits of time, memory and pixels. FFmpeg is told
+//! which frames are wanted, so that it converts, scales and hands over only those; where the index of
+//! an MP4 file tells which frames need not even be decoded to see them, it gets an excerpt of the file
+//! without the others. Frames are counted as the decoder gives them out, from 0: containers often
+//! promise some more or some less.
 //!
 //! ```no_run
 //! use embodied_r_perception::video;
@@ -14,13 +16,20 @@
 //! ```
 
 mod decoder;
+mod index;
+mod limits;
+mod picture;
 mod pictures;
 mod probe;
+mod process;
+mod reading;
 mod sampling;
 
+pub use limits::{MOST_PIXELS, TimeLimit};
+pub use picture::picture;
 pub use pictures::{fit_within, frames};
 pub use probe::{Rational, Video, probe};
-pub use sampling::sample;
+pub use sampling::{sample, sample_excerpt};
 
 #[cfg(test)]
 pub(crate) mod clips;

@@ -5,7 +5,9 @@ use std::path::Path;
 use image::RgbImage;
 
 use super::decoder::{Decoder, Pixels, Wanted};
-use super::probe;
+use super::limits::TimeLimit;
+use super::reading::{Reading, any_of};
+use super::{Video, probe};
 use crate::error::{Error, Result};
 
 /// The frames `indices` of the video at `path`, in the order asked for.
@@ -25,24 +27,48 @@ pub fn frames(path: &Path, indices: &[usize], max_side: Option<u32>) -> Result<V
     }
     let video = probe(path)?;
     let size = fit_within((video.width, video.height), max_side);
+    let decoded = match from_excerpt(&video, &order, size)? {
+        Some(decoded) => decoded,
+        None => from_whole(&video.described()?, &order, max_side)?,
+    };
+    let place = |index: &usize| order.binary_search(index).ok().and_then(|at| decoded.get(at));
+    Ok(indices.iter().filter_map(place).cloned().collect())
+}
+
+/// The frames of the ascending indices `order`, with no other frames decoded than they need; `None`
+/// where that is not possible.
+fn from_excerpt(video: &Video, order: &[usize], size: (u32, u32)) -> Result<Option<Vec<RgbImage>>> {
+    let excerpt = video.index.as_ref().and_then(|index| index.excerpt(&video.path, order));
+    let Some(excerpt) = excerpt else { return Ok(None) };
+    let mut reading = Reading::start(video, excerpt, (size, Pixels::Rgb), TimeLimit::default())?;
+    let mut decoded = Vec::with_capacity(order.len());
+    while decoded.len() < order.len() {
+        let Some(pixels) = reading.next_frame()? else { return Ok(None) };
+        decoded.extend(RgbImage::from_raw(size.0, size.1, pixels));
+    }
+    Ok(reading.came_whole()?.then_some(decoded))
+}
+
+/// The same, with all frames decoded up to the last of them.
+fn from_whole(video: &Video, order: &[usize], max_side: Option<u32>) -> Result<Vec<RgbImage>> {
+    let size = fit_within((video.width, video.height), max_side);
     let wanted =
-        Wanted { select: any_of(&order), size, pixels: Pixels::Rgb, at_most: Some(order.len()) };
-    let mut decoder = Decoder::start(&video, &wanted)?;
+        Wanted { select: any_of(order), size, pixels: Pixels::Rgb, at_most: Some(order.len()) };
+    let mut decoder = Decoder::start(video, &wanted, TimeLimit::default())?;
     let mut decoded = Vec::with_capacity(order.len());
     while decoded.len() < order.len() {
         let Some(pixels) = decoder.next_frame()? else { break };
         decoded.extend(RgbImage::from_raw(size.0, size.1, pixels));
     }
     if let Some(&index) = order.get(decoded.len()) {
-        let ending = decoder.finish()?;
-        let path = path.to_owned();
+        let path = video.path.clone();
+        let ending = decoder.finish(&path)?;
         return Err(match ending.success && ending.complaints.is_empty() {
             true => Error::NoSuchFrame { path, index },
             false => Error::Decode { path, reason: ending.reason() },
         });
     }
-    let place = |index: &usize| order.binary_search(index).ok().and_then(|at| decoded.get(at));
-    Ok(indices.iter().filter_map(place).cloned().collect())
+    Ok(decoded)
 }
 
 /// `(width, height)` scaled down, where it must be, so that neither exceeds `max_side`.
@@ -55,21 +81,6 @@ pub fn fit_within((width, height): (u32, u32), max_side: Option<u32>) -> (u32, u
         (side.round() as u32).max(1)
     };
     (scaled(width), scaled(height))
-}
-
-/// FFmpeg expression that is true at the sorted `indices`, with one term for each run of them.
-fn any_of(indices: &[usize]) -> String {
-    let term = |run: &[usize]| match run {
-        [] => "0".to_owned(),
-        [only] => format!("eq(n,{only})"),
-        [first, .., last] => format!("between(n,{first},{last})"),
-    };
-    let mut terms: Vec<String> = indices.chunk_by(|a, b| a + 1 == *b).map(term).collect();
-    // Added in pairs, since FFmpeg refuses sums of many terms: it nests them one in another.
-    while terms.len() > 1 {
-        terms = terms.chunks(2).map(|pair| format!("({})", pair.join("+"))).collect();
-    }
-    terms.pop().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -114,10 +125,5 @@ mod tests {
         assert_eq!(fit_within((320, 240), Some(640)), (320, 240));
         assert_eq!(fit_within((5000, 1), Some(100)), (100, 1));
         assert_eq!(fit_within((5, 7), None), (5, 7));
-    }
-
-    #[test]
-    fn runs_of_frames_are_one_term() {
-        assert_eq!(any_of(&[0, 4, 5, 6, 9]), "((eq(n,0)+between(n,4,6))+(eq(n,9)))");
     }
 }

@@ -1,11 +1,16 @@
 //! What a file says of itself, before it is decoded.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::decoder::{PROTOCOLS, first_complaint, input_name};
+use super::decoder::{first_complaint, input_name};
+use super::index::Index;
+use super::limits::{FORMATS, MOST_BYTES_AT_ONCE, MOST_PIXELS, PROBE_TIME};
+use super::process::Process;
 use crate::error::{Error, Result};
 
 /// A ratio of whole numbers, as containers state frame rates.
@@ -48,15 +53,40 @@ pub struct Video {
     pub(super) track: usize,
     /// How many frames the container promises; the decoder may give some more or less.
     pub(super) promised: Option<usize>,
-    /// FFmpeg's option that says whether frames may be dropped or repeated.
-    pub(super) sync_option: &'static str,
+    /// The file's length.
+    pub(super) bytes: u64,
+    /// Where its frames lie, where that could be read without FFmpeg.
+    pub(super) index: Option<Arc<Index>>,
+    /// FFmpeg's option that says whether frames may be dropped or repeated; `None` as long as
+    /// `ffprobe` was not asked.
+    pub(super) sync_option: Option<&'static str>,
 }
 
 impl Video {
+    /// The video, if its frames are not too large.
+    fn checked(self) -> Result<Self> {
+        let (width, height) = (self.width, self.height);
+        match u64::from(width) * u64::from(height) > MOST_PIXELS {
+            true => Err(Error::TooLarge { path: self.path, width, height }),
+            false => Ok(self),
+        }
+    }
+
     /// Whole frames in a second, at least 1: the step of sampling at one frame a second.
     #[must_use]
     pub fn frames_per_second(&self) -> usize {
         ((self.fps.numerator / self.fps.denominator) as usize).max(1)
+    }
+
+    /// The video as `ffprobe` describes it.
+    ///
+    /// # Errors
+    /// Those of [`probe`].
+    pub(super) fn described(&self) -> Result<Self> {
+        match self.sync_option {
+            Some(_) => Ok(self.clone()),
+            None => describe(&self.path, self.bytes),
+        }
     }
 
     /// When frame `index` is shown, in seconds from the first one.
@@ -71,9 +101,12 @@ impl Video {
 /// Audio, data and subtitle tracks and cover pictures are passed over. Of several video tracks the
 /// one that the file marks as default counts.
 ///
+/// MP4 files with an index that leaves no doubt are read here, all others by `ffprobe`.
+///
 /// # Errors
-/// [`Error::Io`], [`Error::EmptyFile`], [`Error::NotAVideo`], [`Error::NoVideoTrack`] about the
-/// file, [`Error::FfmpegMissing`] and [`Error::FfmpegRun`] about `ffprobe`.
+/// [`Error::Io`], [`Error::EmptyFile`], [`Error::NotAVideo`], [`Error::NoVideoTrack`],
+/// [`Error::TooLarge`] and [`Error::TooSlow`] about the file, [`Error::FfmpegMissing`] and
+/// [`Error::FfmpegRun`] about `ffprobe`.
 pub fn probe(path: &Path) -> Result<Video> {
     let meta = std::fs::metadata(path).map_err(Error::io("read", path))?;
     if !meta.is_file() {
@@ -84,25 +117,54 @@ pub fn probe(path: &Path) -> Result<Video> {
         return Err(Error::EmptyFile { path: path.to_owned() });
     }
     std::fs::File::open(path).map_err(Error::io("read", path))?;
-    let output = Command::new("ffprobe")
-        .args(["-v", "error", "-protocol_whitelist", PROTOCOLS, "-of", "json"])
-        .arg("-show_library_versions")
-        .args(["-show_entries", ENTRIES, "-i"])
-        .arg(input_name(path))
-        .stdin(Stdio::null())
-        .output()
-        .map_err(Error::ffmpeg("ffprobe"))?;
-    let not_a_video = |reason: String| Error::NotAVideo { path: path.to_owned(), reason };
-    if !output.status.success() {
-        let complaints = String::from_utf8_lossy(&output.stderr);
-        return Err(not_a_video(first_complaint(complaints.lines())));
+    if let Some(index) = Index::read(path) {
+        let (width, height) = index.size;
+        let fps = Rational { numerator: index.fps.0, denominator: index.fps.1 };
+        let video = Video {
+            path: path.to_owned(),
+            width,
+            height,
+            fps,
+            track: index.track,
+            promised: Some(index.frames()),
+            bytes: meta.len(),
+            index: Some(Arc::new(index)),
+            sync_option: None,
+        };
+        return video.checked();
     }
-    let report: Report = serde_json::from_slice(&output.stdout)
-        .map_err(|e| not_a_video(format!("`ffprobe` reports something unreadable, {e}")))?;
-    report.into_video(path)
+    describe(path, meta.len())
 }
 
-const ENTRIES: &str = "format=format_name,duration:stream=index,codec_type,codec_name,width,height,\
+/// What `ffprobe` says of the file at `path`, which has so many `bytes`.
+fn describe(path: &Path, bytes: u64) -> Result<Video> {
+    let mut command = Command::new("ffprobe");
+    command
+        .args(["-v", "error", "-protocol_whitelist", "file", "-format_whitelist", FORMATS])
+        .args(["-max_alloc", &MOST_BYTES_AT_ONCE.to_string()])
+        .args(["-max_pixels", &MOST_PIXELS.to_string()])
+        .args(["-of", "json", "-show_library_versions", "-show_entries", ENTRIES, "-i"])
+        .arg(input_name(path));
+    let (process, stdout, _) = Process::start("ffprobe", &mut command, Stdio::null(), PROBE_TIME)?;
+    let mut report = Vec::new();
+    stdout.take(MOST_REPORTED).read_to_end(&mut report).map_err(Error::ffmpeg("ffprobe"))?;
+    let ending = process.finish()?;
+    let not_a_video = |reason: String| Error::NotAVideo { path: path.to_owned(), reason };
+    if ending.is_late {
+        return Err(not_a_video("`ffprobe` did not come to an end with it".to_owned()));
+    }
+    if !ending.success {
+        return Err(not_a_video(first_complaint(ending.complaints.iter().map(String::as_str))));
+    }
+    let report: Report = serde_json::from_slice(&report)
+        .map_err(|e| not_a_video(format!("`ffprobe` reports something unreadable, {e}")))?;
+    report.into_video(path, bytes)?.checked()
+}
+
+/// Bytes of a report at most; a file can be made of thousands of tracks.
+const MOST_REPORTED: u64 = 4 << 20;
+
+const ENTRIES: &str = "format=duration:stream=index,codec_type,codec_name,width,height,\
     r_frame_rate,avg_frame_rate,nb_frames,duration:stream_disposition=default,attached_pic:\
     stream_tags=rotate:stream_side_data=rotation";
 
@@ -126,8 +188,6 @@ struct Library {
 
 #[derive(Deserialize, Default)]
 struct Format {
-    #[serde(default)]
-    format_name: String,
     duration: Option<String>,
 }
 
@@ -174,16 +234,9 @@ struct SideData {
 }
 
 impl Report {
-    fn into_video(self, path: &Path) -> Result<Video> {
+    fn into_video(self, path: &Path, bytes: u64) -> Result<Video> {
         let not_a_video =
             |reason: &str| Error::NotAVideo { path: path.to_owned(), reason: reason.to_owned() };
-        let container = self.format.format_name.as_str();
-        if container == "tty" {
-            return Err(not_a_video("it is text"));
-        }
-        if container == "image2" || container.ends_with("_pipe") {
-            return Err(not_a_video("it is a picture"));
-        }
         let shown = |s: &&Stream| s.codec_type == "video" && s.disposition.attached_pic == 0;
         let stream = self
             .streams
@@ -204,8 +257,9 @@ impl Report {
             false => (stream.width, stream.height),
         };
         let promised = stream.promised(self.format.duration.as_deref());
-        let (track, sync_option) = (stream.index, self.sync_option());
-        Ok(Video { path: path.to_owned(), width, height, fps, track, promised, sync_option })
+        let (track, sync_option) = (stream.index, Some(self.sync_option()));
+        let (path, index) = (path.to_owned(), None);
+        Ok(Video { path, width, height, fps, track, promised, bytes, index, sync_option })
     }
 
     /// FFmpeg before 5.1 knows only the one, FFmpeg from 9 on only the other.
@@ -280,7 +334,7 @@ mod tests {
 
     fn read(report: &str) -> Result<Video> {
         let report: Report = serde_json::from_str(report).unwrap();
-        report.into_video(Path::new("a.mp4"))
+        report.into_video(Path::new("a.mp4"), 1)
     }
 
     fn stream(extra: &str) -> String {
@@ -354,13 +408,5 @@ mod tests {
             "video", "width": 9, "height": 9, "disposition": {"attached_pic": 1}}]}"#;
         let error = read(song).unwrap_err().to_string();
         assert_eq!(error, "`a.mp4` has no video track, only a cover picture and audio");
-    }
-
-    #[test]
-    fn text_and_pictures_are_not_videos() {
-        for (format, what) in [("tty", "text"), ("png_pipe", "a picture")] {
-            let report = format!(r#"{{"streams": [], "format": {{"format_name": "{format}"}}}}"#);
-            assert!(read(&report).unwrap_err().to_string().ends_with(&format!("it is {what}")));
-        }
     }
 }

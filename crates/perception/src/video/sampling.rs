@@ -3,7 +3,10 @@
 use image::GrayImage;
 
 use super::Video;
-use super::decoder::{Decoder, Ending, Pixels, Wanted};
+use super::decoder::{Decoder, Pixels, Wanted};
+use super::limits::TimeLimit;
+use super::process::Ending;
+use super::reading::Reading;
 use crate::error::{Error, Result};
 
 /// How far before the promised last frame FFmpeg begins to hand over every frame.
@@ -18,19 +21,21 @@ const TAIL: usize = 3;
 ///
 /// # Errors
 /// [`Error::Damaged`] where FFmpeg complains and frames are missing, [`Error::Decode`] where there
-/// is no frame at all or FFmpeg gave up, [`Error::FfmpegMissing`], [`Error::FfmpegRun`], and what
-/// `take` returns.
+/// is no frame at all or FFmpeg gave up, [`Error::TooSlow`] where that took longer than `limit`, those
+/// of [`probe`](super::probe()), and what `take` returns.
 pub fn sample(
     video: &Video,
     step: usize,
+    limit: TimeLimit,
     mut take: impl FnMut(usize, GrayImage) -> Result<()>,
 ) -> Result<usize> {
+    let video = &video.described()?;
     let step = step.max(1);
     let tail = video.promised.map_or(0, |frames| frames.saturating_sub(TAIL));
     let mut wanted = (0..).filter(|n| n % step == 0 || *n >= tail);
     let mut last = 0;
     let mut untaken = None;
-    let mut pass = decode(video, format!("not(mod(n,{step}))+gte(n,{tail})"), |frame| {
+    let mut pass = decode(video, limit, format!("not(mod(n,{step}))+gte(n,{tail})"), |frame| {
         last = wanted.next().unwrap_or(usize::MAX);
         untaken = Some(frame);
         match last % step {
@@ -42,7 +47,7 @@ pub fn sample(
         return Err(Error::Decode { path: video.path.clone(), reason: pass.ending.reason() });
     }
     if last < tail {
-        pass = decode(video, format!("gt(n,{last})"), |frame| {
+        pass = decode(video, limit, format!("gt(n,{last})"), |frame| {
             untaken = Some(frame);
             Ok(())
         })?;
@@ -55,6 +60,38 @@ pub fn sample(
     Ok(last + 1)
 }
 
+/// What [`sample`] does, from an excerpt of the video in which frames are left out that need not be
+/// decoded for it. The frames are the same, bit for bit.
+///
+/// `None` where the file has no index for that, or next to all frames are needed, or something about
+/// it turned out odd on the way: [`sample`] has the last word then, and what was taken does not count.
+///
+/// # Errors
+/// [`Error::TooSlow`], [`Error::FfmpegMissing`], [`Error::FfmpegRun`], and what `take` returns.
+pub fn sample_excerpt(
+    video: &Video,
+    step: usize,
+    limit: TimeLimit,
+    mut take: impl FnMut(usize, GrayImage) -> Result<()>,
+) -> Result<Option<usize>> {
+    let Some(index) = &video.index else { return Ok(None) };
+    let count = index.frames();
+    let mut indices: Vec<usize> = (0..count).step_by(step.max(1)).collect();
+    if indices.last() != Some(&(count - 1)) {
+        indices.push(count - 1);
+    }
+    let Some(excerpt) = index.excerpt(&video.path, &indices) else { return Ok(None) };
+    let pixels = Pixels::Gray;
+    let size = (video.width, video.height);
+    let mut excerpt = Reading::start(video, excerpt, (size, pixels), limit)?;
+    for index in indices {
+        let Some(frame) = excerpt.next_frame()? else { return Ok(None) };
+        let Some(frame) = GrayImage::from_raw(size.0, size.1, frame) else { return Ok(None) };
+        take(index, frame)?;
+    }
+    Ok(excerpt.came_whole()?.then_some(count))
+}
+
 /// A pass over the video: how many frames it gave and how it ended.
 struct Pass {
     given: usize,
@@ -63,19 +100,20 @@ struct Pass {
 
 fn decode(
     video: &Video,
+    limit: TimeLimit,
     select: String,
     mut take: impl FnMut(GrayImage) -> Result<()>,
 ) -> Result<Pass> {
     let (width, height) = (video.width, video.height);
     let wanted = Wanted { select, size: (width, height), pixels: Pixels::Gray, at_most: None };
-    let mut decoder = Decoder::start(video, &wanted)?;
+    let mut decoder = Decoder::start(video, &wanted, limit)?;
     let mut given = 0;
     while let Some(pixels) = decoder.next_frame()? {
         let Some(frame) = GrayImage::from_raw(width, height, pixels) else { break };
         take(frame)?;
         given += 1;
     }
-    Ok(Pass { given, ending: decoder.finish()? })
+    Ok(Pass { given, ending: decoder.finish(&video.path)? })
 }
 
 /// Lets a video through that came whole, or that FFmpeg decoded without a complaint.
@@ -109,7 +147,7 @@ mod tests {
     /// Indices and mean brightness of the sampled frames, and the count of frames.
     fn sampled(video: &Video, step: usize) -> (Vec<(usize, u8)>, usize) {
         let mut seen = Vec::new();
-        let frames = sample(video, step, |index, frame| {
+        let frames = sample(video, step, TimeLimit::default(), |index, frame| {
             seen.push((index, frame.get_pixel(frame.width() / 2, frame.height() / 2).0[0]));
             Ok(())
         });
@@ -145,7 +183,7 @@ mod tests {
     fn the_last_frame_is_the_decoders_whatever_the_container_promises() {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::brightening(folder.path(), "a.mp4", 23);
-        let video = probe(&path).unwrap();
+        let video = probe(&path).unwrap().described().unwrap();
         let truth = sampled(&video, 10);
         for promised in [None, Some(0), Some(1), Some(12), Some(24), Some(40), Some(1000)] {
             let video = Video { promised, ..video.clone() };
@@ -157,7 +195,8 @@ mod tests {
     fn a_video_that_breaks_off_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::truncated(folder.path(), "short.mp4");
-        let error = sample(&probe(&path).unwrap(), 10, |_, _| Ok(())).unwrap_err();
+        let error =
+            sample(&probe(&path).unwrap(), 10, TimeLimit::default(), |_, _| Ok(())).unwrap_err();
         assert!(matches!(&error, Error::Damaged { frames, expected, .. } if frames < expected));
         assert!(error.to_string().contains("short.mp4` is truncated or damaged"), "{error}");
     }
@@ -178,7 +217,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::on_its_side(folder.path(), "a.mp4");
         let mut sizes = Vec::new();
-        sample(&probe(&path).unwrap(), 10, |_, frame| {
+        sample(&probe(&path).unwrap(), 10, TimeLimit::default(), |_, frame| {
             sizes.push(frame.dimensions());
             Ok(())
         })

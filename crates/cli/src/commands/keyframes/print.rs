@@ -5,7 +5,7 @@ use std::path::Path;
 
 use embodied_r_perception::Error;
 use embodied_r_perception::keyframes::compare::Comparison;
-use embodied_r_perception::keyframes::{Options, SampledFrame, Selection, Why};
+use embodied_r_perception::keyframes::{Doubt, Options, SampledFrame, Selection, Why};
 use serde::Serialize;
 
 use crate::output::outln;
@@ -33,6 +33,8 @@ struct PairLine {
     overlap: Option<f64>,
     matches: usize,
     inliers: usize,
+    /// Why there is no homography.
+    uncertain: Option<Doubt>,
 }
 
 pub(super) fn selection_json(path: &Path, selection: &Selection) -> anyhow::Result<()> {
@@ -49,6 +51,7 @@ pub(super) fn pair_json(comparison: &Comparison) -> anyhow::Result<()> {
         overlap: comparison.overlap,
         matches: comparison.matches,
         inliers: comparison.inliers,
+        uncertain: comparison.uncertain,
     })
 }
 
@@ -94,9 +97,9 @@ fn reason(frame: &SampledFrame, options: &Options) -> String {
         Why::First => "kept: the first frame".to_owned(),
         Why::Last => "kept: the last frame".to_owned(),
         Why::LittleOverlap => format!("kept: covers less than {threshold} of the last key frame"),
-        Why::FewMatches => "kept: too little of it matches the last key frame".to_owned(),
-        Why::NoHomography => {
-            "kept: what matches agrees on no homography to the last key frame".to_owned()
+        Why::FewMatches | Why::NoHomography => {
+            let doubt = frame.uncertain.map_or_else(String::new, |doubt| format!(", {doubt}"));
+            format!("kept: uncertain how it lies over the last key frame{doubt}")
         }
         Why::FillsUp => {
             format!("kept: fills up to {} key frames, spread evenly", options.min_frames)
@@ -115,9 +118,8 @@ pub(super) fn pair(a: &Path, b: &Path, comparison: &Comparison) -> io::Result<()
     let (a, b) = (a.display(), b.display());
     let Comparison { matches, inliers, .. } = comparison;
     let (Some(homography), Some(overlap)) = (comparison.homography, comparison.overlap) else {
-        return outln!(
-            "`{b}` does not lie over `{a}`: {matches} features match and agree on nothing"
-        );
+        let doubt = comparison.uncertain.map_or_else(String::new, |doubt| format!(": {doubt}"));
+        return outln!("uncertain how `{b}` lies over `{a}`, {matches} features match{doubt}");
     };
     outln!("`{b}` covers {} of `{a}`", percent(overlap))?;
     outln!("{matches} features match, {inliers} of them agree on this homography (B to A):")?;

@@ -35,72 +35,111 @@ impl Descriptor {
     }
 }
 
-/// The direction from a corner to the centre of brightness of the disc around it, as the cosine and
-/// sine of its angle.
-#[inline(always)]
-pub(super) fn orientation(plane: &Plane, column: usize, row: usize) -> (f32, f32) {
-    let (mut across, mut down) = (0i32, 0i32);
-    for y in -RADIUS..=RADIUS {
-        let half = ((RADIUS * RADIUS - y * y) as f32).sqrt() as isize;
-        let start = (row as isize + y) * plane.width as isize + column as isize - half;
-        let line = &plane.pixels[start as usize..][..2 * half as usize + 1];
-        let mut sum = 0;
-        for (pixel, x) in line.iter().zip(-half as i32..) {
-            across += x * i32::from(*pixel);
-            sum += i32::from(*pixel);
+/// Directions that are told apart, a full turn in all.
+const TURNS: usize = 128;
+
+/// Pixels that hold a line of the disc.
+const LANES: usize = 32;
+
+/// The disc: all bits where a pixel lies inside.
+const DISC: [[u8; LANES]; 2 * RADIUS as usize + 1] = {
+    let mut disc = [[0; LANES]; 2 * RADIUS as usize + 1];
+    let mut at = 0;
+    while at < disc.len() * disc.len() {
+        let (line, column) = (at / disc.len(), at % disc.len());
+        let (x, y) = (column as isize - RADIUS, line as isize - RADIUS);
+        if x * x + y * y <= RADIUS * RADIUS {
+            disc[line][column] = u8::MAX;
         }
-        down += y as i32 * sum;
+        at += 1;
     }
-    let (across, down) = (across as f32, down as f32);
-    let length = across.hypot(down);
-    if length > 0.0 { (across / length, down / length) } else { (1.0, 0.0) }
+    disc
+};
+
+/// The direction from a corner to the centre of brightness of the disc around it, as the nearest of
+/// [`TURNS`].
+#[inline(always)]
+pub(super) fn orientation(plane: &Plane, column: usize, row: usize) -> usize {
+    let radius = RADIUS as usize;
+    let mut start = (row - radius) * plane.width + column - radius;
+    let mut columns = [0i16; LANES];
+    let mut down_lanes = [0i32; LANES];
+    for (inside, y) in DISC.iter().zip(-RADIUS as i16..) {
+        let line = &plane.pixels[start..start + LANES];
+        for i in 0..LANES {
+            let pixel = i16::from(line[i] & inside[i]);
+            columns[i] += pixel;
+            down_lanes[i] += i32::from(y * pixel);
+        }
+        start += plane.width;
+    }
+    let (mut across, mut down) = (0, 0);
+    for i in 0..LANES {
+        across += (i as i32 - RADIUS as i32) * i32::from(columns[i]);
+        down += down_lanes[i];
+    }
+    let turn = (down as f32).atan2(across as f32) / std::f32::consts::TAU * TURNS as f32;
+    (turn.round() as isize).rem_euclid(TURNS as isize) as usize
 }
+
+/// Pixels from one line to the next in the copy of a corner's surroundings.
+const LINE: usize = 64;
 
 /// Compares the pairs around a corner of the blurred plane, turned by the corner's orientation.
 #[inline(always)]
-pub(super) fn describe(
-    blurred: &Plane,
-    column: usize,
-    row: usize,
-    (cos, sin): (f32, f32),
-) -> Descriptor {
-    let middle = (row * blurred.width + column) as isize;
-    // Nearest pixel, without the call that `round` is: places lie within 16 pixels of the corner.
-    let nearest = |offset: f32| (offset + 16.5) as i32 as isize - 16;
-    let pixel = |(x, y): (f32, f32)| {
-        let across = nearest(x * cos - y * sin);
-        let down = nearest(x * sin + y * cos);
-        blurred.pixels[(middle + down * blurred.width as isize + across) as usize]
-    };
+pub(super) fn describe(blurred: &Plane, column: usize, row: usize, turn: usize) -> Descriptor {
+    const SIDE: usize = 2 * RADIUS as usize + 3;
+    // Places in a copy are the same whatever the plane's width.
+    let mut around = [0u8; SIDE * LINE];
+    let first = (row - SIDE / 2) * blurred.width + column - SIDE / 2;
+    for (line, to) in around.chunks_exact_mut(LINE).enumerate() {
+        to[..SIDE].copy_from_slice(&blurred.pixels[first + line * blurred.width..][..SIDE]);
+    }
     let mut answers = [0u64; 4];
-    for (word, pairs) in answers.iter_mut().zip(pattern().chunks_exact(64)) {
-        for (bit, (first, second)) in pairs.iter().enumerate() {
+    for (word, pairs) in answers.iter_mut().zip(turned_pairs(turn).chunks_exact(64)) {
+        for (bit, [first, second]) in pairs.iter().enumerate() {
+            let pixel = |place: u16| around.get(usize::from(place)).copied().unwrap_or_default();
             *word |= u64::from(pixel(*first) < pixel(*second)) << bit;
         }
     }
     Descriptor(answers)
 }
 
+/// Where the pairs lie in the copy of a corner's surroundings, with the pattern turned.
+fn turned_pairs(turn: usize) -> &'static [[u16; 2]; PAIRS] {
+    static TURNED: OnceLock<Vec<[[u16; 2]; PAIRS]>> = OnceLock::new();
+    let turned = TURNED.get_or_init(|| {
+        let pattern = pattern();
+        let turn = |turn: usize| {
+            let (sin, cos) = (turn as f32 / TURNS as f32 * std::f32::consts::TAU).sin_cos();
+            let place = |(x, y): (f32, f32)| {
+                let nearest = |offset: f32| (offset.round() as isize + RADIUS + 1) as u16;
+                nearest(x * sin + y * cos) * LINE as u16 + nearest(x * cos - y * sin)
+            };
+            pattern.map(|(first, second)| [place(first), place(second)])
+        };
+        (0..TURNS).map(turn).collect()
+    });
+    &turned[turn % TURNS]
+}
+
 /// Two places, each right and down from the corner.
 type Pair = ((f32, f32), (f32, f32));
 
-/// The places, drawn once from a normal distribution: always the same ones.
-fn pattern() -> &'static [Pair; PAIRS] {
-    static PATTERN: OnceLock<[Pair; PAIRS]> = OnceLock::new();
-    PATTERN.get_or_init(|| {
-        let mut random = Random::new(SEED);
-        let mut normal = move || {
-            let (u, v) = (random.unit().max(f64::MIN_POSITIVE), random.unit());
-            ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
-        };
-        let mut place = move || loop {
-            let (x, y) = (DEVIATION * normal(), DEVIATION * normal());
-            if x.hypot(y) <= RADIUS as f32 {
-                return (x, y);
-            }
-        };
-        std::array::from_fn(|_| (place(), place()))
-    })
+/// The places, drawn from a normal distribution: always the same ones.
+fn pattern() -> [Pair; PAIRS] {
+    let mut random = Random::new(SEED);
+    let mut normal = move || {
+        let (u, v) = (random.unit().max(f64::MIN_POSITIVE), random.unit());
+        ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+    };
+    let mut place = move || loop {
+        let (x, y) = (DEVIATION * normal(), DEVIATION * normal());
+        if x.hypot(y) <= RADIUS as f32 {
+            return (x, y);
+        }
+    };
+    std::array::from_fn(|_| (place(), place()))
 }
 
 #[cfg(test)]
@@ -114,8 +153,8 @@ mod tests {
 
     #[test]
     fn the_orientation_points_to_the_bright_side() {
-        let (cos, sin) = orientation(&plane(|x, y| 120.0 + 2.0 * x + 2.0 * y), 30, 30);
-        assert!((cos - 0.5f32.sqrt()).abs() < 0.01 && (sin - 0.5f32.sqrt()).abs() < 0.01);
+        assert_eq!(orientation(&plane(|x, y| 120.0 + 2.0 * x + 2.0 * y), 30, 30), TURNS / 8);
+        assert_eq!(orientation(&plane(|x, _| 120.0 - 2.0 * x), 30, 30), TURNS / 2);
     }
 
     #[test]

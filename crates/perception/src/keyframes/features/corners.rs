@@ -1,9 +1,9 @@
-//! Corners: FAST's test, Harris' measure, and a place between pixels.
+//! Corners: FAST's score, Harris' measure, and a place between pixels.
 
 use super::pyramid::Plane;
 
 /// Corners stay so far from the edges that what describes them lies inside.
-pub(in crate::keyframes) const BORDER: usize = 17;
+pub(in crate::keyframes) const BORDER: usize = 18;
 
 /// How much brighter or darker than the middle the arc must be: first choice, and where that finds
 /// too few.
@@ -29,9 +29,6 @@ const CIRCLE: [(isize, isize); 16] = [
     (-1, -3),
 ];
 
-/// Length of the arc of the circle that makes a corner.
-const ARC: u32 = 9;
-
 /// Weight of the squared trace in Harris' measure.
 const HARRIS_K: f32 = 0.04;
 
@@ -40,157 +37,276 @@ const HARRIS_K: f32 = 0.04;
 pub(super) struct Corner {
     pub(super) column: usize,
     pub(super) row: usize,
-    /// Harris' measure.
-    pub(super) strength: f32,
+    /// FAST's score.
+    pub(super) score: u8,
 }
 
-/// The corners of `plane` that are stronger than their neighbours; at least `enough` of them where
-/// the plane has so many faint ones.
+/// The corners of `plane` with scores that none of their eight neighbours surpasses; at least `enough`
+/// of them where the plane has so many faint ones.
 #[inline(always)]
 pub(super) fn find(plane: &Plane, enough: usize) -> Vec<Corner> {
-    let mut corners = Vec::new();
-    for threshold in THRESHOLDS {
-        corners = strongest_of_neighbours(plane, candidates(plane, threshold));
-        if corners.len() >= 2 * enough {
-            break;
-        }
+    let scores = scores(plane);
+    let peaks = peaks(plane, &scores, THRESHOLDS[1]);
+    let is_clear = |corner: &&Corner| corner.score > THRESHOLDS[0];
+    match peaks.iter().filter(is_clear).count() >= 2 * enough {
+        true => peaks.iter().filter(is_clear).copied().collect(),
+        false => peaks,
     }
-    corners
 }
 
-/// All pixels that pass FAST's test, row by row.
+/// Repeats a statement for each place, so that the lanes of all of them stay in registers.
+macro_rules! at_each {
+    ($i:ident of $($place:literal)*: $statement:expr) => {
+        $({ const $i: usize = $place; $statement; })*
+    };
+}
+
+/// Pixels that are scored at once.
+const AT_ONCE: usize = 64;
+
+/// Pixels in a row, or how far each reaches.
+type Lanes = [u8; AT_ONCE];
+
+/// FAST's score of each pixel away from the border, and 0 elsewhere.
 #[inline(always)]
-fn candidates(plane: &Plane, threshold: u8) -> Vec<Corner> {
+fn scores(plane: &Plane) -> Vec<u8> {
     let width = plane.width;
-    let circle = CIRCLE.map(|(x, y)| y * width as isize + x);
-    let mut found = Vec::new();
-    let mut likely = vec![0u8; width];
+    let mut scores = vec![0u8; plane.pixels.len()];
+    // What is left of a line is scored with pixels of the next one, which are there: see `BORDER`.
     for row in BORDER..plane.height - BORDER {
-        let line = |offset: isize| {
-            let start = ((row * width + BORDER) as isize + offset) as usize;
-            &plane.pixels[start..][..width - 2 * BORDER]
-        };
-        mark_likely(
-            line(0),
-            [line(circle[0]), line(circle[4]), line(circle[8]), line(circle[12])],
-            threshold,
-            &mut likely,
-        );
-        for (column, _) in likely[..width - 2 * BORDER].iter().enumerate().filter(|(_, l)| **l != 0)
-        {
-            let at = row * width + BORDER + column;
-            if is_corner(plane, at, &circle, threshold) {
-                let column = column + BORDER;
-                found.push(Corner { column, row, strength: harris(plane, column, row) });
+        for column in (BORDER..width - BORDER).step_by(AT_ONCE) {
+            let start = row * width + column;
+            let mut circle = [[0; AT_ONCE]; 16];
+            at_each!(I of 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15: {
+                let (x, y) = CIRCLE[I];
+                circle[I] = lanes(&plane.pixels, (start as isize + y * width as isize + x) as usize);
+            });
+            let middle = lanes(&plane.pixels, start);
+            if may_hold_corners(&middle, &circle) {
+                scores[start..start + AT_ONCE].copy_from_slice(&score(&middle, &circle));
+            }
+        }
+    }
+    scores
+}
+
+/// The pixels from `start` on.
+#[inline(always)]
+fn lanes(pixels: &[u8], start: usize) -> Lanes {
+    pixels[start..].first_chunk().copied().unwrap_or([0; AT_ONCE])
+}
+
+/// `of` of each two lanes. Whole rows at a time, since that becomes vector instructions.
+#[inline(always)]
+fn each(a: &Lanes, b: &Lanes, of: impl Fn(u8, u8) -> u8) -> Lanes {
+    let mut lanes = [0; AT_ONCE];
+    for i in 0..AT_ONCE {
+        lanes[i] = of(a[i], b[i]);
+    }
+    lanes
+}
+
+/// Whether two of the four outermost places of a circle that are not opposite to each other are both
+/// brighter or both darker by the lowest threshold, as every long arc holds such two.
+#[inline(always)]
+fn may_hold_corners(middle: &Lanes, circle: &[Lanes; 16]) -> bool {
+    let [mut brighter, mut darker] = [[[0; AT_ONCE]; 4]; 2];
+    at_each!(I of 0 1 2 3: {
+        brighter[I] = each(&circle[4 * I], middle, u8::saturating_sub);
+        darker[I] = each(middle, &circle[4 * I], u8::saturating_sub);
+    });
+    let two = |reach: &[Lanes; 4]| {
+        let upright = each(&reach[0], &reach[2], u8::max);
+        each(&upright, &each(&reach[1], &reach[3], u8::max), u8::min)
+    };
+    let most = each(&two(&brighter), &two(&darker), u8::max);
+    most.iter().fold(0, |most, reach| most.max(*reach)) > THRESHOLDS[1]
+}
+
+/// The scores of pixels in a row, given the circles around them place by place: the greatest threshold
+/// below which FAST's test holds, that nine neighbours on the circle are all brighter or all darker.
+#[inline(always)]
+fn score(middle: &Lanes, circle: &[Lanes; 16]) -> Lanes {
+    let mut reach = [[0; AT_ONCE]; 16];
+    at_each!(I of 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15:
+        reach[I] = each(&circle[I], middle, u8::saturating_sub));
+    let brighter = best_arc(&reach);
+    at_each!(I of 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15:
+        reach[I] = each(middle, &circle[I], u8::saturating_sub));
+    each(&brighter, &best_arc(&reach), u8::max)
+}
+
+/// The most that all of some nine neighbours on the circle reach.
+#[inline(always)]
+fn best_arc(reach: &[Lanes; 16]) -> Lanes {
+    // Two, four and eight in a row from each odd place on.
+    let mut twos = [[0; AT_ONCE]; 8];
+    at_each!(I of 0 1 2 3 4 5 6 7:
+        twos[I] = each(&reach[2 * I + 1], &reach[(2 * I + 2) % 16], u8::min));
+    let mut fours = [[0; AT_ONCE]; 8];
+    at_each!(I of 0 1 2 3 4 5 6 7:
+        fours[I] = each(&twos[I], &twos[(I + 1) % 8], u8::min));
+    let mut best = [0; AT_ONCE];
+    at_each!(I of 0 1 2 3 4 5 6 7: {
+        let eight = each(&fours[I], &fours[(I + 2) % 8], u8::min);
+        // Nine have one more at either end.
+        let end = each(&reach[2 * I], &reach[(2 * I + 9) % 16], u8::max);
+        best = each(&best, &each(&eight, &end, u8::min), u8::max);
+    });
+    best
+}
+
+/// The pixels that score above `threshold`, more than the neighbours before them and no less than
+/// those after them, row by row.
+#[inline(always)]
+fn peaks(plane: &Plane, scores: &[u8], threshold: u8) -> Vec<Corner> {
+    let width = plane.width;
+    let mut found = Vec::new();
+    for row in BORDER..plane.height - BORDER {
+        for column in (BORDER..width - BORDER).step_by(AT_ONCE) {
+            let start = row * width + column;
+            let mut marks = peak_marks(scores, width, start, threshold);
+            marks[AT_ONCE.min(width - BORDER - column)..].fill(0);
+            let (eights, _) = marks.as_chunks::<8>();
+            for (eight, first) in eights.iter().zip((0..).step_by(8)) {
+                let mut set = u64::from_le_bytes(*eight);
+                while set != 0 {
+                    let place = first + set.trailing_zeros() as usize / 8;
+                    set &= set - 1;
+                    let score = scores[start + place];
+                    found.push(Corner { column: column + place, row, score });
+                }
             }
         }
     }
     found
 }
 
-/// Marks the pixels where two of the four outermost pixels of the circle that are not opposite to
-/// each other are both much brighter or both much darker: every long arc holds such two.
+/// 1 where one of the pixels from `start` on is a peak.
 #[inline(always)]
-fn mark_likely(middle: &[u8], [top, right, bottom, left]: [&[u8]; 4], by: u8, likely: &mut [u8]) {
-    let across = right.iter().zip(left);
-    let pixels = middle.iter().zip(top.iter().zip(bottom)).zip(across);
-    for (mark, ((&middle, (&top, &bottom)), (&right, &left))) in likely.iter_mut().zip(pixels) {
-        let (high, low) = (middle.saturating_add(by), middle.saturating_sub(by));
-        let bright = ((top > high) | (bottom > high)) & ((right > high) | (left > high));
-        let dark = ((top < low) | (bottom < low)) & ((right < low) | (left < low));
-        *mark = u8::from(bright | dark);
-    }
+fn peak_marks(scores: &[u8], width: usize, start: usize, threshold: u8) -> Lanes {
+    let left = lanes(scores, start - 1);
+    let right = lanes(scores, start + 1);
+    let before = each(&most_of_three(scores, start - width), &left, u8::max);
+    let after = each(&most_of_three(scores, start + width), &right, u8::max);
+    let least = each(&before, &after, |before, after| {
+        before.saturating_add(1).max(after).max(threshold + 1)
+    });
+    each(&lanes(scores, start), &least, |score, least| u8::from(score >= least))
 }
 
-/// Whether an arc of the circle around pixel `at` is all brighter or all darker by `threshold`.
+/// The greatest of each pixel from `start` on and its neighbours to the left and right.
 #[inline(always)]
-fn is_corner(plane: &Plane, at: usize, circle: &[isize; 16], threshold: u8) -> bool {
-    let middle = plane.pixels[at];
-    let (high, low) = (middle.saturating_add(threshold), middle.saturating_sub(threshold));
-    let (mut bright, mut dark) = (0u32, 0u32);
-    for (bit, offset) in circle.iter().enumerate() {
-        let pixel = plane.pixels[(at as isize + offset) as usize];
-        bright |= u32::from(pixel > high) << bit;
-        dark |= u32::from(pixel < low) << bit;
-    }
-    has_arc(bright) || has_arc(dark)
+fn most_of_three(scores: &[u8], start: usize) -> Lanes {
+    let sides = each(&lanes(scores, start - 1), &lanes(scores, start + 1), u8::max);
+    each(&lanes(scores, start), &sides, u8::max)
 }
 
-/// Whether [`ARC`] bits in a row are set in the circle of 16 bits.
-fn has_arc(circle: u32) -> bool {
-    if circle.count_ones() < ARC {
-        return false;
-    }
-    let mut runs = circle | circle << 16;
-    for shift in [1, 2, 4] {
-        runs &= runs >> shift;
-    }
-    (runs & runs >> 1) != 0
-}
+/// Pixels to each side over which gradients are summed up.
+const RADIUS: usize = 3;
 
-/// Harris' measure over the 7 × 7 pixels around a corner, from gradients by Sobel, with brightness
-/// between 0 and 1.
+/// Pixels across and down that Harris' measure is taken at.
+const SIDE: usize = 5;
+
+/// Products of gradients by Sobel, in a row of [`LANES`] pixels: across, down, and both.
+const LANES: usize = 16;
+
+/// Harris' measure at the [`SIDE`] × [`SIDE`] pixels around `(column, row)`, over 7 × 7 pixels each, with
+/// brightness between 0 and 1.
 #[inline(always)]
-fn harris(plane: &Plane, column: usize, row: usize) -> f32 {
-    let (mut xx, mut yy, mut xy) = (0i32, 0i32, 0i32);
-    for y in row - 3..=row + 3 {
-        let line = |y: usize| &plane.pixels[y * plane.width + column - 4..][..9];
-        let (above, here, below) = (line(y - 1), line(y), line(y + 1));
-        for x in 1..8 {
-            let at = |line: &[u8], x: usize| i32::from(line[x]);
-            let across = at(above, x + 1) - at(above, x - 1)
-                + 2 * (at(here, x + 1) - at(here, x - 1))
-                + at(below, x + 1)
-                - at(below, x - 1);
-            let down = at(below, x - 1) - at(above, x - 1)
-                + 2 * (at(below, x) - at(above, x))
-                + at(below, x + 1)
-                - at(above, x + 1);
-            xx += across * across;
-            yy += down * down;
-            xy += across * down;
+fn harris(plane: &Plane, column: usize, row: usize) -> [[f32; SIDE]; SIDE] {
+    let reach = RADIUS + SIDE / 2;
+    let mut sums = [[[0i32; LANES]; 3]; SIDE];
+    for y in 0..2 * reach + 1 {
+        let products = products(plane, column - reach - 1, row - reach + y);
+        for (offset, sums) in sums.iter_mut().enumerate() {
+            if (offset..offset + 2 * RADIUS + 1).contains(&y) {
+                for (sum, product) in sums.iter_mut().zip(&products) {
+                    for lane in 0..LANES {
+                        sum[lane] += product[lane];
+                    }
+                }
+            }
         }
     }
     let unit = (4.0 * 7.0 * 255.0f32).powi(-2);
-    let (xx, yy, xy) = (xx as f32 * unit, yy as f32 * unit, xy as f32 * unit);
-    xx * yy - xy * xy - HARRIS_K * (xx + yy) * (xx + yy)
+    let mut measures = [[0.0; SIDE]; SIDE];
+    for (measures, sums) in measures.iter_mut().zip(&sums) {
+        let (xx, yy, xy) = (boxed(&sums[0]), boxed(&sums[1]), boxed(&sums[2]));
+        for (x, measure) in measures.iter_mut().enumerate() {
+            let (xx, yy, xy) = (xx[x] as f32 * unit, yy[x] as f32 * unit, xy[x] as f32 * unit);
+            *measure = xx * yy - xy * xy - HARRIS_K * (xx + yy) * (xx + yy);
+        }
+    }
+    measures
 }
 
-/// Keeps the candidates, sorted by row and column, that none of their eight neighbours surpasses.
-fn strongest_of_neighbours(plane: &Plane, candidates: Vec<Corner>) -> Vec<Corner> {
-    let mut starts = vec![0; plane.height + 1];
-    for corner in &candidates {
-        starts[corner.row + 1] += 1;
-    }
-    for row in 0..plane.height {
-        starts[row + 1] += starts[row];
-    }
-    let surpassed = |corner: &Corner| {
-        (corner.row - 1..=corner.row + 1).any(|row| {
-            let line = &candidates[starts[row]..starts[row + 1]];
-            let from = line.partition_point(|other| other.column + 1 < corner.column);
-            line[from..].iter().take_while(|other| other.column <= corner.column + 1).any(|other| {
-                let earlier = (other.row, other.column) < (corner.row, corner.column);
-                other.strength > corner.strength || (other.strength == corner.strength && earlier)
-            })
-        })
-    };
-    candidates.iter().filter(|c| c.strength > 0.0 && !surpassed(c)).copied().collect()
-}
-
-/// The corner's column and row between pixels: the top of a parabola through Harris' measure at the
-/// pixel and its neighbours.
+/// The sums of each seven lanes in a row.
 #[inline(always)]
-pub(super) fn locate(plane: &Plane, corner: &Corner) -> (f64, f64) {
-    let Corner { column, row, strength } = *corner;
+fn boxed(lanes: &[i32; LANES]) -> [i32; LANES / 2] {
+    let mut sums = [0; LANES / 2];
+    for shift in 0..2 * RADIUS + 1 {
+        for i in 0..LANES / 2 {
+            sums[i] += lanes[i + shift];
+        }
+    }
+    sums
+}
+
+/// The products at the pixels of `row` that follow the one at `column`.
+#[inline(always)]
+fn products(plane: &Plane, column: usize, row: usize) -> [[i32; LANES]; 3] {
+    let start = row * plane.width + column;
+    let above = gray_line(plane, start - plane.width);
+    let here = gray_line(plane, start);
+    let below = gray_line(plane, start + plane.width);
+    let mut products = [[0; LANES]; 3];
+    for i in 0..LANES {
+        let across =
+            above[i + 2] - above[i] + 2 * (here[i + 2] - here[i]) + below[i + 2] - below[i];
+        let down =
+            below[i] + 2 * below[i + 1] + below[i + 2] - above[i] - 2 * above[i + 1] - above[i + 2];
+        let (x, y) = (i32::from(across), i32::from(down));
+        products[0][i] = x * x;
+        products[1][i] = y * y;
+        products[2][i] = x * y;
+    }
+    products
+}
+
+/// The pixels from `start` on, widened.
+#[inline(always)]
+fn gray_line(plane: &Plane, start: usize) -> [i16; LANES + 2] {
+    let mut line = [0; LANES + 2];
+    for (wide, pixel) in line.iter_mut().zip(&plane.pixels[start..start + LANES + 2]) {
+        *wide = i16::from(*pixel);
+    }
+    line
+}
+
+/// A corner moved to the neighbour of the greatest measure, and its column and row between pixels:
+/// the top of a parabola through that pixel's and its neighbours' measures.
+#[inline(always)]
+pub(super) fn locate(plane: &Plane, corner: Corner) -> (Corner, (f64, f64)) {
+    let measures = harris(plane, corner.column, corner.row);
+    let (mut x, mut y) = (2, 2);
+    for row in 1..4 {
+        for column in 1..4 {
+            if measures[row][column] > measures[y][x] {
+                (x, y) = (column, row);
+            }
+        }
+    }
+    let strength = measures[y][x];
     let top = |before: f32, after: f32| {
         let curve = f64::from(before) - 2.0 * f64::from(strength) + f64::from(after);
         let shift = 0.5 * (f64::from(before) - f64::from(after)) / curve;
         if curve < 0.0 { shift.clamp(-0.5, 0.5) } else { 0.0 }
     };
-    let across = top(harris(plane, column - 1, row), harris(plane, column + 1, row));
-    let down = top(harris(plane, column, row - 1), harris(plane, column, row + 1));
-    (column as f64 + across, row as f64 + down)
+    let across = top(measures[y][x - 1], measures[y][x + 1]);
+    let down = top(measures[y - 1][x], measures[y + 1][x]);
+    let (column, row) = (corner.column + x - 2, corner.row + y - 2);
+    (Corner { column, row, ..corner }, (column as f64 + across, row as f64 + down))
 }
 
 #[cfg(test)]
@@ -203,11 +319,16 @@ mod tests {
     }
 
     #[test]
-    fn nine_bits_in_a_row_are_an_arc_even_across_the_seam() {
-        assert!(has_arc(0b1_1111_1111));
-        assert!(has_arc(0b1111_0000_0001_1111));
-        assert!(!has_arc(0b1111_1111));
-        assert!(!has_arc(0b1111_0111_1111_0111));
+    fn nine_in_a_row_are_an_arc_even_across_the_seam() {
+        let best = |bits: u32| {
+            let reach = |i: usize| if bits >> i & 1 == 1 { 9 + i as u8 } else { 3 };
+            best_arc(&std::array::from_fn(|i| [reach(i); AT_ONCE]))[0]
+        };
+        assert_eq!(best(0b1_1111_1111), 9);
+        assert_eq!(best(0b11_1111_1110), 10);
+        assert_eq!(best(0b1111_0000_0001_1111), 9);
+        assert_eq!(best(0b1111_1111), 3);
+        assert_eq!(best(0b1111_0111_1111_0111), 3);
     }
 
     #[test]
@@ -235,8 +356,8 @@ mod tests {
             let d2 = (x as f64 - x0).powi(2) + (y as f64 - y0).powi(2);
             (40.0 + 200.0 * (-d2 / 4.5).exp()).round() as u8
         });
-        let corner = find(&plane, 1).into_iter().max_by(|a, b| a.strength.total_cmp(&b.strength));
-        let (column, row) = locate(&plane, &corner.unwrap());
+        let corner = find(&plane, 1).into_iter().max_by_key(|corner| corner.score);
+        let (_, (column, row)) = locate(&plane, corner.unwrap());
         assert!((column - x0).abs() < 0.1 && (row - y0).abs() < 0.1, "{column} {row}");
     }
 }

@@ -4,6 +4,10 @@ mod fit;
 mod ransac;
 mod refine;
 
+use std::fmt;
+
+use serde::Serialize;
+
 pub use ransac::{inliers, search, settle};
 
 /// A point: pixels from the left, pixels from the top.
@@ -22,6 +26,35 @@ pub struct Correspondence {
     pub to: Point,
     /// Expected error in pixels of the other picture; only the ratios count.
     pub deviation: f64,
+}
+
+/// Why a homography is not to be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Doubt {
+    /// Too few features match.
+    FewMatches,
+    /// No ten matches agree on a map.
+    NoAgreement,
+    /// What agrees is a small part of what matches: a detail of the scene.
+    LittleAgreement,
+    /// What agrees is no view of a frame: mirrored, crossed, or shrunk or blown up beyond reason.
+    NoView,
+    /// What agrees leaves open where the frame's corners come to lie.
+    LooseCorners,
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FewMatches => "too few features match",
+            Self::NoAgreement => "what matches agrees on nothing",
+            Self::LittleAgreement => "too little of what matches agrees",
+            Self::NoView => "what agrees is no view of a frame",
+            Self::LooseCorners => "what agrees leaves the frame's corners open",
+        })
+    }
 }
 
 /// Distance up to which a mapped point counts as in its place.

@@ -3,7 +3,7 @@
 use super::super::random::Random;
 use super::fit::fit;
 use super::refine::refine;
-use super::{Correspondence, Homography, INLIER_PX, Point};
+use super::{Correspondence, Doubt, Homography, INLIER_PX, Point};
 
 /// Samples of four at most.
 const SAMPLES: usize = 4000;
@@ -40,28 +40,31 @@ pub fn search(pairs: &[Correspondence], frame: (f64, f64)) -> Option<Homography>
 
 /// Fits the map `start` to those of `pairs` that agree with it.
 ///
-/// `None` where fewer than ten agree, where no camera could have made such a map, or where the
+/// # Errors
+/// A [`Doubt`] where fewer than ten agree, where no camera could have made such a map, or where the
 /// agreeing pairs leave it open where the corners of the `frame` come to lie.
-#[must_use]
 pub fn settle(
     pairs: &[Correspondence],
     start: Homography,
     frame: (f64, f64),
-) -> Option<Homography> {
+) -> Result<Homography, Doubt> {
     let mut homography = start;
     let mut deviation = f64::INFINITY;
     for _ in 0..3 {
-        let refined = refine(&inliers(pairs, &homography), &homography)?;
+        let refined =
+            refine(&inliers(pairs, &homography), &homography).ok_or(Doubt::LooseCorners)?;
         homography = refined.homography;
         deviation = corners(frame)
             .iter()
             .map(|corner| refined.deviation_px(*corner).unwrap_or(f64::INFINITY))
             .fold(0.0, f64::max);
     }
-    homography.project_frame(frame.0, frame.1)?;
+    homography.project_frame(frame.0, frame.1).ok_or(Doubt::NoView)?;
+    if inliers(pairs, &homography).len() < LEAST_INLIERS {
+        return Err(Doubt::NoAgreement);
+    }
     let is_certain = deviation <= LARGEST_DEVIATION * frame.0.hypot(frame.1);
-    let is_supported = inliers(pairs, &homography).len() >= LEAST_INLIERS;
-    (is_certain && is_supported).then_some(homography)
+    if is_certain { Ok(homography) } else { Err(Doubt::LooseCorners) }
 }
 
 /// Those of `pairs` that `homography` brings to within [`INLIER_PX`] of their places.
@@ -203,7 +206,7 @@ mod tests {
     }
 
     fn estimate(pairs: &[Correspondence], frame: (f64, f64)) -> Option<Homography> {
-        settle(pairs, search(pairs, frame)?, frame)
+        settle(pairs, search(pairs, frame)?, frame).ok()
     }
 
     #[test]

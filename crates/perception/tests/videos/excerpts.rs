@@ -1,0 +1,156 @@
+//! An excerpt shows the same frames as the whole video, or there is none.
+
+use std::path::Path;
+
+use embodied_r_perception::keyframes::{self, Options};
+use embodied_r_perception::video::{self, TimeLimit};
+use image::GrayImage;
+
+use super::{ffmpeg, patterns};
+
+const X264: &str = "-c:v libx264 -preset veryfast -pix_fmt yuv420p";
+
+/// The sampled frames with their indices, and how many frames there are.
+type Sampled = (Vec<(usize, GrayImage)>, usize);
+
+fn whole(path: &Path, step: usize) -> Sampled {
+    let mut frames = Vec::new();
+    let count =
+        video::sample(&video::probe(path).unwrap(), step, TimeLimit::default(), |i, frame| {
+            frames.push((i, frame));
+            Ok(())
+        });
+    (frames, count.unwrap())
+}
+
+fn excerpt(path: &Path, step: usize) -> Option<Sampled> {
+    let mut frames = Vec::new();
+    let video = video::probe(path).unwrap();
+    let count = video::sample_excerpt(&video, step, TimeLimit::default(), |i, frame| {
+        frames.push((i, frame));
+        Ok(())
+    });
+    Some((frames, count.unwrap()?))
+}
+
+/// Whether an excerpt was taken, which then shows what the whole video shows.
+fn is_excerpted(path: &Path, step: usize) -> bool {
+    let Some(excerpt) = excerpt(path, step) else { return false };
+    let whole = whole(path, step);
+    assert_eq!(excerpt.1, whole.1, "frames of {}", path.display());
+    for (seen, wanted) in excerpt.0.iter().zip(&whole.0) {
+        assert_eq!(seen.0, wanted.0);
+        assert!(seen.1 == wanted.1, "frame {} of {} differs", seen.0, path.display());
+    }
+    assert_eq!(excerpt.0.len(), whole.0.len());
+    true
+}
+
+#[test]
+fn an_excerpt_shows_the_same_frames_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let recipes = [
+        ("-g 12 -bf 0", "short.mp4"),
+        ("-g 48 -bf 3 -x264-params b-pyramid=2", "pyramid.mp4"),
+        ("-g 10 -bf 2 -movflags +faststart", "front.mp4"),
+        ("-g 16 -f mov", "quicktime.mov"),
+        ("-x264-params keyint=30:scenecut=0:ref=4:bframes=4", "references.mp4"),
+    ];
+    for (recipe, name) in recipes {
+        let path = patterns(folder, &format!("{X264} {recipe}"), name);
+        for step in [24, 7] {
+            is_excerpted(&path, step);
+        }
+        assert!(is_excerpted(&path, 55), "{name} has an index that tells all");
+    }
+}
+
+#[test]
+fn other_codecs_are_excerpted_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let x265 = "-c:v libx265 -preset ultrafast -tag:v hvc1 -x265-params \
+                log-level=none:keyint=24:open-gop=0 -pix_fmt yuv420p10le";
+    assert!(is_excerpted(&patterns(folder.path(), x265, "h265.mp4"), 50));
+    let vp9 = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 24 -pix_fmt yuv420p";
+    assert!(is_excerpted(&patterns(folder.path(), vp9, "vp9.mp4"), 50));
+}
+
+#[test]
+fn a_turned_video_with_sound_and_odd_sides_is_excerpted() {
+    let folder = tempfile::tempdir().unwrap();
+    let codec = "-c:v libx264 -preset veryfast -pix_fmt yuv444p -g 24";
+    let flat = ffmpeg(
+        folder.path(),
+        &format!(
+            "-f lavfi -i testsrc2=s=162x122:r=24 -f lavfi -i sine=r=8000 -frames:v 120 -shortest \
+             {codec} -c:a aac"
+        ),
+        "flat.mp4",
+    );
+    let turn = format!("-i {} -c copy -metadata:s:v:0 rotate=90", flat.display());
+    let turned = ffmpeg(folder.path(), &turn, "turned.mp4");
+    assert!(is_excerpted(&flat, 50));
+    assert!(is_excerpted(&turned, 50));
+    let [flat, turned] = [flat, turned].map(|path| video::probe(&path).unwrap());
+    assert_eq!((turned.width, turned.height), (flat.height, flat.width));
+}
+
+#[test]
+fn what_leaves_a_doubt_is_decoded_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let whole = patterns(folder, &format!("{X264} -g 12 -bf 2"), "whole.mp4");
+    let copy = |before: &str, after: &str, name: &str| {
+        ffmpeg(folder, &format!("{before} -i {} -c copy {after}", whole.display()), name)
+    };
+    let open = "-x264-params open-gop=1:keyint=24:bframes=3:scenecut=0";
+    let uneven = "-vf settb=1/1000,setpts=N/24/TB+0.01*mod(N\\,3)/TB -enc_time_base 1:1000 \
+                  -vsync passthrough -g 12";
+    let doubtful = [
+        copy("-ss 1.3", "", "cut.mp4"),
+        copy("", "-movflags frag_keyframe+empty_moov", "fragments.mp4"),
+        copy("", "", "matroska.mkv"),
+        patterns(folder, &format!("{X264} {open}"), "open.mp4"),
+        patterns(folder, &format!("{X264} {uneven}"), "uneven.mp4"),
+    ];
+    for path in doubtful {
+        assert!(!is_excerpted(&path, 50), "{}", path.display());
+        assert!(keyframes::select(&path, &Options::default()).unwrap().frames > 80);
+    }
+}
+
+#[test]
+fn damage_in_an_excerpt_leads_back_to_the_whole_video() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = patterns(folder.path(), &format!("{X264} -g 12 -movflags +faststart"), "a.mp4");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let data = bytes.windows(4).position(|four| four == b"mdat").unwrap();
+    for byte in bytes[data + 40..].iter_mut().step_by(50) {
+        *byte ^= 0x55;
+    }
+    std::fs::write(&path, bytes).unwrap();
+    assert!(excerpt(&path, 50).is_none());
+}
+
+#[test]
+fn colour_frames_of_an_excerpt_are_those_of_the_whole_video() {
+    let folder = tempfile::tempdir().unwrap();
+    let mp4 = patterns(folder.path(), &format!("{X264} -g 12 -bf 2"), "a.mp4");
+    let mkv = ffmpeg(folder.path(), &format!("-i {} -c copy", mp4.display()), "a.mkv");
+    let asked = [64, 3, 119, 64];
+    let (excerpted, whole) =
+        (video::frames(&mp4, &asked, Some(80)).unwrap(), video::frames(&mkv, &asked, Some(80)));
+    assert!(excerpted == whole.unwrap());
+}
+
+#[test]
+fn an_excerpt_chooses_the_same_key_frames() {
+    let folder = tempfile::tempdir().unwrap();
+    let mp4 = patterns(folder.path(), &format!("{X264} -g 12 -bf 2"), "a.mp4");
+    let mkv = ffmpeg(folder.path(), &format!("-i {} -c copy", mp4.display()), "a.mkv");
+    let chosen = |path: &Path| keyframes::select(path, &Options::default()).unwrap();
+    let (excerpted, whole) = (chosen(&mp4), chosen(&mkv));
+    assert_eq!((excerpted.fps, excerpted.frames), (whole.fps, whole.frames));
+    assert_eq!(excerpted.sampled, whole.sampled);
+}
