@@ -17,9 +17,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("rewards", &["data", "openai"]),
     ("eval", &["data", "rewards"]),
     ("policy", &["kernels", "dist"]),
-    ("perception", &["data", "policy", "dist", "openai"]),
+    ("vision", &["kernels", "policy"]),
+    ("perception", &["data", "policy", "vision", "dist", "openai"]),
     ("grpo", &["data", "rewards", "eval", "kernels", "policy", "dist", "perception"]),
-    ("serve", &["policy", "perception"]),
+    ("serve", &["policy", "vision"]),
 ];
 
 /// Crates that may use every other one.

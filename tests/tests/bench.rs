@@ -63,7 +63,8 @@ fn a_made_model_answers_and_its_text_can_be_read_back() {
         assert_eq!(tokenizer.len(), policy.config().vocab_size);
         assert_eq!(tokenizer.stop_ids(), policy.config().eos_token_ids);
         let chat = tokenizer.render(&[ChatMessage::user("a lamp?")], Generation::Prompt).unwrap();
-        let request = Request { prompt: tokenizer.encode(&chat).unwrap(), samples: 1, stream: 1 };
+        let request =
+            Request { prompt: tokenizer.encode(&chat).unwrap().into(), samples: 1, stream: 1 };
         let sampling = Sampling { max_new_tokens: 8, ..Sampling::default() };
         let drawn = policy.generate(&[request], &sampling, &|_| {}).unwrap().remove(0).remove(0);
         let text = tokenizer.decode(&drawn.ids, Special::Keep).unwrap();

@@ -81,7 +81,7 @@ step         8 completions = 2 questions x 4 completions each
 epoch        4 steps = 8 questions / 2, 0 left over
 run          4 steps of 1 optimiser step, 32 completions of at most 6 tokens
 warm-up      0 steps to 1e-3, then cosine
-micro-batch  at most 2048 tokens, behind a longer prompt as many as it has, each prompt once
+micro-batch  at most 2048 tokens, each prompt once; behind one of more than half as many as it has
 reference    for the divergence (beta 0.001)
 stage 1      steps 1 to 4, 1 epochs: accuracy 0.5, format 0.5
 checkpoints  every 2 steps, the last 3 kept, in run

@@ -32,7 +32,7 @@ impl Answerer {
         let name = args.model.as_deref().ok_or_else(|| Usage("`--model` is missing".into()))?;
         let dir = hub::resolve(name, args.revision.as_deref())?;
         let tokenizer = Tokenizer::from_dir(&dir)?;
-        let model = InferenceModel::load(&dir, args.precision.into()).map_err(|error| {
+        let model = InferenceModel::load(&dir, args.weights.format()).map_err(|error| {
             let advice = "`embodied-r doctor --model DIR` says which files are missing";
             exit::hint(error.to_string(), advice)
         })?;
@@ -86,7 +86,7 @@ impl Answerer {
                 .map(|(index, prompt)| {
                     let prompt = chat_prompt(text, &self.system_prompt, prompt)?;
                     let stream = embodied_r_grpo::random::stream(&[self.seed, *index as u64]);
-                    Ok(Request { prompt, samples, stream })
+                    Ok(Request { prompt: prompt.into(), samples, stream })
                 })
                 .collect::<anyhow::Result<Vec<_>>>()?;
             let on_event = |event| match event {

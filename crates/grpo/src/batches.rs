@@ -31,10 +31,9 @@ pub struct Piece {
 ///
 /// The longest come first, each into the fullest micro-batch that has room for it (best fit, decreasing),
 /// so that few micro-batches are begun. A group that fits one micro-batch is never cut; a longer one is,
-/// between completions, and its parts follow each other. A prompt that leaves less than half of the budget does not
-/// count, as parts do not go through the model with it: they have half the budget for themselves, or as much as a
-/// prompt that takes more than the budget. A single completion that does not fit gets a micro-batch of its own: nothing
-/// is left out.
+/// between completions, and its parts follow each other. Parts do not go through the model with their prompt: where that
+/// takes more than half of the budget, each may have as many tokens as it. A single completion that does not fit gets a
+/// micro-batch of its own: nothing is left out.
 pub fn pack(groups: &[Lengths], budget: usize) -> Vec<Vec<Piece>> {
     let mut order: Vec<usize> = (0..groups.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(groups[index].tokens()));
@@ -66,10 +65,7 @@ pub fn pack(groups: &[Lengths], budget: usize) -> Vec<Vec<Piece>> {
 
 /// Tokens of completions that go behind a prompt together, unless a single one has more.
 pub(crate) fn room_behind(prompt: usize, budget: usize) -> usize {
-    match prompt > budget {
-        true => prompt,
-        false => (budget - prompt).max(budget / 2),
-    }
+    budget.saturating_sub(prompt).max(prompt)
 }
 
 /// Cuts one group's completions into runs for which there is room behind the prompt.
@@ -132,9 +128,10 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_long_prompt_there_is_room_for_half_the_budget_or_as_much_as_it_takes() {
-        let packed = pack(&[group(8, &[2, 2, 2, 2, 2])], 9);
+    fn behind_a_prompt_of_more_than_half_the_budget_there_is_room_for_as_much() {
+        let packed = pack(&[group(5, &[2, 2, 2, 2, 2])], 9);
         assert_eq!(packed, [vec![piece(0, 0..2)], vec![piece(0, 2..4)], vec![piece(0, 4..5)]]);
+        // All of it fits, but nothing beside it.
         let packed = pack(&[group(8, &[2, 2]), group(1, &[1])], 9);
         assert_eq!(packed, [vec![piece(0, 0..2)], vec![piece(1, 0..1)]]);
         let packed = pack(&[group(10, &[2, 4, 4, 2])], 9);
@@ -164,10 +161,9 @@ mod tests {
             for batch in &packed {
                 let own = |p: &Piece| groups[p.group].completions[p.completions.clone()].iter().sum::<usize>();
                 let tokens: usize = batch.iter().map(|p| groups[p.group].prompt + own(p)).sum();
-                let room = |prompt: usize| if prompt > budget { prompt } else { budget / 2 };
                 let lone = batch.len() == 1
                     && (batch[0].completions.len() == 1
-                        || own(&batch[0]) <= room(groups[batch[0].group].prompt));
+                        || own(&batch[0]) <= groups[batch[0].group].prompt);
                 prop_assert!(tokens <= budget || lone);
             }
         }

@@ -8,9 +8,9 @@ use crate::batches::{Lengths, pack};
 use crate::error::{Error, Result};
 use crate::loss::LossType;
 use crate::micro_batch::{self, MicroBatch, Told};
-use crate::model::{Gradients, Group, Model};
+use crate::model::{Gradients, Group, Model, Training};
 use crate::settings::LossSettings;
-use crate::update::{Pace, backward, passes};
+use crate::update::{backward, passes};
 
 /// Tokens that go through the model together. The batch's loss does not depend on it.
 const TOKENS_TOGETHER: usize = 8192;
@@ -75,19 +75,12 @@ pub fn loss<M: Model>(
     let mut gradients = model.zero_gradients()?;
     let mut told = Told::default();
     let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
-    let pace = Pace { temperature, learning_rate: 0.0, noise: 0 };
+    let training = Training { temperature, noise: 0, tape: None };
     for pass in passes(&groups) {
-        backward(
-            model,
-            &groups,
-            pass,
-            &pace.training(None),
-            &mut gradients,
-            &mut |index, scores| {
-                let (batch, counts) = (&batches[index], &counts[index]);
-                Ok(batch.derivative(&options, counts, scores, selection, &mut told)?.dlogps)
-            },
-        )?;
+        backward(model, &groups, pass, &training, &mut gradients, &mut |index, scores| {
+            let (batch, counts) = (&batches[index], &counts[index]);
+            Ok(batch.derivative(&options, counts, scores, selection, &mut told)?.dlogps)
+        })?;
     }
     let norm = |(name, _): (String, _)| -> Result<(String, f64)> {
         let missing = || Error::Model { what: format!("has no gradient for `{name}`") };

@@ -49,7 +49,11 @@ impl<M: Model> ReferenceJudge<M> {
         let requests = prompts
             .iter()
             .map(|JudgePrompt { system, user }| {
-                Ok(Request { prompt: chat_prompt(text, system, user)?, samples: 1, stream: 0 })
+                Ok(Request {
+                    prompt: chat_prompt(text, system, user)?.into(),
+                    samples: 1,
+                    stream: 0,
+                })
             })
             .collect::<Result<Vec<_>>>()?;
         let sampling = Sampling {
@@ -57,7 +61,7 @@ impl<M: Model> ReferenceJudge<M> {
             stop_ids: text.stop_ids().to_vec(),
             ..Sampling::greedy()
         };
-        let samples = self.reference.get().generate(&requests, &sampling, None, &|_| {})?;
+        let (samples, _) = self.reference.get().generate(&requests, &sampling, (None, None))?;
         let reply = |group: Vec<crate::model::Sample>| match group.first() {
             Some(sample) => completion_text(text, &sample.ids).map(Some),
             None => Ok(None),

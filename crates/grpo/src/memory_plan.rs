@@ -345,7 +345,7 @@ mod tests {
     fn a_micro_batch_is_no_larger_than_its_budget_or_a_prompt_with_what_goes_behind_it() {
         assert_eq!(load().tokens_together(), 2 * (1000 + 4 * 99));
         assert_eq!(Load { budget: 2200, ..load() }.tokens_together(), 2200);
-        assert_eq!(Load { budget: 1200, completions: 9, ..load() }.tokens_together(), 1600);
+        assert_eq!(Load { budget: 1200, completions: 20, ..load() }.tokens_together(), 2000);
         let long = Load { budget: 10, ..load() };
         assert_eq!(
             long.tokens_together(),

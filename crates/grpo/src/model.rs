@@ -94,8 +94,12 @@ pub trait Model: Send + Sync + Sized {
         0.0
     }
 
-    /// Samples completions, with products in `precision` or in the model's own; `done` hears the number
-    /// of new tokens from time to time.
+    /// An empty tape.
+    fn tape(&self, options: TapeOptions) -> Self::Tape;
+
+    /// Samples completions, with products in some precision or in the model's own. The tape, if there is one, takes what
+    /// the update needs of it in the place of what it held; it is given back unless the update would compute something
+    /// else.
     ///
     /// # Errors
     /// A prompt is empty or too long, or a tensor operation fails.
@@ -103,26 +107,7 @@ pub trait Model: Send + Sync + Sized {
         &self,
         requests: &[Request],
         sampling: &Sampling,
-        precision: Option<Precision>,
-        done: &dyn Fn(u64),
-    ) -> Result<Vec<Vec<Sample>>> {
-        Ok(self.generate_taped(requests, sampling, (precision, None), done)?.0)
-    }
-
-    /// An empty tape.
-    fn tape(&self, options: TapeOptions) -> Self::Tape;
-
-    /// As [`Model::generate`]. The tape, if there is one, takes what the update needs of it in the place of what it
-    /// held; it is given back unless the update would compute something else.
-    ///
-    /// # Errors
-    /// As [`Model::generate`].
-    fn generate_taped(
-        &self,
-        requests: &[Request],
-        sampling: &Sampling,
         with: (Option<Precision>, Option<Self::Tape>),
-        done: &dyn Fn(u64),
     ) -> Result<(Samples, Option<Self::Tape>)>;
 
     /// All trainable tensors by their names in checkpoints, in a fixed order.

@@ -94,12 +94,12 @@ pub fn sample<M: Model>(
     let requests: Vec<Request> = questions
         .iter()
         .map(|(index, prompted)| Request {
-            prompt: prompted.prompt.clone(),
+            prompt: prompted.prompt.clone().into(),
             samples,
             stream: stream(&[seed, step, *index as u64]),
         })
         .collect();
-    let (sampled, tape) = model.generate_taped(&requests, sampling, with, &|_| {})?;
+    let (sampled, tape) = model.generate(&requests, sampling, with)?;
     if sampled.len() != questions.len() || sampled.iter().any(|group| group.len() != samples) {
         return Err(Error::Model { what: "gave another number of completions".into() });
     }

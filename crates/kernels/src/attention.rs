@@ -1,4 +1,4 @@
-//! Causal attention with grouped queries over packed sequences that share prompts.
+//! Attention with grouped queries over packed sequences that share prompts, causal or not.
 //!
 //! The tokens of a batch lie end to end: for each group its prompt, then its completions. Every
 //! completion sees the whole prompt and its own tokens up to itself, or the part of them that lies
@@ -57,6 +57,9 @@ pub struct Pattern {
     /// The number of most recent tokens that a query sees, its own included; `None` means all. A
     /// completion's window reaches back into its prompt.
     pub window: Option<usize>,
+    /// Whether a query sees its own token and those before it alone. Otherwise it sees the whole of its
+    /// sequence: its prompt, and of the completions its own.
+    pub causal: bool,
 }
 
 /// Where the tokens of a group lie in the batch: the prompt, and behind it the completions.
@@ -114,7 +117,8 @@ pub fn forward(
     check_shapes(q, k, v, spans, pattern)?;
     let layout = Layout::new(spans, heads);
     let pages = Pages::new(&layout, &floats(k, OP)?, &floats(v, OP)?)?;
-    paged_attention::forward(q, &layout.runs(&pages), heads, pattern.window)
+    let runs = layout.runs(&pages, pattern.causal);
+    paged_attention::forward(q, &runs, heads, pattern.window)
 }
 
 fn check_shapes(
@@ -122,13 +126,14 @@ fn check_shapes(
     k: &Tensor,
     v: &Tensor,
     spans: &[GroupSpan],
-    Pattern { heads, window }: Pattern,
+    Pattern { heads, window, causal }: Pattern,
 ) -> Result<()> {
     let ((queries, width), (tokens, _)) = (q.dims2()?, k.dims2()?);
     check(heads.kv > 0 && heads.query.is_multiple_of(heads.kv), OP, || {
         format!("{} query heads cannot share {} key heads", heads.query, heads.kv)
     })?;
     check(window != Some(0), OP, || "a window of 0 tokens shows nothing".into())?;
+    check(causal || window.is_none(), OP, || "a window looks back, not around".into())?;
     check(width == heads.query_width(), OP, || "the queries do not fit the heads".into())?;
     let kv = [tokens, heads.kv_width()];
     check(k.dims() == kv && v.dims() == kv, OP, || "keys or values misfit the queries".into())?;

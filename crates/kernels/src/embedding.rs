@@ -19,11 +19,15 @@ const OP: &str = "embedding";
 /// # Errors
 /// An index lies outside the table, or the table is not contiguous `f32` on the CPU.
 pub fn gather(table: &Tensor, indices: &[usize]) -> Result<Tensor> {
-    let (entries, width) = table.dims2()?;
-    check_indices(indices, entries)?;
-    let table = floats(table, OP)?;
+    let (_, width) = table.dims2()?;
+    gathered(&floats(table, OP)?, width, indices)
+}
+
+/// As [`gather`], of a table's numbers.
+pub(crate) fn gathered(table: &[f32], width: usize, indices: &[usize]) -> Result<Tensor> {
+    check_indices(indices, table.len() / width.max(1))?;
     let out = parallel::filled(indices.len(), width, |first, rows| {
-        for (row, index) in rows.chunks_mut(width).zip(&indices[first..]) {
+        for (row, index) in rows.chunks_mut(width.max(1)).zip(&indices[first..]) {
             row.copy_from_slice(&table[index * width..(index + 1) * width]);
         }
     });

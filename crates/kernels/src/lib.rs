@@ -26,6 +26,7 @@ pub mod attention;
 pub mod dropout;
 pub mod embedding;
 mod error;
+pub mod gelu;
 pub mod linear;
 pub mod lm_head;
 mod math;

@@ -66,6 +66,17 @@ pub(crate) fn start(
     Ok((y, Into::Add))
 }
 
+/// Adds a bias to every row.
+pub(crate) fn add_bias(rows: &mut [f32], bias: &Tensor) -> Result<()> {
+    let bias = floats(bias, OP)?;
+    let whole = !bias.is_empty() && rows.len().is_multiple_of(bias.len());
+    check(whole, OP, || format!("a bias of {} numbers misfits the rows", bias.len()))?;
+    parallel::rows(rows, bias.len(), |_, rows| {
+        rows.chunks_mut(bias.len()).for_each(|row| add(row, &bias));
+    });
+    Ok(())
+}
+
 /// `y = x · Wᵀ`, or `y += x · Wᵀ`, with `weight` (outputs, inputs).
 pub(crate) fn times(
     y: &mut [f32],

@@ -86,6 +86,34 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+/// Coefficients of the polynomials in `x²` whose ratio times `x` is the error function, the highest power first.
+const ERF_ABOVE: [f32; 7] = [
+    -2.726_142_2e-10,
+    2.770_681_4e-8,
+    -2.101_024e-6,
+    -5.692_506_5e-5,
+    -7.349_906e-4,
+    -2.954_6e-3,
+    -1.609_603_3e-2,
+];
+const ERF_BELOW: [f32; 5] =
+    [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2];
+
+/// The error function, within 5e-7: it is ±1 beyond ±4 to that.
+#[inline(always)]
+pub(crate) fn erf(x: f32) -> f32 {
+    let x = x.clamp(-4.0, 4.0);
+    let square = x * x;
+    let (mut above, mut below) = (ERF_ABOVE[0], ERF_BELOW[0]);
+    for coefficient in &ERF_ABOVE[1..] {
+        above = above.mul_add(square, *coefficient);
+    }
+    for coefficient in &ERF_BELOW[1..] {
+        below = below.mul_add(square, *coefficient);
+    }
+    x * above / below
+}
+
 /// The sum of `f(i)` for `i < n`, in an order that depends on `n` alone.
 #[inline(always)]
 pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {

@@ -86,12 +86,40 @@ pub fn update(tensor: &Tensor, op: &'static str, act: impl FnOnce(&mut [f32])) -
     Ok(tensor.inplace_op1(&Update { name: op, act: Cell::new(Some(act)) })?)
 }
 
-/// Some rows of a matrix, in memory of their own.
+/// The same numbers in another shape, in the same memory.
 ///
 /// # Errors
-/// The rows are not there.
+/// The shapes differ in size.
+pub fn reshaped(tensor: &Tensor, shape: (usize, usize)) -> Result<Tensor> {
+    Ok(tensor.reshape(shape)?)
+}
+
+/// Some rows of a matrix, or numbers of a vector, in memory of their own.
+///
+/// # Errors
+/// The rows are not there, or the tensor is not contiguous `f32` on the CPU.
 pub fn rows(matrix: &Tensor, rows: Range<usize>) -> Result<Tensor> {
-    Ok(matrix.narrow(0, rows.start, rows.len())?.copy()?)
+    // candle's own copy takes the whole of what the rows lie in.
+    copy(&matrix.narrow(0, rows.start, rows.len())?)
+}
+
+/// Copies the rows `range` of `from` over those of `to` from the row `first` on, in place.
+///
+/// # Errors
+/// The widths differ, or the rows are not there.
+pub fn copy_rows(to: &Tensor, first: usize, from: &Tensor, range: Range<usize>) -> Result<()> {
+    const OP: &str = "copy_rows";
+    let ((to_rows, width), (from_rows, from_width)) = (to.dims2()?, from.dims2()?);
+    let fits = range.start <= range.end
+        && range.end <= from_rows
+        && first + range.len() <= to_rows
+        && width == from_width;
+    check(fits, OP, || format!("rows {range:?} do not fit behind row {first}"))?;
+    let from = floats(from, OP)?;
+    update(to, OP, |to| {
+        let rows = &from[range.start * width..range.end * width];
+        to[first * width..][..rows.len()].copy_from_slice(rows);
+    })
 }
 
 /// Matrices of the same width, one below the other.
@@ -180,6 +208,26 @@ mod tests {
         blend(&to, &from, 0.25).unwrap();
         assert_eq!(to.to_vec1::<f32>().unwrap(), [1.5, 1.0]);
         assert!(blend(&to, &tensor(vec![1.0], 1).unwrap(), 0.25).is_err());
+    }
+
+    #[test]
+    fn rows_have_memory_of_their_own_and_no_more() {
+        let matrix = tensor((0..6).map(|i| i as f32).collect(), (3, 2)).unwrap();
+        let part = rows(&matrix, 1..3).unwrap();
+        update(&matrix, "test", |numbers| numbers.fill(0.0)).unwrap();
+        assert_eq!(part.to_vec2::<f32>().unwrap(), [[2.0, 3.0], [4.0, 5.0]]);
+        assert_eq!(part.layout().start_offset(), 0);
+        assert!(rows(&matrix, 2..4).is_err());
+    }
+
+    #[test]
+    fn rows_are_copied_to_where_there_are_rows() {
+        let to = tensor(vec![0.0; 6], (3, 2)).unwrap();
+        let from = tensor(vec![1.0, 2.0, 3.0, 4.0], (2, 2)).unwrap();
+        copy_rows(&to, 1, &from, 1..2).unwrap();
+        assert_eq!(to.to_vec2::<f32>().unwrap(), [[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]]);
+        assert!(copy_rows(&to, 2, &from, 0..2).is_err());
+        assert!(copy_rows(&to, 0, &from, 1..3).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Causal attention over keys and values that lie in pages.
+//! Attention over keys and values that lie in pages.
 //!
 //! A step computes one new token for many sequences, chunks of prompts for others, or both. A page that
 //! neighbouring sequences share is read once for all of them. Scores exist for a tile of queries and a
@@ -107,10 +107,25 @@ pub struct Run<'a> {
     pub position: usize,
     /// The sequence's pages, from its beginning up to the last of these tokens.
     pub pages: Vec<&'a [f32]>,
+    /// Whether a token sees itself and those before it alone, and not up to the last of these.
+    pub causal: bool,
 }
 
-/// Attention of each run's queries over the keys of its sequence up to their own, or over the last
-/// `window` of them. Runs that share pages should stand side by side.
+impl Run<'_> {
+    /// Position of the last token that the one at `token` of these sees.
+    fn sees(&self, token: usize) -> usize {
+        last_seen(self.position, token, self.rows.len(), self.causal)
+    }
+}
+
+/// Position of the last token that one of `tokens` consecutive tokens sees, of which the first stands at
+/// `position`.
+pub(crate) fn last_seen(position: usize, token: usize, tokens: usize, causal: bool) -> usize {
+    position + if causal { token } else { tokens - 1 }
+}
+
+/// Attention of each run's queries over the keys of its sequence up to their own (or to the run's last), or
+/// over the last `window` of them. Runs that share pages should stand side by side.
 ///
 /// # Shapes
 /// `q` (rows, query heads · dim). A page is one layer's part.

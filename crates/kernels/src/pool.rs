@@ -9,12 +9,15 @@ use rayon::Yield;
 /// keep itself awake for another's.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Ends what it stands for when it is dropped, by a panic too.
-struct Ends<'a>(&'a AtomicBool, bool);
+/// Sets a flag when it is dropped, after a panic too.
+struct AtEnd<'a> {
+    flag: &'a AtomicBool,
+    value: bool,
+}
 
-impl Drop for Ends<'_> {
+impl Drop for AtEnd<'_> {
     fn drop(&mut self) {
-        self.0.store(self.1, Ordering::Release);
+        self.flag.store(self.value, Ordering::Release);
     }
 }
 
@@ -24,10 +27,10 @@ pub fn awake<R: Send>(act: impl FnOnce() -> R + Send) -> R {
     if TAKEN.swap(true, Ordering::Acquire) {
         return rayon::scope(|_| act());
     }
-    let _free = Ends(&TAKEN, false);
+    let _free = AtEnd { flag: &TAKEN, value: false };
     let done = AtomicBool::new(false);
     rayon::scope(|scope| {
-        let _done = Ends(&done, true);
+        let _done = AtEnd { flag: &done, value: true };
         for _ in 1..rayon::current_num_threads() {
             // These are taken by others before anything that `act` gives away: the oldest is stolen first.
             scope.spawn(|_| look_for_work(&done));
@@ -57,11 +60,14 @@ mod tests {
     #[test]
     fn work_is_shared_out_as_ever_by_many_at_once_and_within_each_other() {
         let want: u64 = (0..10_000).map(|i| i % 7).sum();
+        // Threads enough to wait for each other.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
         std::thread::scope(|threads| {
             for _ in 0..6 {
                 threads.spawn(|| {
                     for _ in 0..200 {
-                        let twice = awake(|| (sum(10_000), awake(|| sum(10_000))));
+                        let twice = || awake(|| (sum(10_000), awake(|| sum(10_000))));
+                        let twice = pool.install(twice);
                         assert_eq!(twice, (want, want));
                     }
                 });

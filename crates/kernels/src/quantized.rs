@@ -12,9 +12,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use candle_core::quantized::{GgmlDType, QTensor};
 use rayon::prelude::*;
 
-use crate::error::{Result, check};
+use crate::error::{Error, Result, check};
 use crate::memory;
 
 const OP: &str = "quantized";
@@ -187,6 +188,25 @@ impl QuantizedMatrix {
             format!("{outputs} rows of {inputs} in {name} have {want} bytes, found {found}")
         })?;
         Ok(Self { format, outputs, inputs, row_bytes, bytes })
+    }
+
+    /// The numbers of `weight` (outputs, inputs) as the nearest that `format` can express, as ggml chooses them.
+    ///
+    /// # Errors
+    /// A row is no whole number of blocks, or nothing is quantised to the format.
+    pub fn quantize(weight: &Tensor, format: BlockFormat) -> Result<Self> {
+        let (outputs, inputs) = weight.dims2()?;
+        let known = match format {
+            BlockFormat::Q8_0 => Some(GgmlDType::Q8_0),
+            BlockFormat::Q4K => Some(GgmlDType::Q4K),
+            _ => None,
+        };
+        let refused =
+            || Error::Shape { op: OP, what: format!("nothing is quantised to {}", format.name()) };
+        // candle takes the numbers from the beginning of the memory, wherever those of the tensor lie.
+        let weight = memory::copy(weight)?;
+        let blocks = QTensor::quantize(&weight, known.ok_or_else(refused)?)?;
+        Self::new(format, outputs, inputs, ByteRange::from(blocks.data()?.into_owned()))
     }
 
     /// How the numbers are stored.

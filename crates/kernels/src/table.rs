@@ -1,9 +1,10 @@
 //! Rows that come one after the other, and are looked up by their number.
 
-use crate::error::{Result, check};
-use crate::memory::{floats, tensor};
-use crate::parallel;
 use candle_core::Tensor;
+
+use crate::error::{Result, check};
+use crate::memory::floats;
+use crate::{embedding, parallel};
 
 const OP: &str = "table";
 
@@ -41,29 +42,24 @@ impl Table {
         Ok(())
     }
 
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.numbers.len() / self.width.max(1)
+    }
+
     /// The rows of these numbers (indices, width).
     ///
     /// # Errors
     /// There is no such row.
     pub fn gather(&self, indices: &[usize]) -> Result<Tensor> {
-        let rows = self.numbers.len() / self.width.max(1);
-        let outside = indices.iter().find(|index| **index >= rows);
-        check(outside.is_none(), OP, || {
-            format!("row {} is not among {rows}", outside.unwrap_or(&0))
-        })?;
-        let width = self.width;
-        let out = parallel::filled(indices.len(), width, |first, out| {
-            for (out, index) in out.chunks_mut(width.max(1)).zip(&indices[first..]) {
-                out.copy_from_slice(&self.numbers[index * width..(index + 1) * width]);
-            }
-        });
-        tensor(out, (indices.len(), width))
+        embedding::gathered(&self.numbers, self.width, indices)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::tensor;
 
     fn rows(range: std::ops::Range<usize>, width: usize) -> Tensor {
         let numbers = (range.start * width..range.end * width).map(|i| i as f32).collect();

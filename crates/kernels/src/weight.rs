@@ -11,7 +11,8 @@ use crate::matmul::Into;
 use crate::memory::{Floats, floats, tensor};
 use crate::panels::bf16::Packed;
 use crate::panels::{self, Plain, Turned};
-use crate::quantized::QuantizedMatrix;
+use crate::precision::Precision;
+use crate::quantized::{BlockFormat, QuantizedMatrix};
 
 const OP: &str = "weight";
 
@@ -28,6 +29,37 @@ enum Storage {
     Turned(Arc<Turned>),
     Bf16(Arc<Packed>),
     Quantized(QuantizedMatrix),
+}
+
+/// What the numbers of a weight are held as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightFormat {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16, with which products are made of bf16 too.
+    Bf16,
+    /// Blocks of few bits, which become f32 as they are multiplied with.
+    Blocks(BlockFormat),
+}
+
+impl WeightFormat {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Blocks(format) => format.name(),
+        }
+    }
+}
+
+impl From<Precision> for WeightFormat {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 /// `x · Wᵀ + b` for each of some weights, as [`Weight::forward`] gives it: threads need not wait for
@@ -136,6 +168,24 @@ impl Weight {
         Ok(Self { shape, storage: Storage::Bf16(Arc::new(packed)) })
     }
 
+    /// A copy of `weight` in `format`, or in bf16 where its rows are no whole blocks of that.
+    ///
+    /// # Errors
+    /// As [`Self::f32`].
+    pub fn in_format(weight: &Tensor, format: WeightFormat) -> Result<Self> {
+        let (_, inputs) = weight.dims2()?;
+        match format {
+            WeightFormat::F32 => Self::f32_copy(weight),
+            WeightFormat::Bf16 => Self::bf16(weight),
+            WeightFormat::Blocks(format) if format.row_bytes(inputs).is_none() => {
+                Self::bf16(weight)
+            }
+            WeightFormat::Blocks(format) => {
+                Ok(Self::quantized(QuantizedMatrix::quantize(weight, format)?))
+            }
+        }
+    }
+
     /// The blocks of a quantised file, which become numbers only while they are multiplied with.
     pub fn quantized(weight: QuantizedMatrix) -> Self {
         let shape = (weight.outputs(), weight.inputs());
@@ -162,17 +212,20 @@ impl Weight {
         tensor(y, (rows, self.shape.0))
     }
 
-    /// `y + x · Wᵀ`.
+    /// `y + x · Wᵀ + b`.
     ///
     /// # Shapes
-    /// `x` (rows, inputs), `y` and the result (rows, outputs).
+    /// `x` (rows, inputs), `y` and the result (rows, outputs), `bias` (outputs).
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn forward_add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    pub fn forward_add(&self, x: &Tensor, y: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (rows, _) = self.check(x)?;
         check(y.dims() == [rows, self.shape.0], OP, || "what is added to does not fit".into())?;
         let mut sum = floats(y, OP)?.to_vec();
+        if let Some(bias) = bias {
+            linear::add_bias(&mut sum, bias)?;
+        }
         self.product(&mut sum, Into::Add, &floats(x, OP)?)?;
         tensor(sum, (rows, self.shape.0))
     }
@@ -222,7 +275,7 @@ impl Weight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantized::{BlockFormat, ByteRange};
+    use crate::quantized::ByteRange;
 
     fn matrix(rows: usize, columns: usize, seed: usize) -> Tensor {
         let number = |i: usize| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.5 - 1.0;
@@ -285,7 +338,7 @@ mod tests {
         let weight = Weight::f32(&matrix(5, 8, 1)).unwrap();
         let told = weight.forward(&matrix(2, 7, 1), None).unwrap_err().to_string();
         assert!(told.contains("x has 7 columns, the weight 8"), "{told}");
-        assert!(weight.forward_add(&matrix(2, 8, 1), &matrix(2, 4, 1)).is_err());
+        assert!(weight.forward_add(&matrix(2, 8, 1), &matrix(2, 4, 1), None).is_err());
         let told = weight.rows(&[4, 5]).unwrap_err().to_string();
         assert!(told.contains("there is no row 5"), "{told}");
     }

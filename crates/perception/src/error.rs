@@ -162,6 +162,18 @@ pub enum Error {
     /// Work on a thread of its own did not come to its end.
     #[error("the work on a video stopped short: {0}")]
     Stopped(#[source] tokio::task::JoinError),
+    /// The model in this process, its files or its tokenizer.
+    #[error(transparent)]
+    Policy(#[from] embodied_r_policy::Error),
+    /// The vision of the model in this process.
+    #[error(transparent)]
+    Vision(#[from] embodied_r_vision::Error),
+    /// The operating system gives no thread.
+    #[error("cannot start the thread that runs the model: {0}")]
+    Thread(#[source] std::io::Error),
+    /// The model's thread ended by itself.
+    #[error("the model has stopped, look at what went wrong before")]
+    EngineGone,
     /// A question does not say which video it is about.
     #[error("question `{id}` names no video in `video_id` or `videos`")]
     NamesNoVideo {
@@ -329,7 +341,7 @@ impl Error {
     /// Whether the whole run is pointless, and not only the question at hand.
     pub(crate) fn is_fatal(&self) -> bool {
         match self {
-            Self::FfmpegMissing { .. } | Self::NoUsage => true,
+            Self::FfmpegMissing { .. } | Self::NoUsage | Self::EngineGone => true,
             // What was paid for cannot be kept.
             Self::Io { action: "write", .. } => true,
             Self::Chat(error) => error.refuses_everyone(),

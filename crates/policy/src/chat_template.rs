@@ -109,7 +109,7 @@ impl ChatTemplate {
     /// The text of a conversation.
     pub(crate) fn render(
         &self,
-        messages: &[ChatMessage],
+        messages: &[impl Serialize],
         generation: Generation,
     ) -> Result<String> {
         let template = self.environment.get_template(NAME).map_err(failed(&self.path))?;

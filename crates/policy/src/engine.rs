@@ -20,6 +20,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::generate::{Finish, Request};
+use crate::prompt::{Prompt, TokenKey, text_key};
 use crate::random::Stream;
 use crate::sampling::{History, Sampling, Token, draw};
 use crate::tape::Tape;
@@ -112,7 +113,9 @@ pub struct Engine {
 /// A prompt for some samples of a request or, once it has drawn a token, one sample.
 struct Job {
     request: RequestId,
-    prompt: Arc<[u32]>,
+    prompt: Arc<Prompt>,
+    /// What the prompt's tokens are known by.
+    keys: Arc<[TokenKey]>,
     sampling: Arc<Sampling>,
     stream: u64,
     /// Indices of the samples that are to be drawn; one, if there are `ids`.
@@ -134,13 +137,18 @@ impl Job {
     /// The tokens from position `first` on.
     fn tokens(&self, first: usize) -> impl Iterator<Item = u32> + '_ {
         let ids = first.saturating_sub(self.prompt.len());
-        self.prompt.iter().skip(first).chain(self.ids.iter().skip(ids)).copied()
+        self.prompt.ids().iter().skip(first).chain(self.ids.iter().skip(ids)).copied()
+    }
+
+    /// What the tokens are known by.
+    fn keys(&self) -> impl Iterator<Item = TokenKey> + '_ {
+        self.keys.iter().copied().chain(self.ids.iter().map(|id| text_key(*id)))
     }
 
     /// Gives the pages back. What stands in them stays known for whoever begins with the same tokens.
     fn leave(&mut self, pages: &mut Pages) {
         let full = self.computed / PAGE;
-        pages.publish(&self.pages[..full], self.tokens(0));
+        pages.publish(&self.pages[..full], self.keys());
         self.pages.drain(..).for_each(|page| pages.leave(page));
         self.computed = 0;
     }
@@ -196,7 +204,8 @@ impl Engine {
         if request.samples > 0 {
             self.waiting.push_back(Job {
                 request: id,
-                prompt: request.prompt.as_slice().into(),
+                prompt: Arc::new(request.prompt.clone()),
+                keys: request.prompt.keys().into(),
                 sampling: sampling.clone(),
                 stream: request.stream,
                 samples: (0..request.samples).collect(),
@@ -220,8 +229,19 @@ impl Engine {
         if sampling.max_new_tokens == 0 {
             return Err("`max_new_tokens` is 0, want 1 or more".into());
         }
-        if let Some(id) = request.prompt.iter().find(|id| **id as usize >= config.vocab_size) {
+        if let Some(id) = request.prompt.ids().iter().find(|id| **id as usize >= config.vocab_size)
+        {
             return Err(format!("id {id} is outside the vocabulary of {}", config.vocab_size));
+        }
+        match request.prompt.inserted_width() {
+            Some(_) if config.rope.mrope_section.is_none() => {
+                return Err("there is an image in it, and the model is one of text alone".into());
+            }
+            Some(width) if width != config.hidden_size => {
+                let hidden = config.hidden_size;
+                return Err(format!("an image in it is {width} wide, the model {hidden}"));
+            }
+            _ => {}
         }
         // The last token's keys and values are not needed.
         let longest = most.min(length + sampling.max_new_tokens) - 1;
@@ -280,13 +300,13 @@ impl Engine {
     /// The decoder cannot go on.
     pub fn step(&mut self) -> Result<Vec<Output>> {
         let chunks = self.schedule();
-        let mut batch = Batch { ids: vec![], positions: vec![], parts: vec![] };
+        let mut batch = Batch::default();
         let mut ready = Vec::new();
         for (index, tokens) in chunks {
             let job = &mut self.running[index];
             let (rows, position) = (batch.ids.len()..batch.ids.len() + tokens, job.computed);
             batch.ids.extend(job.tokens(position).take(tokens).map(|id| id as usize));
-            batch.positions.extend(position..position + tokens);
+            batch.add_places(&job.prompt, position..position + tokens, rows.start);
             job.computed += tokens;
             let wanted = job.computed == job.len();
             if wanted {
@@ -314,7 +334,7 @@ impl Engine {
             .zip(logits.par_chunks(vocabulary))
             .map(|(index, logits)| {
                 let Job { prompt, ids, sampling, stream, samples, .. } = &self.running[*index];
-                let history = History { prompt, completion: ids };
+                let history = History { prompt: prompt.ids(), completion: ids };
                 let token = |sample: &usize| {
                     let uniform = Stream::new(*stream, *sample as u64).uniform(ids.len() as u64);
                     draw(logits, sampling, history, uniform)
@@ -350,10 +370,11 @@ impl Engine {
                 Some(finish) => {
                     outputs.push(Output::Finished { request, sample, finish });
                     if let Some(tape) = &mut self.tape
+                        && job.prompt.is_text()
                         && let Some(rows) = self.pages.taped(&job.pages, job.computed)
                     {
                         let ids = job.ids.iter().copied().chain([id]).collect();
-                        tape.insert(&job.prompt, ids, rows);
+                        tape.insert(job.prompt.ids(), ids, rows);
                     }
                 }
                 None => going_on.push((sample, id)),

@@ -29,6 +29,18 @@ pub enum Error {
         /// The parser's reason, with line and column.
         source: serde_json::Error,
     },
+    /// A default of sampling in a model's `generation_config.json` cannot be.
+    #[error("`{field}` in `{}` is `{found}`, want {want}", path.display())]
+    SamplingDefault {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// What stands there.
+        found: String,
+        /// What should.
+        want: &'static str,
+    },
     /// A model's `config.json` is faulty, or asks for something this decoder does not do.
     #[error("cannot use the model configuration `{}`: {}", path.display(), listed(faults))]
     Config {

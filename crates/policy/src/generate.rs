@@ -8,14 +8,15 @@ use embodied_r_kernels::Precision;
 use crate::engine::{Engine, EngineOptions, InferenceModel, Output};
 use crate::error::Result;
 use crate::policy::Policy;
+use crate::prompt::Prompt;
 use crate::sampling::Sampling;
 use crate::tape::Tape;
 
 /// A prompt and how many completions are wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Request {
-    /// Ids of the prompt; at least one.
-    pub prompt: Vec<u32>,
+    /// The prompt; at least one token.
+    pub prompt: Prompt,
     /// Number of completions.
     pub samples: usize,
     /// Seed of this request: random numbers depend on (stream, sample, position) alone.

@@ -1,11 +1,13 @@
 //! How tokens are drawn from logits.
 
+mod defaults;
 mod draw;
 mod logits;
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+pub use defaults::SamplingDefaults;
 pub(crate) use draw::{History, draw};
 
 /// How tokens are drawn. Fields bear the names of `transformers` and vLLM; the default draws from

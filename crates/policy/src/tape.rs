@@ -32,7 +32,6 @@ pub struct Tape {
     ends: Vec<Option<usize>>,
     /// The last layer's output at these (ends, hidden).
     output: Table,
-    outputs: usize,
     sequences: HashMap<Vec<u32>, Sequences>,
 }
 
@@ -68,26 +67,19 @@ impl Tape {
     /// An empty one for a model of the shape `config`.
     pub fn new(config: &ModelConfig, options: TapeOptions) -> Self {
         let TapeOptions { layers, tokens } = options;
-        let (heads, hidden, inner) =
-            (config.num_attention_heads, config.hidden_size, config.intermediate_size);
-        let (queries, keys) =
-            (heads * config.head_dim, config.num_key_value_heads * config.head_dim);
         let table = |width| Table::new(tokens, width);
-        let whole = || Whole {
-            input_scale: table(1),
-            ends: [queries, queries, heads, hidden, 1, inner, inner].map(table),
-        };
+        let Widths { always, input_scale, ends } = Widths::of(config);
+        let whole = || Whole { input_scale: table(input_scale), ends: ends.map(table) };
         let all = config.num_hidden_layers;
         let layer = |index: usize| TapeLayer {
-            always: [hidden, keys, keys].map(table),
+            always: always.map(table),
             whole: (index + layers >= all).then(whole),
         };
         Self {
             tokens,
             layers: (0..all).map(layer).collect(),
             ends: Vec::new(),
-            output: table(hidden),
-            outputs: 0,
+            output: table(config.hidden_size),
             sequences: HashMap::new(),
         }
     }
@@ -97,7 +89,6 @@ impl Tape {
         self.layers.iter_mut().flat_map(TapeLayer::tables).for_each(Table::clear);
         self.output.clear();
         self.ends.clear();
-        self.outputs = 0;
         self.sequences.clear();
         self
     }
@@ -136,12 +127,12 @@ impl Tape {
         ends: Option<&[usize]>,
         output: &Tensor,
     ) -> Result<usize> {
+        let (first, mut end) = (self.ends.len(), self.output.rows());
         self.output.push(output)?;
-        let first = self.ends.len();
         self.ends.resize(first + tokens, None);
         let mut number = |row: usize| {
-            self.ends[first + row] = Some(self.outputs);
-            self.outputs += 1;
+            self.ends[first + row] = Some(end);
+            end += 1;
         };
         match ends {
             Some(ends) => ends.iter().for_each(|row| number(*row)),
@@ -239,14 +230,33 @@ impl Taped<'_> {
     }
 }
 
+/// Numbers that a layer keeps of a token, by table.
+struct Widths {
+    always: [usize; 3],
+    input_scale: usize,
+    ends: [usize; 7],
+}
+
+impl Widths {
+    fn of(config: &ModelConfig) -> Self {
+        let (heads, hidden, inner) =
+            (config.num_attention_heads, config.hidden_size, config.intermediate_size);
+        let queries = heads * config.head_dim;
+        let keys = config.num_key_value_heads * config.head_dim;
+        Self {
+            always: [hidden, keys, keys],
+            input_scale: 1,
+            ends: [queries, queries, heads, hidden, 1, inner, inner],
+        }
+    }
+}
+
 impl ModelConfig {
-    /// Memory of a tape.
-    pub fn tape_bytes(&self, options: TapeOptions) -> usize {
-        let keys = self.num_key_value_heads * self.head_dim;
-        let queries = self.num_attention_heads * self.head_dim;
-        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
-        let always = self.num_hidden_layers * (hidden + 2 * keys);
-        let rest = Activations::per_token(hidden, queries, keys, inner) - 2 * keys;
-        options.tokens * (always + options.layers * rest) * size_of::<f32>()
+    /// Memory of a tape that is full, at most.
+    pub fn tape_bytes(&self, TapeOptions { layers, tokens }: TapeOptions) -> usize {
+        let Widths { always, input_scale, ends } = Widths::of(self);
+        let always = self.num_hidden_layers * always.iter().sum::<usize>();
+        let whole = layers * (input_scale + ends.iter().sum::<usize>());
+        tokens * (always + whole + self.hidden_size) * size_of::<f32>()
     }
 }

@@ -9,6 +9,7 @@ mod train;
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_json::Value;
 use tokenizers::AddedToken;
 
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::gguf;
 use crate::lora;
 pub use bytes::write_bytes;
+pub(crate) use stop::GENERATION_CONFIG_FILE;
 pub use stop::stop_ids;
 pub use train::{TrainOptions, Trained, train};
 
@@ -129,11 +131,12 @@ impl Tokenizer {
         self.inner.decode(ids, special == Special::Skip).map_err(Error::tokenizer(&self.dir))
     }
 
-    /// The text of a conversation in the form the model was trained on.
+    /// The text of a conversation in the form the model was trained on. Messages are [`ChatMessage`]s, or what a
+    /// template of more than text takes in their place: a `role`, and as `content` a list of parts.
     ///
     /// # Errors
     /// [`Error::NoChatTemplate`], or [`Error::ChatTemplate`] if the template refuses the conversation.
-    pub fn render(&self, messages: &[ChatMessage], generation: Generation) -> Result<String> {
+    pub fn render(&self, messages: &[impl Serialize], generation: Generation) -> Result<String> {
         match &self.template {
             Some(template) => template.render(messages, generation),
             None => Err(Error::NoChatTemplate { dir: self.dir.clone() }),

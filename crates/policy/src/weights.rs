@@ -24,8 +24,8 @@ pub(crate) use multimodal::Multimodal;
 pub(crate) use names::canonical;
 pub use names::tensor_shapes;
 pub use random::write_random;
-pub use read::load;
-pub(crate) use read::{decoder, files, is_float, open, tensor};
+pub use read::{VisionTensors, load};
+pub(crate) use read::{decoder, files, find, is_float, open, tensor};
 pub use tensor_file::TensorFile;
 pub use write::{SaveOptions, save, save_file};
 

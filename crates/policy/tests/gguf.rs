@@ -9,7 +9,7 @@ use std::sync::Arc;
 use embodied_r_policy::tokenizer::{ChatMessage, Generation, Special, Tokenizer};
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{
-    GgufModel, Group, InferenceModel, ModelConfig, Policy, Precision, Request, Sampling,
+    GgufModel, Group, InferenceModel, ModelConfig, Policy, Request, Sampling, WeightFormat,
     fingerprint, hub, tokenizer,
 };
 use serde::Deserialize;
@@ -137,9 +137,9 @@ fn a_model_saved_from_a_file_is_a_folder_that_gives_the_same() {
 #[test]
 fn sampling_from_the_stored_blocks_has_the_scores_of_the_numbers_that_they_stand_for() {
     for name in MODELS {
-        let model = Arc::new(InferenceModel::load(&file(name), Precision::F32).unwrap());
+        let model = Arc::new(InferenceModel::load(&file(name), WeightFormat::F32).unwrap());
         let prompt = expected(name).sequences[0].clone();
-        let request = Request { prompt: prompt.clone(), samples: 3, stream: 2 };
+        let request = Request { prompt: prompt.clone().into(), samples: 3, stream: 2 };
         let sampling = Sampling { max_new_tokens: 12, ..Sampling::default() };
         let samples = model.generate(&[request], &sampling, &|_| {}).unwrap().remove(0);
         let drawn: Vec<f32> = samples.iter().flat_map(|sample| sample.logps.clone()).collect();

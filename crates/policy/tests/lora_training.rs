@@ -9,7 +9,7 @@ use embodied_r_policy::lora::{LoraConfig, Module};
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{
     Adapter, GenerateEvent, Gradients, Group, InferenceModel, ModelConfig, ModelType, Policy,
-    Precision, Request, Rope, Sample, Sampling, Trainable, WeightDtype,
+    Precision, Request, Rope, Sample, Sampling, Trainable, WeightDtype, WeightFormat,
 };
 
 const SEED: u64 = 5;
@@ -236,7 +236,8 @@ fn scoring_and_the_plain_forward_drop_nothing() {
 }
 
 fn sample(model: &Arc<InferenceModel>, prompts: &[&[u32]]) -> Vec<Vec<Sample>> {
-    let request = |prompt: &&[u32]| Request { prompt: prompt.to_vec(), samples: 2, stream: 3 };
+    let request =
+        |prompt: &&[u32]| Request { prompt: prompt.to_vec().into(), samples: 2, stream: 3 };
     let requests: Vec<Request> = prompts.iter().map(request).collect();
     let sampling = Sampling { max_new_tokens: 12, temperature: 0.9, ..Sampling::default() };
     model.generate(&requests, &sampling, &|_: GenerateEvent| {}).unwrap()
@@ -364,7 +365,7 @@ fn an_adapters_folder_is_read_as_the_model_that_it_makes_of_its_base() {
     let read = Policy::load(&adapter).unwrap();
     let want = policy.score(&groups(), 1.0).unwrap().logps;
     assert_close("read", &read.score(&groups(), 1.0).unwrap().logps, &want, 1e-5);
-    let sampled = Arc::new(InferenceModel::load(&adapter, Precision::F32).unwrap());
+    let sampled = Arc::new(InferenceModel::load(&adapter, WeightFormat::F32).unwrap());
     let (groups, logps) = drawn(&sample(&sampled, &PROMPTS), &PROMPTS);
     assert_close("sampled", &logps, &policy.score(&groups, 0.9).unwrap().logps, 1e-5);
     let told = Policy::load_trainable(&adapter, &adapter, &standing_on(&adapter), SEED);
@@ -451,7 +452,7 @@ fn an_adapter_of_a_quantised_model_stands_beside_its_blocks() {
     let policy = Policy::load_trainable(&file, &file, &standing_on(&file), SEED).unwrap();
     stir(&policy);
     policy.save(adapter.path(), &SaveOptions::default()).unwrap();
-    let model = Arc::new(InferenceModel::load(adapter.path(), Precision::F32).unwrap());
+    let model = Arc::new(InferenceModel::load(adapter.path(), WeightFormat::F32).unwrap());
     let (groups, logps) = drawn(&sample(&model, &PROMPTS), &PROMPTS);
     assert_close("logps", &logps, &policy.score(&groups, 0.9).unwrap().logps, 1e-4);
     let without = Policy::load(&file).unwrap().score(&groups, 0.9).unwrap().logps;

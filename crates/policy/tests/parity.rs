@@ -175,7 +175,7 @@ fn every_tensor_gets_the_gradient_that_transformers_gives_it() {
 fn assert_greedy_tokens(fixture: &Fixture) {
     let Greedy { prompt, ids } = &fixture.expected.greedy;
     let sampling = Sampling { max_new_tokens: ids.len(), ..Sampling::greedy() };
-    let request = Request { prompt: prompt.clone(), samples: 2, stream: 0 };
+    let request = Request { prompt: prompt.clone().into(), samples: 2, stream: 0 };
     let samples = fixture.policy().generate(&[request], &sampling, &|_| {}).unwrap();
     for sample in &samples[0] {
         assert_eq!(sample.ids, *ids, "{}", fixture.name);
@@ -194,8 +194,9 @@ fn the_incremental_path_gives_the_scores_of_one_whole_forward() {
     for fixture in fixtures() {
         let policy = fixture.policy();
         let prompts = fixture.expected.groups.iter().map(|group| group.prompt.clone());
-        let requests: Vec<Request> =
-            prompts.map(|prompt| Request { prompt, samples: 3, stream: 5 }).collect();
+        let requests: Vec<Request> = prompts
+            .map(|prompt| Request { prompt: prompt.into(), samples: 3, stream: 5 })
+            .collect();
         let sampling = Sampling { max_new_tokens: 80, temperature: 0.7, ..Sampling::default() };
         let samples = policy.generate(&requests, &sampling, &|_| {}).unwrap();
         let drawn: Vec<f32> = samples.iter().flatten().flat_map(|s| s.logps.clone()).collect();
@@ -203,7 +204,7 @@ fn the_incremental_path_gives_the_scores_of_one_whole_forward() {
             .iter()
             .zip(&samples)
             .map(|(request, samples)| Group {
-                prompt: request.prompt.clone(),
+                prompt: request.prompt.ids().to_vec(),
                 completions: samples.iter().map(|sample| sample.ids.clone()).collect(),
             })
             .collect();

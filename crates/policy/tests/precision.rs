@@ -98,7 +98,7 @@ fn what_is_sampled_in_bf16_has_the_log_probabilities_that_scoring_gives_it() {
     for fixture in fixtures() {
         let (f32, bf16) = (fixture.policy(Precision::F32), fixture.policy(Precision::Bf16));
         let prompt = fixture.groups[0].prompt.clone();
-        let request = Request { prompt: prompt.clone(), samples: 4, stream: 7 };
+        let request = Request { prompt: prompt.clone().into(), samples: 4, stream: 7 };
         let sampling = Sampling { max_new_tokens: 24, ..Sampling::default() };
         let samples = bf16.generate(&[request], &sampling, &|_| {}).unwrap().remove(0);
         let completions = samples.iter().map(|sample| sample.ids.clone()).collect();

@@ -43,7 +43,7 @@ fn drawn_on(tape: Tape, policy: &Policy, precision: Precision) -> (Vec<Group>, O
     let prompts = [ids(1, 1), ids(23, 2), alike(4), alike(5), ids(2 * PAGE, 6)];
     let requests: Vec<Request> = (0..)
         .zip(&prompts)
-        .map(|(stream, prompt)| Request { prompt: prompt.clone(), samples: 4, stream })
+        .map(|(stream, prompt)| Request { prompt: prompt.clone().into(), samples: 4, stream })
         .collect();
     let sampling = Sampling {
         max_new_tokens: 30,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::Instant;
 
-use embodied_r_policy::{Engine, Finish, Output, Request, RequestId, Sampling, Token};
+use embodied_r_policy::{Engine, Finish, Output, Prompt, Request, RequestId, Sampling, Token};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
@@ -88,7 +88,7 @@ impl Driver {
     /// `j` of prompt `i`.
     pub(crate) fn submit(
         &self,
-        prompts: Vec<Vec<u32>>,
+        prompts: Vec<Prompt>,
         samplings: Vec<Arc<Sampling>>,
         samples: usize,
         stream: u64,

@@ -27,25 +27,11 @@ pub enum Error {
         /// The operating system's reason.
         source: std::io::Error,
     },
-    /// A model's `generation_config.json` is not JSON.
-    #[error("`{}` is not the JSON expected: {source}", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// The parser's reason, with line and column.
-        source: serde_json::Error,
-    },
-    /// A default of sampling in a model's `generation_config.json` cannot be.
-    #[error("`{field}` in `{}` is `{found}`, want {want}", path.display())]
-    Default {
-        /// The file.
-        path: PathBuf,
-        /// The field.
-        field: &'static str,
-        /// What stands there.
-        found: String,
-        /// What should.
-        want: &'static str,
+    /// What fetches pictures cannot be set up.
+    #[error("cannot set up the client that fetches pictures: {source}")]
+    Client {
+        /// The client's reason.
+        source: reqwest::Error,
     },
     /// The figures under `/metrics` cannot be set up.
     #[error("cannot set up the metrics: {0}")]

@@ -9,6 +9,7 @@
 //! | `server` | [`Server`]: options, start, drain |
 //! | `routes` | paths and their handlers |
 //! | `request` | bodies to prompts and sampling |
+//! | `media` | pictures that requests name, as far as they may |
 //! | `driver` | the engine's thread |
 //! | `choice` | tokens to one choice's text and log-probabilities |
 //! | `reply` | choices to JSON, whole or as events |
@@ -18,9 +19,9 @@
 mod admission;
 mod api_key;
 mod choice;
-mod defaults;
 mod driver;
 mod error;
+mod media;
 mod metrics;
 mod refusal;
 mod reply;
@@ -29,6 +30,6 @@ mod routes;
 mod server;
 
 pub use api_key::ApiKey;
-pub use defaults::Defaults;
 pub use error::{Error, Result};
-pub use server::{Server, ServerOptions};
+pub use media::MediaOptions;
+pub use server::{Server, ServerOptions, Vision};

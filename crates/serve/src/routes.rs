@@ -15,21 +15,27 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use embodied_r_policy::tokenizer::{Generation, Special, Tokenizer};
+use embodied_r_vision::Message;
+use image::RgbImage;
 use serde_json::{Value, json};
 
 use crate::admission::{Admission, Places};
 use crate::api_key::ApiKey;
 use crate::driver::Driver;
+use crate::media;
 use crate::metrics::{Metrics, Outcome};
 use crate::refusal::Refusal;
 use crate::reply::{Envelope, Form};
-use crate::request::chat::ChatRequest;
+use crate::request::chat::{ChatRequest, Conversation, PictureUrl};
 use crate::request::completion::{CompletionRequest, Echo, Ends, Prompt};
 use crate::request::{Model, Settings};
 use answer::Answer;
 
 /// Most bytes of a body.
 const MOST_BODY_BYTES: usize = 16 << 20;
+
+/// Most bytes of a body that may hold pictures.
+const MOST_PICTURE_BODY_BYTES: usize = 128 << 20;
 
 /// What the handlers share.
 pub(crate) struct App {
@@ -59,8 +65,15 @@ pub(crate) fn router(app: Shared) -> Router {
         .route("/metrics", get(metrics))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
+        .layer(DefaultBodyLimit::max(most_body_bytes(&app)))
         .with_state(app)
+}
+
+fn most_body_bytes(app: &App) -> usize {
+    match app.model.media {
+        Some(_) => MOST_PICTURE_BODY_BYTES,
+        None => MOST_BODY_BYTES,
+    }
 }
 
 async fn unknown_path(method: Method, uri: Uri) -> Refusal {
@@ -137,31 +150,71 @@ fn told(app: &App, answer: Result<Response, Refusal>) -> Response {
     })
 }
 
-fn read(body: Body) -> Result<Bytes, Refusal> {
+fn read(app: &App, body: Body) -> Result<Bytes, Refusal> {
     body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Refusal::too_large(MOST_BODY_BYTES),
+        StatusCode::PAYLOAD_TOO_LARGE => Refusal::too_large(most_body_bytes(app)),
         _ => Refusal::body(rejection.body_text()),
     })
 }
 
 async fn chat_answer(app: &Shared, body: Body) -> Result<Response, Refusal> {
     let arrived = Instant::now();
-    let ChatRequest { messages, settings } = ChatRequest::parse(&read(body)?, &app.model)?;
+    let ChatRequest { conversation, settings } = ChatRequest::parse(&read(app, body)?, &app.model)?;
     let places = app.admission.admit(settings.n)?;
-    let prompt = off_the_loop(app, move |tokenizer| {
-        let text = tokenizer.render(&messages, Generation::Prompt)?;
-        tokenizer.encode(&text)
-    })
-    .await?
-    .map_err(|error| Refusal::from_policy("messages", &error))?;
+    let prompt = match conversation {
+        Conversation::Text(messages) => off_the_loop(app, move |tokenizer| {
+            let text = tokenizer.render(&messages, Generation::Prompt)?;
+            Ok(embodied_r_policy::Prompt::from(tokenizer.encode(&text)?))
+        })
+        .await?
+        .map_err(|error| Refusal::from_policy("messages", &error))?,
+        Conversation::Pictures(messages, urls) => seen_prompt(app, messages, &urls).await?,
+    };
     let asked = Asked { param: "messages", prompts: vec![prompt], form: Form::Chat };
     answer(app, asked, settings, arrived, &places).await
+}
+
+/// The prompt of a conversation with pictures, which the tower sees only if they fit the model.
+async fn seen_prompt(
+    app: &Shared,
+    messages: Vec<Message>,
+    urls: &[PictureUrl],
+) -> Result<embodied_r_policy::Prompt, Refusal> {
+    // The parser gives pictures to models that can see alone.
+    let blind = || Refusal::failed("there is nothing to look at pictures with");
+    let media = app.model.media.as_ref().ok_or_else(blind)?;
+    let mut files = Vec::with_capacity(urls.len());
+    for PictureUrl { param, url } in urls {
+        files.push((param.clone(), media.bytes(param, url).await?));
+    }
+    let (gallery, most) = (media.gallery.clone(), app.model.max_model_len);
+    off_the_loop(app, move |tokenizer| {
+        let pictures = files.iter().map(|(param, bytes)| media::decoded(param, bytes));
+        let pictures: Vec<RgbImage> = pictures.collect::<Result<_, _>>()?;
+        let refused = |error: embodied_r_vision::Error| match &error {
+            embodied_r_vision::Error::Policy(error) => Refusal::from_policy("messages", error),
+            embodied_r_vision::Error::Proportions { .. } => {
+                Refusal::about("messages", error.to_string())
+            }
+            _ => Refusal::failed(error),
+        };
+        let mut tokens = 0;
+        for picture in &pictures {
+            tokens += gallery.eyes().image_tokens(picture.dimensions()).map_err(refused)?;
+        }
+        if tokens >= most {
+            return Err(Refusal::too_long("messages", tokens, 1, most));
+        }
+        let seen = gallery.images(&pictures.iter().collect::<Vec<_>>()).map_err(refused)?;
+        gallery.eyes().prompt(tokenizer, &messages, &seen).map_err(refused)
+    })
+    .await?
 }
 
 async fn completions_answer(app: &Shared, body: Body) -> Result<Response, Refusal> {
     let arrived = Instant::now();
     let CompletionRequest { prompts, ends, echo, settings } =
-        CompletionRequest::parse(&read(body)?, &app.model)?;
+        CompletionRequest::parse(&read(app, body)?, &app.model)?;
     let places = app.admission.admit(settings.n.saturating_mul(prompts.len()))?;
     let (prompts, texts) = off_the_loop(app, move |tokenizer| {
         let texts = match echo {
@@ -172,6 +225,7 @@ async fn completions_answer(app: &Shared, body: Body) -> Result<Response, Refusa
     })
     .await?
     .map_err(|error: embodied_r_policy::Error| Refusal::from_policy("prompt", &error))?;
+    let prompts = prompts.into_iter().map(embodied_r_policy::Prompt::from).collect();
     let form = Form::Completion { echo: texts, n: settings.n };
     answer(app, Asked { param: "prompt", prompts, form }, settings, arrived, &places).await
 }
@@ -210,7 +264,7 @@ fn ids(
 /// Prompts, the field that they came in, and the form that their answer wants.
 struct Asked {
     param: &'static str,
-    prompts: Vec<Vec<u32>>,
+    prompts: Vec<embodied_r_policy::Prompt>,
     form: Form,
 }
 
@@ -222,9 +276,12 @@ async fn answer(
     places: &Places,
 ) -> Result<Response, Refusal> {
     let Asked { param, prompts, form } = asked;
-    let after = |prompt: &Vec<u32>| settings.sampling_after(param, prompt.len(), &app.model);
+    let after = |prompt: &embodied_r_policy::Prompt| {
+        settings.sampling_after(param, prompt.len(), &app.model)
+    };
     let samplings = prompts.iter().map(after).collect::<Result<Vec<_>, _>>()?;
-    let (prompt_tokens, count) = (prompts.iter().map(Vec::len).sum(), prompts.len());
+    let (prompt_tokens, count) =
+        (prompts.iter().map(embodied_r_policy::Prompt::len).sum(), prompts.len());
     let stream = settings.seed.unwrap_or_else(|| fastrand::u64(..));
     let running = app.driver.submit(prompts, samplings, settings.n, stream, arrived, places);
     let envelope = Envelope::new(form, &app.model.name);

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{Engine, EngineOptions, InferenceModel};
+use embodied_r_policy::{Engine, EngineOptions, InferenceModel, SamplingDefaults};
+use embodied_r_vision::Gallery;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
@@ -13,9 +14,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::admission::Admission;
 use crate::api_key::ApiKey;
-use crate::defaults::Defaults;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
+use crate::media::{Media, MediaOptions};
 use crate::metrics::Metrics;
 use crate::reply::now_s;
 use crate::request::Model;
@@ -43,7 +44,15 @@ pub struct ServerOptions {
     /// The key that clients have to show; none: no key is asked for.
     pub api_key: Option<ApiKey>,
     /// Sampling where a request says nothing.
-    pub defaults: Defaults,
+    pub defaults: SamplingDefaults,
+}
+
+/// What a model that can see looks at pictures with.
+pub struct Vision {
+    /// Its eyes, and what they saw lately.
+    pub gallery: Arc<Gallery>,
+    /// Which pictures requests may name.
+    pub media: MediaOptions,
 }
 
 /// A model behind OpenAI's API, its engine started.
@@ -54,12 +63,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the engine's thread.
+    /// Starts the engine's thread. With `vision` requests may hold pictures.
     ///
     /// # Errors
     /// [`Error::Option`] for options that cannot be; the engine or its thread cannot be made.
     pub fn new(
         model: Arc<InferenceModel>,
+        vision: Option<Vision>,
         tokenizer: Arc<Tokenizer>,
         options: ServerOptions,
     ) -> Result<Self> {
@@ -91,7 +101,9 @@ impl Server {
         let admission = Admission::new(engine.max_num_seqs, max_queue);
         let engine = Engine::new(model, engine)?;
         let (driver, engine_ended) = Driver::start(engine, metrics.clone())?;
-        let model = Model { name, tokenizer, defaults, vocabulary, max_model_len };
+        let media =
+            vision.map(|Vision { gallery, media }| Media::new(gallery, media)).transpose()?;
+        let model = Model { name, tokenizer, defaults, vocabulary, max_model_len, media };
         let app = App { model, driver, admission, metrics, api_key, began_s: now_s() };
         Ok(Self { app: Arc::new(app), engine_ended, drain_timeout })
     }

@@ -67,6 +67,11 @@ impl Server {
     pub(crate) fn start_with(arguments: &[&str], key: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         super::tiny_model::write(&dir.path().join("model"));
+        Self::launch(dir, arguments, key)
+    }
+
+    /// A server of the model at `dir/model`, called `tiny`.
+    pub(crate) fn launch(dir: tempfile::TempDir, arguments: &[&str], key: Option<&str>) -> Self {
         let mut command = command(dir.path());
         command.args(arguments).stdout(Stdio::piped());
         match key {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::model::PrecisionName;
+use super::model::{PrecisionName, WeightArgs};
 use super::run::RecomputeName;
 
 /// Measure speed.
@@ -20,6 +20,8 @@ pub(crate) enum BenchCommand {
     Generate(WorkArgs),
     /// Time whole GRPO steps: rollout, reference log-probabilities, backward, optimiser.
     Grpo(GrpoArgs),
+    /// Time captions of a video's frames: the vision tower, prompts, and words.
+    Caption(CaptionArgs),
     /// Write a model with random weights, in Hugging Face's layout and with a tokenizer.
     MakeModel(MakeModelArgs),
     /// Time each operation beside what the machine can do, or check their results.
@@ -49,6 +51,32 @@ pub(crate) struct WorkArgs {
     pub(crate) groups: usize,
     /// Counted runs.
     #[arg(long, visible_alias = "steps", value_name = "N", default_value_t = 3)]
+    pub(crate) runs: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Frames are described as `perceive` has them described: the first alone, each other one beside the one before.
+/// One run is done first and not counted; medians are printed.
+#[derive(Debug, Args)]
+pub(crate) struct CaptionArgs {
+    /// Vision-language model: a folder in Hugging Face's layout, or a name on the hub.
+    #[arg(long, value_name = "DIR|NAME")]
+    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) weights: WeightArgs,
+    /// Key frames of the video.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub(crate) frames: usize,
+    /// Pixels of a frame: width and height.
+    #[arg(long, num_args = 2, value_names = ["WIDTH", "HEIGHT"], default_values_t = [640, 480])]
+    pub(crate) size: Vec<u32>,
+    /// Tokens of each caption; nothing ends one earlier.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) new: usize,
+    /// Counted runs.
+    #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) runs: usize,
     /// Print JSON.
     #[arg(long)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::model::PrecisionName;
+use super::model::{PrecisionName, WeightArgs};
 
 /// Look into a model: tokens in, numbers out.
 #[derive(Debug, Args)]
@@ -19,6 +19,8 @@ pub(crate) enum InspectCommand {
     Logprobs(SequencesArgs),
     /// Print the likeliest tokens behind each sequence, one after the other.
     Greedy(GreedyArgs),
+    /// Print what a vision-language model sees in pictures and says of them.
+    Caption(CaptionArgs),
     /// Print the loss of GRPO on given tokens, and the norm of each tensor's gradient.
     Loss(LossArgs),
 }
@@ -47,6 +49,32 @@ pub(crate) struct GreedyArgs {
     /// Tokens behind each sequence, at most; the model's own stop tokens end it earlier.
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(crate) max_tokens: usize,
+}
+
+/// The pictures and then the prompt are one turn of the user, in the model's chat template; the likeliest tokens
+/// follow, up to one of the model's stop tokens.
+#[derive(Debug, Args)]
+pub(crate) struct CaptionArgs {
+    /// Vision-language model: a folder in Hugging Face's layout, or a name on the hub.
+    #[arg(long, value_name = "DIR|NAME")]
+    pub(crate) model: String,
+    /// Pictures, PNG or JPEG.
+    #[arg(long, num_args = 1.., value_name = "FILE", required = true)]
+    pub(crate) image: Vec<PathBuf>,
+    /// What is asked of them.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: String,
+    /// Most tokens that follow.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub(crate) max_tokens: usize,
+    /// Reduce larger pictures to so many pixels [default: what the model's processor says].
+    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
+    pub(crate) max_pixels: Option<usize>,
+    #[command(flatten)]
+    pub(crate) weights: WeightArgs,
+    /// Print JSON; without it, a line a picture and then what is said.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Settings are TRL's, with TRL's defaults: below those in the file, which a run writes when it has to

@@ -1,6 +1,6 @@
 //! Arguments of every command that runs a model.
 
-use embodied_r_policy::Precision;
+use embodied_r_policy::{BlockFormat, Precision, WeightFormat};
 
 /// Which model answers, and how.
 #[derive(Debug, Clone, clap::Args)]
@@ -11,9 +11,8 @@ pub(crate) struct ModelArgs {
     /// Revision on the hub: a branch, a tag or a commit.
     #[arg(long, value_name = "REV")]
     pub(crate) revision: Option<String>,
-    /// What products with weights are made of: bf16 is faster, and its sums are f32.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) precision: PrecisionName,
+    #[command(flatten)]
+    pub(crate) weights: WeightArgs,
     #[command(flatten)]
     pub(crate) decoding: DecodingArgs,
     /// Questions answered together; their completions are written when all are done.
@@ -30,9 +29,41 @@ pub(crate) struct StoredModel {
     /// Revision on the hub: a branch, a tag or a commit.
     #[arg(long, value_name = "REV")]
     pub(crate) revision: Option<String>,
+    #[command(flatten)]
+    pub(crate) weights: WeightArgs,
+}
+
+/// What a model's weights are held as.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct WeightArgs {
     /// What products with weights are made of: bf16 is faster, and its sums are f32.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) precision: PrecisionName,
+    /// Quantise the weights as they are loaded, to 8.5 or 4.5 bits each; a GGUF file's stay as they are.
+    #[arg(long, value_enum, value_name = "FORMAT", conflicts_with = "precision")]
+    pub(crate) quantize: Option<QuantizeName>,
+}
+
+impl WeightArgs {
+    /// What matrices are held as.
+    pub(crate) fn format(&self) -> WeightFormat {
+        match self.quantize {
+            None => Precision::from(self.precision).into(),
+            Some(QuantizeName::Q8_0) => WeightFormat::Blocks(BlockFormat::Q8_0),
+            Some(QuantizeName::Q4K) => WeightFormat::Blocks(BlockFormat::Q4K),
+        }
+    }
+}
+
+/// A format that weights are quantised to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum QuantizeName {
+    /// 8 bits, and a scale for 32 numbers.
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 4 bits; scales and smallest numbers for each 32 of 256.
+    #[value(name = "q4_k")]
+    Q4K,
 }
 
 /// The numbers that products with weights are made of.

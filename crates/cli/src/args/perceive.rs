@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 use embodied_r_perception::perceive::Shard;
 
+use super::model::WeightArgs;
+
 /// Turn videos into text with a captioner.
 ///
 /// Writes each data file again with every question replaced by the prompt that holds the captions,
@@ -53,7 +55,11 @@ pub(crate) struct PerceiveArgs {
     #[command(flatten)]
     pub(crate) key_frames: KeyFrameArgs,
     #[command(flatten)]
+    pub(crate) model: VisionModelArgs,
+    #[command(flatten)]
     pub(crate) openai: OpenAiArgs,
+    #[command(flatten)]
+    pub(crate) local: LocalArgs,
     #[command(flatten)]
     pub(crate) scene: SceneArgs,
 }
@@ -111,6 +117,8 @@ pub(crate) enum ScopeName {
 pub(crate) enum Backend {
     /// A vision-language model behind an OpenAI-compatible API.
     Openai,
+    /// A vision-language model in this process.
+    Local,
     /// The truth from 3-D annotations, without a model.
     Scene,
 }
@@ -130,14 +138,53 @@ pub(crate) struct KeyFrameArgs {
     pub(crate) max_frames: usize,
 }
 
+/// For backends with a model. What has a default there is `None` here, so that it can be told whether
+/// it was typed.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "With --backend openai or local")]
+pub(crate) struct VisionModelArgs {
+    /// Name that the servers know the model by [default: Qwen/Qwen2.5-VL-72B-Instruct]; with the local
+    /// backend the model's folder, or its name on the hub.
+    #[arg(long, value_name = "NAME|DIR")]
+    pub(crate) model_path: Option<String>,
+    /// Sampling temperature [default: the server's, or the model's own].
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f64>,
+    /// Most tokens of a caption; one that is cut off there is asked for once more with twice as many
+    /// [default: the server's, or 1024].
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u32>,
+    /// Longest side of the pictures, in pixels [default: 1280].
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(28..))]
+    pub(crate) image_side: Option<u32>,
+    /// Folder in which replies are kept; several runs may share one [default: `cache` in the folder of
+    /// the outputs].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+}
+
+/// For `--backend local`.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "With --backend local")]
+pub(crate) struct LocalArgs {
+    #[command(flatten)]
+    pub(crate) weights: WeightArgs,
+    /// Reduce larger pictures to so many pixels [default: what the model's processor says].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) max_pixels: Option<usize>,
+    /// Memory for keys and values, in GB: what prompts begin with in common is kept in it.
+    #[arg(long, value_name = "GB", default_value_t = 4.0)]
+    pub(crate) kv_cache_gb: f64,
+    /// Captions that are written together, at most.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one)]
+    pub(crate) max_num_seqs: usize,
+}
+
 /// For `--backend openai`. What has a default there is `None` here, so that it can be told whether
 /// it was typed.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "With --backend openai")]
 pub(crate) struct OpenAiArgs {
-    /// Name of the model [default: Qwen/Qwen2.5-VL-72B-Instruct].
-    #[arg(long, value_name = "NAME")]
-    pub(crate) model_path: Option<String>,
     /// Base URLs of servers with that model; requests are spread over them. With `#weight=2` behind it
     /// one gets twice the share of one without. A server that keeps failing is left alone for a while
     /// [default: http://localhost:8000/v1].
@@ -160,20 +207,6 @@ pub(crate) struct OpenAiArgs {
     /// ten minutes of it [default: 5].
     #[arg(long, value_name = "N")]
     pub(crate) max_retries: Option<u32>,
-    /// Sampling temperature [default: the server's].
-    #[arg(long, value_name = "T")]
-    pub(crate) temperature: Option<f64>,
-    /// Most tokens of a caption; one that is cut off there is asked for once more with twice as many
-    /// [default: the server's].
-    #[arg(long, value_name = "N")]
-    pub(crate) max_tokens: Option<u32>,
-    /// Longest side of the pictures, in pixels [default: 1280].
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(28..))]
-    pub(crate) image_side: Option<u32>,
-    /// Folder in which replies are kept; several runs may share one [default: `cache` in the folder of
-    /// the outputs].
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cache: Option<PathBuf>,
     /// Ask again for frames that the model refused to describe in an earlier run.
     #[arg(long)]
     pub(crate) retry_refused: bool,

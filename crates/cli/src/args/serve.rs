@@ -1,12 +1,15 @@
 //! Arguments of `embodied-r serve`.
 
+use std::path::PathBuf;
+
 use super::model::StoredModel;
 
 /// Serve a model over HTTP as OpenAI's API does.
 ///
 /// `POST /v1/chat/completions`, `POST /v1/completions`, `GET /v1/models`; `/health` and `/metrics`
 /// beside them. Clients have to show the key in `EMBODIED_R_API_KEY`, if it is set. On SIGTERM or
-/// Ctrl-C no new requests are taken and the running ones finish; a second signal ends them.
+/// Ctrl-C no new requests are taken and the running ones finish; a second signal ends them. A
+/// vision-language model takes pictures too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
@@ -23,6 +26,15 @@ pub(crate) struct ServeArgs {
     /// Most tokens of a prompt and its completion together; by default what the model takes.
     #[arg(long, value_name = "N")]
     pub(crate) max_model_len: Option<usize>,
+    /// Folder of pictures that requests may name by `file:` URLs; by default they bring theirs along.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) allowed_local_media_path: Option<PathBuf>,
+    /// Hosts that pictures may be fetched from; by default none is fetched.
+    #[arg(long, value_name = "HOST", num_args = 1..)]
+    pub(crate) allowed_media_domains: Vec<String>,
+    /// Leave a vision-language model's tower out: requests hold text alone then.
+    #[arg(long)]
+    pub(crate) language_model_only: bool,
     /// Sequences that are decoded together, at most.
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(crate) max_num_seqs: usize,

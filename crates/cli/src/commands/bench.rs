@@ -1,5 +1,6 @@
 //! `embodied-r bench`.
 
+mod caption;
 mod generate;
 mod grpo;
 mod make_model;
@@ -14,6 +15,7 @@ use crate::exit::Status;
 pub(crate) fn run(args: BenchArgs) -> anyhow::Result<Status> {
     match args.command {
         BenchCommand::Generate(work) => generate::run(&work),
+        BenchCommand::Caption(args) => caption::run(&args),
         BenchCommand::Grpo(work) => grpo::run(&work),
         BenchCommand::MakeModel(args) => make_model::run(&args),
         BenchCommand::Ops(args) => ops::run(&args),

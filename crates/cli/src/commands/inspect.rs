@@ -1,5 +1,6 @@
 //! `embodied-r inspect`: what a model makes of given tokens, to hold beside other programs.
 
+mod caption;
 mod loss;
 
 use std::fmt::Display;
@@ -22,6 +23,7 @@ pub(crate) fn run(args: InspectArgs) -> anyhow::Result<Status> {
     match args.command {
         InspectCommand::Logprobs(args) => logprobs(&args),
         InspectCommand::Greedy(args) => greedy(&args),
+        InspectCommand::Caption(args) => caption::run(&args),
         InspectCommand::Loss(args) => loss::run(&args),
     }
 }
@@ -92,8 +94,10 @@ fn greedy(args: &GreedyArgs) -> anyhow::Result<Status> {
     let folder = hub::resolve(model, None)?;
     let stop_ids = tokenizer::stop_ids(&folder)?;
     let policy = Policy::load(&folder)?.with_precision((*precision).into());
-    let requests: Vec<Request> =
-        sequences.into_iter().map(|prompt| Request { prompt, samples: 1, stream: 0 }).collect();
+    let requests: Vec<Request> = sequences
+        .into_iter()
+        .map(|prompt| Request { prompt: prompt.into(), samples: 1, stream: 0 })
+        .collect();
     let sampling = Sampling { max_new_tokens: *max_tokens, stop_ids, ..Sampling::greedy() };
     let samples = policy.generate(&requests, &sampling, &|_| {})?;
     let tokens: Vec<Vec<u32>> = samples.into_iter().flatten().map(|sample| sample.ids).collect();

@@ -1,13 +1,16 @@
 //! `embodied-r perceive`.
 
-mod openai;
+mod model;
 mod shards;
 
-use embodied_r_perception::captioner::{Captioner, Fault, SceneCaptions};
+use embodied_r_perception::captioner::{Captioner, ChatModel, Fault, ModelCaptions, SceneCaptions};
 use embodied_r_perception::perceive::{self, Changed, Options, Scope, Summary};
 use embodied_r_perception::{Error, keyframes};
 
-use crate::args::perceive::{Backend, OpenAiArgs, PerceiveArgs, PerceiveCommand, ScopeName};
+use crate::args::model::PrecisionName;
+use crate::args::perceive::{
+    Backend, LocalArgs, OpenAiArgs, PerceiveArgs, PerceiveCommand, ScopeName, VisionModelArgs,
+};
 use crate::exit::{self, Status, Usage};
 use crate::output::outln;
 use crate::progress::Bar;
@@ -22,19 +25,32 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
     check_backend(&args)?;
     let bar = Bar::default();
     let options = options(&args);
-    match args.scene.scenes {
-        Some(scenes) => {
+    match args.backend {
+        Backend::Scene => {
+            let missing = || Usage("`--backend scene` needs `--scenes`".into());
+            let scenes = args.scene.scenes.ok_or_else(missing)?;
             let captioner = SceneCaptions::open(&scenes, options.keyframes.max_frames)?;
             report(&perceive(&options, &captioner, &bar)?)
         }
-        None => {
-            let captioner = openai::open(args.openai, &options, &bar)?;
-            let status = perceive(&options, &captioner, &bar).and_then(|done| report(&done));
-            // What was paid for is told of a run that failed too.
-            openai::report(&captioner, &options)?;
-            status
+        Backend::Openai => {
+            asked(&model::remote(args.model, args.openai, &options, &bar)?, &options, &bar)
+        }
+        Backend::Local => {
+            asked(&model::local(args.model, &args.local, &options, &bar)?, &options, &bar)
         }
     }
+}
+
+/// Lets a model make the captions, and tells what it took.
+fn asked<M: ChatModel>(
+    captioner: &ModelCaptions<M>,
+    options: &Options,
+    bar: &Bar,
+) -> anyhow::Result<Status> {
+    let status = perceive(options, captioner, bar).and_then(|done| report(&done));
+    // What was paid for is told of a run that failed too.
+    model::report(captioner, options)?;
+    status
 }
 
 fn options(args: &PerceiveArgs) -> Options {
@@ -51,7 +67,7 @@ fn options(args: &PerceiveArgs) -> Options {
             max_frames: args.key_frames.max_frames,
         },
         image_side: match args.backend {
-            Backend::Openai => Some(args.openai.image_side.unwrap_or(IMAGE_SIDE)),
+            Backend::Openai | Backend::Local => Some(args.model.image_side.unwrap_or(IMAGE_SIDE)),
             Backend::Scene => None,
         },
         changed: match args.redo_changed {
@@ -75,38 +91,60 @@ fn perceive(
     runtime.block_on(perceive::run(options, captioner, bar)).map_err(explain)
 }
 
-/// Refuses options of one backend with the other.
+/// Refuses options of one backend with another.
 fn check_backend(args: &PerceiveArgs) -> Result<(), Usage> {
-    let OpenAiArgs { model_path, base_url, api_key_env, timeout_s, max_retries, .. } = &args.openai;
-    let typed = match args.backend {
-        Backend::Scene => vec![
-            ("--model-path", model_path.is_some()),
-            ("--base-url", !base_url.is_empty()),
-            ("--api-key-env", api_key_env.is_some()),
-            ("--timeout-s", timeout_s.is_some()),
-            ("--max-retries", max_retries.is_some()),
-            ("--temperature", args.openai.temperature.is_some()),
-            ("--max-tokens", args.openai.max_tokens.is_some()),
-            ("--image-side", args.openai.image_side.is_some()),
-            ("--connect-timeout-s", args.openai.connect_timeout_s.is_some()),
-            ("--first-byte-timeout-s", args.openai.first_byte_timeout_s.is_some()),
-            ("--cache", args.openai.cache.is_some()),
-            ("--retry-refused", args.openai.retry_refused),
-            ("--price-in", args.openai.price_in.is_some()),
-            ("--max-cost", args.openai.max_cost.is_some()),
-        ],
-        Backend::Openai => vec![("--scenes", args.scene.scenes.is_some())],
-    };
-    let (chosen, other) = match args.backend {
-        Backend::Scene => ("scene", "openai"),
-        Backend::Openai => ("openai", "scene"),
-    };
-    match typed.iter().find(|(_, typed)| *typed) {
-        Some((flag, _)) => Err(Usage(format!(
-            "`{flag}` belongs to `--backend {other}`, but the backend is `{chosen}`"
-        ))),
-        None => Ok(()),
+    let VisionModelArgs { model_path, temperature, max_tokens, image_side, cache } = &args.model;
+    let OpenAiArgs { base_url, api_key_env, timeout_s, max_retries, .. } = &args.openai;
+    let LocalArgs { weights, max_pixels, .. } = &args.local;
+    let of_models = [
+        ("--model-path", model_path.is_some()),
+        ("--temperature", temperature.is_some()),
+        ("--max-tokens", max_tokens.is_some()),
+        ("--image-side", image_side.is_some()),
+        ("--cache", cache.is_some()),
+    ];
+    let of_servers = [
+        ("--base-url", !base_url.is_empty()),
+        ("--api-key-env", api_key_env.is_some()),
+        ("--timeout-s", timeout_s.is_some()),
+        ("--max-retries", max_retries.is_some()),
+        ("--connect-timeout-s", args.openai.connect_timeout_s.is_some()),
+        ("--first-byte-timeout-s", args.openai.first_byte_timeout_s.is_some()),
+        ("--retry-refused", args.openai.retry_refused),
+        ("--price-in", args.openai.price_in.is_some()),
+        ("--max-cost", args.openai.max_cost.is_some()),
+    ];
+    let of_process = [
+        ("--precision", weights.precision != PrecisionName::default()),
+        ("--quantize", weights.quantize.is_some()),
+        ("--max-pixels", max_pixels.is_some()),
+    ];
+    let of_scenes = [("--scenes", args.scene.scenes.is_some())];
+    // The other backend of a model is not named: whoever types these has a server in mind.
+    let owners: [(&[(&str, bool)], &[Backend], &str); 4] = [
+        (&of_models, &[Backend::Openai, Backend::Local], "openai"),
+        (&of_servers, &[Backend::Openai], "openai"),
+        (&of_process, &[Backend::Local], "local"),
+        (&of_scenes, &[Backend::Scene], "scene"),
+    ];
+    for (flags, backends, owner) in owners {
+        let typed = flags.iter().find(|(_, typed)| *typed);
+        if let Some((flag, _)) = typed.filter(|_| !backends.contains(&args.backend)) {
+            let chosen = match args.backend {
+                Backend::Openai => "openai",
+                Backend::Local => "local",
+                Backend::Scene => "scene",
+            };
+            return Err(Usage(format!(
+                "`{flag}` belongs to `--backend {owner}`, but the backend is `{chosen}`"
+            )));
+        }
     }
+    let gb = args.local.kv_cache_gb;
+    if gb.is_nan() || gb <= 0.0 {
+        return Err(Usage(format!("`--kv-cache-gb` is {gb}, want a number above 0")));
+    }
+    Ok(())
 }
 
 /// Tells wrong usage from failures, and adds advice.

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{EngineOptions, InferenceModel, PAGE, hub};
-use embodied_r_serve::{ApiKey, Defaults, Error, Server, ServerOptions};
+use embodied_r_policy::{EngineOptions, InferenceModel, PAGE, SamplingDefaults, hub};
+use embodied_r_serve::{ApiKey, Error, MediaOptions, Server, ServerOptions, Vision};
+use embodied_r_vision::{Gallery, VisionLanguageModel, can_see};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -17,6 +18,9 @@ use crate::output::outln;
 
 /// Where the key that clients have to show is read from.
 const API_KEY: &str = "EMBODIED_R_API_KEY";
+
+/// Memory for what pictures are to the model, so that one that is sent again is not looked at again.
+const GALLERY_BYTES: usize = 1 << 30;
 
 /// Serve a model.
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Status> {
@@ -66,17 +70,48 @@ fn options(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> {
         max_queue: args.max_queue,
         drain_timeout: Duration::from_secs(args.drain_timeout),
         api_key: ApiKey::from_env(API_KEY),
-        defaults: Defaults::from_dir(dir)?,
+        defaults: SamplingDefaults::from_dir(dir)?,
     })
+}
+
+/// Refuses options about pictures for a server that takes none.
+fn refuse_media(args: &ServeArgs) -> Result<(), Usage> {
+    let folder = args.allowed_local_media_path.is_some();
+    let typed = [
+        ("--allowed-local-media-path", folder),
+        ("--allowed-media-domains", !args.allowed_media_domains.is_empty()),
+    ];
+    match typed.iter().find(|(_, typed)| *typed) {
+        Some((flag, _)) => Err(Usage(format!("`{flag}` needs a vision-language model"))),
+        None => Ok(()),
+    }
+}
+
+fn media(args: &ServeArgs) -> MediaOptions {
+    MediaOptions {
+        folder: args.allowed_local_media_path.clone(),
+        domains: args.allowed_media_domains.clone(),
+    }
 }
 
 fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Result<Server> {
     let tokenizer = Arc::new(Tokenizer::from_dir(dir)?);
-    let model = Arc::new(InferenceModel::load(dir, args.stored.precision.into())?);
+    let format = args.stored.weights.format();
+    let (model, vision) = match !args.language_model_only && can_see(dir) {
+        true => {
+            let model = VisionLanguageModel::load(dir, format.into())?;
+            let gallery = Arc::new(Gallery::new(model.eyes().clone(), GALLERY_BYTES));
+            (model.decoder().clone(), Some(Vision { gallery, media: media(args) }))
+        }
+        false => {
+            refuse_media(args)?;
+            (Arc::new(InferenceModel::load(dir, format)?), None)
+        }
+    };
     let tokens = args.kv_cache_gb * 1e9 / model.kv_bytes_per_token() as f64;
     options.engine.kv_cache_tokens = Some(tokens as usize);
     let page = PAGE as f64 * model.kv_bytes_per_token() as f64 / 1e9;
-    Server::new(model, tokenizer, options).map_err(|error| match error {
+    Server::new(model, vision, tokenizer, options).map_err(|error| match error {
         Error::Policy(embodied_r_policy::Error::Engine { option: "kv_cache_tokens", .. }) => {
             let found = args.kv_cache_gb;
             let want = format!("room for a page of keys and values, {page:.6} or more");

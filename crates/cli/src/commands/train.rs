@@ -68,7 +68,9 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
     let trained = session::trained(&base, &settings.trainable())?;
     let (of_train, of_eval) = ((given, questions.len()), (evaluated, eval.len()));
     let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
-    let memory = memory::of_train(settings, &stages, &trained, &questions, checkpoint.as_ref());
+    let goes_on = checkpoint.as_ref().filter(|_| !session.changed);
+    let taping = memory::taping(settings, goes_on.map(|checkpoint| &checkpoint.state));
+    let memory = memory::of_train(settings, &stages, &trained, &questions, taping);
     let arithmetic =
         dry_run::text(settings, trained.counts, &memory, of_train, of_eval).map_err(explain)?;
     if args.run.dry_run {

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use embodied_r_policy::tokenizer::{Special, Tokenizer};
 use embodied_r_policy::weights::SaveOptions;
-use embodied_r_policy::{GenerateEvent, Gradients as PolicyGradients, Policy, SharedPrompt, Tape};
+use embodied_r_policy::{Gradients as PolicyGradients, Policy, SharedPrompt, Tape};
 
 use super::{
     ChatMessage, Generation, Gradients, Group, Loading, Model, Precision, Request, Samples,
@@ -75,20 +75,14 @@ impl Model for Policy {
         Tape::new(self.config(), options)
     }
 
-    fn generate_taped(
+    fn generate(
         &self,
         requests: &[Request],
         sampling: &Sampling,
         (precision, tape): (Option<Precision>, Option<Tape>),
-        done: &dyn Fn(u64),
     ) -> Result<(Samples, Option<Tape>)> {
-        let on_event = |event| {
-            if let GenerateEvent::Tokens(tokens) = event {
-                done(tokens as u64);
-            }
-        };
         let precision = precision.unwrap_or_else(|| self.precision());
-        Ok(Policy::generate_taped(self, requests, sampling, (precision, tape), &on_event)?)
+        Ok(self.generate_taped(requests, sampling, (precision, tape), &|_| {})?)
     }
 
     fn parameters(&self) -> Vec<(String, Tensor)> {

@@ -170,12 +170,11 @@ impl Model for Bigram {
 
     fn tape(&self, _: TapeOptions) {}
 
-    fn generate_taped(
+    fn generate(
         &self,
         requests: &[Request],
         sampling: &Sampling,
         _: (Option<Precision>, Option<()>),
-        _: &dyn Fn(u64),
     ) -> Result<(Samples, Option<()>)> {
         let (weight, bias) = (self.weight.to_vec2().unwrap(), self.bias.to_vec1().unwrap());
         let temperature = if sampling.temperature > 0.0 { sampling.temperature } else { 1.0 };
@@ -183,7 +182,7 @@ impl Model for Bigram {
             let mut ids: Vec<u32> = Vec::new();
             let mut sampled = Vec::new();
             while ids.len() < sampling.max_new_tokens {
-                let previous = *ids.last().or(request.prompt.last()).unwrap();
+                let previous = *ids.last().or(request.prompt.ids().last()).unwrap();
                 let logps = self.distribution(&weight, &bias, previous, temperature);
                 let random = stream(&[request.stream, sample as u64, ids.len() as u64]);
                 let id = match sampling.temperature > 0.0 {

@@ -130,8 +130,8 @@ pub struct Train {
     pub weight_decay: f64,
     /// Norm to which gradients are clipped.
     pub max_grad_norm: f64,
-    /// Tokens of a micro-batch, prompts included. Behind a prompt that leaves less than half of it, parts of its group
-    /// have that half, and behind a longer one as many tokens as that has.
+    /// Tokens of a micro-batch, prompts included. Behind a prompt of more than half of it, parts of its group have as
+    /// many as the prompt.
     pub max_tokens_per_batch: usize,
     /// Which layers the backward computes again, or how much of the rollout it takes over: it changes time and
     /// memory, and results by rounding alone.

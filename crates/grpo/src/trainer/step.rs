@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::events::{Event, Metrics};
 use crate::loss::Counts;
 use crate::micro_batch::{MicroBatch, Selection, Told, counts, selection, wide};
-use crate::model::{Finish, Group, Model, Training};
+use crate::model::{Finish, Group, Model, TokenScores, Training};
 use crate::optimizer::Applied;
 use crate::process;
 use crate::random::stream;
@@ -143,24 +143,18 @@ impl<M: Model + 'static> Trainer<'_, M> {
                 let training = pace.training(tape.as_ref());
                 self.verify(step, batches, &counts, selection, &training)?;
             }
-            let (policy, updater) = (&self.policy, &mut self.updater);
-            let of_rollout = tape.take();
-            let update = updater.run(
-                policy,
-                &groups,
-                pace,
-                of_rollout.as_ref(),
-                stop,
-                |index, scores| {
-                    let (batch, counts) = (&mut batches[index], &counts[index]);
-                    let d = batch.derivative(&options, counts, scores, selection, &mut told)?;
-                    // Later iterations compare with the policy that sampled.
-                    if iterations > 1 && batch.old.is_empty() {
-                        batch.old = wide(&scores.logps);
-                    }
-                    Ok(d)
-                },
-            )?;
+            let derivative = |index: usize, scores: &TokenScores| {
+                let (batch, counts) = (&mut batches[index], &counts[index]);
+                let d = batch.derivative(&options, counts, scores, selection, &mut told)?;
+                // Later iterations compare with the policy that sampled.
+                if iterations > 1 && batch.old.is_empty() {
+                    batch.old = wide(&scores.logps);
+                }
+                Ok(d)
+            };
+            let (policy, of_rollout) = (&self.policy, tape.take());
+            let update =
+                self.updater.run(policy, &groups, pace, of_rollout.as_ref(), stop, derivative)?;
             // Later iterations have its memory for what they keep.
             self.tape = of_rollout.filter(|_| iterations == 1);
             let Update::Done(applied) = update else { return Ok(None) };

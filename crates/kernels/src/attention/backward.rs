@@ -12,7 +12,7 @@ use super::{Attended, GroupSpan, Heads, OP, Pattern, check_shapes};
 use crate::error::{Result, check};
 use crate::math::{add, dot, exps};
 use crate::memory::{floats, tensor};
-use crate::paged_attention::{PAGE, all_seen, hide, visible};
+use crate::paged_attention::{PAGE, all_seen, hide, last_seen, visible};
 use crate::panels::{Ahead, Shared, TILE_ROWS, accumulate, accumulate_turned};
 
 /// Rows of a block, at most, where a row is a token's query head: what belongs to them and to a page stays in the
@@ -65,10 +65,11 @@ pub fn backward(
         log_sum_exp: &floats(&attended.log_sum_exp, OP)?,
         d_out: &floats(d_out, OP)?,
         window: pattern.window,
+        causal: pattern.causal,
     };
     let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| vec![0.0; x.elem_count()]);
     let shared_dq = Shared::new(&mut dq);
-    let lanes: Vec<Lane<'_>> = layout.groups.iter().flat_map(|g| lanes(g, heads)).collect();
+    let lanes: Vec<Lane<'_>> = layout.groups.iter().flat_map(|g| lanes(g, pattern)).collect();
     let sums: Vec<PageSums> =
         lanes.par_iter().with_max_len(1).map(|lane| lane.run(&inputs, &shared_dq)).collect();
     let (shared_dk, shared_dv) = (Shared::new(&mut dk), Shared::new(&mut dv));
@@ -99,6 +100,7 @@ struct Inputs<'a> {
     log_sum_exp: &'a [f32],
     d_out: &'a [f32],
     window: Option<usize>,
+    causal: bool,
 }
 
 /// Some blocks of a group's queries, for one key and value head.
@@ -116,14 +118,19 @@ struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// Position behind the last token.
-    fn end(&self) -> usize {
-        self.sequence.position + self.tokens.end
+    /// Position of the last token that `token` sees.
+    fn sees(&self, token: usize, causal: bool) -> usize {
+        last_seen(self.sequence.position, token, self.sequence.rows.len(), causal)
+    }
+
+    /// Position behind the last token that is seen.
+    fn end(&self, causal: bool) -> usize {
+        self.sees(self.tokens.end - 1, causal) + 1
     }
 }
 
 /// For each head [`LANES`] lanes with about as many pairs of a query and a key each.
-fn lanes(group: &Group, heads: Heads) -> Vec<Lane<'_>> {
+fn lanes(group: &Group, Pattern { heads, causal, .. }: Pattern) -> Vec<Lane<'_>> {
     let most = (BLOCK_ROWS / heads.shared().max(1)).max(1);
     let blocks = group.sequences.iter().flat_map(|sequence| {
         let tokens = sequence.rows.len();
@@ -131,7 +138,7 @@ fn lanes(group: &Group, heads: Heads) -> Vec<Lane<'_>> {
         (0..tokens).step_by(most).map(block)
     });
     let blocks: Vec<Block<'_>> = blocks.collect();
-    let pairs = |block: &Block<'_>| block.tokens.len() * block.end();
+    let pairs = |block: &Block<'_>| block.tokens.len() * block.end(causal);
     let all = blocks.iter().map(pairs).sum::<usize>().max(1);
     let mut shared_out: Vec<Vec<Block<'_>>> = vec![Vec::new(); LANES];
     let mut before = 0;
@@ -185,7 +192,7 @@ impl Lane<'_> {
         let mut work = Work::default();
         for block in &self.blocks {
             work.load(block, self.head, inputs);
-            let pages = block.sequence.pages.iter().take(block.end().div_ceil(PAGE));
+            let pages = block.sequence.pages.iter().take(block.end(inputs.causal).div_ceil(PAGE));
             for (index, page) in pages.enumerate() {
                 if !work.look_at(index, inputs.window) {
                     continue;
@@ -212,7 +219,7 @@ struct Work {
     log_sum_exp: Vec<f32>,
     /// `rowsum(dO ∘ O)`.
     delta: Vec<f32>,
-    /// Position of each row's token.
+    /// Position of the last token that each row sees.
     positions: Vec<usize>,
     /// Which tokens of the page each row sees.
     seen: Vec<Range<usize>>,
@@ -244,7 +251,7 @@ impl Work {
         for (place, token) in block.tokens.clone().enumerate() {
             let first = (block.sequence.rows.start + token) * heads.query + head * shared;
             self.log_sum_exp.extend(&inputs.log_sum_exp[first..first + shared]);
-            let position = block.sequence.position + token;
+            let position = block.sees(token, inputs.causal);
             self.positions.extend(std::iter::repeat_n(position, shared));
             for (row, from) in (place * shared..).zip(first..first + shared) {
                 let from = from * dim..(from + 1) * dim;

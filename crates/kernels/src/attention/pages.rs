@@ -104,12 +104,13 @@ impl Layout {
     }
 
     /// The sequences as attention over `pages` takes them, those of a group side by side.
-    pub(super) fn runs<'a>(&self, pages: &'a Pages) -> Vec<Run<'a>> {
+    pub(super) fn runs<'a>(&self, pages: &'a Pages, causal: bool) -> Vec<Run<'a>> {
         let sequences = self.groups.iter().flat_map(|group| &group.sequences);
         let run = |sequence: &Sequence| Run {
             rows: sequence.rows.clone(),
             position: sequence.position,
             pages: sequence.pages.iter().map(|page| pages.page(*page)).collect(),
+            causal,
         };
         sequences.map(run).collect()
     }

@@ -40,29 +40,37 @@ fn inputs() -> [Vec<f32>; 4] {
 const WINDOWS: [Option<usize>; 6] = [None, Some(1), Some(5), Some(64), Some(71), Some(500)];
 
 fn looking(window: Option<usize>) -> Pattern {
-    Pattern { heads: HEADS, window }
+    Pattern { heads: HEADS, window, causal: true }
+}
+
+/// Each window, and attention that is not causal.
+fn patterns() -> impl Iterator<Item = Pattern> {
+    let around = Pattern { causal: false, ..looking(None) };
+    WINDOWS.into_iter().map(looking).chain([around])
 }
 
 /// Rows that the token in `row` sees.
-fn visible(row: usize, window: Option<usize>) -> Vec<usize> {
-    let up_to_itself: Vec<usize> = spans()
+fn visible(row: usize, Pattern { window, causal, .. }: Pattern) -> Vec<usize> {
+    let of_sequence: Vec<usize> = spans()
         .iter()
         .find(|span| span.rows().contains(&row))
         .map(|span| match span.completions.iter().find(|c| c.contains(&row)) {
-            Some(own) => span.prompt.clone().chain(own.start..=row).collect(),
-            None => (span.prompt.start..=row).collect(),
+            Some(own) => span.prompt.clone().chain(own.clone()).collect(),
+            None => span.prompt.clone().collect(),
         })
         .unwrap_or_default();
-    let hidden = window.map_or(0, |window| up_to_itself.len().saturating_sub(window));
-    up_to_itself[hidden..].to_vec()
+    let seen = of_sequence.iter().filter(|other| !causal || **other <= row);
+    let seen: Vec<usize> = seen.copied().collect();
+    let hidden = window.map_or(0, |window| seen.len().saturating_sub(window));
+    seen[hidden..].to_vec()
 }
 
 /// Attention in f64, written out.
-fn written_out(q: &[f64], k: &[f64], v: &[f64], window: Option<usize>) -> Vec<f64> {
+fn written_out(q: &[f64], k: &[f64], v: &[f64], pattern: Pattern) -> Vec<f64> {
     let dim = HEADS.dim;
     let mut out = vec![0.0; q.len()];
     for row in 0..155 {
-        let seen = visible(row, window);
+        let seen = visible(row, pattern);
         for head in 0..HEADS.query {
             let kv = head / HEADS.shared() * dim;
             let at = row * HEADS.query_width() + head * dim;
@@ -99,41 +107,41 @@ fn numbers(x: &Tensor) -> Vec<f32> {
 }
 
 #[test]
-fn the_forward_equals_attention_written_out_in_every_window() {
+fn the_forward_equals_attention_written_out_in_every_pattern() {
     let [q, k, v, _] = tensors();
     let [wide_q, wide_k, wide_v, _] = inputs().map(|x| wide(&x));
-    for window in WINDOWS {
-        let ours = numbers(&forward(&q, &k, &v, &spans(), looking(window)).unwrap().out);
-        let truth = written_out(&wide_q, &wide_k, &wide_v, window);
+    for pattern in patterns() {
+        let ours = numbers(&forward(&q, &k, &v, &spans(), pattern).unwrap().out);
+        let truth = written_out(&wide_q, &wide_k, &wide_v, pattern);
         for (i, (ours, truth)) in ours.iter().zip(&truth).enumerate() {
             let error = (f64::from(*ours) - truth).abs();
-            assert!(error < 1e-5, "{window:?}, element {i}: {ours} is not {truth}");
+            assert!(error < 1e-5, "{pattern:?}, element {i}: {ours} is not {truth}");
         }
     }
 }
 
 #[test]
-fn the_gradients_equal_finite_differences_in_every_window() {
+fn the_gradients_equal_finite_differences_in_every_pattern() {
     let [q, k, v, d] = tensors();
     let [wide_q, wide_k, wide_v, wide_d] = inputs().map(|x| wide(&x));
     let base = [wide_q, wide_k, wide_v];
-    for window in WINDOWS {
-        let attended = forward(&q, &k, &v, &spans(), looking(window)).unwrap();
-        let grads = backward((&q, &k, &v), &attended, &d, &spans(), looking(window)).unwrap();
+    for pattern in patterns() {
+        let attended = forward(&q, &k, &v, &spans(), pattern).unwrap();
+        let grads = backward((&q, &k, &v), &attended, &d, &spans(), pattern).unwrap();
         for (which, grad) in [&grads.q, &grads.k, &grads.v].into_iter().enumerate() {
             let grad = numbers(grad);
             for i in (0..grad.len()).step_by(grad.len() / 23) {
                 let at = |h: f64| -> f64 {
                     let mut x = base.clone();
                     x[which][i] += h;
-                    let out = written_out(&x[0], &x[1], &x[2], window);
+                    let out = written_out(&x[0], &x[1], &x[2], pattern);
                     out.iter().zip(&wide_d).map(|(out, d)| out * d).sum()
                 };
                 let truth = (at(1e-4) - at(-1e-4)) / 2e-4;
                 let error = (f64::from(grad[i]) - truth).abs();
                 assert!(
                     error < 1e-4,
-                    "{window:?}, input {which}, element {i}: {} is not {truth}",
+                    "{pattern:?}, input {which}, element {i}: {} is not {truth}",
                     grad[i]
                 );
             }
@@ -166,6 +174,8 @@ fn keys_outside_the_window_of_neighbouring_queries_are_never_read() {
 fn a_window_of_nothing_is_refused() {
     let [q, k, v, _] = tensors();
     assert!(forward(&q, &k, &v, &spans(), looking(Some(0))).is_err());
+    let around = Pattern { causal: false, ..looking(Some(5)) };
+    assert!(forward(&q, &k, &v, &spans(), around).is_err());
 }
 
 /// The rows, gathered.
@@ -202,6 +212,7 @@ fn decoding_over_pages_equals_the_last_row_of_the_whole_in_every_window() {
                 rows: 0..1,
                 position: rows.len() - 1,
                 pages: pages.iter().map(Vec::as_slice).collect(),
+                causal: true,
             };
             let query = picked(&qs, &[last], HEADS.query_width());
             let query = tensor(query, (1, HEADS.query_width())).unwrap();
@@ -236,11 +247,10 @@ fn a_prompt_that_was_computed_before_need_not_ask_again() {
     let own = prompt..tokens;
     let alone = [GroupSpan { prompt: 0..prompt, completions: vec![], silent: 0 }];
     let silent = [GroupSpan { silent: prompt, ..spans[0].clone() }];
-    for window in WINDOWS {
-        let pattern = looking(window);
+    for pattern in patterns() {
         let whole = forward(&q, &k, &v, &spans, pattern).unwrap();
         let behind = forward(&part(&q, own.clone()), &k, &v, &silent, pattern).unwrap();
-        assert_eq!(numbers(&behind.out), numbers(&part(&whole.out, own.clone())), "{window:?}");
+        assert_eq!(numbers(&behind.out), numbers(&part(&whole.out, own.clone())), "{pattern:?}");
 
         let d_whole = backward((&q, &k, &v), &whole, &d, &spans, pattern).unwrap();
         let own_q = part(&q, own.clone());
@@ -250,14 +260,14 @@ fn a_prompt_that_was_computed_before_need_not_ask_again() {
         let ahead = forward(&of_prompt(&q), &of_prompt(&k), &of_prompt(&v), &alone, pattern);
         let inputs = (&of_prompt(&q), &of_prompt(&k), &of_prompt(&v));
         let d_ahead = backward(inputs, &ahead.unwrap(), &of_prompt(&d), &alone, pattern).unwrap();
-        assert_eq!(numbers(&d_behind.q), numbers(&part(&d_whole.q, own.clone())), "{window:?}");
+        assert_eq!(numbers(&d_behind.q), numbers(&part(&d_whole.q, own.clone())), "{pattern:?}");
         for (whole, behind, ahead) in
             [(&d_whole.k, &d_behind.k, &d_ahead.k), (&d_whole.v, &d_behind.v, &d_ahead.v)]
         {
             let mut sum = numbers(behind);
             sum.iter_mut().zip(numbers(ahead)).for_each(|(sum, x)| *sum += x);
             for (found, expected) in sum.iter().zip(numbers(whole)) {
-                assert!((found - expected).abs() < 1e-5, "{window:?}: {found}, not {expected}");
+                assert!((found - expected).abs() < 1e-5, "{pattern:?}: {found}, not {expected}");
             }
         }
     }
@@ -276,8 +286,7 @@ fn silent_tokens_are_seen_and_see_nothing() {
     let mask: Vec<f32> =
         (0..155).map(|row| f32::from(u8::from((69..151).contains(&row) || row >= 153))).collect();
     let masked_d = d.broadcast_mul(&tensor(mask, (155, 1)).unwrap()).unwrap();
-    for window in WINDOWS {
-        let pattern = looking(window);
+    for pattern in patterns() {
         let all = forward(&q, &k, &v, &spans(), pattern).unwrap();
         let some = forward(&picked(&q), &k, &v, &silent, pattern).unwrap();
         let d_all = backward((&q, &k, &v), &all, &masked_d, &spans(), pattern).unwrap();
@@ -291,7 +300,7 @@ fn silent_tokens_are_seen_and_see_nothing() {
         ] {
             assert_eq!(found.dims(), expected.dims());
             for (found, expected) in numbers(found).iter().zip(numbers(expected)) {
-                assert!((found - expected).abs() < 1e-5, "{window:?}: {found}, not {expected}");
+                assert!((found - expected).abs() < 1e-5, "{pattern:?}: {found}, not {expected}");
             }
         }
     }

@@ -32,7 +32,7 @@ pub(super) struct Piece<'a> {
 impl<'a> Piece<'a> {
     /// The page at `index`, if one of the tokens can see it.
     fn page(&self, index: usize) -> Option<&'a [f32]> {
-        let last = (self.run.position + self.tokens.end - 1) / PAGE;
+        let last = self.run.sees(self.tokens.end - 1) / PAGE;
         self.run.pages[..=last].get(index).copied()
     }
 }
@@ -74,7 +74,7 @@ pub(super) fn split<'a>(runs: &'a [Run<'a>], heads: Heads) -> Vec<Vec<Piece<'a>>
 pub(super) struct Work {
     /// Scaled queries (rows, dim).
     q: Vec<f32>,
-    /// Position of each row's token.
+    /// Position of the last token that each row sees.
     positions: Vec<usize>,
     /// The score that weights are relative to (rows).
     base: Vec<f32>,
@@ -136,7 +136,7 @@ impl<'a> Task<'a> {
                 let start =
                     (run.rows.start + token) * heads.query_width() + self.head * shared * dim;
                 work.q.extend(q[start..start + shared * dim].iter().map(|x| x * scale));
-                work.positions.extend(std::iter::repeat_n(run.position + token, shared));
+                work.positions.extend(std::iter::repeat_n(run.sees(token), shared));
             }
         }
         let rows = work.positions.len();
@@ -226,7 +226,7 @@ impl Work {
     }
 }
 
-/// Which of a page's tokens the token at `position` sees.
+/// Which of a page's tokens a token sees that sees those up to `position`.
 pub(crate) fn visible(position: usize, page_start: usize, window: Option<usize>) -> Range<usize> {
     let end = (position + 1).saturating_sub(page_start).min(PAGE);
     let first = window.map_or(0, |window| (position + 1).saturating_sub(window));

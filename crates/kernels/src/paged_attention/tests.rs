@@ -62,7 +62,8 @@ fn pages(s: &Sequence, range: Range<usize>) -> Vec<&[f32]> {
 fn alone(s: &Sequence, tokens: Range<usize>, window: Option<usize>) -> Vec<f32> {
     let width = HEADS.query_width();
     let last = tokens.end.div_ceil(PAGE);
-    let run = Run { rows: 0..tokens.len(), position: tokens.start, pages: pages(s, 0..last) };
+    let (rows, pages) = (0..tokens.len(), pages(s, 0..last));
+    let run = Run { rows, position: tokens.start, pages, causal: true };
     attended(&s.q[tokens.start * width..tokens.end * width], &[run], window).unwrap()
 }
 
@@ -115,7 +116,12 @@ fn sequences_that_share_pages_get_the_same_bits_as_each_alone() {
     let runs = all.iter().enumerate().map(|(row, s)| {
         let position = s.q.len() / width - 1;
         let own = pages(s, 2..s.pages.len());
-        Run { rows: row..row + 1, position, pages: [pages(&shared, 0..2), own].concat() }
+        Run {
+            rows: row..row + 1,
+            position,
+            pages: [pages(&shared, 0..2), own].concat(),
+            causal: true,
+        }
     });
     let together = attended(&q, &runs.collect::<Vec<_>>(), None).unwrap();
     for (s, together) in all.iter().zip(together.chunks(width)) {
@@ -128,7 +134,7 @@ fn sequences_that_share_pages_get_the_same_bits_as_each_alone() {
 fn what_does_not_fit_is_refused() {
     let s = sequence(70, 4);
     let q = vec![0.0; HEADS.query_width()];
-    let run = |rows: Range<usize>, position, pages| Run { rows, position, pages };
+    let run = |rows: Range<usize>, position, pages| Run { rows, position, pages, causal: true };
     assert!(attended(&q, &[run(0..1, 70, pages(&s, 0..1))], None).is_err());
     assert!(attended(&q, &[run(1..2, 3, pages(&s, 0..1))], None).is_err());
     let twice = || run(0..1, 3, pages(&s, 0..1));

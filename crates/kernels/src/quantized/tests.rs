@@ -165,3 +165,25 @@ proptest! {
         prop_assert_eq!(&out[..], &whole[row * inputs..][columns]);
     }
 }
+
+#[test]
+fn numbers_are_quantised_to_the_nearest_of_the_format() {
+    let numbers: Vec<f32> =
+        (0..512 * 3).map(|i| ((i * 7919) % 1013) as f32 / 506.5 - 1.0).collect();
+    let all = memory::tensor(numbers, (6, 256)).unwrap();
+    // Rows from the middle: what lies before them is not theirs.
+    let some = all.narrow(0, 2, 3).unwrap();
+    let wanted = some.to_vec2::<f32>().unwrap();
+    // Half a step: of 127 for the largest of a block, and of 15 from its smallest to its largest.
+    for (format, most) in [(BlockFormat::Q8_0, 0.5 / 127.0), (BlockFormat::Q4K, 2.0 / 15.0)] {
+        let quantised = QuantizedMatrix::quantize(&some, format).unwrap();
+        assert_eq!((quantised.outputs(), quantised.inputs()), (3, 256));
+        let found = quantised.dequantize().unwrap().to_vec2::<f32>().unwrap();
+        for (found, wanted) in found.iter().flatten().zip(wanted.iter().flatten()) {
+            assert!((found - wanted).abs() < 1.1 * most, "{format:?}: {found} for {wanted}");
+        }
+    }
+    assert!(QuantizedMatrix::quantize(&some, BlockFormat::Q6K).is_err());
+    let short = memory::tensor(vec![1.0; 20], (1, 20)).unwrap();
+    assert!(QuantizedMatrix::quantize(&short, BlockFormat::Q8_0).is_err());
+}

@@ -1,12 +1,13 @@
 //! Turning key frames into words.
 //!
 //! A [`Captioner`] gets the question without its answer ([`Asked`]), or none where captions serve all
-//! questions of a video, and the video ([`Footage`]), and returns one [`Caption`] per key frame. [`OpenAi`] asks a vision-language model behind an
-//! OpenAI-compatible API; [`SceneCaptions`] tells the truth from 3-D annotations.
+//! questions of a video, and the video ([`Footage`]), and returns one [`Caption`] per key frame. [`ModelCaptions`] asks a vision-language model: one behind an
+//! OpenAI-compatible API ([`Remote`]) or one in this process ([`LocalModel`]). [`SceneCaptions`] tells the truth from
+//! 3-D annotations.
 
 mod footage;
 mod journal;
-mod openai;
+mod model;
 mod replies;
 mod scene;
 mod spending;
@@ -20,7 +21,9 @@ use serde_json::{Map, Value};
 use crate::error::Result;
 
 pub use footage::{Decoders, Footage, KeyFrame};
-pub use openai::{OpenAi, OpenAiOptions, Refused};
+pub use model::{
+    ChatModel, LocalModel, LocalOptions, ModelCaptions, ModelOptions, Refused, Remote,
+};
 pub use scene::SceneCaptions;
 pub use spending::{Prices, Totals};
 

@@ -104,8 +104,10 @@ fn a_template_says_why_it_refuses() {
 fn the_date_is_in_the_form_asked_for() {
     let year = rendered("{{ strftime_now('%Y') }}", &[]);
     assert!(year.len() == 4 && year.bytes().all(|b| b.is_ascii_digit()), "{year}");
-    let told =
-        template("{{ strftime_now('%!') }}").render(&[], Generation::None).unwrap_err().to_string();
+    let told = template("{{ strftime_now('%!') }}")
+        .render(&[] as &[ChatMessage], Generation::None)
+        .unwrap_err()
+        .to_string();
     assert!(told.contains("`%!` is no format of a date"), "{told}");
 }
 
@@ -118,7 +120,7 @@ fn a_template_with_a_fault_is_refused_before_it_is_used() {
 
 fn found(dir: &Path, config: &serde_json::Value) -> Result<Option<String>> {
     let template = ChatTemplate::find(dir, config)?;
-    template.map(|template| template.render(&[], Generation::None)).transpose()
+    template.map(|template| template.render(&[] as &[ChatMessage], Generation::None)).transpose()
 }
 
 #[test]

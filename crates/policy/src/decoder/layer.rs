@@ -192,7 +192,7 @@ struct FeedForward {
 
 impl Layer {
     fn pattern(&self, pass: &Pass<'_>) -> Pattern {
-        Pattern { heads: pass.heads, window: self.window }
+        Pattern { heads: pass.heads, window: self.window, causal: true }
     }
 
     /// The layer's output, and what its backward needs; the output of `ends` alone, if there are some.

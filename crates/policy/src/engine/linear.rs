@@ -46,7 +46,7 @@ impl Linear {
     /// # Shapes
     /// `x` (rows, inputs), `y` and the result (rows, outputs).
     pub(super) fn forward_add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        let sum = self.weight.forward_add(x, y)?;
+        let sum = self.weight.forward_add(x, y, None)?;
         match &self.low_rank {
             Some(low_rank) => low_rank.forward_add(x, &sum),
             None => Ok(sum),
@@ -64,6 +64,6 @@ impl LowRank {
         let product = self.a.forward(x, None)?;
         let scale = self.scale as f32;
         memory::update(&product, OP, |product| product.iter_mut().for_each(|x| *x *= scale))?;
-        Ok(self.b.forward_add(&product, y)?)
+        Ok(self.b.forward_add(&product, y, None)?)
     }
 }

@@ -10,7 +10,7 @@ use embodied_r_kernels::Precision;
 use embodied_r_kernels::attention::{Attended, Heads};
 use embodied_r_kernels::paged_attention::{self, PageLayout, Run};
 use embodied_r_kernels::rope::{self, Angles, Frequencies, Turn};
-use embodied_r_kernels::weight::Weight;
+use embodied_r_kernels::weight::{Weight, WeightFormat};
 use embodied_r_kernels::{embedding, memory, rms_norm, swiglu};
 
 use super::linear::{self, Linear, LowRank};
@@ -20,7 +20,9 @@ use crate::error::{Error, Result};
 use crate::gguf::{self, GgufModel, GgufTensor};
 use crate::lora::{self, Adapter, Module};
 use crate::policy::Policy;
+use crate::prompt::{Place, Prompt};
 use crate::tape::Tape;
+use crate::weights;
 
 /// A decoder's weights as sampling reads them.
 pub struct InferenceModel {
@@ -46,11 +48,14 @@ struct Layer {
 }
 
 /// Tokens that a step computes.
+#[derive(Default)]
 pub(super) struct Batch {
     /// Ids of the tokens.
     pub(super) ids: Vec<usize>,
-    /// Positions of the tokens in their sequences.
-    pub(super) positions: Vec<usize>,
+    /// Places of the tokens, which they are turned by.
+    places: Vec<Place>,
+    /// What stands in the place of some tokens.
+    inserts: Vec<Inserted>,
     /// The sequences' parts, end to end.
     pub(super) parts: Vec<Part>,
 }
@@ -68,6 +73,27 @@ pub(super) struct Part {
     pub(super) wanted: bool,
 }
 
+/// What stands in some rows of a batch in place of their tokens' own embeddings.
+struct Inserted {
+    /// The first of the rows.
+    row: usize,
+    /// The rows of the embeddings that stand there.
+    rows: Range<usize>,
+    embeddings: Tensor,
+}
+
+impl Batch {
+    /// Adds the places of the tokens `range` of a sequence that begins with `prompt`, and what is inserted among
+    /// them; the first of them has the row `row`.
+    pub(super) fn add_places(&mut self, prompt: &Prompt, range: Range<usize>, row: usize) {
+        self.places.extend(range.clone().map(|index| prompt.place(index)));
+        for (tokens, rows, embeddings) in prompt.inserted(range) {
+            let embeddings = embeddings.clone();
+            self.inserts.push(Inserted { row: row + tokens.start, rows, embeddings });
+        }
+    }
+}
+
 /// Tokens of a batch that a layer computes to its end.
 struct Queries<'a> {
     /// Their rows, unless all are.
@@ -78,26 +104,26 @@ struct Queries<'a> {
 
 impl<'a> Queries<'a> {
     /// All tokens.
-    fn all(batch: &'a Batch, frequencies: &Frequencies) -> Self {
-        let angles = Angles::new(&batch.positions, frequencies);
-        Self { rows: None, parts: Cow::Borrowed(&batch.parts), angles }
+    fn all(batch: &'a Batch, model: &InferenceModel) -> Result<Self> {
+        let angles = model.angles(&batch.places)?;
+        Ok(Self { rows: None, parts: Cow::Borrowed(&batch.parts), angles })
     }
 
     /// Those whose logits are wanted.
-    fn wanted(batch: &'a Batch, frequencies: &Frequencies) -> Self {
+    fn wanted(batch: &'a Batch, model: &InferenceModel) -> Result<Self> {
         let wanted = || batch.parts.iter().filter(|part| part.wanted);
         let rows: Vec<usize> = wanted().map(|part| part.rows.end - 1).collect();
         if rows.len() == batch.ids.len() {
-            return Self::all(batch, frequencies);
+            return Self::all(batch, model);
         }
-        let positions: Vec<usize> = rows.iter().map(|row| batch.positions[*row]).collect();
+        let places: Vec<Place> = rows.iter().map(|row| batch.places[*row]).collect();
         let alone = |(row, part): (usize, &Part)| Part {
             rows: row..row + 1,
-            position: positions[row],
+            position: part.position + part.rows.len() - 1,
             ..part.clone()
         };
         let parts = wanted().enumerate().map(alone).collect();
-        Self { angles: Angles::new(&positions, frequencies), rows: Some(rows), parts }
+        Ok(Self { angles: model.angles(&places)?, rows: Some(rows), parts })
     }
 }
 
@@ -110,18 +136,18 @@ impl Policy {
     pub fn inference_model(&self, precision: Precision) -> Result<InferenceModel> {
         self.inference(|weight| match precision {
             Precision::F32 => Weight::f32(weight),
-            Precision::Bf16 => copied(weight, precision),
+            Precision::Bf16 => Weight::bf16(weight),
         })
     }
 
     /// The weights for a rollout, as they are now. Where all of them are trained, it is a copy in f32 too,
-    /// which samples sooner: it takes no more memory than the update's gradients.
+    /// which samples sooner and is gone before the update's gradients come.
     ///
     /// # Errors
     /// As [`Self::inference_model`].
     pub fn sampler(&self, precision: Precision) -> Result<InferenceModel> {
         match self.trains_all() {
-            true => self.inference(|weight| copied(weight, precision)),
+            true => self.inference(|weight| Weight::in_format(weight, precision.into())),
             false => self.inference_model(precision),
         }
     }
@@ -144,35 +170,24 @@ impl Policy {
     }
 }
 
-/// A weight in the order in which products take it.
-fn copied(weight: &Tensor, precision: Precision) -> embodied_r_kernels::Result<Weight> {
-    match precision {
-        Precision::F32 => Weight::f32_copy(weight),
-        Precision::Bf16 => Weight::bf16(weight),
-    }
-}
-
 fn missing(name: &str) -> Error {
     Error::MissingTensor { name: name.to_owned() }
 }
 
 impl InferenceModel {
-    /// Reads a model: a folder in Hugging Face's layout, or a GGUF file, whose blocks stay as they are
-    /// whatever the precision. An adapter's folder gives the model that it stands on with the adapter: merged
+    /// Reads a model: a folder in Hugging Face's layout, whose matrices are held in `format`, or a GGUF file, whose
+    /// blocks stay as they are. An adapter's folder gives the model that it stands on with the adapter: merged
     /// into weights that are numbers, and beside blocks.
     ///
     /// # Errors
     /// As [`Policy::load`].
-    pub fn load(path: &Path, precision: Precision) -> Result<Self> {
+    pub fn load(path: &Path, format: WeightFormat) -> Result<Self> {
         let base = lora::base_of(path)?;
         let Some(file) = gguf::find(base.as_deref().unwrap_or(path))? else {
-            let (config, tensors) = Policy::load(path)?.into_weights();
-            // A tensor goes as soon as its copy is there.
-            let tensors = RefCell::new(tensors);
-            let take =
-                |name: &str| tensors.borrow_mut().swap_remove(name).ok_or_else(|| missing(name));
-            let weight = |name: &str| Ok(copied(&take(name)?, precision)?);
-            return Self::new(config, weight, take, |_| Ok(None));
+            return match base {
+                Some(_) => Self::of_policy(Policy::load(path)?, format),
+                None => Self::of_folder(path, format),
+            };
         };
         let model = GgufModel::open(&file)?;
         let adapter = base.map(|_| Adapter::open(path, model.config())).transpose()?;
@@ -201,6 +216,24 @@ impl InferenceModel {
             None => Ok(None),
         };
         Self::new(model.config().clone(), weight, changed, low_rank)
+    }
+
+    /// A folder's model. A tensor is read when its turn comes, so that no more than one of them is there as f32.
+    fn of_folder(dir: &Path, format: WeightFormat) -> Result<Self> {
+        let config = ModelConfig::from_dir(dir)?;
+        let tensors = weights::find(dir, &weights::open(dir)?, &config)?;
+        let read = |name: &str| tensors.get(name).ok_or_else(|| missing(name))?.read(name);
+        let weight = |name: &str| Ok(Weight::in_format(&read(name)?, format)?);
+        Self::new(config, weight, read, |_| Ok(None))
+    }
+
+    /// The model of a policy, whose tensors go as soon as their copies are there.
+    fn of_policy(policy: Policy, format: WeightFormat) -> Result<Self> {
+        let (config, tensors) = policy.into_weights();
+        let tensors = RefCell::new(tensors);
+        let take = |name: &str| tensors.borrow_mut().swap_remove(name).ok_or_else(|| missing(name));
+        let weight = |name: &str| Ok(Weight::in_format(&take(name)?, format)?);
+        Self::new(config, weight, take, |_| Ok(None))
     }
 
     /// A model of tensors by their canonical names, and of what stands beside its linear modules.
@@ -260,6 +293,17 @@ impl InferenceModel {
         page * size_of::<f32>() / paged_attention::PAGE
     }
 
+    /// What the tokens at such places are turned by.
+    fn angles(&self, places: &[Place]) -> Result<Angles> {
+        match self.config.rope.mrope_section {
+            Some(sections) => Ok(Angles::multimodal(places, sections, &self.frequencies)?),
+            None => {
+                let positions: Vec<usize> = places.iter().map(|place| place[0]).collect();
+                Ok(Angles::new(&positions, &self.frequencies))
+            }
+        }
+    }
+
     /// The heads of its attention.
     pub(super) fn heads(&self) -> Heads {
         Heads {
@@ -278,10 +322,12 @@ impl InferenceModel {
         tape: Option<&mut Tape>,
     ) -> Result<Tensor> {
         let mut tape = tape.filter(|tape| tape.has_room(batch.ids.len()));
-        let (all, wanted) =
-            (Queries::all(batch, &self.frequencies), Queries::wanted(batch, &self.frequencies));
+        let (all, wanted) = (Queries::all(batch, self)?, Queries::wanted(batch, self)?);
         let writes = writes(&batch.parts);
         let mut x = self.embedding.rows(&batch.ids)?;
+        for Inserted { row, rows, embeddings } in &batch.inserts {
+            memory::copy_rows(&x, *row, embeddings, rows.clone())?;
+        }
         for (index, layer) in self.layers.iter().enumerate() {
             // Of other tokens nobody looks at more than the last layer's keys and values.
             let queries = if index + 1 == self.layers.len() { &wanted } else { &all };
@@ -324,6 +370,7 @@ impl InferenceModel {
             rows: part.rows.clone(),
             position: part.position,
             pages: part.pages.iter().map(|page| pages.layer(*page, index)).collect(),
+            causal: true,
         };
         let runs: Vec<Run<'_>> = queries.parts.iter().map(run).collect();
         Ok(paged_attention::forward(q, &runs, self.heads(), layer.window)?)

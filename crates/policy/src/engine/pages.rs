@@ -8,6 +8,7 @@ use embodied_r_kernels::paged_attention::{PAGE, PageLayout};
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::prompt::TokenKey;
 
 /// The pages of an engine.
 pub(super) struct Pages {
@@ -31,7 +32,7 @@ pub(super) struct Pages {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Content {
     before: Option<u64>,
-    ids: Box<[u32]>,
+    keys: Box<[TokenKey]>,
 }
 
 struct Page {
@@ -174,12 +175,12 @@ impl Pages {
     }
 
     /// Makes the full pages of a sequence known by its tokens.
-    pub(super) fn publish(&mut self, pages: &[usize], ids: impl Iterator<Item = u32>) {
-        let ids: Vec<u32> = ids.collect();
+    pub(super) fn publish(&mut self, pages: &[usize], keys: impl Iterator<Item = TokenKey>) {
+        let keys: Vec<TokenKey> = keys.collect();
         let mut before = None;
-        for (page, ids) in pages.iter().zip(ids.chunks_exact(PAGE)) {
+        for (page, keys) in pages.iter().zip(keys.chunks_exact(PAGE)) {
             if self.pages[*page].content.is_none() {
-                let content = Content { before, ids: ids.into() };
+                let content = Content { before, keys: keys.into() };
                 if self.known.contains_key(&content) {
                     // Another sequence computed the same at the same time; its pages are the known ones.
                     return;
@@ -192,11 +193,11 @@ impl Pages {
     }
 
     /// The known pages that a sequence of these tokens begins with, for one more user.
-    pub(super) fn find(&mut self, ids: &[u32]) -> Vec<usize> {
+    pub(super) fn find(&mut self, keys: &[TokenKey]) -> Vec<usize> {
         let mut found = Vec::new();
         let mut before = None;
-        for ids in ids.chunks_exact(PAGE) {
-            let Some(page) = self.known.get(&Content { before, ids: ids.into() }).copied() else {
+        for keys in keys.chunks_exact(PAGE) {
+            let Some(page) = self.known.get(&Content { before, keys: keys.into() }).copied() else {
                 break;
             };
             self.share(page);
@@ -258,8 +259,8 @@ mod tests {
 
     const HEADS: Heads = Heads { query: 2, kv: 1, dim: 4 };
 
-    fn ids(pages: u32) -> Vec<u32> {
-        (0..pages * PAGE as u32).collect()
+    fn ids(pages: u32) -> Vec<TokenKey> {
+        (0..TokenKey::from(pages) * PAGE as TokenKey).collect()
     }
 
     #[test]
@@ -300,7 +301,7 @@ mod tests {
         // The first page is the one unused for longest.
         let again = pages.take().unwrap();
         assert_eq!(again, own[0]);
-        let other: Vec<u32> = (5000..5000 + PAGE as u32).collect();
+        let other: Vec<TokenKey> = (5000..5000 + PAGE as TokenKey).collect();
         pages.publish(&[again], other.iter().copied());
         let mut mixed = other;
         mixed.extend(&ids(2)[PAGE..]);

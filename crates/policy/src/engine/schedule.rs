@@ -4,6 +4,7 @@ use embodied_r_kernels::paged_attention::PAGE;
 
 use super::{Engine, EngineOptions, Job};
 use crate::error::{Error, Result};
+use crate::prompt::TokenKey;
 
 impl EngineOptions {
     /// Refuses options with which no step could be made.
@@ -100,8 +101,8 @@ impl Engine {
     /// waits on) while there is no room. Samples beyond `slots` wait on.
     fn begin(&mut self, mut job: Job, slots: usize) -> Option<Job> {
         // The last token is computed in any case: its logits are wanted.
-        let ids: Vec<u32> = job.tokens(0).take(job.len() - 1).collect();
-        job.pages = self.pages.find(&ids);
+        let keys: Vec<TokenKey> = job.keys().take(job.len() - 1).collect();
+        job.pages = self.pages.find(&keys);
         job.computed = job.pages.len() * PAGE;
         let wanted = job.len().div_ceil(PAGE) - job.pages.len();
         // A little room is left for those that run, or they would soon be put back.
@@ -134,7 +135,7 @@ impl Engine {
     pub(super) fn fork(&mut self, index: usize, mut job: Job, going_on: Vec<(usize, u32)>) {
         let full = job.computed / PAGE;
         // Whoever begins with the same tokens can have them from now on.
-        self.pages.publish(&job.pages[..full], job.tokens(0));
+        self.pages.publish(&job.pages[..full], job.keys());
         let Some((last, others)) = going_on.split_last() else {
             return job.leave(&mut self.pages);
         };
@@ -180,6 +181,7 @@ impl Job {
         Self {
             request: self.request,
             prompt: self.prompt.clone(),
+            keys: self.keys.clone(),
             sampling: self.sampling.clone(),
             stream: self.stream,
             samples: Vec::new(),

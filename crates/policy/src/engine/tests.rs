@@ -29,11 +29,15 @@ fn requests() -> Vec<Request> {
     let system = prompt(130, 1);
     let mut requests: Vec<Request> = [5, 64, 65, 200]
         .into_iter()
-        .map(|length| Request { prompt: prompt(length, length as u32), samples: 3, stream: 1 })
+        .map(|length| Request {
+            prompt: prompt(length, length as u32).into(),
+            samples: 3,
+            stream: 1,
+        })
         .collect();
     for seed in 0..3 {
         let prompt = [system.clone(), prompt(20 + 30 * seed as usize, seed)].concat();
-        requests.push(Request { prompt, samples: 2, stream: u64::from(seed) });
+        requests.push(Request { prompt: prompt.into(), samples: 2, stream: u64::from(seed) });
     }
     requests
 }
@@ -120,7 +124,7 @@ fn a_system_prompt_is_computed_once() {
     let system = prompt(2 * PAGE, 1);
     let requests: Vec<Request> = (0..5)
         .map(|seed| Request {
-            prompt: [system.clone(), prompt(9, seed)].concat(),
+            prompt: [system.clone(), prompt(9, seed)].concat().into(),
             samples: 1,
             stream: 0,
         })
@@ -146,7 +150,7 @@ fn taped(requests: &[Request], options: EngineOptions) -> (Vec<Group>, Tape, Eng
     let stats = engine.stats();
     let mut groups = Vec::new();
     for (request, samples) in requests.iter().zip(drawn) {
-        let single = |ids| Group { prompt: request.prompt.clone(), completions: vec![ids] };
+        let single = |ids| Group { prompt: request.prompt.ids().to_vec(), completions: vec![ids] };
         groups.extend(samples.into_iter().map(|(ids, _, _)| single(ids)));
     }
     (groups, engine.into_tape().unwrap(), stats)
@@ -215,7 +219,7 @@ fn what_can_never_be_done_is_refused_at_once() {
     let model = model(Precision::F32);
     let mut engine = Engine::new(model.clone(), options(4, 64, Some(2 * PAGE))).unwrap();
     let mut refusal = |prompt: Vec<u32>, max_new_tokens| {
-        let request = Request { prompt, samples: 1, stream: 0 };
+        let request = Request { prompt: prompt.into(), samples: 1, stream: 0 };
         engine.add(&request, &sampling(max_new_tokens)).unwrap_err().to_string()
     };
     assert!(refusal(vec![], 5).contains("the prompt is empty"));

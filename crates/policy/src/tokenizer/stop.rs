@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::gguf::{self, GgufModel};
 
 /// How a model likes to be sampled; read for its stop tokens only.
-pub(super) const GENERATION_CONFIG_FILE: &str = "generation_config.json";
+pub(crate) const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 
 /// The ids that end a completion, without repeats, those of `generation_config.json` first.
 ///

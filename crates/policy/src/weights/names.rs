@@ -55,7 +55,15 @@ pub(crate) fn canonical(name: &str) -> Option<String> {
     Some(name.strip_prefix("language_model.").unwrap_or(name).to_owned())
 }
 
+/// What the names of the vision tower's tensors begin with.
+pub(super) const VISION: &str = "visual.";
+
+/// The name within the vision tower of a checkpoint's tensor, if it belongs there.
+pub(super) fn of_vision(name: &str) -> Option<&str> {
+    name.strip_prefix("model.").unwrap_or(name).strip_prefix(VISION)
+}
+
 /// Whether a checkpoint's tensor belongs to the vision tower.
 pub(super) fn is_vision(name: &str) -> bool {
-    name.starts_with("visual.") || name.starts_with("model.visual.")
+    of_vision(name).is_some()
 }

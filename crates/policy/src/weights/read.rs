@@ -10,7 +10,7 @@ use safetensors::tensor::Dtype;
 use serde::Deserialize;
 
 use super::file::{Stored, WeightFile};
-use super::names::{canonical, tensor_shapes};
+use super::names::{VISION, canonical, of_vision, tensor_shapes};
 use super::{INDEX_FILE, SINGLE_FILE, WeightFault};
 use crate::config::ModelConfig;
 use crate::error::{During, Error, Result};
@@ -51,6 +51,36 @@ pub(crate) fn decoder(
     files: &[WeightFile],
     config: &ModelConfig,
 ) -> Result<IndexMap<String, Tensor>> {
+    let places = find(dir, files, config)?;
+    let places: Vec<_> = places.into_iter().collect();
+    let read = |(name, place): (String, StoredTensor)| {
+        let tensor = place.read(&name)?;
+        Ok((name, tensor))
+    };
+    let tensors: Result<Vec<_>> = places.into_par_iter().map(read).collect();
+    Ok(tensors?.into_iter().collect())
+}
+
+/// A tensor in its file. It is read when it is asked for.
+#[derive(Clone)]
+pub(crate) struct StoredTensor {
+    file: WeightFile,
+    stored: Stored,
+}
+
+impl StoredTensor {
+    /// Its numbers as f32; `name` is for the error.
+    pub(crate) fn read(&self, name: &str) -> Result<Tensor> {
+        tensor(&self.file, &self.stored).during(format!("take `{name}` from the weights"))
+    }
+}
+
+/// The decoder's tensors in the files of `dir`, by canonical name and in the model's order.
+pub(crate) fn find(
+    dir: &Path,
+    files: &[WeightFile],
+    config: &ModelConfig,
+) -> Result<IndexMap<String, StoredTensor>> {
     let failed = |faults| Error::Weights { dir: dir.to_owned(), faults };
     let tensors = files.iter().map(|file| file.iter().count()).sum();
     // Before the names of so many layers are made.
@@ -62,7 +92,7 @@ pub(crate) fn decoder(
     let mut found = BTreeMap::new();
     let mut faults = Vec::new();
     for file in files {
-        read_file(file, &wanted, &mut found, &mut faults)?;
+        find_in_file(file, &wanted, &mut found, &mut faults);
     }
     let mut tensors = IndexMap::with_capacity(wanted.len());
     for name in wanted.keys() {
@@ -120,40 +150,28 @@ fn shard_path(dir: &Path, index: &Path, shard: &str) -> Result<PathBuf> {
     }
 }
 
-fn read_file(
+fn find_in_file(
     file: &WeightFile,
     wanted: &IndexMap<String, Vec<usize>>,
-    found: &mut BTreeMap<String, Tensor>,
+    found: &mut BTreeMap<String, StoredTensor>,
     faults: &mut Vec<WeightFault>,
-) -> Result<()> {
+) {
     let mut stored: Vec<_> = file.iter().collect();
     stored.sort_by_key(|(name, _)| *name);
-    let mut fitting = BTreeMap::new();
     for (name, stored) in stored {
         let Some(canonical) = canonical(name) else { continue };
         match check(name, &canonical, stored, wanted) {
             Err(fault) => faults.push(fault),
             Ok(Use::Skip) => {}
-            Ok(Use::Take) => {
-                let twice = found.contains_key(&canonical) || fitting.contains_key(&canonical);
-                match twice {
-                    true => faults.push(WeightFault::Duplicate { name: canonical }),
-                    false => {
-                        fitting.insert(canonical, stored);
-                    }
+            Ok(Use::Take) => match found.contains_key(&canonical) {
+                true => faults.push(WeightFault::Duplicate { name: canonical }),
+                false => {
+                    let place = StoredTensor { file: file.clone(), stored: stored.clone() };
+                    found.insert(canonical, place);
                 }
-            }
+            },
         }
     }
-    let tensors: Result<Vec<_>> = fitting
-        .into_par_iter()
-        .map(|(name, stored)| {
-            let tensor = tensor(file, stored).during(format!("take `{name}` from the weights"))?;
-            Ok((name, tensor))
-        })
-        .collect();
-    found.extend(tensors?);
-    Ok(())
 }
 
 enum Use {
@@ -181,6 +199,52 @@ fn check(
         return Err(WeightFault::Misshapen { name: name.to_owned(), found, want });
     }
     Ok(Use::Take)
+}
+
+/// The tensors of the vision tower in the folder `dir`, of which each is read when it is asked for.
+pub struct VisionTensors {
+    dir: PathBuf,
+    tensors: BTreeMap<String, StoredTensor>,
+}
+
+impl VisionTensors {
+    /// Opens the weight files of `dir`.
+    ///
+    /// # Errors
+    /// As [`load`], but for tensors that are missing or misshapen.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for file in open(dir)? {
+            for (name, stored) in file.iter() {
+                if let Some(name) = of_vision(name) {
+                    let place = StoredTensor { file: file.clone(), stored: stored.clone() };
+                    tensors.insert(name.to_owned(), place);
+                }
+            }
+        }
+        Ok(Self { dir: dir.to_owned(), tensors })
+    }
+
+    /// The numbers of a tensor as f32, by its name within the tower.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if it is not there, of another shape, or does not hold floats.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let place = self.tensors.get(name);
+        let name = format!("{VISION}{name}");
+        let fault = match place {
+            None => WeightFault::Missing { name },
+            Some(place) if !is_float(place.stored.dtype) => {
+                WeightFault::Dtype { name, found: place.stored.dtype.to_string() }
+            }
+            Some(place) if place.stored.shape != shape => {
+                let (found, want) = (place.stored.shape.clone(), shape.to_vec());
+                WeightFault::Misshapen { name, found, want }
+            }
+            Some(place) => return place.read(&name),
+        };
+        Err(Error::Weights { dir: self.dir.clone(), faults: vec![fault] })
+    }
 }
 
 /// Whether `fault` already explains why the tensor `name` was not taken.

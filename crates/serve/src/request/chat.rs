@@ -1,6 +1,7 @@
 //! Bodies of `POST /v1/chat/completions`.
 
 use embodied_r_policy::tokenizer::ChatMessage;
+use embodied_r_vision::{Message, Part};
 use serde_json::Value;
 
 use super::fields::Fields;
@@ -10,8 +11,25 @@ use crate::refusal::Refusal;
 /// A conversation to go on with.
 #[derive(Debug)]
 pub(crate) struct ChatRequest {
-    pub(crate) messages: Vec<ChatMessage>,
+    pub(crate) conversation: Conversation,
     pub(crate) settings: Settings,
+}
+
+/// What was said so far.
+#[derive(Debug)]
+pub(crate) enum Conversation {
+    /// Words alone.
+    Text(Vec<ChatMessage>),
+    /// Words and pictures, the latter in the order of their places.
+    Pictures(Vec<Message>, Vec<PictureUrl>),
+}
+
+/// A picture that a request names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PictureUrl {
+    /// The field that names it.
+    pub(crate) param: String,
+    pub(crate) url: String,
 }
 
 impl ChatRequest {
@@ -24,10 +42,10 @@ impl ChatRequest {
         let mut settings = Settings::take(&mut fields, model)?;
         settings.max_tokens = max_tokens(&mut fields, settings.max_tokens)?;
         settings.sampling.logprobs = logprobs(&mut fields)?;
-        let messages = messages(&mut fields)?;
+        let conversation = conversation(&mut fields, model.media.is_some())?;
         fields.end()?;
         settings.check()?;
-        Ok(Self { messages, settings })
+        Ok(Self { conversation, settings })
     }
 }
 
@@ -57,7 +75,71 @@ fn logprobs(fields: &mut Fields) -> Result<Option<usize>, Refusal> {
     }
 }
 
-fn messages(fields: &mut Fields) -> Result<Vec<ChatMessage>, Refusal> {
+/// A message: who speaks, and what.
+struct Turn {
+    role: String,
+    content: Content,
+}
+
+/// What a message holds.
+enum Content {
+    Text(String),
+    Parts(Vec<Piece>),
+}
+
+/// A part of a message.
+enum Piece {
+    Text(String),
+    Picture(PictureUrl),
+}
+
+/// The conversation; `can_see` says whether there may be pictures in it.
+fn conversation(fields: &mut Fields, can_see: bool) -> Result<Conversation, Refusal> {
+    let turns = turns(fields, can_see)?;
+    let has_pictures = |turn: &Turn| match &turn.content {
+        Content::Text(_) => false,
+        Content::Parts(parts) => parts.iter().any(|part| matches!(part, Piece::Picture(_))),
+    };
+    if !turns.iter().any(has_pictures) {
+        let message = |turn: Turn| ChatMessage { role: turn.role, content: turn.content.text() };
+        return Ok(Conversation::Text(turns.into_iter().map(message).collect()));
+    }
+    let mut pictures = Vec::new();
+    let message = |Turn { role, content }: Turn| {
+        let mut part = |piece| match piece {
+            Piece::Text(text) => Part::Text { text },
+            Piece::Picture(url) => {
+                pictures.push(url);
+                Part::Image
+            }
+        };
+        let content = match content {
+            Content::Text(text) => vec![Part::Text { text }],
+            Content::Parts(parts) => parts.into_iter().map(&mut part).collect(),
+        };
+        Message { role, content }
+    };
+    let messages = turns.into_iter().map(message).collect();
+    Ok(Conversation::Pictures(messages, pictures))
+}
+
+impl Content {
+    /// Its words; those of several parts stand on lines of their own, as with vLLM.
+    fn text(self) -> String {
+        let words = |piece| match piece {
+            Piece::Text(text) => Some(text),
+            Piece::Picture(_) => None,
+        };
+        match self {
+            Self::Text(text) => text,
+            Self::Parts(parts) => {
+                parts.into_iter().filter_map(words).collect::<Vec<_>>().join("\n")
+            }
+        }
+    }
+}
+
+fn turns(fields: &mut Fields, can_see: bool) -> Result<Vec<Turn>, Refusal> {
     let value = fields.take("messages").ok_or_else(|| Refusal::missing("messages"))?;
     let Value::Array(list) = value else {
         return Err(Refusal::field("messages", &value, "a list of messages"));
@@ -65,11 +147,11 @@ fn messages(fields: &mut Fields) -> Result<Vec<ChatMessage>, Refusal> {
     if list.is_empty() {
         return Err(Refusal::about("messages", "`messages` is empty, want at least one"));
     }
-    let message = |(index, value)| message(value, &format!("messages[{index}]"));
-    list.into_iter().enumerate().map(message).collect()
+    let turn = |(index, value)| turn(value, &format!("messages[{index}]"), can_see);
+    list.into_iter().enumerate().map(turn).collect()
 }
 
-fn message(value: Value, name: &str) -> Result<ChatMessage, Refusal> {
+fn turn(value: Value, name: &str, can_see: bool) -> Result<Turn, Refusal> {
     let mut fields = Fields::within(value, name)?;
     let param = fields.name("role");
     let role = fields.string("role")?.ok_or_else(|| Refusal::missing(&param))?;
@@ -82,35 +164,60 @@ fn message(value: Value, name: &str) -> Result<ChatMessage, Refusal> {
             return Err(Refusal::field(&param, &Value::from(role), want));
         }
     };
-    let content = content(&mut fields)?;
+    let content = content(&mut fields, can_see)?;
     fields.end()?;
-    Ok(ChatMessage { role, content })
+    Ok(Turn { role, content })
 }
 
-/// Text, or a list of text parts, which stand on lines of their own as with vLLM.
-fn content(fields: &mut Fields) -> Result<String, Refusal> {
+fn content(fields: &mut Fields, can_see: bool) -> Result<Content, Refusal> {
     let param = fields.name("content");
     let parts = match fields.take("content") {
         None => return Err(Refusal::missing(&param)),
-        Some(Value::String(text)) => return Ok(text),
+        Some(Value::String(text)) => return Ok(Content::Text(text)),
         Some(Value::Array(parts)) => parts,
         Some(other) => return Err(Refusal::field(&param, &other, "a string or a list of parts")),
     };
-    let part = |(index, value)| part(value, &format!("{param}[{index}]"));
-    let texts: Vec<String> = parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()?;
-    Ok(texts.join("\n"))
+    let piece = |(index, value)| piece(value, &format!("{param}[{index}]"), can_see);
+    Ok(Content::Parts(parts.into_iter().enumerate().map(piece).collect::<Result<_, _>>()?))
 }
 
-fn part(value: Value, name: &str) -> Result<String, Refusal> {
+fn piece(value: Value, name: &str, can_see: bool) -> Result<Piece, Refusal> {
     let mut fields = Fields::within(value, name)?;
     let param = fields.name("type");
     let kind = fields.string("type")?.ok_or_else(|| Refusal::missing(&param))?;
-    if kind != "text" {
-        let told = format!("`{param}` is \"{kind}\", this server reads text only: want \"text\"");
-        return Err(Refusal::about(&param, told));
-    }
-    let param = fields.name("text");
-    let text = fields.string("text")?.ok_or_else(|| Refusal::missing(&param))?;
+    let piece = match (kind.as_str(), can_see) {
+        ("text", _) => {
+            let param = fields.name("text");
+            Piece::Text(fields.string("text")?.ok_or_else(|| Refusal::missing(&param))?)
+        }
+        ("image_url", true) => Piece::Picture(picture(&mut fields)?),
+        (_, can_see) => {
+            let want = match can_see {
+                true => "this server reads text and pictures: want \"text\" or \"image_url\"",
+                false => "this server reads text only: want \"text\"",
+            };
+            return Err(Refusal::about(&param, format!("`{param}` is \"{kind}\", {want}")));
+        }
+    };
     fields.end()?;
-    Ok(text)
+    Ok(piece)
+}
+
+/// `{"url": …, "detail"?: …}`.
+fn picture(fields: &mut Fields) -> Result<PictureUrl, Refusal> {
+    let name = fields.name("image_url");
+    let value = fields.take("image_url").ok_or_else(|| Refusal::missing(&name))?;
+    let mut fields = Fields::within(value, &name)?;
+    let param = fields.name("url");
+    let url = fields.string("url")?.ok_or_else(|| Refusal::missing(&param))?;
+    let detail = fields.name("detail");
+    match fields.string("detail")?.as_deref() {
+        None | Some("auto" | "high") => {}
+        Some(other) => {
+            let want = "`auto` or `high`: a picture is read as it is, send a smaller one for less";
+            return Err(Refusal::field(&detail, &Value::from(other), want));
+        }
+    }
+    fields.end()?;
+    Ok(PictureUrl { param, url })
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use embodied_r_policy::tokenizer::Special;
-use embodied_r_policy::{Sampling, tokenizer::Tokenizer};
+use embodied_r_policy::{Sampling, SamplingDefaults, tokenizer::Tokenizer};
 use serde_json::Value;
 
 use super::fields::Fields;
-use crate::defaults::Defaults;
+use crate::media::Media;
 use crate::refusal::Refusal;
 
 /// Most completions of one prompt, as with OpenAI.
@@ -23,11 +23,13 @@ pub(crate) struct Model {
     /// The name that clients ask for.
     pub(crate) name: String,
     pub(crate) tokenizer: Arc<Tokenizer>,
-    pub(crate) defaults: Defaults,
+    pub(crate) defaults: SamplingDefaults,
     /// Rows of the embedding: ids are below.
     pub(crate) vocabulary: usize,
     /// Most tokens of a prompt and its completion together.
     pub(crate) max_model_len: usize,
+    /// What looks at pictures, if the model can see.
+    pub(crate) media: Option<Media>,
 }
 
 /// How the answer is sent.
@@ -140,7 +142,7 @@ impl Settings {
 }
 
 fn sampling(fields: &mut Fields, model: &Model) -> Result<Sampling, Refusal> {
-    let Defaults { temperature, top_p, top_k, min_p, repetition_penalty } = model.defaults;
+    let SamplingDefaults { temperature, top_p, top_k, min_p, repetition_penalty } = model.defaults;
     let finite = |t: f64| t.is_finite() && t >= 0.0;
     let share = |p: f64| p > 0.0 && p <= 1.0;
     let penalty = |p: f64| (-2.0..=2.0).contains(&p);

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
+use embodied_r_policy::SamplingDefaults;
 use embodied_r_policy::tokenizer::{ChatMessage, Special, Tokenizer, TrainOptions, train};
 use serde_json::{Value, json};
 
-use super::chat::ChatRequest;
+use super::chat::{ChatRequest, Conversation};
 use super::completion::{CompletionRequest, Echo, Ends, Prompt};
 use super::*;
-use crate::defaults::Defaults;
 use crate::refusal::Refusal;
 
 /// A model of 300 ids that takes 100 tokens and ends a turn with the ids 2 and 0.
@@ -14,8 +14,15 @@ fn model() -> Model {
     let dir = tempfile::tempdir().unwrap();
     train(["a lamp"], &TrainOptions { vocab_size: 300, min_frequency: 1 }, dir.path()).unwrap();
     let tokenizer = Arc::new(Tokenizer::from_dir(dir.path()).unwrap());
-    let defaults = Defaults { temperature: 0.7, top_k: 20, ..Defaults::default() };
-    Model { name: "m".into(), tokenizer, defaults, vocabulary: 300, max_model_len: 100 }
+    let defaults = SamplingDefaults { temperature: 0.7, top_k: 20, ..SamplingDefaults::default() };
+    Model {
+        name: "m".into(),
+        tokenizer,
+        defaults,
+        vocabulary: 300,
+        max_model_len: 100,
+        media: None,
+    }
 }
 
 fn chat(fields: Value) -> Result<ChatRequest, Refusal> {
@@ -118,8 +125,12 @@ fn a_conversation_is_taken_as_text_or_in_parts() {
     let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
     let messages = json!([{"role": "developer", "content": "s"}, {"role": "user", "content": parts},
         {"role": "assistant", "content": "c", "refusal": null, "tool_calls": []}]);
+    let Conversation::Text(messages) = chat(json!({"messages": messages})).unwrap().conversation
+    else {
+        panic!("there is a picture in it");
+    };
     assert_eq!(
-        chat(json!({"messages": messages})).unwrap().messages,
+        messages,
         [ChatMessage::system("s"), ChatMessage::user("a\nb"), ChatMessage::assistant("c")]
     );
 }

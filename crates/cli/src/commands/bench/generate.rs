@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use embodied_r_policy::InferenceModel;
+use embodied_r_policy::{InferenceModel, Precision};
 
 use crate::args::bench::WorkArgs;
 use crate::exit::Status;
@@ -12,7 +12,7 @@ use super::work::{folder, median, print, requests, sampling};
 
 /// Times the sampling of completions of a fixed length.
 pub(super) fn run(work: &WorkArgs) -> anyhow::Result<Status> {
-    let model = InferenceModel::load(&folder(work)?, work.precision.into())?;
+    let model = InferenceModel::load(&folder(work)?, Precision::from(work.precision).into())?;
     let (vocabulary, model) = (model.config().vocab_size, Arc::new(model));
     let (mut seconds, mut prefills) = (Vec::new(), Vec::new());
     for run in 0..=work.runs {

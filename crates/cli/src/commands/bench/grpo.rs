@@ -137,7 +137,7 @@ fn batches(requests: &[Request], samples: &[Vec<Sample>], budget: usize) -> Vec<
             let samples = &samples[piece.group][piece.completions.clone()];
             let first = piece.group * group_size + piece.completions.start;
             batch.groups.push(Group {
-                prompt: requests[piece.group].prompt.clone(),
+                prompt: requests[piece.group].prompt.ids().to_vec(),
                 completions: samples.iter().map(|sample| sample.ids.clone()).collect(),
             });
             batch.advantages.extend(&advantages[first..first + samples.len()]);

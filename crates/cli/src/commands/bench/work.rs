@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use embodied_r_grpo::process;
 use embodied_r_grpo::random::stream;
 use embodied_r_policy::{Precision, Request, Sampling, hub};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::bench::WorkArgs;
 use crate::exit::{Status, Usage};
@@ -24,8 +24,9 @@ pub(super) fn folder(work: &WorkArgs) -> anyhow::Result<PathBuf> {
 pub(super) fn requests(work: &WorkArgs, vocabulary: usize, run: usize) -> Vec<Request> {
     let request = |group: usize| {
         let seed = |i: usize| stream(&[run as u64, group as u64, i as u64]);
-        let prompt = (0..work.prompt).map(|i| (seed(i) % vocabulary as u64) as u32).collect();
-        Request { prompt, samples: work.group_size, stream: seed(work.prompt) }
+        let prompt: Vec<u32> =
+            (0..work.prompt).map(|i| (seed(i) % vocabulary as u64) as u32).collect();
+        Request { prompt: prompt.into(), samples: work.group_size, stream: seed(work.prompt) }
     };
     (0..work.groups).map(request).collect()
 }
@@ -42,8 +43,7 @@ pub(super) fn median(values: &[f64]) -> f64 {
 }
 
 pub(super) fn print(work: &WorkArgs, figures: &[(&str, f64)]) -> anyhow::Result<Status> {
-    let peak = process::peak_bytes().map(|bytes| ("peak_memory_gb", bytes as f64 / 1e9));
-    let figures: Vec<(&str, f64)> = figures.iter().copied().chain(peak).collect();
+    let figures = with_peak(figures);
     if work.json {
         let mut all = json!({
             "model": work.model,
@@ -53,9 +53,7 @@ pub(super) fn print(work: &WorkArgs, figures: &[(&str, f64)]) -> anyhow::Result<
             "group_size": work.group_size,
             "groups": work.groups,
         });
-        for (name, value) in &figures {
-            all[*name] = json!((value * 1e6).round() / 1e6);
-        }
+        add(&mut all, &figures);
         outln!("{all}")?;
         return Ok(Status::Done);
     }
@@ -66,8 +64,26 @@ pub(super) fn print(work: &WorkArgs, figures: &[(&str, f64)]) -> anyhow::Result<
         work.group_size,
         work.new
     )?;
+    lines(&figures)
+}
+
+/// The figures, and the most memory that the process has taken.
+pub(super) fn with_peak<'a>(figures: &[(&'a str, f64)]) -> Vec<(&'a str, f64)> {
+    let peak = process::peak_bytes().map(|bytes| ("peak_memory_gb", bytes as f64 / 1e9));
+    figures.iter().copied().chain(peak).collect()
+}
+
+/// Adds figures to an object, to six places behind the point.
+pub(super) fn add(object: &mut Value, figures: &[(&str, f64)]) {
     for (name, value) in figures {
-        outln!("{name:<24} {value:>10.3}")?;
+        object[*name] = json!((value * 1e6).round() / 1e6);
+    }
+}
+
+/// A line for each figure.
+pub(super) fn lines(figures: &[(&str, f64)]) -> anyhow::Result<Status> {
+    for (name, value) in figures {
+        outln!("{name:<28} {value:>14.3}")?;
     }
     Ok(Status::Done)
 }

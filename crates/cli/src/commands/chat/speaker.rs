@@ -51,7 +51,7 @@ impl Speaker {
         let sampling =
             Sampling { temperature, top_k, top_p, max_new_tokens, stop_ids, ..Sampling::default() };
         sampling.check()?;
-        let model = Arc::new(InferenceModel::load(&dir, args.stored.precision.into())?);
+        let model = Arc::new(InferenceModel::load(&dir, args.stored.weights.format())?);
         let max_model_len = model.config().max_position_embeddings;
         let engine = Engine::new(model, EngineOptions { max_num_seqs: 1, ..Default::default() })?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -96,8 +96,11 @@ impl Speaker {
         if self.dims {
             io::stdout().write_all(first.as_bytes())?;
         }
-        let request =
-            Request { prompt: prompt.ids, samples: 1, stream: stream(&[self.seed, self.answers]) };
+        let request = Request {
+            prompt: prompt.ids.into(),
+            samples: 1,
+            stream: stream(&[self.seed, self.answers]),
+        };
         self.answers += 1;
         let id = self.engine.add(&request, &self.sampling)?;
         let mut text = TextStream::new(self.tokenizer.clone(), Special::Skip);

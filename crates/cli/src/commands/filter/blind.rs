@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::{Asked, explain};
 use crate::answer::Answerer;
 use crate::args::filter::{DrawingArgs, FilterArgs};
-use crate::args::model::{DecodingArgs, ModelArgs};
+use crate::args::model::{DecodingArgs, ModelArgs, WeightArgs};
 
 const API_KEY_ENV: &str = "OPENAI_API_KEY";
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -54,7 +54,10 @@ impl Blind {
             None => Place::Here(ModelArgs {
                 model: args.local.model.clone(),
                 revision: args.local.revision.clone(),
-                precision: args.local.precision.unwrap_or_default(),
+                weights: WeightArgs {
+                    precision: args.local.precision.unwrap_or_default(),
+                    quantize: None,
+                },
                 decoding: DecodingArgs {
                     temperature: *temperature,
                     top_p: 1.0,
@@ -84,7 +87,7 @@ impl Blind {
                     args.model.as_deref().unwrap_or_default(),
                     args.revision.as_deref(),
                 )?;
-                (embodied_r_policy::fingerprint(&dir)?, Some(args.precision.name()))
+                (embodied_r_policy::fingerprint(&dir)?, Some(args.weights.precision.name()))
             }
             Place::Api { model, .. } => (model.clone(), None),
         };

@@ -85,7 +85,7 @@ pub(super) fn text(
     line(
         "micro-batch",
         format!(
-            "at most {budget} tokens, behind a longer prompt as many as it has, each prompt once"
+            "at most {budget} tokens, each prompt once; behind one of more than half as many as it has"
         ),
     );
     line("memory", words(memory));
@@ -159,7 +159,7 @@ step         32 completions = 4 questions x 8 completions each
 epoch        1024 steps = 4098 questions / 4, 2 left over
 run          12288 steps of 1 optimiser step, 393216 completions of at most 2048 tokens
 warm-up      615 steps to 5e-7, then cosine
-micro-batch  at most 2048 tokens, behind a longer prompt as many as it has, each prompt once
+micro-batch  at most 2048 tokens, each prompt once; behind one of more than half as many as it has
 memory       about 20.60 GB: weights 12.00 + rollout 1.00 + gradients 6.00 + update 2.50; rollout takes turns with gradients and update; 1 layer not computed again
 reference    for the divergence (beta 0.001) and as the judge
 stage 1      steps 1 to 2048, 2 epochs: accuracy 0.3, format 0.7

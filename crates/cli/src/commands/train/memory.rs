@@ -1,6 +1,6 @@
 //! How much memory a run takes, and what of it may go to activations.
 
-use embodied_r_grpo::checkpoint::Checkpoint;
+use embodied_r_grpo::checkpoint::State;
 use embodied_r_grpo::memory_plan::{Load, MemoryPlan, Taping};
 use embodied_r_grpo::optimizer::Optim;
 use embodied_r_grpo::questions::Prompted;
@@ -14,13 +14,13 @@ use embodied_r_rewards::Schedule as Stages;
 use super::session::Trained;
 use crate::commands::doctor::memory_bytes;
 
-/// The memory of a GRPO run over `questions`, one that goes on from `checkpoint` if there is one.
+/// The memory of a GRPO run over `questions`.
 pub(crate) fn of_train(
     settings: &Train,
     stages: &Stages,
     trained: &Trained,
     questions: &[Prompted],
-    checkpoint: Option<&Checkpoint>,
+    taping: Taping,
 ) -> MemoryPlan {
     let judges = settings.judge == JudgeKind::Reference && needs_judge(stages);
     let load = Load {
@@ -31,15 +31,21 @@ pub(crate) fn of_train(
         completion: settings.max_completion_length,
         budget: settings.max_tokens_per_batch,
         rollout: Some(settings.rollout_precision()),
-        taping: match checkpoint {
-            _ if !settings.update_repeats_rollout() => Taping::Never,
-            Some(checkpoint) => Taping::Settled(checkpoint.state.taped_layers),
-            None => Taping::Open,
-        },
+        taping,
         iterations: settings.num_iterations,
         ..common(trained.counts, settings.optim)
     };
     plan(&trained.config, &load, settings.recompute)
+}
+
+/// Whether the update takes over what the rollout has computed: as the run has begun, if it goes on from a checkpoint
+/// with the settings that it had.
+pub(crate) fn taping(settings: &Train, goes_on: Option<&State>) -> Taping {
+    match goes_on {
+        _ if !settings.update_repeats_rollout() => Taping::Never,
+        Some(state) => Taping::Settled(state.taped_layers),
+        None => Taping::Open,
+    }
 }
 
 /// The memory of a supervised run over `examples`.
@@ -114,4 +120,24 @@ pub(crate) fn words(plan: &MemoryPlan) -> String {
         gb(plan.total()),
         parts.join(" + ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use embodied_r_policy::Precision;
+
+    use super::*;
+
+    #[test]
+    fn a_run_that_goes_on_keeps_as_much_of_its_rollouts_as_before() {
+        let (open, state) =
+            (Train::default(), |taped_layers| State { taped_layers, ..State::default() });
+        assert_eq!(taping(&open, None), Taping::Open);
+        assert_eq!(taping(&open, Some(&state(Some(3)))), Taping::Settled(Some(3)));
+        assert_eq!(taping(&open, Some(&state(None))), Taping::Settled(None));
+        let other = Train { rollout_precision: Some(Precision::Bf16), ..Train::default() };
+        assert_eq!(taping(&other, Some(&state(Some(3)))), Taping::Never);
+        let dropping = Train { use_peft: true, lora_dropout: 0.1, ..Train::default() };
+        assert_eq!(taping(&dropping, None), Taping::Never);
+    }
 }

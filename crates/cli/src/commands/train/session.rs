@@ -26,6 +26,8 @@ const AUTO: &str = "auto";
 pub(crate) struct Session<T> {
     pub(crate) settings: T,
     pub(crate) checkpoint: Option<Checkpoint>,
+    /// Whether settings changed since the checkpoint that make the run another one.
+    pub(crate) changed: bool,
     /// Later checkpoints that cannot be used.
     damaged: Vec<Damaged>,
     /// Keeps others out of the folder of the run to go on with.
@@ -34,7 +36,7 @@ pub(crate) struct Session<T> {
 
 impl<T> Session<T> {
     fn new(settings: T, lock: Option<RunLock>) -> Self {
-        Self { settings, checkpoint: None, damaged: Vec::new(), lock }
+        Self { settings, checkpoint: None, changed: false, damaged: Vec::new(), lock }
     }
 
     /// Makes the folder `output` ready to be written to: tries whether it can be, sets damaged checkpoints
@@ -114,7 +116,8 @@ pub(crate) fn open<T: Settings>(
         );
     }
     eprintln!("going on from {}", checkpoint.path.display());
-    Ok(Session { settings, checkpoint: Some(checkpoint), damaged, lock })
+    let changed = !changed.is_empty();
+    Ok(Session { settings, checkpoint: Some(checkpoint), changed, damaged, lock })
 }
 
 /// A model's folder, and its fingerprint.

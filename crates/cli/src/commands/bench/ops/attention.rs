@@ -10,7 +10,7 @@ use super::op::{Op, Prepared, f32_bytes, matrix, numbers, values};
 const HEADS: Heads = Heads { query: 14, kv: 2, dim: 64 };
 
 /// Every query sees all keys up to its own.
-const ALL: Pattern = Pattern { heads: HEADS, window: None };
+const ALL: Pattern = Pattern { heads: HEADS, window: None, causal: true };
 
 pub(super) fn ops() -> Vec<Op> {
     vec![
@@ -178,6 +178,7 @@ fn decode(kind: Cache, sequences: usize, keys: usize) -> Op {
                 rows: row..row + 1,
                 position: keys - 1,
                 pages: pages_of[row % caches].clone(),
+                causal: true,
             };
             let runs: Vec<Run<'_>> = (0..sequences).map(run).collect();
             Ok(vec![paged_attention::forward(&q, &runs, HEADS, None)?.out])

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use super::super::replies::{Key, Reply};
 use super::reply::{self, Told};
-use super::{Asked, Caption, Footage, OpenAi, Refused, prompts};
+use super::{Asked, Caption, ChatModel, Footage, ModelCaptions, Refused, prompts};
 use crate::captioner::{Fault, KeyFrame};
 use crate::error::{Error, Result};
 
@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 const FILTERED: &str = "content_filter";
 
 /// The key frames of one question.
-pub(super) struct Job<'a> {
-    captioner: &'a OpenAi,
+pub(super) struct Job<'a, M> {
+    captioner: &'a ModelCaptions<M>,
     /// The question's text, if there is one.
     question: Option<&'a str>,
     footage: &'a Footage,
@@ -35,9 +35,9 @@ enum Flaw {
     Fault(Fault),
 }
 
-impl<'a> Job<'a> {
+impl<'a, M: ChatModel> Job<'a, M> {
     pub(super) async fn new(
-        captioner: &'a OpenAi,
+        captioner: &'a ModelCaptions<M>,
         asked: Asked<'a>,
         footage: &'a Footage,
     ) -> Result<Self> {
@@ -100,9 +100,8 @@ impl<'a> Job<'a> {
     /// The reply to a request, from an earlier run or from the model; `None` where another frame has
     /// failed meanwhile.
     async fn reply(&self, i: usize, request: &ChatRequest) -> Result<Option<Reply>> {
-        let OpenAi { replies, requests, spending, options, .. } = self.captioner;
-        let words = serde_json::to_vec(request).map_err(embodied_r_openai::Error::Request)?;
-        let key = Key::of(&words);
+        let ModelCaptions { chat, replies, requests, spending, options, .. } = self.captioner;
+        let key = self.key(request)?;
         // Questions of the same words are asked once.
         let _alone = replies.turn(key).await;
         let keep = |reply: &Reply| reply.refusal.is_none() || options.refused == Refused::Keep;
@@ -116,14 +115,14 @@ impl<'a> Job<'a> {
         if self.error.get().is_some() {
             return Ok(None);
         }
-        let request = self.with_pictures(i, request).await?;
-        let reply = match self.captioner.client.chat(&request).await {
+        let jpegs = &self.footage.jpegs().await?[i.saturating_sub(1)..=i];
+        let reply = match chat.chat(request, jpegs).await {
             Ok(reply) => {
                 room.settle(reply.usage)?;
                 kept(reply)
             }
-            Err(embodied_r_openai::Error::Refused { why, .. }) => filtered(why),
-            Err(error) => return Err(error.into()),
+            Err(Error::Chat(embodied_r_openai::Error::Refused { why, .. })) => filtered(why),
+            Err(error) => return Err(error),
         };
         // Nothing is not worth keeping: the next run may get more.
         if flaw(&reply, i) != Some(Flaw::Empty) {
@@ -132,18 +131,13 @@ impl<'a> Job<'a> {
         Ok(Some(reply))
     }
 
-    /// The request with pictures in place of their names.
-    async fn with_pictures(&self, i: usize, request: &ChatRequest) -> Result<ChatRequest> {
-        let jpegs = self.footage.jpegs().await?;
-        let mut pictures = jpegs[i.saturating_sub(1)..=i].iter();
-        let mut request = request.clone();
-        for content in request.messages.iter_mut().flat_map(|message| &mut message.content) {
-            if let (Content::Image(_), Some(picture)) = (&*content, pictures.as_slice().first()) {
-                *content = Content::jpeg(picture);
-                pictures.next();
-            }
-        }
-        Ok(request)
+    /// What a reply is found again by: the request, and what else the model depends on.
+    fn key(&self, request: &ChatRequest) -> Result<Key> {
+        let unwritten = embodied_r_openai::Error::Request;
+        let mut words = serde_json::to_vec(request).map_err(unwritten)?;
+        let settings = self.captioner.chat.settings();
+        words.extend(serde_json::to_vec(&settings).map_err(unwritten)?);
+        Ok(Key::of(&words))
     }
 
     /// The better one of a frame's replies, which is the second unless that is worse.

@@ -1,14 +1,16 @@
-//! Captions of a vision-language model behind an OpenAI-compatible API.
+//! Captions of a vision-language model, behind an OpenAI-compatible API or in this process.
 
 mod job;
+mod local;
 mod prompts;
+mod remote;
 mod reply;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use embodied_r_data::Progress;
-use embodied_r_openai::{Client, ClientOptions};
+use embodied_r_openai::{ChatReply, ChatRequest};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
@@ -18,15 +20,37 @@ use super::spending::{Prices, Spending, Totals};
 use super::{Asked, Caption, Captioner, Footage};
 use crate::error::Result;
 use job::Job;
+pub use local::{LocalModel, LocalOptions};
+pub use remote::Remote;
 
-/// How the model is asked.
+/// A model that goes on with conversations in which there are pictures.
+pub trait ChatModel: Send + Sync {
+    /// What its replies depend on beside the request, such as its kind and the numbers that it computes with.
+    fn settings(&self) -> Map<String, Value>;
+
+    /// A few figures of its own for the line of progress.
+    fn status(&self) -> Option<String> {
+        None
+    }
+
+    /// The reply to a request that holds the names of `jpegs` in their places.
+    ///
+    /// # Errors
+    /// The model cannot be reached or refuses, or cannot take the request.
+    fn chat<'a>(
+        &'a self,
+        request: &'a ChatRequest,
+        jpegs: &'a [Vec<u8>],
+    ) -> BoxFuture<'a, Result<ChatReply>>;
+}
+
+/// How a model is asked.
 #[derive(Debug, Clone)]
-pub struct OpenAiOptions {
-    /// Servers, key, time-outs and retries. How many requests are on their way at a time is its
-    /// `concurrency`.
-    pub client: ClientOptions,
-    /// The name that the servers know the model by.
+pub struct ModelOptions {
+    /// The name of the model.
     pub model: String,
+    /// Requests on their way at the same time.
+    pub concurrency: usize,
     /// Sampling temperature; `None` leaves it to the server.
     pub temperature: Option<f64>,
     /// The most tokens of a reply; `None` leaves it to the server.
@@ -56,29 +80,27 @@ pub enum Refused {
 /// Asks a model about each key frame: the first one alone, each other one beside the one before.
 ///
 /// A reply that is empty, or that is not in the form asked for, or that was cut off at
-/// [`OpenAiOptions::max_tokens`] is asked for once more. What comes then is taken as it is, with its
+/// [`ModelOptions::max_tokens`] is asked for once more. What comes then is taken as it is, with its
 /// [`Fault`](super::Fault) if it has one.
-#[derive(Debug)]
-pub struct OpenAi {
-    client: Client,
+pub struct ModelCaptions<M> {
+    chat: M,
     requests: Semaphore,
     replies: Replies,
     spending: Spending,
     from_cache: AtomicU64,
-    options: OpenAiOptions,
+    options: ModelOptions,
 }
 
-impl OpenAi {
-    /// A captioner; nothing is sent yet. Broken lines of earlier runs are told to `progress`.
+impl<M: ChatModel> ModelCaptions<M> {
+    /// A captioner that asks `chat`; nothing is asked yet. Broken lines of earlier runs are told to `progress`.
     ///
     /// # Errors
-    /// A base URL is missing or is not one, or the replies or tokens of earlier runs cannot be read.
-    pub fn open(options: OpenAiOptions, progress: &dyn Progress) -> Result<Self> {
-        let client = Client::new(&options.client)?;
-        let OpenAiOptions { prices, max_cost, .. } = options;
-        let concurrency = options.client.concurrency.clamp(1, Semaphore::MAX_PERMITS);
+    /// The replies or tokens of earlier runs cannot be read.
+    pub fn open(chat: M, options: ModelOptions, progress: &dyn Progress) -> Result<Self> {
+        let ModelOptions { prices, max_cost, .. } = options;
+        let concurrency = options.concurrency.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Self {
-            client,
+            chat,
             requests: Semaphore::new(concurrency),
             replies: Replies::open(&options.cache, progress)?,
             spending: Spending::open(&options.usage, prices, max_cost, progress)?,
@@ -87,7 +109,12 @@ impl OpenAi {
         })
     }
 
-    /// What this run has taken, and all runs with the same [`OpenAiOptions::usage`] together.
+    /// The model.
+    pub fn model(&self) -> &M {
+        &self.chat
+    }
+
+    /// What this run has taken, and all runs with the same [`ModelOptions::usage`] together.
     pub fn totals(&self) -> (Totals, Totals) {
         self.spending.totals()
     }
@@ -98,20 +125,20 @@ impl OpenAi {
     }
 }
 
-impl Captioner for OpenAi {
+impl<M: ChatModel> Captioner for ModelCaptions<M> {
     fn settings(&self) -> Map<String, Value> {
-        let OpenAiOptions { model, temperature, max_tokens, .. } = &self.options;
-        Map::from_iter([
-            ("backend".to_owned(), json!("openai")),
-            ("model".to_owned(), json!(model)),
-            ("temperature".to_owned(), json!(temperature)),
-            ("max_tokens".to_owned(), json!(max_tokens)),
-        ])
+        let ModelOptions { model, temperature, max_tokens, .. } = &self.options;
+        let mut settings = self.chat.settings();
+        settings.insert("model".to_owned(), json!(model));
+        settings.insert("temperature".to_owned(), json!(temperature));
+        settings.insert("max_tokens".to_owned(), json!(max_tokens));
+        settings
     }
 
     fn status(&self) -> Option<String> {
-        let cost = self.totals().1.cost?;
-        Some(format!("{cost:.2} spent"))
+        let spent = self.totals().1.cost.map(|cost| format!("{cost:.2} spent"));
+        let parts: Vec<String> = spent.into_iter().chain(self.chat.status()).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
     }
 
     fn caption<'a>(

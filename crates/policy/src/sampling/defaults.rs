@@ -5,12 +5,12 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-
-const FILE: &str = "generation_config.json";
+use crate::sampling::Sampling;
+use crate::tokenizer::GENERATION_CONFIG_FILE as FILE;
 
 /// Sampling of requests that leave it to the server; fields bear the names of vLLM.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Defaults {
+pub struct SamplingDefaults {
     /// Divides the logits; 0 takes the likeliest token always.
     pub temperature: f64,
     /// Draw among the likeliest tokens that together have this probability; 1 means all.
@@ -23,14 +23,14 @@ pub struct Defaults {
     pub repetition_penalty: f64,
 }
 
-impl Default for Defaults {
+impl Default for SamplingDefaults {
     /// OpenAI's: draw from the whole distribution.
     fn default() -> Self {
         Self { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, repetition_penalty: 1.0 }
     }
 }
 
-impl Defaults {
+impl SamplingDefaults {
     /// What `generation_config.json` of the model in `dir` says, else OpenAI's defaults, as vLLM
     /// takes them: `do_sample` changes nothing.
     ///
@@ -41,11 +41,17 @@ impl Defaults {
         if !path.is_file() {
             return Ok(Self::default());
         }
-        let text =
-            std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-        let file: Value = serde_json::from_slice(&text)
-            .map_err(|source| Error::Json { path: path.clone(), source })?;
+        let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let file: Value = serde_json::from_slice(&text).map_err(Error::json(&path))?;
         Self::read(&file, &path)
+    }
+
+    /// Sampling as these say, up to `max_new_tokens` or one of the ids `stop_ids`.
+    #[must_use]
+    pub fn sampling(&self, max_new_tokens: usize, stop_ids: Vec<u32>) -> Sampling {
+        let Self { temperature, top_p, top_k, min_p, repetition_penalty } = *self;
+        let known = Sampling { max_new_tokens, stop_ids, ..Sampling::default() };
+        Sampling { temperature, top_p, top_k, min_p, repetition_penalty, ..known }
     }
 
     fn read(file: &Value, path: &Path) -> Result<Self> {
@@ -56,7 +62,7 @@ impl Defaults {
                 Some(number) if allowed(number) => Ok(Some(number)),
                 _ => {
                     let (path, found) = (path.to_owned(), found.to_string());
-                    Err(Error::Default { path, field, found, want })
+                    Err(Error::SamplingDefault { path, field, found, want })
                 }
             }
         };
@@ -92,8 +98,8 @@ mod tests {
             "top_p": 0.8, "top_k": 20, "eos_token_id": [2, 0]});
         std::fs::write(dir.path().join(FILE), file.to_string()).unwrap();
         assert_eq!(
-            Defaults::from_dir(dir.path()).unwrap(),
-            Defaults {
+            SamplingDefaults::from_dir(dir.path()).unwrap(),
+            SamplingDefaults {
                 temperature: 0.7,
                 top_p: 0.8,
                 top_k: 20,
@@ -106,16 +112,16 @@ mod tests {
     #[test]
     fn a_model_that_says_nothing_is_sampled_from_the_whole_distribution() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Defaults::from_dir(dir.path()).unwrap(), Defaults::default());
+        assert_eq!(SamplingDefaults::from_dir(dir.path()).unwrap(), SamplingDefaults::default());
         std::fs::write(dir.path().join(FILE), r#"{"top_k": -1}"#).unwrap();
-        assert_eq!(Defaults::from_dir(dir.path()).unwrap(), Defaults::default());
+        assert_eq!(SamplingDefaults::from_dir(dir.path()).unwrap(), SamplingDefaults::default());
     }
 
     #[test]
     fn a_number_that_cannot_be_names_its_field() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), r#"{"top_p": "much"}"#).unwrap();
-        let told = Defaults::from_dir(dir.path()).unwrap_err().to_string();
+        let told = SamplingDefaults::from_dir(dir.path()).unwrap_err().to_string();
         assert!(told.starts_with("`top_p` in `") && told.contains("`\"much\"`"), "{told}");
     }
 }

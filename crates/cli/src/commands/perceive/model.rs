@@ -1,13 +1,19 @@
-//! The captioner behind an API, and what it has cost.
+//! The captioner that asks a model, and what it has cost.
 
 use std::time::Duration;
 
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_perception::Error;
-use embodied_r_perception::captioner::{OpenAi, OpenAiOptions, Prices, Refused, Totals};
+use embodied_r_perception::captioner::{
+    ChatModel, LocalModel, LocalOptions, ModelCaptions, ModelOptions, Prices, Refused, Remote,
+    Totals,
+};
 use embodied_r_perception::perceive::Options;
 
-use crate::args::perceive::OpenAiArgs;
+use embodied_r_policy::{EngineOptions, hub};
+use embodied_r_vision::VisionOptions;
+
+use crate::args::perceive::{LocalArgs, OpenAiArgs, VisionModelArgs};
 use crate::exit::Usage;
 use crate::output::outln;
 use crate::progress::Bar;
@@ -24,8 +30,13 @@ const MAX_RETRIES: u32 = 5;
 const CACHE: &str = "cache";
 const USAGE: &str = "usage.jsonl";
 
-/// The captioner as the arguments describe it.
-pub(super) fn open(args: OpenAiArgs, options: &Options, bar: &Bar) -> anyhow::Result<OpenAi> {
+/// The captioner that asks servers.
+pub(super) fn remote(
+    asked: VisionModelArgs,
+    args: OpenAiArgs,
+    options: &Options,
+    bar: &Bar,
+) -> anyhow::Result<ModelCaptions<Remote>> {
     let base_urls = match args.base_url {
         none if none.is_empty() => vec![BASE_URL.to_owned()],
         given => given,
@@ -41,29 +52,62 @@ pub(super) fn open(args: OpenAiArgs, options: &Options, bar: &Bar) -> anyhow::Re
         ..ClientOptions::new(base_urls)
     };
     let prices = args.price_in.zip(args.price_out);
-    let place = options.place();
-    let captioner = OpenAiOptions {
-        client,
-        model: args.model_path.unwrap_or_else(|| MODEL.to_owned()),
-        temperature: args.temperature,
-        max_tokens: args.max_tokens,
-        cache: args.cache.unwrap_or_else(|| place.join(CACHE)),
-        usage: place.join(USAGE),
+    let remote = Remote::new(&client).map_err(|error| match error {
+        Error::Chat(error) => anyhow::Error::from(Usage(error.to_string())),
+        other => other.into(),
+    })?;
+    let model = ModelOptions {
         prices: prices.map(|(prompt, completion)| Prices { prompt, completion }),
         max_cost: args.max_cost,
         refused: match args.retry_refused {
             true => Refused::AskAgain,
             false => Refused::Keep,
         },
+        ..asked_as(asked, options)
     };
-    OpenAi::open(captioner, bar).map_err(|error| match error {
-        Error::Chat(error) => Usage(error.to_string()).into(),
-        other => other.into(),
-    })
+    Ok(ModelCaptions::open(remote, model, bar)?)
+}
+
+/// The captioner that asks a model in this process.
+pub(super) fn local(
+    asked: VisionModelArgs,
+    args: &LocalArgs,
+    options: &Options,
+    bar: &Bar,
+) -> anyhow::Result<ModelCaptions<LocalModel>> {
+    let missing = || Usage("`--backend local` needs `--model-path`, the model's folder".into());
+    let name = asked.model_path.clone().ok_or_else(missing)?;
+    let folder = hub::resolve(&name, None)?;
+    let local = LocalOptions {
+        vision: VisionOptions { format: args.weights.format(), max_pixels: args.max_pixels },
+        kv_cache_bytes: (args.kv_cache_gb * 1e9) as usize,
+        engine: EngineOptions { max_num_seqs: args.max_num_seqs, ..EngineOptions::default() },
+        ..LocalOptions::default()
+    };
+    let model = LocalModel::load(&folder, &local)?;
+    Ok(ModelCaptions::open(model, asked_as(asked, options), bar)?)
+}
+
+fn asked_as(asked: VisionModelArgs, options: &Options) -> ModelOptions {
+    let place = options.place();
+    ModelOptions {
+        model: asked.model_path.unwrap_or_else(|| MODEL.to_owned()),
+        concurrency: options.concurrency,
+        temperature: asked.temperature,
+        max_tokens: asked.max_tokens,
+        cache: asked.cache.unwrap_or_else(|| place.join(CACHE)),
+        usage: place.join(USAGE),
+        prices: None,
+        max_cost: None,
+        refused: Refused::Keep,
+    }
 }
 
 /// Prints what the replies took.
-pub(super) fn report(captioner: &OpenAi, options: &Options) -> anyhow::Result<()> {
+pub(super) fn report<M: ChatModel>(
+    captioner: &ModelCaptions<M>,
+    options: &Options,
+) -> anyhow::Result<()> {
     let (now, ever) = captioner.totals();
     let from_cache = captioner.from_cache();
     if now.replies + from_cache == 0 {

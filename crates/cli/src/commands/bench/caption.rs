@@ -1,0 +1,135 @@
+//! `embodied-r bench caption`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_policy::{Prompt, Request, Sampling, hub};
+use embodied_r_vision::{Eyes, Message, Seen, VisionLanguageModel};
+use image::{Rgb, RgbImage};
+use serde_json::json;
+
+use crate::args::bench::CaptionArgs;
+use crate::exit::{Status, Usage};
+use crate::output::outln;
+
+use super::work::{add, lines, median, with_peak};
+
+/// About as long as what `perceive` asks.
+const INSTRUCTIONS: &str = "These two pictures are consecutive views from the camera of a moving agent. Reply with a \
+    numbered list of exactly three items: the movement that leads from the first view to the second, what the second \
+    view shows that the first one did not, and which of the things that the question mentions are in it. Be brief.";
+
+/// Times captions of a video's frames.
+pub(super) fn run(args: &CaptionArgs) -> anyhow::Result<Status> {
+    if args.runs == 0 || args.frames == 0 || args.new == 0 || args.size.contains(&0) {
+        let what = "`--runs`, `--frames`, `--new` and both sides of `--size` must be above 0";
+        return Err(Usage(what.into()).into());
+    }
+    let folder = hub::resolve(&args.model, None)?;
+    let tokenizer = Tokenizer::from_dir(&folder)?;
+    let model = VisionLanguageModel::load(&folder, args.weights.format().into())?;
+    let mut runs = Vec::new();
+    for run in 0..=args.runs {
+        runs.push(timed(args, &model, &tokenizer, run)?);
+    }
+    let of = |time: fn(&Times) -> f64| median(&runs[1..].iter().map(time).collect::<Vec<_>>());
+    let (tower, again) = (of(|run| run.tower), of(|run| run.again));
+    let (prefill, decode) = (of(|run| run.prefill), of(|run| run.decode));
+    let eyes = model.eyes();
+    let grid = eyes.processor().image_grid((args.size[0], args.size[1]))?;
+    let (frames, flop) = (args.frames as f64, eyes.config().flops(grid));
+    let prompt_tokens = runs[0].prompt_tokens as f64;
+    let figures = [
+        ("patches_per_frame", grid.patches() as f64),
+        ("tokens_per_frame", grid.tokens(eyes.config().spatial_merge_size) as f64),
+        ("prompt_tokens", prompt_tokens),
+        ("frames_per_s", frames / (tower + prefill + decode)),
+        ("frames_per_s_without_reuse", frames / (again + prefill + decode)),
+        ("tower_frames_per_s", frames / tower),
+        ("tower_gflop_per_frame", flop / 1e9),
+        ("tower_gflop_per_s", flop * frames / tower / 1e9),
+        ("prefill_tokens_per_s", prompt_tokens / prefill),
+        ("decode_tokens_per_s", frames * args.new as f64 / decode),
+    ];
+    let figures = with_peak(&figures);
+    if !args.json {
+        let (width, height) = (args.size[0], args.size[1]);
+        outln!("{frames} frames of {width} × {height}, {} tokens each", args.new)?;
+        return lines(&figures);
+    }
+    let mut all = json!({
+        "model": args.model,
+        "frames": args.frames,
+        "size": args.size,
+        "new": args.new,
+    });
+    add(&mut all, &figures);
+    outln!("{all}")?;
+    Ok(Status::Done)
+}
+
+/// Seconds that a run's parts took.
+struct Times {
+    /// Looking at each frame once.
+    tower: f64,
+    /// Looking at it for each prompt that it is in.
+    again: f64,
+    /// Computing the prompts.
+    prefill: f64,
+    /// Drawing the captions behind them.
+    decode: f64,
+    prompt_tokens: usize,
+}
+
+fn timed(
+    args: &CaptionArgs,
+    model: &VisionLanguageModel,
+    tokenizer: &Tokenizer,
+    run: usize,
+) -> anyhow::Result<Times> {
+    let frames: Vec<RgbImage> = (0..args.frames)
+        .map(|index| frame((args.size[0], args.size[1]), (run * args.frames + index) as u32))
+        .collect();
+    let began = Instant::now();
+    let seen: Vec<Seen> =
+        frames.iter().map(|frame| model.eyes().image(frame)).collect::<Result<_, _>>()?;
+    let tower = began.elapsed().as_secs_f64();
+    let began = Instant::now();
+    for after in 0..frames.len() {
+        for frame in &frames[after.saturating_sub(1)..=after] {
+            model.eyes().image(frame)?;
+        }
+    }
+    let again = began.elapsed().as_secs_f64();
+    let prompts: Vec<Prompt> = prompts(model.eyes(), tokenizer, &seen)?;
+    let prompt_tokens = prompts.iter().map(Prompt::len).sum();
+    let request = |prompt: &Prompt| Request { prompt: prompt.clone(), samples: 1, stream: 0 };
+    let requests: Vec<Request> = prompts.iter().map(request).collect();
+    let timed = |new: usize| -> anyhow::Result<f64> {
+        let sampling = Sampling { max_new_tokens: new, ..Sampling::greedy() };
+        let began = Instant::now();
+        Arc::clone(model.decoder()).generate(&requests, &sampling, &|_| {})?;
+        Ok(began.elapsed().as_secs_f64())
+    };
+    let (prefill, whole) = (timed(1)?, timed(args.new)?);
+    Ok(Times { tower, again, prefill, decode: (whole - prefill).max(1e-9), prompt_tokens })
+}
+
+/// The first frame alone, each other one behind the one before.
+fn prompts(eyes: &Eyes, tokenizer: &Tokenizer, seen: &[Seen]) -> anyhow::Result<Vec<Prompt>> {
+    let prompt = |after: usize| {
+        let seen = &seen[after.saturating_sub(1)..=after];
+        Ok(eyes.prompt(tokenizer, &[Message::user(seen.len(), INSTRUCTIONS)], seen)?)
+    };
+    (0..seen.len()).map(prompt).collect()
+}
+
+/// A picture of slopes and edges, another one for each seed.
+fn frame((width, height): (u32, u32), seed: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        let slope = (x + 3 * y + 17 * seed) % 256;
+        let edge = (x / 40 + y / 30 + seed) % 2 * 200;
+        Rgb([slope as u8, edge as u8, (slope ^ edge) as u8])
+    })
+}

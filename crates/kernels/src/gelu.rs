@@ -1,0 +1,107 @@
+//! The Gaussian error linear unit: `x · Φ(x)`, exact, not its approximation by a tanh.
+
+use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+
+use candle_core::Tensor;
+use multiversion::multiversion;
+
+use crate::error::{Result, check};
+use crate::math::{erf, exp};
+use crate::memory::{floats, tensor, update};
+use crate::parallel;
+
+const OP: &str = "gelu";
+
+/// `x · Φ(x)`, element by element, with Φ the normal distribution's (Hendrycks and Gimpel, 2016).
+///
+/// # Errors
+/// The tensor is not contiguous `f32` on the CPU.
+pub fn forward(x: &Tensor) -> Result<Tensor> {
+    let numbers = floats(x, OP)?;
+    let y = parallel::filled(numbers.len(), 1, |first, y| {
+        activated(&numbers[first..first + y.len()], y);
+    });
+    tensor(y, x.shape())
+}
+
+/// The gradient of `x`, in its memory: whoever shares it sees it too.
+///
+/// # Shapes
+/// `x` and `dy` of the same shape.
+///
+/// # Errors
+/// The shapes differ, or a tensor is not contiguous `f32` on the CPU.
+pub fn backward(x: Tensor, dy: &Tensor) -> Result<Tensor> {
+    check(x.dims() == dy.dims(), OP, || "x and dy differ in shape".into())?;
+    let d = floats(dy, OP)?;
+    update(&x, OP, |x| {
+        parallel::rows(x, 1, |first, x| gradients(x, &d[first..first + x.len()]));
+    })?;
+    Ok(x)
+}
+
+#[multiversion(targets = "simd")]
+fn activated(x: &[f32], y: &mut [f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = x * distribution(*x);
+    }
+}
+
+/// Replaces `x` by its gradient.
+#[multiversion(targets = "simd")]
+fn gradients(x: &mut [f32], d: &[f32]) {
+    for (x, d) in x.iter_mut().zip(d) {
+        let density = exp(-0.5 * *x * *x) * (0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2);
+        *x = d * x.mul_add(density, distribution(*x));
+    }
+}
+
+/// Φ(x).
+#[inline(always)]
+fn distribution(x: f32) -> f32 {
+    0.5 * (1.0 + erf(x * FRAC_1_SQRT_2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Φ by Simpson's rule, in f64.
+    fn exact(x: f64) -> f64 {
+        let density = |t: f64| (-0.5 * t * t).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        let (steps, h) = (2000, x / 2000.0);
+        let weight = |i: i32| match i {
+            0 | 2000 => 1.0,
+            i if i % 2 == 1 => 4.0,
+            _ => 2.0,
+        };
+        let sum: f64 = (0..=steps).map(|i| weight(i) * density(f64::from(i) * h)).sum();
+        0.5 + sum * h / 3.0
+    }
+
+    fn numbers() -> Vec<f32> {
+        (-900..=900).map(|i| i as f32 / 100.0).collect()
+    }
+
+    #[test]
+    fn values_and_gradients_are_exact() {
+        let x = tensor(numbers(), 1801).unwrap();
+        let y = forward(&x).unwrap().to_vec1::<f32>().unwrap();
+        let dy = tensor(vec![2.0; 1801], 1801).unwrap();
+        let dx = backward(x, &dy).unwrap().to_vec1::<f32>().unwrap();
+        for ((x, y), dx) in numbers().iter().zip(y).zip(dx) {
+            let x = f64::from(*x);
+            let truth = x * exact(x);
+            assert!((f64::from(y) - truth).abs() < 1e-6, "{x}: {y}, not {truth}");
+            let h = 1e-5;
+            let slope = ((x + h) * exact(x + h) - (x - h) * exact(x - h)) / (2.0 * h);
+            assert!((f64::from(dx) - 2.0 * slope).abs() < 2e-6, "{x}: {dx}, not {}", 2.0 * slope);
+        }
+    }
+
+    #[test]
+    fn shapes_that_differ_are_refused() {
+        let x = tensor(vec![1.0, 2.0], 2).unwrap();
+        assert!(backward(x, &tensor(vec![1.0], 1).unwrap()).is_err());
+    }
+}

@@ -1,0 +1,285 @@
+//! A vision tower's shape, and the tokens that stand for pictures, from Hugging Face's `config.json`.
+
+use std::path::Path;
+
+use embodied_r_policy::config::{CONFIG_FILE, ConfigFault};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::grid::Grid;
+
+/// A Qwen2.5-VL vision tower's shape. Fields bear the names of `transformers`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct VisionConfig {
+    /// Number of blocks.
+    pub depth: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Attention heads.
+    pub num_heads: usize,
+    /// Colours of a pixel. The hub's files say `in_chans`.
+    #[serde(default = "defaults::in_channels", alias = "in_chans")]
+    pub in_channels: usize,
+    /// Pixels of a patch's side.
+    #[serde(default = "defaults::patch_size")]
+    pub patch_size: usize,
+    /// Frames of a patch.
+    #[serde(default = "defaults::temporal_patch_size")]
+    pub temporal_patch_size: usize,
+    /// Patches that become one token, along a side.
+    #[serde(default = "defaults::spatial_merge_size")]
+    pub spatial_merge_size: usize,
+    /// Pixels of a window's side: outside of the full blocks a patch sees its window alone.
+    #[serde(default = "defaults::window_size")]
+    pub window_size: usize,
+    /// The blocks in which a patch sees all patches of its frame.
+    #[serde(default = "defaults::fullatt_block_indexes")]
+    pub fullatt_block_indexes: Vec<usize>,
+    /// Width of a token: the decoder's.
+    pub out_hidden_size: usize,
+    /// Positions in time that a second of video takes.
+    #[serde(default = "defaults::tokens_per_second")]
+    pub tokens_per_second: f64,
+    #[serde(default = "defaults::hidden_act")]
+    hidden_act: String,
+    #[serde(default)]
+    rope_parameters: RopeParameters,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+struct RopeParameters {
+    rope_theta: f64,
+}
+
+impl Default for RopeParameters {
+    fn default() -> Self {
+        Self { rope_theta: 10_000.0 }
+    }
+}
+
+/// What `Qwen2_5_VLVisionConfig` takes where the file says nothing.
+mod defaults {
+    pub(super) fn in_channels() -> usize {
+        3
+    }
+    pub(super) fn patch_size() -> usize {
+        14
+    }
+    pub(super) fn temporal_patch_size() -> usize {
+        2
+    }
+    pub(super) fn spatial_merge_size() -> usize {
+        2
+    }
+    pub(super) fn window_size() -> usize {
+        112
+    }
+    pub(super) fn fullatt_block_indexes() -> Vec<usize> {
+        vec![7, 15, 23, 31]
+    }
+    pub(super) fn tokens_per_second() -> f64 {
+        4.0
+    }
+    pub(super) fn hidden_act() -> String {
+        "silu".to_owned()
+    }
+}
+
+/// The tokens that stand for pictures in a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct PictureTokens {
+    /// Stands for a token of an image.
+    #[serde(default = "image_token")]
+    pub image_token_id: u32,
+    /// Stands for a token of a video.
+    #[serde(default = "video_token")]
+    pub video_token_id: u32,
+}
+
+fn image_token() -> u32 {
+    151_655
+}
+
+fn video_token() -> u32 {
+    151_656
+}
+
+/// Reads both from `config.json` of the model in `dir`, in the hub's form or that of `transformers` 5.
+///
+/// # Errors
+/// [`Error::NoVision`] for a text model, and that the file cannot be read or the sizes do not fit each other.
+pub(crate) fn read(dir: &Path) -> Result<(VisionConfig, PictureTokens)> {
+    let path = dir.join(CONFIG_FILE);
+    let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+    let json = |source| Error::Json { path: path.clone(), source };
+    let value: Value = serde_json::from_slice(&bytes).map_err(json)?;
+    let vision = value.get("vision_config").filter(|vision| vision.is_object());
+    let Some(vision) = vision else { return Err(Error::NoVision { dir: dir.to_owned() }) };
+    let mut vision = vision.clone();
+    if let Some(fields) = vision.as_object_mut() {
+        // Written again by `transformers`, the hub's files have both names.
+        let has_both = fields.contains_key("in_channels");
+        fields.retain(|name, field| !field.is_null() && !(has_both && name == "in_chans"));
+    }
+    let config: VisionConfig = serde_json::from_value(vision).map_err(json)?;
+    let tokens: PictureTokens = serde_json::from_value(value).map_err(json)?;
+    let faults =
+        |faults| Error::Policy(embodied_r_policy::Error::Config { path: path.clone(), faults });
+    config.check().map_err(faults)?;
+    Ok((config, tokens))
+}
+
+impl VisionConfig {
+    /// Checks that the sizes fit each other.
+    ///
+    /// # Errors
+    /// Every one that does not.
+    pub fn check(&self) -> Result<(), Vec<ConfigFault>> {
+        let mut faults = Vec::new();
+        let mut want = |holds: bool, field: &str, found: &dyn ToString, want| {
+            if !holds {
+                let (field, found) = (format!("vision_config.{field}"), found.to_string());
+                faults.push(ConfigFault::Wrong { field, found, want });
+            }
+        };
+        for (field, size) in [
+            ("depth", self.depth),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_heads", self.num_heads),
+            ("patch_size", self.patch_size),
+            ("temporal_patch_size", self.temporal_patch_size),
+            ("spatial_merge_size", self.spatial_merge_size),
+            ("out_hidden_size", self.out_hidden_size),
+        ] {
+            want((1..=LARGEST).contains(&size), field, &size, "an integer from 1 to 65536");
+        }
+        want(self.in_channels == 3, "in_channels", &self.in_channels, "3, for colours");
+        want(self.hidden_act == "silu", "hidden_act", &self.hidden_act, "`silu`");
+        let heads = self.num_heads.max(1);
+        let fits =
+            self.hidden_size.is_multiple_of(heads) && (self.hidden_size / heads).is_multiple_of(4);
+        want(fits, "num_heads", &self.num_heads, "a divisor of `hidden_size` into multiples of 4");
+        let token = (self.patch_size * self.spatial_merge_size).max(1);
+        let windows = self.window_size >= token && self.window_size <= LARGEST;
+        want(windows, "window_size", &self.window_size, "at least a token's pixels");
+        let blocks = &self.fullatt_block_indexes;
+        let there = blocks.iter().all(|block| *block < LARGEST);
+        want(there, "fullatt_block_indexes", &format!("{blocks:?}"), "indices of blocks");
+        let theta = self.theta();
+        want(theta.is_finite() && theta > 1.0, "rope_theta", &theta, "a number above 1");
+        let rate = self.tokens_per_second;
+        want(rate.is_finite() && rate > 0.0, "tokens_per_second", &rate, "a positive number");
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    /// Size of a head.
+    #[must_use]
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_heads
+    }
+
+    /// Base of the rotary embedding.
+    pub(crate) fn theta(&self) -> f64 {
+        self.rope_parameters.rope_theta
+    }
+
+    /// Numbers of a patch.
+    #[must_use]
+    pub fn patch_numbers(&self) -> usize {
+        self.in_channels * self.temporal_patch_size * self.patch_size * self.patch_size
+    }
+
+    /// Patches that become one token.
+    #[must_use]
+    pub fn merged(&self) -> usize {
+        self.spatial_merge_size * self.spatial_merge_size
+    }
+
+    /// Number of weights.
+    #[must_use]
+    pub fn parameter_count(&self) -> usize {
+        let (h, inner) = (self.hidden_size, self.intermediate_size);
+        let block = 4 * h * (h + 1) + 2 * inner * (h + 1) + h * (inner + 1) + 2 * h;
+        let wide = h * self.merged();
+        let merger = h + wide * (wide + 1) + self.out_hidden_size * (wide + 1);
+        self.patch_numbers() * h + self.depth * block + merger
+    }
+
+    /// Multiplications and additions in the products of a pass over an image or a video.
+    #[must_use]
+    pub fn flops(&self, grid: Grid) -> f64 {
+        let (h, inner) = (self.hidden_size as f64, self.intermediate_size as f64);
+        let patches = grid.patches() as f64;
+        let linear = h * (4.0 * h + 3.0 * inner);
+        let side = (self.window_size / self.patch_size / self.spatial_merge_size).max(1);
+        let window = (side * side * self.merged()) as f64;
+        let of_frame = (grid.height * grid.width) as f64;
+        let full = (0..self.depth).filter(|block| self.is_full(*block)).count() as f64;
+        let seen = full * of_frame + (self.depth as f64 - full) * window.min(of_frame);
+        let wide = h * self.merged() as f64;
+        let merger = wide * (wide + self.out_hidden_size as f64) / self.merged() as f64;
+        let embedding = self.patch_numbers() as f64 * h;
+        2.0 * patches * (embedding + self.depth as f64 * linear + 2.0 * h * seen + merger)
+    }
+
+    /// Whether the patches of a block see all of their frame.
+    #[must_use]
+    pub fn is_full(&self, block: usize) -> bool {
+        self.fullatt_block_indexes.contains(&block)
+    }
+}
+
+/// Sizes beyond which a file is broken.
+const LARGEST: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn config(changes: Value) -> Result<(VisionConfig, PictureTokens)> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut vision = json!({
+            "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16,
+            "in_chans": 3, "out_hidden_size": 3584, "tokens_per_second": 2,
+            "fullatt_block_indexes": [7, 15, 23, 31], "spatial_patch_size": 14,
+        });
+        for (field, value) in changes.as_object().unwrap() {
+            vision[field] = value.clone();
+        }
+        let whole = json!({"image_token_id": 9, "vision_config": vision});
+        std::fs::write(folder.path().join(CONFIG_FILE), whole.to_string()).unwrap();
+        read(folder.path())
+    }
+
+    #[test]
+    fn the_towers_parameters_are_those_of_the_7b() {
+        let (config, tokens) = config(json!({})).unwrap();
+        assert_eq!(config.parameter_count(), 676_550_144);
+        assert_eq!((tokens.image_token_id, tokens.video_token_id), (9, 151_656));
+        assert_eq!((config.head_dim(), config.patch_numbers()), (80, 1176));
+    }
+
+    #[test]
+    fn either_name_of_the_channels_will_do_and_both_too() {
+        assert_eq!(config(json!({"in_channels": 3})).unwrap().0.in_channels, 3);
+        assert!(config(json!({"in_chans": 4})).is_err());
+    }
+
+    #[test]
+    fn what_is_missing_or_cannot_be_is_named() {
+        let told = |changes| config(changes).unwrap_err().to_string();
+        assert!(told(json!({"num_heads": 7})).contains("vision_config.num_heads"));
+        assert!(told(json!({"window_size": 20})).contains("window_size"));
+        assert!(told(json!({"hidden_act": "relu"})).contains("hidden_act"));
+        assert!(told(json!({"depth": "many"})).contains("config.json"));
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(CONFIG_FILE), "{}").unwrap();
+        assert!(read(folder.path()).unwrap_err().to_string().contains("is a text model"));
+    }
+}

@@ -1,0 +1,123 @@
+//! How many patches a picture has, and which size it takes for that.
+
+use crate::error::{Error, Result};
+
+/// Patches of an image or a video, in time, height and width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Grid {
+    /// In time: 1 for an image.
+    pub time: usize,
+    /// In height.
+    pub height: usize,
+    /// In width.
+    pub width: usize,
+}
+
+impl Grid {
+    /// All patches.
+    #[must_use]
+    pub fn patches(&self) -> usize {
+        self.time * self.height * self.width
+    }
+
+    /// Tokens that the decoder sees, where `merge` × `merge` patches become one.
+    #[must_use]
+    pub fn tokens(&self, merge: usize) -> usize {
+        self.patches() / (merge * merge)
+    }
+
+    /// As `transformers` writes it: time, height, width.
+    #[must_use]
+    pub fn thw(&self) -> [usize; 3] {
+        [self.time, self.height, self.width]
+    }
+}
+
+/// How large a picture may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PixelLimits {
+    /// Smaller pictures are enlarged to this many pixels.
+    pub min_pixels: usize,
+    /// Larger pictures are reduced to this many pixels.
+    pub max_pixels: usize,
+}
+
+/// The longest side may be so many times the shortest.
+const LARGEST_RATIO: f64 = 200.0;
+
+/// The width and height, both multiples of `factor`, that a picture is brought to: close to its own, its
+/// proportions about kept, and its pixels within the limits (`smart_resize` of Qwen2-VL's processor).
+///
+/// # Errors
+/// [`Error::Proportions`] for a picture more than 200 times as long as wide, or of no size.
+pub fn smart_resize(
+    (width, height): (u32, u32),
+    factor: usize,
+    limits: PixelLimits,
+) -> Result<(u32, u32)> {
+    let (w, h) = (f64::from(width), f64::from(height));
+    if !(w.max(h) / w.min(h) <= LARGEST_RATIO) {
+        return Err(Error::Proportions { width, height });
+    }
+    let factor = factor as f64;
+    let nearest = |side: f64| (side / factor).round_ties_even() * factor;
+    let (mut to_w, mut to_h) = (nearest(w), nearest(h));
+    let (least, most) = (limits.min_pixels as f64, limits.max_pixels as f64);
+    if to_w * to_h > most {
+        let by = (h * w / most).sqrt();
+        let below = |side: f64| ((side / by / factor).floor() * factor).max(factor);
+        (to_w, to_h) = (below(w), below(h));
+    } else if to_w * to_h < least {
+        let by = (least / (h * w)).sqrt();
+        let above = |side: f64| (side * by / factor).ceil() * factor;
+        (to_w, to_h) = (above(w), above(h));
+    }
+    Ok((to_w as u32, to_h as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIMITS: PixelLimits = PixelLimits { min_pixels: 3136, max_pixels: 12_845_056 };
+
+    #[test]
+    fn sizes_are_those_of_the_reference() {
+        let text = include_str!("../tests/fixtures/smart_resize.json");
+        let cases: Vec<[u32; 6]> = serde_json::from_str(text).unwrap();
+        assert!(cases.len() > 40);
+        for [width, height, min_pixels, max_pixels, to_width, to_height] in cases {
+            let limits =
+                PixelLimits { min_pixels: min_pixels as usize, max_pixels: max_pixels as usize };
+            let found = smart_resize((width, height), 28, limits).unwrap();
+            assert_eq!(found, (to_width, to_height), "{width} × {height} within {limits:?}");
+        }
+    }
+
+    #[test]
+    fn a_ribbon_and_a_picture_without_pixels_are_refused() {
+        assert!(smart_resize((2000, 10), 28, LIMITS).is_ok());
+        let told = smart_resize((2001, 10), 28, LIMITS).unwrap_err().to_string();
+        assert!(told.contains("2001 × 10"), "{told}");
+        assert!(smart_resize((0, 10), 28, LIMITS).is_err());
+        assert!(smart_resize((0, 0), 28, LIMITS).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn sides_are_multiples_and_pixels_within_the_limits(
+            width in 1..4000u32, height in 1..4000u32, least in 1..2000usize, more in 1..4000usize,
+        ) {
+            prop_assume!(width.max(height) <= 200 * width.min(height));
+            // An enlarged picture's sides are rounded up, which may quadruple it.
+            let limits =
+                PixelLimits { min_pixels: least * 784, max_pixels: (4 * least + more) * 784 };
+            let (w, h) = smart_resize((width, height), 28, limits).unwrap();
+            prop_assert!(w % 28 == 0 && h % 28 == 0 && w > 0 && h > 0);
+            // A side of one patch cannot shrink, whatever the limit.
+            let is_ribbon = w.min(h) == 28;
+            prop_assert!(is_ribbon || (w * h) as usize <= limits.max_pixels);
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! A vision-language model: its decoder as text models are sampled, and what turns pictures into its tokens.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use embodied_r_policy::tokenizer::{Generation, Tokenizer};
+use embodied_r_policy::weights::VisionTensors;
+use embodied_r_policy::{InferenceModel, Insert, Prompt, WeightFormat};
+use image::RgbImage;
+
+use crate::config::{self, PictureTokens, VisionConfig};
+use crate::error::{Error, Result};
+use crate::grid::Grid;
+use crate::message::Message;
+use crate::processor::{Pixels, Processor};
+use crate::tower::Tower;
+
+/// A Qwen2.5-VL model for sampling.
+pub struct VisionLanguageModel {
+    decoder: Arc<InferenceModel>,
+    eyes: Arc<Eyes>,
+}
+
+/// How a vision-language model is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VisionOptions {
+    /// What the matrices of decoder and tower are held as.
+    pub format: WeightFormat,
+    /// Pictures of more pixels are reduced to so many; none: what the model's processor says.
+    pub max_pixels: Option<usize>,
+}
+
+impl From<WeightFormat> for VisionOptions {
+    fn from(format: WeightFormat) -> Self {
+        Self { format, max_pixels: None }
+    }
+}
+
+/// Whether the model in `dir` has a vision tower and says how pictures become patches.
+#[must_use]
+pub fn can_see(dir: &Path) -> bool {
+    config::read(dir).is_ok() && Processor::from_dir(dir).is_ok()
+}
+
+/// What turns pictures into a decoder's tokens.
+pub struct Eyes {
+    tower: Tower,
+    processor: Processor,
+    tokens: PictureTokens,
+}
+
+/// A picture or a video as the decoder reads it. It costs the tower's work once, and may stand in any number of
+/// prompts.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    kind: Kind,
+    grid: Grid,
+    /// (tokens, hidden of the decoder).
+    embeddings: Tensor,
+    digest: u128,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Image,
+    /// With so many positions in time from one patch to the next.
+    Video {
+        interval: f64,
+    },
+}
+
+impl VisionLanguageModel {
+    /// Reads the model in `dir`, a folder in Hugging Face's layout.
+    ///
+    /// # Errors
+    /// [`Error::NoVision`] and [`Error::NoProcessor`] for a text model, and those of [`InferenceModel::load`].
+    pub fn load(dir: &Path, options: VisionOptions) -> Result<Self> {
+        // What is small comes first, so that what is missing is told at once.
+        let eyes = Eyes::load(dir, options)?;
+        let decoder = InferenceModel::load(dir, options.format)?;
+        let (found, want) = (eyes.config().out_hidden_size, decoder.config().hidden_size);
+        if found != want {
+            return Err(Error::Widths { dir: dir.to_owned(), found, want });
+        }
+        Ok(Self { decoder: Arc::new(decoder), eyes: Arc::new(eyes) })
+    }
+
+    /// The decoder, for an engine.
+    #[must_use]
+    pub fn decoder(&self) -> &Arc<InferenceModel> {
+        &self.decoder
+    }
+
+    /// What turns pictures into its tokens.
+    #[must_use]
+    pub fn eyes(&self) -> &Arc<Eyes> {
+        &self.eyes
+    }
+}
+
+impl Eyes {
+    /// Reads those of the model in `dir`, a folder in Hugging Face's layout.
+    ///
+    /// # Errors
+    /// As [`VisionLanguageModel::load`].
+    pub fn load(dir: &Path, VisionOptions { format, max_pixels }: VisionOptions) -> Result<Self> {
+        let (config, tokens) = config::read(dir)?;
+        let processor = Processor::from_dir(dir)?;
+        let processor = match max_pixels {
+            Some(max_pixels) => processor.with_max_pixels(max_pixels),
+            None => processor,
+        };
+        let patch = processor.patch();
+        let fits = patch.side == config.patch_size
+            && patch.frames == config.temporal_patch_size
+            && patch.merge == config.spatial_merge_size;
+        if !fits {
+            let told = format!("the processor cuts {patch:?}, the tower takes others");
+            return Err(Error::Patches(told));
+        }
+        let tensors = VisionTensors::open(dir)?;
+        let tower = Tower::new(config, format, |name, shape| Ok(tensors.tensor(name, shape)?))?;
+        Ok(Self { tower, processor, tokens })
+    }
+
+    /// The tower's shape.
+    #[must_use]
+    pub fn config(&self) -> &VisionConfig {
+        self.tower.config()
+    }
+
+    /// How pictures become patches.
+    #[must_use]
+    pub fn processor(&self) -> &Processor {
+        &self.processor
+    }
+
+    /// Tokens that an image of so many pixels takes.
+    ///
+    /// # Errors
+    /// [`Error::Proportions`].
+    pub fn image_tokens(&self, size: (u32, u32)) -> Result<usize> {
+        Ok(self.processor.image_grid(size)?.tokens(self.config().spatial_merge_size))
+    }
+
+    /// Looks at images. What one becomes does not depend on the others, to the bit.
+    ///
+    /// # Errors
+    /// [`Error::Proportions`].
+    pub fn images(&self, pictures: &[&RgbImage]) -> Result<Vec<Seen>> {
+        let pixels = pictures.iter().map(|picture| self.processor.image(picture));
+        let pixels: Vec<Pixels> = pixels.collect::<Result<_>>()?;
+        let embeddings = self.tower.forward(&pixels.iter().collect::<Vec<_>>())?;
+        let parts = pixels.iter().zip(embeddings).zip(pictures);
+        let seen = |((pixels, embeddings), picture): ((&Pixels, Tensor), &&RgbImage)| Seen {
+            kind: Kind::Image,
+            grid: pixels.grid,
+            embeddings,
+            digest: image_digest(picture),
+        };
+        Ok(parts.map(seen).collect())
+    }
+
+    /// Looks at one image: [`Self::images`] for one.
+    ///
+    /// # Errors
+    /// [`Error::Proportions`].
+    pub fn image(&self, picture: &RgbImage) -> Result<Seen> {
+        let pixels = self.processor.image(picture)?;
+        let embeddings = self.tower.forward(&[&pixels])?.pop();
+        let embeddings = embeddings.ok_or(Error::Places { places: 1, pictures: 0 })?;
+        let digest = image_digest(picture);
+        Ok(Seen { kind: Kind::Image, grid: pixels.grid, embeddings, digest })
+    }
+
+    /// Looks at a video of one frame or more, `seconds` apart.
+    ///
+    /// # Errors
+    /// [`Error::Proportions`].
+    pub fn video(&self, frames: &[RgbImage], seconds: f64) -> Result<Seen> {
+        let pixels = self.processor.video(frames)?;
+        let mut embeddings = self.tower.forward(&[&pixels])?;
+        let per_patch = seconds * self.processor.patch().frames as f64;
+        let kind = Kind::Video { interval: per_patch * self.config().tokens_per_second };
+        let embeddings = embeddings.pop().ok_or(Error::Places { places: 1, pictures: 0 })?;
+        Ok(Seen { kind, grid: pixels.grid, embeddings, digest: digest(frames, kind) })
+    }
+
+    /// The prompt of a conversation: rendered by the model's template, and each place for a picture filled with the
+    /// next of `seen`. Its last turn is the model's, to be gone on with.
+    ///
+    /// # Errors
+    /// [`Error::Places`] unless there is a picture for each place, and those of [`Tokenizer::render`].
+    pub fn prompt(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        seen: &[Seen],
+    ) -> Result<Prompt> {
+        let text = tokenizer.render(messages, Generation::Prompt)?;
+        self.filled(&tokenizer.encode(&text)?, seen)
+    }
+
+    /// The ids with as many tokens in each place for a picture as the next of `seen` has.
+    fn filled(&self, ids: &[u32], seen: &[Seen]) -> Result<Prompt> {
+        let PictureTokens { image_token_id, video_token_id } = self.tokens;
+        let is_place = |id: &&u32| [image_token_id, video_token_id].contains(id);
+        let places = ids.iter().filter(is_place).count();
+        if places != seen.len() {
+            return Err(Error::Places { places, pictures: seen.len() });
+        }
+        let merge = self.config().spatial_merge_size;
+        let (mut filled, mut inserts, mut seen) = (Vec::new(), Vec::new(), seen.iter());
+        for id in ids {
+            match Some(id).filter(is_place).and_then(|_| seen.next()) {
+                None => filled.push(*id),
+                Some(picture) => {
+                    let insert = picture.insert(filled.len(), merge);
+                    filled.extend(std::iter::repeat_n(*id, insert.places.len()));
+                    inserts.push(insert);
+                }
+            }
+        }
+        Ok(Prompt::with_inserts(filled, inserts)?)
+    }
+}
+
+impl Seen {
+    /// Its patches.
+    #[must_use]
+    pub fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    /// Tokens that it takes.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.embeddings.dims().first().copied().unwrap_or_default()
+    }
+
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.embeddings.elem_count() * size_of::<f32>()
+    }
+
+    /// What the decoder reads (tokens, hidden).
+    #[must_use]
+    pub fn embeddings(&self) -> &Tensor {
+        &self.embeddings
+    }
+
+    /// As it stands in a prompt from the token `at` on.
+    fn insert(&self, at: usize, merge: usize) -> Insert {
+        let (height, width) = (self.grid.height / merge, self.grid.width / merge);
+        let interval = match self.kind {
+            Kind::Image => 1.0,
+            Kind::Video { interval } => interval,
+        };
+        let place = |index: usize| {
+            let time = (index / (height * width)) as f64 * interval;
+            [time as usize, index / width % height, index % width]
+        };
+        Insert {
+            at,
+            embeddings: self.embeddings.clone(),
+            places: (0..self.tokens()).map(place).collect(),
+            digest: self.digest,
+        }
+    }
+}
+
+/// A name for an image, by its pixels.
+pub(crate) fn image_digest(picture: &RgbImage) -> u128 {
+    digest(std::slice::from_ref(picture), Kind::Image)
+}
+
+/// A name for what is seen, by its pixels.
+fn digest(frames: &[RgbImage], kind: Kind) -> u128 {
+    let mut hasher = blake3::Hasher::new();
+    let interval = match kind {
+        Kind::Image => f64::NAN,
+        Kind::Video { interval } => interval,
+    };
+    hasher.update(&interval.to_le_bytes());
+    for frame in frames {
+        hasher.update(&frame.width().to_le_bytes());
+        hasher.update(&frame.height().to_le_bytes());
+        hasher.update(frame);
+    }
+    let mut bytes = [0; 16];
+    hasher.finalize_xof().fill(&mut bytes);
+    u128::from_le_bytes(bytes)
+}

@@ -1,0 +1,231 @@
+//! From a picture to the patches that the vision tower takes (`Qwen2VLImageProcessor`).
+
+mod settings;
+
+use std::path::Path;
+
+use candle_core::Tensor;
+use embodied_r_kernels::memory;
+use image::RgbImage;
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::grid::{Grid, PixelLimits, smart_resize};
+use crate::resize::bicubic;
+use settings::Settings;
+
+/// Colours of a pixel.
+pub(crate) const CHANNELS: usize = 3;
+
+/// How pictures become patches, as a checkpoint says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Processor {
+    images: Settings,
+    videos: Settings,
+}
+
+/// A picture's or a video's normalised pixels, patch by patch.
+#[derive(Debug, Clone)]
+pub struct Pixels {
+    /// Where the patches lie.
+    pub grid: Grid,
+    /// (patches, 3 · frames of a patch · side · side). Patches that are merged into one token lie side by side.
+    pub patches: Tensor,
+}
+
+impl Processor {
+    /// Reads `preprocessor_config.json` of the model in `dir`, and `video_preprocessor_config.json` if it is there;
+    /// or `processor_config.json`, into which `transformers` 5 writes both.
+    ///
+    /// # Errors
+    /// [`Error::NoProcessor`](crate::Error::NoProcessor), or that a file cannot be read or asks for what is not
+    /// supported.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let (images, videos) = settings::read(dir)?;
+        Ok(Self { images, videos })
+    }
+
+    /// Lets no image have more than so many pixels, nor be enlarged beyond them.
+    #[must_use]
+    pub fn with_max_pixels(mut self, max_pixels: usize) -> Self {
+        for settings in [&mut self.images, &mut self.videos] {
+            let PixelLimits { min_pixels, max_pixels: most } = &mut settings.limits;
+            *most = (*most).min(max_pixels);
+            *min_pixels = (*min_pixels).min(*most);
+        }
+        self
+    }
+
+    /// The patches of an image of so many pixels.
+    ///
+    /// # Errors
+    /// [`Error::Proportions`](crate::Error::Proportions).
+    pub fn image_grid(&self, size: (u32, u32)) -> Result<Grid> {
+        self.images.grid(size, 1)
+    }
+
+    /// The patches of an image.
+    ///
+    /// # Errors
+    /// [`Error::Proportions`](crate::Error::Proportions).
+    pub fn image(&self, picture: &RgbImage) -> Result<Pixels> {
+        self.images.pixels(std::slice::from_ref(picture))
+    }
+
+    /// The patches of a video of one frame or more, all of the size of the first.
+    ///
+    /// # Errors
+    /// [`Error::Proportions`](crate::Error::Proportions).
+    pub fn video(&self, frames: &[RgbImage]) -> Result<Pixels> {
+        self.videos.pixels(frames)
+    }
+
+    /// Sides of a patch, its frames, and how many patches' sides become one token's.
+    #[must_use]
+    pub fn patch(&self) -> Patch {
+        self.images.patch
+    }
+}
+
+/// The size of a patch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patch {
+    /// Pixels of a side.
+    pub side: usize,
+    /// Frames.
+    pub frames: usize,
+    /// Patches of a token, along a side.
+    pub merge: usize,
+}
+
+impl Settings {
+    /// The size that a picture is brought to.
+    fn resized(&self, size: (u32, u32)) -> Result<(u32, u32)> {
+        smart_resize(size, self.patch.side * self.patch.merge, self.limits)
+    }
+
+    fn grid(&self, size: (u32, u32), frames: usize) -> Result<Grid> {
+        let (width, height) = self.resized(size)?;
+        let patches = |side: u32| side as usize / self.patch.side;
+        Ok(Grid {
+            time: frames.div_ceil(self.patch.frames),
+            height: patches(height),
+            width: patches(width),
+        })
+    }
+
+    /// The patches of frames; where they do not fill the last patch, the last one stands again.
+    fn pixels(&self, frames: &[RgbImage]) -> Result<Pixels> {
+        let size = frames.first().map_or((0, 0), RgbImage::dimensions);
+        let (width, height) = self.resized(size)?;
+        let grid = self.grid(size, frames.len())?;
+        let frames: Vec<RgbImage> =
+            frames.iter().map(|frame| bicubic(frame, width, height)).collect();
+        let levels = self.levels();
+        let Patch { side, frames: depth, merge } = self.patch;
+        let numbers = CHANNELS * depth * side * side;
+        // The patches of a row of tokens lie end to end.
+        let row = merge * grid.width * numbers;
+        let mut patches = vec![0.0; grid.patches() * numbers];
+        let rows_of_frame = (grid.height / merge).max(1);
+        patches.par_chunks_mut(row.max(1)).enumerate().for_each(|(index, patches)| {
+            let (time, top) = (index / rows_of_frame, index % rows_of_frame * merge);
+            for (place, patch) in patches.chunks_mut(numbers).enumerate() {
+                let (token, inner) = (place / (merge * merge), place % (merge * merge));
+                let row = (top + inner / merge) * side;
+                let column = (token * merge + inner % merge) * side;
+                for (part, to) in patch.chunks_mut(side * side).enumerate() {
+                    let (channel, frame) = (part / depth, time * depth + part % depth);
+                    let Some(frame) = frames.get(frame).or(frames.last()) else { continue };
+                    fill(to, frame, (column, row, channel), side, &levels[channel]);
+                }
+            }
+        });
+        Ok(Pixels { grid, patches: memory::tensor(patches, (grid.patches(), numbers))? })
+    }
+
+    /// What each byte of each channel becomes.
+    fn levels(&self) -> [[f32; 256]; CHANNELS] {
+        std::array::from_fn(|channel| {
+            let (mean, deviation) = (self.mean[channel] as f32, self.deviation[channel] as f32);
+            std::array::from_fn(|byte| {
+                let level = (byte as f64 * self.rescale) as f32;
+                (level - mean) / deviation
+            })
+        })
+    }
+}
+
+/// A square of one channel of a frame.
+fn fill(
+    to: &mut [f32],
+    frame: &RgbImage,
+    (column, row, channel): (usize, usize, usize),
+    side: usize,
+    levels: &[f32; 256],
+) {
+    let width = frame.width() as usize;
+    for (y, to) in to.chunks_mut(side).enumerate() {
+        let start = (row + y) * width + column;
+        let pixels = frame.as_raw()[start * CHANNELS..].chunks(CHANNELS);
+        for (to, pixel) in to.iter_mut().zip(pixels) {
+            *to = levels[usize::from(pixel[channel])];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::Rgb;
+
+    fn processor() -> Processor {
+        let folder = tempfile::tempdir().unwrap();
+        let text = r#"{"min_pixels": 16, "max_pixels": 4096, "patch_size": 2, "merge_size": 2,
+            "temporal_patch_size": 2, "image_mean": [0, 0, 0], "image_std": [1, 1, 1]}"#;
+        std::fs::write(folder.path().join("preprocessor_config.json"), text).unwrap();
+        Processor::from_dir(folder.path()).unwrap()
+    }
+
+    /// A picture whose pixels tell their place.
+    fn picture(width: u32, height: u32, time: u8) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, time]))
+    }
+
+    #[test]
+    fn patches_of_a_token_lie_side_by_side_and_hold_channel_after_channel() {
+        let pixels = processor().image(&picture(8, 4, 9)).unwrap();
+        assert_eq!(pixels.grid, Grid { time: 1, height: 2, width: 4 });
+        let patches = pixels.patches.to_vec2::<f32>().unwrap();
+        let byte = |number: f32| (number * 255.0).round() as u32;
+        // The upper left pixel of each patch, in red and green.
+        let corner = |patch: &Vec<f32>| (byte(patch[0]), byte(patch[8]));
+        let corners: Vec<_> = patches.iter().map(corner).collect();
+        let wanted = [(0, 0), (2, 0), (0, 2), (2, 2), (4, 0), (6, 0), (4, 2), (6, 2)];
+        assert_eq!(corners, wanted);
+        // A patch's own pixels: red of two frames, which are alike, then green, then blue.
+        let numbers: Vec<u32> = patches[3].iter().copied().map(byte).collect();
+        let red = [2, 3, 2, 3];
+        let green = [2, 2, 3, 3];
+        assert_eq!(numbers, [red, red, green, green, [9; 4], [9; 4]].concat());
+    }
+
+    #[test]
+    fn a_video_has_a_patch_for_every_two_frames_and_its_last_one_twice_if_odd() {
+        let frames = [picture(4, 4, 1), picture(4, 4, 2), picture(4, 4, 3)];
+        let pixels = processor().video(&frames).unwrap();
+        assert_eq!(pixels.grid, Grid { time: 2, height: 2, width: 2 });
+        let patches = pixels.patches.to_vec2::<f32>().unwrap();
+        let times = |patch: &Vec<f32>| [patch[16], patch[20]].map(|n| (n * 255.0).round() as u8);
+        assert_eq!(times(&patches[0]), [1, 2]);
+        assert_eq!(times(&patches[4]), [3, 3]);
+    }
+
+    #[test]
+    fn a_limit_given_holds_for_images_and_videos() {
+        let processor = processor().with_max_pixels(64);
+        assert_eq!(processor.image_grid((100, 100)).unwrap().patches(), 16);
+        let video = processor.video(&[picture(100, 100, 0)]).unwrap();
+        assert_eq!(video.grid.patches(), 16);
+    }
+}

@@ -1,0 +1,216 @@
+//! What a checkpoint's files say of its processor.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{CHANNELS, Patch};
+use crate::error::{Error, Result};
+use crate::grid::PixelLimits;
+
+/// The image processor's own file.
+const IMAGE_FILE: &str = "preprocessor_config.json";
+
+/// The video processor's own file, if it differs.
+const VIDEO_FILE: &str = "video_preprocessor_config.json";
+
+/// The file of `transformers` 5 that holds both.
+const BOTH_FILE: &str = "processor_config.json";
+
+/// How pictures of one kind become patches.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Settings {
+    pub(super) limits: PixelLimits,
+    pub(super) patch: Patch,
+    /// What a byte is multiplied with.
+    pub(super) rescale: f64,
+    /// Taken from each channel.
+    pub(super) mean: [f64; CHANNELS],
+    /// What each channel is divided by then.
+    pub(super) deviation: [f64; CHANNELS],
+}
+
+/// A processor's file; what it lacks has the default of `Qwen2VLImageProcessor`.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Fields {
+    min_pixels: Option<usize>,
+    max_pixels: Option<usize>,
+    size: Option<Size>,
+    patch_size: usize,
+    temporal_patch_size: usize,
+    merge_size: usize,
+    rescale_factor: f64,
+    image_mean: [f64; CHANNELS],
+    image_std: [f64; CHANNELS],
+    do_resize: bool,
+    do_rescale: bool,
+    do_normalize: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Size {
+    shortest_edge: Option<usize>,
+    longest_edge: Option<usize>,
+    min_pixels: Option<usize>,
+    max_pixels: Option<usize>,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        Self {
+            min_pixels: None,
+            max_pixels: None,
+            size: None,
+            patch_size: 14,
+            temporal_patch_size: 2,
+            merge_size: 2,
+            rescale_factor: 1.0 / 255.0,
+            image_mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            image_std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+            do_resize: true,
+            do_rescale: true,
+            do_normalize: true,
+        }
+    }
+}
+
+/// Limits for images and for the frames of videos, unless the file says otherwise.
+const IMAGE_LIMITS: PixelLimits = PixelLimits { min_pixels: 56 * 56, max_pixels: 28 * 28 * 1280 };
+const VIDEO_LIMITS: PixelLimits =
+    PixelLimits { min_pixels: 128 * 28 * 28, max_pixels: 28 * 28 * 768 };
+
+/// The settings for images and for videos.
+pub(super) fn read(dir: &Path) -> Result<(Settings, Settings)> {
+    let both = json(&dir.join(BOTH_FILE))?;
+    let part = |name: &str| {
+        let value = both.as_ref().and_then(|both| both.get(name)).filter(|part| part.is_object());
+        value.cloned().map(|value| (dir.join(BOTH_FILE), value))
+    };
+    let own = |name: &str| -> Result<Option<(PathBuf, Value)>> {
+        let path = dir.join(name);
+        Ok(json(&path)?.map(|value| (path, value)))
+    };
+    let images = own(IMAGE_FILE)?.or(part("image_processor"));
+    let images = images.ok_or_else(|| Error::NoProcessor { dir: dir.to_owned() })?;
+    let videos = own(VIDEO_FILE)?.or(part("video_processor"));
+    let images_settings = settings(&images, IMAGE_LIMITS)?;
+    let videos_settings = settings(videos.as_ref().unwrap_or(&images), VIDEO_LIMITS)?;
+    if videos_settings.patch != images_settings.patch {
+        let fault = "images and videos are cut into patches of different sizes".to_owned();
+        return Err(Error::Processor { path: videos.unwrap_or(images).0, fault });
+    }
+    Ok((images_settings, videos_settings))
+}
+
+fn json(path: &Path) -> Result<Option<Value>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let failed = |source| Error::Json { path: path.to_owned(), source };
+    serde_json::from_slice(&bytes).map(Some).map_err(failed)
+}
+
+fn settings((path, value): &(PathBuf, Value), limits: PixelLimits) -> Result<Settings> {
+    // A field that is null is as good as none.
+    let mut value = value.clone();
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|_, field| !field.is_null());
+    }
+    let failed = |source| Error::Json { path: path.clone(), source };
+    let fields: Fields = serde_json::from_value(value).map_err(failed)?;
+    fields.settings(limits).map_err(|fault| Error::Processor { path: path.clone(), fault })
+}
+
+impl Fields {
+    fn settings(self, limits: PixelLimits) -> Result<Settings, String> {
+        if !(self.do_resize && self.do_rescale && self.do_normalize) {
+            let which = "`do_resize`, `do_rescale` and `do_normalize`";
+            return Err(format!("one of {which} is false, which is not supported"));
+        }
+        let size = self.size.unwrap_or_default();
+        let limits = PixelLimits {
+            min_pixels: self
+                .min_pixels
+                .or(size.shortest_edge)
+                .or(size.min_pixels)
+                .unwrap_or(limits.min_pixels),
+            max_pixels: self
+                .max_pixels
+                .or(size.longest_edge)
+                .or(size.max_pixels)
+                .unwrap_or(limits.max_pixels),
+        };
+        if limits.min_pixels > limits.max_pixels || limits.max_pixels > MOST_PIXELS {
+            let PixelLimits { min_pixels, max_pixels } = limits;
+            return Err(format!("images of {min_pixels} to {max_pixels} pixels are none"));
+        }
+        let patch = Patch {
+            side: self.patch_size,
+            frames: self.temporal_patch_size,
+            merge: self.merge_size,
+        };
+        let sizes = [
+            ("patch_size", patch.side),
+            ("temporal_patch_size", patch.frames),
+            ("merge_size", patch.merge),
+        ];
+        if let Some((name, size)) = sizes.iter().find(|(_, size)| !(1..=1024).contains(size)) {
+            return Err(format!("`{name}` is {size}, want 1 to 1024"));
+        }
+        if self.image_std.iter().any(|deviation| !(deviation.is_finite() && *deviation > 0.0)) {
+            return Err("`image_std` holds what is no positive number".to_owned());
+        }
+        Ok(Settings {
+            limits,
+            patch,
+            rescale: self.rescale_factor,
+            mean: self.image_mean,
+            deviation: self.image_std,
+        })
+    }
+}
+
+/// Pixels beyond which a picture is a mistake in a file.
+const MOST_PIXELS: usize = 1 << 28;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_files(files: &[(&str, &str)]) -> Result<(Settings, Settings)> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        read(folder.path())
+    }
+
+    #[test]
+    fn the_hubs_form_and_that_of_transformers_5_say_the_same() {
+        let hub = r#"{"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14,
+            "temporal_patch_size": 2, "merge_size": 2, "image_processor_type": "Qwen2VLImageProcessor"}"#;
+        let both = r#"{"image_processor": {"size": {"shortest_edge": 3136, "longest_edge": 12845056},
+            "rescale_factor": 0.00392156862745098, "do_pad": null}, "video_processor": {}}"#;
+        let (images, videos) = read_files(&[(IMAGE_FILE, hub)]).unwrap();
+        assert_eq!(videos, images);
+        let (again, videos) = read_files(&[(BOTH_FILE, both)]).unwrap();
+        assert_eq!(again, images);
+        assert_eq!(videos.limits, VIDEO_LIMITS);
+    }
+
+    #[test]
+    fn what_is_missing_or_cannot_be_is_named() {
+        let told = |files: &[(&str, &str)]| read_files(files).unwrap_err().to_string();
+        assert!(told(&[]).contains("preprocessor_config.json"));
+        assert!(told(&[(IMAGE_FILE, "{")]).contains(IMAGE_FILE));
+        assert!(told(&[(IMAGE_FILE, r#"{"merge_size": 0}"#)]).contains("`merge_size` is 0"));
+        assert!(told(&[(IMAGE_FILE, r#"{"do_resize": false}"#)]).contains("do_resize"));
+        assert!(told(&[(IMAGE_FILE, r#"{"image_std": [1, 0, 1]}"#)]).contains("image_std"));
+        let limits = r#"{"min_pixels": 5000, "max_pixels": 4000}"#;
+        assert!(told(&[(IMAGE_FILE, limits)]).contains("5000 to 4000"));
+    }
+}

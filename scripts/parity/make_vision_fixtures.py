@@ -1,0 +1,251 @@
+"""Writes the fixtures of `crates/vision/tests`: small random vision-language models and what `transformers` computes with them.
+
+Usage: make_vision_fixtures.py [OUT]     (default: crates/vision/tests/fixtures)
+
+  resize.json        [width, height, to width, to height, CRC-32 of the bytes]: Pillow's bicubic resizing of `resize_picture`
+  smart_resize.json  [width, height, min_pixels, max_pixels, to width, to height]
+  nested/, flat/     models in the form of `transformers` 5 and in the hub's, each with an `expected.json`:
+    pictures   for each case sizes and seeds of the pictures (`picture` below), images or the frames of a video
+    grid_thw   of each image or video
+    pixels     mean and deviation of the patches, and some of their numbers: [index, number]
+    embedded   of the tower's output: [norm, product with sin(1), sin(2), …]
+    ids        the prompt with its places filled
+    positions  the three positions of each token
+    last_logp  log-probabilities of the whole vocabulary behind the prompt
+    greedy     the tokens that follow
+Everything is computed in f32.
+"""
+import json
+import math
+import pathlib
+import sys
+import zlib
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
+
+from make_model_fixtures import flat_rope, randomised, rewrite_config, write_json
+
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+VOCAB = 272
+GREEDY_TOKENS = 6
+GREEDY_MARGIN = 5e-3
+PROCESSOR = dict(
+    min_pixels=3136,
+    max_pixels=120 * 784,
+    patch_size=14,
+    temporal_patch_size=2,
+    merge_size=2,
+    image_mean=[0.48145466, 0.4578275, 0.40821073],
+    image_std=[0.26862954, 0.26130258, 0.27577711],
+    image_processor_type="Qwen2VLImageProcessor",
+    processor_class="Qwen2_5_VLProcessor",
+)
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part.type == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# Name, kind, sizes.
+CASES = [
+    ("least", "images", [(56, 56)]),
+    ("enlarged", "images", [(11, 9)]),
+    ("ribbon", "images", [(400, 24)]),
+    ("tall", "images", [(30, 290)]),
+    ("reduced", "images", [(640, 480)]),
+    ("windows", "images", [(252, 140)]),
+    ("two sizes", "images", [(252, 140), (100, 180)]),
+    ("many", "images", [(60 + i, 90 - i) for i in range(32)]),
+    ("video", "video", [(170, 120)] * 5),
+]
+SECONDS = 0.5
+
+
+def picture(width, height, seed):
+    """Slopes, edges and a little noise, in whole numbers."""
+    x, y = np.meshgrid(np.arange(width, dtype=np.int64), np.arange(height, dtype=np.int64))
+    red = (3 * x + y + seed * 31) % 256
+    green = ((x // 7 + y // 5 + seed) % 2) * 150 + (x * y + seed) % 64
+    blue = (2 * y + (x * 7919 + y * 104729 + seed * 97) % 41 + 20) % 256
+    return Image.fromarray(np.stack([red, green, blue], -1).astype(np.uint8))
+
+
+def resize_picture(width, height):
+    x, y = np.meshgrid(np.arange(width, dtype=np.int64), np.arange(height, dtype=np.int64))
+    noise = (x * 7919 + y * 104729) % 251
+    return Image.fromarray(np.stack([noise, x * 5 % 256, 255 - y * 3 % 256], -1).astype(np.uint8))
+
+
+def resizes():
+    sizes = [(31, 17, 31, 40), (31, 17, 60, 17), (64, 48, 28, 28), (200, 100, 56, 56), (57, 91, 84, 140), (5, 7, 28, 28), (333, 222, 112, 84), (1, 9, 28, 56), (30, 290, 28, 280), (290, 30, 280, 28), (848, 480, 840, 476), (94, 102, 55, 19), (116, 112, 40, 12), (100, 92, 90, 72), (100, 92, 90, 71), (640, 360, 308, 168)]
+    rows = []
+    for width, height, to_width, to_height in sizes:
+        resized = resize_picture(width, height).resize((to_width, to_height), Image.Resampling.BICUBIC)
+        rows.append([width, height, to_width, to_height, zlib.crc32(resized.tobytes())])
+    return rows
+
+
+def smart_resizes():
+    rows = []
+    limits = [(3136, 12845056), (3136, 94080), (100352, 602112), (3136, 3136)]
+    sizes = [(28, 28), (1, 1), (56, 56), (42, 42), (70, 14), (640, 480), (1920, 1080), (960, 540), (848, 480), (4000, 3000), (10000, 60), (60, 10000), (98, 126), (3, 500), (2000, 10)]
+    for min_pixels, max_pixels in limits:
+        for width, height in sizes:
+            h, w = smart_resize(height, width, 28, min_pixels, max_pixels)
+            rows.append([width, height, min_pixels, max_pixels, w, h])
+    return rows
+
+
+def tokenizer_files(folder):
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    write_json(folder / "tokenizer_config.json", config)
+    write_json(folder / "chat_template.json", {"chat_template": TEMPLATE})
+    write_json(folder / "preprocessor_config.json", PROCESSOR)
+    return tokenizer
+
+
+def config(tokenizer):
+    token = tokenizer.token_to_id
+    return Qwen2_5_VLConfig(
+        text_config=dict(
+            hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+            vocab_size=VOCAB, max_position_embeddings=4096, eos_token_id=token("<|im_end|>"), bos_token_id=None,
+            rope_parameters=dict(rope_theta=1e6, rope_type="default", mrope_section=[2, 3, 3]),
+        ),
+        vision_config=dict(
+            depth=3, hidden_size=32, intermediate_size=40, num_heads=2, out_hidden_size=32, patch_size=14,
+            spatial_merge_size=2, temporal_patch_size=2, window_size=112, fullatt_block_indexes=[1], tokens_per_second=2,
+        ),
+        image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"), vision_end_token_id=token("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+
+
+def hub_form(settings):
+    """One dictionary, and the hub's names."""
+    text = settings.pop("text_config")
+    for field in ("model_type", "dtype"):
+        text.pop(field, None)
+    settings.update({field: value for field, value in text.items() if field not in settings})
+    flat_rope(settings)
+    settings["rope_scaling"] = dict(type="mrope", mrope_section=[2, 3, 3])
+    vision = settings["vision_config"]
+    vision["in_chans"] = vision.pop("in_channels")
+    vision.pop("rope_parameters", None)
+
+
+def video_patches(frames, processor):
+    """As the video processor orders them: time, rows and columns of tokens, patches of a token, colours, frames, pixels."""
+    width, height = frames[0].size
+    h, w = smart_resize(height, width, 28, processor["min_pixels"], processor["max_pixels"])
+    stack = [np.asarray(frame.resize((w, h), Image.Resampling.BICUBIC), np.float32) / 255 for frame in frames]
+    stack = [(frame - np.float32(processor["image_mean"])) / np.float32(processor["image_std"]) for frame in stack]
+    if len(stack) % 2:
+        stack.append(stack[-1])
+    array = np.stack(stack).transpose(0, 3, 1, 2)
+    t, gh, gw = len(stack) // 2, h // 14, w // 14
+    array = array.reshape(t, 2, 3, gh // 2, 2, 14, gw // 2, 2, 14).transpose(0, 3, 6, 4, 7, 2, 1, 5, 8)
+    return torch.tensor(array.reshape(t * gh * gw, -1)), torch.tensor([[t, gh, gw]])
+
+
+def sines(tensor):
+    flat = tensor.double().flatten()
+    waves = torch.sin(torch.arange(1, flat.numel() + 1, dtype=torch.float64))
+    return [flat.norm().item(), (flat * waves).sum().item()]
+
+
+def case(model, tokenizer, name, kind, sizes, first_seed):
+    pictures = [picture(w, h, first_seed + i) for i, (w, h) in enumerate(sizes)]
+    if kind == "images":
+        processor = Qwen2VLImageProcessorPil(**{k: v for k, v in PROCESSOR.items() if k not in ("image_processor_type", "processor_class")})
+        given = processor(pictures, return_tensors="pt")
+        pixels, grid = given["pixel_values"].float(), given["image_grid_thw"]
+        inputs = dict(pixel_values=pixels, image_grid_thw=grid)
+        token, kind_id, places = "<|image_pad|>", 1, len(sizes)
+    else:
+        pixels, grid = video_patches(pictures, PROCESSOR)
+        inputs = dict(pixel_values_videos=pixels, video_grid_thw=grid, second_per_grid_ts=torch.tensor([2 * SECONDS]))
+        token, kind_id, places = "<|video_pad|>", 2, 1
+    text = "<|im_start|>user\n"
+    for thw in grid.tolist():
+        text += "<|vision_start|>" + token * (math.prod(thw) // 4) + "<|vision_end|>"
+    text += "What is there?<|im_end|>\n<|im_start|>assistant\n"
+    ids = tokenizer.encode(text).ids
+    tensor = torch.tensor([ids])
+    types = torch.where(tensor == tokenizer.token_to_id(token), kind_id, 0)
+    embedded = model.model.visual(pixels, grid_thw=grid).pooler_output
+    position_inputs = {k: v for k, v in inputs.items() if "pixel" not in k}
+    positions, _ = model.model.get_rope_index(tensor, mm_token_type_ids=types, **position_inputs)
+    assert positions.max() == positions[:, 0, -1].max(), "text must end behind the video in every version"
+    greedy, margin, first = [], math.inf, None
+    for _ in range(GREEDY_TOKENS):
+        now = torch.tensor([ids + greedy])
+        now_types = torch.cat([types, torch.zeros(1, len(greedy), dtype=types.dtype)], 1)
+        model.model.rope_deltas = None
+        logits = model(input_ids=now, mm_token_type_ids=now_types, use_cache=False, **inputs).logits[0, -1].float()
+        first = torch.log_softmax(logits, -1) if first is None else first
+        best = logits.topk(2).values.tolist()
+        margin = min(margin, best[0] - best[1])
+        greedy.append(int(logits.argmax()))
+    if margin < GREEDY_MARGIN or tokenizer.token_to_id("<|im_end|>") in greedy:
+        return None
+    flat = pixels.flatten()
+    some = [(i * 7919 + 13) % flat.numel() for i in range(24)]
+    return dict(
+        name=name, kind=kind, seed=first_seed, sizes=sizes, seconds=SECONDS, grid_thw=grid.tolist(),
+        pixels=dict(mean=flat.double().mean().item(), std=flat.double().std().item(), some=[[i, flat[i].item()] for i in some]),
+        embedded=sines(embedded), ids=ids, positions=positions[:, 0].T.tolist(), last_logp=first.tolist(), greedy=greedy,
+    )
+
+
+def cases(model, tokenizer):
+    rows = []
+    for name, kind, sizes in CASES:
+        for attempt in range(200):
+            with torch.no_grad():
+                row = case(model, tokenizer, name, kind, sizes, 1 + 50 * attempt)
+            if row:
+                rows.append(row)
+                break
+        else:
+            raise SystemExit(f"no clear greedy continuation for {name}")
+    return rows
+
+
+def main():
+    out = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "crates/vision/tests/fixtures")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "resize.json", resizes())
+    write_json(out / "smart_resize.json", smart_resizes())
+    for form, seed in (("nested", 11), ("flat", 12)):
+        folder = out / form
+        folder.mkdir(exist_ok=True)
+        tokenizer = tokenizer_files(folder)
+        model = randomised(Qwen2_5_VLForConditionalGeneration(config(tokenizer)), seed)
+        model.save_pretrained(folder)
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        if form == "flat":
+            rewrite_config(folder, hub_form)
+            tensors = load_file(folder / "model.safetensors")
+            old = {name.replace("model.visual.", "visual.").replace("model.language_model.", "model."): tensor for name, tensor in tensors.items()}
+            save_file(old, folder / "model.safetensors", metadata={"format": "pt"})
+        write_json(folder / "expected.json", cases(model, tokenizer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+//! A vision-language model with pictures: `inspect caption` and `serve`, as their users run them.
+
+#[path = "serve/client.rs"]
+#[allow(dead_code)]
+mod client;
+mod tiny_model;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use assert_cmd::assert::OutputAssertExt as _;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use client::{Response, Server};
+use embodied_r_tests::binary;
+use image::{Rgb, RgbImage};
+use serde_json::{Value, json};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// A small random model, and what `transformers` makes of pictures with it
+/// (`scripts/parity/make_vision_fixtures.py`).
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/vision/tests/fixtures/nested")
+}
+
+/// The reference's case of that name.
+fn case(name: &str) -> Value {
+    let text = fs::read(fixture().join("expected.json")).unwrap();
+    let cases: Value = serde_json::from_slice(&text).unwrap();
+    cases.as_array().unwrap().iter().find(|case| case["name"] == name).unwrap().clone()
+}
+
+/// A folder with the model in `model`.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("model")).unwrap();
+    for entry in fs::read_dir(fixture()).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, dir.path().join("model").join(path.file_name().unwrap())).unwrap();
+    }
+    dir
+}
+
+/// The picture of the script.
+fn picture(width: u32, height: u32, seed: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        let red = (3 * x + y + seed * 31) % 256;
+        let green = ((x / 7 + y / 5 + seed) % 2) * 150 + (x * y + seed) % 64;
+        let noise = (u64::from(x) * 7919 + u64::from(y) * 104_729 + u64::from(seed) * 97) % 41;
+        let blue = (2 * y + noise as u32 + 20) % 256;
+        Rgb([red as u8, green as u8, blue as u8])
+    })
+}
+
+/// Writes a case's pictures, and gives their names.
+fn write_pictures(dir: &Path, case: &Value) -> Vec<String> {
+    let seed = case["seed"].as_u64().unwrap() as u32;
+    let sizes = case["sizes"].as_array().unwrap();
+    let write = |(size, seed): (&Value, u32)| {
+        let [width, height] = [0, 1].map(|side| size[side].as_u64().unwrap() as u32);
+        let name = format!("{seed}.png");
+        picture(width, height, seed).save(dir.join(&name)).unwrap();
+        name
+    };
+    sizes.iter().zip(seed..).map(write).collect()
+}
+
+fn caption(dir: &Path, names: &[String], arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.current_dir(dir).args(["inspect", "caption", "--model", "model", "--image"]);
+    command.args(names).args(["--prompt", "What is there?", "--max-tokens", "6"]).args(arguments);
+    command
+}
+
+#[test]
+fn captions_are_those_of_the_reference() {
+    let dir = folder();
+    for name in ["windows", "two sizes", "enlarged", "many"] {
+        let case = case(name);
+        let names = write_pictures(dir.path(), &case);
+        let output = caption(dir.path(), &names, &["--json"]).assert().code(0).get_output().clone();
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(told["grid_thw"], case["grid_thw"], "{name}");
+        assert_eq!(told["n_input"], case["ids"].as_array().unwrap().len(), "{name}");
+        assert_eq!(told["tokens"], case["greedy"], "{name}");
+        let near = |found: &Value, wanted: &Value, most: f64| {
+            let (found, wanted) = (found.as_f64().unwrap(), wanted.as_f64().unwrap());
+            assert!((found - wanted).abs() < most, "{name}: {found}, not {wanted}");
+        };
+        near(&told["pixel_mean"], &case["pixels"]["mean"], 1e-6);
+        near(&told["pixel_std"], &case["pixels"]["std"], 1e-6);
+        let top = told["last_top5"].as_array().unwrap();
+        assert_eq!(top.len(), 5);
+        for entry in top {
+            let id = entry[0].as_u64().unwrap() as usize;
+            near(&entry[1], &case["last_logp"][id], 2e-4);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_named() {
+    let dir = folder();
+    fs::write(dir.path().join("note.png"), "no picture").unwrap();
+    let told = |names: &[&str], arguments: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let output = caption(dir.path(), &names, arguments).assert().failure().get_output().clone();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(told(&["note.png"], &[]).contains("note.png"));
+    assert!(told(&["absent.png"], &[]).contains("absent.png"));
+    let both = told(&["note.png"], &["--quantize", "q8_0", "--precision", "bf16"]);
+    assert!(both.contains("cannot be used with"), "{both}");
+    picture(9, 9, 1).save(dir.path().join("a.png")).unwrap();
+    fs::remove_file(dir.path().join("model/preprocessor_config.json")).unwrap();
+    assert!(told(&["a.png"], &[]).contains("preprocessor_config.json"));
+    fs::remove_dir_all(dir.path().join("model")).unwrap();
+    tiny_model::write(&dir.path().join("model"));
+    assert!(told(&["a.png"], &[]).contains("is a text model"));
+}
+
+fn data_url(path: &Path) -> String {
+    format!("data:image/png;base64,{}", BASE64_STANDARD.encode(fs::read(path).unwrap()))
+}
+
+/// A turn with these pictures, then the question.
+fn asked(urls: &[String]) -> Value {
+    let pictures = urls.iter().map(|url| json!({"type": "image_url", "image_url": {"url": url}}));
+    let content: Vec<Value> =
+        pictures.chain([json!({"type": "text", "text": "What is there?"})]).collect();
+    json!({"model": "tiny", "messages": [{"role": "user", "content": content}],
+        "temperature": 0, "max_tokens": 6})
+}
+
+fn message(answer: &Response) -> String {
+    assert!(answer.status >= 400, "{answer:?}");
+    answer.json()["error"]["message"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_server_says_of_pictures_what_inspect_says() {
+    let dir = folder();
+    let case = case("two sizes");
+    let names = write_pictures(dir.path(), &case);
+    let output = caption(dir.path(), &names, &[]).assert().code(0).get_output().clone();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let said = said.split_once("tokens\n").unwrap().1.split_once("tokens\n").unwrap().1;
+    let urls: Vec<String> = names.iter().map(|name| data_url(&dir.path().join(name))).collect();
+    let server = Server::launch(dir, &[], None);
+    for _ in 0..2 {
+        let answer = server.post(CHAT, &asked(&urls));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let answer = answer.json();
+        let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
+        assert_eq!(text, said.trim_end_matches('\n'));
+        let tokens = case["ids"].as_array().unwrap().len();
+        assert_eq!(answer["usage"]["prompt_tokens"], tokens);
+    }
+}
+
+#[test]
+fn a_server_reads_pictures_from_where_it_may_and_nowhere_else() {
+    let dir = folder();
+    fs::create_dir(dir.path().join("open")).unwrap();
+    for place in ["open/a.png", "secret.png"] {
+        picture(60, 60, 3).save(dir.path().join(place)).unwrap();
+    }
+    let root = dir.path().canonicalize().unwrap();
+    std::os::unix::fs::symlink(root.join("secret.png"), root.join("open/link.png")).unwrap();
+    let file = |name: &str| format!("file://{}/{name}", root.display());
+    let server = Server::launch(dir, &["--allowed-local-media-path", "open"], None);
+    let answer = server.post(CHAT, &asked(&[file("open/a.png")]));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    for name in ["secret.png", "open/../secret.png", "open/link.png", "open/none.png", "open"] {
+        let told = message(&server.post(CHAT, &asked(&[file(name)])));
+        assert!(told.contains("is no file in the folder"), "{name}: {told}");
+    }
+    let told = message(&server.post(CHAT, &asked(&["http://127.0.0.1:1/a.png".to_owned()])));
+    assert!(told.contains("fetches nothing from there"), "{told}");
+    let told = message(&server.post(CHAT, &asked(&["ftp://a/b".to_owned()])));
+    assert!(told.contains("`ftp:` URL"), "{told}");
+}
+
+#[test]
+fn a_server_refuses_what_is_no_picture_or_too_large_for_the_model() {
+    let dir = folder();
+    picture(900, 900, 1).save(dir.path().join("large.png")).unwrap();
+    let large = data_url(&dir.path().join("large.png"));
+    let server = Server::launch(dir, &["--max-model-len", "100"], None);
+    let answer = server.post(CHAT, &asked(&[large]));
+    assert_eq!(answer.json()["error"]["code"], "context_length_exceeded", "{answer:?}");
+    let told = message(&server.post(CHAT, &asked(&["data:image/png;base64,AAAA".to_owned()])));
+    assert!(told.contains("messages[0].content[0].image_url.url"), "{told}");
+    let told = message(&server.post(CHAT, &asked(&["nonsense".to_owned()])));
+    assert!(told.contains("is no URL"), "{told}");
+    let low = json!({"type": "image_url", "image_url": {"url": "data:,", "detail": "low"}});
+    let body = json!({"model": "tiny", "messages": [{"role": "user", "content": [low]}]});
+    assert!(message(&server.post(CHAT, &body)).contains("detail"));
+}
+
+#[test]
+fn a_server_of_the_language_model_alone_takes_no_pictures() {
+    let server = Server::launch(folder(), &["--language-model-only"], None);
+    let told = message(&server.post(CHAT, &asked(&["data:,".to_owned()])));
+    assert!(told.contains("this server reads text only"), "{told}");
+}
