@@ -161,7 +161,7 @@ fn explain(error: Error) -> anyhow::Error {
         ),
         Error::Hopeless { .. } => exit::hint(
             error.to_string(),
-            "what is finished is kept; the same command goes on once the servers answer again",
+            "what is finished is kept; mend the cause, and the same command goes on",
         ),
         Error::Chat(embodied_r_openai::Error::Status { status: 401 | 403, .. }) => exit::hint(
             error.to_string(),
