@@ -308,17 +308,32 @@ async fn shards_are_done_apart_and_put_together() {
     assert!(whole.stdout.contains("0 captioned now, 3 before, 0 failed"), "{}", whole.stdout);
 }
 
+/// Four questions about each of three videos.
+fn of_three_videos() -> Vec<Value> {
+    let video = |id: u32| match id % 3 {
+        0 => question(id, &format!("word {id}")),
+        1 => other_video(id, &format!("word {id}")),
+        _ => third_video(id, &format!("word {id}")),
+    };
+    (0..12).map(video).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_every_question_is_not_asked_all_of_them() {
+    let server = Server::start([]).await;
+    server.refuse("Question: ");
+    let place = Place::new(&of_three_videos());
+    let run = place.run(&server, &["--concurrency", "1"]);
+    // The questions of a video come one after another: the ninth is of the third one.
+    assert_eq!((run.code, server.asked()), (1, 9), "{}", run.stderr);
+    assert!(run.stderr.contains("9 questions in a row got no captions"), "{}", run.stderr);
+    assert!(run.stderr.contains("not allowed"), "{}", run.stderr);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_nobody_listens_at_ends_the_run_with_advice() {
     let gone = Server::start([]).await.base_url();
-    let questions: Vec<Value> = (0..12)
-        .map(|id| match id % 3 {
-            0 => question(id, &format!("word {id}")),
-            1 => other_video(id, &format!("word {id}")),
-            _ => third_video(id, &format!("word {id}")),
-        })
-        .collect();
-    let place = Place::new(&questions);
+    let place = Place::new(&of_three_videos());
     let run = place.run_bare(&["--base-url", &gone, "--max-retries", "0"]);
     assert_eq!(run.code, 1);
     assert!(run.stderr.contains("questions in a row got no captions"), "{}", run.stderr);

@@ -189,7 +189,7 @@ pub enum Error {
     Policy(#[from] embodied_r_policy::Error),
     /// The vision of the model in this process.
     #[error(transparent)]
-    Vision(#[from] embodied_r_vision::Error),
+    Vision(Box<embodied_r_vision::Error>),
     /// The operating system gives no thread.
     #[error("cannot start the thread that runs the model: {0}")]
     Thread(#[source] std::io::Error),
@@ -359,6 +359,12 @@ pub enum Error {
     },
 }
 
+impl From<embodied_r_vision::Error> for Error {
+    fn from(error: embodied_r_vision::Error) -> Self {
+        Self::Vision(Box::new(error))
+    }
+}
+
 impl Error {
     /// Whether the whole run is pointless, and not only the question at hand.
     pub(crate) fn is_fatal(&self) -> bool {
@@ -390,11 +396,12 @@ impl Error {
         }
     }
 
-    /// Whether no server replied, so that the next question may fare the same.
-    pub(crate) fn is_out_of_reach(&self) -> bool {
+    /// Whether no server gave a reply, so that the next question may fare the same: none is there, or
+    /// they take no pictures.
+    pub(crate) fn is_without_reply(&self) -> bool {
         match self {
-            Self::Chat(error) => error.is_retryable(),
-            Self::Shared(shared) => shared.is_out_of_reach(),
+            Self::Chat(_) => true,
+            Self::Shared(shared) => shared.is_without_reply(),
             _ => false,
         }
     }

@@ -47,7 +47,7 @@ pub(crate) enum Command {
     /// Show which frames of a video are key frames, and why.
     Keyframes(keyframes::KeyframesArgs),
     /// Turn videos into text with a captioner.
-    Perceive(perceive::PerceiveArgs),
+    Perceive(Box<perceive::PerceiveArgs>),
     /// Score saved outputs with the trainer's rewards.
     Rewards(rewards::RewardsArgs),
     /// Fine-tune on conversations (cold start).

@@ -45,7 +45,7 @@ fn dispatch(command: Command) -> anyhow::Result<Status> {
     match command {
         Command::Preprocess(args) => preprocess::run(args),
         Command::Keyframes(args) => keyframes::run(args),
-        Command::Perceive(args) => perceive::run(args),
+        Command::Perceive(args) => perceive::run(*args),
         Command::Rewards(args) => rewards::run(args),
         Command::Sft(args) => sft::run(args),
         Command::Train(args) => train::run(args),

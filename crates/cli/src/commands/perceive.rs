@@ -89,6 +89,9 @@ fn perceive(
     runtime.block_on(perceive::run(options, captioner, bar)).map_err(explain)
 }
 
+/// Flags, and whether they were typed.
+type Flags<'a> = &'a [(&'a str, bool)];
+
 /// Refuses options of one backend with another.
 fn check_backend(args: &PerceiveArgs) -> Result<(), Usage> {
     let VisionModelArgs { model_path, temperature, max_tokens, image_side, cache } = &args.model;
@@ -119,7 +122,7 @@ fn check_backend(args: &PerceiveArgs) -> Result<(), Usage> {
     ];
     let of_scenes = [("--scenes", args.scene.scenes.is_some())];
     // The other backend of a model is not named: whoever types these has a server in mind.
-    let owners: [(&[(&str, bool)], &[Backend], &str); 4] = [
+    let owners: [(Flags<'_>, &[Backend], &str); 4] = [
         (&of_models, &[Backend::Openai, Backend::Local], "openai"),
         (&of_servers, &[Backend::Openai], "openai"),
         (&of_process, &[Backend::Local], "local"),
@@ -159,7 +162,7 @@ fn explain(error: Error) -> anyhow::Error {
         ),
         Error::Hopeless { .. } => exit::hint(
             error.to_string(),
-            "what is finished is kept; the same command goes on once the servers answer again",
+            "what is finished is kept; mend the cause, and the same command goes on",
         ),
         Error::Chat(embodied_r_openai::Error::Status { status: 401 | 403, .. }) => exit::hint(
             error.to_string(),

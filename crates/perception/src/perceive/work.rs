@@ -204,7 +204,7 @@ impl Streak {
     /// # Errors
     /// [`Error::Hopeless`] where it has become too long.
     fn failed(&mut self, question: &Question, error: Error) -> Result<()> {
-        if !error.is_out_of_reach() {
+        if !error.is_without_reply() {
             return Ok(());
         }
         self.questions += 1;
