@@ -40,7 +40,7 @@ fn command(dir: &Path, arguments: &[&str]) -> Command {
 }
 
 /// Few short captions of the test questions, and where they go.
-const ASKED: [&str; 9] = [
+const ASKED: [&str; 11] = [
     "perceive",
     "--data-paths",
     "data/complete/test_data.json",
@@ -50,6 +50,8 @@ const ASKED: [&str; 9] = [
     "8",
     "--image-side",
     "160",
+    "--temperature",
+    "0",
 ];
 
 fn perceive(dir: &Path, place: &str, arguments: &[&str]) -> String {

@@ -69,7 +69,9 @@ fn a_dry_run_prints_the_batch_arithmetic_and_the_stages_and_writes_nothing() {
         told.split_inclusive('\n').partition(|line| line.starts_with("memory "));
     assert!(
         memory[0].contains("about 0.1")
-            && memory[0].contains("2 layers of the rollout not computed again")
+            && memory[0].contains("1 layer of the rollout not computed again"),
+        "{}",
+        memory[0]
     );
     assert_eq!(
         rest.concat(),

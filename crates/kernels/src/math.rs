@@ -88,7 +88,7 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
 
 /// Coefficients of the polynomials in `x²` whose ratio times `x` is the error function, the highest power first.
 const ERF_ABOVE: [f32; 7] = [
-    -2.726_142_2e-10,
+    -2.726_142e-10,
     2.770_681_4e-8,
     -2.101_024e-6,
     -5.692_506_5e-5,

@@ -186,7 +186,7 @@ pub enum Error {
     Stopped(#[source] tokio::task::JoinError),
     /// The model in this process, its files or its tokenizer.
     #[error(transparent)]
-    Policy(#[from] embodied_r_policy::Error),
+    Policy(Box<embodied_r_policy::Error>),
     /// The vision of the model in this process.
     #[error(transparent)]
     Vision(Box<embodied_r_vision::Error>),
@@ -357,6 +357,12 @@ pub enum Error {
         /// The shard that the first one belongs to.
         shard: String,
     },
+}
+
+impl From<embodied_r_policy::Error> for Error {
+    fn from(error: embodied_r_policy::Error) -> Self {
+        Self::Policy(Box::new(error))
+    }
 }
 
 impl From<embodied_r_vision::Error> for Error {

@@ -120,12 +120,12 @@ pub(crate) fn read(dir: &Path) -> Result<(VisionConfig, PictureTokens)> {
     if let Some(fields) = vision.as_object_mut() {
         // Written again by `transformers`, the hub's files have both names.
         let has_both = fields.contains_key("in_channels");
-        fields.retain(|name, field| !field.is_null() && !(has_both && name == "in_chans"));
+        fields.retain(|name, field| !(field.is_null() || has_both && name == "in_chans"));
     }
     let config: VisionConfig = serde_json::from_value(vision).map_err(json)?;
     let tokens: PictureTokens = serde_json::from_value(value).map_err(json)?;
     let faults =
-        |faults| Error::Policy(embodied_r_policy::Error::Config { path: path.clone(), faults });
+        |faults| Error::from(embodied_r_policy::Error::Config { path: path.clone(), faults });
     config.check().map_err(faults)?;
     Ok((config, tokens))
 }

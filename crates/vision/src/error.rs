@@ -67,11 +67,11 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The decoder's reason.
-        source: image::ImageError,
+        source: Box<image::ImageError>,
     },
     /// A picture's bytes that came without a file could not be read.
     #[error("the picture cannot be read: {0}")]
-    PictureBytes(#[source] image::ImageError),
+    PictureBytes(#[source] Box<image::ImageError>),
     /// The chat template gives another number of places for pictures than there are pictures.
     #[error("the chat template has {places} places for {pictures} pictures and videos")]
     Places {
@@ -98,10 +98,16 @@ pub enum Error {
     Patches(String),
     /// The decoder or its files.
     #[error(transparent)]
-    Policy(#[from] embodied_r_policy::Error),
+    Policy(Box<embodied_r_policy::Error>),
     /// An operation on tensors.
     #[error(transparent)]
     Kernels(#[from] embodied_r_kernels::Error),
+}
+
+impl From<embodied_r_policy::Error> for Error {
+    fn from(error: embodied_r_policy::Error) -> Self {
+        Self::Policy(Box::new(error))
+    }
 }
 
 impl Error {

@@ -56,7 +56,7 @@ pub fn smart_resize(
     limits: PixelLimits,
 ) -> Result<(u32, u32)> {
     let (w, h) = (f64::from(width), f64::from(height));
-    if !(w.max(h) / w.min(h) <= LARGEST_RATIO) {
+    if width == 0 || height == 0 || w.max(h) / w.min(h) > LARGEST_RATIO {
         return Err(Error::Proportions { width, height });
     }
     let factor = factor as f64;

@@ -17,7 +17,7 @@ pub const MOST_PIXELS: u64 = 1 << 27;
 /// [`Error::Io`], or [`Error::Picture`] for what is no such picture or has more than [`MOST_PIXELS`].
 pub fn read(path: &Path) -> Result<RgbImage> {
     let file = File::open(path).map_err(Error::io("read", path))?;
-    let failed = |source| Error::Picture { path: path.to_owned(), source };
+    let failed = |source| Error::Picture { path: path.to_owned(), source: Box::new(source) };
     decode(BufReader::new(file)).map_err(failed)
 }
 
@@ -26,7 +26,7 @@ pub fn read(path: &Path) -> Result<RgbImage> {
 /// # Errors
 /// [`Error::PictureBytes`].
 pub fn from_bytes(bytes: &[u8]) -> Result<RgbImage> {
-    decode(Cursor::new(bytes)).map_err(Error::PictureBytes)
+    decode(Cursor::new(bytes)).map_err(|source| Error::PictureBytes(Box::new(source)))
 }
 
 fn decode(source: impl BufRead + Seek) -> Result<RgbImage, ImageError> {
@@ -72,7 +72,8 @@ mod tests {
         let crc = crc32fast::hash(&bytes[12..29]);
         bytes[29..33].copy_from_slice(&crc.to_be_bytes());
         let refused = from_bytes(&bytes).unwrap_err();
-        assert!(matches!(refused, Error::PictureBytes(ImageError::Limits(_))), "{refused}");
+        let Error::PictureBytes(source) = refused else { panic!("{refused}") };
+        assert!(matches!(*source, ImageError::Limits(_)), "{source}");
     }
 
     #[test]

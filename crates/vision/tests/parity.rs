@@ -1,5 +1,7 @@
 //! What `transformers` computes of pictures, beside what this crate does (`scripts/parity/make_vision_fixtures.py`).
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -237,7 +239,7 @@ fn bf16_and_blocks_stay_near_f32() {
         let prompts = cases.iter().map(|case| case.prompt(model.eyes(), &tokenizer)).collect();
         drawn(model, prompts, EngineOptions::default()).into_iter().map(|d| d.first).collect()
     };
-    let exact = first(&model(WeightFormat::F32.into()));
+    let exact = first(&model(WeightFormat::F32));
     // Rms over the vocabulary. These random weights are far steeper than trained ones.
     for (format, most) in
         [(WeightFormat::Bf16, 0.06), (WeightFormat::Blocks(BlockFormat::Q8_0), 0.12)]
