@@ -62,16 +62,26 @@ pub enum Error {
         height: u32,
     },
     /// A picture could not be read.
-    #[error("cannot read the picture `{}`: {source}", path.display())]
+    #[error("the picture {name} cannot be read: {source}")]
     Picture {
-        /// The file.
-        path: PathBuf,
+        /// Its file, or how it came.
+        name: String,
         /// The decoder's reason.
         source: Box<image::ImageError>,
     },
-    /// A picture's bytes that came without a file could not be read.
-    #[error("the picture cannot be read: {0}")]
-    PictureBytes(#[source] Box<image::ImageError>),
+    /// A picture is refused by its header.
+    #[error(
+        "the picture {name} has {width} × {height} pixels, at most {} are read",
+        crate::picture::MOST_PIXELS
+    )]
+    TooLarge {
+        /// Its file, or how it came.
+        name: String,
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+    },
     /// The chat template gives another number of places for pictures than there are pictures.
     #[error("the chat template has {places} places for {pictures} pictures and videos")]
     Places {

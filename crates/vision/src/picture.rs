@@ -8,40 +8,45 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImag
 
 use crate::error::{Error, Result};
 
-/// Pixels beyond which a picture is refused by its header: 16 times those of a 4K frame.
-pub const MOST_PIXELS: u64 = 1 << 27;
+/// Pixels beyond which a picture is refused by its header: 8192 × 8192.
+pub const MOST_PIXELS: u64 = 1 << 26;
 
-/// The picture in the file at `path`: PNG or JPEG.
+/// The picture in the file at `path`, a PNG or a JPEG whatever its name.
 ///
 /// # Errors
-/// [`Error::Io`], or [`Error::Picture`] for what is no such picture or has more than [`MOST_PIXELS`].
+/// [`Error::Io`], [`Error::TooLarge`] for one of more than [`MOST_PIXELS`], before any of it is decoded, and
+/// [`Error::Picture`] for what is no such picture.
 pub fn read(path: &Path) -> Result<RgbImage> {
     let file = File::open(path).map_err(Error::io("read", path))?;
-    let failed = |source| Error::Picture { path: path.to_owned(), source: Box::new(source) };
-    decode(BufReader::new(file)).map_err(failed)
+    if !file.metadata().map_err(Error::io("read", path))?.is_file() {
+        return Err(Error::io("read", path)(std::io::Error::other("it is not a regular file")));
+    }
+    decode(BufReader::new(file), &format!("`{}`", path.display()))
 }
 
 /// As [`read`], of a file's bytes.
 ///
 /// # Errors
-/// [`Error::PictureBytes`].
+/// As [`read`].
 pub fn from_bytes(bytes: &[u8]) -> Result<RgbImage> {
-    decode(Cursor::new(bytes)).map_err(|source| Error::PictureBytes(Box::new(source)))
+    decode(Cursor::new(bytes), "that came along")
 }
 
-fn decode(source: impl BufRead + Seek) -> Result<RgbImage, ImageError> {
-    let reader = ImageReader::new(source).with_guessed_format()?;
-    let mut decoder = reader.into_decoder()?;
+/// The picture of that name, which stands in its errors.
+fn decode(source: impl BufRead + Seek, name: &str) -> Result<RgbImage> {
+    let broken = |source| Error::Picture { name: name.to_owned(), source: Box::new(source) };
+    let reader = ImageReader::new(source).with_guessed_format();
+    let reader = reader.map_err(|error| broken(ImageError::IoError(error)))?;
+    let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MOST_PIXELS {
-        let kind = image::error::LimitErrorKind::DimensionError;
-        return Err(ImageError::Limits(image::error::LimitError::from_kind(kind)));
+        return Err(Error::TooLarge { name: name.to_owned(), width, height });
     }
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(16 * MOST_PIXELS);
-    decoder.set_limits(limits)?;
-    let orientation = decoder.orientation()?;
-    let mut picture = DynamicImage::from_decoder(decoder)?;
+    decoder.set_limits(limits).map_err(broken)?;
+    let orientation = decoder.orientation().map_err(broken)?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
     picture.apply_orientation(orientation);
     Ok(picture.into_rgb8())
 }
@@ -72,8 +77,7 @@ mod tests {
         let crc = crc32fast::hash(&bytes[12..29]);
         bytes[29..33].copy_from_slice(&crc.to_be_bytes());
         let refused = from_bytes(&bytes).unwrap_err();
-        let Error::PictureBytes(source) = refused else { panic!("{refused}") };
-        assert!(matches!(*source, ImageError::Limits(_)), "{source}");
+        assert!(matches!(refused, Error::TooLarge { width: 65_536, .. }), "{refused}");
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use image::GrayImage;
+use embodied_r_vision::picture;
+use image::{GrayImage, imageops};
 
 use super::features::{Features, extract};
 use super::homography::{Correspondence, Doubt, Homography, inliers, search, settle};
 use super::matching::{Match, cross_checked, guided};
 use super::overlap::overlap;
 use crate::error::Error;
-use crate::video;
 
 /// A frame, as far as comparing it needs.
 #[derive(Debug, Clone)]
@@ -77,10 +77,11 @@ pub fn compare(a: &View, b: &View) -> Comparison {
 /// Compares the picture file `b` with the picture file `a`.
 ///
 /// # Errors
-/// Those of [`video::picture`] about the one that cannot be read.
+/// Those of [`picture::read`] about the one that cannot be read.
 pub fn pictures(a: &Path, b: &Path) -> Result<Comparison, Error> {
-    let view =
-        |path: &Path| -> Result<View, Error> { Ok(View::of(&video::picture(path)?.into_luma8())) };
+    let view = |path: &Path| -> Result<View, Error> {
+        Ok(View::of(&imageops::grayscale(&picture::read(path)?)))
+    };
     Ok(compare(&view(a)?, &view(b)?))
 }
 

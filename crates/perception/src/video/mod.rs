@@ -18,7 +18,6 @@
 mod decoder;
 mod index;
 mod limits;
-mod picture;
 mod pictures;
 mod probe;
 mod process;
@@ -26,7 +25,6 @@ mod reading;
 mod sampling;
 
 pub use limits::{MOST_PIXELS, TimeLimit};
-pub use picture::picture;
 pub use pictures::{fit_within, frames};
 pub use probe::{Rational, Video, probe};
 pub use sampling::{sample, sample_excerpt};

@@ -216,7 +216,7 @@ fn one_hostile_picture_costs_an_error_that_names_it() {
         assert!(error.to_string().contains(name), "{name}: {error}");
     }
     let bomb = compare::pictures(&at("bomb.png"), &at("a.jpg")).unwrap_err();
-    assert!(matches!(bomb, Error::TooLarge { width: 60_000, height: 60_000, .. }), "{bomb}");
+    assert!(bomb.to_string().contains("60000 × 60000"), "{bomb}");
     std::fs::create_dir(at("folder.png")).unwrap();
     assert!(compare::pictures(&at("folder.png"), &at("a.jpg")).is_err());
 }
