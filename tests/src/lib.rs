@@ -2,6 +2,12 @@
 
 #![allow(clippy::expect_used)]
 
+mod api;
+mod vision_model;
+
+pub use api::ChatApi;
+pub use vision_model::VisionModel;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use assert_cmd::assert::OutputAssertExt as _;
-use embodied_r_tests::binary;
+use embodied_r_tests::{VisionModel, binary};
 use serde_json::Value;
 
 /// A room's video in `room.mp4`, its scene in `raw/scenes`, a text model in `text`, one that can see in `vl`.
@@ -17,12 +17,7 @@ fn folder() -> tempfile::TempDir {
     let rooms = ["sim", "rooms", "--out", "raw", "--rooms", "2", "--seed", "7"];
     command(dir.path(), &rooms).assert().code(0);
     tiny_model::write(&dir.path().join("text"));
-    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/vision/tests/fixtures/flat");
-    fs::create_dir(dir.path().join("vl")).unwrap();
-    for entry in fs::read_dir(fixture).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, dir.path().join("vl").join(path.file_name().unwrap())).unwrap();
-    }
+    VisionModel::Flat.write(&dir.path().join("vl"));
     let video = videos(&dir.path().join("raw")).remove(0);
     let name = video.rsplit('/').next().unwrap().to_owned();
     fs::copy(&video, dir.path().join(&name)).unwrap();

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt as _;
 use client::Server;
-use embodied_r_tests::binary;
+use embodied_r_tests::{VisionModel, binary};
 use serde_json::Value;
 
 /// Rooms with their questions in `data`, and a small random vision-language model in `model`.
@@ -19,12 +19,7 @@ fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     run(dir.path(), &["sim", "rooms", "--out", "raw", "--rooms", "6", "--seed", "5"]);
     run(dir.path(), &["preprocess", "--input", "raw", "--output", "data"]);
-    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/vision/tests/fixtures/nested");
-    fs::create_dir(dir.path().join("model")).unwrap();
-    for entry in fs::read_dir(fixture).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, dir.path().join("model").join(path.file_name().unwrap())).unwrap();
-    }
+    VisionModel::Nested.write(&dir.path().join("model"));
     dir
 }
 

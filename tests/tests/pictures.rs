@@ -3,31 +3,27 @@
 #[path = "serve/client.rs"]
 #[allow(dead_code)]
 mod client;
+#[path = "../../crates/vision/tests/parity/picture.rs"]
+mod picture;
 mod tiny_model;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use client::{Response, Server};
-use embodied_r_tests::binary;
-use image::{Rgb, RgbImage};
+use embodied_r_tests::{VisionModel, binary};
+use picture::picture;
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// A small random model, and what `transformers` makes of pictures with it
-/// (`scripts/parity/make_vision_fixtures.py`).
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/vision/tests/fixtures/nested")
-}
-
 /// The reference's case of that name.
 fn case(name: &str) -> Value {
-    let text = fs::read(fixture().join("expected.json")).unwrap();
+    let text = fs::read(VisionModel::Nested.folder().join("expected.json")).unwrap();
     let cases: Value = serde_json::from_slice(&text).unwrap();
     cases.as_array().unwrap().iter().find(|case| case["name"] == name).unwrap().clone()
 }
@@ -35,23 +31,8 @@ fn case(name: &str) -> Value {
 /// A folder with the model in `model`.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join("model")).unwrap();
-    for entry in fs::read_dir(fixture()).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, dir.path().join("model").join(path.file_name().unwrap())).unwrap();
-    }
+    VisionModel::Nested.write(&dir.path().join("model"));
     dir
-}
-
-/// The picture of the script.
-fn picture(width: u32, height: u32, seed: u32) -> RgbImage {
-    RgbImage::from_fn(width, height, |x, y| {
-        let red = (3 * x + y + seed * 31) % 256;
-        let green = ((x / 7 + y / 5 + seed) % 2) * 150 + (x * y + seed) % 64;
-        let noise = (u64::from(x) * 7919 + u64::from(y) * 104_729 + u64::from(seed) * 97) % 41;
-        let blue = (2 * y + noise as u32 + 20) % 256;
-        Rgb([red as u8, green as u8, blue as u8])
-    })
 }
 
 /// Writes a case's pictures, and gives their names.
@@ -61,7 +42,7 @@ fn write_pictures(dir: &Path, case: &Value) -> Vec<String> {
     let write = |(size, seed): (&Value, u32)| {
         let [width, height] = [0, 1].map(|side| size[side].as_u64().unwrap() as u32);
         let name = format!("{seed}.png");
-        picture(width, height, seed).save(dir.join(&name)).unwrap();
+        picture((width, height), seed).save(dir.join(&name)).unwrap();
         name
     };
     sizes.iter().zip(seed..).map(write).collect()
@@ -113,7 +94,7 @@ fn what_cannot_be_looked_at_is_named() {
     assert!(told(&["absent.png"], &[]).contains("absent.png"));
     let both = told(&["note.png"], &["--quantize", "q8_0", "--precision", "bf16"]);
     assert!(both.contains("cannot be used with"), "{both}");
-    picture(9, 9, 1).save(dir.path().join("a.png")).unwrap();
+    picture((9, 9), 1).save(dir.path().join("a.png")).unwrap();
     fs::remove_file(dir.path().join("model/preprocessor_config.json")).unwrap();
     assert!(told(&["a.png"], &[]).contains("preprocessor_config.json"));
     fs::remove_dir_all(dir.path().join("model")).unwrap();
@@ -165,7 +146,7 @@ fn a_server_reads_pictures_from_where_it_may_and_nowhere_else() {
     let dir = folder();
     fs::create_dir(dir.path().join("open")).unwrap();
     for place in ["open/a.png", "secret.png"] {
-        picture(60, 60, 3).save(dir.path().join(place)).unwrap();
+        picture((60, 60), 3).save(dir.path().join(place)).unwrap();
     }
     let root = dir.path().canonicalize().unwrap();
     std::os::unix::fs::symlink(root.join("secret.png"), root.join("open/link.png")).unwrap();
@@ -186,7 +167,7 @@ fn a_server_reads_pictures_from_where_it_may_and_nowhere_else() {
 #[test]
 fn a_server_refuses_what_is_no_picture_or_too_large_for_the_model() {
     let dir = folder();
-    picture(900, 900, 1).save(dir.path().join("large.png")).unwrap();
+    picture((900, 900), 1).save(dir.path().join("large.png")).unwrap();
     let large = data_url(&dir.path().join("large.png"));
     let server = Server::launch(dir, &["--max-model-len", "100"], None);
     let answer = server.post(CHAT, &asked(&[large]));

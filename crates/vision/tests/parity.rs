@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "parity/picture.rs"]
+mod picture;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +13,8 @@ use embodied_r_policy::{
     BlockFormat, Engine, EngineOptions, Output, Prompt, Request, Sampling, WeightFormat,
 };
 use embodied_r_vision::{Eyes, Message, Part, Seen, VisionLanguageModel};
-use image::{Rgb, RgbImage};
+use image::RgbImage;
+use picture::picture;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -45,17 +49,6 @@ fn cases(form: &str) -> Vec<Case> {
     let cases: Vec<Case> = serde_json::from_slice(&text).unwrap();
     assert_eq!(cases.len(), 9);
     cases
-}
-
-/// The picture of the script.
-fn picture((width, height): (u32, u32), seed: u32) -> RgbImage {
-    RgbImage::from_fn(width, height, |x, y| {
-        let red = (3 * x + y + seed * 31) % 256;
-        let green = ((x / 7 + y / 5 + seed) % 2) * 150 + (x * y + seed) % 64;
-        let noise = (u64::from(x) * 7919 + u64::from(y) * 104_729 + u64::from(seed) * 97) % 41;
-        let blue = (2 * y + noise as u32 + 20) % 256;
-        Rgb([red as u8, green as u8, blue as u8])
-    })
 }
 
 impl Case {

@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use embodied_r_tests::ChatApi;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
 
 /// What a request gets in place of its answer.
 #[derive(Debug, Clone, Copy)]
@@ -52,9 +51,8 @@ struct Conduct {
 type Shared = Arc<Mutex<Conduct>>;
 
 pub(crate) struct Server {
-    port: u16,
+    api: ChatApi,
     conduct: Shared,
-    task: JoinHandle<()>,
 }
 
 impl Server {
@@ -62,18 +60,12 @@ impl Server {
     pub(crate) async fn start(faults: impl IntoIterator<Item = Fault>) -> Self {
         let faults = faults.into_iter().collect();
         let conduct = Arc::new(Mutex::new(Conduct { faults, ..Conduct::default() }));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let router = Router::new()
-            .route("/v1/chat/completions", axum::routing::post(reply))
-            .layer(axum::extract::DefaultBodyLimit::disable())
-            .with_state(Arc::clone(&conduct));
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { port, conduct, task }
+        let api = ChatApi::start(axum::routing::post(reply), Arc::clone(&conduct)).await;
+        Self { api, conduct }
     }
 
     pub(crate) fn base_url(&self) -> String {
-        format!("http://127.0.0.1:{}/v1", self.port)
+        self.api.base_url()
     }
 
     /// From the `n`th answer on, nothing more is said.
@@ -121,12 +113,6 @@ impl Server {
 
     pub(crate) fn authorization(&self) -> Option<String> {
         self.conduct.lock().unwrap().authorization.clone()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

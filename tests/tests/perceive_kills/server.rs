@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use embodied_r_tests::ChatApi;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
 
 /// A random number generator, good enough to misbehave by.
 pub(crate) struct Random(pub(crate) u64);
@@ -56,9 +55,8 @@ struct Conduct {
 type Shared = Arc<Mutex<Conduct>>;
 
 pub(crate) struct Server {
-    port: u16,
+    api: ChatApi,
     conduct: Shared,
-    task: JoinHandle<()>,
 }
 
 impl Server {
@@ -71,18 +69,12 @@ impl Server {
             answers: BTreeMap::new(),
             faults: BTreeMap::new(),
         }));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let router = Router::new()
-            .route("/v1/chat/completions", axum::routing::post(reply))
-            .layer(axum::extract::DefaultBodyLimit::disable())
-            .with_state(Arc::clone(&conduct));
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { port, conduct, task }
+        let api = ChatApi::start(axum::routing::post(reply), Arc::clone(&conduct)).await;
+        Self { api, conduct }
     }
 
     pub(crate) fn base_url(&self) -> String {
-        format!("http://127.0.0.1:{}/v1", self.port)
+        self.api.base_url()
     }
 
     /// From now on another process asks.
@@ -105,12 +97,6 @@ impl Server {
     /// How often it misbehaved in which way.
     pub(crate) fn faults(&self) -> BTreeMap<&'static str, usize> {
         self.conduct.lock().unwrap().faults.clone()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

@@ -19,22 +19,41 @@ pub(super) const ACTIONS: [&str; 10] = [
 
 /// For the first key frame, shown alone; without a question for captions that serve all of them.
 pub(super) fn first_view(question: Option<&str>) -> String {
-    let Some(question) = question else { return first_view_alone() };
-    format!(
+    let (readers, wanted) = match question {
+        Some(_) => (
+            "",
+            "below. If anything that the question below mentions is in view, describe \
+                         it and say where it is. Do not answer the question, and do not say which \
+                         choice is right.",
+        ),
+        None => (
+            " and will be asked about places, directions, distances and the order of things",
+            "below, and how far away.",
+        ),
+    };
+    let prompt = format!(
         "This picture is the first view from the camera of an agent that is about to move through \
-         the scene. Describe the scene to someone who cannot see it: name the things by colour and \
-         shape, and say where each one is as seen from the agent, such as to the left, ahead to the \
-         right, or below. If anything that the question below mentions is in view, describe it and \
-         say where it is. Do not answer the question, and do not say which choice is right. Be \
-         brief.\n\nThe question, only so that you know what matters:\n{}",
-        question.trim()
-    )
+         the scene. Describe the scene to someone who cannot see it{readers}: name the things by \
+         colour and shape, and say where each one is as seen from the agent, such as to the left, \
+         ahead to the right, or {wanted} Be brief."
+    );
+    with_question(prompt, question)
 }
 
 /// For every other key frame, shown after the one before it; without a question as before.
 pub(super) fn next_view(question: Option<&str>) -> String {
-    let Some(question) = question else { return next_view_alone() };
-    format!(
+    let third = match question {
+        Some(_) => {
+            "Which of the things that the question below mentions are in the second view, and \
+             where they are as seen from the agent. Do not answer the question, and do not say \
+             which choice is right."
+        }
+        None => {
+            "Which things of the first view are still in the second, and where they are now as \
+             seen from the agent."
+        }
+    };
+    let prompt = format!(
         "These two pictures are consecutive views from the camera of a moving agent: the first one \
          from before its latest movement, the second one from after it. Reply with a numbered list \
          of exactly three items and nothing else:\n\
@@ -42,38 +61,17 @@ pub(super) fn next_view(question: Option<&str>) -> String {
          2. What the second view shows about the space that the first one did not: things that have \
          come into view or become clearer, by colour and shape, and where each one is as seen from \
          the agent.\n\
-         3. Which of the things that the question below mentions are in the second view, and where \
-         they are as seen from the agent. Do not answer the question, and do not say which choice \
-         is right.\n\
-         Be brief.\n\nThe question, only so that you know what matters:\n{}",
-        ACTIONS.join(", "),
-        question.trim()
-    )
-}
-
-fn first_view_alone() -> String {
-    "This picture is the first view from the camera of an agent that is about to move through the \
-     scene. Describe the scene to someone who cannot see it and will be asked about places, \
-     directions, distances and the order of things: name the things by colour and shape, and say \
-     where each one is as seen from the agent, such as to the left, ahead to the right, or below, \
-     and how far away. Be brief."
-        .to_owned()
-}
-
-fn next_view_alone() -> String {
-    format!(
-        "These two pictures are consecutive views from the camera of a moving agent: the first one \
-         from before its latest movement, the second one from after it. Reply with a numbered list \
-         of exactly three items and nothing else:\n\
-         1. The movement that leads from the first view to the second. Write only one of: {}.\n\
-         2. What the second view shows about the space that the first one did not: things that have \
-         come into view or become clearer, by colour and shape, and where each one is as seen from \
-         the agent.\n\
-         3. Which things of the first view are still in the second, and where they are now as seen \
-         from the agent.\n\
+         3. {third}\n\
          Be brief.",
         ACTIONS.join(", ")
-    )
+    );
+    with_question(prompt, question)
+}
+
+fn with_question(prompt: String, question: Option<&str>) -> String {
+    let Some(question) = question else { return prompt };
+    let question = question.trim();
+    format!("{prompt}\n\nThe question, only so that you know what matters:\n{question}")
 }
 
 /// After a reply to [`next_view`] that is not the list it asks for.
