@@ -92,7 +92,7 @@ def write(path, architecture, kinds, vocab, tied, seed, tokenizer=None):
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(1e6)
     if architecture == "qwen2vl":
-        writer.add_rope_dimension_sections([16, 24, 24, 0])
+        writer.add_rope_dimension_sections([8, 12, 12, 0])
     if architecture == "llama":
         writer.add_vocab_size(vocab)
         writer.add_rope_dimension_count(HEAD_DIM)

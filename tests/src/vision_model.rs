@@ -9,6 +9,8 @@ pub enum VisionModel {
     Flat,
     /// As `transformers` 5 writes it.
     Nested,
+    /// As llama.cpp has it, with the same numbers as [`Self::Flat`].
+    Gguf,
 }
 
 impl VisionModel {
@@ -17,6 +19,7 @@ impl VisionModel {
         let name = match self {
             Self::Flat => "flat",
             Self::Nested => "nested",
+            Self::Gguf => "gguf",
         };
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/vision/tests/fixtures").join(name)
     }

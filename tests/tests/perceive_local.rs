@@ -88,6 +88,17 @@ fn captions_of_a_model_in_the_process_are_those_of_the_same_model_behind_an_api(
 }
 
 #[test]
+fn captions_of_gguf_files_are_those_of_the_same_numbers_in_a_folder() {
+    let dir = folder();
+    for (place, model) in [("flat", VisionModel::Flat), ("gguf", VisionModel::Gguf)] {
+        let name = format!("model-{place}");
+        model.write(&dir.path().join(&name));
+        perceive(dir.path(), place, &["--backend", "local", "--model-path", &name]);
+    }
+    assert_eq!(prompts(dir.path(), "gguf"), prompts(dir.path(), "flat"));
+}
+
+#[test]
 fn captions_for_videos_serve_all_of_their_questions() {
     let dir = folder();
     perceive(dir.path(), "video", &[&LOCAL[..], &["--scope", "video"]].concat());

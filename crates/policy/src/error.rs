@@ -58,7 +58,10 @@ pub enum Error {
         fault: Box<GgufFault>,
     },
     /// A folder has several GGUF files and nothing that says which one is meant.
-    #[error("`{}` holds the GGUF files {}, give the path of one", dir.display(), found.join(", "))]
+    #[error(
+        "`{}` holds the GGUF files {}: give the path of one; of vision towers (mmproj) leave one beside it",
+        dir.display(), found.join(", ")
+    )]
     GgufChoice {
         /// The folder.
         dir: PathBuf,

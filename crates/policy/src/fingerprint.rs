@@ -38,8 +38,12 @@ pub fn fingerprint(dir: &Path) -> Result<String> {
         }
         return Ok(hasher.finalize().to_hex().to_string());
     }
-    let gguf = gguf::find(dir)?;
-    let dir = gguf.as_deref().and_then(Path::parent).unwrap_or(dir);
+    let files = match gguf::find(dir)? {
+        // Where several towers lie beside it, none of them is used.
+        Some(file) => std::iter::once(file).chain(gguf::find_mmproj(dir).ok().flatten()).collect(),
+        None => weights::files(dir)?,
+    };
+    let dir = gguf::folder(dir)?;
     let mut hasher = blake3::Hasher::new();
     for name in std::iter::once(CONFIG_FILE).chain(tokenizer::FILES) {
         let path = dir.join(name);
@@ -49,10 +53,6 @@ pub fn fingerprint(dir: &Path) -> Result<String> {
             hasher.update(&bytes);
         }
     }
-    let files = match gguf {
-        Some(file) => vec![file],
-        None => weights::files(dir)?,
-    };
     for path in files {
         let bytes = weights::map(&path)?;
         begin(&mut hasher, &path.file_name().unwrap_or_default().to_string_lossy(), bytes.len());

@@ -6,6 +6,7 @@
 mod config;
 mod cursor;
 mod fault;
+mod file;
 mod header;
 mod metadata;
 mod names;
@@ -15,23 +16,22 @@ mod tests;
 mod tokenizer;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use candle_core::Tensor;
-use embodied_r_kernels::quantized::{ByteRange, QuantizedMatrix, SharedBytes};
+use embodied_r_kernels::quantized::QuantizedMatrix;
 use indexmap::IndexMap;
 use rayon::prelude::*;
 
 use crate::config::ModelConfig;
-use crate::error::{During, Error, Result};
-use crate::weights::{self, WeightFault, tensor_shapes};
+use crate::error::{Error, Result};
+use crate::weights::{WeightFault, tensor_shapes};
 use config::Architecture;
 pub use fault::GgufFault;
-use header::{Header, StoredTensor};
-use metadata::Metadata;
-pub use place::find;
+pub use file::GgufFile;
+use header::StoredTensor;
 pub(crate) use place::is_gguf;
+pub use place::{find, find_mmproj, folder};
 pub(crate) use tokenizer::Files as TokenizerFiles;
 
 /// How a file's name ends.
@@ -39,9 +39,7 @@ pub const EXTENSION: &str = "gguf";
 
 /// An open GGUF file whose tensors are those of its configuration.
 pub struct GgufModel {
-    path: PathBuf,
-    bytes: SharedBytes,
-    metadata: Metadata,
+    file: GgufFile,
     config: ModelConfig,
     architecture: Architecture,
     /// By canonical name, in the model's order.
@@ -50,7 +48,10 @@ pub struct GgufModel {
 
 impl fmt::Debug for GgufModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GgufModel").field("path", &self.path).field("config", &self.config).finish()
+        f.debug_struct("GgufModel")
+            .field("path", &self.path())
+            .field("config", &self.config)
+            .finish()
     }
 }
 
@@ -83,19 +84,16 @@ impl GgufModel {
     /// [`Error::Gguf`] if the file is broken or describes what is not supported, [`Error::Config`] if its sizes do not
     /// fit each other, and [`Error::Weights`] with every tensor that is missing, misshapen or not expected.
     pub fn open(path: &Path) -> Result<Self> {
-        let shared: SharedBytes = Arc::new(weights::map(path)?);
-        Self::new(path, shared)
+        Self::of_file(GgufFile::open(path)?)
     }
 
-    fn new(path: &Path, bytes: SharedBytes) -> Result<Self> {
-        let failed = |fault: GgufFault| Error::Gguf { path: path.to_owned(), fault: fault.into() };
-        let header = header::read(&bytes).map_err(failed)?;
-        let (architecture, config) = config::read(&header).map_err(failed)?;
-        config.check().map_err(|faults| Error::Config { path: path.to_owned(), faults })?;
-        let Header { metadata, tensors } = header;
-        let tensors = fitting(&config, tensors)
-            .map_err(|faults| Error::Weights { dir: path.to_owned(), faults })?;
-        Ok(Self { path: path.to_owned(), bytes, metadata, config, architecture, tensors })
+    fn of_file(file: GgufFile) -> Result<Self> {
+        let (architecture, config) = config::read(&file).map_err(|fault| file.error(fault))?;
+        let path = || file.path().to_owned();
+        config.check().map_err(|faults| Error::Config { path: path(), faults })?;
+        let tensors = fitting(&config, file.tensors())
+            .map_err(|faults| Error::Weights { dir: path(), faults })?;
+        Ok(Self { file, config, architecture, tensors })
     }
 
     /// The decoder's shape.
@@ -105,7 +103,7 @@ impl GgufModel {
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// Canonical names of the tensors, as [`tensor_shapes`] gives them.
@@ -121,19 +119,11 @@ impl GgufModel {
     pub fn tensor(&self, name: &str) -> Result<GgufTensor> {
         let missing = || Error::MissingTensor { name: name.to_owned() };
         let stored = self.tensors.get(name).ok_or_else(missing)?;
-        let (outputs, inputs) = match stored.shape.as_slice() {
-            [outputs, inputs] => (*outputs, *inputs),
-            shape => (1, shape.iter().product()),
-        };
-        let bytes = ByteRange::new(SharedBytes::clone(&self.bytes), stored.range.clone())?;
-        let matrix = QuantizedMatrix::new(stored.format, outputs, inputs, bytes)?;
-        if stored.shape.len() == 1 {
-            let numbers = matrix.dequantize()?.flatten_all().during(format!("read `{name}`"))?;
-            return Ok(GgufTensor::Vector(numbers));
-        }
-        match self.is_interleaved(name) {
-            true => self.in_halves(&matrix).map(GgufTensor::Matrix),
-            false => Ok(GgufTensor::Matrix(matrix)),
+        match self.file.read(name, stored)? {
+            GgufTensor::Matrix(matrix) if self.is_interleaved(name) => {
+                self.in_halves(&matrix).map(GgufTensor::Matrix)
+            }
+            tensor => Ok(tensor),
         }
     }
 
@@ -149,9 +139,7 @@ impl GgufModel {
 
     /// The tokenizer as files of a Hugging Face folder, if the file has one.
     pub(crate) fn tokenizer(&self) -> Result<Option<TokenizerFiles>> {
-        let failed =
-            |fault: GgufFault| Error::Gguf { path: self.path.clone(), fault: fault.into() };
-        tokenizer::read(&self.metadata).map_err(failed)
+        tokenizer::read(self.file.metadata()).map_err(|fault| self.file.error(fault))
     }
 
     fn is_interleaved(&self, name: &str) -> bool {
@@ -174,23 +162,23 @@ impl GgufModel {
 /// The tensors of a configuration, by canonical name, or all faults.
 fn fitting(
     config: &ModelConfig,
-    stored: IndexMap<String, StoredTensor>,
+    stored: &IndexMap<String, StoredTensor>,
 ) -> Result<IndexMap<String, StoredTensor>, Vec<WeightFault>> {
     let wanted = tensor_shapes(config);
     let mut found = IndexMap::new();
     let mut faults = Vec::new();
     for (name, tensor) in stored {
-        let canonical = names::canonical(&name).filter(|name| wanted.contains_key(name));
+        let canonical = names::canonical(name).filter(|name| wanted.contains_key(name));
         let Some(canonical) = canonical else {
-            faults.push(WeightFault::Extra { name });
+            faults.push(WeightFault::Extra { name: name.clone() });
             continue;
         };
         let want = &wanted[&canonical];
         if tensor.shape != *want {
-            let (found, want) = (tensor.shape.clone(), want.clone());
+            let (name, found, want) = (name.clone(), tensor.shape.clone(), want.clone());
             faults.push(WeightFault::Misshapen { name, found, want });
         }
-        found.insert(canonical, tensor);
+        found.insert(canonical, tensor.clone());
     }
     let mut tensors = IndexMap::with_capacity(wanted.len());
     for name in wanted.into_keys() {

@@ -37,7 +37,7 @@ pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
 pub use forward::Forward;
 pub use generate::{Finish, GenerateEvent, Request, Sample};
-pub use gguf::{GgufFault, GgufModel, GgufTensor};
+pub use gguf::{GgufFault, GgufFile, GgufModel, GgufTensor};
 pub use lora::{Adapter, AdapterFault, LoraConfig};
 pub use packed::Group;
 pub use parameters::{Gradients, Parameters};

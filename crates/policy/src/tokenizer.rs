@@ -75,7 +75,8 @@ impl Tokenizer {
     /// If a file cannot be read or does not fit the others.
     pub fn from_dir(model: &Path) -> Result<Self> {
         let gguf = gguf::find(model)?;
-        let dir = gguf.as_deref().and_then(Path::parent).unwrap_or(model);
+        let dir = gguf::folder(model)?;
+        let dir = dir.as_path();
         let path = dir.join(TOKENIZER_FILE);
         if !path.is_file() {
             return match &gguf {

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use embodied_r_policy::config::{CONFIG_FILE, ConfigFault};
+use embodied_r_policy::config::ConfigFault;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::grid::Grid;
+use crate::source::Source;
 
 /// A Qwen2.5-VL vision tower's shape. Fields bear the names of `transformers`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -108,14 +109,13 @@ fn video_token() -> u32 {
     151_656
 }
 
-/// The shape, and the tokens; errors as of [`VisionConfig::from_dir`].
-pub(crate) fn read(dir: &Path) -> Result<(VisionConfig, PictureTokens)> {
-    let path = dir.join(CONFIG_FILE);
-    let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-    let json = |source| Error::Json { path: path.clone(), source };
-    let value: Value = serde_json::from_slice(&bytes).map_err(json)?;
+/// The shape, and the tokens, of a `config.json`; `path` is for errors.
+pub(crate) fn of_json(value: &Value, path: &Path) -> Result<(VisionConfig, PictureTokens)> {
+    let json = |source| Error::Json { path: path.to_owned(), source };
     let vision = value.get("vision_config").filter(|vision| vision.is_object());
-    let Some(vision) = vision else { return Err(Error::NoVision { dir: dir.to_owned() }) };
+    let Some(vision) = vision else {
+        return Err(Error::NoVision { dir: path.parent().unwrap_or(path).to_owned() });
+    };
     let mut vision = vision.clone();
     if let Some(fields) = vision.as_object_mut() {
         // Written again by `transformers`, the hub's files have both names.
@@ -123,20 +123,22 @@ pub(crate) fn read(dir: &Path) -> Result<(VisionConfig, PictureTokens)> {
         fields.retain(|name, field| !(field.is_null() || has_both && name == "in_chans"));
     }
     let config: VisionConfig = serde_json::from_value(vision).map_err(json)?;
-    let tokens: PictureTokens = serde_json::from_value(value).map_err(json)?;
+    let tokens: PictureTokens = PictureTokens::deserialize(value).map_err(json)?;
     let faults =
-        |faults| Error::from(embodied_r_policy::Error::Config { path: path.clone(), faults });
+        |faults| Error::from(embodied_r_policy::Error::Config { path: path.to_owned(), faults });
     config.check().map_err(faults)?;
     Ok((config, tokens))
 }
 
 impl VisionConfig {
-    /// Reads `config.json` of the model in `dir`, in the hub's form or that of `transformers` 5.
+    /// That of `model`: a folder, whose `config.json` is in the hub's form or that of `transformers` 5, or a GGUF file
+    /// with its tower's beside it.
     ///
     /// # Errors
-    /// [`Error::NoVision`] for a text model, and that the file cannot be read or the sizes do not fit each other.
-    pub fn from_dir(dir: &Path) -> Result<Self> {
-        Ok(read(dir)?.0)
+    /// [`Error::NoVision`] or [`Error::NoMmproj`] for a text model, and that a file cannot be read or the sizes do not
+    /// fit each other.
+    pub fn of_model(model: &Path) -> Result<Self> {
+        Ok(Source::of_model(model)?.config()?.0)
     }
 
     /// Checks that the sizes fit each other.
@@ -240,7 +242,7 @@ impl VisionConfig {
 }
 
 /// Sizes beyond which a file is broken.
-const LARGEST: usize = 1 << 16;
+pub(crate) const LARGEST: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests {
@@ -248,7 +250,6 @@ mod tests {
     use serde_json::json;
 
     fn config(changes: Value) -> Result<(VisionConfig, PictureTokens)> {
-        let folder = tempfile::tempdir().unwrap();
         let mut vision = json!({
             "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16,
             "in_chans": 3, "out_hidden_size": 3584, "tokens_per_second": 2,
@@ -258,8 +259,7 @@ mod tests {
             vision[field] = value.clone();
         }
         let whole = json!({"image_token_id": 9, "vision_config": vision});
-        std::fs::write(folder.path().join(CONFIG_FILE), whole.to_string()).unwrap();
-        read(folder.path())
+        of_json(&whole, Path::new("model/config.json"))
     }
 
     #[test]
@@ -283,8 +283,7 @@ mod tests {
         assert!(told(json!({"window_size": 20})).contains("window_size"));
         assert!(told(json!({"hidden_act": "relu"})).contains("hidden_act"));
         assert!(told(json!({"depth": "many"})).contains("config.json"));
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(CONFIG_FILE), "{}").unwrap();
-        assert!(read(folder.path()).unwrap_err().to_string().contains("is a text model"));
+        let told = of_json(&json!({}), Path::new("model/config.json")).unwrap_err().to_string();
+        assert!(told.contains("`model` is a text model"), "{told}");
     }
 }

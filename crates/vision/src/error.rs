@@ -50,6 +50,15 @@ pub enum Error {
         /// The model's folder.
         dir: PathBuf,
     },
+    /// A decoder's GGUF file without that of its tower.
+    #[error(
+        "`{}` is a decoder alone: pictures need the vision tower's GGUF file, whose name has `mmproj` in it, \
+         in the same folder", model.display()
+    )]
+    NoMmproj {
+        /// The decoder's file.
+        model: PathBuf,
+    },
     /// A picture that is far longer than wide.
     #[error(
         "a picture of {width} × {height} pixels cannot be taken: the longer side may be at most 200 \

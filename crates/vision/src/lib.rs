@@ -12,6 +12,7 @@ mod model;
 pub mod picture;
 mod processor;
 mod resize;
+mod source;
 mod tower;
 mod windows;
 
@@ -22,4 +23,3 @@ pub use grid::{Grid, PixelLimits, smart_resize};
 pub use message::{Message, Part};
 pub use model::{Eyes, Seen, VisionLanguageModel, VisionOptions, can_see};
 pub use processor::{Patch, Pixels, Processor};
-pub use tower::Tower;

@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use embodied_r_policy::tokenizer::{Generation, Tokenizer};
-use embodied_r_policy::weights::VisionTensors;
 use embodied_r_policy::{InferenceModel, Insert, Prompt, WeightFormat};
 use image::RgbImage;
 
-use crate::config::{self, PictureTokens, VisionConfig};
+use crate::config::{PictureTokens, VisionConfig};
 use crate::error::{Error, Result};
 use crate::grid::Grid;
 use crate::message::Message;
 use crate::processor::{Pixels, Processor};
+use crate::source::Source;
 use crate::tower::Tower;
 
-/// A Qwen2.5-VL model for sampling.
+/// A Qwen2.5-VL model for sampling. A clone shares the weights.
+#[derive(Clone)]
 pub struct VisionLanguageModel {
     decoder: Arc<InferenceModel>,
     eyes: Arc<Eyes>,
@@ -25,7 +26,7 @@ pub struct VisionLanguageModel {
 /// How a vision-language model is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VisionOptions {
-    /// What the matrices of decoder and tower are held as.
+    /// What the matrices of decoder and tower are held as; those of GGUF files stay as they are.
     pub format: WeightFormat,
     /// Pictures of more pixels are reduced to so many; none: what the model's processor says.
     pub max_pixels: Option<usize>,
@@ -37,10 +38,11 @@ impl From<WeightFormat> for VisionOptions {
     }
 }
 
-/// Whether the model in `dir` has a vision tower and says how pictures become patches.
+/// Whether the model in `dir`, a folder or a GGUF file, is a vision-language model. Of a GGUF file a tower lies beside
+/// it, whole or not.
 #[must_use]
 pub fn can_see(dir: &Path) -> bool {
-    config::read(dir).is_ok() && Processor::from_dir(dir).is_ok()
+    Source::is_there(dir)
 }
 
 /// Patches that keep all threads busy.
@@ -75,10 +77,10 @@ enum Kind {
 }
 
 impl VisionLanguageModel {
-    /// Reads the model in `dir`, a folder in Hugging Face's layout.
+    /// Reads the model in `dir`, a folder in Hugging Face's layout or a GGUF file with its tower's beside it.
     ///
     /// # Errors
-    /// [`Error::NoVision`] and [`Error::NoProcessor`] for a text model, and those of [`InferenceModel::load`].
+    /// [`Error::NoVision`], [`Error::NoProcessor`] and [`Error::NoMmproj`] for a text model, and those of [`InferenceModel::load`].
     pub fn load(dir: &Path, options: VisionOptions) -> Result<Self> {
         // What is small comes first, so that what is missing is told at once.
         let eyes = Eyes::load(dir, options)?;
@@ -104,13 +106,14 @@ impl VisionLanguageModel {
 }
 
 impl Eyes {
-    /// Reads those of the model in `dir`, a folder in Hugging Face's layout.
+    /// Reads those of the model in `dir`, a folder in Hugging Face's layout or a GGUF file with its tower's beside it.
     ///
     /// # Errors
     /// As [`VisionLanguageModel::load`].
     pub fn load(dir: &Path, VisionOptions { format, max_pixels }: VisionOptions) -> Result<Self> {
-        let (config, tokens) = config::read(dir)?;
-        let processor = Processor::from_dir(dir)?;
+        let source = Source::of_model(dir)?;
+        let (config, tokens) = source.config()?;
+        let processor = Processor::of_source(&source)?;
         let processor = match max_pixels {
             Some(max_pixels) => processor.with_max_pixels(max_pixels),
             None => processor,
@@ -123,8 +126,7 @@ impl Eyes {
             let told = format!("the processor cuts {patch:?}, the tower takes others");
             return Err(Error::Patches(told));
         }
-        let tensors = VisionTensors::open(dir)?;
-        let tower = Tower::new(config, format, |name, shape| Ok(tensors.tensor(name, shape)?))?;
+        let tower = Tower::new(config, source.weights(format)?.as_ref())?;
         Ok(Self { tower, processor, tokens })
     }
 

@@ -12,7 +12,8 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::grid::{Grid, PixelLimits, smart_resize};
 use crate::resize::bicubic;
-use settings::Settings;
+use crate::source::Source;
+pub(crate) use settings::{Settings, of_folder, of_json};
 
 /// Colours of a pixel.
 pub(crate) const CHANNELS: usize = 3;
@@ -34,14 +35,18 @@ pub struct Pixels {
 }
 
 impl Processor {
-    /// Reads `preprocessor_config.json` of the model in `dir`, and `video_preprocessor_config.json` if it is there;
-    /// or `processor_config.json`, into which `transformers` 5 writes both.
+    /// That of `model`: a folder with `preprocessor_config.json`, and `video_preprocessor_config.json` if it is there, or
+    /// with `processor_config.json`, into which `transformers` 5 writes both; or a GGUF file with its tower's beside it.
     ///
     /// # Errors
-    /// [`Error::NoProcessor`](crate::Error::NoProcessor), or that a file cannot be read or asks for what is not
-    /// supported.
-    pub fn from_dir(dir: &Path) -> Result<Self> {
-        let (images, videos) = settings::read(dir)?;
+    /// [`Error::NoProcessor`](crate::Error::NoProcessor) or [`Error::NoMmproj`](crate::Error::NoMmproj), or that a file
+    /// cannot be read or asks for what is not supported.
+    pub fn of_model(model: &Path) -> Result<Self> {
+        Self::of_source(&Source::of_model(model)?)
+    }
+
+    pub(crate) fn of_source(source: &Source) -> Result<Self> {
+        let (images, videos) = source.settings()?;
         Ok(Self { images, videos })
     }
 
@@ -184,7 +189,7 @@ mod tests {
         let text = r#"{"min_pixels": 16, "max_pixels": 4096, "patch_size": 2, "merge_size": 2,
             "temporal_patch_size": 2, "image_mean": [0, 0, 0], "image_std": [1, 1, 1]}"#;
         std::fs::write(folder.path().join("preprocessor_config.json"), text).unwrap();
-        Processor::from_dir(folder.path()).unwrap()
+        Processor::of_model(folder.path()).unwrap()
     }
 
     /// A picture whose pixels tell their place.

@@ -7,20 +7,21 @@
 use candle_core::Tensor;
 use embodied_r_kernels::attention::{self, GroupSpan, Heads, Pattern};
 use embodied_r_kernels::rope::{self, Angles, Frequencies, Turn};
-use embodied_r_kernels::weight::{self, Weight, WeightFormat};
+use embodied_r_kernels::weight::{self, Weight};
 use embodied_r_kernels::{embedding, gelu, memory, rms_norm, swiglu};
 
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
 use crate::grid::Grid;
 use crate::processor::Pixels;
+use crate::source::TowerWeights;
 use crate::windows::Windows;
 
 /// Added to the mean square in the tower's norms.
 const EPS: f64 = 1e-6;
 
 /// A vision tower.
-pub struct Tower {
+pub(crate) struct Tower {
     config: VisionConfig,
     patch_embedding: Weight,
     blocks: Vec<Block>,
@@ -48,9 +49,9 @@ struct Merger {
 }
 
 /// `x · Wᵀ + b`.
-struct Linear {
-    weight: Weight,
-    bias: Tensor,
+pub(crate) struct Linear {
+    pub(crate) weight: Weight,
+    pub(crate) bias: Tensor,
 }
 
 impl Linear {
@@ -76,45 +77,35 @@ struct Pass {
 }
 
 impl Tower {
-    /// The tower of `config`, with each tensor that `tensor` gives for its name and shape. Matrices are held in
-    /// `format`, or in bf16 where their rows are no whole blocks of it.
+    /// The tower of `config`.
     ///
     /// # Errors
-    /// What `tensor` returns.
-    pub fn new(
-        config: VisionConfig,
-        format: WeightFormat,
-        tensor: impl Fn(&str, &[usize]) -> Result<Tensor>,
-    ) -> Result<Self> {
+    /// What `weights` returns.
+    pub(crate) fn new(config: VisionConfig, weights: &dyn TowerWeights) -> Result<Self> {
         let (h, inner) = (config.hidden_size, config.intermediate_size);
-        let read = Read { tensor, format };
         let block = |index: usize| -> Result<Block> {
             let name = |part: &str| format!("blocks.{index}.{part}");
-            let [q, k, v] = read.split(&name("attn.qkv"), h, h)?;
+            let [q, k, v] = weights.qkv(index, h)?;
             Ok(Block {
-                attention_norm: read.vector(&name("norm1.weight"), h)?,
+                attention_norm: weights.norm(&name("norm1"), h)?,
                 q,
                 k,
                 v,
-                o: read.linear(&name("attn.proj"), h, h)?,
-                feed_forward_norm: read.vector(&name("norm2.weight"), h)?,
-                gate: read.linear(&name("mlp.gate_proj"), inner, h)?,
-                up: read.linear(&name("mlp.up_proj"), inner, h)?,
-                down: read.linear(&name("mlp.down_proj"), h, inner)?,
+                o: weights.linear(&name("attn.proj"), h, h)?,
+                feed_forward_norm: weights.norm(&name("norm2"), h)?,
+                gate: weights.linear(&name("mlp.gate_proj"), inner, h)?,
+                up: weights.linear(&name("mlp.up_proj"), inner, h)?,
+                down: weights.linear(&name("mlp.down_proj"), h, inner)?,
             })
         };
         let wide = h * config.merged();
-        let patch = [config.in_channels, config.temporal_patch_size, config.patch_size];
-        let patch = [h, patch[0], patch[1], patch[2], patch[2]];
-        let patches = (read.tensor)("patch_embed.proj.weight", &patch)?;
-        let patches = memory::reshaped(&patches, (h, config.patch_numbers()))?;
         Ok(Self {
-            patch_embedding: Weight::in_format(&patches, format)?,
+            patch_embedding: weights.patches(&config)?,
             blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
             merger: Merger {
-                norm: read.vector("merger.ln_q.weight", h)?,
-                first: read.linear("merger.mlp.0", wide, wide)?,
-                second: read.linear("merger.mlp.2", config.out_hidden_size, wide)?,
+                norm: weights.norm("merger.ln_q", h)?,
+                first: weights.linear("merger.mlp.0", wide, wide)?,
+                second: weights.linear("merger.mlp.2", config.out_hidden_size, wide)?,
             },
             frequencies: frequencies(&config),
             config,
@@ -122,8 +113,7 @@ impl Tower {
     }
 
     /// The tower's shape.
-    #[must_use]
-    pub fn config(&self) -> &VisionConfig {
+    pub(crate) fn config(&self) -> &VisionConfig {
         &self.config
     }
 
@@ -134,7 +124,7 @@ impl Tower {
     ///
     /// # Errors
     /// [`Error::Patches`] if a picture was cut into other patches than the tower's.
-    pub fn forward(&self, pictures: &[&Pixels]) -> Result<Vec<Tensor>> {
+    pub(crate) fn forward(&self, pictures: &[&Pixels]) -> Result<Vec<Tensor>> {
         let Some(patches) = self.joined(pictures)? else { return Ok(Vec::new()) };
         let grids: Vec<Grid> = pictures.iter().map(|picture| picture.grid).collect();
         let Windows { patches: order, tokens, places, windows, frames } =
@@ -225,35 +215,4 @@ fn frequencies(config: &VisionConfig) -> Frequencies {
     };
     let inverse: Vec<f32> = (0..pairs).map(inverse).collect();
     Frequencies { inverse: [inverse.clone(), inverse].concat(), attention_factor: 1.0 }
-}
-
-/// Reads tensors by name.
-struct Read<F> {
-    tensor: F,
-    format: WeightFormat,
-}
-
-impl<F: Fn(&str, &[usize]) -> Result<Tensor>> Read<F> {
-    fn vector(&self, name: &str, width: usize) -> Result<Tensor> {
-        (self.tensor)(name, &[width])
-    }
-
-    fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
-        let weight = (self.tensor)(&format!("{name}.weight"), &[outputs, inputs])?;
-        let bias = self.vector(&format!("{name}.bias"), outputs)?;
-        Ok(Linear { weight: Weight::in_format(&weight, self.format)?, bias })
-    }
-
-    /// Three layers of `outputs` each, which are stored as one.
-    fn split(&self, name: &str, outputs: usize, inputs: usize) -> Result<[Linear; 3]> {
-        let weight = (self.tensor)(&format!("{name}.weight"), &[3 * outputs, inputs])?;
-        let bias = self.vector(&format!("{name}.bias"), 3 * outputs)?;
-        let part = |index: usize| -> Result<Linear> {
-            let rows = index * outputs..(index + 1) * outputs;
-            let weight = memory::rows(&weight, rows.clone())?;
-            let weight = Weight::in_format(&weight, self.format)?;
-            Ok(Linear { weight, bias: memory::rows(&bias, rows)? })
-        };
-        Ok([part(0)?, part(1)?, part(2)?])
-    }
 }

@@ -12,7 +12,7 @@ use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{
     BlockFormat, Engine, EngineOptions, Output, Prompt, Request, Sampling, WeightFormat,
 };
-use embodied_r_vision::{Eyes, Message, Part, Seen, VisionLanguageModel};
+use embodied_r_vision::{Eyes, Message, Part, Seen, VisionLanguageModel, can_see};
 use image::RgbImage;
 use picture::picture;
 use serde::Deserialize;
@@ -44,7 +44,12 @@ fn folder(form: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(form)
 }
 
+/// The forms that models come in: that of `transformers` 5, the hub's, and that of llama.cpp with the same numbers as
+/// the hub's (`scripts/parity/make_mmproj_fixtures.py`).
+const FORMS: [&str; 3] = ["nested", "flat", "gguf"];
+
 fn cases(form: &str) -> Vec<Case> {
+    let form = if form == "gguf" { "flat" } else { form };
     let text = std::fs::read(folder(form).join("expected.json")).unwrap();
     let cases: Vec<Case> = serde_json::from_slice(&text).unwrap();
     assert_eq!(cases.len(), 9);
@@ -112,8 +117,14 @@ fn drawn(model: &VisionLanguageModel, prompts: Vec<Prompt>, options: EngineOptio
 
 #[test]
 fn pixels_are_those_of_the_reference() {
-    let eyes = Eyes::load(&folder("nested"), WeightFormat::F32.into()).unwrap();
-    for case in cases("nested") {
+    for form in FORMS {
+        pixels_are_those_of(form);
+    }
+}
+
+fn pixels_are_those_of(form: &str) {
+    let eyes = Eyes::load(&folder(form), WeightFormat::F32.into()).unwrap();
+    for case in cases(form) {
         let pictures = case.pictures();
         let pixels = match case.kind.as_str() {
             "video" => vec![eyes.processor().video(&pictures).unwrap()],
@@ -139,8 +150,8 @@ fn pixels_are_those_of_the_reference() {
 }
 
 #[test]
-fn the_towers_tokens_are_those_of_the_reference_in_both_forms() {
-    for form in ["nested", "flat"] {
+fn the_towers_tokens_are_those_of_the_reference_in_every_form() {
+    for form in FORMS {
         let eyes = Eyes::load(&folder(form), WeightFormat::F32.into()).unwrap();
         for case in cases(form) {
             let seen = case.seen(&eyes);
@@ -161,19 +172,21 @@ fn the_towers_tokens_are_those_of_the_reference_in_both_forms() {
 
 #[test]
 fn prompts_have_the_ids_and_the_places_of_the_reference() {
-    let eyes = Eyes::load(&folder("flat"), WeightFormat::F32.into()).unwrap();
-    let tokenizer = Tokenizer::from_dir(&folder("flat")).unwrap();
-    for case in cases("flat") {
-        let prompt = case.prompt(&eyes, &tokenizer);
-        assert_eq!(prompt.ids(), case.ids, "{}", case.name);
-        let places: Vec<_> = (0..prompt.len()).map(|index| prompt.place(index)).collect();
-        assert_eq!(places, case.positions, "{}", case.name);
+    for form in ["flat", "gguf"] {
+        let eyes = Eyes::load(&folder(form), WeightFormat::F32.into()).unwrap();
+        let tokenizer = Tokenizer::from_dir(&folder(form)).unwrap();
+        for case in cases(form) {
+            let prompt = case.prompt(&eyes, &tokenizer);
+            assert_eq!(prompt.ids(), case.ids, "{}", case.name);
+            let places: Vec<_> = (0..prompt.len()).map(|index| prompt.place(index)).collect();
+            assert_eq!(places, case.positions, "{}", case.name);
+        }
     }
 }
 
 #[test]
 fn log_probabilities_and_greedy_tokens_are_those_of_the_reference() {
-    for form in ["nested", "flat"] {
+    for form in FORMS {
         let model = VisionLanguageModel::load(&folder(form), WeightFormat::F32.into()).unwrap();
         let tokenizer = Tokenizer::from_dir(&folder(form)).unwrap();
         let cases = cases(form);
@@ -252,4 +265,70 @@ fn a_place_without_a_picture_is_refused() {
     let tokenizer = Tokenizer::from_dir(&folder("flat")).unwrap();
     let told = eyes.prompt(&tokenizer, &[Message::user(2, "?")], &[]).unwrap_err().to_string();
     assert!(told.contains("2 places for 0 pictures"), "{told}");
+}
+
+/// A folder with copies of files of the form of llama.cpp.
+fn copied(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for (file, name) in files {
+        std::fs::copy(folder("gguf").join(file), copy.path().join(name)).unwrap();
+    }
+    copy
+}
+
+#[test]
+fn a_tower_in_a_file_of_its_own_is_found_by_its_name_and_missed_by_its_own() {
+    let load = |path: &Path| VisionLanguageModel::load(path, WeightFormat::F32.into());
+    let decoder = ("model.gguf", "Qwen2.5-VL-Q8_0.gguf");
+    let both = copied(&[decoder, ("mmproj-model.gguf", "Qwen2.5-VL.MMProj-f16.gguf")]);
+    assert!(can_see(both.path()) && load(both.path()).is_ok());
+    assert!(load(&both.path().join(decoder.1)).is_ok());
+    let alone = copied(&[decoder]);
+    assert!(!can_see(alone.path()));
+    let told = load(alone.path()).err().unwrap().to_string();
+    assert!(told.contains("Q8_0.gguf` is a decoder alone"), "{told}");
+    let two =
+        [decoder, ("mmproj-model.gguf", "mmproj-a.gguf"), ("mmproj-model.gguf", "mmproj-b.gguf")];
+    let two = copied(&two);
+    assert!(can_see(two.path()));
+    let told = load(two.path()).err().unwrap().to_string();
+    assert!(told.contains("mmproj-a.gguf, mmproj-b.gguf"), "{told}");
+    let decoder_twice = copied(&[decoder, ("model.gguf", "mmproj.gguf")]);
+    let told = load(decoder_twice.path()).err().unwrap().to_string();
+    assert!(told.contains("`general.architecture` is `qwen2vl`, want `clip`"), "{told}");
+    let told = load(&both.path().join("Qwen2.5-VL.MMProj-f16.gguf")).err().unwrap().to_string();
+    assert!(told.contains("this is a vision tower"), "{told}");
+}
+
+#[test]
+fn a_processor_beside_a_tower_in_a_file_of_its_own_takes_precedence() {
+    let model = copied(&[("model.gguf", "model.gguf"), ("mmproj-model.gguf", "mmproj.gguf")]);
+    let tokens = || {
+        let eyes = Eyes::load(model.path(), WeightFormat::F32.into()).unwrap();
+        eyes.image_tokens((640, 480)).unwrap()
+    };
+    assert_eq!(tokens(), 12 * 9);
+    let processor = r#"{"min_pixels": 3136, "max_pixels": 7840, "patch_size": 14}"#;
+    std::fs::write(model.path().join("preprocessor_config.json"), processor).unwrap();
+    assert_eq!(tokens(), 3 * 2);
+}
+
+#[test]
+fn a_broken_tower_in_a_file_of_its_own_is_an_error_and_no_panic() {
+    let model = copied(&[("model.gguf", "model.gguf"), ("mmproj-model.gguf", "mmproj.gguf")]);
+    let whole = std::fs::read(folder("gguf").join("mmproj-model.gguf")).unwrap();
+    let load = |bytes: &[u8]| {
+        std::fs::write(model.path().join("mmproj.gguf"), bytes).unwrap();
+        Eyes::load(model.path(), WeightFormat::F32.into()).is_ok()
+    };
+    assert!(load(&whole) && !load(&whole[..whole.len() / 2]) && !load(b""));
+    let mut refused = 0;
+    for draw in 0..300_usize {
+        let mut bytes = whole.clone();
+        // The header's values come first, with the sizes of everything.
+        let at = 24 + draw * 7919 % 1200;
+        bytes[at] ^= [0xff, 0x80, 0x01][draw % 3];
+        refused += usize::from(!load(&bytes));
+    }
+    assert!(refused > 100, "{refused}");
 }

@@ -61,7 +61,8 @@ pub(crate) struct WorkArgs {
 /// One run is done first and not counted; medians are printed.
 #[derive(Debug, Args)]
 pub(crate) struct CaptionArgs {
-    /// Vision-language model: a folder in Hugging Face's layout, or a name on the hub.
+    /// Vision-language model: a folder in Hugging Face's layout, a GGUF file with its `mmproj` beside it, or a name on
+    /// the hub.
     #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: String,
     #[command(flatten)]

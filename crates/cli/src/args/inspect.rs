@@ -55,7 +55,8 @@ pub(crate) struct GreedyArgs {
 /// follow, up to one of the model's stop tokens.
 #[derive(Debug, Args)]
 pub(crate) struct CaptionArgs {
-    /// Vision-language model: a folder in Hugging Face's layout, or a name on the hub.
+    /// Vision-language model: a folder in Hugging Face's layout, a GGUF file with its `mmproj` beside it, or a name on
+    /// the hub.
     #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: String,
     /// Pictures, PNG or JPEG.

@@ -1,7 +1,7 @@
 //! A decoder's shape from the values of a GGUF file.
 
 use super::fault::{GgufFault, Result};
-use super::header::Header;
+use super::file::GgufFile;
 use super::metadata::Metadata;
 use super::tokenizer;
 use crate::config::{ModelConfig, ModelType, Rope, WeightDtype};
@@ -24,6 +24,11 @@ impl Architecture {
             "qwen2" => Ok(Self::Qwen2),
             "qwen2vl" => Ok(Self::Qwen2Vl),
             "llama" => Ok(Self::Llama),
+            "clip" => Err(GgufFault::Unsupported {
+                key: Self::KEY.to_owned(),
+                found: "clip".to_owned(),
+                why: "this is a vision tower, which is found by itself beside the decoder's file that is asked for",
+            }),
             found => Err(GgufFault::Unsupported {
                 key: Self::KEY.to_owned(),
                 found: found.to_owned(),
@@ -42,14 +47,14 @@ impl Architecture {
 }
 
 /// Reads the shape; whether its sizes fit each other is checked by the caller.
-pub(super) fn read(header: &Header) -> Result<(Architecture, ModelConfig)> {
-    let metadata = &header.metadata;
+pub(super) fn read(file: &GgufFile) -> Result<(Architecture, ModelConfig)> {
+    let metadata = file.metadata();
     refuse_splits(metadata)?;
     let architecture = Architecture::of(metadata)?;
     let fields = Fields { metadata, architecture };
-    fields.refuse_what_is_not_supported(header)?;
+    fields.refuse_what_is_not_supported(file)?;
     let layers = fields.size("block_count")?;
-    let tensors = header.tensors.len();
+    let tensors = file.tensors().len();
     if layers > tensors {
         let want = format!("no more than the {tensors} tensors of the file");
         return Err(fields.wrong("block_count", layers, want));
@@ -61,7 +66,7 @@ pub(super) fn read(header: &Header) -> Result<(Architecture, ModelConfig)> {
             Architecture::Qwen2 | Architecture::Qwen2Vl => ModelType::Qwen2,
             Architecture::Llama => ModelType::Llama,
         },
-        vocab_size: fields.vocab_size(header)?,
+        vocab_size: fields.vocab_size(file)?,
         hidden_size,
         intermediate_size: fields.size("feed_forward_length")?,
         num_hidden_layers: layers,
@@ -69,9 +74,12 @@ pub(super) fn read(header: &Header) -> Result<(Architecture, ModelConfig)> {
         num_key_value_heads: fields.size_or("attention.head_count_kv", heads)?,
         head_dim: fields.head_dim(hidden_size, heads)?,
         rms_norm_eps: fields.positive("attention.layer_norm_rms_epsilon", None)?,
-        rope: Rope::plain(fields.positive("rope.freq_base", Some(10_000.0))?),
+        rope: Rope {
+            mrope_section: fields.mrope_section()?,
+            ..Rope::plain(fields.positive("rope.freq_base", Some(10_000.0))?)
+        },
         sliding_window: None,
-        tie_word_embeddings: !header.tensors.contains_key("output.weight"),
+        tie_word_embeddings: file.shape("output.weight").is_none(),
         attention_bias: architecture != Architecture::Llama,
         max_position_embeddings: fields.size("context_length")?,
         initializer_range: 0.02,
@@ -139,9 +147,9 @@ impl Fields<'_> {
     }
 
     /// Rows of the embedding; the tokens may be fewer.
-    fn vocab_size(&self, header: &Header) -> Result<usize> {
-        match header.tensors.get("token_embd.weight") {
-            Some(embedding) => Ok(embedding.shape[0]),
+    fn vocab_size(&self, file: &GgufFile) -> Result<usize> {
+        match file.shape("token_embd.weight").and_then(<[usize]>::first) {
+            Some(rows) => Ok(*rows),
             None => self.size("vocab_size"),
         }
     }
@@ -164,7 +172,27 @@ impl Fields<'_> {
         Ok(head_dim)
     }
 
-    fn refuse_what_is_not_supported(&self, header: &Header) -> Result<()> {
+    /// Pairs that turn by the position in time, in height and in width; a fourth kind is llama.cpp's own and empty.
+    fn mrope_section(&self) -> Result<Option<[usize; 3]>> {
+        const FIELD: &str = "rope.dimension_sections";
+        if self.architecture != Architecture::Qwen2Vl {
+            return Ok(None);
+        }
+        let Some(sections) = self.metadata.integers(&self.key(FIELD))? else { return Ok(None) };
+        let size = |section: i32| usize::try_from(section).ok();
+        let three = match sections[..] {
+            [time, height, width] | [time, height, width, 0] => {
+                size(time).zip(size(height)).zip(size(width))
+            }
+            _ => None,
+        };
+        let want = "three numbers of pairs that are not negative, and a 0";
+        let wrong = || self.wrong(FIELD, format!("{sections:?}"), want);
+        let ((time, height), width) = three.ok_or_else(wrong)?;
+        Ok(Some([time, height, width]))
+    }
+
+    fn refuse_what_is_not_supported(&self, file: &GgufFile) -> Result<()> {
         let experts = self.metadata.count(&self.key("expert_count"))?.unwrap_or_default();
         if experts > 0 {
             return Err(self.unsupported("expert_count", experts, "mixtures of experts are not"));
@@ -174,11 +202,11 @@ impl Fields<'_> {
         if width > 0 {
             return Err(self.unsupported(window, width, "full attention in every layer is"));
         }
-        self.refuse_rope_scaling(header)
+        self.refuse_rope_scaling(file)
     }
 
     /// Scaled rotary frequencies: named in the values, or stored as a tensor of divisors (Llama 3).
-    fn refuse_rope_scaling(&self, header: &Header) -> Result<()> {
+    fn refuse_rope_scaling(&self, file: &GgufFile) -> Result<()> {
         const WHY: &str = "the plain rotary embedding is";
         let kind = self.metadata.text(&self.key("rope.scaling.type"))?;
         if let Some(kind) = kind.filter(|kind| *kind != "none") {
@@ -191,8 +219,8 @@ impl Fields<'_> {
             }
         }
         let divisors = "rope_freqs.weight";
-        if let Some(tensor) = header.tensors.get(divisors) {
-            let (key, found) = (divisors.to_owned(), format!("{:?}", tensor.shape));
+        if let Some(shape) = file.shape(divisors) {
+            let (key, found) = (divisors.to_owned(), format!("{shape:?}"));
             return Err(GgufFault::Unsupported { key, found, why: WHY });
         }
         Ok(())

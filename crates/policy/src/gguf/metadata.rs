@@ -151,7 +151,7 @@ impl Metadata {
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
         match self.values.get(key) {
             None => Ok(None),
-            Some(Value::F32(x)) => Ok(Some(x.to_string().parse().unwrap_or(f64::from(*x)))),
+            Some(Value::F32(x)) => Ok(Some(in_decimal(*x))),
             Some(Value::F64(x)) => Ok(Some(*x)),
             Some(_) => Err(self.wrong(key, "a number with a fraction")),
         }
@@ -177,6 +177,18 @@ impl Metadata {
         (0..count).map(|_| cursor.text(&Quoted(key))).collect::<Result<_>>().map(Some)
     }
 
+    /// A list of 32-bit floats, each as [`Self::number`] gives it.
+    pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        match self.values.get(key) {
+            None => Ok(None),
+            Some(Value::List { kind: Kind::F32, range, .. }) => {
+                let words = self.bytes(range).as_chunks().0;
+                Ok(Some(words.iter().map(|word| in_decimal(f32::from_le_bytes(*word))).collect()))
+            }
+            Some(_) => Err(self.wrong(key, "a list of 32-bit floats")),
+        }
+    }
+
     /// A list of 32-bit integers.
     pub(super) fn integers(&self, key: &str) -> Result<Option<Vec<i32>>> {
         match self.values.get(key) {
@@ -188,6 +200,11 @@ impl Metadata {
             Some(_) => Err(self.wrong(key, "a list of 32-bit integers")),
         }
     }
+}
+
+/// The f64 that reads as an f32 does in decimal.
+fn in_decimal(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or(f64::from(number))
 }
 
 /// A key in a message.

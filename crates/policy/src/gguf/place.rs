@@ -24,20 +24,59 @@ pub fn find(model: &Path) -> Result<Option<PathBuf>> {
     if safetensors || !model.is_dir() {
         return Ok(None);
     }
+    one_of(model, files_in(model, |path| !is_mmproj(path))?)
+}
+
+/// The GGUF file of the vision tower that stands beside the decoder's in the file or folder `model`: llama.cpp keeps
+/// the two apart, and calls the tower's `mmproj`.
+///
+/// # Errors
+/// [`Error::GgufChoice`] if there are several, [`Error::Io`] if the folder cannot be read.
+pub fn find_mmproj(model: &Path) -> Result<Option<PathBuf>> {
+    let Some(decoder) = find(model)? else { return Ok(None) };
+    let dir = folder_of(&decoder);
+    one_of(dir, files_in(dir, is_mmproj)?)
+}
+
+/// The folder where the small files of `model` lie, a GGUF file or a folder.
+///
+/// # Errors
+/// As [`find`].
+pub fn folder(model: &Path) -> Result<PathBuf> {
+    Ok(find(model)?.as_deref().map_or(model, folder_of).to_owned())
+}
+
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(dir) if dir.as_os_str().is_empty() => Path::new("."),
+        Some(dir) => dir,
+        None => file,
+    }
+}
+
+/// Whether a file's name says that it is a vision tower.
+fn is_mmproj(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    name.contains("mmproj")
+}
+
+/// The GGUF files of a folder that are wanted, by name.
+fn files_in(dir: &Path, wanted: fn(&Path) -> bool) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(model).map_err(Error::io("read", model))? {
-        let path = entry.map_err(Error::io("read", model))?.path();
-        if is_gguf(&path) {
+    for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
+        let path = entry.map_err(Error::io("read", dir))?.path();
+        if is_gguf(&path) && wanted(&path) {
             files.push(path);
         }
     }
-    match files.len() {
-        0 | 1 => Ok(files.pop()),
-        _ => {
-            files.sort();
-            let name = |path: &PathBuf| path.file_name().unwrap_or_default().display().to_string();
-            let found = files.iter().map(name).collect();
-            Err(Error::GgufChoice { dir: model.to_owned(), found })
-        }
+    files.sort();
+    Ok(files)
+}
+
+fn one_of(dir: &Path, mut files: Vec<PathBuf>) -> Result<Option<PathBuf>> {
+    if files.len() < 2 {
+        return Ok(files.pop());
     }
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().display().to_string();
+    Err(Error::GgufChoice { dir: dir.to_owned(), found: files.iter().map(name).collect() })
 }

@@ -1,6 +1,8 @@
 use embodied_r_kernels::quantized::BlockFormat;
 use proptest::prelude::*;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::weights::SINGLE_FILE;
 
@@ -126,7 +128,7 @@ fn model(architecture: &str) -> Writer {
 }
 
 fn open(bytes: Vec<u8>) -> Result<GgufModel> {
-    GgufModel::new(Path::new("m.gguf"), Arc::new(bytes))
+    GgufModel::of_file(GgufFile::new(Path::new("m.gguf"), Arc::new(bytes))?)
 }
 
 #[track_caller]
@@ -319,9 +321,14 @@ fn a_folder_with_one_gguf_file_and_no_safetensors_means_that_file() {
     std::fs::write(&file, model("qwen2").bytes()).unwrap();
     assert_eq!(find(dir.path()).unwrap().as_deref(), Some(&*file));
     assert_eq!(find(&file).unwrap().as_deref(), Some(&*file));
+    let tower = dir.path().join("b-MMPROJ-f16.gguf");
+    assert_eq!(find_mmproj(dir.path()).unwrap(), None);
+    std::fs::write(&tower, "").unwrap();
+    assert_eq!(find(dir.path()).unwrap().as_deref(), Some(&*file));
+    assert_eq!(find_mmproj(&file).unwrap().as_deref(), Some(&*tower));
     std::fs::write(dir.path().join("b.gguf"), "").unwrap();
     let told = find(dir.path()).unwrap_err().to_string();
-    assert!(told.contains("a.GGUF, b.gguf, give the path of one"), "{told}");
+    assert!(told.contains("a.GGUF, b.gguf: give the path of one"), "{told}");
     std::fs::write(dir.path().join(SINGLE_FILE), "").unwrap();
     assert_eq!(find(dir.path()).unwrap(), None);
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::gguf;
 use crate::sampling::Sampling;
 use crate::tokenizer::GENERATION_CONFIG_FILE as FILE;
 
@@ -31,13 +32,13 @@ impl Default for SamplingDefaults {
 }
 
 impl SamplingDefaults {
-    /// What `generation_config.json` of the model in `dir` says, else OpenAI's defaults, as vLLM
+    /// What `generation_config.json` of the model in `dir`, a folder or a GGUF file, says, else OpenAI's defaults, as vLLM
     /// takes them: `do_sample` changes nothing.
     ///
     /// # Errors
     /// The file cannot be read, or says what cannot be.
     pub fn from_dir(dir: &Path) -> Result<Self> {
-        let path = dir.join(FILE);
+        let path = gguf::folder(dir)?.join(FILE);
         if !path.is_file() {
             return Ok(Self::default());
         }

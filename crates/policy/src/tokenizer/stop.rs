@@ -37,7 +37,7 @@ pub(super) fn all_stop_ids(
 /// [`Error::StopIds`] for anything but ids, or a file cannot be read.
 pub fn stop_ids(model: &Path) -> Result<Vec<u32>> {
     let gguf = gguf::find(model)?;
-    let dir = gguf.as_deref().and_then(Path::parent).unwrap_or(model);
+    let dir = gguf::folder(model)?;
     let mut ids = Vec::new();
     for file in [GENERATION_CONFIG_FILE, CONFIG_FILE] {
         ids.extend(ids_in_file(&dir.join(file))?);

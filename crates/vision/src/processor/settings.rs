@@ -20,7 +20,7 @@ const BOTH_FILE: &str = "processor_config.json";
 
 /// How pictures of one kind become patches.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     pub(super) limits: PixelLimits,
     pub(super) patch: Patch,
     /// What a byte is multiplied with.
@@ -82,8 +82,12 @@ const IMAGE_LIMITS: PixelLimits = PixelLimits { min_pixels: 56 * 56, max_pixels:
 const VIDEO_LIMITS: PixelLimits =
     PixelLimits { min_pixels: 128 * 28 * 28, max_pixels: 28 * 28 * 768 };
 
-/// The settings for images and for videos.
-pub(super) fn read(dir: &Path) -> Result<(Settings, Settings)> {
+/// Those of Qwen2.5-VL as it is published.
+const PUBLISHED_LIMITS: PixelLimits =
+    PixelLimits { min_pixels: 56 * 56, max_pixels: 28 * 28 * 16_384 };
+
+/// The settings for images and for videos in the files of a model's folder, if there are any.
+pub(crate) fn of_folder(dir: &Path) -> Result<Option<(Settings, Settings)>> {
     let both = json(&dir.join(BOTH_FILE))?;
     let part = |name: &str| {
         let value = both.as_ref().and_then(|both| both.get(name)).filter(|part| part.is_object());
@@ -93,8 +97,7 @@ pub(super) fn read(dir: &Path) -> Result<(Settings, Settings)> {
         let path = dir.join(name);
         Ok(json(&path)?.map(|value| (path, value)))
     };
-    let images = own(IMAGE_FILE)?.or(part("image_processor"));
-    let images = images.ok_or_else(|| Error::NoProcessor { dir: dir.to_owned() })?;
+    let Some(images) = own(IMAGE_FILE)?.or(part("image_processor")) else { return Ok(None) };
     let videos = own(VIDEO_FILE)?.or(part("video_processor"));
     let images_settings = settings(&images, IMAGE_LIMITS)?;
     let videos_settings = settings(videos.as_ref().unwrap_or(&images), VIDEO_LIMITS)?;
@@ -102,7 +105,14 @@ pub(super) fn read(dir: &Path) -> Result<(Settings, Settings)> {
         let fault = "images and videos are cut into patches of different sizes".to_owned();
         return Err(Error::Processor { path: videos.unwrap_or(images).0, fault });
     }
-    Ok((images_settings, videos_settings))
+    Ok(Some((images_settings, videos_settings)))
+}
+
+/// The same of the fields of one such file; `path` is for errors. Limits that are not given are those of the
+/// published models.
+pub(crate) fn of_json(fields: Value, path: &Path) -> Result<(Settings, Settings)> {
+    let settings = settings(&(path.to_owned(), fields), PUBLISHED_LIMITS)?;
+    Ok((settings.clone(), settings))
 }
 
 fn json(path: &Path) -> Result<Option<Value>> {
@@ -186,7 +196,7 @@ mod tests {
         for (name, text) in files {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
-        read(folder.path())
+        of_folder(folder.path()).map(Option::unwrap)
     }
 
     #[test]
@@ -205,7 +215,6 @@ mod tests {
     #[test]
     fn what_is_missing_or_cannot_be_is_named() {
         let told = |files: &[(&str, &str)]| read_files(files).unwrap_err().to_string();
-        assert!(told(&[]).contains("preprocessor_config.json"));
         assert!(told(&[(IMAGE_FILE, "{")]).contains(IMAGE_FILE));
         assert!(told(&[(IMAGE_FILE, r#"{"merge_size": 0}"#)]).contains("`merge_size` is 0"));
         assert!(told(&[(IMAGE_FILE, r#"{"do_resize": false}"#)]).contains("do_resize"));

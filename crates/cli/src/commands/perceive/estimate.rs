@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use embodied_r_kernels::peak;
 use embodied_r_perception::perceive::Plan;
-use embodied_r_policy::{Group, ModelConfig, WeightFormat};
+use embodied_r_policy::{Group, ModelConfig, WeightFormat, gguf};
 use embodied_r_vision::{Processor, VisionConfig};
 
 /// Share of the peak that the products reach.
@@ -24,21 +25,24 @@ const PICTURE: (u32, u32) = (640, 480);
 
 /// Prints memory and time to standard error.
 pub(super) fn tell(
-    folder: &Path,
+    model: &Path,
     plan: &Plan,
     format: WeightFormat,
     cache_bytes: usize,
 ) -> anyhow::Result<()> {
-    let decoder = ModelConfig::from_dir(folder)?;
-    let vision = VisionConfig::from_dir(folder)?;
+    let decoder = ModelConfig::of_model(model)?;
+    let vision = VisionConfig::of_model(model)?;
     let (width, height) = plan.picture.unwrap_or(PICTURE);
-    let grid = Processor::from_dir(folder)?.image_grid((width, height))?;
+    let grid = Processor::of_model(model)?.image_grid((width, height))?;
     let tokens = grid.tokens(vision.spatial_merge_size);
     let parameters = (decoder.parameter_count() + vision.parameter_count()) as f64;
-    let weights = parameters * bits(format) / 8.0;
+    let (weights, format) = match stored(model)? {
+        Some(bytes) => (bytes as f64, "GGUF"),
+        None => (parameters * bits(format) / 8.0, format.name()),
+    };
     let working = grid.patches() * 4 * (vision.hidden_size + vision.intermediate_size);
     let memory = weights + (cache_bytes + working * size_of::<f32>()) as f64;
-    let (billions, format) = (parameters / 1e9, format.name());
+    let billions = parameters / 1e9;
     let (memory, cache) = (memory / GB, cache_bytes as f64 / GB);
     eprintln!(
         "model: {billions:.2} billion weights in {format}, {:.1} GB; with keys, values and pictures of \
@@ -56,6 +60,17 @@ pub(super) fn tell(
         duration(seconds * *frames as f64)
     );
     Ok(())
+}
+
+/// Bytes of the weights of a model in GGUF files, which stay as they are.
+fn stored(model: &Path) -> anyhow::Result<Option<u64>> {
+    let Some(decoder) = gguf::find(model)? else { return Ok(None) };
+    let mut bytes = 0;
+    for file in std::iter::once(decoder).chain(gguf::find_mmproj(model)?) {
+        let length = std::fs::metadata(&file).map(|file| file.len());
+        bytes += length.with_context(|| format!("cannot read `{}`", file.display()))?;
+    }
+    Ok(Some(bytes))
 }
 
 /// Bits of a weight.

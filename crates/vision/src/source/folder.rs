@@ -1,0 +1,94 @@
+//! Eyes in a folder of Hugging Face's layout.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use embodied_r_kernels::memory;
+use embodied_r_kernels::weight::Weight;
+use embodied_r_policy::WeightFormat;
+use embodied_r_policy::config::CONFIG_FILE;
+use embodied_r_policy::weights::VisionTensors;
+
+use super::TowerWeights;
+use crate::config::{self, PictureTokens, VisionConfig};
+use crate::error::{Error, Result};
+use crate::processor::{self, Settings};
+use crate::tower::Linear;
+
+/// A model's folder.
+pub(crate) struct Folder {
+    dir: PathBuf,
+}
+
+impl Folder {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// Whether the model has a tower and says how pictures become patches.
+    pub(super) fn is_whole(&self) -> bool {
+        self.config().is_ok() && self.settings().is_ok()
+    }
+
+    pub(super) fn config(&self) -> Result<(VisionConfig, PictureTokens)> {
+        let path = self.dir.join(CONFIG_FILE);
+        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let json = |source| Error::Json { path: path.clone(), source };
+        config::of_json(&serde_json::from_slice(&bytes).map_err(json)?, &path)
+    }
+
+    pub(super) fn settings(&self) -> Result<(Settings, Settings)> {
+        processor::of_folder(&self.dir)?.ok_or_else(|| Error::NoProcessor { dir: self.dir.clone() })
+    }
+
+    pub(super) fn weights(&self, format: WeightFormat) -> Result<FolderWeights> {
+        Ok(FolderWeights { tensors: VisionTensors::open(&self.dir)?, format })
+    }
+}
+
+/// A folder's tensors, whose matrices are held in a format, or in bf16 where their rows are no whole blocks of it.
+pub(super) struct FolderWeights {
+    tensors: VisionTensors,
+    format: WeightFormat,
+}
+
+impl FolderWeights {
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        Ok(self.tensors.tensor(name, shape)?)
+    }
+}
+
+impl TowerWeights for FolderWeights {
+    fn patches(&self, config: &VisionConfig) -> Result<Weight> {
+        let VisionConfig { hidden_size, in_channels, temporal_patch_size, patch_size, .. } =
+            *config;
+        let shape = [hidden_size, in_channels, temporal_patch_size, patch_size, patch_size];
+        let patches = self.tensor("patch_embed.proj.weight", &shape)?;
+        let patches = memory::reshaped(&patches, (hidden_size, config.patch_numbers()))?;
+        Ok(Weight::in_format(&patches, self.format)?)
+    }
+
+    fn norm(&self, name: &str, width: usize) -> Result<Tensor> {
+        self.tensor(&format!("{name}.weight"), &[width])
+    }
+
+    fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
+        let weight = self.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
+        let bias = self.tensor(&format!("{name}.bias"), &[outputs])?;
+        Ok(Linear { weight: Weight::in_format(&weight, self.format)?, bias })
+    }
+
+    /// The three are stored as one.
+    fn qkv(&self, block: usize, width: usize) -> Result<[Linear; 3]> {
+        let name = |part: &str| format!("blocks.{block}.attn.qkv.{part}");
+        let weight = self.tensor(&name("weight"), &[3 * width, width])?;
+        let bias = self.tensor(&name("bias"), &[3 * width])?;
+        let part = |index: usize| -> Result<Linear> {
+            let rows = index * width..(index + 1) * width;
+            let weight = memory::rows(&weight, rows.clone())?;
+            let weight = Weight::in_format(&weight, self.format)?;
+            Ok(Linear { weight, bias: memory::rows(&bias, rows)? })
+        };
+        Ok([part(0)?, part(1)?, part(2)?])
+    }
+}

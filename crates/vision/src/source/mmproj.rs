@@ -1,0 +1,197 @@
+//! Eyes in a GGUF file of their own, as llama.cpp keeps them beside the decoder's.
+//!
+//! Keys and names are those that llama.cpp's converter writes for Qwen2.5-VL. What the file does not say has the
+//! values of the published models.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use embodied_r_kernels::memory;
+use embodied_r_kernels::weight::Weight;
+use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_policy::{GgufFault, GgufFile, GgufTensor, gguf};
+use serde_json::{Map, Value, json};
+
+use super::TowerWeights;
+use crate::config::{self, PictureTokens, VisionConfig};
+use crate::error::{Error, Result};
+use crate::processor::{self, Settings};
+use crate::tower::Linear;
+
+const ARCHITECTURE: &str = "general.architecture";
+
+/// The kind of tower; files of several modalities name it once for each.
+const PROJECTORS: [&str; 2] = ["clip.vision.projector_type", "clip.projector_type"];
+
+/// Qwen2.5-VL's.
+const PROJECTOR: &str = "qwen2.5vl_merger";
+
+/// In every so-manieth block a patch sees all of its frame; without it in all of them.
+const FULL_BLOCKS: &str = "clip.vision.n_wa_pattern";
+
+/// The tokens that stand for an image's and a video's.
+const PICTURE_TOKENS: [&str; 2] = ["<|image_pad|>", "<|video_pad|>"];
+
+/// An open file.
+pub(crate) struct Mmproj {
+    file: GgufFile,
+    /// The decoder's file, which has the tokenizer.
+    decoder: PathBuf,
+}
+
+impl Mmproj {
+    /// Opens the tower's file beside that of its decoder.
+    ///
+    /// # Errors
+    /// [`Error::Processor`] if it holds no tower of Qwen2.5-VL.
+    pub(super) fn open(path: &Path, decoder: &Path) -> Result<Self> {
+        let opened = Self { file: GgufFile::open(path)?, decoder: decoder.to_owned() };
+        let found = opened.file.text(ARCHITECTURE)?;
+        if found != Some("clip") {
+            return Err(opened.unsupported(ARCHITECTURE, found, "want `clip`, a vision tower"));
+        }
+        let [of_vision, of_file] = PROJECTORS.map(|key| opened.file.text(key));
+        let found = of_vision?.or(of_file?);
+        if found != Some(PROJECTOR) {
+            let want = "want `qwen2.5vl_merger`, the tower of Qwen2.5-VL";
+            return Err(opened.unsupported(PROJECTORS[1], found, want));
+        }
+        Ok(opened)
+    }
+
+    fn unsupported(&self, key: &str, found: Option<&str>, want: &str) -> Error {
+        let found = found.map_or("missing".to_owned(), |found| format!("`{found}`"));
+        let path = self.file.path().to_owned();
+        Error::Processor { path, fault: format!("`{key}` is {found}, {want}") }
+    }
+
+    fn size(&self, field: &str) -> Result<u64> {
+        let key = format!("clip.vision.{field}");
+        let missing = || self.file.error(GgufFault::Missing { key: key.clone() });
+        Ok(self.file.count(&key)?.ok_or_else(missing)?)
+    }
+
+    pub(super) fn config(&self) -> Result<(VisionConfig, PictureTokens)> {
+        let depth = self.size("block_count")?;
+        let every = self.file.count(FULL_BLOCKS)?.unwrap_or_default().max(1);
+        let blocks = 1..=depth.min(config::LARGEST as u64);
+        let full_blocks: Vec<u64> =
+            blocks.filter(|block| block.is_multiple_of(every)).map(|block| block - 1).collect();
+        let mut vision = json!({
+            "depth": depth,
+            "hidden_size": self.size("embedding_length")?,
+            "intermediate_size": self.size("feed_forward_length")?,
+            "num_heads": self.size("attention.head_count")?,
+            "patch_size": self.size("patch_size")?,
+            "out_hidden_size": self.size("projection_dim")?,
+            "fullatt_block_indexes": full_blocks,
+            "tokens_per_second": 2,
+        });
+        for field in ["spatial_merge_size", "window_size"] {
+            if let Some(size) = self.file.count(&format!("clip.vision.{field}"))? {
+                vision[field] = size.into();
+            }
+        }
+        let mut whole = json!({ "vision_config": vision });
+        let tokenizer = Tokenizer::from_dir(&self.decoder)?;
+        for (field, token) in ["image_token_id", "video_token_id"].into_iter().zip(PICTURE_TOKENS) {
+            if let Some(id) = tokenizer.token_id(token) {
+                whole[field] = id.into();
+            }
+        }
+        config::of_json(&whole, self.file.path())
+    }
+
+    /// A processor's own files beside the model come first.
+    pub(super) fn settings(&self) -> Result<(Settings, Settings)> {
+        let folder = gguf::folder(&self.decoder)?;
+        if let Some(settings) = processor::of_folder(&folder)? {
+            return Ok(settings);
+        }
+        let mut fields = Map::new();
+        fields.insert("patch_size".to_owned(), self.size("patch_size")?.into());
+        for (field, key) in [
+            ("merge_size", "spatial_merge_size"),
+            ("min_pixels", "image_min_pixels"),
+            ("max_pixels", "image_max_pixels"),
+        ] {
+            let found = self.file.count(&format!("clip.vision.{key}"))?;
+            fields.extend(found.map(|found| (field.to_owned(), Value::from(found))));
+        }
+        for field in ["image_mean", "image_std"] {
+            let found = self.file.numbers(&format!("clip.vision.{field}"))?;
+            fields.extend(found.map(|found| (field.to_owned(), Value::from(found))));
+        }
+        processor::of_json(fields.into(), self.file.path())
+    }
+
+    fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Weight> {
+        match self.file.tensor(name, &shape)? {
+            GgufTensor::Matrix(matrix) => Ok(Weight::quantized(matrix)),
+            GgufTensor::Vector(tensor) => Ok(Weight::f32(&tensor)?),
+        }
+    }
+
+    fn layer(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
+        let weight = self.matrix(&format!("{name}.weight"), [outputs, inputs])?;
+        let bias = self.file.tensor(&format!("{name}.bias"), &[outputs])?.dequantize()?;
+        Ok(Linear { weight, bias })
+    }
+}
+
+/// What the file calls a part of the tower.
+fn stored_name(name: &str) -> String {
+    match name {
+        "merger.ln_q" => return "v.post_ln".to_owned(),
+        "merger.mlp.0" => return "mm.0".to_owned(),
+        "merger.mlp.2" => return "mm.2".to_owned(),
+        _ => {}
+    }
+    let in_block = name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'));
+    let Some((block, part)) = in_block else { return name.to_owned() };
+    let part = match part {
+        "norm1" => "ln1",
+        "norm2" => "ln2",
+        "attn.proj" => "attn_out",
+        "mlp.gate_proj" => "ffn_gate",
+        "mlp.up_proj" => "ffn_up",
+        "mlp.down_proj" => "ffn_down",
+        other => other,
+    };
+    format!("v.blk.{block}.{part}")
+}
+
+impl TowerWeights for &Mmproj {
+    /// The file has a matrix for each of a patch's two frames.
+    fn patches(&self, config: &VisionConfig) -> Result<Weight> {
+        let (hidden, side) = (config.hidden_size, config.patch_size);
+        let shape = [hidden, config.in_channels, side, side];
+        let frame = |name: &str| -> Result<Vec<f32>> {
+            let matrix = self.file.tensor(name, &shape)?.dequantize()?;
+            Ok(memory::floats(&matrix, "read the patches' weights")?.to_vec())
+        };
+        let frames = [frame("v.patch_embd.weight")?, frame("v.patch_embd.weight.1")?];
+        // (hidden, colours, frames, side, side).
+        let one = side * side;
+        let colours = hidden * config.in_channels;
+        let numbers = (0..colours).flat_map(|at| {
+            frames.iter().flat_map(move |frame| frame[at * one..(at + 1) * one].iter().copied())
+        });
+        let weight = memory::tensor(numbers.collect(), (hidden, config.patch_numbers()))?;
+        Ok(Weight::f32(&weight)?)
+    }
+
+    fn norm(&self, name: &str, width: usize) -> Result<Tensor> {
+        let name = format!("{}.weight", stored_name(name));
+        Ok(self.file.tensor(&name, &[width])?.dequantize()?)
+    }
+
+    fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
+        self.layer(&stored_name(name), outputs, inputs)
+    }
+
+    fn qkv(&self, block: usize, width: usize) -> Result<[Linear; 3]> {
+        let part = |letter: &str| self.layer(&format!("v.blk.{block}.attn_{letter}"), width, width);
+        Ok([part("q")?, part("k")?, part("v")?])
+    }
+}
