@@ -7,6 +7,7 @@ mod perceive {
     pub(crate) mod server;
 }
 
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use perceive::place::{Place, other_video, question, third_video};
@@ -98,6 +99,36 @@ async fn a_killed_run_loses_no_finished_question() {
     // Of the second question three frames were answered before the kill.
     assert_eq!(healthy.answered(), 5);
     assert_eq!(place.output().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_waits_for_the_requests_on_their_way_and_keeps_them() {
+    let place = Place::new(&[question(1, "one"), question(2, "two"), question(3, "three")]);
+    let server = Server::start([]).await;
+    server.take(Duration::from_millis(300));
+    let mut command = place.command(&server, &["--concurrency", "2"]);
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while server.asked() < 2 {
+        assert!(Instant::now() < deadline, "nothing was asked");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(signal.success());
+    let ended = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
+    let stdout = String::from_utf8(ended.stdout).unwrap();
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{stderr}");
+    assert!(stdout.contains("3 left as the run was stopped"), "{stdout}");
+    assert!(stderr.contains("the same command goes on"), "{stderr}");
+    let before = server.asked();
+    assert!((2..12).contains(&before) && server.answered() == before, "{before}");
+
+    server.take(Duration::ZERO);
+    let run = place.run(&server, &[]);
+    assert!(run.stdout.contains("3 captioned now, 0 before, 0 failed"), "{}", run.stdout);
+    assert_eq!(server.asked(), 12);
 }
 
 #[tokio::test(flavor = "multi_thread")]

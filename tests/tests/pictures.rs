@@ -8,6 +8,8 @@ mod picture;
 mod tiny_model;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
@@ -23,7 +25,11 @@ const CHAT: &str = "/v1/chat/completions";
 
 /// The reference's case of that name.
 fn case(name: &str) -> Value {
-    let text = fs::read(VisionModel::Nested.folder().join("expected.json")).unwrap();
+    case_of(VisionModel::Nested, name)
+}
+
+fn case_of(model: VisionModel, name: &str) -> Value {
+    let text = fs::read(model.folder().join("expected.json")).unwrap();
     let cases: Value = serde_json::from_slice(&text).unwrap();
     cases.as_array().unwrap().iter().find(|case| case["name"] == name).unwrap().clone()
 }
@@ -57,9 +63,20 @@ fn caption(dir: &Path, names: &[String], arguments: &[&str]) -> Command {
 
 #[test]
 fn captions_are_those_of_the_reference() {
-    let dir = folder();
+    captions_are_those_of(VisionModel::Nested, VisionModel::Nested);
+}
+
+#[test]
+fn captions_of_gguf_files_are_those_of_the_reference() {
+    captions_are_those_of(VisionModel::Gguf, VisionModel::Flat);
+}
+
+/// `reference` has the same numbers as `model`, and the expected.
+fn captions_are_those_of(model: VisionModel, reference: VisionModel) {
+    let dir = tempfile::tempdir().unwrap();
+    model.write(&dir.path().join("model"));
     for name in ["windows", "two sizes", "enlarged", "many"] {
-        let case = case(name);
+        let case = case_of(reference, name);
         let names = write_pictures(dir.path(), &case);
         let output = caption(dir.path(), &names, &["--json"]).assert().code(0).get_output().clone();
         let told: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -162,6 +179,68 @@ fn a_server_reads_pictures_from_where_it_may_and_nowhere_else() {
     assert!(told.contains("fetches nothing from there"), "{told}");
     let told = message(&server.post(CHAT, &asked(&["ftp://a/b".to_owned()])));
     assert!(told.contains("`ftp:` URL"), "{told}");
+}
+
+/// A host with the picture `png` at `/a.png`, what leads to it at `/moved`, and what never ends at `/endless`.
+fn host(png: Vec<u8>) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = move |stream: std::io::Result<TcpStream>| -> std::io::Result<()> {
+        let mut stream = stream?;
+        let mut request = String::new();
+        BufReader::new(stream.try_clone()?).read_line(&mut request)?;
+        match request.split_whitespace().nth(1) {
+            Some("/a.png") => {
+                let length = png.len();
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")?;
+                stream.write_all(&png)
+            }
+            Some("/moved") => {
+                let moved = "HTTP/1.1 302 Found\r\nLocation: /a.png\r\nContent-Length: 0\r\n\r\n";
+                stream.write_all(moved.as_bytes())
+            }
+            Some("/endless") => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+                loop {
+                    stream.write_all(&[0; 1 << 16])?;
+                }
+            }
+            _ => stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"),
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // Whoever has had enough leaves.
+            let _ = answer(stream);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_server_fetches_pictures_from_the_hosts_that_are_allowed() {
+    let dir = folder();
+    picture((60, 60), 3).save(dir.path().join("a.png")).unwrap();
+    let inline = data_url(&dir.path().join("a.png"));
+    let host = host(fs::read(dir.path().join("a.png")).unwrap());
+    let server = Server::launch(dir, &["--allowed-media-domains", "127.0.0.1"], None);
+    let said = |url: String| {
+        let answer = server.post(CHAT, &asked(&[url]));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["choices"][0]["message"]["content"].clone()
+    };
+    assert_eq!(said(format!("http://{host}/a.png")), said(inline));
+    for (path, why) in [
+        ("moved", "says 302"),
+        ("none.png", "says 404"),
+        ("endless", "has more than 33554432 bytes"),
+    ] {
+        let told = message(&server.post(CHAT, &asked(&[format!("http://{host}/{path}")])));
+        assert!(told.contains(why), "{path}: {told}");
+    }
+    let elsewhere = format!("http://localhost:{}/a.png", host.port());
+    let told = message(&server.post(CHAT, &asked(&[elsewhere])));
+    assert!(told.contains("fetches nothing from there"), "{told}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod answer;
 mod args;
 mod commands;
 mod exit;
+mod interrupt;
 mod output;
 mod perceiver;
 mod progress;

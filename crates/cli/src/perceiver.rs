@@ -1,18 +1,19 @@
 //! A video in words, for commands that ask about one at a time.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_perception::captioner::{
-    Asked, Caption, Captioner, Decoders, Footage, LocalModel, LocalOptions, ModelCaptions,
-    ModelOptions, Refused, Remote, SceneCaptions,
+    Asked, Caption, Captioner, ChatModel, Decoders, Footage, LocalModel, LocalOptions,
+    ModelCaptions, ModelOptions, Refused, Remote, SceneCaptions,
 };
 use embodied_r_perception::keyframes;
 use embodied_r_policy::hub;
-use embodied_r_vision::VisionOptions;
+use embodied_r_vision::{VisionLanguageModel, VisionOptions};
 use tokio::runtime::Runtime;
 
-use crate::args::model::WeightArgs;
+use crate::args::model::{StoredModel, WeightArgs};
 use crate::args::perceive::KeyFrameArgs;
 use crate::args::perceiver::PerceiverArgs;
 use crate::exit::Usage;
@@ -46,6 +47,14 @@ pub(crate) fn key_frames(args: &KeyFrameArgs) -> keyframes::Options {
     }
 }
 
+fn local_options(weights: &WeightArgs, max_pixels: Option<usize>) -> LocalOptions {
+    LocalOptions {
+        vision: VisionOptions { format: weights.format(), max_pixels },
+        kv_cache_bytes: KV_CACHE_BYTES,
+        ..LocalOptions::default()
+    }
+}
+
 impl Perceiver {
     /// The perceiver that the arguments name.
     ///
@@ -58,10 +67,9 @@ impl Perceiver {
     ) -> anyhow::Result<Self> {
         let keyframes = key_frames(frames);
         keyframes.check().map_err(|error| Usage(error.to_string()))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         if let Some(scenes) = &args.scenes {
             let captioner = Box::new(SceneCaptions::open(scenes, keyframes.max_frames)?);
-            return Ok(Self { captioner, keyframes, runtime, _scratch: None });
+            return Self::new(captioner, keyframes, None);
         }
         let missing = || {
             Usage(
@@ -69,6 +77,48 @@ impl Perceiver {
             )
         };
         let name = args.perceiver.clone().ok_or_else(missing)?;
+        match args.base_url.as_slice() {
+            [] => {
+                let options = local_options(weights, args.max_pixels);
+                let model = LocalModel::load(&hub::resolve(&name, None)?, &options)?;
+                Self::asking(model, name, args, keyframes)
+            }
+            urls => {
+                let client = ClientOptions {
+                    api_key: ApiKey::from_env("OPENAI_API_KEY"),
+                    concurrency: CONCURRENCY,
+                    ..ClientOptions::new(urls.to_vec())
+                };
+                Self::asking(Remote::new(&client)?, name, args, keyframes)
+            }
+        }
+    }
+
+    /// A model that is loaded already, as `args` and its `stored` weights say.
+    ///
+    /// # Errors
+    /// The options cannot be, or there is no room for the keys and values.
+    pub(crate) fn of_model(
+        model: &VisionLanguageModel,
+        stored: &StoredModel,
+        args: &PerceiverArgs,
+        frames: &KeyFrameArgs,
+    ) -> anyhow::Result<Self> {
+        let keyframes = key_frames(frames);
+        keyframes.check().map_err(|error| Usage(error.to_string()))?;
+        let folder = hub::resolve(&stored.model, stored.revision.as_deref())?;
+        let options = local_options(&stored.weights, args.max_pixels);
+        let model = LocalModel::of(&folder, model, &options)?;
+        Self::asking(model, stored.model.clone(), args, keyframes)
+    }
+
+    /// Asks `chat`, known as `name`.
+    fn asking<M: ChatModel + 'static>(
+        chat: M,
+        name: String,
+        args: &PerceiverArgs,
+        keyframes: keyframes::Options,
+    ) -> anyhow::Result<Self> {
         let scratch = match args.cache {
             Some(_) => None,
             None => Some(tempfile::tempdir()?),
@@ -76,7 +126,7 @@ impl Perceiver {
         let kept = args.cache.as_deref().or(scratch.as_ref().map(tempfile::TempDir::path));
         let kept = kept.unwrap_or(Path::new("."));
         let asked = ModelOptions {
-            model: name.clone(),
+            model: name,
             concurrency: CONCURRENCY,
             temperature: None,
             max_tokens: args.caption_tokens,
@@ -85,27 +135,18 @@ impl Perceiver {
             prices: None,
             max_cost: None,
             refused: Refused::Keep,
+            stop: Arc::default(),
         };
-        let bar = Bar::default();
-        let captioner: Box<dyn Captioner> = match args.base_url.as_slice() {
-            [] => {
-                let options = LocalOptions {
-                    vision: VisionOptions { format: weights.format(), max_pixels: args.max_pixels },
-                    kv_cache_bytes: KV_CACHE_BYTES,
-                    ..LocalOptions::default()
-                };
-                let model = LocalModel::load(&hub::resolve(&name, None)?, &options)?;
-                Box::new(ModelCaptions::open(model, asked, &bar)?)
-            }
-            urls => {
-                let client = ClientOptions {
-                    api_key: ApiKey::from_env("OPENAI_API_KEY"),
-                    concurrency: CONCURRENCY,
-                    ..ClientOptions::new(urls.to_vec())
-                };
-                Box::new(ModelCaptions::open(Remote::new(&client)?, asked, &bar)?)
-            }
-        };
+        let captioner = Box::new(ModelCaptions::open(chat, asked, &Bar::default())?);
+        Self::new(captioner, keyframes, scratch)
+    }
+
+    fn new(
+        captioner: Box<dyn Captioner>,
+        keyframes: keyframes::Options,
+        scratch: Option<tempfile::TempDir>,
+    ) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         Ok(Self { captioner, keyframes, runtime, _scratch: scratch })
     }
 

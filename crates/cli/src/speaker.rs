@@ -13,9 +13,8 @@ use embodied_r_policy::{
     Engine, EngineOptions, InferenceModel, Output, Prompt as ModelPrompt, Request, Sampling,
     TextStream, hub,
 };
+use embodied_r_vision::{Message, Part, Seen, VisionLanguageModel, VisionOptions, can_see};
 use signal_hook::consts::SIGINT;
-
-use embodied_r_vision::{Eyes, Message, Part, Seen, VisionLanguageModel};
 
 use crate::args::model::{DecodingArgs, StoredModel};
 use thinking::Dimmer;
@@ -31,8 +30,8 @@ pub(crate) enum Show {
 /// Whether a model is given pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sight {
-    /// If it can see.
-    Open,
+    /// If it can see; larger ones are reduced to so many pixels.
+    Open { max_pixels: Option<usize> },
     /// A vision tower is left out.
     Blind,
 }
@@ -53,7 +52,8 @@ impl From<ChatMessage> for Turn {
 /// A model that answers as one reads.
 pub(crate) struct Speaker {
     engine: Engine,
-    eyes: Option<Arc<Eyes>>,
+    /// The model, if it can see.
+    seeing: Option<VisionLanguageModel>,
     show: Show,
     tokenizer: Arc<Tokenizer>,
     sampling: Arc<Sampling>,
@@ -93,12 +93,15 @@ impl Speaker {
             Sampling { temperature, top_k, top_p, max_new_tokens, stop_ids, ..Sampling::default() };
         sampling.check()?;
         let format = stored.weights.format();
-        let (model, eyes) = match sight == Sight::Open && embodied_r_vision::can_see(&dir) {
-            true => {
-                let model = VisionLanguageModel::load(&dir, format.into())?;
-                (model.decoder().clone(), Some(model.eyes().clone()))
+        let seeing = match sight {
+            Sight::Open { max_pixels } if can_see(&dir) => {
+                Some(VisionLanguageModel::load(&dir, VisionOptions { format, max_pixels })?)
             }
-            false => (Arc::new(InferenceModel::load(&dir, format)?), None),
+            _ => None,
+        };
+        let model = match &seeing {
+            Some(model) => model.decoder().clone(),
+            None => Arc::new(InferenceModel::load(&dir, format)?),
         };
         let max_model_len = model.config().max_position_embeddings;
         let engine = Engine::new(model, EngineOptions { max_num_seqs: 1, ..Default::default() })?;
@@ -109,7 +112,7 @@ impl Speaker {
         let sampling = Arc::new(sampling);
         Ok(Self {
             engine,
-            eyes,
+            seeing,
             show,
             tokenizer,
             sampling,
@@ -121,9 +124,9 @@ impl Speaker {
         })
     }
 
-    /// What looks at pictures, if the model can see.
-    pub(crate) fn eyes(&self) -> Option<&Eyes> {
-        self.eyes.as_deref()
+    /// The model, if it can see.
+    pub(crate) fn seeing(&self) -> Option<&VisionLanguageModel> {
+        self.seeing.as_ref()
     }
 
     /// Most tokens of a prompt: an answer has its tokens, or a quarter of what the model takes.
@@ -135,7 +138,7 @@ impl Speaker {
     /// The prompt of a conversation.
     pub(crate) fn prompt(&self, turns: &[Turn]) -> anyhow::Result<Prompt> {
         let pictures: Vec<Seen> = turns.iter().flat_map(|turn| &turn.pictures).cloned().collect();
-        let eyes = self.eyes.as_ref().filter(|_| !pictures.is_empty());
+        let eyes = self.seeing().filter(|_| !pictures.is_empty()).map(VisionLanguageModel::eyes);
         let Some(eyes) = eyes else {
             let messages: Vec<&ChatMessage> = turns.iter().map(|turn| &turn.message).collect();
             let text = self.tokenizer.render(&messages, Generation::Prompt)?;

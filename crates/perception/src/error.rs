@@ -165,6 +165,9 @@ pub enum Error {
         /// The limit.
         max_cost: f64,
     },
+    /// The run was interrupted before a request was sent.
+    #[error("interrupted before the model was asked")]
+    Interrupted,
     /// Costs are limited, but not known.
     #[error(
         "the server does not report tokens (`usage`), so no cost can be limited: leave out `--max-cost`"

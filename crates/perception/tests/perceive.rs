@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use embodied_r_data::progress::Silent;
 use embodied_r_data::scene::{Pose, Scene, SceneObject};
@@ -54,6 +54,7 @@ fn caption(side: &str, text: &str) -> Caption {
         attempts: 1,
         elapsed_s: 0.0,
         fault: None,
+        from_cache: false,
     }
 }
 
@@ -87,6 +88,7 @@ impl Place {
             changed: Changed::Refuse,
             scope: Scope::Question,
             shard: None,
+            stop: Arc::default(),
         }
     }
 

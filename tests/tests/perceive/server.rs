@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -37,6 +38,8 @@ struct Conduct {
     faults: VecDeque<Fault>,
     answered: usize,
     hang_after: Option<usize>,
+    /// How long an answer takes.
+    pause: Duration,
     refused_word: Option<String>,
     filtered_word: Option<String>,
     /// So many replies about a word are not in the form that was asked for.
@@ -71,6 +74,11 @@ impl Server {
     /// From the `n`th answer on, nothing more is said.
     pub(crate) fn hang_after(&self, n: usize) {
         self.conduct.lock().unwrap().hang_after = Some(n);
+    }
+
+    /// From now on an answer takes so long.
+    pub(crate) fn take(&self, pause: Duration) {
+        self.conduct.lock().unwrap().pause = pause;
     }
 
     /// Requests that hold `word` are refused for good.
@@ -118,7 +126,7 @@ impl Server {
 
 async fn reply(State(conduct): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap();
-    let fault = {
+    let (fault, pause) = {
         let mut conduct = conduct.lock().unwrap();
         let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
         conduct.authorization = authorization.map(str::to_owned);
@@ -134,8 +142,9 @@ async fn reply(State(conduct): State<Shared>, headers: HeaderMap, body: Bytes) -
             return (StatusCode::BAD_REQUEST, error.to_string()).into_response();
         }
         let silent = conduct.hang_after.is_some_and(|n| conduct.answered >= n);
-        conduct.faults.pop_front().or(silent.then_some(Fault::Hang))
+        (conduct.faults.pop_front().or(silent.then_some(Fault::Hang)), conduct.pause)
     };
+    tokio::time::sleep(pause).await;
     match fault {
         Some(fault) => misbehave(fault).await,
         None => {

@@ -35,7 +35,8 @@ A message that begins with `/` needs a space before it.
 
 /// Talk with a model.
 pub(crate) fn run(args: ChatArgs) -> anyhow::Result<Status> {
-    let mut speaker = Speaker::load(&args.stored, &args.decoding, Show::Words, Sight::Open)?;
+    let sight = Sight::Open { max_pixels: args.perceiver.max_pixels };
+    let mut speaker = Speaker::load(&args.stored, &args.decoding, Show::Words, sight)?;
     let mut watching = Watching::new(&args);
     let system = args.decoding.system_prompt.as_deref().unwrap_or(prompts::system_prompt());
     let mut conversation = Conversation::new(system);
@@ -48,8 +49,8 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<Status> {
         };
         match Typed::read(&text) {
             Typed::Message(text) => answer(&mut speaker, &mut conversation, &mut watching, text)?,
-            Typed::Video(file) => watching.turn_to(file),
-            Typed::Image(file) => watching.show(speaker.eyes(), file),
+            Typed::Video(file) => watching.turn_to(file, speaker.seeing()),
+            Typed::Image(file) => watching.show(file, speaker.seeing()),
             Typed::System(text) => conversation.set_system(text),
             Typed::Clear => {
                 conversation.clear();

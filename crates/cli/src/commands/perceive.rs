@@ -4,6 +4,9 @@ mod estimate;
 mod model;
 mod shards;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use embodied_r_perception::Error;
 use embodied_r_perception::captioner::{Captioner, ChatModel, Fault, ModelCaptions, SceneCaptions};
 use embodied_r_perception::perceive::{self, Changed, Options, Scope, Summary};
@@ -13,6 +16,7 @@ use crate::args::perceive::{
     Backend, LocalArgs, OpenAiArgs, PerceiveArgs, PerceiveCommand, ScopeName, VisionModelArgs,
 };
 use crate::exit::{self, Status, Usage};
+use crate::interrupt::on_interrupt;
 use crate::output::outln;
 use crate::perceiver::key_frames;
 use crate::progress::Bar;
@@ -26,7 +30,8 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
     }
     check_backend(&args)?;
     let bar = Bar::default();
-    let options = options(&args);
+    let stop = on_interrupt("waiting for the requests on their way, which are kept")?;
+    let options = options(&args, stop);
     match args.backend {
         Backend::Scene => {
             let missing = || Usage("`--backend scene` needs `--scenes`".into());
@@ -55,7 +60,7 @@ fn asked<M: ChatModel>(
     status
 }
 
-fn options(args: &PerceiveArgs) -> Options {
+fn options(args: &PerceiveArgs, stop: Arc<AtomicBool>) -> Options {
     Options {
         data_paths: args.data.data_paths.clone(),
         answers: args.data.answers.clone(),
@@ -77,6 +82,7 @@ fn options(args: &PerceiveArgs) -> Options {
             ScopeName::Video => Scope::Video,
         },
         shard: args.shard,
+        stop,
     }
 }
 
@@ -210,6 +216,9 @@ fn report(summaries: &[Summary]) -> anyhow::Result<Status> {
         if summary.unpaid > 0 {
             outln!("  {} left by `--max-cost`", summary.unpaid)?;
         }
+        if summary.stopped > 0 {
+            outln!("  {} left as the run was stopped", summary.stopped)?;
+        }
         outln!("  {} of them in {}", finished + already, output.display())?;
         outln!("  captions in {}", log.display())?;
     }
@@ -227,5 +236,9 @@ fn report(summaries: &[Summary]) -> anyhow::Result<Status> {
     if unpaid {
         eprintln!("hint: `--max-cost` is reached; the same command with a higher one goes on");
     }
-    Ok(if failed == 0 && !unpaid { Status::Done } else { Status::Partial })
+    let stopped = summaries.iter().any(|summary| summary.stopped > 0);
+    if stopped {
+        eprintln!("hint: the same command goes on where this run was stopped");
+    }
+    Ok(if failed == 0 && !unpaid && !stopped { Status::Done } else { Status::Partial })
 }

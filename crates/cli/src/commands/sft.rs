@@ -21,6 +21,7 @@ use super::train::memory;
 use super::train::session::{self, Base, Session, explain};
 use crate::args::sft::SftArgs;
 use crate::exit::Status;
+use crate::interrupt::on_interrupt;
 use crate::output::out;
 use crate::progress::Bar;
 use crate::settings;
@@ -62,7 +63,7 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
     }
     let _lock = session.prepare(&settings.output)?;
     let settings_text = settings::text(settings)?;
-    let stop = session::on_interrupt()?;
+    let stop = on_interrupt("stopping after a checkpoint")?;
     let bar = Bar::default();
     let sinks: Vec<Box<dyn Sink + '_>> = vec![session::progress(&bar, "fine-tuning")];
     let job = Job {

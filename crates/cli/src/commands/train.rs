@@ -25,6 +25,7 @@ use embodied_r_rewards::http_judge::{HttpJudge, HttpJudgeOptions};
 
 use crate::args::train::TrainArgs;
 use crate::exit::{self, Status};
+use crate::interrupt::on_interrupt;
 use crate::output::out;
 use crate::progress::Bar;
 use crate::settings;
@@ -103,7 +104,7 @@ fn train(
     (checkpoint, plan): (Option<&Checkpoint>, Plan),
 ) -> anyhow::Result<Status> {
     let settings_text = settings::text(settings)?;
-    let stop = session::on_interrupt()?;
+    let stop = on_interrupt("stopping after a checkpoint")?;
     let bar = Bar::default();
     let mut sinks: Vec<Box<dyn Sink + '_>> = vec![session::progress(&bar, "training")];
     if settings.log_completions {

@@ -1,9 +1,9 @@
 //! Turning key frames into words.
 //!
 //! A [`Captioner`] gets the question without its answer ([`Asked`]), or none where captions serve all
-//! questions of a video, and the video ([`Footage`]), and returns one [`Caption`] per key frame. [`ModelCaptions`] asks a vision-language model: one behind an
-//! OpenAI-compatible API ([`Remote`]) or one in this process ([`LocalModel`]). [`SceneCaptions`] tells the truth from
-//! 3-D annotations.
+//! questions of a video, and the video ([`Footage`]), and returns one [`Caption`] per key frame. [`ModelCaptions`]
+//! asks a vision-language model: one behind an OpenAI-compatible API ([`Remote`]) or one in this process
+//! ([`LocalModel`]). [`SceneCaptions`] tells the truth from 3-D annotations.
 
 mod footage;
 mod journal;
@@ -111,6 +111,9 @@ pub struct Caption {
     /// What is wrong with the caption, though a second reply was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
+    /// Whether all replies were there already, from an earlier run or another question.
+    #[serde(skip)]
+    pub from_cache: bool,
 }
 
 /// What may be wrong with a caption that is taken all the same.

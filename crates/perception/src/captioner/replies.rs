@@ -41,6 +41,9 @@ pub(super) struct Reply {
     pub(super) completion_tokens: Option<u64>,
     pub(super) attempts: u32,
     pub(super) elapsed_s: f64,
+    /// Whether it was there already.
+    #[serde(skip)]
+    pub(super) from_cache: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -215,6 +218,7 @@ mod tests {
             completion_tokens: None,
             attempts: 1,
             elapsed_s: 0.5,
+            from_cache: false,
         }
     }
 

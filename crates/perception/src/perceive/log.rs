@@ -351,6 +351,7 @@ mod tests {
             attempts: 1,
             elapsed_s: 0.25,
             fault: None,
+            from_cache: false,
         }])
     }
 

@@ -18,6 +18,8 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use embodied_r_data::{Progress, Question};
 use serde_json::{Map, Value, json};
@@ -78,6 +80,8 @@ pub struct Options {
     pub scope: Scope,
     /// The part of the questions that is done here; `None` means all.
     pub shard: Option<Shard>,
+    /// Once this is true nothing more is begun; requests on their way are waited for.
+    pub stop: Arc<AtomicBool>,
 }
 
 impl Options {
@@ -115,14 +119,17 @@ pub struct Summary {
     pub refused: usize,
     /// Those that were not tried, as the money was spent.
     pub unpaid: usize,
+    /// Those that were not tried or not finished, as the run was stopped.
+    pub stopped: usize,
     /// Frames of this run whose captions have faults.
     pub faults: BTreeMap<Fault, usize>,
 }
 
 impl Summary {
-    /// Questions that neither failed nor are finished nor want money: beyond the limit.
+    /// Questions that neither failed nor are finished nor were given up: beyond the limit.
     pub fn left(&self) -> usize {
-        self.questions - self.already - self.finished - self.failed - self.unpaid
+        let given_up = self.unpaid + self.stopped;
+        self.questions - self.already - self.finished - self.failed - given_up
     }
 }
 
@@ -200,6 +207,7 @@ fn open(
             unsupported: BTreeMap::new(),
             refused: 0,
             unpaid: 0,
+            stopped: 0,
             faults: BTreeMap::new(),
         };
         Ok(File { input, log, summary })

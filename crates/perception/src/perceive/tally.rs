@@ -15,7 +15,9 @@ const SHOWN_FAILURES: usize = 10;
 /// Frames, tokens and failures so far.
 pub(super) struct Tally {
     started: Instant,
+    /// Frames that were described in this run.
     frames: usize,
+    from_cache: usize,
     tokens: u64,
     failed: usize,
     shown: usize,
@@ -27,6 +29,7 @@ impl Tally {
         Self {
             started: Instant::now(),
             frames: 0,
+            from_cache: 0,
             tokens: 0,
             failed: 0,
             shown: 0,
@@ -35,8 +38,11 @@ impl Tally {
     }
 
     pub(super) fn add(&mut self, captions: &[Caption]) {
-        self.frames += captions.len();
-        self.tokens += captions.iter().filter_map(|caption| caption.completion_tokens).sum::<u64>();
+        let (kept, made): (Vec<_>, Vec<_>) =
+            captions.iter().partition(|caption| caption.from_cache);
+        self.from_cache += kept.len();
+        self.frames += made.len();
+        self.tokens += made.iter().filter_map(|caption| caption.completion_tokens).sum::<u64>();
     }
 
     /// Tells of a failure, of a category that the annotations cannot support once.
@@ -65,6 +71,9 @@ impl Tally {
         if self.tokens > 0 {
             text.push_str(&format!(", {:.0} tokens/s", self.tokens as f64 / seconds));
         }
+        if self.from_cache > 0 {
+            text.push_str(&format!(", {} from the cache", self.from_cache));
+        }
         if let Some(status) = status {
             text.push_str(&format!(", {status}"));
         }
@@ -72,5 +81,37 @@ impl Tally {
             text.push_str(&format!(", {} failed", self.failed));
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caption(from_cache: bool) -> Caption {
+        Caption {
+            index: 0,
+            time_s: None,
+            action: None,
+            view: String::new(),
+            prompt_tokens: Some(100),
+            completion_tokens: Some(5),
+            attempts: 1,
+            elapsed_s: 1.0,
+            fault: None,
+            from_cache,
+        }
+    }
+
+    #[test]
+    fn frames_from_the_cache_do_not_count_for_speed() {
+        let mut tally = Tally::new();
+        tally.add(&[caption(true), caption(true)]);
+        let told = tally.message(None);
+        assert!(told.starts_with("0 frames, 0.0/s, 2 from the cache"), "{told}");
+        tally.add(&[caption(true), caption(false)]);
+        let told = tally.message(None);
+        assert!(told.starts_with("1 frames") && told.ends_with("3 from the cache"), "{told}");
+        assert_eq!(tally.tokens, 5);
     }
 }

@@ -40,8 +40,17 @@ enum Done {
     /// Its captions, and whether they were made for it.
     Captions(Vec<Caption>, bool),
     Failed(Error),
-    /// It was not tried, as the money is spent.
-    Left,
+    /// It was given up for this run.
+    Left(Left),
+}
+
+/// Why questions are given up, none of which is their fault.
+#[derive(Clone, Copy)]
+enum Left {
+    /// The money is spent.
+    Unpaid,
+    /// The run was stopped.
+    Stopped,
 }
 
 /// What is to be done, the questions of a video one after another: when they are all done its
@@ -106,19 +115,24 @@ pub(super) async fn caption_all(
 ) -> Result<()> {
     let questions: Vec<Arc<[Question]>> =
         files.iter().map(|file| Arc::clone(&file.input.questions)).collect();
-    let spent = &AtomicBool::new(false);
+    let (spent, stop) = (&AtomicBool::new(false), &*options.stop);
     let work = jobs.into_iter().map(|Job { file, question, video }| {
         let record = &questions[file][question];
         async move {
+            if stop.load(Ordering::Relaxed) {
+                return (file, record, Done::Left(Left::Stopped));
+            }
             if spent.load(Ordering::Relaxed) {
-                return (file, record, Done::Left);
+                return (file, record, Done::Left(Left::Unpaid));
             }
             let done = match caption(options.scope, captioner, record, &video).await {
                 Ok((captions, made)) => Done::Captions(captions, made),
                 Err(error) if error.is_spent() => {
                     spent.store(true, Ordering::Relaxed);
-                    Done::Left
+                    Done::Left(Left::Unpaid)
                 }
+                // An interrupt ends decoders too, whose videos are not at fault.
+                Err(_) if stop.load(Ordering::Relaxed) => Done::Left(Left::Stopped),
                 Err(error) => Done::Failed(error),
             };
             (file, record, done)
@@ -130,8 +144,11 @@ pub(super) async fn caption_all(
         let File { log, summary, .. } = &mut files[file];
         let mut hopeless = Ok(());
         let outcome = match done {
-            Done::Left => {
-                summary.unpaid += 1;
+            Done::Left(why) => {
+                match why {
+                    Left::Unpaid => summary.unpaid += 1,
+                    Left::Stopped => summary.stopped += 1,
+                }
                 continue;
             }
             Done::Failed(error) if error.is_fatal() => return Err(error),

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use embodied_r_perception::captioner::{self, Footage};
-use embodied_r_vision::{Eyes, Seen, picture};
+use embodied_r_vision::{Seen, VisionLanguageModel, picture};
 
 use crate::args::chat::ChatArgs;
-use crate::args::perceiver::PerceiverArgs;
 use crate::perceiver::Perceiver;
 
 /// What is looked at.
@@ -25,22 +24,27 @@ impl<'a> Watching<'a> {
     }
 
     /// Asks about the video in `file` from now on, or no longer where that is blank. A fault is told.
-    pub(super) fn turn_to(&mut self, file: &str) {
+    /// `model` is the one that one talks with, if it can see.
+    pub(super) fn turn_to(&mut self, file: &str, model: Option<&VisionLanguageModel>) {
         self.video = None;
         if file.is_empty() {
             return;
         }
-        if let Err(error) = self.turn_to_video(Path::new(file)) {
+        if let Err(error) = self.turn_to_video(Path::new(file), model) {
             eprintln!("{error:#}");
         }
     }
 
-    fn turn_to_video(&mut self, file: &Path) -> anyhow::Result<()> {
+    fn turn_to_video(
+        &mut self,
+        file: &Path,
+        model: Option<&VisionLanguageModel>,
+    ) -> anyhow::Result<()> {
         // Told at once, and not after a model is loaded.
         embodied_r_perception::video::probe(file)?;
         let perceiver = match self.perceiver.take() {
             Some(perceiver) => perceiver,
-            None => self.perceiver()?,
+            None => self.perceiver(model)?,
         };
         self.video = Some((file.to_owned(), perceiver.footage(file)));
         self.perceiver = Some(perceiver);
@@ -49,23 +53,21 @@ impl<'a> Watching<'a> {
     }
 
     /// What the arguments name; else the model that one talks with, which describes what it can see itself.
-    fn perceiver(&self) -> anyhow::Result<Perceiver> {
+    fn perceiver(&self, model: Option<&VisionLanguageModel>) -> anyhow::Result<Perceiver> {
         let ChatArgs { stored, perceiver, key_frames, .. } = self.args;
-        let named = perceiver.perceiver.is_some() || perceiver.scenes.is_some();
-        let named = match named {
-            true => perceiver.clone(),
-            false => PerceiverArgs { perceiver: Some(stored.model.clone()), ..perceiver.clone() },
-        };
-        Perceiver::open(&named, &stored.weights, key_frames)
+        match model.filter(|_| perceiver.perceiver.is_none() && perceiver.scenes.is_none()) {
+            Some(model) => Perceiver::of_model(model, stored, perceiver, key_frames),
+            None => Perceiver::open(perceiver, &stored.weights, key_frames),
+        }
     }
 
     /// Shows the picture in `file` with the next message. A fault is told.
-    pub(super) fn show(&mut self, eyes: Option<&Eyes>, file: &str) {
-        let Some(eyes) = eyes else {
+    pub(super) fn show(&mut self, file: &str, model: Option<&VisionLanguageModel>) {
+        let Some(model) = model else {
             eprintln!("this model reads text alone; one that can see is a vision-language model");
             return;
         };
-        match picture::read(Path::new(file)).and_then(|picture| eyes.image(&picture)) {
+        match picture::read(Path::new(file)).and_then(|picture| model.eyes().image(&picture)) {
             Ok(seen) => {
                 eprintln!("`{file}` takes {} tokens of the next message", seen.tokens());
                 self.pictures.push(seen);

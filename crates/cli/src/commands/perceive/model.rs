@@ -1,5 +1,6 @@
 //! The captioner that asks a model, and what it has cost.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use embodied_r_openai::{ApiKey, ClientOptions};
@@ -105,6 +106,7 @@ fn asked_as(asked: VisionModelArgs, options: &Options) -> ModelOptions {
         prices: None,
         max_cost: None,
         refused: Refused::Keep,
+        stop: Arc::clone(&options.stop),
     }
 }
 

@@ -2,10 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
-use anyhow::Context as _;
 use embodied_r_grpo::checkpoint::{Checkpoint, Checkpoints, Damaged, LastWhole, RunLock};
 use embodied_r_grpo::events::{Event, ProgressLine, Sink, in_words};
 use embodied_r_grpo::trainer::Outcome;
@@ -194,26 +191,6 @@ fn last(run: &Path, visit: Visit) -> anyhow::Result<(LastWhole, Option<RunLock>)
         checkpoints.recover().map_err(explain)?;
     }
     Ok((checkpoints.last_whole().map_err(explain)?, lock))
-}
-
-/// The flag that Ctrl-C sets: a process has one, however many runs it makes one after the other.
-static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
-
-/// A flag that Ctrl-C sets; a second Ctrl-C ends the process at once.
-pub(crate) fn on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
-    if let Some(stop) = STOP.get() {
-        return Ok(Arc::clone(stop));
-    }
-    let stop = Arc::clone(STOP.get_or_init(Arc::default));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after a checkpoint; Ctrl-C again ends at once");
-    })
-    .context("cannot listen to Ctrl-C")?;
-    Ok(stop)
 }
 
 /// A listener that shows how the run goes: a bar on a terminal, lines elsewhere.

@@ -107,13 +107,16 @@ impl<'a, M: ChatModel> Job<'a, M> {
         let keep = |reply: &Reply| reply.refusal.is_none() || options.refused == Refused::Keep;
         if let Some(reply) = replies.get(key).filter(keep) {
             self.captioner.from_cache.fetch_add(1, Ordering::Relaxed);
-            return Ok(Some(reply));
+            return Ok(Some(Reply { from_cache: true, ..reply }));
         }
         // The semaphore is never closed.
         let _turn = requests.acquire().await.ok();
         let room = spending.reserve(if i == 0 { 1 } else { 2 }).await?;
         if self.error.get().is_some() {
             return Ok(None);
+        }
+        if options.stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
         }
         let jpegs = &self.footage.jpegs().await?[i.saturating_sub(1)..=i];
         let reply = match chat.chat(request, jpegs).await {
@@ -148,6 +151,7 @@ impl<'a, M: ChatModel> Job<'a, M> {
         let prompt_tokens = sum(|reply| reply.prompt_tokens);
         let completion_tokens = sum(|reply| reply.completion_tokens);
         let attempts = took.iter().map(|reply| reply.attempts).sum();
+        let from_cache = took.iter().all(|reply| reply.from_cache);
         let elapsed_s = took.iter().map(|reply| reply.elapsed_s).sum();
         let usable = |reply: &Reply| !matches!(flaw(reply, i), Some(Flaw::Refused | Flaw::Empty));
         let reply = match second {
@@ -178,6 +182,7 @@ impl<'a, M: ChatModel> Job<'a, M> {
             attempts,
             elapsed_s,
             fault,
+            from_cache,
         })
     }
 }
@@ -242,6 +247,7 @@ fn kept(reply: ChatReply) -> Reply {
         completion_tokens: reply.usage.map(|usage| usage.completion_tokens),
         attempts: reply.attempts,
         elapsed_s: (reply.elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+        from_cache: false,
     }
 }
 
@@ -255,6 +261,7 @@ fn filtered(why: String) -> Reply {
         completion_tokens: None,
         attempts: 1,
         elapsed_s: 0.0,
+        from_cache: false,
     }
 }
 

@@ -7,7 +7,8 @@ mod remote;
 mod reply;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use embodied_r_data::Progress;
 use embodied_r_openai::{ChatReply, ChatRequest};
@@ -65,6 +66,8 @@ pub struct ModelOptions {
     pub max_cost: Option<f64>,
     /// What to do about frames that the model refused in an earlier run.
     pub refused: Refused,
+    /// Once this is true no more requests are sent; those on their way are waited for and kept.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// What to do about frames that the model refused in an earlier run.

@@ -153,5 +153,6 @@ fn told(index: usize, time_s: Option<f64>, action: Option<String>, view: String)
         attempts: 0,
         elapsed_s: 0.0,
         fault: None,
+        from_cache: false,
     }
 }

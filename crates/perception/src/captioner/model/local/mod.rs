@@ -65,14 +65,19 @@ const MAX_TOKENS: usize = 1024;
 const MOST_OPENINGS: usize = 1 << 14;
 
 impl LocalModel {
-    /// Loads the model in `dir`, a folder in Hugging Face's layout.
+    /// Loads the model in `dir`, a folder in Hugging Face's layout or a GGUF file with its tower's beside it.
     ///
     /// # Errors
     /// It is no vision-language model, or cannot be loaded or run with these options.
     pub fn load(dir: &Path, options: &LocalOptions) -> Result<Self> {
-        let tokenizer = Arc::new(Tokenizer::from_dir(dir)?);
-        let defaults = SamplingDefaults::from_dir(dir)?;
-        let model = VisionLanguageModel::load(dir, options.vision)?;
+        Self::of(dir, &VisionLanguageModel::load(dir, options.vision)?, options)
+    }
+
+    /// The model that was loaded from `dir` as [`LocalOptions::vision`] says, with which it shares the weights.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn of(dir: &Path, model: &VisionLanguageModel, options: &LocalOptions) -> Result<Self> {
         let decoder = model.decoder().clone();
         let tokens = options.kv_cache_bytes / decoder.kv_bytes_per_token().max(1);
         let kv_cache_tokens = Some(tokens);
@@ -80,9 +85,9 @@ impl LocalModel {
             Engine::new(decoder, EngineOptions { kv_cache_tokens, ..options.engine.clone() })?;
         Ok(Self {
             gallery: Arc::new(Gallery::new(model.eyes().clone(), options.gallery_bytes)),
-            tokenizer,
+            tokenizer: Arc::new(Tokenizer::from_dir(dir)?),
             engine: EngineThread::start(engine)?,
-            defaults,
+            defaults: SamplingDefaults::from_dir(dir)?,
             openings: Mutex::default(),
             settings: Map::from_iter([
                 ("backend".to_owned(), json!("local")),
