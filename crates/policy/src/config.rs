@@ -1,5 +1,6 @@
 //! A decoder's shape, from and to Hugging Face's `config.json`.
 
+mod published;
 mod read;
 mod rope;
 #[cfg(test)]
@@ -7,6 +8,7 @@ mod tests;
 
 use std::path::Path;
 
+pub use published::PUBLISHED;
 pub(crate) use read::token_ids;
 pub use rope::{Llama3, Rope, RopeKind, Yarn};
 use serde_json::{Value, json};

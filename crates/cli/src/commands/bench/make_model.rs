@@ -26,7 +26,8 @@ const MEGABYTE: u64 = 1_000_000;
 
 /// Writes a model with random weights.
 pub(super) fn run(args: &MakeModelArgs) -> anyhow::Result<Status> {
-    let Shape { config, first_special } = shape(args.preset);
+    let Shape { config, first_special } =
+        shape(args.preset).context("the preset has no published shape")?;
     let dtype = match args.dtype {
         None => config.dtype,
         Some(ModelDtype::Float32) => WeightDtype::F32,
