@@ -51,6 +51,15 @@ impl WeightFormat {
             Self::Blocks(format) => format.name(),
         }
     }
+
+    /// Bits of a number, with what its block holds beside.
+    pub fn bits(self) -> f64 {
+        match self {
+            Self::F32 => 32.0,
+            Self::Bf16 => 16.0,
+            Self::Blocks(blocks) => 8.0 * blocks.block_bytes() as f64 / blocks.block_len() as f64,
+        }
+    }
 }
 
 impl From<Precision> for WeightFormat {

@@ -38,7 +38,7 @@ pub(super) fn tell(
     let parameters = (decoder.parameter_count() + vision.parameter_count()) as f64;
     let (weights, format) = match stored(model)? {
         Some(bytes) => (bytes as f64, "GGUF"),
-        None => (parameters * bits(format) / 8.0, format.name()),
+        None => (parameters * format.bits() / 8.0, format.name()),
     };
     let working = grid.patches() * 4 * (vision.hidden_size + vision.intermediate_size);
     let memory = weights + (cache_bytes + working * size_of::<f32>()) as f64;
@@ -73,17 +73,6 @@ fn stored(model: &Path) -> anyhow::Result<Option<u64>> {
     Ok(Some(bytes))
 }
 
-/// Bits of a weight.
-fn bits(format: WeightFormat) -> f64 {
-    match format {
-        WeightFormat::F32 => 32.0,
-        WeightFormat::Bf16 => 16.0,
-        WeightFormat::Blocks(blocks) => {
-            8.0 * blocks.block_bytes() as f64 / blocks.block_len() as f64
-        }
-    }
-}
-
 fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.0} s"),
@@ -99,8 +88,8 @@ mod tests {
 
     #[test]
     fn a_weight_takes_the_bits_of_its_block() {
-        assert_eq!(bits(WeightFormat::Blocks(BlockFormat::Q8_0)), 8.5);
-        assert_eq!(bits(WeightFormat::Blocks(BlockFormat::Q4K)), 4.5);
+        assert_eq!(WeightFormat::Blocks(BlockFormat::Q8_0).bits(), 8.5);
+        assert_eq!(WeightFormat::Blocks(BlockFormat::Q4K).bits(), 4.5);
     }
 
     #[test]
