@@ -1,9 +1,14 @@
 //! How much memory a step takes, estimated before it is taken.
 
-use embodied_r_policy::{ModelConfig, Precision, TapeOptions};
+mod layout;
+mod load;
 
-use crate::batches::room_behind;
+use embodied_r_policy::{ModelConfig, TapeOptions};
+
 use crate::settings::Recompute;
+
+pub use layout::{BUCKET, Layout, SamplerWeights};
+pub use load::{Load, Taping};
 
 /// Bytes of a number.
 const F32: usize = size_of::<f32>();
@@ -15,64 +20,27 @@ const SHARE: f64 = 0.5;
 const LOGITS: usize = 16 << 20;
 
 /// Tokens that the sampler computes at once.
-const SAMPLED_TOGETHER: usize = 2048;
-
-/// Program, tokenizer, questions, and what the allocator keeps.
-const BASE: usize = 96 << 20;
-
-/// What the memory of a step follows from.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Load {
-    /// Numbers in the model.
-    pub parameters: usize,
-    /// Numbers that are trained.
-    pub trainable: usize,
-    /// Numbers of the frozen reference that it does not share with the policy.
-    pub reference: usize,
-    /// Numbers that the optimiser remembers for each that is trained.
-    pub moments: usize,
-    /// Prompts of a step.
-    pub prompts: usize,
-    /// Tokens of the longest prompt.
-    pub prompt: usize,
-    /// Completions of each prompt.
-    pub completions: usize,
-    /// Tokens of the longest completion.
-    pub completion: usize,
-    /// Tokens of a micro-batch.
-    pub budget: usize,
-    /// What products with weights are made of where completions are drawn; `None` where none are.
-    pub rollout: Option<Precision>,
-    /// Whether the update takes over what its rollout has computed.
-    pub taping: Taping,
-    /// Passes of the update over what was drawn; the tape serves the first.
-    pub iterations: usize,
-}
-
-/// Whether an update takes over what its rollout has computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taping {
-    /// It would compute something else, or there is no rollout.
-    Never,
-    /// As memory allows.
-    Open,
-    /// As the run has begun: with so many layers, or not at all.
-    Settled(Option<usize>),
-}
+pub(crate) const SAMPLED_TOGETHER: usize = 2048;
 
 /// Memory by purpose, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
+    /// What is there before anything of the model is.
+    pub base: usize,
     /// The policy's weights.
     pub weights: usize,
     /// The reference's weights.
     pub reference: usize,
     /// Gradients.
     pub gradients: usize,
+    /// Master copies of the weights, where these are too coarse to be moved by a step.
+    pub masters: usize,
     /// The optimiser's moments.
     pub moments: usize,
     /// Keys and values, and the sampler's own copy of the weights if it has one.
     pub rollout: usize,
+    /// Of which for keys and values.
+    pub cache: usize,
     /// That copy. Its memory is free in the update, in pieces: tensors find room there, but not the gradients, which lie
     /// in one buffer.
     pub sampler: usize,
@@ -96,18 +64,21 @@ impl MemoryPlan {
         recompute: Recompute,
         free: Option<usize>,
     ) -> Self {
-        let tokens = load.tokens_together();
-        let pass = config.pass_bytes(tokens);
+        let (tokens, layout) = (load.tokens_together(), &load.layout);
+        let pass = config.pass_bytes(tokens, layout.number);
         let scored = tokens.min(load.prompts * load.completions * load.completion);
         let logits = LOGITS.max(config.vocab_size).min(scored * config.vocab_size) * F32;
-        let heads = 4 * scored * config.hidden_size * F32;
+        let heads = 4 * scored * config.hidden_size * layout.number;
         let mut plan = Self {
-            weights: load.parameters * F32,
-            reference: load.reference * F32,
-            gradients: load.trainable * F32,
-            moments: load.trainable * load.moments * F32,
+            base: layout.base,
+            weights: layout.weight_bytes(load.parameters),
+            reference: layout.weight_bytes(load.reference),
+            gradients: load.trainable * layout.gradient,
+            masters: layout.share(load.trainable * layout.master),
+            moments: layout.share(load.trainable * load.moments * F32),
             rollout: rollout(config, load),
-            sampler: sampler(load),
+            cache: cache(config, load),
+            sampler: load.sampler_bytes(),
             taped: 0,
             tape: None,
             update: pass.inputs + pass.working + logits.max(heads),
@@ -141,12 +112,12 @@ impl MemoryPlan {
 
     /// The model and what is remembered beside it.
     fn state(&self) -> usize {
-        self.weights + self.reference + self.moments
+        self.weights + self.reference + self.masters + self.moments
     }
 
     /// What lives all the time.
     pub fn resident(&self) -> usize {
-        BASE + self.state()
+        self.base + self.state()
     }
 
     /// The most at once: rollout and update, with its gradients, take turns.
@@ -158,26 +129,6 @@ impl MemoryPlan {
     /// Bytes that the backward may keep of what its forward computed.
     pub fn activation_bytes(&self) -> usize {
         self.kept
-    }
-}
-
-impl Load {
-    /// Tokens of a prompt's completions that a step computes: all but the last of each.
-    fn own(&self) -> usize {
-        self.completions * self.completion.saturating_sub(1)
-    }
-
-    /// Tokens that a step computes.
-    fn tokens(&self) -> usize {
-        self.prompts * (self.prompt + self.own())
-    }
-
-    /// Tokens of the largest micro-batch.
-    fn tokens_together(&self) -> usize {
-        // A prompt that is too long for the budget is there beside what goes behind it.
-        let behind = room_behind(self.prompt, self.budget).max(self.completion).min(self.own());
-        let cut = self.prompt + behind;
-        self.tokens().min(self.budget.max(cut))
     }
 }
 
@@ -202,156 +153,25 @@ fn tape(
     }
 }
 
-fn rollout(config: &ModelConfig, load: &Load) -> usize {
+/// Keys and values of all that a step draws, each prompt's once.
+fn cache(config: &ModelConfig, load: &Load) -> usize {
     if load.rollout.is_none() {
         return 0;
     }
     let cached = load.prompts * (load.prompt + load.completions * load.completion);
+    cached * config.kv_bytes_per_token(load.layout.number)
+}
+
+fn rollout(config: &ModelConfig, load: &Load) -> usize {
+    if load.rollout.is_none() {
+        return 0;
+    }
     let sequences = load.prompts * load.completions;
     let logits = sequences * config.vocab_size * F32;
     let together = SAMPLED_TOGETHER.min(load.prompts * load.prompt);
-    let pass = config.pass_bytes(together);
-    cached * config.kv_bytes_per_token() + sampler(load) + logits + pass.working
-}
-
-/// The sampler's own copy of the weights.
-fn sampler(load: &Load) -> usize {
-    match load.rollout {
-        Some(Precision::Bf16) => load.parameters * 2,
-        Some(Precision::F32) if load.trainable == load.parameters => load.parameters * F32,
-        // The weights themselves, of which but a part is trained, or no sampling at all.
-        Some(Precision::F32) | None => 0,
-    }
+    let pass = config.pass_bytes(together, load.layout.number);
+    cache(config, load) + load.sampler_bytes() + logits + pass.working
 }
 
 #[cfg(test)]
-mod tests {
-    use embodied_r_policy::{ModelType, Rope, WeightDtype};
-
-    use super::*;
-
-    /// Qwen2.5-0.5B's shape.
-    fn config() -> ModelConfig {
-        ModelConfig {
-            model_type: ModelType::Qwen2,
-            vocab_size: 151_936,
-            hidden_size: 896,
-            intermediate_size: 4864,
-            num_hidden_layers: 24,
-            num_attention_heads: 14,
-            num_key_value_heads: 2,
-            head_dim: 64,
-            rms_norm_eps: 1e-6,
-            rope: Rope::plain(1e6),
-            sliding_window: None,
-            tie_word_embeddings: true,
-            attention_bias: true,
-            max_position_embeddings: 32_768,
-            initializer_range: 0.02,
-            dtype: WeightDtype::Bf16,
-            bos_token_id: None,
-            eos_token_ids: vec![0],
-        }
-    }
-
-    fn load() -> Load {
-        Load {
-            parameters: 494_000_000,
-            trainable: 494_000_000,
-            reference: 494_000_000,
-            moments: 2,
-            prompts: 2,
-            prompt: 1000,
-            completions: 4,
-            completion: 100,
-            budget: 16_384,
-            rollout: Some(Precision::F32),
-            taping: Taping::Never,
-            iterations: 1,
-        }
-    }
-
-    fn plan(load: &Load, recompute: Recompute, free: Option<usize>) -> MemoryPlan {
-        MemoryPlan::new(&config(), load, recompute, free)
-    }
-
-    #[test]
-    fn more_layers_are_kept_the_more_memory_there_is() {
-        let none = plan(&load(), Recompute::All, None);
-        assert_eq!((none.kept_layers, none.kept), (0, 0));
-        let all = plan(&load(), Recompute::None, None);
-        assert_eq!(all.kept_layers, 24);
-        assert!(all.total() > none.total());
-        let some = plan(&load(), Recompute::Auto, Some(none.total() + all.kept));
-        assert_eq!(some.kept_layers, 12, "half of what is left");
-        assert_eq!(plan(&load(), Recompute::Auto, Some(none.total() / 2)).kept_layers, 0);
-        assert_eq!(plan(&load(), Recompute::Auto, None).kept_layers, 0);
-    }
-
-    #[test]
-    fn a_tape_takes_as_much_as_the_state_or_a_micro_batch_if_half_of_what_is_left_allows_it() {
-        let open = Load { taping: Taping::Open, ..load() };
-        let layers = |load: &Load, recompute, free| {
-            plan(load, recompute, free).tape.map(|tape| (tape.layers, tape.tokens))
-        };
-        let tokens = 2 * (1000 + 4 * 99);
-        assert_eq!(layers(&open, Recompute::None, None), Some((24, tokens)));
-        assert_eq!(layers(&open, Recompute::All, Some(1 << 40)), None);
-        assert_eq!(layers(&load(), Recompute::None, Some(1 << 40)), None);
-        assert_eq!(layers(&open, Recompute::Auto, Some(1 << 40)), Some((24, tokens)));
-        let bare = plan(&load(), Recompute::All, None).total();
-        let of = |layers| config().tape_bytes(TapeOptions { layers, tokens });
-        assert_eq!(layers(&open, Recompute::Auto, Some(bare + 2 * of(7))), Some((7, tokens)));
-        assert_eq!(layers(&open, Recompute::Auto, Some(bare + of(0))), None);
-        // As many tokens as the state has room for with the inputs of all.
-        let many = Load { prompts: 40, budget: 1, ..open };
-        let found = plan(&many, Recompute::Auto, Some(1 << 40));
-        assert!(found.tape.is_some_and(|tape| tape.layers < 24) && found.taped <= found.state());
-        let settled = |taping| layers(&Load { taping, ..load() }, Recompute::Auto, None);
-        assert_eq!(settled(Taping::Settled(Some(3))), Some((3, tokens)));
-        assert_eq!(settled(Taping::Settled(None)), None);
-    }
-
-    #[test]
-    fn a_tape_takes_the_place_of_what_a_micro_batch_keeps() {
-        let own = plan(&load(), Recompute::None, None);
-        let load = Load { taping: Taping::Open, ..load() };
-        let taped = plan(&load, Recompute::None, None);
-        assert!(taped.update < own.update && taped.total() < own.total() + own.rollout);
-        assert_eq!(taped.kept, 0);
-        let again = plan(&Load { iterations: 2, ..load }, Recompute::None, None);
-        assert!(again.kept > 0 && again.kept <= again.taped);
-        assert_eq!(again.total(), taped.total());
-    }
-
-    #[test]
-    fn an_adapter_takes_neither_gradients_nor_moments_nor_a_reference_for_the_rest() {
-        let lora = Load { trainable: 1_000_000, reference: 0, ..load() };
-        let (full, lora) = (
-            plan(&load(), Recompute::All, None).resident(),
-            plan(&lora, Recompute::All, None).resident(),
-        );
-        assert_eq!(full - lora, (494_000_000 * 3 - 2_000_000) * 4);
-    }
-
-    #[test]
-    fn a_rollout_in_f32_copies_the_weights_where_all_are_trained() {
-        let whole = plan(&load(), Recompute::All, None);
-        let part = plan(&Load { trainable: 1_000_000, ..load() }, Recompute::All, None);
-        assert_eq!(whole.rollout - part.rollout, 494_000_000 * 4);
-    }
-
-    #[test]
-    fn a_micro_batch_is_no_larger_than_its_budget_or_a_prompt_with_what_goes_behind_it() {
-        assert_eq!(load().tokens_together(), 2 * (1000 + 4 * 99));
-        assert_eq!(Load { budget: 2200, ..load() }.tokens_together(), 2200);
-        assert_eq!(Load { budget: 1200, completions: 20, ..load() }.tokens_together(), 2000);
-        let long = Load { budget: 10, ..load() };
-        assert_eq!(
-            long.tokens_together(),
-            1000 + 4 * 99,
-            "as many as the prompt has, if there are"
-        );
-        assert_eq!(Load { completions: 40, ..long }.tokens_together(), 2000);
-    }
-}
+mod tests;

@@ -48,4 +48,4 @@ pub use shared_prompt::{PartForward, SharedPrompt};
 pub use tape::{Tape, TapeOptions};
 pub use text_stream::TextStream;
 pub use trainable::Trainable;
-pub use work::PassBytes;
+pub use work::{PassBytes, PassFlops};

@@ -236,7 +236,7 @@ impl Policy {
 
     /// How many layers may keep the activations of `tokens` tokens.
     pub(crate) fn kept_layers(&self, tokens: usize) -> usize {
-        let layer = self.config.pass_bytes(tokens).layer.max(1);
+        let layer = self.config.pass_bytes(tokens, size_of::<f32>()).layer.max(1);
         (self.activation_bytes / layer).min(self.config.num_hidden_layers)
     }
 

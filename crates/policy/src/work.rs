@@ -9,38 +9,73 @@ use crate::packed::Group;
 /// Forward passes that a backward is worth: the gradients of inputs and of weights.
 const BACKWARD: f64 = 2.0;
 
+/// Multiplications and additions of a pass, by what they are spent on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PassFlops {
+    /// Products with weights: linear layers, and the LM head.
+    pub products: f64,
+    /// Attention's two products, of queries with keys and of weights with values.
+    pub attention: f64,
+}
+
+impl PassFlops {
+    /// All of them.
+    pub fn total(self) -> f64 {
+        self.products + self.attention
+    }
+}
+
 impl ModelConfig {
     /// Multiplications and additions in the products of one forward pass over `groups`, each prompt once:
     /// linear layers, attention's two products, and the LM head over the completions' tokens. A prompt's tokens
     /// but its last are computed up to the keys and values of the last layer.
     ///
     /// Drawing the completions takes as many: every token is computed once there too.
-    pub fn forward_flops(&self, groups: &[Group]) -> f64 {
-        let (queries, keys) = (
-            (self.num_attention_heads * self.head_dim) as f64,
-            (self.num_key_value_heads * self.head_dim) as f64,
-        );
-        let (hidden, inner) = (self.hidden_size as f64, self.intermediate_size as f64);
-        let linear = hidden * (2.0 * queries + 2.0 * keys + 3.0 * inner);
+    pub fn pass_flops(&self, groups: &[Group]) -> PassFlops {
+        let keys = (self.num_key_value_heads * self.head_dim) as f64;
+        let (hidden, linear) = (self.hidden_size as f64, self.layer_matrices() as f64);
         let layers = self.num_hidden_layers as f64;
-        let of_group = |group: &Group| {
+        let (mut products, mut seen) = (0.0, 0.0);
+        for group in groups {
             let prompt = group.prompt.len() as f64;
-            let own = || group.completions.iter().map(|ids| ids.len().saturating_sub(1) as f64);
-            let seen = triangle(prompt) + own().map(|n| n * prompt + triangle(n)).sum::<f64>();
+            let own = group.completions.iter().map(|ids| ids.len().saturating_sub(1) as f64);
+            let pairs = triangle(prompt) + own.map(|n| n * prompt + triangle(n)).sum::<f64>();
             let scored: usize = group.completions.iter().map(Vec::len).sum();
-            let tokens = group.tokens() as f64;
             let silent = prompt - 1.0;
-            let (keys_and_values, by_silent) = (hidden * 2.0 * keys, triangle(silent));
-            layers * (tokens * linear + 2.0 * queries * seen)
-                - (silent * (linear - keys_and_values) + 2.0 * queries * by_silent)
-                + scored as f64 * hidden * self.vocab_size as f64
-        };
-        2.0 * groups.iter().map(of_group).sum::<f64>()
+            products += layers * group.tokens() as f64 * linear
+                - silent * (linear - hidden * 2.0 * keys)
+                + scored as f64 * hidden * self.vocab_size as f64;
+            seen += layers * pairs - triangle(silent);
+        }
+        PassFlops { products: 2.0 * products, attention: self.pair_flops() * seen }
+    }
+
+    /// All of [`Self::pass_flops`].
+    pub fn forward_flops(&self, groups: &[Group]) -> f64 {
+        self.pass_flops(groups).total()
     }
 
     /// As [`Self::forward_flops`] for a forward pass with its backward, without what may be computed again.
     pub fn training_flops(&self, groups: &[Group]) -> f64 {
         (1.0 + BACKWARD) * self.forward_flops(groups)
+    }
+
+    /// Numbers of the matrices that a token is multiplied with, the LM head's among them: what a step of decoding reads
+    /// of the weights.
+    pub fn multiplied_numbers(&self) -> usize {
+        self.num_hidden_layers * self.layer_matrices() + self.hidden_size * self.vocab_size
+    }
+
+    /// Multiplications and additions of attention for one query and one key, over all heads of a layer.
+    pub fn pair_flops(&self) -> f64 {
+        (4 * self.num_attention_heads * self.head_dim) as f64
+    }
+
+    /// Numbers of a layer's matrices.
+    fn layer_matrices(&self) -> usize {
+        let queries = self.num_attention_heads * self.head_dim;
+        let keys = self.num_key_value_heads * self.head_dim;
+        self.hidden_size * (2 * queries + 2 * keys + 3 * self.intermediate_size)
     }
 }
 
@@ -56,12 +91,12 @@ pub struct PassBytes {
 }
 
 impl ModelConfig {
-    /// The memory of a forward pass with its backward over `tokens` tokens.
-    pub fn pass_bytes(&self, tokens: usize) -> PassBytes {
+    /// The memory of a forward pass with its backward over `tokens` tokens, in numbers of so many bytes.
+    pub fn pass_bytes(&self, tokens: usize, number: usize) -> PassBytes {
         let queries = self.num_attention_heads * self.head_dim;
         let keys = self.num_key_value_heads * self.head_dim;
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
-        let bytes = |numbers: usize| tokens * numbers * size_of::<f32>();
+        let bytes = |numbers: usize| tokens * numbers * number;
         let layer = bytes(Activations::per_token(hidden, queries, keys, inner));
         // A layer that is computed again, the output's gradient and the residual stream, and the
         // gradient of what the last product took, or what attention's own backward holds.
@@ -76,9 +111,9 @@ impl ModelConfig {
         PassBytes { inputs: bytes(self.num_hidden_layers * hidden), layer, working }
     }
 
-    /// Memory of the keys and values of a token, over all layers.
-    pub fn kv_bytes_per_token(&self) -> usize {
-        2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * size_of::<f32>()
+    /// Memory of the keys and values of a token, over all layers, in numbers of so many bytes.
+    pub fn kv_bytes_per_token(&self, number: usize) -> usize {
+        2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * number
     }
 }
 
@@ -99,7 +134,7 @@ mod tests {
         (config.num_attention_heads, config.num_key_value_heads, config.head_dim) = (16, 2, 64);
         let working = |inner: usize| {
             let config = ModelConfig { intermediate_size: inner, ..config.clone() };
-            let pass = config.pass_bytes(1);
+            let pass = config.pass_bytes(1, size_of::<f32>());
             // Without what a layer has of this size anyway.
             pass.working - pass.layer - inner * size_of::<f32>()
         };

@@ -6,7 +6,7 @@ use std::time::Instant;
 use embodied_r_grpo::advantages::{ScaleRewards, advantages};
 use embodied_r_grpo::batches::{Lengths, pack};
 use embodied_r_grpo::loss::{LossType, Options};
-use embodied_r_grpo::memory_plan::{Load, Taping};
+use embodied_r_grpo::memory_plan::{Layout, Load, Taping};
 use embodied_r_grpo::micro_batch::{MicroBatch, Selection, Told, counts, wide};
 use embodied_r_grpo::optimizer::{Optim, Optimizer, OptimizerSettings};
 use embodied_r_grpo::random::stream;
@@ -56,6 +56,7 @@ pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
         rollout: Some(work.precision.into()),
         taping: Taping::Open,
         iterations: 1,
+        layout: Layout::CPU,
     };
     let plan = memory::plan(&config, &load, args.recompute.into());
     let policy = &policy.with_activation_bytes(plan.kept);

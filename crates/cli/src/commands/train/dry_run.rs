@@ -129,11 +129,14 @@ mod tests {
     const TRAINED: Counts = Counts { trainable: 1500, total: 6000 };
 
     const MEMORY: MemoryPlan = MemoryPlan {
+        base: 96 << 20,
+        masters: 0,
         weights: 12_000_000_000,
         reference: 0,
         gradients: 6_000_000_000,
         moments: 0,
         rollout: 1_000_000_000,
+        cache: 0,
         sampler: 0,
         taped: 0,
         tape: None,

@@ -2,13 +2,10 @@
 
 use embodied_r_grpo::checkpoint::State;
 use embodied_r_grpo::memory_plan::{Load, MemoryPlan, Taping};
-use embodied_r_grpo::optimizer::Optim;
 use embodied_r_grpo::questions::Prompted;
-use embodied_r_grpo::scoring::needs_judge;
-use embodied_r_grpo::settings::{JudgeKind, Recompute, Sft, Train};
+use embodied_r_grpo::settings::{Recompute, Sft, Train};
 use embodied_r_grpo::supervised::Example;
 use embodied_r_policy::ModelConfig;
-use embodied_r_policy::trainable::{Counts, Trainable};
 use embodied_r_rewards::Schedule as Stages;
 
 use super::session::Trained;
@@ -22,19 +19,8 @@ pub(crate) fn of_train(
     questions: &[Prompted],
     taping: Taping,
 ) -> MemoryPlan {
-    let judges = settings.judge == JudgeKind::Reference && needs_judge(stages);
-    let load = Load {
-        reference: reference(settings.beta > 0.0 || judges, &settings.trainable(), trained.counts),
-        prompts: settings.questions_per_step(),
-        prompt: questions.iter().map(|question| question.prompt.len()).max().unwrap_or(0),
-        completions: settings.num_generations,
-        completion: settings.max_completion_length,
-        budget: settings.max_tokens_per_batch,
-        rollout: Some(settings.rollout_precision()),
-        taping,
-        iterations: settings.num_iterations,
-        ..common(trained.counts, settings.optim)
-    };
+    let longest = questions.iter().map(|question| question.prompt.len()).max().unwrap_or(0);
+    let load = Load::of_train(settings, stages, trained.counts, longest, taping);
     plan(&trained.config, &load, settings.recompute)
 }
 
@@ -57,7 +43,7 @@ pub(crate) fn of_sft(settings: &Sft, trained: &Trained, examples: &[Example]) ->
         completions: 1,
         completion: longest(|example| example.completion.len()),
         budget: settings.max_tokens_per_batch,
-        ..common(trained.counts, settings.optim)
+        ..Load::new(trained.counts, settings.optim)
     };
     plan(&trained.config, &load, settings.recompute)
 }
@@ -68,39 +54,13 @@ pub(crate) fn plan(config: &ModelConfig, load: &Load, recompute: Recompute) -> M
     MemoryPlan::new(config, load, recompute, free)
 }
 
-fn common(counts: Counts, optim: Optim) -> Load {
-    Load {
-        parameters: counts.total,
-        trainable: counts.trainable,
-        reference: 0,
-        // Muon has one moment, but not for the embedding: an upper bound.
-        moments: if optim == Optim::Adamw { 2 } else { 1 },
-        prompts: 0,
-        prompt: 0,
-        completions: 0,
-        completion: 0,
-        budget: 0,
-        rollout: None,
-        taping: Taping::Never,
-        iterations: 1,
-    }
-}
-
-/// Numbers of the reference that it does not share with the policy.
-fn reference(needed: bool, trainable: &Trainable, counts: Counts) -> usize {
-    match trainable {
-        _ if !needed => 0,
-        Trainable::Lora(_) => 0,
-        _ => counts.trainable,
-    }
-}
-
 /// The plan in words: the total, and what it is made of.
 pub(crate) fn words(plan: &MemoryPlan) -> String {
     let gb = |bytes: usize| format!("{:.2}", bytes as f64 / 1e9);
     let mut parts = vec![format!("weights {}", gb(plan.weights))];
     for (name, bytes) in [
         ("reference", plan.reference),
+        ("masters", plan.masters),
         ("moments", plan.moments),
         ("rollout's pass", plan.taped),
         ("rollout", plan.rollout),
