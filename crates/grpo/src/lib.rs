@@ -14,6 +14,7 @@
 //! | [`loss`], [`inspect`], [`batch_file`] | the losses and their derivatives; one of them by itself |
 //! | [`batches`], [`micro_batch`], [`update`], [`optimizer`] | from micro-batches to a step |
 //! | [`verify`], [`memory_plan`], [`process`] | packed gradients beside plain ones; memory, before it is taken and after |
+//! | [`roofline`] | time, before it is taken, on devices that need not be there; what fits them |
 //! | [`skipped`] | steps that are left out because something is not finite |
 //! | [`model`] | what all of it needs of a model |
 //!
@@ -49,6 +50,7 @@ pub mod process;
 pub mod questions;
 pub mod random;
 pub mod rollout;
+pub mod roofline;
 pub mod sampler;
 pub mod schedule;
 pub mod scoring;
