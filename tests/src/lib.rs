@@ -44,6 +44,10 @@ pub fn binary() -> &'static Path {
             .status()
             .expect("cargo can be run");
         assert!(status.success(), "the binary cannot be built");
-        folder.join("embodied-r")
+        // Cargo may build in one folder and put what it has built into another.
+        let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+        let target = target.filter(|target| target.is_absolute());
+        let target = target.zip(folder.file_name()).map(|(target, profile)| target.join(profile));
+        target.as_deref().unwrap_or(folder).join("embodied-r")
     })
 }
