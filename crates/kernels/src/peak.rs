@@ -2,9 +2,14 @@
 
 use std::time::Instant;
 
+use candle_core::Tensor;
 use multiversion::multiversion;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::memory::tensor;
+use crate::weight::Weight;
 
 /// Sums held in registers: enough to keep two units busy over the latency of one addition.
 const SUMS: usize = 12;
@@ -66,6 +71,34 @@ impl Peak {
     pub fn bytes_per_s(&self) -> f64 {
         self.read_bytes_per_s.max(self.copy_bytes_per_s)
     }
+}
+
+/// Rows, inputs and outputs of the products that are compared.
+const PRODUCT: (usize, usize, usize) = (512, 1024, 1024);
+
+/// How fast products of bf16 with sums in f32 go beside those of f32: below 1 on processors without instructions for them,
+/// and on some with.
+///
+/// # Errors
+/// There is no memory for them.
+pub fn bf16_over_f32() -> Result<f64> {
+    let (rows, inputs, outputs) = PRODUCT;
+    let numbers = |n: usize| (0..n).map(|i| (i % 13) as f32 - 6.0).collect::<Vec<f32>>();
+    let x = tensor(numbers(rows * inputs), (rows, inputs))?;
+    let w = tensor(numbers(outputs * inputs), (outputs, inputs))?;
+    Ok(rate(&x, &Weight::bf16(&w)?)? / rate(&x, &Weight::f32_copy(&w)?)?)
+}
+
+/// Products a second, at best.
+fn rate(x: &Tensor, weight: &Weight) -> Result<f64> {
+    weight.forward(x, None)?;
+    let mut rate = 0.0f64;
+    for _ in 0..MEMORY_TRIES {
+        let began = Instant::now();
+        std::hint::black_box(weight.forward(x, None)?);
+        rate = rate.max(1.0 / began.elapsed().as_secs_f64());
+    }
+    Ok(rate)
 }
 
 fn best(tries: usize, measure: impl FnMut() -> f64) -> f64 {

@@ -13,6 +13,7 @@ pub(crate) mod merge;
 pub(crate) mod model;
 pub(crate) mod perceive;
 pub(crate) mod perceiver;
+pub(crate) mod plan;
 pub(crate) mod preprocess;
 pub(crate) mod quickstart;
 pub(crate) mod report;
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Sft(sft::SftArgs),
     /// Train with GRPO.
     Train(train::TrainArgs),
+    /// Estimate the memory and the time of a run on GPUs, or here.
+    Plan(plan::PlanArgs),
     Eval(eval::EvalArgs),
     Infer(infer::InferArgs),
     /// Serve a model over HTTP as OpenAI's API does.

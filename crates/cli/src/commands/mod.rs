@@ -11,6 +11,7 @@ mod inspect;
 mod keyframes;
 mod merge;
 mod perceive;
+mod plan;
 mod preprocess;
 mod quickstart;
 mod report;
@@ -49,6 +50,7 @@ fn dispatch(command: Command) -> anyhow::Result<Status> {
         Command::Rewards(args) => rewards::run(args),
         Command::Sft(args) => sft::run(args),
         Command::Train(args) => train::run(args),
+        Command::Plan(args) => plan::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Infer(args) => infer::run(args),
         Command::Serve(args) => serve::run(args),

@@ -1,0 +1,148 @@
+//! What `plan` has found, in words.
+
+use std::fmt::Write as _;
+
+use embodied_r_policy::PAGE;
+
+use super::report::{Memory, Report};
+
+/// The report as a text of several lines.
+pub(super) fn of(report: &Report) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, what: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{name:<12} {what}");
+    };
+    line("model", model(report));
+    line("device", device(report));
+    line("rank", rank(report));
+    line("memory", memory(&report.memory));
+    parts(&report.memory).for_each(|(name, gb)| line("", format!("{name:<16} {gb:>8.2} GB")));
+    line("fits", fits(report));
+    line("time", time(report));
+    for phase in &report.time.phases {
+        let hidden = match phase.hidden_s > 0.0 {
+            true => format!(", {:.2} s more behind the update", phase.hidden_s),
+            false => String::new(),
+        };
+        let what = match phase.tflop > 0.0 {
+            true => format!("{:.1} TFLOP, {:.0} GB", phase.tflop, phase.gb),
+            false => format!("{:.1} GB", phase.gb),
+        };
+        let (name, bound) = (phase.name, phase.bound);
+        line("", format!("{name:<16} {:>8.2} s   bound by {bound}: {what}{hidden}", phase.seconds));
+    }
+    if let Some(run) = &report.run {
+        let (steps, hours, all) = (run.steps, run.hours, run.device_hours);
+        line("run", format!("{steps} steps, about {hours:.1} h ({all:.0} device hours)"));
+    }
+    if !report.memory.fits {
+        if report.advice.is_empty() {
+            line("advice", "nothing of what `plan` knows makes it fit: take larger cards".into());
+        }
+        for (index, advice) in report.advice.iter().enumerate() {
+            let name = if index == 0 { "would fit" } else { "or" };
+            line(name, format!("with {}: {:.1} GB", advice.what, advice.total_gb));
+        }
+    }
+    out
+}
+
+fn model(report: &Report) -> String {
+    let model = &report.model;
+    let share = 100.0 * model.trainable as f64 / model.parameters.max(1) as f64;
+    format!(
+        "{}: {:.2} billion numbers in {} layers, {share:.4} % of them trained",
+        model.name,
+        model.parameters as f64 / 1e9,
+        model.layers
+    )
+    .replace("100.0000 % of them", "all")
+}
+
+fn device(report: &Report) -> String {
+    let device = &report.device;
+    let (name, tflops, rate) = (&device.name, device.tflops_per_s, device.gb_per_s);
+    let nodes = match device.nodes {
+        0 | 1 => String::new(),
+        nodes => format!(" on {nodes} machines"),
+    };
+    let links = device.links.as_ref().map(|links| format!("; {links}")).unwrap_or_default();
+    let tflops = if tflops < 10.0 { format!("{tflops:.2}") } else { format!("{tflops:.0}") };
+    format!("{} x {name}{nodes}: {tflops} TFLOP/s, {rate:.0} GB/s{links}", device.ranks)
+}
+
+fn rank(report: &Report) -> String {
+    let (rank, ranks) = (&report.rank, report.device.ranks);
+    let (prompts, each) = (rank.prompts, rank.completions_per_prompt);
+    let idle = match rank.busy_ranks < ranks {
+        true => format!("; only {} of {ranks} ranks have work", rank.busy_ranks),
+        false => String::new(),
+    };
+    format!(
+        "{} of a step's {} completions of {} questions: {}, each of at most {} tokens with {} of at \
+         most {}{idle}",
+        prompts * each,
+        rank.completions_per_step,
+        rank.questions_per_step,
+        counted(prompts, "prompt"),
+        rank.max_prompt_length,
+        counted(each, "completion"),
+        rank.max_completion_length
+    )
+}
+
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn memory(memory: &Memory) -> String {
+    let verdict = if memory.fits { "fits" } else { "does not fit" };
+    format!(
+        "about {:.2} GB of {:.2}: {verdict}; rollout takes turns with gradients and update",
+        memory.total_gb, memory.usable_gb
+    )
+}
+
+fn parts(memory: &Memory) -> impl Iterator<Item = (&'static str, f64)> {
+    [
+        ("program", memory.base_gb),
+        ("weights", memory.weights_gb),
+        ("reference", memory.reference_gb),
+        ("masters", memory.masters_gb),
+        ("moments", memory.moments_gb),
+        ("rollout's pass", memory.rollout_pass_gb),
+        ("rollout", memory.rollout_gb),
+        ("gradients", memory.gradients_gb),
+        ("update", memory.update_gb),
+    ]
+    .into_iter()
+    .filter(|(_, gb)| *gb > 0.0)
+}
+
+fn fits(report: &Report) -> String {
+    let fits = &report.fits;
+    let largest = match fits.largest_batch_tokens {
+        Some(tokens) => format!("micro-batches of up to {tokens} tokens"),
+        None => "no micro-batch".into(),
+    };
+    format!(
+        "{largest} with every layer computed again; at {}, {} of {} layers are not (recompute {}); {} \
+         pages of {PAGE} keys and values, {} prompts with completions of full length",
+        fits.max_tokens_per_batch,
+        fits.kept_layers,
+        fits.layers,
+        fits.recompute,
+        fits.kv_pages,
+        fits.kv_sequences
+    )
+}
+
+fn time(report: &Report) -> String {
+    let time = &report.time;
+    format!(
+        "about {:.1} s a step at prompts of {} and completions of {} tokens; {:.0} new tokens/s while \
+         decoding",
+        time.step_s, time.lengths.prompt, time.lengths.completion, time.new_tokens_per_s
+    )
+}

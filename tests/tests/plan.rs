@@ -1,0 +1,207 @@
+//! `embodied-r plan` from outside: what it says of known cards and shapes, and what it refuses.
+
+mod tiny_model;
+
+use assert_cmd::Command;
+use assert_cmd::assert::Assert;
+use embodied_r_tests::binary;
+use serde_json::Value;
+
+const PAPER: [&str; 6] =
+    ["--model", "Qwen/Qwen2.5-VL-3B-Instruct", "--gpus", "8", "--gpu-memory", "40"];
+
+fn plan(arguments: &[&str]) -> Assert {
+    // Nothing of it needs a network.
+    let mut command = Command::new(binary());
+    command.arg("plan").args(arguments).env("HF_HUB_OFFLINE", "1").assert()
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let done = plan(&[arguments, &["--json"]].concat());
+    serde_json::from_slice(&done.get_output().stdout).unwrap()
+}
+
+fn number(report: &Value, path: &str) -> f64 {
+    report.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} in {report}"))
+}
+
+fn refused(arguments: &[&str]) -> String {
+    let done = plan(arguments).code(2);
+    String::from_utf8_lossy(&done.get_output().stderr).into_owned()
+}
+
+#[test]
+fn the_papers_run_fits_its_cards() {
+    plan(&PAPER).success();
+    let report = json(&PAPER);
+    assert_eq!(report["memory"]["fits"], true);
+    assert_eq!(report["device"]["name"], "A800 40 GB");
+    assert_eq!(report["model"]["parameters"], 3_085_938_688_u64);
+    // 4 questions on 8 cards: each card has a prompt with half of its completions.
+    assert_eq!(
+        (&report["rank"]["prompts"], &report["rank"]["completions_per_prompt"]),
+        (&1.into(), &4.into())
+    );
+    assert_eq!(report["advice"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn the_parts_of_the_memory_add_up() {
+    let report = json(&PAPER);
+    let of = |part: &str| number(&report, &format!("/memory/{part}_gb"));
+    let resident = of("base") + of("weights") + of("reference") + of("masters") + of("moments");
+    let total = resident + of("rollout").max(of("gradients") + of("update"));
+    assert!((total - of("total")).abs() < 0.01, "{report}");
+    assert!(of("total") <= of("usable") && of("least") <= of("total"), "{report}");
+}
+
+#[test]
+fn the_phases_add_up_to_the_step_and_the_steps_to_the_run() {
+    let usual = ["--prompt", "3000", "--completion", "150", "--questions", "4098"];
+    let report = json(&[&PAPER[..], &usual].concat());
+    let phases = report["time"]["phases"].as_array().unwrap();
+    let names: Vec<_> = phases.iter().map(|phase| phase["name"].as_str().unwrap()).collect();
+    let expected = ["gather", "prefill", "decode", "reference", "update", "reduce", "optimizer"];
+    assert_eq!(names, expected);
+    let sum: f64 = phases.iter().map(|phase| phase["seconds"].as_f64().unwrap()).sum();
+    let step = number(&report, "/time/step_s");
+    assert!((sum - step).abs() < 0.01, "{sum} and {step}");
+    assert_eq!(report["run"]["steps"], 12_288);
+    assert!((number(&report, "/run/hours") - 12_288.0 * step / 3600.0).abs() < 0.01);
+    let bounds: Vec<_> = phases.iter().map(|phase| phase["bound"].as_str().unwrap()).collect();
+    assert_eq!(bounds[1..5], ["compute", "memory", "compute", "compute"]);
+}
+
+#[test]
+fn the_text_says_what_the_json_does() {
+    let done = plan(&PAPER).success();
+    let text = String::from_utf8_lossy(&done.get_output().stdout).into_owned();
+    let total = number(&json(&PAPER), "/memory/total_gb");
+    assert!(text.contains(&format!("about {total:.2} GB of 40.80: fits")), "{text}");
+    for line in ["8 x A800 40 GB: 312 TFLOP/s", "bound by memory", "pages of 64 keys"] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+}
+
+#[test]
+fn every_card_is_known() {
+    for (name, memory, tflops) in [
+        ("A800", 42.95, 312.0),
+        ("A100", 42.95, 312.0),
+        ("H100", 85.52, 989.0),
+        ("H200", 150.755, 989.0),
+        ("L40S", 48.306, 362.0),
+        ("4090", 25.757, 165.2),
+    ] {
+        let report = json(&["--model", "Qwen2.5-0.5B", "--gpu", name]);
+        assert!((number(&report, "/device/memory_gb") - memory).abs() < 0.01, "{name}: {report}");
+        assert!((number(&report, "/device/tflops_per_s") - tflops).abs() < 0.1, "{name}");
+    }
+}
+
+#[test]
+fn more_gpus_never_need_more_memory_of_a_rank_and_never_take_longer() {
+    let mut before = (f64::MAX, f64::MAX);
+    for gpus in ["1", "2", "4", "8", "16"] {
+        let all = ["--model", "Qwen2.5-3B", "--gpu", "H100", "--set", "recompute=all"];
+        let report = json(&[&all[..], &["--gpus", gpus]].concat());
+        let now = (number(&report, "/memory/total_gb"), number(&report, "/time/step_s"));
+        assert!(now.0 <= before.0 && now.1 <= before.1, "{gpus}: {now:?} after {before:?}");
+        before = now;
+    }
+}
+
+#[test]
+fn a_batch_too_small_for_the_cards_is_told() {
+    let many = ["--model", "Qwen2.5-3B", "--gpu", "A100", "--gpus", "8", "--nodes", "8"];
+    let report = json(&many);
+    assert_eq!(
+        (&report["rank"]["busy_ranks"], &report["device"]["ranks"]),
+        (&32.into(), &64.into())
+    );
+    let done = plan(&many).success();
+    let text = String::from_utf8_lossy(&done.get_output().stdout).into_owned();
+    assert!(text.contains("only 32 of 64 ranks have work"), "{text}");
+}
+
+#[test]
+fn machines_far_apart_take_longer_than_machines_close_together() {
+    let of = |network: &str| {
+        let all = ["--model", "Qwen2.5-7B", "--gpu", "A100", "--gpu-memory", "80", "--gpus", "8"];
+        let report = json(&[&all[..], &["--nodes", "4", "--network", network]].concat());
+        assert_eq!(
+            (&report["device"]["ranks"], &report["device"]["nodes"]),
+            (&32.into(), &4.into())
+        );
+        number(&report, "/time/step_s")
+    };
+    assert!(of("infiniband") < of("ethernet"));
+}
+
+#[test]
+fn what_does_not_fit_ends_with_1_and_says_what_would() {
+    let arguments = ["--model", "Qwen2.5-VL-3B", "--gpu", "4090"];
+    let done = plan(&arguments).code(1);
+    let text = String::from_utf8_lossy(&done.get_output().stdout).into_owned();
+    assert!(text.contains("does not fit") && text.contains("`--set use_peft=true`"), "{text}");
+    plan(&[&arguments[..], &["--set", "use_peft=true"]].concat()).success();
+    let large = json(&["--model", "Qwen2.5-72B", "--gpus", "8", "--gpu", "H100"]);
+    let advice = large["advice"][0]["what"].as_str().unwrap();
+    assert!(advice.contains("q4_k"), "{advice}");
+}
+
+#[test]
+fn settings_count_from_file_and_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.toml");
+    std::fs::write(
+        &file,
+        "model = \"Qwen2.5-3B\"\nbeta = 0.0\njudge = \"http\"\n\
+                           judge_base_url = \"http://127.0.0.1:1/v1\"\njudge_model = \"j\"\n",
+    )
+    .unwrap();
+    let config = ["--config", file.to_str().unwrap(), "--gpus", "8"];
+    let report = json(&config);
+    assert_eq!(report["memory"]["reference_gb"], 0.0);
+    let report = json(&[&config[..], &["--set", "generation_batch_size=128"]].concat());
+    assert_eq!(report["rank"]["prompts"], 2);
+    let told = refused(&[&config[..], &["--set", "max_promt_length=5"]].concat());
+    assert!(told.contains("did you mean `max_prompt_length`?"), "{told}");
+}
+
+#[test]
+fn a_folder_is_planned_by_its_own_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    tiny_model::write(folder.path());
+    let report = json(&["--model", folder.path().to_str().unwrap()]);
+    assert!(number(&report, "/model/parameters") < 1e6, "{report}");
+}
+
+#[test]
+fn this_machine_s_processor_is_planned_in_f32() {
+    let report = json(&["--model", "Qwen2.5-0.5B", "--device", "cpu"]);
+    assert!((number(&report, "/memory/weights_gb") - 1.976).abs() < 0.001, "{report}");
+    assert!(number(&report, "/time/step_s") > 0.0 && number(&report, "/device/gb_per_s") > 0.0);
+}
+
+#[test]
+fn wrong_usage_is_told() {
+    for (arguments, what) in [
+        (&["--gpus", "8"][..], "`model` is missing"),
+        (&["--model", "Qwen/Qwen9-1B"], "neither a folder, nor a GGUF file, nor a known shape"),
+        (
+            &["--model", "Qwen2.5-3B", "--gpu", "MI300"],
+            "known are A800, A100, H100, H200, L40S, 4090",
+        ),
+        (&["--model", "Qwen2.5-3B", "--gpus", "0"], "`--gpus` must be above 0"),
+        (&["--model", "Qwen2.5-3B", "--gpu-memory=-1"], "must be a positive number"),
+        (&["--model", "Qwen2.5-3B", "--questions", "3"], "one step takes 4"),
+        (
+            &["--model", "Qwen2.5-3B", "--device", "cpu", "--gpu", "A100"],
+            "`--gpu` means nothing with `--device cpu`",
+        ),
+    ] {
+        let told = refused(arguments);
+        assert!(told.contains(what), "{what} in {told}");
+    }
+}
