@@ -10,6 +10,12 @@ use super::{ffmpeg, patterns};
 
 const X264: &str = "-c:v libx264 -preset veryfast -pix_fmt yuv420p";
 
+/// VP9 with hidden frames.
+const VP9: &str = "-c:v libvpx-vp9 -deadline good -cpu-used 8 -auto-alt-ref 1 \
+                              -lag-in-frames 16 -g 24 -pix_fmt yuv420p";
+const LIBAOM: &str = "-c:v libaom-av1 -cpu-used 8 -g 24 -pix_fmt yuv420p";
+const SVT_AV1: &str = "-c:v libsvtav1 -preset 12 -g 24 -pix_fmt yuv420p";
+
 /// The sampled frames with their indices, and how many frames there are.
 type Sampled = (Vec<(usize, GrayImage)>, usize);
 
@@ -72,8 +78,9 @@ fn other_codecs_are_excerpted_too() {
     let x265 = "-c:v libx265 -preset ultrafast -tag:v hvc1 -x265-params \
                 log-level=none:keyint=24:open-gop=0 -pix_fmt yuv420p10le";
     assert!(is_excerpted(&patterns(folder.path(), x265, "h265.mp4"), 50));
-    let vp9 = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 24 -pix_fmt yuv420p";
-    assert!(is_excerpted(&patterns(folder.path(), vp9, "vp9.mp4"), 50));
+    for (codec, name) in [(VP9, "vp9.mp4"), (LIBAOM, "libaom.mp4"), (SVT_AV1, "svt.mp4")] {
+        assert!(is_excerpted(&patterns(folder.path(), codec, name), 50), "{name}");
+    }
 }
 
 #[test]

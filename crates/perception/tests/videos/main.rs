@@ -16,6 +16,8 @@ fn ffmpeg(folder: &Path, arguments: &str, name: &str) -> PathBuf {
         .args(["-v", "error", "-nostdin", "-y"])
         .args(arguments.split_whitespace())
         .arg(&path)
+        // Else this encoder speaks of itself.
+        .env("SVT_LOG", "1")
         .current_dir(folder)
         .status()
         .expect("these tests need FFmpeg");
