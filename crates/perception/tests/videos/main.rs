@@ -5,6 +5,7 @@
 mod excerpts;
 mod hard;
 mod hostile;
+mod matroska;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -10,6 +10,7 @@ pub(super) enum Codec {
     H264(usize),
     /// The same.
     H265(usize),
+    Vp8,
     Vp9,
     Av1,
 }
@@ -28,6 +29,7 @@ impl Codec {
                 kind @ 0..32 => Some(kind == 19 || kind == 20),
                 _ => None,
             }),
+            Self::Vp8 => Some(file.byte(sample.offset)? & 1 == 0),
             Self::Vp9 => Some(vp9_head(file, sample.offset)? == Vp9Head::Key { is_shown: true }),
             Self::Av1 => Some(av1_unit(file, sample)?.starts_afresh),
         }
@@ -38,6 +40,8 @@ impl Codec {
         match self {
             // Their containers demand so, and hidden frames do not exist.
             Self::H264(_) | Self::H265(_) => Some(true),
+            // RFC 6386, 9.1.
+            Self::Vp8 => Some(file.byte(sample.offset)? >> 4 & 1 == 1),
             Self::Vp9 => Some(vp9_shown(file, sample)? == 1),
             Self::Av1 => Some(av1_unit(file, sample)?.shown == 1),
         }
@@ -197,6 +201,12 @@ mod tests {
         let h265 = |kind: u8| told(Codec::H265(2), &[0, 2, 32 << 1, 1, 0, 3, kind << 1, 1, 9]).0;
         // Both kinds of refreshes; a clean random access, and a trailing picture.
         assert_eq!([19, 20, 21, 1].map(h265), [true, true, false, false].map(Some));
+    }
+
+    #[test]
+    fn vp8_tells_in_its_first_byte() {
+        assert_eq!(told(Codec::Vp8, &[0x10]), (Some(true), Some(true)));
+        assert_eq!(told(Codec::Vp8, &[0x01]), (Some(false), Some(false)));
     }
 
     #[test]

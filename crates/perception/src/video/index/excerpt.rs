@@ -34,6 +34,14 @@ pub(super) enum Part {
 }
 
 impl Part {
+    /// Appends bytes.
+    pub(super) fn add_bytes(parts: &mut Vec<Self>, bytes: &[u8]) {
+        match parts.last_mut() {
+            Some(Self::Bytes(last)) => last.extend(bytes),
+            _ => parts.push(Self::Bytes(bytes.to_vec())),
+        }
+    }
+
     /// Appends `length` bytes at a place of the whole file.
     pub(super) fn add_range(parts: &mut Vec<Self>, offset: u64, length: u64) {
         match parts.last_mut() {
@@ -73,6 +81,7 @@ impl Index {
         let wanted = wanted.iter().map(|index| before[*index]).collect();
         let (format, parts) = match &self.container {
             Container::Mp4(layout) => ("mov", layout.parts(&self.samples, &places)),
+            Container::Matroska(layout) => ("matroska", layout.parts(&places)),
         };
         Some(Excerpt { format, size: self.size, wanted, frames: places.len(), parts })
     }

@@ -4,11 +4,12 @@
 //! Groups of pictures in which none is wanted, and the ends of the others, need not be read at all.
 //! Only files whose index leaves no doubt have one here; all others are decoded as a whole.
 //!
-//! [`mp4`] reads a container and writes shorter ones, [`codec`] looks at what the
+//! [`mp4`] and [`matroska`] read the containers and write shorter ones, [`codec`] looks at what the
 //! frames say of themselves, and [`excerpt`] is what they have in common.
 
 mod codec;
 mod excerpt;
+mod matroska;
 mod mp4;
 mod source;
 
@@ -53,12 +54,18 @@ struct Sample {
 #[derive(Debug, Clone)]
 enum Container {
     Mp4(mp4::Layout),
+    Matroska(matroska::Layout),
 }
 
 impl Index {
-    /// The index of the file at `path`; `None` where it is no MP4 file or anything about it is unusual.
+    /// The index of the file at `path`; `None` where it is of neither kind or anything about it is
+    /// unusual.
     pub(super) fn read(path: &Path) -> Option<Self> {
-        mp4::read(Source::open(path)?)
+        let mut source = Source::open(path)?;
+        match source.array(0)? {
+            matroska::FIRST_BYTES => matroska::read(source),
+            _ => mp4::read(source),
+        }
     }
 
     /// How many frames the video has.
