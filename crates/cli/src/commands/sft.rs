@@ -76,6 +76,7 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
         eval,
         activation_bytes: memory.kept,
         stop: &stop,
+        team,
     };
     let trainer = match checkpoint {
         Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),

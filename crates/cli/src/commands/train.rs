@@ -125,6 +125,7 @@ fn train(
         tape: plan.tape,
         verify_packing: plan.verify_packing,
         stop: &stop,
+        team,
     };
     let trainer = match checkpoint {
         Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),

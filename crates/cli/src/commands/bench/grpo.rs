@@ -68,7 +68,7 @@ pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
         weight_decay: 0.1,
         max_grad_norm: 1.0,
     };
-    let mut updater = Updater::new(Optimizer::new(settings, policy)?);
+    let mut updater = Updater::new(Optimizer::new(settings, policy, &Team::default())?);
     let peak = peak::flops_per_s();
     let mut tape = plan.tape.map(|options| Tape::new(&config, options));
     let (mut steps, mut flops) = (Vec::new(), 0.0);
