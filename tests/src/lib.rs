@@ -36,6 +36,9 @@ pub fn binary() -> &'static Path {
                 build.env_remove(&*name);
             }
         }
+        if cfg!(feature = "mpi") {
+            build.args(["--features", "embodied-r-cli/mpi"]);
+        }
         let status = build
             // Of the whole workspace: alone, the package would have other features, and all that it
             // uses would be built a second time.

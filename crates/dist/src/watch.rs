@@ -179,7 +179,7 @@ impl Watch {
         if state.verdict.is_some() {
             return;
         }
-        tracing::error!(rank = self.rank, "the job ends: {verdict}");
+        tracing::info!(rank = self.rank, "the job ends: {verdict}");
         let verdict = Arc::new(verdict);
         state.verdict = Some(Arc::clone(&verdict));
         let hooks = std::mem::take(&mut state.hooks);

@@ -63,7 +63,7 @@ impl Coordinator {
         let (deadline, remind) = (self.options.deadline, self.options.remind());
         let mut watchdog = Watchdog::new(hosts, deadline, remind, Instant::now());
         if let Some(verdict) = self.watch(&mut watchdog) {
-            tracing::error!("{verdict}");
+            tracing::info!("{verdict}");
             self.tell(&ToRank::Lost(verdict));
             self.see_off();
         }
