@@ -51,12 +51,15 @@ fn outlive_mpirun() {
 fn meet(scene: &str, place: &Place) -> Result<Communicator> {
     let mut options = Options { deadline: Duration::from_secs(30), ..Options::default() };
     match scene {
-        "stop" | "hang" => options.deadline = Duration::from_secs(2),
+        "stop" | "hang" | "endless" => options.deadline = Duration::from_secs(2),
         "settings" => {
             options.settings = BTreeMap::from([("seed".into(), place.rank.to_string())]);
         }
         _ => {}
     }
+    // For ranks on machines that do not know each other by name.
+    options.address =
+        std::env::var("EMBODIED_R_DIST_ADDRESS").ok().map(|text| text.parse().unwrap());
     Communicator::mpi(place, &options)
 }
 
@@ -69,6 +72,7 @@ fn act(scene: &str, ranks: &Communicator) -> Result<()> {
         "overlap" => overlap(ranks)?,
         "patience" => patience(ranks)?,
         "speed" => speed(ranks)?,
+        "endless" => endless(ranks)?,
         "mismatch" => {
             let length = 10 + ranks.rank() % 2;
             ranks.all_reduce(vec![0.0; length], Reduce::Sum)?.wait()?;
@@ -114,9 +118,14 @@ fn harm(ranks: &Communicator, rank: usize, signal: &str) {
 }
 
 fn kill_amidst(ranks: &Communicator) -> Result<()> {
-    ranks.enter("update");
     let doomed = ranks.clone();
     std::thread::spawn(move || harm(&doomed, 1, "KILL"));
+    endless(ranks)
+}
+
+/// Sums until somebody ends it: for harm from outside, such as a link that is cut.
+fn endless(ranks: &Communicator) -> Result<()> {
+    ranks.enter("update");
     let mut numbers = vec![1.0; 4 << 20];
     loop {
         numbers = ranks.all_reduce(numbers, Reduce::Max)?.wait()?;
