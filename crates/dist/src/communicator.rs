@@ -212,6 +212,17 @@ impl Communicator {
         }
     }
 
+    /// To be called when a rank ended the job and this one has told its user so: returns when the others
+    /// have done that too, or after two seconds, and this process may end. Launchers end all ranks as soon
+    /// as one of them ends, and those would not get to tell.
+    pub fn part(&self) {
+        if let Some(others) = &self.0.others
+            && self.0.watch.verdict().is_some()
+        {
+            others.client.part();
+        }
+    }
+
     /// Ends the job in good order: returns when all ranks have called it. Nothing may be called then.
     ///
     /// # Errors
@@ -225,8 +236,8 @@ impl Communicator {
         others.queue.close().wait_within("the end of the collectives", self.0.options.deadline)
     }
 
-    /// Ends this process with `exit_code`, and with MPI those of all ranks at once (`MPI_Abort`). To be
-    /// called when everything was said: other ranks may not get to say anything any more.
+    /// Ends this process with `exit_code`, and with MPI those of all ranks at once (`MPI_Abort`). Others do
+    /// not get to say anything any more: [`Communicator::part`] comes before it.
     pub fn abort(&self, exit_code: i32) -> ! {
         if let Some(others) = &self.0.others {
             self.0.watch.ask_to_abort(exit_code);

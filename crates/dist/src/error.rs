@@ -44,8 +44,8 @@ pub enum Error {
         /// What that holds.
         other_value: String,
     },
-    /// The address at which ranks meet names no machine.
-    #[error("cannot look up `{address}`: {source}")]
+    /// The machine at which ranks should meet has no address that can be found.
+    #[error("cannot look up `{address}`: {source}; give rank 0's address in numbers")]
     Lookup {
         /// The address.
         address: String,

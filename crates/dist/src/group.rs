@@ -11,8 +11,8 @@ use crate::verdict::{Verdict, Why};
 use crate::watch::{Watch, lost};
 
 /// The most bytes that a rank sends, or receives from one other, at once: bounds the memory beside the
-/// data, and stays far below a backend's limits.
-const PIECE: usize = 16 << 20;
+/// data, stays far below a backend's limits, and is summed while it is in a cache.
+const PIECE: usize = 4 << 20;
 /// Up to so many bytes all ranks get everything and reduce it themselves, which takes one exchange
 /// where two move less.
 const SMALL: usize = 16 << 10;
@@ -91,19 +91,25 @@ impl Group {
             .try_for_each(|piece| self.reduce_piece(piece, how))
     }
 
-    /// Every rank reduces its part of the piece, and gives it to all.
     fn reduce_piece<T: Number>(&mut self, piece: &mut [T], how: Reduce) -> Result<()> {
-        let part = piece.len().div_ceil(self.world_size);
+        if piece.len().is_multiple_of(self.world_size) {
+            return self.reduce_parts(piece, how);
+        }
         let mut padded = piece.to_vec();
-        padded.resize(part * self.world_size, T::zeroed());
-        let mut received = vec![T::zeroed(); padded.len()];
-        self.swap(bytemuck::cast_slice(&padded), bytemuck::cast_slice_mut(&mut received))?;
-        let mut mine = vec![T::zeroed(); part];
-        reduce(&received, &mut mine, how);
-        let all = bytemuck::cast_slice_mut(&mut padded);
-        self.gather(bytemuck::cast_slice(&mine), all, Others::AreHere)?;
+        padded.resize(piece.len().next_multiple_of(self.world_size), T::zeroed());
+        self.reduce_parts(&mut padded, how)?;
         piece.copy_from_slice(&padded[..piece.len()]);
         Ok(())
+    }
+
+    /// Every rank reduces one of the equal parts of `numbers`, and gives it to all.
+    fn reduce_parts<T: Number>(&mut self, numbers: &mut [T], how: Reduce) -> Result<()> {
+        let mut received = vec![T::zeroed(); numbers.len()];
+        self.swap(bytemuck::cast_slice(numbers), bytemuck::cast_slice_mut(&mut received))?;
+        let mut mine = vec![T::zeroed(); numbers.len() / self.world_size];
+        reduce(&received, &mut mine, how);
+        let all = bytemuck::cast_slice_mut(numbers);
+        self.gather(bytemuck::cast_slice(&mine), all, Others::AreHere)
     }
 
     /// This rank's part of the sums of `numbers`, whose length is a multiple of the number of ranks.

@@ -19,7 +19,8 @@ pub struct Options {
     /// A digest of all settings.
     pub digest: String,
     /// The address of rank 0's machine at which it listens for the others; where it is not given,
-    /// the loopback if all ranks are on one machine, else what the machine's name is looked up to.
+    /// the loopback if all ranks are on one machine, else what the machine's name is looked up to, or the
+    /// address from which it speaks to the world.
     /// Not used where the launcher says where to meet.
     pub address: Option<IpAddr>,
 }

@@ -37,6 +37,7 @@ enum Word {
 #[derive(Debug, Default)]
 struct Inbox {
     all_done: bool,
+    all_parted: bool,
     shared: BTreeMap<u64, Vec<u8>>,
 }
 
@@ -125,12 +126,10 @@ impl Client {
         };
         spawn("dist-speaker", Box::new(speaker))?;
         spawn("dist-listener", Box::new(move || listener.listen(&reader)))?;
-        let (tell, rank) = (speak.clone(), watch.rank());
+        let tell = speak.clone();
         watch.on_lost(Box::new(move |verdict| {
-            // What this rank alone may have found; the coordinator knows its own verdicts.
-            if verdict.rank != 0 || rank == 0 {
-                let _ = tell.send(Word::Say(FromRank::Found(verdict.clone())));
-            }
+            // This rank alone may have found it; the coordinator knows its own verdicts.
+            let _ = tell.send(Word::Say(FromRank::Found(verdict.clone())));
         }));
         let silence = Mutex::new(silence);
         Ok(Self { speak, silence, inbox, watch, shares: AtomicU64::new(0), hosts })
@@ -178,6 +177,15 @@ impl Client {
         let own = self.watch.own_verdict(Why::Failed(words.to_owned()));
         let said = FromRank::Failed { words: words.to_owned(), signs: self.watch.signs() };
         self.end(said, own)
+    }
+
+    /// Says that this rank has told why the job ended, and waits a moment for the others to do so.
+    pub(crate) fn part(&self) {
+        self.say(FromRank::Parted);
+        let until = Instant::now() + LAST_WORDS;
+        while !lock(&self.inbox).all_parted && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Tells all ranks that this one leaves.
@@ -280,6 +288,7 @@ impl Listener {
                 lock(&self.inbox).all_done = true;
                 self.watch.wake();
             }
+            ToRank::AllParted => lock(&self.inbox).all_parted = true,
             ToRank::Share { number, bytes } => {
                 lock(&self.inbox).shared.insert(number, bytes);
                 self.watch.wake();

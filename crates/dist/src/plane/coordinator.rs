@@ -47,6 +47,8 @@ struct Connection {
     /// Whether it is the rank, and not a double of it.
     seated: bool,
     stream: TcpStream,
+    /// Whether it has said why the job ended, or cannot.
+    parted: bool,
 }
 
 struct Coordinator {
@@ -64,8 +66,9 @@ impl Coordinator {
         let mut watchdog = Watchdog::new(hosts, deadline, remind, Instant::now());
         if let Some(verdict) = self.watch(&mut watchdog) {
             tracing::info!("{verdict}");
+            let culprit = verdict.rank;
             self.tell(&ToRank::Lost(verdict));
-            self.see_off();
+            self.see_off(Some(culprit));
         }
     }
 
@@ -92,7 +95,7 @@ impl Coordinator {
             faults.push(Fault::Missing { ranks: missing, waited, strangers });
         }
         self.tell(&ToRank::Refused { faults });
-        self.see_off();
+        self.see_off(None);
         None
     }
 
@@ -114,7 +117,8 @@ impl Coordinator {
                 tracing::debug!(rank, host = hello.host, pid = hello.pid, "a rank came");
                 let _ = stream.set_write_timeout(Some(WRITE_WITHIN));
                 let seated = gathering.take(hello);
-                self.connections.insert(connection, Connection { rank, seated, stream });
+                self.connections
+                    .insert(connection, Connection { rank, seated, stream, parted: false });
             }
             Event::Gone { connection } => {
                 let gone = self.connections.remove(&connection).filter(|gone| gone.seated);
@@ -196,7 +200,7 @@ impl Coordinator {
             FromRank::Share { number, bytes } if rank == 0 => {
                 self.tell(&ToRank::Share { number, bytes });
             }
-            FromRank::Share { .. } => {}
+            FromRank::Share { .. } | FromRank::Parted => {}
         }
         None
     }
@@ -213,15 +217,25 @@ impl Coordinator {
         }
     }
 
-    /// Keeps the connections until the ranks have closed them.
-    fn see_off(&mut self) {
+    /// Keeps the connections until the ranks have closed them, and tells when all but the `culprit` have
+    /// had their say.
+    fn see_off(&mut self, culprit: Option<usize>) {
+        let mut told = false;
         while !self.connections.is_empty() {
             match self.events.recv() {
-                Ok(Event::Gone { connection }) => {
-                    self.connections.remove(&connection);
+                Ok(Event::Gone { connection }) => drop(self.connections.remove(&connection)),
+                Ok(Event::Said { connection, message: FromRank::Parted }) => {
+                    if let Some(connection) = self.connections.get_mut(&connection) {
+                        connection.parted = true;
+                    }
                 }
                 Ok(_) => {}
                 Err(_) => return,
+            }
+            let mut others = self.connections.values();
+            if !told && others.all(|other| other.parted || Some(other.rank) == culprit) {
+                told = true;
+                self.tell(&ToRank::AllParted);
             }
         }
     }

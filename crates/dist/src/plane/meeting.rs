@@ -66,7 +66,7 @@ fn port(name: &str, value: &str) -> Result<u16> {
 }
 
 /// The first address of `host`.
-pub(crate) fn look_up(host: &str, port: u16) -> Result<SocketAddr> {
+fn look_up(host: &str, port: u16) -> Result<SocketAddr> {
     let failed = |source| Error::Lookup { address: host.to_owned(), source };
     let mut found = (host, port).to_socket_addrs().map_err(failed)?;
     found.next().ok_or_else(|| failed(io::Error::other("it has no address")))

@@ -33,6 +33,8 @@ pub(crate) enum FromRank {
     Left(Signs),
     /// What it found out by itself.
     Found(Verdict),
+    /// It has said why the job ended, and may end too.
+    Parted,
     /// The `number`th thing that rank 0 hands round.
     Share { number: u64, bytes: Vec<u8> },
 }
@@ -50,6 +52,8 @@ pub(crate) enum ToRank {
     Lost(Verdict),
     /// All ranks are done.
     AllDone,
+    /// All ranks that still can have said why the job ended.
+    AllParted,
     /// The `number`th thing that rank 0 hands round.
     Share { number: u64, bytes: Vec<u8> },
 }

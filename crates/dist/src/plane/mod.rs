@@ -18,8 +18,6 @@ pub use token::Token;
 
 pub(crate) use client::Client;
 pub(crate) use meeting::listen;
-#[cfg(feature = "mpi")]
-pub(crate) use meeting::look_up;
 
 #[cfg(test)]
 mod tests;

@@ -455,3 +455,20 @@ fn who_leaves_before_the_end_is_named() {
     members[1].client.leave();
     assert_eq!(members[0].verdict().why, Why::Left);
 }
+
+#[test]
+fn ranks_wait_for_each_others_last_words_but_not_for_the_culprits() {
+    let members = Job::new(3).gather();
+    members[1].client.fail("no");
+    members[0].verdict();
+    let began = Instant::now();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| members[0].client.part());
+        // Nobody says how long the others take; they are waited for.
+        thread::sleep(Duration::from_millis(300));
+        assert!(!first.is_finished());
+        members[2].verdict();
+        members[2].client.part();
+    });
+    assert!(began.elapsed() >= Duration::from_millis(300));
+}

@@ -18,12 +18,17 @@ fn play() {
     let Ok(scene) = std::env::var("EMBODIED_R_DIST_SCENE") else { return };
     let place = Place::from_env(|name| std::env::var(name).ok()).unwrap();
     outlive_mpirun();
-    match act(&scene, &place) {
+    let ranks = meet(&scene, &place).unwrap_or_else(|error| {
+        say(&format!("rank {} ends: {error}", place.rank));
+        // `mpirun` ends all ranks when the first one does; let the others have their say.
+        sleep(Duration::from_secs(1));
+        std::process::exit(3)
+    });
+    match act(&scene, &ranks) {
         Ok(()) => say(&format!("scene is done on rank {}", place.rank)),
         Err(error) => {
             say(&format!("rank {} ends: {error}", place.rank));
-            // `mpirun` ends all ranks when the first one does; let the others have their say.
-            sleep(Duration::from_secs(1));
+            ranks.part();
             std::process::exit(3);
         }
     }
@@ -43,23 +48,31 @@ fn outlive_mpirun() {
     ignored.unwrap();
 }
 
-fn act(scene: &str, place: &Place) -> Result<()> {
+fn meet(scene: &str, place: &Place) -> Result<Communicator> {
     let mut options = Options { deadline: Duration::from_secs(30), ..Options::default() };
     match scene {
-        "stop" | "hang" => options.deadline = Duration::from_secs(2),
+        "stop" | "hang" | "endless" => options.deadline = Duration::from_secs(2),
         "settings" => {
             options.settings = BTreeMap::from([("seed".into(), place.rank.to_string())]);
         }
         _ => {}
     }
-    let ranks = Communicator::mpi(place, &options)?;
+    // For ranks on machines that do not know each other by name.
+    options.address =
+        std::env::var("EMBODIED_R_DIST_ADDRESS").ok().map(|text| text.parse().unwrap());
+    Communicator::mpi(place, &options)
+}
+
+fn act(scene: &str, ranks: &Communicator) -> Result<()> {
     ranks.enter("rollout");
     ranks.barrier()?;
     match scene {
-        "collectives" => collectives(&ranks)?,
-        "large" => large(&ranks)?,
-        "overlap" => overlap(&ranks)?,
-        "patience" => patience(&ranks)?,
+        "collectives" => collectives(ranks)?,
+        "large" => large(ranks)?,
+        "overlap" => overlap(ranks)?,
+        "patience" => patience(ranks)?,
+        "speed" => speed(ranks)?,
+        "endless" => endless(ranks)?,
         "mismatch" => {
             let length = 10 + ranks.rank() % 2;
             ranks.all_reduce(vec![0.0; length], Reduce::Sum)?.wait()?;
@@ -79,14 +92,14 @@ fn act(scene: &str, place: &Place) -> Result<()> {
             ranks.abort(5)
         }
         "abort-amidst" => sleep(FOREVER),
-        "kill" => harm(&ranks, 1, "KILL"),
-        "kill-0" => harm(&ranks, 0, "KILL"),
-        "kill-amidst" => kill_amidst(&ranks)?,
-        "stop" => harm(&ranks, 1, "STOP"),
+        "kill" => harm(ranks, 1, "KILL"),
+        "kill-0" => harm(ranks, 0, "KILL"),
+        "kill-amidst" => kill_amidst(ranks)?,
+        "stop" => harm(ranks, 1, "STOP"),
         "hang" if ranks.rank() == 1 => sleep(FOREVER),
         _ => {}
     }
-    if !matches!(scene, "collectives" | "large" | "overlap" | "patience") {
+    if !matches!(scene, "collectives" | "large" | "overlap" | "patience" | "speed") {
         // Somebody will not come to this.
         ranks.all_reduce(vec![0.0; 1000], Reduce::Sum)?.wait()?;
     }
@@ -105,9 +118,14 @@ fn harm(ranks: &Communicator, rank: usize, signal: &str) {
 }
 
 fn kill_amidst(ranks: &Communicator) -> Result<()> {
-    ranks.enter("update");
     let doomed = ranks.clone();
     std::thread::spawn(move || harm(&doomed, 1, "KILL"));
+    endless(ranks)
+}
+
+/// Sums until somebody ends it: for harm from outside, such as a link that is cut.
+fn endless(ranks: &Communicator) -> Result<()> {
+    ranks.enter("update");
     let mut numbers = vec![1.0; 4 << 20];
     loop {
         numbers = ranks.all_reduce(numbers, Reduce::Max)?.wait()?;
@@ -209,6 +227,31 @@ fn overlap(ranks: &Communicator) -> Result<()> {
     for (pending, length) in begun.into_iter().zip(lengths).rev() {
         assert_eq!(pending.wait()?, sums(ranks.world_size(), length));
     }
+    Ok(())
+}
+
+/// Tells times; nothing depends on them.
+fn speed(ranks: &Communicator) -> Result<()> {
+    for length in [25_000_000, 1_000_000, 1_000] {
+        let mut numbers = vec![1.0; length];
+        ranks.barrier()?;
+        let (began, before) = (Instant::now(), processor_ticks());
+        let rounds = if length > 1_000_000 { 5 } else { 50 };
+        for _ in 0..rounds {
+            numbers = ranks.all_reduce(numbers, Reduce::Max)?.wait()?;
+        }
+        let each = began.elapsed() / rounds;
+        let ticks = processor_ticks() - before;
+        say(&format!(
+            "rank {}: all-reduce of {length} numbers takes {each:.2?}, {ticks} ticks",
+            ranks.rank()
+        ));
+    }
+    let began = Instant::now();
+    for _ in 0..1000 {
+        ranks.barrier()?;
+    }
+    say(&format!("rank {}: a barrier takes {:.2?}", ranks.rank(), began.elapsed() / 1000));
     Ok(())
 }
 

@@ -1,12 +1,12 @@
 //! How MPI's ranks learn where to meet, and the token of the job.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 
 use super::super::{Link, Others};
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::place::Place;
-use crate::plane::{Meeting, Token, listen, look_up};
+use crate::plane::{Meeting, Token, listen};
 
 /// Bytes of rank 0's notice: a token, then an address or what went wrong.
 const NOTICE: usize = 512;
@@ -48,12 +48,28 @@ fn open(place: &Place, options: &Options, one_machine: bool) -> Result<(Meeting,
     let address = match options.address {
         Some(address) => address,
         None if one_machine => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        None => look_up(&place.host, 0)?.ip(),
+        None => own_address(&place.host)?,
     };
     let listener = listen(SocketAddr::new(address, 0))?;
     let system = |source| Error::System { what: "listen for the other ranks", source };
     let address = listener.local_addr().map_err(system)?;
     Ok((Meeting::new(address, Token::random()?), listener))
+}
+
+/// An address of this machine at which others reach it: what its name is looked up to, but not a loopback
+/// (as Debian has it), or else the address from which it speaks to the world.
+fn own_address(host: &str) -> Result<IpAddr> {
+    let failed = |source| Error::Lookup { address: host.to_owned(), source };
+    let looked_up = (host, 0).to_socket_addrs();
+    let mut found = looked_up.into_iter().flatten().map(|address| address.ip());
+    if let Some(address) = found.find(|address| !address.is_loopback()) {
+        return Ok(address);
+    }
+    // Nothing is sent: this only chooses a way out. The address is one for documentation.
+    let way_out = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(failed)?;
+    let outward =
+        way_out.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| way_out.local_addr());
+    outward.map(|address| address.ip()).map_err(failed)
 }
 
 fn write_notice(opened: Result<&Meeting, &Error>) -> Vec<u8> {
