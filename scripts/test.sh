@@ -15,7 +15,7 @@ cargo fmt --all --check
 
 say "cargo clippy"
 cargo clippy --workspace --all-targets -- -D warnings
-cargo clippy -p embodied-r-dist --all-targets --features mpi -- -D warnings
+cargo clippy --workspace --all-targets --features embodied-r-cli/mpi,embodied-r-tests/mpi -- -D warnings
 
 say "cargo doc"
 RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
@@ -25,3 +25,4 @@ cargo test --workspace
 
 say "cargo test, ranks over MPI"
 cargo test -p embodied-r-dist --features mpi
+cargo test -p embodied-r-tests --features mpi --test ranks

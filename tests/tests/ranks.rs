@@ -154,7 +154,9 @@ fn what_one_rank_finds_wrong_is_told_once_and_ends_all() {
     let error = told(2, &["--set", "num_generations=1"], 2);
     assert_eq!(error.matches("error: ").count(), 1, "{error}");
     assert!(error.contains("num_generations"), "{error}");
-    let error = told(3, &["--model", "absent"], 1);
+    fs::remove_file(dir.path().join("train.json")).unwrap();
+    let error = told(3, &[], 1);
     assert_eq!(error.matches("error: ").count(), 1, "{error}");
+    assert!(error.contains("train.json"), "{error}");
     assert!(!dir.path().join("run").exists());
 }

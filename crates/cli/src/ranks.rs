@@ -94,11 +94,12 @@ fn as_one_of(
                 |verdict: Verdict| verdict.rank == 0 && !matches!(verdict.why, Why::Failed(_));
             let lost = communicator.verdict().is_some_and(is_lost);
             let is_usage = error.chain().any(|cause| cause.is::<Usage>());
-            match team.is_first() || lost && !is_usage {
-                true => Err(error),
-                false if is_usage => Ok(Status::Wrong),
-                false => Ok(Status::Partial),
+            if team.is_first() || lost && !is_usage {
+                exit::code(Err(error));
             }
+            // The launcher ends all ranks when the first of them ends.
+            communicator.part();
+            Ok(if is_usage { Status::Wrong } else { Status::Partial })
         }
     }
 }
