@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_run_that_goes_on_keeps_as_much_of_its_rollouts_as_before() {
         let (open, state) =
-            (Train::default(), |taped_layers| State { taped_layers, ..State::default() });
+            (Train::default(), |taped_layers| State { taped_layers, ..State::new("model") });
         assert_eq!(taping(&open, None), Taping::Open);
         assert_eq!(taping(&open, Some(&state(Some(3)))), Taping::Settled(Some(3)));
         assert_eq!(taping(&open, Some(&state(None))), Taping::Settled(None));
