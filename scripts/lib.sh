@@ -37,6 +37,21 @@ system_packages() {
     has cc || missing+=(gcc libc6-dev)
     has pkg-config || missing+=(pkg-config)
 
+    install_packages "${missing[@]}"
+}
+
+# Installs what the ranks over MPI and their tests need, where it is missing.
+mpi_packages() {
+    local missing=()
+    has mpicc || missing+=(libopenmpi-dev)
+    has mpirun || missing+=(openmpi-bin)
+    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || missing+=(libclang-dev)
+    install_packages "${missing[@]}"
+}
+
+# Installs the packages named, with apt-get.
+install_packages() {
+    local missing=("$@")
     if [ "${#missing[@]}" -eq 0 ]; then
         say "system packages: all there"
         return

@@ -6,6 +6,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 system_packages
+mpi_packages
 rust_toolchain
 cd "$root"
 
@@ -14,9 +15,14 @@ cargo fmt --all --check
 
 say "cargo clippy"
 cargo clippy --workspace --all-targets -- -D warnings
+cargo clippy --workspace --all-targets --features embodied-r-cli/mpi,embodied-r-tests/mpi -- -D warnings
 
 say "cargo doc"
 RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 
 say "cargo test"
 cargo test --workspace
+
+say "cargo test, ranks over MPI"
+cargo test -p embodied-r-dist --features mpi
+cargo test -p embodied-r-tests --features mpi --test ranks

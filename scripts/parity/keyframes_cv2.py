@@ -19,6 +19,7 @@ Needs OpenCV, NumPy and FFmpeg; no clip is part of the project.
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -207,13 +208,17 @@ def opencv_choice(path, features, threshold=0.5):
     return [sampled[t][0] for t in kept], time.process_time() - start
 
 
+def of_children():
+    """Processor seconds of all children so far; `os.times` counts in steps of 10 ms."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def timed(command):
     """Wall and processor seconds of a command with all its children."""
-    start, before = time.perf_counter(), os.times()
+    start, before = time.perf_counter(), of_children()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    after = os.times()
-    processor = after.children_user + after.children_system - before.children_user - before.children_system
-    return time.perf_counter() - start, processor
+    return time.perf_counter() - start, of_children() - before
 
 
 def without_children(command):
@@ -222,21 +227,20 @@ def without_children(command):
         log = Path(folder, "log")
         for name in ("ffmpeg", "ffprobe"):
             wrapper = Path(folder, name)
-            wrapper.write_text(f'#!/bin/sh\n{shutil.which(name)} "$@"\ncode=$?\ntimes > {log}.$$\nexit $code\n')
+            wrapper.write_text(f'#!/bin/bash\n{shutil.which(name)} "$@"\ncode=$?\ntimes > {log}.$$\nexit $code\n')
             wrapper.chmod(0o755)
-        before = os.times()
+        before = of_children()
         path = f"{folder}:{os.environ['PATH']}"
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PATH": path})
-        after = os.times()
-        total = after.children_user + after.children_system - before.children_user - before.children_system
+        total = of_children() - before
 
         def seconds(text):
             minutes, rest = text.rstrip("s").split("m")
             return 60 * int(minutes) + float(rest)
 
-        # The last line of each log is of the wrapper's child.
-        lasts = [log.read_text().splitlines()[-1] for log in Path(folder).glob("log.*")]
-        return total - sum(seconds(word) for last in lasts for word in last.split())
+        # One line of each log is of the wrapper, which is not ours either, and one of its child.
+        words = [word for log in Path(folder).glob("log.*") for word in log.read_text().split()]
+        return total - sum(map(seconds, words))
 
 
 def speed(binary, clips, args):

@@ -36,10 +36,13 @@ pub fn binary() -> &'static Path {
                 build.env_remove(&*name);
             }
         }
+        let features: &[&str] =
+            if cfg!(feature = "mpi") { &["--features", "embodied-r-cli/mpi"] } else { &[] };
         let status = build
             // Of the whole workspace: alone, the package would have other features, and all that it
             // uses would be built a second time.
             .args(["build", "--quiet", "--workspace", "--bin", "embodied-r", "--profile", profile])
+            .args(features)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()
             .expect("cargo can be run");

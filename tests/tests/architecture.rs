@@ -7,7 +7,7 @@ use cargo_metadata::{Metadata, MetadataCommand, Package};
 
 const PREFIX: &str = "embodied-r-";
 
-/// Which crates of ours each crate may use. `dist` is a name kept for later.
+/// Which crates of ours each crate may use.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("data", &[]),
     ("openai", &[]),

@@ -9,6 +9,8 @@ pub(crate) enum Status {
     Done,
     /// The command ran, but some of its work failed; what failed has been said.
     Partial,
+    /// A process that the command has started found its arguments wrong, and has said so.
+    Wrong,
 }
 
 /// A fault of usage or configuration: exit code 2.
@@ -66,6 +68,7 @@ pub(crate) fn code(result: anyhow::Result<Status>) -> ExitCode {
     let error = match result {
         Ok(Status::Done) => return ExitCode::SUCCESS,
         Ok(Status::Partial) => return ExitCode::from(1),
+        Ok(Status::Wrong) => return ExitCode::from(2),
         Err(error) if reader_left(&error) => return ExitCode::SUCCESS,
         Err(error) => error,
     };

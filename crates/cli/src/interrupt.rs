@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
+use signal_hook::consts::SIGUSR1;
 
 /// The flag that Ctrl-C sets: a process has one, however many runs it makes one after the other.
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
@@ -17,6 +18,8 @@ pub(crate) fn on_interrupt(telling: &'static str) -> anyhow::Result<Arc<AtomicBo
         return Ok(Arc::clone(stop));
     }
     let stop = Arc::clone(STOP.get_or_init(Arc::default));
+    // What a launcher passes on to its ranks.
+    signal_hook::flag::register(SIGUSR1, Arc::clone(&stop)).context("cannot listen to signals")?;
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {

@@ -12,6 +12,7 @@ mod interrupt;
 mod output;
 mod perceiver;
 mod progress;
+mod ranks;
 mod report;
 mod settings;
 mod speaker;

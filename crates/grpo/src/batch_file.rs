@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::micro_batch::MicroBatch;
 use crate::model::Group;
 use crate::settings::LossSettings;
+use crate::team::Team;
 
 /// The groups of a batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,6 +88,21 @@ impl BatchFile {
     pub fn of(batches: &[MicroBatch], settings: LossSettings) -> Self {
         let groups = batches.iter().flat_map(groups).collect();
         Self { groups, settings: Some(settings) }
+    }
+
+    /// The batches of all ranks of `team` as one, with the settings of the first.
+    ///
+    /// # Errors
+    /// A rank is lost, or the batch cannot be written down.
+    pub fn of_all(self, team: &Team) -> Result<Self> {
+        let unwritten = Error::json("batch");
+        let text = serde_json::to_string(&self).map_err(unwritten)?;
+        let mut whole = Self { groups: Vec::new(), ..self };
+        for text in team.gather(text)? {
+            let of_rank: Self = serde_json::from_str(&text).map_err(Error::json("batch"))?;
+            whole.groups.extend(of_rank.groups);
+        }
+        Ok(whole)
     }
 
     fn fault(&self) -> Option<String> {

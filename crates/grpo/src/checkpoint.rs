@@ -2,7 +2,7 @@
 //!
 //! A checkpoint is a model in Hugging Face's layout, with four files beside it: the optimiser's
 //! moments, the run's state, the settings that the run was told, and a manifest of all files' lengths
-//! and hashes. It is filled under a hidden name, flushed to disk and renamed, so that a kill at any
+//! and hashes. Of several ranks each writes the moments that it has, into a file of its own. It is filled under a hidden name, flushed to disk and renamed, so that a kill at any
 //! moment leaves the last one; what damages it later is found by the manifest.
 
 mod keep;
@@ -18,7 +18,7 @@ use std::fs;
 use std::path::Path;
 
 pub use keep::{Keep, Milestones};
-pub(crate) use leftovers::sweep;
+use leftovers::sweep;
 pub use lock::RunLock;
 pub use manifest::{Damage, MANIFEST_FILE};
 pub use run::{Checkpoints, LastWhole};
@@ -29,8 +29,6 @@ use crate::error::{Error, Result};
 
 /// Name of the state's file in a checkpoint.
 pub const STATE_FILE: &str = "trainer_state.json";
-/// Name of the moments' file in a checkpoint.
-pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// Name of the settings' file in a run's folder and in a checkpoint.
 pub const SETTINGS_FILE: &str = "settings.toml";
 /// Name of the folder of the last model in a run's folder.

@@ -51,6 +51,28 @@ pub enum Error {
         /// The run's folder.
         run: PathBuf,
     },
+    /// A rank does not see the folder that the first one made.
+    #[error(
+        "rank {rank} does not see `{}`: `output` must be a folder that all machines share",
+        folder.display()
+    )]
+    NotShared {
+        /// The folder.
+        folder: PathBuf,
+        /// The rank.
+        rank: usize,
+    },
+    /// What ranks tell each other cannot be written down or read.
+    #[error("cannot {what} what the ranks tell each other: {source}")]
+    Exchange {
+        /// What was tried, as a verb.
+        what: &'static str,
+        /// The reason.
+        source: postcard::Error,
+    },
+    /// The ranks of a run, one of which may be lost.
+    #[error(transparent)]
+    Ranks(#[from] embodied_r_dist::Error),
     /// Packed gradients are not those that they stand for.
     #[error(
         "packed gradients are not those of every completion by itself: `{}` differs by {:.1e} of its \

@@ -10,6 +10,7 @@ use crate::loss::LossType;
 use crate::micro_batch::{self, MicroBatch, Told};
 use crate::model::{Gradients, Group, Model, Training};
 use crate::settings::LossSettings;
+use crate::team::Team;
 use crate::update::{backward, passes};
 
 /// Tokens that go through the model together. The batch's loss does not depend on it.
@@ -69,9 +70,10 @@ pub fn loss<M: Model>(
     }
     let options = settings.options();
     // However it is cut for memory's sake, the file is one micro-batch.
-    let counts = micro_batch::counts(&batches, LossType::Dapo, settings.max_completion_length);
+    let (alone, longest) = (Team::default(), settings.max_completion_length);
+    let counts = micro_batch::counts(&batches, LossType::Dapo, longest, &alone)?;
     let (temperature, share) = (settings.temperature, settings.top_entropy_quantile);
-    let selection = micro_batch::selection(model, &batches, temperature, share)?;
+    let selection = micro_batch::selection(model, &batches, temperature, share, &alone)?;
     let mut gradients = model.zero_gradients()?;
     let mut told = Told::default();
     let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();

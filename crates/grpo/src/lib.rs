@@ -17,6 +17,7 @@
 //! | [`roofline`] | time, before it is taken, on devices that need not be there; what fits them |
 //! | [`skipped`] | steps that are left out because something is not finite |
 //! | [`model`] | what all of it needs of a model |
+//! | [`team`] | the ranks that train together |
 //!
 //! A step's randomness, questions, stage and learning rate follow from its number and from where the
 //! stages began, so that a resumed run is the run that never stopped.
@@ -58,6 +59,7 @@ pub mod settings;
 pub mod sft;
 pub mod skipped;
 pub mod supervised;
+pub mod team;
 pub mod trainer;
 pub mod update;
 pub mod verify;

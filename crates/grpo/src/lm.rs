@@ -10,6 +10,7 @@ use crate::optimizer::{Optimizer, OptimizerSettings};
 use crate::schedule::Schedule;
 pub use crate::supervised::Example;
 use crate::supervised::learn;
+use crate::team::Team;
 use crate::update::{Pace, Updater};
 
 /// How a language model is trained.
@@ -50,7 +51,7 @@ pub fn train<M: Model>(
     sinks: &mut [&mut dyn Sink],
     stop: &AtomicBool,
 ) -> Result<Trained> {
-    let mut updater = Updater::new(Optimizer::new(settings.optimizer, model)?);
+    let mut updater = Updater::new(Optimizer::new(settings.optimizer, model, &Team::default())?);
     let mut documents = documents
         .into_iter()
         .filter(|document| !document.prompt.is_empty() && !document.completion.is_empty());

@@ -1,8 +1,11 @@
 //! Micro-batches: completions that go through the model together, and what the loss knows of them.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Result;
 use crate::loss::{self, Batch, Counts, LossType, Options, Stats, entropy_threshold};
 use crate::model::{Group, Model, TokenScores};
+use crate::team::Team;
 use crate::update::{Derivative, score_all};
 
 /// Groups, or parts of them, with a value for each completion or each of their tokens, end to end.
@@ -35,7 +38,7 @@ pub enum Selection {
 }
 
 /// What the update's forwards told, summed over micro-batches.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Told {
     /// The loss.
     pub loss: f64,
@@ -47,6 +50,23 @@ pub struct Told {
     pub logps: f64,
     /// How many they are.
     pub tokens: f64,
+}
+
+impl Told {
+    /// What all of some ranks were told.
+    pub fn of_all(ranks: Vec<Self>) -> Self {
+        ranks
+            .into_iter()
+            .reduce(|mut all, of_one| {
+                all.loss += of_one.loss;
+                all.stats.merge(&of_one.stats);
+                all.entropy += of_one.entropy;
+                all.logps += of_one.logps;
+                all.tokens += of_one.tokens;
+                all
+            })
+            .unwrap_or_default()
+    }
 }
 
 impl MicroBatch {
@@ -140,26 +160,33 @@ impl MicroBatch {
 }
 
 /// What each micro-batch's loss is divided by: the counts of the whole step, but for `bnpo`, which
-/// takes the mean over micro-batches as TRL does.
+/// takes the mean over micro-batches as TRL does. The step is that of all ranks of `team`.
+///
+/// # Errors
+/// A rank is lost.
 pub fn counts(
     batches: &[MicroBatch],
     loss_type: LossType,
     max_completion_length: usize,
-) -> Vec<Counts> {
+    team: &Team,
+) -> Result<Vec<Counts>> {
     let sequences = batches.iter().map(|batch| batch.kept.len()).sum::<usize>() as f64;
     let tokens: f64 = batches.iter().map(MicroBatch::kept_tokens).sum();
+    let sums = team.sums(vec![sequences, tokens, batches.len() as f64])?;
+    let (sequences, tokens, all_batches) = (sums[0], sums[1], sums[2]);
     let by_batch = loss_type == LossType::Bnpo;
-    batches
+    let counts = batches
         .iter()
         .map(|batch| Counts {
             sequences,
             tokens: match by_batch {
-                true => batch.kept_tokens().max(1.0) * batches.len() as f64,
+                true => batch.kept_tokens().max(1.0) * all_batches,
                 false => tokens,
             },
             max_completion_length: max_completion_length as f64,
         })
-        .collect()
+        .collect();
+    Ok(counts)
 }
 
 /// Which tokens a step over `batches` takes in, if that is the `share` of them with the highest entropy.
@@ -174,11 +201,12 @@ pub fn selection<M: Model>(
     batches: &[MicroBatch],
     temperature: f64,
     share: f64,
+    team: &Team,
 ) -> Result<Selection> {
     if share >= 1.0 {
         return Ok(Selection::All);
     }
-    if batches.len() < 2 {
+    if team.size() == 1 && batches.len() < 2 {
         return Ok(Selection::Top(share));
     }
     let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
@@ -186,6 +214,7 @@ pub fn selection<M: Model>(
     for (batch, scores) in batches.iter().zip(score_all(model, &groups, temperature)?) {
         entropies.extend(batch.kept_values(&scores.entropies));
     }
+    let entropies = team.gather(entropies)?.concat();
     Ok(entropy_threshold(entropies, share).map_or(Selection::All, Selection::AtLeast))
 }
 
@@ -213,7 +242,8 @@ mod tests {
 
     fn derivative(batch: &MicroBatch, selection: Selection) -> (Vec<f32>, Told) {
         let options = Options { loss_type: LossType::Dapo, ..Options::default() };
-        let counts = counts(std::slice::from_ref(batch), options.loss_type, 8)[0];
+        let alone = Team::default();
+        let counts = counts(std::slice::from_ref(batch), options.loss_type, 8, &alone).unwrap()[0];
         let mut told = Told::default();
         let found = batch.derivative(&options, &counts, &scores(), selection, &mut told);
         (found.unwrap().dlogps, told)
@@ -245,7 +275,8 @@ mod tests {
     #[test]
     fn scores_of_another_batch_are_refused() {
         let batch = batch([true, true]);
-        let counts = counts(std::slice::from_ref(&batch), LossType::Dapo, 8)[0];
+        let alone = Team::default();
+        let counts = counts(std::slice::from_ref(&batch), LossType::Dapo, 8, &alone).unwrap()[0];
         let scores = TokenScores { logps: vec![-1.0], entropies: vec![0.1] };
         let told = &mut Told::default();
         let found = batch.derivative(&Options::default(), &counts, &scores, Selection::All, told);

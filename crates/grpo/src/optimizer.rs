@@ -1,18 +1,29 @@
 //! AdamW or Muon over a model's parameters, with their moments.
+//!
+//! Of several ranks each has a part of AdamW's moments and moves that part of the weights (ZeRO-1). Muon needs matrices as
+//! a whole: its moments are on every rank, and all of them move all weights.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod sharded;
+mod shards;
+mod stored;
+mod whole;
+
+use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use embodied_r_kernels::{AdamwStep, MuonStep, adamw, muon};
+use embodied_r_kernels::AdamwStep;
 use embodied_r_policy::WeightDtype;
-use embodied_r_policy::weights::{self, TensorFile};
-use rayon::prelude::*;
+use embodied_r_policy::weights;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
-use crate::model::{Gradients, Model};
+use crate::error::Result;
+use crate::model::Model;
 use crate::settings::Faults;
+use crate::team::Team;
+use sharded::{Reduced, Sharded};
+use stored::Stored;
+pub(crate) use stored::file_name;
+use whole::Whole;
 
 /// Which rule moves the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -65,105 +76,128 @@ pub struct Applied {
 #[derive(Debug)]
 pub struct Optimizer {
     settings: OptimizerSettings,
-    moments: BTreeMap<String, Moments>,
+    team: Team,
+    moments: Moments,
     steps: u64,
 }
 
-/// What is remembered of a parameter's gradients.
+/// Where the moments are.
 #[derive(Debug)]
 enum Moments {
-    Adamw { first: Tensor, second: Tensor },
-    Muon { momentum: Tensor },
+    /// All of them, on every rank.
+    Whole(Whole),
+    /// A part on each.
+    Sharded(Sharded),
 }
 
-/// Names of the moments in files, as PyTorch calls them.
-const FIRST: &str = "exp_avg";
-const SECOND: &str = "exp_avg_sq";
-const MOMENTUM: &str = "momentum_buffer";
+/// The gradients of all ranks together, from which a step is made.
+pub struct Summed<'a, G> {
+    norm: f64,
+    of: Sum<'a, G>,
+}
 
-/// Decay of Muon's momentum, as in `torch.optim.Muon`.
-const MUON_MOMENTUM: f64 = 0.95;
+enum Sum<'a, G> {
+    /// As they are.
+    Whole(&'a G),
+    /// This rank's part.
+    Part(Reduced),
+}
+
+impl<G> Summed<'_, G> {
+    /// The Euclidean norm over all parameters; not finite if any number is not.
+    #[must_use]
+    pub fn norm(&self) -> f64 {
+        self.norm
+    }
+}
 
 impl Moments {
-    /// Moments for `parameter`, each made by `make` from its name in files.
-    fn build(
-        optim: Optim,
-        name: &str,
-        parameter: &Tensor,
-        mut make: impl FnMut(&'static str) -> Result<Tensor>,
+    fn new<M: Model>(
+        settings: OptimizerSettings,
+        model: &M,
+        team: &Team,
+        stored: Option<&Stored>,
     ) -> Result<Self> {
-        let within = !name.contains("embed_tokens") && !name.contains("lm_head");
-        if optim == Optim::Muon && parameter.rank() == 2 && within {
-            return Ok(Self::Muon { momentum: make(MOMENTUM)? });
-        }
-        Ok(Self::Adamw { first: make(FIRST)?, second: make(SECOND)? })
-    }
-
-    fn named(&self) -> Vec<(&'static str, &Tensor)> {
-        match self {
-            Self::Adamw { first, second } => vec![(FIRST, first), (SECOND, second)],
-            Self::Muon { momentum } => vec![(MOMENTUM, momentum)],
-        }
+        let parts = team.size() > 1 && settings.optim == Optim::Adamw;
+        Ok(match parts {
+            true => Self::Sharded(Sharded::new(team.communicator().clone(), model, stored)?),
+            false => Self::Whole(Whole::new(settings.optim, model, stored)?),
+        })
     }
 }
 
 impl Optimizer {
-    /// An optimiser for `model` with moments of 0.
+    /// An optimiser for `model` with moments of 0, of which this rank of `team` has its part.
     ///
     /// # Errors
     /// A moment cannot be allocated.
-    pub fn new<M: Model>(settings: OptimizerSettings, model: &M) -> Result<Self> {
-        let mut moments = BTreeMap::new();
-        for (name, tensor) in model.parameters() {
-            let zeros = |_| Ok(tensor.zeros_like()?);
-            let built = Moments::build(settings.optim, &name, &tensor, zeros)?;
-            moments.insert(name, built);
-        }
-        Ok(Self { settings, moments, steps: 0 })
+    pub fn new<M: Model>(settings: OptimizerSettings, model: &M, team: &Team) -> Result<Self> {
+        let moments = Moments::new(settings, model, team, None)?;
+        Ok(Self { settings, team: team.clone(), moments, steps: 0 })
     }
 
-    /// Clips `gradients` to the largest norm allowed and takes a step with learning rate `lr`,
-    /// unless a gradient is not finite.
+    /// Sums the gradients of all ranks.
+    ///
+    /// # Errors
+    /// A rank is lost, or a parameter has no gradient.
+    pub fn sum<'a, M: Model>(
+        &self,
+        model: &M,
+        gradients: &'a M::Gradients,
+    ) -> Result<Summed<'a, M::Gradients>> {
+        match &self.moments {
+            Moments::Sharded(sharded) => {
+                let reduced = sharded.reduce(model, gradients)?;
+                Ok(Summed { norm: reduced.norm, of: Sum::Part(reduced) })
+            }
+            Moments::Whole(_) => {
+                whole::sum(&self.team, model, gradients)?;
+                let norm = crate::model::Gradients::norm(gradients)?;
+                Ok(Summed { norm, of: Sum::Whole(gradients) })
+            }
+        }
+    }
+
+    /// Clips the gradients to the largest norm allowed and takes a step with learning rate `lr`, unless a gradient is not
+    /// finite.
     ///
     /// Matrices decay; vectors, which are norms and biases, do not.
     ///
     /// # Errors
-    /// A parameter has no gradient or moment, or a tensor is not what the kernel works on.
+    /// A parameter has no gradient or moment, or a tensor is not what the kernel works on; a rank is lost.
     pub fn step<M: Model>(
         &mut self,
         model: &M,
-        gradients: &M::Gradients,
+        gradients: &Summed<'_, M::Gradients>,
         lr: f64,
     ) -> Result<Applied> {
-        let grad_norm = gradients.norm()?;
+        let grad_norm = gradients.norm;
         if !grad_norm.is_finite() {
             return Ok(Applied { grad_norm, taken: false });
         }
         let bound = self.settings.max_grad_norm;
         let grad_scale = if grad_norm > bound { bound / (grad_norm + 1e-6) } else { 1.0 };
         self.steps += 1;
-        let OptimizerSettings { beta1, beta2, epsilon: eps, .. } = self.settings;
-        let parameters = model.parameters();
-        // Each matrix of Muon's is worked on by one thread, hence several of them at once.
-        parameters.par_iter().with_max_len(1).try_for_each(|(name, parameter)| -> Result<()> {
-            let missing = |what: &str| Error::Model { what: format!("has no {what} for `{name}`") };
-            let gradient = gradients.get(name).ok_or_else(|| missing("gradient"))?;
-            let moments = self.moments.get(name).ok_or_else(|| missing("moments"))?;
-            let weight_decay = if parameter.rank() > 1 { self.settings.weight_decay } else { 0.0 };
-            match moments {
-                Moments::Adamw { first, second } => {
-                    let step = self.steps;
-                    let step = AdamwStep { lr, beta1, beta2, eps, weight_decay, step, grad_scale };
-                    adamw(parameter, gradient, first, second, &step)?;
-                }
-                Moments::Muon { momentum } => {
-                    let step = MuonStep { lr, momentum: MUON_MOMENTUM, weight_decay, grad_scale };
-                    muon(parameter, gradient, momentum, &step)?;
-                }
+        let OptimizerSettings { beta1, beta2, epsilon: eps, weight_decay, .. } = self.settings;
+        let step = self.steps;
+        let of = |is_matrix: bool| {
+            let weight_decay = if is_matrix { weight_decay } else { 0.0 };
+            AdamwStep { lr, beta1, beta2, eps, weight_decay, step, grad_scale }
+        };
+        match (&self.moments, &gradients.of) {
+            (Moments::Whole(whole), Sum::Whole(gradients)) => whole.step(model, *gradients, of)?,
+            (Moments::Sharded(sharded), Sum::Part(reduced)) => sharded.step(model, reduced, of)?,
+            _ => {
+                return Err(crate::Error::Model { what: "was summed by another optimiser".into() });
             }
-            Ok(())
-        })?;
+        }
         Ok(Applied { grad_norm, taken: true })
+    }
+
+    /// The ranks that take its steps together.
+    #[must_use]
+    pub fn team(&self) -> &Team {
+        &self.team
     }
 
     /// Steps taken since the moments were 0.
@@ -176,62 +210,62 @@ impl Optimizer {
     /// # Errors
     /// A moment cannot be allocated.
     pub fn restart<M: Model>(&mut self, model: &M) -> Result<()> {
-        *self = Self::new(self.settings, model)?;
+        *self = Self::new(self.settings, model, &self.team)?;
         Ok(())
     }
 
-    /// Writes the moments to a safetensors file, a tensor at a time and without a copy of any.
+    /// How many files the moments go to, one of each rank that has a part of them.
+    #[must_use]
+    pub fn files(&self) -> usize {
+        match &self.moments {
+            Moments::Whole(_) => 1,
+            Moments::Sharded(_) => self.team.size(),
+        }
+    }
+
+    /// Writes this rank's moments into `folder`, a tensor at a time and without a copy of any; gives the file, if this
+    /// rank has one to write.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        let tensors: Vec<(String, &Tensor)> = self
-            .moments
-            .iter()
-            .flat_map(|(name, moments)| {
-                let named = moments.named().into_iter();
-                named.map(move |(kind, tensor)| (format!("{kind}.{name}"), tensor))
-            })
-            .collect();
-        let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), *tensor));
-        Ok(weights::save_file(path, tensors, WeightDtype::F32)?)
+    pub fn save<M: Model>(&self, model: &M, folder: &Path) -> Result<Option<PathBuf>> {
+        let pieces = match &self.moments {
+            Moments::Whole(_) if !self.team.is_first() => return Ok(None),
+            Moments::Whole(whole) => whole.pieces(),
+            Moments::Sharded(sharded) => sharded.pieces(model)?,
+        };
+        let tensors =
+            pieces.iter().map(|(name, tensor): &(String, Tensor)| (name.as_str(), tensor));
+        let path = folder.join(file_name(self.team.rank(), self.files()));
+        weights::save_file(&path, tensors, WeightDtype::F32)?;
+        Ok(Some(path))
     }
 
-    /// Reads the moments of a file that [`Optimizer::save`] wrote, of an optimiser that had taken
-    /// `steps` steps.
+    /// Reads this rank's part of the moments in `folder`, which [`Optimizer::save`] wrote into `files` files, of an
+    /// optimiser that had taken `steps` steps. The ranks need not be as many as then.
     ///
     /// # Errors
-    /// The file cannot be read, or its moments are not those of `model`.
+    /// A file cannot be read, or its moments are not those of `model`.
     pub fn load<M: Model>(
         settings: OptimizerSettings,
         model: &M,
-        path: &Path,
-        steps: u64,
+        team: &Team,
+        folder: &Path,
+        (files, steps): (usize, u64),
     ) -> Result<Self> {
-        let file = TensorFile::open(path)?;
-        let mut moments = BTreeMap::new();
-        for (name, parameter) in model.parameters() {
-            let take = |kind: &'static str| {
-                let key = format!("{kind}.{name}");
-                let fits = file.shape(&key) == Some(parameter.dims());
-                let found = if fits { file.tensor(&key)? } else { None };
-                found.ok_or_else(|| Error::Moments {
-                    path: path.into(),
-                    what: format!("`{key}` is missing or has another shape"),
-                })
-            };
-            let built = Moments::build(settings.optim, &name, &parameter, take)?;
-            moments.insert(name, built);
-        }
-        Ok(Self { settings, moments, steps })
+        let stored = Stored::open(folder, files)?;
+        let moments = Moments::new(settings, model, team, Some(&stored))?;
+        Ok(Self { settings, team: team.clone(), moments, steps })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use embodied_r_policy::weights::TensorFile;
+
     use super::*;
     use crate::model::toy::Bigram;
-    use crate::model::{Group, TokenScores};
+    use crate::model::{Gradients, Group, TokenScores};
 
     fn settings() -> OptimizerSettings {
         OptimizerSettings {
@@ -254,12 +288,25 @@ mod tests {
         gradients
     }
 
+    fn optimizer(settings: OptimizerSettings, model: &Bigram) -> Optimizer {
+        Optimizer::new(settings, model, &Team::default()).unwrap()
+    }
+
+    fn step(
+        optimizer: &mut Optimizer,
+        model: &Bigram,
+        gradients: &<Bigram as Model>::Gradients,
+    ) -> Applied {
+        let summed = optimizer.sum(model, gradients).unwrap();
+        optimizer.step(model, &summed, 0.1).unwrap()
+    }
+
     #[test]
     fn matrices_decay_and_vectors_do_not() {
         let model = Bigram::new(3, 1);
         let before = model.numbers();
         let zero = model.zero_gradients().unwrap();
-        Optimizer::new(settings(), &model).unwrap().step(&model, &zero, 0.1).unwrap();
+        step(&mut optimizer(settings(), &model), &model, &zero);
         let after = model.numbers();
         for (before, after) in before[..9].iter().zip(&after[..9]) {
             assert!((after - before * (1.0 - 0.1 * 0.5)).abs() < 1e-7);
@@ -271,11 +318,15 @@ mod tests {
     fn a_gradient_is_clipped_to_the_largest_norm_allowed() {
         let moment = |scale: f32| {
             let model = Bigram::new(3, 1);
-            let mut optimizer = Optimizer::new(settings(), &model).unwrap();
-            let applied = optimizer.step(&model, &gradients(&model, scale), 0.1).unwrap();
-            let firsts = optimizer.moments.values().map(|moments| moments.named()[0].1);
+            let mut optimizer = optimizer(settings(), &model);
+            let applied = step(&mut optimizer, &model, &gradients(&model, scale));
+            let Moments::Whole(whole) = &optimizer.moments else { panic!("of one rank") };
+            let pieces = whole.pieces();
+            let firsts = pieces.iter().filter(|(name, _)| name.starts_with("exp_avg."));
             let squares: f32 = firsts
-                .map(|first| first.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap())
+                .map(|(_, first)| {
+                    first.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap()
+                })
                 .sum();
             (applied.grad_norm, f64::from(squares.sqrt()))
         };
@@ -290,8 +341,10 @@ mod tests {
     fn a_gradient_that_is_not_finite_changes_nothing() {
         let model = Bigram::new(3, 1);
         let before = model.numbers();
-        let mut optimizer = Optimizer::new(settings(), &model).unwrap();
-        let applied = optimizer.step(&model, &gradients(&model, f32::INFINITY), 0.1).unwrap();
+        let mut optimizer = optimizer(settings(), &model);
+        let infinite = gradients(&model, f32::INFINITY);
+        assert!(!infinite.norm().unwrap().is_finite());
+        let applied = step(&mut optimizer, &model, &infinite);
         assert!(!applied.taken);
         assert_eq!((model.numbers(), optimizer.steps()), (before, 0));
     }
@@ -301,18 +354,19 @@ mod tests {
         for optim in [Optim::Adamw, Optim::Muon] {
             let settings = OptimizerSettings { optim, ..settings() };
             let dir = tempfile::tempdir().unwrap();
-            let file = dir.path().join("optimizer.safetensors");
-            let step = |optimizer: &mut Optimizer, model: &Bigram| {
-                optimizer.step(model, &gradients(model, 0.3), 0.1).unwrap();
+            let move_on = |optimizer: &mut Optimizer, model: &Bigram| {
+                step(optimizer, model, &gradients(model, 0.3));
             };
             let model = Bigram::new(3, 1);
-            let mut optimizer = Optimizer::new(settings, &model).unwrap();
-            step(&mut optimizer, &model);
-            optimizer.save(&file).unwrap();
+            let mut first = optimizer(settings, &model);
+            move_on(&mut first, &model);
+            first.save(&model, dir.path()).unwrap();
             let copy = model.frozen_copy().unwrap();
-            let mut loaded = Optimizer::load(settings, &copy, &file, optimizer.steps()).unwrap();
-            step(&mut optimizer, &model);
-            step(&mut loaded, &copy);
+            let written = (first.files(), first.steps());
+            let alone = Team::default();
+            let loaded = Optimizer::load(settings, &copy, &alone, dir.path(), written);
+            move_on(&mut first, &model);
+            move_on(&mut loaded.unwrap(), &copy);
             assert_eq!(model.numbers(), copy.numbers(), "{optim:?}");
         }
     }
@@ -320,13 +374,12 @@ mod tests {
     #[test]
     fn muon_is_for_matrices_between_embedding_and_head() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("optimizer.safetensors");
         let settings = OptimizerSettings { optim: Optim::Muon, ..settings() };
         let model = Bigram::new(3, 1);
-        Optimizer::new(settings, &model).unwrap().save(&file).unwrap();
-        let found = TensorFile::open(&file).unwrap();
+        optimizer(settings, &model).save(&model, dir.path()).unwrap();
+        let found = TensorFile::open(&dir.path().join(file_name(0, 1))).unwrap();
         for (name, tensor) in model.parameters() {
-            let kind = if tensor.rank() == 2 { MOMENTUM } else { FIRST };
+            let kind = if tensor.rank() == 2 { "momentum_buffer" } else { "exp_avg" };
             assert!(found.shape(&format!("{kind}.{name}")).is_some(), "{name}");
         }
     }
@@ -334,10 +387,11 @@ mod tests {
     #[test]
     fn moments_of_another_model_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("optimizer.safetensors");
-        Optimizer::new(settings(), &Bigram::new(3, 1)).unwrap().save(&file).unwrap();
-        let error =
-            Optimizer::load(settings(), &Bigram::new(4, 1), &file, 1).unwrap_err().to_string();
+        let model = Bigram::new(3, 1);
+        optimizer(settings(), &model).save(&model, dir.path()).unwrap();
+        let (other, alone) = (Bigram::new(4, 1), Team::default());
+        let error = Optimizer::load(settings(), &other, &alone, dir.path(), (1, 1));
+        let error = error.unwrap_err().to_string();
         assert!(error.contains("exp_avg.bigram."), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! Rollouts: the completions of a step's questions, and their advantages.
 
 use embodied_r_rewards::Score;
+use serde::{Deserialize, Serialize};
 
 use crate::advantages::{
     AdvantageEstimator, Advantages, ScaleRewards, advantages, all_equal, gdpo, rloo,
@@ -12,7 +13,7 @@ use crate::questions::Prompted;
 use crate::random::stream;
 
 /// One question and what the policy said to it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
     /// Index of the question in the training set.
     pub index: usize,
@@ -29,7 +30,7 @@ pub struct Rollout {
 }
 
 /// One completion.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Completion {
     /// The sampled tokens, with the stop token where there is one.
     pub ids: Vec<u32>,

@@ -88,6 +88,10 @@ impl Asked {
 /// # Errors
 /// A reward cannot be had at all.
 pub fn score(rollouts: &mut [Rollout], rewards: &[Asked], weights: &Weights) -> Result<()> {
+    // A rank may have had nothing to sample.
+    if rollouts.is_empty() {
+        return Ok(());
+    }
     let mut columns = Vec::with_capacity(rewards.len());
     for Asked { reward, when } in rewards {
         if *when == When::Weighted && weight(weights, reward.name()) == 0.0 {

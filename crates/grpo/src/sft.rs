@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::batch_file::{BatchFile, FileCompletion, FileGroup};
-use crate::checkpoint::{self, BestBy, Checkpoint, Checkpoints, OPTIMIZER_FILE, State, sweep};
+use crate::checkpoint::{self, BestBy, Checkpoint, Checkpoints, State};
 use crate::error::{Error, Result};
 use crate::events::{Event, Recorder, Sink, finite, now_s};
 use crate::fingerprint::fingerprint;
@@ -18,6 +18,7 @@ use crate::schedule::{Schedule, warmup_steps};
 use crate::settings::Sft;
 use crate::skipped::{self, Diagnosis, non_finite_weights};
 use crate::supervised::{Example, Learned, learn, mean_loss};
+use crate::team::Team;
 use crate::trainer::Outcome;
 use crate::update::{Pace, Updater};
 
@@ -44,6 +45,8 @@ pub struct Job<'a> {
     pub activation_bytes: usize,
     /// Set by whoever wants the run to stop.
     pub stop: &'a AtomicBool,
+    /// The ranks that train together.
+    pub team: Team,
 }
 
 /// A supervised run.
@@ -66,9 +69,10 @@ impl<'a, M: Model> Trainer<'a, M> {
     /// The output folder holds a run already, there are too few replies, or memory is short.
     pub fn start(model: M, job: Job<'a>, sinks: Vec<Box<dyn Sink + 'a>>) -> Result<Self> {
         let checkpoints = Checkpoints::new(&job.settings.output, job.settings.save_total_limit);
+        let checkpoints = checkpoints.of_team(&job.team);
         checkpoints.recover()?;
         checkpoints.refuse_any()?;
-        let optimizer = Optimizer::new(job.settings.optimizer(), &model)?;
+        let optimizer = Optimizer::new(job.settings.optimizer(), &model, &job.team)?;
         let state = State::new(job.fingerprint);
         Self::new(model, optimizer, state, job, sinks)
     }
@@ -85,9 +89,9 @@ impl<'a, M: Model> Trainer<'a, M> {
         let Checkpoint { path, state } = checkpoint;
         Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
         let model = M::load(path, &job.settings.loading(job.base, job.activation_bytes))?;
-        let moments = path.join(OPTIMIZER_FILE);
-        let optimizer =
-            Optimizer::load(job.settings.optimizer(), &model, &moments, state.optimizer_steps)?;
+        let (settings, written) =
+            (job.settings.optimizer(), (state.optimizer_files, state.optimizer_steps));
+        let optimizer = Optimizer::load(settings, &model, &job.team, path, written)?;
         Self::new(model, optimizer, state.clone(), job, sinks)
     }
 
@@ -108,12 +112,13 @@ impl<'a, M: Model> Trainer<'a, M> {
         let milestones = settings.milestones(sampler.steps_per_epoch());
         let checkpoints =
             Checkpoints::new(output, settings.save_total_limit).with_milestones(milestones);
+        let checkpoints = checkpoints.of_team(&job.team);
         let data = job
             .examples
             .iter()
             .map(|example| (example.prompt.as_slice(), example.completion.as_slice(), ""));
         let other_data = state.learns_from_others(fingerprint(data));
-        sweep(output, state.step)?;
+        checkpoints.sweep(state.step)?;
         checkpoints.rotate(&state)?;
         checkpoints.write_settings(job.settings_text)?;
         Ok(Self {
@@ -130,7 +135,10 @@ impl<'a, M: Model> Trainer<'a, M> {
             },
             checkpoints,
             other_data,
-            events: Recorder::open(output, &state, &settings.report_to, sinks)?,
+            events: match job.team.is_first() {
+                true => Recorder::open(output, &state, &settings.report_to, sinks)?,
+                false => Recorder::silent(),
+            },
             model,
             sampler,
             state,
@@ -155,7 +163,8 @@ impl<'a, M: Model> Trainer<'a, M> {
             self.save()?;
             saved = Some(done);
         }
-        while self.state.step < total && !self.stopping() {
+        while self.state.step < total && !self.stopping()? {
+            self.job.team.enter("update");
             let step = self.state.step;
             let examples: Vec<&Example> =
                 self.sampler.batch(step).into_iter().map(|i| &self.job.examples[i]).collect();
@@ -194,8 +203,9 @@ impl<'a, M: Model> Trainer<'a, M> {
         Ok(Outcome::Finished(folder))
     }
 
-    fn stopping(&self) -> bool {
-        self.job.stop.load(Ordering::Relaxed)
+    /// Whether the user wants to stop, on whichever rank.
+    fn stopping(&self) -> Result<bool> {
+        self.job.team.any(self.job.stop.load(Ordering::Relaxed))
     }
 
     fn epoch(&self) -> f64 {
@@ -263,7 +273,9 @@ impl<'a, M: Model> Trainer<'a, M> {
             return Ok(false);
         }
         let examples: Vec<&Example> = self.job.eval.iter().collect();
-        let loss = mean_loss(&self.model, &examples, self.job.settings.max_tokens_per_batch)?;
+        self.job.team.enter("evaluation");
+        let (budget, team) = (self.job.settings.max_tokens_per_batch, &self.job.team);
+        let loss = mean_loss(&self.model, &examples, budget, team)?;
         self.state.evaluated = Some(step);
         let by = BestBy::new(BEST_METRIC, None);
         let better = by.take(&mut self.state.best, Some(loss), step);
@@ -288,7 +300,9 @@ impl<'a, M: Model> Trainer<'a, M> {
     fn save(&mut self) -> Result<()> {
         let step = self.state.step;
         self.events.emit(&Event::Checkpoint { step, folder: checkpoint::name(step) })?;
+        self.job.team.enter("checkpoint");
         self.state.optimizer_steps = self.updater.optimizer.steps();
+        self.state.optimizer_files = self.updater.optimizer.files();
         self.events.mark(&mut self.state)?;
         let text = self.job.text.as_ref();
         let optimizer = &self.updater.optimizer;
@@ -320,7 +334,10 @@ fn left_out(
         found: updater.found().clone(),
         learning_rate,
         grad_norms: updater.norms(),
-        dump: Some(skipped::dump(&job.settings.output, step, &batch)?),
+        dump: match job.team.is_first() {
+            true => Some(skipped::dump(&job.settings.output, step, &batch)?),
+            false => None,
+        },
         ..Diagnosis::default()
     })
 }

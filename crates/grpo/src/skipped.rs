@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 use embodied_r_data::write::write_atomic;
 use embodied_r_kernels::memory;
+use serde::{Deserialize, Serialize};
 
 use crate::batch_file::BatchFile;
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ pub const SKIPPED_FOLDER: &str = "skipped";
 const NAMED: usize = 3;
 
 /// What was not finite in the update of a step.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NonFinite {
     /// Log-probabilities of the policy that are not finite.
     pub logps: usize,
@@ -45,6 +46,22 @@ impl NonFinite {
     /// log-probability that is not a number from them.
     pub(crate) fn found(&self) -> bool {
         self.logps > 0 || self.loss || self.derivative
+    }
+
+    /// What was found on any of some ranks.
+    pub(crate) fn of_all(ranks: Vec<Self>) -> Self {
+        ranks.into_iter().fold(Self::default(), |mut all, of_one| {
+            all.logps += of_one.logps;
+            all.tokens += of_one.tokens;
+            all.loss |= of_one.loss;
+            all.derivative |= of_one.derivative;
+            for name in of_one.gradients {
+                if !all.gradients.contains(&name) {
+                    all.gradients.push(name);
+                }
+            }
+            all
+        })
     }
 
     /// Names the tensors whose gradients are not finite.

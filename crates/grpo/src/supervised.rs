@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use crate::batches::{Lengths, pack};
 use crate::error::Result;
 use crate::model::{Group, Model};
+use crate::team::Team;
 use crate::update::{Derivative, Pace, Update, Updater};
 
 /// A text to learn: only the completion counts in the loss.
@@ -41,7 +42,8 @@ pub struct Learned {
 /// Takes one optimiser step on `examples`: the loss is the mean over all of their completions'
 /// tokens, however they are cut into micro-batches of at most `budget` tokens.
 ///
-/// `None` if the user wants to stop, with all parameters as before.
+/// Of several ranks each takes its share of the examples. `None` if the user wants to stop, with all parameters as
+/// before.
 ///
 /// # Errors
 /// What the model or the optimiser return.
@@ -53,7 +55,8 @@ pub fn learn<M: Model>(
     pace: Pace,
     stop: &AtomicBool,
 ) -> Result<Option<Learned>> {
-    let batches = batches(examples, budget);
+    let team = updater.optimizer.team().clone();
+    let batches = batches(&share(examples, &team), budget);
     let count = examples.iter().map(|example| example.completion.len()).sum::<usize>().max(1);
     let (mut logps, mut entropy) = (0.0, 0.0);
     let update = updater.run(model, &batches, pace, None, stop, |_, scores| {
@@ -64,6 +67,8 @@ pub fn learn<M: Model>(
         Ok(Derivative { loss: -here / count as f64, dlogps })
     })?;
     let Update::Done(applied) = update else { return Ok(None) };
+    let sums = team.sums(vec![logps, entropy])?;
+    let (logps, entropy) = (sums[0], sums[1]);
     Ok(Some(Learned {
         loss: -logps / count as f64,
         entropy: entropy / count as f64,
@@ -73,18 +78,31 @@ pub fn learn<M: Model>(
     }))
 }
 
-/// The mean negative log-probability of the completions' tokens of `examples`.
+/// The mean negative log-probability of the completions' tokens of `examples`, of which each rank scores its share.
 ///
 /// # Errors
-/// What the model returns.
-pub fn mean_loss<M: Model>(model: &M, examples: &[&Example], budget: usize) -> Result<f64> {
+/// What the model returns; a rank is lost.
+pub fn mean_loss<M: Model>(
+    model: &M,
+    examples: &[&Example],
+    budget: usize,
+    team: &Team,
+) -> Result<f64> {
     let (mut logps, mut tokens) = (0.0, 0);
-    for batch in batches(examples, budget) {
+    for batch in batches(&share(examples, team), budget) {
+        team.beat();
         let scores = model.score(&batch, 1.0)?;
         logps += sum(&scores.logps);
         tokens += scores.logps.len();
     }
-    Ok(-logps / tokens.max(1) as f64)
+    let sums = team.sums(vec![logps, tokens as f64])?;
+    Ok(-sums[0] / sums[1].max(1.0))
+}
+
+/// The examples of which this rank makes gradients.
+fn share<'a>(examples: &[&'a Example], team: &Team) -> Vec<&'a Example> {
+    let costs: Vec<usize> = examples.iter().map(|example| example.tokens()).collect();
+    team.share(&costs).into_iter().map(|index| examples[index]).collect()
 }
 
 fn batches(examples: &[&Example], budget: usize) -> Vec<Vec<Group>> {
@@ -134,7 +152,7 @@ mod tests {
 
     fn after_a_step(budget: usize) -> (Vec<f32>, Learned) {
         let model = Bigram::new(5, 1);
-        let mut updater = Updater::new(Optimizer::new(SETTINGS, &model).unwrap());
+        let mut updater = Updater::new(Optimizer::new(SETTINGS, &model, &Team::default()).unwrap());
         let examples = examples();
         let examples: Vec<&Example> = examples.iter().collect();
         let stop = AtomicBool::new(false);
@@ -155,16 +173,16 @@ mod tests {
     #[test]
     fn learning_lowers_the_loss() {
         let model = Bigram::new(5, 1);
-        let mut updater = Updater::new(Optimizer::new(SETTINGS, &model).unwrap());
+        let mut updater = Updater::new(Optimizer::new(SETTINGS, &model, &Team::default()).unwrap());
         let examples = examples();
         let examples: Vec<&Example> = examples.iter().collect();
         let stop = AtomicBool::new(false);
-        let before = mean_loss(&model, &examples, 100).unwrap();
+        let before = mean_loss(&model, &examples, 100, &Team::default()).unwrap();
         let first = learn(&model, &mut updater, &examples, 100, PACE, &stop).unwrap().unwrap();
         assert!((first.loss - before).abs() < 1e-12);
         for _ in 0..30 {
             learn(&model, &mut updater, &examples, 100, PACE, &stop).unwrap();
         }
-        assert!(mean_loss(&model, &examples, 100).unwrap() < 0.5 * before);
+        assert!(mean_loss(&model, &examples, 100, &Team::default()).unwrap() < 0.5 * before);
     }
 }

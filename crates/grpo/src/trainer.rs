@@ -1,5 +1,6 @@
 //! Group relative policy optimisation, from rollouts to checkpoints.
 
+mod deal;
 mod draw;
 mod dump;
 mod evaluate;
@@ -15,7 +16,7 @@ use std::sync::atomic::AtomicBool;
 
 use embodied_r_rewards::Judge;
 
-use crate::checkpoint::{BestBy, Checkpoint, Checkpoints, State, sweep};
+use crate::checkpoint::{BestBy, Checkpoint, Checkpoints, State};
 use crate::error::{Error, Result};
 use crate::events::{Recorder, Sink};
 use crate::fingerprint::fingerprint;
@@ -27,7 +28,9 @@ use crate::questions::Prompted;
 use crate::sampler::Sampler;
 use crate::scoring::Asked;
 use crate::settings::Train;
+use crate::team::Team;
 use crate::update::Updater;
+use deal::ExpectedLengths;
 use reference::{in_process, needs_reference};
 
 /// What a run is given, beside its model.
@@ -57,6 +60,8 @@ pub struct Job<'a> {
     pub verify_packing: bool,
     /// Set by whoever wants the run to stop.
     pub stop: &'a AtomicBool,
+    /// The ranks that train together.
+    pub team: Team,
 }
 
 /// How a run ended.
@@ -76,6 +81,9 @@ pub struct Trainer<'a, M: Model> {
     questions: Vec<Prompted>,
     eval: Vec<Prompted>,
     stop: &'a AtomicBool,
+    team: Team,
+    /// What questions will cost.
+    lengths: ExpectedLengths,
     policy: M,
     reference: Option<Arc<Reference<M>>>,
     /// Whether the next step's gradients are to be compared with those of every completion by itself.
@@ -106,14 +114,14 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
     /// The output folder holds a run already, there are too few questions, the settings do not fit
     /// them, or memory is short.
     pub fn start(policy: M, job: Job<'a>, sinks: Vec<Box<dyn Sink + 'a>>) -> Result<Self> {
-        let checkpoints = Checkpoints::new(&job.settings.output, 1);
+        let checkpoints = Checkpoints::new(&job.settings.output, 1).of_team(&job.team);
         checkpoints.recover()?;
         checkpoints.refuse_any()?;
         let reference = match needs_reference(&job)? {
             true => Some(policy.frozen_copy()?),
             false => None,
         };
-        let optimizer = Optimizer::new(job.settings.optimizer(), &policy)?;
+        let optimizer = Optimizer::new(job.settings.optimizer(), &policy, &job.team)?;
         let state = State::new(job.fingerprint);
         Self::new(job, sinks, (policy, reference), optimizer, state)
     }
@@ -129,7 +137,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
         let Checkpoint { path, state } = checkpoint;
-        let checkpoints = Checkpoints::new(&job.settings.output, 1);
+        let checkpoints = Checkpoints::new(&job.settings.output, 1).of_team(&job.team);
         checkpoints.refuse_later(checkpoint)?;
         let policy = M::load(path, &job.settings.loading(job.base, job.activation_bytes))?;
         let reference = match (needs_reference(&job)?, checkpoint.reference()) {
@@ -140,9 +148,9 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         if let Some(reference) = &reference {
             checkpoints.take_reference(reference, checkpoint)?;
         }
-        let file = path.join(crate::checkpoint::OPTIMIZER_FILE);
-        let optimizer =
-            Optimizer::load(job.settings.optimizer(), &policy, &file, state.optimizer_steps)?;
+        let (settings, written) =
+            (job.settings.optimizer(), (state.optimizer_files, state.optimizer_steps));
+        let optimizer = Optimizer::load(settings, &policy, &job.team, path, written)?;
         Self::new(job, sinks, (policy, reference), optimizer, state.clone())
     }
 
@@ -163,6 +171,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             stop,
             verify_packing,
             tape,
+            team,
             ..
         } = job;
         let stages = settings.stages().map_err(Error::Settings)?;
@@ -184,13 +193,14 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         let milestones = settings.milestones(sampler.steps_per_epoch());
         let checkpoints =
             Checkpoints::new(output, settings.save_total_limit).with_milestones(milestones);
+        let checkpoints = checkpoints.of_team(&team);
         let best_by = evaluate::best_by(settings, &eval)?;
         let data = questions
             .iter()
             .map(|asked| (asked.prompt.as_slice(), [].as_slice(), asked.question.answer.as_str()));
         let other_data = state.learns_from_others(fingerprint(data));
         state.taped_layers = tape.map(|tape| tape.layers);
-        sweep(output, state.step)?;
+        checkpoints.sweep(state.step)?;
         checkpoints.rotate(&state)?;
         checkpoints.write_settings(settings_text)?;
         Ok(Self {
@@ -200,6 +210,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             questions,
             eval,
             stop,
+            lengths: ExpectedLengths::new(settings.max_completion_length),
             updater: Updater::new(optimizer),
             policy,
             reference,
@@ -214,7 +225,11 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             checkpoints,
             best_by,
             other_data,
-            events: Recorder::open(output, &state, &settings.report_to, sinks)?,
+            events: match team.is_first() {
+                true => Recorder::open(output, &state, &settings.report_to, sinks)?,
+                false => Recorder::silent(),
+            },
+            team,
             state,
         })
     }

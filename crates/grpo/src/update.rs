@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::loss::Output;
-use crate::model::{Gradients, Group, Model, TokenScores, Training};
+use crate::model::{Group, Model, TokenScores, Training};
 use crate::optimizer::{Applied, Optimizer};
 use crate::skipped::NonFinite;
 
@@ -103,6 +103,12 @@ impl Updater {
         stop: &AtomicBool,
         mut derivative: impl FnMut(usize, &TokenScores) -> Result<Derivative>,
     ) -> Result<Update> {
+        let team = self.optimizer.team().clone();
+        // Of several ranks none may stop in the midst of what all of them do.
+        let alone = team.size() == 1;
+        if !alone && team.any(stop.load(Ordering::Relaxed))? {
+            return Ok(Update::Stopped);
+        }
         let mut gradients = model.zero_gradients()?;
         let mut found = NonFinite::default();
         let mut checked = |index: usize, scores: &TokenScores| {
@@ -118,23 +124,26 @@ impl Updater {
         };
         let training = pace.training(tape);
         for pass in passes(batches) {
-            if stop.load(Ordering::Relaxed) {
+            if alone && stop.load(Ordering::Relaxed) {
                 return Ok(Update::Stopped);
             }
+            team.beat();
             backward(model, batches, pass, &training, &mut gradients, &mut checked)?;
         }
         let began = Instant::now();
-        let applied = match found.found() {
-            true => Applied { grad_norm: gradients.norm()?, taken: false },
-            false => self.optimizer.step(model, &gradients, pace.learning_rate)?,
+        let summed = self.optimizer.sum(model, &gradients)?;
+        let applied = match team.any(found.found())? {
+            true => Applied { grad_norm: summed.norm(), taken: false },
+            false => self.optimizer.step(model, &summed, pace.learning_rate)?,
         };
         self.optimizer_s = began.elapsed().as_secs_f64();
         if applied.taken {
             self.norms.push_back(applied.grad_norm);
             self.norms.drain(..self.norms.len().saturating_sub(NORMS));
         } else {
+            drop(summed);
             found.name_gradients(model, &gradients)?;
-            self.found = found;
+            self.found = NonFinite::of_all(team.gather(found)?);
         }
         Ok(Update::Done(applied))
     }

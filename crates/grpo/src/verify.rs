@@ -134,7 +134,7 @@ mod tests {
     fn packed_gradients_are_those_of_every_completion_by_itself() {
         let batches = batches();
         let options = Options { loss_type: LossType::Dapo, ..Options::default() };
-        let counts = counts(&batches, options.loss_type, 8);
+        let counts = counts(&batches, options.loss_type, 8, &crate::team::Team::default()).unwrap();
         let training = Training { temperature: 0.7, noise: 1, tape: None };
         let model = Bigram::new(6, 1);
         let found = verify(&model, &batches, &options, &counts, Selection::All, &training).unwrap();

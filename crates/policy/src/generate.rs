@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use embodied_r_kernels::Precision;
+use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, EngineOptions, InferenceModel, Output};
 use crate::error::Result;
@@ -24,7 +25,7 @@ pub struct Request {
 }
 
 /// Why a completion ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Finish {
     /// It drew a stop token.
     Stop,

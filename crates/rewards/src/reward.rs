@@ -1,5 +1,7 @@
 //! What a reward is.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Result;
 
 /// One completion to be scored.
@@ -19,7 +21,7 @@ pub struct Scored<'a> {
 }
 
 /// A raw, unweighted score.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// A finite number: from 0 to 1 for accuracy, format and consistency, 0 or less for
     /// punishments, and whatever an outside reward gives. `None` where the reward does not apply

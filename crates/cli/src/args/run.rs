@@ -34,9 +34,31 @@ pub(crate) struct RunArgs {
     /// another run's folder, or from one checkpoint.
     #[arg(long, value_name = "auto|DIR", num_args = 0..=1, default_missing_value = "auto")]
     pub(crate) resume: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) ranks: RankArgs,
     /// Print the batch arithmetic, the steps, the stages and the memory that it takes, and train nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// On what and by how many processes a run is computed.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RankArgs {
+    /// Train with so many processes, which talk through MPI; they share this machine's cores. On a cluster `mpirun` starts
+    /// them, and this is left out.
+    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
+    pub(crate) ranks: Option<usize>,
+    /// What computes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceName,
+}
+
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum DeviceName {
+    /// The processor.
+    #[default]
+    Cpu,
 }
 
 /// Which layers the backward computes again.

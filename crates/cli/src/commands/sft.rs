@@ -12,6 +12,7 @@ use embodied_r_grpo::schedule::warmup_steps;
 use embodied_r_grpo::settings::Sft;
 use embodied_r_grpo::sft::{Job, Trainer};
 use embodied_r_grpo::supervised::Example;
+use embodied_r_grpo::team::Team;
 use embodied_r_grpo::{Error, Result};
 use embodied_r_policy::Policy;
 use embodied_r_policy::tokenizer::Tokenizer;
@@ -24,6 +25,7 @@ use crate::exit::Status;
 use crate::interrupt::on_interrupt;
 use crate::output::out;
 use crate::progress::Bar;
+use crate::ranks::together;
 use crate::settings;
 
 /// Settings that may change on resume without making the run another one: of `model` the folder's
@@ -40,32 +42,42 @@ const FREE: [&str; 7] = [
 
 /// Fine-tune on conversations (cold start).
 pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
+    let ranks = args.run.ranks.clone();
+    together(&ranks, |team| run_as(&args, team))
+}
+
+fn run_as(args: &SftArgs, team: &Team) -> anyhow::Result<Status> {
     let (data, eval_data) = (args.data.as_deref(), args.eval_data.as_deref());
     let output = |settings: &Sft| settings.output.clone();
-    let session = session::open(&args.run, [data, eval_data], output, &FREE)?;
+    let session = session::open(&args.run, [data, eval_data], output, &FREE, team)?;
     let Session { settings, checkpoint, .. } = &session;
 
     let base = session::base(&settings.model, checkpoint.as_ref())?;
     let trained = session::trained(&base, &settings.trainable())?;
     let Base { folder, fingerprint } = base;
     let text = Arc::new(Tokenizer::from_dir(&folder)?);
-    let examples = replies(&settings.data, &text, settings.max_length)?;
+    let examples = replies(&settings.data, &text, settings.max_length, team)?;
     let eval = match &settings.eval_data {
-        Some(file) => replies(file, &text, settings.max_length)?,
+        Some(file) => replies(file, &text, settings.max_length, team)?,
         None => Vec::new(),
     };
     let memory = memory::of_sft(settings, &trained, &examples);
     let arithmetic =
         arithmetic(settings, trained.counts, &memory, &examples, &eval).map_err(explain)?;
     if args.run.dry_run {
-        out!("{arithmetic}")?;
+        if team.is_first() {
+            out!("{arithmetic}")?;
+        }
         return Ok(Status::Done);
     }
-    let _lock = session.prepare(&settings.output)?;
+    let _lock = session.prepare(&settings.output, team)?;
     let settings_text = settings::text(settings)?;
     let stop = on_interrupt("stopping after a checkpoint")?;
     let bar = Bar::default();
-    let sinks: Vec<Box<dyn Sink + '_>> = vec![session::progress(&bar, "fine-tuning")];
+    let mut sinks: Vec<Box<dyn Sink + '_>> = Vec::new();
+    if team.is_first() {
+        sinks.push(session::progress(&bar, "fine-tuning"));
+    }
     let job = Job {
         settings,
         settings_text: &settings_text,
@@ -76,6 +88,7 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
         eval,
         activation_bytes: memory.kept,
         stop: &stop,
+        team: team.clone(),
     };
     let trainer = match checkpoint {
         Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
@@ -83,14 +96,19 @@ pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
             .and_then(|model| Trainer::start(model, job, sinks)),
     };
     let outcome = trainer.and_then(Trainer::run).map_err(explain)?;
-    session::finish(&outcome, "sft")
+    session::finish(&outcome, "sft", team)
 }
 
 /// The replies of a file; says how many are left out.
-fn replies(file: &Path, text: &Arc<Tokenizer>, limit: usize) -> anyhow::Result<Vec<Example>> {
+fn replies(
+    file: &Path,
+    text: &Arc<Tokenizer>,
+    limit: usize,
+    team: &Team,
+) -> anyhow::Result<Vec<Example>> {
     let Replies { examples, too_long } =
         conversations::read(file, text.as_ref(), limit).map_err(explain)?;
-    if too_long > 0 {
+    if too_long > 0 && team.is_first() {
         eprintln!(
             "warning: {too_long} replies of `{}` left out, they have more than {limit} tokens with \
              what comes before them (`max_length`)",

@@ -16,6 +16,7 @@ use embodied_r_grpo::model::Model;
 use embodied_r_grpo::questions::{Prompted, Prompts, prompts};
 use embodied_r_grpo::scoring::reward_names;
 use embodied_r_grpo::settings::{JudgeKind, Train};
+use embodied_r_grpo::team::Team;
 use embodied_r_grpo::trainer::{Job, Trainer};
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_policy::tokenizer::Tokenizer;
@@ -28,6 +29,7 @@ use crate::exit::{self, Status};
 use crate::interrupt::on_interrupt;
 use crate::output::out;
 use crate::progress::Bar;
+use crate::ranks::together;
 use crate::settings;
 use session::{Base, Session, explain};
 
@@ -54,9 +56,14 @@ const FREE: [&str; 13] = [
 
 /// Train with GRPO.
 pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
+    let ranks = args.run.ranks.clone();
+    together(&ranks, |team| run_as(&args, team))
+}
+
+fn run_as(args: &TrainArgs, team: &Team) -> anyhow::Result<Status> {
     let (data, eval_data) = (args.data.as_deref(), args.eval_data.as_deref());
     let output = |settings: &Train| settings.output.clone();
-    let session = session::open(&args.run, [data, eval_data], output, &FREE)?;
+    let session = session::open(&args.run, [data, eval_data], output, &FREE, team)?;
     let Session { settings, checkpoint, .. } = &session;
 
     let questions = read_questions(&settings.data)?;
@@ -64,8 +71,8 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
     let base = session::base(&settings.model, checkpoint.as_ref())?;
     let text = Arc::new(Tokenizer::from_dir(&base.folder)?);
     let (given, evaluated) = (questions.len(), eval.len());
-    let questions = prompted(questions, &text, settings, "training")?;
-    let eval = prompted(eval, &text, settings, "evaluation")?;
+    let questions = prompted(questions, &text, settings, "training", team)?;
+    let eval = prompted(eval, &text, settings, "evaluation", team)?;
     let trained = session::trained(&base, &settings.trainable())?;
     let (of_train, of_eval) = ((given, questions.len()), (evaluated, eval.len()));
     let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
@@ -75,17 +82,26 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
     let arithmetic =
         dry_run::text(settings, trained.counts, &memory, of_train, of_eval).map_err(explain)?;
     if args.run.dry_run {
-        out!("{arithmetic}")?;
+        if team.is_first() {
+            out!("{arithmetic}")?;
+        }
         return Ok(Status::Done);
     }
     let judge = judge(settings)?;
-    let _lock = session.prepare(&settings.output)?;
+    let _lock = session.prepare(&settings.output, team)?;
     let plan = Plan {
         activation_bytes: memory.kept,
-        tape: memory.tape,
+        tape: agreed(memory.tape, team)?,
         verify_packing: args.verify_packing,
     };
-    train(settings, &base, text, (questions, eval), judge, (checkpoint.as_ref(), plan))
+    train(settings, &base, text, (questions, eval), judge, (checkpoint.as_ref(), plan), team)
+}
+
+/// The tape of the first rank: results depend on its layers.
+fn agreed(tape: Option<TapeOptions>, team: &Team) -> anyhow::Result<Option<TapeOptions>> {
+    let parts = tape.map(|TapeOptions { layers, tokens }| (layers, tokens));
+    let parts = team.of_first(parts)?;
+    Ok(parts.map(|(layers, tokens)| TapeOptions { layers, tokens }))
 }
 
 /// How the run is computed, which changes nothing of it but for rounding.
@@ -102,12 +118,16 @@ fn train(
     (questions, eval): (Vec<Prompted>, Vec<Prompted>),
     judge: Option<Box<dyn Judge>>,
     (checkpoint, plan): (Option<&Checkpoint>, Plan),
+    team: &Team,
 ) -> anyhow::Result<Status> {
     let settings_text = settings::text(settings)?;
     let stop = on_interrupt("stopping after a checkpoint")?;
     let bar = Bar::default();
-    let mut sinks: Vec<Box<dyn Sink + '_>> = vec![session::progress(&bar, "training")];
-    if settings.log_completions {
+    let mut sinks: Vec<Box<dyn Sink + '_>> = Vec::new();
+    if team.is_first() {
+        sinks.push(session::progress(&bar, "training"));
+    }
+    if settings.log_completions && team.is_first() {
         let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
         let names = reward_names(settings, &stages);
         sinks.push(Box::new(Parquet::new(&settings.output, names)));
@@ -125,6 +145,7 @@ fn train(
         tape: plan.tape,
         verify_packing: plan.verify_packing,
         stop: &stop,
+        team: team.clone(),
     };
     let trainer = match checkpoint {
         Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
@@ -132,7 +153,7 @@ fn train(
             .and_then(|policy| Trainer::start(policy, job, sinks)),
     };
     let outcome = trainer.and_then(Trainer::run).map_err(explain)?;
-    session::finish(&outcome, "train")
+    session::finish(&outcome, "train", team)
 }
 
 /// The questions as prompts; says how many are left out.
@@ -141,12 +162,13 @@ fn prompted(
     text: &Arc<Tokenizer>,
     settings: &Train,
     what: &str,
+    team: &Team,
 ) -> anyhow::Result<Vec<Prompted>> {
     let system = settings.system_prompt.as_deref();
     let limit = settings.max_prompt_length;
     let Prompts { prompted, too_long } =
         prompts(questions, text.as_ref(), system, limit).map_err(explain)?;
-    if too_long > 0 {
+    if too_long > 0 && team.is_first() {
         eprintln!(
             "warning: {too_long} {what} questions left out, their prompts have more than {limit} \
              tokens (`max_prompt_length`)"

@@ -103,24 +103,39 @@ pub(super) fn seal(folder: &Path) -> Result<()> {
 ///
 /// Files that are not listed are passed over.
 pub(super) fn damage(folder: &Path, needed: &[&str]) -> Vec<Damage> {
-    let manifest = match fs::read(folder.join(MANIFEST_FILE)) {
+    let files = match read(folder) {
+        Ok(files) => files,
+        Err(damage) => return vec![damage],
+    };
+    let mut damage = not_in(&files, needed);
+    let files: Vec<_> = files.into_iter().collect();
+    damage.par_extend(files.par_iter().filter_map(|(name, want)| held(folder, name, want).err()));
+    damage
+}
+
+/// Which of the files `needed` are not listed in `folder`.
+pub(super) fn unlisted(folder: &Path, needed: &[&str]) -> Vec<Damage> {
+    match read(folder) {
+        Ok(files) => not_in(&files, needed),
+        Err(damage) => vec![damage],
+    }
+}
+
+fn read(folder: &Path) -> Result<BTreeMap<String, Entry>, Damage> {
+    match fs::read(folder.join(MANIFEST_FILE)) {
         Ok(bytes) => serde_json::from_slice::<Manifest>(&bytes)
+            .map(|manifest| manifest.files)
             .map_err(|error| Damage::unreadable(MANIFEST_FILE, error)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(Damage::Missing { file: MANIFEST_FILE.into() })
         }
         Err(error) => Err(Damage::unreadable(MANIFEST_FILE, error)),
-    };
-    let files = match manifest {
-        Ok(Manifest { files }) => files,
-        Err(damage) => return vec![damage],
-    };
+    }
+}
+
+fn not_in(files: &BTreeMap<String, Entry>, needed: &[&str]) -> Vec<Damage> {
     let unlisted = needed.iter().filter(|name| !files.contains_key(**name));
-    let mut damage: Vec<Damage> =
-        unlisted.map(|name| Damage::Missing { file: (*name).to_owned() }).collect();
-    let files: Vec<_> = files.into_iter().collect();
-    damage.par_extend(files.par_iter().filter_map(|(name, want)| held(folder, name, want).err()));
-    damage
+    unlisted.map(|name| Damage::Missing { file: (*name).to_owned() }).collect()
 }
 
 /// Holds one file against its entry.

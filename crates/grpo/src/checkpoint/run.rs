@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use super::whole::{self, Sealed};
 use super::{
-    Checkpoint, Damaged, FINAL_FOLDER, Keep, Milestones, OPTIMIZER_FILE, REFERENCE_PREFIX,
-    SETTINGS_FILE, STATE_FILE, State, name, names, step_of,
+    Checkpoint, Damaged, FINAL_FOLDER, Keep, Milestones, REFERENCE_PREFIX, SETTINGS_FILE,
+    STATE_FILE, State, name, names, step_of, sweep,
 };
 use crate::error::{Error, Result};
 use crate::model::{Model, Text};
 use crate::optimizer::Optimizer;
+use crate::team::Team;
 
 /// End of the name of a checkpoint that was set aside.
 const DAMAGED: &str = ".damaged";
@@ -20,6 +21,7 @@ const DAMAGED: &str = ".damaged";
 pub struct Checkpoints {
     folder: PathBuf,
     keep: Keep,
+    team: Team,
 }
 
 /// The last checkpoint of a run that is whole.
@@ -34,7 +36,14 @@ pub struct LastWhole {
 impl Checkpoints {
     /// The checkpoints in `folder`, of which the last `keep` and the best are kept.
     pub fn new(folder: &Path, keep: usize) -> Self {
-        Self { folder: folder.into(), keep: Keep { last: keep, milestones: None } }
+        let keep = Keep { last: keep, milestones: None };
+        Self { folder: folder.into(), keep, team: Team::default() }
+    }
+
+    /// Those of the ranks of `team`, which write each a part; what is there once the first one writes and removes.
+    pub fn of_team(mut self, team: &Team) -> Self {
+        self.team = team.clone();
+        self
     }
 
     /// Keeps those at `milestones` too.
@@ -65,9 +74,18 @@ impl Checkpoints {
     /// # Errors
     /// A folder cannot be renamed or removed.
     pub fn recover(&self) -> Result<()> {
-        whole::recover(&self.folder, |name| {
-            step_of(name).is_some() || name == FINAL_FOLDER || name.starts_with(REFERENCE_PREFIX)
+        self.first(|| {
+            whole::recover(&self.folder, |name| {
+                let reference = name.starts_with(REFERENCE_PREFIX);
+                step_of(name).is_some() || name == FINAL_FOLDER || reference
+            })
         })
+    }
+
+    /// Lets the first rank do something while the others wait.
+    fn first(&self, act: impl FnOnce() -> Result<()>) -> Result<()> {
+        let done = if self.team.is_first() { act() } else { Ok(()) };
+        done.and(self.team.wait())
     }
 
     /// Steps of all checkpoints, ascending.
@@ -167,16 +185,36 @@ impl Checkpoints {
         state: &State,
         settings: &str,
     ) -> Result<PathBuf> {
-        whole::write(&self.folder, &name(state.step), Sealed::Yes, |folder| {
+        let rest = |folder: &Path| {
             model.save(folder)?;
             text.save(folder)?;
-            optimizer.save(&folder.join(OPTIMIZER_FILE))?;
             let file = folder.join(SETTINGS_FILE);
             fs::write(&file, settings).map_err(Error::io("write", &file))?;
             let file = folder.join(STATE_FILE);
             let bytes = serde_json::to_vec_pretty(state).map_err(Error::json(&file))?;
             fs::write(&file, bytes).map_err(Error::io("write", &file))
-        })?;
+        };
+        let name = name(state.step);
+        match self.team.is_first() {
+            true => whole::write(&self.folder, &name, Sealed::Yes, |folder| {
+                self.team.wait()?;
+                // The list of all files is made once all are there, and flushes those of this rank.
+                optimizer.save(model, folder)?;
+                rest(folder)?;
+                self.team.wait()
+            })?,
+            false => {
+                let folder = whole::filled(&self.folder, &name);
+                self.team.wait()?;
+                if !folder.is_dir() {
+                    return Err(Error::NotShared { folder, rank: self.team.rank() });
+                }
+                if let Some(file) = optimizer.save(model, &folder)? {
+                    whole::flush(&file)?;
+                }
+                self.team.wait()?;
+            }
+        }
         self.rotate(state)?;
         Ok(self.path(state.step))
     }
@@ -187,7 +225,7 @@ impl Checkpoints {
     /// The file cannot be written.
     pub fn write_settings(&self, settings: &str) -> Result<()> {
         let file = self.folder.join(SETTINGS_FILE);
-        Ok(embodied_r_data::write::write_atomic(&file, settings.as_bytes())?)
+        self.first(|| Ok(embodied_r_data::write::write_atomic(&file, settings.as_bytes())?))
     }
 
     /// Writes the last model of a run, without what training needs.
@@ -195,9 +233,11 @@ impl Checkpoints {
     /// # Errors
     /// A file cannot be written.
     pub fn save_final<M: Model>(&self, model: &M, text: &dyn Text) -> Result<PathBuf> {
-        whole::write(&self.folder, FINAL_FOLDER, Sealed::No, |folder| {
-            model.save(folder)?;
-            text.save(folder)
+        self.first(|| {
+            whole::write(&self.folder, FINAL_FOLDER, Sealed::No, |folder| {
+                model.save(folder)?;
+                text.save(folder)
+            })
         })?;
         Ok(self.folder.join(FINAL_FOLDER))
     }
@@ -208,7 +248,7 @@ impl Checkpoints {
     /// A file cannot be written.
     pub fn save_reference<M: Model>(&self, model: &M, step: u64) -> Result<String> {
         let name = format!("{REFERENCE_PREFIX}{step}");
-        whole::write(&self.folder, &name, Sealed::Yes, |folder| model.save(folder))?;
+        self.first(|| whole::write(&self.folder, &name, Sealed::Yes, |folder| model.save(folder)))?;
         Ok(name)
     }
 
@@ -218,12 +258,12 @@ impl Checkpoints {
     /// # Errors
     /// A file cannot be written.
     pub fn take_reference<M: Model>(&self, model: &M, from: &Checkpoint) -> Result<()> {
-        match &from.state.reference {
+        self.first(|| match &from.state.reference {
             Some(name) if !self.folder.join(name).exists() => {
                 whole::write(&self.folder, name, Sealed::Yes, |folder| model.save(folder))
             }
             _ => Ok(()),
-        }
+        })
     }
 
     /// Removes the checkpoints that are too many, and references that none needs any more. A resumed
@@ -232,6 +272,18 @@ impl Checkpoints {
     /// # Errors
     /// A folder cannot be removed.
     pub(crate) fn rotate(&self, state: &State) -> Result<()> {
+        self.first(|| self.remove_too_many(state))
+    }
+
+    /// Removes what a killed run left of steps that come again.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub(crate) fn sweep(&self, done: u64) -> Result<()> {
+        self.first(|| sweep(&self.folder, done))
+    }
+
+    fn remove_too_many(&self, state: &State) -> Result<()> {
         let best = state.best.as_ref().map(|best| best.step);
         for step in self.keep.too_many(&self.steps()?, best) {
             whole::remove(&self.folder, &name(step))?;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::events::Watch;
 
 /// All of a run that is neither weights nor moments nor settings.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// Fingerprint of the model that the run began with.
@@ -20,6 +20,9 @@ pub struct State {
     pub until_values: Vec<f64>,
     /// Optimiser steps since the moments were 0.
     pub optimizer_steps: u64,
+    /// Files that the moments are in, one of each rank that had a part of them.
+    #[serde(default = "one")]
+    pub optimizer_files: usize,
     /// Folder of the frozen reference within the run's folder; `None` for the model that the run
     /// began with.
     pub reference: Option<String>,
@@ -45,10 +48,32 @@ pub struct State {
     pub tensorboard_bytes: u64,
 }
 
+fn one() -> usize {
+    1
+}
+
 impl State {
     /// The state of a run that begins with the model of this fingerprint.
     pub fn new(model: &str) -> Self {
-        Self { model: model.into(), ..Self::default() }
+        Self {
+            model: model.into(),
+            data: String::new(),
+            step: 0,
+            stage_begins: Vec::new(),
+            until_values: Vec::new(),
+            optimizer_steps: 0,
+            optimizer_files: 1,
+            reference: None,
+            evaluated: None,
+            best: None,
+            taped_layers: None,
+            num_tokens: 0,
+            skipped_steps: 0,
+            skipped_in_a_row: 0,
+            watch: Watch::default(),
+            events_bytes: 0,
+            tensorboard_bytes: 0,
+        }
     }
 
     /// Takes note of the fingerprint of what the run learns from; says whether it was another one

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::manifest::{self, Damage, MANIFEST_FILE};
-use super::{OPTIMIZER_FILE, SETTINGS_FILE, STATE_FILE, State, step_of};
+use super::{SETTINGS_FILE, STATE_FILE, State, step_of};
 use crate::error::{Error, Result};
+use crate::optimizer::file_name;
 
 /// A checkpoint on disk.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,7 +64,7 @@ impl Checkpoint {
     /// As [`Checkpoint::open_whole`], with the damage itself.
     pub(super) fn check(path: &Path) -> Result<Self, Damaged> {
         let damaged = |damage| Damaged { path: path.into(), damage };
-        let damage = manifest::damage(path, &[STATE_FILE, OPTIMIZER_FILE, SETTINGS_FILE]);
+        let damage = manifest::damage(path, &[STATE_FILE, SETTINGS_FILE]);
         if !damage.is_empty() {
             return Err(damaged(damage));
         }
@@ -71,6 +72,13 @@ impl Checkpoint {
             let what = format!("is not of this version: {error}");
             damaged(vec![Damage::Unreadable { file: STATE_FILE.into(), what }])
         })?;
+        let files = checkpoint.state.optimizer_files;
+        let moments: Vec<String> = (0..files).map(|rank| file_name(rank, files)).collect();
+        let moments: Vec<&str> = moments.iter().map(String::as_str).collect();
+        let missing = manifest::unlisted(path, &moments);
+        if !missing.is_empty() {
+            return Err(damaged(missing));
+        }
         if let Some(name) = &checkpoint.state.reference {
             let found = manifest::damage(&checkpoint.run().join(name), &[]);
             if !found.is_empty() {

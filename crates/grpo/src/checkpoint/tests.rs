@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::model::toy::{Bigram, Words};
 use crate::model::{ChatMessage, Generation, Text};
-use crate::optimizer::{Optim, Optimizer, OptimizerSettings};
+use crate::optimizer::{Optim, Optimizer, OptimizerSettings, file_name};
+use crate::team::Team;
 
 const SETTINGS: OptimizerSettings = OptimizerSettings {
     optim: Optim::Adamw,
@@ -19,7 +20,7 @@ const SETTINGS: OptimizerSettings = OptimizerSettings {
 
 fn save_with(run: &Path, text: &dyn Text, state: &State) -> Result<PathBuf> {
     let model = Bigram::new(4, state.step);
-    let optimizer = Optimizer::new(SETTINGS, &model).unwrap();
+    let optimizer = Optimizer::new(SETTINGS, &model, &Team::default()).unwrap();
     Checkpoints::new(run, 10).save(&model, text, &optimizer, state, "seed = 1")
 }
 
@@ -96,7 +97,7 @@ fn damage_to_any_file_is_found_and_the_last_whole_checkpoint_is_used() {
 fn a_damaged_checkpoint_that_was_named_is_an_error_with_its_file() {
     let dir = run();
     let path = dir.path().join("checkpoint-6");
-    flip_a_bit(&path.join(OPTIMIZER_FILE));
+    flip_a_bit(&path.join(file_name(0, 1)));
     let told = Checkpoint::open_whole(&path).unwrap_err().to_string();
     assert!(told.contains("checkpoint-6` cannot be used: `optimizer.safetensors`"), "{told}");
 }
@@ -208,7 +209,7 @@ fn an_old_checkpoint_that_cannot_be_read_does_not_stop_the_rotation() {
     fs::remove_file(dir.path().join("checkpoint-4/trainer_state.json")).unwrap();
     let model = Bigram::new(4, 1);
     let reference = Checkpoints::new(dir.path(), 2).save_reference(&model, 3).unwrap();
-    let optimizer = Optimizer::new(SETTINGS, &model).unwrap();
+    let optimizer = Optimizer::new(SETTINGS, &model, &Team::default()).unwrap();
     let state = State { step: 8, ..State::new("bigram") };
     let checkpoints = Checkpoints::new(dir.path(), 3);
     checkpoints.save(&model, &Words::new(), &optimizer, &state, "").unwrap();

@@ -5,7 +5,7 @@
 //! which [`recover`] puts back.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::manifest;
 use crate::error::{Error, Result};
@@ -25,6 +25,11 @@ pub(super) enum Sealed {
     No,
 }
 
+/// Where the folder `name` of `parent` is filled.
+pub(super) fn filled(parent: &Path, name: &str) -> PathBuf {
+    parent.join(hidden(name, FILLED))
+}
+
 fn hidden(name: &str, end: &str) -> String {
     format!(".{name}{end}")
 }
@@ -41,7 +46,7 @@ pub(super) fn write(
     fill: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
     let path = parent.join(name);
-    let filled = parent.join(hidden(name, FILLED));
+    let filled = filled(parent, name);
     let replaced = parent.join(hidden(name, REPLACED));
     remove_hidden(&filled)?;
     remove_hidden(&replaced)?;

@@ -10,7 +10,8 @@ use crate::settings::ReportTo;
 
 /// Tells events to a run's files and to every other listener.
 pub(crate) struct Recorder<'a> {
-    file: Jsonl,
+    /// None of a rank that leaves it to the first one.
+    file: Option<Jsonl>,
     tensorboard: Option<TensorBoard>,
     sinks: Vec<Box<dyn Sink + 'a>>,
 }
@@ -25,7 +26,7 @@ impl<'a> Recorder<'a> {
     ) -> Result<Self> {
         let tensorboard = report_to.tensorboard();
         Ok(Self {
-            file: Jsonl::open(&run.join(EVENTS_FILE), state.events_bytes)?,
+            file: Some(Jsonl::open(&run.join(EVENTS_FILE), state.events_bytes)?),
             tensorboard: tensorboard
                 .then(|| TensorBoard::open(run, state.tensorboard_bytes))
                 .transpose()?,
@@ -33,11 +34,17 @@ impl<'a> Recorder<'a> {
         })
     }
 
+    /// Tells nobody.
+    pub(crate) fn silent() -> Self {
+        Self { file: None, tensorboard: None, sinks: Vec::new() }
+    }
+
     /// Tells `event` to all.
     pub(crate) fn emit(&mut self, event: &Event) -> Result<()> {
         // A resumed run adds no start of its own: its record is that of a run that never stopped.
-        if self.file.length() == 0 || !matches!(event, Event::Start { .. }) {
-            self.file.event(event)?;
+        let is_start = matches!(event, Event::Start { .. });
+        if let Some(file) = self.file.as_mut().filter(|file| file.length() == 0 || !is_start) {
+            file.event(event)?;
         }
         if let Some(tensorboard) = &mut self.tensorboard {
             tensorboard.event(event)?;
@@ -45,12 +52,12 @@ impl<'a> Recorder<'a> {
         self.sinks.iter_mut().try_for_each(|sink| sink.event(event))
     }
 
-    /// Tells the completions of a step, from 1, to all.
     /// Tells of an event that is not part of the run's record.
     pub(crate) fn tell(&mut self, event: &Event) -> Result<()> {
         self.sinks.iter_mut().try_for_each(|sink| sink.event(event))
     }
 
+    /// Tells the completions of a step, from 1, to all.
     pub(crate) fn completions(&mut self, step: u64, rollouts: &[Rollout]) -> Result<()> {
         self.sinks.iter_mut().try_for_each(|sink| sink.completions(step, rollouts))
     }
@@ -58,8 +65,10 @@ impl<'a> Recorder<'a> {
     /// Flushes the files to disk and writes down in `state` how long they are: a checkpoint must not
     /// tell of more than there is after a crash.
     pub(crate) fn mark(&self, state: &mut State) -> Result<()> {
-        self.file.flush()?;
-        state.events_bytes = self.file.length();
+        if let Some(file) = &self.file {
+            file.flush()?;
+            state.events_bytes = file.length();
+        }
         if let Some(tensorboard) = &self.tensorboard {
             tensorboard.flush()?;
             state.tensorboard_bytes = tensorboard.length();

@@ -1,10 +1,12 @@
 //! What is logged about a loss, as sums that can be added over micro-batches.
 
+use serde::{Deserialize, Serialize};
+
 use super::Level;
 use super::terms::{K3, Term};
 
 /// Sums over ratios, of which there is one a token or one a completion, and extremes over completions.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
     ratios: f64,
     low: f64,

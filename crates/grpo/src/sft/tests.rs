@@ -49,6 +49,7 @@ fn run(settings: &Sft, stop_after: Option<u64>) -> Outcome {
         eval: examples(4),
         activation_bytes: 0,
         stop: &stop,
+        team: Team::default(),
     };
     match Checkpoints::new(&settings.output, 1).last().unwrap() {
         Some(checkpoint) => Trainer::<Bigram>::resume(&checkpoint, job, sinks).unwrap().run(),
@@ -108,6 +109,7 @@ fn steps_that_are_not_finite_are_left_out_written_down_and_end_the_run() {
         eval: Vec::new(),
         activation_bytes: 0,
         stop: &stop,
+        team: Team::default(),
     };
     let trainer = Trainer::start(Bigram::poisoned(6), job, Vec::new()).unwrap();
     let error = trainer.run().unwrap_err();

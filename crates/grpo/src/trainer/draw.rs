@@ -6,7 +6,7 @@ use embodied_r_rewards::stages::weight;
 
 use super::Trainer;
 use super::figures::Times;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::Metrics;
 use crate::model::{Model, Sampling};
 use crate::random::stream;
@@ -16,6 +16,8 @@ use crate::scoring;
 /// The groups of a step, and what it took to find them.
 pub(super) struct Drawn<T> {
     pub(super) rollouts: Vec<Rollout>,
+    /// The rank that sampled each.
+    pub(super) owners: Vec<usize>,
     /// What the sampling of the first groups has computed for the update; others took the places of some.
     pub(super) tape: Option<T>,
     /// How often other questions were tried.
@@ -26,6 +28,9 @@ pub(super) struct Drawn<T> {
 
 /// Groups with their completions, and the tape of their sampling.
 type Sampled<M> = (Vec<Rollout>, Option<<M as Model>::Tape>);
+
+/// Groups of all ranks, who sampled each, and the tape of this rank's sampling.
+type Scored<M> = (Vec<Rollout>, Vec<usize>, Option<<M as Model>::Tape>);
 
 impl<M: Model + 'static> Trainer<'_, M> {
     /// The groups of step `step`, from 0, with their rewards; `None` if the user wants to stop.
@@ -42,8 +47,8 @@ impl<M: Model + 'static> Trainer<'_, M> {
     ) -> Result<Option<Drawn<M::Tape>>> {
         let mut asked = self.sampler.batch(step);
         let scored = self.scored((step, 0), &asked, tape, times)?;
-        let Some((rollouts, tape)) = scored else { return Ok(None) };
-        let mut drawn = Drawn { rollouts, tape, attempts: 0, replaced: 0 };
+        let Some((rollouts, owners, tape)) = scored else { return Ok(None) };
+        let mut drawn = Drawn { rollouts, owners, tape, attempts: 0, replaced: 0 };
         if !self.settings.dynamic_sample {
             return Ok(Some(drawn));
         }
@@ -59,12 +64,15 @@ impl<M: Model + 'static> Trainer<'_, M> {
                 break;
             }
             let found = self.scored((step, attempt), &others, None, times)?;
-            let Some((found, _)) = found else { return Ok(None) };
+            let Some((found, owners, _)) = found else { return Ok(None) };
             asked.extend(others);
             drawn.attempts = attempt;
-            for rollout in found.into_iter().filter(has_spread) {
+            for (rollout, owner) in found.into_iter().zip(owners) {
+                if !has_spread(&rollout) {
+                    continue;
+                }
                 let Some(place) = flat.pop() else { break };
-                drawn.rollouts[place] = rollout;
+                (drawn.rollouts[place], drawn.owners[place]) = (rollout, owner);
                 drawn.replaced += 1;
             }
         }
@@ -77,24 +85,35 @@ impl<M: Model + 'static> Trainer<'_, M> {
         self.rewards.iter().map(|asked| weight(&weights, asked.reward.name())).collect()
     }
 
-    /// Samples completions of the questions `indices` and scores them.
+    /// Samples completions of the questions `indices` and scores them, each rank its share; then all have all of them.
     fn scored(
         &self,
         (step, attempt): (u64, u64),
         indices: &[usize],
         tape: Option<M::Tape>,
         times: &mut Times,
-    ) -> Result<Option<Sampled<M>>> {
+    ) -> Result<Option<Scored<M>>> {
         let mut clock = Instant::now();
         let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed().as_secs_f64();
-        let (mut rollouts, tape) = self.sample((step, attempt), indices, tape)?;
+        self.team.enter("rollout");
+        let samples = self.settings.num_generations;
+        let cost = |&index: &usize| {
+            self.questions[index].prompt.len() + self.lengths.tokens(index, samples)
+        };
+        let owners = self.team.deal(&indices.iter().map(cost).collect::<Vec<_>>());
+        let is_own = |(_, owner): &(&usize, &usize)| **owner == self.team.rank();
+        let own = indices.iter().zip(&owners).filter(is_own);
+        let own: Vec<usize> = own.map(|(index, _)| *index).collect();
+        let (mut rollouts, tape) = self.sample((step, attempt), &own, tape)?;
         times.rollout += lap();
-        if self.stopping() {
+        if self.stopping()? {
             return Ok(None);
         }
+        self.team.enter("rewards");
         scoring::score(&mut rollouts, &self.rewards, &self.plan.weights(step))?;
+        let rollouts = merged(&owners, self.team.gather(rollouts)?)?;
         times.rewards += lap();
-        Ok((!self.stopping()).then_some((rollouts, tape)))
+        Ok((!self.stopping()?).then_some((rollouts, owners, tape)))
     }
 
     pub(super) fn sample(
@@ -127,6 +146,14 @@ impl<M: Model + 'static> Trainer<'_, M> {
             (seed, step),
         )
     }
+}
+
+/// What the ranks gave, each in its order, in the order of all.
+pub(super) fn merged<T>(owners: &[usize], of_ranks: Vec<Vec<T>>) -> Result<Vec<T>> {
+    let mut of_ranks: Vec<_> = of_ranks.into_iter().map(Vec::into_iter).collect();
+    let missing = || Error::Model { what: "gave fewer groups than were asked for".into() };
+    let next = |owner: &usize| of_ranks.get_mut(*owner)?.next();
+    owners.iter().map(next).collect::<Option<_>>().ok_or_else(missing)
 }
 
 impl<T> Drawn<T> {

@@ -16,15 +16,18 @@ impl<M: Model> Trainer<'_, M> {
         rollouts: &[Rollout],
         batches: &[MicroBatch],
     ) -> Result<Diagnosis> {
-        let file = BatchFile::of(batches, self.settings.loss());
+        let file = BatchFile::of(batches, self.settings.loss()).of_all(&self.team)?;
         let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
         Ok(Diagnosis {
             found: self.updater.found().clone(),
             rewards: rollout::rewards(rollouts).flatten().any(|reward| !reward.is_finite()),
-            reference: !batches.iter().all(|batch| finite(&batch.reference)),
+            reference: self.team.any(!batches.iter().all(|batch| finite(&batch.reference)))?,
             learning_rate: self.plan.learning_rate(step, 0),
             grad_norms: self.updater.norms(),
-            dump: Some(skipped::dump(&self.settings.output, step, &file)?),
+            dump: match self.team.is_first() {
+                true => Some(skipped::dump(&self.settings.output, step, &file)?),
+                false => None,
+            },
             ..Diagnosis::default()
         })
     }

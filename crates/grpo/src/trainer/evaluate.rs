@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use embodied_r_rewards::{Accuracy, Format, Reward, Scored};
 
 use super::Trainer;
+use super::draw::merged;
 use crate::checkpoint::BestBy;
 use crate::error::{Error, Result};
 use crate::events::Metrics;
@@ -48,7 +49,10 @@ impl<M: Model> Trainer<'_, M> {
     /// Answers all evaluation questions greedily and scores them: accuracy, over all and by
     /// category, and format.
     pub(super) fn evaluate(&self) -> Result<Metrics> {
-        let questions: Vec<_> = self.eval.iter().enumerate().collect();
+        let costs: Vec<usize> = self.eval.iter().map(|prompted| prompted.prompt.len()).collect();
+        let owners = self.team.deal(&costs);
+        let is_own = |(index, _): &(usize, &Prompted)| owners[*index] == self.team.rank();
+        let questions: Vec<_> = self.eval.iter().enumerate().filter(is_own).collect();
         let sampling = Sampling {
             max_new_tokens: self.settings.max_completion_length,
             stop_ids: self.text.stop_ids().to_vec(),
@@ -63,6 +67,7 @@ impl<M: Model> Trainer<'_, M> {
             (None, None),
             (self.settings.seed, 0),
         )?;
+        let rollouts = merged(&owners, self.team.gather(rollouts)?)?;
         let completions: Vec<_> = rollouts.iter().map(|rollout| &rollout.completions[0]).collect();
         let batch: Vec<Scored<'_>> = rollouts
             .iter()

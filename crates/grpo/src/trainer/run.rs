@@ -48,7 +48,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
                 self.save()?;
                 saved = Some(self.state.step);
             }
-            if self.stopping() {
+            if self.stopping()? {
                 break;
             }
         }
@@ -63,8 +63,9 @@ impl<M: Model + 'static> Trainer<'_, M> {
         Ok(Outcome::Finished(folder))
     }
 
-    pub(super) fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    /// Whether the user wants to stop, on whichever rank.
+    pub(super) fn stopping(&self) -> Result<bool> {
+        self.team.any(self.stop.load(Ordering::Relaxed))
     }
 
     /// Counts a step and tells of it.
@@ -79,6 +80,8 @@ impl<M: Model + 'static> Trainer<'_, M> {
         metrics.insert("num_tokens".into(), self.state.num_tokens as f64);
         metrics.insert("skipped_steps".into(), self.state.skipped_steps as f64);
         metrics.insert("time_left_s".into(), per_step * (self.plan.total_steps - step) as f64);
+        // All ranks decide by the same figures.
+        let metrics = self.team.of_first(metrics)?;
         if let Some(diagnosis) = &skipped {
             self.events.emit(&Event::skipped(step, &self.settings.output, diagnosis))?;
         }
@@ -142,9 +145,10 @@ impl<M: Model + 'static> Trainer<'_, M> {
         let last = step == self.plan.total_steps;
         let due = last || step.is_multiple_of(self.settings.eval_steps);
         let known = self.state.evaluated == Some(step);
-        if self.eval.is_empty() || !due || known || self.stopping() {
+        if self.eval.is_empty() || !due || known || self.stopping()? {
             return Ok(false);
         }
+        self.team.enter("evaluation");
         let metrics = self.evaluate()?;
         self.state.evaluated = Some(step);
         let value = metrics.get(&self.best_by.metric).copied();
@@ -157,7 +161,9 @@ impl<M: Model + 'static> Trainer<'_, M> {
 
     fn save(&mut self) -> Result<()> {
         let step = self.state.step;
+        self.team.enter("checkpoint");
         self.state.optimizer_steps = self.updater.optimizer.steps();
+        self.state.optimizer_files = self.updater.optimizer.files();
         self.save_reference()?;
         self.events.emit(&Event::Checkpoint { step, folder: checkpoint::name(step) })?;
         self.events.mark(&mut self.state)?;

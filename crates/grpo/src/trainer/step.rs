@@ -36,12 +36,15 @@ impl<M: Model + 'static> Trainer<'_, M> {
             self.settings.advantage_estimator,
             self.settings.scale_rewards,
         );
+        self.lengths.learn(&drawn.rollouts);
         let rollouts = &drawn.rollouts;
-        let mut batches = self.micro_batches(rollouts);
+        let mut batches = self.micro_batches(rollouts, &drawn.owners);
+        self.team.enter("reference");
         self.refer(&mut batches)?;
         (times.reference, times.memory.reference) = (lap(), peak_gb());
         let tape = drawn.tape.take();
         let taped = tape.is_some();
+        self.team.enter("update");
         let Some((told, applied)) = self.update(step, &mut batches, tape)? else { return Ok(None) };
         times.optimizer = self.updater.optimizer_s();
         (times.update, times.memory.update) = (lap() - times.optimizer, peak_gb());
@@ -55,7 +58,8 @@ impl<M: Model + 'static> Trainer<'_, M> {
         self.update_figures(step, &told, applied, &mut metrics);
         let parts: Vec<_> = batches.iter().map(|batch| batch.groups.clone()).collect();
         let groups = whole_groups(&parts);
-        let tokens = groups.iter().map(group_tokens).sum();
+        let own_tokens: u64 = groups.iter().map(group_tokens).sum();
+        let tokens = self.team.sums(vec![own_tokens as f64])?[0] as u64;
         times.figures(tokens, &mut metrics);
         self.work_figure(&groups, taped, &times, &mut metrics);
         let skipped = match applied.taken {
@@ -65,9 +69,19 @@ impl<M: Model + 'static> Trainer<'_, M> {
         Ok(Some(Stepped { rollouts: drawn.rollouts, metrics, skipped, tokens }))
     }
 
-    fn micro_batches(&self, rollouts: &[Rollout]) -> Vec<MicroBatch> {
+    /// This rank's part of the work: what it has sampled itself where a tape holds the half of it, else as many tokens as
+    /// any other rank.
+    fn micro_batches(&self, rollouts: &[Rollout], owners: &[usize]) -> Vec<MicroBatch> {
         let lengths: Vec<Lengths> = rollouts.iter().map(Rollout::lengths).collect();
-        let packed = pack(&lengths, self.settings.max_tokens_per_batch);
+        let own: Vec<usize> = match self.tape_options {
+            Some(_) => (0..rollouts.len()).filter(|&i| owners[i] == self.team.rank()).collect(),
+            None => self.team.share(&lengths.iter().map(Lengths::tokens).collect::<Vec<_>>()),
+        };
+        let lengths: Vec<Lengths> = own.iter().map(|&index| lengths[index].clone()).collect();
+        let mut packed = pack(&lengths, self.settings.max_tokens_per_batch);
+        for piece in packed.iter_mut().flatten() {
+            piece.group = own[piece.group];
+        }
         packed.iter().map(|pieces| self.micro_batch(rollouts, pieces)).collect()
     }
 
@@ -103,7 +117,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
                 batch.reference = wide(&scores.logps);
             }
         }
-        let sampled = batches.iter().any(|batch| !batch.sampling.is_empty());
+        let sampled = self.settings.correction().is_some();
         // The first iteration's forward is not the one that sampled where it drops something.
         let dropped = self.settings.num_iterations > 1 && self.settings.trainable().has_dropout();
         if sampled || dropped {
@@ -123,14 +137,16 @@ impl<M: Model + 'static> Trainer<'_, M> {
         mut tape: Option<M::Tape>,
     ) -> Result<Option<(Told, Applied)>> {
         let options = self.settings.options();
-        let counts = counts(batches, options.loss_type, self.settings.max_completion_length);
+        let longest = self.settings.max_completion_length;
+        let counts = counts(batches, options.loss_type, longest, &self.team)?;
         let iterations = self.settings.num_iterations as u64;
         let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
         let never = std::sync::atomic::AtomicBool::new(false);
         let mut result = None;
         for iteration in 0..iterations {
             let share = self.settings.top_entropy_quantile;
-            let selection = selection(&self.policy, batches, self.settings.temperature, share)?;
+            let temperature = self.settings.temperature;
+            let selection = selection(&self.policy, batches, temperature, share, &self.team)?;
             let mut told = Told::default();
             // Once the parameters have changed the step must be finished, or it could not be redone.
             let stop = if iteration == 0 { self.stop } else { &never };
@@ -158,6 +174,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
             // Later iterations have its memory for what they keep.
             self.tape = of_rollout.filter(|_| iterations == 1);
             let Update::Done(applied) = update else { return Ok(None) };
+            let told = Told::of_all(self.team.gather(told)?);
             if !applied.taken {
                 return Ok(Some((told, applied)));
             }

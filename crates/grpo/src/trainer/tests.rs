@@ -3,6 +3,7 @@
 
 mod durable;
 mod learning;
+mod ranks;
 mod resampling;
 mod stages;
 mod warned;
@@ -116,6 +117,7 @@ fn job<'a>(settings: &'a Train, base: &'a Path, stop: &'a AtomicBool) -> Job<'a>
         tape: None,
         verify_packing: true,
         stop,
+        team: Team::default(),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use multiversion::multiversion;
 
-use super::features::{Descriptor, Features};
-use super::homography::Homography;
+use super::features::{Descriptor, Features, Keypoint};
+use super::homography::{Homography, Point};
 
 /// Answers out of 256 that may differ; descriptors of unrelated corners differ in about 128.
 const FARTHEST: u32 = 80;
@@ -71,9 +71,8 @@ pub fn guided(a: &Features, b: &Features, homography: &Homography) -> Vec<Match>
     for (j, (point, descriptor)) in b.points.iter().zip(&b.descriptors).enumerate() {
         let mut nearest = (u32::MAX, 0);
         if let Some((x, y)) = homography.apply((point.x, point.y)) {
-            for i in by_row.around(y) {
-                let other = &a.points[i];
-                if (other.x - x).powi(2) + (other.y - y).powi(2) <= GUIDED_PX * GUIDED_PX {
+            for &(i, other) in by_row.around(y) {
+                if (other.0 - x).powi(2) + (other.1 - y).powi(2) <= GUIDED_PX * GUIDED_PX {
                     let distance = descriptor.distance(&a.descriptors[i]);
                     nearest = nearest.min((distance, i));
                     nearest_of_a[i] = nearest_of_a[i].min((distance, j));
@@ -89,26 +88,24 @@ pub fn guided(a: &Features, b: &Features, homography: &Homography) -> Vec<Match>
     nearest_of_b.iter().enumerate().filter_map(mutual).collect()
 }
 
-/// Features in order of their height in the picture.
-struct Rows {
-    order: Vec<usize>,
-    heights: Vec<f64>,
-}
+/// Features and where they are, in order of their height in the picture.
+struct Rows(Vec<(usize, Point)>);
 
 impl Rows {
     fn of(features: &Features) -> Self {
-        let height = |i: &usize| features.points[*i].y;
-        let mut order: Vec<usize> = (0..features.points.len()).collect();
-        order.sort_by(|a, b| height(a).total_cmp(&height(b)));
-        let heights = order.iter().map(height).collect();
-        Self { order, heights }
+        let place = |point: &Keypoint| (point.x, point.y);
+        let mut rows: Vec<_> = features.points.iter().map(place).enumerate().collect();
+        rows.sort_by(|(_, a), (_, b)| a.1.total_cmp(&b.1));
+        Self(rows)
     }
 
     /// The features within [`GUIDED_PX`] above or below `y`.
-    fn around(&self, y: f64) -> impl Iterator<Item = usize> {
-        let from = self.heights.partition_point(|height| *height < y - GUIDED_PX);
-        let to = self.heights.partition_point(|height| *height <= y + GUIDED_PX);
-        self.order.get(from..to).unwrap_or_default().iter().copied()
+    fn around(&self, y: f64) -> &[(usize, Point)] {
+        let from = self.0.partition_point(|(_, place)| place.1 < y - GUIDED_PX);
+        let rest = self.0.get(from..).unwrap_or_default();
+        // They are few: stepping to the last one is faster than searching for it.
+        let count = rest.iter().take_while(|(_, place)| place.1 <= y + GUIDED_PX).count();
+        rest.get(..count).unwrap_or_default()
     }
 }
 
@@ -135,7 +132,6 @@ mod tests {
 
     #[test]
     fn a_guide_tells_features_that_look_alike_apart() {
-        use super::super::features::Keypoint;
         let at = |places: [f64; 3]| Features {
             points: places.map(|x| Keypoint { x, y: 20.0, scale: 1.0 }).to_vec(),
             descriptors: vec![Descriptor::default(); 3],

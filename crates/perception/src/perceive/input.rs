@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 pub const ORIGINAL_QUESTION: &str = "original_question";
 
 /// Extensions that a video's name is tried with where it has none.
-const EXTENSIONS: [&str; 4] = ["mp4", "mov", "mkv", "avi"];
+const EXTENSIONS: [&str; 5] = ["mp4", "mov", "mkv", "webm", "avi"];
 
 /// A data file and the places of its outputs.
 #[derive(Debug)]

@@ -52,6 +52,26 @@ pub(super) struct Wanted {
     pub(super) at_most: Option<usize>,
 }
 
+/// FFmpeg expressions of the width and the height to scale to.
+struct Scale {
+    width: String,
+    height: String,
+}
+
+impl From<(u32, u32)> for Scale {
+    fn from((width, height): (u32, u32)) -> Self {
+        Self { width: width.to_string(), height: height.to_string() }
+    }
+}
+
+impl Scale {
+    /// Scales frames of the size `from`. Others become so small that frames are missing in the end.
+    fn only_from(from: (u32, u32), to: (u32, u32)) -> Self {
+        let side = |to| format!("if(eq(iw,{})*eq(ih,{}),{to},1)", from.0, from.1);
+        Self { width: side(to.0), height: side(to.1) }
+    }
+}
+
 /// A running decoder. The process ends with the value.
 pub(super) struct Decoder {
     process: Process,
@@ -67,7 +87,9 @@ impl Decoder {
         let track = format!("0:{}", video.track);
         // Frames are handed over as they come, never dropped or repeated to suit a rate.
         let timing = [video.sync_option.unwrap_or("-vsync"), "passthrough"];
-        Self::run(&mut command, &track, timing, wanted, (Stdio::null(), limit.of(video)), None)
+        let scale = wanted.size.into();
+        let limits = (Stdio::null(), limit.of(video));
+        Self::run(&mut command, &track, timing, (wanted, scale), limits, None)
     }
 
     /// Starts FFmpeg on an excerpt of `video`.
@@ -78,27 +100,29 @@ impl Decoder {
         limit: TimeLimit,
     ) -> Result<Self> {
         let mut command = ffmpeg();
-        command.args(["-f", "mov", "-protocol_whitelist", "pipe", "-i", "pipe:0"]);
+        command.args(["-f", excerpt.format, "-protocol_whitelist", "pipe", "-i", "pipe:0"]);
         let limits = (Stdio::piped(), limit.of(video));
+        let scale = Scale::only_from(excerpt.size, wanted.size);
         let feed = (video.path.clone(), excerpt);
         // The filter counts at this rate: whether any frame is dropped, the number of them tells.
-        Self::run(&mut command, "0:0", ["-r", "25"], wanted, limits, Some(feed))
+        Self::run(&mut command, "0:0", ["-r", "25"], (wanted, scale), limits, Some(feed))
     }
 
     fn run(
         command: &mut Command,
         track: &str,
         timing: [&str; 2],
-        wanted: &Wanted,
+        (wanted, scale): (&Wanted, Scale),
         (input, limit): (Stdio, Duration),
         feed: Option<(PathBuf, Excerpt)>,
     ) -> Result<Self> {
-        let (width, height) = wanted.size;
         // Times are replaced by counts, so that broken ones in the container drop or repeat nothing.
         let filters = format!(
-            "select='{}',settb=1/25,setpts=N,scale={width}:{height}:flags=bicubic+accurate_rnd\
+            "select='{}',settb=1/25,setpts=N,scale='{}':'{}':flags=bicubic+accurate_rnd\
              +full_chroma_int,format={}",
             wanted.select,
+            scale.width,
+            scale.height,
             wanted.pixels.name()
         );
         command.args(["-map", track, "-vf", &filters]).args(timing);
@@ -117,6 +141,7 @@ impl Decoder {
                 }
             });
         }
+        let (width, height) = wanted.size;
         let frame_bytes = width as usize * height as usize * wanted.pixels.bytes();
         Ok(Self { process, frames, frame_bytes })
     }

@@ -2,9 +2,9 @@
 //!
 //! A broken or hostile file can end the child, never the run, and not even the child for long: it
 //! opens the one file and nothing else, and it has limits of time, memory and pixels. FFmpeg is told
-//! which frames are wanted, so that it converts, scales and hands over only those; where the index of
-//! an MP4 file tells which frames need not even be decoded to see them, it gets an excerpt of the file
-//! without the others. Frames are counted as the decoder gives them out, from 0: containers often
+//! which frames are wanted, so that it converts, scales and hands over only those; where an MP4 or
+//! Matroska file tells which frames need not even be decoded to see them, it gets an excerpt of the
+//! file without the others. Frames are counted as the decoder gives them out, from 0: containers often
 //! promise some more or some less.
 //!
 //! ```no_run

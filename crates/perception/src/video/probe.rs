@@ -101,7 +101,7 @@ impl Video {
 /// Audio, data and subtitle tracks and cover pictures are passed over. Of several video tracks the
 /// one that the file marks as default counts.
 ///
-/// MP4 files with an index that leaves no doubt are read here, all others by `ffprobe`.
+/// MP4 and Matroska files with an index that leaves no doubt are read here, all others by `ffprobe`.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::EmptyFile`], [`Error::NotAVideo`], [`Error::NoVideoTrack`],

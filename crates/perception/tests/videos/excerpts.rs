@@ -1,6 +1,6 @@
 //! An excerpt shows the same frames as the whole video, or there is none.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use embodied_r_perception::keyframes::{self, Options};
 use embodied_r_perception::video::{self, TimeLimit};
@@ -9,6 +9,12 @@ use image::GrayImage;
 use super::{ffmpeg, patterns};
 
 const X264: &str = "-c:v libx264 -preset veryfast -pix_fmt yuv420p";
+
+/// VP9 with hidden frames.
+pub(super) const VP9: &str = "-c:v libvpx-vp9 -deadline good -cpu-used 8 -auto-alt-ref 1 \
+                              -lag-in-frames 16 -g 24 -pix_fmt yuv420p";
+pub(super) const LIBAOM: &str = "-c:v libaom-av1 -cpu-used 8 -g 24 -pix_fmt yuv420p";
+pub(super) const SVT_AV1: &str = "-c:v libsvtav1 -preset 12 -g 24 -pix_fmt yuv420p";
 
 /// The sampled frames with their indices, and how many frames there are.
 type Sampled = (Vec<(usize, GrayImage)>, usize);
@@ -23,7 +29,7 @@ fn whole(path: &Path, step: usize) -> Sampled {
     (frames, count.unwrap())
 }
 
-fn excerpt(path: &Path, step: usize) -> Option<Sampled> {
+pub(super) fn excerpt(path: &Path, step: usize) -> Option<Sampled> {
     let mut frames = Vec::new();
     let video = video::probe(path).unwrap();
     let count = video::sample_excerpt(&video, step, TimeLimit::default(), |i, frame| {
@@ -34,7 +40,7 @@ fn excerpt(path: &Path, step: usize) -> Option<Sampled> {
 }
 
 /// Whether an excerpt was taken, which then shows what the whole video shows.
-fn is_excerpted(path: &Path, step: usize) -> bool {
+pub(super) fn is_excerpted(path: &Path, step: usize) -> bool {
     let Some(excerpt) = excerpt(path, step) else { return false };
     let whole = whole(path, step);
     assert_eq!(excerpt.1, whole.1, "frames of {}", path.display());
@@ -72,8 +78,9 @@ fn other_codecs_are_excerpted_too() {
     let x265 = "-c:v libx265 -preset ultrafast -tag:v hvc1 -x265-params \
                 log-level=none:keyint=24:open-gop=0 -pix_fmt yuv420p10le";
     assert!(is_excerpted(&patterns(folder.path(), x265, "h265.mp4"), 50));
-    let vp9 = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 24 -pix_fmt yuv420p";
-    assert!(is_excerpted(&patterns(folder.path(), vp9, "vp9.mp4"), 50));
+    for (codec, name) in [(VP9, "vp9.mp4"), (LIBAOM, "libaom.mp4"), (SVT_AV1, "svt.mp4")] {
+        assert!(is_excerpted(&patterns(folder.path(), codec, name), 50), "{name}");
+    }
 }
 
 #[test]
@@ -110,7 +117,7 @@ fn what_leaves_a_doubt_is_decoded_as_a_whole() {
     let doubtful = [
         copy("-ss 1.3", "", "cut.mp4"),
         copy("", "-movflags frag_keyframe+empty_moov", "fragments.mp4"),
-        copy("", "", "matroska.mkv"),
+        copy("", "", "stream.ts"),
         patterns(folder, &format!("{X264} {open}"), "open.mp4"),
         patterns(folder, &format!("{X264} {uneven}"), "uneven.mp4"),
     ];
@@ -134,23 +141,55 @@ fn damage_in_an_excerpt_leads_back_to_the_whole_video() {
 }
 
 #[test]
+fn a_frame_size_that_only_the_index_claims_leads_back_to_the_whole_video() {
+    let folder = tempfile::tempdir().unwrap();
+    let mp4 = patterns(folder.path(), &format!("{X264} -g 12"), "a.mp4");
+    let mkv = patterns(folder.path(), &format!("{X264} -g 12"), "a.mkv");
+    // The width of 160 and the height of 120, as each container writes them.
+    let in_mp4: (&[u8], &[u8]) = (&[0, 160, 0, 120], &[0, 120, 0, 160]);
+    let in_mkv: (&[u8], &[u8]) =
+        (&[0xb0, 0x81, 160, 0xba, 0x81, 120], &[0xb0, 0x81, 120, 0xba, 0x81, 160]);
+    for (path, (size, claimed)) in [(mp4, in_mp4), (mkv, in_mkv)] {
+        assert!(is_excerpted(&path, 50));
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(size.len()).rposition(|window| window == size).unwrap();
+        bytes[at..at + size.len()].copy_from_slice(claimed);
+        std::fs::write(&path, bytes).unwrap();
+        assert!(excerpt(&path, 50).is_none(), "{}", path.display());
+        let frames = video::frames(&path, &[50], None).unwrap();
+        assert_eq!(frames[0].dimensions(), (160, 120));
+    }
+}
+
+/// A clip in the two containers of which excerpts are made, and in one that is decoded as a whole.
+fn in_three_containers(folder: &Path) -> ([PathBuf; 2], PathBuf) {
+    let mp4 = patterns(folder, &format!("{X264} -g 12 -bf 2"), "a.mp4");
+    let copy = |name: &str| ffmpeg(folder, &format!("-i {} -c copy", mp4.display()), name);
+    let (mkv, stream) = (copy("a.mkv"), copy("a.ts"));
+    ([mp4, mkv], stream)
+}
+
+#[test]
 fn colour_frames_of_an_excerpt_are_those_of_the_whole_video() {
     let folder = tempfile::tempdir().unwrap();
-    let mp4 = patterns(folder.path(), &format!("{X264} -g 12 -bf 2"), "a.mp4");
-    let mkv = ffmpeg(folder.path(), &format!("-i {} -c copy", mp4.display()), "a.mkv");
+    let (excerpted, whole) = in_three_containers(folder.path());
     let asked = [64, 3, 119, 64];
-    let (excerpted, whole) =
-        (video::frames(&mp4, &asked, Some(80)).unwrap(), video::frames(&mkv, &asked, Some(80)));
-    assert!(excerpted == whole.unwrap());
+    let whole = video::frames(&whole, &asked, Some(80)).unwrap();
+    for path in excerpted {
+        let frames = video::frames(&path, &asked, Some(80)).unwrap();
+        assert!(frames == whole, "{}", path.display());
+    }
 }
 
 #[test]
 fn an_excerpt_chooses_the_same_key_frames() {
     let folder = tempfile::tempdir().unwrap();
-    let mp4 = patterns(folder.path(), &format!("{X264} -g 12 -bf 2"), "a.mp4");
-    let mkv = ffmpeg(folder.path(), &format!("-i {} -c copy", mp4.display()), "a.mkv");
+    let (excerpted, whole) = in_three_containers(folder.path());
     let chosen = |path: &Path| keyframes::select(path, &Options::default()).unwrap();
-    let (excerpted, whole) = (chosen(&mp4), chosen(&mkv));
-    assert_eq!((excerpted.fps, excerpted.frames), (whole.fps, whole.frames));
-    assert_eq!(excerpted.sampled, whole.sampled);
+    let whole = chosen(&whole);
+    for path in excerpted {
+        let excerpted = chosen(&path);
+        assert_eq!((excerpted.fps, excerpted.frames), (whole.fps, whole.frames));
+        assert_eq!(excerpted.sampled, whole.sampled);
+    }
 }

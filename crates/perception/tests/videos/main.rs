@@ -5,6 +5,7 @@
 mod excerpts;
 mod hard;
 mod hostile;
+mod matroska;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +17,8 @@ fn ffmpeg(folder: &Path, arguments: &str, name: &str) -> PathBuf {
         .args(["-v", "error", "-nostdin", "-y"])
         .args(arguments.split_whitespace())
         .arg(&path)
+        // Else this encoder speaks of itself.
+        .env("SVT_LOG", "1")
         .current_dir(folder)
         .status()
         .expect("these tests need FFmpeg");

@@ -269,7 +269,7 @@ pub(crate) fn tensor(file: &WeightFile, stored: &Stored) -> candle_core::Result<
 }
 
 /// Numbers from their bytes, which in a file need not be aligned.
-fn numbers(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+pub(super) fn numbers(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     match dtype {
         Dtype::BF16 => {
             bytes.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect()

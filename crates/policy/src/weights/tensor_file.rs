@@ -1,11 +1,12 @@
 //! A safetensors file of any tensors, read one at a time.
 
+use std::ops::Range;
 use std::path::Path;
 
 use candle_core::Tensor;
 
 use super::file::WeightFile;
-use super::read::{is_float, tensor};
+use super::read::{is_float, numbers, tensor};
 use crate::error::{During, Result};
 
 /// An open safetensors file: it is mapped, so that a tensor takes memory only once it is asked for.
@@ -41,6 +42,16 @@ impl TensorFile {
         };
         Ok(Some(tensor(&self.0, stored).during(format!("take `{name}`"))?))
     }
+
+    /// Some numbers of the tensor `name`, in the order of its rows; none if it has no such numbers.
+    #[must_use]
+    pub fn numbers(&self, name: &str, range: Range<usize>) -> Option<Vec<f32>> {
+        let stored = self.0.get(name).filter(|stored| is_float(stored.dtype))?;
+        let bytes = self.0.bytes(stored);
+        let width = bytes.len() / stored.shape.iter().product::<usize>().max(1);
+        let bytes = bytes.get(range.start.checked_mul(width)?..range.end.checked_mul(width)?)?;
+        Some(numbers(stored.dtype, bytes))
+    }
 }
 
 #[cfg(test)]
@@ -68,5 +79,7 @@ mod tests {
         assert_eq!(read("z").to_vec1::<f32>().unwrap(), numbers);
         assert_eq!(read("a").to_vec2::<f32>().unwrap(), [[1.0, 3.0], [2.0, 4.0]]);
         assert!(file.tensor("other").unwrap().is_none());
+        assert_eq!(file.numbers("a", 1..3), Some(vec![3.0, 2.0]));
+        assert_eq!((file.numbers("a", 1..5), file.numbers("other", 0..1)), (None, None));
     }
 }

@@ -10,6 +10,7 @@ use embodied_r_grpo::memory_plan::{Layout, Load, Taping};
 use embodied_r_grpo::micro_batch::{MicroBatch, Selection, Told, counts, wide};
 use embodied_r_grpo::optimizer::{Optim, Optimizer, OptimizerSettings};
 use embodied_r_grpo::random::stream;
+use embodied_r_grpo::team::Team;
 use embodied_r_grpo::update::{Pace, Updater, score_all, whole_groups};
 use embodied_r_kernels::peak;
 use embodied_r_policy::{Group, Policy, Request, Sample, Tape};
@@ -69,7 +70,7 @@ pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
         weight_decay: 0.1,
         max_grad_norm: 1.0,
     };
-    let mut updater = Updater::new(Optimizer::new(settings, policy)?);
+    let mut updater = Updater::new(Optimizer::new(settings, policy, &Team::default())?);
     let peak = peak::flops_per_s();
     let mut tape = plan.tape.map(|options| Tape::new(&config, options));
     let (mut steps, mut flops) = (Vec::new(), 0.0);
@@ -158,7 +159,7 @@ fn update(
     tape: Option<&Tape>,
 ) -> anyhow::Result<()> {
     let options = Options { beta: BETA, ..Options::default() };
-    let counts = counts(batches, LossType::Grpo, 1);
+    let counts = counts(batches, LossType::Grpo, 1, &Team::default())?;
     let (stop, mut told) = (AtomicBool::new(false), Told::default());
     let pace = Pace { temperature: 1.0, learning_rate: 5e-7, noise: 0 };
     updater.run(policy, groups, pace, tape, &stop, |index, scores| {

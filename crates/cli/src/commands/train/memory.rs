@@ -10,6 +10,7 @@ use embodied_r_rewards::Schedule as Stages;
 
 use super::session::Trained;
 use crate::commands::doctor::memory_bytes;
+use crate::ranks::on_this_machine;
 
 /// The memory of a GRPO run over `questions`.
 pub(crate) fn of_train(
@@ -50,7 +51,8 @@ pub(crate) fn of_sft(settings: &Sft, trained: &Trained, examples: &[Example]) ->
 
 /// The plan for `load` with the memory that the machine has left.
 pub(crate) fn plan(config: &ModelConfig, load: &Load, recompute: Recompute) -> MemoryPlan {
-    let free = memory_bytes().and_then(|bytes| usize::try_from(bytes).ok());
+    let share = |bytes: u64| usize::try_from(bytes / on_this_machine() as u64).ok();
+    let free = memory_bytes().and_then(share);
     MemoryPlan::new(config, load, recompute, free)
 }
 
@@ -91,7 +93,7 @@ mod tests {
     #[test]
     fn a_run_that_goes_on_keeps_as_much_of_its_rollouts_as_before() {
         let (open, state) =
-            (Train::default(), |taped_layers| State { taped_layers, ..State::default() });
+            (Train::default(), |taped_layers| State { taped_layers, ..State::new("model") });
         assert_eq!(taping(&open, None), Taping::Open);
         assert_eq!(taping(&open, Some(&state(Some(3)))), Taping::Settled(Some(3)));
         assert_eq!(taping(&open, Some(&state(None))), Taping::Settled(None));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use embodied_r_grpo::checkpoint::{Checkpoint, Checkpoints, Damaged, LastWhole, RunLock};
 use embodied_r_grpo::events::{Event, ProgressLine, Sink, in_words};
+use embodied_r_grpo::team::Team;
 use embodied_r_grpo::trainer::Outcome;
 use embodied_r_grpo::{Error, settings::Fault};
 use embodied_r_policy::trainable::Counts;
@@ -38,7 +39,15 @@ impl<T> Session<T> {
 
     /// Makes the folder `output` ready to be written to: tries whether it can be, sets damaged checkpoints
     /// aside, and keeps others out of it for as long as what it gives lives.
-    pub(crate) fn prepare(&self, output: &Path) -> anyhow::Result<Option<RunLock>> {
+    ///
+    /// Of several ranks the first does so for all.
+    pub(crate) fn prepare(&self, output: &Path, team: &Team) -> anyhow::Result<Option<RunLock>> {
+        let lock = if team.is_first() { self.prepare_alone(output) } else { Ok(None) };
+        team.wait()?;
+        lock
+    }
+
+    fn prepare_alone(&self, output: &Path) -> anyhow::Result<Option<RunLock>> {
         let checkpoints = Checkpoints::new(output, 1);
         checkpoints.prepare().map_err(explain)?;
         let run = self.checkpoint.as_ref().map(|checkpoint| checkpoint.run().canonicalize());
@@ -68,7 +77,47 @@ pub(crate) fn open<T: Settings>(
     [data, eval_data]: [Option<&Path>; 2],
     output: impl Fn(&T) -> PathBuf,
     free: &[&str],
+    team: &Team,
 ) -> anyhow::Result<Session<T>> {
+    // The first rank locks the run and puts right what a kill left, before the others look.
+    let opened = if team.is_first() {
+        open_alone(args, [data, eval_data], &output, free, team)
+    } else {
+        Ok(None)
+    };
+    team.wait()?;
+    let session = match opened? {
+        Some(session) => session,
+        None => {
+            let session = open_alone(args, [data, eval_data], &output, free, team)?;
+            session.ok_or_else(|| Usage("there are no settings".into()))?
+        }
+    };
+    agree(&session.settings, team)?;
+    Ok(session)
+}
+
+/// Refuses ranks that were told other settings than the first one.
+fn agree<T: Settings>(settings: &T, team: &Team) -> anyhow::Result<()> {
+    let texts = team.gather(settings::text(settings)?)?;
+    for (rank, text) in texts.iter().enumerate().skip(1) {
+        let differs = settings::differences(&texts[0], text, &[])?;
+        if !differs.is_empty() {
+            let keys: Vec<String> = differs.iter().map(|key| format!("`{key}`")).collect();
+            let told = format!("rank {rank} has another {} than rank 0", keys.join(", "));
+            return Err(Usage(format!("{told}; give all ranks the same settings")).into());
+        }
+    }
+    Ok(())
+}
+
+fn open_alone<T: Settings>(
+    args: &RunArgs,
+    [data, eval_data]: [Option<&Path>; 2],
+    output: &impl Fn(&T) -> PathBuf,
+    free: &[&str],
+    team: &Team,
+) -> anyhow::Result<Option<Session<T>>> {
     let layers = |from: Layers| -> anyhow::Result<Layers> {
         let from = match &args.config {
             Some(file) => from.file(file)?,
@@ -84,9 +133,9 @@ pub(crate) fn open<T: Settings>(
         ]))
     };
     let Some(resume) = args.resume.as_deref() else {
-        return Ok(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?, None));
+        return Ok(Some(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?, None)));
     };
-    let visit = if args.dry_run { Visit::Look } else { Visit::GoOn };
+    let visit = if args.dry_run || !team.is_first() { Visit::Look } else { Visit::GoOn };
     let (LastWhole { checkpoint, damaged }, lock) = if resume == Path::new(AUTO) {
         let given: T = layers(Layers::default())?.resolve(&["output"])?;
         last(&output(&given), visit)?
@@ -94,10 +143,12 @@ pub(crate) fn open<T: Settings>(
         find(resume, visit)?
     };
     let Some(checkpoint) = checkpoint else {
-        eprintln!("no checkpoint to resume from yet, a new run begins");
-        return Ok(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?, lock));
+        if team.is_first() {
+            eprintln!("no checkpoint to resume from yet, a new run begins");
+        }
+        return Ok(Some(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?, lock)));
     };
-    for later in &damaged {
+    for later in damaged.iter().filter(|_| team.is_first()) {
         eprintln!("warning: a later checkpoint is damaged, {later}");
     }
     let before = checkpoint.settings().map_err(explain)?;
@@ -106,15 +157,17 @@ pub(crate) fn open<T: Settings>(
     let own = Layers::default().text(&checkpoint.path, &before)?;
     let settings: T = layers(own.flags(&[("output", Some(run))]))?.resolve(&REQUIRED)?;
     let changed = settings::differences(&before, &settings::text(&settings)?, free)?;
-    if !changed.is_empty() {
+    if !changed.is_empty() && team.is_first() {
         eprintln!(
             "warning: {} changed since the checkpoint; this is not the run that was begun",
             changed.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
         );
     }
-    eprintln!("going on from {}", checkpoint.path.display());
+    if team.is_first() {
+        eprintln!("going on from {}", checkpoint.path.display());
+    }
     let changed = !changed.is_empty();
-    Ok(Session { settings, checkpoint: Some(checkpoint), changed, damaged, lock })
+    Ok(Some(Session { settings, checkpoint: Some(checkpoint), changed, damaged, lock }))
 }
 
 /// A model's folder, and its fingerprint.
@@ -226,8 +279,10 @@ impl Sink for Lines {
 }
 
 /// Says how a run ended.
-pub(crate) fn finish(outcome: &Outcome, command: &str) -> anyhow::Result<Status> {
+pub(crate) fn finish(outcome: &Outcome, command: &str, team: &Team) -> anyhow::Result<Status> {
     match outcome {
+        Outcome::Finished(_) if !team.is_first() => Ok(Status::Done),
+        Outcome::Stopped(_) if !team.is_first() => Ok(Status::Partial),
         Outcome::Finished(folder) => {
             outln!("the model is in {}", folder.display())?;
             Ok(Status::Done)

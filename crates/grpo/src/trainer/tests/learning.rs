@@ -89,6 +89,7 @@ fn without_divergence_and_judge_no_reference_is_loaded() {
             tape: None,
             verify_packing: false,
             stop: &stop,
+            team: Team::default(),
         };
         Trainer::start(Bigram::new(6, 3), job, Vec::new()).unwrap().reference.is_some()
     };

@@ -111,6 +111,7 @@ fn every_attempt_has_random_numbers_of_its_own() {
         tape: None,
         verify_packing: false,
         stop: &stop,
+        team: Team::default(),
     };
     let trainer = Trainer::start(Bigram::new(6, 3), job, Vec::new()).unwrap();
     let all: Vec<usize> = (0..8).collect();

@@ -9,11 +9,13 @@ pub(super) struct Equations {
 }
 
 impl Equations {
+    #[inline(always)]
     pub(super) fn new() -> Self {
         Self { left: [[0.0; 8]; 8], right: [0.0; 8] }
     }
 
     /// Adds the squared error of `row · unknowns = value`, times `weight`.
+    #[inline(always)]
     pub(super) fn add(&mut self, row: &[f64; 8], value: f64, weight: f64) {
         for (i, &a) in row.iter().enumerate() {
             let weighted = a * weight;
@@ -30,12 +32,10 @@ impl Equations {
         Some(back_substitute(&factor, &self.right))
     }
 
-    /// `row · C · row` where `C` is the inverse of the equations' matrix: how uncertain the value of
-    /// `row` is, for errors of deviation 1.
-    pub(super) fn variance(&self, row: &[f64; 8]) -> Option<f64> {
-        let factor = self.factor()?;
-        let solved = back_substitute(&factor, row);
-        Some(row.iter().zip(solved).map(|(a, b)| a * b).sum())
+    /// How uncertain values are that the unknowns are multiplied to; `None` where the equations leave
+    /// the unknowns open.
+    pub(super) fn uncertainty(&self) -> Option<Uncertainty> {
+        self.factor().map(Uncertainty)
     }
 
     /// The lower triangle of Cholesky's factorisation.
@@ -55,6 +55,18 @@ impl Equations {
             }
         }
         Some(lower)
+    }
+}
+
+/// What the errors of the unknowns have in common.
+pub(super) struct Uncertainty([[f64; 8]; 8]);
+
+impl Uncertainty {
+    /// `row · C · row` where `C` is the inverse of the equations' matrix: how uncertain the value of
+    /// `row` is, for errors of deviation 1.
+    pub(super) fn variance(&self, row: &[f64; 8]) -> f64 {
+        let solved = back_substitute(&self.0, row);
+        row.iter().zip(solved).map(|(a, b)| a * b).sum()
     }
 }
 
@@ -92,6 +104,7 @@ impl Normaliser {
         zoom.is_finite().then_some(Self { middle, zoom })
     }
 
+    #[inline(always)]
     pub(super) fn apply(&self, (x, y): Point) -> Point {
         ((x - self.middle.0) * self.zoom, (y - self.middle.1) * self.zoom)
     }

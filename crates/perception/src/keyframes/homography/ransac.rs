@@ -48,17 +48,13 @@ pub fn settle(
     start: Homography,
     frame: (f64, f64),
 ) -> Result<Homography, Doubt> {
-    let mut homography = start;
-    let mut deviation = f64::INFINITY;
-    for _ in 0..3 {
-        let refined =
-            refine(&inliers(pairs, &homography), &homography).ok_or(Doubt::LooseCorners)?;
-        homography = refined.homography;
-        deviation = corners(frame)
-            .iter()
-            .map(|corner| refined.deviation_px(*corner).unwrap_or(f64::INFINITY))
-            .fold(0.0, f64::max);
-    }
+    let fitted =
+        |start: &Homography| refine(&inliers(pairs, start), start).ok_or(Doubt::LooseCorners);
+    let once = fitted(&start)?.homography;
+    let twice = fitted(&once)?.homography;
+    let refined = fitted(&twice)?;
+    let homography = refined.homography;
+    let deviation = refined.deviation_px(&corners(frame)).unwrap_or(f64::INFINITY);
     homography.project_frame(frame.0, frame.1).ok_or(Doubt::NoView)?;
     if inliers(pairs, &homography).len() < LEAST_INLIERS {
         return Err(Doubt::NoAgreement);

@@ -1,5 +1,7 @@
 //! The last pixels: a homography fitted to where points come to lie, robustly.
 
+use multiversion::multiversion;
+
 use super::fit::{Equations, Normaliser, to_normalised, to_pixels};
 use super::{Correspondence, Homography, Point};
 
@@ -18,25 +20,30 @@ pub(super) struct Refined {
 }
 
 impl Refined {
-    /// How uncertain the place is that `point` comes to lie at, in pixels.
-    pub(super) fn deviation_px(&self, point: Point) -> Option<f64> {
-        let (_, across, down) = project(&self.map, self.from.apply(point))?;
-        let variance = self.equations.variance(&across)? + self.equations.variance(&down)?;
-        Some(self.spread * variance.sqrt() / self.to.zoom())
+    /// How uncertain the most uncertain place is that one of `points` comes to lie at, in pixels.
+    pub(super) fn deviation_px(&self, points: &[Point]) -> Option<f64> {
+        let uncertainty = self.equations.uncertainty()?;
+        points.iter().try_fold(0.0f64, |most, point| {
+            let (_, across, down) = project(&self.map, self.from.apply(*point))?;
+            let variance = uncertainty.variance(&across) + uncertainty.variance(&down);
+            Some(most.max(self.spread * variance.sqrt() / self.to.zoom()))
+        })
     }
 }
 
 /// Minimises the distances between where `pairs` come to lie and where they should, by Gauss-Newton
 /// steps from `start`. Each pair counts by its deviation and, by the weights of Geman and McClure,
 /// the less the farther it lies off what is typical. `None` where the pairs do not determine a map.
+#[multiversion(targets = "simd")]
 pub(super) fn refine(pairs: &[Correspondence], start: &Homography) -> Option<Refined> {
     let from = Normaliser::of(pairs.iter().map(|pair| pair.from))?;
     let to = Normaliser::of(pairs.iter().map(|pair| pair.to))?;
     let mut map = to_normalised(start, &from, &to)?;
     let least_spread = 0.02 * to.zoom();
     let mut last = None;
+    let mut errors = Vec::with_capacity(pairs.len());
     for _ in 0..STEPS {
-        let spread = typical_error(pairs, &map, &from, &to)?.max(least_spread);
+        let spread = typical_error(pairs, &map, (&from, &to), &mut errors)?.max(least_spread);
         let mut equations = Equations::new();
         for pair in pairs {
             let Some((place, across, down)) = project(&map, from.apply(pair.from)) else {
@@ -69,29 +76,39 @@ pub(super) fn refine(pairs: &[Correspondence], start: &Homography) -> Option<Ref
 const TUNING: f64 = 3.0;
 
 /// The median error in units of the deviations, made comparable to a normal distribution's deviation
-/// along one axis.
+/// along one axis. `room` is for the errors.
+#[inline(always)]
 fn typical_error(
     pairs: &[Correspondence],
     map: &[f64; 8],
-    from: &Normaliser,
-    to: &Normaliser,
+    (from, to): (&Normaliser, &Normaliser),
+    room: &mut Vec<f64>,
 ) -> Option<f64> {
     let error = |pair: &Correspondence| {
         let (place, ..) = project(map, from.apply(pair.from))?;
         let wanted = to.apply(pair.to);
-        Some((wanted.0 - place.0).hypot(wanted.1 - place.1) / pair.deviation)
+        Some((wanted.0 - place.0, wanted.1 - place.1))
     };
-    let mut errors: Vec<f64> = pairs.iter().filter_map(error).collect();
-    if errors.is_empty() {
+    // Squares are in the same order, and found without roots.
+    let square = |pair: &Correspondence| {
+        let (across, down) = error(pair)?;
+        Some((across * across + down * down) / (pair.deviation * pair.deviation))
+    };
+    room.clear();
+    room.extend(pairs.iter().filter_map(square));
+    let middle = room.len() / 2;
+    if room.is_empty() {
         return None;
     }
-    let middle = errors.len() / 2;
-    let (_, median, _) = errors.select_nth_unstable_by(middle, f64::total_cmp);
+    let (_, median, _) = room.select_nth_unstable_by(middle, f64::total_cmp);
+    let pair = pairs.iter().find(|pair| square(pair) == Some(*median))?;
+    let (across, down) = error(pair)?;
     // The median of a Rayleigh distribution is 1.177 deviations.
-    Some(*median / 1.177)
+    Some(across.hypot(down) / pair.deviation / 1.177)
 }
 
 /// Where a normalised point comes to lie, and how its two coordinates change with the map's entries.
+#[inline(always)]
 fn project(map: &[f64; 8], (x, y): Point) -> Option<(Point, [f64; 8], [f64; 8])> {
     let depth = map[6] * x + map[7] * y + 1.0;
     if depth <= 1e-9 {
@@ -143,7 +160,7 @@ mod tests {
     fn the_stated_deviation_is_the_error_to_expect() {
         let refined = refine(&noisy(300, 0.5), &TILTED).unwrap();
         let corners = [(0.0, 0.0), (640.0, 0.0), (640.0, 480.0), (0.0, 480.0)];
-        let stated: f64 = corners.iter().map(|c| refined.deviation_px(*c).unwrap()).sum();
+        let stated: f64 = corners.iter().map(|c| refined.deviation_px(&[*c]).unwrap()).sum();
         assert!((0.15..1.5).contains(&stated), "{stated}");
         assert!(corner_error(&refined.homography) < stated);
     }
@@ -157,7 +174,7 @@ mod tests {
             let to = TILTED.apply(pair.from).unwrap();
             pair.to = (to.0 + random.unit(), to.1 + random.unit());
         }
-        let uncertain = refine(&pairs, &TILTED).and_then(|r| r.deviation_px((0.0, 0.0)));
+        let uncertain = refine(&pairs, &TILTED).and_then(|r| r.deviation_px(&[(0.0, 0.0)]));
         assert!(uncertain.is_none_or(|px| px > 50.0), "{uncertain:?}");
     }
 }

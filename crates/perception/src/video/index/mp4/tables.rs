@@ -1,14 +1,11 @@
 //! The tables of a track: where its samples lie and when each is decoded and shown.
 
-use super::Sample;
+use super::super::{MOST_SAMPLES, Sample};
 use super::boxes::{Inner, only, table, u32_at};
 
-/// Samples at most: 24 hours at 60 frames a second.
-const MOST_SAMPLES: usize = 24 * 3600 * 60;
-
-/// The samples of a track's tables, in the order of decoding; `None` where the tables do not agree or
-/// a sample does not lie inside the file of `length` bytes.
-pub(super) fn samples(tables: &[Inner<'_>], length: u64) -> Option<Vec<Sample>> {
+/// The samples of a track's tables, in the order of decoding, and when each is decoded; `None` where
+/// the tables do not agree or a sample does not lie inside the file of `length` bytes.
+pub(super) fn samples(tables: &[Inner<'_>], length: u64) -> Option<(Vec<Sample>, Vec<u64>)> {
     let sizes = sizes(only(tables, b"stsz")?)?;
     let count = sizes.len();
     let offsets = offsets(tables, &sizes, length)?;
@@ -24,15 +21,17 @@ pub(super) fn samples(tables: &[Inner<'_>], length: u64) -> Option<Vec<Sample>> 
             *is_key.get_mut((number as usize).checked_sub(1)?)? = true;
         }
     }
-    let mut decoded = 0;
+    let mut now = 0;
+    let mut decoded = Vec::with_capacity(count);
     let mut samples = Vec::with_capacity(count);
     for place in 0..count {
         let (offset, size) = (offsets[place], sizes[place]);
-        let delay = delays[place] as i32;
-        samples.push(Sample { offset, size, decoded, delay, is_key: is_key[place] });
-        decoded += u64::from(steps[place]);
+        let shown = now as i64 + i64::from(delays[place] as i32);
+        samples.push(Sample { offset, size, shown, is_key: is_key[place] });
+        decoded.push(now);
+        now += u64::from(steps[place]);
     }
-    samples.first().is_some_and(|first| first.is_key).then_some(samples)
+    samples.first().is_some_and(|first| first.is_key).then_some((samples, decoded))
 }
 
 /// The step from each frame to the next, where it is the same for all but the last.

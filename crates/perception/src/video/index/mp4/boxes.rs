@@ -1,7 +1,6 @@
 //! The boxes that an MP4 file is made of (ISO/IEC 14496-12).
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use super::super::source::Source;
 
 /// A box's name.
 pub(super) type Kind = [u8; 4];
@@ -10,38 +9,33 @@ pub(super) type Kind = [u8; 4];
 const MOST_AT_TOP: usize = 64;
 
 /// Bytes of an index at most: 2 hours at 60 frames a second with sound have 20 MB or so.
-const MOST_BYTES: u64 = 256 << 20;
+const MOST_BYTES: usize = 256 << 20;
 
-/// The index `moov` of `file`; `None` where there is none that stands alone.
-pub(super) fn read_index(file: &mut File, length: u64) -> Option<Vec<u8>> {
+/// The index `moov` of a file; `None` where there is none that stands alone.
+pub(super) fn read_index(file: &mut Source) -> Option<Vec<u8>> {
+    let length = file.length();
     let mut at = 0;
     let mut index = None;
     for _ in 0..MOST_AT_TOP {
         if at == length {
             return index;
         }
-        file.seek(SeekFrom::Start(at)).ok()?;
-        let mut head = [0; 8];
-        file.read_exact(&mut head).ok()?;
+        let head: [u8; 8] = file.array(at)?;
         let (size, kind) = head.split_first_chunk::<4>()?;
         let mut size = u64::from(u32::from_be_bytes(*size));
         let mut head_bytes = 8;
         match size {
             0 => size = length - at,
-            1 => {
-                let mut wide = [0; 8];
-                file.read_exact(&mut wide).ok()?;
-                (size, head_bytes) = (u64::from_be_bytes(wide), 16);
-            }
+            1 => (size, head_bytes) = (u64::from_be_bytes(file.array(at + 8)?), 16),
             _ => {}
         }
         let end = at.checked_add(size).filter(|end| *end <= length)?;
-        let body_bytes = size.checked_sub(head_bytes)?;
+        if size < head_bytes {
+            return None;
+        }
         match kind {
-            b"moov" if index.is_none() && body_bytes <= MOST_BYTES => {
-                let mut body = vec![0; body_bytes as usize];
-                file.read_exact(&mut body).ok()?;
-                index = Some(body);
+            b"moov" if index.is_none() => {
+                index = Some(file.bytes(at + head_bytes, end, MOST_BYTES)?)
             }
             b"moov" | b"moof" | b"styp" => return None,
             _ => {}

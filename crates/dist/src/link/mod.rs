@@ -1,0 +1,39 @@
+//! How bytes get from rank to rank. A backend moves bytes and knows nothing of numbers; everything that
+//! is computed of them is the same for all.
+
+#[cfg(feature = "mpi")]
+pub(crate) mod mpi;
+pub(crate) mod threads;
+
+use crate::error::Result;
+
+/// Whether the other ranks are known to be here, so that it pays to look for their data often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// They may come much later.
+    MayBeLate,
+    /// They have entered the same call.
+    AreHere,
+}
+
+/// A connection of all ranks. Every rank makes the same calls in the same order.
+///
+/// # Errors
+///
+/// All give an error only after a verdict fell, or do not return then.
+pub(crate) trait Link {
+    /// `mine` of every rank, end to end in `all`: equal lengths.
+    fn all_gather(&mut self, mine: &[u8], all: &mut [u8], others: Others) -> Result<()>;
+
+    /// The `n`th of the equal parts of `sent` goes to rank `n`, and the `n`th of `received` comes from it.
+    fn all_to_all(&mut self, sent: &[u8], received: &mut [u8]) -> Result<()>;
+
+    /// `data` of rank `root`, on every rank.
+    fn broadcast(&mut self, data: &mut [u8], root: usize) -> Result<()>;
+
+    /// Ends the connection, with all ranks.
+    fn close(self: Box<Self>);
+
+    /// Ends all processes, where the backend can.
+    fn abort(&mut self, _exit_code: i32) {}
+}
