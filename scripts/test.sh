@@ -10,12 +10,15 @@ mpi_packages
 rust_toolchain
 cd "$root"
 
+# Ranks that talk through MPI.
+mpi=embodied-r-cli/mpi,embodied-r-tests/mpi
+
 say "cargo fmt"
 cargo fmt --all --check
 
 say "cargo clippy"
 cargo clippy --workspace --all-targets -- -D warnings
-cargo clippy --workspace --all-targets --features embodied-r-cli/mpi,embodied-r-tests/mpi -- -D warnings
+cargo clippy --workspace --all-targets --features "$mpi" -- -D warnings
 
 say "cargo doc"
 RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
@@ -24,5 +27,5 @@ say "cargo test"
 cargo test --workspace
 
 say "cargo test, ranks over MPI"
-cargo test -p embodied-r-dist --features mpi
-cargo test -p embodied-r-tests --features mpi --test ranks
+# Of the whole workspace: alone, the packages would have other features, and all that they use would be built again.
+cargo test --workspace --features "$mpi" --test mpi --test ranks
