@@ -316,3 +316,23 @@ fn options_of_the_loss_work_together() {
     assert!(model != trained(&[]).0);
     assert!(model == trained(&sets).0, "the same twice");
 }
+
+#[test]
+#[cfg(not(feature = "mpi"))]
+fn several_ranks_want_a_program_with_mpi() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path());
+    let told = stderr(train(dir.path()).args(["--ranks", "2"]), 1);
+    assert!(told.contains("built without MPI") && told.contains("--features mpi"), "{told}");
+    let told = stderr(train(dir.path()).args(["--ranks", "2"]).env("RANK", "0"), 2);
+    assert!(told.contains("WORLD_SIZE"), "{told}");
+    let torchrun =
+        [("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")];
+    let told = stderr(train(dir.path()).envs(torchrun), 2);
+    assert!(told.contains("mpirun -n N"), "{told}");
+    assert!(!dir.path().join("run").exists());
+    // One process is one process, whoever started it.
+    let alone =
+        [("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1")];
+    train(dir.path()).envs(alone).arg("--dry-run").assert().code(0);
+}

@@ -32,18 +32,16 @@ pub(crate) fn together(
     work: impl FnOnce(&Team) -> anyhow::Result<Status>,
 ) -> anyhow::Result<Status> {
     let place = place()?;
-    match (place.launcher, args.ranks) {
-        (Launcher::Alone, Some(ranks)) if ranks > 1 => launch(ranks),
-        (Launcher::Alone, _) => work(&Team::default()),
-        (Launcher::OpenMpi, ranks) => {
-            let given = place.world_size;
-            if let Some(ranks) = ranks.filter(|ranks| *ranks != given) {
-                let told = format!("`--ranks` is {ranks}, but `{LAUNCHER}` started {given}");
-                return Err(Usage(format!("{told}; leave `--ranks` out")).into());
-            }
-            as_one_of(&place, work)
+    let (given, asked) = (place.world_size, args.ranks.unwrap_or(place.world_size));
+    match place.launcher {
+        Launcher::Alone if asked > 1 => launch(asked),
+        _ if asked != given => {
+            let told = format!("`--ranks` is {asked}, but the launcher started {given}");
+            Err(Usage(format!("{told}; leave `--ranks` out")).into())
         }
-        (launcher, _) => {
+        _ if given == 1 => work(&Team::default()),
+        Launcher::OpenMpi => as_one_of(&place, args.deadline, work),
+        launcher => {
             let told =
                 format!("{launcher:?} started this process, and ranks on CPUs talk through MPI");
             Err(Usage(format!("{told}: start them with `{LAUNCHER} -n N embodied-r …`")).into())
@@ -62,7 +60,11 @@ pub(crate) fn on_this_machine() -> usize {
 }
 
 #[cfg(not(feature = "mpi"))]
-fn as_one_of(_: &Place, _: impl FnOnce(&Team) -> anyhow::Result<Status>) -> anyhow::Result<Status> {
+fn as_one_of(
+    _: &Place,
+    _: Duration,
+    _: impl FnOnce(&Team) -> anyhow::Result<Status>,
+) -> anyhow::Result<Status> {
     Err(without_mpi())
 }
 
@@ -70,13 +72,14 @@ fn as_one_of(_: &Place, _: impl FnOnce(&Team) -> anyhow::Result<Status>) -> anyh
 #[cfg(feature = "mpi")]
 fn as_one_of(
     place: &Place,
+    deadline: Duration,
     work: impl FnOnce(&Team) -> anyhow::Result<Status>,
 ) -> anyhow::Result<Status> {
     use embodied_r_dist::{Communicator, Options, Verdict, Why};
 
     share_cores(place);
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let options = Options { version, ..Options::default() };
+    let options = Options { version, deadline, ..Options::default() };
     let team = Team::new(Communicator::mpi(place, &options)?);
     let communicator = team.communicator();
     watch_launcher(communicator.clone());

@@ -6,6 +6,7 @@ use embodied_r_rewards::{Error as RewardError, Judge, JudgePrompt, Result as Rew
 
 use crate::error::Result;
 use crate::model::{Model, Request, Sampling, Text, chat_prompt, completion_text};
+use crate::team::Team;
 
 /// New tokens of a verdict, as in the official code.
 const MAX_NEW_TOKENS: usize = 10;
@@ -36,12 +37,13 @@ impl<M> Reference<M> {
 pub struct ReferenceJudge<M> {
     reference: Arc<Reference<M>>,
     text: Arc<dyn Text>,
+    team: Team,
 }
 
 impl<M: Model> ReferenceJudge<M> {
-    /// A judge that asks `reference`, and speaks its language by `text`.
-    pub fn new(reference: Arc<Reference<M>>, text: Arc<dyn Text>) -> Self {
-        Self { reference, text }
+    /// A judge that asks `reference`, and speaks its language by `text`; `team` hears that it works.
+    pub fn new(reference: Arc<Reference<M>>, text: Arc<dyn Text>, team: Team) -> Self {
+        Self { reference, text, team }
     }
 
     fn replies(&self, prompts: &[JudgePrompt]) -> Result<Vec<Option<String>>> {
@@ -61,7 +63,8 @@ impl<M: Model> ReferenceJudge<M> {
             stop_ids: text.stop_ids().to_vec(),
             ..Sampling::greedy()
         };
-        let (samples, _) = self.reference.get().generate(&requests, &sampling, (None, None))?;
+        let (reference, beat) = (self.reference.get(), || self.team.beat());
+        let (samples, _) = reference.generate(&requests, &sampling, (None, None), &beat)?;
         let reply = |group: Vec<crate::model::Sample>| match group.first() {
             Some(sample) => completion_text(text, &sample.ids).map(Some),
             None => Ok(None),
@@ -89,21 +92,22 @@ mod tests {
     #[test]
     fn the_reference_replies_greedily_without_its_stop_token() {
         let reference = Arc::new(Reference::new(Bigram::saying(6, &[2, 0])));
-        let judge = ReferenceJudge::new(reference, Arc::new(Words::new()));
+        let judge = ReferenceJudge::new(reference, Arc::new(Words::new()), Team::default());
         assert_eq!(reply(&judge).as_deref(), Some("<answer>A</answer>"));
     }
 
     #[test]
     fn a_reply_has_ten_tokens_at_most() {
         let reference = Arc::new(Reference::new(Bigram::saying(6, &[5, 5])));
-        let judge = ReferenceJudge::new(reference, Arc::new(Words::new()));
+        let judge = ReferenceJudge::new(reference, Arc::new(Words::new()), Team::default());
         assert_eq!(reply(&judge).as_deref(), Some("xxxxxxxxxx"));
     }
 
     #[test]
     fn a_new_reference_judges_from_then_on() {
         let reference = Arc::new(Reference::new(Bigram::saying(6, &[2, 0])));
-        let judge = ReferenceJudge::new(Arc::clone(&reference), Arc::new(Words::new()));
+        let judge =
+            ReferenceJudge::new(Arc::clone(&reference), Arc::new(Words::new()), Team::default());
         reference.replace(Bigram::saying(6, &[3, 0]));
         assert_eq!(reply(&judge).as_deref(), Some("<answer>B</answer>"));
     }

@@ -211,7 +211,7 @@ pub fn selection<M: Model>(
     }
     let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
     let mut entropies = Vec::new();
-    for (batch, scores) in batches.iter().zip(score_all(model, &groups, temperature)?) {
+    for (batch, scores) in batches.iter().zip(score_all(model, &groups, temperature, team)?) {
         entropies.extend(batch.kept_values(&scores.entropies));
     }
     let entropies = team.gather(entropies)?.concat();

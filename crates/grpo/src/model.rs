@@ -97,7 +97,8 @@ pub trait Model: Send + Sync + Sized {
     /// An empty tape.
     fn tape(&self, options: TapeOptions) -> Self::Tape;
 
-    /// Samples completions, with products in some precision or in the model's own. The tape, if there is one, takes what
+    /// Samples completions, with products in some precision or in the model's own; `on_step` is called as tokens come. The
+    /// tape, if there is one, takes what
     /// the update needs of it in the place of what it held; it is given back unless the update would compute something
     /// else.
     ///
@@ -108,6 +109,7 @@ pub trait Model: Send + Sync + Sized {
         requests: &[Request],
         sampling: &Sampling,
         with: (Option<Precision>, Option<Self::Tape>),
+        on_step: &dyn Fn(),
     ) -> Result<(Samples, Option<Self::Tape>)>;
 
     /// All trainable tensors by their names in checkpoints, in a fixed order.

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::model::{Finish, Group, Model, Precision, Request, Sampling, Text, completion_text};
 use crate::questions::Prompted;
 use crate::random::stream;
+use crate::team::Team;
 
 /// One question and what the policy said to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,12 +80,12 @@ impl Rollout {
 }
 
 /// Samples the completions of some questions, in some precision or in the model's own, and on a tape for the update if
-/// there is one.
+/// there is one. Each of its steps is a sign of life to `team`.
 ///
 /// # Errors
 /// What the model or the tokenizer return.
 pub fn sample<M: Model>(
-    model: &M,
+    (model, team): (&M, &Team),
     text: &dyn Text,
     questions: &[(usize, &Prompted)],
     samples: usize,
@@ -100,7 +101,7 @@ pub fn sample<M: Model>(
             stream: stream(&[seed, step, *index as u64]),
         })
         .collect();
-    let (sampled, tape) = model.generate(&requests, sampling, with)?;
+    let (sampled, tape) = model.generate(&requests, sampling, with, &|| team.beat())?;
     if sampled.len() != questions.len() || sampled.iter().any(|group| group.len() != samples) {
         return Err(Error::Model { what: "gave another number of completions".into() });
     }

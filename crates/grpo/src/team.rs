@@ -140,3 +140,47 @@ impl Team {
         owners.filter(|(_, owner)| *owner == self.rank()).map(|(index, _)| index).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use embodied_r_dist::Options;
+
+    use super::*;
+
+    fn of(ranks: usize) -> Vec<Team> {
+        let communicators = Communicator::threads(ranks, &Options::default()).unwrap();
+        communicators.into_iter().map(Team::new).collect()
+    }
+
+    #[test]
+    fn the_dearest_work_is_dealt_first_and_nobody_has_much_more_than_another() {
+        let teams = of(2);
+        assert_eq!(teams[0].deal(&[1, 7, 2, 4]), [1, 0, 1, 1]);
+        assert_eq!(teams[1].share(&[1, 7, 2, 4]), [0, 2, 3]);
+        // What seems to cost nothing is shared out too.
+        assert_eq!(teams[0].deal(&[0, 0, 0, 0]), [0, 1, 0, 1]);
+        assert_eq!(Team::default().deal(&[3, 5]), [0, 0]);
+    }
+
+    #[test]
+    fn what_one_gives_all_get() {
+        let told = std::thread::scope(|scope| {
+            let tell = |team: Team| {
+                let rank = team.rank();
+                let all = team.gather((rank, f64::NAN.to_bits())).unwrap();
+                let any = team.any(rank == 2).unwrap() && !team.any(false).unwrap();
+                let sums = team.sums(vec![rank as f64, 1.0]).unwrap();
+                let first = team.of_first(rank).unwrap();
+                team.communicator().finish().unwrap();
+                (all.into_iter().map(|(rank, _)| rank).collect::<Vec<_>>(), any, sums, first)
+            };
+            let threads: Vec<_> =
+                of(3).into_iter().map(|team| scope.spawn(move || tell(team))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert!(
+            told.iter().all(|told| *told == (vec![0, 1, 2], true, vec![3.0, 3.0], 0)),
+            "{told:?}"
+        );
+    }
+}

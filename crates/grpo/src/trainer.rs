@@ -187,7 +187,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             Plan::new(settings, &stages, sampler.steps_per_epoch()).map_err(Error::Settings)?;
         plan.resume(&state.stage_begins);
         let reference = reference.map(|model| Arc::new(Reference::new(model)));
-        let judge = judge.or_else(|| in_process(reference.as_ref(), &text));
+        let judge = judge.or_else(|| in_process(reference.as_ref(), &text, &team));
         let rewards = Asked::of(settings, &stages, judge)?;
         let output = &settings.output;
         let milestones = settings.milestones(sampler.steps_per_epoch());

@@ -10,6 +10,7 @@ use crate::loss::Output;
 use crate::model::{Group, Model, TokenScores, Training};
 use crate::optimizer::{Applied, Optimizer};
 use crate::skipped::NonFinite;
+use crate::team::Team;
 
 /// Norms of gradients that are remembered for a diagnosis.
 const NORMS: usize = 5;
@@ -213,7 +214,7 @@ pub(crate) fn backward<M: Model>(
     model.backward_parts(prompt, &parts, training, gradients, derivative)
 }
 
-/// The scores of all micro-batches, each prompt computed once.
+/// The scores of all micro-batches, each prompt computed once. Each pass is a sign of life to `team`.
 ///
 /// # Errors
 /// What the model returns.
@@ -221,9 +222,11 @@ pub fn score_all<M: Model>(
     model: &M,
     batches: &[Vec<Group>],
     temperature: f64,
+    team: &Team,
 ) -> Result<Vec<TokenScores>> {
     let mut scores = Vec::with_capacity(batches.len());
     for pass in passes(batches) {
+        team.beat();
         if pass.len() == 1 {
             scores.push(model.score(&batches[pass.start], temperature)?);
             continue;

@@ -1,6 +1,7 @@
 //! Arguments that all training commands have.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use embodied_r_grpo::settings::Recompute;
@@ -48,6 +49,10 @@ pub(crate) struct RankArgs {
     /// them, and this is left out.
     #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
     pub(crate) ranks: Option<usize>,
+    /// Longest time that a rank may show no progress while others wait for it; then the run ends on all, and says which
+    /// rank it was.
+    #[arg(long, value_name = "SECONDS", value_parser = super::perceive::seconds, default_value = "600")]
+    pub(crate) deadline: Duration,
     /// What computes.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) device: DeviceName,

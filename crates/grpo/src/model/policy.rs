@@ -80,9 +80,10 @@ impl Model for Policy {
         requests: &[Request],
         sampling: &Sampling,
         (precision, tape): (Option<Precision>, Option<Tape>),
+        on_step: &dyn Fn(),
     ) -> Result<(Samples, Option<Tape>)> {
         let precision = precision.unwrap_or_else(|| self.precision());
-        Ok(self.generate_taped(requests, sampling, (precision, tape), &|_| {})?)
+        Ok(self.generate_taped(requests, sampling, (precision, tape), &|_| on_step())?)
     }
 
     fn parameters(&self) -> Vec<(String, Tensor)> {

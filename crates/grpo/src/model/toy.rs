@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
 use candle_core::{Device, Tensor};
 
@@ -20,6 +21,8 @@ const BIAS: &str = "bigram.bias";
 pub(crate) struct Bigram {
     weight: Tensor,
     bias: Tensor,
+    /// How long it takes to draw a token.
+    pause: Duration,
 }
 
 impl Bigram {
@@ -31,7 +34,13 @@ impl Bigram {
         Self {
             weight: Tensor::from_vec(weight, (vocabulary, vocabulary), &Device::Cpu).unwrap(),
             bias: Tensor::from_vec(bias, vocabulary, &Device::Cpu).unwrap(),
+            pause: Duration::ZERO,
         }
+    }
+
+    /// The same, but it takes so long to draw a token.
+    pub(crate) fn slow(self, pause: Duration) -> Self {
+        Self { pause, ..self }
     }
 
     /// A model whose gradients are not numbers.
@@ -175,6 +184,7 @@ impl Model for Bigram {
         requests: &[Request],
         sampling: &Sampling,
         _: (Option<Precision>, Option<()>),
+        on_step: &dyn Fn(),
     ) -> Result<(Samples, Option<()>)> {
         let (weight, bias) = (self.weight.to_vec2().unwrap(), self.bias.to_vec1().unwrap());
         let temperature = if sampling.temperature > 0.0 { sampling.temperature } else { 1.0 };
@@ -182,6 +192,8 @@ impl Model for Bigram {
             let mut ids: Vec<u32> = Vec::new();
             let mut sampled = Vec::new();
             while ids.len() < sampling.max_new_tokens {
+                std::thread::sleep(self.pause);
+                on_step();
                 let previous = *ids.last().or(request.prompt.ids().last()).unwrap();
                 let logps = self.distribution(&weight, &bias, previous, temperature);
                 let random = stream(&[request.stream, sample as u64, ids.len() as u64]);
@@ -206,7 +218,7 @@ impl Model for Bigram {
     }
 
     fn frozen_copy(&self) -> Result<Self> {
-        Ok(Self { weight: self.weight.copy()?, bias: self.bias.copy()? })
+        Ok(Self { weight: self.weight.copy()?, bias: self.bias.copy()?, pause: self.pause })
     }
 
     fn load_frozen(&self, dir: &Path) -> Result<Self> {
@@ -232,7 +244,7 @@ impl Bigram {
             let missing = || Error::Model { what: format!("lacks `{name}`") };
             tensors.remove(name).ok_or_else(missing)
         };
-        Ok(Self { weight: take(WEIGHT)?, bias: take(BIAS)? })
+        Ok(Self { weight: take(WEIGHT)?, bias: take(BIAS)?, pause: Duration::ZERO })
     }
 }
 

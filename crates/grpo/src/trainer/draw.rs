@@ -137,7 +137,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
             again => stream(&[self.settings.seed, again]),
         };
         rollout::sample(
-            &self.policy,
+            (&self.policy, &self.team),
             self.text.as_ref(),
             &questions,
             self.settings.num_generations,

@@ -59,7 +59,7 @@ impl<M: Model> Trainer<'_, M> {
             ..Sampling::greedy()
         };
         let (rollouts, _) = rollout::sample(
-            &self.policy,
+            (&self.policy, &self.team),
             self.text.as_ref(),
             &questions,
             1,

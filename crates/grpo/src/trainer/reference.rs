@@ -11,6 +11,7 @@ use crate::judge::{Reference, ReferenceJudge};
 use crate::model::{Model, Text};
 use crate::scoring::needs_judge;
 use crate::settings::JudgeKind;
+use crate::team::Team;
 
 /// The reference is loaded only where something uses it: the divergence, or the judge.
 pub(super) fn needs_reference(job: &Job<'_>) -> Result<bool> {
@@ -23,9 +24,10 @@ pub(super) fn needs_reference(job: &Job<'_>) -> Result<bool> {
 pub(super) fn in_process<M: Model + 'static>(
     reference: Option<&Arc<Reference<M>>>,
     text: &Arc<dyn Text>,
+    team: &Team,
 ) -> Option<Box<dyn Judge>> {
     let reference = Arc::clone(reference?);
-    Some(Box::new(ReferenceJudge::new(reference, Arc::clone(text))))
+    Some(Box::new(ReferenceJudge::new(reference, Arc::clone(text), team.clone())))
 }
 
 impl<M: Model + 'static> Trainer<'_, M> {

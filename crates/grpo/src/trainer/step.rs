@@ -112,7 +112,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
         let temperature = self.settings.temperature;
         let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
         if let Some(reference) = self.reference.as_ref().filter(|_| self.settings.beta > 0.0) {
-            let scores = score_all(&*reference.get(), &groups, temperature)?;
+            let scores = score_all(&*reference.get(), &groups, temperature, &self.team)?;
             for (batch, scores) in batches.iter_mut().zip(scores) {
                 batch.reference = wide(&scores.logps);
             }
@@ -121,7 +121,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
         // The first iteration's forward is not the one that sampled where it drops something.
         let dropped = self.settings.num_iterations > 1 && self.settings.trainable().has_dropout();
         if sampled || dropped {
-            let scores = score_all(&self.policy, &groups, temperature)?;
+            let scores = score_all(&self.policy, &groups, temperature, &self.team)?;
             for (batch, scores) in batches.iter_mut().zip(scores) {
                 batch.old = wide(&scores.logps);
             }

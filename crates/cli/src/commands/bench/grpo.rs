@@ -85,7 +85,9 @@ pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
         let mut batches = batches(&requests, &samples, args.max_tokens_per_batch);
         let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
         let clock = Instant::now();
-        for (batch, scores) in batches.iter_mut().zip(score_all(&reference, &groups, 1.0)?) {
+        for (batch, scores) in
+            batches.iter_mut().zip(score_all(&reference, &groups, 1.0, &Team::default())?)
+        {
             batch.reference = wide(&scores.logps);
         }
         parts.reference = clock.elapsed().as_secs_f64();

@@ -2,8 +2,11 @@
 
 use embodied_r_dist::{Communicator, Options};
 
+use std::time::{Duration, Instant};
+
 use super::*;
 use crate::loss::LossType;
+use crate::optimizer::Optim;
 
 /// What a run has made: the completions of its steps, and the weights at its end.
 struct Made {
@@ -13,11 +16,25 @@ struct Made {
 
 /// A run of so many ranks in `settings.output`, new or resumed, which each `stop_after` so many steps, if that is given.
 fn ranks(n: usize, settings: &Train, model: fn() -> Bigram, stop_after: Option<u64>) -> Made {
+    let communicators = match n {
+        1 => vec![Communicator::single()],
+        _ => Communicator::threads(n, &Options::default()).unwrap(),
+    };
+    ranks_of(communicators, settings, |_| model(), stop_after)
+}
+
+/// The same of the ranks of `communicators`, of which each begins with its `model`.
+fn ranks_of(
+    communicators: Vec<Communicator>,
+    settings: &Train,
+    model: impl Fn(usize) -> Bigram + Sync,
+    stop_after: Option<u64>,
+) -> Made {
     let base = settings.output.join("base");
     std::fs::create_dir_all(&base).unwrap();
     let last = Checkpoints::new(&settings.output, 1).last().unwrap();
     if last.is_none() {
-        model().save(&base).unwrap();
+        model(0).save(&base).unwrap();
     }
     let keep = Keep::default();
     let rank = |communicator: Communicator| {
@@ -31,7 +48,7 @@ fn ranks(n: usize, settings: &Train, model: fn() -> Bigram, stop_after: Option<u
         let job = Job { team, ..job(settings, &base, &stop) };
         let outcome = match &last {
             Some(checkpoint) => Trainer::<Bigram>::resume(checkpoint, job, sinks),
-            None => Trainer::start(model(), job, sinks),
+            None => Trainer::start(model(communicator.rank()), job, sinks),
         }
         .and_then(Trainer::run);
         match outcome {
@@ -43,13 +60,10 @@ fn ranks(n: usize, settings: &Train, model: fn() -> Bigram, stop_after: Option<u
         }
     };
     let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
-        let threads: Vec<_> = match n {
-            1 => vec![Communicator::single()],
-            _ => Communicator::threads(n, &Options::default()).unwrap(),
-        }
-        .into_iter()
-        .map(|communicator| scope.spawn(|| rank(communicator)))
-        .collect();
+        let threads: Vec<_> = communicators
+            .into_iter()
+            .map(|communicator| scope.spawn(|| rank(communicator)))
+            .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]), "{outcomes:?}");
@@ -127,6 +141,37 @@ fn the_loss_of_a_rank_is_that_of_all_completions() {
         let one = of_ranks(1, change, model);
         assert_same(&of_ranks(3, change, model), &one, &format!("{loss_type:?}"));
     }
+}
+
+#[test]
+fn muon_moves_the_same_matrices_on_every_rank() {
+    let muon = |settings: &mut Train| settings.optim = Optim::Muon;
+    let model = || Bigram::new(6, 3);
+    let one = of_ranks(1, muon, model);
+    assert_same(&of_ranks(2, muon, model), &one, "Muon");
+}
+
+#[test]
+fn a_rank_that_generates_for_longer_than_the_deadline_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Train {
+        max_steps: Some(1),
+        stage: vec![stage(1.0, 0.5, 0.5)],
+        generation_batch_size: 8,
+        ..settings(dir.path())
+    };
+    let deadline = Duration::from_millis(500);
+    let options = Options { deadline, ..Options::default() };
+    let communicators = Communicator::threads(2, &options).unwrap();
+    // Up to 20 tokens and an evaluation, each token a fifth of the deadline.
+    let model = |rank: usize| match rank {
+        1 => Bigram::endless(6).slow(deadline / 5),
+        _ => Bigram::endless(6),
+    };
+    let began = Instant::now();
+    let made = ranks_of(communicators, &settings, model, None);
+    assert_eq!(made.completions.len(), 1);
+    assert!(began.elapsed() > 3 * deadline, "the other had nothing to wait for");
 }
 
 #[test]
