@@ -187,8 +187,12 @@ fn host(png: Vec<u8>) -> std::net::SocketAddr {
     let address = listener.local_addr().unwrap();
     let answer = move |stream: std::io::Result<TcpStream>| -> std::io::Result<()> {
         let mut stream = stream?;
-        let mut request = String::new();
-        BufReader::new(stream.try_clone()?).read_line(&mut request)?;
+        // The whole of a request is read: what lies unread at the end would reset the connection.
+        let head = BufReader::new(stream.try_clone()?).lines();
+        let head: Vec<String> = head
+            .take_while(|line| !matches!(line, Ok(line) if line.is_empty()))
+            .collect::<Result<_, _>>()?;
+        let request = head.first().map_or("", String::as_str);
         match request.split_whitespace().nth(1) {
             Some("/a.png") => {
                 let length = png.len();

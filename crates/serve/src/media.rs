@@ -45,8 +45,10 @@ impl Media {
         let real = |folder: PathBuf| {
             std::fs::canonicalize(&folder).map_err(|source| Error::Io { path: folder, source })
         };
-        // A redirection would lead to hosts that nobody has allowed.
-        let client = Client::builder().redirect(Policy::none()).timeout(FETCH_TIMEOUT).build();
+        // A redirection would lead to hosts that nobody has allowed. A connection serves one picture: a
+        // kept one may be closed by its host just as the next request is on its way.
+        let client = Client::builder().redirect(Policy::none()).timeout(FETCH_TIMEOUT);
+        let client = client.pool_max_idle_per_host(0).build();
         Ok(Self {
             gallery,
             folder: options.folder.map(real).transpose()?,
