@@ -6,6 +6,7 @@
 use candle_core::Tensor;
 use multiversion::multiversion;
 
+use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::memory::{floats, tensor, update};
 use crate::parallel;
@@ -43,6 +44,7 @@ struct Rule {
 pub fn forward(x: &Tensor, mask: &Mask<'_>) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
     let rule = mask.rule(rows)?;
+    on_device!(x, lookup::dropout(x, &mask.on_device(rule), OP));
     let x = floats(x, OP)?;
     let mut y = vec![0.0; rows * width];
     parallel::rows(&mut y, width, |first, y| {
@@ -65,6 +67,7 @@ pub fn backward(dy: &Tensor, mask: &Mask<'_>, dx: &Tensor) -> Result<()> {
     let (rows, width) = dy.dims2()?;
     check(dx.dims() == [rows, width], OP, || "dx does not fit".into())?;
     let rule = mask.rule(rows)?;
+    on_device!(dy, lookup::dropout_backward(dy, &mask.on_device(rule), dx, OP));
     let dy = floats(dy, OP)?;
     update(dx, OP, |dx| {
         parallel::rows(dx, width, |first, dx| {
@@ -77,6 +80,12 @@ pub fn backward(dy: &Tensor, mask: &Mask<'_>, dx: &Tensor) -> Result<()> {
 }
 
 impl Mask<'_> {
+    #[cfg(device)]
+    fn on_device(&self, rule: Rule) -> crate::cuda::lookup::Drop {
+        let keys = self.keys.iter().map(|key| row_key(*key, rule)).collect();
+        crate::cuda::lookup::Drop { keys, threshold: rule.threshold, scale: rule.scale }
+    }
+
     fn rule(&self, rows: usize) -> Result<Rule> {
         let keys = self.keys.len();
         check(keys == rows, OP, || format!("{keys} keys for {rows} rows"))?;

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::math::add;
 use crate::memory::{floats, tensor, update};
@@ -19,7 +20,9 @@ const OP: &str = "embedding";
 /// # Errors
 /// An index lies outside the table, or the table is not contiguous `f32` on the CPU.
 pub fn gather(table: &Tensor, indices: &[usize]) -> Result<Tensor> {
-    let (_, width) = table.dims2()?;
+    let (entries, width) = table.dims2()?;
+    check_indices(indices, entries)?;
+    on_device!(table, lookup::gather(table, indices, None, OP));
     gathered(&floats(table, OP)?, width, indices)
 }
 
@@ -34,11 +37,14 @@ pub(crate) fn gathered(table: &[f32], width: usize, indices: &[usize]) -> Result
     tensor(out, (indices.len(), width))
 }
 
-/// [`gather`] as a decoder in bf16 looks its tokens up: each number is the nearest bf16.
+/// [`gather`] as a decoder in bf16 looks its tokens up: each number is the nearest bf16, and on a device held
+/// as one.
 ///
 /// # Errors
 /// As [`gather`].
 pub fn gather_in(table: &Tensor, indices: &[usize], precision: Precision) -> Result<Tensor> {
+    check_indices(indices, table.dims2()?.0)?;
+    on_device!(table, lookup::gather(table, indices, precision.held(), OP));
     let rows = gather(table, indices)?;
     if precision == Precision::Bf16 {
         update(&rows, OP, |rows| parallel::rows(rows, 1, |_, rows| bf16::round(rows)))?;
@@ -57,6 +63,7 @@ pub fn scatter_add(table: &Tensor, indices: &[usize], rows: &Tensor) -> Result<(
     let (entries, width) = table.dims2()?;
     check_indices(indices, entries)?;
     check(rows.dims() == [indices.len(), width], OP, || "the rows misfit the table".into())?;
+    on_device!(table, lookup::scatter_add(table, indices, rows, OP));
     let rows = floats(rows, OP)?;
     update(table, OP, |table| {
         for (index, row) in indices.iter().zip(rows.chunks(width)) {

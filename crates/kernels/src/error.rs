@@ -21,6 +21,20 @@ pub enum Error {
         /// The operation.
         op: &'static str,
     },
+    /// The tensor is not one that the device's kernel takes.
+    #[error("`{op}` needs contiguous tensors of one device, f32 or bf16 as the others are")]
+    DeviceStorage {
+        /// The operation.
+        op: &'static str,
+    },
+    /// The device refused to work.
+    #[error("`{op}` on the device: {what}")]
+    Device {
+        /// The operation.
+        op: &'static str,
+        /// What it said.
+        what: String,
+    },
 }
 
 /// The crate's result.

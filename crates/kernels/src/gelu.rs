@@ -5,6 +5,7 @@ use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 use candle_core::Tensor;
 use multiversion::multiversion;
 
+use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::math::{erf, exp};
 use crate::memory::{floats, tensor, update};
@@ -17,6 +18,7 @@ const OP: &str = "gelu";
 /// # Errors
 /// The tensor is not contiguous `f32` on the CPU.
 pub fn forward(x: &Tensor) -> Result<Tensor> {
+    on_device!(x, elementwise::gelu(x, OP));
     let numbers = floats(x, OP)?;
     let y = parallel::filled(numbers.len(), 1, |first, y| {
         activated(&numbers[first..first + y.len()], y);
@@ -33,6 +35,7 @@ pub fn forward(x: &Tensor) -> Result<Tensor> {
 /// The shapes differ, or a tensor is not contiguous `f32` on the CPU.
 pub fn backward(x: Tensor, dy: &Tensor) -> Result<Tensor> {
     check(x.dims() == dy.dims(), OP, || "x and dy differ in shape".into())?;
+    on_device!(dy, elementwise::gelu_backward(x, dy, OP));
     let d = floats(dy, OP)?;
     update(&x, OP, |x| {
         parallel::rows(x, 1, |first, x| gradients(x, &d[first..first + x.len()]));

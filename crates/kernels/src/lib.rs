@@ -8,7 +8,8 @@
 //! fixed order, so that results do not depend on the number of threads.
 //!
 //! Products with weights are made of f32 or of bf16 with sums in f32, as [`Precision`] says; all else is
-//! f32. Tensors must be contiguous `f32` on the CPU; anything else is an [`Error`].
+//! f32. Tensors must be contiguous `f32` on the CPU, or with feature `cuda` contiguous `f32` or `bf16` on a
+//! GPU ([`device`]), where an operation's result is held as its first tensor is; anything else is an [`Error`].
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -23,6 +24,11 @@
 
 pub mod adamw;
 pub mod attention;
+#[cfg(device)]
+pub mod check;
+#[cfg(device)]
+mod cuda;
+pub mod device;
 pub mod dropout;
 pub mod embedding;
 mod error;

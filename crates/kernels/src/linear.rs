@@ -5,6 +5,7 @@
 
 use candle_core::Tensor;
 
+use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::math::add;
 use crate::matmul::{Into, Threads, View, ViewMut, add_product_over_rows, product};
@@ -35,6 +36,7 @@ pub fn forward(
     let (rows, inputs) = x.dims2()?;
     let (outputs, columns) = weight.dims2()?;
     check(inputs == columns, OP, || format!("x has {inputs} columns, the weight {columns}"))?;
+    on_device!(x, linear::forward_in(x, weight, bias, precision, OP));
     let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
     let (mut y, into) = start(rows, outputs, bias)?;
     times_in(precision, &mut y, into, &x, &w, (outputs, inputs));
@@ -120,6 +122,7 @@ pub fn forward_add(x: &Tensor, weight: &Tensor, y: Tensor, precision: Precision)
     let (outputs, columns) = weight.dims2()?;
     check(inputs == columns, OP, || format!("x has {inputs} columns, the weight {columns}"))?;
     check(y.dims() == [rows, outputs], OP, || "what is added to does not fit".into())?;
+    on_device!(x, linear::forward_add(x, weight, y, precision, OP));
     let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
     update(&y, OP, |y| {
         times_in(precision, y, Into::Add, &x, &w, (outputs, inputs));
@@ -143,6 +146,9 @@ pub fn backward_input(
     let (rows, outputs) = dy.dims2()?;
     let (weight_rows, inputs) = weight.dims2()?;
     check(outputs == weight_rows, OP, || "the gradient does not fit the weight".into())?;
+    let misfits = dx.as_ref().is_some_and(|dx| dx.dims() != [rows, inputs]);
+    check(!misfits, OP, || "dx does not fit".into())?;
+    on_device!(dy, linear::backward_input(dy, weight, dx, precision, OP));
     let (dy, w) = (floats(dy, OP)?, floats(weight, OP)?);
     let times = |dx: &mut [f32], into| match precision {
         Precision::F32 => {
@@ -154,7 +160,6 @@ pub fn backward_input(
         }
     };
     if let Some(dx) = dx {
-        check(dx.dims() == [rows, inputs], OP, || "dx does not fit".into())?;
         update(&dx, OP, |dx| times(dx, Into::Add))?;
         return Ok(dx);
     }
@@ -181,6 +186,7 @@ pub fn backward_weight(
     let (dy_rows, outputs) = dy.dims2()?;
     check(rows == dy_rows, OP, || format!("x has {rows} rows, dy {dy_rows}"))?;
     check(d_weight.dims() == [outputs, inputs], OP, || "the weight's gradient misfits".into())?;
+    on_device!(x, linear::backward_weight(x, dy, d_weight, d_bias, precision, OP));
     let (x, dy) = (floats(x, OP)?, floats(dy, OP)?);
     update(d_weight, OP, |dw| match precision {
         Precision::F32 => add_product_over_rows(dw, (&dy, outputs), (&x, inputs), rows),
@@ -201,6 +207,7 @@ pub fn backward_weight(
 /// As [`forward`].
 pub fn backward_bias(dy: &Tensor, d_bias: &Tensor) -> Result<()> {
     let shape = dy.dims2()?;
+    on_device!(dy, linear::backward_bias(dy, d_bias, OP));
     add_bias_gradient(&floats(dy, OP)?, shape, d_bias)
 }
 

@@ -7,6 +7,7 @@ use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, Storag
 
 use rayon::prelude::*;
 
+use crate::device::on_device;
 use crate::error::{Error, Result, check};
 use crate::math::square_sum;
 use crate::parallel;
@@ -56,12 +57,44 @@ pub fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, shape.into(), &Device::Cpu)?)
 }
 
-/// A CPU tensor of zeros.
+/// An f32 tensor of zeros on `device`.
 ///
 /// # Errors
 /// There is no room for it.
-pub fn zeros(shape: &[usize]) -> Result<Tensor> {
+pub fn zeros(shape: &[usize], device: &Device) -> Result<Tensor> {
+    #[cfg(device)]
+    if crate::cuda::is_device(device) {
+        return crate::cuda::memory::zeros(device, shape, crate::cuda::Dtype::F32, "zeros");
+    }
+    check(device.is_cpu(), "zeros", || "this build has no such device".into())?;
     tensor(parallel::filled(shape.iter().product(), 1, |_, _| ()), shape)
+}
+
+/// Zeros of a tensor's shape, where it is and held as it is.
+///
+/// # Errors
+/// As [`zeros`].
+pub fn zeros_like(tensor: &Tensor) -> Result<Tensor> {
+    on_device!(tensor, memory::zeros_as(tensor, tensor.dims(), "zeros"));
+    zeros(tensor.dims(), tensor.device())
+}
+
+/// Zeros of so many rows of a matrix's width, where it is and held as it is.
+///
+/// # Errors
+/// As [`zeros`].
+pub fn zero_rows(rows: usize, like: &Tensor) -> Result<Tensor> {
+    let shape = [rows, like.dims2()?.1];
+    on_device!(like, memory::zeros_as(like, &shape, "zeros"));
+    zeros(&shape, like.device())
+}
+
+/// The tensor on `device`: itself if it is there.
+///
+/// # Errors
+/// There is no room for it.
+pub fn to_device(tensor: &Tensor, device: &Device) -> Result<Tensor> {
+    Ok(tensor.to_device(device)?)
 }
 
 /// A copy of a tensor, in memory of its own.
@@ -69,6 +102,7 @@ pub fn zeros(shape: &[usize]) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Storage`] unless the tensor is contiguous `f32` on the CPU.
 pub fn copy(from: &Tensor) -> Result<Tensor> {
+    on_device!(from, memory::copy(from, "copy"));
     let numbers = floats(from, "copy")?;
     let copy = parallel::filled(numbers.len(), 1, |first, to| {
         to.copy_from_slice(&numbers[first..first + to.len()]);
@@ -115,6 +149,7 @@ pub fn copy_rows(to: &Tensor, first: usize, from: &Tensor, range: Range<usize>) 
         && first + range.len() <= to_rows
         && width == from_width;
     check(fits, OP, || format!("rows {range:?} do not fit behind row {first}"))?;
+    on_device!(to, memory::copy_rows(to, first, from, range, OP));
     let from = floats(from, OP)?;
     update(to, OP, |to| {
         let rows = &from[range.start * width..range.end * width];
@@ -137,6 +172,7 @@ pub fn stacked(matrices: &[&Tensor]) -> Result<Tensor> {
 pub fn add(to: &Tensor, from: &Tensor) -> Result<()> {
     const OP: &str = "add";
     check(to.elem_count() == from.elem_count(), OP, || "the tensors differ in size".into())?;
+    on_device!(to, memory::blend(to, from, (1.0, 1.0), OP));
     let from = floats(from, OP)?;
     update(to, OP, |to| {
         to.par_chunks_mut(CHUNK)
@@ -152,8 +188,9 @@ pub fn add(to: &Tensor, from: &Tensor) -> Result<()> {
 pub fn blend(to: &Tensor, from: &Tensor, share: f64) -> Result<()> {
     const OP: &str = "blend";
     check(to.elem_count() == from.elem_count(), OP, || "the tensors differ in size".into())?;
-    let from = floats(from, OP)?;
     let (share, rest) = (share as f32, (1.0 - share) as f32);
+    on_device!(to, memory::blend(to, from, (share, rest), OP));
+    let from = floats(from, OP)?;
     update(to, OP, |to| {
         to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| {
             for (to, from) in to.iter_mut().zip(from) {
@@ -161,6 +198,39 @@ pub fn blend(to: &Tensor, from: &Tensor, share: f64) -> Result<()> {
             }
         });
     })
+}
+
+/// `to = from`, in place.
+///
+/// # Errors
+/// The tensors differ in size, or one is not contiguous `f32` on the CPU.
+pub fn overwrite(to: &Tensor, from: &Tensor) -> Result<()> {
+    const OP: &str = "overwrite";
+    check(to.elem_count() == from.elem_count(), OP, || "the tensors differ in size".into())?;
+    on_device!(to, memory::overwrite(to, from, OP));
+    let from = floats(from, OP)?;
+    update(to, OP, |to| to.copy_from_slice(&from))
+}
+
+/// `x *= factor`, in place.
+///
+/// # Errors
+/// [`Error::Storage`] unless the tensor is contiguous `f32` on the CPU.
+pub fn scale(x: &Tensor, factor: f32) -> Result<()> {
+    const OP: &str = "scale";
+    on_device!(x, memory::scale(x, factor, OP));
+    update(x, OP, |x| x.iter_mut().for_each(|x| *x *= factor))
+}
+
+/// The sum of a tensor's squares: of chunks in f32, their sum in f64, in an order that depends on the length
+/// alone.
+///
+/// # Errors
+/// [`Error::Storage`] unless the tensor is contiguous `f32` on the CPU.
+pub fn square_sum_of(tensor: &Tensor) -> Result<f64> {
+    const OP: &str = "square_sum";
+    on_device!(tensor, memory::squares(tensor, OP));
+    Ok(sum_of_squares(&floats(tensor, OP)?))
 }
 
 /// The sum of the squares, chunk by chunk in f64, in an order that depends on the length alone.

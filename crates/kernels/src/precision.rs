@@ -15,6 +15,12 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// What activations are held as on a device, if not as the table that they are looked up in.
+    #[cfg(device)]
+    pub(crate) fn held(self) -> Option<crate::cuda::Dtype> {
+        (self == Self::Bf16).then_some(crate::cuda::Dtype::Bf16)
+    }
+
     /// The name of the type that factors have, as torch calls it.
     pub fn dtype(self) -> &'static str {
         match self {

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use multiversion::multiversion;
 
+use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::math::{dot, sum};
 use crate::memory::{floats, tensor, update};
@@ -29,6 +30,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Normed> {
     let (rows, width) = x.dims2()?;
     let fits = weight.elem_count() == width && width > 0;
     check(fits, OP, || format!("the weight has not {width} numbers"))?;
+    on_device!(x, rms_norm::forward(x, weight, eps, (rows, width)));
     let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
     let mut scale = vec![0.0; rows];
     let y = parallel::filled_beside(rows, width, &mut scale, |first, y, scale| {
@@ -50,6 +52,7 @@ pub fn again(x: &Tensor, weight: &Tensor, scale: &Tensor) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
     let fits = weight.elem_count() == width && scale.elem_count() == rows;
     check(fits, OP, || "the weight or the scales misfit x".into())?;
+    on_device!(x, rms_norm::again(x, weight, scale, (rows, width)));
     let (x, w, scale) = (floats(x, OP)?, floats(weight, OP)?, floats(scale, OP)?);
     let y = parallel::filled(rows, width, |first, y| {
         for (i, y) in y.chunks_mut(width).enumerate() {
@@ -78,9 +81,11 @@ pub fn backward(
 ) -> Result<()> {
     let (rows, width) = x.dims2()?;
     let fits = dy.dims() == [rows, width] && dx.dims() == [rows, width];
+    let fits = fits && weight.elem_count() == width;
     check(fits && scale.elem_count() == rows, OP, || "the gradients misfit x".into())?;
     let misfits = d_weight.is_some_and(|d_weight| d_weight.elem_count() != width);
     check(!misfits, OP, || "the weight's gradient misfits".into())?;
+    on_device!(x, rms_norm::backward(x, weight, scale, dy, dx, d_weight, (rows, width)));
     let (x, w, s, dy) = (floats(x, OP)?, floats(weight, OP)?, floats(scale, OP)?, floats(dy, OP)?);
     update(dx, OP, |dx| {
         parallel::rows(dx, width, |first, dx| {

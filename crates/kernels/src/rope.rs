@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use multiversion::multiversion;
 
+use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::memory::update;
 use crate::parallel;
@@ -23,6 +24,9 @@ pub struct Angles {
     cos: Vec<f32>,
     sin: Vec<f32>,
     half: usize,
+    /// Cosines and sines (tokens, half) on the device, once they are needed there.
+    #[cfg(device)]
+    device: std::sync::OnceLock<(Tensor, Tensor)>,
 }
 
 impl Angles {
@@ -71,7 +75,25 @@ impl Angles {
             (cos as f32 * factor, sin as f32 * factor)
         };
         let (cos, sin) = angles.map(scaled).unzip();
-        Self { cos, sin, half: frequencies.inverse.len() }
+        Self {
+            cos,
+            sin,
+            half: frequencies.inverse.len(),
+            #[cfg(device)]
+            device: std::sync::OnceLock::new(),
+        }
+    }
+
+    /// Cosines and sines on a device. A batch is on one device, the first that asks.
+    #[cfg(device)]
+    fn on(&self, device: &candle_core::Device) -> Result<&(Tensor, Tensor)> {
+        if let Some(there) = self.device.get() {
+            return Ok(there);
+        }
+        let shape = (self.tokens(), self.half);
+        let upload = |numbers: &[f32]| Tensor::from_slice(numbers, shape, device);
+        let there = (upload(&self.cos)?, upload(&self.sin)?);
+        Ok(self.device.get_or_init(|| there))
     }
 
     /// Tokens that there are angles for.
@@ -104,6 +126,7 @@ pub fn rotate(x: &Tensor, angles: &Angles, turn: Turn) -> Result<()> {
         format!("{tokens} tokens, but angles for {}", angles.tokens())
     })?;
     let sign = if turn == Turn::Forward { 1.0 } else { -1.0 };
+    on_device!(x, elementwise::rope(x, angles.on(x.device())?, half, sign, OP));
     update(x, OP, |x| {
         parallel::rows(x, width, |first, x| {
             for (i, token) in x.chunks_mut(width).enumerate() {

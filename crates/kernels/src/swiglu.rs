@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use multiversion::multiversion;
 
+use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::math::sigmoid;
 use crate::memory::{floats, tensor, update};
@@ -19,6 +20,7 @@ const OP: &str = "swiglu";
 /// The shapes differ, or a tensor is not contiguous `f32` on the CPU.
 pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     check(gate.dims() == up.dims(), OP, || "gate and up differ in shape".into())?;
+    on_device!(gate, elementwise::swiglu(gate, up, OP));
     let (g, u) = (floats(gate, OP)?, floats(up, OP)?);
     let y = parallel::filled(g.len(), 1, |first, y| {
         let end = first + y.len();
@@ -34,6 +36,7 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 pub fn backward(gate: Tensor, up: Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
     let same = gate.dims() == up.dims() && gate.dims() == dy.dims();
     check(same, OP, || "gate, up and dy differ in shape".into())?;
+    on_device!(dy, elementwise::swiglu_backward(gate, up, dy, OP));
     let d = floats(dy, OP)?;
     let mut of_up = Ok(());
     update(&gate, OP, |g| {

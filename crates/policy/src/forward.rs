@@ -66,7 +66,7 @@ impl<'a> Forward<'a> {
         let Self { policy, batch, noise, layers, head } = self;
         let (pass, grads) = (policy.pass(&batch, noise), &grads.decoder);
         let d_picked = head.backward(policy, &batch.targets, d_logps, grads)?;
-        let dx = memory::zeros(&[batch.ends.len(), policy.config().hidden_size])?;
+        let dx = memory::zero_rows(batch.ends.len(), &d_picked)?;
         embedding::scatter_add(&dx, &batch.sources, &d_picked)?;
         let dx = layers.backward(policy, dx, &pass, grads, |_| Sharing::Alone)?;
         grads.add_tokens(&batch.ids, &dx)
@@ -226,7 +226,7 @@ impl HeadPass {
         let weight = policy.head(temperature);
         let d_normed =
             lm_head::backward(&normed.y, &weight, targets, &head, d_logps, grads.head.as_ref())?;
-        let d_picked = memory::zeros(picked.dims())?;
+        let d_picked = memory::zeros_like(&picked)?;
         let norm = &policy.decoder.norm;
         let d_norm = grads.norm.as_ref();
         rms_norm::backward(&picked, norm, &normed.scale, &d_normed, &d_picked, d_norm)?;

@@ -127,8 +127,7 @@ impl Adapter {
     /// Changes `weight`, which has the canonical name `name`, in place and in f32.
     pub(crate) fn apply_to(&self, name: &str, weight: &Tensor) -> Result<()> {
         if let Some(tensor) = self.replaced.get(name) {
-            let numbers = memory::floats(tensor, "merge")?;
-            memory::update(weight, "merge", |weight| weight.copy_from_slice(&numbers))?;
+            memory::overwrite(weight, tensor)?;
         }
         if let Some(Pair { a, b, scale }) = self.pairs.get(name) {
             let doing = || format!("merge `{name}` of `{}`", self.dir.display());

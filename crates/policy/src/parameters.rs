@@ -1,6 +1,6 @@
 //! A model's tensors, and the gradients of those that are trained.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use embodied_r_kernels::memory;
 use indexmap::IndexMap;
 
@@ -118,7 +118,8 @@ pub struct Gradients {
 impl Gradients {
     /// Zeros for each tensor of `parameters`.
     pub(crate) fn zeros(parameters: &Parameters, config: &ModelConfig) -> Result<Self> {
-        let buffer = memory::zeros(&[parameters.numbers()])?;
+        let device = parameters.iter().next().map_or(&Device::Cpu, |(_, tensor)| tensor.device());
+        let buffer = memory::zeros(&[parameters.numbers()], device)?;
         let mut first = 0;
         let view = |(name, tensor): (&str, &Tensor)| {
             let view = buffer.narrow(0, first, tensor.elem_count())?.reshape(tensor.shape())?;
@@ -154,8 +155,7 @@ impl Gradients {
     /// # Errors
     /// Only if a tensor has left the CPU.
     pub fn norm(&self) -> Result<f64> {
-        let values = memory::floats(&self.buffer, "norm")?;
-        Ok(memory::sum_of_squares(&values).sqrt())
+        Ok(memory::square_sum_of(&self.buffer)?.sqrt())
     }
 }
 
@@ -166,7 +166,8 @@ mod tests {
     #[test]
     fn a_gradient_has_to_reach_the_lowest_layer_that_is_trained() {
         let of = |names: &[&str]| {
-            let one = |name: &&str| ((*name).to_owned(), memory::zeros(&[1]).unwrap());
+            let one =
+                |name: &&str| ((*name).to_owned(), memory::zeros(&[1], &Device::Cpu).unwrap());
             Parameters::new(names.iter().map(one).collect()).lowest_layer(12)
         };
         assert_eq!(of(&["model.layers.11.mlp.up_proj.weight", "model.norm.weight"]), 11);

@@ -71,7 +71,7 @@ impl<'a> SharedPrompt<'a> {
                 KeptLayers::forward_prompt(policy, x, &pass, keep)?
             }
         };
-        let d_last = memory::zeros(last.dims())?;
+        let d_last = memory::zeros_like(&last)?;
         let ids = group.prompt;
         Ok(Self { policy, ids, batch, temperature, noise, tape, layers, kvs, last, d_last })
     }
@@ -140,7 +140,7 @@ impl PartForward<'_> {
         let grads = &grads.decoder;
         let d_picked = head.backward(policy, batch.targets(), d_logps, grads)?;
         let own = batch.own();
-        let d_rows = memory::zeros(&[1 + own.len(), policy.config().hidden_size])?;
+        let d_rows = memory::zero_rows(1 + own.len(), &d_picked)?;
         embedding::scatter_add(&d_rows, batch.sources(), &d_picked)?;
         memory::add(d_last, &memory::rows(&d_rows, 0..1)?)?;
         let Some(layers) = layers else { return Ok(()) };

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use embodied_r_dist::{Communicator, Pending, Reduce};
 use embodied_r_kernels::memory::{self, floats};
 use embodied_r_kernels::{AdamwStep, adamw};
@@ -62,7 +62,9 @@ impl Sharded {
             let owned = layout.owned(&whole, rank);
             let segments = layout.segments(owned.clone());
             let read = |moment: Moment| -> Result<Tensor> {
-                let Some(stored) = stored else { return Ok(memory::zeros(&[owned.len()])?) };
+                let Some(stored) = stored else {
+                    return Ok(memory::zeros(&[owned.len()], &Device::Cpu)?);
+                };
                 let mut numbers = Vec::with_capacity(owned.len());
                 for Segment { tensor, numbers: range } in &segments {
                     numbers.extend(stored.read(moment, &parameters[*tensor], range.clone())?);

@@ -29,7 +29,8 @@ pub(crate) struct PromptKv {
 impl PromptKv {
     /// To whose gradients nothing has been added yet.
     pub(crate) fn new(k: Tensor, v: Tensor) -> Result<Self> {
-        let (dk, dv) = (memory::zeros(k.dims())?, memory::zeros(v.dims())?);
+        let zeros = |x: &Tensor| memory::zeros(x.dims(), x.device());
+        let (dk, dv) = (zeros(&k)?, zeros(&v)?);
         Ok(Self { k, v, dk, dv })
     }
 }
@@ -167,7 +168,7 @@ fn picked(x: &Tensor, ends: Option<&Ends<'_>>) -> Result<Tensor> {
 /// Those rows among all `rows`, and 0 in the others.
 fn spread(x: Tensor, rows: usize, ends: Option<&Ends<'_>>) -> Result<Tensor> {
     let Some(ends) = ends else { return Ok(x) };
-    let all = memory::zeros(&[rows, x.dims()[1]])?;
+    let all = memory::zero_rows(rows, &x)?;
     embedding::scatter_add(&all, &ends.rows, &x)?;
     Ok(all)
 }

@@ -7,8 +7,6 @@ use embodied_r_kernels::{Precision, Result, linear, memory};
 use super::Pass;
 use super::gradients::LinearGradients;
 
-const OP: &str = "low_rank";
-
 /// `y = x · Wᵀ + b`, and what an adapter adds to it.
 #[derive(Clone)]
 pub(crate) struct Linear {
@@ -107,8 +105,7 @@ impl LowRank {
     }
 
     fn scale(&self, x: Tensor) -> Result<Tensor> {
-        let scale = self.scale as f32;
-        memory::update(&x, OP, |x| x.iter_mut().for_each(|x| *x *= scale))?;
+        memory::scale(&x, self.scale as f32)?;
         Ok(x)
     }
 

@@ -6,8 +6,6 @@ use embodied_r_kernels::weight::{self, Weight};
 
 use crate::error::Result;
 
-const OP: &str = "low_rank";
-
 /// `x · Wᵀ + b`, and what an adapter adds to it.
 pub(super) struct Linear {
     pub(super) weight: Weight,
@@ -62,8 +60,7 @@ impl LowRank {
 
     fn forward_add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         let product = self.a.forward(x, None)?;
-        let scale = self.scale as f32;
-        memory::update(&product, OP, |product| product.iter_mut().for_each(|x| *x *= scale))?;
+        memory::scale(&product, self.scale as f32)?;
         Ok(self.b.forward_add(&product, y, None)?)
     }
 }

@@ -1,6 +1,6 @@
 //! Linear layers.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::memory::zeros;
 use embodied_r_kernels::quantized::{BlockFormat, ByteRange, QuantizedMatrix};
 use embodied_r_kernels::weight::Weight;
@@ -145,7 +145,7 @@ fn backward_weight(rows: usize, layer: (usize, usize), precision: Precision) -> 
             };
             places.iter().map(at).collect()
         };
-        let d_weight = zeros(&[outputs, inputs])?;
+        let d_weight = zeros(&[outputs, inputs], &Device::Cpu)?;
         let run = move || {
             linear::backward_weight(&x, &dy, &d_weight, None, precision)?;
             Ok(vec![d_weight.clone()])

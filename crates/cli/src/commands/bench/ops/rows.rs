@@ -1,5 +1,6 @@
 //! Operations on rows, which memory bounds.
 
+use candle_core::Device;
 use embodied_r_kernels::memory::{tensor, zeros};
 use embodied_r_kernels::rope::{Angles, Frequencies, Turn, rotate};
 use embodied_r_kernels::sample::{Scan, Truncation};
@@ -81,7 +82,7 @@ fn norm_backward(rows: usize) -> Op {
             };
             places.iter().map(at).collect()
         };
-        let (dx, d_weight) = (zeros(&[rows, WIDTH])?, zeros(&[WIDTH])?);
+        let (dx, d_weight) = (zeros(&[rows, WIDTH], &Device::Cpu)?, zeros(&[WIDTH], &Device::Cpu)?);
         let run = move || {
             rms_norm::backward(&x, &w, &scale, &dy, &dx, Some(&d_weight))?;
             Ok(vec![dx.clone()])
@@ -188,7 +189,7 @@ fn gather(rows: usize) -> Op {
 fn scatter_add(rows: usize) -> Op {
     let work = ((rows * WIDTH) as f64, f32_bytes(3 * rows * WIDTH));
     Op::new("embedding backward", format!("{rows}x{WIDTH}"), work, move || {
-        let (table, at) = (zeros(&[ENTRIES, WIDTH])?, indices(rows));
+        let (table, at) = (zeros(&[ENTRIES, WIDTH], &Device::Cpu)?, indices(rows));
         let dy = matrix(rows, WIDTH, 1)?;
         let (d, to) = (values(&dy)?, at.clone());
         let plain = move |places: &[usize]| {

@@ -1,6 +1,6 @@
 //! The loss's head and the optimisers.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use embodied_r_kernels::lm_head::{self, Head};
 use embodied_r_kernels::memory::{tensor, zeros};
 use embodied_r_kernels::{AdamwStep, MuonStep, Precision, adamw, muon};
@@ -83,7 +83,7 @@ fn head_backward(rows: usize, width: usize, vocabulary: usize) -> Op {
             };
             places.par_iter().map(at).collect()
         };
-        let d_weight = zeros(&[vocabulary, width])?;
+        let d_weight = zeros(&[vocabulary, width], &Device::Cpu)?;
         let run = move || {
             let head = output_layer(&w);
             Ok(vec![lm_head::backward(&x, &head, &ids, &scores, &d_logps, Some(&d_weight))?])

@@ -1,0 +1,183 @@
+// Operations on each number by itself, and what else needs no sum.
+
+#include "device.h"
+
+__device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+// Φ(x) of the normal distribution.
+__device__ inline float distribution(float x) { return 0.5f * (1.0f + erff(x * 0.70710678f)); }
+
+struct Swiglu {
+    template <class T> __device__ static T of(T gate, T up) {
+        const float g = to_float(gate);
+        return from_float<T>(g * sigmoid(g) * to_float(up));
+    }
+};
+
+template <class T, int V> __global__ void swiglu_kernel(T* y, const T* gate, const T* up, long long packs) {
+    for (long long at = first_item(); at < packs; at += item_step()) {
+        const Pack<T, V> g = load<V>(gate + at * V), u = load<V>(up + at * V);
+        Pack<T, V> out;
+        for (int i = 0; i < V; i++) out.of[i] = Swiglu::of(g.of[i], u.of[i]);
+        store(y + at * V, out);
+    }
+}
+
+// Replaces gate and up by their gradients.
+template <class T, int V> __global__ void swiglu_backward_kernel(T* gate, T* up, const T* dy, long long packs) {
+    for (long long at = first_item(); at < packs; at += item_step()) {
+        Pack<T, V> g = load<V>(gate + at * V), u = load<V>(up + at * V);
+        const Pack<T, V> d = load<V>(dy + at * V);
+        for (int i = 0; i < V; i++) {
+            const float x = to_float(g.of[i]), dx = to_float(d.of[i]), s = sigmoid(x);
+            g.of[i] = from_float<T>(dx * to_float(u.of[i]) * s * (x * (1.0f - s) + 1.0f));
+            u.of[i] = from_float<T>(dx * x * s);
+        }
+        store(gate + at * V, g);
+        store(up + at * V, u);
+    }
+}
+
+template <class T, int V> __global__ void gelu_kernel(T* y, const T* x, long long packs) {
+    for (long long at = first_item(); at < packs; at += item_step()) {
+        const Pack<T, V> in = load<V>(x + at * V);
+        Pack<T, V> out;
+        for (int i = 0; i < V; i++) {
+            const float x = to_float(in.of[i]);
+            out.of[i] = from_float<T>(x * distribution(x));
+        }
+        store(y + at * V, out);
+    }
+}
+
+// Replaces x by its gradient.
+template <class T, int V> __global__ void gelu_backward_kernel(T* x, const T* dy, long long packs) {
+    for (long long at = first_item(); at < packs; at += item_step()) {
+        Pack<T, V> in = load<V>(x + at * V);
+        const Pack<T, V> d = load<V>(dy + at * V);
+        for (int i = 0; i < V; i++) {
+            const float x = to_float(in.of[i]), density = expf(-0.5f * x * x) * 0.39894228f;
+            in.of[i] = from_float<T>(to_float(d.of[i]) * (x * density + distribution(x)));
+        }
+        store(x + at * V, in);
+    }
+}
+
+// Turns the pairs (j, j + half) of each head; cos and sin are (tokens, half).
+template <class T>
+__global__ void rope_kernel(T* x, const float* cos, const float* sin, long long pairs, int heads, int half, float sign) {
+    for (long long at = first_item(); at < pairs; at += item_step()) {
+        const long long head = at / half, token = head / heads;
+        const int j = int(at % half);
+        const float c = cos[token * half + j], s = sign * sin[token * half + j];
+        T* const first = x + head * 2 * half + j;
+        const float a = to_float(first[0]), b = to_float(first[half]);
+        first[0] = from_float<T>(a * c - b * s);
+        first[half] = from_float<T>(b * c + a * s);
+    }
+}
+
+// to = from_share · from + to_share · to.
+template <class To, class From, int V>
+__global__ void blend_kernel(To* to, const From* from, float from_share, float to_share, long long packs) {
+    for (long long at = first_item(); at < packs; at += item_step()) {
+        const Pack<From, V> f = load<V>(from + at * V);
+        Pack<To, V> t = load<V>(to + at * V);
+        for (int i = 0; i < V; i++)
+            t.of[i] = from_float<To>(from_share * to_float(f.of[i]) + to_share * to_float(t.of[i]));
+        store(to + at * V, t);
+    }
+}
+
+// to = from, in to's type.
+template <class To, class From, int V> __global__ void convert_kernel(To* to, const From* from, long long packs) {
+    for (long long at = first_item(); at < packs; at += item_step()) {
+        const Pack<From, V> f = load<V>(from + at * V);
+        Pack<To, V> t;
+        for (int i = 0; i < V; i++) t.of[i] = from_float<To>(to_float(f.of[i]));
+        store(to + at * V, t);
+    }
+}
+
+template <class T, int V> __global__ void scale_kernel(T* x, float factor, long long packs) {
+    for (long long at = first_item(); at < packs; at += item_step()) {
+        Pack<T, V> in = load<V>(x + at * V);
+        for (int i = 0; i < V; i++) in.of[i] = from_float<T>(to_float(in.of[i]) * factor);
+        store(x + at * V, in);
+    }
+}
+
+// Every row of `to` becomes `row`, or has it added.
+template <class To, class From>
+__global__ void rows_kernel(To* to, const From* row, int width, long long numbers, float keep) {
+    for (long long at = first_item(); at < numbers; at += item_step()) {
+        const float was = keep == 0.0f ? 0.0f : keep * to_float(to[at]);
+        to[at] = from_float<To>(was + to_float(row[at % width]));
+    }
+}
+
+// A launch over `numbers` numbers, V at a time.
+#define OVER(kernel, numbers, stream, ...) \
+    LAUNCH(kernel, blocks_for((numbers) / V, 256), 256, 0, stream, __VA_ARGS__, (numbers) / V)
+
+extern "C" int er_swiglu(void* y, const void* gate, const void* up, long long numbers, int type, void* stream) {
+    WITH_TYPE(type, T, WITH_PACKS(packs(addresses(y, gate, up), numbers, PACK), V,
+        return OVER((swiglu_kernel<T, V>), numbers, stream, (T*)y, (const T*)gate, (const T*)up)))
+    return NO_SUCH_TYPE;
+}
+
+extern "C" int er_swiglu_backward(void* gate, void* up, const void* dy, long long numbers, int type, void* stream) {
+    WITH_TYPE(type, T, WITH_PACKS(packs(addresses(gate, up, dy), numbers, PACK), V,
+        return OVER((swiglu_backward_kernel<T, V>), numbers, stream, (T*)gate, (T*)up, (const T*)dy)))
+    return NO_SUCH_TYPE;
+}
+
+extern "C" int er_gelu(void* y, const void* x, long long numbers, int type, void* stream) {
+    WITH_TYPE(type, T, WITH_PACKS(packs(addresses(y, x), numbers, PACK), V,
+        return OVER((gelu_kernel<T, V>), numbers, stream, (T*)y, (const T*)x)))
+    return NO_SUCH_TYPE;
+}
+
+extern "C" int er_gelu_backward(void* x, const void* dy, long long numbers, int type, void* stream) {
+    WITH_TYPE(type, T, WITH_PACKS(packs(addresses(x, dy), numbers, PACK), V,
+        return OVER((gelu_backward_kernel<T, V>), numbers, stream, (T*)x, (const T*)dy)))
+    return NO_SUCH_TYPE;
+}
+
+extern "C" int er_rope(void* x, const float* cos, const float* sin, long long tokens, int heads, int half, float sign,
+                       int type, void* stream) {
+    const long long pairs = tokens * heads * half;
+    WITH_TYPE(type, T,
+        return LAUNCH((rope_kernel<T>), blocks_for(pairs, 256), 256, 0, stream, (T*)x, cos, sin, pairs, heads, half,
+                      sign))
+    return NO_SUCH_TYPE;
+}
+
+extern "C" int er_blend(void* to, const void* from, float from_share, float to_share, long long numbers, int type,
+                        int from_type, void* stream) {
+    WITH_TYPE(type, T, WITH_TYPE(from_type, F, WITH_PACKS(packs(addresses(to, from), numbers, PACK), V,
+        return LAUNCH((blend_kernel<T, F, V>), blocks_for(numbers / V, 256), 256, 0, stream, (T*)to, (const F*)from,
+                      from_share, to_share, numbers / V))))
+    return NO_SUCH_TYPE;
+}
+
+extern "C" int er_convert(void* to, const void* from, long long numbers, int type, int from_type, void* stream) {
+    WITH_TYPE(type, T, WITH_TYPE(from_type, F, WITH_PACKS(packs(addresses(to, from), numbers, PACK), V,
+        return OVER((convert_kernel<T, F, V>), numbers, stream, (T*)to, (const F*)from))))
+    return NO_SUCH_TYPE;
+}
+
+extern "C" int er_scale(void* x, float factor, long long numbers, int type, void* stream) {
+    WITH_TYPE(type, T, WITH_PACKS(packs(addresses(x), numbers, PACK), V,
+        return OVER((scale_kernel<T, V>), numbers, stream, (T*)x, factor)))
+    return NO_SUCH_TYPE;
+}
+
+extern "C" int er_rows(void* to, const void* row, long long rows, int width, float keep, int type, int row_type,
+                       void* stream) {
+    const long long numbers = rows * width;
+    WITH_TYPE(type, T, WITH_TYPE(row_type, F,
+        return LAUNCH((rows_kernel<T, F>), blocks_for(numbers, 256), 256, 0, stream, (T*)to, (const F*)row, width,
+                      numbers, keep)))
+    return NO_SUCH_TYPE;
+}

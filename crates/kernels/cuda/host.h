@@ -1,0 +1,170 @@
+// CUDA's language for the host's compiler: the same kernel files run on a machine without a GPU, to test them.
+//
+// Blocks run one after the other; the threads of a block are fibers that change at barriers and at operations of a
+// warp. So indices, barriers and exchanges are really run. A barrier that not all threads reach, or an exchange with a
+// lane that is not there, ends the process with a message. Shared memory holds NaN before a block writes it.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#define __global__
+#define __device__
+#define __host__
+#define __constant__ static const
+#define __shared__ static thread_local
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __align__(n) alignas(n)
+
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+struct float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+struct __nv_bfloat16 { uint16_t bits; };
+
+inline float __bfloat162float(__nv_bfloat16 x) {
+    const uint32_t bits = uint32_t(x.bits) << 16;
+    float out;
+    memcpy(&out, &bits, 4);
+    return out;
+}
+
+// To the nearest, ties to even.
+inline __nv_bfloat16 __float2bfloat16(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return {0x7fff};
+    return {uint16_t((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16)};
+}
+
+inline __nv_bfloat16 __float2bfloat16_rn(float x) { return __float2bfloat16(x); }
+
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline float __expf(float x) { return expf(x); }
+inline float __logf(float x) { return logf(x); }
+inline float __fdividef(float x, float y) { return x / y; }
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
+inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
+inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
+inline long long min(long long a, long long b) { return a < b ? a : b; }
+inline long long max(long long a, long long b) { return a > b ? a : b; }
+inline float min(float a, float b) { return fminf(a, b); }
+inline float max(float a, float b) { return fmaxf(a, b); }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+
+template <class To, class From> inline To host_bits(From from) {
+    static_assert(sizeof(To) == sizeof(From), "the sizes differ");
+    To to;
+    memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+inline unsigned __float_as_uint(float x) { return host_bits<unsigned>(x); }
+inline float __uint_as_float(unsigned x) { return host_bits<float>(x); }
+inline int __float_as_int(float x) { return host_bits<int>(x); }
+inline float __int_as_float(int x) { return host_bits<float>(x); }
+
+template <class T> inline T __ldg(const T* from) { return *from; }
+
+// Fibers change at barriers alone, so plain memory is atomic.
+template <class T> inline T atomicAdd(T* at, T x) { T was = *at; *at = was + x; return was; }
+template <class T> inline T atomicMax(T* at, T x) { T was = *at; if (x > was) *at = x; return was; }
+template <class T> inline T atomicMin(T* at, T x) { T was = *at; if (x < was) *at = x; return was; }
+template <class T> inline T atomicExch(T* at, T x) { T was = *at; *at = x; return was; }
+template <class T> inline T atomicCAS(T* at, T old, T x) { T was = *at; if (was == old) *at = x; return was; }
+inline void __threadfence() {}
+inline void __threadfence_block() {}
+
+namespace host {
+
+constexpr int NO_LANE = 32;
+
+typedef void (*Body)(void*);
+
+// Runs `body(context)` once for each thread of each block; gives CUDA's error code.
+int launch(dim3 grid, dim3 block, size_t shared, const char* kernel, Body body, void* context);
+
+template <class F> int launch(dim3 grid, dim3 block, size_t shared, const char* kernel, F f) {
+    return launch(grid, block, shared, kernel, [](void* f) { (*static_cast<F*>(f))(); }, &f);
+}
+
+// Until all threads of the block have come.
+void barrier();
+
+// Shows `bits` to the lanes of `mask`, and gives what each lane has shown once all of them have come.
+// With `reading` below 32 that lane must be one of them.
+const uint64_t* exchange(unsigned mask, uint64_t bits, int reading);
+
+int lane(); // of the running thread in its warp
+
+
+void* dynamic_shared();
+
+template <class T> T shuffle(unsigned mask, T x, int from) {
+    static_assert(sizeof(T) <= 8, "shuffles are of at most 8 bytes");
+    uint64_t bits = 0;
+    memcpy(&bits, &x, sizeof x);
+    const uint64_t seen = exchange(mask, bits, from)[from];
+    T out;
+    memcpy(&out, &seen, sizeof out);
+    return out;
+}
+
+} // namespace host
+
+#define LAUNCH(kernel, grid, block, shared, stream, ...) \
+    ((void)(stream), host::launch((grid), (block), (shared), #kernel, [=] { (kernel)(__VA_ARGS__); }))
+
+#define DYNAMIC_SHARED(T, name) T* const name = static_cast<T*>(host::dynamic_shared())
+
+#define ALLOW_SHARED(kernel, bytes) ((bytes) > 227 * 1024 ? 1 : 0)
+
+inline void __syncthreads() { host::barrier(); }
+inline void __syncwarp(unsigned mask = 0xffffffffu) { host::exchange(mask, 0, host::NO_LANE); }
+
+template <class T> T __shfl_sync(unsigned mask, T x, int from, int width = 32) {
+    return host::shuffle(mask, x, host::lane() / width * width + (from & (width - 1)));
+}
+
+template <class T> T __shfl_xor_sync(unsigned mask, T x, int step, int width = 32) {
+    const int to = host::lane() ^ step;
+    return host::shuffle(mask, x, to / width > host::lane() / width ? host::lane() : to);
+}
+
+template <class T> T __shfl_down_sync(unsigned mask, T x, int step, int width = 32) {
+    const int at = host::lane();
+    return host::shuffle(mask, x, at % width + step < width ? at + step : at);
+}
+
+template <class T> T __shfl_up_sync(unsigned mask, T x, int step, int width = 32) {
+    const int at = host::lane();
+    return host::shuffle(mask, x, at % width >= step ? at - step : at);
+}
+
+inline unsigned __ballot_sync(unsigned mask, int holds) {
+    const uint64_t* seen = host::exchange(mask, holds != 0, host::NO_LANE);
+    unsigned out = 0;
+    for (int i = 0; i < 32; i++) out |= (mask >> i & 1u) && seen[i] ? 1u << i : 0u;
+    return out;
+}
+
+inline int __any_sync(unsigned mask, int holds) { return __ballot_sync(mask, holds) != 0; }
+inline int __all_sync(unsigned mask, int holds) { return __ballot_sync(mask, holds) == mask; }

@@ -1,0 +1,119 @@
+//! SwiGLU, GELU and rotary embedding on the device.
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_longlong, c_void};
+
+use candle_core::Tensor;
+
+use super::{Dtype, Stream, create, launch, read, write};
+use crate::error::Result;
+
+unsafe extern "C" {
+    fn er_swiglu(
+        y: *mut c_void,
+        gate: *const c_void,
+        up: *const c_void,
+        numbers: c_longlong,
+        dtype: Dtype,
+        stream: Stream,
+    ) -> c_int;
+    fn er_swiglu_backward(
+        gate: *mut c_void,
+        up: *mut c_void,
+        dy: *const c_void,
+        numbers: c_longlong,
+        dtype: Dtype,
+        stream: Stream,
+    ) -> c_int;
+    fn er_gelu(
+        y: *mut c_void,
+        x: *const c_void,
+        numbers: c_longlong,
+        dtype: Dtype,
+        stream: Stream,
+    ) -> c_int;
+    fn er_gelu_backward(
+        x: *mut c_void,
+        dy: *const c_void,
+        numbers: c_longlong,
+        dtype: Dtype,
+        stream: Stream,
+    ) -> c_int;
+    fn er_rope(
+        x: *mut c_void,
+        cos: *const c_void,
+        sin: *const c_void,
+        tokens: c_longlong,
+        heads: c_int,
+        half: c_int,
+        sign: f32,
+        dtype: Dtype,
+        stream: Stream,
+    ) -> c_int;
+}
+
+pub(crate) fn swiglu(gate: &Tensor, up: &Tensor, op: &'static str) -> Result<Tensor> {
+    let (stream, n) = (Stream::of(gate)?, gate.elem_count() as c_longlong);
+    let g = read(gate, op)?.float()?;
+    let u = read(up, op)?.of(g.dtype)?;
+    create(gate.device(), gate.shape(), g.dtype, op, |y| match n {
+        0 => Ok(()),
+        _ => launch!(op, er_swiglu(y, g.at, u.at, n, g.dtype, stream)),
+    })
+}
+
+pub(crate) fn swiglu_backward(
+    gate: Tensor,
+    up: Tensor,
+    dy: &Tensor,
+    op: &'static str,
+) -> Result<(Tensor, Tensor)> {
+    let (stream, n) = (Stream::of(dy)?, dy.elem_count() as c_longlong);
+    let d = read(dy, op)?.float()?;
+    if n > 0 {
+        write([(&gate, d.dtype), (&up, d.dtype)], op, |[gate, up]| {
+            launch!(op, er_swiglu_backward(gate, up, d.at, n, d.dtype, stream))
+        })?;
+    }
+    Ok((gate, up))
+}
+
+pub(crate) fn gelu(x: &Tensor, op: &'static str) -> Result<Tensor> {
+    let (stream, n) = (Stream::of(x)?, x.elem_count() as c_longlong);
+    let numbers = read(x, op)?.float()?;
+    create(x.device(), x.shape(), numbers.dtype, op, |y| match n {
+        0 => Ok(()),
+        _ => launch!(op, er_gelu(y, numbers.at, n, numbers.dtype, stream)),
+    })
+}
+
+pub(crate) fn gelu_backward(x: Tensor, dy: &Tensor, op: &'static str) -> Result<Tensor> {
+    let (stream, n) = (Stream::of(dy)?, dy.elem_count() as c_longlong);
+    let d = read(dy, op)?.float()?;
+    if n > 0 {
+        write([(&x, d.dtype)], op, |[x]| {
+            launch!(op, er_gelu_backward(x, d.at, n, d.dtype, stream))
+        })?;
+    }
+    Ok(x)
+}
+
+/// Turns every head of `x` (tokens, heads · 2 · half) by angles whose cosines and sines are (tokens, half) f32.
+pub(crate) fn rope(
+    x: &Tensor,
+    (cos, sin): &(Tensor, Tensor),
+    half: usize,
+    sign: f32,
+    op: &'static str,
+) -> Result<()> {
+    let (tokens, width) = x.dims2()?;
+    if x.elem_count() == 0 {
+        return Ok(());
+    }
+    let (stream, dtype) = (Stream::of(x)?, Dtype::of(x, op)?);
+    let (cos, sin) = (read(cos, op)?.of(Dtype::F32)?, read(sin, op)?.of(Dtype::F32)?);
+    let (tokens, heads) = (tokens as c_longlong, (width / (2 * half)) as c_int);
+    write([(x, dtype)], op, |[x]| {
+        launch!(op, er_rope(x, cos.at, sin.at, tokens, heads, half as c_int, sign, dtype, stream))
+    })
+}

@@ -1,0 +1,165 @@
+//! Copies, sums and conversions on the device.
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_longlong, c_void};
+use std::ops::Range;
+
+use candle_core::{Device, Shape, Tensor};
+
+use super::{Dtype, Stream, create, launch, read, write};
+use crate::error::Result;
+
+unsafe extern "C" {
+    fn er_blend(
+        to: *mut c_void,
+        from: *const c_void,
+        from_share: f32,
+        to_share: f32,
+        numbers: c_longlong,
+        dtype: Dtype,
+        from_dtype: Dtype,
+        stream: Stream,
+    ) -> c_int;
+    fn er_convert(
+        to: *mut c_void,
+        from: *const c_void,
+        numbers: c_longlong,
+        dtype: Dtype,
+        from_dtype: Dtype,
+        stream: Stream,
+    ) -> c_int;
+    fn er_scale(
+        x: *mut c_void,
+        factor: f32,
+        numbers: c_longlong,
+        dtype: Dtype,
+        stream: Stream,
+    ) -> c_int;
+    fn er_fill_zero(to: *mut c_void, bytes: c_longlong, stream: Stream) -> c_int;
+    fn er_squares(
+        parts: *mut c_void,
+        x: *const c_void,
+        numbers: c_longlong,
+        dtype: Dtype,
+        stream: Stream,
+    ) -> c_int;
+    fn er_total(
+        total: *mut c_void,
+        parts: *const c_void,
+        count: c_longlong,
+        stream: Stream,
+    ) -> c_int;
+}
+
+/// Numbers of one part of a sum of squares: `SQUARES` of `optimizer.cu`.
+const SQUARES: usize = 4096;
+
+pub(crate) fn zeros(
+    device: &Device,
+    shape: impl Into<Shape>,
+    dtype: Dtype,
+    op: &'static str,
+) -> Result<Tensor> {
+    let shape = shape.into();
+    let (stream, bytes) = (Stream::of_device(device)?, shape.elem_count() * dtype.bytes());
+    create(device, shape, dtype, op, |to| match bytes {
+        0 => Ok(()),
+        _ => launch!(op, er_fill_zero(to, bytes as c_longlong, stream)),
+    })
+}
+
+/// Zeros of a shape, where `like` is and held as it is.
+pub(crate) fn zeros_as(like: &Tensor, shape: &[usize], op: &'static str) -> Result<Tensor> {
+    zeros(like.device(), shape, Dtype::of(like, op)?, op)
+}
+
+/// A copy of `from` in memory of its own, held as `dtype`.
+pub(crate) fn converted(from: &Tensor, dtype: Dtype, op: &'static str) -> Result<Tensor> {
+    let (stream, n) = (Stream::of(from)?, from.elem_count() as c_longlong);
+    let numbers = read(from, op)?.float()?;
+    create(from.device(), from.shape(), dtype, op, |to| match n {
+        0 => Ok(()),
+        _ => launch!(op, er_convert(to, numbers.at, n, dtype, numbers.dtype, stream)),
+    })
+}
+
+pub(crate) fn copy(from: &Tensor, op: &'static str) -> Result<Tensor> {
+    converted(from, Dtype::of(from, op)?, op)
+}
+
+/// `from` itself if it is held as `dtype`, else a copy that is.
+pub(crate) fn held_as(from: &Tensor, dtype: Dtype, op: &'static str) -> Result<Tensor> {
+    match Dtype::of(from, op)? == dtype {
+        true => Ok(from.clone()),
+        false => converted(from, dtype, op),
+    }
+}
+
+/// `to = from`, in place and as `to` is held.
+pub(crate) fn overwrite(to: &Tensor, from: &Tensor, op: &'static str) -> Result<()> {
+    let (stream, n) = (Stream::of(to)?, from.elem_count() as c_longlong);
+    let (dtype, from) = (Dtype::of(to, op)?, read(from, op)?.float()?);
+    if n == 0 {
+        return Ok(());
+    }
+    write([(to, dtype)], op, |[to]| {
+        launch!(op, er_convert(to, from.at, n, dtype, from.dtype, stream))
+    })
+}
+
+pub(crate) fn copy_rows(
+    to: &Tensor,
+    first: usize,
+    from: &Tensor,
+    range: Range<usize>,
+    op: &'static str,
+) -> Result<()> {
+    let to = to.narrow(0, first, range.len())?;
+    overwrite(&to, &from.narrow(0, range.start, range.len())?, op)
+}
+
+/// `to = from_share · from + to_share · to`, in place.
+pub(crate) fn blend(
+    to: &Tensor,
+    from: &Tensor,
+    (from_share, to_share): (f32, f32),
+    op: &'static str,
+) -> Result<()> {
+    let (stream, n) = (Stream::of(to)?, to.elem_count() as c_longlong);
+    let (dtype, from) = (Dtype::of(to, op)?, read(from, op)?.float()?);
+    if n == 0 {
+        return Ok(());
+    }
+    write([(to, dtype)], op, |[to]| {
+        launch!(op, er_blend(to, from.at, from_share, to_share, n, dtype, from.dtype, stream))
+    })
+}
+
+pub(crate) fn scale(x: &Tensor, factor: f32, op: &'static str) -> Result<()> {
+    let (stream, n, dtype) = (Stream::of(x)?, x.elem_count() as c_longlong, Dtype::of(x, op)?);
+    if n == 0 {
+        return Ok(());
+    }
+    write([(x, dtype)], op, |[x]| launch!(op, er_scale(x, factor, n, dtype, stream)))
+}
+
+/// The sum of the squares: parts in f32, their sum in f64.
+pub(crate) fn squares(x: &Tensor, op: &'static str) -> Result<f64> {
+    let (device, stream) = (x.device(), Stream::of(x)?);
+    let (n, count) = (x.elem_count() as c_longlong, x.elem_count().div_ceil(SQUARES));
+    if count == 0 {
+        return Ok(0.0);
+    }
+    let x = read(x, op)?.float()?;
+    let parts = create(device, count, Dtype::F32, op, |parts| {
+        launch!(op, er_squares(parts, x.at, n, x.dtype, stream))
+    })?;
+    let parts = read(&parts, op)?;
+    // An f64 as two halves: launchers know no other type.
+    let total = create(device, 2, Dtype::U32, op, |total| {
+        launch!(op, er_total(total, parts.at, count as c_longlong, stream))
+    })?;
+    let halves = total.to_vec1::<u32>()?;
+    Ok(halves.iter().rev().fold(0u64, |bits, half| bits << 32 | u64::from(*half)))
+        .map(f64::from_bits)
+}

@@ -1,0 +1,43 @@
+//! Sums over rows, in an order that depends on their number alone.
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_void};
+
+use candle_core::{Device, Tensor};
+
+use super::{Dtype, Stream, create, launch, read, write};
+use crate::error::Result;
+
+/// Rows that one thread sums up.
+const PART_ROWS: usize = 64;
+
+unsafe extern "C" {
+    fn er_add_parts(
+        to: *mut c_void,
+        parts: *const c_void,
+        count: c_int,
+        width: c_int,
+        stream: Stream,
+    ) -> c_int;
+}
+
+/// Adds a sum over `rows` to the f32 tensor `to` of `width` numbers. `partial` launches what writes, for each
+/// part of so many rows, the part's sum into (parts, width) f32.
+pub(crate) fn add_over_rows(
+    to: &Tensor,
+    device: &Device,
+    (rows, width): (usize, usize),
+    op: &'static str,
+    partial: impl FnOnce(*mut c_void, usize) -> Result<()>,
+) -> Result<()> {
+    let count = rows.div_ceil(PART_ROWS);
+    if count * width == 0 {
+        return Ok(());
+    }
+    let stream = Stream::of(to)?;
+    let parts = create(device, (count, width), Dtype::F32, op, |parts| partial(parts, PART_ROWS))?;
+    let parts = read(&parts, op)?;
+    write([(to, Dtype::F32)], op, |[to]| {
+        launch!(op, er_add_parts(to, parts.at, count as c_int, width as c_int, stream))
+    })
+}

@@ -1,0 +1,54 @@
+//! Where operations run.
+//!
+//! An operation runs where its tensors are. Feature `cuda` adds GPUs. Feature `cuda-host` compiles the same
+//! kernels for the CPU, to test them where there is no GPU: operations on CPU tensors take them where
+//! `EMBODIED_R_CUDA_HOST=1` is in the environment, or within `through_kernels`.
+
+#[cfg(feature = "cuda-host")]
+pub use crate::cuda::host::Order;
+
+/// Opens a GPU for the operations of this crate: with one stream, on which all of its work follows each other.
+///
+/// # Errors
+/// There is no such GPU.
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+pub fn cuda(ordinal: usize) -> crate::Result<candle_core::Device> {
+    let device = candle_core::Device::new_cuda_with_stream(ordinal)?;
+    if let candle_core::Device::Cuda(cuda) = &device {
+        // SAFETY: all tensors of the device are made, used and freed on its one stream; who uses another
+        // one makes it wait by itself.
+        unsafe { cuda.disable_event_tracking() };
+    }
+    Ok(device)
+}
+
+/// Lets operations on CPU tensors run through the device's kernels while `act` runs, on the calling thread.
+#[cfg(feature = "cuda-host")]
+pub fn through_kernels<T>(act: impl FnOnce() -> T) -> T {
+    crate::cuda::host::set(true, act)
+}
+
+/// Lets operations on CPU tensors run as they do without the device's kernels, on the calling thread.
+#[cfg(feature = "cuda-host")]
+pub fn without_kernels<T>(act: impl FnOnce() -> T) -> T {
+    crate::cuda::host::set(false, act)
+}
+
+/// Sets in which order the threads and blocks of a kernel follow each other, for the calling thread. No
+/// result may depend on it.
+#[cfg(feature = "cuda-host")]
+pub fn set_order(order: Order) {
+    crate::cuda::host::set_order(order);
+}
+
+/// `on_device!(x, module::operation(…))`: returns what the device's operation gives if `x` is on the device.
+macro_rules! on_device {
+    ($tensor:expr, $($operation:tt)+) => {
+        #[cfg(device)]
+        if $crate::cuda::on($tensor) {
+            return $crate::cuda::$($operation)+;
+        }
+    };
+}
+pub(crate) use on_device;
