@@ -35,7 +35,7 @@ fn on_ranks<R: Send>(ranks: usize, work: impl Fn(&TensorParallel) -> R + Sync) -
 
 fn config(tied: bool) -> ModelConfig {
     let json = serde_json::json!({
-        "model_type": "qwen2", "vocab_size": 97, "hidden_size": 48, "intermediate_size": 160,
+        "model_type": "qwen2", "vocab_size": 97, "hidden_size": 64, "intermediate_size": 160,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
         "max_position_embeddings": 600, "rms_norm_eps": 1e-6, "tie_word_embeddings": tied,
         "initializer_range": 0.3, "eos_token_id": 3,
@@ -54,7 +54,7 @@ fn drawn(path: &Path, format: WeightFormat, ranks: &TensorParallel) -> Vec<(u32,
     let model = Arc::new(InferenceModel::load_part(path, format, ranks).unwrap());
     let mut engine = Engine::new(model, EngineOptions::default()).unwrap();
     for (seed, temperature) in [(1, 0.0), (2, 0.0), (3, 1.0)] {
-        let prompt: Vec<u32> = (0..70 * seed).map(|i| (i * i * 31 + seed * 17 + i) % 90).collect();
+        let prompt: Vec<u32> = (0..70 * seed).map(|i| (i * i * 31 + seed * 17 + i) % 60).collect();
         let request = Request { prompt: prompt.into(), samples: 2, stream: u64::from(seed) };
         let sampling = Sampling { temperature, max_new_tokens: 12, ..Sampling::default() };
         engine.add(&request, &Arc::new(sampling)).unwrap();
@@ -108,8 +108,9 @@ fn fixture(name: &str) -> PathBuf {
 
 #[test]
 fn gguf_files_are_split_as_folders_are() {
-    for name in ["qwen2", "llama"] {
-        assert_same_on(2, &fixture(name), WeightFormat::F32);
+    // Its blocks hold 32 numbers.
+    for ranks in [2, 4] {
+        assert_same_on(ranks, &fixture("qwen2vl"), WeightFormat::F32);
     }
 }
 
@@ -127,26 +128,41 @@ fn of_a_gguf_file_a_part_is_that_of_the_whole() {
     let dim = model.config().head_dim;
     let name = "model.layers.0.self_attn.q_proj.weight";
     let (whole, bytes) = of(name, &Slice::Whole);
-    let (rows, inputs) = whole.dims2().unwrap();
+    let rows = whole.dims()[0];
     // The second head, whose rows the file has in another order.
     let (part, part_bytes) = of(name, &Slice::Rows(dim..2 * dim));
     let numbers = |tensor: &Tensor| tensor.to_vec2::<f32>().unwrap();
     assert_eq!(numbers(&part), numbers(&whole)[dim..2 * dim]);
     assert_eq!(part_bytes * rows, bytes * dim);
-    let block = model.block_len(name).unwrap();
-    assert!(block < inputs, "{block} of {inputs}");
-    let (part, _) = of(name, &Slice::Columns(block..inputs));
-    let want: Vec<Vec<f32>> = numbers(&whole).iter().map(|row| row[block..].to_vec()).collect();
-    assert_eq!(numbers(&part), want);
-    let error = model.tensor_slice(name, &Slice::Columns(1..inputs)).unwrap_err();
-    assert!(matches!(error, Error::SplitBlock { column: 1, .. }), "{error}");
+}
+
+#[test]
+fn columns_of_a_gguf_file_are_whole_blocks() {
+    let model = GgufModel::open(&fixture("qwen2vl")).unwrap();
+    let name = "model.layers.0.self_attn.o_proj.weight";
+    let of = |columns: Range<usize>| {
+        let tensor = model.tensor_slice(name, &Slice::Columns(columns))?;
+        Ok::<_, Error>(tensor.dequantize()?.to_vec2::<f32>().unwrap())
+    };
+    let whole = of(0..256).unwrap();
+    let want: Vec<Vec<f32>> = whole.iter().map(|row| row[64..224].to_vec()).collect();
+    assert_eq!(of(64..224).unwrap(), want);
+    for (columns, cut) in [(16..64, 16), (32..72, 72)] {
+        let error = of(columns).unwrap_err();
+        assert!(matches!(error, Error::SplitBlock { column, block: 32, .. } if column == cut));
+    }
+    // Half a row of this one is half a block.
+    let error = on_ranks(2, |ranks| {
+        InferenceModel::load_part(&fixture("qwen2"), WeightFormat::F32, ranks).err().unwrap()
+    });
+    assert!(error[0].to_string().contains("`intermediate_size` of 256 over 2"), "{}", error[0]);
 }
 
 #[test]
 fn a_rank_reads_its_part_of_the_files_and_no_more() {
     let config = config(false);
     let dir = folder(&config);
-    let norms: usize = 5 * config.hidden_size;
+    let (hidden, norms) = (config.hidden_size, 5 * config.hidden_size);
     let all: usize = tensor_shapes(&config).values().map(|s| s.iter().product::<usize>()).sum();
     let mut together = 0;
     for rank in on_ranks(2, Clone::clone) {
@@ -158,7 +174,7 @@ fn a_rank_reads_its_part_of_the_files_and_no_more() {
         let taken: usize =
             files.iter().map(|file| file.taken.load(std::sync::atomic::Ordering::Relaxed)).sum();
         // 97 tokens are 48 and 49, twice; the rest is halves, and the norms are on both.
-        assert_eq!(taken / 4 - norms, (all - norms) / 2 - 48 + rank.rank() * 2 * 48);
+        assert_eq!(taken / 4 - norms, (all - norms) / 2 - hidden + rank.rank() * 2 * hidden);
         together += taken / 4;
     }
     assert_eq!(together, all + norms);
