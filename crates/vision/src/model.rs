@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use embodied_r_policy::tokenizer::{Generation, Tokenizer};
-use embodied_r_policy::{InferenceModel, Insert, Prompt, WeightFormat};
+use embodied_r_policy::{InferenceModel, Insert, Prompt, TensorParallel, WeightFormat};
 use image::RgbImage;
 
 use crate::config::{PictureTokens, VisionConfig};
@@ -82,9 +82,18 @@ impl VisionLanguageModel {
     /// # Errors
     /// [`Error::NoVision`], [`Error::NoProcessor`] and [`Error::NoMmproj`] for a text model, and those of [`InferenceModel::load`].
     pub fn load(dir: &Path, options: VisionOptions) -> Result<Self> {
+        Self::load_part(dir, options, &TensorParallel::alone())
+    }
+
+    /// As [`Self::load`], with the decoder's part of the rank `ranks` and all of the tower: pictures are dealt to the
+    /// ranks ([`Eyes::images_over`]).
+    ///
+    /// # Errors
+    /// As [`Self::load`], and those of [`InferenceModel::load_part`].
+    pub fn load_part(dir: &Path, options: VisionOptions, ranks: &TensorParallel) -> Result<Self> {
         // What is small comes first, so that what is missing is told at once.
         let eyes = Eyes::load(dir, options)?;
-        let decoder = InferenceModel::load(dir, options.format)?;
+        let decoder = InferenceModel::load_part(dir, options.format, ranks)?;
         let (found, want) = (eyes.config().out_hidden_size, decoder.config().hidden_size);
         if found != want {
             return Err(Error::Widths { dir: dir.to_owned(), found, want });
@@ -174,6 +183,38 @@ impl Eyes {
         Ok(seen)
     }
 
+    /// As [`Self::images`], on ranks that all ask for the same: each looks at its share, and all get what all saw. The
+    /// tower is whole on every rank: split as the decoder is, it would send a picture's patches twice in every block,
+    /// and this sends its tokens once.
+    ///
+    /// # Errors
+    /// As [`Self::images`], and when a rank is lost.
+    pub fn images_over(&self, pictures: &[&RgbImage], ranks: &TensorParallel) -> Result<Vec<Seen>> {
+        if ranks.is_alone() {
+            return self.images(pictures);
+        }
+        let grids = pictures.iter().map(|picture| self.processor.image_grid(picture.dimensions()));
+        let grids: Vec<Grid> = grids.collect::<Result<_>>()?;
+        let is_own = |index: usize| index % ranks.size() == ranks.rank();
+        let own: Vec<&RgbImage> =
+            (0..pictures.len()).filter(|i| is_own(*i)).map(|i| pictures[i]).collect();
+        let mut own = self.images(&own)?.into_iter();
+        let VisionConfig { spatial_merge_size: merge, out_hidden_size: width, .. } = *self.config();
+        let parts = grids.iter().enumerate().map(|(index, grid)| {
+            let seen = if is_own(index) { own.next() } else { None };
+            ((grid.tokens(merge), width), seen.map(|seen| seen.embeddings))
+        });
+        let embeddings = ranks.exchanged(parts.collect())?;
+        let seen = embeddings.into_iter().zip(grids).zip(pictures);
+        let seen = seen.map(|((embeddings, grid), picture)| Seen {
+            kind: Kind::Image,
+            grid,
+            embeddings,
+            digest: image_digest(picture),
+        });
+        Ok(seen.collect())
+    }
+
     /// How many of the first pictures the tower takes together: as few as have patches enough for its threads, so
     /// that memory does not grow with the number of pictures.
     fn together(&self, pictures: &[&RgbImage]) -> Result<usize> {
@@ -227,8 +268,11 @@ impl Eyes {
         self.filled(&tokenizer.encode(&text)?, seen)
     }
 
-    /// The ids with as many tokens in each place for a picture as the next of `seen` has.
-    fn filled(&self, ids: &[u32], seen: &[Seen]) -> Result<Prompt> {
+    /// The prompt of `ids`, with as many tokens in each place for a picture as the next of `seen` has.
+    ///
+    /// # Errors
+    /// [`Error::Places`] unless there is a picture for each place.
+    pub fn filled(&self, ids: &[u32], seen: &[Seen]) -> Result<Prompt> {
         let PictureTokens { image_token_id, video_token_id } = self.tokens;
         let is_place = |id: &&u32| [image_token_id, video_token_id].contains(id);
         let places = ids.iter().filter(is_place).count();
@@ -267,6 +311,11 @@ impl Seen {
     /// Memory that it takes.
     pub(crate) fn bytes(&self) -> usize {
         self.embeddings.elem_count() * size_of::<f32>()
+    }
+
+    /// A name for it.
+    pub(crate) fn digest(&self) -> u128 {
+        self.digest
     }
 
     /// What the decoder reads (tokens, hidden).
