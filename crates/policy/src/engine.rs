@@ -6,6 +6,7 @@
 //! prompt across requests. When pages run out, the youngest sequence is put back and computed again
 //! later. What a request gives depends on it alone, to the bit.
 
+mod cache;
 mod linear;
 mod model;
 mod pages;
@@ -14,17 +15,18 @@ mod schedule;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use candle_core::Tensor;
 use embodied_r_kernels::paged_attention::PAGE;
-use embodied_r_kernels::{memory, pool};
-use rayon::prelude::*;
+use embodied_r_kernels::pool;
 
 use crate::error::{Error, Result};
 use crate::generate::{Finish, Request};
 use crate::prompt::{Prompt, TokenKey, text_key};
 use crate::random::Stream;
-use crate::sampling::{History, Sampling, Token, draw};
+use crate::sampling::{History, Row, Sampling, Token, draw_rows};
 use crate::tape::Tape;
 pub use model::InferenceModel;
+use cache::CacheShape;
 use model::{Batch, Part};
 use pages::Pages;
 
@@ -167,7 +169,8 @@ impl Engine {
     pub fn new(model: Arc<InferenceModel>, options: EngineOptions) -> Result<Self> {
         options.check()?;
         let capacity = options.kv_cache_tokens.map(|tokens| tokens / PAGE);
-        let pages = Pages::new(model.heads(), model.config().num_hidden_layers, capacity);
+        let (heads, layers) = (model.heads(), model.config().num_hidden_layers);
+        let pages = Pages::new(CacheShape { heads, layers, capacity }, model.device());
         Ok(Self {
             model,
             options,
@@ -321,37 +324,39 @@ impl Engine {
         // Otherwise threads would be put to sleep and woken for each of the step's many short parts.
         pool::awake(|| {
             let logits = self.model.step(&batch, &mut self.pages, self.tape.as_mut())?;
-            let logits = memory::floats(&logits, "sample")?;
-            Ok(self.draw(&ready, &logits))
+            self.draw(&ready, &logits)
         })
     }
 
     /// Draws the next token for each sample of the jobs `ready`, each from its row of logits.
-    fn draw(&mut self, ready: &[usize], logits: &[f32]) -> Vec<Output> {
-        let vocabulary = self.model.config().vocab_size;
-        let drawn: Vec<Vec<Token>> = ready
-            .par_iter()
-            .zip(logits.par_chunks(vocabulary))
-            .map(|(index, logits)| {
-                let Job { prompt, ids, sampling, stream, samples, .. } = &self.running[*index];
-                let history = History { prompt: prompt.ids(), completion: ids };
-                let token = |sample: &usize| {
-                    let uniform = Stream::new(*stream, *sample as u64).uniform(ids.len() as u64);
-                    draw(logits, sampling, history, uniform)
-                };
-                samples.iter().map(token).collect()
-            })
-            .collect();
+    fn draw(&mut self, ready: &[usize], logits: &Tensor) -> Result<Vec<Output>> {
+        let row = |index: &usize| {
+            let Job { prompt, ids, sampling, stream, samples, .. } = &self.running[*index];
+            let uniform =
+                |sample: &usize| Stream::new(*stream, *sample as u64).uniform(ids.len() as u64);
+            Row {
+                sampling,
+                history: History { prompt: prompt.ids(), completion: ids },
+                uniforms: samples.iter().map(uniform).collect(),
+            }
+        };
+        let rows: Vec<Row<'_>> = ready.iter().map(row).collect();
+        let drawn = draw_rows(logits, &rows)?;
         let mut outputs = Vec::new();
         // From the last on, so that the jobs that follow keep their places.
         for (index, tokens) in ready.iter().zip(drawn).rev() {
-            self.settle(*index, tokens, &mut outputs);
+            self.settle(*index, tokens, &mut outputs)?;
         }
-        outputs
+        Ok(outputs)
     }
 
     /// Gives a job's samples their tokens; those that have not ended go on in its place.
-    fn settle(&mut self, index: usize, tokens: Vec<Token>, outputs: &mut Vec<Output>) {
+    fn settle(
+        &mut self,
+        index: usize,
+        tokens: Vec<Token>,
+        outputs: &mut Vec<Output>,
+    ) -> Result<()> {
         self.stats.generated_tokens += tokens.len() as u64;
         let most = self.model.config().max_position_embeddings;
         let job = &mut self.running[index];
@@ -381,10 +386,13 @@ impl Engine {
             }
         }
         match going_on[..] {
-            [(_, id)] if job.samples.len() == 1 && !job.ids.is_empty() => job.ids.push(id),
+            [(_, id)] if job.samples.len() == 1 && !job.ids.is_empty() => {
+                job.ids.push(id);
+                Ok(())
+            }
             _ => {
                 let job = self.running.remove(index);
-                self.fork(index, job, going_on);
+                self.fork(index, job, going_on)
             }
         }
     }

@@ -184,6 +184,12 @@ pub enum Error {
         /// Its canonical name.
         name: String,
     },
+    /// A layer's keys and values are asked for before any were stored.
+    #[error("layer {layer} has no keys and values yet")]
+    EmptyCache {
+        /// The layer, from 0.
+        layer: usize,
+    },
     /// An engine's option does not allow any work.
     #[error("`{option}` is {found}, want {want}")]
     Engine {

@@ -2,13 +2,13 @@
 
 mod defaults;
 mod draw;
-mod logits;
+mod edits;
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 pub use defaults::SamplingDefaults;
-pub(crate) use draw::{History, draw};
+pub(crate) use draw::{History, Row, draw_rows};
 
 /// How tokens are drawn. Fields bear the names of `transformers` and vLLM; the default draws from
 /// the whole distribution.

@@ -5,17 +5,17 @@ mod load;
 use std::borrow::Cow;
 use std::ops::Range;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::attention::{Attended, Heads};
-use embodied_r_kernels::paged_attention::{self, PageLayout, Run};
+use embodied_r_kernels::paged_attention::{PAGE, PageLayout};
 use embodied_r_kernels::rope::{self, Angles, Frequencies, Turn};
 use embodied_r_kernels::weight::Weight;
 use embodied_r_kernels::{embedding, memory, rms_norm, swiglu};
 
 use super::linear::{self, Linear};
-use super::pages::{Pages, Write};
+use super::pages::Pages;
 use crate::config::ModelConfig;
-use crate::error::Result;
+use crate::error::{During as _, Result};
 use crate::prompt::{Place, Prompt};
 use crate::tape::Tape;
 use crate::tensor_parallel::{Split, TensorParallel};
@@ -108,12 +108,12 @@ impl<'a> Queries<'a> {
         Ok(Self { rows: None, parts: Cow::Borrowed(&batch.parts), angles })
     }
 
-    /// Those whose logits are wanted.
-    fn wanted(batch: &'a Batch, model: &InferenceModel) -> Result<Self> {
+    /// Those whose logits are wanted, unless all are.
+    fn wanted(batch: &'a Batch, model: &InferenceModel) -> Result<Option<Self>> {
         let wanted = || batch.parts.iter().filter(|part| part.wanted);
         let rows: Vec<usize> = wanted().map(|part| part.rows.end - 1).collect();
         if rows.len() == batch.ids.len() {
-            return Self::all(batch, model);
+            return Ok(None);
         }
         let places: Vec<Place> = rows.iter().map(|row| batch.places[*row]).collect();
         let alone = |(row, part): (usize, &Part)| Part {
@@ -122,7 +122,12 @@ impl<'a> Queries<'a> {
             ..part.clone()
         };
         let parts = wanted().enumerate().map(alone).collect();
-        Ok(Self { angles: model.angles(&places)?, rows: Some(rows), parts })
+        Ok(Some(Self { angles: model.angles(&places)?, rows: Some(rows), parts }))
+    }
+
+    /// How many there are.
+    fn count(&self, batch: &Batch) -> usize {
+        self.rows.as_ref().map_or(batch.ids.len(), Vec::len)
     }
 }
 
@@ -135,7 +140,7 @@ impl InferenceModel {
     /// Memory that the keys and values of a token take, on this rank.
     pub fn kv_bytes_per_token(&self) -> usize {
         let page = PageLayout::new(self.heads()).numbers() * self.config.num_hidden_layers;
-        page * size_of::<f32>() / paged_attention::PAGE
+        page * size_of::<f32>() / PAGE
     }
 
     /// What the tokens at such places are turned by.
@@ -147,6 +152,11 @@ impl InferenceModel {
                 Ok(Angles::new(&positions, &self.frequencies))
             }
         }
+    }
+
+    /// Where it computes.
+    pub(super) fn device(&self) -> &Device {
+        self.norm.device()
     }
 
     /// The heads of its attention, on this rank.
@@ -195,25 +205,28 @@ impl InferenceModel {
     ) -> Result<Tensor> {
         let mut tape = tape.filter(|tape| tape.has_room(batch.ids.len()));
         let (all, wanted) = (Queries::all(batch, self)?, Queries::wanted(batch, self)?);
-        let writes = writes(&batch.parts);
+        // Of other tokens nobody looks at more than the last layer's keys and values.
+        let last = wanted.as_ref().unwrap_or(&all);
+        let places = pages.cache.places(&batch.parts)?;
+        let all_seen = pages.cache.seen(&all.parts, batch.ids.len())?;
+        let last_seen = match &wanted {
+            Some(wanted) => &pages.cache.seen(&wanted.parts, wanted.count(batch))?,
+            None => &all_seen,
+        };
         let mut x = self.embedded(&batch.ids)?;
         for Inserted { row, rows, embeddings } in &batch.inserts {
-            memory::copy_rows(&x, *row, embeddings, rows.clone())?;
+            let embeddings = embeddings.to_device(x.device()).and_then(|e| e.to_dtype(x.dtype()));
+            memory::copy_rows(&x, *row, &embeddings.during("insert a picture")?, rows.clone())?;
         }
         for (index, layer) in self.layers.iter().enumerate() {
-            // Of other tokens nobody looks at more than the last layer's keys and values.
-            let queries = if index + 1 == self.layers.len() { &wanted } else { &all };
+            let is_last = index + 1 == self.layers.len();
+            let (queries, seen) = if is_last { (last, last_seen) } else { (&all, &all_seen) };
             let normed = rms_norm::forward(&x, &layer.input_norm, self.config.rms_norm_eps)?;
             let ([q, k, v], residual) = layer.projected(&normed.y, &x, queries)?;
             rope::rotate(&q, &queries.angles, Turn::Forward)?;
             rope::rotate(&k, &all.angles, Turn::Forward)?;
-            pages.store(
-                index,
-                &writes,
-                &memory::floats(&k, "cache")?,
-                &memory::floats(&v, "cache")?,
-            )?;
-            let attended = self.attended((index, layer), &q, queries, pages)?;
+            pages.cache.store(index, &places, (&k, &v))?;
+            let attended = pages.cache.attend(index, &q, seen, layer.window)?;
             let Finished { y, middle, scale, gate, up } =
                 self.finished(layer, &attended.out, &residual)?;
             if let Some(tape) = &mut tape {
@@ -224,29 +237,14 @@ impl InferenceModel {
             x = y;
         }
         if let Some(tape) = tape {
-            pages.tape(&writes, tape.push(batch.ids.len(), wanted.rows.as_deref(), &x)?);
+            let first = tape.push(batch.ids.len(), last.rows.as_deref(), &x)?;
+            pages.tape(&places.writes, first);
         }
         let normed = rms_norm::forward(&x, &self.norm, self.config.rms_norm_eps)?;
-        let logits = self.head.forward(&normed.y, None)?;
+        // Of factors of fewer bits too, logits are f32.
+        let normed = normed.y.to_dtype(DType::F32).during("normalise the last layer's output")?;
+        let logits = self.head.forward(&normed, None)?;
         self.ranks.side_by_side(logits, &self.split.vocabulary)
-    }
-
-    /// What a layer's queries see of the values in the pages (queries, query heads · dim).
-    fn attended(
-        &self,
-        (index, layer): (usize, &Layer),
-        q: &Tensor,
-        queries: &Queries<'_>,
-        pages: &Pages,
-    ) -> Result<Attended> {
-        let run = |part: &Part| Run {
-            rows: part.rows.clone(),
-            position: part.position,
-            pages: part.pages.iter().map(|page| pages.layer(*page, index)).collect(),
-            causal: true,
-        };
-        let runs: Vec<Run<'_>> = queries.parts.iter().map(run).collect();
-        Ok(paged_attention::forward(q, &runs, self.heads(), layer.window)?)
     }
 
     /// The rest of a layer behind its attention.
@@ -285,20 +283,4 @@ impl Layer {
         let [q] = linear::forward_all(&embedding::gather(normed, rows)?, [&self.q])?;
         Ok(([q, k, v], embedding::gather(x, rows)?))
     }
-}
-
-/// Where the keys and values of a batch go.
-fn writes(parts: &[Part]) -> Vec<Write> {
-    let mut writes = Vec::new();
-    for Part { rows, position, pages, .. } in parts {
-        let mut row = rows.start;
-        while row < rows.end {
-            let at = position + row - rows.start;
-            let slot = at % paged_attention::PAGE;
-            let end = rows.end.min(row + paged_attention::PAGE - slot);
-            writes.push(Write { page: pages[at / paged_attention::PAGE], slot, rows: row..end });
-            row = end;
-        }
-    }
-    writes
 }

@@ -1,20 +1,18 @@
 //! Pages of keys and values: shared by reference, kept for prompts that begin alike.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 
-use embodied_r_kernels::attention::Heads;
-use embodied_r_kernels::paged_attention::{PAGE, PageLayout};
-use rayon::prelude::*;
+use candle_core::Device;
+use embodied_r_kernels::paged_attention::PAGE;
 
+use super::cache::{Cache, CacheShape, Write};
 use crate::error::Result;
 use crate::prompt::TokenKey;
 
 /// The pages of an engine.
 pub(super) struct Pages {
-    layout: PageLayout,
-    kv_width: usize,
-    layers: usize,
+    /// What stands in them.
+    pub(super) cache: Cache,
     /// Most pages that may be made.
     capacity: Option<usize>,
     pages: Vec<Page>,
@@ -35,8 +33,8 @@ struct Content {
     keys: Box<[TokenKey]>,
 }
 
+#[derive(Default)]
 struct Page {
-    numbers: Box<[f32]>,
     users: usize,
     /// Never given twice, so that a page that has been reused is not taken for what it was.
     serial: u64,
@@ -46,23 +44,12 @@ struct Page {
     taped: Vec<usize>,
 }
 
-/// Rows of a batch whose keys and values go to a page.
-pub(super) struct Write {
-    pub(super) page: usize,
-    pub(super) slot: usize,
-    pub(super) rows: Range<usize>,
-}
-
-/// Rows beyond which it pays to store with several threads.
-const MANY_ROWS: usize = 64;
-
 impl Pages {
-    pub(super) fn new(heads: Heads, layers: usize, capacity: Option<usize>) -> Self {
+    /// None yet, of a model whose tensors are on `device`.
+    pub(super) fn new(shape: CacheShape, device: &Device) -> Self {
         Self {
-            layout: PageLayout::new(heads),
-            kv_width: heads.kv_width(),
-            layers,
-            capacity,
+            capacity: shape.capacity,
+            cache: Cache::new(shape, device),
             pages: Vec::new(),
             free: Vec::new(),
             known: HashMap::new(),
@@ -98,15 +85,8 @@ impl Pages {
                 page
             }
             None => {
-                let numbers = vec![0.0; self.layers * self.layout.numbers()].into_boxed_slice();
-                self.pages.push(Page {
-                    numbers,
-                    users: 0,
-                    serial: 0,
-                    content: None,
-                    left: 0,
-                    taped: Vec::new(),
-                });
+                self.cache.add_page();
+                self.pages.push(Page::default());
                 self.pages.len() - 1
             }
         };
@@ -142,14 +122,15 @@ impl Pages {
         }
     }
 
-    /// A page with the same numbers for a user of its own.
-    pub(super) fn copy(&mut self, page: usize) -> Option<usize> {
-        let copy = self.take()?;
+    /// A page with the same numbers for a user of its own, or nothing if there is no room.
+    ///
+    /// # Errors
+    /// The device has no room for it.
+    pub(super) fn copy(&mut self, page: usize) -> Result<Option<usize>> {
+        let Some(copy) = self.take() else { return Ok(None) };
         self.pages[copy].taped = self.pages[page].taped.clone();
-        let numbers = std::mem::take(&mut self.pages[page].numbers);
-        self.pages[copy].numbers.copy_from_slice(&numbers);
-        self.pages[page].numbers = numbers;
-        Some(copy)
+        self.cache.copy_page(page, copy)?;
+        Ok(Some(copy))
     }
 
     /// Takes note that a tape has the tokens that were stored by `writes`, the batch's first one in row `first`.
@@ -212,52 +193,19 @@ impl Pages {
             self.known.remove(&content);
         }
     }
-
-    /// One layer's part of a page.
-    pub(super) fn layer(&self, page: usize, layer: usize) -> &[f32] {
-        let numbers = self.layout.numbers();
-        &self.pages[page].numbers[layer * numbers..(layer + 1) * numbers]
-    }
-
-    /// Stores a layer's keys and values; no page stands in two writes.
-    ///
-    /// # Shapes
-    /// `k` and `v` (rows of the batch, kv heads · dim).
-    pub(super) fn store(
-        &mut self,
-        layer: usize,
-        writes: &[Write],
-        k: &[f32],
-        v: &[f32],
-    ) -> Result<()> {
-        let (layout, width) = (self.layout, self.kv_width);
-        let at = layer * layout.numbers()..(layer + 1) * layout.numbers();
-        // Lent out for the time being, so that threads can write to them side by side.
-        let mut lent: Vec<(&Write, Box<[f32]>)> = writes
-            .iter()
-            .map(|write| (write, std::mem::take(&mut self.pages[write.page].numbers)))
-            .collect();
-        let store = |(write, numbers): &mut (&Write, Box<[f32]>)| {
-            let rows = write.rows.start * width..write.rows.end * width;
-            layout.store(&mut numbers[at.clone()], write.slot, &k[rows.clone()], &v[rows])
-        };
-        let rows: usize = writes.iter().map(|write| write.rows.len()).sum();
-        let stored = match rows > MANY_ROWS {
-            true => lent.par_iter_mut().try_for_each(store),
-            false => lent.iter_mut().try_for_each(store),
-        };
-        for (write, numbers) in lent {
-            self.pages[write.page].numbers = numbers;
-        }
-        Ok(stored?)
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use embodied_r_kernels::attention::Heads;
+
     use super::*;
 
-    const HEADS: Heads = Heads { query: 2, kv: 1, dim: 4 };
+    /// Pages of a model of one layer on the CPU.
+    fn pages(capacity: Option<usize>) -> Pages {
+        let heads = Heads { query: 2, kv: 1, dim: 4 };
+        Pages::new(CacheShape { heads, layers: 1, capacity }, &Device::Cpu)
+    }
 
     fn ids(pages: u32) -> Vec<TokenKey> {
         (0..TokenKey::from(pages) * PAGE as TokenKey).collect()
@@ -265,7 +213,7 @@ mod tests {
 
     #[test]
     fn pages_of_a_prompt_are_found_by_whoever_begins_with_the_same_tokens() {
-        let mut pages = Pages::new(HEADS, 1, None);
+        let mut pages = pages(None);
         let own = [pages.take().unwrap(), pages.take().unwrap()];
         pages.publish(&own, ids(2).into_iter());
         let mut longer = ids(2);
@@ -280,7 +228,7 @@ mod tests {
 
     #[test]
     fn what_is_left_stays_known_until_its_memory_is_needed() {
-        let mut pages = Pages::new(HEADS, 1, Some(2));
+        let mut pages = pages(Some(2));
         let first = pages.take().unwrap();
         pages.publish(&[first], ids(1).into_iter());
         pages.leave(first);
@@ -294,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_page_that_was_reused_is_not_taken_for_the_beginning_of_what_followed_it() {
-        let mut pages = Pages::new(HEADS, 1, Some(2));
+        let mut pages = pages(Some(2));
         let own = [pages.take().unwrap(), pages.take().unwrap()];
         pages.publish(&own, ids(2).into_iter());
         own.iter().for_each(|page| pages.leave(*page));
@@ -310,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_page_is_on_the_tape_as_far_as_all_of_it_before_is() {
-        let mut pages = Pages::new(HEADS, 1, Some(1));
+        let mut pages = pages(Some(1));
         let page = pages.take().unwrap();
         let write = |slot, rows| [Write { page, slot, rows }];
         // What stands before these was computed without a tape.
@@ -330,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_shared_page_is_free_when_its_last_user_has_left() {
-        let mut pages = Pages::new(HEADS, 1, Some(1));
+        let mut pages = pages(Some(1));
         let page = pages.take().unwrap();
         pages.share(page);
         pages.leave(page);

@@ -132,12 +132,21 @@ impl Engine {
 
     /// Puts a job for each of the samples that go on in the place of the job that they come from.
     /// They share its full pages; all but one get a copy of the last one, or wait if there is none.
-    pub(super) fn fork(&mut self, index: usize, mut job: Job, going_on: Vec<(usize, u32)>) {
+    ///
+    /// # Errors
+    /// The device has no room for a copy.
+    pub(super) fn fork(
+        &mut self,
+        index: usize,
+        mut job: Job,
+        going_on: Vec<(usize, u32)>,
+    ) -> Result<()> {
         let full = job.computed / PAGE;
         // Whoever begins with the same tokens can have them from now on.
         self.pages.publish(&job.pages[..full], job.keys());
         let Some((last, others)) = going_on.split_last() else {
-            return job.leave(&mut self.pages);
+            job.leave(&mut self.pages);
+            return Ok(());
         };
         let new = |(sample, id): (usize, u32)| {
             let ids = job.ids.iter().copied().chain([id]).collect();
@@ -145,7 +154,7 @@ impl Engine {
         };
         let mut forks = Vec::new();
         for other in others {
-            match self.forked(&job.pages, full) {
+            match self.forked(&job.pages, full)? {
                 Some(pages) => forks.push(Job { pages, computed: job.computed, ..new(*other) }),
                 None => {
                     self.stats.preemptions += 1;
@@ -156,22 +165,23 @@ impl Engine {
         let last = Job { pages: job.pages.clone(), computed: job.computed, ..new(*last) };
         forks.push(last);
         self.running.splice(index..index, forks);
+        Ok(())
     }
 
     /// The same pages for one more sequence: the full ones shared, what is behind them copied.
-    fn forked(&mut self, pages: &[usize], full: usize) -> Option<Vec<usize>> {
+    fn forked(&mut self, pages: &[usize], full: usize) -> Result<Option<Vec<usize>>> {
         let mut copies = Vec::new();
         for page in &pages[full..] {
-            match self.pages.copy(*page) {
+            match self.pages.copy(*page)? {
                 Some(copy) => copies.push(copy),
                 None => {
                     copies.into_iter().for_each(|page| self.pages.leave(page));
-                    return None;
+                    return Ok(None);
                 }
             }
         }
         pages[..full].iter().for_each(|page| self.pages.share(*page));
-        Some([&pages[..full], &copies].concat())
+        Ok(Some([&pages[..full], &copies].concat()))
     }
 }
 

@@ -1,9 +1,13 @@
-//! The draw of one token.
+//! The draw of tokens.
 
-use embodied_r_kernels::sample::{Scan, Truncation};
+use candle_core::{Device, Tensor};
+use embodied_r_kernels::memory::floats;
+use embodied_r_kernels::sample::{self, Choice, Draw, Pick, Scan, Truncation};
+use rayon::prelude::*;
 
-use super::logits::{StopTokens, edited};
+use super::edits::{StopTokens, edits};
 use super::{Report, Sampling, Token};
+use crate::error::{During as _, Result};
 
 /// What a sequence has so far, for the penalties.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +16,89 @@ pub(crate) struct History<'a> {
     pub(crate) prompt: &'a [u32],
     /// Ids of the completion.
     pub(crate) completion: &'a [u32],
+}
+
+/// What is drawn from a row of logits.
+#[derive(Debug)]
+pub(crate) struct Row<'a> {
+    /// How.
+    pub(crate) sampling: &'a Sampling,
+    /// What the sequence has so far.
+    pub(crate) history: History<'a>,
+    /// For each sample a number in [0, 1).
+    pub(crate) uniforms: Vec<f64>,
+}
+
+/// Draws the samples of each row, as [`draw`] does, where the logits are: of a device's, the tokens alone come
+/// back, unless one of the rows reports more.
+///
+/// # Shapes
+/// `logits` (rows, vocabulary), f32.
+///
+/// # Errors
+/// The device cannot draw.
+pub(crate) fn draw_rows(logits: &Tensor, rows: &[Row<'_>]) -> Result<Vec<Vec<Token>>> {
+    let (_, vocabulary) = logits.dims2().during("draw")?;
+    let on_device = embodied_r_kernels::device::has_kernels(logits.device());
+    if on_device && rows.iter().all(|row| row.sampling.logprobs.is_none()) {
+        return drawn_on_device(logits, vocabulary, rows);
+    }
+    let logits = logits.to_device(&Device::Cpu).during("fetch the logits")?;
+    let logits = floats(&logits, "sample")?;
+    let rows = rows.par_iter().zip(logits.par_chunks(vocabulary));
+    Ok(rows.map(|(row, logits)| row.draw(logits)).collect())
+}
+
+fn drawn_on_device(
+    logits: &Tensor,
+    vocabulary: usize,
+    rows: &[Row<'_>],
+) -> Result<Vec<Vec<Token>>> {
+    let choice = |(index, row): (usize, &Row<'_>)| {
+        let Row { sampling, history, uniforms } = row;
+        let pick = match sampling.temperature == 0.0 {
+            true => Pick::Largest,
+            false => Pick::At(uniforms.clone(), truncation(sampling)),
+        };
+        let edits = edits(vocabulary, sampling, *history, StopTokens::Barred);
+        Choice { row: index, scale: scale(sampling), edits, pick }
+    };
+    let choices: Vec<Choice> = rows.iter().enumerate().map(choice).collect();
+    let drawn = sample::draw(logits, &choices)?;
+    let tokens = |(index, (row, draws)): (usize, (&Row<'_>, Vec<Draw>))| {
+        let token = |draw: &Draw| {
+            let logp = draw.log_probability as f32;
+            Some(Token { id: draw.index? as u32, logp, report: None })
+        };
+        // Of the likeliest token there is one draw for all.
+        let draws = draws.iter().cycle().take(row.uniforms.len());
+        match draws.map(token).collect() {
+            Some(tokens) => Ok(tokens),
+            // The parameters leave no token, which is rare.
+            None => {
+                let logits = logits.narrow(0, index, 1).and_then(|row| row.to_device(&Device::Cpu));
+                Ok(row.draw(&floats(&logits.during("fetch a row of logits")?, "sample")?))
+            }
+        }
+    };
+    rows.iter().zip(drawn).enumerate().map(tokens).collect()
+}
+
+impl Row<'_> {
+    /// Draws each sample from the row's logits.
+    fn draw(&self, logits: &[f32]) -> Vec<Token> {
+        let one = |uniform: &f64| draw(logits, self.sampling, self.history, *uniform);
+        self.uniforms.iter().map(one).collect()
+    }
+}
+
+/// What logits are multiplied by.
+fn scale(sampling: &Sampling) -> f64 {
+    if sampling.temperature == 0.0 { 1.0 } else { 1.0 / sampling.temperature }
+}
+
+fn truncation(&Sampling { top_k, top_p, min_p, .. }: &Sampling) -> Truncation {
+    Truncation { top_k, top_p, min_p }
 }
 
 /// Draws the token at `uniform`, a number in [0, 1), of the cumulative distribution over the ids that
@@ -30,18 +117,18 @@ pub(crate) struct History<'a> {
 ///
 /// # Shapes
 /// `logits` (vocabulary).
-pub(crate) fn draw(
+fn draw(
     logits: &[f32],
     sampling: &Sampling,
     history: History<'_>,
     uniform: f64,
 ) -> Token {
-    let greedy = sampling.temperature == 0.0;
-    let raw = Scan::new(logits, if greedy { 1.0 } else { 1.0 / sampling.temperature });
+    let raw = Scan::new(logits, scale(sampling));
     let chosen = [StopTokens::Barred, StopTokens::Free].into_iter().find_map(|stop| {
-        match edited(logits, sampling, history, stop) {
-            Some(edited) => choose(&Scan::new(&edited, raw.scale()), sampling, uniform),
-            None => choose(&raw, sampling, uniform),
+        let edits = edits(logits.len(), sampling, history, stop);
+        match edits.is_empty() {
+            true => choose(&raw, sampling, uniform),
+            false => choose(&Scan::new(&edits.apply(logits), raw.scale()), sampling, uniform),
         }
     });
     let id = chosen.unwrap_or_else(|| {
@@ -59,8 +146,7 @@ fn choose(scan: &Scan<'_>, sampling: &Sampling, uniform: f64) -> Option<usize> {
     if sampling.temperature == 0.0 {
         return scan.largest();
     }
-    let Sampling { top_k, top_p, min_p, .. } = *sampling;
-    let to = Truncation { top_k, top_p, min_p };
+    let to = truncation(sampling);
     let drawn = match to == Truncation::default() {
         true => scan.draw(uniform),
         false => scan.kept(&to).draw(uniform),

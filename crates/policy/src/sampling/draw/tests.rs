@@ -86,8 +86,8 @@ fn a_token_that_repeats_is_penalised_once_by_the_sign_of_its_logit() {
     let logits = [2.0, -1.0, 1.0, 0.5];
     let penalised = Sampling { repetition_penalty: 2.0, ..Sampling::greedy() };
     let history = History { prompt: &[0, 0, 0], completion: &[1] };
-    let edited = edited(&logits, &penalised, history, StopTokens::Barred);
-    assert_eq!(edited.unwrap(), [1.0, -2.0, 1.0, 0.5]);
+    let edits = edits(logits.len(), &penalised, history, StopTokens::Barred);
+    assert_eq!(edits.apply(&logits), [1.0, -2.0, 1.0, 0.5]);
 }
 
 #[test]
@@ -96,8 +96,8 @@ fn presence_and_frequency_count_the_completion_alone() {
     let penalised =
         Sampling { presence_penalty: 0.5, frequency_penalty: 0.25, ..Sampling::default() };
     let history = History { prompt: &[0, 0], completion: &[1, 2, 1] };
-    let edited = edited(&logits, &penalised, history, StopTokens::Barred);
-    assert_eq!(edited.unwrap(), [1.0, 0.0, 0.25]);
+    let edits = edits(logits.len(), &penalised, history, StopTokens::Barred);
+    assert_eq!(edits.apply(&logits), [1.0, 0.0, 0.25]);
 }
 
 #[test]
