@@ -3,11 +3,15 @@
 //! A [`Case`] is an operation at a shape: it makes its tensors, runs forward and backward, and gives what came
 //! out. It runs on the CPU and on the device with the same numbers, and what came out is compared.
 
+mod learning;
+mod memory;
+mod products;
 mod rows;
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
+use crate::precision::Precision;
 
 /// What a case's activations are held as on the device. The CPU computes with the same numbers in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +42,18 @@ pub(crate) struct Maker {
 pub(crate) struct Output {
     name: &'static str,
     tensor: Tensor,
-    /// Whether both sides give the same bits.
-    exact: bool,
+    closeness: Closeness,
+}
+
+/// How close both sides are.
+#[derive(Clone, Copy)]
+enum Closeness {
+    /// The same bits.
+    Exact,
+    /// Rounded as the result is held.
+    Near,
+    /// Rounded to bf16 on the way.
+    Rounded,
 }
 
 /// How far one result of a case is off.
@@ -86,11 +100,7 @@ impl Case {
         if truth.len() != found.len() {
             return Err(misfit(self.op));
         }
-        truth
-            .iter()
-            .zip(&found)
-            .map(|(truth, found)| compared(self.op, held, truth, found))
-            .collect()
+        truth.iter().zip(&found).map(|(truth, found)| compared(self.op, truth, found)).collect()
     }
 
     /// What comes out on the device, as f32 bits: two runs can be compared.
@@ -113,6 +123,9 @@ impl Case {
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     rows::add(&mut cases);
+    products::add(&mut cases);
+    memory::add(&mut cases);
+    learning::add(&mut cases);
     cases
 }
 
@@ -130,6 +143,19 @@ impl Maker {
     /// Numbers that are f32 in any case: weights, their gradients, moments.
     pub(crate) fn f32(&self, seed: u64, shape: &[usize]) -> Result<Tensor> {
         self.placed(self.cpu_noise(seed, shape)?)
+    }
+
+    /// Where its tensors are.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What products are made of, as activations are held.
+    pub(crate) fn precision(&self) -> Precision {
+        match self.held {
+            Held::F32 => Precision::F32,
+            Held::Bf16 => Precision::Bf16,
+        }
     }
 
     fn placed(&self, tensor: Tensor) -> Result<Tensor> {
@@ -151,23 +177,28 @@ impl Maker {
 impl Output {
     /// A result that may differ by rounding.
     pub(crate) fn near(name: &'static str, tensor: Tensor) -> Self {
-        Self { name, tensor, exact: false }
+        Self { name, tensor, closeness: Closeness::Near }
+    }
+
+    /// A result that was rounded to bf16 on the way.
+    pub(crate) fn rounded(name: &'static str, tensor: Tensor) -> Self {
+        Self { name, tensor, closeness: Closeness::Rounded }
     }
 
     /// A result that may not differ.
     pub(crate) fn exact(name: &'static str, tensor: Tensor) -> Self {
-        Self { name, tensor, exact: true }
+        Self { name, tensor, closeness: Closeness::Exact }
     }
 }
 
-fn compared(op: &'static str, held: Held, truth: &Output, found: &Output) -> Result<Compared> {
+fn compared(op: &'static str, truth: &Output, found: &Output) -> Result<Compared> {
     if truth.tensor.dims() != found.tensor.dims() {
         return Err(misfit(op));
     }
-    let allowed = match (truth.exact, held, found.tensor.dtype()) {
-        (true, ..) => 0.0,
-        (false, Held::Bf16, DType::BF16) => BF16_ERROR,
-        (false, ..) => F32_ERROR,
+    let allowed = match (truth.closeness, found.tensor.dtype()) {
+        (Closeness::Exact, _) => 0.0,
+        (Closeness::Rounded, _) | (_, DType::BF16) => BF16_ERROR,
+        (Closeness::Near, _) => F32_ERROR,
     };
     let (truth_numbers, found_numbers) = (numbers(&truth.tensor)?, numbers(&found.tensor)?);
     let squares: f64 = truth_numbers.iter().map(|x| f64::from(*x).powi(2)).sum();

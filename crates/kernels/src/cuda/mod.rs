@@ -19,9 +19,12 @@ mod host_product;
 pub(crate) mod linear;
 pub(crate) mod lookup;
 pub(crate) mod memory;
+pub(crate) mod optimizer;
 pub(crate) mod product;
 pub(crate) mod rms_norm;
 mod sums;
+pub(crate) mod table;
+pub(crate) mod weight;
 
 use candle_core::{Device, Tensor};
 
