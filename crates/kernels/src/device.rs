@@ -7,6 +7,14 @@
 #[cfg(feature = "cuda-host")]
 pub use crate::cuda::host::Order;
 
+/// Whether operations on tensors of `device` are kernels of this crate's for GPUs.
+pub fn has_kernels(device: &candle_core::Device) -> bool {
+    #[cfg(device)]
+    return crate::cuda::is_device(device);
+    #[cfg(not(device))]
+    return matches!(device, candle_core::Device::Cuda(_));
+}
+
 /// Opens a GPU for the operations of this crate: with one stream, on which all of its work follows each other.
 ///
 /// # Errors

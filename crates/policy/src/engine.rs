@@ -25,8 +25,8 @@ use crate::prompt::{Prompt, TokenKey, text_key};
 use crate::random::Stream;
 use crate::sampling::{History, Row, Sampling, Token, draw_rows};
 use crate::tape::Tape;
-pub use model::InferenceModel;
 use cache::CacheShape;
+pub use model::InferenceModel;
 use model::{Batch, Part};
 use pages::Pages;
 

@@ -91,6 +91,15 @@ impl Parameters {
         self.tensors.keys().filter_map(layer).min().unwrap_or(layers)
     }
 
+    /// The same numbers on `device`.
+    pub(crate) fn to_device(&self, device: &Device) -> Result<Self> {
+        let moved = |(name, tensor): (&String, &Tensor)| {
+            let during = || format!("put `{name}` on the device");
+            Ok((name.clone(), tensor.to_device(device).during(during())?))
+        };
+        Ok(Self { tensors: self.tensors.iter().map(moved).collect::<Result<_>>()? })
+    }
+
     /// The same numbers in memory of their own.
     pub(crate) fn copied(&self) -> Result<Self> {
         let copy = |(name, t): (&String, &Tensor)| Ok((name.clone(), t.copy()?));

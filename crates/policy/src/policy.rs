@@ -5,7 +5,7 @@ mod trained;
 
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use embodied_r_kernels::attention::Heads;
 use embodied_r_kernels::lm_head::Head;
 use embodied_r_kernels::rope::{Angles, Frequencies};
@@ -82,6 +82,32 @@ impl Policy {
     /// The configuration is impossible.
     pub fn random(config: &ModelConfig, seed: u64) -> Result<Self> {
         Self::new(config.clone(), Parameters::random(config, seed)?)
+    }
+
+    /// The same model with its tensors on `device`, where all that it is asked for is computed then. In
+    /// [`Precision::Bf16`] activations are bf16 on a device with kernels of its own.
+    ///
+    /// # Errors
+    /// There is no room on the device.
+    pub fn to_device(self, device: &Device) -> Result<Self> {
+        if self.device().same_device(device) {
+            return Ok(self);
+        }
+        let weights = self.weights.to_device(device)?;
+        let trained: Vec<&str> = self.parameters.iter().map(|(name, _)| name).collect();
+        let parameters = weights.only(&trained);
+        let lora = self.lora.as_ref().map(|lora| lora.to_device(device)).transpose()?;
+        let decoder = Decoder::new(weights.tensors(), &self.config)?;
+        let moved = Self { weights, parameters, decoder, lora: None, ..self };
+        Ok(match lora {
+            Some(lora) => moved.with_lora(lora),
+            None => moved,
+        })
+    }
+
+    /// Where its tensors are.
+    pub fn device(&self) -> &Device {
+        self.decoder.norm.device()
     }
 
     pub(crate) fn new(config: ModelConfig, weights: Parameters) -> Result<Self> {
@@ -276,7 +302,8 @@ impl Parameters {
         for (name, to) in self.iter() {
             let missing = || crate::Error::MissingTensor { name: name.to_owned() };
             let from = from.get(name).ok_or_else(missing)?;
-            to.slice_set(from, 0, 0).during(format!("copy `{name}`"))?;
+            let copied = from.to_device(to.device()).and_then(|from| to.slice_set(&from, 0, 0));
+            copied.during(format!("copy `{name}`"))?;
         }
         Ok(())
     }

@@ -175,7 +175,7 @@ impl InferenceModel {
             return Ok(self.embedding.rows(ids)?);
         }
         let own = self.split.own_vocabulary();
-        let x = memory::zeros(&[ids.len(), self.config.hidden_size])?;
+        let x = memory::zeros(&[ids.len(), self.config.hidden_size], self.device())?;
         for (row, id) in ids.iter().enumerate().filter(|(_, id)| own.contains(id)) {
             memory::copy_rows(&x, row, &self.embedding.rows(&[id - own.start])?, 0..1)?;
         }

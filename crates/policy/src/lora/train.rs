@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use candle_core::Device;
 use embodied_r_kernels::memory;
 use indexmap::IndexMap;
 
@@ -9,7 +10,7 @@ use super::settings::{A, B};
 use super::{Adapter, AdapterFault, LoraConfig, WEIGHTS_FILE};
 use crate::config::ModelConfig;
 use crate::decoder::{Decoder, LowRank};
-use crate::error::{Error, Result};
+use crate::error::{During as _, Error, Result};
 use crate::parameters::Parameters;
 use crate::random::Stream;
 
@@ -75,11 +76,17 @@ impl Lora {
         Ok(Self { config: config.clone(), tensors: Parameters::new(tensors) })
     }
 
+    /// The same adapter with its tensors on `device`.
+    pub(crate) fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Self { config: self.config.clone(), tensors: self.tensors.to_device(device)? })
+    }
+
     /// The same numbers in memory of their own, or none if they change nothing.
     pub(crate) fn copied(&self) -> Result<Option<Self>> {
         let mut changes = false;
         for (_, tensor) in self.tensors.iter().filter(|(name, _)| name.ends_with(B)) {
-            changes |= memory::floats(tensor, "copy")?.iter().any(|number| *number != 0.0);
+            let tensor = tensor.to_device(&Device::Cpu).during("look at an adapter")?;
+            changes |= memory::floats(&tensor, "copy")?.iter().any(|number| *number != 0.0);
         }
         if !changes {
             return Ok(None);

@@ -56,7 +56,7 @@ impl Policy {
         }
     }
 
-    fn with_lora(mut self, lora: Lora) -> Self {
+    pub(super) fn with_lora(mut self, lora: Lora) -> Self {
         lora.attach(&mut self.decoder);
         Self { parameters: lora.tensors.clone(), lora: Some(lora), ..self }
     }
@@ -84,11 +84,13 @@ impl Policy {
         if let Some(lora) = &self.lora {
             let saved = match lora::holds_model(dir) {
                 true => None,
-                false => Some(Lora::open(dir, &lora.config, &self.config)?),
+                false => {
+                    Some(Lora::open(dir, &lora.config, &self.config)?.to_device(self.device())?)
+                }
             };
             return self.beside(Self::new(self.config.clone(), self.weights.clone())?, saved);
         }
-        let read = Self::load(dir)?;
+        let read = Self::load(dir)?.to_device(self.device())?;
         let frozen: Vec<&str> = self
             .weights
             .iter()

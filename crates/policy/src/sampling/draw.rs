@@ -117,12 +117,7 @@ fn truncation(&Sampling { top_k, top_p, min_p, .. }: &Sampling) -> Truncation {
 ///
 /// # Shapes
 /// `logits` (vocabulary).
-fn draw(
-    logits: &[f32],
-    sampling: &Sampling,
-    history: History<'_>,
-    uniform: f64,
-) -> Token {
+fn draw(logits: &[f32], sampling: &Sampling, history: History<'_>, uniform: f64) -> Token {
     let raw = Scan::new(logits, scale(sampling));
     let chosen = [StopTokens::Barred, StopTokens::Free].into_iter().find_map(|stop| {
         let edits = edits(logits.len(), sampling, history, stop);
