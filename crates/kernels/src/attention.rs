@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
+use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::memory::floats;
 use crate::paged_attention;
@@ -115,6 +116,7 @@ pub fn forward(
 ) -> Result<Attended> {
     let heads = pattern.heads;
     check_shapes(q, k, v, spans, pattern)?;
+    on_device!(q, attention::forward(q, k, v, spans, pattern));
     let layout = Layout::new(spans, heads);
     let pages = Pages::new(&layout, &floats(k, OP)?, &floats(v, OP)?)?;
     let runs = layout.runs(&pages, pattern.causal);

@@ -5,6 +5,7 @@
 use candle_core::Tensor;
 use multiversion::multiversion;
 
+use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::linear::times;
 use crate::math::{exp, exp_moments, max, scale};
@@ -26,7 +27,7 @@ pub struct Scores {
     pub logps: Vec<f32>,
     /// Entropy of the distribution, in nats.
     pub entropies: Vec<f32>,
-    log_sum_exp: Vec<f32>,
+    pub(crate) log_sum_exp: Vec<f32>,
 }
 
 /// The head: what the logits are made with.
@@ -49,7 +50,9 @@ pub struct Head<'a> {
 /// The shapes do not fit, a target is outside the vocabulary, or a tensor is not contiguous `f32`
 /// on the CPU.
 pub fn forward(hidden: &Tensor, head: &Head<'_>, targets: &[u32]) -> Result<Scores> {
-    let task = Task::new(hidden, head, targets)?;
+    check_shapes(hidden, head, targets)?;
+    on_device!(hidden, lm_head::forward(hidden, head, targets, None));
+    let task = Task::new(hidden, head, targets.len())?;
     let mut scores = Scores {
         logps: vec![0.0; targets.len()],
         entropies: vec![0.0; targets.len()],
@@ -88,10 +91,13 @@ pub fn backward(
     d_logps: &[f32],
     d_weight: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let task = Task::new(hidden, head, targets)?;
+    check_shapes(hidden, head, targets)?;
     check(d_logps.len() == targets.len(), OP, || "as many gradients as targets are due".into())?;
     let misfits = d_weight.is_some_and(|d_weight| d_weight.dims() != head.weight.dims());
     check(!misfits, OP, || "the weight's gradient misfits".into())?;
+    check(scores.log_sum_exp.len() == targets.len(), OP, || "the scores are of others".into())?;
+    on_device!(hidden, lm_head::backward(hidden, head, targets, scores, d_logps, d_weight, None));
+    let task = Task::new(hidden, head, targets.len())?;
     let mut d_hidden = vec![0.0; targets.len() * task.width];
     let (weight, turned, mut logits) = (task.weight(), task.turned_weight(), Vec::new());
     let mut run = |mut d_weight: Option<&mut [f32]>| {
@@ -117,6 +123,20 @@ pub fn backward(
         None => run(None),
     }
     tensor(d_hidden, (targets.len(), task.width))
+}
+
+fn check_shapes(hidden: &Tensor, head: &Head<'_>, targets: &[u32]) -> Result<()> {
+    let (tokens, width) = hidden.dims2()?;
+    let (vocabulary, columns) = head.weight.dims2()?;
+    check(width == columns, OP, || "the hidden states do not fit the weight".into())?;
+    check(tokens == targets.len(), OP, || {
+        format!("{tokens} hidden states, but {} targets", targets.len())
+    })?;
+    check(head.temperature > 0.0, OP, || "the temperature must be above 0".into())?;
+    let outside = targets.iter().find(|target| **target as usize >= vocabulary);
+    check(outside.is_none(), OP, || {
+        format!("token {} is outside a vocabulary of {vocabulary}", outside.unwrap_or(&0))
+    })
 }
 
 /// Log-probability, entropy and log-sum-exp for each row of logits.
@@ -157,19 +177,9 @@ enum Factor<'a> {
 }
 
 impl<'a> Task<'a> {
-    fn new(hidden: &'a Tensor, head: &Head<'a>, targets: &[u32]) -> Result<Self> {
+    fn new(hidden: &'a Tensor, head: &Head<'a>, tokens: usize) -> Result<Self> {
         let Head { weight, temperature, precision } = *head;
-        let (tokens, width) = hidden.dims2()?;
-        let (vocabulary, columns) = weight.dims2()?;
-        check(width == columns, OP, || "the hidden states do not fit the weight".into())?;
-        check(tokens == targets.len(), OP, || {
-            format!("{tokens} hidden states, but {} targets", targets.len())
-        })?;
-        check(temperature > 0.0, OP, || "the temperature must be above 0".into())?;
-        let outside = targets.iter().find(|target| **target as usize >= vocabulary);
-        check(outside.is_none(), OP, || {
-            format!("token {} is outside a vocabulary of {vocabulary}", outside.unwrap_or(&0))
-        })?;
+        let (vocabulary, width) = weight.dims2()?;
         let (hidden, weight) = (floats(hidden, OP)?, floats(weight, OP)?);
         let scale = (1.0 / temperature) as f32;
         Ok(Self { hidden, weight, width, vocabulary, tokens, scale, precision })

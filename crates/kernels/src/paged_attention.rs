@@ -6,6 +6,10 @@
 //! after page from its first key on: the same bits whoever else is in the step and however the prompt
 //! was cut into chunks.
 
+#[cfg(device)]
+mod plan;
+#[cfg(device)]
+mod pool;
 mod task;
 
 use std::ops::Range;
@@ -17,6 +21,12 @@ use crate::attention::{Attended, Heads};
 use crate::error::{Result, check};
 use crate::memory::{floats, tensor};
 use crate::panels::Shared;
+#[cfg(device)]
+pub use plan::Plan;
+#[cfg(device)]
+pub(crate) use plan::{Few, Many};
+#[cfg(device)]
+pub use pool::{PagePool, PoolRun, Slots};
 use task::{Results, Task, Work, split};
 pub(crate) use task::{all_seen, hide, visible};
 

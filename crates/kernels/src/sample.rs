@@ -9,15 +9,17 @@
 //! An entry of -∞ or NaN has no weight and is never drawn.
 
 mod nucleus;
+mod rows;
 
 use std::cmp::Ordering;
 
 use multiversion::multiversion;
 
 use crate::math::{exp, max};
+pub use rows::{Change, Choice, Draw, Edits, Pick, draw};
 
 /// Entries of a chunk.
-const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 
 /// Lanes of the partial sums.
 const LANES: usize = 16;
@@ -257,7 +259,7 @@ fn larger_first(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
 }
 
 /// A scale in f32; finite, as ∞ times a difference of 0 would be NaN.
-fn narrowed(scale: f64) -> f32 {
+pub(crate) fn narrowed(scale: f64) -> f32 {
     (scale as f32).min(f32::MAX)
 }
 

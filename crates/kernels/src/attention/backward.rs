@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::pages::{Content, Group, Layout, Pages, Sequence};
 use super::{Attended, GroupSpan, Heads, OP, Pattern, check_shapes};
+use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::math::{add, dot, exps};
 use crate::memory::{floats, tensor};
@@ -53,6 +54,7 @@ pub fn backward(
     let heads = pattern.heads;
     check_shapes(q, k, v, spans, pattern)?;
     check(d_out.dims() == q.dims(), OP, || "the output's gradient misfits".into())?;
+    on_device!(q, attention::backward((q, k, v), attended, d_out, spans, pattern));
     let layout = Layout::new(spans, heads);
     let (keys, values) = (floats(k, OP)?, floats(v, OP)?);
     // Both are needed turned, and the keys as they are too.

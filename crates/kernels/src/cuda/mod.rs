@@ -8,6 +8,7 @@
 //! Numbers are f32 or bf16. All work of a device is put on the stream of its candle device, one after the
 //! other; [`crate::device::cuda`] opens one with a single stream.
 
+pub(crate) mod attention;
 #[cfg(feature = "cuda")]
 mod blas;
 mod buffer;
@@ -17,11 +18,14 @@ pub(crate) mod host;
 #[cfg(not(feature = "cuda"))]
 mod host_product;
 pub(crate) mod linear;
+pub(crate) mod lm_head;
 pub(crate) mod lookup;
 pub(crate) mod memory;
 pub(crate) mod optimizer;
+pub(crate) mod paged_attention;
 pub(crate) mod product;
 pub(crate) mod rms_norm;
+pub(crate) mod sample;
 mod sums;
 pub(crate) mod table;
 pub(crate) mod weight;

@@ -1,0 +1,220 @@
+// Masks, softmax and merging between the dense products of attention over packed groups. A packed row is a token's
+// query head; rows are ordered (key head, token, query head of that key head), so that a key head's are one matrix.
+
+#include "device.h"
+#include "softmax.h"
+
+namespace {
+
+// What the queries of a block see of its keys. Query `i` stands `offset + i` keys behind the block's first one; with
+// `causal` it sees none behind that place, and with a `window` above 0 no more than so many up to it.
+struct Mask {
+    int offset;
+    int causal;
+    int window;
+
+    __device__ int first(int query) const {
+        int start = offset + query + 1 - window;
+        return window > 0 && start > 0 ? start : 0;
+    }
+
+    __device__ int end(int query, int keys) const {
+        int end = offset + query + 1;
+        if (!causal || end > keys) return keys;
+        return end > 0 ? end : 0;
+    }
+};
+
+// Where a block's rows lie: `queries` tokens with `shared` query heads each, of `heads` key heads.
+struct Rows {
+    int queries;
+    int shared;
+    int heads;
+
+    __device__ long long count() const { return (long long)queries * shared * heads; }
+};
+
+// `packed` (heads, queries, shared, dim) of `plain` (queries, heads, shared, dim), or the other way round.
+template <class From, class To>
+__global__ void attention_pack_kernel(const From* from, To* to, Rows rows, int dim, int unpack) {
+    long long count = rows.count() * dim;
+    for (long long i = first_item(); i < count; i += item_step()) {
+        long long inner = (long long)rows.shared * dim, within = i % inner, outer = i / inner;
+        long long head = outer % rows.heads, query = outer / rows.heads;
+        long long packed = (head * rows.queries + query) * inner + within;
+        if (unpack) to[i] = from_float<To>(to_float(from[packed]));
+        else to[packed] = from_float<To>(to_float(from[i]));
+    }
+}
+
+__global__ void attention_fill_kernel(float* to, long long count, float value) {
+    for (long long i = first_item(); i < count; i += item_step()) to[i] = value;
+}
+
+// `scores` (heads, queries · shared, stride) become `weights` of the same shape, e^(score · scale - log-sum-exp), and
+// 0 where nothing is seen. One warp a row; a row's sums lie `per_head` rows apart between heads.
+template <class T>
+__global__ void attention_softmax_kernel(const float* scores, T* weights, float* log_sum_exp, Rows rows, int keys, int stride,
+                                  long long per_head, float scale, Mask mask) {
+    long long row = first_item() / WARP;
+    int lane = threadIdx.x % WARP;
+    if (row >= rows.count()) return;
+    long long of_head = (long long)rows.queries * rows.shared, head = row / of_head, within = row % of_head;
+    int query = (int)(within / rows.shared);
+    int first = mask.first(query), end = mask.end(query, keys);
+    const float* x = scores + row * stride;
+    T* to = weights + row * stride;
+    float largest = -INFINITY, sum = 0.0f;
+    for (int key = first + lane; key < end; key += WARP) {
+        float score = x[key] * scale, above = fmaxf(largest, score);
+        sum = sum * expf(largest - above) + expf(score - above);
+        largest = above;
+    }
+    float top = warp_max(largest);
+    float total = warp_sum(top == -INFINITY ? 0.0f : sum * expf(largest - top));
+    float shift = top + logf(total);
+    for (int key = lane; key < keys; key += WARP) {
+        bool seen = key >= first && key < end;
+        to[key] = from_float<T>(seen ? expf(x[key] * scale - shift) : 0.0f);
+    }
+    if (lane == 0) log_sum_exp[head * per_head + within] = first < end ? shift : -INFINITY;
+}
+
+// The weighted values of up to two parts (heads, queries · shared, dim), each a mean under a softmax of its own, as
+// one: `out` (queries, heads · shared · dim), `log_sum_exp` (queries, heads · shared). A part whose own log-sum-exp
+// is -inf has seen nothing, and is not read.
+template <class T>
+__global__ void attention_merge_kernel(const float* first, const float* first_sums, const float* second,
+                                const float* second_sums, T* out, float* log_sum_exp, Rows rows, int dim) {
+    long long row = first_item() / WARP;
+    int lane = threadIdx.x % WARP;
+    if (row >= rows.count()) return;
+    long long of_head = (long long)rows.queries * rows.shared, head = row / of_head, within = row % of_head;
+    long long query = within / rows.shared;
+    long long to = (query * rows.heads + head) * rows.shared + within % rows.shared;
+    float a = first ? first_sums[row] : -INFINITY, b = second ? second_sums[row] : -INFINITY;
+    float top = fmaxf(a, b);
+    float of_a = a == -INFINITY ? 0.0f : expf(a - top), of_b = b == -INFINITY ? 0.0f : expf(b - top);
+    float sum = of_a + of_b;
+    for (int d = lane; d < dim; d += WARP) {
+        float value = 0.0f;
+        if (of_a != 0.0f) value += of_a / sum * first[row * dim + d];
+        if (of_b != 0.0f) value += of_b / sum * second[row * dim + d];
+        out[to * dim + d] = from_float<T>(value);
+    }
+    if (lane == 0) log_sum_exp[to] = top + logf(sum);
+}
+
+// What the backward needs of each row: the output's gradient, packed, `delta = rowsum(dO · O)`, and the log-sum-exp.
+template <class T>
+__global__ void attention_gradient_rows_kernel(const T* d_out, const T* out, const float* log_sum_exp, T* packed, float* delta,
+                                        float* packed_sums, Rows rows, int dim) {
+    long long row = first_item() / WARP;
+    int lane = threadIdx.x % WARP;
+    if (row >= rows.count()) return;
+    long long of_head = (long long)rows.queries * rows.shared, head = row / of_head, within = row % of_head;
+    long long query = within / rows.shared;
+    long long from = (query * rows.heads + head) * rows.shared + within % rows.shared;
+    float sum = 0.0f;
+    for (int d = lane; d < dim; d += WARP) {
+        T gradient = d_out[from * dim + d];
+        packed[row * dim + d] = gradient;
+        sum += to_float(gradient) * to_float(out[from * dim + d]);
+    }
+    sum = warp_sum(sum);
+    if (lane == 0) {
+        delta[row] = sum;
+        packed_sums[row] = log_sum_exp[from];
+    }
+}
+
+// Of `scores` and of the gradients of weights, both (heads, queries · shared, stride), make the weights
+// P = e^(score · scale - log-sum-exp) and the gradients of scores P · (dP - delta) · scale; 0 where nothing is seen.
+template <class T>
+__global__ void attention_scores_gradient_kernel(const float* scores, const float* d_weights, const float* log_sum_exp,
+                                          const float* delta, T* weights, T* d_scores, Rows rows, int keys, int stride,
+                                          long long per_head, float scale, Mask mask) {
+    long long row = first_item() / WARP;
+    int lane = threadIdx.x % WARP;
+    if (row >= rows.count()) return;
+    long long of_head = (long long)rows.queries * rows.shared, head = row / of_head, within = row % of_head;
+    int query = (int)(within / rows.shared);
+    int first = mask.first(query), end = mask.end(query, keys);
+    float shift = log_sum_exp[head * per_head + within], of_row = delta[head * per_head + within];
+    for (int key = lane; key < keys; key += WARP) {
+        long long at = row * stride + key;
+        bool seen = key >= first && key < end;
+        float weight = seen ? expf(scores[at] * scale - shift) : 0.0f;
+        float gradient = seen ? weight * (d_weights[at] - of_row) * scale : 0.0f;
+        weights[at] = from_float<T>(weight);
+        d_scores[at] = from_float<T>(gradient);
+    }
+}
+
+constexpr int THREADS = 128;
+
+// Blocks of one warp a row.
+unsigned row_blocks(Rows rows) {
+    const long long count = (long long)rows.queries * rows.shared * rows.heads;
+    return unsigned((count * WARP + THREADS - 1) / THREADS);
+}
+
+}  // namespace
+
+extern "C" int er_attention_pack(void* to, const void* from, int queries, int shared, int heads, int dim, int unpack,
+                                 int to_type, int from_type, void* stream) {
+    const Rows rows{queries, shared, heads};
+    const long long count = (long long)queries * shared * heads * dim;
+    WITH_TYPE(to_type, To, WITH_TYPE(from_type, From,
+        return LAUNCH((attention_pack_kernel<From, To>), blocks_for(count, THREADS), THREADS, 0, stream,
+                      (const From*)from, (To*)to, rows, dim, unpack)))
+    return NO_SUCH_TYPE;
+}
+
+extern "C" int er_attention_fill(float* to, long long count, float value, void* stream) {
+    return LAUNCH(attention_fill_kernel, blocks_for(count, THREADS), THREADS, 0, stream, to, count, value);
+}
+
+extern "C" int er_attention_softmax(void* weights, float* log_sum_exp, const float* scores, int queries, int shared,
+                                    int heads, int keys, int stride, long long per_head, float scale, int offset,
+                                    int causal, int window, int type, void* stream) {
+    const Rows rows{queries, shared, heads};
+    const Mask mask{offset, causal, window};
+    WITH_TYPE(type, T,
+        return LAUNCH((attention_softmax_kernel<T>), row_blocks(rows), THREADS, 0, stream, scores, (T*)weights,
+                      log_sum_exp, rows, keys, stride, per_head, scale, mask))
+    return NO_SUCH_TYPE;
+}
+
+extern "C" int er_attention_merge(void* out, float* log_sum_exp, const float* first, const float* first_sums,
+                                  const float* second, const float* second_sums, int queries, int shared, int heads,
+                                  int dim, int type, void* stream) {
+    const Rows rows{queries, shared, heads};
+    WITH_TYPE(type, T,
+        return LAUNCH((attention_merge_kernel<T>), row_blocks(rows), THREADS, 0, stream, first, first_sums, second,
+                      second_sums, (T*)out, log_sum_exp, rows, dim))
+    return NO_SUCH_TYPE;
+}
+
+extern "C" int er_attention_gradient_rows(void* packed, float* delta, float* packed_sums, const void* d_out,
+                                          const void* out, const float* log_sum_exp, int queries, int shared,
+                                          int heads, int dim, int type, void* stream) {
+    const Rows rows{queries, shared, heads};
+    WITH_TYPE(type, T,
+        return LAUNCH((attention_gradient_rows_kernel<T>), row_blocks(rows), THREADS, 0, stream, (const T*)d_out,
+                      (const T*)out, log_sum_exp, (T*)packed, delta, packed_sums, rows, dim))
+    return NO_SUCH_TYPE;
+}
+
+extern "C" int er_attention_scores_gradient(void* weights, void* d_scores, const float* scores,
+                                            const float* d_weights, const float* log_sum_exp, const float* delta,
+                                            int queries, int shared, int heads, int keys, int stride,
+                                            long long per_head, float scale, int offset, int causal, int window,
+                                            int type, void* stream) {
+    const Rows rows{queries, shared, heads};
+    const Mask mask{offset, causal, window};
+    WITH_TYPE(type, T,
+        return LAUNCH((attention_scores_gradient_kernel<T>), row_blocks(rows), THREADS, 0, stream, scores, d_weights,
+                      log_sum_exp, delta, (T*)weights, (T*)d_scores, rows, keys, stride, per_head, scale, mask))
+    return NO_SUCH_TYPE;
+}

@@ -1,0 +1,21 @@
+// Pieces of softmax that several kernels share.
+#pragma once
+
+#include "device.h"
+
+__device__ inline float warp_max(float x) {
+    for (int step = WARP / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, step));
+    return x;
+}
+
+// The largest over a block of whole warps; all threads get it.
+__device__ inline float block_max(float x) {
+    __shared__ float parts[WARP];
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    x = warp_max(x);
+    __syncthreads(); // what was here before has been read
+    if (lane == 0) parts[warp] = x;
+    __syncthreads();
+    const int warps = int(blockDim.x) / WARP;
+    return warp_max(lane < warps ? parts[lane] : -INFINITY);
+}

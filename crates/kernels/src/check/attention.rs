@@ -1,0 +1,223 @@
+//! Attention over packed groups, and over pages.
+
+use std::ops::Range;
+
+use super::{Case, Maker, Output};
+use crate::attention::{self, Attended, GroupSpan, Heads, Pattern};
+use crate::error::Result;
+use crate::memory::floats;
+use crate::paged_attention::{self, PAGE, PageLayout, PagePool, Plan, PoolRun, Run, Slots};
+
+/// Heads of common models and small ones: many queries to a key, one, a size that is no multiple of 16, an odd one.
+const HEADS: [Heads; 6] = [
+    Heads { query: 4, kv: 2, dim: 8 },
+    Heads { query: 14, kv: 2, dim: 64 },
+    Heads { query: 3, kv: 3, dim: 80 },
+    Heads { query: 8, kv: 1, dim: 128 },
+    Heads { query: 6, kv: 2, dim: 20 },
+    Heads { query: 40, kv: 1, dim: 7 },
+];
+
+pub(super) fn add(cases: &mut Vec<Case>) {
+    for (i, heads) in HEADS.into_iter().enumerate() {
+        let every = i == 0;
+        packed(cases, heads, every);
+        paged(cases, heads, every);
+    }
+}
+
+/// Consecutive rows for lengths of prompts and their completions.
+fn spans(groups: &[(usize, &[usize], usize)]) -> Vec<GroupSpan> {
+    let mut end = 0;
+    let mut rows = |tokens: usize| {
+        end += tokens;
+        end - tokens..end
+    };
+    let span = |(prompt, completions, silent): &(usize, &[usize], usize)| GroupSpan {
+        prompt: rows(*prompt),
+        completions: completions.iter().map(|own| rows(*own)).collect(),
+        silent: *silent,
+    };
+    groups.iter().map(span).collect()
+}
+
+/// Every layout in `every` pattern, or those of more than a prompt in one.
+fn packed(cases: &mut Vec<Case>, heads: Heads, every: bool) {
+    let layouts: [(&str, Vec<GroupSpan>); 5] = [
+        ("one prompt", spans(&[(37, &[], 0)])),
+        ("a group", spans(&[(19, &[5, 0, 9, 1], 0)])),
+        ("three groups", spans(&[(9, &[3, 12], 4), (0, &[4, 2], 0), (6, &[], 5)])),
+        ("a silent prompt", spans(&[(21, &[6, 7], 21)])),
+        ("nothing", spans(&[(0, &[], 0)])),
+    ];
+    let around = Pattern { heads, window: None, causal: false };
+    // With a window of 1 the gradients are 0 but for rounding.
+    let windows = [None, Some(2), Some(6), Some(20)];
+    let causal = windows.map(|window| Pattern { heads, window, causal: true });
+    for (name, spans) in layouts {
+        for pattern in causal.into_iter().chain([around]) {
+            let several = spans.len() > 1 && pattern.window == Some(6);
+            if !every && !several {
+                continue;
+            }
+            let Heads { query, kv, dim } = heads;
+            let shape = format!(
+                "{name}, {query} and {kv} heads of {dim}, window {:?}, causal {}",
+                pattern.window, pattern.causal
+            );
+            let spans = spans.clone();
+            let run = move |maker: &Maker| both_ways(maker, &spans, pattern);
+            cases.push(Case::new("attention", shape, run));
+        }
+    }
+}
+
+fn both_ways(maker: &Maker, spans: &[GroupSpan], pattern: Pattern) -> Result<Vec<Output>> {
+    let heads = pattern.heads;
+    let tokens = spans.last().map_or(0, |span| span.rows().end);
+    let silent: usize = spans.iter().map(|span| span.silent).sum();
+    let q = maker.noise(1, &[tokens - silent, heads.query_width()])?;
+    let k = maker.noise(2, &[tokens, heads.kv_width()])?;
+    let v = maker.noise(3, &[tokens, heads.kv_width()])?;
+    let d_out = maker.noise(4, &[tokens - silent, heads.query_width()])?;
+    let attended = attention::forward(&q, &k, &v, spans, pattern)?;
+    let d = attention::backward((&q, &k, &v), &attended, &d_out, spans, pattern)?;
+    let Attended { out, log_sum_exp } = attended;
+    Ok(vec![
+        Output::chained("out", out, 2),
+        Output::near("log_sum_exp", log_sum_exp),
+        Output::chained("dq", d.q, 4),
+        Output::chained("dk", d.k, 4),
+        Output::chained("dv", d.v, 4),
+    ])
+}
+
+/// Tokens of a sequence: those in its pages, and how many of the last ask.
+#[derive(Clone)]
+struct Sequence {
+    tokens: usize,
+    asking: usize,
+    /// The pages, by their index in the pool.
+    pages: Vec<usize>,
+    causal: bool,
+}
+
+/// Every batch with every window, or those that share pages and that differ in length with none.
+fn paged(cases: &mut Vec<Case>, heads: Heads, every: bool) {
+    let sequence = |tokens, asking, pages: Range<usize>| Sequence {
+        tokens,
+        asking,
+        pages: pages.rev().collect(),
+        causal: true,
+    };
+    // Two pages that three sequences share, and their own behind.
+    let sharing =
+        |own: usize, tokens| Sequence { tokens, asking: 1, pages: vec![9, 2, own], causal: true };
+    let batches: [(&str, Vec<Sequence>); 5] = [
+        ("decoding", vec![sequence(1, 1, 0..1), sequence(64, 1, 1..2), sequence(65, 1, 2..4)]),
+        ("long", vec![sequence(9 * PAGE + 3, 1, 0..10)]),
+        ("shared", vec![sharing(0, 130), sharing(1, 190), sharing(3, 129), sharing(4, 192)]),
+        (
+            "mixed",
+            vec![
+                sequence(70, 3, 0..2),
+                sequence(90, 40, 2..4),
+                sequence(100, 100, 4..6),
+                sequence(5, 5, 6..7),
+            ],
+        ),
+        (
+            "around",
+            vec![
+                Sequence { causal: false, ..sequence(70, 9, 0..2) },
+                Sequence { causal: false, ..sequence(66, 66, 3..5) },
+            ],
+        ),
+    ];
+    for (name, batch) in batches {
+        for window in [None, Some(1), Some(40), Some(70)] {
+            let around = window.is_some() && name == "around";
+            let some = window.is_none() && ["shared", "mixed"].contains(&name);
+            if around || !(every || some) {
+                continue;
+            }
+            let Heads { query, kv, dim } = heads;
+            let shape = format!("{name}, {query} and {kv} heads of {dim}, window {window:?}");
+            let batch = batch.clone();
+            let run = move |maker: &Maker| over_pages(maker, &batch, heads, window);
+            cases.push(Case::new("paged_attention", shape, run));
+        }
+    }
+}
+
+const POOL: usize = 11;
+
+fn over_pages(
+    maker: &Maker,
+    batch: &[Sequence],
+    heads: Heads,
+    window: Option<usize>,
+) -> Result<Vec<Output>> {
+    // Every place of every page but the last one is filled.
+    let tokens = (POOL - 1) * PAGE;
+    let k = maker.noise(1, &[tokens, heads.kv_width()])?;
+    let v = maker.noise(2, &[tokens, heads.kv_width()])?;
+    let rows = batch.iter().map(|sequence| sequence.asking).sum();
+    let q = maker.noise(3, &[rows, heads.query_width()])?;
+    let Attended { out, log_sum_exp } = match maker.on_device {
+        true => {
+            let dtype = q.dtype();
+            let pool = PagePool::new(heads, POOL, dtype, &maker.device)?;
+            // The pages' places from the last to the first; then the first page over another and back.
+            let slots: Vec<(usize, usize)> = (0..tokens).map(|i| (i / PAGE, i % PAGE)).collect();
+            let order: Vec<u32> = (0..tokens as u32).rev().collect();
+            let order = candle_core::Tensor::new(order, &maker.device)?;
+            let turned: Vec<(usize, usize)> = slots.into_iter().rev().collect();
+            let (k, v) = (k.index_select(&order, 0)?, v.index_select(&order, 0)?);
+            pool.store(&k, &v, &Slots::new(&turned, &maker.device)?)?;
+            pool.copy_page(0, POOL - 1)?;
+            pool.store(
+                &k.narrow(0, 0, PAGE)?,
+                &v.narrow(0, 0, PAGE)?,
+                &Slots::new(&turned[tokens - PAGE..], &maker.device)?,
+            )?;
+            pool.copy_page(POOL - 1, 0)?;
+            let plan = Plan::new(&pool_runs(batch), heads, rows, &maker.device)?;
+            pool.forward(&q, &plan, window)?
+        }
+        false => {
+            let (layout, width) = (PageLayout::new(heads), heads.kv_width());
+            let (k, v) = (floats(&k, "check")?, floats(&v, "check")?);
+            let page = |index: usize| {
+                let mut page = vec![0.0; layout.numbers()];
+                let part = index * PAGE * width..(index + 1) * PAGE * width;
+                layout.store(&mut page, 0, &k[part.clone()], &v[part])?;
+                Ok(page)
+            };
+            let pages: Vec<Vec<f32>> = (0..POOL - 1).map(page).collect::<Result<_>>()?;
+            let run = |run: PoolRun| Run {
+                rows: run.rows,
+                position: run.position,
+                pages: run.pages.iter().map(|page| pages[*page].as_slice()).collect(),
+                causal: run.causal,
+            };
+            let runs: Vec<Run<'_>> = pool_runs(batch).into_iter().map(run).collect();
+            paged_attention::forward(&q, &runs, heads, window)?
+        }
+    };
+    Ok(vec![Output::chained("out", out, 2), Output::near("log_sum_exp", log_sum_exp)])
+}
+
+fn pool_runs(batch: &[Sequence]) -> Vec<PoolRun> {
+    let mut end = 0;
+    let run = |sequence: &Sequence| {
+        end += sequence.asking;
+        PoolRun {
+            rows: end - sequence.asking..end,
+            position: sequence.tokens - sequence.asking,
+            pages: sequence.pages.clone(),
+            causal: sequence.causal,
+        }
+    };
+    batch.iter().map(run).collect()
+}
