@@ -47,7 +47,7 @@ pub use prompt::{Insert, Place, Prompt};
 pub use sampling::{Report, Sampling, SamplingDefaults, Token};
 pub use shared_prompt::{PartForward, SharedPrompt};
 pub use tape::{Tape, TapeOptions};
-pub use tensor_parallel::TensorParallel;
+pub use tensor_parallel::{PartBytes, TensorParallel};
 pub use text_stream::TextStream;
 pub use trainable::Trainable;
 pub use work::{PassBytes, PassFlops};

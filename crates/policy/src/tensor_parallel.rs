@@ -4,6 +4,7 @@
 //! two products behind them are split by inputs, and their results are summed over the ranks. Embedding and output layer
 //! are split by tokens. Every rank has the whole residual stream, to the same bits, so that all draw the same tokens.
 
+mod bytes;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,8 @@ use embodied_r_dist::{Communicator, Reduce};
 use embodied_r_kernels::memory;
 
 use crate::error::Result;
+pub use bytes::PartBytes;
+pub(crate) use bytes::block;
 pub(crate) use split::{Slice, Split};
 
 const OP: &str = "tensor_parallel";

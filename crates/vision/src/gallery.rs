@@ -9,7 +9,8 @@ use embodied_r_policy::TensorParallel;
 use image::RgbImage;
 
 use crate::error::Result;
-use crate::model::{Eyes, Seen, image_digest};
+use crate::model::Eyes;
+use crate::seen::{Seen, image_digest};
 
 /// Eyes that remember: a picture that stands in several prompts costs the tower's work once.
 ///
@@ -105,8 +106,8 @@ impl Gallery {
         self.looked.fetch_add(new.len() as u64, Ordering::Relaxed);
         let looked: Vec<&RgbImage> = new.iter().map(|(_, picture)| *picture).collect();
         for seen in self.eyes.images_over(&looked, ranks)? {
-            found.insert(seen.digest(), seen.clone());
-            self.remembered().remember(seen.digest(), seen);
+            found.insert(seen.digest, seen.clone());
+            self.remembered().remember(seen.digest, seen);
         }
         Ok(digests.iter().filter_map(|digest| found.get(digest).cloned()).collect())
     }

@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::Tensor;
 use embodied_r_policy::tokenizer::{Generation, Tokenizer};
-use embodied_r_policy::{InferenceModel, Insert, Prompt, TensorParallel, WeightFormat};
+use embodied_r_policy::{InferenceModel, Prompt, TensorParallel, WeightFormat};
 use image::RgbImage;
 
 use crate::config::{PictureTokens, VisionConfig};
@@ -13,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::grid::Grid;
 use crate::message::Message;
 use crate::processor::{Pixels, Processor};
+use crate::seen::{Kind, Seen, digest, image_digest};
 use crate::source::Source;
 use crate::tower::Tower;
 
@@ -53,27 +53,6 @@ pub struct Eyes {
     tower: Tower,
     processor: Processor,
     tokens: PictureTokens,
-}
-
-/// A picture or a video as the decoder reads it. It costs the tower's work once, and may stand in any number of
-/// prompts.
-#[derive(Debug, Clone)]
-pub struct Seen {
-    kind: Kind,
-    grid: Grid,
-    /// (tokens, hidden of the decoder).
-    embeddings: Tensor,
-    digest: u128,
-}
-
-/// What was seen.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
-    Image,
-    /// With so many positions in time from one patch to the next.
-    Video {
-        interval: f64,
-    },
 }
 
 impl VisionLanguageModel {
@@ -293,76 +272,4 @@ impl Eyes {
         }
         Ok(Prompt::with_inserts(filled, inserts)?)
     }
-}
-
-impl Seen {
-    /// Its patches.
-    #[must_use]
-    pub fn grid(&self) -> Grid {
-        self.grid
-    }
-
-    /// Tokens that it takes.
-    #[must_use]
-    pub fn tokens(&self) -> usize {
-        self.embeddings.dims().first().copied().unwrap_or_default()
-    }
-
-    /// Memory that it takes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.embeddings.elem_count() * size_of::<f32>()
-    }
-
-    /// A name for it.
-    pub(crate) fn digest(&self) -> u128 {
-        self.digest
-    }
-
-    /// What the decoder reads (tokens, hidden).
-    #[must_use]
-    pub fn embeddings(&self) -> &Tensor {
-        &self.embeddings
-    }
-
-    /// As it stands in a prompt from the token `at` on.
-    fn insert(&self, at: usize, merge: usize) -> Insert {
-        let (height, width) = (self.grid.height / merge, self.grid.width / merge);
-        let interval = match self.kind {
-            Kind::Image => 1.0,
-            Kind::Video { interval } => interval,
-        };
-        let place = |index: usize| {
-            let time = (index / (height * width)) as f64 * interval;
-            [time as usize, index / width % height, index % width]
-        };
-        Insert {
-            at,
-            embeddings: self.embeddings.clone(),
-            places: (0..self.tokens()).map(place).collect(),
-            digest: self.digest,
-        }
-    }
-}
-
-/// A name for an image, by its pixels.
-pub(crate) fn image_digest(picture: &RgbImage) -> u128 {
-    digest(std::slice::from_ref(picture), Kind::Image)
-}
-
-/// A name for what is seen, by its pixels.
-fn digest(frames: &[RgbImage], kind: Kind) -> u128 {
-    let mut hasher = blake3::Hasher::new();
-    let interval = match kind {
-        Kind::Image => f64::NAN,
-        Kind::Video { interval } => interval,
-    };
-    hasher.update(&interval.to_le_bytes());
-    for frame in frames {
-        hasher.update(&frame.width().to_le_bytes());
-        hasher.update(&frame.height().to_le_bytes());
-        hasher.update(frame);
-    }
-    let mut bytes = [0; 16];
-    hasher.finalize_xof().fill(&mut bytes);
-    u128::from_le_bytes(bytes)
 }

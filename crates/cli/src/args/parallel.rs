@@ -15,11 +15,6 @@ pub(crate) struct ParallelArgs {
 }
 
 impl ParallelArgs {
-    /// Whether any of it was typed.
-    pub(crate) fn is_given(&self) -> bool {
-        self.ranks.ranks.is_some() || self.tp.is_some()
-    }
-
     /// How many models so many ranks hold, each on `--tp` of them; without it on one.
     ///
     /// # Errors

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use embodied_r_kernels::attention::Heads;
 
-use super::TensorParallel;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 
@@ -37,13 +36,16 @@ pub(crate) struct Split {
 }
 
 impl Split {
-    /// The parts of the rank `ranks`. The gated layer is cut between `block` numbers only.
+    /// The parts of one of `count` ranks. The gated layer is cut between `block` numbers only.
     ///
     /// # Errors
     /// [`Error::Split`] names what cannot be shared out. Heads of keys and values are repeated where there are more
     /// ranks.
-    pub(crate) fn new(config: &ModelConfig, ranks: &TensorParallel, block: usize) -> Result<Self> {
-        let (rank, count) = (ranks.rank(), ranks.size());
+    pub(crate) fn new(
+        config: &ModelConfig,
+        (rank, count): (usize, usize),
+        block: usize,
+    ) -> Result<Self> {
         let refused =
             |field, found, want: String| Err(Error::Split { field, found, ranks: count, want });
         let (query, kv) = (config.num_attention_heads, config.num_key_value_heads);

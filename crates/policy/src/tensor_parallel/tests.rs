@@ -165,8 +165,8 @@ fn a_rank_reads_its_part_of_the_files_and_no_more() {
     let (hidden, norms) = (config.hidden_size, 5 * config.hidden_size);
     let all: usize = tensor_shapes(&config).values().map(|s| s.iter().product::<usize>()).sum();
     let mut together = 0;
-    for rank in on_ranks(2, Clone::clone) {
-        let split = Split::new(&config, &rank, 1).unwrap();
+    for rank in 0..2 {
+        let split = Split::new(&config, (rank, 2), 1).unwrap();
         let files = open(dir.path()).unwrap();
         for (name, stored) in find(dir.path(), &files, &config).unwrap() {
             stored.read_slice(&name, &split.of(&name)).unwrap();
@@ -174,7 +174,7 @@ fn a_rank_reads_its_part_of_the_files_and_no_more() {
         let taken: usize =
             files.iter().map(|file| file.taken.load(std::sync::atomic::Ordering::Relaxed)).sum();
         // 97 tokens are 48 and 49, twice; the rest is halves, and the norms are on both.
-        assert_eq!(taken / 4 - norms, (all - norms) / 2 - hidden + rank.rank() * 2 * hidden);
+        assert_eq!(taken / 4 - norms, (all - norms) / 2 - hidden + rank * 2 * hidden);
         together += taken / 4;
     }
     assert_eq!(together, all + norms);
@@ -183,8 +183,7 @@ fn a_rank_reads_its_part_of_the_files_and_no_more() {
 #[test]
 fn what_others_hold_has_no_effect() {
     let config = config(true);
-    let rank = on_ranks(2, Clone::clone).remove(1);
-    let split = Split::new(&config, &rank, 1).unwrap();
+    let split = Split::new(&config, (1, 2), 1).unwrap();
     let policy = Policy::random(&config, 7).unwrap();
     let poisoned = tempfile::tempdir().unwrap();
     let (config, mut tensors) = policy.into_weights();
@@ -221,8 +220,7 @@ fn what_cannot_be_shared_out_is_named() {
     let refused = |change: &dyn Fn(&mut ModelConfig), ranks, block| {
         let mut config = config(true);
         change(&mut config);
-        let rank = on_ranks(ranks, Clone::clone).remove(0);
-        Split::new(&config, &rank, block).unwrap_err().to_string()
+        Split::new(&config, (0, ranks), block).unwrap_err().to_string()
     };
     let told = refused(&|_| (), 3, 1);
     assert!(told.contains("`num_attention_heads` of 4 over 3 ranks"), "{told}");
@@ -238,4 +236,29 @@ fn what_cannot_be_shared_out_is_named() {
         InferenceModel::load_part(dir.path(), format, ranks).err().unwrap().to_string()
     });
     assert!(errors[1].contains("o_proj.weight` at column 16: Q8_0 holds 32"), "{}", errors[1]);
+}
+
+#[test]
+fn memory_of_a_part_is_what_a_loaded_part_takes() {
+    let config = config(true);
+    let whole = PartBytes::new(&config, WeightFormat::F32, 1).unwrap();
+    assert_eq!(whole.weights, 4 * config.parameter_count());
+    let dir = folder(&config);
+    for ranks in [2, 4] {
+        let part = PartBytes::new(&config, WeightFormat::F32, ranks).unwrap();
+        let models = on_ranks(ranks, |ranks| {
+            let model = InferenceModel::load_part(dir.path(), WeightFormat::F32, ranks).unwrap();
+            model.kv_bytes_per_token()
+        });
+        // Keys and values are f32 here; four ranks share two heads.
+        assert_eq!(models[0], part.kv_numbers * 4);
+        assert_eq!(part.kv_numbers, whole.kv_numbers / 2);
+    }
+    let of = |ranks| PartBytes::new(&config, WeightFormat::F32, ranks).unwrap().weights;
+    // Norms are on all ranks, and the first has one token less than the last.
+    let norms = 4 * 5 * config.hidden_size;
+    assert_eq!(2 * (of(2) - norms), whole.weights - norms + 4 * config.hidden_size);
+    let q8_0 = PartBytes::new(&config, WeightFormat::Blocks(BlockFormat::Q8_0), 1).unwrap();
+    let vectors = norms + 4 * 2 * (64 + 32 + 32);
+    assert_eq!(q8_0.weights - vectors, (whole.weights - vectors) * 34 / 128);
 }

@@ -24,19 +24,40 @@ pub(super) fn run(
 ) -> anyhow::Result<Status> {
     let replicas = parallel.replicas(team.size())?;
     let ranks = TensorParallel::over(team.communicator().split(replicas)?);
-    let first = (Telling::Estimate, &Bar::default() as &dyn Progress);
-    if replicas == 1 {
-        let telling = if team.is_first() { first } else { (Telling::Nothing, &Silent as _) };
-        return match model::local(asked_as, args, &options, &ranks, telling)? {
-            Some(captioner) => asked(&captioner, &options, telling.1),
-            None => Ok(Status::Done),
-        };
-    }
-    let replica = Replica::new(team.rank() / ranks.size() + 1, replicas);
-    let whole = options;
-    let options = Options { replica, ..whole.clone() };
-    let telling = if team.is_first() { first } else { (Telling::Nothing, &Silent as _) };
-    let own = own(asked_as, args, &options, &ranks, telling)?;
+    let bar = Bar::default();
+    let telling: (Telling, &dyn Progress) = match team.is_first() {
+        true => (Telling::Estimate, &bar),
+        false => (Telling::Nothing, &Silent),
+    };
+    let status = if replicas == 1 {
+        match model::local(asked_as, args, &options, &ranks, telling)? {
+            Some(captioner) => asked(&captioner, &options, telling.1)?,
+            None => Status::Done,
+        }
+    } else {
+        shared(asked_as, args, (options, replicas), (team, &ranks), telling)?
+    };
+    // Where the first one fails, the others hear of it here.
+    team.wait()?;
+    Ok(status)
+}
+
+/// Captions with several models, each on so many of `ranks`.
+fn shared(
+    asked_as: VisionModelArgs,
+    args: &LocalArgs,
+    (whole, replicas): (Options, usize),
+    (team, ranks): (&Team, &TensorParallel),
+    telling: (Telling, &dyn Progress),
+) -> anyhow::Result<Status> {
+    let index = team.rank() / ranks.size();
+    let share = |limit: usize| limit * (index + 1) / replicas - limit * index / replicas;
+    let options = Options {
+        replica: Replica::new(index + 1, replicas),
+        limit: whole.limit.map(share),
+        ..whole.clone()
+    };
+    let own = own(asked_as, args, &options, ranks, telling)?;
     team.enter("unite");
     let all = team.gather(own.as_ref().map(|own| (own.summaries.clone(), own.taken)))?;
     let Some(own) = own.filter(|_| team.is_first()) else { return Ok(Status::Done) };

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::gguf::{self, GgufModel, GgufTensor};
 use crate::lora::{self, Adapter, Module};
 use crate::policy::Policy;
-use crate::tensor_parallel::{Slice, Split, TensorParallel};
+use crate::tensor_parallel::{Slice, Split, TensorParallel, block};
 use crate::weights;
 
 impl Policy {
@@ -57,7 +57,7 @@ impl Policy {
             }
         };
         let ranks = TensorParallel::alone();
-        let split = Split::new(self.config(), &ranks, 1)?;
+        let split = Split::new(self.config(), (0, 1), 1)?;
         InferenceModel::new(self.config().clone(), (&split, &ranks), weight, get, low_rank)
     }
 }
@@ -94,7 +94,7 @@ impl InferenceModel {
             };
         };
         let model = GgufModel::open(&file)?;
-        let split = Split::new(model.config(), ranks, gguf_block(&model)?)?;
+        let split = Split::new(model.config(), (ranks.rank(), ranks.size()), gguf_block(&model)?)?;
         let adapter = base.map(|_| Adapter::open(path, model.config())).transpose()?;
         // Rows of the embedding are looked up too, beside which nothing can stand.
         let beside = |name: &str| {
@@ -126,7 +126,11 @@ impl InferenceModel {
     /// A folder's model. A tensor is read when its turn comes, so that no more than one of them is there as f32.
     fn of_folder(dir: &Path, format: WeightFormat, ranks: &TensorParallel) -> Result<Self> {
         let config = ModelConfig::from_dir(dir)?;
-        let split = Split::new(&config, ranks, block(format, config.intermediate_size))?;
+        let split = Split::new(
+            &config,
+            (ranks.rank(), ranks.size()),
+            block(format, config.intermediate_size),
+        )?;
         let tensors = weights::find(dir, &weights::open(dir)?, &config)?;
         let stored = |name: &str| tensors.get(name).ok_or_else(|| missing(name));
         let read = |name: &str| stored(name)?.read_slice(name, &split.of(name));
@@ -148,7 +152,7 @@ impl InferenceModel {
     /// The model of a policy, whose tensors go as soon as their copies are there.
     fn of_policy(policy: Policy, format: WeightFormat) -> Result<Self> {
         let (config, tensors) = policy.into_weights();
-        let split = Split::new(&config, &TensorParallel::alone(), 1)?;
+        let split = Split::new(&config, (0, 1), 1)?;
         let tensors = RefCell::new(tensors);
         let take = |name: &str| tensors.borrow_mut().swap_remove(name).ok_or_else(|| missing(name));
         let weight = |name: &str| Ok(Weight::in_format(&take(name)?, format)?);
@@ -203,14 +207,6 @@ impl InferenceModel {
             ranks: ranks.clone(),
             config,
         })
-    }
-}
-
-/// Numbers that a row of so many holds together in a format; rows that are no whole blocks are held as bf16.
-fn block(format: WeightFormat, inputs: usize) -> usize {
-    match format {
-        WeightFormat::Blocks(blocks) if blocks.row_bytes(inputs).is_some() => blocks.block_len(),
-        _ => 1,
     }
 }
 
