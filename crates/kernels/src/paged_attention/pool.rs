@@ -74,14 +74,15 @@ impl PagePool {
         Ok(Self { numbers, heads, pages })
     }
 
-    /// Room for so many pages, of which the first are these.
+    /// Makes room for so many pages, of which the first are those that it has.
     ///
     /// # Errors
     /// There are more already, or there is no room.
-    pub fn grown(self, pages: usize) -> Result<Self> {
+    pub fn grow(&mut self, pages: usize) -> Result<()> {
         check(pages >= self.pages, OP, || format!("{pages} pages are fewer than {}", self.pages))?;
-        let numbers = cuda::paged_attention::grown(&self.numbers, self.heads, pages)?;
-        Ok(Self { numbers, pages, ..self })
+        self.numbers = cuda::paged_attention::grown(&self.numbers, self.heads, pages)?;
+        self.pages = pages;
+        Ok(())
     }
 
     /// Bytes of a page.

@@ -33,7 +33,7 @@ impl DeviceCache {
         let room = self.room();
         for pool in self.pools.iter_mut().flatten() {
             if pool.pages() < self.pages {
-                *pool = pool.grown(room)?;
+                pool.grow(room)?;
             }
             pool.copy_page(from, to)?;
         }
@@ -49,11 +49,13 @@ impl DeviceCache {
     /// The pool of a layer, with room for all pages.
     fn pool(&mut self, layer: usize, dtype: DType) -> Result<&PagePool> {
         let room = self.room();
-        let pool = match self.pools[layer].take() {
+        let mut pool = match self.pools[layer].take() {
             None => PagePool::new(self.heads, room, dtype, &self.device)?,
-            Some(pool) if pool.pages() < self.pages => pool.grown(room)?,
             Some(pool) => pool,
         };
+        if pool.pages() < self.pages {
+            pool.grow(room)?;
+        }
         Ok(self.pools[layer].insert(pool))
     }
 
