@@ -28,8 +28,10 @@ pub struct Case {
     pub op: &'static str,
     /// The shape, in words.
     pub shape: String,
-    run: Box<dyn Fn(&Maker) -> Result<Vec<Output>>>,
+    run: Run,
 }
+
+type Run = Box<dyn Fn(&Maker) -> Result<Vec<Output>>>;
 
 /// Makes a case's tensors.
 pub(crate) struct Maker {
