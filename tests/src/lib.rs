@@ -3,9 +3,11 @@
 #![allow(clippy::expect_used)]
 
 mod api;
+mod questions;
 mod vision_model;
 
 pub use api::ChatApi;
+pub use questions::{write_lamp_questions, write_questions};
 pub use vision_model::VisionModel;
 
 use std::path::{Path, PathBuf};

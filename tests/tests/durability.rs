@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::assert::OutputAssertExt as _;
-use embodied_r_tests::binary;
+use embodied_r_tests::{binary, write_lamp_questions};
 use serde_json::{Value, json};
 
 /// Twelve steps in three epochs and two stages, with all that a resume must bring back, and a
@@ -47,17 +47,7 @@ reset_reference = true
 fn inputs() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     tiny_model::write(&dir.path().join("model"));
-    let questions: Vec<Value> = (0..8)
-        .map(|i| {
-            json!({
-                "Question_id": i,
-                "question_category": "object_rel_distance",
-                "question": format!("Frame 0: lamp left {i}0\n>\nQuestion: where is the lamp?"),
-                "answer": "A",
-            })
-        })
-        .collect();
-    fs::write(dir.path().join("train.json"), serde_json::to_vec(&questions).unwrap()).unwrap();
+    write_lamp_questions(dir.path(), 8);
     fs::write(dir.path().join("run.toml"), SETTINGS).unwrap();
     dir
 }

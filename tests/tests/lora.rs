@@ -10,7 +10,7 @@ use std::process::Command;
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_policy::lora::{LoraConfig, Module};
 use embodied_r_policy::{Group, Policy, Trainable};
-use embodied_r_tests::binary;
+use embodied_r_tests::{binary, write_questions};
 use serde_json::{Value, json};
 
 const QUESTION: &str = "Frame 0: Observe: lamp left\n>\nQuestion: where is the lamp?";
@@ -37,16 +37,7 @@ fn answering_inputs(dir: &Path) {
 /// A model, eight questions, and twelve conversations.
 fn inputs(dir: &Path) {
     tiny_model::write(&dir.join("model"));
-    let question = |i: usize| {
-        json!({
-            "Question_id": i,
-            "question_category": "object_rel_distance",
-            "question": QUESTION,
-            "answer": "A",
-        })
-    };
-    let questions: Vec<Value> = (0..8).map(question).collect();
-    fs::write(dir.join("train.json"), json!(questions).to_string()).unwrap();
+    write_questions(dir, 8, |_| QUESTION.to_owned());
     let conversation = json!({"messages": [
         {"role": "user", "content": "Question: where is the lamp?"},
         {"role": "assistant", "content": "<think>left</think><answer>A</answer>"},

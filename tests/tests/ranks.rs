@@ -10,8 +10,8 @@ use std::process::Command;
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_data::parquet::Table;
 use embodied_r_policy::Policy;
-use embodied_r_tests::binary;
-use serde_json::{Value, json};
+use embodied_r_tests::{binary, write_questions};
+use serde_json::json;
 
 /// Scores completions by their tokens, so that all groups have spread.
 const SCORE: &str = r#"
@@ -39,16 +39,8 @@ command = ["sh", "score.sh"]
 /// A model, seven questions, and settings for four steps of three questions.
 fn inputs(dir: &Path) {
     tiny_model::write(&dir.join("model"));
-    let question = |i: usize| {
-        json!({
-            "Question_id": i,
-            "question_category": "object_rel_distance",
-            "question": format!("Frame 0: Observe: {}\nQuestion: where?", "lamp left ".repeat(i + 1)),
-            "answer": "A",
-        })
-    };
-    let questions: Vec<Value> = (0..7).map(question).collect();
-    fs::write(dir.join("train.json"), serde_json::to_vec(&questions).unwrap()).unwrap();
+    let text = |i| format!("Frame 0: Observe: {}\nQuestion: where?", "lamp left ".repeat(i + 1));
+    write_questions(dir, 7, text);
     fs::write(dir.join("score.sh"), SCORE).unwrap();
     fs::write(dir.join("run.toml"), SETTINGS).unwrap();
 }

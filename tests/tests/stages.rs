@@ -9,8 +9,8 @@ use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_data::parquet::Table;
-use embodied_r_tests::binary;
-use serde_json::{Value, json};
+use embodied_r_tests::{binary, write_lamp_questions};
+use serde_json::Value;
 
 /// Scores the number of tokens of each completion, less 3; the first completion has no score.
 const SCRIPT: &str = r#"#!/bin/sh
@@ -23,16 +23,7 @@ echo "{\"rewards\": [null$scores]}"
 /// A run's inputs in `dir`: a model, eight questions, a command that scores, and settings.
 fn inputs(dir: &Path, settings: &str) {
     tiny_model::write(&dir.join("model"));
-    let question = |i: usize| {
-        json!({
-            "Question_id": format!("q{i}"),
-            "question_category": "object_rel_distance",
-            "question": format!("Frame 0: Observe: lamp left {i}0\n>\nQuestion: where is the lamp?"),
-            "answer": "A",
-        })
-    };
-    let questions: Vec<Value> = (0..8).map(question).collect();
-    fs::write(dir.join("train.json"), serde_json::to_vec(&questions).unwrap()).unwrap();
+    write_lamp_questions(dir, 8);
     fs::write(dir.join("score.sh"), SCRIPT).unwrap();
     let common = "num_generations = 4\ngeneration_batch_size = 8\nmax_completion_length = 6\n\
                   learning_rate = 1e-3\nwarmup_ratio = 0.0\nsave_steps = 2\n";

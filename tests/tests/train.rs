@@ -10,23 +10,13 @@ use std::process::{Command, Stdio};
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_data::parquet::Table;
 use embodied_r_policy::Policy;
-use embodied_r_tests::binary;
+use embodied_r_tests::{binary, write_lamp_questions};
 use serde_json::{Value, json};
 
 /// A run's inputs in `dir`: a model, eight questions, and settings for four steps.
 fn inputs(dir: &Path) {
     tiny_model::write(&dir.join("model"));
-    let questions: Vec<Value> = (0..8)
-        .map(|i| {
-            json!({
-                "Question_id": i,
-                "question_category": "object_rel_distance",
-                "question": format!("Frame 0: Observe: lamp left {i}0\n>\nQuestion: where is the lamp?"),
-                "answer": "A",
-            })
-        })
-        .collect();
-    fs::write(dir.join("train.json"), serde_json::to_vec(&questions).unwrap()).unwrap();
+    write_lamp_questions(dir, 8);
     fs::write(
         dir.join("run.toml"),
         "num_generations = 4

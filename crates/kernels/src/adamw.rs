@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
+use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::memory::{floats, update};
 
@@ -47,7 +48,6 @@ pub fn adamw(
 ) -> Result<()> {
     let same = [grad, m, v].iter().all(|t| t.elem_count() == param.elem_count());
     check(same, OP, || "parameter, gradient and moments differ in size".into())?;
-    let grad = floats(grad, OP)?;
     let power = |beta: f64| 1.0 - beta.powi(i32::try_from(step.step).unwrap_or(i32::MAX));
     let factors = Factors {
         rate: (step.lr / power(step.beta1)) as f32,
@@ -58,6 +58,8 @@ pub fn adamw(
         eps: step.eps as f32,
         scale: step.grad_scale as f32,
     };
+    on_device!(param, optimizer::adamw(param, grad, m, v, factors.in_order(), OP));
+    let grad = floats(grad, OP)?;
     let apply = |param: &mut [f32], m: &mut [f32], v: &mut [f32]| {
         let params = param.par_chunks_mut(CHUNK).zip(grad.par_chunks(CHUNK));
         let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
@@ -80,6 +82,15 @@ struct Factors {
     beta2: f32,
     eps: f32,
     scale: f32,
+}
+
+#[cfg(device)]
+impl Factors {
+    /// As the device's launcher takes them.
+    fn in_order(self) -> [f32; 7] {
+        let Self { rate, root, keep, beta1, beta2, eps, scale } = self;
+        [rate, root, keep, beta1, beta2, eps, scale]
+    }
 }
 
 #[multiversion(targets = "simd")]

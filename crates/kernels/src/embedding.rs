@@ -72,7 +72,7 @@ pub fn scatter_add(table: &Tensor, indices: &[usize], rows: &Tensor) -> Result<(
     })
 }
 
-fn check_indices(indices: &[usize], entries: usize) -> Result<()> {
+pub(crate) fn check_indices(indices: &[usize], entries: usize) -> Result<()> {
     let outside = indices.iter().find(|index| **index >= entries);
     check(outside.is_none(), OP, || {
         format!("index {} is outside a table of {entries}", outside.unwrap_or(&0))

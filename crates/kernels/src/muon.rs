@@ -6,6 +6,7 @@
 
 use candle_core::Tensor;
 
+use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::matmul::{Into, Threads, View, ViewMut, product};
 use crate::memory::{floats, sum_of_squares, update};
@@ -15,6 +16,10 @@ const OP: &str = "muon";
 /// Coefficients of the quintic Newton-Schulz iteration.
 const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
 const ITERATIONS: usize = 5;
+
+#[cfg(device)]
+const ITERATION: crate::cuda::optimizer::Iteration =
+    crate::cuda::optimizer::Iteration { coefficients: COEFFICIENTS, times: ITERATIONS };
 
 /// Brings the size of an update to that of AdamW's.
 const RMS_OF_ADAMW: f64 = 0.2;
@@ -46,6 +51,9 @@ pub fn muon(param: &Tensor, grad: &Tensor, momentum: &Tensor, step: &MuonStep) -
         "parameter, gradient and momentum are not alike".into()
     })?;
     let (rows, cols) = param.dims2()?;
+    let rate = (step.lr * RMS_OF_ADAMW * (rows.max(cols) as f64).sqrt()) as f32;
+    let decay = (1.0 - step.lr * step.weight_decay) as f32;
+    on_device!(param, optimizer::muon(param, grad, momentum, step, &ITERATION, (decay, rate), OP));
     let grad = floats(grad, OP)?;
     let (keep, scale) = (step.momentum as f32, step.grad_scale as f32);
     let mut direction = vec![0.0; rows * cols];
@@ -57,8 +65,6 @@ pub fn muon(param: &Tensor, grad: &Tensor, momentum: &Tensor, step: &MuonStep) -
         }
     })?;
     let direction = orthogonal(direction, rows, cols);
-    let rate = (step.lr * RMS_OF_ADAMW * (rows.max(cols) as f64).sqrt()) as f32;
-    let decay = (1.0 - step.lr * step.weight_decay) as f32;
     update(param, OP, |param| {
         for (p, d) in param.iter_mut().zip(&direction) {
             *p = decay * *p - rate * d;

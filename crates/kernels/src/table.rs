@@ -12,17 +12,33 @@ const OP: &str = "table";
 pub struct Table {
     numbers: Vec<f32>,
     width: usize,
+    /// The rows, where those that came first are on a device.
+    #[cfg(device)]
+    device: Option<crate::cuda::table::Rows>,
+    #[cfg(device)]
+    room: usize,
 }
 
 impl Table {
-    /// An empty one, with room for `rows` rows.
+    /// An empty one, with room for `rows` rows. They lie where the first that come are.
     pub fn new(rows: usize, width: usize) -> Self {
-        Self { numbers: Vec::with_capacity(rows * width), width }
+        Self {
+            numbers: Vec::with_capacity(rows * width),
+            width,
+            #[cfg(device)]
+            device: None,
+            #[cfg(device)]
+            room: rows,
+        }
     }
 
     /// Takes out all rows; their memory stays.
     pub fn clear(&mut self) {
         self.numbers.clear();
+        #[cfg(device)]
+        if let Some(device) = &mut self.device {
+            device.clear();
+        }
     }
 
     /// Puts rows behind the others.
@@ -35,6 +51,13 @@ impl Table {
     pub fn push(&mut self, rows: &Tensor) -> Result<()> {
         let (_, width) = rows.dims2()?;
         check(width == self.width, OP, || format!("rows of {width} numbers, not {}", self.width))?;
+        #[cfg(device)]
+        if crate::cuda::on(rows) {
+            if self.device.is_none() {
+                self.device = Some(crate::cuda::table::Rows::new(self.room, rows, OP)?);
+            }
+            return self.device.as_mut().map_or(Ok(()), |device| device.push(rows, OP));
+        }
         let rows = floats(rows, OP)?;
         parallel::extend(&mut self.numbers, rows.len() / width.max(1), width, |first, new| {
             new.copy_from_slice(&rows[first * width..first * width + new.len()]);
@@ -44,6 +67,10 @@ impl Table {
 
     /// How many rows there are.
     pub fn rows(&self) -> usize {
+        #[cfg(device)]
+        if let Some(device) = &self.device {
+            return device.count();
+        }
         self.numbers.len() / self.width.max(1)
     }
 
@@ -52,6 +79,11 @@ impl Table {
     /// # Errors
     /// There is no such row.
     pub fn gather(&self, indices: &[usize]) -> Result<Tensor> {
+        #[cfg(device)]
+        if let Some(device) = &self.device {
+            embedding::check_indices(indices, device.count())?;
+            return device.gather(indices, OP);
+        }
         embedding::gathered(&self.numbers, self.width, indices)
     }
 }

@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
+#[cfg(device)]
+use crate::cuda;
+use crate::device::on_device;
 use crate::error::{Error, Result, check};
 use crate::linear::{self, times};
 use crate::matmul::Into;
@@ -29,6 +32,9 @@ enum Storage {
     Turned(Arc<Turned>),
     Bf16(Arc<Packed>),
     Quantized(QuantizedMatrix),
+    /// On the device, f32 or bf16, rows end to end.
+    #[cfg(device)]
+    Device(Tensor),
 }
 
 /// What the numbers of a weight are held as.
@@ -83,6 +89,7 @@ pub fn forward_all<const N: usize>(
     x: &Tensor,
     weights: [(&Weight, Option<&Tensor>); N],
 ) -> Result<[Tensor; N]> {
+    on_device!(x, weight::forward_all(x, weights, OP));
     let numbers = floats(x, OP)?;
     let mut results = Vec::with_capacity(N);
     for (weight, bias) in &weights {
@@ -152,6 +159,10 @@ impl Weight {
     /// It is no contiguous `f32` matrix on the CPU.
     pub fn f32(weight: &Tensor) -> Result<Self> {
         let shape = weight.dims2()?;
+        #[cfg(device)]
+        if cuda::on(weight) {
+            return Ok(Self::on_device(cuda::weight::shared(weight, OP)?, shape));
+        }
         drop(floats(weight, OP)?);
         Ok(Self { shape, storage: Storage::F32(weight.clone()) })
     }
@@ -163,6 +174,11 @@ impl Weight {
     /// As [`Self::f32`].
     pub fn f32_copy(weight: &Tensor) -> Result<Self> {
         let shape = weight.dims2()?;
+        #[cfg(device)]
+        if cuda::on(weight) {
+            let copy = cuda::weight::copied(weight, cuda::Dtype::F32, OP)?;
+            return Ok(Self::on_device(copy, shape));
+        }
         let turned = Turned::new(&floats(weight, OP)?, shape.0, shape.1);
         Ok(Self { shape, storage: Storage::Turned(Arc::new(turned)) })
     }
@@ -173,6 +189,11 @@ impl Weight {
     /// As [`Self::f32`].
     pub fn bf16(weight: &Tensor) -> Result<Self> {
         let shape = weight.dims2()?;
+        #[cfg(device)]
+        if cuda::on(weight) {
+            let copy = cuda::weight::copied(weight, cuda::Dtype::Bf16, OP)?;
+            return Ok(Self::on_device(copy, shape));
+        }
         let packed = Packed::new(&floats(weight, OP)?, shape.0, shape.1);
         Ok(Self { shape, storage: Storage::Bf16(Arc::new(packed)) })
     }
@@ -190,14 +211,55 @@ impl Weight {
                 Self::bf16(weight)
             }
             WeightFormat::Blocks(format) => {
-                Ok(Self::quantized(QuantizedMatrix::quantize(weight, format)?))
+                let blocks = QuantizedMatrix::quantize(&weight.to_device(&Device::Cpu)?, format)?;
+                Self::quantized(blocks).to_device(weight.device())
             }
+        }
+    }
+
+    /// The weight on a device. Blocks of a quantised file become bf16 there; what is turned or packed for the
+    /// CPU stays.
+    ///
+    /// # Errors
+    /// There is no room for it, or it is no longer as the device could have it.
+    pub fn to_device(self, device: &Device) -> Result<Self> {
+        let shape = self.shape;
+        match self.storage {
+            #[cfg(device)]
+            Storage::Quantized(blocks) if cuda::is_device(device) => {
+                Ok(Self::on_device(cuda::weight::dequantised(&blocks, device)?, shape))
+            }
+            #[cfg(device)]
+            Storage::Device(weight) => Ok(Self::on_device(weight.to_device(device)?, shape)),
+            Storage::F32(weight) => Self::f32(&weight.to_device(device)?),
+            storage if device.is_cpu() => Ok(Self { shape, storage }),
+            _ => Err(Error::Storage { op: OP }),
+        }
+    }
+
+    #[cfg(device)]
+    fn on_device(weight: Tensor, shape: (usize, usize)) -> Self {
+        Self { shape, storage: Storage::Device(weight) }
+    }
+
+    /// The weight as the device's products take it.
+    #[cfg(device)]
+    fn device(&self) -> Result<&Tensor> {
+        match &self.storage {
+            Storage::Device(weight) | Storage::F32(weight) => Ok(weight),
+            _ => Err(Error::DeviceStorage { op: OP }),
         }
     }
 
     /// The blocks of a quantised file, which become numbers only while they are multiplied with.
     pub fn quantized(weight: QuantizedMatrix) -> Self {
         let shape = (weight.outputs(), weight.inputs());
+        #[cfg(feature = "cuda-host")]
+        if cuda::host::is_on()
+            && let Ok(weight) = cuda::weight::dequantised(&weight, &Device::Cpu)
+        {
+            return Self::on_device(weight, shape);
+        }
         Self { shape, storage: Storage::Quantized(weight) }
     }
 
@@ -216,6 +278,7 @@ impl Weight {
     /// The shapes do not fit, or a tensor is not contiguous `f32` on the CPU.
     pub fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (rows, _) = self.check(x)?;
+        on_device!(x, weight::forward(x, self.device()?, bias, OP));
         let (mut y, into) = linear::start(rows, self.shape.0, bias)?;
         self.product(&mut y, into, &floats(x, OP)?)?;
         tensor(y, (rows, self.shape.0))
@@ -231,6 +294,7 @@ impl Weight {
     pub fn forward_add(&self, x: &Tensor, y: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (rows, _) = self.check(x)?;
         check(y.dims() == [rows, self.shape.0], OP, || "what is added to does not fit".into())?;
+        on_device!(x, weight::forward_add(x, self.device()?, y, bias, OP));
         let mut sum = floats(y, OP)?.to_vec();
         if let Some(bias) = bias {
             linear::add_bias(&mut sum, bias)?;
@@ -239,7 +303,7 @@ impl Weight {
         tensor(sum, (rows, self.shape.0))
     }
 
-    /// The rows `ids` as f32 (ids, inputs).
+    /// The rows `ids` (ids, inputs): f32 on the CPU, as the weight is held on a device.
     ///
     /// # Errors
     /// An id is no row.
@@ -247,6 +311,10 @@ impl Weight {
         let (outputs, inputs) = self.shape;
         let outside = ids.iter().find(|id| **id >= outputs);
         check(outside.is_none(), OP, || format!("there is no row {}", outside.unwrap_or(&0)))?;
+        #[cfg(device)]
+        if let Storage::Device(weight) = &self.storage {
+            return cuda::weight::rows(weight, ids, OP);
+        }
         let mut out = vec![0.0; ids.len() * inputs];
         let rows = out.chunks_mut(inputs.max(1)).zip(ids);
         match &self.storage {
@@ -259,6 +327,8 @@ impl Weight {
             Storage::Quantized(blocks) => {
                 rows.for_each(|(out, id)| blocks.read_blocks(*id, 0..inputs, out));
             }
+            #[cfg(device)]
+            Storage::Device(_) => return Err(Error::Storage { op: OP }),
         }
         tensor(out, (ids.len(), inputs))
     }
@@ -276,6 +346,8 @@ impl Weight {
             Storage::Turned(turned) => panels::product(y, into, x, turned.as_ref(), self.shape),
             Storage::Bf16(packed) => panels::bf16::product(y, into, x, packed),
             Storage::Quantized(blocks) => panels::product(y, into, x, blocks, self.shape),
+            #[cfg(device)]
+            Storage::Device(_) => return Err(Error::Storage { op: OP }),
         }
         Ok(())
     }

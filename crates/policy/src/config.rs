@@ -8,7 +8,7 @@ mod tests;
 
 use std::path::Path;
 
-pub use published::PUBLISHED;
+pub use published::{DecoderSizes, PUBLISHED};
 pub(crate) use read::token_ids;
 pub use rope::{Llama3, Rope, RopeKind, Yarn};
 use serde_json::{Value, json};

@@ -27,7 +27,7 @@ pub mod trainable;
 pub mod weights;
 mod work;
 
-pub use config::{ModelConfig, ModelType, Rope, SlidingWindow, WeightDtype};
+pub use config::{DecoderSizes, ModelConfig, ModelType, Rope, SlidingWindow, WeightDtype};
 pub use embodied_r_kernels::Precision;
 pub use embodied_r_kernels::paged_attention::PAGE;
 pub use embodied_r_kernels::quantized::BlockFormat;

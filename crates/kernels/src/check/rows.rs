@@ -1,8 +1,10 @@
-//! Operations that go row by row.
+//! Operations that go row by row, or number by number.
 
 use super::{Case, Maker, Output};
+use crate::dropout::{self, Mask};
 use crate::error::Result;
-use crate::rms_norm;
+use crate::rope::{Angles, Frequencies, Turn, rotate};
+use crate::{embedding, gelu, rms_norm, swiglu};
 
 /// Rows and widths: common ones, one row, none, widths that are no whole warps or packs, more than a block holds.
 const SHAPES: [(usize, usize); 7] =
@@ -10,11 +12,20 @@ const SHAPES: [(usize, usize); 7] =
 
 pub(super) fn add(cases: &mut Vec<Case>) {
     for (rows, width) in SHAPES {
-        let shape = format!("{rows} x {width}");
-        let case = |op, run: fn(&Maker, usize, usize) -> Result<Vec<Output>>| {
-            Case::new(op, shape.clone(), move |maker| run(maker, rows, width))
+        let mut case = |op, run: fn(&Maker, usize, usize) -> Result<Vec<Output>>| {
+            cases.push(Case::new(op, format!("{rows} x {width}"), move |maker| {
+                run(maker, rows, width)
+            }));
         };
-        cases.push(case("rms_norm", normed));
+        case("rms_norm", normed);
+        case("swiglu", gated);
+        case("gelu", activated);
+        case("dropout", dropped);
+        case("embedding", looked_up);
+    }
+    for (tokens, heads, half) in [(5, 2, 64), (1, 1, 1), (3, 3, 20), (130, 2, 5), (0, 1, 8)] {
+        let shape = format!("{tokens} x {heads} x {}", 2 * half);
+        cases.push(Case::new("rope", shape, move |maker| turned(maker, tokens, heads, half)));
     }
 }
 
@@ -27,8 +38,66 @@ fn normed(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {
     rms_norm::backward(&x, &weight, &normed.scale, &dy, &dx, Some(&d_weight))?;
     Ok(vec![
         Output::near("y", normed.y),
+        Output::near("scale", normed.scale),
         Output::near("y again", again),
         Output::near("dx", dx),
         Output::near("d_weight", d_weight),
     ])
+}
+
+fn gated(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {
+    let noise = |seed| maker.noise(seed, &[rows, width]);
+    let (gate, up) = (noise(1)?, noise(2)?);
+    let y = swiglu::forward(&gate, &up)?;
+    let (d_gate, d_up) = swiglu::backward(gate, up, &noise(3)?)?;
+    Ok(vec![Output::near("y", y), Output::near("d_gate", d_gate), Output::near("d_up", d_up)])
+}
+
+fn activated(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {
+    let noise = |seed| maker.noise(seed, &[rows, width]);
+    let x = noise(1)?;
+    let y = gelu::forward(&x)?;
+    Ok(vec![Output::near("y", y), Output::near("dx", gelu::backward(x, &noise(2)?)?)])
+}
+
+fn dropped(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {
+    let noise = |seed| maker.noise(seed, &[rows, width]);
+    let keys: Vec<u64> =
+        (0..rows as u64).map(|row| row.wrapping_mul(0x1234_5678_9abc_def1)).collect();
+    let mask = Mask { keys: &keys, place: 3, p: 0.3 };
+    let y = dropout::forward(&noise(1)?, &mask)?;
+    let dx = noise(2)?;
+    dropout::backward(&noise(3)?, &mask, &dx)?;
+    Ok(vec![Output::near("y", y), Output::near("dx", dx)])
+}
+
+fn looked_up(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {
+    const ENTRIES: usize = 11;
+    let table = maker.f32(1, &[ENTRIES, width])?;
+    // Some entries several times, one never.
+    let indices: Vec<usize> = (0..rows).map(|row| row * row * 7 % (ENTRIES - 1)).collect();
+    let found = embedding::gather(&table, &indices)?;
+    let rounded = embedding::gather_in(&table, &indices, maker.precision())?;
+    let d_table = maker.f32(2, &[ENTRIES, width])?;
+    embedding::scatter_add(&d_table, &indices, &maker.noise(3, &[rows, width])?)?;
+    let d_rows = maker.noise(4, &[ENTRIES, width])?;
+    let once: Vec<usize> = (0..rows.min(ENTRIES)).rev().collect();
+    embedding::scatter_add(&d_rows, &once, &maker.noise(5, &[once.len(), width])?)?;
+    Ok(vec![
+        Output::exact("y", found),
+        Output::exact("y in its precision", rounded),
+        Output::exact("d_table", d_table),
+        Output::near("d_rows", d_rows),
+    ])
+}
+
+fn turned(maker: &Maker, tokens: usize, heads: usize, half: usize) -> Result<Vec<Output>> {
+    let x = maker.noise(1, &[tokens, heads * 2 * half])?;
+    let positions: Vec<usize> = (0..tokens).map(|token| token * 37).collect();
+    let inverse = (0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect();
+    let angles = Angles::new(&positions, &Frequencies { inverse, attention_factor: 1.1 });
+    rotate(&x, &angles, Turn::Forward)?;
+    let back = maker.noise(2, &[tokens, heads * 2 * half])?;
+    rotate(&back, &angles, Turn::Backward)?;
+    Ok(vec![Output::near("y", x), Output::near("dx", back)])
 }

@@ -13,6 +13,8 @@ pub(crate) mod attention;
 mod blas;
 mod buffer;
 pub(crate) mod elementwise;
+#[cfg(feature = "cuda")]
+pub(crate) mod gpus;
 #[cfg(feature = "cuda-host")]
 pub(crate) mod host;
 #[cfg(not(feature = "cuda"))]
@@ -21,11 +23,14 @@ pub(crate) mod linear;
 pub(crate) mod lm_head;
 pub(crate) mod lookup;
 pub(crate) mod memory;
+pub(crate) mod optimizer;
 pub(crate) mod paged_attention;
 pub(crate) mod product;
 pub(crate) mod rms_norm;
 pub(crate) mod sample;
 mod sums;
+pub(crate) mod table;
+pub(crate) mod weight;
 
 use candle_core::{Device, Tensor};
 

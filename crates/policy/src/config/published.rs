@@ -2,21 +2,23 @@
 
 use super::{ModelConfig, ModelType, Rope, WeightDtype};
 
-/// The sizes of a decoder; widths of heads are the hidden size shared out.
-struct Sizes {
-    hidden: usize,
-    layers: usize,
-    heads: usize,
-    kv_heads: usize,
-    inner: usize,
-    vocab: usize,
-    embeddings: Embeddings,
-}
-
-#[derive(PartialEq, Eq)]
-enum Embeddings {
-    Tied,
-    Apart,
+/// The sizes of a Qwen2 decoder; widths of heads are the hidden size shared out.
+#[derive(Debug, Clone, Copy)]
+pub struct DecoderSizes {
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Inner width of the feed-forward part.
+    pub inner: usize,
+    /// Tokens that are known.
+    pub vocab: usize,
+    /// Whether the LM head is the embedding.
+    pub tied: bool,
 }
 
 /// `<|endoftext|>`, the first of Qwen2.5's special tokens, and `<|im_end|>`.
@@ -47,54 +49,55 @@ impl ModelConfig {
         let name = name.strip_suffix("-instruct").unwrap_or(&name);
         let known = PUBLISHED.iter().find(|known| known.eq_ignore_ascii_case(name))?;
         let size = known.rsplit('-').next()?;
-        Some(of_size(&sizes(size)?))
+        Some(Self::of_sizes(sizes(size)?))
+    }
+
+    /// The shape of a Qwen2.5 with these sizes.
+    pub fn of_sizes(sizes: DecoderSizes) -> Self {
+        Self {
+            model_type: ModelType::Qwen2,
+            vocab_size: sizes.vocab,
+            hidden_size: sizes.hidden,
+            intermediate_size: sizes.inner,
+            num_hidden_layers: sizes.layers,
+            num_attention_heads: sizes.heads,
+            num_key_value_heads: sizes.kv_heads,
+            head_dim: sizes.hidden / sizes.heads,
+            rms_norm_eps: 1e-6,
+            rope: Rope::plain(1_000_000.0),
+            sliding_window: None,
+            tie_word_embeddings: sizes.tied,
+            attention_bias: true,
+            max_position_embeddings: 32_768,
+            initializer_range: 0.02,
+            dtype: WeightDtype::Bf16,
+            bos_token_id: Some(END_OF_TEXT),
+            eos_token_ids: vec![END_OF_TURN, END_OF_TEXT],
+        }
     }
 }
 
-fn sizes(name: &str) -> Option<Sizes> {
-    use Embeddings::{Apart, Tied};
-    let sizes = |[hidden, layers, heads, kv_heads, inner, vocab]: [usize; 6], embeddings| Sizes {
+fn sizes(name: &str) -> Option<DecoderSizes> {
+    let sizes = |[hidden, layers, heads, kv_heads, inner, vocab]: [usize; 6]| DecoderSizes {
         hidden,
         layers,
         heads,
         kv_heads,
         inner,
         vocab,
-        embeddings,
+        // The smaller vocabulary is that of the models with one matrix.
+        tied: vocab == 151_936,
     };
     Some(match name {
-        "0.5B" => sizes([896, 24, 14, 2, 4_864, 151_936], Tied),
-        "1.5B" => sizes([1_536, 28, 12, 2, 8_960, 151_936], Tied),
-        "3B" => sizes([2_048, 36, 16, 2, 11_008, 151_936], Tied),
-        "7B" => sizes([3_584, 28, 28, 4, 18_944, 152_064], Apart),
-        "14B" => sizes([5_120, 48, 40, 8, 13_824, 152_064], Apart),
-        "32B" => sizes([5_120, 64, 40, 8, 27_648, 152_064], Apart),
-        "72B" => sizes([8_192, 80, 64, 8, 29_568, 152_064], Apart),
+        "0.5B" => sizes([896, 24, 14, 2, 4_864, 151_936]),
+        "1.5B" => sizes([1_536, 28, 12, 2, 8_960, 151_936]),
+        "3B" => sizes([2_048, 36, 16, 2, 11_008, 151_936]),
+        "7B" => sizes([3_584, 28, 28, 4, 18_944, 152_064]),
+        "14B" => sizes([5_120, 48, 40, 8, 13_824, 152_064]),
+        "32B" => sizes([5_120, 64, 40, 8, 27_648, 152_064]),
+        "72B" => sizes([8_192, 80, 64, 8, 29_568, 152_064]),
         _ => return None,
     })
-}
-
-fn of_size(sizes: &Sizes) -> ModelConfig {
-    ModelConfig {
-        model_type: ModelType::Qwen2,
-        vocab_size: sizes.vocab,
-        hidden_size: sizes.hidden,
-        intermediate_size: sizes.inner,
-        num_hidden_layers: sizes.layers,
-        num_attention_heads: sizes.heads,
-        num_key_value_heads: sizes.kv_heads,
-        head_dim: sizes.hidden / sizes.heads,
-        rms_norm_eps: 1e-6,
-        rope: Rope::plain(1_000_000.0),
-        sliding_window: None,
-        tie_word_embeddings: sizes.embeddings == Embeddings::Tied,
-        attention_bias: true,
-        max_position_embeddings: 32_768,
-        initializer_range: 0.02,
-        dtype: WeightDtype::Bf16,
-        bos_token_id: Some(END_OF_TEXT),
-        eos_token_ids: vec![END_OF_TURN, END_OF_TEXT],
-    }
 }
 
 #[cfg(test)]

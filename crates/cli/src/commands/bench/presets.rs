@@ -1,6 +1,6 @@
 //! Shapes of models: published ones, and small ones.
 
-use embodied_r_policy::{ModelConfig, ModelType, Rope, WeightDtype};
+use embodied_r_policy::{DecoderSizes, ModelConfig, ModelType, Rope, WeightDtype};
 
 use crate::args::bench::Preset;
 
@@ -10,51 +10,44 @@ const QWEN_FIRST_SPECIAL: u32 = 151_643;
 /// The first special token of the small models, behind the bytes.
 const SMALL_FIRST_SPECIAL: u32 = 256;
 
+/// The sizes of the model of the benchmarks, of 38 million parameters.
+const SHAPE_E: DecoderSizes = DecoderSizes {
+    hidden: 512,
+    layers: 12,
+    heads: 8,
+    kv_heads: 2,
+    inner: 1_408,
+    vocab: 8_192,
+    tied: true,
+};
+
 /// A model's shape, and where its tokenizer's special tokens begin.
 pub(super) struct Shape {
     pub(super) config: ModelConfig,
     pub(super) first_special: u32,
 }
 
-/// The sizes of a decoder; widths of heads are the hidden size shared out.
-struct Sizes {
-    hidden: usize,
-    layers: usize,
-    heads: usize,
-    kv_heads: usize,
-    ffn: usize,
-    vocab: usize,
-    embeddings: Embeddings,
-}
-
-#[derive(PartialEq, Eq)]
-enum Embeddings {
-    Tied,
-    Apart,
-}
-
 /// The shape of that name.
 pub(super) fn shape(preset: Preset) -> Option<Shape> {
-    use Embeddings::{Apart, Tied};
     use ModelType::{Llama, Qwen2};
-    let sizes = |hidden, layers, heads, kv_heads, ffn, vocab, embeddings| Sizes {
-        hidden,
-        layers,
-        heads,
-        kv_heads,
-        ffn,
-        vocab,
-        embeddings,
+    let tiny = |tied| DecoderSizes {
+        hidden: 64,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        inner: 160,
+        vocab: 512,
+        tied,
     };
     Some(match preset {
         Preset::Qwen2505b => qwen("Qwen2.5-0.5B")?,
         Preset::Qwen2515b => qwen("Qwen2.5-1.5B")?,
         Preset::Qwen253b => qwen("Qwen2.5-3B")?,
         Preset::Qwen257b => qwen("Qwen2.5-7B")?,
-        Preset::ShapeE => small(Qwen2, sizes(512, 12, 8, 2, 1_408, 8_192, Tied)),
-        Preset::TinyQwen2 => small(Qwen2, sizes(64, 2, 4, 2, 160, 512, Apart)),
-        Preset::TinyQwen2Tied => small(Qwen2, sizes(64, 2, 4, 2, 160, 512, Tied)),
-        Preset::TinyLlama => small(Llama, sizes(64, 2, 4, 2, 160, 512, Apart)),
+        Preset::ShapeE => small(Qwen2, SHAPE_E),
+        Preset::TinyQwen2 => small(Qwen2, tiny(false)),
+        Preset::TinyQwen2Tied => small(Qwen2, tiny(true)),
+        Preset::TinyLlama => small(Llama, tiny(false)),
     })
 }
 
@@ -65,25 +58,11 @@ fn qwen(name: &str) -> Option<Shape> {
 }
 
 /// A model made to be tried out: deviations large enough for logits that differ.
-fn small(model_type: ModelType, sizes: Sizes) -> Shape {
+fn small(model_type: ModelType, sizes: DecoderSizes) -> Shape {
     let first_special = SMALL_FIRST_SPECIAL;
-    Shape { config: config(model_type, &sizes, first_special), first_special }
-}
-
-fn config(model_type: ModelType, sizes: &Sizes, first_special: u32) -> ModelConfig {
-    ModelConfig {
+    let config = ModelConfig {
         model_type,
-        vocab_size: sizes.vocab,
-        hidden_size: sizes.hidden,
-        intermediate_size: sizes.ffn,
-        num_hidden_layers: sizes.layers,
-        num_attention_heads: sizes.heads,
-        num_key_value_heads: sizes.kv_heads,
-        head_dim: sizes.hidden / sizes.heads,
-        rms_norm_eps: 1e-6,
         rope: Rope::plain(10_000.0),
-        sliding_window: None,
-        tie_word_embeddings: sizes.embeddings == Embeddings::Tied,
         attention_bias: model_type == ModelType::Qwen2,
         max_position_embeddings: 8_192,
         initializer_range: 0.1,
@@ -91,7 +70,9 @@ fn config(model_type: ModelType, sizes: &Sizes, first_special: u32) -> ModelConf
         bos_token_id: None,
         // The end of a turn, then that of a text.
         eos_token_ids: vec![first_special + 2, first_special],
-    }
+        ..ModelConfig::of_sizes(sizes)
+    };
+    Shape { config, first_special }
 }
 
 #[cfg(test)]

@@ -31,7 +31,8 @@ fn inputs(tokens: usize, silent: usize) -> [Tensor; 4] {
 }
 
 fn results(attended: Attended, d: Gradients) -> Results {
-    [attended.out, attended.log_sum_exp, d.q, d.k, d.v].map(|x| x.flatten_all().unwrap().to_vec1().unwrap())
+    [attended.out, attended.log_sum_exp, d.q, d.k, d.v]
+        .map(|x| x.flatten_all().unwrap().to_vec1().unwrap())
 }
 
 fn on_the_cpu([q, k, v, d]: &[Tensor; 4], spans: &[GroupSpan], pattern: Pattern) -> Results {

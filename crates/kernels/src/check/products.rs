@@ -1,0 +1,73 @@
+//! Products with weights.
+
+use super::{Case, Maker, Output};
+use crate::error::Result;
+use crate::linear;
+use crate::quantized::BlockFormat;
+use crate::weight::{self, Weight, WeightFormat};
+
+/// Rows, inputs and outputs.
+const SHAPES: [(usize, usize, usize); 5] =
+    [(5, 64, 32), (1, 7, 3), (70, 33, 65), (1, 256, 130), (200, 40, 9)];
+
+pub(super) fn add(cases: &mut Vec<Case>) {
+    for (rows, inputs, outputs) in SHAPES {
+        let shape = format!("{rows} x {inputs} -> {outputs}");
+        let run = move |maker: &Maker| layer(maker, rows, inputs, outputs);
+        cases.push(Case::new("linear", shape.clone(), run));
+        let run = move |maker: &Maker| sampled(maker, rows, inputs, outputs);
+        cases.push(Case::new("weight", shape, run));
+    }
+}
+
+fn layer(maker: &Maker, rows: usize, inputs: usize, outputs: usize) -> Result<Vec<Output>> {
+    let precision = maker.precision();
+    let (x, dy) = (maker.noise(1, &[rows, inputs])?, maker.noise(2, &[rows, outputs])?);
+    let (weight, bias) = (maker.f32(3, &[outputs, inputs])?, maker.f32(4, &[outputs])?);
+    let plain = linear::forward(&x, &weight, None, precision)?;
+    let biased = linear::forward(&x, &weight, Some(&bias), precision)?;
+    let residual = maker.noise(5, &[rows, outputs])?;
+    let added = linear::forward_add(&x, &weight, residual, precision)?;
+    let dx = linear::backward_input(&dy, &weight, None, precision)?;
+    let more = maker.noise(6, &[rows, inputs])?;
+    let more = linear::backward_input(&dy, &weight, Some(more), precision)?;
+    let (d_weight, d_bias) = (maker.f32(7, &[outputs, inputs])?, maker.f32(8, &[outputs])?);
+    linear::backward_weight(&x, &dy, &d_weight, Some(&d_bias), precision)?;
+    let alone = maker.f32(9, &[outputs])?;
+    linear::backward_bias(&dy, &alone)?;
+    Ok(vec![
+        Output::near("y", plain),
+        Output::near("y with a bias", biased),
+        Output::near("y added", added),
+        Output::near("dx", dx),
+        Output::near("dx added", more),
+        Output::near("d_weight", d_weight),
+        Output::near("d_bias", d_bias),
+        Output::near("d_bias alone", alone),
+    ])
+}
+
+fn sampled(maker: &Maker, rows: usize, inputs: usize, outputs: usize) -> Result<Vec<Output>> {
+    let x = maker.noise(1, &[rows, inputs])?;
+    let (numbers, bias) = (maker.f32(2, &[outputs, inputs])?, maker.f32(3, &[outputs])?);
+    let format = WeightFormat::from(maker.precision());
+    let weight = Weight::in_format(&numbers, format)?;
+    let y = weight.forward(&x, Some(&bias))?;
+    let more = weight.forward_add(&x, &maker.noise(4, &[rows, outputs])?, Some(&bias))?;
+    let picked = weight.rows(&[outputs - 1, 0, outputs / 2])?;
+    let [first, second] = weight::forward_all(&x, [(&weight, Some(&bias)), (&weight, None)])?;
+    let mut results = vec![
+        Output::near("y", y),
+        Output::near("y added", more),
+        Output::exact("rows", picked),
+        Output::near("first of two", first),
+        Output::near("second of two", second),
+    ];
+    // On the device blocks become bf16, with which the CPU's f32 products of blocks have nothing to do.
+    if inputs.is_multiple_of(32) {
+        let blocks = Weight::in_format(&numbers, WeightFormat::Blocks(BlockFormat::Q8_0))?;
+        results.push(Output::rounded("rows of blocks", blocks.rows(&[outputs - 1, 0])?));
+        results.push(Output::rounded("y of blocks", blocks.forward(&x, None)?));
+    }
+    Ok(results)
+}
