@@ -29,3 +29,14 @@ cargo test --workspace
 say "cargo test, ranks over MPI"
 # Of the whole workspace: alone, the packages would have other features, and all that they use would be built again.
 cargo test --workspace --features "$mpi" --test mpi --test ranks --test perceive_ranks
+
+say "cargo test, the GPU's kernels on the CPU"
+cargo test -p embodied-r-kernels --features cuda-host --lib
+
+# Another build of all that is used, so that the build folder keeps both.
+if toolkit=$("$root/scripts/cuda_toolkit.sh"); then
+    say "cargo check, for GPUs"
+    (eval "$toolkit" && cargo check -p embodied-r-cli --features cuda)
+else
+    say "cargo check, for GPUs: skipped, there is no CUDA toolkit"
+fi

@@ -18,3 +18,11 @@ extern "C" int er_fill_zero(void* to, long long bytes, void* stream) {
     return (int)cudaMemsetAsync(to, 0, size_t(bytes), (cudaStream_t)stream);
 #endif
 }
+
+#ifndef EMBODIED_R_HOST
+// The version of the runtime library, 1000 · major + 10 · minor, or 0.
+extern "C" int er_runtime_version() {
+    int version = 0;
+    return cudaRuntimeGetVersion(&version) == cudaSuccess ? version : 0;
+}
+#endif

@@ -24,14 +24,26 @@ pub enum Held {
     Bf16,
 }
 
+impl Held {
+    /// The largest error that one rounding explains, or sums in another order.
+    fn error(self) -> f64 {
+        match self {
+            Self::F32 => F32_ERROR,
+            Self::Bf16 => BF16_ERROR,
+        }
+    }
+}
+
 /// An operation at a shape.
 pub struct Case {
     /// The operation.
     pub op: &'static str,
     /// The shape, in words.
     pub shape: String,
-    run: Box<dyn Fn(&Maker) -> Result<Vec<Output>>>,
+    run: Run,
 }
+
+type Run = Box<dyn Fn(&Maker) -> Result<Vec<Output>>>;
 
 /// Makes a case's tensors.
 pub(crate) struct Maker {
@@ -44,20 +56,20 @@ pub(crate) struct Maker {
 pub(crate) struct Output {
     name: &'static str,
     tensor: Tensor,
-    allowed: Allowed,
+    closeness: Closeness,
 }
 
-/// What a result may differ by.
+/// How close both sides are.
 #[derive(Clone, Copy)]
-enum Allowed {
-    /// Both sides give the same bits.
-    Nothing,
-    /// The order of sums, and one rounding to what it is held as.
-    Sums,
-    /// Factors of products that are rounded to what activations are held as, so often one behind the other.
-    Factors(u8),
-    /// Rounded to bf16 on the way, whatever activations are held as.
-    Bf16,
+enum Closeness {
+    /// The same bits.
+    Exact,
+    /// Rounded as the result is held.
+    Near,
+    /// Rounded to bf16 on the way.
+    Rounded,
+    /// As the product of products, of which so many have factors that are rounded as activations are held.
+    Chained(u8),
 }
 
 /// How far one result of a case is off.
@@ -187,22 +199,23 @@ impl Maker {
 impl Output {
     /// A result that may differ by rounding.
     pub(crate) fn near(name: &'static str, tensor: Tensor) -> Self {
-        Self { name, tensor, allowed: Allowed::Sums }
+        Self { name, tensor, closeness: Closeness::Near }
+    }
+
+    /// A result of products one behind the other, of which so many have factors that are rounded as activations are
+    /// held.
+    pub(crate) fn chained(name: &'static str, tensor: Tensor, roundings: u8) -> Self {
+        Self { name, tensor, closeness: Closeness::Chained(roundings) }
     }
 
     /// A result that was rounded to bf16 on the way.
     pub(crate) fn rounded(name: &'static str, tensor: Tensor) -> Self {
-        Self { name, tensor, allowed: Allowed::Bf16 }
-    }
-
-    /// A result of products one behind the other, whose factors are rounded as often.
-    pub(crate) fn chained(name: &'static str, tensor: Tensor, roundings: u8) -> Self {
-        Self { name, tensor, allowed: Allowed::Factors(roundings) }
+        Self { name, tensor, closeness: Closeness::Rounded }
     }
 
     /// A result that may not differ.
     pub(crate) fn exact(name: &'static str, tensor: Tensor) -> Self {
-        Self { name, tensor, allowed: Allowed::Nothing }
+        Self { name, tensor, closeness: Closeness::Exact }
     }
 }
 
@@ -210,13 +223,11 @@ fn compared(op: &'static str, held: Held, truth: &Output, found: &Output) -> Res
     if truth.tensor.dims() != found.tensor.dims() {
         return Err(misfit(op));
     }
-    let allowed = match (truth.allowed, held, found.tensor.dtype()) {
-        (Allowed::Nothing, ..) => 0.0,
-        (Allowed::Sums, Held::Bf16, DType::BF16) => BF16_ERROR,
-        (Allowed::Sums, ..) => F32_ERROR,
-        (Allowed::Bf16, ..) => BF16_ERROR,
-        (Allowed::Factors(roundings), Held::Bf16, _) => f64::from(roundings) * BF16_ERROR,
-        (Allowed::Factors(roundings), Held::F32, _) => f64::from(roundings) * F32_ERROR,
+    let allowed = match (truth.closeness, found.tensor.dtype()) {
+        (Closeness::Exact, _) => 0.0,
+        (Closeness::Chained(roundings), _) => f64::from(roundings) * held.error(),
+        (Closeness::Rounded, _) | (_, DType::BF16) => BF16_ERROR,
+        (Closeness::Near, _) => F32_ERROR,
     };
     let (truth_numbers, found_numbers) = (numbers(&truth.tensor)?, numbers(&found.tensor)?);
     let squares: f64 = truth_numbers.iter().map(|x| f64::from(*x).powi(2)).sum();

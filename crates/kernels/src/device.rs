@@ -31,6 +31,39 @@ pub fn cuda(ordinal: usize) -> crate::Result<candle_core::Device> {
     Ok(device)
 }
 
+/// What the driver tells of this machine's GPUs.
+#[cfg(feature = "cuda")]
+#[derive(Debug, Clone)]
+pub struct Gpus {
+    /// In the order of their ordinals.
+    pub gpus: Vec<Gpu>,
+    /// The newest CUDA that the driver can run, major and minor.
+    pub driver: (i32, i32),
+    /// That of the runtime library in use.
+    pub runtime: (i32, i32),
+}
+
+/// A GPU.
+#[cfg(feature = "cuda")]
+#[derive(Debug, Clone)]
+pub struct Gpu {
+    /// Its maker's name for it.
+    pub name: String,
+    /// Its memory.
+    pub memory_bytes: u64,
+    /// Major and minor.
+    pub compute_capability: (i32, i32),
+}
+
+/// Asks the driver for the machine's GPUs.
+///
+/// # Errors
+/// There is no driver that runs, or no GPU.
+#[cfg(feature = "cuda")]
+pub fn gpus() -> crate::Result<Gpus> {
+    crate::cuda::gpus::gpus()
+}
+
 /// Lets operations on CPU tensors run through the device's kernels while `act` runs, on the calling thread.
 #[cfg(feature = "cuda-host")]
 pub fn through_kernels<T>(act: impl FnOnce() -> T) -> T {

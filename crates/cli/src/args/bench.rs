@@ -154,14 +154,27 @@ pub(crate) enum ModelDtype {
     Bfloat16,
 }
 
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum OpsDevice {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The first GPU, in f32 and in bf16.
+    Cuda,
+}
+
 /// Achieved rates are shown as shares of the limit that applies: the peak of f32 multiplications and
 /// additions, or memory's rate, whichever an operation meets first.
 #[derive(Debug, Args)]
 pub(crate) struct OpsArgs {
-    /// Compare each result with a slow plain computation in place of timing it; exit code 1 when one
-    /// is beyond its tolerance.
+    /// Compare each result with a slow plain computation in place of timing it, or a GPU's with the
+    /// processor's; exit code 1 when one is beyond its tolerance.
     #[arg(long)]
     pub(crate) check: bool,
+    /// What computes; a GPU's operations are checked and not timed.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: OpsDevice,
     /// Only the operations with this in their name.
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Option<String>,

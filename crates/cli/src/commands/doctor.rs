@@ -3,6 +3,7 @@
 mod check;
 mod dataset;
 mod ffmpeg;
+mod gpu;
 mod hub;
 mod machine;
 mod model;
@@ -29,6 +30,7 @@ struct Findings {
 pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<Status> {
     let mut checks = ffmpeg::checks();
     checks.extend(machine::checks());
+    checks.extend(gpu::checks());
     checks.push(machine::disk("disk", Path::new(".")));
     if let Some(folder) = &args.data {
         checks.push(machine::disk("disk of data", folder));

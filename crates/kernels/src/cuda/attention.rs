@@ -151,3 +151,6 @@ fn forward_into(
         Ok(())
     })
 }
+
+#[cfg(all(test, feature = "cuda-host"))]
+mod tests;

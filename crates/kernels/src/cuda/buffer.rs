@@ -230,15 +230,13 @@ fn nested<const N: usize>(
 ) -> Result<()> {
     let Some((tensor, _)) = tensors.get(i) else { return act(found) };
     let mut result = Err(unwritten(op));
-    let access = Access {
-        name: op,
-        act: Cell::new(Some(|at| {
+    {
+        let inner = |at| {
             found[i] = at;
             result = nested(tensors, op, found, i + 1, act);
-        })),
-    };
-    tensor.inplace_op1(&access)?;
-    drop(access);
+        };
+        tensor.inplace_op1(&Access { name: op, act: Cell::new(Some(inner)) })?;
+    }
     result
 }
 

@@ -160,6 +160,6 @@ pub(crate) fn squares(x: &Tensor, op: &'static str) -> Result<f64> {
         launch!(op, er_total(total, parts.at, count as c_longlong, stream))
     })?;
     let halves = total.to_vec1::<u32>()?;
-    Ok(halves.iter().rev().fold(0u64, |bits, half| bits << 32 | u64::from(*half)))
-        .map(f64::from_bits)
+    let bits = halves.iter().rev().fold(0u64, |bits, half| bits << 32 | u64::from(*half));
+    Ok(f64::from_bits(bits))
 }

@@ -13,6 +13,8 @@ pub(crate) mod attention;
 mod blas;
 mod buffer;
 pub(crate) mod elementwise;
+#[cfg(feature = "cuda")]
+pub(crate) mod gpus;
 #[cfg(feature = "cuda-host")]
 pub(crate) mod host;
 #[cfg(not(feature = "cuda"))]

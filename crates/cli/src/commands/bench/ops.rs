@@ -1,6 +1,7 @@
 //! `embodied-r bench ops`: each operation beside what the machine can do.
 
 mod attention;
+mod device;
 mod op;
 mod products;
 mod rows;
@@ -13,7 +14,7 @@ use embodied_r_kernels::peak::Peak;
 use serde_json::{Value, json};
 
 use self::op::Op;
-use crate::args::bench::OpsArgs;
+use crate::args::bench::{OpsArgs, OpsDevice};
 use crate::exit::{Status, Usage};
 use crate::output::outln;
 use crate::progress::Bar;
@@ -34,6 +35,9 @@ fn table() -> Vec<Op> {
 
 /// Measures or checks the operations.
 pub(super) fn run(args: &OpsArgs) -> anyhow::Result<Status> {
+    if args.device == OpsDevice::Cuda {
+        return device::check(args);
+    }
     let wanted = |op: &Op| args.only.as_deref().is_none_or(|part| op.name.contains(part));
     let ops: Vec<Op> = table().into_iter().filter(wanted).collect();
     if ops.is_empty() {

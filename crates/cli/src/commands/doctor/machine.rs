@@ -9,7 +9,7 @@ const GIB: u64 = 1 << 30;
 
 /// Checks of the processor and the memory.
 pub(super) fn checks() -> Vec<Check> {
-    vec![processor(), cores(), memory(memory_bytes()), accelerator()]
+    vec![processor(), cores(), memory(memory_bytes())]
 }
 
 /// The widest vector instructions that the matrix products can use.
@@ -67,10 +67,6 @@ fn memory(bytes: Option<u64>) -> Check {
         ),
         Some(bytes) => Check::ok(AREA, "memory", format!("{} available", size(bytes))),
     }
-}
-
-fn accelerator() -> Check {
-    Check::note(AREA, "GPU", "not used: this version computes on the processor")
 }
 
 /// Memory that a process can still get: the system's, or the container's if that is less.
