@@ -217,7 +217,7 @@ fn the_papers_captioner_fits_eight_cards_of_40_gb_four_of_80_and_one_in_few_bits
         (&["--tp", "8", "--gpu-memory", "40"][..], true),
         (&["--tp", "4", "--gpu-memory", "80"], true),
         (&["--gpu-memory", "80", "--quantize", "q4_k"], true),
-        (&["--tp", "4", "--gpu-memory", "40"], false),
+        (&["--tp", "2", "--gpu-memory", "40"], false),
         (&["--gpu-memory", "80"], false),
     ] {
         assert_eq!(captioner(place)["fits"], fits, "{place:?}");
