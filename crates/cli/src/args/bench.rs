@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::model::{PrecisionName, WeightArgs};
-use super::run::RecomputeName;
+use super::run::{RankArgs, RecomputeName};
 
 /// Measure speed.
 #[derive(Debug, Args)]
@@ -95,6 +95,8 @@ pub(crate) struct GrpoArgs {
     /// Tokens of a micro-batch, prompts included.
     #[arg(long, value_name = "N", default_value_t = 2048)]
     pub(crate) max_tokens_per_batch: usize,
+    #[command(flatten)]
+    pub(crate) ranks: RankArgs,
 }
 
 /// A model to measure with where no other is at hand. The same seed gives the same bytes.
