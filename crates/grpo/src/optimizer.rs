@@ -12,6 +12,7 @@ mod summed;
 mod whole;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use embodied_r_kernels::AdamwStep;
@@ -27,8 +28,8 @@ use reducing::{Reducing, Summing};
 use sharded::Sharded;
 use stored::Stored;
 pub(crate) use stored::file_name;
-use summed::Sum;
 pub use summed::{Reduction, Summed};
+use summed::{Sum, Way};
 use whole::Whole;
 
 /// Which rule moves the weights.
@@ -95,7 +96,7 @@ enum Moments {
     /// All of them, on every rank.
     Whole(Whole),
     /// A part on each.
-    Sharded(Sharded),
+    Sharded(Arc<Sharded>),
 }
 
 impl Moments {
@@ -107,7 +108,10 @@ impl Moments {
     ) -> Result<Self> {
         let parts = team.size() > 1 && settings.optim == Optim::Adamw;
         Ok(match parts {
-            true => Self::Sharded(Sharded::new(team.communicator().clone(), model, stored)?),
+            true => {
+                let sharded = Sharded::new(team.communicator().clone(), model, stored)?;
+                Self::Sharded(Arc::new(sharded))
+            }
             false => Self::Whole(Whole::new(settings.optim, model, stored)?),
         })
     }
@@ -127,22 +131,20 @@ impl Optimizer {
     ///
     /// # Errors
     /// A parameter has no gradient.
-    pub fn reduction<M: Model>(
-        &self,
-        model: &M,
-        gradients: &M::Gradients,
-    ) -> Result<Reduction<'_>> {
+    pub fn reduction<M: Model>(&self, model: &M, gradients: &M::Gradients) -> Result<Reduction> {
         if self.team.size() == 1 {
-            return Ok(Reduction::none());
+            return Ok(Reduction::new(None));
         }
         let missing = |name: &str| Error::Model { what: format!("has no gradient for `{name}`") };
         let of = |name: &str| gradients.get(name).cloned().ok_or_else(|| missing(name));
         let gradients =
             model.parameters().iter().map(|(name, _)| of(name)).collect::<Result<_>>()?;
-        Ok(match &self.moments {
-            Moments::Sharded(sharded) => Reducing::new(sharded, gradients).into(),
-            Moments::Whole(_) => Summing::new(self.team.communicator().clone(), gradients).into(),
-        })
+        Ok(Reduction::new(Some(match &self.moments {
+            Moments::Sharded(sharded) => Way::Parts(Reducing::new(sharded, gradients)),
+            Moments::Whole(_) => {
+                Way::Whole(Summing::new(self.team.communicator().clone(), gradients))
+            }
+        })))
     }
 
     /// Clips the gradients to the largest norm allowed and takes a step with learning rate `lr`, unless a gradient is not

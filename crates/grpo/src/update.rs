@@ -125,7 +125,7 @@ impl Updater {
             })
         };
         let training = pace.training(tape);
-        let mut reduction = self.optimizer.reduction(model, &gradients)?;
+        let reduction = self.optimizer.reduction(model, &gradients)?;
         for pass in passes(batches) {
             if alone && stop.load(Ordering::Relaxed) {
                 return Ok(Update::Stopped);

@@ -89,7 +89,9 @@ fn what_is_told_to_be_final_is_so_layer_by_layer() {
 fn every_layer_of_a_pass_is_a_sign_of_life() {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
-    let sign = Arc::new(move || drop(counted.fetch_add(1, Ordering::Relaxed)));
+    let sign = Arc::new(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
     let policy = model("qwen2-tied").with_on_layer(sign);
     let layers = policy.config().num_hidden_layers;
     let signs = |act: &dyn Fn()| {

@@ -4,6 +4,8 @@
 //! to compute, so that all of them make the same calls. The order changes no bit of a sum.
 
 use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use embodied_r_dist::{Communicator, Pending, Reduce};
@@ -27,30 +29,33 @@ pub(super) struct Reduced {
 }
 
 /// Buckets of which each rank gets a part.
-pub(super) struct Reducing<'a> {
-    sharded: &'a Sharded,
+pub(super) struct Reducing {
+    sharded: Arc<Sharded>,
     gradients: Vec<Tensor>,
     /// Buckets that are not on their way yet: the first ones.
     left: usize,
-    on_their_way: VecDeque<(Pending<Vec<f32>>, &'a Bucket)>,
+    on_their_way: VecDeque<(Pending<Vec<f32>>, Range<usize>)>,
 }
 
-impl<'a> Reducing<'a> {
+impl Reducing {
     /// Begins with `gradients`, one for each parameter.
-    pub(super) fn new(sharded: &'a Sharded, gradients: Vec<Tensor>) -> Self {
+    pub(super) fn new(sharded: &Arc<Sharded>, gradients: Vec<Tensor>) -> Self {
         let (left, on_their_way) = (sharded.buckets.len(), VecDeque::new());
-        Self { sharded, gradients, left, on_their_way }
+        Self { sharded: Arc::clone(sharded), gradients, left, on_their_way }
     }
 
     /// Sends the buckets in which nothing changes any more where that is so for all numbers from `from` on.
     pub(super) fn send_from(&mut self, from: usize) -> Result<()> {
-        let Sharded { communicator, layout, buckets } = self.sharded;
-        while let Some(bucket) = self.left.checked_sub(1).map(|last| &buckets[last])
-            && bucket.whole.start >= from
-        {
-            self.left -= 1;
-            let numbers = layout.gathered(&bucket.whole, &self.gradients)?;
-            self.on_their_way.push_back((communicator.reduce_scatter(numbers)?, bucket));
+        while let Some(last) = self.left.checked_sub(1) {
+            let Sharded { communicator, layout, buckets } = &*self.sharded;
+            let Bucket { whole, owned, .. } = &buckets[last];
+            if whole.start < from {
+                break;
+            }
+            self.left = last;
+            let numbers = layout.gathered(whole, &self.gradients)?;
+            let sums = communicator.reduce_scatter(numbers)?;
+            self.on_their_way.push_back((sums, owned.clone()));
             if self.on_their_way.len() >= IN_FLIGHT {
                 self.take_one()?;
             }
@@ -60,17 +65,21 @@ impl<'a> Reducing<'a> {
 
     /// Waits for the bucket that was sent first.
     fn take_one(&mut self) -> Result<()> {
-        let Some((pending, bucket)) = self.on_their_way.pop_front() else { return Ok(()) };
+        let Some((pending, owned)) = self.on_their_way.pop_front() else { return Ok(()) };
         let sums = pending.wait()?;
-        self.sharded.layout.scatter(&bucket.owned, &sums, &self.gradients)
+        self.sharded.layout.scatter(&owned, &sums, &self.gradients)
     }
 
-    /// Sends what is left, and waits for all.
-    pub(super) fn finish(mut self) -> Result<Reduced> {
-        self.send_from(0)?;
+    /// Waits for all that were sent.
+    pub(super) fn take_all(&mut self) -> Result<()> {
         while !self.on_their_way.is_empty() {
             self.take_one()?;
         }
+        Ok(())
+    }
+
+    /// The sums, with their norm over all ranks.
+    pub(super) fn into_sums(self) -> Result<Reduced> {
         let mut squares = 0.0;
         for Segment { tensor, numbers } in self.sharded.buckets.iter().flat_map(|b| &b.segments) {
             squares +=
@@ -83,7 +92,7 @@ impl<'a> Reducing<'a> {
     }
 }
 
-/// Gradients of which every rank gets all, tensor by tensor.
+/// Gradients of which every rank gets all, tensor by tensor, in the place of its own.
 pub(super) struct Summing {
     communicator: Communicator,
     /// Those that are not on their way yet, with the number at which each begins among all.
@@ -121,9 +130,8 @@ impl Summing {
         Ok(update(&tensor, OP, |numbers| numbers.copy_from_slice(&sums))?)
     }
 
-    /// Puts all sums in the place of the gradients.
-    pub(super) fn finish(mut self) -> Result<()> {
-        self.send_from(0)?;
+    /// As [`Reducing::take_all`].
+    pub(super) fn take_all(&mut self) -> Result<()> {
         while !self.on_their_way.is_empty() {
             self.take_one()?;
         }

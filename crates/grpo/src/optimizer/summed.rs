@@ -1,7 +1,10 @@
 //! Gradients of all ranks together, and on their way there.
 
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
 use super::reducing::{Reduced, Reducing, Summing};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Gradients;
 
 /// The gradients of all ranks together, from which a step is made.
@@ -27,68 +30,117 @@ impl<G> Summed<'_, G> {
 
 /// Gradients that are summed over all ranks as soon as they are final, while a backward makes others.
 ///
-/// Every rank sends them in the same order, the last first.
+/// Every rank sends them in the same order, the last first. A thread of its own does so: the backward never waits for
+/// links or other ranks. Until the end nobody else may call other ranks.
 #[must_use]
-pub struct Reduction<'a> {
-    of: Way<'a>,
-    /// What has gone wrong on the way; it is told at the end.
-    fault: Option<Error>,
+pub struct Reduction {
+    told: Arc<Told>,
+    /// None for one rank, which has the sums already.
+    sending: Option<JoinHandle<Result<Way>>>,
 }
 
-enum Way<'a> {
-    /// One rank has the sums already.
-    None,
-    Parts(Reducing<'a>),
+/// How far the gradients are final.
+struct Told {
+    how_far: Mutex<HowFar>,
+    news: Condvar,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HowFar {
+    /// From this number on.
+    From(usize),
+    /// They will never be.
+    Abandoned,
+}
+
+pub(super) enum Way {
+    Parts(Reducing),
     Whole(Summing),
 }
 
-impl<'a> From<Reducing<'a>> for Reduction<'a> {
-    fn from(reducing: Reducing<'a>) -> Self {
-        Self { of: Way::Parts(reducing), fault: None }
+impl Way {
+    /// Sends what is told to be final, until that is all, and waits for it.
+    fn send(mut self, told: &Told) -> Result<Self> {
+        let mut before = HowFar::From(usize::MAX);
+        loop {
+            let HowFar::From(from) = told.beyond(before) else { return Ok(self) };
+            match &mut self {
+                Self::Parts(reducing) => reducing.send_from(from)?,
+                Self::Whole(summing) => summing.send_from(from)?,
+            }
+            if from == 0 {
+                break;
+            }
+            before = HowFar::From(from);
+        }
+        match &mut self {
+            Self::Parts(reducing) => reducing.take_all()?,
+            Self::Whole(summing) => summing.take_all()?,
+        }
+        Ok(self)
     }
 }
 
-impl From<Summing> for Reduction<'_> {
-    fn from(summing: Summing) -> Self {
-        Self { of: Way::Whole(summing), fault: None }
+impl Told {
+    fn tell(&self, news: HowFar) {
+        let mut how_far = self.how_far.lock().unwrap_or_else(PoisonError::into_inner);
+        *how_far = match (*how_far, news) {
+            (HowFar::From(before), HowFar::From(now)) => HowFar::From(before.min(now)),
+            _ => HowFar::Abandoned,
+        };
+        self.news.notify_all();
+    }
+
+    /// Waits until more is known than `before`.
+    fn beyond(&self, before: HowFar) -> HowFar {
+        let how_far = self.how_far.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.news.wait_while(how_far, |how_far| *how_far == before);
+        *known.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Reduction<'_> {
-    pub(super) fn none() -> Self {
-        Self { of: Way::None, fault: None }
+impl Reduction {
+    /// Begins to send what is told to be final; nothing for one rank alone.
+    pub(super) fn new(way: Option<Way>) -> Self {
+        let how_far = Mutex::new(HowFar::From(usize::MAX));
+        let told = Arc::new(Told { how_far, news: Condvar::new() });
+        let sending = way.map(|way| {
+            let told = Arc::clone(&told);
+            std::thread::spawn(move || way.send(&told))
+        });
+        Self { told, sending }
     }
 
     /// Takes note that on this rank the gradients of all numbers from `from` on, end to end in the order of the parameters,
     /// do not change any more.
-    pub fn final_from(&mut self, from: usize) {
-        if self.fault.is_some() {
-            return;
-        }
-        let sent = match &mut self.of {
-            Way::None => Ok(()),
-            Way::Parts(reducing) => reducing.send_from(from),
-            Way::Whole(summing) => summing.send_from(from),
-        };
-        self.fault = sent.err();
+    pub fn final_from(&self, from: usize) {
+        self.told.tell(HowFar::From(from));
     }
 
     /// Sends what is left, and waits for the sums of `gradients`, with which the reduction began.
     ///
     /// # Errors
     /// A rank is lost.
-    pub fn finish<G: Gradients>(self, gradients: &G) -> Result<Summed<'_, G>> {
-        if let Some(fault) = self.fault {
-            return Err(fault);
-        }
-        match self.of {
-            Way::None => {}
-            Way::Parts(reducing) => {
-                let reduced = reducing.finish()?;
-                return Ok(Summed { norm: reduced.norm, of: Sum::Part(reduced) });
+    pub fn finish<G: Gradients>(mut self, gradients: &G) -> Result<Summed<'_, G>> {
+        self.final_from(0);
+        let way = match self.sending.take() {
+            Some(sending) => {
+                Some(sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
             }
-            Way::Whole(summing) => summing.finish()?,
+            None => None,
+        };
+        if let Some(Way::Parts(reducing)) = way {
+            let reduced = reducing.into_sums()?;
+            return Ok(Summed { norm: reduced.norm, of: Sum::Part(reduced) });
         }
         Ok(Summed { norm: gradients.norm()?, of: Sum::Whole(gradients) })
+    }
+}
+
+impl Drop for Reduction {
+    fn drop(&mut self) {
+        if self.sending.is_some() {
+            self.told.tell(HowFar::Abandoned);
+        }
     }
 }

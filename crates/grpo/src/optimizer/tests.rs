@@ -1,5 +1,7 @@
 //! Claims about an optimiser, of one rank and of several, on a bigram model.
 
+use std::time::{Duration, Instant};
+
 use embodied_r_dist::{Communicator, Operation, Options, Reduce};
 use embodied_r_policy::weights::TensorFile;
 
@@ -135,21 +137,26 @@ fn moments_of_another_model_are_refused() {
 }
 
 /// What several ranks make of gradients that differ from rank to rank, of which `told` numbers are final before the others
-/// are made: the weights, the norm, and the reduce-scatters that began before the end.
-fn of_ranks(ranks: usize, optim: Optim, told: &[usize]) -> Vec<(Vec<f32>, f64, u64)> {
+/// are made: the weights, the norm, and the reductions that began before the end. So many `sent` are waited for.
+fn of_ranks(ranks: usize, optim: Optim, told: &[usize], sent: u64) -> Vec<(Vec<f32>, f64, u64)> {
     let settings = OptimizerSettings { optim, ..settings() };
     let rank = |communicator: Communicator| {
         let team = Team::new(communicator.clone());
         let model = Bigram::new(5, 1);
         let mut optimizer = Optimizer::new(settings, &model, &team).unwrap();
         let gradients = gradients(&model, 1.0 + team.rank() as f32);
-        let mut reduction = optimizer.reduction(&model, &gradients).unwrap();
+        let reduction = optimizer.reduction(&model, &gradients).unwrap();
         told.iter().for_each(|from| reduction.final_from(*from));
-        // A call of all behind those that are on their way.
-        team.wait().unwrap();
-        let traffic = communicator.traffic();
-        let calls = |operation: Operation| traffic.get(&operation).map_or(0, |one| one.calls);
-        let early = calls(Operation::ReduceScatter) + calls(Operation::AllReduce(Reduce::Sum));
+        let calls = || {
+            let traffic = communicator.traffic();
+            let of = |operation: Operation| traffic.get(&operation).map_or(0, |one| one.calls);
+            of(Operation::ReduceScatter) + of(Operation::AllReduce(Reduce::Sum))
+        };
+        let began = Instant::now();
+        while calls() < sent && began.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let early = calls();
         let summed = reduction.finish(&gradients).unwrap();
         let applied = optimizer.step(&model, &summed, 0.1).unwrap();
         optimizer.hand_round(&model, || ()).unwrap();
@@ -169,11 +176,11 @@ fn buckets_are_on_their_way_as_soon_as_they_are_final_and_change_no_bit() {
     // 30 numbers: of AdamW two buckets of 16, the last of them cut; of Muon two tensors of 25 and 5.
     let cases: [(&[usize], _); 3] = [(&[28], [0, 0]), (&[28, 16, 3], [1, 1]), (&[25, 0], [2, 2])];
     for (column, optim) in [Optim::Adamw, Optim::Muon].into_iter().enumerate() {
-        let at_once = of_ranks(2, optim, &[]);
+        let at_once = of_ranks(2, optim, &[], 0);
         assert!(at_once.iter().all(|(weights, _, early)| (weights, *early) == (&at_once[0].0, 0)));
         for (told, sent) in cases {
             for ((weights, norm, early), (wanted, wanted_norm, _)) in
-                of_ranks(2, optim, told).iter().zip(&at_once)
+                of_ranks(2, optim, told, sent[column]).iter().zip(&at_once)
             {
                 let what = format!("{optim:?} {told:?}");
                 assert_eq!((weights, norm), (wanted, wanted_norm), "{what}");
@@ -188,7 +195,7 @@ fn ranks_move_the_weights_by_the_sum_of_their_gradients() {
     for (ranks, sum) in [(2, 3.0), (3, 6.0)] {
         let model = Bigram::new(5, 1);
         step(&mut optimizer(settings(), &model), &model, &gradients(&model, sum));
-        for (weights, ..) in of_ranks(ranks, Optim::Adamw, &[16]) {
+        for (weights, ..) in of_ranks(ranks, Optim::Adamw, &[16], 1) {
             for (found, wanted) in weights.iter().zip(model.numbers()) {
                 assert!((found - wanted).abs() < 1e-6, "{ranks} ranks: {found}, not {wanted}");
             }
