@@ -2,8 +2,9 @@
 //!
 //! A checkpoint is a model in Hugging Face's layout, with four files beside it: the optimiser's
 //! moments, the run's state, the settings that the run was told, and a manifest of all files' lengths
-//! and hashes. Of several ranks each writes the moments that it has, into a file of its own. It is filled under a hidden name, flushed to disk and renamed, so that a kill at any
-//! moment leaves the last one; what damages it later is found by the manifest.
+//! and hashes. Of several ranks each writes a part of the weights and the moments that it has, into files of its own. It is
+//! filled under a hidden name, flushed to disk and renamed, so that a kill at any moment leaves the last one; what damages
+//! it later is found by the manifest.
 
 mod keep;
 mod leftovers;

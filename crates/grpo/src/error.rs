@@ -62,6 +62,14 @@ pub enum Error {
         /// The rank.
         rank: usize,
     },
+    /// Another rank could not do its part of what all do.
+    #[error("rank {rank} failed: {what}")]
+    OfRank {
+        /// The rank.
+        rank: usize,
+        /// What it told.
+        what: String,
+    },
     /// What ranks tell each other cannot be written down or read.
     #[error("cannot {what} what the ranks tell each other: {source}")]
     Exchange {

@@ -31,7 +31,7 @@ pub type Metrics = IndexMap<String, f64>;
 
 /// Fields and metrics that tell of the clock and the machine, and differ between two runs that are the
 /// same.
-pub const CLOCK: [&str; 13] = [
+pub const CLOCK: [&str; 14] = [
     "time_s",
     "step_time",
     "tokens_per_second",
@@ -45,7 +45,12 @@ pub const CLOCK: [&str; 13] = [
     "memory/rollout_gb",
     "memory/reference_gb",
     "memory/update_gb",
+    BYTES_SENT,
 ];
+
+/// Bytes that the first of several ranks has sent to others since the last step was told, as counted. They depend on how
+/// many ranks there are.
+pub const BYTES_SENT: &str = "communication/bytes_sent";
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

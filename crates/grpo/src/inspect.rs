@@ -79,10 +79,18 @@ pub fn loss<M: Model>(
     let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
     let training = Training { temperature, noise: 0, tape: None };
     for pass in passes(&groups) {
-        backward(model, &groups, pass, &training, &mut gradients, &mut |index, scores| {
-            let (batch, counts) = (&batches[index], &counts[index]);
-            Ok(batch.derivative(&options, counts, scores, selection, &mut told)?.dlogps)
-        })?;
+        backward(
+            model,
+            &groups,
+            pass,
+            &training,
+            &mut gradients,
+            &mut |index, scores| {
+                let (batch, counts) = (&batches[index], &counts[index]);
+                Ok(batch.derivative(&options, counts, scores, selection, &mut told)?.dlogps)
+            },
+            &mut |_| (),
+        )?;
     }
     let norm = |(name, _): (String, _)| -> Result<(String, f64)> {
         let missing = || Error::Model { what: format!("has no gradient for `{name}`") };

@@ -75,7 +75,7 @@ impl MemoryPlan {
             reference: layout.weight_bytes(load.reference),
             gradients: load.trainable * layout.gradient,
             masters: layout.share(load.trainable * layout.master),
-            moments: layout.share(load.trainable * load.moments * F32),
+            moments: load.moment_bytes(),
             rollout: rollout(config, load),
             cache: cache(config, load),
             sampler: load.sampler_bytes(),

@@ -8,8 +8,10 @@ use std::path::Path;
 
 use candle_core::Tensor;
 pub use embodied_r_policy::tokenizer::{ChatMessage, Generation};
+pub use embodied_r_policy::weights::Share;
 pub use embodied_r_policy::{
-    Finish, Group, Precision, Request, Sample, Sampling, TapeOptions, TokenScores, Trainable,
+    Finish, Group, OnFinal, OnLayer, Precision, Request, Sample, Sampling, TapeOptions,
+    TokenScores, Trainable,
 };
 
 use crate::error::Result;
@@ -38,7 +40,8 @@ pub trait Model: Send + Sync + Sized {
     fn score(&self, groups: &[Group], temperature: f64) -> Result<TokenScores>;
 
     /// Scores every completion token, asks `derivative` for the loss's derivative by the
-    /// log-probabilities, and adds the gradients that follow to `gradients`.
+    /// log-probabilities, and adds the gradients that follow to `gradients`. On its way it tells `on_final` what it will not
+    /// touch again.
     ///
     /// # Errors
     /// As [`Model::score`], and what `derivative` returns.
@@ -48,6 +51,7 @@ pub trait Model: Send + Sync + Sized {
         training: &Training<'_, Self::Tape>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
+        on_final: &mut OnFinal<'_>,
     ) -> Result<()>;
 
     /// As [`Model::score`] for each of `parts`, the completions of one group that are too many for one
@@ -80,14 +84,25 @@ pub trait Model: Send + Sync + Sized {
         training: &Training<'_, Self::Tape>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
+        on_final: &mut OnFinal<'_>,
     ) -> Result<()> {
         for (index, part) in parts.iter().enumerate() {
             let group = Group { prompt: prompt.to_vec(), completions: part.clone() };
             let derivative = &mut |scores: &TokenScores| derivative(index, scores);
-            self.backward(&[group], training, gradients, derivative)?;
+            let is_last = index + 1 == parts.len();
+            let on_final = &mut |from: usize| {
+                if is_last {
+                    on_final(from)
+                }
+            };
+            self.backward(&[group], training, gradients, derivative, on_final)?;
         }
         Ok(())
     }
+
+    /// The same model, which calls `on_layer` as its passes get on, and so do frozen copies of it.
+    #[must_use]
+    fn with_on_layer(self, on_layer: OnLayer) -> Self;
 
     /// Multiplications and additions in the products of a forward pass over `groups`; 0 if unknown.
     fn forward_flops(&self, _groups: &[Group]) -> f64 {
@@ -129,11 +144,11 @@ pub trait Model: Send + Sync + Sized {
     fn load_frozen(&self, dir: &Path) -> Result<Self>;
 
     /// Writes configuration and weights to a folder in Hugging Face's layout, or an adapter in `peft`'s; the
-    /// tokenizer is apart.
+    /// tokenizer is apart. Of several writers this one writes its share, and all of them make the folder whole.
     ///
     /// # Errors
     /// A file cannot be written.
-    fn save(&self, dir: &Path) -> Result<()>;
+    fn save(&self, dir: &Path, share: Share) -> Result<()>;
 
     /// Reads a model to sample, score and learn: one that [`Model::save`] wrote in a run that began with
     /// `loading.base`, or that one itself.
@@ -172,7 +187,7 @@ pub struct Loading<'a> {
     pub seed: u64,
 }
 
-/// The gradients of a model's parameters.
+/// The gradients of a model's parameters: tensors of the same memory as long as they live.
 pub trait Gradients: Sync {
     /// The gradient of one parameter.
     fn get(&self, name: &str) -> Option<&Tensor>;

@@ -59,6 +59,18 @@ impl Machine {
         }
     }
 
+    /// One of so many equal shares of it.
+    #[must_use]
+    pub fn shared_by(self, ranks: usize) -> Self {
+        let share = 1.0 / ranks.max(1) as f64;
+        Self {
+            products_per_s: self.products_per_s * share,
+            attention_per_s: self.attention_per_s * share,
+            bytes_per_s: self.bytes_per_s * share,
+            ..self
+        }
+    }
+
     /// A card that computes in bf16.
     pub fn gpu(card: &Card) -> Self {
         Self {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::batch_file::{BatchFile, FileCompletion, FileGroup};
 use crate::checkpoint::{self, BestBy, Checkpoint, Checkpoints, State};
 use crate::error::{Error, Result};
-use crate::events::{Event, Recorder, Sink, finite, now_s};
+use crate::events::{BYTES_SENT, Event, Recorder, Sink, finite, now_s};
 use crate::fingerprint::fingerprint;
 use crate::model::{Model, Text};
 use crate::optimizer::Optimizer;
@@ -59,6 +59,8 @@ pub struct Trainer<'a, M: Model> {
     checkpoints: Checkpoints,
     state: State,
     other_data: bool,
+    /// Bytes that this rank had sent when a step was told the last time.
+    bytes_sent: u64,
     events: Recorder<'a>,
 }
 
@@ -68,6 +70,7 @@ impl<'a, M: Model> Trainer<'a, M> {
     /// # Errors
     /// The output folder holds a run already, there are too few replies, or memory is short.
     pub fn start(model: M, job: Job<'a>, sinks: Vec<Box<dyn Sink + 'a>>) -> Result<Self> {
+        let model = model.with_on_layer(job.team.on_layer());
         let checkpoints = Checkpoints::new(&job.settings.output, job.settings.save_total_limit);
         let checkpoints = checkpoints.of_team(&job.team);
         checkpoints.recover()?;
@@ -89,6 +92,7 @@ impl<'a, M: Model> Trainer<'a, M> {
         let Checkpoint { path, state } = checkpoint;
         Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
         let model = M::load(path, &job.settings.loading(job.base, job.activation_bytes))?;
+        let model = model.with_on_layer(job.team.on_layer());
         let (settings, written) =
             (job.settings.optimizer(), (state.optimizer_files, state.optimizer_steps));
         let optimizer = Optimizer::load(settings, &model, &job.team, path, written)?;
@@ -123,6 +127,7 @@ impl<'a, M: Model> Trainer<'a, M> {
         checkpoints.write_settings(job.settings_text)?;
         Ok(Self {
             updater: Updater::new(optimizer),
+            bytes_sent: job.team.bytes_sent(),
             schedule: Schedule {
                 kind: settings.lr_scheduler_type,
                 peak: settings.learning_rate,
@@ -223,7 +228,7 @@ impl<'a, M: Model> Trainer<'a, M> {
         self.state.step += 1;
         self.state.num_tokens += learned.tokens;
         self.state.count_skipped(left_out.is_some());
-        let metrics = finite([
+        let mut metrics = finite([
             ("loss", learned.loss),
             ("entropy", learned.entropy),
             ("grad_norm", learned.grad_norm),
@@ -234,11 +239,20 @@ impl<'a, M: Model> Trainer<'a, M> {
             ("tokens_per_second", learned.tokens as f64 / step_s.max(1e-9)),
             ("time_left_s", left),
         ]);
-        let (step, epoch) = (self.state.step, self.epoch());
-        if let Some(diagnosis) = &left_out {
-            self.events.emit(&Event::skipped(step, &self.job.settings.output, diagnosis))?;
+        if self.job.team.size() > 1 {
+            let before = std::mem::replace(&mut self.bytes_sent, self.job.team.bytes_sent());
+            metrics.insert(BYTES_SENT.into(), (self.bytes_sent - before) as f64);
         }
-        self.events.emit(&Event::Step { step, epoch, time_s: now_s(), metrics })?;
+        let (step, epoch) = (self.state.step, self.epoch());
+        let (events, output) = (&mut self.events, &self.job.settings.output);
+        let tell = || {
+            if let Some(diagnosis) = &left_out {
+                events.emit(&Event::skipped(step, output, diagnosis))?;
+            }
+            events.emit(&Event::Step { step, epoch, time_s: now_s(), metrics })
+        };
+        // Writing needs no weights: they go round meanwhile.
+        self.updater.optimizer.hand_round(&self.model, tell)??;
         let most = self.job.settings.max_skipped_steps;
         match left_out.filter(|_| self.state.skipped_in_a_row >= most) {
             Some(diagnosis) => Err(self.give_up(diagnosis)?),

@@ -4,11 +4,14 @@
 //! from its own share; what follows for all (advantages, stages, the learning rate) each works out for itself and the
 //! same, and the gradients are summed. A run alone is a team of one.
 
+use std::sync::Arc;
+
 use embodied_r_dist::{Communicator, Reduce};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+use crate::model::{OnLayer, Share};
 
 /// A rank's place among those that train together, and what they tell each other.
 #[derive(Debug, Clone)]
@@ -52,9 +55,28 @@ impl Team {
         self.communicator.enter(phase);
     }
 
+    /// This one's share of what all write together.
+    #[must_use]
+    pub fn writer(&self) -> Share {
+        Share { index: self.rank(), of: self.size() }
+    }
+
     /// A sign that work goes on.
     pub fn beat(&self) {
         self.communicator.beat();
+    }
+
+    /// What a model calls as its passes get on.
+    #[must_use]
+    pub fn on_layer(&self) -> OnLayer {
+        let team = self.clone();
+        Arc::new(move || team.beat())
+    }
+
+    /// Bytes that this rank has sent to others so far, as counted.
+    #[must_use]
+    pub fn bytes_sent(&self) -> u64 {
+        self.communicator.traffic().values().map(|traffic| traffic.bytes_sent).sum()
     }
 
     /// The collectives themselves.

@@ -94,6 +94,8 @@ pub struct Trainer<'a, M: Model> {
     tape: Option<M::Tape>,
     /// The measured peak of f32 in operations a second; none before the first step.
     peak_flops: Option<f64>,
+    /// Bytes that this rank had sent when a step was told the last time.
+    bytes_sent: u64,
     /// Whether the reference is another than on disk.
     reference_moved: bool,
     rewards: Vec<Asked>,
@@ -114,6 +116,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
     /// The output folder holds a run already, there are too few questions, the settings do not fit
     /// them, or memory is short.
     pub fn start(policy: M, job: Job<'a>, sinks: Vec<Box<dyn Sink + 'a>>) -> Result<Self> {
+        let policy = policy.with_on_layer(job.team.on_layer());
         let checkpoints = Checkpoints::new(&job.settings.output, 1).of_team(&job.team);
         checkpoints.recover()?;
         checkpoints.refuse_any()?;
@@ -140,6 +143,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         let checkpoints = Checkpoints::new(&job.settings.output, 1).of_team(&job.team);
         checkpoints.refuse_later(checkpoint)?;
         let policy = M::load(path, &job.settings.loading(job.base, job.activation_bytes))?;
+        let policy = policy.with_on_layer(job.team.on_layer());
         let reference = match (needs_reference(&job)?, checkpoint.reference()) {
             (false, _) => None,
             (true, Some(folder)) => Some(policy.load_frozen(&folder)?),
@@ -212,6 +216,7 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             stop,
             lengths: ExpectedLengths::new(settings.max_completion_length),
             updater: Updater::new(optimizer),
+            bytes_sent: team.bytes_sent(),
             policy,
             reference,
             verify_packing,

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::loss::Output;
-use crate::model::{Group, Model, TokenScores, Training};
+use crate::model::{Group, Model, OnFinal, TokenScores, Training};
 use crate::optimizer::{Applied, Optimizer};
 use crate::skipped::NonFinite;
 use crate::team::Team;
@@ -110,6 +110,7 @@ impl Updater {
         if !alone && team.any(stop.load(Ordering::Relaxed))? {
             return Ok(Update::Stopped);
         }
+        self.optimizer.hand_round(model, || ())?;
         let mut gradients = model.zero_gradients()?;
         let mut found = NonFinite::default();
         let mut checked = |index: usize, scores: &TokenScores| {
@@ -124,15 +125,23 @@ impl Updater {
             })
         };
         let training = pace.training(tape);
+        let reduction = self.optimizer.reduction(model, &gradients)?;
         for pass in passes(batches) {
             if alone && stop.load(Ordering::Relaxed) {
                 return Ok(Update::Stopped);
             }
             team.beat();
-            backward(model, batches, pass, &training, &mut gradients, &mut checked)?;
+            // Later passes add to all gradients.
+            let is_last = pass.end == batches.len();
+            let on_final = &mut |from: usize| {
+                if is_last {
+                    reduction.final_from(from)
+                }
+            };
+            backward(model, batches, pass, &training, &mut gradients, &mut checked, on_final)?;
         }
         let began = Instant::now();
-        let summed = self.optimizer.sum(model, &gradients)?;
+        let summed = reduction.finish(&gradients)?;
         let applied = match team.any(found.found())? {
             true => Applied { grad_norm: summed.norm(), taken: false },
             false => self.optimizer.step(model, &summed, pace.learning_rate)?,
@@ -192,7 +201,8 @@ fn parts(batches: &[Vec<Group>]) -> (&[u32], Vec<Vec<Vec<u32>>>) {
     (prompt, groups().map(|group| group.completions.clone()).collect())
 }
 
-/// Adds the gradients of some micro-batches that go through the model at once.
+/// Adds the gradients of some micro-batches that go through the model at once; `on_final` is told what they leave as it is
+/// then.
 ///
 /// # Errors
 /// What the model and `derivative` return.
@@ -203,15 +213,16 @@ pub(crate) fn backward<M: Model>(
     training: &Training<'_, M::Tape>,
     gradients: &mut M::Gradients,
     derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
+    on_final: &mut OnFinal<'_>,
 ) -> Result<()> {
     let first = pass.start;
     if pass.len() == 1 {
         let derivative = &mut |scores: &TokenScores| derivative(first, scores);
-        return model.backward(&batches[first], training, gradients, derivative);
+        return model.backward(&batches[first], training, gradients, derivative, on_final);
     }
     let (prompt, parts) = parts(&batches[pass]);
     let derivative = &mut |part: usize, scores: &TokenScores| derivative(first + part, scores);
-    model.backward_parts(prompt, &parts, training, gradients, derivative)
+    model.backward_parts(prompt, &parts, training, gradients, derivative, on_final)
 }
 
 /// The scores of all micro-batches, each prompt computed once. Each pass is a sign of life to `team`.

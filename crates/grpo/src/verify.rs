@@ -60,12 +60,20 @@ pub fn verify<M: Model>(
     let mut told = Told::default();
     let mut tokens: Vec<Vec<(f32, f32)>> = vec![Vec::new(); batches.len()];
     for pass in passes(&groups) {
-        backward(model, &groups, pass, training, &mut packed, &mut |index, scores| {
-            let (batch, counts) = (&batches[index], &counts[index]);
-            let d = batch.derivative(options, counts, scores, selection, &mut told)?.dlogps;
-            tokens[index] = scores.logps.iter().copied().zip(d.iter().copied()).collect();
-            Ok(d)
-        })?;
+        backward(
+            model,
+            &groups,
+            pass,
+            training,
+            &mut packed,
+            &mut |index, scores| {
+                let (batch, counts) = (&batches[index], &counts[index]);
+                let d = batch.derivative(options, counts, scores, selection, &mut told)?.dlogps;
+                tokens[index] = scores.logps.iter().copied().zip(d.iter().copied()).collect();
+                Ok(d)
+            },
+            &mut |_| (),
+        )?;
     }
     let untaped = Training { tape: None, ..*training };
     let mut logp = 0f64;
@@ -75,12 +83,18 @@ pub fn verify<M: Model>(
             let (own, rest) = left.split_at(completion.len());
             left = rest;
             let group = Group { prompt: prompt.to_vec(), completions: vec![completion.to_vec()] };
-            model.backward(&[group], &untaped, &mut alone, &mut |scores| {
-                for (found, (expected, _)) in scores.logps.iter().zip(own) {
-                    logp = logp.max(f64::from((found - expected).abs()));
-                }
-                Ok(own.iter().map(|(_, d)| *d).collect())
-            })?;
+            model.backward(
+                &[group],
+                &untaped,
+                &mut alone,
+                &mut |scores| {
+                    for (found, (expected, _)) in scores.logps.iter().zip(own) {
+                        logp = logp.max(f64::from((found - expected).abs()));
+                    }
+                    Ok(own.iter().map(|(_, d)| *d).collect())
+                },
+                &mut |_| (),
+            )?;
         }
     }
     let mut verified = Verified { gradient: 0.0, tensor: String::new(), logp };

@@ -63,15 +63,32 @@ impl<'a> Forward<'a> {
     /// # Errors
     /// [`Error::Sequence`] unless there are as many gradients as scores.
     pub fn backward(self, d_logps: &[f32], grads: &mut Gradients) -> Result<()> {
+        self.backward_telling(d_logps, grads, &mut |_| ())
+    }
+
+    /// As [`Self::backward`], which tells `on_final` on its way what it will not touch again.
+    ///
+    /// # Errors
+    /// As [`Self::backward`].
+    pub fn backward_telling(
+        self,
+        d_logps: &[f32],
+        grads: &mut Gradients,
+        on_final: &mut OnFinal<'_>,
+    ) -> Result<()> {
         let Self { policy, batch, noise, layers, head } = self;
         let (pass, grads) = (policy.pass(&batch, noise), &grads.decoder);
         let d_picked = head.backward(policy, &batch.targets, d_logps, grads)?;
         let dx = memory::zero_rows(batch.ends.len(), &d_picked)?;
         embedding::scatter_add(&dx, &batch.sources, &d_picked)?;
-        let dx = layers.backward(policy, dx, &pass, grads, |_| Sharing::Alone)?;
+        let dx = layers.backward(policy, dx, &pass, grads, |_| Sharing::Alone, on_final)?;
         grads.add_tokens(&batch.ids, &dx)
     }
 }
+
+/// Told by a backward on its way: of the gradients of all trained numbers, end to end in the order of
+/// [`Policy::parameters`], it will not change those from this one on.
+pub type OnFinal<'a> = dyn FnMut(usize) + Send + 'a;
 
 /// What the layers keep of a forward pass.
 pub(crate) enum KeptLayers<'t> {
@@ -155,9 +172,11 @@ impl KeptLayers<'_> {
         pass: &Pass<'_>,
         grads: &DecoderGradients,
         sharing: impl Fn(usize) -> Sharing<'p> + Sync,
+        on_final: &mut OnFinal<'_>,
     ) -> Result<Tensor> {
         let layers = policy.decoder.layers.iter().zip(&grads.layers).enumerate();
         pool::awake(|| {
+            on_final(policy.parameters().above(policy.decoder.layers.len()));
             for (index, (layer, grads)) in layers.skip(policy.lowest_trained()).rev() {
                 let Some(kept) = self.take(index)? else { break };
                 let (ends, sharing) =
@@ -168,6 +187,8 @@ impl KeptLayers<'_> {
                     None => layer.forward(&kept.input, pass, ends, sharing)?.1,
                 };
                 dx = layer.backward(&kept.input, activations, dx, grads, (pass, ends), sharing)?;
+                on_final(policy.parameters().above(index));
+                policy.passed_layer();
             }
             Ok(dx)
         })

@@ -100,6 +100,21 @@ impl Parameters {
         Ok(Self { tensors: self.tensors.iter().map(moved).collect::<Result<_>>()? })
     }
 
+    /// The first of the numbers, end to end, from which on all belong to the layer `index` or to what is above it: their
+    /// gradients are final once a backward has left that layer.
+    pub(crate) fn above(&self, index: usize) -> usize {
+        let is_above = |name: &str| match name.strip_prefix("model.layers.") {
+            Some(rest) => {
+                let layer = rest.split('.').next().and_then(|layer| layer.parse().ok());
+                layer.is_some_and(|layer: usize| layer >= index)
+            }
+            // A tied embedding gets the last of its gradients below the layers.
+            None => name != "model.embed_tokens.weight",
+        };
+        let last = self.tensors.iter().rev().take_while(|(name, _)| is_above(name));
+        self.numbers() - last.map(|(_, tensor)| tensor.elem_count()).sum::<usize>()
+    }
+
     /// The same numbers in memory of their own.
     pub(crate) fn copied(&self) -> Result<Self> {
         let copy = |(name, t): (&String, &Tensor)| Ok((name.clone(), t.copy()?));
@@ -183,5 +198,22 @@ mod tests {
         assert_eq!(of(&["model.layers.3.self_attn.q_proj.lora_A.weight", "lm_head.weight"]), 3);
         assert_eq!(of(&["model.norm.weight", "lm_head.weight"]), 12);
         assert_eq!(of(&["model.layers.3.input_layernorm.weight", "model.embed_tokens.weight"]), 0);
+    }
+
+    #[test]
+    fn what_lies_above_a_layer_is_final_before_the_layer_below() {
+        let names = [
+            "model.embed_tokens.weight",
+            "model.layers.0.mlp.up_proj.weight",
+            "model.layers.1.mlp.up_proj.weight",
+            "model.norm.weight",
+            "lm_head.weight",
+        ];
+        let one = |name: &&str| ((*name).to_owned(), memory::zeros(&[10]).unwrap());
+        let parameters = Parameters::new(names.iter().map(one).collect());
+        assert_eq!([2, 1, 0].map(|index| parameters.above(index)), [30, 20, 10]);
+        // In another order less is known.
+        let turned = Parameters::new(names.iter().rev().map(one).collect());
+        assert_eq!([2, 0].map(|index| turned.above(index)), [50, 50]);
     }
 }

@@ -4,6 +4,7 @@ mod pass;
 mod trained;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use embodied_r_kernels::attention::Heads;
@@ -21,7 +22,7 @@ use crate::lora::{self, Adapter, Lora};
 use crate::packed::{Group, PackedBatch};
 use crate::parameters::{Gradients, Parameters};
 use crate::tape::Tape;
-use crate::weights::{self, Multimodal, SaveOptions};
+use crate::weights::{self, Multimodal, SaveOptions, Share};
 
 /// Memory that a forward pass may fill with activations before the backward computes them anew.
 const ACTIVATION_BYTES: usize = 4 << 30;
@@ -42,7 +43,11 @@ pub struct Policy {
     precision: Precision,
     /// What the decoder was taken out of, if that was a vision-language checkpoint.
     multimodal: Option<Multimodal>,
+    on_layer: Option<OnLayer>,
 }
+
+/// Called after every layer of a pass, forward and backward: a sign that it gets on.
+pub type OnLayer = Arc<dyn Fn() + Send + Sync>;
 
 /// What a pass gives for the tokens of all completions, end to end in the order of the groups.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,7 +130,20 @@ impl Policy {
             activation_bytes,
             precision,
             multimodal,
+            on_layer: None,
         })
+    }
+
+    /// Sets what is called after every layer of scoring and training, in frozen copies of this model too.
+    pub fn with_on_layer(self, on_layer: OnLayer) -> Self {
+        Self { on_layer: Some(on_layer), ..self }
+    }
+
+    /// A pass has left a layer.
+    pub(crate) fn passed_layer(&self) {
+        if let Some(on_layer) = &self.on_layer {
+            on_layer();
+        }
     }
 
     /// Sets how many bytes of activations a forward pass may keep; 0 keeps each layer's input only.
@@ -161,7 +179,19 @@ impl Policy {
     /// # Errors
     /// A file cannot be written.
     pub fn save(&self, dir: &Path, options: &SaveOptions) -> Result<()> {
+        self.save_share(dir, options, Share::ALL)
+    }
+
+    /// As [`Self::save`], but this writer's share of the files only; an adapter is the first writer's. The folder is whole
+    /// once all writers are done.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn save_share(&self, dir: &Path, options: &SaveOptions, share: Share) -> Result<()> {
         if let Some(lora) = &self.lora {
+            if !share.is_first() {
+                return Ok(());
+            }
             let within = match self.multimodal {
                 Some(_) => lora::Within::VisionLanguage,
                 None => lora::Within::Text,
@@ -169,10 +199,12 @@ impl Policy {
             return lora.save(dir, within, options.dtype);
         }
         if let Some(multimodal) = &self.multimodal {
-            return multimodal.save(dir, self.weights.iter(), options);
+            return multimodal.save(dir, self.weights.iter(), options, share);
         }
-        ModelConfig { dtype: options.dtype, ..self.config.clone() }.save(dir)?;
-        weights::save(dir, self.weights.iter(), options)
+        if share.is_first() {
+            ModelConfig { dtype: options.dtype, ..self.config.clone() }.save(dir)?;
+        }
+        weights::save_share(dir, self.weights.iter(), options, share)
     }
 
     /// The model's shape.

@@ -9,7 +9,7 @@ use embodied_r_kernels::{embedding, memory};
 
 use crate::decoder::{Pass, PromptKv, Sharing};
 use crate::error::Result;
-use crate::forward::{HeadPass, KeptLayers};
+use crate::forward::{HeadPass, KeptLayers, OnFinal};
 use crate::packed::{Group, PackedBatch};
 use crate::parameters::Gradients;
 use crate::policy::{Policy, TokenScores};
@@ -115,10 +115,19 @@ impl<'a> SharedPrompt<'a> {
     /// # Errors
     /// Only if a tensor has left the CPU.
     pub fn backward(self, grads: &mut Gradients) -> Result<()> {
+        self.backward_telling(grads, &mut |_| ())
+    }
+
+    /// As [`Self::backward`], which tells `on_final` on its way what it will not touch again.
+    ///
+    /// # Errors
+    /// As [`Self::backward`].
+    pub fn backward_telling(self, grads: &mut Gradients, on_final: &mut OnFinal<'_>) -> Result<()> {
         let Self { policy, batch, noise, layers, kvs, d_last, .. } = self;
         let grads = &grads.decoder;
         let ahead = |index: usize| Sharing::Ahead(&kvs[index]);
-        let dx = layers.backward(policy, d_last, &policy.pass(&batch, noise), grads, ahead)?;
+        let pass = policy.pass(&batch, noise);
+        let dx = layers.backward(policy, d_last, &pass, grads, ahead, on_final)?;
         grads.add_tokens(&batch.ids, &dx)
     }
 }
@@ -146,7 +155,9 @@ impl PartForward<'_> {
         let Some(layers) = layers else { return Ok(()) };
         let dx = memory::rows(&d_rows, 1..1 + own.len())?;
         let behind = |index: usize| Sharing::Behind(&kvs[index]);
-        let dx = layers.backward(policy, dx, &batch.pass(policy, *noise), grads, behind)?;
+        let pass = batch.pass(policy, *noise);
+        // The prompt's own backward adds to all of them.
+        let dx = layers.backward(policy, dx, &pass, grads, behind, &mut |_| ())?;
         grads.add_tokens(own, &dx)
     }
 }

@@ -29,7 +29,7 @@ pub(crate) use read::StoredTensor;
 pub use read::{VisionTensors, load};
 pub(crate) use read::{decoder, files, find, is_float, open, tensor};
 pub use tensor_file::TensorFile;
-pub use write::{SaveOptions, save, save_file};
+pub use write::{SaveOptions, Share, save, save_file, save_share};
 
 /// The file that holds all weights of a small model.
 pub const SINGLE_FILE: &str = "model.safetensors";

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::model::{PrecisionName, WeightArgs};
 use super::parallel::ParallelArgs;
-use super::run::RecomputeName;
+use super::run::{RankArgs, RecomputeName};
 
 /// Measure speed.
 #[derive(Debug, Args)]
@@ -98,6 +98,8 @@ pub(crate) struct GrpoArgs {
     /// Tokens of a micro-batch, prompts included.
     #[arg(long, value_name = "N", default_value_t = 2048)]
     pub(crate) max_tokens_per_batch: usize,
+    #[command(flatten)]
+    pub(crate) ranks: RankArgs,
 }
 
 /// A model to measure with where no other is at hand. The same seed gives the same bytes.

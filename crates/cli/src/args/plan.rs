@@ -37,6 +37,9 @@ pub(crate) struct PlanArgs {
     /// Machines [default: 1].
     #[arg(long, value_name = "N")]
     pub(crate) nodes: Option<usize>,
+    /// Ranks that share this machine's processor, with `--device cpu` [default: 1].
+    #[arg(long, value_name = "N")]
+    pub(crate) ranks: Option<usize>,
     /// What is between machines [default: infiniband].
     #[arg(long, value_enum)]
     pub(crate) network: Option<NetworkName>,

@@ -34,6 +34,9 @@ pub(crate) struct QuickstartArgs {
     /// Settings of the GRPO run to change, as with `train --set`.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Fine-tune and train with so many processes, as `sft --ranks` and `train --ranks` do.
+    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
+    pub(crate) ranks: Option<usize>,
     /// Train on answers drawn at random: the check that what is gained is gained from the rewards.
     #[arg(long)]
     pub(crate) random_rewards: bool,

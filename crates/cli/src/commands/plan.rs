@@ -58,6 +58,7 @@ fn settings(args: &PlanArgs) -> anyhow::Result<Train> {
         ("--completion", args.completion),
         ("--gpus", args.gpus),
         ("--nodes", args.nodes),
+        ("--ranks", args.ranks),
         ("--questions", args.questions),
     ] {
         anyhow::ensure!(value != Some(0), Usage(format!("`{name}` must be above 0")));

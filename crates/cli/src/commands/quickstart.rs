@@ -6,6 +6,7 @@ mod table;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::Context;
 use embodied_r_data::write::write_atomic;
@@ -14,6 +15,7 @@ use super::run_words;
 use crate::args::model::PrecisionName;
 use crate::args::quickstart::QuickstartArgs;
 use crate::exit::{self, Status};
+use crate::interrupt::on_interrupt;
 use crate::output::outln;
 
 /// Settings of the cold start.
@@ -67,6 +69,8 @@ struct Quickstart {
     out: PathBuf,
     seed: u64,
     precision: PrecisionName,
+    /// Processes that train together.
+    ranks: usize,
 }
 
 /// A list of words of a command line.
@@ -78,7 +82,8 @@ impl Quickstart {
     fn new(args: &QuickstartArgs) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&args.out)
             .with_context(|| format!("cannot create `{}`", args.out.display()))?;
-        Ok(Self { out: args.out.clone(), seed: args.seed, precision: args.precision })
+        let ranks = args.ranks.unwrap_or(1);
+        Ok(Self { out: args.out.clone(), seed: args.seed, precision: args.precision, ranks })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -87,6 +92,37 @@ impl Quickstart {
 
     /// Shows a command line and runs it.
     fn step(&self, words: Vec<OsString>) -> anyhow::Result<()> {
+        self.show(&words)?;
+        let name = words[0].clone();
+        self.end_of(&name, run_words(words)?)
+    }
+
+    /// As [`Self::step`], by all ranks.
+    fn step_by_ranks(&self, mut words: Vec<OsString>) -> anyhow::Result<()> {
+        if self.ranks == 1 {
+            return self.step(words);
+        }
+        words.extend(["--ranks".into(), self.ranks.to_string().into()]);
+        self.show(&words)?;
+        // Ranks are started by running the command line of their process again, so this one has a process of its own.
+        // Ctrl-C reaches it too, and it ends in good order.
+        let program = std::env::current_exe().context("cannot tell this program's own place")?;
+        on_interrupt("waiting for the ranks")?;
+        let status = Command::new(program).args(&words).status();
+        let status = status.with_context(|| format!("cannot run `{}`", words[0].display()))?;
+        let status = if status.success() { Status::Done } else { Status::Partial };
+        self.end_of(&words[0], status)
+    }
+
+    fn end_of(&self, name: &OsString, status: Status) -> anyhow::Result<()> {
+        if status == Status::Done {
+            return Ok(());
+        }
+        let told = format!("`{}` did not do all of its work", name.display());
+        Err(exit::hint(told, "the same `quickstart` command goes on where it stopped"))
+    }
+
+    fn show(&self, words: &[OsString]) -> anyhow::Result<()> {
         let shown: Vec<String> = words
             .iter()
             .map(|word| match word.to_string_lossy() {
@@ -94,13 +130,7 @@ impl Quickstart {
                 word => word.into_owned(),
             })
             .collect();
-        outln!("\n$ embodied-r {}", shown.join(" "))?;
-        let status = run_words(words)?;
-        if status != Status::Done {
-            let told = format!("`{}` did not do all of its work", shown[0]);
-            return Err(exit::hint(told, "the same `quickstart` command goes on where it stopped"));
-        }
-        Ok(())
+        Ok(outln!("\n$ embodied-r {}", shown.join(" "))?)
     }
 
     /// Runs a command with `--flag VALUE` pairs behind its words.
@@ -184,7 +214,7 @@ impl Quickstart {
         sft.extend(["--data".into(), self.path("conversations.jsonl").into()]);
         sft.extend(["--eval-data".into(), self.path("conversations-val.jsonl").into()]);
         sft.extend(["--output".into(), self.path("sft").into()]);
-        self.step(self.with_settings(sft, sets))
+        self.step_by_ranks(self.with_settings(sft, sets))
     }
 
     /// A training command with the seed, the precision and the user's settings.
@@ -211,7 +241,7 @@ impl Quickstart {
         train.extend([config.into(), "--model".into(), self.path("sft/final").into()]);
         train.extend(["--data".into(), data.into()]);
         train.extend(["--output".into(), self.path("train").into()]);
-        self.step(self.with_settings(train, &args.set))
+        self.step_by_ranks(self.with_settings(train, &args.set))
     }
 
     /// One page of curves, scores and completions.

@@ -61,15 +61,16 @@ fn run_as(args: &SftArgs, team: &Team) -> anyhow::Result<Status> {
         Some(file) => replies(file, &text, settings.max_length, team)?,
         None => Vec::new(),
     };
-    let memory = memory::of_sft(settings, &trained, &examples);
-    let arithmetic =
-        arithmetic(settings, trained.counts, &memory, &examples, &eval).map_err(explain)?;
+    let memory = memory::of_sft(settings, &trained, &examples, team.size());
+    let arithmetic = arithmetic(settings, trained.counts, (&memory, team.size()), &examples, &eval)
+        .map_err(explain)?;
     if args.run.dry_run {
         if team.is_first() {
             out!("{arithmetic}")?;
         }
         return Ok(Status::Done);
     }
+    session::tell_memory(&memory, team);
     let _lock = session.prepare(&settings.output, team)?;
     let settings_text = settings::text(settings)?;
     let stop = on_interrupt("stopping after a checkpoint")?;
@@ -122,7 +123,7 @@ fn replies(
 fn arithmetic(
     settings: &Sft,
     trained: Counts,
-    memory: &MemoryPlan,
+    (memory, ranks): (&MemoryPlan, usize),
     examples: &[Example],
     eval: &[Example],
 ) -> Result<String> {
@@ -133,6 +134,8 @@ fn arithmetic(
     let total = per_epoch * settings.num_train_epochs;
     let warmup = warmup_steps(settings.warmup_steps, settings.warmup_ratio, total);
     let tokens: usize = examples.iter().map(Example::tokens).sum();
+    let share = memory::share(ranks, (needed, "replies"), settings.optim);
+    let share = share.map(|(name, what)| format!("{name:<12} {what}\n")).unwrap_or_default();
     let learnt: usize = examples.iter().map(|example| example.completion.len()).sum();
     Ok(format!(
         "model        {}\n\
@@ -142,7 +145,7 @@ fn arithmetic(
          run          {total} steps in {} epochs\n\
          warm-up      {warmup} steps to {:e}, then {}\n\
          micro-batch  at most {} tokens\n\
-         memory       {}\n",
+         {share}memory       {}\n",
         settings.model,
         eval.len(),
         left as u64 - per_epoch * needed as u64,
@@ -150,6 +153,6 @@ fn arithmetic(
         settings.learning_rate,
         format!("{:?}", settings.lr_scheduler_type).to_lowercase(),
         settings.max_tokens_per_batch,
-        memory::words(memory),
+        memory::words(memory, ranks),
     ))
 }

@@ -78,15 +78,17 @@ fn run_as(args: &TrainArgs, team: &Team) -> anyhow::Result<Status> {
     let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
     let goes_on = checkpoint.as_ref().filter(|_| !session.changed);
     let taping = memory::taping(settings, goes_on.map(|checkpoint| &checkpoint.state));
-    let memory = memory::of_train(settings, &stages, &trained, &questions, taping);
-    let arithmetic =
-        dry_run::text(settings, trained.counts, &memory, of_train, of_eval).map_err(explain)?;
+    let ranks = team.size();
+    let memory = memory::of_train(settings, &stages, &trained, &questions, (taping, ranks));
+    let arithmetic = dry_run::text(settings, trained.counts, (&memory, ranks), of_train, of_eval)
+        .map_err(explain)?;
     if args.run.dry_run {
         if team.is_first() {
             out!("{arithmetic}")?;
         }
         return Ok(Status::Done);
     }
+    session::tell_memory(&memory, team);
     let judge = judge(settings)?;
     let _lock = session.prepare(&settings.output, team)?;
     let plan = Plan {

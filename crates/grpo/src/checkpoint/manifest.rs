@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::team::Team;
 
 /// Name of the list in a checkpoint: it is written last, and names every other file.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -81,17 +82,30 @@ struct Entry {
     blake3: String,
 }
 
-/// Flushes the files of `folder` to disk and lists them in its manifest.
-pub(super) fn seal(folder: &Path) -> Result<()> {
-    let files = files(folder)?
+/// Flushes the files of `folder` to disk and lists them in its manifest, which the first rank of `team` writes; each rank
+/// looks at its share of them. What the first one sees there counts.
+pub(super) fn seal(folder: &Path, team: &Team) -> Result<()> {
+    let mut found = files(folder)?;
+    found.sort();
+    let files = team.of_first(found)?;
+    let bytes: Vec<usize> = files.iter().map(|(_, bytes)| *bytes as usize).collect();
+    let own = team.share(&bytes).into_iter().map(|index| files[index].0.clone());
+    let entries = own
+        .collect::<Vec<String>>()
         .into_par_iter()
-        .map(|(name, path)| {
+        .map(|name| {
+            let path = folder.join(&name);
             let entry = entry(&path).map_err(Error::io("read", &path))?;
             let file = File::open(&path).map_err(Error::io("open", &path))?;
             file.sync_all().map_err(Error::io("flush", &path))?;
+            team.beat();
             Ok((name, entry))
         })
-        .collect::<Result<_>>()?;
+        .collect::<Result<Vec<_>>>()?;
+    let files = team.gather(entries)?.into_iter().flatten().collect();
+    if !team.is_first() {
+        return Ok(());
+    }
     let path = folder.join(MANIFEST_FILE);
     let bytes = serde_json::to_vec_pretty(&Manifest { files }).map_err(Error::json(&path))?;
     let mut file = File::create(&path).map_err(Error::io("create", &path))?;
@@ -155,15 +169,15 @@ fn held(folder: &Path, name: &str, want: &Entry) -> Result<(), Damage> {
     if found == *want { Ok(()) } else { Err(Damage::Contents { file: name.into() }) }
 }
 
-/// The files of `folder` but for the list, by name.
-fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+/// The files of `folder` but for the list, with their bytes.
+fn files(folder: &Path) -> Result<Vec<(String, u64)>> {
     let mut files = Vec::new();
     for item in fs::read_dir(folder).map_err(Error::io("read", folder))? {
         let item = item.map_err(Error::io("read", folder))?;
         let name = item.file_name().to_string_lossy().into_owned();
-        let is_file = item.file_type().map_err(Error::io("read", item.path()))?.is_file();
-        if is_file && name != MANIFEST_FILE {
-            files.push((name, item.path()));
+        let metadata = item.metadata().map_err(Error::io("read", item.path()))?;
+        if metadata.is_file() && name != MANIFEST_FILE {
+            files.push((name, metadata.len()));
         }
     }
     Ok(files)
@@ -197,7 +211,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("weights"), [7; 3000]).unwrap();
         fs::write(dir.path().join("state"), "{}").unwrap();
-        seal(dir.path()).unwrap();
+        seal(dir.path(), &Team::default()).unwrap();
         dir
     }
 

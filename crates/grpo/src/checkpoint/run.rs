@@ -40,7 +40,8 @@ impl Checkpoints {
         Self { folder: folder.into(), keep, team: Team::default() }
     }
 
-    /// Those of the ranks of `team`, which write each a part; what is there once the first one writes and removes.
+    /// Those of the ranks of `team`, of which each writes a part of the weights and its moments; what is there once the first
+    /// one writes and removes.
     pub fn of_team(mut self, team: &Team) -> Self {
         self.team = team.clone();
         self
@@ -80,6 +81,16 @@ impl Checkpoints {
                 step_of(name).is_some() || name == FINAL_FOLDER || reference
             })
         })
+    }
+
+    /// Writes a folder of the run, of which each rank `fill`s its share.
+    fn write(
+        &self,
+        name: &str,
+        sealed: Sealed,
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        whole::write(&self.folder, name, sealed, &self.team, fill)
     }
 
     /// Lets the first rank do something while the others wait.
@@ -185,8 +196,7 @@ impl Checkpoints {
         state: &State,
         settings: &str,
     ) -> Result<PathBuf> {
-        let rest = |folder: &Path| {
-            model.save(folder)?;
+        let once = |folder: &Path| {
             text.save(folder)?;
             let file = folder.join(SETTINGS_FILE);
             fs::write(&file, settings).map_err(Error::io("write", &file))?;
@@ -194,27 +204,11 @@ impl Checkpoints {
             let bytes = serde_json::to_vec_pretty(state).map_err(Error::json(&file))?;
             fs::write(&file, bytes).map_err(Error::io("write", &file))
         };
-        let name = name(state.step);
-        match self.team.is_first() {
-            true => whole::write(&self.folder, &name, Sealed::Yes, |folder| {
-                self.team.wait()?;
-                // The list of all files is made once all are there, and flushes those of this rank.
-                optimizer.save(model, folder)?;
-                rest(folder)?;
-                self.team.wait()
-            })?,
-            false => {
-                let folder = whole::filled(&self.folder, &name);
-                self.team.wait()?;
-                if !folder.is_dir() {
-                    return Err(Error::NotShared { folder, rank: self.team.rank() });
-                }
-                if let Some(file) = optimizer.save(model, &folder)? {
-                    whole::flush(&file)?;
-                }
-                self.team.wait()?;
-            }
-        }
+        self.write(&name(state.step), Sealed::Yes, |folder| {
+            optimizer.save(model, folder)?;
+            model.save(folder, self.team.writer())?;
+            if self.team.is_first() { once(folder) } else { Ok(()) }
+        })?;
         self.rotate(state)?;
         Ok(self.path(state.step))
     }
@@ -233,11 +227,9 @@ impl Checkpoints {
     /// # Errors
     /// A file cannot be written.
     pub fn save_final<M: Model>(&self, model: &M, text: &dyn Text) -> Result<PathBuf> {
-        self.first(|| {
-            whole::write(&self.folder, FINAL_FOLDER, Sealed::No, |folder| {
-                model.save(folder)?;
-                text.save(folder)
-            })
+        self.write(FINAL_FOLDER, Sealed::No, |folder| {
+            model.save(folder, self.team.writer())?;
+            if self.team.is_first() { text.save(folder) } else { Ok(()) }
         })?;
         Ok(self.folder.join(FINAL_FOLDER))
     }
@@ -248,7 +240,7 @@ impl Checkpoints {
     /// A file cannot be written.
     pub fn save_reference<M: Model>(&self, model: &M, step: u64) -> Result<String> {
         let name = format!("{REFERENCE_PREFIX}{step}");
-        self.first(|| whole::write(&self.folder, &name, Sealed::Yes, |folder| model.save(folder)))?;
+        self.write(&name, Sealed::Yes, |folder| model.save(folder, self.team.writer()))?;
         Ok(name)
     }
 
@@ -258,12 +250,11 @@ impl Checkpoints {
     /// # Errors
     /// A file cannot be written.
     pub fn take_reference<M: Model>(&self, model: &M, from: &Checkpoint) -> Result<()> {
-        self.first(|| match &from.state.reference {
-            Some(name) if !self.folder.join(name).exists() => {
-                whole::write(&self.folder, name, Sealed::Yes, |folder| model.save(folder))
-            }
-            _ => Ok(()),
-        })
+        let Some(name) = &from.state.reference else { return Ok(()) };
+        if self.team.of_first(self.folder.join(name).exists())? {
+            return Ok(());
+        }
+        self.write(name, Sealed::Yes, |folder| model.save(folder, self.team.writer()))
     }
 
     /// Removes the checkpoints that are too many, and references that none needs any more. A resumed

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use embodied_r_dist::{Communicator, Options};
+
 use super::*;
 use crate::model::toy::{Bigram, Words};
 use crate::model::{ChatMessage, Generation, Text};
@@ -230,4 +232,82 @@ fn a_folder_that_cannot_be_written_is_found_out_beforehand() {
     let run = dir.path().join("new/run");
     Checkpoints::new(&run, 1).prepare().unwrap();
     assert_eq!(all(&run), [""; 0], "nothing is left of the trial");
+}
+
+/// What each of several ranks tells that save checkpoints in `run`, a model of their own each.
+fn saved_by(run: &Path, ranks: usize, step: u64, model: fn(usize) -> Bigram) -> Vec<Result<()>> {
+    let rank = |communicator: Communicator| {
+        let team = Team::new(communicator.clone());
+        let model = model(team.rank());
+        let optimizer = Optimizer::new(SETTINGS, &model, &team).unwrap();
+        let optimizer_files = optimizer.files();
+        let state = State { step, optimizer_files, ..State::new("bigram") };
+        let checkpoints = Checkpoints::new(run, 10).of_team(&team);
+        let saved =
+            checkpoints.save(&model, &Words::new(), &optimizer, &state, "seed = 1").map(|_| ());
+        match &saved {
+            Ok(()) => communicator.finish().unwrap(),
+            Err(error) => drop(communicator.fail(&error.to_string())),
+        }
+        saved
+    };
+    let communicators = Communicator::threads(ranks, &Options::default()).unwrap();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            communicators.into_iter().map(|one| scope.spawn(move || rank(one))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn every_rank_writes_its_share_of_a_checkpoint_and_the_manifest_has_all() {
+    let dir = tempfile::tempdir().unwrap();
+    for saved in saved_by(dir.path(), 2, 2, |_| Bigram::new(4, 2)) {
+        saved.unwrap();
+    }
+    let path = dir.path().join("checkpoint-2");
+    let files = [
+        MANIFEST_FILE,
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "optimizer-00001-of-00002.safetensors",
+        "optimizer-00002-of-00002.safetensors",
+        SETTINGS_FILE,
+        STATE_FILE,
+        "words.txt",
+    ];
+    assert_eq!(all(&path), files);
+    assert_eq!(Bigram::read(&path).unwrap().numbers(), Bigram::new(4, 2).numbers());
+    Checkpoint::open_whole(&path).unwrap();
+    for file in files {
+        let whole = fs::read(path.join(file)).unwrap();
+        cut(&path.join(file));
+        assert!(Checkpoint::open_whole(&path).is_err(), "`{file}` may be cut");
+        fs::write(path.join(file), whole).unwrap();
+    }
+}
+
+#[test]
+fn a_rank_that_finds_no_room_ends_the_save_of_all_and_the_last_checkpoint_stays() {
+    for full in [0, 1] {
+        let dir = tempfile::tempdir().unwrap();
+        for saved in saved_by(dir.path(), 2, 2, |_| Bigram::new(4, 2)) {
+            saved.unwrap();
+        }
+        let model: [fn(usize) -> Bigram; 2] = [
+            |rank| if rank == 0 { Bigram::new(4, 4).on_a_full_disk() } else { Bigram::new(4, 4) },
+            |rank| if rank == 1 { Bigram::new(4, 4).on_a_full_disk() } else { Bigram::new(4, 4) },
+        ];
+        for (rank, saved) in saved_by(dir.path(), 2, 4, model[full]).into_iter().enumerate() {
+            let told = saved.unwrap_err().to_string();
+            assert!(told.contains("no storage space"), "{told}");
+            let elsewhere = told.starts_with(&format!("rank {full} failed: "));
+            assert_eq!(elsewhere, rank != full, "rank {rank}: {told}");
+        }
+        let checkpoints = Checkpoints::new(dir.path(), 10);
+        assert_eq!(all(dir.path()), ["checkpoint-2"], "{full}");
+        let last = checkpoints.last().unwrap().unwrap();
+        assert_eq!(Bigram::read(&last.path).unwrap().numbers(), Bigram::new(4, 2).numbers());
+    }
 }

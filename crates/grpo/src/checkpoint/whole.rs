@@ -5,10 +5,11 @@
 //! which [`recover`] puts back.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::manifest;
 use crate::error::{Error, Result};
+use crate::team::Team;
 
 /// Ends of the hidden names: a folder that is being filled, one that is being replaced, and one that
 /// is being removed.
@@ -25,45 +26,73 @@ pub(super) enum Sealed {
     No,
 }
 
-/// Where the folder `name` of `parent` is filled.
-pub(super) fn filled(parent: &Path, name: &str) -> PathBuf {
-    parent.join(hidden(name, FILLED))
-}
-
 fn hidden(name: &str, end: &str) -> String {
     format!(".{name}{end}")
 }
 
 /// Fills a hidden folder in `parent`, flushes it to disk and renames it to `name`, in place of what
-/// is there.
+/// is there. All ranks of `team` fill it, each with its share; the first one does the rest.
 ///
 /// # Errors
-/// A file cannot be written; what was there before is still there then.
+/// A file cannot be written, by whichever rank; what was there before is still there then.
 pub(super) fn write(
     parent: &Path,
     name: &str,
     sealed: Sealed,
+    team: &Team,
     fill: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
-    let path = parent.join(name);
-    let filled = filled(parent, name);
-    let replaced = parent.join(hidden(name, REPLACED));
-    remove_hidden(&filled)?;
-    remove_hidden(&replaced)?;
-    fs::create_dir_all(&filled).map_err(Error::io("create", &filled))?;
-    let finish = || match sealed {
-        Sealed::Yes => manifest::seal(&filled),
-        Sealed::No => flush_files(&filled),
+    let filled = parent.join(hidden(name, FILLED));
+    let finish = || match (sealed, team.is_first()) {
+        (Sealed::Yes, _) => manifest::seal(&filled, team),
+        (Sealed::No, true) => flush_files(&filled),
+        (Sealed::No, false) => Ok(()),
     };
-    if let Err(error) = fill(&filled).and_then(|()| finish()).and_then(|()| flush(&filled)) {
+    if team.is_first() {
+        let fill = || team.wait().and_then(|()| agreed(fill(&filled), team));
+        write_first(parent, name, &filled, fill, finish)?;
+    } else {
+        team.wait()?;
+        if !filled.is_dir() {
+            return Err(Error::NotShared { folder: filled, rank: team.rank() });
+        }
+        agreed(fill(&filled), team)?;
+        finish()?;
+    }
+    // Nobody goes on before the folder has its name.
+    team.wait()
+}
+
+/// What a rank could or could not do, once all are done with it: none goes on if another failed.
+fn agreed(done: Result<()>, team: &Team) -> Result<()> {
+    let told = team.gather(done.as_ref().err().map(ToString::to_string))?;
+    done?;
+    let failed = told.into_iter().enumerate().find_map(|(rank, what)| Some((rank, what?)));
+    failed.map_or(Ok(()), |(rank, what)| Err(Error::OfRank { rank, what }))
+}
+
+/// What the first rank does: the folder is made before, and renamed behind what all do.
+fn write_first(
+    parent: &Path,
+    name: &str,
+    filled: &Path,
+    fill: impl FnOnce() -> Result<()>,
+    finish: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let path = parent.join(name);
+    let replaced = parent.join(hidden(name, REPLACED));
+    remove_hidden(filled)?;
+    remove_hidden(&replaced)?;
+    fs::create_dir_all(filled).map_err(Error::io("create", filled))?;
+    if let Err(error) = fill().and_then(|()| finish()).and_then(|()| flush(filled)) {
         // The first error is the one to report.
-        let _ = fs::remove_dir_all(&filled);
+        let _ = fs::remove_dir_all(filled);
         return Err(error);
     }
     if path.exists() {
         fs::rename(&path, &replaced).map_err(Error::io("replace", &path))?;
     }
-    fs::rename(&filled, &path).map_err(Error::io("rename to", &path))?;
+    fs::rename(filled, &path).map_err(Error::io("rename to", &path))?;
     flush(parent)?;
     remove_hidden(&replaced)
 }
@@ -116,7 +145,7 @@ fn flush_files(folder: &Path) -> Result<()> {
 }
 
 /// Flushes a file, or the names of a folder, to disk.
-pub(super) fn flush(path: &Path) -> Result<()> {
+fn flush(path: &Path) -> Result<()> {
     let file = fs::File::open(path).map_err(Error::io("open", path))?;
     file.sync_all().map_err(Error::io("flush", path))
 }
@@ -147,8 +176,8 @@ mod tests {
     #[test]
     fn a_failed_write_leaves_what_was_there_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), "final", Sealed::No, filled("old")).unwrap();
-        let failed = write(dir.path(), "final", Sealed::Yes, |folder| {
+        write(dir.path(), "final", Sealed::No, &Team::default(), filled("old")).unwrap();
+        let failed = write(dir.path(), "final", Sealed::Yes, &Team::default(), |folder| {
             filled("half")(folder)?;
             Err(Error::io("write", folder)(std::io::Error::other("no space left")))
         });
@@ -161,7 +190,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         put(dir.path(), "final", "old");
         fs::write(dir.path().join("final/other"), "").unwrap();
-        write(dir.path(), "final", Sealed::No, filled("new")).unwrap();
+        write(dir.path(), "final", Sealed::No, &Team::default(), filled("new")).unwrap();
         assert_eq!(text(dir.path(), "final"), "new");
         assert!(!dir.path().join("final/other").exists());
         assert_eq!(names(dir.path()), ["final"]);

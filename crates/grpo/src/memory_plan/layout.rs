@@ -15,6 +15,10 @@ const PROGRAM: usize = 96 << 20;
 /// process that has multiplied once), NCCL's channels (0.3 GB), and the rows that attention has in work.
 const CONTEXT: usize = 1 << 30;
 
+/// What a rank's talk with others takes on a CPU: MPI's own buffers, and four buckets of 16 MiB on their way, each with
+/// what has come of it.
+const TALK: usize = 160 << 20;
+
 /// Bytes of gradients that are reduced at once; while one bucket is on its way the next one fills.
 pub const BUCKET: usize = 64 << 20;
 
@@ -29,7 +33,7 @@ pub enum SamplerWeights {
 
 /// What a run's numbers are held as.
 ///
-/// On many GPUs each rank has all weights and a gradient for each that is trained, and 1/ranks of the masters and moments
+/// Of several ranks each has all weights and a gradient for each that is trained, and 1/ranks of the masters and moments
 /// (ZeRO-1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
@@ -60,6 +64,12 @@ impl Layout {
         sampler: SamplerWeights::Copied,
         base: PROGRAM,
     };
+
+    /// One of `ranks` ranks on CPUs: f32 throughout.
+    pub const fn cpu(ranks: usize) -> Self {
+        let base = if ranks > 1 { PROGRAM + TALK } else { PROGRAM };
+        Self { ranks, base, ..Self::CPU }
+    }
 
     /// A GPU, one of `ranks`: bf16 but for gradients, masters and moments.
     pub const fn gpu(ranks: usize) -> Self {

@@ -19,8 +19,8 @@ pub struct Load {
     pub trainable: usize,
     /// Numbers of the frozen reference that it does not share with the policy.
     pub reference: usize,
-    /// Numbers that the optimiser remembers for each that is trained.
-    pub moments: usize,
+    /// Which optimiser remembers what.
+    pub optim: Optim,
     /// Prompts of a step.
     pub prompts: usize,
     /// Tokens of the longest prompt.
@@ -59,8 +59,7 @@ impl Load {
             parameters: counts.total,
             trainable: counts.trainable,
             reference: 0,
-            // Muon has one moment, but not for the embedding: an upper bound.
-            moments: if optim == Optim::Adamw { 2 } else { 1 },
+            optim,
             prompts: 0,
             prompt: 0,
             completions: 0,
@@ -98,6 +97,30 @@ impl Load {
             taping,
             iterations: settings.num_iterations,
             ..Self::new(counts, settings.optim)
+        }
+    }
+
+    /// The load of the rank that has most of it, of `ranks` on CPUs: whole groups.
+    pub fn on_ranks(self, ranks: usize) -> Self {
+        let prompts = self.prompts.div_ceil(ranks.max(1));
+        Self { prompts, layout: Layout::cpu(ranks.max(1)), ..self }
+    }
+
+    /// Numbers that the optimiser remembers for each that is trained.
+    pub(crate) fn moments(&self) -> usize {
+        match self.optim {
+            Optim::Adamw => 2,
+            // But for the embedding and the head.
+            Optim::Muon => 1,
+        }
+    }
+
+    /// Bytes of them on a rank: AdamW's are shared out.
+    pub(super) fn moment_bytes(&self) -> usize {
+        let all = self.trainable * self.moments() * size_of::<f32>();
+        match self.optim {
+            Optim::Adamw => self.layout.share(all),
+            Optim::Muon => all,
         }
     }
 
@@ -171,6 +194,17 @@ mod tests {
     #[test]
     fn with_more_ranks_than_questions_a_group_is_split() {
         assert_eq!([dealt(4, 8), dealt(4, 32), dealt(4, 1024)], [(1, 4), (1, 1), (1, 1)]);
+    }
+
+    #[test]
+    fn ranks_on_cpus_take_whole_groups_and_share_adamw_s_moments_out() {
+        let rank = |ranks: usize, optim: Optim| Load { optim, ..load(5) }.on_ranks(ranks);
+        let of = |load: Load| (load.prompts, load.completions, load.moment_bytes());
+        assert_eq!(of(rank(1, Optim::Adamw)), (5, 8, 80));
+        assert_eq!(of(rank(2, Optim::Adamw)), (3, 8, 40));
+        assert_eq!(of(rank(8, Optim::Adamw)), (1, 8, 10));
+        assert_eq!(of(rank(8, Optim::Muon)), (1, 8, 40));
+        assert_eq!(rank(1, Optim::Adamw).layout, Layout::CPU);
     }
 
     #[test]

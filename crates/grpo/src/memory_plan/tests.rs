@@ -1,6 +1,7 @@
 use embodied_r_policy::{ModelType, Precision, Rope, WeightDtype};
 
 use super::*;
+use crate::optimizer::Optim;
 
 /// Qwen2.5-0.5B's shape.
 fn config() -> ModelConfig {
@@ -31,7 +32,7 @@ fn load() -> Load {
         parameters: 494_000_000,
         trainable: 494_000_000,
         reference: 494_000_000,
-        moments: 2,
+        optim: Optim::Adamw,
         prompts: 2,
         prompt: 1000,
         completions: 4,

@@ -8,8 +8,8 @@ use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{Gradients as PolicyGradients, Policy, SharedPrompt, Tape};
 
 use super::{
-    ChatMessage, Generation, Gradients, Group, Loading, Model, Precision, Request, Samples,
-    Sampling, TapeOptions, Text, TokenScores, Training,
+    ChatMessage, Generation, Gradients, Group, Loading, Model, OnFinal, OnLayer, Precision,
+    Request, Samples, Sampling, Share, TapeOptions, Text, TokenScores, Training,
 };
 use crate::error::Result;
 
@@ -31,11 +31,12 @@ impl Model for Policy {
         training: &Training<'_, Tape>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
+        on_final: &mut OnFinal<'_>,
     ) -> Result<()> {
         let &Training { temperature, noise, tape } = training;
         let forward = self.training_forward(groups, temperature, noise, tape)?;
         let derivative = derivative(forward.scores())?;
-        Ok(forward.backward(&derivative, gradients)?)
+        Ok(forward.backward_telling(&derivative, gradients, on_final)?)
     }
 
     fn score_parts(
@@ -54,6 +55,7 @@ impl Model for Policy {
         training: &Training<'_, Tape>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
+        on_final: &mut OnFinal<'_>,
     ) -> Result<()> {
         let tokens = |part: &Vec<Vec<u32>>| part.iter().map(Vec::len).sum::<usize>();
         let longest = parts.iter().map(tokens).max().unwrap_or(0);
@@ -64,7 +66,11 @@ impl Model for Policy {
             let derivative = derivative(index, forward.scores())?;
             forward.backward(&derivative, gradients)?;
         }
-        Ok(shared.backward(gradients)?)
+        Ok(shared.backward_telling(gradients, on_final)?)
+    }
+
+    fn with_on_layer(self, on_layer: OnLayer) -> Self {
+        Policy::with_on_layer(self, on_layer)
     }
 
     fn forward_flops(&self, groups: &[Group]) -> f64 {
@@ -99,8 +105,8 @@ impl Model for Policy {
         Ok(Policy::load_frozen(self, dir)?)
     }
 
-    fn save(&self, dir: &Path) -> Result<()> {
-        Ok(Policy::save(self, dir, &SaveOptions::default())?)
+    fn save(&self, dir: &Path, share: Share) -> Result<()> {
+        Ok(self.save_share(dir, &SaveOptions::default(), share)?)
     }
 
     fn load(dir: &Path, loading: &Loading<'_>) -> Result<Self> {

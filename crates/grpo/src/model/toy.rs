@@ -5,10 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use candle_core::{Device, Tensor};
+use embodied_r_kernels::memory::update;
+use embodied_r_policy::weights::{self, SaveOptions};
 
 use super::{
-    ChatMessage, Finish, Generation, Gradients, Group, Loading, Model, Precision, Request, Sample,
-    Samples, Sampling, TapeOptions, Text, TokenScores, Training,
+    ChatMessage, Finish, Generation, Gradients, Group, Loading, Model, OnFinal, OnLayer, Precision,
+    Request, Sample, Samples, Sampling, Share, TapeOptions, Text, TokenScores, Training,
 };
 use crate::error::{Error, Result};
 use crate::random::stream;
@@ -17,12 +19,22 @@ const WEIGHT: &str = "bigram.weight";
 const BIAS: &str = "bigram.bias";
 
 /// `logits(token | previous) = weight[previous][token] + bias[token]`.
-#[derive(Debug)]
 pub(crate) struct Bigram {
     weight: Tensor,
     bias: Tensor,
     /// How long it takes to draw a token.
     pause: Duration,
+    /// How long it takes to score a completion.
+    scoring: Duration,
+    on_layer: Option<OnLayer>,
+    /// Whether its files find no room.
+    disk_is_full: bool,
+}
+
+impl std::fmt::Debug for Bigram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bigram").finish_non_exhaustive()
+    }
 }
 
 impl Bigram {
@@ -35,12 +47,25 @@ impl Bigram {
             weight: Tensor::from_vec(weight, (vocabulary, vocabulary), &Device::Cpu).unwrap(),
             bias: Tensor::from_vec(bias, vocabulary, &Device::Cpu).unwrap(),
             pause: Duration::ZERO,
+            scoring: Duration::ZERO,
+            on_layer: None,
+            disk_is_full: false,
         }
     }
 
     /// The same, but it takes so long to draw a token.
     pub(crate) fn slow(self, pause: Duration) -> Self {
         Self { pause, ..self }
+    }
+
+    /// The same, but it takes so long to score a completion.
+    pub(crate) fn slow_to_score(self, scoring: Duration) -> Self {
+        Self { scoring, ..self }
+    }
+
+    /// The same, but its files find no room.
+    pub(crate) fn on_a_full_disk(self) -> Self {
+        Self { disk_is_full: true, ..self }
     }
 
     /// A model whose gradients are not numbers.
@@ -104,6 +129,10 @@ impl Bigram {
         let (weight, bias) = (self.weight.to_vec2().unwrap(), self.bias.to_vec1().unwrap());
         for group in groups {
             for completion in &group.completions {
+                std::thread::sleep(self.scoring);
+                if let Some(on_layer) = &self.on_layer {
+                    on_layer();
+                }
                 let mut previous = *group.prompt.last().unwrap();
                 for &token in completion {
                     let logps = self.distribution(&weight, &bias, previous, temperature);
@@ -158,6 +187,7 @@ impl Model for Bigram {
         &Training { temperature, .. }: &Training<'_, ()>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
+        on_final: &mut OnFinal<'_>,
     ) -> Result<()> {
         let derivative = derivative(&self.score(groups, temperature)?)?;
         let mut weight = gradients.0[WEIGHT].to_vec2::<f32>()?;
@@ -172,9 +202,17 @@ impl Model for Bigram {
                 bias[other] += gradient;
             }
         });
-        gradients.0.insert(WEIGHT.into(), Tensor::new(weight, &Device::Cpu)?);
-        gradients.0.insert(BIAS.into(), Tensor::new(bias, &Device::Cpu)?);
+        // The bias lies behind the weight, and is told of first.
+        update(&gradients.0[BIAS], "toy", |numbers| numbers.copy_from_slice(&bias))?;
+        on_final(self.weight.elem_count());
+        let weight = weight.concat();
+        update(&gradients.0[WEIGHT], "toy", |numbers| numbers.copy_from_slice(&weight))?;
+        on_final(0);
         Ok(())
+    }
+
+    fn with_on_layer(self, on_layer: OnLayer) -> Self {
+        Self { on_layer: Some(on_layer), ..self }
     }
 
     fn tape(&self, _: TapeOptions) {}
@@ -218,16 +256,23 @@ impl Model for Bigram {
     }
 
     fn frozen_copy(&self) -> Result<Self> {
-        Ok(Self { weight: self.weight.copy()?, bias: self.bias.copy()?, pause: self.pause })
+        let Self { pause, scoring, ref on_layer, .. } = *self;
+        let (weight, bias) = (self.weight.copy()?, self.bias.copy()?);
+        Ok(Self { weight, bias, pause, scoring, on_layer: on_layer.clone(), ..Self::new(1, 0) })
     }
 
     fn load_frozen(&self, dir: &Path) -> Result<Self> {
         Self::read(dir)
     }
 
-    fn save(&self, dir: &Path) -> Result<()> {
-        let tensors: HashMap<String, Tensor> = self.parameters().into_iter().collect();
-        Ok(candle_core::safetensors::save(&tensors, dir.join("model.safetensors"))?)
+    fn save(&self, dir: &Path, share: Share) -> Result<()> {
+        if self.disk_is_full {
+            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Err(Error::io("write", dir)(full));
+        }
+        let tensors = self.parameters();
+        let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        Ok(weights::save_share(dir, tensors, &SaveOptions::default(), share)?)
     }
 
     fn load(dir: &Path, _: &Loading<'_>) -> Result<Self> {
@@ -238,13 +283,19 @@ impl Model for Bigram {
 impl Bigram {
     /// The model that was saved in `dir`.
     pub(crate) fn read(dir: &Path) -> Result<Self> {
-        let file = dir.join("model.safetensors");
-        let mut tensors = candle_core::safetensors::load(file, &Device::Cpu)?;
+        let mut tensors = HashMap::new();
+        for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
+            let path = entry.map_err(Error::io("read", dir))?.path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if name.starts_with("model") && name.ends_with(".safetensors") {
+                tensors.extend(candle_core::safetensors::load(path, &Device::Cpu)?);
+            }
+        }
         let mut take = |name: &str| {
             let missing = || Error::Model { what: format!("lacks `{name}`") };
             tensors.remove(name).ok_or_else(missing)
         };
-        Ok(Self { weight: take(WEIGHT)?, bias: take(BIAS)?, pause: Duration::ZERO })
+        Ok(Self { weight: take(WEIGHT)?, bias: take(BIAS)?, ..Self::new(1, 0) })
     }
 }
 

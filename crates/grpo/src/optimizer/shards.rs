@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 
 const OP: &str = "shard";
 
-/// Numbers of a bucket: what is sent at a time.
-const BUCKET: usize = 1 << 22;
+/// Numbers of a bucket: what is sent at a time. The models of tests are small, and are cut all the same.
+const BUCKET: usize = if cfg!(test) { 16 } else { 1 << 22 };
 
 /// The numbers of tensors, one behind the other, in buckets that are dealt to the ranks.
 #[derive(Debug, Clone, PartialEq, Eq)]

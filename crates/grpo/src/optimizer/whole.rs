@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use embodied_r_dist::Reduce;
-use embodied_r_kernels::memory::{self, floats, update};
+use embodied_r_kernels::memory;
 use embodied_r_kernels::{AdamwStep, MuonStep, adamw, muon};
 use rayon::prelude::*;
 
@@ -12,9 +11,6 @@ use super::Optim;
 use super::stored::{Moment, Stored};
 use crate::error::{Error, Result};
 use crate::model::{Gradients, Model};
-use crate::team::Team;
-
-const OP: &str = "sum gradients";
 
 /// Decay of Muon's momentum, as in `torch.optim.Muon`.
 const MUON_MOMENTUM: f64 = 0.95;
@@ -107,25 +103,4 @@ impl Whole {
         };
         self.moments.iter().flat_map(of_one).collect()
     }
-}
-
-/// Puts the sums over all ranks in the place of the gradients.
-pub(super) fn sum<M: Model>(team: &Team, model: &M, gradients: &M::Gradients) -> Result<()> {
-    if team.size() == 1 {
-        return Ok(());
-    }
-    let tensors: Vec<Tensor> =
-        model.parameters().iter().filter_map(|(name, _)| gradients.get(name).cloned()).collect();
-    let on_their_way = tensors
-        .iter()
-        .map(|tensor| {
-            let numbers = floats(tensor, OP)?.to_vec();
-            Ok(team.communicator().all_reduce(numbers, Reduce::Sum)?)
-        })
-        .collect::<Result<Vec<_>>>()?;
-    for (tensor, pending) in tensors.iter().zip(on_their_way) {
-        let sums = pending.wait()?;
-        update(tensor, OP, |numbers| numbers.copy_from_slice(&sums))?;
-    }
-    Ok(())
 }

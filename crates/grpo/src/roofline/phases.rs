@@ -1,69 +1,13 @@
 //! The parts of a step and how long each takes.
 
+mod kinds;
+
 use embodied_r_policy::{Group, ModelConfig, PassFlops};
 
 use super::rates::{PromptReads, saturating};
 use super::{Machine, Network};
 use crate::memory_plan::{Load, MemoryPlan, SAMPLED_TOGETHER};
-
-/// A part of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PhaseKind {
-    /// The moved weights come from the ranks that own them.
-    Gather,
-    /// Prompts are computed, each once.
-    Prefill,
-    /// Completions are drawn, a token of each at a time.
-    Decode,
-    /// The frozen reference's log-probabilities.
-    Reference,
-    /// Forward, backward, and what is computed again.
-    Update,
-    /// Gradients go to the ranks that own their masters, as far as the backward does not hide it.
-    Reduce,
-    /// The masters are moved.
-    Optimizer,
-}
-
-impl PhaseKind {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Gather => "gather",
-            Self::Prefill => "prefill",
-            Self::Decode => "decode",
-            Self::Reference => "reference",
-            Self::Update => "update",
-            Self::Reduce => "reduce",
-            Self::Optimizer => "optimizer",
-        }
-    }
-}
-
-/// What a phase would be faster with more of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bound {
-    /// Arithmetic.
-    Compute,
-    /// The memory's rate.
-    Memory,
-    /// Starting parts of work one after the other.
-    Launches,
-    /// The links between ranks.
-    Network,
-}
-
-impl Bound {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Compute => "compute",
-            Self::Memory => "memory",
-            Self::Launches => "launches",
-            Self::Network => "network",
-        }
-    }
-}
+pub use kinds::{Bound, PhaseKind};
 
 /// A part of a step, on the rank that has most to do.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -255,9 +199,9 @@ impl Step<'_> {
     }
 
     fn optimizer(&self) -> Phase {
-        let Load { trainable, moments, layout, .. } = self.load;
+        let Load { trainable, layout, .. } = self.load;
         let weight = layout.weights.bits() / 8.0;
-        let remembered = (moments * size_of::<f32>()) as f64
+        let remembered = (self.load.moments() * size_of::<f32>()) as f64
             + if layout.master > 0 { layout.master as f64 } else { weight };
         // All that is remembered is read and written, and so is the gradient, which is cleared.
         let copy = if layout.master > 0 { weight } else { 0.0 };

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{Outcome, Trainer};
 use crate::checkpoint;
 use crate::error::{Error, Result};
-use crate::events::{Event, Metrics, Reasons, Seen, now_s};
+use crate::events::{BYTES_SENT, Event, Metrics, Reasons, Seen, now_s};
 use crate::model::Model;
 use crate::rollout::Rollout;
 use crate::skipped::{Diagnosis, non_finite_weights};
@@ -80,11 +80,12 @@ impl<M: Model + 'static> Trainer<'_, M> {
         metrics.insert("num_tokens".into(), self.state.num_tokens as f64);
         metrics.insert("skipped_steps".into(), self.state.skipped_steps as f64);
         metrics.insert("time_left_s".into(), per_step * (self.plan.total_steps - step) as f64);
+        if self.team.size() > 1 {
+            let before = std::mem::replace(&mut self.bytes_sent, self.team.bytes_sent());
+            metrics.insert(BYTES_SENT.into(), (self.bytes_sent - before) as f64);
+        }
         // All ranks decide by the same figures.
         let metrics = self.team.of_first(metrics)?;
-        if let Some(diagnosis) = &skipped {
-            self.events.emit(&Event::skipped(step, &self.settings.output, diagnosis))?;
-        }
         let seen = Seen {
             step,
             metrics: &metrics,
@@ -94,11 +95,17 @@ impl<M: Model + 'static> Trainer<'_, M> {
         let warnings = self.state.watch.look(&seen);
         self.watch_stage(&metrics);
         let epoch = self.plan.epoch(step);
-        self.events.emit(&Event::Step { step, epoch, time_s: now_s(), metrics })?;
-        self.events.completions(step, &rollouts)?;
-        for warning in &warnings {
-            self.events.emit(warning)?;
-        }
+        let (events, output) = (&mut self.events, &self.settings.output);
+        let tell = || {
+            if let Some(diagnosis) = &skipped {
+                events.emit(&Event::skipped(step, output, diagnosis))?;
+            }
+            events.emit(&Event::Step { step, epoch, time_s: now_s(), metrics })?;
+            events.completions(step, &rollouts)?;
+            warnings.iter().try_for_each(|warning| events.emit(warning))
+        };
+        // Writing needs no weights: they go round meanwhile.
+        self.updater.optimizer.hand_round(&self.policy, tell)??;
         match skipped.filter(|_| self.state.skipped_in_a_row >= self.settings.max_skipped_steps) {
             Some(diagnosis) => Err(self.give_up(diagnosis)?),
             None => Ok(()),

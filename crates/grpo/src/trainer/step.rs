@@ -146,6 +146,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
         for iteration in 0..iterations {
             let share = self.settings.top_entropy_quantile;
             let temperature = self.settings.temperature;
+            self.updater.optimizer.hand_round(&self.policy, || ())?;
             let selection = selection(&self.policy, batches, temperature, share, &self.team)?;
             let mut told = Told::default();
             // Once the parameters have changed the step must be finished, or it could not be redone.

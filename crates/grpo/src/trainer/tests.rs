@@ -18,6 +18,7 @@ use embodied_r_rewards::stages::Length;
 
 use super::*;
 use crate::events::{Event, Parquet};
+use crate::model::Share;
 use crate::model::toy::{Bigram, Words};
 use crate::questions::{Prompted, prompts};
 use crate::rollout::Rollout;
@@ -131,7 +132,7 @@ fn run_until<'a>(
     std::fs::create_dir_all(&base).unwrap();
     let last = Checkpoints::new(&settings.output, 1).last()?;
     if last.is_none() {
-        model.save(&base).unwrap();
+        model.save(&base, Share::ALL).unwrap();
     }
     let names = reward_names(settings, &settings.stages().unwrap());
     sinks.insert(0, Box::new(Parquet::new(&settings.output, names)));

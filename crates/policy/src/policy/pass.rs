@@ -55,6 +55,7 @@ impl Policy {
                 let ends = pass.ends(index, layers.len());
                 let (y, activations) = layer.forward(&x, pass, ends, sharing(index))?;
                 taken(index, std::mem::replace(&mut x, y), activations)?;
+                self.passed_layer();
             }
             Ok(x)
         })

@@ -108,6 +108,7 @@ impl Policy {
     fn beside(&self, model: Self, lora: Option<Lora>) -> Result<Self> {
         let model =
             model.with_activation_bytes(self.activation_bytes).with_precision(self.precision);
+        let model = Self { on_layer: self.on_layer.clone(), ..model };
         Ok(match lora {
             Some(lora) => model.with_lora(lora),
             None => model,

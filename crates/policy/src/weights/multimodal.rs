@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use super::file::WeightFile;
 use super::names::{canonical, is_vision};
-use super::write::{Item, SaveOptions, save_items};
+use super::write::{Item, SaveOptions, Share, save_items};
 use crate::atomic;
 use crate::config::CONFIG_FILE;
 use crate::error::{Error, Result};
@@ -51,8 +51,9 @@ impl Multimodal {
         dir: &Path,
         decoder: impl Iterator<Item = (&'a str, &'a Tensor)>,
         options: &SaveOptions,
+        share: Share,
     ) -> Result<()> {
-        for (name, bytes) in &self.texts {
+        for (name, bytes) in self.texts.iter().filter(|_| share.is_first()) {
             atomic::write(&dir.join(name), bytes)?;
         }
         let decoder = decoder.map(|(name, tensor)| {
@@ -63,6 +64,6 @@ impl Multimodal {
             let vision = file.iter().filter(|(name, _)| is_vision(name));
             vision.map(move |(name, stored)| (name, Item::Bytes(file, stored)))
         });
-        save_items(dir, decoder.chain(vision), options)
+        save_items(dir, decoder.chain(vision), options, share)
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::write::{Item, Source, save_items};
+use super::write::{Item, Share, Source, save_items};
 use super::{SaveOptions, tensor_shapes};
 use crate::config::{ModelConfig, WeightDtype};
 use crate::error::Result;
@@ -46,7 +46,12 @@ pub fn write_random(
     });
     let random: Vec<Random<'_>> = random.collect();
     let names = shapes.keys().map(String::as_str);
-    save_items(dir, names.zip(random.iter().map(|random| Item::Made(random))), options)?;
+    save_items(
+        dir,
+        names.zip(random.iter().map(|random| Item::Made(random))),
+        options,
+        Share::ALL,
+    )?;
     config.save(dir)
 }
 

@@ -115,6 +115,32 @@ fn shards_hold_no_more_than_asked_and_the_index_counts_them() {
 }
 
 #[test]
+fn several_writers_write_as_much_as_each_other_and_one_model_between_them() {
+    let config = config(false);
+    let (all, options) = (tensors(&config), SaveOptions::default());
+    let largest = 4 * all.values().map(Tensor::elem_count).max().unwrap();
+    for of in [2, 3, 4] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut before = Vec::new();
+        // The first one last: others need not wait for it, nor find what it writes.
+        for index in (0..of).rev() {
+            let named = all.iter().map(|(name, tensor)| (name.as_str(), tensor));
+            save_share(dir.path(), named, &options, Share { index, of }).unwrap();
+            let now = files(dir.path());
+            let own: Vec<_> = now.iter().filter(|name| !before.contains(*name)).collect();
+            let name = format!("model-{:05}-of-{of:05}.safetensors", index + 1);
+            assert!(own.contains(&&name), "{own:?}");
+            assert_eq!(own.len(), if index == 0 { 2 } else { 1 }, "{own:?}");
+            let bytes = std::fs::metadata(dir.path().join(name)).unwrap().len() as usize;
+            let share = 4 * config.parameter_count() / of;
+            assert!(bytes.abs_diff(share) < largest + 2_000, "{index} of {of}: {bytes} bytes");
+            before = now;
+        }
+        assert_same(&load(dir.path(), &config).unwrap(), &all);
+    }
+}
+
+#[test]
 fn a_new_save_leaves_no_weight_file_of_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
     let all = tensors(&config(true));

@@ -32,6 +32,33 @@ impl Default for SaveOptions {
     }
 }
 
+/// Which of several writers of one model this is. Each writes some of the files, as many bytes as any other but for the
+/// tensor at the border; the first also writes what is there once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// This one, from 0.
+    pub index: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
+impl Share {
+    /// The only writer.
+    pub const ALL: Self = Self { index: 0, of: 1 };
+
+    /// Whether this one writes what is there once.
+    pub fn is_first(self) -> bool {
+        self.index == 0
+    }
+
+    /// The writer of the tensor whose bytes are `start..start + size` of `total`, by its middle.
+    fn of_tensor(self, start: usize, size: usize, total: usize) -> usize {
+        let middle = (start + size / 2) as u128;
+        let writer = (middle * self.of as u128 / total.max(1) as u128) as usize;
+        writer.min(self.of.saturating_sub(1))
+    }
+}
+
 /// Writes named tensors into the folder `dir`: one `model.safetensors`, or shards and their index.
 ///
 /// Each file is written beside its place and renamed, the index last; then the weight files of an earlier save that
@@ -45,11 +72,22 @@ pub fn save<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
     options: &SaveOptions,
 ) -> Result<()> {
-    save_items(
-        dir,
-        tensors.into_iter().map(|(name, tensor)| (name, Item::Numbers(tensor))),
-        options,
-    )
+    save_share(dir, tensors, options, Share::ALL)
+}
+
+/// As [`save`], but this writer's share of the files only; the index is complete. The folder is whole once all writers are
+/// done.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_share<'a>(
+    dir: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+    options: &SaveOptions,
+    share: Share,
+) -> Result<()> {
+    let items = tensors.into_iter().map(|(name, tensor)| (name, Item::Numbers(tensor)));
+    save_items(dir, items, options, share)
 }
 
 /// Writes named tensors to the one file `path`, in their order, a tensor at a time and without a copy of any: beside
@@ -111,19 +149,25 @@ impl Item<'_> {
     }
 }
 
-/// As [`save`], for tensors of any kind.
+/// As [`save_share`], for tensors of any kind.
 pub(super) fn save_items<'a>(
     dir: &Path,
     items: impl IntoIterator<Item = (&'a str, Item<'a>)>,
     options: &SaveOptions,
+    share: Share,
 ) -> Result<()> {
-    let shards = split(items, options);
+    let (shards, writers) = split(items.into_iter().collect(), options, share);
     let files: Vec<String> = match shards.len() {
         0 | 1 => vec![SINGLE_FILE.to_owned()],
         n => (1..=n).map(|i| format!("model-{i:05}-of-{n:05}.safetensors")).collect(),
     };
-    for (file, shard) in files.iter().zip(&shards) {
-        write_file(&dir.join(file), shard, options.dtype)?;
+    for ((file, shard), writer) in files.iter().zip(&shards).zip(writers) {
+        if writer == share.index {
+            write_file(&dir.join(file), shard, options.dtype)?;
+        }
+    }
+    if !share.is_first() {
+        return Ok(());
     }
     if shards.len() > 1 {
         write_index(&dir.join(INDEX_FILE), &files, &shards, options.dtype)?;
@@ -133,27 +177,34 @@ pub(super) fn save_items<'a>(
 
 type Shard<'a> = Vec<(&'a str, Item<'a>)>;
 
-/// Fills shards in the given order.
+/// Fills shards in the given order, and gives the writer of each.
 fn split<'a>(
-    items: impl IntoIterator<Item = (&'a str, Item<'a>)>,
+    items: Vec<(&'a str, Item<'a>)>,
     options: &SaveOptions,
-) -> Vec<Shard<'a>> {
-    let mut shards: Vec<Shard<'a>> = Vec::new();
-    let mut filled = 0;
+    share: Share,
+) -> (Vec<Shard<'a>>, Vec<usize>) {
+    let total = items.iter().map(|(_, item)| item.byte_len(options.dtype)).sum();
+    let (mut shards, mut writers): (Vec<Shard<'a>>, Vec<usize>) = (Vec::new(), Vec::new());
+    let (mut start, mut filled) = (0, 0);
     for (name, item) in items {
         let size = item.byte_len(options.dtype);
+        let writer = share.of_tensor(start, size, total);
+        start += size;
         match shards.last_mut() {
-            Some(shard) if filled + size <= options.max_shard_bytes => {
+            Some(shard)
+                if filled + size <= options.max_shard_bytes && writers.last() == Some(&writer) =>
+            {
                 shard.push((name, item));
                 filled += size;
             }
             _ => {
                 shards.push(vec![(name, item)]);
+                writers.push(writer);
                 filled = size;
             }
         }
     }
-    shards
+    (shards, writers)
 }
 
 /// One safetensors file: the header's length, the header, then the numbers, a tensor at a time.

@@ -18,6 +18,7 @@ use embodied_r_policy::{Group, Policy, Request, Sample, Tape};
 use crate::args::bench::GrpoArgs;
 use crate::commands::train::memory;
 use crate::exit::{Status, Usage};
+use crate::ranks::together;
 
 use super::work::{folder, median, print, requests, sampling};
 
@@ -31,10 +32,16 @@ struct Parts {
     reference: f64,
     update: f64,
     optimizer: f64,
+    gather: f64,
+    bytes_sent: f64,
 }
 
-/// Times whole steps.
+/// Times whole steps, of all ranks together.
 pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
+    together(&args.ranks, |team| run_as(args, team))
+}
+
+fn run_as(args: &GrpoArgs, team: &Team) -> anyhow::Result<Status> {
     let work = &args.work;
     anyhow::ensure!(work.group_size >= 2, Usage("`--group-size` must be 2 or more".into()));
     anyhow::ensure!(
@@ -48,7 +55,7 @@ pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
         parameters: numbers,
         trainable: numbers,
         reference: numbers,
-        moments: 2,
+        optim: Optim::Adamw,
         prompts: work.groups,
         prompt: work.prompt,
         completions: work.group_size,
@@ -58,7 +65,8 @@ pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
         taping: Taping::Open,
         iterations: 1,
         layout: Layout::CPU,
-    };
+    }
+    .on_ranks(team.size());
     let plan = memory::plan(&config, &load, args.recompute.into());
     let policy = &policy.with_activation_bytes(plan.kept);
     let reference = policy.frozen_copy()?;
@@ -70,24 +78,23 @@ pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
         weight_decay: 0.1,
         max_grad_norm: 1.0,
     };
-    let mut updater = Updater::new(Optimizer::new(settings, policy, &Team::default())?);
-    let peak = peak::flops_per_s();
+    let mut updater = Updater::new(Optimizer::new(settings, policy, team)?);
+    let peak = team.sums(vec![peak::flops_per_s()])?[0];
     let mut tape = plan.tape.map(|options| Tape::new(&config, options));
     let (mut steps, mut flops) = (Vec::new(), 0.0);
     for run in 0..=work.runs {
         let mut parts = Parts::default();
-        let began = Instant::now();
-        let requests = requests(work, config.vocab_size, run);
+        team.wait()?;
+        let (began, sent) = (Instant::now(), team.bytes_sent());
+        let requests = share(requests(work, config.vocab_size, run), team);
         let (sampling, with) = (sampling(work.new), (policy.precision(), tape.take()));
         let samples;
-        (samples, tape) = policy.generate_taped(&requests, &sampling, with, &|_| {})?;
+        (samples, tape) = policy.generate_taped(&requests, &sampling, with, &|_| team.beat())?;
         parts.rollout = began.elapsed().as_secs_f64();
         let mut batches = batches(&requests, &samples, args.max_tokens_per_batch);
         let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
         let clock = Instant::now();
-        for (batch, scores) in
-            batches.iter_mut().zip(score_all(&reference, &groups, 1.0, &Team::default())?)
-        {
+        for (batch, scores) in batches.iter_mut().zip(score_all(&reference, &groups, 1.0, team)?) {
             batch.reference = wide(&scores.logps);
         }
         parts.reference = clock.elapsed().as_secs_f64();
@@ -95,18 +102,23 @@ pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
         update(policy, &mut updater, &batches, &groups, tape.as_ref())?;
         parts.optimizer = updater.optimizer_s();
         parts.update = clock.elapsed().as_secs_f64() - parts.optimizer;
+        let clock = Instant::now();
+        updater.optimizer.hand_round(policy, || ())?;
+        parts.gather = clock.elapsed().as_secs_f64();
+        parts.bytes_sent = (team.bytes_sent() - sent) as f64;
         steps.push((began.elapsed().as_secs_f64(), parts));
         // Rollout and reference are a forward pass each; the update's own may be the rollout's.
         let all = whole_groups(&groups);
         let forwards = if plan.tape.is_some() { 1.0 } else { 2.0 };
-        flops = forwards * config.forward_flops(&all) + config.training_flops(&all);
+        let own = forwards * config.forward_flops(&all) + config.training_flops(&all);
+        flops = team.sums(vec![own])?[0];
     }
     let of =
         |part: fn(&(f64, Parts)) -> f64| median(&steps[1..].iter().map(part).collect::<Vec<f64>>());
     let step = of(|(step, _)| *step);
     let new = (work.groups * work.group_size * work.new) as f64;
     let tokens = new + (work.groups * work.prompt) as f64;
-    let figures = [
+    let mut figures = vec![
         ("step_s", step),
         ("rollout_s", of(|(_, parts)| parts.rollout)),
         ("reference_s", of(|(_, parts)| parts.reference)),
@@ -117,12 +129,26 @@ pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
         ("matmul_share", flops / step / peak),
         ("estimated_memory_gb", plan.total() as f64 / 1e9),
     ];
-    print(work, &figures)
+    if team.size() > 1 {
+        figures.extend([
+            ("ranks", team.size() as f64),
+            ("gather_s", of(|(_, parts)| parts.gather)),
+            ("bytes_sent", of(|(_, parts)| parts.bytes_sent)),
+        ]);
+    }
+    if team.is_first() { print(work, &figures) } else { Ok(Status::Done) }
+}
+
+/// This rank's part of the work.
+fn share(requests: Vec<Request>, team: &Team) -> Vec<Request> {
+    let own = team.share(&vec![1; requests.len()]);
+    let requests = requests.into_iter().enumerate();
+    requests.filter(|(index, _)| own.contains(index)).map(|(_, request)| request).collect()
 }
 
 /// The samples with random rewards, as micro-batches.
 fn batches(requests: &[Request], samples: &[Vec<Sample>], budget: usize) -> Vec<MicroBatch> {
-    let group_size = samples[0].len();
+    let group_size = samples.first().map_or(0, Vec::len);
     let rewards: Vec<Option<f64>> = (0..requests.len() * group_size)
         .map(|i| Some((stream(&[i as u64]) % 1000) as f64 / 1000.0))
         .collect();
@@ -161,7 +187,7 @@ fn update(
     tape: Option<&Tape>,
 ) -> anyhow::Result<()> {
     let options = Options { beta: BETA, ..Options::default() };
-    let counts = counts(batches, LossType::Grpo, 1, &Team::default())?;
+    let counts = counts(batches, LossType::Grpo, 1, updater.optimizer.team())?;
     let (stop, mut told) = (AtomicBool::new(false), Told::default());
     let pace = Pace { temperature: 1.0, learning_rate: 5e-7, noise: 0 };
     updater.run(policy, groups, pace, tape, &stop, |index, scores| {

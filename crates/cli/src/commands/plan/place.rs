@@ -1,7 +1,7 @@
 //! Where the planned run is: cards and what is between them, or this machine's processor.
 
 use embodied_r_grpo::roofline::fit::{Place, USABLE};
-use embodied_r_grpo::roofline::{Card, Fabric, Machine, Network, Processor};
+use embodied_r_grpo::roofline::{Card, Fabric, Link, Machine, Network, Processor};
 use embodied_r_kernels::peak::{self, Peak};
 use embodied_r_policy::Precision;
 
@@ -37,6 +37,10 @@ impl Where {
     }
 
     fn gpus(args: &PlanArgs) -> anyhow::Result<Self> {
+        if args.ranks.is_some() {
+            let what = "`--ranks` share a processor, with `--device cpu`; on GPUs `--gpus` says how many there are";
+            return Err(Usage(what.into()).into());
+        }
         let card = card(args)?;
         let (gpus, nodes) = (args.gpus.unwrap_or(1), args.nodes.unwrap_or(1));
         let fabric = fabric(args, gpus)?;
@@ -88,14 +92,19 @@ impl Where {
         };
         let memory = memory_bytes().and_then(|bytes| usize::try_from(bytes).ok());
         let memory = memory.unwrap_or(usize::MAX);
+        let (ranks, link) = (args.ranks.unwrap_or(1), Link::memory());
+        let links = format!("{} at {:.1} GB/s", link.name, link.bytes_per_s / 1e9);
         Ok(Self {
-            place: Place::Cpu,
-            machine: Machine::cpu(&processor, precision),
-            network: Network::SINGLE,
-            name: "this machine's processor".into(),
-            memory,
-            usable: memory,
-            links: None,
+            place: Place::Processor(ranks),
+            machine: Machine::cpu(&processor, precision).shared_by(ranks),
+            network: Network::new(ranks, link, 1, Fabric::ethernet(ETHERNET)),
+            name: match ranks {
+                1 => "this machine's processor".into(),
+                _ => "a share of this machine's processor".into(),
+            },
+            memory: memory / ranks,
+            usable: memory / ranks,
+            links: (ranks > 1).then_some(links),
         })
     }
 }

@@ -13,13 +13,13 @@ use embodied_r_grpo::settings::{JudgeKind, Train};
 use embodied_r_grpo::{Error, Result};
 use embodied_r_policy::trainable::Counts;
 
-use super::memory::words;
+use super::memory::{share, words};
 
 /// The plan of a run over `(given, left)` questions, in words.
 pub(super) fn text(
     settings: &Train,
     trained: Counts,
-    memory: &MemoryPlan,
+    (memory, ranks): (&MemoryPlan, usize),
     (given, left): (usize, usize),
     (eval_given, eval_left): (usize, usize),
 ) -> Result<String> {
@@ -88,7 +88,11 @@ pub(super) fn text(
             "at most {budget} tokens, each prompt once; behind one of more than half as many as it has"
         ),
     );
-    line("memory", words(memory));
+    let share = share(ranks, (needed, "questions"), settings.optim);
+    if let Some((name, what)) = share {
+        line(name, what);
+    }
+    line("memory", words(memory, ranks));
     line("reference", reference(settings, needs_judge(&schedule)));
     for (name, what) in stages::lines(&plan) {
         line(&name, what);
@@ -153,7 +157,7 @@ mod tests {
             ..Train::default()
         };
         assert_eq!(
-            text(&settings, TRAINED, &MEMORY, (4100, 4098), (0, 0)).unwrap(),
+            text(&settings, TRAINED, (&MEMORY, 1), (4100, 4098), (0, 0)).unwrap(),
             "\
 model        Qwen/Qwen2.5-VL-3B-Instruct
 trainable    1500 of 6000 parameters (25.00 %)
@@ -177,7 +181,7 @@ checkpoints  every 100 steps, the last 3 kept, in run
     fn checkpoints_that_stay_are_told() {
         let settings =
             Train { output: "run".into(), keep_every_epochs: Some(0.5), ..Train::default() };
-        let told = text(&settings, TRAINED, &MEMORY, (4, 4), (0, 0)).unwrap();
+        let told = text(&settings, TRAINED, (&MEMORY, 1), (4, 4), (0, 0)).unwrap();
         let line =
             "checkpoints  every 100 steps, the last 3 and one every 0.5 epochs kept, in run\n";
         assert!(told.ends_with(line), "{told}");
@@ -186,7 +190,7 @@ checkpoints  every 100 steps, the last 3 kept, in run
     #[test]
     fn too_few_questions_are_refused() {
         let error =
-            text(&Train::default(), TRAINED, &MEMORY, (5, 3), (0, 0)).unwrap_err().to_string();
+            text(&Train::default(), TRAINED, (&MEMORY, 1), (5, 3), (0, 0)).unwrap_err().to_string();
         assert_eq!(error, "3 questions are left of 5, one step takes 4");
     }
 }

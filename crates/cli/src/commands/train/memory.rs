@@ -2,6 +2,7 @@
 
 use embodied_r_grpo::checkpoint::State;
 use embodied_r_grpo::memory_plan::{Load, MemoryPlan, Taping};
+use embodied_r_grpo::optimizer::Optim;
 use embodied_r_grpo::questions::Prompted;
 use embodied_r_grpo::settings::{Recompute, Sft, Train};
 use embodied_r_grpo::supervised::Example;
@@ -12,17 +13,17 @@ use super::session::Trained;
 use crate::commands::doctor::memory_bytes;
 use crate::ranks::on_this_machine;
 
-/// The memory of a GRPO run over `questions`.
+/// The memory of a GRPO run over `questions`, of the one of so many `ranks` that takes most.
 pub(crate) fn of_train(
     settings: &Train,
     stages: &Stages,
     trained: &Trained,
     questions: &[Prompted],
-    taping: Taping,
+    (taping, ranks): (Taping, usize),
 ) -> MemoryPlan {
     let longest = questions.iter().map(|question| question.prompt.len()).max().unwrap_or(0);
     let load = Load::of_train(settings, stages, trained.counts, longest, taping);
-    plan(&trained.config, &load, settings.recompute)
+    plan(&trained.config, &load.on_ranks(ranks), settings.recompute)
 }
 
 /// Whether the update takes over what the rollout has computed: as the run has begun, if it goes on from a checkpoint
@@ -35,8 +36,13 @@ pub(crate) fn taping(settings: &Train, goes_on: Option<&State>) -> Taping {
     }
 }
 
-/// The memory of a supervised run over `examples`.
-pub(crate) fn of_sft(settings: &Sft, trained: &Trained, examples: &[Example]) -> MemoryPlan {
+/// The memory of a supervised run over `examples`, of the one of so many `ranks` that takes most.
+pub(crate) fn of_sft(
+    settings: &Sft,
+    trained: &Trained,
+    examples: &[Example],
+    ranks: usize,
+) -> MemoryPlan {
     let longest = |part: fn(&Example) -> usize| examples.iter().map(part).max().unwrap_or(0);
     let load = Load {
         prompts: settings.train_batch_size,
@@ -46,7 +52,22 @@ pub(crate) fn of_sft(settings: &Sft, trained: &Trained, examples: &[Example]) ->
         budget: settings.max_tokens_per_batch,
         ..Load::new(trained.counts, settings.optim)
     };
-    plan(&trained.config, &load, settings.recompute)
+    plan(&trained.config, &load.on_ranks(ranks), settings.recompute)
+}
+
+/// What a rank has of a run, where there are several: of what a step takes in, and of what is remembered.
+pub(crate) fn share(
+    ranks: usize,
+    (step, what): (usize, &str),
+    optim: Optim,
+) -> Option<(&'static str, String)> {
+    let moments = match optim {
+        Optim::Adamw => "AdamW's moments are shared out",
+        Optim::Muon => "all of Muon's moments",
+    };
+    let most = step.div_ceil(ranks.max(1));
+    let told = format!("{ranks}, each with at most {most} of a step's {step} {what}; {moments}");
+    (ranks > 1).then_some(("ranks", told))
 }
 
 /// The plan for `load` with the memory that the machine has left.
@@ -56,8 +77,8 @@ pub(crate) fn plan(config: &ModelConfig, load: &Load, recompute: Recompute) -> M
     MemoryPlan::new(config, load, recompute, free)
 }
 
-/// The plan in words: the total, and what it is made of.
-pub(crate) fn words(plan: &MemoryPlan) -> String {
+/// The plan in words: the total of each of so many `ranks`, and what it is made of.
+pub(crate) fn words(plan: &MemoryPlan, ranks: usize) -> String {
     let gb = |bytes: usize| format!("{:.2}", bytes as f64 / 1e9);
     let mut parts = vec![format!("weights {}", gb(plan.weights))];
     for (name, bytes) in [
@@ -78,8 +99,9 @@ pub(crate) fn words(plan: &MemoryPlan) -> String {
     let recompute =
         format!("{kept} layer{}{of} not computed again", if kept == 1 { "" } else { "s" });
     format!(
-        "about {} GB: {}; rollout takes turns with gradients and update; {recompute}",
+        "about {} GB{}: {}; rollout takes turns with gradients and update; {recompute}",
         gb(plan.total()),
+        if ranks > 1 { " a rank" } else { "" },
         parts.join(" + ")
     )
 }
@@ -89,6 +111,15 @@ mod tests {
     use embodied_r_policy::Precision;
 
     use super::*;
+
+    #[test]
+    fn a_rank_has_whole_questions_and_its_share_of_the_moments() {
+        let (_, told) = share(2, (3, "questions"), Optim::Adamw).unwrap();
+        let expected =
+            "2, each with at most 2 of a step's 3 questions; AdamW's moments are shared out";
+        assert_eq!(told, expected);
+        assert_eq!(share(1, (3, "questions"), Optim::Adamw), None);
+    }
 
     #[test]
     fn a_run_that_goes_on_keeps_as_much_of_its_rollouts_as_before() {

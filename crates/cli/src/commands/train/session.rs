@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use embodied_r_grpo::checkpoint::{Checkpoint, Checkpoints, Damaged, LastWhole, RunLock};
 use embodied_r_grpo::events::{Event, ProgressLine, Sink, in_words};
+use embodied_r_grpo::memory_plan::MemoryPlan;
 use embodied_r_grpo::team::Team;
 use embodied_r_grpo::trainer::Outcome;
 use embodied_r_grpo::{Error, settings::Fault};
 use embodied_r_policy::trainable::Counts;
 use embodied_r_policy::{ModelConfig, Trainable};
 
+use super::memory::words;
 use crate::args::run::RunArgs;
 use crate::exit::{self, Status, Usage};
 use crate::output::outln;
@@ -198,6 +200,13 @@ pub(crate) fn trained(base: &Base, trainable: &Trainable) -> anyhow::Result<Trai
 pub(crate) struct Trained {
     pub(crate) config: ModelConfig,
     pub(crate) counts: Counts,
+}
+
+/// Tells of several ranks what each will take.
+pub(crate) fn tell_memory(memory: &MemoryPlan, team: &Team) {
+    if team.size() > 1 && team.is_first() {
+        eprintln!("{} ranks, memory {}", team.size(), words(memory, team.size()));
+    }
 }
 
 /// What a run's folder is looked at for.

@@ -208,7 +208,7 @@ fn a_reference_that_is_not_finite_spoils_no_step() {
     let before = Checkpoint::open_whole(&dir.path().join("checkpoint-3")).unwrap();
     let good = Bigram::read(&before.path).unwrap().numbers();
     // The divergence is bounded, so that what is no number is in the loss and in no gradient.
-    Bigram::poisoned(6).save(&dir.path().join("base")).unwrap();
+    Bigram::poisoned(6).save(&dir.path().join("base"), Share::ALL).unwrap();
     let error = run(&settings, None).unwrap_err();
     let Error::NotFinite { steps: 2, diagnosis } = error else { panic!("{error}") };
     assert!(diagnosis.reference && diagnosis.found.loss, "{diagnosis}");

@@ -34,7 +34,7 @@ fn ranks_of(
     std::fs::create_dir_all(&base).unwrap();
     let last = Checkpoints::new(&settings.output, 1).last().unwrap();
     if last.is_none() {
-        model(0).save(&base).unwrap();
+        model(0).save(&base, Share::ALL).unwrap();
     }
     let keep = Keep::default();
     let rank = |communicator: Communicator| {
@@ -135,6 +135,7 @@ fn the_loss_of_a_rank_is_that_of_all_completions() {
             settings.generation_batch_size = 12;
             settings.top_entropy_quantile = 0.5;
             settings.max_tokens_per_batch = 12;
+            settings.num_iterations = 2;
             settings.stage = vec![stage(1.0, 0.5, 0.5)];
         };
         let model = || Bigram::new(6, 3);
@@ -167,6 +168,29 @@ fn a_rank_that_generates_for_longer_than_the_deadline_is_waited_for() {
     let model = |rank: usize| match rank {
         1 => Bigram::endless(6).slow(deadline / 5),
         _ => Bigram::endless(6),
+    };
+    let began = Instant::now();
+    let made = ranks_of(communicators, &settings, model, None);
+    assert_eq!(made.completions.len(), 1);
+    assert!(began.elapsed() > 3 * deadline, "the other had nothing to wait for");
+}
+
+#[test]
+fn a_rank_that_computes_for_longer_than_the_deadline_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Train {
+        max_steps: Some(1),
+        stage: vec![stage(1.0, 0.5, 0.5)],
+        generation_batch_size: 8,
+        ..settings(dir.path())
+    };
+    let deadline = Duration::from_millis(500);
+    let options = Options { deadline, ..Options::default() };
+    let communicators = Communicator::threads(2, &options).unwrap();
+    // The reference and the policy score four completions each, in one pass.
+    let model = |rank: usize| match rank {
+        1 => Bigram::new(6, 3).slow_to_score(2 * deadline / 5),
+        _ => Bigram::new(6, 3),
     };
     let began = Instant::now();
     let made = ranks_of(communicators, &settings, model, None);
