@@ -2,6 +2,7 @@
 #![cfg(feature = "mpi")]
 
 mod tiny_model;
+mod tiny_run;
 
 use std::fs;
 use std::path::Path;
@@ -11,47 +12,7 @@ use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_data::parquet::Table;
 use embodied_r_policy::Policy;
 use embodied_r_tests::binary;
-use serde_json::{Value, json};
-
-/// Scores completions by their tokens, so that all groups have spread.
-const SCORE: &str = r#"
-sed 's/.*"completion_ids":\[\[//; s/\]\].*//; s/\],\[/\n/g' | awk -F, '
-    { sum = 0; for (i = 1; i <= NF; i++) sum += $i; scores = scores (NR > 1 ? "," : "") sum % 5 }
-    END { print "{\"rewards\": [" scores "]}" }'
-"#;
-
-const SETTINGS: &str = r#"
-num_generations = 3
-generation_batch_size = 9
-max_completion_length = 6
-learning_rate = 1e-3
-warmup_ratio = 0.0
-num_train_epochs = 2
-dynamic_sample = true
-save_steps = 2
-reward_weights = { tokens = 1.0 }
-
-[[reward]]
-name = "tokens"
-command = ["sh", "score.sh"]
-"#;
-
-/// A model, seven questions, and settings for four steps of three questions.
-fn inputs(dir: &Path) {
-    tiny_model::write(&dir.join("model"));
-    let question = |i: usize| {
-        json!({
-            "Question_id": i,
-            "question_category": "object_rel_distance",
-            "question": format!("Frame 0: Observe: {}\nQuestion: where?", "lamp left ".repeat(i + 1)),
-            "answer": "A",
-        })
-    };
-    let questions: Vec<Value> = (0..7).map(question).collect();
-    fs::write(dir.join("train.json"), serde_json::to_vec(&questions).unwrap()).unwrap();
-    fs::write(dir.join("score.sh"), SCORE).unwrap();
-    fs::write(dir.join("run.toml"), SETTINGS).unwrap();
-}
+use serde_json::json;
 
 /// A command that trains into `output`, by so many ranks.
 fn train(dir: &Path, ranks: usize, output: &str, more: &[&str]) -> Command {
@@ -92,7 +53,7 @@ fn assert_same(one: &Path, other: &Path) {
 #[test]
 fn ranks_make_the_run_of_one_and_go_on_from_each_others_checkpoints() {
     let dir = tempfile::tempdir().unwrap();
-    inputs(dir.path());
+    tiny_run::write(dir.path());
     let at = |name: &str| dir.path().join(name);
     train(dir.path(), 1, "one", &[]).assert().code(0);
     assert_ne!(weights(&at("one/final")), weights(&at("model")));
@@ -146,7 +107,7 @@ fn replies_are_learnt_by_ranks_as_by_one() {
 #[test]
 fn what_one_rank_finds_wrong_is_told_once_and_ends_all() {
     let dir = tempfile::tempdir().unwrap();
-    inputs(dir.path());
+    tiny_run::write(dir.path());
     let told = |ranks: usize, more: &[&str], code: i32| {
         let output = train(dir.path(), ranks, "run", more).assert().code(code).get_output().clone();
         String::from_utf8(output.stderr).unwrap()

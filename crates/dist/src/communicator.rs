@@ -18,6 +18,8 @@ use crate::verdict::{Verdict, Why};
 use crate::watch::{Watch, lost};
 use crate::worker::Queue;
 
+#[cfg(any(feature = "nccl", test))]
+mod on_device;
 mod operations;
 
 /// All ranks of a job, as one of them sees them. Cheap to clone; clones are the same rank.
@@ -96,7 +98,7 @@ impl Communicator {
     }
 
     /// Starts the thread that moves data, where `make` makes its connections.
-    fn start(
+    pub(crate) fn start(
         watch: &Arc<Watch>,
         world_size: usize,
         options: Options,
@@ -157,6 +159,7 @@ impl Communicator {
     /// Names the phase that this rank's work is in from now on, such as `rollout`, `update` or
     /// `checkpoint`: messages about this rank tell it.
     pub fn enter(&self, phase: &'static str) {
+        tracing::debug!(rank = self.rank(), phase, "a phase begins");
         self.0.watch.enter_phase(phase);
         if let Some(others) = &self.0.others {
             others.client.pulse();
