@@ -15,8 +15,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use embodied_r_tests::binary;
-use rank_faults::hosts::{Hosts, does};
-use rank_faults::job::{Ended, Job, assert_resumes, endless};
+use rank_faults::hosts::Hosts;
+use rank_faults::job::{Ended, Job, assert_resumes, does, endless};
 use tempfile::TempDir;
 
 /// How long a rank may be silent, in seconds.
@@ -99,7 +99,8 @@ fn a_first_rank_that_is_stopped_is_named_by_the_others() {
     let mut job = launched(&hosts, dir.path(), &[]);
     until_checkpoint(&mut job, dir.path());
     job.signal(0, "STOP");
-    let says = ["[1] error: rank 0 on `hosta` is lost: it is silent; phase `unknown`, waited 4.0 s"];
+    let says =
+        ["[1] error: rank 0 on `hosta` is lost: it is silent; phase `unknown`, waited 4.0 s"];
     assert_ended(&job.end(), dir.path(), &says);
 }
 
@@ -175,15 +176,42 @@ fn every_rank_ends_with_an_error_whoever_started_it() {
     command.arg(binary()).args(endless(DEADLINE)).args(["--set", "save_steps=1"]);
     let mut job = Job::start(command, dir.path());
     until_checkpoint(&mut job, dir.path());
-    let file = dir.path().join("train.json");
     job.signal(1, "KILL");
     let ended = job.end();
     assert_ne!(ended.code, Some(0), "{}", ended.text);
     assert!(ended.text.contains("rank 1 on `hostb` is lost"), "{}", ended.text);
-    assert!(file.exists());
     let code = |rank: u32| fs::read_to_string(dir.path().join(format!("exit-{rank}")));
     assert_eq!(code(0).unwrap().trim(), "1", "{}", ended.text);
     assert_eq!(code(1).unwrap().trim(), "137", "{}", ended.text);
+}
+
+#[test]
+fn an_interrupt_stops_all_ranks_after_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_run::write(dir.path());
+    let mut command = Command::new(binary());
+    command.args(endless("60")).args(["--ranks", "2", "--restarts", "3"]);
+    let mut job = Job::start(command, dir.path());
+    job.until_phase(1, "rollout");
+    job.until_phase(1, "update");
+    assert!(does("kill", &["-s", "INT", &job.launcher()]));
+    let ended = job.end();
+    assert_eq!(ended.code, Some(1), "{}", ended.text);
+    assert!(ended.text.contains("[0] stopped at run/checkpoint-"), "{}", ended.text);
+    assert!(!ended.text.contains("restart"), "{}", ended.text);
+    assert_resumes(dir.path());
+}
+
+#[test]
+fn a_launcher_that_is_killed_leaves_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_run::write(dir.path());
+    let mut command = Command::new(binary());
+    command.args(endless("60")).args(["--ranks", "2"]);
+    let mut job = Job::start(command, dir.path());
+    job.until_phase(1, "update");
+    assert!(does("kill", &["-s", "KILL", &job.launcher()]));
+    assert_eq!(job.end().code, None);
 }
 
 /// Runs two ranks on this machine as two programs with arguments of their own; what they say.
@@ -214,9 +242,15 @@ fn ranks_that_do_not_fit_together_are_refused_before_any_work() {
     let own = [binary(), binary()];
     let seeds: [&[&str]; 2] = [&["--set", "seed=1"], &["--set", "seed=2"]];
     let cases = [
-        (side_by_side(dir.path(), own, [&["--ranks", "3"]; 2]), "`--ranks` is 3, but the launcher started 2"),
+        (
+            side_by_side(dir.path(), own, [&["--ranks", "3"]; 2]),
+            "`--ranks` is 3, but the launcher started 2",
+        ),
         (side_by_side(dir.path(), own, seeds), "rank 1 has another `seed` than rank 0"),
-        (side_by_side(dir.path(), [binary(), &other], [&[]; 2]), "the ranks do not fit together: rank 1 on `"),
+        (
+            side_by_side(dir.path(), [binary(), &other], [&[]; 2]),
+            "the ranks do not fit together: rank 1 on `",
+        ),
     ];
     for (told, says) in cases {
         assert!(told.contains(says), "no `{says}`: {told}");

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-#[cfg(feature = "mpi")]
+#[cfg(any(feature = "mpi", feature = "cuda"))]
 use anyhow::Context as _;
-#[cfg(feature = "mpi")]
+#[cfg(any(feature = "mpi", feature = "cuda"))]
 use embodied_r_dist::{Communicator, Options, Verdict, Why};
 use embodied_r_dist::{Launcher, Place};
 use embodied_r_grpo::team::Team;
@@ -14,7 +14,10 @@ use crate::args::run::RankArgs;
 use crate::exit::{self, Status, Usage};
 use launch::{Way, launch};
 
-#[cfg_attr(not(feature = "mpi"), expect(dead_code, reason = "only ranks are kept to cores"))]
+#[cfg_attr(
+    not(any(feature = "mpi", feature = "cuda")),
+    expect(dead_code, reason = "only ranks are kept to cores")
+)]
 mod cores;
 mod gpus;
 mod launch;
@@ -69,6 +72,10 @@ pub(crate) fn together(
     }
     match place.launcher {
         _ if given == 1 => work(&Team::default()),
+        #[cfg(feature = "cuda")]
+        _ if args.gpus.is_some() || args.device == crate::args::run::DeviceName::Cuda => {
+            take_part(&place, args, work, |options| gpus::join(&place, options))
+        }
         Launcher::OpenMpi => as_one_of(&place, args, work),
         launcher => {
             let told =
@@ -115,18 +122,29 @@ fn as_one_of(
     Err(without_mpi())
 }
 
-/// Works as the rank of this place.
+/// Works as the rank of this place, among others that talk through MPI.
 #[cfg(feature = "mpi")]
 fn as_one_of(
     place: &Place,
     args: &RankArgs,
     work: impl FnOnce(&Team) -> anyhow::Result<Status>,
 ) -> anyhow::Result<Status> {
+    take_part(place, args, work, |options| Ok(Communicator::mpi(place, options)?))
+}
+
+/// Works as the rank of this place, among those that `join` brings together.
+#[cfg(any(feature = "mpi", feature = "cuda"))]
+fn take_part(
+    place: &Place,
+    args: &RankArgs,
+    work: impl FnOnce(&Team) -> anyhow::Result<Status>,
+    join: impl FnOnce(&Options) -> anyhow::Result<Communicator>,
+) -> anyhow::Result<Status> {
     share_cores(place, args.no_pin);
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let settings = [("program".to_owned(), program_digest()?)].into();
     let options = Options { version, settings, deadline: args.deadline, ..Options::default() };
-    let team = Team::new(Communicator::mpi(place, &options)?);
+    let team = Team::new(join(&options)?);
     let communicator = team.communicator();
     watch_launcher(communicator.clone());
     match work(&team) {
@@ -139,7 +157,7 @@ fn as_one_of(
 }
 
 /// What tells this build of the program from others of the same version.
-#[cfg(feature = "mpi")]
+#[cfg(any(feature = "mpi", feature = "cuda"))]
 fn program_digest() -> anyhow::Result<String> {
     use std::io::Read as _;
 
@@ -154,7 +172,7 @@ fn program_digest() -> anyhow::Result<String> {
 }
 
 /// Ends the job on all ranks because of `error`, and tells it where that is this rank's to do.
-#[cfg(feature = "mpi")]
+#[cfg(any(feature = "mpi", feature = "cuda"))]
 fn end(team: &Team, error: anyhow::Error) -> Status {
     let communicator = team.communicator();
     if communicator.verdict().is_none() {
@@ -182,7 +200,7 @@ fn end(team: &Team, error: anyhow::Error) -> Status {
 
 /// Ends MPI's daemon on this machine, where the one on which the ranks were started cannot be reached any more: it would
 /// wait for it for a quarter of an hour.
-#[cfg(feature = "mpi")]
+#[cfg(any(feature = "mpi", feature = "cuda"))]
 fn end_cut_off_daemon(verdict: Option<Verdict>) {
     let is_cut_off = verdict.is_some_and(|it| it.rank == 0 && it.why == Why::Silent);
     let Some(parent) = rustix::process::getppid().filter(|_| is_cut_off) else { return };
@@ -193,7 +211,7 @@ fn end_cut_off_daemon(verdict: Option<Verdict>) {
 }
 
 /// Ends this rank once the program that started the ranks, or the one that started this process, is gone.
-#[cfg(feature = "mpi")]
+#[cfg(any(feature = "mpi", feature = "cuda"))]
 fn watch_launcher(communicator: Communicator) {
     let (id, parent) = (started_by().flatten(), rustix::process::getppid());
     std::thread::spawn(move || {
@@ -207,7 +225,7 @@ fn watch_launcher(communicator: Communicator) {
 }
 
 /// Gives each rank of a machine cores of its own, and as many threads.
-#[cfg(feature = "mpi")]
+#[cfg(any(feature = "mpi", feature = "cuda"))]
 fn share_cores(place: &Place, no_pin: bool) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut threads = (cores / place.local_size.max(1)).max(1);

@@ -83,6 +83,9 @@ impl DeviceBuffer {
 impl fmt::Debug for DeviceBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { length, dtype, .. } = self;
-        f.debug_struct("DeviceBuffer").field("length", length).field("dtype", dtype).finish_non_exhaustive()
+        f.debug_struct("DeviceBuffer")
+            .field("length", length)
+            .field("dtype", dtype)
+            .finish_non_exhaustive()
     }
 }

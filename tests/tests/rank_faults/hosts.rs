@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::job::does;
 
 /// Their addresses; every pair of machines has a network of its own.
 const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
@@ -12,13 +14,6 @@ const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 pub(crate) struct Hosts {
     names: [String; 2],
     folder: PathBuf,
-}
-
-/// Whether a command ends well.
-pub(crate) fn does(program: &str, args: &[&str]) -> bool {
-    let mut command = Command::new(program);
-    command.args(args).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
 }
 
 impl Hosts {

@@ -10,12 +10,17 @@ use std::time::{Duration, Instant};
 
 use embodied_r_tests::binary;
 
-use super::hosts::does;
-
 /// By which the processes of a job are found.
 const MARK: &str = "EMBODIED_R_TEST_JOB";
 /// Far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(120);
+
+/// Whether a command ends well.
+pub(crate) fn does(program: &str, args: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(args).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
 
 /// A job that runs.
 pub(crate) struct Job {
@@ -48,7 +53,11 @@ impl Job {
     }
 
     /// Waits until `ready` gives something.
-    pub(crate) fn until<T>(&mut self, what: &str, mut ready: impl FnMut(&[String]) -> Option<T>) -> T {
+    pub(crate) fn until<T>(
+        &mut self,
+        what: &str,
+        mut ready: impl FnMut(&[String]) -> Option<T>,
+    ) -> T {
         let until = Instant::now() + LONG;
         loop {
             if let Some(value) = ready(&self.lines.lock().unwrap()) {
@@ -67,6 +76,11 @@ impl Job {
             let begins = |line: &String| begins(line, rank, phase);
             lines.iter().skip(seen).any(begins).then_some(())
         });
+    }
+
+    /// The process that was started.
+    pub(crate) fn launcher(&self) -> String {
+        self.child.id().to_string()
     }
 
     /// The process of a rank.
@@ -125,7 +139,9 @@ impl Drop for Job {
 /// Whether a line tells that `rank` begins `phase`.
 fn begins(line: &str, rank: usize, phase: &str) -> bool {
     let phase = format!("phase=\"{phase}\"");
-    line.starts_with(&format!("[{rank}] ")) && line.contains("a phase begins") && line.contains(&phase)
+    line.starts_with(&format!("[{rank}] "))
+        && line.contains("a phase begins")
+        && line.contains(&phase)
 }
 
 fn collect(from: impl Read + Send + 'static, into: &Arc<Mutex<Vec<String>>>) {
@@ -148,7 +164,7 @@ fn command_line(id: &str) -> String {
 }
 
 /// The arguments of a run into the folder `run` that goes on until somebody ends it.
-pub(crate) fn endless<'a>(deadline: &'a str) -> Vec<&'a str> {
+pub(crate) fn endless(deadline: &str) -> Vec<&str> {
     let mut args = vec!["--log", "warn,embodied_r_dist=debug", "train", "--config", "run.toml"];
     args.extend(["--model", "model", "--data", "train.json", "--output", "run", "--no-pin"]);
     args.extend(["--deadline", deadline, "--set", "num_train_epochs=100000"]);

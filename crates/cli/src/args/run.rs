@@ -79,6 +79,9 @@ pub(crate) enum DeviceName {
     /// The processor.
     #[default]
     Cpu,
+    /// One GPU a process.
+    #[cfg(feature = "cuda")]
+    Cuda,
 }
 
 /// Which layers the backward computes again.

@@ -6,6 +6,8 @@ mod ffmpeg;
 mod hub;
 mod machine;
 mod model;
+#[cfg(feature = "cuda")]
+mod nccl;
 
 use std::path::Path;
 
@@ -29,6 +31,8 @@ struct Findings {
 pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<Status> {
     let mut checks = ffmpeg::checks();
     checks.extend(machine::checks());
+    #[cfg(feature = "cuda")]
+    checks.push(nccl::check());
     checks.push(machine::disk("disk", Path::new(".")));
     if let Some(folder) = &args.data {
         checks.push(machine::disk("disk of data", folder));

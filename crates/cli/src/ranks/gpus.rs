@@ -54,14 +54,17 @@ pub(super) fn first(count: usize) -> anyhow::Result<Vec<Gpu>> {
         .args(["--query-gpu=index,uuid,pci.bus_id", "--format=csv,noheader"])
         .output();
     let listed = match listed {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        }
         _ => {
             let told = "`nvidia-smi`, which tells the GPUs of this machine, cannot be run";
             return Err(exit::hint(told, "look at `embodied-r doctor`"));
         }
     };
     let mut gpus = choose(&listed, std::env::var(VISIBLE).ok().as_deref(), count)?;
-    let nodes: Vec<_> = gpus.iter().map(|gpu| node(Path::new("/sys/bus/pci/devices"), &gpu.bus)).collect();
+    let nodes: Vec<_> =
+        gpus.iter().map(|gpu| node(Path::new("/sys/bus/pci/devices"), &gpu.bus)).collect();
     for (gpu, cores) in gpus.iter_mut().zip(cores::near(&nodes)) {
         gpu.cores = cores;
     }
@@ -78,7 +81,9 @@ fn choose(listed: &str, visible: Option<&str>, count: usize) -> Result<Vec<Gpu>,
         })
         .collect();
     let gpu = |name: &str| {
-        let named = |[index, uuid, _]: &&[&str; 3]| *index == name || !name.is_empty() && uuid.starts_with(name);
+        let named = |[index, uuid, _]: &&[&str; 3]| {
+            *index == name || !name.is_empty() && uuid.starts_with(name)
+        };
         // With eight digits of the domain, where the system has four.
         let bus = rows.iter().find(named).map(|[_, _, bus]| bus.to_lowercase())?;
         let bus = bus.get(bus.len().saturating_sub(12)..).unwrap_or_default().to_owned();
@@ -108,6 +113,20 @@ pub(super) fn meeting() -> anyhow::Result<[(&'static str, String); 3]> {
     Ok(Meeting::variables_here()?)
 }
 
+/// Comes together with the other ranks of GPUs. Where each sees all GPUs of its machine, as `torchrun` has it, it takes
+/// that of its own number there.
+#[cfg(feature = "cuda")]
+pub(super) fn join(
+    place: &embodied_r_dist::Place,
+    options: &embodied_r_dist::Options,
+) -> anyhow::Result<embodied_r_dist::Communicator> {
+    let lookup = |name: &str| std::env::var(name).ok();
+    let meeting = Meeting::from_env(lookup).map_err(|error| Usage(error.to_string()))?;
+    let visible = lookup(VISIBLE).map(|list| list.split(',').count());
+    let device = if visible == Some(1) { 0 } else { place.local_rank };
+    Ok(embodied_r_dist::Communicator::nccl(place, &meeting, device, options)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,7 +150,10 @@ mod tests {
         let told = "`--gpus` is 2, but there are 1 in `CUDA_VISIBLE_DEVICES`";
         // CUDA stops at the first that is not there.
         assert_eq!(names(Some("1,7,2"), 2).unwrap_err(), told);
-        assert_eq!(names(Some(""), 1).unwrap_err(), told.replace('2', "1").replace("are 1", "are 0"));
+        assert_eq!(
+            names(Some(""), 1).unwrap_err(),
+            told.replace('2', "1").replace("are 1", "are 0")
+        );
     }
 
     #[test]

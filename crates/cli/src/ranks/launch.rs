@@ -67,14 +67,19 @@ pub(super) fn launch(
         };
         match restarts.after_failure(step) {
             Next::Again { number } => {
-                eprintln!("the run failed and goes on from {from}: restart {number} of {}", args.restarts);
+                eprintln!(
+                    "the run failed and goes on from {from}: restart {number} of {}",
+                    args.restarts
+                );
                 // One that was to go on from elsewhere does so until it has a checkpoint of its own.
                 if step.is_some() || !restart::resumes(&typed) {
                     words = restart::resuming(&typed);
                 }
             }
             Next::NoProgress => {
-                eprintln!("the run failed again and got no further than {from}: it is not started again");
+                eprintln!(
+                    "the run failed again and got no further than {from}: it is not started again"
+                );
                 return Ok(status);
             }
             Next::Spent => {

@@ -102,9 +102,7 @@ impl Processes {
         let other = source.clone();
         self.copying.extend(out.map(|from| {
             let colour = Colour::of(&io::stdout());
-            thread::spawn(move || {
-                lines::copy(BufReader::new(from), io::stdout(), &source, colour)
-            })
+            thread::spawn(move || lines::copy(BufReader::new(from), io::stdout(), &source, colour))
         }));
         self.copying.extend(err.map(|from| {
             let colour = Colour::of(&io::stderr());
@@ -216,8 +214,14 @@ mod tests {
     fn one_that_fails_ends_those_that_do_not_listen_and_what_they_started() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("id");
-        let deaf = format!("trap '' TERM; sh -c 'trap \"\" TERM; echo $$ > {}; sleep 600; true'; true", file.display());
-        assert_eq!(run(vec![shell(&deaf), shell("sleep 1; exit 1")], &ears()).unwrap(), End::Failed);
+        let deaf = format!(
+            "trap '' TERM; sh -c 'trap \"\" TERM; echo $$ > {}; sleep 600; true'; true",
+            file.display()
+        );
+        assert_eq!(
+            run(vec![shell(&deaf), shell("sleep 1; exit 1")], &ears()).unwrap(),
+            End::Failed
+        );
         let id: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
         assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
@@ -231,7 +235,10 @@ mod tests {
             thread::sleep(Duration::from_millis(300));
             failed.store(true, Ordering::Relaxed);
         });
-        assert_eq!(run(vec![shell("trap 'exit 0' TERM; while :; do sleep 1; done")], &ears).unwrap(), End::Failed);
+        assert_eq!(
+            run(vec![shell("trap 'exit 0' TERM; while :; do sleep 1; done")], &ears).unwrap(),
+            End::Failed
+        );
     }
 
     #[test]
@@ -239,7 +246,8 @@ mod tests {
         let ears = ears();
         ears.stop.store(true, Ordering::Relaxed);
         // The shell may be told before it listens: then it dies of the signal.
-        let end = run(vec![shell("trap 'exit 0' USR1; while :; do sleep 0.1; done")], &ears).unwrap();
+        let end =
+            run(vec![shell("trap 'exit 0' USR1; while :; do sleep 0.1; done")], &ears).unwrap();
         assert!([End::Done, End::Failed].contains(&end));
     }
 }

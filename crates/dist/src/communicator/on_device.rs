@@ -137,10 +137,15 @@ impl Communicator {
     ) -> Result<Pending<DeviceBuffer>> {
         // In bytes, so that ranks with other types of numbers are found.
         let call = self.call(operation, buffer.length * buffer.dtype.size(), root);
-        self.begin(call, buffer, |buffer| buffer, move |group, _, buffer| {
-            group.on_device(what, &buffer, &buffer)?;
-            Ok(buffer)
-        })
+        self.begin(
+            call,
+            buffer,
+            |buffer| buffer,
+            move |group, _, buffer| {
+                group.on_device(what, &buffer, &buffer)?;
+                Ok(buffer)
+            },
+        )
     }
 
     fn between(
@@ -155,10 +160,15 @@ impl Communicator {
             return Err(Error::HostOnly);
         }
         let call = self.call(operation, send.length * send.dtype.size(), 0);
-        self.begin(call, (send, receive), |both| both, move |group, _, (send, receive)| {
-            group.on_device(what, &send, &receive)?;
-            Ok((send, receive))
-        })
+        self.begin(
+            call,
+            (send, receive),
+            |both| both,
+            move |group, _, (send, receive)| {
+                group.on_device(what, &send, &receive)?;
+                Ok((send, receive))
+            },
+        )
     }
 
     fn check_part(
@@ -171,7 +181,8 @@ impl Communicator {
         if part.dtype == whole.dtype && Some(whole.length) == part.length.checked_mul(world_size) {
             return Ok(());
         }
-        let why = "the whole must be of the part's type, and as many times as long as there are ranks";
+        let why =
+            "the whole must be of the part's type, and as many times as long as there are ranks";
         Err(Error::Length { operation, length: whole.length, world_size, why })
     }
 }

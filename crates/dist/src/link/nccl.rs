@@ -148,7 +148,12 @@ impl<L: Library> NcclLink<L> {
         }
     }
 
-    fn pause(&mut self, began: Instant, what: &'static str, within: Option<Duration>) -> Result<()> {
+    fn pause(
+        &mut self,
+        began: Instant,
+        what: &'static str,
+        within: Option<Duration>,
+    ) -> Result<()> {
         if let Some(verdict) = self.watch.verdict() {
             self.abort_once();
             return Err(lost(&verdict));
@@ -158,7 +163,11 @@ impl<L: Library> NcclLink<L> {
             self.abort_once();
             return Err(Error::Timeout { rank: self.watch.rank(), what, waited });
         }
-        if waited < EAGER { thread::yield_now() } else { thread::sleep(SHORT) }
+        if waited < EAGER {
+            thread::yield_now()
+        } else {
+            thread::sleep(SHORT)
+        }
         Ok(())
     }
 

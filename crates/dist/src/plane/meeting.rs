@@ -127,7 +127,14 @@ mod tests {
 
     #[test]
     fn ranks_of_one_machine_meet_at_a_port_of_their_own_with_a_secret_of_their_own() {
-        let here = || meeting(&Meeting::variables_here().unwrap().each_ref().map(|(name, value)| (*name, value.as_str())));
+        let here = || {
+            meeting(
+                &Meeting::variables_here()
+                    .unwrap()
+                    .each_ref()
+                    .map(|(name, value)| (*name, value.as_str())),
+            )
+        };
         let (one, other) = (here().unwrap(), here().unwrap());
         assert!(one.address.ip().is_loopback());
         assert_ne!(one.token.to_bytes(), other.token.to_bytes());

@@ -15,6 +15,8 @@ use crate::options::Options;
 use crate::verdict::{Verdict, Why};
 use crate::watch::{Unmet, Watch};
 
+mod launchers;
+
 /// Far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
 

@@ -6,7 +6,9 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaEvent, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, result};
+use cudarc::driver::{
+    CudaContext, CudaEvent, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, result,
+};
 use cudarc::nccl::{result as nccl, sys};
 
 use super::{Collective, ID, Library, Progress, Span};
@@ -156,13 +158,19 @@ impl Library for Cuda {
         let order = driver("wait for what was queued before");
         let event = self.context.new_event(None).map_err(&order)?;
         // SAFETY: whoever made the buffer vouches for its stream.
-        unsafe { result::event::record(event.cu_event(), stream as usize as cudarc::driver::sys::CUstream) }
-            .map_err(&order)?;
+        unsafe {
+            result::event::record(
+                event.cu_event(),
+                stream as usize as cudarc::driver::sys::CUstream,
+            )
+        }
+        .map_err(&order)?;
         self.stream.wait(&event).map_err(order)
     }
 
     fn queue(&mut self, what: Collective, send: Span, receive: Span) -> Result<Progress> {
-        let (from, to) = (send.address as usize as *const c_void, receive.address as usize as *mut c_void);
+        let (from, to) =
+            (send.address as usize as *const c_void, receive.address as usize as *mut c_void);
         let kind = dtype(send.dtype);
         let (communicator, stream) = (self.communicator, self.stream.cu_stream().cast());
         // SAFETY: the communicator has been joined; the spans are memory of this GPU, of the lengths that they tell,

@@ -23,6 +23,8 @@ struct Script {
     hangs: bool,
     /// What the communicator's state becomes once a collective was queued.
     breaks: bool,
+    /// Whether a collective was queued that never ends.
+    is_hanging: bool,
     aborts: AtomicUsize,
     ends: AtomicUsize,
 }
@@ -78,8 +80,12 @@ impl Library for Played {
 
     fn queue(&mut self, what: Collective, send: Span, receive: Span) -> Result<Progress> {
         self.has_queued = true;
-        if lock(&self.script).hangs || lock(&self.script).breaks {
-            return Ok(Progress::Done);
+        {
+            let mut script = lock(&self.script);
+            script.is_hanging = script.hangs;
+            if script.hangs || script.breaks {
+                return Ok(Progress::Done);
+            }
         }
         let (sent, received) = (bytes(send).to_vec(), bytes(receive));
         let mut all = vec![0; sent.len() * self.world_size];
@@ -153,7 +159,11 @@ fn played(script: &Arc<Mutex<Script>>, hub: &Arc<Hub>, watch: &Arc<Watch>) -> Pl
 }
 
 /// Ranks over played libraries, which come together as ranks of GPUs do.
-fn ranks(count: usize, deadline: Duration, script: impl Fn() -> Script) -> (Vec<Communicator>, Scripts) {
+fn ranks(
+    count: usize,
+    deadline: Duration,
+    script: impl Fn() -> Script,
+) -> (Vec<Communicator>, Scripts) {
     let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let meeting = Meeting::new(listener.local_addr().unwrap(), Token::new("secret"));
     let (hub, mut listener) = (Hub::new(count), Some(listener));
@@ -167,7 +177,8 @@ fn ranks(count: usize, deadline: Duration, script: impl Fn() -> Script) -> (Vec<
             thread::spawn(move || {
                 Communicator::start(&watch, count, options.clone(), move |watch| {
                     let shared = Arc::clone(&watch);
-                    let client = Client::join(&meeting, listener, count, "thread", &options, shared)?;
+                    let client =
+                        Client::join(&meeting, listener, count, "thread", &options, shared)?;
                     let id = if watch.rank() == 0 { vec![7; ID] } else { Vec::new() };
                     let id = client.share(id, deadline)?.try_into().unwrap();
                     let link = NcclLink::join(library, &id, count, deadline, watch)?;
@@ -220,7 +231,10 @@ fn collectives_of_the_host_go_through_memory_of_the_gpu() {
         ranks.finish().unwrap();
         (sum, large == [2.0; 10_000], handed)
     });
-    assert!(told.iter().all(|told| *told == (vec![3.0, 3.0, 30.0], true, vec![2.0; 4])), "{told:?}");
+    assert!(
+        told.iter().all(|told| *told == (vec![3.0, 3.0, 30.0], true, vec![2.0; 4])),
+        "{told:?}"
+    );
     for script in scripts {
         let script = lock(&script);
         let ended = (script.ends.load(Ordering::Relaxed), script.aborts.load(Ordering::Relaxed));
@@ -269,28 +283,39 @@ fn ranks_of_the_host_refuse_memory_of_a_gpu() {
         let pending = ranks.all_gather_on_device(pair.0, pair.1).unwrap();
         pending.wait().unwrap_err().to_string()
     });
-    let expected = "failed: these ranks move memory of the host alone; make them with `Communicator::nccl`";
+    let expected =
+        "failed: these ranks move memory of the host alone; make them with `Communicator::nccl`";
     assert!(told.iter().all(|told| told.contains(expected)), "{told:?}");
 }
 
 #[test]
 fn a_collective_that_hangs_is_aborted_when_a_verdict_falls() {
     let (ranks, scripts) = ranks(2, LONG, Script::default);
+    let until = |ready: &dyn Fn() -> bool| {
+        let began = Instant::now();
+        while !ready() {
+            assert!(began.elapsed() < LONG);
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
     let told = each(ranks, |ranks| {
         ranks.barrier().unwrap();
-        lock(&scripts[ranks.rank()]).hangs = true;
+        let (mine, others) = (&scripts[ranks.rank()], &scripts[0]);
         if ranks.rank() == 1 {
+            until(&|| lock(others).is_hanging);
             return ranks.fail("no memory").to_string();
         }
+        lock(mine).hangs = true;
         let pending = ranks.all_reduce(vec![1.0; 8], Reduce::Sum).unwrap();
-        pending.wait().unwrap_err().to_string()
+        let error = pending.wait().unwrap_err();
+        // While the communicator is there: its end would abort it too.
+        until(&|| lock(mine).aborts.load(Ordering::Relaxed) == 1);
+        error.to_string()
     });
-    assert!(told.iter().all(|told| told.contains("rank 1 on `thread` failed: no memory")), "{told:?}");
-    // Who waited in the collective aborted it, once.
-    let until = Instant::now() + LONG;
-    while lock(&scripts[0]).aborts.load(Ordering::Relaxed) == 0 && Instant::now() < until {
-        thread::sleep(Duration::from_millis(5));
-    }
+    assert!(
+        told.iter().all(|told| told.contains("rank 1 on `thread` failed: no memory")),
+        "{told:?}"
+    );
     assert_eq!(lock(&scripts[0]).aborts.load(Ordering::Relaxed), 1);
 }
 
@@ -301,8 +326,9 @@ fn an_error_of_the_communicator_ends_the_job_on_all_ranks_with_the_librarys_word
         ranks.barrier().unwrap();
         lock(&scripts[ranks.rank()]).breaks = ranks.rank() == 1;
         lock(&scripts[ranks.rank()]).hangs = ranks.rank() == 0;
-        let pending = ranks.all_reduce(vec![1.0; 8], Reduce::Sum).unwrap();
-        pending.wait().unwrap_err().to_string()
+        // The other rank's error may be there before this one's call.
+        let sum = ranks.all_reduce(vec![1.0; 8], Reduce::Sum).and_then(crate::Pending::wait);
+        sum.unwrap_err().to_string()
     });
     let says = "rank 1 on `thread` failed: cannot go on: ncclRemoteError";
     assert!(told.iter().all(|told| told.contains(says)), "{told:?}");
@@ -310,14 +336,12 @@ fn an_error_of_the_communicator_ends_the_job_on_all_ranks_with_the_librarys_word
 
 #[test]
 fn joining_that_never_ends_is_given_up_in_time() {
-    let script = Arc::new(Mutex::new(Script { underway: 1, joins_never: true, ..Script::default() }));
+    let script =
+        Arc::new(Mutex::new(Script { underway: 1, joins_never: true, ..Script::default() }));
     let watch = Arc::new(Watch::new(0, "a"));
     let library = played(&script, &Hub::new(2), &watch);
     let within = Duration::from_millis(300);
     let error = NcclLink::join(library, &[7; ID], 2, within, watch).err().unwrap();
-    assert_eq!(
-        error.to_string(),
-        "rank 0: joining NCCL's communicator did not end within 0.3 s"
-    );
+    assert_eq!(error.to_string(), "rank 0: joining NCCL's communicator did not end within 0.3 s");
     assert_eq!(lock(&script).aborts.load(Ordering::Relaxed), 1);
 }
