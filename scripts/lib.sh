@@ -45,6 +45,8 @@ mpi_packages() {
     local missing=()
     has mpicc || missing+=(libopenmpi-dev)
     has mpirun || missing+=(openmpi-bin)
+    # Machines that are namespaces of this one.
+    has ip || missing+=(iproute2)
     compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || missing+=(libclang-dev)
     install_packages "${missing[@]}"
 }

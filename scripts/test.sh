@@ -28,7 +28,7 @@ cargo test --workspace
 
 say "cargo test, ranks over MPI"
 # Of the whole workspace: alone, the packages would have other features, and all that they use would be built again.
-cargo test --workspace --features "$mpi" --test mpi --test ranks --test perceive_ranks
+cargo test --workspace --features "$mpi" --test mpi --test ranks --test perceive_ranks --test launch --test rank_faults
 
 say "cargo test, the GPU's kernels on the CPU"
 cargo test -p embodied-r-kernels --features cuda-host --lib

@@ -2,6 +2,7 @@
 #![cfg(feature = "mpi")]
 
 mod tiny_model;
+mod tiny_run;
 
 use std::fs;
 use std::path::Path;
@@ -10,41 +11,8 @@ use std::process::Command;
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_data::parquet::Table;
 use embodied_r_policy::Policy;
-use embodied_r_tests::{binary, write_questions};
-use serde_json::json;
-
-/// Scores completions by their tokens: one in four groups of three has no spread.
-const SCORE: &str = r#"
-sed 's/.*"completion_ids":\[\[//; s/\]\].*//; s/\],\[/\n/g' | awk -F, '
-    { sum = 0; for (i = 1; i <= NF; i++) sum += $i; scores = scores (NR > 1 ? "," : "") sum % 2 }
-    END { print "{\"rewards\": [" scores "]}" }'
-"#;
-
-const SETTINGS: &str = r#"
-num_generations = 3
-generation_batch_size = 9
-max_completion_length = 6
-learning_rate = 1e-3
-warmup_ratio = 0.0
-num_train_epochs = 2
-dynamic_sample = true
-save_steps = 2
-max_tokens_per_batch = 40
-reward_weights = { tokens = 1.0 }
-
-[[reward]]
-name = "tokens"
-command = ["sh", "score.sh"]
-"#;
-
-/// A model, seven questions, and settings for four steps of three questions.
-fn inputs(dir: &Path) {
-    tiny_model::write(&dir.join("model"));
-    let text = |i| format!("Frame 0: Observe: {}\nQuestion: where?", "lamp left ".repeat(i + 1));
-    write_questions(dir, 7, text);
-    fs::write(dir.join("score.sh"), SCORE).unwrap();
-    fs::write(dir.join("run.toml"), SETTINGS).unwrap();
-}
+use embodied_r_tests::binary;
+use serde_json::{Value, json};
 
 /// A command that trains into `output`, by so many ranks.
 fn train(dir: &Path, ranks: usize, output: &str, more: &[&str]) -> Command {
@@ -108,7 +76,7 @@ fn assert_same(one: &Path, other: &Path) {
 #[test]
 fn ranks_make_the_run_of_one_and_go_on_from_each_others_checkpoints() {
     let dir = tempfile::tempdir().unwrap();
-    inputs(dir.path());
+    tiny_run::write(dir.path());
     let at = |name: &str| dir.path().join(name);
     train(dir.path(), 1, "one", &[]).assert().code(0);
     assert_ne!(weights(&at("one/final")), weights(&at("model")));
@@ -136,7 +104,7 @@ fn ranks_make_the_run_of_one_and_go_on_from_each_others_checkpoints() {
 #[test]
 fn a_step_sends_gradients_and_weights_once_and_little_else() {
     let dir = tempfile::tempdir().unwrap();
-    inputs(dir.path());
+    tiny_run::write(dir.path());
     for ranks in [2, 4] {
         let name = format!("ranks{ranks}");
         train(dir.path(), ranks, &name, &["--set", "dynamic_sample=false"]).assert().code(0);
@@ -161,7 +129,7 @@ fn a_step_sends_gradients_and_weights_once_and_little_else() {
 #[test]
 fn a_dry_run_says_what_each_rank_takes() {
     let dir = tempfile::tempdir().unwrap();
-    inputs(dir.path());
+    tiny_run::write(dir.path());
     let told = |ranks: usize| {
         let output = train(dir.path(), ranks, "run", &["--dry-run"]).assert().code(0);
         String::from_utf8(output.get_output().stdout.clone()).unwrap()
@@ -258,7 +226,7 @@ fn replies_are_learnt_by_ranks_as_by_one() {
 #[test]
 fn what_one_rank_finds_wrong_is_told_once_and_ends_all() {
     let dir = tempfile::tempdir().unwrap();
-    inputs(dir.path());
+    tiny_run::write(dir.path());
     let told = |ranks: usize, more: &[&str], code: i32| {
         let output = train(dir.path(), ranks, "run", more).assert().code(code).get_output().clone();
         String::from_utf8(output.stderr).unwrap()

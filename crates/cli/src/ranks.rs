@@ -1,46 +1,82 @@
 //! Processes that do one job together: started here, or by whoever started this one.
 
-use std::io::ErrorKind;
-use std::process::Command;
-use std::sync::atomic::Ordering;
+use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(any(feature = "mpi", feature = "cuda"))]
 use anyhow::Context as _;
+#[cfg(any(feature = "mpi", feature = "cuda"))]
+use embodied_r_dist::{Communicator, Options, Verdict, Why};
 use embodied_r_dist::{Launcher, Place};
 use embodied_r_grpo::team::Team;
 
 use crate::args::run::RankArgs;
 use crate::exit::{self, Status, Usage};
-use crate::interrupt::on_interrupt;
+use launch::{Way, launch};
+
+#[cfg_attr(
+    not(any(feature = "mpi", feature = "cuda")),
+    expect(dead_code, reason = "only ranks are kept to cores")
+)]
+mod cores;
+mod gpus;
+mod launch;
+mod lines;
+mod restart;
+mod running;
 
 /// What starts the ranks.
 const LAUNCHER: &str = "mpirun";
 
-/// Where ranks find the process that asked for them.
-const LAUNCHER_ID: &str = "EMBODIED_R_LAUNCHER";
+/// Where ranks find the process that asked for them, as `ID@MACHINE`.
+const SELF: &str = "EMBODIED_R_LAUNCHER";
 
 /// How often the launcher is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Does a command's work on the ranks that are asked for: alone, as one of those that a launcher has started, or by
-/// starting them.
+/// starting them. `folder` tells that of the run.
 ///
 /// # Errors
 /// What `work` returns, of any rank.
 pub(crate) fn together(
     args: &RankArgs,
+    folder: impl Fn() -> anyhow::Result<PathBuf>,
     work: impl FnOnce(&Team) -> anyhow::Result<Status>,
 ) -> anyhow::Result<Status> {
     let place = place()?;
-    let (given, asked) = (place.world_size, args.ranks.unwrap_or(place.world_size));
-    match place.launcher {
-        Launcher::Alone if asked > 1 => launch(asked),
-        _ if asked != given => {
-            let told = format!("`--ranks` is {asked}, but the launcher started {given}");
-            Err(Usage(format!("{told}; leave `--ranks` out")).into())
+    let is_alone = place.launcher == Launcher::Alone;
+    let given = place.world_size;
+    let asked = args.gpus.or(args.ranks).unwrap_or(given);
+    if is_alone && let Some(count) = args.gpus {
+        return launch(&Way::Gpus(gpus::first(count)?), args, folder);
+    }
+    if is_alone && (asked > 1 || args.hostfile.is_some()) {
+        if !cfg!(feature = "mpi") {
+            return Err(without_mpi());
         }
+        let way = Way::Mpi { ranks: asked, hostfile: args.hostfile.as_deref() };
+        return launch(&way, args, folder);
+    }
+    if is_alone && args.restarts > 0 {
+        return launch(&Way::One, args, folder);
+    }
+    if asked != given {
+        let flag = if args.gpus.is_some() { "--gpus" } else { "--ranks" };
+        let told = format!("`{flag}` is {asked}, but the launcher started {given}");
+        return Err(Usage(format!("{told}; leave `{flag}` out")).into());
+    }
+    if args.restarts > 0 && started_by().is_none() {
+        let told = "`--restarts` is for processes that this program starts, and another launcher started this one";
+        return Err(Usage(format!("{told}; let that one start them again, with `--resume`")).into());
+    }
+    match place.launcher {
         _ if given == 1 => work(&Team::default()),
-        Launcher::OpenMpi => as_one_of(&place, args.deadline, work),
+        #[cfg(feature = "cuda")]
+        _ if args.gpus.is_some() || args.device == crate::args::run::DeviceName::Cuda => {
+            take_part(&place, args, work, |options| gpus::join(&place, options))
+        }
+        Launcher::OpenMpi => as_one_of(&place, args, work),
         launcher => {
             let told =
                 format!("{launcher:?} started this process, and ranks on CPUs talk through MPI");
@@ -59,28 +95,56 @@ pub(crate) fn on_this_machine() -> usize {
     place().map_or(1, |place| place.local_size.max(1))
 }
 
+/// This process, as its ranks are told of it.
+fn who_started() -> String {
+    format!("{}@{}", std::process::id(), machine())
+}
+
+fn machine() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The process that started the ranks: its number, where it is on this machine; `None` where no process of this program
+/// did.
+fn started_by() -> Option<Option<rustix::process::Pid>> {
+    let told = std::env::var(SELF).ok()?;
+    let (id, on) = told.split_once('@')?;
+    let id = id.parse().ok().and_then(rustix::process::Pid::from_raw)?;
+    Some((on == machine()).then_some(id))
+}
+
 #[cfg(not(feature = "mpi"))]
 fn as_one_of(
     _: &Place,
-    _: Duration,
+    _: &RankArgs,
     _: impl FnOnce(&Team) -> anyhow::Result<Status>,
 ) -> anyhow::Result<Status> {
     Err(without_mpi())
 }
 
-/// Works as the rank of this place.
+/// Works as the rank of this place, among others that talk through MPI.
 #[cfg(feature = "mpi")]
 fn as_one_of(
     place: &Place,
-    deadline: Duration,
+    args: &RankArgs,
     work: impl FnOnce(&Team) -> anyhow::Result<Status>,
 ) -> anyhow::Result<Status> {
-    use embodied_r_dist::{Communicator, Options, Verdict, Why};
+    take_part(place, args, work, |options| Ok(Communicator::mpi(place, options)?))
+}
 
-    share_cores(place);
+/// Works as the rank of this place, among those that `join` brings together.
+#[cfg(any(feature = "mpi", feature = "cuda"))]
+fn take_part(
+    place: &Place,
+    args: &RankArgs,
+    work: impl FnOnce(&Team) -> anyhow::Result<Status>,
+    join: impl FnOnce(&Options) -> anyhow::Result<Communicator>,
+) -> anyhow::Result<Status> {
+    share_cores(place, args.no_pin);
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let options = Options { version, deadline, ..Options::default() };
-    let team = Team::new(Communicator::mpi(place, &options)?);
+    let settings = [("program".to_owned(), program_digest()?)].into();
+    let options = Options { version, settings, deadline: args.deadline, ..Options::default() };
+    let team = Team::new(join(&options)?);
     let communicator = team.communicator();
     watch_launcher(communicator.clone());
     match work(&team) {
@@ -88,32 +152,71 @@ fn as_one_of(
             communicator.finish()?;
             Ok(status)
         }
-        Err(error) => {
-            if communicator.verdict().is_none() {
-                communicator.fail(&format!("{error:#}"));
-            }
-            // The first rank says what was wrong, wherever that was, unless it is the one that is lost.
-            let is_lost =
-                |verdict: Verdict| verdict.rank == 0 && !matches!(verdict.why, Why::Failed(_));
-            let lost = communicator.verdict().is_some_and(is_lost);
-            let is_usage = error.chain().any(|cause| cause.is::<Usage>());
-            if team.is_first() || lost && !is_usage {
-                exit::code(Err(error));
-            }
-            // The launcher ends all ranks when the first of them ends.
-            communicator.part();
-            Ok(if is_usage { Status::Wrong } else { Status::Partial })
+        Err(error) => Ok(end(&team, error)),
+    }
+}
+
+/// What tells this build of the program from others of the same version.
+#[cfg(any(feature = "mpi", feature = "cuda"))]
+fn program_digest() -> anyhow::Result<String> {
+    use std::io::Read as _;
+
+    let mut program = std::fs::File::open("/proc/self/exe").context("cannot read this program")?;
+    let (mut hasher, mut piece) = (blake3::Hasher::new(), vec![0; 1 << 20]);
+    loop {
+        match program.read(&mut piece).context("cannot read this program")? {
+            0 => return Ok(hasher.finalize().to_hex()[..16].to_owned()),
+            length => drop(hasher.update(&piece[..length])),
         }
     }
 }
 
-/// Ends this rank once the program that started the ranks is gone.
-#[cfg(feature = "mpi")]
-fn watch_launcher(communicator: embodied_r_dist::Communicator) {
-    let id = std::env::var(LAUNCHER_ID).ok().and_then(|id| id.parse().ok());
-    let Some(id) = id.and_then(rustix::process::Pid::from_raw) else { return };
+/// Ends the job on all ranks because of `error`, and tells it where that is this rank's to do.
+#[cfg(any(feature = "mpi", feature = "cuda"))]
+fn end(team: &Team, error: anyhow::Error) -> Status {
+    let communicator = team.communicator();
+    if communicator.verdict().is_none() {
+        communicator.fail(&format!("{error:#}"));
+    }
+    // The first rank says what was wrong, wherever that was, unless it is the one that is lost.
+    let is_lost = |verdict: Verdict| verdict.rank == 0 && !matches!(verdict.why, Why::Failed(_));
+    let lost = communicator.verdict().is_some_and(is_lost);
+    let is_usage = error.chain().any(|cause| cause.is::<Usage>());
+    if team.is_first() || lost && !is_usage {
+        exit::code(Err(error));
+    }
+    // The launcher ends all ranks when the first of them ends.
+    communicator.part();
+    if is_usage {
+        return Status::Wrong;
+    }
+    match started_by() {
+        // MPI's own launcher may wait for a machine that cannot be reached any more.
+        Some(Some(id)) => drop(rustix::process::kill_process(id, rustix::process::Signal::USR2)),
+        _ => end_cut_off_daemon(communicator.verdict()),
+    }
+    Status::Partial
+}
+
+/// Ends MPI's daemon on this machine, where the one on which the ranks were started cannot be reached any more: it would
+/// wait for it for a quarter of an hour.
+#[cfg(any(feature = "mpi", feature = "cuda"))]
+fn end_cut_off_daemon(verdict: Option<Verdict>) {
+    let is_cut_off = verdict.is_some_and(|it| it.rank == 0 && it.why == Why::Silent);
+    let Some(parent) = rustix::process::getppid().filter(|_| is_cut_off) else { return };
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", parent.as_raw_nonzero()));
+    if name.is_ok_and(|name| name.trim_end() == "orted") {
+        let _ = rustix::process::kill_process(parent, rustix::process::Signal::TERM);
+    }
+}
+
+/// Ends this rank once the program that started the ranks, or the one that started this process, is gone.
+#[cfg(any(feature = "mpi", feature = "cuda"))]
+fn watch_launcher(communicator: Communicator) {
+    let (id, parent) = (started_by().flatten(), rustix::process::getppid());
     std::thread::spawn(move || {
-        while rustix::process::test_kill_process(id).is_ok() {
+        let is_there = || id.is_none_or(|id| rustix::process::test_kill_process(id).is_ok());
+        while is_there() && rustix::process::getppid() == parent {
             std::thread::sleep(10 * LOOK_EVERY);
         }
         communicator.fail("the program that started the ranks is gone");
@@ -121,16 +224,24 @@ fn watch_launcher(communicator: embodied_r_dist::Communicator) {
     });
 }
 
-/// Gives each rank of a machine as many threads as there are cores for it.
-#[cfg(feature = "mpi")]
-fn share_cores(place: &Place) {
-    if std::env::var_os("RAYON_NUM_THREADS").is_some() {
-        return;
-    }
+/// Gives each rank of a machine cores of its own, and as many threads.
+#[cfg(any(feature = "mpi", feature = "cuda"))]
+fn share_cores(place: &Place, no_pin: bool) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = (cores / place.local_size.max(1)).max(1);
-    // Where the pool is there already, it stays as it is.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    let mut threads = (cores / place.local_size.max(1)).max(1);
+    // Another launcher has its own rules.
+    if started_by().is_some() && !no_pin {
+        if let Some(mine) = cores::pin(place.local_rank, place.local_size) {
+            tracing::info!(rank = place.rank, cores = ?mine, "this rank keeps to its cores");
+            threads = mine.len();
+        }
+    } else if std::env::var("OMPI_MCA_orte_bound_at_launch").is_ok_and(|bound| bound == "1") {
+        threads = cores;
+    }
+    if std::env::var_os("RAYON_NUM_THREADS").is_none() {
+        // Where the pool is there already, it stays as it is.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    }
 }
 
 fn without_mpi() -> anyhow::Error {
@@ -139,47 +250,4 @@ fn without_mpi() -> anyhow::Error {
         "`cargo build --release --package embodied-r-cli --features mpi` builds it with; Debian's packages are \
          libopenmpi-dev, openmpi-bin and libclang-dev",
     )
-}
-
-/// Starts this program again, so many times, with the arguments that it has.
-fn launch(ranks: usize) -> anyhow::Result<Status> {
-    if !cfg!(feature = "mpi") {
-        return Err(without_mpi());
-    }
-    let program = std::env::current_exe().context("cannot tell this program's own place")?;
-    let mut command = Command::new(LAUNCHER);
-    command.args(["-n", &ranks.to_string(), "--oversubscribe", "--bind-to", "none"]);
-    command.arg("--quiet").arg(program).args(std::env::args_os().skip(1));
-    if rustix::process::geteuid().is_root() {
-        // In a container there is nobody else.
-        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-    }
-    command.env(LAUNCHER_ID, std::process::id().to_string());
-    // Ctrl-C is for this process, which passes it on: the launcher would end the ranks at once.
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let stop = on_interrupt("stopping all ranks after a checkpoint")?;
-    let mut launcher = command.spawn().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => exit::hint(
-            format!("there is no `{LAUNCHER}`, which starts the ranks"),
-            "on Debian and Ubuntu, `apt-get install openmpi-bin` brings it",
-        ),
-        _ => anyhow::Error::new(error).context(format!("cannot run `{LAUNCHER}`")),
-    })?;
-    let mut is_passed_on = false;
-    loop {
-        if let Some(status) = launcher.try_wait().context("cannot wait for the ranks")? {
-            return match status.code() {
-                Some(0) => Ok(Status::Done),
-                Some(2) => Ok(Status::Wrong),
-                _ => Ok(Status::Partial),
-            };
-        }
-        if stop.load(Ordering::Relaxed) && !is_passed_on {
-            is_passed_on = true;
-            let id = rustix::process::Pid::from_child(&launcher);
-            rustix::process::kill_process(id, rustix::process::Signal::USR1)
-                .context("cannot tell the ranks to stop")?;
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
 }

@@ -18,6 +18,8 @@ use crate::verdict::{Verdict, Why};
 use crate::watch::{Watch, lost};
 use crate::worker::{Lane, Queue};
 
+#[cfg(any(feature = "nccl", test))]
+mod on_device;
 mod operations;
 mod split;
 
@@ -105,7 +107,7 @@ impl Communicator {
     }
 
     /// Starts the thread that moves data, where `make` makes its connections.
-    fn start(
+    pub(crate) fn start(
         watch: &Arc<Watch>,
         world_size: usize,
         options: Options,
@@ -181,6 +183,7 @@ impl Communicator {
     /// Names the phase that this rank's work is in from now on, such as `rollout`, `update` or
     /// `checkpoint`: messages about this rank tell it.
     pub fn enter(&self, phase: &'static str) {
+        tracing::debug!(rank = self.rank(), phase, "a phase begins");
         self.0.watch.enter_phase(phase);
         if let Some(others) = &self.0.others {
             others.client.pulse();

@@ -152,6 +152,19 @@ pub enum Error {
         /// What is wrong, and what to do.
         why: String,
     },
+    /// NCCL or CUDA's driver refused a call.
+    #[cfg(any(feature = "nccl", test))]
+    #[error("cannot {what}: {why}")]
+    Nccl {
+        /// What was tried.
+        what: &'static str,
+        /// The library's words.
+        why: String,
+    },
+    /// Memory of a GPU was given to ranks that talk through something else than NCCL.
+    #[cfg(any(feature = "nccl", test))]
+    #[error("these ranks move memory of the host alone; make them with `Communicator::nccl`")]
+    HostOnly,
 }
 
 impl Error {

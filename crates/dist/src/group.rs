@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+#[cfg(any(feature = "nccl", test))]
+use crate::device::DeviceBuffer;
 use crate::error::Result;
+#[cfg(any(feature = "nccl", test))]
+use crate::link::nccl::Collective;
 use crate::link::{Link, Others};
 use crate::number::{Number, reduce};
 use crate::operation::{Call, Operation, Reduce};
@@ -164,6 +168,22 @@ impl Group {
             }
         }
         Ok(())
+    }
+
+    /// A collective on memory of GPUs.
+    #[cfg(any(feature = "nccl", test))]
+    pub(crate) fn on_device(
+        &mut self,
+        what: Collective,
+        send: &DeviceBuffer,
+        receive: &DeviceBuffer,
+    ) -> Result<()> {
+        // What a ring sends.
+        let whole = send.length.max(receive.length) * send.dtype.size();
+        let rounds = if matches!(what, Collective::AllReduce(_)) { 2 } else { 1 };
+        let others = self.world_size - 1;
+        self.counters.sent(self.operation, rounds * whole * others / self.world_size);
+        self.link.on_device(what, send, receive)
     }
 
     /// `data` of rank `root`, in place.

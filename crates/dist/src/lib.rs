@@ -32,9 +32,12 @@
 //! # }
 //! ```
 //!
-//! With the feature `mpi` the crate links Open MPI.
+//! With the feature `mpi` the crate links Open MPI. With `nccl` it links NCCL and CUDA's driver, and
+//! collectives take memory of GPUs too (`DeviceBuffer`).
 
 mod communicator;
+#[cfg(any(feature = "nccl", test))]
+mod device;
 mod error;
 mod group;
 mod link;
@@ -50,6 +53,8 @@ mod watch;
 mod worker;
 
 pub use communicator::Communicator;
+#[cfg(any(feature = "nccl", test))]
+pub use device::{DeviceBuffer, Dtype};
 pub use error::{Error, Result};
 pub use operation::{Call, Operation, Reduce};
 pub use options::Options;

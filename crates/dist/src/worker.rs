@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::group::Group;
 use crate::operation::{Call, Operation};
 use crate::pending::{Pending, Slot};
+use crate::verdict::Why;
 use crate::watch::{Watch, lock};
 
 type Job = Box<dyn FnOnce(&mut Group) -> Result<()> + Send>;
@@ -137,10 +138,12 @@ fn run(mut group: Group, jobs: &Receiver<Work>) {
     let watch = Arc::clone(&group.watch);
     while let Ok(work) = jobs.recv() {
         match work {
-            // An error is a verdict, which everybody who waits gets.
+            // An error is a verdict, which everybody who waits gets; where it is none yet, it becomes one.
             Work::Do(job) => {
-                if watch.verdict().is_none() {
-                    let _ = job(&mut group);
+                if watch.verdict().is_none()
+                    && let Err(error) = job(&mut group)
+                {
+                    watch.condemn(watch.own_verdict(Why::Failed(error.to_string())));
                 }
             }
             Work::Abort(exit_code) => group.link.abort(exit_code),

@@ -45,10 +45,25 @@ pub(crate) struct RunArgs {
 /// On what and by how many processes a run is computed.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RankArgs {
-    /// Work with so many processes, which talk through MPI; they share this machine's cores. On a cluster `mpirun` starts
-    /// them, and this is left out.
+    /// Work with so many processes, which talk through MPI; they share this machine's cores, or those of the machines
+    /// in `--hostfile`. Where a cluster's `mpirun` starts them, this is left out.
     #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
     pub(crate) ranks: Option<usize>,
+    /// Machines to start the processes of `--ranks` on, as `mpirun --hostfile` reads them: a name and `slots=N` a line.
+    /// The program and the run's folder have the same paths on all.
+    #[arg(long, value_name = "FILE", requires = "ranks")]
+    pub(crate) hostfile: Option<PathBuf>,
+    /// Train on so many of this machine's GPUs, one process each, of those in `CUDA_VISIBLE_DEVICES` if it is set.
+    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, conflicts_with = "ranks")]
+    pub(crate) gpus: Option<usize>,
+    /// After a failure go on from the last checkpoint, so many times. A run that fails twice without a new checkpoint
+    /// in between ends all the same.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) restarts: u32,
+    /// Let the system choose which cores the processes compute on. Otherwise those of one machine share its cores out,
+    /// each within a NUMA node where that is possible.
+    #[arg(long)]
+    pub(crate) no_pin: bool,
     /// Longest time that a rank may show no progress while others wait for it; then the run ends on all, and says which
     /// rank it was.
     #[arg(long, value_name = "SECONDS", value_parser = super::perceive::seconds, default_value = "600")]
@@ -64,6 +79,9 @@ pub(crate) enum DeviceName {
     /// The processor.
     #[default]
     Cpu,
+    /// One GPU a process.
+    #[cfg(feature = "cuda")]
+    Cuda,
 }
 
 /// Which layers the backward computes again.

@@ -7,6 +7,8 @@ mod gpu;
 mod hub;
 mod machine;
 mod model;
+#[cfg(feature = "cuda")]
+mod nccl;
 
 use std::path::Path;
 
@@ -31,6 +33,8 @@ pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<Status> {
     let mut checks = ffmpeg::checks();
     checks.extend(machine::checks());
     checks.extend(gpu::checks());
+    #[cfg(feature = "cuda")]
+    checks.push(nccl::check());
     checks.push(machine::disk("disk", Path::new(".")));
     if let Some(folder) = &args.data {
         checks.push(machine::disk("disk of data", folder));

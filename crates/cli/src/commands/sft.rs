@@ -43,7 +43,8 @@ const FREE: [&str; 7] = [
 /// Fine-tune on conversations (cold start).
 pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
     let ranks = args.run.ranks.clone();
-    together(&ranks, |team| run_as(&args, team))
+    let folder = || session::folder(&args.run, |settings: &Sft| settings.output.clone());
+    together(&ranks, folder, |team| run_as(&args, team))
 }
 
 fn run_as(args: &SftArgs, team: &Team) -> anyhow::Result<Status> {

@@ -57,7 +57,8 @@ const FREE: [&str; 13] = [
 /// Train with GRPO.
 pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
     let ranks = args.run.ranks.clone();
-    together(&ranks, |team| run_as(&args, team))
+    let folder = || session::folder(&args.run, |settings: &Train| settings.output.clone());
+    together(&ranks, folder, |team| run_as(&args, team))
 }
 
 fn run_as(args: &TrainArgs, team: &Team) -> anyhow::Result<Status> {

@@ -3,8 +3,12 @@
 
 #[cfg(feature = "mpi")]
 pub(crate) mod mpi;
+#[cfg(any(feature = "nccl", test))]
+pub(crate) mod nccl;
 pub(crate) mod threads;
 
+#[cfg(any(feature = "nccl", test))]
+use crate::device::DeviceBuffer;
 use crate::error::Result;
 
 /// Whether the other ranks are known to be here, so that it pays to look for their data often.
@@ -34,6 +38,17 @@ pub(crate) trait Link {
     /// The connection of a part of the ranks, `size` of them from the rank `first` on, as that with the number `rank`
     /// among them. All ranks call it, each with its own part.
     fn split(&mut self, first: usize, rank: usize, size: usize) -> Result<Box<dyn Link>>;
+
+    /// A collective on memory of GPUs, where the backend can.
+    #[cfg(any(feature = "nccl", test))]
+    fn on_device(
+        &mut self,
+        _what: nccl::Collective,
+        _send: &DeviceBuffer,
+        _receive: &DeviceBuffer,
+    ) -> Result<()> {
+        Err(crate::Error::HostOnly)
+    }
 
     /// Ends the connection, with all ranks.
     fn close(self: Box<Self>);

@@ -1,9 +1,9 @@
 //! Where the ranks of a job meet, and the token that they know each other by.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
-use super::token::Token;
+use super::token::{Token, nonce};
 use crate::error::{Error, Result};
 
 /// Where rank 0 listens for the others, and the secret of the job.
@@ -20,6 +20,24 @@ impl Meeting {
     /// At `address`, with the job's secret.
     pub fn new(address: SocketAddr, token: Token) -> Self {
         Self { address, token }
+    }
+
+    /// Variables by which ranks that are started on this machine meet there, as [`Meeting::from_env`] reads them: a port
+    /// of the loopback that is free now, and a secret that nobody can guess.
+    ///
+    /// # Errors
+    ///
+    /// The loopback cannot be used, or the system has no random numbers.
+    pub fn variables_here() -> Result<[(&'static str, String); 3]> {
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into())?;
+        let system = |source| Error::System { what: "listen at the loopback", source };
+        let address = listener.local_addr().map_err(system)?;
+        let secret: String = nonce()?.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok([
+            ("MASTER_ADDR", address.ip().to_string()),
+            ("MASTER_PORT", address.port().to_string()),
+            ("EMBODIED_R_TOKEN", secret),
+        ])
     }
 
     /// Reads `MASTER_ADDR`, `MASTER_PORT` and `EMBODIED_R_TOKEN` by `lookup`.
@@ -105,6 +123,22 @@ mod tests {
         assert_eq!(meeting(&torchrun).unwrap().address.port(), 29501);
         let own = [torchrun.as_slice(), &[("EMBODIED_R_PORT", "7000")]].concat();
         assert_eq!(meeting(&own).unwrap().address.port(), 7000);
+    }
+
+    #[test]
+    fn ranks_of_one_machine_meet_at_a_port_of_their_own_with_a_secret_of_their_own() {
+        let here = || {
+            meeting(
+                &Meeting::variables_here()
+                    .unwrap()
+                    .each_ref()
+                    .map(|(name, value)| (*name, value.as_str())),
+            )
+        };
+        let (one, other) = (here().unwrap(), here().unwrap());
+        assert!(one.address.ip().is_loopback());
+        assert_ne!(one.token.to_bytes(), other.token.to_bytes());
+        assert!(listen(one.address).is_ok());
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::options::Options;
 use crate::verdict::{Verdict, Why};
 use crate::watch::{Unmet, Watch};
 
+mod launchers;
+
 /// Far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -90,6 +92,17 @@ impl Job {
             digest: self.options.digest.clone(),
             settings: self.options.settings.clone(),
         }
+    }
+
+    /// Rank 1, welcomed on `a` by a rank 0 that says nothing more; and its end of their connection.
+    fn join_a_false_rank_0(mut self) -> (Member, TcpStream) {
+        let listener = self.listener.take().unwrap();
+        let joining = self.join(1);
+        let (stream, _) = listener.accept().unwrap();
+        handshake::receive(&stream, &self.meeting.token, Instant::now() + LONG).unwrap();
+        let _: Hello = frame::read(&stream, frame::HELLO_LIMIT).unwrap();
+        frame::write(&stream, &ToRank::Welcome { hosts: vec!["a".into(), "b".into()] }).unwrap();
+        (joining.join().unwrap().unwrap(), stream)
     }
 
     /// A rank that proves itself and says hello, and nothing more.
@@ -377,32 +390,16 @@ fn a_straggler_that_beats_is_waited_for() {
 
 #[test]
 fn who_loses_rank_0_finds_that_by_itself() {
-    let mut job = Job::new(2);
-    drop(job.listener.take());
-    // A rank 0 that welcomes the others and then dies.
-    let listener = TcpListener::bind(job.meeting.address).unwrap();
-    let (joining, token) = (job.join(1), job.meeting.token.clone());
-    let (stream, _) = listener.accept().unwrap();
-    handshake::receive(&stream, &token, Instant::now() + LONG).unwrap();
-    let _: Hello = frame::read(&stream, frame::HELLO_LIMIT).unwrap();
-    frame::write(&stream, &ToRank::Welcome { hosts: vec!["a".into(), "b".into()] }).unwrap();
-    let member = joining.join().unwrap().unwrap();
-    drop(stream);
+    let (member, connection) = Job::new(2).join_a_false_rank_0();
+    drop(connection);
     let verdict = member.verdict();
     assert_eq!((verdict.rank, verdict.host.as_str(), verdict.why), (0, "a", Why::Broken));
 }
 
 #[test]
 fn a_rank_0_that_falls_silent_is_lost_after_the_deadline() {
-    let mut job = Job::new(2).with(|options| options.deadline = Duration::from_millis(500));
-    drop(job.listener.take());
-    let listener = TcpListener::bind(job.meeting.address).unwrap();
-    let (joining, token) = (job.join(1), job.meeting.token.clone());
-    let (stream, _) = listener.accept().unwrap();
-    handshake::receive(&stream, &token, Instant::now() + LONG).unwrap();
-    let _: Hello = frame::read(&stream, frame::HELLO_LIMIT).unwrap();
-    frame::write(&stream, &ToRank::Welcome { hosts: vec!["a".into(), "b".into()] }).unwrap();
-    let member = joining.join().unwrap().unwrap();
+    let job = Job::new(2).with(|options| options.deadline = Duration::from_millis(500));
+    let (member, _connection) = job.join_a_false_rank_0();
     let verdict = member.verdict();
     assert_eq!((verdict.rank, verdict.why), (0, Why::Silent));
     assert_eq!(verdict.waited, Duration::from_millis(500));

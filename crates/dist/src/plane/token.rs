@@ -37,7 +37,7 @@ impl Token {
     }
 
     /// The token as bytes, for whoever hands it round by other means.
-    #[cfg_attr(not(feature = "mpi"), expect(dead_code, reason = "MPI hands it round"))]
+    #[cfg_attr(not(any(feature = "mpi", test)), expect(dead_code, reason = "MPI hands it round"))]
     pub(crate) fn to_bytes(&self) -> [u8; 32] {
         self.0
     }

@@ -11,20 +11,20 @@ use embodied_r_dist::{Communicator, Operation, Options, Place, Reduce, Result};
 /// Longer than any test.
 const FOREVER: Duration = Duration::from_secs(3600);
 
-/// Plays the scene that the environment names.
-#[test]
-#[ignore = "is started by mpirun"]
-fn play() {
-    let Ok(scene) = std::env::var("EMBODIED_R_DIST_SCENE") else { return };
+/// Names the scene that a rank plays.
+pub(crate) const SCENE: &str = "EMBODIED_R_DIST_SCENE";
+
+/// Plays `scene` as one of its ranks.
+pub(crate) fn play(scene: &str) {
     let place = Place::from_env(|name| std::env::var(name).ok()).unwrap();
     outlive_mpirun();
-    let ranks = meet(&scene, &place).unwrap_or_else(|error| {
+    let ranks = meet(scene, &place).unwrap_or_else(|error| {
         say(&format!("rank {} ends: {error}", place.rank));
         // `mpirun` ends all ranks when the first one does; let the others have their say.
         sleep(Duration::from_secs(1));
         std::process::exit(3)
     });
-    match act(&scene, &ranks) {
+    match act(scene, &ranks) {
         Ok(()) => say(&format!("scene is done on rank {}", place.rank)),
         Err(error) => {
             say(&format!("rank {} ends: {error}", place.rank));

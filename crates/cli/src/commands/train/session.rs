@@ -99,6 +99,26 @@ pub(crate) fn open<T: Settings>(
     Ok(session)
 }
 
+/// The folder that a run will be in.
+pub(crate) fn folder<T: Settings>(
+    args: &RunArgs,
+    output: impl Fn(&T) -> PathBuf,
+) -> anyhow::Result<PathBuf> {
+    let layers = match &args.config {
+        Some(file) => Layers::default().file(file)?,
+        None => Layers::default(),
+    };
+    let from = args.resume.as_deref().filter(|resume| *resume != Path::new(AUTO));
+    // That of the run to go on with, unless another one is given.
+    let from = match from {
+        Some(one) if Checkpoint::is_one(one) => one.canonicalize()?.parent().map(Path::to_owned),
+        from => from.map(Path::to_owned),
+    };
+    let given = args.output.clone().or(from);
+    let layers = layers.pairs(&args.sets).flags(&[("output", path_text(given.as_deref()))]);
+    Ok(output(&layers.resolve(&["output"])?))
+}
+
 /// Refuses ranks that were told other settings than the first one.
 fn agree<T: Settings>(settings: &T, team: &Team) -> anyhow::Result<()> {
     let texts = team.gather(settings::text(settings)?)?;
