@@ -209,7 +209,7 @@ mod tests {
             "model.norm.weight",
             "lm_head.weight",
         ];
-        let one = |name: &&str| ((*name).to_owned(), memory::zeros(&[10]).unwrap());
+        let one = |name: &&str| ((*name).to_owned(), memory::zeros(&[10], &Device::Cpu).unwrap());
         let parameters = Parameters::new(names.iter().map(one).collect());
         assert_eq!([2, 1, 0].map(|index| parameters.above(index)), [30, 20, 10]);
         // In another order less is known.

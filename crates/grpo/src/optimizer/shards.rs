@@ -169,7 +169,7 @@ mod tests {
                 first += size;
                 memory::tensor(count(first - size, *size), *size).unwrap()
             }).collect();
-            let zeros: Vec<Tensor> = sizes.iter().map(|size| memory::zeros(&[*size]).unwrap()).collect();
+            let zeros: Vec<Tensor> = sizes.iter().map(|size| memory::zeros(&[*size], &candle_core::Device::Cpu).unwrap()).collect();
             for bucket in layout.buckets() {
                 let numbers = layout.gathered(&bucket, &tensors).unwrap();
                 prop_assert_eq!(numbers.len(), layout.part(&bucket) * ranks);
