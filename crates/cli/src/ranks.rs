@@ -10,7 +10,7 @@ use embodied_r_dist::{Communicator, Options, Verdict, Why};
 use embodied_r_dist::{Launcher, Place};
 use embodied_r_grpo::team::Team;
 
-use crate::args::run::RankArgs;
+use crate::args::run::{DeviceName, JobArgs, RankArgs};
 use crate::exit::{self, Status, Usage};
 use launch::{Way, launch};
 
@@ -35,45 +35,59 @@ const SELF: &str = "EMBODIED_R_LAUNCHER";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Does a command's work on the ranks that are asked for: alone, as one of those that a launcher has started, or by
-/// starting them. `folder` tells that of the run.
+/// starting them.
 ///
 /// # Errors
 /// What `work` returns, of any rank.
 pub(crate) fn together(
-    args: &RankArgs,
+    ranks: &RankArgs,
+    work: impl FnOnce(&Team) -> anyhow::Result<Status>,
+) -> anyhow::Result<Status> {
+    let device = DeviceName::default();
+    let job = JobArgs { ranks: ranks.clone(), gpus: None, restarts: 0, device };
+    let none = || Err(anyhow::anyhow!("a job without restarts has no folder"));
+    do_job(&job, none, work)
+}
+
+/// As [`together`], on GPUs too and with restarts. `folder` tells that of the run.
+///
+/// # Errors
+/// As [`together`].
+pub(crate) fn do_job(
+    job: &JobArgs,
     folder: impl Fn() -> anyhow::Result<PathBuf>,
     work: impl FnOnce(&Team) -> anyhow::Result<Status>,
 ) -> anyhow::Result<Status> {
-    let place = place()?;
+    let (place, args) = (place()?, &job.ranks);
     let is_alone = place.launcher == Launcher::Alone;
     let given = place.world_size;
-    let asked = args.gpus.or(args.ranks).unwrap_or(given);
-    if is_alone && let Some(count) = args.gpus {
-        return launch(&Way::Gpus(gpus::first(count)?), args, folder);
+    let asked = job.gpus.or(args.ranks).unwrap_or(given);
+    if is_alone && let Some(count) = job.gpus {
+        return launch(&Way::Gpus(gpus::first(count)?), job.restarts, folder);
     }
     if is_alone && (asked > 1 || args.hostfile.is_some()) {
         if !cfg!(feature = "mpi") {
             return Err(without_mpi());
         }
         let way = Way::Mpi { ranks: asked, hostfile: args.hostfile.as_deref() };
-        return launch(&way, args, folder);
+        return launch(&way, job.restarts, folder);
     }
-    if is_alone && args.restarts > 0 {
-        return launch(&Way::One, args, folder);
+    if is_alone && job.restarts > 0 {
+        return launch(&Way::One, job.restarts, folder);
     }
     if asked != given {
-        let flag = if args.gpus.is_some() { "--gpus" } else { "--ranks" };
+        let flag = if job.gpus.is_some() { "--gpus" } else { "--ranks" };
         let told = format!("`{flag}` is {asked}, but the launcher started {given}");
         return Err(Usage(format!("{told}; leave `{flag}` out")).into());
     }
-    if args.restarts > 0 && started_by().is_none() {
+    if job.restarts > 0 && started_by().is_none() {
         let told = "`--restarts` is for processes that this program starts, and another launcher started this one";
         return Err(Usage(format!("{told}; let that one start them again, with `--resume`")).into());
     }
     match place.launcher {
         _ if given == 1 => work(&Team::default()),
         #[cfg(feature = "cuda")]
-        _ if args.gpus.is_some() || args.device == crate::args::run::DeviceName::Cuda => {
+        _ if job.gpus.is_some() || job.device == DeviceName::Cuda => {
             take_part(&place, args, work, |options| gpus::join(&place, options))
         }
         Launcher::OpenMpi => as_one_of(&place, args, work),

@@ -36,13 +36,30 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "auto|DIR", num_args = 0..=1, default_missing_value = "auto")]
     pub(crate) resume: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) ranks: RankArgs,
+    pub(crate) job: JobArgs,
     /// Print the batch arithmetic, the steps, the stages and the memory that it takes, and train nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
-/// On what and by how many processes a run is computed.
+/// On what a run is computed, and what becomes of it after a failure.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct JobArgs {
+    #[command(flatten)]
+    pub(crate) ranks: RankArgs,
+    /// Train on so many of this machine's GPUs, one process each, of those in `CUDA_VISIBLE_DEVICES` if it is set.
+    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, conflicts_with = "ranks")]
+    pub(crate) gpus: Option<usize>,
+    /// After a failure go on from the last checkpoint, so many times. A run that fails twice without a new checkpoint
+    /// in between ends all the same.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) restarts: u32,
+    /// What computes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceName,
+}
+
+/// By how many processes something is computed.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RankArgs {
     /// Work with so many processes, which talk through MPI; they share this machine's cores, or those of the machines
@@ -53,13 +70,6 @@ pub(crate) struct RankArgs {
     /// The program and the run's folder have the same paths on all.
     #[arg(long, value_name = "FILE", requires = "ranks")]
     pub(crate) hostfile: Option<PathBuf>,
-    /// Train on so many of this machine's GPUs, one process each, of those in `CUDA_VISIBLE_DEVICES` if it is set.
-    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, conflicts_with = "ranks")]
-    pub(crate) gpus: Option<usize>,
-    /// After a failure go on from the last checkpoint, so many times. A run that fails twice without a new checkpoint
-    /// in between ends all the same.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) restarts: u32,
     /// Let the system choose which cores the processes compute on. Otherwise those of one machine share its cores out,
     /// each within a NUMA node where that is possible.
     #[arg(long)]
@@ -68,9 +78,6 @@ pub(crate) struct RankArgs {
     /// rank it was.
     #[arg(long, value_name = "SECONDS", value_parser = super::perceive::seconds, default_value = "600")]
     pub(crate) deadline: Duration,
-    /// What computes.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) device: DeviceName,
 }
 
 /// What computes.

@@ -25,7 +25,7 @@ use crate::exit::Status;
 use crate::interrupt::on_interrupt;
 use crate::output::out;
 use crate::progress::Bar;
-use crate::ranks::together;
+use crate::ranks::do_job;
 use crate::settings;
 
 /// Settings that may change on resume without making the run another one: of `model` the folder's
@@ -42,9 +42,9 @@ const FREE: [&str; 7] = [
 
 /// Fine-tune on conversations (cold start).
 pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
-    let ranks = args.run.ranks.clone();
+    let job = args.run.job.clone();
     let folder = || session::folder(&args.run, |settings: &Sft| settings.output.clone());
-    together(&ranks, folder, |team| run_as(&args, team))
+    do_job(&job, folder, |team| run_as(&args, team))
 }
 
 fn run_as(args: &SftArgs, team: &Team) -> anyhow::Result<Status> {

@@ -29,7 +29,7 @@ use crate::exit::{self, Status};
 use crate::interrupt::on_interrupt;
 use crate::output::out;
 use crate::progress::Bar;
-use crate::ranks::together;
+use crate::ranks::do_job;
 use crate::settings;
 use session::{Base, Session, explain};
 
@@ -56,9 +56,9 @@ const FREE: [&str; 13] = [
 
 /// Train with GRPO.
 pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
-    let ranks = args.run.ranks.clone();
+    let job = args.run.job.clone();
     let folder = || session::folder(&args.run, |settings: &Train| settings.output.clone());
-    together(&ranks, folder, |team| run_as(&args, team))
+    do_job(&job, folder, |team| run_as(&args, team))
 }
 
 fn run_as(args: &TrainArgs, team: &Team) -> anyhow::Result<Status> {

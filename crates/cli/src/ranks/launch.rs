@@ -14,7 +14,6 @@ use super::lines::Source;
 use super::restart::{self, Next, Restarts};
 use super::running::{Ears, End, Start, run};
 use super::{LAUNCHER, SELF, gpus, who_started};
-use crate::args::run::RankArgs;
 use crate::exit::{self, Status};
 use crate::interrupt::on_interrupt;
 
@@ -37,18 +36,18 @@ pub(super) enum Way<'a> {
 /// They cannot be started; the folder of the run cannot be told.
 pub(super) fn launch(
     way: &Way<'_>,
-    args: &RankArgs,
+    most_restarts: u32,
     folder: impl Fn() -> anyhow::Result<PathBuf>,
 ) -> anyhow::Result<Status> {
     // Wrong settings are told before anything is started.
-    let folder = (args.restarts > 0).then(folder).transpose()?;
+    let folder = (most_restarts > 0).then(folder).transpose()?;
     let stop = on_interrupt("stopping all ranks after a checkpoint")?;
     let failed = Arc::clone(FAILED.get_or_init(Arc::default));
     signal_hook::flag::register(SIGUSR2, Arc::clone(&failed))
         .context("cannot listen to signals")?;
     let ears = Ears { stop, failed };
     let typed: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let (mut words, mut restarts) = (typed.clone(), Restarts::new(args.restarts));
+    let (mut words, mut restarts) = (typed.clone(), Restarts::new(most_restarts));
     loop {
         let end = run(starts(way, &words)?, &ears).map_err(explain)?;
         let status = match end {
@@ -68,8 +67,7 @@ pub(super) fn launch(
         match restarts.after_failure(step) {
             Next::Again { number } => {
                 eprintln!(
-                    "the run failed and goes on from {from}: restart {number} of {}",
-                    args.restarts
+                    "the run failed and goes on from {from}: restart {number} of {most_restarts}"
                 );
                 // One that was to go on from elsewhere does so until it has a checkpoint of its own.
                 if step.is_some() || !restart::resumes(&typed) {
@@ -83,7 +81,7 @@ pub(super) fn launch(
                 return Ok(status);
             }
             Next::Spent => {
-                eprintln!("the run failed after {} restarts; it got to {from}", args.restarts);
+                eprintln!("the run failed after {most_restarts} restarts; it got to {from}");
                 return Ok(status);
             }
         }
