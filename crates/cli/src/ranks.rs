@@ -5,6 +5,7 @@ use std::time::Duration;
 
 #[cfg(any(feature = "mpi", feature = "cuda"))]
 use anyhow::Context as _;
+use candle_core::Device;
 #[cfg(any(feature = "mpi", feature = "cuda"))]
 use embodied_r_dist::{Communicator, Options, Verdict, Why};
 use embodied_r_dist::{Launcher, Place};
@@ -97,6 +98,19 @@ pub(crate) fn do_job(
             Err(Usage(format!("{told}: start them with `{LAUNCHER} -n N embodied-r …`")).into())
         }
     }
+}
+
+/// Where this process computes.
+///
+/// # Errors
+/// There is no such device.
+pub(crate) fn device(job: &JobArgs) -> anyhow::Result<Device> {
+    #[cfg(feature = "cuda")]
+    if job.gpus.is_some() || job.device == DeviceName::Cuda {
+        return Ok(embodied_r_kernels::device::cuda(gpus::ordinal(&place()?))?);
+    }
+    let _ = job;
+    Ok(Device::Cpu)
 }
 
 fn place() -> anyhow::Result<Place> {

@@ -95,9 +95,7 @@ pub fn loss<M: Model>(
     let norm = |(name, _): (String, _)| -> Result<(String, f64)> {
         let missing = || Error::Model { what: format!("has no gradient for `{name}`") };
         let gradient = gradients.get(&name).ok_or_else(missing)?;
-        let values = embodied_r_kernels::memory::floats(gradient, "norm")?;
-        let norm = embodied_r_kernels::memory::sum_of_squares(&values).sqrt();
-        Ok((name, norm))
+        Ok((name, embodied_r_kernels::memory::square_sum_of(gradient)?.sqrt()))
     };
     let stats = &told.stats;
     Ok(LossReport {

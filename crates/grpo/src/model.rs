@@ -6,7 +6,7 @@ pub(crate) mod toy;
 
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 pub use embodied_r_policy::tokenizer::{ChatMessage, Generation};
 pub use embodied_r_policy::weights::Share;
 pub use embodied_r_policy::{
@@ -185,6 +185,15 @@ pub struct Loading<'a> {
     pub trainable: Trainable,
     /// From which fresh numbers of an adapter follow.
     pub seed: u64,
+    /// Where it computes.
+    pub device: Device,
+}
+
+impl Loading<'_> {
+    /// The same on another device.
+    pub fn on(self, device: &Device) -> Self {
+        Self { device: device.clone(), ..self }
+    }
 }
 
 /// The gradients of a model's parameters: tensors of the same memory as long as they live.

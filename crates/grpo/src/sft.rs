@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use candle_core::Device;
+
 use crate::batch_file::{BatchFile, FileCompletion, FileGroup};
 use crate::checkpoint::{self, BestBy, Checkpoint, Checkpoints, State};
 use crate::error::{Error, Result};
@@ -43,6 +45,8 @@ pub struct Job<'a> {
     pub eval: Vec<Example>,
     /// Bytes that a backward may keep of what its forward computed.
     pub activation_bytes: usize,
+    /// Where the model computes.
+    pub device: Device,
     /// Set by whoever wants the run to stop.
     pub stop: &'a AtomicBool,
     /// The ranks that train together.
@@ -91,7 +95,8 @@ impl<'a, M: Model> Trainer<'a, M> {
     ) -> Result<Self> {
         let Checkpoint { path, state } = checkpoint;
         Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
-        let model = M::load(path, &job.settings.loading(job.base, job.activation_bytes))?;
+        let loading = job.settings.loading(job.base, job.activation_bytes).on(&job.device);
+        let model = M::load(path, &loading)?;
         let model = model.with_on_layer(job.team.on_layer());
         let (settings, written) =
             (job.settings.optimizer(), (state.optimizer_files, state.optimizer_steps));

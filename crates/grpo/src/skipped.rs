@@ -160,7 +160,8 @@ pub(crate) fn non_finite_weights<M: Model>(model: &M) -> Result<Vec<String>> {
 }
 
 fn is_finite(tensor: &Tensor) -> Result<bool> {
-    Ok(memory::floats(tensor, "look for numbers that are not finite")?
+    let tensor = memory::fetched(tensor)?;
+    Ok(memory::floats(&tensor, "look for numbers that are not finite")?
         .iter()
         .all(|value| value.is_finite()))
 }

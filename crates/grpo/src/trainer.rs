@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use candle_core::Device;
 use embodied_r_rewards::Judge;
 
 use crate::checkpoint::{BestBy, Checkpoint, Checkpoints, State};
@@ -53,6 +54,8 @@ pub struct Job<'a> {
     pub judge: Option<Box<dyn Judge>>,
     /// Bytes that a backward may keep of what its forward computed.
     pub activation_bytes: usize,
+    /// Where the model computes.
+    pub device: Device,
     /// What the update takes over of the forward that its rollout has computed, in layers as many as the run began
     /// with; its bits depend on it.
     pub tape: Option<TapeOptions>,
@@ -142,7 +145,8 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
         let Checkpoint { path, state } = checkpoint;
         let checkpoints = Checkpoints::new(&job.settings.output, 1).of_team(&job.team);
         checkpoints.refuse_later(checkpoint)?;
-        let policy = M::load(path, &job.settings.loading(job.base, job.activation_bytes))?;
+        let loading = job.settings.loading(job.base, job.activation_bytes).on(&job.device);
+        let policy = M::load(path, &loading)?;
         let policy = policy.with_on_layer(job.team.on_layer());
         let reference = match (needs_reference(&job)?, checkpoint.reference()) {
             (false, _) => None,

@@ -1,6 +1,6 @@
 //! Packed gradients beside those of every completion by itself.
 
-use embodied_r_kernels::memory::floats;
+use embodied_r_kernels::memory::{fetched, floats};
 
 use crate::error::{Error, Result};
 use crate::loss::{Counts, Options};
@@ -101,7 +101,7 @@ pub fn verify<M: Model>(
     for (name, _) in model.parameters() {
         let missing = || Error::Model { what: format!("has no gradient for `{name}`") };
         let of = |gradients: &M::Gradients| gradients.get(&name).cloned().ok_or_else(missing);
-        let (packed, alone) = (of(&packed)?, of(&alone)?);
+        let (packed, alone) = (fetched(&of(&packed)?)?, fetched(&of(&alone)?)?);
         let apart = apart(&floats(&packed, "verify")?, &floats(&alone, "verify")?);
         if apart >= verified.gradient {
             (verified.gradient, verified.tensor) = (apart, name);

@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::ops::{Deref, Range};
 
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
+use candle_core::{
+    CpuStorage, DType, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor,
+};
 
 use rayon::prelude::*;
 
@@ -95,6 +97,31 @@ pub fn zero_rows(rows: usize, like: &Tensor) -> Result<Tensor> {
 /// There is no room for it.
 pub fn to_device(tensor: &Tensor, device: &Device) -> Result<Tensor> {
     Ok(tensor.to_device(device)?)
+}
+
+/// The numbers of a tensor in the host's memory, as f32: itself if it is there. Of a part of a device's tensor the
+/// part alone is fetched.
+///
+/// # Errors
+/// The tensor is not contiguous, or there is no room.
+pub fn fetched(tensor: &Tensor) -> Result<Tensor> {
+    if tensor.device().is_cpu() {
+        return Ok(tensor.to_dtype(DType::F32)?);
+    }
+    Ok(copy(tensor)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?)
+}
+
+/// Puts numbers of the host's memory into an f32 tensor, in place.
+///
+/// # Errors
+/// They are not as many, or the tensor is not contiguous `f32`.
+pub fn set(to: &Tensor, numbers: &[f32]) -> Result<()> {
+    const OP: &str = "set";
+    check(to.elem_count() == numbers.len(), OP, || "the numbers differ in count".into())?;
+    if to.device().is_cpu() {
+        return update(to, OP, |to| to.copy_from_slice(numbers));
+    }
+    overwrite(to, &Tensor::from_slice(numbers, to.shape(), to.device())?)
 }
 
 /// A copy of a tensor, in memory of its own.

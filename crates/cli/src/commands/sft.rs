@@ -25,7 +25,7 @@ use crate::exit::Status;
 use crate::interrupt::on_interrupt;
 use crate::output::out;
 use crate::progress::Bar;
-use crate::ranks::do_job;
+use crate::ranks::{device, do_job};
 use crate::settings;
 
 /// Settings that may change on resume without making the run another one: of `model` the folder's
@@ -73,7 +73,7 @@ fn run_as(args: &SftArgs, team: &Team) -> anyhow::Result<Status> {
     }
     session::tell_memory(&memory, team);
     let _lock = session.prepare(&settings.output, team)?;
-    let settings_text = settings::text(settings)?;
+    let (settings_text, device) = (settings::text(settings)?, device(&args.run.job)?);
     let stop = on_interrupt("stopping after a checkpoint")?;
     let bar = Bar::default();
     let mut sinks: Vec<Box<dyn Sink + '_>> = Vec::new();
@@ -89,13 +89,16 @@ fn run_as(args: &SftArgs, team: &Team) -> anyhow::Result<Status> {
         examples,
         eval,
         activation_bytes: memory.kept,
+        device: device.clone(),
         stop: &stop,
         team: team.clone(),
     };
     let trainer = match checkpoint {
         Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
-        None => <Policy as Model>::load(&folder, &settings.loading(&folder, memory.kept))
-            .and_then(|model| Trainer::start(model, job, sinks)),
+        None => {
+            <Policy as Model>::load(&folder, &settings.loading(&folder, memory.kept).on(&device))
+                .and_then(|model| Trainer::start(model, job, sinks))
+        }
     };
     let outcome = trainer.and_then(Trainer::run).map_err(explain)?;
     session::finish(&outcome, "sft", team)

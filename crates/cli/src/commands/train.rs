@@ -7,6 +7,7 @@ pub(super) mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
+use candle_core::Device;
 use embodied_r_data::Question;
 use embodied_r_data::question::read_questions;
 use embodied_r_grpo::Error;
@@ -29,7 +30,7 @@ use crate::exit::{self, Status};
 use crate::interrupt::on_interrupt;
 use crate::output::out;
 use crate::progress::Bar;
-use crate::ranks::do_job;
+use crate::ranks::{device, do_job};
 use crate::settings;
 use session::{Base, Session, explain};
 
@@ -93,6 +94,7 @@ fn run_as(args: &TrainArgs, team: &Team) -> anyhow::Result<Status> {
     let judge = judge(settings)?;
     let _lock = session.prepare(&settings.output, team)?;
     let plan = Plan {
+        device: device(&args.run.job)?,
         activation_bytes: memory.kept,
         tape: agreed(memory.tape, team)?,
         verify_packing: args.verify_packing,
@@ -109,6 +111,7 @@ fn agreed(tape: Option<TapeOptions>, team: &Team) -> anyhow::Result<Option<TapeO
 
 /// How the run is computed, which changes nothing of it but for rounding.
 struct Plan {
+    device: Device,
     activation_bytes: usize,
     tape: Option<TapeOptions>,
     verify_packing: bool,
@@ -145,6 +148,7 @@ fn train(
         eval,
         judge,
         activation_bytes: plan.activation_bytes,
+        device: plan.device.clone(),
         tape: plan.tape,
         verify_packing: plan.verify_packing,
         stop: &stop,
@@ -152,8 +156,11 @@ fn train(
     };
     let trainer = match checkpoint {
         Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
-        None => <Policy as Model>::load(folder, &settings.loading(folder, plan.activation_bytes))
-            .and_then(|policy| Trainer::start(policy, job, sinks)),
+        None => {
+            let loading = settings.loading(folder, plan.activation_bytes).on(&plan.device);
+            <Policy as Model>::load(folder, &loading)
+                .and_then(|policy| Trainer::start(policy, job, sinks))
+        }
     };
     let outcome = trainer.and_then(Trainer::run).map_err(explain)?;
     session::finish(&outcome, "train", team)

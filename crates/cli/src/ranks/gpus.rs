@@ -122,9 +122,14 @@ pub(super) fn join(
 ) -> anyhow::Result<embodied_r_dist::Communicator> {
     let lookup = |name: &str| std::env::var(name).ok();
     let meeting = Meeting::from_env(lookup).map_err(|error| Usage(error.to_string()))?;
-    let visible = lookup(VISIBLE).map(|list| list.split(',').count());
-    let device = if visible == Some(1) { 0 } else { place.local_rank };
-    Ok(embodied_r_dist::Communicator::nccl(place, &meeting, device, options)?)
+    Ok(embodied_r_dist::Communicator::nccl(place, &meeting, ordinal(place), options)?)
+}
+
+/// Which of the GPUs that CUDA shows is this rank's: the only one, or that of its own number on its machine.
+#[cfg(feature = "cuda")]
+pub(super) fn ordinal(place: &embodied_r_dist::Place) -> usize {
+    let visible = std::env::var(VISIBLE).ok().map(|list| list.split(',').count());
+    if visible == Some(1) { 0 } else { place.local_rank }
 }
 
 #[cfg(test)]

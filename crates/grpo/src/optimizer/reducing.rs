@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use embodied_r_dist::{Communicator, Pending, Reduce};
-use embodied_r_kernels::memory::{self, floats, update};
+use embodied_r_kernels::memory::{self, floats};
 
 use super::sharded::{Bucket, Sharded};
-use super::shards::Segment;
+use super::shards::{Segment, view};
 use crate::error::Result;
 
 const OP: &str = "sum gradients";
@@ -82,8 +82,7 @@ impl Reducing {
     pub(super) fn into_sums(self) -> Result<Reduced> {
         let mut squares = 0.0;
         for Segment { tensor, numbers } in self.sharded.buckets.iter().flat_map(|b| &b.segments) {
-            squares +=
-                memory::sum_of_squares(&floats(&self.gradients[*tensor], OP)?[numbers.clone()]);
+            squares += memory::square_sum_of(&view(&self.gradients[*tensor], numbers)?)?;
         }
         let communicator = &self.sharded.communicator;
         let sums = communicator.all_reduce_f64(vec![squares], Reduce::Sum)?.wait()?;
@@ -114,7 +113,7 @@ impl Summing {
     /// As [`Reducing::send_from`].
     pub(super) fn send_from(&mut self, from: usize) -> Result<()> {
         while let Some((_, tensor)) = self.left.pop_if(|(start, _)| *start >= from) {
-            let numbers = floats(&tensor, OP)?.to_vec();
+            let numbers = floats(&memory::fetched(&tensor)?, OP)?.to_vec();
             let pending = self.communicator.all_reduce(numbers, Reduce::Sum)?;
             self.on_their_way.push_back((pending, tensor));
             if self.on_their_way.len() >= IN_FLIGHT {
@@ -127,7 +126,7 @@ impl Summing {
     fn take_one(&mut self) -> Result<()> {
         let Some((pending, tensor)) = self.on_their_way.pop_front() else { return Ok(()) };
         let sums = pending.wait()?;
-        Ok(update(&tensor, OP, |numbers| numbers.copy_from_slice(&sums))?)
+        Ok(memory::set(&tensor, &sums)?)
     }
 
     /// As [`Reducing::take_all`].

@@ -52,15 +52,16 @@ impl Sharded {
         let bucket = |whole: Range<usize>| -> Result<Bucket> {
             let owned = layout.owned(&whole, rank);
             let segments = layout.segments(owned.clone());
+            let device = parameters.first().map_or(&Device::Cpu, |(_, tensor)| tensor.device());
             let read = |moment: Moment| -> Result<Tensor> {
                 let Some(stored) = stored else {
-                    return Ok(memory::zeros(&[owned.len()], &Device::Cpu)?);
+                    return Ok(memory::zeros(&[owned.len()], device)?);
                 };
                 let mut numbers = Vec::with_capacity(owned.len());
                 for Segment { tensor, numbers: range } in &segments {
                     numbers.extend(stored.read(moment, &parameters[*tensor], range.clone())?);
                 }
-                Ok(memory::tensor(numbers, owned.len())?)
+                Ok(memory::tensor(numbers, owned.len())?.to_device(device)?)
             };
             let (first, second) = (read(Moment::First)?, read(Moment::Second)?);
             Ok(Bucket { owned, segments, first, second, whole })
@@ -102,7 +103,8 @@ impl Sharded {
         for bucket in &self.buckets {
             let mut numbers = Vec::with_capacity(self.layout.part(&bucket.whole));
             for Segment { tensor, numbers: range } in &bucket.segments {
-                numbers.extend_from_slice(&floats(&parameters[*tensor], OP)?[range.clone()]);
+                let own = memory::fetched(&view(&parameters[*tensor], range)?)?;
+                numbers.extend_from_slice(&floats(&own, OP)?);
             }
             numbers.resize(self.layout.part(&bucket.whole), 0.0);
             on_their_way.push_back((self.communicator.all_gather(numbers)?, &bucket.whole));

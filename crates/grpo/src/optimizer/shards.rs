@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use candle_core::Tensor;
-use embodied_r_kernels::memory::{floats, update};
+use embodied_r_kernels::memory::{self, fetched, floats};
 
 use crate::error::{Error, Result};
 
@@ -89,7 +89,7 @@ impl Layout {
         let mut numbers = Vec::with_capacity(padded);
         for Segment { tensor, numbers: range } in self.segments(bucket.clone()) {
             let tensor = tensors.get(tensor).ok_or_else(|| missing("tensor"))?;
-            numbers.extend_from_slice(&floats(tensor, OP)?[range]);
+            numbers.extend_from_slice(&floats(&fetched(&view(tensor, &range)?)?, OP)?);
         }
         numbers.resize(padded, 0.0);
         Ok(numbers)
@@ -107,7 +107,7 @@ impl Layout {
             let tensor = tensors.get(tensor).ok_or_else(|| missing("tensor"))?;
             let (now, rest) =
                 left.split_at_checked(range.len()).ok_or_else(|| missing("numbers"))?;
-            update(tensor, OP, |all| all[range].copy_from_slice(now))?;
+            memory::set(&view(tensor, &range)?, now)?;
             left = rest;
         }
         Ok(())
@@ -125,7 +125,6 @@ fn missing(what: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use embodied_r_kernels::memory;
     use proptest::prelude::*;
 
     use super::*;

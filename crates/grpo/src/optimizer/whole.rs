@@ -60,7 +60,8 @@ impl Whole {
                 None => Ok(parameter.1.zeros_like()?),
                 Some(stored) => {
                     let values = stored.read(moment, &parameter, 0..numbers)?;
-                    Ok(memory::tensor(values, parameter.1.dims())?)
+                    let moments = memory::tensor(values, parameter.1.dims())?;
+                    Ok(moments.to_device(parameter.1.device())?)
                 }
             };
             let built = OfOne::build(optim, &parameter, make)?;

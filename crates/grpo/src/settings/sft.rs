@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use embodied_r_policy::Trainable;
 use serde::{Deserialize, Serialize};
 
@@ -164,7 +165,7 @@ impl Sft {
         }
     }
 
-    /// How the run's models are read, where `base` is the folder of the one that it begins with.
+    /// How the run's models are read, to compute on the CPU, where `base` is the folder of the one that it begins with.
     pub fn loading<'a>(&'a self, base: &'a Path, activation_bytes: usize) -> Loading<'a> {
         Loading {
             base,
@@ -172,6 +173,7 @@ impl Sft {
             activation_bytes,
             trainable: self.trainable(),
             seed: self.seed,
+            device: Device::Cpu,
         }
     }
 

@@ -6,6 +6,7 @@ mod rewards;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use embodied_r_policy::Trainable;
 use embodied_r_rewards::{ExternalReward, Stage};
 use serde::{Deserialize, Serialize};
@@ -396,7 +397,7 @@ impl Train {
         }
     }
 
-    /// How the run's models are read, where `base` is the folder of the one that it begins with.
+    /// How the run's models are read, to compute on the CPU, where `base` is the folder of the one that it begins with.
     pub fn loading<'a>(&'a self, base: &'a Path, activation_bytes: usize) -> Loading<'a> {
         Loading {
             base,
@@ -404,6 +405,7 @@ impl Train {
             activation_bytes,
             trainable: self.trainable(),
             seed: self.seed,
+            device: Device::Cpu,
         }
     }
 

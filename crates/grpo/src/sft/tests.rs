@@ -48,6 +48,7 @@ fn run(settings: &Sft, stop_after: Option<u64>) -> Outcome {
         examples: examples(13),
         eval: examples(4),
         activation_bytes: 0,
+        device: candle_core::Device::Cpu,
         stop: &stop,
         team: Team::default(),
     };
@@ -108,6 +109,7 @@ fn steps_that_are_not_finite_are_left_out_written_down_and_end_the_run() {
         examples: examples(13),
         eval: Vec::new(),
         activation_bytes: 0,
+        device: candle_core::Device::Cpu,
         stop: &stop,
         team: Team::default(),
     };

@@ -115,6 +115,7 @@ fn job<'a>(settings: &'a Train, base: &'a Path, stop: &'a AtomicBool) -> Job<'a>
         eval: questions(2),
         judge: None,
         activation_bytes: 0,
+        device: candle_core::Device::Cpu,
         tape: None,
         verify_packing: true,
         stop,

@@ -10,7 +10,7 @@ use super::settings::{A, B};
 use super::{Adapter, AdapterFault, LoraConfig, WEIGHTS_FILE};
 use crate::config::ModelConfig;
 use crate::decoder::{Decoder, LowRank};
-use crate::error::{During as _, Error, Result};
+use crate::error::{Error, Result};
 use crate::parameters::Parameters;
 use crate::random::Stream;
 
@@ -85,7 +85,7 @@ impl Lora {
     pub(crate) fn copied(&self) -> Result<Option<Self>> {
         let mut changes = false;
         for (_, tensor) in self.tensors.iter().filter(|(name, _)| name.ends_with(B)) {
-            let tensor = tensor.to_device(&Device::Cpu).during("look at an adapter")?;
+            let tensor = memory::fetched(tensor)?;
             changes |= memory::floats(&tensor, "copy")?.iter().any(|number| *number != 0.0);
         }
         if !changes {

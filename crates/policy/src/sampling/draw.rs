@@ -1,7 +1,7 @@
 //! The draw of tokens.
 
-use candle_core::{Device, Tensor};
-use embodied_r_kernels::memory::floats;
+use candle_core::Tensor;
+use embodied_r_kernels::memory::{self, fetched, floats};
 use embodied_r_kernels::sample::{self, Choice, Draw, Pick, Scan, Truncation};
 use rayon::prelude::*;
 
@@ -43,7 +43,7 @@ pub(crate) fn draw_rows(logits: &Tensor, rows: &[Row<'_>]) -> Result<Vec<Vec<Tok
     if on_device && rows.iter().all(|row| row.sampling.logprobs.is_none()) {
         return drawn_on_device(logits, vocabulary, rows);
     }
-    let logits = logits.to_device(&Device::Cpu).during("fetch the logits")?;
+    let logits = fetched(logits)?;
     let logits = floats(&logits, "sample")?;
     let rows = rows.par_iter().zip(logits.par_chunks(vocabulary));
     Ok(rows.map(|(row, logits)| row.draw(logits)).collect())
@@ -76,8 +76,8 @@ fn drawn_on_device(
             Some(tokens) => Ok(tokens),
             // The parameters leave no token, which is rare.
             None => {
-                let logits = logits.narrow(0, index, 1).and_then(|row| row.to_device(&Device::Cpu));
-                Ok(row.draw(&floats(&logits.during("fetch a row of logits")?, "sample")?))
+                let logits = fetched(&memory::rows(logits, index..index + 1)?)?;
+                Ok(row.draw(&floats(&logits, "sample")?))
             }
         }
     };

@@ -86,6 +86,7 @@ fn without_divergence_and_judge_no_reference_is_loaded() {
             eval: Vec::new(),
             judge: None,
             activation_bytes: 0,
+            device: candle_core::Device::Cpu,
             tape: None,
             verify_packing: false,
             stop: &stop,

@@ -108,6 +108,7 @@ fn every_attempt_has_random_numbers_of_its_own() {
         eval: Vec::new(),
         judge: None,
         activation_bytes: 0,
+        device: candle_core::Device::Cpu,
         tape: None,
         verify_packing: false,
         stop: &stop,
