@@ -242,35 +242,4 @@ fn on_device<T>(act: impl FnOnce() -> T) -> T {
 }
 
 #[cfg(all(test, feature = "cuda-host"))]
-mod tests {
-    use super::*;
-    use crate::device::{Order, set_order};
-
-    #[test]
-    fn every_operation_gives_on_the_device_what_it_gives_on_the_cpu() {
-        for case in cases() {
-            for held in [Held::F32, Held::Bf16] {
-                let of = format!("{} {} {held:?}", case.op, case.shape);
-                let compared =
-                    case.compare(&Device::Cpu, held).unwrap_or_else(|e| panic!("{of}: {e}"));
-                for compared in compared {
-                    assert!(compared.holds(), "{of}: {compared:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn no_result_depends_on_the_order_of_threads_and_blocks() {
-        for case in cases() {
-            for held in [Held::F32, Held::Bf16] {
-                let bits = [Order::Ascending, Order::Descending, Order::Alternating].map(|order| {
-                    set_order(order);
-                    case.bits(&Device::Cpu, held).unwrap()
-                });
-                let same = bits[0] == bits[1] && bits[0] == bits[2];
-                assert!(same, "{} {} {held:?}", case.op, case.shape);
-            }
-        }
-    }
-}
+mod tests;
