@@ -71,7 +71,8 @@ __global__ void attention_softmax_kernel(const float* scores, T* weights, float*
         largest = above;
     }
     float top = warp_max(largest);
-    float total = warp_sum(top == -INFINITY ? 0.0f : sum * expf(largest - top));
+    // Where all is NaN, so is the sum.
+    float total = warp_sum(largest == -INFINITY ? sum : sum * expf(largest - top));
     float shift = top + logf(total);
     for (int key = lane; key < keys; key += WARP) {
         bool seen = key >= first && key < end;

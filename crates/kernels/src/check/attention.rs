@@ -84,11 +84,11 @@ fn both_ways(maker: &Maker, spans: &[GroupSpan], pattern: Pattern) -> Result<Vec
     let d = attention::backward((&q, &k, &v), &attended, &d_out, spans, pattern)?;
     let Attended { out, log_sum_exp } = attended;
     Ok(vec![
-        Output::chained("out", out, 2),
+        maker.chained("out", out, 2),
         Output::near("log_sum_exp", log_sum_exp),
-        Output::chained("dq", d.q, 4),
-        Output::chained("dk", d.k, 4),
-        Output::chained("dv", d.v, 4),
+        maker.chained("dq", d.q, 4),
+        maker.chained("dk", d.k, 4),
+        maker.chained("dv", d.v, 4),
     ])
 }
 
@@ -205,7 +205,7 @@ fn over_pages(
             paged_attention::forward(&q, &runs, heads, window)?
         }
     };
-    Ok(vec![Output::chained("out", out, 2), Output::near("log_sum_exp", log_sum_exp)])
+    Ok(vec![maker.chained("out", out, 2), Output::near("log_sum_exp", log_sum_exp)])
 }
 
 fn pool_runs(batch: &[Sequence]) -> Vec<PoolRun> {

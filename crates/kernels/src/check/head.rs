@@ -48,9 +48,9 @@ fn head(
     Ok(vec![
         Output::near("logps", of(&scores.logps)?),
         Output::near("entropies", of(&scores.entropies)?),
-        Output::chained("d_hidden", d_hidden, 1),
-        Output::chained("d_weight", d_weight, 1),
-        Output::chained("d_hidden, weight frozen", frozen, 1),
+        maker.chained("d_hidden", d_hidden, 1),
+        maker.chained("d_weight", d_weight, 1),
+        maker.chained("d_hidden, weight frozen", frozen, 1),
     ])
 }
 

@@ -12,12 +12,17 @@ const SHAPES: [(usize, usize, usize); 5] =
 
 pub(super) fn add(cases: &mut Vec<Case>) {
     for (rows, inputs, outputs) in SHAPES {
-        let shape = format!("{rows} x {inputs} -> {outputs}");
-        let run = move |maker: &Maker| layer(maker, rows, inputs, outputs);
-        cases.push(Case::new("linear", shape.clone(), run));
-        let run = move |maker: &Maker| sampled(maker, rows, inputs, outputs);
-        cases.push(Case::new("weight", shape, run));
+        at(cases, rows, inputs, outputs);
     }
+}
+
+/// The cases of one shape.
+pub(super) fn at(cases: &mut Vec<Case>, rows: usize, inputs: usize, outputs: usize) {
+    let shape = format!("{rows} x {inputs} -> {outputs}");
+    let run = move |maker: &Maker| layer(maker, rows, inputs, outputs);
+    cases.push(Case::new("linear", shape.clone(), run));
+    let run = move |maker: &Maker| sampled(maker, rows, inputs, outputs);
+    cases.push(Case::new("weight", shape, run));
 }
 
 fn layer(maker: &Maker, rows: usize, inputs: usize, outputs: usize) -> Result<Vec<Output>> {

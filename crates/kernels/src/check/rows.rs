@@ -12,21 +12,25 @@ const SHAPES: [(usize, usize); 7] =
 
 pub(super) fn add(cases: &mut Vec<Case>) {
     for (rows, width) in SHAPES {
-        let mut case = |op, run: fn(&Maker, usize, usize) -> Result<Vec<Output>>| {
-            cases.push(Case::new(op, format!("{rows} x {width}"), move |maker| {
-                run(maker, rows, width)
-            }));
-        };
-        case("rms_norm", normed);
-        case("swiglu", gated);
-        case("gelu", activated);
-        case("dropout", dropped);
-        case("embedding", looked_up);
+        at(cases, rows, width);
     }
     for (tokens, heads, half) in [(5, 2, 64), (1, 1, 1), (3, 3, 20), (130, 2, 5), (0, 1, 8)] {
         let shape = format!("{tokens} x {heads} x {}", 2 * half);
         cases.push(Case::new("rope", shape, move |maker| turned(maker, tokens, heads, half)));
     }
+}
+
+/// The cases of one shape.
+pub(super) fn at(cases: &mut Vec<Case>, rows: usize, width: usize) {
+    let mut case = |op, run: fn(&Maker, usize, usize) -> Result<Vec<Output>>| {
+        let shape = format!("{rows} x {width}");
+        cases.push(Case::new(op, shape, move |maker| run(maker, rows, width)));
+    };
+    case("rms_norm", normed);
+    case("swiglu", gated);
+    case("gelu", activated);
+    case("dropout", dropped);
+    case("embedding", looked_up);
 }
 
 fn normed(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {

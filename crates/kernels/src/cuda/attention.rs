@@ -152,5 +152,6 @@ fn forward_into(
     })
 }
 
-#[cfg(all(test, feature = "cuda-host"))]
+#[cfg(feature = "cuda-host")]
+#[cfg(test)]
 mod tests;

@@ -137,7 +137,7 @@ mod tests {
     fn spans() -> Vec<GroupSpan> {
         vec![
             GroupSpan { prompt: 0..9, completions: vec![9..12, 12..12, 12..19], silent: 2 },
-            GroupSpan { prompt: 19..19, completions: vec![19..21], silent: 0 },
+            GroupSpan { prompt: 19..19, completions: vec![19..20, 20..21], silent: 0 },
             GroupSpan { prompt: 21..26, completions: vec![], silent: 5 },
         ]
     }
@@ -184,10 +184,10 @@ mod tests {
                                 if causal { keys.len().min(offset + i + 1) } else { keys.len() };
                             let first =
                                 window.map_or(0, |window| (offset + i + 1).saturating_sub(window));
-                            for key in first..end.max(first) {
-                                taken[key] = true;
-                                found[chunk.rows.start + query].push(keys.start + key);
-                            }
+                            let seen = first.min(end)..end;
+                            taken[seen.clone()].fill(true);
+                            let keys = seen.map(|key| keys.start + key);
+                            found[chunk.rows.start + query].extend(keys);
                         }
                         assert!(taken.iter().all(|taken| *taken), "{pattern:?}, {scores}");
                     }

@@ -67,12 +67,11 @@ fn assert_near(found: &Results, expected: &Results, what: &str) {
     }
 }
 
+fn group(prompt: Range<usize>, completions: &[Range<usize>], silent: usize) -> GroupSpan {
+    GroupSpan { prompt, completions: completions.to_vec(), silent }
+}
+
 fn spans() -> Vec<GroupSpan> {
-    let group = |prompt: Range<usize>, completions: &[Range<usize>], silent| GroupSpan {
-        prompt,
-        completions: completions.to_vec(),
-        silent,
-    };
     vec![
         group(0..23, &[23..27, 27..27, 27..41, 41..42], 3),
         group(42..42, &[42..45, 45..46], 0),
@@ -97,7 +96,7 @@ fn chunks_of_any_size_give_what_the_cpu_gives() {
 #[test]
 fn keys_that_a_window_hides_from_a_chunk_are_never_read() {
     let pattern = Pattern { heads: HEADS, window: Some(4), causal: true };
-    let spans = vec![GroupSpan { prompt: 0..20, completions: vec![20..30], silent: 0 }];
+    let spans = [group(0..20, &[20..24, 24..30], 0)];
     let tensors = inputs(30, 0);
     let hidden = Tensor::full(f32::NAN, (10, HEADS.kv_width()), &Device::Cpu).unwrap();
     let poisoned = |x: &Tensor| Tensor::cat(&[&hidden, &x.narrow(0, 10, 20).unwrap()], 0).unwrap();
@@ -114,7 +113,7 @@ fn keys_that_a_window_hides_from_a_chunk_are_never_read() {
 #[test]
 fn what_is_not_a_number_is_not_passed_over() {
     let pattern = Pattern { heads: HEADS, window: None, causal: true };
-    let spans = vec![GroupSpan { prompt: 0..3, completions: vec![3..5], silent: 0 }];
+    let spans = [group(0..3, &[3..4, 4..5], 0)];
     let [q, k, v, d] = inputs(5, 0);
     let k = (k.affine(0.0, f64::NAN)).unwrap();
     let found = in_chunks(&[q, k, v, d], &spans, pattern, 1 << 20);
@@ -125,7 +124,7 @@ fn what_is_not_a_number_is_not_passed_over() {
 fn factors_of_another_type_are_refused() {
     let pattern = Pattern { heads: HEADS, window: None, causal: true };
     let [q, k, v, _] = inputs(5, 0);
-    let spans = vec![GroupSpan { prompt: 0..5, completions: vec![], silent: 0 }];
+    let spans = [group(0..5, &[], 0)];
     let k = k.to_dtype(DType::BF16).unwrap();
     assert!(through_kernels(|| attention::forward(&q, &k, &v, &spans, pattern)).is_err());
 }
