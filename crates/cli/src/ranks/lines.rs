@@ -1,5 +1,6 @@
 //! What ranks print, line by line behind their numbers.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Write};
 
 /// Whether what is printed is for a person at a terminal.
@@ -43,33 +44,66 @@ pub(super) fn copy(
     colour: Colour,
 ) -> io::Result<()> {
     let mut line = Vec::new();
+    // What each has printed of a line that is not whole yet.
+    let mut begun: BTreeMap<Option<String>, Vec<u8>> = BTreeMap::new();
     loop {
         line.clear();
         if from.read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
+            break;
         }
-        let rank = match source {
-            Source::Rank(rank) => Some((rank.to_string(), line.as_slice())),
+        let pieces = match source {
+            Source::Rank(rank) => vec![(Some(rank.to_string()), line.as_slice())],
             Source::Tagged => untag(&line),
         };
-        let shown = match rank {
-            Some((rank, text)) => [colour.prefix(&rank).as_bytes(), text].concat(),
-            None => line.clone(),
-        };
-        to.write_all(&shown)?;
-        to.flush()?;
+        for (rank, piece) in pieces {
+            let whole = begun.entry(rank.clone()).or_default();
+            whole.extend_from_slice(piece);
+            if whole.ends_with(b"\n") {
+                show(&mut to, rank.as_deref(), &std::mem::take(whole), colour)?;
+            }
+        }
     }
+    let left = begun.into_iter().filter(|(_, text)| !text.is_empty());
+    for (rank, text) in left {
+        show(&mut to, rank.as_deref(), &text, colour)?;
+    }
+    Ok(())
 }
 
-/// The rank and the text of a line such as `[1,2]<stderr>:text`.
-fn untag(line: &[u8]) -> Option<(String, &[u8])> {
-    let end = line.iter().position(|&byte| byte == b':')?;
-    let tag = std::str::from_utf8(&line[..end]).ok()?;
+fn show(to: &mut impl Write, rank: Option<&str>, text: &[u8], colour: Colour) -> io::Result<()> {
+    let prefix = rank.map(|rank| colour.prefix(rank)).unwrap_or_default();
+    to.write_all(&[prefix.as_bytes(), text].concat())?;
+    to.flush()
+}
+
+/// The pieces of a line, by rank. `mpirun` writes `[1,2]<stderr>:` before each piece that rank 2 has printed at once, in
+/// the middle of lines too; what stands before the first mark is its own.
+fn untag(line: &[u8]) -> Vec<(Option<String>, &[u8])> {
+    let (mut pieces, mut rank, mut from, mut at) = (Vec::new(), None, 0, 0);
+    while at < line.len() {
+        match tag(&line[at..]) {
+            Some((next, length)) => {
+                pieces.push((rank.replace(next), &line[from..at]));
+                at += length;
+                from = at;
+            }
+            None => at += 1,
+        }
+    }
+    pieces.push((rank, &line[from..]));
+    pieces.retain(|(_, piece)| !piece.is_empty());
+    pieces
+}
+
+/// The rank of a mark at the beginning of `text`, and the mark's length.
+fn tag(text: &[u8]) -> Option<(String, usize)> {
+    let end = text.iter().take(48).position(|&byte| byte == b':')?;
+    let tag = std::str::from_utf8(&text[..end]).ok()?;
     let (job, rank) = tag.strip_prefix('[')?.split_once(',')?;
     let (rank, stream) = rank.split_once(']')?;
     let numbers = [job, rank].iter().all(|text| text.parse::<u32>().is_ok());
     let known = ["<stdout>", "<stderr>"].contains(&stream);
-    (numbers && known).then(|| (rank.to_owned(), &line[end + 1..]))
+    (numbers && known).then(|| (rank.to_owned(), end + 1))
 }
 
 #[cfg(test)]
@@ -89,8 +123,15 @@ mod tests {
 
     #[test]
     fn marks_of_mpirun_become_ranks_and_its_own_words_stay() {
-        let text = "[1,0]<stdout>:[1,2]<stderr>:x\n[1,11]<stderr>:b\nmpirun: no\n[a,1]<stdout>:c\n";
-        let expected = "[0] [1,2]<stderr>:x\n[11] b\nmpirun: no\n[a,1]<stdout>:c\n";
+        let text = "[1,0]<stdout>:x\n[1,11]<stderr>:b\nmpirun: no\n[a,1]<stdout>:c\n";
+        let expected = "[0] x\n[11] b\nmpirun: no\n[a,1]<stdout>:c\n";
+        assert_eq!(shown(text, &Source::Tagged, Colour::Plain), expected);
+    }
+
+    #[test]
+    fn a_line_that_comes_in_pieces_is_shown_once_it_is_whole() {
+        let text = "[1,0]<stderr>:error: [1,1]<stderr>:a\n[1,0]<stderr>:no\n[1,1]<stderr>:b";
+        let expected = "[1] a\n[0] error: no\n[1] b";
         assert_eq!(shown(text, &Source::Tagged, Colour::Plain), expected);
     }
 

@@ -243,11 +243,18 @@ mod tests {
 
     #[test]
     fn the_wish_to_stop_is_passed_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("listens");
         let ears = ears();
-        ears.stop.store(true, Ordering::Relaxed);
-        // The shell may be told before it listens: then it dies of the signal.
-        let end =
-            run(vec![shell("trap 'exit 0' USR1; while :; do sleep 0.1; done")], &ears).unwrap();
-        assert!([End::Done, End::Failed].contains(&end));
+        let (stop, ready) = (Arc::clone(&ears.stop), file.clone());
+        thread::spawn(move || {
+            while !ready.exists() {
+                thread::sleep(Duration::from_millis(10));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        let script =
+            format!("trap 'exit 0' USR1; touch {}; while :; do sleep 0.1; done", file.display());
+        assert_eq!(run(vec![shell(&script)], &ears).unwrap(), End::Done);
     }
 }
