@@ -185,6 +185,32 @@ fn this_machine_s_processor_is_planned_in_f32() {
 }
 
 #[test]
+fn ranks_share_a_processor_the_questions_and_the_moments() {
+    let of = |ranks: &str| {
+        json(&[
+            "--model",
+            "Qwen2.5-0.5B",
+            "--device",
+            "cpu",
+            "--ranks",
+            ranks,
+            "--set",
+            "recompute=all",
+        ])
+    };
+    let (one, two) = (of("1"), of("2"));
+    let both = |path: &str| (number(&one, path), number(&two, path));
+    assert_eq!(both("/rank/prompts"), (4.0, 2.0));
+    assert_eq!(both("/device/ranks"), (1.0, 2.0));
+    let (whole, half) = both("/memory/moments_gb");
+    assert!((half - whole / 2.0).abs() < 0.002, "{half} of {whole}");
+    let (all, share) = both("/memory/usable_gb");
+    assert!((share - all / 2.0).abs() < 0.002, "{share} of {all}");
+    let phases = |report: &Value| report["time"]["phases"].to_string();
+    assert!(!phases(&one).contains("gather") && phases(&two).contains("gather"), "{two}");
+}
+
+#[test]
 fn wrong_usage_is_told() {
     for (arguments, what) in [
         (&["--gpus", "8"][..], "`model` is missing"),
@@ -200,6 +226,7 @@ fn wrong_usage_is_told() {
             &["--model", "Qwen2.5-3B", "--device", "cpu", "--gpu", "A100"],
             "`--gpu` means nothing with `--device cpu`",
         ),
+        (&["--model", "Qwen2.5-3B", "--ranks", "2"], "on GPUs `--gpus` says how many there are"),
     ] {
         let told = refused(arguments);
         assert!(told.contains(what), "{what} in {told}");

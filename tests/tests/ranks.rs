@@ -116,8 +116,8 @@ fn a_step_sends_gradients_and_weights_once_and_little_else() {
         assert_eq!(sent.len(), 4);
         // The weights of a step go round while it is told, and count for the next. Completions of a few tokens, figures
         // and agreements go to every other rank.
-        assert!(sent[0] > computed / 2.0 && sent[0] < computed);
-        for sent in &sent[1..] {
+        for (step, sent) in sent.into_iter().enumerate() {
+            let computed = if step == 0 { computed / 2.0 } else { computed };
             let rest = sent - computed;
             assert!(rest > 0.0 && rest < 12_000.0 * (ranks - 1) as f64, "{sent}, not {computed}");
         }

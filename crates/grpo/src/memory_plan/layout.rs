@@ -15,9 +15,9 @@ const PROGRAM: usize = 96 << 20;
 /// process that has multiplied once), NCCL's channels (0.3 GB), and the rows that attention has in work.
 const CONTEXT: usize = 1 << 30;
 
-/// What a rank's talk with others takes on a CPU: MPI's own buffers, and four buckets of 16 MiB on their way, each with
-/// what has come of it.
-const TALK: usize = 160 << 20;
+/// What a rank's talk with others takes on a CPU: four buckets of 16 MiB on their way, what is coming of one, and MPI's own
+/// buffers.
+const TALK: usize = 96 << 20;
 
 /// Bytes of gradients that are reduced at once; while one bucket is on its way the next one fills.
 pub const BUCKET: usize = 64 << 20;
