@@ -161,6 +161,10 @@ pub enum Error {
         /// The library's words.
         why: String,
     },
+    /// Parts of the ranks were asked for where these talk through NCCL.
+    #[cfg(any(feature = "nccl", test))]
+    #[error("ranks of GPUs cannot be split into parts yet")]
+    Whole,
     /// Memory of a GPU was given to ranks that talk through something else than NCCL.
     #[cfg(any(feature = "nccl", test))]
     #[error("these ranks move memory of the host alone; make them with `Communicator::nccl`")]

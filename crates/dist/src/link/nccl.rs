@@ -221,6 +221,10 @@ impl<L: Library> Link for NcclLink<L> {
         self.run_staged(Collective::Broadcast { root }, &sent, data)
     }
 
+    fn split(&mut self, _first: usize, _rank: usize, _size: usize) -> Result<Box<dyn Link>> {
+        Err(crate::Error::Whole)
+    }
+
     fn on_device(
         &mut self,
         what: Collective,
