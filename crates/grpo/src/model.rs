@@ -173,7 +173,7 @@ pub struct Training<'a, T> {
 }
 
 /// How a run's models are read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Loading<'a> {
     /// Folder of the model that the run begins with, or began with.
     pub base: &'a Path,
