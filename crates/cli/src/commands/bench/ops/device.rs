@@ -76,7 +76,7 @@ fn opened() -> anyhow::Result<candle_core::Device> {
     Ok(candle_core::Device::Cpu)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "cuda")))]
 mod tests {
     use super::*;
     use crate::args::bench::OpsDevice;
