@@ -86,7 +86,7 @@ void resume(unsigned i) {
     if (_setjmp(machine.scheduler) != 0) return;
     if (next.begun) _longjmp(next.at, 1);
     next.begun = true;
-    next.stack = std::make_unique<char[]>(STACK);
+    next.stack.reset(new char[STACK]);
     getcontext(&next.first);
     next.first.uc_stack.ss_sp = next.stack.get();
     next.first.uc_stack.ss_size = STACK;

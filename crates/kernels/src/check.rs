@@ -174,7 +174,7 @@ impl Maker {
     }
 
     fn placed(&self, tensor: Tensor) -> Result<Tensor> {
-        Ok(tensor.to_device(&self.device)?)
+        crate::memory::to_device(&tensor, &self.device)
     }
 
     fn cpu_noise(&self, seed: u64, shape: &[usize]) -> Result<Tensor> {

@@ -91,7 +91,10 @@ impl Angles {
             return Ok(there);
         }
         let shape = (self.tokens(), self.half);
-        let upload = |numbers: &[f32]| Tensor::from_slice(numbers, shape, device);
+        let upload = |numbers: &[f32]| {
+            let tensor = Tensor::from_slice(numbers, shape, &candle_core::Device::Cpu)?;
+            crate::memory::to_device(&tensor, device)
+        };
         let there = (upload(&self.cos)?, upload(&self.sin)?);
         Ok(self.device.get_or_init(|| there))
     }

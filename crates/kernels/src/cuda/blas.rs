@@ -10,7 +10,7 @@ use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys::{
     self, cublasComputeType_t, cublasLtMatmulAlgo_t, cublasLtMatmulDescAttributes_t as OfProduct,
     cublasLtMatmulPreferenceAttributes_t as OfPreference,
-    cublasLtMatrixLayoutAttribute_t as OfLayout, cublasOperation_t, cudaDataType,
+    cublasLtMatrixLayoutAttribute_t as OfLayout, cudaDataType,
 };
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 
@@ -61,9 +61,10 @@ struct Problem {
     alignments: [usize; 3],
 }
 
-/// The library of each stream, by its address.
-static LIBRARIES: LazyLock<Mutex<HashMap<(usize, usize), Arc<Library>>>> =
-    LazyLock::new(Mutex::default);
+/// The libraries by their streams: the GPU's ordinal, and the stream's address.
+type Libraries = HashMap<(usize, usize), Arc<Library>>;
+
+static LIBRARIES: LazyLock<Mutex<Libraries>> = LazyLock::new(Mutex::default);
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -172,11 +173,9 @@ impl Described {
         let sides =
             [OfProduct::CUBLASLT_MATMUL_DESC_TRANSA, OfProduct::CUBLASLT_MATMUL_DESC_TRANSB];
         for (side, transposed) in sides.into_iter().zip(problem.transposed) {
-            let operation = match transposed {
-                true => cublasOperation_t::CUBLAS_OP_T,
-                false => cublasOperation_t::CUBLAS_OP_N,
-            };
-            // SAFETY: the attribute is an operation.
+            // `CUBLAS_OP_T` and `CUBLAS_OP_N`.
+            let operation = i32::from(transposed);
+            // SAFETY: the attribute is an operation, of an int's size.
             unsafe {
                 result::set_matmul_desc_attribute(
                     product,

@@ -9,6 +9,8 @@ use candle_core::CpuStorage;
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 #[cfg(feature = "cuda")]
+use candle_core::backend::BackendStorage;
+#[cfg(feature = "cuda")]
 use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DevicePtrMut};
 use candle_core::{DType, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
 

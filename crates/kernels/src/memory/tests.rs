@@ -1,0 +1,43 @@
+use super::*;
+
+#[test]
+fn an_update_is_seen_by_every_tensor_that_shares_the_storage() {
+    let a = tensor(vec![1.0, 2.0], 2).unwrap();
+    let b = a.clone();
+    update(&a, "test", |v| v[1] = 5.0).unwrap();
+    assert_eq!(b.to_vec1::<f32>().unwrap(), [1.0, 5.0]);
+}
+
+#[test]
+fn a_blend_takes_its_share_of_each() {
+    let (to, from) = (tensor(vec![1.0, 2.0], 2).unwrap(), tensor(vec![3.0, -2.0], 2).unwrap());
+    blend(&to, &from, 0.25).unwrap();
+    assert_eq!(to.to_vec1::<f32>().unwrap(), [1.5, 1.0]);
+    assert!(blend(&to, &tensor(vec![1.0], 1).unwrap(), 0.25).is_err());
+}
+
+#[test]
+fn rows_have_memory_of_their_own_and_no_more() {
+    let matrix = tensor((0..6).map(|i| i as f32).collect(), (3, 2)).unwrap();
+    let part = rows(&matrix, 1..3).unwrap();
+    update(&matrix, "test", |numbers| numbers.fill(0.0)).unwrap();
+    assert_eq!(part.to_vec2::<f32>().unwrap(), [[2.0, 3.0], [4.0, 5.0]]);
+    assert_eq!(part.layout().start_offset(), 0);
+    assert!(rows(&matrix, 2..4).is_err());
+}
+
+#[test]
+fn rows_are_copied_to_where_there_are_rows() {
+    let to = tensor(vec![0.0; 6], (3, 2)).unwrap();
+    let from = tensor(vec![1.0, 2.0, 3.0, 4.0], (2, 2)).unwrap();
+    copy_rows(&to, 1, &from, 1..2).unwrap();
+    assert_eq!(to.to_vec2::<f32>().unwrap(), [[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]]);
+    assert!(copy_rows(&to, 2, &from, 0..2).is_err());
+    assert!(copy_rows(&to, 0, &from, 1..3).is_err());
+}
+
+#[test]
+fn a_transposed_tensor_is_refused() {
+    let a = tensor(vec![0.0; 6], (2, 3)).unwrap().t().unwrap();
+    assert!(matches!(floats(&a, "test"), Err(Error::Storage { op: "test" })));
+}

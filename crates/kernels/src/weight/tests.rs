@@ -1,0 +1,68 @@
+use super::*;
+use crate::quantized::ByteRange;
+
+fn matrix(rows: usize, columns: usize, seed: usize) -> Tensor {
+    let number = |i: usize| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.5 - 1.0;
+    tensor((0..rows * columns).map(number).collect(), (rows, columns)).unwrap()
+}
+
+fn blocks(outputs: usize, inputs: usize) -> Weight {
+    let bytes = BlockFormat::Q8_0.row_bytes(inputs).unwrap() * outputs;
+    let bytes: Vec<u8> = (0..bytes).map(|i| [7, 36, 21, 40][i % 4]).collect();
+    let bytes = ByteRange::from(bytes);
+    Weight::quantized(QuantizedMatrix::new(BlockFormat::Q8_0, outputs, inputs, bytes).unwrap())
+}
+
+#[test]
+fn products_side_by_side_have_the_bits_of_each_alone() {
+    let (wide, narrow) = (matrix(130, 64, 1), matrix(20, 64, 2));
+    let bias = tensor((0..20).map(|i| i as f32).collect(), 20).unwrap();
+    let kinds = [
+        [Weight::f32(&wide).unwrap(), Weight::f32(&narrow).unwrap()],
+        [Weight::f32_copy(&wide).unwrap(), Weight::f32_copy(&narrow).unwrap()],
+        [Weight::bf16(&wide).unwrap(), Weight::bf16(&narrow).unwrap()],
+        [blocks(130, 64), blocks(20, 64)],
+        [Weight::f32(&wide).unwrap(), blocks(20, 64)],
+    ];
+    for rows in [1, 5, 70] {
+        let x = matrix(rows, 64, 3);
+        for [a, b] in &kinds {
+            let together = forward_all(&x, [(a, None), (b, Some(&bias))]).unwrap();
+            let alone = [a.forward(&x, None).unwrap(), b.forward(&x, Some(&bias)).unwrap()];
+            for (together, alone) in together.iter().zip(&alone) {
+                assert_eq!(
+                    together.to_vec2::<f32>().unwrap(),
+                    alone.to_vec2::<f32>().unwrap(),
+                    "{rows} rows"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_copy_has_the_bits_of_the_shared_numbers() {
+    let matrix_of = |rows| matrix(rows, 150, 1);
+    for outputs in [1, 64, 130] {
+        let shared = Weight::f32(&matrix_of(outputs)).unwrap();
+        let copy = Weight::f32_copy(&matrix_of(outputs)).unwrap();
+        let numbers = |x: Tensor| x.to_vec2::<f32>().unwrap();
+        for rows in [1, 7, 400] {
+            let x = matrix(rows, 150, 2);
+            let (a, b) = (shared.forward(&x, None).unwrap(), copy.forward(&x, None).unwrap());
+            assert_eq!(numbers(a), numbers(b), "{rows} rows, {outputs} outputs");
+        }
+        let ids = [outputs - 1, 0];
+        assert_eq!(numbers(shared.rows(&ids).unwrap()), numbers(copy.rows(&ids).unwrap()));
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_named() {
+    let weight = Weight::f32(&matrix(5, 8, 1)).unwrap();
+    let told = weight.forward(&matrix(2, 7, 1), None).unwrap_err().to_string();
+    assert!(told.contains("x has 7 columns, the weight 8"), "{told}");
+    assert!(weight.forward_add(&matrix(2, 8, 1), &matrix(2, 4, 1), None).is_err());
+    let told = weight.rows(&[4, 5]).unwrap_err().to_string();
+    assert!(told.contains("there is no row 5"), "{told}");
+}
