@@ -146,3 +146,84 @@ impl PagePool {
         })
     }
 }
+
+#[cfg(feature = "cuda-host")]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::through_kernels;
+
+    const HEADS: Heads = Heads { query: 6, kv: 2, dim: 12 };
+    const PAGES: usize = 24;
+
+    fn noise(seed: u32, rows: usize, width: usize) -> Tensor {
+        let number = |i: u32| ((i * 7919 + seed * 104_729) % 1013) as f32 / 253.25 - 2.0;
+        let numbers: Vec<f32> = (0..(rows * width) as u32).map(number).collect();
+        Tensor::from_vec(numbers, (rows, width), &Device::Cpu).unwrap()
+    }
+
+    fn pool() -> PagePool {
+        let pool = PagePool::new(HEADS, PAGES, DType::F32, &Device::Cpu).unwrap();
+        let places: Vec<(usize, usize)> =
+            (0..PAGES * PAGE).map(|token| (token / PAGE, token % PAGE)).collect();
+        let (k, v) =
+            (noise(1, PAGES * PAGE, HEADS.kv_width()), noise(2, PAGES * PAGE, HEADS.kv_width()));
+        pool.store(&k, &v, &Slots::new(&places, &Device::Cpu).unwrap()).unwrap();
+        pool
+    }
+
+    fn attended(pool: &PagePool, q: &Tensor, runs: &[PoolRun]) -> Vec<Vec<f32>> {
+        let plan = Plan::new(runs, HEADS, q.dims()[0], &Device::Cpu).unwrap();
+        let Attended { out, log_sum_exp } = pool.forward(q, &plan, None).unwrap();
+        Tensor::cat(&[out, log_sum_exp], 1).unwrap().to_vec2().unwrap()
+    }
+
+    #[test]
+    fn a_decoded_row_has_the_same_bits_alone_and_beside_others_that_share_its_pages() {
+        through_kernels(|| {
+            let (pool, q) = (pool(), noise(3, 12, HEADS.query_width()));
+            // Nine pages that all begin with, more than one piece; then a page or two of their own.
+            let run = |row: usize| PoolRun {
+                rows: row..row + 1,
+                position: 9 * PAGE + 10 * row,
+                pages: (0..9).chain([9 + row, 21]).collect(),
+                causal: true,
+            };
+            let runs: Vec<PoolRun> = (0..12).map(run).collect();
+            let together = attended(&pool, &q, &runs);
+            for (row, run) in runs.into_iter().enumerate() {
+                let alone = q.narrow(0, row, 1).unwrap().contiguous().unwrap();
+                let alone = attended(&pool, &alone, &[PoolRun { rows: 0..1, ..run }]);
+                assert_eq!(alone[0], together[row], "row {row}");
+            }
+        });
+    }
+
+    #[test]
+    fn rows_that_stand_in_no_run_are_0() {
+        through_kernels(|| {
+            let run = PoolRun { rows: 1..2, position: 3, pages: vec![0], causal: true };
+            let found = attended(&pool(), &noise(3, 3, HEADS.query_width()), &[run]);
+            assert!(found[0].iter().chain(&found[2]).all(|x| *x == 0.0));
+            assert!(found[1].iter().any(|x| *x != 0.0));
+        });
+    }
+
+    #[test]
+    fn what_a_pool_does_not_have_is_refused() {
+        through_kernels(|| {
+            let wide = Heads { dim: 129, ..HEADS };
+            assert!(PagePool::new(wide, 1, DType::F32, &Device::Cpu).is_err());
+            assert!(PagePool::new(HEADS, 1, DType::F64, &Device::Cpu).is_err());
+            assert!(Slots::new(&[(0, PAGE)], &Device::Cpu).is_err());
+            let pool = PagePool::new(HEADS, 2, DType::F32, &Device::Cpu).unwrap();
+            assert!(pool.copy_page(0, 2).is_err());
+            let (k, slots) = (noise(1, 1, HEADS.kv_width()), [(2, 0)]);
+            assert!(pool.store(&k, &k, &Slots::new(&slots, &Device::Cpu).unwrap()).is_err());
+            let run = PoolRun { rows: 0..1, position: 0, pages: vec![2], causal: true };
+            let plan = Plan::new(&[run], HEADS, 1, &Device::Cpu).unwrap();
+            let q = noise(3, 1, HEADS.query_width());
+            assert!(pool.forward(&q, &plan, None).is_err());
+        });
+    }
+}
