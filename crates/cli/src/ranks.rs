@@ -16,7 +16,7 @@ use crate::exit::{self, Status, Usage};
 use launch::{Way, launch};
 
 #[cfg_attr(
-    not(any(feature = "mpi", feature = "cuda")),
+    not(any(feature = "mpi", feature = "cuda", test)),
     expect(dead_code, reason = "only ranks are kept to cores")
 )]
 mod cores;
