@@ -16,9 +16,10 @@ use crate::plane::{Client, Meeting, Token, listen};
 use crate::traffic::{Counters, Traffic};
 use crate::verdict::{Verdict, Why};
 use crate::watch::{Watch, lost};
-use crate::worker::Queue;
+use crate::worker::{Lane, Queue};
 
 mod operations;
+mod split;
 
 /// All ranks of a job, as one of them sees them. Cheap to clone; clones are the same rank.
 ///
@@ -32,6 +33,9 @@ pub struct Communicator(Arc<Rank>);
 
 #[derive(Debug)]
 struct Rank {
+    /// This rank's number among these.
+    rank: usize,
+    lane: Lane,
     world_size: usize,
     options: Options,
     hosts: Vec<String>,
@@ -39,12 +43,14 @@ struct Rank {
     counters: Arc<Counters>,
     /// Nothing for a rank that is alone.
     others: Option<Others>,
+    /// All ranks of the job, where these are a part of them: they stay as long as the part.
+    whole: Option<Communicator>,
 }
 
 #[derive(Debug)]
 struct Others {
-    queue: Queue,
-    client: Client,
+    queue: Arc<Queue>,
+    client: Arc<Client>,
 }
 
 impl Communicator {
@@ -52,12 +58,15 @@ impl Communicator {
     pub fn single() -> Self {
         let host = crate::place::Place::alone().host;
         Self(Arc::new(Rank {
+            rank: 0,
+            lane: Lane::World,
             world_size: 1,
             options: Options::default(),
             watch: Arc::new(Watch::new(0, &host)),
             hosts: vec![host],
             counters: Arc::new(Counters::default()),
             others: None,
+            whole: None,
         }))
     }
 
@@ -102,7 +111,7 @@ impl Communicator {
         options: Options,
         make: impl FnOnce(Arc<Watch>) -> Result<(Box<dyn crate::link::Link>, Client)> + Send + 'static,
     ) -> Result<Self> {
-        let counters = Arc::new(Counters::default());
+        let (rank, counters) = (watch.rank(), Arc::new(Counters::default()));
         let (counted, shared) = (Arc::clone(&counters), Arc::clone(watch));
         let within = options.join_within.saturating_mul(2).saturating_add(options.deadline);
         let (queue, client) = Queue::start(watch, within, move || {
@@ -112,14 +121,29 @@ impl Communicator {
                 watch: shared,
                 counters: counted,
                 hosts: client.hosts().to_vec(),
+                rank,
+                first: 0,
                 world_size,
                 operation: Operation::Barrier,
+                part: None,
             };
             Ok((group, client))
         })?;
         let hosts = client.hosts().to_vec();
-        let (watch, others) = (Arc::clone(watch), Some(Others { queue, client }));
-        Ok(Self(Arc::new(Rank { world_size, options, hosts, watch, counters, others })))
+        let others = Others { queue: Arc::new(queue), client: Arc::new(client) };
+        let (watch, others, lane) = (Arc::clone(watch), Some(others), Lane::World);
+        let whole = None;
+        Ok(Self(Arc::new(Rank {
+            rank,
+            lane,
+            world_size,
+            options,
+            hosts,
+            watch,
+            counters,
+            others,
+            whole,
+        })))
     }
 
     /// Ranks over MPI, one a process, as `place` says. All MPI calls are made by one thread, which this
@@ -141,7 +165,7 @@ impl Communicator {
 
     /// This rank's number, from 0.
     pub fn rank(&self) -> usize {
-        self.0.watch.rank()
+        self.0.rank
     }
 
     /// The number of ranks.
@@ -195,6 +219,7 @@ impl Communicator {
     pub fn share(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
         match &self.0.others {
             None => Ok(bytes),
+            Some(_) if self.0.lane == Lane::Part => self.broadcast_bytes(bytes, 0)?.wait(),
             Some(others) => others.client.share(bytes, self.0.options.deadline),
         }
     }
@@ -223,15 +248,19 @@ impl Communicator {
         }
     }
 
-    /// Ends the job in good order: returns when all ranks have called it. Nothing may be called then.
+    /// Ends the job in good order: returns when all ranks have called it. Nothing may be called then. A part of a job
+    /// ends with the job, and here its ranks only wait for each other.
     ///
     /// # Errors
     ///
     /// A rank ended the job otherwise, or the end took too long.
     pub fn finish(&self) -> Result<()> {
         let Some(others) = &self.0.others else { return self.0.watch.check() };
+        if self.0.lane == Lane::Part {
+            return self.barrier();
+        }
         let finish = self.call(Operation::Finish, 0, 0);
-        others.queue.submit(finish, |_, _| Ok(()))?.wait()?;
+        others.queue.submit(Lane::World, finish, |_, _| Ok(()))?.wait()?;
         others.client.finish(self.0.options.deadline)?;
         others.queue.close().wait_within("the end of the collectives", self.0.options.deadline)
     }
@@ -274,7 +303,9 @@ impl Communicator {
                 self.0.counters.call(call.operation);
                 Ok(Pending::here(alone(input)))
             }
-            Some(others) => others.queue.submit(call, |group, calls| run(group, calls, input)),
+            Some(others) => {
+                others.queue.submit(self.0.lane, call, |group, calls| run(group, calls, input))
+            }
         }
     }
 }
@@ -282,6 +313,7 @@ impl Communicator {
 impl Drop for Rank {
     fn drop(&mut self) {
         if let Some(others) = &self.others
+            && self.whole.is_none()
             && !others.client.is_finished()
             && self.watch.verdict().is_none()
         {

@@ -23,14 +23,24 @@ pub(crate) struct Group {
     pub(crate) watch: Arc<Watch>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) hosts: Vec<String>,
+    /// This rank's number among them.
+    pub(crate) rank: usize,
+    /// The number that the first of them has in the job.
+    pub(crate) first: usize,
     pub(crate) world_size: usize,
     /// Whose bytes are counted.
     pub(crate) operation: Operation,
+    /// The part of them that this rank belongs to, if they are divided.
+    pub(crate) part: Option<Box<Group>>,
 }
 
 impl Group {
-    fn rank(&self) -> usize {
-        self.watch.rank()
+    /// Ends the connections.
+    pub(crate) fn close(self) {
+        if let Some(part) = self.part {
+            part.close();
+        }
+        self.link.close();
     }
 
     /// Waits until every rank is in a call, and gives their calls; a verdict where they differ.
@@ -51,7 +61,7 @@ impl Group {
 
     fn disagree(&self, rank: usize, here: Call, rank_0: Call) -> crate::Error {
         let verdict = Verdict {
-            rank,
+            rank: self.first + rank,
             host: self.hosts.get(rank).cloned().unwrap_or_default(),
             phase: self.watch.signs().phase,
             operation: Some(here),
@@ -159,7 +169,7 @@ impl Group {
     /// `data` of rank `root`, in place.
     pub(crate) fn broadcast(&mut self, data: &mut [u8], root: usize) -> Result<()> {
         for piece in data.chunks_mut(PIECE) {
-            if self.rank() == root {
+            if self.rank == root {
                 self.counters.sent(self.operation, piece.len() * (self.world_size - 1));
             }
             self.link.broadcast(piece, root)?;

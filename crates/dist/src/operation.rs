@@ -40,10 +40,12 @@ pub enum Operation {
     BroadcastBytes,
     /// The agreement that all work is done.
     Finish,
+    /// The ranks divide into parts.
+    Split,
 }
 
 impl Operation {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Barrier,
         Self::AllReduce(Reduce::Sum),
         Self::AllReduce(Reduce::Max),
@@ -58,6 +60,7 @@ impl Operation {
         Self::AllToAllBytes,
         Self::BroadcastBytes,
         Self::Finish,
+        Self::Split,
     ];
 
     fn code(self) -> u64 {
@@ -87,6 +90,7 @@ impl fmt::Display for Operation {
             Self::AllToAllBytes => ("all-to-all of bytes", None),
             Self::BroadcastBytes => ("broadcast of bytes", None),
             Self::Finish => ("finish", None),
+            Self::Split => ("split", None),
         };
         f.write_str(name)?;
         match reduce {

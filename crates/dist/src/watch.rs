@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::operation::Call;
 use crate::verdict::{Verdict, Why};
+use crate::worker::Lane;
 
 /// Takes a lock whose holder may have panicked: what it guards is whole after every statement.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -30,6 +31,27 @@ pub(crate) struct Signs {
     pub(crate) beats: u64,
     /// Progress of data within calls.
     pub(crate) moved: u64,
+    /// Calls of the part that the rank belongs to, if there are parts.
+    #[serde(default)]
+    pub(crate) part: Option<PartSigns>,
+}
+
+/// What a rank tells of its calls in a part of the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub(crate) struct PartSigns {
+    /// The first rank of the part.
+    pub(crate) first: usize,
+    /// The last call that was entered.
+    pub(crate) entered: Option<Call>,
+    /// The number of calls that are done.
+    pub(crate) finished: u64,
+}
+
+impl PartSigns {
+    /// The number of calls that were entered.
+    pub(crate) fn calls(&self) -> u64 {
+        self.entered.map_or(0, |call| call.sequence)
+    }
 }
 
 impl Signs {
@@ -46,6 +68,7 @@ struct State {
     phase: &'static str,
     entered: Option<Call>,
     finished: u64,
+    part: Option<PartSigns>,
     verdict: Option<Arc<Verdict>>,
     hooks: Vec<Hook>,
     abort: Option<i32>,
@@ -115,13 +138,27 @@ impl Watch {
         self.moved.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn entered(&self, call: Call) {
-        lock(&self.state).entered = Some(call);
+    pub(crate) fn entered(&self, lane: Lane, call: Call) {
+        let mut state = lock(&self.state);
+        match (lane, &mut state.part) {
+            (Lane::Part, Some(part)) => part.entered = Some(call),
+            _ => state.entered = Some(call),
+        }
     }
 
-    pub(crate) fn finished(&self, sequence: u64) {
-        lock(&self.state).finished = sequence;
+    pub(crate) fn finished(&self, lane: Lane, sequence: u64) {
+        let mut state = lock(&self.state);
+        match (lane, &mut state.part) {
+            (Lane::Part, Some(part)) => part.finished = sequence,
+            _ => state.finished = sequence,
+        }
+        drop(state);
         self.wake();
+    }
+
+    /// The ranks were divided; this one's part begins with the rank `first`.
+    pub(crate) fn join_part(&self, first: usize) {
+        lock(&self.state).part = Some(PartSigns { first, ..PartSigns::default() });
     }
 
     pub(crate) fn signs(&self) -> Signs {
@@ -132,6 +169,7 @@ impl Watch {
             finished: state.finished,
             beats: self.beats.load(Ordering::Relaxed),
             moved: self.moved.load(Ordering::Relaxed),
+            part: state.part,
         }
     }
 

@@ -7,11 +7,20 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::group::Group;
-use crate::operation::Call;
+use crate::operation::{Call, Operation};
 use crate::pending::{Pending, Slot};
 use crate::watch::{Watch, lock};
 
 type Job = Box<dyn FnOnce(&mut Group) -> Result<()> + Send>;
+
+/// Whose calls follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Those of all ranks.
+    World,
+    /// Those of the part that this rank belongs to.
+    Part,
+}
 
 enum Work {
     Do(Job),
@@ -29,7 +38,9 @@ pub(crate) struct Queue {
 
 #[derive(Debug)]
 struct State {
-    calls: u64,
+    /// Of all ranks, and of the part.
+    calls: [u64; 2],
+    is_split: bool,
     work: Option<Sender<Work>>,
 }
 
@@ -62,7 +73,7 @@ impl Queue {
             }
             RecvTimeoutError::Disconnected => system(std::io::Error::other("it ended at once")),
         })??;
-        let state = Mutex::new(State { calls: 0, work: Some(work) });
+        let state = Mutex::new(State { calls: [0; 2], is_split: false, work: Some(work) });
         Ok((Self { state, watch: Arc::clone(watch) }, given))
     }
 
@@ -73,6 +84,7 @@ impl Queue {
     /// The job was ended by a verdict or finished.
     pub(crate) fn submit<T: Send + 'static>(
         &self,
+        lane: Lane,
         mut call: Call,
         run: impl FnOnce(&mut Group, &[Call]) -> Result<T> + Send + 'static,
     ) -> Result<Pending<T>> {
@@ -80,18 +92,28 @@ impl Queue {
         let finished = Error::Finished { operation: call.operation };
         let mut state = lock(&self.state);
         let Some(work) = &state.work else { return Err(finished) };
-        call.sequence = state.calls + 1;
+        call.sequence = state.calls[lane as usize] + 1;
         let (pending, slot) = Pending::on_its_way(&self.watch);
-        let job: Job = Box::new(move |group| {
+        let job: Job = Box::new(move |world| {
+            let group = match (lane, &mut world.part) {
+                (Lane::Part, Some(part)) => part,
+                _ => world,
+            };
             let calls = group.agree(call)?;
             slot.fill(run(group, &calls)?);
-            group.watch.finished(call.sequence);
+            group.watch.finished(lane, call.sequence);
             Ok(())
         });
-        self.watch.entered(call);
+        self.watch.entered(lane, call);
         work.send(Work::Do(job)).map_err(|_| finished)?;
-        state.calls += 1;
+        state.calls[lane as usize] += 1;
+        state.is_split |= call.operation == Operation::Split;
         Ok(pending)
+    }
+
+    /// Whether the ranks were divided.
+    pub(crate) fn is_split(&self) -> bool {
+        lock(&self.state).is_split
     }
 
     /// Ends the connection of the ranks when all before it is done; nothing can be queued after it.
@@ -123,7 +145,7 @@ fn run(mut group: Group, jobs: &Receiver<Work>) {
             }
             Work::Abort(exit_code) => group.link.abort(exit_code),
             Work::Close(slot) => {
-                group.link.close();
+                group.close();
                 slot.fill(());
                 watch.wake();
                 return;

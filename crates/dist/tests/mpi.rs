@@ -124,6 +124,11 @@ fn operations_go_on_while_their_rank_computes() {
 }
 
 #[test]
+fn parts_of_four_ranks_work_without_each_other_and_with_all() {
+    succeeds("parts", 4);
+}
+
+#[test]
 fn waiting_for_a_rank_takes_little_processor_time() {
     succeeds("patience", 2);
 }

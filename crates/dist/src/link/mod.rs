@@ -31,6 +31,10 @@ pub(crate) trait Link {
     /// `data` of rank `root`, on every rank.
     fn broadcast(&mut self, data: &mut [u8], root: usize) -> Result<()>;
 
+    /// The connection of a part of the ranks, `size` of them from the rank `first` on, as that with the number `rank`
+    /// among them. All ranks call it, each with its own part.
+    fn split(&mut self, first: usize, rank: usize, size: usize) -> Result<Box<dyn Link>>;
+
     /// Ends the connection, with all ranks.
     fn close(self: Box<Self>);
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mpi::Threading;
 use mpi::environment::Universe;
 use mpi::request::{LocalScope, Request, scope};
-use mpi::topology::SimpleCommunicator;
+use mpi::topology::{Color, SimpleCommunicator};
 use mpi::traits::{Communicator as _, CommunicatorCollectives, Root};
 
 use super::{Link, Others};
@@ -31,11 +31,12 @@ const SHORT: Duration = Duration::from_micros(20);
 /// A pause while others may be late.
 const LONG: Duration = Duration::from_millis(1);
 
-/// MPI's world, and the library's state, which ends with [`Link::close`].
+/// MPI's world or a part of it, and with the world the library's state, which ends with [`Link::close`].
 pub(crate) struct MpiLink {
     /// Not dropped but by [`Link::close`]: MPI waits for all ranks there.
-    universe: ManuallyDrop<Universe>,
-    world: SimpleCommunicator,
+    universe: ManuallyDrop<Option<Universe>>,
+    /// A part is not dropped, which would wait too; it goes with the library's state.
+    world: ManuallyDrop<SimpleCommunicator>,
     watch: Arc<Watch>,
 }
 
@@ -51,8 +52,8 @@ pub(crate) fn join(
     let world = universe.world();
     let here = (world.rank() as usize, world.size() as usize);
     let mut link = Box::new(MpiLink {
-        universe: ManuallyDrop::new(universe),
-        world,
+        universe: ManuallyDrop::new(Some(universe)),
+        world: ManuallyDrop::new(world),
         watch: Arc::clone(&watch),
     });
     if threading < Threading::Funneled {
@@ -131,6 +132,17 @@ impl Link for MpiLink {
             self.complete(root.immediate_broadcast_into(scope, data), Others::AreHere);
         });
         Ok(())
+    }
+
+    fn split(&mut self, first: usize, rank: usize, _size: usize) -> Result<Box<dyn Link>> {
+        let none = || Error::Mpi { why: format!("it gave rank {rank} no part of the job") };
+        let (color, key) = (Color::with_value(first as i32), rank as i32);
+        let part = self.world.split_by_color_with_key(color, key).ok_or_else(none)?;
+        Ok(Box::new(Self {
+            universe: ManuallyDrop::new(None),
+            world: ManuallyDrop::new(part),
+            watch: Arc::clone(&self.watch),
+        }))
     }
 
     fn close(self: Box<Self>) {

@@ -1,5 +1,6 @@
 //! Ranks that are threads of one process: for tests, and for trying out what needs several.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,12 +20,18 @@ struct Table {
 pub(crate) struct Hub {
     table: Mutex<Table>,
     changed: Condvar,
+    /// Those of parts, by their first rank.
+    parts: Mutex<BTreeMap<usize, Arc<Hub>>>,
 }
 
 impl Hub {
     pub(crate) fn new(world_size: usize) -> Arc<Self> {
         let table = Table { places: vec![None; world_size], readers: 0 };
-        Arc::new(Self { table: Mutex::new(table), changed: Condvar::new() })
+        Arc::new(Self {
+            table: Mutex::new(table),
+            changed: Condvar::new(),
+            parts: Mutex::default(),
+        })
     }
 }
 
@@ -104,6 +111,12 @@ impl Link for ThreadLink {
         let laid = self.exchange(mine)?;
         data.copy_from_slice(&laid[root]);
         Ok(())
+    }
+
+    fn split(&mut self, first: usize, rank: usize, size: usize) -> Result<Box<dyn Link>> {
+        let mut parts = lock(&self.hub.parts);
+        let hub = Arc::clone(parts.entry(first).or_insert_with(|| Hub::new(size)));
+        Ok(Box::new(Self { hub, watch: Arc::clone(&self.watch), rank }))
     }
 
     fn close(self: Box<Self>) {}

@@ -111,7 +111,8 @@ impl Member {
 
     fn enter(&self, sequence: u64) {
         let operation = Operation::Barrier;
-        self.watch.entered(Call { sequence, operation, length: 0, root: 0 });
+        self.watch
+            .entered(crate::worker::Lane::World, Call { sequence, operation, length: 0, root: 0 });
     }
 }
 

@@ -1,5 +1,7 @@
 //! Who is alive, who hangs and who is only slow. Knows no sockets and no clock.
 
+mod parts;
+
 use std::time::{Duration, Instant};
 
 use crate::operation::Call;
@@ -20,6 +22,8 @@ struct Seen {
     moved: Instant,
     /// Since when others are in calls that it has not entered.
     awaited: Option<Instant>,
+    /// Since when others of its part are in calls that it has not entered.
+    awaited_in_part: Option<Instant>,
     /// When it was last said that others wait for it.
     reminded: Option<Instant>,
 }
@@ -58,6 +62,7 @@ impl Watchdog {
             progressed: now,
             moved: now,
             awaited: None,
+            awaited_in_part: None,
             reminded: None,
         };
         let ranks = hosts.into_iter().map(seen).collect();
@@ -71,7 +76,7 @@ impl Watchdog {
         if signs != seen.signs {
             seen.progressed = now;
         }
-        let data = |signs: &Signs| (signs.calls(), signs.finished, signs.moved);
+        let data = |signs: &Signs| (signs.calls(), signs.finished, signs.moved, signs.part);
         if data(&signs) != data(&seen.signs) {
             seen.moved = now;
         }
@@ -107,7 +112,8 @@ impl Watchdog {
             self.note_who_is_awaited(&front, now);
         }
         let verdict = self.silent(now).or_else(|| self.hung(front, now));
-        match verdict.or_else(|| self.stalled(now)) {
+        let verdict = verdict.or_else(|| self.stalled(now)).or_else(|| self.fault_in_part(now));
+        match verdict {
             Some(verdict) => vec![Notice::Lost(verdict)],
             None => self.stragglers(now),
         }
@@ -132,6 +138,7 @@ impl Watchdog {
             seen.progressed += gap;
             seen.moved += gap;
             seen.awaited = seen.awaited.map(|since| since + gap);
+            seen.awaited_in_part = seen.awaited_in_part.map(|since| since + gap);
         }
     }
 

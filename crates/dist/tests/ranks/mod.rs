@@ -70,6 +70,7 @@ fn act(scene: &str, ranks: &Communicator) -> Result<()> {
         "collectives" => collectives(ranks)?,
         "large" => large(ranks)?,
         "overlap" => overlap(ranks)?,
+        "parts" => parts(ranks)?,
         "patience" => patience(ranks)?,
         "speed" => speed(ranks)?,
         "endless" => endless(ranks)?,
@@ -99,7 +100,7 @@ fn act(scene: &str, ranks: &Communicator) -> Result<()> {
         "hang" if ranks.rank() == 1 => sleep(FOREVER),
         _ => {}
     }
-    if !matches!(scene, "collectives" | "large" | "overlap" | "patience" | "speed") {
+    if !matches!(scene, "collectives" | "large" | "overlap" | "parts" | "patience" | "speed") {
         // Somebody will not come to this.
         ranks.all_reduce(vec![0.0; 1000], Reduce::Sum)?.wait()?;
     }
@@ -166,6 +167,25 @@ fn collectives(ranks: &Communicator) -> Result<()> {
         ranks.barrier()?;
     }
     small_values(ranks)
+}
+
+/// Two parts, of which one makes many more calls.
+fn parts(ranks: &Communicator) -> Result<()> {
+    let part = ranks.split(2)?;
+    let first = ranks.rank() / 2 * 2;
+    for length in [0, 1, 5000, 100_003] {
+        for _ in 0..1 + 10 * first {
+            let sum = part.all_reduce(numbers(ranks.rank(), length), Reduce::Sum)?.wait()?;
+            let pair = numbers(first, length).into_iter().zip(numbers(first + 1, length));
+            assert_eq!(sum, pair.map(|(a, b)| a + b).collect::<Vec<_>>());
+        }
+        let told = part.broadcast_bytes(vec![ranks.rank() as u8; 9], 1)?.wait()?;
+        assert_eq!(told, vec![first as u8 + 1; 9]);
+        let all = ranks.all_gather(numbers(ranks.rank(), 3))?.wait()?;
+        let expected: Vec<_> = (0..4).flat_map(|rank| numbers(rank, 3)).collect();
+        assert_eq!(all, expected);
+    }
+    part.finish()
 }
 
 fn small_values(ranks: &Communicator) -> Result<()> {

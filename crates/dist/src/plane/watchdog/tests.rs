@@ -1,5 +1,6 @@
 use super::*;
 use crate::operation::Operation;
+use crate::watch::PartSigns;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -148,4 +149,54 @@ fn a_rank_that_is_done_may_be_silent() {
     assert_eq!(scene.pass(30, &[1], still), []);
     scene.watchdog.done(0);
     assert!(scene.watchdog.all_done());
+}
+
+/// Four ranks in two parts, each of which has ended so many calls and is in the next one.
+fn in_parts(calls: [u64; 4]) -> Scene {
+    let mut scene = Scene::new(4);
+    for (rank, calls) in calls.into_iter().enumerate() {
+        let call = Call { sequence: calls + 1, operation: Operation::Barrier, length: 0, root: 0 };
+        let (first, entered) = (rank / 2 * 2, Some(call));
+        scene.signs[rank].part = Some(PartSigns { first, entered, finished: calls });
+    }
+    scene
+}
+
+#[test]
+fn who_is_awaited_in_its_part_hangs_whatever_the_other_part_does() {
+    let mut scene = in_parts([5, 5, 9, 8]);
+    let mut turn = 0;
+    // The first part gets on, call after call.
+    let notices = scene.pass(11, &[], |signs| {
+        turn += 1;
+        if let Some(part) = signs.part.as_mut().filter(|part| part.first == 0) {
+            part.finished += 1;
+            part.entered = part.entered.map(|call| Call { sequence: call.sequence + 1, ..call });
+        }
+    });
+    assert!(turn > 0);
+    let verdict = verdict(&notices);
+    assert_eq!(verdict.rank, 3);
+    assert!(matches!(verdict.why, Why::Hung { awaited_in } if awaited_in.sequence == 10));
+    assert_eq!(verdict.operation.unwrap().sequence, 9);
+}
+
+#[test]
+fn parts_that_are_not_equally_far_wait_for_nobody() {
+    let mut scene = in_parts([2, 2, 90, 90]);
+    assert_eq!(scene.pass(100, &[], |signs| signs.moved += 1), []);
+}
+
+#[test]
+fn a_part_whose_data_do_not_move_stalls() {
+    let mut scene = in_parts([5, 5, 9, 9]);
+    scene.signs[1].moved = 7;
+    let notices = scene.pass(11, &[], |signs| {
+        // The second part's data do.
+        if signs.part.is_some_and(|part| part.first == 2) {
+            signs.moved += 1;
+        }
+    });
+    let verdict = verdict(&notices);
+    assert_eq!((verdict.rank, &verdict.why), (0, &Why::Stalled));
 }
