@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("rewards", &["data", "openai"]),
     ("eval", &["data", "rewards"]),
     ("policy", &["kernels", "dist"]),
-    ("vision", &["kernels", "policy"]),
+    ("vision", &["kernels", "policy", "dist"]),
     ("perception", &["data", "policy", "vision", "dist", "openai"]),
     ("grpo", &["data", "rewards", "eval", "kernels", "policy", "dist", "perception"]),
     ("serve", &["policy", "vision"]),

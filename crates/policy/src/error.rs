@@ -202,6 +202,44 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
+    /// A model cannot be split over so many ranks.
+    #[error(
+        "cannot split `{field}` of {found} over {ranks} ranks, want {want}; use another `--tp`"
+    )]
+    Split {
+        /// The size of the configuration.
+        field: &'static str,
+        /// Its value.
+        found: usize,
+        /// The ranks.
+        ranks: usize,
+        /// What it should be.
+        want: String,
+    },
+    /// A rank's columns of a matrix are no whole blocks of it.
+    #[error(
+        "cannot split `{name}` at column {column}: {format} holds {block} numbers of a row together; use a smaller \
+         `--tp`, or weights in another format"
+    )]
+    SplitBlock {
+        /// The matrix.
+        name: String,
+        /// Where it would be cut.
+        column: usize,
+        /// How it is held.
+        format: &'static str,
+        /// Numbers of a block.
+        block: usize,
+    },
+    /// An adapter stands beside a model that is split over ranks.
+    #[error("`{}` is an adapter, merge it with its model (`embodied-r merge`) to run it on several ranks", dir.display())]
+    SplitAdapter {
+        /// Its folder.
+        dir: PathBuf,
+    },
+    /// The ranks that hold the model's parts cannot go on together.
+    #[error(transparent)]
+    Ranks(#[from] embodied_r_dist::Error),
     /// An operation of the decoder failed.
     #[error("the decoder cannot go on: {0}")]
     Kernel(#[from] embodied_r_kernels::Error),

@@ -25,6 +25,7 @@ use rayon::prelude::*;
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::tensor_parallel::Slice;
 use crate::weights::{WeightFault, tensor_shapes};
 use config::Architecture;
 pub use fault::GgufFault;
@@ -117,14 +118,30 @@ impl GgufModel {
     /// # Errors
     /// [`Error::MissingTensor`] if the model has no such tensor.
     pub fn tensor(&self, name: &str) -> Result<GgufTensor> {
-        let missing = || Error::MissingTensor { name: name.to_owned() };
-        let stored = self.tensors.get(name).ok_or_else(missing)?;
-        match self.file.read(name, stored)? {
+        self.tensor_slice(name, &Slice::Whole)
+    }
+
+    /// A part of the tensor of a canonical name, as [`Self::tensor`]; nothing else of it is read. Rows are whole heads.
+    ///
+    /// # Errors
+    /// As [`Self::tensor`], and [`Error::SplitBlock`] if columns are no whole blocks.
+    pub(crate) fn tensor_slice(&self, name: &str, slice: &Slice) -> Result<GgufTensor> {
+        match self.file.read_slice(name, self.stored(name)?, slice)? {
             GgufTensor::Matrix(matrix) if self.is_interleaved(name) => {
                 self.in_halves(&matrix).map(GgufTensor::Matrix)
             }
             tensor => Ok(tensor),
         }
+    }
+
+    /// Numbers that the tensor of a canonical name holds together.
+    pub(crate) fn block_len(&self, name: &str) -> Result<usize> {
+        Ok(self.stored(name)?.format.block_len())
+    }
+
+    fn stored(&self, name: &str) -> Result<&StoredTensor> {
+        let missing = || Error::MissingTensor { name: name.to_owned() };
+        self.tensors.get(name).ok_or_else(missing)
     }
 
     /// All numbers as `f32`, by canonical name in the model's order.

@@ -24,6 +24,8 @@ pub(crate) use multimodal::Multimodal;
 pub(crate) use names::canonical;
 pub use names::tensor_shapes;
 pub use random::write_random;
+#[cfg(test)]
+pub(crate) use read::StoredTensor;
 pub use read::{VisionTensors, load};
 pub(crate) use read::{decoder, files, find, is_float, open, tensor};
 pub use tensor_file::TensorFile;

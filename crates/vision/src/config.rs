@@ -1,5 +1,7 @@
 //! A vision tower's shape, and the tokens that stand for pictures, from Hugging Face's `config.json`.
 
+mod published;
+
 use std::path::Path;
 
 use embodied_r_policy::config::ConfigFault;

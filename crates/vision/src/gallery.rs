@@ -5,10 +5,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use embodied_r_policy::TensorParallel;
 use image::RgbImage;
 
 use crate::error::Result;
-use crate::model::{Eyes, Seen, image_digest};
+use crate::model::Eyes;
+use crate::seen::{Seen, image_digest};
 
 /// Eyes that remember: a picture that stands in several prompts costs the tower's work once.
 ///
@@ -80,6 +82,34 @@ impl Gallery {
     /// As [`Eyes::images`].
     pub fn images(&self, pictures: &[&RgbImage]) -> Result<Vec<Seen>> {
         pictures.iter().map(|picture| self.image(picture)).collect()
+    }
+
+    /// As [`Self::images`], on ranks that all ask for the same in the same order ([`Eyes::images_over`]): they remember
+    /// the same.
+    ///
+    /// # Errors
+    /// As [`Eyes::images_over`].
+    pub fn images_over(&self, pictures: &[&RgbImage], ranks: &TensorParallel) -> Result<Vec<Seen>> {
+        let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let digests: Vec<u128> = pictures.iter().map(|picture| image_digest(picture)).collect();
+        let mut found: HashMap<u128, Seen> = HashMap::new();
+        let mut new: Vec<(u128, &RgbImage)> = Vec::new();
+        for (digest, picture) in digests.iter().zip(pictures) {
+            let known = found.contains_key(digest) || new.iter().any(|(new, _)| new == digest);
+            match self.remembered().recall(*digest) {
+                Some(seen) => drop(found.insert(*digest, seen)),
+                None if known => {}
+                None => new.push((*digest, picture)),
+            }
+        }
+        self.reused.fetch_add((pictures.len() - new.len()) as u64, Ordering::Relaxed);
+        self.looked.fetch_add(new.len() as u64, Ordering::Relaxed);
+        let looked: Vec<&RgbImage> = new.iter().map(|(_, picture)| *picture).collect();
+        for seen in self.eyes.images_over(&looked, ranks)? {
+            found.insert(seen.digest, seen.clone());
+            self.remembered().remember(seen.digest, seen);
+        }
+        Ok(digests.iter().filter_map(|digest| found.get(digest).cloned()).collect())
     }
 
     fn image(&self, picture: &RgbImage) -> Result<Seen> {

@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::Tensor;
 use embodied_r_policy::tokenizer::{Generation, Tokenizer};
-use embodied_r_policy::{InferenceModel, Insert, Prompt, WeightFormat};
+use embodied_r_policy::{InferenceModel, Prompt, TensorParallel, WeightFormat};
 use image::RgbImage;
 
 use crate::config::{PictureTokens, VisionConfig};
@@ -13,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::grid::Grid;
 use crate::message::Message;
 use crate::processor::{Pixels, Processor};
+use crate::seen::{Kind, Seen, digest, image_digest};
 use crate::source::Source;
 use crate::tower::Tower;
 
@@ -55,36 +55,24 @@ pub struct Eyes {
     tokens: PictureTokens,
 }
 
-/// A picture or a video as the decoder reads it. It costs the tower's work once, and may stand in any number of
-/// prompts.
-#[derive(Debug, Clone)]
-pub struct Seen {
-    kind: Kind,
-    grid: Grid,
-    /// (tokens, hidden of the decoder).
-    embeddings: Tensor,
-    digest: u128,
-}
-
-/// What was seen.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
-    Image,
-    /// With so many positions in time from one patch to the next.
-    Video {
-        interval: f64,
-    },
-}
-
 impl VisionLanguageModel {
     /// Reads the model in `dir`, a folder in Hugging Face's layout or a GGUF file with its tower's beside it.
     ///
     /// # Errors
     /// [`Error::NoVision`], [`Error::NoProcessor`] and [`Error::NoMmproj`] for a text model, and those of [`InferenceModel::load`].
     pub fn load(dir: &Path, options: VisionOptions) -> Result<Self> {
+        Self::load_part(dir, options, &TensorParallel::alone())
+    }
+
+    /// As [`Self::load`], with the decoder's part of the rank `ranks` and all of the tower: pictures are dealt to the
+    /// ranks ([`Eyes::images_over`]).
+    ///
+    /// # Errors
+    /// As [`Self::load`], and those of [`InferenceModel::load_part`].
+    pub fn load_part(dir: &Path, options: VisionOptions, ranks: &TensorParallel) -> Result<Self> {
         // What is small comes first, so that what is missing is told at once.
         let eyes = Eyes::load(dir, options)?;
-        let decoder = InferenceModel::load(dir, options.format)?;
+        let decoder = InferenceModel::load_part(dir, options.format, ranks)?;
         let (found, want) = (eyes.config().out_hidden_size, decoder.config().hidden_size);
         if found != want {
             return Err(Error::Widths { dir: dir.to_owned(), found, want });
@@ -174,6 +162,38 @@ impl Eyes {
         Ok(seen)
     }
 
+    /// As [`Self::images`], on ranks that all ask for the same: each looks at its share, and all get what all saw. The
+    /// tower is whole on every rank: split as the decoder is, it would send a picture's patches twice in every block,
+    /// and this sends its tokens once.
+    ///
+    /// # Errors
+    /// As [`Self::images`], and when a rank is lost.
+    pub fn images_over(&self, pictures: &[&RgbImage], ranks: &TensorParallel) -> Result<Vec<Seen>> {
+        if ranks.is_alone() {
+            return self.images(pictures);
+        }
+        let grids = pictures.iter().map(|picture| self.processor.image_grid(picture.dimensions()));
+        let grids: Vec<Grid> = grids.collect::<Result<_>>()?;
+        let is_own = |index: usize| index % ranks.size() == ranks.rank();
+        let own: Vec<&RgbImage> =
+            (0..pictures.len()).filter(|i| is_own(*i)).map(|i| pictures[i]).collect();
+        let mut own = self.images(&own)?.into_iter();
+        let VisionConfig { spatial_merge_size: merge, out_hidden_size: width, .. } = *self.config();
+        let parts = grids.iter().enumerate().map(|(index, grid)| {
+            let seen = if is_own(index) { own.next() } else { None };
+            ((grid.tokens(merge), width), seen.map(|seen| seen.embeddings))
+        });
+        let embeddings = ranks.exchanged(parts.collect())?;
+        let seen = embeddings.into_iter().zip(grids).zip(pictures);
+        let seen = seen.map(|((embeddings, grid), picture)| Seen {
+            kind: Kind::Image,
+            grid,
+            embeddings,
+            digest: image_digest(picture),
+        });
+        Ok(seen.collect())
+    }
+
     /// How many of the first pictures the tower takes together: as few as have patches enough for its threads, so
     /// that memory does not grow with the number of pictures.
     fn together(&self, pictures: &[&RgbImage]) -> Result<usize> {
@@ -227,8 +247,11 @@ impl Eyes {
         self.filled(&tokenizer.encode(&text)?, seen)
     }
 
-    /// The ids with as many tokens in each place for a picture as the next of `seen` has.
-    fn filled(&self, ids: &[u32], seen: &[Seen]) -> Result<Prompt> {
+    /// The prompt of `ids`, with as many tokens in each place for a picture as the next of `seen` has.
+    ///
+    /// # Errors
+    /// [`Error::Places`] unless there is a picture for each place.
+    pub fn filled(&self, ids: &[u32], seen: &[Seen]) -> Result<Prompt> {
         let PictureTokens { image_token_id, video_token_id } = self.tokens;
         let is_place = |id: &&u32| [image_token_id, video_token_id].contains(id);
         let places = ids.iter().filter(is_place).count();
@@ -249,71 +272,4 @@ impl Eyes {
         }
         Ok(Prompt::with_inserts(filled, inserts)?)
     }
-}
-
-impl Seen {
-    /// Its patches.
-    #[must_use]
-    pub fn grid(&self) -> Grid {
-        self.grid
-    }
-
-    /// Tokens that it takes.
-    #[must_use]
-    pub fn tokens(&self) -> usize {
-        self.embeddings.dims().first().copied().unwrap_or_default()
-    }
-
-    /// Memory that it takes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.embeddings.elem_count() * size_of::<f32>()
-    }
-
-    /// What the decoder reads (tokens, hidden).
-    #[must_use]
-    pub fn embeddings(&self) -> &Tensor {
-        &self.embeddings
-    }
-
-    /// As it stands in a prompt from the token `at` on.
-    fn insert(&self, at: usize, merge: usize) -> Insert {
-        let (height, width) = (self.grid.height / merge, self.grid.width / merge);
-        let interval = match self.kind {
-            Kind::Image => 1.0,
-            Kind::Video { interval } => interval,
-        };
-        let place = |index: usize| {
-            let time = (index / (height * width)) as f64 * interval;
-            [time as usize, index / width % height, index % width]
-        };
-        Insert {
-            at,
-            embeddings: self.embeddings.clone(),
-            places: (0..self.tokens()).map(place).collect(),
-            digest: self.digest,
-        }
-    }
-}
-
-/// A name for an image, by its pixels.
-pub(crate) fn image_digest(picture: &RgbImage) -> u128 {
-    digest(std::slice::from_ref(picture), Kind::Image)
-}
-
-/// A name for what is seen, by its pixels.
-fn digest(frames: &[RgbImage], kind: Kind) -> u128 {
-    let mut hasher = blake3::Hasher::new();
-    let interval = match kind {
-        Kind::Image => f64::NAN,
-        Kind::Video { interval } => interval,
-    };
-    hasher.update(&interval.to_le_bytes());
-    for frame in frames {
-        hasher.update(&frame.width().to_le_bytes());
-        hasher.update(&frame.height().to_le_bytes());
-        hasher.update(frame);
-    }
-    let mut bytes = [0; 16];
-    hasher.finalize_xof().fill(&mut bytes);
-    u128::from_le_bytes(bytes)
 }

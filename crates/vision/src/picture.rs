@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage};
 
 use crate::error::{Error, Result};
@@ -32,23 +33,51 @@ pub fn from_bytes(bytes: &[u8]) -> Result<RgbImage> {
     decode(Cursor::new(bytes), "that came along")
 }
 
+/// Width and height of the picture that [`from_bytes`] gives, by its header.
+///
+/// # Errors
+/// As [`from_bytes`].
+pub fn size(bytes: &[u8]) -> Result<(u32, u32)> {
+    let (decoder, orientation) = opened(Cursor::new(bytes), "that came along")?;
+    let (width, height) = decoder.dimensions();
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    match orientation {
+        Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH => Ok((height, width)),
+        _ => Ok((width, height)),
+    }
+}
+
 /// The picture of that name, which stands in its errors.
 fn decode(source: impl BufRead + Seek, name: &str) -> Result<RgbImage> {
-    let broken = |source| Error::Picture { name: name.to_owned(), source: Box::new(source) };
+    let (decoder, orientation) = opened(source, name)?;
+    let picture = DynamicImage::from_decoder(decoder);
+    let mut picture = picture.map_err(broken(name))?;
+    picture.apply_orientation(orientation);
+    Ok(picture.into_rgb8())
+}
+
+fn broken(name: &str) -> impl Fn(ImageError) -> Error {
+    move |source| Error::Picture { name: name.to_owned(), source: Box::new(source) }
+}
+
+/// A decoder that has read the header, and how the picture is to be turned.
+fn opened<'a>(
+    source: impl BufRead + Seek + 'a,
+    name: &str,
+) -> Result<(impl ImageDecoder + 'a, Orientation)> {
+    let broken = broken(name);
     let reader = ImageReader::new(source).with_guessed_format();
     let reader = reader.map_err(|error| broken(ImageError::IoError(error)))?;
-    let mut decoder = reader.into_decoder().map_err(broken)?;
+    let mut decoder = reader.into_decoder().map_err(&broken)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MOST_PIXELS {
         return Err(Error::TooLarge { name: name.to_owned(), width, height });
     }
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(16 * MOST_PIXELS);
-    decoder.set_limits(limits).map_err(broken)?;
-    let orientation = decoder.orientation().map_err(broken)?;
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    picture.apply_orientation(orientation);
-    Ok(picture.into_rgb8())
+    decoder.set_limits(limits).map_err(&broken)?;
+    let orientation = decoder.orientation().map_err(&broken)?;
+    Ok((decoder, orientation))
 }
 
 #[cfg(test)]
@@ -67,6 +96,21 @@ mod tests {
         let picture = RgbaImage::from_pixel(3, 2, Rgba([10, 20, 30, 0]));
         let read = from_bytes(&png(&picture.into())).unwrap();
         assert_eq!(read.get_pixel(1, 1).0, [10, 20, 30]);
+    }
+
+    #[test]
+    fn a_size_is_that_of_the_upright_picture() {
+        let bytes = png(&RgbImage::new(5, 3).into());
+        assert_eq!(size(&bytes).unwrap(), from_bytes(&bytes).unwrap().dimensions());
+        // A JPEG that is to be turned by a quarter: orientation 6 in its Exif block.
+        let mut jpeg = Cursor::new(Vec::new());
+        RgbImage::new(16, 8).write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
+        let exif = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let length = (exif.len() as u16 + 2).to_be_bytes();
+        let jpeg = jpeg.into_inner();
+        let turned = [&jpeg[..2], &[0xff, 0xe1], &length, exif, &jpeg[2..]].concat();
+        assert_eq!(from_bytes(&turned).unwrap().dimensions(), (8, 16));
+        assert_eq!(size(&turned).unwrap(), (8, 16));
     }
 
     #[test]

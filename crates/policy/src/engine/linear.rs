@@ -41,6 +41,15 @@ pub(super) fn forward_all<const N: usize>(
 }
 
 impl Linear {
+    /// `x · Wᵀ`, and the adapter's part: for modules without a bias.
+    ///
+    /// # Shapes
+    /// `x` (rows, inputs); gives (rows, outputs).
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let [y] = forward_all(x, [self])?;
+        Ok(y)
+    }
+
     /// `y + x · Wᵀ`, and the adapter's part: for modules without a bias.
     ///
     /// # Shapes

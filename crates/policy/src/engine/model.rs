@@ -1,30 +1,26 @@
 //! A decoder's weights as sampling reads them, and one step over them.
 
+mod load;
+
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::ops::Range;
-use std::path::Path;
 
 use candle_core::Tensor;
-use embodied_r_kernels::Precision;
 use embodied_r_kernels::attention::{Attended, Heads};
 use embodied_r_kernels::paged_attention::{self, PageLayout, Run};
 use embodied_r_kernels::rope::{self, Angles, Frequencies, Turn};
-use embodied_r_kernels::weight::{Weight, WeightFormat};
+use embodied_r_kernels::weight::Weight;
 use embodied_r_kernels::{embedding, memory, rms_norm, swiglu};
 
-use super::linear::{self, Linear, LowRank};
+use super::linear::{self, Linear};
 use super::pages::{Pages, Write};
 use crate::config::ModelConfig;
-use crate::error::{Error, Result};
-use crate::gguf::{self, GgufModel, GgufTensor};
-use crate::lora::{self, Adapter, Module};
-use crate::policy::Policy;
+use crate::error::Result;
 use crate::prompt::{Place, Prompt};
 use crate::tape::Tape;
-use crate::weights;
+use crate::tensor_parallel::{Split, TensorParallel};
 
-/// A decoder's weights as sampling reads them.
+/// A decoder's weights as sampling reads them, or one rank's part of them.
 pub struct InferenceModel {
     config: ModelConfig,
     frequencies: Frequencies,
@@ -32,6 +28,9 @@ pub struct InferenceModel {
     layers: Vec<Layer>,
     norm: Tensor,
     head: Weight,
+    /// This rank's parts of them.
+    split: Split,
+    ranks: TensorParallel,
 }
 
 struct Layer {
@@ -127,167 +126,13 @@ impl<'a> Queries<'a> {
     }
 }
 
-impl Policy {
-    /// The weights for sampling: in f32 they are shared with the policy, so that a later change is
-    /// seen; in bf16 they are a copy of what the policy has now. An adapter's are shared either way.
-    ///
-    /// # Errors
-    /// There is no room for the copy.
-    pub fn inference_model(&self, precision: Precision) -> Result<InferenceModel> {
-        self.inference(|weight| match precision {
-            Precision::F32 => Weight::f32(weight),
-            Precision::Bf16 => Weight::bf16(weight),
-        })
-    }
-
-    /// The weights for a rollout, as they are now. Where all of them are trained, it is a copy in f32 too,
-    /// which samples sooner and is gone before the update's gradients come.
-    ///
-    /// # Errors
-    /// As [`Self::inference_model`].
-    pub fn sampler(&self, precision: Precision) -> Result<InferenceModel> {
-        match self.trains_all() {
-            true => self.inference(|weight| Weight::in_format(weight, precision.into())),
-            false => self.inference_model(precision),
-        }
-    }
-
-    fn inference(
-        &self,
-        weight: impl Fn(&Tensor) -> embodied_r_kernels::Result<Weight>,
-    ) -> Result<InferenceModel> {
-        let tensors = self.weights();
-        let get = |name: &str| tensors.get(name).cloned().ok_or_else(|| missing(name));
-        let weight = |name: &str| Ok(weight(&get(name)?)?);
-        let low_rank = |name: &str| {
-            let get = |part: &str| self.parameters().get(&format!("{name}.{part}"));
-            match (&self.lora, get(lora::A), get(lora::B)) {
-                (Some(lora), Some(a), Some(b)) => LowRank::new(a, b, lora.config.scale()).map(Some),
-                _ => Ok(None),
-            }
-        };
-        InferenceModel::new(self.config().clone(), weight, get, low_rank)
-    }
-}
-
-fn missing(name: &str) -> Error {
-    Error::MissingTensor { name: name.to_owned() }
-}
-
 impl InferenceModel {
-    /// Reads a model: a folder in Hugging Face's layout, whose matrices are held in `format`, or a GGUF file, whose
-    /// blocks stay as they are. An adapter's folder gives the model that it stands on with the adapter: merged
-    /// into weights that are numbers, and beside blocks.
-    ///
-    /// # Errors
-    /// As [`Policy::load`].
-    pub fn load(path: &Path, format: WeightFormat) -> Result<Self> {
-        let base = lora::base_of(path)?;
-        let Some(file) = gguf::find(base.as_deref().unwrap_or(path))? else {
-            return match base {
-                Some(_) => Self::of_policy(Policy::load(path)?, format),
-                None => Self::of_folder(path, format),
-            };
-        };
-        let model = GgufModel::open(&file)?;
-        let adapter = base.map(|_| Adapter::open(path, model.config())).transpose()?;
-        // Rows of the embedding are looked up too, beside which nothing can stand.
-        let beside = |name: &str| {
-            let adapter = adapter.as_ref().filter(|adapter| !adapter.replaces(name))?;
-            adapter.pair(name).filter(|_| name.starts_with("model.layers."))
-        };
-        let changed = |name: &str| {
-            let tensor = model.tensor(name)?.dequantize()?;
-            if let Some(adapter) = &adapter {
-                adapter.apply_to(name, &tensor)?;
-            }
-            Ok(tensor)
-        };
-        let weight = |name: &str| {
-            let stays = beside(name).is_some()
-                || !adapter.as_ref().is_some_and(|adapter| adapter.changes(name));
-            match model.tensor(name)? {
-                GgufTensor::Matrix(matrix) if stays => Ok(Weight::quantized(matrix)),
-                _ => Ok(Weight::f32(&changed(name)?)?),
-            }
-        };
-        let low_rank = |name: &str| match beside(&format!("{name}.weight")) {
-            Some(pair) => LowRank::new(&pair.a, &pair.b, pair.scale).map(Some),
-            None => Ok(None),
-        };
-        Self::new(model.config().clone(), weight, changed, low_rank)
-    }
-
-    /// A folder's model. A tensor is read when its turn comes, so that no more than one of them is there as f32.
-    fn of_folder(dir: &Path, format: WeightFormat) -> Result<Self> {
-        let config = ModelConfig::from_dir(dir)?;
-        let tensors = weights::find(dir, &weights::open(dir)?, &config)?;
-        let read = |name: &str| tensors.get(name).ok_or_else(|| missing(name))?.read(name);
-        let weight = |name: &str| Ok(Weight::in_format(&read(name)?, format)?);
-        Self::new(config, weight, read, |_| Ok(None))
-    }
-
-    /// The model of a policy, whose tensors go as soon as their copies are there.
-    fn of_policy(policy: Policy, format: WeightFormat) -> Result<Self> {
-        let (config, tensors) = policy.into_weights();
-        let tensors = RefCell::new(tensors);
-        let take = |name: &str| tensors.borrow_mut().swap_remove(name).ok_or_else(|| missing(name));
-        let weight = |name: &str| Ok(Weight::in_format(&take(name)?, format)?);
-        Self::new(config, weight, take, |_| Ok(None))
-    }
-
-    /// A model of tensors by their canonical names, and of what stands beside its linear modules.
-    fn new(
-        config: ModelConfig,
-        weight: impl Fn(&str) -> Result<Weight>,
-        vector: impl Fn(&str) -> Result<Tensor>,
-        low_rank: impl Fn(&str) -> Result<Option<LowRank>>,
-    ) -> Result<Self> {
-        let layer = |index: usize| -> Result<Layer> {
-            let norm = |name: &str| vector(&format!("model.layers.{index}.{name}.weight"));
-            let linear = |module: Module| -> Result<Linear> {
-                let name = module.name(index);
-                let bias = match config.attention_bias && module.has_bias() {
-                    true => Some(vector(&format!("{name}.bias"))?),
-                    false => None,
-                };
-                let weight = weight(&format!("{name}.weight"))?;
-                Ok(Linear { weight, bias, low_rank: low_rank(&name)? })
-            };
-            Ok(Layer {
-                input_norm: norm("input_layernorm")?,
-                q: linear(Module::Q)?,
-                k: linear(Module::K)?,
-                v: linear(Module::V)?,
-                o: linear(Module::O)?,
-                post_norm: norm("post_attention_layernorm")?,
-                gate: linear(Module::Gate)?,
-                up: linear(Module::Up)?,
-                down: linear(Module::Down)?,
-                window: config.window(index),
-            })
-        };
-        let embedding = weight("model.embed_tokens.weight")?;
-        let head = match config.tie_word_embeddings {
-            true => embedding.clone(),
-            false => weight("lm_head.weight")?,
-        };
-        Ok(Self {
-            frequencies: config.rope.frequencies(config.head_dim),
-            embedding,
-            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
-            norm: vector("model.norm.weight")?,
-            head,
-            config,
-        })
-    }
-
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// Memory that the keys and values of a token take.
+    /// Memory that the keys and values of a token take, on this rank.
     pub fn kv_bytes_per_token(&self) -> usize {
         let page = PageLayout::new(self.heads()).numbers() * self.config.num_hidden_layers;
         page * size_of::<f32>() / paged_attention::PAGE
@@ -304,13 +149,40 @@ impl InferenceModel {
         }
     }
 
-    /// The heads of its attention.
+    /// The heads of its attention, on this rank.
     pub(super) fn heads(&self) -> Heads {
-        Heads {
-            query: self.config.num_attention_heads,
-            kv: self.config.num_key_value_heads,
-            dim: self.config.head_dim,
+        self.split.heads
+    }
+
+    /// The ranks that hold its parts.
+    pub fn ranks(&self) -> &TensorParallel {
+        &self.ranks
+    }
+
+    /// The tokens' embeddings. Each is on one rank.
+    fn embedded(&self, ids: &[usize]) -> Result<Tensor> {
+        if self.ranks.is_alone() {
+            return Ok(self.embedding.rows(ids)?);
         }
+        let own = self.split.own_vocabulary();
+        let x = memory::zeros(&[ids.len(), self.config.hidden_size])?;
+        for (row, id) in ids.iter().enumerate().filter(|(_, id)| own.contains(id)) {
+            memory::copy_rows(&x, row, &self.embedding.rows(&[id - own.start])?, 0..1)?;
+        }
+        self.ranks.sum(x)
+    }
+
+    /// `residual + x · Wᵀ` of a module that is split by its inputs.
+    fn joined(&self, module: &Linear, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        if self.ranks.is_alone() {
+            return module.forward_add(x, residual);
+        }
+        // The residual stream is the same on all ranks, and counts once.
+        let part = match self.ranks.is_first() {
+            true => module.forward_add(x, residual)?,
+            false => module.forward(x)?,
+        };
+        self.ranks.sum(part)
     }
 
     /// Computes a batch: keys and values of its tokens go to the pages, and the logits that are wanted
@@ -324,7 +196,7 @@ impl InferenceModel {
         let mut tape = tape.filter(|tape| tape.has_room(batch.ids.len()));
         let (all, wanted) = (Queries::all(batch, self)?, Queries::wanted(batch, self)?);
         let writes = writes(&batch.parts);
-        let mut x = self.embedding.rows(&batch.ids)?;
+        let mut x = self.embedded(&batch.ids)?;
         for Inserted { row, rows, embeddings } in &batch.inserts {
             memory::copy_rows(&x, *row, embeddings, rows.clone())?;
         }
@@ -355,7 +227,8 @@ impl InferenceModel {
             pages.tape(&writes, tape.push(batch.ids.len(), wanted.rows.as_deref(), &x)?);
         }
         let normed = rms_norm::forward(&x, &self.norm, self.config.rms_norm_eps)?;
-        Ok(self.head.forward(&normed.y, None)?)
+        let logits = self.head.forward(&normed.y, None)?;
+        self.ranks.side_by_side(logits, &self.split.vocabulary)
     }
 
     /// What a layer's queries see of the values in the pages (queries, query heads · dim).
@@ -378,10 +251,10 @@ impl InferenceModel {
 
     /// The rest of a layer behind its attention.
     fn finished(&self, layer: &Layer, attended: &Tensor, residual: &Tensor) -> Result<Finished> {
-        let middle = layer.o.forward_add(attended, residual)?;
+        let middle = self.joined(&layer.o, attended, residual)?;
         let normed = rms_norm::forward(&middle, &layer.post_norm, self.config.rms_norm_eps)?;
         let [gate, up] = linear::forward_all(&normed.y, [&layer.gate, &layer.up])?;
-        let y = layer.down.forward_add(&swiglu::forward(&gate, &up)?, &middle)?;
+        let y = self.joined(&layer.down, &swiglu::forward(&gate, &up)?, &middle)?;
         Ok(Finished { y, middle, scale: normed.scale, gate, up })
     }
 }

@@ -1,10 +1,12 @@
 //! An open GGUF file: its values by key, and its tensors by the names that it gives them.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use embodied_r_kernels::memory;
 use embodied_r_kernels::quantized::{ByteRange, QuantizedMatrix, SharedBytes};
 use indexmap::IndexMap;
 
@@ -13,6 +15,7 @@ use super::fault::{self, GgufFault};
 use super::header::{self, Header, StoredTensor};
 use super::metadata::Metadata;
 use crate::error::{During, Error, Result};
+use crate::tensor_parallel::Slice;
 use crate::weights::{self, WeightFault};
 
 /// An open GGUF file, whatever it describes.
@@ -119,18 +122,69 @@ impl GgufFile {
 
     /// What is stored; `name` is for the error.
     pub(super) fn read(&self, name: &str, stored: &StoredTensor) -> Result<GgufTensor> {
+        self.read_slice(name, stored, &Slice::Whole)
+    }
+
+    /// A part of what is stored. Rows stay in the file, columns are copied.
+    pub(super) fn read_slice(
+        &self,
+        name: &str,
+        stored: &StoredTensor,
+        slice: &Slice,
+    ) -> Result<GgufTensor> {
         let (outputs, inputs) = match stored.shape.as_slice() {
             [inputs] => (1, *inputs),
             [outputs, inputs @ ..] => (*outputs, inputs.iter().product()),
             [] => (0, 0),
         };
-        let bytes = ByteRange::new(SharedBytes::clone(&self.bytes), stored.range.clone())?;
-        let matrix = QuantizedMatrix::new(stored.format, outputs, inputs, bytes)?;
-        if stored.shape.len() > 1 {
-            return Ok(GgufTensor::Matrix(matrix));
+        let shared = || SharedBytes::clone(&self.bytes);
+        let (format, is_matrix) = (stored.format, stored.shape.len() > 1);
+        let matrix = match slice {
+            Slice::Rows(rows) if is_matrix => {
+                // The header has been held against the sizes.
+                let width = format.row_bytes(inputs).unwrap_or_default();
+                let start = stored.range.start;
+                let bytes = start + rows.start * width..start + rows.end * width;
+                let bytes = ByteRange::new(shared(), bytes)?;
+                QuantizedMatrix::new(format, rows.len(), inputs, bytes)?
+            }
+            _ => {
+                let bytes = ByteRange::new(shared(), stored.range.clone())?;
+                QuantizedMatrix::new(format, outputs, inputs, bytes)?
+            }
+        };
+        match slice {
+            Slice::Columns(taken) => columns(name, &matrix, taken).map(GgufTensor::Matrix),
+            _ if is_matrix => Ok(GgufTensor::Matrix(matrix)),
+            _ => {
+                let numbers = matrix.dequantize()?.flatten_all();
+                let numbers: Tensor = numbers.during(format!("read `{name}`"))?;
+                match slice {
+                    Slice::Rows(rows) => {
+                        Ok(GgufTensor::Vector(memory::rows(&numbers, rows.clone())?))
+                    }
+                    _ => Ok(GgufTensor::Vector(numbers)),
+                }
+            }
         }
-        let numbers: Tensor =
-            matrix.dequantize()?.flatten_all().during(format!("read `{name}`"))?;
-        Ok(GgufTensor::Vector(numbers))
     }
+}
+
+/// Some columns of a matrix.
+fn columns(name: &str, matrix: &QuantizedMatrix, taken: &Range<usize>) -> Result<QuantizedMatrix> {
+    let format = matrix.format();
+    let (block, width) = (format.block_len(), format.block_bytes());
+    let cut = [taken.start, taken.end].into_iter().find(|column| !column.is_multiple_of(block));
+    if let Some(column) = cut {
+        let (name, format) = (name.to_owned(), format.name());
+        return Err(Error::SplitBlock { name, column, format, block });
+    }
+    let part = taken.start / block * width..taken.end / block * width;
+    let mut bytes = Vec::with_capacity(matrix.outputs() * part.len());
+    for row in 0..matrix.outputs() {
+        bytes.extend_from_slice(
+            matrix.row(row).unwrap_or_default().get(part.clone()).unwrap_or_default(),
+        );
+    }
+    Ok(QuantizedMatrix::new(format, matrix.outputs(), taken.len(), bytes.into())?)
 }

@@ -122,6 +122,9 @@ pub(crate) struct WeightFile {
     map: Arc<Mmap>,
     /// In the order of their bytes.
     tensors: Arc<IndexMap<String, Stored>>,
+    /// Bytes that were read.
+    #[cfg(test)]
+    pub(crate) taken: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl WeightFile {
@@ -135,7 +138,12 @@ impl WeightFile {
             return Err(Error::LfsPointer { path: path.to_owned() });
         }
         let tensors = read(&map).map_err(Error::corrupt(path))?;
-        Ok(Self { map: Arc::new(map), tensors: Arc::new(tensors) })
+        Ok(Self {
+            map: Arc::new(map),
+            tensors: Arc::new(tensors),
+            #[cfg(test)]
+            taken: Arc::default(),
+        })
     }
 
     /// The tensors in the order of their bytes.
@@ -149,7 +157,20 @@ impl WeightFile {
 
     /// The bytes of a tensor of this file.
     pub(crate) fn bytes(&self, stored: &Stored) -> &[u8] {
-        self.map.get(stored.range.clone()).unwrap_or_default()
+        self.taken(stored.range.clone())
+    }
+
+    /// The bytes of some numbers of a tensor of this file, in the order of its rows.
+    pub(crate) fn part(&self, stored: &Stored, numbers: Range<usize>) -> &[u8] {
+        let (start, bits) = (stored.range.start, stored.dtype.bitsize());
+        self.taken(start + numbers.start * bits / 8..start + numbers.end * bits / 8)
+    }
+
+    /// All that is read behind the header is read through this.
+    fn taken(&self, range: Range<usize>) -> &[u8] {
+        #[cfg(test)]
+        self.taken.fetch_add(range.len(), std::sync::atomic::Ordering::Relaxed);
+        self.map.get(range).unwrap_or_default()
     }
 }
 

@@ -14,6 +14,7 @@ use super::names::{VISION, canonical, of_vision, tensor_shapes};
 use super::{INDEX_FILE, SINGLE_FILE, WeightFault};
 use crate::config::ModelConfig;
 use crate::error::{During, Error, Result};
+use crate::tensor_parallel::Slice;
 
 /// Reads the decoder's weights from the folder `dir` as f32 on the CPU.
 ///
@@ -72,6 +73,46 @@ impl StoredTensor {
     /// Its numbers as f32; `name` is for the error.
     pub(crate) fn read(&self, name: &str) -> Result<Tensor> {
         tensor(&self.file, &self.stored).during(format!("take `{name}` from the weights"))
+    }
+
+    /// The numbers of `slice` as f32; of the file no others are read.
+    pub(crate) fn read_slice(&self, name: &str, slice: &Slice) -> Result<Tensor> {
+        if *slice == Slice::Whole {
+            return self.read(name);
+        }
+        let (numbers, shape) = slice_numbers(&self.file, &self.stored, slice);
+        Tensor::from_vec(numbers, shape, &Device::Cpu)
+            .during(format!("take a part of `{name}` from the weights"))
+    }
+
+    /// Its sizes.
+    pub(crate) fn shape(&self) -> &[usize] {
+        &self.stored.shape
+    }
+}
+
+/// The numbers of a part of a tensor, and its shape.
+fn slice_numbers(file: &WeightFile, stored: &Stored, slice: &Slice) -> (Vec<f32>, Vec<usize>) {
+    let (rows, width) = match stored.shape.as_slice() {
+        [rows, inner @ ..] => (*rows, inner.iter().product::<usize>()),
+        [] => (1, 1),
+    };
+    let read = |range| numbers(stored.dtype, file.part(stored, range));
+    match slice {
+        Slice::Whole => (read(0..rows * width), stored.shape.clone()),
+        Slice::Rows(taken) => {
+            let mut shape = stored.shape.clone();
+            shape.iter_mut().take(1).for_each(|rows| *rows = taken.len());
+            (read(taken.start * width..taken.end * width), shape)
+        }
+        Slice::Columns(taken) => {
+            let mut numbers = vec![0.0; rows * taken.len()];
+            let parts = numbers.par_chunks_mut(taken.len().max(1)).enumerate();
+            parts.for_each(|(row, part)| {
+                part.copy_from_slice(&read(row * width + taken.start..row * width + taken.end));
+            });
+            (numbers, vec![rows, taken.len()])
+        }
     }
 }
 

@@ -1,0 +1,218 @@
+//! Where a decoder's weights come from: a policy, a folder or a GGUF file, of which each rank reads its part.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use candle_core::Tensor;
+use embodied_r_kernels::Precision;
+use embodied_r_kernels::weight::{Weight, WeightFormat};
+
+use super::super::linear::{Linear, LowRank};
+use super::{InferenceModel, Layer};
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::gguf::{self, GgufModel, GgufTensor};
+use crate::lora::{self, Adapter, Module};
+use crate::policy::Policy;
+use crate::tensor_parallel::{Slice, Split, TensorParallel, block};
+use crate::weights;
+
+impl Policy {
+    /// The weights for sampling: in f32 they are shared with the policy, so that a later change is
+    /// seen; in bf16 they are a copy of what the policy has now. An adapter's are shared either way.
+    ///
+    /// # Errors
+    /// There is no room for the copy.
+    pub fn inference_model(&self, precision: Precision) -> Result<InferenceModel> {
+        self.inference(|weight| match precision {
+            Precision::F32 => Weight::f32(weight),
+            Precision::Bf16 => Weight::bf16(weight),
+        })
+    }
+
+    /// The weights for a rollout, as they are now. Where all of them are trained, it is a copy in f32 too,
+    /// which samples sooner and is gone before the update's gradients come.
+    ///
+    /// # Errors
+    /// As [`Self::inference_model`].
+    pub fn sampler(&self, precision: Precision) -> Result<InferenceModel> {
+        match self.trains_all() {
+            true => self.inference(|weight| Weight::in_format(weight, precision.into())),
+            false => self.inference_model(precision),
+        }
+    }
+
+    fn inference(
+        &self,
+        weight: impl Fn(&Tensor) -> embodied_r_kernels::Result<Weight>,
+    ) -> Result<InferenceModel> {
+        let tensors = self.weights();
+        let get = |name: &str| tensors.get(name).cloned().ok_or_else(|| missing(name));
+        let weight = |name: &str| Ok(weight(&get(name)?)?);
+        let low_rank = |name: &str| {
+            let get = |part: &str| self.parameters().get(&format!("{name}.{part}"));
+            match (&self.lora, get(lora::A), get(lora::B)) {
+                (Some(lora), Some(a), Some(b)) => LowRank::new(a, b, lora.config.scale()).map(Some),
+                _ => Ok(None),
+            }
+        };
+        let ranks = TensorParallel::alone();
+        let split = Split::new(self.config(), (0, 1), 1)?;
+        InferenceModel::new(self.config().clone(), (&split, &ranks), weight, get, low_rank)
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::MissingTensor { name: name.to_owned() }
+}
+
+impl InferenceModel {
+    /// Reads a model: a folder in Hugging Face's layout, whose matrices are held in `format`, or a GGUF file, whose
+    /// blocks stay as they are. An adapter's folder gives the model that it stands on with the adapter: merged
+    /// into weights that are numbers, and beside blocks.
+    ///
+    /// # Errors
+    /// As [`Policy::load`].
+    pub fn load(path: &Path, format: WeightFormat) -> Result<Self> {
+        Self::load_part(path, format, &TensorParallel::alone())
+    }
+
+    /// As [`Self::load`], the part of the rank `ranks`; of the files nothing else is read.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; [`Error::Split`], [`Error::SplitBlock`] or [`Error::SplitAdapter`] if the model cannot be
+    /// split so.
+    pub fn load_part(path: &Path, format: WeightFormat, ranks: &TensorParallel) -> Result<Self> {
+        let base = lora::base_of(path)?;
+        if base.is_some() && !ranks.is_alone() {
+            return Err(Error::SplitAdapter { dir: path.to_owned() });
+        }
+        let Some(file) = gguf::find(base.as_deref().unwrap_or(path))? else {
+            return match base {
+                Some(_) => Self::of_policy(Policy::load(path)?, format),
+                None => Self::of_folder(path, format, ranks),
+            };
+        };
+        let model = GgufModel::open(&file)?;
+        let split = Split::new(model.config(), (ranks.rank(), ranks.size()), gguf_block(&model)?)?;
+        let adapter = base.map(|_| Adapter::open(path, model.config())).transpose()?;
+        // Rows of the embedding are looked up too, beside which nothing can stand.
+        let beside = |name: &str| {
+            let adapter = adapter.as_ref().filter(|adapter| !adapter.replaces(name))?;
+            adapter.pair(name).filter(|_| name.starts_with("model.layers."))
+        };
+        let changed = |name: &str| {
+            let tensor = model.tensor_slice(name, &split.of(name))?.dequantize()?;
+            if let Some(adapter) = &adapter {
+                adapter.apply_to(name, &tensor)?;
+            }
+            Ok(tensor)
+        };
+        let weight = |name: &str| {
+            let stays = beside(name).is_some()
+                || !adapter.as_ref().is_some_and(|adapter| adapter.changes(name));
+            match model.tensor_slice(name, &split.of(name))? {
+                GgufTensor::Matrix(matrix) if stays => Ok(Weight::quantized(matrix)),
+                _ => Ok(Weight::f32(&changed(name)?)?),
+            }
+        };
+        let low_rank = |name: &str| match beside(&format!("{name}.weight")) {
+            Some(pair) => LowRank::new(&pair.a, &pair.b, pair.scale).map(Some),
+            None => Ok(None),
+        };
+        Self::new(model.config().clone(), (&split, ranks), weight, changed, low_rank)
+    }
+
+    /// A folder's model. A tensor is read when its turn comes, so that no more than one of them is there as f32.
+    fn of_folder(dir: &Path, format: WeightFormat, ranks: &TensorParallel) -> Result<Self> {
+        let config = ModelConfig::from_dir(dir)?;
+        let split = Split::new(
+            &config,
+            (ranks.rank(), ranks.size()),
+            block(format, config.intermediate_size),
+        )?;
+        let tensors = weights::find(dir, &weights::open(dir)?, &config)?;
+        let stored = |name: &str| tensors.get(name).ok_or_else(|| missing(name));
+        let read = |name: &str| stored(name)?.read_slice(name, &split.of(name));
+        let weight = |name: &str| {
+            let slice = split.of(name);
+            if let (Slice::Columns(taken), [_, inputs]) = (&slice, stored(name)?.shape()) {
+                let block = block(format, *inputs);
+                let mut ends = [taken.start, taken.end].into_iter();
+                if let Some(column) = ends.find(|column| !column.is_multiple_of(block)) {
+                    let (name, format) = (name.to_owned(), format.name());
+                    return Err(Error::SplitBlock { name, column, format, block });
+                }
+            }
+            Ok(Weight::in_format(&stored(name)?.read_slice(name, &slice)?, format)?)
+        };
+        Self::new(config, (&split, ranks), weight, read, |_| Ok(None))
+    }
+
+    /// The model of a policy, whose tensors go as soon as their copies are there.
+    fn of_policy(policy: Policy, format: WeightFormat) -> Result<Self> {
+        let (config, tensors) = policy.into_weights();
+        let split = Split::new(&config, (0, 1), 1)?;
+        let tensors = RefCell::new(tensors);
+        let take = |name: &str| tensors.borrow_mut().swap_remove(name).ok_or_else(|| missing(name));
+        let weight = |name: &str| Ok(Weight::in_format(&take(name)?, format)?);
+        Self::new(config, (&split, &TensorParallel::alone()), weight, take, |_| Ok(None))
+    }
+
+    /// A model of its part of each tensor, by canonical names, and of what stands beside its linear modules.
+    fn new(
+        config: ModelConfig,
+        (split, ranks): (&Split, &TensorParallel),
+        weight: impl Fn(&str) -> Result<Weight>,
+        vector: impl Fn(&str) -> Result<Tensor>,
+        low_rank: impl Fn(&str) -> Result<Option<LowRank>>,
+    ) -> Result<Self> {
+        let layer = |index: usize| -> Result<Layer> {
+            ranks.beat();
+            let norm = |name: &str| vector(&format!("model.layers.{index}.{name}.weight"));
+            let linear = |module: Module| -> Result<Linear> {
+                let name = module.name(index);
+                let bias = match config.attention_bias && module.has_bias() {
+                    true => Some(vector(&format!("{name}.bias"))?),
+                    false => None,
+                };
+                let weight = weight(&format!("{name}.weight"))?;
+                Ok(Linear { weight, bias, low_rank: low_rank(&name)? })
+            };
+            Ok(Layer {
+                input_norm: norm("input_layernorm")?,
+                q: linear(Module::Q)?,
+                k: linear(Module::K)?,
+                v: linear(Module::V)?,
+                o: linear(Module::O)?,
+                post_norm: norm("post_attention_layernorm")?,
+                gate: linear(Module::Gate)?,
+                up: linear(Module::Up)?,
+                down: linear(Module::Down)?,
+                window: config.window(index),
+            })
+        };
+        let embedding = weight("model.embed_tokens.weight")?;
+        let head = match config.tie_word_embeddings {
+            true => embedding.clone(),
+            false => weight("lm_head.weight")?,
+        };
+        Ok(Self {
+            frequencies: config.rope.frequencies(config.head_dim),
+            embedding,
+            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
+            norm: vector("model.norm.weight")?,
+            head,
+            split: split.clone(),
+            ranks: ranks.clone(),
+            config,
+        })
+    }
+}
+
+/// Numbers that the rows of every layer's last product hold together.
+fn gguf_block(model: &GgufModel) -> Result<usize> {
+    let layers = 0..model.config().num_hidden_layers;
+    let block = |layer| model.block_len(&format!("{}.weight", Module::Down.name(layer)));
+    layers.map(block).try_fold(1, |most, block| Ok(most.max(block?)))
+}

@@ -1,0 +1,152 @@
+//! A model whose matrices are split over ranks (Shoeybi et al., Megatron-LM, 2019).
+//!
+//! Queries, keys, values and the gated layer's first products are split by outputs, so that a rank has whole heads; the
+//! two products behind them are split by inputs, and their results are summed over the ranks. Embedding and output layer
+//! are split by tokens. Every rank has the whole residual stream, to the same bits, so that all draw the same tokens.
+
+mod bytes;
+mod split;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use candle_core::Tensor;
+use embodied_r_dist::{Communicator, Reduce};
+use embodied_r_kernels::memory;
+
+use crate::error::Result;
+pub use bytes::PartBytes;
+pub(crate) use bytes::block;
+pub(crate) use split::{Slice, Split};
+
+const OP: &str = "tensor_parallel";
+
+/// The ranks that hold a model's parts, as one of them sees them. A clone is the same rank.
+#[derive(Debug, Clone, Default)]
+pub struct TensorParallel {
+    /// Nothing for a rank that holds the whole model.
+    communicator: Option<Communicator>,
+}
+
+impl TensorParallel {
+    /// One rank that holds all: nothing is split, sent or copied.
+    #[must_use]
+    pub fn alone() -> Self {
+        Self::default()
+    }
+
+    /// The ranks of `communicator`, each with a part.
+    #[must_use]
+    pub fn over(communicator: Communicator) -> Self {
+        Self { communicator: (communicator.world_size() > 1).then_some(communicator) }
+    }
+
+    /// The ranks.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.communicator.as_ref().map_or(1, Communicator::world_size)
+    }
+
+    /// This one's number, from 0.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.communicator.as_ref().map_or(0, Communicator::rank)
+    }
+
+    /// Whether this rank holds the whole model.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.communicator.is_none()
+    }
+
+    /// Whether this rank speaks for all of them.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// A sign that this rank's work goes on.
+    pub fn beat(&self) {
+        if let Some(communicator) = &self.communicator {
+            communicator.beat();
+        }
+    }
+
+    /// The bytes of the first rank, on every rank; what others give is not looked at.
+    ///
+    /// # Errors
+    /// [`crate::Error::Ranks`] when a rank is lost.
+    pub fn of_first(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        match &self.communicator {
+            None => Ok(bytes),
+            Some(communicator) => Ok(communicator.broadcast_bytes(bytes, 0)?.wait()?),
+        }
+    }
+
+    /// Matrices that each are there on one rank, on every rank: the `n`th of rank `n` modulo the ranks. For each its
+    /// shape and, on its rank, the matrix.
+    ///
+    /// # Errors
+    /// [`crate::Error::Ranks`] when a rank is lost, or has a matrix of another shape.
+    pub fn exchanged(
+        &self,
+        matrices: Vec<((usize, usize), Option<Tensor>)>,
+    ) -> Result<Vec<Tensor>> {
+        let Some(communicator) = &self.communicator else {
+            return Ok(matrices.into_iter().filter_map(|(_, matrix)| matrix).collect());
+        };
+        // All are on their way before the first is waited for.
+        let begun = matrices.into_iter().enumerate().map(|(index, (shape, matrix))| {
+            let numbers = match &matrix {
+                Some(matrix) => memory::floats(matrix, OP)?.to_vec(),
+                None => vec![0.0; shape.0 * shape.1],
+            };
+            Ok((shape, communicator.broadcast(numbers, index % self.size())?))
+        });
+        let begun = begun.collect::<Result<Vec<_>>>()?;
+        begun
+            .into_iter()
+            .map(|(shape, numbers)| Ok(memory::tensor(numbers.wait()?, shape)?))
+            .collect()
+    }
+
+    /// The sum of every rank's `part`.
+    ///
+    /// # Shapes
+    /// The same on all ranks.
+    pub(crate) fn sum(&self, part: Tensor) -> Result<Tensor> {
+        let Some(communicator) = &self.communicator else { return Ok(part) };
+        let numbers = memory::floats(&part, OP)?.to_vec();
+        let sum = communicator.all_reduce(numbers, Reduce::Sum)?.wait()?;
+        Ok(memory::tensor(sum, part.shape())?)
+    }
+
+    /// The columns of all ranks side by side; `columns` are each rank's.
+    ///
+    /// # Shapes
+    /// `part` (rows, this rank's columns); gives (rows, all columns).
+    pub(crate) fn side_by_side(&self, part: Tensor, columns: &[Range<usize>]) -> Result<Tensor> {
+        let Some(communicator) = &self.communicator else { return Ok(part) };
+        let (rows, width) = part.dims2().map_err(embodied_r_kernels::Error::from)?;
+        let widest = columns.iter().map(ExactSizeIterator::len).max().unwrap_or_default();
+        let whole = columns.last().map_or(0, |columns| columns.end);
+        if rows == 0 {
+            return Ok(memory::tensor(Vec::new(), (0, whole))?);
+        }
+        let mut padded = vec![0.0; rows * widest];
+        let numbers = memory::floats(&part, OP)?;
+        for (to, from) in padded.chunks_mut(widest).zip(numbers.chunks(width)) {
+            to[..width].copy_from_slice(from);
+        }
+        drop(numbers);
+        let all = communicator.all_gather(padded)?.wait()?;
+        let mut joined = vec![0.0; rows * whole];
+        for (columns, part) in columns.iter().zip(all.chunks(rows * widest)) {
+            for (to, from) in joined.chunks_mut(whole).zip(part.chunks(widest)) {
+                to[columns.clone()].copy_from_slice(&from[..columns.len()]);
+            }
+        }
+        Ok(memory::tensor(joined, (rows, whole))?)
+    }
+}

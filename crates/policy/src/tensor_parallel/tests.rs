@@ -1,0 +1,264 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use embodied_r_dist::Options;
+use embodied_r_kernels::quantized::BlockFormat;
+use embodied_r_kernels::weight::WeightFormat;
+
+use super::*;
+use crate::config::ModelConfig;
+use crate::engine::{Engine, EngineOptions, InferenceModel, Output};
+use crate::error::Error;
+use crate::generate::Request;
+use crate::gguf::{GgufModel, GgufTensor};
+use crate::policy::Policy;
+use crate::sampling::Sampling;
+use crate::weights::{SaveOptions, find, open, tensor_shapes};
+
+/// Does `work` on so many ranks, each a thread with a pool of its own: ranks wait for each other.
+fn on_ranks<R: Send>(ranks: usize, work: impl Fn(&TensorParallel) -> R + Sync) -> Vec<R> {
+    let communicators = Communicator::threads(ranks, &Options::default()).unwrap();
+    std::thread::scope(|scope| {
+        let work = &work;
+        let start = |communicator: Communicator| {
+            scope.spawn(move || {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+                let done = pool.install(|| work(&TensorParallel::over(communicator.clone())));
+                communicator.finish().unwrap();
+                done
+            })
+        };
+        let threads: Vec<_> = communicators.into_iter().map(start).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn config(tied: bool) -> ModelConfig {
+    let json = serde_json::json!({
+        "model_type": "qwen2", "vocab_size": 97, "hidden_size": 64, "intermediate_size": 160,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "max_position_embeddings": 600, "rms_norm_eps": 1e-6, "tie_word_embeddings": tied,
+        "initializer_range": 0.3, "eos_token_id": 3,
+    });
+    ModelConfig::from_json(&json).unwrap()
+}
+
+fn folder(config: &ModelConfig) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    Policy::random(config, 7).unwrap().save(dir.path(), &SaveOptions::default()).unwrap();
+    dir
+}
+
+/// Ids and log-probabilities of some completions, drawn at a temperature and likeliest.
+fn drawn(path: &Path, format: WeightFormat, ranks: &TensorParallel) -> Vec<(u32, f32)> {
+    let model = Arc::new(InferenceModel::load_part(path, format, ranks).unwrap());
+    let mut engine = Engine::new(model, EngineOptions::default()).unwrap();
+    for (seed, temperature) in [(1, 0.0), (2, 0.0), (3, 1.0)] {
+        let prompt: Vec<u32> = (0..70 * seed).map(|i| (i * i * 31 + seed * 17 + i) % 60).collect();
+        let request = Request { prompt: prompt.into(), samples: 2, stream: u64::from(seed) };
+        let sampling = Sampling { temperature, max_new_tokens: 12, ..Sampling::default() };
+        engine.add(&request, &Arc::new(sampling)).unwrap();
+    }
+    let mut drawn = Vec::new();
+    while engine.has_work() {
+        for output in engine.step().unwrap() {
+            if let Output::Token { token, .. } = output {
+                drawn.push((token.id, token.logp));
+            }
+        }
+    }
+    assert_eq!(drawn.len(), 3 * 2 * 12);
+    drawn
+}
+
+fn assert_same_on(ranks: usize, path: &Path, format: WeightFormat) {
+    let alone = drawn(path, format, &TensorParallel::alone());
+    let all = on_ranks(ranks, |ranks| drawn(path, format, ranks));
+    for (rank, found) in all.iter().enumerate() {
+        // To the bit, or ranks would go different ways.
+        assert_eq!(*found, all[0], "rank {rank}");
+        for ((id, logp), (found_id, found_logp)) in alone.iter().zip(found) {
+            assert_eq!(id, found_id, "{ranks} ranks");
+            assert!((logp - found_logp).abs() < 1e-4, "{ranks} ranks: {found_logp}, want {logp}");
+        }
+    }
+}
+
+#[test]
+fn ranks_draw_what_one_draws() {
+    for tied in [true, false] {
+        let dir = folder(&config(tied));
+        for ranks in [2, 4] {
+            assert_same_on(ranks, dir.path(), WeightFormat::F32);
+        }
+    }
+}
+
+#[test]
+fn blocks_of_a_rank_are_those_of_the_whole() {
+    // 160 inner numbers are five blocks: one rank has three of them.
+    let dir = folder(&config(true));
+    assert_same_on(2, dir.path(), WeightFormat::Blocks(BlockFormat::Q8_0));
+}
+
+fn fixture(name: &str) -> PathBuf {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf");
+    fixtures.join(name).with_extension("gguf")
+}
+
+#[test]
+fn gguf_files_are_split_as_folders_are() {
+    // Its blocks hold 32 numbers.
+    for ranks in [2, 4] {
+        assert_same_on(ranks, &fixture("qwen2vl"), WeightFormat::F32);
+    }
+}
+
+#[test]
+fn of_a_gguf_file_a_part_is_that_of_the_whole() {
+    let model = GgufModel::open(&fixture("llama")).unwrap();
+    let of = |name: &str, slice: &Slice| {
+        let tensor = model.tensor_slice(name, slice).unwrap();
+        let bytes = match &tensor {
+            GgufTensor::Matrix(matrix) => matrix.byte_len(),
+            GgufTensor::Vector(_) => 0,
+        };
+        (tensor.dequantize().unwrap(), bytes)
+    };
+    let dim = model.config().head_dim;
+    let name = "model.layers.0.self_attn.q_proj.weight";
+    let (whole, bytes) = of(name, &Slice::Whole);
+    let rows = whole.dims()[0];
+    // The second head, whose rows the file has in another order.
+    let (part, part_bytes) = of(name, &Slice::Rows(dim..2 * dim));
+    let numbers = |tensor: &Tensor| tensor.to_vec2::<f32>().unwrap();
+    assert_eq!(numbers(&part), numbers(&whole)[dim..2 * dim]);
+    assert_eq!(part_bytes * rows, bytes * dim);
+}
+
+#[test]
+fn columns_of_a_gguf_file_are_whole_blocks() {
+    let model = GgufModel::open(&fixture("qwen2vl")).unwrap();
+    let name = "model.layers.0.self_attn.o_proj.weight";
+    let of = |columns: Range<usize>| {
+        let tensor = model.tensor_slice(name, &Slice::Columns(columns))?;
+        Ok::<_, Error>(tensor.dequantize()?.to_vec2::<f32>().unwrap())
+    };
+    let whole = of(0..256).unwrap();
+    let want: Vec<Vec<f32>> = whole.iter().map(|row| row[64..224].to_vec()).collect();
+    assert_eq!(of(64..224).unwrap(), want);
+    for (columns, cut) in [(16..64, 16), (32..72, 72)] {
+        let error = of(columns).unwrap_err();
+        assert!(matches!(error, Error::SplitBlock { column, block: 32, .. } if column == cut));
+    }
+    // Half a row of this one is half a block.
+    let error = on_ranks(2, |ranks| {
+        InferenceModel::load_part(&fixture("qwen2"), WeightFormat::F32, ranks).err().unwrap()
+    });
+    assert!(error[0].to_string().contains("`intermediate_size` of 256 over 2"), "{}", error[0]);
+}
+
+#[test]
+fn a_rank_reads_its_part_of_the_files_and_no_more() {
+    let config = config(false);
+    let dir = folder(&config);
+    let (hidden, norms) = (config.hidden_size, 5 * config.hidden_size);
+    let all: usize = tensor_shapes(&config).values().map(|s| s.iter().product::<usize>()).sum();
+    let mut together = 0;
+    for rank in 0..2 {
+        let split = Split::new(&config, (rank, 2), 1).unwrap();
+        let files = open(dir.path()).unwrap();
+        for (name, stored) in find(dir.path(), &files, &config).unwrap() {
+            stored.read_slice(&name, &split.of(&name)).unwrap();
+        }
+        let taken: usize =
+            files.iter().map(|file| file.taken.load(std::sync::atomic::Ordering::Relaxed)).sum();
+        // 97 tokens are 48 and 49, twice; the rest is halves, and the norms are on both.
+        assert_eq!(taken / 4 - norms, (all - norms) / 2 - hidden + rank * 2 * hidden);
+        together += taken / 4;
+    }
+    assert_eq!(together, all + norms);
+}
+
+#[test]
+fn what_others_hold_has_no_effect() {
+    let config = config(true);
+    let split = Split::new(&config, (1, 2), 1).unwrap();
+    let policy = Policy::random(&config, 7).unwrap();
+    let poisoned = tempfile::tempdir().unwrap();
+    let (config, mut tensors) = policy.into_weights();
+    let read = |dir: &Path| {
+        let found = find(dir, &open(dir).unwrap(), &config).unwrap();
+        let part = |(name, stored): (&String, &crate::weights::StoredTensor)| {
+            let tensor = stored.read_slice(name, &split.of(name)).unwrap();
+            tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        found.iter().map(part).collect::<Vec<_>>()
+    };
+    let own = folder(&config);
+    for (name, tensor) in &mut tensors {
+        let width = tensor.dims().last().copied().unwrap();
+        let keeps = |index: usize| match split.of(name) {
+            Slice::Whole => true,
+            Slice::Rows(rows) if tensor.rank() == 2 => rows.contains(&(index / width)),
+            Slice::Rows(rows) => rows.contains(&index),
+            Slice::Columns(columns) => columns.contains(&(index % width)),
+        };
+        let numbers = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let numbers = numbers.into_iter().enumerate();
+        let poison = numbers.map(|(index, x)| if keeps(index) { x } else { f32::NAN }).collect();
+        *tensor = memory::tensor(poison, tensor.shape()).unwrap();
+    }
+    let path = poisoned.path().join(crate::weights::SINGLE_FILE);
+    crate::weights::save_file(&path, tensors.iter().map(|(n, t)| (n.as_str(), t)), config.dtype)
+        .unwrap();
+    assert_eq!(read(poisoned.path()), read(own.path()));
+}
+
+#[test]
+fn what_cannot_be_shared_out_is_named() {
+    let refused = |change: &dyn Fn(&mut ModelConfig), ranks, block| {
+        let mut config = config(true);
+        change(&mut config);
+        Split::new(&config, (0, ranks), block).unwrap_err().to_string()
+    };
+    let told = refused(&|_| (), 3, 1);
+    assert!(told.contains("`num_attention_heads` of 4 over 3 ranks"), "{told}");
+    let told =
+        refused(&|config| (config.num_attention_heads, config.num_key_value_heads) = (6, 2), 3, 1);
+    assert!(told.contains("`num_key_value_heads` of 2 over 3 ranks"), "{told}");
+    let told = refused(&|_| (), 4, 64);
+    assert!(told.contains("`intermediate_size` of 160 over 4 ranks, want 64 or more"), "{told}");
+    // Half a block of a head.
+    let dir = folder(&config(true));
+    let errors = on_ranks(4, |ranks| {
+        let format = WeightFormat::Blocks(BlockFormat::Q8_0);
+        InferenceModel::load_part(dir.path(), format, ranks).err().unwrap().to_string()
+    });
+    assert!(errors[1].contains("o_proj.weight` at column 16: Q8_0 holds 32"), "{}", errors[1]);
+}
+
+#[test]
+fn memory_of_a_part_is_what_a_loaded_part_takes() {
+    let config = config(true);
+    let whole = PartBytes::new(&config, WeightFormat::F32, 1).unwrap();
+    assert_eq!(whole.weights, 4 * config.parameter_count());
+    let dir = folder(&config);
+    for ranks in [2, 4] {
+        let part = PartBytes::new(&config, WeightFormat::F32, ranks).unwrap();
+        let models = on_ranks(ranks, |ranks| {
+            let model = InferenceModel::load_part(dir.path(), WeightFormat::F32, ranks).unwrap();
+            model.kv_bytes_per_token()
+        });
+        // Keys and values are f32 here; four ranks share two heads.
+        assert_eq!(models[0], part.kv_numbers * 4);
+        assert_eq!(part.kv_numbers, whole.kv_numbers / 2);
+    }
+    let of = |ranks| PartBytes::new(&config, WeightFormat::F32, ranks).unwrap().weights;
+    // Norms are on all ranks, and the first has one token less than the last.
+    let norms = 4 * 5 * config.hidden_size;
+    assert_eq!(2 * (of(2) - norms), whole.weights - norms + 4 * config.hidden_size);
+    let q8_0 = PartBytes::new(&config, WeightFormat::Blocks(BlockFormat::Q8_0), 1).unwrap();
+    let vectors = norms + 4 * 2 * (64 + 32 + 32);
+    assert_eq!(q8_0.weights - vectors, (whole.weights - vectors) * 34 / 128);
+}
