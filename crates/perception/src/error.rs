@@ -193,6 +193,12 @@ pub enum Error {
     /// The vision of the model in this process.
     #[error(transparent)]
     Vision(Box<embodied_r_vision::Error>),
+    /// The ranks of a model that is split cannot go on.
+    #[error(transparent)]
+    Ranks(Box<Error>),
+    /// What the ranks of a split model are told cannot be written down or read.
+    #[error("the ranks of the model do not understand each other, start all of one version: {0}")]
+    Turn(#[source] postcard::Error),
     /// The operating system gives no thread.
     #[error("cannot start the thread that runs the model: {0}")]
     Thread(#[source] std::io::Error),
@@ -379,6 +385,7 @@ impl Error {
     pub(crate) fn is_fatal(&self) -> bool {
         match self {
             Self::FfmpegMissing { .. } | Self::NoUsage | Self::EngineGone => true,
+            Self::Ranks(_) => true,
             // What was paid for cannot be kept.
             Self::Io { action: "write", .. } => true,
             Self::Chat(error) => error.refuses_everyone(),

@@ -88,6 +88,7 @@ impl Place {
             changed: Changed::Refuse,
             scope: Scope::Question,
             shard: None,
+            replica: None,
             stop: Arc::default(),
         }
     }

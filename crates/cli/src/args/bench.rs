@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::model::{PrecisionName, WeightArgs};
+use super::parallel::ParallelArgs;
 use super::run::RecomputeName;
 
 /// Measure speed.
@@ -79,6 +80,8 @@ pub(crate) struct CaptionArgs {
     /// Counted runs.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) runs: usize,
+    #[command(flatten)]
+    pub(crate) parallel: ParallelArgs,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::model::{PrecisionName, WeightArgs};
+use super::parallel::ParallelArgs;
 
 /// Look into a model: tokens in, numbers out.
 #[derive(Debug, Args)]
@@ -73,6 +74,8 @@ pub(crate) struct CaptionArgs {
     pub(crate) max_pixels: Option<usize>,
     #[command(flatten)]
     pub(crate) weights: WeightArgs,
+    #[command(flatten)]
+    pub(crate) parallel: ParallelArgs,
     /// Print JSON; without it, a line a picture and then what is said.
     #[arg(long)]
     pub(crate) json: bool,

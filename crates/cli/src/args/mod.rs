@@ -11,6 +11,7 @@ pub(crate) mod inspect;
 pub(crate) mod keyframes;
 pub(crate) mod merge;
 pub(crate) mod model;
+pub(crate) mod parallel;
 pub(crate) mod perceive;
 pub(crate) mod perceiver;
 pub(crate) mod plan;

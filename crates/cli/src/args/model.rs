@@ -49,8 +49,16 @@ impl WeightArgs {
     pub(crate) fn format(&self) -> WeightFormat {
         match self.quantize {
             None => Precision::from(self.precision).into(),
-            Some(QuantizeName::Q8_0) => WeightFormat::Blocks(BlockFormat::Q8_0),
-            Some(QuantizeName::Q4K) => WeightFormat::Blocks(BlockFormat::Q4K),
+            Some(name) => WeightFormat::Blocks(name.into()),
+        }
+    }
+}
+
+impl From<QuantizeName> for BlockFormat {
+    fn from(name: QuantizeName) -> Self {
+        match name {
+            QuantizeName::Q8_0 => Self::Q8_0,
+            QuantizeName::Q4K => Self::Q4K,
         }
     }
 }

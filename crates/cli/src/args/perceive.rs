@@ -6,6 +6,7 @@ use clap::{Subcommand, ValueEnum};
 use embodied_r_perception::perceive::Shard;
 
 use super::model::WeightArgs;
+use super::parallel::ParallelArgs;
 
 /// Turn videos into text with a captioner.
 ///
@@ -18,7 +19,9 @@ use super::model::WeightArgs;
 /// are counted over all runs into `usage.jsonl` in the folder of the outputs.
 ///
 /// For several machines, give each the same command with another `--shard`, then put the parts
-/// together with `perceive merge`.
+/// together with `perceive merge`. A model that is too large for one process is split over `--tp` of
+/// the `--ranks` of `--backend local`; where there are more ranks, each `--tp` of them have a model of
+/// their own, and share the videos.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct PerceiveArgs {
@@ -60,6 +63,8 @@ pub(crate) struct PerceiveArgs {
     pub(crate) openai: OpenAiArgs,
     #[command(flatten)]
     pub(crate) local: LocalArgs,
+    #[command(flatten)]
+    pub(crate) parallel: ParallelArgs,
     #[command(flatten)]
     pub(crate) scene: SceneArgs,
 }
@@ -172,7 +177,7 @@ pub(crate) struct LocalArgs {
     /// Reduce larger pictures to so many pixels [default: what the model's processor says].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) max_pixels: Option<usize>,
-    /// Memory for keys and values, in GB: what prompts begin with in common is kept in it.
+    /// Memory of each rank for keys and values, in GB: what prompts begin with in common is kept in it.
     #[arg(long, value_name = "GB", default_value_t = 4.0)]
     pub(crate) kv_cache_gb: f64,
     /// Captions that are written together, at most.

@@ -9,6 +9,8 @@ use clap::ValueEnum;
 /// Memory of each rank by part, what fits beside it, and seconds of a step by phase with what bounds each: a roofline
 /// model, communication included. Nothing is loaded, and no network is needed for the shapes of Qwen2.5 and Qwen2.5-VL.
 /// Ends with code 1 when the run does not fit, and says what would make it fit.
+///
+/// With `--captioner`, the memory of each rank of `perceive --backend local` in place of that.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PlanArgs {
     /// Settings as `train` takes them, such as those in `configs/`.
@@ -53,6 +55,19 @@ pub(crate) struct PlanArgs {
     /// Questions to train on, for the time of the whole run.
     #[arg(long, value_name = "N")]
     pub(crate) questions: Option<usize>,
+    /// Vision-language model that captions, split over `--tp` cards: a folder, or a name on the hub whose shape is
+    /// known.
+    #[arg(long, value_name = "DIR|NAME", conflicts_with_all = [
+        "config", "sets", "model", "device", "gpus", "nodes", "network", "network_gbps", "gradients", "prompt",
+        "completion", "questions",
+    ])]
+    pub(crate) captioner: Option<String>,
+    /// Cards that the captioner is split over [default: 1].
+    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, requires = "captioner")]
+    pub(crate) tp: Option<usize>,
+    /// Blocks of few bits that the captioner's weights are held in, in place of bf16.
+    #[arg(long, value_enum, value_name = "FORMAT", requires = "captioner")]
+    pub(crate) quantize: Option<super::model::QuantizeName>,
     /// Print one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,

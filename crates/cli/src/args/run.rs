@@ -45,7 +45,7 @@ pub(crate) struct RunArgs {
 /// On what and by how many processes a run is computed.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RankArgs {
-    /// Train with so many processes, which talk through MPI; they share this machine's cores. On a cluster `mpirun` starts
+    /// Work with so many processes, which talk through MPI; they share this machine's cores. On a cluster `mpirun` starts
     /// them, and this is left out.
     #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
     pub(crate) ranks: Option<usize>,

@@ -2,11 +2,13 @@
 
 mod estimate;
 mod model;
+mod replica;
 mod shards;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use embodied_r_data::Progress;
 use embodied_r_perception::Error;
 use embodied_r_perception::captioner::{Captioner, ChatModel, Fault, ModelCaptions, SceneCaptions};
 use embodied_r_perception::perceive::{self, Changed, Options, Scope, Summary};
@@ -20,6 +22,8 @@ use crate::interrupt::on_interrupt;
 use crate::output::outln;
 use crate::perceiver::key_frames;
 use crate::progress::Bar;
+use crate::ranks::together;
+use model::Taken;
 
 const IMAGE_SIDE: u32 = 1280;
 
@@ -43,7 +47,8 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
             asked(&model::remote(args.model, args.openai, &options, &bar)?, &options, &bar)
         }
         Backend::Local => {
-            asked(&model::local(args.model, &args.local, &options, &bar)?, &options, &bar)
+            let PerceiveArgs { model, local, parallel, .. } = args;
+            together(&parallel.ranks, |team| replica::run(model, &local, &parallel, options, team))
         }
     }
 }
@@ -52,11 +57,11 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
 fn asked<M: ChatModel>(
     captioner: &ModelCaptions<M>,
     options: &Options,
-    bar: &Bar,
+    progress: &dyn Progress,
 ) -> anyhow::Result<Status> {
-    let status = perceive(options, captioner, bar).and_then(|done| report(&done));
+    let status = perceive(options, captioner, progress).and_then(|done| report(&done));
     // What was paid for is told of a run that failed too.
-    model::report(captioner, options)?;
+    model::report(&Taken::of(captioner), options)?;
     status
 }
 
@@ -82,6 +87,7 @@ fn options(args: &PerceiveArgs, stop: Arc<AtomicBool>) -> Options {
             ScopeName::Video => Scope::Video,
         },
         shard: args.shard,
+        replica: None,
         stop,
     }
 }
@@ -89,10 +95,10 @@ fn options(args: &PerceiveArgs, stop: Arc<AtomicBool>) -> Options {
 fn perceive(
     options: &Options,
     captioner: &dyn Captioner,
-    bar: &Bar,
+    progress: &dyn Progress,
 ) -> anyhow::Result<Vec<Summary>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(perceive::run(options, captioner, bar)).map_err(explain)
+    runtime.block_on(perceive::run(options, captioner, progress)).map_err(explain)
 }
 
 /// Flags, and whether they were typed.
@@ -125,6 +131,8 @@ fn check_backend(args: &PerceiveArgs) -> Result<(), Usage> {
         ("--precision", weights.precision != PrecisionName::default()),
         ("--quantize", weights.quantize.is_some()),
         ("--max-pixels", max_pixels.is_some()),
+        ("--ranks", args.parallel.ranks.ranks.is_some()),
+        ("--tp", args.parallel.tp.is_some()),
     ];
     let of_scenes = [("--scenes", args.scene.scenes.is_some())];
     // The other backend of a model is not named: whoever types these has a server in mind.

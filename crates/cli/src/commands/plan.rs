@@ -1,5 +1,6 @@
 //! `embodied-r plan`.
 
+mod captioner;
 mod place;
 mod report;
 mod text;
@@ -27,6 +28,9 @@ use report::{Lengths, Report};
 
 /// Estimate memory and time of a run.
 pub(crate) fn run(args: PlanArgs) -> anyhow::Result<Status> {
+    if let Some(name) = &args.captioner {
+        return captioner::run(name, &args);
+    }
     let settings = settings(&args)?;
     let config = shape(&settings.model)?;
     let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;

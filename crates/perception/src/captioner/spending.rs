@@ -32,7 +32,7 @@ impl Prices {
 }
 
 /// Replies and what they took.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Totals {
     /// Replies that a model was asked for.
     pub replies: u64,
@@ -47,6 +47,17 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// These and those of `other` together.
+    #[must_use]
+    pub fn with(mut self, other: &Self) -> Self {
+        self.replies += other.replies;
+        self.unreported += other.unreported;
+        self.prompt_tokens += other.prompt_tokens;
+        self.completion_tokens += other.completion_tokens;
+        self.cost = self.cost.zip(other.cost).map(|(cost, more)| cost + more);
+        self
+    }
+
     fn add(&mut self, line: &Line) {
         self.replies += 1;
         match (line.prompt_tokens, line.completion_tokens) {

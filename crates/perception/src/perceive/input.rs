@@ -61,10 +61,15 @@ pub(super) fn read(
 
 /// Leaves only the questions of one shard.
 pub(super) fn keep_shard(inputs: &mut [Input], shard: Shard) {
+    keep_part(inputs, shard.index(), shard.count());
+}
+
+/// Leaves only the questions of one of `count` parts, from 1.
+pub(super) fn keep_part(inputs: &mut [Input], index: usize, count: usize) {
     let kept: Vec<Arc<[Question]>> = {
         let all = inputs.iter().flat_map(|input| input.questions.iter());
-        let shares = Shares::new(all, shard.count());
-        let ours = |question: &&Question| shares.of(question) == shard.index();
+        let shares = Shares::new(all, count);
+        let ours = |question: &&Question| shares.of(question) == index;
         inputs.iter().map(|input| input.questions.iter().filter(ours).cloned().collect()).collect()
     };
     for (input, kept) in inputs.iter_mut().zip(kept) {

@@ -1,5 +1,7 @@
 //! The log of captions: one line of JSON per question, written as soon as it is finished.
 
+mod adopt;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -154,6 +156,11 @@ impl CaptionLog {
             log.keep(line);
         }
         Ok(log)
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A question's captions, where it has them.

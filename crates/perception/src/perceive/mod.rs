@@ -12,6 +12,7 @@ mod input;
 mod log;
 mod merge;
 mod plan;
+mod replicas;
 mod shard;
 mod tally;
 mod work;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use embodied_r_data::{Progress, Question};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::captioner::{Captioner, Fault, prompt};
@@ -33,6 +35,7 @@ use log::{CaptionLog, Expected};
 pub use input::{ORIGINAL_QUESTION, video_path};
 pub use merge::{MergeOptions, Merged, merge};
 pub use plan::Plan;
+pub use replicas::{Replica, unite};
 pub use shard::Shard;
 
 /// What captions are made for.
@@ -80,6 +83,8 @@ pub struct Options {
     pub scope: Scope,
     /// The part of the questions that is done here; `None` means all.
     pub shard: Option<Shard>,
+    /// Which of several processes of one run this is; `None` where there is one. [`unite`] follows then.
+    pub replica: Option<Replica>,
     /// Once this is true nothing more is begun; requests on their way are waited for.
     pub stop: Arc<AtomicBool>,
 }
@@ -92,10 +97,18 @@ impl Options {
             None => self.save_path.clone(),
         }
     }
+
+    /// The folder of this process's logs: that one, or the replica's in it.
+    fn log_place(&self) -> PathBuf {
+        match self.replica {
+            Some(replica) => replica.folder(&self.place()),
+            None => self.place(),
+        }
+    }
 }
 
 /// What became of one data file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// The data file.
     pub data_path: PathBuf,
@@ -130,6 +143,29 @@ impl Summary {
     pub fn left(&self) -> usize {
         let given_up = self.unpaid + self.stopped;
         self.questions - self.already - self.finished - self.failed - given_up
+    }
+
+    /// The same for the questions of this one and those of `other`.
+    #[must_use]
+    pub fn with(mut self, other: &Self) -> Self {
+        for (count, more) in [
+            (&mut self.questions, other.questions),
+            (&mut self.already, other.already),
+            (&mut self.finished, other.finished),
+            (&mut self.failed, other.failed),
+            (&mut self.refused, other.refused),
+            (&mut self.unpaid, other.unpaid),
+            (&mut self.stopped, other.stopped),
+        ] {
+            *count += more;
+        }
+        for (category, more) in &other.unsupported {
+            *self.unsupported.entry(category.clone()).or_default() += more;
+        }
+        for (fault, more) in &other.faults {
+            *self.faults.entry(*fault).or_default() += more;
+        }
+        self
     }
 }
 
@@ -167,7 +203,7 @@ pub async fn run(
 }
 
 /// What captions depend on beside the video and the question.
-fn settings(options: &Options, captioner: &dyn Captioner) -> Map<String, Value> {
+pub fn settings(options: &Options, captioner: &dyn Captioner) -> Map<String, Value> {
     let keyframes::Options { threshold, min_frames, max_frames, .. } = options.keyframes;
     let mut settings = captioner.settings();
     settings.insert("threshold".to_owned(), json!(threshold));
@@ -187,18 +223,22 @@ fn open(
     progress: &dyn Progress,
 ) -> Result<Vec<File>> {
     let mut inputs =
-        input::read(&options.data_paths, options.answers.as_deref(), &options.place())?;
+        input::read(&options.data_paths, options.answers.as_deref(), &options.log_place())?;
     if let Some(shard) = options.shard {
         input::keep_shard(&mut inputs, shard);
     }
+    if let Some(replica) = options.replica {
+        input::keep_part(&mut inputs, replica.index(), replica.count());
+    }
     let open = |input: Input| {
         let expected = Expected::These(settings, options.changed);
-        let log = CaptionLog::open(&input.log, expected, progress)?;
+        let mut log = CaptionLog::open(&input.log, expected, progress)?;
+        replicas::take_others(&mut log, &input.questions, (options, settings), progress)?;
         let done = |question: &&Question| log.finished(question).is_some();
         let summary = Summary {
             data_path: input.data_path.clone(),
-            output: input.output.clone(),
-            log: input.log.clone(),
+            output: options.place().join(file_name(&input.output)),
+            log: options.place().join(file_name(&input.log)),
             questions: input.questions.len(),
             unanswered: input.unanswered,
             already: input.questions.iter().filter(done).count(),

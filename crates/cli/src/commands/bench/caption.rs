@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use embodied_r_grpo::team::Team;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{Prompt, Request, Sampling, hub};
+use embodied_r_policy::{Prompt, Request, Sampling, TensorParallel, hub};
 use embodied_r_vision::{Eyes, Message, Seen, VisionLanguageModel};
 use image::{Rgb, RgbImage};
 use serde_json::json;
@@ -12,6 +13,7 @@ use serde_json::json;
 use crate::args::bench::CaptionArgs;
 use crate::exit::{Status, Usage};
 use crate::output::outln;
+use crate::ranks::together;
 
 use super::work::{add, lines, median, with_peak};
 
@@ -26,9 +28,16 @@ pub(super) fn run(args: &CaptionArgs) -> anyhow::Result<Status> {
         let what = "`--runs`, `--frames`, `--new` and both sides of `--size` must be above 0";
         return Err(Usage(what.into()).into());
     }
+    together(&args.parallel.ranks, |team| measure(args, team))
+}
+
+/// Measures on every rank of `team`, which all do the same.
+fn measure(args: &CaptionArgs, team: &Team) -> anyhow::Result<Status> {
+    args.parallel.check_one(team.size())?;
+    let ranks = TensorParallel::over(team.communicator().clone());
     let folder = hub::resolve(&args.model, None)?;
     let tokenizer = Tokenizer::from_dir(&folder)?;
-    let model = VisionLanguageModel::load(&folder, args.weights.format().into())?;
+    let model = VisionLanguageModel::load_part(&folder, args.weights.format().into(), &ranks)?;
     let mut runs = Vec::new();
     for run in 0..=args.runs {
         runs.push(timed(args, &model, &tokenizer, run)?);
@@ -52,6 +61,9 @@ pub(super) fn run(args: &CaptionArgs) -> anyhow::Result<Status> {
         ("prefill_tokens_per_s", prompt_tokens / prefill),
         ("decode_tokens_per_s", frames * args.new as f64 / decode),
     ];
+    if !team.is_first() {
+        return Ok(Status::Done);
+    }
     let figures = with_peak(&figures);
     if !args.json {
         let (width, height) = (args.size[0], args.size[1]);
@@ -92,15 +104,11 @@ fn timed(
         .map(|index| frame((args.size[0], args.size[1]), (run * args.frames + index) as u32))
         .collect();
     let began = Instant::now();
-    let seen: Vec<Seen> =
-        frames.iter().map(|frame| model.eyes().image(frame)).collect::<Result<_, _>>()?;
+    let seen = looked(model, &frames.iter().collect::<Vec<_>>())?;
     let tower = began.elapsed().as_secs_f64();
     let began = Instant::now();
-    for after in 0..frames.len() {
-        for frame in &frames[after.saturating_sub(1)..=after] {
-            model.eyes().image(frame)?;
-        }
-    }
+    let of_prompts = (0..frames.len()).flat_map(|after| &frames[after.saturating_sub(1)..=after]);
+    looked(model, &of_prompts.collect::<Vec<_>>())?;
     let again = began.elapsed().as_secs_f64();
     let prompts: Vec<Prompt> = prompts(model.eyes(), tokenizer, &seen)?;
     let prompt_tokens = prompts.iter().map(Prompt::len).sum();
@@ -114,6 +122,15 @@ fn timed(
     };
     let (prefill, whole) = (timed(1)?, timed(args.new)?);
     Ok(Times { tower, again, prefill, decode: (whole - prefill).max(1e-9), prompt_tokens })
+}
+
+/// What pictures are to the decoder: one at a time, or each on the rank that it is dealt to.
+fn looked(model: &VisionLanguageModel, pictures: &[&RgbImage]) -> anyhow::Result<Vec<Seen>> {
+    let (eyes, ranks) = (model.eyes(), model.decoder().ranks());
+    if ranks.is_alone() {
+        return Ok(pictures.iter().map(|picture| eyes.image(picture)).collect::<Result<_, _>>()?);
+    }
+    Ok(eyes.images_over(pictures, ranks)?)
 }
 
 /// The first frame alone, each other one behind the one before.

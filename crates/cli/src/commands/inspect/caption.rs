@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use embodied_r_grpo::team::Team;
 use embodied_r_policy::tokenizer::{Special, Tokenizer};
-use embodied_r_policy::{Engine, EngineOptions, Output, Prompt, Request, Sampling, hub};
+use embodied_r_policy::{
+    Engine, EngineOptions, Output, Prompt, Request, Sampling, TensorParallel, hub,
+};
 use embodied_r_vision::{Message, Pixels, VisionLanguageModel, VisionOptions, picture};
 use image::RgbImage;
 use serde_json::json;
@@ -11,28 +14,39 @@ use serde_json::json;
 use crate::args::inspect::CaptionArgs;
 use crate::exit::Status;
 use crate::output::outln;
+use crate::ranks::together;
 
 /// Tokens whose log-probabilities are shown.
 const TOP: usize = 5;
 
 /// Look at pictures.
 pub(super) fn run(args: &CaptionArgs) -> anyhow::Result<Status> {
+    together(&args.parallel.ranks, |team| look(args, team))
+}
+
+/// Looks at them on every rank of `team`, which all do the same.
+fn look(args: &CaptionArgs, team: &Team) -> anyhow::Result<Status> {
+    args.parallel.check_one(team.size())?;
+    let ranks = TensorParallel::over(team.communicator().clone());
     let folder = hub::resolve(&args.model, None)?;
     // Before the weights, as it takes no time.
     let pictures: Vec<RgbImage> =
         args.image.iter().map(|path| picture::read(path)).collect::<Result<_, _>>()?;
     let tokenizer = Tokenizer::from_dir(&folder)?;
     let options = VisionOptions { format: args.weights.format(), max_pixels: args.max_pixels };
-    let model = VisionLanguageModel::load(&folder, options)?;
+    let model = VisionLanguageModel::load_part(&folder, options, &ranks)?;
     let processor = model.eyes().processor();
     let pixels = pictures.iter().map(|picture| processor.image(picture));
     let pixels: Vec<Pixels> = pixels.collect::<Result<_, _>>()?;
     let (mean, deviation) = moments(&pixels)?;
-    let seen = model.eyes().images(&pictures.iter().collect::<Vec<_>>())?;
+    let seen = model.eyes().images_over(&pictures.iter().collect::<Vec<_>>(), &ranks)?;
     let message = Message::user(pictures.len(), &args.prompt);
     let prompt = model.eyes().prompt(&tokenizer, &[message], &seen)?;
     let n_input = prompt.len();
     let Said { top, tokens } = said(&model, prompt, args.max_tokens, tokenizer.stop_ids())?;
+    if !team.is_first() {
+        return Ok(Status::Done);
+    }
     if !args.json {
         for (path, picture) in args.image.iter().zip(&seen) {
             let [_, height, width] = picture.grid().thw();

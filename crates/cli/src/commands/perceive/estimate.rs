@@ -29,6 +29,7 @@ pub(super) fn tell(
     plan: &Plan,
     format: WeightFormat,
     cache_bytes: usize,
+    ranks: usize,
 ) -> anyhow::Result<()> {
     let decoder = ModelConfig::of_model(model)?;
     let vision = VisionConfig::of_model(model)?;
@@ -40,13 +41,17 @@ pub(super) fn tell(
         Some(bytes) => (bytes as f64, "GGUF"),
         None => (parameters * format.bits() / 8.0, format.name()),
     };
+    // The tower is whole on each rank.
+    let of_tower = vision.parameter_count() as f64 / parameters;
+    let weights = weights * (of_tower + (1.0 - of_tower) / ranks as f64);
     let working = grid.patches() * 4 * (vision.hidden_size + vision.intermediate_size);
     let memory = weights + (cache_bytes + working * size_of::<f32>()) as f64;
     let billions = parameters / 1e9;
     let (memory, cache) = (memory / GB, cache_bytes as f64 / GB);
+    let each = if ranks > 1 { " on each rank" } else { "" };
     eprintln!(
         "model: {billions:.2} billion weights in {format}, {:.1} GB; with keys, values and pictures of \
-         up to {cache:.1} GB about {memory:.1} GB",
+         up to {cache:.1} GB about {memory:.1} GB{each}",
         weights / GB
     );
     let caption =

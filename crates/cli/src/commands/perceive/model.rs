@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use embodied_r_data::Progress;
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_perception::Error;
 use embodied_r_perception::captioner::{
@@ -11,8 +12,9 @@ use embodied_r_perception::captioner::{
 };
 use embodied_r_perception::perceive::{Options, Plan};
 
-use embodied_r_policy::{EngineOptions, hub};
+use embodied_r_policy::{EngineOptions, TensorParallel, hub};
 use embodied_r_vision::VisionOptions;
+use serde::{Deserialize, Serialize};
 
 use super::estimate;
 use crate::args::perceive::{LocalArgs, OpenAiArgs, VisionModelArgs};
@@ -70,13 +72,15 @@ pub(super) fn remote(
     Ok(ModelCaptions::open(remote, model, bar)?)
 }
 
-/// The captioner that asks a model in this process.
+/// The captioner that asks a model in this process, or the one that `ranks` hold together; none on all but the first of
+/// them, once that one is done. Whether memory and time are told is for `telling`.
 pub(super) fn local(
     asked: VisionModelArgs,
     args: &LocalArgs,
     options: &Options,
-    bar: &Bar,
-) -> anyhow::Result<ModelCaptions<LocalModel>> {
+    ranks: &TensorParallel,
+    (telling, progress): (Telling, &dyn Progress),
+) -> anyhow::Result<Option<ModelCaptions<LocalModel>>> {
     let missing = || Usage("`--backend local` needs `--model-path`, the model's folder".into());
     let name = asked.model_path.clone().ok_or_else(missing)?;
     let folder = hub::resolve(&name, None)?;
@@ -88,10 +92,46 @@ pub(super) fn local(
     };
     // What is wrong with the data is found before the weights are read.
     let plan = Plan::new(options).map_err(super::explain)?;
-    let cache_bytes = local.kv_cache_bytes + local.gallery_bytes;
-    estimate::tell(&folder, &plan, local.vision.format, cache_bytes)?;
-    let model = LocalModel::load(&folder, &local)?;
-    Ok(ModelCaptions::open(model, asked_as(asked, options), bar)?)
+    if telling == Telling::Estimate {
+        let cache_bytes = local.kv_cache_bytes + local.gallery_bytes;
+        estimate::tell(&folder, &plan, local.vision.format, cache_bytes, ranks.size())?;
+    }
+    match LocalModel::over_ranks(&folder, &local, ranks)? {
+        None => Ok(None),
+        Some(model) => Ok(Some(ModelCaptions::open(model, asked_as(asked, options), progress)?)),
+    }
+}
+
+/// Whether the estimate is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Telling {
+    Estimate,
+    Nothing,
+}
+
+/// What the replies of a run took.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Taken {
+    now: Totals,
+    ever: Totals,
+    from_cache: u64,
+}
+
+impl Taken {
+    pub(super) fn of<M: ChatModel>(captioner: &ModelCaptions<M>) -> Self {
+        let (now, ever) = captioner.totals();
+        Self { now, ever, from_cache: captioner.from_cache() }
+    }
+
+    /// That of this run and `other` together, which began at the same time.
+    pub(super) fn with(self, other: &Self) -> Self {
+        Self {
+            now: self.now.with(&other.now),
+            // Either knows what there was before both.
+            ever: self.ever.with(&other.now),
+            from_cache: self.from_cache + other.from_cache,
+        }
+    }
 }
 
 fn asked_as(asked: VisionModelArgs, options: &Options) -> ModelOptions {
@@ -111,12 +151,8 @@ fn asked_as(asked: VisionModelArgs, options: &Options) -> ModelOptions {
 }
 
 /// Prints what the replies took.
-pub(super) fn report<M: ChatModel>(
-    captioner: &ModelCaptions<M>,
-    options: &Options,
-) -> anyhow::Result<()> {
-    let (now, ever) = captioner.totals();
-    let from_cache = captioner.from_cache();
+pub(super) fn report(taken: &Taken, options: &Options) -> anyhow::Result<()> {
+    let Taken { now, ever, from_cache } = *taken;
     if now.replies + from_cache == 0 {
         return Ok(());
     }

@@ -100,7 +100,7 @@ impl Where {
     }
 }
 
-fn card(args: &PlanArgs) -> anyhow::Result<Card> {
+pub(super) fn card(args: &PlanArgs) -> anyhow::Result<Card> {
     if let Some(gb) = args.gpu_memory {
         let what = || Usage(format!("`--gpu-memory` is {gb}, must be a positive number"));
         anyhow::ensure!(gb.is_finite() && gb > 0.0, what());

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use embodied_r_policy::{
     Engine, EngineStats, Finish, Output, Prompt, Request, RequestId, Sampling,
@@ -11,11 +13,84 @@ use tokio::sync::{oneshot, watch};
 
 use crate::error::{Error, Result};
 
-/// An engine that takes prompts from many tasks at once. Its thread ends with the value.
+/// How often a worker without work is called.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Draws completions for what is asked, on a thread of its own.
+pub(super) trait Worker: Send + 'static {
+    /// A prompt, and how it is to be gone on with.
+    type Asked: Send + 'static;
+
+    /// Ends the requests `cancelled` and begins those `asked`, or says why one cannot be.
+    ///
+    /// # Errors
+    /// Nothing more can be drawn at all.
+    fn take(
+        &mut self,
+        asked: Vec<Self::Asked>,
+        cancelled: &[RequestId],
+    ) -> Result<Vec<Result<RequestId>>>;
+
+    /// The engine's next step.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    fn step(&mut self) -> Result<Vec<Output>>;
+
+    /// How the engine is doing.
+    fn stats(&self) -> EngineStats;
+
+    /// Called now and then while there is nothing to do.
+    fn idle(&self) {}
+
+    /// Called when nobody is left to ask.
+    fn end(self) -> Result<()>
+    where
+        Self: Sized,
+    {
+        Ok(())
+    }
+}
+
+/// A request of one's own model.
+pub(super) struct OwnRequest {
+    pub(super) prompt: Prompt,
+    pub(super) sampling: Arc<Sampling>,
+    /// What its random numbers follow from.
+    pub(super) stream: u64,
+}
+
+impl Worker for Engine {
+    type Asked = OwnRequest;
+
+    fn take(
+        &mut self,
+        asked: Vec<OwnRequest>,
+        cancelled: &[RequestId],
+    ) -> Result<Vec<Result<RequestId>>> {
+        cancelled.iter().for_each(|request| self.cancel(*request));
+        let add = |OwnRequest { prompt, sampling, stream }| {
+            Ok(self.add(&Request { prompt, samples: 1, stream }, &sampling)?)
+        };
+        Ok(asked.into_iter().map(add).collect())
+    }
+
+    fn step(&mut self) -> Result<Vec<Output>> {
+        Ok(Engine::step(self)?)
+    }
+
+    fn stats(&self) -> EngineStats {
+        Engine::stats(self)
+    }
+}
+
+/// A worker that takes prompts from many tasks at once. Its thread ends with the value.
 #[derive(Debug)]
-pub(super) struct EngineThread {
-    submissions: Sender<Submission>,
+pub(super) struct EngineThread<A> {
+    /// There until the value is dropped.
+    submissions: Option<Sender<Submission<A>>>,
     stats: watch::Receiver<EngineStats>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// A prompt in the engine's hands; dropped, it is ended there.
@@ -32,39 +107,49 @@ pub(super) struct Completion {
     pub(super) finish: Finish,
 }
 
-struct Submission {
-    prompt: Prompt,
-    sampling: Arc<Sampling>,
-    stream: u64,
+struct Submission<A> {
+    asked: A,
     begun: oneshot::Sender<()>,
     done: oneshot::Sender<Result<Completion>>,
 }
 
-impl EngineThread {
+impl<A: Send + 'static> EngineThread<A> {
     /// Starts the thread.
     ///
     /// # Errors
     /// The operating system gives none.
-    pub(super) fn start(engine: Engine) -> Result<Self> {
+    pub(super) fn start<W: Worker<Asked = A>>(worker: W) -> Result<Self> {
         let (submissions, receiver) = mpsc::channel();
-        let (sender, stats) = watch::channel(engine.stats());
-        let work = Work { engine, submissions: receiver, stats: sender, live: HashMap::new() };
+        let (sender, stats) = watch::channel(worker.stats());
+        let work = Work { worker, submissions: receiver, stats: sender, live: HashMap::new() };
         let thread = std::thread::Builder::new().name("captions".into());
-        thread.spawn(move || work.run()).map_err(Error::Thread)?;
-        Ok(Self { submissions, stats })
+        let thread = Some(thread.spawn(move || work.run()).map_err(Error::Thread)?);
+        Ok(Self { submissions: Some(submissions), stats, thread })
     }
 
-    /// Hands over a prompt; its random numbers follow from `stream`.
-    pub(super) fn submit(&self, prompt: Prompt, sampling: Arc<Sampling>, stream: u64) -> Running {
+    /// Hands over a request.
+    pub(super) fn submit(&self, asked: A) -> Running {
         let ((begun, has_begun), (done, is_done)) = (oneshot::channel(), oneshot::channel());
-        // If the thread has ended, the other channels close and tell so.
-        let _ = self.submissions.send(Submission { prompt, sampling, stream, begun, done });
+        if let Some(submissions) = &self.submissions {
+            // If the thread has ended, the other channels close and tell so.
+            let _ = submissions.send(Submission { asked, begun, done });
+        }
         Running { begun: has_begun, done: is_done }
     }
 
     /// How the engine was doing after its last step.
     pub(super) fn stats(&self) -> EngineStats {
         *self.stats.borrow()
+    }
+}
+
+impl<A> Drop for EngineThread<A> {
+    fn drop(&mut self) {
+        self.submissions = None;
+        // What the thread says to other ranks at its end comes before what they are told next.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -85,9 +170,9 @@ impl Running {
 }
 
 /// What the thread owns.
-struct Work {
-    engine: Engine,
-    submissions: Receiver<Submission>,
+struct Work<W: Worker> {
+    worker: W,
+    submissions: Receiver<Submission<W::Asked>>,
     stats: watch::Sender<EngineStats>,
     live: HashMap<RequestId, Live>,
 }
@@ -99,48 +184,61 @@ struct Live {
     done: oneshot::Sender<Result<Completion>>,
 }
 
-impl Work {
+impl<W: Worker> Work<W> {
     fn run(mut self) {
+        while let Some(submissions) = self.next() {
+            if let Err(error) = self.turn(submissions) {
+                return self.fail(error);
+            }
+            self.stats.send_replace(self.worker.stats());
+        }
+        if let Err(error) = self.worker.end() {
+            tracing::warn!("the model does not end in good order: {error}");
+        }
+    }
+
+    /// Takes what is new and makes a step.
+    fn turn(&mut self, submissions: Vec<Submission<W::Asked>>) -> Result<()> {
+        let deserted = self.deserted();
+        let (mut asked, mut waiting) = (Vec::new(), Vec::new());
+        for Submission { asked: new, begun, done } in submissions {
+            asked.push(new);
+            waiting.push(Live { ids: Vec::new(), begun: Some(begun), done });
+        }
+        for (taken, live) in self.worker.take(asked, &deserted)?.into_iter().zip(waiting) {
+            match taken {
+                Ok(id) => drop(self.live.insert(id, live)),
+                Err(error) => drop(live.done.send(Err(error))),
+            }
+        }
+        if self.has_work() {
+            self.worker.step()?.into_iter().for_each(|output| self.deliver(output));
+        }
+        Ok(())
+    }
+
+    fn has_work(&self) -> bool {
+        let EngineStats { waiting, running, .. } = self.worker.stats();
+        waiting + running > 0
+    }
+
+    /// What was submitted meanwhile; without work it is waited for. None when nobody is left to ask.
+    fn next(&mut self) -> Option<Vec<Submission<W::Asked>>> {
+        let mut submissions = Vec::new();
+        while !self.has_work() && submissions.is_empty() {
+            match self.submissions.recv_timeout(IDLE) {
+                Ok(submission) => submissions.push(submission),
+                Err(RecvTimeoutError::Timeout) => self.worker.idle(),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
         loop {
-            match self.next() {
-                Ok(Some(submission)) => {
-                    self.add(submission);
-                    continue;
-                }
-                Ok(None) => {}
-                Err(Ended) => return,
+            match self.submissions.try_recv() {
+                Ok(submission) => submissions.push(submission),
+                Err(TryRecvError::Empty) => return Some(submissions),
+                Err(TryRecvError::Disconnected) if submissions.is_empty() => return None,
+                Err(TryRecvError::Disconnected) => return Some(submissions),
             }
-            self.end_deserted();
-            if !self.engine.has_work() {
-                continue;
-            }
-            match self.engine.step() {
-                Ok(outputs) => outputs.into_iter().for_each(|output| self.deliver(output)),
-                Err(error) => return self.fail(error),
-            }
-            self.stats.send_replace(self.engine.stats());
-        }
-    }
-
-    /// A submission if there is one; without work it is waited for.
-    fn next(&mut self) -> Result<Option<Submission>, Ended> {
-        if !self.engine.has_work() {
-            return self.submissions.recv().map(Some).map_err(|_| Ended);
-        }
-        match self.submissions.try_recv() {
-            Ok(submission) => Ok(Some(submission)),
-            Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(Ended),
-        }
-    }
-
-    fn add(&mut self, Submission { prompt, sampling, stream, begun, done }: Submission) {
-        match self.engine.add(&Request { prompt, samples: 1, stream }, &sampling) {
-            Ok(id) => {
-                let live = Live { ids: Vec::new(), begun: Some(begun), done };
-                self.live.insert(id, live);
-            }
-            Err(error) => drop(done.send(Err(error.into()))),
         }
     }
 
@@ -161,26 +259,16 @@ impl Work {
         }
     }
 
-    /// Ends what nobody waits for any more.
-    fn end_deserted(&mut self) {
-        let engine = &mut self.engine;
-        self.live.retain(|id, live| {
-            let deserted = live.done.is_closed();
-            if deserted {
-                engine.cancel(*id);
-            }
-            !deserted
-        });
+    /// Takes out what nobody waits for any more.
+    fn deserted(&mut self) -> Vec<RequestId> {
+        self.live.extract_if(|_, live| live.done.is_closed()).map(|(id, _)| id).collect()
     }
 
     /// Tells all who wait that the engine cannot go on; who comes later finds the thread gone.
-    fn fail(self, error: embodied_r_policy::Error) {
-        let error = Arc::new(Error::from(error));
+    fn fail(self, error: Error) {
+        let error = Arc::new(error);
         for live in self.live.into_values() {
             let _ = live.done.send(Err(Error::Shared(error.clone())));
         }
     }
 }
-
-/// Nobody is left to ask.
-struct Ended;

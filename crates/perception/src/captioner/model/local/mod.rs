@@ -1,5 +1,6 @@
 //! A vision-language model in this process, asked as one behind an API is.
 
+mod crew;
 mod engine;
 
 use std::collections::HashMap;
@@ -8,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use embodied_r_openai::{ChatReply, ChatRequest, Content, Role, Usage};
-use embodied_r_policy::tokenizer::{Special, Tokenizer};
+use embodied_r_policy::tokenizer::{Generation, Special, Tokenizer};
 use embodied_r_policy::{
-    Engine, EngineOptions, EngineStats, Finish, Prompt, Sampling, SamplingDefaults, TextStream,
-    WeightFormat, fingerprint,
+    Engine, EngineOptions, EngineStats, Finish, Prompt, Sampling, SamplingDefaults, TensorParallel,
+    TextStream, WeightFormat, fingerprint,
 };
 use embodied_r_vision::{Gallery, Message, Part, VisionLanguageModel, VisionOptions, picture};
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -20,14 +21,15 @@ use serde_json::{Map, Value, json};
 
 use super::ChatModel;
 use crate::error::{Error, Result};
-use engine::EngineThread;
+use crew::{Asked, Member};
+use engine::{EngineThread, OwnRequest, Running};
 
 /// How a model in this process is loaded and run.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
     /// What its matrices are held as, and how large pictures may be.
     pub vision: VisionOptions,
-    /// Memory for keys and values, in bytes.
+    /// Memory for keys and values, in bytes, on each rank.
     pub kv_cache_bytes: usize,
     /// Memory for what pictures are to the decoder, in bytes.
     pub gallery_bytes: usize,
@@ -46,16 +48,33 @@ impl Default for LocalOptions {
     }
 }
 
+impl LocalOptions {
+    /// An engine of `model`, or of its part on this rank.
+    fn engine(&self, model: &VisionLanguageModel) -> Result<Engine> {
+        let decoder = model.decoder().clone();
+        let tokens = self.kv_cache_bytes / decoder.kv_bytes_per_token().max(1);
+        let options = EngineOptions { kv_cache_tokens: Some(tokens), ..self.engine.clone() };
+        Ok(Engine::new(decoder, options)?)
+    }
+}
+
 /// A vision-language model with its engine. Each picture is looked at once, and what prompts begin with in
 /// common is computed once.
 pub struct LocalModel {
     gallery: Arc<Gallery>,
     tokenizer: Arc<Tokenizer>,
-    engine: EngineThread,
+    engine: Worked,
     defaults: SamplingDefaults,
     /// By the pictures that a prompt begins with: held while the first of such prompts is computed.
     openings: Mutex<HashMap<u128, Arc<tokio::sync::Mutex<bool>>>>,
     settings: Map<String, Value>,
+}
+
+/// Where the model is.
+enum Worked {
+    Here(EngineThread<OwnRequest>),
+    /// On this rank and others.
+    OverRanks(EngineThread<Asked>),
 }
 
 /// Most tokens of a reply, where a request says nothing.
@@ -73,20 +92,40 @@ impl LocalModel {
         Self::of(dir, &VisionLanguageModel::load(dir, options.vision)?, options)
     }
 
+    /// The model in `dir`, split over `ranks`. The first rank gets it; the others do what it is asked, and get nothing
+    /// once it is dropped there.
+    ///
+    /// # Errors
+    /// As [`Self::load`], if the model cannot be split so, and when a rank is lost.
+    pub fn over_ranks(
+        dir: &Path,
+        options: &LocalOptions,
+        ranks: &TensorParallel,
+    ) -> Result<Option<Self>> {
+        let model = VisionLanguageModel::load_part(dir, options.vision, ranks)?;
+        if ranks.is_first() {
+            return Self::of(dir, &model, options).map(Some);
+        }
+        Member::new(dir, &model, options)?.follow()?;
+        Ok(None)
+    }
+
     /// The model that was loaded from `dir` as [`LocalOptions::vision`] says, with which it shares the weights.
     ///
     /// # Errors
     /// As [`Self::load`].
     pub fn of(dir: &Path, model: &VisionLanguageModel, options: &LocalOptions) -> Result<Self> {
-        let decoder = model.decoder().clone();
-        let tokens = options.kv_cache_bytes / decoder.kv_bytes_per_token().max(1);
-        let kv_cache_tokens = Some(tokens);
-        let engine =
-            Engine::new(decoder, EngineOptions { kv_cache_tokens, ..options.engine.clone() })?;
+        let (gallery, engine) = if model.decoder().ranks().is_alone() {
+            let gallery = Gallery::new(model.eyes().clone(), options.gallery_bytes);
+            (Arc::new(gallery), Worked::Here(EngineThread::start(options.engine(model)?)?))
+        } else {
+            let member = Member::new(dir, model, options)?;
+            (Arc::clone(member.gallery()), Worked::OverRanks(EngineThread::start(member)?))
+        };
         Ok(Self {
-            gallery: Arc::new(Gallery::new(model.eyes().clone(), options.gallery_bytes)),
+            gallery,
             tokenizer: Arc::new(Tokenizer::from_dir(dir)?),
-            engine: EngineThread::start(engine)?,
+            engine,
             defaults: SamplingDefaults::from_dir(dir)?,
             openings: Mutex::default(),
             settings: Map::from_iter([
@@ -107,7 +146,10 @@ impl LocalModel {
     /// How the engine was doing after its last step.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
-        self.engine.stats()
+        match &self.engine {
+            Worked::Here(engine) => engine.stats(),
+            Worked::OverRanks(engine) => engine.stats(),
+        }
     }
 
     /// The model's own sampling, with what a request gives in its place.
@@ -120,13 +162,11 @@ impl LocalModel {
 
     async fn reply(&self, request: &ChatRequest, jpegs: &[Vec<u8>]) -> Result<ChatReply> {
         let began = Instant::now();
-        let prompt = self.prompt(messages(request), jpegs.to_vec()).await?;
-        let prompt_tokens = prompt.len() as u64;
-        let sampling = Arc::new(self.sampling(request));
+        let (prompt_tokens, asked) = self.asked(request, jpegs).await?;
         let completion = {
             let turn = self.opening(opening(jpegs));
             let mut is_computed = turn.lock().await;
-            let mut running = self.engine.submit(prompt, sampling, stream(request));
+            let mut running = asked.submit();
             if !*is_computed {
                 running.begun().await;
                 *is_computed = true;
@@ -147,6 +187,35 @@ impl LocalModel {
             attempts: 1,
             elapsed: began.elapsed(),
         })
+    }
+
+    /// The tokens of a request, and the request.
+    async fn asked(
+        &self,
+        request: &ChatRequest,
+        jpegs: &[Vec<u8>],
+    ) -> Result<(u64, Submitted<'_>)> {
+        let (stream, sampling) = (stream(request), self.sampling(request));
+        match &self.engine {
+            Worked::Here(engine) => {
+                let prompt = self.prompt(messages(request), jpegs.to_vec()).await?;
+                let tokens = prompt.len() as u64;
+                let asked = OwnRequest { prompt, sampling: Arc::new(sampling), stream };
+                Ok((tokens, Submitted::Here(engine, asked)))
+            }
+            Worked::OverRanks(engine) => {
+                let text = self.tokenizer.render(&messages(request), Generation::Prompt)?;
+                let (ids, eyes) = (self.tokenizer.encode(&text)?, self.gallery.eyes());
+                let mut tokens = ids.len() - jpegs.len().min(ids.len());
+                for jpeg in jpegs {
+                    tokens += eyes.image_tokens(picture::size(jpeg)?)?;
+                }
+                let Sampling { temperature, max_new_tokens: max_tokens, .. } = sampling;
+                let jpegs = jpegs.to_vec();
+                let asked = Asked { ids, jpegs, temperature, max_tokens, stream };
+                Ok((tokens as u64, Submitted::OverRanks(engine, asked)))
+            }
+        }
     }
 
     fn text(&self, ids: &[u32]) -> Result<String> {
@@ -200,6 +269,21 @@ impl ChatModel for LocalModel {
         jpegs: &'a [Vec<u8>],
     ) -> BoxFuture<'a, Result<ChatReply>> {
         self.reply(request, jpegs).boxed()
+    }
+}
+
+/// A request and who is to have it.
+enum Submitted<'a> {
+    Here(&'a EngineThread<OwnRequest>, OwnRequest),
+    OverRanks(&'a EngineThread<Asked>, Asked),
+}
+
+impl Submitted<'_> {
+    fn submit(self) -> Running {
+        match self {
+            Self::Here(engine, asked) => engine.submit(asked),
+            Self::OverRanks(engine, asked) => engine.submit(asked),
+        }
     }
 }
 
