@@ -28,4 +28,4 @@ cargo test --workspace
 
 say "cargo test, ranks over MPI"
 # Of the whole workspace: alone, the packages would have other features, and all that they use would be built again.
-cargo test --workspace --features "$mpi" --test mpi --test ranks
+cargo test --workspace --features "$mpi" --test mpi --test ranks --test perceive_ranks

@@ -176,3 +176,39 @@ fn a_model_that_can_see_is_shown_pictures_and_another_is_not() {
     let (_, told) = talk(dir.path(), &["--model", "text"], "/image a.png\n/image\n");
     assert!(told.contains("reads text alone") && told.contains("needs the name"), "{told}");
 }
+
+#[test]
+fn gguf_files_answer_and_talk_as_the_folder_of_the_same_numbers() {
+    let dir = folder();
+    VisionModel::Gguf.write(&dir.path().join("gguf"));
+    image::RgbImage::from_fn(90, 60, |x, y| image::Rgb([x as u8, y as u8, 9]))
+        .save(dir.path().join("a.png"))
+        .unwrap();
+    let said = |model: &str| {
+        let model = ["--model", model, "--system-prompt", "", "--temperature", "0"];
+        talk(dir.path(), &model, "/image a.png\nWhat is there?\n").0
+    };
+    assert_eq!(said("gguf"), said("vl"));
+    // Under one name: random numbers follow from what is asked, and of whom.
+    let answer = |model: VisionModel| -> Value {
+        let _ = fs::remove_dir_all(dir.path().join("m"));
+        model.write(&dir.path().join("m"));
+        let models = ["--policy", "m", "--perceiver", "m", "--caption-tokens", "8", "--json"];
+        let output = asked(dir.path(), &models);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let (folder, gguf) = (answer(VisionModel::Flat), answer(VisionModel::Gguf));
+    assert!(folder["completion"].as_str().is_some_and(|text| !text.is_empty()), "{folder}");
+    for field in ["prompt", "completion"] {
+        assert_eq!(gguf[field], folder[field], "{field}");
+    }
+    let bench = [
+        "bench", "caption", "--model", "gguf", "--frames", "2", "--size", "90", "60", "--new", "3",
+        "--runs", "1", "--json",
+    ];
+    let output = command(dir.path(), &bench).assert().code(0).get_output().clone();
+    let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(figures["tokens_per_frame"], 6.0);
+    assert!(figures["decode_tokens_per_s"].as_f64().unwrap() > 0.0, "{figures}");
+}

@@ -139,7 +139,17 @@ fn message(answer: &Response) -> String {
 
 #[test]
 fn a_server_says_of_pictures_what_inspect_says() {
-    let dir = folder();
+    server_says_what_inspect_says(VisionModel::Nested);
+}
+
+#[test]
+fn a_server_of_gguf_files_says_of_pictures_what_inspect_says() {
+    server_says_what_inspect_says(VisionModel::Gguf);
+}
+
+fn server_says_what_inspect_says(model: VisionModel) {
+    let dir = tempfile::tempdir().unwrap();
+    model.write(&dir.path().join("model"));
     let case = case("two sizes");
     let names = write_pictures(dir.path(), &case);
     let output = caption(dir.path(), &names, &[]).assert().code(0).get_output().clone();

@@ -205,3 +205,38 @@ fn wrong_usage_is_told() {
         assert!(told.contains(what), "{what} in {told}");
     }
 }
+
+/// What `plan --captioner` finds for the paper's captioner.
+fn captioner(more: &[&str]) -> Value {
+    json(&[&["--captioner", "Qwen/Qwen2.5-VL-72B-Instruct"], more].concat())
+}
+
+#[test]
+fn the_papers_captioner_fits_eight_cards_of_40_gb_four_of_80_and_one_in_few_bits() {
+    for (place, fits) in [
+        (&["--tp", "8", "--gpu-memory", "40"][..], true),
+        (&["--tp", "4", "--gpu-memory", "80"], true),
+        (&["--gpu-memory", "80", "--quantize", "q4_k"], true),
+        (&["--tp", "2", "--gpu-memory", "40"], false),
+        (&["--gpu-memory", "80"], false),
+    ] {
+        assert_eq!(captioner(place)["fits"], fits, "{place:?}");
+    }
+    let eight = captioner(&["--tp", "8", "--gpu-memory", "40"]);
+    // An eighth of 72.7 billion numbers in bf16, by hand; of 8 heads of keys and values one, of 128 numbers each.
+    let decoder = number(&eight, "/memory_gb/decoder");
+    assert!((decoder - 2.0 * 72.706 / 8.0).abs() < 0.01, "{eight}");
+    assert_eq!(number(&eight, "/kv_bytes_per_token"), (2 * 2 * 80 * 128) as f64);
+    // More ranks than heads of keys and values hold some of them twice.
+    let sixteen = captioner(&["--tp", "16", "--gpu-memory", "40"]);
+    assert_eq!(number(&sixteen, "/kv_bytes_per_token"), number(&eight, "/kv_bytes_per_token"));
+}
+
+#[test]
+fn a_captioner_that_cannot_be_split_so_is_refused() {
+    let told = refused(&["--captioner", "Qwen/Qwen2.5-VL-72B-Instruct", "--tp", "3"]);
+    assert!(told.contains("`num_attention_heads` of 64 over 3 ranks"), "{told}");
+    let told = refused(&["--captioner", "Qwen/Qwen2.5-7B-Instruct"]);
+    assert!(told.contains("no vision-language model"), "{told}");
+    assert!(refused(&["--tp", "2"]).contains("--captioner"));
+}
