@@ -189,13 +189,16 @@ fn gguf_files_answer_and_talk_as_the_folder_of_the_same_numbers() {
         talk(dir.path(), &model, "/image a.png\nWhat is there?\n").0
     };
     assert_eq!(said("gguf"), said("vl"));
-    let answer = |model: &str| -> Value {
-        let models = ["--policy", model, "--perceiver", model, "--caption-tokens", "8", "--json"];
+    // Under one name: random numbers follow from what is asked, and of whom.
+    let answer = |model: VisionModel| -> Value {
+        let _ = fs::remove_dir_all(dir.path().join("m"));
+        model.write(&dir.path().join("m"));
+        let models = ["--policy", "m", "--perceiver", "m", "--caption-tokens", "8", "--json"];
         let output = asked(dir.path(), &models);
         assert!(output.status.success(), "{}", text(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     };
-    let (folder, gguf) = (answer("vl"), answer("gguf"));
+    let (folder, gguf) = (answer(VisionModel::Flat), answer(VisionModel::Gguf));
     assert!(folder["completion"].as_str().is_some_and(|text| !text.is_empty()), "{folder}");
     for field in ["prompt", "completion"] {
         assert_eq!(gguf[field], folder[field], "{field}");
