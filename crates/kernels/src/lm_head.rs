@@ -51,7 +51,7 @@ pub struct Head<'a> {
 /// on the CPU.
 pub fn forward(hidden: &Tensor, head: &Head<'_>, targets: &[u32]) -> Result<Scores> {
     check_shapes(hidden, head, targets)?;
-    on_device!(hidden, lm_head::forward(hidden, head, targets, None));
+    on_device!(hidden, lm_head::forward(hidden, head, targets));
     let task = Task::new(hidden, head, targets.len())?;
     let mut scores = Scores {
         logps: vec![0.0; targets.len()],
@@ -96,7 +96,7 @@ pub fn backward(
     let misfits = d_weight.is_some_and(|d_weight| d_weight.dims() != head.weight.dims());
     check(!misfits, OP, || "the weight's gradient misfits".into())?;
     check(scores.log_sum_exp.len() == targets.len(), OP, || "the scores are of others".into())?;
-    on_device!(hidden, lm_head::backward(hidden, head, targets, scores, d_logps, d_weight, None));
+    on_device!(hidden, lm_head::backward(hidden, head, targets, scores, d_logps, d_weight));
     let task = Task::new(hidden, head, targets.len())?;
     let mut d_hidden = vec![0.0; targets.len() * task.width];
     let (weight, turned, mut logits) = (task.weight(), task.turned_weight(), Vec::new());

@@ -59,13 +59,18 @@ struct Task {
     stream: Stream,
 }
 
-pub(crate) fn forward(
+pub(crate) fn forward(hidden: &Tensor, head: &Head<'_>, targets: &[u32]) -> Result<Scores> {
+    forward_within(hidden, head, targets, CHUNK)
+}
+
+/// As [`forward`], with so many logits at the same time.
+fn forward_within(
     hidden: &Tensor,
     head: &Head<'_>,
     targets: &[u32],
-    chunk: Option<usize>,
+    chunk: usize,
 ) -> Result<Scores> {
-    let task = Task::new(hidden, head, targets, chunk.unwrap_or(CHUNK))?;
+    let task = Task::new(hidden, head, targets, chunk)?;
     let (device, f32) = (hidden.device(), Dtype::F32);
     let room = |count| create(device, count, f32, OP, |_| Ok(()));
     let (logits, out) = (room(task.rows * task.vocabulary)?, room(task.tokens * 3)?);
@@ -93,9 +98,19 @@ pub(crate) fn backward(
     scores: &Scores,
     d_logps: &[f32],
     d_weight: Option<&Tensor>,
-    chunk: Option<usize>,
 ) -> Result<Tensor> {
-    let task = Task::new(hidden, head, targets, chunk.unwrap_or(CHUNK))?;
+    backward_within((hidden, head, targets), scores, d_logps, d_weight, CHUNK)
+}
+
+/// As [`backward`], with so many logits at the same time.
+fn backward_within(
+    (hidden, head, targets): (&Tensor, &Head<'_>, &[u32]),
+    scores: &Scores,
+    d_logps: &[f32],
+    d_weight: Option<&Tensor>,
+    chunk: usize,
+) -> Result<Tensor> {
+    let task = Task::new(hidden, head, targets, chunk)?;
     let (device, f32) = (hidden.device(), Dtype::F32);
     let room = |count, dtype| create(device, count, dtype, OP, |_| Ok(()));
     let count = task.rows * task.vocabulary;
@@ -210,5 +225,55 @@ impl Task {
         let hidden = self.factor(&self.hidden, first, rows)?;
         let to = Destination::new(logits, Dtype::F32, rows, self.vocabulary);
         product(self.hidden.device(), to, hidden, weight, Into::Replace.into(), OP)
+    }
+}
+
+#[cfg(feature = "cuda-host")]
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::device::through_kernels;
+    use crate::precision::Precision;
+
+    fn noise(seed: u32, rows: usize, width: usize) -> Tensor {
+        let number = |i: u32| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.5 - 1.0;
+        let numbers: Vec<f32> = (0..(rows * width) as u32).map(number).collect();
+        Tensor::from_vec(numbers, (rows, width), &Device::Cpu).unwrap()
+    }
+
+    /// Log-probabilities, entropies, and the gradients of hidden states and of the weight.
+    fn results(chunk: usize) -> [Vec<f32>; 4] {
+        const VOCABULARY: usize = 30;
+        let (hidden, weight) = (noise(1, 11, 8), noise(2, VOCABULARY, 8));
+        let head = Head { weight: &weight, temperature: 0.8, precision: Precision::F32 };
+        let targets: Vec<u32> = (0..11).map(|i| i * 7 % VOCABULARY as u32).collect();
+        let d_logps: Vec<f32> = (0..11).map(|i| i as f32 / 4.0 - 1.0).collect();
+        let d_weight = noise(3, VOCABULARY, 8);
+        let scores = forward_within(&hidden, &head, &targets, chunk).unwrap();
+        let task = (&hidden, &head, targets.as_slice());
+        let d_hidden = backward_within(task, &scores, &d_logps, Some(&d_weight), chunk).unwrap();
+        let numbers = |x: Tensor| x.flatten_all().unwrap().to_vec1().unwrap();
+        [scores.logps, scores.entropies, numbers(d_hidden), numbers(d_weight)]
+    }
+
+    #[test]
+    fn chunks_of_any_size_give_the_same() {
+        through_kernels(|| {
+            let whole = results(1 << 20);
+            // A row at a time, and four, of which the last chunk has fewer.
+            for chunk in [1, 120] {
+                for (found, expected) in results(chunk).iter().zip(&whole) {
+                    assert_eq!(found.len(), expected.len());
+                    for (found, expected) in found.iter().zip(expected) {
+                        assert!(
+                            (found - expected).abs() < 1e-5,
+                            "{chunk}: {found}, not {expected}"
+                        );
+                    }
+                }
+            }
+        });
     }
 }
