@@ -259,6 +259,7 @@ fn memory_of_a_part_is_what_a_loaded_part_takes() {
     let norms = 4 * 5 * config.hidden_size;
     assert_eq!(2 * (of(2) - norms), whole.weights - norms + 4 * config.hidden_size);
     let q8_0 = PartBytes::new(&config, WeightFormat::Blocks(BlockFormat::Q8_0), 1).unwrap();
-    let vectors = norms + 4 * 2 * (64 + 32 + 32);
-    assert_eq!(q8_0.weights - vectors, (whole.weights - vectors) * 34 / 128);
+    // Norms and biases are no matrices: f32 beside f32, and bf16 beside blocks.
+    let vectors = 5 * config.hidden_size + 2 * (64 + 32 + 32);
+    assert_eq!((q8_0.weights - 2 * vectors) * 128, (whole.weights - 4 * vectors) * 34);
 }
