@@ -51,6 +51,11 @@ mpi_packages() {
     install_packages "${missing[@]}"
 }
 
+# Installs what the GPU's kernels need to be compiled for the CPU, where it is missing.
+kernel_packages() {
+    has c++ || install_packages g++
+}
+
 # Installs the packages named, with apt-get.
 install_packages() {
     local missing=("$@")
