@@ -8,6 +8,8 @@ use std::io::{self, BufRead, IsTerminal, Write};
 pub(super) enum Colour {
     Plain,
     Coloured,
+    /// Without a rank in front, for a program.
+    Bare,
 }
 
 impl Colour {
@@ -21,6 +23,7 @@ impl Colour {
     fn prefix(self, rank: &str) -> String {
         let colour = 31 + rank.bytes().fold(0, |sum, byte| (10 * sum + u32::from(byte)) % 6);
         match self {
+            Self::Bare => String::new(),
             Self::Plain => format!("[{rank}] "),
             Self::Coloured => format!("\u{1b}[{colour}m[{rank}]\u{1b}[0m "),
         }
@@ -119,6 +122,7 @@ mod tests {
     #[test]
     fn a_rank_stands_before_each_of_its_lines() {
         assert_eq!(shown("a: b\nc", &Source::Rank(7), Colour::Plain), "[7] a: b\n[7] c");
+        assert_eq!(shown("{}\n", &Source::Rank(0), Colour::Bare), "{}\n");
     }
 
     #[test]

@@ -101,7 +101,10 @@ impl Processes {
         let Some(source) = prints else { return Ok(()) };
         let other = source.clone();
         self.copying.extend(out.map(|from| {
-            let colour = Colour::of(&io::stdout());
+            let colour = match std::env::args_os().any(|word| word == "--json") {
+                true => Colour::Bare,
+                false => Colour::of(&io::stdout()),
+            };
             thread::spawn(move || lines::copy(BufReader::new(from), io::stdout(), &source, colour))
         }));
         self.copying.extend(err.map(|from| {
