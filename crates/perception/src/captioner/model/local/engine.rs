@@ -1,8 +1,8 @@
 //! The generation engine on a thread of its own, asked from asynchronous code.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -89,12 +89,17 @@ impl Worker for Engine {
 pub(super) struct EngineThread<A> {
     /// There until the value is dropped.
     submissions: Option<Sender<Submission<A>>>,
+    failure: Failure,
     stats: watch::Receiver<EngineStats>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// Why the thread has ended before its time, once it has.
+type Failure = Arc<OnceLock<Arc<Error>>>;
+
 /// A prompt in the engine's hands; dropped, it is ended there.
 pub(super) struct Running {
+    failure: Failure,
     begun: oneshot::Receiver<()>,
     done: oneshot::Receiver<Result<Completion>>,
 }
@@ -121,10 +126,17 @@ impl<A: Send + 'static> EngineThread<A> {
     pub(super) fn start<W: Worker<Asked = A>>(worker: W) -> Result<Self> {
         let (submissions, receiver) = mpsc::channel();
         let (sender, stats) = watch::channel(worker.stats());
-        let work = Work { worker, submissions: receiver, stats: sender, live: HashMap::new() };
+        let failure = Failure::default();
+        let work = Work {
+            worker,
+            submissions: receiver,
+            failure: failure.clone(),
+            stats: sender,
+            live: HashMap::new(),
+        };
         let thread = std::thread::Builder::new().name("captions".into());
         let thread = Some(thread.spawn(move || work.run()).map_err(Error::Thread)?);
-        Ok(Self { submissions: Some(submissions), stats, thread })
+        Ok(Self { submissions: Some(submissions), failure, stats, thread })
     }
 
     /// Hands over a request.
@@ -134,7 +146,7 @@ impl<A: Send + 'static> EngineThread<A> {
             // If the thread has ended, the other channels close and tell so.
             let _ = submissions.send(Submission { asked, begun, done });
         }
-        Running { begun: has_begun, done: is_done }
+        Running { failure: self.failure.clone(), begun: has_begun, done: is_done }
     }
 
     /// How the engine was doing after its last step.
@@ -165,7 +177,9 @@ impl Running {
     /// # Errors
     /// The engine refuses the prompt, or cannot go on.
     pub(super) async fn done(self) -> Result<Completion> {
-        self.done.await.unwrap_or(Err(Error::EngineGone))
+        let Self { failure, done, .. } = self;
+        let gone = || failure.get().map_or(Error::EngineGone, |why| Error::Shared(why.clone()));
+        done.await.unwrap_or_else(|_| Err(gone()))
     }
 }
 
@@ -173,6 +187,7 @@ impl Running {
 struct Work<W: Worker> {
     worker: W,
     submissions: Receiver<Submission<W::Asked>>,
+    failure: Failure,
     stats: watch::Sender<EngineStats>,
     live: HashMap<RequestId, Live>,
 }
@@ -187,8 +202,9 @@ struct Live {
 impl<W: Worker> Work<W> {
     fn run(mut self) {
         while let Some(submissions) = self.next() {
-            if let Err(error) = self.turn(submissions) {
-                return self.fail(error);
+            if self.turn(submissions).is_none() {
+                // All who wait find their channels closed.
+                return;
             }
             self.stats.send_replace(self.worker.stats());
         }
@@ -197,24 +213,31 @@ impl<W: Worker> Work<W> {
         }
     }
 
-    /// Takes what is new and makes a step.
-    fn turn(&mut self, submissions: Vec<Submission<W::Asked>>) -> Result<()> {
+    /// Takes what is new and makes a step; none when it cannot go on.
+    fn turn(&mut self, submissions: Vec<Submission<W::Asked>>) -> Option<()> {
         let deserted = self.deserted();
         let (mut asked, mut waiting) = (Vec::new(), Vec::new());
         for Submission { asked: new, begun, done } in submissions {
             asked.push(new);
             waiting.push(Live { ids: Vec::new(), begun: Some(begun), done });
         }
-        for (taken, live) in self.worker.take(asked, &deserted)?.into_iter().zip(waiting) {
+        let taken = self.worker.take(asked, &deserted);
+        for (taken, live) in self.known(taken)?.into_iter().zip(waiting) {
             match taken {
                 Ok(id) => drop(self.live.insert(id, live)),
                 Err(error) => drop(live.done.send(Err(error))),
             }
         }
         if self.has_work() {
-            self.worker.step()?.into_iter().for_each(|output| self.deliver(output));
+            let outputs = self.worker.step();
+            self.known(outputs)?.into_iter().for_each(|output| self.deliver(output));
         }
-        Ok(())
+        Some(())
+    }
+
+    /// What was made, or none once those who wait, now and later, can see why not.
+    fn known<T>(&self, made: Result<T>) -> Option<T> {
+        made.map_err(|error| self.failure.set(Arc::new(error))).ok()
     }
 
     fn has_work(&self) -> bool {
@@ -263,12 +286,43 @@ impl<W: Worker> Work<W> {
     fn deserted(&mut self) -> Vec<RequestId> {
         self.live.extract_if(|_, live| live.done.is_closed()).map(|(id, _)| id).collect()
     }
+}
 
-    /// Tells all who wait that the engine cannot go on; who comes later finds the thread gone.
-    fn fail(self, error: Error) {
-        let error = Arc::new(error);
-        for live in self.live.into_values() {
-            let _ = live.done.send(Err(Error::Shared(error.clone())));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loses a rank at the first prompt.
+    struct Lost;
+
+    impl Worker for Lost {
+        type Asked = ();
+
+        fn take(&mut self, _: Vec<()>, _: &[RequestId]) -> Result<Vec<Result<RequestId>>> {
+            Err(Error::Ranks(Box::new(Error::NoUsage)))
+        }
+
+        fn step(&mut self) -> Result<Vec<Output>> {
+            Ok(Vec::new())
+        }
+
+        fn stats(&self) -> EngineStats {
+            EngineStats::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_and_who_come_later_are_told_why_the_engine_ended() {
+        for _ in 0..50 {
+            let engine = EngineThread::start(Lost).unwrap();
+            let waiting: Vec<Running> = (0..4).map(|_| engine.submit(())).collect();
+            for running in waiting {
+                let error = running.done().await.unwrap_err();
+                assert!(error.is_fatal(), "{error}");
+                assert_eq!(error.to_string(), Error::NoUsage.to_string());
+            }
+            let error = engine.submit(()).done().await.unwrap_err();
+            assert_eq!(error.to_string(), Error::NoUsage.to_string());
         }
     }
 }
