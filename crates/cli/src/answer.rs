@@ -32,7 +32,7 @@ impl Answerer {
         let name = args.model.as_deref().ok_or_else(|| Usage("`--model` is missing".into()))?;
         let dir = hub::resolve(name, args.revision.as_deref())?;
         let tokenizer = Tokenizer::from_dir(&dir)?;
-        let model = InferenceModel::load(&dir, args.weights.format()).map_err(|error| {
+        let model = InferenceModel::load(&dir, args.weights.placement()?).map_err(|error| {
             let advice = "`embodied-r doctor --model DIR` says which files are missing";
             exit::hint(error.to_string(), advice)
         })?;

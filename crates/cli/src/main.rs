@@ -7,6 +7,7 @@ mod allocator;
 mod answer;
 mod args;
 mod commands;
+mod device;
 mod exit;
 mod interrupt;
 mod output;

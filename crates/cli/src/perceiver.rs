@@ -47,12 +47,12 @@ pub(crate) fn key_frames(args: &KeyFrameArgs) -> keyframes::Options {
     }
 }
 
-fn local_options(weights: &WeightArgs, max_pixels: Option<usize>) -> LocalOptions {
-    LocalOptions {
-        vision: VisionOptions { format: weights.format(), max_pixels },
+fn local_options(weights: &WeightArgs, max_pixels: Option<usize>) -> anyhow::Result<LocalOptions> {
+    Ok(LocalOptions {
+        vision: VisionOptions { placement: weights.placement()?, max_pixels },
         kv_cache_bytes: KV_CACHE_BYTES,
         ..LocalOptions::default()
-    }
+    })
 }
 
 impl Perceiver {
@@ -79,7 +79,7 @@ impl Perceiver {
         let name = args.perceiver.clone().ok_or_else(missing)?;
         match args.base_url.as_slice() {
             [] => {
-                let options = local_options(weights, args.max_pixels);
+                let options = local_options(weights, args.max_pixels)?;
                 let model = LocalModel::load(&hub::resolve(&name, None)?, &options)?;
                 Self::asking(model, name, args, keyframes)
             }
@@ -107,7 +107,7 @@ impl Perceiver {
         let keyframes = key_frames(frames);
         keyframes.check().map_err(|error| Usage(error.to_string()))?;
         let folder = hub::resolve(&stored.model, stored.revision.as_deref())?;
-        let options = local_options(&stored.weights, args.max_pixels);
+        let options = local_options(&stored.weights, args.max_pixels)?;
         let model = LocalModel::of(&folder, model, &options)?;
         Self::asking(model, stored.model.clone(), args, keyframes)
     }

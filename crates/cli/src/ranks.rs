@@ -5,13 +5,13 @@ use std::time::Duration;
 
 #[cfg(any(feature = "mpi", feature = "cuda"))]
 use anyhow::Context as _;
-use candle_core::Device;
 #[cfg(any(feature = "mpi", feature = "cuda"))]
 use embodied_r_dist::{Communicator, Options, Verdict, Why};
 use embodied_r_dist::{Launcher, Place};
 use embodied_r_grpo::team::Team;
 
-use crate::args::run::{DeviceName, JobArgs, RankArgs};
+use crate::args::device::DeviceName;
+use crate::args::run::{JobArgs, RankArgs};
 use crate::exit::{self, Status, Usage};
 use launch::{Way, launch};
 
@@ -36,16 +36,16 @@ const SELF: &str = "EMBODIED_R_LAUNCHER";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Does a command's work on the ranks that are asked for: alone, as one of those that a launcher has started, or by
-/// starting them.
+/// starting them. Ranks on GPUs (`--gpus`, or `device`) talk through NCCL.
 ///
 /// # Errors
 /// What `work` returns, of any rank.
 pub(crate) fn together(
     ranks: &RankArgs,
+    device: DeviceName,
     work: impl FnOnce(&Team) -> anyhow::Result<Status>,
 ) -> anyhow::Result<Status> {
-    let device = DeviceName::default();
-    let job = JobArgs { ranks: ranks.clone(), gpus: None, restarts: 0, device };
+    let job = JobArgs { ranks: ranks.clone(), restarts: 0, device };
     let none = || Err(anyhow::anyhow!("a job without restarts has no folder"));
     do_job(&job, none, work)
 }
@@ -62,8 +62,8 @@ pub(crate) fn do_job(
     let (place, args) = (place()?, &job.ranks);
     let is_alone = place.launcher == Launcher::Alone;
     let given = place.world_size;
-    let asked = job.gpus.or(args.ranks).unwrap_or(given);
-    if is_alone && let Some(count) = job.gpus {
+    let asked = args.gpus.or(args.ranks).unwrap_or(given);
+    if is_alone && let Some(count) = args.gpus {
         return launch(&Way::Gpus(gpus::first(count)?), job.restarts, folder);
     }
     if is_alone && (asked > 1 || args.hostfile.is_some()) {
@@ -77,7 +77,7 @@ pub(crate) fn do_job(
         return launch(&Way::One, job.restarts, folder);
     }
     if asked != given {
-        let flag = if job.gpus.is_some() { "--gpus" } else { "--ranks" };
+        let flag = if args.gpus.is_some() { "--gpus" } else { "--ranks" };
         let told = format!("`{flag}` is {asked}, but the launcher started {given}");
         return Err(Usage(format!("{told}; leave `{flag}` out")).into());
     }
@@ -88,7 +88,7 @@ pub(crate) fn do_job(
     match place.launcher {
         _ if given == 1 => work(&Team::default()),
         #[cfg(feature = "cuda")]
-        _ if job.gpus.is_some() || job.device == DeviceName::Cuda => {
+        _ if job.device.or_gpus(args.gpus) == DeviceName::Cuda => {
             take_part(&place, args, work, |options| gpus::join(&place, options))
         }
         Launcher::OpenMpi => as_one_of(&place, args, work),
@@ -100,17 +100,10 @@ pub(crate) fn do_job(
     }
 }
 
-/// Where this process computes.
-///
-/// # Errors
-/// There is no such device.
-pub(crate) fn device(job: &JobArgs) -> anyhow::Result<Device> {
-    #[cfg(feature = "cuda")]
-    if job.gpus.is_some() || job.device == DeviceName::Cuda {
-        return Ok(embodied_r_kernels::device::cuda(gpus::ordinal(&place()?))?);
-    }
-    let _ = job;
-    Ok(Device::Cpu)
+/// Which of the GPUs that CUDA shows is this process's.
+#[cfg(feature = "cuda")]
+pub(crate) fn ordinal() -> anyhow::Result<usize> {
+    Ok(gpus::ordinal(&place()?))
 }
 
 fn place() -> anyhow::Result<Place> {

@@ -92,16 +92,17 @@ impl Speaker {
         let sampling =
             Sampling { temperature, top_k, top_p, max_new_tokens, stop_ids, ..Sampling::default() };
         sampling.check()?;
-        let format = stored.weights.format();
+        let placement = stored.weights.placement()?;
         let seeing = match sight {
             Sight::Open { max_pixels } if can_see(&dir) => {
-                Some(VisionLanguageModel::load(&dir, VisionOptions { format, max_pixels })?)
+                let placement = placement.clone();
+                Some(VisionLanguageModel::load(&dir, &VisionOptions { placement, max_pixels })?)
             }
             _ => None,
         };
         let model = match &seeing {
             Some(model) => model.decoder().clone(),
-            None => Arc::new(InferenceModel::load(&dir, format)?),
+            None => Arc::new(InferenceModel::load(&dir, placement)?),
         };
         let max_model_len = model.config().max_position_embeddings;
         let engine = Engine::new(model, EngineOptions { max_num_seqs: 1, ..Default::default() })?;

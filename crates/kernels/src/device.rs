@@ -27,8 +27,34 @@ pub fn cuda(ordinal: usize) -> crate::Result<candle_core::Device> {
         // SAFETY: all tensors of the device are made, used and freed on its one stream; who uses another
         // one makes it wait by itself.
         unsafe { cuda.disable_event_tracking() };
+        crate::cuda::gpus::keep_freed(cuda)?;
     }
     Ok(device)
+}
+
+/// A GPU's name and memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// Its maker's name for it.
+    pub name: String,
+    /// What is to be had, with what this process has freed.
+    pub free_bytes: u64,
+    /// All of it.
+    pub total_bytes: u64,
+    /// The most that this process's tensors have taken.
+    pub peak_bytes: u64,
+}
+
+/// The memory of a GPU; none for the processor.
+///
+/// # Errors
+/// The driver does not tell.
+pub fn memory(device: &candle_core::Device) -> crate::Result<Option<DeviceMemory>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        candle_core::Device::Cuda(cuda) => crate::cuda::gpus::memory(cuda).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// What the driver tells of this machine's GPUs.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 #[cfg(device)]
 use crate::cuda;
@@ -266,6 +266,15 @@ impl Weight {
     /// Outputs and inputs.
     pub fn shape(&self) -> (usize, usize) {
         self.shape
+    }
+
+    /// What its rows are held as, and with them the activations: f32 on the CPU, as the weight is on a device.
+    pub fn dtype(&self) -> DType {
+        match &self.storage {
+            #[cfg(device)]
+            Storage::Device(weight) => weight.dtype(),
+            _ => DType::F32,
+        }
     }
 
     /// `x · Wᵀ + b`. Each number of the result is summed up in an order that depends on the number of

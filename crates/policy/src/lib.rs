@@ -29,6 +29,7 @@ pub mod weights;
 mod work;
 
 pub use config::{DecoderSizes, ModelConfig, ModelType, Rope, SlidingWindow, WeightDtype};
+pub use embodied_r_kernels::Placement;
 pub use embodied_r_kernels::Precision;
 pub use embodied_r_kernels::paged_attention::PAGE;
 pub use embodied_r_kernels::quantized::BlockFormat;

@@ -1,6 +1,6 @@
 //! A model's tensors, and the gradients of those that are trained.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::memory;
 use indexmap::IndexMap;
 
@@ -91,11 +91,12 @@ impl Parameters {
         self.tensors.keys().filter_map(layer).min().unwrap_or(layers)
     }
 
-    /// The same numbers on `device`.
-    pub(crate) fn to_device(&self, device: &Device) -> Result<Self> {
+    /// The same numbers on `device`, where matrices are held as `matrices`.
+    pub(crate) fn to_device(&self, device: &Device, matrices: DType) -> Result<Self> {
         let moved = |(name, tensor): (&String, &Tensor)| {
-            let during = || format!("put `{name}` on the device");
-            Ok((name.clone(), tensor.to_device(device).during(during())?))
+            let held = if tensor.rank() == 2 { matrices } else { tensor.dtype() };
+            let moved = tensor.to_device(device).and_then(|tensor| tensor.to_dtype(held));
+            Ok((name.clone(), moved.during(format!("put `{name}` on the device"))?))
         };
         Ok(Self { tensors: self.tensors.iter().map(moved).collect::<Result<_>>()? })
     }

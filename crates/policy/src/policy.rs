@@ -6,8 +6,9 @@ mod trained;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::attention::Heads;
+use embodied_r_kernels::device::has_kernels;
 use embodied_r_kernels::lm_head::Head;
 use embodied_r_kernels::rope::{Angles, Frequencies};
 use embodied_r_kernels::{Precision, embedding};
@@ -89,16 +90,21 @@ impl Policy {
         Self::new(config.clone(), Parameters::random(config, seed)?)
     }
 
-    /// The same model with its tensors on `device`, where all that it is asked for is computed then. In
-    /// [`Precision::Bf16`] activations are bf16 on a device with kernels of its own.
+    /// The same model with its tensors on `device`, where all that it is asked for is computed then. On a device with
+    /// kernels of its own activations and matrices are bf16 in [`Precision::Bf16`]; who trains the model keeps masters of
+    /// the matrices.
     ///
     /// # Errors
     /// There is no room on the device.
     pub fn to_device(self, device: &Device) -> Result<Self> {
-        if self.device().same_device(device) {
+        let matrices = match self.precision {
+            Precision::Bf16 if has_kernels(device) => DType::BF16,
+            _ => DType::F32,
+        };
+        if self.device().same_device(device) && self.decoder.embedding.dtype() == matrices {
             return Ok(self);
         }
-        let weights = self.weights.to_device(device)?;
+        let weights = self.weights.to_device(device, matrices)?;
         let trained: Vec<&str> = self.parameters.iter().map(|(name, _)| name).collect();
         let parameters = weights.only(&trained);
         let lora = self.lora.as_ref().map(|lora| lora.to_device(device)).transpose()?;
@@ -334,7 +340,8 @@ impl Parameters {
         for (name, to) in self.iter() {
             let missing = || crate::Error::MissingTensor { name: name.to_owned() };
             let from = from.get(name).ok_or_else(missing)?;
-            let copied = from.to_device(to.device()).and_then(|from| to.slice_set(&from, 0, 0));
+            let copied = from.to_device(to.device()).and_then(|from| from.to_dtype(to.dtype()));
+            let copied = copied.and_then(|from| to.slice_set(&from, 0, 0));
             copied.during(format!("copy `{name}`"))?;
         }
         Ok(())

@@ -173,7 +173,7 @@ mod tests {
 
     fn gallery(most_bytes: usize) -> Gallery {
         let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/flat"));
-        Gallery::new(Arc::new(Eyes::load(folder, WeightFormat::F32.into()).unwrap()), most_bytes)
+        Gallery::new(Arc::new(Eyes::load(folder, &WeightFormat::F32.into()).unwrap()), most_bytes)
     }
 
     fn picture(level: u8) -> RgbImage {

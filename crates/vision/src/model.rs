@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use embodied_r_policy::tokenizer::{Generation, Tokenizer};
-use embodied_r_policy::{InferenceModel, Prompt, TensorParallel, WeightFormat};
+use embodied_r_policy::{InferenceModel, Placement, Prompt, TensorParallel, WeightFormat};
 use image::RgbImage;
 
 use crate::config::{PictureTokens, VisionConfig};
@@ -24,17 +24,17 @@ pub struct VisionLanguageModel {
 }
 
 /// How a vision-language model is loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct VisionOptions {
-    /// What the matrices of decoder and tower are held as; those of GGUF files stay as they are.
-    pub format: WeightFormat,
+    /// What the matrices of decoder and tower are held as, and where; those of GGUF files stay as they are.
+    pub placement: Placement,
     /// Pictures of more pixels are reduced to so many; none: what the model's processor says.
     pub max_pixels: Option<usize>,
 }
 
 impl From<WeightFormat> for VisionOptions {
     fn from(format: WeightFormat) -> Self {
-        Self { format, max_pixels: None }
+        Self { placement: format.into(), max_pixels: None }
     }
 }
 
@@ -60,7 +60,7 @@ impl VisionLanguageModel {
     ///
     /// # Errors
     /// [`Error::NoVision`], [`Error::NoProcessor`] and [`Error::NoMmproj`] for a text model, and those of [`InferenceModel::load`].
-    pub fn load(dir: &Path, options: VisionOptions) -> Result<Self> {
+    pub fn load(dir: &Path, options: &VisionOptions) -> Result<Self> {
         Self::load_part(dir, options, &TensorParallel::alone())
     }
 
@@ -69,10 +69,10 @@ impl VisionLanguageModel {
     ///
     /// # Errors
     /// As [`Self::load`], and those of [`InferenceModel::load_part`].
-    pub fn load_part(dir: &Path, options: VisionOptions, ranks: &TensorParallel) -> Result<Self> {
+    pub fn load_part(dir: &Path, options: &VisionOptions, ranks: &TensorParallel) -> Result<Self> {
         // What is small comes first, so that what is missing is told at once.
         let eyes = Eyes::load(dir, options)?;
-        let decoder = InferenceModel::load_part(dir, options.format, ranks)?;
+        let decoder = InferenceModel::load_part(dir, options.placement.clone(), ranks)?;
         let (found, want) = (eyes.config().out_hidden_size, decoder.config().hidden_size);
         if found != want {
             return Err(Error::Widths { dir: dir.to_owned(), found, want });
@@ -98,12 +98,13 @@ impl Eyes {
     ///
     /// # Errors
     /// As [`VisionLanguageModel::load`].
-    pub fn load(dir: &Path, VisionOptions { format, max_pixels }: VisionOptions) -> Result<Self> {
+    pub fn load(dir: &Path, options: &VisionOptions) -> Result<Self> {
+        let VisionOptions { placement, max_pixels } = options;
         let source = Source::of_model(dir)?;
         let (config, tokens) = source.config()?;
         let processor = Processor::of_source(&source)?;
         let processor = match max_pixels {
-            Some(max_pixels) => processor.with_max_pixels(max_pixels),
+            Some(max_pixels) => processor.with_max_pixels(*max_pixels),
             None => processor,
         };
         let patch = processor.patch();
@@ -114,7 +115,7 @@ impl Eyes {
             let told = format!("the processor cuts {patch:?}, the tower takes others");
             return Err(Error::Patches(told));
         }
-        let tower = Tower::new(config, source.weights(format)?.as_ref())?;
+        let tower = Tower::new(config, source.weights(placement)?.as_ref())?;
         Ok(Self { tower, processor, tokens })
     }
 

@@ -7,8 +7,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use embodied_r_kernels::weight::Weight;
-use embodied_r_policy::WeightFormat;
-use embodied_r_policy::gguf;
+use embodied_r_policy::{Placement, gguf};
 
 use crate::config::{PictureTokens, VisionConfig};
 use crate::error::{Error, Result};
@@ -76,11 +75,11 @@ impl Source {
         }
     }
 
-    /// The tower's weights: a folder's in `format`, a file's as they are.
-    pub(crate) fn weights(&self, format: WeightFormat) -> Result<Box<dyn TowerWeights + '_>> {
+    /// The tower's weights: a folder's in the placement's format, a file's as they are.
+    pub(crate) fn weights(&self, placement: &Placement) -> Result<Box<dyn TowerWeights + '_>> {
         match self {
-            Self::Folder(folder) => Ok(Box::new(folder.weights(format)?)),
-            Self::Mmproj(file) => Ok(Box::new(file.as_ref())),
+            Self::Folder(folder) => Ok(Box::new(folder.weights(placement)?)),
+            Self::Mmproj(file) => Ok(Box::new(file.weights(placement))),
         }
     }
 }

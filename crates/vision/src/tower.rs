@@ -4,7 +4,7 @@
 //! layer. In most blocks a patch sees its window alone, in a few all of its frame; patches are put in the
 //! order of the windows once, and back at the end. Of the merged patches two layers make a token.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use embodied_r_kernels::attention::{self, GroupSpan, Heads, Pattern};
 use embodied_r_kernels::rope::{self, Angles, Frequencies, Turn};
 use embodied_r_kernels::weight::{self, Weight};
@@ -117,7 +117,12 @@ impl Tower {
         &self.config
     }
 
-    /// The decoder's tokens for each image or video. What one gives does not depend on the others, to the bit.
+    /// Where it computes.
+    fn device(&self) -> &Device {
+        self.merger.norm.device()
+    }
+
+    /// The decoder's tokens for each image or video, in the host's memory. What one gives does not depend on the others, to the bit.
     ///
     /// # Shapes
     /// Gives (tokens, hidden of the decoder) for each.
@@ -134,13 +139,18 @@ impl Tower {
         let (heads, dim) = (self.config.num_heads, self.config.head_dim());
         let heads = Heads { query: heads, kv: heads, dim };
         let pass = Pass { angles, windows, frames, heads };
-        let x = self.patch_embedding.forward(&embedding::gather(&patches, &order)?, None)?;
+        // Patches come from the host; of weights of fewer bits on a device activations have as few.
+        let x = memory::to_device(&embedding::gather(&patches, &order)?, self.device())?;
         drop(patches);
+        let x =
+            x.to_dtype(self.patch_embedding.dtype()).map_err(embodied_r_kernels::Error::from)?;
+        let x = self.patch_embedding.forward(&x, None)?;
         let x =
             self.blocks.iter().enumerate().try_fold(x, |x, (index, block)| {
                 block.forward(x, &pass, self.config.is_full(index))
             })?;
         let merged = embedding::gather(&self.merger.forward(&x, self.config.merged())?, &tokens)?;
+        let merged = memory::fetched(&merged)?;
         let mut first = 0;
         let of_grid = |grid: &Grid| {
             let start = first;

@@ -123,7 +123,7 @@ fn pixels_are_those_of_the_reference() {
 }
 
 fn pixels_are_those_of(form: &str) {
-    let eyes = Eyes::load(&folder(form), WeightFormat::F32.into()).unwrap();
+    let eyes = Eyes::load(&folder(form), &WeightFormat::F32.into()).unwrap();
     for case in cases(form) {
         let pictures = case.pictures();
         let pixels = match case.kind.as_str() {
@@ -152,7 +152,7 @@ fn pixels_are_those_of(form: &str) {
 #[test]
 fn the_towers_tokens_are_those_of_the_reference_in_every_form() {
     for form in FORMS {
-        let eyes = Eyes::load(&folder(form), WeightFormat::F32.into()).unwrap();
+        let eyes = Eyes::load(&folder(form), &WeightFormat::F32.into()).unwrap();
         for case in cases(form) {
             let seen = case.seen(&eyes);
             let numbers = seen.iter().flat_map(|seen| {
@@ -173,7 +173,7 @@ fn the_towers_tokens_are_those_of_the_reference_in_every_form() {
 #[test]
 fn prompts_have_the_ids_and_the_places_of_the_reference() {
     for form in ["flat", "gguf"] {
-        let eyes = Eyes::load(&folder(form), WeightFormat::F32.into()).unwrap();
+        let eyes = Eyes::load(&folder(form), &WeightFormat::F32.into()).unwrap();
         let tokenizer = Tokenizer::from_dir(&folder(form)).unwrap();
         for case in cases(form) {
             let prompt = case.prompt(&eyes, &tokenizer);
@@ -187,7 +187,7 @@ fn prompts_have_the_ids_and_the_places_of_the_reference() {
 #[test]
 fn log_probabilities_and_greedy_tokens_are_those_of_the_reference() {
     for form in FORMS {
-        let model = VisionLanguageModel::load(&folder(form), WeightFormat::F32.into()).unwrap();
+        let model = VisionLanguageModel::load(&folder(form), &WeightFormat::F32.into()).unwrap();
         let tokenizer = Tokenizer::from_dir(&folder(form)).unwrap();
         let cases = cases(form);
         let prompts = cases.iter().map(|case| case.prompt(model.eyes(), &tokenizer)).collect();
@@ -204,7 +204,7 @@ fn log_probabilities_and_greedy_tokens_are_those_of_the_reference() {
 
 #[test]
 fn a_picture_gives_the_same_bits_alone_in_chunks_and_from_the_cache() {
-    let model = VisionLanguageModel::load(&folder("flat"), WeightFormat::F32.into()).unwrap();
+    let model = VisionLanguageModel::load(&folder("flat"), &WeightFormat::F32.into()).unwrap();
     let tokenizer = Tokenizer::from_dir(&folder("flat")).unwrap();
     let cases = cases("flat");
     let prompts = || cases.iter().map(|case| case.prompt(model.eyes(), &tokenizer));
@@ -219,7 +219,7 @@ fn a_picture_gives_the_same_bits_alone_in_chunks_and_from_the_cache() {
 
 #[test]
 fn pages_of_one_picture_are_not_taken_for_those_of_another() {
-    let model = VisionLanguageModel::load(&folder("flat"), WeightFormat::F32.into()).unwrap();
+    let model = VisionLanguageModel::load(&folder("flat"), &WeightFormat::F32.into()).unwrap();
     let tokenizer = Tokenizer::from_dir(&folder("flat")).unwrap();
     let [one, other] = [1, 2].map(|seed| picture((300, 240), seed));
     let prompt = |picture: &RgbImage| {
@@ -237,8 +237,9 @@ fn pages_of_one_picture_are_not_taken_for_those_of_another() {
 
 #[test]
 fn bf16_and_blocks_stay_near_f32() {
-    let model =
-        |format: WeightFormat| VisionLanguageModel::load(&folder("nested"), format.into()).unwrap();
+    let model = |format: WeightFormat| {
+        VisionLanguageModel::load(&folder("nested"), &format.into()).unwrap()
+    };
     let tokenizer = Tokenizer::from_dir(&folder("nested")).unwrap();
     let first = |model: &VisionLanguageModel| -> Vec<Vec<f32>> {
         let cases = cases("nested");
@@ -261,7 +262,7 @@ fn bf16_and_blocks_stay_near_f32() {
 
 #[test]
 fn a_place_without_a_picture_is_refused() {
-    let eyes = Eyes::load(&folder("flat"), WeightFormat::F32.into()).unwrap();
+    let eyes = Eyes::load(&folder("flat"), &WeightFormat::F32.into()).unwrap();
     let tokenizer = Tokenizer::from_dir(&folder("flat")).unwrap();
     let told = eyes.prompt(&tokenizer, &[Message::user(2, "?")], &[]).unwrap_err().to_string();
     assert!(told.contains("2 places for 0 pictures"), "{told}");
@@ -278,7 +279,7 @@ fn copied(files: &[(&str, &str)]) -> tempfile::TempDir {
 
 #[test]
 fn a_tower_in_a_file_of_its_own_is_found_by_its_name_and_missed_by_its_own() {
-    let load = |path: &Path| VisionLanguageModel::load(path, WeightFormat::F32.into());
+    let load = |path: &Path| VisionLanguageModel::load(path, &WeightFormat::F32.into());
     let decoder = ("model.gguf", "Qwen2.5-VL-Q8_0.gguf");
     let both = copied(&[decoder, ("mmproj-model.gguf", "Qwen2.5-VL.MMProj-f16.gguf")]);
     assert!(can_see(both.path()) && load(both.path()).is_ok());
@@ -304,7 +305,7 @@ fn a_tower_in_a_file_of_its_own_is_found_by_its_name_and_missed_by_its_own() {
 fn a_processor_beside_a_tower_in_a_file_of_its_own_takes_precedence() {
     let model = copied(&[("model.gguf", "model.gguf"), ("mmproj-model.gguf", "mmproj.gguf")]);
     let tokens = || {
-        let eyes = Eyes::load(model.path(), WeightFormat::F32.into()).unwrap();
+        let eyes = Eyes::load(model.path(), &WeightFormat::F32.into()).unwrap();
         eyes.image_tokens((640, 480)).unwrap()
     };
     assert_eq!(tokens(), 12 * 9);
@@ -319,7 +320,7 @@ fn a_broken_tower_in_a_file_of_its_own_is_an_error_and_no_panic() {
     let whole = std::fs::read(folder("gguf").join("mmproj-model.gguf")).unwrap();
     let load = |bytes: &[u8]| {
         std::fs::write(model.path().join("mmproj.gguf"), bytes).unwrap();
-        Eyes::load(model.path(), WeightFormat::F32.into()).is_ok()
+        Eyes::load(model.path(), &WeightFormat::F32.into()).is_ok()
     };
     assert!(load(&whole) && !load(&whole[..whole.len() / 2]) && !load(b""));
     let mut refused = 0;

@@ -48,7 +48,7 @@ fn numbers(seen: &[Seen]) -> Vec<Vec<Vec<f32>>> {
 
 #[test]
 fn pictures_that_are_dealt_are_seen_by_all_as_by_one_to_the_bit() {
-    let model = VisionLanguageModel::load(&folder("nested"), WeightFormat::F32.into()).unwrap();
+    let model = VisionLanguageModel::load(&folder("nested"), &WeightFormat::F32.into()).unwrap();
     let pictures = pictures();
     let pictures: Vec<&RgbImage> = pictures.iter().collect();
     let want = numbers(&model.eyes().images(&pictures).unwrap());
@@ -64,7 +64,7 @@ fn pictures_that_are_dealt_are_seen_by_all_as_by_one_to_the_bit() {
 
 #[test]
 fn galleries_of_ranks_remember_the_same() {
-    let model = VisionLanguageModel::load(&folder("flat"), WeightFormat::F32.into()).unwrap();
+    let model = VisionLanguageModel::load(&folder("flat"), &WeightFormat::F32.into()).unwrap();
     let pictures = pictures();
     let [a, b, _, c] = [0, 1, 2, 3].map(|index| &pictures[index]);
     let want = numbers(&model.eyes().images(&[a, b, a, c, a]).unwrap());
@@ -82,7 +82,7 @@ fn galleries_of_ranks_remember_the_same() {
 /// The likeliest tokens behind a prompt with pictures, and their log-probabilities.
 fn said(form: &str, ranks: &TensorParallel) -> Vec<(Vec<u32>, Vec<f32>)> {
     let model =
-        VisionLanguageModel::load_part(&folder(form), WeightFormat::F32.into(), ranks).unwrap();
+        VisionLanguageModel::load_part(&folder(form), &WeightFormat::F32.into(), ranks).unwrap();
     let tokenizer = Tokenizer::from_dir(&folder(form)).unwrap();
     let pictures = pictures();
     let seen = model.eyes().images_over(&pictures.iter().collect::<Vec<_>>(), ranks).unwrap();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::device::DeviceName;
 use super::model::{PrecisionName, WeightArgs};
 use super::parallel::ParallelArgs;
 use super::run::{RankArgs, RecomputeName};
@@ -53,6 +54,9 @@ pub(crate) struct WorkArgs {
     /// Counted runs.
     #[arg(long, visible_alias = "steps", value_name = "N", default_value_t = 3)]
     pub(crate) runs: usize,
+    /// What computes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceName,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -156,16 +160,6 @@ pub(crate) enum ModelDtype {
     Bfloat16,
 }
 
-/// What computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum OpsDevice {
-    /// The processor.
-    #[default]
-    Cpu,
-    /// The first GPU, in f32 and in bf16.
-    Cuda,
-}
-
 /// Achieved rates are shown as shares of the limit that applies: the peak of f32 multiplications and
 /// additions, or memory's rate, whichever an operation meets first.
 #[derive(Debug, Args)]
@@ -174,9 +168,9 @@ pub(crate) struct OpsArgs {
     /// processor's; exit code 1 when one is beyond its tolerance.
     #[arg(long)]
     pub(crate) check: bool,
-    /// What computes; a GPU's operations are checked and not timed.
+    /// What computes; a GPU's operations are checked, in f32 and in bf16, and not timed.
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) device: OpsDevice,
+    pub(crate) device: DeviceName,
     /// Only the operations with this in their name.
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Option<String>,

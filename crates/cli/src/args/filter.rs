@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::device::DeviceName;
 use super::model::PrecisionName;
 use super::perceive::{at_least_one, seconds};
 
@@ -67,6 +68,9 @@ pub(crate) struct LocalArgs {
     /// What products with weights are made of: bf16 is faster, and its sums are f32 [default: f32].
     #[arg(long, value_enum, requires = "model")]
     pub(crate) precision: Option<PrecisionName>,
+    /// What computes [default: cpu].
+    #[arg(long, value_enum, requires = "model")]
+    pub(crate) device: Option<DeviceName>,
     /// Questions asked together; their tries are written when all are done [default: 16].
     #[arg(long, value_name = "N", requires = "model", value_parser = at_least_one)]
     pub(crate) batch: Option<usize>,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::device::DeviceName;
 use super::model::{PrecisionName, WeightArgs};
 use super::parallel::ParallelArgs;
 
@@ -38,6 +39,9 @@ pub(crate) struct SequencesArgs {
     /// What products with weights are made of: bf16 is faster, and its sums are f32.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) precision: PrecisionName,
+    /// What computes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceName,
     /// Print JSON; without it, a line a sequence.
     #[arg(long)]
     pub(crate) json: bool,
@@ -98,6 +102,9 @@ pub(crate) struct LossArgs {
     /// What products with weights are made of: bf16 is faster, and its sums are f32.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) precision: PrecisionName,
+    /// What computes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceName,
     /// Print JSON; without it, a line a figure.
     #[arg(long)]
     pub(crate) json: bool,

@@ -3,6 +3,7 @@
 pub(crate) mod ask;
 pub(crate) mod bench;
 pub(crate) mod chat;
+pub(crate) mod device;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod filter;

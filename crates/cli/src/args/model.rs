@@ -1,6 +1,9 @@
 //! Arguments of every command that runs a model.
 
-use embodied_r_policy::{BlockFormat, Precision, WeightFormat};
+use embodied_r_policy::{BlockFormat, Placement, Precision, WeightFormat};
+
+use super::device::DeviceName;
+use crate::device;
 
 /// Which model answers, and how.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,7 +36,7 @@ pub(crate) struct StoredModel {
     pub(crate) weights: WeightArgs,
 }
 
-/// What a model's weights are held as.
+/// What a model's weights are held as, and where.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct WeightArgs {
     /// What products with weights are made of: bf16 is faster, and its sums are f32.
@@ -42,6 +45,9 @@ pub(crate) struct WeightArgs {
     /// Quantise the weights as they are loaded, to 8.5 or 4.5 bits each; a GGUF file's stay as they are.
     #[arg(long, value_enum, value_name = "FORMAT", conflicts_with = "precision")]
     pub(crate) quantize: Option<QuantizeName>,
+    /// What computes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceName,
 }
 
 impl WeightArgs {
@@ -51,6 +57,23 @@ impl WeightArgs {
             None => Precision::from(self.precision).into(),
             Some(name) => WeightFormat::Blocks(name.into()),
         }
+    }
+
+    /// What matrices are held as, and where; a GPU is opened.
+    ///
+    /// # Errors
+    /// There is no GPU, or this build has none.
+    pub(crate) fn placement(&self) -> anyhow::Result<Placement> {
+        self.placement_of(None)
+    }
+
+    /// As [`Self::placement`], of a process that is one of several, on GPUs if these are counted.
+    ///
+    /// # Errors
+    /// As [`Self::placement`].
+    pub(crate) fn placement_of(&self, gpus: Option<usize>) -> anyhow::Result<Placement> {
+        let device = device::open(self.device.or_gpus(gpus))?;
+        Ok(Placement { format: self.format(), device })
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use embodied_r_grpo::settings::Recompute;
 
+use super::device::DeviceName;
 use super::model::PrecisionName;
 
 /// A run: its settings, its model and its folder.
@@ -47,9 +48,6 @@ pub(crate) struct RunArgs {
 pub(crate) struct JobArgs {
     #[command(flatten)]
     pub(crate) ranks: RankArgs,
-    /// Train on so many of this machine's GPUs, one process each, of those in `CUDA_VISIBLE_DEVICES` if it is set.
-    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, conflicts_with = "ranks")]
-    pub(crate) gpus: Option<usize>,
     /// After a failure go on from the last checkpoint, so many times. A run that fails twice without a new checkpoint
     /// in between ends all the same.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -59,6 +57,13 @@ pub(crate) struct JobArgs {
     pub(crate) device: DeviceName,
 }
 
+impl JobArgs {
+    /// What computes.
+    pub(crate) fn device(&self) -> DeviceName {
+        self.device.or_gpus(self.ranks.gpus)
+    }
+}
+
 /// By how many processes something is computed.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RankArgs {
@@ -66,6 +71,9 @@ pub(crate) struct RankArgs {
     /// in `--hostfile`. Where a cluster's `mpirun` starts them, this is left out.
     #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
     pub(crate) ranks: Option<usize>,
+    /// Work on so many of this machine's GPUs, one process each, of those in `CUDA_VISIBLE_DEVICES` if it is set.
+    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, conflicts_with = "ranks")]
+    pub(crate) gpus: Option<usize>,
     /// Machines to start the processes of `--ranks` on, as `mpirun --hostfile` reads them: a name and `slots=N` a line.
     /// The program and the run's folder have the same paths on all.
     #[arg(long, value_name = "FILE", requires = "ranks")]
@@ -78,17 +86,6 @@ pub(crate) struct RankArgs {
     /// rank it was.
     #[arg(long, value_name = "SECONDS", value_parser = super::perceive::seconds, default_value = "600")]
     pub(crate) deadline: Duration,
-}
-
-/// What computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum DeviceName {
-    /// The processor.
-    #[default]
-    Cpu,
-    /// One GPU a process.
-    #[cfg(feature = "cuda")]
-    Cuda,
 }
 
 /// Which layers the backward computes again.

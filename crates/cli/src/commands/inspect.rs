@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::args::inspect::{GreedyArgs, InspectArgs, InspectCommand, SequencesArgs};
+use crate::device;
 use crate::exit::Status;
 use crate::output::outln;
 
@@ -43,10 +44,15 @@ fn read(file: &Path) -> anyhow::Result<Vec<Vec<u32>>> {
     Ok(sequences)
 }
 
+/// The model, where it computes.
+fn loaded(args: &SequencesArgs, folder: &Path) -> anyhow::Result<Policy> {
+    let device = device::open(args.device)?;
+    Ok(Policy::load(folder)?.with_precision(args.precision.into()).to_device(&device)?)
+}
+
 fn logprobs(args: &SequencesArgs) -> anyhow::Result<Status> {
     let sequences = read(&args.input)?;
-    let policy = Policy::load(&hub::resolve(&args.model, None)?)?;
-    let policy = policy.with_precision(args.precision.into());
+    let policy = loaded(args, &hub::resolve(&args.model, None)?)?;
     let mut logprobs: Vec<Vec<f32>> = Vec::with_capacity(sequences.len());
     while logprobs.len() < sequences.len() {
         let done = logprobs.len();
@@ -88,12 +94,11 @@ fn counted_from(done: usize, error: Error) -> Error {
 }
 
 fn greedy(args: &GreedyArgs) -> anyhow::Result<Status> {
-    let GreedyArgs { sequences: SequencesArgs { model, input, json, precision }, max_tokens } =
-        args;
-    let sequences = read(input)?;
-    let folder = hub::resolve(model, None)?;
+    let GreedyArgs { sequences: args, max_tokens } = args;
+    let sequences = read(&args.input)?;
+    let folder = hub::resolve(&args.model, None)?;
     let stop_ids = tokenizer::stop_ids(&folder)?;
-    let policy = Policy::load(&folder)?.with_precision((*precision).into());
+    let policy = loaded(args, &folder)?;
     let requests: Vec<Request> = sequences
         .into_iter()
         .map(|prompt| Request { prompt: prompt.into(), samples: 1, stream: 0 })
@@ -101,7 +106,7 @@ fn greedy(args: &GreedyArgs) -> anyhow::Result<Status> {
     let sampling = Sampling { max_new_tokens: *max_tokens, stop_ids, ..Sampling::greedy() };
     let samples = policy.generate(&requests, &sampling, &|_| {})?;
     let tokens: Vec<Vec<u32>> = samples.into_iter().flatten().map(|sample| sample.ids).collect();
-    print(*json, "tokens", &tokens)
+    print(args.json, "tokens", &tokens)
 }
 
 /// One object of JSON, or a line a sequence.

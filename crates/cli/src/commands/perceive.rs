@@ -13,6 +13,7 @@ use embodied_r_perception::Error;
 use embodied_r_perception::captioner::{Captioner, ChatModel, Fault, ModelCaptions, SceneCaptions};
 use embodied_r_perception::perceive::{self, Changed, Options, Scope, Summary};
 
+use crate::args::device::DeviceName;
 use crate::args::model::PrecisionName;
 use crate::args::perceive::{
     Backend, LocalArgs, OpenAiArgs, PerceiveArgs, PerceiveCommand, ScopeName, VisionModelArgs,
@@ -48,7 +49,10 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
         }
         Backend::Local => {
             let PerceiveArgs { model, local, parallel, .. } = args;
-            together(&parallel.ranks, |team| replica::run(model, &local, &parallel, options, team))
+            let device = local.weights.device;
+            together(&parallel.ranks, device, |team| {
+                replica::run(model, &local, &parallel, options, team)
+            })
         }
     }
 }
@@ -130,6 +134,8 @@ fn check_backend(args: &PerceiveArgs) -> Result<(), Usage> {
     let of_process = [
         ("--precision", weights.precision != PrecisionName::default()),
         ("--quantize", weights.quantize.is_some()),
+        ("--device", weights.device != DeviceName::default()),
+        ("--gpus", args.parallel.ranks.gpus.is_some()),
         ("--max-pixels", max_pixels.is_some()),
         ("--ranks", args.parallel.ranks.ranks.is_some()),
         ("--tp", args.parallel.tp.is_some()),

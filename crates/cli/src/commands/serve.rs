@@ -8,7 +8,7 @@ use anyhow::Context;
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{EngineOptions, InferenceModel, PAGE, SamplingDefaults, hub};
 use embodied_r_serve::{ApiKey, Error, MediaOptions, Server, ServerOptions, Vision};
-use embodied_r_vision::{Gallery, VisionLanguageModel, can_see};
+use embodied_r_vision::{Gallery, VisionLanguageModel, VisionOptions, can_see};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -96,16 +96,17 @@ fn media(args: &ServeArgs) -> MediaOptions {
 
 fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Result<Server> {
     let tokenizer = Arc::new(Tokenizer::from_dir(dir)?);
-    let format = args.stored.weights.format();
+    let placement = args.stored.weights.placement()?;
     let (model, vision) = match !args.language_model_only && can_see(dir) {
         true => {
-            let model = VisionLanguageModel::load(dir, format.into())?;
+            let options = VisionOptions { placement, max_pixels: None };
+            let model = VisionLanguageModel::load(dir, &options)?;
             let gallery = Arc::new(Gallery::new(model.eyes().clone(), GALLERY_BYTES));
             (model.decoder().clone(), Some(Vision { gallery, media: media(args) }))
         }
         false => {
             refuse_media(args)?;
-            (Arc::new(InferenceModel::load(dir, format)?), None)
+            (Arc::new(InferenceModel::load(dir, placement)?), None)
         }
     };
     let tokens = args.kv_cache_gb * 1e9 / model.kv_bytes_per_token() as f64;

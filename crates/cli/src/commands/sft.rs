@@ -18,14 +18,15 @@ use embodied_r_policy::Policy;
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::trainable::Counts;
 
-use super::train::memory;
+use super::train::memory::{self, Place};
 use super::train::session::{self, Base, Session, explain};
 use crate::args::sft::SftArgs;
+use crate::device;
 use crate::exit::Status;
 use crate::interrupt::on_interrupt;
 use crate::output::out;
 use crate::progress::Bar;
-use crate::ranks::{device, do_job};
+use crate::ranks::do_job;
 use crate::settings;
 
 /// Settings that may change on resume without making the run another one: of `model` the folder's
@@ -62,7 +63,9 @@ fn run_as(args: &SftArgs, team: &Team) -> anyhow::Result<Status> {
         Some(file) => replies(file, &text, settings.max_length, team)?,
         None => Vec::new(),
     };
-    let memory = memory::of_sft(settings, &trained, &examples, team.size());
+    let device = device::open(args.run.job.device())?;
+    let place = Place { device: &device, precision: settings.precision, ranks: team.size() };
+    let memory = memory::of_sft(settings, &trained, &examples, &place)?;
     let arithmetic = arithmetic(settings, trained.counts, (&memory, team.size()), &examples, &eval)
         .map_err(explain)?;
     if args.run.dry_run {
@@ -73,7 +76,7 @@ fn run_as(args: &SftArgs, team: &Team) -> anyhow::Result<Status> {
     }
     session::tell_memory(&memory, team);
     let _lock = session.prepare(&settings.output, team)?;
-    let (settings_text, device) = (settings::text(settings)?, device(&args.run.job)?);
+    let settings_text = settings::text(settings)?;
     let stop = on_interrupt("stopping after a checkpoint")?;
     let bar = Bar::default();
     let mut sinks: Vec<Box<dyn Sink + '_>> = Vec::new();

@@ -26,12 +26,14 @@ use embodied_r_rewards::Judge;
 use embodied_r_rewards::http_judge::{HttpJudge, HttpJudgeOptions};
 
 use crate::args::train::TrainArgs;
+use crate::device;
 use crate::exit::{self, Status};
 use crate::interrupt::on_interrupt;
 use crate::output::out;
 use crate::progress::Bar;
-use crate::ranks::{device, do_job};
+use crate::ranks::do_job;
 use crate::settings;
+use memory::Place;
 use session::{Base, Session, explain};
 
 /// Longest time for a judge's reply of a few tokens.
@@ -81,7 +83,9 @@ fn run_as(args: &TrainArgs, team: &Team) -> anyhow::Result<Status> {
     let goes_on = checkpoint.as_ref().filter(|_| !session.changed);
     let taping = memory::taping(settings, goes_on.map(|checkpoint| &checkpoint.state));
     let ranks = team.size();
-    let memory = memory::of_train(settings, &stages, &trained, &questions, (taping, ranks));
+    let device = device::open(args.run.job.device())?;
+    let place = Place { device: &device, precision: settings.precision, ranks };
+    let memory = memory::of_train(settings, &stages, &trained, &questions, taping, &place)?;
     let arithmetic = dry_run::text(settings, trained.counts, (&memory, ranks), of_train, of_eval)
         .map_err(explain)?;
     if args.run.dry_run {
@@ -94,7 +98,7 @@ fn run_as(args: &TrainArgs, team: &Team) -> anyhow::Result<Status> {
     let judge = judge(settings)?;
     let _lock = session.prepare(&settings.output, team)?;
     let plan = Plan {
-        device: device(&args.run.job)?,
+        device,
         activation_bytes: memory.kept,
         tape: agreed(memory.tape, team)?,
         verify_packing: args.verify_packing,

@@ -84,6 +84,11 @@ impl Layout {
         }
     }
 
+    /// The same in f32 throughout.
+    pub const fn in_f32(self) -> Self {
+        Self { weights: WeightFormat::F32, number: F32, master: 0, ..self }
+    }
+
     /// The same with gradients in bf16.
     pub const fn with_bf16_gradients(self) -> Self {
         Self { gradient: BF16, ..self }

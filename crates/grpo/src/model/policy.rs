@@ -111,8 +111,9 @@ impl Model for Policy {
 
     fn load(dir: &Path, loading: &Loading<'_>) -> Result<Self> {
         let Loading { base, precision, activation_bytes, trainable, seed, device } = loading;
-        let policy = Policy::load_trainable(dir, base, trainable, *seed)?.to_device(device)?;
-        Ok(policy.with_precision(*precision).with_activation_bytes(*activation_bytes))
+        let policy = Policy::load_trainable(dir, base, trainable, *seed)?;
+        let policy = policy.with_precision(*precision).to_device(device)?;
+        Ok(policy.with_activation_bytes(*activation_bytes))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Moments in files: of one rank, or of several, each of which wrote its part.
+//! Moments and masters in files: of one rank, or of several, each of which wrote its part.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,22 +12,25 @@ use crate::error::{Error, Result};
 /// How the name of the file begins.
 const STEM: &str = "optimizer";
 
-/// What is remembered of a parameter's gradients, by the names that PyTorch gives it in files.
+/// What is remembered of a parameter, by the names that PyTorch gives moments in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Moment {
     First,
     Second,
     Momentum,
+    /// No moment: the parameter itself in f32, where it computes in fewer bits.
+    Master,
 }
 
 impl Moment {
-    const ALL: [Self; 3] = [Self::First, Self::Second, Self::Momentum];
+    const ALL: [Self; 4] = [Self::First, Self::Second, Self::Momentum, Self::Master];
 
     fn name(self) -> &'static str {
         match self {
             Self::First => "exp_avg",
             Self::Second => "exp_avg_sq",
             Self::Momentum => "momentum_buffer",
+            Self::Master => "master",
         }
     }
 
@@ -100,6 +103,11 @@ impl Stored {
         }
         pieces.values_mut().for_each(|pieces| pieces.sort_by_key(|piece| piece.start));
         Ok(Self { folder: folder.to_owned(), files, pieces })
+    }
+
+    /// Whether there is this of a parameter.
+    pub(super) fn has(&self, moment: Moment, parameter: &str) -> bool {
+        self.pieces.contains_key(&(moment, parameter.to_owned()))
     }
 
     /// Some numbers of a parameter's moment.

@@ -1,8 +1,8 @@
-//! AdamW and Muon with all moments on every rank.
+//! AdamW and Muon with all moments and masters on every rank.
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use embodied_r_kernels::memory;
 use embodied_r_kernels::{AdamwStep, MuonStep, adamw, muon};
 use rayon::prelude::*;
@@ -18,7 +18,15 @@ const MUON_MOMENTUM: f64 = 0.95;
 /// The moments of all parameters.
 #[derive(Debug)]
 pub(super) struct Whole {
-    moments: BTreeMap<String, OfOne>,
+    remembered: BTreeMap<String, Remembered>,
+}
+
+/// What is remembered of a parameter.
+#[derive(Debug)]
+struct Remembered {
+    /// Its f32 numbers, where it is held in fewer bits.
+    master: Option<Tensor>,
+    moments: OfOne,
 }
 
 /// What is remembered of a parameter's gradients.
@@ -53,21 +61,29 @@ impl OfOne {
 impl Whole {
     /// Moments of 0 for `model`, or those that `stored` has.
     pub(super) fn new<M: Model>(optim: Optim, model: &M, stored: Option<&Stored>) -> Result<Self> {
-        let mut moments = BTreeMap::new();
+        let mut remembered = BTreeMap::new();
         for parameter in model.parameters() {
-            let numbers = parameter.1.elem_count();
+            let (name, tensor) = &parameter;
             let make = |moment: Moment| match stored {
-                None => Ok(parameter.1.zeros_like()?),
+                None => Ok(memory::zeros(tensor.dims(), tensor.device())?),
                 Some(stored) => {
-                    let values = stored.read(moment, &parameter, 0..numbers)?;
-                    let moments = memory::tensor(values, parameter.1.dims())?;
-                    Ok(moments.to_device(parameter.1.device())?)
+                    let values = stored.read(moment, &parameter, 0..tensor.elem_count())?;
+                    let moments = memory::tensor(values, tensor.dims())?;
+                    Ok(moments.to_device(tensor.device())?)
                 }
             };
-            let built = OfOne::build(optim, &parameter, make)?;
-            moments.insert(parameter.0, built);
+            let master = match tensor.dtype() {
+                DType::F32 => None,
+                _ if stored.is_some_and(|stored| stored.has(Moment::Master, name)) => {
+                    Some(make(Moment::Master)?)
+                }
+                // The run has computed in f32 until now, or begins.
+                _ => Some(tensor.to_dtype(DType::F32)?),
+            };
+            let moments = OfOne::build(optim, &parameter, make)?;
+            remembered.insert(parameter.0, Remembered { master, moments });
         }
-        Ok(Self { moments })
+        Ok(Self { remembered })
     }
 
     /// Moves all weights; `of` says how, for a matrix or a vector.
@@ -82,26 +98,32 @@ impl Whole {
         parameters.par_iter().with_max_len(1).try_for_each(|(name, parameter)| -> Result<()> {
             let missing = |what: &str| Error::Model { what: format!("has no {what} for `{name}`") };
             let gradient = gradients.get(name).ok_or_else(|| missing("gradient"))?;
-            let moments = self.moments.get(name).ok_or_else(|| missing("moments"))?;
+            let Remembered { master, moments } =
+                self.remembered.get(name).ok_or_else(|| missing("moments"))?;
+            let moved = master.as_ref().unwrap_or(parameter);
             let step = of(parameter.rank() > 1);
             match moments {
-                OfOne::Adamw { first, second } => adamw(parameter, gradient, first, second, &step)?,
+                OfOne::Adamw { first, second } => adamw(moved, gradient, first, second, &step)?,
                 OfOne::Muon { momentum } => {
                     let AdamwStep { lr, weight_decay, grad_scale, .. } = step;
                     let step = MuonStep { lr, momentum: MUON_MOMENTUM, weight_decay, grad_scale };
-                    muon(parameter, gradient, momentum, &step)?;
+                    muon(moved, gradient, momentum, &step)?;
                 }
+            }
+            if let Some(master) = master {
+                memory::overwrite(parameter, master)?;
             }
             Ok(())
         })
     }
 
-    /// The moments by their names in files.
+    /// The moments and masters by their names in files.
     pub(super) fn pieces(&self) -> Vec<(String, Tensor)> {
-        let of_one = |(name, moments): (&String, &OfOne)| {
-            let named = moments.named().into_iter();
+        let of_one = |(name, Remembered { master, moments }): (&String, &Remembered)| {
+            let master = master.iter().map(|master| (Moment::Master, master));
+            let named = moments.named().into_iter().chain(master);
             named.map(|(moment, tensor)| (moment.whole(name), tensor.clone())).collect::<Vec<_>>()
         };
-        self.moments.iter().flat_map(of_one).collect()
+        self.remembered.iter().flat_map(of_one).collect()
     }
 }

@@ -75,6 +75,15 @@ impl Card {
         Some(Self { sold_gb: gb, memory_bytes, ..*like })
     }
 
+    /// The card that the driver calls `name` (`NVIDIA H100 80GB HBM3`), with the memory that it shows.
+    pub fn of_gpu(name: &str, memory_bytes: u64) -> Option<Self> {
+        let called = name.to_ascii_lowercase();
+        let words = || called.split(|c: char| !c.is_ascii_alphanumeric());
+        let named = |card: &&Self| words().any(|word| word == card.name.to_ascii_lowercase());
+        let apart = |card: &&Self| (card.memory_bytes as u64).abs_diff(memory_bytes);
+        CARDS.iter().filter(named).min_by_key(apart).copied()
+    }
+
     /// The names that are known, each once.
     pub fn names() -> Vec<&'static str> {
         let mut names: Vec<_> = CARDS.iter().map(|card| card.name).collect();
@@ -106,6 +115,18 @@ mod tests {
     fn the_papers_card_counts_where_nothing_is_said() {
         assert_eq!(found(None, None), Some(("A800", 40_960)));
         assert_eq!(found(None, Some(40.0)), Some(("A800", 40_960)));
+    }
+
+    #[test]
+    fn a_card_is_known_by_what_its_driver_calls_it() {
+        let of = |name: &str, gib: u64| {
+            Card::of_gpu(name, gib << 30).map(|card| (card.name, card.sold_gb))
+        };
+        assert_eq!(of("NVIDIA A100-SXM4-80GB", 79), Some(("A100", 80.0)));
+        assert_eq!(of("NVIDIA A100-PCIE-40GB", 39), Some(("A100", 40.0)));
+        assert_eq!(of("NVIDIA H100 80GB HBM3", 79), Some(("H100", 80.0)));
+        assert_eq!(of("NVIDIA GeForce RTX 4090", 24), Some(("4090", 24.0)));
+        assert_eq!(of("Tesla T4", 15), None);
     }
 
     #[test]

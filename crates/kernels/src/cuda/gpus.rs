@@ -3,11 +3,15 @@
 
 use std::ffi::c_int;
 
+use candle_core::CudaDevice;
 use cudarc::driver::DriverError;
-use cudarc::driver::result::{device, init};
-use cudarc::driver::sys::{CUdevice_attribute as Attribute, cuDriverGetVersion};
+use cudarc::driver::result::{device, init, mem_get_info, mem_pool};
+use cudarc::driver::sys::{
+    CUdevice_attribute as Attribute, CUmemPool_attribute as PoolAttribute, CUmemoryPool,
+    cuDriverGetVersion,
+};
 
-use crate::device::{Gpu, Gpus};
+use crate::device::{DeviceMemory, Gpu, Gpus};
 use crate::error::{Error, Result};
 
 const OP: &str = "devices";
@@ -17,7 +21,6 @@ unsafe extern "C" {
 }
 
 pub(crate) fn gpus() -> Result<Gpus> {
-    let fault = |error: DriverError| Error::Device { op: OP, what: error.to_string() };
     init().map_err(fault)?;
     let count = device::get_count().map_err(fault)?;
     let gpus: std::result::Result<Vec<Gpu>, DriverError> = (0..count).map(gpu).collect();
@@ -42,6 +45,51 @@ fn gpu(ordinal: c_int) -> std::result::Result<Gpu, DriverError> {
             attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         ),
     })
+}
+
+/// The pool that a GPU's tensors are made of.
+fn pool(gpu: &CudaDevice) -> std::result::Result<CUmemoryPool, DriverError> {
+    let device = device::get(gpu.cuda_stream().context().ordinal() as c_int)?;
+    // SAFETY: the device was given by the driver.
+    unsafe { device::get_mem_pool(device) }
+}
+
+/// Lets the pool keep what is freed. Otherwise all of it goes back to the driver whenever the host waits for the GPU, and
+/// is asked for again.
+pub(crate) fn keep_freed(gpu: &CudaDevice) -> Result<()> {
+    let mut threshold = u64::MAX;
+    let attribute = PoolAttribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the pool is the device's, and the attribute 64 bits.
+    let set =
+        |pool| unsafe { mem_pool::set_attribute(pool, attribute, (&raw mut threshold).cast()) };
+    pool(gpu).and_then(set).map_err(fault)
+}
+
+/// How much of a GPU's memory there is.
+pub(crate) fn memory(gpu: &CudaDevice) -> Result<DeviceMemory> {
+    gpu.cuda_stream().context().bind_to_thread().map_err(fault)?;
+    let (free, total) = mem_get_info().map_err(fault)?;
+    let pool = pool(gpu).map_err(fault)?;
+    let attribute = |attribute| {
+        let mut bytes = 0_u64;
+        // SAFETY: the pool is the device's, and the attributes asked for are 64 bits.
+        unsafe { mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast()) }
+            .map(|()| bytes)
+            .map_err(fault)
+    };
+    let reserved = attribute(PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+    let used = attribute(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+    let device = device::get(gpu.cuda_stream().context().ordinal() as c_int);
+    Ok(DeviceMemory {
+        name: device.and_then(device::get_name).map_err(fault)?,
+        free_bytes: free as u64 + reserved.saturating_sub(used),
+        total_bytes: total as u64,
+        peak_bytes: attribute(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?,
+    })
+}
+
+fn fault(error: DriverError) -> Error {
+    Error::Device { op: OP, what: error.to_string() }
 }
 
 /// CUDA writes 13.1 as 13010.

@@ -140,7 +140,7 @@ impl InferenceModel {
     /// Memory that the keys and values of a token take, on this rank.
     pub fn kv_bytes_per_token(&self) -> usize {
         let page = PageLayout::new(self.heads()).numbers() * self.config.num_hidden_layers;
-        page * size_of::<f32>() / PAGE
+        page * self.embedding.dtype().size_in_bytes() / PAGE
     }
 
     /// What the tokens at such places are turned by.
@@ -179,7 +179,8 @@ impl InferenceModel {
         for (row, id) in ids.iter().enumerate().filter(|(_, id)| own.contains(id)) {
             memory::copy_rows(&x, row, &self.embedding.rows(&[id - own.start])?, 0..1)?;
         }
-        self.ranks.sum(x)
+        let x = self.ranks.sum(x)?;
+        x.to_dtype(self.embedding.dtype()).during("look tokens up")
     }
 
     /// `residual + x · Wᵀ` of a module that is split by its inputs.

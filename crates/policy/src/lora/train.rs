@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 use embodied_r_kernels::memory;
 use indexmap::IndexMap;
 
@@ -78,7 +78,10 @@ impl Lora {
 
     /// The same adapter with its tensors on `device`.
     pub(crate) fn to_device(&self, device: &Device) -> Result<Self> {
-        Ok(Self { config: self.config.clone(), tensors: self.tensors.to_device(device)? })
+        Ok(Self {
+            config: self.config.clone(),
+            tensors: self.tensors.to_device(device, DType::F32)?,
+        })
     }
 
     /// The same numbers in memory of their own, or none if they change nothing.

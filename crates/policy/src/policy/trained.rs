@@ -90,7 +90,7 @@ impl Policy {
             };
             return self.beside(Self::new(self.config.clone(), self.weights.clone())?, saved);
         }
-        let read = Self::load(dir)?.to_device(self.device())?;
+        let read = Self::load(dir)?.with_precision(self.precision).to_device(self.device())?;
         let frozen: Vec<&str> = self
             .weights
             .iter()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 use embodied_r_kernels::memory;
 use embodied_r_kernels::weight::Weight;
-use embodied_r_policy::WeightFormat;
+use embodied_r_policy::Placement;
 use embodied_r_policy::config::CONFIG_FILE;
 use embodied_r_policy::weights::VisionTensors;
 
@@ -41,15 +41,16 @@ impl Folder {
         processor::of_folder(&self.dir)?.ok_or_else(|| Error::NoProcessor { dir: self.dir.clone() })
     }
 
-    pub(super) fn weights(&self, format: WeightFormat) -> Result<FolderWeights> {
-        Ok(FolderWeights { tensors: VisionTensors::open(&self.dir)?, format })
+    pub(super) fn weights(&self, placement: &Placement) -> Result<FolderWeights> {
+        let placement = placement.clone();
+        Ok(FolderWeights { tensors: VisionTensors::open(&self.dir)?, placement })
     }
 }
 
-/// A folder's tensors, whose matrices are held in a format, or in bf16 where their rows are no whole blocks of it.
+/// A folder's tensors. Matrices are held in bf16 where their rows are no whole blocks of their format.
 pub(super) struct FolderWeights {
     tensors: VisionTensors,
-    format: WeightFormat,
+    placement: Placement,
 }
 
 impl FolderWeights {
@@ -65,17 +66,17 @@ impl TowerWeights for FolderWeights {
         let shape = [hidden_size, in_channels, temporal_patch_size, patch_size, patch_size];
         let patches = self.tensor("patch_embed.proj.weight", &shape)?;
         let patches = memory::reshaped(&patches, (hidden_size, config.patch_numbers()))?;
-        Ok(Weight::in_format(&patches, self.format)?)
+        Ok(self.placement.matrix(&patches)?)
     }
 
     fn norm(&self, name: &str, width: usize) -> Result<Tensor> {
-        self.tensor(&format!("{name}.weight"), &[width])
+        Ok(self.placement.vector(&self.tensor(&format!("{name}.weight"), &[width])?)?)
     }
 
     fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
         let weight = self.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
         let bias = self.tensor(&format!("{name}.bias"), &[outputs])?;
-        Ok(Linear { weight: Weight::in_format(&weight, self.format)?, bias })
+        Ok(Linear { weight: self.placement.matrix(&weight)?, bias: self.placement.vector(&bias)? })
     }
 
     /// The three are stored as one.
@@ -85,9 +86,8 @@ impl TowerWeights for FolderWeights {
         let bias = self.tensor(&name("bias"), &[3 * width])?;
         let part = |index: usize| -> Result<Linear> {
             let rows = index * width..(index + 1) * width;
-            let weight = memory::rows(&weight, rows.clone())?;
-            let weight = Weight::in_format(&weight, self.format)?;
-            Ok(Linear { weight, bias: memory::rows(&bias, rows)? })
+            let weight = self.placement.matrix(&memory::rows(&weight, rows.clone())?)?;
+            Ok(Linear { weight, bias: self.placement.vector(&memory::rows(&bias, rows)?)? })
         };
         Ok([part(0)?, part(1)?, part(2)?])
     }

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use embodied_r_kernels::memory;
 use embodied_r_kernels::weight::Weight;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{GgufFault, GgufFile, GgufTensor, gguf};
+use embodied_r_policy::{GgufFault, GgufFile, GgufTensor, Placement, gguf};
 use serde_json::{Map, Value, json};
 
 use super::TowerWeights;
@@ -125,17 +125,34 @@ impl Mmproj {
         processor::of_json(fields.into(), self.file.path())
     }
 
+    /// The tower's weights, as they are, on the placement's device.
+    pub(super) fn weights(&self, placement: &Placement) -> MmprojWeights<'_> {
+        MmprojWeights { file: &self.file, placement: placement.clone() }
+    }
+}
+
+/// A file's tensors.
+pub(super) struct MmprojWeights<'a> {
+    file: &'a GgufFile,
+    placement: Placement,
+}
+
+impl MmprojWeights<'_> {
     fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Weight> {
         match self.file.tensor(name, &shape)? {
-            GgufTensor::Matrix(matrix) => Ok(Weight::quantized(matrix)),
-            GgufTensor::Vector(tensor) => Ok(Weight::f32(&tensor)?),
+            GgufTensor::Matrix(matrix) => Ok(self.placement.blocks(matrix)?),
+            GgufTensor::Vector(tensor) => Ok(Weight::f32(&self.placement.vector(&tensor)?)?),
         }
+    }
+
+    fn vector(&self, name: &str, width: usize) -> Result<Tensor> {
+        let vector = self.file.tensor(name, &[width])?.dequantize()?;
+        Ok(self.placement.vector(&vector)?)
     }
 
     fn layer(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
         let weight = self.matrix(&format!("{name}.weight"), [outputs, inputs])?;
-        let bias = self.file.tensor(&format!("{name}.bias"), &[outputs])?.dequantize()?;
-        Ok(Linear { weight, bias })
+        Ok(Linear { weight, bias: self.vector(&format!("{name}.bias"), outputs)? })
     }
 }
 
@@ -161,7 +178,7 @@ fn stored_name(name: &str) -> String {
     format!("v.blk.{block}.{part}")
 }
 
-impl TowerWeights for &Mmproj {
+impl TowerWeights for MmprojWeights<'_> {
     /// The file has a matrix for each of a patch's two frames.
     fn patches(&self, config: &VisionConfig) -> Result<Weight> {
         let (hidden, side) = (config.hidden_size, config.patch_size);
@@ -178,12 +195,11 @@ impl TowerWeights for &Mmproj {
             frames.iter().flat_map(move |frame| frame[at * one..(at + 1) * one].iter().copied())
         });
         let weight = memory::tensor(numbers.collect(), (hidden, config.patch_numbers()))?;
-        Ok(Weight::f32(&weight)?)
+        Ok(Weight::f32(&self.placement.vector(&weight)?)?)
     }
 
     fn norm(&self, name: &str, width: usize) -> Result<Tensor> {
-        let name = format!("{}.weight", stored_name(name));
-        Ok(self.file.tensor(&name, &[width])?.dequantize()?)
+        self.vector(&format!("{}.weight", stored_name(name)), width)
     }
 
     fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use embodied_r_grpo::team::Team;
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{Prompt, Request, Sampling, TensorParallel, hub};
-use embodied_r_vision::{Eyes, Message, Seen, VisionLanguageModel};
+use embodied_r_vision::{Eyes, Message, Seen, VisionLanguageModel, VisionOptions};
 use image::{Rgb, RgbImage};
 use serde_json::json;
 
@@ -28,7 +28,7 @@ pub(super) fn run(args: &CaptionArgs) -> anyhow::Result<Status> {
         let what = "`--runs`, `--frames`, `--new` and both sides of `--size` must be above 0";
         return Err(Usage(what.into()).into());
     }
-    together(&args.parallel.ranks, |team| measure(args, team))
+    together(&args.parallel.ranks, args.weights.device, |team| measure(args, team))
 }
 
 /// Measures on every rank of `team`, which all do the same.
@@ -37,7 +37,10 @@ fn measure(args: &CaptionArgs, team: &Team) -> anyhow::Result<Status> {
     let ranks = TensorParallel::over(team.communicator().clone());
     let folder = hub::resolve(&args.model, None)?;
     let tokenizer = Tokenizer::from_dir(&folder)?;
-    let model = VisionLanguageModel::load_part(&folder, args.weights.format().into(), &ranks)?;
+    let placement = args.weights.placement_of(args.parallel.ranks.gpus)?;
+    let device = placement.device.clone();
+    let options = VisionOptions { placement, max_pixels: None };
+    let model = VisionLanguageModel::load_part(&folder, &options, &ranks)?;
     let mut runs = Vec::new();
     for run in 0..=args.runs {
         runs.push(timed(args, &model, &tokenizer, run)?);
@@ -64,7 +67,7 @@ fn measure(args: &CaptionArgs, team: &Team) -> anyhow::Result<Status> {
     if !team.is_first() {
         return Ok(Status::Done);
     }
-    let figures = with_peak(&figures);
+    let figures = with_peak(&figures, &device)?;
     if !args.json {
         let (width, height) = (args.size[0], args.size[1]);
         outln!("{frames} frames of {width} × {height}, {} tokens each", args.new)?;

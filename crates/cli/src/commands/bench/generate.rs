@@ -3,16 +3,20 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use embodied_r_policy::{InferenceModel, Precision};
+use embodied_r_policy::{InferenceModel, Placement, Precision};
 
 use crate::args::bench::WorkArgs;
+use crate::device;
 use crate::exit::Status;
 
 use super::work::{folder, median, print, requests, sampling};
 
 /// Times the sampling of completions of a fixed length.
 pub(super) fn run(work: &WorkArgs) -> anyhow::Result<Status> {
-    let model = InferenceModel::load(&folder(work)?, Precision::from(work.precision).into())?;
+    let format = Precision::from(work.precision).into();
+    let device = device::open(work.device)?;
+    let placement = Placement { format, device: device.clone() };
+    let model = InferenceModel::load(&folder(work)?, placement)?;
     let (vocabulary, model) = (model.config().vocab_size, Arc::new(model));
     let (mut seconds, mut prefills) = (Vec::new(), Vec::new());
     for run in 0..=work.runs {
@@ -31,5 +35,5 @@ pub(super) fn run(work: &WorkArgs) -> anyhow::Result<Status> {
         ("new_tokens_per_s", tokens / seconds),
         ("prefill_tokens_per_s", prompts / prefill),
     ];
-    print(work, &figures)
+    print(work, &device, &figures)
 }

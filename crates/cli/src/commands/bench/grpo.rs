@@ -12,15 +12,15 @@ use embodied_r_grpo::optimizer::{Optim, Optimizer, OptimizerSettings};
 use embodied_r_grpo::random::stream;
 use embodied_r_grpo::team::Team;
 use embodied_r_grpo::update::{Pace, Updater, score_all, whole_groups};
-use embodied_r_kernels::peak;
 use embodied_r_policy::{Group, Policy, Request, Sample, Tape};
 
 use crate::args::bench::GrpoArgs;
-use crate::commands::train::memory;
+use crate::commands::train::memory::{self, Place};
+use crate::device;
 use crate::exit::{Status, Usage};
 use crate::ranks::together;
 
-use super::work::{folder, median, print, requests, sampling};
+use super::work::{folder, median, peak_flops_per_s, print, requests, sampling};
 
 /// Weight of the divergence from the reference: above 0, so that the reference is run.
 const BETA: f64 = 0.001;
@@ -38,7 +38,7 @@ struct Parts {
 
 /// Times whole steps, of all ranks together.
 pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
-    together(&args.ranks, |team| run_as(args, team))
+    together(&args.ranks, args.work.device, |team| run_as(args, team))
 }
 
 fn run_as(args: &GrpoArgs, team: &Team) -> anyhow::Result<Status> {
@@ -48,7 +48,9 @@ fn run_as(args: &GrpoArgs, team: &Team) -> anyhow::Result<Status> {
         args.max_tokens_per_batch > 0,
         Usage("`--max-tokens-per-batch` must be above 0".into())
     );
-    let policy = Policy::load(&folder(work)?)?.with_precision(work.precision.into());
+    let device = device::open(work.device.or_gpus(args.ranks.gpus))?;
+    let policy = Policy::load(&folder(work)?)?;
+    let policy = policy.with_precision(work.precision.into()).to_device(&device)?;
     let config = policy.config().clone();
     let numbers = policy.parameters().numbers();
     let load = Load {
@@ -65,9 +67,9 @@ fn run_as(args: &GrpoArgs, team: &Team) -> anyhow::Result<Status> {
         taping: Taping::Open,
         iterations: 1,
         layout: Layout::CPU,
-    }
-    .on_ranks(team.size());
-    let plan = memory::plan(&config, &load, args.recompute.into());
+    };
+    let place = Place { device: &device, precision: work.precision.into(), ranks: team.size() };
+    let plan = memory::plan(&config, load, args.recompute.into(), &place)?;
     let policy = &policy.with_activation_bytes(plan.kept);
     let reference = policy.frozen_copy()?;
     let settings = OptimizerSettings {
@@ -79,7 +81,8 @@ fn run_as(args: &GrpoArgs, team: &Team) -> anyhow::Result<Status> {
         max_grad_norm: 1.0,
     };
     let mut updater = Updater::new(Optimizer::new(settings, policy, team)?);
-    let peak = team.sums(vec![peak::flops_per_s()])?[0];
+    let peak = peak_flops_per_s(&device, work.precision)?;
+    let peak = team.sums(vec![peak.unwrap_or(f64::NAN)])?[0];
     let mut tape = plan.tape.map(|options| Tape::new(&config, options));
     let (mut steps, mut flops) = (Vec::new(), 0.0);
     for run in 0..=work.runs {
@@ -100,10 +103,13 @@ fn run_as(args: &GrpoArgs, team: &Team) -> anyhow::Result<Status> {
         parts.reference = clock.elapsed().as_secs_f64();
         let clock = Instant::now();
         update(policy, &mut updater, &batches, &groups, tape.as_ref())?;
+        // The host is ahead of a GPU.
+        device.synchronize()?;
         parts.optimizer = updater.optimizer_s();
         parts.update = clock.elapsed().as_secs_f64() - parts.optimizer;
         let clock = Instant::now();
         updater.optimizer.hand_round(policy, || ())?;
+        device.synchronize()?;
         parts.gather = clock.elapsed().as_secs_f64();
         parts.bytes_sent = (team.bytes_sent() - sent) as f64;
         steps.push((began.elapsed().as_secs_f64(), parts));
@@ -126,9 +132,11 @@ fn run_as(args: &GrpoArgs, team: &Team) -> anyhow::Result<Status> {
         ("optimizer_s", of(|(_, parts)| parts.optimizer)),
         ("tokens_per_s", tokens / step),
         ("completion_tokens_per_s", new / step),
-        ("matmul_share", flops / step / peak),
         ("estimated_memory_gb", plan.total() as f64 / 1e9),
     ];
+    if peak.is_finite() {
+        figures.push(("matmul_share", flops / step / peak));
+    }
     if team.size() > 1 {
         figures.extend([
             ("ranks", team.size() as f64),
@@ -136,7 +144,7 @@ fn run_as(args: &GrpoArgs, team: &Team) -> anyhow::Result<Status> {
             ("bytes_sent", of(|(_, parts)| parts.bytes_sent)),
         ]);
     }
-    if team.is_first() { print(work, &figures) } else { Ok(Status::Done) }
+    if team.is_first() { print(work, &device, &figures) } else { Ok(Status::Done) }
 }
 
 /// This rank's part of the work.

@@ -1,6 +1,7 @@
 //! `embodied-r bench ops`: each operation beside what the machine can do.
 
 mod attention;
+#[cfg(any(feature = "cuda", feature = "cuda-host"))]
 mod device;
 mod op;
 mod products;
@@ -14,7 +15,9 @@ use embodied_r_kernels::peak::Peak;
 use serde_json::{Value, json};
 
 use self::op::Op;
-use crate::args::bench::{OpsArgs, OpsDevice};
+use crate::args::bench::OpsArgs;
+#[cfg(any(feature = "cuda", feature = "cuda-host"))]
+use crate::args::device::DeviceName;
 use crate::exit::{Status, Usage};
 use crate::output::outln;
 use crate::progress::Bar;
@@ -35,8 +38,17 @@ fn table() -> Vec<Op> {
 
 /// Measures or checks the operations.
 pub(super) fn run(args: &OpsArgs) -> anyhow::Result<Status> {
-    if args.device == OpsDevice::Cuda {
-        return device::check(args);
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "cuda-host")),
+        expect(
+            unused_variables,
+            reason = "a build without GPU operations opens the processor alone"
+        )
+    )]
+    let device = crate::device::open(args.device)?;
+    #[cfg(any(feature = "cuda", feature = "cuda-host"))]
+    if args.device == DeviceName::Cuda {
+        return device::check(args, &device);
     }
     let wanted = |op: &Op| args.only.as_deref().is_none_or(|part| op.name.contains(part));
     let ops: Vec<Op> = table().into_iter().filter(wanted).collect();

@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
+use candle_core::Device;
 use embodied_r_grpo::process;
 use embodied_r_grpo::random::stream;
+use embodied_r_grpo::roofline::Card;
+use embodied_r_kernels::{device, peak};
 use embodied_r_policy::{Precision, Request, Sampling, hub};
 use serde_json::{Value, json};
 
 use crate::args::bench::WorkArgs;
+use crate::args::model::PrecisionName;
 use crate::exit::{Status, Usage};
 use crate::output::outln;
 
@@ -42,8 +46,12 @@ pub(super) fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-pub(super) fn print(work: &WorkArgs, figures: &[(&str, f64)]) -> anyhow::Result<Status> {
-    let figures = with_peak(figures);
+pub(super) fn print(
+    work: &WorkArgs,
+    device: &Device,
+    figures: &[(&str, f64)],
+) -> anyhow::Result<Status> {
+    let figures = with_peak(figures, device)?;
     if work.json {
         let mut all = json!({
             "model": work.model,
@@ -67,10 +75,27 @@ pub(super) fn print(work: &WorkArgs, figures: &[(&str, f64)]) -> anyhow::Result<
     lines(&figures)
 }
 
-/// The figures, and the most memory that the process has taken.
-pub(super) fn with_peak<'a>(figures: &[(&'a str, f64)]) -> Vec<(&'a str, f64)> {
-    let peak = process::peak_bytes().map(|bytes| ("peak_memory_gb", bytes as f64 / 1e9));
-    figures.iter().copied().chain(peak).collect()
+/// The figures, and the most memory that the process has taken, of its GPU too if it has one.
+pub(super) fn with_peak<'a>(
+    figures: &[(&'a str, f64)],
+    device: &Device,
+) -> anyhow::Result<Vec<(&'a str, f64)>> {
+    let gb = |bytes: u64| bytes as f64 / 1e9;
+    let peak = process::peak_bytes().map(|bytes| ("peak_memory_gb", gb(bytes)));
+    let on_device = device::memory(device)?;
+    let on_device = on_device.map(|memory| ("peak_device_memory_gb", gb(memory.peak_bytes)));
+    Ok(figures.iter().copied().chain(peak).chain(on_device).collect())
+}
+
+/// Multiplications and additions a second that products of this precision reach at best; none of a GPU for which none
+/// is known.
+pub(super) fn peak_flops_per_s(
+    device: &Device,
+    precision: PrecisionName,
+) -> anyhow::Result<Option<f64>> {
+    let Some(memory) = device::memory(device)? else { return Ok(Some(peak::flops_per_s())) };
+    let card = Card::of_gpu(&memory.name, memory.total_bytes);
+    Ok(card.filter(|_| precision == PrecisionName::Bf16).map(|card| card.flops_per_s))
 }
 
 /// Adds figures to an object, to six places behind the point.

@@ -57,6 +57,7 @@ impl Blind {
                 weights: WeightArgs {
                     precision: args.local.precision.unwrap_or_default(),
                     quantize: None,
+                    device: args.local.device.unwrap_or_default(),
                 },
                 decoding: DecodingArgs {
                     temperature: *temperature,

@@ -21,7 +21,7 @@ const TOP: usize = 5;
 
 /// Look at pictures.
 pub(super) fn run(args: &CaptionArgs) -> anyhow::Result<Status> {
-    together(&args.parallel.ranks, |team| look(args, team))
+    together(&args.parallel.ranks, args.weights.device, |team| look(args, team))
 }
 
 /// Looks at them on every rank of `team`, which all do the same.
@@ -33,8 +33,9 @@ fn look(args: &CaptionArgs, team: &Team) -> anyhow::Result<Status> {
     let pictures: Vec<RgbImage> =
         args.image.iter().map(|path| picture::read(path)).collect::<Result<_, _>>()?;
     let tokenizer = Tokenizer::from_dir(&folder)?;
-    let options = VisionOptions { format: args.weights.format(), max_pixels: args.max_pixels };
-    let model = VisionLanguageModel::load_part(&folder, options, &ranks)?;
+    let placement = args.weights.placement_of(args.parallel.ranks.gpus)?;
+    let options = VisionOptions { placement, max_pixels: args.max_pixels };
+    let model = VisionLanguageModel::load_part(&folder, &options, &ranks)?;
     let processor = model.eyes().processor();
     let pixels = pictures.iter().map(|picture| processor.image(picture));
     let pixels: Vec<Pixels> = pixels.collect::<Result<_, _>>()?;

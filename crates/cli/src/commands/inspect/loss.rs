@@ -7,6 +7,7 @@ use embodied_r_policy::{Policy, hub, tokenizer};
 
 use crate::args::inspect::LossArgs;
 use crate::commands::train::session::explain;
+use crate::device;
 use crate::exit::Status;
 use crate::output::outln;
 use crate::settings::{self, Layers};
@@ -21,7 +22,8 @@ pub(super) fn run(args: &LossArgs) -> anyhow::Result<Status> {
     let settings: LossSettings = layers.pairs(&args.sets).resolve(&[])?;
     let folder = hub::resolve(&args.model, None)?;
     let stop_ids = tokenizer::stop_ids(&folder)?;
-    let policy = Policy::load(&folder)?.with_precision(args.precision.into());
+    let device = device::open(args.device)?;
+    let policy = Policy::load(&folder)?.with_precision(args.precision.into()).to_device(&device)?;
     let report = loss(&policy, &batch, &settings, &stop_ids).map_err(explain)?;
     match args.json {
         true => outln!("{}", serde_json::to_string(&report)?)?,

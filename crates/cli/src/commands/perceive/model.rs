@@ -12,7 +12,7 @@ use embodied_r_perception::captioner::{
 };
 use embodied_r_perception::perceive::{Options, Plan};
 
-use embodied_r_policy::{EngineOptions, TensorParallel, hub};
+use embodied_r_policy::{EngineOptions, Placement, TensorParallel, hub};
 use embodied_r_vision::VisionOptions;
 use serde::{Deserialize, Serialize};
 
@@ -78,14 +78,14 @@ pub(super) fn local(
     asked: VisionModelArgs,
     args: &LocalArgs,
     options: &Options,
-    ranks: &TensorParallel,
+    (placement, ranks): (&Placement, &TensorParallel),
     (telling, progress): (Telling, &dyn Progress),
 ) -> anyhow::Result<Option<ModelCaptions<LocalModel>>> {
     let missing = || Usage("`--backend local` needs `--model-path`, the model's folder".into());
     let name = asked.model_path.clone().ok_or_else(missing)?;
     let folder = hub::resolve(&name, None)?;
     let local = LocalOptions {
-        vision: VisionOptions { format: args.weights.format(), max_pixels: args.max_pixels },
+        vision: VisionOptions { placement: placement.clone(), max_pixels: args.max_pixels },
         kv_cache_bytes: (args.kv_cache_gb * 1e9) as usize,
         engine: EngineOptions { max_num_seqs: args.max_num_seqs, ..EngineOptions::default() },
         ..LocalOptions::default()
@@ -94,7 +94,7 @@ pub(super) fn local(
     let plan = Plan::new(options).map_err(super::explain)?;
     if telling == Telling::Estimate {
         let cache_bytes = local.kv_cache_bytes + local.gallery_bytes;
-        estimate::tell(&folder, &plan, local.vision.format, cache_bytes, ranks.size())?;
+        estimate::tell(&folder, &plan, local.vision.placement.format, cache_bytes, ranks.size())?;
     }
     match LocalModel::over_ranks(&folder, &local, ranks)? {
         None => Ok(None),

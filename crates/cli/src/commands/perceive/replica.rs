@@ -4,7 +4,7 @@ use embodied_r_data::Progress;
 use embodied_r_data::progress::Silent;
 use embodied_r_grpo::team::Team;
 use embodied_r_perception::perceive::{self, Options, Replica, Summary};
-use embodied_r_policy::TensorParallel;
+use embodied_r_policy::{Placement, TensorParallel};
 use serde_json::{Map, Value};
 
 use super::model::{self, Taken, Telling};
@@ -24,18 +24,19 @@ pub(super) fn run(
 ) -> anyhow::Result<Status> {
     let replicas = parallel.replicas(team.size())?;
     let ranks = TensorParallel::over(team.communicator().split(replicas)?);
+    let placement = args.weights.placement_of(parallel.ranks.gpus)?;
     let bar = Bar::default();
     let telling: (Telling, &dyn Progress) = match team.is_first() {
         true => (Telling::Estimate, &bar),
         false => (Telling::Nothing, &Silent),
     };
     let status = if replicas == 1 {
-        match model::local(asked_as, args, &options, &ranks, telling)? {
+        match model::local(asked_as, args, &options, (&placement, &ranks), telling)? {
             Some(captioner) => asked(&captioner, &options, telling.1)?,
             None => Status::Done,
         }
     } else {
-        shared(asked_as, args, (options, replicas), (team, &ranks), telling)?
+        shared(asked_as, args, (options, replicas), (team, &placement, &ranks), telling)?
     };
     // Where the first one fails, the others hear of it here.
     team.wait()?;
@@ -47,7 +48,7 @@ fn shared(
     asked_as: VisionModelArgs,
     args: &LocalArgs,
     (whole, replicas): (Options, usize),
-    (team, ranks): (&Team, &TensorParallel),
+    (team, placement, ranks): (&Team, &Placement, &TensorParallel),
     telling: (Telling, &dyn Progress),
 ) -> anyhow::Result<Status> {
     let index = team.rank() / ranks.size();
@@ -57,7 +58,7 @@ fn shared(
         limit: whole.limit.map(share),
         ..whole.clone()
     };
-    let own = own(asked_as, args, &options, ranks, telling)?;
+    let own = own(asked_as, args, &options, (placement, ranks), telling)?;
     team.enter("unite");
     let all = team.gather(own.as_ref().map(|own| (own.summaries.clone(), own.taken)))?;
     let Some(own) = own.filter(|_| team.is_first()) else { return Ok(Status::Done) };
@@ -85,10 +86,10 @@ fn own(
     asked_as: VisionModelArgs,
     args: &LocalArgs,
     options: &Options,
-    ranks: &TensorParallel,
+    place: (&Placement, &TensorParallel),
     telling: (Telling, &dyn Progress),
 ) -> anyhow::Result<Option<Done>> {
-    let Some(captioner) = model::local(asked_as, args, options, ranks, telling)? else {
+    let Some(captioner) = model::local(asked_as, args, options, place, telling)? else {
         return Ok(None);
     };
     let summaries = super::perceive(options, &captioner, telling.1)?;

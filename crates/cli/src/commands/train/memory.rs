@@ -1,29 +1,59 @@
 //! How much memory a run takes, and what of it may go to activations.
 
+use candle_core::Device;
 use embodied_r_grpo::checkpoint::State;
-use embodied_r_grpo::memory_plan::{Load, MemoryPlan, Taping};
+use embodied_r_grpo::memory_plan::{Layout, Load, MemoryPlan, Taping};
 use embodied_r_grpo::optimizer::Optim;
 use embodied_r_grpo::questions::Prompted;
 use embodied_r_grpo::settings::{Recompute, Sft, Train};
 use embodied_r_grpo::supervised::Example;
-use embodied_r_policy::ModelConfig;
+use embodied_r_kernels::device;
+use embodied_r_policy::{ModelConfig, Precision};
 use embodied_r_rewards::Schedule as Stages;
 
 use super::session::Trained;
 use crate::commands::doctor::memory_bytes;
 use crate::ranks::on_this_machine;
 
-/// The memory of a GRPO run over `questions`, of the one of so many `ranks` that takes most.
+/// What a run is computed on: each of so many ranks on such a device.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) device: &'a Device,
+    pub(crate) precision: Precision,
+    pub(crate) ranks: usize,
+}
+
+impl Place<'_> {
+    fn layout(&self) -> Layout {
+        match (self.device.is_cpu(), self.precision) {
+            (true, _) => Layout::cpu(self.ranks),
+            (false, Precision::Bf16) => Layout::gpu(self.ranks),
+            (false, Precision::F32) => Layout::gpu(self.ranks).in_f32(),
+        }
+    }
+
+    /// Bytes that a rank may take, where that is known: all of its GPU's, or its share of the machine's.
+    fn free_bytes(&self) -> anyhow::Result<Option<usize>> {
+        let bytes = match device::memory(self.device)? {
+            Some(memory) => Some(memory.free_bytes),
+            None => memory_bytes().map(|bytes| bytes / on_this_machine() as u64),
+        };
+        Ok(bytes.and_then(|bytes| usize::try_from(bytes).ok()))
+    }
+}
+
+/// The memory of a GRPO run over `questions`, of the rank that takes most.
 pub(crate) fn of_train(
     settings: &Train,
     stages: &Stages,
     trained: &Trained,
     questions: &[Prompted],
-    (taping, ranks): (Taping, usize),
-) -> MemoryPlan {
+    taping: Taping,
+    place: &Place<'_>,
+) -> anyhow::Result<MemoryPlan> {
     let longest = questions.iter().map(|question| question.prompt.len()).max().unwrap_or(0);
     let load = Load::of_train(settings, stages, trained.counts, longest, taping);
-    plan(&trained.config, &load.on_ranks(ranks), settings.recompute)
+    plan(&trained.config, load, settings.recompute, place)
 }
 
 /// Whether the update takes over what the rollout has computed: as the run has begun, if it goes on from a checkpoint
@@ -36,13 +66,13 @@ pub(crate) fn taping(settings: &Train, goes_on: Option<&State>) -> Taping {
     }
 }
 
-/// The memory of a supervised run over `examples`, of the one of so many `ranks` that takes most.
+/// The memory of a supervised run over `examples`, of the rank that takes most.
 pub(crate) fn of_sft(
     settings: &Sft,
     trained: &Trained,
     examples: &[Example],
-    ranks: usize,
-) -> MemoryPlan {
+    place: &Place<'_>,
+) -> anyhow::Result<MemoryPlan> {
     let longest = |part: fn(&Example) -> usize| examples.iter().map(part).max().unwrap_or(0);
     let load = Load {
         prompts: settings.train_batch_size,
@@ -52,7 +82,7 @@ pub(crate) fn of_sft(
         budget: settings.max_tokens_per_batch,
         ..Load::new(trained.counts, settings.optim)
     };
-    plan(&trained.config, &load.on_ranks(ranks), settings.recompute)
+    plan(&trained.config, load, settings.recompute, place)
 }
 
 /// What a rank has of a run, where there are several: of what a step takes in, and of what is remembered.
@@ -70,11 +100,15 @@ pub(crate) fn share(
     (ranks > 1).then_some(("ranks", told))
 }
 
-/// The plan for `load` with the memory that the machine has left.
-pub(crate) fn plan(config: &ModelConfig, load: &Load, recompute: Recompute) -> MemoryPlan {
-    let share = |bytes: u64| usize::try_from(bytes / on_this_machine() as u64).ok();
-    let free = memory_bytes().and_then(share);
-    MemoryPlan::new(config, load, recompute, free)
+/// The plan for a rank's part of `load`, with the memory that there is for it.
+pub(crate) fn plan(
+    config: &ModelConfig,
+    load: Load,
+    recompute: Recompute,
+    place: &Place<'_>,
+) -> anyhow::Result<MemoryPlan> {
+    let load = Load { layout: place.layout(), ..load.on_ranks(place.ranks) };
+    Ok(MemoryPlan::new(config, &load, recompute, place.free_bytes()?))
 }
 
 /// The plan in words: the total of each of so many `ranks`, and what it is made of.
@@ -108,8 +142,6 @@ pub(crate) fn words(plan: &MemoryPlan, ranks: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use embodied_r_policy::Precision;
-
     use super::*;
 
     #[test]

@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use candle_core::Tensor;
-use embodied_r_kernels::Precision;
-use embodied_r_kernels::weight::{Weight, WeightFormat};
+use candle_core::{DType, Tensor};
+use embodied_r_kernels::device::has_kernels;
+use embodied_r_kernels::weight::Weight;
+use embodied_r_kernels::{Placement, Precision};
 
 use super::super::linear::{Linear, LowRank};
 use super::{InferenceModel, Layer};
@@ -25,19 +26,22 @@ impl Policy {
     /// There is no room for the copy.
     pub fn inference_model(&self, precision: Precision) -> Result<InferenceModel> {
         self.inference(|weight| match precision {
-            Precision::F32 => Weight::f32(weight),
-            Precision::Bf16 => Weight::bf16(weight),
+            Precision::Bf16 if !is_shared(weight, precision) => Weight::bf16(weight),
+            _ => Weight::f32(weight),
         })
     }
 
-    /// The weights for a rollout, as they are now. Where all of them are trained, it is a copy in f32 too,
+    /// The weights for a rollout, as they are now. On the CPU, where all of them are trained, it is a copy in f32 too,
     /// which samples sooner and is gone before the update's gradients come.
     ///
     /// # Errors
     /// As [`Self::inference_model`].
     pub fn sampler(&self, precision: Precision) -> Result<InferenceModel> {
         match self.trains_all() {
-            true => self.inference(|weight| Weight::in_format(weight, precision.into())),
+            true => self.inference(|weight| match is_shared(weight, precision) {
+                true => Weight::f32(weight),
+                false => Weight::in_format(weight, precision.into()),
+            }),
             false => self.inference_model(precision),
         }
     }
@@ -62,19 +66,28 @@ impl Policy {
     }
 }
 
+/// Whether sampling in a precision computes with the weight as training has it: on a device that holds it so.
+fn is_shared(weight: &Tensor, precision: Precision) -> bool {
+    let held = match precision {
+        Precision::F32 => DType::F32,
+        Precision::Bf16 => DType::BF16,
+    };
+    has_kernels(weight.device()) && weight.dtype() == held
+}
+
 fn missing(name: &str) -> Error {
     Error::MissingTensor { name: name.to_owned() }
 }
 
 impl InferenceModel {
-    /// Reads a model: a folder in Hugging Face's layout, whose matrices are held in `format`, or a GGUF file, whose
-    /// blocks stay as they are. An adapter's folder gives the model that it stands on with the adapter: merged
+    /// Reads a model: a folder in Hugging Face's layout, whose matrices are held as `placement` says, or a GGUF file,
+    /// whose blocks stay as they are. An adapter's folder gives the model that it stands on with the adapter: merged
     /// into weights that are numbers, and beside blocks.
     ///
     /// # Errors
     /// As [`Policy::load`].
-    pub fn load(path: &Path, format: WeightFormat) -> Result<Self> {
-        Self::load_part(path, format, &TensorParallel::alone())
+    pub fn load(path: &Path, placement: impl Into<Placement>) -> Result<Self> {
+        Self::load_part(path, placement, &TensorParallel::alone())
     }
 
     /// As [`Self::load`], the part of the rank `ranks`; of the files nothing else is read.
@@ -82,15 +95,20 @@ impl InferenceModel {
     /// # Errors
     /// As [`Self::load`]; [`Error::Split`], [`Error::SplitBlock`] or [`Error::SplitAdapter`] if the model cannot be
     /// split so.
-    pub fn load_part(path: &Path, format: WeightFormat, ranks: &TensorParallel) -> Result<Self> {
+    pub fn load_part(
+        path: &Path,
+        placement: impl Into<Placement>,
+        ranks: &TensorParallel,
+    ) -> Result<Self> {
+        let placement = placement.into();
         let base = lora::base_of(path)?;
         if base.is_some() && !ranks.is_alone() {
             return Err(Error::SplitAdapter { dir: path.to_owned() });
         }
         let Some(file) = gguf::find(base.as_deref().unwrap_or(path))? else {
             return match base {
-                Some(_) => Self::of_policy(Policy::load(path)?, format),
-                None => Self::of_folder(path, format, ranks),
+                Some(_) => Self::of_policy(Policy::load(path)?, &placement),
+                None => Self::of_folder(path, &placement, ranks),
             };
         };
         let model = GgufModel::open(&file)?;
@@ -101,7 +119,7 @@ impl InferenceModel {
             let adapter = adapter.as_ref().filter(|adapter| !adapter.replaces(name))?;
             adapter.pair(name).filter(|_| name.starts_with("model.layers."))
         };
-        let changed = |name: &str| {
+        let changed = |name: &str| -> Result<Tensor> {
             let tensor = model.tensor_slice(name, &split.of(name))?.dequantize()?;
             if let Some(adapter) = &adapter {
                 adapter.apply_to(name, &tensor)?;
@@ -112,20 +130,24 @@ impl InferenceModel {
             let stays = beside(name).is_some()
                 || !adapter.as_ref().is_some_and(|adapter| adapter.changes(name));
             match model.tensor_slice(name, &split.of(name))? {
-                GgufTensor::Matrix(matrix) if stays => Ok(Weight::quantized(matrix)),
-                _ => Ok(Weight::f32(&changed(name)?)?),
+                GgufTensor::Matrix(matrix) if stays => Ok(placement.blocks(matrix)?),
+                _ => Ok(Weight::f32(&placement.vector(&changed(name)?)?)?),
             }
         };
+        let vector = |name: &str| Ok(placement.vector(&changed(name)?)?);
         let low_rank = |name: &str| match beside(&format!("{name}.weight")) {
-            Some(pair) => LowRank::new(&pair.a, &pair.b, pair.scale).map(Some),
+            Some(pair) => {
+                let (a, b) = (placement.vector(&pair.a)?, placement.vector(&pair.b)?);
+                LowRank::new(&a, &b, pair.scale).map(Some)
+            }
             None => Ok(None),
         };
-        Self::new(model.config().clone(), (&split, ranks), weight, changed, low_rank)
+        Self::new(model.config().clone(), (&split, ranks), weight, vector, low_rank)
     }
 
     /// A folder's model. A tensor is read when its turn comes, so that no more than one of them is there as f32.
-    fn of_folder(dir: &Path, format: WeightFormat, ranks: &TensorParallel) -> Result<Self> {
-        let config = ModelConfig::from_dir(dir)?;
+    fn of_folder(dir: &Path, placement: &Placement, ranks: &TensorParallel) -> Result<Self> {
+        let (config, format) = (ModelConfig::from_dir(dir)?, placement.format);
         let split = Split::new(
             &config,
             (ranks.rank(), ranks.size()),
@@ -144,19 +166,21 @@ impl InferenceModel {
                     return Err(Error::SplitBlock { name, column, format, block });
                 }
             }
-            Ok(Weight::in_format(&stored(name)?.read_slice(name, &slice)?, format)?)
+            Ok(placement.matrix(&stored(name)?.read_slice(name, &slice)?)?)
         };
-        Self::new(config, (&split, ranks), weight, read, |_| Ok(None))
+        let vector = |name: &str| Ok(placement.vector(&read(name)?)?);
+        Self::new(config, (&split, ranks), weight, vector, |_| Ok(None))
     }
 
     /// The model of a policy, whose tensors go as soon as their copies are there.
-    fn of_policy(policy: Policy, format: WeightFormat) -> Result<Self> {
+    fn of_policy(policy: Policy, placement: &Placement) -> Result<Self> {
         let (config, tensors) = policy.into_weights();
         let split = Split::new(&config, (0, 1), 1)?;
         let tensors = RefCell::new(tensors);
         let take = |name: &str| tensors.borrow_mut().swap_remove(name).ok_or_else(|| missing(name));
-        let weight = |name: &str| Ok(Weight::in_format(&take(name)?, format)?);
-        Self::new(config, (&split, &TensorParallel::alone()), weight, take, |_| Ok(None))
+        let weight = |name: &str| Ok(placement.matrix(&take(name)?)?);
+        let vector = |name: &str| Ok(placement.vector(&take(name)?)?);
+        Self::new(config, (&split, &TensorParallel::alone()), weight, vector, |_| Ok(None))
     }
 
     /// A model of its part of each tensor, by canonical names, and of what stands beside its linear modules.

@@ -1,24 +1,17 @@
 //! The GPU's operations against the processor's.
 
+use candle_core::Device;
+use embodied_r_data::Progress as _;
+use embodied_r_kernels::check::{Case, Held, cases};
+use serde_json::json;
+
 use crate::args::bench::OpsArgs;
 use crate::exit::{Status, Usage};
-
-#[cfg(not(any(feature = "cuda", feature = "cuda-host")))]
-pub(super) fn check(_args: &OpsArgs) -> anyhow::Result<Status> {
-    let told = "this build has no GPU operations: build one with `--features cuda`";
-    Err(Usage(told.into()).into())
-}
+use crate::output::outln;
+use crate::progress::Bar;
 
 /// Holds each operation on the device, in f32 and in bf16, against the processor's.
-#[cfg(any(feature = "cuda", feature = "cuda-host"))]
-pub(super) fn check(args: &OpsArgs) -> anyhow::Result<Status> {
-    use embodied_r_data::Progress as _;
-    use embodied_r_kernels::check::{Case, Held, cases};
-    use serde_json::json;
-
-    use crate::output::outln;
-    use crate::progress::Bar;
-
+pub(super) fn check(args: &OpsArgs, device: &Device) -> anyhow::Result<Status> {
     if !args.check {
         let told = "`--device cuda` goes with `--check`: a GPU's operations are not timed here";
         return Err(Usage(told.into()).into());
@@ -29,14 +22,13 @@ pub(super) fn check(args: &OpsArgs) -> anyhow::Result<Status> {
         let part = args.only.as_deref().unwrap_or_default();
         return Err(Usage(format!("no operation has `{part}` in its name")).into());
     }
-    let device = opened()?;
     let bar = Bar::default();
     bar.start("checking", Some(2 * cases.len() as u64));
     let (mut checked, mut beyond) = (Vec::new(), 0);
     for case in &cases {
         bar.message(case.op);
         for (held, dtype) in [(Held::F32, "float32"), (Held::Bf16, "bfloat16")] {
-            for result in case.compare(&device, held)? {
+            for result in case.compare(device, held)? {
                 let (op, shape, name) = (case.op, &case.shape, result.name);
                 let (error, allowed, holds) = (result.error, result.allowed, result.holds());
                 beyond += usize::from(!holds);
@@ -64,39 +56,17 @@ pub(super) fn check(args: &OpsArgs) -> anyhow::Result<Status> {
     Ok(if beyond == 0 { Status::Done } else { Status::Partial })
 }
 
-/// The first GPU.
-#[cfg(feature = "cuda")]
-fn opened() -> anyhow::Result<candle_core::Device> {
-    Ok(embodied_r_kernels::device::cuda(0)?)
-}
-
-/// The processor, on which the GPU's kernels run.
-#[cfg(all(feature = "cuda-host", not(feature = "cuda")))]
-fn opened() -> anyhow::Result<candle_core::Device> {
-    Ok(candle_core::Device::Cpu)
-}
-
-#[cfg(all(test, not(feature = "cuda")))]
+#[cfg(all(test, feature = "cuda-host", not(feature = "cuda")))]
 mod tests {
     use super::*;
-    use crate::args::bench::OpsDevice;
+    use crate::args::device::DeviceName;
 
-    #[cfg(not(any(feature = "cuda", feature = "cuda-host")))]
-    #[test]
-    fn a_build_without_gpu_operations_says_how_to_get_one() {
-        let args = OpsArgs { check: true, device: OpsDevice::Cuda, only: None, json: false };
-        let refused = check(&args).unwrap_err();
-        let Usage(told) = refused.downcast_ref().unwrap();
-        assert!(told.contains("--features cuda"), "{told}");
-    }
-
-    #[cfg(feature = "cuda-host")]
     #[test]
     fn operations_of_the_device_are_checked_and_not_timed() {
         let only = Some("adamw".to_owned());
-        let args = |check, only| OpsArgs { check, device: OpsDevice::Cuda, only, json: false };
-        assert!(matches!(check(&args(true, only.clone())), Ok(Status::Done)));
-        assert!(check(&args(false, only)).is_err());
-        assert!(check(&args(true, Some("no such".to_owned()))).is_err());
+        let args = |check, only| OpsArgs { check, device: DeviceName::Cuda, only, json: false };
+        assert!(matches!(check(&args(true, only.clone()), &Device::Cpu), Ok(Status::Done)));
+        assert!(check(&args(false, only), &Device::Cpu).is_err());
+        assert!(check(&args(true, Some("no such".to_owned())), &Device::Cpu).is_err());
     }
 }

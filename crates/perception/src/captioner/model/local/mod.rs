@@ -89,7 +89,7 @@ impl LocalModel {
     /// # Errors
     /// It is no vision-language model, or cannot be loaded or run with these options.
     pub fn load(dir: &Path, options: &LocalOptions) -> Result<Self> {
-        Self::of(dir, &VisionLanguageModel::load(dir, options.vision)?, options)
+        Self::of(dir, &VisionLanguageModel::load(dir, &options.vision)?, options)
     }
 
     /// The model in `dir`, split over `ranks`. The first rank gets it; the others do what it is asked, and get nothing
@@ -102,7 +102,7 @@ impl LocalModel {
         options: &LocalOptions,
         ranks: &TensorParallel,
     ) -> Result<Option<Self>> {
-        let model = VisionLanguageModel::load_part(dir, options.vision, ranks)?;
+        let model = VisionLanguageModel::load_part(dir, &options.vision, ranks)?;
         if ranks.is_first() {
             return Self::of(dir, &model, options).map(Some);
         }
@@ -131,7 +131,7 @@ impl LocalModel {
             settings: Map::from_iter([
                 ("backend".to_owned(), json!("local")),
                 ("fingerprint".to_owned(), json!(fingerprint(dir)?)),
-                ("weights".to_owned(), json!(options.vision.format.name())),
+                ("weights".to_owned(), json!(options.vision.placement.format.name())),
                 ("max_pixels".to_owned(), json!(options.vision.max_pixels)),
             ]),
         })
