@@ -12,7 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("data", &[]),
     ("openai", &[]),
     ("kernels", &[]),
-    ("dist", &[]),
+    ("dist", &["kernels"]),
     ("sim", &["data"]),
     ("rewards", &["data", "openai"]),
     ("eval", &["data", "rewards"]),

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use candle_core::DeviceLocation;
+
 use crate::error::{Error, Result};
 use crate::group::Group;
 use crate::link::threads::{Hub, ThreadLink};
@@ -18,10 +20,11 @@ use crate::verdict::{Verdict, Why};
 use crate::watch::{Watch, lost};
 use crate::worker::{Lane, Queue};
 
-#[cfg(any(feature = "nccl", test))]
-mod on_device;
+#[cfg(feature = "nccl")]
+mod nccl;
 mod operations;
 mod split;
+mod tensors;
 
 /// All ranks of a job, as one of them sees them. Cheap to clone; clones are the same rank.
 ///
@@ -39,6 +42,8 @@ struct Rank {
     rank: usize,
     lane: Lane,
     world_size: usize,
+    /// Whose memory the connection moves by itself.
+    device: Option<DeviceLocation>,
     options: Options,
     hosts: Vec<String>,
     watch: Arc<Watch>,
@@ -63,6 +68,7 @@ impl Communicator {
             rank: 0,
             lane: Lane::World,
             world_size: 1,
+            device: None,
             options: Options::default(),
             watch: Arc::new(Watch::new(0, &host)),
             hosts: vec![host],
@@ -116,8 +122,9 @@ impl Communicator {
         let (rank, counters) = (watch.rank(), Arc::new(Counters::default()));
         let (counted, shared) = (Arc::clone(&counters), Arc::clone(watch));
         let within = options.join_within.saturating_mul(2).saturating_add(options.deadline);
-        let (queue, client) = Queue::start(watch, within, move || {
+        let (queue, (client, device)) = Queue::start(watch, within, move || {
             let (link, client) = make(Arc::clone(&shared))?;
+            let device = link.device();
             let group = Group {
                 link,
                 watch: shared,
@@ -129,7 +136,7 @@ impl Communicator {
                 operation: Operation::Barrier,
                 part: None,
             };
-            Ok((group, client))
+            Ok((group, (client, device)))
         })?;
         let hosts = client.hosts().to_vec();
         let others = Others { queue: Arc::new(queue), client: Arc::new(client) };
@@ -139,6 +146,7 @@ impl Communicator {
             rank,
             lane,
             world_size,
+            device,
             options,
             hosts,
             watch,
@@ -282,11 +290,6 @@ impl Communicator {
     fn call(&self, operation: Operation, length: usize, root: usize) -> Call {
         // The queue knows the number.
         Call { sequence: 0, operation, length: length as u64, root: root as u64 }
-    }
-
-    fn check_root(&self, operation: Operation, root: usize) -> Result<()> {
-        let world_size = self.world_size();
-        if root < world_size { Ok(()) } else { Err(Error::Root { operation, root, world_size }) }
     }
 
     /// Queues an operation; one rank alone has `alone` as the result.

@@ -165,10 +165,12 @@ pub enum Error {
     #[cfg(any(feature = "nccl", test))]
     #[error("ranks of GPUs cannot be split into parts yet")]
     Whole,
-    /// Memory of a GPU was given to ranks that talk through something else than NCCL.
-    #[cfg(any(feature = "nccl", test))]
-    #[error("these ranks move memory of the host alone; make them with `Communicator::nccl`")]
+    /// Memory of a device was given to a connection that cannot reach it.
+    #[error("these ranks move memory of the host alone")]
     HostOnly,
+    /// A tensor is not as collectives take it, or its device refused to work.
+    #[error("cannot send a tensor: {0}")]
+    Tensor(#[from] embodied_r_kernels::Error),
 }
 
 impl Error {

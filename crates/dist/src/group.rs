@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-#[cfg(any(feature = "nccl", test))]
-use crate::device::DeviceBuffer;
+use candle_core::Tensor;
+use embodied_r_kernels::memory::Mark;
+
 use crate::error::Result;
-#[cfg(any(feature = "nccl", test))]
-use crate::link::nccl::Collective;
-use crate::link::{Link, Others};
+use crate::link::{Direct, Link, Others};
 use crate::number::{Number, reduce};
 use crate::operation::{Call, Operation, Reduce};
 use crate::traffic::Counters;
@@ -170,20 +169,20 @@ impl Group {
         Ok(())
     }
 
-    /// A collective on memory of GPUs.
-    #[cfg(any(feature = "nccl", test))]
-    pub(crate) fn on_device(
+    /// A collective from one tensor to another by the connection itself, behind what `mark` stands for.
+    pub(crate) fn direct(
         &mut self,
-        what: Collective,
-        send: &DeviceBuffer,
-        receive: &DeviceBuffer,
+        what: Direct,
+        send: &Tensor,
+        receive: &Tensor,
+        mark: &Mark,
     ) -> Result<()> {
         // What a ring sends.
-        let whole = send.length.max(receive.length) * send.dtype.size();
-        let rounds = if matches!(what, Collective::AllReduce(_)) { 2 } else { 1 };
+        let whole = size_of::<f32>() * send.elem_count().max(receive.elem_count());
+        let rounds = if what == Direct::Sum { 2 } else { 1 };
         let others = self.world_size - 1;
         self.counters.sent(self.operation, rounds * whole * others / self.world_size);
-        self.link.on_device(what, send, receive)
+        self.link.direct(what, send, receive, mark)
     }
 
     /// `data` of rank `root`, in place.

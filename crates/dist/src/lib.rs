@@ -16,13 +16,13 @@
 //! # fn main() -> embodied_r_dist::Result<()> {
 //! // Two ranks in one process; `Communicator::mpi` has the same interface.
 //! let ranks = Communicator::threads(2, &Options::default())?;
-//! let work = |rank: Communicator| {
+//! let work = |rank: Communicator| -> embodied_r_dist::Result<Vec<f32>> {
 //!     rank.enter("update");
 //!     let sum = rank.all_reduce(vec![rank.rank() as f32, 1.0], Reduce::Sum)?;
 //!     // … compute something else …
 //!     let sum = sum.wait()?;
 //!     rank.finish()?;
-//!     embodied_r_dist::Result::Ok(sum)
+//!     Ok(sum)
 //! };
 //! let threads: Vec<_> = ranks.into_iter().map(|rank| std::thread::spawn(move || work(rank))).collect();
 //! for thread in threads {
@@ -32,12 +32,10 @@
 //! # }
 //! ```
 //!
-//! With the feature `mpi` the crate links Open MPI. With `nccl` it links NCCL and CUDA's driver, and
-//! collectives take memory of GPUs too (`DeviceBuffer`).
+//! With the feature `mpi` the crate links Open MPI. With `nccl` it links NCCL and CUDA's driver; between its ranks
+//! tensors of GPUs are sent straight from there ([`Communicator::sum_tensor`] and those beside it).
 
 mod communicator;
-#[cfg(any(feature = "nccl", test))]
-mod device;
 mod error;
 mod group;
 mod link;
@@ -53,8 +51,6 @@ mod watch;
 mod worker;
 
 pub use communicator::Communicator;
-#[cfg(any(feature = "nccl", test))]
-pub use device::{DeviceBuffer, Dtype};
 pub use error::{Error, Result};
 pub use operation::{Call, Operation, Reduce};
 pub use options::Options;

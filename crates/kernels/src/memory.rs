@@ -14,6 +14,10 @@ use crate::error::{Error, Result, check};
 use crate::math::square_sum;
 use crate::parallel;
 
+mod address;
+
+pub use address::{Mark, address};
+
 /// Numbers of one task.
 const CHUNK: usize = 1 << 16;
 

@@ -71,13 +71,9 @@ impl Communicator {
     ///
     /// The length is not a multiple of the number of ranks, and as of all collectives.
     pub fn reduce_scatter(&self, numbers: Vec<f32>) -> Result<Pending<Vec<f32>>> {
-        let (operation, length) = (Operation::ReduceScatter, numbers.len());
-        let world_size = self.world_size();
-        if !length.is_multiple_of(world_size) {
-            let why = "the length is not a multiple of the number of ranks";
-            return Err(Error::Length { operation, length, world_size, why });
-        }
-        let call = self.call(operation, length, 0);
+        let operation = Operation::ReduceScatter;
+        self.part_of(operation, numbers.len())?;
+        let call = self.call(operation, numbers.len(), 0);
         self.begin(
             call,
             numbers,
@@ -185,5 +181,20 @@ impl Communicator {
                 Ok(bytes)
             },
         )
+    }
+
+    fn check_root(&self, operation: Operation, root: usize) -> Result<()> {
+        let world_size = self.world_size();
+        if root < world_size { Ok(()) } else { Err(Error::Root { operation, root, world_size }) }
+    }
+
+    /// The length of a rank's part of so many numbers.
+    pub(super) fn part_of(&self, operation: Operation, length: usize) -> Result<usize> {
+        let world_size = self.world_size();
+        if length.is_multiple_of(world_size) {
+            return Ok(length / world_size);
+        }
+        let why = "the length is not a multiple of the number of ranks";
+        Err(Error::Length { operation, length, world_size, why })
     }
 }

@@ -56,6 +56,7 @@ impl Communicator {
             rank,
             lane: Lane::Part,
             world_size: size,
+            device: self.0.device,
             options: self.0.options.clone(),
             hosts: self.hosts()[first..first + size].to_vec(),
             watch: Arc::clone(&self.0.watch),

@@ -7,8 +7,9 @@ pub(crate) mod mpi;
 pub(crate) mod nccl;
 pub(crate) mod threads;
 
-#[cfg(any(feature = "nccl", test))]
-use crate::device::DeviceBuffer;
+use candle_core::{DeviceLocation, Tensor};
+use embodied_r_kernels::memory::Mark;
+
 use crate::error::Result;
 
 /// Whether the other ranks are known to be here, so that it pays to look for their data often.
@@ -18,6 +19,17 @@ pub(crate) enum Others {
     MayBeLate,
     /// They have entered the same call.
     AreHere,
+}
+
+/// What a connection does by itself with memory of its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direct {
+    /// As many numbers are sent as are received, and the tensors may be the same.
+    Sum,
+    /// A part of what is sent is received.
+    ReduceScatter,
+    /// What is sent is a part of what is received.
+    AllGather,
 }
 
 /// A connection of all ranks. Every rank makes the same calls in the same order.
@@ -39,13 +51,19 @@ pub(crate) trait Link {
     /// among them. All ranks call it, each with its own part.
     fn split(&mut self, first: usize, rank: usize, size: usize) -> Result<Box<dyn Link>>;
 
-    /// A collective on memory of GPUs, where the backend can.
-    #[cfg(any(feature = "nccl", test))]
-    fn on_device(
+    /// The device whose memory [`Link::direct`] takes.
+    fn device(&self) -> Option<DeviceLocation> {
+        None
+    }
+
+    /// A collective from one contiguous f32 tensor of [`Link::device`] to another, which reads and writes when all that
+    /// `mark` stands for is done.
+    fn direct(
         &mut self,
-        _what: nccl::Collective,
-        _send: &DeviceBuffer,
-        _receive: &DeviceBuffer,
+        _what: Direct,
+        _send: &Tensor,
+        _receive: &Tensor,
+        _mark: &Mark,
     ) -> Result<()> {
         Err(crate::Error::HostOnly)
     }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Link, Others};
-use crate::device::{DeviceBuffer, Dtype};
+use candle_core::{DeviceLocation, Tensor};
+use embodied_r_kernels::memory::{self, Mark};
+
+use super::{Direct, Link, Others};
 use crate::error::{Error, Result};
 use crate::operation::Reduce;
 use crate::verdict::Why;
@@ -51,6 +53,23 @@ pub(crate) enum Collective {
     AllToAll,
 }
 
+/// What the numbers of a piece of memory are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dtype {
+    F32,
+    U8,
+}
+
+impl Dtype {
+    /// Bytes of a number.
+    pub(crate) fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::U8 => 1,
+        }
+    }
+}
+
 /// A piece of the GPU's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -59,9 +78,10 @@ pub(crate) struct Span {
     pub(crate) dtype: Dtype,
 }
 
-impl From<&DeviceBuffer> for Span {
-    fn from(buffer: &DeviceBuffer) -> Self {
-        Self { address: buffer.address, length: buffer.length, dtype: buffer.dtype }
+impl Span {
+    fn of(tensor: &Tensor) -> Result<Self> {
+        let (address, length) = (memory::address(tensor)?, tensor.elem_count());
+        Ok(Self { address, length, dtype: Dtype::F32 })
     }
 }
 
@@ -74,8 +94,11 @@ pub(crate) trait Library {
     /// How the communicator is: an error of any of its collectives is one here.
     fn state(&mut self) -> Result<Progress>;
 
-    /// Lets the stream wait for what was queued on another one.
-    fn follow(&mut self, stream: u64) -> Result<()>;
+    /// The GPU.
+    fn device(&self) -> DeviceLocation;
+
+    /// Lets the stream wait for an event of another one, which is there until the stream is idle.
+    fn follow(&mut self, event: u64) -> Result<()>;
 
     /// Queues a collective. `send` and `receive` may be the same but for an all-to-all.
     fn queue(&mut self, what: Collective, send: Span, receive: Span) -> Result<Progress>;
@@ -225,17 +248,22 @@ impl<L: Library> Link for NcclLink<L> {
         Err(crate::Error::Whole)
     }
 
-    fn on_device(
-        &mut self,
-        what: Collective,
-        send: &DeviceBuffer,
-        receive: &DeviceBuffer,
-    ) -> Result<()> {
-        self.watch.check()?;
-        for stream in [send.stream, receive.stream] {
-            self.library.follow(stream).map_err(|error| self.fail(error))?;
+    fn device(&self) -> Option<DeviceLocation> {
+        Some(self.library.device())
+    }
+
+    fn direct(&mut self, what: Direct, send: &Tensor, receive: &Tensor, mark: &Mark) -> Result<()> {
+        if receive.elem_count() == 0 {
+            return Ok(());
         }
-        self.run(what, send.into(), receive.into())
+        self.watch.check()?;
+        self.library.follow(mark.event()).map_err(|error| self.fail(error))?;
+        let what = match what {
+            Direct::Sum => Collective::AllReduce(Reduce::Sum),
+            Direct::ReduceScatter => Collective::ReduceScatter,
+            Direct::AllGather => Collective::AllGather,
+        };
+        self.run(what, Span::of(send)?, Span::of(receive)?)
     }
 
     fn close(mut self: Box<Self>) {

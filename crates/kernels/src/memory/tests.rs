@@ -41,3 +41,13 @@ fn a_transposed_tensor_is_refused() {
     let a = tensor(vec![0.0; 6], (2, 3)).unwrap().t().unwrap();
     assert!(matches!(floats(&a, "test"), Err(Error::Storage { op: "test" })));
 }
+
+#[test]
+fn the_address_of_a_part_is_that_of_its_first_number() {
+    let whole = tensor(vec![1.0, 2.0, 3.0], 3).unwrap();
+    let part = whole.narrow(0, 1, 2).unwrap();
+    assert_eq!(address(&part).unwrap(), address(&whole).unwrap() + 4);
+    let turned = tensor(vec![0.0; 6], (2, 3)).unwrap().t().unwrap();
+    assert!(matches!(address(&turned), Err(Error::Storage { .. })));
+    assert_eq!(Mark::now(&Device::Cpu).unwrap().event(), 0);
+}

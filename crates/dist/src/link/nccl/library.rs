@@ -6,18 +6,22 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::Arc;
 
+use cudarc::driver::sys::{CUevent, CUevent_wait_flags};
 use cudarc::driver::{
     CudaContext, CudaEvent, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, result,
 };
 use cudarc::nccl::{result as nccl, sys};
 
-use super::{Collective, ID, Library, Progress, Span};
-use crate::device::Dtype;
+use candle_core::DeviceLocation;
+
+use super::{Collective, Dtype, ID, Library, Progress, Span};
 use crate::error::{Error, Result};
 use crate::operation::Reduce;
 
 /// What NCCL's configuration begins with.
 const MAGIC: u32 = 0xcafe_beef;
+/// How a stream waits for an event.
+const WAIT: CUevent_wait_flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
 /// What it takes for a field that says nothing.
 const UNSAID: c_int = c_int::MIN;
 /// The version of NCCL whose fields of the configuration are told of; later ones know them too.
@@ -102,7 +106,6 @@ impl Cuda {
 fn dtype(dtype: Dtype) -> sys::ncclDataType_t {
     match dtype {
         Dtype::F32 => sys::ncclDataType_t::ncclFloat32,
-        Dtype::Bf16 => sys::ncclDataType_t::ncclBfloat16,
         Dtype::U8 => sys::ncclDataType_t::ncclUint8,
     }
 }
@@ -154,18 +157,19 @@ impl Library for Cuda {
         progress(state.result(), "go on with the communicator")
     }
 
-    fn follow(&mut self, stream: u64) -> Result<()> {
-        let order = driver("wait for what was queued before");
-        let event = self.context.new_event(None).map_err(&order)?;
-        // SAFETY: whoever made the buffer vouches for its stream.
-        unsafe {
-            result::event::record(
-                event.cu_event(),
-                stream as usize as cudarc::driver::sys::CUstream,
-            )
+    fn device(&self) -> DeviceLocation {
+        DeviceLocation::Cuda { gpu_id: self.context.ordinal() }
+    }
+
+    fn follow(&mut self, event: u64) -> Result<()> {
+        if event == 0 {
+            return Ok(());
         }
-        .map_err(&order)?;
-        self.stream.wait(&event).map_err(order)
+        let refused = driver("wait for what was queued before");
+        self.context.bind_to_thread().map_err(&refused)?;
+        let event = event as usize as CUevent;
+        // SAFETY: whoever gives the event keeps it until the stream is idle, and it is one of this GPU.
+        unsafe { result::stream::wait_event(self.stream.cu_stream(), event, WAIT) }.map_err(refused)
     }
 
     fn queue(&mut self, what: Collective, send: Span, receive: Span) -> Result<Progress> {

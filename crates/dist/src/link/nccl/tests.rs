@@ -27,6 +27,8 @@ struct Script {
     is_hanging: bool,
     aborts: AtomicUsize,
     ends: AtomicUsize,
+    /// How often bytes of the host were copied.
+    stages: usize,
 }
 
 struct Played {
@@ -47,7 +49,7 @@ impl Played {
 
 fn bytes(span: Span) -> &'static mut [u8] {
     let length = span.length * span.dtype.size();
-    // SAFETY: the spans of these tests are vectors, which are there until their collective is done.
+    // SAFETY: the spans of these tests are vectors and tensors, which are there until their collective is done.
     #[allow(unsafe_code)]
     unsafe {
         std::slice::from_raw_parts_mut(span.address as usize as *mut u8, length)
@@ -73,8 +75,12 @@ impl Library for Played {
         Ok(if self.left == 0 { Progress::Done } else { Progress::Underway })
     }
 
-    fn follow(&mut self, stream: u64) -> Result<()> {
-        assert_eq!(stream, 5);
+    fn device(&self) -> DeviceLocation {
+        DeviceLocation::Cpu
+    }
+
+    fn follow(&mut self, event: u64) -> Result<()> {
+        assert_eq!(event, 0);
         Ok(())
     }
 
@@ -114,6 +120,7 @@ impl Library for Played {
     }
 
     fn stage(&mut self, sent: &[u8], received: usize) -> Result<(Span, Span)> {
+        lock(&self.script).stages += 1;
         self.staged = (sent.to_vec(), vec![0; received]);
         let span = |memory: &Vec<u8>| Span {
             address: memory.as_ptr() as usize as u64,
@@ -139,7 +146,7 @@ impl Library for Played {
 }
 
 fn sum(parts: &[u8], into: &mut [u8], how: Reduce) {
-    let parts: Vec<f32> = bytemuck::pod_collect_to_vec(parts);
+    let parts: Vec<f32> = parts.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
     let mut sums = vec![0.0; into.len() / 4];
     reduce(&parts, &mut sums, how);
     into.copy_from_slice(bytemuck::cast_slice(&sums));
@@ -201,18 +208,6 @@ fn each<T: Send>(ranks: Vec<Communicator>, work: impl Fn(&Communicator) -> T + S
     })
 }
 
-#[allow(unsafe_code)]
-fn buffer(numbers: Vec<f32>) -> DeviceBuffer {
-    let numbers = Box::new(numbers);
-    let (address, length) = (numbers.as_ptr() as usize as u64, numbers.len());
-    // SAFETY: the vector is the owner.
-    unsafe { DeviceBuffer::new(address, length, Dtype::F32, 5, numbers) }
-}
-
-fn numbers(buffer: DeviceBuffer) -> Vec<f32> {
-    *buffer.into_owner().downcast().unwrap()
-}
-
 const LONG: Duration = Duration::from_secs(60);
 
 #[test]
@@ -242,50 +237,55 @@ fn collectives_of_the_host_go_through_memory_of_the_gpu() {
     }
 }
 
-#[test]
-fn collectives_on_the_gpu_give_what_a_plain_computation_gives() {
-    let (ranks, _) = ranks(2, LONG, Script::default);
-    let told = each(ranks, |ranks| {
-        let me = ranks.rank() as f32;
-        let sum = ranks.all_reduce_on_device(buffer(vec![me, 2.0]), Reduce::Sum).unwrap();
-        let whole = buffer(vec![me + 1.0, 2.0, 3.0, 4.0 * me]);
-        let part = ranks.reduce_scatter_on_device(whole, buffer(vec![0.0; 2])).unwrap();
-        let all = ranks.all_gather_on_device(buffer(vec![me; 2]), buffer(vec![9.0; 4])).unwrap();
-        let handed = ranks.broadcast_on_device(buffer(vec![me, 5.0]), 1).unwrap();
-        let told = (numbers(sum.wait().unwrap()), numbers(part.wait().unwrap().1));
-        let more = (numbers(all.wait().unwrap().1), numbers(handed.wait().unwrap()));
-        ranks.finish().unwrap();
-        (told, more)
+/// What the collectives over tensors give a rank, twice: the second time out of parts of larger tensors.
+fn over_tensors(ranks: &Communicator) -> Vec<Vec<f32>> {
+    let me = ranks.rank() as f32;
+    let numbers: Vec<f32> = (0..12).map(|n| (n as f32 + 0.3) * (me - 0.7)).collect();
+    let whole = |from| {
+        let tensor = memory::tensor(numbers.clone(), 12).unwrap();
+        tensor.narrow(0, from, 12 - 2 * from).unwrap()
+    };
+    let begun = [0, 3].map(|from| {
+        let sum = ranks.sum_tensor(whole(from)).unwrap();
+        let part = ranks.reduce_scatter_tensor(whole(from)).unwrap();
+        let all = ranks.all_gather_tensor(whole(from)).unwrap();
+        [sum, part, all, ranks.sum_tensor(memory::tensor(Vec::new(), 0).unwrap()).unwrap()]
     });
-    let more = (vec![0.0, 0.0, 1.0, 1.0], vec![1.0, 5.0]);
-    assert_eq!(told[0], ((vec![1.0, 4.0], vec![3.0, 4.0]), more.clone()));
-    assert_eq!(told[1], ((vec![1.0, 4.0], vec![6.0, 4.0]), more));
+    let told = begun.into_iter().flatten().map(|pending| {
+        let tensor = pending.wait().unwrap();
+        tensor.to_vec1().unwrap()
+    });
+    let told = told.collect();
+    ranks.finish().unwrap();
+    told
 }
 
 #[test]
-fn buffers_that_do_not_fit_together_are_refused_before_anything_is_called() {
-    let (ranks, _) = ranks(2, LONG, Script::default);
-    let told = each(ranks, |ranks| {
-        let error = ranks.all_gather_on_device(buffer(vec![0.0; 2]), buffer(vec![0.0; 5]));
-        ranks.finish().unwrap();
-        error.unwrap_err().to_string()
-    });
-    let expected = "all-gather of length 5 over 2 ranks: the whole must be of the part's type, and as many \
-                    times as long as there are ranks";
-    assert_eq!(told, [expected; 2]);
+fn tensors_of_the_gpu_give_what_those_of_the_host_give_without_it() {
+    let host = Communicator::threads(3, &Options::default()).unwrap();
+    let (gpus, scripts) = ranks(3, LONG, || Script { underway: 2, ..Script::default() });
+    assert_eq!(each(gpus, over_tensors), each(host, over_tensors));
+    for script in scripts {
+        // The host agrees on eight calls and the end, and sends nothing else.
+        assert_eq!(lock(&script).stages, 9);
+    }
 }
 
 #[test]
-fn ranks_of_the_host_refuse_memory_of_a_gpu() {
-    let ranks = Communicator::threads(2, &Options::default()).unwrap();
+fn a_tensor_of_the_gpu_and_numbers_of_the_host_do_not_fit_together() {
+    let (ranks, _) = ranks(2, LONG, Script::default);
     let told = each(ranks, |ranks| {
-        let pair = (buffer(vec![0.0; 2]), buffer(vec![0.0; 4]));
-        let pending = ranks.all_gather_on_device(pair.0, pair.1).unwrap();
-        pending.wait().unwrap_err().to_string()
+        let error = match ranks.rank() {
+            0 => ranks.reduce_scatter(vec![0.0; 4]).unwrap().wait().unwrap_err(),
+            _ => {
+                let tensor = memory::tensor(vec![0.0; 4], 4).unwrap();
+                ranks.reduce_scatter_tensor(tensor).unwrap().wait().unwrap_err()
+            }
+        };
+        error.to_string()
     });
-    let expected =
-        "failed: these ranks move memory of the host alone; make them with `Communicator::nccl`";
-    assert!(told.iter().all(|told| told.contains(expected)), "{told:?}");
+    let says = "rank 1 on `thread` calls something else than rank 0: reduce-scatter of length 16";
+    assert!(told.iter().all(|told| told.contains(says)), "{told:?}");
 }
 
 #[test]
