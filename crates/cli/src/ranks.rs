@@ -32,6 +32,10 @@ const LAUNCHER: &str = "mpirun";
 /// Where ranks find the process that asked for them, as `ID@MACHINE`.
 const SELF: &str = "EMBODIED_R_LAUNCHER";
 
+/// How the words of a rank begin that found its arguments wrong.
+#[cfg(any(feature = "mpi", feature = "cuda"))]
+const WRONG_USAGE: &str = "wrong usage: ";
+
 /// How often the launcher is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -196,13 +200,17 @@ fn program_digest() -> anyhow::Result<String> {
 #[cfg(any(feature = "mpi", feature = "cuda"))]
 fn end(team: &Team, error: anyhow::Error) -> Status {
     let communicator = team.communicator();
+    let is_own = error.chain().any(|cause| cause.is::<Usage>());
     if communicator.verdict().is_none() {
-        communicator.fail(&format!("{error:#}"));
+        let of = if is_own { WRONG_USAGE } else { "" };
+        communicator.fail(&format!("{of}{error:#}"));
     }
+    // Launchers give the exit code of the rank that ends first.
+    let is_told = |verdict: Verdict| matches!(verdict.why, Why::Failed(words) if words.starts_with(WRONG_USAGE));
+    let is_usage = is_own || communicator.verdict().is_some_and(is_told);
     // The first rank says what was wrong, wherever that was, unless it is the one that is lost.
     let is_lost = |verdict: Verdict| verdict.rank == 0 && !matches!(verdict.why, Why::Failed(_));
     let lost = communicator.verdict().is_some_and(is_lost);
-    let is_usage = error.chain().any(|cause| cause.is::<Usage>());
     if team.is_first() || lost && !is_usage {
         exit::code(Err(error));
     }

@@ -229,6 +229,12 @@ impl QuantizedMatrix {
         self.bytes.as_slice().len()
     }
 
+    /// All of them, row behind row.
+    #[cfg(device)]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.as_slice()
+    }
+
     /// The stored bytes of a row, if there is such a row.
     pub fn row(&self, row: usize) -> Option<&[u8]> {
         let start = (row < self.outputs).then(|| row * self.row_bytes)?;

@@ -1,12 +1,14 @@
 //! Weights as sampling and frozen models hold them: shared with training or turned in f32, packed as bf16,
 //! or in the blocks of a quantised file.
 
+#[cfg(device)]
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
 #[cfg(device)]
-use crate::cuda;
+use crate::cuda::{self, weight::Held};
 use crate::device::on_device;
 use crate::error::{Error, Result, check};
 use crate::linear::{self, times};
@@ -32,9 +34,8 @@ enum Storage {
     Turned(Arc<Turned>),
     Bf16(Arc<Packed>),
     Quantized(QuantizedMatrix),
-    /// On the device, f32 or bf16, rows end to end.
     #[cfg(device)]
-    Device(Tensor),
+    Device(cuda::weight::Held),
 }
 
 /// What the numbers of a weight are held as.
@@ -217,8 +218,7 @@ impl Weight {
         }
     }
 
-    /// The weight on a device. Blocks of a quantised file become bf16 there; what is turned or packed for the
-    /// CPU stays.
+    /// The weight on a device; what is turned or packed for the CPU stays.
     ///
     /// # Errors
     /// There is no room for it, or it is no longer as the device could have it.
@@ -227,10 +227,13 @@ impl Weight {
         match self.storage {
             #[cfg(device)]
             Storage::Quantized(blocks) if cuda::is_device(device) => {
-                Ok(Self::on_device(cuda::weight::dequantised(&blocks, device)?, shape))
+                let storage = Storage::Device(Held::quantised(&blocks, device)?);
+                Ok(Self { shape, storage })
             }
             #[cfg(device)]
-            Storage::Device(weight) => Ok(Self::on_device(weight.to_device(device)?, shape)),
+            Storage::Device(Held::Numbers(weight)) => {
+                Ok(Self::on_device(weight.to_device(device)?, shape))
+            }
             Storage::F32(weight) => Self::f32(&weight.to_device(device)?),
             storage if device.is_cpu() => Ok(Self { shape, storage }),
             _ => Err(Error::Storage { op: OP }),
@@ -239,14 +242,15 @@ impl Weight {
 
     #[cfg(device)]
     fn on_device(weight: Tensor, shape: (usize, usize)) -> Self {
-        Self { shape, storage: Storage::Device(weight) }
+        Self { shape, storage: Storage::Device(Held::Numbers(weight)) }
     }
 
     /// The weight as the device's products take it.
     #[cfg(device)]
-    fn device(&self) -> Result<&Tensor> {
+    fn device(&self) -> Result<Cow<'_, Held>> {
         match &self.storage {
-            Storage::Device(weight) | Storage::F32(weight) => Ok(weight),
+            Storage::Device(weight) => Ok(Cow::Borrowed(weight)),
+            Storage::F32(weight) => Ok(Cow::Owned(Held::Numbers(weight.clone()))),
             _ => Err(Error::DeviceStorage { op: OP }),
         }
     }
@@ -256,9 +260,9 @@ impl Weight {
         let shape = (weight.outputs(), weight.inputs());
         #[cfg(feature = "cuda-host")]
         if cuda::host::is_on()
-            && let Ok(weight) = cuda::weight::dequantised(&weight, &Device::Cpu)
+            && let Ok(held) = Held::quantised(&weight, &Device::Cpu)
         {
-            return Self::on_device(weight, shape);
+            return Self { shape, storage: Storage::Device(held) };
         }
         Self { shape, storage: Storage::Quantized(weight) }
     }
@@ -268,7 +272,7 @@ impl Weight {
         self.shape
     }
 
-    /// What its rows are held as, and with them the activations: f32 on the CPU, as the weight is on a device.
+    /// What its rows are held as, and with them the activations: f32 on the CPU; on a device as the weight is, or bf16.
     pub fn dtype(&self) -> DType {
         match &self.storage {
             #[cfg(device)]
@@ -287,7 +291,7 @@ impl Weight {
     /// The shapes do not fit, or a tensor is not contiguous `f32` on the CPU.
     pub fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (rows, _) = self.check(x)?;
-        on_device!(x, weight::forward(x, self.device()?, bias, OP));
+        on_device!(x, weight::forward(x, self.device()?.as_ref(), bias, OP));
         let (mut y, into) = linear::start(rows, self.shape.0, bias)?;
         self.product(&mut y, into, &floats(x, OP)?)?;
         tensor(y, (rows, self.shape.0))
@@ -303,7 +307,7 @@ impl Weight {
     pub fn forward_add(&self, x: &Tensor, y: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (rows, _) = self.check(x)?;
         check(y.dims() == [rows, self.shape.0], OP, || "what is added to does not fit".into())?;
-        on_device!(x, weight::forward_add(x, self.device()?, y, bias, OP));
+        on_device!(x, weight::forward_add(x, self.device()?.as_ref(), y, bias, OP));
         let mut sum = floats(y, OP)?.to_vec();
         if let Some(bias) = bias {
             linear::add_bias(&mut sum, bias)?;

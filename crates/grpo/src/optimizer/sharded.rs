@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use embodied_r_dist::{Communicator, Pending};
 use embodied_r_kernels::memory::{self, floats};
 use embodied_r_kernels::{AdamwStep, adamw};
@@ -36,6 +36,8 @@ pub(super) struct Bucket {
     pub(super) owned: Range<usize>,
     first: Tensor,
     second: Tensor,
+    /// The weights in f32, where some of them are held in fewer bits.
+    master: Option<Tensor>,
 }
 
 impl Sharded {
@@ -64,7 +66,8 @@ impl Sharded {
                 Ok(memory::tensor(numbers, owned.len())?.to_device(device)?)
             };
             let (first, second) = (read(Moment::First)?, read(Moment::Second)?);
-            Ok(Bucket { owned, segments, first, second, whole })
+            let master = master(&segments, &parameters, stored)?;
+            Ok(Bucket { owned, segments, first, second, master, whole })
         };
         let buckets = layout.buckets().map(bucket).collect::<Result<_>>()?;
         Ok(Self { communicator, layout, buckets })
@@ -84,12 +87,17 @@ impl Sharded {
             let mut at = 0;
             for Segment { tensor, numbers: range } in &bucket.segments {
                 let here = at..at + range.len();
-                let parameter = view(&parameters[*tensor], range)?;
+                let weights = view(&parameters[*tensor], range)?;
                 let of = |tensor: &Tensor| view(tensor, &here);
                 let (first, second) = (of(&bucket.first)?, of(&bucket.second)?);
                 let is_matrix = parameters[*tensor].rank() > 1;
                 let gradient = view(&reduced.gradients[*tensor], range)?;
-                adamw(&parameter, &gradient, &first, &second, &step(is_matrix))?;
+                let master = bucket.master.as_ref().map(of).transpose()?;
+                let moved = master.as_ref().unwrap_or(&weights);
+                adamw(moved, &gradient, &first, &second, &step(is_matrix))?;
+                if let Some(master) = master {
+                    memory::overwrite(&weights, &master)?;
+                }
                 at = here.end;
             }
         }
@@ -131,7 +139,7 @@ impl Sharded {
         self.layout.scatter(whole, numbers, parameters)
     }
 
-    /// This rank's moments, each with its place in the tensor that it belongs to.
+    /// This rank's moments and masters, each with its place in the tensor that it belongs to.
     pub(super) fn pieces<M: Model>(&self, model: &M) -> Result<Vec<(String, Tensor)>> {
         let parameters = model.parameters();
         let mut pieces = Vec::new();
@@ -140,9 +148,11 @@ impl Sharded {
             for Segment { tensor, numbers } in &bucket.segments {
                 let here = at..at + numbers.len();
                 let name = &parameters[*tensor].0;
-                for (moment, of) in
-                    [(Moment::First, &bucket.first), (Moment::Second, &bucket.second)]
-                {
+                let moments = [(Moment::First, &bucket.first), (Moment::Second, &bucket.second)];
+                let master = parameters[*tensor].1.dtype() != DType::F32;
+                let master = bucket.master.as_ref().filter(|_| master);
+                let master = master.map(|master| (Moment::Master, master));
+                for (moment, of) in moments.into_iter().chain(master) {
                     pieces.push((moment.piece(name, numbers.start), view(of, &here)?));
                 }
                 at = here.end;
@@ -150,6 +160,31 @@ impl Sharded {
         }
         Ok(pieces)
     }
+}
+
+/// The f32 numbers of `segments`, if some are held in fewer bits: as they were stored, or as the weights are now.
+fn master(
+    segments: &[Segment],
+    parameters: &[(String, Tensor)],
+    stored: Option<&Stored>,
+) -> Result<Option<Tensor>> {
+    let is_coarse = |segment: &Segment| parameters[segment.tensor].1.dtype() != DType::F32;
+    if !segments.iter().any(is_coarse) {
+        return Ok(None);
+    }
+    let part = |Segment { tensor, numbers: range }: &Segment| -> Result<Tensor> {
+        let (name, weights) = &parameters[*tensor];
+        let stored = stored.filter(|stored| stored.has(Moment::Master, name));
+        match stored {
+            Some(stored) => {
+                let numbers = stored.read(Moment::Master, &parameters[*tensor], range.clone())?;
+                Ok(memory::tensor(numbers, range.len())?.to_device(weights.device())?)
+            }
+            None => Ok(view(weights, range)?.to_dtype(DType::F32)?),
+        }
+    };
+    let parts = segments.iter().map(part).collect::<Result<Vec<_>>>()?;
+    Ok(Some(Tensor::cat(&parts, 0)?))
 }
 
 fn tensors<M: Model>(model: &M) -> Vec<Tensor> {

@@ -7,8 +7,8 @@ use crate::quantized::BlockFormat;
 use crate::weight::{self, Weight, WeightFormat};
 
 /// Rows, inputs and outputs.
-const SHAPES: [(usize, usize, usize); 5] =
-    [(5, 64, 32), (1, 7, 3), (70, 33, 65), (1, 256, 130), (200, 40, 9)];
+const SHAPES: [(usize, usize, usize); 6] =
+    [(5, 64, 32), (1, 7, 3), (70, 33, 65), (1, 256, 130), (200, 40, 9), (9, 512, 33)];
 
 pub(super) fn add(cases: &mut Vec<Case>) {
     for (rows, inputs, outputs) in SHAPES {
@@ -68,11 +68,19 @@ fn sampled(maker: &Maker, rows: usize, inputs: usize, outputs: usize) -> Result<
         Output::near("first of two", first),
         Output::near("second of two", second),
     ];
-    // On the device blocks become bf16, with which the CPU's f32 products of blocks have nothing to do.
-    if inputs.is_multiple_of(32) {
-        let blocks = Weight::in_format(&numbers, WeightFormat::Blocks(BlockFormat::Q8_0))?;
-        results.push(Output::rounded("rows of blocks", blocks.rows(&[outputs - 1, 0])?));
-        results.push(Output::rounded("y of blocks", blocks.forward(&x, None)?));
+    for (format, names) in [
+        (BlockFormat::Q8_0, ["rows of Q8_0", "y of Q8_0", "y of Q8_0 added"]),
+        (BlockFormat::Q4K, ["rows of Q4_K", "y of Q4_K", "y of Q4_K added"]),
+    ] {
+        if format.row_bytes(inputs).is_none() {
+            continue;
+        }
+        let blocks = Weight::in_format(&numbers, WeightFormat::Blocks(format))?;
+        let more = maker.noise(4, &[rows, outputs])?;
+        // Rows are bf16 on a device.
+        results.push(Output::rounded(names[0], blocks.rows(&[outputs - 1, 0, outputs - 1])?));
+        results.push(Output::near(names[1], blocks.forward(&x, Some(&bias))?));
+        results.push(Output::near(names[2], blocks.forward_add(&x, &more, Some(&bias))?));
     }
     Ok(results)
 }

@@ -11,6 +11,7 @@
 pub(crate) mod attention;
 #[cfg(feature = "cuda")]
 mod blas;
+pub(crate) mod blocks;
 mod buffer;
 pub(crate) mod elementwise;
 #[cfg(feature = "cuda")]

@@ -1,0 +1,197 @@
+// Weights in blocks of few bits, as ggml lays them out: turned into numbers, or multiplied with as they are.
+
+#include "device.h"
+
+// `cuda::blocks::code` in Rust.
+enum Format { Q4_0 = 0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K };
+
+// Numbers that are taken out of a block at once: they have one scale.
+constexpr int RUN = 8;
+
+// IEEE half precision, little-endian.
+__device__ inline float half_at(const uint8_t* at) {
+    const unsigned bits = at[0] | at[1] << 8, magnitude = (bits & 0x7fffu) << 13;
+    const unsigned special = magnitude >= 0x0f800000u ? 0x7f800000u : 0;
+    const unsigned value = __float_as_uint(__uint_as_float(magnitude) * __uint_as_float(0x77800000u)) | special;
+    return __uint_as_float(value | (bits & 0x8000u) << 16);
+}
+
+// Four bits of each of RUN numbers from `at` on, of 32: the low halves of 16 bytes before the high ones.
+__device__ inline unsigned nibble(const uint8_t* bytes, int at, int i) {
+    return bytes[(at & 8) + i] >> (at & 16 ? 4 : 0) & 15;
+}
+
+__device__ inline unsigned bits_at(const uint8_t* at) { return at[0] | at[1] << 8 | at[2] << 16 | unsigned(at[3]) << 24; }
+
+// Scale and smallest number of one of eight groups, 6 bits each in 12 bytes.
+__device__ inline float2 group(const uint8_t* packed, int g) {
+    if (g < 4) return make_float2(float(packed[g] & 63), float(packed[g + 4] & 63));
+    const unsigned low = packed[g + 4];
+    return make_float2(float((low & 15) | packed[g - 4] >> 6 << 4), float(low >> 4 | packed[g] >> 6 << 4));
+}
+
+// Of each format: a block's numbers and bytes, and RUN of its numbers from `at` on.
+struct Q4_0Block {
+    static constexpr int LEN = 32, BYTES = 18;
+    static __device__ void run(const uint8_t* b, int at, float* y) {
+        const float d = half_at(b);
+        for (int i = 0; i < RUN; i++) y[i] = d * float(int(nibble(b + 2, at, i)) - 8);
+    }
+};
+
+struct Q4_1Block {
+    static constexpr int LEN = 32, BYTES = 20;
+    static __device__ void run(const uint8_t* b, int at, float* y) {
+        const float d = half_at(b), m = half_at(b + 2);
+        for (int i = 0; i < RUN; i++) y[i] = d * float(nibble(b + 4, at, i)) + m;
+    }
+};
+
+struct Q5_0Block {
+    static constexpr int LEN = 32, BYTES = 22;
+    static __device__ void run(const uint8_t* b, int at, float* y) {
+        const float d = half_at(b);
+        const unsigned high = bits_at(b + 2) >> at;
+        for (int i = 0; i < RUN; i++) y[i] = d * float(int(nibble(b + 6, at, i) | (high >> i & 1) << 4) - 16);
+    }
+};
+
+struct Q5_1Block {
+    static constexpr int LEN = 32, BYTES = 24;
+    static __device__ void run(const uint8_t* b, int at, float* y) {
+        const float d = half_at(b), m = half_at(b + 2);
+        const unsigned high = bits_at(b + 4) >> at;
+        for (int i = 0; i < RUN; i++) y[i] = d * float(nibble(b + 8, at, i) | (high >> i & 1) << 4) + m;
+    }
+};
+
+struct Q8_0Block {
+    static constexpr int LEN = 32, BYTES = 34;
+    static __device__ void run(const uint8_t* b, int at, float* y) {
+        const float d = half_at(b);
+        for (int i = 0; i < RUN; i++) y[i] = d * float(int8_t(b[2 + at + i]));
+    }
+};
+
+struct Q4_KBlock {
+    static constexpr int LEN = 256, BYTES = 144;
+    static __device__ void run(const uint8_t* b, int at, float* y) {
+        const int g = at / 32;
+        const float2 own = group(b + 4, g);
+        const float d = half_at(b) * own.x, m = half_at(b + 2) * own.y;
+        const uint8_t* q = b + 16 + 32 * (g / 2) + at % 32;
+        for (int i = 0; i < RUN; i++) y[i] = d * float(q[i] >> (g % 2 * 4) & 15) - m;
+    }
+};
+
+struct Q5_KBlock {
+    static constexpr int LEN = 256, BYTES = 176;
+    static __device__ void run(const uint8_t* b, int at, float* y) {
+        const int g = at / 32;
+        const float2 own = group(b + 4, g);
+        const float d = half_at(b) * own.x, m = half_at(b + 2) * own.y;
+        const uint8_t *q = b + 48 + 32 * (g / 2) + at % 32, *high = b + 16 + at % 32;
+        for (int i = 0; i < RUN; i++) y[i] = d * float((q[i] >> (g % 2 * 4) & 15) | (high[i] >> g & 1) << 4) - m;
+    }
+};
+
+struct Q6_KBlock {
+    static constexpr int LEN = 256, BYTES = 210;
+    static __device__ void run(const uint8_t* b, int at, float* y) {
+        const int half = at / 128, k = at % 128 / 32, first = at % 32;
+        const float d = half_at(b + 208) * float(int8_t(b[192 + 8 * half + first / 16 + 2 * k]));
+        const uint8_t *low = b + 64 * half + first + 32 * (k % 2), *high = b + 128 + 32 * half + first;
+        for (int i = 0; i < RUN; i++)
+            y[i] = d * float(int((low[i] >> (k / 2 * 4) & 15) | (high[i] >> (2 * k) & 3) << 4) - 32);
+    }
+};
+
+// Runs `...` with `B` standing for the block that `format` names, or returns NO_SUCH_TYPE.
+#define WITH_FORMAT(format, B, ...)                       \
+    switch (format) {                                     \
+        case Q4_0: { using B = Q4_0Block; __VA_ARGS__; break; } \
+        case Q4_1: { using B = Q4_1Block; __VA_ARGS__; break; } \
+        case Q5_0: { using B = Q5_0Block; __VA_ARGS__; break; } \
+        case Q5_1: { using B = Q5_1Block; __VA_ARGS__; break; } \
+        case Q8_0: { using B = Q8_0Block; __VA_ARGS__; break; } \
+        case Q4_K: { using B = Q4_KBlock; __VA_ARGS__; break; } \
+        case Q5_K: { using B = Q5_KBlock; __VA_ARGS__; break; } \
+        case Q6_K: { using B = Q6_KBlock; __VA_ARGS__; break; } \
+        default: return NO_SUCH_TYPE;                     \
+    }
+
+// Row i of `out` is row indices[i] of the blocks, or row i without indices.
+template <class T, class B>
+__global__ void block_rows_kernel(T* out, const uint8_t* blocks, const uint32_t* indices, long long rows, int width) {
+    const int runs = width / RUN;
+    const long long row_bytes = (long long)(width / B::LEN) * B::BYTES;
+    for (long long item = first_item(); item < rows * runs; item += item_step()) {
+        const long long row = item / runs, from = indices ? indices[row] : row;
+        const int at = int(item % runs) * RUN;
+        float y[RUN];
+        B::run(blocks + from * row_bytes + at / B::LEN * B::BYTES, at % B::LEN, y);
+        for (int i = 0; i < RUN; i++) out[row * width + at + i] = from_float<T>(y[i]);
+    }
+}
+
+// Warps of a block of the product, each with an output of its own.
+constexpr int WARPS = 4;
+
+// y = keep · y + x · Wᵀ + b for at most ROWS rows of x (rows, inputs), all of which a warp multiplies with a row of W.
+template <class T, class B, int ROWS>
+__global__ void block_product_kernel(T* y, const T* x, const uint8_t* blocks, const float* bias, int rows, int outputs,
+                                     int inputs, float keep, bool whole) {
+    const int output = blockIdx.x * WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    if (output >= outputs) return;
+    const uint8_t* own = blocks + (long long)output * (inputs / B::LEN) * B::BYTES;
+    float sums[ROWS] = {};
+    for (int at = lane * RUN; at < inputs; at += WARP * RUN) {
+        float w[RUN];
+        B::run(own + at / B::LEN * B::BYTES, at % B::LEN, w);
+#pragma unroll
+        for (int row = 0; row < ROWS; row++) {
+            if (row >= rows) break;
+            const T* from = x + (long long)row * inputs + at;
+            Pack<T, RUN> pack;
+            if (whole) pack = load<RUN>(from);
+            else
+                for (int i = 0; i < RUN; i++) pack.of[i] = from[i];
+            for (int i = 0; i < RUN; i++) sums[row] += w[i] * to_float(pack.of[i]);
+        }
+    }
+#pragma unroll
+    for (int row = 0; row < ROWS; row++) {
+        if (row >= rows) break;
+        const float sum = warp_sum(sums[row]);
+        T* to = y + (long long)row * outputs + output;
+        const float was = keep == 0.0f ? 0.0f : keep * to_float(*to);
+        if (lane == 0) *to = from_float<T>(was + (sum + (bias ? bias[output] : 0.0f)));
+    }
+}
+
+extern "C" int er_block_rows(void* out, const void* blocks, const uint32_t* indices, long long rows, int width,
+                             int format, int type, void* stream) {
+    const int threads = 256;
+    const unsigned grid = blocks_for(rows * (width / RUN), threads);
+    WITH_TYPE(type, T, WITH_FORMAT(format, B,
+        return LAUNCH((block_rows_kernel<T, B>), grid, threads, 0, stream, (T*)out, (const uint8_t*)blocks, indices, rows,
+                      width)))
+    return NO_SUCH_TYPE;
+}
+
+// Of one row, or of at most 8; `bias` may be null.
+extern "C" int er_block_product(void* y, const void* x, const void* blocks, const float* bias, int rows, int outputs,
+                                int inputs, float keep, int format, int type, void* stream) {
+    const unsigned grid = unsigned((outputs + WARPS - 1) / WARPS);
+    const bool whole = packs(addresses(x), inputs, RUN);
+    if (rows == 1) {
+        WITH_TYPE(type, T, WITH_FORMAT(format, B,
+            return LAUNCH((block_product_kernel<T, B, 1>), grid, WARPS * WARP, 0, stream, (T*)y, (const T*)x,
+                          (const uint8_t*)blocks, bias, rows, outputs, inputs, keep, whole)))
+    }
+    if (rows > 8) return NO_SUCH_TYPE;
+    WITH_TYPE(type, T, WITH_FORMAT(format, B,
+        return LAUNCH((block_product_kernel<T, B, 8>), grid, WARPS * WARP, 0, stream, (T*)y, (const T*)x,
+                      (const uint8_t*)blocks, bias, rows, outputs, inputs, keep, whole)))
+    return NO_SUCH_TYPE;
+}
