@@ -5,17 +5,16 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::slice;
 use std::sync::Arc;
 
 use candle_core::Tensor;
 use embodied_r_dist::{Communicator, Pending, Reduce};
-use embodied_r_kernels::memory::{self, floats};
+use embodied_r_kernels::memory;
 
 use super::sharded::{Bucket, Sharded};
-use super::shards::{Segment, view};
+use super::shards::{Segment, joined, view};
 use crate::error::Result;
-
-const OP: &str = "sum gradients";
 
 /// Buckets on their way at the same time: enough to keep the links busy, few enough to take little memory.
 pub(super) const IN_FLIGHT: usize = 4;
@@ -34,7 +33,7 @@ pub(super) struct Reducing {
     gradients: Vec<Tensor>,
     /// Buckets that are not on their way yet: the first ones.
     left: usize,
-    on_their_way: VecDeque<(Pending<Vec<f32>>, Range<usize>)>,
+    on_their_way: VecDeque<(Pending<Tensor>, Range<usize>)>,
 }
 
 impl Reducing {
@@ -54,7 +53,7 @@ impl Reducing {
             }
             self.left = last;
             let numbers = layout.gathered(whole, &self.gradients)?;
-            let sums = communicator.reduce_scatter(numbers)?;
+            let sums = communicator.reduce_scatter_tensor(numbers)?;
             self.on_their_way.push_back((sums, owned.clone()));
             if self.on_their_way.len() >= IN_FLIGHT {
                 self.take_one()?;
@@ -96,7 +95,7 @@ pub(super) struct Summing {
     communicator: Communicator,
     /// Those that are not on their way yet, with the number at which each begins among all.
     left: Vec<(usize, Tensor)>,
-    on_their_way: VecDeque<(Pending<Vec<f32>>, Tensor)>,
+    on_their_way: VecDeque<(Pending<Tensor>, Tensor)>,
 }
 
 impl Summing {
@@ -113,8 +112,9 @@ impl Summing {
     /// As [`Reducing::send_from`].
     pub(super) fn send_from(&mut self, from: usize) -> Result<()> {
         while let Some((_, tensor)) = self.left.pop_if(|(start, _)| *start >= from) {
-            let numbers = floats(&memory::fetched(&tensor)?, OP)?.to_vec();
-            let pending = self.communicator.all_reduce(numbers, Reduce::Sum)?;
+            // Its own memory is in use: that of all gradients is one buffer.
+            let copy = joined(slice::from_ref(&tensor), tensor.elem_count(), tensor.device())?;
+            let pending = self.communicator.sum_tensor(copy)?;
             self.on_their_way.push_back((pending, tensor));
             if self.on_their_way.len() >= IN_FLIGHT {
                 self.take_one()?;
@@ -126,7 +126,7 @@ impl Summing {
     fn take_one(&mut self) -> Result<()> {
         let Some((pending, tensor)) = self.on_their_way.pop_front() else { return Ok(()) };
         let sums = pending.wait()?;
-        Ok(memory::set(&tensor, &sums)?)
+        Ok(memory::overwrite(&tensor, &sums)?)
     }
 
     /// As [`Reducing::take_all`].

@@ -6,16 +6,14 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 use embodied_r_dist::{Communicator, Pending};
-use embodied_r_kernels::memory::{self, floats};
+use embodied_r_kernels::memory;
 use embodied_r_kernels::{AdamwStep, adamw};
 
 use super::reducing::{IN_FLIGHT, Reduced};
-use super::shards::{Layout, Segment, view};
+use super::shards::{Layout, Segment, device, joined, view, views};
 use super::stored::{Moment, Stored};
 use crate::error::Result;
 use crate::model::Model;
-
-const OP: &str = "shard";
 
 /// A rank's part of the moments, bucket by bucket.
 #[derive(Debug)]
@@ -109,13 +107,10 @@ impl Sharded {
         let parameters = tensors(model);
         let mut on_their_way = VecDeque::new();
         for bucket in &self.buckets {
-            let mut numbers = Vec::with_capacity(self.layout.part(&bucket.whole));
-            for Segment { tensor, numbers: range } in &bucket.segments {
-                let own = memory::fetched(&view(&parameters[*tensor], range)?)?;
-                numbers.extend_from_slice(&floats(&own, OP)?);
-            }
-            numbers.resize(self.layout.part(&bucket.whole), 0.0);
-            on_their_way.push_back((self.communicator.all_gather(numbers)?, &bucket.whole));
+            let part = self.layout.part(&bucket.whole);
+            let own = views(&bucket.segments, &parameters)?;
+            let own = joined(&own, part, device(&parameters))?;
+            on_their_way.push_back((self.communicator.all_gather_tensor(own)?, &bucket.whole));
             if on_their_way.len() >= IN_FLIGHT
                 && let Some((pending, whole)) = on_their_way.pop_front()
             {
@@ -130,13 +125,11 @@ impl Sharded {
     /// Puts the weights of a bucket where they belong.
     fn take(
         &self,
-        pending: Pending<Vec<f32>>,
+        pending: Pending<Tensor>,
         whole: &Range<usize>,
         parameters: &[Tensor],
     ) -> Result<()> {
-        let numbers = pending.wait()?;
-        let numbers = numbers.get(..whole.len()).unwrap_or_default();
-        self.layout.scatter(whole, numbers, parameters)
+        self.layout.scatter(whole, &pending.wait()?, parameters)
     }
 
     /// This rank's moments and masters, each with its place in the tensor that it belongs to.

@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use candle_core::Tensor;
-use embodied_r_kernels::memory::{self, fetched, floats};
+use candle_core::{Device, Tensor};
+use embodied_r_kernels::memory::{self, floats};
 
 use crate::error::{Error, Result};
 
@@ -84,34 +84,58 @@ impl Layout {
     }
 
     /// The numbers of a bucket out of `tensors`, with zeros behind them so that every rank has a part of the same length.
-    pub(super) fn gathered(&self, bucket: &Range<usize>, tensors: &[Tensor]) -> Result<Vec<f32>> {
-        let padded = self.part(bucket) * self.ranks;
-        let mut numbers = Vec::with_capacity(padded);
-        for Segment { tensor, numbers: range } in self.segments(bucket.clone()) {
-            let tensor = tensors.get(tensor).ok_or_else(|| missing("tensor"))?;
-            numbers.extend_from_slice(&floats(&fetched(&view(tensor, &range)?)?, OP)?);
-        }
-        numbers.resize(padded, 0.0);
-        Ok(numbers)
+    pub(super) fn gathered(&self, bucket: &Range<usize>, tensors: &[Tensor]) -> Result<Tensor> {
+        let parts = views(&self.segments(bucket.clone()), tensors)?;
+        joined(&parts, self.part(bucket) * self.ranks, device(tensors))
     }
 
-    /// Puts the numbers of a bucket back into `tensors`.
+    /// Puts numbers of a bucket, with which `numbers` begins, back into `tensors`.
     pub(super) fn scatter(
         &self,
         bucket: &Range<usize>,
-        numbers: &[f32],
+        numbers: &Tensor,
         tensors: &[Tensor],
     ) -> Result<()> {
-        let mut left = numbers;
+        let mut at = 0;
         for Segment { tensor, numbers: range } in self.segments(bucket.clone()) {
-            let tensor = tensors.get(tensor).ok_or_else(|| missing("tensor"))?;
-            let (now, rest) =
-                left.split_at_checked(range.len()).ok_or_else(|| missing("numbers"))?;
-            memory::set(&view(tensor, &range)?, now)?;
-            left = rest;
+            let here = at..at + range.len();
+            memory::overwrite(&view(of(tensors, tensor)?, &range)?, &view(numbers, &here)?)?;
+            at = here.end;
         }
         Ok(())
     }
+}
+
+/// The numbers of segments, in the same memory.
+pub(super) fn views(segments: &[Segment], tensors: &[Tensor]) -> Result<Vec<Tensor>> {
+    let view_of = |segment: &Segment| view(of(tensors, segment.tensor)?, &segment.numbers);
+    segments.iter().map(view_of).collect()
+}
+
+/// The numbers of `parts` end to end, with zeros behind them up to `length`, in memory of their own on `device`, where the
+/// parts are.
+pub(super) fn joined(parts: &[Tensor], length: usize, device: &Device) -> Result<Tensor> {
+    if device.is_cpu() {
+        let mut numbers = Vec::with_capacity(length);
+        for part in parts {
+            numbers.extend_from_slice(&floats(part, OP)?);
+        }
+        numbers.resize(length, 0.0);
+        return Ok(memory::tensor(numbers, length)?);
+    }
+    let joined = memory::zeros(&[length], device)?;
+    let mut at = 0;
+    for part in parts {
+        let here = at..at + part.elem_count();
+        memory::overwrite(&view(&joined, &here)?, part)?;
+        at = here.end;
+    }
+    Ok(joined)
+}
+
+/// Where tensors are, all of them at one place.
+pub(super) fn device(tensors: &[Tensor]) -> &Device {
+    tensors.first().map_or(&Device::Cpu, Tensor::device)
 }
 
 /// Some of a tensor's numbers, in the same memory.
@@ -119,8 +143,9 @@ pub(super) fn view(tensor: &Tensor, numbers: &Range<usize>) -> Result<Tensor> {
     Ok(tensor.flatten_all()?.narrow(0, numbers.start, numbers.len())?)
 }
 
-fn missing(what: &str) -> Error {
-    Error::Model { what: format!("has too few {what}s for its layout") }
+fn of(tensors: &[Tensor], place: usize) -> Result<&Tensor> {
+    let missing = || Error::Model { what: "has too few tensors for its layout".into() };
+    tensors.get(place).ok_or_else(missing)
 }
 
 #[cfg(test)]
@@ -171,8 +196,8 @@ mod tests {
             let zeros: Vec<Tensor> = sizes.iter().map(|size| memory::zeros(&[*size], &candle_core::Device::Cpu).unwrap()).collect();
             for bucket in layout.buckets() {
                 let numbers = layout.gathered(&bucket, &tensors).unwrap();
-                prop_assert_eq!(numbers.len(), layout.part(&bucket) * ranks);
-                layout.scatter(&bucket, &numbers[..bucket.len()], &zeros).unwrap();
+                prop_assert_eq!(numbers.dims(), [layout.part(&bucket) * ranks]);
+                layout.scatter(&bucket, &numbers, &zeros).unwrap();
             }
             for (found, wanted) in zeros.iter().zip(&tensors) {
                 prop_assert_eq!(found.to_vec1::<f32>().unwrap(), wanted.to_vec1::<f32>().unwrap());
