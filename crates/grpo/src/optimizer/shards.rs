@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
+use embodied_r_kernels::device::has_kernels;
 use embodied_r_kernels::memory::{self, floats};
 
 use crate::error::{Error, Result};
@@ -115,7 +116,7 @@ pub(super) fn views(segments: &[Segment], tensors: &[Tensor]) -> Result<Vec<Tens
 /// The numbers of `parts` end to end, with zeros behind them up to `length`, in memory of their own on `device`, where the
 /// parts are.
 pub(super) fn joined(parts: &[Tensor], length: usize, device: &Device) -> Result<Tensor> {
-    if device.is_cpu() {
+    if !has_kernels(device) {
         let mut numbers = Vec::with_capacity(length);
         for part in parts {
             numbers.extend_from_slice(&floats(part, OP)?);
