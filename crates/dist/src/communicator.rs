@@ -96,7 +96,7 @@ impl Communicator {
         let joining: Vec<_> = (0..world_size)
             .map(|rank| {
                 let watch = Arc::new(Watch::new(rank, "thread"));
-                let link = Box::new(ThreadLink::new(Arc::clone(&hub), Arc::clone(&watch)));
+                let link = Box::new(ThreadLink::new(Arc::clone(&hub), Arc::clone(&watch), rank));
                 let (meeting, options) = (meeting.clone(), options.clone());
                 let listener = listener.take();
                 thread::spawn(move || {

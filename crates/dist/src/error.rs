@@ -161,10 +161,6 @@ pub enum Error {
         /// The library's words.
         why: String,
     },
-    /// Parts of the ranks were asked for where these talk through NCCL.
-    #[cfg(any(feature = "nccl", test))]
-    #[error("ranks of GPUs cannot be split into parts yet")]
-    Whole,
     /// Memory of a device was given to a connection that cannot reach it.
     #[error("these ranks move memory of the host alone")]
     HostOnly,

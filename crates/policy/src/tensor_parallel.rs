@@ -11,11 +11,11 @@ mod tests;
 
 use std::ops::Range;
 
-use candle_core::Tensor;
-use embodied_r_dist::{Communicator, Reduce};
+use candle_core::{DType, Tensor};
+use embodied_r_dist::Communicator;
 use embodied_r_kernels::memory;
 
-use crate::error::Result;
+use crate::error::{During, Result};
 pub use bytes::PartBytes;
 pub(crate) use bytes::block;
 pub(crate) use split::{Slice, Split};
@@ -111,42 +111,40 @@ impl TensorParallel {
             .collect()
     }
 
-    /// The sum of every rank's `part`.
+    /// The sum of every rank's `part`, where that is and held as it is. An f32 `part` is summed in place.
     ///
     /// # Shapes
     /// The same on all ranks.
     pub(crate) fn sum(&self, part: Tensor) -> Result<Tensor> {
         let Some(communicator) = &self.communicator else { return Ok(part) };
-        let numbers = memory::floats(&part, OP)?.to_vec();
-        let sum = communicator.all_reduce(numbers, Reduce::Sum)?.wait()?;
-        Ok(memory::tensor(sum, part.shape())?)
+        // Of numbers of fewer bits too, sums are f32 and rounded once.
+        let held = part.dtype();
+        let part = part.to_dtype(DType::F32).during("sum over ranks")?;
+        let sum = communicator.sum_tensor(part)?.wait()?;
+        sum.to_dtype(held).during("sum over ranks")
     }
 
-    /// The columns of all ranks side by side; `columns` are each rank's.
+    /// The columns of all ranks side by side, where `part` is; `columns` are each rank's.
     ///
     /// # Shapes
-    /// `part` (rows, this rank's columns); gives (rows, all columns).
+    /// `part` (rows, this rank's columns), in f32; gives (rows, all columns).
     pub(crate) fn side_by_side(&self, part: Tensor, columns: &[Range<usize>]) -> Result<Tensor> {
+        const WHAT: &str = "join the columns of ranks";
         let Some(communicator) = &self.communicator else { return Ok(part) };
-        let (rows, width) = part.dims2().map_err(embodied_r_kernels::Error::from)?;
+        let (rows, width) = part.dims2().during(WHAT)?;
         let widest = columns.iter().map(ExactSizeIterator::len).max().unwrap_or_default();
-        let whole = columns.last().map_or(0, |columns| columns.end);
         if rows == 0 {
-            return Ok(memory::tensor(Vec::new(), (0, whole))?);
+            let whole = columns.last().map_or(0, |columns| columns.end);
+            return Ok(memory::zeros(&[0, whole], part.device())?);
         }
-        let mut padded = vec![0.0; rows * widest];
-        let numbers = memory::floats(&part, OP)?;
-        for (to, from) in padded.chunks_mut(widest).zip(numbers.chunks(width)) {
-            to[..width].copy_from_slice(from);
-        }
-        drop(numbers);
-        let all = communicator.all_gather(padded)?.wait()?;
-        let mut joined = vec![0.0; rows * whole];
-        for (columns, part) in columns.iter().zip(all.chunks(rows * widest)) {
-            for (to, from) in joined.chunks_mut(whole).zip(part.chunks(widest)) {
-                to[columns.clone()].copy_from_slice(&from[..columns.len()]);
-            }
-        }
-        Ok(memory::tensor(joined, (rows, whole))?)
+        // All ranks give as many.
+        let padded = part.pad_with_zeros(1, 0, widest.saturating_sub(width)).during(WHAT)?;
+        let all = communicator.all_gather_tensor(padded)?.wait()?;
+        let all = all.reshape((columns.len(), rows, widest)).during(WHAT)?;
+        let of_rank = |(rank, columns): (usize, &Range<usize>)| {
+            all.get(rank).and_then(|part| part.narrow(1, 0, columns.len()))
+        };
+        let parts = columns.iter().enumerate().map(of_rank).collect::<Result<Vec<_>, _>>();
+        parts.and_then(|parts| Tensor::cat(&parts, 1)).during(WHAT)
     }
 }

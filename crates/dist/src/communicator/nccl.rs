@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Communicator;
 use crate::error::{Error, Result};
-use crate::link::nccl::{Cuda, ID, NcclLink, unique_id};
+use crate::link::nccl::{Cuda, ID, Library as _, NcclLink};
 use crate::options::Options;
 use crate::place::Place;
 use crate::plane::{Client, Meeting, listen};
@@ -32,13 +32,14 @@ impl Communicator {
             let client =
                 Client::join(&meeting, listener, place.world_size, &place.host, &own, shared)?;
             let joined = Cuda::new(device).and_then(|cuda| {
-                let id = if place.rank == 0 { unique_id()?.to_vec() } else { Vec::new() };
+                let id = if place.rank == 0 { cuda.unique_id()?.to_vec() } else { Vec::new() };
                 let id = client.share(id, own.join_within)?;
                 let id = <[u8; ID]>::try_from(id).map_err(|id| Error::Nccl {
                     what: "learn NCCL's id from rank 0",
                     why: format!("it handed round {} bytes, not {ID}", id.len()),
                 })?;
-                NcclLink::join(cuda, &id, place.world_size, own.join_within, watch)
+                let here = (place.rank, place.world_size);
+                NcclLink::join(cuda, &id, here, own.join_within, watch)
             });
             // The others wait for this rank, and are told why in vain.
             let link = joined.map_err(|error| match &error {

@@ -14,14 +14,15 @@ const OP: &str = "collective";
 
 /// # Collectives over tensors
 ///
-/// Of contiguous f32 tensors, all of whose ranks have them on the CPU, or on a GPU. The numbers of a tensor on the CPU are
-/// read and written where they are. Those on the GPU of a rank of `Communicator::nccl` never come to the host: NCCL
-/// reads what was queued on the tensor's device before the call, and when the [`Pending`] gives the result it is there
+/// Of contiguous f32 tensors, which all ranks have on the CPU or all on GPUs. The numbers of a tensor on the CPU are read
+/// and written where they are. Those on the GPU of a rank of `Communicator::nccl` never come to the host: NCCL reads
+/// behind what was queued on the tensor's device before the call, and when the [`Pending`] gives the result it is there
 /// for all streams. Its sums are made in an order of its own: their bits depend on the number of ranks and on how the
 /// GPUs are connected. Tensors of other devices go through the host's memory. A rank that is alone gets back what it
 /// gives.
 ///
-/// Until the result is there nobody writes to the memory of what is given, and of a tensor that is summed nobody reads.
+/// Until the result is there nobody writes to the memory of what is given, and of a tensor that is summed nobody reads:
+/// where a rank is lost, never again.
 impl Communicator {
     /// Number by number the sum over all ranks, in place: every tensor that shares the memory has it too.
     ///

@@ -21,7 +21,7 @@ mod library;
 mod tests;
 
 #[cfg(feature = "nccl")]
-pub(crate) use library::{Cuda, unique_id};
+pub(crate) use library::Cuda;
 
 /// Bytes of what ranks must know to find each other.
 pub(crate) const ID: usize = 128;
@@ -87,7 +87,13 @@ impl Span {
 
 /// The calls of NCCL and of CUDA's driver that a link makes, on a stream of its own. None of them may block for as long
 /// as another rank likes.
-pub(crate) trait Library {
+pub(crate) trait Library: Sized {
+    /// The same for another communicator, on the same GPU.
+    fn another(&self) -> Result<Self>;
+
+    /// What ranks must know to find each other in a new communicator; one of them draws it for all.
+    fn unique_id(&self) -> Result<[u8; ID]>;
+
     /// Begins to join the communicator `id`.
     fn join(&mut self, id: &[u8; ID], rank: usize, world_size: usize) -> Result<Progress>;
 
@@ -124,20 +130,23 @@ pub(crate) trait Library {
 pub(crate) struct NcclLink<L: Library> {
     library: L,
     watch: Arc<Watch>,
+    world_size: usize,
+    /// The time for all ranks to join.
+    within: Duration,
     is_aborted: bool,
 }
 
 impl<L: Library> NcclLink<L> {
-    /// Joins the communicator `id`; returns when all ranks have, or fails after `within`.
+    /// Joins the communicator `id` of `world_size` ranks, as that with the number `rank` among them; returns when all
+    /// have, or fails after `within`.
     pub(crate) fn join(
         library: L,
         id: &[u8; ID],
-        world_size: usize,
+        (rank, world_size): (usize, usize),
         within: Duration,
         watch: Arc<Watch>,
     ) -> Result<Self> {
-        let rank = watch.rank();
-        let mut link = Self { library, watch, is_aborted: false };
+        let mut link = Self { library, watch, world_size, within, is_aborted: false };
         let begun = link.library.join(id, rank, world_size);
         link.settle(begun, "joining NCCL's communicator", Some(within))?;
         Ok(link)
@@ -230,7 +239,7 @@ impl<L: Library> NcclLink<L> {
     }
 }
 
-impl<L: Library> Link for NcclLink<L> {
+impl<L: Library + 'static> Link for NcclLink<L> {
     fn all_gather(&mut self, mine: &[u8], all: &mut [u8], _others: Others) -> Result<()> {
         self.run_staged(Collective::AllGather, mine, all)
     }
@@ -244,8 +253,19 @@ impl<L: Library> Link for NcclLink<L> {
         self.run_staged(Collective::Broadcast { root }, &sent, data)
     }
 
-    fn split(&mut self, _first: usize, _rank: usize, _size: usize) -> Result<Box<dyn Link>> {
-        Err(crate::Error::Whole)
+    fn split(&mut self, first: usize, rank: usize, size: usize) -> Result<Box<dyn Link>> {
+        let made = self.library.another().and_then(|part| {
+            // Of each part the first rank draws its id.
+            let id = if rank == 0 { part.unique_id()? } else { [0; ID] };
+            Ok((part, id))
+        });
+        let (part, drawn) = made.map_err(|error| self.fail(error))?;
+        let mut ids = vec![0; ID * self.world_size];
+        self.all_gather(&drawn, &mut ids, Others::AreHere)?;
+        let mut id = [0; ID];
+        id.copy_from_slice(&ids[ID * first..][..ID]);
+        let watch = Arc::clone(&self.watch);
+        Ok(Box::new(Self::join(part, &id, (rank, size), self.within, watch)?))
     }
 
     fn device(&self) -> Option<DeviceLocation> {

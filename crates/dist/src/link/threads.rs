@@ -44,8 +44,8 @@ pub(crate) struct ThreadLink {
 }
 
 impl ThreadLink {
-    pub(crate) fn new(hub: Arc<Hub>, watch: Arc<Watch>) -> Self {
-        let rank = watch.rank();
+    /// The place of the rank with the number `rank` among those who share `hub`.
+    pub(crate) fn new(hub: Arc<Hub>, watch: Arc<Watch>, rank: usize) -> Self {
         Self { hub, watch, rank }
     }
 
@@ -116,7 +116,7 @@ impl Link for ThreadLink {
     fn split(&mut self, first: usize, rank: usize, size: usize) -> Result<Box<dyn Link>> {
         let mut parts = lock(&self.hub.parts);
         let hub = Arc::clone(parts.entry(first).or_insert_with(|| Hub::new(size)));
-        Ok(Box::new(Self { hub, watch: Arc::clone(&self.watch), rank }))
+        Ok(Box::new(Self::new(hub, Arc::clone(&self.watch), rank)))
     }
 
     fn close(self: Box<Self>) {}

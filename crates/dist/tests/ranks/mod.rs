@@ -6,6 +6,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use candle_core::{Device, Tensor};
 use embodied_r_dist::{Communicator, Operation, Options, Place, Reduce, Result};
 
 /// Longer than any test.
@@ -164,9 +165,24 @@ fn collectives(ranks: &Communicator) -> Result<()> {
         let expected: Vec<_> = (0..world).flat_map(|rank| numbers(rank, length)).collect();
         assert_eq!(all.wait()?, expected);
         assert_eq!(handed.wait()?, numbers(world - 1, length));
+        tensors(ranks, length)?;
         ranks.barrier()?;
     }
     small_values(ranks)
+}
+
+fn tensors(ranks: &Communicator, length: usize) -> Result<()> {
+    let (me, world) = (ranks.rank(), ranks.world_size());
+    let flat = |length| Tensor::from_vec(numbers(me, length), length, &Device::Cpu).unwrap();
+    let sum = ranks.sum_tensor(flat(length))?;
+    let part = ranks.reduce_scatter_tensor(flat(length * world))?;
+    let all = ranks.all_gather_tensor(flat(length))?;
+    let read = |tensor: Tensor| tensor.to_vec1::<f32>().unwrap();
+    assert_eq!(read(sum.wait()?), sums(world, length));
+    assert_eq!(read(part.wait()?), sums(world, length * world)[me * length..][..length]);
+    let expected: Vec<_> = (0..world).flat_map(|rank| numbers(rank, length)).collect();
+    assert_eq!(read(all.wait()?), expected);
+    Ok(())
 }
 
 /// Two parts, of which one makes many more calls.

@@ -53,12 +53,6 @@ pub(crate) struct Cuda {
     received: Option<CudaSlice<u8>>,
 }
 
-/// What ranks must know to find each other; one of them draws it for all.
-pub(crate) fn unique_id() -> Result<[u8; ID]> {
-    let id = nccl::get_uniqueid().map_err(refused("draw an id"))?;
-    Ok(id.internal.map(|byte| byte as u8))
-}
-
 fn refused(what: &'static str) -> impl Fn(nccl::NcclError) -> Error {
     move |error| Error::Nccl { what, why: format!("NCCL says {:?}", error.0) }
 }
@@ -119,6 +113,15 @@ fn reduce(how: Reduce) -> sys::ncclRedOp_t {
 }
 
 impl Library for Cuda {
+    fn another(&self) -> Result<Self> {
+        Self::new(self.context.ordinal())
+    }
+
+    fn unique_id(&self) -> Result<[u8; ID]> {
+        let id = nccl::get_uniqueid().map_err(refused("draw an id"))?;
+        Ok(id.internal.map(|byte| byte as u8))
+    }
+
     fn join(&mut self, id: &[u8; ID], rank: usize, world_size: usize) -> Result<Progress> {
         self.world_size = world_size;
         let mut config = Config {

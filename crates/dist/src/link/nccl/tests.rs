@@ -1,8 +1,9 @@
 //! The link over a library that is played: memory of the GPU is memory of this process, and ranks are threads.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use super::*;
 use crate::communicator::Communicator;
@@ -12,6 +13,9 @@ use crate::options::Options;
 use crate::plane::{Client, Meeting, Token, listen};
 use crate::watch::lock;
 
+mod parts;
+mod tensors;
+
 /// What a played library does.
 #[derive(Default)]
 struct Script {
@@ -19,6 +23,8 @@ struct Script {
     underway: usize,
     /// Whether joining never ends.
     joins_never: bool,
+    /// Whether there is no room for another communicator.
+    is_full: bool,
     /// Whether the next collectives never end.
     hangs: bool,
     /// What the communicator's state becomes once a collective was queued.
@@ -31,9 +37,20 @@ struct Script {
     stages: usize,
 }
 
+/// What played GPUs are connected by.
+#[derive(Default)]
+struct Network {
+    /// Communicators by their ids.
+    hubs: Mutex<BTreeMap<[u8; ID], Arc<Hub>>>,
+    /// How many ids were drawn.
+    drawn: AtomicU8,
+}
+
 struct Played {
     script: Arc<Mutex<Script>>,
-    wire: ThreadLink,
+    network: Arc<Network>,
+    watch: Arc<Watch>,
+    wire: Option<ThreadLink>,
     world_size: usize,
     left: usize,
     has_queued: bool,
@@ -57,9 +74,23 @@ fn bytes(span: Span) -> &'static mut [u8] {
 }
 
 impl Library for Played {
-    fn join(&mut self, id: &[u8; ID], _rank: usize, world_size: usize) -> Result<Progress> {
-        assert_eq!(id, &[7; ID]);
+    fn another(&self) -> Result<Self> {
+        if lock(&self.script).is_full {
+            return Err(Error::Nccl { what: "make a stream", why: "there is no room".into() });
+        }
+        Ok(played(&self.script, &self.network, &self.watch))
+    }
+
+    fn unique_id(&self) -> Result<[u8; ID]> {
+        Ok([self.network.drawn.fetch_add(1, Ordering::Relaxed) + 1; ID])
+    }
+
+    fn join(&mut self, id: &[u8; ID], rank: usize, world_size: usize) -> Result<Progress> {
         self.world_size = world_size;
+        let mut hubs = lock(&self.network.hubs);
+        let hub = hubs.entry(*id).or_insert_with(|| Hub::new(world_size));
+        self.wire = Some(ThreadLink::new(Arc::clone(hub), Arc::clone(&self.watch), rank));
+        drop(hubs);
         Ok(self.begin())
     }
 
@@ -94,21 +125,22 @@ impl Library for Played {
             }
         }
         let (sent, received) = (bytes(send).to_vec(), bytes(receive));
+        let wire = self.wire.as_mut().unwrap();
         let mut all = vec![0; sent.len() * self.world_size];
         match what {
-            Collective::AllGather => self.wire.all_gather(&sent, received, Others::AreHere)?,
-            Collective::AllToAll => self.wire.all_to_all(&sent, received)?,
+            Collective::AllGather => wire.all_gather(&sent, received, Others::AreHere)?,
+            Collective::AllToAll => wire.all_to_all(&sent, received)?,
             Collective::Broadcast { root } => {
                 received.copy_from_slice(&sent);
-                self.wire.broadcast(received, root)?;
+                wire.broadcast(received, root)?;
             }
             Collective::AllReduce(how) => {
-                self.wire.all_gather(&sent, &mut all, Others::AreHere)?;
+                wire.all_gather(&sent, &mut all, Others::AreHere)?;
                 sum(&all, received, how);
             }
             Collective::ReduceScatter => {
                 let mut parts = vec![0; sent.len()];
-                self.wire.all_to_all(&sent, &mut parts)?;
+                wire.all_to_all(&sent, &mut parts)?;
                 sum(&parts, received, Reduce::Sum);
             }
         }
@@ -154,10 +186,12 @@ fn sum(parts: &[u8], into: &mut [u8], how: Reduce) {
 
 type Scripts = Vec<Arc<Mutex<Script>>>;
 
-fn played(script: &Arc<Mutex<Script>>, hub: &Arc<Hub>, watch: &Arc<Watch>) -> Played {
+fn played(script: &Arc<Mutex<Script>>, network: &Arc<Network>, watch: &Arc<Watch>) -> Played {
     Played {
         script: Arc::clone(script),
-        wire: ThreadLink::new(Arc::clone(hub), Arc::clone(watch)),
+        network: Arc::clone(network),
+        watch: Arc::clone(watch),
+        wire: None,
         world_size: 1,
         left: 0,
         has_queued: false,
@@ -173,22 +207,22 @@ fn ranks(
 ) -> (Vec<Communicator>, Scripts) {
     let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let meeting = Meeting::new(listener.local_addr().unwrap(), Token::new("secret"));
-    let (hub, mut listener) = (Hub::new(count), Some(listener));
+    let (network, mut listener) = (Arc::default(), Some(listener));
     let scripts: Scripts = (0..count).map(|_| Arc::new(Mutex::new(script()))).collect();
     let options = Options { deadline, ..Options::default() };
     let joining: Vec<_> = (0..count)
         .map(|rank| {
             let watch = Arc::new(Watch::new(rank, "thread"));
-            let library = played(&scripts[rank], &hub, &watch);
+            let library = played(&scripts[rank], &network, &watch);
             let (meeting, options, listener) = (meeting.clone(), options.clone(), listener.take());
             thread::spawn(move || {
                 Communicator::start(&watch, count, options.clone(), move |watch| {
                     let shared = Arc::clone(&watch);
                     let client =
                         Client::join(&meeting, listener, count, "thread", &options, shared)?;
-                    let id = if watch.rank() == 0 { vec![7; ID] } else { Vec::new() };
+                    let id = if rank == 0 { library.unique_id()?.to_vec() } else { Vec::new() };
                     let id = client.share(id, deadline)?.try_into().unwrap();
-                    let link = NcclLink::join(library, &id, count, deadline, watch)?;
+                    let link = NcclLink::join(library, &id, (rank, count), deadline, watch)?;
                     Ok((Box::new(link) as _, client))
                 })
                 .unwrap()
@@ -209,6 +243,20 @@ fn each<T: Send>(ranks: Vec<Communicator>, work: impl Fn(&Communicator) -> T + S
 }
 
 const LONG: Duration = Duration::from_secs(60);
+
+fn until(ready: &dyn Fn() -> bool) {
+    let began = Instant::now();
+    while !ready() {
+        assert!(began.elapsed() < LONG);
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How many communicators were ended with the other ranks, and how many without.
+fn ended(script: &Mutex<Script>) -> (usize, usize) {
+    let script = lock(script);
+    (script.ends.load(Ordering::Relaxed), script.aborts.load(Ordering::Relaxed))
+}
 
 #[test]
 fn collectives_of_the_host_go_through_memory_of_the_gpu() {
@@ -231,73 +279,13 @@ fn collectives_of_the_host_go_through_memory_of_the_gpu() {
         "{told:?}"
     );
     for script in scripts {
-        let script = lock(&script);
-        let ended = (script.ends.load(Ordering::Relaxed), script.aborts.load(Ordering::Relaxed));
-        assert_eq!(ended, (1, 0));
+        assert_eq!(ended(&script), (1, 0));
     }
-}
-
-/// What the collectives over tensors give a rank, twice: the second time out of parts of larger tensors.
-fn over_tensors(ranks: &Communicator) -> Vec<Vec<f32>> {
-    let me = ranks.rank() as f32;
-    let numbers: Vec<f32> = (0..12).map(|n| (n as f32 + 0.3) * (me - 0.7)).collect();
-    let whole = |from| {
-        let tensor = memory::tensor(numbers.clone(), 12).unwrap();
-        tensor.narrow(0, from, 12 - 2 * from).unwrap()
-    };
-    let begun = [0, 3].map(|from| {
-        let sum = ranks.sum_tensor(whole(from)).unwrap();
-        let part = ranks.reduce_scatter_tensor(whole(from)).unwrap();
-        let all = ranks.all_gather_tensor(whole(from)).unwrap();
-        [sum, part, all, ranks.sum_tensor(memory::tensor(Vec::new(), 0).unwrap()).unwrap()]
-    });
-    let told = begun.into_iter().flatten().map(|pending| {
-        let tensor = pending.wait().unwrap();
-        tensor.to_vec1().unwrap()
-    });
-    let told = told.collect();
-    ranks.finish().unwrap();
-    told
-}
-
-#[test]
-fn tensors_of_the_gpu_give_what_those_of_the_host_give_without_it() {
-    let host = Communicator::threads(3, &Options::default()).unwrap();
-    let (gpus, scripts) = ranks(3, LONG, || Script { underway: 2, ..Script::default() });
-    assert_eq!(each(gpus, over_tensors), each(host, over_tensors));
-    for script in scripts {
-        // The host agrees on eight calls and the end, and sends nothing else.
-        assert_eq!(lock(&script).stages, 9);
-    }
-}
-
-#[test]
-fn a_tensor_of_the_gpu_and_numbers_of_the_host_do_not_fit_together() {
-    let (ranks, _) = ranks(2, LONG, Script::default);
-    let told = each(ranks, |ranks| {
-        let error = match ranks.rank() {
-            0 => ranks.reduce_scatter(vec![0.0; 4]).unwrap().wait().unwrap_err(),
-            _ => {
-                let tensor = memory::tensor(vec![0.0; 4], 4).unwrap();
-                ranks.reduce_scatter_tensor(tensor).unwrap().wait().unwrap_err()
-            }
-        };
-        error.to_string()
-    });
-    let says = "rank 1 on `thread` calls something else than rank 0: reduce-scatter of length 16";
-    assert!(told.iter().all(|told| told.contains(says)), "{told:?}");
 }
 
 #[test]
 fn a_collective_that_hangs_is_aborted_when_a_verdict_falls() {
     let (ranks, scripts) = ranks(2, LONG, Script::default);
-    let until = |ready: &dyn Fn() -> bool| {
-        let began = Instant::now();
-        while !ready() {
-            assert!(began.elapsed() < LONG);
-            thread::sleep(Duration::from_millis(5));
-        }
-    };
     let told = each(ranks, |ranks| {
         ranks.barrier().unwrap();
         let (mine, others) = (&scripts[ranks.rank()], &scripts[0]);
@@ -309,14 +297,14 @@ fn a_collective_that_hangs_is_aborted_when_a_verdict_falls() {
         let pending = ranks.all_reduce(vec![1.0; 8], Reduce::Sum).unwrap();
         let error = pending.wait().unwrap_err();
         // While the communicator is there: its end would abort it too.
-        until(&|| lock(mine).aborts.load(Ordering::Relaxed) == 1);
+        until(&|| ended(mine).1 == 1);
         error.to_string()
     });
     assert!(
         told.iter().all(|told| told.contains("rank 1 on `thread` failed: no memory")),
         "{told:?}"
     );
-    assert_eq!(lock(&scripts[0]).aborts.load(Ordering::Relaxed), 1);
+    assert_eq!(ended(&scripts[0]).1, 1);
 }
 
 #[test]
@@ -339,9 +327,9 @@ fn joining_that_never_ends_is_given_up_in_time() {
     let script =
         Arc::new(Mutex::new(Script { underway: 1, joins_never: true, ..Script::default() }));
     let watch = Arc::new(Watch::new(0, "a"));
-    let library = played(&script, &Hub::new(2), &watch);
+    let library = played(&script, &Arc::default(), &watch);
     let within = Duration::from_millis(300);
-    let error = NcclLink::join(library, &[7; ID], 2, within, watch).err().unwrap();
+    let error = NcclLink::join(library, &[7; ID], (0, 2), within, watch).err().unwrap();
     assert_eq!(error.to_string(), "rank 0: joining NCCL's communicator did not end within 0.3 s");
-    assert_eq!(lock(&script).aborts.load(Ordering::Relaxed), 1);
+    assert_eq!(ended(&script).1, 1);
 }
