@@ -1,6 +1,6 @@
 //! What a model's weights are held as, and where.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
 use crate::memory::to_device;
@@ -31,12 +31,17 @@ impl Placement {
         Weight::in_format(&self.vector(weight)?, self.format)
     }
 
-    /// The blocks of a quantised file, there, whatever the format.
+    /// The blocks of a quantised file, there. On a device they stay blocks too, and the format tells what activations
+    /// are: f32, or else bf16.
     ///
     /// # Errors
     /// There is no room.
     pub fn blocks(&self, blocks: QuantizedMatrix) -> Result<Weight> {
-        Weight::quantized(blocks).to_device(&self.device)
+        let activations = match self.format {
+            WeightFormat::F32 => DType::F32,
+            _ => DType::BF16,
+        };
+        Weight::quantized_on(blocks, &self.device, activations)
     }
 
     /// A tensor as it is, there.

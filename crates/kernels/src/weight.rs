@@ -227,8 +227,7 @@ impl Weight {
         match self.storage {
             #[cfg(device)]
             Storage::Quantized(blocks) if cuda::is_device(device) => {
-                let storage = Storage::Device(Held::quantised(&blocks, device)?);
-                Ok(Self { shape, storage })
+                Self::quantized_on(blocks, device, DType::BF16)
             }
             #[cfg(device)]
             Storage::Device(Held::Numbers(weight)) => {
@@ -259,12 +258,31 @@ impl Weight {
     pub fn quantized(weight: QuantizedMatrix) -> Self {
         let shape = (weight.outputs(), weight.inputs());
         #[cfg(feature = "cuda-host")]
-        if cuda::host::is_on()
-            && let Ok(held) = Held::quantised(&weight, &Device::Cpu)
-        {
-            return Self { shape, storage: Storage::Device(held) };
+        if let Ok(weight) = Self::quantized_on(weight.clone(), &Device::Cpu, DType::F32) {
+            return weight;
         }
         Self { shape, storage: Storage::Quantized(weight) }
+    }
+
+    /// [`Self::quantized`] on a device, where rows that are looked up, and with them the activations, are held as
+    /// `activations`, f32 or bf16.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub(crate) fn quantized_on(
+        weight: QuantizedMatrix,
+        device: &Device,
+        activations: DType,
+    ) -> Result<Self> {
+        let shape = (weight.outputs(), weight.inputs());
+        #[cfg(device)]
+        if cuda::is_device(device) {
+            let held = Held::quantised(&weight, device, activations)?;
+            return Ok(Self { shape, storage: Storage::Device(held) });
+        }
+        let _ = activations;
+        check(device.is_cpu(), OP, || "this build has no such device".into())?;
+        Ok(Self { shape, storage: Storage::Quantized(weight) })
     }
 
     /// Outputs and inputs.

@@ -1,8 +1,6 @@
 //! Weights of sampling on the device: f32 or bf16, rows end to end, or in blocks of few bits.
 
 use candle_core::{DType, Device, Tensor};
-use half::bf16;
-use rayon::prelude::*;
 
 use super::blocks::Blocks;
 use super::memory::{converted, copy};
@@ -14,15 +12,24 @@ use crate::quantized::QuantizedMatrix;
 #[derive(Debug, Clone)]
 pub(crate) enum Held {
     Numbers(Tensor),
-    Blocks(Blocks),
+    /// With what rows of them are held as.
+    Blocks(Blocks, Dtype),
 }
 
 impl Held {
-    /// A quantised file's matrix: its blocks, or bf16 of what is no blocks.
-    pub(crate) fn quantised(matrix: &QuantizedMatrix, device: &Device) -> Result<Self> {
+    /// A quantised file's matrix, rows of which are held as `dtype`: its blocks, or the numbers of what is no blocks.
+    pub(crate) fn quantised(
+        matrix: &QuantizedMatrix,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self> {
+        let rows = if dtype == DType::F32 { Dtype::F32 } else { Dtype::Bf16 };
         match Blocks::new(matrix, device)? {
-            Some(blocks) => Ok(Self::Blocks(blocks)),
-            None => Ok(Self::Numbers(dequantised(matrix, device)?)),
+            Some(blocks) => Ok(Self::Blocks(blocks, rows)),
+            None => {
+                let numbers = matrix.dequantize()?.to_dtype(dtype)?;
+                Ok(Self::Numbers(crate::memory::to_device(&numbers, device)?))
+            }
         }
     }
 
@@ -30,7 +37,8 @@ impl Held {
     pub(crate) fn dtype(&self) -> DType {
         match self {
             Self::Numbers(weight) => weight.dtype(),
-            Self::Blocks(_) => DType::BF16,
+            Self::Blocks(_, Dtype::F32) => DType::F32,
+            Self::Blocks(..) => DType::BF16,
         }
     }
 }
@@ -46,20 +54,6 @@ pub(crate) fn copied(weight: &Tensor, dtype: Dtype, op: &'static str) -> Result<
     converted(weight, dtype, op)
 }
 
-/// The numbers as bf16.
-fn dequantised(blocks: &QuantizedMatrix, device: &Device) -> Result<Tensor> {
-    let (outputs, inputs) = (blocks.outputs(), blocks.inputs());
-    let mut numbers = vec![bf16::ZERO; outputs * inputs];
-    numbers.par_chunks_mut(inputs.max(1)).enumerate().for_each_init(
-        || vec![0.0; inputs],
-        |row, (output, out)| {
-            blocks.read_blocks(output, 0..inputs, row);
-            out.iter_mut().zip(row).for_each(|(out, x)| *out = bf16::from_f32(*x));
-        },
-    );
-    Ok(Tensor::from_vec(numbers, (outputs, inputs), device)?)
-}
-
 /// `x · Wᵀ + b`; factors are bf16 where either is.
 pub(crate) fn forward(
     x: &Tensor,
@@ -69,7 +63,7 @@ pub(crate) fn forward(
 ) -> Result<Tensor> {
     match weight {
         Held::Numbers(weight) => linear::forward(x, weight, bias, factors(x, weight, op)?, op),
-        Held::Blocks(blocks) => blocks.forward(x, bias, op),
+        Held::Blocks(blocks, _) => blocks.forward(x, bias, op),
     }
 }
 
@@ -83,7 +77,7 @@ pub(crate) fn forward_add(
 ) -> Result<Tensor> {
     let weight = match weight {
         Held::Numbers(weight) => weight,
-        Held::Blocks(blocks) => return blocks.forward_add(x, y, bias, op),
+        Held::Blocks(blocks, _) => return blocks.forward_add(x, y, bias, op),
     };
     let sum = copy(y, op)?;
     if let Some(bias) = bias {
@@ -93,11 +87,11 @@ pub(crate) fn forward_add(
     Ok(sum)
 }
 
-/// The rows `ids`, held as the weight, or of blocks as bf16.
+/// The rows `ids`, held as the weight.
 pub(crate) fn rows(weight: &Held, ids: &[usize], op: &'static str) -> Result<Tensor> {
     match weight {
         Held::Numbers(weight) => lookup::gather(weight, ids, None, op),
-        Held::Blocks(blocks) => blocks.rows(Some(ids), Dtype::Bf16, op),
+        Held::Blocks(blocks, dtype) => blocks.rows(Some(ids), *dtype, op),
     }
 }
 
