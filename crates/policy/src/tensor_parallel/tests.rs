@@ -101,6 +101,36 @@ fn blocks_of_a_rank_are_those_of_the_whole() {
     assert_same_on(2, dir.path(), WeightFormat::Blocks(BlockFormat::Q8_0));
 }
 
+#[test]
+fn a_sum_is_held_as_its_parts_are_and_rounded_once() {
+    // In bf16 each of the small ones would be lost beside the large one.
+    let numbers = [1.0, 1.0 / 256.0, 1.0 / 256.0];
+    let told = on_ranks(3, |ranks| {
+        let part = memory::tensor(vec![numbers[ranks.rank()]; 2], (1, 2)).unwrap();
+        let sum = ranks.sum(part.to_dtype(DType::BF16).unwrap()).unwrap();
+        assert_eq!(sum.dtype(), DType::BF16);
+        sum.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap()
+    });
+    assert_eq!(told, vec![[[1.0 + 1.0 / 128.0; 2]]; 3]);
+}
+
+#[test]
+fn columns_stand_in_the_order_of_the_ranks_however_many_each_has() {
+    let columns = [0..3, 3..5];
+    for rows in [0, 1, 2] {
+        let told = on_ranks(2, |ranks| {
+            let own = columns[ranks.rank()].clone();
+            let row = |row: usize| own.clone().map(move |column| (10 * row + column) as f32);
+            let part = memory::tensor((0..rows).flat_map(row).collect(), (rows, own.len()));
+            let joined = ranks.side_by_side(part.unwrap(), &columns).unwrap();
+            assert_eq!(joined.dims(), [rows, 5]);
+            joined.to_vec2::<f32>().unwrap()
+        });
+        let all = [[0.0, 1.0, 2.0, 3.0, 4.0], [10.0, 11.0, 12.0, 13.0, 14.0]];
+        assert_eq!(told, vec![all[..rows].to_vec(); 2]);
+    }
+}
+
 fn fixture(name: &str) -> PathBuf {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf");
     fixtures.join(name).with_extension("gguf")
