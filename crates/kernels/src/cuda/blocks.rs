@@ -2,11 +2,14 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_longlong, c_void};
+use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 
+use super::product::{Destination, Factor, product};
 use super::{Dtype, Stream, create, launch, linear, memory, read, upload, write};
 use crate::error::{Error, Result};
+use crate::matmul::Into;
 use crate::quantized::{BlockFormat, QuantizedMatrix};
 
 unsafe extern "C" {
@@ -39,6 +42,9 @@ unsafe extern "C" {
 /// by the tensor cores.
 const FEW: usize = 8;
 
+/// Numbers that blocks become at a time. The matrices of tests are small, and are cut all the same.
+const TOGETHER: usize = if cfg!(test) { 1024 } else { 1 << 26 };
+
 /// A matrix (outputs, inputs) in blocks. A clone shares them.
 #[derive(Debug, Clone)]
 pub(crate) struct Blocks {
@@ -47,6 +53,7 @@ pub(crate) struct Blocks {
     code: c_int,
     outputs: usize,
     inputs: usize,
+    row_bytes: usize,
 }
 
 /// A format as the kernels know it (`Format` of `quantized.cu`); none of whole floats.
@@ -78,28 +85,39 @@ impl Blocks {
         let words = Tensor::from_vec(words, length, &Device::Cpu)?;
         let words = crate::memory::to_device(&words, device)?;
         let (outputs, inputs) = (matrix.outputs(), matrix.inputs());
-        Ok(Some(Self { words, code, outputs, inputs }))
+        let row_bytes = matrix.byte_len() / outputs.max(1);
+        Ok(Some(Self { words, code, outputs, inputs, row_bytes }))
     }
 
-    /// The rows `indices`, all of which there are, or all rows, as numbers held as `dtype`.
-    pub(crate) fn rows(
+    /// The rows `indices`, all of which there are, as numbers held as `dtype`.
+    pub(crate) fn rows(&self, indices: &[usize], dtype: Dtype, op: &'static str) -> Result<Tensor> {
+        let indices = upload(indices, self.words.device(), op)?;
+        let picked = read(&indices, op)?;
+        self.numbers((0, picked.at, indices.elem_count()), dtype, op)
+    }
+
+    /// The rows `range` as numbers.
+    fn stretch(&self, range: Range<usize>, dtype: Dtype, op: &'static str) -> Result<Tensor> {
+        self.numbers((range.start, std::ptr::null(), range.len()), dtype, op)
+    }
+
+    /// So many rows as numbers: those that the indices name, or, without any, from the row `first` on.
+    fn numbers(
         &self,
-        indices: Option<&[usize]>,
+        (first, indices, rows): (usize, *const c_void, usize),
         dtype: Dtype,
         op: &'static str,
     ) -> Result<Tensor> {
         let (device, stream) = (self.words.device(), Stream::of(&self.words)?);
-        let shape = (indices.map_or(self.outputs, <[usize]>::len), self.inputs);
-        if shape.0 * shape.1 == 0 {
+        let shape = (rows, self.inputs);
+        if rows * self.inputs == 0 {
             return create(device, shape, dtype, op, |_| Ok(()));
         }
         let words = read(&self.words, op)?;
-        let indices = indices.map(|indices| upload(indices, device, op)).transpose()?;
-        let indices = indices.as_ref().map(|indices| read(indices, op)).transpose()?;
-        let picked = indices.as_ref().map_or(std::ptr::null(), |indices| indices.at);
-        let (rows, width) = (shape.0 as c_longlong, shape.1 as c_int);
+        let blocks = words.at.wrapping_byte_add(first * self.row_bytes);
+        let (rows, width) = (rows as c_longlong, self.inputs as c_int);
         create(device, shape, dtype, op, |out| {
-            launch!(op, er_block_rows(out, words.at, picked, rows, width, self.code, dtype, stream))
+            launch!(op, er_block_rows(out, blocks, indices, rows, width, self.code, dtype, stream))
         })
     }
 
@@ -110,11 +128,20 @@ impl Blocks {
         bias: Option<&Tensor>,
         op: &'static str,
     ) -> Result<Tensor> {
-        let (rows, dtype) = (x.dims()[0], Dtype::of(x, op)?);
-        if rows > FEW {
-            return linear::forward(x, &self.rows(None, dtype, op)?, bias, dtype, op);
-        }
-        create(x.device(), (rows, self.outputs), dtype, op, |y| self.product(y, x, bias, 0.0, op))
+        let (shape, dtype) = ((x.dims()[0], self.outputs), Dtype::of(x, op)?);
+        create(x.device(), shape, dtype, op, |y| {
+            if shape.0 <= FEW {
+                return self.few(y, x, bias, 0.0, op);
+            }
+            let into = match bias {
+                None => Into::Replace,
+                Some(bias) => {
+                    linear::set_rows(y, dtype, bias, shape, 0.0, Stream::of(x)?, op)?;
+                    Into::Add
+                }
+            };
+            self.many((y, dtype), x, into, op)
+        })
     }
 
     /// `y + x · Wᵀ + b`, in memory of its own.
@@ -127,19 +154,43 @@ impl Blocks {
     ) -> Result<Tensor> {
         let (rows, sum) = (x.dims()[0], memory::copy(y, op)?);
         let (dtype, held) = (Dtype::of(x, op)?, Dtype::of(y, op)?);
-        if rows > FEW || dtype != held {
-            if let Some(bias) = bias {
-                linear::add_bias(&sum, bias, op)?;
-            }
-            linear::add(x, &self.rows(None, dtype, op)?, &sum, dtype, op)?;
-        } else {
-            write([(&sum, held)], op, |[at]| self.product(at, x, bias, 1.0, op))?;
+        if rows <= FEW && dtype == held {
+            write([(&sum, held)], op, |[at]| self.few(at, x, bias, 1.0, op))?;
+            return Ok(sum);
         }
+        if let Some(bias) = bias {
+            linear::add_bias(&sum, bias, op)?;
+        }
+        write([(&sum, held)], op, |[at]| self.many((at, held), x, Into::Add, op))?;
         Ok(sum)
     }
 
+    /// `y = x · Wᵀ`, or `y += x · Wᵀ`, with some of the blocks as numbers at a time.
+    fn many(
+        &self,
+        (y, held): (*mut c_void, Dtype),
+        x: &Tensor,
+        into: Into,
+        op: &'static str,
+    ) -> Result<()> {
+        let (rows, dtype) = (x.dims()[0], Dtype::of(x, op)?);
+        let numbers = read(x, op)?.float()?;
+        let left = Factor::new(&numbers, rows, self.inputs);
+        let together = (TOGETHER / self.inputs.max(1)).max(1);
+        for first in (0..self.outputs).step_by(together) {
+            let count = together.min(self.outputs - first);
+            let weight = self.stretch(first..first + count, dtype, op)?;
+            let weight = read(&weight, op)?;
+            let right = Factor::new(&weight, count, self.inputs).t();
+            let to = Destination::new(y.wrapping_byte_add(first * held.bytes()), held, rows, count);
+            let to = Destination { row_stride: self.outputs, ..to };
+            product(x.device(), to, left, right, into.into(), op)?;
+        }
+        Ok(())
+    }
+
     /// `y = keep · y + x · Wᵀ + b` for a few rows, of y as x is held.
-    fn product(
+    fn few(
         &self,
         y: *mut c_void,
         x: &Tensor,

@@ -89,7 +89,7 @@ pub(crate) fn forward_add(
 }
 
 /// Every row of what lies at `to` becomes `keep` times itself and `row`.
-fn set_rows(
+pub(super) fn set_rows(
     to: *mut c_void,
     dtype: Dtype,
     row: &Tensor,

@@ -91,7 +91,7 @@ pub(crate) fn forward_add(
 pub(crate) fn rows(weight: &Held, ids: &[usize], op: &'static str) -> Result<Tensor> {
     match weight {
         Held::Numbers(weight) => lookup::gather(weight, ids, None, op),
-        Held::Blocks(blocks, dtype) => blocks.rows(Some(ids), *dtype, op),
+        Held::Blocks(blocks, dtype) => blocks.rows(ids, *dtype, op),
     }
 }
 

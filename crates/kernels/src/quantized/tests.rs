@@ -187,3 +187,38 @@ fn numbers_are_quantised_to_the_nearest_of_the_format() {
     let short = memory::tensor(vec![1.0; 20], (1, 20)).unwrap();
     assert!(QuantizedMatrix::quantize(&short, BlockFormat::Q8_0).is_err());
 }
+
+/// Of few rows, which are multiplied with the blocks, and of more, for which these become numbers.
+#[cfg(feature = "cuda-host")]
+#[test]
+fn every_format_is_multiplied_with_on_the_device_as_on_the_cpu() {
+    use crate::device::{through_kernels, without_kernels};
+    use crate::weight::Weight;
+
+    let numbers = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let wave = |count: usize, step: f32| (0..count).map(|i| (i as f32 * step).sin()).collect();
+    for format in blocked() {
+        let (outputs, inputs) = (6, 3 * format.block_len().max(128));
+        let blocks = matrix(format, outputs, inputs, 5);
+        let bias = memory::tensor(wave(outputs, 0.3), outputs).unwrap();
+        for rows in [1, 2, 8, 9] {
+            let x = memory::tensor(wave(rows * inputs, 0.7), (rows, inputs)).unwrap();
+            let y = memory::tensor(wave(rows * outputs, 0.2), (rows, outputs)).unwrap();
+            let results = || {
+                let weight = Weight::quantized(blocks.clone());
+                let rows = weight.rows(&[outputs - 1, 0, 3]).unwrap();
+                let product = weight.forward(&x, Some(&bias)).unwrap();
+                [rows, product, weight.forward_add(&x, &y, Some(&bias)).unwrap()].map(numbers)
+            };
+            let (found, want) = (through_kernels(results), without_kernels(results));
+            for (found, want) in found.iter().zip(&want) {
+                // Sums of some hundred numbers in another order.
+                let size = want.iter().fold(0.0, |most: f32, number| most.max(number.abs()));
+                for (found, want) in found.iter().zip(want) {
+                    let name = format.name();
+                    assert!((found - want).abs() <= 1e-5 * size, "{name}, {rows}: {found} {want}");
+                }
+            }
+        }
+    }
+}
