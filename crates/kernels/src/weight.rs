@@ -1,6 +1,9 @@
 //! Weights as sampling and frozen models hold them: shared with training or turned in f32, packed as bf16,
 //! or in the blocks of a quantised file.
 
+mod format;
+mod together;
+
 #[cfg(device)]
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,11 +16,12 @@ use crate::device::on_device;
 use crate::error::{Error, Result, check};
 use crate::linear::{self, times};
 use crate::matmul::Into;
-use crate::memory::{Floats, floats, tensor};
+use crate::memory::{floats, tensor};
 use crate::panels::bf16::Packed;
-use crate::panels::{self, Plain, Turned};
-use crate::precision::Precision;
-use crate::quantized::{BlockFormat, QuantizedMatrix};
+use crate::panels::{self, Turned};
+use crate::quantized::QuantizedMatrix;
+pub use format::WeightFormat;
+pub use together::forward_all;
 
 const OP: &str = "weight";
 
@@ -36,121 +40,6 @@ enum Storage {
     Quantized(QuantizedMatrix),
     #[cfg(device)]
     Device(cuda::weight::Held),
-}
-
-/// What the numbers of a weight are held as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WeightFormat {
-    /// 32-bit floats.
-    F32,
-    /// bfloat16, with which products are made of bf16 too.
-    Bf16,
-    /// Blocks of few bits, which become f32 as they are multiplied with.
-    Blocks(BlockFormat),
-}
-
-impl WeightFormat {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::Blocks(format) => format.name(),
-        }
-    }
-
-    /// Bits of a number, with what its block holds beside.
-    pub fn bits(self) -> f64 {
-        match self {
-            Self::F32 => 32.0,
-            Self::Bf16 => 16.0,
-            Self::Blocks(blocks) => 8.0 * blocks.block_bytes() as f64 / blocks.block_len() as f64,
-        }
-    }
-}
-
-impl From<Precision> for WeightFormat {
-    fn from(precision: Precision) -> Self {
-        match precision {
-            Precision::F32 => Self::F32,
-            Precision::Bf16 => Self::Bf16,
-        }
-    }
-}
-
-/// `x · Wᵀ + b` for each of some weights, as [`Weight::forward`] gives it: threads need not wait for
-/// each other between the products.
-///
-/// # Shapes
-/// `x` (rows, inputs), each bias (outputs); gives (rows, outputs) of each weight.
-///
-/// # Errors
-/// As [`Weight::forward`].
-pub fn forward_all<const N: usize>(
-    x: &Tensor,
-    weights: [(&Weight, Option<&Tensor>); N],
-) -> Result<[Tensor; N]> {
-    on_device!(x, weight::forward_all(x, weights, OP));
-    let numbers = floats(x, OP)?;
-    let mut results = Vec::with_capacity(N);
-    for (weight, bias) in &weights {
-        let (rows, _) = weight.check(x)?;
-        results.push(linear::start(rows, weight.shape.0, *bias)?);
-    }
-    let into: Vec<(&mut [f32], Into)> =
-        results.iter_mut().map(|(y, into)| (y.as_mut_slice(), *into)).collect();
-    let depth = x.dims()[1];
-    if let Some(plain) = each(&weights, Storage::plain) {
-        let plain: Vec<Plain<'_>> =
-            plain.iter().map(|numbers| Plain { numbers, inputs: depth }).collect();
-        let plain: Vec<&Plain<'_>> = plain.iter().collect();
-        panels::products(into, &numbers, &plain, depth);
-    } else if let Some(turned) = each(&weights, Storage::turned) {
-        panels::products(into, &numbers, &turned, depth);
-    } else if let Some(packed) = each(&weights, Storage::packed) {
-        panels::bf16::products(into, &numbers, &packed);
-    } else {
-        for ((y, into), (weight, _)) in into.into_iter().zip(&weights) {
-            weight.product(y, into, &numbers)?;
-        }
-    }
-    let mut tensors = Vec::with_capacity(N);
-    for ((y, _), (weight, _)) in results.into_iter().zip(&weights) {
-        tensors.push(tensor(y, (x.dims()[0], weight.shape.0))?);
-    }
-    let shape = || Error::Shape { op: OP, what: "as many products as weights are due".into() };
-    tensors.try_into().map_err(|_| shape())
-}
-
-/// What each weight is stored as, if all of them are stored so.
-fn each<'a, T>(
-    weights: &[(&'a Weight, Option<&Tensor>)],
-    of: impl Fn(&'a Storage) -> Option<T>,
-) -> Option<Vec<T>> {
-    weights.iter().map(|(weight, _)| of(&weight.storage)).collect()
-}
-
-impl Storage {
-    fn plain(&self) -> Option<Floats<'_>> {
-        match self {
-            Self::F32(weight) => floats(weight, OP).ok(),
-            _ => None,
-        }
-    }
-
-    fn turned(&self) -> Option<&Turned> {
-        match self {
-            Self::Turned(turned) => Some(turned),
-            _ => None,
-        }
-    }
-
-    fn packed(&self) -> Option<&Packed> {
-        match self {
-            Self::Bf16(packed) => Some(packed),
-            _ => None,
-        }
-    }
 }
 
 impl Weight {

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
 use crate::decoder::DecoderGradients;
-use crate::error::{During, Result};
+use crate::error::{During, Error, Result};
 use crate::random::Stream;
 use crate::weights::tensor_shapes;
 
@@ -121,6 +121,21 @@ impl Parameters {
         let copy = |(name, t): (&String, &Tensor)| Ok((name.clone(), t.copy()?));
         let tensors = self.tensors.iter().map(copy).collect::<candle_core::Result<_>>();
         Ok(Self { tensors: tensors.during("copy the weights")? })
+    }
+
+    /// Copies the numbers of `from` into these tensors, in place.
+    ///
+    /// # Errors
+    /// The tensors differ in name or shape.
+    pub fn copy_from(&self, from: &Self) -> Result<()> {
+        for (name, to) in self.iter() {
+            let missing = || Error::MissingTensor { name: name.to_owned() };
+            let from = from.get(name).ok_or_else(missing)?;
+            let copied = from.to_device(to.device()).and_then(|from| from.to_dtype(to.dtype()));
+            let copied = copied.and_then(|from| to.slice_set(&from, 0, 0));
+            copied.during(format!("copy `{name}`"))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn into_tensors(self) -> IndexMap<String, Tensor> {

@@ -16,7 +16,7 @@ use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
 use crate::decoder::{Decoder, Sharing};
-use crate::error::{During, Result};
+use crate::error::Result;
 use crate::forward::{Forward, HeadPass};
 use crate::gguf::{self, GgufModel};
 use crate::lora::{self, Adapter, Lora};
@@ -328,22 +328,5 @@ impl Policy {
             kv: self.config.num_key_value_heads,
             dim: self.config.head_dim,
         }
-    }
-}
-
-impl Parameters {
-    /// Copies the numbers of `from` into these tensors, in place.
-    ///
-    /// # Errors
-    /// The tensors differ in name or shape.
-    pub fn copy_from(&self, from: &Parameters) -> Result<()> {
-        for (name, to) in self.iter() {
-            let missing = || crate::Error::MissingTensor { name: name.to_owned() };
-            let from = from.get(name).ok_or_else(missing)?;
-            let copied = from.to_device(to.device()).and_then(|from| from.to_dtype(to.dtype()));
-            let copied = copied.and_then(|from| to.slice_set(&from, 0, 0));
-            copied.during(format!("copy `{name}`"))?;
-        }
-        Ok(())
     }
 }

@@ -9,11 +9,15 @@ mod split;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::ops::Range;
+use std::panic::resume_unwind;
+use std::thread::{self, ScopedJoinHandle};
 
 use candle_core::{DType, Tensor};
-use embodied_r_dist::Communicator;
+use embodied_r_dist::{Communicator, Options};
 use embodied_r_kernels::memory;
+use rayon::ThreadPoolBuilder;
 
 use crate::error::{During, Result};
 pub use bytes::PartBytes;
@@ -40,6 +44,36 @@ impl TensorParallel {
     #[must_use]
     pub fn over(communicator: Communicator) -> Self {
         Self { communicator: (communicator.world_size() > 1).then_some(communicator) }
+    }
+
+    /// Does `work` on so many ranks of this process, each a thread with a pool of its own: ranks wait for each other, and
+    /// in a common pool one would keep from work whom it waits for.
+    ///
+    /// # Errors
+    /// The loopback cannot be used, or the system gives no thread; [`crate::Error::Ranks`] when a rank is lost.
+    ///
+    /// # Panics
+    /// Where `work` does.
+    pub fn on_threads<R: Send>(ranks: usize, work: impl Fn(&Self) -> R + Sync) -> Result<Vec<R>> {
+        let of_one = |communicator: Communicator| -> Result<R> {
+            let pool = ThreadPoolBuilder::new().num_threads(1).build();
+            let pool = pool.map_err(|error| embodied_r_dist::Error::System {
+                what: "start a rank's thread",
+                source: io::Error::other(error),
+            })?;
+            let done = pool.install(|| work(&Self::over(communicator.clone())));
+            communicator.finish()?;
+            Ok(done)
+        };
+        let communicators = Communicator::threads(ranks, &Options::default())?;
+        thread::scope(|scope| {
+            let start = |communicator| scope.spawn(|| of_one(communicator));
+            let threads: Vec<_> = communicators.into_iter().map(start).collect();
+            let end = |thread: ScopedJoinHandle<'_, Result<R>>| {
+                thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+            };
+            threads.into_iter().map(end).collect()
+        })
     }
 
     /// The ranks.

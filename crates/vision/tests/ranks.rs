@@ -7,29 +7,15 @@ mod picture;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use embodied_r_dist::{Communicator, Options};
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{Request, Sampling, TensorParallel, WeightFormat};
 use embodied_r_vision::{Gallery, Message, Seen, VisionLanguageModel};
 use image::RgbImage;
 use picture::picture;
 
-/// Does `work` on so many ranks, each a thread with a pool of its own: ranks wait for each other.
+/// [`TensorParallel::on_threads`].
 fn on_ranks<R: Send>(ranks: usize, work: impl Fn(&TensorParallel) -> R + Sync) -> Vec<R> {
-    let communicators = Communicator::threads(ranks, &Options::default()).unwrap();
-    std::thread::scope(|scope| {
-        let work = &work;
-        let start = |communicator: Communicator| {
-            scope.spawn(move || {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-                let done = pool.install(|| work(&TensorParallel::over(communicator.clone())));
-                communicator.finish().unwrap();
-                done
-            })
-        };
-        let threads: Vec<_> = communicators.into_iter().map(start).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
+    TensorParallel::on_threads(ranks, work).unwrap()
 }
 
 fn folder(form: &str) -> PathBuf {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::quantized::BlockFormat;
 use crate::quantized::ByteRange;
 
 fn matrix(rows: usize, columns: usize, seed: usize) -> Tensor {

@@ -1,7 +1,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use embodied_r_dist::Options;
 use embodied_r_kernels::quantized::BlockFormat;
 use embodied_r_kernels::weight::WeightFormat;
 
@@ -15,22 +14,9 @@ use crate::policy::Policy;
 use crate::sampling::Sampling;
 use crate::weights::{SaveOptions, find, open, tensor_shapes};
 
-/// Does `work` on so many ranks, each a thread with a pool of its own: ranks wait for each other.
+/// [`TensorParallel::on_threads`].
 fn on_ranks<R: Send>(ranks: usize, work: impl Fn(&TensorParallel) -> R + Sync) -> Vec<R> {
-    let communicators = Communicator::threads(ranks, &Options::default()).unwrap();
-    std::thread::scope(|scope| {
-        let work = &work;
-        let start = |communicator: Communicator| {
-            scope.spawn(move || {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-                let done = pool.install(|| work(&TensorParallel::over(communicator.clone())));
-                communicator.finish().unwrap();
-                done
-            })
-        };
-        let threads: Vec<_> = communicators.into_iter().map(start).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
+    TensorParallel::on_threads(ranks, work).unwrap()
 }
 
 fn config(tied: bool) -> ModelConfig {

@@ -1,7 +1,6 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use embodied_r_dist::{Communicator, Options};
 use embodied_r_openai::{ChatReply, ChatRequest, Content, Message, Role};
 use embodied_r_policy::TensorParallel;
 use futures_util::future::join_all;
@@ -54,22 +53,9 @@ fn told(replies: Vec<Result<ChatReply>>) -> Vec<String> {
     replies.into_iter().map(told).collect()
 }
 
-/// Does `work` on so many ranks, each a thread with a pool of its own.
+/// [`TensorParallel::on_threads`].
 fn on_ranks<R: Send>(ranks: usize, work: impl Fn(&TensorParallel) -> R + Sync) -> Vec<R> {
-    let communicators = Communicator::threads(ranks, &Options::default()).unwrap();
-    std::thread::scope(|scope| {
-        let work = &work;
-        let start = |communicator: Communicator| {
-            scope.spawn(move || {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-                let done = pool.install(|| work(&TensorParallel::over(communicator.clone())));
-                communicator.finish().unwrap();
-                done
-            })
-        };
-        let threads: Vec<_> = communicators.into_iter().map(start).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
+    TensorParallel::on_threads(ranks, work).unwrap()
 }
 
 #[test]
