@@ -207,6 +207,10 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        // The hook that tells it may come later than whom it woke: then all would learn of a broken connection.
+        if let Some(verdict) = self.watch.verdict() {
+            self.say(FromRank::Found((*verdict).clone()));
+        }
         let _ = self.speak.send(Word::HangUp);
         let _ = lock(&self.silence).recv_timeout(LAST_WORDS);
     }
