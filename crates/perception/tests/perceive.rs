@@ -4,15 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use embodied_r_data::progress::Silent;
 use embodied_r_data::scene::{Pose, Scene, SceneObject};
+use embodied_r_perception::Error;
 use embodied_r_perception::captioner::{Asked, Caption, Captioner, Footage, SceneCaptions};
 use embodied_r_perception::perceive::{
     Changed, MergeOptions, Options, Scope, Shard, Summary, merge, run,
 };
-use embodied_r_perception::{Error, keyframes};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::{Map, Value, json};
 
@@ -76,21 +76,8 @@ impl Place {
     }
 
     fn options(&self, names: &[&str]) -> Options {
-        Options {
-            data_paths: names.iter().map(|name| self.path(name)).collect(),
-            answers: None,
-            folder_path: None,
-            save_path: self.path("inter"),
-            concurrency: 2,
-            limit: None,
-            keyframes: keyframes::Options::default(),
-            image_side: None,
-            changed: Changed::Refuse,
-            scope: Scope::Question,
-            shard: None,
-            replica: None,
-            stop: Arc::default(),
-        }
+        let data_paths = names.iter().map(|name| self.path(name)).collect();
+        Options { concurrency: 2, ..Options::new(data_paths, self.path("inter")) }
     }
 
     fn output(&self, name: &str) -> Vec<Value> {

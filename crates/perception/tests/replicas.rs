@@ -3,14 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use embodied_r_data::progress::Silent;
+use embodied_r_perception::Error;
 use embodied_r_perception::captioner::{Asked, Caption, Captioner, Footage};
 use embodied_r_perception::perceive::{
-    Changed, Options, Replica, Scope, Shard, Summary, merge, run, settings, unite,
+    Options, Replica, Shard, Summary, merge, run, settings, unite,
 };
-use embodied_r_perception::{Error, keyframes};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::{Map, Value, json};
 
@@ -78,19 +78,9 @@ impl Place {
 
     fn options(&self, replica: Option<(usize, usize)>) -> Options {
         Options {
-            data_paths: vec![self.path("a.json")],
-            answers: None,
-            folder_path: None,
-            save_path: self.path("inter"),
             concurrency: 2,
-            limit: None,
-            keyframes: keyframes::Options::default(),
-            image_side: None,
-            changed: Changed::Refuse,
-            scope: Scope::Question,
-            shard: None,
             replica: replica.and_then(|(index, count)| Replica::new(index, count)),
-            stop: Arc::default(),
+            ..Options::new(vec![self.path("a.json")], self.path("inter"))
         }
     }
 

@@ -14,41 +14,12 @@ use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::lora::Module;
 pub(crate) use gradients::DecoderGradients;
 pub(crate) use layer::{Activations, PromptKv, Sharing};
 pub(crate) use linear::{Linear, LowRank};
 
-/// The tensors of one layer, and how far back it looks.
-#[derive(Clone)]
-pub(crate) struct Layer {
-    pub(crate) input_norm: Tensor,
-    pub(crate) q: Linear,
-    pub(crate) k: Linear,
-    pub(crate) v: Linear,
-    pub(crate) o: Linear,
-    pub(crate) post_norm: Tensor,
-    pub(crate) gate: Linear,
-    pub(crate) up: Linear,
-    pub(crate) down: Linear,
-    /// Most recent tokens that attention sees; `None` means all.
-    pub(crate) window: Option<usize>,
-}
-
-impl Layer {
-    /// The linear module of that name.
-    pub(crate) fn module_mut(&mut self, module: Module) -> &mut Linear {
-        match module {
-            Module::Q => &mut self.q,
-            Module::K => &mut self.k,
-            Module::V => &mut self.v,
-            Module::O => &mut self.o,
-            Module::Gate => &mut self.gate,
-            Module::Up => &mut self.up,
-            Module::Down => &mut self.down,
-        }
-    }
-}
+/// The tensors of one layer.
+pub(crate) type Layer = crate::layer::Layer<Linear>;
 
 /// All tensors of a decoder. With tied embeddings `head` is `embedding`.
 #[derive(Clone)]
@@ -70,31 +41,12 @@ impl Decoder {
             tensors.get(name).cloned().ok_or_else(missing)
         };
         let embedding = get("model.embed_tokens.weight")?;
-        let layers = (0..config.num_hidden_layers)
-            .map(|i| {
-                let norm = |name: &str| get(&format!("model.layers.{i}.{name}.weight"));
-                let linear = |module: Module| -> Result<Linear> {
-                    let name = module.name(i);
-                    let bias = match config.attention_bias && module.has_bias() {
-                        true => Some(get(&format!("{name}.bias"))?),
-                        false => None,
-                    };
-                    Ok(Linear { weight: get(&format!("{name}.weight"))?, bias, low_rank: None })
-                };
-                Ok(Layer {
-                    input_norm: norm("input_layernorm")?,
-                    q: linear(Module::Q)?,
-                    k: linear(Module::K)?,
-                    v: linear(Module::V)?,
-                    o: linear(Module::O)?,
-                    post_norm: norm("post_attention_layernorm")?,
-                    gate: linear(Module::Gate)?,
-                    up: linear(Module::Up)?,
-                    down: linear(Module::Down)?,
-                    window: config.window(i),
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let linear = |name: &str, bias| {
+            Ok(Linear { weight: get(&format!("{name}.weight"))?, bias, low_rank: None })
+        };
+        let layers = 0..config.num_hidden_layers;
+        let layers = layers.map(|index| Layer::new(config, index, get, linear));
+        let layers = layers.collect::<Result<_>>()?;
         let head = match config.tie_word_embeddings {
             true => embedding.clone(),
             false => get("lm_head.weight")?,

@@ -11,6 +11,7 @@ mod forward;
 mod generate;
 pub mod gguf;
 pub mod hub;
+mod layer;
 pub mod lora;
 mod noise;
 mod packed;

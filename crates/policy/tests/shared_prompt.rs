@@ -3,23 +3,15 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
+mod groups;
 
 use embodied_r_policy::{Gradients, Group, Policy, SharedPrompt, TokenScores};
+use groups::{ids, model};
 
 /// Tied and untied embeddings, grouped queries, and windows that cut prompts.
 const MODELS: [&str; 4] = ["qwen2-tied", "qwen2-head-dim", "qwen2-window-layer-types", "llama"];
 
 const TEMPERATURE: f64 = 0.8;
-
-fn model(name: &str) -> Policy {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name);
-    Policy::load(&folder).unwrap()
-}
-
-fn ids(n: usize, seed: usize) -> Vec<u32> {
-    (0..n).map(|i| ((i * 31 + seed * 17 + i * i * 7) % 90) as u32).collect()
-}
 
 /// A prompt, and completions of one token and of many.
 fn group() -> Group {

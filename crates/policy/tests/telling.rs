@@ -2,22 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
+mod groups;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::Tensor;
 use embodied_r_policy::lora::Module;
 use embodied_r_policy::{Gradients, Group, LoraConfig, Policy, SharedPrompt, Trainable};
-
-fn model(name: &str) -> Policy {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name);
-    Policy::load(&folder).unwrap()
-}
-
-fn ids(n: usize, seed: usize) -> Vec<u32> {
-    (0..n).map(|i| ((i * 31 + seed * 17 + i * i * 7) % 90) as u32).collect()
-}
+use groups::{ids, model};
 
 fn group() -> Group {
     Group { prompt: ids(9, 1), completions: vec![ids(5, 2), ids(3, 3)] }

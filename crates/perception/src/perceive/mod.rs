@@ -90,6 +90,25 @@ pub struct Options {
 }
 
 impl Options {
+    /// All questions of these files, one at a time, with captions for each; outputs go to `save_path`.
+    pub fn new(data_paths: Vec<PathBuf>, save_path: PathBuf) -> Self {
+        Self {
+            data_paths,
+            answers: None,
+            folder_path: None,
+            save_path,
+            concurrency: 1,
+            limit: None,
+            keyframes: keyframes::Options::default(),
+            image_side: None,
+            changed: Changed::Refuse,
+            scope: Scope::Question,
+            shard: None,
+            replica: None,
+            stop: Arc::default(),
+        }
+    }
+
     /// The folder that this run writes to: that of the outputs, or the shard's in it.
     pub fn place(&self) -> PathBuf {
         match self.shard {

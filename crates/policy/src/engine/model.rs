@@ -33,18 +33,8 @@ pub struct InferenceModel {
     ranks: TensorParallel,
 }
 
-struct Layer {
-    input_norm: Tensor,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    o: Linear,
-    post_norm: Tensor,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
-    window: Option<usize>,
-}
+/// The weights of one layer.
+type Layer = crate::layer::Layer<Linear>;
 
 /// Tokens that a step computes.
 #[derive(Default)]

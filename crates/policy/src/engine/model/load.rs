@@ -193,28 +193,11 @@ impl InferenceModel {
     ) -> Result<Self> {
         let layer = |index: usize| -> Result<Layer> {
             ranks.beat();
-            let norm = |name: &str| vector(&format!("model.layers.{index}.{name}.weight"));
-            let linear = |module: Module| -> Result<Linear> {
-                let name = module.name(index);
-                let bias = match config.attention_bias && module.has_bias() {
-                    true => Some(vector(&format!("{name}.bias"))?),
-                    false => None,
-                };
+            let linear = |name: &str, bias| -> Result<Linear> {
                 let weight = weight(&format!("{name}.weight"))?;
-                Ok(Linear { weight, bias, low_rank: low_rank(&name)? })
+                Ok(Linear { weight, bias, low_rank: low_rank(name)? })
             };
-            Ok(Layer {
-                input_norm: norm("input_layernorm")?,
-                q: linear(Module::Q)?,
-                k: linear(Module::K)?,
-                v: linear(Module::V)?,
-                o: linear(Module::O)?,
-                post_norm: norm("post_attention_layernorm")?,
-                gate: linear(Module::Gate)?,
-                up: linear(Module::Up)?,
-                down: linear(Module::Down)?,
-                window: config.window(index),
-            })
+            Layer::new(&config, index, &vector, linear)
         };
         let embedding = weight("model.embed_tokens.weight")?;
         let head = match config.tie_word_embeddings {
