@@ -6,8 +6,10 @@ use std::time::Duration;
 #[cfg(any(feature = "mpi", feature = "cuda"))]
 use anyhow::Context as _;
 #[cfg(any(feature = "mpi", feature = "cuda"))]
-use embodied_r_dist::{Communicator, Options, Verdict, Why};
+use embodied_r_dist::{Communicator, Options};
 use embodied_r_dist::{Launcher, Place};
+#[cfg(any(feature = "mpi", feature = "cuda", test))]
+use embodied_r_dist::{Verdict, Why};
 use embodied_r_grpo::team::Team;
 
 use crate::args::device::DeviceName;
@@ -33,7 +35,7 @@ const LAUNCHER: &str = "mpirun";
 const SELF: &str = "EMBODIED_R_LAUNCHER";
 
 /// How the words of a rank begin that found its arguments wrong.
-#[cfg(any(feature = "mpi", feature = "cuda"))]
+#[cfg(any(feature = "mpi", feature = "cuda", test))]
 const WRONG_USAGE: &str = "wrong usage: ";
 
 /// How often the launcher is looked at.
@@ -200,14 +202,11 @@ fn program_digest() -> anyhow::Result<String> {
 #[cfg(any(feature = "mpi", feature = "cuda"))]
 fn end(team: &Team, error: anyhow::Error) -> Status {
     let communicator = team.communicator();
-    let is_own = error.chain().any(|cause| cause.is::<Usage>());
     if communicator.verdict().is_none() {
-        let of = if is_own { WRONG_USAGE } else { "" };
+        let of = if is_wrong_usage(&error, None) { WRONG_USAGE } else { "" };
         communicator.fail(&format!("{of}{error:#}"));
     }
-    // Launchers give the exit code of the rank that ends first.
-    let is_told = |verdict: Verdict| matches!(verdict.why, Why::Failed(words) if words.starts_with(WRONG_USAGE));
-    let is_usage = is_own || communicator.verdict().is_some_and(is_told);
+    let is_usage = is_wrong_usage(&error, communicator.verdict());
     // The first rank says what was wrong, wherever that was, unless it is the one that is lost.
     let is_lost = |verdict: Verdict| verdict.rank == 0 && !matches!(verdict.why, Why::Failed(_));
     let lost = communicator.verdict().is_some_and(is_lost);
@@ -225,6 +224,17 @@ fn end(team: &Team, error: anyhow::Error) -> Status {
         _ => end_cut_off_daemon(communicator.verdict()),
     }
     Status::Partial
+}
+
+/// Whether the job ends because a rank found its arguments wrong, this one or another: launchers give the exit code of
+/// the rank that ends first, so all have the same.
+#[cfg(any(feature = "mpi", feature = "cuda", test))]
+fn is_wrong_usage(error: &anyhow::Error, verdict: Option<Verdict>) -> bool {
+    let is_told = |verdict: Verdict| match verdict.why {
+        Why::Failed(words) => words.starts_with(WRONG_USAGE),
+        _ => false,
+    };
+    error.chain().any(|cause| cause.is::<Usage>()) || verdict.is_some_and(is_told)
 }
 
 /// Ends MPI's daemon on this machine, where the one on which the ranks were started cannot be reached any more: it would
@@ -279,4 +289,25 @@ fn without_mpi() -> anyhow::Error {
         "`cargo build --release --package embodied-r-cli --features mpi` builds it with; Debian's packages are \
          libopenmpi-dev, openmpi-bin and libclang-dev",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use embodied_r_dist::{Communicator, Options};
+
+    use super::*;
+
+    #[test]
+    fn all_ranks_end_as_the_one_that_found_its_arguments_wrong() {
+        let ended = |error: anyhow::Error| {
+            let ranks = Communicator::threads(2, &Options::default()).unwrap();
+            let of = if is_wrong_usage(&error, None) { WRONG_USAGE } else { "" };
+            ranks[1].fail(&format!("{of}{error:#}"));
+            let lost: anyhow::Error = ranks[0].barrier().unwrap_err().into();
+            assert!(lost.to_string().contains("no such file"), "{lost}");
+            is_wrong_usage(&lost, ranks[0].verdict())
+        };
+        assert!(ended(Usage("no such file".into()).into()));
+        assert!(!ended(anyhow::anyhow!("no such file")));
+    }
 }

@@ -74,7 +74,7 @@ impl MemoryPlan {
             weights: layout.weight_bytes(load.parameters),
             reference: layout.weight_bytes(load.reference),
             gradients: load.trainable * layout.gradient,
-            masters: layout.share(load.trainable * layout.master),
+            masters: load.master_bytes(),
             moments: load.moment_bytes(),
             rollout: rollout(config, load),
             cache: cache(config, load),

@@ -55,7 +55,7 @@ pub(crate) struct WorkArgs {
     #[arg(long, visible_alias = "steps", value_name = "N", default_value_t = 3)]
     pub(crate) runs: usize,
     /// What computes.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
     /// Print JSON.
     #[arg(long)]
@@ -169,7 +169,7 @@ pub(crate) struct OpsArgs {
     #[arg(long)]
     pub(crate) check: bool,
     /// What computes; a GPU's operations are checked, in f32 and in bf16, and not timed.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
     /// Only the operations with this in their name.
     #[arg(long, value_name = "TEXT")]

@@ -1,6 +1,11 @@
 //! The argument of every command that computes with a model.
 
+use std::fmt;
+
 use clap::ValueEnum;
+use clap::builder::{EnumValueParser, TypedValueParser as _, ValueParser, ValueParserFactory};
+
+use crate::device;
 
 /// What computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -16,5 +21,28 @@ impl DeviceName {
     /// This, or GPUs where so many of them are asked for.
     pub(crate) fn or_gpus(self, gpus: Option<usize>) -> Self {
         if gpus.is_some() { Self::Cuda } else { self }
+    }
+
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a build cannot do is refused before anything is read or fetched.
+impl ValueParserFactory for DeviceName {
+    type Parser = ValueParser;
+
+    fn value_parser() -> ValueParser {
+        EnumValueParser::<Self>::new().try_map(device::known).into()
     }
 }

@@ -69,7 +69,7 @@ pub(crate) struct LocalArgs {
     #[arg(long, value_enum, requires = "model")]
     pub(crate) precision: Option<PrecisionName>,
     /// What computes [default: cpu].
-    #[arg(long, value_enum, requires = "model")]
+    #[arg(long, requires = "model")]
     pub(crate) device: Option<DeviceName>,
     /// Questions asked together; their tries are written when all are done [default: 16].
     #[arg(long, value_name = "N", requires = "model", value_parser = at_least_one)]

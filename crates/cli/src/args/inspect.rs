@@ -40,7 +40,7 @@ pub(crate) struct SequencesArgs {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) precision: PrecisionName,
     /// What computes.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
     /// Print JSON; without it, a line a sequence.
     #[arg(long)]
@@ -103,7 +103,7 @@ pub(crate) struct LossArgs {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) precision: PrecisionName,
     /// What computes.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
     /// Print JSON; without it, a line a figure.
     #[arg(long)]

@@ -46,7 +46,7 @@ pub(crate) struct WeightArgs {
     #[arg(long, value_enum, value_name = "FORMAT", conflicts_with = "precision")]
     pub(crate) quantize: Option<QuantizeName>,
     /// What computes.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
 }
 

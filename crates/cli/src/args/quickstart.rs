@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::device::DeviceName;
 use super::model::PrecisionName;
 
 /// Run the whole way on built-in rooms.
@@ -37,6 +38,12 @@ pub(crate) struct QuickstartArgs {
     /// Fine-tune and train with so many processes, as `sft --ranks` and `train --ranks` do.
     #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
     pub(crate) ranks: Option<usize>,
+    /// Fine-tune and train on so many GPUs, as `sft --gpus` and `train --gpus` do, and answer on one.
+    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, conflicts_with = "ranks")]
+    pub(crate) gpus: Option<usize>,
+    /// What computes.
+    #[arg(long, default_value_t)]
+    pub(crate) device: DeviceName,
     /// Train on answers drawn at random: the check that what is gained is gained from the rewards.
     #[arg(long)]
     pub(crate) random_rewards: bool,

@@ -12,6 +12,7 @@ use anyhow::Context;
 use embodied_r_data::write::write_atomic;
 
 use super::run_words;
+use crate::args::device::DeviceName;
 use crate::args::model::PrecisionName;
 use crate::args::quickstart::QuickstartArgs;
 use crate::exit::{self, Status};
@@ -69,8 +70,10 @@ struct Quickstart {
     out: PathBuf,
     seed: u64,
     precision: PrecisionName,
-    /// Processes that train together.
-    ranks: usize,
+    /// What it computes on.
+    device: DeviceName,
+    /// `--ranks` or `--gpus` of the processes that train together, if there are several.
+    together: Option<[String; 2]>,
 }
 
 /// A list of words of a command line.
@@ -82,8 +85,15 @@ impl Quickstart {
     fn new(args: &QuickstartArgs) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&args.out)
             .with_context(|| format!("cannot create `{}`", args.out.display()))?;
-        let ranks = args.ranks.unwrap_or(1);
-        Ok(Self { out: args.out.clone(), seed: args.seed, precision: args.precision, ranks })
+        let ranks = args.ranks.filter(|ranks| *ranks > 1).map(|ranks| ("--ranks", ranks));
+        let together = ranks.or(args.gpus.map(|gpus| ("--gpus", gpus)));
+        Ok(Self {
+            out: args.out.clone(),
+            seed: args.seed,
+            precision: args.precision,
+            device: args.device.or_gpus(args.gpus),
+            together: together.map(|(flag, count)| [flag.to_owned(), count.to_string()]),
+        })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -99,10 +109,9 @@ impl Quickstart {
 
     /// As [`Self::step`], by all ranks.
     fn step_by_ranks(&self, mut words: Vec<OsString>) -> anyhow::Result<()> {
-        if self.ranks == 1 {
-            return self.step(words);
-        }
-        words.extend(["--ranks".into(), self.ranks.to_string().into()]);
+        words.extend(["--device".into(), self.device.name().into()]);
+        let Some(together) = &self.together else { return self.step(words) };
+        words.extend(together.iter().map(OsString::from));
         self.show(&words)?;
         // Ranks are started by running the command line of their process again, so this one has a process of its own.
         // Ctrl-C reaches it too, and it ends in good order.
@@ -278,6 +287,7 @@ impl Quickstart {
                     ("--output", answers.clone().into()),
                     ("--max-new-tokens", MAX_NEW_TOKENS.into()),
                     ("--precision", self.precision.name().into()),
+                    ("--device", self.device.name().into()),
                 ],
             )?;
             self.command(

@@ -115,9 +115,19 @@ impl Load {
         }
     }
 
-    /// Bytes of them on a rank: AdamW's are shared out.
+    /// Bytes of them on a rank.
     pub(super) fn moment_bytes(&self) -> usize {
-        let all = self.trainable * self.moments() * size_of::<f32>();
+        self.remembered(self.moments() * size_of::<f32>())
+    }
+
+    /// Bytes of the masters on a rank.
+    pub(super) fn master_bytes(&self) -> usize {
+        self.remembered(self.layout.master)
+    }
+
+    /// Bytes on a rank of what is remembered of each number that is trained: AdamW's is shared out.
+    fn remembered(&self, bytes: usize) -> usize {
+        let all = self.trainable * bytes;
         match self.optim {
             Optim::Adamw => self.layout.share(all),
             Optim::Muon => all,
@@ -197,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn ranks_on_cpus_take_whole_groups_and_share_adamw_s_moments_out() {
+    fn ranks_take_whole_groups_and_share_out_what_adamw_remembers() {
         let rank = |ranks: usize, optim: Optim| Load { optim, ..load(5) }.on_ranks(ranks);
         let of = |load: Load| (load.prompts, load.completions, load.moment_bytes());
         assert_eq!(of(rank(1, Optim::Adamw)), (5, 8, 80));
@@ -205,6 +215,8 @@ mod tests {
         assert_eq!(of(rank(8, Optim::Adamw)), (1, 8, 10));
         assert_eq!(of(rank(8, Optim::Muon)), (1, 8, 40));
         assert_eq!(rank(1, Optim::Adamw).layout, Layout::CPU);
+        let on_gpus = |optim| Load { layout: Layout::gpu(4), ..rank(4, optim) }.master_bytes();
+        assert_eq!((on_gpus(Optim::Adamw), on_gpus(Optim::Muon)), (10, 40));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 use super::*;
-use crate::quantized::BlockFormat;
-use crate::quantized::ByteRange;
+use crate::quantized::{BlockFormat, ByteRange};
 
 fn matrix(rows: usize, columns: usize, seed: usize) -> Tensor {
     let number = |i: usize| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.5 - 1.0;

@@ -16,11 +16,11 @@ use embodied_r_policy::{Group, Policy, Request, Sample, Tape};
 
 use crate::args::bench::GrpoArgs;
 use crate::commands::train::memory::{self, Place};
-use crate::device;
+use crate::device::{self, peak_flops_per_s};
 use crate::exit::{Status, Usage};
 use crate::ranks::together;
 
-use super::work::{folder, median, peak_flops_per_s, print, requests, sampling};
+use super::work::{folder, median, print, requests, sampling};
 
 /// Weight of the divergence from the reference: above 0, so that the reference is run.
 const BETA: f64 = 0.001;
@@ -81,7 +81,7 @@ fn run_as(args: &GrpoArgs, team: &Team) -> anyhow::Result<Status> {
         max_grad_norm: 1.0,
     };
     let mut updater = Updater::new(Optimizer::new(settings, policy, team)?);
-    let peak = peak_flops_per_s(&device, work.precision)?;
+    let peak = peak_flops_per_s(&device, policy.precision().into())?;
     let peak = team.sums(vec![peak.unwrap_or(f64::NAN)])?[0];
     let mut tape = plan.tape.map(|options| Tape::new(&config, options));
     let (mut steps, mut flops) = (Vec::new(), 0.0);

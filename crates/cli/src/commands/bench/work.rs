@@ -5,13 +5,11 @@ use std::path::PathBuf;
 use candle_core::Device;
 use embodied_r_grpo::process;
 use embodied_r_grpo::random::stream;
-use embodied_r_grpo::roofline::Card;
-use embodied_r_kernels::{device, peak};
+use embodied_r_kernels::device;
 use embodied_r_policy::{Precision, Request, Sampling, hub};
 use serde_json::{Value, json};
 
 use crate::args::bench::WorkArgs;
-use crate::args::model::PrecisionName;
 use crate::exit::{Status, Usage};
 use crate::output::outln;
 
@@ -85,17 +83,6 @@ pub(super) fn with_peak<'a>(
     let on_device = device::memory(device)?;
     let on_device = on_device.map(|memory| ("peak_device_memory_gb", gb(memory.peak_bytes)));
     Ok(figures.iter().copied().chain(peak).chain(on_device).collect())
-}
-
-/// Multiplications and additions a second that products of this precision reach at best; none of a GPU for which none
-/// is known.
-pub(super) fn peak_flops_per_s(
-    device: &Device,
-    precision: PrecisionName,
-) -> anyhow::Result<Option<f64>> {
-    let Some(memory) = device::memory(device)? else { return Ok(Some(peak::flops_per_s())) };
-    let card = Card::of_gpu(&memory.name, memory.total_bytes);
-    Ok(card.filter(|_| precision == PrecisionName::Bf16).map(|card| card.flops_per_s))
 }
 
 /// Adds figures to an object, to six places behind the point.

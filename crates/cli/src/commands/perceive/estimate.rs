@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use anyhow::Context;
-use embodied_r_kernels::peak;
 use embodied_r_perception::perceive::Plan;
-use embodied_r_policy::{Group, ModelConfig, WeightFormat, gguf};
+use embodied_r_policy::{Group, ModelConfig, Placement, gguf};
 use embodied_r_vision::{Processor, VisionConfig};
+
+use crate::device::peak_flops_per_s;
 
 /// Share of the peak that the products reach.
 const REACHED: f64 = 0.6;
@@ -27,7 +28,7 @@ const PICTURE: (u32, u32) = (640, 480);
 pub(super) fn tell(
     model: &Path,
     plan: &Plan,
-    format: WeightFormat,
+    placement: &Placement,
     cache_bytes: usize,
     ranks: usize,
 ) -> anyhow::Result<()> {
@@ -39,7 +40,7 @@ pub(super) fn tell(
     let parameters = (decoder.parameter_count() + vision.parameter_count()) as f64;
     let (weights, format) = match stored(model)? {
         Some(bytes) => (bytes as f64, "GGUF"),
-        None => (parameters * format.bits() / 8.0, format.name()),
+        None => (parameters * placement.format.bits() / 8.0, placement.format.name()),
     };
     // The tower is whole on each rank.
     let of_tower = vision.parameter_count() as f64 / parameters;
@@ -57,12 +58,17 @@ pub(super) fn tell(
     let caption =
         Group { prompt: vec![0; 2 * tokens + WORDS], completions: vec![vec![0; CAPTION]] };
     let flop = vision.flops(grid) + decoder.forward_flops(&[caption]);
-    let seconds = flop / (REACHED * peak::flops_per_s());
     let Plan { questions, videos, frames, .. } = plan;
+    let peak = peak_flops_per_s(&placement.device, placement.format)?;
+    let time = peak.map(|peak| {
+        let seconds = flop / (REACHED * peak);
+        let all = duration(seconds * *frames as f64);
+        format!("; about {seconds:.1} s each, {all} in all")
+    });
     eprintln!(
         "work: {questions} questions about {videos} videos, at most {frames} frames of {width} × \
-         {height} ({tokens} tokens); about {seconds:.1} s each, {} in all",
-        duration(seconds * *frames as f64)
+         {height} ({tokens} tokens){}",
+        time.unwrap_or_default()
     );
     Ok(())
 }
@@ -89,7 +95,7 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use embodied_r_policy::BlockFormat;
+    use embodied_r_policy::{BlockFormat, WeightFormat};
 
     #[test]
     fn a_weight_takes_the_bits_of_its_block() {

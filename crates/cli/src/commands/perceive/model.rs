@@ -94,7 +94,7 @@ pub(super) fn local(
     let plan = Plan::new(options).map_err(super::explain)?;
     if telling == Telling::Estimate {
         let cache_bytes = local.kv_cache_bytes + local.gallery_bytes;
-        estimate::tell(&folder, &plan, local.vision.placement.format, cache_bytes, ranks.size())?;
+        estimate::tell(&folder, &plan, placement, cache_bytes, ranks.size())?;
     }
     match LocalModel::over_ranks(&folder, &local, ranks)? {
         None => Ok(None),
