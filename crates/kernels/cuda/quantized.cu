@@ -30,42 +30,32 @@ __device__ inline float2 group(const uint8_t* packed, int g) {
     return make_float2(float((low & 15) | packed[g - 4] >> 6 << 4), float(low >> 4 | packed[g] >> 6 << 4));
 }
 
-// Of each format: a block's numbers and bytes, and RUN of its numbers from `at` on.
-struct Q4_0Block {
-    static constexpr int LEN = 32, BYTES = 18;
+// Of each format: a block's numbers and bytes, and RUN of its numbers from `at` on. Where FIFTH, a fifth bit stands apart
+// from the four.
+
+// d · (q - 8), or with a fifth bit d · (q - 16).
+template <bool FIFTH> struct SignedBlock {
+    static constexpr int LEN = 32, HIGH = FIFTH ? 4 : 0, BYTES = 18 + HIGH;
     static __device__ void run(const uint8_t* b, int at, float* y) {
         const float d = half_at(b);
-        for (int i = 0; i < RUN; i++) y[i] = d * float(int(nibble(b + 2, at, i)) - 8);
+        const unsigned high = FIFTH ? bits_at(b + 2) >> at : 0;
+        for (int i = 0; i < RUN; i++)
+            y[i] = d * float(int(nibble(b + 2 + HIGH, at, i) | (high >> i & 1) << 4) - (FIFTH ? 16 : 8));
     }
 };
 
-struct Q4_1Block {
-    static constexpr int LEN = 32, BYTES = 20;
+// d · q + m.
+template <bool FIFTH> struct ShiftedBlock {
+    static constexpr int LEN = 32, HIGH = FIFTH ? 4 : 0, BYTES = 20 + HIGH;
     static __device__ void run(const uint8_t* b, int at, float* y) {
         const float d = half_at(b), m = half_at(b + 2);
-        for (int i = 0; i < RUN; i++) y[i] = d * float(nibble(b + 4, at, i)) + m;
+        const unsigned high = FIFTH ? bits_at(b + 4) >> at : 0;
+        for (int i = 0; i < RUN; i++) y[i] = d * float(nibble(b + 4 + HIGH, at, i) | (high >> i & 1) << 4) + m;
     }
 };
 
-struct Q5_0Block {
-    static constexpr int LEN = 32, BYTES = 22;
-    static __device__ void run(const uint8_t* b, int at, float* y) {
-        const float d = half_at(b);
-        const unsigned high = bits_at(b + 2) >> at;
-        for (int i = 0; i < RUN; i++) y[i] = d * float(int(nibble(b + 6, at, i) | (high >> i & 1) << 4) - 16);
-    }
-};
-
-struct Q5_1Block {
-    static constexpr int LEN = 32, BYTES = 24;
-    static __device__ void run(const uint8_t* b, int at, float* y) {
-        const float d = half_at(b), m = half_at(b + 2);
-        const unsigned high = bits_at(b + 4) >> at;
-        for (int i = 0; i < RUN; i++) y[i] = d * float(nibble(b + 8, at, i) | (high >> i & 1) << 4) + m;
-    }
-};
-
-struct Q8_0Block {
+// d · q with a signed byte q.
+struct ByteBlock {
     static constexpr int LEN = 32, BYTES = 34;
     static __device__ void run(const uint8_t* b, int at, float* y) {
         const float d = half_at(b);
@@ -73,29 +63,23 @@ struct Q8_0Block {
     }
 };
 
-struct Q4_KBlock {
-    static constexpr int LEN = 256, BYTES = 144;
+// d · scale · q - dmin · min, scales and least numbers of eight groups; bit g of 32 bytes is a fifth bit of the group g.
+template <bool FIFTH> struct GroupedBlock {
+    static constexpr int LEN = 256, HIGH = FIFTH ? 32 : 0, BYTES = 144 + HIGH;
     static __device__ void run(const uint8_t* b, int at, float* y) {
         const int g = at / 32;
         const float2 own = group(b + 4, g);
         const float d = half_at(b) * own.x, m = half_at(b + 2) * own.y;
-        const uint8_t* q = b + 16 + 32 * (g / 2) + at % 32;
-        for (int i = 0; i < RUN; i++) y[i] = d * float(q[i] >> (g % 2 * 4) & 15) - m;
+        const uint8_t *high = b + 16 + at % 32, *q = high + HIGH + 32 * (g / 2);
+        for (int i = 0; i < RUN; i++) {
+            const unsigned fifth = FIFTH ? (high[i] >> g & 1) << 4 : 0;
+            y[i] = d * float((q[i] >> (g % 2 * 4) & 15) | fifth) - m;
+        }
     }
 };
 
-struct Q5_KBlock {
-    static constexpr int LEN = 256, BYTES = 176;
-    static __device__ void run(const uint8_t* b, int at, float* y) {
-        const int g = at / 32;
-        const float2 own = group(b + 4, g);
-        const float d = half_at(b) * own.x, m = half_at(b + 2) * own.y;
-        const uint8_t *q = b + 48 + 32 * (g / 2) + at % 32, *high = b + 16 + at % 32;
-        for (int i = 0; i < RUN; i++) y[i] = d * float((q[i] >> (g % 2 * 4) & 15) | (high[i] >> g & 1) << 4) - m;
-    }
-};
-
-struct Q6_KBlock {
+// d · scale · (q - 32): four bits of each number, then two, then scales of groups of 16.
+struct SixBitBlock {
     static constexpr int LEN = 256, BYTES = 210;
     static __device__ void run(const uint8_t* b, int at, float* y) {
         const int half = at / 128, k = at % 128 / 32, first = at % 32;
@@ -109,14 +93,14 @@ struct Q6_KBlock {
 // Runs `...` with `B` standing for the block that `format` names, or returns NO_SUCH_TYPE.
 #define WITH_FORMAT(format, B, ...)                       \
     switch (format) {                                     \
-        case Q4_0: { using B = Q4_0Block; __VA_ARGS__; break; } \
-        case Q4_1: { using B = Q4_1Block; __VA_ARGS__; break; } \
-        case Q5_0: { using B = Q5_0Block; __VA_ARGS__; break; } \
-        case Q5_1: { using B = Q5_1Block; __VA_ARGS__; break; } \
-        case Q8_0: { using B = Q8_0Block; __VA_ARGS__; break; } \
-        case Q4_K: { using B = Q4_KBlock; __VA_ARGS__; break; } \
-        case Q5_K: { using B = Q5_KBlock; __VA_ARGS__; break; } \
-        case Q6_K: { using B = Q6_KBlock; __VA_ARGS__; break; } \
+        case Q4_0: { using B = SignedBlock<false>; __VA_ARGS__; break; } \
+        case Q4_1: { using B = ShiftedBlock<false>; __VA_ARGS__; break; } \
+        case Q5_0: { using B = SignedBlock<true>; __VA_ARGS__; break; } \
+        case Q5_1: { using B = ShiftedBlock<true>; __VA_ARGS__; break; } \
+        case Q8_0: { using B = ByteBlock; __VA_ARGS__; break; } \
+        case Q4_K: { using B = GroupedBlock<false>; __VA_ARGS__; break; } \
+        case Q5_K: { using B = GroupedBlock<true>; __VA_ARGS__; break; } \
+        case Q6_K: { using B = SixBitBlock; __VA_ARGS__; break; } \
         default: return NO_SUCH_TYPE;                     \
     }
 
