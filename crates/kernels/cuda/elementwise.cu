@@ -77,6 +77,35 @@ __global__ void rope_kernel(T* x, const float* cos, const float* sin, long long 
     }
 }
 
+// Takes the columns of queries, keys and values apart (rows, (heads + 2 kv_heads) · 2 · half), adds their biases, of
+// which none is null, and turns queries and keys by cos and sin (rows, half).
+template <class T, class B>
+__global__ void qkv_kernel(T* q, T* k, T* v, const T* joint, const B* q_bias, const B* k_bias, const B* v_bias,
+                           const float* cos, const float* sin, long long pairs, int heads, int kv_heads, int half) {
+    const int all = heads + 2 * kv_heads, dim = 2 * half;
+    for (long long at = first_item(); at < pairs; at += item_step()) {
+        const long long row = at / half / all;
+        const int j = int(at % half), head = int(at / half % all);
+        const bool is_query = head < heads, is_key = !is_query && head < heads + kv_heads;
+        const int of_part = is_query ? head : is_key ? head - heads : head - heads - kv_heads;
+        const B* const bias = is_query ? q_bias : is_key ? k_bias : v_bias;
+        const T* const from = joint + (row * all + head) * dim + j;
+        float a = to_float(from[0]), b = to_float(from[half]);
+        if (bias) {
+            a += to_float(bias[of_part * dim + j]);
+            b += to_float(bias[of_part * dim + j + half]);
+        }
+        if (is_query || is_key) {
+            const float c = cos[row * half + j], s = sin[row * half + j], first = a;
+            a = first * c - b * s;
+            b = b * c + first * s;
+        }
+        T* const to = (is_query ? q : is_key ? k : v) + (row * (is_query ? heads : kv_heads) + of_part) * dim + j;
+        to[0] = from_float<T>(a);
+        to[half] = from_float<T>(b);
+    }
+}
+
 // to = from_share · from + to_share · to.
 template <class To, class From, int V>
 __global__ void blend_kernel(To* to, const From* from, float from_share, float to_share, long long packs) {
@@ -150,6 +179,17 @@ extern "C" int er_rope(void* x, const float* cos, const float* sin, long long to
     WITH_TYPE(type, T,
         return LAUNCH((rope_kernel<T>), blocks_for(pairs, 256), 256, 0, stream, (T*)x, cos, sin, pairs, heads, half,
                       sign))
+    return NO_SUCH_TYPE;
+}
+
+extern "C" int er_qkv(void* q, void* k, void* v, const void* joint, const void* q_bias, const void* k_bias,
+                      const void* v_bias, const float* cos, const float* sin, long long rows, int heads, int kv_heads,
+                      int half, int type, int bias_type, void* stream) {
+    const long long pairs = rows * (heads + 2 * kv_heads) * half;
+    WITH_TYPE(type, T, WITH_TYPE(bias_type, B,
+        return LAUNCH((qkv_kernel<T, B>), blocks_for(pairs, 256), 256, 0, stream, (T*)q, (T*)k, (T*)v,
+                      (const T*)joint, (const B*)q_bias, (const B*)k_bias, (const B*)v_bias, cos, sin, pairs, heads,
+                      kv_heads, half)))
     return NO_SUCH_TYPE;
 }
 

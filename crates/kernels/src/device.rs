@@ -102,6 +102,12 @@ pub fn without_kernels<T>(act: impl FnOnce() -> T) -> T {
     crate::cuda::host::set(false, act)
 }
 
+/// Kernels and products that the process has launched so far.
+#[cfg(feature = "cuda-host")]
+pub fn launches() -> usize {
+    crate::cuda::host::launches()
+}
+
 /// Sets in which order the threads and blocks of a kernel follow each other, for the calling thread. No
 /// result may depend on it.
 #[cfg(feature = "cuda-host")]

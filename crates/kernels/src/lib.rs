@@ -46,6 +46,7 @@ pub mod peak;
 mod placement;
 pub mod pool;
 mod precision;
+pub mod qkv;
 pub mod quantized;
 pub mod rms_norm;
 pub mod rope;

@@ -106,7 +106,11 @@ pub fn to_device(tensor: &Tensor, device: &Device) -> Result<Tensor> {
         let dtype = crate::cuda::Dtype::of(tensor, "to_device")?;
         return crate::cuda::memory::zeros(device, tensor.shape(), dtype, "to_device");
     }
-    Ok(tensor.to_device(device)?)
+    match tensor.device().is_cpu() || device.same_device(tensor.device()) {
+        true => Ok(tensor.to_device(device)?),
+        // candle's own copy takes the whole of what a part lies in.
+        false => Ok(copy(tensor)?.to_device(device)?),
+    }
 }
 
 /// The numbers of a tensor in the host's memory, as f32: itself if it is there. Of a part of a device's tensor the
@@ -200,6 +204,20 @@ pub fn copy_rows(to: &Tensor, first: usize, from: &Tensor, range: Range<usize>) 
 /// The widths differ.
 pub fn stacked(matrices: &[&Tensor]) -> Result<Tensor> {
     Ok(Tensor::cat(matrices, 0)?)
+}
+
+/// The same numbers in one tensor's memory, one tensor behind the other.
+///
+/// # Errors
+/// The tensors differ in more than their number of rows, or there is no room.
+pub fn end_to_end(tensors: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let (whole, mut first) = (stacked(tensors)?, 0);
+    let part = |tensor: &&Tensor| {
+        let (start, rows) = (first, tensor.dims()[0]);
+        first += rows;
+        Ok(whole.narrow(0, start, rows)?)
+    };
+    tensors.iter().map(part).collect()
 }
 
 /// `to += from`, in place.

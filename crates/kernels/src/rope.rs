@@ -86,7 +86,7 @@ impl Angles {
 
     /// Cosines and sines on a device. A batch is on one device, the first that asks.
     #[cfg(device)]
-    fn on(&self, device: &candle_core::Device) -> Result<&(Tensor, Tensor)> {
+    pub(crate) fn on(&self, device: &candle_core::Device) -> Result<&(Tensor, Tensor)> {
         if let Some(there) = self.device.get() {
             return Ok(there);
         }

@@ -49,20 +49,7 @@ impl Table {
     /// # Errors
     /// The width is another, or the tensor is not contiguous `f32` on the CPU.
     pub fn push(&mut self, rows: &Tensor) -> Result<()> {
-        let (_, width) = rows.dims2()?;
-        check(width == self.width, OP, || format!("rows of {width} numbers, not {}", self.width))?;
-        #[cfg(device)]
-        if crate::cuda::on(rows) {
-            if self.device.is_none() {
-                self.device = Some(crate::cuda::table::Rows::new(self.room, rows, OP)?);
-            }
-            return self.device.as_mut().map_or(Ok(()), |device| device.push(rows, OP));
-        }
-        let rows = floats(rows, OP)?;
-        parallel::extend(&mut self.numbers, rows.len() / width.max(1), width, |first, new| {
-            new.copy_from_slice(&rows[first * width..first * width + new.len()]);
-        });
-        Ok(())
+        push_all(vec![(self, rows)])
     }
 
     /// How many rows there are.
@@ -86,6 +73,36 @@ impl Table {
         }
         embedding::gathered(&self.numbers, self.width, indices)
     }
+}
+
+/// [`Table::push`] for several tables, on a device at once.
+///
+/// # Errors
+/// As there.
+pub fn push_all(pushes: Vec<(&mut Table, &Tensor)>) -> Result<()> {
+    for (table, rows) in &pushes {
+        let (width, wanted) = (rows.dims2()?.1, table.width);
+        check(width == wanted, OP, || format!("rows of {width} numbers, not {wanted}"))?;
+    }
+    #[cfg(device)]
+    if pushes.first().is_some_and(|(_, rows)| crate::cuda::on(rows)) {
+        let mut on_device = Vec::with_capacity(pushes.len());
+        for (table, rows) in pushes {
+            let there = match table.device.take() {
+                Some(there) => there,
+                None => crate::cuda::table::Rows::new(table.room, rows, OP)?,
+            };
+            on_device.push((table.device.insert(there), rows));
+        }
+        return crate::cuda::table::push_all(on_device, OP);
+    }
+    for (table, rows) in pushes {
+        let (rows, width) = (floats(rows, OP)?, table.width);
+        parallel::extend(&mut table.numbers, rows.len() / width.max(1), width, |first, new| {
+            new.copy_from_slice(&rows[first * width..first * width + new.len()]);
+        });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

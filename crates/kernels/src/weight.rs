@@ -21,7 +21,7 @@ use crate::panels::bf16::Packed;
 use crate::panels::{self, Turned};
 use crate::quantized::QuantizedMatrix;
 pub use format::WeightFormat;
-pub use together::forward_all;
+pub use together::{forward_all, side_by_side};
 
 const OP: &str = "weight";
 
@@ -135,7 +135,7 @@ impl Weight {
 
     /// The weight as the device's products take it.
     #[cfg(device)]
-    fn device(&self) -> Result<Cow<'_, Held>> {
+    pub(crate) fn device(&self) -> Result<Cow<'_, Held>> {
         match &self.storage {
             Storage::Device(weight) => Ok(Cow::Borrowed(weight)),
             Storage::F32(weight) => Ok(Cow::Owned(Held::Numbers(weight.clone()))),

@@ -6,6 +6,10 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::lora::Module;
 
+/// The modules of a layer that have the same input.
+pub(crate) const TOGETHER: [&[Module]; 2] =
+    [&[Module::Q, Module::K, Module::V], &[Module::Gate, Module::Up]];
+
 /// The norms and linear modules of one layer, and how far back it looks.
 #[derive(Clone)]
 pub(crate) struct Layer<Linear> {

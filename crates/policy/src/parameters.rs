@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use crate::config::ModelConfig;
 use crate::decoder::DecoderGradients;
 use crate::error::{During, Error, Result};
+use crate::layer::TOGETHER;
 use crate::random::Stream;
 use crate::weights::tensor_shapes;
 
@@ -95,10 +96,29 @@ impl Parameters {
     pub(crate) fn to_device(&self, device: &Device, matrices: DType) -> Result<Self> {
         let moved = |(name, tensor): (&String, &Tensor)| {
             let held = if tensor.rank() == 2 { matrices } else { tensor.dtype() };
-            let moved = tensor.to_device(device).and_then(|tensor| tensor.to_dtype(held));
+            let moved = memory::to_device(tensor, device)?.to_dtype(held);
             Ok((name.clone(), moved.during(format!("put `{name}` on the device"))?))
         };
         Ok(Self { tensors: self.tensors.iter().map(moved).collect::<Result<_>>()? })
+    }
+
+    /// The same numbers, the matrices of each of `layers` layers that are multiplied with together one behind the other in
+    /// memory.
+    pub(crate) fn side_by_side(mut self, layers: usize) -> Result<Self> {
+        let groups = (0..layers).flat_map(|layer| {
+            TOGETHER.map(|modules| {
+                modules.iter().map(|module| format!("{}.weight", module.name(layer))).collect()
+            })
+        });
+        for names in groups {
+            let names: Vec<String> = names;
+            let missing = |name: &String| Error::MissingTensor { name: name.clone() };
+            let get = |name: &String| self.get(name).ok_or_else(|| missing(name));
+            let tensors = names.iter().map(get).collect::<Result<Vec<_>>>()?;
+            let tensors = memory::end_to_end(&tensors)?;
+            self.tensors.extend(names.into_iter().zip(tensors));
+        }
+        Ok(self)
     }
 
     /// The first of the numbers, end to end, from which on all belong to the layer `index` or to what is above it: their

@@ -104,7 +104,10 @@ impl Policy {
         if self.device().same_device(device) && self.decoder.embedding.dtype() == matrices {
             return Ok(self);
         }
-        let weights = self.weights.to_device(device, matrices)?;
+        let mut weights = self.weights.to_device(device, matrices)?;
+        if has_kernels(device) {
+            weights = weights.side_by_side(self.config.num_hidden_layers)?;
+        }
         let trained: Vec<&str> = self.parameters.iter().map(|(name, _)| name).collect();
         let parameters = weights.only(&trained);
         let lora = self.lora.as_ref().map(|lora| lora.to_device(device)).transpose()?;

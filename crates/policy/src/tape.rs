@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use candle_core::Tensor;
-use embodied_r_kernels::table::Table;
+use embodied_r_kernels::table::{self, Table};
 
 use crate::config::ModelConfig;
 use crate::decoder::{Activations, PromptKv};
@@ -107,16 +107,12 @@ impl Tape {
         ends: [&Tensor; 7],
     ) -> Result<()> {
         let TapeLayer { always, whole } = &mut self.layers[index];
-        for (table, rows) in always.iter_mut().zip([input, k, v]) {
-            table.push(rows)?;
-        }
+        let mut pushes: Vec<(&mut Table, &Tensor)> = always.iter_mut().zip([input, k, v]).collect();
         if let Some(whole) = whole {
-            whole.input_scale.push(input_scale)?;
-            for (table, rows) in whole.ends.iter_mut().zip(ends) {
-                table.push(rows)?;
-            }
+            pushes.push((&mut whole.input_scale, input_scale));
+            pushes.extend(whole.ends.iter_mut().zip(ends));
         }
-        Ok(())
+        Ok(table::push_all(pushes)?)
     }
 
     /// Takes the last layer's output for `ends` of a step's tokens, in order, or for all; gives the row of the first

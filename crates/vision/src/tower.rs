@@ -6,9 +6,9 @@
 
 use candle_core::{Device, Tensor};
 use embodied_r_kernels::attention::{self, GroupSpan, Heads, Pattern};
-use embodied_r_kernels::rope::{self, Angles, Frequencies, Turn};
+use embodied_r_kernels::rope::{Angles, Frequencies};
 use embodied_r_kernels::weight::{self, Weight};
-use embodied_r_kernels::{embedding, gelu, memory, rms_norm, swiglu};
+use embodied_r_kernels::{embedding, gelu, memory, qkv, rms_norm, swiglu};
 
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
@@ -86,11 +86,13 @@ impl Tower {
         let block = |index: usize| -> Result<Block> {
             let name = |part: &str| format!("blocks.{index}.{part}");
             let [q, k, v] = weights.qkv(index, h)?;
+            let [q_weight, k_weight, v_weight] =
+                weight::side_by_side([q.weight, k.weight, v.weight])?;
             Ok(Block {
                 attention_norm: weights.norm(&name("norm1"), h)?,
-                q,
-                k,
-                v,
+                q: Linear { weight: q_weight, ..q },
+                k: Linear { weight: k_weight, ..k },
+                v: Linear { weight: v_weight, ..v },
                 o: weights.linear(&name("attn.proj"), h, h)?,
                 feed_forward_norm: weights.norm(&name("norm2"), h)?,
                 gate: weights.linear(&name("mlp.gate_proj"), inner, h)?,
@@ -187,11 +189,9 @@ impl Block {
     /// `x` and the result (patches, hidden).
     fn forward(&self, x: Tensor, pass: &Pass, is_full: bool) -> Result<Tensor> {
         let normed = rms_norm::forward(&x, &self.attention_norm, EPS)?.y;
-        let [q, k, v] =
-            weight::forward_all(&normed, [self.q.parts(), self.k.parts(), self.v.parts()])?;
+        let weights = [self.q.parts(), self.k.parts(), self.v.parts()];
+        let [q, k, v] = qkv::forward(&normed, weights, &pass.angles, pass.heads)?;
         drop(normed);
-        rope::rotate(&q, &pass.angles, Turn::Forward)?;
-        rope::rotate(&k, &pass.angles, Turn::Forward)?;
         let spans = if is_full { &pass.frames } else { &pass.windows };
         let pattern = Pattern { heads: pass.heads, window: None, causal: false };
         let attended = attention::forward(&q, &k, &v, spans, pattern)?.out;

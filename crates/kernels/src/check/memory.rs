@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::{Case, Maker, Output};
 use crate::error::Result;
 use crate::memory;
-use crate::table::Table;
+use crate::table::{self, Table};
 
 pub(super) fn add(cases: &mut Vec<Case>) {
     for (rows, width) in [(6, 64), (4, 1), (5, 33), (90, 130)] {
@@ -67,5 +67,12 @@ fn looked_up(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {
         table.push(&maker.noise(seed + 1, &[rows, width])?)?;
         found.push(Output::exact(name, table.gather(&[table.rows() - 1, 0, rows, rows - 1, 0])?));
     }
+    let mut narrow = Table::new(1, 3);
+    for seed in [5, 6] {
+        let (wide, few) = (maker.noise(seed, &[rows, width])?, maker.noise(seed, &[2, 3])?);
+        table::push_all(vec![(&mut table, &wide), (&mut narrow, &few)])?;
+    }
+    found.push(Output::exact("of two", table.gather(&[3 * rows, 4 * rows - 1, 0])?));
+    found.push(Output::exact("of the other", narrow.gather(&[3, 0, 2, 1])?));
     Ok(found)
 }

@@ -1,10 +1,12 @@
 //! Products with weights.
 
 use super::{Case, Maker, Output};
+use crate::attention::Heads;
 use crate::error::Result;
-use crate::linear;
 use crate::quantized::BlockFormat;
+use crate::rope::{Angles, Frequencies};
 use crate::weight::{self, Weight, WeightFormat};
+use crate::{linear, qkv};
 
 /// Rows, inputs and outputs.
 const SHAPES: [(usize, usize, usize); 6] =
@@ -14,6 +16,11 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     for (rows, inputs, outputs) in SHAPES {
         at(cases, rows, inputs, outputs);
     }
+    for (rows, query, kv, half) in [(5, 4, 2, 32), (1, 16, 2, 64), (3, 3, 1, 20), (130, 2, 2, 5)] {
+        let heads = Heads { query, kv, dim: 2 * half };
+        let shape = format!("{rows} x ({query} + 2 x {kv}) x {}", 2 * half);
+        cases.push(Case::new("qkv", shape, move |maker| queries_keys_values(maker, rows, heads)));
+    }
 }
 
 /// The cases of one shape.
@@ -22,7 +29,9 @@ pub(super) fn at(cases: &mut Vec<Case>, rows: usize, inputs: usize, outputs: usi
     let run = move |maker: &Maker| layer(maker, rows, inputs, outputs);
     cases.push(Case::new("linear", shape.clone(), run));
     let run = move |maker: &Maker| sampled(maker, rows, inputs, outputs);
-    cases.push(Case::new("weight", shape, run));
+    cases.push(Case::new("weight", shape.clone(), run));
+    let run = move |maker: &Maker| together(maker, rows, inputs, outputs);
+    cases.push(Case::new("weights side by side", shape, run));
 }
 
 fn layer(maker: &Maker, rows: usize, inputs: usize, outputs: usize) -> Result<Vec<Output>> {
@@ -50,6 +59,54 @@ fn layer(maker: &Maker, rows: usize, inputs: usize, outputs: usize) -> Result<Ve
         Output::near("d_bias", d_bias),
         Output::near("d_bias alone", alone),
     ])
+}
+
+/// Weights in memory of their own, and side by side, where products may be one.
+fn together(maker: &Maker, rows: usize, inputs: usize, outputs: usize) -> Result<Vec<Output>> {
+    let x = maker.noise(1, &[rows, inputs])?;
+    let format = WeightFormat::from(maker.precision());
+    let weight = |seed| Weight::in_format(&maker.f32(seed, &[outputs, inputs])?, format);
+    let wide = Weight::in_format(&maker.f32(4, &[outputs + 1, inputs])?, format)?;
+    let [a, b, wide] = weight::side_by_side([weight(2)?, weight(3)?, wide])?;
+    let bias = maker.f32(5, &[outputs])?;
+    let [first, second] = weight::forward_all(&x, [(&a, None), (&b, None)])?;
+    let [biased, other] = weight::forward_all(&x, [(&a, Some(&bias)), (&b, None)])?;
+    let [alone, larger] = weight::forward_all(&x, [(&b, None), (&wide, None)])?;
+    Ok(vec![
+        Output::near("first", first),
+        Output::near("second", second),
+        Output::near("first with a bias", biased),
+        Output::near("second without", other),
+        Output::near("first of two sizes", alone),
+        Output::near("second of two sizes", larger),
+    ])
+}
+
+fn queries_keys_values(maker: &Maker, rows: usize, heads: Heads) -> Result<Vec<Output>> {
+    const INPUTS: usize = 48;
+    let x = maker.noise(1, &[rows, INPUTS])?;
+    let widths = [heads.query_width(), heads.kv_width(), heads.kv_width()];
+    let format = WeightFormat::from(maker.precision());
+    let weight = |part: usize| {
+        Weight::in_format(&maker.f32(2 + part as u64, &[widths[part], INPUTS])?, format)
+    };
+    let weights = weight::side_by_side([weight(0)?, weight(1)?, weight(2)?])?;
+    let bias = |part: usize| maker.f32(5 + part as u64, &[widths[part]]);
+    let biases = [bias(0)?, bias(1)?, bias(2)?];
+    let half = heads.dim / 2;
+    let inverse = (0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect();
+    let positions: Vec<usize> = (0..rows).map(|row| row * 37).collect();
+    let angles = Angles::new(&positions, &Frequencies { inverse, attention_factor: 1.1 });
+    let mut results = Vec::new();
+    let names = ["q", "k", "v", "q without biases", "k without biases", "v without biases"];
+    let mut names = names.into_iter();
+    for with_biases in [true, false] {
+        let part = |part: usize| (&weights[part], with_biases.then_some(&biases[part]));
+        let parts = qkv::forward(&x, [part(0), part(1), part(2)], &angles, heads)?;
+        let named = names.by_ref().zip(parts);
+        results.extend(named.map(|(name, part)| maker.chained(name, part, 2)));
+    }
+    Ok(results)
 }
 
 fn sampled(maker: &Maker, rows: usize, inputs: usize, outputs: usize) -> Result<Vec<Output>> {

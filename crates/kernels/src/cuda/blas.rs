@@ -14,10 +14,9 @@ use cudarc::cublaslt::sys::{
 };
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 
-use super::product::{Destination, Factor, How};
+use super::product::{Base, Destination, Factor, How};
 use super::{Dtype, Stream};
 use crate::error::{Error, Result};
-use crate::matmul::Into;
 
 /// What algorithms may use beside: what NVIDIA recommends for Hopper.
 const WORKSPACE: usize = 32 << 20;
@@ -29,8 +28,8 @@ const ALIGNMENT: usize = 256;
 struct Library {
     handle: sys::cublasLtHandle_t,
     workspace: CudaSlice<u8>,
-    /// Algorithms chosen, by what they were chosen for.
-    algorithms: Mutex<HashMap<Problem, cublasLtMatmulAlgo_t>>,
+    /// How products are made that were asked for before.
+    known: Mutex<HashMap<Problem, Arc<Prepared>>>,
 }
 
 // SAFETY: cuBLASLt's handle may be used by several threads at once.
@@ -58,8 +57,20 @@ struct Problem {
     bf16: bool,
     bf16_out: bool,
     adds: bool,
-    alignments: [usize; 3],
+    /// Of both factors, what is added to, and the result.
+    alignments: [usize; 4],
 }
+
+/// What is asked of the library for a problem once: its words for it, and its choice.
+struct Prepared {
+    described: Described,
+    algorithm: cublasLtMatmulAlgo_t,
+}
+
+// SAFETY: nothing changes them once they are made, and the library only reads them.
+unsafe impl Send for Prepared {}
+// SAFETY: as above.
+unsafe impl Sync for Prepared {}
 
 /// The libraries by their streams: the GPU's ordinal, and the stream's address.
 type Libraries = HashMap<(usize, usize), Arc<Library>>;
@@ -79,7 +90,7 @@ fn library(stream: &Arc<CudaStream>) -> Result<Arc<Library>> {
     // SAFETY: what algorithms put there is read by themselves alone.
     let workspace = unsafe { stream.alloc::<u8>(WORKSPACE) }.map_err(candle_core::Error::wrap)?;
     let handle = result::create_handle().map_err(|e| fault("product", e))?;
-    let library = Arc::new(Library { handle, workspace, algorithms: Mutex::default() });
+    let library = Arc::new(Library { handle, workspace, known: Mutex::default() });
     libraries.insert(key, library.clone());
     Ok(library)
 }
@@ -106,6 +117,10 @@ pub(super) fn product(
     let stream = cuda.cuda_stream();
     let Stream(raw) = Stream::of_device(device)?;
     let library = library(&stream)?;
+    let base = match how.base {
+        Base::At(base) => base,
+        Base::Nothing | Base::Destination => out.at.cast_const(),
+    };
     // Row-major matrices are the transposed ones of the library's order: outᵀ = bᵀ · aᵀ.
     let problem = Problem {
         size: [out.cols, out.rows, a.shape().1],
@@ -115,11 +130,11 @@ pub(super) fn product(
         batch_strides: [b.batch_stride, a.batch_stride, out.batch_stride],
         bf16: a.dtype == Dtype::Bf16,
         bf16_out: out.dtype == Dtype::Bf16,
-        adds: how.into == Into::Add,
-        alignments: [alignment(b.at), alignment(a.at), alignment(out.at)],
+        adds: how.base != Base::Nothing,
+        alignments: [b.at, a.at, base, out.at.cast_const()].map(alignment),
     };
-    let described = Described::new(&problem, [&b, &a]).map_err(|e| fault(op, e))?;
-    let algorithm = algorithm(&library, problem, &described).map_err(|e| fault(op, e))?;
+    let prepared = prepared(&library, problem).map_err(|e| fault(op, e))?;
+    let Prepared { described, algorithm } = prepared.as_ref();
     let beta: f32 = if problem.adds { 1.0 } else { 0.0 };
     let workspace = library.workspace.device_ptr(&stream).0 as usize as *mut c_void;
     // SAFETY: the layouts describe memory that the caller holds; the workspace is used by one product after
@@ -134,11 +149,11 @@ pub(super) fn product(
             described.layouts[0],
             a.at,
             described.layouts[1],
-            out.at,
+            base,
             described.layouts[2],
             out.at,
             described.layouts[2],
-            &raw const algorithm,
+            std::ptr::from_ref(algorithm),
             workspace,
             WORKSPACE,
             raw.cast(),
@@ -166,7 +181,7 @@ impl Drop for Described {
 }
 
 impl Described {
-    fn new(problem: &Problem, factors: [&Factor; 2]) -> std::result::Result<Self, CublasError> {
+    fn new(problem: &Problem) -> std::result::Result<Self, CublasError> {
         let f32_sums = cublasComputeType_t::CUBLAS_COMPUTE_32F;
         let product = result::create_matmul_desc(f32_sums, cudaDataType::CUDA_R_32F)?;
         let mut described = Self { product, layouts: [std::ptr::null_mut(); 3] };
@@ -185,9 +200,13 @@ impl Described {
                 )?;
             }
         }
-        let [cols, rows, _] = problem.size;
-        let shapes =
-            [(factors[0].cols, factors[0].rows), (factors[1].cols, factors[1].rows), (cols, rows)];
+        let [cols, rows, depth] = problem.size;
+        let stored = |shape: (usize, usize), transposed: bool| match transposed {
+            true => (shape.1, shape.0),
+            false => shape,
+        };
+        let [first, second] = problem.transposed;
+        let shapes = [stored((cols, depth), first), stored((depth, rows), second), (cols, rows)];
         for (i, shape) in shapes.into_iter().enumerate() {
             let bf16 = if i < 2 { problem.bf16 } else { problem.bf16_out };
             described.layouts[i] = layout(problem, i, shape, bf16)?;
@@ -224,26 +243,37 @@ fn layout(
     Ok(layout)
 }
 
-/// The algorithm for a problem: the library's first choice, asked for once.
-fn algorithm(
+/// How a problem is solved; the library is asked once.
+fn prepared(
     library: &Library,
     problem: Problem,
+) -> std::result::Result<Arc<Prepared>, CublasError> {
+    if let Some(prepared) = locked(&library.known).get(&problem) {
+        return Ok(prepared.clone());
+    }
+    let described = Described::new(&problem)?;
+    let algorithm = algorithm(library, &problem, &described)?;
+    let prepared = Arc::new(Prepared { described, algorithm });
+    locked(&library.known).insert(problem, prepared.clone());
+    Ok(prepared)
+}
+
+/// The library's first choice for a problem.
+fn algorithm(
+    library: &Library,
+    problem: &Problem,
     described: &Described,
 ) -> std::result::Result<cublasLtMatmulAlgo_t, CublasError> {
-    if let Some(algorithm) = locked(&library.algorithms).get(&problem) {
-        return Ok(*algorithm);
-    }
     let preference = result::create_matmul_pref()?;
-    let [of_b, of_a, of_out] = problem.alignments.map(|alignment| alignment as u32);
     let set = |attribute, value: *const c_void, size| {
         // SAFETY: the attribute's type is that of the value.
         unsafe { result::set_matmul_pref_attribute(preference, attribute, value, size) }
     };
     let alignments = [
-        (OfPreference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, of_b),
-        (OfPreference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, of_a),
-        (OfPreference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, of_out),
-        (OfPreference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, of_out),
+        OfPreference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+        OfPreference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        OfPreference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+        OfPreference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
     ];
     let found = set(
         OfPreference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
@@ -251,8 +281,9 @@ fn algorithm(
         size_of::<usize>(),
     )
     .and_then(|()| {
-        alignments.iter().try_for_each(|(attribute, bytes)| {
-            set(*attribute, std::ptr::from_ref(bytes).cast(), size_of::<u32>())
+        alignments.into_iter().zip(problem.alignments).try_for_each(|(attribute, bytes)| {
+            let bytes = bytes as u32;
+            set(attribute, std::ptr::from_ref(&bytes).cast(), size_of::<u32>())
         })
     })
     .and_then(|()| {
@@ -265,7 +296,5 @@ fn algorithm(
     });
     // SAFETY: it was made above, and nobody else has it.
     unsafe { result::destroy_matmul_pref(preference)? };
-    let algorithm = found?.algo;
-    locked(&library.algorithms).insert(problem, algorithm);
-    Ok(algorithm)
+    Ok(found?.algo)
 }

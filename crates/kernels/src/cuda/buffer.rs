@@ -73,10 +73,16 @@ pub(crate) struct Numbers<'a> {
     pub(crate) at: *const c_void,
     pub(crate) dtype: Dtype,
     op: &'static str,
-    _storage: StorageRef<'a>,
+    storage: StorageRef<'a>,
 }
 
 impl Numbers<'_> {
+    /// Whether `next` begins `count` numbers behind the first of these, in the same memory.
+    pub(crate) fn is_followed_by(&self, next: &Self, count: usize) -> bool {
+        let end = self.at.wrapping_byte_add(count * self.dtype.bytes());
+        std::ptr::eq(&raw const *self.storage, &raw const *next.storage) && end == next.at
+    }
+
     /// These, if they are f32 or bf16.
     pub(crate) fn float(self) -> Result<Self> {
         match self.dtype {
@@ -124,7 +130,7 @@ pub(crate) fn read<'a>(tensor: &'a Tensor, op: &'static str) -> Result<Numbers<'
         }
         _ => return Err(Error::DeviceStorage { op }),
     };
-    Ok(Numbers { at, dtype, op, _storage: storage })
+    Ok(Numbers { at, dtype, op, storage })
 }
 
 /// A new tensor on the device, whose numbers `act` writes at the address that it gets.
@@ -213,22 +219,34 @@ pub(crate) fn write<const N: usize>(
     op: &'static str,
     act: impl FnOnce([*mut c_void; N]) -> Result<()>,
 ) -> Result<()> {
-    for (tensor, dtype) in &tensors {
+    write_all(&tensors, op, |found| match found.try_into() {
+        Ok(found) => act(found),
+        Err(_) => Err(unwritten(op)),
+    })
+}
+
+/// As [`write`], for any number of tensors.
+pub(crate) fn write_all(
+    tensors: &[(&Tensor, Dtype)],
+    op: &'static str,
+    act: impl FnOnce(&[*mut c_void]) -> Result<()>,
+) -> Result<()> {
+    for (tensor, dtype) in tensors {
         drop(read(tensor, op)?.of(*dtype)?);
     }
-    let mut found = [std::ptr::null_mut(); N];
+    let mut found = vec![std::ptr::null_mut(); tensors.len()];
     let mut act = Some(act);
-    let mut run = |found: &[*mut c_void; N]| act.take().map_or(Ok(()), |act| act(*found));
-    nested(&tensors, op, &mut found, 0, &mut run)
+    let mut run = |found: &[*mut c_void]| act.take().map_or(Ok(()), |act| act(found));
+    nested(tensors, op, &mut found, 0, &mut run)
 }
 
 /// Takes hold of the tensors from the `i`-th on, one within the other.
-fn nested<const N: usize>(
-    tensors: &[(&Tensor, Dtype); N],
+fn nested(
+    tensors: &[(&Tensor, Dtype)],
     op: &'static str,
-    found: &mut [*mut c_void; N],
+    found: &mut [*mut c_void],
     i: usize,
-    act: &mut dyn FnMut(&[*mut c_void; N]) -> Result<()>,
+    act: &mut dyn FnMut(&[*mut c_void]) -> Result<()>,
 ) -> Result<()> {
     let Some((tensor, _)) = tensors.get(i) else { return act(found) };
     let mut result = Err(unwritten(op));

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Turns it on for the process, set to anything but `0`.
 const VARIABLE: &str = "EMBODIED_R_CUDA_HOST";
@@ -29,6 +30,19 @@ pub(crate) fn set<T>(on: bool, act: impl FnOnce() -> T) -> T {
     }
     let _restore = Restore(THREAD.replace(Some(on)));
     act()
+}
+
+/// Kernels and products that the process has launched.
+static LAUNCHES: AtomicUsize = AtomicUsize::new(0);
+
+/// Notes that one more is launched.
+pub(crate) fn count_launch() {
+    LAUNCHES.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many were launched so far.
+pub(crate) fn launches() -> usize {
+    LAUNCHES.load(Ordering::Relaxed)
 }
 
 /// How threads of a block, and blocks, follow each other on the host.

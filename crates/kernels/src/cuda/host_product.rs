@@ -6,7 +6,7 @@ use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
 use super::Dtype;
-use super::product::{Destination, Factor, How};
+use super::product::{Base, Destination, Factor, How};
 use crate::error::Result;
 use crate::matmul::{Into, Threads, View, ViewMut};
 
@@ -19,6 +19,7 @@ pub(super) fn product(
     how: How,
     _op: &'static str,
 ) -> Result<()> {
+    super::host::count_launch();
     let mut sums = vec![0.0; out.rows * out.cols];
     for i in 0..how.batch {
         let (lhs, rhs) = (matrix(&a, i), matrix(&b, i));
@@ -61,22 +62,25 @@ fn matrix(factor: &Factor, i: usize) -> Vec<f32> {
     numbers
 }
 
-/// Writes a row of sums from the `first` number on, or adds it.
+/// Writes a row of sums from the `first` number on, added to what it is based on.
 fn put(out: &Destination, first: usize, sums: &[f32], how: How) {
+    let base = match how.base {
+        Base::Nothing => None,
+        Base::Destination => Some(out.at.cast_const()),
+        Base::At(base) => Some(base),
+    };
     for (i, sum) in sums.iter().enumerate() {
-        let sum = how.alpha * sum;
+        let (at, sum) = (first + i, how.alpha * sum);
         // SAFETY: the caller holds memory of the product's sizes, and nobody else reads or writes it.
         unsafe {
             match out.dtype {
                 Dtype::Bf16 => {
-                    let to = out.at.cast::<bf16>().add(first + i);
-                    let was = if how.into == Into::Add { (*to).to_f32() } else { 0.0 };
-                    *to = bf16::from_f32(was + sum);
+                    let was = base.map_or(0.0, |base| (*base.cast::<bf16>().add(at)).to_f32());
+                    *out.at.cast::<bf16>().add(at) = bf16::from_f32(was + sum);
                 }
                 _ => {
-                    let to = out.at.cast::<f32>().add(first + i);
-                    let was = if how.into == Into::Add { *to } else { 0.0 };
-                    *to = was + sum;
+                    let was = base.map_or(0.0, |base| *base.cast::<f32>().add(at));
+                    *out.at.cast::<f32>().add(at) = was + sum;
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::ffi::{c_int, c_longlong, c_void};
 use candle_core::Tensor;
 
 use super::memory::held_as;
-use super::product::{Destination, Factor, factor_dtype, into_tensor, product};
+use super::product::{Base, Destination, Factor, factor_dtype, into_tensor, product};
 use super::{Dtype, Stream, create, launch, read, sums, write};
 use crate::error::{Result, check};
 use crate::matmul::Into;
@@ -62,6 +62,24 @@ pub(crate) fn forward(
         };
         let out = Destination::new(y, dtype, rows, outputs);
         product(x.device(), out, a, w, into.into(), op)
+    })
+}
+
+/// `base + x · Wᵀ`, held as the base.
+pub(crate) fn forward_onto(
+    x: &Tensor,
+    weight: &Tensor,
+    base: &Tensor,
+    factors: Dtype,
+    op: &'static str,
+) -> Result<Tensor> {
+    let (rows, outputs, inputs) = (x.dims()[0], weight.dims()[0], weight.dims()[1]);
+    let (a, w) = (held_as(x, factors, op)?, held_as(weight, factors, op)?);
+    let (a, w, base) = (read(&a, op)?, read(&w, op)?, read(base, op)?.float()?);
+    let (a, w) = (Factor::new(&a, rows, inputs), Factor::new(&w, outputs, inputs).t());
+    create(x.device(), (rows, outputs), base.dtype, op, |y| {
+        let out = Destination::new(y, base.dtype, rows, outputs);
+        product(x.device(), out, a, w, Base::At(base.at).into(), op)
     })
 }
 

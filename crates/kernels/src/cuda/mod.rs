@@ -31,11 +31,12 @@ pub(crate) mod rms_norm;
 pub(crate) mod sample;
 mod sums;
 pub(crate) mod table;
+pub(crate) mod together;
 pub(crate) mod weight;
 
 use candle_core::{Device, Tensor};
 
-pub(crate) use buffer::{Dtype, Numbers, Stream, create, read, upload, write};
+pub(crate) use buffer::{Dtype, Numbers, Stream, create, read, upload, write, write_all};
 
 use crate::error::{Error, Result};
 
@@ -66,10 +67,14 @@ fn check_code(op: &'static str, code: i32) -> Result<()> {
 /// those of the memory given.
 macro_rules! launch {
     ($op:expr, $launcher:ident($($argument:expr),* $(,)?)) => {
-        // SAFETY: the launcher reads and writes the memory that its pointers name, of the sizes beside
-        // them, which the operation has checked; the tensors are held while it is launched, and what
-        // comes later on the stream comes after it.
-        $crate::cuda::check_code($op, unsafe { $launcher($($argument),*) })
+        {
+            #[cfg(feature = "cuda-host")]
+            $crate::cuda::host::count_launch();
+            // SAFETY: the launcher reads and writes the memory that its pointers name, of the sizes beside
+            // them, which the operation has checked; the tensors are held while it is launched, and what
+            // comes later on the stream comes after it.
+            $crate::cuda::check_code($op, unsafe { $launcher($($argument),*) })
+        }
     };
 }
 use launch;

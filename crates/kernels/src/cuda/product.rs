@@ -74,6 +74,25 @@ impl Destination {
     }
 }
 
+/// What a product is added to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Base {
+    Nothing,
+    /// What lies at the destination.
+    Destination,
+    /// What lies elsewhere, as long and held as the destination.
+    At(*const c_void),
+}
+
+impl From<Into> for Base {
+    fn from(into: Into) -> Self {
+        match into {
+            Into::Replace => Self::Nothing,
+            Into::Add => Self::Destination,
+        }
+    }
+}
+
 /// How a product is made.
 #[derive(Clone, Copy)]
 pub(crate) struct How {
@@ -81,18 +100,17 @@ pub(crate) struct How {
     pub(crate) batch: usize,
     /// Factor of the product.
     pub(crate) alpha: f32,
-    pub(crate) into: Into,
+    pub(crate) base: Base,
 }
 
-impl From<Into> for How {
-    fn from(into: Into) -> Self {
-        Self { batch: 1, alpha: 1.0, into }
+impl<B: std::convert::Into<Base>> From<B> for How {
+    fn from(base: B) -> Self {
+        Self { batch: 1, alpha: 1.0, base: base.into() }
     }
 }
 
-/// `out = alpha · a · b`, or `out += alpha · a · b`, for each matrix of a batch; sums are f32. Both factors are
-/// f32, or both bf16; `out` is f32, or bf16 where they are. The memory of all is held by the caller, and as
-/// large as their sizes say.
+/// `out = base + alpha · a · b` for each matrix of a batch; sums are f32. Both factors are f32, or both bf16; `out` is
+/// f32, or bf16 where they are. The memory of all is held by the caller, and as large as their sizes say.
 ///
 /// # Errors
 /// The shapes do not fit, or the device refused.
@@ -110,7 +128,7 @@ pub(crate) fn product(
     })?;
     let types = a.dtype == b.dtype && (out.dtype == Dtype::F32 || out.dtype == a.dtype);
     check(types, op, || "the factors and the product misfit in type".into())?;
-    check(k > 0 || how.into == Into::Add, op, || "a product of nothing".into())?;
+    check(k > 0 || how.base == Base::Destination, op, || "a product of nothing".into())?;
     if m * n * k * how.batch == 0 {
         return Ok(());
     }

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use super::blocks::Blocks;
 use super::memory::{converted, copy};
 use super::{Dtype, linear, lookup, read};
-use crate::error::{Result, check};
+use crate::error::Result;
 use crate::quantized::QuantizedMatrix;
 
 /// A weight as the device has it.
@@ -79,11 +79,11 @@ pub(crate) fn forward_add(
         Held::Numbers(weight) => weight,
         Held::Blocks(blocks, _) => return blocks.forward_add(x, y, bias, op),
     };
+    let factors = factors(x, weight, op)?;
+    let Some(bias) = bias else { return linear::forward_onto(x, weight, y, factors, op) };
     let sum = copy(y, op)?;
-    if let Some(bias) = bias {
-        linear::add_bias(&sum, bias, op)?;
-    }
-    linear::add(x, weight, &sum, factors(x, weight, op)?, op)?;
+    linear::add_bias(&sum, bias, op)?;
+    linear::add(x, weight, &sum, factors, op)?;
     Ok(sum)
 }
 
@@ -95,23 +95,8 @@ pub(crate) fn rows(weight: &Held, ids: &[usize], op: &'static str) -> Result<Ten
     }
 }
 
-/// The products with several weights, one after the other.
-pub(crate) fn forward_all<const N: usize>(
-    x: &Tensor,
-    weights: [(&crate::weight::Weight, Option<&Tensor>); N],
-    op: &'static str,
-) -> Result<[Tensor; N]> {
-    let products: Result<Vec<Tensor>> =
-        weights.iter().map(|(weight, bias)| weight.forward(x, *bias)).collect();
-    let products = products?;
-    let count = products.len();
-    products.try_into().or_else(|_| {
-        check(false, op, || format!("{count} products of {N} weights"))?;
-        Err(super::buffer::unwritten(op))
-    })
-}
-
-fn factors(x: &Tensor, weight: &Tensor, op: &'static str) -> Result<Dtype> {
+/// What the factors of a product are held as: bf16 where either is.
+pub(super) fn factors(x: &Tensor, weight: &Tensor, op: &'static str) -> Result<Dtype> {
     let bf16 = [x, weight].map(|tensor| Dtype::of(tensor, op));
     let [x, weight] = bf16;
     Ok(if x? == Dtype::Bf16 || weight? == Dtype::Bf16 { Dtype::Bf16 } else { Dtype::F32 })

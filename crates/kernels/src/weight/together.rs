@@ -3,6 +3,8 @@
 use candle_core::Tensor;
 
 use super::{OP, Storage, Weight};
+#[cfg(device)]
+use crate::cuda::{together::Stack, weight::Held};
 use crate::device::on_device;
 use crate::error::{Error, Result};
 use crate::linear;
@@ -23,7 +25,7 @@ pub fn forward_all<const N: usize>(
     x: &Tensor,
     weights: [(&Weight, Option<&Tensor>); N],
 ) -> Result<[Tensor; N]> {
-    on_device!(x, weight::forward_all(x, weights, OP));
+    on_device!(x, together::forward_all(x, weights, OP));
     let numbers = floats(x, OP)?;
     let mut results = Vec::with_capacity(N);
     for (weight, bias) in &weights {
@@ -53,6 +55,38 @@ pub fn forward_all<const N: usize>(
     }
     let shape = || Error::Shape { op: OP, what: "as many products as weights are due".into() };
     tensors.try_into().map_err(|_| shape())
+}
+
+/// The same weights, on a device one behind the other in one tensor's memory, so that products with them can be one. On
+/// the CPU, and where they are no numbers of one width, they stay as they are.
+///
+/// # Errors
+/// There is no room for another copy of them.
+pub fn side_by_side<const N: usize>(weights: [Weight; N]) -> Result<[Weight; N]> {
+    #[cfg(device)]
+    {
+        let numbers = weights.each_ref().map(|weight| match &weight.storage {
+            Storage::Device(Held::Numbers(numbers)) => Some(numbers),
+            _ => None,
+        });
+        let Some(numbers) = numbers.into_iter().collect::<Option<Vec<_>>>() else {
+            return Ok(weights);
+        };
+        let alike = |other: &&Tensor| {
+            (other.dims()[1], other.dtype()) == (numbers[0].dims()[1], numbers[0].dtype())
+        };
+        if !numbers.iter().all(alike) || Stack::of(&weights.each_ref(), OP)?.is_some() {
+            return Ok(weights);
+        }
+        let parts = crate::memory::end_to_end(&numbers)?;
+        let weights = parts.into_iter().zip(&weights);
+        let weights = weights.map(|(part, weight)| Weight::on_device(part, weight.shape));
+        let weights: Vec<Weight> = weights.collect();
+        let count = || Error::Shape { op: OP, what: "as many weights are due".into() };
+        return weights.try_into().map_err(|_| count());
+    }
+    #[cfg(not(device))]
+    Ok(weights)
 }
 
 /// What each weight is stored as, if all of them are stored so.

@@ -1,8 +1,10 @@
 //! A linear module as sampling computes it: its weight, and the adapter beside it.
 
 use candle_core::Tensor;
-use embodied_r_kernels::memory;
+use embodied_r_kernels::attention::Heads;
+use embodied_r_kernels::rope::{self, Angles, Turn};
 use embodied_r_kernels::weight::{self, Weight};
+use embodied_r_kernels::{memory, qkv};
 
 use crate::error::Result;
 
@@ -36,6 +38,26 @@ pub(super) fn forward_all<const N: usize>(
         }
     }
     Ok(outputs)
+}
+
+/// Queries, keys and values of `x`, the former two turned by their positions.
+///
+/// # Shapes
+/// `x` (rows, inputs); gives (rows, outputs) of each module.
+pub(super) fn queries_keys_values(
+    x: &Tensor,
+    modules: [&Linear; 3],
+    angles: &Angles,
+    heads: Heads,
+) -> Result<[Tensor; 3]> {
+    if modules.iter().all(|module| module.low_rank.is_none()) {
+        let parts = modules.map(|module| (&module.weight, module.bias.as_ref()));
+        return Ok(qkv::forward(x, parts, angles, heads)?);
+    }
+    let [q, k, v] = forward_all(x, modules)?;
+    rope::rotate(&q, angles, Turn::Forward)?;
+    rope::rotate(&k, angles, Turn::Forward)?;
+    Ok([q, k, v])
 }
 
 impl Linear {

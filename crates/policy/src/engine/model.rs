@@ -213,9 +213,7 @@ impl InferenceModel {
             let is_last = index + 1 == self.layers.len();
             let (queries, seen) = if is_last { (last, last_seen) } else { (&all, &all_seen) };
             let normed = rms_norm::forward(&x, &layer.input_norm, self.config.rms_norm_eps)?;
-            let ([q, k, v], residual) = layer.projected(&normed.y, &x, queries)?;
-            rope::rotate(&q, &queries.angles, Turn::Forward)?;
-            rope::rotate(&k, &all.angles, Turn::Forward)?;
+            let ([q, k, v], residual) = self.projected(layer, (&normed.y, &x), &all, queries)?;
             pages.cache.store(index, &places, (&k, &v))?;
             let attended = pages.cache.attend(index, &q, seen, layer.window)?;
             let Finished { y, middle, scale, gate, up } =
@@ -238,6 +236,28 @@ impl InferenceModel {
         self.ranks.side_by_side(logits, &self.split.vocabulary)
     }
 
+    /// Queries, keys and values of the normalised input, the former two turned by their positions, and the input `x` of
+    /// the queries' tokens.
+    fn projected(
+        &self,
+        layer: &Layer,
+        (normed, x): (&Tensor, &Tensor),
+        all: &Queries<'_>,
+        queries: &Queries<'_>,
+    ) -> Result<([Tensor; 3], Tensor)> {
+        let Layer { q, k, v, .. } = layer;
+        let Some(rows) = &queries.rows else {
+            let angles = &all.angles;
+            let parts = linear::queries_keys_values(normed, [q, k, v], angles, self.heads())?;
+            return Ok((parts, x.clone()));
+        };
+        let [k, v] = linear::forward_all(normed, [k, v])?;
+        let [q] = linear::forward_all(&embedding::gather(normed, rows)?, [q])?;
+        rope::rotate(&q, &queries.angles, Turn::Forward)?;
+        rope::rotate(&k, &all.angles, Turn::Forward)?;
+        Ok(([q, k, v], embedding::gather(x, rows)?))
+    }
+
     /// The rest of a layer behind its attention.
     fn finished(&self, layer: &Layer, attended: &Tensor, residual: &Tensor) -> Result<Finished> {
         let middle = self.joined(&layer.o, attended, residual)?;
@@ -257,21 +277,4 @@ struct Finished {
     scale: Tensor,
     gate: Tensor,
     up: Tensor,
-}
-
-impl Layer {
-    /// Queries, keys and values of the normalised input, and the input `x` of the queries' tokens.
-    fn projected(
-        &self,
-        normed: &Tensor,
-        x: &Tensor,
-        queries: &Queries<'_>,
-    ) -> Result<([Tensor; 3], Tensor)> {
-        let Some(rows) = &queries.rows else {
-            return Ok((linear::forward_all(normed, [&self.q, &self.k, &self.v])?, x.clone()));
-        };
-        let [k, v] = linear::forward_all(normed, [&self.k, &self.v])?;
-        let [q] = linear::forward_all(&embedding::gather(normed, rows)?, [&self.q])?;
-        Ok(([q, k, v], embedding::gather(x, rows)?))
-    }
 }

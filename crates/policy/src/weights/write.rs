@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use embodied_r_kernels::memory;
 use half::{bf16, f16};
 use indexmap::IndexMap;
@@ -221,7 +221,8 @@ fn write_file(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<()> 
                 Item::Bytes(file, stored) => out.write_all(file.bytes(stored)),
                 Item::Made(source) => source.write(dtype, &mut *out),
                 Item::Numbers(tensor) => {
-                    let plain = plain(tensor).during(format!("write `{name}`"))?;
+                    let plain = memory::fetched(tensor)?.contiguous();
+                    let plain = plain.during(format!("write `{name}`"))?;
                     write_numbers(&memory::floats(&plain, "save")?, dtype, &mut *out)
                 }
             };
@@ -260,11 +261,6 @@ fn stored(dtype: WeightDtype) -> Dtype {
 
 /// Numbers that are turned into bytes before these are written.
 const PIECE: usize = 1 << 16;
-
-/// The tensor as contiguous f32 on the CPU: itself if it is that already.
-fn plain(tensor: &Tensor) -> candle_core::Result<Tensor> {
-    tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()
-}
 
 fn write_numbers(numbers: &[f32], dtype: WeightDtype, out: &mut dyn Write) -> std::io::Result<()> {
     let mut bytes = Vec::with_capacity(PIECE.min(numbers.len()) * dtype.size_bytes());

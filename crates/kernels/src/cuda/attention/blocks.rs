@@ -150,7 +150,7 @@ impl Blocks<'_> {
     }
 
     fn product(&self, to: Destination, a: Factor, b: Factor, into: Into) -> Result<()> {
-        let how = How { batch: self.heads().kv, alpha: 1.0, into };
+        let how = How { batch: self.heads().kv, alpha: 1.0, base: into.into() };
         product(self.device, to, a, b, how, OP)
     }
 }

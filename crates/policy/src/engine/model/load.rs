@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Tensor};
 use embodied_r_kernels::device::has_kernels;
-use embodied_r_kernels::weight::Weight;
+use embodied_r_kernels::weight::{self, Weight};
 use embodied_r_kernels::{Placement, Precision};
 
 use super::super::linear::{Linear, LowRank};
@@ -142,7 +142,7 @@ impl InferenceModel {
             }
             None => Ok(None),
         };
-        Self::new(model.config().clone(), (&split, ranks), weight, vector, low_rank)
+        Self::new(model.config().clone(), (&split, ranks), weight, vector, low_rank)?.side_by_side()
     }
 
     /// A folder's model. A tensor is read when its turn comes, so that no more than one of them is there as f32.
@@ -169,7 +169,7 @@ impl InferenceModel {
             Ok(placement.matrix(&stored(name)?.read_slice(name, &slice)?)?)
         };
         let vector = |name: &str| Ok(placement.vector(&read(name)?)?);
-        Self::new(config, (&split, ranks), weight, vector, |_| Ok(None))
+        Self::new(config, (&split, ranks), weight, vector, |_| Ok(None))?.side_by_side()
     }
 
     /// The model of a policy, whose tensors go as soon as their copies are there.
@@ -180,7 +180,22 @@ impl InferenceModel {
         let take = |name: &str| tensors.borrow_mut().swap_remove(name).ok_or_else(|| missing(name));
         let weight = |name: &str| Ok(placement.matrix(&take(name)?)?);
         let vector = |name: &str| Ok(placement.vector(&take(name)?)?);
-        Self::new(config, (&split, &TensorParallel::alone()), weight, vector, |_| Ok(None))
+        Self::new(config, (&split, &TensorParallel::alone()), weight, vector, |_| Ok(None))?
+            .side_by_side()
+    }
+
+    /// The same model, whose weights nobody else has: those that are multiplied with together lie so on a device.
+    fn side_by_side(mut self) -> Result<Self> {
+        for layer in &mut self.layers {
+            self.ranks.beat();
+            let Layer { q, k, v, gate, up, .. } = layer;
+            let weights =
+                weight::side_by_side([&q.weight, &k.weight, &v.weight].map(Weight::clone))?;
+            [q.weight, k.weight, v.weight] = weights;
+            [gate.weight, up.weight] =
+                weight::side_by_side([&gate.weight, &up.weight].map(Weight::clone))?;
+        }
+        Ok(self)
     }
 
     /// A model of its part of each tensor, by canonical names, and of what stands beside its linear modules.
