@@ -47,7 +47,8 @@ mpi_packages() {
     has mpirun || missing+=(openmpi-bin)
     # Machines that are namespaces of this one.
     has ip || missing+=(iproute2)
-    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || missing+=(libclang-dev)
+    # Clang's C++ library, libclang-cpp, is another.
+    compgen -G '/usr/lib/llvm-*/lib/libclang[-.][0-9s]*' >/dev/null || missing+=(libclang-dev)
     install_packages "${missing[@]}"
 }
 
