@@ -35,7 +35,7 @@ say "cargo test, the GPU's kernels on the CPU"
 # Of the whole workspace, as above. Left out is what differs there by design: bits that depend on how a prompt is cut.
 host=embodied-r-grpo/cuda-host,embodied-r-vision/cuda-host
 EMBODIED_R_CUDA_HOST=1 cargo test --workspace --features "$host" \
-    --lib --test masters --test parity --test shared_prompt --test lora_training -- \
+    --lib --test launches --test masters --test parity --test shared_prompt --test lora_training -- \
     --skip a_request_gets_the_same_bits --skip a_sample_has_the_same_bits --skip a_picture_gives_the_same_bits \
     --skip layers_that_are_computed_again --skip incremental_path
 

@@ -58,15 +58,38 @@ fn assert_ended(ended: &Ended, dir: &Path, says: &[&str]) {
     assert_resumes(dir);
 }
 
+/// Does harm to the second of two ranks, or to the link, in every phase; what the first says then.
+fn in_every_phase(harm: impl Fn(&Job, &Hosts), says: &[&str]) {
+    for phase in ["rollout", "update", "checkpoint"] {
+        let Some((dir, hosts)) = place() else { return };
+        let mut job = launched(&hosts, dir.path(), &["--set", "save_steps=1"]);
+        until_checkpoint(&mut job, dir.path());
+        job.hold(1, phase);
+        harm(&job, &hosts);
+        assert_ended(&job.end(), dir.path(), says);
+    }
+}
+
 #[test]
-fn a_rank_that_is_killed_in_the_rollout_ends_the_run() {
-    let Some((dir, hosts)) = place() else { return };
-    let mut job = launched(&hosts, dir.path(), &[]);
-    until_checkpoint(&mut job, dir.path());
-    job.until_phase(1, "rollout");
-    job.signal(1, "KILL");
-    let says = ["error: rank 1 on `hostb` is lost: its connection broke; phase `"];
-    assert_ended(&job.end(), dir.path(), &says);
+fn a_rank_that_is_killed_in_any_phase_ends_the_run() {
+    let says = ["[0] error: rank 1 on `hostb` is lost: its connection broke; phase `"];
+    in_every_phase(|job, _| job.signal(1, "KILL"), &says);
+}
+
+#[test]
+fn a_rank_that_is_stopped_in_any_phase_is_named_after_the_deadline() {
+    let says = ["[0] error: rank 1 on `hostb` is lost: it is silent; phase `", ", waited 4."];
+    in_every_phase(|_, _| (), &says);
+}
+
+#[test]
+fn a_link_that_is_cut_in_any_phase_ends_the_run_on_both_sides() {
+    let says = ["[0] error: rank 1 on `hostb` is lost: it is silent; phase `", ", waited 4."];
+    let harm = |job: &Job, hosts: &Hosts| {
+        hosts.cut();
+        job.signal(1, "CONT");
+    };
+    in_every_phase(harm, &says);
 }
 
 #[test]
@@ -84,16 +107,6 @@ fn a_rank_that_is_killed_in_a_reduction_over_a_slow_link_ends_the_run() {
 }
 
 #[test]
-fn a_rank_that_is_stopped_is_named_after_the_deadline() {
-    let Some((dir, hosts)) = place() else { return };
-    let mut job = launched(&hosts, dir.path(), &[]);
-    until_checkpoint(&mut job, dir.path());
-    job.signal(1, "STOP");
-    let says = ["error: rank 1 on `hostb` is lost: it is silent; phase `", ", waited 4."];
-    assert_ended(&job.end(), dir.path(), &says);
-}
-
-#[test]
 fn a_first_rank_that_is_stopped_is_named_by_the_others() {
     let Some((dir, hosts)) = place() else { return };
     let mut job = launched(&hosts, dir.path(), &[]);
@@ -101,16 +114,6 @@ fn a_first_rank_that_is_stopped_is_named_by_the_others() {
     job.signal(0, "STOP");
     let says =
         ["[1] error: rank 0 on `hosta` is lost: it is silent; phase `unknown`, waited 4.0 s"];
-    assert_ended(&job.end(), dir.path(), &says);
-}
-
-#[test]
-fn a_link_that_is_cut_ends_the_run_on_both_sides() {
-    let Some((dir, hosts)) = place() else { return };
-    let mut job = launched(&hosts, dir.path(), &[]);
-    until_checkpoint(&mut job, dir.path());
-    hosts.cut();
-    let says = ["[0] error: rank 1 on `hostb` is lost: it is silent; phase `", ", waited 4."];
     assert_ended(&job.end(), dir.path(), &says);
 }
 

@@ -17,6 +17,7 @@ use crate::pending::Pending;
 use crate::plane::{Client, Meeting, Token, listen};
 use crate::traffic::{Counters, Traffic};
 use crate::verdict::{Verdict, Why};
+use crate::vigil::Vigil;
 use crate::watch::{Watch, lost};
 use crate::worker::{Lane, Queue};
 
@@ -202,6 +203,15 @@ impl Communicator {
     /// left alone as long as it beats more often than once in a deadline.
     pub fn beat(&self) {
         self.0.watch.beat();
+    }
+
+    /// Lets this rank beat until the result is dropped: while its work waits for somebody outside of the job who has a
+    /// time limit of his own, such as a service that scores.
+    pub fn vigil(&self) -> Vigil {
+        match self.0.others {
+            Some(_) => Vigil::of(Arc::clone(&self.0.watch)),
+            None => Vigil::none(),
+        }
     }
 
     /// What this rank sent so far, by operation.

@@ -47,6 +47,7 @@ mod place;
 mod plane;
 mod traffic;
 mod verdict;
+mod vigil;
 mod watch;
 mod worker;
 
@@ -59,3 +60,4 @@ pub use place::{Launcher, Place};
 pub use plane::{Fault, Meeting, Token};
 pub use traffic::Traffic;
 pub use verdict::{Verdict, Why};
+pub use vigil::Vigil;

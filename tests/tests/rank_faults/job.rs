@@ -78,6 +78,23 @@ impl Job {
         });
     }
 
+    /// Stops `rank` within `phase`.
+    pub(crate) fn hold(&mut self, rank: usize, phase: &str) {
+        loop {
+            self.until_phase(rank, phase);
+            self.signal(rank, "STOP");
+            // What it has said until then has arrived.
+            thread::sleep(Duration::from_millis(100));
+            let lines = self.lines.lock().unwrap();
+            let last = lines.iter().rev().find(|line| begins(line, rank, ""));
+            if last.is_some_and(|line| begins(line, rank, phase)) {
+                return;
+            }
+            drop(lines);
+            self.signal(rank, "CONT");
+        }
+    }
+
     /// The process that was started.
     pub(crate) fn launcher(&self) -> String {
         self.child.id().to_string()
@@ -136,9 +153,12 @@ impl Drop for Job {
     }
 }
 
-/// Whether a line tells that `rank` begins `phase`.
+/// Whether a line tells that `rank` begins `phase`, or any where it is empty.
 fn begins(line: &str, rank: usize, phase: &str) -> bool {
-    let phase = format!("phase=\"{phase}\"");
+    let phase = match phase {
+        "" => "phase=".to_owned(),
+        phase => format!("phase=\"{phase}\""),
+    };
     line.starts_with(&format!("[{rank}] "))
         && line.contains("a phase begins")
         && line.contains(&phase)

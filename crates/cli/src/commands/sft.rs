@@ -74,7 +74,7 @@ fn run_as(args: &SftArgs, team: &Team) -> anyhow::Result<Status> {
         }
         return Ok(Status::Done);
     }
-    session::tell_memory(&memory, team);
+    session::tell_memory(&memory, &place, team)?;
     let _lock = session.prepare(&settings.output, team)?;
     let settings_text = settings::text(settings)?;
     let stop = on_interrupt("stopping after a checkpoint")?;

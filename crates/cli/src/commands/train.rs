@@ -94,7 +94,7 @@ fn run_as(args: &TrainArgs, team: &Team) -> anyhow::Result<Status> {
         }
         return Ok(Status::Done);
     }
-    session::tell_memory(&memory, team);
+    session::tell_memory(&memory, &place, team)?;
     let judge = judge(settings)?;
     let _lock = session.prepare(&settings.output, team)?;
     let plan = Plan {

@@ -222,3 +222,23 @@ fn bytes_are_counted_as_they_are_sent() {
         assert_eq!(of(Operation::AllReduce(Reduce::Sum)), (1, 3 * (2 * part + HEADER)));
     }
 }
+
+#[test]
+fn a_rank_that_keeps_vigil_is_waited_for() {
+    let is_waited_for = |keeps_vigil: bool| {
+        let options = Options { deadline: Duration::from_millis(500), ..Options::default() };
+        let mut ranks = Communicator::threads(2, &options).unwrap();
+        let (late, first) = (ranks.pop().unwrap(), ranks.pop().unwrap());
+        let late = thread::spawn(move || {
+            let vigil = keeps_vigil.then(|| late.vigil());
+            thread::sleep(Duration::from_millis(1500));
+            drop(vigil);
+            late.barrier().is_ok() && late.finish().is_ok()
+        });
+        let came = first.barrier().is_ok();
+        assert_eq!(came && first.finish().is_ok(), late.join().unwrap());
+        came
+    };
+    assert!(is_waited_for(true));
+    assert!(!is_waited_for(false));
+}

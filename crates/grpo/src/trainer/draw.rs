@@ -110,7 +110,11 @@ impl<M: Model + 'static> Trainer<'_, M> {
             return Ok(None);
         }
         self.team.enter("rewards");
-        scoring::score(&mut rollouts, &self.rewards, &self.plan.weights(step))?;
+        {
+            // Programs and services that score have time limits of their own.
+            let _vigil = self.team.communicator().vigil();
+            scoring::score(&mut rollouts, &self.rewards, &self.plan.weights(step))?;
+        }
         let rollouts = merged(&owners, self.team.gather(rollouts)?)?;
         times.rewards += lap();
         Ok((!self.stopping()?).then_some((rollouts, owners, tape)))

@@ -33,7 +33,7 @@ impl Place<'_> {
     }
 
     /// Bytes that a rank may take, where that is known: all of its GPU's, or its share of the machine's.
-    fn free_bytes(&self) -> anyhow::Result<Option<usize>> {
+    pub(super) fn free_bytes(&self) -> anyhow::Result<Option<usize>> {
         let bytes = match device::memory(self.device)? {
             Some(memory) => Some(memory.free_bytes),
             None => memory_bytes().map(|bytes| bytes / on_this_machine() as u64),
@@ -140,6 +140,23 @@ pub(crate) fn words(plan: &MemoryPlan, ranks: usize) -> String {
     )
 }
 
+/// What to say where a run that takes `total` bytes a rank may not find them: each rank has so many, where that is known.
+pub(super) fn shortage(total: usize, free: &[Option<usize>]) -> Option<String> {
+    let known = free.iter().enumerate().filter_map(|(rank, free)| Some((rank, (*free)?)));
+    let (rank, least) = known.min_by_key(|(_, free)| *free).filter(|(_, least)| *least < total)?;
+    let gb = |bytes: usize| bytes as f64 / 1e9;
+    let who = match free.len() {
+        1 => "there are".to_owned(),
+        _ => format!("rank {rank} has"),
+    };
+    Some(format!(
+        "the run takes about {:.2} GB, and {who} {:.2} GB: it may end for want of memory; lower \
+         `max_tokens_per_batch`, set `recompute` to `all`, or train an adapter",
+        gb(total),
+        gb(least)
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +168,17 @@ mod tests {
             "2, each with at most 2 of a step's 3 questions; AdamW's moments are shared out";
         assert_eq!(told, expected);
         assert_eq!(share(1, (3, "questions"), Optim::Adamw), None);
+    }
+
+    #[test]
+    fn the_rank_that_has_least_memory_is_named_where_it_is_too_little() {
+        let gb = |gb: usize| Some(gb * 1_000_000_000);
+        assert_eq!(shortage(2_000_000_000, &[gb(3), None, gb(2)]), None);
+        assert_eq!(shortage(2_000_000_000, &[None]), None);
+        let told = shortage(2_500_000_000, &[gb(3), gb(2), gb(1)]).unwrap();
+        assert!(told.contains("about 2.50 GB, and rank 2 has 1.00 GB"), "{told}");
+        let told = shortage(2_500_000_000, &[gb(1)]).unwrap();
+        assert!(told.contains("and there are 1.00 GB"), "{told}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use embodied_r_grpo::{Error, settings::Fault};
 use embodied_r_policy::trainable::Counts;
 use embodied_r_policy::{ModelConfig, Trainable};
 
-use super::memory::words;
+use super::memory::{Place, shortage, words};
 use crate::args::run::RunArgs;
 use crate::exit::{self, Status, Usage};
 use crate::output::outln;
@@ -222,11 +222,20 @@ pub(crate) struct Trained {
     pub(crate) counts: Counts,
 }
 
-/// Tells of several ranks what each will take.
-pub(crate) fn tell_memory(memory: &MemoryPlan, team: &Team) {
+/// Tells of several ranks what each will take, and warns where one has less.
+pub(crate) fn tell_memory(
+    memory: &MemoryPlan,
+    place: &Place<'_>,
+    team: &Team,
+) -> anyhow::Result<()> {
+    let free = team.gather(place.free_bytes()?)?;
     if team.size() > 1 && team.is_first() {
         eprintln!("{} ranks, memory {}", team.size(), words(memory, team.size()));
     }
+    if let Some(told) = shortage(memory.total(), &free).filter(|_| team.is_first()) {
+        eprintln!("warning: {told}");
+    }
+    Ok(())
 }
 
 /// What a run's folder is looked at for.
