@@ -46,3 +46,20 @@ fn the_whole_way_ends_with_a_table_and_a_page_and_is_not_gone_twice() {
     assert_eq!(table(&again), table(&told));
     assert_eq!(model("train/final"), trained);
 }
+
+#[test]
+fn what_the_program_cannot_do_is_refused_before_any_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("quickstart");
+    for (asked, code, says) in [
+        (["--device", "cuda"], 2, "`--features cuda`"),
+        (["--gpus", "2"], 1, "this program was built without CUDA, and `--gpus` needs it"),
+    ] {
+        let mut command = Command::new(binary());
+        let refused = command.arg("quickstart").args(asked).arg("--out").arg(&out).assert();
+        let told = refused.code(code).get_output().stderr.clone();
+        let told = String::from_utf8(told).unwrap();
+        assert!(told.contains(says), "{told}");
+    }
+    assert!(!out.exists());
+}

@@ -106,6 +106,20 @@ pub(crate) fn do_job(
     }
 }
 
+/// Refuses processes that cannot be started, for a command that starts them after other work.
+///
+/// # Errors
+/// This build lacks what they talk through, or the machine has fewer GPUs.
+pub(crate) fn refuse_impossible(ranks: Option<usize>, gpus: Option<usize>) -> anyhow::Result<()> {
+    if let Some(count) = gpus {
+        gpus::first(count)?;
+    }
+    match ranks {
+        Some(2..) if !cfg!(feature = "mpi") => Err(without_mpi()),
+        _ => Ok(()),
+    }
+}
+
 /// Which of the GPUs that CUDA shows is this process's.
 #[cfg(feature = "cuda")]
 pub(crate) fn ordinal() -> anyhow::Result<usize> {

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use clap::ValueEnum;
-use clap::builder::{EnumValueParser, TypedValueParser as _, ValueParser, ValueParserFactory};
+use clap::builder::{
+    PossibleValue, PossibleValuesParser, TypedValueParser as _, ValueParser, ValueParserFactory,
+};
 
 use crate::device;
 
 /// What computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum DeviceName {
     /// The processor.
     #[default]
@@ -38,11 +39,21 @@ impl fmt::Display for DeviceName {
     }
 }
 
-/// What a build cannot do is refused before anything is read or fetched.
+/// What a build cannot do is refused before anything is read or fetched. (clap takes no such parser for what is a
+/// `ValueEnum` too.)
 impl ValueParserFactory for DeviceName {
     type Parser = ValueParser;
 
     fn value_parser() -> ValueParser {
-        EnumValueParser::<Self>::new().try_map(device::known).into()
+        let value = |name: Self, help: &'static str| PossibleValue::new(name.name()).help(help);
+        let values = PossibleValuesParser::new([
+            value(Self::Cpu, "The processor"),
+            value(Self::Cuda, "One GPU a process, in a build with CUDA"),
+        ]);
+        let named = |word: String| match word == Self::Cuda.name() {
+            true => Self::Cuda,
+            false => Self::Cpu,
+        };
+        values.map(named).try_map(device::known).into()
     }
 }

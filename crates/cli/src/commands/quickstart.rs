@@ -15,9 +15,11 @@ use super::run_words;
 use crate::args::device::DeviceName;
 use crate::args::model::PrecisionName;
 use crate::args::quickstart::QuickstartArgs;
+use crate::device;
 use crate::exit::{self, Status};
 use crate::interrupt::on_interrupt;
 use crate::output::outln;
+use crate::ranks::refuse_impossible;
 
 /// Settings of the cold start.
 const SFT_SETTINGS: &str = include_str!("../../../../configs/quickstart-sft.toml");
@@ -83,6 +85,8 @@ fn words<const N: usize>(list: [&str; N]) -> Vec<OsString> {
 
 impl Quickstart {
     fn new(args: &QuickstartArgs) -> anyhow::Result<Self> {
+        refuse_impossible(args.ranks, args.gpus)?;
+        device::open(args.device)?;
         std::fs::create_dir_all(&args.out)
             .with_context(|| format!("cannot create `{}`", args.out.display()))?;
         let ranks = args.ranks.filter(|ranks| *ranks > 1).map(|ranks| ("--ranks", ranks));
