@@ -56,6 +56,19 @@ fn told(error: &anyhow::Error) -> String {
     })
 }
 
+/// Advice about what a GPU's driver says, whatever was asked of it, and on whichever rank.
+fn of_driver(told: &str) -> Option<&'static str> {
+    let says = |words: &[&str]| words.iter().any(|words| told.contains(words));
+    if says(&["CUDA_ERROR_OUT_OF_MEMORY", "CUDA error 2,", "CUBLAS_STATUS_ALLOC_FAILED"]) {
+        return Some(
+            "the GPU's memory is full: lower `max_tokens_per_batch` and `--kv-cache-gb` where a command has them, or \
+             share the work out over more GPUs; `embodied-r plan` and `--dry-run` tell what a run takes",
+        );
+    }
+    let none = ["CUDA_ERROR_NO_DEVICE", "CUDA_ERROR_INVALID_DEVICE", "CUDA_ERROR_NOT_INITIALIZED"];
+    says(&none).then_some("`embodied-r doctor` tells which GPUs this program can use")
+}
+
 /// Whether whoever read the output (`| head`) has had enough. Pipes to FFmpeg have errors of their
 /// own.
 fn reader_left(error: &anyhow::Error) -> bool {
@@ -72,9 +85,11 @@ pub(crate) fn code(result: anyhow::Result<Status>) -> ExitCode {
         Err(error) if reader_left(&error) => return ExitCode::SUCCESS,
         Err(error) => error,
     };
-    eprintln!("error: {}", told(&error));
-    if let Some(hint) = error.chain().find_map(|cause| cause.downcast_ref::<Hint>()) {
-        eprintln!("hint: {}", hint.hint);
+    let told = told(&error);
+    eprintln!("error: {told}");
+    let hint = error.chain().find_map(|cause| cause.downcast_ref::<Hint>());
+    if let Some(hint) = hint.map(|hint| hint.hint.as_str()).or_else(|| of_driver(&told)) {
+        eprintln!("hint: {hint}");
     }
     let usage = error.chain().any(|cause| cause.is::<Usage>());
     ExitCode::from(if usage { 2 } else { 1 })
@@ -90,6 +105,16 @@ mod tests {
         let error = anyhow::Error::new(inner).context("cannot read `a`: no such file");
         assert_eq!(told(&error), "cannot read `a`: no such file");
         assert_eq!(told(&error.context("question 3")), "question 3: cannot read `a`: no such file");
+    }
+
+    #[test]
+    fn what_a_driver_says_is_explained() {
+        let full = "rank 3 on `b` failed: DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+        assert!(of_driver(full).unwrap().contains("max_tokens_per_batch"));
+        assert!(of_driver("`rms_norm` on the device: CUDA error 2, out of memory").is_some());
+        let none = of_driver("DriverError(CUDA_ERROR_NO_DEVICE, \"no CUDA-capable device\")");
+        assert!(none.unwrap().contains("doctor"));
+        assert_eq!(of_driver("`rms_norm` on the device: CUDA error 209, no kernel image"), None);
     }
 
     #[test]

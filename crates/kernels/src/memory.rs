@@ -106,10 +106,11 @@ pub fn to_device(tensor: &Tensor, device: &Device) -> Result<Tensor> {
         let dtype = crate::cuda::Dtype::of(tensor, "to_device")?;
         return crate::cuda::memory::zeros(device, tensor.shape(), dtype, "to_device");
     }
-    match tensor.device().is_cpu() || device.same_device(tensor.device()) {
-        true => Ok(tensor.to_device(device)?),
+    let leaves = !tensor.device().is_cpu() && !device.same_device(tensor.device());
+    match leaves && tensor.dtype().is_float() {
         // candle's own copy takes the whole of what a part lies in.
-        false => Ok(copy(tensor)?.to_device(device)?),
+        true => Ok(copy(tensor)?.to_device(device)?),
+        false => Ok(tensor.to_device(device)?),
     }
 }
 

@@ -21,6 +21,9 @@ use crate::error::{Error, Result};
 /// What algorithms may use beside: what NVIDIA recommends for Hopper.
 const WORKSPACE: usize = 32 << 20;
 
+/// Problems that are known at most: micro-batches of a long run have ever other sizes.
+const KNOWN: usize = 1 << 12;
+
 /// The alignment of memory fresh from the driver, more than which is never asked for.
 const ALIGNMENT: usize = 256;
 
@@ -254,7 +257,12 @@ fn prepared(
     let described = Described::new(&problem)?;
     let algorithm = algorithm(library, &problem, &described)?;
     let prepared = Arc::new(Prepared { described, algorithm });
-    locked(&library.known).insert(problem, prepared.clone());
+    let mut known = locked(&library.known);
+    if known.len() >= KNOWN {
+        // Those that are met often are soon there again.
+        known.clear();
+    }
+    known.insert(problem, prepared.clone());
     Ok(prepared)
 }
 
