@@ -64,29 +64,30 @@ pub fn forward_all<const N: usize>(
 /// There is no room for another copy of them.
 pub fn side_by_side<const N: usize>(weights: [Weight; N]) -> Result<[Weight; N]> {
     #[cfg(device)]
-    {
-        let numbers = weights.each_ref().map(|weight| match &weight.storage {
-            Storage::Device(Held::Numbers(numbers)) => Some(numbers),
-            _ => None,
-        });
-        let Some(numbers) = numbers.into_iter().collect::<Option<Vec<_>>>() else {
-            return Ok(weights);
-        };
-        let alike = |other: &&Tensor| {
-            (other.dims()[1], other.dtype()) == (numbers[0].dims()[1], numbers[0].dtype())
-        };
-        if !numbers.iter().all(alike) || Stack::of(&weights.each_ref(), OP)?.is_some() {
-            return Ok(weights);
-        }
-        let parts = crate::memory::end_to_end(&numbers)?;
-        let weights = parts.into_iter().zip(&weights);
-        let weights = weights.map(|(part, weight)| Weight::on_device(part, weight.shape));
-        let weights: Vec<Weight> = weights.collect();
-        let count = || Error::Shape { op: OP, what: "as many weights are due".into() };
-        return weights.try_into().map_err(|_| count());
+    if let Some(moved) = moved_together(&weights)? {
+        return Ok(moved);
     }
-    #[cfg(not(device))]
     Ok(weights)
+}
+
+/// The weights of a device one behind the other, if they can be and are not.
+#[cfg(device)]
+fn moved_together<const N: usize>(weights: &[Weight; N]) -> Result<Option<[Weight; N]>> {
+    let numbers = weights.each_ref().map(|weight| match &weight.storage {
+        Storage::Device(Held::Numbers(numbers)) => Some(numbers),
+        _ => None,
+    });
+    let Some(numbers) = numbers.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let alike = |pair: &[&Tensor]| {
+        pair[0].dims()[1] == pair[1].dims()[1] && pair[0].dtype() == pair[1].dtype()
+    };
+    if !numbers.windows(2).all(alike) || Stack::of(&weights.each_ref(), OP)?.is_some() {
+        return Ok(None);
+    }
+    let parts = crate::memory::end_to_end(&numbers)?.into_iter().zip(weights);
+    let moved: Vec<Weight> =
+        parts.map(|(part, weight)| Weight::on_device(part, weight.shape)).collect();
+    Ok(moved.try_into().ok())
 }
 
 /// What each weight is stored as, if all of them are stored so.
