@@ -1,17 +1,23 @@
 #!/usr/bin/env bash
-# Stands in for nvcc while candle's own kernels are "compiled" for `cargo check`, which links nothing: makes the files
-# that are expected, with nothing in them.
+# Stands in for nvcc while candle's own kernels are "compiled" for a build that never runs them: makes the files that are
+# expected, with nothing in them.
 set -euo pipefail
 
 [[ $* == *--version* ]] && exec "$CUDA_HOME/bin/nvcc" "$@"
 while (($#)); do
     case $1 in
-    -o) : >"$2" ;;
+    -o) output=$2 ;;
     --output-directory) folder=$2 ;;
     *.cu) source=$1 ;;
     esac
     shift
 done
+case ${output:-} in
+'') ;;
+*.a) rm -f "$output" && ar rcs "$output" ;;
+*.o) cc -x c -c /dev/null -o "$output" ;;
+*) : >"$output" ;;
+esac
 if [[ -n ${folder:-} && -n ${source:-} ]]; then
     name=${source##*/}
     : >"$folder/${name%.cu}.ptx"

@@ -40,11 +40,15 @@ EMBODIED_R_CUDA_HOST=1 cargo test --workspace --features "$host" \
     --skip layers_that_are_computed_again --skip incremental_path
 
 if toolkit=$("$root/scripts/cuda_toolkit.sh"); then
-    say "cargo check, for GPUs"
-    # Our kernels are compiled, candle's are not: that takes ten minutes, and nothing is linked. A folder of its own,
-    # so that no build finds them empty.
-    (eval "$toolkit" && NVCC=$root/scripts/empty_nvcc.sh cargo check -p embodied-r-cli --features cuda \
-        --target-dir "${CARGO_TARGET_DIR:-$root/target}/for-gpus")
+    say "cargo test, the build for GPUs on one that is played"
+    # Our kernels are compiled, candle's are not: that takes ten minutes, and none of them runs. A folder of its own, so
+    # that no other build finds them empty.
+    (
+        eval "$toolkit"
+        eval "$("$root/scripts/played_gpu.sh")"
+        export NVCC=$root/scripts/empty_nvcc.sh CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}/for-gpus"
+        cargo test --workspace --features embodied-r-cli/cuda,embodied-r-tests/cuda --test played_gpu
+    )
 else
-    say "cargo check, for GPUs: skipped, there is no CUDA toolkit"
+    say "cargo test, the build for GPUs: skipped, there is no CUDA toolkit"
 fi

@@ -38,8 +38,11 @@ pub fn binary() -> &'static Path {
                 build.env_remove(&*name);
             }
         }
-        let features: &[&str] =
-            if cfg!(feature = "mpi") { &["--features", "embodied-r-cli/mpi"] } else { &[] };
+        let features: &[&str] = match () {
+            () if cfg!(feature = "mpi") => &["--features", "embodied-r-cli/mpi"],
+            () if cfg!(feature = "cuda") => &["--features", "embodied-r-cli/cuda"],
+            () => &[],
+        };
         let status = build
             // Of the whole workspace: alone, the package would have other features, and all that it
             // uses would be built a second time.

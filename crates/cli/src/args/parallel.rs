@@ -23,9 +23,9 @@ impl ParallelArgs {
         let tp = self.tp.unwrap_or(1);
         match ranks.is_multiple_of(tp) {
             true => Ok(ranks / tp),
-            false => Err(Usage(format!(
-                "`--tp` is {tp}, and {ranks} ranks are no multiple of that: give `--ranks` one"
-            ))),
+            false => {
+                Err(Usage(format!("`--tp` is {tp}, and {ranks} ranks are no multiple of that")))
+            }
         }
     }
 
@@ -36,7 +36,7 @@ impl ParallelArgs {
     pub(crate) fn check_one(&self, ranks: usize) -> Result<(), Usage> {
         match self.tp {
             Some(tp) if tp != ranks => Err(Usage(format!(
-                "`--tp` is {tp}, and there are {ranks} ranks: this command runs one model, give `--ranks {tp}`"
+                "`--tp` is {tp}, and there are {ranks} ranks: this command runs one model, start {tp}"
             ))),
             _ => Ok(()),
         }
