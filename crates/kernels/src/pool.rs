@@ -3,6 +3,7 @@
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use candle_core::Device;
 use rayon::Yield;
 
 /// Whether the pool is being kept awake. One at a time: a thread that waits for its own part could otherwise begin to
@@ -22,8 +23,11 @@ impl Drop for AtEnd<'_> {
 }
 
 /// Runs `act` within the thread pool. Its other threads look for work meanwhile and do not go to sleep: waking one takes
-/// longer than many a part of a decoding step.
-pub fn awake<R: Send>(act: impl FnOnce() -> R + Send) -> R {
+/// longer than many a part of a decoding step. Where a GPU computes there is no work for them, and `act` is run as it is.
+pub fn awake<R: Send>(device: &Device, act: impl FnOnce() -> R + Send) -> R {
+    if !device.is_cpu() {
+        return act();
+    }
     if TAKEN.swap(true, Ordering::Acquire) {
         return rayon::scope(|_| act());
     }
@@ -53,6 +57,8 @@ mod tests {
 
     use super::*;
 
+    const CPU: Device = Device::Cpu;
+
     fn sum(n: u64) -> u64 {
         (0..n).into_par_iter().map(|i| i % 7).sum()
     }
@@ -66,7 +72,7 @@ mod tests {
             for _ in 0..6 {
                 threads.spawn(|| {
                     for _ in 0..200 {
-                        let twice = || awake(|| (sum(10_000), awake(|| sum(10_000))));
+                        let twice = || awake(&CPU, || (sum(10_000), awake(&CPU, || sum(10_000))));
                         let twice = pool.install(twice);
                         assert_eq!(twice, (want, want));
                     }
@@ -78,9 +84,9 @@ mod tests {
     #[test]
     fn a_panic_lets_the_threads_go() {
         for _ in 0..3 {
-            let caught = std::panic::catch_unwind(|| awake(|| assert_eq!(sum(10), 0)));
+            let caught = std::panic::catch_unwind(|| awake(&CPU, || assert_eq!(sum(10), 0)));
             assert!(caught.is_err());
         }
-        assert_eq!(awake(|| sum(8)), 21);
+        assert_eq!(awake(&CPU, || sum(8)), 21);
     }
 }

@@ -322,7 +322,8 @@ impl Engine {
             return Ok(Vec::new());
         }
         // Otherwise threads would be put to sleep and woken for each of the step's many short parts.
-        pool::awake(|| {
+        let device = self.model.device().clone();
+        pool::awake(&device, || {
             let logits = self.model.step(&batch, &mut self.pages, self.tape.as_mut())?;
             self.draw(&ready, &logits)
         })

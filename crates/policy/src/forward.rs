@@ -175,7 +175,7 @@ impl KeptLayers<'_> {
         on_final: &mut OnFinal<'_>,
     ) -> Result<Tensor> {
         let layers = policy.decoder.layers.iter().zip(&grads.layers).enumerate();
-        pool::awake(|| {
+        pool::awake(policy.device(), || {
             on_final(policy.parameters().above(policy.decoder.layers.len()));
             for (index, (layer, grads)) in layers.skip(policy.lowest_trained()).rev() {
                 let Some(kept) = self.take(index)? else { break };

@@ -50,7 +50,7 @@ impl Policy {
         mut taken: impl FnMut(usize, Tensor, Activations) -> Result<()> + Send,
     ) -> Result<Tensor> {
         let layers = &self.decoder.layers;
-        pool::awake(|| {
+        pool::awake(self.device(), || {
             for (index, layer) in layers.iter().enumerate() {
                 let ends = pass.ends(index, layers.len());
                 let (y, activations) = layer.forward(&x, pass, ends, sharing(index))?;
