@@ -28,42 +28,53 @@ as_root() {
     fi
 }
 
-# Installs what the build and the video code need, where it is missing.
+# Installs what the build and the program need, where it is missing.
 system_packages() {
+    build_packages
+    runtime_packages
+}
+
+# What cargo needs: a C compiler and pkg-config.
+build_packages() {
     local missing=()
-    if ! has ffmpeg || ! has ffprobe; then
-        missing+=(ffmpeg)
-    fi
     has cc || missing+=(gcc libc6-dev)
     has pkg-config || missing+=(pkg-config)
-
     install_packages "${missing[@]}"
 }
 
-# Installs what the ranks over MPI and their tests need, where it is missing.
+# What the program needs: FFmpeg.
+runtime_packages() {
+    if ! has ffmpeg || ! has ffprobe; then
+        install_packages ffmpeg
+    fi
+}
+
+# What feature `mpi` and its tests need: Open MPI with its headers, libclang for the bindings, and `ip` for tests
+# that run ranks in network namespaces.
 mpi_packages() {
     local missing=()
     has mpicc || missing+=(libopenmpi-dev)
     has mpirun || missing+=(openmpi-bin)
-    # Machines that are namespaces of this one.
     has ip || missing+=(iproute2)
-    # Clang's C++ library, libclang-cpp, is another.
+    # libclang-cpp, Clang's C++ library, is not enough.
     compgen -G '/usr/lib/llvm-*/lib/libclang[-.][0-9s]*' >/dev/null || missing+=(libclang-dev)
     install_packages "${missing[@]}"
 }
 
-# Installs what the GPU's kernels need to be compiled for the CPU, where it is missing.
+# What a program with feature `mpi` needs at run time.
+mpi_runtime_packages() {
+    has mpirun || install_packages openmpi-bin
+}
+
+# What the CPU emulation of the CUDA kernels needs: a C++ compiler.
 kernel_packages() {
     has c++ || install_packages g++
 }
 
-# Installs the packages named, with apt-get.
+# install_packages NAME...: installs Debian packages with apt-get.
 install_packages() {
     local missing=("$@")
-    if [ "${#missing[@]}" -eq 0 ]; then
-        say "system packages: all there"
-        return
-    fi
+    [ "${#missing[@]}" -gt 0 ] || return 0
     if ! has apt-get; then
         fail "missing system packages: ${missing[*]} (names as in Debian)" \
             "install them with this system's package manager, then run this script again"
@@ -78,21 +89,29 @@ install_packages() {
         apt-get install -y -q --no-install-recommends "${missing[@]}"
 }
 
-# Stops with advice unless a `cargo` that is new enough can be run.
+# Installs the Rust toolchain with rustup, for container images.
+rustup_toolchain() {
+    has curl || install_packages curl ca-certificates
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
+        sh -s -- -y --no-modify-path --profile minimal --default-toolchain none
+    (cd "$root" && "${CARGO_HOME:-$HOME/.cargo}/bin/rustup" toolchain install)
+}
+
+# Fails with a hint unless a recent enough `cargo` is installed.
 rust_toolchain() {
     if ! has cargo && [ -x "$HOME/.cargo/bin/cargo" ]; then
         PATH="$HOME/.cargo/bin:$PATH"
     fi
     if ! has cargo; then
-        fail "Rust is not installed: there is no \`cargo\`" \
-            "install it as https://rustup.rs says, open a new shell, and run this script again"
+        fail "Rust is not installed: \`cargo\` was not found" \
+            "install it from https://rustup.rs, open a new shell, and run this script again"
     fi
     local have want
     have=$(cd "$root" && cargo --version | cut -d ' ' -f 2) || fail "\`cargo --version\` failed" \
-        "with rustup, \`rustup toolchain install\` in \`$root\` fetches the toolchain it names"
+        "with rustup, run \`rustup toolchain install\` in \`$root\`"
     want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
     if [ "$(printf '%s\n' "$want" "$have" | sort -V | head -n 1)" != "$want" ]; then
-        fail "Rust $want or newer is needed, \`cargo\` is of Rust $have" \
+        fail "Rust $want or newer is required, \`cargo\` is Rust $have" \
             "with rustup, \`rustup update\`; a distribution's own package is often too old"
     fi
     say "Rust $have"

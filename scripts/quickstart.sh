@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds embodied-r and runs its whole way on built-in rooms. Arguments go to
-# `embodied-r quickstart`, such as `--out DIR`.
+# Builds embodied-r and runs its quickstart on built-in rooms. Arguments go to `embodied-r quickstart`, such as
+# `--output DIR`.
 # On a fresh Debian or Ubuntu it installs the system packages first.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -10,8 +10,8 @@ system_packages
 rust_toolchain
 
 say "cargo build --release"
-# In the project's folder, as its `rust-toolchain.toml` counts only there; the program itself runs
-# in the caller's folder, so that relative paths among its arguments mean what they say.
+# Built in the project's folder, where `rust-toolchain.toml` applies; run in the caller's folder, to which relative
+# paths among the arguments refer.
 (cd "$root" && cargo build --release --package embodied-r-cli)
 target=$(cd "$root" && cargo metadata --format-version 1 --no-deps |
     sed 's/.*"target_directory":"\([^"]*\)".*/\1/')

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests of the crates with `unsafe` code under the address sanitizer.
+# Runs the tests of crates with `unsafe` code under AddressSanitizer.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -8,11 +8,11 @@ rust_toolchain
 cd "$root"
 
 target=$(rustc -vV | sed -n 's/^host: //p')
-# The sanitizer's flag is an unstable one, which the stable compiler takes with this variable.
+# The sanitizer flag is unstable; this variable enables it on the stable compiler.
 export RUSTC_BOOTSTRAP=1
 export RUSTFLAGS="${RUSTFLAGS:-} -Zsanitizer=address"
-# A target given by name keeps build scripts and macros without the sanitizer.
-say "cargo test of the kernels, address sanitizer"
+# An explicit target excludes build scripts and proc macros from the sanitizer.
+say "cargo test of the kernels (AddressSanitizer)"
 cargo test --target "$target" --package embodied-r-kernels --lib --tests
-say "cargo test of the policy's engine, address sanitizer"
+say "cargo test of the inference engine (AddressSanitizer)"
 cargo test --target "$target" --package embodied-r-policy --lib -- engine weights gguf

@@ -1,25 +1,25 @@
-//! Compiles the device's kernels: with feature `cuda` by nvcc for GPUs, with `cuda-host` by the host's compiler.
+//! Compiles the CUDA kernels: with feature `cuda` by nvcc, with `cuda-host` by the host compiler.
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(device)");
     println!("cargo::rerun-if-changed=cuda");
-    let on = |feature: &str| std::env::var_os(feature).is_some();
-    let result = match (on("CARGO_FEATURE_CUDA"), on("CARGO_FEATURE_CUDA_HOST")) {
+    let enabled = |feature: &str| std::env::var_os(feature).is_some();
+    let result = match (enabled("CARGO_FEATURE_CUDA"), enabled("CARGO_FEATURE_CUDA_HOST")) {
         (false, false) => return,
-        (true, true) => Err("features `cuda` and `cuda-host` exclude each other".into()),
+        (true, true) => Err("features `cuda` and `cuda-host` are mutually exclusive".into()),
         (true, false) => gpu::compile(),
         (false, true) => host::compile(),
     };
     println!("cargo::rustc-cfg=device");
-    if let Err(fault) = result {
-        println!("cargo::error={fault}");
+    if let Err(error) = result {
+        println!("cargo::error={error}");
     }
 }
 
-/// Name of the library of all kernels.
+/// Name of the static library.
 const LIBRARY: &str = "embodied_r_kernels";
 
-/// The kernels' files.
+/// The kernel source files.
 fn sources() -> Result<Vec<std::path::PathBuf>, String> {
     let entries = std::fs::read_dir("cuda").map_err(|e| format!("cannot read `cuda`: {e}"))?;
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
@@ -29,7 +29,7 @@ fn sources() -> Result<Vec<std::path::PathBuf>, String> {
     Ok(sources)
 }
 
-/// C++ with a stand-in for CUDA's language.
+/// CPU emulation of the CUDA kernels.
 mod host {
     #[cfg(not(feature = "cuda-host"))]
     pub(super) fn compile() -> Result<(), String> {
@@ -44,7 +44,7 @@ mod host {
             .define("EMBODIED_R_HOST", None)
             .opt_level(2)
             .include("cuda")
-            // Fibers leave and enter by longjmp, which a fortified C library takes for a fault.
+            // A fortified C library rejects the longjmp between fibers.
             .flag("-U_FORTIFY_SOURCE")
             .flag("-Wno-unknown-pragmas")
             .flag("-xc++")
@@ -55,7 +55,7 @@ mod host {
     }
 }
 
-/// Machine code for A100 and H100 with their kin, and PTX for what comes later.
+/// Machine code for A100 and H100 (sm_80, sm_90), and PTX for newer GPUs.
 mod gpu {
     use std::ffi::OsString;
     use std::path::{Path, PathBuf};
@@ -89,11 +89,11 @@ mod gpu {
         if !runs.is_ok_and(|output| output.status.success()) {
             return Err(
                 "feature `cuda` needs nvcc of a CUDA 13 toolkit: set CUDA_HOME to its folder, \
-                        or make one by scripts/cuda_toolkit.sh"
+                        or install one with scripts/cuda_toolkit.sh"
                     .into(),
             );
         }
-        let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo tells no OUT_DIR")?);
+        let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo has not set OUT_DIR")?);
         let objects = objects(&nvcc, &out)?;
         let library = out.join(format!("lib{}.a", super::LIBRARY));
         let mut arguments = vec![OsString::from("--lib"), "-o".into(), library.into()];
@@ -112,7 +112,7 @@ mod gpu {
         Ok(())
     }
 
-    /// Compiles the files, several at once.
+    /// Compiles the files in parallel.
     fn objects(nvcc: &Path, out: &Path) -> Result<Vec<PathBuf>, String> {
         let jobs = std::env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
         let mut objects = Vec::new();
@@ -125,8 +125,8 @@ mod gpu {
                     scope.spawn(move || run(nvcc, &arguments).map(|()| object))
                 };
                 let threads: Vec<_> = files.iter().map(each).collect();
-                let ended = |_| Err("a thread of the build script ended".to_owned());
-                threads.into_iter().map(|thread| thread.join().unwrap_or_else(ended)).collect()
+                let panicked = |_| Err("a build thread panicked".to_owned());
+                threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
             });
             for object in compiled {
                 objects.push(object?);
@@ -143,7 +143,7 @@ mod gpu {
         if done.status.success() {
             return Ok(());
         }
-        let told = String::from_utf8_lossy(&done.stderr).trim().replace('\n', " | ");
-        Err(format!("cannot compile the kernels: {told}"))
+        let stderr = String::from_utf8_lossy(&done.stderr).trim().replace('\n', " | ");
+        Err(format!("cannot compile the kernels: {stderr}"))
     }
 }

@@ -1,9 +1,9 @@
-"""Holds an adapter that `embodied-r train` or `sft` wrote against `peft`: both must give the same log-probabilities.
+"""Verifies an adapter written by `embodied-r train` or `sft` against `peft`: both must give the same log-probabilities.
 
 Usage: check_adapter.py EMBODIED_R BASE ADAPTER
 
-EMBODIED_R is the binary, BASE the folder of a text model, ADAPTER the folder written. Run it where the adapter's
-`base_model_name_or_path` leads to BASE.
+EMBODIED_R is the binary, BASE the folder of a text model, ADAPTER the adapter's folder. Run it where the adapter's
+`base_model_name_or_path` resolves to BASE.
 """
 import json
 import pathlib
@@ -36,14 +36,14 @@ def main():
         file = pathlib.Path(folder) / "sequences.json"
         file.write_text(json.dumps({"sequences": sequences}))
         command = [binary, "inspect", "logprobs", "--model", adapter, "--input", file, "--json"]
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    ours = [logp for sequence in json.loads(told)["logprobs"] for logp in sequence]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    ours = [logp for sequence in json.loads(output)["logprobs"] for logp in sequence]
     before = list(log_probabilities(model, sequences))
     theirs = list(log_probabilities(PeftModel.from_pretrained(model, adapter).eval(), sequences))
-    apart = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+    difference = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
     effect = max(abs(a - b) for a, b in zip(before, theirs))
-    print(f"{apart:.2e} apart; the adapter changes up to {effect:.2f}")
-    sys.exit(apart > TOLERANCE)
+    print(f"maximum difference {difference:.2e}; maximum effect of the adapter {effect:.2f}")
+    sys.exit(difference > TOLERANCE)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Key frames beside FFmpeg's bare decoding and OpenCV: how true, how fast.
+"""Benchmarks key-frame selection against OpenCV (accuracy and speed) and bare FFmpeg decoding (speed).
 
 Usage: keyframes_cv2.py BINARY CLIP... [--pairs 200] [--features 1000] [--rounds 5] [--seed 1]
 
-Truth: frames of the clips are warped by known homographies (shift, rotation, zoom, perspective, all of
-them; overlaps from 1 down to 0.3), what the frame does not cover is filled from another clip, and noise,
-blur, another exposure or JPEG are laid over. `BINARY keyframes --pair A B --json` and OpenCV (ORB,
-cross-checked brute force, RANSAC at 5 pixels) both say how B lies over A. The error of a pair is the mean
-distance between where its four corners should come to lie in A and where they do; a pair fails without a
+Accuracy: frames of the clips are warped by known homographies (translation, rotation, zoom, perspective,
+all combined; overlaps from 1 down to 0.3), uncovered areas are filled from another clip, and noise, blur,
+exposure changes or JPEG artifacts are added. `BINARY keyframes --pair A B --json` and OpenCV (ORB,
+cross-checked brute-force matching, RANSAC at 5 pixels) estimate the homography from B to A. The error of a
+pair is the mean distance of its four projected corners from the ground truth; a pair fails without a
 homography or with an error above 10 pixels, and failures count in the median.
 
-Speed: the least of several rounds, in turn, of FFmpeg decoding the clip to nothing, of `BINARY keyframes
---json` and of the same choice by OpenCV. Processor time is user and system with child processes; OpenCV's
+Speed: the minimum over interleaved rounds of FFmpeg decoding the clip to null, `BINARY keyframes --json`,
+and the same selection by OpenCV. CPU time is user and system time including child processes; OpenCV's
 excludes its imports.
 
 Needs OpenCV, NumPy and FFmpeg; no clip is part of the project.
@@ -46,17 +46,17 @@ def moved(homography, width, height):
 
 
 def overlap(homography, width, height):
-    """Share of the frame that the projected frame covers."""
+    """Fraction of the frame that the projected frame covers."""
     quad = np.float32(moved(homography, width, height))
     area, _ = cv2.intersectConvexConvex(np.float32(corners(width, height).reshape(4, 2)), quad)
     return area / (width * height)
 
 
-# --- truth ---------------------------------------------------------------------------------------
+# --- accuracy ---------------------------------------------------------------------------------------
 
 
 def draw_homography(random, motion, width, height):
-    """A map from B to A whose overlap lies between 0.3 and 1."""
+    """A homography from B to A with an overlap between 0.3 and 1."""
     while True:
         turn, zoom, tilt, way = 0.0, 1.0, (0.0, 0.0), 0.15 * random.random()
         if motion in ("rotation", "all"):
@@ -101,7 +101,7 @@ def gray_frames(clip, step=7):
 
 
 def draw_pairs(clips, count, seed):
-    """(motion, spoil, A, B, map from B to A)."""
+    """(motion, degradation, A, B, homography from B to A)."""
     random = np.random.default_rng(seed)
     footage = [gray_frames(clip) for clip in clips]
     for i in range(count):
@@ -112,7 +112,7 @@ def draw_pairs(clips, count, seed):
         height, width = a.shape
         other = cv2.resize(others[random.integers(len(others))], (width, height))
         homography = draw_homography(random, motion, width, height)
-        # B's pixel is A's at the homography's place: the warp by its inverse.
+        # Each pixel of B samples A at its projection, that is, the warp by the inverse homography.
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
         seen = cv2.warpPerspective(a, homography, (width, height), flags=flags)
         mask = cv2.warpPerspective(np.full_like(a, 255), homography, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
@@ -139,7 +139,7 @@ def matched(points_a, seen_a, points_b, seen_b):
 
 
 def our_homography(binary, a, b, folder):
-    """The map, and why it is not to be trusted where the binary says so."""
+    """The homography, and the binary's reason for rejecting it, if any."""
     paths = [str(folder / name) for name in ("a.png", "b.png")]
     for path, frame in zip(paths, (a, b)):
         cv2.imwrite(path, frame, [cv2.IMWRITE_PNG_COMPRESSION, 0])
@@ -183,9 +183,9 @@ def truth(binary, clips, args):
 
 
 def opencv_choice(path, features, threshold=0.5):
-    """The choice with OpenCV: decode everything, sample one frame a second, compare with the last key frame.
+    """Selection with OpenCV: decode everything, sample one frame per second, compare with the last key frame.
 
-    Gives the key frames and the processor time of all but the decoding."""
+    Returns the key frames and the CPU time of everything but the decoding."""
     video = cv2.VideoCapture(path)
     count, step = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), max(int(video.get(cv2.CAP_PROP_FPS)), 1)
     sampled, index = [], 0
@@ -209,20 +209,20 @@ def opencv_choice(path, features, threshold=0.5):
 
 
 def of_children():
-    """Processor seconds of all children so far; `os.times` counts in steps of 10 ms."""
+    """CPU seconds of all children so far; `os.times` has a resolution of 10 ms."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def timed(command):
-    """Wall and processor seconds of a command with all its children."""
+    """Wall and CPU seconds of a command including its children."""
     start, before = time.perf_counter(), of_children()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start, of_children() - before
 
 
 def without_children(command):
-    """Processor seconds of a command without those of the FFmpeg processes that it starts."""
+    """CPU seconds of a command, excluding the FFmpeg processes that it starts."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
         for name in ("ffmpeg", "ffprobe"):
@@ -238,14 +238,14 @@ def without_children(command):
             minutes, rest = text.rstrip("s").split("m")
             return 60 * int(minutes) + float(rest)
 
-        # One line of each log is of the wrapper, which is not ours either, and one of its child.
+        # Each log has one line of the wrapper, to be excluded too, and one of its child.
         words = [word for log in Path(folder).glob("log.*") for word in log.read_text().split()]
         return total - sum(map(seconds, words))
 
 
 def speed(binary, clips, args):
-    print(f"\nleast of {args.rounds} rounds, seconds: wall / processor\n")
-    print("| clip | FFmpeg's decoding | ours | OpenCV | ours over FFmpeg, wall | ours without FFmpeg, processor | OpenCV without decoding, processor |")
+    print(f"\nminimum of {args.rounds} rounds, seconds: wall / CPU\n")
+    print("| clip | FFmpeg's decoding | ours | OpenCV | ours / FFmpeg, wall | ours without FFmpeg, CPU | OpenCV without decoding, CPU |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     script = [sys.executable, __file__, "--features", str(args.features), "--peer"]
     for clip in clips:
@@ -266,13 +266,13 @@ def speed(binary, clips, args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("binary", nargs="?", help="the program embodied-r")
+    parser.add_argument("binary", nargs="?", help="path of the embodied-r binary")
     parser.add_argument("clips", nargs="*")
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--features", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--peer", help="only OpenCV's choice of this clip")
+    parser.add_argument("--peer", help="run only OpenCV's selection on this clip")
     args = parser.parse_args()
     if args.peer:
         print(opencv_choice(args.peer, args.features))

@@ -1,10 +1,10 @@
-"""Writes `crates/policy/tests/fixtures/bf16.json`: how far torch's autocast to bfloat16 leads from f32 on the model fixtures.
+"""Writes `crates/policy/tests/fixtures/bf16.json`: the error of torch's bfloat16 autocast relative to f32 on the model fixtures.
 
 Usage: make_bf16_fixtures.py      (after make_model_fixtures.py, whose folders it reads)
 
 For each model, with the temperature and the groups of its `expected.json`:
-  logps      root mean square of the differences of the completions' log-probabilities
-  gradients  for sum(dlogps * logps): the norm of the difference of all gradients over the norm of those in f32
+  logps      root-mean-square error of the completions' log-probabilities
+  gradients  relative error (in norm) of all gradients of sum(dlogps * logps)
 """
 import json
 import pathlib

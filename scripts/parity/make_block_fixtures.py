@@ -1,9 +1,9 @@
-"""Writes the block fixtures of `crates/kernels`: random blocks of every stored format and what they mean.
+"""Writes the block fixtures of `crates/kernels`: random blocks of every quantization format and their dequantized values.
 
 Usage: make_block_fixtures.py [OUT]     (default: crates/kernels/tests/fixtures/blocks)
 
-For each format `NAME.blocks` holds the bytes and `NAME.values` the numbers that the Python package `gguf` makes of
-them, as little-endian f32.
+For each format, `NAME.blocks` has the bytes and `NAME.values` their values as dequantized by the Python package `gguf`,
+in little-endian f32.
 """
 import pathlib
 import shutil
@@ -15,12 +15,12 @@ from gguf.quants import dequantize
 
 NUMBERS = 512
 FORMATS = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "F16", "BF16"]
-# Where each block holds half-precision numbers, in bytes from its beginning.
+# Byte offsets of the half-precision scales within each block.
 SCALES = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
 
 
 def random_blocks(name, numbers, generator):
-    """Any bytes are a valid block as long as its scales are finite."""
+    """Any bytes form a valid block as long as its scales are finite."""
     length, size = GGML_QUANT_SIZES[GGMLQuantizationType[name]]
     blocks = generator.integers(0, 256, (numbers // length, size), dtype=np.uint8)
     for at in SCALES.get(name, []):

@@ -1,16 +1,17 @@
-"""Writes `configs.json` for the tests of `crates/policy/src/config`: configurations and how `transformers` reads them.
+"""Writes `configs.json` for the tests of `crates/policy/src/config`: configurations and how `transformers` interprets them.
 
 Usage: make_config_fixtures.py [OUT]    (default: crates/policy/tests/fixtures/configs.json)
        make_config_fixtures.py --same [WRITTEN]
-                                        checks that `transformers` reads what `embodied-r` writes as it reads the
-                                        originals (default: configs-written.json beside the fixture)
+                                        checks that `transformers` interprets the configurations written by
+                                        `embodied-r` like the originals (default: configs-written.json next to the
+                                        fixture)
 
 Each entry has:
-  name, config          what stands in a `config.json`
-  inverse_frequencies   of the rotary embedding, one for each pair of a head's numbers
-  attention_factor      of its cosines and sines
-  mrope_section         sizes of the parts that turn in time, height and width, or null
-  windows               for each layer the size of its sliding window or null
+  name, config          the content of a `config.json`
+  inverse_frequencies   of RoPE, one per pair of head dimensions
+  attention_factor      scale of the cosines and sines
+  mrope_section         M-RoPE section sizes for time, height and width, or null
+  windows               sliding-window size per layer, or null
 """
 import json
 import pathlib
@@ -46,7 +47,7 @@ def scaled(config, **scaling):
 
 
 def saved(config, **parameters):
-    """As `transformers` 5 writes it."""
+    """The format of `transformers` 5."""
     return dict({key: value for key, value in config.items() if key != "rope_theta"}, rope_parameters=parameters)
 
 
@@ -114,7 +115,7 @@ CONFIGS = {
 
 
 def reading(config):
-    """What `transformers` makes of a `config.json`."""
+    """How `transformers` interprets a `config.json`."""
     with tempfile.TemporaryDirectory() as folder:
         (pathlib.Path(folder) / "config.json").write_text(json.dumps(config))
         read = AutoConfig.from_pretrained(folder).get_text_config()
@@ -129,7 +130,7 @@ def reading(config):
 
 
 def check(written):
-    """`written` has the entries' names and the configurations that are written for them: decoders of text alone."""
+    """`written` has the entries' names and the configurations written for them (text-only decoders)."""
     for name, config in json.loads(written.read_text()).items():
         want, found = reading(CONFIGS[name]), reading(config)
         del want["mrope_section"], found["mrope_section"]

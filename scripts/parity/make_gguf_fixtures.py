@@ -1,14 +1,14 @@
-"""Writes the GGUF fixtures of `crates/policy/tests`: small random models and what `transformers` computes with them.
+"""Writes the GGUF fixtures of `crates/policy/tests`: small random models and reference results of `transformers`.
 
 Usage: make_gguf_fixtures.py [OUT]     (default: crates/policy/tests/fixtures/gguf)
 
-`NAME.gguf` is a model with 256-wide rows, so that every block format fits, and `NAME.json` beside it holds
-  config     what the file's values mean, by the names of a `config.json`
+`NAME.gguf` is a model with rows of 256 values, so that every block format fits, and `NAME.json` has
+  config     the file's hyperparameters, named as in a `config.json`
   sequences  token ids
-  logps      log-probabilities of each sequence's tokens but the first, by `transformers` in f32 on the numbers that
-             the Python package `gguf` makes of the stored blocks
-The tokenizer of `qwen2` is that of `fixtures/tokenizer`, whose ids and texts the file's own tokenizer has to give;
-`llama-bpe.json` holds texts with the ids that the same vocabulary gives with Llama 3's pieces.
+  logps      log-probabilities of each sequence's tokens except the first, by `transformers` in f32 on the blocks as
+             dequantized by the Python package `gguf`
+The tokenizer of `qwen2` is that of `fixtures/tokenizer`, and the file's tokenizer must give its ids and texts;
+`llama-bpe.json` has texts with the ids of the same vocabulary under Llama 3's pre-tokenizer.
 """
 import itertools
 import json
@@ -29,14 +29,14 @@ LLAMA3_PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 TEXTS = ["1234567 steps", "The lamp is 30 degrees left, isn't it?", "a  b\n\n c", "<|im_start|>user\nthink<|im_end|>"]
-# Formats that numpy cannot write: any bytes are a valid block as long as its scales are finite.
+# Formats that numpy cannot quantize: any bytes form a valid block as long as its scales are finite.
 RANDOM = {"Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
 HIDDEN, FEED_FORWARD, HEADS, KV_HEADS = 256, 256, 4, 2
 HEAD_DIM = HIDDEN // HEADS
 
 
 def stored(shape, kind, spread, generator):
-    """A tensor as the file has it, and the numbers that it stands for."""
+    """A tensor as stored in the file, and its dequantized values."""
     quantised = GGMLQuantizationType[kind]
     if kind in RANDOM:
         length, size = GGML_QUANT_SIZES[quantised]
@@ -44,7 +44,7 @@ def stored(shape, kind, spread, generator):
         for at in RANDOM[kind]:
             scales = generator.normal(0, 1, (len(blocks), 1)).astype(np.float16)
             blocks[:, at : at + 2] = scales.view(np.uint8)
-        # Scaled down to what a layer bears, and rounded to half precision as it is stored.
+        # Scaled to the magnitude of weights and rounded to half precision, as stored.
         factor = spread / dequantize(blocks.reshape(shape[0], -1), quantised).std()
         for at in RANDOM[kind]:
             scales = np.ascontiguousarray(blocks[:, at : at + 2]).view(np.float16)
@@ -56,7 +56,7 @@ def stored(shape, kind, spread, generator):
 
 
 def interleaved(rows, heads):
-    """Rows in the order in which llama.cpp's converter stores query and key products of Llama."""
+    """Rows in the order in which llama.cpp's converter stores Llama's query and key projections."""
     return rows.reshape(heads, 2, len(rows) // heads // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
@@ -77,7 +77,7 @@ def model(architecture, layers, vocab, tied):
 
 
 def write(path, architecture, kinds, vocab, tied, seed, tokenizer=None):
-    """`kinds` gives the formats that a layer's matrices have in turn, then the embedding's and the output layer's."""
+    """`kinds` are the formats of a layer's matrices in order, then those of the embedding and the output layer."""
     generator = np.random.default_rng(seed)
     *layer_kinds, embedding, output = kinds
     decoder = model(architecture, len(layer_kinds), vocab, tied)
@@ -187,11 +187,11 @@ def qwen2_tokenizer(folder):
 
 
 def llama_tokenizer(folder, out):
-    """The same tokens with Llama 3's rules, and some that show them; the texts' ids by the package `tokenizers`."""
+    """The same tokens with Llama 3's rules, plus tokens that exercise them; the ids are from the package `tokenizers`."""
     tokens, merges = vocabulary(folder)
-    # With all digits together `34` would come first; with each alone none of these would come up.
+    # Grouping all digits would merge `34` first; splitting every digit would produce none of these.
     more_merges = ["3 4", "1 2", "12 3"]
-    # No merge leads to the last one: a piece that is a token is taken whole.
+    # No merge produces the last one: a piece that is itself a token is used as is.
     tokens += [(token, TokenType.NORMAL) for token in ("34", "12", "123", "\u0120steps")]
     merges += more_merges
     ids = {token: id for id, (token, _) in enumerate(tokens)}

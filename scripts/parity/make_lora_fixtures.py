@@ -1,12 +1,12 @@
-"""Writes the adapter fixtures of `crates/policy/tests`: `peft` adapters of the model fixtures, and what the merged models
-compute.
+"""Writes the adapter fixtures of `crates/policy/tests`: `peft` adapters of the model fixtures, and reference results of
+the merged models.
 
 Usage: make_lora_fixtures.py [OUT]     (default: crates/policy/tests/fixtures/lora)
 
-Each folder of OUT is an adapter as `peft` saves it, with an `expected.json` beside it:
+Each folder of OUT is an adapter saved by `peft`, with an `expected.json`:
   model      the folder of the base model under `fixtures/models`
   sequences  token ids
-  base       log-probabilities of each sequence's tokens but the first, by the base model
+  base       log-probabilities of each sequence's tokens except the first, by the base model
   merged     the same after `merge_and_unload`
 """
 import json
@@ -38,7 +38,7 @@ CASES = {
     "vision-language": (
         Qwen2_5_VLForConditionalGeneration,
         "qwen2_5_vl-nested",
-        # As trainers write it that leave the vision tower alone.
+        # The format of trainers that freeze the vision tower.
         dict(r=2, lora_alpha=4, target_modules=r"^model\.language_model(?=\.).*\.(q_proj|o_proj|gate_proj)$"),
     ),
     "one-layer": (
@@ -77,7 +77,7 @@ def main():
                 tensor.data += 0.1 * torch.randn(tensor.shape, generator=generator)
         adapted.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)
-        # Where the base model lies on this machine is no part of the fixture.
+        # The base model's local path is not part of the fixture.
         config = json.loads((folder / "adapter_config.json").read_text())
         config["base_model_name_or_path"] = base
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -87,7 +87,7 @@ def main():
         expected = {"model": base, "sequences": sequences, "base": before, "merged": merged}
         (folder / "expected.json").write_text(json.dumps(expected) + "\n")
         size = sum(path.stat().st_size for path in folder.iterdir())
-        print(f"{name}: {size} bytes, {apart:.2f} from the base model")
+        print(f"{name}: {size} bytes, maximum difference {apart:.2f} from the base model")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Writes the loss fixtures of `crates/grpo/tests`: batches on small random decoders, and what TRL's `_compute_loss` makes of them.
+"""Writes the loss fixtures of `crates/grpo/tests`: batches on small random decoders, and reference results of TRL's `_compute_loss`.
 
 Usage: make_loss_fixtures.py [OUT]     (default: crates/grpo/tests/fixtures/loss)
 
-OUT/MODEL is a model in Hugging Face's layout, with tied and with untied embeddings. Beside it:
-  batch.json     the batch as `embodied-r inspect loss` reads it, off policy, with a reference and the sampler's log-probabilities
+OUT/MODEL is a model in Hugging Face format, with tied or untied embeddings, plus:
+  batch.json     an off-policy batch in the format of `embodied-r inspect loss`, with log-probabilities of the reference and the sampler
   expected.json  cases: the settings, whether the batch's `old_logps` are used, and TRL's loss, metrics and gradient norms
 Everything is computed in f32.
 """
@@ -25,7 +25,7 @@ VOCAB = 48
 EOS = 47
 G = 4
 PROMPTS = ([3, 9, 11, 5, 30], [7, 8])
-# The third of the first group and the second of the other are cut off: they do not end in EOS.
+# The third of the first group and the second of the other are truncated: they do not end in EOS.
 LENGTHS = ((6, 1, 7, 4), (3, 7, 5, 2))
 CUT = {(0, 2), (1, 1)}
 MAX_COMPLETION = 7
@@ -47,7 +47,7 @@ def make_model(tied, seed):
 
 
 def make_batch(model, seed):
-    """Groups with log-probabilities near, but not at, those of the model."""
+    """Groups with log-probabilities close, but not equal, to the model's."""
     generator = torch.Generator().manual_seed(seed)
     rand = lambda *shape: torch.randn(*shape, generator=generator)
     groups = []
@@ -71,7 +71,7 @@ def make_batch(model, seed):
 
 
 def cases():
-    """(settings, whether old log-probabilities are given)."""
+    """(settings, whether old log-probabilities are used)."""
     for loss_type in LOSSES:
         high = {"epsilon_high": 1.2} if loss_type == "cispo" else {"epsilon_high": 0.28}
         for level in ("token", "sequence"):
@@ -132,7 +132,7 @@ def expected(folder, batch, settings, old):
     if settings.get("beta", 0.0) > 0:
         inputs["ref_per_token_logps"] = logps("ref_logps")
     if correction:
-        # What `_generate_and_score_completions` hands on; it needs a vLLM engine, so its few lines are written out here.
+        # The inputs prepared by `_generate_and_score_completions`, which needs a vLLM engine; its few lines are replicated here.
         mode, low, high = (settings["importance_sampling_" + k] for k in ("mode", "clip_min", "clip_max"))
         apart = (logps("old_logps") - logps("sampling_logps")) * inputs["completion_mask"]
         ratio = (apart.sum(-1, keepdim=True) if mode.startswith("sequence") else apart).exp()

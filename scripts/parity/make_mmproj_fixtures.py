@@ -1,11 +1,11 @@
-"""Writes a Qwen2.5-VL folder as llama.cpp has it: a decoder's GGUF file and, beside it, its vision tower's.
+"""Converts a Qwen2.5-VL folder to llama.cpp's format: GGUF files of the decoder and the vision tower (mmproj).
 
 Usage: make_mmproj_fixtures.py [FOLDER [OUT [FORMAT]]]
        (default: the folders `flat` and `gguf` of crates/vision/tests/fixtures, F32)
 
-Names come from the Python package `gguf`; keys, shapes and the split of the patches' weights into two frames are what
-llama.cpp's converter writes for `qwen2vl` and `qwen2.5vl_merger`. In F32 what is computed with the files can be compared with
-the folder's `expected.json`; other formats (F16, BF16, Q8_0, …) hold the matrices whose rows are whole blocks of them.
+Names come from the Python package `gguf`; keys, shapes and the split of the patch embedding into two frames follow
+llama.cpp's converter for `qwen2vl` and `qwen2.5vl_merger`. Results in F32 must match the folder's `expected.json`; other
+formats (F16, BF16, Q8_0, …) are used for matrices whose rows are a multiple of their block size.
 """
 import json
 import pathlib
@@ -37,7 +37,7 @@ def renamed(names, name):
 
 
 def add(writer, name, numbers, kind):
-    """A tensor in the format `kind` where that is possible, as llama.cpp has it: norms and biases stay f32."""
+    """A tensor in the format `kind` where possible, as in llama.cpp: norms and biases stay f32."""
     kind = GGMLQuantizationType[kind]
     if numbers.ndim < 2 or numbers.shape[-1] % GGML_QUANT_SIZES[kind][0]:
         kind = GGMLQuantizationType.F32
@@ -57,7 +57,7 @@ def decoder(folder, out, config, tensors, kind):
     writer.add_rope_dimension_sections([*config["rope_scaling"]["mrope_section"], 0])
     tokens, merges = vocabulary(folder)
     if not merges:
-        # The writer leaves an empty list out; a pair of bytes that no text has stands for it.
+        # The writer omits empty lists; a byte pair that occurs in no text is used instead.
         rare = tokens[255][0]
         tokens.append((rare + rare, TokenType.NORMAL))
         merges = [f"{rare} {rare}"]

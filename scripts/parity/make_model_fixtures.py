@@ -1,14 +1,14 @@
-"""Writes the model fixtures of `crates/policy/tests`: small random decoders and what `transformers` computes with them.
+"""Writes the model fixtures of `crates/policy/tests`: small random decoders and reference results of `transformers`.
 
 Usage: make_model_fixtures.py [OUT]     (default: crates/policy/tests/fixtures/models)
 
-Folders that are there are left as they are; to make one anew, remove it first. Each folder of OUT is a model in Hugging Face's layout with an `expected.json` beside it:
-  groups         prompts with their completions, the form in which the decoder is scored
-  scores         for some temperatures: log-probabilities and entropies of all completion tokens, end to end
+Existing folders are kept; remove one to regenerate it. Each folder of OUT is a model in Hugging Face format with an `expected.json`:
+  groups         prompts with their completions, as scored by the decoder
+  scores         for some temperatures: log-probabilities and entropies of all completion tokens, concatenated
   next_token     log-probabilities of the whole vocabulary after a prompt
-  greedy         a prompt and the tokens that greedy decoding adds
-  gradients      of sum(dlogps * logps) at a temperature: each tensor's norm, and its product with sin(1), sin(2), …
-Everything is computed in f32 from the weights as they are stored.
+  greedy         a prompt and its greedy continuation
+  gradients      of sum(dlogps * logps) at a temperature: each tensor's norm, and its dot product with sin(1), sin(2), …
+Everything is computed in f32 from the stored weights.
 """
 import json
 import math
@@ -30,7 +30,7 @@ from transformers import (
 VOCAB = 96
 SIZES = dict(vocab_size=VOCAB, num_hidden_layers=2, max_position_embeddings=512, eos_token_id=95, bos_token_id=None)
 GREEDY_TOKENS = 12
-# Between the first and the second choice of every greedy step, so that rounding cannot swap them.
+# Minimum margin between the top two tokens of every greedy step, so that rounding cannot swap them.
 GREEDY_MARGIN = 1e-2
 TEMPERATURES = (1.0, 0.7)
 GRADIENT_TEMPERATURE = 0.7
@@ -41,7 +41,7 @@ def rope(theta, **more):
 
 
 def randomised(model, seed):
-    """Draws every tensor anew, wide enough that attention and biases matter."""
+    """Reinitializes every tensor with a spread large enough for attention and biases to matter."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in model.named_parameters():
@@ -63,7 +63,7 @@ def sequence(seed, length):
 
 
 def groups(seed):
-    """Short ones, with every length that is a border."""
+    """Short sequences that cover all boundary lengths."""
     return [
         {"prompt": sequence(seed, 9), "completions": [sequence(seed + 1, 5), sequence(seed + 2, 1), sequence(seed + 3, 7)]},
         {"prompt": sequence(seed + 4, 1), "completions": [sequence(seed + 5, 4)]},
@@ -72,7 +72,7 @@ def groups(seed):
 
 
 def long_groups(seed):
-    """Far beyond the lengths of pre-training and the windows below."""
+    """Far beyond the pre-training length and the sliding windows below."""
     return [
         {"prompt": sequence(seed, 300), "completions": [sequence(seed + 1, 3), sequence(seed + 2, 90)]},
         {"prompt": sequence(seed + 3, 5), "completions": [sequence(seed + 4, 20)]},
@@ -165,7 +165,7 @@ def save(model, folder, **options):
 
 
 def save_expected(folder, seed, is_long=False):
-    """From the stored weights: a model cast to 16 bits has rounded its rotary frequencies too."""
+    """Loads the stored weights, since casting a model to 16 bits would also round its RoPE frequencies."""
     write_json(folder / "expected.json", expected(loaded(folder), seed, is_long))
 
 
@@ -177,7 +177,7 @@ def rewrite_config(folder, change):
 
 
 def flat_rope(config):
-    """The hub's form before `transformers` 5."""
+    """The Hub's format before `transformers` 5."""
     rope = config.pop("rope_parameters")
     config["rope_theta"] = rope.pop("rope_theta")
     if rope["rope_type"] != "default":
@@ -188,13 +188,13 @@ def flat_rope(config):
 
 
 def old_type(config):
-    """The hub's form, with the type's older name."""
+    """The Hub's format, with the older key for the RoPE type."""
     flat_rope(config)
     config["rope_scaling"]["type"] = config["rope_scaling"].pop("rope_type")
 
 
 def as_saved(config):
-    """The form of `transformers` 5."""
+    """The format of `transformers` 5."""
 
 
 def qwen2_tied(folder):
@@ -256,7 +256,7 @@ def qwen2_5_vl(folder):
 
 
 def qwen2_5_vl_flat(folder):
-    """The nested model as the hub would have it."""
+    """The nested model in the Hub's format."""
     shutil.copytree(folder.parent / "qwen2_5_vl-nested", folder, dirs_exist_ok=True)
     hub = {
         canonical(name).replace("model.visual.", "visual."): tensor
@@ -276,7 +276,7 @@ def qwen2_5_vl_flat(folder):
 
 
 def far(folder, seed, kind, rope_parameters, form, **more):
-    """A model for sequences longer than its pre-training or its windows."""
+    """A model for sequences beyond its pre-training length or sliding windows."""
     family, causal_lm = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}[kind]
     sizes = dict(SIZES, hidden_size=32, intermediate_size=40, num_attention_heads=2, num_key_value_heads=1)
     config = family(**dict(sizes, rope_parameters=rope_parameters, **more))
@@ -318,14 +318,14 @@ FIXTURES = {
 
 
 def check(out):
-    """Every folder, both layouts included, must load in `transformers` and give the scores beside it."""
+    """Every folder, in both formats, must load in `transformers` and reproduce its scores."""
     for folder in sorted(path for path in out.iterdir() if path.is_dir()):
         want = json.loads((folder / "expected.json").read_text())
         with torch.no_grad():
             logps, _ = token_scores(loaded(folder), want["groups"], 1.0)
         apart = (logps - torch.tensor(want["scores"][0]["logps"])).abs().max().item()
         size = sum(path.stat().st_size for path in folder.iterdir())
-        print(f"{folder.name}: {size} bytes, {apart:.1e} apart after reload")
+        print(f"{folder.name}: {size} bytes, maximum difference {apart:.1e} after reload")
         assert apart < 1e-6
 
 

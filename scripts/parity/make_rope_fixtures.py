@@ -1,11 +1,11 @@
-"""Writes `rope.json` for the tests of `crates/policy`: queries that `transformers` turned by multimodal positions.
+"""Writes `rope.json` for the tests of `crates/policy`: queries rotated by `transformers` with multimodal positions (M-RoPE).
 
 Usage: make_rope_fixtures.py [OUT]      (default: crates/policy/tests/fixtures/rope.json)
 
 Each entry has:
-  config      what stands in the `config.json` of a Qwen2.5-VL
-  positions   (tokens, 3) each token's place in time, height and width
-  x, turned   (tokens, head_dim) a head before and after
+  config      the `config.json` of a Qwen2.5-VL
+  positions   (tokens, 3) 3-D position ids: time, height, width
+  x, turned   (tokens, head_dim) a head before and after rotation
 """
 import json
 import pathlib
@@ -23,7 +23,7 @@ SCALINGS = [
     dict(type="mrope", mrope_section=[2, 3, 3]),
     dict(type="yarn", factor=4.0, original_max_position_embeddings=64, mrope_section=[4, 1, 3]),
 ]
-# Text, then two frames of pictures, then text again.
+# Text, then two video frames, then text.
 POSITIONS = [[0, 0, 0], [1, 1, 1], [2, 2, 3], [2, 17, 2], [52, 2, 40], [52, 3, 2], [53, 53, 53], [2000, 2000, 2000]]
 
 

@@ -1,11 +1,11 @@
-"""Writes the tokenizer fixture of `crates/policy/tests`: a small tokenizer built as Qwen2.5's is, and what
-`transformers` does with it.
+"""Writes the tokenizer fixture of `crates/policy/tests`: a small tokenizer built like Qwen2.5's, and reference
+results of `transformers`.
 
 Usage: make_tokenizer_fixtures.py [OUT]     (default: crates/policy/tests/fixtures/tokenizer)
 
-`expected.json` beside the tokenizer holds
-  texts          texts with their ids, and the text of the ids without special tokens
-  conversations  messages with the texts that each template gives, with and without the opening of the next turn
+`expected.json` has
+  texts          texts with their ids, and the decoded text without special tokens
+  conversations  messages rendered by each chat template, with and without the generation prompt
 """
 import json
 import pathlib
@@ -15,7 +15,7 @@ import sys
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-# The pre-tokenizer of Qwen2.5's own tokenizer.json.
+# The pre-tokenizer of Qwen2.5's tokenizer.json.
 PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -46,7 +46,7 @@ TEXTS = [
     "3.14159 1,000,000 v2.5-VL 2³",
 ]
 
-# Two templates of our own that use what models' templates use.
+# Two chat templates with the features used by real models.
 CHATML = """{%- if messages[0]['role'] == 'system' -%}
     {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}
 {%- else -%}

@@ -1,18 +1,18 @@
-"""Writes the fixtures of `crates/vision/tests`: small random vision-language models and what `transformers` computes with them.
+"""Writes the fixtures of `crates/vision/tests`: small random vision-language models and reference results of `transformers`.
 
 Usage: make_vision_fixtures.py [OUT]     (default: crates/vision/tests/fixtures)
 
   resize.json        [width, height, to width, to height, CRC-32 of the bytes]: Pillow's bicubic resizing of `resize_picture`
   smart_resize.json  [width, height, min_pixels, max_pixels, to width, to height]
-  nested/, flat/     models in the form of `transformers` 5 and in the hub's, each with an `expected.json`:
-    pictures   for each case sizes and seeds of the pictures (`picture` below), images or the frames of a video
+  nested/, flat/     models in the format of `transformers` 5 and of the Hub, each with an `expected.json`:
+    pictures   sizes and seeds of each case's images (`picture` below): still images or video frames
     grid_thw   of each image or video
-    pixels     mean and deviation of the patches, and some of their numbers: [index, number]
-    embedded   of the tower's output: [norm, product with sin(1), sin(2), …]
-    ids        the prompt with its places filled
-    positions  the three positions of each token
-    last_logp  log-probabilities of the whole vocabulary behind the prompt
-    greedy     the tokens that follow
+    pixels     mean and standard deviation of the patches, and some of their values: [index, value]
+    embedded   of the vision encoder's output: [norm, dot product with sin(1), sin(2), …]
+    ids        the prompt with expanded image and video tokens
+    positions  3-D position ids of each token
+    last_logp  log-probabilities of the whole vocabulary after the prompt
+    greedy     the greedy continuation
 Everything is computed in f32.
 """
 import json
@@ -54,7 +54,7 @@ TEMPLATE = (
     "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# Name, kind, sizes.
+# Name, modality, sizes.
 CASES = [
     ("least", "images", [(56, 56)]),
     ("enlarged", "images", [(11, 9)]),
@@ -70,7 +70,7 @@ SECONDS = 0.5
 
 
 def picture(width, height, seed):
-    """Slopes, edges and a little noise, in whole numbers."""
+    """Gradients, edges and some noise, in integers."""
     x, y = np.meshgrid(np.arange(width, dtype=np.int64), np.arange(height, dtype=np.int64))
     red = (3 * x + y + seed * 31) % 256
     green = ((x // 7 + y // 5 + seed) % 2) * 150 + (x * y + seed) % 64
@@ -137,7 +137,7 @@ def config(tokenizer):
 
 
 def hub_form(settings):
-    """One dictionary, and the hub's names."""
+    """A flat configuration with the Hub's tensor names."""
     text = settings.pop("text_config")
     for field in ("model_type", "dtype"):
         text.pop(field, None)
@@ -150,7 +150,7 @@ def hub_form(settings):
 
 
 def video_patches(frames, processor):
-    """As the video processor orders them: time, rows and columns of tokens, patches of a token, colours, frames, pixels."""
+    """In the video processor's order: time, token rows and columns, patches of a token, channels, frames, pixels."""
     width, height = frames[0].size
     h, w = smart_resize(height, width, 28, processor["min_pixels"], processor["max_pixels"])
     stack = [np.asarray(frame.resize((w, h), Image.Resampling.BICUBIC), np.float32) / 255 for frame in frames]
@@ -191,7 +191,7 @@ def case(model, tokenizer, name, kind, sizes, first_seed):
     embedded = model.model.visual(pixels, grid_thw=grid).pooler_output
     position_inputs = {k: v for k, v in inputs.items() if "pixel" not in k}
     positions, _ = model.model.get_rope_index(tensor, mm_token_type_ids=types, **position_inputs)
-    assert positions.max() == positions[:, 0, -1].max(), "text must end behind the video in every version"
+    assert positions.max() == positions[:, 0, -1].max(), "text must end after the video in every version"
     greedy, margin, first = [], math.inf, None
     for _ in range(GREEDY_TOKENS):
         now = torch.tensor([ids + greedy])

@@ -4,7 +4,7 @@ use axum::routing::MethodRouter;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// A server of `/v1/chat/completions` on a free port, for as long as it is kept.
+/// A server of `/v1/chat/completions` on a free port, which stops when dropped.
 #[derive(Debug)]
 pub struct ChatApi {
     port: u16,
@@ -12,23 +12,22 @@ pub struct ChatApi {
 }
 
 impl ChatApi {
-    /// Answers requests of any size with `reply`.
+    /// Starts a server whose handler `reply` accepts requests of any size.
     ///
     /// # Panics
     /// No port is free.
     pub async fn start<S: Clone + Send + Sync + 'static>(reply: MethodRouter<S>, state: S) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let port = listener.local_addr().expect("it has been bound").port();
+        let port = listener.local_addr().expect("the listener is bound").port();
         let router = Router::new()
             .route("/v1/chat/completions", reply)
             .layer(DefaultBodyLimit::disable())
             .with_state(state);
-        let serving =
-            async move { axum::serve(listener, router).await.expect("it serves for ever") };
+        let serving = async move { axum::serve(listener, router).await.expect("the server runs") };
         Self { port, task: tokio::spawn(serving) }
     }
 
-    /// What clients know it by.
+    /// The base URL for clients.
     pub fn base_url(&self) -> String {
         format!("http://127.0.0.1:{}/v1", self.port)
     }

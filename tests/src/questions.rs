@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// Writes `count` questions whose answer is A to `train.json` in `dir`; `text` gives the text of each.
+/// Writes `count` questions with the answer A to `train.json` in `dir`. `text` returns the text of the i-th question.
 ///
 /// # Panics
 /// The file cannot be written.
@@ -22,10 +22,10 @@ pub fn write_questions(dir: &Path, count: usize, text: impl Fn(usize) -> String)
     fs::write(dir.join("train.json"), json!(questions).to_string()).expect("a folder to write to");
 }
 
-/// As [`write_questions`], each of one frame with a lamp.
+/// [`write_questions`] about a lamp in one frame each.
 ///
 /// # Panics
-/// As there.
+/// The file cannot be written.
 pub fn write_lamp_questions(dir: &Path, count: usize) {
     let text = |i| format!("Frame 0: Observe: lamp left {i}0\n>\nQuestion: where is the lamp?");
     write_questions(dir, count, text);

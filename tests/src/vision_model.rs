@@ -1,20 +1,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A small random vision-language model, and what `transformers` makes of pictures with it
+/// A small random vision-language model, with the outputs of `transformers` for images
 /// (`scripts/parity/make_vision_fixtures.py`).
 #[derive(Debug, Clone, Copy)]
 pub enum VisionModel {
-    /// In the form of the checkpoints on the hub.
+    /// In the layout of the checkpoints on the hub.
     Flat,
-    /// As `transformers` 5 writes it.
+    /// In the layout that `transformers` 5 writes.
     Nested,
-    /// As llama.cpp has it, with the same numbers as [`Self::Flat`].
+    /// In llama.cpp's format, with the weights of [`Self::Flat`].
     Gguf,
 }
 
 impl VisionModel {
-    /// Where its files lie.
+    /// The folder of its files.
     pub fn folder(self) -> PathBuf {
         let name = match self {
             Self::Flat => "flat",
@@ -24,10 +24,10 @@ impl VisionModel {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/vision/tests/fixtures").join(name)
     }
 
-    /// Copies it into a new folder.
+    /// Copies the model into the new folder `to`.
     ///
     /// # Panics
-    /// The folder is there already or cannot be written.
+    /// The folder exists already or cannot be written.
     pub fn write(self, to: &Path) {
         fs::create_dir(to).expect("a new folder");
         for entry in fs::read_dir(self.folder()).expect("the fixture is a folder") {

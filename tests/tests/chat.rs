@@ -1,13 +1,11 @@
-//! `embodied-r chat` with its input piped, as scripts use it.
-
-mod tiny_model;
+//! `embodied-r chat` with piped input, as in scripts.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use embodied_r_tests::binary;
+use embodied_r_tests::{binary, tiny_model};
 use serde_json::{Value, json};
 
 fn chat(dir: &Path, arguments: &[&str]) -> Command {
@@ -20,8 +18,8 @@ fn chat(dir: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// What comes of typing `input`.
-fn typed(dir: &Path, arguments: &[&str], input: &str) -> Output {
+/// The output of a chat with `input`, which must succeed.
+fn converse(dir: &Path, arguments: &[&str], input: &str) -> Output {
     let mut child = chat(dir, arguments).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -29,22 +27,25 @@ fn typed(dir: &Path, arguments: &[&str], input: &str) -> Output {
     output
 }
 
-fn saved(dir: &Path) -> Vec<Value> {
-    serde_json::from_slice(&fs::read(dir.join("said.json")).unwrap()).unwrap()
+fn saved_messages(dir: &Path) -> Vec<Value> {
+    serde_json::from_slice(&fs::read(dir.join("messages.json")).unwrap()).unwrap()
 }
 
-fn said(role: &str, content: &str) -> Value {
+fn message(role: &str, content: &str) -> Value {
     json!({"role": role, "content": content})
 }
 
 const BRIEF: [&str; 4] = ["--max-new-tokens", "8", "--system-prompt", "Be brief."];
 
 #[test]
-fn a_conversation_is_saved_as_it_was_held() {
+fn a_conversation_is_saved_with_all_its_messages() {
     let dir = tempfile::tempdir().unwrap();
-    let output =
-        typed(dir.path(), &BRIEF, "where is\\\nthe lamp?\n\n /clear is a word\n/save said.json\n");
-    let messages = saved(dir.path());
+    let output = converse(
+        dir.path(),
+        &BRIEF,
+        "where is\\\nthe lamp?\n\n /clear is a word\n/save messages.json\n",
+    );
+    let messages = saved_messages(dir.path());
     let contents: Vec<&str> = messages.iter().map(|m| m["content"].as_str().unwrap()).collect();
     let roles: Vec<&str> = messages.iter().map(|m| m["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["system", "user", "assistant", "user", "assistant"]);
@@ -57,11 +58,11 @@ fn a_conversation_is_saved_as_it_was_held() {
 }
 
 #[test]
-fn what_was_said_before_changes_the_answer_and_clear_forgets_it() {
+fn earlier_turns_change_the_answer_until_they_are_cleared() {
     let dir = tempfile::tempdir().unwrap();
     let answers = |input: &str| {
-        typed(dir.path(), &BRIEF, &format!("{input}/save said.json\n"));
-        let messages = saved(dir.path()).into_iter();
+        converse(dir.path(), &BRIEF, &format!("{input}/save messages.json\n"));
+        let messages = saved_messages(dir.path()).into_iter();
         messages.filter(|m| m["role"] == "assistant").map(|m| m["content"].clone()).collect()
     };
     let alone: Vec<Value> = answers("where?\n");
@@ -72,46 +73,47 @@ fn what_was_said_before_changes_the_answer_and_clear_forgets_it() {
 }
 
 #[test]
-fn the_system_prompt_can_be_set_and_left_out() {
+fn the_system_prompt_can_be_set_and_removed() {
     let dir = tempfile::tempdir().unwrap();
-    typed(dir.path(), &BRIEF, "/system Be kind.\n/save said.json\n");
-    assert_eq!(saved(dir.path()), [said("system", "Be kind.")]);
-    typed(dir.path(), &BRIEF, "/system\n/save said.json\n");
-    assert_eq!(saved(dir.path()), Vec::<Value>::new());
+    converse(dir.path(), &BRIEF, "/system Be kind.\n/save messages.json\n");
+    assert_eq!(saved_messages(dir.path()), [message("system", "Be kind.")]);
+    converse(dir.path(), &BRIEF, "/system\n/save messages.json\n");
+    assert_eq!(saved_messages(dir.path()), Vec::<Value>::new());
 }
 
 #[test]
-fn a_long_conversation_goes_on_without_its_oldest_turns_and_says_so_once() {
+fn a_conversation_beyond_the_context_length_drops_its_oldest_turns_with_one_warning() {
     let dir = tempfile::tempdir().unwrap();
     chat(dir.path(), &[]);
     let path = dir.path().join("model/config.json");
     let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     config["max_position_embeddings"] = json!(128);
     fs::write(&path, config.to_string()).unwrap();
-    let output = typed(dir.path(), &BRIEF, &"where is the lamp?\n".repeat(9));
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(told.matches("oldest turns are left out").count(), 1, "{told}");
-    let output = typed(dir.path(), &BRIEF, &format!("{}\nwhere?\n", "lamp ".repeat(200)));
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("the model takes 120"), "{told}");
+    let output = converse(dir.path(), &BRIEF, &"where is the lamp?\n".repeat(9));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.matches("dropping its oldest turns").count(), 1, "{stderr}");
+    let output = converse(dir.path(), &BRIEF, &format!("{}\nwhere?\n", "lamp ".repeat(200)));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("the limit is 120"), "{stderr}");
 }
 
 #[test]
-fn a_wrong_order_is_told_and_ends_nothing() {
+fn a_wrong_command_is_reported_and_the_conversation_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    let output = typed(dir.path(), &BRIEF, "/sing\n/save\n/help\n/quit\nnever answered\n");
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("`/sing`") && told.contains("`/save` needs"), "{told}");
-    let shown = String::from_utf8(output.stdout).unwrap();
-    assert!(shown.starts_with("/system TEXT") && shown.ends_with("space before it.\n"), "{shown}");
+    let output = converse(dir.path(), &BRIEF, "/sing\n/save\n/help\n/quit\nnever answered\n");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("`/sing`") && stderr.contains("`/save` needs"), "{stderr}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.starts_with("/system TEXT"), "{stdout}");
+    assert!(stdout.ends_with("that starts with `/`.\n"), "{stdout}");
 }
 
 #[test]
-fn ctrl_c_stops_the_answer_and_not_the_conversation() {
+fn ctrl_c_stops_the_answer_but_not_the_conversation() {
     let dir = tempfile::tempdir().unwrap();
     let arguments =
         ["--max-new-tokens", "1000000", "--temperature", "1", "--system-prompt", "Go on."];
-    // Nothing ends an answer of this model but its length.
+    // Without an end-of-sequence token, only the length limit ends an answer.
     chat(dir.path(), &arguments);
     for file in ["generation_config.json", "config.json"] {
         let path = dir.path().join("model").join(file);
@@ -130,22 +132,22 @@ fn ctrl_c_stops_the_answer_and_not_the_conversation() {
     stdout.fill_buf().unwrap();
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
-    stdin.write_all(b"/save said.json\n/help\n").unwrap();
+    stdin.write_all(b"/save messages.json\n/help\n").unwrap();
     drop(stdin);
-    let mut shown = String::new();
-    stdout.read_to_string(&mut shown).unwrap();
-    assert!(shown.contains("/system TEXT"), "{shown}");
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("/system TEXT"), "{rest}");
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    let answer = saved(dir.path()).pop().unwrap();
+    let answer = saved_messages(dir.path()).pop().unwrap();
     assert_eq!(answer["role"], "assistant");
-    assert!(answer["content"].as_str().unwrap().len() < 8_000, "nothing was stopped");
+    assert!(answer["content"].as_str().unwrap().len() < 8_000, "the answer was not stopped");
 }
 
 #[test]
-fn nothing_but_the_answer_goes_to_a_pipe() {
+fn only_the_answer_is_written_to_a_pipe() {
     let dir = tempfile::tempdir().unwrap();
-    let output = typed(dir.path(), &BRIEF, "where?\n/save said.json\n");
-    let shown = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(format!("{}\n", saved(dir.path())[2]["content"].as_str().unwrap()), shown);
-    assert!(!shown.contains('\u{1b}'), "{shown:?}");
+    let output = converse(dir.path(), &BRIEF, "where?\n/save messages.json\n");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(format!("{}\n", saved_messages(dir.path())[2]["content"].as_str().unwrap()), stdout);
+    assert!(!stdout.contains('\u{1b}'), "{stdout:?}");
 }

@@ -1,10 +1,8 @@
-//! Runs that are killed, damaged or short of room, as their users meet them.
+//! Runs that are killed, damaged or out of disk space.
 //!
-//! With `-- --nocapture` the hundred kills at random moments tell where they hit.
+//! With `-- --nocapture`, the test of a hundred random kills prints what each kill interrupted.
 
 #![cfg(unix)]
-
-mod tiny_model;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,11 +12,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::assert::OutputAssertExt as _;
-use embodied_r_tests::{binary, write_lamp_questions};
+use embodied_r_tests::{binary, stderr_of, tiny_model, write_lamp_questions};
 use serde_json::{Value, json};
 
-/// Twelve steps in three epochs and two stages, with all that a resume must bring back, and a
-/// checkpoint after each.
+/// Twelve steps in three epochs and two stages, with a checkpoint after each step. The settings use
+/// all the state that a resume must restore.
 const SETTINGS: &str = "num_generations = 4
 generation_batch_size = 8
 max_completion_length = 6
@@ -65,11 +63,6 @@ fn resume(dir: &Path) -> Command {
     command
 }
 
-fn stderr(command: &mut Command, code: i32) -> String {
-    let output = command.assert().code(code).get_output().clone();
-    String::from_utf8(output.stderr).unwrap()
-}
-
 /// All files of a folder, by name.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
@@ -88,26 +81,26 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// A file without what tells of the clock and the machine.
+/// A file without values that depend on the clock or the machine.
 fn timeless(name: &str, bytes: &[u8]) -> Vec<u8> {
-    let of_clock = |key: &str| {
-        let whole = ["time_s", "step_time", "tokens_per_second", "time_left_s", "matmul_share"];
-        whole.contains(&key) || key.starts_with("time/") || key.starts_with("memory/")
+    let is_timing = |key: &str| {
+        let exact = ["time_s", "step_time", "tokens_per_second", "time_left_s", "matmul_share"];
+        exact.contains(&key) || key.starts_with("time/") || key.starts_with("memory/")
     };
-    let without = |text: &[u8], leave_out: &dyn Fn(&str) -> bool| {
+    let without = |text: &[u8], is_omitted: &dyn Fn(&str) -> bool| {
         let mut value: Value = serde_json::from_slice(text).unwrap();
-        value.as_object_mut().unwrap().retain(|key, _| !leave_out(key));
+        value.as_object_mut().unwrap().retain(|key, _| !is_omitted(key));
         value.to_string().into_bytes()
     };
     if name == "events.jsonl" {
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        return lines.flat_map(|line| without(line, &of_clock)).collect();
+        return lines.flat_map(|line| without(line, &is_timing)).collect();
     }
     if name.ends_with("trainer_state.json") {
         return without(bytes, &|key| key == "events_bytes");
     }
     if name.contains("tfevents") {
-        // The lengths of the records: which steps and figures there are.
+        // The lengths of the records identify the steps and metrics.
         let (mut rest, mut lengths) = (bytes, Vec::new());
         while let Some((length, _)) = rest.split_first_chunk::<8>() {
             lengths.extend(length);
@@ -115,11 +108,11 @@ fn timeless(name: &str, bytes: &[u8]) -> Vec<u8> {
         }
         return lengths;
     }
-    // The manifest holds the hash of the state.
+    // The manifest contains the hash of the state.
     if name.ends_with("manifest.json") { Vec::new() } else { bytes.to_vec() }
 }
 
-/// Names of the files that differ between two runs that must be the same.
+/// Names of the files that differ between two runs.
 fn differences(a: &Path, b: &Path) -> Vec<String> {
     let (a, b) = (files(a), files(b));
     let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
@@ -131,8 +124,8 @@ fn differences(a: &Path, b: &Path) -> Vec<String> {
 
 const SAME: [&str; 0] = [];
 
-/// The run that nobody killed.
-fn undisturbed() -> tempfile::TempDir {
+/// A run that was not interrupted.
+fn uninterrupted() -> tempfile::TempDir {
     let dir = inputs();
     train(dir.path()).assert().code(0);
     dir
@@ -144,9 +137,9 @@ fn kill(child: &mut Child) {
 }
 
 #[test]
-fn a_run_that_is_killed_again_and_again_is_byte_for_byte_the_one_that_was_not() {
-    let (whole, killed) = (undisturbed(), inputs());
-    // Within the first epoch, at its end, where the second stage begins, and near the end.
+fn a_run_killed_several_times_is_bit_identical_to_an_uninterrupted_one() {
+    let (whole, killed) = (uninterrupted(), inputs());
+    // Within the first epoch, at its end, at the start of the second stage, and near the end.
     for step in [2, 4, 5, 11] {
         let mut child = resume(killed.path()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -157,7 +150,7 @@ fn a_run_that_is_killed_again_and_again_is_byte_for_byte_the_one_that_was_not() 
     assert_eq!(differences(&whole.path().join("run"), &killed.path().join("run")), SAME);
 }
 
-/// Where a kill hit, as far as what it leaves tells.
+/// What a kill interrupted, inferred from the files it left.
 fn moment(run: &Path) -> &'static str {
     let names: Vec<String> = fs::read_dir(run).map_or(Vec::new(), |entries| {
         entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
@@ -176,7 +169,7 @@ fn moment(run: &Path) -> &'static str {
 fn a_hundred_kills_at_random_moments_change_nothing() {
     const KILLS: u32 = 100;
     let began = Instant::now();
-    let whole = undisturbed();
+    let whole = uninterrupted();
     let longest = began.elapsed();
     let mut random = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
     let mut moments: BTreeMap<&str, u32> = BTreeMap::new();
@@ -189,7 +182,7 @@ fn a_hundred_kills_at_random_moments_change_nothing() {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            // Most runs are killed before they come far.
+            // Most runs are killed early.
             let share = (random >> 11) as f64 / (1u64 << 53) as f64;
             let deadline = Instant::now() + longest.mul_f64(share * 0.3);
             let status = loop {
@@ -215,49 +208,49 @@ fn a_hundred_kills_at_random_moments_change_nothing() {
 }
 
 #[test]
-fn a_run_that_was_killed_before_its_first_checkpoint_begins_anew() {
+fn a_run_killed_before_its_first_checkpoint_starts_over() {
     let dir = inputs();
     fs::create_dir(dir.path().join("run")).unwrap();
-    let told = stderr(&mut resume(dir.path()), 0);
-    assert!(told.contains("no checkpoint to resume from yet, a new run begins"), "{told}");
+    let stderr = stderr_of(&mut resume(dir.path()), 0);
+    assert!(stderr.contains("no checkpoint to resume from yet, starting a new run"), "{stderr}");
 }
 
-/// Turns a bit of a file.
+/// Flips a bit of a file.
 fn flip_a_bit(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
-    let place = bytes.len() - 5;
-    bytes[place] ^= 1;
+    let at = bytes.len() - 5;
+    bytes[at] ^= 1;
     fs::write(path, bytes).unwrap();
 }
 
 #[test]
-fn the_last_whole_checkpoint_is_used_and_damaged_ones_are_set_aside() {
-    let (whole, damaged) = (undisturbed(), undisturbed());
+fn the_last_intact_checkpoint_is_used_and_damaged_ones_are_renamed() {
+    let (whole, damaged) = (uninterrupted(), uninterrupted());
     let run = damaged.path().join("run");
     fs::remove_dir_all(run.join("final")).unwrap();
     flip_a_bit(&run.join("checkpoint-12/optimizer.safetensors"));
 
-    let named = stderr(train(damaged.path()).args(["--resume", "run/checkpoint-12"]), 1);
+    let named = stderr_of(train(damaged.path()).args(["--resume", "run/checkpoint-12"]), 1);
     assert_eq!(
         named,
         "error: the checkpoint `run/checkpoint-12` cannot be used: `optimizer.safetensors` has \
-         changed since it was written, its hash is another one
-hint: `--resume` with the folder of the run goes on from its last checkpoint that is whole
+         changed since it was written: hash mismatch
+hint: `--resume` with the run's directory resumes from its last intact checkpoint
 "
     );
-    let looked = stderr(resume(damaged.path()).arg("--dry-run"), 0);
-    assert!(looked.contains("going on from run/checkpoint-8"), "{looked}");
+    let dry_run = stderr_of(resume(damaged.path()).arg("--dry-run"), 0);
+    assert!(dry_run.contains("resuming from run/checkpoint-8"), "{dry_run}");
     assert!(run.join("checkpoint-12").exists(), "a dry run changes nothing");
 
-    let told = stderr(&mut resume(damaged.path()), 0);
-    let lines: Vec<&str> = told.lines().take(3).collect();
+    let stderr = stderr_of(&mut resume(damaged.path()), 0);
+    let lines: Vec<&str> = stderr.lines().take(3).collect();
     assert_eq!(
         lines,
         [
             "warning: a later checkpoint is damaged, `run/checkpoint-12`: `optimizer.safetensors` \
-             has changed since it was written, its hash is another one",
-            "going on from run/checkpoint-8",
-            "a damaged checkpoint is set aside as `run/checkpoint-12.damaged`",
+             has changed since it was written: hash mismatch",
+            "resuming from run/checkpoint-8",
+            "renamed a damaged checkpoint to `run/checkpoint-12.damaged`",
         ]
     );
     fs::remove_dir_all(run.join("checkpoint-12.damaged")).unwrap();
@@ -265,21 +258,21 @@ hint: `--resume` with the folder of the run goes on from its last checkpoint tha
 }
 
 #[test]
-fn a_checkpoint_without_room_is_an_error_with_its_file_and_the_last_one_stays() {
-    let (whole, short) = (undisturbed(), undisturbed());
+fn a_checkpoint_that_does_not_fit_on_disk_is_an_error_and_the_last_one_stays() {
+    let (whole, short) = (uninterrupted(), uninterrupted());
     let run = short.path().join("run");
     for folder in ["final", "checkpoint-12"] {
         fs::remove_dir_all(run.join(folder)).unwrap();
     }
     let size = fs::metadata(run.join("checkpoint-8/optimizer.safetensors")).unwrap().len();
-    // The moments are the largest file, so that they are what finds no room: blocks are 512 bytes.
+    // The largest file, the optimizer state, exceeds the limit, which is in blocks of 512 bytes.
     let limit = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", size / 512);
     let mut command = Command::new("sh");
     command.current_dir(short.path()).args(["-c", &limit, "sh"]).arg(binary());
-    let told = stderr(command.args(["train", "--resume", "run"]), 1);
-    let last = told.lines().last().unwrap();
-    assert!(last.starts_with("error: cannot write `run/.checkpoint-9.tmp/"), "{told}");
-    assert!(last.contains("optimizer.safetensors") && last.contains("File too large"), "{told}");
+    let stderr = stderr_of(command.args(["train", "--resume", "run"]), 1);
+    let last = stderr.lines().last().unwrap();
+    assert!(last.starts_with("error: cannot write `run/.checkpoint-9.tmp/"), "{stderr}");
+    assert!(last.contains("optimizer.safetensors") && last.contains("File too large"), "{stderr}");
     let names: BTreeSet<String> = files(&run).into_keys().collect();
     assert!(!names.iter().any(|name| name.contains(".tmp")), "{names:?}");
 
@@ -288,11 +281,11 @@ fn a_checkpoint_without_room_is_an_error_with_its_file_and_the_last_one_stays() 
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_told_before_the_run_begins() {
+fn a_folder_that_cannot_be_written_is_reported_before_the_run_starts() {
     let dir = inputs();
     fs::write(dir.path().join("run"), "a file").unwrap();
-    let told = stderr(&mut train(dir.path()), 1);
-    assert_eq!(told, "error: cannot create `run`: File exists (os error 17)\n");
+    let stderr = stderr_of(&mut train(dir.path()), 1);
+    assert_eq!(stderr, "error: cannot create `run`: File exists (os error 17)\n");
 }
 
 #[test]
@@ -304,28 +297,30 @@ fn a_folder_in_which_another_process_trains_is_left_alone() {
     let other = fs::File::open(run.join(".lock")).unwrap();
     other.lock().unwrap();
     for command in [&mut train(dir.path()), &mut resume(dir.path())] {
-        let told = stderr(command, 1);
-        assert!(told.contains("another process is training in `run`"), "{told}");
+        let stderr = stderr_of(command, 1);
+        assert!(stderr.contains("another process is training in `run`"), "{stderr}");
     }
     assert!(files(&run) == before);
-    // To look at what a run would be needs no lock.
+    // A dry run needs no lock.
     resume(dir.path()).arg("--dry-run").assert().code(0);
     drop(other);
     resume(dir.path()).assert().code(0);
 }
 
 #[test]
-fn a_metric_that_no_evaluation_gives_is_told_with_those_that_there_are() {
+fn an_unknown_evaluation_metric_is_reported_with_the_known_ones() {
     let dir = inputs();
-    let told = stderr(train(dir.path()).args(["--set", "metric_for_best_model=accuracy"]), 1);
+    let stderr = stderr_of(train(dir.path()).args(["--set", "metric_for_best_model=accuracy"]), 1);
     assert!(
-        told.contains("`metric_for_best_model` is `accuracy`, an evaluation gives eval/accuracy, "),
-        "{told}"
+        stderr.contains(
+            "unknown metric `accuracy` in `metric_for_best_model`; available: eval/accuracy, "
+        ),
+        "{stderr}"
     );
 }
 
 #[test]
-fn a_killed_fine_tuning_is_byte_for_byte_the_one_that_was_not() {
+fn a_killed_fine_tuning_is_bit_identical_to_an_uninterrupted_one() {
     let conversation = json!({"messages": [
         {"role": "user", "content": "Question: where is the lamp?"},
         {"role": "assistant", "content": "<think>left</think><answer>A</answer>"},

@@ -1,11 +1,9 @@
-//! `embodied-r eval`: given predictions by each protocol, and the sets out of domain.
-
-mod tiny_model;
+//! `embodied-r eval`: predictions by each protocol, and the out-of-domain benchmarks.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-use embodied_r_tests::binary;
+use embodied_r_tests::{binary, stderr, stdout, tiny_model};
 use serde_json::{Value, json};
 
 /// Runs `eval` on a file of predictions.
@@ -24,14 +22,6 @@ fn eval_in(folder: &Path, predictions: &str, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn stdout(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).unwrap()
-}
-
-fn stderr(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).unwrap()
-}
-
 /// JSONL of `(category, solution, prediction)`.
 fn lines(rows: &[(&str, Value, Value)]) -> String {
     let line = |(id, (category, solution, prediction)): (usize, &(&str, Value, Value))| {
@@ -42,7 +32,7 @@ fn lines(rows: &[(&str, Value, Value)]) -> String {
     rows.iter().enumerate().map(line).collect()
 }
 
-/// Answers in every kind of category that VSI-Bench has.
+/// Answers in every kind of VSI-Bench category.
 fn vsi_rows() -> String {
     lines(&[
         ("object_rel_direction_easy", json!("A"), json!("a.")),
@@ -88,7 +78,7 @@ fn the_json_has_its_fields_and_no_other() {
 }
 
 #[test]
-fn urbanvideo_bench_reads_the_option_line_and_leaves_missing_answers_out() {
+fn urbanvideo_bench_reads_the_option_line_and_skips_missing_answers() {
     let rows = lines(&[
         ("Causal", json!("B"), json!("Option: [B]; Reason: [the road is closed]")),
         ("Causal", json!("B"), Value::Null),
@@ -98,14 +88,14 @@ fn urbanvideo_bench_reads_the_option_line_and_leaves_missing_answers_out() {
     let report: Value = serde_json::from_str(stdout(&output)).unwrap();
     assert_eq!((&report["n"], &report["overall"]), (&json!(2), &json!(50.0)));
     assert!(
-        stderr(&output).contains("1 question without a prediction: left out"),
+        stderr(&output).contains("1 question without a prediction: skipped"),
         "{}",
         stderr(&output)
     );
 }
 
 #[test]
-fn of_official_records_the_answer_tag_is_scored() {
+fn the_answer_tag_of_official_records_is_scored() {
     let record = |id: u32, content: Value| {
         json!({"Question_id": id, "question_category": "route_planning", "question": "q",
             "answer": "B", "content": content, "response": null})
@@ -126,7 +116,7 @@ fn of_official_records_the_answer_tag_is_scored() {
 }
 
 #[test]
-fn the_table_stands_beside_the_published_rows() {
+fn the_table_includes_the_published_rows() {
     let output = eval(
         &lines(&[("Causal", json!("B"), json!("B"))]),
         &["--protocol", "urbanvideo-bench", "--name", "mine"],
@@ -144,7 +134,7 @@ fn the_report_is_saved_as_json_and_markdown() {
     let output = eval_in(
         folder.path(),
         &vsi_rows(),
-        &["--protocol", "vsi-bench", "--json", "--save-path", "results/eval"],
+        &["--protocol", "vsi-bench", "--json", "--output", "results/eval"],
     );
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let read = |name: &str| std::fs::read_to_string(folder.path().join("results/eval").join(name));
@@ -153,7 +143,7 @@ fn the_report_is_saved_as_json_and_markdown() {
 }
 
 #[test]
-fn categories_of_other_benchmarks_are_left_out_with_a_warning() {
+fn categories_of_other_benchmarks_are_skipped_with_a_warning() {
     let rows = lines(&[
         ("route_planning", json!("B"), json!("B")),
         ("object_counting", json!("4"), json!("4")),
@@ -161,7 +151,7 @@ fn categories_of_other_benchmarks_are_left_out_with_a_warning() {
     let output = eval(&rows, &["--json"]);
     let report: Value = serde_json::from_str(stdout(&output)).unwrap();
     assert_eq!(report["n"], json!(1));
-    assert!(stderr(&output).contains("left out: `object_counting` (1)"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("skipped: `object_counting` (1)"), "{}", stderr(&output));
 }
 
 #[test]
@@ -174,12 +164,12 @@ fn bad_records_are_one_error_each() {
             "{\"id\": 1, \"category\": \"Causal\", \"prediction\": \"B\"}".to_owned(),
             "error: `solution` in line 1 of `answers.jsonl` is missing\n",
         ),
-        ("{\"id\": 1,\n".to_owned(), "error: line 1 of `answers.jsonl` is not the JSON expected: "),
-        (String::new(), "error: `answers.jsonl` holds no records\n"),
-        (question, "error: none of the 1 records holds a `content` or a `prediction`\n"),
+        ("{\"id\": 1,\n".to_owned(), "error: cannot parse line 1 of `answers.jsonl`: "),
+        (String::new(), "error: `answers.jsonl` has no records\n"),
+        (question, "error: none of the 1 records has a `content` or a `prediction`\n"),
         (
             lines(&[("Causal", json!("B"), json!("B"))]),
-            "error: `vsi-bench` scores none of the categories there are: Causal\n",
+            "error: `vsi-bench` scores none of the records' categories: Causal\n",
         ),
         (
             lines(&[("object_counting", json!("four"), json!("4"))]),
@@ -194,14 +184,14 @@ fn bad_records_are_one_error_each() {
 }
 
 #[test]
-fn wrong_usage_ends_with_two() {
-    let nothing = Command::new(binary()).arg("eval").output().unwrap();
-    assert_eq!(nothing.status.code(), Some(2));
+fn wrong_usage_exits_with_two() {
+    let no_input = Command::new(binary()).arg("eval").output().unwrap();
+    assert_eq!(no_input.status.code(), Some(2));
     let unknown = eval(&vsi_rows(), &["--protocol", "vsi"]);
     assert_eq!(unknown.status.code(), Some(2));
 }
 
-/// EgoSchema's question about the one built-in room, whose video is `Room_0_0.mp4`, and one that has no
+/// EgoSchema's questions: one about the built-in room with the video `Room_0_0.mp4`, and one without a
 /// published answer.
 fn egoschema(folder: &Path) {
     let question = |id: &str| {
@@ -221,44 +211,45 @@ fn embodied_r(folder: &Path, words: &[&str]) -> Output {
 }
 
 #[test]
-fn egoschema_is_perceived_answered_and_scored_on_the_way() {
+fn egoschema_is_captioned_answered_and_scored_in_one_command() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     tiny_model::write(&folder.join("model"));
     egoschema(folder);
-    let rooms = ["sim", "rooms", "--out", "rooms", "--rooms", "1"];
-    let made = embodied_r(folder, &[&rooms[..], &["--categories", "Landmark Position"]].concat());
-    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let rooms = ["sim", "rooms", "--output", "rooms", "--rooms", "1"];
+    let simulated =
+        embodied_r(folder, &[&rooms[..], &["--categories", "Landmark Position"]].concat());
+    assert_eq!(simulated.status.code(), Some(0), "{}", stderr(&simulated));
     let words = ["eval", "--data", "ego", "--model", "model", "--max-new-tokens", "4", "--json"];
-    let perceived = ["--scenes", "rooms/scenes", "--folder-path", "rooms/UrbanVideo-Bench/videos"];
-    let output = embodied_r(folder, &[&words[..], &perceived, &["--save-path", "out"]].concat());
+    let captioner = ["--scenes", "rooms/scenes", "--video-dir", "rooms/UrbanVideo-Bench/videos"];
+    let output = embodied_r(folder, &[&words[..], &captioner, &["--output", "out"]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert!(stderr(&output).contains("1 of 2 questions have no published answer"));
+    assert!(stderr(&output).contains("skipping 1 of 2 questions without a published answer"));
     let last = stdout(&output).lines().last().unwrap();
     let report: Value = serde_json::from_str(last).unwrap();
     assert_eq!((&report["protocol"], &report["n"]), (&json!("egoschema"), &json!(1)));
     let answers = std::fs::read(folder.join("out/answers.json")).unwrap();
     let answers: Vec<Value> = serde_json::from_slice(&answers).unwrap();
     let prompt = answers[0]["question"].as_str().unwrap();
-    let asked = "Question: What is ahead at the end?\n\nChoices:\nA. a bed\nB. a lamp\nC. a sofa\n\
+    let question = "Question: What is ahead at the end?\n\nChoices:\nA. a bed\nB. a lamp\nC. a sofa\n\
                  D. a plant\nE. a desk";
-    assert!(prompt.contains("Frame 0:") && prompt.ends_with(asked), "{prompt}");
+    assert!(prompt.contains("Frame 0:") && prompt.ends_with(question), "{prompt}");
     assert_eq!(answers[0]["answer"], json!("C"));
 }
 
 #[test]
-fn a_set_that_nobody_has_perceived_is_refused_with_the_command_that_does() {
+fn a_benchmark_without_captions_is_refused_with_the_command_that_makes_them() {
     let folder = tempfile::tempdir().unwrap();
     egoschema(folder.path());
     let output = embodied_r(folder.path(), &["eval", "--data", "ego", "--model", "model"]);
     assert_eq!(output.status.code(), Some(2));
-    let told = stderr(&output);
-    assert!(told.contains("`embodied-r perceive --data-paths ego/questions.json`"), "{told}");
+    let stderr = stderr(&output);
+    assert!(stderr.contains("`embodied-r perceive --data ego/questions.json`"), "{stderr}");
     assert_eq!(stdout(&output), "");
 }
 
 #[test]
-fn perceived_sets_out_of_domain_name_their_protocol_themselves() {
+fn captioned_out_of_domain_benchmarks_select_their_own_protocol() {
     for (category, protocol) in [("egoschema", "egoschema"), ("egocentric_navigation", "mvbench")] {
         let rows =
             lines(&[(category, json!("E"), json!("e.")), (category, json!("A"), json!("B"))]);
@@ -271,15 +262,15 @@ fn perceived_sets_out_of_domain_name_their_protocol_themselves() {
 }
 
 #[test]
-fn a_broken_set_is_one_error_with_record_and_field() {
+fn an_invalid_benchmark_is_one_error_with_record_and_field() {
     let folder = tempfile::tempdir().unwrap();
     let record = |answer: &str| json!({"video": "a.mp4", "question": "q", "candidates": ["Stop", "Go"], "answer": answer});
-    let moves = json!([record("Stop"), record("Fly")]).to_string();
-    std::fs::write(folder.path().join("moves.json"), moves).unwrap();
+    let records = json!([record("Stop"), record("Fly")]).to_string();
+    std::fs::write(folder.path().join("moves.json"), records).unwrap();
     let output = embodied_r(folder.path(), &["eval", "--data", "moves.json", "--model", "model"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         stderr(&output),
-        "error: `answer` in record 2 of `moves.json`: `Fly` is none of the candidates: Stop, Go\n"
+        "error: `answer` in record 2 of `moves.json`: `Fly` is not one of the candidates: Stop, Go\n"
     );
 }

@@ -1,20 +1,19 @@
-//! `embodied-r filter`: a blind model by API and in process, stops, changes and wrong usage.
+//! `embodied-r filter`: a blind model by API and in process, interruptions, changed settings and wrong usage.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod filter {
     pub(crate) mod server;
 }
-mod tiny_model;
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-use embodied_r_tests::binary;
+use embodied_r_tests::{binary, stderr, stdout, tiny_model};
 use filter::server::Server;
 use serde_json::{Value, json};
 
-/// A perceived question whose right answer is B; `word` says how the server takes it.
+/// A captioned question with the answer B; `word` selects the server's response.
 fn question(id: u32, word: &str) -> Value {
     json!({"note": {"mine": [id]}, "Question_id": id, "question_category": "route_planning",
         "question": format!("Video content:\n<\nFrame 0: Observe: an elephant\n>\n\
@@ -22,8 +21,8 @@ fn question(id: u32, word: &str) -> Value {
         "answer": "B", "extra_number": 1.50})
 }
 
-/// A folder with these questions as `data.json`.
-fn place(questions: &[Value]) -> tempfile::TempDir {
+/// A folder with these questions in `data.json`.
+fn workspace(questions: &[Value]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("data.json"), json!(questions).to_string()).unwrap();
     folder
@@ -40,19 +39,11 @@ fn filter_bare(folder: &Path, words: &[&str]) -> Output {
         .unwrap()
 }
 
-/// The command with the server and `kept.json`.
+/// The command with the server, writing `kept.json`.
 fn filter(folder: &Path, server: &Server, words: &[&str]) -> Output {
     let url = server.base_url();
-    let own = ["--out", "kept.json", "--base-url", &url, "--api-model", "blind"];
-    filter_bare(folder, &[&own, words].concat())
-}
-
-fn stderr(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).unwrap()
-}
-
-fn stdout(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).unwrap()
+    let fixed = ["--output", "kept.json", "--base-url", &url, "--api-model", "blind"];
+    filter_bare(folder, &[&fixed, words].concat())
 }
 
 fn kept(folder: &Path) -> Vec<Value> {
@@ -69,37 +60,38 @@ fn tries(folder: &Path) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_blind_model_answers_right_goes_and_the_rest_stays_as_it_was() {
+async fn questions_that_a_blind_model_answers_are_dropped_and_the_others_are_unchanged() {
     let server = Server::start().await;
     let number = json!({"Question_id": 5, "question": "Question: how many?", "answer": "4"});
     let all = [question(1, "easy"), question(2, "hard"), question(3, "even"), question(4, "odd")];
     let all: Vec<Value> = all.into_iter().chain([number]).collect();
-    let folder = place(&all);
+    let folder = workspace(&all);
     let output = filter(folder.path(), &server, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let kept = kept(folder.path());
     assert_eq!(ids(&kept), [2, 3, 4, 5]);
-    // As text, so that the order of the fields counts too.
+    // As text, to compare the order of the fields too.
     let text = |questions: &[Value]| questions.iter().map(Value::to_string).collect::<Vec<_>>();
     assert_eq!(text(&kept), text(&all[1..]));
     let tries = tries(folder.path());
     assert_eq!(tries[0]["drop_at"], json!(3));
-    let told = |line: &Value| (line["id"].clone(), line["right"].clone(), line["kept"].clone());
-    assert_eq!(told(&tries[1]), (json!("1"), json!(4), json!(false)));
-    assert_eq!(told(&tries[3]), (json!("3"), json!(2), json!(true)));
+    let outcome = |line: &Value| (line["id"].clone(), line["right"].clone(), line["kept"].clone());
+    assert_eq!(outcome(&tries[1]), (json!("1"), json!(4), json!(false)));
+    assert_eq!(outcome(&tries[3]), (json!("3"), json!(2), json!(true)));
     assert_eq!(tries[4]["answers"], json!([null, null, null, null]));
     assert_eq!(tries.len(), 5);
     let summary = stdout(&output);
     let line = summary.lines().find(|line| line.starts_with("route_planning")).unwrap();
     let cells: Vec<&str> = line.split_whitespace().collect();
     assert_eq!(cells, ["route_planning", "4", "4", "1", "3", "37.5", "%", "25.0", "%"]);
-    assert!(summary.contains("dropped from 3 right of 4 tries on; 4 questions kept in kept.json"));
+    let last = "dropped questions with 3 or more of 4 tries correct; kept 4 questions in kept.json";
+    assert!(summary.contains(last), "{summary}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_blind_model_reads_no_word_of_the_video_and_draws_anew_each_time() {
+async fn the_blind_model_sees_no_captions_and_each_try_is_a_new_sample() {
     let server = Server::start().await;
-    let folder = place(&[question(1, "easy"), question(2, "hard")]);
+    let folder = workspace(&[question(1, "easy"), question(2, "hard")]);
     assert_eq!(filter(folder.path(), &server, &["--tries", "3"]).status.code(), Some(0));
     let requests = server.requests();
     assert_eq!(requests.len(), 6);
@@ -107,25 +99,25 @@ async fn the_blind_model_reads_no_word_of_the_video_and_draws_anew_each_time() {
         assert!(!request.to_string().contains("elephant"), "{request}");
         assert_eq!((&request["model"], &request["temperature"]), (&json!("blind"), &json!(1.0)));
     }
-    let asked = "Question: easy?\n\nChoices:\nA. left\nB. right";
-    assert!(requests.iter().any(|request| request["messages"][1]["content"] == asked));
+    let question = "Question: easy?\n\nChoices:\nA. left\nB. right";
+    assert!(requests.iter().any(|request| request["messages"][1]["content"] == question));
     let seeds: std::collections::HashSet<u64> =
         requests.iter().map(|request| request["seed"].as_u64().unwrap()).collect();
     assert_eq!(seeds.len(), 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_asked_is_not_asked_again_and_another_mark_decides_anew() {
+async fn completions_are_reused_even_with_another_threshold() {
     let server = Server::start().await;
-    let folder = place(&[question(1, "easy"), question(2, "even"), question(3, "hard")]);
+    let folder = workspace(&[question(1, "easy"), question(2, "even"), question(3, "hard")]);
     assert_eq!(filter(folder.path(), &server, &["--limit", "1"]).status.code(), Some(0));
     assert_eq!((server.requests().len(), kept(folder.path()).len()), (4, 0));
-    // A line that a kill cut short.
+    // A line truncated by a kill.
     let journal = folder.path().join("kept.json.tries.jsonl");
     let text = std::fs::read_to_string(&journal).unwrap() + "{\"index\": 1, \"id\": \"2\", \"rep";
     std::fs::write(&journal, text).unwrap();
     let output = filter(folder.path(), &server, &[]);
-    assert!(stderr(&output).contains("1 of 3 are asked already"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("resuming: 1 of 3 questions are done"), "{}", stderr(&output));
     assert_eq!((server.requests().len(), ids(&kept(folder.path()))), (12, vec![2, 3]));
     let output = filter(folder.path(), &server, &["--drop-at", "2", "--json"]);
     let summary: Value = serde_json::from_str(stdout(&output)).unwrap();
@@ -135,9 +127,9 @@ async fn what_was_asked_is_not_asked_again_and_another_mark_decides_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_setting_is_named_and_nothing_is_asked() {
+async fn a_changed_setting_is_named_and_no_request_is_sent() {
     let server = Server::start().await;
-    let folder = place(&[question(1, "easy")]);
+    let folder = workspace(&[question(1, "easy")]);
     assert_eq!(filter(folder.path(), &server, &["--seed", "1"]).status.code(), Some(0));
     let output = filter(folder.path(), &server, &["--seed", "2"]);
     assert_eq!(output.status.code(), Some(2));
@@ -146,35 +138,35 @@ async fn a_changed_setting_is_named_and_nothing_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_could_not_be_asked_is_kept_and_asked_the_next_time() {
+async fn questions_whose_requests_failed_are_kept_and_retried_by_the_next_run() {
     let server = Server::start().await;
-    let folder = place(&[question(1, "easy one"), question(2, "easy two")]);
+    let folder = workspace(&[question(1, "easy one"), question(2, "easy two")]);
     server.refuse(Some("two"));
     let output = filter(folder.path(), &server, &["--tries", "1"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).contains("answered 400: not this"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("returned 400: not this"), "{}", stderr(&output));
     assert_eq!(ids(&kept(folder.path())), [2]);
     server.refuse(None);
-    let asked = server.requests().len();
+    let before = server.requests().len();
     assert_eq!(filter(folder.path(), &server, &["--tries", "1"]).status.code(), Some(0));
-    assert_eq!((server.requests().len() - asked, kept(folder.path()).len()), (1, 0));
+    assert_eq!((server.requests().len() - before, kept(folder.path()).len()), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_that_names_one_letter_whatever_it_is_asked_is_told() {
+async fn a_model_that_favours_one_letter_is_reported() {
     let server = Server::start().await;
-    let told = |words: [&str; 5]| {
+    let warnings = |words: [&str; 5]| {
         let all: Vec<Value> = (0..).zip(words).map(|(id, word)| question(id, word)).collect();
-        let folder = place(&all);
+        let folder = workspace(&all);
         stderr(&filter(folder.path(), &server, &[])).to_owned()
     };
-    let habit = told(["easy a", "easy b", "easy c", "easy d", "hard"]);
-    assert!(habit.contains("the model named B in 80 % of its tries"), "{habit}");
-    assert_eq!(told(["easy e", "easy f", "hard g", "hard h", "hard i"]), "");
+    let biased = warnings(["easy a", "easy b", "easy c", "easy d", "hard"]);
+    assert!(biased.contains("it answers B in 80 % of its tries"), "{biased}");
+    assert_eq!(warnings(["easy e", "easy f", "hard g", "hard h", "hard i"]), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_benchmarks_own_form_is_kept() {
+async fn a_benchmark_keeps_its_format() {
     let server = Server::start().await;
     let folder = tempfile::tempdir().unwrap();
     let record = |question: &str| {
@@ -188,13 +180,14 @@ async fn a_benchmarks_own_form_is_kept() {
 }
 
 #[test]
-fn a_local_model_tries_alike_every_time_and_differently_each_try() {
+fn a_local_model_is_reproducible_and_its_tries_differ() {
     let questions: Vec<Value> = (0..3).map(|id| question(id, "where")).collect();
-    let folder = place(&questions);
+    let folder = workspace(&questions);
     let folder = folder.path();
     tiny_model::write(&folder.join("model"));
     let run = |out: &str, batch: &str| {
-        let words = ["--out", out, "--model", "model", "--max-new-tokens", "6", "--batch", batch];
+        let words =
+            ["--output", out, "--model", "model", "--max-new-tokens", "6", "--batch", batch];
         let output = filter_bare(folder, &words);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         std::fs::read_to_string(folder.join(format!("{out}.tries.jsonl"))).unwrap()
@@ -208,29 +201,29 @@ fn a_local_model_tries_alike_every_time_and_differently_each_try() {
 }
 
 #[test]
-fn wrong_usage_ends_with_two_and_wrong_data_with_one() {
-    let folder = place(&[question(1, "easy")]);
+fn wrong_usage_exits_with_two_and_wrong_data_with_one() {
+    let folder = workspace(&[question(1, "easy")]);
     let url = ["--base-url", "http://127.0.0.1:9/v1", "--api-model", "m"];
-    for (words, code, told) in [
-        (vec!["--out", "o.json"], 2, "--model"),
-        (vec!["--out", "o.json", "--base-url", "http://127.0.0.1:9/v1"], 2, "--api-model"),
+    for (words, code, reason) in [
+        (vec!["--output", "o.json"], 2, "--model"),
+        (vec!["--output", "o.json", "--base-url", "http://127.0.0.1:9/v1"], 2, "--api-model"),
+        ([&["--output", "o.json", "--drop-at", "5"], &url[..]].concat(), 2, "exceeds the 4 tries"),
+        ([&["--output", "o.json", "--temperature", "0"], &url[..]].concat(), 2, "`--tries 1`"),
+        ([&["--output", "data.json"], &url[..]].concat(), 2, "would overwrite the data"),
         (
-            [&["--out", "o.json", "--drop-at", "5"], &url[..]].concat(),
+            vec!["--output", "o.json", "--base-url", "nowhere", "--api-model", "m"],
             2,
-            "never reached in 4 tries",
+            "not a base URL",
         ),
-        ([&["--out", "o.json", "--temperature", "0"], &url[..]].concat(), 2, "`--tries 1`"),
-        ([&["--out", "data.json"], &url[..]].concat(), 2, "would overwrite the data"),
-        (vec!["--out", "o.json", "--base-url", "nowhere", "--api-model", "m"], 2, "not a base URL"),
     ] {
         let output = filter_bare(folder.path(), &words);
         assert_eq!(output.status.code(), Some(code), "{words:?}: {}", stderr(&output));
-        assert!(stderr(&output).contains(told), "{words:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(reason), "{words:?}: {}", stderr(&output));
     }
     let mut unanswered = question(9, "easy");
     unanswered.as_object_mut().unwrap().remove("answer");
-    let folder = place(&[unanswered]);
-    let output = filter_bare(folder.path(), &[&["--out", "o.json"], &url[..]].concat());
+    let folder = workspace(&[unanswered]);
+    let output = filter_bare(folder.path(), &[&["--output", "o.json"], &url[..]].concat());
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("question `9` has no `answer`"), "{}", stderr(&output));
     assert!(!folder.path().join("o.json").exists());

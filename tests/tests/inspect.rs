@@ -1,23 +1,21 @@
-//! `embodied-r inspect`, as its users run it.
-
-mod tiny_model;
+//! `embodied-r inspect`.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt as _;
-use embodied_r_tests::binary;
+use embodied_r_tests::{binary, stderr_of, tiny_model};
 use serde_json::{Value, json};
 
-fn inspect(dir: &Path, what: &str, sequences: &Value) -> Command {
+fn inspect(dir: &Path, subcommand: &str, sequences: &Value) -> Command {
     if !dir.join("model").exists() {
         tiny_model::write(&dir.join("model"));
     }
     fs::write(dir.join("ids.json"), json!({ "sequences": sequences }).to_string()).unwrap();
     let mut command = Command::new(binary());
-    command.current_dir(dir).args(["inspect", what, "--json", "--model", "model"]);
-    command.args(["--input", "ids.json"]);
+    command.current_dir(dir).args(["inspect", subcommand, "--json", "--model", "model"]);
+    command.args(["--data", "ids.json"]);
     command
 }
 
@@ -37,7 +35,7 @@ fn logprobs_in(precision: &str, dir: &Path, sequences: &Value) -> Vec<Vec<f64>> 
 }
 
 #[test]
-fn every_token_but_the_first_has_a_log_probability_whatever_stands_beside_it() {
+fn every_token_but_the_first_has_a_log_probability_independent_of_the_batch() {
     let dir = tempfile::tempdir().unwrap();
     let together = logprobs(dir.path(), &json!([[5, 6, 7, 8], [9], [6, 5]]));
     assert_eq!(together.iter().map(Vec::len).collect::<Vec<_>>(), [3, 0, 1]);
@@ -48,7 +46,7 @@ fn every_token_but_the_first_has_a_log_probability_whatever_stands_beside_it() {
 }
 
 #[test]
-fn log_probabilities_in_bf16_are_near_those_in_f32_and_not_the_same() {
+fn log_probabilities_in_bf16_are_close_to_those_in_f32_but_differ() {
     let dir = tempfile::tempdir().unwrap();
     let sequences = json!([[5, 6, 7, 8, 9, 10, 11, 12], [6, 5, 200]]);
     let f32 = logprobs(dir.path(), &sequences).concat();
@@ -59,18 +57,18 @@ fn log_probabilities_in_bf16_are_near_those_in_f32_and_not_the_same() {
 }
 
 #[test]
-fn greedy_tokens_are_the_likeliest_in_either_precision() {
+fn greedy_tokens_are_the_most_probable_in_either_precision() {
     for precision in ["f32", "bf16"] {
-        greedy_tokens_are_the_likeliest_in(precision);
+        greedy_tokens_are_the_most_probable_in(precision);
     }
 }
 
-fn greedy_tokens_are_the_likeliest_in(precision: &str) {
+fn greedy_tokens_are_the_most_probable_in(precision: &str) {
     let dir = tempfile::tempdir().unwrap();
     let mut command = inspect(dir.path(), "greedy", &json!([[5, 6, 7]]));
     command.args(["--max-tokens", "3", "--precision", precision]);
-    let told = json_of(command);
-    let first = told["tokens"][0][0].as_u64().unwrap();
+    let report = json_of(command);
+    let first = report["tokens"][0][0].as_u64().unwrap();
     let config = fs::read(dir.path().join("model/config.json")).unwrap();
     let config: Value = serde_json::from_slice(&config).unwrap();
     let vocabulary = config["vocab_size"].as_u64().unwrap();
@@ -78,25 +76,21 @@ fn greedy_tokens_are_the_likeliest_in(precision: &str) {
     let scores = logprobs_in(precision, dir.path(), &json!(candidates));
     let best = (0..candidates.len()).max_by(|a, b| scores[*a][2].total_cmp(&scores[*b][2]));
     assert_eq!(best, Some(first as usize));
-    assert!(told["tokens"][0].as_array().unwrap().len() <= 3);
+    assert!(report["tokens"][0].as_array().unwrap().len() <= 3);
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn invalid_sequences_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    let stderr = |mut command: Command| {
-        let output = command.assert().code(1).get_output().clone();
-        String::from_utf8(output.stderr).unwrap()
-    };
-    let told = stderr(inspect(dir.path(), "logprobs", &json!([[5, 6], [], [7]])));
-    assert!(told.contains("sequence 1"), "{told}");
-    let told = stderr(inspect(dir.path(), "greedy", &json!([[5, 6], [7, 100_000]])));
-    assert!(told.contains("sequence 1") && told.contains("100000"), "{told}");
-    let told = stderr(inspect(dir.path(), "logprobs", &json!(7)));
-    assert!(told.contains("`ids.json`") && told.contains("sequences"), "{told}");
+    let stderr = stderr_of(&mut inspect(dir.path(), "logprobs", &json!([[5, 6], [], [7]])), 1);
+    assert!(stderr.contains("sequence 1"), "{stderr}");
+    let stderr = stderr_of(&mut inspect(dir.path(), "greedy", &json!([[5, 6], [7, 100_000]])), 1);
+    assert!(stderr.contains("sequence 1") && stderr.contains("100000"), "{stderr}");
+    let stderr = stderr_of(&mut inspect(dir.path(), "logprobs", &json!(7)), 1);
+    assert!(stderr.contains("`ids.json`") && stderr.contains("sequences"), "{stderr}");
 }
 
-/// The command's result for two groups, of which the first is off policy.
+/// `inspect loss` on two groups whose completions also have the fields of `more`.
 fn loss(dir: &Path, sets: &[&str], more: &Value) -> Command {
     if !dir.join("model").exists() {
         tiny_model::write(&dir.join("model"));
@@ -116,7 +110,7 @@ fn loss(dir: &Path, sets: &[&str], more: &Value) -> Command {
     fs::write(dir.join("batch.json"), batch.to_string()).unwrap();
     let mut command = Command::new(binary());
     command.current_dir(dir).args(["inspect", "loss", "--json", "--model", "model"]);
-    command.args(["--batch", "batch.json"]);
+    command.args(["--data", "batch.json"]);
     for set in sets {
         command.args(["--set", set]);
     }
@@ -126,40 +120,39 @@ fn loss(dir: &Path, sets: &[&str], more: &Value) -> Command {
 #[test]
 fn a_loss_comes_with_the_gradient_of_every_tensor() {
     let dir = tempfile::tempdir().unwrap();
-    let told = json_of(loss(dir.path(), &["loss_type=grpo"], &json!({})));
-    let found = told["loss"].as_f64().unwrap();
-    assert!((found + 0.5 / 3.0).abs() < 1e-6, "on policy it is the mean advantage: {told}");
-    assert_eq!(told["kl"], Value::Null);
-    assert!(told["mean_logp"].as_f64().unwrap() < 0.0);
-    assert_eq!(told["clip_ratio"]["region_mean"], 0.0);
+    let report = json_of(loss(dir.path(), &["loss_type=grpo"], &json!({})));
+    let found = report["loss"].as_f64().unwrap();
+    assert!(
+        (found + 0.5 / 3.0).abs() < 1e-6,
+        "on policy, the loss is minus the mean advantage: {report}"
+    );
+    assert_eq!(report["kl"], Value::Null);
+    assert!(report["mean_logp"].as_f64().unwrap() < 0.0);
+    assert_eq!(report["clip_ratio"]["region_mean"], 0.0);
     let norms: Vec<f64> =
-        told["grad_norms"].as_object().unwrap().values().map(|x| x.as_f64().unwrap()).collect();
-    assert_eq!(norms.len(), 2 + 2 * 12, "two layers, embedding and norm: {told}");
-    assert!(norms.iter().all(|norm| *norm > 0.0), "{told}");
+        report["grad_norms"].as_object().unwrap().values().map(|x| x.as_f64().unwrap()).collect();
+    assert_eq!(norms.len(), 2 + 2 * 12, "two layers, embedding and norm: {report}");
+    assert!(norms.iter().all(|norm| *norm > 0.0), "{report}");
     let total = norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt();
-    assert!((total - told["grad_norm"].as_f64().unwrap()).abs() < 1e-6 * total);
+    assert!((total - report["grad_norm"].as_f64().unwrap()).abs() < 1e-6 * total);
 }
 
 #[test]
-fn a_loss_with_a_reference_has_a_divergence() {
+fn a_loss_with_a_reference_has_a_kl_term() {
     let dir = tempfile::tempdir().unwrap();
     let given = json!({"old_logps": [-5.0, -6.0, -7.0], "ref_logps": [-5.5, -5.5, -5.5]});
-    let told = json_of(loss(dir.path(), &["beta=0.04", "loss_type=dr_grpo"], &given));
-    assert!(told["kl"].as_f64().unwrap() > 0.0);
-    assert!(told["clip_ratio"]["region_mean"].as_f64().unwrap() > 0.0, "{told}");
+    let report = json_of(loss(dir.path(), &["beta=0.04", "loss_type=dr_grpo"], &given));
+    assert!(report["kl"].as_f64().unwrap() > 0.0);
+    assert!(report["clip_ratio"]["region_mean"].as_f64().unwrap() > 0.0, "{report}");
 }
 
 #[test]
-fn what_a_loss_cannot_be_had_of_is_named() {
+fn missing_or_invalid_inputs_of_a_loss_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    let stderr = |code: i32, mut command: Command| {
-        let output = command.assert().code(code).get_output().clone();
-        String::from_utf8(output.stderr).unwrap()
-    };
-    let told = stderr(1, loss(dir.path(), &["beta=0.04"], &json!({})));
-    assert!(told.contains("`ref_logps`"), "{told}");
-    let told = stderr(2, loss(dir.path(), &["epsilom=0.1"], &json!({})));
-    assert!(told.contains("did you mean `epsilon`"), "{told}");
-    let told = stderr(1, loss(dir.path(), &[], &json!({"old_logps": [-1.0]})));
-    assert!(told.contains("1 `old_logps` for 3 tokens"), "{told}");
+    let stderr = stderr_of(&mut loss(dir.path(), &["beta=0.04"], &json!({})), 1);
+    assert!(stderr.contains("`ref_logps`"), "{stderr}");
+    let stderr = stderr_of(&mut loss(dir.path(), &["epsilom=0.1"], &json!({})), 2);
+    assert!(stderr.contains("did you mean `epsilon`"), "{stderr}");
+    let stderr = stderr_of(&mut loss(dir.path(), &[], &json!({"old_logps": [-1.0]})), 1);
+    assert!(stderr.contains("1 `old_logps` for 3 tokens"), "{stderr}");
 }

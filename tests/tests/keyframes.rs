@@ -1,15 +1,15 @@
-//! `embodied-r keyframes` on small videos and pictures made here.
+//! `embodied-r keyframes` on small generated videos and images.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use embodied_r_tests::binary;
+use embodied_r_tests::{binary, stderr, stdout};
 use image::{GrayImage, Luma};
 use serde_json::Value;
 
 const SIZE: (u32, u32) = (320, 240);
 
-/// A texture without end that repeats nowhere nearby.
+/// An infinite, aperiodic texture.
 fn texture(x: f64, y: f64) -> u8 {
     let noise = |x: i64, y: i64| {
         let mut bits = (x as u64).wrapping_mul(0x9e37_79b9) ^ (y as u64).wrapping_mul(0x85eb_ca6b);
@@ -26,18 +26,18 @@ fn texture(x: f64, y: f64) -> u8 {
     (upper + v * (lower - upper)) as u8
 }
 
-/// A picture of the texture, each pixel from where `map` brings it.
-fn picture(path: &Path, (width, height): (u32, u32), map: [f64; 9]) {
-    let seen = GrayImage::from_fn(width, height, |x, y| {
+/// An image of the texture under the homography `map`.
+fn write_image(path: &Path, (width, height): (u32, u32), map: [f64; 9]) {
+    let image = GrayImage::from_fn(width, height, |x, y| {
         let (x, y) = (f64::from(x), f64::from(y));
         let depth = map[6] * x + map[7] * y + map[8];
         let across = (map[0] * x + map[1] * y + map[2]) / depth;
         Luma([texture(across, (map[3] * x + map[4] * y + map[5]) / depth)])
     });
-    seen.save(path).unwrap();
+    image.save(path).unwrap();
 }
 
-const STILL: [f64; 9] = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
+const IDENTITY: [f64; 9] = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
 
 fn ffmpeg(arguments: &str, output: &Path) {
     let status = Command::new("ffmpeg")
@@ -49,10 +49,10 @@ fn ffmpeg(arguments: &str, output: &Path) {
     assert!(status.success(), "ffmpeg {arguments}");
 }
 
-/// A video of a camera that moves right by 6 pixels a frame, 10 frames a second, for 10 s.
+/// A 10 s video at 10 fps whose camera moves right by 6 pixels per frame.
 fn pan(folder: &Path) -> PathBuf {
     let wide = folder.join("wide.png");
-    picture(&wide, (SIZE.0 + 600, SIZE.1), STILL);
+    write_image(&wide, (SIZE.0 + 600, SIZE.1), IDENTITY);
     let path = folder.join("pan.mp4");
     let input = format!("-framerate 10 -loop 1 -i {}", wide.display());
     ffmpeg(
@@ -69,18 +69,13 @@ fn keyframes(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(binary()).arg("keyframes").args(arguments).current_dir(folder).output().unwrap()
 }
 
-/// The lines of JSON printed.
+/// The JSON lines on standard output.
 fn lines(output: &Output) -> Vec<Value> {
-    let text = String::from_utf8(output.stdout.clone()).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    stdout(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
-fn a_pan_keeps_a_frame_each_time_half_of_the_view_has_passed() {
+fn a_pan_keeps_a_frame_whenever_half_of_the_view_is_new() {
     let folder = tempfile::tempdir().unwrap();
     pan(folder.path());
     let output = keyframes(folder.path(), &["pan.mp4", "--json"]);
@@ -101,7 +96,7 @@ fn a_pan_keeps_a_frame_each_time_half_of_the_view_has_passed() {
 }
 
 #[test]
-fn people_are_told_why_each_frame_is_kept() {
+fn the_text_says_why_each_frame_is_kept_or_dropped() {
     let folder = tempfile::tempdir().unwrap();
     pan(folder.path());
     let output = keyframes(folder.path(), &["pan.mp4", "--max-frames", "4"]);
@@ -111,21 +106,21 @@ fn people_are_told_why_each_frame_is_kept() {
         line.rsplit_once("  ").unwrap().1.to_owned()
     };
     assert_eq!(reason("*       0 "), "kept: the first frame");
-    assert_eq!(reason("       10 "), "covers 50.0 % or more of the last key frame");
-    assert_eq!(reason("*      30 "), "kept: covers less than 50.0 % of the last key frame");
-    assert_eq!(reason("       60 "), "thinned out to 4 key frames");
+    assert_eq!(reason("       10 "), "overlaps the last key frame by 50.0 % or more");
+    assert_eq!(reason("*      30 "), "kept: overlaps the last key frame by less than 50.0 %");
+    assert_eq!(reason("       60 "), "dropped to limit key frames to 4");
     assert_eq!(reason("*      99 "), "kept: the last frame");
     assert!(text.ends_with("key frames: 0 30 90 99\n\n"), "{text}");
 }
 
 #[test]
-fn a_batch_goes_on_without_what_cannot_be_read() {
+fn unreadable_videos_do_not_stop_a_batch() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let whole = std::fs::read(pan(folder.path())).unwrap();
     std::fs::write(at("short.mp4"), &whole[..whole.len() / 2]).unwrap();
     std::fs::write(at("empty.mp4"), "").unwrap();
-    std::fs::write(at("text.mp4"), "this is no video").unwrap();
+    std::fs::write(at("text.mp4"), "not a video").unwrap();
     ffmpeg("-f lavfi -i sine=r=8000:d=1 -c:a aac", &at("sound.mp4"));
     let videos = ["short.mp4", "empty.mp4", "text.mp4", "sound.mp4", "absent.mp4", "pan.mp4"];
     let output = keyframes(folder.path(), &[&videos[..], &["--json"]].concat());
@@ -148,13 +143,13 @@ fn a_batch_goes_on_without_what_cannot_be_read() {
 }
 
 #[test]
-fn a_folder_is_looked_at_in_order_and_a_broken_video_costs_itself() {
+fn a_folder_is_processed_in_order_despite_a_broken_video() {
     let folder = tempfile::tempdir().unwrap();
     let videos = folder.path().join("videos");
     std::fs::create_dir(&videos).unwrap();
     std::fs::copy(pan(folder.path()), videos.join("b.mp4")).unwrap();
     std::fs::write(videos.join("a.mp4"), "#EXTM3U\n#EXTINF:9,\nb.mp4\n").unwrap();
-    std::fs::write(videos.join("notes.txt"), "no video, and not taken for one").unwrap();
+    std::fs::write(videos.join("notes.txt"), "ignored: not a video").unwrap();
     let output = keyframes(folder.path(), &["videos", "--json"]);
     assert_eq!(output.status.code(), Some(1));
     let [broken, whole] = lines(&output).try_into().unwrap();
@@ -163,11 +158,11 @@ fn a_folder_is_looked_at_in_order_and_a_broken_video_costs_itself() {
 }
 
 #[test]
-fn a_known_homography_is_found_between_two_pictures() {
+fn a_known_homography_is_recovered_from_two_images() {
     let folder = tempfile::tempdir().unwrap();
     let map = [0.9, -0.2, 50.0, 0.2, 0.95, -30.0, 2e-4, -1e-4, 1.0];
-    picture(&folder.path().join("a.png"), SIZE, STILL);
-    picture(&folder.path().join("b.png"), SIZE, map);
+    write_image(&folder.path().join("a.png"), SIZE, IDENTITY);
+    write_image(&folder.path().join("b.png"), SIZE, map);
     let output = keyframes(folder.path(), &["--pair", "a.png", "b.png", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let [line] = lines(&output).try_into().unwrap();
@@ -180,51 +175,54 @@ fn a_known_homography_is_found_between_two_pictures() {
             let depth = h[6] * x + h[7] * y + h[8];
             ((h[0] * x + h[1] * y + h[2]) / depth, (h[3] * x + h[4] * y + h[5]) / depth)
         };
-        let (seen, wanted) = (apply(&found), apply(&map));
-        let error = (seen.0 - wanted.0).hypot(seen.1 - wanted.1);
+        let (found, expected) = (apply(&found), apply(&map));
+        let error = (found.0 - expected.0).hypot(found.1 - expected.1);
         assert!(error < 1.0, "the corner {x}, {y} is {error} px off");
     }
 }
 
 #[test]
-fn unrelated_pictures_have_no_homography() {
+fn unrelated_images_have_no_homography() {
     let folder = tempfile::tempdir().unwrap();
-    let elsewhere = [1.0, 0.0, 9000.0, 0.0, 1.0, 7000.0, 0.0, 0.0, 1.0];
-    picture(&folder.path().join("a.png"), SIZE, STILL);
-    picture(&folder.path().join("b.png"), SIZE, elsewhere);
+    let far_away = [1.0, 0.0, 9000.0, 0.0, 1.0, 7000.0, 0.0, 0.0, 1.0];
+    write_image(&folder.path().join("a.png"), SIZE, IDENTITY);
+    write_image(&folder.path().join("b.png"), SIZE, far_away);
     let output = keyframes(folder.path(), &["--pair", "a.png", "b.png", "--json"]);
     let [line] = lines(&output).try_into().unwrap();
     assert_eq!((&line["homography"], &line["overlap"]), (&Value::Null, &Value::Null));
     assert!(line["uncertain"].is_string(), "{line}");
-    let told = keyframes(folder.path(), &["--pair", "a.png", "b.png"]).stdout;
-    let told = String::from_utf8(told).unwrap();
-    assert!(told.starts_with("uncertain how `b.png` lies over `a.png`"), "{told}");
+    let output = keyframes(folder.path(), &["--pair", "a.png", "b.png"]);
+    let text = stdout(&output);
+    assert!(text.starts_with("no reliable homography from `b.png` to `a.png`"), "{text}");
 }
 
 #[test]
 fn the_contact_sheet_shows_all_videos() {
     let folder = tempfile::tempdir().unwrap();
     pan(folder.path());
-    let width_and_height = |videos: &[&str]| {
+    let sheet_size = |videos: &[&str]| {
         let output = keyframes(folder.path(), &[videos, &["--contact-sheet", "s.png"]].concat());
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         image::image_dimensions(folder.path().join("s.png")).unwrap()
     };
-    let one = width_and_height(&["pan.mp4"]);
-    assert_eq!(width_and_height(&["pan.mp4", "pan.mp4"]), (one.0, 2 * one.1));
+    let one = sheet_size(&["pan.mp4"]);
+    assert_eq!(sheet_size(&["pan.mp4", "pan.mp4"]), (one.0, 2 * one.1));
 }
 
 #[test]
-fn wrong_usage_is_said_before_any_work() {
+fn wrong_usage_is_reported_before_any_work() {
     let folder = tempfile::tempdir().unwrap();
     let refused = [
-        (&["a.mp4", "--threshold", "50"][..], "`threshold` is 50"),
-        (&["a.mp4", "--max-frames", "1", "--min-frames", "1"], "`max-frames` is 1"),
-        (&["a.mp4", "--min-frames", "40"], "`min-frames` is 40, above `max-frames` of 32"),
-        (&["a.mp4", "--contact-sheet", "a.gif"], "`a.gif` is no name of a PNG file"),
+        (&["a.mp4", "--threshold", "50"][..], "`threshold` must be from 0 to 1, not 50"),
+        (&["a.mp4", "--max-frames", "1", "--min-frames", "1"], "`max-frames` must be at least 2 "),
+        (
+            &["a.mp4", "--min-frames", "40"],
+            "`min-frames` must be at most `max-frames`, not 40 (`max-frames` is 32)",
+        ),
+        (&["a.mp4", "--contact-sheet", "a.gif"], "`a.gif` must be a PNG file"),
         (&["a.mp4", "--pair", "a.png", "b.png"], "cannot be used with"),
         (&["a.mp4", "--time-limit", "0"], "--time-limit"),
-        (&["."], "holds no videos"),
+        (&["."], "no videos in"),
         (&[], "required"),
     ];
     for (arguments, message) in refused {
@@ -235,7 +233,7 @@ fn wrong_usage_is_said_before_any_work() {
 }
 
 #[test]
-fn without_ffmpeg_the_user_is_told_to_install_it() {
+fn without_ffmpeg_the_hint_says_how_to_install_it() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.mp4"), "x").unwrap();
     let output = Command::new(binary())

@@ -1,6 +1,4 @@
-//! `embodied-r train` and `sft` with an adapter or with frozen tensors, as their users run them.
-
-mod tiny_model;
+//! `embodied-r train` and `sft` with a LoRA adapter or frozen parameters.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,12 +8,12 @@ use std::process::Command;
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_policy::lora::{LoraConfig, Module};
 use embodied_r_policy::{Group, Policy, Trainable};
-use embodied_r_tests::{binary, write_questions};
+use embodied_r_tests::{binary, events, stderr_of, stdout_of, tiny_model, write_questions};
 use serde_json::{Value, json};
 
 const QUESTION: &str = "Frame 0: Observe: lamp left\n>\nQuestion: where is the lamp?";
 
-/// A model that answers in the format now and then, so that its completions differ in reward.
+/// As [`inputs`], with a model that sometimes answers in the format, so that rewards differ.
 fn answering_inputs(dir: &Path) {
     inputs(dir);
     fs::rename(dir.join("model"), dir.join("random")).unwrap();
@@ -90,10 +88,6 @@ fn sft(dir: &Path, settings: &[&str]) -> Command {
     command
 }
 
-fn stdout(command: &mut Command) -> String {
-    String::from_utf8(command.assert().code(0).get_output().stdout.clone()).unwrap()
-}
-
 fn files(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -108,13 +102,7 @@ fn tensors(file: &Path) -> BTreeSet<String> {
     names.filter(|name| name != "__metadata__").collect()
 }
 
-fn events(dir: &Path, kind: &str) -> Vec<Value> {
-    let text = fs::read_to_string(dir.join("run/events.jsonl")).unwrap();
-    let events = text.lines().map(|line| serde_json::from_str(line).unwrap());
-    events.filter(|event: &Value| event["event"] == kind).collect()
-}
-
-/// The policy that a run left in `folder`: the base, and the adapter beside it.
+/// The base model with the adapter that a run saved in `folder`.
 fn policy(dir: &Path, folder: &str, modules: &[Module]) -> Policy {
     let config = LoraConfig {
         r: 4,
@@ -144,12 +132,12 @@ fn assert_near(found: &[f32], want: &[f32]) {
 const MODULES: [Module; 2] = [Module::Q, Module::Down];
 
 #[test]
-fn grpo_trains_an_adapter_whose_folder_holds_no_model() {
+fn grpo_trains_an_adapter_and_saves_no_base_model() {
     let dir = tempfile::tempdir().unwrap();
     answering_inputs(dir.path());
-    let told = stdout(train(dir.path()).arg("--dry-run"));
-    // 2 layers x ((16 + 16) + (32 + 16)) numbers of rank 4.
-    assert!(told.contains("\ntrainable    640 of "), "{told}");
+    let stdout = stdout_of(train(dir.path()).arg("--dry-run"));
+    // 2 layers x rank 4 x ((16 + 16) + (32 + 16)) parameters.
+    assert!(stdout.contains("\ntrainable    640 of "), "{stdout}");
     train(dir.path()).assert().code(0);
     let run = dir.path().join("run");
     for folder in ["checkpoint-4", "final"] {
@@ -173,22 +161,22 @@ fn grpo_trains_an_adapter_whose_folder_holds_no_model() {
     assert_eq!(config["base_model_name_or_path"], "model");
     assert_eq!((&config["r"], &config["lora_alpha"]), (&json!(4), &json!(32)));
     assert_eq!(config["target_modules"], json!(["q_proj", "down_proj"]));
-    // The reference is the base: it and the policy part with the first step.
+    // The reference is the base model, so the KL is above 0 after the first step.
     let kl: Vec<f64> =
-        events(dir.path(), "step").iter().map(|step| step["kl"].as_f64().unwrap()).collect();
+        events(&run, "step").iter().map(|step| step["kl"].as_f64().unwrap()).collect();
     assert!(kl.len() == 4 && kl[1] > 0.0, "{kl:?}");
     let base = Policy::load(&dir.path().join("model")).unwrap();
     assert_ne!(logps(&policy(dir.path(), "run/final", &MODULES)), logps(&base));
 }
 
 #[test]
-fn an_adapters_run_goes_on_to_the_same_bytes() {
+fn an_adapters_run_resumes_bit_identically() {
     let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for dir in [whole.path(), cut.path()] {
         answering_inputs(dir);
         train(dir).assert().code(0);
     }
-    // What a kill after step 3 leaves behind: the second stage has begun, and its reference is the adapter of then.
+    // As after a kill at step 3: in the second stage, whose reference is the adapter at its start.
     for folder in ["checkpoint-4", "final"] {
         fs::remove_dir_all(cut.path().join("run").join(folder)).unwrap();
     }
@@ -203,47 +191,48 @@ fn an_adapters_run_goes_on_to_the_same_bytes() {
         let read = |dir: &Path| fs::read(dir.join("run").join(file)).unwrap();
         assert!(read(whole.path()) == read(cut.path()), "{file}");
     }
-    let told = |dir: &Path| -> Vec<(Value, Value)> {
-        let steps = events(dir, "step");
+    let metrics = |dir: &Path| -> Vec<(Value, Value)> {
+        let steps = events(&dir.join("run"), "step");
         steps.into_iter().map(|step| (step["kl"].clone(), step["grad_norm"].clone())).collect()
     };
-    assert!(told(whole.path())[3].0.as_f64().unwrap() > 0.0, "{:?}", told(whole.path()));
-    assert_eq!(told(whole.path()), told(cut.path()));
+    assert!(metrics(whole.path())[3].0.as_f64().unwrap() > 0.0, "{:?}", metrics(whole.path()));
+    assert_eq!(metrics(whole.path()), metrics(cut.path()));
 }
 
 #[test]
-fn a_tuned_adapter_merges_into_the_model_that_was_trained_and_answers_unmerged() {
+fn a_tuned_adapter_answers_alike_merged_and_unmerged() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
     sft(dir.path(), &["use_peft=true", "lora_r=4"]).assert().code(0);
     let merge = ["merge", "--model", "model", "--adapter", "run/final", "--output", "merged"];
-    let told = stdout(&mut embodied_r(dir.path(), &merge));
-    assert!(told.starts_with("14 weights changed"), "{told}");
+    let stdout = stdout_of(&mut embodied_r(dir.path(), &merge));
+    assert!(stdout.starts_with("merged 14 weights"), "{stdout}");
     let trained = policy(dir.path(), "run/final", &Module::ALL);
     let merged = Policy::load(&dir.path().join("merged")).unwrap();
     assert_near(&logps(&merged), &logps(&trained));
     let base = logps(&Policy::load(&dir.path().join("model")).unwrap());
-    let apart = base.iter().zip(logps(&trained)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(apart > 0.01, "training shows: {apart}");
-    // The adapter's folder answers as the merged model does.
+    let difference =
+        base.iter().zip(logps(&trained)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(difference > 0.01, "training changed too little: {difference}");
+    // The adapter's folder answers like the merged model.
     let questions =
         json!([{"Question_id": 7, "question": "Frame 0: Observe: lamp left 30\nWhere?"}]);
-    fs::write(dir.path().join("asked.json"), questions.to_string()).unwrap();
+    fs::write(dir.path().join("test.json"), questions.to_string()).unwrap();
     let answer = |model: &str| {
         let output = format!("{model}.json").replace('/', "-");
-        let arguments = ["infer", "--model", model, "--input", "asked.json", "--output", &output];
+        let arguments = ["infer", "--model", model, "--data", "test.json", "--output", &output];
         let mut command = embodied_r(dir.path(), &arguments);
         command.args(["--max-new-tokens", "6", "--temperature", "0"]).assert().code(0);
         fs::read_to_string(dir.path().join(output)).unwrap()
     };
     assert_eq!(answer("run/final"), answer("merged"));
     let doctor = embodied_r(dir.path(), &["doctor", "--model", "run/final"]).output().unwrap();
-    let told = String::from_utf8(doctor.stdout).unwrap();
-    assert!(told.contains("changes 14 weights of `model`"), "{told}");
+    let stdout = String::from_utf8(doctor.stdout).unwrap();
+    assert!(stdout.contains("adapts 14 weights of `model`"), "{stdout}");
 }
 
 #[test]
-fn a_tuned_adapters_run_goes_on_to_the_same_bytes() {
+fn a_tuned_adapters_run_resumes_bit_identically() {
     let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let settings = ["use_peft=true", "lora_dropout=0.3", "save_steps=1", "save_total_limit=9"];
     for dir in [whole.path(), cut.path()] {
@@ -261,7 +250,7 @@ fn a_tuned_adapters_run_goes_on_to_the_same_bytes() {
 }
 
 #[test]
-fn frozen_tensors_have_no_moments_and_never_change() {
+fn frozen_parameters_have_no_moments_and_never_change() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
     let pattern = r"freeze_parameters_regex=['embed_tokens', 'layers\.0\.']";
@@ -273,11 +262,11 @@ fn frozen_tensors_have_no_moments_and_never_change() {
     );
     let moments = tensors(&run.join("checkpoint-6/optimizer.safetensors"));
     for (name, _) in before.weights().iter() {
-        let numbers = |policy: &Policy| {
+        let values = |policy: &Policy| {
             let tensor = policy.weights().get(name).unwrap().flatten_all().unwrap();
             tensor.to_vec1::<f32>().unwrap()
         };
-        let same = numbers(&before) == numbers(&after);
+        let same = values(&before) == values(&after);
         let frozen = name.contains("embed_tokens") || name.contains("layers.0.");
         assert_eq!(same, frozen, "{name}");
         assert_eq!(!moments.contains(&format!("exp_avg.{name}")), frozen, "{name}");
@@ -285,30 +274,27 @@ fn frozen_tensors_have_no_moments_and_never_change() {
 }
 
 #[test]
-fn a_pattern_that_freezes_nothing_is_told_before_anything_is_written() {
+fn a_pattern_that_freezes_nothing_is_reported_before_anything_is_written() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
-    let assert = sft(dir.path(), &["freeze_parameters_regex=vision"]).assert().code(2);
-    let told = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
-    assert!(told.contains("`freeze_parameters_regex` has `vision`"), "{told}");
+    let stderr = stderr_of(&mut sft(dir.path(), &["freeze_parameters_regex=vision"]), 2);
+    assert!(stderr.contains("`freeze_parameters_regex` has `vision`"), "{stderr}");
     assert!(!dir.path().join("run").exists());
 }
 
 #[test]
-fn an_adapter_without_its_base_says_which_model_is_missing() {
+fn an_adapter_without_its_base_model_names_the_missing_model() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
     sft(dir.path(), &["use_peft=true", "num_train_epochs=1"]).assert().code(0);
     let nested = ["sft", "--model", "run/final", "--data", "train.jsonl", "--output", "second"];
     let mut nested = embodied_r(dir.path(), &nested);
     nested.args(["--set", "use_peft=true", "--set", "train_batch_size=4"]);
-    let assert = nested.assert().code(1);
-    let told = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
-    assert!(told.contains("`run/final` is an adapter, merge it"), "{told}");
+    let stderr = stderr_of(&mut nested, 1);
+    assert!(stderr.contains("`run/final` is an adapter, merge it"), "{stderr}");
     fs::rename(dir.path().join("model"), dir.path().join("elsewhere")).unwrap();
-    let arguments =
-        ["infer", "--model", "run/final", "--input", "train.json", "--output", "a.json"];
-    let assert = embodied_r(dir.path(), &arguments).assert().code(1);
-    let told = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
-    assert!(told.contains("`run/final` stands on the model `model`"), "{told}");
+    let arguments = ["infer", "--model", "run/final", "--data", "train.json", "--output", "a.json"];
+    let stderr = stderr_of(&mut embodied_r(dir.path(), &arguments), 1);
+    let expected = "cannot load the base model `model` of the adapter `run/final`";
+    assert!(stderr.contains(expected), "{stderr}");
 }

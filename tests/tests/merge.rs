@@ -1,6 +1,4 @@
-//! `embodied-r merge`, as its users run it.
-
-mod tiny_model;
+//! `embodied-r merge`.
 
 use std::fs;
 use std::path::Path;
@@ -9,13 +7,13 @@ use std::process::Command;
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_policy::Policy;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_tests::binary;
+use embodied_r_tests::{binary, stderr_of, tiny_model};
 use serde_json::{Value, json};
 
 const HIDDEN: usize = 16;
 const CHANGED: &str = "model.layers.1.self_attn.o_proj.weight";
 
-/// An adapter of rank 1 of one module: `A` all ones, `B` counting up, scaled by a half.
+/// A rank-1 adapter of one module: `A` is all ones, `B` counts up, and the scale is 0.5.
 fn write_adapter(dir: &Path, target: &str) {
     fs::create_dir_all(dir).unwrap();
     let config = json!({
@@ -23,7 +21,7 @@ fn write_adapter(dir: &Path, target: &str) {
         "layers_to_transform": [1], "base_model_name_or_path": "model",
     });
     fs::write(dir.join("adapter_config.json"), config.to_string()).unwrap();
-    let numbers = vec![1.0; HIDDEN].into_iter().chain((0..HIDDEN).map(|i| i as f32));
+    let values = vec![1.0; HIDDEN].into_iter().chain((0..HIDDEN).map(|i| i as f32));
     let bytes = HIDDEN * size_of::<f32>();
     let stem = "base_model.model.model.layers.1.self_attn.o_proj";
     let header = json!({
@@ -34,12 +32,12 @@ fn write_adapter(dir: &Path, target: &str) {
     });
     let mut file = (header.to_string().len() as u64).to_le_bytes().to_vec();
     file.extend(header.to_string().bytes());
-    file.extend(numbers.flat_map(f32::to_le_bytes));
+    file.extend(values.flat_map(f32::to_le_bytes));
     fs::write(dir.join("adapter_model.safetensors"), file).unwrap();
 }
 
 /// A folder with a model and an adapter.
-fn workplace() -> tempfile::TempDir {
+fn workspace() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     tiny_model::write(&dir.path().join("model"));
     write_adapter(&dir.path().join("adapter"), "o_proj");
@@ -66,8 +64,8 @@ fn entries(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn the_adapter_s_change_is_in_its_weight_and_in_no_other() {
-    let dir = workplace();
+fn merging_changes_only_the_adapted_weight() {
+    let dir = workspace();
     merge(dir.path()).assert().code(0);
     let (model, merged) = (dir.path().join("model"), dir.path().join("out/merged"));
     let (before, after) = (weight(&model, CHANGED), weight(&merged, CHANGED));
@@ -81,12 +79,12 @@ fn the_adapter_s_change_is_in_its_weight_and_in_no_other() {
 }
 
 #[test]
-fn the_output_is_a_whole_model_with_its_tokenizer() {
-    let dir = workplace();
+fn the_output_is_a_complete_model_with_its_tokenizer() {
+    let dir = workspace();
     merge(dir.path())
         .assert()
         .code(0)
-        .stdout("1 weights changed, the model is in out/merged (float32)\n");
+        .stdout("merged 1 weights, saved the model to out/merged (float32)\n");
     let merged = dir.path().join("out/merged");
     assert_eq!(
         entries(&merged),
@@ -105,39 +103,34 @@ fn the_output_is_a_whole_model_with_its_tokenizer() {
 }
 
 #[test]
-fn json_says_what_was_written_and_in_which_format() {
-    let dir = workplace();
+fn the_json_reports_the_output_and_its_dtype() {
+    let dir = workspace();
     let output = merge(dir.path()).args(["--dtype", "bfloat16", "--json"]).assert().code(0);
-    let told: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
-    let want = json!({
+    let report: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let expected = json!({
         "output": "out/merged", "weights": 1, "dtype": "bfloat16", "base_model": "model",
     });
-    assert_eq!(told, want);
+    assert_eq!(report, expected);
     let config = fs::read(dir.path().join("out/merged/config.json")).unwrap();
     let config: Value = serde_json::from_slice(&config).unwrap();
     assert_eq!(config["torch_dtype"], "bfloat16");
 }
 
 #[test]
-fn an_output_that_holds_something_is_left_alone() {
-    let dir = workplace();
+fn an_output_that_is_not_empty_is_left_alone() {
+    let dir = workspace();
     fs::create_dir_all(dir.path().join("out/merged")).unwrap();
     fs::write(dir.path().join("out/merged/notes.txt"), "mine").unwrap();
-    let output = merge(dir.path()).assert().code(1).get_output().clone();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        told.contains("`out/merged` holds something already") && told.contains("hint:"),
-        "{told}"
-    );
+    let stderr = stderr_of(&mut merge(dir.path()), 1);
+    assert!(stderr.contains("`out/merged` is not empty") && stderr.contains("hint:"), "{stderr}");
     assert_eq!(entries(&dir.path().join("out/merged")), ["notes.txt"]);
 }
 
 #[test]
-fn an_adapter_that_does_not_fit_is_told_by_tensor_and_leaves_no_output() {
-    let dir = workplace();
+fn a_mismatched_adapter_is_reported_by_tensor_and_leaves_no_output() {
+    let dir = workspace();
     write_adapter(&dir.path().join("adapter"), "q_proj");
-    let output = merge(dir.path()).assert().code(1).get_output().clone();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("o_proj.lora_A.weight` has no place"), "{told}");
+    let stderr = stderr_of(&mut merge(dir.path()), 1);
+    assert!(stderr.contains("o_proj.lora_A.weight` is unexpected"), "{stderr}");
     assert!(!dir.path().join("out").exists());
 }

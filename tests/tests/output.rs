@@ -1,11 +1,11 @@
-//! What any command does when nobody reads its output any more (`| head`).
+//! Commands whose output pipe is closed early (`| head`).
 
 use std::process::{Command, Stdio};
 
 use embodied_r_tests::binary;
 
 #[test]
-fn a_command_whose_reader_has_left_ends_quietly() {
+fn a_closed_output_pipe_is_no_error() {
     let mut command = Command::new(binary());
     command.arg("doctor").stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();

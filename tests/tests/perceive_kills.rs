@@ -1,52 +1,52 @@
-//! `embodied-r perceive` killed at a hundred random moments, before a server that misbehaves in every
-//! way: nothing that is finished is lost or done twice.
+//! `embodied-r perceive` killed at a hundred random moments, with a server that injects every kind of
+//! fault: no finished work is lost or repeated.
 
 #![cfg(unix)]
 
-#[path = "perceive/place.rs"]
-#[allow(dead_code)]
-mod place;
 #[path = "perceive_kills/server.rs"]
 mod server;
+#[path = "perceive/workspace.rs"]
+#[allow(dead_code)]
+mod workspace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use place::{Place, question};
 use serde_json::{Value, json};
 use server::{Random, Server};
+use workspace::{Workspace, question};
 
 const KILLS: usize = 100;
-/// Requests on their way at a time: what a kill may cost.
+/// Maximum requests in flight, and so the responses that a kill may lose.
 const CONCURRENCY: usize = 8;
 const QUESTIONS: u32 = 80;
 
-/// Words that no prompt holds.
+/// A word that occurs in no other prompt.
 fn word(id: u32) -> String {
     format!("zebra{id:02}x")
 }
 
-fn place() -> Place {
-    // Of one video, which every run has to read again.
-    Place::new(&(0..QUESTIONS).map(|id| question(id, &word(id))).collect::<Vec<_>>())
+fn new_workspace() -> Workspace {
+    // All questions are about one video, which every run decodes again.
+    Workspace::new(&(0..QUESTIONS).map(|id| question(id, &word(id))).collect::<Vec<_>>())
 }
 
-/// The JSON lines of a file that are whole; a kill may leave one that is not.
-fn lines(place: &Place, name: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(place.path(name)).unwrap_or_default();
+/// The complete JSON lines of a file; a kill may leave a partial one.
+fn lines(workspace: &Workspace, name: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(workspace.path(name)).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// The serial numbers of a file's lines, which the server gives as tokens.
+/// The serial numbers in a file's lines, which the server returns as token counts.
 fn serials(lines: &[Value]) -> Vec<u64> {
     lines.iter().filter_map(|line| line["prompt_tokens"].as_u64()).collect()
 }
 
-/// Every question has one line with its own words, and all that was kept was asked for once.
-fn check(place: &Place, server: &Server) {
-    let log = place.log();
-    assert_eq!((log.len(), place.output().len()), (QUESTIONS as usize, QUESTIONS as usize));
+/// Every question has one line with its own word, and no cached response was requested again.
+fn check(workspace: &Workspace, server: &Server) {
+    let log = workspace.log();
+    assert_eq!((log.len(), workspace.output().len()), (QUESTIONS as usize, QUESTIONS as usize));
     for (line, id) in log.iter().zip(0..) {
         let frames = line["frames"].as_array().unwrap();
         assert_eq!((&line["id"], frames.len()), (&json!(id), 4), "{line}");
@@ -54,38 +54,38 @@ fn check(place: &Place, server: &Server) {
         assert!(frames.iter().all(own), "{line}");
     }
 
-    let cached = serials(&caches(place));
+    let cached = serials(&caches(workspace));
     let kept: BTreeSet<u64> = cached.iter().copied().collect();
-    assert_eq!(kept.len(), cached.len(), "a reply is kept twice");
-    let paid = serials(&lines(place, "inter/usage.jsonl"));
-    let counted: BTreeSet<u64> = paid.iter().copied().collect();
-    assert_eq!(counted.len(), paid.len(), "a reply is counted twice");
-    assert!(kept.is_subset(&counted), "a reply is kept and not counted");
+    assert_eq!(kept.len(), cached.len(), "a response is cached twice");
+    let billed = serials(&lines(workspace, "inter/usage.jsonl"));
+    let counted: BTreeSet<u64> = billed.iter().copied().collect();
+    assert_eq!(counted.len(), billed.len(), "a response is counted twice");
+    assert!(kept.is_subset(&counted), "a response is cached but not counted");
 
     let mut lost: BTreeMap<usize, usize> = BTreeMap::new();
     for answers in server.take_answers() {
-        let lasting: Vec<u64> =
-            answers.iter().filter(|answer| answer.lasting).map(|answer| answer.serial).collect();
-        // Of all that was answered, only the last can have been kept: it ends the asking.
-        let before = &lasting[..lasting.len().saturating_sub(1)];
+        let finals: Vec<u64> =
+            answers.iter().filter(|answer| answer.is_final).map(|answer| answer.serial).collect();
+        // Only the last final response can be cached, since it ends the requests.
+        let before = &finals[..finals.len().saturating_sub(1)];
         let kept_before = before.iter().find(|serial| kept.contains(serial));
-        assert_eq!(kept_before, None, "a request was sent again though its reply was kept");
-        for answer in answers.iter().filter(|a| a.kept && !kept.contains(&a.serial)) {
+        assert_eq!(kept_before, None, "a request was repeated although its response was cached");
+        for answer in answers.iter().filter(|a| a.is_cached && !kept.contains(&a.serial)) {
             *lost.entry(answer.process).or_default() += 1;
         }
     }
     let most = lost.values().max().copied().unwrap_or(0);
-    assert!(most <= CONCURRENCY, "a kill cost {most} replies");
+    assert!(most <= CONCURRENCY, "a kill lost {most} responses");
 }
 
-/// The lines of all files of the cache.
-fn caches(place: &Place) -> Vec<Value> {
-    let files = std::fs::read_dir(place.path("inter/cache")).unwrap();
+/// The lines of all cache files.
+fn caches(workspace: &Workspace) -> Vec<Value> {
+    let files = std::fs::read_dir(workspace.path("inter/cache")).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
-    names.flat_map(|name| lines(place, &format!("inter/cache/{name}"))).collect()
+    names.flat_map(|name| lines(workspace, &format!("inter/cache/{name}"))).collect()
 }
 
-/// When to kill: some runs before they have come to their first request, most among their requests.
+/// When to kill: some runs before their first request, most during their requests.
 enum Moment {
     After(Duration),
     Requests(usize),
@@ -108,15 +108,15 @@ impl Moment {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_kills_at_random_moments_lose_nothing_and_do_nothing_twice() {
+async fn a_hundred_kills_at_random_moments_lose_and_repeat_nothing() {
     let seed = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
     let mut random = Random(seed);
     let server = Server::start(random.next()).await;
-    // Nobody listens at the second one.
-    let gone = Server::start(1).await.base_url();
+    // The second server is unreachable.
+    let unreachable = Server::start(1).await.base_url();
     let concurrency = CONCURRENCY.to_string();
     let args = [
-        gone.as_str(),
+        unreachable.as_str(),
         "--concurrency",
         &concurrency,
         "--max-tokens",
@@ -129,23 +129,25 @@ async fn a_hundred_kills_at_random_moments_lose_nothing_and_do_nothing_twice() {
         "--max-retries",
         "9",
     ];
-    let (mut kills, mut places) = (0, 0);
+    let (mut kills, mut workspaces) = (0, 0);
     while kills < KILLS {
-        let place = place();
-        places += 1;
+        let workspace = new_workspace();
+        workspaces += 1;
         let mut failures = 0;
         loop {
             server.next_process();
-            let mut command = place.command(&server, &args);
+            let mut command = workspace.command(&server, &args);
             command.stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn().unwrap();
             let moment = Moment::random(&mut random);
-            let (began, asked) = (Instant::now(), server.asked());
+            let (began, before) = (Instant::now(), server.request_count());
             let status = loop {
                 if let Some(status) = child.try_wait().unwrap() {
                     break Some(status);
                 }
-                if kills < KILLS && moment.has_come(began.elapsed(), server.asked() - asked) {
+                if kills < KILLS
+                    && moment.has_come(began.elapsed(), server.request_count() - before)
+                {
                     tokio::time::sleep(Duration::from_micros(random.below(5000))).await;
                     break None;
                 }
@@ -153,7 +155,7 @@ async fn a_hundred_kills_at_random_moments_lose_nothing_and_do_nothing_twice() {
             };
             match status {
                 Some(status) if status.success() => break,
-                // Refused frames are asked for again by the next run.
+                // The next run retries refused frames.
                 Some(status) => {
                     failures += 1;
                     assert!(failures < 40, "seed {seed}: {status}");
@@ -165,7 +167,10 @@ async fn a_hundred_kills_at_random_moments_lose_nothing_and_do_nothing_twice() {
                 }
             }
         }
-        check(&place, &server);
+        check(&workspace, &server);
     }
-    println!("{kills} kills in {places} places, seed {seed}; the server: {:?}", server.faults());
+    println!(
+        "{kills} kills in {workspaces} workspaces, seed {seed}; faults: {:?}",
+        server.faults()
+    );
 }

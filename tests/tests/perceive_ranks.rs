@@ -1,4 +1,4 @@
-//! Captions of one model on several ranks, and of several such models, which talk through MPI.
+//! Captions of a model on several tensor-parallel ranks, and of several replicas, over MPI.
 #![cfg(feature = "mpi")]
 
 use std::fs;
@@ -24,7 +24,7 @@ fn run(dir: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A vision-language model with random weights, whose four heads share two of keys and values.
+/// A vision-language model with random weights, four attention heads and two KV heads.
 fn write_model(dir: &Path) {
     VisionModel::Flat.write(dir);
     let path = dir.join("config.json");
@@ -52,10 +52,10 @@ fn write_model(dir: &Path) {
     save_file(&weights, tensors, WeightDtype::F32).unwrap();
 }
 
-/// What a model says of pictures, by so many ranks.
-fn said(dir: &Path, model: &str, ranks: usize) -> Value {
+/// The output of `inspect caption` for three images on `ranks` ranks.
+fn inspect(dir: &Path, model: &str, ranks: usize) -> Value {
     let ranks = ranks.to_string();
-    let told = run(
+    let report = run(
         dir,
         &[
             "inspect",
@@ -77,31 +77,31 @@ fn said(dir: &Path, model: &str, ranks: usize) -> Value {
             "--json",
         ],
     );
-    serde_json::from_str(&told).unwrap()
+    serde_json::from_str(&report).unwrap()
 }
 
 #[test]
-fn ranks_say_of_pictures_what_one_says() {
+fn several_ranks_describe_images_as_one_does() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     for number in 0..3 {
         let pixel = |x, y| Rgb([(x * (number + 2)) as u8, (3 * y) as u8, (x ^ y) as u8]);
-        let picture = RgbImage::from_fn(90 + 30 * number, 70, pixel);
-        picture.save(at(&format!("{number}.png"))).unwrap();
+        let image = RgbImage::from_fn(90 + 30 * number, 70, pixel);
+        image.save(at(&format!("{number}.png"))).unwrap();
     }
     write_model(&at("folder"));
     VisionModel::Gguf.write(&at("gguf"));
     for (model, counts) in [("folder", &[2, 4][..]), ("gguf", &[2])] {
-        let one = said(dir.path(), model, 1);
+        let one = inspect(dir.path(), model, 1);
         for ranks in counts {
-            let found = said(dir.path(), model, *ranks);
+            let found = inspect(dir.path(), model, *ranks);
             for field in ["tokens", "grid_thw", "n_input"] {
                 assert_eq!(found[field], one[field], "{model}, {ranks} ranks");
             }
-            let likeliest = |said: &Value| -> Vec<(u64, f64)> {
-                serde_json::from_value(said["last_top5"].clone()).unwrap()
+            let top5 = |report: &Value| -> Vec<(u64, f64)> {
+                serde_json::from_value(report["last_top5"].clone()).unwrap()
             };
-            for ((id, want), (found, logp)) in likeliest(&one).iter().zip(likeliest(&found)) {
+            for ((id, want), (found, logp)) in top5(&one).iter().zip(top5(&found)) {
                 assert_eq!(*id, found, "{model}, {ranks} ranks");
                 assert!((want - logp).abs() < 1e-4, "{model}, {ranks} ranks: {logp}, want {want}");
             }
@@ -111,17 +111,17 @@ fn ranks_say_of_pictures_what_one_says() {
         "bench", "caption", "--model", "folder", "--frames", "3", "--size", "90", "60", "--new",
         "4", "--runs", "1", "--json", "--ranks", "2", "--tp", "2",
     ];
-    let figures: Value = serde_json::from_str(&run(dir.path(), &bench)).unwrap();
-    assert!(figures["decode_tokens_per_s"].as_f64().unwrap() > 0.0, "{figures}");
-    assert_eq!(figures["tokens_per_frame"], 6.0);
+    let metrics: Value = serde_json::from_str(&run(dir.path(), &bench)).unwrap();
+    assert!(metrics["decode_tokens_per_s"].as_f64().unwrap() > 0.0, "{metrics}");
+    assert_eq!(metrics["tokens_per_frame"], 6.0);
 }
 
 #[test]
-fn what_cannot_be_split_is_told_once() {
+fn an_unsupported_split_is_reported_once() {
     let dir = tempfile::tempdir().unwrap();
     write_model(&dir.path().join("model"));
     RgbImage::new(60, 60).save(dir.path().join("a.png")).unwrap();
-    let told = |ranks: &str, tp: &str, code: i32| {
+    let stderr = |ranks: &str, tp: &str, code: i32| {
         let arguments = [
             "inspect", "caption", "--model", "model", "--image", "a.png", "--prompt", "What?",
             "--ranks", ranks, "--tp", tp,
@@ -129,26 +129,26 @@ fn what_cannot_be_split_is_told_once() {
         let output = command(dir.path(), &arguments).assert().code(code).get_output().clone();
         String::from_utf8(output.stderr).unwrap()
     };
-    let error = told("3", "3", 1);
+    let error = stderr("3", "3", 1);
     assert!(error.contains("`num_attention_heads` of 4 over 3 ranks"), "{error}");
     assert_eq!(error.matches("error: ").count(), 1, "{error}");
-    let error = told("2", "4", 2);
-    assert!(error.contains("`--tp` is 4, and there are 2 ranks"), "{error}");
+    let error = stderr("2", "4", 2);
+    assert!(error.contains("`--tp` must be the number of ranks, 2, not 4"), "{error}");
 }
 
 /// Rooms with their questions in `data`, and a vision-language model in `model`.
 fn rooms() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    run(dir.path(), &["sim", "rooms", "--out", "raw", "--rooms", "6", "--seed", "5"]);
-    run(dir.path(), &["preprocess", "--input", "raw", "--output", "data"]);
+    run(dir.path(), &["sim", "rooms", "--output", "raw", "--rooms", "6", "--seed", "5"]);
+    run(dir.path(), &["preprocess", "--data", "raw", "--output", "data"]);
     write_model(&dir.path().join("model"));
     dir
 }
 
 /// Few short captions of the test questions.
-const ASKED: [&str; 15] = [
+const PERCEIVE: [&str; 15] = [
     "perceive",
-    "--data-paths",
+    "--data",
     "data/complete/test_data.json",
     "--max-frames",
     "4",
@@ -160,48 +160,48 @@ const ASKED: [&str; 15] = [
     "0",
     "--backend",
     "local",
-    "--model-path",
+    "--captioner",
     "model",
 ];
 
-fn asked<'a>(place: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    [&ASKED[..], &["--save-path", place], more].concat()
+fn perceive<'a>(output: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&PERCEIVE[..], &["--output", output], more].concat()
 }
 
-/// The prompts that were written.
-fn prompts(dir: &Path, place: &str) -> Vec<Value> {
-    let text = fs::read(dir.join(place).join("test_data.json")).unwrap();
+/// The questions with captions that were written.
+fn prompts(dir: &Path, output: &str) -> Vec<Value> {
+    let text = fs::read(dir.join(output).join("test_data.json")).unwrap();
     serde_json::from_slice(&text).unwrap()
 }
 
 #[test]
-fn captions_of_split_models_and_of_several_are_those_of_one_process() {
+fn captions_of_tensor_parallel_models_and_of_replicas_are_those_of_one_process() {
     let dir = rooms();
-    let told = run(dir.path(), &asked("one", &[]));
+    let stdout = run(dir.path(), &perceive("one", &[]));
     let one = prompts(dir.path(), "one");
-    assert!(one.len() > 2, "{told}");
+    assert!(one.len() > 2, "{stdout}");
     for (ranks, tp) in [("2", "2"), ("4", "4"), ("4", "2"), ("2", "1")] {
-        let place = format!("{ranks}-{tp}");
-        // Several models, and their shares, leave no trace.
-        let told = run(dir.path(), &asked(&place, &["--ranks", ranks, "--tp", tp]));
-        assert_eq!(prompts(dir.path(), &place), one, "{ranks} ranks, tp {tp}");
-        assert!(told.contains(&format!("{} captioned now, 0 before", one.len())), "{told}");
-        let entries = fs::read_dir(dir.path().join(&place)).unwrap();
+        let output = format!("{ranks}-{tp}");
+        // The files of the replicas are merged and removed.
+        let stdout = run(dir.path(), &perceive(&output, &["--ranks", ranks, "--tp", tp]));
+        assert_eq!(prompts(dir.path(), &output), one, "{ranks} ranks, tp {tp}");
+        assert!(stdout.contains(&format!("{} captioned, 0 cached", one.len())), "{stdout}");
+        let entries = fs::read_dir(dir.path().join(&output)).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         assert_eq!(names.filter(|name| name.starts_with("replica-")).count(), 0);
-        let again = run(dir.path(), &asked(&place, &["--ranks", "2"]));
-        assert!(again.contains("0 captioned now"), "{again}");
+        let again = run(dir.path(), &perceive(&output, &["--ranks", "2"]));
+        assert!(again.contains("0 captioned,"), "{again}");
     }
-    // Parts of two machines with two models each.
+    // Two shards with two replicas each.
     for shard in ["1/2", "2/2"] {
-        run(dir.path(), &asked("parts", &["--shard", shard, "--ranks", "2"]));
+        run(dir.path(), &perceive("parts", &["--shard", shard, "--ranks", "2"]));
     }
-    let data = ["--data-paths", "data/complete/test_data.json", "--save-path", "parts"];
+    let data = ["--data", "data/complete/test_data.json", "--output", "parts"];
     run(dir.path(), &[&["perceive", "merge"], &data[..]].concat());
     assert_eq!(prompts(dir.path(), "parts"), one);
 }
 
-/// The process that is the rank `rank` of the job in `dir`.
+/// The process id of the rank `rank` of the job in `dir`.
 fn process(dir: &Path, rank: usize) -> Option<u32> {
     let variable = format!("OMPI_COMM_WORLD_RANK={rank}");
     fs::read_dir("/proc").unwrap().flatten().find_map(|process| {
@@ -213,9 +213,9 @@ fn process(dir: &Path, rank: usize) -> Option<u32> {
     })
 }
 
-/// The lines of all logs of captions in a folder, its replicas' included.
-fn lines(place: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(place) else { return 0 };
+/// The number of lines in all caption logs of a folder, including those of its replicas.
+fn lines(folder: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let count = |path: &Path| match path.is_dir() {
         true => lines(path),
         false if path.to_string_lossy().ends_with(".captions.jsonl") => {
@@ -235,34 +235,37 @@ fn wait(child: &mut Child, what: &str, mut ready: impl FnMut(&mut Child) -> bool
 }
 
 #[test]
-fn a_rank_that_dies_ends_all_and_what_was_finished_is_kept() {
+fn a_rank_that_dies_aborts_the_job_and_finished_captions_are_kept() {
     let dir = rooms();
     let path = dir.path().canonicalize().unwrap();
-    run(&path, &asked("one", &[]));
+    run(&path, &perceive("one", &[]));
     let one = prompts(&path, "one");
     let more = ["--ranks", "4", "--tp", "2", "--concurrency", "1", "--deadline", "20"];
-    let log = fs::File::create(path.join("told")).unwrap();
-    let mut child =
-        command(&path, &asked("killed", &more)).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-    wait(&mut child, "nothing is captioned", |child| {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before a rank was killed");
+    let log = fs::File::create(path.join("stderr")).unwrap();
+    let mut child = command(&path, &perceive("killed", &more))
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    wait(&mut child, "no question was captioned", |child| {
+        assert!(child.try_wait().unwrap().is_none(), "the job ended before a rank was killed");
         lines(&path.join("killed")) > 0
     });
     let lost = process(&path, 3).unwrap();
     assert!(Command::new("kill").args(["-9", &lost.to_string()]).status().unwrap().success());
     let mut status = None;
-    wait(&mut child, "it does not end", |child| {
+    wait(&mut child, "the job does not end", |child| {
         status = child.try_wait().unwrap();
         status.is_some()
     });
-    let told = fs::read_to_string(path.join("told")).unwrap();
-    assert_eq!(status.unwrap().code(), Some(1), "{told}");
-    assert!(told.contains("rank 3"), "{told}");
-    wait(&mut child, "ranks are left", |_| (0..4).all(|rank| process(&path, rank).is_none()));
-    let kept = lines(&path.join("killed"));
-    assert!(kept > 0);
-    // Another number of models goes on from what is there.
-    let told = run(&path, &asked("killed", &["--ranks", "3"]));
-    assert!(!told.contains(", 0 before"), "{told}");
+    let stderr = fs::read_to_string(path.join("stderr")).unwrap();
+    assert_eq!(status.unwrap().code(), Some(1), "{stderr}");
+    assert!(stderr.contains("rank 3"), "{stderr}");
+    wait(&mut child, "ranks still run", |_| (0..4).all(|rank| process(&path, rank).is_none()));
+    let finished = lines(&path.join("killed"));
+    assert!(finished > 0);
+    // Another number of replicas resumes the run.
+    let stdout = run(&path, &perceive("killed", &["--ranks", "3"]));
+    assert!(!stdout.contains("captioned, 0 cached"), "{stdout}");
     assert_eq!(prompts(&path, "killed"), one);
 }

@@ -1,17 +1,15 @@
-//! `embodied-r plan` from outside: what it says of known cards and shapes, and what it refuses.
-
-mod tiny_model;
+//! `embodied-r plan`: estimates for known GPUs and models, and wrong usage.
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
-use embodied_r_tests::binary;
+use embodied_r_tests::{binary, tiny_model};
 use serde_json::Value;
 
 const PAPER: [&str; 6] =
     ["--model", "Qwen/Qwen2.5-VL-3B-Instruct", "--gpus", "8", "--gpu-memory", "40"];
 
 fn plan(arguments: &[&str]) -> Assert {
-    // Nothing of it needs a network.
+    // The plan needs no network.
     let mut command = Command::new(binary());
     command.arg("plan").args(arguments).env("HF_HUB_OFFLINE", "1").assert()
 }
@@ -31,13 +29,13 @@ fn refused(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_papers_run_fits_its_cards() {
+fn the_papers_run_fits_its_gpus() {
     plan(&PAPER).success();
     let report = json(&PAPER);
     assert_eq!(report["memory"]["fits"], true);
     assert_eq!(report["device"]["name"], "A800 40 GB");
     assert_eq!(report["model"]["parameters"], 3_085_938_688_u64);
-    // 4 questions on 8 cards: each card has a prompt with half of its completions.
+    // 4 questions on 8 GPUs: each GPU has one prompt with half of its completions.
     assert_eq!(
         (&report["rank"]["prompts"], &report["rank"]["completions_per_prompt"]),
         (&1.into(), &4.into())
@@ -73,18 +71,18 @@ fn the_phases_add_up_to_the_step_and_the_steps_to_the_run() {
 }
 
 #[test]
-fn the_text_says_what_the_json_does() {
+fn the_text_matches_the_json() {
     let done = plan(&PAPER).success();
     let text = String::from_utf8_lossy(&done.get_output().stdout).into_owned();
     let total = number(&json(&PAPER), "/memory/total_gb");
-    assert!(text.contains(&format!("about {total:.2} GB of 40.80: fits")), "{text}");
-    for line in ["8 x A800 40 GB: 312 TFLOP/s", "bound by memory", "pages of 64 keys"] {
+    assert!(text.contains(&format!("about {total:.2} GB of 40.80 GB: fits")), "{text}");
+    for line in ["8 x A800 40 GB: 312 TFLOP/s", "bound by memory", "pages of 64 tokens"] {
         assert!(text.contains(line), "{line} in {text}");
     }
 }
 
 #[test]
-fn every_card_is_known() {
+fn every_supported_gpu_has_its_specification() {
     for (name, memory, tflops) in [
         ("A800", 42.95, 312.0),
         ("A100", 42.95, 312.0),
@@ -100,7 +98,7 @@ fn every_card_is_known() {
 }
 
 #[test]
-fn more_gpus_never_need_more_memory_of_a_rank_and_never_take_longer() {
+fn more_gpus_never_need_more_memory_per_rank_and_never_take_longer() {
     let mut before = (f64::MAX, f64::MAX);
     for gpus in ["1", "2", "4", "8", "16"] {
         let all = ["--model", "Qwen2.5-3B", "--gpu", "H100", "--set", "recompute=all"];
@@ -112,7 +110,7 @@ fn more_gpus_never_need_more_memory_of_a_rank_and_never_take_longer() {
 }
 
 #[test]
-fn a_batch_too_small_for_the_cards_is_told() {
+fn a_batch_too_small_for_the_gpus_is_reported() {
     let many = ["--model", "Qwen2.5-3B", "--gpu", "A100", "--gpus", "8", "--nodes", "8"];
     let report = json(&many);
     assert_eq!(
@@ -125,7 +123,7 @@ fn a_batch_too_small_for_the_cards_is_told() {
 }
 
 #[test]
-fn machines_far_apart_take_longer_than_machines_close_together() {
+fn a_slower_network_makes_a_step_longer() {
     let of = |network: &str| {
         let all = ["--model", "Qwen2.5-7B", "--gpu", "A100", "--gpu-memory", "80", "--gpus", "8"];
         let report = json(&[&all[..], &["--nodes", "4", "--network", network]].concat());
@@ -139,7 +137,7 @@ fn machines_far_apart_take_longer_than_machines_close_together() {
 }
 
 #[test]
-fn what_does_not_fit_ends_with_1_and_says_what_would() {
+fn a_run_that_does_not_fit_exits_with_1_and_advises_what_would() {
     let arguments = ["--model", "Qwen2.5-VL-3B", "--gpu", "4090"];
     let done = plan(&arguments).code(1);
     let text = String::from_utf8_lossy(&done.get_output().stdout).into_owned();
@@ -151,7 +149,7 @@ fn what_does_not_fit_ends_with_1_and_says_what_would() {
 }
 
 #[test]
-fn settings_count_from_file_and_command_line() {
+fn settings_come_from_the_file_and_the_command_line() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("run.toml");
     std::fs::write(
@@ -165,12 +163,12 @@ fn settings_count_from_file_and_command_line() {
     assert_eq!(report["memory"]["reference_gb"], 0.0);
     let report = json(&[&config[..], &["--set", "generation_batch_size=128"]].concat());
     assert_eq!(report["rank"]["prompts"], 2);
-    let told = refused(&[&config[..], &["--set", "max_promt_length=5"]].concat());
-    assert!(told.contains("did you mean `max_prompt_length`?"), "{told}");
+    let stderr = refused(&[&config[..], &["--set", "max_promt_length=5"]].concat());
+    assert!(stderr.contains("did you mean `max_prompt_length`?"), "{stderr}");
 }
 
 #[test]
-fn a_folder_is_planned_by_its_own_shape() {
+fn a_folder_is_planned_by_its_own_configuration() {
     let folder = tempfile::tempdir().unwrap();
     tiny_model::write(folder.path());
     let report = json(&["--model", folder.path().to_str().unwrap()]);
@@ -178,14 +176,14 @@ fn a_folder_is_planned_by_its_own_shape() {
 }
 
 #[test]
-fn this_machine_s_processor_is_planned_in_f32() {
+fn the_local_cpu_is_planned_in_f32() {
     let report = json(&["--model", "Qwen2.5-0.5B", "--device", "cpu"]);
     assert!((number(&report, "/memory/weights_gb") - 1.976).abs() < 0.001, "{report}");
     assert!(number(&report, "/time/step_s") > 0.0 && number(&report, "/device/gb_per_s") > 0.0);
 }
 
 #[test]
-fn ranks_share_a_processor_the_questions_and_the_moments() {
+fn ranks_share_the_cpu_the_questions_and_the_moments() {
     let of = |ranks: &str| {
         json(&[
             "--model",
@@ -205,66 +203,75 @@ fn ranks_share_a_processor_the_questions_and_the_moments() {
     let (whole, half) = both("/memory/moments_gb");
     assert!((half - whole / 2.0).abs() < 0.002, "{half} of {whole}");
     let (all, share) = both("/memory/usable_gb");
-    // What is free changes from one call to the next.
+    // The available memory changes between calls.
     assert!(share > 0.0 && share < 0.8 * all, "{share} of {all}");
     let phases = |report: &Value| report["time"]["phases"].to_string();
     assert!(!phases(&one).contains("gather") && phases(&two).contains("gather"), "{two}");
 }
 
 #[test]
-fn wrong_usage_is_told() {
-    for (arguments, what) in [
+fn wrong_usage_is_reported() {
+    for (arguments, reason) in [
         (&["--gpus", "8"][..], "`model` is missing"),
-        (&["--model", "Qwen/Qwen9-1B"], "neither a folder, nor a GGUF file, nor a known shape"),
+        (
+            &["--model", "Qwen/Qwen9-1B"],
+            "unknown model `Qwen/Qwen9-1B`, neither a directory nor a GGUF file; available: ",
+        ),
         (
             &["--model", "Qwen2.5-3B", "--gpu", "MI300"],
-            "known are A800, A100, H100, H200, L40S, 4090",
+            "unknown GPU `MI300`; available: A800, A100, H100, H200, L40S, 4090",
         ),
         (&["--model", "Qwen2.5-3B", "--gpus", "0"], "`--gpus` must be above 0"),
-        (&["--model", "Qwen2.5-3B", "--gpu-memory=-1"], "must be a positive number"),
-        (&["--model", "Qwen2.5-3B", "--questions", "3"], "one step takes 4"),
+        (&["--model", "Qwen2.5-3B", "--gpu-memory=-1"], "must be a number above 0, not -1"),
+        (
+            &["--model", "Qwen2.5-3B", "--questions", "3"],
+            "`--questions` must be at least 4, the questions of one step, not 3",
+        ),
         (
             &["--model", "Qwen2.5-3B", "--device", "cpu", "--gpu", "A100"],
-            "`--gpu` means nothing with `--device cpu`",
+            "`--gpu` does not apply to `--device cpu`",
         ),
-        (&["--model", "Qwen2.5-3B", "--ranks", "2"], "on GPUs `--gpus` says how many there are"),
+        (&["--model", "Qwen2.5-3B", "--ranks", "2"], "use `--gpus` for the number of GPUs"),
     ] {
-        let told = refused(arguments);
-        assert!(told.contains(what), "{what} in {told}");
+        let stderr = refused(arguments);
+        assert!(stderr.contains(reason), "{reason} in {stderr}");
     }
 }
 
-/// What `plan --captioner` finds for the paper's captioner.
+/// `plan --captioner` for the paper's captioner.
 fn captioner(more: &[&str]) -> Value {
     json(&[&["--captioner", "Qwen/Qwen2.5-VL-72B-Instruct"], more].concat())
 }
 
 #[test]
-fn the_papers_captioner_fits_eight_cards_of_40_gb_four_of_80_and_one_in_few_bits() {
-    for (place, fits) in [
+fn the_papers_captioner_fits_8_gpus_of_40_gb_4_of_80_gb_and_1_quantized() {
+    for (arguments, fits) in [
         (&["--tp", "8", "--gpu-memory", "40"][..], true),
         (&["--tp", "4", "--gpu-memory", "80"], true),
         (&["--gpu-memory", "80", "--quantize", "q4_k"], true),
         (&["--tp", "2", "--gpu-memory", "40"], false),
         (&["--gpu-memory", "80"], false),
     ] {
-        assert_eq!(captioner(place)["fits"], fits, "{place:?}");
+        assert_eq!(captioner(arguments)["fits"], fits, "{arguments:?}");
     }
     let eight = captioner(&["--tp", "8", "--gpu-memory", "40"]);
-    // An eighth of 72.7 billion numbers in bf16, by hand; of 8 heads of keys and values one, of 128 numbers each.
+    // Computed by hand: an eighth of 72.7 billion parameters in bf16, and one of 8 KV heads of size 128.
     let decoder = number(&eight, "/memory_gb/decoder");
     assert!((decoder - 2.0 * 72.706 / 8.0).abs() < 0.01, "{eight}");
     assert_eq!(number(&eight, "/kv_bytes_per_token"), (2 * 2 * 80 * 128) as f64);
-    // More ranks than heads of keys and values hold some of them twice.
+    // With more ranks than KV heads, the heads are replicated.
     let sixteen = captioner(&["--tp", "16", "--gpu-memory", "40"]);
     assert_eq!(number(&sixteen, "/kv_bytes_per_token"), number(&eight, "/kv_bytes_per_token"));
 }
 
 #[test]
-fn a_captioner_that_cannot_be_split_so_is_refused() {
-    let told = refused(&["--captioner", "Qwen/Qwen2.5-VL-72B-Instruct", "--tp", "3"]);
-    assert!(told.contains("`num_attention_heads` of 64 over 3 ranks"), "{told}");
-    let told = refused(&["--captioner", "Qwen/Qwen2.5-7B-Instruct"]);
-    assert!(told.contains("no vision-language model"), "{told}");
+fn an_unsupported_split_of_a_captioner_is_refused() {
+    let stderr = refused(&["--captioner", "Qwen/Qwen2.5-VL-72B-Instruct", "--tp", "3"]);
+    assert!(stderr.contains("`num_attention_heads` of 64 over 3 ranks"), "{stderr}");
+    let stderr = refused(&["--captioner", "Qwen/Qwen2.5-7B-Instruct"]);
+    assert!(
+        stderr.contains("unknown vision-language model `Qwen/Qwen2.5-7B-Instruct`"),
+        "{stderr}"
+    );
     assert!(refused(&["--tp", "2"]).contains("--captioner"));
 }

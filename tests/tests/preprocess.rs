@@ -15,18 +15,18 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 /// A folder with `dataset/`, in which the command is run.
-struct Place(tempfile::TempDir);
+struct Workspace(tempfile::TempDir);
 
-impl Place {
+impl Workspace {
     fn empty() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("dataset")).unwrap();
         Self(folder)
     }
 
-    /// 20 rooms in an archive and 20 flights of two clips each, one of whose videos is missing.
+    /// 20 rooms in an archive, and 20 flights of two clips each, of which one video is missing.
     fn with_both_benchmarks() -> Self {
-        let place = Self::empty();
+        let workspace = Self::empty();
         let mut rooms = Vec::new();
         let mut videos = Vec::new();
         for number in 0..20 {
@@ -36,15 +36,15 @@ impl Place {
             rooms.push(room(2 * number + 1, &scene, "object_counting"));
         }
         let flights: Vec<_> = (0..40).map(|id| flight(id, id / 2, id % 2)).collect();
-        place.write_vsi(&rooms, &videos);
-        urban::write_parquet(&place.path("dataset/UrbanVideo-Bench/MCQ.parquet"), &flights)
+        workspace.write_vsi(&rooms, &videos);
+        urban::write_parquet(&workspace.path("dataset/UrbanVideo-Bench/MCQ.parquet"), &flights)
             .unwrap();
-        let folder = place.path("dataset/UrbanVideo-Bench/videos");
+        let folder = workspace.path("dataset/UrbanVideo-Bench/videos");
         fs::create_dir_all(&folder).unwrap();
         for row in &flights[1..] {
             fs::write(folder.join(&row.video_id), &row.video_id).unwrap();
         }
-        place
+        workspace
     }
 
     fn write_vsi(&self, rows: &[VsiRow], videos: &[(String, String)]) {
@@ -69,16 +69,16 @@ impl Place {
         command.unwrap()
     }
 
-    fn part(&self, name: &str) -> Vec<Value> {
+    fn split(&self, name: &str) -> Vec<Value> {
         let path = self.path(&format!("dataset/complete/{name}_data.json"));
         serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
     }
 
-    fn parts(&self) -> [Vec<Value>; 3] {
-        ["train", "val", "test"].map(|name| self.part(name))
+    fn splits(&self) -> [Vec<Value>; 3] {
+        ["train", "val", "test"].map(|name| self.split(name))
     }
 
-    /// The error of a run that fails with exit code `code`, with nothing else on standard error.
+    /// Standard error of a run that fails with exit code `code` and one error.
     fn error(&self, args: &[&str], code: i32) -> String {
         let output = self.run(args);
         let error = String::from_utf8(output.stderr).unwrap();
@@ -112,14 +112,14 @@ fn flight(id: i64, trajectory: i64, clip: i64) -> UrbanRow {
     }
 }
 
-fn scenes(part: &[Value]) -> BTreeSet<&str> {
-    part.iter().map(|record| record["scene_name"].as_str().unwrap()).collect()
+fn scenes(split: &[Value]) -> BTreeSet<&str> {
+    split.iter().map(|record| record["scene_name"].as_str().unwrap()).collect()
 }
 
 #[test]
-fn the_tables_tell_what_was_kept_split_and_placed() {
-    let place = Place::with_both_benchmarks();
-    let output = place.run(&[]);
+fn the_tables_count_questions_splits_and_videos() {
+    let workspace = Workspace::with_both_benchmarks();
+    let output = workspace.run(&[]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r"
     benchmark         category              kept  dropped
@@ -127,7 +127,7 @@ fn the_tables_tell_what_was_kept_split_and_placed() {
     VSI-Bench         object_counting          0       20
     UrbanVideo-Bench  Action Generation       20        0
     UrbanVideo-Bench  Goal Detection           0       20
-    all                                       40       40
+    total                                     40       40
 
     benchmark         split  scenes  questions
     VSI-Bench         train      15         15
@@ -137,9 +137,9 @@ fn the_tables_tell_what_was_kept_split_and_placed() {
     UrbanVideo-Bench  val         1          1
     UrbanVideo-Bench  test        4          4
 
-    benchmark         videos  placed  there already  missing  questions without
-    VSI-Bench             20      20              0        0                  0
-    UrbanVideo-Bench      20      19              0        1                  1
+    benchmark         videos  new  existing  missing  questions without video
+    VSI-Bench             20   20         0        0                        0
+    UrbanVideo-Bench      20   19         0        1                        1
 
     wrote dataset/complete
     ");
@@ -147,9 +147,9 @@ fn the_tables_tell_what_was_kept_split_and_placed() {
 
 #[test]
 fn records_have_the_official_fields_and_their_videos() {
-    let place = Place::with_both_benchmarks();
-    place.run(&[]);
-    let train = place.part("train");
+    let workspace = Workspace::with_both_benchmarks();
+    workspace.run(&[]);
+    let train = workspace.split("train");
     let record = train[0].as_object().unwrap();
     assert_eq!(
         record.keys().collect::<Vec<_>>(),
@@ -168,7 +168,7 @@ fn records_have_the_official_fields_and_their_videos() {
     let video = record["videos"].as_str().unwrap();
     assert!(video.starts_with("dataset/complete/videos/scene"), "{video}");
     assert_eq!(
-        fs::read(place.path(video)).unwrap(),
+        fs::read(workspace.path(video)).unwrap(),
         record["scene_name"].as_str().unwrap().as_bytes()
     );
     let flight = train.last().unwrap();
@@ -178,36 +178,36 @@ fn records_have_the_official_fields_and_their_videos() {
 }
 
 #[test]
-fn no_scene_is_in_two_parts() {
-    let place = Place::with_both_benchmarks();
-    place.run(&["--all-categories"]);
-    let [train, val, test] = place.parts();
+fn no_scene_is_in_two_splits() {
+    let workspace = Workspace::with_both_benchmarks();
+    workspace.run(&["--all-categories"]);
+    let [train, val, test] = workspace.splits();
     assert_eq!(train.len() + val.len() + test.len(), 80);
-    assert_eq!([&train, &val, &test].map(|part| scenes(part).len()), [30, 2, 8]);
+    assert_eq!([&train, &val, &test].map(|split| scenes(split).len()), [30, 2, 8]);
     assert!(scenes(&train).is_disjoint(&scenes(&val)));
     assert!(scenes(&train).is_disjoint(&scenes(&test)));
     assert!(scenes(&val).is_disjoint(&scenes(&test)));
 }
 
 #[test]
-fn another_seed_gives_other_parts_and_the_same_seed_the_same() {
-    let place = Place::with_both_benchmarks();
-    let parts = |args: &[&str]| {
-        assert!(place.run(args).status.success());
-        place.parts()
+fn the_splits_depend_only_on_the_seed() {
+    let workspace = Workspace::with_both_benchmarks();
+    let splits = |args: &[&str]| {
+        assert!(workspace.run(args).status.success());
+        workspace.splits()
     };
-    let first = parts(&["--seed", "7"]);
-    assert_ne!(parts(&["--seed", "8"]), first);
-    assert_eq!(parts(&["--seed", "7"]), first);
+    let first = splits(&["--seed", "7"]);
+    assert_ne!(splits(&["--seed", "8"]), first);
+    assert_eq!(splits(&["--seed", "7"]), first);
 }
 
 #[test]
 fn each_scene_is_tested_in_one_of_five_folds() {
-    let place = Place::with_both_benchmarks();
+    let workspace = Workspace::with_both_benchmarks();
     let mut tested = Vec::new();
     for fold in ["0", "1", "2", "3", "4"] {
-        assert!(place.run(&["--folds", "5", "--fold", fold]).status.success());
-        let [train, val, test] = place.parts();
+        assert!(workspace.run(&["--folds", "5", "--fold", fold]).status.success());
+        let [train, val, test] = workspace.splits();
         assert!(scenes(&train).is_disjoint(&scenes(&test)));
         assert!(scenes(&val).is_disjoint(&scenes(&test)));
         tested.extend(scenes(&test).into_iter().map(str::to_owned));
@@ -218,50 +218,53 @@ fn each_scene_is_tested_in_one_of_five_folds() {
 
 #[test]
 fn a_second_run_changes_nothing() {
-    let place = Place::with_both_benchmarks();
-    place.run(&[]);
-    let before = place.parts();
-    let output = place.run(&[]);
+    let workspace = Workspace::with_both_benchmarks();
+    workspace.run(&[]);
+    let before = workspace.splits();
+    let output = workspace.run(&[]);
     assert!(output.status.success());
-    assert_eq!(place.parts(), before);
-    let names = fs::read_dir(place.path("dataset/complete/videos")).unwrap();
+    assert_eq!(workspace.splits(), before);
+    let names = fs::read_dir(workspace.path("dataset/complete/videos")).unwrap();
     assert_eq!(names.count(), 39);
 }
 
 #[test]
-fn an_archive_that_leaves_its_folder_is_refused_before_anything_is_written() {
-    let place = Place::empty();
+fn an_archive_with_entries_outside_its_folder_is_refused_before_anything_is_written() {
+    let workspace = Workspace::empty();
     let videos =
         ["scannet/scene0000_00.mp4", "../../../escaped.mp4"].map(|it| (it.into(), "x".into()));
-    place.write_vsi(&[room(0, "scene0000_00", "route_planning")], &videos);
-    let error = place.error(&[], 1);
+    workspace.write_vsi(&[room(0, "scene0000_00", "route_planning")], &videos);
+    let error = workspace.error(&[], 1);
     assert!(error.contains("`../../../escaped.mp4`"), "{error}");
     assert!(error.contains("scannet.zip"), "{error}");
-    assert!(!place.path("dataset/complete").exists());
-    assert!(!place.path("escaped.mp4").exists());
+    assert!(!workspace.path("dataset/complete").exists());
+    assert!(!workspace.path("escaped.mp4").exists());
 }
 
 #[test]
 fn a_missing_folder_is_named() {
-    let error = Place::empty().error(&["--input", "nowhere"], 1);
+    let error = Workspace::empty().error(&["--data", "nowhere"], 1);
     assert!(error.starts_with("error: cannot read `nowhere`"), "{error}");
-}
-
-#[test]
-fn a_folder_without_benchmarks_is_named_with_advice() {
-    let error = Place::empty().error(&[], 1);
-    assert!(error.contains("`dataset/` holds neither"), "{error}");
     assert!(error.contains("hint: download"), "{error}");
 }
 
 #[test]
+fn a_folder_without_benchmarks_is_named_with_a_hint() {
+    let error = Workspace::empty().error(&[], 1);
+    assert!(error.contains("`dataset/` contains neither"), "{error}");
+    assert!(error.contains("hint: download"), "{error}");
+    assert!(error.contains("nyu-visionx/VSI-Bench --local-dir dataset/VSI-Bench"), "{error}");
+    assert!(error.contains("`--data`"), "{error}");
+}
+
+#[test]
 fn an_unreadable_annotation_file_is_named() {
-    let place = Place::empty();
-    let path = place.path("dataset/UrbanVideo-Bench/MCQ.parquet");
+    let workspace = Workspace::empty();
+    let path = workspace.path("dataset/UrbanVideo-Bench/MCQ.parquet");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     for content in ["", "PAR1", "<html>404</html>"] {
         fs::write(&path, content).unwrap();
-        let error = place.error(&[], 1);
+        let error = workspace.error(&[], 1);
         assert!(error.contains("`dataset/UrbanVideo-Bench/MCQ.parquet` is not"), "{error}");
     }
 }
@@ -279,23 +282,23 @@ fn a_missing_column_and_a_wrong_type_are_named() {
         ];
         write_table(path, columns).unwrap();
     };
-    let place = Place::empty();
-    let path = place.path("dataset/UrbanVideo-Bench/MCQ.parquet");
+    let workspace = Workspace::empty();
+    let path = workspace.path("dataset/UrbanVideo-Bench/MCQ.parquet");
     write(&path, ("id", Column::Integers(vec![1])));
-    let error = place.error(&[], 1);
+    let error = workspace.error(&[], 1);
     assert!(error.contains("column `Question_id` is missing"), "{error}");
     assert!(error.contains("id, video_id, question_category"), "{error}");
     write(&path, ("Question_id", texts(1)));
-    let error = place.error(&[], 1);
+    let error = workspace.error(&[], 1);
     assert!(error.contains("column `Question_id`"), "{error}");
-    assert!(error.contains("should hold whole numbers"), "{error}");
+    assert!(error.contains("must contain integers"), "{error}");
 }
 
 #[test]
 fn a_fold_that_does_not_exist_is_wrong_usage() {
-    let place = Place::with_both_benchmarks();
-    let error = place.error(&["--folds", "5", "--fold", "5"], 2);
-    assert!(error.contains("no fold 5 of 5"), "{error}");
-    place.error(&["--folds", "5"], 2);
-    place.error(&["--fold", "1"], 2);
+    let workspace = Workspace::with_both_benchmarks();
+    let error = workspace.error(&["--folds", "5", "--fold", "5"], 2);
+    assert!(error.contains("invalid fold 5 of 5"), "{error}");
+    workspace.error(&["--folds", "5"], 2);
+    workspace.error(&["--fold", "1"], 2);
 }

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use embodied_r_tests::binary;
+use embodied_r_tests::{binary, stdout};
 
 /// Two runs, `a` and `b`.
-fn place() -> tempfile::TempDir {
+fn workspace() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, reward) in [("a", 0.25), ("b", 0.75)] {
         let run = folder.path().join(name);
@@ -22,18 +22,14 @@ fn report(folder: &Path, words: &[&str]) -> Output {
     Command::new(binary()).current_dir(folder).arg("report").args(words).output().unwrap()
 }
 
-fn stdout(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).unwrap()
-}
-
 fn html(folder: &Path, name: &str) -> String {
     std::fs::read_to_string(folder.join(name)).unwrap()
 }
 
 #[test]
-fn several_runs_share_one_page_however_they_are_given() {
+fn several_runs_share_one_page_with_either_syntax() {
     for words in [&["--run", "a", "--run", "b"][..], &["--run", "a", "b"]] {
-        let folder = place();
+        let folder = workspace();
         let output = report(folder.path(), words);
         assert_eq!((output.status.code(), stdout(&output)), (Some(0), "a/comparison.html\n"));
         let html = html(folder.path(), "a/comparison.html");
@@ -44,20 +40,47 @@ fn several_runs_share_one_page_however_they_are_given() {
 }
 
 #[test]
-fn one_run_has_a_page_of_its_own() {
-    let folder = place();
-    let output = report(folder.path(), &["--run", "a"]);
-    assert_eq!(stdout(&output), "a/report.html\n");
-    let html = html(folder.path(), "a/report.html");
-    assert!(html.contains("training report") && html.contains("all settings of the run"));
+fn one_run_has_a_page_with_its_curves_completions_scores_and_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    std::fs::create_dir_all(run.join("eval")).unwrap();
+    let step = |step: u32, reward: f64| {
+        format!(
+            "{{\"event\":\"step\",\"step\":{step},\"reward\":{reward},\"kl\":0.125,\
+             \"rewards/accuracy/mean\":{reward},\"rewards/format/mean\":1.0,\
+             \"completions/mean_length\":31.0}}\n"
+        )
+    };
+    let stage = "{\"event\":\"stage\",\"step\":1,\"stage\":0,\"weights\":{\"accuracy\":1.0}}\n";
+    let warning =
+        "{\"event\":\"warning\",\"step\":2,\"name\":\"kl\",\"message\":\"a <warning> text\"}\n";
+    let events = [stage, &step(1, 0.25), &step(2, 0.625), warning].concat();
+    std::fs::write(run.join("events.jsonl"), events).unwrap();
+    std::fs::write(run.join("settings.toml"), "beta = 0.0625\nloss_type = \"dapo\"\n").unwrap();
+    let scores = r#"{"protocol":"embodied-r","n":8,"overall":37.5,"micro":37.5,"macro":37.5,
+        "by_category":{"Landmark Position":{"score":37.5,"n":8}}}"#;
+    std::fs::write(run.join("eval/embodied-r.json"), scores).unwrap();
+
+    let output = report(folder.path(), &["--run", "run"]);
+    assert_eq!(stdout(&output), "run/report.html\n", "{output:?}");
+    let html = html(folder.path(), "run/report.html");
+    // Only logged metrics have a chart.
+    for metric in ["reward", "kl", "rewards/accuracy/mean", "completions/mean_length"] {
+        assert!(html.contains(metric), "no chart of `{metric}`: {html}");
+    }
+    assert!(!html.contains("grad_norm") && !html.contains("entropy"), "{html}");
+    assert!(html.contains("<svg") && html.contains("2 steps"), "{html}");
+    for text in ["0.0625", "dapo", "Landmark Position", "37.5", "<title>run"] {
+        assert!(html.contains(text), "no `{text}`: {html}");
+    }
 }
 
 #[test]
-fn a_run_twice_is_wrong_usage_and_a_folder_without_events_an_error() {
-    let folder = place();
-    let twice = report(folder.path(), &["--run", "a", "./a"]);
-    assert_eq!(twice.status.code(), Some(2));
-    let none = report(folder.path(), &["--run", "a", "."]);
-    assert_eq!(none.status.code(), Some(1));
+fn a_duplicate_run_is_wrong_usage_and_a_folder_without_events_an_error() {
+    let folder = workspace();
+    let duplicate = report(folder.path(), &["--run", "a", "./a"]);
+    assert_eq!(duplicate.status.code(), Some(2));
+    let without_events = report(folder.path(), &["--run", "a", "."]);
+    assert_eq!(without_events.status.code(), Some(1));
     assert!(!folder.path().join("a/comparison.html").exists());
 }

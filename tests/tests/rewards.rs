@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use embodied_r_tests::binary;
+use embodied_r_tests::{binary, stderr, stdout};
 use serde_json::{Value, json};
 
-/// Three outputs: right and well formed, wrong, and right without reasoning.
+/// Three outputs: correct and well formed, wrong, and correct without reasoning.
 fn outputs() -> String {
     let question = "Frame 0: Observe: a purple elephant\n>\nQuestion: Where is the lamp?\n\n\
                     Choices:\nA. Left\nB. Right";
@@ -37,22 +37,14 @@ fn score(text: &str, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn stdout(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).unwrap()
-}
-
-fn stderr(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).unwrap()
-}
-
-/// A judge's server on a free port; gives its base URL and the requests that it got.
+/// Starts a judge's server on a free port. Returns its base URL and the requests it receives.
 async fn judge(
     answer: impl Fn() -> Response + Clone + Send + Sync + 'static,
 ) -> (String, Arc<Mutex<Vec<Value>>>) {
     let requests = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&requests);
+    let received = Arc::clone(&requests);
     let handler = move |Json(body): Json<Value>| {
-        seen.lock().unwrap().push(body);
+        received.lock().unwrap().push(body);
         let response = answer();
         async move { response }
     };
@@ -63,12 +55,12 @@ async fn judge(
     (format!("http://{address}/v1"), requests)
 }
 
-fn says(text: &'static str) -> impl Fn() -> Response + Clone {
+fn responds(text: &'static str) -> impl Fn() -> Response + Clone {
     move || Json(json!({"choices": [{"message": {"content": text}}]})).into_response()
 }
 
 #[test]
-fn each_output_is_one_json_line_with_its_reasons() {
+fn each_output_is_one_json_line_with_reasons() {
     let output = score(&outputs(), &["--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     insta::assert_snapshot!(stdout(&output), @r#"
@@ -92,7 +84,7 @@ fn the_table_ends_with_the_means() {
 }
 
 #[test]
-fn the_official_form_is_scored_alike() {
+fn the_official_format_is_scored_alike() {
     let record = json!([{"Question_id": 1, "question": "Question: how many?", "answer": "10",
         "content": "<think>many</think><answer>9 chairs</answer>", "response": null}]);
     let output = score(&record.to_string(), &["--json"]);
@@ -101,8 +93,8 @@ fn the_official_form_is_scored_alike() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_judge_gets_question_and_reasoning_of_right_answers_alone() {
-    let (url, requests) = judge(says("B.")).await;
+async fn the_judge_gets_only_question_and_reasoning_of_correct_answers() {
+    let (url, requests) = judge(responds("B.")).await;
     let output = score(&outputs(), &["--json", "--judge-base-url", &url, "--judge-model", "ref"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let scores: Vec<Value> = stdout(&output)
@@ -122,30 +114,30 @@ async fn the_judge_gets_question_and_reasoning_of_right_answers_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_judge_that_arrives_elsewhere_takes_the_point() {
-    let (url, _) = judge(says("A")).await;
+async fn a_judge_that_chooses_another_answer_makes_the_score_0() {
+    let (url, _) = judge(responds("A")).await;
     let output = score(&outputs(), &["--json", "--judge-base-url", &url, "--judge-model", "ref"]);
     let first: Value = serde_json::from_str(stdout(&output).lines().next().unwrap()).unwrap();
     assert_eq!(first["consistency"], json!(0.0));
-    assert_eq!(first["why"]["consistency"], "the judge arrives at A, the answer is B");
+    assert_eq!(first["why"]["consistency"], "the judge chose A, the answer is B");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_judge_that_refuses_one_request_leaves_its_score_out_and_says_so() {
+async fn a_request_that_the_judge_refuses_has_no_score_and_is_reported() {
     let (url, _) = judge(|| (StatusCode::BAD_REQUEST, "too long").into_response()).await;
     let output = score(&outputs(), &["--json", "--judge-base-url", &url, "--judge-model", "ref"]);
     assert_eq!(output.status.code(), Some(1));
     let first: Value = serde_json::from_str(stdout(&output).lines().next().unwrap()).unwrap();
     assert_eq!(first["consistency"], Value::Null);
-    assert!(stderr(&output).contains("the judge gave no reply to 1 of the outputs"));
+    assert!(stderr(&output).contains("the judge failed on 1 of "));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_without_the_model_ends_the_run() {
+async fn a_judge_without_the_model_ends_the_run() {
     let (url, _) = judge(|| (StatusCode::NOT_FOUND, "no such model").into_response()).await;
     let output = score(&outputs(), &["--judge-base-url", &url, "--judge-model", "ref"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("answered 404: no such model"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("returned 404: no such model"), "{}", stderr(&output));
     assert_eq!(stdout(&output), "");
 }
 
@@ -156,12 +148,12 @@ fn a_wrong_record_is_one_error_with_its_line_and_field() {
     assert_eq!(output.status.code(), Some(1));
     insta::assert_snapshot!(stderr(&output), @r"
     error: `completion` in line 4 of `outputs.jsonl` is missing
-    hint: records have `question`, `answer` and `content`, or `question`, `solution` and `completion`
+    hint: records need `question`, `answer` and `content`, or `question`, `solution` and `completion`
     ");
 }
 
 #[test]
-fn wrong_usage_ends_with_two() {
+fn wrong_usage_exits_with_two() {
     for arguments in [
         &["--judge-model", "ref"][..],
         &["--judge-base-url", "http://localhost:1/v1"],

@@ -1,17 +1,13 @@
-//! `embodied-r runs`: what is listed of runs that are done, under way and broken.
+//! `embodied-r runs`: finished, active and broken runs.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-use embodied_r_tests::binary;
+use embodied_r_tests::{binary, stderr, stdout};
 use serde_json::{Value, json};
 
 fn runs(folder: &Path, words: &[&str]) -> Output {
     Command::new(binary()).current_dir(folder).arg("runs").args(words).output().unwrap()
-}
-
-fn stdout(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).unwrap()
 }
 
 fn write(folder: &Path, name: &str, text: &str) {
@@ -26,20 +22,20 @@ const TRAIN: &str = r#"{"event":"start","steps":8,"done":0}
 {"event":"end","step":8}
 "#;
 
-/// A finished run, a cold start that goes on, and a broken run.
-fn three(folder: &Path) {
+/// A finished run, an active cold start, and a broken run.
+fn write_runs(folder: &Path) {
     write(folder, "results/train/done/events.jsonl", TRAIN);
     write(folder, "results/train/done/settings.toml", "model = \"base\"\nnum_generations = 4\n");
     write(folder, "results/train/sets/cold/events.jsonl", "{\"event\":\"start\",\"steps\":90}\n");
     write(folder, "results/train/sets/cold/settings.toml", "train_batch_size = 4\n");
     write(folder, "results/train/torn/settings.toml", "model = \n");
-    write(folder, "results/train/notes/readme.txt", "none of them");
+    write(folder, "results/train/notes/readme.txt", "not a run");
 }
 
 #[test]
-fn runs_are_listed_with_their_state_and_a_broken_one_spoils_nothing() {
+fn runs_are_listed_with_their_state_despite_a_broken_one() {
     let folder = tempfile::tempdir().unwrap();
-    three(folder.path());
+    write_runs(folder.path());
     let output = runs(folder.path(), &[]);
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);
@@ -54,14 +50,14 @@ fn runs_are_listed_with_their_state_and_a_broken_one_spoils_nothing() {
     );
     assert_eq!(line("sets/cold")[1..5], ["sft", "–", "0/90", "active"]);
     assert_eq!(line("torn")[4], "broken");
-    assert!(text.contains("results/train/torn: `results/train/torn/settings.toml` is not TOML"));
+    assert!(text.contains("results/train/torn: cannot parse `results/train/torn/settings.toml`: "));
     assert!(!text.contains("notes"), "{text}");
 }
 
 #[test]
 fn as_json_a_run_has_its_fields() {
     let folder = tempfile::tempdir().unwrap();
-    three(folder.path());
+    write_runs(folder.path());
     let output = runs(folder.path(), &["results/train/done", "--json"]);
     let list: Vec<Value> = serde_json::from_str(stdout(&output)).unwrap();
     let mut run = list[0].clone();
@@ -78,13 +74,14 @@ fn as_json_a_run_has_its_fields() {
 }
 
 #[test]
-fn a_folder_without_runs_is_said_and_one_that_is_not_there_is_an_error() {
+fn a_folder_without_runs_is_reported_and_a_missing_one_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let output = runs(folder.path(), &["."]);
     assert_eq!((output.status.code(), stdout(&output)), (Some(0), "no runs in `.`\n"));
     assert_eq!(stdout(&runs(folder.path(), &[".", "--json"])), "[]\n");
     let output = runs(folder.path(), &[]);
     assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.starts_with("error: cannot read `results/train`: ") && told.contains("hint: "));
+    let stderr = stderr(&output);
+    assert!(stderr.starts_with("error: cannot read `results/train`: "), "{stderr}");
+    assert!(stderr.contains("hint: "), "{stderr}");
 }

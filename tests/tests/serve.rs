@@ -1,22 +1,21 @@
-//! `embodied-r serve`, as its clients see it.
+//! `embodied-r serve` from its clients' side.
 
 #[path = "serve/client.rs"]
 #[allow(dead_code)]
 mod client;
-mod tiny_model;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use assert_cmd::assert::OutputAssertExt as _;
 use client::{Response, Server, chat, completion};
 use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_tests::{stderr, stderr_of, tiny_model};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
 
-/// The texts of an answer's choices.
+/// The texts of a response's choices.
 fn texts(answer: &Response) -> Vec<String> {
     assert_eq!(answer.status, 200, "{answer:?}");
     let answer = answer.json();
@@ -27,13 +26,13 @@ fn texts(answer: &Response) -> Vec<String> {
     answer["choices"].as_array().unwrap().iter().map(text).collect()
 }
 
-/// A stream's choices as an answer that is not streamed has them.
-fn gathered(stream: &Response, count: usize) -> Vec<(String, Value)> {
+/// A stream's choices as text and finish reason, like [`choices`].
+fn streamed_choices(stream: &Response, count: usize) -> Vec<(String, Value)> {
     let mut choices = vec![(String::new(), Value::Null); count];
     for event in stream.events() {
         for choice in event["choices"].as_array().unwrap() {
             let (text, finish) = &mut choices[choice["index"].as_u64().unwrap() as usize];
-            assert!(finish.is_null(), "something comes after the end: {stream:?}");
+            assert!(finish.is_null(), "an event follows the finish reason: {stream:?}");
             let piece = choice.get("text").or_else(|| choice["delta"].get("content"));
             text.push_str(piece.and_then(Value::as_str).unwrap_or_default());
             *finish = choice["finish_reason"].clone();
@@ -42,14 +41,15 @@ fn gathered(stream: &Response, count: usize) -> Vec<(String, Value)> {
     choices
 }
 
-fn whole(answer: &Response) -> Vec<(String, Value)> {
+/// A response's choices as text and finish reason.
+fn choices(answer: &Response) -> Vec<(String, Value)> {
     let finish = answer.json()["choices"].as_array().unwrap().clone();
     let finish = finish.iter().map(|choice| choice["finish_reason"].clone());
     texts(answer).into_iter().zip(finish).collect()
 }
 
 #[test]
-fn a_stream_tells_what_the_whole_answer_does() {
+fn a_stream_has_the_choices_and_usage_of_a_whole_response() {
     let server = Server::start(&[]);
     let fields = json!({"n": 3, "seed": 7, "temperature": 1, "max_tokens": 40});
     let stream = json!({"stream": true, "stream_options": {"include_usage": true}});
@@ -61,8 +61,8 @@ fn a_stream_tells_what_the_whole_answer_does() {
         let mut streamed = body.clone();
         streamed.as_object_mut().unwrap().extend(stream.as_object().unwrap().clone());
         let streamed = server.post(path, &streamed);
-        let choices = whole(&answer);
-        assert_eq!(gathered(&streamed, choices.len()), choices);
+        let expected = choices(&answer);
+        assert_eq!(streamed_choices(&streamed, expected.len()), expected);
         let events = streamed.events();
         let (last, others) = events.split_last().unwrap();
         assert_eq!(last["usage"], answer.json()["usage"]);
@@ -72,63 +72,64 @@ fn a_stream_tells_what_the_whole_answer_does() {
 }
 
 #[test]
-fn a_seed_gives_the_same_answers_and_another_gives_others() {
+fn the_answers_depend_on_the_seed() {
     let server = Server::start(&[]);
-    let ask = |seed: i64| {
+    let sample = |seed: i64| {
         let fields = json!({"n": 2, "seed": seed, "temperature": 1, "max_tokens": 30});
         texts(&server.post(CHAT, &chat("where is the lamp?", fields)))
     };
-    let first = ask(7);
+    let first = sample(7);
     assert_ne!(first[0], first[1]);
-    assert_eq!(ask(7), first);
-    assert_ne!(ask(-8), first);
+    assert_eq!(sample(7), first);
+    assert_ne!(sample(-8), first);
 }
 
 #[test]
-fn prompts_of_one_request_are_answered_as_each_alone_be_they_text_or_ids() {
+fn prompts_of_one_request_are_completed_as_each_alone_from_text_or_token_ids() {
     let server = Server::start(&[]);
     let tokenizer = Tokenizer::from_dir(&server.model_dir()).unwrap();
     let prompts = ["a lamp is left of", "Question: where", "think"];
     let fields = json!({"temperature": 0, "max_tokens": 12});
-    let ask = |prompt: Value| texts(&server.post(COMPLETIONS, &completion(prompt, fields.clone())));
-    let alone: Vec<String> = prompts.iter().flat_map(|prompt| ask(json!(prompt))).collect();
-    assert_eq!(ask(json!(prompts)), alone);
+    let complete =
+        |prompt: Value| texts(&server.post(COMPLETIONS, &completion(prompt, fields.clone())));
+    let alone: Vec<String> = prompts.iter().flat_map(|prompt| complete(json!(prompt))).collect();
+    assert_eq!(complete(json!(prompts)), alone);
     let ids = prompts.map(|prompt| tokenizer.encode(prompt).unwrap());
-    assert_eq!(ask(json!(ids)), alone);
-    assert_eq!(ask(json!(ids[1])), alone[1..2]);
+    assert_eq!(complete(json!(ids)), alone);
+    assert_eq!(complete(json!(ids[1])), alone[1..2]);
 }
 
 #[test]
-fn a_stop_string_ends_the_text_before_it_and_shows_in_no_event() {
+fn a_stop_string_ends_the_text_and_appears_in_no_event() {
     let server = Server::start(&[]);
     let fields = json!({"seed": 3, "temperature": 1, "max_tokens": 60, "ignore_eos": true});
-    let free = texts(&server.post(CHAT, &chat("where?", fields.clone()))).remove(0);
-    let letters: Vec<char> = free.chars().collect();
+    let full = texts(&server.post(CHAT, &chat("where?", fields.clone()))).remove(0);
+    let letters: Vec<char> = full.chars().collect();
     let stop: String = letters[letters.len() / 2..][..3].iter().collect();
-    let cut = &free[..free.find(&stop).unwrap()];
+    let cut = &full[..full.find(&stop).unwrap()];
     let mut body = chat("where?", fields);
-    body["stop"] = json!(["never to be seen", stop]);
+    body["stop"] = json!(["never generated", stop]);
     let answer = server.post(CHAT, &body);
-    assert_eq!(whole(&answer), [(cut.to_owned(), json!("stop"))]);
+    assert_eq!(choices(&answer), [(cut.to_owned(), json!("stop"))]);
     assert_eq!(answer.json()["choices"][0]["stop_reason"], json!(stop));
     body["stream"] = json!(true);
-    assert_eq!(gathered(&server.post(CHAT, &body), 1), [(cut.to_owned(), json!("stop"))]);
+    assert_eq!(streamed_choices(&server.post(CHAT, &body), 1), [(cut.to_owned(), json!("stop"))]);
 }
 
 #[test]
-fn a_stop_id_ends_the_text_before_it() {
+fn a_stop_token_ends_the_text_before_it() {
     let server = Server::start(&[]);
     let tokenizer = Tokenizer::from_dir(&server.model_dir()).unwrap();
     let all: Vec<usize> = (0..tokenizer.len()).collect();
     let fields = json!({"temperature": 0, "ignore_eos": true, "stop_token_ids": all});
     let answer = server.post(COMPLETIONS, &completion("a lamp", fields));
-    assert_eq!(whole(&answer), [(String::new(), json!("stop"))]);
+    assert_eq!(choices(&answer), [(String::new(), json!("stop"))]);
     assert_eq!(answer.json()["usage"]["completion_tokens"], 1);
     assert!(answer.json()["choices"][0]["stop_reason"].is_u64(), "{answer:?}");
 }
 
 #[test]
-fn log_probabilities_come_with_every_token_and_its_bytes() {
+fn every_token_has_a_log_probability_and_its_bytes() {
     let server = Server::start(&[]);
     let fields = json!({"temperature": 0, "max_tokens": 20, "ignore_eos": true, "logprobs": true,
         "top_logprobs": 3});
@@ -139,7 +140,7 @@ fn log_probabilities_come_with_every_token_and_its_bytes() {
     for token in tokens {
         let top = token["top_logprobs"].as_array().unwrap();
         assert_eq!(top.len(), 3);
-        // Greedy decoding takes the likeliest.
+        // Greedy decoding chooses the most probable token.
         assert_eq!(top[0]["logprob"], token["logprob"]);
         assert!(token["logprob"].as_f64().unwrap() < 0.0);
         let logprob = |i: usize| top[i]["logprob"].as_f64().unwrap();
@@ -152,22 +153,22 @@ fn log_probabilities_come_with_every_token_and_its_bytes() {
 }
 
 #[test]
-fn log_probabilities_of_a_completion_know_where_their_tokens_are() {
+fn log_probabilities_of_a_completion_have_the_offsets_of_their_tokens() {
     let server = Server::start(&[]);
     let fields = json!({"seed": 5, "max_tokens": 30, "ignore_eos": true, "logprobs": 2,
         "skip_special_tokens": false});
     let body = completion("a lamp", fields);
     let answer = server.post(COMPLETIONS, &body).json();
-    let (text, told) = (&answer["choices"][0]["text"], &answer["choices"][0]["logprobs"]);
+    let (text, logprobs) = (&answer["choices"][0]["text"], &answer["choices"][0]["logprobs"]);
     let text: Vec<char> = text.as_str().unwrap().chars().collect();
-    let list = |field: &str| told[field].as_array().unwrap().clone();
-    let whole: Vec<(Value, Value)> = list("tokens").into_iter().zip(list("text_offset")).collect();
-    assert_eq!(whole.len(), 30);
-    for (token, offset) in &whole {
+    let list = |field: &str| logprobs[field].as_array().unwrap().clone();
+    let tokens: Vec<(Value, Value)> = list("tokens").into_iter().zip(list("text_offset")).collect();
+    assert_eq!(tokens.len(), 30);
+    for (token, offset) in &tokens {
         let (token, offset) = (token.as_str().unwrap(), offset.as_u64().unwrap() as usize);
         if !token.contains('\u{fffd}') {
-            let there: String = text[offset..].iter().take(token.chars().count()).collect();
-            assert_eq!(there, token);
+            let found: String = text[offset..].iter().take(token.chars().count()).collect();
+            assert_eq!(found, token);
         }
     }
     for (top, token) in list("top_logprobs").iter().zip(list("tokens")) {
@@ -184,7 +185,7 @@ fn log_probabilities_of_a_completion_know_where_their_tokens_are() {
 }
 
 #[test]
-fn bias_and_allowed_ids_reach_the_engine() {
+fn logit_bias_and_allowed_tokens_are_applied() {
     let server = Server::start(&[]);
     let tokenizer = Tokenizer::from_dir(&server.model_dir()).unwrap();
     let a = tokenizer.encode("a").unwrap()[0];
@@ -196,7 +197,7 @@ fn bias_and_allowed_ids_reach_the_engine() {
 }
 
 #[test]
-fn a_stop_id_is_not_drawn_before_the_least_number_of_tokens() {
+fn a_stop_token_is_not_sampled_before_the_minimum_number_of_tokens() {
     let server = Server::start(&[]);
     let tokenizer = Tokenizer::from_dir(&server.model_dir()).unwrap();
     let most: Vec<usize> = (10..tokenizer.len()).collect();
@@ -210,23 +211,23 @@ fn a_stop_id_is_not_drawn_before_the_least_number_of_tokens() {
 fn an_echo_repeats_the_prompt() {
     let server = Server::start(&[]);
     let fields = json!({"temperature": 0, "max_tokens": 8, "n": 2});
-    let plain =
+    let completions =
         texts(&server.post(COMPLETIONS, &completion(json!(["a lamp", "b"]), fields.clone())));
     let mut body = completion(json!(["a lamp", "b"]), fields);
     body["echo"] = json!(true);
     let expected: Vec<String> = ["a lamp", "a lamp", "b", "b"]
         .iter()
-        .zip(plain)
+        .zip(completions)
         .map(|(p, text)| format!("{p}{text}"))
         .collect();
     assert_eq!(texts(&server.post(COMPLETIONS, &body)), expected);
     body["stream"] = json!(true);
-    let streamed = gathered(&server.post(COMPLETIONS, &body), 4);
+    let streamed = streamed_choices(&server.post(COMPLETIONS, &body), 4);
     assert_eq!(streamed.into_iter().map(|(text, _)| text).collect::<Vec<_>>(), expected);
 }
 
 #[test]
-fn parts_of_text_are_lines_of_one_message() {
+fn text_parts_are_joined_as_lines_of_one_message() {
     let server = Server::start(&[]);
     let fields = json!({"temperature": 0, "max_tokens": 8});
     let parts = json!([{"type": "text", "text": "a lamp"}, {"type": "text", "text": "is where?"}]);
@@ -255,7 +256,7 @@ fn refused(answer: &Response, status: u16, param: Value, code: &str) {
 }
 
 #[test]
-fn what_cannot_be_done_is_refused_with_its_field() {
+fn unsupported_requests_are_refused_with_the_field_at_fault() {
     let server = Server::start(&["--max-model-len", "100"]);
     for (fields, param, code) in [
         (json!({"temperature": "hot"}), "temperature", "invalid_value"),
@@ -286,50 +287,54 @@ fn what_cannot_be_done_is_refused_with_its_field() {
     refused(&server.post(CHAT, &other), 404, json!("model"), "model_not_found");
     refused(&server.post("/v1/embeddings", &json!({})), 404, Value::Null, "unknown_url");
     refused(&server.get(CHAT), 405, Value::Null, "method_not_allowed");
-    let broken = server.open("POST", CHAT, "{\"model\": ").whole();
+    let broken = server.open("POST", CHAT, "{\"model\": ").response();
     refused(&broken, 400, Value::Null, "invalid_json");
-    assert!(server.figure("requests_total{outcome=\"refused\"}") >= 14.0);
+    assert!(server.metric("requests_total{outcome=\"refused\"}") >= 14.0);
 }
 
 #[test]
-fn images_are_refused_in_clear_words() {
+fn images_are_refused_with_a_clear_message() {
     let server = Server::start(&[]);
     let mut body = chat("", json!({}));
     body["messages"][0]["content"] =
         json!([{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]);
     let answer = server.post(CHAT, &body);
     assert_eq!(answer.status, 400);
-    let told = answer.json()["error"]["message"].as_str().unwrap().to_owned();
-    assert!(told.contains("image_url") && told.contains("text only"), "{told}");
+    let error = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(error.contains("image_url") && error.contains("no vision encoder"), "{error}");
 }
 
 #[test]
-fn a_body_beyond_the_limit_is_refused() {
+fn a_body_above_the_size_limit_is_refused() {
     let server = Server::start(&[]);
     let answer = server.post(CHAT, &chat(&"a".repeat(17 << 20), json!({})));
     refused(&answer, 413, Value::Null, "request_too_large");
 }
 
 #[test]
-fn who_does_not_show_the_key_gets_nothing() {
+fn requests_without_the_right_key_are_refused() {
     let server = Server::start_with(&[], Some("sk-right"));
     assert_eq!(server.get("/v1/models").status, 200);
-    let wrong = server.shown("sk-wrong");
+    let wrong = server.with_key("sk-wrong");
     refused(&wrong.get("/v1/models"), 401, Value::Null, "invalid_api_key");
     refused(&wrong.post(CHAT, &chat("a", json!({}))), 401, Value::Null, "invalid_api_key");
     assert_eq!(wrong.get("/health").status, 200);
 }
 
 #[test]
-fn a_server_that_everyone_reaches_without_a_key_says_so() {
+fn a_public_server_without_a_key_prints_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     tiny_model::write(&dir.path().join("model"));
     let mut command = client::command(dir.path());
     command.args(["--host", "0.0.0.0", "--max-model-len", "9000"]);
     let output = command.env_remove("EMBODIED_R_API_KEY").stdin(Stdio::null()).output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("EMBODIED_R_API_KEY"), "{told}");
-    assert!(told.contains("`--max-model-len` is 9000") && told.contains("8192"), "{told}");
+    let stderr = stderr(&output);
+    assert!(stderr.contains("EMBODIED_R_API_KEY"), "{stderr}");
+    assert!(
+        stderr.contains("`--max-model-len` must be at least 2")
+            && stderr.contains("8192, not 9000"),
+        "{stderr}"
+    );
     assert_eq!(output.status.code(), Some(2));
 }
 
@@ -342,7 +347,7 @@ fn long(fields: Value) -> Value {
 }
 
 #[test]
-fn a_full_queue_sends_clients_away_until_there_is_room() {
+fn a_full_queue_refuses_requests_until_there_is_room() {
     let server = Server::start(&["--max-num-seqs", "1", "--max-queue", "0"]);
     let mut running = server.open("POST", COMPLETIONS, &long(json!({})).to_string());
     running.first_event();
@@ -350,31 +355,31 @@ fn a_full_queue_sends_clients_away_until_there_is_room() {
     let answer = server.post(COMPLETIONS, &small);
     refused(&answer, 429, Value::Null, "queue_full");
     assert!(answer.headers.contains("retry-after: 1"), "{answer:?}");
-    assert_eq!(server.figure("requests_total{outcome=\"overloaded\"}"), 1.0);
+    assert_eq!(server.metric("requests_total{outcome=\"overloaded\"}"), 1.0);
     drop(running);
     server.wait_for("sequences_running", 0.0);
     assert_eq!(server.post(COMPLETIONS, &small).status, 200);
 }
 
 #[test]
-fn a_client_that_leaves_ends_its_request() {
+fn a_disconnected_client_cancels_its_request() {
     let server = Server::start(&[]);
     let mut stream = server.open("POST", COMPLETIONS, &long(json!({"n": 4})).to_string());
     stream.first_event();
-    let mut silent = long(json!({"n": 4}));
-    silent["stream"] = json!(false);
-    let whole = server.open("POST", COMPLETIONS, &silent.to_string());
+    let mut unstreamed = long(json!({"n": 4}));
+    unstreamed["stream"] = json!(false);
+    let response = server.open("POST", COMPLETIONS, &unstreamed.to_string());
     server.wait_for("sequences_running", 8.0);
-    drop((stream, whole));
+    drop((stream, response));
     server.wait_for("requests_total{outcome=\"cancelled\"}", 2.0);
     server.wait_for("sequences_running", 0.0);
-    assert_eq!(server.figure("requests_total{outcome=\"completed\"}"), 0.0);
-    let drawn = server.figure("generated_tokens_total");
-    assert!(drawn < 8.0 * 8000.0, "{drawn} tokens were drawn for nobody");
+    assert_eq!(server.metric("requests_total{outcome=\"completed\"}"), 0.0);
+    let generated = server.metric("generated_tokens_total");
+    assert!(generated < 8.0 * 8000.0, "{generated} tokens: the requests were not cancelled");
 }
 
 #[test]
-fn a_server_that_is_told_to_end_finishes_what_it_has_and_takes_nothing_new() {
+fn a_terminated_server_finishes_running_requests_and_refuses_new_ones() {
     let server = Server::start(&[]);
     let mut running = server.open("POST", COMPLETIONS, &long(json!({})).to_string());
     running.first_event();
@@ -391,7 +396,7 @@ fn a_server_that_is_told_to_end_finishes_what_it_has_and_takes_nothing_new() {
 }
 
 #[test]
-fn a_server_whose_time_is_over_ends_what_still_runs() {
+fn a_server_past_its_drain_timeout_cancels_running_requests() {
     let server = Server::start(&["--drain-timeout", "0"]);
     let mut running = server.open("POST", COMPLETIONS, &long(json!({"n": 8})).to_string());
     running.first_event();
@@ -402,9 +407,8 @@ fn a_server_whose_time_is_over_ends_what_still_runs() {
 }
 
 #[test]
-fn a_model_that_cannot_be_found_is_named() {
+fn a_missing_model_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let output = client::command(dir.path()).assert().code(1).get_output().clone();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("`model`"), "{told}");
+    let stderr = stderr_of(&mut client::command(dir.path()), 1);
+    assert!(stderr.contains("`model`"), "{stderr}");
 }

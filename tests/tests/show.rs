@@ -1,16 +1,14 @@
 //! `embodied-r show`: completions in the terminal.
 
-mod tiny_model;
-
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use embodied_r_data::parquet::{Column, write_table};
-use embodied_r_tests::binary;
+use embodied_r_tests::{binary, stderr, stdout, tiny_model};
 use serde_json::{Value, json};
 
 /// A run with completions of steps 4 and 8: two questions of two completions each.
-fn place() -> tempfile::TempDir {
+fn workspace() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for step in [4i64, 8] {
         let texts = |texts: [&str; 4]| Column::Strings(texts.map(str::to_owned).to_vec());
@@ -41,15 +39,7 @@ fn show(folder: &Path, words: &[&str]) -> Output {
     Command::new(binary()).current_dir(folder).args(["show", "run"]).args(words).output().unwrap()
 }
 
-fn stdout(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).unwrap()
-}
-
-fn stderr(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).unwrap()
-}
-
-/// Question and length of each completion that is shown.
+/// Question id and length of each shown completion.
 fn shown(folder: &Path, words: &[&str]) -> Vec<(String, u64)> {
     let output = show(folder, &[words, &["--json"]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -66,13 +56,13 @@ fn shown(folder: &Path, words: &[&str]) -> Vec<(String, u64)> {
 
 #[test]
 fn the_last_step_is_shown_with_rewards_reasons_and_text() {
-    let folder = place();
+    let folder = workspace();
     let output = show(folder.path(), &["--limit", "2"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(
         stdout(&output),
-        "step 8 of run: 4 completions to 2 questions, 2 of them shown\n\n\
-         question q1, right is B\n  Question: one?\n\n\
+        "step 8 of run: 4 completions to 2 questions, showing 2\n\n\
+         question q1, solution B\n  Question: one?\n\n\
          ── reward 0.75, advantage +1, 30 tokens, stop\n  accuracy 1\n  \
          <think>so</think><answer>B</answer>\n\n\n\
          ── reward 0.25, advantage -1, 10 tokens, stop\n  accuracy 0 (answered A)\n  \
@@ -81,8 +71,8 @@ fn the_last_step_is_shown_with_rewards_reasons_and_text() {
 }
 
 #[test]
-fn completions_are_chosen_and_ordered() {
-    let folder = place();
+fn completions_are_filtered_and_sorted() {
+    let folder = workspace();
     let folder = folder.path();
     let lengths = |words: &[&str]| {
         shown(folder, words).into_iter().map(|(_, length)| length).collect::<Vec<_>>()
@@ -97,7 +87,7 @@ fn completions_are_chosen_and_ordered() {
 
 #[test]
 fn as_json_a_completion_has_its_raw_rewards_with_reasons() {
-    let folder = place();
+    let folder = workspace();
     let output = show(folder.path(), &["--json", "--question", "q1", "--failed"]);
     let line: Value = serde_json::from_str(stdout(&output)).unwrap();
     assert_eq!(
@@ -110,8 +100,8 @@ fn as_json_a_completion_has_its_raw_rewards_with_reasons() {
 }
 
 #[test]
-fn colours_are_for_terminals_or_on_demand_and_a_models_codes_for_nobody() {
-    let folder = place();
+fn colours_are_optional_and_escape_codes_of_a_model_are_removed() {
+    let folder = workspace();
     let folder = folder.path();
     assert!(!stdout(&show(folder, &[])).contains('\u{1b}'));
     let colours = show(folder, &["--color", "always"]);
@@ -120,31 +110,31 @@ fn colours_are_for_terminals_or_on_demand_and_a_models_codes_for_nobody() {
 }
 
 #[test]
-fn what_is_not_there_is_named_with_what_is() {
-    let folder = place();
-    for (words, told) in [
+fn missing_steps_and_questions_are_named_with_the_available_ones() {
+    let folder = workspace();
+    for (words, error) in [
         (
             &["--step", "5"][..],
-            "error: step 5 of `run` has no completions\nhint: nearest is 4 and 8; 2 steps from 4 to \
-             8 have some\n",
+            "error: step 5 of `run` has no completions\nhint: nearest: 4 and 8; 2 steps from 4 to \
+             8 have completions\n",
         ),
         (
             &["--question", "q9"],
-            "error: question `q9` was not asked in step 8\nhint: asked were q1, q2\n",
+            "error: step 8 has no question `q9`\nhint: its questions are q1, q2\n",
         ),
     ] {
         let output = show(folder.path(), words);
-        assert_eq!((output.status.code(), stderr(&output)), (Some(1), told));
+        assert_eq!((output.status.code(), stderr(&output)), (Some(1), error));
     }
-    let nothing = Command::new(binary()).args(["show", "nowhere"]).output().unwrap();
-    assert_eq!(nothing.status.code(), Some(1));
-    assert!(stderr(&nothing).starts_with("error: there are no completions in `nowhere`\nhint: "));
+    let missing = Command::new(binary()).args(["show", "nowhere"]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).starts_with("error: no completions in `nowhere`\nhint: "));
     assert_eq!(show(folder.path(), &["--sort", "luck"]).status.code(), Some(2));
 }
 
 #[test]
 fn a_damaged_file_is_one_error_that_names_it() {
-    let folder = place();
+    let folder = workspace();
     let file = folder.path().join("run/completions/completions_00008.parquet");
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
@@ -154,8 +144,8 @@ fn a_damaged_file_is_one_error_that_names_it() {
 }
 
 #[test]
-fn a_reader_that_leaves_ends_it_quietly() {
-    let folder = place();
+fn a_closed_output_pipe_is_no_error() {
+    let folder = workspace();
     let mut command = Command::new(binary());
     command.current_dir(folder.path()).args(["show", "run"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -165,7 +155,7 @@ fn a_reader_that_leaves_ends_it_quietly() {
 }
 
 #[test]
-fn what_training_writes_can_be_listed_shown_and_compared() {
+fn the_runs_of_train_can_be_listed_shown_and_compared() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     tiny_model::write(&folder.join("model"));

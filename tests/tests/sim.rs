@@ -1,4 +1,4 @@
-//! `embodied-r sim` from outside.
+//! `embodied-r sim`.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ fn embodied_r() -> Command {
 }
 
 fn rooms(out: &Path, arguments: &[&str]) -> assert_cmd::assert::Assert {
-    embodied_r().args(["sim", "rooms", "--out"]).arg(out).args(arguments).assert()
+    embodied_r().args(["sim", "rooms", "--output"]).arg(out).args(arguments).assert()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -19,7 +19,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn rooms_of_both_benchmarks_are_made_and_preprocess_reads_them() {
+fn rooms_of_both_benchmarks_are_generated_and_preprocess_reads_them() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("dataset");
     let arguments = [
@@ -30,15 +30,15 @@ fn rooms_of_both_benchmarks_are_made_and_preprocess_reads_them() {
         "--categories",
         "obj_appearance_order,Landmark Position,Action Generation",
     ];
-    let made = rooms(&out, &arguments).success();
-    let told = text(&made.get_output().stdout);
-    assert!(told.contains("Landmark Position               2 questions"), "{told}");
+    let done = rooms(&out, &arguments).success();
+    let stdout = text(&done.get_output().stdout);
+    assert!(stdout.contains("Landmark Position               2 questions"), "{stdout}");
 
     assert_eq!(vsi::read_parquet(&Benchmark::Vsi.annotations(&out)).unwrap().len(), 2);
     assert_eq!(urban::read_parquet(&Benchmark::Urban.annotations(&out)).unwrap().len(), 4);
 
     embodied_r()
-        .args(["preprocess", "--input"])
+        .args(["preprocess", "--data"])
         .arg(&out)
         .arg("--output")
         .arg(&out)
@@ -56,32 +56,35 @@ fn rooms_of_both_benchmarks_are_made_and_preprocess_reads_them() {
 }
 
 #[test]
-fn rooms_of_another_seed_are_not_mixed_in() {
+fn rooms_of_different_seeds_are_not_mixed() {
     let folder = tempfile::tempdir().unwrap();
     let few = ["--rooms", "1", "--categories", "Landmark Position", "--seed"];
     rooms(folder.path(), &[&few[..], &["1"]].concat()).success();
     let refused = rooms(folder.path(), &[&few[..], &["2"]].concat()).failure().code(1);
-    let told = text(&refused.get_output().stderr);
-    assert!(told.contains("holds other rooms") && told.contains("hint:"), "{told}");
+    let stderr = text(&refused.get_output().stderr);
+    assert!(
+        stderr.contains("contains rooms with other settings") && stderr.contains("hint:"),
+        "{stderr}"
+    );
 }
 
 #[test]
 fn an_unknown_category_is_wrong_usage() {
     let folder = tempfile::tempdir().unwrap();
     let refused = rooms(folder.path(), &["--categories", "Landmark"]).failure().code(2);
-    let told = text(&refused.get_output().stderr);
-    assert!(told.contains("`Landmark`") && told.contains("Landmark Position"), "{told}");
+    let stderr = text(&refused.get_output().stderr);
+    assert!(stderr.contains("`Landmark`") && stderr.contains("Landmark Position"), "{stderr}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn no_rooms_are_wrong_usage() {
+fn zero_rooms_are_wrong_usage() {
     let folder = tempfile::tempdir().unwrap();
     rooms(folder.path(), &["--rooms", "0"]).failure().code(2);
 }
 
 #[test]
-fn the_corpus_is_json_lines_and_the_same_for_the_same_seed() {
+fn the_corpus_is_json_lines_and_depends_only_on_the_seed() {
     let corpus = |seed: &str| {
         let arguments = ["sim", "corpus", "--documents", "3", "--seed", seed];
         text(&embodied_r().args(arguments).assert().success().get_output().stdout)
@@ -99,11 +102,11 @@ fn the_corpus_is_json_lines_and_the_same_for_the_same_seed() {
 }
 
 #[test]
-fn a_corpus_goes_to_a_file_whole() {
+fn a_corpus_can_be_written_to_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("corpus.jsonl");
     embodied_r()
-        .args(["sim", "corpus", "--documents", "20", "--out"])
+        .args(["sim", "corpus", "--documents", "20", "--output"])
         .arg(&path)
         .assert()
         .success()
@@ -112,14 +115,14 @@ fn a_corpus_goes_to_a_file_whole() {
 }
 
 #[test]
-fn pre_training_goes_on_from_an_earlier_model_with_its_tokenizer() {
+fn pretraining_continues_an_earlier_model_with_its_tokenizer() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));
     let short = ["--steps", "4", "--lookup-steps", "2", "--tokens-per-step", "256"];
     let shape = ["--hidden-size", "32", "--intermediate-size", "64", "--layers", "1"];
     let pretrain = |out: &Path, more: &[&str]| {
         let mut command = embodied_r();
-        command.args(["sim", "pretrain"]).args(short).args(more).arg("--out").arg(out);
+        command.args(["sim", "pretrain"]).args(short).args(more).arg("--output").arg(out);
         command.assert()
     };
     pretrain(&first, &shape).success();
@@ -137,6 +140,6 @@ fn pre_training_goes_on_from_an_earlier_model_with_its_tokenizer() {
 
     let missing = folder.path().join("none");
     let refused = pretrain(&second, &["--from", missing.to_str().unwrap()]).failure();
-    let told = text(&refused.get_output().stderr);
-    assert!(told.contains("none"), "{told}");
+    let stderr = text(&refused.get_output().stderr);
+    assert!(stderr.contains("none"), "{stderr}");
 }

@@ -1,6 +1,4 @@
-//! `embodied-r train`, as its users run it.
-
-mod tiny_model;
+//! `embodied-r train`.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -10,7 +8,7 @@ use std::process::{Command, Stdio};
 use assert_cmd::assert::OutputAssertExt as _;
 use embodied_r_data::parquet::Table;
 use embodied_r_policy::Policy;
-use embodied_r_tests::{binary, write_lamp_questions};
+use embodied_r_tests::{binary, events, stderr_of, stdout_of, tiny_model, write_lamp_questions};
 use serde_json::{Value, json};
 
 /// A run's inputs in `dir`: a model, eight questions, and settings for four steps.
@@ -39,27 +37,16 @@ fn train(dir: &Path) -> Command {
     command
 }
 
-fn stderr(command: &mut Command, code: i32) -> String {
-    let output = command.assert().code(code).get_output().clone();
-    String::from_utf8(output.stderr).unwrap()
-}
-
-fn events(run: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(run.join("events.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 #[test]
 fn a_dry_run_prints_the_batch_arithmetic_and_the_stages_and_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
-    let output = train(dir.path()).arg("--dry-run").assert().code(0).get_output().clone();
-    let told = String::from_utf8(output.stdout).unwrap();
+    let stdout = stdout_of(train(dir.path()).arg("--dry-run"));
     let (memory, rest): (Vec<&str>, Vec<&str>) =
-        told.split_inclusive('\n').partition(|line| line.starts_with("memory "));
+        stdout.split_inclusive('\n').partition(|line| line.starts_with("memory "));
     assert!(
         memory[0].contains("about 0.1")
-            && memory[0].contains("1 layer of the rollout not computed again"),
+            && memory[0].contains("rollout activations of 1 layer reused"),
         "{}",
         memory[0]
     );
@@ -68,30 +55,29 @@ fn a_dry_run_prints_the_batch_arithmetic_and_the_stages_and_writes_nothing() {
         "\
 model        model
 trainable    9040 of 9040 parameters (100.00 %)
-questions    8 given, 0 too long, 8 left
-step         8 completions = 2 questions x 4 completions each
-epoch        4 steps = 8 questions / 2, 0 left over
-run          4 steps of 1 optimiser step, 32 completions of at most 6 tokens
+questions    8 in total, 0 too long, 8 used
+step         8 completions = 2 questions x 4 completions
+epoch        4 steps = 8 questions / 2, 0 dropped
+run          4 steps x 1 optimizer step, 32 completions of at most 6 tokens
 warm-up      0 steps to 1e-3, then cosine
-micro-batch  at most 2048 tokens, each prompt once; behind one of more than half as many as it has
-reference    for the divergence (beta 0.001)
+micro-batch  at most 2048 tokens, shared prompts counted once; with a prompt over 1024 tokens, as many completion tokens as prompt tokens
+reference    for the KL term (beta 0.001)
 stage 1      steps 1 to 4, 1 epochs: accuracy 0.5, format 0.5
-checkpoints  every 2 steps, the last 3 kept, in run
+checkpoints  every 2 steps, keeps the last 3, in run
 "
     );
     assert!(!dir.path().join("run").exists());
 }
 
 #[test]
-fn a_run_leaves_events_completions_settings_and_a_model_that_can_be_loaded() {
+fn a_run_saves_events_completions_settings_and_a_loadable_model() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
     train(dir.path()).args(["--eval-data", "train.json"]).assert().code(0);
     let run = dir.path().join("run");
-    let events = events(&run);
-    let of_kind = |kind: &str| events.iter().filter(|event| event["event"] == kind).count();
-    assert_eq!([of_kind("step"), of_kind("stage"), of_kind("eval"), of_kind("end")], [4, 1, 2, 1]);
-    let step = events.iter().find(|event| event["event"] == "step").unwrap();
+    let counts = ["step", "stage", "eval", "end"].map(|kind| events(&run, kind).len());
+    assert_eq!(counts, [4, 1, 2, 1]);
+    let step = events(&run, "step").remove(0);
     for metric in ["reward", "kl", "entropy", "grad_norm", "completions/mean_length", "epoch"] {
         assert!(step[metric].is_number(), "{metric} in {step}");
     }
@@ -108,7 +94,7 @@ fn a_run_leaves_events_completions_settings_and_a_model_that_can_be_loaded() {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupted_run_goes_on_to_the_same_model_byte_for_byte() {
+fn an_interrupted_run_resumes_bit_identically() {
     let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     inputs(whole.path());
     inputs(cut.path());
@@ -127,9 +113,9 @@ fn an_interrupted_run_goes_on_to_the_same_model_byte_for_byte() {
     lines.for_each(drop);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8(output.stdout).unwrap();
-    assert!(told.contains("go on with `embodied-r train --resume run`"), "{told}");
-    assert!(!cut.path().join("run/final").exists(), "the run was stopped");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.contains("resume with `embodied-r train --resume run`"), "{stdout}");
+    assert!(!cut.path().join("run/final").exists(), "the run was not stopped");
 
     let resume = ["train", "--resume", "run"];
     Command::new(binary()).current_dir(cut.path()).args(resume).assert().code(0);
@@ -138,29 +124,28 @@ fn an_interrupted_run_goes_on_to_the_same_model_byte_for_byte() {
         assert!(read(whole.path()) == read(cut.path()), "{file}");
     }
     let rewards = |dir: &Path| -> Vec<Value> {
-        let steps = events(&dir.join("run"));
-        steps.iter().filter(|e| e["event"] == "step").map(|e| e["reward"].clone()).collect()
+        events(&dir.join("run"), "step").iter().map(|step| step["reward"].clone()).collect()
     };
     assert_eq!(rewards(whole.path()), rewards(cut.path()));
 }
 
 #[test]
-fn wrong_settings_are_all_told_with_what_was_meant() {
+fn all_wrong_settings_are_reported_with_suggestions() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
     let mut command = train(dir.path());
     command.args(["--set", "learning_rat=1", "--set", "generation_batch_size=6"]);
     assert_eq!(
-        stderr(&mut command, 2),
-        "error: 2 wrong settings:
-  - there is no setting `learning_rat`; did you mean `learning_rate`? (in `--set learning_rat=1`)
-  - `generation_batch_size` is 6, must be a multiple of `num_generations` = 4; take 4 or 8
+        stderr_of(&mut command, 2),
+        "error: 2 invalid settings:
+  - unknown setting `learning_rat`; did you mean `learning_rate`? (in `--set learning_rat=1`)
+  - `generation_batch_size` must be a multiple of `num_generations` = 4, not 6; try 4 or 8
 "
     );
 }
 
 #[test]
-fn an_output_folder_with_a_run_in_it_is_left_alone() {
+fn an_output_folder_with_a_run_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
     train(dir.path()).assert().code(0);
@@ -169,9 +154,9 @@ fn an_output_folder_with_a_run_in_it_is_left_alone() {
     let completions = || fs::read_dir(dir.path().join("run/completions")).unwrap().count();
     assert_eq!(completions(), 4);
     assert_eq!(
-        stderr(&mut train(dir.path()), 1),
-        "error: `run` holds checkpoints of an earlier run
-hint: `--resume` goes on with it; another `--output` begins anew
+        stderr_of(&mut train(dir.path()), 1),
+        "error: `run` contains checkpoints of an earlier run
+hint: `--resume` continues it; another `--output` starts a new run
 "
     );
     assert_eq!(fs::read(&model).unwrap(), before);
@@ -179,25 +164,25 @@ hint: `--resume` goes on with it; another `--output` begins anew
 }
 
 #[test]
-fn too_few_questions_are_told_with_what_to_do() {
+fn too_few_questions_are_reported_with_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
     let mut command = train(dir.path());
     command.args(["--set", "generation_batch_size=64"]);
     assert_eq!(
-        stderr(&mut command, 1),
-        "error: 8 questions are left of 8, one step takes 16
-hint: lower `generation_batch_size`, or raise `max_prompt_length` if questions were left out
+        stderr_of(&mut command, 1),
+        "error: 8 of 8 questions fit the length limit, one step needs 16
+hint: lower `generation_batch_size`, or raise `max_prompt_length` if questions were dropped
 "
     );
 }
 
 #[test]
-fn a_run_does_not_go_on_with_another_model() {
+fn a_run_does_not_resume_with_another_model() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
     train(dir.path()).assert().code(0);
-    // What a kill after step 4 leaves behind, and going on from step 2 would make anew.
+    // As after a kill at step 4, before its checkpoint. A resume from step 2 would replace the later completions.
     fs::remove_dir_all(dir.path().join("run/checkpoint-4")).unwrap();
     let completions = || fs::read_dir(dir.path().join("run/completions")).unwrap().count();
     assert_eq!(completions(), 4);
@@ -205,13 +190,13 @@ fn a_run_does_not_go_on_with_another_model() {
     let other = fs::read_to_string(&config).unwrap().replace("10000", "20000");
     fs::write(&config, other).unwrap();
     assert_eq!(
-        stderr(train(dir.path()).arg("--resume"), 1).lines().skip(1).collect::<Vec<_>>(),
+        stderr_of(train(dir.path()).arg("--resume"), 1).lines().skip(1).collect::<Vec<_>>(),
         [
-            "error: the model `model` is not the one that the run in `run` began with",
-            "hint: give the model that it began with, or another output folder for a new run",
+            "error: the model `model` is not the one that the run in `run` started from",
+            "hint: give the model that it started from, or another output directory for a new run",
         ]
     );
-    assert_eq!(completions(), 4, "nothing is lost");
+    assert_eq!(completions(), 4, "no completions are deleted");
 }
 
 #[test]
@@ -220,31 +205,34 @@ fn resuming_a_folder_without_a_checkpoint_says_so() {
     fs::create_dir(dir.path().join("empty")).unwrap();
     let mut command = Command::new(binary());
     command.current_dir(dir.path()).args(["train", "--resume", "empty"]);
-    let told = stderr(&mut command, 1);
-    assert!(told.starts_with("error: `empty` holds no checkpoint to resume from\n"), "{told}");
+    let stderr = stderr_of(&mut command, 1);
+    assert!(
+        stderr.starts_with("error: `empty` contains no checkpoint to resume from\n"),
+        "{stderr}"
+    );
 }
 
-/// The last model of a run with some more arguments, and what it said.
+/// The final model of a run with these further arguments, and its standard error.
 fn trained(arguments: &[&str]) -> (Vec<u8>, String) {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
-    let said = stderr(train(dir.path()).args(arguments), 0);
-    (fs::read(dir.path().join("run/final/model.safetensors")).unwrap(), said)
+    let stderr = stderr_of(train(dir.path()).args(arguments), 0);
+    (fs::read(dir.path().join("run/final/model.safetensors")).unwrap(), stderr)
 }
 
 #[test]
-fn what_the_update_computes_again_changes_no_byte() {
-    // Its forward is its own: the rollout is of another precision.
-    let again = |name| trained(&["--recompute", name, "--set", "rollout_precision=bf16"]).0;
-    assert!(again("all") == again("none"));
+fn activation_recomputation_is_bit_identical() {
+    // With another rollout precision, the update has its own forward pass.
+    let model = |policy| trained(&["--recompute", policy, "--set", "rollout_precision=bf16"]).0;
+    assert!(model("all") == model("none"));
 }
 
 #[test]
-fn what_the_rollout_has_computed_serves_the_update() {
-    let first = |recompute: &str| {
+fn the_update_reuses_the_rollouts_activations() {
+    let first_step = |recompute: &str| {
         let dir = tempfile::tempdir().unwrap();
         inputs(dir.path());
-        // A reward with a spread, and groups in parts.
+        // A reward with variance, and groups split over micro-batches.
         let settings = fs::read_to_string(dir.path().join("run.toml")).unwrap();
         let settings = settings.replace("format = 0.5", "format = 0.5, taste = 1.0");
         let taste = r#"
@@ -255,39 +243,38 @@ command = ["sh", "-c", "cat > all; echo '{\"rewards\": [1, 0, 3, 2, 1, 5, 0, 2]}
 "#;
         fs::write(dir.path().join("run.toml"), settings + taste).unwrap();
         train(dir.path()).args(["--recompute", recompute]).assert().code(0);
-        let events = events(&dir.path().join("run"));
-        let step = events.into_iter().find(|event| event["event"] == "step").unwrap();
+        let step = events(&dir.path().join("run"), "step").remove(0);
         let state = fs::read(dir.path().join("run/checkpoint-4/trainer_state.json")).unwrap();
         let state: Value = serde_json::from_slice(&state).unwrap();
         (step, state["taped_layers"].clone())
     };
-    let ((own, none), (taped, all)) = (first("all"), first("none"));
+    let ((recomputed, none), (reused, all)) = (first_step("all"), first_step("none"));
     assert_eq!((none, all), (Value::Null, json!(2)));
-    assert_eq!((&own["step"], &own["reward"]), (&taped["step"], &taped["reward"]));
+    assert_eq!((&recomputed["step"], &recomputed["reward"]), (&reused["step"], &reused["reward"]));
     for metric in ["loss", "entropy", "grad_norm", "kl"] {
-        let [own, taped] = [&own, &taped].map(|step| step[metric].as_f64().unwrap());
-        assert!((own - taped).abs() <= 1e-4 * own.abs() + 1e-6, "{metric}: {own}, {taped}");
+        let [a, b] = [&recomputed, &reused].map(|step| step[metric].as_f64().unwrap());
+        assert!((a - b).abs() <= 1e-4 * a.abs() + 1e-6, "{metric}: {a}, {b}");
     }
-    assert!(own["grad_norm"].as_f64().unwrap() > 1e-3);
+    assert!(recomputed["grad_norm"].as_f64().unwrap() > 1e-3);
 }
 
 #[test]
-fn groups_that_are_cut_are_summed_up_in_another_order() {
+fn split_groups_sum_their_gradients_in_another_order() {
     let all = trained(&["--recompute", "all"]).0;
-    let cut = trained(&["--recompute", "all", "--set", "max_tokens_per_batch=60"]).0;
-    assert!(cut != all);
+    let split = trained(&["--recompute", "all", "--set", "max_tokens_per_batch=60"]).0;
+    assert!(split != all);
 }
 
 #[test]
 fn packed_gradients_are_verified_before_the_first_update() {
     for budget in ["max_tokens_per_batch=16384", "max_tokens_per_batch=60"] {
-        let said = trained(&["--verify-packing", "--set", budget]).1;
-        assert!(said.contains("step 1: packed gradients equal those"), "{budget}: {said}");
+        let stderr = trained(&["--verify-packing", "--set", budget]).1;
+        assert!(stderr.contains("step 1: packed gradients match"), "{budget}: {stderr}");
     }
 }
 
 #[test]
-fn options_of_the_loss_work_together() {
+fn loss_options_can_be_combined() {
     let sets = [
         "loss_type=cispo",
         "epsilon_high=5.0",
@@ -304,24 +291,21 @@ fn options_of_the_loss_work_together() {
     let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
     let (model, _) = trained(&sets);
     assert!(model != trained(&[]).0);
-    assert!(model == trained(&sets).0, "the same twice");
+    assert!(model == trained(&sets).0, "the run is not reproducible");
 }
 
 #[test]
-#[cfg(not(feature = "mpi"))]
-fn several_ranks_want_a_program_with_mpi() {
+fn ranks_of_another_launcher_need_its_variables_and_mpi() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
-    let told = stderr(train(dir.path()).args(["--ranks", "2"]), 1);
-    assert!(told.contains("built without MPI") && told.contains("--features mpi"), "{told}");
-    let told = stderr(train(dir.path()).args(["--ranks", "2"]).env("RANK", "0"), 2);
-    assert!(told.contains("WORLD_SIZE"), "{told}");
+    let stderr = stderr_of(train(dir.path()).args(["--ranks", "2"]).env("RANK", "0"), 2);
+    assert!(stderr.contains("WORLD_SIZE"), "{stderr}");
     let torchrun =
         [("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")];
-    let told = stderr(train(dir.path()).envs(torchrun), 2);
-    assert!(told.contains("mpirun -n N"), "{told}");
+    let stderr = stderr_of(train(dir.path()).envs(torchrun), 2);
+    assert!(stderr.contains("mpirun -n N"), "{stderr}");
     assert!(!dir.path().join("run").exists());
-    // One process is one process, whoever started it.
+    // A single process needs no MPI under any launcher.
     let alone =
         [("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1")];
     train(dir.path()).envs(alone).arg("--dry-run").assert().code(0);

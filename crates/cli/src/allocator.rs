@@ -1,4 +1,4 @@
-//! The program's allocator.
+//! The global allocator.
 
 use libmimalloc_sys::{mi_option_set_default, mi_option_t};
 use mimalloc::MiMalloc;
@@ -6,15 +6,15 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// `mi_option_purge_delay` of `mimalloc.h`, for which the bindings have no name.
+/// `mi_option_purge_delay` of `mimalloc.h`, which the bindings do not name.
 const PURGE_DELAY: mi_option_t = 15;
 
-/// Keeps the pages of freed tensors, which the next ones need at once: given back to the system, they
-/// would be cleared and mapped again in every step of training, at almost half of its time.
+/// Keeps the pages of freed tensors for reuse. Returned to the operating system, they would be zeroed and mapped again
+/// in every training step, which takes almost half of its time.
 ///
-/// `MIMALLOC_PURGE_DELAY` in the environment (milliseconds) has the last word.
+/// The environment variable `MIMALLOC_PURGE_DELAY` (milliseconds) takes precedence.
 pub(crate) fn keep_freed_pages() {
-    // SAFETY: the option is one of the library's, and setting it touches nothing else.
+    // SAFETY: the option exists in the library, and setting it has no other effect.
     #[allow(unsafe_code)]
     unsafe {
         mi_option_set_default(PURGE_DELAY, -1);
@@ -28,12 +28,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_option_is_the_one_that_the_library_has() {
-        // SAFETY: the option is one of the library's.
+    fn the_option_number_matches_the_library() {
+        // SAFETY: the option exists in the library.
         #[allow(unsafe_code)]
         let delay = || unsafe { mi_option_get(PURGE_DELAY) };
         if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
-            // What the library has by default, and no other option has.
+            // The library's default, which no other option shares.
             assert!([10, 1000].contains(&delay()), "{}", delay());
             keep_freed_pages();
             assert_eq!(delay(), -1);

@@ -1,28 +1,31 @@
-//! Where a command computes.
+//! Devices: the CPU, or this process's GPU.
 
 use candle_core::Device;
-use embodied_r_grpo::roofline::Card;
+use embodied_r_grpo::roofline::GpuSpec;
 use embodied_r_kernels::{device, peak};
 use embodied_r_policy::WeightFormat;
 
 use crate::args::device::DeviceName;
 use crate::exit::Usage;
 
-/// Told of a build without CUDA.
-const NONE: &str = "this build has no GPU operations: build one with `--features cuda`";
+/// The error of a build without CUDA.
+const NO_CUDA: &str = "this build does not support GPUs: build one with `--features cuda`";
 
-/// `name`, if this build computes there.
-pub(crate) fn known(name: DeviceName) -> Result<DeviceName, &'static str> {
-    let has_gpus = cfg!(any(feature = "cuda", feature = "cuda-host"));
-    if has_gpus || name == DeviceName::Cpu { Ok(name) } else { Err(NONE) }
+/// `name`, if this build supports the device.
+pub(crate) fn available(name: DeviceName) -> Result<DeviceName, &'static str> {
+    available_in_build(name, cfg!(any(feature = "cuda", feature = "cuda-host")))
 }
 
-/// Opens what `name` means: the processor, or this process's GPU.
+fn available_in_build(name: DeviceName, has_gpus: bool) -> Result<DeviceName, &'static str> {
+    if has_gpus || name == DeviceName::Cpu { Ok(name) } else { Err(NO_CUDA) }
+}
+
+/// Opens the device: the CPU, or this process's GPU.
 ///
 /// # Errors
-/// There is no such GPU, or this build has none.
+/// The GPU does not exist, or this build does not support GPUs.
 pub(crate) fn open(name: DeviceName) -> anyhow::Result<Device> {
-    match known(name).map_err(|told| Usage(told.into()))? {
+    match available(name).map_err(|error| Usage(error.into()))? {
         DeviceName::Cpu => Ok(Device::Cpu),
         DeviceName::Cuda => gpu(),
     }
@@ -34,27 +37,27 @@ fn gpu() -> anyhow::Result<Device> {
     Ok(device::cuda(crate::ranks::ordinal()?)?)
 }
 
-/// The processor, on which a build for tests runs the GPU's kernels.
+/// The CPU, on which a test build emulates the CUDA kernels.
 #[cfg(not(feature = "cuda"))]
 fn gpu() -> anyhow::Result<Device> {
     Ok(Device::Cpu)
 }
 
-/// Multiplications and additions a second that products with weights in `format` reach at best; none of a GPU for which
-/// none is known. The processor is measured for a tenth of a second.
+/// Peak FLOP/s of matrix products with weights in `format`; `None` for an unknown GPU. A CPU is measured for a tenth of
+/// a second.
 ///
 /// # Errors
-/// The GPU does not tell what it is.
+/// The GPU cannot be queried.
 pub(crate) fn peak_flops_per_s(
     device: &Device,
     format: WeightFormat,
 ) -> anyhow::Result<Option<f64>> {
     let Some(memory) = device::memory(device)? else { return Ok(Some(peak::flops_per_s())) };
-    let card = Card::of_gpu(&memory.name, memory.total_bytes);
+    let card = GpuSpec::of_gpu(&memory.name, memory.total_bytes);
     Ok(card.filter(|_| format != WeightFormat::F32).map(|card| card.flops_per_s))
 }
 
-#[cfg(all(test, not(any(feature = "cuda", feature = "cuda-host"))))]
+#[cfg(test)]
 mod tests {
     use clap::Parser as _;
 
@@ -67,17 +70,32 @@ mod tests {
         args: SequencesArgs,
     }
 
+    fn line(device: &str) -> Result<Line, clap::Error> {
+        Line::try_parse_from(["", "--model", "none", "--data", "none", "--device", device])
+    }
+
     #[test]
-    fn a_build_without_cuda_says_how_to_get_one_before_anything_is_read() {
-        let line = |device| {
-            Line::try_parse_from(["", "--model", "none", "--input", "none", "--device", device])
-        };
-        let told = line("cuda").unwrap_err().to_string();
-        assert!(told.contains("--features cuda"), "{told}");
+    fn a_build_without_cuda_refuses_a_gpu() {
+        let error = available_in_build(DeviceName::Cuda, false).unwrap_err();
+        assert!(error.contains("--features cuda"), "{error}");
+        assert_eq!(available_in_build(DeviceName::Cpu, false), Ok(DeviceName::Cpu));
+        assert_eq!(available_in_build(DeviceName::Cuda, true), Ok(DeviceName::Cuda));
+    }
+
+    #[test]
+    fn a_device_is_checked_when_its_name_is_parsed() {
         assert_eq!(line("cpu").unwrap().args.device, DeviceName::Cpu);
-        let told = line("tpu").unwrap_err().to_string();
-        assert!(told.contains("cpu") && told.contains("cuda"), "{told}");
-        let refused = open(DeviceName::Cuda).unwrap_err();
-        assert!(refused.is::<Usage>(), "{refused}");
+        let error = line("tpu").unwrap_err().to_string();
+        assert!(error.contains("cpu") && error.contains("cuda"), "{error}");
+        assert_eq!(line("cuda").is_ok(), available(DeviceName::Cuda).is_ok());
+    }
+
+    #[cfg(not(any(feature = "cuda", feature = "cuda-host")))]
+    #[test]
+    fn an_unsupported_device_is_wrong_usage() {
+        let error = line("cuda").unwrap_err().to_string();
+        assert!(error.contains("--features cuda"), "{error}");
+        let error = open(DeviceName::Cuda).unwrap_err();
+        assert!(error.is::<Usage>(), "{error}");
     }
 }

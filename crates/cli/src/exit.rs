@@ -1,19 +1,19 @@
-//! Exit codes: 0 done, 1 the run failed, 2 wrong usage or configuration.
+//! Exit codes: 0 for success, 1 for failure, 2 for a usage or configuration error.
 
 use std::process::ExitCode;
 
-/// How a command that did not fail ended.
+/// The outcome of a command that returned no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// All of the work is done.
+    /// Everything succeeded.
     Done,
-    /// The command ran, but some of its work failed; what failed has been said.
+    /// Some of the work failed, and the failures are reported already.
     Partial,
-    /// A process that the command has started found its arguments wrong, and has said so.
-    Wrong,
+    /// A rank launched by the command ended with a usage error, which it has printed.
+    UsageError,
 }
 
-/// A fault of usage or configuration: exit code 2.
+/// A usage or configuration error: exit code 2.
 #[derive(Debug)]
 pub(crate) struct Usage(pub(crate) String);
 
@@ -25,7 +25,7 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// Advice for the user, added to an error by [`anyhow::Error::context`]'s place in the chain.
+/// An error message with advice for the user, which is printed as a `hint:` line.
 #[derive(Debug)]
 pub(crate) struct Hint {
     message: String,
@@ -45,50 +45,50 @@ pub(crate) fn hint(message: impl Into<String>, hint: impl Into<String>) -> anyho
     Hint { message: message.into(), hint: hint.into() }.into()
 }
 
-/// The error and its causes, less those that a message before them has told already.
-fn told(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| {
-        match (told.is_empty(), told.contains(&cause)) {
+/// The error and its causes, without causes that an earlier message contains.
+fn message(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |message, cause| {
+        match (message.is_empty(), message.contains(&cause)) {
             (true, _) => cause,
-            (false, true) => told,
-            (false, false) => format!("{told}: {cause}"),
+            (false, true) => message,
+            (false, false) => format!("{message}: {cause}"),
         }
     })
 }
 
-/// Advice about what a GPU's driver says, whatever was asked of it, and on whichever rank.
-fn of_driver(told: &str) -> Option<&'static str> {
-    let says = |words: &[&str]| words.iter().any(|words| told.contains(words));
-    if says(&["CUDA_ERROR_OUT_OF_MEMORY", "CUDA error 2,", "CUBLAS_STATUS_ALLOC_FAILED"]) {
+/// Advice for an error of the CUDA driver, on any rank.
+fn cuda_hint(message: &str) -> Option<&'static str> {
+    let has = |codes: &[&str]| codes.iter().any(|code| message.contains(code));
+    if has(&["CUDA_ERROR_OUT_OF_MEMORY", "CUDA error 2,", "CUBLAS_STATUS_ALLOC_FAILED"]) {
         return Some(
-            "the GPU's memory is full: lower `max_tokens_per_batch` and `--kv-cache-gb` where a command has them, or \
-             share the work out over more GPUs; `embodied-r plan` and `--dry-run` tell what a run takes",
+            "out of GPU memory: lower `max_tokens_per_batch` or `--kv-cache-gb`, or use more GPUs; `embodied-r plan` \
+             and `--dry-run` estimate the memory of a run",
         );
     }
-    let none = ["CUDA_ERROR_NO_DEVICE", "CUDA_ERROR_INVALID_DEVICE", "CUDA_ERROR_NOT_INITIALIZED"];
-    says(&none).then_some("`embodied-r doctor` tells which GPUs this program can use")
+    let no_gpu =
+        ["CUDA_ERROR_NO_DEVICE", "CUDA_ERROR_INVALID_DEVICE", "CUDA_ERROR_NOT_INITIALIZED"];
+    has(&no_gpu).then_some("`embodied-r doctor` lists the usable GPUs")
 }
 
-/// Whether whoever read the output (`| head`) has had enough. Pipes to FFmpeg have errors of their
-/// own.
-fn reader_left(error: &anyhow::Error) -> bool {
+/// Whether the reader of standard output has closed it (`| head`). Broken pipes to FFmpeg have another error type.
+fn is_closed_stdout(error: &anyhow::Error) -> bool {
     let outermost = error.chain().next().and_then(|cause| cause.downcast_ref::<std::io::Error>());
     outermost.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// Prints an error, if there is one, and gives the process its exit code.
+/// Prints the error, if any, and returns the exit code of the process.
 pub(crate) fn code(result: anyhow::Result<Status>) -> ExitCode {
     let error = match result {
         Ok(Status::Done) => return ExitCode::SUCCESS,
         Ok(Status::Partial) => return ExitCode::from(1),
-        Ok(Status::Wrong) => return ExitCode::from(2),
-        Err(error) if reader_left(&error) => return ExitCode::SUCCESS,
+        Ok(Status::UsageError) => return ExitCode::from(2),
+        Err(error) if is_closed_stdout(&error) => return ExitCode::SUCCESS,
         Err(error) => error,
     };
-    let told = told(&error);
-    eprintln!("error: {told}");
+    let message = message(&error);
+    eprintln!("error: {message}");
     let hint = error.chain().find_map(|cause| cause.downcast_ref::<Hint>());
-    if let Some(hint) = hint.map(|hint| hint.hint.as_str()).or_else(|| of_driver(&told)) {
+    if let Some(hint) = hint.map(|hint| hint.hint.as_str()).or_else(|| cuda_hint(&message)) {
         eprintln!("hint: {hint}");
     }
     let usage = error.chain().any(|cause| cause.is::<Usage>());
@@ -100,28 +100,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_that_the_message_holds_is_told_once() {
+    fn a_cause_that_the_message_contains_is_printed_once() {
         let inner = std::io::Error::other("no such file");
         let error = anyhow::Error::new(inner).context("cannot read `a`: no such file");
-        assert_eq!(told(&error), "cannot read `a`: no such file");
-        assert_eq!(told(&error.context("question 3")), "question 3: cannot read `a`: no such file");
+        assert_eq!(message(&error), "cannot read `a`: no such file");
+        let error = error.context("question 3");
+        assert_eq!(message(&error), "question 3: cannot read `a`: no such file");
     }
 
     #[test]
-    fn what_a_driver_says_is_explained() {
+    fn errors_of_the_cuda_driver_get_a_hint() {
         let full = "rank 3 on `b` failed: DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
-        assert!(of_driver(full).unwrap().contains("max_tokens_per_batch"));
-        assert!(of_driver("`rms_norm` on the device: CUDA error 2, out of memory").is_some());
-        let none = of_driver("DriverError(CUDA_ERROR_NO_DEVICE, \"no CUDA-capable device\")");
+        assert!(cuda_hint(full).unwrap().contains("max_tokens_per_batch"));
+        assert!(cuda_hint("`rms_norm` on the device: CUDA error 2, out of memory").is_some());
+        let none = cuda_hint("DriverError(CUDA_ERROR_NO_DEVICE, \"no CUDA-capable device\")");
         assert!(none.unwrap().contains("doctor"));
-        assert_eq!(of_driver("`rms_norm` on the device: CUDA error 209, no kernel image"), None);
+        assert_eq!(cuda_hint("`rms_norm` on the device: CUDA error 209, no kernel image"), None);
     }
 
     #[test]
-    fn a_reader_that_leaves_is_no_fault_but_a_pipe_that_breaks_is() {
+    fn a_closed_stdout_is_no_error_but_another_broken_pipe_is() {
         let broken = || anyhow::Error::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
-        assert!(reader_left(&broken()));
-        assert!(!reader_left(&broken().context("cannot write to `ffmpeg`")));
-        assert!(!reader_left(&std::io::Error::other("disk full").into()));
+        assert!(is_closed_stdout(&broken()));
+        assert!(!is_closed_stdout(&broken().context("cannot write to `ffmpeg`")));
+        assert!(!is_closed_stdout(&std::io::Error::other("disk full").into()));
     }
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C, for commands that end in good order.
+//! Graceful shutdown on Ctrl-C.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -6,27 +6,27 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context as _;
 use signal_hook::consts::SIGUSR1;
 
-/// The flag that Ctrl-C sets: a process has one, however many runs it makes one after the other.
+/// The flag that Ctrl-C sets. One per process, even if it makes several runs.
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// A flag that Ctrl-C sets, which says `telling` then; a second Ctrl-C ends the process at once.
+/// A flag that the first Ctrl-C sets, printing `message`; a second Ctrl-C ends the process at once.
 ///
 /// # Errors
-/// The operating system allows no such listener.
-pub(crate) fn on_interrupt(telling: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
+/// The operating system does not allow a signal handler.
+pub(crate) fn on_interrupt(message: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
     if let Some(stop) = STOP.get() {
         return Ok(Arc::clone(stop));
     }
     let stop = Arc::clone(STOP.get_or_init(Arc::default));
-    // What a launcher passes on to its ranks.
-    signal_hook::flag::register(SIGUSR1, Arc::clone(&stop)).context("cannot listen to signals")?;
+    // The launcher forwards Ctrl-C to its ranks as SIGUSR1.
+    signal_hook::flag::register(SIGUSR1, Arc::clone(&stop)).context("cannot handle signals")?;
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\n{telling}; Ctrl-C again ends at once");
+        eprintln!("\n{message}; Ctrl-C again ends at once");
     })
-    .context("cannot listen to Ctrl-C")?;
+    .context("cannot handle Ctrl-C")?;
     Ok(stop)
 }

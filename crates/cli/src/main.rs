@@ -1,26 +1,29 @@
-//! `embodied-r`: from egocentric videos and questions to a trained spatial reasoner.
+//! `embodied-r`: trains language models to reason about space in egocentric videos.
 
-// The only crate that talks to the user; to standard output through `output`.
+// Only this crate writes to the user; to standard output through `output`.
 #![allow(clippy::print_stderr)]
 
 mod allocator;
-mod answer;
 mod args;
+mod batch_generator;
+mod chat_session;
 mod commands;
 mod device;
 mod exit;
 mod interrupt;
 mod output;
-mod perceiver;
+mod pager;
 mod progress;
 mod ranks;
+mod reference;
 mod report;
 mod settings;
-mod speaker;
+mod terminal;
+mod video_captioner;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     allocator::keep_freed_pages();
-    exit::code(args::parse().and_then(commands::run))
+    exit::code(commands::run(args::parse()))
 }

@@ -1,14 +1,14 @@
-//! Standard output that a reader may leave early (`| head`).
+//! Standard output whose reader may close it early (`| head`).
 
 use std::fmt::Arguments;
 use std::io::{self, Write as _};
 
-/// `print!` with a result: where it panics, this is an error, at which the command ends quietly.
+/// `print!` that returns an error instead of panicking; the command then ends quietly.
 macro_rules! out {
     ($($text:tt)*) => { $crate::output::text(format_args!($($text)*)) };
 }
 
-/// `println!` as [`out`] has `print!`.
+/// `println!` that returns an error, as [`out`] does.
 macro_rules! outln {
     ($($text:tt)*) => { $crate::output::line(format_args!($($text)*)) };
 }

@@ -1,4 +1,4 @@
-//! The progress bar: one line on the terminal, plain lines elsewhere.
+//! The progress bar: an updating line on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal as _;
 use std::sync::Mutex;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use embodied_r_data::Progress;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Time between two plain lines.
+/// Interval between plain lines.
 const LINES_EVERY: Duration = Duration::from_secs(20);
 
 /// Shows progress on standard error.
@@ -18,12 +18,12 @@ pub(crate) struct Bar {
 
 struct Shown {
     bar: ProgressBar,
-    /// When the last line was written; `None` on a terminal, which shows the bar itself.
+    /// When the last plain line was written; `None` on a terminal, which shows the bar.
     line: Option<Instant>,
 }
 
 impl Bar {
-    fn with(&self, act: impl FnOnce(&mut Shown)) {
+    fn with_shown(&self, act: impl FnOnce(&mut Shown)) {
         let mut guard = self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(shown) = guard.as_mut() {
             act(shown);
@@ -32,8 +32,8 @@ impl Bar {
 }
 
 impl Shown {
-    /// Writes a plain line, if none was written for a while.
-    fn line(&mut self) {
+    /// Writes a plain line, unless one was written recently.
+    fn write_line(&mut self) {
         if self.line.is_none_or(|line| line.elapsed() < LINES_EVERY) {
             return;
         }
@@ -44,10 +44,10 @@ impl Shown {
             true => format!(", about {:#} left", HumanDuration(bar.eta())),
             false => String::new(),
         };
-        let of = format!("{}: {}{total} after {elapsed:#}{left}", bar.prefix(), bar.position());
+        let status = format!("{}: {}{total} after {elapsed:#}{left}", bar.prefix(), bar.position());
         match bar.message() {
-            message if message.is_empty() => eprintln!("{of}"),
-            message => eprintln!("{of}, {message}"),
+            message if message.is_empty() => eprintln!("{status}"),
+            message => eprintln!("{status}, {message}"),
         }
     }
 }
@@ -75,14 +75,14 @@ impl Progress for Bar {
     }
 
     fn advance(&self, units: u64) {
-        self.with(|shown| {
+        self.with_shown(|shown| {
             shown.bar.inc(units);
-            shown.line();
+            shown.write_line();
         });
     }
 
     fn message(&self, text: &str) {
-        self.with(|shown| shown.bar.set_message(text.to_owned()));
+        self.with_shown(|shown| shown.bar.set_message(text.to_owned()));
     }
 
     fn warn(&self, text: &str) {
@@ -94,7 +94,7 @@ impl Progress for Bar {
     }
 
     fn finish(&self) {
-        self.with(|shown| shown.bar.finish_and_clear());
+        self.with_shown(|shown| shown.bar.finish_and_clear());
         *self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
     }
 }

@@ -1,4 +1,4 @@
-//! Processes that do one job together: started here, or by whoever started this one.
+//! Ranks: the processes of one job, started here or by an external launcher.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,138 +6,140 @@ use std::time::Duration;
 #[cfg(any(feature = "mpi", feature = "cuda"))]
 use anyhow::Context as _;
 #[cfg(any(feature = "mpi", feature = "cuda"))]
-use embodied_r_dist::{Communicator, Options};
-use embodied_r_dist::{Launcher, Place};
+use embodied_r_dist::{Communicator, CommunicatorOptions};
 #[cfg(any(feature = "mpi", feature = "cuda", test))]
-use embodied_r_dist::{Verdict, Why};
-use embodied_r_grpo::team::Team;
+use embodied_r_dist::{FailureCause, FailureReport};
+use embodied_r_dist::{Launcher, RankInfo};
+use embodied_r_grpo::process_group::ProcessGroup;
 
 use crate::args::device::DeviceName;
 use crate::args::run::{JobArgs, RankArgs};
 use crate::exit::{self, Status, Usage};
-use launch::{Way, launch};
+use launch::{LaunchMethod, launch};
 
 #[cfg_attr(
     not(any(feature = "mpi", feature = "cuda", test)),
-    expect(dead_code, reason = "only ranks are kept to cores")
+    expect(dead_code, reason = "only ranks are pinned to cores")
 )]
 mod cores;
 mod gpus;
 mod launch;
 mod lines;
+mod processes;
 mod restart;
-mod running;
 
-/// What starts the ranks.
-const LAUNCHER: &str = "mpirun";
+/// Launcher of MPI ranks.
+const MPIRUN: &str = "mpirun";
 
-/// Where ranks find the process that asked for them, as `ID@MACHINE`.
-const SELF: &str = "EMBODIED_R_LAUNCHER";
+/// Environment variable with the process that launched the ranks, as `PID@HOSTNAME`.
+const LAUNCHER_ENV: &str = "EMBODIED_R_LAUNCHER";
 
-/// How the words of a rank begin that found its arguments wrong.
+/// Prefix of a failure message whose cause is a usage error.
 #[cfg(any(feature = "mpi", feature = "cuda", test))]
-const WRONG_USAGE: &str = "wrong usage: ";
+const USAGE_ERROR_PREFIX: &str = "usage error: ";
 
-/// How often the launcher is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Whether this build can run several ranks on CPUs.
+const HAS_MPI: bool = cfg!(feature = "mpi");
 
-/// Does a command's work on the ranks that are asked for: alone, as one of those that a launcher has started, or by
-/// starting them. Ranks on GPUs (`--gpus`, or `device`) talk through NCCL.
+/// Interval at which processes are polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Runs a command's work on the requested ranks: in this process if it is the only rank or was launched as one,
+/// otherwise by launching them. Ranks on GPUs (`--gpus`, or `device`) communicate over NCCL.
 ///
 /// # Errors
-/// What `work` returns, of any rank.
-pub(crate) fn together(
+/// An error that `work` returns on any rank.
+pub(crate) fn run_on_ranks(
     ranks: &RankArgs,
     device: DeviceName,
-    work: impl FnOnce(&Team) -> anyhow::Result<Status>,
+    work: impl FnOnce(&ProcessGroup) -> anyhow::Result<Status>,
 ) -> anyhow::Result<Status> {
     let job = JobArgs { ranks: ranks.clone(), restarts: 0, device };
-    let none = || Err(anyhow::anyhow!("a job without restarts has no folder"));
-    do_job(&job, none, work)
+    let none = || Err(anyhow::anyhow!("a job without restarts has no output directory"));
+    run_job(&job, none, work)
 }
 
-/// As [`together`], on GPUs too and with restarts. `folder` tells that of the run.
+/// [`run_on_ranks`] with automatic restarts. `folder` returns the run's folder.
 ///
 /// # Errors
-/// As [`together`].
-pub(crate) fn do_job(
+/// See [`run_on_ranks`].
+pub(crate) fn run_job(
     job: &JobArgs,
     folder: impl Fn() -> anyhow::Result<PathBuf>,
-    work: impl FnOnce(&Team) -> anyhow::Result<Status>,
+    work: impl FnOnce(&ProcessGroup) -> anyhow::Result<Status>,
 ) -> anyhow::Result<Status> {
-    let (place, args) = (place()?, &job.ranks);
-    let is_alone = place.launcher == Launcher::Alone;
-    let given = place.world_size;
-    let asked = args.gpus.or(args.ranks).unwrap_or(given);
+    let (rank_info, args) = (rank_info()?, &job.ranks);
+    let is_alone = rank_info.launcher == Launcher::Standalone;
+    let given = rank_info.world_size;
+    let requested = args.gpus.or(args.ranks).unwrap_or(given);
     if is_alone && let Some(count) = args.gpus {
-        return launch(&Way::Gpus(gpus::first(count)?), job.restarts, folder);
+        return launch(&LaunchMethod::Gpus(gpus::select(count)?), job.restarts, folder);
     }
-    if is_alone && (asked > 1 || args.hostfile.is_some()) {
-        if !cfg!(feature = "mpi") {
-            return Err(without_mpi());
-        }
-        let way = Way::Mpi { ranks: asked, hostfile: args.hostfile.as_deref() };
-        return launch(&way, job.restarts, folder);
+    if is_alone && (requested > 1 || args.hostfile.is_some()) {
+        require_mpi(HAS_MPI)?;
+        let method = LaunchMethod::Mpi { ranks: requested, hostfile: args.hostfile.as_deref() };
+        return launch(&method, job.restarts, folder);
     }
     if is_alone && job.restarts > 0 {
-        return launch(&Way::One, job.restarts, folder);
+        return launch(&LaunchMethod::Single, job.restarts, folder);
     }
-    if asked != given {
+    if requested != given {
         let flag = if args.gpus.is_some() { "--gpus" } else { "--ranks" };
-        let told = format!("`{flag}` is {asked}, but the launcher started {given}");
-        return Err(Usage(format!("{told}; leave `{flag}` out")).into());
+        let message = format!("`{flag}` is {requested}, but the launcher started {given} ranks");
+        return Err(Usage(format!("{message}; remove `{flag}`")).into());
     }
-    if job.restarts > 0 && started_by().is_none() {
-        let told = "`--restarts` is for processes that this program starts, and another launcher started this one";
-        return Err(Usage(format!("{told}; let that one start them again, with `--resume`")).into());
+    if job.restarts > 0 && launcher_process().is_none() {
+        let message = "`--restarts` needs this program as the launcher, but another launcher started this process";
+        return Err(Usage(format!("{message}; restart from that launcher, with `--resume`")).into());
     }
-    match place.launcher {
-        _ if given == 1 => work(&Team::default()),
+    match rank_info.launcher {
+        _ if given == 1 => work(&ProcessGroup::default()),
         #[cfg(feature = "cuda")]
         _ if job.device.or_gpus(args.gpus) == DeviceName::Cuda => {
-            take_part(&place, args, work, |options| gpus::join(&place, options))
+            run_rank(&rank_info, args, work, |options| gpus::join(&rank_info, options))
         }
-        Launcher::OpenMpi => as_one_of(&place, args, work),
+        Launcher::OpenMpi => run_mpi_rank(&rank_info, args, work),
         launcher => {
-            let told =
-                format!("{launcher:?} started this process, and ranks on CPUs talk through MPI");
-            Err(Usage(format!("{told}: start them with `{LAUNCHER} -n N embodied-r …`")).into())
+            let message = format!(
+                "{launcher:?} started this process, but ranks on CPUs communicate over MPI"
+            );
+            Err(Usage(format!("{message}: start them with `{MPIRUN} -n N embodied-r …`")).into())
         }
     }
 }
 
-/// Refuses processes that cannot be started, for a command that starts them after other work.
+/// Checks that ranks can be launched, for a command that launches them after other work.
 ///
 /// # Errors
-/// This build lacks what they talk through, or the machine has fewer GPUs.
-pub(crate) fn refuse_impossible(ranks: Option<usize>, gpus: Option<usize>) -> anyhow::Result<()> {
+/// This build lacks MPI or CUDA, or the machine has fewer GPUs.
+pub(crate) fn check_launchable(ranks: Option<usize>, gpus: Option<usize>) -> anyhow::Result<()> {
     if let Some(count) = gpus {
-        gpus::first(count)?;
+        gpus::select(count)?;
     }
     match ranks {
-        Some(2..) if !cfg!(feature = "mpi") => Err(without_mpi()),
+        Some(2..) => require_mpi(HAS_MPI),
         _ => Ok(()),
     }
 }
 
-/// Which of the GPUs that CUDA shows is this process's.
+/// The CUDA device ordinal of this process.
 #[cfg(feature = "cuda")]
 pub(crate) fn ordinal() -> anyhow::Result<usize> {
-    Ok(gpus::ordinal(&place()?))
+    Ok(gpus::ordinal(&rank_info()?))
 }
 
-fn place() -> anyhow::Result<Place> {
-    Place::from_env(|name| std::env::var(name).ok())
+fn rank_info() -> anyhow::Result<RankInfo> {
+    RankInfo::from_env(|name| std::env::var(name).ok())
         .map_err(|error| Usage(error.to_string()).into())
 }
 
-/// How many ranks share this machine.
-pub(crate) fn on_this_machine() -> usize {
-    place().map_or(1, |place| place.local_size.max(1))
+/// Ranks on this machine (the local world size).
+pub(crate) fn local_world_size() -> usize {
+    rank_info().map_or(1, |rank_info| rank_info.local_size.max(1))
 }
 
-/// This process, as its ranks are told of it.
-fn who_started() -> String {
+/// This process as `PID@HOSTNAME`, for the ranks' environment.
+fn launcher_id() -> String {
     format!("{}@{}", std::process::id(), machine())
 }
 
@@ -145,47 +147,53 @@ fn machine() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// The process that started the ranks: its number, where it is on this machine; `None` where no process of this program
-/// did.
-fn started_by() -> Option<Option<rustix::process::Pid>> {
-    let told = std::env::var(SELF).ok()?;
-    let (id, on) = told.split_once('@')?;
+/// The process of this program that launched the ranks, with its PID if it runs on this machine; `None` if another
+/// launcher did.
+fn launcher_process() -> Option<Option<rustix::process::Pid>> {
+    let value = std::env::var(LAUNCHER_ENV).ok()?;
+    let (id, on) = value.split_once('@')?;
     let id = id.parse().ok().and_then(rustix::process::Pid::from_raw)?;
     Some((on == machine()).then_some(id))
 }
 
 #[cfg(not(feature = "mpi"))]
-fn as_one_of(
-    _: &Place,
+fn run_mpi_rank(
+    _: &RankInfo,
     _: &RankArgs,
-    _: impl FnOnce(&Team) -> anyhow::Result<Status>,
+    _: impl FnOnce(&ProcessGroup) -> anyhow::Result<Status>,
 ) -> anyhow::Result<Status> {
-    Err(without_mpi())
+    // Always an error in this build.
+    require_mpi(HAS_MPI).map(|()| Status::Done)
 }
 
-/// Works as the rank of this place, among others that talk through MPI.
+/// Runs `work` as a rank of an MPI job.
 #[cfg(feature = "mpi")]
-fn as_one_of(
-    place: &Place,
+fn run_mpi_rank(
+    rank_info: &RankInfo,
     args: &RankArgs,
-    work: impl FnOnce(&Team) -> anyhow::Result<Status>,
+    work: impl FnOnce(&ProcessGroup) -> anyhow::Result<Status>,
 ) -> anyhow::Result<Status> {
-    take_part(place, args, work, |options| Ok(Communicator::mpi(place, options)?))
+    run_rank(rank_info, args, work, |options| Ok(Communicator::mpi(rank_info, options)?))
 }
 
-/// Works as the rank of this place, among those that `join` brings together.
+/// Runs `work` as a rank of the job that `join` connects to.
 #[cfg(any(feature = "mpi", feature = "cuda"))]
-fn take_part(
-    place: &Place,
+fn run_rank(
+    rank_info: &RankInfo,
     args: &RankArgs,
-    work: impl FnOnce(&Team) -> anyhow::Result<Status>,
-    join: impl FnOnce(&Options) -> anyhow::Result<Communicator>,
+    work: impl FnOnce(&ProcessGroup) -> anyhow::Result<Status>,
+    join: impl FnOnce(&CommunicatorOptions) -> anyhow::Result<Communicator>,
 ) -> anyhow::Result<Status> {
-    share_cores(place, args.no_pin);
+    pin_cores(rank_info, args.no_pin);
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let settings = [("program".to_owned(), program_digest()?)].into();
-    let options = Options { version, settings, deadline: args.deadline, ..Options::default() };
-    let team = Team::new(join(&options)?);
+    let options = CommunicatorOptions {
+        version,
+        settings,
+        deadline: args.deadline,
+        ..CommunicatorOptions::default()
+    };
+    let team = ProcessGroup::new(join(&options)?);
     let communicator = team.communicator();
     watch_launcher(communicator.clone());
     match work(&team) {
@@ -193,11 +201,11 @@ fn take_part(
             communicator.finish()?;
             Ok(status)
         }
-        Err(error) => Ok(end(&team, error)),
+        Err(error) => Ok(abort(&team, error)),
     }
 }
 
-/// What tells this build of the program from others of the same version.
+/// Digest of the executable: ranks must run the same build, not only the same version.
 #[cfg(any(feature = "mpi", feature = "cuda"))]
 fn program_digest() -> anyhow::Result<String> {
     use std::io::Read as _;
@@ -212,50 +220,53 @@ fn program_digest() -> anyhow::Result<String> {
     }
 }
 
-/// Ends the job on all ranks because of `error`, and tells it where that is this rank's to do.
+/// Aborts the job on all ranks because of `error`. The first rank reports it.
 #[cfg(any(feature = "mpi", feature = "cuda"))]
-fn end(team: &Team, error: anyhow::Error) -> Status {
+fn abort(team: &ProcessGroup, error: anyhow::Error) -> Status {
     let communicator = team.communicator();
-    if communicator.verdict().is_none() {
-        let of = if is_wrong_usage(&error, None) { WRONG_USAGE } else { "" };
+    if communicator.failure().is_none() {
+        let of = if is_usage_error(&error, None) { USAGE_ERROR_PREFIX } else { "" };
         communicator.fail(&format!("{of}{error:#}"));
     }
-    let is_usage = is_wrong_usage(&error, communicator.verdict());
-    // The first rank says what was wrong, wherever that was, unless it is the one that is lost.
-    let is_lost = |verdict: Verdict| verdict.rank == 0 && !matches!(verdict.why, Why::Failed(_));
-    let lost = communicator.verdict().is_some_and(is_lost);
-    if team.is_first() || lost && !is_usage {
+    let is_usage = is_usage_error(&error, communicator.failure());
+    // The first rank reports the failure of any rank, unless it is the lost one itself.
+    let is_lost = |report: FailureReport| {
+        report.rank == 0 && !matches!(report.cause, FailureCause::Failed(_))
+    };
+    let lost = communicator.failure().is_some_and(is_lost);
+    if team.is_rank_zero() || lost && !is_usage {
         exit::code(Err(error));
     }
-    // The launcher ends all ranks when the first of them ends.
-    communicator.part();
+    // The launcher kills all ranks as soon as one exits.
+    communicator.acknowledge_failure();
     if is_usage {
-        return Status::Wrong;
+        return Status::UsageError;
     }
-    match started_by() {
-        // MPI's own launcher may wait for a machine that cannot be reached any more.
+    match launcher_process() {
+        // `mpirun` may wait for an unreachable machine.
         Some(Some(id)) => drop(rustix::process::kill_process(id, rustix::process::Signal::USR2)),
-        _ => end_cut_off_daemon(communicator.verdict()),
+        _ => stop_orphaned_daemon(communicator.failure()),
     }
     Status::Partial
 }
 
-/// Whether the job ends because a rank found its arguments wrong, this one or another: launchers give the exit code of
-/// the rank that ends first, so all have the same.
+/// Whether a usage error of any rank aborted the job. Launchers return the exit code of the rank that exits first, so
+/// all ranks exit with the same one.
 #[cfg(any(feature = "mpi", feature = "cuda", test))]
-fn is_wrong_usage(error: &anyhow::Error, verdict: Option<Verdict>) -> bool {
-    let is_told = |verdict: Verdict| match verdict.why {
-        Why::Failed(words) => words.starts_with(WRONG_USAGE),
+fn is_usage_error(error: &anyhow::Error, report: Option<FailureReport>) -> bool {
+    let is_usage_failure = |report: FailureReport| match report.cause {
+        FailureCause::Failed(words) => words.starts_with(USAGE_ERROR_PREFIX),
         _ => false,
     };
-    error.chain().any(|cause| cause.is::<Usage>()) || verdict.is_some_and(is_told)
+    error.chain().any(|cause| cause.is::<Usage>()) || report.is_some_and(is_usage_failure)
 }
 
-/// Ends MPI's daemon on this machine, where the one on which the ranks were started cannot be reached any more: it would
-/// wait for it for a quarter of an hour.
+/// Terminates MPI's daemon on this machine if the launching machine is unreachable: the daemon would wait a quarter of
+/// an hour for it.
 #[cfg(any(feature = "mpi", feature = "cuda"))]
-fn end_cut_off_daemon(verdict: Option<Verdict>) {
-    let is_cut_off = verdict.is_some_and(|it| it.rank == 0 && it.why == Why::Silent);
+fn stop_orphaned_daemon(report: Option<FailureReport>) {
+    let is_cut_off =
+        report.is_some_and(|it| it.rank == 0 && it.cause == FailureCause::HeartbeatTimeout);
     let Some(parent) = rustix::process::getppid().filter(|_| is_cut_off) else { return };
     let name = std::fs::read_to_string(format!("/proc/{}/comm", parent.as_raw_nonzero()));
     if name.is_ok_and(|name| name.trim_end() == "orted") {
@@ -263,63 +274,78 @@ fn end_cut_off_daemon(verdict: Option<Verdict>) {
     }
 }
 
-/// Ends this rank once the program that started the ranks, or the one that started this process, is gone.
+/// Exits this rank once the launcher or the parent process is gone.
 #[cfg(any(feature = "mpi", feature = "cuda"))]
 fn watch_launcher(communicator: Communicator) {
-    let (id, parent) = (started_by().flatten(), rustix::process::getppid());
+    let (id, parent) = (launcher_process().flatten(), rustix::process::getppid());
     std::thread::spawn(move || {
         let is_there = || id.is_none_or(|id| rustix::process::test_kill_process(id).is_ok());
         while is_there() && rustix::process::getppid() == parent {
-            std::thread::sleep(10 * LOOK_EVERY);
+            std::thread::sleep(10 * POLL_INTERVAL);
         }
-        communicator.fail("the program that started the ranks is gone");
+        communicator.fail("the launcher of the ranks is gone");
         std::process::exit(1);
     });
 }
 
-/// Gives each rank of a machine cores of its own, and as many threads.
+/// Pins each rank of a machine to its own cores and sizes its thread pool accordingly.
 #[cfg(any(feature = "mpi", feature = "cuda"))]
-fn share_cores(place: &Place, no_pin: bool) {
+fn pin_cores(rank_info: &RankInfo, no_pin: bool) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut threads = (cores / place.local_size.max(1)).max(1);
-    // Another launcher has its own rules.
-    if started_by().is_some() && !no_pin {
-        if let Some(mine) = cores::pin(place.local_rank, place.local_size) {
-            tracing::info!(rank = place.rank, cores = ?mine, "this rank keeps to its cores");
+    let mut threads = (cores / rank_info.local_size.max(1)).max(1);
+    // Other launchers have their own binding rules.
+    if launcher_process().is_some() && !no_pin {
+        if let Some(mine) = cores::pin(rank_info.local_rank, rank_info.local_size) {
+            tracing::info!(rank = rank_info.rank, cores = ?mine, "pinned this rank to its cores");
             threads = mine.len();
         }
     } else if std::env::var("OMPI_MCA_orte_bound_at_launch").is_ok_and(|bound| bound == "1") {
         threads = cores;
     }
     if std::env::var_os("RAYON_NUM_THREADS").is_none() {
-        // Where the pool is there already, it stays as it is.
+        // Fails only if the pool exists already; that one is kept.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
 }
 
-fn without_mpi() -> anyhow::Error {
-    exit::hint(
-        "this program was built without MPI, through which ranks on CPUs talk",
-        "`cargo build --release --package embodied-r-cli --features mpi` builds it with; Debian's packages are \
-         libopenmpi-dev, openmpi-bin and libclang-dev",
-    )
+/// Refuses ranks on CPUs in a build without MPI.
+fn require_mpi(has_mpi: bool) -> anyhow::Result<()> {
+    if has_mpi {
+        return Ok(());
+    }
+    Err(exit::hint(
+        "ranks on CPUs need MPI, and this program was built without it",
+        "rebuild with `cargo build --release --package embodied-r-cli --features mpi`; it needs libopenmpi-dev, \
+         openmpi-bin and libclang-dev on Debian",
+    ))
 }
 
 #[cfg(test)]
 mod tests {
-    use embodied_r_dist::{Communicator, Options};
+    use embodied_r_dist::{Communicator, CommunicatorOptions};
 
     use super::*;
 
     #[test]
-    fn all_ranks_end_as_the_one_that_found_its_arguments_wrong() {
+    fn a_build_without_mpi_refuses_several_ranks_and_says_how_to_build_one_with_it() {
+        let error = require_mpi(false).unwrap_err();
+        assert!(error.to_string().contains("built without it"), "{error}");
+        let hint = format!("{:?}", error.downcast_ref::<exit::Hint>());
+        assert!(hint.contains("--features mpi"), "{hint}");
+        assert!(require_mpi(true).is_ok());
+        assert_eq!(check_launchable(Some(2), None).is_ok(), HAS_MPI);
+        assert!(check_launchable(Some(1), None).is_ok());
+    }
+
+    #[test]
+    fn all_ranks_exit_like_the_one_with_the_usage_error() {
         let ended = |error: anyhow::Error| {
-            let ranks = Communicator::threads(2, &Options::default()).unwrap();
-            let of = if is_wrong_usage(&error, None) { WRONG_USAGE } else { "" };
+            let ranks = Communicator::threads(2, &CommunicatorOptions::default()).unwrap();
+            let of = if is_usage_error(&error, None) { USAGE_ERROR_PREFIX } else { "" };
             ranks[1].fail(&format!("{of}{error:#}"));
             let lost: anyhow::Error = ranks[0].barrier().unwrap_err().into();
             assert!(lost.to_string().contains("no such file"), "{lost}");
-            is_wrong_usage(&lost, ranks[0].verdict())
+            is_usage_error(&lost, ranks[0].failure())
         };
         assert!(ended(Usage("no such file".into()).into()));
         assert!(!ended(anyhow::anyhow!("no such file")));

@@ -1,44 +1,47 @@
-//! Settings in layers: defaults < file < `--set key=value` < flags.
+//! Layered settings: defaults < file < `--set key=value` < flags.
 //!
-//! Every layer is a TOML table. Each value is read on its own first, so that all faults of all
-//! layers are told at once, each with its place.
+//! Every layer is a TOML table. Each value is first parsed on its own, so that the errors of all layers are reported
+//! together, each with its location.
 
+mod aliases;
 mod fields;
+#[cfg(test)]
+mod reference;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use embodied_r_grpo::settings::{Fault, LossSettings, Sft, Train};
-use embodied_r_rewards::{ExternalReward, Names, Schedule};
+use embodied_r_grpo::settings::{Fault, GrpoSettings, LossSettings, SftSettings};
+use embodied_r_rewards::{ExternalRewardConfig, RewardNames, RewardSchedule};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use crate::exit::Usage;
 
-/// Settings that can be read in layers; every field has a default.
+/// Settings that are resolved from layers; every field has a default.
 pub(crate) trait Settings: Default + Serialize + DeserializeOwned {
-    /// What the types leave possible and is wrong all the same.
+    /// Invalid values that the types allow.
     fn faults(&self) -> Vec<Fault>;
 
-    /// Faults of the value of `key`, where reading it would name only the first. `given` holds all
-    /// values of all layers, unread.
+    /// All errors in the value of `key`, for keys where parsing stops at the first. `given` holds the unparsed values
+    /// of all layers.
     fn faults_of(_key: &str, _value: &Value, _given: &Table) -> Option<Vec<String>> {
         None
     }
 }
 
-impl Settings for Train {
+impl Settings for GrpoSettings {
     fn faults(&self) -> Vec<Fault> {
-        Train::faults(self)
+        GrpoSettings::faults(self)
     }
 
     fn faults_of(key: &str, value: &Value, given: &Table) -> Option<Vec<String>> {
         let faults = match key {
-            "stage" => Schedule::from_toml(value, &reward_names(given)).err(),
-            "reward" => ExternalReward::list_from_toml(value).err(),
+            "stage" => RewardSchedule::from_toml(value, &reward_names(given)).err(),
+            "reward" => ExternalRewardConfig::list_from_toml(value).err(),
             _ => return None,
         };
         Some(faults.map_or_else(Vec::new, |faults| faults.0))
@@ -51,26 +54,43 @@ impl Settings for LossSettings {
     }
 }
 
-impl Settings for Sft {
+impl Settings for SftSettings {
     fn faults(&self) -> Vec<Fault> {
-        Sft::faults(self)
+        SftSettings::faults(self)
     }
 }
 
-/// The names that stages may weigh, beside outside rewards that may have faults themselves.
-fn reward_names(given: &Table) -> Names {
+/// The rewards that stages may weight, including external rewards with errors of their own.
+fn reward_names(given: &Table) -> RewardNames {
     let rewards = given.get("reward").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    Names::new(rewards.iter().filter_map(|reward| reward.get("name")?.as_str()))
+    RewardNames::new(rewards.iter().filter_map(|reward| reward.get("name")?.as_str()))
 }
 
-/// One layer: values, and where each of them stands.
+/// One layer: values and their locations.
 #[derive(Debug, Default)]
 struct Layer {
     values: Table,
-    places: BTreeMap<String, String>,
+    locations: BTreeMap<String, String>,
 }
 
-/// Settings as they are put together.
+impl Layer {
+    /// Replaces TRL's names by ours, where `known` holds ours; returns an error for each setting that is given under
+    /// two names.
+    fn canonicalize(&mut self, known: &[&str]) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (key, value) in std::mem::take(&mut self.values) {
+            let name = aliases::canonical(&key, known).to_owned();
+            let location = self.locations.get(&key).cloned().unwrap_or_default();
+            if self.values.insert(name.clone(), value).is_some() {
+                faults.push(format!("`{name}` is given under two names ({location})"));
+            }
+            self.locations.insert(name, location);
+        }
+        faults
+    }
+}
+
+/// Settings being resolved.
 #[derive(Debug, Default)]
 pub(crate) struct Layers {
     layers: Vec<Layer>,
@@ -82,56 +102,77 @@ impl Layers {
     pub(crate) fn file(mut self, path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|source| {
             let error = anyhow::Error::new(Usage(format!("{source}")));
-            error.context(format!("cannot read the settings `{}`", path.display()))
+            error.context(format!("cannot read `{}`", path.display()))
         })?;
         self.layers.push(parse_file(path, &text)?);
         Ok(self)
     }
 
-    /// Adds the settings that were written beside the checkpoint in `folder`.
+    /// Adds the settings saved with the checkpoint in `folder`.
     pub(crate) fn text(mut self, folder: &Path, text: &str) -> anyhow::Result<Self> {
         self.layers.push(parse_file(&folder.join("settings.toml"), text)?);
         Ok(self)
     }
 
-    /// Adds `key=value` pairs; a value that is no TOML is taken as text.
+    /// Adds `key=value` pairs; a value that is not TOML is a string.
     pub(crate) fn pairs(mut self, pairs: &[String]) -> Self {
         for pair in pairs {
             let Some((key, value)) = pair.split_once('=').filter(|(key, _)| !key.is_empty()) else {
-                self.faults.push(format!("`--set {pair}` is not `key=value`"));
+                self.faults.push(format!("`--set` must be `key=value`, not `{pair}`"));
                 continue;
             };
-            let place = format!("in `--set {pair}`");
+            let location = format!("in `--set {pair}`");
             let value = toml::from_str::<Table>(&format!("value = {value}"))
                 .ok()
                 .and_then(|mut table| table.remove("value"))
                 .unwrap_or_else(|| Value::String(value.to_owned()));
             let mut layer = Layer::default();
             let top = key.split('.').next().unwrap_or(key);
-            layer.places.insert(top.to_owned(), place);
+            layer.locations.insert(top.to_owned(), location);
             layer.values = nested(key, value);
             self.layers.push(layer);
         }
         self
     }
 
-    /// Adds the values of flags that were given.
+    /// Adds the rewards of `--reward-funcs` with weight 1 each; they replace the weights and stages of earlier layers.
+    pub(crate) fn reward_funcs(mut self, names: &[String]) -> Self {
+        if names.is_empty() {
+            return self;
+        }
+        for layer in &mut self.layers {
+            layer.values.remove("stage");
+            layer.values.remove("reward_weights");
+        }
+        let weights = names.iter().map(|name| (name.clone(), Value::Float(1.0))).collect();
+        let key = "reward_weights".to_owned();
+        self.layers.push(Layer {
+            values: Table::from_iter([(key.clone(), Value::Table(weights))]),
+            locations: BTreeMap::from([(key, "in `--reward-funcs`".to_owned())]),
+        });
+        self
+    }
+
+    /// Adds the values of the flags that are given.
     pub(crate) fn flags(mut self, flags: &[(&str, Option<String>)]) -> Self {
         let mut layer = Layer::default();
         for (key, value) in flags {
             if let Some(value) = value {
                 layer.values.insert((*key).to_owned(), Value::String(value.clone()));
-                let place = format!("in `--{}`", key.replace('_', "-"));
-                layer.places.insert((*key).to_owned(), place);
+                let location = format!("in `--{}`", key.replace('_', "-"));
+                layer.locations.insert((*key).to_owned(), location);
             }
         }
         self.layers.push(layer);
         self
     }
 
-    /// Puts the layers together; what must be given in some layer is named in `required`.
-    pub(crate) fn resolve<T: Settings>(self, required: &[&str]) -> anyhow::Result<T> {
+    /// Merges the layers; some layer must give each key in `required`.
+    pub(crate) fn resolve<T: Settings>(mut self, required: &[&str]) -> anyhow::Result<T> {
         let mut faults = self.faults;
+        for layer in &mut self.layers {
+            faults.extend(layer.canonicalize(fields::of::<T>()));
+        }
         let mut given = Table::new();
         for (key, value) in self.layers.iter().flat_map(|layer| &layer.values) {
             merge(&mut given, key.clone(), value.clone());
@@ -139,12 +180,12 @@ impl Layers {
         let mut merged = Table::new();
         for layer in self.layers {
             for (key, value) in layer.values {
-                let place = layer.places.get(&key).map_or("", String::as_str);
+                let location = layer.locations.get(&key).map_or("", String::as_str);
                 let found = faults_of_value::<T>(&key, &value, &given);
                 if found.is_empty() {
                     merge(&mut merged, key, value);
                 } else {
-                    faults.extend(found.into_iter().map(|fault| format!("{fault} ({place})")));
+                    faults.extend(found.into_iter().map(|fault| format!("{fault} ({location})")));
                 }
             }
         }
@@ -170,12 +211,12 @@ impl Layers {
     }
 }
 
-/// The settings as TOML, as they are written beside a run.
+/// The settings as TOML, as saved with a run.
 pub(crate) fn text<T: Settings>(settings: &T) -> anyhow::Result<String> {
     toml::to_string_pretty(settings).context("cannot write the settings as TOML")
 }
 
-/// Keys in which two sets of settings differ, but for `free` ones.
+/// Keys in which two sets of settings differ, except those in `free`.
 pub(crate) fn differences(before: &str, now: &str, free: &[&str]) -> anyhow::Result<Vec<String>> {
     let (before, now): (Table, Table) = (toml::from_str(before)?, toml::from_str(now)?);
     let mut keys: Vec<&String> = before.keys().chain(now.keys()).collect();
@@ -189,11 +230,11 @@ pub(crate) fn differences(before: &str, now: &str, free: &[&str]) -> anyhow::Res
 fn parse_file(path: &Path, text: &str) -> anyhow::Result<Layer> {
     let fault = |error: toml::de::Error| {
         let error = Usage(error.to_string().trim_end().to_owned());
-        anyhow::Error::new(error).context(format!("`{}` is not TOML", path.display()))
+        anyhow::Error::new(error).context(format!("cannot parse `{}`", path.display()))
     };
     let values: Table = toml::from_str(text).map_err(fault)?;
     let spanned = toml::de::DeTable::parse(text).map_err(fault)?;
-    let places = spanned
+    let locations = spanned
         .get_ref()
         .keys()
         .map(|key| {
@@ -201,7 +242,7 @@ fn parse_file(path: &Path, text: &str) -> anyhow::Result<Layer> {
             (key.get_ref().to_string(), format!("line {line} of `{}`", path.display()))
         })
         .collect();
-    Ok(Layer { values, places })
+    Ok(Layer { values, locations })
 }
 
 /// A value under a dotted key, as nested tables.
@@ -214,7 +255,7 @@ fn nested(key: &str, value: Value) -> Table {
     }
 }
 
-/// Puts `value` over what is there; the entries of tables one by one.
+/// Sets `key` to `value`; tables are merged entry by entry.
 fn merge(into: &mut Table, key: String, value: Value) {
     match (into.get_mut(&key), value) {
         (Some(Value::Table(old)), Value::Table(new)) => {
@@ -228,13 +269,15 @@ fn merge(into: &mut Table, key: String, value: Value) {
     }
 }
 
-/// What is wrong with one value by itself.
+/// Errors in one value on its own.
 fn faults_of_value<T: Settings>(key: &str, value: &Value, given: &Table) -> Vec<String> {
     let known = fields::of::<T>();
     if !known.contains(&key) {
-        return vec![match fields::nearest(key, known) {
-            Some(nearest) => format!("there is no setting `{key}`; did you mean `{nearest}`?"),
-            None => format!("there is no setting `{key}`; known are {}", known.join(", ")),
+        let unknown = format!("unknown setting `{key}`");
+        return vec![match (aliases::replacement(key), fields::nearest(key, known)) {
+            (Some(replacement), _) => format!("{unknown}; {replacement}"),
+            (None, Some(nearest)) => format!("{unknown}; did you mean `{nearest}`?"),
+            (None, None) => format!("{unknown}; available: {}", known.join(", ")),
         }];
     }
     if let Some(faults) = T::faults_of(key, value, given) {
@@ -249,9 +292,9 @@ fn faults_of_value<T: Settings>(key: &str, value: &Value, given: &Table) -> Vec<
 
 fn listed(faults: &[String]) -> String {
     if let [fault] = faults {
-        return format!("wrong settings: {fault}");
+        return format!("invalid settings: {fault}");
     }
-    let mut text = format!("{} wrong settings:", faults.len());
+    let mut text = format!("{} invalid settings:", faults.len());
     for fault in faults {
         // Writing to a string cannot fail.
         let _ = write!(text, "\n  - {fault}");
@@ -259,7 +302,7 @@ fn listed(faults: &[String]) -> String {
     text
 }
 
-/// A path as the text of a flag's value.
+/// A path as a flag's value.
 pub(crate) fn path_text(path: Option<&Path>) -> Option<String> {
     path.map(|path| path.display().to_string())
 }

@@ -1,4 +1,4 @@
-//! The two benchmarks that Embodied-R learns from, and what their rows have in common.
+//! The two benchmarks that Embodied-R trains on, and the common interface of their rows.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ pub enum Benchmark {
 }
 
 impl Benchmark {
-    /// Its name, which is also the name of its folder.
+    /// Its name, also that of its folder.
     pub fn name(self) -> &'static str {
         match self {
             Self::Vsi => "VSI-Bench",
@@ -28,7 +28,7 @@ impl Benchmark {
         }
     }
 
-    /// The categories that Embodied-R trains on and is scored by.
+    /// The categories that Embodied-R trains and is evaluated on.
     pub fn categories(self) -> &'static [&'static str] {
         match self {
             Self::Vsi => &vsi::CATEGORIES,
@@ -36,7 +36,7 @@ impl Benchmark {
         }
     }
 
-    /// Its annotation file within the folder that holds the benchmarks.
+    /// The path of its annotation file, below the folder with the benchmarks.
     pub fn annotations(self, input: &Path) -> PathBuf {
         let file = match self {
             Self::Vsi => vsi::ANNOTATIONS,
@@ -48,27 +48,27 @@ impl Benchmark {
 
 /// A row of a benchmark's annotation file.
 pub(crate) trait Row {
-    /// The benchmark that the row is of.
+    /// The row's benchmark.
     const BENCHMARK: Benchmark;
 
     /// Its category.
     fn category(&self) -> &str;
 
-    /// The data set that the video is of, where the benchmark has several.
+    /// The video's source dataset, if the benchmark has several.
     fn source(&self) -> Option<&str>;
 
-    /// The question in the common form, without the path of its video. `path` and `row` are where
-    /// the row was read, for the error.
+    /// The question in the common format, without the path of its video. `path` and `row` locate
+    /// the row in errors.
     fn question(&self, path: &Path, row: usize) -> Result<Question>;
 }
 
-/// Whether a name is that of a file in its folder, and not a way out of it.
+/// Whether `name` is a plain file name, without path traversal.
 pub(crate) fn file_name(name: &str) -> bool {
     let stem = name.strip_suffix(".mp4").unwrap_or(name);
     !stem.is_empty() && !matches!(name, "." | "..") && !name.contains(['/', '\\', '\0'])
 }
 
-/// The index of an option by its capital letter.
+/// The index of an option by its upper-case letter.
 pub(crate) fn option_letter(answer: &str) -> Option<usize> {
     match answer.as_bytes() {
         [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),

@@ -1,6 +1,6 @@
-//! EgoSchema: questions about three minutes of egocentric video, with five options each, as
-//! `questions.json`. Of 5,031 questions the answers to 500 are published, in
-//! `subset_answers.json`; Embodied-R is scored on those, out of its domain.
+//! EgoSchema: five-option questions about three-minute egocentric videos, in `questions.json`. Of
+//! its 5,031 questions, the 500 with published answers (`subset_answers.json`) are an out-of-domain
+//! benchmark of Embodied-R.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,96 +11,104 @@ use serde_json::Value;
 use crate::benchmark::file_name;
 use crate::error::{Error, Result};
 use crate::question::Question;
-use crate::question_set::{Form, QuestionSet, Record, kind, letter, lettered, refuse_second};
+use crate::question_set::{
+    QuestionFormat, QuestionSet, Record, json_type, letter, multiple_choice_text, reject_duplicate,
+};
 
-/// The file of the questions.
+/// The question file.
 pub const QUESTIONS: &str = "questions.json";
 
-/// The file of the answers that are published.
+/// The file of published answers.
 pub const ANSWERS: &str = "subset_answers.json";
 
-/// The category that its questions get, as the set has none of its own.
+/// The category of its questions; EgoSchema itself has none.
 pub const CATEGORY: &str = "egoschema";
 
-/// The field of a question's id, which is also the name of its video without `.mp4`.
+/// The field of a question's id, also the name of its video without `.mp4`.
 pub(crate) const ID: &str = "q_uid";
 
 const OPTIONS: [&str; 5] = ["option 0", "option 1", "option 2", "option 3", "option 4"];
 
-/// Turns records into questions; those without an answer are left out and counted.
+/// Converts records to questions; those without an answer are skipped and counted.
 pub(crate) fn read(path: PathBuf, values: &[Value], answers: Option<&Path>) -> Result<QuestionSet> {
-    let beside = path.with_file_name(ANSWERS);
+    let default = path.with_file_name(ANSWERS);
     let answers = match answers {
         Some(file) => file,
-        None if beside.is_file() => &beside,
-        None => return Err(Error::NoAnswers { path }),
+        None if default.is_file() => &default,
+        None => return Err(Error::MissingAnswers { path }),
     };
     let right = read_answers(answers)?;
     let mut seen = HashMap::new();
-    let (mut questions, mut places) = (Vec::new(), Vec::new());
-    for (place, value) in values.iter().enumerate() {
-        let record = Record::new(&path, place, value)?;
+    let (mut questions, mut record_indices) = (Vec::new(), Vec::new());
+    for (index, value) in values.iter().enumerate() {
+        let record = Record::new(&path, index, value)?;
         let id = record.text(ID)?;
-        refuse_second(&mut seen, &record, ID, id)?;
+        reject_duplicate(&mut seen, &record, ID, id)?;
         let mut question = question(&record, id)?;
         if let Some(&index) = right.get(id) {
             question.answer = letter(index);
             questions.push(question);
-            places.push(place);
+            record_indices.push(index);
         }
     }
     if questions.is_empty() {
-        return Err(Error::OtherAnswers { path, answers: answers.to_owned() });
+        return Err(Error::UnrelatedAnswers { path, answers: answers.to_owned() });
     }
     let unanswered = values.len() - questions.len();
-    Ok(QuestionSet { path, form: Form::EgoSchema, questions, places, unanswered })
+    Ok(QuestionSet {
+        path,
+        format: QuestionFormat::EgoSchema,
+        questions,
+        record_indices,
+        unanswered,
+    })
 }
 
 /// A record as a question without its answer.
 fn question(record: &Record<'_>, id: &str) -> Result<Question> {
     let video_id = format!("{id}.mp4");
     if !file_name(&video_id) {
-        return Err(record.fault(ID, format!("`{id}` should be the name of a video file")));
+        return Err(record.field_error(ID, format!("`{id}` must be the name of a video file")));
     }
     let options = OPTIONS.iter().map(|field| record.text(field)).collect::<Result<Vec<&str>>>()?;
-    let taken: Vec<&str> = [ID].into_iter().chain(OPTIONS).collect();
+    let used: Vec<&str> = [ID].into_iter().chain(OPTIONS).collect();
     Ok(Question {
         question_id: id.into(),
         video_id: Some(video_id),
         question_category: CATEGORY.to_owned(),
-        question: lettered(record.text("question")?, &options),
+        question: multiple_choice_text(record.text("question")?, &options),
         answer: String::new(),
         scene_name: Some(id.to_owned()),
         videos: None,
         content: None,
-        extra: record.others(&taken),
+        extra: record.extra_fields(&used),
     })
 }
 
-/// The index of the right option by question.
+/// The index of the correct option by question id.
 fn read_answers(path: &Path) -> Result<HashMap<String, usize>> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
     let Pairs(pairs) = serde_json::from_str(&text)
         .map_err(|source| Error::Json { path: path.to_owned(), source })?;
     let mut answers = HashMap::with_capacity(pairs.len());
     for (id, value) in pairs {
-        let fault = |fault| Error::Answer { path: path.to_owned(), id: id.clone(), fault };
+        let invalid = |reason| Error::Answer { path: path.to_owned(), id: id.clone(), reason };
         let index = value.as_u64().and_then(|index| usize::try_from(index).ok());
         let Some(index) = index.filter(|&index| index < OPTIONS.len()) else {
             let found = match value {
                 Value::Number(number) => number.to_string(),
-                other => kind(&other).to_owned(),
+                other => json_type(&other).to_owned(),
             };
-            return Err(fault(format!("is {found}, should be an index from 0 to 4")));
+            return Err(invalid(format!("must be an index from 0 to 4, not {found}")));
         };
         if answers.insert(id.clone(), index).is_some() {
-            return Err(fault("is given twice".to_owned()));
+            return Err(invalid("is duplicated".to_owned()));
         }
     }
     Ok(answers)
 }
 
-/// The entries of an object as they stand, so that a name that comes twice is seen.
+/// The entries of an object in order, to detect duplicate keys.
 struct Pairs(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Pairs {

@@ -1,122 +1,122 @@
-//! The crate's error.
+//! The crate's error type.
 
 use std::path::PathBuf;
 
-/// What can go wrong while data is read or written.
+/// Errors of reading and writing data.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
     #[error("cannot {action} `{}`: {source}", path.display())]
     Io {
-        /// What was tried, as a verb: `read`, `write`, `create` …
+        /// The failed operation, as a verb: `read`, `write`, `create` …
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The operating system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A JSON file does not have the expected form.
-    #[error("`{}` is not the JSON expected: {source}", path.display())]
+    /// A file is not JSON or has the wrong structure.
+    #[error("cannot parse `{}`: {source}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// The parser's reason, with line and column.
+        /// The parser's error, with line and column.
         source: serde_json::Error,
     },
-    /// A record of a file of questions is not an object.
-    #[error("record {record} of `{}` {fault}", path.display())]
+    /// A record of a question file is not an object.
+    #[error("record {record} of `{}` {reason}", path.display())]
     Record {
         /// The file.
         path: PathBuf,
-        /// The record, counted from 1.
+        /// The 1-based index of the record.
         record: usize,
-        /// What is wrong with it.
-        fault: String,
+        /// What is wrong.
+        reason: String,
     },
-    /// A field of a record cannot be used.
-    #[error("`{field}` in record {record} of `{}`: {fault}", path.display())]
+    /// A field of a record is invalid.
+    #[error("`{field}` in record {record} of `{}`: {reason}", path.display())]
     RecordField {
         /// The file.
         path: PathBuf,
-        /// The record, counted from 1.
+        /// The 1-based index of the record.
         record: usize,
         /// The field.
         field: String,
-        /// What is wrong with it.
-        fault: String,
+        /// What is wrong.
+        reason: String,
     },
-    /// EgoSchema's questions come without their answers.
+    /// The answer file of EgoSchema's questions is missing.
     #[error(
-        "`{}` holds no answers; put `subset_answers.json` beside it, or name that file with \
+        "`{}` has no answers; put `subset_answers.json` next to it, or pass that file with \
          `--answers`",
         path.display()
     )]
-    NoAnswers {
-        /// The file of the questions.
+    MissingAnswers {
+        /// The question file.
         path: PathBuf,
     },
-    /// An entry of a file of answers cannot be used.
-    #[error("the answer to `{id}` in `{}` {fault}", path.display())]
+    /// An entry of an answer file is invalid.
+    #[error("the answer to `{id}` in `{}` {reason}", path.display())]
     Answer {
         /// The file.
         path: PathBuf,
-        /// The question.
+        /// The question's id.
         id: String,
-        /// What is wrong with it.
-        fault: String,
+        /// What is wrong.
+        reason: String,
     },
-    /// A file of answers is about other questions.
+    /// An answer file has no answer to any of the questions.
     #[error("`{}` answers none of the questions in `{}`", answers.display(), path.display())]
-    OtherAnswers {
-        /// The file of the questions.
+    UnrelatedAnswers {
+        /// The question file.
         path: PathBuf,
-        /// The file of the answers.
+        /// The answer file.
         answers: PathBuf,
     },
-    /// Answers are given for questions that have their own.
+    /// An answer file was passed for questions that include their answers.
     #[error(
-        "`{}` has answers of its own; `--answers` belongs to EgoSchema's questions",
+        "`{}` includes its answers; `--answers` is for EgoSchema's questions only",
         path.display()
     )]
     AnswersUnused {
-        /// The file of the questions.
+        /// The question file.
         path: PathBuf,
     },
-    /// A folder holds no questions that are known by their name.
+    /// A folder has no question file with a known name.
     #[error(
-        "`{}` is a folder without `questions.json` (EgoSchema) and `egocentric_navigation.json` \
-         (MVBench); name the file",
+        "`{}` has neither `questions.json` (EgoSchema) nor `egocentric_navigation.json` \
+         (MVBench); pass the question file itself",
         path.display()
     )]
     NoQuestions {
         /// The folder.
         path: PathBuf,
     },
-    /// A folder holds the questions of several benchmarks.
-    #[error("`{}` and `{}` are both files of questions; name one", first.display(), second.display())]
+    /// A folder has question files of several benchmarks.
+    #[error("`{}` and `{}` are both question files; pass one of them", first.display(), second.display())]
     SeveralQuestionFiles {
-        /// One of them.
+        /// The first file.
         first: PathBuf,
-        /// Another one.
+        /// The second file.
         second: PathBuf,
     },
-    /// A scene file holds a figure that cannot be.
-    #[error("`{field}` in the scene file `{}` should be {wanted}", path.display())]
+    /// A scene file has an invalid value.
+    #[error("`{field}` in the scene file `{}` must be {expected}", path.display())]
     Scene {
         /// The file.
         path: PathBuf,
-        /// The field at fault.
+        /// The invalid field.
         field: &'static str,
         /// What it should be.
-        wanted: &'static str,
+        expected: &'static str,
     },
     /// A parquet file cannot be read.
-    #[error("`{}` is not a readable parquet file: {source}", path.display())]
+    #[error("cannot read the parquet file `{}`: {source}", path.display())]
     Parquet {
         /// The file.
         path: PathBuf,
-        /// The reader's reason.
+        /// The reader's error.
         source: polars::error::PolarsError,
     },
     /// A parquet file cannot be written.
@@ -124,58 +124,58 @@ pub enum Error {
     ParquetWrite {
         /// The file.
         path: PathBuf,
-        /// The writer's reason.
+        /// The writer's error.
         source: polars::error::PolarsError,
     },
     /// A table lacks a column.
-    #[error("column `{column}` is missing from `{}`, whose columns are: {found}", path.display())]
+    #[error("column `{column}` is missing from `{}`; available columns: {found}", path.display())]
     MissingColumn {
         /// The file.
         path: PathBuf,
-        /// The column looked for.
+        /// The missing column.
         column: String,
-        /// The columns that are there.
+        /// The available columns.
         found: String,
     },
-    /// A column holds another type than it should.
-    #[error("column `{column}` of `{}` should hold {wanted}, but holds {found}", path.display())]
+    /// A column has the wrong type.
+    #[error("column `{column}` of `{}` must contain {expected}, but has type {found}", path.display())]
     ColumnType {
         /// The file.
         path: PathBuf,
         /// The column.
         column: String,
-        /// What it should hold.
-        wanted: &'static str,
-        /// The type that it holds, in polars' words.
+        /// The expected type, in words.
+        expected: &'static str,
+        /// The actual polars data type.
         found: String,
     },
-    /// A column that must be filled lacks a value.
-    #[error("column `{column}` of `{}` has no value in row {row}", path.display())]
-    AbsentValue {
+    /// A required column has a null.
+    #[error("column `{column}` of `{}` is null in row {row}", path.display())]
+    NullValue {
         /// The file.
         path: PathBuf,
         /// The column.
         column: String,
-        /// The row, counted from 0.
+        /// The 0-based row index.
         row: usize,
     },
-    /// A row holds a value that cannot be used.
-    #[error("`{found}` in row {row}, column `{column}`, of `{}` should be {wanted}", path.display())]
+    /// A row has an invalid value.
+    #[error("`{found}` in row {row}, column `{column}`, of `{}` must be {expected}", path.display())]
     Value {
         /// The file.
         path: PathBuf,
         /// The column.
         column: &'static str,
-        /// The row, counted from 0.
+        /// The 0-based row index.
         row: usize,
         /// The value.
         found: String,
         /// What it should be.
-        wanted: &'static str,
+        expected: &'static str,
     },
-    /// The input folder holds no benchmark.
+    /// The input folder contains no benchmark.
     #[error(
-        "`{}` holds neither `VSI-Bench/test-00000-of-00001.parquet` nor \
+        "`{}` contains neither `VSI-Bench/test-00000-of-00001.parquet` nor \
          `UrbanVideo-Bench/MCQ.parquet`",
         path.display()
     )]
@@ -188,33 +188,30 @@ pub enum Error {
     Archive {
         /// The zip file.
         path: PathBuf,
-        /// The reader's reason.
+        /// The zip reader's error.
         source: zip::result::ZipError,
     },
-    /// An archive's entry would be unpacked outside its folder, or through a link.
+    /// An archive entry would be extracted outside the target folder (path traversal) or is a link.
     #[error(
-        "entry `{entry}` of the archive `{}` leaves its folder; the archive is not trusted, \
-         nothing was unpacked",
+        "entry `{entry}` of the archive `{}` points outside the target folder; nothing was extracted",
         path.display()
     )]
-    HostileEntry {
+    UnsafeEntry {
         /// The zip file.
         path: PathBuf,
         /// The entry's name.
         entry: String,
     },
-    /// Both benchmarks name the same video.
-    #[error("both benchmarks name the video `{video_id}`; preprocess them into two folders")]
+    /// Both benchmarks have a video of the same name.
+    #[error("both benchmarks have a video `{video_id}`; preprocess them into separate folders")]
     SharedVideo {
         /// File name of the video.
         video_id: String,
     },
-    /// A fold that does not exist.
-    #[error(
-        "there is no fold {fold} of {folds}; folds are counted from 0 and there are at least 2"
-    )]
+    /// An invalid fold index or number of folds.
+    #[error("invalid fold {fold} of {folds}; folds count from 0 and at least 2 are needed")]
     Fold {
-        /// The fold asked for.
+        /// The requested fold.
         fold: usize,
         /// The number of folds.
         folds: usize,
@@ -232,5 +229,5 @@ impl Error {
     }
 }
 
-/// The crate's result.
+/// The crate's result type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

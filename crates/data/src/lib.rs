@@ -1,14 +1,13 @@
-//! Questions and where they come from.
+//! Datasets and prompts. All other crates of the workspace build on this one.
 //!
-//! The crate at the bottom of the workspace, in four groups:
-//! - the record that every stage passes on: [`question`];
-//! - the benchmarks: their tables ([`vsi`], [`urban`], [`parquet`]), and the way from them to one set
-//!   of questions split by scene ([`preprocess`], [`split`], [`videos`]); the sets that are scored
-//!   out of domain ([`egoschema`], [`mvbench`]), which [`question_set`] reads as questions too;
-//! - texts: what the model and the judge are given ([`prompts`]), and what is true of a built-in
-//!   room in words ([`scene`]);
-//! - what all stages need: files that are whole or not there ([`write`](mod@write)), and the trait
-//!   by which libraries report progress ([`progress`]).
+//! - The record that every pipeline stage reads and writes: [`question`].
+//! - Benchmarks: the training benchmarks' tables ([`vsi`], [`urban`], [`parquet`]), their
+//!   preprocessing into one dataset split by scene ([`preprocess`], [`split`], [`videos`]), and the
+//!   out-of-domain benchmarks ([`egoschema`], [`mvbench`]). [`question_set`] reads all formats.
+//! - Text: prompts of the model and the judge ([`prompts`]), ground-truth captions of built-in rooms
+//!   ([`scene`]).
+//! - Shared by all stages: atomic file writes ([`write`](mod@write)) and progress reporting
+//!   ([`progress`]).
 //!
 //! ```
 //! use embodied_r_data::prompts::{FrameText, perceived, question_part};

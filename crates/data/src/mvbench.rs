@@ -1,5 +1,5 @@
-//! MVBench's task `egocentric_navigation`: which move comes next? Embodied-R is scored on its 200
-//! questions, out of its domain.
+//! MVBench's task `egocentric_navigation`: which move comes next? Its 200 questions are an
+//! out-of-domain benchmark of Embodied-R.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -7,33 +7,41 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::question::Question;
-use crate::question_set::{Form, QuestionSet, Record, kind, letter, lettered};
+use crate::question_set::{
+    QuestionFormat, QuestionSet, Record, json_type, letter, multiple_choice_text,
+};
 
-/// The file of the questions, in the order of where it is looked for in a folder.
+/// The question file's possible paths within a folder, in search order.
 pub const QUESTIONS: [&str; 2] = ["egocentric_navigation.json", "json/egocentric_navigation.json"];
 
-/// The category that its questions get: the name of the task.
+/// The category of its questions: the name of the task.
 pub const CATEGORY: &str = "egocentric_navigation";
 
 /// The field of the options.
 pub(crate) const CANDIDATES: &str = "candidates";
 
-/// Options have letters from A to H, as answers are read.
-const MOST_CANDIDATES: usize = 8;
+/// Answer extraction supports the letters A to H.
+const MAX_CANDIDATES: usize = 8;
 
-/// Turns records into questions.
+/// Converts records to questions.
 pub(crate) fn read(path: PathBuf, values: &[Value]) -> Result<QuestionSet> {
-    let question = |(place, value)| question(&Record::new(&path, place, value)?);
+    let question = |(index, value)| question(&Record::new(&path, index, value)?);
     let questions = values.iter().enumerate().map(question).collect::<Result<Vec<_>>>()?;
-    let places = (0..questions.len()).collect();
-    Ok(QuestionSet { form: Form::MvBench, questions, places, unanswered: 0, path })
+    let record_indices = (0..questions.len()).collect();
+    Ok(QuestionSet {
+        format: QuestionFormat::MvBench,
+        questions,
+        record_indices,
+        unanswered: 0,
+        path,
+    })
 }
 
 fn question(record: &Record<'_>) -> Result<Question> {
     let video = record.text("video")?;
-    let Some(name) = inside(video) else {
-        let fault = format!("`{video}` should be the path of a video within the folder of videos");
-        return Err(record.fault("video", fault));
+    let Some(name) = contained_file_name(video) else {
+        let reason = format!("`{video}` must be a path within the video folder");
+        return Err(record.field_error("video", reason));
     };
     let candidates = candidates(record)?;
     let answer = record.text("answer")?;
@@ -41,46 +49,50 @@ fn question(record: &Record<'_>) -> Result<Question> {
     let index = match (right.next(), right.next()) {
         (Some((index, _)), None) => index,
         (None, _) => {
-            let fault = format!("`{answer}` is none of the candidates: {}", candidates.join(", "));
-            return Err(record.fault("answer", fault));
+            let reason =
+                format!("`{answer}` is not one of the candidates: {}", candidates.join(", "));
+            return Err(record.field_error("answer", reason));
         }
         (Some(_), Some(_)) => {
-            return Err(record.fault("answer", format!("`{answer}` is a candidate twice")));
+            return Err(
+                record.field_error("answer", format!("`{answer}` matches several candidates"))
+            );
         }
     };
     let stem = Path::new(name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Question {
-        // The set has no ids of its own.
-        question_id: record.place.into(),
+        // MVBench has no question ids.
+        question_id: record.index.into(),
         video_id: Some(name.to_owned()),
         question_category: CATEGORY.to_owned(),
-        question: lettered(record.text("question")?, &candidates),
+        question: multiple_choice_text(record.text("question")?, &candidates),
         answer: letter(index),
         scene_name: Some(stem),
         videos: (name != video).then(|| video.to_owned()),
         content: None,
-        extra: record.others(&["video", CANDIDATES]),
+        extra: record.extra_fields(&["video", CANDIDATES]),
     })
 }
 
 fn candidates<'a>(record: &Record<'a>) -> Result<Vec<&'a str>> {
-    let value =
-        record.fields.get(CANDIDATES).ok_or_else(|| record.fault(CANDIDATES, "is missing"))?;
+    let value = record
+        .fields
+        .get(CANDIDATES)
+        .ok_or_else(|| record.field_error(CANDIDATES, "is missing"))?;
     let Value::Array(list) = value else {
-        let fault = format!("should be a list, but is {}", kind(value));
-        return Err(record.fault(CANDIDATES, fault));
+        let reason = format!("must be an array, not {}", json_type(value));
+        return Err(record.field_error(CANDIDATES, reason));
     };
-    if !(2..=MOST_CANDIDATES).contains(&list.len()) {
-        let fault =
-            format!("should be 2 to {MOST_CANDIDATES} options, but there are {}", list.len());
-        return Err(record.fault(CANDIDATES, fault));
+    if !(2..=MAX_CANDIDATES).contains(&list.len()) {
+        let reason = format!("must have 2 to {MAX_CANDIDATES} options, not {}", list.len());
+        return Err(record.field_error(CANDIDATES, reason));
     }
     let text = |(index, value)| record.text_of(&format!("{CANDIDATES}[{index}]"), value);
     list.iter().enumerate().map(text).collect()
 }
 
-/// The file's name of a path that stays within its folder.
-fn inside(video: &str) -> Option<&str> {
+/// The file name of `video` if the path stays within its folder.
+fn contained_file_name(video: &str) -> Option<&str> {
     let mut parts = Path::new(video).components();
     let stays = parts.all(|part| matches!(part, Component::Normal(_)));
     let clean = stays && !video.contains(['\\', '\0']);

@@ -1,7 +1,6 @@
-//! Tables in parquet files: what the benchmarks are published in, and what completions are logged in.
+//! Parquet tables, the format of the benchmarks' annotations and of logged completions.
 //!
-//! polars does the reading and writing; this module gives typed columns and errors that name the
-//! file, the column and the row.
+//! A thin layer over polars with typed columns and errors that name the file, column and row.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,22 +16,22 @@ use polars::prelude::{IntoColumn as _, ListBuilderTrait as _};
 use crate::error::{Error, Result};
 use crate::write::write_atomic_with;
 
-/// The values of one column to be written, one per row.
+/// The values of a column to write, one per row.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Column {
-    /// Text.
+    /// Strings.
     Strings(Vec<String>),
-    /// Text that may be absent.
+    /// Nullable strings.
     OptionalStrings(Vec<Option<String>>),
-    /// Whole numbers.
+    /// Integers.
     Integers(Vec<i64>),
-    /// Numbers.
+    /// Floats.
     Floats(Vec<f64>),
-    /// Numbers that may be absent.
+    /// Nullable floats.
     OptionalFloats(Vec<Option<f64>>),
     /// Lists of token ids.
     IdLists(Vec<Vec<u32>>),
-    /// Lists of text that may be absent.
+    /// Nullable lists of strings.
     OptionalStringLists(Vec<Option<Vec<String>>>),
 }
 
@@ -70,20 +69,20 @@ impl Column {
     }
 }
 
-/// Writes a parquet file of the given columns, whole or not at all.
+/// Writes a parquet file of the given columns atomically.
 ///
 /// # Errors
 /// The columns differ in length or share a name, or the file cannot be written.
 pub fn write_table(path: &Path, columns: Vec<(&str, Column)>) -> Result<()> {
-    let fault = |source| Error::ParquetWrite { path: path.into(), source };
+    let write_error = |source| Error::ParquetWrite { path: path.into(), source };
     let columns = columns.into_iter().map(|(name, column)| column.into_series(name)).collect();
-    let mut frame = DataFrame::new_infer_height(columns).map_err(fault)?;
+    let mut frame = DataFrame::new_infer_height(columns).map_err(write_error)?;
     write_atomic_with(path, |out| {
-        ParquetWriter::new(out).finish(&mut frame).map(|_| ()).map_err(fault)
+        ParquetWriter::new(out).finish(&mut frame).map(|_| ()).map_err(write_error)
     })
 }
 
-/// A parquet file in memory. Rows are counted from 0.
+/// A parquet file in memory. Row indices are 0-based.
 #[derive(Debug, Clone)]
 pub struct Table {
     path: PathBuf,
@@ -91,21 +90,21 @@ pub struct Table {
 }
 
 impl Table {
-    /// Reads a parquet file whole.
+    /// Reads a parquet file into memory.
     ///
     /// # Errors
     /// The file cannot be opened or is not a readable parquet file.
     pub fn read(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("read", path))?;
-        // polars panics on some damaged footers.
+        // polars panics on some corrupt footers.
         let read = catch_unwind(AssertUnwindSafe(|| ParquetReader::new(file).finish()));
         let frame = read
-            .unwrap_or_else(|_| Err(PolarsError::ComputeError("its footer is damaged".into())))
+            .unwrap_or_else(|_| Err(PolarsError::ComputeError("its footer is corrupt".into())))
             .map_err(|source| Error::Parquet { path: path.into(), source })?;
         Ok(Self { path: path.into(), frame })
     }
 
-    /// The file that the table was read from.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -120,80 +119,80 @@ impl Table {
         self.len() == 0
     }
 
-    /// The names of the columns, in the file's order.
+    /// The column names, in file order.
     pub fn column_names(&self) -> Vec<String> {
         self.frame.get_column_names().into_iter().map(ToString::to_string).collect()
     }
 
-    /// A column of text.
+    /// A string column.
     ///
     /// # Errors
-    /// The column is missing, is of another type, or lacks a value.
+    /// The column is missing, has the wrong type or contains nulls.
     pub fn strings(&self, name: &str) -> Result<Vec<String>> {
         self.all_present(name, self.optional_strings(name)?)
     }
 
-    /// A column of text that may be absent.
+    /// A nullable string column.
     ///
     /// # Errors
-    /// The column is missing or of another type.
+    /// The column is missing or has the wrong type.
     pub fn optional_strings(&self, name: &str) -> Result<Vec<Option<String>>> {
-        let wanted = "text";
+        let expected = "strings";
         let column = self.column(name)?;
         if *column.dtype() == DataType::Null {
             return Ok(vec![None; self.len()]);
         }
-        let texts = column.str().map_err(|_| self.wrong_type(name, column, wanted))?;
+        let texts = column.str().map_err(|_| self.wrong_type(name, column, expected))?;
         Ok(texts.iter().map(|text| text.map(str::to_owned)).collect())
     }
 
-    /// A column of whole numbers, of any width that fits.
+    /// An integer column of any width whose values fit into 64 bits.
     ///
     /// # Errors
-    /// The column is missing, is of another type, or lacks a value.
+    /// The column is missing, has the wrong type or contains nulls.
     pub fn integers(&self, name: &str) -> Result<Vec<i64>> {
-        let wanted = "whole numbers";
+        let expected = "integers";
         let column = self.column(name)?;
         if !column.dtype().is_integer() {
-            return Err(self.wrong_type(name, column, wanted));
+            return Err(self.wrong_type(name, column, expected));
         }
         let numbers = column
             .strict_cast(&DataType::Int64)
-            .map_err(|_| self.wrong_type(name, column, "whole numbers of 64 bits"))?;
-        let numbers = numbers.i64().map_err(|_| self.wrong_type(name, column, wanted))?;
+            .map_err(|_| self.wrong_type(name, column, "64-bit integers"))?;
+        let numbers = numbers.i64().map_err(|_| self.wrong_type(name, column, expected))?;
         self.all_present(name, numbers.iter().collect())
     }
 
-    /// A column of numbers.
+    /// A float column.
     ///
     /// # Errors
-    /// The column is missing, is of another type, or lacks a value.
+    /// The column is missing, has the wrong type or contains nulls.
     pub fn floats(&self, name: &str) -> Result<Vec<f64>> {
         self.all_present(name, self.optional_floats(name)?)
     }
 
-    /// A column of numbers that may be absent.
+    /// A nullable float column.
     ///
     /// # Errors
-    /// The column is missing or of another type.
+    /// The column is missing or has the wrong type.
     pub fn optional_floats(&self, name: &str) -> Result<Vec<Option<f64>>> {
-        let wanted = "numbers";
+        let expected = "numbers";
         let column = self.column(name)?;
         if *column.dtype() == DataType::Null {
             return Ok(vec![None; self.len()]);
         }
         if !column.dtype().is_primitive_numeric() {
-            return Err(self.wrong_type(name, column, wanted));
+            return Err(self.wrong_type(name, column, expected));
         }
-        let wrong = |_| self.wrong_type(name, column, wanted);
+        let wrong = |_| self.wrong_type(name, column, expected);
         let numbers = column.cast(&DataType::Float64).map_err(wrong)?;
         Ok(numbers.f64().map_err(wrong)?.iter().collect())
     }
 
-    /// A column of lists of token ids.
+    /// A column of token id lists.
     ///
     /// # Errors
-    /// The column is missing, is of another type, or lacks a value.
+    /// The column is missing, has the wrong type or contains nulls.
     pub fn id_lists(&self, name: &str) -> Result<Vec<Vec<u32>>> {
         let lists = self.lists(name, &DataType::UInt32, "lists of 32-bit ids")?;
         (0..lists.len())
@@ -205,15 +204,15 @@ impl Table {
             .collect()
     }
 
-    /// A column of lists of text that may be absent.
+    /// A nullable column of string lists.
     ///
     /// # Errors
-    /// The column is missing, is of another type, or a list lacks a value.
+    /// The column is missing, has the wrong type, or a list contains nulls.
     pub fn optional_string_lists(&self, name: &str) -> Result<Vec<Option<Vec<String>>>> {
         if *self.column(name)?.dtype() == DataType::Null {
             return Ok(vec![None; self.len()]);
         }
-        let lists = self.lists(name, &DataType::String, "lists of text")?;
+        let lists = self.lists(name, &DataType::String, "lists of strings")?;
         (0..lists.len())
             .map(|row| {
                 let Some(texts) = lists.get_as_series(row) else { return Ok(None) };
@@ -235,11 +234,11 @@ impl Table {
         })
     }
 
-    fn lists(&self, name: &str, inner: &DataType, wanted: &'static str) -> Result<&ListChunked> {
+    fn lists(&self, name: &str, inner: &DataType, expected: &'static str) -> Result<&ListChunked> {
         let column = self.column(name)?;
         match column.list() {
             Ok(lists) if lists.inner_dtype() == inner => Ok(lists),
-            _ => Err(self.wrong_type(name, column, wanted)),
+            _ => Err(self.wrong_type(name, column, expected)),
         }
     }
 
@@ -252,14 +251,14 @@ impl Table {
     }
 
     fn absent(&self, name: &str, row: usize) -> Error {
-        Error::AbsentValue { path: self.path.clone(), column: name.to_owned(), row }
+        Error::NullValue { path: self.path.clone(), column: name.to_owned(), row }
     }
 
-    fn wrong_type(&self, name: &str, column: &Series, wanted: &'static str) -> Error {
+    fn wrong_type(&self, name: &str, column: &Series, expected: &'static str) -> Error {
         Error::ColumnType {
             path: self.path.clone(),
             column: name.to_owned(),
-            wanted,
+            expected,
             found: column.dtype().to_string(),
         }
     }
@@ -282,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_column_is_read_back_as_it_was_written() {
+    fn every_kind_of_column_round_trips() {
         let (_folder, table) = written(vec![
             ("text", text(&["a", ""])),
             ("optional text", Column::OptionalStrings(vec![None, Some("ü".into())])),
@@ -316,24 +315,24 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_column_is_named_with_those_that_are_there() {
+    fn a_missing_column_is_reported_with_the_available_ones() {
         let (_folder, table) = written(vec![("a", text(&["x"])), ("b", text(&["y"]))]);
         let error = table.strings("question").unwrap_err().to_string();
         assert!(error.contains("`question`") && error.contains("a, b"), "{error}");
     }
 
     #[test]
-    fn a_column_of_another_type_is_named_with_both_types() {
+    fn a_column_of_the_wrong_type_is_reported_with_both_types() {
         let (_folder, table) = written(vec![("id", text(&["x"]))]);
         let error = table.integers("id").unwrap_err().to_string();
-        assert!(error.contains("`id`") && error.contains("whole numbers"), "{error}");
+        assert!(error.contains("`id`") && error.contains("integers"), "{error}");
         assert!(error.contains("str"), "{error}");
         assert!(matches!(table.id_lists("id"), Err(Error::ColumnType { .. })));
         assert!(matches!(table.floats("id"), Err(Error::ColumnType { .. })));
     }
 
     #[test]
-    fn an_absent_value_is_named_by_its_row() {
+    fn a_null_is_reported_with_its_row() {
         let (_folder, table) =
             written(vec![("name", Column::OptionalStrings(vec![Some("x".into()), None]))]);
         let error = table.strings("name").unwrap_err().to_string();
@@ -341,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_different_lengths_are_refused() {
+    fn columns_of_different_lengths_are_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("table.parquet");
         let columns = vec![("a", text(&["x"])), ("b", text(&["x", "y"]))];
@@ -350,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_named() {
+    fn a_corrupt_file_is_reported_by_name() {
         let (folder, table) = written(vec![("a", text(&["x", "y", "z"]))]);
         let whole = std::fs::read(table.path()).unwrap();
         let path = folder.path().join("damaged.parquet");

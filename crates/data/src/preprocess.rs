@@ -1,4 +1,4 @@
-//! Both benchmarks made one: a set of questions split by scene, and their videos in one folder.
+//! Merges both benchmarks into one dataset: questions split by scene, and their videos in one folder.
 //!
 //! ```text
 //! INPUT/VSI-Bench/{*.zip, test-00000-of-00001.parquet}    OUTPUT/complete/train_data.json
@@ -8,9 +8,9 @@
 //!                                                         OUTPUT/complete/summary.json
 //! ```
 //!
-//! Everything is checked before anything is written, the videos come first and the question files
-//! last, all of them together: a run that was stopped leaves the questions of the run before, and is
-//! simply started again.
+//! All input is validated before anything is written. Videos are written first, then all question
+//! files together, so an interrupted run leaves the previous question files intact and can be
+//! repeated.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,26 +22,26 @@ use crate::benchmark::{Benchmark, Row};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::question::Question;
-use crate::split::{self, Plan, Split};
-use crate::videos::{self, Library, Placed, Source, Transfer};
+use crate::split::{self, Split, SplitStrategy};
+use crate::videos::{self, PlaceOutcome, Transfer, VideoIndex, VideoSource};
 use crate::write::write_all_atomic;
 use crate::{urban, vsi};
 
 mod summary;
 
-pub use summary::{CategoryCount, SplitCount, Summary, VideoCount};
+pub use summary::{CategoryCount, PreprocessSummary, SplitCount, VideoCount};
 
-/// The folder within the output that the unified set lies in.
+/// The subfolder of the output with the merged dataset.
 const FOLDER: &str = "complete";
 
-/// Which questions are kept.
+/// Which question categories to keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Categories {
-    /// The eight multiple-choice tasks of Embodied-R (the three levels of VSI-Bench's
-    /// `object_rel_direction` are one).
+    /// Embodied-R's eight multiple-choice tasks (VSI-Bench's three levels of `object_rel_direction`
+    /// count as one).
     EmbodiedR,
-    /// All, with VSI-Bench's numeric ones.
+    /// All categories, including VSI-Bench's numeric ones.
     All,
 }
 
@@ -54,40 +54,41 @@ impl Categories {
     }
 }
 
-/// What to do.
+/// Preprocessing options.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Options {
-    /// The folder that holds `VSI-Bench/`, `UrbanVideo-Bench/` or both.
+pub struct PreprocessOptions {
+    /// The folder with `VSI-Bench/`, `UrbanVideo-Bench/` or both.
     pub input: PathBuf,
-    /// The folder that `complete/` is made in.
+    /// The folder to create `complete/` in.
     pub output: PathBuf,
-    /// How videos come into `complete/videos/`.
+    /// How videos get into `complete/videos/`.
     pub videos: Transfer,
-    /// How scenes are dealt out.
-    pub plan: Plan,
-    /// Seed of the dealing.
+    /// How scenes are assigned to splits.
+    #[serde(rename = "plan")]
+    pub strategy: SplitStrategy,
+    /// Random seed of the split.
     pub seed: u64,
-    /// Which questions are kept.
+    /// Which question categories to keep.
     pub categories: Categories,
 }
 
-/// A kept question and where it is from.
+/// A kept question and its origin.
 struct Item {
     benchmark: Benchmark,
     dataset: Option<String>,
     question: Question,
 }
 
-/// Unifies the benchmarks found in the input folder.
+/// Merges the benchmarks found in the input folder.
 ///
 /// # Errors
-/// The input holds no benchmark, or an annotation file, archive or video of it cannot be used; or
-/// the output cannot be written.
-pub fn run(options: &Options, progress: &dyn Progress) -> Result<Summary> {
+/// The input has no benchmark, an annotation file, archive or video is invalid, or the output
+/// cannot be written.
+pub fn run(options: &PreprocessOptions, progress: &dyn Progress) -> Result<PreprocessSummary> {
     let benchmarks = present(&options.input)?;
     progress.start("reading annotations", Some(benchmarks.len() as u64));
     let mut items = Vec::new();
-    let mut summary = Summary::default();
+    let mut summary = PreprocessSummary::default();
     for &benchmark in &benchmarks {
         let path = benchmark.annotations(&options.input);
         match benchmark {
@@ -102,7 +103,7 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Summary> {
     }
     progress.finish();
 
-    let splits = deal(&items, &benchmarks, options);
+    let splits = assign_splits(&items, &benchmarks, options);
     summary.splits = summary::count_splits(&items, &splits);
     let folder = options.output.join(FOLDER);
     place_videos(&mut items, &benchmarks, &folder.join("videos"), options, &mut summary, progress)?;
@@ -121,7 +122,7 @@ fn present(input: &Path) -> Result<Vec<Benchmark>> {
         } else if input.join(benchmark.name()).read_dir().is_ok_and(|mut files| {
             files.any(|file| file.is_ok_and(|file| !is_hidden(&file.file_name())))
         }) {
-            // Videos without annotations: the download is not finished.
+            // Videos without annotations: an incomplete download.
             fs::File::open(&annotations).map_err(Error::io("read", &annotations))?;
         }
     }
@@ -135,13 +136,13 @@ fn is_hidden(name: &std::ffi::OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
-/// Adds the rows that are kept to the items, and counts them all.
+/// Appends the kept rows to `items` and counts all rows.
 fn keep<R: Row>(
     rows: &[R],
     path: &Path,
-    options: &Options,
+    options: &PreprocessOptions,
     items: &mut Vec<Item>,
-    summary: &mut Summary,
+    summary: &mut PreprocessSummary,
 ) -> Result<()> {
     let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for (number, row) in rows.iter().enumerate() {
@@ -163,73 +164,77 @@ fn keep<R: Row>(
     Ok(())
 }
 
-/// The part of each scene.
+/// The split of each scene.
 ///
-/// The scenes that Embodied-R's categories ask about are dealt out first and the others after them,
-/// so that the part of a scene does not depend on which categories are kept. A scene that both
-/// benchmarks name, as none is in the published files, is dealt out once.
-fn deal(items: &[Item], benchmarks: &[Benchmark], options: &Options) -> BTreeMap<String, Split> {
+/// Scenes of Embodied-R's categories are assigned first, then the others, so that a scene's split
+/// does not depend on the kept categories. A scene of both benchmarks (none in the published files)
+/// is assigned once.
+fn assign_splits(
+    items: &[Item],
+    benchmarks: &[Benchmark],
+    options: &PreprocessOptions,
+) -> BTreeMap<String, Split> {
     let mut splits: BTreeMap<String, Split> = BTreeMap::new();
     for &benchmark in benchmarks {
-        for of_embodied_r in [true, false] {
+        for in_embodied_r in [true, false] {
             let scenes = items
                 .iter()
                 .filter(|Item { benchmark: of, question, .. }| {
                     let category = question.question_category.as_str();
-                    *of == benchmark && benchmark.categories().contains(&category) == of_embodied_r
+                    *of == benchmark && benchmark.categories().contains(&category) == in_embodied_r
                 })
                 .filter_map(|item| item.question.scene_name.as_deref())
                 .filter(|scene| !splits.contains_key(*scene));
-            let dealt = split::assign(scenes, benchmark.name(), options.plan, options.seed);
-            splits.extend(dealt);
+            let assigned = split::assign(scenes, benchmark.name(), options.strategy, options.seed);
+            splits.extend(assigned);
         }
     }
     splits
 }
 
-/// Brings the videos to their folder, and writes their paths into the questions.
+/// Places the videos in their folder and sets their paths in the questions.
 fn place_videos(
     items: &mut [Item],
     benchmarks: &[Benchmark],
     folder: &Path,
-    options: &Options,
-    summary: &mut Summary,
+    options: &PreprocessOptions,
+    summary: &mut PreprocessSummary,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let libraries: BTreeMap<Benchmark, Library> = benchmarks
+    let indices: BTreeMap<Benchmark, VideoIndex> = benchmarks
         .iter()
-        .map(|&benchmark| Ok((benchmark, Library::below(&options.input.join(benchmark.name()))?)))
+        .map(|&benchmark| Ok((benchmark, VideoIndex::scan(&options.input.join(benchmark.name()))?)))
         .collect::<Result<_>>()?;
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
 
-    let mut places: BTreeMap<String, Benchmark> = BTreeMap::new();
-    let mut jobs: Vec<(Source, PathBuf)> = Vec::new();
+    let mut placements: BTreeMap<String, Benchmark> = BTreeMap::new();
+    let mut jobs: Vec<(VideoSource, PathBuf)> = Vec::new();
     let mut owners: Vec<Benchmark> = Vec::new();
     let mut counts: BTreeMap<Benchmark, VideoCount> =
         benchmarks.iter().map(|&benchmark| (benchmark, VideoCount::new(benchmark))).collect();
     for item in items.iter_mut() {
         let Item { benchmark, dataset, question } = item;
         let Some(video_id) = question.video_id.clone() else { continue };
-        let place = folder.join(&video_id);
-        question.videos = Some(place.to_string_lossy().into_owned());
+        let target = folder.join(&video_id);
+        question.videos = Some(target.to_string_lossy().into_owned());
         let Some(count) = counts.get_mut(benchmark) else { continue };
-        if let Some(owner) = places.get(&video_id) {
+        if let Some(owner) = placements.get(&video_id) {
             if owner != benchmark {
                 return Err(Error::SharedVideo { video_id });
             }
             count.questions_without += usize::from(count.missing.contains(&video_id));
             continue;
         }
-        places.insert(video_id.clone(), *benchmark);
+        placements.insert(video_id.clone(), *benchmark);
         count.videos += 1;
-        let source = libraries.get(benchmark).and_then(|it| it.find(&video_id, dataset.as_deref()));
+        let source = indices.get(benchmark).and_then(|it| it.find(&video_id, dataset.as_deref()));
         match source {
             Some(source) => {
-                jobs.push((source.clone(), place));
+                jobs.push((source.clone(), target));
                 owners.push(*benchmark);
             }
-            // Moved here by a run before.
-            None if place.is_file() => count.already += 1,
+            // Moved here by an earlier run.
+            None if target.is_file() => count.already += 1,
             None => {
                 count.missing.insert(video_id);
                 count.questions_without += 1;
@@ -243,8 +248,8 @@ fn place_videos(
     for (placed, owner) in placed?.into_iter().zip(owners) {
         let Some(count) = counts.get_mut(&owner) else { continue };
         match placed {
-            Placed::New => count.placed += 1,
-            Placed::Already => count.already += 1,
+            PlaceOutcome::New => count.placed += 1,
+            PlaceOutcome::AlreadyPresent => count.already += 1,
         }
     }
     summary.videos = counts.into_values().collect();
@@ -256,14 +261,14 @@ fn write(
     items: Vec<Item>,
     splits: &BTreeMap<String, Split>,
     folder: &Path,
-    options: &Options,
-    summary: &Summary,
+    options: &PreprocessOptions,
+    summary: &PreprocessSummary,
 ) -> Result<()> {
     #[derive(Serialize)]
     struct Report<'a> {
-        options: &'a Options,
+        options: &'a PreprocessOptions,
         #[serde(flatten)]
-        summary: &'a Summary,
+        summary: &'a PreprocessSummary,
     }
     let mut parts: BTreeMap<Split, Vec<Question>> =
         Split::ALL.iter().map(|&split| (split, Vec::new())).collect();
@@ -274,13 +279,13 @@ fn write(
     }
     let mut files = Vec::new();
     for (split, questions) in &parts {
-        files.push(json(folder.join(format!("{}_data.json", split.name())), questions)?);
+        files.push(json_file(folder.join(format!("{}_data.json", split.name())), questions)?);
     }
-    files.push(json(folder.join("summary.json"), &Report { options, summary })?);
+    files.push(json_file(folder.join("summary.json"), &Report { options, summary })?);
     write_all_atomic(&files)
 }
 
-fn json(path: PathBuf, value: &impl Serialize) -> Result<(PathBuf, Vec<u8>)> {
+fn json_file(path: PathBuf, value: &impl Serialize) -> Result<(PathBuf, Vec<u8>)> {
     match serde_json::to_vec_pretty(value) {
         Ok(mut text) => {
             text.push(b'\n');

@@ -1,20 +1,20 @@
-//! How libraries report progress; the binary decides how it looks.
+//! Progress reporting of libraries; the binary renders it.
 
-/// A listener to the progress of long work. Calls may come from several threads.
+/// Receives the progress of long-running work, possibly from several threads.
 pub trait Progress: Sync {
-    /// A phase begins; `total` is its number of units where it is known.
+    /// A phase starts; `total` is its number of units, if known.
     fn start(&self, phase: &str, total: Option<u64>);
     /// `units` more are done.
     fn advance(&self, units: u64);
-    /// A short line about the present state, such as current figures.
+    /// A short status line, such as current metrics.
     fn message(&self, text: &str);
-    /// Something the user should know, kept on the screen; the work goes on.
+    /// A warning that stays on screen.
     fn warn(&self, text: &str);
-    /// The phase is over.
+    /// The phase is finished.
     fn finish(&self);
 }
 
-/// Reports to nobody.
+/// Discards all progress.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

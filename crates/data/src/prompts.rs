@@ -1,9 +1,9 @@
-//! The texts that the language model and the judge are given.
+//! Prompts of the language model and the judge.
 //!
-//! The forms are those that the official code uses (think and answer tags, one line per frame, the
-//! question last), in words of our own.
+//! The structure follows the official code (think and answer tags, one line per frame, the question
+//! last); the wording is our own.
 
-/// What marks the question within a prompt.
+/// Marks the start of the question within a prompt.
 const QUESTION: &str = "Question:";
 
 /// The system prompt of training and evaluation: reason in `<think>`, answer in `<answer>`.
@@ -13,19 +13,19 @@ pub fn system_prompt() -> &'static str {
      follow from the reasoning."
 }
 
-/// What one key frame tells: how the camera got there and what it sees.
+/// The caption of one key frame: the camera's movement and view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameText {
-    /// The movement since the frame before, such as `rotate left 60`; `None` where it is not known.
+    /// The movement since the previous frame, such as `rotate left 60`; `None` if unknown.
     pub action: Option<String>,
-    /// What is seen, in words.
+    /// Description of the view.
     pub view: String,
 }
 
 /// One line per key frame: `Frame 0: Observe: …`, then `Frame 1: After rotate left 60, Observe: …`.
 ///
-/// The first frame has no action; a later frame whose action is not known tells its view alone.
-pub fn lines(frames: &[FrameText]) -> String {
+/// The first frame has no action; a later frame of unknown action has its view only.
+pub fn frame_lines(frames: &[FrameText]) -> String {
     let line = |(index, FrameText { action, view }): (usize, &FrameText)| match action {
         Some(action) if index > 0 => format!("Frame {index}: After {action}, Observe: {view}"),
         _ => format!("Frame {index}: Observe: {view}"),
@@ -33,8 +33,9 @@ pub fn lines(frames: &[FrameText]) -> String {
     frames.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// A video in words: a short introduction and the [`lines`] of its key frames, between `<` and `>`.
-pub fn video(frames: &[FrameText]) -> String {
+/// A video as text: a short introduction and the [`frame_lines`] of its key frames, between `<` and
+/// `>`.
+pub fn video_prompt(frames: &[FrameText]) -> String {
     let mut text = String::from(
         "You are the agent whose camera took this video. Video content:\n<\n\
          Frames are in time order. Frame 0 is the start, the last frame is now. \
@@ -42,40 +43,38 @@ pub fn video(frames: &[FrameText]) -> String {
     );
     if !frames.is_empty() {
         text.push('\n');
-        text.push_str(&lines(frames));
+        text.push_str(&frame_lines(frames));
     }
     text.push_str("\n>");
     text
 }
 
-/// The prompt of a perceived question: the [`video`], then the question, which always comes last
-/// and is marked by `Question:`.
-pub fn perceived(frames: &[FrameText], question: &str) -> String {
+/// The prompt of a perceived question: the [`video_prompt`], then the question after `Question:`.
+pub fn perceived_prompt(frames: &[FrameText], question: &str) -> String {
     let question = question.trim();
     let question = question.strip_prefix(QUESTION).unwrap_or(question).trim_start();
-    format!("{}\n{QUESTION} {question}", video(frames))
+    format!("{}\n{QUESTION} {question}", video_prompt(frames))
 }
 
-/// The question within a prompt: from the last `Question:` on, or the whole where there is none.
+/// The question within a prompt: from the last `Question:`, or the whole prompt without one.
 pub fn question_part(prompt: &str) -> &str {
     prompt.rfind(QUESTION).map_or(prompt, |start| &prompt[start..])
 }
 
-/// The system prompt of a model that is asked without having seen or read the video: what it answers
-/// right it owes to the question alone.
-pub fn blind_system() -> &'static str {
+/// The system prompt of the blind baseline, which answers without video or captions.
+pub fn blind_system_prompt() -> &'static str {
     "You answer multiple-choice questions about videos that you cannot see. Take the option that is \
      most likely from the question alone. Reply with its letter between <answer> and </answer>."
 }
 
 /// The system prompt of the consistency judge.
-pub fn judge_system() -> &'static str {
+pub fn judge_system_prompt() -> &'static str {
     "You read the reasoning about a question and tell which option it leads to."
 }
 
-/// The consistency judge's task: the option that `think` leads to, from the question and the
-/// reasoning alone. `question` may be a whole prompt; only its [`question_part`] is shown.
-pub fn judge_user(question: &str, think: &str) -> String {
+/// The user prompt of the consistency judge: which option follows from the reasoning `think`?
+/// `question` may be a whole prompt; only its [`question_part`] is included.
+pub fn judge_user_prompt(question: &str, think: &str) -> String {
     format!(
         "Which option follows from the reasoning below? Reply with one letter from A to H and \
          nothing else.\n{}\nReasoning: {}\nLetter:",
@@ -95,13 +94,13 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_tells_its_frames_in_order_and_ends_with_the_question() {
+    fn a_prompt_lists_its_frames_in_order_and_ends_with_the_question() {
         let frames = [
             frame(None, "chair left 30, 2 m"),
             frame(Some("rotate left 60"), "nothing"),
             frame(None, "lamp ahead, 4 m"),
         ];
-        let prompt = perceived(&frames, QUESTION_TEXT);
+        let prompt = perceived_prompt(&frames, QUESTION_TEXT);
         let (introduction, rest) = prompt.split_once("\nFrame 0").unwrap();
         assert!(introduction.contains("time order"));
         assert_eq!(
@@ -115,31 +114,32 @@ mod tests {
 
     #[test]
     fn the_first_frame_never_has_an_action() {
-        let prompt = perceived(&[frame(Some("stay"), "a door")], "Why?");
+        let prompt = perceived_prompt(&[frame(Some("stay"), "a door")], "Why?");
         assert!(prompt.contains("Frame 0: Observe: a door"));
     }
 
     #[test]
     fn the_question_part_of_a_prompt_is_the_question() {
-        let prompt = perceived(&[frame(None, "a sign that reads Question: 7")], QUESTION_TEXT);
+        let prompt =
+            perceived_prompt(&[frame(None, "a sign that reads Question: 7")], QUESTION_TEXT);
         assert_eq!(question_part(&prompt), QUESTION_TEXT);
     }
 
     #[test]
-    fn a_question_without_its_mark_gets_it() {
-        let prompt = perceived(&[], "  Why?\n");
+    fn a_question_without_the_marker_gets_it() {
+        let prompt = perceived_prompt(&[], "  Why?\n");
         assert_eq!(question_part(&prompt), "Question: Why?");
     }
 
     #[test]
-    fn a_text_without_mark_is_its_own_question_part() {
+    fn a_text_without_the_marker_is_its_own_question_part() {
         assert_eq!(question_part("Why?"), "Why?");
     }
 
     #[test]
     fn the_judge_sees_question_and_reasoning_but_not_the_video() {
-        let prompt = perceived(&[frame(None, "a purple elephant")], QUESTION_TEXT);
-        let task = judge_user(&prompt, " it is on the left ");
+        let prompt = perceived_prompt(&[frame(None, "a purple elephant")], QUESTION_TEXT);
+        let task = judge_user_prompt(&prompt, " it is on the left ");
         assert!(!task.contains("elephant"));
         assert!(task.contains("\nQuestion: Where is the lamp?\n"));
         assert!(task.contains("\nReasoning: it is on the left\n"));

@@ -1,4 +1,4 @@
-//! The record that every stage reads and passes on.
+//! The record that every pipeline stage reads and writes.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// One question about one video, in the official JSON form.
+/// One question about one video, in the official JSON format.
 ///
-/// Fields that the project does not know pass through untouched, in their order.
+/// Unknown fields are preserved, in their order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Question {
-    /// The benchmark's own identifier: a number or a string.
+    /// The benchmark's identifier: a number or a string.
     #[serde(rename = "Question_id")]
     pub question_id: Value,
     /// File name of the video.
@@ -21,18 +21,18 @@ pub struct Question {
     /// The benchmark's category, such as `obj_appearance_order`.
     #[serde(default)]
     pub question_category: String,
-    /// `Question: …` and its choices; after perception the whole prompt.
+    /// `Question: …` and its choices; after perception, the whole prompt.
     pub question: String,
-    /// The right answer: a letter, or a number for numeric categories.
+    /// The reference answer: a letter, or a number for numeric categories.
     #[serde(default)]
     pub answer: String,
-    /// The scene that the video was taken in; splits never cut through it.
+    /// The scene of the video; a scene is never in two splits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scene_name: Option<String>,
     /// Path of the video.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub videos: Option<String>,
-    /// A model's output, where the record holds one.
+    /// A model's output, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
     /// All other fields.
@@ -41,7 +41,7 @@ pub struct Question {
 }
 
 impl Question {
-    /// The identifier as text: a string without its quotes, a number as it is written.
+    /// The identifier as text, without quotes.
     pub fn id(&self) -> String {
         match &self.question_id {
             Value::String(text) => text.clone(),

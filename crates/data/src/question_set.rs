@@ -1,6 +1,6 @@
-//! Files of questions in every form that is read: the official one, EgoSchema's and MVBench's.
+//! Reads question files in the official format, EgoSchema's and MVBench's.
 //!
-//! The forms are told apart by the fields of the first record, not by the file's name.
+//! The format is detected from the fields of the first record, not from the file name.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,58 +11,57 @@ use crate::error::{Error, Result};
 use crate::question::Question;
 use crate::{egoschema, mvbench};
 
-/// The form that a file of questions has.
+/// The format of a question file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum QuestionFormat {
     /// The official JSON: `Question_id`, `question` and so on.
     Official,
-    /// EgoSchema's: `q_uid`, `question`, `option 0` to `option 4`; answers lie in a file of their
-    /// own.
+    /// EgoSchema: `q_uid`, `question`, `option 0` to `option 4`, with answers in a separate file.
     EgoSchema,
-    /// MVBench's: `video`, `question`, `candidates`, `answer`.
+    /// MVBench: `video`, `question`, `candidates`, `answer`.
     MvBench,
 }
 
 /// The questions of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuestionSet {
-    /// The file; where a folder was given, it lies in that.
+    /// The file, also if a folder was given.
     pub path: PathBuf,
-    /// Its form.
-    pub form: Form,
-    /// The questions in the official form, in the file's order.
+    /// Its format.
+    pub format: QuestionFormat,
+    /// The questions in the official format, in file order.
     pub questions: Vec<Question>,
-    /// The place of each question's record in the file, from 0.
-    pub places: Vec<usize>,
-    /// Records that were left out, since nobody published their answers.
+    /// The 0-based index of each question's record in the file.
+    pub record_indices: Vec<usize>,
+    /// Number of skipped records without a published answer.
     pub unanswered: usize,
 }
 
 impl QuestionSet {
-    /// Whether the questions are as a benchmark publishes them: about videos that nobody has told
-    /// in words yet.
-    pub fn is_unperceived(&self) -> bool {
-        self.form != Form::Official
+    /// Whether the questions are in a benchmark's own format, without captions of their videos.
+    pub fn is_raw(&self) -> bool {
+        self.format != QuestionFormat::Official
     }
 }
 
-/// Reads questions in any [`Form`] from a file, or from the folder of a benchmark that holds one.
+/// Reads questions in any [`QuestionFormat`] from a file or a benchmark's folder.
 ///
-/// `answers` names the file of EgoSchema's answers; without it `subset_answers.json` is looked for
-/// beside the questions. Questions that it does not answer are left out and counted.
+/// `answers` is EgoSchema's answer file, by default `subset_answers.json` next to the questions.
+/// Questions without an answer are skipped and counted.
 ///
 /// # Errors
-/// The file cannot be read or is of no known form; a field is missing, of another type or out of
-/// range, named with its record; an id comes twice; `answers` is given for another form.
+/// The file cannot be read or has an unknown format; a field is missing, has the wrong type or is
+/// out of range (the error names the record); an id is duplicated; `answers` is given for another
+/// format.
 pub fn read_question_set(path: &Path, answers: Option<&Path>) -> Result<QuestionSet> {
-    let path = file_in(path)?;
+    let path = question_file(path)?;
     let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let source = match serde_json::from_str::<Vec<Question>>(&text) {
         Ok(_) if answers.is_some() => return Err(Error::AnswersUnused { path }),
         Ok(questions) => {
-            let places = (0..questions.len()).collect();
-            let form = Form::Official;
-            return Ok(QuestionSet { path, form, questions, places, unanswered: 0 });
+            let record_indices = (0..questions.len()).collect();
+            let format = QuestionFormat::Official;
+            return Ok(QuestionSet { path, format, questions, record_indices, unanswered: 0 });
         }
         Err(source) => source,
     };
@@ -74,13 +73,13 @@ pub fn read_question_set(path: &Path, answers: Option<&Path>) -> Result<Question
     match answers {
         Some(_) if has(mvbench::CANDIDATES) => Err(Error::AnswersUnused { path }),
         None if has(mvbench::CANDIDATES) => mvbench::read(path, &values),
-        // The first form is the one to explain.
+        // Unknown formats are reported as invalid official JSON.
         _ => Err(Error::Json { path, source }),
     }
 }
 
-/// `path`, or the questions in it where it is a benchmark's folder.
-fn file_in(path: &Path) -> Result<PathBuf> {
+/// `path`, or the question file in it if it is a benchmark's folder.
+fn question_file(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
@@ -96,49 +95,51 @@ fn file_in(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// One record of a file, for what is wrong with it.
+/// One record of a file, with its location for errors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record<'a> {
     pub(crate) path: &'a Path,
-    /// Its place in the file, from 0.
-    pub(crate) place: usize,
+    /// Its 0-based index in the file.
+    pub(crate) index: usize,
     pub(crate) fields: &'a Map<String, Value>,
 }
 
 impl<'a> Record<'a> {
-    pub(crate) fn new(path: &'a Path, place: usize, value: &'a Value) -> Result<Self> {
+    pub(crate) fn new(path: &'a Path, index: usize, value: &'a Value) -> Result<Self> {
         let fields = value.as_object().ok_or_else(|| Error::Record {
             path: path.into(),
-            record: place + 1,
-            fault: format!("is {}, should be an object", kind(value)),
+            record: index + 1,
+            reason: format!("must be an object, not {}", json_type(value)),
         })?;
-        Ok(Self { path, place, fields })
+        Ok(Self { path, index, fields })
     }
 
-    /// An error about one of its fields.
-    pub(crate) fn fault(&self, field: &str, fault: impl Into<String>) -> Error {
-        let (path, record) = (self.path.into(), self.place + 1);
-        Error::RecordField { path, record, field: field.to_owned(), fault: fault.into() }
+    /// An [`Error::RecordField`] about this record.
+    pub(crate) fn field_error(&self, field: &str, reason: impl Into<String>) -> Error {
+        let (path, record) = (self.path.into(), self.index + 1);
+        Error::RecordField { path, record, field: field.to_owned(), reason: reason.into() }
     }
 
-    /// A field that holds text other than white space.
+    /// A non-blank string field.
     pub(crate) fn text(&self, field: &str) -> Result<&'a str> {
-        let value = self.fields.get(field).ok_or_else(|| self.fault(field, "is missing"))?;
+        let value = self.fields.get(field).ok_or_else(|| self.field_error(field, "is missing"))?;
         self.text_of(field, value)
     }
 
-    /// `value`, which is or lies in `field`, as text.
+    /// `value`, which is or belongs to `field`, as a non-blank string.
     pub(crate) fn text_of(&self, field: &str, value: &'a Value) -> Result<&'a str> {
         match value.as_str().map(str::trim) {
-            None => Err(self.fault(field, format!("should be text, but is {}", kind(value)))),
-            Some("") => Err(self.fault(field, "is empty")),
+            None => {
+                Err(self.field_error(field, format!("must be a string, not {}", json_type(value))))
+            }
+            Some("") => Err(self.field_error(field, "is empty")),
             Some(text) => Ok(text),
         }
     }
 
-    /// All fields but those of `taken` and those that a [`Question`] has of its own.
-    pub(crate) fn others(&self, taken: &[&str]) -> Map<String, Value> {
-        const OWN: [&str; 8] = [
+    /// All fields except those in `used` and those named like a field of [`Question`].
+    pub(crate) fn extra_fields(&self, used: &[&str]) -> Map<String, Value> {
+        const QUESTION_FIELDS: [&str; 8] = [
             "Question_id",
             "video_id",
             "question_category",
@@ -148,31 +149,32 @@ impl<'a> Record<'a> {
             "videos",
             "content",
         ];
-        let free =
-            |name: &&String| !taken.contains(&name.as_str()) && !OWN.contains(&name.as_str());
-        let names = self.fields.keys().filter(free);
+        let is_extra = |name: &&String| {
+            !used.contains(&name.as_str()) && !QUESTION_FIELDS.contains(&name.as_str())
+        };
+        let names = self.fields.keys().filter(is_extra);
         names.map(|name| (name.clone(), self.fields[name].clone())).collect()
     }
 }
 
-/// Refuses what two records have in common and may not: remembers `id` as that of `record`.
-pub(crate) fn refuse_second<'a>(
+/// Records the `id` of `record`; an error if an earlier record has it.
+pub(crate) fn reject_duplicate<'a>(
     seen: &mut HashMap<&'a str, usize>,
     record: &Record<'_>,
     field: &str,
     id: &'a str,
 ) -> Result<()> {
-    match seen.insert(id, record.place) {
+    match seen.insert(id, record.index) {
         None => Ok(()),
         Some(first) => {
-            Err(record.fault(field, format!("`{id}` is that of record {} too", first + 1)))
+            Err(record.field_error(field, format!("`{id}` is a duplicate of record {}", first + 1)))
         }
     }
 }
 
-/// Question and choices as the other benchmarks' are written: `Question: …`, `Choices:`, and one
-/// lettered option a line.
-pub fn lettered(question: &str, options: &[&str]) -> String {
+/// Question and choices in the other benchmarks' format: `Question: …`, `Choices:`, and one lettered
+/// option per line.
+pub fn multiple_choice_text(question: &str, options: &[&str]) -> String {
     let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let options: Vec<String> = ('A'..='Z')
         .zip(options)
@@ -186,14 +188,14 @@ pub(crate) fn letter(index: usize) -> String {
     ('A'..='Z').nth(index).map(String::from).unwrap_or_default()
 }
 
-/// What a JSON value is, in words.
-pub(crate) fn kind(value: &Value) -> &'static str {
+/// The type of a JSON value, for messages.
+pub(crate) fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
         Value::Object(_) => "an object",
     }
 }

@@ -1,8 +1,8 @@
-//! Scene files: a built-in room's objects and the path of the camera through it.
+//! Scene files: the objects of a built-in room and the camera's trajectory.
 //!
-//! From them the true words about a frame are told: what the camera sees ([`Scene::seen_from`],
-//! [`view_text`]) and how it moved ([`action_text`]). Axes: x and y on the floor, z up, metres;
-//! angles in degrees, counter-clockwise seen from above, 0 along +x.
+//! Ground-truth captions are generated from them: the visible objects ([`Scene::visible_from`],
+//! [`view_text`]) and the camera's movement ([`action_text`]). Axes: x and y on the floor, z up, in
+//! metres. Angles: degrees, counter-clockwise from above, 0 along +x.
 
 use std::path::Path;
 
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::write::write_atomic;
 
-/// Bearings and turns are told in steps of so many degrees.
+/// Rounding step of bearings and rotations in captions.
 const ANGLE_STEP_DEG: f64 = 10.0;
 
-/// A room, what stands in it, and where the camera was at each frame of the video.
+/// A room, its objects, and the camera pose at each video frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scene {
-    /// Name of the room; splits never cut through it.
+    /// Name of the room; a scene is never in two splits.
     pub scene_name: String,
     /// File name of the video.
     pub video_id: String,
@@ -27,18 +27,18 @@ pub struct Scene {
     pub room_size_m: [f64; 3],
     /// Horizontal field of view of the camera, in degrees.
     pub horizontal_fov_deg: f64,
-    /// How far the camera sees, in metres on the floor.
+    /// Viewing range of the camera, in metres on the floor.
     pub max_range_m: f64,
-    /// What stands in the room.
+    /// The objects in the room.
     pub objects: Vec<SceneObject>,
-    /// The camera at each frame of the video.
+    /// The camera pose at each video frame.
     pub camera: Vec<Pose>,
 }
 
 /// An object: an axis-aligned box with a name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SceneObject {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// Centre of the box, in metres.
     pub center_m: [f64; 3],
@@ -46,7 +46,7 @@ pub struct SceneObject {
     pub size_m: [f64; 3],
 }
 
-/// Where the camera is and which way it looks.
+/// A camera pose.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Pose {
     /// Position, in metres.
@@ -55,10 +55,10 @@ pub struct Pose {
     pub yaw_deg: f64,
 }
 
-/// An object in view, in the rounded figures that the captions tell.
+/// An object in view, with bearing and distance rounded as in captions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// What it is called.
+pub struct VisibleObject {
+    /// Its name.
     pub name: String,
     /// Angle from the heading, left positive, rounded to 10 degrees.
     pub bearing_deg: i32,
@@ -70,17 +70,17 @@ impl Scene {
     /// Reads a scene file.
     ///
     /// # Errors
-    /// The file cannot be read, is not the JSON of a scene, or holds figures that no camera has.
+    /// The file cannot be read, is not the JSON of a scene, or has invalid values.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         let scene: Self = serde_json::from_str(&text)
             .map_err(|source| Error::Json { path: path.into(), source })?;
-        scene.fault().map_or(Ok(scene), |(field, wanted)| {
-            Err(Error::Scene { path: path.into(), field, wanted })
+        scene.invalid_field().map_or(Ok(scene), |(field, expected)| {
+            Err(Error::Scene { path: path.into(), field, expected })
         })
     }
 
-    /// Writes a scene file, whole or not at all.
+    /// Writes a scene file atomically.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -90,8 +90,8 @@ impl Scene {
         write_atomic(path, &text)
     }
 
-    /// The first field that cannot be, and what it should be.
-    fn fault(&self) -> Option<(&'static str, &'static str)> {
+    /// The first invalid field, and the expected value.
+    fn invalid_field(&self) -> Option<(&'static str, &'static str)> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         if !positive(self.fps) {
             return Some(("fps", "a number above 0"));
@@ -108,11 +108,11 @@ impl Scene {
         None
     }
 
-    /// The objects that the camera sees from `pose`: those whose centre lies within half the field
-    /// of view of the heading and within the range, from left to right.
+    /// The objects visible from `pose`, from left to right: those whose centre is within the field
+    /// of view and the range.
     ///
-    /// Objects do not hide one another.
-    pub fn seen_from(&self, pose: &Pose) -> Vec<Seen> {
+    /// Occlusion is ignored.
+    pub fn visible_from(&self, pose: &Pose) -> Vec<VisibleObject> {
         let mut in_view: Vec<(f64, f64, &str)> = self
             .objects
             .iter()
@@ -123,7 +123,7 @@ impl Scene {
                     0.0 => 0.0,
                     _ => wrapped(dy.atan2(dx).to_degrees() - pose.yaw_deg),
                 };
-                // Figures from trigonometry: an object on the very edge is in view.
+                // Tolerance for rounding: an object exactly on the edge is in view.
                 let edge = self.horizontal_fov_deg / 2.0 + 1e-9;
                 let visible = bearing.abs() <= edge && distance <= self.max_range_m + 1e-9;
                 visible.then_some((bearing, distance, object.name.as_str()))
@@ -132,7 +132,7 @@ impl Scene {
         in_view.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(b.2)));
         in_view
             .into_iter()
-            .map(|(bearing, distance, name)| Seen {
+            .map(|(bearing, distance, name)| VisibleObject {
                 name: name.to_owned(),
                 bearing_deg: rounded_angle(bearing),
                 distance_m: (distance.round() as u32).max(1),
@@ -141,14 +141,14 @@ impl Scene {
     }
 }
 
-/// A view in words: `chair left 30, 2 m; lamp ahead, 4 m; bed right 20, 1 m`, or `nothing`.
-pub fn view_text(seen: &[Seen]) -> String {
-    if seen.is_empty() {
+/// The caption of a view: `chair left 30, 2 m; lamp ahead, 4 m; bed right 20, 1 m`, or `nothing`.
+pub fn view_text(visible: &[VisibleObject]) -> String {
+    if visible.is_empty() {
         return "nothing".to_owned();
     }
-    let told: Vec<String> = seen
+    let objects: Vec<String> = visible
         .iter()
-        .map(|Seen { name, bearing_deg, distance_m }| {
+        .map(|VisibleObject { name, bearing_deg, distance_m }| {
             let bearing = match bearing_deg {
                 0 => "ahead".to_owned(),
                 left if *left > 0 => format!("left {left}"),
@@ -157,13 +157,13 @@ pub fn view_text(seen: &[Seen]) -> String {
             format!("{name} {bearing}, {distance_m} m")
         })
         .collect();
-    told.join("; ")
+    objects.join("; ")
 }
 
-/// A movement in words: `rotate left 60`, `move forward 2 m`, both joined by `and`, or `stay`.
+/// The caption of a movement: `rotate left 60`, `move forward 2 m`, both joined by `and`, or `stay`.
 ///
-/// The turn is rounded to 10 degrees. The move is told along the dominant one of the two axes of
-/// `from`, rounded to 1 m; what rounds to nothing is left out, and so is a change of height.
+/// The rotation is rounded to 10 degrees. The translation is projected on the dominant axis of
+/// `from` and rounded to 1 m. Components that round to 0 and changes of height are omitted.
 pub fn action_text(from: &Pose, to: &Pose) -> String {
     let turn = match rounded_angle(wrapped(to.yaw_deg - from.yaw_deg)) {
         0 => None,
@@ -189,18 +189,18 @@ pub fn action_text(from: &Pose, to: &Pose) -> String {
     }
 }
 
-/// From the camera to a point, along x and y.
+/// The vector from the camera to a point, along x and y.
 fn on_floor(pose: &Pose, point_m: [f64; 3]) -> [f64; 2] {
     [point_m[0] - pose.position_m[0], point_m[1] - pose.position_m[1]]
 }
 
-/// The same angle within (-180, 180].
+/// Wraps an angle to (-180, 180].
 fn wrapped(angle_deg: f64) -> f64 {
     let angle = angle_deg.rem_euclid(360.0);
     if angle > 180.0 { angle - 360.0 } else { angle }
 }
 
-/// An angle of (-180, 180], rounded to the step and still within it.
+/// Rounds an angle to the step and wraps it to (-180, 180].
 fn rounded_angle(angle_deg: f64) -> i32 {
     let steps = (angle_deg / ANGLE_STEP_DEG).round() * ANGLE_STEP_DEG;
     wrapped(steps) as i32
@@ -235,19 +235,19 @@ mod tests {
     }
 
     #[test]
-    fn a_view_is_told_from_left_to_right() {
+    fn a_view_is_described_from_left_to_right() {
         let room = scene(&[("bed", 1.0, -0.4), ("lamp", 4.0, 0.0), ("chair", 1.7, 1.0)]);
-        let seen = room.seen_from(&pose(0.0, 0.0, 0.0));
+        let seen = room.visible_from(&pose(0.0, 0.0, 0.0));
         assert_eq!(view_text(&seen), "chair left 30, 2 m; lamp ahead, 4 m; bed right 20, 1 m");
     }
 
     #[test]
-    fn an_empty_view_is_told_as_nothing() {
-        assert_eq!(view_text(&scene(&[]).seen_from(&pose(0.0, 0.0, 0.0))), "nothing");
+    fn an_empty_view_is_described_as_nothing() {
+        assert_eq!(view_text(&scene(&[]).visible_from(&pose(0.0, 0.0, 0.0))), "nothing");
     }
 
     #[test]
-    fn what_is_outside_the_field_of_view_or_the_range_is_not_seen() {
+    fn objects_outside_the_field_of_view_or_the_range_are_not_visible() {
         let room = scene(&[
             ("edge", 1.0, 1.0),
             ("beyond the edge", 1.0, 1.1),
@@ -255,7 +255,7 @@ mod tests {
             ("at the range", 5.0, 0.0),
             ("beyond the range", 5.1, 0.0),
         ]);
-        let seen = room.seen_from(&pose(0.0, 0.0, 0.0));
+        let seen = room.visible_from(&pose(0.0, 0.0, 0.0));
         let names: Vec<_> = seen.iter().map(|seen| seen.name.as_str()).collect();
         assert_eq!(names, ["edge", "at the range"]);
     }
@@ -263,49 +263,49 @@ mod tests {
     #[test]
     fn bearings_turn_with_the_camera() {
         let room = scene(&[("lamp", 0.0, 3.0)]);
-        let told = |yaw| view_text(&room.seen_from(&pose(0.0, 0.0, yaw)));
-        assert_eq!(told(90.0), "lamp ahead, 3 m");
-        assert_eq!(told(70.0), "lamp left 20, 3 m");
-        assert_eq!(told(120.0), "lamp right 30, 3 m");
-        assert_eq!(told(90.0 - 720.0), "lamp ahead, 3 m");
+        let text = |yaw| view_text(&room.visible_from(&pose(0.0, 0.0, yaw)));
+        assert_eq!(text(90.0), "lamp ahead, 3 m");
+        assert_eq!(text(70.0), "lamp left 20, 3 m");
+        assert_eq!(text(120.0), "lamp right 30, 3 m");
+        assert_eq!(text(90.0 - 720.0), "lamp ahead, 3 m");
     }
 
     #[test]
-    fn a_distance_is_at_least_a_metre() {
+    fn a_distance_is_at_least_one_metre() {
         let room = scene(&[("lamp", 0.2, 0.0), ("rug", 0.0, 0.0)]);
-        let seen = room.seen_from(&pose(0.0, 0.0, 0.0));
+        let seen = room.visible_from(&pose(0.0, 0.0, 0.0));
         assert_eq!(view_text(&seen), "rug ahead, 1 m; lamp ahead, 1 m");
     }
 
     #[test]
-    fn turns_are_rounded_to_ten_degrees_and_take_the_short_way() {
-        let told = |from, to| action_text(&pose(0.0, 0.0, from), &pose(0.0, 0.0, to));
-        assert_eq!(told(0.0, 57.0), "rotate left 60");
-        assert_eq!(told(10.0, -18.0), "rotate right 30");
-        assert_eq!(told(350.0, 20.0), "rotate left 30");
-        assert_eq!(told(0.0, 180.0), "rotate left 180");
-        assert_eq!(told(0.0, -178.0), "rotate left 180");
-        assert_eq!(told(0.0, 4.0), "stay");
+    fn rotations_are_rounded_to_ten_degrees_and_take_the_shorter_way() {
+        let text = |from, to| action_text(&pose(0.0, 0.0, from), &pose(0.0, 0.0, to));
+        assert_eq!(text(0.0, 57.0), "rotate left 60");
+        assert_eq!(text(10.0, -18.0), "rotate right 30");
+        assert_eq!(text(350.0, 20.0), "rotate left 30");
+        assert_eq!(text(0.0, 180.0), "rotate left 180");
+        assert_eq!(text(0.0, -178.0), "rotate left 180");
+        assert_eq!(text(0.0, 4.0), "stay");
     }
 
     #[test]
-    fn moves_are_told_in_the_frame_of_the_pose_before() {
-        let told = |yaw, x, y| action_text(&pose(1.0, 1.0, yaw), &pose(1.0 + x, 1.0 + y, yaw));
-        assert_eq!(told(0.0, 2.1, 0.3), "move forward 2 m");
-        assert_eq!(told(180.0, 2.1, 0.3), "move backward 2 m");
-        assert_eq!(told(90.0, 2.1, 0.3), "move right 2 m");
-        assert_eq!(told(-90.0, 2.1, 0.3), "move left 2 m");
-        assert_eq!(told(0.0, 0.4, 0.4), "stay");
+    fn moves_are_described_in_the_frame_of_the_previous_pose() {
+        let text = |yaw, x, y| action_text(&pose(1.0, 1.0, yaw), &pose(1.0 + x, 1.0 + y, yaw));
+        assert_eq!(text(0.0, 2.1, 0.3), "move forward 2 m");
+        assert_eq!(text(180.0, 2.1, 0.3), "move backward 2 m");
+        assert_eq!(text(90.0, 2.1, 0.3), "move right 2 m");
+        assert_eq!(text(-90.0, 2.1, 0.3), "move left 2 m");
+        assert_eq!(text(0.0, 0.4, 0.4), "stay");
     }
 
     #[test]
-    fn a_turn_and_a_move_are_joined() {
+    fn a_rotation_and_a_move_are_joined() {
         let (from, to) = (pose(0.0, 0.0, 0.0), pose(1.0, 0.0, 60.0));
         assert_eq!(action_text(&from, &to), "rotate left 60 and move forward 1 m");
     }
 
     #[test]
-    fn a_scene_file_is_read_back_as_it_was_written() {
+    fn a_scene_file_round_trips() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("room.json");
         let room = scene(&[("lamp", 0.1, 1.0 / 3.0)]);
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_that_no_camera_has_are_named() {
+    fn invalid_values_are_reported_with_their_field() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("room.json");
         Scene { fps: 0.0, ..scene(&[]) }.write(&path).unwrap();

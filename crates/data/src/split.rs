@@ -1,8 +1,8 @@
-//! Splits by scene: no scene is in two parts, and the same seed gives the same parts everywhere.
+//! Splits by scene: no scene is in two splits, and a seed gives the same splits everywhere.
 //!
-//! The scenes of a benchmark are put in the order of a hash and dealt out in that order. The hash is
-//! FNV-1a (64 bits) over `{seed}\0{benchmark}\0{scene}` in UTF-8, its bits mixed by the finaliser of
-//! MurmurHash3, so that neither the machine, the order of the rows nor a library's release matters.
+//! A benchmark's scenes are sorted by a hash and assigned in that order. The hash is FNV-1a (64
+//! bits) over `{seed}\0{benchmark}\0{scene}` in UTF-8 with MurmurHash3's finalizer, so the result is
+//! independent of machine, row order and library versions.
 
 use std::collections::BTreeMap;
 
@@ -10,20 +10,20 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 
-/// A part of the questions.
+/// A split of the dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// To learn from.
+    /// Training set.
     Train,
-    /// To choose by.
+    /// Validation set.
     Val,
-    /// To be scored by.
+    /// Test set.
     Test,
 }
 
 impl Split {
-    /// All parts, in their usual order.
+    /// All splits: train, val, test.
     pub const ALL: [Self; 3] = [Self::Train, Self::Val, Self::Test];
 
     /// `train`, `val` or `test`.
@@ -36,27 +36,28 @@ impl Split {
     }
 }
 
-/// How the scenes are dealt out.
+/// How scenes are assigned to splits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Plan {
-    /// 75 % of the scenes to train, 5 % to val, 20 % to test, as the official code does.
-    Shares,
-    /// Cross-validation, as in the paper: each scene is in the test part of one fold; of the
-    /// others, 5 % go to val.
+pub enum SplitStrategy {
+    /// 75 % of the scenes to train, 5 % to val, 20 % to test, as in the official code.
+    #[serde(rename = "shares")]
+    Ratios,
+    /// K-fold cross-validation, as in the paper: each scene is in the test split of one fold; 5 % of
+    /// the others go to val.
     Fold {
-        /// The fold that is the test part, counted from 0.
+        /// The 0-based fold used as the test split.
         fold: usize,
         /// The number of folds.
         folds: usize,
     },
 }
 
-impl Plan {
-    /// Fold `fold` of `folds`, counted from 0.
+impl SplitStrategy {
+    /// Fold `fold` (0-based) of `folds`.
     ///
     /// # Errors
-    /// [`Error::Fold`] if there are fewer than two folds or no such fold.
+    /// [`Error::Fold`] if `folds` is less than 2 or `fold` is out of range.
     pub fn fold(fold: usize, folds: usize) -> Result<Self> {
         if folds < 2 || fold >= folds {
             return Err(Error::Fold { fold, folds });
@@ -65,13 +66,13 @@ impl Plan {
     }
 }
 
-/// Deals out the scenes of a benchmark. Scenes named twice count once.
+/// Assigns the scenes of a benchmark to splits. Duplicate scenes count once.
 ///
-/// Val and test get at least one scene each as soon as there are three.
+/// With three or more scenes, val and test get at least one each.
 pub fn assign<'a>(
     scenes: impl IntoIterator<Item = &'a str>,
     benchmark: &str,
-    plan: Plan,
+    strategy: SplitStrategy,
     seed: u64,
 ) -> BTreeMap<String, Split> {
     let mut ordered: Vec<(u64, &str)> =
@@ -79,18 +80,18 @@ pub fn assign<'a>(
     ordered.sort_unstable();
     ordered.dedup();
     let total = ordered.len();
-    let (test, rest): (Vec<_>, Vec<_>) = match plan {
-        Plan::Shares => {
+    let (test, rest): (Vec<_>, Vec<_>) = match strategy {
+        SplitStrategy::Ratios => {
             let test = share(total, 20, total);
             ordered.into_iter().enumerate().partition(|(rank, _)| *rank < test)
         }
-        Plan::Fold { fold, folds } => {
+        SplitStrategy::Fold { fold, folds } => {
             ordered.into_iter().enumerate().partition(|(rank, _)| rank % folds == fold)
         }
     };
-    let val = match plan {
-        Plan::Shares => share(total, 5, total),
-        Plan::Fold { .. } => share(rest.len(), 5, total),
+    let val = match strategy {
+        SplitStrategy::Ratios => share(total, 5, total),
+        SplitStrategy::Fold { .. } => share(rest.len(), 5, total),
     };
     let rest = rest.into_iter().enumerate().map(|(rank, (_, (_, scene)))| {
         (scene.to_owned(), if rank < val { Split::Val } else { Split::Train })
@@ -99,7 +100,7 @@ pub fn assign<'a>(
     test.chain(rest).collect()
 }
 
-/// `percent` of `count`, rounded, and at least one where `total` scenes are enough for three parts.
+/// `percent` of `count`, rounded; at least 1 if `total` scenes are enough for three splits.
 fn share(count: usize, percent: usize, total: usize) -> usize {
     let rounded = (count * percent + 50) / 100;
     if total >= 3 { rounded.max(1) } else { rounded }
@@ -127,8 +128,8 @@ mod tests {
         (0..count).map(|number| format!("scene{number:04}_00")).collect()
     }
 
-    fn dealt(count: usize, plan: Plan, seed: u64) -> BTreeMap<String, Split> {
-        assign(names(count).iter().map(String::as_str), "VSI-Bench", plan, seed)
+    fn assign_scenes(count: usize, strategy: SplitStrategy, seed: u64) -> BTreeMap<String, Split> {
+        assign(names(count).iter().map(String::as_str), "VSI-Bench", strategy, seed)
     }
 
     fn sizes(parts: &BTreeMap<String, Split>) -> [usize; 3] {
@@ -136,57 +137,63 @@ mod tests {
     }
 
     #[test]
-    fn the_shares_are_75_5_and_20_percent() {
-        assert_eq!(sizes(&dealt(200, Plan::Shares, 0)), [150, 10, 40]);
-        assert_eq!(sizes(&dealt(288, Plan::Shares, 0)), [216, 14, 58]);
+    fn the_ratios_are_75_5_and_20_percent() {
+        assert_eq!(sizes(&assign_scenes(200, SplitStrategy::Ratios, 0)), [150, 10, 40]);
+        assert_eq!(sizes(&assign_scenes(288, SplitStrategy::Ratios, 0)), [216, 14, 58]);
     }
 
     #[test]
-    fn three_scenes_are_enough_for_three_parts() {
-        assert_eq!(sizes(&dealt(3, Plan::Shares, 0)), [1, 1, 1]);
-        assert_eq!(sizes(&dealt(3, Plan::Fold { fold: 1, folds: 3 }, 0)), [1, 1, 1]);
-        assert_eq!(sizes(&dealt(1, Plan::Shares, 0)), [1, 0, 0]);
-        assert_eq!(sizes(&dealt(0, Plan::Shares, 0)), [0, 0, 0]);
+    fn three_scenes_are_enough_for_three_splits() {
+        assert_eq!(sizes(&assign_scenes(3, SplitStrategy::Ratios, 0)), [1, 1, 1]);
+        assert_eq!(
+            sizes(&assign_scenes(3, SplitStrategy::Fold { fold: 1, folds: 3 }, 0)),
+            [1, 1, 1]
+        );
+        assert_eq!(sizes(&assign_scenes(1, SplitStrategy::Ratios, 0)), [1, 0, 0]);
+        assert_eq!(sizes(&assign_scenes(0, SplitStrategy::Ratios, 0)), [0, 0, 0]);
     }
 
     #[test]
-    fn the_parts_are_the_same_on_every_machine() {
-        let told = |seed| {
-            let parts = dealt(10, Plan::Shares, seed);
+    fn the_splits_are_the_same_on_every_machine() {
+        let fingerprint = |seed| {
+            let parts = assign_scenes(10, SplitStrategy::Ratios, seed);
             let letters = parts.values().map(|part| &part.name()[..2]);
             letters.collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(told(0), "va tr te tr tr tr tr te tr tr");
-        assert_eq!(told(1), "te tr tr tr tr tr tr te va tr");
+        assert_eq!(fingerprint(0), "va tr te tr tr tr tr te tr tr");
+        assert_eq!(fingerprint(1), "te tr tr tr tr tr tr te va tr");
     }
 
     #[test]
-    fn a_fold_that_does_not_exist_is_refused() {
+    fn an_invalid_fold_is_an_error() {
         for (fold, folds) in [(5, 5), (0, 1), (0, 0)] {
-            assert!(matches!(Plan::fold(fold, folds), Err(Error::Fold { .. })), "{fold} {folds}");
+            assert!(
+                matches!(SplitStrategy::fold(fold, folds), Err(Error::Fold { .. })),
+                "{fold} {folds}"
+            );
         }
-        assert_eq!(Plan::fold(4, 5).unwrap(), Plan::Fold { fold: 4, folds: 5 });
+        assert_eq!(SplitStrategy::fold(4, 5).unwrap(), SplitStrategy::Fold { fold: 4, folds: 5 });
     }
 
     proptest! {
         #[test]
-        fn every_scene_is_in_one_part_whatever_the_order_of_the_rows(
+        fn every_scene_is_in_one_split_for_any_order_of_the_rows(
             scenes in prop::collection::vec("[a-z]{1,3}", 0..60),
             seed: u64,
             fold in prop::option::of(0usize..5),
         ) {
-            let plan = fold.map_or(Plan::Shares, |fold| Plan::Fold { fold, folds: 5 });
-            let parts = assign(scenes.iter().map(String::as_str), "b", plan, seed);
-            let backwards = assign(scenes.iter().rev().map(String::as_str), "b", plan, seed);
+            let strategy = fold.map_or(SplitStrategy::Ratios, |fold| SplitStrategy::Fold { fold, folds: 5 });
+            let parts = assign(scenes.iter().map(String::as_str), "b", strategy, seed);
+            let backwards = assign(scenes.iter().rev().map(String::as_str), "b", strategy, seed);
             prop_assert_eq!(&parts, &backwards);
-            let dealt: BTreeSet<_> = parts.keys().cloned().collect();
-            prop_assert_eq!(dealt, scenes.into_iter().collect::<BTreeSet<_>>());
+            let assign_scenes: BTreeSet<_> = parts.keys().cloned().collect();
+            prop_assert_eq!(assign_scenes, scenes.into_iter().collect::<BTreeSet<_>>());
         }
 
         #[test]
-        fn each_scene_is_tested_in_one_fold(count in 0usize..80, folds in 2usize..8, seed: u64) {
+        fn each_scene_is_in_the_test_split_of_one_fold(count in 0usize..80, folds in 2usize..8, seed: u64) {
             let tested: Vec<String> = (0..folds)
-                .flat_map(|fold| dealt(count, Plan::Fold { fold, folds }, seed))
+                .flat_map(|fold| assign_scenes(count, SplitStrategy::Fold { fold, folds }, seed))
                 .filter(|(_, part)| *part == Split::Test)
                 .map(|(scene, _)| scene)
                 .collect();
@@ -198,7 +205,7 @@ mod tests {
         #[test]
         fn folds_differ_by_one_scene_at_most(count in 0usize..80, folds in 2usize..8) {
             let sizes: Vec<usize> = (0..folds)
-                .map(|fold| sizes(&dealt(count, Plan::Fold { fold, folds }, 0))[2])
+                .map(|fold| sizes(&assign_scenes(count, SplitStrategy::Fold { fold, folds }, 0))[2])
                 .collect();
             let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
             prop_assert!(most - least <= 1, "{:?}", sizes);

@@ -10,14 +10,14 @@ use crate::question::Question;
 /// The annotation file's name within the benchmark's folder.
 pub const ANNOTATIONS: &str = "MCQ.parquet";
 
-/// The categories that Embodied-R trains on and is scored by.
+/// The categories that Embodied-R trains and is evaluated on.
 pub const CATEGORIES: [&str; 4] =
     ["Landmark Position", "Counterfactual", "Progress Evaluation", "Action Generation"];
 
 /// One row of the annotation file, its fields named as its columns (the first is `Question_id`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UrbanRow {
-    /// The benchmark's number of the question.
+    /// The benchmark's question id.
     pub question_id: i64,
     /// File name of the video.
     pub video_id: String,
@@ -32,7 +32,7 @@ pub struct UrbanRow {
 /// Reads an annotation file.
 ///
 /// # Errors
-/// The file is not readable parquet, or a column is missing, of another type or lacks a value.
+/// The file is not readable parquet, or a column is missing, has the wrong type or contains nulls.
 pub fn read_parquet(path: &Path) -> Result<Vec<UrbanRow>> {
     let table = Table::read(path)?;
     let mut video_id = table.strings("video_id")?.into_iter();
@@ -83,19 +83,19 @@ impl Row for UrbanRow {
     }
 
     fn question(&self, path: &Path, row: usize) -> Result<Question> {
-        let wrong = |column, found: &str, wanted| Error::Value {
+        let wrong = |column, found: &str, expected| Error::Value {
             path: path.into(),
             column,
             row,
             found: found.to_owned(),
-            wanted,
+            expected,
         };
         if !file_name(&self.video_id) {
             return Err(wrong("video_id", &self.video_id, "the name of a video file"));
         }
         let answer = self.answer.trim();
         if option_letter(answer).is_none() {
-            return Err(wrong("answer", answer, "a capital letter"));
+            return Err(wrong("answer", answer, "an upper-case letter"));
         }
         Ok(Question {
             question_id: self.question_id.into(),
@@ -111,11 +111,11 @@ impl Row for UrbanRow {
     }
 }
 
-/// The trajectory that a clip was cut from; clips of one trajectory show the same places.
+/// The trajectory of a clip; clips of one trajectory show the same places.
 ///
-/// `AerialVLN_n_ID[_k].mp4` is of `ID`; any other name is of the name without its clip number
-/// (`EmbodiedCity_98_2.mp4` of `EmbodiedCity_98`, `RealWorld_GN_0_1.mp4` of `RealWorld_GN_0`). The
-/// only number of a name is the trajectory's, not a clip's: `EmbodiedCity_98.mp4` is the uncut
+/// `AerialVLN_n_ID[_k].mp4` belongs to `ID`; any other clip belongs to its name without the clip
+/// number (`EmbodiedCity_98_2.mp4` to `EmbodiedCity_98`, `RealWorld_GN_0_1.mp4` to
+/// `RealWorld_GN_0`). A sole number is that of the trajectory: `EmbodiedCity_98.mp4` is the uncut
 /// `EmbodiedCity_98`.
 pub fn scene_of(video_id: &str) -> &str {
     let name = match video_id.rsplit_once('.') {
@@ -145,29 +145,29 @@ fn number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The benchmark's own text with `Question: ` in front.
+/// The benchmark's text, normalized to start with `Question: `.
 ///
-/// Nearly all texts are so already and stay as they are. Some are wrapped in quotes or code fences
-/// or follow a remark (`Modified text:`); these lose what stands around them.
+/// Nearly all texts already do and are unchanged. Quotes, code fences and remarks (`Modified text:`)
+/// around the others are removed.
 fn question_text(text: &str) -> String {
     const MARK: &str = "Question:";
     if text.starts_with("Question: ") {
         return text.to_owned();
     }
-    let Some((before, asked)) = text.split_once(MARK) else {
+    let Some((before, question)) = text.split_once(MARK) else {
         return format!("{MARK} {}", text.trim());
     };
-    let mut asked = asked.trim();
+    let mut question = question.trim();
     if before.ends_with("**") {
-        asked = asked.strip_prefix("**").unwrap_or(asked).trim_start();
+        question = question.strip_prefix("**").unwrap_or(question).trim_start();
     }
-    while let Some((rest, last)) = asked.rsplit_once('\n') {
+    while let Some((rest, last)) = question.rsplit_once('\n') {
         if !last.trim().chars().all(|c| matches!(c, '`' | '"' | '“' | '”')) {
             break;
         }
-        asked = rest.trim_end();
+        question = rest.trim_end();
     }
-    format!("{MARK} {asked}")
+    format!("{MARK} {question}")
 }
 
 #[cfg(test)]
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_read_back_as_they_were_written() {
+    fn rows_round_trip() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(ANNOTATIONS);
         let rows = [row("EmbodiedCity_98_2.mp4", "A"), row("RealWorld_3.mp4", "G")];
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clip_is_of_its_trajectory() {
+    fn a_clip_belongs_to_its_trajectory() {
         for (clip, scene) in [
             ("AerialVLN_0_35H6S234SJYE7JR0C76Q_2.mp4", "35H6S234SJYE7JR0C76Q"),
             ("AerialVLN_0_35H6S234SJYE7JR0C76Q.mp4", "35H6S234SJYE7JR0C76Q"),
@@ -214,7 +214,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_clips_of_a_flight_are_of_one_scene(
+        fn all_clips_of_a_flight_belong_to_one_scene(
             id in "[A-Z0-9]{1,30}", flight in 0u32..9, clip in 0u32..99,
         ) {
             let uncut = format!("AerialVLN_{flight}_{id}.mp4");
@@ -224,7 +224,7 @@ mod tests {
         }
 
         #[test]
-        fn all_clips_of_a_numbered_trajectory_are_of_one_scene(
+        fn all_clips_of_a_numbered_trajectory_belong_to_one_scene(
             name in "[B-Z][a-zA-Z]{0,9}(_[A-Z]{2})?", number in 0u32..999, clip in 0u32..99,
         ) {
             let trajectory = format!("{name}_{number}");
@@ -242,13 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn a_text_in_the_usual_form_stays_as_it_is() {
+    fn a_text_in_the_usual_format_is_unchanged() {
         let text = "Question: Why?  \nchoose:  \nA. x  \nB. \"y\"  ";
         assert_eq!(question_text(text), text);
     }
 
     #[test]
-    fn what_stands_around_a_wrapped_text_goes() {
+    fn wrappers_around_a_text_are_removed() {
         let plain = "Question: Why?\nChoices:\nA. x\nB. y";
         for wrapped in [
             "```\n“““\nQuestion: Why?\nChoices:\nA. x\nB. y\n\n”””\n```\n",
@@ -263,13 +263,13 @@ mod tests {
     }
 
     #[test]
-    fn quotes_of_the_last_option_stay_when_fences_go() {
+    fn quotes_of_the_last_option_are_kept_when_fences_are_removed() {
         let wrapped = "\"\"\"\nQuestion: Why?\nA. it reads \"EXIT\"\n\"\"\"";
         assert_eq!(question_text(wrapped), "Question: Why?\nA. it reads \"EXIT\"");
     }
 
     #[test]
-    fn an_answer_that_is_no_letter_is_refused_with_its_row() {
+    fn an_answer_that_is_not_a_letter_is_reported_with_its_row() {
         for answer in ["", "b", "AB", "3"] {
             let error = row("a.mp4", answer).question(Path::new("x.parquet"), 5).unwrap_err();
             assert!(error.to_string().contains("row 5"), "{error}");
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_video_that_is_a_path_is_refused() {
+    fn a_video_id_that_is_a_path_is_rejected() {
         for hostile in ["../a.mp4", "/a.mp4", "a/b.mp4", "..", ".", ""] {
             assert!(row(hostile, "A").question(Path::new("x.parquet"), 0).is_err(), "{hostile}");
         }

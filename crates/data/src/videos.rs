@@ -1,7 +1,7 @@
-//! Where a benchmark's videos lie, and how they come into the folder of the unified set.
+//! Finds a benchmark's videos and places them in the folder of the merged dataset.
 //!
-//! Videos are found by their file name, in folders and in zip archives. What is placed appears whole
-//! or not at all, and a video that is there already is left alone, so that a run can be repeated.
+//! Videos are found by file name in folders and zip archives. Writes are atomic and videos already in
+//! place are left alone, so a run can be repeated.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,55 +13,55 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::write::Temporary;
+use crate::write::TempFile;
 
 mod archive;
 
-/// How deep below a benchmark's folder videos are looked for; ends walks round linked folders.
+/// Maximum search depth below a benchmark's folder; also ends cycles of linked folders.
 const DEPTH: usize = 4;
 
-/// How a video that lies in a folder comes to its new place. Archives are always unpacked and kept.
+/// How video files are placed. Archives are always extracted and kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transfer {
-    /// By a hard link, or a copy where the file system has none.
+    /// Hard link, or a copy where the file system does not support it.
     Link,
-    /// By a copy.
+    /// Copy.
     Copy,
-    /// By moving it: it is gone from its old place.
+    /// Move; removes the original.
     Move,
 }
 
-/// A place that a video can be had from.
+/// Where to read a video from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum VideoSource {
     /// A file.
     File(PathBuf),
-    /// An entry of a zip archive, by its number.
+    /// An entry of a zip archive, by index.
     Entry { archive: PathBuf, index: usize },
 }
 
 /// The videos below a benchmark's folder, by file name.
 #[derive(Debug, Default)]
-pub(crate) struct Library {
-    /// Each with the names of the folders and the archive that it lies in.
-    by_name: BTreeMap<String, Vec<(Vec<String>, Source)>>,
+pub(crate) struct VideoIndex {
+    /// Each with the names of its parent folders and archive.
+    by_name: BTreeMap<String, Vec<(Vec<String>, VideoSource)>>,
 }
 
-impl Library {
-    /// Looks through a folder and its archives.
+impl VideoIndex {
+    /// Indexes a folder and its archives.
     ///
     /// # Errors
-    /// A folder or archive cannot be read, or an archive holds entries that leave their folder.
-    pub(crate) fn below(folder: &Path) -> Result<Self> {
+    /// A folder or archive cannot be read, or an archive has entries outside its folder.
+    pub(crate) fn scan(folder: &Path) -> Result<Self> {
         let mut library = Self::default();
         library.walk(folder, &[], DEPTH)?;
         Ok(library)
     }
 
-    /// The place of a video; where several bear its name, the one below a folder or archive named
-    /// like its data set, and files before archives.
-    pub(crate) fn find(&self, video_id: &str, dataset: Option<&str>) -> Option<&Source> {
+    /// The source of a video. Among several of the same name it prefers one below a folder or archive
+    /// named like its dataset, then files over archives.
+    pub(crate) fn find(&self, video_id: &str, dataset: Option<&str>) -> Option<&VideoSource> {
         let found = self.by_name.get(video_id)?;
         let of_dataset = found
             .iter()
@@ -73,7 +73,7 @@ impl Library {
         let mut entries = fs::read_dir(folder)
             .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
             .map_err(Error::io("read", folder))?;
-        // Files before archives, so that what is unpacked already is not unpacked again.
+        // Files before archives, so that extracted videos are preferred.
         entries.sort_by_key(|entry| (is_archive(&entry.path()), entry.file_name()));
         for entry in entries {
             let path = entry.path();
@@ -81,7 +81,7 @@ impl Library {
             if name.starts_with('.') {
                 continue;
             }
-            // Follows links; what a broken one names is absent.
+            // Follows links and skips broken ones.
             let Ok(kind) = fs::metadata(&path) else { continue };
             if kind.is_dir() {
                 if depth > 0 {
@@ -90,19 +90,18 @@ impl Library {
             } else if is_archive(&path) {
                 let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
                 for (index, parts) in archive::files(&path)? {
-                    self.add(&[inside, &[stem.to_owned()], &parts].concat(), || Source::Entry {
-                        archive: path.clone(),
-                        index,
+                    self.add(&[inside, &[stem.to_owned()], &parts].concat(), || {
+                        VideoSource::Entry { archive: path.clone(), index }
                     });
                 }
             } else {
-                self.add(&[inside, &[name]].concat(), || Source::File(path.clone()));
+                self.add(&[inside, &[name]].concat(), || VideoSource::File(path.clone()));
             }
         }
         Ok(())
     }
 
-    fn add(&mut self, parts: &[String], source: impl FnOnce() -> Source) {
+    fn add(&mut self, parts: &[String], source: impl FnOnce() -> VideoSource) {
         let Some((name, inside)) = parts.split_last() else { return };
         self.by_name.entry(name.clone()).or_default().push((inside.to_vec(), source()));
     }
@@ -112,49 +111,48 @@ fn is_archive(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("zip"))
 }
 
-/// Whether a video had to be brought to its place.
+/// Whether a video had to be placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Placed {
-    /// It is there now.
+pub(crate) enum PlaceOutcome {
+    /// Newly placed.
     New,
-    /// It was there already.
-    Already,
+    /// Already in place.
+    AlreadyPresent,
 }
 
-/// Brings videos to their places, several at a time; tells which had to be brought, in the order of
-/// the jobs.
+/// Places videos in parallel. Returns the outcomes in the order of the jobs.
 ///
 /// # Errors
-/// A video cannot be read, unpacked or written. What was placed before stays.
+/// A video cannot be read, extracted or written. Videos placed before the error remain.
 pub(crate) fn place_all(
-    jobs: &[(Source, PathBuf)],
+    jobs: &[(VideoSource, PathBuf)],
     transfer: Transfer,
     progress: &dyn Progress,
-) -> Result<Vec<Placed>> {
-    // One batch per archive, so that each is opened once.
+) -> Result<Vec<PlaceOutcome>> {
+    // One batch per archive, so that each is opened only once.
     let mut batches: BTreeMap<(Option<&Path>, usize), Vec<usize>> = BTreeMap::new();
     for (number, (source, _)) in jobs.iter().enumerate() {
         let batch = match source {
-            Source::File(_) => (None, number),
-            Source::Entry { archive, .. } => (Some(archive.as_path()), 0),
+            VideoSource::File(_) => (None, number),
+            VideoSource::Entry { archive, .. } => (Some(archive.as_path()), 0),
         };
         batches.entry(batch).or_default().push(number);
     }
     let batches: Vec<_> = batches.into_iter().collect();
-    let placed: Vec<Vec<(usize, Placed)>> = batches
+    let placed: Vec<Vec<(usize, PlaceOutcome)>> = batches
         .par_iter()
         .map(|((archive, _), numbers)| {
-            let mut unpacker = archive.map(archive::Unpacker::open).transpose()?;
+            let mut extractor = archive.map(archive::Extractor::open).transpose()?;
             let mut placed = Vec::with_capacity(numbers.len());
             for &number in numbers {
-                let (source, place) = &jobs[number];
-                let outcome = match (source, &mut unpacker) {
-                    (Source::Entry { index, .. }, Some(unpacker)) => {
-                        unpacker.unpack(*index, place)?
+                let (source, target) = &jobs[number];
+                let outcome = match (source, &mut extractor) {
+                    (VideoSource::Entry { index, .. }, Some(extractor)) => {
+                        extractor.extract(*index, target)?
                     }
-                    (Source::File(path), _) => place_file(path, place, transfer)?,
-                    (Source::Entry { archive, index }, None) => {
-                        archive::Unpacker::open(archive)?.unpack(*index, place)?
+                    (VideoSource::File(path), _) => place_file(path, target, transfer)?,
+                    (VideoSource::Entry { archive, index }, None) => {
+                        archive::Extractor::open(archive)?.extract(*index, target)?
                     }
                 };
                 placed.push((number, outcome));
@@ -168,63 +166,63 @@ pub(crate) fn place_all(
     Ok(placed.into_iter().map(|(_, outcome)| outcome).collect())
 }
 
-fn place_file(source: &Path, place: &Path, transfer: Transfer) -> Result<Placed> {
+fn place_file(source: &Path, target: &Path, transfer: Transfer) -> Result<PlaceOutcome> {
     let origin = fs::canonicalize(source).map_err(Error::io("read", source))?;
-    if let Ok(there) = fs::canonicalize(place) {
+    if let Ok(there) = fs::canonicalize(target) {
         if there == origin {
-            // One file under two paths, by links: moving it would delete the only copy.
-            return Ok(Placed::Already);
+            // Two paths of one file, through links: moving it would delete the only copy.
+            return Ok(PlaceOutcome::AlreadyPresent);
         }
         if same_content(&origin, &there)? {
             if transfer == Transfer::Move {
                 fs::remove_file(source).map_err(Error::io("remove", source))?;
             }
-            return Ok(Placed::Already);
+            return Ok(PlaceOutcome::AlreadyPresent);
         }
     }
     let is_link = fs::symlink_metadata(source).is_ok_and(|kind| kind.is_symlink());
-    if transfer == Transfer::Move && !is_link && fs::rename(source, place).is_ok() {
-        return Ok(Placed::New);
+    if transfer == Transfer::Move && !is_link && fs::rename(source, target).is_ok() {
+        return Ok(PlaceOutcome::New);
     }
-    let temporary = Temporary::beside(place);
+    let temporary = TempFile::next_to(target);
     if transfer != Transfer::Link || fs::hard_link(&origin, &temporary.0).is_err() {
         fs::copy(&origin, &temporary.0).map_err(Error::io("copy", &origin))?;
     }
-    temporary.rename_to(place).map_err(Error::io("write", place))?;
+    temporary.rename_to(target).map_err(Error::io("write", target))?;
     if transfer == Transfer::Move {
         fs::remove_file(source).map_err(Error::io("remove", source))?;
     }
-    Ok(Placed::New)
+    Ok(PlaceOutcome::New)
 }
 
 fn same_content(one: &Path, other: &Path) -> Result<bool> {
     let read = |path: &Path| File::open(path).map_err(Error::io("read", path));
     let (first, second) = (read(one)?, read(other)?);
-    let kind = |file: &File, path: &Path| file.metadata().map_err(Error::io("read", path));
-    let (first_kind, second_kind) = (kind(&first, one)?, kind(&second, other)?);
-    if first_kind.len() != second_kind.len() {
+    let metadata = |file: &File, path: &Path| file.metadata().map_err(Error::io("read", path));
+    let (first_meta, second_meta) = (metadata(&first, one)?, metadata(&second, other)?);
+    if first_meta.len() != second_meta.len() {
         return Ok(false);
     }
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
-        let identity = |kind: &fs::Metadata| (kind.dev(), kind.ino());
-        if identity(&first_kind) == identity(&second_kind) {
+        let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+        if identity(&first_meta) == identity(&second_meta) {
             return Ok(true);
         }
     }
     let mut first = BufReader::with_capacity(1 << 16, first);
     let mut second = BufReader::with_capacity(1 << 16, second);
-    let (mut ours, mut theirs) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-    let mut left = first_kind.len();
-    while left > 0 {
-        let take = usize::try_from(left).unwrap_or(usize::MAX).min(ours.len());
-        first.read_exact(&mut ours[..take]).map_err(Error::io("read", one))?;
-        second.read_exact(&mut theirs[..take]).map_err(Error::io("read", other))?;
-        if ours[..take] != theirs[..take] {
+    let (mut first_chunk, mut second_chunk) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut remaining = first_meta.len();
+    while remaining > 0 {
+        let take = usize::try_from(remaining).unwrap_or(usize::MAX).min(first_chunk.len());
+        first.read_exact(&mut first_chunk[..take]).map_err(Error::io("read", one))?;
+        second.read_exact(&mut second_chunk[..take]).map_err(Error::io("read", other))?;
+        if first_chunk[..take] != second_chunk[..take] {
             return Ok(false);
         }
-        left -= take as u64;
+        remaining -= take as u64;
     }
     Ok(true)
 }
@@ -244,8 +242,8 @@ mod tests {
         folder
     }
 
-    fn place(from: &Path, to: &Path, transfer: Transfer) -> Placed {
-        let jobs = [(Source::File(from.to_owned()), to.to_owned())];
+    fn place(from: &Path, to: &Path, transfer: Transfer) -> PlaceOutcome {
+        let jobs = [(VideoSource::File(from.to_owned()), to.to_owned())];
         place_all(&jobs, transfer, &Silent).unwrap()[0]
     }
 
@@ -255,8 +253,8 @@ mod tests {
         let folder = folder_with(&[("a.mp4", "film")]);
         let (from, linked) = (folder.path().join("a.mp4"), folder.path().join("b.mp4"));
         let copied = folder.path().join("c.mp4");
-        assert_eq!(place(&from, &linked, Transfer::Link), Placed::New);
-        assert_eq!(place(&from, &copied, Transfer::Copy), Placed::New);
+        assert_eq!(place(&from, &linked, Transfer::Link), PlaceOutcome::New);
+        assert_eq!(place(&from, &copied, Transfer::Copy), PlaceOutcome::New);
         let inode = |path: &Path| fs::metadata(path).unwrap().ino();
         assert_eq!(inode(&from), inode(&linked));
         assert_ne!(inode(&from), inode(&copied));
@@ -264,26 +262,26 @@ mod tests {
     }
 
     #[test]
-    fn a_moved_video_is_gone_from_its_old_place() {
+    fn a_moved_video_is_removed_from_its_old_path() {
         let folder = folder_with(&[("a.mp4", "film")]);
         let (from, to) = (folder.path().join("a.mp4"), folder.path().join("b.mp4"));
-        assert_eq!(place(&from, &to, Transfer::Move), Placed::New);
+        assert_eq!(place(&from, &to, Transfer::Move), PlaceOutcome::New);
         assert!(!from.exists());
         assert_eq!(fs::read(&to).unwrap(), b"film");
     }
 
     #[test]
-    fn what_is_there_already_is_left_alone_and_what_differs_is_replaced() {
+    fn identical_files_are_left_alone_and_different_ones_replaced() {
         let folder = folder_with(&[("a.mp4", "film"), ("same.mp4", "film"), ("other.mp4", "mlif")]);
         let from = folder.path().join("a.mp4");
         let at = |name: &str| folder.path().join(name);
-        assert_eq!(place(&from, &at("same.mp4"), Transfer::Copy), Placed::Already);
-        assert_eq!(place(&from, &at("other.mp4"), Transfer::Copy), Placed::New);
+        assert_eq!(place(&from, &at("same.mp4"), Transfer::Copy), PlaceOutcome::AlreadyPresent);
+        assert_eq!(place(&from, &at("other.mp4"), Transfer::Copy), PlaceOutcome::New);
         assert_eq!(fs::read(at("other.mp4")).unwrap(), b"film");
     }
 
     #[test]
-    fn replacing_a_linked_video_leaves_the_users_file_as_it_was() {
+    fn replacing_a_linked_video_leaves_the_original_unchanged() {
         let folder = folder_with(&[("old.mp4", "old"), ("new.mp4", "new")]);
         let at = |name: &str| folder.path().join(name);
         place(&at("old.mp4"), &at("placed.mp4"), Transfer::Link);
@@ -298,12 +296,15 @@ mod tests {
         let linked = folder.path().join("linked");
         std::os::unix::fs::symlink(folder.path().join("videos"), &linked).unwrap();
         let place_of_it = folder.path().join("videos/a.mp4");
-        assert_eq!(place(&linked.join("a.mp4"), &place_of_it, Transfer::Move), Placed::Already);
+        assert_eq!(
+            place(&linked.join("a.mp4"), &place_of_it, Transfer::Move),
+            PlaceOutcome::AlreadyPresent
+        );
         assert_eq!(fs::read(&place_of_it).unwrap(), b"film");
     }
 
     #[test]
-    fn a_symbolic_link_is_placed_as_the_video_that_it_names() {
+    fn a_symbolic_link_is_placed_as_its_target_file() {
         for transfer in [Transfer::Link, Transfer::Copy, Transfer::Move] {
             let folder = folder_with(&[("store/film.bin", "film"), ("out/x", "")]);
             let link = folder.path().join("a.mp4");
@@ -317,15 +318,15 @@ mod tests {
     }
 
     #[test]
-    fn a_video_is_found_below_the_folder_of_its_data_set() {
+    fn a_video_is_found_below_the_folder_of_its_dataset() {
         let folder = folder_with(&[
             ("arkitscenes/7.mp4", ""),
             ("scannet/deep/7.mp4", ""),
             ("scannet/.hidden.mp4", ""),
         ]);
-        let library = Library::below(folder.path()).unwrap();
+        let library = VideoIndex::scan(folder.path()).unwrap();
         let found = |dataset| match library.find("7.mp4", dataset) {
-            Some(Source::File(path)) => path.strip_prefix(folder.path()).unwrap().to_owned(),
+            Some(VideoSource::File(path)) => path.strip_prefix(folder.path()).unwrap().to_owned(),
             other => panic!("{other:?}"),
         };
         assert_eq!(found(Some("scannet")), Path::new("scannet/deep/7.mp4"));

@@ -10,7 +10,7 @@ use crate::question::Question;
 /// The annotation file's name within the benchmark's folder.
 pub const ANNOTATIONS: &str = "test-00000-of-00001.parquet";
 
-/// The categories that Embodied-R trains on and is scored by.
+/// The categories that Embodied-R trains and is evaluated on.
 pub const CATEGORIES: [&str; 6] = [
     "object_rel_direction_easy",
     "object_rel_direction_medium",
@@ -23,9 +23,9 @@ pub const CATEGORIES: [&str; 6] = [
 /// One row of the annotation file, its fields named as its columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VsiRow {
-    /// The benchmark's number of the question.
+    /// The benchmark's question id.
     pub id: i64,
-    /// The data set that the video is of: `arkitscenes`, `scannet` or `scannetpp`.
+    /// The video's source dataset: `arkitscenes`, `scannet` or `scannetpp`.
     pub dataset: String,
     /// The room; its video is `{scene_name}.mp4`.
     pub scene_name: String,
@@ -35,14 +35,14 @@ pub struct VsiRow {
     pub question: String,
     /// A letter, or a number for numeric categories.
     pub ground_truth: String,
-    /// `A. …`, `B. …`, or nothing for numeric categories.
+    /// `A. …`, `B. …`; `None` for numeric categories.
     pub options: Option<Vec<String>>,
 }
 
 /// Reads an annotation file.
 ///
 /// # Errors
-/// The file is not readable parquet, or a column is missing, of another type or lacks a value.
+/// The file is not readable parquet, or a column is missing, has the wrong type or contains nulls.
 pub fn read_parquet(path: &Path) -> Result<Vec<VsiRow>> {
     let table = Table::read(path)?;
     let mut dataset = table.strings("dataset")?.into_iter();
@@ -100,12 +100,12 @@ impl Row for VsiRow {
     }
 
     fn question(&self, path: &Path, row: usize) -> Result<Question> {
-        let wrong = |column, found: &str, wanted| Error::Value {
+        let wrong = |column, found: &str, expected| Error::Value {
             path: path.into(),
             column,
             row,
             found: found.to_owned(),
-            wanted,
+            expected,
         };
         let video_id = format!("{}.mp4", self.scene_name);
         if !file_name(&video_id) {
@@ -132,10 +132,10 @@ impl Row for VsiRow {
     }
 }
 
-/// Question and options in the form of UrbanVideo-Bench's own text:
-/// `Question: …`, an empty line, `Choices:`, and one option a line.
+/// Question and options in UrbanVideo-Bench's format: `Question: …`, an empty line, `Choices:`, and
+/// one option per line.
 ///
-/// An option that does not begin with its letter is given it.
+/// Options without a letter get one.
 pub fn question_text(question: &str, options: Option<&[String]>) -> String {
     let mut text = format!("Question: {}", question.trim());
     let Some(options) = options else { return text };
@@ -169,7 +169,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn rows_are_read_back_as_they_were_written() {
+    fn rows_round_trip() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(ANNOTATIONS);
         let rows =
@@ -180,8 +180,8 @@ pub(crate) mod tests {
 
     #[test]
     fn question_and_options_become_one_text() {
-        let asked = row(7, "scene0001_00", Some(&["A. left", "B. right"]));
-        let question = asked.question(Path::new("x.parquet"), 0).unwrap();
+        let vsi_row = row(7, "scene0001_00", Some(&["A. left", "B. right"]));
+        let question = vsi_row.question(Path::new("x.parquet"), 0).unwrap();
         assert_eq!(question.question, "Question: Where to?\n\nChoices:\nA. left\nB. right");
         assert_eq!(question.id(), "7");
         assert_eq!(question.answer, "B");
@@ -206,17 +206,17 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_no_option_is_refused_with_its_row() {
-        let asked = row(7, "s", Some(&["A. left"]));
-        let error = asked.question(Path::new("x.parquet"), 3).unwrap_err().to_string();
+    fn an_answer_that_is_not_an_option_is_reported_with_its_row() {
+        let vsi_row = row(7, "s", Some(&["A. left"]));
+        let error = vsi_row.question(Path::new("x.parquet"), 3).unwrap_err().to_string();
         assert!(error.contains("row 3") && error.contains("ground_truth"), "{error}");
     }
 
     #[test]
-    fn a_scene_name_that_is_a_path_is_refused() {
+    fn a_scene_name_that_is_a_path_is_rejected() {
         for hostile in ["../../secret", "/etc/passwd", "a/b", "", "a\\b"] {
-            let asked = row(7, hostile, None);
-            assert!(asked.question(Path::new("x.parquet"), 0).is_err(), "{hostile}");
+            let vsi_row = row(7, hostile, None);
+            assert!(vsi_row.question(Path::new("x.parquet"), 0).is_err(), "{hostile}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Output that is whole or not there: written to a temporary name beside its place, then renamed.
+//! Atomic file writes: to a temporary file in the same folder, then renamed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -8,19 +8,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
-/// Writes `bytes` to `path`, whole or not at all. Missing parent folders are made.
+/// Writes `bytes` to `path` atomically. Creates missing parent folders.
 ///
 /// # Errors
-/// [`Error::Io`] if the folder, the temporary file or the renaming fails; what stood at `path`
-/// before is then still there.
+/// [`Error::Io`] if creating the folder, writing the temporary file or renaming it fails; an
+/// existing file at `path` is then unchanged.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic_with(path, |out| out.write_all(bytes).map_err(Error::io("write", path)))
 }
 
-/// Like [`write_atomic`], for output that is better streamed than held whole.
+/// Like [`write_atomic`], for streamed output.
 ///
 /// # Errors
-/// As [`write_atomic`], and whatever `fill` returns; nothing is left behind then.
+/// As [`write_atomic`], and any error of `fill`; no temporary file is left behind.
 pub fn write_atomic_with<E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<&File>) -> Result<(), E>,
@@ -29,13 +29,13 @@ pub fn write_atomic_with<E: From<Error>>(
     temporary.rename_to(path).map_err(|source| Error::io("write", path)(source).into())
 }
 
-/// Writes several files that belong together: all are written under temporary names first, then
-/// renamed one after the other, so that a fault while writing leaves all the old ones.
+/// Writes several related files: all to temporary files first, which are then renamed, so that a
+/// failed write leaves all existing files unchanged.
 ///
 /// # Errors
 /// As [`write_atomic`].
 pub fn write_all_atomic(files: &[(PathBuf, Vec<u8>)]) -> Result<()> {
-    let prepared: Vec<(Temporary, &Path)> = files
+    let prepared: Vec<(TempFile, &Path)> = files
         .iter()
         .map(|(path, bytes)| {
             let fill =
@@ -52,11 +52,11 @@ pub fn write_all_atomic(files: &[(PathBuf, Vec<u8>)]) -> Result<()> {
 fn prepare<E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<&File>) -> Result<(), E>,
-) -> Result<Temporary, E> {
+) -> Result<TempFile, E> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     }
-    let temporary = Temporary::beside(path);
+    let temporary = TempFile::next_to(path);
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -67,16 +67,16 @@ fn prepare<E: From<Error>>(
     fill(&mut out)?;
     out.flush().map_err(Error::io("write", path))?;
     drop(out);
-    // Without this a crash of the machine can leave the new name on an empty file.
+    // Otherwise a system crash could leave an empty file under the new name.
     file.sync_all().map_err(Error::io("write", path))?;
     Ok(temporary)
 }
 
-/// A name beside `path` that no other process or thread uses, removed again if it stays unused.
-pub(crate) struct Temporary(pub(crate) PathBuf);
+/// A unique temporary file next to the target, removed on drop unless renamed.
+pub(crate) struct TempFile(pub(crate) PathBuf);
 
-impl Temporary {
-    pub(crate) fn beside(path: &Path) -> Self {
+impl TempFile {
+    pub(crate) fn next_to(path: &Path) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -88,9 +88,9 @@ impl Temporary {
     }
 }
 
-impl Drop for Temporary {
+impl Drop for TempFile {
     fn drop(&mut self) {
-        // After the renaming nothing of this name is left and the error is the wanted state.
+        // After a rename there is nothing to remove, so errors are expected.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_holds_the_bytes_and_nothing_is_left_beside_it() {
+    fn a_write_leaves_the_file_and_no_temporary_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/deep/out.json");
         write_atomic(&path, b"[1]").unwrap();
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_keeps_the_old_file_and_leaves_nothing() {
+    fn a_failed_write_keeps_the_old_file_and_leaves_no_temporary_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.json");
         write_atomic(&path, b"old").unwrap();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn of_files_that_belong_together_none_is_replaced_if_one_cannot_be_written() {
+    fn no_file_is_replaced_if_one_of_several_cannot_be_written() {
         let folder = tempfile::tempdir().unwrap();
         let first = folder.path().join("first.json");
         write_atomic(&first, b"old").unwrap();
@@ -146,13 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_without_folder_is_written_where_the_process_stands() {
-        let name = &Temporary::beside(Path::new("out.json")).0;
+    fn a_bare_file_name_is_written_to_the_working_directory() {
+        let name = &TempFile::next_to(Path::new("out.json")).0;
         assert_eq!(name.parent(), Some(Path::new("")));
     }
 
     #[test]
-    fn a_path_below_a_file_names_the_folder_that_cannot_be_made() {
+    fn a_path_below_a_file_is_reported_with_that_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         write_atomic(&file, b"").unwrap();

@@ -1,4 +1,4 @@
-//! The handle through which a rank works together with the others.
+//! The communicator: a rank's handle to the other ranks.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use candle_core::DeviceLocation;
 
+use crate::control_plane::{Client, Rendezvous, Token, listen};
 use crate::error::{Error, Result};
+use crate::failure::{FailureCause, FailureReport};
 use crate::group::Group;
-use crate::link::threads::{Hub, ThreadLink};
+use crate::heartbeat_guard::HeartbeatGuard;
+use crate::link::threads::{Exchange, ThreadLink};
 use crate::operation::{Call, Operation};
-use crate::options::Options;
+use crate::options::CommunicatorOptions;
 use crate::pending::Pending;
-use crate::plane::{Client, Meeting, Token, listen};
+use crate::rank_state::{RankState, aborted};
 use crate::traffic::{Counters, Traffic};
-use crate::verdict::{Verdict, Why};
-use crate::vigil::Vigil;
-use crate::watch::{Watch, lost};
-use crate::worker::{Lane, Queue};
+use crate::worker::{GroupKind, Queue};
 
 #[cfg(feature = "nccl")]
 mod nccl;
@@ -27,84 +27,92 @@ mod operations;
 mod split;
 mod tensors;
 
-/// All ranks of a job, as one of them sees them. Cheap to clone; clones are the same rank.
+/// A rank's handle to all ranks of a job. Cheap to clone; clones are the same rank.
 ///
-/// Every rank makes the same calls in the same order. A call gives a [`Pending`] at once, and its data
-/// move while the caller computes. Where ranks call different things, or with different lengths, every
-/// rank gets an error that names both.
+/// Every rank makes the same calls in the same order. A call returns a [`Pending`] immediately, and its data moves
+/// while the caller computes. If ranks call different collectives, or with different lengths, every rank gets an
+/// error that names both calls.
 ///
-/// When the last clone is dropped without [`Communicator::finish`], the other ranks' work is ended.
+/// If the last clone is dropped without [`Communicator::finish`], the job is aborted on the other ranks.
 #[derive(Debug, Clone)]
 pub struct Communicator(Arc<Rank>);
 
 #[derive(Debug)]
 struct Rank {
-    /// This rank's number among these.
+    /// This rank's index within the group.
     rank: usize,
-    lane: Lane,
+    kind: GroupKind,
     world_size: usize,
-    /// Whose memory the connection moves by itself.
+    /// The device whose memory the backend moves directly.
     device: Option<DeviceLocation>,
-    options: Options,
+    options: CommunicatorOptions,
     hosts: Vec<String>,
-    watch: Arc<Watch>,
+    rank_state: Arc<RankState>,
     counters: Arc<Counters>,
-    /// Nothing for a rank that is alone.
-    others: Option<Others>,
-    /// All ranks of the job, where these are a part of them: they stay as long as the part.
-    whole: Option<Communicator>,
+    /// `None` for a single rank.
+    peers: Option<Peers>,
+    /// The world communicator of a subgroup, kept alive as long as the subgroup.
+    parent: Option<Communicator>,
 }
 
+/// The connections to the other ranks: collectives and control plane.
 #[derive(Debug)]
-struct Others {
+struct Peers {
     queue: Arc<Queue>,
     client: Arc<Client>,
 }
 
 impl Communicator {
-    /// The only rank: every operation gives back what it was given.
+    /// A world of one rank: every operation returns its input.
     pub fn single() -> Self {
-        let host = crate::place::Place::alone().host;
+        let host = crate::rank_info::RankInfo::standalone().host;
         Self(Arc::new(Rank {
             rank: 0,
-            lane: Lane::World,
+            kind: GroupKind::World,
             world_size: 1,
             device: None,
-            options: Options::default(),
-            watch: Arc::new(Watch::new(0, &host)),
+            options: CommunicatorOptions::default(),
+            rank_state: Arc::new(RankState::new(0, &host)),
             hosts: vec![host],
             counters: Arc::new(Counters::default()),
-            others: None,
-            whole: None,
+            peers: None,
+            parent: None,
         }))
     }
 
-    /// `world_size` ranks in this process, for as many threads: what several ranks do can be tried
-    /// without a launcher. They meet over the loopback, and are watched over as others are.
+    /// `world_size` ranks in this process, one per thread, for use without a launcher. Rendezvous and failure detection
+    /// run over the loopback as usual.
     ///
     /// # Errors
     ///
-    /// No rank is asked for, or the loopback cannot be used.
-    pub fn threads(world_size: usize, options: &Options) -> Result<Vec<Self>> {
+    /// `world_size` is 0, or the loopback cannot be used.
+    pub fn threads(world_size: usize, options: &CommunicatorOptions) -> Result<Vec<Self>> {
         if world_size == 0 {
             return Err(Error::NoRanks);
         }
         let listener = listen((Ipv4Addr::LOCALHOST, 0).into())?;
         let system = |source| Error::System { what: "listen at the loopback", source };
         let address = listener.local_addr().map_err(system)?;
-        let meeting = Meeting::new(address, Token::random()?);
-        let (hub, mut listener) = (Hub::new(world_size), Some(listener));
+        let rendezvous = Rendezvous::new(address, Token::random()?);
+        let (exchange, mut listener) = (Exchange::new(world_size), Some(listener));
         let joining: Vec<_> = (0..world_size)
             .map(|rank| {
-                let watch = Arc::new(Watch::new(rank, "thread"));
-                let link = Box::new(ThreadLink::new(Arc::clone(&hub), Arc::clone(&watch), rank));
-                let (meeting, options) = (meeting.clone(), options.clone());
+                let rank_state = Arc::new(RankState::new(rank, "thread"));
+                let link =
+                    Box::new(ThreadLink::new(Arc::clone(&exchange), Arc::clone(&rank_state), rank));
+                let (rendezvous, options) = (rendezvous.clone(), options.clone());
                 let listener = listener.take();
                 thread::spawn(move || {
-                    Self::start(&watch, world_size, options.clone(), move |watch| {
+                    Self::start(&rank_state, world_size, options.clone(), move |rank_state| {
                         let name = "thread";
-                        let client =
-                            Client::join(&meeting, listener, world_size, name, &options, watch)?;
+                        let client = Client::join(
+                            &rendezvous,
+                            listener,
+                            world_size,
+                            name,
+                            &options,
+                            rank_state,
+                        )?;
                         Ok((link as _, client))
                     })
                 })
@@ -113,68 +121,70 @@ impl Communicator {
         joining.into_iter().map(|rank| rank.join().unwrap_or(Err(Error::NoRanks))).collect()
     }
 
-    /// Starts the thread that moves data, where `make` makes its connections.
+    /// Starts the communication thread, on which `make` connects to the other ranks.
     pub(crate) fn start(
-        watch: &Arc<Watch>,
+        rank_state: &Arc<RankState>,
         world_size: usize,
-        options: Options,
-        make: impl FnOnce(Arc<Watch>) -> Result<(Box<dyn crate::link::Link>, Client)> + Send + 'static,
+        options: CommunicatorOptions,
+        make: impl FnOnce(Arc<RankState>) -> Result<(Box<dyn crate::link::Link>, Client)>
+        + Send
+        + 'static,
     ) -> Result<Self> {
-        let (rank, counters) = (watch.rank(), Arc::new(Counters::default()));
-        let (counted, shared) = (Arc::clone(&counters), Arc::clone(watch));
-        let within = options.join_within.saturating_mul(2).saturating_add(options.deadline);
-        let (queue, (client, device)) = Queue::start(watch, within, move || {
+        let (rank, counters) = (rank_state.rank(), Arc::new(Counters::default()));
+        let (counted, shared) = (Arc::clone(&counters), Arc::clone(rank_state));
+        let within = options.join_timeout.saturating_mul(2).saturating_add(options.deadline);
+        let (queue, (client, device)) = Queue::start(rank_state, within, move || {
             let (link, client) = make(Arc::clone(&shared))?;
             let device = link.device();
             let group = Group {
                 link,
-                watch: shared,
+                rank_state: shared,
                 counters: counted,
                 hosts: client.hosts().to_vec(),
                 rank,
                 first: 0,
                 world_size,
                 operation: Operation::Barrier,
-                part: None,
+                subgroup: None,
             };
             Ok((group, (client, device)))
         })?;
         let hosts = client.hosts().to_vec();
-        let others = Others { queue: Arc::new(queue), client: Arc::new(client) };
-        let (watch, others, lane) = (Arc::clone(watch), Some(others), Lane::World);
-        let whole = None;
+        let peers = Peers { queue: Arc::new(queue), client: Arc::new(client) };
+        let (rank_state, peers, kind) = (Arc::clone(rank_state), Some(peers), GroupKind::World);
+        let parent = None;
         Ok(Self(Arc::new(Rank {
             rank,
-            lane,
+            kind,
             world_size,
             device,
             options,
             hosts,
-            watch,
+            rank_state,
             counters,
-            others,
-            whole,
+            peers,
+            parent,
         })))
     }
 
-    /// Ranks over MPI, one a process, as `place` says. All MPI calls are made by one thread, which this
-    /// starts; MPI may not have been started before.
+    /// Ranks over MPI, one per process, as given by `rank_info`. All MPI calls are made by one thread, which this
+    /// starts; MPI must not have been initialized before.
     ///
-    /// Where the ranks meet and the token by which they know each other go round by MPI.
+    /// MPI also broadcasts the rendezvous address and token.
     ///
     /// # Errors
     ///
-    /// MPI gives this process another place, the ranks cannot reach rank 0, or they do not fit together.
+    /// MPI and the launcher disagree about rank or size, a rank cannot reach rank 0, or the rendezvous fails.
     #[cfg(feature = "mpi")]
-    pub fn mpi(place: &crate::Place, options: &Options) -> Result<Self> {
-        let watch = Arc::new(Watch::new(place.rank, &place.host));
-        let (shared, own) = (place.clone(), options.clone());
-        Self::start(&watch, place.world_size, options.clone(), move |watch| {
-            crate::link::mpi::join(&shared, &own, watch)
+    pub fn mpi(rank_info: &crate::RankInfo, options: &CommunicatorOptions) -> Result<Self> {
+        let rank_state = Arc::new(RankState::new(rank_info.rank, &rank_info.host));
+        let (shared, own) = (rank_info.clone(), options.clone());
+        Self::start(&rank_state, rank_info.world_size, options.clone(), move |rank_state| {
+            crate::link::mpi::join(&shared, &own, rank_state)
         })
     }
 
-    /// This rank's number, from 0.
+    /// This rank's index, from 0.
     pub fn rank(&self) -> usize {
         self.0.rank
     }
@@ -184,143 +194,142 @@ impl Communicator {
         self.0.world_size
     }
 
-    /// The machines of the ranks, in order.
+    /// The hosts of the ranks, by rank.
     pub fn hosts(&self) -> &[String] {
         &self.0.hosts
     }
 
-    /// Names the phase that this rank's work is in from now on, such as `rollout`, `update` or
-    /// `checkpoint`: messages about this rank tell it.
-    pub fn enter(&self, phase: &'static str) {
-        tracing::debug!(rank = self.rank(), phase, "a phase begins");
-        self.0.watch.enter_phase(phase);
-        if let Some(others) = &self.0.others {
-            others.client.pulse();
+    /// Sets the current phase of this rank, such as `rollout`, `update` or `checkpoint`, for failure reports.
+    pub fn enter_phase(&self, phase: &'static str) {
+        tracing::debug!(rank = self.rank(), phase, "phase started");
+        self.0.rank_state.enter_phase(phase);
+        if let Some(peers) = &self.0.peers {
+            peers.client.heartbeat();
         }
     }
 
-    /// This rank's work got on, by a step of generation, a layer, a file. A rank that others wait for is
-    /// left alone as long as it beats more often than once in a deadline.
-    pub fn beat(&self) {
-        self.0.watch.beat();
+    /// Records progress of this rank, such as a decoding step, a layer or a file. A rank that others wait for is not
+    /// considered hung as long as it calls this at least once per deadline.
+    pub fn heartbeat(&self) {
+        self.0.rank_state.heartbeat();
     }
 
-    /// Lets this rank beat until the result is dropped: while its work waits for somebody outside of the job who has a
-    /// time limit of his own, such as a service that scores.
-    pub fn vigil(&self) -> Vigil {
-        match self.0.others {
-            Some(_) => Vigil::of(Arc::clone(&self.0.watch)),
-            None => Vigil::none(),
+    /// Sends heartbeats in the background until the guard is dropped, while this rank waits for an outside service that
+    /// has its own timeout, such as a reward server.
+    pub fn heartbeat_guard(&self) -> HeartbeatGuard {
+        match self.0.peers {
+            Some(_) => HeartbeatGuard::start(Arc::clone(&self.0.rank_state)),
+            None => HeartbeatGuard::inactive(),
         }
     }
 
-    /// What this rank sent so far, by operation.
+    /// The traffic that this rank has sent so far, by operation.
     pub fn traffic(&self) -> BTreeMap<Operation, Traffic> {
         self.0.counters.read()
     }
 
-    /// Why the job was ended, where it was.
-    pub fn verdict(&self) -> Option<Verdict> {
-        self.0.watch.verdict().map(|verdict| (*verdict).clone())
+    /// The failure report, if the job was aborted.
+    pub fn failure(&self) -> Option<FailureReport> {
+        self.0.rank_state.failure().map(|report| (*report).clone())
     }
 
-    /// Runs `hook` once when a rank ends the job, on whichever thread learns of it; at once, where one has.
+    /// Runs `hook` once when the job is aborted, on the thread that learns of it first; immediately if it already was.
     /// It must not block.
-    pub fn on_lost(&self, hook: impl FnOnce(&Verdict) + Send + 'static) {
-        self.0.watch.on_lost(Box::new(hook));
+    pub fn on_failure(&self, hook: impl FnOnce(&FailureReport) + Send + 'static) {
+        self.0.rank_state.on_failure(Box::new(hook));
     }
 
-    /// `bytes` of rank 0 on every rank, beside the collectives: for the id of another library's
-    /// communicator. What other ranks give is not looked at. All ranks call it equally often. At most a
-    /// mebibyte.
+    /// Broadcasts rank 0's `bytes` over the control plane, for example the id of another library's communicator. The
+    /// bytes of other ranks are ignored. All ranks must call it equally often. At most 1 MiB.
     ///
     /// # Errors
     ///
-    /// A rank ended the job, or rank 0 handed nothing round within the deadline.
-    pub fn share(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
-        match &self.0.others {
+    /// The job was aborted, or nothing arrived within the deadline.
+    pub fn broadcast_from_rank_0(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        match &self.0.peers {
             None => Ok(bytes),
-            Some(_) if self.0.lane == Lane::Part => self.broadcast_bytes(bytes, 0)?.wait(),
-            Some(others) => others.client.share(bytes, self.0.options.deadline),
+            Some(_) if self.0.kind == GroupKind::Subgroup => self.broadcast_bytes(bytes, 0)?.wait(),
+            Some(peers) => peers.client.broadcast(bytes, self.0.options.deadline),
         }
     }
 
-    /// Ends the job because this rank failed: all ranks get its `words`. Returns when they were told (after
-    /// two seconds at most) with the verdict, which is another's where that came first.
-    pub fn fail(&self, words: &str) -> Error {
-        match &self.0.others {
-            Some(others) => others.client.fail(words),
+    /// Aborts the job because this rank failed; all ranks get its `message`. Returns once they are notified (after two
+    /// seconds at most), with the failure report: another rank's if that came first.
+    pub fn fail(&self, message: &str) -> Error {
+        match &self.0.peers {
+            Some(peers) => peers.client.fail(message),
             None => {
-                let verdict = self.0.watch.own_verdict(Why::Failed(words.to_owned()));
-                self.0.watch.condemn(verdict.clone());
-                lost(&verdict)
+                let report =
+                    self.0.rank_state.own_failure(FailureCause::Failed(message.to_owned()));
+                self.0.rank_state.abort(report.clone());
+                aborted(&report)
             }
         }
     }
 
-    /// To be called when a rank ended the job and this one has told its user so: returns when the others
-    /// have done that too, or after two seconds, and this process may end. Launchers end all ranks as soon
-    /// as one of them ends, and those would not get to tell.
-    pub fn part(&self) {
-        if let Some(others) = &self.0.others
-            && self.0.watch.verdict().is_some()
+    /// Acknowledges the failure report. Call it after reporting the failure to the user and before exiting: it returns
+    /// when all other ranks have reported it too, or after two seconds. Launchers kill all ranks as soon as one exits,
+    /// so without it some ranks could not report.
+    pub fn acknowledge_failure(&self) {
+        if let Some(peers) = &self.0.peers
+            && self.0.rank_state.failure().is_some()
         {
-            others.client.part();
+            peers.client.acknowledge_failure();
         }
     }
 
-    /// Ends the job in good order: returns when all ranks have called it. Nothing may be called then. A part of a job
-    /// ends with the job, and here its ranks only wait for each other.
+    /// Finishes the job; returns when all ranks have called it. No collective may follow. On a subgroup this is only a
+    /// barrier: a subgroup ends with the job.
     ///
     /// # Errors
     ///
-    /// A rank ended the job otherwise, or the end took too long.
+    /// The job was aborted, or a rank did not finish within the deadline.
     pub fn finish(&self) -> Result<()> {
-        let Some(others) = &self.0.others else { return self.0.watch.check() };
-        if self.0.lane == Lane::Part {
+        let Some(peers) = &self.0.peers else { return self.0.rank_state.check() };
+        if self.0.kind == GroupKind::Subgroup {
             return self.barrier();
         }
         let finish = self.call(Operation::Finish, 0, 0);
-        others.queue.submit(Lane::World, finish, |_, _| Ok(()))?.wait()?;
-        others.client.finish(self.0.options.deadline)?;
-        others.queue.close().wait_within("the end of the collectives", self.0.options.deadline)
+        peers.queue.submit(GroupKind::World, finish, |_, _| Ok(()))?.wait()?;
+        peers.client.finish(self.0.options.deadline)?;
+        peers.queue.close().wait_within("shutting down the collectives", self.0.options.deadline)
     }
 
-    /// Ends this process with `exit_code`, and with MPI those of all ranks at once (`MPI_Abort`). Others do
-    /// not get to say anything any more: [`Communicator::part`] comes before it.
+    /// Exits this process with `exit_code`, and over MPI all ranks at once (`MPI_Abort`). Other ranks cannot report
+    /// anything afterwards, so call [`Communicator::acknowledge_failure`] first.
     pub fn abort(&self, exit_code: i32) -> ! {
-        if let Some(others) = &self.0.others {
-            self.0.watch.ask_to_abort(exit_code);
-            others.queue.abort(exit_code);
+        if let Some(peers) = &self.0.peers {
+            self.0.rank_state.request_abort(exit_code);
+            peers.queue.abort(exit_code);
             thread::sleep(Duration::from_secs(1));
         }
         std::process::exit(exit_code)
     }
 
     fn call(&self, operation: Operation, length: usize, root: usize) -> Call {
-        // The queue knows the number.
+        // The queue sets the sequence number.
         Call { sequence: 0, operation, length: length as u64, root: root as u64 }
     }
 
-    /// Queues an operation; one rank alone has `alone` as the result.
+    /// Queues an operation; the result of a single rank is `single`.
     fn begin<I, T: Send + 'static>(
         &self,
         call: Call,
         input: I,
-        alone: impl FnOnce(I) -> T,
+        single: impl FnOnce(I) -> T,
         run: impl FnOnce(&mut Group, &[Call], I) -> Result<T> + Send + 'static,
     ) -> Result<Pending<T>>
     where
         I: Send + 'static,
     {
-        match &self.0.others {
+        match &self.0.peers {
             None => {
-                self.0.watch.check()?;
+                self.0.rank_state.check()?;
                 self.0.counters.call(call.operation);
-                Ok(Pending::here(alone(input)))
+                Ok(Pending::ready(single(input)))
             }
-            Some(others) => {
-                others.queue.submit(self.0.lane, call, |group, calls| run(group, calls, input))
+            Some(peers) => {
+                peers.queue.submit(self.0.kind, call, |group, calls| run(group, calls, input))
             }
         }
     }
@@ -328,12 +337,12 @@ impl Communicator {
 
 impl Drop for Rank {
     fn drop(&mut self) {
-        if let Some(others) = &self.others
-            && self.whole.is_none()
-            && !others.client.is_finished()
-            && self.watch.verdict().is_none()
+        if let Some(peers) = &self.peers
+            && self.parent.is_none()
+            && !peers.client.is_finished()
+            && self.rank_state.failure().is_none()
         {
-            others.client.leave();
+            peers.client.leave();
         }
     }
 }

@@ -4,25 +4,25 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::control_plane::RendezvousFault;
+use crate::failure::FailureReport;
 use crate::operation::Operation;
-use crate::plane::Fault;
-use crate::verdict::Verdict;
 
-/// Why ranks could not come together, or could not go on.
+/// Errors of joining a job and of communication between its ranks.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A variable of the launcher makes no sense.
+    /// A launcher variable is invalid.
     #[error("`{name}` is `{value}`, {why}")]
     Variable {
         /// The variable.
         name: String,
-        /// What it holds.
+        /// Its value.
         value: String,
         /// What is wrong with it, and what to do.
         why: String,
     },
-    /// A variable of the launcher is missing.
+    /// A launcher variable is missing.
     #[error("`{name}` is not set, {why}")]
     MissingVariable {
         /// The variable.
@@ -30,40 +30,40 @@ pub enum Error {
         /// Why it is needed, and what to do.
         why: String,
     },
-    /// Two launchers say different things.
+    /// The variables of two launchers contradict each other.
     #[error(
         "`{name}` is `{value}`, but `{other}` is `{other_value}`; unset the variables of the launcher that did not start this process"
     )]
     Contradiction {
         /// A variable.
         name: String,
-        /// What it holds.
+        /// Its value.
         value: String,
-        /// The one that says otherwise.
+        /// The contradicting variable.
         other: String,
-        /// What that holds.
+        /// The value of `other`.
         other_value: String,
     },
-    /// The machine at which ranks should meet has no address that can be found.
-    #[error("cannot look up `{address}`: {source}; give rank 0's address in numbers")]
+    /// The rendezvous host name cannot be resolved.
+    #[error("cannot resolve `{address}`: {source}; give rank 0's IP address")]
     Lookup {
         /// The address.
         address: String,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
-    /// Another program listens where the ranks should meet.
-    #[error("`{address}` is taken by another program; choose another port")]
+    /// Another program listens on the rendezvous port.
+    #[error("`{address}` is already in use; choose another port")]
     PortTaken {
         /// The address.
         address: SocketAddr,
     },
-    /// Rank 0 cannot listen where the ranks should meet.
-    #[error("rank 0 cannot listen at `{address}`: {source}; give an address of rank 0's machine")]
+    /// Rank 0 cannot listen on the rendezvous address.
+    #[error("rank 0 cannot listen on `{address}`: {source}; give an address of rank 0's machine")]
     Bind {
         /// The address.
         address: SocketAddr,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
     /// Rank 0 was not reached in time.
@@ -71,11 +71,11 @@ pub enum Error {
     Unreachable {
         /// This rank.
         rank: usize,
-        /// Where rank 0 should be.
+        /// The rendezvous address.
         address: SocketAddr,
-        /// How long was tried.
+        /// How long the rank kept trying.
         waited: Duration,
-        /// How the last attempt failed.
+        /// Why the last attempt failed.
         why: String,
     },
     /// This rank and rank 0 have different tokens.
@@ -85,95 +85,95 @@ pub enum Error {
     Token {
         /// This rank.
         rank: usize,
-        /// Where rank 0 is.
+        /// Rank 0's address.
         address: SocketAddr,
     },
-    /// The ranks that came are not the job that was asked for.
-    #[error("the ranks do not fit together: {}", list(faults))]
+    /// The ranks that joined are not the configured job.
+    #[error("rendezvous failed: {}", list(faults))]
     Refused {
-        /// Everything that was found.
-        faults: Vec<Fault>,
+        /// All faults found.
+        faults: Vec<RendezvousFault>,
     },
-    /// A rank ended the job.
+    /// A rank failed, so the job was aborted.
     #[error("{0}")]
-    Lost(Box<Verdict>),
-    /// Something did not happen in time.
-    #[error("rank {rank}: {what} did not end within {:.1} s", waited.as_secs_f64())]
+    RankFailed(Box<FailureReport>),
+    /// An operation timed out.
+    #[error("rank {rank}: {what} timed out after {:.1} s", waited.as_secs_f64())]
     Timeout {
         /// This rank.
         rank: usize,
-        /// What did not happen.
+        /// What timed out.
         what: &'static str,
-        /// The time that it may take.
+        /// The timeout.
         waited: Duration,
     },
-    /// An operation cannot be done with this much.
+    /// An operation does not accept this length.
     #[error("{operation} of length {length} over {world_size} ranks: {why}")]
     Length {
         /// The operation.
         operation: Operation,
-        /// What it was called with.
+        /// The length it was called with.
         length: usize,
         /// The number of ranks.
         world_size: usize,
-        /// The rule that is broken.
+        /// The violated rule.
         why: &'static str,
     },
-    /// There is no rank of this number.
+    /// The root of a broadcast is not a rank of the job.
     #[error("{operation} from rank {root}, but there are {world_size} ranks")]
     Root {
         /// The operation.
         operation: Operation,
-        /// The rank that is not there.
+        /// The invalid root.
         root: usize,
         /// The number of ranks.
         world_size: usize,
     },
-    /// The job was ended by `finish`.
+    /// An operation was called after `finish`.
     #[error("{operation} was called after the job was finished")]
     Finished {
         /// The operation.
         operation: Operation,
     },
-    /// There is no rank in a job of none.
+    /// A world size of 0.
     #[error("a job needs at least one rank")]
     NoRanks,
-    /// Something of the operating system that must work did not.
+    /// A call to the operating system failed.
     #[error("cannot {what}: {source}")]
     System {
-        /// What was tried.
+        /// The failed action.
         what: &'static str,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
-    /// MPI is not as the launcher's variables say, or was started before.
+    /// MPI contradicts the launcher's variables, or was initialized before.
     #[error("MPI: {why}")]
     Mpi {
         /// What is wrong, and what to do.
         why: String,
     },
-    /// NCCL or CUDA's driver refused a call.
+    /// A call to NCCL or the CUDA driver failed.
     #[cfg(any(feature = "nccl", test))]
     #[error("cannot {what}: {why}")]
     Nccl {
-        /// What was tried.
+        /// The failed action.
         what: &'static str,
-        /// The library's words.
+        /// The library's error.
         why: String,
     },
-    /// Memory of a device was given to a connection that cannot reach it.
-    #[error("these ranks move memory of the host alone")]
+    /// Device memory was given to a backend that moves host memory only.
+    #[error("this backend moves host memory only")]
     HostOnly,
-    /// A tensor is not as collectives take it, or its device refused to work.
+    /// A tensor does not meet the requirements of collectives, or its device failed.
     #[error("cannot send a tensor: {0}")]
     Tensor(#[from] embodied_r_kernels::Error),
 }
 
 impl Error {
-    /// The rank that ended the job, where one did.
-    pub fn verdict(&self) -> Option<&Verdict> {
+    /// The failure report, if a rank's failure aborted the job.
+    pub fn failure(&self) -> Option<&FailureReport> {
         match self {
-            Self::Lost(verdict) => Some(verdict),
+            Self::RankFailed(failure) => Some(failure),
             _ => None,
         }
     }
@@ -182,7 +182,7 @@ impl Error {
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-fn list(faults: &[Fault]) -> String {
-    let texts: Vec<_> = faults.iter().map(Fault::to_string).collect();
+fn list(faults: &[RendezvousFault]) -> String {
+    let texts: Vec<_> = faults.iter().map(RendezvousFault::to_string).collect();
     texts.join("; ")
 }

@@ -1,60 +1,59 @@
-//! Collectives over a [`Link`]: the agreement on what is called, pieces of bounded size, and reductions.
+//! Collectives over a [`Link`]: call matching, chunking and reductions.
 
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use embodied_r_kernels::memory::Mark;
+use embodied_r_kernels::memory::StreamEvent;
 
+use crate::element::{Element, reduce};
 use crate::error::Result;
-use crate::link::{Direct, Link, Others};
-use crate::number::{Number, reduce};
+use crate::failure::{FailureCause, FailureReport};
+use crate::link::{DirectCollective, Link, Polling};
 use crate::operation::{Call, Operation, Reduce};
+use crate::rank_state::{RankState, aborted};
 use crate::traffic::Counters;
-use crate::verdict::{Verdict, Why};
-use crate::watch::{Watch, lost};
 
-/// The most bytes that a rank sends, or receives from one other, at once: bounds the memory beside the
-/// data, stays far below a backend's limits, and is summed while it is in a cache.
-const PIECE: usize = 4 << 20;
-/// Up to so many bytes all ranks get everything and reduce it themselves, which takes one exchange
-/// where two move less.
+/// The most bytes that a rank sends to, or receives from, one peer at once. Bounds the buffers, stays far below
+/// backend limits, and keeps a chunk in cache while it is reduced.
+const CHUNK: usize = 4 << 20;
+/// Up to this many bytes, an all-reduce gathers everything and reduces locally: one exchange instead of two.
 const SMALL: usize = 16 << 10;
 
-/// All ranks, as the thread that moves data sees them.
+/// A group of ranks, as the communication thread sees it.
 pub(crate) struct Group {
     pub(crate) link: Box<dyn Link>,
-    pub(crate) watch: Arc<Watch>,
+    pub(crate) rank_state: Arc<RankState>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) hosts: Vec<String>,
-    /// This rank's number among them.
+    /// This rank's index within the group.
     pub(crate) rank: usize,
-    /// The number that the first of them has in the job.
+    /// The world rank of the group's first member.
     pub(crate) first: usize,
     pub(crate) world_size: usize,
-    /// Whose bytes are counted.
+    /// The operation that traffic is counted for.
     pub(crate) operation: Operation,
-    /// The part of them that this rank belongs to, if they are divided.
-    pub(crate) part: Option<Box<Group>>,
+    /// This rank's subgroup, after a split.
+    pub(crate) subgroup: Option<Box<Group>>,
 }
 
 impl Group {
-    /// Ends the connections.
+    /// Closes the links.
     pub(crate) fn close(self) {
-        if let Some(part) = self.part {
+        if let Some(part) = self.subgroup {
             part.close();
         }
         self.link.close();
     }
 
-    /// Waits until every rank is in a call, and gives their calls; a verdict where they differ.
+    /// Waits until every rank has entered a call and returns their calls; aborts the job if they differ.
     pub(crate) fn agree(&mut self, call: Call) -> Result<Vec<Call>> {
         self.operation = call.operation;
         self.counters.call(call.operation);
         let mut all = vec![0; Call::SIZE * self.world_size];
-        self.gather(&call.to_bytes(), &mut all, Others::MayBeLate)?;
+        self.gather(&call.to_bytes(), &mut all, Polling::Relaxed)?;
         let calls: Option<Vec<_>> = all.chunks_exact(Call::SIZE).map(Call::from_bytes).collect();
         let calls = calls.unwrap_or_default();
-        // Every rank finds the same one, held against rank 0's.
+        // All ranks find the same mismatch, because all compare with rank 0's call.
         let odd = calls.iter().position(|other| !other.agrees_with(&calls[0]));
         match odd {
             None => Ok(calls),
@@ -63,22 +62,22 @@ impl Group {
     }
 
     fn disagree(&self, rank: usize, here: Call, rank_0: Call) -> crate::Error {
-        let verdict = Verdict {
+        let failure = FailureReport {
             rank: self.first + rank,
             host: self.hosts.get(rank).cloned().unwrap_or_default(),
-            phase: self.watch.signs().phase,
+            phase: self.rank_state.status().phase,
             operation: Some(here),
             waited: std::time::Duration::ZERO,
-            why: Why::Mismatch { here, rank_0 },
+            cause: FailureCause::Mismatch { here, rank_0 },
         };
-        self.watch.condemn(verdict.clone());
-        lost(&verdict)
+        self.rank_state.abort(failure.clone());
+        aborted(&failure)
     }
 
-    fn gather(&mut self, mine: &[u8], all: &mut [u8], others: Others) -> Result<()> {
+    fn gather(&mut self, mine: &[u8], all: &mut [u8], others: Polling) -> Result<()> {
         self.counters.sent(self.operation, mine.len() * (self.world_size - 1));
         self.link.all_gather(mine, all, others)?;
-        self.watch.data_moved();
+        self.rank_state.data_moved();
         Ok(())
     }
 
@@ -86,25 +85,25 @@ impl Group {
         let others = sent.len() / self.world_size * (self.world_size - 1);
         self.counters.sent(self.operation, others);
         self.link.all_to_all(sent, received)?;
-        self.watch.data_moved();
+        self.rank_state.data_moved();
         Ok(())
     }
 
-    /// Reduces `numbers` of all ranks, of equal lengths, in place.
-    pub(crate) fn all_reduce<T: Number>(&mut self, numbers: &mut [T], how: Reduce) -> Result<()> {
-        if size_of_val(numbers) <= SMALL {
-            let mut all = vec![T::zeroed(); numbers.len() * self.world_size];
-            let (mine, others) = (bytemuck::cast_slice(numbers), Others::AreHere);
+    /// All-reduces `values`, of equal length on all ranks, in place.
+    pub(crate) fn all_reduce<T: Element>(&mut self, values: &mut [T], how: Reduce) -> Result<()> {
+        if size_of_val(values) <= SMALL {
+            let mut all = vec![T::zeroed(); values.len() * self.world_size];
+            let (mine, others) = (bytemuck::cast_slice(values), Polling::Eager);
             self.gather(mine, bytemuck::cast_slice_mut(&mut all), others)?;
-            reduce(&all, numbers, how);
+            reduce(&all, values, how);
             return Ok(());
         }
-        numbers
-            .chunks_mut(PIECE / size_of::<T>())
+        values
+            .chunks_mut(CHUNK / size_of::<T>())
             .try_for_each(|piece| self.reduce_piece(piece, how))
     }
 
-    fn reduce_piece<T: Number>(&mut self, piece: &mut [T], how: Reduce) -> Result<()> {
+    fn reduce_piece<T: Element>(&mut self, piece: &mut [T], how: Reduce) -> Result<()> {
         if piece.len().is_multiple_of(self.world_size) {
             return self.reduce_parts(piece, how);
         }
@@ -115,25 +114,25 @@ impl Group {
         Ok(())
     }
 
-    /// Every rank reduces one of the equal parts of `numbers`, and gives it to all.
-    fn reduce_parts<T: Number>(&mut self, numbers: &mut [T], how: Reduce) -> Result<()> {
-        let mut received = vec![T::zeroed(); numbers.len()];
-        self.swap(bytemuck::cast_slice(numbers), bytemuck::cast_slice_mut(&mut received))?;
-        let mut mine = vec![T::zeroed(); numbers.len() / self.world_size];
+    /// All-reduce as reduce-scatter and all-gather: every rank reduces one of the equal chunks of `values`.
+    fn reduce_parts<T: Element>(&mut self, values: &mut [T], how: Reduce) -> Result<()> {
+        let mut received = vec![T::zeroed(); values.len()];
+        self.swap(bytemuck::cast_slice(values), bytemuck::cast_slice_mut(&mut received))?;
+        let mut mine = vec![T::zeroed(); values.len() / self.world_size];
         reduce(&received, &mut mine, how);
-        let all = bytemuck::cast_slice_mut(numbers);
-        self.gather(bytemuck::cast_slice(&mine), all, Others::AreHere)
+        let all = bytemuck::cast_slice_mut(values);
+        self.gather(bytemuck::cast_slice(&mine), all, Polling::Eager)
     }
 
-    /// This rank's part of the sums of `numbers`, whose length is a multiple of the number of ranks.
-    pub(crate) fn reduce_scatter<T: Number>(&mut self, numbers: &[T]) -> Result<Vec<T>> {
-        let part = numbers.len() / self.world_size;
-        let step = (PIECE / size_of::<T>() / self.world_size).max(1);
+    /// This rank's chunk of the sums of `values`, whose length is a multiple of the number of ranks.
+    pub(crate) fn reduce_scatter<T: Element>(&mut self, values: &[T]) -> Result<Vec<T>> {
+        let part = values.len() / self.world_size;
+        let step = (CHUNK / size_of::<T>() / self.world_size).max(1);
         let mut sums = vec![T::zeroed(); part];
         let mut from = 0;
         while from < part {
             let length = step.min(part - from);
-            let parts = numbers.chunks_exact(part).flat_map(|part| &part[from..from + length]);
+            let parts = values.chunks_exact(part).flat_map(|part| &part[from..from + length]);
             let sent: Vec<T> = parts.copied().collect();
             let mut received = vec![T::zeroed(); sent.len()];
             self.swap(bytemuck::cast_slice(&sent), bytemuck::cast_slice_mut(&mut received))?;
@@ -143,24 +142,24 @@ impl Group {
         Ok(sums)
     }
 
-    /// `mine` of all ranks, of equal lengths, end to end.
-    pub(crate) fn all_gather<T: Number>(&mut self, mine: &[T]) -> Result<Vec<T>> {
+    /// `mine` of all ranks, of equal length, concatenated.
+    pub(crate) fn all_gather<T: Element>(&mut self, mine: &[T]) -> Result<Vec<T>> {
         let mut all = vec![T::zeroed(); mine.len() * self.world_size];
-        let step = (PIECE / size_of::<T>() / self.world_size).max(1);
+        let step = (CHUNK / size_of::<T>() / self.world_size).max(1);
         if mine.len() <= step {
             let all = bytemuck::cast_slice_mut(&mut all);
-            self.gather(bytemuck::cast_slice(mine), all, Others::AreHere)?;
+            self.gather(bytemuck::cast_slice(mine), all, Polling::Eager)?;
         } else {
             self.gather_pieces(mine, &mut all, step)?;
         }
         Ok(all)
     }
 
-    fn gather_pieces<T: Number>(&mut self, mine: &[T], all: &mut [T], step: usize) -> Result<()> {
+    fn gather_pieces<T: Element>(&mut self, mine: &[T], all: &mut [T], step: usize) -> Result<()> {
         for (at, piece) in mine.chunks(step).enumerate() {
             let mut pieces = vec![T::zeroed(); piece.len() * self.world_size];
-            let places = bytemuck::cast_slice_mut(&mut pieces);
-            self.gather(bytemuck::cast_slice(piece), places, Others::AreHere)?;
+            let received = bytemuck::cast_slice_mut(&mut pieces);
+            self.gather(bytemuck::cast_slice(piece), received, Polling::Eager)?;
             let ranks = all.chunks_exact_mut(mine.len()).zip(pieces.chunks_exact(piece.len()));
             for (rank, piece) in ranks {
                 rank[at * step..][..piece.len()].copy_from_slice(piece);
@@ -169,35 +168,35 @@ impl Group {
         Ok(())
     }
 
-    /// A collective from one tensor to another by the connection itself, behind what `mark` stands for.
+    /// A collective from one tensor to another by the backend itself, ordered after `mark`.
     pub(crate) fn direct(
         &mut self,
-        what: Direct,
+        what: DirectCollective,
         send: &Tensor,
         receive: &Tensor,
-        mark: &Mark,
+        mark: &StreamEvent,
     ) -> Result<()> {
-        // What a ring sends.
+        // The bytes that a ring algorithm sends.
         let whole = size_of::<f32>() * send.elem_count().max(receive.elem_count());
-        let rounds = if what == Direct::Sum { 2 } else { 1 };
+        let rounds = if what == DirectCollective::Sum { 2 } else { 1 };
         let others = self.world_size - 1;
         self.counters.sent(self.operation, rounds * whole * others / self.world_size);
         self.link.direct(what, send, receive, mark)
     }
 
-    /// `data` of rank `root`, in place.
+    /// Broadcasts `data` of rank `root`, in place.
     pub(crate) fn broadcast(&mut self, data: &mut [u8], root: usize) -> Result<()> {
-        for piece in data.chunks_mut(PIECE) {
+        for piece in data.chunks_mut(CHUNK) {
             if self.rank == root {
                 self.counters.sent(self.operation, piece.len() * (self.world_size - 1));
             }
             self.link.broadcast(piece, root)?;
-            self.watch.data_moved();
+            self.rank_state.data_moved();
         }
         Ok(())
     }
 
-    /// Bytes of every rank, whose lengths are `lengths`.
+    /// All-gathers bytes; `lengths` has every rank's length.
     pub(crate) fn all_gather_bytes(
         &mut self,
         mine: &[u8],
@@ -205,19 +204,19 @@ impl Group {
     ) -> Result<Vec<Vec<u8>>> {
         let mut all: Vec<_> = lengths.iter().map(|&length| vec![0; length as usize]).collect();
         let longest = all.iter().map(Vec::len).max().unwrap_or(0);
-        let step = (PIECE / self.world_size).max(1);
+        let step = (CHUNK / self.world_size).max(1);
         for from in (0..longest).step_by(step) {
             let width = step.min(longest - from);
             let mut sent = piece(mine, from, width).to_vec();
             sent.resize(width, 0);
             let mut received = vec![0; width * self.world_size];
-            self.gather(&sent, &mut received, Others::AreHere)?;
+            self.gather(&sent, &mut received, Polling::Eager)?;
             put_pieces(&mut all, &received, from, width);
         }
         Ok(all)
     }
 
-    /// Pieces for every rank against pieces from every rank, the longest of which has `longest` bytes.
+    /// Exchanges one piece with every rank; the longest piece of any rank has `longest` bytes.
     pub(crate) fn all_to_all_bytes(
         &mut self,
         pieces: &[Vec<u8>],
@@ -227,13 +226,13 @@ impl Group {
         let mut theirs = vec![0u64; self.world_size];
         self.swap(bytemuck::cast_slice(&lengths), bytemuck::cast_slice_mut(&mut theirs))?;
         let mut all: Vec<_> = theirs.iter().map(|&length| vec![0; length as usize]).collect();
-        let step = (PIECE / self.world_size).max(1);
+        let step = (CHUNK / self.world_size).max(1);
         for from in (0..longest).step_by(step) {
             let width = step.min(longest - from);
             let mut sent = vec![0; width * self.world_size];
-            for (place, whole) in sent.chunks_exact_mut(width).zip(pieces) {
+            for (padded, whole) in sent.chunks_exact_mut(width).zip(pieces) {
                 let piece = piece(whole, from, width);
-                place[..piece.len()].copy_from_slice(piece);
+                padded[..piece.len()].copy_from_slice(piece);
             }
             let mut received = vec![0; sent.len()];
             self.swap(&sent, &mut received)?;
@@ -243,13 +242,13 @@ impl Group {
     }
 }
 
-/// What of `whole` lies in the `width` bytes from `from`.
+/// The bytes of `whole` within the `width` bytes from `from`.
 fn piece(whole: &[u8], from: usize, width: usize) -> &[u8] {
     let rest = whole.get(from..).unwrap_or_default();
     &rest[..width.min(rest.len())]
 }
 
-/// Puts padded pieces of every rank to their places.
+/// Copies every rank's padded piece to its offset, without the padding.
 fn put_pieces(all: &mut [Vec<u8>], received: &[u8], from: usize, width: usize) {
     for (whole, padded) in all.iter_mut().zip(received.chunks_exact(width)) {
         if let Some(rest) = whole.get_mut(from..) {

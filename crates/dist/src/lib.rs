@@ -1,23 +1,22 @@
-//! Ranks: many processes that do one job.
+//! Distributed execution: ranks, collectives and failure detection.
 //!
-//! A process reads its [`Place`] from the variables of whatever launched it, comes together with the others
-//! and gets a [`Communicator`]. Through it ranks sum, gather and hand round numbers and bytes. Operations
-//! are begun and waited for apart, so that data move while the caller computes.
+//! A process reads its [`RankInfo`] from its launcher's environment variables, joins the rendezvous and gets a
+//! [`Communicator`]. Collectives (all-reduce, all-gather, broadcast, …) are asynchronous: starting one returns a
+//! [`Pending`], and data moves while the caller computes.
 //!
-//! Beside the collectives there is a control plane: a connection of every rank to rank 0, over which they
-//! prove that they belong to the same job ([`Token`]), are held against rank 0 in version and settings
-//! ([`Fault`]) before any work, and tell a few times a second that they are alive. A rank whose process
-//! dies, stops or hangs ends the job on all others, with a [`Verdict`] that names it, its phase, its
-//! operation and the time; one that is only slow is waited for, as long as it [beats](Communicator::beat).
+//! The control plane is a separate TCP connection from every rank to rank 0. Over it ranks authenticate ([`Token`]),
+//! compare version and settings with rank 0 before any work ([`RendezvousFault`]), and send heartbeats. If a rank dies,
+//! stops or hangs, all others abort with a [`FailureReport`] that names the rank, its phase, its operation and the time.
+//! The ranks wait for a slow rank as long as it sends [heartbeats](Communicator::heartbeat).
 //!
 //! ```
-//! use embodied_r_dist::{Communicator, Options, Reduce};
+//! use embodied_r_dist::{Communicator, CommunicatorOptions, Reduce};
 //!
 //! # fn main() -> embodied_r_dist::Result<()> {
 //! // Two ranks in one process; `Communicator::mpi` has the same interface.
-//! let ranks = Communicator::threads(2, &Options::default())?;
+//! let ranks = Communicator::threads(2, &CommunicatorOptions::default())?;
 //! let work = |rank: Communicator| -> embodied_r_dist::Result<Vec<f32>> {
-//!     rank.enter("update");
+//!     rank.enter_phase("update");
 //!     let sum = rank.all_reduce(vec![rank.rank() as f32, 1.0], Reduce::Sum)?;
 //!     // … compute something else …
 //!     let sum = sum.wait()?;
@@ -32,32 +31,32 @@
 //! # }
 //! ```
 //!
-//! With the feature `mpi` the crate links Open MPI. With `nccl` it links NCCL and CUDA's driver; between its ranks
-//! tensors of GPUs are sent straight from there ([`Communicator::sum_tensor`] and those beside it).
+//! The feature `mpi` links Open MPI. The feature `nccl` links NCCL and the CUDA driver; its ranks send GPU tensors
+//! directly ([`Communicator::all_reduce_tensor`] and the other tensor collectives).
 
 mod communicator;
+mod control_plane;
+mod element;
 mod error;
+mod failure;
 mod group;
+mod heartbeat_guard;
 mod link;
-mod number;
 mod operation;
 mod options;
 mod pending;
-mod place;
-mod plane;
+mod rank_info;
+mod rank_state;
 mod traffic;
-mod verdict;
-mod vigil;
-mod watch;
 mod worker;
 
 pub use communicator::Communicator;
+pub use control_plane::{Rendezvous, RendezvousFault, Token};
 pub use error::{Error, Result};
+pub use failure::{FailureCause, FailureReport};
+pub use heartbeat_guard::HeartbeatGuard;
 pub use operation::{Call, Operation, Reduce};
-pub use options::Options;
+pub use options::CommunicatorOptions;
 pub use pending::Pending;
-pub use place::{Launcher, Place};
-pub use plane::{Fault, Meeting, Token};
+pub use rank_info::{Launcher, RankInfo};
 pub use traffic::Traffic;
-pub use verdict::{Verdict, Why};
-pub use vigil::Vigil;

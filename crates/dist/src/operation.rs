@@ -1,18 +1,18 @@
-//! What ranks do together, and what they tell each other about it before they begin.
+//! Collective operations, and the call header that ranks exchange before each.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How numbers of several ranks become one.
+/// A reduction over ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Reduce {
-    /// Their sum, added up in the order of the ranks.
+    /// The sum, accumulated in rank order.
     Sum,
-    /// The greatest.
+    /// The maximum.
     Max,
-    /// The least.
+    /// The minimum.
     Min,
 }
 
@@ -20,27 +20,27 @@ pub enum Reduce {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Nobody goes on before everybody is here.
+    /// Waits until every rank has entered it.
     Barrier,
-    /// `f32` numbers of all ranks become one, on every rank.
+    /// All-reduce of `f32`.
     AllReduce(Reduce),
-    /// `f64` numbers of all ranks become one, on every rank.
+    /// All-reduce of `f64`.
     AllReduceF64(Reduce),
-    /// Sums of all ranks' numbers, a part of them on each.
+    /// Reduce-scatter (sum) of `f32`.
     ReduceScatter,
-    /// Numbers of all ranks, end to end.
+    /// All-gather of `f32`.
     AllGather,
-    /// One rank's numbers for all.
+    /// Broadcast of `f32`.
     Broadcast,
-    /// Bytes of all ranks, by rank.
+    /// All-gather of bytes, of any length per rank.
     AllGatherBytes,
-    /// A piece from every rank for every other.
+    /// All-to-all of bytes.
     AllToAllBytes,
-    /// One rank's bytes for all.
+    /// Broadcast of bytes.
     BroadcastBytes,
-    /// The agreement that all work is done.
+    /// The end of the job.
     Finish,
-    /// The ranks divide into parts.
+    /// The split into subgroups.
     Split,
 }
 
@@ -71,8 +71,8 @@ impl Operation {
         Self::ALL.get(usize::try_from(code).ok()?).copied()
     }
 
-    /// Whether every rank must give as much as every other.
-    fn wants_equal_lengths(self) -> bool {
+    /// Whether all ranks must pass the same length.
+    fn requires_equal_lengths(self) -> bool {
         !matches!(self, Self::AllGatherBytes | Self::AllToAllBytes | Self::BroadcastBytes)
     }
 }
@@ -100,34 +100,34 @@ impl fmt::Display for Operation {
     }
 }
 
-/// A rank's collective call: the how-manieth it is, what it does, and with how much.
+/// A rank's collective call: its sequence number, operation, length and root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Call {
-    /// The how-manieth collective call of this rank, from 1.
+    /// The sequence number of this rank's collective calls, from 1.
     pub sequence: u64,
-    /// What is called.
+    /// The operation.
     pub operation: Operation,
-    /// Numbers or bytes that this rank gives: the longest piece, for an all-to-all.
+    /// Elements or bytes that this rank contributes; the longest piece for an all-to-all.
     pub length: u64,
-    /// Whose data are handed round; 0 where nobody's are.
+    /// The root of a broadcast, else 0.
     pub root: u64,
 }
 
 impl Call {
-    /// Bytes of [`Call::to_bytes`].
+    /// The length of [`Call::to_bytes`].
     pub(crate) const SIZE: usize = 32;
 
     pub(crate) fn to_bytes(self) -> [u8; Self::SIZE] {
         let fields = [self.sequence, self.operation.code(), self.length, self.root];
         let mut bytes = [0; Self::SIZE];
-        for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
-            place.copy_from_slice(&field.to_le_bytes());
+        for (chunk, field) in bytes.chunks_exact_mut(8).zip(fields) {
+            chunk.copy_from_slice(&field.to_le_bytes());
         }
         bytes
     }
 
-    /// The call in the first [`Call::SIZE`] bytes; `None` for anything that is none.
+    /// The call encoded in the first [`Call::SIZE`] bytes; `None` if they are invalid.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut fields =
             bytes.chunks_exact(8).map(|field| field.try_into().map(u64::from_le_bytes));
@@ -140,9 +140,9 @@ impl Call {
         })
     }
 
-    /// Whether two ranks that call these are doing the same.
+    /// Whether two ranks' calls match.
     pub(crate) fn agrees_with(&self, other: &Self) -> bool {
-        let lengths = !self.operation.wants_equal_lengths() || self.length == other.length;
+        let lengths = !self.operation.requires_equal_lengths() || self.length == other.length;
         self.sequence == other.sequence
             && self.operation == other.operation
             && self.root == other.root
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_comes_back_from_its_bytes() {
+    fn a_call_round_trips_through_bytes() {
         for operation in Operation::ALL {
             let call = call(operation, u64::MAX);
             assert_eq!(Call::from_bytes(&call.to_bytes()), Some(call));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_no_call_are_none() {
+    fn invalid_bytes_are_not_a_call() {
         assert_eq!(Call::from_bytes(&[0xff; Call::SIZE]), None);
         assert_eq!(Call::from_bytes(&[0; 8]), None);
     }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_says_what_it_does() {
+    fn a_call_displays_operation_length_and_root() {
         let sum = Operation::AllReduce(Reduce::Sum);
         assert_eq!(call(sum, 3).to_string(), "all-reduce (sum) of length 3 (call 7)");
         let broadcast = call(Operation::Broadcast, 3);

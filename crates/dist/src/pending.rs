@@ -1,23 +1,23 @@
-//! What an operation that was begun will give.
+//! Handles of asynchronous operations.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::watch::{Watch, lock};
+use crate::rank_state::{RankState, lock};
 
-/// A result on its way. The operation goes on whether it is waited for or not.
+/// The future result of an asynchronous operation, which progresses whether or not it is waited for.
 #[derive(Debug)]
-#[must_use = "the result is what is waited for"]
+#[must_use = "the operation's result arrives here"]
 pub struct Pending<T>(State<T>);
 
 #[derive(Debug)]
 enum State<T> {
-    Here(T),
-    OnItsWay { slot: Slot<T>, watch: Arc<Watch> },
+    Ready(T),
+    InFlight { slot: Slot<T>, rank_state: Arc<RankState> },
 }
 
-/// Where the thread that moves data puts a result.
+/// Where the communication thread stores a result.
 #[derive(Debug)]
 pub(crate) struct Slot<T>(Arc<Mutex<Option<T>>>);
 
@@ -28,48 +28,50 @@ impl<T> Slot<T> {
 }
 
 impl<T> Pending<T> {
-    /// A result that is there.
-    pub(crate) fn here(value: T) -> Self {
-        Self(State::Here(value))
+    /// A result that is ready.
+    pub(crate) fn ready(value: T) -> Self {
+        Self(State::Ready(value))
     }
 
-    /// A result, and the place where it will be put.
-    pub(crate) fn on_its_way(watch: &Arc<Watch>) -> (Self, Slot<T>) {
-        let place = Arc::new(Mutex::new(None));
-        let slot = Slot(Arc::clone(&place));
-        (Self(State::OnItsWay { slot: Slot(place), watch: Arc::clone(watch) }), slot)
+    /// A pending result, and the slot that it arrives in.
+    pub(crate) fn in_flight(rank_state: &Arc<RankState>) -> (Self, Slot<T>) {
+        let value = Arc::new(Mutex::new(None));
+        let slot = Slot(Arc::clone(&value));
+        (Self(State::InFlight { slot: Slot(value), rank_state: Arc::clone(rank_state) }), slot)
     }
 
     /// Waits for the result.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Lost`] as soon as a rank ended the job.
+    /// [`crate::Error::RankFailed`] as soon as a rank fails.
     pub fn wait(self) -> Result<T> {
         self.wait_at_most("a collective", None)
     }
 
-    /// Waits for `what` and not for long.
+    /// Waits for `what` with a timeout.
     pub(crate) fn wait_within(self, what: &'static str, within: Duration) -> Result<T> {
         self.wait_at_most(what, Some(within))
     }
 
     fn wait_at_most(self, what: &'static str, within: Option<Duration>) -> Result<T> {
         match self.0 {
-            State::Here(value) => Ok(value),
-            State::OnItsWay { slot, watch } => {
-                let value = watch.wait(within, || lock(&slot.0).take());
+            State::Ready(value) => Ok(value),
+            State::InFlight { slot, rank_state } => {
+                let value = rank_state.wait(within, || lock(&slot.0).take());
                 let waited = within.unwrap_or_default();
-                value.map_err(|unmet| unmet.into_error(watch.rank(), what, waited))
+                value.map_err(|error| error.into_error(rank_state.rank(), what, waited))
             }
         }
     }
 
-    /// Whether [`Pending::wait`] would return at once.
+    /// Whether [`Pending::wait`] would return immediately.
     pub fn is_ready(&self) -> bool {
         match &self.0 {
-            State::Here(_) => true,
-            State::OnItsWay { slot, watch } => lock(&slot.0).is_some() || watch.verdict().is_some(),
+            State::Ready(_) => true,
+            State::InFlight { slot, rank_state } => {
+                lock(&slot.0).is_some() || rank_state.failure().is_some()
+            }
         }
     }
 }

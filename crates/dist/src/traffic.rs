@@ -1,19 +1,19 @@
-//! What went over the wire, as counted.
+//! Traffic counters.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use crate::operation::Operation;
-use crate::watch::lock;
+use crate::rank_state::lock;
 
-/// What one kind of operation cost this rank so far.
+/// The traffic of one kind of operation on this rank so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// How often it was called.
+    /// The number of calls.
     pub calls: u64,
-    /// Bytes that this rank gave for other ranks: what goes to several counts for each. Padding and the
-    /// agreement before each call are in it; what a backend adds by itself is not.
+    /// Bytes that this rank sent, counted once per receiver. Includes padding and the header exchange before each
+    /// call, but no overhead of the backend.
     pub bytes_sent: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The one thread of a rank that moves data. What it is given is done in order, while others compute.
+//! A rank's communication thread. It runs queued collectives in order while other threads compute.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -6,58 +6,58 @@ use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::failure::FailureCause;
 use crate::group::Group;
 use crate::operation::{Call, Operation};
 use crate::pending::{Pending, Slot};
-use crate::verdict::Why;
-use crate::watch::{Watch, lock};
+use crate::rank_state::{RankState, lock};
 
-type Job = Box<dyn FnOnce(&mut Group) -> Result<()> + Send>;
+type Task = Box<dyn FnOnce(&mut Group) -> Result<()> + Send>;
 
-/// Whose calls follow each other.
+/// The group that a call belongs to; calls of one group are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lane {
-    /// Those of all ranks.
+pub(crate) enum GroupKind {
+    /// All ranks.
     World,
-    /// Those of the part that this rank belongs to.
-    Part,
+    /// This rank's subgroup.
+    Subgroup,
 }
 
-enum Work {
-    Do(Job),
+enum Command {
+    Run(Task),
     Close(Slot<()>),
     Abort(i32),
 }
 
-/// The caller's end of the worker's queue. The number of a call and its place in the queue are one
-/// matter, whichever thread calls.
+/// The caller's end of the communication thread's queue. One lock covers a call's sequence number and its position
+/// in the queue, so that both agree whichever thread calls.
 #[derive(Debug)]
 pub(crate) struct Queue {
     state: Mutex<State>,
-    watch: Arc<Watch>,
+    rank_state: Arc<RankState>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Of all ranks, and of the part.
+    /// Calls of the world and of the subgroup.
     calls: [u64; 2],
     is_split: bool,
-    work: Option<Sender<Work>>,
+    work: Option<Sender<Command>>,
 }
 
 impl Queue {
-    /// Starts the worker; `make` makes the ranks' connection there, and what else it gives comes back.
+    /// Starts the communication thread. `make` runs on it and connects the ranks; its second result is returned.
     ///
     /// # Errors
     ///
     /// `make` failed, or took longer than `within`.
     pub(crate) fn start<T: Send + 'static>(
-        watch: &Arc<Watch>,
+        rank_state: &Arc<RankState>,
         within: Duration,
         make: impl FnOnce() -> Result<(Group, T)> + Send + 'static,
     ) -> Result<(Self, T)> {
         let (work, jobs) = channel();
-        let (made, hear) = channel();
+        let (made, receiver) = channel();
         let body = move || match make() {
             Ok((group, given)) => {
                 let _ = made.send(Ok(given));
@@ -66,91 +66,92 @@ impl Queue {
             }
             Err(error) => drop(made.send(Err(error))),
         };
-        let system = |source| Error::System { what: "start the thread that moves data", source };
+        let system = |source| Error::System { what: "start the communication thread", source };
         thread::Builder::new().name("dist-data".into()).spawn(body).map_err(system)?;
-        let given = hear.recv_timeout(within).map_err(|error| match error {
+        let given = receiver.recv_timeout(within).map_err(|error| match error {
             RecvTimeoutError::Timeout => {
-                Error::Timeout { rank: watch.rank(), what: "coming together", waited: within }
+                Error::Timeout { rank: rank_state.rank(), what: "the rendezvous", waited: within }
             }
-            RecvTimeoutError::Disconnected => system(std::io::Error::other("it ended at once")),
+            RecvTimeoutError::Disconnected => system(std::io::Error::other("it exited early")),
         })??;
         let state = Mutex::new(State { calls: [0; 2], is_split: false, work: Some(work) });
-        Ok((Self { state, watch: Arc::clone(watch) }, given))
+        Ok((Self { state, rank_state: Arc::clone(rank_state) }, given))
     }
 
-    /// Queues a call: `run` gets the calls of all ranks once they agree.
+    /// Queues a call; `run` gets the calls of all ranks once they match.
     ///
     /// # Errors
     ///
-    /// The job was ended by a verdict or finished.
+    /// The job was aborted or finished.
     pub(crate) fn submit<T: Send + 'static>(
         &self,
-        lane: Lane,
+        kind: GroupKind,
         mut call: Call,
         run: impl FnOnce(&mut Group, &[Call]) -> Result<T> + Send + 'static,
     ) -> Result<Pending<T>> {
-        self.watch.check()?;
+        self.rank_state.check()?;
         let finished = Error::Finished { operation: call.operation };
         let mut state = lock(&self.state);
         let Some(work) = &state.work else { return Err(finished) };
-        call.sequence = state.calls[lane as usize] + 1;
-        let (pending, slot) = Pending::on_its_way(&self.watch);
-        let job: Job = Box::new(move |world| {
-            let group = match (lane, &mut world.part) {
-                (Lane::Part, Some(part)) => part,
+        call.sequence = state.calls[kind as usize] + 1;
+        let (pending, slot) = Pending::in_flight(&self.rank_state);
+        let task: Task = Box::new(move |world| {
+            let group = match (kind, &mut world.subgroup) {
+                (GroupKind::Subgroup, Some(part)) => part,
                 _ => world,
             };
             let calls = group.agree(call)?;
             slot.fill(run(group, &calls)?);
-            group.watch.finished(lane, call.sequence);
+            group.rank_state.finished(kind, call.sequence);
             Ok(())
         });
-        self.watch.entered(lane, call);
-        work.send(Work::Do(job)).map_err(|_| finished)?;
-        state.calls[lane as usize] += 1;
+        self.rank_state.entered(kind, call);
+        work.send(Command::Run(task)).map_err(|_| finished)?;
+        state.calls[kind as usize] += 1;
         state.is_split |= call.operation == Operation::Split;
         Ok(pending)
     }
 
-    /// Whether the ranks were divided.
+    /// Whether the ranks were split into subgroups.
     pub(crate) fn is_split(&self) -> bool {
         lock(&self.state).is_split
     }
 
-    /// Ends the connection of the ranks when all before it is done; nothing can be queued after it.
+    /// Closes the link after all queued calls; nothing can be queued afterwards.
     pub(crate) fn close(&self) -> Pending<()> {
-        let (pending, slot) = Pending::on_its_way(&self.watch);
+        let (pending, slot) = Pending::in_flight(&self.rank_state);
         if let Some(work) = lock(&self.state).work.take() {
-            let _ = work.send(Work::Close(slot));
+            let _ = work.send(Command::Close(slot));
         }
         pending
     }
 
-    /// Ends all processes, where the connection can.
+    /// Aborts all processes, if the backend can.
     pub(crate) fn abort(&self, exit_code: i32) {
         if let Some(work) = &lock(&self.state).work {
-            let _ = work.send(Work::Abort(exit_code));
+            let _ = work.send(Command::Abort(exit_code));
         }
     }
 }
 
-fn run(mut group: Group, jobs: &Receiver<Work>) {
-    let watch = Arc::clone(&group.watch);
+fn run(mut group: Group, jobs: &Receiver<Command>) {
+    let rank_state = Arc::clone(&group.rank_state);
     while let Ok(work) = jobs.recv() {
         match work {
-            // An error is a verdict, which everybody who waits gets; where it is none yet, it becomes one.
-            Work::Do(job) => {
-                if watch.verdict().is_none()
-                    && let Err(error) = job(&mut group)
+            // Waiters learn of errors through the failure report, so an error without one becomes one.
+            Command::Run(task) => {
+                if rank_state.failure().is_none()
+                    && let Err(error) = task(&mut group)
                 {
-                    watch.condemn(watch.own_verdict(Why::Failed(error.to_string())));
+                    rank_state
+                        .abort(rank_state.own_failure(FailureCause::Failed(error.to_string())));
                 }
             }
-            Work::Abort(exit_code) => group.link.abort(exit_code),
-            Work::Close(slot) => {
+            Command::Abort(exit_code) => group.link.abort(exit_code),
+            Command::Close(slot) => {
                 group.close();
                 slot.fill(());
-                watch.wake();
+                rank_state.wake();
                 return;
             }
         }

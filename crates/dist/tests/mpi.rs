@@ -1,4 +1,4 @@
-//! Real ranks over MPI: each test runs this very binary again under `mpirun`, where [`PLAYER`] plays its scene.
+//! Ranks over MPI: each test runs this binary again under `mpirun`, where [`RANK_TEST`] runs its scenario.
 #![cfg(feature = "mpi")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 mod ranks;
 
-/// The test as which ranks are started.
-const PLAYER: &str = "one_rank_gets_back_what_it_gives";
+/// The test that runs as a rank under `mpirun`.
+const RANK_TEST: &str = "one_rank_gets_its_input_back";
 
-/// Runs `scene` on `world_size` ranks; what `mpirun` and the ranks printed.
+/// Runs `scene` on `world_size` ranks; returns the output of `mpirun` and the ranks.
 fn run(scene: &str, world_size: usize) -> Output {
     let file = tempfile(scene);
     let log = std::fs::File::create(&file).unwrap();
@@ -45,23 +45,23 @@ fn mpirun(scene: &str, world_size: usize) -> Command {
     command
         .args(["--oversubscribe", "--tag-output", "-n", &world_size.to_string()])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", PLAYER, "--nocapture", "--test-threads=1"])
+        .args(["--exact", RANK_TEST, "--nocapture", "--test-threads=1"])
         .env(ranks::SCENE, scene)
         .env("EMBODIED_R_DIST_MARK", mark(scene))
-        // Tests may run as root, and side by side on few cores.
+        // Tests may run as root, and in parallel on few cores.
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
         .env("OMPI_MCA_hwloc_base_binding_policy", "none");
     command
 }
 
-/// A name by which the processes of a scene are found.
+/// A name that identifies the processes of a scenario.
 fn mark(scene: &str) -> String {
     format!("dist-{}-{scene}", std::process::id())
 }
 
-/// The processes that are left of a scene.
-fn left_over(scene: &str) -> Vec<String> {
+/// The surviving processes of a scenario.
+fn survivors(scene: &str) -> Vec<String> {
     let mark = format!("EMBODIED_R_DIST_MARK={}", mark(scene));
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let of_scene = processes.filter(|process| {
@@ -78,44 +78,44 @@ fn succeeds(scene: &str, world_size: usize) {
     assert_eq!(text.matches("scene is done").count(), world_size, "{text}");
 }
 
-/// A scene in which rank 1 of three comes to harm: the others say so in time, and nobody is left.
-fn names_the_culprit(scene: &str, says: &str) {
+/// A scenario in which rank 1 of three fails: the others report it in time, and no process survives.
+fn names_the_failed_rank(scene: &str, message: &str) {
     let began = Instant::now();
     let output = run(scene, 3);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success(), "{text}");
     for rank in [0, 2] {
         let line = format!("rank {rank} ends: rank 1 on ");
-        let told = text.lines().any(|text| text.contains(&line) && text.contains(says));
-        assert!(told, "rank {rank} does not tell: {text}");
+        let reported = text.lines().any(|text| text.contains(&line) && text.contains(message));
+        assert!(reported, "rank {rank} does not report the failure: {text}");
     }
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
-    nobody_is_left_of(scene);
+    no_process_survives(scene);
 }
 
-fn nobody_is_left_of(scene: &str) {
+fn no_process_survives(scene: &str) {
     let until = Instant::now() + Duration::from_secs(10);
-    while !left_over(scene).is_empty() && Instant::now() < until {
+    while !survivors(scene).is_empty() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(left_over(scene), Vec::<String>::new());
+    assert_eq!(survivors(scene), Vec::<String>::new());
 }
 
 #[test]
-fn one_rank_gets_back_what_it_gives() {
+fn one_rank_gets_its_input_back() {
     match std::env::var(ranks::SCENE) {
-        Ok(scene) => ranks::play(&scene),
+        Ok(scene) => ranks::run(&scene),
         Err(_) => succeeds("collectives", 1),
     }
 }
 
 #[test]
-fn two_ranks_give_what_a_plain_computation_gives() {
+fn collectives_of_two_ranks_match_a_serial_computation() {
     succeeds("collectives", 2);
 }
 
 #[test]
-fn four_ranks_give_what_a_plain_computation_gives() {
+fn collectives_of_four_ranks_match_a_serial_computation() {
     succeeds("collectives", 4);
 }
 
@@ -125,60 +125,61 @@ fn buffers_beyond_64_mib_arrive() {
 }
 
 #[test]
-fn operations_go_on_while_their_rank_computes() {
+fn operations_progress_while_the_rank_computes() {
     succeeds("overlap", 2);
 }
 
 #[test]
-fn parts_of_four_ranks_work_without_each_other_and_with_all() {
+fn subgroups_of_four_ranks_and_the_world_communicate_independently() {
     succeeds("parts", 4);
 }
 
 #[test]
-fn waiting_for_a_rank_takes_little_processor_time() {
+fn waiting_for_a_rank_takes_little_cpu_time() {
     succeeds("patience", 2);
 }
 
 #[test]
-fn other_settings_are_refused_by_all() {
+fn mismatched_settings_are_refused_on_all_ranks() {
     let output = run("settings", 2);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success(), "{text}");
     for rank in [0, 1] {
-        let line = format!("rank {rank} ends: the ranks do not fit together: rank 1 on ");
+        let line = format!("rank {rank} ends: rendezvous failed: rank 1 on ");
         assert!(text.contains(&line), "{text}");
     }
 }
 
 #[test]
-fn a_rank_that_calls_something_else_is_named() {
-    names_the_culprit("mismatch", "calls something else than rank 0");
+fn a_rank_with_a_mismatched_collective_is_named() {
+    names_the_failed_rank("mismatch", "called a different collective than rank 0");
 }
 
 #[test]
 fn a_rank_that_is_killed_is_named() {
-    names_the_culprit("kill", "its connection broke; phase `rollout`");
+    names_the_failed_rank("kill", "lost its connection; phase `rollout`");
 }
 
 #[test]
-fn a_rank_that_is_killed_amidst_a_collective_is_named() {
-    names_the_culprit("kill-amidst", "its connection broke; phase `update`");
+fn a_rank_that_is_killed_during_a_collective_is_named() {
+    names_the_failed_rank("kill-amidst", "lost its connection; phase `update`");
 }
 
 #[test]
 fn a_rank_that_is_stopped_is_named() {
-    // As silent, or as hanging where its last word comes after others have begun to wait.
-    names_the_culprit("stop", "phase `rollout`");
+    // Reported as silent, or as hung if its last heartbeat arrives after others have started to wait.
+    names_the_failed_rank("stop", "phase `rollout`");
 }
 
 #[test]
 fn a_rank_that_hangs_is_named() {
-    names_the_culprit("hang", "hangs: others wait for it in all-reduce (sum) of length 1000");
+    let message = "hangs: other ranks wait for it in all-reduce (sum) of length 1000";
+    names_the_failed_rank("hang", message);
 }
 
 #[test]
-fn the_words_of_a_rank_that_fails_reach_all() {
-    names_the_culprit("fail", "failed: no space left on device; phase `checkpoint`");
+fn the_error_of_a_failed_rank_reaches_all() {
+    names_the_failed_rank("fail", "failed: no space left on device; phase `checkpoint`");
 }
 
 #[test]
@@ -192,10 +193,10 @@ fn a_rank_0_that_is_killed_is_named_by_the_others() {
 }
 
 #[test]
-fn an_abort_ends_all_ranks_whatever_they_do() {
+fn an_abort_ends_all_ranks() {
     for scene in ["abort", "abort-amidst"] {
         let output = run(scene, 3);
         assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stdout));
-        nobody_is_left_of(scene);
+        no_process_survives(scene);
     }
 }

@@ -1,5 +1,5 @@
-//! What a question tells without its video: the bias filter of Embodied-R (arXiv 2504.12680), which
-//! drops what a model answers right that saw and read nothing.
+//! The blind baseline for the bias filter of Embodied-R (arXiv 2504.12680), which drops questions
+//! that a model answers correctly without video or captions.
 //!
 //! ```
 //! use embodied_r_data::Question;
@@ -21,33 +21,33 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// The field in which `perceive` keeps the question as it was.
+/// The field in which `perceive` saves the original question.
 const ORIGINAL_QUESTION: &str = "original_question";
 
-/// What a question that still has to be perceived begins with.
+/// The prefix of questions before perception.
 const VIDEO: &str = "<video>";
 
-/// Marks of a video that is told in words.
-const TOLD: [&str; 2] = ["Frame 0:", "Video content:"];
+/// Markers of captions in a prompt.
+const VIDEO_TEXT_MARKERS: [&str; 2] = ["Frame 0:", "Video content:"];
 
-/// The question and its choices alone: never a word of the video.
+/// The question and its choices, without any caption.
 ///
 /// # Errors
-/// [`Error::NotBlind`] where the record holds text of the video that cannot be told from the question.
+/// [`Error::NotBlind`] if the captions cannot be separated from the question.
 pub fn question(question: &Question) -> Result<&str> {
     let original = question.extra.get(ORIGINAL_QUESTION).and_then(Value::as_str);
     let text = prompts::question_part(original.unwrap_or(&question.question)).trim();
     let text = text.strip_prefix(VIDEO).unwrap_or(text).trim_start();
-    match TOLD.iter().any(|mark| text.contains(mark)) {
+    match VIDEO_TEXT_MARKERS.iter().any(|mark| text.contains(mark)) {
         true => Err(Error::NotBlind { id: question.id() }),
         false => Ok(text),
     }
 }
 
-/// The letter of the right option; `None` for numeric questions, of which a blind guess says little.
+/// The letter of the correct option; `None` for numeric questions, which the filter ignores.
 ///
 /// # Errors
-/// [`Error::NoSolution`] where there is neither a letter nor a number.
+/// [`Error::NoSolution`] if the answer is neither a letter nor a number.
 pub fn solution(question: &Question) -> Result<Option<char>> {
     match Solution::parse(&question.answer) {
         Some(Solution::Letter(letter)) => Ok(Some(letter)),
@@ -62,8 +62,8 @@ pub fn solution(question: &Question) -> Result<Option<char>> {
     }
 }
 
-/// The option letter of a reply: that in its `<answer>` tag, or where there is no tag that of the
-/// text after the reasoning.
+/// The option letter of a reply: from its `<answer>` tag, or without a tag from the text after the
+/// reasoning.
 pub fn letter(reply: &str) -> Option<char> {
     if !answer::answer_tags(reply).is_empty() {
         return answer::letter(reply).ok();
@@ -72,8 +72,8 @@ pub fn letter(reply: &str) -> Option<char> {
     answer::option_letter(after)
 }
 
-/// The drop mark where none is given: three quarters of the tries, rounded up. Guesses among four
-/// options reach 3 of 4 in one question of twenty.
+/// The default drop threshold: three quarters of the tries, rounded up. Random guessing among four
+/// options gets 3 of 4 right for one question in twenty.
 pub fn default_drop_at(tries: usize) -> usize {
     (tries * 3).div_ceil(4)
 }
@@ -93,12 +93,13 @@ mod tests {
     }
 
     #[test]
-    fn a_blind_model_reads_the_question_and_nothing_of_the_video() {
-        let told = format!("Video content:\n<\nFrame 0: Observe: an elephant\n>\n{CHOICES}");
+    fn a_blind_prompt_has_the_question_but_no_captions() {
+        let with_captions =
+            format!("Video content:\n<\nFrame 0: Observe: an elephant\n>\n{CHOICES}");
         for fields in [
             json!({"question": CHOICES}),
             json!({"question": format!("<video>\n{CHOICES}")}),
-            json!({"question": told}),
+            json!({"question": with_captions}),
             json!({"question": "Frame 0: elephant. Where?", "original_question": CHOICES}),
         ] {
             assert_eq!(question(&record(fields)).unwrap(), CHOICES);
@@ -106,15 +107,15 @@ mod tests {
     }
 
     #[test]
-    fn text_of_the_video_that_cannot_be_told_apart_is_refused() {
+    fn captions_that_cannot_be_separated_are_an_error() {
         for text in ["Frame 0: Observe: a lamp\nWhere?", "Question: x\nVideo content: a lamp"] {
             let error = question(&record(json!({"question": text}))).unwrap_err();
-            assert!(error.to_string().starts_with("question `7` holds text"), "{error}");
+            assert!(error.to_string().starts_with("question `7` contains captions"), "{error}");
         }
     }
 
     #[test]
-    fn a_letter_is_read_with_and_without_its_tag() {
+    fn a_letter_is_parsed_with_and_without_its_tag() {
         for (reply, read) in [
             ("<think>A?</think><answer>B</answer>", Some('B')),
             ("b.", Some('B')),
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_is_three_quarters_of_the_tries() {
+    fn the_drop_threshold_is_three_quarters_of_the_tries() {
         assert_eq!([1, 2, 3, 4, 5, 8].map(default_drop_at), [1, 2, 3, 3, 4, 6]);
     }
 }

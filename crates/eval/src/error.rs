@@ -1,49 +1,49 @@
-//! The crate's error.
+//! The crate's error type.
 
-/// Why predictions cannot be scored.
+/// Errors of reading and scoring predictions.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file of predictions cannot be read, or a field of a record is wrong.
+    /// The prediction file cannot be read, or a field of a record is invalid.
     #[error(transparent)]
     Records(#[from] embodied_r_rewards::Error),
-    /// A solution is not of the kind that its category has.
-    #[error("the solution `{solution}` of question `{id}` in `{category}` is not {wanted}")]
+    /// A solution is of the wrong kind for its category.
+    #[error("the solution `{solution}` of question `{id}` in `{category}` is not {expected}")]
     Solution {
         /// The question.
         id: String,
         /// Its category.
         category: String,
-        /// The solution at fault.
+        /// The invalid solution.
         solution: String,
-        /// What it should be.
-        wanted: &'static str,
+        /// The expected kind.
+        expected: &'static str,
     },
-    /// A blind model cannot be asked, as the video's text cannot be told from the question.
+    /// The captions cannot be separated from the question, so a blind baseline is impossible.
     #[error(
-        "question `{id}` holds text of the video and neither `original_question` nor a last \
-         `Question:`, so a blind model would read the video"
+        "question `{id}` contains captions but neither `original_question` nor a final `Question:`, \
+         so a blind model would see the captions"
     )]
     NotBlind {
         /// The question.
         id: String,
     },
-    /// A question has no right answer to hold a blind model's against.
-    #[error("question `{id}` has {found}, a blind model's answers need the letter of an option")]
+    /// A question has no reference answer to score a blind model with.
+    #[error("question `{id}` has {found}; the blind baseline needs an option letter")]
     NoSolution {
         /// The question.
         id: String,
-        /// What it has instead.
+        /// What was found instead.
         found: String,
     },
-    /// No record holds a prediction; often a file of questions was given.
-    #[error("none of the {records} records holds a `content` or a `prediction`")]
+    /// No record has a prediction, often because a question file was given.
+    #[error("none of the {records} records has a `content` or a `prediction`")]
     NoPredictions {
         /// Number of records.
         records: usize,
     },
-    /// No record is of a category that the protocol scores.
-    #[error("`{protocol}` scores none of the categories there are: {}", found.join(", "))]
+    /// The protocol scores none of the records' categories.
+    #[error("`{protocol}` scores none of the records' categories: {}", found.join(", "))]
     NothingToScore {
         /// The protocol's name.
         protocol: &'static str,
@@ -52,5 +52,5 @@ pub enum Error {
     },
 }
 
-/// The crate's result.
+/// The crate's result type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,20 +1,20 @@
-//! The benchmarks' own protocols and scores.
+//! Evaluation by the benchmarks' official protocols.
 //!
-//! [`predictions::read`] reads what a model answered, [`score`] scores it by a [`Protocol`] into a
-//! [`Report`], and [`markdown()`] sets that beside the [`published`] rows. [`blind`] asks for what a
-//! question tells without its video.
+//! [`predictions::read`] reads a model's predictions, [`score`] scores them by a [`Protocol`] into a
+//! [`Report`], and [`markdown()`] compares it with [`published`] results. [`blind`] supports the
+//! blind baseline, which answers without the video.
 //!
 //! # What counts
 //!
 //! | case | `embodied-r`, `egoschema`, `mvbench` | `vsi-bench` | `urbanvideo-bench` |
 //! |---|---|---|---|
-//! | a whole output without a closed `<answer>` tag | wrong | wrong | wrong |
-//! | an answer that the protocol's rules cannot read | wrong | wrong | wrong |
-//! | no prediction at all (null, or not there) | wrong | wrong | left out, as the official script leaves it out |
-//! | a category that is not the protocol's | left out | left out | left out |
+//! | a completion without a closed `<answer>` tag | wrong | wrong | wrong |
+//! | an answer that the protocol cannot parse | wrong | wrong | wrong |
+//! | no prediction (null or absent) | wrong | wrong | skipped, as in the official script |
+//! | a category outside the protocol | skipped | skipped | skipped |
 //! | a category without questions | not in the macro mean | not in the macro mean | not in the macro mean |
 //!
-//! All of these are counted in [`report::Notes`]; what is left out counts nowhere else.
+//! [`report::Coverage`] counts all of these; skipped questions count nowhere else.
 //!
 //! ```
 //! use embodied_r_eval::predictions::{Output, Prediction};

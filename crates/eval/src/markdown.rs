@@ -1,30 +1,30 @@
-//! A report as Markdown, beside the published rows.
+//! Markdown reports with published results for comparison.
 
 use std::fmt::Write as _;
 
 use crate::protocol::Mean;
-use crate::published::{self, Table};
+use crate::published::{self, PublishedTable};
 use crate::report::Report;
 
-/// The report in two tables: its own scores by category, and its row above the published ones.
-/// Remarks on what was missing or left out follow the first.
+/// The report as two tables: its scores by category, followed by warnings about missing and skipped
+/// questions, and a comparison with published results.
 ///
-/// `name` is what the report's own row is called, such as a model's name.
+/// `name` labels the report's row, such as a model's name.
 pub fn markdown(report: &Report, name: &str) -> String {
     let mut text = format!("# {}\n\n", report.protocol.name());
-    own_scores(&mut text, report);
-    for remark in report.remarks() {
+    category_scores(&mut text, report);
+    for warning in report.warnings() {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "- {remark}");
+        let _ = writeln!(text, "- {warning}");
     }
-    if !report.remarks().is_empty() {
+    if !report.warnings().is_empty() {
         text.push('\n');
     }
-    beside_published(&mut text, report, name);
+    comparison(&mut text, report, name);
     text
 }
 
-fn own_scores(text: &mut String, report: &Report) {
+fn category_scores(text: &mut String, report: &Report) {
     let mut rows: Vec<Vec<String>> = report
         .by_category
         .iter()
@@ -46,7 +46,7 @@ fn own_scores(text: &mut String, report: &Report) {
     table(text, &["category", "questions", "score"].map(str::to_owned), &rows);
 }
 
-fn beside_published(text: &mut String, report: &Report, name: &str) {
+fn comparison(text: &mut String, report: &Report, name: &str) {
     let published = published::table(report.protocol);
     let mut header = vec!["model".to_owned(), "overall".to_owned()];
     header.extend(published.categories.iter().map(|&category| category.to_owned()));
@@ -61,11 +61,11 @@ fn beside_published(text: &mut String, report: &Report, name: &str) {
     let mut rows = vec![own];
     rows.extend(published_rows(published));
     table(text, &header, &rows);
-    let Table { source, caveat, .. } = published;
+    let PublishedTable { source, caveat, .. } = published;
     let _ = writeln!(text, "Published rows: {source}. Note: {caveat}.");
 }
 
-fn published_rows(table: &Table) -> impl Iterator<Item = Vec<String>> {
+fn published_rows(table: &PublishedTable) -> impl Iterator<Item = Vec<String>> {
     table.rows.iter().map(|row| {
         let mut cells = vec![row.model.to_owned(), score(row.overall)];
         cells.extend((0..table.categories.len()).map(|index| score(row.score(index))));
@@ -81,7 +81,7 @@ fn escaped(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-/// A Markdown table with aligned columns: the first to the left, the others to the right.
+/// A Markdown table with the first column left-aligned and the others right-aligned.
 fn table(text: &mut String, header: &[String], rows: &[Vec<String>]) {
     let width = |index: usize| {
         let cells = rows.iter().map(|row| &row[index]).chain([&header[index]]);
@@ -116,7 +116,7 @@ fn table(text: &mut String, header: &[String], rows: &[Vec<String>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::predictions::{Output, Prediction};
+    use crate::predictions::{Prediction, PredictionOutput};
     use crate::{Protocol, score as score_all};
 
     fn report(protocol: Protocol, answers: &[(&str, Option<&str>)]) -> Report {
@@ -126,14 +126,16 @@ mod tests {
                 id: "1".to_owned(),
                 category: category.to_owned(),
                 solution: "B".to_owned(),
-                output: answer.map_or(Output::Missing, |text| Output::Answer(text.to_owned())),
+                output: answer.map_or(PredictionOutput::Missing, |text| {
+                    PredictionOutput::Answer(text.to_owned())
+                }),
             })
             .collect();
         score_all(protocol, &predictions).unwrap()
     }
 
     #[test]
-    fn the_own_scores_come_first_with_both_means() {
+    fn category_scores_come_first_with_both_means() {
         let report = report(
             Protocol::EmbodiedR,
             &[
@@ -157,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_row_stands_above_the_published_ones_in_their_columns() {
+    fn the_reports_row_is_above_the_published_ones_in_their_columns() {
         let report = report(Protocol::UrbanVideoBench, &[("Progress Evaluation", Some("B"))]);
         let text = markdown(&report, "a|b");
         let rows: Vec<Vec<&str>> = text
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sources_are_named() {
+    fn the_sources_are_cited() {
         for protocol in Protocol::ALL {
             let category = *protocol.categories().last().unwrap();
             let text = markdown(&report(protocol, &[(category, Some("B"))]), "ours");

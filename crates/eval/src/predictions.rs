@@ -1,4 +1,4 @@
-//! What a model answered, and where it is read from.
+//! Model predictions and their file formats.
 
 use std::path::Path;
 
@@ -7,32 +7,32 @@ use embodied_r_rewards::records::{self, Record};
 
 use crate::error::Result;
 
-/// One answered question.
+/// A model's prediction for one question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prediction {
     /// The question's identifier, for messages.
     pub id: String,
     /// The benchmark's category.
     pub category: String,
-    /// The right answer: a letter, or a number for numeric categories.
+    /// The reference answer: a letter, or a number for numeric categories.
     pub solution: String,
-    /// What the model put out.
-    pub output: Output,
+    /// The model's output.
+    pub output: PredictionOutput,
 }
 
-/// What a model put out.
+/// A model's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// A whole output; its answer is the text in the `<answer>` tag, less the white space round it.
+pub enum PredictionOutput {
+    /// A full completion; its answer is the trimmed text of the `<answer>` tag.
     Completion(String),
-    /// An answer, taken as it is.
+    /// An answer, used verbatim.
     Answer(String),
-    /// Nothing: the record has no prediction, or null.
+    /// The prediction is absent or null.
     Missing,
 }
 
-impl Output {
-    /// The text that a protocol's rules apply to; `None` where there is none.
+impl PredictionOutput {
+    /// The text to score by a protocol's rules, if any.
     pub fn answer(&self) -> Option<&str> {
         match self {
             Self::Completion(text) => answer::answer_tag(text).map(str::trim),
@@ -41,7 +41,7 @@ impl Output {
         }
     }
 
-    /// The option letter by the project's own rules ([`answer`]); `None` for none or several.
+    /// The option letter by this project's rules ([`answer`]); `None` for none or several.
     pub fn option_letter(&self) -> Option<char> {
         match self {
             Self::Completion(text) => answer::letter(text).ok(),
@@ -51,20 +51,20 @@ impl Output {
     }
 }
 
-/// Reads a file of predictions, a JSON list or JSONL. A record is of one of two forms:
+/// Reads a prediction file, a JSON list or JSONL. Records have one of two formats:
 ///
-/// - the official one, `question_category`, `answer` and `content`, the whole output;
-/// - `id`, `category`, `solution` and `prediction`, the answer itself.
+/// - the official one: `question_category`, `answer` and `content`, the full completion;
+/// - `id`, `category`, `solution` and `prediction`, the answer alone.
 ///
-/// `content` and `prediction` may be null or absent. Other fields are passed over.
+/// `content` and `prediction` may be null or absent. Other fields are ignored.
 ///
 /// # Errors
-/// The file cannot be read, a field is missing or of another type, with its line or record, or no
-/// record holds a prediction.
+/// The file cannot be read, a field is missing or has the wrong type (the error names the line or
+/// record), or no record has a prediction.
 pub fn read(path: &Path) -> Result<Vec<Prediction>> {
     let predictions: Vec<Prediction> =
         records::read(path)?.iter().map(prediction).collect::<Result<_>>()?;
-    if predictions.iter().all(|prediction| prediction.output == Output::Missing) {
+    if predictions.iter().all(|prediction| prediction.output == PredictionOutput::Missing) {
         return Err(crate::Error::NoPredictions { records: predictions.len() });
     }
     Ok(predictions)
@@ -77,8 +77,8 @@ fn prediction(record: &Record) -> Result<Prediction> {
             category: record.text("question_category")?.to_owned(),
             solution: record.text_or_number("answer")?,
             output: match record.optional_text("content")? {
-                Some(text) => Output::Completion(text.to_owned()),
-                None => Output::Missing,
+                Some(text) => PredictionOutput::Completion(text.to_owned()),
+                None => PredictionOutput::Missing,
             },
         });
     }
@@ -87,8 +87,8 @@ fn prediction(record: &Record) -> Result<Prediction> {
         category: record.text("category")?.to_owned(),
         solution: record.text_or_number("solution")?,
         output: match record.optional_text_or_number("prediction")? {
-            Some(text) => Output::Answer(text),
-            None => Output::Missing,
+            Some(text) => PredictionOutput::Answer(text),
+            None => PredictionOutput::Missing,
         },
     })
 }
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn official_records_hold_whole_outputs() {
+    fn official_records_have_full_completions() {
         let text = r#"[{"Question_id": 7, "video_id": "a.mp4", "question_category": "Causal",
             "question": "q", "answer": "B", "content": "<answer> b </answer>", "response": null}]"#;
         assert_eq!(
@@ -114,19 +114,19 @@ mod tests {
                 id: "7".to_owned(),
                 category: "Causal".to_owned(),
                 solution: "B".to_owned(),
-                output: Output::Completion("<answer> b </answer>".to_owned()),
+                output: PredictionOutput::Completion("<answer> b </answer>".to_owned()),
             }]
         );
     }
 
     #[test]
-    fn plain_records_hold_answers_as_they_are() {
+    fn plain_records_have_verbatim_answers() {
         let text = "{\"id\": \"a\", \"category\": \"object_counting\", \"solution\": 4, \"prediction\": \" 4\"}\n\
                     {\"id\": 2, \"category\": \"c\", \"solution\": \"B\", \"prediction\": 3}";
         let predictions = read_text(text).unwrap();
         assert_eq!(predictions[0].solution, "4");
-        assert_eq!(predictions[0].output, Output::Answer(" 4".to_owned()));
-        assert_eq!(predictions[1].output, Output::Answer("3".to_owned()));
+        assert_eq!(predictions[0].output, PredictionOutput::Answer(" 4".to_owned()));
+        assert_eq!(predictions[1].output, PredictionOutput::Answer("3".to_owned()));
     }
 
     #[test]
@@ -135,20 +135,27 @@ mod tests {
                     {\"id\": 2, \"category\": \"c\", \"solution\": \"B\"}\n\
                     {\"id\": 3, \"category\": \"c\", \"solution\": \"B\", \"prediction\": \"\"}";
         let outputs: Vec<_> = read_text(text).unwrap().into_iter().map(|p| p.output).collect();
-        assert_eq!(outputs, [Output::Missing, Output::Missing, Output::Answer(String::new())]);
-    }
-
-    #[test]
-    fn questions_without_any_answer_are_refused() {
-        let text = r#"[{"Question_id": 7, "question_category": "Causal", "question": "q", "answer": "B"}]"#;
         assert_eq!(
-            read_text(text).unwrap_err().to_string(),
-            "none of the 1 records holds a `content` or a `prediction`"
+            outputs,
+            [
+                PredictionOutput::Missing,
+                PredictionOutput::Missing,
+                PredictionOutput::Answer(String::new())
+            ]
         );
     }
 
     #[test]
-    fn a_missing_field_is_named_with_its_line() {
+    fn a_file_without_any_prediction_is_an_error() {
+        let text = r#"[{"Question_id": 7, "question_category": "Causal", "question": "q", "answer": "B"}]"#;
+        assert_eq!(
+            read_text(text).unwrap_err().to_string(),
+            "none of the 1 records has a `content` or a `prediction`"
+        );
+    }
+
+    #[test]
+    fn a_missing_field_is_reported_with_its_line() {
         let text = "{\"id\": 1, \"category\": \"c\", \"solution\": \"B\", \"prediction\": \"B\"}\n\
                     {\"id\": 2, \"solution\": \"B\", \"prediction\": \"B\"}";
         let message = read_text(text).unwrap_err().to_string();
@@ -156,11 +163,11 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_of_a_whole_output_is_the_trimmed_text_of_its_tag() {
-        let completion = |text: &str| Output::Completion(text.to_owned());
+    fn the_answer_of_a_completion_is_the_trimmed_text_of_its_tag() {
+        let completion = |text: &str| PredictionOutput::Completion(text.to_owned());
         assert_eq!(completion("<think>A</think><answer>\n B. x </answer>").answer(), Some("B. x"));
         assert_eq!(completion("<think>A</think> B").answer(), None);
-        assert_eq!(Output::Answer(" B ".to_owned()).answer(), Some(" B "));
-        assert_eq!(Output::Missing.answer(), None);
+        assert_eq!(PredictionOutput::Answer(" B ".to_owned()).answer(), Some(" B "));
+        assert_eq!(PredictionOutput::Missing.answer(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Which benchmark's rules are followed, and the categories that they know.
+//! The benchmarks' scoring protocols and categories.
 
 use embodied_r_rewards::accuracy::Solution;
 use embodied_r_rewards::numeric::mean_relative_accuracy;
@@ -9,44 +9,43 @@ use crate::predictions::Prediction;
 mod fuzzy;
 mod option_line;
 
-/// A benchmark's rules: which categories count, when an answer is right, and which mean is the
-/// overall score.
+/// A benchmark's scoring protocol: its categories, answer matching and overall score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// Embodied-R's eight multiple-choice tasks; overall is the mean over questions.
     EmbodiedR,
-    /// VSI-Bench's eight tasks, numeric ones by mean relative accuracy; overall is the mean over
-    /// tasks.
+    /// VSI-Bench's eight tasks, with mean relative accuracy for numeric ones; overall is the mean
+    /// over tasks.
     VsiBench,
     /// UrbanVideo-Bench's sixteen tasks; overall is the mean over questions.
     UrbanVideoBench,
-    /// EgoSchema's questions with published answers, as Embodied-R scores them out of its domain;
-    /// overall is the mean over questions.
+    /// EgoSchema's questions with published answers (out of domain for Embodied-R); overall is the
+    /// mean over questions.
     EgoSchema,
-    /// MVBench's task of egocentric navigation, as Embodied-R scores it out of its domain; overall is
-    /// the mean over questions.
+    /// MVBench's egocentric navigation task (out of domain for Embodied-R); overall is the mean over
+    /// questions.
     MvBench,
 }
 
-/// The mean that a protocol calls its overall score.
+/// The mean used as a protocol's overall score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mean {
-    /// Over questions.
+    /// Mean over questions.
     Micro,
-    /// Over categories.
+    /// Mean over categories.
     Macro,
 }
 
-/// How the levels of a category that has them become one score.
+/// How the difficulty levels of a category are combined into one score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Levels {
-    /// Each question counts alike.
+pub enum LevelAggregation {
+    /// Mean over the questions of all levels.
     Pooled,
-    /// Each level counts alike.
+    /// Mean over the levels' scores.
     Averaged,
 }
 
-/// The name under which the levels of VSI-Bench's direction questions are merged.
+/// The merged name of VSI-Bench's direction questions of all levels.
 pub const DIRECTION: &str = "object_rel_direction";
 const DIRECTION_LEVELS: [&str; 3] =
     ["object_rel_direction_easy", "object_rel_direction_medium", "object_rel_direction_hard"];
@@ -104,7 +103,7 @@ impl Protocol {
     pub const ALL: [Self; 5] =
         [Self::EmbodiedR, Self::VsiBench, Self::UrbanVideoBench, Self::EgoSchema, Self::MvBench];
 
-    /// The name by which users call it.
+    /// Its command-line name.
     pub fn name(self) -> &'static str {
         match self {
             Self::EmbodiedR => "embodied-r",
@@ -120,7 +119,7 @@ impl Protocol {
         Self::ALL.into_iter().find(|protocol| protocol.name() == name)
     }
 
-    /// The categories it scores, levels merged, in the order of its tables.
+    /// The scored categories, levels merged, in table order.
     pub fn categories(self) -> &'static [&'static str] {
         match self {
             Self::EmbodiedR => &EMBODIED_R,
@@ -131,24 +130,23 @@ impl Protocol {
         }
     }
 
-    /// The set out of Embodied-R's domain that all `predictions` are of; `None` where there are
-    /// others, or none at all.
+    /// The out-of-domain benchmark that all `predictions` belong to, if any.
     pub fn out_of_domain(predictions: &[Prediction]) -> Option<Self> {
         let of = |prediction: &Prediction| {
             let sets = [Self::EgoSchema, Self::MvBench];
-            sets.into_iter().find(|set| set.counted_under(&prediction.category).is_some())
+            sets.into_iter().find(|set| set.scored_category(&prediction.category).is_some())
         };
         let first = of(predictions.first()?)?;
         predictions.iter().all(|prediction| of(prediction) == Some(first)).then_some(first)
     }
 
-    /// The category under which a question of `category` counts; `None` if it does not.
-    pub fn counted_under(self, category: &str) -> Option<&'static str> {
+    /// The scored category for questions of `category`; `None` if they are not scored.
+    pub fn scored_category(self, category: &str) -> Option<&'static str> {
         let merged = if DIRECTION_LEVELS.contains(&category) { DIRECTION } else { category };
         self.categories().iter().copied().find(|&known| known == merged)
     }
 
-    /// The mean that is the overall score.
+    /// The mean used as the overall score.
     pub fn overall(self) -> Mean {
         match self {
             Self::VsiBench => Mean::Macro,
@@ -156,25 +154,24 @@ impl Protocol {
         }
     }
 
-    /// How the levels of [`DIRECTION`] are merged.
-    pub fn levels(self) -> Levels {
+    /// How the levels of [`DIRECTION`] are combined.
+    pub fn level_aggregation(self) -> LevelAggregation {
         match self {
-            Self::VsiBench => Levels::Averaged,
-            _ => Levels::Pooled,
+            Self::VsiBench => LevelAggregation::Averaged,
+            _ => LevelAggregation::Pooled,
         }
     }
 
-    /// Whether a question without any prediction is left out rather than wrong.
-    pub fn leaves_out_missing(self) -> bool {
+    /// Whether questions without a prediction are skipped instead of counted as wrong.
+    pub fn skips_missing(self) -> bool {
         self == Self::UrbanVideoBench
     }
 
-    /// The score of one prediction, from 0 to 1, by the protocol's rules for its category. An
-    /// answer that is missing or cannot be read scores 0.
+    /// The score of one prediction, from 0 to 1. Missing and unparsable answers score 0.
     ///
     /// # Errors
-    /// [`Error::Solution`] where the solution is not a letter or a number as the category wants.
-    pub fn score_one(self, prediction: &Prediction) -> Result<f64> {
+    /// [`Error::Solution`] if the solution is not a letter or number as its category requires.
+    pub fn score_prediction(self, prediction: &Prediction) -> Result<f64> {
         let Prediction { category, solution, output, .. } = prediction;
         let right = match self {
             Self::EmbodiedR | Self::EgoSchema | Self::MvBench => match Solution::parse(solution) {
@@ -201,12 +198,12 @@ impl Protocol {
     }
 }
 
-fn wrong_solution(prediction: &Prediction, wanted: &'static str) -> Error {
+fn wrong_solution(prediction: &Prediction, expected: &'static str) -> Error {
     Error::Solution {
         id: prediction.id.clone(),
         category: prediction.category.clone(),
         solution: prediction.solution.clone(),
-        wanted,
+        expected,
     }
 }
 

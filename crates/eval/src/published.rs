@@ -1,4 +1,4 @@
-//! Published scores, to be set beside a report's.
+//! Published results, for comparison with a report.
 
 mod embodied_r;
 mod out_of_domain;
@@ -7,39 +7,40 @@ mod vsi_bench;
 
 use crate::protocol::Protocol;
 
-/// Published rows of one protocol. All scores are from 0 to 100.
+/// Published results for one protocol. All scores are from 0 to 100.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Table {
-    /// Where the rows come from.
+pub struct PublishedTable {
+    /// The source of the results.
     pub source: &'static str,
-    /// What to know before comparing.
+    /// Limits of the comparison.
     pub caveat: &'static str,
-    /// The categories that the rows give, in order, by their names in a report.
+    /// The table's categories in order, named as in a report.
     pub categories: &'static [&'static str],
     /// The rows, in the source's order.
-    pub rows: &'static [Row],
+    pub rows: &'static [PublishedRow],
 }
 
 /// One published row.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Row {
-    /// The model or baseline, with the number of frames where the source gives it.
+pub struct PublishedRow {
+    /// The model or baseline, with its number of frames if published.
     pub model: &'static str,
-    /// The overall score as printed.
+    /// The overall score as published.
     pub overall: Option<f64>,
-    /// Scores in the order of [`Table::categories`]; empty where only the overall one is printed.
+    /// Scores in the order of [`PublishedTable::categories`]; empty if only the overall score is
+    /// published.
     pub scores: &'static [Option<f64>],
 }
 
-impl Row {
-    /// The score in the category at `index` of the table.
+impl PublishedRow {
+    /// The score in the table's category `index`.
     pub fn score(&self, index: usize) -> Option<f64> {
         self.scores.get(index).copied().flatten()
     }
 }
 
-/// The published rows of `protocol`.
-pub fn table(protocol: Protocol) -> &'static Table {
+/// The published results for `protocol`.
+pub fn table(protocol: Protocol) -> &'static PublishedTable {
     match protocol {
         Protocol::EmbodiedR => &embodied_r::TABLE,
         Protocol::VsiBench => &vsi_bench::TABLE,
@@ -50,13 +51,13 @@ pub fn table(protocol: Protocol) -> &'static Table {
 }
 
 /// A row with a score in every category.
-const fn row(model: &'static str, overall: f64, scores: &'static [Option<f64>]) -> Row {
-    Row { model, overall: Some(overall), scores }
+const fn row(model: &'static str, overall: f64, scores: &'static [Option<f64>]) -> PublishedRow {
+    PublishedRow { model, overall: Some(overall), scores }
 }
 
-/// A row of which only the overall score is printed.
-const fn overall(model: &'static str, overall: f64) -> Row {
-    Row { model, overall: Some(overall), scores: &[] }
+/// A row with only an overall score.
+const fn overall(model: &'static str, overall: f64) -> PublishedRow {
+    PublishedRow { model, overall: Some(overall), scores: &[] }
 }
 
 /// The cells of a row.
@@ -98,16 +99,16 @@ mod tests {
         }
     }
 
-    /// Numbers of questions in the full sets, in the order of the table's columns.
+    /// Question counts of the full benchmarks, in column order.
     const COUNTS: [f64; 8] = [876.0, 134.0, 781.0, 1183.0, 710.0, 968.0, 194.0, 618.0];
 
     #[test]
-    fn untrained_rows_of_embodied_r_average_to_what_is_printed() {
-        let recomputed = |row: &Row| {
+    fn untrained_rows_of_embodied_r_average_to_the_published_overall() {
+        let recomputed = |row: &PublishedRow| {
             let sum: f64 = (0..8).map(|i| COUNTS[i] * row.score(i).unwrap()).sum();
             sum / COUNTS.iter().sum::<f64>()
         };
-        // These six were scored on another mix of questions, as the caveat says.
+        // These six were scored on another mix of questions; see the caveat.
         let other_mix = ["OpenAI-o1", "Gemini-2.5-Pro", "SFT", "Embodied-R", "without"];
         for row in table(Protocol::EmbodiedR).rows {
             if other_mix.iter().any(|part| row.model.contains(part)) {
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn full_rows_of_vsi_bench_average_to_what_is_printed() {
+    fn full_rows_of_vsi_bench_average_to_the_published_overall() {
         for row in table(Protocol::VsiBench).rows {
             let scores: Vec<f64> = row.scores.iter().flatten().copied().collect();
             let (8, Some(overall)) = (scores.len(), row.overall) else {

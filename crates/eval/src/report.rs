@@ -7,94 +7,97 @@ use serde::{Serialize, Serializer};
 
 use crate::protocol::Protocol;
 
-/// The scores of one file of predictions. All scores are from 0 to 100.
+/// The scores of a prediction file. All scores are from 0 to 100.
 ///
-/// Written as JSON it is `{"protocol", "n", "overall", "micro", "macro", "by_category": {name:
-/// {"score", "n"}}}`; the notes stay apart.
+/// Its JSON is `{"protocol", "n", "overall", "micro", "macro", "by_category": {name: {"score",
+/// "n"}}}`, without the coverage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// The rules.
+    /// The scoring protocol.
     pub protocol: Protocol,
-    /// Questions that count.
+    /// Number of scored questions.
     pub n: usize,
     /// The protocol's overall score: `micro` or `macro`.
     pub overall: f64,
     /// The mean over questions.
     pub micro: f64,
-    /// The mean over the categories that have questions.
+    /// The mean over the categories with questions.
     pub macro_: f64,
-    /// The categories that have questions, in the order of the protocol's tables.
-    pub by_category: Vec<Category>,
-    /// What a reader of the scores should know.
-    pub notes: Notes,
+    /// The categories with questions, in the protocol's order.
+    pub by_category: Vec<CategoryScore>,
+    /// Missing, unparsable and skipped questions.
+    pub coverage: Coverage,
 }
 
 /// One category's score.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Category {
+pub struct CategoryScore {
     /// Its name, levels merged.
     pub name: &'static str,
     /// Its score, from 0 to 100.
     pub score: f64,
-    /// Its questions that count.
+    /// Number of its scored questions.
     pub n: usize,
 }
 
-/// What was missing, left out or unreadable.
+/// Counts of missing, unparsable and skipped questions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Notes {
-    /// Questions of the protocol's categories without any prediction.
+pub struct Coverage {
+    /// Questions in the protocol's categories without a prediction.
     pub missing: usize,
-    /// Whole outputs without a closed `<answer>` tag; they are wrong.
-    pub untagged: usize,
-    /// Questions left out because their category is not the protocol's, by category.
-    pub unknown: BTreeMap<String, usize>,
-    /// Categories of the protocol without questions.
-    pub absent: Vec<&'static str>,
+    /// Completions without a closed `<answer>` tag; counted as wrong.
+    pub without_answer_tag: usize,
+    /// Skipped questions by category, for categories outside the protocol.
+    pub unscored_categories: BTreeMap<String, usize>,
+    /// The protocol's categories without questions.
+    pub empty_categories: Vec<&'static str>,
 }
 
 impl Report {
     /// The category called `name`, levels merged.
-    pub fn category(&self, name: &str) -> Option<&Category> {
+    pub fn category(&self, name: &str) -> Option<&CategoryScore> {
         self.by_category.iter().find(|category| category.name == name)
     }
 
-    /// The notes in words, one sentence each; none where there is nothing to say.
-    pub fn remarks(&self) -> Vec<String> {
-        let Notes { missing, untagged, unknown, absent } = &self.notes;
-        let mut remarks = Vec::new();
+    /// The coverage as messages; empty if every question was scored.
+    pub fn warnings(&self) -> Vec<String> {
+        let Coverage { missing, without_answer_tag, unscored_categories, empty_categories } =
+            &self.coverage;
+        let mut warnings = Vec::new();
         if *missing > 0 {
-            let fate = match self.protocol.leaves_out_missing() {
-                true => "left out, as the official script does",
+            let treatment = match self.protocol.skips_missing() {
+                true => "skipped, as in the official script",
                 false => "counted as wrong",
             };
-            remarks.push(format!("{} without a prediction: {fate}", questions(*missing)));
+            warnings.push(format!("{} without a prediction: {treatment}", questions(*missing)));
         }
-        if *untagged > 0 {
-            remarks.push(format!(
+        if *without_answer_tag > 0 {
+            warnings.push(format!(
                 "{} whose output has no closed `<answer>` tag: counted as wrong",
-                questions(*untagged)
+                questions(*without_answer_tag)
             ));
         }
-        if !unknown.is_empty() {
-            let names: Vec<String> =
-                unknown.iter().map(|(name, count)| format!("`{name}` ({count})")).collect();
-            remarks.push(format!(
-                "{} of categories that `{}` does not score, left out: {}",
-                questions(unknown.values().sum()),
+        if !unscored_categories.is_empty() {
+            let names: Vec<String> = unscored_categories
+                .iter()
+                .map(|(name, count)| format!("`{name}` ({count})"))
+                .collect();
+            warnings.push(format!(
+                "{} of categories that `{}` does not score, skipped: {}",
+                questions(unscored_categories.values().sum()),
                 self.protocol.name(),
                 names.join(", ")
             ));
         }
-        if !absent.is_empty() {
-            remarks.push(format!(
+        if !empty_categories.is_empty() {
+            warnings.push(format!(
                 "the macro mean is over {} of {} categories; without questions: {}",
                 self.by_category.len(),
                 self.protocol.categories().len(),
-                absent.join(", ")
+                empty_categories.join(", ")
             ));
         }
-        remarks
+        warnings
     }
 }
 
@@ -115,7 +118,7 @@ impl Serialize for Report {
     }
 }
 
-struct ByCategory<'a>(&'a [Category]);
+struct ByCategory<'a>(&'a [CategoryScore]);
 
 impl Serialize for ByCategory<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -125,7 +128,7 @@ impl Serialize for ByCategory<'_> {
             n: usize,
         }
         serializer.collect_map(
-            self.0.iter().map(|&Category { name, score, n }| (name, Cell { score, n })),
+            self.0.iter().map(|&CategoryScore { name, score, n }| (name, Cell { score, n })),
         )
     }
 }

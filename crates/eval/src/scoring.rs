@@ -1,13 +1,13 @@
-//! From predictions to a report.
+//! Scores predictions into a report.
 
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::predictions::{Output, Prediction};
-use crate::protocol::{Levels, Mean, Protocol};
-use crate::report::{Category, Notes, Report};
+use crate::predictions::{Prediction, PredictionOutput};
+use crate::protocol::{LevelAggregation, Mean, Protocol};
+use crate::report::{CategoryScore, Coverage, Report};
 
-/// A sum of scores from 0 to 1, and how many they are.
+/// A sum of scores from 0 to 1 and their count.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     sum: f64,
@@ -25,47 +25,50 @@ impl Tally {
     }
 }
 
-/// Scores `predictions` by `protocol`. What is missing, unreadable or of another benchmark's
-/// category counts as the [crate's table](crate#what-counts) says.
+/// Scores `predictions` by `protocol`. The [crate's table](crate#what-counts) defines how missing
+/// and unparsable predictions and other categories count.
 ///
 /// # Errors
-/// A solution is not of its category's kind, or no prediction counts.
+/// A solution is of the wrong kind for its category, or nothing can be scored.
 pub fn score(protocol: Protocol, predictions: &[Prediction]) -> Result<Report> {
-    let mut notes = Notes::default();
-    // Levels are kept apart under their own names until the end.
+    let mut coverage = Coverage::default();
+    // Levels are tallied separately and combined at the end.
     let mut tallies: BTreeMap<&str, BTreeMap<&str, Tally>> = BTreeMap::new();
     for prediction in predictions {
         let level = prediction.category.as_str();
-        let Some(category) = protocol.counted_under(level) else {
-            *notes.unknown.entry(level.to_owned()).or_default() += 1;
+        let Some(category) = protocol.scored_category(level) else {
+            *coverage.unscored_categories.entry(level.to_owned()).or_default() += 1;
             continue;
         };
-        let score = protocol.score_one(prediction)?;
+        let score = protocol.score_prediction(prediction)?;
         match &prediction.output {
-            Output::Missing => notes.missing += 1,
-            Output::Completion(_) if prediction.output.answer().is_none() => notes.untagged += 1,
+            PredictionOutput::Missing => coverage.missing += 1,
+            PredictionOutput::Completion(_) if prediction.output.answer().is_none() => {
+                coverage.without_answer_tag += 1
+            }
             _ => {}
         }
-        if prediction.output == Output::Missing && protocol.leaves_out_missing() {
+        if prediction.output == PredictionOutput::Missing && protocol.skips_missing() {
             continue;
         }
         tallies.entry(category).or_default().entry(level).or_default().add(score);
     }
 
     let known = protocol.categories().iter();
-    notes.absent = known.copied().filter(|&name| !tallies.contains_key(name)).collect();
-    let by_category: Vec<Category> = protocol
+    coverage.empty_categories =
+        known.copied().filter(|&name| !tallies.contains_key(name)).collect();
+    let by_category: Vec<CategoryScore> = protocol
         .categories()
         .iter()
-        .filter_map(|&name| Some(merged(name, protocol.levels(), tallies.get(name)?)))
+        .filter_map(|&name| Some(merged(name, protocol.level_aggregation(), tallies.get(name)?)))
         .collect();
-    if by_category.is_empty() && notes.missing > 0 {
+    if by_category.is_empty() && coverage.missing > 0 {
         return Err(Error::NoPredictions { records: predictions.len() });
     }
     if by_category.is_empty() {
         return Err(Error::NothingToScore {
             protocol: protocol.name(),
-            found: notes.unknown.into_keys().collect(),
+            found: coverage.unscored_categories.into_keys().collect(),
         });
     }
 
@@ -77,18 +80,22 @@ pub fn score(protocol: Protocol, predictions: &[Prediction]) -> Result<Report> {
         Mean::Micro => micro,
         Mean::Macro => macro_,
     };
-    Ok(Report { protocol, n: all.n, overall, micro, macro_, by_category, notes })
+    Ok(Report { protocol, n: all.n, overall, micro, macro_, by_category, coverage })
 }
 
-fn merged(name: &'static str, levels: Levels, tallies: &BTreeMap<&str, Tally>) -> Category {
+fn merged(
+    name: &'static str,
+    level_aggregation: LevelAggregation,
+    tallies: &BTreeMap<&str, Tally>,
+) -> CategoryScore {
     let all = pooled(tallies.values());
-    let score = match levels {
-        Levels::Pooled => all.percent(),
-        Levels::Averaged => {
+    let score = match level_aggregation {
+        LevelAggregation::Pooled => all.percent(),
+        LevelAggregation::Averaged => {
             tallies.values().map(|tally| tally.percent()).sum::<f64>() / tallies.len() as f64
         }
     };
-    Category { name, score, n: all.n }
+    CategoryScore { name, score, n: all.n }
 }
 
 fn pooled<'a>(tallies: impl Iterator<Item = &'a Tally>) -> Tally {

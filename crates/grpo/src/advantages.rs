@@ -1,52 +1,52 @@
-//! Advantages: how much better a completion is than the others of its group.
+//! Advantages: how much better a completion is than its group.
 
 use serde::{Deserialize, Serialize};
 
-/// Added to a standard deviation before dividing by it, as TRL does.
+/// Added to the standard deviation before dividing, as in TRL.
 const EPSILON: f64 = 1e-4;
 
-/// What the distance to the group's mean is divided by (TRL's `scale_rewards`).
+/// The divisor of the mean-centred rewards (TRL's `scale_rewards`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScaleRewards {
     /// The group's standard deviation.
     #[default]
     Group,
-    /// The standard deviation of all rewards of the step.
+    /// The batch's standard deviation.
     Batch,
-    /// Nothing.
+    /// No scaling.
     None,
 }
 
-/// How advantages follow from rewards (ms-swift's `advantage_estimator`).
+/// The advantage estimator (ms-swift's `advantage_estimator`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdvantageEstimator {
-    /// The distance of the weighted sum to the group's mean.
+    /// The weighted reward minus the group's mean.
     #[default]
     Grpo,
-    /// The distance to the mean of the group's others: `K / (K - 1)` times that of `grpo`.
+    /// The weighted reward minus the mean of the group's other completions: `K / (K - 1)` times `grpo`'s.
     Rloo,
-    /// Each reward is normalised within its group before the weighted sum, which is normalised over
-    /// the step (TRL's `multi_objective_aggregation = "normalize_then_sum"`).
+    /// Each reward is normalised within its group before the weighted sum, which is normalised over the batch (TRL's
+    /// `multi_objective_aggregation = "normalize_then_sum"`).
     #[serde(alias = "normalize_then_sum")]
     Gdpo,
 }
 
-/// The advantages of one step, and what is logged about the rewards they come from.
+/// The advantages of one step, with a statistic of the rewards.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Advantages {
-    /// One value a completion, in the order of the rewards.
+    /// One value per completion, in the order of the rewards.
     pub values: Vec<f64>,
-    /// Share of groups whose rewards are all equal, and which therefore teach nothing.
+    /// Fraction of zero-variance groups, which have no learning signal.
     pub frac_reward_zero_std: f64,
 }
 
 /// Advantages of consecutive groups of `group_size` completions.
 ///
-/// `A = (r - mean_group) / (std + 1e-4)` with the unbiased deviation. A completion without a reward
-/// (`None`) takes no part in the statistics and has advantage 0. Where all rewards of a group are
-/// equal the advantages are exactly 0, not the rounding error of the mean divided by `1e-4`.
+/// `A = (r - mean_group) / (std + 1e-4)` with the unbiased standard deviation. A completion without a reward (`None`)
+/// is excluded from the statistics and has advantage 0. Zero-variance groups have advantages of exactly 0, not the
+/// rounding error of the mean divided by `1e-4`.
 ///
 /// Source: TRL's `grpo_trainer.py`, `_generate_and_score_completions`.
 ///
@@ -55,12 +55,12 @@ pub struct Advantages {
 pub fn advantages(rewards: &[Option<f64>], group_size: usize, scale: ScaleRewards) -> Advantages {
     let batch_std = std(rewards);
     let mut values = Vec::with_capacity(rewards.len());
-    let (mut groups, mut flat) = (0.0, 0.0);
+    let (mut groups, mut zero_variance) = (0.0, 0.0);
     for group in rewards.chunks(group_size.max(1)) {
         groups += 1.0;
         let equal = all_equal(group);
         if equal {
-            flat += 1.0;
+            zero_variance += 1.0;
         }
         let mean = mean(group);
         let divisor = match scale {
@@ -73,12 +73,12 @@ pub fn advantages(rewards: &[Option<f64>], group_size: usize, scale: ScaleReward
             _ => 0.0,
         }));
     }
-    let frac_reward_zero_std = if groups > 0.0 { flat / groups } else { 0.0 };
+    let frac_reward_zero_std = if groups > 0.0 { zero_variance / groups } else { 0.0 };
     Advantages { values, frac_reward_zero_std }
 }
 
-/// As [`advantages`] with the mean of the group's other completions as the baseline: with `K` rewards
-/// in the group, `(r - mean_others) = (r - mean_group) · K / (K - 1)`, divided as `scale` says.
+/// Leave-one-out advantages: as [`advantages`] with the mean of the group's other completions as the baseline. With `K`
+/// rewards in the group, `(r - mean_others) = (r - mean_group) · K / (K - 1)`, divided as `scale` says.
 ///
 /// Source: Ahmadian et al., 2024, "Back to Basics", equation 8; ms-swift's `advantage.py`.
 ///
@@ -96,11 +96,10 @@ pub fn rloo(rewards: &[Option<f64>], group_size: usize, scale: ScaleRewards) -> 
     found
 }
 
-/// Advantages of several rewards that are normalised one by one (GDPO).
+/// Advantages of several rewards that are normalised separately (GDPO).
 ///
-/// `z_k = (r_k - mean_group) / (std_group + 1e-4)` for each reward, `s = Σ w_k z_k`, and
-/// `A = (s - mean_step) / (std_step + 1e-4)`. A completion without any score has advantage 0; scores
-/// that are absent take no part.
+/// `z_k = (r_k - mean_group) / (std_group + 1e-4)` for each reward, `s = Σ w_k z_k`, and `A = (s - mean_batch) /
+/// (std_batch + 1e-4)`. A completion without any score has advantage 0; missing scores are excluded.
 ///
 /// Source: TRL's `grpo_trainer.py`, `normalize_then_sum`.
 ///
@@ -117,21 +116,22 @@ pub fn gdpo(scores: &[Vec<Option<f64>>], weights: &[f64], group_size: usize) -> 
             }
         }
     }
-    // The whole step is one group now.
+    // The entire batch is one group now.
     let mut found = advantages(&sums, completions, ScaleRewards::Batch);
-    let flat = sums.chunks(group_size.max(1)).filter(|group| all_equal(group)).count();
+    let zero_variance = sums.chunks(group_size.max(1)).filter(|group| all_equal(group)).count();
     let groups = completions.div_ceil(group_size.max(1));
-    found.frac_reward_zero_std = if groups > 0 { flat as f64 / groups as f64 } else { 0.0 };
+    found.frac_reward_zero_std =
+        if groups > 0 { zero_variance as f64 / groups as f64 } else { 0.0 };
     found
 }
 
-/// The mean of the rewards that are there; 0 if none is.
+/// The mean of the available rewards; 0 if there are none.
 pub fn mean(rewards: &[Option<f64>]) -> f64 {
     let (sum, n) = rewards.iter().flatten().fold((0.0, 0.0), |(sum, n), r| (sum + r, n + 1.0));
     if n > 0.0 { sum / n } else { 0.0 }
 }
 
-/// The unbiased standard deviation of the rewards that are there; 0 for fewer than two.
+/// The unbiased standard deviation of the available rewards; 0 for fewer than two.
 pub fn std(rewards: &[Option<f64>]) -> f64 {
     let n = rewards.iter().flatten().count() as f64;
     if n < 2.0 {
@@ -142,7 +142,7 @@ pub fn std(rewards: &[Option<f64>]) -> f64 {
     (squares / (n - 1.0)).sqrt()
 }
 
-/// Whether the rewards that are there are one and the same.
+/// Whether all available rewards are equal.
 pub fn all_equal(rewards: &[Option<f64>]) -> bool {
     let mut present = rewards.iter().flatten();
     let Some(first) = present.next() else { return true };
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(found.frac_reward_zero_std, 0.5);
     }
 
-    /// Raw scores of the golden groups: three rewards, weighed 0.7, 0.1 and 0.2.
+    /// Raw scores of the golden groups: three rewards, weighted 0.7, 0.1 and 0.2.
     fn columns() -> Vec<Vec<Option<f64>>> {
         let rows = [[1, 1, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0], [1, 1, 1], [1, 1, 1], [1, 1, 1]];
         let rows: Vec<[i32; 3]> = rows.into_iter().chain([[1, 0, 1]]).collect();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn leaving_one_out_compares_with_the_mean_of_the_others() {
+    fn rloo_compares_with_the_mean_of_the_others() {
         let rewards = [Some(1.0), Some(0.0), None, Some(0.5)];
         let found = rloo(&rewards, 4, ScaleRewards::None).values;
         let expected = [1.0 - 0.25, 0.0 - 0.75, 0.0, 0.5 - 0.5];

@@ -1,8 +1,8 @@
-//! A batch in a file: the tokens of a step, and what the loss knows of them.
+//! Batch files: the tokens of a step with the inputs of its loss.
 //!
-//! A run writes one when it has to leave out a step, and [`crate::inspect`] reads it. The form is
-//! `{"groups": [{"prompt_ids": [ids], "completions": [{"ids": [ids], "advantage": x}]}]}`, where a
-//! completion may have `old_logps`, `ref_logps` and `sampling_logps`, one number a token.
+//! A run writes one for every skipped step, and [`crate::inspect`] reads it. The schema is `{"groups": [{"prompt_ids":
+//! [ids], "completions": [{"ids": [ids], "advantage": x}]}]}`, where a completion may have `old_logps`, `ref_logps` and
+//! `sampling_logps`, one value per token.
 
 use std::path::Path;
 
@@ -11,16 +11,16 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::error::{Error, Result};
 use crate::micro_batch::MicroBatch;
 use crate::model::Group;
+use crate::process_group::ProcessGroup;
 use crate::settings::LossSettings;
-use crate::team::Team;
 
-/// The groups of a batch.
+/// A batch of groups.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchFile {
     /// The groups.
     pub groups: Vec<FileGroup>,
-    /// The settings of the loss that the batch was made for, if they are known.
+    /// The loss settings of the batch, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<LossSettings>,
 }
@@ -29,38 +29,38 @@ pub struct BatchFile {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileGroup {
-    /// Ids of the prompt.
+    /// Prompt token ids.
     pub prompt_ids: Vec<u32>,
     /// The completions.
     pub completions: Vec<FileCompletion>,
 }
 
-/// A completion. The log-probabilities are all or none over the whole file.
+/// A completion. Each list of log-probabilities must be given for all completions of the file or for none.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileCompletion {
-    /// Ids, the stop token included.
+    /// Token ids, including the stop token.
     pub ids: Vec<u32>,
     /// The advantage.
     pub advantage: f64,
-    /// Log-probabilities when the completion was sampled; absent on policy.
+    /// Old log-probabilities, under the policy that sampled; absent on policy.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "logps")]
     pub old_logps: Option<Vec<f64>>,
-    /// Log-probabilities under the reference.
+    /// Log-probabilities under the reference model.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "logps")]
     pub ref_logps: Option<Vec<f64>>,
-    /// Log-probabilities that the sampler gave.
+    /// Log-probabilities reported by the sampler.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "logps")]
     pub sampling_logps: Option<Vec<f64>>,
 }
 
-/// Log-probabilities; JSON has no number for what is none, so `null` stands for it.
+/// Log-probabilities; NaN is `null`, since JSON has no NaN.
 fn logps<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Vec<f64>>, D::Error> {
     let values: Option<Vec<Option<f64>>> = Option::deserialize(input)?;
     Ok(values.map(|values| values.into_iter().map(|x| x.unwrap_or(f64::NAN)).collect()))
 }
 
-/// One of the three lists of log-probabilities: its name, and where it is.
+/// A list of log-probabilities: its name and accessor.
 type List = (&'static str, fn(&FileCompletion) -> Option<&Vec<f64>>);
 
 const LISTS: [List; 3] = [
@@ -73,8 +73,8 @@ impl BatchFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// It cannot be read, is of another form, holds no completion, or its log-probabilities are not
-    /// one a token, or in some completions and not in others.
+    /// It cannot be read, does not match the schema, contains no completion, or its log-probabilities are not one per
+    /// token or missing in some completions.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let batch: Self = serde_json::from_slice(&bytes).map_err(Error::json(path))?;
@@ -84,21 +84,21 @@ impl BatchFile {
         }
     }
 
-    /// The micro-batches as a file.
+    /// Converts micro-batches to a batch file.
     pub fn of(batches: &[MicroBatch], settings: LossSettings) -> Self {
         let groups = batches.iter().flat_map(groups).collect();
         Self { groups, settings: Some(settings) }
     }
 
-    /// The batches of all ranks of `team` as one, with the settings of the first.
+    /// Merges the batches of all ranks, with the settings of rank 0.
     ///
     /// # Errors
-    /// A rank is lost, or the batch cannot be written down.
-    pub fn of_all(self, team: &Team) -> Result<Self> {
+    /// A rank is lost, or the batch cannot be serialized.
+    pub fn merge_ranks(self, process_group: &ProcessGroup) -> Result<Self> {
         let unwritten = Error::json("batch");
         let text = serde_json::to_string(&self).map_err(unwritten)?;
         let mut whole = Self { groups: Vec::new(), ..self };
-        for text in team.gather(text)? {
+        for text in process_group.all_gather(text)? {
             let of_rank: Self = serde_json::from_str(&text).map_err(Error::json("batch"))?;
             whole.groups.extend(of_rank.groups);
         }
@@ -107,7 +107,9 @@ impl BatchFile {
 
     fn fault(&self) -> Option<String> {
         let completions = || self.groups.iter().flat_map(|group| &group.completions);
-        let Some(first) = completions().next() else { return Some("holds no completion".into()) };
+        let Some(first) = completions().next() else {
+            return Some("contains no completion".into());
+        };
         for (name, list) in LISTS {
             let wanted = list(first).is_some();
             for (g, group) in self.groups.iter().enumerate() {
@@ -133,25 +135,25 @@ impl BatchFile {
         None
     }
 
-    /// The completions `pieces` of the batch as one micro-batch, with all of them counting.
-    pub(crate) fn micro_batch(&self, pieces: &[crate::batches::Piece]) -> MicroBatch {
-        let of = |piece: &crate::batches::Piece| {
-            self.groups[piece.group].completions[piece.completions.clone()].iter()
+    /// The completions of `slices` as one micro-batch, all unmasked.
+    pub(crate) fn micro_batch(&self, slices: &[crate::packing::GroupSlice]) -> MicroBatch {
+        let of = |slice: &crate::packing::GroupSlice| {
+            self.groups[slice.group].completions[slice.completions.clone()].iter()
         };
         let all = |list: fn(&FileCompletion) -> Option<&Vec<f64>>| {
-            pieces.iter().flat_map(of).filter_map(list).flatten().copied().collect()
+            slices.iter().flat_map(of).filter_map(list).flatten().copied().collect()
         };
         let [old, reference, sampling] = LISTS.map(|(_, list)| all(list));
         MicroBatch {
-            groups: pieces
+            groups: slices
                 .iter()
-                .map(|piece| Group {
-                    prompt: self.groups[piece.group].prompt_ids.clone(),
-                    completions: of(piece).map(|completion| completion.ids.clone()).collect(),
+                .map(|slice| Group {
+                    prompt: self.groups[slice.group].prompt_ids.clone(),
+                    completions: of(slice).map(|completion| completion.ids.clone()).collect(),
                 })
                 .collect(),
-            kept: pieces.iter().flat_map(of).map(|_| true).collect(),
-            advantages: pieces.iter().flat_map(of).map(|c| c.advantage).collect(),
+            unmasked: slices.iter().flat_map(of).map(|_| true).collect(),
+            advantages: slices.iter().flat_map(of).map(|c| c.advantage).collect(),
             old,
             reference,
             sampling,
@@ -199,13 +201,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_run_writes_is_read_back() {
+    fn a_batch_file_round_trips() {
         let batch = MicroBatch {
             groups: vec![
                 Group { prompt: vec![1, 2], completions: vec![vec![3], vec![4, 5]] },
                 Group { prompt: vec![6], completions: vec![vec![7, 8]] },
             ],
-            kept: vec![true; 3],
+            unmasked: vec![true; 3],
             advantages: vec![0.5, -0.5, 1.0],
             reference: vec![-1.0, -2.0, -3.0, -4.0, -5.0],
             ..MicroBatch::default()
@@ -215,15 +217,15 @@ mod tests {
         let file = BatchFile::of(std::slice::from_ref(&batch), LossSettings::default());
         std::fs::write(&path, serde_json::to_vec(&file).unwrap()).unwrap();
         let read = BatchFile::read(&path).unwrap();
-        let piece = |group, n| crate::batches::Piece { group, completions: 0..n };
-        assert_eq!(read.micro_batch(&[piece(0, 2), piece(1, 1)]), batch);
+        let slice = |group, n| crate::packing::GroupSlice { group, completions: 0..n };
+        assert_eq!(read.micro_batch(&[slice(0, 2), slice(1, 1)]), batch);
     }
 
     #[test]
-    fn a_log_probability_that_is_no_number_stays_one() {
+    fn a_nan_log_probability_round_trips() {
         let batch = MicroBatch {
             groups: vec![Group { prompt: vec![1], completions: vec![vec![2, 3]] }],
-            kept: vec![true],
+            unmasked: vec![true],
             advantages: vec![0.5],
             reference: vec![f64::NAN, -2.0],
             ..MicroBatch::default()
@@ -238,19 +240,19 @@ mod tests {
     }
 
     #[test]
-    fn log_probabilities_are_one_a_token_and_all_or_none() {
-        let told = fault(&completions(r#"{"ids": [2, 3], "advantage": 1, "old_logps": [-1.0]}"#));
-        assert!(told.ends_with("has 1 `old_logps` for 2 tokens at `groups[0].completions[0]`"));
-        let told = fault(&completions(
+    fn log_probabilities_are_one_per_token_and_all_or_none() {
+        let error = fault(&completions(r#"{"ids": [2, 3], "advantage": 1, "old_logps": [-1.0]}"#));
+        assert!(error.ends_with("has 1 `old_logps` for 2 tokens at `groups[0].completions[0]`"));
+        let error = fault(&completions(
             r#"{"ids": [2], "advantage": 1, "ref_logps": [-1.0]}, {"ids": [3], "advantage": 1}"#,
         ));
-        assert!(told.contains("not for all, see `groups[0].completions[1]`"), "{told}");
+        assert!(error.contains("not for all, see `groups[0].completions[1]`"), "{error}");
     }
 
     #[test]
     fn an_empty_batch_and_an_unknown_field_are_refused() {
-        assert!(fault(r#"{"groups": []}"#).ends_with("holds no completion"));
-        let told = fault(&completions(r#"{"ids": [2], "advantages": 1}"#));
-        assert!(told.contains("unknown field `advantages`"), "{told}");
+        assert!(fault(r#"{"groups": []}"#).ends_with("contains no completion"));
+        let error = fault(&completions(r#"{"ids": [2], "advantages": 1}"#));
+        assert!(error.contains("unknown field `advantages`"), "{error}");
     }
 }

@@ -1,54 +1,53 @@
-//! Checkpoints: folders that either are whole or are not there.
+//! Checkpoints: folders that are written atomically.
 //!
-//! A checkpoint is a model in Hugging Face's layout, with four files beside it: the optimiser's
-//! moments, the run's state, the settings that the run was told, and a manifest of all files' lengths
-//! and hashes. Of several ranks each writes a part of the weights and the moments that it has, into files of its own. It is
-//! filled under a hidden name, flushed to disk and renamed, so that a kill at any moment leaves the last one; what damages
-//! it later is found by the manifest.
+//! A checkpoint is a model in Hugging Face's layout with the optimizer state, the run's state, its settings, and a
+//! manifest of all files' lengths and hashes. With several ranks, each writes its shard of the weights and optimizer
+//! state into files of its own. The folder is filled under a hidden name, flushed to disk and renamed, so a kill at any
+//! time leaves the previous checkpoint; later damage is detected with the manifest.
 
-mod keep;
-mod leftovers;
+mod atomic_folder;
 mod lock;
 mod manifest;
+mod retention;
 mod run;
+mod stale_files;
 mod state;
 mod stored;
-mod whole;
 
 use std::fs;
 use std::path::Path;
 
-pub use keep::{Keep, Milestones};
-use leftovers::sweep;
 pub use lock::RunLock;
 pub use manifest::{Damage, MANIFEST_FILE};
-pub use run::{Checkpoints, LastWhole};
-pub use state::{Best, BestBy, State, Wanted};
-pub use stored::{Checkpoint, Damaged};
+pub use retention::{Milestones, RetentionPolicy};
+pub use run::{Checkpoints, LatestIntact};
+use stale_files::sweep;
+pub use state::{Best, BestBy, MetricDirection, State};
+pub use stored::{Checkpoint, DamagedCheckpoint};
 
 use crate::error::{Error, Result};
 
-/// Name of the state's file in a checkpoint.
+/// Name of the state file in a checkpoint.
 pub const STATE_FILE: &str = "trainer_state.json";
-/// Name of the settings' file in a run's folder and in a checkpoint.
+/// Name of the settings file in a run's folder and in a checkpoint.
 pub const SETTINGS_FILE: &str = "settings.toml";
-/// Name of the folder of the last model in a run's folder.
+/// Name of the final model's folder in a run's folder.
 pub const FINAL_FOLDER: &str = "final";
 
 const PREFIX: &str = "checkpoint-";
 const REFERENCE_PREFIX: &str = "reference-";
 
-/// The name of the checkpoint after `step` steps.
+/// The name of the checkpoint at step `step`.
 pub fn name(step: u64) -> String {
     format!("{PREFIX}{step}")
 }
 
-/// The steps done at the checkpoint of this name; none if it is no checkpoint's.
+/// The step of a checkpoint's folder name; `None` for other names.
 fn step_of(name: &str) -> Option<u64> {
     name.strip_prefix(PREFIX)?.parse().ok()
 }
 
-/// The names in `folder`; a folder that is not there has none.
+/// The names in `folder`; empty if the folder does not exist.
 fn names(folder: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

@@ -2,39 +2,39 @@
 
 use std::path::PathBuf;
 
-/// What can go wrong in training.
+/// Errors of training.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
     #[error("cannot {action} `{}`: {source}", path.display())]
     Io {
-        /// What was tried, as a verb: `read`, `write`, `create` …
+        /// The failed operation, as a verb: `read`, `write`, `create` …
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The operating system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A JSON file does not have the expected form.
-    #[error("`{}` is not the JSON expected: {source}", path.display())]
+    /// A JSON file does not have the expected schema.
+    #[error("cannot parse `{}`: {source}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// The parser's reason, with line and column.
+        /// The parser's error, with line and column.
         source: serde_json::Error,
     },
-    /// A line of a file of conversations cannot be learnt from.
+    /// A line of a conversations file cannot be used for training.
     #[error("line {line} of `{}` {what}", path.display())]
     Conversation {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong and what is wanted.
+        /// What is wrong, and what is expected.
         what: String,
     },
-    /// A batch in a file that no loss can be had of.
+    /// A batch file is invalid.
     #[error("the batch `{}` {what}", path.display())]
     Batch {
         /// The file.
@@ -42,18 +42,18 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
-    /// Another process trains in the folder.
+    /// Another process is training in the folder.
     #[error(
-        "another process is training in `{}`; wait for it or end it, or choose another `output`",
+        "another process is training in `{}`; wait for it, stop it or choose another `output`",
         run.display()
     )]
-    Busy {
+    RunLocked {
         /// The run's folder.
         run: PathBuf,
     },
-    /// A rank does not see the folder that the first one made.
+    /// A rank does not see the folder that rank 0 created.
     #[error(
-        "rank {rank} does not see `{}`: `output` must be a folder that all machines share",
+        "rank {rank} does not see `{}`: `output` must be on a file system that all nodes share",
         folder.display()
     )]
     NotShared {
@@ -62,64 +62,64 @@ pub enum Error {
         /// The rank.
         rank: usize,
     },
-    /// Another rank could not do its part of what all do.
+    /// Another rank failed in an operation of all ranks.
     #[error("rank {rank} failed: {what}")]
-    OfRank {
+    RankFailed {
         /// The rank.
         rank: usize,
-        /// What it told.
+        /// Its error message.
         what: String,
     },
-    /// What ranks tell each other cannot be written down or read.
-    #[error("cannot {what} what the ranks tell each other: {source}")]
+    /// A message between ranks cannot be serialized or deserialized.
+    #[error("cannot {what} a message between ranks: {source}")]
     Exchange {
-        /// What was tried, as a verb.
+        /// The failed operation, as a verb.
         what: &'static str,
-        /// The reason.
+        /// The serializer's error.
         source: postcard::Error,
     },
-    /// The ranks of a run, one of which may be lost.
+    /// Communication between ranks failed, or a rank was lost.
     #[error(transparent)]
     Ranks(#[from] embodied_r_dist::Error),
-    /// Packed gradients are not those that they stand for.
+    /// Packed gradients differ from those of each completion alone.
     #[error(
-        "packed gradients are not those of every completion by itself: `{}` differs by {:.1e} of its \
-         norm, log-probabilities by {:.1e}; rounding explains {allowed:.0e}",
+        "packed gradients differ from per-completion gradients: `{}` differs by {:.1e} of its \
+         norm, log-probabilities by {:.1e}; the tolerance is {allowed:.0e}",
         found.tensor, found.gradient, found.logp
     )]
     Packing {
         /// The differences.
-        found: crate::verify::Verified,
-        /// What rounding explains.
+        found: crate::verify::PackingCheck,
+        /// The tolerance: the rounding error to be expected.
         allowed: f64,
     },
-    /// A divergence is wanted of a batch without a reference.
+    /// `beta` is above 0 and the batch has no reference log-probabilities.
     #[error("the batch has no `ref_logps`, which `beta` above 0 needs")]
     NoReference,
-    /// A question that cannot be trained on.
+    /// A question cannot be trained on.
     #[error("question `{id}` {what}")]
     Question {
         /// Its `Question_id`.
         id: String,
-        /// What is wrong and what is wanted.
+        /// What is wrong, and what is expected.
         what: String,
     },
-    /// There is not enough to learn from.
-    #[error("{left} {what} are left of {given}, one step takes {needed}")]
+    /// There is not enough training data.
+    #[error("{left} of {given} {what} fit the length limit, one step needs {needed}")]
     TooFew {
-        /// What they are: `questions`, `replies`.
+        /// The kind of data: `questions`, `responses` or `documents`.
         what: &'static str,
         /// How many were given.
         given: usize,
-        /// How many are not too long.
+        /// How many fit the length limit.
         left: usize,
-        /// How many a step takes.
+        /// How many one step needs.
         needed: usize,
     },
     /// Settings that contradict each other.
     #[error("{}", listed(.0))]
     Settings(Vec<crate::settings::Fault>),
-    /// A checkpoint is not whole, or of another kind.
+    /// A checkpoint is damaged, or of another kind.
     #[error("the checkpoint `{}` cannot be used: {what}", path.display())]
     Checkpoint {
         /// The checkpoint's folder.
@@ -127,82 +127,82 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
-    /// There is a run in the output folder already.
-    #[error("`{}` holds checkpoints of an earlier run", path.display())]
-    OutputTaken {
+    /// The output folder already contains a run.
+    #[error("`{}` contains checkpoints of an earlier run", path.display())]
+    OutputExists {
         /// The output folder.
         path: PathBuf,
     },
-    /// The model given to a run that goes on is not the one that it began with.
-    #[error("the model `{model}` is not the one that the run in `{}` began with", run.display())]
-    OtherModel {
+    /// A resumed run was given another model than the one it started from.
+    #[error("the model `{model}` is not the one that the run in `{}` started from", run.display())]
+    ModelMismatch {
         /// The model given.
         model: String,
         /// The run's folder.
         run: PathBuf,
     },
-    /// A folder to resume from has no checkpoint in it.
-    #[error("`{}` holds no checkpoint to resume from", path.display())]
+    /// The folder to resume from contains no checkpoint.
+    #[error("`{}` contains no checkpoint to resume from", path.display())]
     NothingToResume {
         /// The folder.
         path: PathBuf,
     },
-    /// A run has checkpoints, and none of them is whole.
-    #[error("no checkpoint in `{}` is whole: {}", run.display(), each(damaged))]
-    NoneWhole {
+    /// All checkpoints of a run are damaged.
+    #[error("no intact checkpoint in `{}`: {}", run.display(), each(damaged))]
+    NoIntactCheckpoint {
         /// The run's folder.
         run: PathBuf,
-        /// What is wrong with each.
-        damaged: Vec<crate::checkpoint::Damaged>,
+        /// The damage of each checkpoint.
+        damaged: Vec<crate::checkpoint::DamagedCheckpoint>,
     },
-    /// A file of moments is not that of the model.
-    #[error("the moments in `{}` cannot be used: {what}", path.display())]
+    /// The stored optimizer state does not match the model.
+    #[error("the optimizer state in `{}` cannot be used: {what}", path.display())]
     Moments {
         /// The file.
         path: PathBuf,
         /// What is wrong.
         what: String,
     },
-    /// The setting that names the metric of the best checkpoint names none that there is.
-    #[error("`metric_for_best_model` is `{metric}`, an evaluation gives {}", known.join(", "))]
-    NoSuchMetric {
+    /// `metric_for_best_model` is not a metric of the evaluation.
+    #[error("unknown metric `{metric}` in `metric_for_best_model`; available: {}", known.join(", "))]
+    UnknownMetric {
         /// The metric.
         metric: String,
-        /// The metrics of an evaluation.
+        /// The metrics that an evaluation reports.
         known: Vec<String>,
     },
-    /// Losses or gradients have been infinite or not a number for too long.
-    #[error("{steps} steps in a row were left out ({diagnosis})")]
+    /// Too many consecutive steps had non-finite losses or gradients.
+    #[error("{steps} consecutive steps were skipped ({diagnosis})")]
     NotFinite {
         /// How many steps.
         steps: u64,
-        /// What is known of the cause.
+        /// The known causes.
         diagnosis: Box<crate::skipped::Diagnosis>,
     },
-    /// The model gave something that it must not.
+    /// The model returned something invalid.
     #[error("the model {what}")]
     Model {
-        /// What it gave.
+        /// What it returned.
         what: String,
     },
-    /// The model, its tokenizer or its files.
+    /// An error of the model, its tokenizer or its files.
     #[error(transparent)]
     Policy(Box<embodied_r_policy::Error>),
-    /// The rewards.
+    /// An error of the rewards.
     #[error(transparent)]
     Rewards(Box<embodied_r_rewards::Error>),
-    /// The data.
+    /// An error of the data.
     #[error(transparent)]
     Data(Box<embodied_r_data::Error>),
-    /// An operation of the optimiser.
+    /// An error of the optimizer's kernels.
     #[error(transparent)]
     Kernels(#[from] embodied_r_kernels::Error),
-    /// A tensor.
+    /// An error of a tensor operation.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }
 
-/// Errors of other crates are boxed, so that a result stays small.
+/// Errors of other crates are boxed to keep `Result` small.
 macro_rules! boxed {
     ($($variant:ident: $error:ty),+ $(,)?) => {
         $(impl From<$error> for Error {
@@ -236,9 +236,9 @@ fn listed(faults: &[crate::settings::Fault]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-fn each(damaged: &[crate::checkpoint::Damaged]) -> String {
+fn each(damaged: &[crate::checkpoint::DamagedCheckpoint]) -> String {
     damaged.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// The crate's result.
+/// The crate's result type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

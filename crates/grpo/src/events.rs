@@ -1,6 +1,6 @@
-//! What happens in a run, told to whoever listens.
+//! The events of a run and their sinks.
 //!
-//! The trainer emits [`Event`]s; [`Sink`]s decide what becomes of them. Metric names are TRL's.
+//! The trainer emits [`Event`]s; [`Sink`]s consume them. Metric names are TRL's.
 
 mod completions;
 mod jsonl;
@@ -17,21 +17,20 @@ use serde::{Deserialize, Serialize};
 pub(crate) use completions::{COLUMNS, WHY, step_of_completions};
 pub use completions::{COMPLETIONS_FOLDER, Parquet};
 pub use jsonl::{EVENTS_FILE, Jsonl};
-pub use line::{ProgressLine, in_words};
+pub use line::{ProgressLine, describe};
 pub(crate) use recorder::Recorder;
 pub use tensorboard::{TENSORBOARD_FOLDER, TensorBoard};
-pub use warnings::{Concern, Reasons, Seen, Watch};
+pub use warnings::{Concern, FormatFailures, StepObservation, WarningMonitor};
 
 use crate::error::Result;
 use crate::rollout::Rollout;
 use crate::skipped::Diagnosis;
 
-/// Named figures, in the order in which they are told.
+/// Metrics by name, in the order of logging.
 pub type Metrics = IndexMap<String, f64>;
 
-/// Fields and metrics that tell of the clock and the machine, and differ between two runs that are the
-/// same.
-pub const CLOCK: [&str; 14] = [
+/// Fields and metrics that depend on clock and machine, and differ between otherwise identical runs.
+pub const NONDETERMINISTIC_FIELDS: [&str; 14] = [
     "time_s",
     "step_time",
     "tokens_per_second",
@@ -48,49 +47,48 @@ pub const CLOCK: [&str; 14] = [
     BYTES_SENT,
 ];
 
-/// Bytes that the first of several ranks has sent to others since the last step was told, as counted. They depend on how
-/// many ranks there are.
+/// Bytes that rank 0 has sent since the last step. It depends on the number of ranks.
 pub const BYTES_SENT: &str = "communication/bytes_sent";
 
-/// One thing that happened.
+/// An event of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The run begins, or goes on after a checkpoint.
+    /// The run starts or resumes.
     Start {
-        /// Steps of the whole run.
+        /// Total steps of the run.
         steps: u64,
-        /// Steps that are done already.
+        /// Steps already done.
         done: u64,
     },
-    /// A stage begins.
+    /// A stage starts.
     Stage {
         /// Steps done before it.
         step: u64,
-        /// Its number, from 0.
+        /// Index of the stage, from 0.
         stage: usize,
-        /// Why it begins now.
+        /// What triggered it.
         #[serde(default)]
-        because: Because,
-        /// The weights of the rewards from now on, or once the transition is over.
+        because: StageTrigger,
+        /// The stage's reward weights, reached at the end of the blending.
         weights: IndexMap<String, f64>,
-        /// Steps in which the weights go over from those of the stage before.
+        /// Steps over which the weights are blended from those of the previous stage.
         #[serde(default)]
         blend_steps: u64,
-        /// The learning-rate schedule and the moments begin anew.
+        /// Whether the learning-rate schedule and the optimizer restart.
         restart_schedule: bool,
-        /// The frozen reference is the policy of this moment from now on.
+        /// Whether the reference is reset to the current policy.
         reset_reference: bool,
     },
     /// A step is done.
     Step {
         /// Its number, from 1.
         step: u64,
-        /// Passes over the training set so far.
+        /// Epochs so far.
         epoch: f64,
         /// Seconds since 1970.
         time_s: f64,
-        /// The figures of the step.
+        /// The metrics of the step.
         #[serde(flatten)]
         metrics: Metrics,
     },
@@ -98,42 +96,42 @@ pub enum Event {
     Eval {
         /// Steps done before it.
         step: u64,
-        /// Passes over the training set so far.
+        /// Epochs so far.
         epoch: f64,
         /// Seconds since 1970.
         time_s: f64,
-        /// The figures.
+        /// The metrics.
         #[serde(flatten)]
         metrics: Metrics,
     },
-    /// Something that the user should look at.
+    /// A warning to the user.
     Warning {
-        /// The step, from 1, after which it is told.
+        /// The step, from 1, after which it is emitted.
         step: u64,
-        /// What it is about.
+        /// The machine-readable kind.
         concern: Concern,
-        /// It in words.
+        /// The message.
         message: String,
     },
-    /// A step was left out, since something in it was not finite.
+    /// A step was skipped because of non-finite values.
     Skipped {
         /// Its number, from 1.
         step: u64,
-        /// What was not finite.
+        /// What was non-finite.
         what: String,
-        /// Where its batch was written, within the run's folder.
+        /// Path of its batch dump within the run's folder.
         dump: String,
     },
-    /// Packed gradients were compared with those of every completion by itself. It is told, and not
-    /// recorded: a resumed run compares again.
+    /// Packed gradients were verified against per-completion gradients. Sinks receive it, but it is not recorded: a
+    /// resumed run verifies again.
     PackingVerified {
         /// The step, from 1.
         step: u64,
-        /// The greatest difference of a tensor's gradient, relative to that tensor's norm.
+        /// Largest difference of a tensor's gradient, relative to that tensor's gradient norm.
         gradient: f64,
-        /// The tensor that it is of.
+        /// The tensor with that difference.
         tensor: String,
-        /// The greatest difference of a log-probability.
+        /// Largest difference of a log-probability.
         logp: f64,
     },
     /// A checkpoint was written.
@@ -143,7 +141,7 @@ pub enum Event {
         /// Its folder, within the run's folder.
         folder: String,
     },
-    /// The run is over.
+    /// The run is finished.
     End {
         /// Steps done.
         step: u64,
@@ -151,7 +149,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// That step `step`, from 1, was left out of the run in the folder `run`.
+    /// The event of the skipped step `step`, from 1, of the run in the folder `run`.
     pub(crate) fn skipped(step: u64, run: &Path, diagnosis: &Diagnosis) -> Self {
         let dump = diagnosis.dump.as_deref().unwrap_or(run);
         let dump = dump.strip_prefix(run).unwrap_or(dump).display().to_string();
@@ -159,37 +157,37 @@ impl Event {
     }
 }
 
-/// Why a stage begins when it does.
+/// What triggered a stage.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Because {
-    /// The run begins.
+pub enum StageTrigger {
+    /// The run started.
     #[default]
     Start,
-    /// The stage before lasted as long as it was to.
+    /// The previous stage reached its length.
     Length,
-    /// The mean of a metric passed the mark that ends the stage before.
+    /// The mean of a metric met the previous stage's `until` condition.
     Until {
         /// The metric.
         metric: String,
         /// Its mean.
         mean: f64,
-        /// Steps that the mean is taken over.
+        /// Number of steps averaged over.
         window: u64,
-        /// The mark and the side of it, such as `above 0.95`.
+        /// The condition, such as `above 0.95`.
         mark: String,
     },
 }
 
-/// A listener.
+/// A consumer of events.
 pub trait Sink {
-    /// Something happened.
+    /// Handles an event.
     ///
     /// # Errors
-    /// The listener cannot do its work, and the run should end.
+    /// The sink failed; the run should end.
     fn event(&mut self, event: &Event) -> Result<()>;
 
-    /// The completions of a step, from 1, with their rewards and advantages.
+    /// Handles the completions of a step, from 1, with rewards and advantages.
     ///
     /// # Errors
     /// As [`Sink::event`].
@@ -206,8 +204,8 @@ pub(crate) fn now_s() -> f64 {
         .map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Metrics of the given names, without those that JSON cannot hold.
-pub(crate) fn finite<const N: usize>(figures: [(&str, f64); N]) -> Metrics {
-    let finite = figures.into_iter().filter(|(_, value)| value.is_finite());
+/// Metrics of the given names, without non-finite values, which JSON cannot represent.
+pub(crate) fn finite<const N: usize>(metrics: [(&str, f64); N]) -> Metrics {
+    let finite = metrics.into_iter().filter(|(_, value)| value.is_finite());
     finite.map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -1,9 +1,9 @@
-//! What tells one set of training data from another.
+//! Fingerprints of training data.
 
-/// The tokens of a prompt, those of a completion to learn, and the right answer.
+/// Prompt tokens, completion tokens and the ground-truth answer.
 type Item<'a> = (&'a [u32], &'a [u32], &'a str);
 
-/// A short text that changes with any part of any item, and with their order.
+/// A hash over all parts of all items, in order.
 pub(crate) fn fingerprint<'a>(items: impl Iterator<Item = Item<'a>>) -> String {
     let mut hasher = blake3::Hasher::new();
     for (prompt, completion, answer) in items {
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_of_every_item_counts_and_where_it_ends() {
+    fn every_part_of_every_item_and_its_boundaries_count() {
         let items: [&[Item<'_>]; 7] = [
             &[],
             &[(&[1, 2], &[3], "A")],

@@ -1,63 +1,61 @@
-//! The loss and its gradients on given tokens, to hold beside other programs.
+//! The loss and gradients of a given batch, for comparison with other implementations.
 
 use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::batch_file::BatchFile;
-use crate::batches::{Lengths, pack};
 use crate::error::{Error, Result};
 use crate::loss::LossType;
-use crate::micro_batch::{self, MicroBatch, Told};
-use crate::model::{Gradients, Group, Model, Training};
+use crate::micro_batch::{self, MicroBatch, UpdateStats};
+use crate::model::{Gradients, Group, Model, TrainingPass};
+use crate::packing::{GroupLengths, pack};
+use crate::process_group::ProcessGroup;
 use crate::settings::LossSettings;
-use crate::team::Team;
 use crate::update::{backward, passes};
 
-/// Tokens that go through the model together. The batch's loss does not depend on it.
+/// Token budget of a micro-batch. It does not affect the loss.
 const TOKENS_TOGETHER: usize = 8192;
 
-/// A loss, what it is made of, and the norms of its gradients.
+/// A loss with its components and gradient norms.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LossReport {
     /// The loss.
     pub loss: f64,
-    /// The mean divergence from the reference by token, as the loss takes it; `None` without
-    /// `ref_logps`.
+    /// Mean per-token KL to the reference, as the loss uses it; `None` without `ref_logps`.
     pub kl: Option<f64>,
-    /// The mean entropy of the tokens that count, in nats.
+    /// Mean entropy of unmasked tokens, in nats.
     pub entropy: f64,
-    /// Their mean log-probability.
+    /// Mean log-probability of unmasked tokens.
     pub mean_logp: f64,
-    /// Shares of clipped ratios.
+    /// Fractions of clipped ratios.
     pub clip_ratio: ClipRatio,
-    /// The gradient's norm over all tensors, not clipped.
+    /// Global gradient norm before clipping.
     pub grad_norm: f64,
-    /// Each tensor's, by its name in checkpoints. A head that is tied counts with the embedding.
+    /// Gradient norm per tensor, by checkpoint name. A tied LM head counts with the embedding.
     pub grad_norms: IndexMap<String, f64>,
 }
 
-/// Shares of clipped ratios, under TRL's names.
+/// Fractions of clipped ratios, under TRL's names.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ClipRatio {
-    /// Below, over all ratios.
+    /// Clipped below, over all ratios.
     pub low_mean: f64,
-    /// Below, the least of a completion.
+    /// Clipped below, minimum over completions.
     pub low_min: f64,
-    /// Above, over all ratios.
+    /// Clipped above, over all ratios.
     pub high_mean: f64,
-    /// Above, the greatest of a completion.
+    /// Clipped above, maximum over completions.
     pub high_max: f64,
-    /// On either side, over all ratios.
+    /// Clipped on either side, over all ratios.
     pub region_mean: f64,
 }
 
-/// The loss of `batch` under `model`, as one optimiser step of one micro-batch has it.
+/// The loss of `batch` under `model`, as in an optimizer step with a single micro-batch.
 ///
-/// With `mask_truncated_completions` a completion that does not end in one of `stop_ids` does not
-/// count.
+/// With `mask_truncated_completions`, completions that do not end in one of `stop_ids` are masked.
 ///
 /// # Errors
-/// `beta` is above 0 and the batch has no `ref_logps`, or a sequence is not one that the model takes.
+/// `beta` is above 0 and the batch has no `ref_logps`, or the model rejects a sequence.
 pub fn loss<M: Model>(
     model: &M,
     batch: &BatchFile,
@@ -69,15 +67,16 @@ pub fn loss<M: Model>(
         return Err(Error::NoReference);
     }
     let options = settings.options();
-    // However it is cut for memory's sake, the file is one micro-batch.
-    let (alone, longest) = (Team::default(), settings.max_completion_length);
-    let counts = micro_batch::counts(&batches, LossType::Dapo, longest, &alone)?;
+    // However it is split to save memory, the file is one micro-batch.
+    let (alone, longest) = (ProcessGroup::default(), settings.max_completion_length);
+    let loss_normalizers =
+        micro_batch::loss_normalizers(&batches, LossType::Dapo, longest, &alone)?;
     let (temperature, share) = (settings.temperature, settings.top_entropy_quantile);
     let selection = micro_batch::selection(model, &batches, temperature, share, &alone)?;
     let mut gradients = model.zero_gradients()?;
-    let mut told = Told::default();
+    let mut totals = UpdateStats::default();
     let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
-    let training = Training { temperature, noise: 0, tape: None };
+    let training = TrainingPass { temperature, dropout_seed: 0, activation_cache: None };
     for pass in passes(&groups) {
         backward(
             model,
@@ -86,8 +85,8 @@ pub fn loss<M: Model>(
             &training,
             &mut gradients,
             &mut |index, scores| {
-                let (batch, counts) = (&batches[index], &counts[index]);
-                Ok(batch.derivative(&options, counts, scores, selection, &mut told)?.dlogps)
+                let (batch, normalizer) = (&batches[index], &loss_normalizers[index]);
+                Ok(batch.derivative(&options, normalizer, scores, selection, &mut totals)?.dlogps)
             },
             &mut |_| (),
         )?;
@@ -95,14 +94,14 @@ pub fn loss<M: Model>(
     let norm = |(name, _): (String, _)| -> Result<(String, f64)> {
         let missing = || Error::Model { what: format!("has no gradient for `{name}`") };
         let gradient = gradients.get(&name).ok_or_else(missing)?;
-        Ok((name, embodied_r_kernels::memory::square_sum_of(gradient)?.sqrt()))
+        Ok((name, embodied_r_kernels::memory::squared_norm(gradient)?.sqrt()))
     };
-    let stats = &told.stats;
+    let stats = &totals.loss_stats;
     Ok(LossReport {
-        loss: told.loss,
+        loss: totals.loss,
         kl: stats.kl(),
-        entropy: told.entropy / told.tokens.max(1.0),
-        mean_logp: told.logps / told.tokens.max(1.0),
+        entropy: totals.entropy / totals.tokens.max(1.0),
+        mean_logp: totals.logps / totals.tokens.max(1.0),
         clip_ratio: ClipRatio {
             low_mean: stats.clip_low_mean(),
             low_min: stats.clip_low_min(),
@@ -116,20 +115,20 @@ pub fn loss<M: Model>(
 }
 
 fn micro_batches(batch: &BatchFile, settings: &LossSettings, stop_ids: &[u32]) -> Vec<MicroBatch> {
-    let lengths: Vec<Lengths> = batch
+    let lengths: Vec<GroupLengths> = batch
         .groups
         .iter()
-        .map(|group| Lengths {
+        .map(|group| GroupLengths {
             prompt: group.prompt_ids.len(),
             completions: group.completions.iter().map(|c| c.ids.len()).collect(),
         })
         .collect();
     let ended = |ids: &Vec<u32>| ids.last().is_some_and(|id| stop_ids.contains(id));
-    let cut = |pieces: &Vec<_>| {
-        let mut batch = batch.micro_batch(pieces);
+    let cut = |slices: &Vec<_>| {
+        let mut batch = batch.micro_batch(slices);
         if settings.mask_truncated_completions {
             let completions = batch.groups.iter().flat_map(|group| &group.completions);
-            batch.kept = completions.map(ended).collect();
+            batch.unmasked = completions.map(ended).collect();
         }
         batch
     };
@@ -166,13 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn a_completion_without_a_stop_token_is_left_out_where_the_settings_say_so() {
+    fn a_truncated_completion_is_masked_with_mask_truncated_completions() {
         let settings = LossSettings { mask_truncated_completions: true, ..LossSettings::default() };
         assert!((report(&settings).unwrap().loss + 1.0).abs() < 1e-12);
     }
 
     #[test]
-    fn a_divergence_without_a_reference_is_refused() {
+    fn kl_without_reference_log_probabilities_is_refused() {
         let settings = LossSettings { beta: 0.1, ..LossSettings::default() };
         assert!(report(&settings).unwrap_err().to_string().contains("`ref_logps`"));
     }

@@ -1,72 +1,77 @@
-//! The frozen reference, and the judge that it can be.
+//! The frozen reference model, and the judge that uses it.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use embodied_r_rewards::{Error as RewardError, Judge, JudgePrompt, Result as RewardResult};
 
 use crate::error::Result;
-use crate::model::{Model, Request, Sampling, Text, chat_prompt, completion_text};
-use crate::team::Team;
+use crate::model::{
+    ChatTokenizer, GenerationRequest, Model, SamplingParams, chat_prompt, completion_text,
+};
+use crate::process_group::ProcessGroup;
 
-/// New tokens of a verdict, as in the official code.
+/// New tokens of a judgement, as in the official code.
 const MAX_NEW_TOKENS: usize = 10;
 
-/// The frozen reference: one copy, shared by the divergence and the judge, replaced where a stage
-/// says so.
+/// The frozen reference model: one copy, shared by the KL term and the judge; a stage may replace it.
 #[derive(Debug)]
-pub struct Reference<M>(RwLock<Arc<M>>);
+pub struct ReferenceModel<M>(RwLock<Arc<M>>);
 
-impl<M> Reference<M> {
-    /// Holds `model`.
+impl<M> ReferenceModel<M> {
+    /// Wraps `model`.
     pub fn new(model: M) -> Self {
         Self(RwLock::new(Arc::new(model)))
     }
 
-    /// The model of this moment.
+    /// The current reference model.
     pub fn get(&self) -> Arc<M> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts `model` in the place of the one before.
+    /// Replaces the reference model with `model`.
     pub fn replace(&self, model: M) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(model);
     }
 }
 
-/// Judges with the frozen reference, in process: the judge's prompt as a chat, greedy, a few tokens.
+/// A judge that runs the frozen reference in process: the judge's prompt as a chat, greedy decoding, few tokens.
 pub struct ReferenceJudge<M> {
-    reference: Arc<Reference<M>>,
-    text: Arc<dyn Text>,
-    team: Team,
+    reference: Arc<ReferenceModel<M>>,
+    tokenizer: Arc<dyn ChatTokenizer>,
+    process_group: ProcessGroup,
 }
 
 impl<M: Model> ReferenceJudge<M> {
-    /// A judge that asks `reference`, and speaks its language by `text`; `team` hears that it works.
-    pub fn new(reference: Arc<Reference<M>>, text: Arc<dyn Text>, team: Team) -> Self {
-        Self { reference, text, team }
+    /// A judge that generates with `reference`; each decoding step sends a heartbeat through `process_group`.
+    pub fn new(
+        reference: Arc<ReferenceModel<M>>,
+        tokenizer: Arc<dyn ChatTokenizer>,
+        process_group: ProcessGroup,
+    ) -> Self {
+        Self { reference, tokenizer, process_group }
     }
 
     fn replies(&self, prompts: &[JudgePrompt]) -> Result<Vec<Option<String>>> {
-        let text = self.text.as_ref();
+        let tokenizer = self.tokenizer.as_ref();
         let requests = prompts
             .iter()
             .map(|JudgePrompt { system, user }| {
-                Ok(Request {
-                    prompt: chat_prompt(text, system, user)?.into(),
+                Ok(GenerationRequest {
+                    prompt: chat_prompt(tokenizer, system, user)?.into(),
                     samples: 1,
                     stream: 0,
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        let sampling = Sampling {
+        let sampling = SamplingParams {
             max_new_tokens: MAX_NEW_TOKENS,
-            stop_ids: text.stop_ids().to_vec(),
-            ..Sampling::greedy()
+            stop_ids: tokenizer.stop_ids().to_vec(),
+            ..SamplingParams::greedy()
         };
-        let (reference, beat) = (self.reference.get(), || self.team.beat());
-        let (samples, _) = reference.generate(&requests, &sampling, (None, None), &beat)?;
+        let (reference, on_step) = (self.reference.get(), || self.process_group.heartbeat());
+        let (samples, _) = reference.generate(&requests, &sampling, (None, None), &on_step)?;
         let reply = |group: Vec<crate::model::Sample>| match group.first() {
-            Some(sample) => completion_text(text, &sample.ids).map(Some),
+            Some(sample) => completion_text(tokenizer, &sample.ids).map(Some),
             None => Ok(None),
         };
         samples.into_iter().map(reply).collect()
@@ -91,23 +96,26 @@ mod tests {
 
     #[test]
     fn the_reference_replies_greedily_without_its_stop_token() {
-        let reference = Arc::new(Reference::new(Bigram::saying(6, &[2, 0])));
-        let judge = ReferenceJudge::new(reference, Arc::new(Words::new()), Team::default());
+        let reference = Arc::new(ReferenceModel::new(Bigram::saying(6, &[2, 0])));
+        let judge = ReferenceJudge::new(reference, Arc::new(Words::new()), ProcessGroup::default());
         assert_eq!(reply(&judge).as_deref(), Some("<answer>A</answer>"));
     }
 
     #[test]
     fn a_reply_has_ten_tokens_at_most() {
-        let reference = Arc::new(Reference::new(Bigram::saying(6, &[5, 5])));
-        let judge = ReferenceJudge::new(reference, Arc::new(Words::new()), Team::default());
+        let reference = Arc::new(ReferenceModel::new(Bigram::saying(6, &[5, 5])));
+        let judge = ReferenceJudge::new(reference, Arc::new(Words::new()), ProcessGroup::default());
         assert_eq!(reply(&judge).as_deref(), Some("xxxxxxxxxx"));
     }
 
     #[test]
     fn a_new_reference_judges_from_then_on() {
-        let reference = Arc::new(Reference::new(Bigram::saying(6, &[2, 0])));
-        let judge =
-            ReferenceJudge::new(Arc::clone(&reference), Arc::new(Words::new()), Team::default());
+        let reference = Arc::new(ReferenceModel::new(Bigram::saying(6, &[2, 0])));
+        let judge = ReferenceJudge::new(
+            Arc::clone(&reference),
+            Arc::new(Words::new()),
+            ProcessGroup::default(),
+        );
         reference.replace(Bigram::saying(6, &[3, 0]));
         assert_eq!(reply(&judge).as_deref(), Some("<answer>B</answer>"));
     }

@@ -1,26 +1,26 @@
 //! Group relative policy optimisation and supervised fine-tuning.
 //!
-//! A [`trainer::Trainer`] samples a group of completions for each question, scores them, and moves
-//! the policy towards those that are better than their group; [`sft::Trainer`] learns given
-//! replies, and [`lm::train`] whole documents. All three take their optimiser steps through
-//! [`update`], write checkpoints through [`checkpoint`] and tell of themselves through [`events`].
+//! A [`trainer::GrpoTrainer`] samples a group of completions for each question, scores them and reinforces those that
+//! beat their group's mean. [`sft::SftTrainer`] fine-tunes on conversations, [`lm::train`] on plain documents. All
+//! three take optimizer steps through [`update`], write checkpoints through [`checkpoint`] and report through
+//! [`events`].
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`settings`] | what a run is told, under TRL's names |
-//! | [`questions`], [`conversations`] | what there is to learn from |
-//! | [`plan`], [`schedule`], [`sampler`], [`random`] | which step does what; functions of the step alone |
-//! | [`rollout`], [`scoring`], [`judge`], [`advantages`] | completions and what they are worth |
-//! | [`loss`], [`inspect`], [`batch_file`] | the losses and their derivatives; one of them by itself |
-//! | [`batches`], [`micro_batch`], [`update`], [`optimizer`] | from micro-batches to a step |
-//! | [`verify`], [`memory_plan`], [`process`] | packed gradients beside plain ones; memory, before it is taken and after |
-//! | [`roofline`] | time, before it is taken, on devices that need not be there; what fits them |
-//! | [`skipped`] | steps that are left out because something is not finite |
-//! | [`model`] | what all of it needs of a model |
-//! | [`team`] | the ranks that train together |
+//! | [`settings`] | settings of a run, under TRL's names |
+//! | [`questions`], [`conversations`] | training data |
+//! | [`training_plan`], [`schedule`], [`sampler`], [`random`] | schedules and data order; pure functions of the step |
+//! | [`rollout`], [`scoring`], [`judge`], [`advantages`] | completions, rewards and advantages |
+//! | [`loss`], [`inspect`], [`batch_file`] | the losses and their derivatives; the loss of a given batch |
+//! | [`packing`], [`micro_batch`], [`update`], [`optimizer`] | from micro-batches to a step |
+//! | [`verify`], [`memory_plan`], [`process`] | packing verification; memory estimate and measured peak |
+//! | [`roofline`] | step time and memory fit, estimated for any device |
+//! | [`skipped`] | steps skipped because of non-finite values |
+//! | [`model`] | the model and tokenizer traits |
+//! | [`process_group`] | the ranks that train together |
 //!
-//! A step's randomness, questions, stage and learning rate follow from its number and from where the
-//! stages began, so that a resumed run is the run that never stopped.
+//! A step's random numbers, questions, stage and learning rate depend only on its number and on where the stages began.
+//! A resumed run is therefore identical to an uninterrupted one.
 //!
 //! ```
 //! use embodied_r_grpo::advantages::{ScaleRewards, advantages};
@@ -32,7 +32,6 @@
 
 pub mod advantages;
 pub mod batch_file;
-pub mod batches;
 pub mod checkpoint;
 pub mod conversations;
 pub mod error;
@@ -46,8 +45,9 @@ pub mod memory_plan;
 pub mod micro_batch;
 pub mod model;
 pub mod optimizer;
-pub mod plan;
+pub mod packing;
 pub mod process;
+pub mod process_group;
 pub mod questions;
 pub mod random;
 pub mod rollout;
@@ -59,8 +59,8 @@ pub mod settings;
 pub mod sft;
 pub mod skipped;
 pub mod supervised;
-pub mod team;
 pub mod trainer;
+pub mod training_plan;
 pub mod update;
 pub mod verify;
 

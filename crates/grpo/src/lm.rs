@@ -1,4 +1,4 @@
-//! Plain language modelling on a stream of documents, for a base that nobody else has trained.
+//! Causal language modelling on a stream of documents, to pretrain a base model from scratch.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -7,58 +7,59 @@ use crate::error::{Error, Result};
 use crate::events::{Event, Sink, finite, now_s};
 use crate::model::Model;
 use crate::optimizer::{Optimizer, OptimizerSettings};
-use crate::schedule::Schedule;
+use crate::process_group::ProcessGroup;
+use crate::schedule::LrSchedule;
 pub use crate::supervised::Example;
-use crate::supervised::learn;
-use crate::team::Team;
-use crate::update::{Pace, Updater};
+use crate::supervised::train_step;
+use crate::update::{StepParams, Updater};
 
-/// How a language model is trained.
+/// Settings of language-model training.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// Tokens of each step: documents are taken until they have as many.
+pub struct LmSettings {
+    /// Tokens per step: documents are added until this is reached.
     pub tokens_per_step: usize,
-    /// Tokens of a micro-batch.
+    /// Maximum tokens per micro-batch.
     pub max_tokens_per_batch: usize,
-    /// The learning rate, and with `total_steps` the length of the run.
-    pub schedule: Schedule,
-    /// The optimiser's numbers.
+    /// The learning-rate schedule; its `total_steps` is the length of the run.
+    pub schedule: LrSchedule,
+    /// The optimizer's hyperparameters.
     pub optimizer: OptimizerSettings,
 }
 
-/// How the training went.
+/// Summary of the training.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Trained {
-    /// Steps done: fewer than planned if the documents ran out or the user wanted to stop.
+pub struct LmReport {
+    /// Steps done: fewer than planned if the documents ran out or a stop was requested.
     pub steps: u64,
-    /// Tokens seen.
+    /// Tokens processed.
     pub tokens: u64,
     /// The loss of the last step.
     pub loss: f64,
 }
 
-/// Trains `model` on `documents`, of each of which the completion is learnt.
+/// Trains `model` on `documents`; only their completions contribute to the loss.
 ///
-/// Documents that lack either part are passed over. Events go to `sinks`; the epoch of a step is
-/// its share of the run.
+/// Documents without a prompt or a completion are skipped. Events go to `sinks`; the epoch of a step is the fraction of
+/// the run that is done.
 ///
 /// # Errors
-/// What the model, the optimiser or a sink return; no document has both parts.
+/// The model, the optimizer or a sink fails, or no document has both parts.
 pub fn train<M: Model>(
     model: &M,
     documents: impl IntoIterator<Item = Example>,
-    settings: &Settings,
+    settings: &LmSettings,
     sinks: &mut [&mut dyn Sink],
     stop: &AtomicBool,
-) -> Result<Trained> {
-    let mut updater = Updater::new(Optimizer::new(settings.optimizer, model, &Team::default())?);
+) -> Result<LmReport> {
+    let mut updater =
+        Updater::new(Optimizer::new(settings.optimizer, model, &ProcessGroup::default())?);
     let mut documents = documents
         .into_iter()
         .filter(|document| !document.prompt.is_empty() && !document.completion.is_empty());
     let total = settings.schedule.total_steps;
     emit(sinks, &Event::Start { steps: total, done: 0 })?;
     let began = Instant::now();
-    let mut trained = Trained { steps: 0, tokens: 0, loss: f64::NAN };
+    let mut report = LmReport { steps: 0, tokens: 0, loss: f64::NAN };
     for step in 0..total {
         let examples = take(&mut documents, settings.tokens_per_step);
         let examples: Vec<&Example> = examples.iter().collect();
@@ -67,31 +68,31 @@ pub fn train<M: Model>(
         }
         let lr = settings.schedule.at(step);
         let budget = settings.max_tokens_per_batch;
-        let pace = Pace { temperature: 1.0, learning_rate: lr, noise: step };
-        let learned = learn(model, &mut updater, &examples, budget, pace, stop)?;
-        let Some(learned) = learned else { break };
-        trained.steps = step + 1;
-        trained.tokens += learned.tokens;
-        trained.loss = learned.loss;
+        let params = StepParams { temperature: 1.0, learning_rate: lr, dropout_seed: step };
+        let stats = train_step(model, &mut updater, &examples, budget, params, stop)?;
+        let Some(stats) = stats else { break };
+        report.steps = step + 1;
+        report.tokens += stats.tokens;
+        report.loss = stats.loss;
         let elapsed = began.elapsed().as_secs_f64();
-        let left = elapsed / trained.steps as f64 * (total - trained.steps) as f64;
+        let left = elapsed / report.steps as f64 * (total - report.steps) as f64;
         let metrics = finite([
-            ("loss", learned.loss),
-            ("entropy", learned.entropy),
-            ("grad_norm", learned.grad_norm),
+            ("loss", stats.loss),
+            ("entropy", stats.entropy),
+            ("grad_norm", stats.grad_norm),
             ("learning_rate", lr),
-            ("num_tokens", trained.tokens as f64),
-            ("tokens_per_second", trained.tokens as f64 / elapsed.max(1e-9)),
+            ("num_tokens", report.tokens as f64),
+            ("tokens_per_second", report.tokens as f64 / elapsed.max(1e-9)),
             ("time_left_s", left),
         ]);
-        let epoch = trained.steps as f64 / total as f64;
-        emit(sinks, &Event::Step { step: trained.steps, epoch, time_s: now_s(), metrics })?;
+        let epoch = report.steps as f64 / total as f64;
+        emit(sinks, &Event::Step { step: report.steps, epoch, time_s: now_s(), metrics })?;
     }
-    emit(sinks, &Event::End { step: trained.steps })?;
-    if trained.steps == 0 && total > 0 && !stop.load(std::sync::atomic::Ordering::Relaxed) {
+    emit(sinks, &Event::End { step: report.steps })?;
+    if report.steps == 0 && total > 0 && !stop.load(std::sync::atomic::Ordering::Relaxed) {
         return Err(Error::TooFew { what: "documents", given: 0, left: 0, needed: 1 });
     }
-    Ok(trained)
+    Ok(report)
 }
 
 /// Takes documents until they have `tokens` tokens.
@@ -116,11 +117,11 @@ mod tests {
     use crate::optimizer::Optim;
     use crate::schedule::LrScheduler;
 
-    fn settings(steps: u64) -> Settings {
-        Settings {
+    fn settings(steps: u64) -> LmSettings {
+        LmSettings {
             tokens_per_step: 12,
             max_tokens_per_batch: 6,
-            schedule: Schedule {
+            schedule: LrSchedule {
                 kind: LrScheduler::Cosine,
                 peak: 0.3,
                 warmup_steps: 2,
@@ -146,9 +147,9 @@ mod tests {
         let model = Bigram::new(4, 1);
         let documents = std::iter::repeat(document(&[1, 2, 3, 0]));
         let stop = AtomicBool::new(false);
-        let trained = train(&model, documents, &settings(60), &mut [], &stop).unwrap();
-        assert_eq!((trained.steps, trained.tokens), (60, 60 * 12));
-        assert!(trained.loss < 0.1, "{}", trained.loss);
+        let report = train(&model, documents, &settings(60), &mut [], &stop).unwrap();
+        assert_eq!((report.steps, report.tokens), (60, 60 * 12));
+        assert!(report.loss < 0.1, "{}", report.loss);
     }
 
     #[test]
@@ -156,12 +157,12 @@ mod tests {
         let model = Bigram::new(4, 1);
         let documents = vec![document(&[1, 2, 3, 0]); 7].into_iter().chain([document(&[1])]);
         let stop = AtomicBool::new(false);
-        let trained = train(&model, documents, &settings(60), &mut [], &stop).unwrap();
-        assert_eq!(trained.steps, 3, "two full steps and the rest");
+        let report = train(&model, documents, &settings(60), &mut [], &stop).unwrap();
+        assert_eq!(report.steps, 3, "two full steps and the rest");
     }
 
     #[test]
-    fn a_stopped_run_says_how_far_it_came() {
+    fn a_stopped_run_reports_its_steps() {
         let model = Bigram::new(4, 1);
         let stop = AtomicBool::new(true);
         let documents = std::iter::repeat(document(&[1, 2]));

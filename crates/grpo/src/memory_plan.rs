@@ -1,31 +1,31 @@
-//! How much memory a step takes, estimated before it is taken.
+//! Memory estimate of a training step.
 
 mod layout;
-mod load;
+mod workload;
 
-use embodied_r_policy::{ModelConfig, TapeOptions};
+use embodied_r_policy::{ActivationCacheOptions, ModelConfig};
 
 use crate::settings::Recompute;
 
-pub use layout::{BUCKET, Layout, SamplerWeights};
-pub use load::{Load, Taping};
+pub use layout::{GRADIENT_BUCKET_BYTES, MemoryLayout, SamplerWeights};
+pub use workload::{ActivationCachePolicy, Workload};
 
-/// Bytes of a number.
+/// Bytes of an f32.
 const F32: usize = size_of::<f32>();
 
-/// Share of the free memory that activations may take: the rest is for what no estimate sees.
+/// Fraction of the free memory for activations; the rest covers what the estimate misses.
 const SHARE: f64 = 0.5;
 
-/// Numbers of logits that exist at once (the LM head works through its tokens in chunks).
+/// Logits held at once: the LM head processes tokens in chunks.
 const LOGITS: usize = 16 << 20;
 
-/// Tokens that the sampler computes at once.
-pub(crate) const SAMPLED_TOGETHER: usize = 2048;
+/// Prefill chunk size in tokens.
+pub(crate) const PREFILL_CHUNK_TOKENS: usize = 2048;
 
 /// Memory by purpose, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// What is there before anything of the model is.
+    /// Baseline before the model is loaded.
     pub base: usize,
     /// The policy's weights.
     pub weights: usize,
@@ -33,144 +33,148 @@ pub struct MemoryPlan {
     pub reference: usize,
     /// Gradients.
     pub gradients: usize,
-    /// Master copies of the weights, where these are too coarse to be moved by a step.
+    /// f32 master weights, if the weights have lower precision.
     pub masters: usize,
-    /// The optimiser's moments.
+    /// The optimizer's moments.
     pub moments: usize,
-    /// Keys and values, and the sampler's own copy of the weights if it has one.
+    /// KV cache, and the sampler's copy of the weights if there is one.
     pub rollout: usize,
-    /// Of which for keys and values.
-    pub cache: usize,
-    /// That copy. Its memory is free in the update, in pieces: tensors find room there, but not the gradients, which lie
-    /// in one buffer.
-    pub sampler: usize,
-    /// What the rollout keeps for the update.
-    pub taped: usize,
-    /// Of how many layers it keeps all; `None` if the update computes its own forward.
-    pub tape: Option<TapeOptions>,
+    /// The KV cache's part of it.
+    pub kv_cache: usize,
+    /// The sampler's copy of the weights. Its memory is reused in the update for tensors, but not for the gradients,
+    /// which need one contiguous buffer.
+    pub sampler_weights: usize,
+    /// Rollout activations cached for the update.
+    pub cached_activations: usize,
+    /// For how many layers the rollout caches all activations; `None` if the update runs its own forward pass.
+    pub activation_cache: Option<ActivationCacheOptions>,
     /// Activations and logits of a micro-batch's backward.
     pub update: usize,
-    /// Of which for layers that are not computed again, where the forward is the update's own.
-    pub kept: usize,
-    /// Layers that are not computed again.
-    pub kept_layers: usize,
+    /// Its part for activations of layers that are not recomputed, if the update runs its own forward pass.
+    pub saved_activations: usize,
+    /// Number of layers that are not recomputed.
+    pub saved_layers: usize,
 }
 
 impl MemoryPlan {
-    /// The plan for `load`, where `free` bytes are to be had in all, if that is known.
+    /// The plan for `workload` with `free` bytes in total, if known.
     pub fn new(
         config: &ModelConfig,
-        load: &Load,
+        workload: &Workload,
         recompute: Recompute,
         free: Option<usize>,
     ) -> Self {
-        let (tokens, layout) = (load.tokens_together(), &load.layout);
-        let pass = config.pass_bytes(tokens, layout.number);
-        let scored = tokens.min(load.prompts * load.completions * load.completion);
+        let (tokens, layout) = (workload.micro_batch_tokens(), &workload.layout);
+        let pass = config.pass_bytes(tokens, layout.activation);
+        let scored = tokens.min(workload.prompts * workload.completions * workload.completion);
         let logits = LOGITS.max(config.vocab_size).min(scored * config.vocab_size) * F32;
-        let heads = 4 * scored * config.hidden_size * layout.number;
+        let heads = 4 * scored * config.hidden_size * layout.activation;
         let mut plan = Self {
             base: layout.base,
-            weights: layout.weight_bytes(load.parameters),
-            reference: layout.weight_bytes(load.reference),
-            gradients: load.trainable * layout.gradient,
-            masters: load.master_bytes(),
-            moments: load.moment_bytes(),
-            rollout: rollout(config, load),
-            cache: cache(config, load),
-            sampler: load.sampler_bytes(),
-            taped: 0,
-            tape: None,
-            update: pass.inputs + pass.working + logits.max(heads),
-            kept: 0,
-            kept_layers: 0,
+            weights: layout.weight_bytes(workload.parameters),
+            reference: layout.weight_bytes(workload.reference),
+            gradients: workload.trainable * layout.gradient,
+            masters: workload.master_bytes(),
+            moments: workload.moment_bytes(),
+            rollout: rollout(config, workload),
+            kv_cache: kv_cache(config, workload),
+            sampler_weights: workload.sampler_bytes(),
+            cached_activations: 0,
+            activation_cache: None,
+            update: pass.inputs + pass.workspace + logits.max(heads),
+            saved_activations: 0,
+            saved_layers: 0,
         };
         let layers = config.num_hidden_layers;
         let spare = free.unwrap_or(0).saturating_sub(plan.total()) as f64 * SHARE;
         let whole = layers * pass.layer;
         let room = plan.state().max(pass.inputs + whole).min(spare as usize);
-        plan.tape = tape(config, load, recompute, room);
-        let keep = match (plan.tape, recompute) {
-            (Some(tape), _) => {
-                plan.taped = config.tape_bytes(tape);
-                // The layers' inputs are on the tape. Later iterations may keep what it has taken until then.
+        plan.activation_cache = activation_cache(config, workload, recompute, room);
+        let keep = match (plan.activation_cache, recompute) {
+            (Some(activation_cache), _) => {
+                plan.cached_activations = config.activation_cache_bytes(activation_cache);
+                // The cache holds the layers' inputs. Later iterations may reuse its memory.
                 plan.update -= pass.inputs;
-                if load.iterations > 1 { plan.taped.saturating_sub(pass.inputs) } else { 0 }
+                if workload.iterations > 1 {
+                    plan.cached_activations.saturating_sub(pass.inputs)
+                } else {
+                    0
+                }
             }
             (None, Recompute::All) => 0,
             (None, Recompute::None) => whole,
             (None, Recompute::Auto) => spare as usize,
         };
-        plan.kept_layers = (keep / pass.layer.max(1)).min(layers);
-        plan.kept = plan.kept_layers * pass.layer;
-        if plan.tape.is_none() && plan.kept_layers > 0 {
-            // The first layer of the backward is one of them.
-            plan.update += plan.kept - pass.layer;
+        plan.saved_layers = (keep / pass.layer.max(1)).min(layers);
+        plan.saved_activations = plan.saved_layers * pass.layer;
+        if plan.activation_cache.is_none() && plan.saved_layers > 0 {
+            // The first layer of the backward pass is already counted.
+            plan.update += plan.saved_activations - pass.layer;
         }
         plan
     }
 
-    /// The model and what is remembered beside it.
+    /// Weights, reference and optimizer state.
     fn state(&self) -> usize {
         self.weights + self.reference + self.masters + self.moments
     }
 
-    /// What lives all the time.
+    /// Memory resident throughout the run.
     pub fn resident(&self) -> usize {
         self.base + self.state()
     }
 
-    /// The most at once: rollout and update, with its gradients, take turns.
+    /// Peak memory: rollout and update, with its gradients, alternate.
     pub fn total(&self) -> usize {
-        let update = self.update.max(self.sampler) + self.gradients;
-        self.resident() + self.taped + self.rollout.max(update)
+        let update = self.update.max(self.sampler_weights) + self.gradients;
+        self.resident() + self.cached_activations + self.rollout.max(update)
     }
 
-    /// Bytes that the backward may keep of what its forward computed.
+    /// Budget in bytes for activations saved by the forward pass.
     pub fn activation_bytes(&self) -> usize {
-        self.kept
+        self.saved_activations
     }
 }
 
-/// What the rollout keeps of its forward, where it may take `room` bytes or the settings say that it should: all inputs,
-/// keys and values, which spares the update's forward, and the whole of as many layers as there is room for, which
-/// need not be computed again either.
-fn tape(
+/// What the rollout caches within `room` bytes, or as the settings demand: the inputs, keys and values of all layers,
+/// which saves the update's forward pass, and all activations of as many layers as fit, which saves their
+/// recomputation.
+fn activation_cache(
     config: &ModelConfig,
-    load: &Load,
+    workload: &Workload,
     recompute: Recompute,
     room: usize,
-) -> Option<TapeOptions> {
-    let of = |layers: usize| TapeOptions { layers, tokens: load.tokens() };
-    match (load.taping, recompute) {
-        (Taping::Never, _) | (Taping::Open, Recompute::All) => None,
-        (Taping::Settled(layers), _) => layers.map(of),
-        (Taping::Open, Recompute::None) => Some(of(config.num_hidden_layers)),
-        (Taping::Open, Recompute::Auto) => {
-            let fits = |layers: &usize| config.tape_bytes(of(*layers)) <= room;
+) -> Option<ActivationCacheOptions> {
+    let of = |layers: usize| ActivationCacheOptions { layers, tokens: workload.tokens() };
+    match (workload.activation_cache, recompute) {
+        (ActivationCachePolicy::Never, _) | (ActivationCachePolicy::Auto, Recompute::All) => None,
+        (ActivationCachePolicy::Fixed(layers), _) => layers.map(of),
+        (ActivationCachePolicy::Auto, Recompute::None) => Some(of(config.num_hidden_layers)),
+        (ActivationCachePolicy::Auto, Recompute::Auto) => {
+            let fits = |layers: &usize| config.activation_cache_bytes(of(*layers)) <= room;
             (0..=config.num_hidden_layers).rev().find(fits).map(of)
         }
     }
 }
 
-/// Keys and values of all that a step draws, each prompt's once.
-fn cache(config: &ModelConfig, load: &Load) -> usize {
-    if load.rollout.is_none() {
+/// KV cache of a step's completions; each prompt is stored once.
+fn kv_cache(config: &ModelConfig, workload: &Workload) -> usize {
+    if workload.rollout.is_none() {
         return 0;
     }
-    let cached = load.prompts * (load.prompt + load.completions * load.completion);
-    cached * config.kv_bytes_per_token(load.layout.number)
+    let cached = workload.prompts * (workload.prompt + workload.completions * workload.completion);
+    cached * config.kv_bytes_per_token(workload.layout.activation)
 }
 
-fn rollout(config: &ModelConfig, load: &Load) -> usize {
-    if load.rollout.is_none() {
+fn rollout(config: &ModelConfig, workload: &Workload) -> usize {
+    if workload.rollout.is_none() {
         return 0;
     }
-    let sequences = load.prompts * load.completions;
+    let sequences = workload.prompts * workload.completions;
     let logits = sequences * config.vocab_size * F32;
-    let together = SAMPLED_TOGETHER.min(load.prompts * load.prompt);
-    let pass = config.pass_bytes(together, load.layout.number);
-    cache(config, load) + load.sampler_bytes() + logits + pass.working
+    let together = PREFILL_CHUNK_TOKENS.min(workload.prompts * workload.prompt);
+    let pass = config.pass_bytes(together, workload.layout.activation);
+    kv_cache(config, workload) + workload.sampler_bytes() + logits + pass.workspace
 }
 
 #[cfg(test)]

@@ -1,65 +1,67 @@
-//! Micro-batches: completions that go through the model together, and what the loss knows of them.
+//! Micro-batches: completions that share a forward pass, with the inputs of their loss.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::loss::{self, Batch, Counts, LossType, Options, Stats, entropy_threshold};
+use crate::loss::{
+    self, LossBatch, LossNormalizer, LossOptions, LossStats, LossType, entropy_threshold,
+};
 use crate::model::{Group, Model, TokenScores};
-use crate::team::Team;
+use crate::process_group::ProcessGroup;
 use crate::update::{Derivative, score_all};
 
-/// Groups, or parts of them, with a value for each completion or each of their tokens, end to end.
+/// Groups, or parts of groups, with concatenated values per completion or per token.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MicroBatch {
     /// Prompts with completions.
     pub groups: Vec<Group>,
-    /// Whether each completion counts.
-    pub kept: Vec<bool>,
+    /// Whether each completion contributes to the loss.
+    pub unmasked: Vec<bool>,
     /// The advantage of each completion.
     pub advantages: Vec<f64>,
-    /// Log-probabilities of the tokens when they were sampled, as the update computes them; empty if
-    /// the policy has not changed since.
+    /// Old log-probabilities: under the policy that sampled, in the update's precision; empty if the policy has not
+    /// changed since.
     pub old: Vec<f64>,
-    /// Log-probabilities under the reference; empty without one.
+    /// Log-probabilities under the reference model; empty without one.
     pub reference: Vec<f64>,
-    /// Log-probabilities that the sampler gave; empty if it computes as the update does.
+    /// Log-probabilities reported by the sampler; empty if it computes exactly as the update does.
     pub sampling: Vec<f64>,
 }
 
-/// Which tokens the policy's part of the loss takes in.
+/// Which tokens contribute to the policy loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Selection {
+pub enum TokenSelection {
     /// All.
     All,
-    /// The share of the micro-batch's tokens with the highest entropy.
+    /// The given fraction of the micro-batch's tokens, by highest entropy.
     Top(f64),
-    /// Those with at least this entropy.
+    /// Tokens with at least this entropy.
     AtLeast(f32),
 }
 
-/// What the update's forwards told, summed over micro-batches.
+/// Statistics of an update, summed over micro-batches.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Told {
+pub struct UpdateStats {
     /// The loss.
     pub loss: f64,
-    /// Divergence and clipping.
-    pub stats: Stats,
-    /// The sum of the entropies of the tokens that count.
+    /// KL and clip ratios.
+    pub loss_stats: LossStats,
+    /// Sum of the entropies over unmasked tokens.
     pub entropy: f64,
-    /// The sum of their log-probabilities.
+    /// Sum of the log-probabilities over unmasked tokens.
     pub logps: f64,
-    /// How many they are.
+    /// Number of unmasked tokens.
     pub tokens: f64,
 }
 
-impl Told {
-    /// What all of some ranks were told.
-    pub fn of_all(ranks: Vec<Self>) -> Self {
+impl UpdateStats {
+    /// Sums the statistics of all ranks.
+    pub fn merge_ranks(ranks: Vec<Self>) -> Self {
         ranks
             .into_iter()
             .reduce(|mut all, of_one| {
                 all.loss += of_one.loss;
-                all.stats.merge(&of_one.stats);
+                all.loss_stats.merge(&of_one.loss_stats);
                 all.entropy += of_one.entropy;
                 all.logps += of_one.logps;
                 all.tokens += of_one.tokens;
@@ -70,7 +72,7 @@ impl Told {
 }
 
 impl MicroBatch {
-    /// Tokens of each completion.
+    /// Length of each completion in tokens.
     pub fn lengths(&self) -> Vec<usize> {
         let completions = self.groups.iter().flat_map(|group| &group.completions);
         completions.map(Vec::len).collect()
@@ -84,35 +86,36 @@ impl MicroBatch {
         })
     }
 
-    /// Tokens of the completions that count.
-    pub fn kept_tokens(&self) -> f64 {
-        let kept = self.lengths().into_iter().zip(&self.kept).filter(|(_, kept)| **kept);
-        kept.map(|(length, _)| length as f64).sum()
+    /// Number of tokens in unmasked completions.
+    pub fn unmasked_tokens(&self) -> f64 {
+        let unmasked =
+            self.lengths().into_iter().zip(&self.unmasked).filter(|(_, unmasked)| **unmasked);
+        unmasked.map(|(length, _)| length as f64).sum()
     }
 
-    /// The values of the tokens that count, from one value a token.
-    pub fn kept_values<'a>(&'a self, values: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
+    /// The values of unmasked tokens, given one value per token.
+    pub fn unmasked_values<'a>(&'a self, values: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
         let mut start = 0;
-        let lengths = self.lengths().into_iter().zip(&self.kept);
-        lengths.flat_map(move |(length, kept)| {
+        let lengths = self.lengths().into_iter().zip(&self.unmasked);
+        lengths.flat_map(move |(length, unmasked)| {
             let tokens = start..start + length;
             start += length;
-            values[if *kept { tokens } else { 0..0 }].iter().copied()
+            values[if *unmasked { tokens } else { 0..0 }].iter().copied()
         })
     }
 
-    /// The micro-batch's share of the step's loss with its derivative by each token's log-probability; adds
-    /// what the scores tell to `told`.
+    /// This micro-batch's share of the step's loss, with its derivative by each log-probability; adds its statistics to
+    /// `totals`.
     ///
     /// # Errors
-    /// The scores are not those of this micro-batch.
+    /// The number of scores differs from the number of tokens.
     pub fn derivative(
         &self,
-        options: &Options,
-        counts: &Counts,
+        options: &LossOptions,
+        normalizer: &LossNormalizer,
         scores: &TokenScores,
-        selection: Selection,
-        told: &mut Told,
+        selection: TokenSelection,
+        totals: &mut UpdateStats,
     ) -> Result<Derivative> {
         let lengths = self.lengths();
         let tokens = lengths.iter().sum::<usize>();
@@ -121,105 +124,107 @@ impl MicroBatch {
             let what = format!("scored {found} tokens where the batch has {tokens}");
             return Err(crate::Error::Model { what });
         }
-        let logps = wide(&scores.logps);
+        let logps = to_f64(&scores.logps);
         let selected = self.selected(&scores.entropies, selection);
         let given = |values: &&[f64]| !values.is_empty();
         let output = loss::loss(
             options,
-            &Batch {
+            &LossBatch {
                 logps: &logps,
                 old: Some(self.old.as_slice()).filter(given),
                 reference: Some(self.reference.as_slice()).filter(given),
                 sampling: Some(self.sampling.as_slice()).filter(given),
                 selected: selected.as_deref(),
                 lengths: &lengths,
-                kept: &self.kept,
+                unmasked: &self.unmasked,
                 advantages: &self.advantages,
             },
-            counts,
+            normalizer,
         );
-        told.loss += output.loss;
-        told.stats.merge(&output.stats);
-        told.entropy += self.kept_values(&scores.entropies).map(f64::from).sum::<f64>();
-        told.logps += self.kept_values(&scores.logps).map(f64::from).sum::<f64>();
-        told.tokens += self.kept_tokens();
+        totals.loss += output.loss;
+        totals.loss_stats.merge(&output.stats);
+        totals.entropy += self.unmasked_values(&scores.entropies).map(f64::from).sum::<f64>();
+        totals.logps += self.unmasked_values(&scores.logps).map(f64::from).sum::<f64>();
+        totals.tokens += self.unmasked_tokens();
         Ok(output.into())
     }
 
-    /// Which tokens are selected; `None` for all.
-    fn selected(&self, entropies: &[f32], selection: Selection) -> Option<Vec<bool>> {
+    /// The token mask of `selection`; `None` selects all.
+    fn selected(&self, entropies: &[f32], selection: TokenSelection) -> Option<Vec<bool>> {
         let threshold = match selection {
-            Selection::All => return None,
-            Selection::AtLeast(threshold) => threshold,
-            Selection::Top(share) => {
-                entropy_threshold(self.kept_values(entropies).collect(), share)?
+            TokenSelection::All => return None,
+            TokenSelection::AtLeast(threshold) => threshold,
+            TokenSelection::Top(share) => {
+                entropy_threshold(self.unmasked_values(entropies).collect(), share)?
             }
         };
         Some(entropies.iter().map(|entropy| *entropy >= threshold).collect())
     }
 }
 
-/// What each micro-batch's loss is divided by: the counts of the whole step, but for `bnpo`, which
-/// takes the mean over micro-batches as TRL does. The step is that of all ranks of `team`.
+/// The normaliser of each micro-batch's loss: the counts of the entire step over all ranks, except for `bnpo`, which
+/// averages over micro-batches as TRL does.
 ///
 /// # Errors
 /// A rank is lost.
-pub fn counts(
+pub fn loss_normalizers(
     batches: &[MicroBatch],
     loss_type: LossType,
     max_completion_length: usize,
-    team: &Team,
-) -> Result<Vec<Counts>> {
-    let sequences = batches.iter().map(|batch| batch.kept.len()).sum::<usize>() as f64;
-    let tokens: f64 = batches.iter().map(MicroBatch::kept_tokens).sum();
-    let sums = team.sums(vec![sequences, tokens, batches.len() as f64])?;
+    process_group: &ProcessGroup,
+) -> Result<Vec<LossNormalizer>> {
+    let sequences = batches.iter().map(|batch| batch.unmasked.len()).sum::<usize>() as f64;
+    let tokens: f64 = batches.iter().map(MicroBatch::unmasked_tokens).sum();
+    let sums = process_group.all_reduce_sum(vec![sequences, tokens, batches.len() as f64])?;
     let (sequences, tokens, all_batches) = (sums[0], sums[1], sums[2]);
     let by_batch = loss_type == LossType::Bnpo;
-    let counts = batches
+    let loss_normalizers = batches
         .iter()
-        .map(|batch| Counts {
+        .map(|batch| LossNormalizer {
             sequences,
             tokens: match by_batch {
-                true => batch.kept_tokens().max(1.0) * all_batches,
+                true => batch.unmasked_tokens().max(1.0) * all_batches,
                 false => tokens,
             },
             max_completion_length: max_completion_length as f64,
         })
         .collect();
-    Ok(counts)
+    Ok(loss_normalizers)
 }
 
-/// Which tokens a step over `batches` takes in, if that is the `share` of them with the highest entropy.
+/// Selects the tokens of a step over `batches` by entropy, keeping the fraction `share`.
 ///
-/// With several micro-batches their scores are computed first, so that the quantile is that of the
-/// whole step however it is cut.
+/// With several micro-batches or ranks, an extra forward pass computes all entropies first, so that the quantile is
+/// that of the entire step.
 ///
 /// # Errors
-/// What the model returns.
+/// The model fails.
 pub fn selection<M: Model>(
     model: &M,
     batches: &[MicroBatch],
     temperature: f64,
     share: f64,
-    team: &Team,
-) -> Result<Selection> {
+    process_group: &ProcessGroup,
+) -> Result<TokenSelection> {
     if share >= 1.0 {
-        return Ok(Selection::All);
+        return Ok(TokenSelection::All);
     }
-    if team.size() == 1 && batches.len() < 2 {
-        return Ok(Selection::Top(share));
+    if process_group.world_size() == 1 && batches.len() < 2 {
+        return Ok(TokenSelection::Top(share));
     }
     let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
     let mut entropies = Vec::new();
-    for (batch, scores) in batches.iter().zip(score_all(model, &groups, temperature, team)?) {
-        entropies.extend(batch.kept_values(&scores.entropies));
+    for (batch, scores) in
+        batches.iter().zip(score_all(model, &groups, temperature, process_group)?)
+    {
+        entropies.extend(batch.unmasked_values(&scores.entropies));
     }
-    let entropies = team.gather(entropies)?.concat();
-    Ok(entropy_threshold(entropies, share).map_or(Selection::All, Selection::AtLeast))
+    let entropies = process_group.all_gather(entropies)?.concat();
+    Ok(entropy_threshold(entropies, share).map_or(TokenSelection::All, TokenSelection::AtLeast))
 }
 
-/// Numbers in double precision.
-pub fn wide(values: &[f32]) -> Vec<f64> {
+/// Converts to double precision.
+pub fn to_f64(values: &[f32]) -> Vec<f64> {
     values.iter().copied().map(f64::from).collect()
 }
 
@@ -227,10 +232,10 @@ pub fn wide(values: &[f32]) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    fn batch(kept: [bool; 2]) -> MicroBatch {
+    fn batch(unmasked: [bool; 2]) -> MicroBatch {
         MicroBatch {
             groups: vec![Group { prompt: vec![1], completions: vec![vec![2, 3], vec![4]] }],
-            kept: kept.to_vec(),
+            unmasked: unmasked.to_vec(),
             advantages: vec![1.0, -1.0],
             ..MicroBatch::default()
         }
@@ -240,46 +245,54 @@ mod tests {
         TokenScores { logps: vec![-1.0, -2.0, -3.0], entropies: vec![0.1, 0.3, 0.2] }
     }
 
-    fn derivative(batch: &MicroBatch, selection: Selection) -> (Vec<f32>, Told) {
-        let options = Options { loss_type: LossType::Dapo, ..Options::default() };
-        let alone = Team::default();
-        let counts = counts(std::slice::from_ref(batch), options.loss_type, 8, &alone).unwrap()[0];
-        let mut told = Told::default();
-        let found = batch.derivative(&options, &counts, &scores(), selection, &mut told);
-        (found.unwrap().dlogps, told)
+    fn derivative(batch: &MicroBatch, selection: TokenSelection) -> (Vec<f32>, UpdateStats) {
+        let options = LossOptions { loss_type: LossType::Dapo, ..LossOptions::default() };
+        let alone = ProcessGroup::default();
+        let normalizer =
+            loss_normalizers(std::slice::from_ref(batch), options.loss_type, 8, &alone).unwrap()[0];
+        let mut totals = UpdateStats::default();
+        let found = batch.derivative(&options, &normalizer, &scores(), selection, &mut totals);
+        (found.unwrap().dlogps, totals)
     }
 
     #[test]
-    fn what_does_not_count_is_in_no_sum() {
-        let (d, told) = derivative(&batch([true, false]), Selection::All);
+    fn masked_completions_are_excluded_from_all_sums() {
+        let (d, totals) = derivative(&batch([true, false]), TokenSelection::All);
         assert_eq!(d, [-0.5, -0.5, 0.0]);
-        assert_eq!((told.tokens, told.logps), (2.0, -3.0));
-        assert!((told.entropy - 0.4).abs() < 1e-6);
+        assert_eq!((totals.tokens, totals.logps), (2.0, -3.0));
+        assert!((totals.entropy - 0.4).abs() < 1e-6);
     }
 
     #[test]
-    fn only_the_uncertain_tokens_are_learnt_where_the_selection_says_so() {
+    fn only_high_entropy_tokens_are_learnt_with_a_selection() {
         let third = 1.0 / 3.0;
-        let (top, _) = derivative(&batch([true, true]), Selection::Top(0.5));
-        assert_eq!(top, [0.0, -third, third], "the median and what is above");
-        let (given, _) = derivative(&batch([true, true]), Selection::AtLeast(0.25));
+        let (top, _) = derivative(&batch([true, true]), TokenSelection::Top(0.5));
+        assert_eq!(top, [0.0, -third, third], "the median and above");
+        let (given, _) = derivative(&batch([true, true]), TokenSelection::AtLeast(0.25));
         assert_eq!(given, [0.0, -third, 0.0]);
     }
 
     #[test]
-    fn a_completion_that_does_not_count_takes_no_part_in_the_quantile() {
-        let (d, _) = derivative(&batch([true, false]), Selection::Top(0.5));
+    fn a_masked_completion_is_excluded_from_the_quantile() {
+        let (d, _) = derivative(&batch([true, false]), TokenSelection::Top(0.5));
         assert_eq!(d, [0.0, -0.5, 0.0]);
     }
 
     #[test]
     fn scores_of_another_batch_are_refused() {
         let batch = batch([true, true]);
-        let alone = Team::default();
-        let counts = counts(std::slice::from_ref(&batch), LossType::Dapo, 8, &alone).unwrap()[0];
+        let alone = ProcessGroup::default();
+        let normalizer =
+            loss_normalizers(std::slice::from_ref(&batch), LossType::Dapo, 8, &alone).unwrap()[0];
         let scores = TokenScores { logps: vec![-1.0], entropies: vec![0.1] };
-        let told = &mut Told::default();
-        let found = batch.derivative(&Options::default(), &counts, &scores, Selection::All, told);
+        let totals = &mut UpdateStats::default();
+        let found = batch.derivative(
+            &LossOptions::default(),
+            &normalizer,
+            &scores,
+            TokenSelection::All,
+            totals,
+        );
         assert!(found.unwrap_err().to_string().contains("scored 1 tokens"));
     }
 }

@@ -1,4 +1,4 @@
-//! What training needs of a model and its text, apart from how they work.
+//! The model and tokenizer traits that training needs.
 
 mod policy;
 #[cfg(test)]
@@ -7,59 +7,57 @@ pub(crate) mod toy;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-pub use embodied_r_policy::tokenizer::{ChatMessage, Generation};
-pub use embodied_r_policy::weights::Share;
+pub use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt};
+pub use embodied_r_policy::weights::WriterRank;
 pub use embodied_r_policy::{
-    Finish, Group, OnFinal, OnLayer, Precision, Request, Sample, Sampling, TapeOptions,
-    TokenScores, Trainable,
+    ActivationCacheOptions, FinishReason, GenerationRequest, GradientReadyHook, Group, LayerHook,
+    Precision, Sample, SamplingParams, TokenScores, Trainable,
 };
 
 use crate::error::Result;
 
-/// A causal language model that generates, scores and learns.
+/// A causal language model that generates, scores and trains.
 ///
-/// Its parameters are shared: what is written into the tensors that [`Model::parameters`] gives is
-/// what the next generation and the next forward use.
+/// Its parameters are shared: writes to the tensors of [`Model::parameters`] affect the next generation and forward
+/// pass.
 pub trait Model: Send + Sync + Sized {
-    /// The gradients of the parameters that are trained.
+    /// The gradients of the trainable parameters.
     type Gradients: Gradients;
 
-    /// What a rollout has computed that the update would compute again.
-    type Tape;
+    /// The rollout activations that the update reuses.
+    type ActivationCache;
 
-    /// Gradients of 0.
+    /// Zero gradients.
     ///
     /// # Errors
     /// They cannot be allocated.
     fn zero_gradients(&self) -> Result<Self::Gradients>;
 
-    /// Scores every completion token, without anything that a backward would need.
+    /// Scores every completion token, without saving activations.
     ///
     /// # Errors
     /// A token is not in the vocabulary, or a tensor operation fails.
     fn score(&self, groups: &[Group], temperature: f64) -> Result<TokenScores>;
 
-    /// Scores every completion token, asks `derivative` for the loss's derivative by the
-    /// log-probabilities, and adds the gradients that follow to `gradients`. On its way it tells `on_final` what it will not
-    /// touch again.
+    /// Scores every completion token, calls `derivative` for the loss's derivative by the log-probabilities, and
+    /// accumulates the gradients into `gradients`. It calls `on_final` as gradients become final.
     ///
     /// # Errors
     /// As [`Model::score`], and what `derivative` returns.
     fn backward(
         &self,
         groups: &[Group],
-        training: &Training<'_, Self::Tape>,
+        training: &TrainingPass<'_, Self::ActivationCache>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
-        on_final: &mut OnFinal<'_>,
+        on_final: &mut GradientReadyHook<'_>,
     ) -> Result<()>;
 
-    /// As [`Model::score`] for each of `parts`, the completions of one group that are too many for one
-    /// pass.
+    /// As [`Model::score`] for each of `parts`, the completions of one group that is too large for one pass.
     ///
     /// # Errors
     /// As [`Model::score`].
-    fn score_parts(
+    fn score_chunks(
         &self,
         prompt: &[u32],
         parts: &[Vec<Vec<u32>>],
@@ -72,19 +70,19 @@ pub trait Model: Send + Sync + Sized {
         parts.iter().map(score).collect()
     }
 
-    /// As [`Model::backward`] for each of `parts`, the completions of one group that are too many for
-    /// one pass; `derivative` also gets the part's number.
+    /// As [`Model::backward`] for each of `parts`, the completions of one group that is too large for one pass;
+    /// `derivative` also receives the index of the part.
     ///
     /// # Errors
     /// As [`Model::backward`].
-    fn backward_parts(
+    fn backward_chunks(
         &self,
         prompt: &[u32],
         parts: &[Vec<Vec<u32>>],
-        training: &Training<'_, Self::Tape>,
+        training: &TrainingPass<'_, Self::ActivationCache>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
-        on_final: &mut OnFinal<'_>,
+        on_final: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
         for (index, part) in parts.iter().enumerate() {
             let group = Group { prompt: prompt.to_vec(), completions: part.clone() };
@@ -100,158 +98,161 @@ pub trait Model: Send + Sync + Sized {
         Ok(())
     }
 
-    /// The same model, which calls `on_layer` as its passes get on, and so do frozen copies of it.
+    /// The model with a callback after each layer's pass, which frozen copies inherit.
     #[must_use]
-    fn with_on_layer(self, on_layer: OnLayer) -> Self;
+    fn with_layer_hook(self, on_layer: LayerHook) -> Self;
 
-    /// Multiplications and additions in the products of a forward pass over `groups`; 0 if unknown.
+    /// Matmul FLOPs of a forward pass over `groups`; 0 if unknown.
     fn forward_flops(&self, _groups: &[Group]) -> f64 {
         0.0
     }
 
-    /// An empty tape.
-    fn tape(&self, options: TapeOptions) -> Self::Tape;
+    /// An empty activation cache.
+    fn activation_cache(&self, options: ActivationCacheOptions) -> Self::ActivationCache;
 
-    /// Samples completions, with products in some precision or in the model's own; `on_step` is called as tokens come. The
-    /// tape, if there is one, takes what
-    /// the update needs of it in the place of what it held; it is given back unless the update would compute something
-    /// else.
+    /// Samples completions, in the given precision or the model's own; `on_step` is called after each decoding step.
+    /// The activation cache, if given, is overwritten with what the update can reuse and returned, unless the update
+    /// would compute something else.
     ///
     /// # Errors
     /// A prompt is empty or too long, or a tensor operation fails.
     fn generate(
         &self,
-        requests: &[Request],
-        sampling: &Sampling,
-        with: (Option<Precision>, Option<Self::Tape>),
+        requests: &[GenerationRequest],
+        sampling: &SamplingParams,
+        with: (Option<Precision>, Option<Self::ActivationCache>),
         on_step: &dyn Fn(),
-    ) -> Result<(Samples, Option<Self::Tape>)>;
+    ) -> Result<(Samples, Option<Self::ActivationCache>)>;
 
-    /// All trainable tensors by their names in checkpoints, in a fixed order.
+    /// All trainable tensors by checkpoint name, in a fixed order.
     fn parameters(&self) -> Vec<(String, Tensor)>;
 
-    /// A copy that does not change with this one, in the same precision. What is not trained is shared.
+    /// An independent, frozen copy in the same precision. Frozen parameters are shared.
     ///
     /// # Errors
     /// It cannot be allocated.
     fn frozen_copy(&self) -> Result<Self>;
 
-    /// Reads a copy that does not change: an earlier state of this model from a folder of [`Model::save`], or
-    /// the model that its run began with. What is not trained is shared.
+    /// Loads a frozen copy: an earlier state of this model from a folder of [`Model::save`], or the base model. Frozen
+    /// parameters are shared.
     ///
     /// # Errors
     /// As [`Model::load`].
     fn load_frozen(&self, dir: &Path) -> Result<Self>;
 
-    /// Writes configuration and weights to a folder in Hugging Face's layout, or an adapter in `peft`'s; the
-    /// tokenizer is apart. Of several writers this one writes its share, and all of them make the folder whole.
+    /// Saves configuration and weights in Hugging Face's layout, or an adapter in `peft`'s; the tokenizer is saved
+    /// separately. With several writers, each writes its `share`.
     ///
     /// # Errors
     /// A file cannot be written.
-    fn save(&self, dir: &Path, share: Share) -> Result<()>;
+    fn save(&self, dir: &Path, share: WriterRank) -> Result<()>;
 
-    /// Reads a model to sample, score and learn: one that [`Model::save`] wrote in a run that began with
-    /// `loading.base`, or that one itself.
+    /// Loads a trainable model: one that [`Model::save`] wrote in a run from `load_options.base`, or the base model
+    /// itself.
     ///
     /// # Errors
-    /// A file cannot be read or does not fit the others.
-    fn load(dir: &Path, loading: &Loading<'_>) -> Result<Self>;
+    /// A file cannot be read or does not match the others.
+    fn load(dir: &Path, load_options: &LoadOptions<'_>) -> Result<Self>;
 }
 
 /// The samples of each request.
 pub type Samples = Vec<Vec<Sample>>;
 
-/// How a pass of training is made.
+/// Options of a training pass.
 #[derive(Debug, PartialEq)]
-pub struct Training<'a, T> {
+pub struct TrainingPass<'a, T> {
     /// Temperature of the log-probabilities.
     pub temperature: f64,
-    /// What training leaves to chance, such as dropout, follows from it and from the tokens.
-    pub noise: u64,
-    /// Of the rollout that drew the completions, if the parameters are those that it used.
-    pub tape: Option<&'a T>,
+    /// Seed of the dropout masks, combined with the tokens.
+    pub dropout_seed: u64,
+    /// The activation cache of the rollout that sampled the completions, if the parameters have not changed since.
+    pub activation_cache: Option<&'a T>,
 }
 
-/// How a run's models are read.
+/// Options for loading a run's models.
 #[derive(Debug, Clone)]
-pub struct Loading<'a> {
-    /// Folder of the model that the run begins with, or began with.
+pub struct LoadOptions<'a> {
+    /// Folder of the base model.
     pub base: &'a Path,
-    /// What products with weights are made of.
+    /// Matmul precision.
     pub precision: Precision,
-    /// Bytes that a backward may keep of what its forward computed; it changes no result.
+    /// Budget in bytes for activations saved by the forward pass; it changes no result.
     pub activation_bytes: usize,
-    /// What is trained.
+    /// The trainable parameters.
     pub trainable: Trainable,
-    /// From which fresh numbers of an adapter follow.
+    /// Seed of a new adapter's initialisation.
     pub seed: u64,
-    /// Where it computes.
+    /// The device.
     pub device: Device,
 }
 
-impl Loading<'_> {
-    /// The same on another device.
-    pub fn on(self, device: &Device) -> Self {
+impl LoadOptions<'_> {
+    /// The same options on another device.
+    pub fn on_device(self, device: &Device) -> Self {
         Self { device: device.clone(), ..self }
     }
 }
 
-/// The gradients of a model's parameters: tensors of the same memory as long as they live.
+/// The gradients of a model's parameters; their tensors keep their memory.
 pub trait Gradients: Sync {
     /// The gradient of one parameter.
     fn get(&self, name: &str) -> Option<&Tensor>;
 
-    /// The Euclidean norm over all parameters; not finite if any number is not.
+    /// The global gradient norm; non-finite if any element is.
     ///
     /// # Errors
     /// A tensor operation fails.
     fn norm(&self) -> Result<f64>;
 }
 
-/// Text in and out of a model's tokens.
-pub trait Text: Send + Sync {
-    /// A conversation as the model's chat template writes it.
+/// A tokenizer with its chat template.
+pub trait ChatTokenizer: Send + Sync {
+    /// Renders a conversation with the chat template.
     ///
     /// # Errors
-    /// The template refuses the messages.
-    fn render(&self, messages: &[ChatMessage], generation: Generation) -> Result<String>;
+    /// The template rejects the messages.
+    fn apply_chat_template(
+        &self,
+        messages: &[ChatMessage],
+        generation: GenerationPrompt,
+    ) -> Result<String>;
 
-    /// The tokens of a rendered text.
+    /// Encodes rendered text.
     ///
     /// # Errors
     /// The tokenizer fails.
     fn encode(&self, text: &str) -> Result<Vec<u32>>;
 
-    /// The text of tokens, without special ones.
+    /// Decodes tokens, skipping special ones.
     ///
     /// # Errors
     /// The tokenizer fails.
     fn decode(&self, ids: &[u32]) -> Result<String>;
 
-    /// The tokens that end a completion.
+    /// The stop token ids.
     fn stop_ids(&self) -> &[u32];
 
-    /// Writes the tokenizer's files into a model's folder.
+    /// Saves the tokenizer's files into a model's folder.
     ///
     /// # Errors
     /// A file cannot be written.
     fn save(&self, dir: &Path) -> Result<()>;
 }
 
-/// The tokens of a chat up to where the assistant begins: a system message and a user's.
+/// The tokens of a system and a user message, with the generation prompt.
 ///
 /// # Errors
 /// The template or the tokenizer fails.
-pub fn chat_prompt(text: &dyn Text, system: &str, user: &str) -> Result<Vec<u32>> {
+pub fn chat_prompt(text: &dyn ChatTokenizer, system: &str, user: &str) -> Result<Vec<u32>> {
     let messages = [ChatMessage::system(system), ChatMessage::user(user)];
-    text.encode(&text.render(&messages, Generation::Prompt)?)
+    text.encode(&text.apply_chat_template(&messages, GenerationPrompt::Append)?)
 }
 
-/// The text of a completion: its tokens without the stop token.
+/// The decoded text of a completion, without its stop token.
 ///
 /// # Errors
 /// The tokenizer fails.
-pub fn completion_text(text: &dyn Text, ids: &[u32]) -> Result<String> {
+pub fn completion_text(text: &dyn ChatTokenizer, ids: &[u32]) -> Result<String> {
     let stopped = ids.last().is_some_and(|id| text.stop_ids().contains(id));
     text.decode(&ids[..ids.len() - usize::from(stopped)])
 }

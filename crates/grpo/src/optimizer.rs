@@ -1,15 +1,15 @@
-//! AdamW or Muon over a model's parameters, with their moments.
+//! AdamW and Muon, with their state.
 //!
-//! Of several ranks each has a part of AdamW's moments and moves that part of the weights (ZeRO-1), which is handed round
-//! before they are used again. Muon needs matrices as a whole: its moments are on every rank, and all of them move all
+//! With several ranks, AdamW's state is sharded (ZeRO-1): each rank updates its shard of the weights, which are
+//! all-gathered before their next use. Muon needs entire matrices: its state is replicated, and every rank updates all
 //! weights.
 
-mod reducing;
+mod in_flight;
+mod reduction;
+mod replicated;
+mod shard_layout;
 mod sharded;
-mod shards;
-mod stored;
-mod summed;
-mod whole;
+mod state_files;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,80 +22,80 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::model::{Gradients as _, Model};
+use crate::process_group::ProcessGroup;
 use crate::settings::Faults;
-use crate::team::Team;
-use reducing::{Reducing, Summing};
+use in_flight::{AllReduceQueue, ReduceScatterQueue};
+use reduction::{Reduced, Reducer};
+pub use reduction::{ReducedGradients, Reduction};
+use replicated::Replicated;
 use sharded::Sharded;
-use stored::Stored;
-pub(crate) use stored::file_name;
-pub use summed::{Reduction, Summed};
-use summed::{Sum, Way};
-use whole::Whole;
+use state_files::StateFiles;
+pub(crate) use state_files::file_name;
 
-/// Which rule moves the weights.
+/// The optimizer (TRL's `optim`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Optim {
-    /// AdamW for all.
+    /// AdamW for all parameters.
     #[default]
     Adamw,
-    /// Muon for the matrices between embedding and head, AdamW for all else.
+    /// Muon for the matrices between embedding and LM head, AdamW for all other parameters.
     Muon,
 }
 
-/// The optimiser's numbers that stay the same in a run.
+/// Hyperparameters of the optimizer, constant over a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OptimizerSettings {
-    /// The rule.
+    /// The optimizer.
     pub optim: Optim,
-    /// Decay of the first moment.
+    /// Decay rate of the first moment.
     pub beta1: f64,
-    /// Decay of the second moment.
+    /// Decay rate of the second moment.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the denominator.
     pub epsilon: f64,
     /// Decoupled weight decay of matrices.
     pub weight_decay: f64,
-    /// Norm to which gradients are clipped.
+    /// Maximum gradient norm for clipping.
     pub max_grad_norm: f64,
 }
 
 impl OptimizerSettings {
     pub(crate) fn faults(&self, faults: &mut Faults) {
-        faults.share("adam_beta1", self.beta1);
-        faults.share("adam_beta2", self.beta2);
+        faults.fraction("adam_beta1", self.beta1);
+        faults.fraction("adam_beta2", self.beta2);
         faults.positive("adam_epsilon", self.epsilon);
         faults.not_negative("weight_decay", self.weight_decay);
         faults.positive("max_grad_norm", self.max_grad_norm);
     }
 }
 
-/// How one step went.
+/// Result of one optimizer step.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Applied {
-    /// The gradient's norm before it was clipped.
+pub struct StepResult {
+    /// The gradient norm before clipping.
     pub grad_norm: f64,
-    /// Whether the step was taken: it is not if the norm is infinite or not a number.
+    /// Whether the step was applied; it is skipped if the gradient norm is non-finite.
     pub taken: bool,
 }
 
-/// An optimiser with its moments, all in `f32`.
+/// An optimizer with its state, all in `f32`.
 #[derive(Debug)]
 pub struct Optimizer {
     settings: OptimizerSettings,
-    team: Team,
+    process_group: ProcessGroup,
     moments: Moments,
     steps: u64,
-    /// Whether each rank has moved weights that the others have not got yet.
-    is_scattered: bool,
+    /// Whether ranks have updated weight shards that are not all-gathered yet.
+    weights_are_stale: bool,
 }
 
-/// Where the moments are.
+/// How the optimizer state is distributed.
 #[derive(Debug)]
 enum Moments {
-    /// All of them, on every rank.
-    Whole(Whole),
-    /// A part on each.
+    /// Replicated on every rank.
+    Replicated(Replicated),
+    /// Sharded over the ranks.
     Sharded(Arc<Sharded>),
 }
 
@@ -103,36 +103,46 @@ impl Moments {
     fn new<M: Model>(
         settings: OptimizerSettings,
         model: &M,
-        team: &Team,
-        stored: Option<&Stored>,
+        process_group: &ProcessGroup,
+        stored: Option<&StateFiles>,
     ) -> Result<Self> {
-        let parts = team.size() > 1 && settings.optim == Optim::Adamw;
+        let parts = process_group.world_size() > 1 && settings.optim == Optim::Adamw;
         Ok(match parts {
             true => {
-                let sharded = Sharded::new(team.communicator().clone(), model, stored)?;
+                let sharded = Sharded::new(process_group.communicator().clone(), model, stored)?;
                 Self::Sharded(Arc::new(sharded))
             }
-            false => Self::Whole(Whole::new(settings.optim, model, stored)?),
+            false => Self::Replicated(Replicated::new(settings.optim, model, stored)?),
         })
     }
 }
 
 impl Optimizer {
-    /// An optimiser for `model` with moments of 0, of which this rank of `team` has its part.
+    /// An optimizer for `model` with zero moments; sharded over `process_group` where the optimizer allows it.
     ///
     /// # Errors
-    /// A moment cannot be allocated.
-    pub fn new<M: Model>(settings: OptimizerSettings, model: &M, team: &Team) -> Result<Self> {
-        let moments = Moments::new(settings, model, team, None)?;
-        Ok(Self { settings, team: team.clone(), moments, steps: 0, is_scattered: false })
+    /// The state cannot be allocated.
+    pub fn new<M: Model>(
+        settings: OptimizerSettings,
+        model: &M,
+        process_group: &ProcessGroup,
+    ) -> Result<Self> {
+        let moments = Moments::new(settings, model, process_group, None)?;
+        Ok(Self {
+            settings,
+            process_group: process_group.clone(),
+            moments,
+            steps: 0,
+            weights_are_stale: false,
+        })
     }
 
-    /// Begins to sum `gradients` of all ranks, to which a backward still adds.
+    /// Starts the reduction of `gradients` over all ranks while the backward pass still accumulates into them.
     ///
     /// # Errors
     /// A parameter has no gradient.
     pub fn reduction<M: Model>(&self, model: &M, gradients: &M::Gradients) -> Result<Reduction> {
-        if self.team.size() == 1 {
+        if self.process_group.world_size() == 1 {
             return Ok(Reduction::new(None));
         }
         let missing = |name: &str| Error::Model { what: format!("has no gradient for `{name}`") };
@@ -140,133 +150,148 @@ impl Optimizer {
         let gradients =
             model.parameters().iter().map(|(name, _)| of(name)).collect::<Result<_>>()?;
         Ok(Reduction::new(Some(match &self.moments {
-            Moments::Sharded(sharded) => Way::Parts(Reducing::new(sharded, gradients)),
-            Moments::Whole(_) => {
-                Way::Whole(Summing::new(self.team.communicator().clone(), gradients))
+            Moments::Sharded(sharded) => {
+                Reducer::Parts(ReduceScatterQueue::new(sharded, gradients))
             }
+            Moments::Replicated(_) => Reducer::Replicated(AllReduceQueue::new(
+                self.process_group.communicator().clone(),
+                gradients,
+            )),
         })))
     }
 
-    /// Clips the gradients to the largest norm allowed and takes a step with learning rate `lr`, unless a gradient is not
-    /// finite. Where ranks share the moments out, each moves its part of the weights, and has old ones of the others until
-    /// [`Self::hand_round`].
+    /// Clips the gradients to `max_grad_norm` and applies a step with learning rate `lr`, unless a gradient is
+    /// non-finite. With sharded state, each rank updates its shard of the weights; the others are stale until
+    /// [`Self::all_gather_weights`].
     ///
-    /// Matrices decay; vectors, which are norms and biases, do not.
+    /// Weight decay applies to matrices only, not to norms and biases.
     ///
     /// # Errors
-    /// A parameter has no gradient or moment, or a tensor is not what the kernel works on.
+    /// A parameter has no gradient or state, or a tensor does not fit the kernel.
     pub fn step<M: Model>(
         &mut self,
         model: &M,
-        gradients: &Summed<'_, M::Gradients>,
+        gradients: &ReducedGradients<'_, M::Gradients>,
         lr: f64,
-    ) -> Result<Applied> {
+    ) -> Result<StepResult> {
         let grad_norm = gradients.norm;
         if !grad_norm.is_finite() {
-            return Ok(Applied { grad_norm, taken: false });
+            return Ok(StepResult { grad_norm, taken: false });
         }
         let bound = self.settings.max_grad_norm;
         let grad_scale = if grad_norm > bound { bound / (grad_norm + 1e-6) } else { 1.0 };
         self.steps += 1;
         let OptimizerSettings { beta1, beta2, epsilon: eps, weight_decay, .. } = self.settings;
         let step = self.steps;
-        let of = |is_matrix: bool| {
+        let step_for = |is_matrix: bool| {
             let weight_decay = if is_matrix { weight_decay } else { 0.0 };
             AdamwStep { lr, beta1, beta2, eps, weight_decay, step, grad_scale }
         };
         match (&self.moments, &gradients.of) {
-            (Moments::Whole(whole), Sum::Whole(gradients)) => whole.step(model, *gradients, of)?,
-            (Moments::Sharded(sharded), Sum::Part(reduced)) => {
-                sharded.step(model, reduced, of)?;
-                self.is_scattered = true;
+            (Moments::Replicated(replicated), Reduced::Replicated(gradients)) => {
+                replicated.step(model, *gradients, step_for)?
             }
-            _ => return Err(Error::Model { what: "was summed by another optimiser".into() }),
+            (Moments::Sharded(sharded), Reduced::Part(reduced)) => {
+                sharded.step(model, reduced, step_for)?;
+                self.weights_are_stale = true;
+            }
+            _ => {
+                return Err(Error::Model {
+                    what: "has gradients reduced by another optimizer".into(),
+                });
+            }
         }
-        Ok(Applied { grad_norm, taken: true })
+        Ok(StepResult { grad_norm, taken: true })
     }
 
-    /// Gives every rank the weights that the others have moved, if they are not handed round yet. `meanwhile` runs at the
-    /// same time; it may neither use the weights nor talk to other ranks.
+    /// All-gathers the weight shards that the ranks have updated, if they are stale. `meanwhile` runs concurrently; it
+    /// may neither use the weights nor communicate with other ranks.
     ///
     /// # Errors
     /// A rank is lost.
-    pub fn hand_round<M: Model, T>(
+    pub fn all_gather_weights<M: Model, T>(
         &mut self,
         model: &M,
         meanwhile: impl FnOnce() -> T,
     ) -> Result<T> {
         let Moments::Sharded(sharded) = &self.moments else { return Ok(meanwhile()) };
-        if !std::mem::take(&mut self.is_scattered) {
+        if !std::mem::take(&mut self.weights_are_stale) {
             return Ok(meanwhile());
         }
         std::thread::scope(|scope| {
-            let handing = scope.spawn(|| sharded.hand_round(model));
+            let gathering = scope.spawn(|| sharded.all_gather_weights(model));
             let done = meanwhile();
-            handing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            gathering.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             Ok(done)
         })
     }
 
-    /// The ranks that take its steps together.
+    /// The ranks that share its steps.
     #[must_use]
-    pub fn team(&self) -> &Team {
-        &self.team
+    pub fn process_group(&self) -> &ProcessGroup {
+        &self.process_group
     }
 
-    /// Steps taken since the moments were 0.
+    /// Steps applied since the state was reset.
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// Forgets all moments.
+    /// Resets all state.
     ///
     /// # Errors
-    /// A moment cannot be allocated.
+    /// The state cannot be allocated.
     pub fn restart<M: Model>(&mut self, model: &M) -> Result<()> {
-        *self = Self::new(self.settings, model, &self.team)?;
+        *self = Self::new(self.settings, model, &self.process_group)?;
         Ok(())
     }
 
-    /// How many files the moments go to, one of each rank that has a part of them.
+    /// The number of state files: one per rank that holds a shard.
     #[must_use]
     pub fn files(&self) -> usize {
         match &self.moments {
-            Moments::Whole(_) => 1,
-            Moments::Sharded(_) => self.team.size(),
+            Moments::Replicated(_) => 1,
+            Moments::Sharded(_) => self.process_group.world_size(),
         }
     }
 
-    /// Writes this rank's moments into `folder`, a tensor at a time and without a copy of any.
+    /// Writes this rank's state into `folder`, one tensor at a time, without copying.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn save<M: Model>(&self, model: &M, folder: &Path) -> Result<()> {
         let pieces = match &self.moments {
-            Moments::Whole(_) if !self.team.is_first() => return Ok(()),
-            Moments::Whole(whole) => whole.pieces(),
-            Moments::Sharded(sharded) => sharded.pieces(model)?,
+            Moments::Replicated(_) if !self.process_group.is_rank_zero() => return Ok(()),
+            Moments::Replicated(replicated) => replicated.named_tensors(),
+            Moments::Sharded(sharded) => sharded.named_tensors(model)?,
         };
         let tensors =
             pieces.iter().map(|(name, tensor): &(String, Tensor)| (name.as_str(), tensor));
-        let path = folder.join(file_name(self.team.rank(), self.files()));
+        let path = folder.join(file_name(self.process_group.rank(), self.files()));
         Ok(weights::save_file(&path, tensors, WeightDtype::F32)?)
     }
 
-    /// Reads this rank's part of the moments in `folder`, which [`Optimizer::save`] wrote into `files` files, of an
-    /// optimiser that had taken `steps` steps. The ranks need not be as many as then.
+    /// Loads this rank's state from `folder`, which [`Optimizer::save`] wrote into `files` files after `steps` steps.
+    /// The number of ranks may differ from then.
     ///
     /// # Errors
-    /// A file cannot be read, or its moments are not those of `model`.
+    /// A file cannot be read, or its state does not match `model`.
     pub fn load<M: Model>(
         settings: OptimizerSettings,
         model: &M,
-        team: &Team,
+        process_group: &ProcessGroup,
         folder: &Path,
         (files, steps): (usize, u64),
     ) -> Result<Self> {
-        let stored = Stored::open(folder, files)?;
-        let moments = Moments::new(settings, model, team, Some(&stored))?;
-        Ok(Self { settings, team: team.clone(), moments, steps, is_scattered: false })
+        let stored = StateFiles::open(folder, files)?;
+        let moments = Moments::new(settings, model, process_group, Some(&stored))?;
+        Ok(Self {
+            settings,
+            process_group: process_group.clone(),
+            moments,
+            steps,
+            weights_are_stale: false,
+        })
     }
 }
 

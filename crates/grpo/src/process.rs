@@ -1,14 +1,14 @@
-//! What the operating system tells of this process, where it does (Linux).
+//! Peak memory of this process, as Linux reports it.
 
 use std::fs;
 
-/// Forgets the most memory that the process has held so far, so that [`peak_bytes`] tells of what comes.
+/// Resets the peak, so that [`peak_bytes`] covers what follows.
 pub fn reset_peak() {
-    // Elsewhere there is nothing to forget, and nothing depends on it.
+    // Best effort: not supported on other systems.
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
-/// The most memory that the process has held, since the last [`reset_peak`] if there was one.
+/// Peak resident memory in bytes since the last [`reset_peak`], if there was one.
 pub fn peak_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peak_is_of_what_was_held() {
+    fn the_peak_covers_an_allocation() {
         let held = std::hint::black_box(vec![1u8; 64 << 20]);
         assert!(peak_bytes().unwrap() > held.len() as u64);
     }

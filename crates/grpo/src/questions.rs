@@ -1,40 +1,40 @@
-//! Questions as prompts of the model.
+//! Questions as tokenized prompts.
 
 use embodied_r_data::{Question, prompts};
 
 use crate::error::{Error, Result};
-use crate::model::{Text, chat_prompt};
+use crate::model::{ChatTokenizer, chat_prompt};
 
-/// A question and the tokens that put it to the model.
+/// A question with its tokenized prompt.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Prompted {
-    /// The record.
+pub struct TokenizedQuestion {
+    /// The question's record.
     pub question: Question,
-    /// The chat up to where the assistant begins.
+    /// Token ids of the chat, up to the generation prompt.
     pub prompt: Vec<u32>,
 }
 
-/// The questions that can be asked, and how many cannot.
+/// Questions within the length limit, and the number of those beyond it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompts {
-    /// Those that fit.
-    pub prompted: Vec<Prompted>,
-    /// How many have longer prompts than allowed.
+    /// The questions that fit.
+    pub questions: Vec<TokenizedQuestion>,
+    /// The number of questions skipped because their prompts are too long.
     pub too_long: usize,
 }
 
-/// Writes every question as a prompt; those of more than `max_tokens` are left out and counted.
+/// Tokenizes every question as a prompt; prompts of more than `max_tokens` are skipped and counted.
 ///
 /// # Errors
 /// A question has no answer, or the tokenizer or the chat template fails.
 pub fn prompts(
     questions: Vec<Question>,
-    text: &dyn Text,
+    text: &dyn ChatTokenizer,
     system: Option<&str>,
     max_tokens: usize,
 ) -> Result<Prompts> {
     let system = system.unwrap_or_else(|| prompts::system_prompt());
-    let mut out = Prompts { prompted: Vec::with_capacity(questions.len()), too_long: 0 };
+    let mut out = Prompts { questions: Vec::with_capacity(questions.len()), too_long: 0 };
     for question in questions {
         if question.answer.trim().is_empty() {
             let what = "has no `answer`; training and evaluation need one".into();
@@ -44,7 +44,7 @@ pub fn prompts(
         if prompt.len() > max_tokens {
             out.too_long += 1;
         } else {
-            out.prompted.push(Prompted { question, prompt });
+            out.questions.push(TokenizedQuestion { question, prompt });
         }
     }
     Ok(out)
@@ -61,17 +61,17 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_is_the_chat_up_to_where_the_assistant_begins() {
+    fn a_prompt_is_the_chat_up_to_the_generation_prompt() {
         let found = prompts(vec![question("x x", "A")], &Words::new(), None, 100).unwrap();
-        assert_eq!(found.prompted[0].prompt, [5, 5, 4]);
+        assert_eq!(found.questions[0].prompt, [5, 5, 4]);
     }
 
     #[test]
-    fn questions_that_are_too_long_are_left_out_and_counted() {
+    fn questions_over_the_length_limit_are_skipped_and_counted() {
         let questions = vec![question("x x x", "A"), question("x", "B")];
         let found = prompts(questions, &Words::new(), None, 3).unwrap();
-        assert_eq!((found.prompted.len(), found.too_long), (1, 1));
-        assert_eq!(found.prompted[0].question.answer, "B");
+        assert_eq!((found.questions.len(), found.too_long), (1, 1));
+        assert_eq!(found.questions[0].question.answer, "B");
     }
 
     #[test]

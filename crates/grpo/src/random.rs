@@ -1,8 +1,8 @@
-//! Random numbers by counter: a number depends on what it is for, never on what was drawn before.
+//! Counter-based random numbers: each depends only on its key, never on earlier draws.
 //!
-//! A run is therefore the same after a resume, and whatever the order in which work is done.
+//! Results are therefore independent of resumes and of the order of execution.
 
-/// Mixes `words` into 64 bits, such as (seed, step, question); every bit of every word counts.
+/// Hashes `words`, such as (seed, step, question), into a 64-bit stream key.
 ///
 /// The rounds are those of SplitMix64 (Steele, Lea, Flood 2014).
 pub fn stream(words: &[u64]) -> u64 {
@@ -11,7 +11,7 @@ pub fn stream(words: &[u64]) -> u64 {
     })
 }
 
-/// A permutation of `0..n` that depends on `stream` alone (Fisher and Yates).
+/// A permutation of `0..n` determined by `stream` (Fisher-Yates).
 pub fn permutation(n: usize, stream: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     for last in (1..n).rev() {
@@ -20,7 +20,7 @@ pub fn permutation(n: usize, stream: u64) -> Vec<usize> {
     order
 }
 
-/// A number in `0..bound`, by the high half of a product, whose bias is below `bound / 2^64`.
+/// A number in `0..bound` by multiply-shift, with a bias below `bound / 2^64`.
 fn below(key: u64, counter: u64, bound: u64) -> u64 {
     let random = stream(&[key, counter]);
     ((u128::from(random) * u128::from(bound)) >> 64) as u64
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_differ_in_every_word_and_in_their_order() {
+    fn streams_depend_on_every_word_and_on_their_order() {
         let streams = [&[1, 2, 3][..], &[1, 2, 4], &[1, 3, 2], &[2, 2, 3], &[1, 2]];
         let distinct: std::collections::HashSet<u64> = streams.map(stream).into_iter().collect();
         assert_eq!(distinct.len(), streams.len());

@@ -1,4 +1,4 @@
-//! Rollouts: the completions of a step's questions, and their advantages.
+//! Rollouts: sampled completions with their rewards and advantages.
 
 use embodied_r_rewards::Score;
 use serde::{Deserialize, Serialize};
@@ -6,25 +6,28 @@ use serde::{Deserialize, Serialize};
 use crate::advantages::{
     AdvantageEstimator, Advantages, ScaleRewards, advantages, all_equal, gdpo, rloo,
 };
-use crate::batches::Lengths;
 use crate::error::{Error, Result};
-use crate::model::{Finish, Group, Model, Precision, Request, Sampling, Text, completion_text};
-use crate::questions::Prompted;
+use crate::model::{
+    ChatTokenizer, FinishReason, GenerationRequest, Group, Model, Precision, SamplingParams,
+    completion_text,
+};
+use crate::packing::GroupLengths;
+use crate::process_group::ProcessGroup;
+use crate::questions::TokenizedQuestion;
 use crate::random::stream;
-use crate::team::Team;
 
-/// One question and what the policy said to it.
+/// One question with its group of completions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
     /// Index of the question in the training set.
     pub index: usize,
-    /// The question's own identifier.
+    /// The question's identifier in the data set.
     pub id: String,
-    /// The question as it was put, perceived video and all.
+    /// The question text, captions included.
     pub question: String,
-    /// The tokens of the prompt.
+    /// Prompt token ids.
     pub prompt: Vec<u32>,
-    /// The right answer.
+    /// The ground-truth answer.
     pub solution: String,
     /// The group of completions.
     pub completions: Vec<Completion>,
@@ -33,17 +36,17 @@ pub struct Rollout {
 /// One completion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Completion {
-    /// The sampled tokens, with the stop token where there is one.
+    /// Sampled token ids, including the stop token if there is one.
     pub ids: Vec<u32>,
-    /// The log-probability of each token as the sampler computed it, at the sampling's temperature.
+    /// Log-probability of each token under the sampler, at the sampling temperature.
     pub logps: Vec<f32>,
-    /// Their text without the stop token.
+    /// The decoded text, without the stop token.
     pub text: String,
-    /// Why it ended.
-    pub finish: Finish,
-    /// The raw scores, in the order of the rewards; `None` where one was not asked for.
+    /// The finish reason.
+    pub finish: FinishReason,
+    /// The raw scores, in the order of the rewards; `None` if a reward was not computed.
     pub scores: Vec<Option<Score>>,
-    /// The weighted sum of the scores; `None` if there is no score at all.
+    /// The weighted sum of the scores; `None` if there is no score.
     pub reward: Option<f64>,
     /// The advantage within the group.
     pub advantage: f64,
@@ -51,20 +54,20 @@ pub struct Completion {
 
 impl Rollout {
     /// The lengths, for packing.
-    pub fn lengths(&self) -> Lengths {
-        Lengths {
+    pub fn lengths(&self) -> GroupLengths {
+        GroupLengths {
             prompt: self.prompt.len(),
             completions: self.completions.iter().map(|completion| completion.ids.len()).collect(),
         }
     }
 
-    /// Whether the rewards of the group differ, by which `estimator` tells its completions apart;
-    /// without that it teaches nothing. `weights` are those of the scores.
-    pub fn has_spread(&self, weights: &[f64], estimator: AdvantageEstimator) -> bool {
+    /// Whether the group's rewards, as `estimator` uses them, have non-zero variance; without it the group has no
+    /// learning signal. `weights` are those of the scores.
+    pub fn has_reward_variance(&self, weights: &[f64], estimator: AdvantageEstimator) -> bool {
         let sums: Vec<_> = self.completions.iter().map(|completion| completion.reward).collect();
         match estimator {
             AdvantageEstimator::Grpo | AdvantageEstimator::Rloo => !all_equal(&sums),
-            // Scores that cancel each other out in the sum still count one by one.
+            // Each reward is normalised alone, so scores that cancel out in the sum still count.
             AdvantageEstimator::Gdpo => columns(std::slice::from_ref(self), weights.len())
                 .iter()
                 .zip(weights)
@@ -72,38 +75,39 @@ impl Rollout {
         }
     }
 
-    /// Some of the completions, for the model.
+    /// A range of the completions as the model's input.
     pub fn group(&self, completions: std::ops::Range<usize>) -> Group {
         let ids = self.completions[completions].iter().map(|completion| completion.ids.clone());
         Group { prompt: self.prompt.clone(), completions: ids.collect() }
     }
 }
 
-/// Samples the completions of some questions, in some precision or in the model's own, and on a tape for the update if
-/// there is one. Each of its steps is a sign of life to `team`.
+/// Samples completions, in the given precision or the model's own, and fills the activation cache for the update if one
+/// is given. Each decoding step sends a heartbeat through `process_group`.
 ///
 /// # Errors
-/// What the model or the tokenizer return.
+/// The model or the tokenizer fails.
 pub fn sample<M: Model>(
-    (model, team): (&M, &Team),
-    text: &dyn Text,
-    questions: &[(usize, &Prompted)],
+    (model, process_group): (&M, &ProcessGroup),
+    text: &dyn ChatTokenizer,
+    questions: &[(usize, &TokenizedQuestion)],
     samples: usize,
-    sampling: &Sampling,
-    with: (Option<Precision>, Option<M::Tape>),
+    sampling: &SamplingParams,
+    with: (Option<Precision>, Option<M::ActivationCache>),
     (seed, step): (u64, u64),
-) -> Result<(Vec<Rollout>, Option<M::Tape>)> {
-    let requests: Vec<Request> = questions
+) -> Result<(Vec<Rollout>, Option<M::ActivationCache>)> {
+    let requests: Vec<GenerationRequest> = questions
         .iter()
-        .map(|(index, prompted)| Request {
+        .map(|(index, prompted)| GenerationRequest {
             prompt: prompted.prompt.clone().into(),
             samples,
             stream: stream(&[seed, step, *index as u64]),
         })
         .collect();
-    let (sampled, tape) = model.generate(&requests, sampling, with, &|| team.beat())?;
+    let (sampled, activation_cache) =
+        model.generate(&requests, sampling, with, &|| process_group.heartbeat())?;
     if sampled.len() != questions.len() || sampled.iter().any(|group| group.len() != samples) {
-        return Err(Error::Model { what: "gave another number of completions".into() });
+        return Err(Error::Model { what: "returned the wrong number of completions".into() });
     }
     let rollouts: Result<Vec<Rollout>> = questions
         .iter()
@@ -114,7 +118,7 @@ pub fn sample<M: Model>(
                     text: completion_text(text, &sample.ids)?,
                     ids: sample.ids,
                     logps: sample.logps,
-                    finish: sample.finish,
+                    finish: sample.finish_reason,
                     scores: Vec::new(),
                     reward: None,
                     advantage: 0.0,
@@ -130,11 +134,10 @@ pub fn sample<M: Model>(
             })
         })
         .collect();
-    Ok((rollouts?, tape))
+    Ok((rollouts?, activation_cache))
 }
 
-/// Gives every completion its advantage; all groups are of `group_size`, and `weights` are those of the
-/// scores.
+/// Assigns every completion its advantage. All groups have `group_size` completions; `weights` are those of the scores.
 pub fn assign_advantages(
     rollouts: &mut [Rollout],
     weights: &[f64],
@@ -171,14 +174,14 @@ pub fn rewards(rollouts: &[Rollout]) -> impl Iterator<Item = Option<f64>> {
 mod tests {
     use super::*;
 
-    /// A group with two scores a completion, of weights 0.5 and 0.5.
+    /// A group with two scores per completion, weighted 0.5 each.
     fn group(scores: &[[f64; 2]]) -> Rollout {
         let completion = |scores: &[f64; 2]| Completion {
             ids: vec![1],
             logps: vec![-1.0],
             text: String::new(),
-            finish: Finish::Stop,
-            scores: scores.map(|value| Some(Score { value: Some(value), why: None })).to_vec(),
+            finish: FinishReason::Stop,
+            scores: scores.map(|value| Some(Score { value: Some(value), reason: None })).to_vec(),
             reward: Some(0.5 * scores[0] + 0.5 * scores[1]),
             advantage: 0.0,
         };
@@ -193,20 +196,24 @@ mod tests {
     }
 
     #[test]
-    fn a_group_has_spread_where_its_sums_differ() {
+    fn a_group_has_reward_variance_if_its_sums_differ() {
         for estimator in [AdvantageEstimator::Grpo, AdvantageEstimator::Rloo] {
-            let spread = |scores: &[[f64; 2]]| group(scores).has_spread(&[0.5, 0.5], estimator);
-            assert!(spread(&[[1.0, 0.0], [1.0, 1.0]]));
-            assert!(!spread(&[[1.0, 1.0], [1.0, 1.0]]));
-            assert!(!spread(&[[1.0, 0.0], [0.0, 1.0]]), "the sums are one and the same");
+            let has_variance =
+                |scores: &[[f64; 2]]| group(scores).has_reward_variance(&[0.5, 0.5], estimator);
+            assert!(has_variance(&[[1.0, 0.0], [1.0, 1.0]]));
+            assert!(!has_variance(&[[1.0, 1.0], [1.0, 1.0]]));
+            assert!(!has_variance(&[[1.0, 0.0], [0.0, 1.0]]), "the sums are equal");
         }
     }
 
     #[test]
-    fn scores_that_are_normalised_one_by_one_have_spread_though_their_sums_are_the_same() {
+    fn individually_normalised_scores_have_variance_even_if_their_sums_are_equal() {
         let group = group(&[[1.0, 0.0], [0.0, 1.0]]);
-        assert!(group.has_spread(&[0.5, 0.5], AdvantageEstimator::Gdpo));
-        let flat = self::group(&[[1.0, 0.0], [1.0, 1.0]]);
-        assert!(!flat.has_spread(&[0.5, 0.0], AdvantageEstimator::Gdpo), "it has no weight");
+        assert!(group.has_reward_variance(&[0.5, 0.5], AdvantageEstimator::Gdpo));
+        let zero_variance = self::group(&[[1.0, 0.0], [1.0, 1.0]]);
+        assert!(
+            !zero_variance.has_reward_variance(&[0.5, 0.0], AdvantageEstimator::Gdpo),
+            "it has no weight"
+        );
     }
 }

@@ -1,83 +1,82 @@
-//! How long a step takes, estimated from what a device can do.
+//! Step time estimates from a device's peak performance.
 //!
-//! Each part of a step takes the longest of what it computes over the device's arithmetic, what it reads over its
-//! memory's rate, and what it starts one after the other: the roofline model of Williams, Waterman and Patterson (2009).
-//! No program reaches a device's peaks; the shares that count are in [`rates`], each with its source. What goes between
-//! ranks follows from the volumes of NCCL's rings ([`network`]).
+//! Each phase of a step takes the maximum of its FLOPs over the device's peak, its memory traffic over the bandwidth,
+//! and its launch overhead: the roofline model of Williams, Waterman and Patterson (2009). No program reaches a
+//! device's peaks; the efficiencies assumed are in [`efficiency`], each with its source. Communication follows from the
+//! volumes of NCCL's rings ([`network`]).
 //!
-//! Not counted are checkpoints, evaluations, rewards by others, the judge's few tokens, and waiting for the rank whose
-//! completions happen to be the longest.
+//! Not included are checkpoints, evaluations, external rewards, the judge's few tokens, and stragglers among the ranks.
 
-pub mod card;
+pub mod efficiency;
 pub mod fit;
+pub mod gpu_spec;
 pub mod network;
 mod phases;
-pub mod rates;
 
-pub use card::{CARDS, Card};
-pub use network::{Fabric, Link, Network};
-pub use phases::{Bound, Estimate, Phase, PhaseKind};
-pub use rates::Rates;
+pub use efficiency::Efficiencies;
+pub use gpu_spec::{GPU_SPECS, GpuSpec};
+pub use network::{InterNodeLink, IntraNodeLink, Network};
+pub use phases::{Bottleneck, Phase, PhaseKind, StepEstimate};
 
 use embodied_r_policy::Precision;
 
-/// What a device can do, and the shares of it that count.
+/// A device's peaks, with the efficiencies assumed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Machine {
-    /// Multiplications and additions a second in the format that products with weights are made of.
-    pub products_per_s: f64,
-    /// The same in the format of attention.
-    pub attention_per_s: f64,
-    /// Bytes read a second.
+    /// Peak matmul FLOP/s in the format of the weights.
+    pub matmul_flops_per_s: f64,
+    /// Peak FLOP/s in the format of attention.
+    pub attention_flops_per_s: f64,
+    /// Memory bandwidth in bytes per second.
     pub bytes_per_s: f64,
-    /// The shares that programs reach.
-    pub rates: Rates,
+    /// The fractions of the peaks that programs reach.
+    pub efficiencies: Efficiencies,
 }
 
-/// What a processor has been measured to do, with all threads.
+/// Measured peaks of a CPU, with all threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Processor {
-    /// Multiplications and additions of f32 a second, all operands in registers.
-    pub f32_per_s: f64,
-    /// The same of bf16 with sums in f32, or what products of it come to.
-    pub bf16_per_s: f64,
-    /// Bytes read a second from memory.
+pub struct CpuPeaks {
+    /// f32 FLOP/s with all operands in registers.
+    pub f32_flops_per_s: f64,
+    /// bf16 FLOP/s with f32 accumulation, as measured or as its matmuls achieve.
+    pub bf16_flops_per_s: f64,
+    /// Memory read bandwidth in bytes per second.
     pub read_bytes_per_s: f64,
 }
 
 impl Machine {
-    /// A processor that makes products with weights of `precision`.
-    pub fn cpu(processor: &Processor, precision: Precision) -> Self {
+    /// A CPU whose matmuls run in `precision`.
+    pub fn cpu(peaks: &CpuPeaks, precision: Precision) -> Self {
         Self {
-            products_per_s: match precision {
-                Precision::F32 => processor.f32_per_s,
-                Precision::Bf16 => processor.bf16_per_s,
+            matmul_flops_per_s: match precision {
+                Precision::F32 => peaks.f32_flops_per_s,
+                Precision::Bf16 => peaks.bf16_flops_per_s,
             },
-            attention_per_s: processor.f32_per_s,
-            bytes_per_s: processor.read_bytes_per_s,
-            rates: rates::CPU,
+            attention_flops_per_s: peaks.f32_flops_per_s,
+            bytes_per_s: peaks.read_bytes_per_s,
+            efficiencies: efficiency::CPU,
         }
     }
 
-    /// One of so many equal shares of it.
+    /// One of `ranks` equal shares of the device.
     #[must_use]
     pub fn shared_by(self, ranks: usize) -> Self {
         let share = 1.0 / ranks.max(1) as f64;
         Self {
-            products_per_s: self.products_per_s * share,
-            attention_per_s: self.attention_per_s * share,
+            matmul_flops_per_s: self.matmul_flops_per_s * share,
+            attention_flops_per_s: self.attention_flops_per_s * share,
             bytes_per_s: self.bytes_per_s * share,
             ..self
         }
     }
 
-    /// A card that computes in bf16.
-    pub fn gpu(card: &Card) -> Self {
+    /// A GPU that computes in bf16.
+    pub fn gpu(gpu_spec: &GpuSpec) -> Self {
         Self {
-            products_per_s: card.flops_per_s,
-            attention_per_s: card.flops_per_s,
-            bytes_per_s: card.bytes_per_s,
-            rates: card.rates,
+            matmul_flops_per_s: gpu_spec.flops_per_s,
+            attention_flops_per_s: gpu_spec.flops_per_s,
+            bytes_per_s: gpu_spec.bytes_per_s,
+            efficiencies: gpu_spec.efficiencies,
         }
     }
 }

@@ -1,58 +1,58 @@
-//! What completions score: the rewards that a run asks, and their weighted sum.
+//! Scores completions with the run's rewards and computes their weighted sum.
 
-use embodied_r_rewards::registry::{Parts, build};
+use embodied_r_rewards::registry::{RewardDependencies, build};
 use embodied_r_rewards::stages::{Weights, weight};
-use embodied_r_rewards::{External, Judge, Reward, Schedule as Stages, Score, Scored};
+use embodied_r_rewards::{External, Judge, Reward, RewardInput, RewardSchedule as Stages, Score};
 
 use crate::error::Result;
+use crate::process_group::ProcessGroup;
 use crate::rollout::Rollout;
-use crate::settings::Train;
+use crate::settings::{GrpoSettings, JudgeKind};
 
-/// Rewards that are asked at every step of every run: they cost nothing, and their curves are of
-/// interest.
+/// Rewards that every run computes and logs: they are cheap.
 const ALWAYS: [&str; 2] = ["accuracy", "format"];
 
-/// The reward that asks a judge.
+/// The reward that needs a judge.
 const JUDGED: &str = "consistency";
 
-/// The names of the rewards that a run of `settings` over `stages` asks, in the order of the
-/// scores.
-pub fn reward_names(settings: &Train, stages: &Stages) -> Vec<String> {
+/// The names of the rewards that a run of `settings` over `stages` computes, in the order of the scores.
+pub fn reward_names(settings: &GrpoSettings, stages: &Stages) -> Vec<String> {
     let names = settings.reward_names();
     let weighed = stages.rewards(&names).into_iter().filter(|name| !ALWAYS.contains(name));
     ALWAYS.into_iter().chain(weighed).map(str::to_owned).collect()
 }
 
-/// Whether some stage weighs the reward that asks a judge.
+/// Whether any stage gives weight to the reward that needs a judge.
 pub fn needs_judge(stages: &Stages) -> bool {
     stages.stages().iter().any(|stage| stage.weight(JUDGED) > 0.0)
 }
 
-/// A reward and when it is asked.
-pub struct Asked {
-    /// The reward.
+/// A reward function and when to compute it.
+pub struct RewardFunction {
+    /// The reward function.
     pub reward: Box<dyn Reward>,
-    /// When.
-    pub when: When,
+    /// When to compute it.
+    pub when: ComputeWhen,
+    /// Whether its scores come from outside the process, with their own timeout.
+    pub external: bool,
 }
 
-/// When a reward is asked.
+/// When a reward is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// At every step: it costs nothing, and its curve is of interest.
+pub enum ComputeWhen {
+    /// At every step: it is cheap, and its curve is of interest.
     Always,
-    /// Only while it has a weight: it asks a model, or somebody outside.
+    /// Only while it has a weight: it calls a model or an external service.
     Weighted,
 }
 
-impl Asked {
-    /// The rewards that `stages` need, and those that are logged in any case.
+impl RewardFunction {
+    /// Builds the rewards that `stages` need, and those that are always logged.
     ///
     /// # Errors
-    /// `consistency` has a weight and there is no judge, or an outside reward names no program or
-    /// address.
-    pub fn of(
-        settings: &Train,
+    /// `consistency` has a weight but there is no judge, or an external reward names neither a command nor a URL.
+    pub fn build_all(
+        settings: &GrpoSettings,
         stages: &Stages,
         judge: Option<Box<dyn Judge>>,
     ) -> Result<Vec<Self>> {
@@ -63,45 +63,56 @@ impl Asked {
             .filter(|reward| names.contains(&reward.name))
             .map(External::new)
             .collect::<Result<Vec<_>, _>>()?;
-        let outside: Vec<String> = external.iter().map(|reward| reward.name().to_owned()).collect();
-        let parts = Parts {
+        let external_names: Vec<String> =
+            external.iter().map(|reward| reward.name().to_owned()).collect();
+        let parts = RewardDependencies {
             judge,
             soft_overlong: settings.soft_overlong(),
             repetition: settings.repetition(),
             cosine: settings.cosine(),
             external,
         };
-        let asked = |reward: Box<dyn Reward>| {
+        let function = |reward: Box<dyn Reward>| {
             let name = reward.name();
-            let costs = name == JUDGED || outside.iter().any(|outside| outside == name);
-            Self { when: if costs { When::Weighted } else { When::Always }, reward }
+            let is_judged = name == JUDGED;
+            let external = external_names.iter().any(|external| external == name)
+                || is_judged && settings.judge == JudgeKind::Http;
+            let when =
+                if is_judged || external { ComputeWhen::Weighted } else { ComputeWhen::Always };
+            Self { reward, when, external }
         };
         let rewards = build(names.iter().map(String::as_str), parts)?;
-        Ok(rewards.into_iter().map(asked).collect())
+        Ok(rewards.into_iter().map(function).collect())
     }
 }
 
-/// Scores all completions and weighs the scores by `weights`.
+/// Scores all completions and combines the scores with `weights`. While this rank waits for an external reward, a
+/// heartbeat guard keeps the other ranks waiting.
 ///
-/// Every reward gets all completions at once, so that a judge or a service is asked in one go.
+/// Each reward receives all completions in one batch, so that a judge or a service is called once.
 ///
 /// # Errors
-/// A reward cannot be had at all.
-pub fn score(rollouts: &mut [Rollout], rewards: &[Asked], weights: &Weights) -> Result<()> {
-    // A rank may have had nothing to sample.
+/// A reward fails.
+pub fn score(
+    rollouts: &mut [Rollout],
+    rewards: &[RewardFunction],
+    weights: &Weights,
+    process_group: &ProcessGroup,
+) -> Result<()> {
+    // A rank may have been assigned no questions.
     if rollouts.is_empty() {
         return Ok(());
     }
     let mut columns = Vec::with_capacity(rewards.len());
-    for Asked { reward, when } in rewards {
-        if *when == When::Weighted && weight(weights, reward.name()) == 0.0 {
+    for RewardFunction { reward, when, external } in rewards {
+        if *when == ComputeWhen::Weighted && weight(weights, reward.name()) == 0.0 {
             columns.push(None);
             continue;
         }
-        let batch: Vec<Scored<'_>> = rollouts
+        let batch: Vec<RewardInput<'_>> = rollouts
             .iter()
             .flat_map(|rollout| {
-                rollout.completions.iter().map(|completion| Scored {
+                rollout.completions.iter().map(|completion| RewardInput {
                     id: &rollout.id,
                     question: &rollout.question,
                     solution: &rollout.solution,
@@ -110,6 +121,7 @@ pub fn score(rollouts: &mut [Rollout], rewards: &[Asked], weights: &Weights) -> 
                 })
             })
             .collect();
+        let _guard = external.then(|| process_group.communicator().heartbeat_guard());
         columns.push(Some(reward.score(&batch)?.into_iter()));
     }
     for completion in rollouts.iter_mut().flat_map(|rollout| &mut rollout.completions) {
@@ -120,12 +132,16 @@ pub fn score(rollouts: &mut [Rollout], rewards: &[Asked], weights: &Weights) -> 
     Ok(())
 }
 
-/// The weighted sum of the scores that are there (TRL's `nansum`).
-fn weighted(scores: &[Option<Score>], rewards: &[Asked], weights: &Weights) -> Option<f64> {
+/// The weighted sum of the available scores (TRL's `nansum`).
+fn weighted(
+    scores: &[Option<Score>],
+    rewards: &[RewardFunction],
+    weights: &Weights,
+) -> Option<f64> {
     let mut total = None;
-    for (score, asked) in scores.iter().zip(rewards) {
+    for (score, function) in scores.iter().zip(rewards) {
         if let Some(value) = score.as_ref().and_then(|score| score.value) {
-            *total.get_or_insert(0.0) += weight(weights, asked.reward.name()) * value;
+            *total.get_or_insert(0.0) += weight(weights, function.reward.name()) * value;
         }
     }
     total
@@ -133,10 +149,13 @@ fn weighted(scores: &[Option<Score>], rewards: &[Asked], weights: &Weights) -> O
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use embodied_r_dist::{Communicator, CommunicatorOptions};
     use embodied_r_rewards::Result as RewardResult;
 
     use super::*;
-    use crate::model::Finish;
+    use crate::model::FinishReason;
     use crate::rollout::Completion;
 
     struct Fixed(&'static str, Option<f64>);
@@ -146,12 +165,12 @@ mod tests {
             self.0
         }
 
-        fn score(&self, batch: &[Scored<'_>]) -> RewardResult<Vec<Score>> {
-            Ok(vec![Score { value: self.1, why: None }; batch.len()])
+        fn score(&self, batch: &[RewardInput<'_>]) -> RewardResult<Vec<Score>> {
+            Ok(vec![Score { value: self.1, reason: None }; batch.len()])
         }
     }
 
-    /// Scores the number of tokens.
+    /// The reward is the number of tokens.
     struct Tokens;
 
     impl Reward for Tokens {
@@ -159,9 +178,10 @@ mod tests {
             "tokens"
         }
 
-        fn score(&self, batch: &[Scored<'_>]) -> RewardResult<Vec<Score>> {
-            let tokens = |scored: &Scored<'_>| scored.completion_ids.map(|ids| ids.len() as f64);
-            Ok(batch.iter().map(|s| Score { value: tokens(s), why: None }).collect())
+        fn score(&self, batch: &[RewardInput<'_>]) -> RewardResult<Vec<Score>> {
+            let tokens =
+                |scored: &RewardInput<'_>| scored.completion_ids.map(|ids| ids.len() as f64);
+            Ok(batch.iter().map(|s| Score { value: tokens(s), reason: None }).collect())
         }
     }
 
@@ -170,7 +190,7 @@ mod tests {
             ids: vec![1; 3],
             logps: vec![-1.0; 3],
             text: String::new(),
-            finish: Finish::Stop,
+            finish: FinishReason::Stop,
             scores: Vec::new(),
             reward: None,
             advantage: 0.0,
@@ -185,22 +205,22 @@ mod tests {
         }
     }
 
-    fn scored(rewards: &[Asked], weights: &[(&str, f64)]) -> Completion {
+    fn scored(rewards: &[RewardFunction], weights: &[(&str, f64)]) -> Completion {
         let mut rollouts = [rollout(1)];
         let weights = weights.iter().map(|(name, weight)| ((*name).into(), *weight)).collect();
-        score(&mut rollouts, rewards, &weights).unwrap();
+        score(&mut rollouts, rewards, &weights, &ProcessGroup::default()).unwrap();
         rollouts[0].completions[0].clone()
     }
 
-    fn asked(reward: impl Reward + 'static, when: When) -> Asked {
-        Asked { reward: Box::new(reward), when }
+    fn function(reward: impl Reward + 'static, when: ComputeWhen) -> RewardFunction {
+        RewardFunction { reward: Box::new(reward), when, external: false }
     }
 
     #[test]
     fn the_reward_is_the_weighted_sum_and_the_scores_stay_raw() {
         let rewards = [
-            asked(Fixed("accuracy", Some(1.0)), When::Always),
-            asked(Fixed("format", Some(0.5)), When::Always),
+            function(Fixed("accuracy", Some(1.0)), ComputeWhen::Always),
+            function(Fixed("format", Some(0.5)), ComputeWhen::Always),
         ];
         let found = scored(&rewards, &[("accuracy", 0.3), ("format", 0.4)]);
         assert_eq!(found.reward, Some(0.3 + 0.2));
@@ -210,8 +230,8 @@ mod tests {
     #[test]
     fn a_score_that_is_missing_adds_nothing() {
         let rewards = [
-            asked(Fixed("accuracy", Some(1.0)), When::Always),
-            asked(Fixed("consistency", None), When::Always),
+            function(Fixed("accuracy", Some(1.0)), ComputeWhen::Always),
+            function(Fixed("consistency", None), ComputeWhen::Always),
         ];
         let found = scored(&rewards, &[("accuracy", 0.5), ("consistency", 0.5)]);
         assert_eq!(found.reward, Some(0.5));
@@ -219,15 +239,15 @@ mod tests {
 
     #[test]
     fn without_any_score_there_is_no_reward() {
-        let rewards = [asked(Fixed("consistency", None), When::Always)];
+        let rewards = [function(Fixed("consistency", None), ComputeWhen::Always)];
         assert_eq!(scored(&rewards, &[("consistency", 1.0)]).reward, None);
     }
 
     #[test]
-    fn a_judged_reward_without_weight_is_not_asked() {
+    fn a_judged_reward_without_weight_is_not_computed() {
         let rewards = [
-            asked(Fixed("accuracy", Some(0.0)), When::Always),
-            asked(Fixed("consistency", Some(1.0)), When::Weighted),
+            function(Fixed("accuracy", Some(0.0)), ComputeWhen::Always),
+            function(Fixed("consistency", Some(1.0)), ComputeWhen::Weighted),
         ];
         let found = scored(&rewards, &[("accuracy", 1.0)]);
         assert_eq!(found.scores[1], None);
@@ -235,29 +255,70 @@ mod tests {
     }
 
     #[test]
-    fn rewards_are_told_the_sampled_tokens() {
-        let found = scored(&[asked(Tokens, When::Always)], &[("tokens", -0.5)]);
+    fn rewards_receive_the_sampled_tokens() {
+        let found = scored(&[function(Tokens, ComputeWhen::Always)], &[("tokens", -0.5)]);
         assert_eq!(found.reward, Some(-1.5));
     }
 
     #[test]
-    fn what_a_stage_weighs_is_asked_beside_accuracy_and_format_in_a_fixed_order() {
-        let settings = Train {
+    fn ranks_wait_for_an_external_reward_but_not_for_a_hanging_one() {
+        struct Slow;
+        impl Reward for Slow {
+            fn name(&self) -> &str {
+                "slow"
+            }
+
+            fn score(&self, batch: &[RewardInput<'_>]) -> RewardResult<Vec<Score>> {
+                std::thread::sleep(Duration::from_millis(1500));
+                Ok(vec![Score { value: None, reason: None }; batch.len()])
+            }
+        }
+        let is_waited_for = |external: bool| {
+            let options = CommunicatorOptions {
+                deadline: Duration::from_millis(500),
+                ..CommunicatorOptions::default()
+            };
+            let mut teams =
+                Communicator::threads(2, &options).unwrap().into_iter().map(ProcessGroup::new);
+            let (first, late) = (teams.next().unwrap(), teams.next().unwrap());
+            let late = std::thread::spawn(move || {
+                let function = [RewardFunction {
+                    reward: Box::new(Slow),
+                    when: ComputeWhen::Always,
+                    external,
+                }];
+                score(&mut [rollout(1)], &function, &Weights::default(), &late).unwrap();
+                late.barrier().is_ok() && late.communicator().finish().is_ok()
+            });
+            let came = first.barrier().is_ok();
+            assert_eq!(came && first.communicator().finish().is_ok(), late.join().unwrap());
+            came
+        };
+        assert!(is_waited_for(true));
+        assert!(!is_waited_for(false));
+    }
+
+    #[test]
+    fn weighted_rewards_follow_accuracy_and_format_in_a_fixed_order() {
+        let settings = GrpoSettings {
             reward_weights: [("cosine", 1.0), ("style", 0.5), ("soft_overlong", 0.0)]
                 .map(|(name, weight)| (name.to_owned(), weight))
                 .into(),
-            reward: vec![embodied_r_rewards::ExternalReward::new(
+            reward: vec![embodied_r_rewards::ExternalRewardConfig::new(
                 "style",
-                embodied_r_rewards::external::Source::Command(vec!["true".into()]),
+                embodied_r_rewards::external::RewardBackend::Command(vec!["true".into()]),
             )],
-            ..Train::default()
+            ..GrpoSettings::default()
         };
         let stages = settings.stages().unwrap();
         let names = reward_names(&settings, &stages);
         assert_eq!(names, ["accuracy", "format", "cosine", "style"]);
-        let asked = Asked::of(&settings, &stages, None).unwrap();
-        assert!(asked.iter().map(|asked| asked.reward.name()).eq(&names));
-        let when = asked.iter().map(|asked| asked.when).collect::<Vec<_>>();
-        assert_eq!(when, [When::Always, When::Always, When::Always, When::Weighted]);
+        let function = RewardFunction::build_all(&settings, &stages, None).unwrap();
+        assert!(function.iter().map(|function| function.reward.name()).eq(&names));
+        let when = function.iter().map(|function| function.when).collect::<Vec<_>>();
+        assert_eq!(
+            when,
+            [ComputeWhen::Always, ComputeWhen::Always, ComputeWhen::Always, ComputeWhen::Weighted]
+        );
     }
 }

@@ -1,6 +1,6 @@
-//! What a run is told: resolved settings under TRL's names, with the faults that concern several.
+//! Resolved settings of a run, under TRL's names, and their validation.
 //!
-//! The types hold no layers and no flags: whoever reads files and arguments fills them in.
+//! The types know neither files nor flags; the command line resolves those into them.
 
 mod durability;
 mod loss;
@@ -13,11 +13,11 @@ mod trainable;
 pub use loss::LossSettings;
 pub use recompute::Recompute;
 pub use report_to::ReportTo;
-pub use sft::Sft;
-pub use train::{JudgeKind, Train};
-pub use trainable::{ALL_LINEAR, Texts};
+pub use sft::SftSettings;
+pub use train::{GrpoSettings, JudgeKind};
+pub use trainable::{ALL_LINEAR, StringList};
 
-/// One thing that is wrong with the settings.
+/// One invalid setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The setting, such as `num_generations`.
@@ -52,23 +52,23 @@ impl Faults {
 
     pub(crate) fn positive(&mut self, key: &str, value: f64) {
         self.unless(value > 0.0 && value.is_finite(), key, || {
-            format!("is {value}, must be greater than 0")
+            format!("must be greater than 0, not {value}")
         });
     }
 
     pub(crate) fn not_negative(&mut self, key: &str, value: f64) {
         self.unless(value >= 0.0 && value.is_finite(), key, || {
-            format!("is {value}, must be 0 or greater")
+            format!("must be 0 or greater, not {value}")
         });
     }
 
     pub(crate) fn at_least(&mut self, key: &str, value: u64, least: u64) {
-        self.unless(value >= least, key, || format!("is {value}, must be at least {least}"));
+        self.unless(value >= least, key, || format!("must be at least {least}, not {value}"));
     }
 
-    pub(crate) fn share(&mut self, key: &str, value: f64) {
+    pub(crate) fn fraction(&mut self, key: &str, value: f64) {
         self.unless((0.0..1.0).contains(&value), key, || {
-            format!("is {value}, must be at least 0 and below 1")
+            format!("must be at least 0 and below 1, not {value}")
         });
     }
 }

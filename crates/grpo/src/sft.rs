@@ -12,128 +12,132 @@ use crate::checkpoint::{self, BestBy, Checkpoint, Checkpoints, State};
 use crate::error::{Error, Result};
 use crate::events::{BYTES_SENT, Event, Recorder, Sink, finite, now_s};
 use crate::fingerprint::fingerprint;
-use crate::model::{Model, Text};
+use crate::model::{ChatTokenizer, Model};
 use crate::optimizer::Optimizer;
+use crate::process_group::ProcessGroup;
 use crate::random::stream;
-use crate::sampler::Sampler;
-use crate::schedule::{Schedule, warmup_steps};
-use crate::settings::Sft;
+use crate::sampler::BatchSampler;
+use crate::schedule::{LrSchedule, warmup_steps};
+use crate::settings::SftSettings;
 use crate::skipped::{self, Diagnosis, non_finite_weights};
-use crate::supervised::{Example, Learned, learn, mean_loss};
-use crate::team::Team;
-use crate::trainer::Outcome;
-use crate::update::{Pace, Updater};
+use crate::supervised::{Example, SupervisedStats, mean_loss, train_step};
+use crate::trainer::RunOutcome;
+use crate::update::{StepParams, Updater};
 
-/// The metric by which the best checkpoint is kept: lower is better.
+/// Metric of the best checkpoint; lower is better.
 const BEST_METRIC: &str = "eval/loss";
 
-/// What a run is given, beside its model.
-pub struct Job<'a> {
-    /// The settings; their faults are found before.
-    pub settings: &'a Sft,
-    /// The settings as they are written beside every checkpoint.
+/// Inputs of a run, except its model.
+pub struct SftInputs<'a> {
+    /// The settings, already validated.
+    pub settings: &'a SftSettings,
+    /// The settings as text, saved with every checkpoint.
     pub settings_text: &'a str,
-    /// Folder of the model that the run begins with, or began with.
+    /// Folder of the base model.
     pub base: &'a Path,
-    /// Fingerprint of the model that the run begins with, or began with.
+    /// Fingerprint of the base model.
     pub fingerprint: &'a str,
-    /// Text in and out of tokens.
-    pub text: Arc<dyn Text>,
-    /// Replies to learn.
+    /// The tokenizer and its chat template.
+    pub tokenizer: Arc<dyn ChatTokenizer>,
+    /// Training examples.
     pub examples: Vec<Example>,
-    /// Replies to validate on after every epoch; none for no validation.
+    /// Validation examples, evaluated after every epoch; empty for no validation.
     pub eval: Vec<Example>,
-    /// Bytes that a backward may keep of what its forward computed.
+    /// Memory budget in bytes for activations saved by the forward pass.
     pub activation_bytes: usize,
-    /// Where the model computes.
+    /// The device of the model.
     pub device: Device,
-    /// Set by whoever wants the run to stop.
+    /// Set to stop the run after the current step.
     pub stop: &'a AtomicBool,
-    /// The ranks that train together.
-    pub team: Team,
+    /// The ranks of data-parallel training.
+    pub process_group: ProcessGroup,
 }
 
-/// A supervised run.
-pub struct Trainer<'a, M: Model> {
-    job: Job<'a>,
+/// A supervised fine-tuning run.
+pub struct SftTrainer<'a, M: Model> {
+    inputs: SftInputs<'a>,
     model: M,
     updater: Updater,
-    sampler: Sampler,
-    schedule: Schedule,
+    sampler: BatchSampler,
+    schedule: LrSchedule,
     checkpoints: Checkpoints,
     state: State,
     other_data: bool,
-    /// Bytes that this rank had sent when a step was told the last time.
+    /// Bytes that this rank had sent at the last reported step.
     bytes_sent: u64,
     events: Recorder<'a>,
 }
 
-impl<'a, M: Model> Trainer<'a, M> {
-    /// A run that begins with `model`.
+impl<'a, M: Model> SftTrainer<'a, M> {
+    /// Starts a new run from `model`.
     ///
     /// # Errors
-    /// The output folder holds a run already, there are too few replies, or memory is short.
-    pub fn start(model: M, job: Job<'a>, sinks: Vec<Box<dyn Sink + 'a>>) -> Result<Self> {
-        let model = model.with_on_layer(job.team.on_layer());
-        let checkpoints = Checkpoints::new(&job.settings.output, job.settings.save_total_limit);
-        let checkpoints = checkpoints.of_team(&job.team);
+    /// The output folder already contains a run, there are too few examples, or memory is short.
+    pub fn start(model: M, inputs: SftInputs<'a>, sinks: Vec<Box<dyn Sink + 'a>>) -> Result<Self> {
+        let model = model.with_layer_hook(inputs.process_group.on_layer());
+        let checkpoints =
+            Checkpoints::new(&inputs.settings.output, inputs.settings.save_total_limit);
+        let checkpoints = checkpoints.with_process_group(&inputs.process_group);
         checkpoints.recover()?;
         checkpoints.refuse_any()?;
-        let optimizer = Optimizer::new(job.settings.optimizer(), &model, &job.team)?;
-        let state = State::new(job.fingerprint);
-        Self::new(model, optimizer, state, job, sinks)
+        let optimizer = Optimizer::new(inputs.settings.optimizer(), &model, &inputs.process_group)?;
+        let state = State::new(inputs.fingerprint);
+        Self::new(model, optimizer, state, inputs, sinks)
     }
 
-    /// A run that goes on from `checkpoint`, as if it had never stopped.
+    /// Resumes a run from `checkpoint`; the result is that of an uninterrupted run.
     ///
     /// # Errors
-    /// As [`Trainer::start`]; the checkpoint cannot be read, or there are later ones.
+    /// As [`SftTrainer::start`]; the checkpoint cannot be read, or there are later ones.
     pub fn resume(
         checkpoint: &Checkpoint,
-        job: Job<'a>,
+        inputs: SftInputs<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
         let Checkpoint { path, state } = checkpoint;
-        Checkpoints::new(&job.settings.output, 1).refuse_later(checkpoint)?;
-        let loading = job.settings.loading(job.base, job.activation_bytes).on(&job.device);
-        let model = M::load(path, &loading)?;
-        let model = model.with_on_layer(job.team.on_layer());
+        Checkpoints::new(&inputs.settings.output, 1).refuse_later(checkpoint)?;
+        let load_options = inputs
+            .settings
+            .load_options(inputs.base, inputs.activation_bytes)
+            .on_device(&inputs.device);
+        let model = M::load(path, &load_options)?;
+        let model = model.with_layer_hook(inputs.process_group.on_layer());
         let (settings, written) =
-            (job.settings.optimizer(), (state.optimizer_files, state.optimizer_steps));
-        let optimizer = Optimizer::load(settings, &model, &job.team, path, written)?;
-        Self::new(model, optimizer, state.clone(), job, sinks)
+            (inputs.settings.optimizer(), (state.optimizer_files, state.optimizer_steps));
+        let optimizer = Optimizer::load(settings, &model, &inputs.process_group, path, written)?;
+        Self::new(model, optimizer, state.clone(), inputs, sinks)
     }
 
     fn new(
         model: M,
         optimizer: Optimizer,
         mut state: State,
-        job: Job<'a>,
+        inputs: SftInputs<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
-        let settings = job.settings;
-        let (given, needed) = (job.examples.len(), settings.train_batch_size);
-        let sampler = Sampler::new(given, needed, settings.seed);
+        let settings = inputs.settings;
+        let (given, needed) = (inputs.examples.len(), settings.train_batch_size);
+        let sampler = BatchSampler::new(given, needed, settings.seed);
         let sampler =
-            sampler.ok_or(Error::TooFew { what: "replies", given, left: given, needed })?;
+            sampler.ok_or(Error::TooFew { what: "responses", given, left: given, needed })?;
         let total_steps = sampler.steps_per_epoch() * settings.num_train_epochs;
         let output: &Path = &settings.output;
         let milestones = settings.milestones(sampler.steps_per_epoch());
         let checkpoints =
             Checkpoints::new(output, settings.save_total_limit).with_milestones(milestones);
-        let checkpoints = checkpoints.of_team(&job.team);
-        let data = job
+        let checkpoints = checkpoints.with_process_group(&inputs.process_group);
+        let data = inputs
             .examples
             .iter()
             .map(|example| (example.prompt.as_slice(), example.completion.as_slice(), ""));
-        let other_data = state.learns_from_others(fingerprint(data));
+        let other_data = state.data_changed(fingerprint(data));
         checkpoints.sweep(state.step)?;
         checkpoints.rotate(&state)?;
-        checkpoints.write_settings(job.settings_text)?;
+        checkpoints.write_settings(inputs.settings_text)?;
         Ok(Self {
             updater: Updater::new(optimizer),
-            bytes_sent: job.team.bytes_sent(),
-            schedule: Schedule {
+            bytes_sent: inputs.process_group.bytes_sent(),
+            schedule: LrSchedule {
                 kind: settings.lr_scheduler_type,
                 peak: settings.learning_rate,
                 warmup_steps: warmup_steps(
@@ -145,23 +149,22 @@ impl<'a, M: Model> Trainer<'a, M> {
             },
             checkpoints,
             other_data,
-            events: match job.team.is_first() {
+            events: match inputs.process_group.is_rank_zero() {
                 true => Recorder::open(output, &state, &settings.report_to, sinks)?,
                 false => Recorder::silent(),
             },
             model,
             sampler,
             state,
-            job,
+            inputs,
         })
     }
 
-    /// Runs until all steps are done or the user wants to stop; in both cases a checkpoint is
-    /// written at the end.
+    /// Trains until all steps are done or the user requests a stop; either way a final checkpoint is written.
     ///
     /// # Errors
-    /// Any part fails; what the last checkpoint holds is safe.
-    pub fn run(mut self) -> Result<Outcome> {
+    /// Any part fails; the last checkpoint remains usable.
+    pub fn run(mut self) -> Result<RunOutcome> {
         let (done, total) = (self.state.step, self.schedule.total_steps);
         self.events.emit(&Event::Start { steps: total, done })?;
         if self.other_data {
@@ -174,28 +177,31 @@ impl<'a, M: Model> Trainer<'a, M> {
             saved = Some(done);
         }
         while self.state.step < total && !self.stopping()? {
-            self.job.team.enter("update");
+            self.inputs.process_group.enter("update");
             let step = self.state.step;
             let examples: Vec<&Example> =
-                self.sampler.batch(step).into_iter().map(|i| &self.job.examples[i]).collect();
-            let (lr, budget) = (self.schedule.at(step), self.job.settings.max_tokens_per_batch);
-            let stop = self.job.stop;
+                self.sampler.batch(step).into_iter().map(|i| &self.inputs.examples[i]).collect();
+            let (lr, budget) = (self.schedule.at(step), self.inputs.settings.max_tokens_per_batch);
+            let stop = self.inputs.stop;
             let clock = Instant::now();
-            let pace = Pace {
+            let params = StepParams {
                 temperature: 1.0,
                 learning_rate: lr,
-                noise: stream(&[self.job.settings.seed, step]),
+                dropout_seed: stream(&[self.inputs.settings.seed, step]),
             };
-            let learned = learn(&self.model, &mut self.updater, &examples, budget, pace, stop)?;
-            let Some(learned) = learned else { break };
+            let stats =
+                train_step(&self.model, &mut self.updater, &examples, budget, params, stop)?;
+            let Some(stats) = stats else { break };
             let step_s = clock.elapsed().as_secs_f64();
             let left = began.elapsed().as_secs_f64() / (step + 1 - done) as f64
                 * (total - step - 1) as f64;
-            let left_out = match learned.taken {
+            let skipped_step = match stats.taken {
                 true => None,
-                false => Some(Box::new(left_out(&self.job, &self.updater, &examples, step, lr)?)),
+                false => {
+                    Some(Box::new(diagnose_skip(&self.inputs, &self.updater, &examples, step, lr)?))
+                }
             };
-            self.account(&learned, left_out, lr, step_s, left)?;
+            self.record_step(&stats, skipped_step, lr, step_s, left)?;
             let best = self.validate_if_due()?;
             if (best || self.save_is_due()) && self.is_good()? {
                 self.save()?;
@@ -206,68 +212,69 @@ impl<'a, M: Model> Trainer<'a, M> {
             self.save()?;
         }
         if self.state.step < total {
-            return Ok(Outcome::Stopped(self.checkpoints.path(self.state.step)));
+            return Ok(RunOutcome::Stopped(self.checkpoints.path(self.state.step)));
         }
-        let folder = self.checkpoints.save_final(&self.model, self.job.text.as_ref())?;
+        let folder = self.checkpoints.save_final(&self.model, self.inputs.tokenizer.as_ref())?;
         self.events.emit(&Event::End { step: total })?;
-        Ok(Outcome::Finished(folder))
+        Ok(RunOutcome::Finished(folder))
     }
 
-    /// Whether the user wants to stop, on whichever rank.
+    /// Whether a stop was requested on any rank.
     fn stopping(&self) -> Result<bool> {
-        self.job.team.any(self.job.stop.load(Ordering::Relaxed))
+        self.inputs.process_group.any(self.inputs.stop.load(Ordering::Relaxed))
     }
 
     fn epoch(&self) -> f64 {
         self.state.step as f64 / self.sampler.steps_per_epoch() as f64
     }
 
-    fn account(
+    fn record_step(
         &mut self,
-        learned: &Learned,
-        left_out: Option<Box<Diagnosis>>,
+        stats: &SupervisedStats,
+        skipped_step: Option<Box<Diagnosis>>,
         lr: f64,
         step_s: f64,
         left: f64,
     ) -> Result<()> {
         self.state.step += 1;
-        self.state.num_tokens += learned.tokens;
-        self.state.count_skipped(left_out.is_some());
+        self.state.num_tokens += stats.tokens;
+        self.state.count_skipped(skipped_step.is_some());
         let mut metrics = finite([
-            ("loss", learned.loss),
-            ("entropy", learned.entropy),
-            ("grad_norm", learned.grad_norm),
+            ("loss", stats.loss),
+            ("entropy", stats.entropy),
+            ("grad_norm", stats.grad_norm),
             ("learning_rate", lr),
             ("num_tokens", self.state.num_tokens as f64),
             ("skipped_steps", self.state.skipped_steps as f64),
             ("step_time", step_s),
-            ("tokens_per_second", learned.tokens as f64 / step_s.max(1e-9)),
+            ("tokens_per_second", stats.tokens as f64 / step_s.max(1e-9)),
             ("time_left_s", left),
         ]);
-        if self.job.team.size() > 1 {
-            let before = std::mem::replace(&mut self.bytes_sent, self.job.team.bytes_sent());
+        if self.inputs.process_group.world_size() > 1 {
+            let before =
+                std::mem::replace(&mut self.bytes_sent, self.inputs.process_group.bytes_sent());
             metrics.insert(BYTES_SENT.into(), (self.bytes_sent - before) as f64);
         }
         let (step, epoch) = (self.state.step, self.epoch());
-        let (events, output) = (&mut self.events, &self.job.settings.output);
-        let tell = || {
-            if let Some(diagnosis) = &left_out {
+        let (events, output) = (&mut self.events, &self.inputs.settings.output);
+        let report = || {
+            if let Some(diagnosis) = &skipped_step {
                 events.emit(&Event::skipped(step, output, diagnosis))?;
             }
             events.emit(&Event::Step { step, epoch, time_s: now_s(), metrics })
         };
-        // Writing needs no weights: they go round meanwhile.
-        self.updater.optimizer.hand_round(&self.model, tell)??;
-        let most = self.job.settings.max_skipped_steps;
-        match left_out.filter(|_| self.state.skipped_in_a_row >= most) {
+        // Reporting needs no weights, so it overlaps with their all-gather.
+        self.updater.optimizer.all_gather_weights(&self.model, report)??;
+        let limit = self.inputs.settings.max_skipped_steps;
+        match skipped_step.filter(|_| self.state.skipped_in_a_row >= limit) {
             Some(diagnosis) => Err(self.give_up(diagnosis)?),
             None => Ok(()),
         }
     }
 
-    /// Saves the last good state, if this is one; gives what ends the run.
+    /// Aborts the run after too many skipped steps: saves the state if its weights are finite, and returns the error.
     fn give_up(&mut self, mut diagnosis: Box<Diagnosis>) -> Result<Error> {
-        // Whoever goes on from here begins to count anew.
+        // A resumed run restarts the count.
         let steps = std::mem::take(&mut self.state.skipped_in_a_row);
         diagnosis.weights = non_finite_weights(&self.model)?;
         if diagnosis.weights.is_empty() {
@@ -278,26 +285,27 @@ impl<'a, M: Model> Trainer<'a, M> {
         Ok(Error::NotFinite { steps, diagnosis })
     }
 
-    /// Whether the model may be saved: after a step that was left out its weights could be what is
-    /// not finite, and would take the place of good ones.
+    /// Whether the model may be saved: after a skipped step its weights may be non-finite and must not replace a good
+    /// checkpoint.
     fn is_good(&self) -> Result<bool> {
         Ok(self.state.skipped_in_a_row == 0 || non_finite_weights(&self.model)?.is_empty())
     }
 
-    /// Validates at the beginning and after every epoch; says whether the result is the best so far.
+    /// Validates before the first step and after every epoch; returns whether the result is the best so far.
     fn validate_if_due(&mut self) -> Result<bool> {
         let step = self.state.step;
         let due = step.is_multiple_of(self.sampler.steps_per_epoch());
-        if self.job.eval.is_empty() || !due || self.state.evaluated == Some(step) {
+        if self.inputs.eval.is_empty() || !due || self.state.evaluated == Some(step) {
             return Ok(false);
         }
-        let examples: Vec<&Example> = self.job.eval.iter().collect();
-        self.job.team.enter("evaluation");
-        let (budget, team) = (self.job.settings.max_tokens_per_batch, &self.job.team);
-        let loss = mean_loss(&self.model, &examples, budget, team)?;
+        let examples: Vec<&Example> = self.inputs.eval.iter().collect();
+        self.inputs.process_group.enter("evaluation");
+        let (budget, process_group) =
+            (self.inputs.settings.max_tokens_per_batch, &self.inputs.process_group);
+        let loss = mean_loss(&self.model, &examples, budget, process_group)?;
         self.state.evaluated = Some(step);
         let by = BestBy::new(BEST_METRIC, None);
-        let better = by.take(&mut self.state.best, Some(loss), step);
+        let better = by.update(&mut self.state.best, Some(loss), step);
         let best = self.state.best.as_ref().map_or(loss, |best| best.value);
         let since = self.state.best.as_ref().map_or(0, |best| step - best.step);
         let metrics = finite([
@@ -311,30 +319,30 @@ impl<'a, M: Model> Trainer<'a, M> {
     }
 
     fn save_is_due(&self) -> bool {
-        let every = self.job.settings.save_steps.unwrap_or(self.sampler.steps_per_epoch());
+        let every = self.inputs.settings.save_steps.unwrap_or(self.sampler.steps_per_epoch());
         let step = self.state.step;
-        step.is_multiple_of(every) || self.checkpoints.keep().milestone_at(step)
+        step.is_multiple_of(every) || self.checkpoints.retention().is_milestone(step)
     }
 
     fn save(&mut self) -> Result<()> {
         let step = self.state.step;
         self.events.emit(&Event::Checkpoint { step, folder: checkpoint::name(step) })?;
-        self.job.team.enter("checkpoint");
+        self.inputs.process_group.enter("checkpoint");
         self.state.optimizer_steps = self.updater.optimizer.steps();
         self.state.optimizer_files = self.updater.optimizer.files();
         self.events.mark(&mut self.state)?;
-        let text = self.job.text.as_ref();
+        let text = self.inputs.tokenizer.as_ref();
         let optimizer = &self.updater.optimizer;
-        let settings = self.job.settings_text;
+        let settings = self.inputs.settings_text;
         self.checkpoints.save(&self.model, text, optimizer, &self.state, settings).map(|_| ())
     }
 }
 
-/// Writes down the batch of a step that had to be left out, and tells what was not finite in it.
+/// Dumps the batch of a skipped step and diagnoses what was non-finite.
 ///
-/// A reply that is learnt is a completion of advantage 1.
-fn left_out(
-    job: &Job<'_>,
+/// An example is a completion of advantage 1.
+fn diagnose_skip(
+    inputs: &SftInputs<'_>,
     updater: &Updater,
     examples: &[&Example],
     step: u64,
@@ -350,11 +358,11 @@ fn left_out(
     };
     let batch = BatchFile { groups: examples.iter().map(group).collect(), settings: None };
     Ok(Diagnosis {
-        found: updater.found().clone(),
+        found: updater.non_finite().clone(),
         learning_rate,
-        grad_norms: updater.norms(),
-        dump: match job.team.is_first() {
-            true => Some(skipped::dump(&job.settings.output, step, &batch)?),
+        grad_norms: updater.grad_norms(),
+        dump: match inputs.process_group.is_rank_zero() {
+            true => Some(skipped::dump(&inputs.settings.output, step, &batch)?),
             false => None,
         },
         ..Diagnosis::default()

@@ -1,5 +1,4 @@
-//! Steps that are left out because something in them is not finite: what is found, what is written
-//! down, and what is said when there are too many.
+//! Steps skipped because of non-finite values: detection, dump and diagnosis.
 
 use std::path::{Path, PathBuf};
 
@@ -12,44 +11,44 @@ use crate::batch_file::BatchFile;
 use crate::error::{Error, Result};
 use crate::model::{Gradients, Model, TokenScores};
 
-/// Folder of the dumps in a run's folder.
+/// Folder of the batch dumps within a run's folder.
 pub const SKIPPED_FOLDER: &str = "skipped";
 
-/// Names of tensors that a message gives before it counts the rest.
+/// Number of tensor names that a message lists.
 const NAMED: usize = 3;
 
-/// What was not finite in the update of a step.
+/// What was non-finite in the update of a step.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NonFinite {
-    /// Log-probabilities of the policy that are not finite.
+    /// Number of the policy's non-finite log-probabilities.
     pub logps: usize,
-    /// Log-probabilities looked at.
+    /// Number of log-probabilities checked.
     pub tokens: usize,
-    /// The loss is not finite.
+    /// Whether the loss is non-finite.
     pub loss: bool,
-    /// A derivative of the loss by a log-probability is not finite.
+    /// Whether a derivative of the loss by a log-probability is non-finite.
     pub derivative: bool,
-    /// Tensors whose gradients are not finite.
+    /// Tensors with non-finite gradients.
     pub gradients: Vec<String>,
 }
 
 impl NonFinite {
-    /// Looks at the scores of a micro-batch and at what the loss made of them.
-    pub(crate) fn look_at(&mut self, scores: &TokenScores, loss: f64, derivative: &[f32]) {
+    /// Checks a micro-batch's scores, loss and derivative.
+    pub(crate) fn record(&mut self, scores: &TokenScores, loss: f64, derivative: &[f32]) {
         self.tokens += scores.logps.len();
         self.logps += scores.logps.iter().filter(|logp| !logp.is_finite()).count();
         self.loss |= !loss.is_finite();
         self.derivative |= derivative.iter().any(|value| !value.is_finite());
     }
 
-    /// Whether the step must not be taken, whatever its gradients are: a bound in the loss can hide a
-    /// log-probability that is not a number from them.
-    pub(crate) fn found(&self) -> bool {
+    /// Whether the step must be skipped even if its gradients are finite: a bound in the loss can hide a NaN
+    /// log-probability from them.
+    pub(crate) fn any(&self) -> bool {
         self.logps > 0 || self.loss || self.derivative
     }
 
-    /// What was found on any of some ranks.
-    pub(crate) fn of_all(ranks: Vec<Self>) -> Self {
+    /// Merges the findings of all ranks.
+    pub(crate) fn merge_ranks(ranks: Vec<Self>) -> Self {
         ranks.into_iter().fold(Self::default(), |mut all, of_one| {
             all.logps += of_one.logps;
             all.tokens += of_one.tokens;
@@ -64,7 +63,7 @@ impl NonFinite {
         })
     }
 
-    /// Names the tensors whose gradients are not finite.
+    /// Adds the tensors with non-finite gradients.
     pub(crate) fn name_gradients<M: Model>(
         &mut self,
         model: &M,
@@ -78,7 +77,7 @@ impl NonFinite {
         Ok(())
     }
 
-    /// What was found, in words: `the loss`, `the gradients of …`.
+    /// A description: `the loss`, `the gradients of …`.
     pub fn what(&self) -> String {
         let mut parts = Vec::new();
         if self.logps > 0 {
@@ -100,55 +99,55 @@ impl NonFinite {
     }
 }
 
-/// Why a run gave up, as far as it can be told.
+/// Diagnosis of a run that aborted.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Diagnosis {
-    /// What was not finite in the last step.
+    /// What was non-finite in the last step.
     pub found: NonFinite,
-    /// A reward of the last step is not finite.
+    /// Whether a reward of the last step is non-finite.
     pub rewards: bool,
-    /// A log-probability under the reference is not finite.
+    /// Whether a reference log-probability is non-finite.
     pub reference: bool,
-    /// Tensors of the model that hold numbers which are not finite.
+    /// Weight tensors with non-finite values.
     pub weights: Vec<String>,
     /// The learning rate of the last step.
     pub learning_rate: f64,
-    /// The last norms of gradients that were finite, the newest last.
+    /// The last finite gradient norms, newest last.
     pub grad_norms: Vec<f64>,
-    /// The last step's batch, where it was written.
+    /// Path of the last step's batch dump.
     pub dump: Option<PathBuf>,
-    /// The checkpoint of the last good state.
+    /// The last good checkpoint.
     pub checkpoint: Option<PathBuf>,
 }
 
 impl std::fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "not finite: {}", self.found.what())?;
+        write!(f, "non-finite: {}", self.found.what())?;
         if self.rewards {
             f.write_str(", rewards")?;
         }
         if self.reference {
-            f.write_str(", log-probabilities under the reference")?;
+            f.write_str(", reference log-probabilities")?;
         }
         if let Some(names) = named(&self.weights) {
             write!(f, ", the weights {names}")?;
         }
-        write!(f, "; the learning rate is {:e}", self.learning_rate)?;
+        write!(f, "; learning rate {:e}", self.learning_rate)?;
         if !self.grad_norms.is_empty() {
             let norms: Vec<_> = self.grad_norms.iter().map(|norm| format!("{norm:.3}")).collect();
-            write!(f, "; the last gradient norms before were {}", norms.join(", "))?;
+            write!(f, "; last finite gradient norms {}", norms.join(", "))?;
         }
         if let Some(dump) = &self.dump {
-            write!(f, "; the last batch is in `{}`", dump.display())?;
+            write!(f, "; last batch dumped to `{}`", dump.display())?;
         }
         match &self.checkpoint {
-            Some(path) => write!(f, "; the last good state is in `{}`", path.display()),
-            None => f.write_str("; there is no checkpoint of a good state"),
+            Some(path) => write!(f, "; last good checkpoint `{}`", path.display()),
+            None => f.write_str("; no good checkpoint"),
         }
     }
 }
 
-/// The tensors of `model` that hold numbers which are not finite.
+/// The weight tensors of `model` with non-finite values.
 pub(crate) fn non_finite_weights<M: Model>(model: &M) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for (name, tensor) in model.parameters() {
@@ -160,13 +159,13 @@ pub(crate) fn non_finite_weights<M: Model>(model: &M) -> Result<Vec<String>> {
 }
 
 fn is_finite(tensor: &Tensor) -> Result<bool> {
-    let tensor = memory::fetched(tensor)?;
-    Ok(memory::floats(&tensor, "look for numbers that are not finite")?
+    let tensor = memory::to_host(tensor)?;
+    Ok(memory::floats(&tensor, "check for non-finite values")?
         .iter()
         .all(|value| value.is_finite()))
 }
 
-/// The first names, and how many more there are.
+/// The first names, and the number of the others.
 fn named(names: &[String]) -> Option<String> {
     let shown: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
     let more = names.len() - shown.len();
@@ -177,8 +176,8 @@ fn named(names: &[String]) -> Option<String> {
     }
 }
 
-/// Writes the batch of step `step` (from 0) into the run's folder `run`, in the form that `inspect
-/// loss` reads; gives the file.
+/// Dumps the batch of step `step` (from 0) into the run's folder `run`, in the schema that `inspect loss` reads;
+/// returns the path.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -189,7 +188,7 @@ pub(crate) fn dump(run: &Path, step: u64, batch: &BatchFile) -> Result<PathBuf> 
     Ok(path)
 }
 
-/// The step, from 1, of the dump of this name; none if it is no dump's.
+/// The step, from 1, of a dump's file name; `None` for other names.
 pub(crate) fn step_of_dump(name: &str) -> Option<u64> {
     name.strip_prefix("step-")?.strip_suffix(".json")?.parse().ok()
 }
@@ -199,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_diagnosis_names_what_is_known() {
+    fn a_diagnosis_lists_all_findings() {
         let found = NonFinite {
             logps: 2,
             tokens: 10,
@@ -218,15 +217,15 @@ mod tests {
         };
         assert_eq!(
             diagnosis.to_string(),
-            "not finite: 2 of 10 log-probabilities, the loss, the gradients of `a`, `b`, `c` and 2 \
-             more tensors, log-probabilities under the reference; the learning rate is 5e-7; the \
-             last gradient norms before were 0.500, 12.250; the last batch is in \
-             `run/skipped/step-000005.json`; the last good state is in `run/checkpoint-5`"
+            "non-finite: 2 of 10 log-probabilities, the loss, the gradients of `a`, `b`, `c` and 2 \
+             more tensors, reference log-probabilities; learning rate 5e-7; \
+             last finite gradient norms 0.500, 12.250; last batch dumped to \
+             `run/skipped/step-000005.json`; last good checkpoint `run/checkpoint-5`"
         );
     }
 
     #[test]
-    fn a_norm_that_overflows_is_told_as_such() {
+    fn an_overflowing_gradient_norm_is_reported() {
         assert_eq!(NonFinite::default().what(), "the norm of the gradients");
     }
 }

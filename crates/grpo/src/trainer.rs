@@ -1,12 +1,12 @@
 //! Group relative policy optimisation, from rollouts to checkpoints.
 
-mod deal;
-mod draw;
 mod dump;
 mod evaluate;
-mod figures;
+mod expected_lengths;
+mod metrics;
 mod reference;
 mod run;
+mod sampling;
 mod stages;
 mod step;
 
@@ -21,90 +21,90 @@ use crate::checkpoint::{BestBy, Checkpoint, Checkpoints, State};
 use crate::error::{Error, Result};
 use crate::events::{Recorder, Sink};
 use crate::fingerprint::fingerprint;
-use crate::judge::Reference;
-use crate::model::{Model, TapeOptions, Text};
+use crate::judge::ReferenceModel;
+use crate::model::{ActivationCacheOptions, ChatTokenizer, Model};
 use crate::optimizer::Optimizer;
-use crate::plan::Plan;
-use crate::questions::Prompted;
-use crate::sampler::Sampler;
-use crate::scoring::Asked;
-use crate::settings::Train;
-use crate::team::Team;
+use crate::process_group::ProcessGroup;
+use crate::questions::TokenizedQuestion;
+use crate::sampler::BatchSampler;
+use crate::scoring::RewardFunction;
+use crate::settings::GrpoSettings;
+use crate::training_plan::TrainingPlan;
 use crate::update::Updater;
-use deal::ExpectedLengths;
+use expected_lengths::ExpectedLengths;
 use reference::{in_process, needs_reference};
 
-/// What a run is given, beside its model.
-pub struct Job<'a> {
-    /// The settings; their faults are found before.
-    pub settings: &'a Train,
-    /// The settings as they are written beside every checkpoint.
+/// Inputs of a run, except its model.
+pub struct GrpoInputs<'a> {
+    /// The settings, already validated.
+    pub settings: &'a GrpoSettings,
+    /// The settings as text, saved with every checkpoint.
     pub settings_text: &'a str,
-    /// Folder of the model that the run began with, from which the reference is read on resume.
+    /// Folder of the base model; on resume the reference is loaded from it.
     pub base: &'a Path,
-    /// Fingerprint of the model that the run begins with, or began with.
+    /// Fingerprint of the base model.
     pub fingerprint: &'a str,
-    /// Text in and out of tokens.
-    pub text: Arc<dyn Text>,
-    /// Questions to train on.
-    pub questions: Vec<Prompted>,
-    /// Questions to evaluate on; none for no evaluation.
-    pub eval: Vec<Prompted>,
-    /// An outside judge; without it the frozen reference is asked.
+    /// The tokenizer and its chat template.
+    pub tokenizer: Arc<dyn ChatTokenizer>,
+    /// Training questions.
+    pub questions: Vec<TokenizedQuestion>,
+    /// Evaluation questions; empty for no evaluation.
+    pub eval: Vec<TokenizedQuestion>,
+    /// An external judge; by default the frozen reference judges.
     pub judge: Option<Box<dyn Judge>>,
-    /// Bytes that a backward may keep of what its forward computed.
+    /// Memory budget in bytes for activations saved by the update's forward pass.
     pub activation_bytes: usize,
-    /// Where the model computes.
+    /// The device of the model.
     pub device: Device,
-    /// What the update takes over of the forward that its rollout has computed, in layers as many as the run began
-    /// with; its bits depend on it.
-    pub tape: Option<TapeOptions>,
-    /// Whether the first step's gradients are compared with those of every completion by itself.
+    /// How much of the rollout's activations the update reuses. The number of layers is fixed when the run starts,
+    /// since the gradients' bits depend on it.
+    pub activation_cache: Option<ActivationCacheOptions>,
+    /// Whether to compare the first step's packed gradients with per-completion gradients.
     pub verify_packing: bool,
-    /// Set by whoever wants the run to stop.
+    /// Set to stop the run after the current step.
     pub stop: &'a AtomicBool,
-    /// The ranks that train together.
-    pub team: Team,
+    /// The ranks of data-parallel training.
+    pub process_group: ProcessGroup,
 }
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// All steps are done; the model is in this folder.
+pub enum RunOutcome {
+    /// All steps are done; the final model is in this folder.
     Finished(PathBuf),
-    /// The run was stopped, and can go on from this checkpoint.
+    /// The run was stopped and can be resumed from this checkpoint.
     Stopped(PathBuf),
 }
 
-/// A run of group relative policy optimisation.
-pub struct Trainer<'a, M: Model> {
-    settings: &'a Train,
+/// A GRPO training run.
+pub struct GrpoTrainer<'a, M: Model> {
+    settings: &'a GrpoSettings,
     settings_text: &'a str,
-    text: Arc<dyn Text>,
-    questions: Vec<Prompted>,
-    eval: Vec<Prompted>,
+    tokenizer: Arc<dyn ChatTokenizer>,
+    questions: Vec<TokenizedQuestion>,
+    eval: Vec<TokenizedQuestion>,
     stop: &'a AtomicBool,
-    team: Team,
-    /// What questions will cost.
+    process_group: ProcessGroup,
+    /// Expected completion lengths, for load balancing.
     lengths: ExpectedLengths,
     policy: M,
-    reference: Option<Arc<Reference<M>>>,
-    /// Whether the next step's gradients are to be compared with those of every completion by itself.
+    reference: Option<Arc<ReferenceModel<M>>>,
+    /// Whether to verify the next step's packed gradients.
     verify_packing: bool,
-    /// How much of its rollouts is kept for their updates.
-    tape_options: Option<TapeOptions>,
-    /// From one step to the next.
-    tape: Option<M::Tape>,
-    /// The measured peak of f32 in operations a second; none before the first step.
+    /// How much of the rollout's activations the update reuses.
+    activation_cache_options: Option<ActivationCacheOptions>,
+    /// The cache's memory, reused from step to step.
+    activation_cache: Option<M::ActivationCache>,
+    /// Measured peak f32 FLOP/s; `None` before the first step.
     peak_flops: Option<f64>,
-    /// Bytes that this rank had sent when a step was told the last time.
+    /// Bytes that this rank had sent at the last reported step.
     bytes_sent: u64,
-    /// Whether the reference is another than on disk.
+    /// Whether the reference has changed since it was saved.
     reference_moved: bool,
-    rewards: Vec<Asked>,
+    rewards: Vec<RewardFunction>,
     updater: Updater,
-    sampler: Sampler,
-    plan: Plan,
+    sampler: BatchSampler,
+    plan: TrainingPlan,
     checkpoints: Checkpoints,
     best_by: BestBy,
     state: State,
@@ -112,76 +112,85 @@ pub struct Trainer<'a, M: Model> {
     events: Recorder<'a>,
 }
 
-impl<'a, M: Model + 'static> Trainer<'a, M> {
-    /// A run that begins with `policy`.
+impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
+    /// Starts a new run from `policy`.
     ///
     /// # Errors
-    /// The output folder holds a run already, there are too few questions, the settings do not fit
-    /// them, or memory is short.
-    pub fn start(policy: M, job: Job<'a>, sinks: Vec<Box<dyn Sink + 'a>>) -> Result<Self> {
-        let policy = policy.with_on_layer(job.team.on_layer());
-        let checkpoints = Checkpoints::new(&job.settings.output, 1).of_team(&job.team);
+    /// The output folder already contains a run, there are too few questions, the settings do not fit them, or memory
+    /// is short.
+    pub fn start(
+        policy: M,
+        inputs: GrpoInputs<'a>,
+        sinks: Vec<Box<dyn Sink + 'a>>,
+    ) -> Result<Self> {
+        let policy = policy.with_layer_hook(inputs.process_group.on_layer());
+        let checkpoints =
+            Checkpoints::new(&inputs.settings.output, 1).with_process_group(&inputs.process_group);
         checkpoints.recover()?;
         checkpoints.refuse_any()?;
-        let reference = match needs_reference(&job)? {
+        let reference = match needs_reference(&inputs)? {
             true => Some(policy.frozen_copy()?),
             false => None,
         };
-        let optimizer = Optimizer::new(job.settings.optimizer(), &policy, &job.team)?;
-        let state = State::new(job.fingerprint);
-        Self::new(job, sinks, (policy, reference), optimizer, state)
+        let optimizer =
+            Optimizer::new(inputs.settings.optimizer(), &policy, &inputs.process_group)?;
+        let state = State::new(inputs.fingerprint);
+        Self::new(inputs, sinks, (policy, reference), optimizer, state)
     }
 
-    /// A run that goes on from `checkpoint`, as if it had never stopped.
+    /// Resumes a run from `checkpoint`; the result is that of an uninterrupted run.
     ///
     /// # Errors
-    /// As [`Trainer::start`]; the checkpoint cannot be read, or there are later ones that it would
-    /// contradict.
+    /// As [`GrpoTrainer::start`]; the checkpoint cannot be read, or the folder contains later checkpoints.
     pub fn resume(
         checkpoint: &Checkpoint,
-        job: Job<'a>,
+        inputs: GrpoInputs<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
     ) -> Result<Self> {
         let Checkpoint { path, state } = checkpoint;
-        let checkpoints = Checkpoints::new(&job.settings.output, 1).of_team(&job.team);
+        let checkpoints =
+            Checkpoints::new(&inputs.settings.output, 1).with_process_group(&inputs.process_group);
         checkpoints.refuse_later(checkpoint)?;
-        let loading = job.settings.loading(job.base, job.activation_bytes).on(&job.device);
-        let policy = M::load(path, &loading)?;
-        let policy = policy.with_on_layer(job.team.on_layer());
-        let reference = match (needs_reference(&job)?, checkpoint.reference()) {
+        let load_options = inputs
+            .settings
+            .load_options(inputs.base, inputs.activation_bytes)
+            .on_device(&inputs.device);
+        let policy = M::load(path, &load_options)?;
+        let policy = policy.with_layer_hook(inputs.process_group.on_layer());
+        let reference = match (needs_reference(&inputs)?, checkpoint.reference()) {
             (false, _) => None,
             (true, Some(folder)) => Some(policy.load_frozen(&folder)?),
-            (true, None) => Some(policy.load_frozen(job.base)?),
+            (true, None) => Some(policy.load_frozen(inputs.base)?),
         };
         if let Some(reference) = &reference {
-            checkpoints.take_reference(reference, checkpoint)?;
+            checkpoints.copy_reference(reference, checkpoint)?;
         }
         let (settings, written) =
-            (job.settings.optimizer(), (state.optimizer_files, state.optimizer_steps));
-        let optimizer = Optimizer::load(settings, &policy, &job.team, path, written)?;
-        Self::new(job, sinks, (policy, reference), optimizer, state.clone())
+            (inputs.settings.optimizer(), (state.optimizer_files, state.optimizer_steps));
+        let optimizer = Optimizer::load(settings, &policy, &inputs.process_group, path, written)?;
+        Self::new(inputs, sinks, (policy, reference), optimizer, state.clone())
     }
 
     fn new(
-        job: Job<'a>,
+        inputs: GrpoInputs<'a>,
         sinks: Vec<Box<dyn Sink + 'a>>,
         (policy, reference): (M, Option<M>),
         optimizer: Optimizer,
         mut state: State,
     ) -> Result<Self> {
-        let Job {
+        let GrpoInputs {
             settings,
             settings_text,
-            text,
+            tokenizer,
             questions,
             eval,
             judge,
             stop,
             verify_packing,
-            tape,
-            team,
+            activation_cache,
+            process_group,
             ..
-        } = job;
+        } = inputs;
         let stages = settings.stages().map_err(Error::Settings)?;
         let per_step = settings.questions_per_step();
         let too_few = || Error::TooFew {
@@ -190,42 +199,43 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             left: questions.len(),
             needed: per_step,
         };
-        let sampler = Sampler::new(questions.len(), per_step, settings.seed).ok_or_else(too_few)?;
-        let mut plan =
-            Plan::new(settings, &stages, sampler.steps_per_epoch()).map_err(Error::Settings)?;
+        let sampler =
+            BatchSampler::new(questions.len(), per_step, settings.seed).ok_or_else(too_few)?;
+        let mut plan = TrainingPlan::new(settings, &stages, sampler.steps_per_epoch())
+            .map_err(Error::Settings)?;
         plan.resume(&state.stage_begins);
-        let reference = reference.map(|model| Arc::new(Reference::new(model)));
-        let judge = judge.or_else(|| in_process(reference.as_ref(), &text, &team));
-        let rewards = Asked::of(settings, &stages, judge)?;
+        let reference = reference.map(|model| Arc::new(ReferenceModel::new(model)));
+        let judge = judge.or_else(|| in_process(reference.as_ref(), &tokenizer, &process_group));
+        let rewards = RewardFunction::build_all(settings, &stages, judge)?;
         let output = &settings.output;
         let milestones = settings.milestones(sampler.steps_per_epoch());
         let checkpoints =
             Checkpoints::new(output, settings.save_total_limit).with_milestones(milestones);
-        let checkpoints = checkpoints.of_team(&team);
+        let checkpoints = checkpoints.with_process_group(&process_group);
         let best_by = evaluate::best_by(settings, &eval)?;
         let data = questions
             .iter()
-            .map(|asked| (asked.prompt.as_slice(), [].as_slice(), asked.question.answer.as_str()));
-        let other_data = state.learns_from_others(fingerprint(data));
-        state.taped_layers = tape.map(|tape| tape.layers);
+            .map(|one| (one.prompt.as_slice(), [].as_slice(), one.question.answer.as_str()));
+        let other_data = state.data_changed(fingerprint(data));
+        state.cached_layers = activation_cache.map(|activation_cache| activation_cache.layers);
         checkpoints.sweep(state.step)?;
         checkpoints.rotate(&state)?;
         checkpoints.write_settings(settings_text)?;
         Ok(Self {
             settings,
             settings_text,
-            text,
+            tokenizer,
             questions,
             eval,
             stop,
             lengths: ExpectedLengths::new(settings.max_completion_length),
             updater: Updater::new(optimizer),
-            bytes_sent: team.bytes_sent(),
+            bytes_sent: process_group.bytes_sent(),
             policy,
             reference,
             verify_packing,
-            tape_options: tape,
-            tape: None,
+            activation_cache_options: activation_cache,
+            activation_cache: None,
             peak_flops: None,
             reference_moved: false,
             rewards,
@@ -234,11 +244,11 @@ impl<'a, M: Model + 'static> Trainer<'a, M> {
             checkpoints,
             best_by,
             other_data,
-            events: match team.is_first() {
+            events: match process_group.is_rank_zero() {
                 true => Recorder::open(output, &state, &settings.report_to, sinks)?,
                 false => Recorder::silent(),
             },
-            team,
+            process_group,
             state,
         })
     }

@@ -1,4 +1,4 @@
-//! One optimiser step over micro-batches, shared by all ways of training.
+//! One optimizer step over micro-batches, shared by all trainers.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -6,116 +6,125 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::loss::Output;
-use crate::model::{Group, Model, OnFinal, TokenScores, Training};
-use crate::optimizer::{Applied, Optimizer};
+use crate::loss::LossOutput;
+use crate::model::{GradientReadyHook, Group, Model, TokenScores, TrainingPass};
+use crate::optimizer::{Optimizer, StepResult};
+use crate::process_group::ProcessGroup;
 use crate::skipped::NonFinite;
-use crate::team::Team;
 
-/// Norms of gradients that are remembered for a diagnosis.
+/// Gradient norms kept for a diagnosis.
 const NORMS: usize = 5;
 
-/// What the loss makes of a micro-batch's scores.
+/// A micro-batch's loss and its derivative.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Derivative {
-    /// The micro-batch's share of the loss.
+    /// The micro-batch's share of the step's loss.
     pub loss: f64,
-    /// The derivative of the step's loss by each log-probability.
+    /// Derivative of the step's loss by each log-probability.
     pub dlogps: Vec<f32>,
 }
 
-impl From<Output> for Derivative {
-    fn from(output: Output) -> Self {
+impl From<LossOutput> for Derivative {
+    fn from(output: LossOutput) -> Self {
         let dlogps = output.dlogps.into_iter().map(|value| value as f32).collect();
         Self { loss: output.loss, dlogps }
     }
 }
 
-/// How an update ended.
+/// The outcome of an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Update {
-    /// All micro-batches are done and the optimiser had its turn.
-    Done(Applied),
-    /// The user wants to stop; the parameters are as before.
+pub enum UpdateOutcome {
+    /// All micro-batches are done and the optimizer has run.
+    Done(StepResult),
+    /// A stop was requested; the parameters are unchanged.
     Stopped,
 }
 
-/// The numbers of one optimiser step.
+/// Parameters of one optimizer step.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Pace {
+pub struct StepParams {
     /// Temperature of the log-probabilities.
     pub temperature: f64,
     /// The learning rate.
     pub learning_rate: f64,
-    /// What training leaves to chance in this step follows from it.
-    pub noise: u64,
+    /// Seed of the step's dropout masks.
+    pub dropout_seed: u64,
 }
 
-impl Pace {
-    /// How the step's passes are made, with the `tape` of its rollout if there is one.
-    pub fn training<T>(self, tape: Option<&T>) -> Training<'_, T> {
-        Training { temperature: self.temperature, noise: self.noise, tape }
+impl StepParams {
+    /// The options of the step's forward and backward passes, with the rollout's activation cache if there is one.
+    pub fn training<T>(self, activation_cache: Option<&T>) -> TrainingPass<'_, T> {
+        TrainingPass {
+            temperature: self.temperature,
+            dropout_seed: self.dropout_seed,
+            activation_cache,
+        }
     }
 }
 
-/// Makes gradients, which exist while a step is made of them, and the optimiser that they go to.
+/// Accumulates gradients and applies them with its optimizer. Gradients are only allocated during a step.
 #[derive(Debug)]
 pub struct Updater {
-    /// The optimiser.
+    /// The optimizer.
     pub optimizer: Optimizer,
     optimizer_s: f64,
-    /// What was not finite in the last step, if it was left out.
-    found: NonFinite,
-    /// The last norms that were finite, the newest last.
-    norms: VecDeque<f64>,
+    /// What was non-finite in the last step, if it was skipped.
+    non_finite: NonFinite,
+    /// The last finite gradient norms, newest last.
+    grad_norms: VecDeque<f64>,
 }
 
 impl Updater {
-    /// An updater that has taken no step.
+    /// An updater before its first step.
     pub fn new(optimizer: Optimizer) -> Self {
-        Self { optimizer, found: NonFinite::default(), norms: VecDeque::new(), optimizer_s: 0.0 }
+        Self {
+            optimizer,
+            non_finite: NonFinite::default(),
+            grad_norms: VecDeque::new(),
+            optimizer_s: 0.0,
+        }
     }
 
-    /// What was not finite in the last step that was left out.
-    pub fn found(&self) -> &NonFinite {
-        &self.found
+    /// What was non-finite in the last skipped step.
+    pub fn non_finite(&self) -> &NonFinite {
+        &self.non_finite
     }
 
-    /// The last norms of gradients that were finite, at most five, the newest last.
-    pub fn norms(&self) -> Vec<f64> {
-        self.norms.iter().copied().collect()
+    /// The last finite gradient norms, at most five, newest last.
+    pub fn grad_norms(&self) -> Vec<f64> {
+        self.grad_norms.iter().copied().collect()
     }
 
-    /// Adds up the gradients of `batches` and takes one step at `pace`, unless the loss, a
-    /// log-probability or a gradient is not finite. Between steps their memory is free for other work.
+    /// Accumulates the gradients of `batches` and takes one optimizer step with `params`; the step is skipped if the
+    /// loss, a log-probability or a gradient is non-finite. Gradient memory is released afterwards.
     ///
-    /// `derivative` gets a micro-batch's number and scores and gives the loss and its derivative by
-    /// each log-probability. `stop` is looked at before every pass over micro-batches. What is on `tape`, of a
-    /// rollout with the parameters as they are, need not be computed again.
+    /// `derivative` maps a micro-batch's index and scores to its loss and the derivative by each log-probability.
+    /// `stop` is checked before every forward pass. Activations in `activation_cache`, from a rollout with the current
+    /// parameters, are reused.
     ///
     /// # Errors
-    /// What the model, `derivative` or the optimiser return.
+    /// The model, `derivative` or the optimizer fails.
     pub fn run<M: Model>(
         &mut self,
         model: &M,
         batches: &[Vec<Group>],
-        pace: Pace,
-        tape: Option<&M::Tape>,
+        params: StepParams,
+        activation_cache: Option<&M::ActivationCache>,
         stop: &AtomicBool,
         mut derivative: impl FnMut(usize, &TokenScores) -> Result<Derivative>,
-    ) -> Result<Update> {
-        let team = self.optimizer.team().clone();
-        // Of several ranks none may stop in the midst of what all of them do.
-        let alone = team.size() == 1;
-        if !alone && team.any(stop.load(Ordering::Relaxed))? {
-            return Ok(Update::Stopped);
+    ) -> Result<UpdateOutcome> {
+        let process_group = self.optimizer.process_group().clone();
+        // With several ranks, no rank may stop in the middle of a collective operation.
+        let alone = process_group.world_size() == 1;
+        if !alone && process_group.any(stop.load(Ordering::Relaxed))? {
+            return Ok(UpdateOutcome::Stopped);
         }
-        self.optimizer.hand_round(model, || ())?;
+        self.optimizer.all_gather_weights(model, || ())?;
         let mut gradients = model.zero_gradients()?;
-        let mut found = NonFinite::default();
+        let mut non_finite = NonFinite::default();
         let mut checked = |index: usize, scores: &TokenScores| {
             let Derivative { loss, dlogps } = derivative(index, scores)?;
-            found.look_at(scores, loss, &dlogps);
+            non_finite.record(scores, loss, &dlogps);
             if dlogps.len() == scores.logps.len() {
                 return Ok(dlogps);
             }
@@ -124,14 +133,14 @@ impl Updater {
                 what: format!("scored {tokens} tokens where the batch has {given}"),
             })
         };
-        let training = pace.training(tape);
+        let training = params.training(activation_cache);
         let reduction = self.optimizer.reduction(model, &gradients)?;
         for pass in passes(batches) {
             if alone && stop.load(Ordering::Relaxed) {
-                return Ok(Update::Stopped);
+                return Ok(UpdateOutcome::Stopped);
             }
-            team.beat();
-            // Later passes add to all gradients.
+            process_group.heartbeat();
+            // Before the last pass, later ones still accumulate into all gradients.
             let is_last = pass.end == batches.len();
             let on_final = &mut |from: usize| {
                 if is_last {
@@ -142,31 +151,31 @@ impl Updater {
         }
         let began = Instant::now();
         let summed = reduction.finish(&gradients)?;
-        let applied = match team.any(found.found())? {
-            true => Applied { grad_norm: summed.norm(), taken: false },
-            false => self.optimizer.step(model, &summed, pace.learning_rate)?,
+        let applied = match process_group.any(non_finite.any())? {
+            true => StepResult { grad_norm: summed.norm(), taken: false },
+            false => self.optimizer.step(model, &summed, params.learning_rate)?,
         };
         self.optimizer_s = began.elapsed().as_secs_f64();
         if applied.taken {
-            self.norms.push_back(applied.grad_norm);
-            self.norms.drain(..self.norms.len().saturating_sub(NORMS));
+            self.grad_norms.push_back(applied.grad_norm);
+            self.grad_norms.drain(..self.grad_norms.len().saturating_sub(NORMS));
         } else {
             drop(summed);
-            found.name_gradients(model, &gradients)?;
-            self.found = NonFinite::of_all(team.gather(found)?);
+            non_finite.name_gradients(model, &gradients)?;
+            self.non_finite = NonFinite::merge_ranks(process_group.all_gather(non_finite)?);
         }
-        Ok(Update::Done(applied))
+        Ok(UpdateOutcome::Done(applied))
     }
 
-    /// Seconds that the optimiser took for its last step.
+    /// Seconds of the last optimizer step.
     pub fn optimizer_s(&self) -> f64 {
         self.optimizer_s
     }
 }
 
-/// Micro-batches that go through the model at once: one, or all parts of one group.
+/// Micro-batches that share a forward pass: a single one, or all parts of one group.
 ///
-/// Parts are recognised by what makes them so: neighbours of a single group each, with the same prompt.
+/// The parts of a group are adjacent micro-batches of a single group each, with the same prompt.
 pub(crate) fn passes(batches: &[Vec<Group>]) -> Vec<Range<usize>> {
     let mut passes: Vec<Range<usize>> = Vec::new();
     for (index, groups) in batches.iter().enumerate() {
@@ -182,8 +191,8 @@ pub(crate) fn passes(batches: &[Vec<Group>]) -> Vec<Range<usize>> {
     passes
 }
 
-/// The groups of all micro-batches, the parts of one as one: so often is its prompt computed.
-pub fn whole_groups(batches: &[Vec<Group>]) -> Vec<Group> {
+/// The groups of all micro-batches, with the parts of a group merged: each prompt is computed once.
+pub fn merged_groups(batches: &[Vec<Group>]) -> Vec<Group> {
     let whole = |pass: Range<usize>| match &batches[pass] {
         [groups] => groups.clone(),
         split => {
@@ -194,26 +203,26 @@ pub fn whole_groups(batches: &[Vec<Group>]) -> Vec<Group> {
     passes(batches).into_iter().flat_map(whole).collect()
 }
 
-/// The completions of each part of a group.
+/// The shared prompt, and the completions of each part of a group.
 fn parts(batches: &[Vec<Group>]) -> (&[u32], Vec<Vec<Vec<u32>>>) {
     let groups = || batches.iter().flatten();
     let prompt = groups().next().map_or(&[][..], |group| &group.prompt);
     (prompt, groups().map(|group| group.completions.clone()).collect())
 }
 
-/// Adds the gradients of some micro-batches that go through the model at once; `on_final` is told what they leave as it is
-/// then.
+/// Accumulates the gradients of micro-batches that share a forward pass; `on_final` is called as gradients become
+/// final.
 ///
 /// # Errors
-/// What the model and `derivative` return.
+/// The model or `derivative` fails.
 pub(crate) fn backward<M: Model>(
     model: &M,
     batches: &[Vec<Group>],
     pass: Range<usize>,
-    training: &Training<'_, M::Tape>,
+    training: &TrainingPass<'_, M::ActivationCache>,
     gradients: &mut M::Gradients,
     derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
-    on_final: &mut OnFinal<'_>,
+    on_final: &mut GradientReadyHook<'_>,
 ) -> Result<()> {
     let first = pass.start;
     if pass.len() == 1 {
@@ -222,28 +231,28 @@ pub(crate) fn backward<M: Model>(
     }
     let (prompt, parts) = parts(&batches[pass]);
     let derivative = &mut |part: usize, scores: &TokenScores| derivative(first + part, scores);
-    model.backward_parts(prompt, &parts, training, gradients, derivative, on_final)
+    model.backward_chunks(prompt, &parts, training, gradients, derivative, on_final)
 }
 
-/// The scores of all micro-batches, each prompt computed once. Each pass is a sign of life to `team`.
+/// Scores all micro-batches, computing each prompt once. Each pass sends a heartbeat through `process_group`.
 ///
 /// # Errors
-/// What the model returns.
+/// The model fails.
 pub fn score_all<M: Model>(
     model: &M,
     batches: &[Vec<Group>],
     temperature: f64,
-    team: &Team,
+    process_group: &ProcessGroup,
 ) -> Result<Vec<TokenScores>> {
     let mut scores = Vec::with_capacity(batches.len());
     for pass in passes(batches) {
-        team.beat();
+        process_group.heartbeat();
         if pass.len() == 1 {
             scores.push(model.score(&batches[pass.start], temperature)?);
             continue;
         }
         let (prompt, parts) = parts(&batches[pass]);
-        scores.extend(model.score_parts(prompt, &parts, temperature)?);
+        scores.extend(model.score_chunks(prompt, &parts, temperature)?);
     }
     Ok(scores)
 }
@@ -252,7 +261,7 @@ pub fn score_all<M: Model>(
 mod tests {
     use std::time::Duration;
 
-    use embodied_r_dist::{Communicator, Operation, Options};
+    use embodied_r_dist::{Communicator, CommunicatorOptions, Operation};
 
     use super::*;
     use crate::model::toy::Bigram;
@@ -274,25 +283,26 @@ mod tests {
                 traffic.get(&Operation::ReduceScatter).map_or(0, |traffic| traffic.calls)
             };
             let model = Bigram::new(5, 1);
-            let team = Team::new(communicator.clone());
-            let mut updater = Updater::new(Optimizer::new(settings, &model, &team).unwrap());
+            let process_group = ProcessGroup::new(communicator.clone());
+            let mut updater =
+                Updater::new(Optimizer::new(settings, &model, &process_group).unwrap());
             let group =
                 |prompt: u32| vec![Group { prompt: vec![prompt], completions: vec![vec![2]] }];
             let batches = [group(1), group(3), group(4)];
-            let pace = Pace { temperature: 1.0, learning_rate: 0.1, noise: 0 };
+            let params = StepParams { temperature: 1.0, learning_rate: 0.1, dropout_seed: 0 };
             let mut early = Vec::new();
             let derivative = |_: usize, scores: &TokenScores| {
-                // Long enough for whatever is on its way by mistake.
+                // Long enough for an erroneous early send to be counted.
                 std::thread::sleep(Duration::from_millis(100));
                 early.push(sent());
                 Ok(Derivative { loss: 0.0, dlogps: vec![1.0; scores.logps.len()] })
             };
             let stop = AtomicBool::new(false);
-            updater.run(&model, &batches, pace, None, &stop, derivative).unwrap();
+            updater.run(&model, &batches, params, None, &stop, derivative).unwrap();
             communicator.finish().unwrap();
             (early, sent())
         };
-        let communicators = Communicator::threads(2, &Options::default()).unwrap();
+        let communicators = Communicator::threads(2, &CommunicatorOptions::default()).unwrap();
         std::thread::scope(|scope| {
             let threads: Vec<_> =
                 communicators.into_iter().map(|one| scope.spawn(move || rank(one))).collect();
@@ -303,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn only_neighbours_that_are_parts_of_one_group_go_together() {
+    fn only_adjacent_parts_of_one_group_share_a_pass() {
         let group = |prompt: u32| Group { prompt: vec![prompt], completions: vec![vec![9]] };
         let batches = [
             vec![group(1)],
@@ -317,13 +327,13 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_group_have_one_prompt_between_them() {
+    fn the_parts_of_a_group_share_one_prompt() {
         let group = |prompt: u32, completion: u32| Group {
             prompt: vec![prompt],
             completions: vec![vec![completion]],
         };
         let batches = [vec![group(1, 7)], vec![group(1, 8)], vec![group(1, 9), group(2, 9)]];
-        let whole: Vec<(Vec<u32>, Vec<Vec<u32>>)> = whole_groups(&batches)
+        let whole: Vec<(Vec<u32>, Vec<Vec<u32>>)> = merged_groups(&batches)
             .into_iter()
             .map(|group| (group.prompt, group.completions))
             .collect();

@@ -1,25 +1,25 @@
-//! Packed gradients beside those of every completion by itself.
+//! Verification of packed gradients against per-completion gradients.
 
-use embodied_r_kernels::memory::{fetched, floats};
+use embodied_r_kernels::memory::{floats, to_host};
 
 use crate::error::{Error, Result};
-use crate::loss::{Counts, Options};
-use crate::micro_batch::{MicroBatch, Selection, Told};
-use crate::model::{Gradients, Group, Model, Precision, Training};
+use crate::loss::{LossNormalizer, LossOptions};
+use crate::micro_batch::{MicroBatch, TokenSelection, UpdateStats};
+use crate::model::{Gradients, Group, Model, Precision, TrainingPass};
 use crate::update::{backward, passes};
 
-/// How far packed gradients are from those that they stand for.
+/// Differences between packed and per-completion gradients.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Verified {
-    /// The greatest difference of a tensor's gradient, relative to that tensor's norm.
+pub struct PackingCheck {
+    /// Largest difference of a tensor's gradient, relative to that tensor's gradient norm.
     pub gradient: f64,
-    /// The tensor that it is of.
+    /// The tensor with that difference.
     pub tensor: String,
-    /// The greatest difference of a log-probability.
+    /// Largest difference of a log-probability.
     pub logp: f64,
 }
 
-/// Differences that rounding explains: sums of some thousand terms in another order.
+/// Tolerance for rounding: sums of some thousand terms in another order.
 fn tolerance(precision: Precision) -> f64 {
     match precision {
         Precision::F32 => 1e-3,
@@ -27,8 +27,8 @@ fn tolerance(precision: Precision) -> f64 {
     }
 }
 
-impl Verified {
-    /// Fails where rounding does not explain the difference.
+impl PackingCheck {
+    /// Fails if a difference exceeds the tolerance of `precision`.
     ///
     /// # Errors
     /// [`Error::Packing`].
@@ -41,23 +41,23 @@ impl Verified {
     }
 }
 
-/// Computes the gradients of `batches` as training does, and then of every completion alone, with a prompt
-/// of its own: the same derivatives by the log-probabilities go into both. Takes memory for two more sets
-/// of gradients. What is on the tape goes into the first.
+/// Computes the gradients of `batches` as training does, and again for every completion alone with its own prompt; both
+/// use the same derivatives by the log-probabilities. Needs memory for two more sets of gradients. The first uses the
+/// activation cache.
 ///
 /// # Errors
-/// What the model returns.
-pub fn verify<M: Model>(
+/// The model fails.
+pub fn verify_packing<M: Model>(
     model: &M,
     batches: &[MicroBatch],
-    options: &Options,
-    counts: &[Counts],
-    selection: Selection,
-    training: &Training<'_, M::Tape>,
-) -> Result<Verified> {
+    options: &LossOptions,
+    loss_normalizers: &[LossNormalizer],
+    selection: TokenSelection,
+    training: &TrainingPass<'_, M::ActivationCache>,
+) -> Result<PackingCheck> {
     let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
     let (mut packed, mut alone) = (model.zero_gradients()?, model.zero_gradients()?);
-    let mut told = Told::default();
+    let mut totals = UpdateStats::default();
     let mut tokens: Vec<Vec<(f32, f32)>> = vec![Vec::new(); batches.len()];
     for pass in passes(&groups) {
         backward(
@@ -67,15 +67,16 @@ pub fn verify<M: Model>(
             training,
             &mut packed,
             &mut |index, scores| {
-                let (batch, counts) = (&batches[index], &counts[index]);
-                let d = batch.derivative(options, counts, scores, selection, &mut told)?.dlogps;
+                let (batch, normalizer) = (&batches[index], &loss_normalizers[index]);
+                let d =
+                    batch.derivative(options, normalizer, scores, selection, &mut totals)?.dlogps;
                 tokens[index] = scores.logps.iter().copied().zip(d.iter().copied()).collect();
                 Ok(d)
             },
             &mut |_| (),
         )?;
     }
-    let untaped = Training { tape: None, ..*training };
+    let uncached = TrainingPass { activation_cache: None, ..*training };
     let mut logp = 0f64;
     for (batch, tokens) in batches.iter().zip(&tokens) {
         let mut left = tokens.as_slice();
@@ -85,7 +86,7 @@ pub fn verify<M: Model>(
             let group = Group { prompt: prompt.to_vec(), completions: vec![completion.to_vec()] };
             model.backward(
                 &[group],
-                &untaped,
+                &uncached,
                 &mut alone,
                 &mut |scores| {
                     for (found, (expected, _)) in scores.logps.iter().zip(own) {
@@ -97,37 +98,38 @@ pub fn verify<M: Model>(
             )?;
         }
     }
-    let mut verified = Verified { gradient: 0.0, tensor: String::new(), logp };
+    let mut verified = PackingCheck { gradient: 0.0, tensor: String::new(), logp };
     for (name, _) in model.parameters() {
         let missing = || Error::Model { what: format!("has no gradient for `{name}`") };
         let of = |gradients: &M::Gradients| gradients.get(&name).cloned().ok_or_else(missing);
-        let (packed, alone) = (fetched(&of(&packed)?)?, fetched(&of(&alone)?)?);
-        let apart = apart(&floats(&packed, "verify")?, &floats(&alone, "verify")?);
-        if apart >= verified.gradient {
-            (verified.gradient, verified.tensor) = (apart, name);
+        let (packed, alone) = (to_host(&of(&packed)?)?, to_host(&of(&alone)?)?);
+        let relative_difference =
+            relative_difference(&floats(&packed, "verify")?, &floats(&alone, "verify")?);
+        if relative_difference >= verified.gradient {
+            (verified.gradient, verified.tensor) = (relative_difference, name);
         }
     }
     Ok(verified)
 }
 
-/// The norm of the difference, relative to that of `b`; what is not finite in one alone counts as without
-/// bound, and what is in neither is another's matter.
-fn apart(a: &[f32], b: &[f32]) -> f64 {
+/// The norm of the difference relative to that of `b`. An element non-finite in only one counts as infinitely
+/// different; elements non-finite in both are ignored.
+fn relative_difference(a: &[f32], b: &[f32]) -> f64 {
     let square = |x: f64| x * x;
     let (mut difference, mut norm) = (0.0, 0.0);
     for (a, b) in a.iter().zip(b).filter(|(a, b)| a.is_finite() || b.is_finite()) {
         difference += square(f64::from(*a) - f64::from(*b));
         norm += square(f64::from(*b));
     }
-    let apart = (difference / norm.max(f64::MIN_POSITIVE)).sqrt();
-    if apart.is_nan() { f64::INFINITY } else { apart }
+    let relative_difference = (difference / norm.max(f64::MIN_POSITIVE)).sqrt();
+    if relative_difference.is_nan() { f64::INFINITY } else { relative_difference }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::loss::LossType;
-    use crate::micro_batch::counts;
+    use crate::micro_batch::loss_normalizers;
     use crate::model::toy::Bigram;
 
     fn batches() -> Vec<MicroBatch> {
@@ -136,7 +138,7 @@ mod tests {
             completions: vec![vec![2, 0], vec![3, 3, 1]],
         };
         let batch = |groups: Vec<Group>| MicroBatch {
-            kept: vec![true; 2 * groups.len()],
+            unmasked: vec![true; 2 * groups.len()],
             advantages: [1.0, -0.5].repeat(groups.len()),
             groups,
             ..MicroBatch::default()
@@ -145,24 +147,38 @@ mod tests {
     }
 
     #[test]
-    fn packed_gradients_are_those_of_every_completion_by_itself() {
+    fn packed_gradients_equal_per_completion_gradients() {
         let batches = batches();
-        let options = Options { loss_type: LossType::Dapo, ..Options::default() };
-        let counts = counts(&batches, options.loss_type, 8, &crate::team::Team::default()).unwrap();
-        let training = Training { temperature: 0.7, noise: 1, tape: None };
+        let options = LossOptions { loss_type: LossType::Dapo, ..LossOptions::default() };
+        let loss_normalizers = loss_normalizers(
+            &batches,
+            options.loss_type,
+            8,
+            &crate::process_group::ProcessGroup::default(),
+        )
+        .unwrap();
+        let training = TrainingPass { temperature: 0.7, dropout_seed: 1, activation_cache: None };
         let model = Bigram::new(6, 1);
-        let found = verify(&model, &batches, &options, &counts, Selection::All, &training).unwrap();
+        let found = verify_packing(
+            &model,
+            &batches,
+            &options,
+            &loss_normalizers,
+            TokenSelection::All,
+            &training,
+        )
+        .unwrap();
         assert!(found.gradient < 1e-6 && found.logp < 1e-6, "{found:?}");
         found.check(Precision::F32).unwrap();
     }
 
     #[test]
-    fn a_difference_beyond_rounding_is_an_error_that_names_the_tensor() {
-        let found = Verified { gradient: 0.01, tensor: "norm.weight".into(), logp: 0.0 };
+    fn a_difference_beyond_tolerance_is_an_error_that_names_the_tensor() {
+        let found = PackingCheck { gradient: 0.01, tensor: "norm.weight".into(), logp: 0.0 };
         found.check(Precision::Bf16).unwrap();
         let error = found.check(Precision::F32).unwrap_err().to_string();
         assert!(error.contains("`norm.weight`"), "{error}");
-        assert_eq!(apart(&[1.0, f32::NAN], &[1.0, 1.0]), f64::INFINITY);
-        assert_eq!(apart(&[1.0, f32::NAN], &[1.0, f32::NAN]), 0.0);
+        assert_eq!(relative_difference(&[1.0, f32::NAN], &[1.0, 1.0]), f64::INFINITY);
+        assert_eq!(relative_difference(&[1.0, f32::NAN], &[1.0, f32::NAN]), 0.0);
     }
 }

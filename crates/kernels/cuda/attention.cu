@@ -1,13 +1,14 @@
-// Masks, softmax and merging between the dense products of attention over packed groups. A packed row is a token's
-// query head; rows are ordered (key head, token, query head of that key head), so that a key head's are one matrix.
+// Masking, softmax and merging between the dense GEMMs of attention over packed groups. A packed row is one query
+// head of one token; rows are ordered (KV head, token, query head of that KV head), so that a KV head's rows are one
+// matrix.
 
 #include "device.h"
 #include "softmax.h"
 
 namespace {
 
-// What the queries of a block see of its keys. Query `i` stands `offset + i` keys behind the block's first one; with
-// `causal` it sees none behind that place, and with a `window` above 0 no more than so many up to it.
+// Attention mask of a block. Query `i` has position `offset + i` relative to the block's first key; with `causal` it
+// attends to keys up to that position, and with `window` > 0 to at most the last `window` of them.
 struct Mask {
     int offset;
     int causal;
@@ -25,21 +26,21 @@ struct Mask {
     }
 };
 
-// Where a block's rows lie: `queries` tokens with `shared` query heads each, of `heads` key heads.
+// Rows of a block: `queries` tokens with `q_per_kv` query heads for each of `heads` KV heads.
 struct Rows {
     int queries;
-    int shared;
+    int q_per_kv;
     int heads;
 
-    __device__ long long count() const { return (long long)queries * shared * heads; }
+    __device__ long long count() const { return (long long)queries * q_per_kv * heads; }
 };
 
-// `packed` (heads, queries, shared, dim) of `plain` (queries, heads, shared, dim), or the other way round.
+// Packs (queries, heads, q_per_kv, dim) into (heads, queries, q_per_kv, dim), or unpacks.
 template <class From, class To>
 __global__ void attention_pack_kernel(const From* from, To* to, Rows rows, int dim, int unpack) {
     long long count = rows.count() * dim;
     for (long long i = first_item(); i < count; i += item_step()) {
-        long long inner = (long long)rows.shared * dim, within = i % inner, outer = i / inner;
+        long long inner = (long long)rows.q_per_kv * dim, within = i % inner, outer = i / inner;
         long long head = outer % rows.heads, query = outer / rows.heads;
         long long packed = (head * rows.queries + query) * inner + within;
         if (unpack) to[i] = from_float<To>(to_float(from[packed]));
@@ -51,16 +52,16 @@ __global__ void attention_fill_kernel(float* to, long long count, float value) {
     for (long long i = first_item(); i < count; i += item_step()) to[i] = value;
 }
 
-// `scores` (heads, queries · shared, stride) become `weights` of the same shape, e^(score · scale - log-sum-exp), and
-// 0 where nothing is seen. One warp a row; a row's sums lie `per_head` rows apart between heads.
+// `weights` = e^(score · scale - log-sum-exp) of `scores`, both (heads, queries · q_per_kv, stride); 0 where masked.
+// One warp per row; the log-sum-exp has `per_head` rows per head.
 template <class T>
 __global__ void attention_softmax_kernel(const float* scores, T* weights, float* log_sum_exp, Rows rows, int keys, int stride,
                                   long long per_head, float scale, Mask mask) {
     long long row = first_item() / WARP;
     int lane = threadIdx.x % WARP;
     if (row >= rows.count()) return;
-    long long of_head = (long long)rows.queries * rows.shared, head = row / of_head, within = row % of_head;
-    int query = (int)(within / rows.shared);
+    long long of_head = (long long)rows.queries * rows.q_per_kv, head = row / of_head, within = row % of_head;
+    int query = (int)(within / rows.q_per_kv);
     int first = mask.first(query), end = mask.end(query, keys);
     const float* x = scores + row * stride;
     T* to = weights + row * stride;
@@ -71,28 +72,28 @@ __global__ void attention_softmax_kernel(const float* scores, T* weights, float*
         largest = above;
     }
     float top = warp_max(largest);
-    // Where all is NaN, so is the sum.
+    // If all scores are NaN, so is the sum.
     float total = warp_sum(largest == -INFINITY ? sum : sum * expf(largest - top));
     float shift = top + logf(total);
     for (int key = lane; key < keys; key += WARP) {
-        bool seen = key >= first && key < end;
-        to[key] = from_float<T>(seen ? expf(x[key] * scale - shift) : 0.0f);
+        bool visible = key >= first && key < end;
+        to[key] = from_float<T>(visible ? expf(x[key] * scale - shift) : 0.0f);
     }
     if (lane == 0) log_sum_exp[head * per_head + within] = first < end ? shift : -INFINITY;
 }
 
-// The weighted values of up to two parts (heads, queries · shared, dim), each a mean under a softmax of its own, as
-// one: `out` (queries, heads · shared · dim), `log_sum_exp` (queries, heads · shared). A part whose own log-sum-exp
-// is -inf has seen nothing, and is not read.
+// Merges up to two partial results (heads, queries · q_per_kv, dim), each normalised by its own softmax, into `out`
+// (queries, heads · q_per_kv · dim) and `log_sum_exp` (queries, heads · q_per_kv). A part with a log-sum-exp of -inf
+// is fully masked, and is not read.
 template <class T>
 __global__ void attention_merge_kernel(const float* first, const float* first_sums, const float* second,
                                 const float* second_sums, T* out, float* log_sum_exp, Rows rows, int dim) {
     long long row = first_item() / WARP;
     int lane = threadIdx.x % WARP;
     if (row >= rows.count()) return;
-    long long of_head = (long long)rows.queries * rows.shared, head = row / of_head, within = row % of_head;
-    long long query = within / rows.shared;
-    long long to = (query * rows.heads + head) * rows.shared + within % rows.shared;
+    long long of_head = (long long)rows.queries * rows.q_per_kv, head = row / of_head, within = row % of_head;
+    long long query = within / rows.q_per_kv;
+    long long to = (query * rows.heads + head) * rows.q_per_kv + within % rows.q_per_kv;
     float a = first ? first_sums[row] : -INFINITY, b = second ? second_sums[row] : -INFINITY;
     float top = fmaxf(a, b);
     float of_a = a == -INFINITY ? 0.0f : expf(a - top), of_b = b == -INFINITY ? 0.0f : expf(b - top);
@@ -106,16 +107,16 @@ __global__ void attention_merge_kernel(const float* first, const float* first_su
     if (lane == 0) log_sum_exp[to] = top + logf(sum);
 }
 
-// What the backward needs of each row: the output's gradient, packed, `delta = rowsum(dO · O)`, and the log-sum-exp.
+// Per-row inputs of the backward: the packed output gradient, `delta = rowsum(dO · O)`, and the log-sum-exp.
 template <class T>
 __global__ void attention_gradient_rows_kernel(const T* d_out, const T* out, const float* log_sum_exp, T* packed, float* delta,
                                         float* packed_sums, Rows rows, int dim) {
     long long row = first_item() / WARP;
     int lane = threadIdx.x % WARP;
     if (row >= rows.count()) return;
-    long long of_head = (long long)rows.queries * rows.shared, head = row / of_head, within = row % of_head;
-    long long query = within / rows.shared;
-    long long from = (query * rows.heads + head) * rows.shared + within % rows.shared;
+    long long of_head = (long long)rows.queries * rows.q_per_kv, head = row / of_head, within = row % of_head;
+    long long query = within / rows.q_per_kv;
+    long long from = (query * rows.heads + head) * rows.q_per_kv + within % rows.q_per_kv;
     float sum = 0.0f;
     for (int d = lane; d < dim; d += WARP) {
         T gradient = d_out[from * dim + d];
@@ -129,8 +130,8 @@ __global__ void attention_gradient_rows_kernel(const T* d_out, const T* out, con
     }
 }
 
-// Of `scores` and of the gradients of weights, both (heads, queries · shared, stride), make the weights
-// P = e^(score · scale - log-sum-exp) and the gradients of scores P · (dP - delta) · scale; 0 where nothing is seen.
+// From `scores` and the weights' gradients, both (heads, queries · q_per_kv, stride), computes the weights P =
+// e^(score · scale - log-sum-exp) and the scores' gradients P · (dP - delta) · scale; 0 where masked.
 template <class T>
 __global__ void attention_scores_gradient_kernel(const float* scores, const float* d_weights, const float* log_sum_exp,
                                           const float* delta, T* weights, T* d_scores, Rows rows, int keys, int stride,
@@ -138,15 +139,15 @@ __global__ void attention_scores_gradient_kernel(const float* scores, const floa
     long long row = first_item() / WARP;
     int lane = threadIdx.x % WARP;
     if (row >= rows.count()) return;
-    long long of_head = (long long)rows.queries * rows.shared, head = row / of_head, within = row % of_head;
-    int query = (int)(within / rows.shared);
+    long long of_head = (long long)rows.queries * rows.q_per_kv, head = row / of_head, within = row % of_head;
+    int query = (int)(within / rows.q_per_kv);
     int first = mask.first(query), end = mask.end(query, keys);
     float shift = log_sum_exp[head * per_head + within], of_row = delta[head * per_head + within];
     for (int key = lane; key < keys; key += WARP) {
         long long at = row * stride + key;
-        bool seen = key >= first && key < end;
-        float weight = seen ? expf(scores[at] * scale - shift) : 0.0f;
-        float gradient = seen ? weight * (d_weights[at] - of_row) * scale : 0.0f;
+        bool visible = key >= first && key < end;
+        float weight = visible ? expf(scores[at] * scale - shift) : 0.0f;
+        float gradient = visible ? weight * (d_weights[at] - of_row) * scale : 0.0f;
         weights[at] = from_float<T>(weight);
         d_scores[at] = from_float<T>(gradient);
     }
@@ -154,18 +155,18 @@ __global__ void attention_scores_gradient_kernel(const float* scores, const floa
 
 constexpr int THREADS = 128;
 
-// Blocks of one warp a row.
+// Thread blocks for one warp per row.
 unsigned row_blocks(Rows rows) {
-    const long long count = (long long)rows.queries * rows.shared * rows.heads;
+    const long long count = (long long)rows.queries * rows.q_per_kv * rows.heads;
     return unsigned((count * WARP + THREADS - 1) / THREADS);
 }
 
 }  // namespace
 
-extern "C" int er_attention_pack(void* to, const void* from, int queries, int shared, int heads, int dim, int unpack,
+extern "C" int er_attention_pack(void* to, const void* from, int queries, int q_per_kv, int heads, int dim, int unpack,
                                  int to_type, int from_type, void* stream) {
-    const Rows rows{queries, shared, heads};
-    const long long count = (long long)queries * shared * heads * dim;
+    const Rows rows{queries, q_per_kv, heads};
+    const long long count = (long long)queries * q_per_kv * heads * dim;
     WITH_TYPE(to_type, To, WITH_TYPE(from_type, From,
         return LAUNCH((attention_pack_kernel<From, To>), blocks_for(count, THREADS), THREADS, 0, stream,
                       (const From*)from, (To*)to, rows, dim, unpack)))
@@ -176,10 +177,10 @@ extern "C" int er_attention_fill(float* to, long long count, float value, void* 
     return LAUNCH(attention_fill_kernel, blocks_for(count, THREADS), THREADS, 0, stream, to, count, value);
 }
 
-extern "C" int er_attention_softmax(void* weights, float* log_sum_exp, const float* scores, int queries, int shared,
+extern "C" int er_attention_softmax(void* weights, float* log_sum_exp, const float* scores, int queries, int q_per_kv,
                                     int heads, int keys, int stride, long long per_head, float scale, int offset,
                                     int causal, int window, int type, void* stream) {
-    const Rows rows{queries, shared, heads};
+    const Rows rows{queries, q_per_kv, heads};
     const Mask mask{offset, causal, window};
     WITH_TYPE(type, T,
         return LAUNCH((attention_softmax_kernel<T>), row_blocks(rows), THREADS, 0, stream, scores, (T*)weights,
@@ -188,9 +189,9 @@ extern "C" int er_attention_softmax(void* weights, float* log_sum_exp, const flo
 }
 
 extern "C" int er_attention_merge(void* out, float* log_sum_exp, const float* first, const float* first_sums,
-                                  const float* second, const float* second_sums, int queries, int shared, int heads,
+                                  const float* second, const float* second_sums, int queries, int q_per_kv, int heads,
                                   int dim, int type, void* stream) {
-    const Rows rows{queries, shared, heads};
+    const Rows rows{queries, q_per_kv, heads};
     WITH_TYPE(type, T,
         return LAUNCH((attention_merge_kernel<T>), row_blocks(rows), THREADS, 0, stream, first, first_sums, second,
                       second_sums, (T*)out, log_sum_exp, rows, dim))
@@ -198,9 +199,9 @@ extern "C" int er_attention_merge(void* out, float* log_sum_exp, const float* fi
 }
 
 extern "C" int er_attention_gradient_rows(void* packed, float* delta, float* packed_sums, const void* d_out,
-                                          const void* out, const float* log_sum_exp, int queries, int shared,
+                                          const void* out, const float* log_sum_exp, int queries, int q_per_kv,
                                           int heads, int dim, int type, void* stream) {
-    const Rows rows{queries, shared, heads};
+    const Rows rows{queries, q_per_kv, heads};
     WITH_TYPE(type, T,
         return LAUNCH((attention_gradient_rows_kernel<T>), row_blocks(rows), THREADS, 0, stream, (const T*)d_out,
                       (const T*)out, log_sum_exp, (T*)packed, delta, packed_sums, rows, dim))
@@ -209,10 +210,10 @@ extern "C" int er_attention_gradient_rows(void* packed, float* delta, float* pac
 
 extern "C" int er_attention_scores_gradient(void* weights, void* d_scores, const float* scores,
                                             const float* d_weights, const float* log_sum_exp, const float* delta,
-                                            int queries, int shared, int heads, int keys, int stride,
+                                            int queries, int q_per_kv, int heads, int keys, int stride,
                                             long long per_head, float scale, int offset, int causal, int window,
                                             int type, void* stream) {
-    const Rows rows{queries, shared, heads};
+    const Rows rows{queries, q_per_kv, heads};
     const Mask mask{offset, causal, window};
     WITH_TYPE(type, T,
         return LAUNCH((attention_scores_gradient_kernel<T>), row_blocks(rows), THREADS, 0, stream, scores, d_weights,

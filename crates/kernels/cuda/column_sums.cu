@@ -1,4 +1,4 @@
-// Sums over rows, in two steps of a fixed order: rows within parts, then parts.
+// Column sums in two steps of fixed order: partial sums over rows, then over parts.
 
 #include "device.h"
 

@@ -1,4 +1,4 @@
-// What every kernel file includes: the device's language, or on the host the stand-in for it.
+// Included by every kernel file: CUDA, or its CPU emulation on the host.
 #pragma once
 
 #ifdef EMBODIED_R_HOST
@@ -8,29 +8,29 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-// Launches a kernel and gives CUDA's error code. A kernel of several template arguments stands in parentheses.
+// Launches a kernel and returns CUDA's error code. Kernels with several template arguments need parentheses.
 #define LAUNCH(kernel, grid, block, shared, stream, ...) \
     ((kernel)<<<(grid), (block), (shared), (cudaStream_t)(stream)>>>(__VA_ARGS__), (int)cudaGetLastError())
 
-// The block's dynamic shared memory, as an array of T called `name`.
+// The block's dynamic shared memory as an array `name` of T.
 #define DYNAMIC_SHARED(T, name)                                           \
     extern __shared__ __align__(16) unsigned char dynamic_shared_bytes[]; \
     T* const name = reinterpret_cast<T*>(dynamic_shared_bytes)
 
-// Lets a kernel have more than 48 KiB of dynamic shared memory; gives CUDA's error code.
+// Allows a kernel more than 48 KiB of dynamic shared memory; returns CUDA's error code.
 #define ALLOW_SHARED(kernel, bytes) \
     ((int)cudaFuncSetAttribute((kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)))
 #endif
 
 typedef __nv_bfloat16 bf16;
 
-// What numbers are held as: `cuda::Dtype` in Rust.
+// Element types: `cuda::Dtype` in Rust.
 enum Dtype { F32 = 0, BF16 = 1, U32 = 2 };
 
-// Code of a launcher that was called with a type it has no kernel for: CUDA's cudaErrorInvalidValue.
+// Error code for an unsupported dtype: CUDA's cudaErrorInvalidValue.
 constexpr int NO_SUCH_TYPE = 1;
 
-// Runs `...` with `T` standing for the type that `dtype` names, or returns NO_SUCH_TYPE.
+// Runs `...` with `T` as the type of `dtype`, or returns NO_SUCH_TYPE.
 #define WITH_TYPE(dtype, T, ...)                        \
     switch (dtype) {                                    \
         case F32: { using T = float; __VA_ARGS__; break; } \
@@ -48,7 +48,7 @@ template <class T> __device__ inline T from_float(float x);
 template <> __device__ inline float from_float<float>(float x) { return x; }
 template <> __device__ inline bf16 from_float<bf16>(float x) { return __float2bfloat16(x); }
 
-// V neighbours that are loaded and stored at once.
+// V elements loaded and stored as one vector.
 template <class T, int V> struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Pack { T of[V]; };
 
 template <int V, class T> __device__ inline Pack<T, V> load(const T* from) {
@@ -59,8 +59,8 @@ template <int V, class T> __device__ inline void store(T* to, const Pack<T, V>& 
     *reinterpret_cast<Pack<T, V>*>(to) = pack;
 }
 
-// Whether rows of `length` may be taken by packs: the arrays begin at multiples of 16 bytes, the rows are whole packs.
-inline bool packs(uintptr_t addresses, long long length, int pack) {
+// Whether rows of `length` allow vectorised access: 16-byte aligned, and a multiple of the pack.
+inline bool vectorizable(uintptr_t addresses, long long length, int pack) {
     return addresses % 16 == 0 && length % pack == 0;
 }
 
@@ -68,12 +68,12 @@ template <class... P> inline uintptr_t addresses(P... pointers) {
     return (uintptr_t(0) | ... | reinterpret_cast<uintptr_t>(pointers));
 }
 
-// Numbers of a pack: 16 bytes of bf16, or 32 of f32 beside them.
+// Elements per pack: 16 bytes of bf16, or 32 of f32.
 constexpr int PACK = 8;
 
-// Runs `...` with the constant `V`: PACK where whole packs may be taken, else 1.
-#define WITH_PACKS(whole, V, ...)                            \
-    if (whole) { constexpr int V = PACK; __VA_ARGS__; }      \
+// Runs `...` with the constant `V`: PACK if vectorized, else 1.
+#define WITH_PACKS(vectorized, V, ...)                            \
+    if (vectorized) { constexpr int V = PACK; __VA_ARGS__; }      \
     else { constexpr int V = 1; __VA_ARGS__; }
 
 __device__ inline float warp_sum(float x) {
@@ -81,25 +81,25 @@ __device__ inline float warp_sum(float x) {
     return x;
 }
 
-// The sum over a block of whole warps, in an order that depends on the block's size alone; all threads get it.
+// Sum over a block of whole warps, in an order that depends on the block size alone; returned to all threads.
 __device__ inline float block_sum(float x) {
     __shared__ float parts[WARP];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     x = warp_sum(x);
-    __syncthreads(); // what was here before has been read
+    __syncthreads(); // previous readers are done
     if (lane == 0) parts[warp] = x;
     __syncthreads();
     const int warps = blockDim.x / WARP;
     return warp_sum(lane < warps ? parts[lane] : 0.0f);
 }
 
-// Threads of a block that goes over `items`: whole warps, at most `most`.
-inline int threads_for(long long items, int most = 256) {
-    const long long whole = (items + WARP - 1) / WARP * WARP;
-    return int(whole < WARP ? WARP : whole > most ? most : whole);
+// Threads per block for `items`: whole warps, at most `limit`.
+inline int threads_for(long long items, int limit = 256) {
+    const long long vectorized = (items + WARP - 1) / WARP * WARP;
+    return int(vectorized < WARP ? WARP : vectorized > limit ? limit : vectorized);
 }
 
-// Blocks of `threads` that go over `items`, each thread over several where there are very many.
+// Blocks of `threads` for `items`; threads loop if there are too many.
 inline unsigned blocks_for(long long items, int threads) {
     const long long blocks = (items + threads - 1) / threads;
     return unsigned(blocks < 1 ? 1 : blocks > 65536 ? 65536 : blocks);

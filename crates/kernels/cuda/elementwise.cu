@@ -1,11 +1,11 @@
-// Operations on each number by itself, and what else needs no sum.
+// Elementwise operations.
 
 #include "device.h"
 
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-// Φ(x) of the normal distribution.
-__device__ inline float distribution(float x) { return 0.5f * (1.0f + erff(x * 0.70710678f)); }
+// CDF of the standard normal distribution.
+__device__ inline float normal_cdf(float x) { return 0.5f * (1.0f + erff(x * 0.70710678f)); }
 
 struct Swiglu {
     template <class T> __device__ static T of(T gate, T up) {
@@ -44,7 +44,7 @@ template <class T, int V> __global__ void gelu_kernel(T* y, const T* x, long lon
         Pack<T, V> out;
         for (int i = 0; i < V; i++) {
             const float x = to_float(in.of[i]);
-            out.of[i] = from_float<T>(x * distribution(x));
+            out.of[i] = from_float<T>(x * normal_cdf(x));
         }
         store(y + at * V, out);
     }
@@ -57,13 +57,13 @@ template <class T, int V> __global__ void gelu_backward_kernel(T* x, const T* dy
         const Pack<T, V> d = load<V>(dy + at * V);
         for (int i = 0; i < V; i++) {
             const float x = to_float(in.of[i]), density = expf(-0.5f * x * x) * 0.39894228f;
-            in.of[i] = from_float<T>(to_float(d.of[i]) * (x * density + distribution(x)));
+            in.of[i] = from_float<T>(to_float(d.of[i]) * (x * density + normal_cdf(x)));
         }
         store(x + at * V, in);
     }
 }
 
-// Turns the pairs (j, j + half) of each head; cos and sin are (tokens, half).
+// Rotates the pairs (j, j + half) of each head; cos and sin are (tokens, half).
 template <class T>
 __global__ void rope_kernel(T* x, const float* cos, const float* sin, long long pairs, int heads, int half, float sign) {
     for (long long at = first_item(); at < pairs; at += item_step()) {
@@ -77,10 +77,10 @@ __global__ void rope_kernel(T* x, const float* cos, const float* sin, long long 
     }
 }
 
-// Takes the columns of queries, keys and values apart (rows, (heads + 2 kv_heads) · 2 · half), adds their biases, of
-// which none is null, and turns queries and keys by cos and sin (rows, half).
+// Splits the fused QKV projection (rows, (heads + 2 kv_heads) · 2 · half), adds the biases (null: none), and applies
+// RoPE to queries and keys; cos and sin are (rows, half).
 template <class T, class B>
-__global__ void qkv_kernel(T* q, T* k, T* v, const T* joint, const B* q_bias, const B* k_bias, const B* v_bias,
+__global__ void qkv_kernel(T* q, T* k, T* v, const T* fused, const B* q_bias, const B* k_bias, const B* v_bias,
                            const float* cos, const float* sin, long long pairs, int heads, int kv_heads, int half) {
     const int all = heads + 2 * kv_heads, dim = 2 * half;
     for (long long at = first_item(); at < pairs; at += item_step()) {
@@ -89,7 +89,7 @@ __global__ void qkv_kernel(T* q, T* k, T* v, const T* joint, const B* q_bias, co
         const bool is_query = head < heads, is_key = !is_query && head < heads + kv_heads;
         const int of_part = is_query ? head : is_key ? head - heads : head - heads - kv_heads;
         const B* const bias = is_query ? q_bias : is_key ? k_bias : v_bias;
-        const T* const from = joint + (row * all + head) * dim + j;
+        const T* const from = fused + (row * all + head) * dim + j;
         float a = to_float(from[0]), b = to_float(from[half]);
         if (bias) {
             a += to_float(bias[of_part * dim + j]);
@@ -108,7 +108,7 @@ __global__ void qkv_kernel(T* q, T* k, T* v, const T* joint, const B* q_bias, co
 
 // to = from_share · from + to_share · to.
 template <class To, class From, int V>
-__global__ void blend_kernel(To* to, const From* from, float from_share, float to_share, long long packs) {
+__global__ void axpby_kernel(To* to, const From* from, float from_share, float to_share, long long packs) {
     for (long long at = first_item(); at < packs; at += item_step()) {
         const Pack<From, V> f = load<V>(from + at * V);
         Pack<To, V> t = load<V>(to + at * V);
@@ -118,7 +118,7 @@ __global__ void blend_kernel(To* to, const From* from, float from_share, float t
     }
 }
 
-// to = from, in to's type.
+// to = from, converted to to's type.
 template <class To, class From, int V> __global__ void convert_kernel(To* to, const From* from, long long packs) {
     for (long long at = first_item(); at < packs; at += item_step()) {
         const Pack<From, V> f = load<V>(from + at * V);
@@ -136,40 +136,40 @@ template <class T, int V> __global__ void scale_kernel(T* x, float factor, long 
     }
 }
 
-// Every row of `to` becomes `row`, or has it added.
+// to = keep · to + row, for every row.
 template <class To, class From>
-__global__ void rows_kernel(To* to, const From* row, int width, long long numbers, float keep) {
-    for (long long at = first_item(); at < numbers; at += item_step()) {
+__global__ void rows_kernel(To* to, const From* row, int width, long long count, float keep) {
+    for (long long at = first_item(); at < count; at += item_step()) {
         const float was = keep == 0.0f ? 0.0f : keep * to_float(to[at]);
         to[at] = from_float<To>(was + to_float(row[at % width]));
     }
 }
 
-// A launch over `numbers` numbers, V at a time.
-#define OVER(kernel, numbers, stream, ...) \
-    LAUNCH(kernel, blocks_for((numbers) / V, 256), 256, 0, stream, __VA_ARGS__, (numbers) / V)
+// Launches over `count` elements, V at a time.
+#define OVER(kernel, count, stream, ...) \
+    LAUNCH(kernel, blocks_for((count) / V, 256), 256, 0, stream, __VA_ARGS__, (count) / V)
 
-extern "C" int er_swiglu(void* y, const void* gate, const void* up, long long numbers, int type, void* stream) {
-    WITH_TYPE(type, T, WITH_PACKS(packs(addresses(y, gate, up), numbers, PACK), V,
-        return OVER((swiglu_kernel<T, V>), numbers, stream, (T*)y, (const T*)gate, (const T*)up)))
+extern "C" int er_swiglu(void* y, const void* gate, const void* up, long long count, int type, void* stream) {
+    WITH_TYPE(type, T, WITH_PACKS(vectorizable(addresses(y, gate, up), count, PACK), V,
+        return OVER((swiglu_kernel<T, V>), count, stream, (T*)y, (const T*)gate, (const T*)up)))
     return NO_SUCH_TYPE;
 }
 
-extern "C" int er_swiglu_backward(void* gate, void* up, const void* dy, long long numbers, int type, void* stream) {
-    WITH_TYPE(type, T, WITH_PACKS(packs(addresses(gate, up, dy), numbers, PACK), V,
-        return OVER((swiglu_backward_kernel<T, V>), numbers, stream, (T*)gate, (T*)up, (const T*)dy)))
+extern "C" int er_swiglu_backward(void* gate, void* up, const void* dy, long long count, int type, void* stream) {
+    WITH_TYPE(type, T, WITH_PACKS(vectorizable(addresses(gate, up, dy), count, PACK), V,
+        return OVER((swiglu_backward_kernel<T, V>), count, stream, (T*)gate, (T*)up, (const T*)dy)))
     return NO_SUCH_TYPE;
 }
 
-extern "C" int er_gelu(void* y, const void* x, long long numbers, int type, void* stream) {
-    WITH_TYPE(type, T, WITH_PACKS(packs(addresses(y, x), numbers, PACK), V,
-        return OVER((gelu_kernel<T, V>), numbers, stream, (T*)y, (const T*)x)))
+extern "C" int er_gelu(void* y, const void* x, long long count, int type, void* stream) {
+    WITH_TYPE(type, T, WITH_PACKS(vectorizable(addresses(y, x), count, PACK), V,
+        return OVER((gelu_kernel<T, V>), count, stream, (T*)y, (const T*)x)))
     return NO_SUCH_TYPE;
 }
 
-extern "C" int er_gelu_backward(void* x, const void* dy, long long numbers, int type, void* stream) {
-    WITH_TYPE(type, T, WITH_PACKS(packs(addresses(x, dy), numbers, PACK), V,
-        return OVER((gelu_backward_kernel<T, V>), numbers, stream, (T*)x, (const T*)dy)))
+extern "C" int er_gelu_backward(void* x, const void* dy, long long count, int type, void* stream) {
+    WITH_TYPE(type, T, WITH_PACKS(vectorizable(addresses(x, dy), count, PACK), V,
+        return OVER((gelu_backward_kernel<T, V>), count, stream, (T*)x, (const T*)dy)))
     return NO_SUCH_TYPE;
 }
 
@@ -182,42 +182,42 @@ extern "C" int er_rope(void* x, const float* cos, const float* sin, long long to
     return NO_SUCH_TYPE;
 }
 
-extern "C" int er_qkv(void* q, void* k, void* v, const void* joint, const void* q_bias, const void* k_bias,
+extern "C" int er_qkv(void* q, void* k, void* v, const void* fused, const void* q_bias, const void* k_bias,
                       const void* v_bias, const float* cos, const float* sin, long long rows, int heads, int kv_heads,
                       int half, int type, int bias_type, void* stream) {
     const long long pairs = rows * (heads + 2 * kv_heads) * half;
     WITH_TYPE(type, T, WITH_TYPE(bias_type, B,
         return LAUNCH((qkv_kernel<T, B>), blocks_for(pairs, 256), 256, 0, stream, (T*)q, (T*)k, (T*)v,
-                      (const T*)joint, (const B*)q_bias, (const B*)k_bias, (const B*)v_bias, cos, sin, pairs, heads,
+                      (const T*)fused, (const B*)q_bias, (const B*)k_bias, (const B*)v_bias, cos, sin, pairs, heads,
                       kv_heads, half)))
     return NO_SUCH_TYPE;
 }
 
-extern "C" int er_blend(void* to, const void* from, float from_share, float to_share, long long numbers, int type,
+extern "C" int er_axpby(void* to, const void* from, float from_share, float to_share, long long count, int type,
                         int from_type, void* stream) {
-    WITH_TYPE(type, T, WITH_TYPE(from_type, F, WITH_PACKS(packs(addresses(to, from), numbers, PACK), V,
-        return LAUNCH((blend_kernel<T, F, V>), blocks_for(numbers / V, 256), 256, 0, stream, (T*)to, (const F*)from,
-                      from_share, to_share, numbers / V))))
+    WITH_TYPE(type, T, WITH_TYPE(from_type, F, WITH_PACKS(vectorizable(addresses(to, from), count, PACK), V,
+        return LAUNCH((axpby_kernel<T, F, V>), blocks_for(count / V, 256), 256, 0, stream, (T*)to, (const F*)from,
+                      from_share, to_share, count / V))))
     return NO_SUCH_TYPE;
 }
 
-extern "C" int er_convert(void* to, const void* from, long long numbers, int type, int from_type, void* stream) {
-    WITH_TYPE(type, T, WITH_TYPE(from_type, F, WITH_PACKS(packs(addresses(to, from), numbers, PACK), V,
-        return OVER((convert_kernel<T, F, V>), numbers, stream, (T*)to, (const F*)from))))
+extern "C" int er_convert(void* to, const void* from, long long count, int type, int from_type, void* stream) {
+    WITH_TYPE(type, T, WITH_TYPE(from_type, F, WITH_PACKS(vectorizable(addresses(to, from), count, PACK), V,
+        return OVER((convert_kernel<T, F, V>), count, stream, (T*)to, (const F*)from))))
     return NO_SUCH_TYPE;
 }
 
-extern "C" int er_scale(void* x, float factor, long long numbers, int type, void* stream) {
-    WITH_TYPE(type, T, WITH_PACKS(packs(addresses(x), numbers, PACK), V,
-        return OVER((scale_kernel<T, V>), numbers, stream, (T*)x, factor)))
+extern "C" int er_scale(void* x, float factor, long long count, int type, void* stream) {
+    WITH_TYPE(type, T, WITH_PACKS(vectorizable(addresses(x), count, PACK), V,
+        return OVER((scale_kernel<T, V>), count, stream, (T*)x, factor)))
     return NO_SUCH_TYPE;
 }
 
 extern "C" int er_rows(void* to, const void* row, long long rows, int width, float keep, int type, int row_type,
                        void* stream) {
-    const long long numbers = rows * width;
+    const long long count = rows * width;
     WITH_TYPE(type, T, WITH_TYPE(row_type, F,
-        return LAUNCH((rows_kernel<T, F>), blocks_for(numbers, 256), 256, 0, stream, (T*)to, (const F*)row, width,
-                      numbers, keep)))
+        return LAUNCH((rows_kernel<T, F>), blocks_for(count, 256), 256, 0, stream, (T*)to, (const F*)row, width,
+                      count, keep)))
     return NO_SUCH_TYPE;
 }

@@ -1,8 +1,8 @@
-// CUDA's language for the host's compiler: the same kernel files run on a machine without a GPU, to test them.
+// CPU emulation of CUDA: compiles the same kernel files for the host, to test them without a GPU.
 //
-// Blocks run one after the other; the threads of a block are fibers that change at barriers and at operations of a
-// warp. So indices, barriers and exchanges are really run. A barrier that not all threads reach, or an exchange with a
-// lane that is not there, ends the process with a message. Shared memory holds NaN before a block writes it.
+// Blocks run sequentially. The threads of a block are fibers that switch at barriers and warp operations, so
+// indexing, barriers and exchanges are really exercised. A barrier that not all threads reach, or an exchange with an
+// inactive lane, aborts the process with a message. Shared memory holds NaN until a block writes it.
 #pragma once
 
 #include <cmath>
@@ -44,7 +44,7 @@ inline float __bfloat162float(__nv_bfloat16 x) {
     return out;
 }
 
-// To the nearest, ties to even.
+// Rounds to nearest, ties to even.
 inline __nv_bfloat16 __float2bfloat16(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
@@ -84,7 +84,7 @@ inline float __int_as_float(int x) { return host_bits<float>(x); }
 
 template <class T> inline T __ldg(const T* from) { return *from; }
 
-// Fibers change at barriers alone, so plain memory is atomic.
+// Fibers switch only at barriers and warp operations, so plain memory accesses are atomic.
 template <class T> inline T atomicAdd(T* at, T x) { T was = *at; *at = was + x; return was; }
 template <class T> inline T atomicMax(T* at, T x) { T was = *at; if (x > was) *at = x; return was; }
 template <class T> inline T atomicMin(T* at, T x) { T was = *at; if (x < was) *at = x; return was; }
@@ -99,22 +99,21 @@ constexpr int NO_LANE = 32;
 
 typedef void (*Body)(void*);
 
-// Runs `body(context)` once for each thread of each block; gives CUDA's error code.
+// Runs `body(context)` once per thread of each block; returns CUDA's error code.
 int launch(dim3 grid, dim3 block, size_t shared, const char* kernel, Body body, void* context);
 
 template <class F> int launch(dim3 grid, dim3 block, size_t shared, const char* kernel, F f) {
     return launch(grid, block, shared, kernel, [](void* f) { (*static_cast<F*>(f))(); }, &f);
 }
 
-// Until all threads of the block have come.
+// Waits for all threads of the block.
 void barrier();
 
-// Shows `bits` to the lanes of `mask`, and gives what each lane has shown once all of them have come.
-// With `reading` below 32 that lane must be one of them.
+// Sends `bits` to the lanes of `mask`, and returns what each lane has sent once all have arrived. A `reading` below
+// 32 must be one of the lanes.
 const uint64_t* exchange(unsigned mask, uint64_t bits, int reading);
 
 int lane(); // of the running thread in its warp
-
 
 void* dynamic_shared();
 
@@ -122,9 +121,9 @@ template <class T> T shuffle(unsigned mask, T x, int from) {
     static_assert(sizeof(T) <= 8, "shuffles are of at most 8 bytes");
     uint64_t bits = 0;
     memcpy(&bits, &x, sizeof x);
-    const uint64_t seen = exchange(mask, bits, from)[from];
+    const uint64_t received = exchange(mask, bits, from)[from];
     T out;
-    memcpy(&out, &seen, sizeof out);
+    memcpy(&out, &received, sizeof out);
     return out;
 }
 
@@ -160,9 +159,9 @@ template <class T> T __shfl_up_sync(unsigned mask, T x, int step, int width = 32
 }
 
 inline unsigned __ballot_sync(unsigned mask, int holds) {
-    const uint64_t* seen = host::exchange(mask, holds != 0, host::NO_LANE);
+    const uint64_t* received = host::exchange(mask, holds != 0, host::NO_LANE);
     unsigned out = 0;
-    for (int i = 0; i < 32; i++) out |= (mask >> i & 1u) && seen[i] ? 1u << i : 0u;
+    for (int i = 0; i < 32; i++) out |= (mask >> i & 1u) && received[i] ? 1u << i : 0u;
     return out;
 }
 

@@ -1,4 +1,4 @@
-// Kernels with faults, for the tests of what the host finds.
+// Faulty kernels, to test the emulator's checks.
 
 #include "device.h"
 
@@ -11,8 +11,8 @@ __global__ void missing_lane_kernel(float* x) { x[threadIdx.x] = warp_sum(x[thre
 __global__ void left_out_kernel(float* x) { x[threadIdx.x] = __shfl_sync(0xffff, x[threadIdx.x], 20); }
 
 extern "C" int er_host_fault(int which) {
-    float numbers[WARP] = {};
-    float* const x = numbers;
+    float values[WARP] = {};
+    float* const x = values;
     switch (which) {
         case 0: return LAUNCH(half_a_barrier_kernel, 1, 64, 0, nullptr);
         case 1: return LAUNCH(missing_lane_kernel, 1, 20, 0, nullptr, x);

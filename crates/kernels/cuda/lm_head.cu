@@ -1,4 +1,4 @@
-// Log-probabilities and entropies of rows of logits, and the gradient of the logits: a block for each row.
+// Log-probabilities and entropies of rows of logits, and the gradient of the logits: one block per row.
 
 #include "device.h"
 #include "softmax.h"
@@ -31,7 +31,7 @@ __global__ void lm_head_score_kernel(const float* logits, const unsigned* target
     }
 }
 
-// d_logits = d_logp · scale · (one-hot(target) - e^(logit · scale - log-sum-exp)); f32 may take the logits' place.
+// d_logits = d_logp · scale · (one-hot(target) - e^(logit · scale - log-sum-exp)); in f32 may overwrite the logits.
 template <class T>
 __global__ void lm_head_gradient_kernel(const float* logits, const unsigned* targets, const float* log_sum_exp,
                                         const float* d_logps, T* d_logits, int vocabulary, float scale) {

@@ -1,8 +1,8 @@
-// Rows picked by their number, sums scattered back, and masks that are looked up.
+// Gather, scatter-add, and dropout with counter-based masks.
 
 #include "device.h"
 
-// Row i of `out` is row indices[i] of `table`; a block for each row.
+// out[i] = table[indices[i]]; one block per row.
 template <class To, class From>
 __global__ void gather_kernel(To* out, const From* table, const uint32_t* indices, int width) {
     const long long row = blockIdx.x, from = indices[row];
@@ -10,7 +10,7 @@ __global__ void gather_kernel(To* out, const From* table, const uint32_t* indice
         out[row * width + at] = from_float<To>(to_float(table[from * width + at]));
 }
 
-// Adds to row entries[e] of `table` the rows order[first[e]] … order[first[e + 1] - 1], in this order.
+// Adds rows order[first[e]] … order[first[e + 1] - 1] to row entries[e] of `table`, in this order.
 template <class To, class T>
 __global__ void scatter_kernel(To* table, const uint32_t* entries, const uint32_t* first, const uint32_t* order,
                                const T* rows, int width) {
@@ -23,7 +23,7 @@ __global__ void scatter_kernel(To* table, const uint32_t* entries, const uint32_
     }
 }
 
-// The finaliser of SplitMix64 over the counter's next state, as on the CPU.
+// The SplitMix64 finaliser of the counter's next state, as on the CPU.
 __device__ inline uint64_t mix(uint64_t x) {
     x += 0x9e3779b97f4a7c15ull;
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -31,7 +31,7 @@ __device__ inline uint64_t mix(uint64_t x) {
     return x ^ (x >> 31);
 }
 
-// y = keep · y + x · scale where it is kept; keys are (rows, 2), the lower half first.
+// y = keep · y + x · scale for kept elements; keys are (rows, 2), lower word first.
 template <class T>
 __global__ void dropout_kernel(T* y, const T* x, const uint32_t* keys, int width, uint32_t threshold, float scale,
                                float keep) {

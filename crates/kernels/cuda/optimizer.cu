@@ -1,4 +1,4 @@
-// Optimisers' steps on flat buffers, and the gradient's norm.
+// Optimizer steps on flat buffers, and the gradient norm.
 
 #include "device.h"
 
@@ -21,11 +21,11 @@ __global__ void adamw_kernel(float* param, float* m, float* v, const G* grad, Ad
     }
 }
 
-// The momentum takes its share of the gradient; the direction looks one step ahead (Nesterov).
+// Momentum update, and the Nesterov direction.
 template <class G>
 __global__ void momentum_kernel(float* momentum, float* direction, const G* grad, float keep, float scale,
-                                long long numbers) {
-    for (long long at = first_item(); at < numbers; at += item_step()) {
+                                long long count) {
+    for (long long at = first_item(); at < count; at += item_step()) {
         const float share = (1.0f - keep) * (to_float(grad[at]) * scale);
         const float m = keep * momentum[at] + share;
         momentum[at] = m;
@@ -35,8 +35,8 @@ __global__ void momentum_kernel(float* momentum, float* direction, const G* grad
 
 // square = a I + b gram + c square, all (size, size).
 __global__ void polynomial_kernel(float* square, const float* gram, float a, float b, float c, int size) {
-    const long long numbers = (long long)size * size;
-    for (long long at = first_item(); at < numbers; at += item_step()) {
+    const long long count = (long long)size * size;
+    for (long long at = first_item(); at < count; at += item_step()) {
         const float diagonal = at / size == at % size ? a : 0.0f;
         square[at] = b * gram[at] + c * square[at] + diagonal;
     }
@@ -44,17 +44,17 @@ __global__ void polynomial_kernel(float* square, const float* gram, float a, flo
 
 constexpr int SQUARES = 4096;
 
-// parts[i] = the sum of the squares of the i-th 4096 numbers.
-template <class T> __global__ void squares_kernel(float* parts, const T* x, long long numbers) {
+// parts[i] = sum of squares of the i-th 4096 elements.
+template <class T> __global__ void squares_kernel(float* parts, const T* x, long long count) {
     const long long first = (long long)blockIdx.x * SQUARES;
-    const long long end = first + SQUARES < numbers ? first + SQUARES : numbers;
+    const long long end = first + SQUARES < count ? first + SQUARES : count;
     float sum = 0.0f;
     for (long long at = first + threadIdx.x; at < end; at += blockDim.x) sum += to_float(x[at]) * to_float(x[at]);
     sum = block_sum(sum);
     if (threadIdx.x == 0) parts[blockIdx.x] = sum;
 }
 
-// The sum of all parts in double precision, by one block.
+// Sum of all parts in double precision, by one block.
 __global__ void total_kernel(double* total, const float* parts, long long count) {
     __shared__ double sums[256];
     double sum = 0.0;
@@ -67,20 +67,20 @@ __global__ void total_kernel(double* total, const float* parts, long long count)
     if (threadIdx.x == 0) *total = sums[0];
 }
 
-extern "C" int er_adamw(float* param, float* m, float* v, const void* grad, const float* factors, long long numbers,
+extern "C" int er_adamw(float* param, float* m, float* v, const void* grad, const float* factors, long long count,
                         int type, void* stream) {
     const AdamwFactors f = {factors[0], factors[1], factors[2], factors[3], factors[4], factors[5], factors[6]};
-    WITH_TYPE(type, G, WITH_PACKS(packs(addresses(param, m, v, grad), numbers, PACK), V,
-        return LAUNCH((adamw_kernel<G, V>), blocks_for(numbers / V, 256), 256, 0, stream, param, m, v, (const G*)grad,
-                      f, numbers / V)))
+    WITH_TYPE(type, G, WITH_PACKS(vectorizable(addresses(param, m, v, grad), count, PACK), V,
+        return LAUNCH((adamw_kernel<G, V>), blocks_for(count / V, 256), 256, 0, stream, param, m, v, (const G*)grad,
+                      f, count / V)))
     return NO_SUCH_TYPE;
 }
 
 extern "C" int er_momentum(float* momentum, float* direction, const void* grad, float keep, float scale,
-                           long long numbers, int type, void* stream) {
+                           long long count, int type, void* stream) {
     WITH_TYPE(type, G,
-        return LAUNCH((momentum_kernel<G>), blocks_for(numbers, 256), 256, 0, stream, momentum, direction,
-                      (const G*)grad, keep, scale, numbers))
+        return LAUNCH((momentum_kernel<G>), blocks_for(count, 256), 256, 0, stream, momentum, direction,
+                      (const G*)grad, keep, scale, count))
     return NO_SUCH_TYPE;
 }
 
@@ -89,10 +89,10 @@ extern "C" int er_polynomial(float* square, const float* gram, float a, float b,
                   size);
 }
 
-extern "C" int er_squares(float* parts, const void* x, long long numbers, int type, void* stream) {
+extern "C" int er_squares(float* parts, const void* x, long long count, int type, void* stream) {
     WITH_TYPE(type, T,
-        return LAUNCH((squares_kernel<T>), unsigned((numbers + SQUARES - 1) / SQUARES), 256, 0, stream, parts,
-                      (const T*)x, numbers))
+        return LAUNCH((squares_kernel<T>), unsigned((count + SQUARES - 1) / SQUARES), 256, 0, stream, parts,
+                      (const T*)x, count))
     return NO_SUCH_TYPE;
 }
 

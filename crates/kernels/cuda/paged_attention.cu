@@ -1,99 +1,100 @@
-// Attention over pages of keys and values, for the few queries of decoding.
+// Paged attention for decoding (split-KV).
 //
-// A pool holds, for each page, keys then values, for each key head, PAGE tokens of `width` numbers: (pages, 2, heads,
-// PAGE, width). `width` is a head's size made a multiple of 8, so that a token begins at a multiple of 16 bytes.
+// The pool is (pages, 2, heads, PAGE_SIZE, padded_dim): for each page keys then values, for each KV head.
+// `padded_dim` is the head size padded to a multiple of 8, so that tokens are 16-byte aligned.
 
 #include "device.h"
 #include "softmax.h"
 
 namespace {
 
-constexpr int PAGE = 64;
+constexpr int PAGE_SIZE = 64;
 constexpr int THREADS = 128;
 
 struct Pool {
     int heads;
-    int width;
+    int padded_dim;
 
-    __device__ long long tokens(long long page, int of_values, int head) const {
-        return ((page * 2 + of_values) * heads + head) * PAGE * width;
+    __device__ long long offset(long long page, int is_value, int head) const {
+        return ((page * 2 + is_value) * heads + head) * PAGE_SIZE * padded_dim;
     }
 };
 
-// Puts the keys and values of `rows` tokens (rows, heads · dim) into their slots, page · PAGE + place.
+// Writes keys and values of `rows` tokens (rows, heads · dim) to their slots, page · PAGE_SIZE + offset in the page.
 template <class T>
-__global__ void paged_store_kernel(T* numbers, const T* k, const T* v, const unsigned* slots, Pool pool, int rows,
+__global__ void paged_store_kernel(T* kv, const T* k, const T* v, const unsigned* slots, Pool pool, int rows,
                                    int dim) {
     const long long count = (long long)rows * pool.heads * dim;
     for (long long i = first_item(); i < count; i += item_step()) {
         const int d = int(i % dim), head = int(i / dim % pool.heads);
         const unsigned slot = slots[i / dim / pool.heads];
-        const long long at = (long long)(slot % PAGE) * pool.width + d;
-        numbers[pool.tokens(slot / PAGE, 0, head) + at] = k[i];
-        numbers[pool.tokens(slot / PAGE, 1, head) + at] = v[i];
+        const long long at = (long long)(slot % PAGE_SIZE) * pool.padded_dim + d;
+        kv[pool.offset(slot / PAGE_SIZE, 0, head) + at] = k[i];
+        kv[pool.offset(slot / PAGE_SIZE, 1, head) + at] = v[i];
     }
 }
 
-// Copies a page of so many numbers over another.
+// Copies a page.
 template <class T>
-__global__ void paged_copy_kernel(T* numbers, int from, int to, int page_numbers) {
-    for (long long i = first_item(); i < page_numbers; i += item_step())
-        numbers[(long long)to * page_numbers + i] = numbers[(long long)from * page_numbers + i];
+__global__ void paged_copy_kernel(T* kv, int from, int to, int page_elements) {
+    for (long long i = first_item(); i < page_elements; i += item_step())
+        kv[(long long)to * page_elements + i] = kv[(long long)from * page_elements + i];
 }
 
-// The first `tokens` keys and values of a list of pages, one behind the other (tokens, heads · dim).
+// Gathers the first `tokens` keys and values of a list of pages into (tokens, heads · dim).
 template <class T>
-__global__ void paged_gather_kernel(T* k, T* v, const T* numbers, const unsigned* pages, Pool pool, int tokens,
+__global__ void paged_gather_kernel(T* k, T* v, const T* kv, const unsigned* pages, Pool pool, int tokens,
                                     int dim) {
     const long long count = (long long)tokens * pool.heads * dim;
     for (long long i = first_item(); i < count; i += item_step()) {
         const int d = int(i % dim), head = int(i / dim % pool.heads);
         const int token = int(i / dim / pool.heads);
-        const long long at = (long long)(token % PAGE) * pool.width + d;
-        k[i] = numbers[pool.tokens(pages[token / PAGE], 0, head) + at];
-        v[i] = numbers[pool.tokens(pages[token / PAGE], 1, head) + at];
+        const long long at = (long long)(token % PAGE_SIZE) * pool.padded_dim + d;
+        k[i] = kv[pool.offset(pages[token / PAGE_SIZE], 0, head) + at];
+        v[i] = kv[pool.offset(pages[token / PAGE_SIZE], 1, head) + at];
     }
 }
 
-// Some consecutive queries, and consecutive pages of which each of them may see some tokens.
-struct Item {
+// Consecutive queries, and consecutive pages that each of them attends to.
+struct WorkItem {
     unsigned first_row;
     unsigned rows;
-    unsigned first_page;  // in the list of pages
+    unsigned first_page;  // index in the page list
     unsigned pages;
-    unsigned position;    // of the first page's first token in its sequence
-    unsigned part;        // the first of the item's partial results, one a row
+    unsigned position;    // of the first page's first token, in its sequence
+    unsigned part;        // first partial result; one per row
 };
 
-// Partial results of an item for up to TILE query heads of a key head: means of values (parts, query heads, dim) under
-// a softmax over the item's pages alone, and its log-sum-exp (parts, query heads), -inf where nothing is seen.
+// Partial results of a work item for up to TILE query heads of a KV head: softmax-weighted values (parts, query
+// heads, dim) over the item's pages, and their log-sum-exp (parts, query heads), -inf if fully masked.
 //
-// KEYS tokens are worked on at a time. A thread computes the scores of one token with ROWS of the query heads, then one
-// column of the values for OUT of them.
+// Processes KEYS tokens at a time. A thread computes the scores of one token with ROWS query heads, then one column
+// of the values for OUT of them.
 template <class T, int DIM, int TILE, int KEYS>
-__global__ void paged_attention_kernel(float* out, float* log_sum_exp, const T* queries, const T* numbers,
-                                       const Item* items, const unsigned* page_list, const unsigned* positions,
-                                       Pool pool, int dim, int shared, int per_block, float scale, int window) {
+__global__ void paged_attention_kernel(float* out, float* log_sum_exp, const T* queries, const T* kv,
+                                       const WorkItem* items, const unsigned* page_list, const unsigned* positions,
+                                       Pool pool, int dim, int q_per_kv, int per_block, float scale, int window) {
     constexpr int ROWS = TILE * KEYS / THREADS, COLUMNS = THREADS / DIM, OUT = TILE / COLUMNS;
     constexpr int VECTOR = 16 / int(sizeof(T)), STRIDE = DIM + VECTOR;
-    static_assert(TILE * KEYS % THREADS == 0 && TILE % COLUMNS == 0 && PAGE % KEYS == 0, "threads are left over");
+    static_assert(TILE * KEYS % THREADS == 0 && TILE % COLUMNS == 0 && PAGE_SIZE % KEYS == 0,
+                  "the threads do not divide the tile");
     alignas(16) __shared__ T keys[KEYS * STRIDE];
     alignas(16) __shared__ T values[KEYS * STRIDE];
     alignas(16) __shared__ float q[TILE * DIM];
     alignas(16) __shared__ float weights[TILE * KEYS];
     __shared__ float factors[TILE];
 
-    const Item item = items[blockIdx.x];
-    const int blocks = (shared + per_block - 1) / per_block;
-    const int head = blockIdx.y / blocks, first_head = int(blockIdx.y) % blocks * per_block;
-    const int of_block = min(per_block, shared - first_head), count = int(item.rows) * of_block;
-    const int all_heads = pool.heads * shared, width = pool.width;
+    const WorkItem item = items[blockIdx.x];
+    const int head_blocks = (q_per_kv + per_block - 1) / per_block;
+    const int head = blockIdx.y / head_blocks, first_head = int(blockIdx.y) % head_blocks * per_block;
+    const int of_block = min(per_block, q_per_kv - first_head), count = int(item.rows) * of_block;
+    const int all_heads = pool.heads * q_per_kv, padded_dim = pool.padded_dim;
     const int token = threadIdx.x % KEYS, first_score = int(threadIdx.x) / KEYS * ROWS;
     const int column = threadIdx.x % DIM, first_out = int(threadIdx.x) / DIM * OUT;
 
     for (int i = threadIdx.x; i < TILE * DIM; i += THREADS) {
         const int row = i / DIM, d = i % DIM;
-        const long long at = (item.first_row + row / of_block) * (long long)all_heads + head * shared + first_head +
+        const long long at = (item.first_row + row / of_block) * (long long)all_heads + head * q_per_kv + first_head +
                              row % of_block;
         q[i] = row < count && d < dim ? to_float(queries[at * dim + d]) * scale : 0.0f;
     }
@@ -108,34 +109,34 @@ __global__ void paged_attention_kernel(float* out, float* log_sum_exp, const T* 
     }
 #pragma unroll
     for (int r = 0; r < OUT; r++) result[r] = 0.0f;
-    // What all rows together see: a row after another stands one behind the other, or in another sequence.
-    int behind = -1, before = 1 << 30;
+    // Bounds over all rows: their positions need not be in order.
+    int last_visible = -1, first_visible = 1 << 30;
     for (int row = 0; row < int(item.rows); row++) {
-        const int sees = int(positions[item.first_row + row]);
-        behind = max(behind, sees);
-        before = min(before, window > 0 ? sees + 1 - window : 0);
+        const int position = int(positions[item.first_row + row]);
+        last_visible = max(last_visible, position);
+        first_visible = min(first_visible, window > 0 ? position + 1 - window : 0);
     }
 
-    const int tokens = int(item.pages) * PAGE;
+    const int tokens = int(item.pages) * PAGE_SIZE;
     for (int start = 0; start < tokens; start += KEYS) {
         const int position = int(item.position) + start;
-        if (position > behind || position + KEYS <= before) continue;
-        const long long page = page_list[item.first_page + start / PAGE];
-        const T* from_keys = numbers + pool.tokens(page, 0, head) + (long long)(start % PAGE) * width;
-        const T* from_values = numbers + pool.tokens(page, 1, head) + (long long)(start % PAGE) * width;
-        __syncthreads(); // what was here before has been read
-        for (int i = threadIdx.x * VECTOR; i < KEYS * width; i += THREADS * VECTOR) {
-            const int to = i / width * STRIDE + i % width;
+        if (position > last_visible || position + KEYS <= first_visible) continue;
+        const long long page = page_list[item.first_page + start / PAGE_SIZE];
+        const T* from_keys = kv + pool.offset(page, 0, head) + (long long)(start % PAGE_SIZE) * padded_dim;
+        const T* from_values = kv + pool.offset(page, 1, head) + (long long)(start % PAGE_SIZE) * padded_dim;
+        __syncthreads(); // previous readers are done
+        for (int i = threadIdx.x * VECTOR; i < KEYS * padded_dim; i += THREADS * VECTOR) {
+            const int to = i / padded_dim * STRIDE + i % padded_dim;
             store(keys + to, load<VECTOR>(from_keys + i));
-            // What nobody sees may be anything, of which a weight of 0 would make NaN.
-            const bool there = position + i / width <= behind;
-            store(values + to, there ? load<VECTOR>(from_values + i) : Pack<T, VECTOR>{});
+            // Masked values may be anything, and a weight of 0 times NaN is NaN.
+            const bool in_range = position + i / padded_dim <= last_visible;
+            store(values + to, in_range ? load<VECTOR>(from_values + i) : Pack<T, VECTOR>{});
         }
         __syncthreads();
         float scores[ROWS];
 #pragma unroll
         for (int r = 0; r < ROWS; r++) scores[r] = 0.0f;
-        for (int d = 0; d < width; d += VECTOR) {
+        for (int d = 0; d < padded_dim; d += VECTOR) {
             const Pack<T, VECTOR> key = load<VECTOR>(keys + token * STRIDE + d);
 #pragma unroll
             for (int r = 0; r < ROWS; r++) {
@@ -150,12 +151,12 @@ __global__ void paged_attention_kernel(float* out, float* log_sum_exp, const T* 
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
             const int at = position + token;
-            const bool seen = at <= last[r] && (window == 0 || at + window > last[r]);
-            const float score = seen ? scores[r] : -INFINITY;
+            const bool visible = at <= last[r] && (window == 0 || at + window > last[r]);
+            const float score = visible ? scores[r] : -INFINITY;
             float top = score;
             for (int step = KEYS / 2; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(FULL_WARP, top, step));
             top = fmaxf(top, largest[r]);
-            const float weight = seen ? expf(score - top) : 0.0f;
+            const float weight = visible ? expf(score - top) : 0.0f;
             float sum = weight;
             for (int step = KEYS / 2; step > 0; step /= 2) sum += __shfl_xor_sync(FULL_WARP, sum, step);
             const float factor = largest[r] == -INFINITY ? 0.0f : expf(largest[r] - top);
@@ -188,7 +189,7 @@ __global__ void paged_attention_kernel(float* out, float* log_sum_exp, const T* 
             const int row = first_score + r;
             factors[row] = sums[r] == 0.0f ? 0.0f : 1.0f / sums[r];
             if (row >= count) continue;
-            const long long to = (item.part + row / of_block) * (long long)all_heads + head * shared + first_head +
+            const long long to = (item.part + row / of_block) * (long long)all_heads + head * q_per_kv + first_head +
                                  row % of_block;
             log_sum_exp[to] = sums[r] == 0.0f ? -INFINITY : largest[r] + logf(sums[r]);
         }
@@ -198,14 +199,14 @@ __global__ void paged_attention_kernel(float* out, float* log_sum_exp, const T* 
     for (int r = 0; r < OUT; r++) {
         const int row = first_out + r;
         if (row >= count || column >= dim) continue;
-        const long long to = (item.part + row / of_block) * (long long)all_heads + head * shared + first_head +
+        const long long to = (item.part + row / of_block) * (long long)all_heads + head * q_per_kv + first_head +
                              row % of_block;
         out[to * dim + column] = result[r] * factors[row];
     }
 }
 
-// Each row's partial results as one, in the order of its list, `part_list[part_starts[row]..part_starts[row + 1]]`.
-// Rows without one are left as they are. A warp for each of a row's query heads.
+// Merges each row's partial results in the order of its list, `part_list[part_starts[row]..part_starts[row + 1]]`.
+// Rows without any are left unchanged. One warp per row and query head.
 template <class T>
 __global__ void paged_merge_kernel(T* out, float* log_sum_exp, const float* parts, const float* part_sums,
                                    const unsigned* part_starts, const unsigned* part_list, int rows, int heads,
@@ -235,80 +236,80 @@ __global__ void paged_merge_kernel(T* out, float* log_sum_exp, const float* part
     if (lane == 0) log_sum_exp[at] = top + logf(sum);
 }
 
-struct Call {
+struct LaunchParams {
     float* out;
     float* log_sum_exp;
     const void* queries;
-    const void* numbers;
+    const void* kv;
     const void* items;
     const unsigned* page_list;
     const unsigned* positions;
     Pool pool;
-    int count, dim, shared, per_block, window;
+    int count, dim, q_per_kv, per_block, window;
     float scale;
     void* stream;
 };
 
-template <class T, int DIM, int TILE, int KEYS> int attend(const Call& c) {
-    const int blocks = (c.shared + c.per_block - 1) / c.per_block;
-    const dim3 grid(unsigned(c.count), unsigned(c.pool.heads * blocks));
+template <class T, int DIM, int TILE, int KEYS> int launch(const LaunchParams& c) {
+    const int head_blocks = (c.q_per_kv + c.per_block - 1) / c.per_block;
+    const dim3 grid(unsigned(c.count), unsigned(c.pool.heads * head_blocks));
     const Pool pool = c.pool;
     float *const out = c.out, *const sums = c.log_sum_exp;
     const unsigned *const pages = c.page_list, *const positions = c.positions;
-    const T *const queries = (const T*)c.queries, *const numbers = (const T*)c.numbers;
-    const Item* const items = (const Item*)c.items;
-    const int dim = c.dim, shared = c.shared, per_block = c.per_block, window = c.window;
+    const T *const queries = (const T*)c.queries, *const kv = (const T*)c.kv;
+    const WorkItem* const items = (const WorkItem*)c.items;
+    const int dim = c.dim, q_per_kv = c.q_per_kv, per_block = c.per_block, window = c.window;
     const float scale = c.scale;
-    return LAUNCH((paged_attention_kernel<T, DIM, TILE, KEYS>), grid, THREADS, 0, c.stream, out, sums, queries, numbers,
-                  items, pages, positions, pool, dim, shared, per_block, scale, window);
+    return LAUNCH((paged_attention_kernel<T, DIM, TILE, KEYS>), grid, THREADS, 0, c.stream, out, sums, queries, kv,
+                  items, pages, positions, pool, dim, q_per_kv, per_block, scale, window);
 }
 
-// Keys at a time: as many as let the block's shared memory stay within 48 KiB.
-template <class T, int TILE> int attend_sized(const Call& c) {
+// KEYS: as many as fit 48 KiB of shared memory.
+template <class T, int TILE> int dispatch_dim(const LaunchParams& c) {
     constexpr int KEYS = sizeof(T) == 2 ? 32 : 16;
-    if (c.dim <= 32) return attend<T, 32, TILE, KEYS>(c);
-    if (c.dim <= 64) return attend<T, 64, TILE, KEYS>(c);
-    if (c.dim <= 128) return attend<T, 128, TILE, KEYS>(c);
+    if (c.dim <= 32) return launch<T, 32, TILE, KEYS>(c);
+    if (c.dim <= 64) return launch<T, 64, TILE, KEYS>(c);
+    if (c.dim <= 128) return launch<T, 128, TILE, KEYS>(c);
     return NO_SUCH_TYPE;
 }
 
 }  // namespace
 
-extern "C" int er_paged_store(void* numbers, const void* k, const void* v, const unsigned* slots, int rows, int heads,
-                              int dim, int width, int type, void* stream) {
-    const Pool pool{heads, width};
+extern "C" int er_paged_store(void* kv, const void* k, const void* v, const unsigned* slots, int rows, int heads,
+                              int dim, int padded_dim, int type, void* stream) {
+    const Pool pool{heads, padded_dim};
     const long long count = (long long)rows * heads * dim;
     WITH_TYPE(type, T,
-        return LAUNCH((paged_store_kernel<T>), blocks_for(count, THREADS), THREADS, 0, stream, (T*)numbers, (const T*)k,
+        return LAUNCH((paged_store_kernel<T>), blocks_for(count, THREADS), THREADS, 0, stream, (T*)kv, (const T*)k,
                       (const T*)v, slots, pool, rows, dim))
     return NO_SUCH_TYPE;
 }
 
-extern "C" int er_paged_copy(void* numbers, int from, int to, int page_numbers, int type, void* stream) {
+extern "C" int er_paged_copy(void* kv, int from, int to, int page_elements, int type, void* stream) {
     WITH_TYPE(type, T,
-        return LAUNCH((paged_copy_kernel<T>), blocks_for(page_numbers, THREADS), THREADS, 0, stream, (T*)numbers, from,
-                      to, page_numbers))
+        return LAUNCH((paged_copy_kernel<T>), blocks_for(page_elements, THREADS), THREADS, 0, stream, (T*)kv, from,
+                      to, page_elements))
     return NO_SUCH_TYPE;
 }
 
-extern "C" int er_paged_gather(void* k, void* v, const void* numbers, const unsigned* pages, int tokens, int heads,
-                               int dim, int width, int type, void* stream) {
-    const Pool pool{heads, width};
+extern "C" int er_paged_gather(void* k, void* v, const void* kv, const unsigned* pages, int tokens, int heads,
+                               int dim, int padded_dim, int type, void* stream) {
+    const Pool pool{heads, padded_dim};
     const long long count = (long long)tokens * heads * dim;
     WITH_TYPE(type, T,
         return LAUNCH((paged_gather_kernel<T>), blocks_for(count, THREADS), THREADS, 0, stream, (T*)k, (T*)v,
-                      (const T*)numbers, pages, pool, tokens, dim))
+                      (const T*)kv, pages, pool, tokens, dim))
     return NO_SUCH_TYPE;
 }
 
-// `tile` query heads at most in an item and a key head: 8 or 32. `per_block` of `shared` go into one block.
-extern "C" int er_paged_attention(float* out, float* log_sum_exp, const void* queries, const void* numbers,
+// `tile`: maximum query heads of a work item and a KV head, 8 or 32. A thread block takes `per_block` of `q_per_kv`.
+extern "C" int er_paged_attention(float* out, float* log_sum_exp, const void* queries, const void* kv,
                                   const unsigned* items, const unsigned* page_list, const unsigned* positions,
-                                  int count, int heads, int dim, int width, int shared, int per_block, int tile,
+                                  int count, int heads, int dim, int padded_dim, int q_per_kv, int per_block, int tile,
                                   float scale, int window, int type, void* stream) {
-    const Call call{out, log_sum_exp, queries, numbers, items, page_list, positions, Pool{heads, width},
-                    count, dim, shared, per_block, window, scale, stream};
-    WITH_TYPE(type, T, return tile <= 8 ? attend_sized<T, 8>(call) : attend_sized<T, 32>(call))
+    const LaunchParams call{out, log_sum_exp, queries, kv, items, page_list, positions, Pool{heads, padded_dim},
+                    count, dim, q_per_kv, per_block, window, scale, stream};
+    WITH_TYPE(type, T, return tile <= 8 ? dispatch_dim<T, 8>(call) : dispatch_dim<T, 32>(call))
     return NO_SUCH_TYPE;
 }
 

@@ -1,11 +1,11 @@
-// Weights in blocks of few bits, as ggml lays them out: turned into numbers, or multiplied with as they are.
+// Block-quantized weights in ggml's layouts: dequantization, and fused dequantize-GEMV.
 
 #include "device.h"
 
-// `cuda::blocks::code` in Rust.
+// `cuda::quantized::code` in Rust.
 enum Format { Q4_0 = 0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K };
 
-// Numbers that are taken out of a block at once: they have one scale.
+// Elements dequantized at a time; they share one scale.
 constexpr int RUN = 8;
 
 // IEEE half precision, little-endian.
@@ -16,22 +16,22 @@ __device__ inline float half_at(const uint8_t* at) {
     return __uint_as_float(value | (bits & 0x8000u) << 16);
 }
 
-// Four bits of each of RUN numbers from `at` on, of 32: the low halves of 16 bytes before the high ones.
+// Nibbles of RUN of 32 elements, from `at` on: the low nibbles of 16 bytes come before the high ones.
 __device__ inline unsigned nibble(const uint8_t* bytes, int at, int i) {
     return bytes[(at & 8) + i] >> (at & 16 ? 4 : 0) & 15;
 }
 
 __device__ inline unsigned bits_at(const uint8_t* at) { return at[0] | at[1] << 8 | at[2] << 16 | unsigned(at[3]) << 24; }
 
-// Scale and smallest number of one of eight groups, 6 bits each in 12 bytes.
+// Scale and minimum of one of eight groups, 6 bits each in 12 bytes.
 __device__ inline float2 group(const uint8_t* packed, int g) {
     if (g < 4) return make_float2(float(packed[g] & 63), float(packed[g + 4] & 63));
     const unsigned low = packed[g + 4];
     return make_float2(float((low & 15) | packed[g - 4] >> 6 << 4), float(low >> 4 | packed[g] >> 6 << 4));
 }
 
-// Of each format: a block's numbers and bytes, and RUN of its numbers from `at` on. Where FIFTH, a fifth bit stands apart
-// from the four.
+// For each format: elements and bytes per block, and dequantization of RUN elements from `at` on. With FIFTH, the
+// fifth bits are stored apart from the nibbles.
 
 // d · (q - 8), or with a fifth bit d · (q - 16).
 template <bool FIFTH> struct SignedBlock {
@@ -63,7 +63,8 @@ struct ByteBlock {
     }
 };
 
-// d · scale · q - dmin · min, scales and least numbers of eight groups; bit g of 32 bytes is a fifth bit of the group g.
+// d · scale · q - dmin · min, with scales and minimums of eight groups; bit g of 32 bytes is the fifth bit of group
+// g.
 template <bool FIFTH> struct GroupedBlock {
     static constexpr int LEN = 256, HIGH = FIFTH ? 32 : 0, BYTES = 144 + HIGH;
     static __device__ void run(const uint8_t* b, int at, float* y) {
@@ -78,7 +79,7 @@ template <bool FIFTH> struct GroupedBlock {
     }
 };
 
-// d · scale · (q - 32): four bits of each number, then two, then scales of groups of 16.
+// d · scale · (q - 32): four bits of each element, then two, then scales of groups of 16.
 struct SixBitBlock {
     static constexpr int LEN = 256, BYTES = 210;
     static __device__ void run(const uint8_t* b, int at, float* y) {
@@ -90,7 +91,7 @@ struct SixBitBlock {
     }
 };
 
-// Runs `...` with `B` standing for the block that `format` names, or returns NO_SUCH_TYPE.
+// Runs `...` with `B` as the block of `format`, or returns NO_SUCH_TYPE.
 #define WITH_FORMAT(format, B, ...)                       \
     switch (format) {                                     \
         case Q4_0: { using B = SignedBlock<false>; __VA_ARGS__; break; } \
@@ -104,7 +105,7 @@ struct SixBitBlock {
         default: return NO_SUCH_TYPE;                     \
     }
 
-// Row i of `out` is row indices[i] of the blocks, or row i without indices.
+// Dequantizes rows indices[i], or rows i without indices, into `out`.
 template <class T, class B>
 __global__ void block_rows_kernel(T* out, const uint8_t* blocks, const uint32_t* indices, long long rows, int width) {
     const int runs = width / RUN;
@@ -118,13 +119,13 @@ __global__ void block_rows_kernel(T* out, const uint8_t* blocks, const uint32_t*
     }
 }
 
-// Warps of a block of the product, each with an output of its own.
+// Warps per thread block, each computing one output.
 constexpr int WARPS = 4;
 
-// y = keep · y + x · Wᵀ + b for at most ROWS rows of x (rows, inputs), all of which a warp multiplies with a row of W.
+// y = keep · y + x · Wᵀ + b for at most ROWS rows of x (rows, inputs); a warp multiplies all of them with a row of W.
 template <class T, class B, int ROWS>
 __global__ void block_product_kernel(T* y, const T* x, const uint8_t* blocks, const float* bias, int rows, int outputs,
-                                     int inputs, float keep, bool whole) {
+                                     int inputs, float keep, bool vectorized) {
     const int output = blockIdx.x * WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     if (output >= outputs) return;
     const uint8_t* own = blocks + (long long)output * (inputs / B::LEN) * B::BYTES;
@@ -137,7 +138,7 @@ __global__ void block_product_kernel(T* y, const T* x, const uint8_t* blocks, co
             if (row >= rows) break;
             const T* from = x + (long long)row * inputs + at;
             Pack<T, RUN> pack;
-            if (whole) pack = load<RUN>(from);
+            if (vectorized) pack = load<RUN>(from);
             else
                 for (int i = 0; i < RUN; i++) pack.of[i] = from[i];
             for (int i = 0; i < RUN; i++) sums[row] += w[i] * to_float(pack.of[i]);
@@ -163,19 +164,19 @@ extern "C" int er_block_rows(void* out, const void* blocks, const uint32_t* indi
     return NO_SUCH_TYPE;
 }
 
-// Of one row, or of at most 8; `bias` may be null.
+// For 1 to 8 rows; `bias` may be null.
 extern "C" int er_block_product(void* y, const void* x, const void* blocks, const float* bias, int rows, int outputs,
                                 int inputs, float keep, int format, int type, void* stream) {
     const unsigned grid = unsigned((outputs + WARPS - 1) / WARPS);
-    const bool whole = packs(addresses(x), inputs, RUN);
+    const bool vectorized = vectorizable(addresses(x), inputs, RUN);
     if (rows == 1) {
         WITH_TYPE(type, T, WITH_FORMAT(format, B,
             return LAUNCH((block_product_kernel<T, B, 1>), grid, WARPS * WARP, 0, stream, (T*)y, (const T*)x,
-                          (const uint8_t*)blocks, bias, rows, outputs, inputs, keep, whole)))
+                          (const uint8_t*)blocks, bias, rows, outputs, inputs, keep, vectorized)))
     }
     if (rows > 8) return NO_SUCH_TYPE;
     WITH_TYPE(type, T, WITH_FORMAT(format, B,
         return LAUNCH((block_product_kernel<T, B, 8>), grid, WARPS * WARP, 0, stream, (T*)y, (const T*)x,
-                      (const uint8_t*)blocks, bias, rows, outputs, inputs, keep, whole)))
+                      (const uint8_t*)blocks, bias, rows, outputs, inputs, keep, vectorized)))
     return NO_SUCH_TYPE;
 }

@@ -1,4 +1,4 @@
-// Root-mean-square normalisation: a block for each row.
+// RMSNorm: one block per row.
 
 #include "device.h"
 
@@ -23,9 +23,9 @@ __global__ void rms_norm_kernel(T* y, float* scale, const T* x, const W* weight,
     }
 }
 
-// y once more, with the scale known.
+// Recomputes y from the saved scale.
 template <class T, class W, int V>
-__global__ void rms_norm_again_kernel(T* y, const T* x, const W* weight, const float* scale, int width) {
+__global__ void rms_norm_recompute_kernel(T* y, const T* x, const W* weight, const float* scale, int width) {
     const long long row = blockIdx.x;
     const float s = scale[row];
     for (int at = threadIdx.x * V; at < width; at += blockDim.x * V) {
@@ -80,26 +80,26 @@ __global__ void rms_norm_weight_kernel(float* parts, const T* x, const float* sc
 
 extern "C" int er_rms_norm(void* y, float* scale, const void* x, const void* weight, long long rows, int width,
                            float eps, int type, int weight_type, void* stream) {
-    const bool whole = packs(addresses(y, x, weight), width, PACK);
-    WITH_TYPE(type, T, WITH_TYPE(weight_type, W, WITH_PACKS(whole, V,
+    const bool vectorized = vectorizable(addresses(y, x, weight), width, PACK);
+    WITH_TYPE(type, T, WITH_TYPE(weight_type, W, WITH_PACKS(vectorized, V,
         return LAUNCH((rms_norm_kernel<T, W, V>), unsigned(rows), threads_for(width / V), 0, stream, (T*)y, scale,
                       (const T*)x, (const W*)weight, width, eps))))
     return NO_SUCH_TYPE;
 }
 
-extern "C" int er_rms_norm_again(void* y, const void* x, const void* weight, const float* scale, long long rows,
+extern "C" int er_rms_norm_recompute(void* y, const void* x, const void* weight, const float* scale, long long rows,
                                  int width, int type, int weight_type, void* stream) {
-    const bool whole = packs(addresses(y, x, weight), width, PACK);
-    WITH_TYPE(type, T, WITH_TYPE(weight_type, W, WITH_PACKS(whole, V,
-        return LAUNCH((rms_norm_again_kernel<T, W, V>), unsigned(rows), threads_for(width / V), 0, stream, (T*)y,
+    const bool vectorized = vectorizable(addresses(y, x, weight), width, PACK);
+    WITH_TYPE(type, T, WITH_TYPE(weight_type, W, WITH_PACKS(vectorized, V,
+        return LAUNCH((rms_norm_recompute_kernel<T, W, V>), unsigned(rows), threads_for(width / V), 0, stream, (T*)y,
                       (const T*)x, (const W*)weight, scale, width))))
     return NO_SUCH_TYPE;
 }
 
 extern "C" int er_rms_norm_backward(void* dx, const void* x, const void* weight, const float* scale, const void* dy,
                                     long long rows, int width, int type, int weight_type, void* stream) {
-    const bool whole = packs(addresses(dx, x, weight, dy), width, PACK);
-    WITH_TYPE(type, T, WITH_TYPE(weight_type, W, WITH_PACKS(whole, V,
+    const bool vectorized = vectorizable(addresses(dx, x, weight, dy), width, PACK);
+    WITH_TYPE(type, T, WITH_TYPE(weight_type, W, WITH_PACKS(vectorized, V,
         return LAUNCH((rms_norm_backward_kernel<T, W, V>), unsigned(rows), threads_for(width / V), 0, stream, (T*)dx,
                       (const T*)x, (const W*)weight, scale, (const T*)dy, width))))
     return NO_SUCH_TYPE;

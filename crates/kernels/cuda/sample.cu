@@ -1,9 +1,9 @@
-// Drawing from rows of logits as `sample::Scan` on the host does it: the same chunks, lanes and orders of sums and the
-// same exponential, so that the same numbers give the same draws. Products that a sum follows are rounded by themselves
-// (`__fmul_rn`): nvcc would fuse the two.
+// Sampling from rows of logits as `sample::Scan` on the host: the same chunks, lanes, summation orders and
+// exponential, so that equal inputs give equal draws. `__fmul_rn` keeps nvcc from contracting products and sums into
+// FMAs.
 //
-// The one sum in another order is that of the nucleus, in fixed point with 44 bits behind the point: the order of
-// additions does not matter then.
+// Only the nucleus sums in another order, in fixed point with 44 fractional bits, where the order of additions does
+// not matter.
 
 #include "device.h"
 #include "softmax.h"
@@ -24,48 +24,48 @@ constexpr int DIGITS = 256;
 constexpr unsigned NONE = 0xffffffffu;
 constexpr double FIXED = 17592186044416.0; // 2^44
 
-// A row of logits, and what they are multiplied by.
+// A row of logits with its scale.
 struct View {
     unsigned row;
     unsigned edited; // whether it is one of the edited rows
     float scale;
 };
 
-// What is drawn from a view. Numbers in f64 come as two words, the lower first.
-struct Choice {
-    unsigned raw;  // view that log-probabilities are of
-    unsigned view; // view that is drawn from
+// A sampling request. f64 values are two words, lower first.
+struct Request {
+    unsigned raw;  // view for log-probabilities
+    unsigned view; // view to sample from
     unsigned first_draw, draws;
     unsigned greedy;
     unsigned top_k;
     unsigned top_p[2];
-    unsigned min_p[2]; // ln(min-p) / scale; -inf leaves all
+    unsigned min_p[2]; // ln(min-p) / scale; -inf is off
 };
 
-// One draw's result.
-struct Drawn {
-    unsigned index;    // NONE where no entry is left
+// Result of one draw.
+struct SampledToken {
+    unsigned index;    // NONE if no entry is left
     float logit;       // of the raw view
-    float top;         // likewise the largest
-    unsigned total[2]; // likewise the sum of weights, in f64
+    float top;         // largest logit of the raw view
+    unsigned total[2]; // sum of the raw view's weights, f64
 };
 
-// The last entry that may be drawn, where larger logits go first and equal ones by index.
-struct Cut {
+// The last entry kept, in order of descending logit, then index.
+struct Cutoff {
     float logit;
     unsigned index;
 
     __device__ bool keeps(unsigned at, float x) const { return x > logit || (x == logit && at <= index); }
 };
 
-__device__ double wide(const unsigned* words) {
+__device__ double to_f64(const unsigned* words) {
     const u64 bits = words[0] | u64(words[1]) << 32;
     double x;
     memcpy(&x, &bits, sizeof x);
     return x;
 }
 
-// `math::exp`, to the bit.
+// `math::exp`, bit-identical.
 __device__ float exact_exp(float x) {
     x = fminf(fmaxf(x, -87.0f), 88.0f);
     const float round = 12582912.0f, shifted = fmaf(x, 1.44269504088896340736f, round), n = shifted - round;
@@ -82,7 +82,7 @@ __device__ float exact_exp(float x) {
 
 __device__ float weight(float y) { return y > -87.0f ? exact_exp(y) : 0.0f; }
 
-// Larger numbers have larger keys.
+// Order-preserving integer key.
 __device__ unsigned key_of(float x) {
     const unsigned bits = __float_as_uint(x);
     return bits >> 31 ? ~bits : bits | 0x80000000u;
@@ -94,14 +94,14 @@ __device__ const float* row_of(const View& view, const float* logits, const floa
     return (view.edited ? edited : logits) + (long long)view.row * vocabulary;
 }
 
-// Sums of a chunk's lanes, from the first on; 16 neighbouring threads show one lane each.
+// Sum over a chunk's lanes, in order; 16 neighbouring threads hold one lane each.
 __device__ float lane_sum(float x) {
     float sum = 0.0f;
     for (int lane = 0; lane < LANES; lane++) sum += __shfl_sync(FULL_WARP, x, lane, LANES);
     return sum;
 }
 
-// edited[row] = logits[source], or -inf where only some tokens are allowed.
+// edited[row] = logits[source], or -inf if only some tokens are allowed.
 __global__ void sample_copy_kernel(float* edited, const float* logits, const unsigned* sources, const unsigned* only,
                                    int vocabulary) {
     const long long row = blockIdx.y;
@@ -110,49 +110,49 @@ __global__ void sample_copy_kernel(float* edited, const float* logits, const uns
         edited[row * vocabulary + i] = only[row] ? -INFINITY : from[i];
 }
 
-enum Change { ALLOW = 0, BAR = 1, ADD = 2, PENALISE = 3 };
+enum Change { ALLOW = 0, BAN = 1, BIAS = 2, REPETITION_PENALTY = 3 };
 
-// Changes single logits of edited rows. A place (row, id, first change, end) has its changes one after the other.
-__global__ void sample_edit_kernel(float* edited, const float* logits, const unsigned* sources, const unsigned* places,
+// Edits single logits. An edit (row, id, first change, end) applies its changes in order.
+__global__ void sample_edit_kernel(float* edited, const float* logits, const unsigned* sources, const unsigned* edits,
                                    const unsigned* changes, const float* values, int count, int vocabulary) {
     for (long long i = first_item(); i < count; i += item_step()) {
-        const unsigned *place = places + i * 4, row = place[0], id = place[1];
+        const unsigned *edit = edits + i * 4, row = edit[0], id = edit[1];
         float x = edited[(long long)row * vocabulary + id];
-        for (unsigned at = place[2]; at < place[3]; at++) {
+        for (unsigned at = edit[2]; at < edit[3]; at++) {
             const float value = values[at];
             switch (changes[at]) {
                 case ALLOW: x = logits[(long long)sources[row] * vocabulary + id]; break;
-                case BAR: x = -INFINITY; break;
-                case ADD: x += value; break;
-                case PENALISE: x = x > 0.0f ? x / value : x * value; break;
+                case BAN: x = -INFINITY; break;
+                case BIAS: x += value; break;
+                case REPETITION_PENALTY: x = x > 0.0f ? x / value : x * value; break;
             }
         }
         edited[(long long)row * vocabulary + id] = x;
     }
 }
 
-// Of each chunk the largest logit, and the sum of the weights relative to it: 16 threads a chunk.
+// Largest logit of each chunk, and the sum of weights relative to it: 16 threads per chunk.
 __global__ void sample_scan_kernel(float* maxima, float* masses, const float* logits, const float* edited,
                                    const View* views, int vocabulary, int chunks) {
     const View view = views[blockIdx.y];
     const int chunk = blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES, lane = threadIdx.x % LANES;
-    const bool there = chunk < chunks;
+    const bool active = chunk < chunks;
     const float* x = row_of(view, logits, edited, vocabulary) + (long long)chunk * CHUNK;
-    const int len = there ? min(CHUNK, vocabulary - chunk * CHUNK) : 0, whole = len / LANES * LANES;
+    const int len = active ? min(CHUNK, vocabulary - chunk * CHUNK) : 0, full = len / LANES * LANES;
     float largest = -INFINITY;
     for (int i = lane; i < len; i += LANES) largest = fmaxf(largest, x[i]);
     for (int step = LANES / 2; step > 0; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(FULL_WARP, largest, step));
     float sum = 0.0f;
-    for (int i = lane; i < whole; i += LANES) sum += weight((x[i] - largest) * view.scale);
-    const float rest = whole + lane < len ? weight((x[whole + lane] - largest) * view.scale) : 0.0f;
+    for (int i = lane; i < full; i += LANES) sum += weight((x[i] - largest) * view.scale);
+    const float rest = full + lane < len ? weight((x[full + lane] - largest) * view.scale) : 0.0f;
     const float mass = lane_sum(sum) + lane_sum(rest);
-    if (there && lane == 0) {
+    if (active && lane == 0) {
         maxima[(long long)blockIdx.y * chunks + chunk] = largest;
         masses[(long long)blockIdx.y * chunks + chunk] = mass;
     }
 }
 
-// A view with what the scan gave, for one block.
+// A view with its scan statistics, for one block.
 struct Scan {
     const float* x;
     const float* maxima;
@@ -170,7 +170,7 @@ __device__ Scan scan_of(const View& view, unsigned index, const float* logits, c
     return scan;
 }
 
-// The masses' sum, from the first on; all threads get it.
+// Sum of the masses, in order; returned to all threads.
 __device__ double total_of(const float* masses, int chunks) {
     __shared__ double total;
     __syncthreads();
@@ -184,29 +184,29 @@ __device__ double total_of(const float* masses, int chunks) {
 }
 
 // Chunks' masses relative to the row's largest logit.
-__device__ void relative(const Scan& scan, const float* masses, float* out) {
+__device__ void relative_masses(const Scan& scan, const float* masses, float* out) {
     for (int i = threadIdx.x; i < scan.chunks; i += THREADS)
         out[i] = __fmul_rn(masses[i], weight((scan.maxima[i] - scan.top) * scan.scale));
 }
 
-// The same without what lies beyond the cut: 16 threads a chunk.
-__device__ void relative_within(const Scan& scan, Cut cut, float* out) {
+// Chunks' masses after truncation: 16 threads per chunk.
+__device__ void truncated_masses(const Scan& scan, Cutoff cutoff, float* out) {
     const int lane = threadIdx.x % LANES;
     for (int first = 0; first < scan.chunks; first += THREADS / LANES) {
         const int chunk = first + int(threadIdx.x) / LANES;
-        const bool there = chunk < scan.chunks && !(scan.maxima[chunk] < cut.logit);
-        const int start = chunk * CHUNK, len = there ? min(CHUNK, scan.vocabulary - start) : 0;
+        const bool active = chunk < scan.chunks && !(scan.maxima[chunk] < cutoff.logit);
+        const int start = chunk * CHUNK, len = active ? min(CHUNK, scan.vocabulary - start) : 0;
         float sum = 0.0f;
         for (int i = lane; i < len; i += LANES) {
             const float x = scan.x[start + i], w = weight((x - scan.top) * scan.scale);
-            sum += cut.keeps(unsigned(start + i), x) ? w : 0.0f;
+            sum += cutoff.keeps(unsigned(start + i), x) ? w : 0.0f;
         }
         const float mass = lane_sum(sum);
         if (chunk < scan.chunks && lane == 0) out[chunk] = mass;
     }
 }
 
-// Index of the first entry that equals the row's largest; NONE where there is none.
+// Argmax of the row, the first of ties; NONE if there is none.
 __device__ unsigned largest_of(const Scan& scan) {
     __shared__ unsigned found;
     __syncthreads();
@@ -222,23 +222,23 @@ __device__ unsigned largest_of(const Scan& scan) {
     return found;
 }
 
-// How an entry counts: as one, or as its weight in fixed point.
+// What an entry counts: one, or its weight in fixed point.
 enum class Counting { Ones, Weights };
 
-__device__ u64 counted(const Scan& scan, Counting counting, float x) {
+__device__ u64 count_of(const Scan& scan, Counting counting, float x) {
     return counting == Counting::Ones ? 1 : u64(double(weight((x - scan.top) * scan.scale)) * FIXED);
 }
 
 struct Selected {
     bool found;
     unsigned key;
-    u64 wanted; // what is left to reach among the entries with this key
-    u64 there;  // what these have together
+    u64 target;    // remaining target among the entries with this key
+    u64 available; // their total
 };
 
-// The entry at which the running count over the entries of `kept`, the largest first, reaches `wanted`: its key is
-// found digit by digit.
-__device__ Selected select(const Scan& scan, Cut kept, Counting counting, u64 wanted) {
+// Radix select: the entry at which the running count over the entries of `kept`, in descending order, reaches
+// `target`.
+__device__ Selected select(const Scan& scan, Cutoff kept, Counting counting, u64 target) {
     __shared__ u64 sums[DIGITS];
     __shared__ Selected at;
     unsigned prefix = 0;
@@ -251,27 +251,27 @@ __device__ Selected select(const Scan& scan, Cut kept, Counting counting, u64 wa
             const unsigned key = key_of(x);
             const bool same = shift == 24 || key >> (shift + 8) == prefix;
             if (same && kept.keeps(unsigned(i), x)) {
-                const u64 count = counted(scan, counting, x);
+                const u64 count = count_of(scan, counting, x);
                 if (count > 0) atomicAdd(&sums[key >> shift & 255u], count);
             }
         }
         __syncthreads();
         if (threadIdx.x == 0) {
             int digit = DIGITS - 1;
-            while (digit >= 0 && sums[digit] < wanted) wanted -= sums[digit--];
+            while (digit >= 0 && sums[digit] < target) target -= sums[digit--];
             at.found = digit >= 0;
-            if (digit >= 0) at = Selected{true, prefix << 8 | unsigned(digit), wanted, sums[digit]};
+            if (digit >= 0) at = Selected{true, prefix << 8 | unsigned(digit), target, sums[digit]};
         }
         __syncthreads();
         if (!at.found) return at;
         prefix = at.key;
-        wanted = at.wanted;
+        target = at.target;
     }
     return at;
 }
 
-// Index of the `wanted`-th entry with this key, from 1: each warp looks through a part of the row.
-__device__ unsigned nth_equal(const Scan& scan, unsigned key, u64 wanted) {
+// Index of the `target`-th entry (from 1) with this key: each warp searches a part of the row.
+__device__ unsigned nth_equal(const Scan& scan, unsigned key, u64 target) {
     constexpr int WARPS = THREADS / WARP;
     __shared__ unsigned counts[WARPS];
     __shared__ unsigned found;
@@ -287,11 +287,11 @@ __device__ unsigned nth_equal(const Scan& scan, unsigned key, u64 wanted) {
     __syncthreads();
     u64 before = 0;
     for (int i = 0; i < warp; i++) before += counts[i];
-    if (before < wanted && wanted <= before + count) {
+    if (before < target && target <= before + count) {
         for (int i = first; i < end; i += WARP) {
             const bool equal = i + lane < end && key_of(scan.x[i + lane]) == key;
             const unsigned equals = __ballot_sync(FULL_WARP, equal);
-            if (equal && before + __popc(equals & ((2u << lane) - 1)) == wanted) found = unsigned(i + lane);
+            if (equal && before + __popc(equals & ((2u << lane) - 1)) == target) found = unsigned(i + lane);
             before += __popc(equals);
         }
     }
@@ -299,27 +299,27 @@ __device__ unsigned nth_equal(const Scan& scan, unsigned key, u64 wanted) {
     return found;
 }
 
-// The last of the likeliest entries of `kept` that together have the share `top_p` of its `total`.
-__device__ Cut nucleus(const Scan& scan, Cut kept, double total, double top_p) {
-    const u64 wanted = u64(ceil(__dmul_rn(__dmul_rn(top_p, total), FIXED)));
-    const Selected at = select(scan, kept, Counting::Weights, wanted > 0 ? wanted : 1);
-    // Rounding has left the sum just below what is wanted.
+// top-p cutoff: the last of the largest entries of `kept` that reach the share `top_p` of its `total`.
+__device__ Cutoff nucleus(const Scan& scan, Cutoff kept, double total, double top_p) {
+    const u64 target = u64(ceil(__dmul_rn(__dmul_rn(top_p, total), FIXED)));
+    const Selected at = select(scan, kept, Counting::Weights, target > 0 ? target : 1);
+    // Rounding has left the sum just below the target.
     if (!at.found) return kept;
     const float logit = of_key(at.key);
-    const u64 each = counted(scan, Counting::Weights, logit), wanted_of_these = (at.wanted + each - 1) / each;
-    if (wanted_of_these * each >= at.there) return Cut{logit, NONE};
-    return Cut{logit, nth_equal(scan, at.key, wanted_of_these)};
+    const u64 each = count_of(scan, Counting::Weights, logit), target_ties = (at.target + each - 1) / each;
+    if (target_ties * each >= at.available) return Cutoff{logit, NONE};
+    return Cutoff{logit, nth_equal(scan, at.key, target_ties)};
 }
 
-// The smallest f32 that is no less than `x`.
+// Rounds up to f32.
 __device__ float at_least(double x) {
     const float near = float(x);
     return double(near) < x ? nextafterf(near, INFINITY) : near;
 }
 
-// The first entry at which the running sum of the weights exceeds the share `uniform` of `total`; NONE where no entry
-// has a weight.
-__device__ unsigned entry_at(const Scan& scan, const float* masses, double total, Cut cut, double uniform) {
+// The first entry at which the cumulative weight exceeds the fraction `uniform` of `total`; NONE if no entry has a
+// weight.
+__device__ unsigned entry_at(const Scan& scan, const float* masses, double total, Cutoff cutoff, double uniform) {
     __shared__ float weights[CHUNK];
     __shared__ double share;
     __shared__ int chunk;
@@ -331,7 +331,7 @@ __device__ unsigned entry_at(const Scan& scan, const float* masses, double total
         chunk = -1;
         for (int i = 0; i < scan.chunks; i++) {
             const double mass = double(masses[i]);
-            // Rounding may leave the sum just below the target: the last chunk with weight stands in.
+            // Rounding may leave the sum just below the target: the last chunk with weight is taken then.
             if (mass > 0.0) {
                 share = (target - before) / mass;
                 chunk = i;
@@ -344,9 +344,9 @@ __device__ unsigned entry_at(const Scan& scan, const float* masses, double total
     if (chunk < 0) return NONE;
     const int start = chunk * CHUNK, len = min(CHUNK, scan.vocabulary - start);
     if (int(threadIdx.x) < len) {
-        // Relative to the chunk's own largest: none is lost that the chunk's sum has.
+        // Relative to the chunk's largest logit, so that no weight of the chunk's sum underflows.
         const float x = scan.x[start + threadIdx.x], w = weight((x - scan.maxima[chunk]) * scan.scale);
-        weights[threadIdx.x] = cut.keeps(unsigned(start) + threadIdx.x, x) ? w : 0.0f;
+        weights[threadIdx.x] = cutoff.keeps(unsigned(start) + threadIdx.x, x) ? w : 0.0f;
     }
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -366,45 +366,46 @@ __device__ unsigned entry_at(const Scan& scan, const float* masses, double total
     return found;
 }
 
-// All draws of a choice. `work` has room for the masses of each (choices, 2, chunks).
-__global__ void sample_draw_kernel(Drawn* drawn, float* work, const float* logits, const float* edited,
-                                   const float* maxima, const float* masses, const View* views, const Choice* choices,
+// All draws of a request. `work` (requests, 2, chunks) holds masses.
+__global__ void sample_draw_kernel(SampledToken* sampled, float* work, const float* logits, const float* edited,
+                                   const float* maxima, const float* masses, const View* views, const Request* requests,
                                    const unsigned* uniforms, int vocabulary, int chunks) {
-    const Choice choice = choices[blockIdx.x];
+    const Request request = requests[blockIdx.x];
     float* const raw_masses = work + (long long)blockIdx.x * 2 * chunks;
     float* const kept_masses = raw_masses + chunks;
 
-    const Scan raw = scan_of(views[choice.raw], choice.raw, logits, edited, maxima, vocabulary, chunks);
-    relative(raw, masses + (long long)choice.raw * chunks, raw_masses);
+    const Scan raw = scan_of(views[request.raw], request.raw, logits, edited, maxima, vocabulary, chunks);
+    relative_masses(raw, masses + (long long)request.raw * chunks, raw_masses);
     const double raw_total = total_of(raw_masses, chunks);
 
-    const Scan scan = scan_of(views[choice.view], choice.view, logits, edited, maxima, vocabulary, chunks);
-    Cut cut{-INFINITY, NONE};
+    const Scan scan = scan_of(views[request.view], request.view, logits, edited, maxima, vocabulary, chunks);
+    Cutoff cutoff{-INFINITY, NONE};
     double total = raw_total;
-    if (choice.greedy == 0) {
-        const double min_p = wide(choice.min_p), top_p = wide(choice.top_p);
-        if (min_p > -INFINITY) cut.logit = at_least(double(scan.top) + min_p);
-        if (choice.top_k > 0 && choice.top_k < unsigned(vocabulary)) {
-            const Selected at = select(scan, Cut{-INFINITY, NONE}, Counting::Ones, choice.top_k);
-            if (at.found) cut.logit = fmaxf(cut.logit, of_key(at.key));
+    if (request.greedy == 0) {
+        const double min_p = to_f64(request.min_p), top_p = to_f64(request.top_p);
+        if (min_p > -INFINITY) cutoff.logit = at_least(double(scan.top) + min_p);
+        if (request.top_k > 0 && request.top_k < unsigned(vocabulary)) {
+            const Selected at = select(scan, Cutoff{-INFINITY, NONE}, Counting::Ones, request.top_k);
+            if (at.found) cutoff.logit = fmaxf(cutoff.logit, of_key(at.key));
         }
         for (int round = 0;; round++) {
-            if (cut.logit > -INFINITY) relative_within(scan, cut, kept_masses);
-            else relative(scan, masses + (long long)choice.view * chunks, kept_masses);
+            if (cutoff.logit > -INFINITY) truncated_masses(scan, cutoff, kept_masses);
+            else relative_masses(scan, masses + (long long)request.view * chunks, kept_masses);
             total = total_of(kept_masses, chunks);
             if (round == 1 || !(top_p < 1.0) || !(total > 0.0)) break;
-            cut = nucleus(scan, cut, total, top_p);
+            cutoff = nucleus(scan, cutoff, total, top_p);
         }
     }
-    for (unsigned draw = choice.first_draw; draw < choice.first_draw + choice.draws; draw++) {
+    for (unsigned draw = request.first_draw; draw < request.first_draw + request.draws; draw++) {
         unsigned index = NONE;
-        if (choice.greedy == 0) index = entry_at(scan, kept_masses, total, cut, wide(uniforms + draw * 2));
-        // Beside a logit of +inf no other has weight, nor has it one itself.
+        if (request.greedy == 0) index = entry_at(scan, kept_masses, total, cutoff, to_f64(uniforms + draw * 2));
+        // A logit of +inf makes all weights 0 or NaN.
         if (index == NONE) index = largest_of(scan);
         if (threadIdx.x == 0) {
             u64 bits;
             memcpy(&bits, &raw_total, sizeof bits);
-            drawn[draw] = Drawn{index, index == NONE ? 0.0f : raw.x[index], raw.top, {unsigned(bits), unsigned(bits >> 32)}};
+            const float logit = index == NONE ? 0.0f : raw.x[index];
+            sampled[draw] = SampledToken{index, logit, raw.top, {unsigned(bits), unsigned(bits >> 32)}};
         }
     }
 }
@@ -417,9 +418,9 @@ extern "C" int er_sample_copy(float* edited, const float* logits, const unsigned
     return LAUNCH(sample_copy_kernel, grid, THREADS, 0, stream, edited, logits, sources, only, vocabulary);
 }
 
-extern "C" int er_sample_edit(float* edited, const float* logits, const unsigned* sources, const unsigned* places,
+extern "C" int er_sample_edit(float* edited, const float* logits, const unsigned* sources, const unsigned* edits,
                               const unsigned* changes, const float* values, int count, int vocabulary, void* stream) {
-    return LAUNCH(sample_edit_kernel, blocks_for(count, THREADS), THREADS, 0, stream, edited, logits, sources, places,
+    return LAUNCH(sample_edit_kernel, blocks_for(count, THREADS), THREADS, 0, stream, edited, logits, sources, edits,
                   changes, values, count, vocabulary);
 }
 
@@ -431,10 +432,10 @@ extern "C" int er_sample_scan(float* maxima, float* masses, const float* logits,
                   vocabulary, chunks);
 }
 
-extern "C" int er_sample_draw(unsigned* drawn, float* work, const float* logits, const float* edited,
-                              const float* maxima, const float* masses, const unsigned* views, const unsigned* choices,
+extern "C" int er_sample_draw(unsigned* sampled, float* work, const float* logits, const float* edited,
+                              const float* maxima, const float* masses, const unsigned* views, const unsigned* requests,
                               const unsigned* uniforms, int count, int vocabulary, void* stream) {
     const int chunks = (vocabulary + CHUNK - 1) / CHUNK;
-    return LAUNCH(sample_draw_kernel, unsigned(count), THREADS, 0, stream, (Drawn*)drawn, work, logits, edited, maxima,
-                  masses, (const View*)views, (const Choice*)choices, uniforms, vocabulary, chunks);
+    return LAUNCH(sample_draw_kernel, unsigned(count), THREADS, 0, stream, (SampledToken*)sampled, work, logits, edited,
+                  maxima, masses, (const View*)views, (const Request*)requests, uniforms, vocabulary, chunks);
 }

@@ -1,4 +1,4 @@
-// Pieces of softmax that several kernels share.
+// Reductions shared by the softmax kernels.
 #pragma once
 
 #include "device.h"
@@ -8,12 +8,12 @@ __device__ inline float warp_max(float x) {
     return x;
 }
 
-// The largest over a block of whole warps; all threads get it.
+// Maximum over a block of whole warps; returned to all threads.
 __device__ inline float block_max(float x) {
     __shared__ float parts[WARP];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     x = warp_max(x);
-    __syncthreads(); // what was here before has been read
+    __syncthreads(); // previous readers are done
     if (lane == 0) parts[warp] = x;
     __syncthreads();
     const int warps = int(blockDim.x) / WARP;

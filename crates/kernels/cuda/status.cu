@@ -1,6 +1,6 @@
 #include "device.h"
 
-// The words for an error code of a launcher.
+// Description of a launcher's error code.
 extern "C" const char* er_error(int code) {
 #ifdef EMBODIED_R_HOST
     return code == 9 ? "invalid configuration argument" : "invalid argument";
@@ -20,7 +20,7 @@ extern "C" int er_fill_zero(void* to, long long bytes, void* stream) {
 }
 
 #ifndef EMBODIED_R_HOST
-// The version of the runtime library, 1000 · major + 10 · minor, or 0.
+// CUDA runtime version, 1000 · major + 10 · minor, or 0.
 extern "C" int er_runtime_version() {
     int version = 0;
     return cudaRuntimeGetVersion(&version) == cudaSuccess ? version : 0;

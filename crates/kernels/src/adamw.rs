@@ -1,4 +1,4 @@
-//! AdamW (Loshchilov and Hutter, 2019) on whole tensors, in place.
+//! AdamW (Loshchilov and Hutter, 2019), in place.
 
 use candle_core::Tensor;
 use multiversion::multiversion;
@@ -10,10 +10,10 @@ use crate::memory::{floats, update};
 
 const OP: &str = "adamw";
 
-/// Numbers of one task.
+/// Elements per task.
 const CHUNK: usize = 1 << 16;
 
-/// The numbers of one step.
+/// Hyper-parameters of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamwStep {
     /// Learning rate.
@@ -26,13 +26,13 @@ pub struct AdamwStep {
     pub eps: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Which step this is, from 1, for the bias correction.
+    /// Step number, from 1, for the bias correction.
     pub step: u64,
-    /// Factor of the gradient, for clipping.
+    /// Gradient scale, for clipping.
     pub grad_scale: f64,
 }
 
-/// One step, as `torch.optim.AdamW` takes it: changes `param` and both moments in place.
+/// One step of `torch.optim.AdamW`: updates `param` and both moments in place.
 ///
 /// # Shapes
 /// All of the same number of elements.
@@ -72,7 +72,7 @@ pub fn adamw(
     of_m.and(of_v)
 }
 
-/// A step's numbers as the loop needs them.
+/// The step's coefficients in f32.
 #[derive(Clone, Copy)]
 struct Factors {
     rate: f32,
@@ -86,7 +86,7 @@ struct Factors {
 
 #[cfg(device)]
 impl Factors {
-    /// As the device's launcher takes them.
+    /// In the order of the CUDA launcher's arguments.
     fn in_order(self) -> [f32; 7] {
         let Self { rate, root, keep, beta1, beta2, eps, scale } = self;
         [rate, root, keep, beta1, beta2, eps, scale]
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn two_steps_equal_those_of_torch() {
         // torch.optim.AdamW([0.5, -1.5], lr=0.1, betas=(0.9, 0.95), weight_decay=0.1),
-        // gradients [0.2, -0.4] and then [-0.1, 0.3]; formula worked out in f64.
+        // gradients [0.2, -0.4] and then [-0.1, 0.3]; reference in f64.
         let (mut p, mut m, mut v) = ([0.5f64, -1.5], [0f64; 2], [0f64; 2]);
         let zeros = || tensor(vec![0.0; 2], 2).unwrap();
         let (tp, tm, tv) = (tensor(vec![0.5, -1.5], 2).unwrap(), zeros(), zeros());
@@ -137,8 +137,8 @@ mod tests {
             let twice = g.iter().map(|g| 2.0 * *g as f32).collect();
             adamw(&tp, &tensor(twice, 2).unwrap(), &tm, &tv, &step).unwrap();
         }
-        for (ours, truth) in tp.to_vec1::<f32>().unwrap().iter().zip(p) {
-            assert!((f64::from(*ours) - truth).abs() < 1e-6, "{ours} is not {truth}");
+        for (actual, expected) in tp.to_vec1::<f32>().unwrap().iter().zip(p) {
+            assert!((f64::from(*actual) - expected).abs() < 1e-6, "{actual} is not {expected}");
         }
     }
 }

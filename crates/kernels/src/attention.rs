@@ -1,10 +1,9 @@
-//! Attention with grouped queries over packed sequences that share prompts, causal or not.
+//! Grouped-query attention over packed sequences that share prompts, causal or bidirectional.
 //!
-//! The tokens of a batch lie end to end: for each group its prompt, then its completions. Every
-//! completion sees the whole prompt and its own tokens up to itself, or the part of them that lies
-//! in a sliding window. Keys and values are put into pages, of which the completions of a group share
-//! those of their prompt: the forward is that of sampling. Scores exist for a few queries and a page at a
-//! time; the backward computes them again from the log-sum-exp that the forward keeps.
+//! A batch is packed: for each group its prompt, then its completions. Each completion attends to the whole prompt
+//! and causally to itself, optionally within a sliding window. Keys and values are stored in pages; the completions
+//! of a group share their prompt's pages, so training runs the forward of sampling. Only the scores of a few queries
+//! with one page exist at a time; the backward recomputes them from the saved log-sum-exp.
 
 mod backward;
 mod pages;
@@ -17,61 +16,61 @@ use crate::device::on_device;
 use crate::error::{Result, check};
 use crate::memory::floats;
 use crate::paged_attention;
-pub use backward::{Gradients, backward, working_numbers};
-use pages::{Layout, Pages};
+pub use backward::{AttentionGradients, backward, workspace_elements};
+use pages::{PageData, PageTable};
 
 const OP: &str = "attention";
 
-/// Numbers of heads and their size.
+/// Head counts and head size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heads {
     /// Query heads; a multiple of `kv`.
     pub query: usize,
     /// Key and value heads.
     pub kv: usize,
-    /// Size of a head.
+    /// Head size.
     pub dim: usize,
 }
 
 impl Heads {
-    /// Query heads that share a key and value head.
-    pub fn shared(&self) -> usize {
+    /// Query heads per key and value head.
+    pub fn queries_per_kv(&self) -> usize {
         self.query / self.kv
     }
 
-    /// Width of a token's queries.
-    pub fn query_width(&self) -> usize {
+    /// Size of a token's queries, over all heads.
+    pub fn q_size(&self) -> usize {
         self.query * self.dim
     }
 
-    /// Width of a token's keys, and of its values.
-    pub fn kv_width(&self) -> usize {
+    /// Size of a token's keys, and of its values, over all heads.
+    pub fn kv_size(&self) -> usize {
         self.kv * self.dim
     }
 }
 
-/// Which keys a query attends to, in which heads.
+/// Attention pattern: heads, sliding window, causality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pattern {
     /// The heads.
     pub heads: Heads,
-    /// The number of most recent tokens that a query sees, its own included; `None` means all. A
-    /// completion's window reaches back into its prompt.
+    /// Sliding-window size: the most recent tokens that a query attends to, including itself; `None` is full
+    /// attention. A completion's window extends into its prompt.
     pub window: Option<usize>,
-    /// Whether a query sees its own token and those before it alone. Otherwise it sees the whole of its
-    /// sequence: its prompt, and of the completions its own.
+    /// Whether attention is causal. Otherwise a query attends to its whole sequence: its prompt and, for completions,
+    /// its own tokens.
     pub causal: bool,
 }
 
-/// Where the tokens of a group lie in the batch: the prompt, and behind it the completions.
+/// Rows of a group in the batch: the prompt, followed by the completions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupSpan {
     /// Rows of the prompt.
     pub prompt: Range<usize>,
-    /// Rows of each completion, end to end behind the prompt.
+    /// Rows of each completion, contiguous after the prompt.
     pub completions: Vec<Range<usize>>,
-    /// The prompt's first tokens that are only looked at: they have no rows among queries and results.
-    pub silent: usize,
+    /// Leading prompt tokens that contribute keys and values only: they have no rows in the queries and the output.
+    pub kv_only: usize,
 }
 
 impl GroupSpan {
@@ -91,19 +90,19 @@ impl GroupSpan {
     }
 }
 
-/// What attention gives, and what its backward needs.
-pub struct Attended {
-    /// The values as each query sees them (tokens, query heads · dim).
+/// Attention output, with what the backward needs.
+pub struct AttentionOutput {
+    /// Attention output (tokens, query heads · dim).
     pub out: Tensor,
-    /// The log of the sum of the exponentials of a query's scores (tokens, query heads).
+    /// Log-sum-exp of each query's scores (tokens, query heads).
     pub log_sum_exp: Tensor,
 }
 
-/// Attention with scores `q · k / sqrt(dim)` over the keys that `pattern` shows.
+/// Attention with scores `q · k / sqrt(dim)` under `pattern`.
 ///
 /// # Shapes
-/// `q` (tokens that are not silent, query heads · dim), `k` and `v` (tokens, kv heads · dim); `spans` cover
-/// the tokens, end to end.
+/// `q` (tokens without the `kv_only` ones, query heads · dim), `k` and `v` (tokens, kv heads · dim); `spans` cover
+/// the tokens contiguously.
 ///
 /// # Errors
 /// The shapes or spans do not fit, the window is 0, or a tensor is not contiguous `f32` on the CPU.
@@ -113,14 +112,14 @@ pub fn forward(
     v: &Tensor,
     spans: &[GroupSpan],
     pattern: Pattern,
-) -> Result<Attended> {
+) -> Result<AttentionOutput> {
     let heads = pattern.heads;
     check_shapes(q, k, v, spans, pattern)?;
     on_device!(q, attention::forward(q, k, v, spans, pattern));
-    let layout = Layout::new(spans, heads);
-    let pages = Pages::new(&layout, &floats(k, OP)?, &floats(v, OP)?)?;
-    let runs = layout.runs(&pages, pattern.causal);
-    paged_attention::forward(q, &runs, heads, pattern.window)
+    let table = PageTable::new(spans, heads);
+    let pages = PageData::new(&table, &floats(k, OP)?, &floats(v, OP)?)?;
+    let chunks = table.chunks(&pages, pattern.causal);
+    paged_attention::forward(q, &chunks, heads, pattern.window)
 }
 
 fn check_shapes(
@@ -132,13 +131,13 @@ fn check_shapes(
 ) -> Result<()> {
     let ((queries, width), (tokens, _)) = (q.dims2()?, k.dims2()?);
     check(heads.kv > 0 && heads.query.is_multiple_of(heads.kv), OP, || {
-        format!("{} query heads cannot share {} key heads", heads.query, heads.kv)
+        format!("{} query heads are not a multiple of {} KV heads", heads.query, heads.kv)
     })?;
-    check(window != Some(0), OP, || "a window of 0 tokens shows nothing".into())?;
-    check(causal || window.is_none(), OP, || "a window looks back, not around".into())?;
-    check(width == heads.query_width(), OP, || "the queries do not fit the heads".into())?;
-    let kv = [tokens, heads.kv_width()];
-    check(k.dims() == kv && v.dims() == kv, OP, || "keys or values misfit the queries".into())?;
+    check(window != Some(0), OP, || "the sliding window must be at least 1".into())?;
+    check(causal || window.is_none(), OP, || "a sliding window needs causal attention".into())?;
+    check(width == heads.q_size(), OP, || "the query size differs from the heads'".into())?;
+    let kv = [tokens, heads.kv_size()];
+    check(k.dims() == kv && v.dims() == kv, OP, || "the shape of keys or values is wrong".into())?;
     let mut end = 0;
     let end_to_end = spans.iter().all(|span| {
         let follows = span.prompt.start == end && span.is_end_to_end();
@@ -146,12 +145,12 @@ fn check_shapes(
         follows
     });
     check(end_to_end && end == tokens, OP, || "the spans do not cover the tokens".into())?;
-    let silent: usize = spans.iter().map(|span| span.silent).sum();
-    check(spans.iter().all(|span| span.silent <= span.prompt.len()), OP, || {
-        "more tokens of a prompt are silent than it has".into()
+    let kv_only: usize = spans.iter().map(|span| span.kv_only).sum();
+    check(spans.iter().all(|span| span.kv_only <= span.prompt.len()), OP, || {
+        "`kv_only` exceeds the prompt length".into()
     })?;
-    check(queries + silent == tokens, OP, || {
-        format!("{queries} queries for {tokens} tokens, of which {silent} are silent")
+    check(queries + kv_only == tokens, OP, || {
+        format!("{queries} queries for {tokens} tokens, {kv_only} of them keys and values only")
     })
 }
 

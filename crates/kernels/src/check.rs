@@ -1,13 +1,13 @@
-//! The device's operations against the CPU's.
+//! Compares the CUDA kernels with the CPU operations.
 //!
-//! A [`Case`] is an operation at a shape: it makes its tensors, runs forward and backward, and gives what came
-//! out. It runs on the CPU and on the device with the same numbers, and what came out is compared.
+//! A [`Case`] is an operation at a shape: it creates its inputs, runs forward and backward, and returns the outputs.
+//! It runs on the CPU and on the device with the same inputs, and the outputs are compared.
 
 mod attention;
-mod head;
-mod learning;
+mod gemms;
+mod lm_head;
 mod memory;
-mod products;
+mod optimizers;
 mod rows;
 
 use candle_core::{DType, Device, Tensor};
@@ -15,9 +15,9 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::{Error, Result};
 use crate::precision::Precision;
 
-/// What a case's activations are held as on the device. The CPU computes with the same numbers in f32.
+/// Dtype of a case's activations on the device. The CPU computes with the same values in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub enum ActivationDtype {
     /// 32-bit floats.
     F32,
     /// bfloat16.
@@ -28,100 +28,110 @@ pub enum Held {
 pub struct Case {
     /// The operation.
     pub op: &'static str,
-    /// The shape, in words.
+    /// Description of the shape.
     pub shape: String,
-    run: Run,
+    run: RunCase,
 }
 
-type Run = Box<dyn Fn(&Maker) -> Result<Vec<Output>>>;
+type RunCase = Box<dyn Fn(&CaseInputs) -> Result<Vec<Output>>>;
 
-/// Makes a case's tensors.
-pub(crate) struct Maker {
+/// Creates a case's inputs.
+pub(crate) struct CaseInputs {
     device: Device,
-    held: Held,
+    activations: ActivationDtype,
     on_device: bool,
 }
 
-/// One tensor that came out.
+/// One output tensor.
 pub(crate) struct Output {
     name: &'static str,
     tensor: Tensor,
-    closeness: Closeness,
+    tolerance: Tolerance,
 }
 
-/// How close both sides are.
+/// Allowed difference between CPU and device.
 #[derive(Clone, Copy)]
-enum Closeness {
-    /// The same bits.
+enum Tolerance {
+    /// Bit-identical.
     Exact,
-    /// Rounded as the result is held.
+    /// Rounding of the output's dtype.
     Near,
-    /// Rounded to bf16 on the way.
+    /// An intermediate is rounded to bf16.
     Rounded,
-    /// With so large an error.
+    /// This relative error.
     Within(f64),
 }
 
-/// How far one result of a case is off.
+/// Comparison of one output.
 #[derive(Debug, Clone)]
-pub struct Compared {
-    /// Which result: `y`, `dx` …
+pub struct Comparison {
+    /// Name of the output: `y`, `dx` …
     pub name: &'static str,
-    /// The largest difference, divided by the number's size plus the root mean square of all.
+    /// Largest difference, relative to the element's magnitude plus the root mean square of all.
     pub error: f64,
-    /// The largest error that rounding explains.
-    pub allowed: f64,
+    /// Largest error that rounding explains.
+    pub tolerance: f64,
 }
 
-impl Compared {
-    /// Whether rounding explains the error.
-    pub fn holds(&self) -> bool {
-        self.error <= self.allowed
+impl Comparison {
+    /// Whether the error is within the tolerance.
+    pub fn within_tolerance(&self) -> bool {
+        self.error <= self.tolerance
     }
 }
 
-/// Sums of up to some thousand products in another order: 2⁻²⁴ a term, which add up like a random walk.
+/// Sums of up to some thousand products in another order: 2⁻²⁴ per term, accumulating like a random walk.
 const F32_ERROR: f64 = 2e-5;
 
-/// A bf16 has 8 bits: half a unit when it is made, and again when it is added to.
+/// bf16 has 8 bits of precision: half a unit when it is rounded, and again when it is accumulated.
 const BF16_ERROR: f64 = 1.0 / 128.0;
 
 impl Case {
     pub(crate) fn new(
         op: &'static str,
         shape: String,
-        run: impl Fn(&Maker) -> Result<Vec<Output>> + 'static,
+        run: impl Fn(&CaseInputs) -> Result<Vec<Output>> + 'static,
     ) -> Self {
         Self { op, shape, run: Box::new(run) }
     }
 
-    /// Runs it on the CPU and on `device`, and compares.
+    /// Runs on the CPU and on `device`, and compares the outputs.
     ///
     /// # Errors
-    /// One of the sides refused, or their results differ in number or shape.
-    pub fn compare(&self, device: &Device, held: Held) -> Result<Vec<Compared>> {
-        let cpu = Maker { device: Device::Cpu, held, on_device: false };
-        let truth = on_cpu(|| (self.run)(&cpu))?;
-        let found = self.results(device, held)?;
-        if truth.len() != found.len() {
+    /// Either side failed, or the outputs differ in number or shape.
+    pub fn compare(
+        &self,
+        device: &Device,
+        activations: ActivationDtype,
+    ) -> Result<Vec<Comparison>> {
+        let cpu = CaseInputs { device: Device::Cpu, activations, on_device: false };
+        let expected = on_cpu(|| (self.run)(&cpu))?;
+        let found = self.results(device, activations)?;
+        if expected.len() != found.len() {
             return Err(misfit(self.op));
         }
-        truth.iter().zip(&found).map(|(truth, found)| compared(self.op, truth, found)).collect()
+        expected
+            .iter()
+            .zip(&found)
+            .map(|(expected, found)| compared(self.op, expected, found))
+            .collect()
     }
 
-    /// What comes out on the device, as f32 bits: two runs can be compared.
+    /// Outputs on the device, as f32 bits, to compare two runs.
     ///
     /// # Errors
-    /// The device refused.
-    pub fn bits(&self, device: &Device, held: Held) -> Result<Vec<Vec<u32>>> {
-        let found = self.results(device, held)?;
+    /// The device failed.
+    pub fn bits(&self, device: &Device, activations: ActivationDtype) -> Result<Vec<Vec<u32>>> {
+        let found = self.results(device, activations)?;
         let bits =
-            |output: &Output| Ok(numbers(&output.tensor)?.into_iter().map(f32::to_bits).collect());
+            |output: &Output| Ok(values(&output.tensor)?.into_iter().map(f32::to_bits).collect());
         found.iter().map(bits).collect()
     }
 
-    fn results(&self, device: &Device, held: Held) -> Result<Vec<Output>> {
-        on_device(|| (self.run)(&Maker { device: device.clone(), held, on_device: true }))
+    fn results(&self, device: &Device, activations: ActivationDtype) -> Result<Vec<Output>> {
+        on_device(|| {
+            (self.run)(&CaseInputs { device: device.clone(), activations, on_device: true })
+        })
     }
 }
 
@@ -129,120 +139,121 @@ impl Case {
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     rows::add(&mut cases);
-    products::add(&mut cases);
+    gemms::add(&mut cases);
     memory::add(&mut cases);
-    learning::add(&mut cases);
+    optimizers::add(&mut cases);
     attention::add(&mut cases);
-    head::add(&mut cases);
+    lm_head::add(&mut cases);
     cases
 }
 
-impl Maker {
-    /// A result of products one behind the other, of which so many have factors that are rounded as activations are
-    /// held.
+impl CaseInputs {
+    /// Output of a chain of GEMMs in which `roundings` operands are rounded to the activations' dtype.
     pub(crate) fn chained(&self, name: &'static str, tensor: Tensor, roundings: u8) -> Output {
-        let each = if self.held == Held::Bf16 { BF16_ERROR } else { F32_ERROR };
-        Output { name, tensor, closeness: Closeness::Within(f64::from(roundings) * each) }
+        let each = if self.activations == ActivationDtype::Bf16 { BF16_ERROR } else { F32_ERROR };
+        Output { name, tensor, tolerance: Tolerance::Within(f64::from(roundings) * each) }
     }
 
-    /// Activations: numbers of about 1.
+    /// Activations: values of magnitude about 1.
     pub(crate) fn noise(&self, seed: u64, shape: &[usize]) -> Result<Tensor> {
         let tensor = self.cpu_noise(seed, shape)?;
-        match (self.held, self.on_device) {
-            (Held::F32, _) => self.placed(tensor),
-            (Held::Bf16, true) => self.placed(tensor.to_dtype(DType::BF16)?),
-            (Held::Bf16, false) => Ok(tensor.to_dtype(DType::BF16)?.to_dtype(DType::F32)?),
+        match (self.activations, self.on_device) {
+            (ActivationDtype::F32, _) => self.to_device(tensor),
+            (ActivationDtype::Bf16, true) => self.to_device(tensor.to_dtype(DType::BF16)?),
+            (ActivationDtype::Bf16, false) => {
+                Ok(tensor.to_dtype(DType::BF16)?.to_dtype(DType::F32)?)
+            }
         }
     }
 
-    /// Numbers that are f32 in any case: weights, their gradients, moments.
+    /// Tensors that are always f32: weights, their gradients, optimizer moments.
     pub(crate) fn f32(&self, seed: u64, shape: &[usize]) -> Result<Tensor> {
-        self.placed(self.cpu_noise(seed, shape)?)
+        self.to_device(self.cpu_noise(seed, shape)?)
     }
 
-    /// Where its tensors are.
+    /// The device of the inputs.
     pub(crate) fn device(&self) -> &Device {
         &self.device
     }
 
-    /// What products are made of, as activations are held.
+    /// Precision that matches the activations' dtype.
     pub(crate) fn precision(&self) -> Precision {
-        match self.held {
-            Held::F32 => Precision::F32,
-            Held::Bf16 => Precision::Bf16,
+        match self.activations {
+            ActivationDtype::F32 => Precision::F32,
+            ActivationDtype::Bf16 => Precision::Bf16,
         }
     }
 
-    fn placed(&self, tensor: Tensor) -> Result<Tensor> {
+    fn to_device(&self, tensor: Tensor) -> Result<Tensor> {
         crate::memory::to_device(&tensor, &self.device)
     }
 
     fn cpu_noise(&self, seed: u64, shape: &[usize]) -> Result<Tensor> {
-        let number = |i: usize| {
+        let value = |i: usize| {
             let mut x = (seed << 32 | i as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
             x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             ((x ^ (x >> 31)) >> 40) as f32 / (1u64 << 22) as f32 - 2.0
         };
-        let numbers: Vec<f32> = (0..shape.iter().product()).map(number).collect();
-        Ok(Tensor::from_vec(numbers, shape, &Device::Cpu)?)
+        let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
 }
 
 impl Output {
-    /// A result that may differ by rounding.
+    /// An output that may differ by rounding.
     pub(crate) fn near(name: &'static str, tensor: Tensor) -> Self {
-        Self { name, tensor, closeness: Closeness::Near }
+        Self { name, tensor, tolerance: Tolerance::Near }
     }
 
-    /// A result that was rounded to bf16 on the way.
+    /// An output with an intermediate in bf16.
     pub(crate) fn rounded(name: &'static str, tensor: Tensor) -> Self {
-        Self { name, tensor, closeness: Closeness::Rounded }
+        Self { name, tensor, tolerance: Tolerance::Rounded }
     }
 
-    /// A result that may not differ.
+    /// An output that must be bit-identical.
     pub(crate) fn exact(name: &'static str, tensor: Tensor) -> Self {
-        Self { name, tensor, closeness: Closeness::Exact }
+        Self { name, tensor, tolerance: Tolerance::Exact }
     }
 }
 
-fn compared(op: &'static str, truth: &Output, found: &Output) -> Result<Compared> {
-    if truth.tensor.dims() != found.tensor.dims() {
+fn compared(op: &'static str, expected: &Output, found: &Output) -> Result<Comparison> {
+    if expected.tensor.dims() != found.tensor.dims() {
         return Err(misfit(op));
     }
-    let allowed = match (truth.closeness, found.tensor.dtype()) {
-        (Closeness::Exact, _) => 0.0,
-        (Closeness::Within(error), _) => error,
-        (Closeness::Rounded, _) | (_, DType::BF16) => BF16_ERROR,
-        (Closeness::Near, _) => F32_ERROR,
+    let tolerance = match (expected.tolerance, found.tensor.dtype()) {
+        (Tolerance::Exact, _) => 0.0,
+        (Tolerance::Within(error), _) => error,
+        (Tolerance::Rounded, _) | (_, DType::BF16) => BF16_ERROR,
+        (Tolerance::Near, _) => F32_ERROR,
     };
-    let (truth_numbers, found_numbers) = (numbers(&truth.tensor)?, numbers(&found.tensor)?);
+    let (truth_numbers, found_numbers) = (values(&expected.tensor)?, values(&found.tensor)?);
     let squares: f64 = truth_numbers.iter().map(|x| f64::from(*x).powi(2)).sum();
     let rms = (squares / truth_numbers.len().max(1) as f64).sqrt().max(1e-30);
-    let error = truth_numbers.iter().zip(&found_numbers).map(|(truth, found)| {
-        let error = f64::from(truth - found).abs() / (f64::from(truth.abs()) + rms);
-        // A number that was never written is NaN, which a maximum would pass over.
+    let error = truth_numbers.iter().zip(&found_numbers).map(|(expected, found)| {
+        let error = f64::from(expected - found).abs() / (f64::from(expected.abs()) + rms);
+        // An element that was never written is NaN, which `max` would ignore.
         if error.is_nan() { f64::INFINITY } else { error }
     });
-    Ok(Compared { name: truth.name, error: error.fold(0.0, f64::max), allowed })
+    Ok(Comparison { name: expected.name, error: error.fold(0.0, f64::max), tolerance })
 }
 
-fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
+fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
 fn misfit(op: &'static str) -> Error {
-    Error::Shape { op, what: "the device's results have not the CPU's shapes".into() }
+    Error::Shape { op, what: "the device's outputs differ from the CPU's in shape".into() }
 }
 
 #[cfg(feature = "cuda-host")]
 fn on_cpu<T>(act: impl FnOnce() -> T) -> T {
-    crate::device::without_kernels(act)
+    crate::device::without_cuda_emulation(act)
 }
 
 #[cfg(feature = "cuda-host")]
 fn on_device<T>(act: impl FnOnce() -> T) -> T {
-    crate::device::through_kernels(act)
+    crate::device::with_cuda_emulation(act)
 }
 
 #[cfg(not(feature = "cuda-host"))]

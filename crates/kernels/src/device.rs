@@ -1,13 +1,13 @@
-//! Where operations run.
+//! Devices.
 //!
-//! An operation runs where its tensors are. Feature `cuda` adds GPUs. Feature `cuda-host` compiles the same
-//! kernels for the CPU, to test them where there is no GPU: operations on CPU tensors take them where
-//! `EMBODIED_R_CUDA_HOST=1` is in the environment, or within `through_kernels`.
+//! An operation runs where its tensors are. Feature `cuda` adds GPUs. Feature `cuda-host` compiles the same kernels
+//! for the CPU (CPU emulation of the CUDA kernels, for tests without a GPU): operations on CPU tensors use them when
+//! `EMBODIED_R_CUDA_HOST=1` is set, or within `with_cuda_emulation`.
 
 #[cfg(feature = "cuda-host")]
-pub use crate::cuda::host::Order;
+pub use crate::cuda::host::ThreadOrder;
 
-/// Whether operations on tensors of `device` are kernels of this crate's for GPUs.
+/// Whether operations on tensors of `device` run CUDA kernels of this crate.
 pub fn has_kernels(device: &candle_core::Device) -> bool {
     #[cfg(device)]
     return crate::cuda::is_device(device);
@@ -15,19 +15,19 @@ pub fn has_kernels(device: &candle_core::Device) -> bool {
     return matches!(device, candle_core::Device::Cuda(_));
 }
 
-/// Opens a GPU for the operations of this crate: with one stream, on which all of its work follows each other.
+/// Opens a GPU with a single stream, on which all work is ordered.
 ///
 /// # Errors
-/// There is no such GPU.
+/// No such GPU.
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 pub fn cuda(ordinal: usize) -> crate::Result<candle_core::Device> {
     let device = candle_core::Device::new_cuda_with_stream(ordinal)?;
     if let candle_core::Device::Cuda(cuda) = &device {
-        // SAFETY: all tensors of the device are made, used and freed on its one stream; who uses another
-        // one makes it wait by itself.
+        // SAFETY: all tensors of the device are allocated, used and freed on its one stream; users of other streams
+        // synchronise explicitly.
         unsafe { cuda.disable_event_tracking() };
-        crate::cuda::gpus::keep_freed(cuda)?;
+        crate::cuda::inventory::keep_freed(cuda)?;
     }
     Ok(device)
 }
@@ -35,37 +35,37 @@ pub fn cuda(ordinal: usize) -> crate::Result<candle_core::Device> {
 /// A GPU's name and memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceMemory {
-    /// Its maker's name for it.
+    /// Product name.
     pub name: String,
-    /// What is to be had, with what this process has freed.
+    /// Free memory, including what this process's pool holds unused.
     pub free_bytes: u64,
-    /// All of it.
+    /// Total memory.
     pub total_bytes: u64,
-    /// The most that this process's tensors have taken.
+    /// Peak memory of this process's tensors.
     pub peak_bytes: u64,
 }
 
-/// The memory of a GPU; none for the processor.
+/// The memory of a GPU; `None` for the CPU.
 ///
 /// # Errors
-/// The driver does not tell.
+/// The driver call failed.
 pub fn memory(device: &candle_core::Device) -> crate::Result<Option<DeviceMemory>> {
     match device {
         #[cfg(feature = "cuda")]
-        candle_core::Device::Cuda(cuda) => crate::cuda::gpus::memory(cuda).map(Some),
+        candle_core::Device::Cuda(cuda) => crate::cuda::inventory::memory(cuda).map(Some),
         _ => Ok(None),
     }
 }
 
-/// What the driver tells of this machine's GPUs.
+/// GPUs of this machine, as the driver reports them.
 #[cfg(feature = "cuda")]
 #[derive(Debug, Clone)]
 pub struct Gpus {
-    /// In the order of their ordinals.
+    /// In ordinal order.
     pub gpus: Vec<Gpu>,
-    /// The newest CUDA that the driver can run, major and minor.
+    /// Newest CUDA version that the driver supports, major and minor.
     pub driver: (i32, i32),
-    /// That of the runtime library in use.
+    /// Version of the CUDA runtime library in use.
     pub runtime: (i32, i32),
 }
 
@@ -73,49 +73,48 @@ pub struct Gpus {
 #[cfg(feature = "cuda")]
 #[derive(Debug, Clone)]
 pub struct Gpu {
-    /// Its maker's name for it.
+    /// Product name.
     pub name: String,
-    /// Its memory.
+    /// Total memory.
     pub memory_bytes: u64,
     /// Major and minor.
     pub compute_capability: (i32, i32),
 }
 
-/// Asks the driver for the machine's GPUs.
+/// Queries the driver for the machine's GPUs.
 ///
 /// # Errors
-/// There is no driver that runs, or no GPU.
+/// No working driver, or no GPU.
 #[cfg(feature = "cuda")]
 pub fn gpus() -> crate::Result<Gpus> {
-    crate::cuda::gpus::gpus()
+    crate::cuda::inventory::gpus()
 }
 
-/// Lets operations on CPU tensors run through the device's kernels while `act` runs, on the calling thread.
+/// Runs CPU tensors through the emulated CUDA kernels while `act` runs, on the calling thread.
 #[cfg(feature = "cuda-host")]
-pub fn through_kernels<T>(act: impl FnOnce() -> T) -> T {
+pub fn with_cuda_emulation<T>(act: impl FnOnce() -> T) -> T {
     crate::cuda::host::set(true, act)
 }
 
-/// Lets operations on CPU tensors run as they do without the device's kernels, on the calling thread.
+/// Runs CPU tensors through the CPU operations while `act` runs, on the calling thread.
 #[cfg(feature = "cuda-host")]
-pub fn without_kernels<T>(act: impl FnOnce() -> T) -> T {
+pub fn without_cuda_emulation<T>(act: impl FnOnce() -> T) -> T {
     crate::cuda::host::set(false, act)
 }
 
-/// Kernels and products that the process has launched so far.
+/// Number of kernels and GEMMs launched by the process so far.
 #[cfg(feature = "cuda-host")]
-pub fn launches() -> usize {
-    crate::cuda::host::launches()
+pub fn launch_count() -> usize {
+    crate::cuda::host::launch_count()
 }
 
-/// Sets in which order the threads and blocks of a kernel follow each other, for the calling thread. No
-/// result may depend on it.
+/// Sets the emulated execution order of threads and blocks, for the calling thread. No result may depend on it.
 #[cfg(feature = "cuda-host")]
-pub fn set_order(order: Order) {
-    crate::cuda::host::set_order(order);
+pub fn set_thread_order(order: ThreadOrder) {
+    crate::cuda::host::set_thread_order(order);
 }
 
-/// `on_device!(x, module::operation(…))`: returns what the device's operation gives if `x` is on the device.
+/// `on_device!(x, module::operation(…))`: returns the CUDA operation's result if `x` is on the device.
 macro_rules! on_device {
     ($tensor:expr, $($operation:tt)+) => {
         #[cfg(device)]

@@ -1,7 +1,7 @@
-//! Dropout (Srivastava et al., 2014) whose masks are looked up and never drawn.
+//! Dropout (Srivastava et al., 2014) with counter-based masks.
 //!
-//! Whether a number is kept follows from its row's key, the place in the model and its column. So the
-//! mask is the same in the forward, in a recomputation and in the backward, and needs no memory.
+//! Whether an element is kept is a hash of its row's key, the dropout site and its column. So the forward, its
+//! recomputation and the backward agree on the mask without storing it.
 
 use candle_core::Tensor;
 use multiversion::multiversion;
@@ -13,35 +13,35 @@ use crate::parallel;
 
 const OP: &str = "dropout";
 
-/// Which numbers are dropped.
+/// Which elements are dropped.
 #[derive(Debug, Clone, Copy)]
-pub struct Mask<'a> {
-    /// A key for each row: rows with the same key have the same mask.
+pub struct DropoutMask<'a> {
+    /// Key of each row: rows with the same key have the same mask.
     pub keys: &'a [u64],
-    /// Tells apart the places of a model at which the same rows are dropped from.
-    pub place: u64,
-    /// Probability with which a number is dropped, at least 0 and below 1.
+    /// Id of the dropout site: sites of a model have different masks for the same keys.
+    pub site: u64,
+    /// Dropout probability, in [0, 1).
     pub p: f64,
 }
 
-/// A mask's numbers as the loops take them.
+/// The mask's parameters in the loops' types.
 #[derive(Clone, Copy)]
 struct Rule {
-    place: u64,
-    /// A number is dropped if its 32 bits are below.
+    site: u64,
+    /// An element is dropped if its 32 bits are below this.
     threshold: u32,
-    /// What is kept is multiplied with, `1 / (1 - p)`.
+    /// Scale of kept elements, `1 / (1 - p)`.
     scale: f32,
 }
 
-/// `x / (1 - p)` where it is kept, and 0 elsewhere.
+/// `x / (1 - p)` where kept, 0 elsewhere.
 ///
 /// # Shapes
 /// `x` and the result (rows, width).
 ///
 /// # Errors
-/// There is not a key for each row, `p` is out of range, or the tensor is not contiguous `f32` on the CPU.
-pub fn forward(x: &Tensor, mask: &Mask<'_>) -> Result<Tensor> {
+/// The number of keys differs from the rows, `p` is out of range, or the tensor is not contiguous `f32` on the CPU.
+pub fn forward(x: &Tensor, mask: &DropoutMask<'_>) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
     let rule = mask.rule(rows)?;
     on_device!(x, lookup::dropout(x, &mask.on_device(rule), OP));
@@ -56,16 +56,16 @@ pub fn forward(x: &Tensor, mask: &Mask<'_>) -> Result<Tensor> {
     tensor(y, (rows, width))
 }
 
-/// Adds the gradient of the input, `dy / (1 - p)` where it was kept, to `dx`.
+/// Adds the gradient of the input, `dy / (1 - p)` where kept, to `dx`.
 ///
 /// # Shapes
 /// `dy` and `dx` (rows, width).
 ///
 /// # Errors
 /// As [`forward`].
-pub fn backward(dy: &Tensor, mask: &Mask<'_>, dx: &Tensor) -> Result<()> {
+pub fn backward(dy: &Tensor, mask: &DropoutMask<'_>, dx: &Tensor) -> Result<()> {
     let (rows, width) = dy.dims2()?;
-    check(dx.dims() == [rows, width], OP, || "dx does not fit".into())?;
+    check(dx.dims() == [rows, width], OP, || "`dx` differs from `dy` in shape".into())?;
     let rule = mask.rule(rows)?;
     on_device!(dy, lookup::dropout_backward(dy, &mask.on_device(rule), dx, OP));
     let dy = floats(dy, OP)?;
@@ -79,7 +79,7 @@ pub fn backward(dy: &Tensor, mask: &Mask<'_>, dx: &Tensor) -> Result<()> {
     })
 }
 
-impl Mask<'_> {
+impl DropoutMask<'_> {
     #[cfg(device)]
     fn on_device(&self, rule: Rule) -> crate::cuda::lookup::Drop {
         let keys = self.keys.iter().map(|key| row_key(*key, rule)).collect();
@@ -89,17 +89,19 @@ impl Mask<'_> {
     fn rule(&self, rows: usize) -> Result<Rule> {
         let keys = self.keys.len();
         check(keys == rows, OP, || format!("{keys} keys for {rows} rows"))?;
-        check((0.0..1.0).contains(&self.p), OP, || format!("p is {}", self.p))?;
+        check((0.0..1.0).contains(&self.p), OP, || {
+            format!("the dropout probability {} is not in [0, 1)", self.p)
+        })?;
         let threshold = (self.p * (1u64 << 32) as f64) as u32;
-        Ok(Rule { place: self.place, threshold, scale: (1.0 / (1.0 - self.p)) as f32 })
+        Ok(Rule { site: self.site, threshold, scale: (1.0 / (1.0 - self.p)) as f32 })
     }
 }
 
 fn row_key(key: u64, rule: Rule) -> u64 {
-    mix(key ^ mix(rule.place))
+    mix(key ^ mix(rule.site))
 }
 
-/// Adds what is kept of `x` to `y`; one hash serves two columns.
+/// Adds the kept elements of `x` to `y`; one hash serves two columns.
 #[multiversion(targets = "simd")]
 fn add_kept(x: &[f32], key: u64, rule: Rule, y: &mut [f32]) {
     let factor = |bits: u32| if bits < rule.threshold { 0.0 } else { rule.scale };
@@ -112,7 +114,7 @@ fn add_kept(x: &[f32], key: u64, rule: Rule, y: &mut [f32]) {
     }
 }
 
-/// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014) over the counter's next state.
+/// The SplitMix64 finaliser (Steele, Lea and Flood, 2014) of the counter's next state.
 #[inline]
 fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -137,7 +139,7 @@ mod tests {
     fn the_share_that_is_dropped_is_p_and_the_mean_stays() {
         let keys: Vec<u64> = (0..200).collect();
         for p in [0.0, 0.05, 0.5] {
-            let y = forward(&ones(200, 501), &Mask { keys: &keys, place: 3, p }).unwrap();
+            let y = forward(&ones(200, 501), &DropoutMask { keys: &keys, site: 3, p }).unwrap();
             let y = rows(&y).concat();
             let n = y.len() as f64;
             let dropped = y.iter().filter(|y| **y == 0.0).count() as f64 / n;
@@ -149,9 +151,9 @@ mod tests {
     }
 
     #[test]
-    fn a_row_s_mask_follows_from_its_key_and_the_place_alone() {
-        let of = |keys: &[u64], place| {
-            rows(&forward(&ones(keys.len(), 64), &Mask { keys, place, p: 0.5 }).unwrap())
+    fn a_row_s_mask_depends_on_its_key_and_the_site_alone() {
+        let of = |keys: &[u64], site| {
+            rows(&forward(&ones(keys.len(), 64), &DropoutMask { keys, site, p: 0.5 }).unwrap())
         };
         let (one, other) = (of(&[7, 8, 9], 1), of(&[9, 7], 1));
         assert_eq!((&one[0], &one[2]), (&other[1], &other[0]));
@@ -161,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_backward_drops_what_the_forward_dropped_and_adds_the_rest() {
-        let mask = Mask { keys: &[1, 2], place: 0, p: 0.3 };
+        let mask = DropoutMask { keys: &[1, 2], site: 0, p: 0.3 };
         let y = forward(&ones(2, 33), &mask).unwrap();
         let dx = ones(2, 33);
         backward(&ones(2, 33), &mask, &dx).unwrap();
@@ -171,8 +173,9 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_do_not_fit_the_rows_are_refused() {
-        let told = forward(&ones(2, 4), &Mask { keys: &[1], place: 0, p: 0.1 }).unwrap_err();
-        assert!(told.to_string().contains("1 keys for 2 rows"), "{told}");
+    fn a_number_of_keys_other_than_the_rows_is_rejected() {
+        let message =
+            forward(&ones(2, 4), &DropoutMask { keys: &[1], site: 0, p: 0.1 }).unwrap_err();
+        assert!(message.to_string().contains("1 keys for 2 rows"), "{message}");
     }
 }

@@ -1,4 +1,4 @@
-//! Rows picked from a table, and their gradients scattered back.
+//! Embedding lookup and its gradient.
 
 use candle_core::Tensor;
 
@@ -15,10 +15,10 @@ const OP: &str = "embedding";
 /// The rows `indices` of `table`.
 ///
 /// # Shapes
-/// `table` (entries, width); gives (indices, width).
+/// `table` (entries, width); returns (indices, width).
 ///
 /// # Errors
-/// An index lies outside the table, or the table is not contiguous `f32` on the CPU.
+/// An index is out of range, or the table is not contiguous `f32` on the CPU.
 pub fn gather(table: &Tensor, indices: &[usize]) -> Result<Tensor> {
     let (entries, width) = table.dims2()?;
     check_indices(indices, entries)?;
@@ -26,7 +26,7 @@ pub fn gather(table: &Tensor, indices: &[usize]) -> Result<Tensor> {
     gathered(&floats(table, OP)?, width, indices)
 }
 
-/// As [`gather`], of a table's numbers.
+/// [`gather`] from a slice.
 pub(crate) fn gathered(table: &[f32], width: usize, indices: &[usize]) -> Result<Tensor> {
     check_indices(indices, table.len() / width.max(1))?;
     let out = parallel::filled(indices.len(), width, |first, rows| {
@@ -37,14 +37,13 @@ pub(crate) fn gathered(table: &[f32], width: usize, indices: &[usize]) -> Result
     tensor(out, (indices.len(), width))
 }
 
-/// [`gather`] as a decoder in bf16 looks its tokens up: each number is the nearest bf16, and on a device held
-/// as one.
+/// [`gather`] for a decoder in `precision`: in bf16 each element is rounded to bf16, and on a device stored as bf16.
 ///
 /// # Errors
 /// As [`gather`].
-pub fn gather_in(table: &Tensor, indices: &[usize], precision: Precision) -> Result<Tensor> {
+pub fn gather_cast(table: &Tensor, indices: &[usize], precision: Precision) -> Result<Tensor> {
     check_indices(indices, table.dims2()?.0)?;
-    on_device!(table, lookup::gather(table, indices, precision.held(), OP));
+    on_device!(table, lookup::gather(table, indices, precision.activation_dtype(), OP));
     let rows = gather(table, indices)?;
     if precision == Precision::Bf16 {
         update(&rows, OP, |rows| parallel::rows(rows, 1, |_, rows| bf16::round(rows)))?;
@@ -62,7 +61,9 @@ pub fn gather_in(table: &Tensor, indices: &[usize], precision: Precision) -> Res
 pub fn scatter_add(table: &Tensor, indices: &[usize], rows: &Tensor) -> Result<()> {
     let (entries, width) = table.dims2()?;
     check_indices(indices, entries)?;
-    check(rows.dims() == [indices.len(), width], OP, || "the rows misfit the table".into())?;
+    check(rows.dims() == [indices.len(), width], OP, || {
+        "the shape of the rows differs from (indices, width)".into()
+    })?;
     on_device!(table, lookup::scatter_add(table, indices, rows, OP));
     let rows = floats(rows, OP)?;
     update(table, OP, |table| {
@@ -75,6 +76,6 @@ pub fn scatter_add(table: &Tensor, indices: &[usize], rows: &Tensor) -> Result<(
 pub(crate) fn check_indices(indices: &[usize], entries: usize) -> Result<()> {
     let outside = indices.iter().find(|index| **index >= entries);
     check(outside.is_none(), OP, || {
-        format!("index {} is outside a table of {entries}", outside.unwrap_or(&0))
+        format!("index {} is out of range for {entries} entries", outside.unwrap_or(&0))
     })
 }

@@ -1,18 +1,18 @@
-//! The crate's error.
+//! The crate's error type.
 
-/// What can go wrong in an operation.
+/// An operation's error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// candle refused a tensor.
+    /// An error from candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
-    /// The tensors do not fit together.
+    /// Shapes or arguments are inconsistent.
     #[error("`{op}`: {what}")]
     Shape {
         /// The operation.
         op: &'static str,
-        /// Which tensor, and what was expected.
+        /// Which argument, and what was expected.
         what: String,
     },
     /// The tensor is not contiguous `f32` on the CPU.
@@ -21,23 +21,23 @@ pub enum Error {
         /// The operation.
         op: &'static str,
     },
-    /// The tensor is not one that the device's kernel takes.
-    #[error("`{op}` needs contiguous tensors of one device, f32 or bf16 as the others are")]
+    /// The tensor's device, layout or dtype is not supported by the CUDA kernel.
+    #[error("`{op}` needs contiguous f32 or bf16 tensors of one dtype on one device")]
     DeviceStorage {
         /// The operation.
         op: &'static str,
     },
-    /// The device refused to work.
+    /// A CUDA call failed.
     #[error("`{op}` on the device: {what}")]
     Device {
         /// The operation.
         op: &'static str,
-        /// What it said.
+        /// The device's error message.
         what: String,
     },
 }
 
-/// The crate's result.
+/// The crate's result type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Fails with [`Error::Shape`] unless `holds`.

@@ -1,4 +1,4 @@
-//! The Gaussian error linear unit: `x · Φ(x)`, exact, not its approximation by a tanh.
+//! GELU (Hendrycks and Gimpel, 2016): `x · Φ(x)`, exact (not the tanh approximation).
 
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
@@ -13,20 +13,20 @@ use crate::parallel;
 
 const OP: &str = "gelu";
 
-/// `x · Φ(x)`, element by element, with Φ the normal distribution's (Hendrycks and Gimpel, 2016).
+/// `x · Φ(x)`, element by element, with Φ the CDF of the standard normal distribution.
 ///
 /// # Errors
 /// The tensor is not contiguous `f32` on the CPU.
 pub fn forward(x: &Tensor) -> Result<Tensor> {
     on_device!(x, elementwise::gelu(x, OP));
-    let numbers = floats(x, OP)?;
-    let y = parallel::filled(numbers.len(), 1, |first, y| {
-        activated(&numbers[first..first + y.len()], y);
+    let values = floats(x, OP)?;
+    let y = parallel::filled(values.len(), 1, |first, y| {
+        activated(&values[first..first + y.len()], y);
     });
     tensor(y, x.shape())
 }
 
-/// The gradient of `x`, in its memory: whoever shares it sees it too.
+/// The gradient of `x`, written in place: tensors that share its memory change too.
 ///
 /// # Shapes
 /// `x` and `dy` of the same shape.
@@ -82,20 +82,20 @@ mod tests {
         0.5 + sum * h / 3.0
     }
 
-    fn numbers() -> Vec<f32> {
+    fn values() -> Vec<f32> {
         (-900..=900).map(|i| i as f32 / 100.0).collect()
     }
 
     #[test]
-    fn values_and_gradients_are_exact() {
-        let x = tensor(numbers(), 1801).unwrap();
+    fn values_and_gradients_equal_the_reference() {
+        let x = tensor(values(), 1801).unwrap();
         let y = forward(&x).unwrap().to_vec1::<f32>().unwrap();
         let dy = tensor(vec![2.0; 1801], 1801).unwrap();
         let dx = backward(x, &dy).unwrap().to_vec1::<f32>().unwrap();
-        for ((x, y), dx) in numbers().iter().zip(y).zip(dx) {
+        for ((x, y), dx) in values().iter().zip(y).zip(dx) {
             let x = f64::from(*x);
-            let truth = x * exact(x);
-            assert!((f64::from(y) - truth).abs() < 1e-6, "{x}: {y}, not {truth}");
+            let expected = x * exact(x);
+            assert!((f64::from(y) - expected).abs() < 1e-6, "{x}: {y}, not {expected}");
             let h = 1e-5;
             let slope = ((x + h) * exact(x + h) - (x - h) * exact(x - h)) / (2.0 * h);
             assert!((f64::from(dx) - 2.0 * slope).abs() < 2e-6, "{x}: {dx}, not {}", 2.0 * slope);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_that_differ_are_refused() {
+    fn mismatched_shapes_are_rejected() {
         let x = tensor(vec![1.0, 2.0], 2).unwrap();
         assert!(backward(x, &tensor(vec![1.0], 1).unwrap()).is_err());
     }

@@ -1,15 +1,16 @@
-//! Fused tensor operations with their backward passes.
+//! Fused tensor operations with hand-written backward passes.
 //!
-//! candle's own fused operations (`rms_norm`, `rope`, `softmax_last_dim`, `sdpa`) drop gradients, and
-//! its elementwise ones run on one thread. Here each operation is one module that holds the forward
-//! and the hand-written backward, takes and gives candle tensors, and never builds a graph: the
-//! caller chains the gradients. On the CPU the loops use the widest SIMD that the machine has, chosen
-//! at run time, and all of rayon's threads. Every reduction goes over chunks of a fixed size in a
-//! fixed order, so that results do not depend on the number of threads.
+//! candle's own fused operations (`rms_norm`, `rope`, `softmax_last_dim`, `sdpa`) drop gradients, and its elementwise
+//! ones are single-threaded. Here each operation is a module with a forward and a hand-written backward. It takes and
+//! returns candle tensors and never builds an autograd graph: the caller chains the gradients. On the CPU the loops
+//! use the widest SIMD of the machine, chosen at run time, and all of rayon's threads. Every reduction runs over
+//! chunks of a fixed size in a fixed order, so that results do not depend on the number of threads. The environment
+//! variable `EMBODIED_R_SIMD` (`portable`, `avx2`, `avx512`, `avx512bf16`) lowers the instruction set of GEMMs and
+//! attention.
 //!
-//! Products with weights are made of f32 or of bf16 with sums in f32, as [`Precision`] says; all else is
-//! f32. Tensors must be contiguous `f32` on the CPU, or with feature `cuda` contiguous `f32` or `bf16` on a
-//! GPU ([`device`]), where an operation's result is held as its first tensor is; anything else is an [`Error`].
+//! GEMMs with weights run in f32, or in bf16 with f32 accumulation ([`Precision`]); everything else is f32. Tensors
+//! must be contiguous `f32` on the CPU or, with feature `cuda`, contiguous `f32` or `bf16` on a GPU ([`device`]),
+//! where an operation's result has the dtype of its first tensor. Anything else is an [`Error`].
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -43,20 +44,21 @@ pub mod paged_attention;
 mod panels;
 mod parallel;
 pub mod peak;
-mod placement;
-pub mod pool;
 mod precision;
 pub mod qkv;
 pub mod quantized;
 pub mod rms_norm;
 pub mod rope;
+pub mod row_buffer;
 pub mod sample;
+mod simd_level;
 pub mod swiglu;
-pub mod table;
+pub mod thread_pool;
 pub mod weight;
+mod weight_placement;
 
 pub use adamw::{AdamwStep, adamw};
 pub use error::{Error, Result};
 pub use muon::{MuonStep, muon};
-pub use placement::Placement;
 pub use precision::Precision;
+pub use weight_placement::WeightPlacement;

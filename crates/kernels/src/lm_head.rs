@@ -1,28 +1,30 @@
-//! The LM head with log-softmax, the log-probabilities of given tokens, and entropies.
+//! LM head fused with log-softmax: log-probabilities of target tokens, and entropies.
 //!
-//! The logits exist for a chunk of tokens at a time, forward and backward.
+//! Logits are materialised for one chunk of tokens at a time, forward and backward.
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 use candle_core::Tensor;
 use multiversion::multiversion;
 
 use crate::device::on_device;
 use crate::error::{Result, check};
-use crate::linear::times;
+use crate::linear::matmul_f32;
 use crate::math::{exp, exp_moments, max, scale};
-use crate::matmul::{Into, Threads, View, ViewMut, add_product_over_rows, product};
+use crate::matmul::{Threads, View, ViewMut, WriteMode, accumulate_weight_grad, gemm};
 use crate::memory::{Floats, floats, tensor, update};
-use crate::panels::bf16::{self, Packed};
+use crate::panels::bf16::{self, PackedBf16};
 use crate::parallel;
 use crate::precision::Precision;
 
 const OP: &str = "lm_head";
 
-/// Logits that a chunk holds: 64 MiB of them, or the weight of a large vocabulary would be read for a
-/// few tokens at a time.
+/// Maximum logits per chunk (64 MiB), unless a single row has more. Smaller chunks would read a large vocabulary's weight for few tokens at a time.
 const CHUNK_LEN: usize = 16 << 20;
 
-/// What the head gives for each token, and what its backward needs.
-pub struct Scores {
+/// Per-token outputs of the head, with what the backward needs.
+pub struct TokenScores {
     /// Natural log-probability of the target.
     pub logps: Vec<f32>,
     /// Entropy of the distribution, in nats.
@@ -30,30 +32,39 @@ pub struct Scores {
     pub(crate) log_sum_exp: Vec<f32>,
 }
 
-/// The head: what the logits are made with.
+/// The LM head.
 #[derive(Debug, Clone, Copy)]
-pub struct Head<'a> {
-    /// A row for each token of the vocabulary (vocabulary, width).
+pub struct LmHead<'a> {
+    /// Unembedding matrix (vocabulary, hidden size).
     pub weight: &'a Tensor,
-    /// What the logits are divided by.
+    /// Divisor of the logits.
     pub temperature: f64,
-    /// What the products are made of.
+    /// Precision of the GEMMs.
     pub precision: Precision,
 }
 
 /// Scores `targets` under `softmax(hidden · weightᵀ / temperature)`.
 ///
 /// # Shapes
-/// `hidden` (tokens, width), `targets` (tokens).
+/// `hidden` (tokens, hidden size), `targets` (tokens).
 ///
 /// # Errors
-/// The shapes do not fit, a target is outside the vocabulary, or a tensor is not contiguous `f32`
-/// on the CPU.
-pub fn forward(hidden: &Tensor, head: &Head<'_>, targets: &[u32]) -> Result<Scores> {
+/// The shapes are inconsistent, a target is outside the vocabulary, or a tensor is not contiguous `f32` on the CPU.
+pub fn forward(hidden: &Tensor, head: &LmHead<'_>, targets: &[u32]) -> Result<TokenScores> {
     check_shapes(hidden, head, targets)?;
     on_device!(hidden, lm_head::forward(hidden, head, targets));
-    let task = Task::new(hidden, head, targets.len())?;
-    let mut scores = Scores {
+    forward_within(hidden, head, targets, CHUNK_LEN)
+}
+
+/// [`forward`] on the CPU with a limit of `chunk` logits at a time.
+fn forward_within(
+    hidden: &Tensor,
+    head: &LmHead<'_>,
+    targets: &[u32],
+    chunk: usize,
+) -> Result<TokenScores> {
+    let task = Task::new(hidden, head, targets.len(), chunk)?;
+    let mut scores = TokenScores {
         logps: vec![0.0; targets.len()],
         entropies: vec![0.0; targets.len()],
         log_sum_exp: vec![0.0; targets.len()],
@@ -74,32 +85,47 @@ pub fn forward(hidden: &Tensor, head: &Head<'_>, targets: &[u32]) -> Result<Scor
     Ok(scores)
 }
 
-/// Gives the gradient of `hidden` and adds that of the weight to `d_weight`, unless the weight is frozen.
+/// Returns the gradient of `hidden` and accumulates the weight gradient in `d_weight`; `None` for a frozen weight.
 ///
 /// `d logits = d_logp · (one-hot(target) - softmax) / temperature`.
 ///
 /// # Shapes
-/// As [`forward`]; `d_logps` (tokens), `d_weight` (vocabulary, width); gives (tokens, width).
+/// As [`forward`]; `d_logps` (tokens), `d_weight` (vocabulary, hidden size); returns (tokens, hidden size).
 ///
 /// # Errors
 /// As [`forward`].
 pub fn backward(
     hidden: &Tensor,
-    head: &Head<'_>,
+    head: &LmHead<'_>,
     targets: &[u32],
-    scores: &Scores,
+    scores: &TokenScores,
     d_logps: &[f32],
     d_weight: Option<&Tensor>,
 ) -> Result<Tensor> {
     check_shapes(hidden, head, targets)?;
-    check(d_logps.len() == targets.len(), OP, || "as many gradients as targets are due".into())?;
+    check(d_logps.len() == targets.len(), OP, || {
+        "the numbers of gradients and targets differ".into()
+    })?;
     let misfits = d_weight.is_some_and(|d_weight| d_weight.dims() != head.weight.dims());
-    check(!misfits, OP, || "the weight's gradient misfits".into())?;
-    check(scores.log_sum_exp.len() == targets.len(), OP, || "the scores are of others".into())?;
+    check(!misfits, OP, || "the shape of the weight gradient is wrong".into())?;
+    check(scores.log_sum_exp.len() == targets.len(), OP, || {
+        "the scores belong to other targets".into()
+    })?;
     on_device!(hidden, lm_head::backward(hidden, head, targets, scores, d_logps, d_weight));
-    let task = Task::new(hidden, head, targets.len())?;
-    let mut d_hidden = vec![0.0; targets.len() * task.width];
-    let (weight, turned, mut logits) = (task.weight(), task.turned_weight(), Vec::new());
+    backward_within((hidden, head, targets), scores, d_logps, d_weight, CHUNK_LEN)
+}
+
+/// [`backward`] on the CPU with a limit of `chunk` logits at a time.
+fn backward_within(
+    (hidden, head, targets): (&Tensor, &LmHead<'_>, &[u32]),
+    scores: &TokenScores,
+    d_logps: &[f32],
+    d_weight: Option<&Tensor>,
+    chunk: usize,
+) -> Result<Tensor> {
+    let task = Task::new(hidden, head, targets.len(), chunk)?;
+    let mut d_hidden = vec![0.0; targets.len() * task.hidden_size];
+    let (weight, transposed, mut logits) = (task.weight(), task.transposed_weight(), Vec::new());
     let mut run = |mut d_weight: Option<&mut [f32]>| {
         for (first, rows) in task.chunks() {
             task.logits(&weight, first, rows, &mut logits);
@@ -111,8 +137,8 @@ pub fn backward(
                     x[targets[token] as usize] += d;
                 }
             });
-            let span = first * task.width..(first + rows) * task.width;
-            task.d_hidden(&turned, &logits, rows, &mut d_hidden[span.clone()]);
+            let span = first * task.hidden_size..(first + rows) * task.hidden_size;
+            task.d_hidden(&transposed, &logits, rows, &mut d_hidden[span.clone()]);
             if let Some(d_weight) = d_weight.as_deref_mut() {
                 task.add_d_weight(d_weight, &logits, &task.hidden[span], rows);
             }
@@ -122,13 +148,13 @@ pub fn backward(
         Some(d_weight) => update(d_weight, OP, |d_weight| run(Some(d_weight)))?,
         None => run(None),
     }
-    tensor(d_hidden, (targets.len(), task.width))
+    tensor(d_hidden, (targets.len(), task.hidden_size))
 }
 
-fn check_shapes(hidden: &Tensor, head: &Head<'_>, targets: &[u32]) -> Result<()> {
-    let (tokens, width) = hidden.dims2()?;
+fn check_shapes(hidden: &Tensor, head: &LmHead<'_>, targets: &[u32]) -> Result<()> {
+    let (tokens, hidden_size) = hidden.dims2()?;
     let (vocabulary, columns) = head.weight.dims2()?;
-    check(width == columns, OP, || "the hidden states do not fit the weight".into())?;
+    check(hidden_size == columns, OP, || "the hidden size differs from the weight's".into())?;
     check(tokens == targets.len(), OP, || {
         format!("{tokens} hidden states, but {} targets", targets.len())
     })?;
@@ -159,91 +185,105 @@ fn negative_softmax(x: &mut [f32], log_sum_exp: f32, d: f32) {
     }
 }
 
-/// The head's products with checked tensors.
+/// The head's GEMMs on checked tensors.
 struct Task<'a> {
     hidden: Floats<'a>,
     weight: Floats<'a>,
-    width: usize,
+    hidden_size: usize,
     vocabulary: usize,
     tokens: usize,
+    /// Tokens per chunk.
+    rows: usize,
     scale: f32,
     precision: Precision,
 }
 
-/// The weight as a product takes it: packed once for all chunks in bf16.
-enum Factor<'a> {
+/// The weight as a GEMM operand; in bf16 packed once for all chunks.
+enum Operand<'a> {
     F32(&'a [f32]),
-    Bf16(Packed),
+    Bf16(PackedBf16),
 }
 
 impl<'a> Task<'a> {
-    fn new(hidden: &'a Tensor, head: &Head<'a>, tokens: usize) -> Result<Self> {
-        let Head { weight, temperature, precision } = *head;
-        let (vocabulary, width) = weight.dims2()?;
+    fn new(hidden: &'a Tensor, head: &LmHead<'a>, tokens: usize, chunk: usize) -> Result<Self> {
+        let LmHead { weight, temperature, precision } = *head;
+        let (vocabulary, hidden_size) = weight.dims2()?;
         let (hidden, weight) = (floats(hidden, OP)?, floats(weight, OP)?);
-        let scale = (1.0 / temperature) as f32;
-        Ok(Self { hidden, weight, width, vocabulary, tokens, scale, precision })
+        let (rows, scale) = ((chunk / vocabulary).max(1), (1.0 / temperature) as f32);
+        Ok(Self { hidden, weight, hidden_size, vocabulary, tokens, rows, scale, precision })
     }
 
-    /// The weight, for the logits.
-    fn weight(&self) -> Factor<'_> {
+    /// The operand for the logits.
+    fn weight(&self) -> Operand<'_> {
         match self.precision {
-            Precision::F32 => Factor::F32(&self.weight),
-            Precision::Bf16 => Factor::Bf16(Packed::new(&self.weight, self.vocabulary, self.width)),
-        }
-    }
-
-    /// The transposed weight, for the gradient of the hidden states.
-    fn turned_weight(&self) -> Factor<'_> {
-        match self.precision {
-            Precision::F32 => Factor::F32(&self.weight),
+            Precision::F32 => Operand::F32(&self.weight),
             Precision::Bf16 => {
-                Factor::Bf16(Packed::transposed(&self.weight, self.vocabulary, self.width))
+                Operand::Bf16(PackedBf16::new(&self.weight, self.vocabulary, self.hidden_size))
             }
         }
     }
 
-    /// `(first token, number of tokens)` of each chunk.
+    /// The operand for the hidden states' gradient: in bf16 the packed transpose.
+    fn transposed_weight(&self) -> Operand<'_> {
+        match self.precision {
+            Precision::F32 => Operand::F32(&self.weight),
+            Precision::Bf16 => Operand::Bf16(PackedBf16::transposed(
+                &self.weight,
+                self.vocabulary,
+                self.hidden_size,
+            )),
+        }
+    }
+
+    /// `(first token, tokens)` of each chunk.
     fn chunks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let (rows, tokens) = ((CHUNK_LEN / self.vocabulary).max(1), self.tokens);
+        let (rows, tokens) = (self.rows, self.tokens);
         (0..tokens).step_by(rows).map(move |first| (first, rows.min(tokens - first)))
     }
 
-    /// The chunk's logits over the temperature.
-    fn logits(&self, weight: &Factor<'_>, first: usize, rows: usize, logits: &mut Vec<f32>) {
+    /// A chunk's logits, divided by the temperature.
+    fn logits(&self, weight: &Operand<'_>, first: usize, rows: usize, logits: &mut Vec<f32>) {
         logits.resize(rows * self.vocabulary, 0.0);
-        let hidden = &self.hidden[first * self.width..(first + rows) * self.width];
+        let hidden = &self.hidden[first * self.hidden_size..(first + rows) * self.hidden_size];
         match weight {
-            Factor::F32(weight) => {
-                times(logits, Into::Replace, hidden, weight, (self.vocabulary, self.width));
+            Operand::F32(weight) => {
+                matmul_f32(
+                    logits,
+                    WriteMode::Overwrite,
+                    hidden,
+                    weight,
+                    (self.vocabulary, self.hidden_size),
+                );
             }
-            Factor::Bf16(weight) => bf16::product(logits, Into::Replace, hidden, weight),
+            Operand::Bf16(weight) => bf16::matmul(logits, WriteMode::Overwrite, hidden, weight),
         }
         if self.scale != 1.0 {
             parallel::rows(logits, 1, |_, x| scale(x, self.scale));
         }
     }
 
-    /// The gradient of a chunk's hidden states from that of its logits.
-    fn d_hidden(&self, turned: &Factor<'_>, d_logits: &[f32], rows: usize, out: &mut [f32]) {
-        match turned {
-            Factor::F32(weight) => product(
-                ViewMut::new(out, rows, self.width),
-                Into::Replace,
+    /// Gradient of a chunk's hidden states.
+    fn d_hidden(&self, transposed: &Operand<'_>, d_logits: &[f32], rows: usize, out: &mut [f32]) {
+        match transposed {
+            Operand::F32(weight) => gemm(
+                ViewMut::new(out, rows, self.hidden_size),
+                WriteMode::Overwrite,
                 View::new(d_logits, rows, self.vocabulary),
-                View::new(weight, self.vocabulary, self.width),
+                View::new(weight, self.vocabulary, self.hidden_size),
                 Threads::All,
             ),
-            Factor::Bf16(turned) => bf16::product(out, Into::Replace, d_logits, turned),
+            Operand::Bf16(transposed) => {
+                bf16::matmul(out, WriteMode::Overwrite, d_logits, transposed)
+            }
         }
     }
 
-    /// Adds a chunk's part to the gradient of the weight.
+    /// Accumulates a chunk's weight gradient.
     fn add_d_weight(&self, d_weight: &mut [f32], d_logits: &[f32], hidden: &[f32], rows: usize) {
-        let (a, b) = ((d_logits, self.vocabulary), (hidden, self.width));
+        let (a, b) = ((d_logits, self.vocabulary), (hidden, self.hidden_size));
         match self.precision {
-            Precision::F32 => add_product_over_rows(d_weight, a, b, rows),
-            Precision::Bf16 => bf16::add_product_over_rows(d_weight, a, b, rows),
+            Precision::F32 => accumulate_weight_grad(d_weight, a, b, rows),
+            Precision::Bf16 => bf16::accumulate_weight_grad(d_weight, a, b, rows),
         }
     }
 }

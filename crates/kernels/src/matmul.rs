@@ -1,11 +1,11 @@
-//! Matrix products over slices: a safe face for the `gemm` crate.
+//! GEMM over slices: a safe wrapper of the `gemm` crate.
 
 use gemm::Parallelism;
 use rayon::prelude::*;
 
 use crate::math::add;
 
-/// A matrix to read: `rows × cols`, with strides in elements.
+/// A matrix to read (rows, cols), with strides in elements.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     data: &'a [f32],
@@ -16,12 +16,12 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Rows end to end.
+    /// A row-major matrix.
     pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
         Self { data, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
-    /// The transposed matrix.
+    /// The transpose.
     pub(crate) fn t(self) -> Self {
         Self {
             rows: self.cols,
@@ -37,7 +37,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// A matrix to write, rows end to end.
+/// A row-major matrix to write.
 pub(crate) struct ViewMut<'a> {
     data: &'a mut [f32],
     rows: usize,
@@ -45,51 +45,51 @@ pub(crate) struct ViewMut<'a> {
 }
 
 impl<'a> ViewMut<'a> {
-    /// The matrix in these numbers.
+    /// A view of `data`.
     pub(crate) fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
         Self { data, rows, cols }
     }
 }
 
-/// What becomes of the destination's numbers.
+/// How a GEMM writes its output.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Into {
-    /// They are overwritten.
-    Replace,
-    /// The product is added to them.
-    Add,
+pub(crate) enum WriteMode {
+    /// Overwrites it.
+    Overwrite,
+    /// Adds to it.
+    Accumulate,
 }
 
-/// How many threads work on a product.
+/// Threads of a GEMM.
 #[derive(Clone, Copy)]
 pub(crate) enum Threads {
-    /// The calling one.
+    /// The calling thread.
     One,
-    /// All of rayon's.
+    /// All of rayon's threads.
     All,
 }
 
 /// `dst = lhs · rhs`, or `dst += lhs · rhs`.
 ///
 /// # Panics
-/// When the shapes do not fit, or a view reaches beyond its data: both are faults of the calling
-/// kernel, which has checked its tensors.
+/// If the shapes are inconsistent or a view exceeds its data: bugs of the calling kernel, which has checked its
+/// tensors.
 #[allow(unsafe_code)]
-pub(crate) fn product(
+pub(crate) fn gemm(
     dst: ViewMut<'_>,
-    into: Into,
+    mode: WriteMode,
     lhs: View<'_>,
     rhs: View<'_>,
     threads: Threads,
 ) {
     assert!(lhs.cols == rhs.rows && dst.rows == lhs.rows && dst.cols == rhs.cols, "shapes differ");
-    assert!(lhs.fits() && rhs.fits(), "a factor reaches beyond its data");
-    assert!(dst.data.len() >= dst.rows * dst.cols, "the product reaches beyond its data");
+    assert!(lhs.fits() && rhs.fits(), "an operand reaches beyond its data");
+    assert!(dst.data.len() >= dst.rows * dst.cols, "the output reaches beyond its data");
     if dst.rows == 0 || dst.cols == 0 {
         return;
     }
     if lhs.cols == 0 {
-        if into == Into::Replace {
+        if mode == WriteMode::Overwrite {
             dst.data[..dst.rows * dst.cols].fill(0.0);
         }
         return;
@@ -98,10 +98,9 @@ pub(crate) fn product(
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(rayon::current_num_threads()),
     };
-    // SAFETY: every element that `gemm` touches is `data[i · row_stride + j · col_stride]` with
-    // `i < rows` and `j < cols`; the assertions above show the largest of these indices to be within
-    // each slice. `dst` is borrowed mutably, so it overlaps neither factor, and its rows do not
-    // overlap each other.
+    // SAFETY: every element that `gemm` touches is `data[i · row_stride + j · col_stride]` with `i < rows` and `j <
+    // cols`; the assertions above bound the largest of these indices by the slice. `dst` is borrowed mutably, so it
+    // overlaps neither operand, and its rows do not overlap each other.
     unsafe {
         gemm::gemm(
             dst.rows,
@@ -110,7 +109,7 @@ pub(crate) fn product(
             dst.data.as_mut_ptr(),
             1,
             dst.cols as isize,
-            into == Into::Add,
+            mode == WriteMode::Accumulate,
             lhs.data.as_ptr(),
             lhs.col_stride as isize,
             lhs.row_stride as isize,
@@ -127,17 +126,17 @@ pub(crate) fn product(
     }
 }
 
-/// Numbers of a product small enough that its threads share the rows that it sums over.
+/// Output elements up to which threads split the summed rows (split-K).
 const SMALL_PRODUCT: usize = 1 << 19;
 
-/// Rows of one share; it depends on nothing else, so that the sum's order is always the same.
+/// Rows per split. A constant, so that the order of summation is fixed.
 const SHARE_ROWS: usize = 1024;
 
-/// `dst += aᵀ · b`, a sum over many rows: the gradient of a weight.
+/// `dst += aᵀ · b`, summed over many rows: a weight gradient.
 ///
 /// # Shapes
-/// `a` (rows, m) and `b` (rows, n) with their widths; `dst` (m, n).
-pub(crate) fn add_product_over_rows(
+/// `a` (rows, m) and `b` (rows, n); `dst` (m, n).
+pub(crate) fn accumulate_weight_grad(
     dst: &mut [f32],
     (a, m): (&[f32], usize),
     (b, n): (&[f32], usize),
@@ -145,9 +144,9 @@ pub(crate) fn add_product_over_rows(
 ) {
     if m * n > SMALL_PRODUCT || rows <= SHARE_ROWS {
         let (a, b) = (View::new(a, rows, m).t(), View::new(b, rows, n));
-        return product(ViewMut::new(dst, m, n), Into::Add, a, b, Threads::All);
+        return gemm(ViewMut::new(dst, m, n), WriteMode::Accumulate, a, b, Threads::All);
     }
-    // A small product leaves the threads of `gemm` little to share, but the sum is long.
+    // A small output leaves `gemm` too little parallelism, but the sum is long.
     let shares: Vec<Vec<f32>> = (0..rows.div_ceil(SHARE_ROWS))
         .into_par_iter()
         .with_max_len(1)
@@ -155,9 +154,9 @@ pub(crate) fn add_product_over_rows(
             let first = share * SHARE_ROWS;
             let rows = SHARE_ROWS.min(rows - first);
             let mut part = vec![0.0; m * n];
-            product(
+            gemm(
                 ViewMut::new(&mut part, m, n),
-                Into::Replace,
+                WriteMode::Overwrite,
                 View::new(&a[first * m..], rows, m).t(),
                 View::new(&b[first * n..], rows, n),
                 Threads::One,
@@ -188,29 +187,35 @@ mod tests {
     }
 
     #[test]
-    fn products_of_all_orientations_equal_the_plain_sum() {
+    fn gemm_equals_the_naive_sum_in_all_layouts() {
         let (m, k, n) = (5, 7, 3);
         let a: Vec<f32> = (0..m * k).map(|i| (i % 11) as f32 - 5.0).collect();
         let b: Vec<f32> = (0..k * n).map(|i| (i % 5) as f32 - 2.0).collect();
         let b_t: Vec<f32> = (0..n * k).map(|i| b[i % k * n + i / k]).collect();
         let mut out = vec![1.0; m * n];
         let dst = ViewMut::new(&mut out, m, n);
-        product(dst, Into::Replace, View::new(&a, m, k), View::new(&b, k, n), Threads::All);
+        gemm(dst, WriteMode::Overwrite, View::new(&a, m, k), View::new(&b, k, n), Threads::All);
         assert_eq!(out, naive(&a, &b, (m, k, n)));
         let dst = ViewMut::new(&mut out, m, n);
-        product(dst, Into::Add, View::new(&a, m, k), View::new(&b_t, n, k).t(), Threads::One);
+        gemm(
+            dst,
+            WriteMode::Accumulate,
+            View::new(&a, m, k),
+            View::new(&b_t, n, k).t(),
+            Threads::One,
+        );
         let twice: Vec<f32> = naive(&a, &b, (m, k, n)).iter().map(|x| 2.0 * x).collect();
         assert_eq!(out, twice);
     }
 
     #[test]
     #[should_panic(expected = "beyond its data")]
-    fn a_view_beyond_its_data_is_refused() {
+    fn a_view_beyond_its_data_is_rejected() {
         let mut out = vec![0.0; 4];
         let short = vec![0.0; 3];
-        product(
+        gemm(
             ViewMut::new(&mut out, 2, 2),
-            Into::Replace,
+            WriteMode::Overwrite,
             View::new(&short, 2, 2),
             View::new(&[0.0; 4], 2, 2),
             Threads::One,

@@ -1,4 +1,4 @@
-//! A tensor's numbers as slices: to read, to make, and to change in place.
+//! Tensors as slices: reading, creating and in-place updates.
 
 use std::cell::Cell;
 use std::ops::{Deref, Range};
@@ -14,14 +14,14 @@ use crate::error::{Error, Result, check};
 use crate::math::square_sum;
 use crate::parallel;
 
-mod address;
+mod data_ptr;
 
-pub use address::{Mark, address};
+pub use data_ptr::{StreamEvent, data_ptr};
 
-/// Numbers of one task.
+/// Elements per task.
 const CHUNK: usize = 1 << 16;
 
-/// Read access to the numbers of a contiguous `f32` tensor on the CPU.
+/// Read access to a contiguous `f32` tensor on the CPU.
 pub struct Floats<'a> {
     storage: StorageRef<'a>,
     start: usize,
@@ -40,7 +40,7 @@ impl Deref for Floats<'_> {
     }
 }
 
-/// The numbers of `tensor`, in row-major order.
+/// The elements of `tensor`, in row-major order.
 ///
 /// # Errors
 /// [`Error::Storage`] unless the tensor is contiguous `f32` on the CPU.
@@ -55,10 +55,10 @@ pub fn floats<'a>(tensor: &'a Tensor, op: &'static str) -> Result<Floats<'a>> {
     }
 }
 
-/// A CPU tensor that takes over `values`.
+/// A CPU tensor that takes ownership of `values`.
 ///
 /// # Errors
-/// The number of values is not that of the shape.
+/// The number of values differs from the shape's.
 pub fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, shape.into(), &Device::Cpu)?)
 }
@@ -66,41 +66,41 @@ pub fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
 /// An f32 tensor of zeros on `device`.
 ///
 /// # Errors
-/// There is no room for it.
+/// Out of memory.
 pub fn zeros(shape: &[usize], device: &Device) -> Result<Tensor> {
     #[cfg(device)]
     if crate::cuda::is_device(device) {
         return crate::cuda::memory::zeros(device, shape, crate::cuda::Dtype::F32, "zeros");
     }
-    check(device.is_cpu(), "zeros", || "this build has no such device".into())?;
+    check(device.is_cpu(), "zeros", || "this build does not support the device".into())?;
     tensor(parallel::filled(shape.iter().product(), 1, |_, _| ()), shape)
 }
 
-/// Zeros of a tensor's shape, where it is and held as it is.
+/// Zeros with the shape, device and dtype of `tensor`.
 ///
 /// # Errors
 /// As [`zeros`].
 pub fn zeros_like(tensor: &Tensor) -> Result<Tensor> {
-    on_device!(tensor, memory::zeros_as(tensor, tensor.dims(), "zeros"));
+    on_device!(tensor, memory::zeros_shaped_like(tensor, tensor.dims(), "zeros"));
     zeros(tensor.dims(), tensor.device())
 }
 
-/// Zeros of so many rows of a matrix's width, where it is and held as it is.
+/// `rows` rows of zeros with the width, device and dtype of `like`.
 ///
 /// # Errors
 /// As [`zeros`].
 pub fn zero_rows(rows: usize, like: &Tensor) -> Result<Tensor> {
     let shape = [rows, like.dims2()?.1];
-    on_device!(like, memory::zeros_as(like, &shape, "zeros"));
+    on_device!(like, memory::zeros_shaped_like(like, &shape, "zeros"));
     zeros(&shape, like.device())
 }
 
-/// The tensor on `device`: itself if it is there.
+/// The tensor on `device`; no copy if it is already there.
 ///
 /// # Errors
-/// There is no room for it.
+/// Out of memory.
 pub fn to_device(tensor: &Tensor, device: &Device) -> Result<Tensor> {
-    // CUDA has no memory of no bytes, and candle asks for it.
+    // CUDA cannot allocate 0 bytes, and candle tries to.
     #[cfg(device)]
     if tensor.elem_count() == 0 && crate::cuda::is_device(device) {
         let dtype = crate::cuda::Dtype::of(tensor, "to_device")?;
@@ -108,51 +108,51 @@ pub fn to_device(tensor: &Tensor, device: &Device) -> Result<Tensor> {
     }
     let leaves = !tensor.device().is_cpu() && !device.same_device(tensor.device());
     match leaves && tensor.dtype().is_float() {
-        // candle's own copy takes the whole of what a part lies in.
+        // candle's own copy transfers the whole storage of a view.
         true => Ok(copy(tensor)?.to_device(device)?),
         false => Ok(tensor.to_device(device)?),
     }
 }
 
-/// The numbers of a tensor in the host's memory, as f32: itself if it is there. Of a part of a device's tensor the
-/// part alone is fetched.
+/// The tensor in host memory, as f32; no copy if it is already there. Of a view only its own elements are
+/// transferred.
 ///
 /// # Errors
-/// The tensor is not contiguous, or there is no room.
-pub fn fetched(tensor: &Tensor) -> Result<Tensor> {
+/// The tensor is not contiguous, or out of memory.
+pub fn to_host(tensor: &Tensor) -> Result<Tensor> {
     if tensor.device().is_cpu() {
         return Ok(tensor.to_dtype(DType::F32)?);
     }
     Ok(copy(tensor)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?)
 }
 
-/// Puts numbers of the host's memory into an f32 tensor, in place.
+/// Writes host values to an f32 tensor, in place.
 ///
 /// # Errors
-/// They are not as many, or the tensor is not contiguous `f32`.
-pub fn set(to: &Tensor, numbers: &[f32]) -> Result<()> {
-    const OP: &str = "set";
-    check(to.elem_count() == numbers.len(), OP, || "the numbers differ in count".into())?;
+/// The lengths differ, or the tensor is not contiguous `f32`.
+pub fn write_slice(to: &Tensor, values: &[f32]) -> Result<()> {
+    const OP: &str = "write_slice";
+    check(to.elem_count() == values.len(), OP, || "the numbers of elements differ".into())?;
     if to.device().is_cpu() {
-        return update(to, OP, |to| to.copy_from_slice(numbers));
+        return update(to, OP, |to| to.copy_from_slice(values));
     }
-    overwrite(to, &Tensor::from_slice(numbers, to.shape(), to.device())?)
+    overwrite(to, &Tensor::from_slice(values, to.shape(), to.device())?)
 }
 
-/// A copy of a tensor, in memory of its own.
+/// A deep copy of a tensor.
 ///
 /// # Errors
 /// [`Error::Storage`] unless the tensor is contiguous `f32` on the CPU.
 pub fn copy(from: &Tensor) -> Result<Tensor> {
     on_device!(from, memory::copy(from, "copy"));
-    let numbers = floats(from, "copy")?;
-    let copy = parallel::filled(numbers.len(), 1, |first, to| {
-        to.copy_from_slice(&numbers[first..first + to.len()]);
+    let values = floats(from, "copy")?;
+    let copy = parallel::filled(values.len(), 1, |first, to| {
+        to.copy_from_slice(&values[first..first + to.len()]);
     });
     tensor(copy, from.shape())
 }
 
-/// Changes the numbers of `tensor` in place, for every tensor that shares its storage.
+/// Modifies `tensor` in place; all tensors that share its storage change.
 ///
 /// # Errors
 /// [`Error::Storage`] unless the tensor is contiguous `f32` on the CPU.
@@ -162,27 +162,27 @@ pub fn update(tensor: &Tensor, op: &'static str, act: impl FnOnce(&mut [f32])) -
     Ok(tensor.inplace_op1(&Update { name: op, act: Cell::new(Some(act)) })?)
 }
 
-/// The same numbers in another shape, in the same memory.
+/// A view with another shape.
 ///
 /// # Errors
-/// The shapes differ in size.
-pub fn reshaped(tensor: &Tensor, shape: (usize, usize)) -> Result<Tensor> {
+/// The numbers of elements differ.
+pub fn reshape(tensor: &Tensor, shape: (usize, usize)) -> Result<Tensor> {
     Ok(tensor.reshape(shape)?)
 }
 
-/// Some rows of a matrix, or numbers of a vector, in memory of their own.
+/// A copy of some rows of a matrix, or elements of a vector.
 ///
 /// # Errors
-/// The rows are not there, or the tensor is not contiguous `f32` on the CPU.
+/// The range is out of bounds, or the tensor is not contiguous `f32` on the CPU.
 pub fn rows(matrix: &Tensor, rows: Range<usize>) -> Result<Tensor> {
-    // candle's own copy takes the whole of what the rows lie in.
+    // candle's own copy takes the whole storage.
     copy(&matrix.narrow(0, rows.start, rows.len())?)
 }
 
-/// Copies the rows `range` of `from` over those of `to` from the row `first` on, in place.
+/// Copies rows `range` of `from` to `to`, starting at row `first`, in place.
 ///
 /// # Errors
-/// The widths differ, or the rows are not there.
+/// The widths differ, or a range is out of bounds.
 pub fn copy_rows(to: &Tensor, first: usize, from: &Tensor, range: Range<usize>) -> Result<()> {
     const OP: &str = "copy_rows";
     let ((to_rows, width), (from_rows, from_width)) = (to.dims2()?, from.dims2()?);
@@ -190,7 +190,7 @@ pub fn copy_rows(to: &Tensor, first: usize, from: &Tensor, range: Range<usize>) 
         && range.end <= from_rows
         && first + range.len() <= to_rows
         && width == from_width;
-    check(fits, OP, || format!("rows {range:?} do not fit behind row {first}"))?;
+    check(fits, OP, || format!("rows {range:?} do not fit from row {first} on"))?;
     on_device!(to, memory::copy_rows(to, first, from, range, OP));
     let from = floats(from, OP)?;
     update(to, OP, |to| {
@@ -199,20 +199,20 @@ pub fn copy_rows(to: &Tensor, first: usize, from: &Tensor, range: Range<usize>) 
     })
 }
 
-/// Matrices of the same width, one below the other.
+/// Concatenates matrices of the same width along the rows.
 ///
 /// # Errors
 /// The widths differ.
-pub fn stacked(matrices: &[&Tensor]) -> Result<Tensor> {
+pub fn concat_rows(matrices: &[&Tensor]) -> Result<Tensor> {
     Ok(Tensor::cat(matrices, 0)?)
 }
 
-/// The same numbers in one tensor's memory, one tensor behind the other.
+/// Copies of the tensors as views of one contiguous allocation, in order.
 ///
 /// # Errors
-/// The tensors differ in more than their number of rows, or there is no room.
-pub fn end_to_end(tensors: &[&Tensor]) -> Result<Vec<Tensor>> {
-    let (whole, mut first) = (stacked(tensors)?, 0);
+/// The tensors differ in more than their number of rows, or out of memory.
+pub fn pack_contiguous(tensors: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let (whole, mut first) = (concat_rows(tensors)?, 0);
     let part = |tensor: &&Tensor| {
         let (start, rows) = (first, tensor.dims()[0]);
         first += rows;
@@ -228,7 +228,7 @@ pub fn end_to_end(tensors: &[&Tensor]) -> Result<Vec<Tensor>> {
 pub fn add(to: &Tensor, from: &Tensor) -> Result<()> {
     const OP: &str = "add";
     check(to.elem_count() == from.elem_count(), OP, || "the tensors differ in size".into())?;
-    on_device!(to, memory::blend(to, from, (1.0, 1.0), OP));
+    on_device!(to, memory::axpby(to, from, (1.0, 1.0), OP));
     let from = floats(from, OP)?;
     update(to, OP, |to| {
         to.par_chunks_mut(CHUNK)
@@ -237,15 +237,15 @@ pub fn add(to: &Tensor, from: &Tensor) -> Result<()> {
     })
 }
 
-/// `to = share · from + (1 - share) · to`, in place.
+/// Linear interpolation `to = share · from + (1 - share) · to`, in place.
 ///
 /// # Errors
 /// The tensors differ in size, or one is not contiguous `f32` on the CPU.
-pub fn blend(to: &Tensor, from: &Tensor, share: f64) -> Result<()> {
-    const OP: &str = "blend";
+pub fn lerp(to: &Tensor, from: &Tensor, share: f64) -> Result<()> {
+    const OP: &str = "lerp";
     check(to.elem_count() == from.elem_count(), OP, || "the tensors differ in size".into())?;
     let (share, rest) = (share as f32, (1.0 - share) as f32);
-    on_device!(to, memory::blend(to, from, (share, rest), OP));
+    on_device!(to, memory::axpby(to, from, (share, rest), OP));
     let from = floats(from, OP)?;
     update(to, OP, |to| {
         to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| {
@@ -278,18 +278,17 @@ pub fn scale(x: &Tensor, factor: f32) -> Result<()> {
     update(x, OP, |x| x.iter_mut().for_each(|x| *x *= factor))
 }
 
-/// The sum of a tensor's squares: of chunks in f32, their sum in f64, in an order that depends on the length
-/// alone.
+/// Squared L2 norm: chunks in f32, their sum in f64, in an order that depends on the length alone.
 ///
 /// # Errors
 /// [`Error::Storage`] unless the tensor is contiguous `f32` on the CPU.
-pub fn square_sum_of(tensor: &Tensor) -> Result<f64> {
-    const OP: &str = "square_sum";
-    on_device!(tensor, memory::squares(tensor, OP));
+pub fn squared_norm(tensor: &Tensor) -> Result<f64> {
+    const OP: &str = "squared_norm";
+    on_device!(tensor, memory::squared_norm(tensor, OP));
     Ok(sum_of_squares(&floats(tensor, OP)?))
 }
 
-/// The sum of the squares, chunk by chunk in f64, in an order that depends on the length alone.
+/// Sum of squares: chunks in f32, their sum in f64, in an order that depends on the length alone.
 pub fn sum_of_squares(values: &[f32]) -> f64 {
     let parts: Vec<f64> =
         values.par_chunks(4096).map(|chunk| f64::from(square_sum(chunk))).collect();

@@ -1,14 +1,14 @@
-//! Muon (Jordan et al., 2024) on whole matrices, in place.
+//! Muon (Jordan et al., 2024), in place.
 //!
-//! The momentum of a weight matrix is replaced by the nearest orthogonal matrix, so that directions
-//! with small gradients are learnt as fast as the others. Figures as in `torch.optim.Muon` with
-//! `adjust_lr_fn="match_rms_adamw"` (Liu et al., 2025), in `f32` where PyTorch uses `bfloat16`.
+//! The momentum of a weight matrix is orthogonalised, so that directions with small gradients are learnt as fast as
+//! the others. Follows `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"` (Liu et al., 2025), in `f32` where
+//! PyTorch uses `bfloat16`.
 
 use candle_core::Tensor;
 
 use crate::device::on_device;
 use crate::error::{Result, check};
-use crate::matmul::{Into, Threads, View, ViewMut, product};
+use crate::matmul::{Threads, View, ViewMut, WriteMode, gemm};
 use crate::memory::{floats, sum_of_squares, update};
 
 const OP: &str = "muon";
@@ -21,34 +21,34 @@ const ITERATIONS: usize = 5;
 const ITERATION: crate::cuda::optimizer::Iteration =
     crate::cuda::optimizer::Iteration { coefficients: COEFFICIENTS, times: ITERATIONS };
 
-/// Brings the size of an update to that of AdamW's.
+/// Scales the update's RMS to match AdamW's.
 const RMS_OF_ADAMW: f64 = 0.2;
 
-/// The numbers of one step.
+/// Hyper-parameters of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MuonStep {
     /// Learning rate, on AdamW's scale.
     pub lr: f64,
-    /// Decay of the momentum, which is Nesterov's.
+    /// Momentum coefficient (Nesterov).
     pub momentum: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Factor of the gradient, for clipping.
+    /// Gradient scale, for clipping.
     pub grad_scale: f64,
 }
 
-/// One step: changes `param` and `momentum` in place. It runs on the calling thread, as a model has
-/// many small matrices to work on at once.
+/// One step: updates `param` and `momentum` in place. It runs on the calling thread: a model has many small matrices
+/// to update in parallel.
 ///
 /// # Shapes
 /// All (rows, columns).
 ///
 /// # Errors
-/// The shapes differ or are not those of matrices, or a tensor is not contiguous `f32` on the CPU.
+/// The shapes differ or are not matrices, or a tensor is not contiguous `f32` on the CPU.
 pub fn muon(param: &Tensor, grad: &Tensor, momentum: &Tensor, step: &MuonStep) -> Result<()> {
     let same = [grad, momentum].iter().all(|t| t.dims() == param.dims());
     check(same && param.rank() == 2, OP, || {
-        "parameter, gradient and momentum are not alike".into()
+        "parameter, gradient and momentum must be matrices of one shape".into()
     })?;
     let (rows, cols) = param.dims2()?;
     let rate = (step.lr * RMS_OF_ADAMW * (rows.max(cols) as f64).sqrt()) as f32;
@@ -76,10 +76,10 @@ pub fn muon(param: &Tensor, grad: &Tensor, momentum: &Tensor, step: &MuonStep) -
 fn orthogonal(mut x: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {
     let norm = sum_of_squares(&x).sqrt().max(1e-7);
     x.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
-    // The iteration's inner matrices are as large as the smaller side.
+    // Transposed so that the inner matrices have the size of the smaller side.
     if rows > cols {
-        let lying = iterated(transposed(&x, rows, cols), cols, rows);
-        return transposed(&lying, cols, rows);
+        let result = iterated(transposed(&x, rows, cols), cols, rows);
+        return transposed(&result, cols, rows);
     }
     iterated(x, rows, cols)
 }
@@ -107,7 +107,7 @@ fn iterated(mut x: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {
 }
 
 fn multiply(dst: ViewMut<'_>, lhs: View<'_>, rhs: View<'_>) {
-    product(dst, Into::Replace, lhs, rhs, Threads::One);
+    gemm(dst, WriteMode::Overwrite, lhs, rhs, Threads::One);
 }
 
 fn transposed(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_diagonal_matrix_becomes_nearly_the_identity_whichever_way_it_lies() {
+    fn a_diagonal_matrix_becomes_nearly_the_identity_in_any_orientation() {
         for (rows, cols) in [(3, 3), (3, 5), (5, 3)] {
             let mut x = vec![0.0; rows * cols];
             for (i, value) in [2.0, -1.0, 0.3].into_iter().enumerate() {
@@ -141,11 +141,11 @@ mod tests {
     }
 
     #[test]
-    fn a_tall_matrix_is_treated_as_its_transpose_is() {
+    fn a_tall_matrix_gives_the_transpose_of_the_wide_one() {
         let (rows, cols) = (7, 4);
         let x = noise(rows * cols);
-        let turned = transposed(&x, rows, cols);
-        let (tall, wide) = (orthogonal(x, rows, cols), orthogonal(turned, cols, rows));
+        let transpose = transposed(&x, rows, cols);
+        let (tall, wide) = (orthogonal(x, rows, cols), orthogonal(transpose, cols, rows));
         for (i, value) in tall.iter().enumerate() {
             assert!((value - wide[(i % cols) * rows + i / cols]).abs() < 1e-5);
         }
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_step_follows_the_formula_on_a_diagonal() {
-        // On a diagonal matrix the iteration works on each singular value alone, here in f64.
+        // On a diagonal matrix the iteration acts on each singular value alone; reference in f64.
         let (momentum, lr, weight_decay) = (0.95, 0.1, 0.5);
         let gradient = [0.4f64, -0.2];
         let direction: Vec<f64> = gradient
@@ -165,7 +165,7 @@ mod tests {
         let solved = direction
             .iter()
             .map(|d| (0..ITERATIONS).fold(d / norm, |s, _| a * s + b * s.powi(3) + c * s.powi(5)));
-        let wanted: Vec<f64> = solved
+        let expected: Vec<f64> = solved
             .map(|d| (1.0 - lr * weight_decay) - lr * RMS_OF_ADAMW * 2f64.sqrt() * d)
             .collect();
         let param = tensor(vec![1.0, 0.0, 0.0, 1.0], (2, 2)).unwrap();
@@ -176,8 +176,8 @@ mod tests {
         let found = param.to_vec2::<f32>().unwrap();
         for i in 0..2 {
             assert!(
-                (f64::from(found[i][i]) - wanted[i]).abs() < 1e-5,
-                "{found:?} is not {wanted:?}"
+                (f64::from(found[i][i]) - expected[i]).abs() < 1e-5,
+                "{found:?} is not {expected:?}"
             );
         }
         assert!(found[0][1].abs() + found[1][0].abs() < 1e-6);
@@ -196,13 +196,13 @@ mod tests {
         }
         let found = param.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let torch = [0.457_265, -0.186_341, 0.051_333, 0.239_776, 0.342_022, -0.554_791];
-        for (ours, theirs) in found.iter().zip(torch) {
-            assert!((ours - theirs).abs() < 1e-3, "{found:?} is not {torch:?}");
+        for (actual, theirs) in found.iter().zip(torch) {
+            assert!((actual - theirs).abs() < 1e-3, "{found:?} is not {torch:?}");
         }
     }
 
     #[test]
-    fn tensors_that_are_not_matrices_are_refused() {
+    fn tensors_that_are_not_matrices_are_rejected() {
         let vector = tensor(vec![0.0; 4], 4).unwrap();
         let step = MuonStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0, grad_scale: 1.0 };
         assert!(muon(&vector, &vector, &vector, &step).is_err());

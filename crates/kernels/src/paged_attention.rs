@@ -1,10 +1,9 @@
-//! Attention over keys and values that lie in pages.
+//! Attention over a paged KV cache.
 //!
-//! A step computes one new token for many sequences, chunks of prompts for others, or both. A page that
-//! neighbouring sequences share is read once for all of them. Scores exist for a tile of queries and a
-//! page at a time. A query's result is summed up page
-//! after page from its first key on: the same bits whoever else is in the step and however the prompt
-//! was cut into chunks.
+//! A step decodes one token for many sequences, prefills chunks of prompts, or both. A page shared by neighbouring
+//! sequences is read once for all of them. Scores exist for a tile of queries and one page at a time. A query's
+//! result is accumulated page by page from its first key on (online softmax), so it is bit-identical for any batch
+//! composition and any chunking of the prompt.
 
 #[cfg(device)]
 mod plan;
@@ -17,91 +16,93 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use crate::attention::{Attended, Heads};
+use crate::attention::{AttentionOutput, Heads};
 use crate::error::{Result, check};
 use crate::memory::{floats, tensor};
 use crate::panels::Shared;
 #[cfg(device)]
-pub use plan::Plan;
+pub use plan::PagedAttentionPlan;
 #[cfg(device)]
-pub(crate) use plan::{Few, Many};
+pub(crate) use plan::{DecodeBatch, PrefillChunk};
 #[cfg(device)]
-pub use pool::{PagePool, PoolRun, Slots};
-use task::{Results, Task, Work, split};
-pub(crate) use task::{all_seen, hide, visible};
+pub use pool::{PagePool, PooledQueryChunk, SlotMapping};
+use task::{Results, Task, Workspace, split};
+pub(crate) use task::{hide, visible_slots, visible_union};
 
 const OP: &str = "paged_attention";
 
-/// Tokens of a page.
-pub const PAGE: usize = 64;
+/// Tokens per page.
+pub const PAGE_SIZE: usize = 64;
 
-/// How one layer's part of a page is laid out: for each key and value head the keys, turned
-/// (dim, [`PAGE`]), then the values ([`PAGE`], dim made a multiple of 16).
+/// Layout of one layer's part of a page. For each KV head: transposed keys (dim, [`PAGE_SIZE`]), then values
+/// ([`PAGE_SIZE`], dim padded to a multiple of 16).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageLayout {
     heads: Heads,
 }
 
 impl PageLayout {
-    /// The layout for such heads.
+    /// The layout for `heads`.
     pub fn new(heads: Heads) -> Self {
         Self { heads }
     }
 
-    /// Numbers of one layer's part of a page.
-    pub fn numbers(&self) -> usize {
-        self.heads.kv * self.head_numbers()
+    /// Elements of one layer's part of a page.
+    pub fn elements(&self) -> usize {
+        self.heads.kv * self.head_elements()
     }
 
-    /// Numbers of a token's value in one head.
-    pub(crate) fn width(&self) -> usize {
+    /// Elements of a token's value in one head, with padding.
+    pub(crate) fn padded_dim(&self) -> usize {
         self.heads.dim.next_multiple_of(16)
     }
 
-    fn head_numbers(&self) -> usize {
-        PAGE * (self.heads.dim + self.width())
+    fn head_elements(&self) -> usize {
+        PAGE_SIZE * (self.heads.dim + self.padded_dim())
     }
 
-    /// A head's keys, turned (dim, [`PAGE`]).
+    /// A head's keys, transposed (dim, [`PAGE_SIZE`]).
     pub(crate) fn keys<'a>(&self, page: &'a [f32], head: usize) -> &'a [f32] {
-        &page[head * self.head_numbers()..][..PAGE * self.heads.dim]
+        &page[head * self.head_elements()..][..PAGE_SIZE * self.heads.dim]
     }
 
-    /// A head's values ([`PAGE`], width).
+    /// A head's values ([`PAGE_SIZE`], padded dim).
     pub(crate) fn values<'a>(&self, page: &'a [f32], head: usize) -> &'a [f32] {
-        let start = head * self.head_numbers() + PAGE * self.heads.dim;
-        &page[start..start + PAGE * self.width()]
+        let start = head * self.head_elements() + PAGE_SIZE * self.heads.dim;
+        &page[start..start + PAGE_SIZE * self.padded_dim()]
     }
 
-    /// Puts the keys and values of consecutive tokens into the page, from slot `first` on.
+    /// Writes keys and values of consecutive tokens to the page, from slot `first` on.
     ///
     /// # Shapes
     /// `k` and `v` (tokens, kv heads · dim).
     ///
     /// # Errors
-    /// The page is another layout's, or the tokens do not fit.
+    /// The page's size differs from the layout's, or the tokens do not fit.
     pub fn store(&self, page: &mut [f32], first: usize, k: &[f32], v: &[f32]) -> Result<()> {
-        let (dim, kv_width) = (self.heads.dim, self.heads.kv_width());
-        let tokens = k.len() / kv_width.max(1);
+        let (dim, kv_size) = (self.heads.dim, self.heads.kv_size());
+        let tokens = k.len() / kv_size.max(1);
         if tokens == 0 {
             return Ok(());
         }
-        check(page.len() == self.numbers(), OP, || "the page is of another layout".into())?;
-        check(k.len() == v.len() && k.len() == tokens * kv_width, OP, || {
-            "a token's keys or values are not whole".into()
+        check(page.len() == self.elements(), OP, || {
+            "the page size differs from the layout's".into()
         })?;
-        check(first + tokens <= PAGE, OP, || format!("{tokens} tokens do not fit the page"))?;
-        let parts = page.chunks_mut(self.head_numbers().max(1));
+        check(k.len() == v.len() && k.len() == tokens * kv_size, OP, || {
+            "keys and values must be whole tokens of equal number".into()
+        })?;
+        check(first + tokens <= PAGE_SIZE, OP, || format!("{tokens} tokens do not fit the page"))?;
+        let parts = page.chunks_mut(self.head_elements().max(1));
         for (head, part) in parts.enumerate() {
-            let (keys, values) = part.split_at_mut(PAGE * dim);
-            for (d, keys) in keys.chunks_mut(PAGE).enumerate() {
-                let of_head = k[head * dim + d..].iter().step_by(kv_width);
+            let (keys, values) = part.split_at_mut(PAGE_SIZE * dim);
+            for (d, keys) in keys.chunks_mut(PAGE_SIZE).enumerate() {
+                let of_head = k[head * dim + d..].iter().step_by(kv_size);
                 for (key, k) in keys[first..first + tokens].iter_mut().zip(of_head) {
                     *key = *k;
                 }
             }
-            let values = values[first * self.width()..].chunks_mut(self.width());
-            for (values, v) in values.zip(v.chunks(kv_width)) {
+            let values = values[first * self.padded_dim()..].chunks_mut(self.padded_dim());
+            for (values, v) in values.zip(v.chunks(kv_size)) {
                 values[..dim].copy_from_slice(&v[head * dim..(head + 1) * dim]);
             }
         }
@@ -109,82 +110,88 @@ impl PageLayout {
     }
 }
 
-/// Consecutive tokens of a sequence whose queries are computed.
-pub struct Run<'a> {
-    /// Their rows in the batch, and in the result.
+/// Consecutive tokens of a sequence whose queries are computed: one token when decoding, a chunk of the prompt in
+/// prefill.
+pub struct QueryChunk<'a> {
+    /// Their rows in the batch and in the output.
     pub rows: Range<usize>,
-    /// Position of the first in its sequence.
+    /// Position of the first token in its sequence.
     pub position: usize,
-    /// The sequence's pages, from its beginning up to the last of these tokens.
+    /// The sequence's pages, from its start up to the last of these tokens.
     pub pages: Vec<&'a [f32]>,
-    /// Whether a token sees itself and those before it alone, and not up to the last of these.
+    /// Whether attention is causal. Otherwise each token attends up to the last token of the chunk.
     pub causal: bool,
 }
 
-impl Run<'_> {
-    /// Position of the last token that the one at `token` of these sees.
-    fn sees(&self, token: usize) -> usize {
-        last_seen(self.position, token, self.rows.len(), self.causal)
+impl QueryChunk<'_> {
+    /// Position of the last token that `token` of this chunk attends to.
+    fn last_visible_to(&self, token: usize) -> usize {
+        last_visible(self.position, token, self.rows.len(), self.causal)
     }
 }
 
-/// Position of the last token that one of `tokens` consecutive tokens sees, of which the first stands at
-/// `position`.
-pub(crate) fn last_seen(position: usize, token: usize, tokens: usize, causal: bool) -> usize {
+/// Position of the last token that `token` attends to, in a chunk of `tokens` tokens that starts at `position`.
+pub(crate) fn last_visible(position: usize, token: usize, tokens: usize, causal: bool) -> usize {
     position + if causal { token } else { tokens - 1 }
 }
 
-/// Attention of each run's queries over the keys of its sequence up to their own (or to the run's last), or
-/// over the last `window` of them. Runs that share pages should stand side by side.
+/// Attention of each chunk's queries over the keys of their sequence, causally or up to the chunk's last token,
+/// optionally within a sliding window. Chunks that share pages should be adjacent.
 ///
 /// # Shapes
 /// `q` (rows, query heads · dim). A page is one layer's part.
 ///
 /// # Errors
-/// A row lies outside the batch or stands in two runs, or a page is missing or of another layout.
+/// A row is out of range or in two chunks, a page is missing, or a page has another layout.
 pub fn forward(
     q: &Tensor,
-    runs: &[Run<'_>],
+    chunks: &[QueryChunk<'_>],
     heads: Heads,
     window: Option<usize>,
-) -> Result<Attended> {
+) -> Result<AttentionOutput> {
     let (rows, width) = q.dims2()?;
-    check(width == heads.query_width(), OP, || "the queries do not fit the heads".into())?;
-    check_runs(runs, PageLayout::new(heads), rows)?;
-    let mut out = vec![0.0; rows * heads.query_width()];
+    check(width == heads.q_size(), OP, || "the query size differs from the heads'".into())?;
+    check_chunks(chunks, PageLayout::new(heads), rows)?;
+    let mut out = vec![0.0; rows * heads.q_size()];
     let mut log_sum_exp = vec![0.0; rows * heads.query];
     let results =
         Results { out: Shared::new(&mut out), log_sum_exp: Shared::new(&mut log_sum_exp) };
-    attend(&floats(q, OP)?, runs, heads, window, &results);
-    Ok(Attended {
-        out: tensor(out, (rows, heads.query_width()))?,
+    attend(&floats(q, OP)?, chunks, heads, window, &results);
+    Ok(AttentionOutput {
+        out: tensor(out, (rows, heads.q_size()))?,
         log_sum_exp: tensor(log_sum_exp, (rows, heads.query))?,
     })
 }
 
-fn attend(q: &[f32], runs: &[Run<'_>], heads: Heads, window: Option<usize>, results: &Results<'_>) {
+fn attend(
+    q: &[f32],
+    chunks: &[QueryChunk<'_>],
+    heads: Heads,
+    window: Option<usize>,
+    results: &Results<'_>,
+) {
     let layout = PageLayout::new(heads);
-    let tasks: Vec<Task<'_>> = split(runs, heads)
+    let tasks: Vec<Task<'_>> = split(chunks, heads)
         .into_iter()
         .flat_map(|pieces| (0..heads.kv).map(move |head| Task { head, pieces: pieces.clone() }))
         .collect();
-    tasks.par_iter().with_max_len(1).for_each_init(Work::default, |work, task| {
+    tasks.par_iter().with_max_len(1).for_each_init(Workspace::default, |work, task| {
         task.run(work, q, layout, window, results);
     });
 }
 
-fn check_runs(runs: &[Run<'_>], layout: PageLayout, rows: usize) -> Result<()> {
+fn check_chunks(chunks: &[QueryChunk<'_>], layout: PageLayout, rows: usize) -> Result<()> {
     let mut taken = vec![false; rows];
-    for run in runs {
-        let tokens = run.position + run.rows.len();
-        let pages = run.pages.len();
-        check(tokens <= pages * PAGE, OP, || format!("{pages} pages for {tokens} tokens"))?;
-        for row in run.rows.clone() {
+    for chunk in chunks {
+        let tokens = chunk.position + chunk.rows.len();
+        let pages = chunk.pages.len();
+        check(tokens <= pages * PAGE_SIZE, OP, || format!("{pages} pages for {tokens} tokens"))?;
+        for row in chunk.rows.clone() {
             let free = row < rows && !std::mem::replace(&mut taken[row], true);
-            check(free, OP, || format!("row {row} is not there, or there twice"))?;
+            check(free, OP, || format!("row {row} is out of range or in two chunks"))?;
         }
-        let fit = run.pages.iter().all(|page| page.len() == layout.numbers());
-        check(fit, OP, || "a page is of another layout".into())?;
+        let fit = chunk.pages.iter().all(|page| page.len() == layout.elements());
+        check(fit, OP, || "the page size differs from the layout's".into())?;
     }
     Ok(())
 }

@@ -1,164 +1,199 @@
-//! Products with a weight, `y = x · Wᵀ`, of any number of rows.
+//! GEMM with a weight, `y = x · Wᵀ`, for any number of rows.
 //!
-//! The weight is taken in panels of [`PANEL`] outputs, a chunk of inputs at a time, turned so that a
-//! step over the inputs finds the panel's numbers side by side. A tile of a few rows by a panel is
-//! summed up in registers. Each number of `y` is one chain of fused multiply-adds over the inputs in
-//! order: the same bits whatever rows stand beside it and however the work is spread over threads.
-//! With few rows the weight is read once and memory is the limit; with many, arithmetic is.
+//! The weight is processed in panels of [`PANEL`] outputs, a chunk of inputs at a time, transposed so that a step
+//! over the inputs reads the panel contiguously. A tile of a few rows by a panel accumulates in registers. Each
+//! element of `y` is one chain of fused multiply-adds over the inputs in order, so it is bit-identical for any batch
+//! and any number of threads. With few rows the GEMM is memory-bound, with many it is compute-bound.
 
-mod ahead;
 pub(crate) mod bf16;
-mod dispatch;
+mod packed;
+mod prefetch;
 mod quantized;
+#[cfg(target_arch = "x86_64")]
+mod skinny;
 #[cfg(test)]
 mod tests;
-#[cfg(target_arch = "x86_64")]
-mod thin;
 mod tile;
-mod turn;
-mod turned;
+mod transpose;
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use pulp::Arch;
 use rayon::prelude::*;
 
-use crate::matmul::Into;
-pub(crate) use ahead::Ahead;
-use dispatch::{Level, level};
-pub(crate) use tile::{TILE_ROWS, accumulate, accumulate_turned};
-use turn::turn;
-pub(crate) use turned::Turned;
+use crate::matmul::WriteMode;
+use crate::simd_level::{SimdLevel, simd_level};
+pub(crate) use packed::PackedF32;
+pub(crate) use prefetch::Prefetch;
+pub(crate) use tile::{TILE_ROWS, accumulate, accumulate_transposed};
+use transpose::transpose;
 
-/// Outputs of a panel.
+/// Outputs per panel.
 pub(crate) const PANEL: usize = 64;
 
-/// Words of a panel's row that are usually taken at a time: such a chunk stays in the first cache.
+/// Default words of a panel's row per chunk: a chunk fits the L1 cache.
 pub(crate) const CHUNK: usize = 128;
 
-/// Rows of a task, a multiple of a tile's: their sums stay in the second cache.
-const SHARE: usize = 64 * TILE_ROWS;
+/// Rows per task, a multiple of a tile's: their sums fit the L2 cache.
+const TASK_ROWS: usize = 64 * TILE_ROWS;
 
-/// Panels of a task, at most.
-const TOGETHER: usize = 4;
+/// Maximum panels per task.
+const MAX_TASK_PANELS: usize = 4;
 
-/// A weight, in words along its inputs: a number each, or a pair of them.
-pub(crate) trait Weight: Sync {
-    /// What a word of the weight, and of `x`, is.
+/// A weight, in words along its inputs: one element each, or a bf16 pair.
+pub(crate) trait PanelWeight: Sync {
+    /// Word type of the weight and of `x`.
     type Word: Copy + Default + Send + Sync;
 
-    /// Words of a panel's row that are taken at a time.
+    /// Words of a panel's row per chunk.
     const CHUNK: usize = CHUNK;
 
-    /// The words `depth` (at most [`Self::CHUNK`]) of the outputs `outputs` (at most [`PANEL`]), turned: one
-    /// word of all outputs side by side (depth, [`PANEL`]). What is beyond the outputs is 0. The
-    /// buffer is for weights that do not lie so in memory.
+    /// Words `depth` (at most [`Self::CHUNK`]) of `outputs` (at most [`PANEL`]), transposed to (depth, [`PANEL`]) and
+    /// zero-padded beyond the outputs. Weights that are not packed in memory are packed into `buffer`, with the
+    /// instructions of `level`.
     fn chunk<'a>(
         &'a self,
+        level: SimdLevel,
         outputs: Range<usize>,
         depth: Range<usize>,
         buffer: &'a mut Vec<Self::Word>,
     ) -> &'a [Self::Word];
 
-    /// What is likely to be taken after that chunk, if it lies in memory as it is taken.
-    fn behind(&self, _outputs: Range<usize>, _depth: Range<usize>) -> &[Self::Word] {
+    /// The chunk to prefetch after this one, if the weight is packed in memory.
+    fn next_chunk(&self, _outputs: Range<usize>, _depth: Range<usize>) -> &[Self::Word] {
         &[]
     }
 
-    /// Writes the products of the rows of `x` with the outputs `outputs` (at most [`PANEL`]) to `sums`
-    /// (rows, [`PANEL`]), if there is a quicker way for so few rows; whether there is. The order of the
-    /// sums is the same.
-    fn fill_few(&self, _sums: &mut [f32], _x: &[Self::Word], _outputs: Range<usize>) -> bool {
+    /// Skinny GEMM: writes the products of the few rows of `x` with `outputs` (at most [`PANEL`]) to `sums` (rows,
+    /// [`PANEL`]). Returns whether such a path exists; the summation order is the same.
+    fn skinny(
+        &self,
+        _level: SimdLevel,
+        _sums: &mut [f32],
+        _x: &[Self::Word],
+        _outputs: Range<usize>,
+    ) -> bool {
         false
     }
 
-    /// Adds `x · w` to `sums`, as [`accumulate`].
-    fn accumulate(sums: &mut [f32], x: (&[Self::Word], usize), w: &[Self::Word], ahead: Ahead);
+    /// `sums += x · w`, see [`accumulate`].
+    fn accumulate(
+        level: SimdLevel,
+        sums: &mut [f32],
+        x: (&[Self::Word], usize),
+        w: &[Self::Word],
+        prefetch: Prefetch,
+    );
 }
 
-/// The words `depth` of the panel that begins with output `first`, in a weight that lies panel by panel (words of
-/// an output, [`PANEL`]), `whole` words each.
-fn laid_chunk<T>(words: &[T], whole: usize, first: usize, depth: Range<usize>) -> &[T] {
-    let panel = first / PANEL * whole;
+/// Words `depth` of the panel that starts at output `first`, in a packed weight of (panels, `panel_words` words,
+/// [`PANEL`]).
+fn packed_chunk<T>(words: &[T], panel_words: usize, first: usize, depth: Range<usize>) -> &[T] {
+    let panel = first / PANEL * panel_words;
     &words[(panel + depth.start) * PANEL..(panel + depth.end) * PANEL]
 }
 
-/// As many words behind that chunk, or what is left.
-fn laid_behind<T>(words: &[T], whole: usize, first: usize, depth: Range<usize>) -> &[T] {
-    let start = (first / PANEL * whole + depth.end) * PANEL;
+/// The chunk after it, of at most the same length.
+fn following_chunk<T>(words: &[T], panel_words: usize, first: usize, depth: Range<usize>) -> &[T] {
+    let start = (first / PANEL * panel_words + depth.end) * PANEL;
     &words[start..words.len().min(start + depth.len() * PANEL)]
 }
 
-/// A weight as rows of `f32` that can be read in parts.
-pub(crate) trait Rows: Sync {
-    /// As [`Weight::CHUNK`].
+/// A row-major weight, packed into f32 panels on the fly.
+pub(crate) trait RowMajorWeight: Sync {
+    /// As [`PanelWeight::CHUNK`].
     const CHUNK: usize = CHUNK;
 
-    /// The turned chunk, as [`Weight::chunk`], written to `out`.
-    fn turned(&self, outputs: Range<usize>, inputs: Range<usize>, out: &mut [f32]);
+    /// Writes the packed chunk ([`PanelWeight::chunk`]) to `out`.
+    fn pack_chunk(
+        &self,
+        level: SimdLevel,
+        outputs: Range<usize>,
+        inputs: Range<usize>,
+        out: &mut [f32],
+    );
 
-    /// As [`Weight::fill_few`].
-    fn fill_few(&self, _sums: &mut [f32], _x: &[f32], _outputs: Range<usize>) -> bool {
+    /// As [`PanelWeight::skinny`].
+    fn skinny(
+        &self,
+        _level: SimdLevel,
+        _sums: &mut [f32],
+        _x: &[f32],
+        _outputs: Range<usize>,
+    ) -> bool {
         false
     }
 }
 
-impl<R: Rows> Weight for R {
+impl<R: RowMajorWeight> PanelWeight for R {
     type Word = f32;
 
     const CHUNK: usize = R::CHUNK;
 
     fn chunk<'a>(
         &'a self,
+        level: SimdLevel,
         outputs: Range<usize>,
         depth: Range<usize>,
         buffer: &'a mut Vec<f32>,
     ) -> &'a [f32] {
         buffer.resize(depth.len() * PANEL, 0.0);
-        self.turned(outputs, depth, buffer);
+        self.pack_chunk(level, outputs, depth, buffer);
         buffer
     }
 
-    fn fill_few(&self, sums: &mut [f32], x: &[f32], outputs: Range<usize>) -> bool {
-        Rows::fill_few(self, sums, x, outputs)
+    fn skinny(&self, level: SimdLevel, sums: &mut [f32], x: &[f32], outputs: Range<usize>) -> bool {
+        RowMajorWeight::skinny(self, level, sums, x, outputs)
     }
 
-    fn accumulate(sums: &mut [f32], x: (&[f32], usize), w: &[f32], ahead: Ahead) {
-        accumulate(Arch::new(), sums, x, (w, PANEL), ahead);
+    fn accumulate(
+        level: SimdLevel,
+        sums: &mut [f32],
+        x: (&[f32], usize),
+        w: &[f32],
+        prefetch: Prefetch,
+    ) {
+        accumulate(level.arch(), sums, x, (w, PANEL), prefetch);
     }
 }
 
-/// Rows of `f32` end to end in memory.
-pub(crate) struct Plain<'a> {
-    /// The numbers (outputs, inputs).
-    pub(crate) numbers: &'a [f32],
-    /// Numbers of a row.
+/// Contiguous row-major `f32`.
+pub(crate) struct RowMajorF32<'a> {
+    /// The elements (outputs, inputs).
+    pub(crate) data: &'a [f32],
+    /// Elements per row.
     pub(crate) inputs: usize,
 }
 
-impl Rows for Plain<'_> {
-    fn turned(&self, outputs: Range<usize>, inputs: Range<usize>, out: &mut [f32]) {
+impl RowMajorWeight for RowMajorF32<'_> {
+    fn pack_chunk(
+        &self,
+        level: SimdLevel,
+        outputs: Range<usize>,
+        inputs: Range<usize>,
+        out: &mut [f32],
+    ) {
         let first = outputs.start * self.inputs + inputs.start;
-        turn(&self.numbers[first..], self.inputs, outputs.len(), inputs.len(), out);
+        let shape = (outputs.len(), inputs.len());
+        transpose(level, &self.data[first..], self.inputs, shape, out);
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn fill_few(&self, sums: &mut [f32], x: &[f32], outputs: Range<usize>) -> bool {
+    fn skinny(&self, level: SimdLevel, sums: &mut [f32], x: &[f32], outputs: Range<usize>) -> bool {
         let rows = sums.len() / PANEL;
-        if rows > thin::MOST_ROWS || !outputs.len().is_multiple_of(thin::LANES) {
+        if rows > skinny::MAX_ROWS || !outputs.len().is_multiple_of(skinny::LANES) {
             return false;
         }
-        for first in outputs.clone().step_by(thin::LANES) {
-            let weight = &self.numbers[first * self.inputs..][..thin::LANES * self.inputs];
-            let mut part = [0.0; thin::MOST_ROWS * thin::LANES];
-            let part = &mut part[..rows * thin::LANES];
-            if !thin::fill(part, x, weight, self.inputs) {
+        for first in outputs.clone().step_by(skinny::LANES) {
+            let weight = &self.data[first * self.inputs..][..skinny::LANES * self.inputs];
+            let mut part = [0.0; skinny::MAX_ROWS * skinny::LANES];
+            let part = &mut part[..rows * skinny::LANES];
+            if !skinny::fill(level, part, x, weight, self.inputs) {
                 return false;
             }
             let column = first - outputs.start;
-            for (sums, part) in sums.chunks_mut(PANEL).zip(part.chunks(thin::LANES)) {
-                sums[column..column + thin::LANES].copy_from_slice(part);
+            for (sums, part) in sums.chunks_mut(PANEL).zip(part.chunks(skinny::LANES)) {
+                sums[column..column + skinny::LANES].copy_from_slice(part);
             }
         }
         true
@@ -171,116 +206,144 @@ impl Rows for Plain<'_> {
 /// `x` (rows, depth) in words, `weight` (outputs, depth), `y` (rows, outputs).
 ///
 /// # Panics
-/// When the shapes do not fit: a fault of the calling kernel, which has checked its tensors.
-pub(crate) fn product<W: Weight>(
+/// If the shapes are inconsistent: a bug of the calling kernel, which has checked its tensors.
+pub(crate) fn matmul<W: PanelWeight>(
     y: &mut [f32],
-    into: Into,
+    mode: WriteMode,
     x: &[W::Word],
     weight: &W,
     (outputs, depth): (usize, usize),
 ) {
-    all(&[Product::new(y, into, x, weight, (outputs, depth))]);
+    matmul_at(simd_level(), y, mode, x, weight, (outputs, depth));
 }
 
-/// [`product`] with each of some weights of the same inputs, side by side, so that threads need not wait
-/// for each other between them.
+/// [`matmul`] with the instructions of `level`, which the machine supports.
+pub(crate) fn matmul_at<W: PanelWeight>(
+    level: SimdLevel,
+    y: &mut [f32],
+    mode: WriteMode,
+    x: &[W::Word],
+    weight: &W,
+    (outputs, depth): (usize, usize),
+) {
+    run_all(&[Matmul::new(level, y, mode, x, weight, (outputs, depth))]);
+}
+
+/// [`matmul`] with several weights of the same inputs in one parallel region: threads do not wait for each other
+/// between them.
 ///
 /// # Shapes
-/// `results` has for each weight `y` (rows, outputs) and what becomes of it.
-pub(crate) fn products<W: Weight>(
-    results: Vec<(&mut [f32], Into)>,
+/// `results` has `y` (rows, outputs) and the write mode for each weight.
+pub(crate) fn matmul_all<W: PanelWeight>(
+    results: Vec<(&mut [f32], WriteMode)>,
     x: &[W::Word],
     weights: &[&W],
     depth: usize,
 ) {
     let rows = x.len().checked_div(depth).unwrap_or_default().max(1);
-    let products = results.into_iter().zip(weights).map(|((y, into), weight)| {
+    let matmuls = results.into_iter().zip(weights).map(|((y, mode), weight)| {
         let outputs = y.len() / rows;
-        Product::new(y, into, x, *weight, (outputs, depth))
+        Matmul::new(simd_level(), y, mode, x, *weight, (outputs, depth))
     });
-    all(&products.collect::<Vec<_>>());
+    run_all(&matmuls.collect::<Vec<_>>());
 }
 
-/// A product that is to be made.
-struct Product<'a, W: Weight> {
+/// A GEMM, split into tasks.
+struct Matmul<'a, W: PanelWeight> {
+    level: SimdLevel,
     y: Shared<'a>,
-    into: Into,
+    mode: WriteMode,
     x: &'a [W::Word],
     weight: &'a W,
     rows: usize,
     outputs: usize,
     depth: usize,
-    /// Shares of the rows.
-    shares: usize,
+    /// Tasks along the rows.
+    row_tasks: usize,
     panels: usize,
-    /// Panels of a task.
-    together: usize,
+    /// Panels per task.
+    task_panels: usize,
 }
 
-/// Makes products side by side.
-fn all<W: Weight>(products: &[Product<'_, W>]) {
-    let tasks: Vec<(&Product<'_, W>, usize)> =
-        products.iter().flat_map(|p| (0..p.tasks()).map(move |task| (p, task))).collect();
-    tasks.par_iter().with_max_len(1).for_each(|(product, task)| product.run(*task));
+/// Runs the tasks of several GEMMs in one parallel region.
+fn run_all<W: PanelWeight>(matmuls: &[Matmul<'_, W>]) {
+    let tasks: Vec<(&Matmul<'_, W>, usize)> =
+        matmuls.iter().flat_map(|p| (0..p.tasks()).map(move |task| (p, task))).collect();
+    tasks.par_iter().with_max_len(1).for_each(|(matmul, task)| matmul.run(*task));
 }
 
-impl<'a, W: Weight> Product<'a, W> {
-    /// See [`product`].
+impl<'a, W: PanelWeight> Matmul<'a, W> {
+    /// See [`matmul`].
     fn new(
+        level: SimdLevel,
         y: &'a mut [f32],
-        into: Into,
+        mode: WriteMode,
         x: &'a [W::Word],
         weight: &'a W,
         (outputs, depth): (usize, usize),
     ) -> Self {
-        if depth == 0 && into == Into::Replace {
+        if depth == 0 && mode == WriteMode::Overwrite {
             y.fill(0.0);
         }
         let rows = x.len().checked_div(depth).unwrap_or_default();
-        assert!(x.len() == rows * depth, "a row is not whole");
-        assert!(depth == 0 || y.len() == rows * outputs, "the product does not fit");
-        let (shares, panels) = (rows.div_ceil(SHARE), outputs.div_ceil(PANEL));
-        // Several panels a task, so that the rows of `x` are fetched for all of them at once, unless
-        // threads would be left without one.
+        assert!(x.len() == rows * depth, "`x` is not a multiple of the depth");
+        assert!(depth == 0 || y.len() == rows * outputs, "`y` differs from (rows, outputs)");
+        let (row_tasks, panels) = (rows.div_ceil(TASK_ROWS), outputs.div_ceil(PANEL));
+        // Several panels per task reuse the rows of `x` from the cache, as long as there are tasks enough for all
+        // threads.
         let busy = 2 * rayon::current_num_threads();
-        let together = (panels * shares / busy).clamp(1, if rows < SHARE { 1 } else { TOGETHER });
-        Self { y: Shared::new(y), into, x, weight, rows, outputs, depth, shares, panels, together }
+        let task_panels = (panels * row_tasks / busy)
+            .clamp(1, if rows < TASK_ROWS { 1 } else { MAX_TASK_PANELS });
+        Self {
+            level,
+            y: Shared::new(y),
+            mode,
+            x,
+            weight,
+            rows,
+            outputs,
+            depth,
+            row_tasks,
+            panels,
+            task_panels,
+        }
     }
 
     fn tasks(&self) -> usize {
-        self.panels.div_ceil(self.together) * self.shares
+        self.panels.div_ceil(self.task_panels) * self.row_tasks
     }
 
     fn columns(&self, panel: usize) -> Range<usize> {
         panel * PANEL..self.outputs.min((panel + 1) * PANEL)
     }
 
-    /// Makes a part of the product.
+    /// Runs one task.
     fn run(&self, task: usize) {
-        let first = task % self.shares * SHARE;
-        let share = first..self.rows.min(first + SHARE);
-        let block = task / self.shares * self.together;
-        let panels = block..self.panels.min(block + self.together);
-        let mut sums = vec![0.0; share.len() * panels.len() * PANEL];
+        let first = task % self.row_tasks * TASK_ROWS;
+        let rows = first..self.rows.min(first + TASK_ROWS);
+        let block = task / self.row_tasks * self.task_panels;
+        let panels = block..self.panels.min(block + self.task_panels);
+        let mut sums = vec![0.0; rows.len() * panels.len() * PANEL];
         let few = self.rows <= TILE_ROWS
-            && self.weight.fill_few(&mut sums, self.x, self.columns(panels.start));
+            && self.weight.skinny(self.level, &mut sums, self.x, self.columns(panels.start));
         if few {
-            return self.write(share.start, panels.start, &sums);
+            return self.write(rows.start, panels.start, &sums);
         }
         let mut buffer = Vec::new();
         for start in (0..self.depth).step_by(W::CHUNK) {
             let part = start..self.depth.min(start + W::CHUNK);
-            for (panel, sums) in panels.clone().zip(sums.chunks_mut(share.len() * PANEL)) {
-                let w = self.weight.chunk(self.columns(panel), part.clone(), &mut buffer);
-                let tiles = share.clone().step_by(TILE_ROWS);
-                // Each tile asks for its share of the next chunk.
-                let behind = self.weight.behind(self.columns(panel), part.clone());
-                let piece = behind.len().div_ceil(tiles.len());
-                let mut behind = behind.chunks(piece.max(1));
+            for (panel, sums) in panels.clone().zip(sums.chunks_mut(rows.len() * PANEL)) {
+                let columns = self.columns(panel);
+                let w = self.weight.chunk(self.level, columns, part.clone(), &mut buffer);
+                let tiles = rows.clone().step_by(TILE_ROWS);
+                // Each tile prefetches its part of the next chunk.
+                let upcoming = self.weight.next_chunk(self.columns(panel), part.clone());
+                let piece = upcoming.len().div_ceil(tiles.len());
+                let mut upcoming = upcoming.chunks(piece.max(1));
                 for (row, sums) in tiles.zip(sums.chunks_mut(TILE_ROWS * PANEL)) {
-                    let ahead = behind.next().map_or(Ahead::NOTHING, Ahead::new);
+                    let prefetch = upcoming.next().map_or(Prefetch::NONE, Prefetch::new);
                     let x = (&self.x[row * self.depth + start..], self.depth);
-                    W::accumulate(sums, x, w, ahead);
+                    W::accumulate(self.level, sums, x, w, prefetch);
                     if part.end == self.depth {
                         self.write(row, panel, sums);
                     }
@@ -289,51 +352,50 @@ impl<'a, W: Weight> Product<'a, W> {
         }
     }
 
-    /// Puts the sums (rows, [`PANEL`]) of the rows from `row` on into `y`.
+    /// Writes sums (rows, [`PANEL`]) to the rows of `y` from `row` on.
     fn write(&self, row: usize, panel: usize, sums: &[f32]) {
         let columns = self.columns(panel);
         for (row, sums) in (row..).zip(sums.chunks(PANEL)) {
-            // SAFETY: tasks differ in their columns or in their rows, so that no two of them touch
-            // the same number.
+            // SAFETY: tasks differ in their columns or in their rows, so no two of them touch the same element.
             #[allow(unsafe_code)]
             let y = unsafe { self.y.slice(row * self.outputs + columns.start, columns.len()) };
-            match self.into {
-                Into::Replace => y.copy_from_slice(&sums[..y.len()]),
-                Into::Add => y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum),
+            match self.mode {
+                WriteMode::Overwrite => y.copy_from_slice(&sums[..y.len()]),
+                WriteMode::Accumulate => y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum),
             }
         }
     }
 }
 
-/// Numbers that several threads write, each its own.
+/// A slice that several threads write at disjoint ranges.
 pub(crate) struct Shared<'a> {
     start: *mut f32,
     len: usize,
     borrowed: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: what is written through it is disjoint, which the callers of `slice` promise.
+// SAFETY: writes are disjoint, as the callers of `slice` guarantee.
 #[allow(unsafe_code)]
 unsafe impl Sync for Shared<'_> {}
 
 impl<'a> Shared<'a> {
-    /// Shares out a slice.
-    pub(crate) fn new(numbers: &'a mut [f32]) -> Self {
-        Self { start: numbers.as_mut_ptr(), len: numbers.len(), borrowed: PhantomData }
+    /// Shares a slice.
+    pub(crate) fn new(data: &'a mut [f32]) -> Self {
+        Self { start: data.as_mut_ptr(), len: data.len(), borrowed: PhantomData }
     }
 
-    /// `len` numbers from `start` on.
+    /// `len` elements from `start` on.
     ///
     /// # Safety
-    /// No other slice that is in use at the same time has one of them.
+    /// No other slice in use at the same time overlaps it.
     ///
     /// # Panics
-    /// When they lie beyond the end.
+    /// If the range is out of bounds.
     #[allow(unsafe_code, clippy::mut_from_ref)]
     pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
-        assert!(start <= self.len && len <= self.len - start, "a part lies beyond the numbers");
-        // SAFETY: the range lies within the slice that is borrowed mutably for as long as this
-        // exists, and the caller promises that nobody else uses it.
+        assert!(start <= self.len && len <= self.len - start, "the range is out of bounds");
+        // SAFETY: the range lies within the slice, which is mutably borrowed for as long as this exists; the caller
+        // guarantees that no other slice overlaps.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 }

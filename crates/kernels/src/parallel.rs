@@ -1,13 +1,13 @@
-//! Rows shared out over the threads.
+//! Parallel loops over rows.
 
 use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-/// Numbers that one task handles: enough to outweigh the cost of handing it over.
+/// Elements per task: enough to outweigh the scheduling overhead.
 const TASK_LEN: usize = 16 * 1024;
 
-/// Rows of a task, where a row has `width` numbers. Depends on the width alone.
+/// Rows per task for rows of `width` elements. Depends on the width alone.
 pub(crate) fn task_rows(width: usize) -> usize {
     (TASK_LEN / width.max(1)).max(1)
 }
@@ -21,52 +21,52 @@ pub(crate) fn rows(out: &mut [f32], width: usize, act: impl Fn(usize, &mut [f32]
     out.par_chunks_mut(step * width).enumerate().for_each(|(i, chunk)| act(i * step, chunk));
 }
 
-/// Rows that `act(first_row, rows)` makes of zeros, as [`rows`] calls it. Each task clears its own, which stay in
-/// the cache until they are written: memory is gone through once.
+/// Allocates zeroed rows and fills them with `act(first_row, rows)`, as [`rows`] calls it. Each task zeroes its own
+/// rows, which stay in its cache: memory is written once.
 pub(crate) fn filled(
     rows: usize,
     width: usize,
     act: impl Fn(usize, &mut [f32]) + Sync,
 ) -> Vec<f32> {
-    let mut numbers = Vec::with_capacity(rows * width);
-    extend(&mut numbers, rows, width, act);
-    numbers
+    let mut values = Vec::with_capacity(rows * width);
+    extend(&mut values, rows, width, act);
+    values
 }
 
-/// As [`filled`], behind the numbers that are there.
+/// [`filled`], appended to `values`.
 pub(crate) fn extend(
-    numbers: &mut Vec<f32>,
+    values: &mut Vec<f32>,
     rows: usize,
     width: usize,
     act: impl Fn(usize, &mut [f32]) + Sync,
 ) {
     let step = task_rows(width);
-    numbers.reserve(rows * width);
-    let spare = &mut numbers.spare_capacity_mut()[..rows * width];
+    values.reserve(rows * width);
+    let spare = &mut values.spare_capacity_mut()[..rows * width];
     if rows <= step || width == 0 {
         act(0, cleared(spare));
     } else {
         let chunks = spare.par_chunks_mut(step * width).enumerate();
         chunks.for_each(|(i, chunk)| act(i * step, cleared(chunk)));
     }
-    // SAFETY: all of the new numbers have been cleared, in one chunk or in several.
+    // SAFETY: all new elements have been initialised, in one chunk or in several.
     #[allow(unsafe_code)]
     unsafe {
-        numbers.set_len(numbers.len() + rows * width);
+        values.set_len(values.len() + rows * width);
     }
 }
 
-/// As [`filled`], with one number of `beside` for each row.
+/// [`filled`] with one element of `beside` per row.
 pub(crate) fn filled_beside(
     rows: usize,
     width: usize,
     beside: &mut [f32],
     act: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
 ) -> Vec<f32> {
-    assert!(beside.len() == rows && width > 0, "each row has a number beside it");
+    assert!(beside.len() == rows && width > 0, "`beside` must have one element per row");
     let step = task_rows(width);
-    let mut numbers = Vec::with_capacity(rows * width);
-    let spare = &mut numbers.spare_capacity_mut()[..rows * width];
+    let mut values = Vec::with_capacity(rows * width);
+    let spare = &mut values.spare_capacity_mut()[..rows * width];
     if rows <= step {
         act(0, cleared(spare), beside);
     } else {
@@ -76,22 +76,22 @@ pub(crate) fn filled_beside(
     // SAFETY: as above; there are as many rows beside, so that no chunk is left out.
     #[allow(unsafe_code)]
     unsafe {
-        numbers.set_len(rows * width);
+        values.set_len(rows * width);
     }
-    numbers
+    values
 }
 
-/// The chunk as zeros.
+/// The chunk, zeroed.
 fn cleared(chunk: &mut [MaybeUninit<f32>]) -> &mut [f32] {
     chunk.fill(MaybeUninit::new(0.0));
-    // SAFETY: each number has just been written, and `MaybeUninit` has the layout of what it holds.
+    // SAFETY: each element has just been initialised, and `MaybeUninit` has the layout of its content.
     #[allow(unsafe_code)]
     unsafe {
         std::slice::from_raw_parts_mut(chunk.as_mut_ptr().cast(), chunk.len())
     }
 }
 
-/// As [`rows`], for two outputs of the same number of rows.
+/// [`rows`] for two outputs with the same number of rows.
 pub(crate) fn rows2(
     (a, a_width): (&mut [f32], usize),
     (b, b_width): (&mut [f32], usize),
@@ -107,8 +107,8 @@ pub(crate) fn rows2(
         .for_each(|(i, (a, b))| act(i * step, a, b));
 }
 
-/// Adds the sums of `rows` rows to `total`: `act(rows, partial)` adds some rows to a partial sum.
-/// The partial sums go over chunks of a fixed size and are added in order.
+/// Accumulates the sum over `rows` rows in `total`: `act(rows, partial)` adds some rows to a partial sum. Partial
+/// sums run over chunks of a fixed size and are added in order.
 pub(crate) fn sum_rows(
     total: &mut [f32],
     rows: usize,

@@ -1,52 +1,51 @@
-//! What the machine can do at best, to hold the operations against.
+//! Measured peak rates of the machine, for roofline comparisons.
 
 use std::time::Instant;
 
 use candle_core::Tensor;
 use multiversion::multiversion;
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::memory::tensor;
+use crate::simd_level::simd_level;
 use crate::weight::Weight;
 
-/// Sums held in registers: enough to keep two units busy over the latency of one addition.
+/// Accumulators in registers: enough to hide the FMA latency of two units.
 const SUMS: usize = 12;
 
-/// Numbers of a buffer: 512 MiB, beyond what caches hold.
+/// Elements of a buffer (512 MiB), larger than the caches.
 const BUFFER: usize = 128 << 20;
 
-/// Numbers that a task reads or copies.
+/// Elements per task.
 const TASK: usize = 1 << 20;
 
-/// Lanes of the sums while reading: eight registers of AVX-512.
+/// Accumulator lanes while reading: eight AVX-512 registers.
 const LANES: usize = 128;
 
-/// Measurements of which the best counts: short ones and many of them, so that some fall between
-/// whatever else the machine does.
+/// Repetitions, of which the best counts: many short ones, so that some run undisturbed.
 const COMPUTING_TRIES: usize = 100;
 const MEMORY_TRIES: usize = 10;
 
-/// Multiplications and additions of f32 in a second with all of rayon's threads, all operands in
-/// registers. Measures for a tenth of a second.
+/// Peak f32 FLOP/s with all of rayon's threads and operands in registers. Takes a tenth of a second.
 pub fn flops_per_s() -> f64 {
     best(COMPUTING_TRIES, flops)
 }
 
-/// The machine's limits with all of rayon's threads.
+/// Peak rates with all of rayon's threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Peak {
-    /// Multiplications and additions of f32 in a second, with all operands in registers.
+    /// f32 FLOP/s with operands in registers.
     pub flops_per_s: f64,
-    /// Bytes read in a second from memory.
+    /// Memory read bandwidth in bytes/s.
     pub read_bytes_per_s: f64,
-    /// Bytes read and written in a second while memory is copied.
+    /// Memory copy bandwidth in bytes/s, reads plus writes.
     pub copy_bytes_per_s: f64,
 }
 
 impl Peak {
-    /// Measures for about two seconds; takes 1 GiB of memory meanwhile.
+    /// Takes about two seconds and 1 GiB of memory.
     pub fn measure() -> Self {
         let flops_per_s = flops_per_s();
         let (from, mut to) = (vec![1f32; BUFFER], vec![0f32; BUFFER]);
@@ -67,29 +66,29 @@ impl Peak {
         Self { flops_per_s, read_bytes_per_s: read, copy_bytes_per_s: copy }
     }
 
-    /// The larger of the two rates of memory.
+    /// The larger of the two bandwidths.
     pub fn bytes_per_s(&self) -> f64 {
         self.read_bytes_per_s.max(self.copy_bytes_per_s)
     }
 }
 
-/// Rows, inputs and outputs of the products that are compared.
+/// Rows, inputs and outputs of the compared GEMM.
 const PRODUCT: (usize, usize, usize) = (512, 1024, 1024);
 
-/// How fast products of bf16 with sums in f32 go beside those of f32: below 1 on processors without instructions for them,
-/// and on some with.
+/// Speed of bf16 GEMMs (f32 accumulation) relative to f32: below 1 on CPUs without bf16 instructions, and on some
+/// with.
 ///
 /// # Errors
-/// There is no memory for them.
-pub fn bf16_over_f32() -> Result<f64> {
+/// Out of memory.
+pub fn bf16_speedup() -> Result<f64> {
     let (rows, inputs, outputs) = PRODUCT;
-    let numbers = |n: usize| (0..n).map(|i| (i % 13) as f32 - 6.0).collect::<Vec<f32>>();
-    let x = tensor(numbers(rows * inputs), (rows, inputs))?;
-    let w = tensor(numbers(outputs * inputs), (outputs, inputs))?;
+    let values = |n: usize| (0..n).map(|i| (i % 13) as f32 - 6.0).collect::<Vec<f32>>();
+    let x = tensor(values(rows * inputs), (rows, inputs))?;
+    let w = tensor(values(outputs * inputs), (outputs, inputs))?;
     Ok(rate(&x, &Weight::bf16(&w)?)? / rate(&x, &Weight::f32_copy(&w)?)?)
 }
 
-/// Products a second, at best.
+/// Best GEMMs per second.
 fn rate(x: &Tensor, weight: &Weight) -> Result<f64> {
     weight.forward(x, None)?;
     let mut rate = 0.0f64;
@@ -105,26 +104,26 @@ fn best(tries: usize, measure: impl FnMut() -> f64) -> f64 {
     std::iter::repeat_with(measure).take(tries).fold(0.0, f64::max)
 }
 
-/// One measurement of fused multiplications and additions: the sum of what all threads reach at once,
-/// each by its own clock, as one that has to wait for the processor would slow the sum.
+/// One FMA measurement: the sum of the threads' own rates, each with its own clock, so that a descheduled thread does
+/// not slow the others' figures.
 fn flops() -> f64 {
     const ROUNDS: usize = 500_000;
     let rates = rayon::broadcast(|_| {
         let began = Instant::now();
-        let (operations, total) = Arch::new().dispatch(Chains { rounds: ROUNDS });
+        let (operations, total) = simd_level().arch().dispatch(Chains { rounds: ROUNDS });
         std::hint::black_box(total);
         operations as f64 / began.elapsed().as_secs_f64()
     });
     rates.iter().sum()
 }
 
-/// Chains of `x ← a · x + b` that do not wait for each other.
+/// Independent chains of `x ← a · x + b`.
 struct Chains {
     rounds: usize,
 }
 
 impl WithSimd for Chains {
-    /// The operations done, and their result.
+    /// Number of operations, and their result.
     type Output = (usize, f32);
 
     #[inline(always)]
@@ -158,14 +157,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sum_has_every_number_of_whole_lanes() {
+    fn the_sum_includes_every_element_of_whole_lanes() {
         let x: Vec<f32> = (0..2 * LANES).map(|i| i as f32).collect();
         assert_eq!(total(&x), (LANES * (2 * LANES - 1)) as f32);
     }
 
     #[test]
-    fn the_chains_do_the_operations_they_count() {
-        let (operations, total) = Arch::new().dispatch(Chains { rounds: 7 });
+    fn the_chains_run_the_operations_they_count() {
+        let (operations, total) = simd_level().arch().dispatch(Chains { rounds: 7 });
         assert!(operations.is_multiple_of(2 * 7 * SUMS) && operations > 0);
         // Each lane: x ← 0.999 x + 0.001 from 0.5, seven times.
         let lane = 1.0 - 0.5 * 0.999f64.powi(7);

@@ -1,27 +1,27 @@
-//! The numbers that products are made of.
+//! Precision of GEMMs.
 
 use serde::{Deserialize, Serialize};
 
-/// The numbers that products with weights are made of. All else is f32 in either case: the weights
-/// that training changes, gradients, norms, attention, softmax.
+/// Operand precision of GEMMs with weights. Everything else is f32: trained weights, gradients, norms, attention,
+/// softmax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// 32-bit floats throughout.
+    /// f32 throughout.
     #[default]
     F32,
-    /// Both factors are rounded to bfloat16, sums are f32.
+    /// Operands rounded to bf16, f32 accumulation.
     Bf16,
 }
 
 impl Precision {
-    /// What activations are held as on a device, if not as the table that they are looked up in.
+    /// Activation dtype on a device; `None` keeps the embedding table's.
     #[cfg(device)]
-    pub(crate) fn held(self) -> Option<crate::cuda::Dtype> {
+    pub(crate) fn activation_dtype(self) -> Option<crate::cuda::Dtype> {
         (self == Self::Bf16).then_some(crate::cuda::Dtype::Bf16)
     }
 
-    /// The name of the type that factors have, as torch calls it.
+    /// The operands' dtype, as torch names it.
     pub fn dtype(self) -> &'static str {
         match self {
             Self::F32 => "float32",

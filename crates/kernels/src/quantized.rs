@@ -1,7 +1,7 @@
-//! Matrices of weights stored in blocks of few bits, as GGUF files hold them.
+//! Block-quantized weight matrices, as in GGUF files.
 //!
-//! A row of weights is a row of blocks, each with its scale, so that any stretch of whole blocks can be read on its
-//! own. Nothing is unpacked beforehand: the bytes may be a part of a mapped file.
+//! A row is a sequence of blocks, each with its scale, so any range of whole blocks can be dequantized on its own.
+//! Nothing is unpacked up front: the bytes may be part of a memory-mapped file.
 
 mod blocks;
 #[cfg(test)]
@@ -20,7 +20,7 @@ use crate::memory;
 
 const OP: &str = "quantized";
 
-/// How the numbers of a matrix are stored; names and layouts are ggml's.
+/// Quantization format; names and layouts are ggml's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BlockFormat {
@@ -30,26 +30,26 @@ pub enum BlockFormat {
     F16,
     /// bfloat16.
     Bf16,
-    /// 4 bits and a scale for 32 numbers.
+    /// 4 bits, 32 elements per block with a scale.
     Q4_0,
-    /// 4 bits, a scale and a smallest number for 32 numbers.
+    /// 4 bits, 32 elements per block with a scale and a minimum.
     Q4_1,
-    /// 5 bits and a scale for 32 numbers.
+    /// 5 bits, 32 elements per block with a scale.
     Q5_0,
-    /// 5 bits, a scale and a smallest number for 32 numbers.
+    /// 5 bits, 32 elements per block with a scale and a minimum.
     Q5_1,
-    /// 8 bits and a scale for 32 numbers.
+    /// 8 bits, 32 elements per block with a scale.
     Q8_0,
-    /// 4 bits; scales and smallest numbers for each 32 of 256, themselves of 6 bits.
+    /// 4 bits, super-blocks of 256 with 6-bit scales and minimums per 32.
     Q4K,
-    /// 5 bits; scales and smallest numbers for each 32 of 256, themselves of 6 bits.
+    /// 5 bits, super-blocks of 256 with 6-bit scales and minimums per 32.
     Q5K,
-    /// 6 bits; scales for each 16 of 256, themselves of 8 bits.
+    /// 6 bits, super-blocks of 256 with 8-bit scales per 16.
     Q6K,
 }
 
 impl BlockFormat {
-    /// Every format.
+    /// All formats.
     pub const ALL: [Self; 11] = [
         Self::F32,
         Self::F16,
@@ -64,7 +64,7 @@ impl BlockFormat {
         Self::Q6K,
     ];
 
-    /// The name that ggml gives it.
+    /// The name in ggml.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
@@ -81,7 +81,7 @@ impl BlockFormat {
         }
     }
 
-    /// Numbers in a block.
+    /// Elements per block.
     pub fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 1,
@@ -90,7 +90,7 @@ impl BlockFormat {
         }
     }
 
-    /// Bytes of a block.
+    /// Bytes per block.
     pub fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -106,17 +106,17 @@ impl BlockFormat {
         }
     }
 
-    /// Bytes of a row of `inputs` numbers; `None` if they are no whole blocks, or too many.
+    /// Bytes of a row of `inputs` elements; `None` if that is not a whole number of blocks, or overflows.
     pub fn row_bytes(self, inputs: usize) -> Option<usize> {
         let whole = inputs.is_multiple_of(self.block_len());
         whole.then(|| (inputs / self.block_len()).checked_mul(self.block_bytes())).flatten()
     }
 }
 
-/// Bytes that several matrices may share, such as a mapped file.
+/// Bytes that several matrices may share, such as a memory-mapped file.
 pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// A stretch of shared bytes.
+/// A range of shared bytes.
 #[derive(Clone)]
 pub struct ByteRange {
     owner: SharedBytes,
@@ -124,14 +124,14 @@ pub struct ByteRange {
 }
 
 impl ByteRange {
-    /// The bytes `range` of `owner`.
+    /// Bytes `range` of `owner`.
     ///
     /// # Errors
-    /// The range reaches beyond the bytes that there are.
+    /// The range is out of bounds.
     pub fn new(owner: SharedBytes, range: Range<usize>) -> Result<Self> {
         let length = (*owner).as_ref().len();
         check(range.start <= range.end && range.end <= length, OP, || {
-            format!("the bytes {range:?} are asked for, there are {length}")
+            format!("bytes {range:?} are out of range for {length} bytes")
         })?;
         Ok(Self { owner, range })
     }
@@ -149,7 +149,7 @@ impl From<Vec<u8>> for ByteRange {
     }
 }
 
-/// A weight of shape (outputs, inputs) in blocks along its inputs. A clone shares the bytes.
+/// A weight (outputs, inputs), quantized in blocks along its inputs. A clone shares the bytes.
 #[derive(Clone)]
 pub struct QuantizedMatrix {
     format: BlockFormat,
@@ -166,10 +166,10 @@ impl fmt::Debug for QuantizedMatrix {
 }
 
 impl QuantizedMatrix {
-    /// A matrix over `bytes`, its rows one behind the other.
+    /// A matrix over `bytes`, rows contiguous.
     ///
     /// # Errors
-    /// A row is no whole number of blocks, or `bytes` are more or fewer than the rows have.
+    /// A row is not a whole number of blocks, or the number of bytes differs from the rows'.
     pub fn new(
         format: BlockFormat,
         outputs: usize,
@@ -179,21 +179,21 @@ impl QuantizedMatrix {
         let row_bytes = format.row_bytes(inputs);
         let (name, block) = (format.name(), format.block_len());
         check(row_bytes.is_some(), OP, || {
-            format!("a row has {inputs} numbers, {name} takes multiples of {block}")
+            format!("a row has {inputs} elements, {name} needs multiples of {block}")
         })?;
         let row_bytes = row_bytes.unwrap_or_default();
         let (want, found) = (outputs.checked_mul(row_bytes), bytes.as_slice().len());
         check(want == Some(found), OP, || {
-            let want = want.map_or("more than there can be".to_owned(), |want| want.to_string());
-            format!("{outputs} rows of {inputs} in {name} have {want} bytes, found {found}")
+            let want = want.map_or("too many".to_owned(), |want| want.to_string());
+            format!("{outputs} rows of {inputs} in {name} need {want} bytes, found {found}")
         })?;
         Ok(Self { format, outputs, inputs, row_bytes, bytes })
     }
 
-    /// The numbers of `weight` (outputs, inputs) as the nearest that `format` can express, as ggml chooses them.
+    /// Quantizes `weight` (outputs, inputs) to `format`, as ggml does.
     ///
     /// # Errors
-    /// A row is no whole number of blocks, or nothing is quantised to the format.
+    /// A row is not a whole number of blocks, or quantization to the format is not supported.
     pub fn quantize(weight: &Tensor, format: BlockFormat) -> Result<Self> {
         let (outputs, inputs) = weight.dims2()?;
         let known = match format {
@@ -201,15 +201,17 @@ impl QuantizedMatrix {
             BlockFormat::Q4K => Some(GgmlDType::Q4K),
             _ => None,
         };
-        let refused =
-            || Error::Shape { op: OP, what: format!("nothing is quantised to {}", format.name()) };
-        // candle takes the numbers from the beginning of the memory, wherever those of the tensor lie.
+        let refused = || Error::Shape {
+            op: OP,
+            what: format!("quantization to {} is not supported", format.name()),
+        };
+        // candle reads from the start of the storage, ignoring a view's offset.
         let weight = memory::copy(weight)?;
         let blocks = QTensor::quantize(&weight, known.ok_or_else(refused)?)?;
         Self::new(format, outputs, inputs, ByteRange::from(blocks.data()?.into_owned()))
     }
 
-    /// How the numbers are stored.
+    /// The quantization format.
     pub fn format(&self) -> BlockFormat {
         self.format
     }
@@ -219,50 +221,52 @@ impl QuantizedMatrix {
         self.outputs
     }
 
-    /// Numbers of a row.
+    /// Elements per row.
     pub fn inputs(&self) -> usize {
         self.inputs
     }
 
-    /// Bytes that the matrix takes.
+    /// Size in bytes.
     pub fn byte_len(&self) -> usize {
         self.bytes.as_slice().len()
     }
 
-    /// All of them, row behind row.
+    /// All bytes, row-major.
     #[cfg(device)]
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }
 
-    /// The stored bytes of a row, if there is such a row.
+    /// The bytes of a row; `None` if out of range.
     pub fn row(&self, row: usize) -> Option<&[u8]> {
         let start = (row < self.outputs).then(|| row * self.row_bytes)?;
         self.bytes.as_slice().get(start..start + self.row_bytes)
     }
 
-    /// Writes the numbers of `columns` in the row `row` to `out`.
+    /// Dequantizes `columns` of a row into `out`.
     ///
     /// # Shapes
-    /// `columns` begins and ends between two blocks; `out` (columns).
+    /// `columns` starts and ends at block boundaries; `out` (columns).
     ///
     /// # Errors
-    /// There is no such row or column, `columns` cuts a block, or `out` has another length.
+    /// The row or the columns are out of range, `columns` splits a block, or `out` has another length.
     #[inline]
     pub fn read_row(&self, row: usize, columns: Range<usize>, out: &mut [f32]) -> Result<()> {
         let block = self.format.block_len();
         let whole = columns.start.is_multiple_of(block) && columns.end.is_multiple_of(block);
         let inside = columns.start <= columns.end && columns.end <= self.inputs;
         check(whole && inside && out.len() == columns.len(), OP, || {
-            let (inputs, room) = (self.inputs, out.len());
-            format!("columns {columns:?} of {inputs} in blocks of {block}, room for {room}")
+            let (inputs, len) = (self.inputs, out.len());
+            format!(
+                "columns {columns:?} of {inputs} in blocks of {block} do not fit an output of {len}"
+            )
         })?;
         check(row < self.outputs, OP, || format!("row {row} of {}", self.outputs))?;
         self.read_blocks(row, columns, out);
         Ok(())
     }
 
-    /// [`Self::read_row`] where all is known to fit.
+    /// [`Self::read_row`] without checks.
     #[inline]
     pub(crate) fn read_blocks(&self, row: usize, columns: Range<usize>, out: &mut [f32]) {
         let (block, size) = (self.format.block_len(), self.format.block_bytes());
@@ -271,13 +275,13 @@ impl QuantizedMatrix {
         blocks::dequantize(self.format, &self.bytes.as_slice()[bytes], out);
     }
 
-    /// All numbers.
+    /// Dequantizes the whole matrix.
     ///
     /// # Shapes
-    /// Gives (outputs, inputs) in `f32`.
+    /// Returns (outputs, inputs) in `f32`.
     ///
     /// # Errors
-    /// Only if the tensor cannot be made.
+    /// The tensor cannot be created.
     pub fn dequantize(&self) -> Result<Tensor> {
         let mut values = vec![0.0; self.outputs * self.inputs];
         if self.inputs > 0 {

@@ -1,4 +1,4 @@
-//! Root-mean-square normalisation (Zhang and Sennrich, 2019).
+//! RMSNorm (Zhang and Sennrich, 2019).
 
 use candle_core::Tensor;
 use multiversion::multiversion;
@@ -11,11 +11,11 @@ use crate::parallel;
 
 const OP: &str = "rms_norm";
 
-/// A normalised tensor, and what its backward needs.
-pub struct Normed {
+/// Normalised rows, with what the backward needs.
+pub struct RmsNormOutput {
     /// `x · scale · weight`, of x's shape.
     pub y: Tensor,
-    /// `1 / sqrt(mean(x²) + eps)` for each row (rows, 1).
+    /// Reciprocal RMS `1 / sqrt(mean(x²) + eps)` of each row (rows, 1).
     pub scale: Tensor,
 }
 
@@ -26,10 +26,10 @@ pub struct Normed {
 ///
 /// # Errors
 /// The shapes do not fit, or a tensor is not contiguous `f32` on the CPU.
-pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Normed> {
+pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<RmsNormOutput> {
     let (rows, width) = x.dims2()?;
     let fits = weight.elem_count() == width && width > 0;
-    check(fits, OP, || format!("the weight has not {width} numbers"))?;
+    check(fits, OP, || format!("the weight must have {width} elements"))?;
     on_device!(x, rms_norm::forward(x, weight, eps, (rows, width)));
     let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
     let mut scale = vec![0.0; rows];
@@ -38,21 +38,21 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Normed> {
             *scale = normalise(&x[span(first + i, width)], &w, eps as f32, y);
         }
     });
-    Ok(Normed { y: tensor(y, (rows, width))?, scale: tensor(scale, (rows, 1))? })
+    Ok(RmsNormOutput { y: tensor(y, (rows, width))?, scale: tensor(scale, (rows, 1))? })
 }
 
-/// [`Normed::y`] once more, of what is left of a forward pass: the same bits.
+/// Recomputes [`RmsNormOutput::y`] from the input and the saved scales; bit-identical to the forward.
 ///
 /// # Shapes
 /// `x` and the result (rows, width), `weight` (width), `scale` (rows, 1).
 ///
 /// # Errors
 /// As [`forward`].
-pub fn again(x: &Tensor, weight: &Tensor, scale: &Tensor) -> Result<Tensor> {
+pub fn recompute(x: &Tensor, weight: &Tensor, scale: &Tensor) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
     let fits = weight.elem_count() == width && scale.elem_count() == rows;
-    check(fits, OP, || "the weight or the scales misfit x".into())?;
-    on_device!(x, rms_norm::again(x, weight, scale, (rows, width)));
+    check(fits, OP, || "the weight or the scales do not match x".into())?;
+    on_device!(x, rms_norm::recompute(x, weight, scale, (rows, width)));
     let (x, w, scale) = (floats(x, OP)?, floats(weight, OP)?, floats(scale, OP)?);
     let y = parallel::filled(rows, width, |first, y| {
         for (i, y) in y.chunks_mut(width).enumerate() {
@@ -62,7 +62,7 @@ pub fn again(x: &Tensor, weight: &Tensor, scale: &Tensor) -> Result<Tensor> {
     tensor(y, (rows, width))
 }
 
-/// Adds the gradient of `x` to `dx` in place, and that of the weight to `d_weight`, unless the weight is frozen.
+/// Adds the gradient of `x` to `dx` in place, and the weight gradient to `d_weight`; `None` for a frozen weight.
 ///
 /// With `g = dy · weight` and `s` the row's scale: `dx = s·g - s³·x·mean(g·x)`.
 ///
@@ -82,9 +82,9 @@ pub fn backward(
     let (rows, width) = x.dims2()?;
     let fits = dy.dims() == [rows, width] && dx.dims() == [rows, width];
     let fits = fits && weight.elem_count() == width;
-    check(fits && scale.elem_count() == rows, OP, || "the gradients misfit x".into())?;
+    check(fits && scale.elem_count() == rows, OP, || "the gradients do not match x".into())?;
     let misfits = d_weight.is_some_and(|d_weight| d_weight.elem_count() != width);
-    check(!misfits, OP, || "the weight's gradient misfits".into())?;
+    check(!misfits, OP, || "the shape of the weight gradient is wrong".into())?;
     on_device!(x, rms_norm::backward(x, weight, scale, dy, dx, d_weight, (rows, width)));
     let (x, w, s, dy) = (floats(x, OP)?, floats(weight, OP)?, floats(scale, OP)?, floats(dy, OP)?);
     update(dx, OP, |dx| {
@@ -111,7 +111,7 @@ fn span(row: usize, width: usize) -> std::ops::Range<usize> {
     row * width..(row + 1) * width
 }
 
-/// Writes the normalised row and gives its scale.
+/// Writes the normalised row and returns its scale.
 #[multiversion(targets = "simd")]
 fn normalise(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) -> f32 {
     let s = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
@@ -119,7 +119,7 @@ fn normalise(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) -> f32 {
     s
 }
 
-/// Writes the normalised row whose scale is known.
+/// Writes the normalised row with a known scale.
 #[multiversion(targets = "simd")]
 fn rescale(x: &[f32], w: &[f32], s: f32, y: &mut [f32]) {
     scaled(x, w, s, y);

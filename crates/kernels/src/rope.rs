@@ -1,4 +1,5 @@
-//! Rotary position embedding, half-rotated as in Llama and Qwen (Su et al., 2021), plain and multimodal.
+//! Rotary position embedding in the half-rotated (NeoX) layout of Llama and Qwen (Su et al., 2021), plain and
+//! multimodal.
 
 use candle_core::Tensor;
 use multiversion::multiversion;
@@ -10,60 +11,60 @@ use crate::parallel;
 
 const OP: &str = "rope";
 
-/// How fast each pair of a head's numbers turns, and what the embedding scales by.
+/// Rotary frequencies and scaling.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frequencies {
-    /// Radians a position, one for each pair: half a head's size.
-    pub inverse: Vec<f32>,
-    /// Scales cosines and sines, and with them every query and key; 1 but for YaRN.
+    /// Inverse frequencies, in radians per position: one per pair, half the head size.
+    pub inv_freq: Vec<f32>,
+    /// Scale of cosines and sines, and so of queries and keys; 1 except for YaRN.
     pub attention_factor: f32,
 }
 
-/// Cosines and sines of the positions of a batch, shared by all of its layers.
-pub struct Angles {
+/// Cos/sin cache for the positions of a batch, shared by all layers.
+pub struct CosSinCache {
     cos: Vec<f32>,
     sin: Vec<f32>,
     half: usize,
-    /// Cosines and sines (tokens, half) on the device, once they are needed there.
+    /// Cosines and sines (tokens, half) on the device, uploaded on first use.
     #[cfg(device)]
     device: std::sync::OnceLock<(Tensor, Tensor)>,
 }
 
-impl Angles {
-    /// Angles `position · inverse frequency` for each token.
+impl CosSinCache {
+    /// Cosines and sines of `position · inv_freq` for each token.
     ///
-    /// The product is rounded to `f32` as in `transformers` and vLLM: models are trained with these
-    /// angles, and exact ones are 1e-4 apart in log-probabilities at 4,000 tokens.
+    /// The product is rounded to `f32` as in `transformers` and vLLM: models are trained with these angles. Exact
+    /// angles would shift log-probabilities by 1e-4 at 4,000 tokens.
     pub fn new(positions: &[usize], frequencies: &Frequencies) -> Self {
-        let inverse = &frequencies.inverse;
-        let angles = positions.iter().flat_map(|p| inverse.iter().map(|f| *p as f32 * f));
+        let inv_freq = &frequencies.inv_freq;
+        let angles = positions.iter().flat_map(|p| inv_freq.iter().map(|f| *p as f32 * f));
         Self::of(angles, frequencies)
     }
 
-    /// Angles of tokens that have a place in time, height and width (M-RoPE, Qwen2-VL).
+    /// Cosines and sines for 3-D position ids (M-RoPE, Qwen2-VL).
     ///
-    /// The pairs are split into `sections`: those of section i turn by a token's i-th position. A
-    /// token with three equal positions has the angles that [`Self::new`] gives.
+    /// The pairs are split into `sections`: section i uses a token's i-th position id. A token with three equal ids
+    /// has the values of [`Self::new`].
     ///
     /// # Shapes
-    /// `positions` (tokens) of (time, height, width); the sections add up to the number of pairs.
+    /// `positions` (tokens) of (temporal, height, width); the sections sum to the number of pairs.
     ///
     /// # Errors
-    /// The sections do not add up.
+    /// The sections do not sum to the number of pairs.
     pub fn multimodal(
         positions: &[[usize; 3]],
         sections: [usize; 3],
         frequencies: &Frequencies,
     ) -> Result<Self> {
-        let inverse = &frequencies.inverse;
-        check(sections.iter().sum::<usize>() == inverse.len(), OP, || {
-            format!("sections {sections:?} do not add up to {} pairs", inverse.len())
+        let inv_freq = &frequencies.inv_freq;
+        check(sections.iter().sum::<usize>() == inv_freq.len(), OP, || {
+            format!("M-RoPE sections {sections:?} do not sum to {} pairs", inv_freq.len())
         })?;
         let axes: Vec<usize> =
             (0..3).flat_map(|axis| std::iter::repeat_n(axis, sections[axis])).collect();
         let axes = &axes;
         let angles = positions.iter().flat_map(|position| {
-            inverse.iter().zip(axes).map(|(f, axis)| position[*axis] as f32 * f)
+            inv_freq.iter().zip(axes).map(|(f, axis)| position[*axis] as f32 * f)
         });
         Ok(Self::of(angles, frequencies))
     }
@@ -78,63 +79,70 @@ impl Angles {
         Self {
             cos,
             sin,
-            half: frequencies.inverse.len(),
+            half: frequencies.inv_freq.len(),
             #[cfg(device)]
             device: std::sync::OnceLock::new(),
         }
     }
 
-    /// Cosines and sines on a device. A batch is on one device, the first that asks.
+    /// Cosines and sines on a device; cached for the first device, as a batch is on one device.
     #[cfg(device)]
     pub(crate) fn on(&self, device: &candle_core::Device) -> Result<&(Tensor, Tensor)> {
-        if let Some(there) = self.device.get() {
-            return Ok(there);
+        if let Some(cached) = self.device.get() {
+            return Ok(cached);
         }
         let shape = (self.tokens(), self.half);
-        let upload = |numbers: &[f32]| {
-            let tensor = Tensor::from_slice(numbers, shape, &candle_core::Device::Cpu)?;
+        let upload = |values: &[f32]| {
+            let tensor = Tensor::from_slice(values, shape, &candle_core::Device::Cpu)?;
             crate::memory::to_device(&tensor, device)
         };
-        let there = (upload(&self.cos)?, upload(&self.sin)?);
-        Ok(self.device.get_or_init(|| there))
+        let cached = (upload(&self.cos)?, upload(&self.sin)?);
+        Ok(self.device.get_or_init(|| cached))
     }
 
-    /// Tokens that there are angles for.
+    /// Head size that they rotate.
+    pub(crate) fn dim(&self) -> usize {
+        2 * self.half
+    }
+
+    /// Number of tokens.
     pub fn tokens(&self) -> usize {
         self.cos.len() / self.half.max(1)
     }
 }
 
-/// Which way to turn.
+/// Direction of the rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum Rotation {
     /// The forward pass.
     Forward,
-    /// The backward pass: a gradient is turned back by the same angles and scaled by the same factor.
+    /// The backward pass: gradients are rotated by the negative angles, with the same scale.
     Backward,
 }
 
-/// Turns every head of `x` in place, and scales it by the attention factor.
+/// Rotates every head of `x` in place, and scales it by the attention factor.
 ///
 /// # Shapes
-/// `x` (tokens, heads · 2 · half), with `half` inverse frequencies in `angles`.
+/// `x` (tokens, heads · 2 · half), with `half` the number of inverse frequencies.
 ///
 /// # Errors
 /// The shapes do not fit, or the tensor is not contiguous `f32` on the CPU.
-pub fn rotate(x: &Tensor, angles: &Angles, turn: Turn) -> Result<()> {
+pub fn rotate(x: &Tensor, cos_sin: &CosSinCache, rotation: Rotation) -> Result<()> {
     let (tokens, width) = x.dims2()?;
-    let half = angles.half;
-    check(half > 0 && width % (2 * half) == 0, OP, || "the heads are not of that size".into())?;
-    check(tokens == angles.tokens(), OP, || {
-        format!("{tokens} tokens, but angles for {}", angles.tokens())
+    let half = cos_sin.half;
+    check(half > 0 && width % (2 * half) == 0, OP, || {
+        "the head size differs from the cos/sin cache's".into()
     })?;
-    let sign = if turn == Turn::Forward { 1.0 } else { -1.0 };
-    on_device!(x, elementwise::rope(x, angles.on(x.device())?, half, sign, OP));
+    check(tokens == cos_sin.tokens(), OP, || {
+        format!("{tokens} tokens, but cosines and sines for {}", cos_sin.tokens())
+    })?;
+    let sign = if rotation == Rotation::Forward { 1.0 } else { -1.0 };
+    on_device!(x, elementwise::rope(x, cos_sin.on(x.device())?, half, sign, OP));
     update(x, OP, |x| {
         parallel::rows(x, width, |first, x| {
             for (i, token) in x.chunks_mut(width).enumerate() {
                 let at = (first + i) * half..(first + i + 1) * half;
-                let (cos, sin) = (&angles.cos[at.clone()], &angles.sin[at]);
+                let (cos, sin) = (&cos_sin.cos[at.clone()], &cos_sin.sin[at]);
                 rotate_heads(token, cos, sin, sign);
             }
         });

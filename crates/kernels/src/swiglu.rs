@@ -1,4 +1,4 @@
-//! The gated unit of the feed-forward layer: `silu(gate) · up`.
+//! SwiGLU, the gated unit of the feed-forward layer: `silu(gate) · up`.
 
 use candle_core::Tensor;
 use multiversion::multiversion;
@@ -29,7 +29,7 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     tensor(y, gate.shape())
 }
 
-/// The gradients of `gate` and `up`, in their memory: whoever shares it sees them too.
+/// The gradients of `gate` and `up`, written in place: tensors that share their memory change too.
 ///
 /// # Errors
 /// As [`forward`].

@@ -1,8 +1,7 @@
-//! Weights as sampling and frozen models hold them: shared with training or turned in f32, packed as bf16,
-//! or in the blocks of a quantised file.
+//! Weights for sampling and frozen models: shared with training, packed as f32 or bf16, or block-quantized.
 
 mod format;
-mod together;
+mod fused;
 
 #[cfg(device)]
 use std::borrow::Cow;
@@ -11,21 +10,21 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 #[cfg(device)]
-use crate::cuda::{self, weight::Held};
+use crate::cuda::{self, weight::DeviceWeight};
 use crate::device::on_device;
 use crate::error::{Error, Result, check};
-use crate::linear::{self, times};
-use crate::matmul::Into;
+use crate::linear::{self, matmul_f32};
+use crate::matmul::WriteMode;
 use crate::memory::{floats, tensor};
-use crate::panels::bf16::Packed;
-use crate::panels::{self, Turned};
+use crate::panels::bf16::PackedBf16;
+use crate::panels::{self, PackedF32};
 use crate::quantized::QuantizedMatrix;
 pub use format::WeightFormat;
-pub use together::{forward_all, side_by_side};
+pub use fused::{forward_all, fuse_projections};
 
 const OP: &str = "weight";
 
-/// A matrix (outputs, inputs) that activations are multiplied with and rows are looked up in.
+/// A matrix (outputs, inputs) for GEMMs and row lookups.
 #[derive(Debug, Clone)]
 pub struct Weight {
     shape: (usize, usize),
@@ -35,30 +34,29 @@ pub struct Weight {
 #[derive(Debug, Clone)]
 enum Storage {
     F32(Tensor),
-    Turned(Arc<Turned>),
-    Bf16(Arc<Packed>),
+    PackedF32(Arc<PackedF32>),
+    PackedBf16(Arc<PackedBf16>),
     Quantized(QuantizedMatrix),
     #[cfg(device)]
-    Device(cuda::weight::Held),
+    Device(cuda::weight::DeviceWeight),
 }
 
 impl Weight {
-    /// The numbers of `weight` themselves, shared with it: later changes are seen.
+    /// Shares the storage of `weight`: later updates are visible.
     ///
     /// # Errors
-    /// It is no contiguous `f32` matrix on the CPU.
+    /// It is not a contiguous `f32` matrix on the CPU.
     pub fn f32(weight: &Tensor) -> Result<Self> {
         let shape = weight.dims2()?;
         #[cfg(device)]
         if cuda::on(weight) {
-            return Ok(Self::on_device(cuda::weight::shared(weight, OP)?, shape));
+            return Ok(Self::on_device(cuda::weight::alias(weight, OP)?, shape));
         }
         drop(floats(weight, OP)?);
         Ok(Self { shape, storage: Storage::F32(weight.clone()) })
     }
 
-    /// A copy of `weight`, in the order in which products take it: the same bits as those of
-    /// [`Self::f32`], sooner for few rows.
+    /// A transposed, packed f32 copy: bit-identical to [`Self::f32`], and faster for few rows.
     ///
     /// # Errors
     /// As [`Self::f32`].
@@ -69,11 +67,11 @@ impl Weight {
             let copy = cuda::weight::copied(weight, cuda::Dtype::F32, OP)?;
             return Ok(Self::on_device(copy, shape));
         }
-        let turned = Turned::new(&floats(weight, OP)?, shape.0, shape.1);
-        Ok(Self { shape, storage: Storage::Turned(Arc::new(turned)) })
+        let packed = PackedF32::new(&floats(weight, OP)?, shape.0, shape.1);
+        Ok(Self { shape, storage: Storage::PackedF32(Arc::new(packed)) })
     }
 
-    /// A copy of `weight` as bf16, in the order in which products take it. Sums stay f32.
+    /// A packed bf16 copy. Accumulation stays f32.
     ///
     /// # Errors
     /// As [`Self::f32`].
@@ -84,11 +82,11 @@ impl Weight {
             let copy = cuda::weight::copied(weight, cuda::Dtype::Bf16, OP)?;
             return Ok(Self::on_device(copy, shape));
         }
-        let packed = Packed::new(&floats(weight, OP)?, shape.0, shape.1);
-        Ok(Self { shape, storage: Storage::Bf16(Arc::new(packed)) })
+        let packed = PackedBf16::new(&floats(weight, OP)?, shape.0, shape.1);
+        Ok(Self { shape, storage: Storage::PackedBf16(Arc::new(packed)) })
     }
 
-    /// A copy of `weight` in `format`, or in bf16 where its rows are no whole blocks of that.
+    /// A copy in `format`; bf16 if the rows are not whole blocks of the format.
     ///
     /// # Errors
     /// As [`Self::f32`].
@@ -107,10 +105,10 @@ impl Weight {
         }
     }
 
-    /// The weight on a device; what is turned or packed for the CPU stays.
+    /// Moves the weight to a device; weights packed for the CPU stay there.
     ///
     /// # Errors
-    /// There is no room for it, or it is no longer as the device could have it.
+    /// Out of memory, or the weight is packed for the CPU.
     pub fn to_device(self, device: &Device) -> Result<Self> {
         let shape = self.shape;
         match self.storage {
@@ -119,7 +117,7 @@ impl Weight {
                 Self::quantized_on(blocks, device, DType::BF16)
             }
             #[cfg(device)]
-            Storage::Device(Held::Numbers(weight)) => {
+            Storage::Device(DeviceWeight::Dense(weight)) => {
                 Ok(Self::on_device(weight.to_device(device)?, shape))
             }
             Storage::F32(weight) => Self::f32(&weight.to_device(device)?),
@@ -130,20 +128,20 @@ impl Weight {
 
     #[cfg(device)]
     fn on_device(weight: Tensor, shape: (usize, usize)) -> Self {
-        Self { shape, storage: Storage::Device(Held::Numbers(weight)) }
+        Self { shape, storage: Storage::Device(DeviceWeight::Dense(weight)) }
     }
 
-    /// The weight as the device's products take it.
+    /// The weight as an operand of device GEMMs.
     #[cfg(device)]
-    pub(crate) fn device(&self) -> Result<Cow<'_, Held>> {
+    pub(crate) fn device(&self) -> Result<Cow<'_, DeviceWeight>> {
         match &self.storage {
             Storage::Device(weight) => Ok(Cow::Borrowed(weight)),
-            Storage::F32(weight) => Ok(Cow::Owned(Held::Numbers(weight.clone()))),
+            Storage::F32(weight) => Ok(Cow::Owned(DeviceWeight::Dense(weight.clone()))),
             _ => Err(Error::DeviceStorage { op: OP }),
         }
     }
 
-    /// The blocks of a quantised file, which become numbers only while they are multiplied with.
+    /// Block-quantized weights, dequantized on the fly.
     pub fn quantized(weight: QuantizedMatrix) -> Self {
         let shape = (weight.outputs(), weight.inputs());
         #[cfg(feature = "cuda-host")]
@@ -153,11 +151,10 @@ impl Weight {
         Self { shape, storage: Storage::Quantized(weight) }
     }
 
-    /// [`Self::quantized`] on a device, where rows that are looked up, and with them the activations, are held as
-    /// `activations`, f32 or bf16.
+    /// [`Self::quantized`] on a device, where looked-up rows and activations have dtype `activations`, f32 or bf16.
     ///
     /// # Errors
-    /// There is no room.
+    /// Out of memory.
     pub(crate) fn quantized_on(
         weight: QuantizedMatrix,
         device: &Device,
@@ -166,11 +163,11 @@ impl Weight {
         let shape = (weight.outputs(), weight.inputs());
         #[cfg(device)]
         if cuda::is_device(device) {
-            let held = Held::quantised(&weight, device, activations)?;
-            return Ok(Self { shape, storage: Storage::Device(held) });
+            let weight = DeviceWeight::from_quantized(&weight, device, activations)?;
+            return Ok(Self { shape, storage: Storage::Device(weight) });
         }
         let _ = activations;
-        check(device.is_cpu(), OP, || "this build has no such device".into())?;
+        check(device.is_cpu(), OP, || "this build does not support the device".into())?;
         Ok(Self { shape, storage: Storage::Quantized(weight) })
     }
 
@@ -179,7 +176,7 @@ impl Weight {
         self.shape
     }
 
-    /// What its rows are held as, and with them the activations: f32 on the CPU; on a device as the weight is, or bf16.
+    /// Dtype of its rows and of the activations: f32 on the CPU; on a device the weight's own, or bf16 for blocks.
     pub fn dtype(&self) -> DType {
         match &self.storage {
             #[cfg(device)]
@@ -188,19 +185,18 @@ impl Weight {
         }
     }
 
-    /// `x · Wᵀ + b`. Each number of the result is summed up in an order that depends on the number of
-    /// inputs alone.
+    /// `x · Wᵀ + b`. Each element is accumulated in an order that depends on the number of inputs alone.
     ///
     /// # Shapes
-    /// `x` (rows, inputs), `bias` (outputs); gives (rows, outputs).
+    /// `x` (rows, inputs), `bias` (outputs); returns (rows, outputs).
     ///
     /// # Errors
     /// The shapes do not fit, or a tensor is not contiguous `f32` on the CPU.
     pub fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (rows, _) = self.check(x)?;
         on_device!(x, weight::forward(x, self.device()?.as_ref(), bias, OP));
-        let (mut y, into) = linear::start(rows, self.shape.0, bias)?;
-        self.product(&mut y, into, &floats(x, OP)?)?;
+        let (mut y, mode) = linear::start(rows, self.shape.0, bias)?;
+        self.product(&mut y, mode, &floats(x, OP)?)?;
         tensor(y, (rows, self.shape.0))
     }
 
@@ -213,24 +209,26 @@ impl Weight {
     /// As [`Self::forward`].
     pub fn forward_add(&self, x: &Tensor, y: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (rows, _) = self.check(x)?;
-        check(y.dims() == [rows, self.shape.0], OP, || "what is added to does not fit".into())?;
+        check(y.dims() == [rows, self.shape.0], OP, || {
+            "`y` differs from (rows, outputs) in shape".into()
+        })?;
         on_device!(x, weight::forward_add(x, self.device()?.as_ref(), y, bias, OP));
         let mut sum = floats(y, OP)?.to_vec();
         if let Some(bias) = bias {
             linear::add_bias(&mut sum, bias)?;
         }
-        self.product(&mut sum, Into::Add, &floats(x, OP)?)?;
+        self.product(&mut sum, WriteMode::Accumulate, &floats(x, OP)?)?;
         tensor(sum, (rows, self.shape.0))
     }
 
-    /// The rows `ids` (ids, inputs): f32 on the CPU, as the weight is held on a device.
+    /// The rows `ids` (ids, inputs): f32 on the CPU, the weight's row dtype on a device.
     ///
     /// # Errors
-    /// An id is no row.
+    /// An id is out of range.
     pub fn rows(&self, ids: &[usize]) -> Result<Tensor> {
         let (outputs, inputs) = self.shape;
         let outside = ids.iter().find(|id| **id >= outputs);
-        check(outside.is_none(), OP, || format!("there is no row {}", outside.unwrap_or(&0)))?;
+        check(outside.is_none(), OP, || format!("row {} is out of range", outside.unwrap_or(&0)))?;
         #[cfg(device)]
         if let Storage::Device(weight) = &self.storage {
             return cuda::weight::rows(weight, ids, OP);
@@ -242,8 +240,8 @@ impl Weight {
                 let weight = floats(weight, OP)?;
                 rows.for_each(|(out, id)| out.copy_from_slice(&weight[id * inputs..][..inputs]));
             }
-            Storage::Turned(turned) => rows.for_each(|(out, id)| turned.read_row(*id, out)),
-            Storage::Bf16(packed) => rows.for_each(|(out, id)| packed.read_row(*id, out)),
+            Storage::PackedF32(packed) => rows.for_each(|(out, id)| packed.read_row(*id, out)),
+            Storage::PackedBf16(packed) => rows.for_each(|(out, id)| packed.read_row(*id, out)),
             Storage::Quantized(blocks) => {
                 rows.for_each(|(out, id)| blocks.read_blocks(*id, 0..inputs, out));
             }
@@ -256,16 +254,18 @@ impl Weight {
     fn check(&self, x: &Tensor) -> Result<(usize, usize)> {
         let (rows, inputs) = x.dims2()?;
         let want = self.shape.1;
-        check(inputs == want, OP, || format!("x has {inputs} columns, the weight {want}"))?;
+        check(inputs == want, OP, || {
+            format!("x has {inputs} columns, but the weight has {want} inputs")
+        })?;
         Ok((rows, inputs))
     }
 
-    fn product(&self, y: &mut [f32], into: Into, x: &[f32]) -> Result<()> {
+    fn product(&self, y: &mut [f32], mode: WriteMode, x: &[f32]) -> Result<()> {
         match &self.storage {
-            Storage::F32(weight) => times(y, into, x, &floats(weight, OP)?, self.shape),
-            Storage::Turned(turned) => panels::product(y, into, x, turned.as_ref(), self.shape),
-            Storage::Bf16(packed) => panels::bf16::product(y, into, x, packed),
-            Storage::Quantized(blocks) => panels::product(y, into, x, blocks, self.shape),
+            Storage::F32(weight) => matmul_f32(y, mode, x, &floats(weight, OP)?, self.shape),
+            Storage::PackedF32(packed) => panels::matmul(y, mode, x, packed.as_ref(), self.shape),
+            Storage::PackedBf16(packed) => panels::bf16::matmul(y, mode, x, packed),
+            Storage::Quantized(blocks) => panels::matmul(y, mode, x, blocks, self.shape),
             #[cfg(device)]
             Storage::Device(_) => return Err(Error::Storage { op: OP }),
         }

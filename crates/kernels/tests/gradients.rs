@@ -1,13 +1,13 @@
-//! Each operation beside candle's slow composition of the same formula, with candle's gradients.
+//! Each operation against candle's composition of the same formula, with candle's autograd.
 
 #![allow(clippy::expect_used)]
 
-mod common;
+mod finite_differences;
 
 use candle_core::{D, DType, Device, Tensor, Var};
-use common::noise;
-use embodied_r_kernels::lm_head::{self, Head};
+use embodied_r_kernels::lm_head::{self, LmHead};
 use embodied_r_kernels::{Precision, embedding, linear, memory, rms_norm, swiglu};
+use finite_differences::noise;
 
 type Result = std::result::Result<(), Box<dyn std::error::Error>>;
 
@@ -16,14 +16,14 @@ fn zeros_like(t: &Tensor) -> Tensor {
 }
 
 #[track_caller]
-fn close(ours: &Tensor, truth: &Tensor, tolerance: f32) {
+fn close(actual: &Tensor, expected: &Tensor, tolerance: f32) {
     let difference =
-        (ours - truth).and_then(|d| d.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>());
+        (actual - expected).and_then(|d| d.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>());
     let difference = difference.expect("same shape");
     assert!(difference < tolerance, "differ by {difference}");
 }
 
-/// Rows enough that several tasks share them.
+/// Enough rows for several tasks.
 const ROWS: usize = 700;
 
 #[test]
@@ -34,12 +34,12 @@ fn rms_norm_and_its_gradients() -> Result {
         noise(&[ROWS, 48]),
     );
     let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + 1e-6)?.sqrt()?.recip()?;
-    let truth = x.broadcast_mul(&scale)?.broadcast_mul(&w)?;
-    let grads = (&truth * &dy)?.sum_all()?.backward()?;
+    let expected = x.broadcast_mul(&scale)?.broadcast_mul(&w)?;
+    let grads = (&expected * &dy)?.sum_all()?.backward()?;
     let normed = rms_norm::forward(&x, &w, 1e-6)?;
-    close(&normed.y, &truth, 1e-5);
-    let again = rms_norm::again(&x, &w, &normed.scale)?;
-    assert_eq!(again.to_vec2::<f32>()?, normed.y.to_vec2::<f32>()?);
+    close(&normed.y, &expected, 1e-5);
+    let recomputed = rms_norm::recompute(&x, &w, &normed.scale)?;
+    assert_eq!(recomputed.to_vec2::<f32>()?, normed.y.to_vec2::<f32>()?);
     let (dx, dw) = (zeros_like(&x), zeros_like(&w));
     rms_norm::backward(&x, &w, &normed.scale, &dy, &dx, Some(&dw))?;
     close(&dx, grads.get(&x).ok_or("dx")?, 1e-5);
@@ -57,9 +57,9 @@ fn swiglu_and_its_gradients() -> Result {
         Var::from_tensor(&noise(&[ROWS, 37]))?,
         noise(&[ROWS, 37]),
     );
-    let truth = (g.silu()? * u.as_tensor())?;
-    let grads = (&truth * &dy)?.sum_all()?.backward()?;
-    close(&swiglu::forward(&g, &u)?, &truth, 1e-5);
+    let expected = (g.silu()? * u.as_tensor())?;
+    let grads = (&expected * &dy)?.sum_all()?.backward()?;
+    close(&swiglu::forward(&g, &u)?, &expected, 1e-5);
     let (dg, du) = swiglu::backward(g.copy()?, u.copy()?, &dy)?;
     close(&dg, grads.get(&g).ok_or("dg")?, 1e-5);
     close(&du, grads.get(&u).ok_or("du")?, 1e-5);
@@ -74,9 +74,9 @@ fn linear_layers_and_their_gradients() -> Result {
         Var::from_tensor(&noise(&[40]))?,
     );
     let dy = noise(&[ROWS, 40]);
-    let truth = x.matmul(&w.t()?)?.broadcast_add(&b)?;
-    let grads = (&truth * &dy)?.sum_all()?.backward()?;
-    close(&linear::forward(&x, &w, Some(&b), Precision::F32)?, &truth, 1e-4);
+    let expected = x.matmul(&w.t()?)?.broadcast_add(&b)?;
+    let grads = (&expected * &dy)?.sum_all()?.backward()?;
+    close(&linear::forward(&x, &w, Some(&b), Precision::F32)?, &expected, 1e-4);
     let dx = linear::backward_input(&dy, &w, None, Precision::F32)?;
     close(&dx, grads.get(&x).ok_or("dx")?, 1e-4);
     let twice = linear::backward_input(&dy, &w, Some(dx), Precision::F32)?;
@@ -92,7 +92,7 @@ fn linear_layers_and_their_gradients() -> Result {
 }
 
 #[test]
-fn the_lm_head_scores_and_differentiates_as_log_softmax_does() -> Result {
+fn the_lm_head_and_its_gradients_equal_log_softmax() -> Result {
     let (h, w) = (Var::from_tensor(&noise(&[90, 12]))?, Var::from_tensor(&noise(&[77, 12]))?);
     let targets: Vec<u32> = (0..90).map(|i| (i * 31 % 77) as u32).collect();
     let d: Vec<f32> = (0..90).map(|i| (i % 7) as f32 - 3.0).collect();
@@ -106,7 +106,7 @@ fn the_lm_head_scores_and_differentiates_as_log_softmax_does() -> Result {
     let entropy = (logp.exp()? * &logp)?.sum(D::Minus1)?.neg()?;
     let weight = memory::tensor(d.clone(), 90)?;
     let grads = (&picked * &weight)?.sum_all()?.backward()?;
-    let head = Head { weight: &w, temperature, precision: Precision::F32 };
+    let head = LmHead { weight: &w, temperature, precision: Precision::F32 };
     let scores = lm_head::forward(&h, &head, &targets)?;
     close(&memory::tensor(scores.logps.clone(), 90)?, &picked, 1e-4);
     close(&memory::tensor(scores.entropies.clone(), 90)?, &entropy, 1e-4);
@@ -118,14 +118,14 @@ fn the_lm_head_scores_and_differentiates_as_log_softmax_does() -> Result {
     Ok(())
 }
 
-/// Each number as the nearest bf16.
+/// Rounds to bf16.
 fn rounded(x: &Tensor) -> Tensor {
     let rounded = x.to_dtype(DType::BF16).and_then(|x| x.to_dtype(DType::F32));
     rounded.expect("a rounded copy")
 }
 
 #[test]
-fn linear_layers_in_bf16_are_those_of_rounded_factors() -> Result {
+fn linear_layers_in_bf16_equal_f32_ones_with_rounded_operands() -> Result {
     let [x, w, b, dy] = [&[ROWS, 25][..], &[41, 25], &[41], &[ROWS, 41]].map(noise);
     let (near_x, near_w, near_dy) = (rounded(&x), rounded(&w), rounded(&dy));
     let layer = |x: &Tensor, w: &Tensor, dy: &Tensor, precision| -> embodied_r_kernels::Result<_> {
@@ -137,65 +137,65 @@ fn linear_layers_in_bf16_are_those_of_rounded_factors() -> Result {
         linear::backward_weight(x, dy, &dw, None, precision)?;
         Ok([y, added, dx, twice, dw])
     };
-    let ours = layer(&x, &w, &dy, Precision::Bf16)?;
-    let truth = layer(&near_x, &near_w, &near_dy, Precision::F32)?;
-    for (ours, truth) in ours.iter().zip(&truth) {
-        close(ours, truth, 1e-3);
+    let actual = layer(&x, &w, &dy, Precision::Bf16)?;
+    let expected = layer(&near_x, &near_w, &near_dy, Precision::F32)?;
+    for (actual, expected) in actual.iter().zip(&expected) {
+        close(actual, expected, 1e-3);
     }
-    // What is added to is not rounded: the bias, and the numbers that were there.
+    // What is added to is not rounded: the bias, and the previous content.
     let exact = linear::forward(&near_x, &near_w, None, Precision::Bf16)?.broadcast_add(&b)?;
-    close(&ours[0], &exact, 1e-5);
+    close(&actual[0], &exact, 1e-5);
     Ok(())
 }
 
 #[test]
-fn the_lm_head_in_bf16_scores_with_rounded_factors_and_differentiates_those_scores() -> Result {
+fn the_lm_head_in_bf16_and_its_gradients_use_rounded_operands() -> Result {
     let (h, w) = (noise(&[90, 12]), noise(&[77, 12]));
     let (near_h, near_w) = (rounded(&h), rounded(&w));
     let targets: Vec<u32> = (0..90).map(|i| (i * 31 % 77) as u32).collect();
     let d: Vec<f32> = (0..90).map(|i| (i % 7) as f32 - 3.0).collect();
     let pass = |h: &Tensor, weight: &Tensor, precision| -> embodied_r_kernels::Result<_> {
-        let head = Head { weight, temperature: 0.7, precision };
+        let head = LmHead { weight, temperature: 0.7, precision };
         let scores = lm_head::forward(h, &head, &targets)?;
         let dw = zeros_like(weight);
         let dh = lm_head::backward(h, &head, &targets, &scores, &d, Some(&dw))?;
         let entropies = memory::tensor(scores.entropies, 90)?;
         Ok([memory::tensor(scores.logps, 90)?, entropies, dh, dw])
     };
-    let ours = pass(&h, &w, Precision::Bf16)?;
-    let truth = pass(&near_h, &near_w, Precision::F32)?;
-    close(&ours[0], &truth[0], 1e-4);
-    close(&ours[1], &truth[1], 1e-4);
-    // The gradient of the logits is rounded too, each number by at most 2⁻⁸ of itself. A row's numbers sum to
-    // no more than 2 · 3 / 0.7 in absolute value, and so do a column's, whose token is the target of two rows at
-    // most, but for what the other rows expect of it. Each meets a factor below 3.5.
+    let actual = pass(&h, &w, Precision::Bf16)?;
+    let expected = pass(&near_h, &near_w, Precision::F32)?;
+    close(&actual[0], &expected[0], 1e-4);
+    close(&actual[1], &expected[1], 1e-4);
+    // The gradient of the logits is rounded too, each element by at most 2⁻⁸ of itself. The absolute values of a row
+    // sum to at most 2 · 3 / 0.7, and so do a column's up to the other rows' probabilities, as a token is the target
+    // of at most two rows. Each is multiplied by an operand below 3.5.
     let bound = 2f32.powi(-8) * (2.0 * 3.0 / 0.7) * 3.5;
-    close(&ours[2], &truth[2], bound);
-    close(&ours[3], &truth[3], 2.0 * bound);
+    close(&actual[2], &expected[2], bound);
+    close(&actual[3], &expected[3], 2.0 * bound);
     Ok(())
 }
 
 #[test]
-fn tokens_are_looked_up_as_the_nearest_bf16() -> Result {
+fn embeddings_are_rounded_to_bf16() -> Result {
     let table = noise(&[9, 5]);
     let indices = [3usize, 0, 3, 8];
-    let ours = embedding::gather_in(&table, &indices, Precision::Bf16)?;
-    let truth = embedding::gather(&rounded(&table), &indices)?;
-    assert_eq!(ours.to_vec2::<f32>()?, truth.to_vec2::<f32>()?);
-    let exact = embedding::gather_in(&table, &indices, Precision::F32)?;
+    let actual = embedding::gather_cast(&table, &indices, Precision::Bf16)?;
+    let expected = embedding::gather(&rounded(&table), &indices)?;
+    assert_eq!(actual.to_vec2::<f32>()?, expected.to_vec2::<f32>()?);
+    let exact = embedding::gather_cast(&table, &indices, Precision::F32)?;
     assert_eq!(exact.to_vec2::<f32>()?, embedding::gather(&table, &indices)?.to_vec2::<f32>()?);
     Ok(())
 }
 
 #[test]
-fn gathered_rows_give_their_gradients_back() -> Result {
+fn gather_and_scatter_add_equal_index_select_and_its_gradient() -> Result {
     let table = Var::from_tensor(&noise(&[9, 5]))?;
     let indices = [3usize, 0, 3, 8];
     let ids = Tensor::new(&[3u32, 0, 3, 8], &Device::Cpu)?;
     let dy = noise(&[4, 5]);
-    let truth = table.index_select(&ids, 0)?;
-    let grads = (&truth * &dy)?.sum_all()?.backward()?;
-    close(&embedding::gather(&table, &indices)?, &truth, 1e-9);
+    let expected = table.index_select(&ids, 0)?;
+    let grads = (&expected * &dy)?.sum_all()?.backward()?;
+    close(&embedding::gather(&table, &indices)?, &expected, 1e-9);
     let d = zeros_like(&table);
     embedding::scatter_add(&d, &indices, &dy)?;
     close(&d, grads.get(&table).ok_or("d")?, 1e-6);

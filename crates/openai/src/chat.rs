@@ -1,4 +1,4 @@
-//! Requests and replies of `POST /chat/completions`.
+//! Wire types of `POST /chat/completions`.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use serde::ser::{SerializeMap, SerializeSeq, SerializeStruct};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-/// Who speaks.
+/// Author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// The instructions.
+    /// Instructions.
     System,
     /// The user.
     User,
@@ -20,23 +20,23 @@ pub enum Role {
     Assistant,
 }
 
-/// One piece of a message.
+/// One content part of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
+pub enum ContentPart {
     /// Plain text.
     Text(String),
-    /// An image by its URL, such as a data URL.
+    /// The URL of an image, such as a data URL.
     Image(String),
 }
 
-impl Content {
-    /// A JPEG file's bytes as a data URL.
+impl ContentPart {
+    /// A JPEG file as a data URL.
     pub fn jpeg(bytes: &[u8]) -> Self {
         Self::Image(format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes)))
     }
 }
 
-impl Serialize for Content {
+impl Serialize for ContentPart {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Url<'a> {
@@ -59,39 +59,39 @@ impl Serialize for Content {
 
 /// One message of a conversation.
 ///
-/// A message of text alone is written as a string, for servers that know no other form; one with
-/// images as a list of parts.
+/// Plain text is serialized as a string, for servers that accept no other form; a message with images
+/// as a list of content parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// Who speaks.
+pub struct ChatCompletionMessage {
+    /// The author.
     pub role: Role,
-    /// What is said and shown, in order.
-    pub content: Vec<Content>,
+    /// Text and images, in order.
+    pub content: Vec<ContentPart>,
 }
 
-impl Message {
-    /// Words of the model, as a part of the conversation so far.
+impl ChatCompletionMessage {
+    /// An earlier completion of the model.
     pub fn assistant(text: impl Into<String>) -> Self {
-        Self { role: Role::Assistant, content: vec![Content::Text(text.into())] }
+        Self { role: Role::Assistant, content: vec![ContentPart::Text(text.into())] }
     }
 
     /// Instructions.
     pub fn system(text: impl Into<String>) -> Self {
-        Self { role: Role::System, content: vec![Content::Text(text.into())] }
+        Self { role: Role::System, content: vec![ContentPart::Text(text.into())] }
     }
 
-    /// Words of the user.
+    /// Text of the user.
     pub fn user(text: impl Into<String>) -> Self {
-        Self { role: Role::User, content: vec![Content::Text(text.into())] }
+        Self { role: Role::User, content: vec![ContentPart::Text(text.into())] }
     }
 }
 
-impl Serialize for Message {
+impl Serialize for ChatCompletionMessage {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        struct Parts<'a>(&'a [Content]);
+        struct Parts<'a>(&'a [ContentPart]);
         impl Serialize for Parts<'_> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                if let [Content::Text(text)] = self.0 {
+                if let [ContentPart::Text(text)] = self.0 {
                     return serializer.serialize_str(text);
                 }
                 let mut parts = serializer.serialize_seq(Some(self.0.len()))?;
@@ -108,36 +108,36 @@ impl Serialize for Message {
     }
 }
 
-/// What is asked of the model. What is `None` is left to the server.
+/// A chat completion request. Fields that are `None` keep the server's default.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ChatRequest {
-    /// The name that the server knows the model by.
+pub struct ChatCompletionRequest {
+    /// The model's name at the server.
     pub model: String,
     /// The conversation so far.
-    pub messages: Vec<Message>,
+    pub messages: Vec<ChatCompletionMessage>,
     /// Sampling temperature; 0 is greedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// Nucleus sampling's share of probability, in (0, 1].
+    /// Nucleus sampling's cumulative probability, in (0, 1].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
-    /// The most tokens of a reply.
+    /// Maximum tokens of the completion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
-    /// Seed of the sampling, where the server supports one.
+    /// Sampling seed, if the server supports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// Texts that end the reply.
+    /// Stop sequences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
-    /// Further fields, written as they are.
+    /// Further fields, serialized unchanged.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
-impl ChatRequest {
-    /// A request with the server's own settings.
-    pub fn new(model: impl Into<String>, messages: Vec<Message>) -> Self {
+impl ChatCompletionRequest {
+    /// A request with the server's default settings.
+    pub fn new(model: impl Into<String>, messages: Vec<ChatCompletionMessage>) -> Self {
         Self {
             model: model.into(),
             messages,
@@ -151,57 +151,57 @@ impl ChatRequest {
     }
 }
 
-/// How many tokens a reply took.
+/// Token usage of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Usage {
-    /// Tokens of the prompt, images included.
+    /// Prompt tokens, images included.
     pub prompt_tokens: u64,
-    /// Tokens of the reply.
+    /// Completion tokens.
     pub completion_tokens: u64,
 }
 
-/// What the model said.
+/// A chat completion.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ChatReply {
-    /// The text of the first choice; empty where the model said nothing.
+pub struct ChatCompletion {
+    /// The text of the first choice; may be empty.
     pub text: String,
-    /// Why the reply ended: `stop`, `length`, `content_filter` …
+    /// The finish reason: `stop`, `length`, `content_filter` …
     pub finish_reason: Option<String>,
-    /// The words in which the model refuses to answer, where the server keeps them apart.
+    /// The refusal message, if the server reports it separately.
     pub refusal: Option<String>,
-    /// Token counts, where the server gives them.
+    /// Token usage, if the server reports it.
     pub usage: Option<Usage>,
     /// How often the request was sent.
     pub attempts: u32,
-    /// From the first attempt to the reply, waits included.
+    /// Latency from the first attempt to the response, back-off included.
     pub elapsed: Duration,
 }
 
-/// How a reply ended.
+/// How a completion ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// The model said all that it wanted to say.
-    Whole,
-    /// It was cut off at the limit of tokens.
+pub enum CompletionStatus {
+    /// The model finished.
+    Complete,
+    /// Truncated at the token limit.
     Truncated,
-    /// The model, or a filter behind it, refused to answer.
+    /// Refused by the model or a content filter.
     Refused,
 }
 
-impl ChatReply {
-    /// How the reply ended, by the server's word.
-    pub fn ending(&self) -> Ending {
+impl ChatCompletion {
+    /// How the completion ended, as reported by the server.
+    pub fn status(&self) -> CompletionStatus {
         match self.finish_reason.as_deref() {
-            Some("content_filter") => Ending::Refused,
-            _ if self.refusal.is_some() => Ending::Refused,
-            Some("length") => Ending::Truncated,
-            _ => Ending::Whole,
+            Some("content_filter") => CompletionStatus::Refused,
+            _ if self.refusal.is_some() => CompletionStatus::Refused,
+            Some("length") => CompletionStatus::Truncated,
+            _ => CompletionStatus::Complete,
         }
     }
 }
 
-/// The part of a reply's JSON that matters.
+/// The used fields of a response body.
 pub(crate) struct Parsed {
     pub(crate) text: String,
     pub(crate) finish_reason: Option<String>,
@@ -209,10 +209,10 @@ pub(crate) struct Parsed {
     pub(crate) usage: Option<Usage>,
 }
 
-/// Reads a reply's body.
+/// Parses a response body.
 ///
 /// # Errors
-/// A line that says why it is not a chat completion.
+/// A line of text: why it is not a chat completion.
 pub(crate) fn parse(body: &[u8]) -> Result<Parsed, String> {
     #[derive(Deserialize)]
     struct Body {
@@ -225,25 +225,25 @@ pub(crate) fn parse(body: &[u8]) -> Result<Parsed, String> {
     }
     #[derive(Deserialize)]
     struct Choice {
-        message: Said,
+        message: ResponseMessage,
         #[serde(default)]
         finish_reason: Option<String>,
     }
     #[derive(Deserialize)]
-    struct Said {
+    struct ResponseMessage {
         #[serde(default)]
-        content: Option<SaidContent>,
+        content: Option<ResponseContent>,
         #[serde(default)]
         refusal: Option<String>,
     }
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum SaidContent {
+    enum ResponseContent {
         Text(String),
-        Parts(Vec<SaidPart>),
+        Parts(Vec<ResponsePart>),
     }
     #[derive(Deserialize)]
-    struct SaidPart {
+    struct ResponsePart {
         #[serde(default)]
         text: String,
     }
@@ -256,49 +256,49 @@ pub(crate) fn parse(body: &[u8]) -> Result<Parsed, String> {
         });
     };
     let text = match choice.message.content {
-        Some(SaidContent::Text(text)) => text,
-        Some(SaidContent::Parts(parts)) => parts.into_iter().map(|part| part.text).collect(),
+        Some(ResponseContent::Text(text)) => text,
+        Some(ResponseContent::Parts(parts)) => parts.into_iter().map(|part| part.text).collect(),
         None => String::new(),
     };
-    let refusal = choice.message.refusal.filter(|words| !words.trim().is_empty());
+    let refusal = choice.message.refusal.filter(|text| !text.trim().is_empty());
     Ok(Parsed { text, finish_reason: choice.finish_reason, refusal, usage: body.usage })
 }
 
-/// What a server's error means beyond its status.
+/// What an error body says beyond the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Meaning {
-    /// A content filter stopped the request.
-    Refused,
-    /// The account has nothing left to spend.
-    OutOfQuota,
-    /// What the status says.
+pub(crate) enum ErrorKind {
+    /// A content filter rejected the request.
+    ContentFilter,
+    /// The account's quota is used up.
+    InsufficientQuota,
+    /// No more than the status.
     Status,
 }
 
-/// Reads the codes by which OpenAI, Azure and DashScope tell filters and quotas from other errors.
-pub(crate) fn error_meaning(body: &Value) -> Meaning {
+/// Recognizes the error codes of OpenAI, Azure and DashScope for content filters and quotas.
+pub(crate) fn error_kind(body: &Value) -> ErrorKind {
     let inner = body.get("error").unwrap_or(body);
-    let places =
+    let fields =
         [inner.get("code"), inner.get("type"), inner.get("innererror").and_then(|e| e.get("code"))];
-    let codes = places.into_iter().flatten().filter_map(Value::as_str);
-    let plain = |code: &str| code.replace(['_', '-', ' '], "").to_lowercase();
-    for code in codes.map(plain) {
+    let codes = fields.into_iter().flatten().filter_map(Value::as_str);
+    let normalized = |code: &str| code.replace(['_', '-', ' '], "").to_lowercase();
+    for code in codes.map(normalized) {
         match code.as_str() {
             "contentfilter"
             | "contentpolicyviolation"
             | "datainspectionfailed"
             | "responsibleaipolicyviolation"
-            | "moderationblocked" => return Meaning::Refused,
+            | "moderationblocked" => return ErrorKind::ContentFilter,
             "insufficientquota" | "billinghardlimitreached" | "arrearage" => {
-                return Meaning::OutOfQuota;
+                return ErrorKind::InsufficientQuota;
             }
             _ => {}
         }
     }
-    Meaning::Status
+    ErrorKind::Status
 }
 
-/// The words in a server's error, which comes in several shapes: `{"message": …}`, `{"error": …}`,
+/// The message of an error body, which comes in several shapes: `{"message": …}`, `{"error": …}`,
 /// `{"detail": …}`, or text.
 pub(crate) fn error_message(error: &Value) -> String {
     let inner = ["message", "error", "detail"].iter().find_map(|field| error.get(field));
@@ -316,8 +316,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_alone_is_written_as_a_string() {
-        let request = ChatRequest::new("m", vec![Message::system("s"), Message::user("u")]);
+    fn plain_text_is_serialized_as_a_string() {
+        let request = ChatCompletionRequest::new(
+            "m",
+            vec![ChatCompletionMessage::system("s"), ChatCompletionMessage::user("u")],
+        );
         assert_eq!(
             serde_json::to_value(&request).unwrap(),
             json!({"model": "m", "messages": [
@@ -326,10 +329,10 @@ mod tests {
     }
 
     #[test]
-    fn images_are_written_as_parts_with_data_urls() {
-        let message = Message {
+    fn images_are_serialized_as_parts_with_data_urls() {
+        let message = ChatCompletionMessage {
             role: Role::User,
-            content: vec![Content::jpeg(&[0xff, 0xd8]), Content::Text("what?".into())],
+            content: vec![ContentPart::jpeg(&[0xff, 0xd8]), ContentPart::Text("what?".into())],
         };
         assert_eq!(
             serde_json::to_value(&message).unwrap(),
@@ -340,11 +343,11 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_written_where_they_are_given() {
-        let mut request = ChatRequest {
+    fn only_given_settings_are_serialized() {
+        let mut request = ChatCompletionRequest {
             temperature: Some(0.1),
             max_tokens: Some(10),
-            ..ChatRequest::new("m", vec![])
+            ..ChatCompletionRequest::new("m", vec![])
         };
         request.extra.insert("top_k".into(), json!(1));
         assert_eq!(
@@ -354,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_read_with_its_usage() {
+    fn a_completion_is_parsed_with_its_usage() {
         let body = json!({"choices": [{"message": {"role": "assistant", "content": "hi"},
             "finish_reason": "stop"}], "usage": {"prompt_tokens": 3, "completion_tokens": 1,
             "total_tokens": 4}});
@@ -365,55 +368,58 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_in_parts_is_joined_and_silence_is_empty() {
+    fn content_parts_are_joined_and_null_is_empty() {
         let parts =
             br#"{"choices":[{"message":{"content":[{"type":"text","text":"a"},{"text":"b"}]}}]}"#;
         assert_eq!(parse(parts).unwrap().text, "ab");
         assert_eq!(parse(br#"{"choices":[{"message":{"content":null}}]}"#).unwrap().text, "");
     }
 
-    fn reply(message: Value, finish_reason: &str) -> ChatReply {
+    fn completion(message: Value, finish_reason: &str) -> ChatCompletion {
         let body = json!({"choices": [{"message": message, "finish_reason": finish_reason}]});
         let Parsed { text, finish_reason, refusal, usage } =
             parse(body.to_string().as_bytes()).unwrap();
-        ChatReply { text, finish_reason, refusal, usage, attempts: 1, elapsed: Duration::ZERO }
+        ChatCompletion { text, finish_reason, refusal, usage, attempts: 1, elapsed: Duration::ZERO }
     }
 
     #[test]
-    fn refusals_and_cut_off_replies_are_told_from_whole_ones() {
-        let said = json!({"content": "a lamp", "refusal": null});
-        assert_eq!(reply(said.clone(), "stop").ending(), Ending::Whole);
-        assert_eq!(reply(said.clone(), "length").ending(), Ending::Truncated);
-        assert_eq!(reply(said, "content_filter").ending(), Ending::Refused);
+    fn refused_and_truncated_completions_are_distinguished_from_complete_ones() {
+        let message = json!({"content": "a lamp", "refusal": null});
+        assert_eq!(completion(message.clone(), "stop").status(), CompletionStatus::Complete);
+        assert_eq!(completion(message.clone(), "length").status(), CompletionStatus::Truncated);
+        assert_eq!(completion(message, "content_filter").status(), CompletionStatus::Refused);
         let refused = json!({"content": null, "refusal": "I cannot help with that."});
-        assert_eq!(reply(refused, "stop").ending(), Ending::Refused);
+        assert_eq!(completion(refused, "stop").status(), CompletionStatus::Refused);
     }
 
     #[test]
-    fn filters_and_quotas_are_told_from_other_errors() {
-        for (body, meaning) in [
-            (json!({"error": {"code": "content_policy_violation"}}), Meaning::Refused),
-            (json!({"error": {"code": "content_filter", "status": 400}}), Meaning::Refused),
-            (json!({"error": {"code": "data_inspection_failed"}}), Meaning::Refused),
-            (json!({"code": "DataInspectionFailed", "message": "no"}), Meaning::Refused),
-            (json!({"error": {"code": null, "type": "insufficient_quota"}}), Meaning::OutOfQuota),
-            (json!({"error": {"code": 400, "type": "BadRequestError"}}), Meaning::Status),
-            (json!("no"), Meaning::Status),
+    fn filters_and_quotas_are_distinguished_from_other_errors() {
+        for (body, kind) in [
+            (json!({"error": {"code": "content_policy_violation"}}), ErrorKind::ContentFilter),
+            (json!({"error": {"code": "content_filter", "status": 400}}), ErrorKind::ContentFilter),
+            (json!({"error": {"code": "data_inspection_failed"}}), ErrorKind::ContentFilter),
+            (json!({"code": "DataInspectionFailed", "message": "no"}), ErrorKind::ContentFilter),
+            (
+                json!({"error": {"code": null, "type": "insufficient_quota"}}),
+                ErrorKind::InsufficientQuota,
+            ),
+            (json!({"error": {"code": 400, "type": "BadRequestError"}}), ErrorKind::Status),
+            (json!("no"), ErrorKind::Status),
         ] {
-            assert_eq!(error_meaning(&body), meaning, "{body}");
+            assert_eq!(error_kind(&body), kind, "{body}");
         }
     }
 
     #[test]
-    fn what_is_not_a_chat_completion_says_why() {
-        let why = |body: &str| parse(body.as_bytes()).err().unwrap();
-        assert!(why("{\"choices\": [").contains("EOF"));
-        assert_eq!(why("{}"), "it has no `choices`");
-        assert_eq!(why(r#"{"error":{"message":"out of memory","code":500}}"#), "out of memory");
+    fn an_invalid_body_gives_a_reason() {
+        let reason = |body: &str| parse(body.as_bytes()).err().unwrap();
+        assert!(reason("{\"choices\": [").contains("EOF"));
+        assert_eq!(reason("{}"), "it has no `choices`");
+        assert_eq!(reason(r#"{"error":{"message":"out of memory","code":500}}"#), "out of memory");
     }
 
     #[test]
-    fn the_words_of_an_error_are_found_in_every_shape() {
+    fn the_error_message_is_found_in_every_shape() {
         for error in [
             json!({"error": {"message": "no"}}),
             json!({"error": "no"}),

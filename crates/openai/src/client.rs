@@ -1,54 +1,54 @@
-//! Sending a request until it is answered or cannot be.
+//! The client: sends requests, with retries and failover.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::Response;
 
-use crate::chat::{self, ChatReply, ChatRequest, Meaning, Parsed};
+use crate::chat::{self, ChatCompletion, ChatCompletionRequest, ErrorKind, Parsed};
 use crate::endpoint::Endpoint;
-use crate::error::{Deadline, Error, Result, with_causes};
+use crate::error::{Error, Result, TimeoutKind, with_causes};
 use crate::key::ApiKey;
-use crate::pool::{Patience, Place, Pool, Route, Verdict};
+use crate::pool::{AttemptHistory, Permit, Pool, ResponseClass, RetryPolicy};
 use crate::retry;
 
-/// A longer message of a server is cut to this many characters.
+/// Longest server message that an error quotes, in characters.
 const MESSAGE_CHARS: usize = 500;
 
-/// Reads a reply's body, or says in a line what is wrong with it.
+/// Parses a response body; the error is a line of text.
 type Parse<T> = fn(&[u8]) -> Result<T, String>;
 
 /// How a [`Client`] reaches its servers.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// Base URLs of servers that hold the same model, such as `http://localhost:8000/v1`. With
-    /// `#weight=2` behind it one gets twice the requests of one without, whose weight is 1.
+    /// Base URLs of servers of the same model, such as `http://localhost:8000/v1`. A suffix
+    /// `#weight=2` doubles a server's share of the requests; the default weight is 1.
     pub base_urls: Vec<String>,
     /// Sent as a bearer token to every base URL.
     pub api_key: Option<ApiKey>,
-    /// The most requests on their way at a time, split over the servers by weight; a server that is
-    /// overrun gets fewer. `usize::MAX` sets no bound but the servers' own.
+    /// Maximum concurrent requests, split over the servers by weight; an overloaded server gets
+    /// fewer. `usize::MAX` is unlimited.
     pub concurrency: usize,
-    /// The longest time for one attempt, from connecting to the reply's last byte.
+    /// Timeout of one attempt, from connecting to the response's last byte.
     pub timeout: Duration,
-    /// The longest time to reach a server.
+    /// Timeout of connecting to a server.
     pub connect_timeout: Duration,
-    /// The longest time from sending a request to the reply's first byte, which most servers send
-    /// when the whole reply is there.
+    /// Timeout from sending a request to the response's first byte, which most servers send once the
+    /// response is complete.
     pub first_byte_timeout: Duration,
-    /// How often a request is sent again after its first attempt. Attempts that met a server with too
-    /// much to do (429) are not counted until they have taken [`ClientOptions::longest_retry_after`].
+    /// Retries after the first attempt. Rate-limited attempts (429) do not count until
+    /// [`ClientOptions::max_retry_after`] has passed since the first one.
     pub max_retries: u32,
-    /// The first wait of the exponential back-off.
-    pub first_wait: Duration,
-    /// The longest wait of the exponential back-off.
-    pub longest_wait: Duration,
-    /// The longest `Retry-After` that is waited for; a request fails where every server asks for more.
-    pub longest_retry_after: Duration,
+    /// First wait of the exponential back-off.
+    pub initial_backoff: Duration,
+    /// Longest wait of the exponential back-off.
+    pub max_backoff: Duration,
+    /// Longest `Retry-After` to wait for; a request fails if every server sends a longer one.
+    pub max_retry_after: Duration,
 }
 
 impl ClientOptions {
-    /// Defaults for a large model: 10 s to connect, 10 minutes an attempt, 5 retries, waits from 1 s to
-    /// 30 s, and no bound on requests at a time.
+    /// Defaults for a large model: timeouts of 10 s to connect and 10 minutes per attempt, 5 retries
+    /// with a back-off from 1 s to 30 s, unlimited concurrency.
     pub fn new(base_urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             base_urls: base_urls.into_iter().map(Into::into).collect(),
@@ -58,48 +58,48 @@ impl ClientOptions {
             connect_timeout: Duration::from_secs(10),
             first_byte_timeout: Duration::from_secs(600),
             max_retries: 5,
-            first_wait: Duration::from_secs(1),
-            longest_wait: Duration::from_secs(30),
-            longest_retry_after: Duration::from_secs(600),
+            initial_backoff: Duration::from_secs(1),
+            max_backoff: Duration::from_secs(30),
+            max_retry_after: Duration::from_secs(600),
         }
     }
 }
 
-/// The attempts at one request.
+/// The attempts of one request.
 #[derive(Debug, Default)]
-struct Tries {
+struct Attempts {
     /// How often it was sent.
     sent: u32,
     /// Failures that count against the retries.
     counted: u32,
-    /// When it was first told that there is too much to do.
-    overrun_since: Option<Instant>,
-    /// Why the last attempt failed.
+    /// When it was first rate-limited.
+    rate_limited_since: Option<Instant>,
+    /// The last attempt's error.
     last: Option<Error>,
 }
 
-impl Tries {
-    fn failed(&mut self, error: &Error, patience: Duration) {
-        let waited = match error.is_overrun() {
-            true => self.overrun_since.get_or_insert_with(Instant::now).elapsed(),
-            false => patience,
+impl Attempts {
+    fn failed(&mut self, error: &Error, max_retry_after: Duration) {
+        let waited = match error.is_rate_limited() {
+            true => self.rate_limited_since.get_or_insert_with(Instant::now).elapsed(),
+            false => max_retry_after,
         };
-        self.counted += u32::from(waited >= patience);
+        self.counted += u32::from(waited >= max_retry_after);
     }
 
-    /// The end: why the last attempt failed, or else why there was none.
+    /// The final error: the last attempt's, or `error` if there was no attempt.
     fn give_up(self, error: Error) -> Error {
         let last = match error {
             Error::Unavailable { .. } if self.last.is_none() => return error,
             Error::Unavailable { .. } => self.last.unwrap_or(error),
             other => other,
         };
-        Error::GaveUp { attempts: self.sent, last: Box::new(last) }
+        Error::RetriesExhausted { attempts: self.sent, last: Box::new(last) }
     }
 }
 
-/// A client of one or several servers with the same model. Share it by reference or `Arc`: its
-/// connections, whose turn it is, and what is known of the servers are common to all its requests.
+/// A client of one or several servers of the same model. Share it by reference or `Arc`: all its
+/// requests share connections, load balancing and the state of the servers.
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
@@ -111,18 +111,18 @@ impl Client {
     /// A client; nothing is sent yet.
     ///
     /// # Errors
-    /// No base URL, one that is not an HTTP address, or no HTTP client to be had.
+    /// No base URL, one that is not an HTTP URL, or the HTTP client cannot be created.
     pub fn new(options: &ClientOptions) -> Result<Self> {
         Self::with(options, Endpoint::chat)
     }
 
-    /// A client of services that are asked by [`Client::post`]: the base URLs are their whole
-    /// addresses, to which nothing is appended.
+    /// A client of services other than chat, for [`Client::post`]: the base URLs are used as given,
+    /// without `/chat/completions`.
     ///
     /// # Errors
     /// As [`Client::new`].
-    pub fn of_addresses(options: &ClientOptions) -> Result<Self> {
-        Self::with(options, Endpoint::at)
+    pub fn with_exact_urls(options: &ClientOptions) -> Result<Self> {
+        Self::with(options, Endpoint::exact)
     }
 
     fn with(options: &ClientOptions, endpoint: fn(&str) -> Result<Endpoint>) -> Result<Self> {
@@ -135,111 +135,111 @@ impl Client {
             .connect_timeout(options.connect_timeout)
             .user_agent(concat!("embodied-r/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| Error::Setup { why: with_causes(&error) })?;
-        let patience = Patience {
-            first_wait: options.first_wait,
-            longest_wait: options.longest_wait,
-            longest_hold: options.longest_retry_after,
+            .map_err(|error| Error::Setup { reason: with_causes(&error) })?;
+        let policy = RetryPolicy {
+            initial_backoff: options.initial_backoff,
+            max_backoff: options.max_backoff,
+            max_retry_after: options.max_retry_after,
             max_retries: options.max_retries,
         };
         let pool =
-            Box::new(Pool::new(endpoints.collect::<Result<_>>()?, options.concurrency, patience));
+            Box::new(Pool::new(endpoints.collect::<Result<_>>()?, options.concurrency, policy));
         Ok(Self { http, pool, options: Box::new(options.clone()) })
     }
 
-    /// Sends `request` until it is answered, fails for good, or the retries are used up.
+    /// Sends `request` until it is answered, fails permanently, or the retries are used up.
     ///
-    /// The endpoint changes with every request, and after a failure to one that may be used sooner;
-    /// the request waits only where none may be used now. A reply in which the model refuses, or
-    /// that was cut off, is a reply ([`ChatReply::ending`](crate::ChatReply::ending)).
+    /// Requests are balanced over the endpoints; a failed one is retried at the endpoint that is
+    /// available soonest, and waits only if none is available now. A refusal or a truncated completion
+    /// is a result, not an error ([`ChatCompletion::status`](crate::ChatCompletion::status)).
     ///
     /// # Errors
-    /// [`Error::GaveUp`] after the last retry, [`Error::Unavailable`] where other requests have found
-    /// all servers dead meanwhile, any other as soon as it happens.
-    pub async fn chat(&self, request: &ChatRequest) -> Result<ChatReply> {
-        let body = serde_json::to_vec(request).map_err(Error::Request)?;
+    /// [`Error::RetriesExhausted`] after the last retry, [`Error::Unavailable`] if other requests have
+    /// found all servers dead meanwhile, any permanent error at once.
+    pub async fn chat(&self, request: &ChatCompletionRequest) -> Result<ChatCompletion> {
+        let body = serde_json::to_vec(request).map_err(Error::SerializeRequest)?;
         let started = Instant::now();
         let (parsed, attempts) = self.send(body, chat::parse).await?;
         let Parsed { text, finish_reason, refusal, usage } = parsed;
         let elapsed = started.elapsed();
-        Ok(ChatReply { text, finish_reason, refusal, usage, attempts, elapsed })
+        Ok(ChatCompletion { text, finish_reason, refusal, usage, attempts, elapsed })
     }
 
-    /// Sends the JSON text `body` as [`Client::chat`] does, and gives the reply's body as it is.
+    /// Sends the JSON text `body` as [`Client::chat`] does, and returns the response body unparsed.
     ///
     /// # Errors
-    /// As [`Client::chat`]; any reply with a status of success is a good one.
+    /// As [`Client::chat`]; any successful status is accepted.
     pub async fn post(&self, body: Vec<u8>) -> Result<Vec<u8>> {
-        Ok(self.send(body, |reply| Ok(reply.to_vec())).await?.0)
+        Ok(self.send(body, |response| Ok(response.to_vec())).await?.0)
     }
 
-    /// The address of the first endpoint, without credentials and query.
-    pub fn address(&self) -> &str {
+    /// The URL of the first endpoint, without credentials and query.
+    pub fn display_url(&self) -> &str {
         self.pool.endpoints().first().map_or("", |endpoint| endpoint.name.as_str())
     }
 
-    /// Sends `body` until `parse` takes the reply, and gives the number of attempts beside it.
+    /// Sends `body` until `parse` accepts the response; also returns the number of attempts.
     async fn send<T>(&self, body: Vec<u8>, parse: Parse<T>) -> Result<(T, u32)> {
-        let mut route = self.pool.route();
-        let mut tries = Tries::default();
+        let mut history = self.pool.history();
+        let mut attempts = Attempts::default();
         loop {
-            let place = match self.pool.place(&route).await {
-                Ok(place) => place,
-                Err(error) => return Err(tries.give_up(error)),
+            let permit = match self.pool.acquire(&history).await {
+                Ok(permit) => permit,
+                Err(error) => return Err(attempts.give_up(error)),
             };
-            tries.sent += 1;
-            let attempt = self.attempt(place.endpoint(), body.clone(), parse).await;
+            attempts.sent += 1;
+            let attempt = self.attempt(permit.endpoint(), body.clone(), parse).await;
             let error = match attempt {
-                Ok(reply) => {
-                    place.tell(Verdict::Good);
-                    return Ok((reply, tries.sent));
+                Ok(response) => {
+                    permit.report(ResponseClass::Success);
+                    return Ok((response, attempts.sent));
                 }
                 Err(error) => error,
             };
-            if matches!(error, Error::Status { status: 401 | 404, .. }) && place.bench() {
-                tracing::warn!("{error}; it is not used any more");
-                place.tell(Verdict::Alive);
+            if matches!(error, Error::Status { status: 401 | 404, .. }) && permit.disable() {
+                tracing::warn!("{error}; endpoint disabled");
+                permit.report(ResponseClass::Rejected);
                 continue;
             }
             if !error.is_retryable() {
-                place.tell(Verdict::Alive);
+                permit.report(ResponseClass::Rejected);
                 return Err(error);
             }
-            self.put_off(&mut route, place, &error);
-            tries.failed(&error, self.options.longest_retry_after);
-            let last = tries.counted > self.options.max_retries;
+            self.back_off(&mut history, permit, &error);
+            attempts.failed(&error, self.options.max_retry_after);
+            let last = attempts.counted > self.options.max_retries;
             if last {
-                return Err(tries.give_up(error));
+                return Err(attempts.give_up(error));
             }
-            tracing::warn!(attempts = tries.sent, "{error}, trying again");
-            tries.last = Some(error);
+            tracing::warn!(attempts = attempts.sent, "{error}, retrying");
+            attempts.last = Some(error);
         }
     }
 
-    /// Plans the next attempt at an endpoint that failed.
-    fn put_off(&self, route: &mut Route, place: Place<'_>, error: &Error) {
-        let ClientOptions { first_wait, longest_wait, .. } = *self.options;
-        let (index, now) = (place.index(), Instant::now());
-        let asked = error.retry_after();
-        if let Some(asked) = asked {
-            place.hold(now + asked);
+    /// Reports a failed attempt and starts the request's back-off at the endpoint.
+    fn back_off(&self, history: &mut AttemptHistory, permit: Permit<'_>, error: &Error) {
+        let ClientOptions { initial_backoff, max_backoff, .. } = *self.options;
+        let (index, now) = (permit.index(), Instant::now());
+        let retry_after = error.retry_after();
+        if let Some(retry_after) = retry_after {
+            permit.block_until(now + retry_after);
         }
-        let verdict = match error {
-            error if error.is_overrun() => Verdict::Overrun,
-            Error::Connection { why, .. } => Verdict::Unreachable(why.clone()),
-            Error::Timeout { deadline: deadline @ Deadline::Connect, .. } => {
-                Verdict::Unreachable(deadline.to_string())
+        let class = match error {
+            error if error.is_rate_limited() => ResponseClass::RateLimited,
+            Error::Connection { reason, .. } => ResponseClass::Unreachable(reason.clone()),
+            Error::Timeout { kind: kind @ TimeoutKind::Connect, .. } => {
+                ResponseClass::Unreachable(kind.to_string())
             }
-            other => Verdict::Failed(other.to_string()),
+            other => ResponseClass::Failed(other.to_string()),
         };
-        let still_dead = place.tell(verdict);
-        let failures = route.failed(index, still_dead);
-        let wait = match asked {
-            // Somewhat later than asked, so that not all of us come back at once.
-            Some(asked) => asked + first_wait.mul_f64(fastrand::f64()),
-            None => retry::backoff(first_wait, longest_wait, failures, fastrand::f64()),
+        let still_dead = permit.report(class);
+        let failures = history.failed(index, still_dead);
+        let wait = match retry_after {
+            // With jitter, so that not all clients come back at once.
+            Some(retry_after) => retry_after + initial_backoff.mul_f64(fastrand::f64()),
+            None => retry::backoff(initial_backoff, max_backoff, failures, fastrand::f64()),
         };
-        route.wait(index, now + wait);
+        history.wait(index, now + wait);
     }
 
     /// Sends a request once.
@@ -257,57 +257,62 @@ impl Client {
         let response = match tokio::time::timeout(first_byte, request.send()).await {
             Ok(response) => response.map_err(|error| self.transport(endpoint, error))?,
             Err(_) => {
-                let (url, deadline) = (url(), Deadline::FirstByte);
-                return Err(Error::Timeout { url, deadline, timeout: first_byte });
+                let (url, kind) = (url(), TimeoutKind::FirstByte);
+                return Err(Error::Timeout { url, kind, timeout: first_byte });
             }
         };
         if !response.status().is_success() {
-            return Err(self.refused(endpoint, response).await);
+            return Err(self.status_error(endpoint, response).await);
         }
         let body = response.bytes().await.map_err(|error| self.transport(endpoint, error))?;
-        parse(&body).map_err(|why| Error::BadReply { url: url(), why: self.presentable(&why) })
+        parse(&body).map_err(|reason| Error::InvalidResponse {
+            url: url(),
+            reason: self.presentable(&reason),
+        })
     }
 
-    /// What went wrong below HTTP's own statuses.
+    /// The error of a request without an HTTP response.
     fn transport(&self, endpoint: &Endpoint, error: reqwest::Error) -> Error {
         let url = endpoint.name.clone();
         if error.is_timeout() {
-            let (deadline, timeout) = match error.is_connect() {
-                true => (Deadline::Connect, self.options.connect_timeout),
-                false => (Deadline::Whole, self.options.timeout),
+            let (kind, timeout) = match error.is_connect() {
+                true => (TimeoutKind::Connect, self.options.connect_timeout),
+                false => (TimeoutKind::Total, self.options.timeout),
             };
-            return Error::Timeout { url, deadline, timeout };
+            return Error::Timeout { url, kind, timeout };
         }
         let unsendable = error.is_builder();
-        let why = with_causes(&error.without_url());
+        let reason = with_causes(&error.without_url());
         if unsendable {
-            return Error::Setup { why: self.presentable(&why) };
+            return Error::Setup { reason: self.presentable(&reason) };
         }
-        Error::Connection { url, why: self.presentable(&why) }
+        Error::Connection { url, reason: self.presentable(&reason) }
     }
 
-    /// A status other than success, with the server's words.
-    async fn refused(&self, endpoint: &Endpoint, response: Response) -> Error {
+    /// The error of an unsuccessful status, with the server's message.
+    async fn status_error(&self, endpoint: &Endpoint, response: Response) -> Error {
         let status = response.status();
         let retry_after = retry::retry_after(response.headers(), SystemTime::now());
         let body = response.text().await.unwrap_or_default();
-        let (message, meaning) = match serde_json::from_str(&body) {
-            Ok(value) => (chat::error_message(&value), chat::error_meaning(&value)),
-            Err(_) => (body, Meaning::Status),
+        let (message, kind) = match serde_json::from_str(&body) {
+            Ok(value) => (chat::error_message(&value), chat::error_kind(&value)),
+            Err(_) => (body, ErrorKind::Status),
         };
         let message = match message.trim() {
             "" => status.canonical_reason().unwrap_or("no reason given").to_owned(),
             message => self.presentable(message),
         };
         let url = endpoint.name.clone();
-        match meaning {
-            Meaning::Refused if status.is_client_error() => Error::Refused { url, why: message },
-            Meaning::OutOfQuota => Error::OutOfQuota { url, why: message },
+        match kind {
+            ErrorKind::ContentFilter if status.is_client_error() => {
+                Error::ContentFiltered { url, reason: message }
+            }
+            ErrorKind::InsufficientQuota => Error::InsufficientQuota { url, reason: message },
             _ => Error::Status { url, status: status.as_u16(), message, retry_after },
         }
     }
 
-    /// A server's words on one line, without the key, and not too many of them.
+    /// A server's message on one line, shortened, with the key redacted.
     fn presentable(&self, text: &str) -> String {
         let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let line = match &self.options.api_key {

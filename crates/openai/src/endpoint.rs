@@ -1,27 +1,26 @@
-//! The places that requests go to.
+//! Endpoints: URLs and weights.
 
 use reqwest::Url;
 
 use crate::error::{Error, Result};
 
-/// What may follow `#` in a base URL. A fragment is never sent to a server, so that it can say
-/// something to us.
+/// The fragment (after `#`) of a base URL; fragments are never sent to a server.
 const WEIGHT: &str = "weight=";
 
-/// One address that requests go to.
+/// One URL that requests are sent to.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    /// Where requests are sent.
+    /// The full URL.
     pub(crate) url: Url,
-    /// The same for messages: without credentials and query, which may hold secrets.
+    /// The URL for messages: without credentials and query, which may hold secrets.
     pub(crate) name: String,
-    /// Its share of the requests, beside the other endpoints' weights; above 0.
+    /// Its share of the requests, relative to the other endpoints' weights; above 0.
     pub(crate) weight: f64,
 }
 
 impl Endpoint {
-    /// `url` as it is, but for a weight.
-    pub(crate) fn at(url: &str) -> Result<Self> {
+    /// `url` without its weight, otherwise unchanged.
+    pub(crate) fn exact(url: &str) -> Result<Self> {
         let (url, weight) = parse(url)?;
         Ok(Self::of(url, weight))
     }
@@ -42,13 +41,13 @@ impl Endpoint {
     }
 }
 
-/// The address and the weight behind it, 1 where none is given.
+/// The URL and its weight, by default 1.
 fn parse(text: &str) -> Result<(Url, f64)> {
     let text = text.trim();
-    let bad = |why: String| Error::BadBaseUrl { url: without_secrets(text), why };
+    let bad = |reason: String| Error::InvalidBaseUrl { url: without_secrets(text), reason };
     let mut url = Url::parse(text).map_err(|error| bad(error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(bad("it begins neither with `http://` nor with `https://`".into()));
+        return Err(bad("it does not start with `http://` or `https://`".into()));
     }
     let weight = match url.fragment() {
         None => 1.0,
@@ -62,11 +61,11 @@ fn weight(fragment: &str) -> Result<f64, String> {
     let number = fragment.strip_prefix(WEIGHT).and_then(|weight| weight.parse::<f64>().ok());
     match number {
         Some(weight) if weight > 0.0 && weight.is_finite() => Ok(weight),
-        _ => Err(format!("behind `#` only `{WEIGHT}` and a number above 0 may stand")),
+        _ => Err(format!("only `{WEIGHT}` and a number above 0 may follow `#`")),
     }
 }
 
-/// A URL without user, password, query and fragment; text that is no URL up to the same places.
+/// A URL without user, password, query and fragment; works on invalid URLs too.
 fn without_secrets(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     match url.split_once("://") {
@@ -92,14 +91,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_taken_as_it_is() {
-        let endpoint = Endpoint::at(" http://h:8000/score?model=a ").unwrap();
+    fn an_exact_url_is_not_changed() {
+        let endpoint = Endpoint::exact(" http://h:8000/score?model=a ").unwrap();
         assert_eq!(endpoint.url.as_str(), "http://h:8000/score?model=a");
         assert_eq!(endpoint.name, "http://h:8000/score");
     }
 
     #[test]
-    fn a_query_is_kept_for_the_server_and_from_messages() {
+    fn a_query_is_sent_but_not_shown() {
         let endpoint = Endpoint::chat("https://me:pass@h/v1?api-version=1&key=secret").unwrap();
         assert_eq!(
             endpoint.url.as_str(),
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_web_address_is_refused_without_showing_secrets() {
+    fn an_invalid_url_is_rejected_without_showing_secrets() {
         for base in ["localhost:8000", "ftp://me:pass@h/", "http://me:pass@:x/?key=secret", ""] {
             let error = Endpoint::chat(base).unwrap_err().to_string();
             assert!(error.contains("is not a base URL"), "{error}");
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_stands_behind_the_address_and_is_not_sent() {
+    fn a_weight_follows_the_url_and_is_not_sent() {
         let endpoint = Endpoint::chat("https://h/v1?version=1#weight=2.5").unwrap();
         assert_eq!(endpoint.url.as_str(), "https://h/v1/chat/completions?version=1");
         assert_eq!(endpoint.weight, 2.5);
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_that_is_none_is_refused() {
+    fn an_invalid_weight_is_rejected() {
         for url in ["http://h#weight=0", "http://h#weight=-1", "http://h#weight=inf", "http://h#2"]
         {
             let error = Endpoint::chat(url).unwrap_err().to_string();

@@ -2,127 +2,127 @@
 
 use std::time::Duration;
 
-/// Why a chat request got no reply, or a client could not be made.
+/// Errors of creating a client and of its requests.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A client needs somewhere to send its requests.
-    #[error("no base URL is given, name at least one")]
+    /// A client needs at least one base URL.
+    #[error("no base URL is given, pass at least one")]
     NoBaseUrl,
-    /// A base URL that no request can be sent to.
-    #[error("`{url}` is not a base URL: {why}; give one such as `http://localhost:8000/v1`")]
-    BadBaseUrl {
-        /// The URL as it was given, without credentials and query.
+    /// A base URL is invalid.
+    #[error("`{url}` is not a base URL: {reason}; give one such as `http://localhost:8000/v1`")]
+    InvalidBaseUrl {
+        /// The given URL, without credentials and query.
         url: String,
-        /// What is wrong with it.
-        why: String,
+        /// The reason.
+        reason: String,
     },
-    /// The HTTP client could not be made.
-    #[error("cannot set up the HTTP client: {why}")]
+    /// The HTTP client could not be created.
+    #[error("cannot create the HTTP client: {reason}")]
     Setup {
         /// The reason, with its causes.
-        why: String,
+        reason: String,
     },
-    /// The request cannot be written as JSON.
-    #[error("cannot write the request as JSON")]
-    Request(#[source] serde_json::Error),
-    /// The server answered with a status other than success.
-    #[error("`{url}` answered {status}: {message}")]
+    /// The request cannot be serialized.
+    #[error("cannot serialize the request as JSON")]
+    SerializeRequest(#[source] serde_json::Error),
+    /// The server returned an unsuccessful status.
+    #[error("`{url}` returned {status}: {message}")]
     Status {
         /// The endpoint.
         url: String,
         /// The HTTP status.
         status: u16,
-        /// The server's own words, shortened, without the key.
+        /// The server's message, shortened, with the key redacted.
         message: String,
-        /// How long the server asks to wait.
+        /// The response's `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// Something did not happen in time.
-    #[error("`{url}` {deadline} within {} s", timeout.as_secs_f64())]
+    /// A request timed out.
+    #[error("`{url}` {kind} within {} s", timeout.as_secs_f64())]
     Timeout {
         /// The endpoint.
         url: String,
-        /// What did not happen.
-        deadline: Deadline,
-        /// The time that it may take.
+        /// Which timeout.
+        kind: TimeoutKind,
+        /// The timeout.
         timeout: Duration,
     },
-    /// The connection could not be made, or broke.
-    #[error("the connection to `{url}` failed: {why}")]
+    /// The connection could not be established, or broke.
+    #[error("the connection to `{url}` failed: {reason}")]
     Connection {
         /// The endpoint.
         url: String,
         /// The reason, with its causes.
-        why: String,
+        reason: String,
     },
-    /// The server reports success, but what it sent is not a chat reply.
-    #[error("`{url}` sent a reply that is not a chat completion: {why}")]
-    BadReply {
+    /// The status is successful, but the body is not a chat completion.
+    #[error("`{url}` sent a response that is not a chat completion: {reason}")]
+    InvalidResponse {
         /// The endpoint.
         url: String,
-        /// What is wrong with it.
-        why: String,
+        /// The reason.
+        reason: String,
     },
-    /// The request breaks the rules of whoever runs the server: their filter refused it.
-    #[error("`{url}` refuses the content: {why}")]
-    Refused {
+    /// The server's content filter rejected the request.
+    #[error("the content filter of `{url}` rejected the request: {reason}")]
+    ContentFiltered {
         /// The endpoint.
         url: String,
-        /// The server's own words, shortened, without the key.
-        why: String,
+        /// The server's message, shortened, with the key redacted.
+        reason: String,
     },
-    /// The account has nothing left to spend.
-    #[error("the account at `{url}` has no quota left: {why}")]
-    OutOfQuota {
+    /// The account's quota is used up.
+    #[error("the account at `{url}` has no quota left: {reason}")]
+    InsufficientQuota {
         /// The endpoint.
         url: String,
-        /// The server's own words, shortened, without the key.
-        why: String,
+        /// The server's message, shortened, with the key redacted.
+        reason: String,
     },
-    /// No endpoint may be used, and none soon.
-    #[error("`{url}` is not available: {why}")]
+    /// No endpoint is available, and none will be soon.
+    #[error("`{url}` is not available: {reason}")]
     Unavailable {
-        /// The endpoint, or the one of several that may be used soonest.
+        /// The endpoint; among several, the one that is available soonest.
         url: String,
-        /// What keeps it from being used.
-        why: String,
+        /// Why it is not available.
+        reason: String,
     },
-    /// Every attempt failed in a way that may pass.
+    /// Every attempt failed with a retryable error.
     #[error("gave up after {attempts} attempts: {last}")]
-    GaveUp {
+    RetriesExhausted {
         /// How often the request was sent.
         attempts: u32,
-        /// Why the last attempt failed.
+        /// The last attempt's error.
         last: Box<Error>,
     },
 }
 
-/// What a request must do in time.
+/// Which timeout of a request expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Deadline {
-    /// Reach the server.
+pub enum TimeoutKind {
+    /// Connecting to the server.
     Connect,
-    /// Get the reply's first byte.
+    /// Until the response's first byte.
     FirstByte,
-    /// Get the whole reply.
-    Whole,
+    /// The whole request.
+    Total,
 }
 
-impl std::fmt::Display for Deadline {
+impl std::fmt::Display for TimeoutKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Connect => "could not be connected to",
-            Self::FirstByte => "did not begin to reply",
-            Self::Whole => "gave no whole reply",
+            Self::Connect => "accepted no connection",
+            Self::FirstByte => "sent no first byte",
+            Self::Total => "did not complete its response",
         })
     }
 }
 
 impl Error {
     /// Whether the same request may succeed later: 408, 409, 425, 429, 5xx, timeouts, broken
-    /// connections and broken replies.
+    /// connections and invalid responses.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Status { status, .. } => {
@@ -130,36 +130,36 @@ impl Error {
             }
             Self::Timeout { .. }
             | Self::Connection { .. }
-            | Self::BadReply { .. }
+            | Self::InvalidResponse { .. }
             | Self::Unavailable { .. } => true,
-            Self::GaveUp { last, .. } => last.is_retryable(),
+            Self::RetriesExhausted { last, .. } => last.is_retryable(),
             _ => false,
         }
     }
 
-    /// Whether every other request would fail in the same way: a wrong key (401), no right to use the
-    /// model (403), no such address or model (404), nothing left to spend, or no way to send at all.
-    pub fn refuses_everyone(&self) -> bool {
+    /// Whether every other request would fail in the same way: invalid key (401), no permission for the
+    /// model (403), unknown path or model (404), insufficient quota, or an unusable client.
+    pub fn fails_every_request(&self) -> bool {
         matches!(
             self,
             Self::Status { status: 401 | 403 | 404, .. }
-                | Self::OutOfQuota { .. }
+                | Self::InsufficientQuota { .. }
                 | Self::Setup { .. }
                 | Self::NoBaseUrl
-                | Self::BadBaseUrl { .. }
+                | Self::InvalidBaseUrl { .. }
         )
     }
 
-    /// Whether the server has too much to do: 429.
-    pub(crate) fn is_overrun(&self) -> bool {
+    /// Whether the server rate-limits: 429.
+    pub(crate) fn is_rate_limited(&self) -> bool {
         matches!(self, Self::Status { status: 429, .. })
     }
 
-    /// How long the server asked to wait, where it did.
+    /// The server's `Retry-After`, if it sent one.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
-            Self::GaveUp { last, .. } => last.retry_after(),
+            Self::RetriesExhausted { last, .. } => last.retry_after(),
             _ => None,
         }
     }
@@ -168,7 +168,7 @@ impl Error {
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error's message with those of its causes, which HTTP libraries keep apart.
+/// An error's message followed by those of its causes.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_told_from_what_will_not() {
+    fn transient_statuses_are_retryable_and_permanent_ones_are_not() {
         for code in [408, 409, 425, 429, 500, 502, 503, 504, 529] {
             assert!(status(code).is_retryable(), "{code}");
         }
@@ -202,9 +202,9 @@ mod tests {
     }
 
     #[test]
-    fn having_given_up_keeps_the_nature_of_the_last_failure() {
-        let gave_up = Error::GaveUp { attempts: 3, last: Box::new(status(503)) };
+    fn exhausted_retries_are_as_retryable_as_the_last_failure() {
+        let gave_up = Error::RetriesExhausted { attempts: 3, last: Box::new(status(503)) };
         assert!(gave_up.is_retryable());
-        assert_eq!(gave_up.to_string(), "gave up after 3 attempts: `u` answered 503: m");
+        assert_eq!(gave_up.to_string(), "gave up after 3 attempts: `u` returned 503: m");
     }
 }

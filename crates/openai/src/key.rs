@@ -1,19 +1,18 @@
-//! The API key, which must never reach a log.
+//! The API key, which must never be logged.
 
 use std::fmt;
 
-/// A secret that shows itself to the server alone: its `Debug` form is hidden, and it has no
-/// `Display` form.
+/// A secret that is sent only to the server: its `Debug` form is redacted, and it has no `Display` form.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
 
 impl ApiKey {
-    /// The key in the environment variable `name`; `None` where it is unset or blank.
+    /// The key in the environment variable `name`; `None` if unset or blank.
     pub fn from_env(name: &str) -> Option<Self> {
         std::env::var(name).ok().and_then(|value| Self::new(&value))
     }
 
-    /// The key `value` without surrounding space; `None` where nothing is left.
+    /// The key `value`, trimmed; `None` if blank.
     pub fn new(value: &str) -> Option<Self> {
         let value = value.trim();
         (!value.is_empty()).then(|| Self(value.to_owned()))
@@ -23,7 +22,7 @@ impl ApiKey {
         &self.0
     }
 
-    /// `text` with the key struck out, as servers like to repeat a key that they refuse.
+    /// `text` with the key redacted: servers tend to repeat a key that they reject.
     pub(crate) fn redact(&self, text: &str) -> String {
         text.replace(&self.0, "[key]")
     }
@@ -40,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_debug_form_hides_the_key() {
+    fn the_debug_form_redacts_the_key() {
         let key = ApiKey::new(" sk-secret\n").unwrap();
         assert_eq!(key.reveal(), "sk-secret");
         assert_eq!(format!("{key:?}"), "ApiKey([hidden])");

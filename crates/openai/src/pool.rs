@@ -1,86 +1,85 @@
-//! Which endpoint a request goes to, and when.
+//! Load balancing: which endpoint a request goes to, and when.
 //!
-//! Among the endpoints that may be used now, those come first that have failed the request least,
-//! and of these it goes round by weight. An endpoint may not be used while it has asked to be left
-//! alone ([`Place::hold`]), while it seems dead ([`Circuit`]), or while it has as many requests as
-//! it copes with ([`Pace`]).
+//! Among the endpoints available now, those that failed the request least often are preferred; smooth
+//! weighted round robin decides between them. An endpoint is unavailable during its `Retry-After`
+//! ([`Permit::block_until`]), while its [`CircuitBreaker`] is open, and at its [`ConcurrencyLimit`].
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::circuit::{Allowed, Circuit};
+use crate::circuit_breaker::{Admission, CircuitBreaker};
+use crate::concurrency::ConcurrencyLimit;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
-use crate::pace::Pace;
 
-/// All endpoints and what is known of them.
+/// All endpoints and their state.
 #[derive(Debug)]
 pub(crate) struct Pool {
     endpoints: Vec<Endpoint>,
     states: Mutex<Vec<State>>,
-    /// Rings whenever a request may find another endpoint free than before.
+    /// Notified whenever another endpoint may have become available.
     changed: Notify,
-    patience: Patience,
+    policy: RetryPolicy,
 }
 
-/// How long and how often to wait.
+/// How long and how often to retry.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
-    /// The first rest of an endpoint that seems dead.
-    pub(crate) first_wait: Duration,
-    /// Its longest rest.
-    pub(crate) longest_wait: Duration,
-    /// The longest that a request waits for an endpoint that asks to be left alone.
-    pub(crate) longest_hold: Duration,
-    /// Failures of a request after which it is given up.
+pub(crate) struct RetryPolicy {
+    /// The circuit breaker's first open time.
+    pub(crate) initial_backoff: Duration,
+    /// The circuit breaker's longest open time.
+    pub(crate) max_backoff: Duration,
+    /// The longest `Retry-After` that a request waits for.
+    pub(crate) max_retry_after: Duration,
+    /// Failures after which a request is given up.
     pub(crate) max_retries: u32,
 }
 
-/// What is known of one endpoint.
+/// State of one endpoint.
 #[derive(Debug)]
 struct State {
-    pace: Pace,
-    circuit: Circuit,
-    /// No request is sent before this, as the endpoint asked for it.
-    held_until: Option<Instant>,
-    /// Left out for good, since it refuses everyone.
-    benched: bool,
-    /// Of the smooth weighted round robin: how far it is behind its share.
-    credit: f64,
-    /// Single requests that found it still dead, ever.
+    limit: ConcurrencyLimit,
+    breaker: CircuitBreaker,
+    /// End of the endpoint's `Retry-After`; no request is sent before.
+    blocked_until: Option<Instant>,
+    /// Excluded for good, since it rejects every request.
+    disabled: bool,
+    /// Smooth weighted round robin: how far the endpoint is behind its share.
+    current_weight: f64,
+    /// All failed probes so far.
     failed_probes: u32,
 }
 
-/// What a reply, or its absence, says of the endpoint.
+/// What a response, or its absence, says about the endpoint.
 #[derive(Debug)]
-pub(crate) enum Verdict {
-    /// It did what it was asked.
-    Good,
-    /// It answers, but not this request.
-    Alive,
-    /// It answers that it has too much to do.
-    Overrun,
-    /// It failed in this way.
+pub(crate) enum ResponseClass {
+    /// The request succeeded.
+    Success,
+    /// The endpoint answers, but rejects this request.
+    Rejected,
+    /// The endpoint is overloaded (429).
+    RateLimited,
+    /// The endpoint failed for this reason.
     Failed(String),
-    /// It could not be reached, or broke off, in this way: not a matter of how much it has to do.
+    /// The endpoint could not be reached, or broke off; its load is not the cause.
     Unreachable(String),
 }
 
-/// One request's own history.
+/// One request's earlier attempts.
 #[derive(Debug)]
-pub(crate) struct Route {
-    /// By endpoint: how often it failed the request.
+pub(crate) struct AttemptHistory {
+    /// Failures of the request, by endpoint.
     failures: Vec<u32>,
-    /// By endpoint: no sooner than this, as the request backs off.
+    /// End of the request's back-off, by endpoint.
     ready: Vec<Option<Instant>>,
-    /// By endpoint: its failed probes when the request began, and those that were the request itself.
+    /// Failed probes before the request began, plus those that were the request itself, by endpoint.
     probes: Vec<u32>,
 }
 
-impl Route {
-    /// Counts a failure and returns how many the endpoint has had of this request.
+impl AttemptHistory {
+    /// Counts a failure and returns the endpoint's failures of this request.
     pub(crate) fn failed(&mut self, endpoint: usize, probe: bool) -> u32 {
         self.probes[endpoint] += u32::from(probe);
         self.failures[endpoint] += 1;
@@ -93,61 +92,60 @@ impl Route {
     }
 }
 
-/// Where to send a request now, or what to wait for.
-enum Pick<'a> {
-    Now(Place<'a>),
-    /// Until this moment at most, or until something changes.
+/// Where to send a request now, or how long to wait.
+enum Selection<'a> {
+    Now(Permit<'a>),
+    /// Wait until this moment at most, or until the state of an endpoint changes.
     Later(Option<Instant>),
 }
 
 impl Pool {
     /// `concurrency` is split over the endpoints by weight, rounded up.
-    pub(crate) fn new(endpoints: Vec<Endpoint>, concurrency: usize, patience: Patience) -> Self {
+    pub(crate) fn new(endpoints: Vec<Endpoint>, concurrency: usize, policy: RetryPolicy) -> Self {
         let total: f64 = endpoints.iter().map(|endpoint| endpoint.weight).sum();
-        let most = match concurrency {
+        let max = match concurrency {
             usize::MAX => f64::INFINITY,
             bounded => bounded as f64,
         };
         let state = |endpoint: &Endpoint| State {
-            pace: Pace::new((most * endpoint.weight / total).ceil()),
-            circuit: Circuit::default(),
-            held_until: None,
-            benched: false,
-            credit: 0.0,
+            limit: ConcurrencyLimit::new((max * endpoint.weight / total).ceil()),
+            breaker: CircuitBreaker::default(),
+            blocked_until: None,
+            disabled: false,
+            current_weight: 0.0,
             failed_probes: 0,
         };
         let states = Mutex::new(endpoints.iter().map(state).collect());
-        Self { endpoints, states, changed: Notify::new(), patience }
+        Self { endpoints, states, changed: Notify::new(), policy }
     }
 
     pub(crate) fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
     }
 
-    /// A new request's history.
-    pub(crate) fn route(&self) -> Route {
+    /// The empty history of a new request.
+    pub(crate) fn history(&self) -> AttemptHistory {
         let states = self.lock();
-        Route {
+        AttemptHistory {
             failures: vec![0; states.len()],
             ready: vec![None; states.len()],
             probes: states.iter().map(|state| state.failed_probes).collect(),
         }
     }
 
-    /// Waits for an endpoint that may be used.
+    /// Waits for an available endpoint.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] where every endpoint has failed too often, or wants to be left alone for
-    /// too long.
-    pub(crate) async fn place(&self, route: &Route) -> Result<Place<'_>> {
+    /// [`Error::Unavailable`] if every endpoint has failed too often, or its `Retry-After` is too long.
+    pub(crate) async fn acquire(&self, history: &AttemptHistory) -> Result<Permit<'_>> {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
-            // From here on no ring is missed.
+            // From here on no notification is missed.
             changed.as_mut().enable();
-            match self.pick(route, Instant::now())? {
-                Pick::Now(place) => return Ok(place),
-                Pick::Later(None) => changed.await,
-                Pick::Later(Some(moment)) => {
+            match self.select(history, Instant::now())? {
+                Selection::Now(permit) => return Ok(permit),
+                Selection::Later(None) => changed.await,
+                Selection::Later(Some(moment)) => {
                     // Whichever comes first.
                     let _ = tokio::time::timeout_at(moment.into(), changed).await;
                 }
@@ -155,65 +153,72 @@ impl Pool {
         }
     }
 
-    fn pick(&self, route: &Route, now: Instant) -> Result<Pick<'_>> {
+    fn select(&self, history: &AttemptHistory, now: Instant) -> Result<Selection<'_>> {
         let mut states = self.lock();
-        self.check_holds(&states, now)?;
-        self.check_health(&states, route)?;
+        self.check_retry_after(&states, now)?;
+        self.check_health(&states, history)?;
         let mut soonest: Option<Instant> = None;
-        let mut free = Vec::new();
-        for (i, state) in states.iter().enumerate().filter(|(_, state)| !state.benched) {
-            let (from, room) = match state.circuit.allowed() {
-                Allowed::All => (None, state.pace.has_room()),
-                Allowed::OneFrom(moment) => (Some(moment), true),
-                Allowed::None => (None, false),
+        let mut available = Vec::new();
+        for (i, state) in states.iter().enumerate().filter(|(_, state)| !state.disabled) {
+            let (from, has_capacity) = match state.breaker.admission() {
+                Admission::All => (None, state.limit.has_capacity()),
+                Admission::ProbeAfter(moment) => (Some(moment), true),
+                Admission::None => (None, false),
             };
-            match from.max(state.held_until).max(route.ready[i]) {
+            match from.max(state.blocked_until).max(history.ready[i]) {
                 Some(moment) if moment > now => {
                     soonest = Some(soonest.map_or(moment, |other| other.min(moment)));
                 }
-                _ if room => free.push(i),
-                // Something changes when a request comes back.
+                _ if has_capacity => available.push(i),
+                // A request that returns notifies us.
                 _ => {}
             }
         }
-        if let Some(index) = turn(&mut states, &self.endpoints, route, &free) {
-            let round = states[index].pace.begin();
-            let probe = states[index].circuit.begin();
-            return Ok(Pick::Now(Place { pool: self, index, round, probe, told: false }));
+        if let Some(index) = next_endpoint(&mut states, &self.endpoints, history, &available) {
+            let generation = states[index].limit.acquire();
+            let probe = states[index].breaker.on_send();
+            return Ok(Selection::Now(Permit {
+                pool: self,
+                index,
+                generation,
+                probe,
+                reported: false,
+            }));
         }
-        Ok(Pick::Later(soonest))
+        Ok(Selection::Later(soonest))
     }
 
-    /// Whether it is worth while to wait at all: what other requests have found out counts too, so
-    /// that a thousand requests need not try a dead endpoint one after the other.
-    fn check_health(&self, states: &[State], route: &Route) -> Result<()> {
-        let used = || states.iter().enumerate().filter(|(_, state)| !state.benched);
-        let ill = used().map(|(i, state)| Some((i, state.circuit.illness()?)));
-        let Some(ill) = ill.collect::<Option<Vec<_>>>() else { return Ok(()) };
-        let probes = used().map(|(i, state)| state.failed_probes.saturating_sub(route.probes[i]));
-        let failures: u32 = route.failures.iter().sum::<u32>() + probes.min().unwrap_or(0);
-        match ill.first() {
-            Some((i, (in_a_row, _, why))) if failures > self.patience.max_retries => {
+    /// Fails if all circuits are open and the retries are used up. Failed probes of other requests
+    /// count too, so that a thousand requests need not try a dead endpoint one after the other.
+    fn check_health(&self, states: &[State], history: &AttemptHistory) -> Result<()> {
+        let enabled = || states.iter().enumerate().filter(|(_, state)| !state.disabled);
+        let failing = enabled().map(|(i, state)| Some((i, state.breaker.failure()?)));
+        let Some(failing) = failing.collect::<Option<Vec<_>>>() else { return Ok(()) };
+        let probes =
+            enabled().map(|(i, state)| state.failed_probes.saturating_sub(history.probes[i]));
+        let failures: u32 = history.failures.iter().sum::<u32>() + probes.min().unwrap_or(0);
+        match failing.first() {
+            Some((i, (in_a_row, _, reason))) if failures > self.policy.max_retries => {
                 let url = self.endpoints[*i].name.clone();
-                let why = format!("it has failed {in_a_row} times in a row: {why}");
-                Err(Error::Unavailable { url, why })
+                let reason = format!("it has failed {in_a_row} times in a row: {reason}");
+                Err(Error::Unavailable { url, reason })
             }
             _ => Ok(()),
         }
     }
 
-    /// Whether some endpoint may be asked again before patience ends.
-    fn check_holds(&self, states: &[State], now: Instant) -> Result<()> {
-        let used = states.iter().zip(&self.endpoints).filter(|(state, _)| !state.benched);
-        let wait = |state: &State| state.held_until.map_or(Duration::ZERO, |until| until - now);
-        let Some((wait, url)) = used.map(|(state, at)| (wait(state), &at.name)).min() else {
+    /// Fails if every endpoint's `Retry-After` exceeds the limit.
+    fn check_retry_after(&self, states: &[State], now: Instant) -> Result<()> {
+        let enabled = states.iter().zip(&self.endpoints).filter(|(state, _)| !state.disabled);
+        let wait = |state: &State| state.blocked_until.map_or(Duration::ZERO, |until| until - now);
+        let Some((wait, url)) = enabled.map(|(state, at)| (wait(state), &at.name)).min() else {
             return Ok(());
         };
-        if wait <= self.patience.longest_hold {
+        if wait <= self.policy.max_retry_after {
             return Ok(());
         }
-        let why = format!("it asked to be left alone for {} s more", wait.as_secs());
-        Err(Error::Unavailable { url: url.clone(), why })
+        let reason = format!("its `Retry-After` is {} s away", wait.as_secs());
+        Err(Error::Unavailable { url: url.clone(), reason })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<State>> {
@@ -221,38 +226,41 @@ impl Pool {
     }
 }
 
-/// The next one of `free`, those first that have failed the request least: smooth weighted round
-/// robin, which gives nobody several turns in a row that others wait for.
-fn turn(
+/// The endpoint among `available` that comes next. Those that failed the request least often are
+/// preferred; among them, smooth weighted round robin interleaves the endpoints evenly.
+fn next_endpoint(
     states: &mut [State],
     endpoints: &[Endpoint],
-    route: &Route,
-    free: &[usize],
+    history: &AttemptHistory,
+    available: &[usize],
 ) -> Option<usize> {
-    let fewest = free.iter().map(|&i| route.failures[i]).min()?;
-    let best: Vec<usize> = free.iter().copied().filter(|&i| route.failures[i] == fewest).collect();
+    let fewest = available.iter().map(|&i| history.failures[i]).min()?;
+    let best: Vec<usize> =
+        available.iter().copied().filter(|&i| history.failures[i] == fewest).collect();
     for &i in &best {
-        states[i].credit += endpoints[i].weight;
+        states[i].current_weight += endpoints[i].weight;
     }
-    let chosen = best.iter().copied().reduce(|a, b| match states[b].credit > states[a].credit {
-        true => b,
-        false => a,
+    let chosen = best.iter().copied().reduce(|a, b| {
+        match states[b].current_weight > states[a].current_weight {
+            true => b,
+            false => a,
+        }
     })?;
-    states[chosen].credit -= best.iter().map(|&i| endpoints[i].weight).sum::<f64>();
+    states[chosen].current_weight -= best.iter().map(|&i| endpoints[i].weight).sum::<f64>();
     Some(chosen)
 }
 
-/// A request's place at an endpoint, given back when it is dropped.
+/// Permission to send one request to an endpoint, released on drop.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct Permit<'a> {
     pool: &'a Pool,
     index: usize,
-    round: u64,
+    generation: u64,
     probe: bool,
-    told: bool,
+    reported: bool,
 }
 
-impl Place<'_> {
+impl Permit<'_> {
     pub(crate) fn index(&self) -> usize {
         self.index
     }
@@ -261,75 +269,75 @@ impl Place<'_> {
         &self.pool.endpoints[self.index]
     }
 
-    /// Keeps every request from the endpoint for a while; a longer hold stays.
-    pub(crate) fn hold(&self, until: Instant) {
+    /// Sends no request to the endpoint before `until`, or before a later moment set earlier.
+    pub(crate) fn block_until(&self, until: Instant) {
         let mut states = self.pool.lock();
-        let held = &mut states[self.index].held_until;
-        *held = (*held).max(Some(until));
+        let blocked = &mut states[self.index].blocked_until;
+        *blocked = (*blocked).max(Some(until));
     }
 
-    /// Leaves the endpoint out from now on, if there is another one.
-    pub(crate) fn bench(&self) -> bool {
+    /// Excludes the endpoint from now on, if there is another one. Returns whether there is.
+    pub(crate) fn disable(&self) -> bool {
         let mut states = self.pool.lock();
-        let others = states.iter().enumerate().any(|(i, state)| i != self.index && !state.benched);
-        states[self.index].benched |= others;
+        let others = states.iter().enumerate().any(|(i, state)| i != self.index && !state.disabled);
+        states[self.index].disabled |= others;
         others
     }
 
-    /// Says what became of the request. Returns whether the endpoint is still dead after a single
-    /// request that was to find out.
-    pub(crate) fn tell(mut self, verdict: Verdict) -> bool {
-        self.told = true;
-        let Patience { first_wait, longest_wait, .. } = self.pool.patience;
+    /// Reports the request's result. Returns whether the request was a probe that failed.
+    pub(crate) fn report(mut self, class: ResponseClass) -> bool {
+        self.reported = true;
+        let RetryPolicy { initial_backoff, max_backoff, .. } = self.pool.policy;
         let name = &self.endpoint().name;
         let mut states = self.pool.lock();
-        let State { pace, circuit, failed_probes, .. } = &mut states[self.index];
-        let why = match verdict {
-            Verdict::Good => {
-                pace.good(self.round);
+        let State { limit, breaker, failed_probes, .. } = &mut states[self.index];
+        let reason = match class {
+            ResponseClass::Success => {
+                limit.increase(self.generation);
                 None
             }
-            Verdict::Alive => None,
-            Verdict::Overrun => {
-                slower(name, pace.overrun(self.round));
+            ResponseClass::Rejected => None,
+            ResponseClass::RateLimited => {
+                log_decrease(name, limit.decrease(self.generation));
                 None
             }
-            Verdict::Failed(why) => {
-                slower(name, pace.overrun(self.round));
-                Some(why)
+            ResponseClass::Failed(reason) => {
+                log_decrease(name, limit.decrease(self.generation));
+                Some(reason)
             }
-            Verdict::Unreachable(why) => Some(why),
+            ResponseClass::Unreachable(reason) => Some(reason),
         };
-        let Some(why) = why else {
-            if circuit.alive() {
-                tracing::warn!("`{name}` answers again");
+        let Some(reason) = reason else {
+            if breaker.on_success() {
+                tracing::warn!("`{name}` has recovered, circuit closed");
             }
             return false;
         };
-        let waits = (first_wait, longest_wait);
-        if let Some(rest) = circuit.failed(self.probe, || why, Instant::now(), waits) {
-            let rest_s = rest.as_secs_f64();
-            tracing::warn!(rest_s, "`{name}` keeps failing and is left alone for a while");
+        let backoff = (initial_backoff, max_backoff);
+        if let Some(open_time) = breaker.on_failure(self.probe, || reason, Instant::now(), backoff)
+        {
+            let open_s = open_time.as_secs_f64();
+            tracing::warn!(open_s, "`{name}` keeps failing, circuit open");
         }
         *failed_probes += u32::from(self.probe);
         self.probe
     }
 }
 
-fn slower(name: &str, limit: Option<usize>) {
+fn log_decrease(name: &str, limit: Option<usize>) {
     if let Some(limit) = limit {
-        tracing::info!(limit, "`{name}` is overrun and gets fewer requests at a time");
+        tracing::info!(limit, "`{name}` is overloaded, concurrency limit halved");
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let mut states = self.pool.lock();
-        let State { pace, circuit, .. } = &mut states[self.index];
-        if self.probe && !self.told {
-            circuit.abandoned();
+        let State { limit, breaker, .. } = &mut states[self.index];
+        if self.probe && !self.reported {
+            breaker.on_probe_cancelled();
         }
-        pace.end();
+        limit.release();
         drop(states);
         self.pool.changed.notify_waiters();
     }

@@ -1,4 +1,4 @@
-//! The client against servers that misbehave in every way a real one does.
+//! Fault injection: the client against a misbehaving server.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -7,38 +7,39 @@ mod server;
 use std::time::Duration;
 
 use embodied_r_openai::{
-    ApiKey, ChatRequest, Client, ClientOptions, Deadline, Ending, Error, Message,
+    ApiKey, ChatCompletionMessage, ChatCompletionRequest, Client, ClientOptions, CompletionStatus,
+    Error, TimeoutKind,
 };
-use server::{Act, Server};
+use server::{MockResponse, Server};
 
 fn options(servers: &[&Server]) -> ClientOptions {
     ClientOptions {
         timeout: Duration::from_secs(20),
         max_retries: 3,
-        first_wait: Duration::from_millis(1),
-        longest_wait: Duration::from_millis(4),
+        initial_backoff: Duration::from_millis(1),
+        max_backoff: Duration::from_millis(4),
         ..ClientOptions::new(servers.iter().map(|server| server.base_url()))
     }
 }
 
-async fn ask(options: &ClientOptions) -> Result<embodied_r_openai::ChatReply, Error> {
-    let request = ChatRequest::new("m", vec![Message::user("hello")]);
+async fn complete(options: &ClientOptions) -> Result<embodied_r_openai::ChatCompletion, Error> {
+    let request = ChatCompletionRequest::new("m", vec![ChatCompletionMessage::user("hello")]);
     Client::new(options).unwrap().chat(&request).await
 }
 
 #[tokio::test]
-async fn a_reply_brings_text_usage_and_the_number_of_attempts() {
-    let server = Server::start([Act::Say("hi")]).await;
-    let reply = ask(&options(&[&server])).await.unwrap();
-    assert_eq!((reply.text.as_str(), reply.attempts), ("hi", 1));
-    assert_eq!(reply.usage.unwrap().completion_tokens, 2);
+async fn a_completion_has_text_usage_and_the_number_of_attempts() {
+    let server = Server::start([MockResponse::Completion("hi")]).await;
+    let completion = complete(&options(&[&server])).await.unwrap();
+    assert_eq!((completion.text.as_str(), completion.attempts), ("hi", 1));
+    assert_eq!(completion.usage.unwrap().completion_tokens, 2);
 }
 
 #[tokio::test]
-async fn the_request_goes_to_the_chat_path_with_model_and_key() {
-    let server = Server::start([Act::Say("hi")]).await;
+async fn the_request_goes_to_chat_completions_with_model_and_key() {
+    let server = Server::start([MockResponse::Completion("hi")]).await;
     let api_key = ApiKey::new("sk-secret");
-    ask(&ClientOptions { api_key, ..options(&[&server]) }).await.unwrap();
+    complete(&ClientOptions { api_key, ..options(&[&server]) }).await.unwrap();
     let request = &server.requests()[0];
     assert!(request.starts_with("POST /v1/chat/completions HTTP/1.1"), "{request}");
     assert!(request.to_lowercase().contains("authorization: bearer sk-secret"), "{request}");
@@ -47,48 +48,47 @@ async fn the_request_goes_to_the_chat_path_with_model_and_key() {
 
 #[tokio::test]
 async fn without_a_key_no_authorization_is_sent() {
-    let server = Server::start([Act::Say("hi")]).await;
-    ask(&options(&[&server])).await.unwrap();
+    let server = Server::start([MockResponse::Completion("hi")]).await;
+    complete(&options(&[&server])).await.unwrap();
     assert!(!server.requests()[0].to_lowercase().contains("authorization"));
 }
 
-/// Each fault that may pass is followed by an answer, which must arrive.
 #[tokio::test]
-async fn faults_that_may_pass_are_outlived() {
+async fn transient_faults_are_retried() {
     for fault in [
-        Act::Status(429, "slow down"),
-        Act::Status(500, "out of memory"),
-        Act::Status(503, "loading"),
-        Act::Body("{\"choices\": [{\"mess"),
-        Act::Body("<html>bad gateway</html>"),
-        Act::Body("{\"error\": {\"message\": \"worker died\"}}"),
-        Act::CutAtOnce,
-        Act::CutInBody,
+        MockResponse::Status(429, "slow down"),
+        MockResponse::Status(500, "out of memory"),
+        MockResponse::Status(503, "loading"),
+        MockResponse::Body("{\"choices\": [{\"mess"),
+        MockResponse::Body("<html>bad gateway</html>"),
+        MockResponse::Body("{\"error\": {\"message\": \"worker died\"}}"),
+        MockResponse::Disconnect,
+        MockResponse::DisconnectInBody,
     ] {
-        let server = Server::start([fault, Act::Say("hi")]).await;
-        let reply = ask(&options(&[&server])).await.unwrap();
-        assert_eq!((reply.text.as_str(), reply.attempts), ("hi", 2), "{fault:?}");
+        let server = Server::start([fault, MockResponse::Completion("hi")]).await;
+        let completion = complete(&options(&[&server])).await.unwrap();
+        assert_eq!((completion.text.as_str(), completion.attempts), ("hi", 2), "{fault:?}");
     }
 }
 
 #[tokio::test]
-async fn a_hanging_server_is_left_after_the_timeout() {
-    let server = Server::start([Act::Hang, Act::Say("hi")]).await;
+async fn a_hanging_server_is_retried_after_the_timeout() {
+    let server = Server::start([MockResponse::Hang, MockResponse::Completion("hi")]).await;
     let timeout = Duration::from_millis(400);
-    let reply = ask(&ClientOptions { timeout, ..options(&[&server]) }).await.unwrap();
-    assert_eq!(reply.attempts, 2);
+    let completion = complete(&ClientOptions { timeout, ..options(&[&server]) }).await.unwrap();
+    assert_eq!(completion.attempts, 2);
 }
 
 #[tokio::test]
-async fn each_deadline_is_told_by_its_name() {
+async fn each_timeout_reports_its_kind() {
     let short = Duration::from_millis(300);
     let fails = async |act, options: ClientOptions| {
         let server = Server::start([act]).await;
         let base_urls = vec![server.base_url()];
-        let error = ask(&ClientOptions { base_urls, max_retries: 0, ..options }).await;
+        let error = complete(&ClientOptions { base_urls, max_retries: 0, ..options }).await;
         match error.unwrap_err() {
-            Error::GaveUp { last, .. } => match *last {
-                Error::Timeout { deadline, .. } => deadline,
+            Error::RetriesExhausted { last, .. } => match *last {
+                Error::Timeout { kind, .. } => kind,
                 other => panic!("{other}"),
             },
             other => panic!("{other}"),
@@ -96,16 +96,16 @@ async fn each_deadline_is_told_by_its_name() {
     };
     let options = options(&[]);
     let first_byte = ClientOptions { first_byte_timeout: short, ..options.clone() };
-    assert_eq!(fails(Act::Hang, first_byte).await, Deadline::FirstByte);
-    let whole = ClientOptions { timeout: short, ..options };
-    assert_eq!(fails(Act::HangInBody, whole.clone()).await, Deadline::Whole);
-    assert_eq!(fails(Act::Hang, whole).await, Deadline::Whole);
+    assert_eq!(fails(MockResponse::Hang, first_byte).await, TimeoutKind::FirstByte);
+    let total = ClientOptions { timeout: short, ..options };
+    assert_eq!(fails(MockResponse::HangInBody, total.clone()).await, TimeoutKind::Total);
+    assert_eq!(fails(MockResponse::Hang, total).await, TimeoutKind::Total);
 }
 
-/// A listener whose queue is full, so that the kernel lets further connections wait.
+/// The listener's backlog is full, so that the kernel lets further connections wait.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_server_that_cannot_be_connected_to_is_left_after_the_deadline() {
+async fn the_client_fails_over_after_the_connect_timeout() {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
@@ -113,72 +113,88 @@ async fn a_server_that_cannot_be_connected_to_is_left_after_the_deadline() {
     let connect = || {
         tokio::time::timeout(Duration::from_millis(300), tokio::net::TcpStream::connect(address))
     };
-    let mut kept = Vec::new();
+    let mut open = Vec::new();
     while let Ok(stream) = connect().await {
-        kept.push(stream.unwrap());
+        open.push(stream.unwrap());
     }
-    let alive = Server::start([Act::Say("hi")]).await;
+    let alive = Server::start([MockResponse::Completion("hi")]).await;
     let base_urls = vec![format!("http://{address}/v1"), alive.base_url()];
     let connect_timeout = Duration::from_millis(300);
-    let reply = ask(&ClientOptions { base_urls, connect_timeout, ..options(&[]) }).await.unwrap();
-    assert_eq!(reply.attempts, 2);
+    let completion =
+        complete(&ClientOptions { base_urls, connect_timeout, ..options(&[]) }).await.unwrap();
+    assert_eq!(completion.attempts, 2);
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_from_an_error_and_not_sent_again() {
+async fn a_refusal_is_distinguished_from_an_error_and_not_retried() {
     let filtered = r#"{"error":{"code":"content_policy_violation","message":"not this picture"}}"#;
-    let server = Server::start([Act::Code(400, filtered)]).await;
-    let error = ask(&options(&[&server])).await.unwrap_err();
-    assert!(matches!(error, Error::Refused { .. }), "{error}");
-    assert!(error.to_string().ends_with("refuses the content: not this picture"), "{error}");
-    assert!(!error.is_retryable() && !error.refuses_everyone());
+    let server = Server::start([MockResponse::ErrorBody(400, filtered)]).await;
+    let error = complete(&options(&[&server])).await.unwrap_err();
+    assert!(matches!(error, Error::ContentFiltered { .. }), "{error}");
+    assert!(error.to_string().ends_with("rejected the request: not this picture"), "{error}");
+    assert!(!error.is_retryable() && !error.fails_every_request());
 
-    let words = r#"{"choices":[{"message":{"content":null,"refusal":"I will not."}}]}"#;
-    let server = Server::start([Act::Body(words)]).await;
-    let reply = ask(&options(&[&server])).await.unwrap();
-    assert_eq!((reply.ending(), reply.attempts), (Ending::Refused, 1));
+    let refusal = r#"{"choices":[{"message":{"content":null,"refusal":"I will not."}}]}"#;
+    let server = Server::start([MockResponse::Body(refusal)]).await;
+    let completion = complete(&options(&[&server])).await.unwrap();
+    assert_eq!((completion.status(), completion.attempts), (CompletionStatus::Refused, 1));
 }
 
 #[tokio::test]
-async fn a_reply_that_was_cut_off_is_a_reply() {
-    let server = Server::start([Act::CutShort("a lam")]).await;
-    let reply = ask(&options(&[&server])).await.unwrap();
-    assert_eq!((reply.text.as_str(), reply.ending()), ("a lam", Ending::Truncated));
+async fn a_truncated_completion_is_a_result() {
+    let server = Server::start([MockResponse::Truncated("a lam")]).await;
+    let completion = complete(&options(&[&server])).await.unwrap();
+    assert_eq!(
+        (completion.text.as_str(), completion.status()),
+        ("a lam", CompletionStatus::Truncated)
+    );
 }
 
 #[tokio::test]
-async fn a_spent_account_is_not_asked_again() {
-    let spent = r#"{"error":{"code":"insufficient_quota","message":"check your plan"}}"#;
-    let server = Server::start([Act::Code(429, spent)]).await;
-    let error = ask(&options(&[&server])).await.unwrap_err();
-    assert!(matches!(error, Error::OutOfQuota { .. }) && error.refuses_everyone(), "{error}");
+async fn an_exhausted_quota_is_not_retried() {
+    let exhausted = r#"{"error":{"code":"insufficient_quota","message":"check your plan"}}"#;
+    let server = Server::start([MockResponse::ErrorBody(429, exhausted)]).await;
+    let error = complete(&options(&[&server])).await.unwrap_err();
+    assert!(
+        matches!(error, Error::InsufficientQuota { .. }) && error.fails_every_request(),
+        "{error}"
+    );
 }
 
 #[tokio::test]
-async fn being_told_to_wait_does_not_use_up_the_retries() {
-    let server =
-        Server::start([Act::RetryAfter("0"), Act::Status(429, "later"), Act::Say("hi")]).await;
-    let reply = ask(&ClientOptions { max_retries: 0, ..options(&[&server]) }).await.unwrap();
-    assert_eq!(reply.attempts, 3);
+async fn rate_limiting_does_not_use_up_the_retries() {
+    let server = Server::start([
+        MockResponse::RetryAfter("0"),
+        MockResponse::Status(429, "later"),
+        MockResponse::Completion("hi"),
+    ])
+    .await;
+    let completion =
+        complete(&ClientOptions { max_retries: 0, ..options(&[&server]) }).await.unwrap();
+    assert_eq!(completion.attempts, 3);
 }
 
 #[tokio::test]
-async fn being_told_to_wait_for_ever_fails_the_request() {
-    let server = Server::start([Act::Status(429, "later"); 2]).await;
-    let longest_retry_after = Duration::ZERO;
-    let options = ClientOptions { max_retries: 1, longest_retry_after, ..options(&[&server]) };
-    assert!(matches!(ask(&options).await.unwrap_err(), Error::GaveUp { attempts: 2, .. }));
+async fn endless_rate_limiting_fails_the_request() {
+    let server = Server::start([MockResponse::Status(429, "later"); 2]).await;
+    let max_retry_after = Duration::ZERO;
+    let options = ClientOptions { max_retries: 1, max_retry_after, ..options(&[&server]) };
+    assert!(matches!(
+        complete(&options).await.unwrap_err(),
+        Error::RetriesExhausted { attempts: 2, .. }
+    ));
 }
 
 #[tokio::test]
 async fn a_dead_base_url_costs_three_attempts_and_no_more() {
     let gone = Server::start([]).await.base_url();
-    let alive = Server::start([Act::Say("hi"); 20]).await;
-    let first_wait = Duration::from_secs(60);
+    let alive = Server::start([MockResponse::Completion("hi"); 20]).await;
+    let initial_backoff = Duration::from_secs(60);
     let base_urls = vec![gone, alive.base_url()];
-    let options = ClientOptions { base_urls, first_wait, longest_wait: first_wait, ..options(&[]) };
+    let options =
+        ClientOptions { base_urls, initial_backoff, max_backoff: initial_backoff, ..options(&[]) };
     let client = Client::new(&options).unwrap();
-    let request = ChatRequest::new("m", vec![Message::user("hello")]);
+    let request = ChatCompletionRequest::new("m", vec![ChatCompletionMessage::user("hello")]);
     let mut attempts = 0;
     for _ in 0..20 {
         attempts += client.chat(&request).await.unwrap().attempts;
@@ -187,11 +203,11 @@ async fn a_dead_base_url_costs_three_attempts_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_base_url_that_knows_no_such_model_is_left_to_the_others() {
-    let wrong = Server::start([Act::Status(404, "no such model")]).await;
-    let right = Server::start([Act::Say("hi"); 4]).await;
+async fn a_base_url_without_the_model_is_disabled() {
+    let wrong = Server::start([MockResponse::Status(404, "no such model")]).await;
+    let right = Server::start([MockResponse::Completion("hi"); 4]).await;
     let client = Client::new(&options(&[&wrong, &right])).unwrap();
-    let request = ChatRequest::new("m", vec![Message::user("hello")]);
+    let request = ChatCompletionRequest::new("m", vec![ChatCompletionMessage::user("hello")]);
     for _ in 0..4 {
         client.chat(&request).await.unwrap();
     }
@@ -199,80 +215,87 @@ async fn a_base_url_that_knows_no_such_model_is_left_to_the_others() {
 }
 
 #[tokio::test]
-async fn faults_that_will_not_pass_are_not_repeated() {
+async fn permanent_errors_are_not_retried() {
     for status in [400, 401, 403, 404, 422] {
-        let server = Server::start([Act::Status(status, "no"), Act::Say("hi")]).await;
-        let error = ask(&options(&[&server])).await.unwrap_err();
+        let server =
+            Server::start([MockResponse::Status(status, "no"), MockResponse::Completion("hi")])
+                .await;
+        let error = complete(&options(&[&server])).await.unwrap_err();
         assert!(matches!(error, Error::Status { status: s, .. } if s == status), "{error}");
         assert_eq!(server.requests().len(), 1);
     }
 }
 
 #[tokio::test]
-async fn the_last_failure_is_told_after_the_last_retry() {
-    let server = Server::start([Act::Status(500, "out of memory"); 4]).await;
-    let error = ask(&options(&[&server])).await.unwrap_err();
-    assert!(matches!(error, Error::GaveUp { attempts: 4, .. }));
-    assert!(error.to_string().ends_with("answered 500: out of memory"), "{error}");
+async fn the_last_failure_is_reported_after_the_last_retry() {
+    let server = Server::start([MockResponse::Status(500, "out of memory"); 4]).await;
+    let error = complete(&options(&[&server])).await.unwrap_err();
+    assert!(matches!(error, Error::RetriesExhausted { attempts: 4, .. }));
+    assert!(error.to_string().ends_with("returned 500: out of memory"), "{error}");
     assert_eq!(server.requests().len(), 4);
 }
 
 #[tokio::test]
-async fn retry_after_is_waited_for() {
-    let server = Server::start([Act::RetryAfter("1"), Act::Say("hi")]).await;
-    let reply = ask(&options(&[&server])).await.unwrap();
-    assert!(reply.elapsed >= Duration::from_secs(1), "{:?}", reply.elapsed);
+async fn retry_after_delays_the_retry() {
+    let server =
+        Server::start([MockResponse::RetryAfter("1"), MockResponse::Completion("hi")]).await;
+    let completion = complete(&options(&[&server])).await.unwrap();
+    assert!(completion.elapsed >= Duration::from_secs(1), "{:?}", completion.elapsed);
 }
 
 #[tokio::test]
-async fn a_wait_beyond_the_limit_fails_the_request() {
-    let server = Server::start([Act::RetryAfter("3600"), Act::Say("hi")]).await;
-    let error = ask(&options(&[&server])).await.unwrap_err();
+async fn a_retry_after_beyond_the_limit_fails_the_request() {
+    let server =
+        Server::start([MockResponse::RetryAfter("3600"), MockResponse::Completion("hi")]).await;
+    let error = complete(&options(&[&server])).await.unwrap_err();
     assert_eq!(error.retry_after(), Some(Duration::from_secs(3600)));
-    assert!(matches!(error, Error::GaveUp { attempts: 1, .. }));
+    assert!(matches!(error, Error::RetriesExhausted { attempts: 1, .. }));
 }
 
 #[tokio::test]
-async fn another_base_url_answers_while_one_asks_to_wait() {
-    let busy = Server::start([Act::RetryAfter("300")]).await;
-    let free = Server::start([Act::Say("hi"), Act::Say("again")]).await;
+async fn requests_fail_over_during_retry_after() {
+    let busy = Server::start([MockResponse::RetryAfter("300")]).await;
+    let free =
+        Server::start([MockResponse::Completion("hi"), MockResponse::Completion("again")]).await;
     let client = Client::new(&options(&[&busy, &free])).unwrap();
-    let request = ChatRequest::new("m", vec![Message::user("hello")]);
+    let request = ChatCompletionRequest::new("m", vec![ChatCompletionMessage::user("hello")]);
     assert_eq!(client.chat(&request).await.unwrap().text, "hi");
     assert_eq!(client.chat(&request).await.unwrap().text, "again");
     assert_eq!(busy.requests().len(), 1);
 }
 
 #[tokio::test]
-async fn a_base_url_that_nobody_listens_at_is_failed_over() {
+async fn requests_fail_over_when_the_connection_is_refused() {
     let gone = Server::start([]).await;
     let gone_url = gone.base_url();
     drop(gone);
-    let alive = Server::start([Act::Say("hi")]).await;
+    let alive = Server::start([MockResponse::Completion("hi")]).await;
     let base_urls = vec![gone_url, alive.base_url()];
-    let reply = ask(&ClientOptions { base_urls, ..options(&[]) }).await.unwrap();
-    assert_eq!(reply.attempts, 2);
+    let completion = complete(&ClientOptions { base_urls, ..options(&[]) }).await.unwrap();
+    assert_eq!(completion.attempts, 2);
 }
 
 #[tokio::test]
-async fn requests_take_turns_over_the_base_urls() {
-    let servers =
-        [Server::start([Act::Say("a"); 2]).await, Server::start([Act::Say("b"); 2]).await];
+async fn requests_alternate_between_base_urls() {
+    let servers = [
+        Server::start([MockResponse::Completion("a"); 2]).await,
+        Server::start([MockResponse::Completion("b"); 2]).await,
+    ];
     let client = Client::new(&options(&[&servers[0], &servers[1]])).unwrap();
-    let request = ChatRequest::new("m", vec![Message::user("hello")]);
-    let mut said = String::new();
+    let request = ChatCompletionRequest::new("m", vec![ChatCompletionMessage::user("hello")]);
+    let mut text = String::new();
     for _ in 0..4 {
-        said += &client.chat(&request).await.unwrap().text;
+        text += &client.chat(&request).await.unwrap().text;
     }
-    assert_eq!(said, "abab");
+    assert_eq!(text, "abab");
 }
 
 #[tokio::test]
-async fn an_error_never_shows_the_key_that_the_server_repeats() {
-    let server = Server::start([Act::Status(401, "wrong key: sk-secret")]).await;
+async fn a_key_repeated_by_the_server_is_redacted() {
+    let server = Server::start([MockResponse::Status(401, "wrong key: sk-secret")]).await;
     let api_key = ApiKey::new("sk-secret");
-    let error = ask(&ClientOptions { api_key, ..options(&[&server]) }).await.unwrap_err();
-    assert!(error.to_string().ends_with("answered 401: wrong key: [key]"), "{error}");
+    let error = complete(&ClientOptions { api_key, ..options(&[&server]) }).await.unwrap_err();
+    assert!(error.to_string().ends_with("returned 401: wrong key: [key]"), "{error}");
 }
 
 #[test]

@@ -3,31 +3,31 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What can go wrong between a video and its text.
+/// Errors of decoding, key-frame selection and captioning.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read or written.
     #[error("cannot {action} `{}`: {source}", path.display())]
     Io {
-        /// What was tried, as a verb: `read`, `write` …
+        /// The failed operation, as a verb: `read`, `write` …
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// The operating system's reason.
+        /// The I/O error.
         source: std::io::Error,
     },
     /// FFmpeg is not installed.
     #[error(
-        "`{program}` is not installed, and videos are read through it: install FFmpeg \
+        "`{program}` is not installed, but required to decode videos: install FFmpeg \
          (`apt-get install ffmpeg`, `brew install ffmpeg`, or https://ffmpeg.org) so that \
          `{program}` is on the PATH"
     )]
     FfmpegMissing {
-        /// The program that was not found: `ffmpeg` or `ffprobe`.
+        /// The missing program: `ffmpeg` or `ffprobe`.
         program: &'static str,
     },
-    /// FFmpeg is there but could not be started or read from.
+    /// FFmpeg could not be started or read from.
     #[error("cannot run `{program}`: {source}")]
     FfmpegRun {
         /// The program: `ffmpeg` or `ffprobe`.
@@ -41,12 +41,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The file is something else than a video.
+    /// The file is not a video.
     #[error("`{}` is not a video that FFmpeg can read: {reason}", path.display())]
     NotAVideo {
         /// The file.
         path: PathBuf,
-        /// FFmpeg's reason, or what the file is instead.
+        /// FFmpeg's error, or the file's actual kind.
         reason: String,
     },
     /// The file has tracks, but none of them is a video track.
@@ -54,10 +54,10 @@ pub enum Error {
     NoVideoTrack {
         /// The file.
         path: PathBuf,
-        /// What it has, such as `audio`.
+        /// The tracks it has, such as `audio`.
         tracks: String,
     },
-    /// The video breaks off, or is broken inside.
+    /// The video is truncated or corrupt.
     #[error(
         "`{}` is truncated or damaged: {frames} of about {expected} frames could be decoded \
          ({reason})", path.display()
@@ -65,161 +65,161 @@ pub enum Error {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Frames that could be decoded.
+        /// Decoded frames.
         frames: usize,
-        /// Frames that the container promises.
+        /// Frames according to the container.
         expected: usize,
-        /// FFmpeg's first complaint.
+        /// FFmpeg's first error message.
         reason: String,
     },
-    /// No frame could be decoded, or FFmpeg gave up.
+    /// No frame could be decoded, or FFmpeg failed.
     #[error("cannot decode `{}`: {reason}", path.display())]
     Decode {
         /// The file.
         path: PathBuf,
-        /// FFmpeg's first complaint.
+        /// FFmpeg's first error message.
         reason: String,
     },
-    /// A video took longer than it may.
+    /// Decoding exceeded its time limit.
     #[error(
-        "`{}` takes longer to read than it may: leave it out, or see with `keyframes --time-limit` \
-         whether it ends", path.display()
+        "decoding `{}` exceeded its time limit: exclude the video, or try a longer \
+         `keyframes --time-limit`", path.display()
     )]
-    TooSlow {
+    DecodeTimeout {
         /// The file.
         path: PathBuf,
     },
-    /// A frame or a picture has more pixels than are decoded.
+    /// A frame or an image exceeds the pixel limit.
     #[error(
-        "`{}` is {width}×{height}, and no more than {} pixels are decoded: scale it down",
-        path.display(), crate::video::MOST_PIXELS
+        "`{}` is {width}×{height}, above the limit of {} pixels: scale it down",
+        path.display(), crate::video::MAX_PIXELS
     )]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Pixels across, by the file's header.
+        /// Width in pixels, according to the file's header.
         width: u32,
-        /// Pixels down.
+        /// Height in pixels.
         height: u32,
     },
-    /// A frame was asked for that the video does not have.
-    #[error("`{}` has no frame {index}: its last one is before that", path.display())]
+    /// A requested frame is beyond the end of the video.
+    #[error("`{}` has no frame {index}: the video ends before it", path.display())]
     NoSuchFrame {
         /// The file.
         path: PathBuf,
         /// The frame's index, from 0.
         index: usize,
     },
-    /// A picture could not be read or written.
-    #[error("cannot {action} the picture `{}`: {source}", path.display())]
-    Picture {
-        /// What was tried, as a verb.
+    /// An image could not be decoded or encoded.
+    #[error("cannot {action} the image `{}`: {source}", path.display())]
+    Image {
+        /// The failed operation, as a verb.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// The decoder's reason.
+        /// The codec's error.
         source: image::ImageError,
     },
-    /// An option of the key-frame choice is outside its range.
-    #[error("`{option}` is {given}: {wanted}")]
+    /// An option of the key-frame selection is outside its range.
+    #[error("`{option}` must be {expected}, not {given}")]
     KeyframeOption {
         /// The option's name.
         option: &'static str,
         /// Its value.
         given: String,
-        /// What it may be.
-        wanted: &'static str,
+        /// The valid values.
+        expected: &'static str,
     },
     /// A data file, a scene file or an output cannot be read or written.
     #[error(transparent)]
     Data(#[from] embodied_r_data::Error),
-    /// The captioning model gave no reply.
+    /// The captioning model's server returned no completion.
     #[error(transparent)]
     Chat(#[from] embodied_r_openai::Error),
-    /// The captioning model replied with nothing.
+    /// The captioning model returned an empty completion.
     #[error(
-        "the model's reply about frame {index} is empty (it ended with `{}`)",
+        "the completion for frame {index} is empty (finish reason `{}`)",
         reason.as_deref().unwrap_or("no reason")
     )]
-    EmptyReply {
+    EmptyCompletion {
         /// The frame's index in the video.
         index: usize,
-        /// Why the reply ended, in the server's word.
+        /// The server's finish reason.
         reason: Option<String>,
     },
-    /// The captioning model, or a filter before it, refuses to tell what a frame shows.
-    #[error("the model refuses to describe frame {index}: {why}")]
-    ModelRefuses {
+    /// The captioning model, or a content filter, refuses to describe a frame.
+    #[error("the model refuses to describe frame {index}: {reason}")]
+    ModelRefusal {
         /// The frame's index in the video.
         index: usize,
-        /// The model's or the filter's own words.
-        why: String,
+        /// The message of the model or the filter.
+        reason: String,
     },
-    /// The next request would cost more than is left.
+    /// The next request might exceed the cost limit.
     #[error(
-        "{spent:.4} of {max_cost} are spent, and the next request would pass that (`--max-cost`)"
+        "cost {spent:.4}, and the next request might exceed the limit of {max_cost} (`--max-cost`)"
     )]
-    Spent {
-        /// What all runs have cost.
+    CostLimit {
+        /// The cost of all runs.
         spent: f64,
         /// The limit.
         max_cost: f64,
     },
     /// The run was interrupted before a request was sent.
-    #[error("interrupted before the model was asked")]
+    #[error("interrupted before the request was sent")]
     Interrupted,
-    /// Costs are limited, but not known.
+    /// A cost limit is set, but the server does not report usage.
     #[error(
-        "the server does not report tokens (`usage`), so no cost can be limited: leave out `--max-cost`"
+        "the server reports no token usage (`usage`), which `--max-cost` requires: omit `--max-cost`"
     )]
     NoUsage,
-    /// Nothing was captioned for so long that the run is stopped.
-    #[error("{questions} questions in a row got no captions, the last one because: {last}")]
-    Hopeless {
-        /// How many.
+    /// Too many consecutive questions failed, so that the run is aborted.
+    #[error("{questions} questions in a row got no captions, last error: {last}")]
+    TooManyFailures {
+        /// Consecutive failures.
         questions: usize,
-        /// Why the last one failed.
+        /// The last error.
         last: Box<Error>,
     },
-    /// What failed for a video, told to each of its questions.
+    /// An error shared by all questions of a video.
     #[error(transparent)]
     Shared(Arc<Error>),
-    /// Work on a thread of its own did not come to its end.
-    #[error("the work on a video stopped short: {0}")]
-    Stopped(#[source] tokio::task::JoinError),
-    /// The model in this process, its files or its tokenizer.
+    /// A blocking task panicked or was cancelled.
+    #[error("the task of a video failed: {0}")]
+    TaskFailed(#[source] tokio::task::JoinError),
+    /// An error of the local model, its files or its tokenizer.
     #[error(transparent)]
     Policy(Box<embodied_r_policy::Error>),
-    /// The vision of the model in this process.
+    /// An error of the local model's vision encoder.
     #[error(transparent)]
     Vision(Box<embodied_r_vision::Error>),
-    /// The ranks of a model that is split cannot go on.
+    /// The tensor-parallel ranks have failed.
     #[error(transparent)]
-    Ranks(Box<Error>),
-    /// What the ranks of a split model are told cannot be written down or read.
-    #[error("the ranks of the model do not understand each other, start all of one version: {0}")]
-    Turn(#[source] postcard::Error),
-    /// The operating system gives no thread.
-    #[error("cannot start the thread that runs the model: {0}")]
+    TensorParallel(Box<Error>),
+    /// A message between the tensor-parallel ranks cannot be serialized or deserialized.
+    #[error("the ranks cannot decode each other's messages, run the same version on all: {0}")]
+    RankProtocol(#[source] postcard::Error),
+    /// The engine thread cannot be spawned.
+    #[error("cannot start the model's engine thread: {0}")]
     Thread(#[source] std::io::Error),
-    /// The model's thread ended by itself.
-    #[error("the model has stopped, look at what went wrong before")]
-    EngineGone,
-    /// A question does not say which video it is about.
+    /// The engine thread has ended unexpectedly.
+    #[error("the model's engine has stopped, see the earlier error")]
+    EngineStopped,
+    /// A question names no video.
     #[error("question `{id}` names no video in `video_id` or `videos`")]
-    NamesNoVideo {
+    NoVideoName {
         /// The question's identifier.
         id: String,
     },
-    /// A question's video is not there.
+    /// A question's video does not exist.
     #[error(
-        "the video `{video}` is not in `{}`; name the folder of the videos (`--folder-path`)",
+        "the video `{video}` is not in `{}`; pass the videos' folder (`--video-dir`)",
         folder.display()
     )]
-    VideoMissing {
-        /// The video's name or path as the question has it.
+    VideoNotFound {
+        /// The video's name or path in the question.
         video: String,
-        /// The folder that was looked into.
+        /// The searched folder.
         folder: PathBuf,
     },
     /// No annotations cover a question's video.
@@ -227,23 +227,23 @@ pub enum Error {
         "no annotations for scene `{scene}` in `{}`: it needs `<video name>.json`, or a \
          `*meta_info*.json` that holds the scene", folder.display()
     )]
-    NoScene {
-        /// The scene's name, or else the video's.
+    SceneNotFound {
+        /// The scene's name, or the video's.
         scene: String,
         /// The folder of the annotations.
         folder: PathBuf,
     },
-    /// Annotations that cannot support the questions of a category.
+    /// The annotations cannot support the questions of a category.
     #[error("the annotations of scene `{scene}` cannot support `{category}`: {reason}")]
     UnsupportedCategory {
         /// The scene's name.
         scene: String,
         /// The question's category.
         category: String,
-        /// What the category needs.
+        /// What the annotations lack.
         reason: &'static str,
     },
-    /// A scene file knows of fewer frames than its video has.
+    /// A scene file has fewer camera poses than its video has frames.
     #[error(
         "`{}` has {poses} camera poses, but the video has a frame {index}: the two do not belong \
          together", path.display()
@@ -253,7 +253,7 @@ pub enum Error {
         path: PathBuf,
         /// The frame's index.
         index: usize,
-        /// How many poses there are.
+        /// The number of poses.
         poses: usize,
     },
     /// VSI-Bench's annotations do not have the expected form.
@@ -264,81 +264,81 @@ pub enum Error {
         /// The parser's reason, with line and column.
         source: serde_json::Error,
     },
-    /// Two data files would be written to the same place.
+    /// Two data files have the same output path.
     #[error("`{}` and `{}` have the same name, and so would their outputs", first.display(), second.display())]
-    SameName {
-        /// The data file that was given first.
+    DuplicateOutput {
+        /// The first data file.
         first: PathBuf,
-        /// The other one.
+        /// The second one.
         second: PathBuf,
     },
-    /// The output would take the place of the data file.
-    #[error("the output would overwrite `{}`: choose another folder (`--save-path`)", path.display())]
+    /// The output would overwrite the data file.
+    #[error("the output would overwrite `{}`: choose another folder (`--output`)", path.display())]
     WouldOverwrite {
         /// The data file.
         path: PathBuf,
     },
-    /// A data file's questions are prompts with captions already.
-    #[error("question `{id}` of `{}` holds captions already: give the file from before", path.display())]
-    AlreadyPerceived {
+    /// A data file's questions already contain captions.
+    #[error("question `{id}` of `{}` already contains captions: pass the original data file", path.display())]
+    AlreadyCaptioned {
         /// The data file.
         path: PathBuf,
         /// The question's identifier.
         id: String,
     },
     /// Another run writes to the same log.
-    #[error("`{}` is being written by another run", path.display())]
+    #[error("another run is writing `{}`", path.display())]
     LogInUse {
-        /// The log of captions.
+        /// The caption log.
         path: PathBuf,
     },
-    /// The log holds captions that were made in another way.
+    /// The log's captions were made with other settings.
     #[error(
-        "`{}` line {line} was made with other settings ({difference}): give those again, choose \
-         another folder (`--save-path`), or have them made anew (`--redo-changed`)", path.display()
+        "`{}` line {line} was made with other settings ({difference}): restore them, choose \
+         another folder (`--output`), or caption again (`--redo-changed`)", path.display()
     )]
     SettingsChanged {
-        /// The log of captions.
+        /// The caption log.
         path: PathBuf,
-        /// The first line of that kind, from 1.
+        /// The first such line, from 1.
         line: usize,
         /// What differs.
         difference: String,
     },
-    /// A folder is not that of a shard.
-    #[error("`{}` is not the folder of a shard: its name must be like `shard-1-of-8`", folder.display())]
-    NoShard {
+    /// A folder is not a shard's output folder.
+    #[error("`{}` is not a shard's folder: its name must have the form `shard-1-of-8`", folder.display())]
+    NotAShard {
         /// The folder.
         folder: PathBuf,
     },
-    /// A shard, or a part of it, is not there.
-    #[error("`{}` is missing: bring the outputs of all shards together first", folder.display())]
+    /// A shard, or one of its files, is missing.
+    #[error("`{}` is missing: copy the outputs of all shards here first", folder.display())]
     ShardMissing {
         /// The folder or the file.
         folder: PathBuf,
     },
-    /// Two folders are of the same shard, or of shards of different counts.
+    /// Two folders are of the same shard, or of different shard counts.
     #[error(
-        "`{}` and `{}` overlap: each shard must be there once, and all of one count",
+        "`{}` and `{}` overlap: each shard must exist once, and all with the same count",
         first.display(), second.display()
     )]
     ShardsOverlap {
-        /// One folder.
+        /// The first folder.
         first: PathBuf,
-        /// The other one.
+        /// The second one.
         second: PathBuf,
     },
     /// Shards were made with different settings.
-    #[error("`{}` was made with other settings than the shards before it ({difference})", path.display())]
+    #[error("`{}` was made with other settings than the previous shards ({difference})", path.display())]
     ShardSettings {
         /// The shard's log.
         path: PathBuf,
         /// What differs.
         difference: String,
     },
-    /// Two shards have captions of the same question.
+    /// Two shards have captions for the same question.
     #[error(
-        "question `{id}` of `{}` has captions in `{}` and in `{}`: give all shards the same data files",
+        "question `{id}` of `{}` has captions in `{}` and in `{}`: run all shards with the same data files",
         path.display(), first.display(), second.display()
     )]
     CaptionedTwice {
@@ -346,24 +346,24 @@ pub enum Error {
         id: String,
         /// The data file.
         path: PathBuf,
-        /// One shard's folder.
+        /// The first shard's folder.
         first: PathBuf,
-        /// The other one's.
+        /// The second one's.
         second: PathBuf,
     },
-    /// No shard has dealt with a question.
+    /// A question has a result in no shard.
     #[error(
-        "{count} questions of `{}` are in no shard ({ids}): run `--shard {shard}` to its end, with the \
+        "{count} questions of `{}` are in no shard ({ids}): complete `--shard {shard}`, with the \
          same data files as the others", path.display()
     )]
     NotCaptioned {
         /// The data file.
         path: PathBuf,
-        /// How many.
+        /// Their number.
         count: usize,
-        /// The first ones' identifiers.
+        /// The identifiers of the first ones.
         ids: String,
-        /// The shard that the first one belongs to.
+        /// The shard of the first one.
         shard: String,
     },
 }
@@ -381,43 +381,43 @@ impl From<embodied_r_vision::Error> for Error {
 }
 
 impl Error {
-    /// Whether the whole run is pointless, and not only the question at hand.
+    /// Whether the whole run must be aborted, not only the current question.
     pub(crate) fn is_fatal(&self) -> bool {
         match self {
-            Self::FfmpegMissing { .. } | Self::NoUsage | Self::EngineGone => true,
-            Self::Ranks(_) => true,
-            // What was paid for cannot be kept.
+            Self::FfmpegMissing { .. } | Self::NoUsage | Self::EngineStopped => true,
+            Self::TensorParallel(_) => true,
+            // Paid completions could not be saved.
             Self::Io { action: "write", .. } => true,
-            Self::Chat(error) => error.refuses_everyone(),
+            Self::Chat(error) => error.fails_every_request(),
             Self::Shared(shared) => shared.is_fatal(),
             _ => false,
         }
     }
 
-    /// Whether the money is spent: nothing failed, but the run ends in good order.
-    pub(crate) fn is_spent(&self) -> bool {
+    /// Whether the cost limit is reached: nothing failed, and the run ends normally.
+    pub(crate) fn is_cost_limit(&self) -> bool {
         match self {
-            Self::Spent { .. } => true,
-            Self::Shared(shared) => shared.is_spent(),
+            Self::CostLimit { .. } => true,
+            Self::Shared(shared) => shared.is_cost_limit(),
             _ => false,
         }
     }
 
-    /// Whether the model refused, which it would do again.
+    /// Whether the model refused; a retry would not help.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
-            Self::ModelRefuses { .. } => true,
+            Self::ModelRefusal { .. } => true,
             Self::Shared(shared) => shared.is_refusal(),
             _ => false,
         }
     }
 
-    /// Whether no server gave a reply, so that the next question may fare the same: none is there, or
-    /// they take no pictures.
-    pub(crate) fn is_without_reply(&self) -> bool {
+    /// Whether no server returned a completion, so that the next question may fail too: none is
+    /// reachable, or none accepts images.
+    pub(crate) fn is_request_failure(&self) -> bool {
         match self {
             Self::Chat(_) => true,
-            Self::Shared(shared) => shared.is_without_reply(),
+            Self::Shared(shared) => shared.is_request_failure(),
             _ => false,
         }
     }

@@ -1,7 +1,7 @@
-//! From a video to text: decoding, key frames, captions.
+//! From video to text: decoding, key frames, captions.
 //!
-//! [`video`] reads frames through FFmpeg, [`keyframes`] chooses the few that matter, [`captioner`]
-//! turns each into words, and [`perceive`] runs that over a file of questions and resumes.
+//! [`video`] decodes frames with FFmpeg, [`keyframes`] selects the key frames, [`captioner`] captions
+//! them, and [`perceive`] runs the pipeline over files of questions, with resumption.
 
 pub mod captioner;
 pub mod error;

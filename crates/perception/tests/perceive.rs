@@ -1,4 +1,4 @@
-//! A run over files of questions: what it writes, what it does again, what it refuses.
+//! Runs over files of questions: outputs, resumption and rejected inputs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,18 +9,20 @@ use std::sync::Mutex;
 use embodied_r_data::progress::Silent;
 use embodied_r_data::scene::{Pose, Scene, SceneObject};
 use embodied_r_perception::Error;
-use embodied_r_perception::captioner::{Asked, Caption, Captioner, Footage, SceneCaptions};
+use embodied_r_perception::captioner::{
+    Caption, CaptionRequest, Captioner, SceneCaptioner, VideoFrames,
+};
 use embodied_r_perception::perceive::{
-    Changed, MergeOptions, Options, Scope, Shard, Summary, merge, run,
+    ChangedSettings, MergeOptions, PerceiveOptions, PerceiveSummary, Scope, Shard, merge, run,
 };
 use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::{Map, Value, json};
 
-/// Captions a question with its own text, fails those of `broken`, and remembers what was asked.
+/// Captions a question with its own text, fails those in `broken`, and records the requests.
 #[derive(Default)]
 struct Echo {
     broken: BTreeSet<String>,
-    asked: Mutex<Vec<String>>,
+    requests: Mutex<Vec<String>>,
 }
 
 impl Captioner for Echo {
@@ -30,13 +32,13 @@ impl Captioner for Echo {
 
     fn caption<'a>(
         &'a self,
-        asked: Asked<'a>,
-        _: &'a Footage,
+        request: CaptionRequest<'a>,
+        _: &'a VideoFrames,
     ) -> BoxFuture<'a, embodied_r_perception::Result<Vec<Caption>>> {
-        let text = asked.text.unwrap_or("everything");
-        self.asked.lock().unwrap().push(text.to_owned());
+        let text = request.text.unwrap_or("everything");
+        self.requests.lock().unwrap().push(text.to_owned());
         let result = match self.broken.contains(text) {
-            true => Err(Error::EmptyReply { index: 0, reason: None }),
+            true => Err(Error::EmptyCompletion { index: 0, reason: None }),
             false => Ok(["left of", "right of"].map(|side| caption(side, text)).into()),
         };
         async move { result }.boxed()
@@ -58,11 +60,11 @@ fn caption(side: &str, text: &str) -> Caption {
     }
 }
 
-struct Place {
+struct Fixture {
     folder: tempfile::TempDir,
 }
 
-impl Place {
+impl Fixture {
     fn new(files: &[(&str, Value)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for (name, value) in files {
@@ -75,9 +77,9 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    fn options(&self, names: &[&str]) -> Options {
+    fn options(&self, names: &[&str]) -> PerceiveOptions {
         let data_paths = names.iter().map(|name| self.path(name)).collect();
-        Options { concurrency: 2, ..Options::new(data_paths, self.path("inter")) }
+        PerceiveOptions { concurrency: 2, ..PerceiveOptions::new(data_paths, self.path("inter")) }
     }
 
     fn output(&self, name: &str) -> Vec<Value> {
@@ -94,15 +96,15 @@ fn questions(ids: std::ops::Range<u32>) -> Value {
     ids.map(question).collect()
 }
 
-async fn summaries(options: &Options, captioner: &dyn Captioner) -> Vec<Summary> {
+async fn summaries(options: &PerceiveOptions, captioner: &dyn Captioner) -> Vec<PerceiveSummary> {
     run(options, captioner, &Silent).await.unwrap()
 }
 
 #[tokio::test]
 async fn every_question_becomes_a_prompt_in_its_own_file_and_order() {
-    let place = Place::new(&[("a.json", questions(0..3)), ("b.json", questions(3..4))]);
-    summaries(&place.options(&["a.json", "b.json"]), &Echo::default()).await;
-    let a = place.output("a.json");
+    let fixture = Fixture::new(&[("a.json", questions(0..3)), ("b.json", questions(3..4))]);
+    summaries(&fixture.options(&["a.json", "b.json"]), &Echo::default()).await;
+    let a = fixture.output("a.json");
     assert_eq!(a.iter().map(|q| q["Question_id"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
     let prompt = a[1]["question"].as_str().unwrap();
     assert!(prompt.contains("\nFrame 0: Observe: left of Question: q1?\n"), "{prompt}");
@@ -110,84 +112,85 @@ async fn every_question_becomes_a_prompt_in_its_own_file_and_order() {
     assert!(prompt.ends_with("\nQuestion: q1?"), "{prompt}");
     assert_eq!(a[1]["original_question"], "Question: q1?");
     assert_eq!((&a[1]["answer"], &a[1]["difficulty"]), (&json!("A"), &json!(10)));
-    assert_eq!(place.output("b.json").len(), 1);
+    assert_eq!(fixture.output("b.json").len(), 1);
 }
 
 #[tokio::test]
-async fn a_second_run_asks_only_for_what_failed_or_is_new() {
-    let place = Place::new(&[("a.json", questions(0..3))]);
-    let options = place.options(&["a.json"]);
+async fn a_second_run_captions_only_failed_and_new_questions() {
+    let fixture = Fixture::new(&[("a.json", questions(0..3))]);
+    let options = fixture.options(&["a.json"]);
     let broken = BTreeSet::from(["Question: q1?".to_owned()]);
     let first = &summaries(&options, &Echo { broken, ..Echo::default() }).await[0];
-    assert_eq!((first.finished, first.failed, first.left()), (2, 1, 0));
-    assert_eq!(place.output("a.json").len(), 2);
+    assert_eq!((first.finished, first.failed, first.remaining()), (2, 1, 0));
+    assert_eq!(fixture.output("a.json").len(), 2);
 
-    std::fs::write(place.path("a.json"), questions(0..4).to_string()).unwrap();
+    std::fs::write(fixture.path("a.json"), questions(0..4).to_string()).unwrap();
     let echo = Echo::default();
     let second = &summaries(&options, &echo).await[0];
-    assert_eq!((second.already, second.finished, second.failed), (2, 2, 0));
-    let asked = echo.asked.into_inner().unwrap();
+    assert_eq!((second.already_finished, second.finished, second.failed), (2, 2, 0));
+    let requests = echo.requests.into_inner().unwrap();
     assert_eq!(
-        BTreeSet::from_iter(asked),
+        BTreeSet::from_iter(requests),
         BTreeSet::from(["Question: q1?".into(), "Question: q3?".into()])
     );
-    assert_eq!(place.output("a.json").len(), 4);
+    assert_eq!(fixture.output("a.json").len(), 4);
 }
 
 #[tokio::test]
-async fn a_run_after_a_kill_ends_with_the_files_of_one_without() {
-    let place = Place::new(&[("a.json", questions(0..4))]);
-    let options = place.options(&["a.json"]);
+async fn a_resumed_run_writes_the_same_files_as_an_uninterrupted_one() {
+    let fixture = Fixture::new(&[("a.json", questions(0..4))]);
+    let options = fixture.options(&["a.json"]);
     summaries(&options, &Echo::default()).await;
-    let files = ["a.json", "a.captions.jsonl"].map(|name| place.path("inter").join(name));
+    let files = ["a.json", "a.captions.jsonl"].map(|name| fixture.path("inter").join(name));
     let whole = files.clone().map(|file| std::fs::read(file).unwrap());
 
-    // Killed in the middle of a line, before the prompts were written.
+    // Killed while writing a line, before the prompts were written.
     std::fs::remove_file(&files[0]).unwrap();
     std::fs::write(&files[1], &whole[1][..whole[1].len() * 3 / 5]).unwrap();
     let echo = Echo::default();
     summaries(&options, &echo).await;
-    assert_eq!(echo.asked.into_inner().unwrap().len(), 2);
+    assert_eq!(echo.requests.into_inner().unwrap().len(), 2);
     assert_eq!(files.map(|file| std::fs::read(file).unwrap()), whole);
 }
 
 #[tokio::test]
-async fn a_limit_leaves_the_rest_for_later() {
-    let place = Place::new(&[("a.json", questions(0..3))]);
-    let mut options = place.options(&["a.json"]);
+async fn a_limit_leaves_the_remaining_questions_for_later() {
+    let fixture = Fixture::new(&[("a.json", questions(0..3))]);
+    let mut options = fixture.options(&["a.json"]);
     options.limit = Some(2);
     let first = &summaries(&options, &Echo::default()).await[0];
-    assert_eq!((first.finished, first.left()), (2, 1));
+    assert_eq!((first.finished, first.remaining()), (2, 1));
     let second = &summaries(&options, &Echo::default()).await[0];
-    assert_eq!((second.already, second.finished, second.left()), (2, 1, 0));
-    assert_eq!(place.output("a.json").len(), 3);
+    assert_eq!((second.already_finished, second.finished, second.remaining()), (2, 1, 0));
+    assert_eq!(fixture.output("a.json").len(), 3);
 }
 
 #[tokio::test]
-async fn other_settings_stop_a_run_before_anything_is_asked() {
-    let place = Place::new(&[("a.json", questions(0..2))]);
-    let mut options = place.options(&["a.json"]);
+async fn changed_settings_are_rejected_before_any_request() {
+    let fixture = Fixture::new(&[("a.json", questions(0..2))]);
+    let mut options = fixture.options(&["a.json"]);
     options.limit = Some(1);
     summaries(&options, &Echo::default()).await;
     options.keyframes.threshold = 0.25;
     let echo = Echo::default();
     let error = run(&options, &echo, &Silent).await.unwrap_err().to_string();
     assert!(error.contains("`threshold` was 0.5 and is 0.25"), "{error}");
-    assert!(echo.asked.lock().unwrap().is_empty());
+    assert!(echo.requests.lock().unwrap().is_empty());
 
-    options.changed = Changed::Redo;
+    options.changed_settings = ChangedSettings::Recaption;
     options.limit = None;
     let redone = &summaries(&options, &echo).await[0];
-    assert_eq!((redone.already, redone.finished), (0, 2));
+    assert_eq!((redone.already_finished, redone.finished), (0, 2));
 }
 
 #[tokio::test]
-async fn all_data_files_are_checked_before_anything_is_asked() {
-    let place = Place::new(&[("a.json", questions(0..2)), ("b.json", json!({"not": "a list"}))]);
+async fn all_data_files_are_checked_before_any_request() {
+    let fixture =
+        Fixture::new(&[("a.json", questions(0..2)), ("b.json", json!({"not": "a list"}))]);
     let echo = Echo::default();
-    let error = run(&place.options(&["a.json", "b.json"]), &echo, &Silent).await.unwrap_err();
+    let error = run(&fixture.options(&["a.json", "b.json"]), &echo, &Silent).await.unwrap_err();
     assert!(error.to_string().contains("b.json"), "{error}");
-    assert!(echo.asked.into_inner().unwrap().is_empty());
+    assert!(echo.requests.into_inner().unwrap().is_empty());
 }
 
 fn of_video(id: u32, video: &str) -> Value {
@@ -201,26 +204,26 @@ fn five_videos() -> Value {
     (0..10).map(|id| of_video(id, &format!("{}.mp4", id / 2))).collect()
 }
 
-/// A place with that file, and empty files as its videos.
-fn place_of_five_videos() -> Place {
-    let place = Place::new(&[("a.json", five_videos())]);
-    std::fs::create_dir(place.path("videos")).unwrap();
+/// A fixture with that file, and empty files as its videos.
+fn five_video_fixture() -> Fixture {
+    let fixture = Fixture::new(&[("a.json", five_videos())]);
+    std::fs::create_dir(fixture.path("videos")).unwrap();
     for video in 0..5 {
-        std::fs::write(place.path(&format!("videos/{video}.mp4")), "").unwrap();
+        std::fs::write(fixture.path(&format!("videos/{video}.mp4")), "").unwrap();
     }
-    place
+    fixture
 }
 
 #[tokio::test]
-async fn captions_for_videos_are_made_once_and_serve_all_questions() {
-    let place = place_of_five_videos();
-    let mut options = place.options(&["a.json"]);
+async fn captions_per_video_are_generated_once_for_all_questions() {
+    let fixture = five_video_fixture();
+    let mut options = fixture.options(&["a.json"]);
     options.scope = Scope::Video;
     let echo = Echo::default();
     let summary = &summaries(&options, &echo).await[0];
     assert_eq!((summary.finished, summary.failed), (10, 0));
-    assert_eq!(*echo.asked.lock().unwrap(), ["everything"; 5]);
-    let prompts = place.output("a.json");
+    assert_eq!(*echo.requests.lock().unwrap(), ["everything"; 5]);
+    let prompts = fixture.output("a.json");
     for (id, prompt) in prompts.iter().enumerate() {
         let prompt = prompt["question"].as_str().unwrap();
         assert!(prompt.contains("left of everything"), "{prompt}");
@@ -229,21 +232,24 @@ async fn captions_for_videos_are_made_once_and_serve_all_questions() {
 }
 
 #[tokio::test]
-async fn captions_for_a_video_are_taken_from_a_question_that_is_finished() {
-    let place = place_of_five_videos();
-    let mut options = place.options(&["a.json"]);
+async fn captions_per_video_are_reused_from_finished_questions() {
+    let fixture = five_video_fixture();
+    let mut options = fixture.options(&["a.json"]);
     options.scope = Scope::Video;
     options.limit = Some(1);
     summaries(&options, &Echo::default()).await;
     let echo = Echo::default();
     summaries(&options, &echo).await;
-    assert!(echo.asked.lock().unwrap().is_empty(), "the second question has the first one's video");
+    assert!(
+        echo.requests.lock().unwrap().is_empty(),
+        "the second question has the first one's video"
+    );
 }
 
 #[tokio::test]
-async fn captions_for_videos_and_for_questions_are_not_mixed() {
-    let place = Place::new(&[("a.json", questions(0..2))]);
-    let mut options = place.options(&["a.json"]);
+async fn captions_per_video_and_per_question_are_not_mixed() {
+    let fixture = Fixture::new(&[("a.json", questions(0..2))]);
+    let mut options = fixture.options(&["a.json"]);
     summaries(&options, &Echo::default()).await;
     options.scope = Scope::Video;
     let error = run(&options, &Echo::default(), &Silent).await.unwrap_err().to_string();
@@ -251,117 +257,117 @@ async fn captions_for_videos_and_for_questions_are_not_mixed() {
 }
 
 #[tokio::test]
-async fn a_category_beyond_the_annotations_fails_with_captions_for_videos_too() {
-    let place = Place::new(&[
+async fn an_unsupported_category_fails_with_captions_per_video_too() {
+    let fixture = Fixture::new(&[
         ("a.json", vsi("obj_appearance_order", "Question: ?", "A")),
         ("x_meta_info.json", meta_info()),
     ]);
-    let captioner = SceneCaptions::open(place.folder.path(), 32).unwrap();
-    let mut options = place.options(&["a.json"]);
+    let captioner = SceneCaptioner::open(fixture.folder.path(), 32).unwrap();
+    let mut options = fixture.options(&["a.json"]);
     options.scope = Scope::Video;
     let summary = summaries(&options, &captioner).await.remove(0);
     assert_eq!(summary.unsupported, BTreeMap::from([("obj_appearance_order".to_owned(), 1)]));
 }
 
-fn merge_options(place: &Place) -> MergeOptions {
+fn merge_options(fixture: &Fixture) -> MergeOptions {
     MergeOptions {
-        data_paths: vec![place.path("a.json")],
+        data_paths: vec![fixture.path("a.json")],
         answers: None,
-        save_path: place.path("inter"),
+        save_path: fixture.path("inter"),
         shards: vec![],
     }
 }
 
-async fn run_shard(place: &Place, index: usize, count: usize, echo: &Echo) -> Summary {
-    let mut options = place.options(&["a.json"]);
+async fn run_shard(fixture: &Fixture, index: usize, count: usize, echo: &Echo) -> PerceiveSummary {
+    let mut options = fixture.options(&["a.json"]);
     options.shard = Shard::new(index, count);
     summaries(&options, echo).await.remove(0)
 }
 
 #[tokio::test]
-async fn shards_together_are_byte_for_byte_the_run_without() {
-    let whole = place_of_five_videos();
+async fn merged_shards_are_byte_identical_to_a_run_without_shards() {
+    let whole = five_video_fixture();
     let broken = || BTreeSet::from(["Question: q3?".to_owned()]);
     summaries(&whole.options(&["a.json"]), &Echo { broken: broken(), ..Echo::default() }).await;
 
-    let place = place_of_five_videos();
+    let fixture = five_video_fixture();
     let mut sizes = Vec::new();
     for index in 1..=3 {
         let echo = Echo { broken: broken(), ..Echo::default() };
-        sizes.push(run_shard(&place, index, 3, &echo).await.questions);
+        sizes.push(run_shard(&fixture, index, 3, &echo).await.questions);
     }
     assert_eq!(sizes, [4, 4, 2]);
-    let merged = merge(&merge_options(&place), &Silent).unwrap().remove(0);
+    let merged = merge(&merge_options(&fixture), &Silent).unwrap().remove(0);
     assert_eq!((merged.questions, merged.finished, merged.failed), (10, 9, 1));
     for name in ["inter/a.json", "inter/a.captions.jsonl"] {
-        assert_eq!(read(&place.path(name)), read(&whole.path(name)), "{name}");
+        assert_eq!(read(&fixture.path(name)), read(&whole.path(name)), "{name}");
     }
-    // What failed is done by a run without shards, and merging again does not undo it.
+    // A run without shards finishes the failed question, and merging again keeps its captions.
     let echo = Echo::default();
-    summaries(&place.options(&["a.json"]), &echo).await;
-    assert_eq!(*echo.asked.lock().unwrap(), ["Question: q3?"]);
-    assert_eq!(merge(&merge_options(&place), &Silent).unwrap()[0].finished, 10);
+    summaries(&fixture.options(&["a.json"]), &echo).await;
+    assert_eq!(*echo.requests.lock().unwrap(), ["Question: q3?"]);
+    assert_eq!(merge(&merge_options(&fixture), &Silent).unwrap()[0].finished, 10);
 }
 
 #[tokio::test]
 async fn a_missing_shard_is_named() {
-    let place = place_of_five_videos();
-    run_shard(&place, 1, 3, &Echo::default()).await;
-    run_shard(&place, 3, 3, &Echo::default()).await;
-    let error = merge(&merge_options(&place), &Silent).unwrap_err().to_string();
+    let fixture = five_video_fixture();
+    run_shard(&fixture, 1, 3, &Echo::default()).await;
+    run_shard(&fixture, 3, 3, &Echo::default()).await;
+    let error = merge(&merge_options(&fixture), &Silent).unwrap_err().to_string();
     assert!(error.contains("shard-2-of-3` is missing"), "{error}");
 }
 
 #[tokio::test]
-async fn questions_that_no_shard_has_done_are_named_with_their_shard() {
-    let place = place_of_five_videos();
-    run_shard(&place, 1, 2, &Echo::default()).await;
-    let mut options = place.options(&["a.json"]);
+async fn unfinished_questions_are_named_with_their_shard() {
+    let fixture = five_video_fixture();
+    run_shard(&fixture, 1, 2, &Echo::default()).await;
+    let mut options = fixture.options(&["a.json"]);
     options.shard = Shard::new(2, 2);
     options.limit = Some(1);
     summaries(&options, &Echo::default()).await;
-    let error = merge(&merge_options(&place), &Silent).unwrap_err().to_string();
+    let error = merge(&merge_options(&fixture), &Silent).unwrap_err().to_string();
     assert!(error.contains("3 questions of"), "{error}");
-    assert!(error.contains("are in no shard (`3`, `6`, `7`): run `--shard 2/2`"), "{error}");
-    assert!(!place.path("inter/a.json").exists());
+    assert!(error.contains("are in no shard (`3`, `6`, `7`): complete `--shard 2/2`"), "{error}");
+    assert!(!fixture.path("inter/a.json").exists());
 }
 
 #[tokio::test]
-async fn shards_of_other_data_overlap_by_name() {
-    let place = place_of_five_videos();
-    run_shard(&place, 1, 2, &Echo::default()).await;
-    // The second shard is made while the last video has more questions, which changes who has what.
+async fn a_question_captioned_in_two_shards_is_rejected() {
+    let fixture = five_video_fixture();
+    run_shard(&fixture, 1, 2, &Echo::default()).await;
+    // For the second shard the last video has more questions, which changes the assignment.
     let mut more = five_videos().as_array().unwrap().clone();
     more.extend((10..16).map(|id| of_video(id, "4.mp4")));
-    std::fs::write(place.path("a.json"), json!(more).to_string()).unwrap();
-    run_shard(&place, 2, 2, &Echo::default()).await;
-    std::fs::write(place.path("a.json"), five_videos().to_string()).unwrap();
-    let error = merge(&merge_options(&place), &Silent).unwrap_err().to_string();
+    std::fs::write(fixture.path("a.json"), json!(more).to_string()).unwrap();
+    run_shard(&fixture, 2, 2, &Echo::default()).await;
+    std::fs::write(fixture.path("a.json"), five_videos().to_string()).unwrap();
+    let error = merge(&merge_options(&fixture), &Silent).unwrap_err().to_string();
     assert!(error.contains("has captions in") && error.contains("shard-2-of-2`"), "{error}");
 }
 
 #[tokio::test]
-async fn shards_of_different_counts_overlap() {
-    let place = place_of_five_videos();
-    run_shard(&place, 1, 2, &Echo::default()).await;
-    run_shard(&place, 2, 3, &Echo::default()).await;
-    let error = merge(&merge_options(&place), &Silent).unwrap_err();
+async fn shards_of_different_counts_are_rejected() {
+    let fixture = five_video_fixture();
+    run_shard(&fixture, 1, 2, &Echo::default()).await;
+    run_shard(&fixture, 2, 3, &Echo::default()).await;
+    let error = merge(&merge_options(&fixture), &Silent).unwrap_err();
     assert!(matches!(error, Error::ShardsOverlap { .. }), "{error}");
 }
 
 #[tokio::test]
-async fn shards_of_other_settings_are_refused_by_name() {
-    let place = place_of_five_videos();
-    run_shard(&place, 1, 2, &Echo::default()).await;
-    let mut options = place.options(&["a.json"]);
+async fn shards_of_different_settings_are_rejected_naming_the_difference() {
+    let fixture = five_video_fixture();
+    run_shard(&fixture, 1, 2, &Echo::default()).await;
+    let mut options = fixture.options(&["a.json"]);
     options.shard = Shard::new(2, 2);
     options.keyframes.threshold = 0.25;
     summaries(&options, &Echo::default()).await;
-    let error = merge(&merge_options(&place), &Silent).unwrap_err().to_string();
+    let error = merge(&merge_options(&fixture), &Silent).unwrap_err().to_string();
     assert!(error.contains("`threshold` was 0.5 and is 0.25"), "{error}");
 }
 
-/// A VSI-Bench scene of four objects around a middle.
+/// A VSI-Bench scene of four objects around a centre.
 fn meta_info() -> Value {
     let object = |x: f64, y: f64| {
         json!([{"centroid": [x, y, 0.4], "axesLengths": [0.4, 0.4, 0.8],
@@ -377,15 +383,15 @@ fn vsi(category: &str, text: &str, answer: &str) -> Value {
         "question_category": category, "question": text, "answer": answer}])
 }
 
-async fn scene_run(question: Value) -> (Place, Summary) {
-    let place = Place::new(&[("a.json", question), ("x_meta_info.json", meta_info())]);
-    let captioner = SceneCaptions::open(place.folder.path(), 32).unwrap();
-    let summary = summaries(&place.options(&["a.json"]), &captioner).await.remove(0);
-    (place, summary)
+async fn scene_run(question: Value) -> (Fixture, PerceiveSummary) {
+    let fixture = Fixture::new(&[("a.json", question), ("x_meta_info.json", meta_info())]);
+    let captioner = SceneCaptioner::open(fixture.folder.path(), 32).unwrap();
+    let summary = summaries(&fixture.options(&["a.json"]), &captioner).await.remove(0);
+    (fixture, summary)
 }
 
-fn video_part(place: &Place) -> String {
-    let prompt = place.output("a.json")[0]["question"].as_str().unwrap().to_owned();
+fn video_part(fixture: &Fixture) -> String {
+    let prompt = fixture.output("a.json")[0]["question"].as_str().unwrap().to_owned();
     prompt.rsplit_once("Question:").unwrap().0.to_owned()
 }
 
@@ -394,16 +400,16 @@ fn read(path: &Path) -> String {
 }
 
 #[tokio::test]
-async fn another_answer_leaves_the_captions_byte_for_byte_the_same() {
+async fn captions_do_not_depend_on_the_answer() {
     let text = "Question: which is closest to the sofa?\n\nChoices:\nA. lamp\nB. door";
     let (a, _) = scene_run(vsi("object_rel_distance", text, "A")).await;
     let (b, _) = scene_run(vsi("object_rel_distance", text, "B")).await;
-    let log = |place: &Place| read(&place.path("inter/a.captions.jsonl"));
+    let log = |fixture: &Fixture| read(&fixture.path("inter/a.captions.jsonl"));
     assert_eq!(log(&a), log(&b));
 }
 
 #[tokio::test]
-async fn permuted_choices_leave_the_captions_the_same() {
+async fn captions_do_not_depend_on_the_order_of_choices() {
     let text = "Question: which is closest to the sofa?\n\nChoices:\n";
     let (a, _) =
         scene_run(vsi("object_rel_distance", &format!("{text}A. lamp\nB. door"), "A")).await;
@@ -413,27 +419,27 @@ async fn permuted_choices_leave_the_captions_the_same() {
 }
 
 #[tokio::test]
-async fn the_tour_of_a_real_room_tells_true_bearings_and_distances() {
-    let (place, _) = scene_run(vsi("object_rel_distance", "Question: ?", "A")).await;
-    let told = video_part(&place);
+async fn the_tour_of_a_real_room_has_correct_bearings_and_distances() {
+    let (fixture, _) = scene_run(vsi("object_rel_distance", "Question: ?", "A")).await;
+    let captions = video_part(&fixture);
     for line in [
         "\nFrame 0: Observe: sofa ahead, 2.0 m\n",
         "\nFrame 1: After rotate left 90, Observe: lamp ahead, 2.0 m\n",
         "\nFrame 2: After rotate left 90, Observe: door ahead, 2.0 m\n",
         "\nFrame 3: After rotate left 90, Observe: sink ahead, 2.0 m\n",
     ] {
-        assert!(told.contains(line), "{line} is not in {told}");
+        assert!(captions.contains(line), "{line} is not in {captions}");
     }
 }
 
 #[tokio::test]
-async fn a_category_beyond_the_annotations_fails_with_its_reason() {
-    let (place, summary) = scene_run(vsi("obj_appearance_order", "Question: ?", "A")).await;
+async fn an_unsupported_category_fails_with_its_reason() {
+    let (fixture, summary) = scene_run(vsi("obj_appearance_order", "Question: ?", "A")).await;
     assert_eq!((summary.finished, summary.failed), (0, 1));
     assert_eq!(summary.unsupported, BTreeMap::from([("obj_appearance_order".to_owned(), 1)]));
     let log = read(&summary.log);
     assert!(log.contains("cannot support `obj_appearance_order`"), "{log}");
-    assert!(place.output("a.json").is_empty());
+    assert!(fixture.output("a.json").is_empty());
 }
 
 #[tokio::test]
@@ -475,20 +481,20 @@ fn built_in_room(folder: &Path, poses: usize) {
     scene.write(&folder.join("room.json")).unwrap();
 }
 
-async fn built_in_run(poses: usize) -> (Place, Summary) {
+async fn built_in_run(poses: usize) -> (Fixture, PerceiveSummary) {
     let question = json!([{"Question_id": 1, "video_id": "room.mp4", "question": "Question: ?"}]);
-    let place = Place::new(&[("a.json", question)]);
-    built_in_room(place.folder.path(), poses);
-    let mut options = place.options(&["a.json"]);
-    options.folder_path = Some(place.folder.path().to_owned());
-    let captioner = SceneCaptions::open(place.folder.path(), 32).unwrap();
+    let fixture = Fixture::new(&[("a.json", question)]);
+    built_in_room(fixture.folder.path(), poses);
+    let mut options = fixture.options(&["a.json"]);
+    options.folder_path = Some(fixture.folder.path().to_owned());
+    let captioner = SceneCaptioner::open(fixture.folder.path(), 32).unwrap();
     let summary = summaries(&options, &captioner).await.remove(0);
-    (place, summary)
+    (fixture, summary)
 }
 
 #[tokio::test]
-async fn a_built_in_room_is_told_from_the_poses_of_its_key_frames() {
-    let (place, summary) = built_in_run(20).await;
+async fn a_built_in_room_is_captioned_from_the_poses_of_its_key_frames() {
+    let (fixture, summary) = built_in_run(20).await;
     let line: Value = serde_json::from_str(&read(&summary.log)).unwrap();
     let frames = line["frames"].as_array().unwrap();
     let (first, last) = (&frames[0], &frames[frames.len() - 1]);
@@ -498,11 +504,11 @@ async fn a_built_in_room_is_told_from_the_poses_of_its_key_frames() {
         let turn = (pair[1]["index"].as_u64().unwrap() - pair[0]["index"].as_u64().unwrap()) * 10;
         assert_eq!(pair[1]["action"], json!(format!("rotate left {turn}")));
     }
-    assert!(video_part(&place).contains("Frame 0: Observe: red lamp ahead, 3 m"));
+    assert!(video_part(&fixture).contains("Frame 0: Observe: red lamp ahead, 3 m"));
 }
 
 #[tokio::test]
-async fn a_scene_with_too_few_poses_is_another_videos() {
+async fn a_scene_with_too_few_poses_is_rejected() {
     let (_place, summary) = built_in_run(10).await;
     assert_eq!(summary.failed, 1);
     assert!(read(&summary.log).contains("do not belong together"));

@@ -1,4 +1,4 @@
-//! Several processes of one run, which share its videos.
+//! Replicas: several processes of one run, which share its videos.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -7,19 +7,19 @@ use std::sync::Mutex;
 
 use embodied_r_data::progress::Silent;
 use embodied_r_perception::Error;
-use embodied_r_perception::captioner::{Asked, Caption, Captioner, Footage};
+use embodied_r_perception::captioner::{Caption, CaptionRequest, Captioner, VideoFrames};
 use embodied_r_perception::perceive::{
-    Options, Replica, Shard, Summary, merge, run, settings, unite,
+    PerceiveOptions, PerceiveSummary, Replica, Shard, merge, merge_replicas, run, settings,
 };
 use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::{Map, Value, json};
 
-/// Captions a question with its own text, fails those of `broken`, and remembers what was asked.
+/// Captions a question with its own text, fails those in `broken`, and records the requests.
 #[derive(Default)]
 struct Echo {
     style: &'static str,
     broken: BTreeSet<&'static str>,
-    asked: Mutex<Vec<String>>,
+    requests: Mutex<Vec<String>>,
 }
 
 impl Captioner for Echo {
@@ -29,13 +29,13 @@ impl Captioner for Echo {
 
     fn caption<'a>(
         &'a self,
-        asked: Asked<'a>,
-        _: &'a Footage,
+        request: CaptionRequest<'a>,
+        _: &'a VideoFrames,
     ) -> BoxFuture<'a, embodied_r_perception::Result<Vec<Caption>>> {
-        let text = asked.text.unwrap();
-        self.asked.lock().unwrap().push(text.to_owned());
+        let text = request.text.unwrap();
+        self.requests.lock().unwrap().push(text.to_owned());
         let result = match self.broken.contains(text) {
-            true => Err(Error::EmptyReply { index: 0, reason: None }),
+            true => Err(Error::EmptyCompletion { index: 0, reason: None }),
             false => Ok(vec![Caption {
                 index: 0,
                 time_s: None,
@@ -53,9 +53,9 @@ impl Captioner for Echo {
     }
 }
 
-struct Place(tempfile::TempDir);
+struct Fixture(tempfile::TempDir);
 
-impl Place {
+impl Fixture {
     /// Two questions about each of five videos.
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -76,20 +76,20 @@ impl Place {
         self.0.path().join(name)
     }
 
-    fn options(&self, replica: Option<(usize, usize)>) -> Options {
-        Options {
+    fn options(&self, replica: Option<(usize, usize)>) -> PerceiveOptions {
+        PerceiveOptions {
             concurrency: 2,
             replica: replica.and_then(|(index, count)| Replica::new(index, count)),
-            ..Options::new(vec![self.path("a.json")], self.path("inter"))
+            ..PerceiveOptions::new(vec![self.path("a.json")], self.path("inter"))
         }
     }
 
-    async fn run(&self, replica: Option<(usize, usize)>, echo: &Echo) -> Summary {
+    async fn run(&self, replica: Option<(usize, usize)>, echo: &Echo) -> PerceiveSummary {
         run(&self.options(replica), echo, &Silent).await.unwrap().remove(0)
     }
 
-    fn unite(&self, options: &Options, echo: &Echo) {
-        unite(options, &settings(options, echo), &Silent).unwrap();
+    fn merge_replicas(&self, options: &PerceiveOptions, echo: &Echo) {
+        merge_replicas(options, &settings(options, echo), &Silent).unwrap();
     }
 
     fn outputs(&self) -> [String; 2] {
@@ -104,14 +104,14 @@ impl Place {
 }
 
 #[tokio::test]
-async fn replicas_together_write_byte_for_byte_what_one_process_writes() {
+async fn merged_replicas_are_byte_identical_to_a_single_process() {
     let broken = || Echo { broken: ["q3"].into(), ..Echo::default() };
-    let whole = Place::new();
+    let whole = Fixture::new();
     let alone = whole.run(None, &broken()).await;
-    let place = Place::new();
-    let mut sum: Option<Summary> = None;
+    let fixture = Fixture::new();
+    let mut sum: Option<PerceiveSummary> = None;
     for index in 1..=3 {
-        let summary = place.run(Some((index, 3)), &broken()).await;
+        let summary = fixture.run(Some((index, 3)), &broken()).await;
         assert!(summary.questions <= 4);
         sum = Some(match sum {
             None => summary,
@@ -120,89 +120,89 @@ async fn replicas_together_write_byte_for_byte_what_one_process_writes() {
     }
     let sum = sum.unwrap();
     assert_eq!((sum.questions, sum.finished, sum.failed), (10, 9, 1));
-    assert_eq!(sum.output, place.path("inter/a.json"));
+    assert_eq!(sum.output, fixture.path("inter/a.json"));
     assert_eq!((alone.finished, alone.failed), (9, 1));
-    place.unite(&place.options(None), &broken());
-    assert_eq!(place.outputs(), whole.outputs());
-    assert_eq!(place.folders(), 0);
-    // Several or one try what failed, and nothing else.
+    fixture.merge_replicas(&fixture.options(None), &broken());
+    assert_eq!(fixture.outputs(), whole.outputs());
+    assert_eq!(fixture.folders(), 0);
+    // Any number of replicas retries only the failed question.
     for replica in [Some((2, 2)), Some((1, 2)), None] {
         let echo = broken();
-        place.run(replica, &echo).await;
-        assert!(echo.asked.lock().unwrap().iter().all(|asked| asked == "q3"), "{replica:?}");
+        fixture.run(replica, &echo).await;
+        assert!(echo.requests.lock().unwrap().iter().all(|request| request == "q3"), "{replica:?}");
     }
 }
 
 #[tokio::test]
-async fn what_other_numbers_of_processes_have_finished_is_not_asked_again() {
-    let place = Place::new();
+async fn a_run_with_another_replica_count_resumes() {
+    let fixture = Fixture::new();
     let first = Echo::default();
-    // Of three one was done when the run was killed, and another was amidst a line.
-    place.run(Some((1, 3)), &first).await;
-    let done = first.asked.lock().unwrap().len();
-    let log = place.path("inter/replica-2-of-3");
+    // When the run was killed, one of three replicas was done, and another was writing a line.
+    fixture.run(Some((1, 3)), &first).await;
+    let done = first.requests.lock().unwrap().len();
+    let log = fixture.path("inter/replica-2-of-3");
     std::fs::create_dir(&log).unwrap();
     std::fs::write(log.join("a.captions.jsonl"), "{\"id\": 4, \"vid").unwrap();
     let second = Echo::default();
     let summaries =
-        [place.run(Some((1, 2)), &second).await, place.run(Some((2, 2)), &second).await];
-    assert_eq!(summaries.iter().map(|summary| summary.already).sum::<usize>(), done);
-    assert_eq!(second.asked.lock().unwrap().len(), 10 - done);
-    place.unite(&place.options(None), &second);
-    let whole = Place::new();
+        [fixture.run(Some((1, 2)), &second).await, fixture.run(Some((2, 2)), &second).await];
+    assert_eq!(summaries.iter().map(|summary| summary.already_finished).sum::<usize>(), done);
+    assert_eq!(second.requests.lock().unwrap().len(), 10 - done);
+    fixture.merge_replicas(&fixture.options(None), &second);
+    let whole = Fixture::new();
     whole.run(None, &Echo::default()).await;
-    assert_eq!(place.outputs(), whole.outputs());
+    assert_eq!(fixture.outputs(), whole.outputs());
 }
 
 #[tokio::test]
-async fn one_process_goes_on_from_what_several_have_left() {
-    let place = Place::new();
-    place.run(Some((2, 2)), &Echo::default()).await;
+async fn a_single_process_resumes_from_replicas() {
+    let fixture = Fixture::new();
+    fixture.run(Some((2, 2)), &Echo::default()).await;
     let echo = Echo::default();
-    let summary = place.run(None, &echo).await;
-    assert_eq!(summary.already + echo.asked.lock().unwrap().len(), 10);
-    assert!(summary.already > 0);
+    let summary = fixture.run(None, &echo).await;
+    assert_eq!(summary.already_finished + echo.requests.lock().unwrap().len(), 10);
+    assert!(summary.already_finished > 0);
 }
 
 #[tokio::test]
-async fn replicas_of_a_shard_write_the_shard() {
-    let (place, whole) = (Place::new(), Place::new());
-    let shard = |place: &Place, index, replica| Options {
+async fn replicas_of_a_shard_write_the_shards_outputs() {
+    let (fixture, whole) = (Fixture::new(), Fixture::new());
+    let shard = |fixture: &Fixture, index, replica| PerceiveOptions {
         shard: Shard::new(index, 2),
-        ..place.options(replica)
+        ..fixture.options(replica)
     };
     for index in 1..=2 {
         for replica in 1..=2 {
-            let options = shard(&place, index, Some((replica, 2)));
+            let options = shard(&fixture, index, Some((replica, 2)));
             run(&options, &Echo::default(), &Silent).await.unwrap();
         }
-        place.unite(&shard(&place, index, None), &Echo::default());
+        fixture.merge_replicas(&shard(&fixture, index, None), &Echo::default());
         run(&shard(&whole, index, None), &Echo::default(), &Silent).await.unwrap();
     }
-    for place in [&place, &whole] {
+    for fixture in [&fixture, &whole] {
         let options = embodied_r_perception::perceive::MergeOptions {
-            data_paths: vec![place.path("a.json")],
+            data_paths: vec![fixture.path("a.json")],
             answers: None,
-            save_path: place.path("inter"),
+            save_path: fixture.path("inter"),
             shards: vec![],
         };
         assert_eq!(merge(&options, &Silent).unwrap()[0].finished, 10);
     }
-    assert_eq!(place.outputs(), whole.outputs());
+    assert_eq!(fixture.outputs(), whole.outputs());
 }
 
 #[tokio::test]
-async fn captions_of_other_settings_are_refused_before_anything_is_asked() {
-    let place = Place::new();
-    place.run(Some((1, 2)), &Echo::default()).await;
+async fn captions_of_other_settings_are_rejected_before_any_request() {
+    let fixture = Fixture::new();
+    fixture.run(Some((1, 2)), &Echo::default()).await;
     let other = Echo { style: "other", ..Echo::default() };
     for replica in [Some((1, 3)), Some((2, 3)), Some((3, 3))] {
-        let refused = run(&place.options(replica), &other, &Silent).await;
-        // Each looks at its own questions alone.
-        if let Err(error) = refused {
+        let result = run(&fixture.options(replica), &other, &Silent).await;
+        // Each replica checks only its own questions.
+        if let Err(error) = result {
             assert!(matches!(error, Error::SettingsChanged { .. }), "{error}");
             return;
         }
     }
-    unreachable!("captions of other settings are taken");
+    unreachable!("captions of other settings are accepted");
 }

@@ -1,4 +1,4 @@
-//! Files that either are whole or are not there.
+//! Atomic file writes.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -7,10 +7,10 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Writes `path` through `fill`: to a temporary name beside it, flushed to disk, then renamed.
+/// Writes `path` through `fill` into a temporary file in the same folder, syncs it to disk and renames it.
 ///
 /// # Errors
-/// [`Error::Io`], or whatever `fill` returns; the temporary file is removed then.
+/// [`Error::Io`], or the error of `fill`; the temporary file is then removed.
 pub(crate) fn write_with(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> Result<()>,
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_write_leaves_the_old_file_and_no_other() {
+    fn a_failed_write_keeps_the_old_file_and_leaves_no_temporary() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.json");
         write(&path, b"old").unwrap();

@@ -1,7 +1,7 @@
-//! Chat templates: a conversation to the text that a model was trained on.
+//! Chat templates: render a conversation as the prompt format that a model was trained on.
 //!
-//! Templates are Jinja, rendered as `transformers` does: blocks trimmed, Python's string methods, loop controls, and
-//! the functions `raise_exception`, `strftime_now` and the filter `tojson`.
+//! Templates are Jinja, rendered as in `transformers`: trimmed blocks, Python's string methods, loop controls, the
+//! functions `raise_exception` and `strftime_now`, and the filter `tojson`.
 
 #[cfg(test)]
 mod tests;
@@ -18,60 +18,60 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// One turn of a conversation.
+/// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatMessage {
-    /// Who speaks: `system`, `user` or `assistant`.
+    /// `system`, `user` or `assistant`.
     pub role: String,
-    /// What they say.
+    /// The message's text.
     pub content: String,
 }
 
 impl ChatMessage {
-    /// A turn of `role`.
+    /// A message of `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self { role: role.into(), content: content.into() }
     }
 
-    /// What frames the conversation.
+    /// A system message.
     pub fn system(content: impl Into<String>) -> Self {
         Self::new("system", content)
     }
 
-    /// A turn of the user.
+    /// A user message.
     pub fn user(content: impl Into<String>) -> Self {
         Self::new("user", content)
     }
 
-    /// A turn of the model.
+    /// An assistant message.
     pub fn assistant(content: impl Into<String>) -> Self {
         Self::new("assistant", content)
     }
 }
 
-/// What a rendered conversation ends with.
+/// Whether a rendered conversation ends with a generation prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Generation {
-    /// The opening of the model's next turn, for it to go on from.
-    Prompt,
-    /// The last message.
+pub enum GenerationPrompt {
+    /// The opening of the model's next turn (`add_generation_prompt=True`).
+    Append,
+    /// Nothing after the last message.
     None,
 }
 
-/// A model's template, compiled.
+/// A model's compiled chat template.
 #[derive(Debug)]
 pub(crate) struct ChatTemplate {
     path: PathBuf,
     environment: Environment<'static>,
-    /// `bos_token` and its like, which templates may name.
+    /// `bos_token`, `eos_token` and others that templates may reference.
     special_tokens: BTreeMap<String, String>,
 }
 
 const NAME: &str = "chat template";
 
 impl ChatTemplate {
-    /// Finds the template of the model in `dir`, in the order of `transformers`: `chat_template.jinja`, then the
-    /// `chat_template` of `tokenizer_config.json`, then `chat_template.json`.
+    /// Finds the template of the model in `dir` with the precedence of `transformers`: `chat_template.jinja`, the
+    /// `chat_template` of `tokenizer_config.json`, `chat_template.json`.
     pub(crate) fn find(dir: &Path, tokenizer_config: &Value) -> Result<Option<Self>> {
         let jinja = dir.join("chat_template.jinja");
         if jinja.is_file() {
@@ -93,7 +93,7 @@ impl ChatTemplate {
         Ok(None)
     }
 
-    /// The `chat_template` of a tokenizer's configuration, which `path` holds.
+    /// The `chat_template` of the tokenizer configuration in `path`.
     pub(crate) fn in_config(path: &Path, tokenizer_config: &Value) -> Result<Option<Self>> {
         let source = chosen(path, tokenizer_config)?;
         let compile = |source| Self::compile(path.to_owned(), source, tokenizer_config);
@@ -106,17 +106,17 @@ impl ChatTemplate {
         Ok(Self { path, environment, special_tokens: special_tokens(tokenizer_config) })
     }
 
-    /// The text of a conversation.
+    /// Renders a conversation.
     pub(crate) fn render(
         &self,
         messages: &[impl Serialize],
-        generation: Generation,
+        generation: GenerationPrompt,
     ) -> Result<String> {
         let template = self.environment.get_template(NAME).map_err(failed(&self.path))?;
         let special = Jinja::from(Serde(&self.special_tokens));
         let conversation = context! {
             messages => Serde(messages),
-            add_generation_prompt => generation == Generation::Prompt,
+            add_generation_prompt => generation == GenerationPrompt::Append,
             tools => (),
             documents => (),
         };
@@ -124,7 +124,7 @@ impl ChatTemplate {
     }
 }
 
-/// The `chat_template` of a file: a text, or a list of named ones of which `default` is meant.
+/// The `chat_template` of a file: a string, or the one named `default` in a list.
 fn chosen(path: &Path, config: &Value) -> Result<Option<String>> {
     let unclear = |found: String| Error::TemplateChoice { path: path.to_owned(), found };
     match config.get("chat_template") {
@@ -142,7 +142,7 @@ fn chosen(path: &Path, config: &Value) -> Result<Option<String>> {
     }
 }
 
-/// Entries such as `"eos_token": "<|im_end|>"`, or with an object that has the text as `content`.
+/// Entries such as `"eos_token": "<|im_end|>"`; the value may also be an object with the text in `content`.
 fn special_tokens(config: &Value) -> BTreeMap<String, String> {
     let entries = config.as_object().into_iter().flatten();
     let tokens = entries.filter(|(key, _)| key.ends_with("_token")).filter_map(|(key, value)| {
@@ -162,27 +162,27 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     Ok(environment)
 }
 
-/// How a template refuses a conversation.
+/// Lets a template reject a conversation.
 fn raise_exception(message: String) -> Result<Jinja, minijinja::Error> {
     Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
 }
 
-/// The local date and time, for templates that tell the model what day it is.
+/// The local date and time, for templates that include the current date.
 fn strftime_now(format: String) -> Result<String, minijinja::Error> {
     let mut text = String::new();
     match write!(text, "{}", chrono::Local::now().format(&format)) {
         Ok(()) => Ok(text),
         Err(_) => {
-            let told = format!("`{format}` is no format of a date");
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, told))
+            let message = format!("`{format}` is not a valid date format");
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         }
     }
 }
 
-/// Python's `json.dumps` without escapes for HTML: `", "` and `": "` between entries, or lines of `indent` spaces.
+/// Python's `json.dumps` without HTML escapes: separators `", "` and `": "`, or lines indented by `indent` spaces.
 fn tojson(value: Jinja, options: Kwargs) -> Result<String, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
-    // Other options change nothing for what a conversation holds.
+    // The other options have no effect on the values of a conversation.
     for option in ["ensure_ascii", "separators", "sort_keys"] {
         let _: Option<Jinja> = options.get(option)?;
     }
@@ -196,12 +196,12 @@ fn tojson(value: Jinja, options: Kwargs) -> Result<String, minijinja::Error> {
         }
         None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, PythonJson)),
     };
-    let failed = |told: String| minijinja::Error::new(ErrorKind::BadSerialization, told);
+    let failed = |message: String| minijinja::Error::new(ErrorKind::BadSerialization, message);
     written.map_err(|error| failed(error.to_string()))?;
     String::from_utf8(text).map_err(|error| failed(error.to_string()))
 }
 
-/// JSON with a space after each comma and colon.
+/// JSON with a space after each comma and colon, as Python writes it.
 struct PythonJson;
 
 impl serde_json::ser::Formatter for PythonJson {

@@ -1,4 +1,4 @@
-//! A decoder's shape, from and to Hugging Face's `config.json`.
+//! A decoder's configuration: reads and writes Hugging Face's `config.json`.
 
 mod published;
 mod read;
@@ -18,17 +18,16 @@ use crate::error::{Error, Result};
 use crate::gguf::{self, GgufModel};
 use crate::lora;
 
-/// Name of the configuration file in a model's folder.
+/// Name of the configuration file in a model folder.
 pub const CONFIG_FILE: &str = "config.json";
 
-/// The families of decoders, by the name `transformers` gives them.
+/// The supported decoder families, by `model_type` of `transformers`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ModelType {
-    /// Qwen2 and Qwen2.5, and the text part of Qwen2.5-VL: without images its three rope positions are equal, which
-    /// makes it a Qwen2 decoder.
+    /// Qwen2 and Qwen2.5, and the text decoder of Qwen2.5-VL, which is a Qwen2 decoder with M-RoPE.
     Qwen2,
-    /// Llama, and what is shaped as it: no biases.
+    /// Llama and models of its architecture, without biases.
     Llama,
 }
 
@@ -41,7 +40,7 @@ impl ModelType {
         }
     }
 
-    /// The class in `transformers`.
+    /// The model class in `transformers`.
     pub fn architecture(self) -> &'static str {
         match self {
             Self::Qwen2 => "Qwen2ForCausalLM",
@@ -50,7 +49,7 @@ impl ModelType {
     }
 }
 
-/// The number format of stored weights.
+/// The dtype of stored weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeightDtype {
     /// 32-bit floats.
@@ -71,7 +70,7 @@ impl WeightDtype {
         }
     }
 
-    /// Bytes of one number.
+    /// Bytes per element.
     pub fn size_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -80,63 +79,63 @@ impl WeightDtype {
     }
 }
 
-/// Layers that see no further back than a number of tokens.
+/// Sliding-window attention.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlidingWindow {
-    /// Most recent tokens that such a layer sees, the query's own included.
+    /// Window size in tokens, the query's own included.
     pub tokens: usize,
-    /// The layers, ascending.
+    /// The layers with a window, ascending.
     pub layers: Vec<usize>,
 }
 
-/// The shape of a decoder. Fields bear the names of `transformers`.
+/// A decoder's configuration. Fields are named as in `transformers`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// The family.
     pub model_type: ModelType,
-    /// Rows of the embedding, often more than the tokenizer has entries.
+    /// Rows of the embedding matrix; often padded beyond the tokenizer's vocabulary.
     pub vocab_size: usize,
-    /// Width of the residual stream.
+    /// Hidden size of the residual stream.
     pub hidden_size: usize,
-    /// Width of the feed-forward layer.
+    /// Hidden size of the MLP.
     pub intermediate_size: usize,
     /// Number of layers.
     pub num_hidden_layers: usize,
     /// Query heads.
     pub num_attention_heads: usize,
-    /// Key and value heads, a divisor of the query heads.
+    /// Key/value heads; divides the query heads.
     pub num_key_value_heads: usize,
-    /// Width of a head, even. Usually `hidden_size / num_attention_heads`.
+    /// Head dimension, even. Usually `hidden_size / num_attention_heads`.
     pub head_dim: usize,
-    /// Added to the mean square in RMS norms.
+    /// Epsilon of the RMS norms.
     pub rms_norm_eps: f64,
     /// The rotary position embedding.
     pub rope: Rope,
-    /// The layers that see the most recent tokens alone; `None` where every layer sees all.
+    /// Sliding-window attention; `None` if every layer has full attention.
     pub sliding_window: Option<SlidingWindow>,
-    /// Whether the output layer is the embedding itself.
+    /// Whether the LM head shares the embedding matrix.
     pub tie_word_embeddings: bool,
-    /// Whether the query, key and value products have a bias (the output product never has).
+    /// Whether the query, key and value projections have a bias (the output projection never has).
     pub attention_bias: bool,
-    /// Longest sequence the model was made for, in tokens.
+    /// Maximum sequence length, in tokens.
     pub max_position_embeddings: usize,
-    /// Standard deviation of freshly drawn weights.
+    /// Standard deviation of randomly initialised weights.
     pub initializer_range: f64,
-    /// The format of the weights beside this configuration.
+    /// The dtype of the stored weights.
     pub dtype: WeightDtype,
-    /// First token of a text, if the model wants one.
+    /// Token prepended to a text, if any.
     pub bos_token_id: Option<u32>,
-    /// Tokens that end a text; the first is the main one.
+    /// End-of-sequence tokens; the first is the primary one.
     pub eos_token_ids: Vec<u32>,
 }
 
 impl ModelConfig {
     /// Reads `config.json` of the model in `dir`.
     ///
-    /// Understood are the hub's flat form and the nested one of `transformers` 5 (`text_config`, `rope_parameters`).
+    /// Supports the flat format of the hub and the nested one of `transformers` 5 (`text_config`, `rope_parameters`).
     ///
     /// # Errors
-    /// If the file cannot be read, and [`Error::Config`] with every field that is missing, wrong or not supported.
+    /// If the file cannot be read, and [`Error::Config`] with every field that is missing, invalid or unsupported.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join(CONFIG_FILE);
         let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
@@ -144,13 +143,13 @@ impl ModelConfig {
         Self::from_json(&value).map_err(|faults| Error::Config { path, faults })
     }
 
-    /// The shape of the model that `path` names: a folder in Hugging Face's layout, a GGUF file or a folder with one, or
-    /// an adapter's folder, which means the model that the adapter stands on.
+    /// The configuration of the model at `path`: a folder in Hugging Face's layout, a GGUF file or a folder with one, or
+    /// an adapter folder, which stands for its base model.
     ///
     /// # Errors
-    /// As [`Self::from_dir`], and for a broken GGUF file or an adapter without its model.
+    /// As [`Self::from_dir`], and for a corrupt GGUF file or an adapter whose base model is missing.
     pub fn of_model(path: &Path) -> Result<Self> {
-        if let Some(base) = lora::base_of(path)? {
+        if let Some(base) = lora::base_model_dir(path)? {
             return Self::of_model(&base);
         }
         match gguf::find(path)? {
@@ -159,24 +158,24 @@ impl ModelConfig {
         }
     }
 
-    /// Reads the contents of a `config.json`.
+    /// Parses a `config.json`.
     ///
     /// # Errors
-    /// Every field that is missing, wrong or not supported.
+    /// Every field that is missing, invalid or unsupported.
     pub fn from_json(value: &Value) -> Result<Self, Vec<ConfigFault>> {
         read::config(value)
     }
 
-    /// Writes `config.json` into `dir`, in the flat form that every `transformers` reads.
+    /// Writes `config.json` into `dir`, in the flat format that every version of `transformers` reads.
     ///
     /// # Errors
-    /// [`Error::Config`] if the shape is impossible, [`Error::Io`] if the file cannot be written.
+    /// [`Error::Config`] if the configuration is inconsistent, [`Error::Io`] if the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<()> {
         self.check_for(dir)?;
         atomic::write_json(&dir.join(CONFIG_FILE), &self.to_json())
     }
 
-    /// [`Self::check`] of what is to be written into `dir`.
+    /// [`Self::check`] before a save into `dir`.
     pub(crate) fn check_for(&self, dir: &Path) -> Result<()> {
         self.check().map_err(|faults| Error::Config { path: dir.join(CONFIG_FILE), faults })
     }
@@ -231,21 +230,20 @@ impl ModelConfig {
         let count = self.num_hidden_layers;
         value["layer_types"] = (0..count).map(kind).collect();
         value["sliding_window"] = json!(tokens);
-        // For versions before `layer_types`; they can express windows in the last layers alone.
+        // For versions without `layer_types`, which only support windows in the last layers.
         value["max_window_layers"] = json!(layers.first().unwrap_or(&count));
     }
 
-    /// The number of most recent tokens, the query's own included, that the layer sees; `None` means
-    /// all.
+    /// The layer's attention window in tokens, the query's own included; `None` is full attention.
     pub fn window(&self, layer: usize) -> Option<usize> {
         let window = self.sliding_window.as_ref()?;
         window.layers.contains(&layer).then_some(window.tokens)
     }
 
-    /// Checks that the sizes fit each other.
+    /// Checks that the sizes are consistent.
     ///
     /// # Errors
-    /// Every one that does not.
+    /// Every inconsistent field.
     pub fn check(&self) -> Result<(), Vec<ConfigFault>> {
         let mut faults = Vec::new();
         for (field, size) in [
@@ -286,14 +284,14 @@ impl ModelConfig {
             faults.push(ConfigFault::unsupported(
                 "attention_bias",
                 false,
-                "qwen2 has biases, take `llama`",
+                "qwen2 has biases, use `llama`",
             ));
         }
         if self.model_type == ModelType::Llama && self.attention_bias {
             faults.push(ConfigFault::unsupported(
                 "attention_bias",
                 true,
-                "llama's own has none, take `qwen2`",
+                "llama has none, use `qwen2`",
             ));
         }
         if faults.is_empty() { Ok(()) } else { Err(faults) }
@@ -305,23 +303,23 @@ impl ModelConfig {
             faults.push(ConfigFault::wrong("sliding_window", 0, "a positive integer"));
         }
         let ascending = window.layers.is_sorted_by(|a, b| a < b);
-        let there = window.layers.last().is_some_and(|last| *last < self.num_hidden_layers);
-        if !(ascending && there) {
+        let in_range = window.layers.last().is_some_and(|last| *last < self.num_hidden_layers);
+        if !(ascending && in_range) {
             let found = format!("{:?}", window.layers);
-            let want = "ascending indices of layers, one at least";
+            let want = "at least one layer index, in ascending order";
             faults.push(ConfigFault::wrong("layer_types", found, want));
         }
         if self.model_type == ModelType::Llama {
             faults.push(ConfigFault::unsupported(
                 "sliding_window",
                 window.tokens,
-                "llama has full attention in every layer, take `qwen2`",
+                "llama has full attention in every layer, use `qwen2`",
             ));
         }
         faults
     }
 
-    /// Number of trainable numbers.
+    /// Number of parameters.
     pub fn parameter_count(&self) -> usize {
         let queries = self.num_attention_heads * self.head_dim;
         let keys = self.num_key_value_heads * self.head_dim;
@@ -336,27 +334,27 @@ impl ModelConfig {
     }
 }
 
-/// One thing wrong with a `config.json`.
+/// One fault of a `config.json`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigFault {
-    /// A field without a default is not there.
+    /// A required field is missing.
     #[error("`{field}` is missing")]
     Missing {
         /// Its name.
         field: String,
     },
-    /// A field's value cannot be.
+    /// A field's value is invalid.
     #[error("`{field}` is `{found}`, want {want}")]
     Wrong {
         /// Its name.
         field: String,
         /// Its value.
         found: String,
-        /// What it should be.
+        /// The expected value.
         want: &'static str,
     },
-    /// A field asks for what this decoder does not do.
+    /// A field's value is unsupported.
     #[error("`{field}` = `{found}` is not supported: {why}")]
     Unsupported {
         /// Its name.

@@ -1,4 +1,4 @@
-//! The decoder's tensors, by their place in the model.
+//! The decoder for training: its tensors by module, with forward and backward of a layer.
 
 mod gradients;
 mod layer;
@@ -9,19 +9,19 @@ use std::borrow::Cow;
 use candle_core::Tensor;
 use embodied_r_kernels::Precision;
 use embodied_r_kernels::attention::{GroupSpan, Heads};
-use embodied_r_kernels::rope::Angles;
+use embodied_r_kernels::rope::CosSinCache;
 use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 pub(crate) use gradients::DecoderGradients;
-pub(crate) use layer::{Activations, PromptKv, Sharing};
+pub(crate) use layer::{Activations, PromptKv, PromptSharing};
 pub(crate) use linear::{Linear, LowRank};
 
 /// The tensors of one layer.
 pub(crate) type Layer = crate::layer::Layer<Linear>;
 
-/// All tensors of a decoder. With tied embeddings `head` is `embedding`.
+/// All tensors of a decoder. With tied embeddings, `head` is `embedding`.
 #[derive(Clone)]
 pub(crate) struct Decoder {
     pub(crate) embedding: Tensor,
@@ -31,10 +31,10 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// Finds each tensor by its canonical name; none is copied.
+    /// Looks each tensor up by its canonical name, without copies.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`] if one is not there.
+    /// [`Error::MissingTensor`].
     pub(crate) fn new(tensors: &IndexMap<String, Tensor>, config: &ModelConfig) -> Result<Self> {
         let get = |name: &str| {
             let missing = || Error::MissingTensor { name: name.to_owned() };
@@ -55,30 +55,30 @@ impl Decoder {
     }
 }
 
-/// What the layers of one pass share.
+/// The inputs that all layers of a pass share.
 pub(crate) struct Pass<'a> {
-    pub(crate) angles: Angles,
+    pub(crate) cos_sin: CosSinCache,
     pub(crate) spans: Cow<'a, [GroupSpan]>,
     pub(crate) heads: Heads,
     pub(crate) eps: f64,
     pub(crate) precision: Precision,
-    /// In training a key for each row, from which the masks of its dropout follow.
+    /// In training, a key for each row that determines its dropout masks.
     pub(crate) dropout: Option<Vec<u64>>,
-    /// What the last layer computes to its end, if that is not all.
-    pub(crate) ends: Option<Box<Ends<'a>>>,
+    /// The rows whose last-layer output is needed; `None` if all are.
+    pub(crate) output_rows: Option<Box<OutputRows<'a>>>,
 }
 
-/// Rows whose output of the last layer is looked at. Of others it computes keys and values alone.
-pub(crate) struct Ends<'a> {
+/// The rows whose last-layer output is needed. For the others, the last layer only computes keys and values.
+pub(crate) struct OutputRows<'a> {
     /// The rows, in order.
     pub(crate) rows: Vec<usize>,
-    /// The pass as they see it: the tokens of other rows are silent.
+    /// The pass restricted to these rows: other tokens have no queries.
     pub(crate) pass: Pass<'a>,
 }
 
 impl<'a> Pass<'a> {
-    /// What the layer at `index` of `layers` computes to its end, if that is not all.
-    pub(crate) fn ends(&self, index: usize, layers: usize) -> Option<&Ends<'a>> {
-        self.ends.as_deref().filter(|_| index + 1 == layers)
+    /// The output rows of the layer at `index` of `layers`; `None` if all are computed.
+    pub(crate) fn output_rows(&self, index: usize, layers: usize) -> Option<&OutputRows<'a>> {
+        self.output_rows.as_deref().filter(|_| index + 1 == layers)
     }
 }

@@ -1,44 +1,44 @@
-//! Sampling with continuous batching.
+//! The inference engine: continuous batching over a paged KV cache.
 //!
 //! Requests enter and leave at any step. [`Engine::step`] computes a budget of tokens: one for each
-//! sequence that decodes, and chunks of prompts with what is left. Keys and values lie in pages;
-//! sequences that begin alike share them by reference, be it the samples of a prompt or a system
-//! prompt across requests. When pages run out, the youngest sequence is put back and computed again
-//! later. What a request gives depends on it alone, to the bit.
+//! decoding sequence, and chunked prefill with the rest. Sequences with a common prefix share its pages
+//! by reference, within a request's samples as well as across requests (prefix caching). When the cache
+//! is full, the youngest sequence is preempted and later recomputed. A request's output is bit-identical
+//! whatever other requests are in the batch.
 
-mod cache;
+mod kv_cache;
 mod linear;
 mod model;
-mod pages;
+mod page_allocator;
 mod schedule;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use embodied_r_kernels::paged_attention::PAGE;
-use embodied_r_kernels::pool;
+use embodied_r_kernels::paged_attention::PAGE_SIZE;
+use embodied_r_kernels::thread_pool;
 
+use crate::activation_cache::ActivationCache;
 use crate::error::{Error, Result};
-use crate::generate::{Finish, Request};
+use crate::generate::{FinishReason, GenerationRequest};
 use crate::prompt::{Prompt, TokenKey, text_key};
 use crate::random::Stream;
-use crate::sampling::{History, Row, Sampling, Token, draw_rows};
-use crate::tape::Tape;
-use cache::CacheShape;
+use crate::sampling::{History, Row, SampledToken, SamplingParams, draw_rows};
+use kv_cache::KvCacheShape;
 pub use model::InferenceModel;
-use model::{Batch, Part};
-use pages::Pages;
+use model::{Batch, SequenceChunk};
+use page_allocator::PageAllocator;
 
-/// What an engine may use.
+/// Limits of an engine, named as in vLLM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// Sequences that are decoded together, at most.
+    /// Maximum number of concurrent sequences.
     pub max_num_seqs: usize,
-    /// Tokens that a step computes, at most: one for each sequence that decodes, and prompts in
-    /// chunks of what is left.
+    /// Maximum number of tokens per step: one for each decoding sequence, and chunked prefill with the
+    /// rest.
     pub max_num_batched_tokens: usize,
-    /// Tokens whose keys and values are kept, at most; none: as many as the running sequences need.
+    /// Capacity of the KV cache in tokens; `None` grows it with the running sequences.
     pub kv_cache_tokens: Option<usize>,
 }
 
@@ -48,90 +48,89 @@ impl Default for EngineOptions {
     }
 }
 
-/// Names a request of an engine.
+/// Identifies a request within an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(u64);
 
-/// What a step gives.
+/// An output of a step.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Output {
-    /// A token was drawn.
+pub enum EngineOutput {
+    /// A token was sampled.
     Token {
         /// Its request.
         request: RequestId,
-        /// Index among the request's samples.
+        /// Index of the sample within the request.
         sample: usize,
         /// The token.
-        token: Token,
+        token: SampledToken,
     },
-    /// A completion is finished; nothing more comes of it.
+    /// A completion has finished; it produces no further outputs.
     Finished {
         /// Its request.
         request: RequestId,
-        /// Index among the request's samples.
+        /// Index of the sample within the request.
         sample: usize,
-        /// Why.
-        finish: Finish,
+        /// Why it finished.
+        finish_reason: FinishReason,
     },
 }
 
-/// How an engine is doing.
+/// Statistics of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EngineStats {
-    /// Sequences that wait for their turn.
+    /// Queued sequences.
     pub waiting: usize,
-    /// Sequences that are being decoded or prefilled.
+    /// Sequences that are prefilling or decoding.
     pub running: usize,
-    /// Tokens whose keys and values are kept.
+    /// KV cache in use, in tokens.
     pub kv_cache_tokens: usize,
-    /// Tokens whose keys and values can be kept, if that is bounded.
+    /// Capacity of the KV cache in tokens, if bounded.
     pub kv_cache_capacity: Option<usize>,
     /// Prompt tokens computed so far.
     pub prefilled_tokens: u64,
-    /// Prompt tokens that were taken from the cache so far.
+    /// Prompt tokens served from the prefix cache so far.
     pub cached_tokens: u64,
-    /// Tokens drawn so far.
+    /// Tokens sampled so far.
     pub generated_tokens: u64,
-    /// Sequences put back so far because memory ran out.
+    /// Sequences preempted so far because the KV cache was full.
     pub preemptions: u64,
 }
 
-/// Draws completions for requests that come and go.
+/// An inference engine with continuous batching.
 pub struct Engine {
     model: Arc<InferenceModel>,
     options: EngineOptions,
-    pages: Pages,
-    /// What waits for its turn, the oldest first.
-    waiting: VecDeque<Job>,
-    /// What has its turn: jobs whose tokens are being computed, and sequences that are decoded,
-    /// those of one prompt side by side.
-    running: Vec<Job>,
+    pages: PageAllocator,
+    /// Queued groups, the oldest first.
+    waiting: VecDeque<SequenceGroup>,
+    /// Groups that are prefilling, and decoding sequences; those of one prompt are adjacent.
+    running: Vec<SequenceGroup>,
     next_id: u64,
     stats: EngineStats,
-    /// What is kept of the steps, if it is wanted.
-    tape: Option<Tape>,
+    /// Records the steps' activations for the update, if enabled.
+    activation_cache: Option<ActivationCache>,
 }
 
-/// A prompt for some samples of a request or, once it has drawn a token, one sample.
-struct Job {
+/// A prompt with the samples to draw from it or, after its first sampled token, a single sequence.
+struct SequenceGroup {
     request: RequestId,
     prompt: Arc<Prompt>,
-    /// What the prompt's tokens are known by.
+    /// The prompt tokens' keys for prefix caching.
     keys: Arc<[TokenKey]>,
-    sampling: Arc<Sampling>,
+    sampling: Arc<SamplingParams>,
     stream: u64,
-    /// Indices of the samples that are to be drawn; one, if there are `ids`.
+    /// Indices of the samples to draw; exactly one if `ids` is not empty.
     samples: Vec<usize>,
     /// The sample's tokens so far.
     ids: Vec<u32>,
-    /// Pages of keys and values, from the prompt's first token on.
+    /// The page table: KV-cache pages from the prompt's first token on.
     pages: Vec<usize>,
-    /// Tokens whose keys and values are in the pages.
+    /// Tokens whose keys and values are cached.
     computed: usize,
 }
 
-impl Job {
-    /// Tokens of the prompt and the sample so far.
+impl SequenceGroup {
+    /// Number of tokens of the prompt and the sample so far.
     fn len(&self) -> usize {
         self.prompt.len() + self.ids.len()
     }
@@ -142,20 +141,20 @@ impl Job {
         self.prompt.ids().iter().skip(first).chain(self.ids.iter().skip(ids)).copied()
     }
 
-    /// What the tokens are known by.
+    /// The tokens' keys for prefix caching.
     fn keys(&self) -> impl Iterator<Item = TokenKey> + '_ {
         self.keys.iter().copied().chain(self.ids.iter().map(|id| text_key(*id)))
     }
 
-    /// Gives the pages back. What stands in them stays known for whoever begins with the same tokens.
-    fn leave(&mut self, pages: &mut Pages) {
-        let full = self.computed / PAGE;
-        pages.publish(&self.pages[..full], self.keys());
-        self.pages.drain(..).for_each(|page| pages.leave(page));
+    /// Releases the pages. Their content stays in the prefix cache until it is evicted.
+    fn release_pages(&mut self, pages: &mut PageAllocator) {
+        let full = self.computed / PAGE_SIZE;
+        pages.register_prefix(&self.pages[..full], self.keys());
+        self.pages.drain(..).for_each(|page| pages.release(page));
         self.computed = 0;
     }
 
-    /// Whether one token is left to compute before the next one can be drawn.
+    /// Whether the sequence is decoding: one token is left to compute before the next is sampled.
     fn decodes(&self) -> bool {
         !self.ids.is_empty() && self.computed + 1 == self.len()
     }
@@ -165,12 +164,12 @@ impl Engine {
     /// An engine without requests.
     ///
     /// # Errors
-    /// [`Error::Engine`] names an option that is 0 or does not fit another.
+    /// [`Error::Engine`] for an option that is 0 or inconsistent with another.
     pub fn new(model: Arc<InferenceModel>, options: EngineOptions) -> Result<Self> {
         options.check()?;
-        let capacity = options.kv_cache_tokens.map(|tokens| tokens / PAGE);
+        let capacity = options.kv_cache_tokens.map(|tokens| tokens / PAGE_SIZE);
         let (heads, layers) = (model.heads(), model.config().num_hidden_layers);
-        let pages = Pages::new(CacheShape { heads, layers, capacity }, model.device());
+        let pages = PageAllocator::new(KvCacheShape { heads, layers, capacity }, model.device());
         Ok(Self {
             model,
             options,
@@ -179,33 +178,37 @@ impl Engine {
             running: Vec::new(),
             next_id: 0,
             stats: EngineStats::default(),
-            tape: None,
+            activation_cache: None,
         })
     }
 
-    /// Keeps on `tape` from now on what an update needs of the steps.
-    pub(crate) fn record(&mut self, tape: Tape) {
-        self.tape = Some(tape);
+    /// Records the activations of the following steps for the update.
+    pub(crate) fn record_activations(&mut self, activation_cache: ActivationCache) {
+        self.activation_cache = Some(activation_cache);
     }
 
-    /// What was kept of the completions that have ended.
-    pub(crate) fn into_tape(self) -> Option<Tape> {
-        self.tape
+    /// The recorded activations of the finished completions.
+    pub(crate) fn into_activation_cache(self) -> Option<ActivationCache> {
+        self.activation_cache
     }
 
-    /// Takes a request into the queue.
+    /// Queues a request.
     ///
     /// # Errors
     /// [`Error::Sampling`], or [`Error::Sequence`] if the prompt is empty, has an id outside the
-    /// vocabulary, leaves no room for a token, or needs more keys and values than may be kept.
-    pub fn add(&mut self, request: &Request, sampling: &Arc<Sampling>) -> Result<RequestId> {
+    /// vocabulary, fills the context, or may exceed the KV cache.
+    pub fn add(
+        &mut self,
+        request: &GenerationRequest,
+        sampling: &Arc<SamplingParams>,
+    ) -> Result<RequestId> {
         sampling.check()?;
         sampling.check_ids(self.model.config().vocab_size)?;
         self.check(request, sampling).map_err(|fault| Error::Sequence { index: 0, fault })?;
         let id = RequestId(self.next_id);
         self.next_id += 1;
         if request.samples > 0 {
-            self.waiting.push_back(Job {
+            self.waiting.push_back(SequenceGroup {
                 request: id,
                 prompt: Arc::new(request.prompt.clone()),
                 keys: request.prompt.keys().into(),
@@ -220,119 +223,128 @@ impl Engine {
         Ok(id)
     }
 
-    fn check(&self, request: &Request, sampling: &Sampling) -> Result<(), String> {
+    fn check(&self, request: &GenerationRequest, sampling: &SamplingParams) -> Result<(), String> {
         let config = self.model.config();
-        let (length, most) = (request.prompt.len(), config.max_position_embeddings);
+        let (length, max_len) = (request.prompt.len(), config.max_position_embeddings);
         if length == 0 {
             return Err("the prompt is empty".into());
         }
-        if length >= most {
-            return Err(format!("{length} tokens leave no room, the model takes at most {most}"));
+        if length >= max_len {
+            return Err(format!(
+                "{length} prompt tokens leave no room for a completion, the context length is {max_len}"
+            ));
         }
         if sampling.max_new_tokens == 0 {
             return Err("`max_new_tokens` is 0, want 1 or more".into());
         }
         if let Some(id) = request.prompt.ids().iter().find(|id| **id as usize >= config.vocab_size)
         {
-            return Err(format!("id {id} is outside the vocabulary of {}", config.vocab_size));
+            return Err(format!(
+                "token id {id} is outside the vocabulary of {}",
+                config.vocab_size
+            ));
         }
-        match request.prompt.inserted_width() {
+        match request.prompt.image_hidden_size() {
             Some(_) if config.rope.mrope_section.is_none() => {
-                return Err("there is an image in it, and the model is one of text alone".into());
+                return Err("the prompt has an image, but the model is text-only".into());
             }
             Some(width) if width != config.hidden_size => {
                 let hidden = config.hidden_size;
-                return Err(format!("an image in it is {width} wide, the model {hidden}"));
+                return Err(format!(
+                    "image embeddings have hidden size {width}, the model has {hidden}"
+                ));
             }
             _ => {}
         }
         // The last token's keys and values are not needed.
-        let longest = most.min(length + sampling.max_new_tokens) - 1;
+        let longest = max_len.min(length + sampling.max_new_tokens) - 1;
         match self.pages.capacity() {
-            Some(capacity) if longest.div_ceil(PAGE) > capacity => {
-                let kept = capacity * PAGE;
-                Err(format!("up to {longest} tokens, the cache holds {kept}, make it larger"))
+            Some(capacity) if longest.div_ceil(PAGE_SIZE) > capacity => {
+                let cached = capacity * PAGE_SIZE;
+                Err(format!("up to {longest} tokens, the KV cache holds {cached}, enlarge it"))
             }
             _ => Ok(()),
         }
     }
 
-    /// Ends a request: nothing more comes of it.
+    /// Cancels a request: it produces no further outputs.
     pub fn cancel(&mut self, request: RequestId) {
-        self.drop_jobs(|job| job.request == request);
+        self.remove_groups(|group| group.request == request);
     }
 
-    /// Ends one sample of a request: nothing more comes of it.
+    /// Cancels one sample of a request: it produces no further outputs.
     pub fn cancel_sample(&mut self, request: RequestId, sample: usize) {
-        for job in self.waiting.iter_mut().chain(&mut self.running) {
-            if job.request == request {
-                job.samples.retain(|other| *other != sample);
+        for group in self.waiting.iter_mut().chain(&mut self.running) {
+            if group.request == request {
+                group.samples.retain(|other| *other != sample);
             }
         }
-        self.drop_jobs(|job| job.samples.is_empty());
+        self.remove_groups(|group| group.samples.is_empty());
     }
 
-    /// Takes out the jobs for which `ended` holds.
-    fn drop_jobs(&mut self, ended: impl Fn(&Job) -> bool) {
-        self.waiting.retain(|job| !ended(job));
-        for mut job in self.running.extract_if(.., |job| ended(job)) {
-            job.leave(&mut self.pages);
+    /// Removes the groups for which `ended` holds.
+    fn remove_groups(&mut self, ended: impl Fn(&SequenceGroup) -> bool) {
+        self.waiting.retain(|group| !ended(group));
+        for mut group in self.running.extract_if(.., |group| ended(group)) {
+            group.release_pages(&mut self.pages);
         }
     }
 
-    /// Whether a step has anything to do.
+    /// Whether requests are queued or running.
     pub fn has_work(&self) -> bool {
         !self.waiting.is_empty() || !self.running.is_empty()
     }
 
-    /// How the engine is doing.
+    /// Current statistics.
     pub fn stats(&self) -> EngineStats {
-        let samples = |job: &Job| job.samples.len();
+        let samples = |group: &SequenceGroup| group.samples.len();
         EngineStats {
             waiting: self.waiting.iter().map(samples).sum(),
             running: self.running.iter().map(samples).sum(),
-            kv_cache_tokens: self.pages.used() * PAGE,
-            kv_cache_capacity: self.pages.capacity().map(|pages| pages * PAGE),
+            kv_cache_tokens: self.pages.used() * PAGE_SIZE,
+            kv_cache_capacity: self.pages.capacity().map(|pages| pages * PAGE_SIZE),
             ..self.stats
         }
     }
 
-    /// Computes up to the budget of tokens, and gives what was drawn and what has ended.
+    /// Runs one step: computes up to the token budget, and returns sampled tokens and finished samples.
     ///
     /// # Errors
-    /// The decoder cannot go on.
-    pub fn step(&mut self) -> Result<Vec<Output>> {
+    /// The decoder fails.
+    pub fn step(&mut self) -> Result<Vec<EngineOutput>> {
         let chunks = self.schedule();
         let mut batch = Batch::default();
         let mut ready = Vec::new();
         for (index, tokens) in chunks {
-            let job = &mut self.running[index];
-            let (rows, position) = (batch.ids.len()..batch.ids.len() + tokens, job.computed);
-            batch.ids.extend(job.tokens(position).take(tokens).map(|id| id as usize));
-            batch.add_places(&job.prompt, position..position + tokens, rows.start);
-            job.computed += tokens;
-            let wanted = job.computed == job.len();
-            if wanted {
+            let group = &mut self.running[index];
+            let (rows, position) = (batch.ids.len()..batch.ids.len() + tokens, group.computed);
+            batch.ids.extend(group.tokens(position).take(tokens).map(|id| id as usize));
+            batch.add_positions(&group.prompt, position..position + tokens, rows.start);
+            group.computed += tokens;
+            let needs_logits = group.computed == group.len();
+            if needs_logits {
                 ready.push(index);
             }
-            let pages = job.pages[..job.computed.div_ceil(PAGE)].to_vec();
-            batch.parts.push(Part { rows, position, pages, wanted });
+            let pages = group.pages[..group.computed.div_ceil(PAGE_SIZE)].to_vec();
+            batch.chunks.push(SequenceChunk { rows, position, pages, needs_logits });
         }
         if batch.ids.is_empty() {
             return Ok(Vec::new());
         }
-        // Otherwise threads would be put to sleep and woken for each of the step's many short parts.
+        // Keeps worker threads awake: a step consists of many short operations.
         let device = self.model.device().clone();
-        pool::awake(&device, || {
-            let logits = self.model.step(&batch, &mut self.pages, self.tape.as_mut())?;
+        thread_pool::with_spinning_workers(&device, || {
+            let logits =
+                self.model.step(&batch, &mut self.pages, self.activation_cache.as_mut())?;
             self.draw(&ready, &logits)
         })
     }
 
-    /// Draws the next token for each sample of the jobs `ready`, each from its row of logits.
-    fn draw(&mut self, ready: &[usize], logits: &Tensor) -> Result<Vec<Output>> {
+    /// Samples the next token for each sample of the groups `ready`, each from its row of logits.
+    fn draw(&mut self, ready: &[usize], logits: &Tensor) -> Result<Vec<EngineOutput>> {
         let row = |index: &usize| {
-            let Job { prompt, ids, sampling, stream, samples, .. } = &self.running[*index];
+            let SequenceGroup { prompt, ids, sampling, stream, samples, .. } =
+                &self.running[*index];
             let uniform =
                 |sample: &usize| Stream::new(*stream, *sample as u64).uniform(ids.len() as u64);
             Row {
@@ -344,56 +356,58 @@ impl Engine {
         let rows: Vec<Row<'_>> = ready.iter().map(row).collect();
         let drawn = draw_rows(logits, &rows)?;
         let mut outputs = Vec::new();
-        // From the last on, so that the jobs that follow keep their places.
+        // From the last to the first, so that indices of earlier groups stay valid.
         for (index, tokens) in ready.iter().zip(drawn).rev() {
-            self.settle(*index, tokens, &mut outputs)?;
+            self.append_tokens(*index, tokens, &mut outputs)?;
         }
         Ok(outputs)
     }
 
-    /// Gives a job's samples their tokens; those that have not ended go on in its place.
-    fn settle(
+    /// Appends sampled tokens to a group's samples; unfinished ones continue as sequences of their own.
+    fn append_tokens(
         &mut self,
         index: usize,
-        tokens: Vec<Token>,
-        outputs: &mut Vec<Output>,
+        tokens: Vec<SampledToken>,
+        outputs: &mut Vec<EngineOutput>,
     ) -> Result<()> {
         self.stats.generated_tokens += tokens.len() as u64;
-        let most = self.model.config().max_position_embeddings;
-        let job = &mut self.running[index];
-        let mut going_on = Vec::new();
-        for (sample, token) in job.samples.iter().copied().zip(tokens) {
-            let (request, id) = (job.request, token.id);
-            outputs.push(Output::Token { request, sample, token });
-            let finish = if job.sampling.stop_ids.contains(&id) {
-                Some(Finish::Stop)
-            } else if job.ids.len() + 1 >= job.sampling.max_new_tokens || job.len() + 1 >= most {
-                Some(Finish::Length)
+        let max_len = self.model.config().max_position_embeddings;
+        let group = &mut self.running[index];
+        let mut unfinished = Vec::new();
+        for (sample, token) in group.samples.iter().copied().zip(tokens) {
+            let (request, id) = (group.request, token.id);
+            outputs.push(EngineOutput::Token { request, sample, token });
+            let finish_reason = if group.sampling.stop_ids.contains(&id) {
+                Some(FinishReason::Stop)
+            } else if group.ids.len() + 1 >= group.sampling.max_new_tokens
+                || group.len() + 1 >= max_len
+            {
+                Some(FinishReason::Length)
             } else {
                 None
             };
-            match finish {
-                Some(finish) => {
-                    outputs.push(Output::Finished { request, sample, finish });
-                    if let Some(tape) = &mut self.tape
-                        && job.prompt.is_text()
-                        && let Some(rows) = self.pages.taped(&job.pages, job.computed)
+            match finish_reason {
+                Some(finish_reason) => {
+                    outputs.push(EngineOutput::Finished { request, sample, finish_reason });
+                    if let Some(activation_cache) = &mut self.activation_cache
+                        && group.prompt.is_text()
+                        && let Some(rows) = self.pages.activation_rows(&group.pages, group.computed)
                     {
-                        let ids = job.ids.iter().copied().chain([id]).collect();
-                        tape.insert(job.prompt.ids(), ids, rows);
+                        let ids = group.ids.iter().copied().chain([id]).collect();
+                        activation_cache.insert(group.prompt.ids(), ids, rows);
                     }
                 }
-                None => going_on.push((sample, id)),
+                None => unfinished.push((sample, id)),
             }
         }
-        match going_on[..] {
-            [(_, id)] if job.samples.len() == 1 && !job.ids.is_empty() => {
-                job.ids.push(id);
+        match unfinished[..] {
+            [(_, id)] if group.samples.len() == 1 && !group.ids.is_empty() => {
+                group.ids.push(id);
                 Ok(())
             }
             _ => {
-                let job = self.running.remove(index);
-                self.fork(index, job, going_on)
+                let group = self.running.remove(index);
+                self.fork(index, group, unfinished)
             }
         }
     }

@@ -1,55 +1,55 @@
-//! The crate's error.
+//! The crate's error type.
 
 use std::path::PathBuf;
 
 use crate::config::ConfigFault;
 use crate::gguf::GgufFault;
 use crate::lora::AdapterFault;
-use crate::weights::{FileFault, INDEX_FILE, SINGLE_FILE, WeightFault, faults_in_words};
+use crate::weights::{INDEX_FILE, SINGLE_FILE, SafetensorsFault, WeightFault, join_weight_faults};
 
-/// What can go wrong while a model is read, run or written.
+/// An error while a model is read, run or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
     #[error("cannot {action} `{}`: {source}", path.display())]
     Io {
-        /// What was tried, as a verb: `read`, `write`, `create` …
+        /// What failed, as a verb: `read`, `write`, `create` …
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The operating system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A JSON file does not have the expected form.
-    #[error("`{}` is not the JSON expected: {source}", path.display())]
+    /// A JSON file is invalid or lacks expected fields.
+    #[error("cannot parse `{}`: {source}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// The parser's reason, with line and column.
+        /// The parser's error, with line and column.
         source: serde_json::Error,
     },
-    /// A default of sampling in a model's `generation_config.json` cannot be.
+    /// A sampling default in a model's `generation_config.json` is invalid.
     #[error("`{field}` in `{}` is `{found}`, want {want}", path.display())]
     SamplingDefault {
         /// The file.
         path: PathBuf,
         /// The field.
         field: &'static str,
-        /// What stands there.
+        /// Its value.
         found: String,
-        /// What should.
+        /// The expected value.
         want: &'static str,
     },
-    /// A model's `config.json` is faulty, or asks for something this decoder does not do.
-    #[error("cannot use the model configuration `{}`: {}", path.display(), listed(faults))]
+    /// A model's `config.json` is invalid or describes an unsupported model.
+    #[error("cannot use the model configuration `{}`: {}", path.display(), join_faults(faults))]
     Config {
         /// The file.
         path: PathBuf,
         /// Every fault found.
         faults: Vec<ConfigFault>,
     },
-    /// A GGUF file is broken, or holds what this decoder does not do.
+    /// A GGUF file is corrupt or holds an unsupported model.
     #[error("cannot use the GGUF file `{}`: {fault}", path.display())]
     Gguf {
         /// The file.
@@ -57,66 +57,66 @@ pub enum Error {
         /// What is wrong with it.
         fault: Box<GgufFault>,
     },
-    /// A folder has several GGUF files and nothing that says which one is meant.
+    /// A folder has several GGUF files, so the choice is ambiguous.
     #[error(
-        "`{}` holds the GGUF files {}: give the path of one; of vision towers (mmproj) leave one beside it",
+        "`{}` holds several GGUF files ({}): give the path of one, and keep a single vision tower (mmproj) beside it",
         dir.display(), found.join(", ")
     )]
     GgufChoice {
         /// The folder.
         dir: PathBuf,
-        /// Their names.
+        /// The files' names.
         found: Vec<String>,
     },
-    /// An adapter asks for what is not done here, or does not fit the model.
-    #[error("cannot use the adapter's `{}`: {}", path.display(), listed(faults))]
+    /// An adapter is unsupported or does not match the model.
+    #[error("cannot use the adapter's `{}`: {}", path.display(), join_faults(faults))]
     Adapter {
         /// The file.
         path: PathBuf,
         /// Every fault found.
         faults: Vec<AdapterFault>,
     },
-    /// The model that an adapter was trained on cannot be had.
+    /// An adapter's base model is missing or unusable.
     #[error(
-        "the adapter `{}` stands on the model `{base}`, which cannot be had: {fault}; put it there, or change \
+        "cannot load the base model `{base}` of the adapter `{}`: {fault}; provide it, or change \
          `base_model_name_or_path` in the adapter's `adapter_config.json`",
         dir.display()
     )]
     AdapterBase {
         /// The adapter's folder.
         dir: PathBuf,
-        /// The model, as the adapter names it.
+        /// The base model, as the adapter names it.
         base: String,
-        /// Why not.
+        /// The reason.
         fault: String,
     },
-    /// An adapter was to be trained beside a model that is an adapter itself.
-    #[error("`{}` is an adapter, merge it with its model before another is trained on it", dir.display())]
+    /// A new adapter cannot be trained on top of an unmerged adapter.
+    #[error("`{}` is an adapter, merge it into its base model before training another on it", dir.display())]
     AdapterOnAdapter {
         /// Its folder.
         dir: PathBuf,
     },
-    /// What is to be frozen is no pattern.
-    #[error("`freeze_parameters_regex` has `{pattern}`, which is no regular expression: {reason}")]
+    /// An entry of `freeze_parameters_regex` is not a valid regular expression.
+    #[error("`freeze_parameters_regex` has the invalid regular expression `{pattern}`: {reason}")]
     FreezePattern {
         /// The pattern.
         pattern: String,
-        /// What is wrong with it.
+        /// The regular expression parser's error.
         reason: String,
     },
-    /// A pattern of what is to be frozen is found in no name.
+    /// An entry of `freeze_parameters_regex` matches no parameter.
     #[error(
-        "`freeze_parameters_regex` has `{pattern}`, which is found in no name of the model's tensors, such as \
+        "`freeze_parameters_regex` has `{pattern}`, which matches no parameter name, such as \
          `model.embed_tokens.weight` or `model.layers.0.self_attn.q_proj.weight`"
     )]
-    NothingFrozen {
+    FreezeNoMatch {
         /// The pattern.
         pattern: String,
     },
-    /// Nothing is left to train.
-    #[error("`freeze_parameters_regex` freezes every tensor of the model, leave some to train")]
+    /// `freeze_parameters_regex` freezes every parameter.
+    #[error("`freeze_parameters_regex` freezes every parameter of the model, leave some trainable")]
     AllFrozen,
-    /// A folder has no weights in it.
+    /// A folder has no weights.
     #[error(
         "no weights in `{}`, want `{SINGLE_FILE}`, `{INDEX_FILE}` with its shards, or one GGUF file",
         dir.display()
@@ -125,37 +125,37 @@ pub enum Error {
         /// The folder.
         dir: PathBuf,
     },
-    /// A weight file is cut or broken.
-    #[error("the weight file `{}` is truncated or corrupt, fetch it anew: {fault}", path.display())]
+    /// A weight file is truncated or corrupt.
+    #[error("the weight file `{}` is truncated or corrupt, download it again: {fault}", path.display())]
     CorruptWeights {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        fault: Box<FileFault>,
+        fault: Box<SafetensorsFault>,
     },
-    /// A weight file is the stand-in that Git leaves without its large-file extension.
-    #[error("`{}` is a pointer of Git LFS and not the weights, run `git lfs pull` there", path.display())]
+    /// A weight file is a Git LFS pointer.
+    #[error("`{}` is a Git LFS pointer, run `git lfs pull` to download the weights", path.display())]
     LfsPointer {
         /// The file.
         path: PathBuf,
     },
-    /// An index names a shard that is not a file beside it.
-    #[error("`{}` names the shard `{shard}`, want the name of a file beside it", index.display())]
+    /// An index names a shard outside of its folder.
+    #[error("`{}` names the shard `{shard}`, want a file name in the same folder", index.display())]
     ShardName {
         /// The index.
         index: PathBuf,
         /// The shard's name.
         shard: String,
     },
-    /// The weights do not fit the configuration.
-    #[error("the weights in `{}` do not fit its configuration: {}", dir.display(), faults_in_words(faults))]
+    /// The weights do not match the configuration.
+    #[error("the weights in `{}` do not match its configuration: {}", dir.display(), join_weight_faults(faults))]
     Weights {
         /// The model's folder.
         dir: PathBuf,
-        /// Every tensor at fault.
+        /// Every mismatching tensor.
         faults: Vec<WeightFault>,
     },
-    /// A sampling parameter is out of its range.
+    /// A sampling parameter is out of range.
     #[error("`{field}` is {found}, want {want}")]
     Sampling {
         /// Its name.
@@ -165,32 +165,32 @@ pub enum Error {
         /// What it should be.
         want: &'static str,
     },
-    /// A sampling parameter names a token that the model does not have.
-    #[error("`{field}` has the id {id}, want ids below {vocabulary}, the model's vocabulary")]
+    /// A sampling parameter has a token id outside the vocabulary.
+    #[error("`{field}` has the token id {id}, want ids below the vocabulary size of {vocabulary}")]
     SamplingId {
         /// The parameter's name.
         field: &'static str,
         /// The id.
         id: u32,
-        /// Tokens of the model.
+        /// The vocabulary size.
         vocabulary: usize,
     },
-    /// The tokens to draw among are none.
-    #[error("`allowed_token_ids` is empty, want at least one id, or leave it out to allow all")]
+    /// `allowed_token_ids` is empty.
+    #[error("`allowed_token_ids` is empty, want at least one id, or omit it to allow all")]
     NoAllowedTokens,
-    /// A tensor that the configuration asks for is not among those given.
+    /// A tensor that the configuration requires is missing.
     #[error("the tensor `{name}` is missing")]
     MissingTensor {
         /// Its canonical name.
         name: String,
     },
-    /// A layer's keys and values are asked for before any were stored.
-    #[error("layer {layer} has no keys and values yet")]
+    /// Attention ran before any keys and values were stored.
+    #[error("the KV cache of layer {layer} is empty")]
     EmptyCache {
         /// The layer, from 0.
         layer: usize,
     },
-    /// An engine's option does not allow any work.
+    /// An engine option is out of range.
     #[error("`{option}` is {found}, want {want}")]
     Engine {
         /// Its name.
@@ -200,70 +200,70 @@ pub enum Error {
         /// What it should be.
         want: String,
     },
-    /// A sequence given to the model is not one it can take.
+    /// A sequence is invalid for the model.
     #[error("sequence {index}: {fault}")]
     Sequence {
-        /// Its index among those given.
+        /// Its index in the batch.
         index: usize,
         /// What is wrong with it.
         fault: String,
     },
-    /// A model cannot be split over so many ranks.
+    /// A model dimension does not divide over the tensor-parallel ranks.
     #[error(
-        "cannot split `{field}` of {found} over {ranks} ranks, want {want}; use another `--tp`"
+        "cannot shard `{field}` of {found} over {ranks} ranks, want {want}; use another `--tp`"
     )]
-    Split {
-        /// The size of the configuration.
+    ShardSize {
+        /// The configuration field.
         field: &'static str,
         /// Its value.
         found: usize,
-        /// The ranks.
+        /// Tensor-parallel ranks.
         ranks: usize,
         /// What it should be.
         want: String,
     },
-    /// A rank's columns of a matrix are no whole blocks of it.
+    /// A shard's columns do not align with the matrix's quantization blocks.
     #[error(
-        "cannot split `{name}` at column {column}: {format} holds {block} numbers of a row together; use a smaller \
-         `--tp`, or weights in another format"
+        "cannot shard `{name}` at column {column}: {format} has blocks of {block} weights; use a smaller `--tp`, or \
+         weights in another format"
     )]
-    SplitBlock {
+    ShardBlock {
         /// The matrix.
         name: String,
-        /// Where it would be cut.
+        /// The shard's boundary.
         column: usize,
-        /// How it is held.
+        /// The quantization format.
         format: &'static str,
-        /// Numbers of a block.
+        /// Weights per block.
         block: usize,
     },
-    /// An adapter stands beside a model that is split over ranks.
-    #[error("`{}` is an adapter, merge it with its model (`embodied-r merge`) to run it on several ranks", dir.display())]
-    SplitAdapter {
+    /// Tensor parallelism does not support unmerged adapters.
+    #[error("`{}` is an adapter, merge it into its base model (`embodied-r merge`) to run it on several ranks", dir.display())]
+    ShardAdapter {
         /// Its folder.
         dir: PathBuf,
     },
-    /// The ranks that hold the model's parts cannot go on together.
+    /// Communication between the ranks failed.
     #[error(transparent)]
-    Ranks(#[from] embodied_r_dist::Error),
-    /// An operation of the decoder failed.
-    #[error("the decoder cannot go on: {0}")]
+    Distributed(#[from] embodied_r_dist::Error),
+    /// A kernel failed.
+    #[error("a decoder kernel failed: {0}")]
     Kernel(#[from] embodied_r_kernels::Error),
-    /// A folder has no tokenizer in it.
-    #[error("no `tokenizer.json` in `{}`, want a model's folder with its tokenizer", dir.display())]
+    /// A folder has no tokenizer.
+    #[error("no `tokenizer.json` in `{}`, want a model folder with its tokenizer", dir.display())]
     NoTokenizer {
         /// The folder.
         dir: PathBuf,
     },
-    /// A tokenizer is broken, or cannot do what was asked.
+    /// A tokenizer is invalid or failed.
     #[error("the tokenizer `{}` failed: {source}", path.display())]
     Tokenizer {
         /// Its file or folder.
         path: PathBuf,
-        /// Its reason.
+        /// The tokenizer library's error.
         source: tokenizers::Error,
     },
-    /// A configuration names a token that the vocabulary does not have.
+    /// A configuration names a token that is not in the vocabulary.
     #[error("`{field}` in `{}` is `{token}`, which `tokenizer.json` does not have", path.display())]
     UnknownToken {
         /// The configuration.
@@ -273,9 +273,9 @@ pub enum Error {
         /// The token.
         token: String,
     },
-    /// The tokenizer's two files disagree about a token.
+    /// The tokenizer's two files disagree about a token's id.
     #[error(
-        "`added_tokens_decoder` in `{}` gives `{token}` the id {id}, `tokenizer.json` gives {}",
+        "`added_tokens_decoder` in `{}` maps `{token}` to the id {id}, `tokenizer.json` to {}",
         path.display(),
         found.map_or("none".to_owned(), |id| id.to_string())
     )]
@@ -284,65 +284,63 @@ pub enum Error {
         path: PathBuf,
         /// The token.
         token: String,
-        /// Its id there.
+        /// Its id in the configuration.
         id: u32,
         /// Its id in the vocabulary.
         found: Option<u32>,
     },
-    /// The stop tokens are no token ids.
-    #[error("`eos_token_id` in `{}` is `{found}`, want a token id or a list of them", path.display())]
+    /// `eos_token_id` holds something other than token ids.
+    #[error("`eos_token_id` in `{}` is `{found}`, want a token id or a list of token ids", path.display())]
     StopIds {
         /// The file.
         path: PathBuf,
-        /// What stands there.
+        /// Its value.
         found: String,
     },
-    /// A vocabulary is asked for that cannot express every text.
+    /// The requested vocabulary is too small for byte-level coverage.
     #[error(
-        "`vocab_size` is {vocab_size}, want at least {smallest}: the bytes and the special tokens"
+        "`vocab_size` is {vocab_size}, want at least {smallest}: all bytes and the special tokens"
     )]
     VocabSize {
-        /// The size asked for.
+        /// The requested size.
         vocab_size: usize,
         /// The smallest possible one.
         smallest: usize,
     },
     /// A model has no chat template.
     #[error(
-        "the model in `{}` has no chat template, add a `chat_template.jinja` or take an instruction-tuned model",
+        "the model in `{}` has no chat template, add a `chat_template.jinja` or use an instruction-tuned model",
         dir.display()
     )]
     NoChatTemplate {
         /// The model's folder.
         dir: PathBuf,
     },
-    /// A model has several chat templates, or none that is text.
+    /// A model has several chat templates without a default, or an invalid one.
     #[error("`chat_template` in `{}` has no template named `default`, found `{found}`", path.display())]
     TemplateChoice {
         /// The file.
         path: PathBuf,
-        /// What stands there.
+        /// The templates found.
         found: String,
     },
-    /// A chat template is wrong, or refused a conversation.
+    /// A chat template is invalid or rejected a conversation.
     #[error("the chat template of `{}` failed: {source:#}", path.display())]
     ChatTemplate {
         /// The template's file.
         path: PathBuf,
-        /// The reason, with the line.
+        /// The template engine's error, with the line.
         source: minijinja::Error,
     },
-    /// A model's name is neither a folder nor one of the hub's.
-    #[error(
-        "there is no folder `{model}`, want a model's folder, a GGUF file or a name `org/name` on the hub"
-    )]
+    /// A model is neither a local path nor a name on the hub.
+    #[error("no such model: `{model}`; want a model folder, a GGUF file or a hub name `org/name`")]
     NoSuchModel {
-        /// What was given.
+        /// The model as given.
         model: String,
     },
-    /// A model would have to be fetched, and `HF_HUB_OFFLINE` forbids it.
+    /// A model is not cached, and `HF_HUB_OFFLINE` forbids the download.
     #[error(
-        "`{model}` ({revision}) is not in the hub's cache and `HF_HUB_OFFLINE` is set, unset it or give a folder"
+        "`{model}` ({revision}) is not in the hub cache and `HF_HUB_OFFLINE` is set, unset it or give a local folder"
     )]
     HubOffline {
         /// The model.
@@ -350,36 +348,36 @@ pub enum Error {
         /// The revision.
         revision: String,
     },
-    /// A model cannot be fetched from the hub.
+    /// A model cannot be downloaded from the hub.
     #[error(
-        "cannot fetch `{model}` ({revision}) from the hub, check its name, `HF_TOKEN` and the network, or give a \
-         folder: {source}"
+        "cannot download `{model}` ({revision}) from the hub, check its name, `HF_TOKEN` and the network, or give a \
+         local folder: {source}"
     )]
     Hub {
         /// The model.
         model: String,
         /// The revision.
         revision: String,
-        /// The reason.
+        /// The hub client's error.
         source: Box<hf_hub::api::tokio::ApiError>,
     },
     /// A tensor operation failed.
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot {action}: {source}")]
     Tensor {
-        /// What was being computed, as a verb phrase.
-        doing: String,
-        /// candle's reason.
+        /// What failed, as a verb phrase.
+        action: String,
+        /// candle's error.
         source: candle_core::Error,
     },
 }
 
-/// Joins faults for one message.
-pub(crate) fn listed<T: std::fmt::Display>(faults: &[T]) -> String {
+/// Joins faults into one message.
+pub(crate) fn join_faults<T: std::fmt::Display>(faults: &[T]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl Error {
-    /// The same error about the sequence at `index`, if it is about one.
+    /// Sets the index of an [`Error::Sequence`].
     pub(crate) fn at_sequence(self, index: usize) -> Self {
         match self {
             Self::Sequence { fault, .. } => Self::Sequence { index, fault },
@@ -403,7 +401,7 @@ impl Error {
     }
 
     /// An [`Error::CorruptWeights`] about `path`, for `map_err`.
-    pub(crate) fn corrupt(path: impl Into<PathBuf>) -> impl FnOnce(FileFault) -> Self {
+    pub(crate) fn corrupt(path: impl Into<PathBuf>) -> impl FnOnce(SafetensorsFault) -> Self {
         let path = path.into();
         move |fault| Self::CorruptWeights { path, fault: Box::new(fault) }
     }
@@ -415,17 +413,17 @@ impl Error {
     }
 }
 
-/// Gives candle's errors the context they lack.
-pub(crate) trait During<T> {
-    /// Wraps an error as [`Error::Tensor`]; `doing` is a verb phrase such as `compute layer 3`.
-    fn during(self, doing: impl Into<String>) -> Result<T>;
+/// Adds context to candle's errors.
+pub(crate) trait TensorContext<T> {
+    /// Wraps an error as [`Error::Tensor`]; `action` is a verb phrase such as `compute layer 3`.
+    fn context(self, action: impl Into<String>) -> Result<T>;
 }
 
-impl<T> During<T> for candle_core::Result<T> {
-    fn during(self, doing: impl Into<String>) -> Result<T> {
-        self.map_err(|source| Error::Tensor { doing: doing.into(), source })
+impl<T> TensorContext<T> for candle_core::Result<T> {
+    fn context(self, action: impl Into<String>) -> Result<T> {
+        self.map_err(|source| Error::Tensor { action: action.into(), source })
     }
 }
 
-/// The crate's result.
+/// The crate's result type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

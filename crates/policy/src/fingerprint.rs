@@ -1,4 +1,4 @@
-//! What tells one model from another, wherever its folder lies.
+//! Model fingerprints, independent of the folder's path.
 
 use std::path::Path;
 
@@ -9,37 +9,36 @@ use crate::lora;
 use crate::tokenizer;
 use crate::weights;
 
-/// Stretches of a large weight file that are read.
-const STRETCHES: usize = 64;
+/// Number of segments read from a large weight file.
+const SEGMENTS: usize = 64;
 
-/// Bytes of a stretch.
-const STRETCH_BYTES: usize = 64 * 1024;
+/// Bytes per segment.
+const SEGMENT_BYTES: usize = 64 * 1024;
 
-/// A short text that changes with the configuration, the tokenizer, the chat template and the weights of the model in
-/// `dir`, a folder or a GGUF file.
+/// A hash of the configuration, the tokenizer, the chat template and the weights of the model in `dir`, a folder or a
+/// GGUF file.
 ///
-/// Of weight files above 4 MiB it reads stretches spread evenly from beginning to end, 4 MiB in all, so that it takes
-/// no time even for large models: training changes nearly every number. Of an adapter's folder the model that it
-/// stands on counts too.
+/// Weight files above 4 MiB are sampled: evenly spaced segments of 4 MiB in total, so that it is fast even for large
+/// models. Training changes nearly every weight. An adapter's fingerprint includes its base model.
 ///
 /// # Errors
 /// [`Error::NoWeights`], or [`Error::Io`] if a file cannot be read.
 pub fn fingerprint(dir: &Path) -> Result<String> {
-    if let Some(base) = lora::base_of(dir)? {
+    if let Some(base) = lora::base_model_dir(dir)? {
         let mut hasher = blake3::Hasher::new();
         hasher.update(fingerprint(&base)?.as_bytes());
         for name in [lora::CONFIG_FILE, lora::WEIGHTS_FILE] {
             let path = dir.join(name);
             let bytes = weights::map(&path)?;
             begin(&mut hasher, name, bytes.len());
-            stretches(&bytes).for_each(|stretch| {
-                hasher.update(stretch);
+            segments(&bytes).for_each(|segment| {
+                hasher.update(segment);
             });
         }
         return Ok(hasher.finalize().to_hex().to_string());
     }
     let files = match gguf::find(dir)? {
-        // Where several towers lie beside it, none of them is used.
+        // With several vision towers, none is used.
         Some(file) => std::iter::once(file).chain(gguf::find_mmproj(dir).ok().flatten()).collect(),
         None => weights::files(dir)?,
     };
@@ -56,24 +55,24 @@ pub fn fingerprint(dir: &Path) -> Result<String> {
     for path in files {
         let bytes = weights::map(&path)?;
         begin(&mut hasher, &path.file_name().unwrap_or_default().to_string_lossy(), bytes.len());
-        for stretch in stretches(&bytes) {
-            hasher.update(stretch);
+        for segment in segments(&bytes) {
+            hasher.update(segment);
         }
     }
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// A file's name and length, so that no two lists of files read the same.
+/// Hashes a file's name and length as a header, so that different lists of files hash differently.
 fn begin(hasher: &mut blake3::Hasher, name: &str, bytes: usize) {
     hasher.update(&(name.len() as u64).to_le_bytes());
     hasher.update(name.as_bytes());
     hasher.update(&(bytes as u64).to_le_bytes());
 }
 
-/// All of a small file; of a large one its two ends and what lies evenly between them.
-fn stretches(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let whole = bytes.len() <= STRETCHES * STRETCH_BYTES;
-    let (count, length) = if whole { (1, bytes.len()) } else { (STRETCHES, STRETCH_BYTES) };
+/// The whole of a small file; evenly spaced segments of a large one, including both ends.
+fn segments(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let whole = bytes.len() <= SEGMENTS * SEGMENT_BYTES;
+    let (count, length) = if whole { (1, bytes.len()) } else { (SEGMENTS, SEGMENT_BYTES) };
     (0..count).map(move |i| {
         let start = (bytes.len() - length) * i / (count - 1).max(1);
         &bytes[start..start + length]
@@ -101,12 +100,12 @@ mod tests {
     }
 
     #[test]
-    fn every_file_of_the_model_counts_and_no_other() {
+    fn the_fingerprint_covers_every_model_file_and_no_other() {
         let dir = model();
         let before = fingerprint(dir.path()).unwrap();
         for (name, text) in MODEL {
             let path = dir.path().join(name);
-            // The length alone, and the contents alone.
+            // Change only the length, then only the contents.
             for other in [format!("{text}!"), "#".repeat(text.len())] {
                 std::fs::write(&path, other).unwrap();
                 assert_ne!(fingerprint(dir.path()).unwrap(), before, "{name}");
@@ -118,20 +117,20 @@ mod tests {
     }
 
     #[test]
-    fn stretches_of_a_large_file_reach_from_its_beginning_to_its_end() {
-        let bytes = vec![0; STRETCHES * STRETCH_BYTES + 12_345];
-        let at = |stretch: &[u8]| stretch.as_ptr() as usize - bytes.as_ptr() as usize;
-        let starts: Vec<usize> = stretches(&bytes).map(at).collect();
-        assert_eq!(starts.len(), STRETCHES);
-        assert_eq!((starts[0], starts[STRETCHES - 1]), (0, bytes.len() - STRETCH_BYTES));
-        assert!(starts.windows(2).all(|pair| pair[0] + STRETCH_BYTES <= pair[1]));
+    fn segments_of_a_large_file_span_it_from_start_to_end() {
+        let bytes = vec![0; SEGMENTS * SEGMENT_BYTES + 12_345];
+        let at = |segment: &[u8]| segment.as_ptr() as usize - bytes.as_ptr() as usize;
+        let starts: Vec<usize> = segments(&bytes).map(at).collect();
+        assert_eq!(starts.len(), SEGMENTS);
+        assert_eq!((starts[0], starts[SEGMENTS - 1]), (0, bytes.len() - SEGMENT_BYTES));
+        assert!(starts.windows(2).all(|pair| pair[0] + SEGMENT_BYTES <= pair[1]));
     }
 
     #[test]
-    fn small_files_are_read_whole() {
-        for length in [0, 100, STRETCHES * STRETCH_BYTES] {
+    fn small_files_are_hashed_whole() {
+        for length in [0, 100, SEGMENTS * SEGMENT_BYTES] {
             let bytes = vec![0; length];
-            assert_eq!(stretches(&bytes).map(<[u8]>::len).collect::<Vec<_>>(), [length]);
+            assert_eq!(segments(&bytes).map(<[u8]>::len).collect::<Vec<_>>(), [length]);
         }
     }
 }

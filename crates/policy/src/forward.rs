@@ -1,217 +1,229 @@
-//! The differentiable path: scores first, then gradients from the scores' gradients.
+//! Forward and backward passes for training: scores, and gradients from the scores' gradients.
 
 use candle_core::Tensor;
-use embodied_r_kernels::rms_norm::Normed;
-use embodied_r_kernels::{embedding, lm_head, memory, pool, rms_norm};
+use embodied_r_kernels::rms_norm::RmsNormOutput;
+use embodied_r_kernels::{embedding, lm_head, memory, rms_norm, thread_pool};
 
-use crate::decoder::{Activations, DecoderGradients, Pass, PromptKv, Sharing};
+use crate::activation_cache::CachedActivations;
+use crate::decoder::{Activations, DecoderGradients, Pass, PromptKv, PromptSharing};
 use crate::error::{Error, Result};
 use crate::packed::PackedBatch;
 use crate::parameters::Gradients;
 use crate::policy::{Policy, TokenScores};
-use crate::tape::Taped;
 
-/// A forward pass that can be differentiated once.
-pub struct Forward<'a> {
+/// A forward pass that supports one backward pass.
+pub struct ForwardPass<'a> {
     policy: &'a Policy,
     batch: PackedBatch,
-    /// What the masks of dropout follow from; none for no dropout.
-    noise: Option<u64>,
-    layers: KeptLayers<'a>,
+    /// Seed of the dropout masks; `None` without dropout.
+    dropout_seed: Option<u64>,
+    layers: SavedLayers<'a>,
     head: HeadPass,
 }
 
-impl<'a> Forward<'a> {
+impl<'a> ForwardPass<'a> {
     pub(crate) fn new(
         policy: &'a Policy,
         batch: PackedBatch,
         temperature: f64,
-        noise: Option<u64>,
+        dropout_seed: Option<u64>,
     ) -> Result<Self> {
-        let pass = policy.pass(&batch, noise);
-        let x = policy.embedded(&batch.ids)?;
-        let keep = policy.kept_layers(batch.ids.len());
-        let (layers, x) = KeptLayers::forward(policy, x, &pass, keep, |_| Sharing::Alone)?;
-        let picked = embedding::gather(&x, &batch.sources)?;
-        let head = HeadPass::forward(policy, picked, &batch.targets, temperature)?;
-        Ok(Self { policy, batch, noise, layers, head })
+        let pass = policy.pass(&batch, dropout_seed);
+        let x = policy.embed(&batch.ids)?;
+        let saved_layers = policy.layers_to_save(batch.ids.len());
+        let (layers, x) =
+            SavedLayers::forward(policy, x, &pass, saved_layers, |_| PromptSharing::None)?;
+        let selected = embedding::gather(&x, &batch.sources)?;
+        let head = HeadPass::forward(policy, selected, &batch.targets, temperature)?;
+        Ok(Self { policy, batch, dropout_seed, layers, head })
     }
 
-    /// The pass that a rollout has made already.
-    pub(crate) fn taped(
+    /// A forward pass from the activations that the rollout recorded.
+    pub(crate) fn from_cache(
         policy: &'a Policy,
         batch: PackedBatch,
         temperature: f64,
-        taped: Taped<'a>,
+        cached: CachedActivations<'a>,
     ) -> Result<Self> {
-        let picked = embedding::gather(&taped.output()?, &batch.sources)?;
-        let head = HeadPass::forward(policy, picked, &batch.targets, temperature)?;
-        Ok(Self { policy, batch, noise: None, layers: KeptLayers::Taped(taped), head })
+        let selected = embedding::gather(&cached.output()?, &batch.sources)?;
+        let head = HeadPass::forward(policy, selected, &batch.targets, temperature)?;
+        Ok(Self { policy, batch, dropout_seed: None, layers: SavedLayers::Cached(cached), head })
     }
 
-    /// The scores of all completions' tokens.
+    /// Log-probabilities and entropies of all completion tokens.
     pub fn scores(&self) -> &TokenScores {
         &self.head.scores
     }
 
-    /// Adds to `grads` the gradient of `Σ d_logps[i] · logps[i]` with respect to every tensor that is
-    /// trained. It stops at the lowest layer that has one.
+    /// Adds to `grads` the gradient of `Σ d_logps[i] · logps[i]` with respect to every trained tensor. It
+    /// stops at the lowest layer with one.
     ///
-    /// Layer by layer from the last: a layer whose activations were not kept is computed again from
-    /// its input, and all that it held is freed before the next one's turn.
+    /// Layers are processed from the last to the first. A layer without saved activations is recomputed from
+    /// its input, and its activations are freed before the next layer.
     ///
     /// # Errors
     /// [`Error::Sequence`] unless there are as many gradients as scores.
     pub fn backward(self, d_logps: &[f32], grads: &mut Gradients) -> Result<()> {
-        self.backward_telling(d_logps, grads, &mut |_| ())
+        self.backward_with_hook(d_logps, grads, &mut |_| ())
     }
 
-    /// As [`Self::backward`], which tells `on_final` on its way what it will not touch again.
+    /// As [`Self::backward`]; calls `on_ready` as gradients become final.
     ///
     /// # Errors
     /// As [`Self::backward`].
-    pub fn backward_telling(
+    pub fn backward_with_hook(
         self,
         d_logps: &[f32],
         grads: &mut Gradients,
-        on_final: &mut OnFinal<'_>,
+        on_ready: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
-        let Self { policy, batch, noise, layers, head } = self;
-        let (pass, grads) = (policy.pass(&batch, noise), &grads.decoder);
-        let d_picked = head.backward(policy, &batch.targets, d_logps, grads)?;
-        let dx = memory::zero_rows(batch.ends.len(), &d_picked)?;
-        embedding::scatter_add(&dx, &batch.sources, &d_picked)?;
-        let dx = layers.backward(policy, dx, &pass, grads, |_| Sharing::Alone, on_final)?;
+        let Self { policy, batch, dropout_seed, layers, head } = self;
+        let (pass, grads) = (policy.pass(&batch, dropout_seed), &grads.decoder);
+        let d_selected = head.backward(policy, &batch.targets, d_logps, grads)?;
+        let dx = memory::zero_rows(batch.output_rows.len(), &d_selected)?;
+        embedding::scatter_add(&dx, &batch.sources, &d_selected)?;
+        let dx = layers.backward(policy, dx, &pass, grads, |_| PromptSharing::None, on_ready)?;
         grads.add_tokens(&batch.ids, &dx)
     }
 }
 
-/// Told by a backward on its way: of the gradients of all trained numbers, end to end in the order of
-/// [`Policy::parameters`], it will not change those from this one on.
-pub type OnFinal<'a> = dyn FnMut(usize) + Send + 'a;
+/// Called during a backward pass as gradients become final, so that they can be reduced while it runs: with
+/// all gradients flattened in the order of [`Policy::parameters`], those from this index on are final.
+pub type GradientReadyHook<'a> = dyn FnMut(usize) + Send + 'a;
 
-/// What the layers keep of a forward pass.
-pub(crate) enum KeptLayers<'t> {
-    /// From the lowest layer on that a gradient has to reach.
-    Own(Vec<Kept>),
-    /// A rollout's.
-    Taped(Taped<'t>),
+/// The layers' saved activations of a forward pass.
+pub(crate) enum SavedLayers<'t> {
+    /// Of an own forward pass, from the lowest layer with a gradient on.
+    Computed(Vec<SavedLayer>),
+    /// Recorded by a rollout.
+    Cached(CachedActivations<'t>),
 }
 
-/// What a layer keeps: its input always, the rest if there is memory for it.
-pub(crate) struct Kept {
+/// A layer's saved activations: always its input, the rest if memory allows.
+pub(crate) struct SavedLayer {
     input: Tensor,
     activations: Option<Activations>,
 }
 
-/// Which layers keep what.
-struct Keeping {
-    /// The first that keeps its input.
+/// Which layers save activations, and which are recomputed in the backward (activation checkpointing).
+struct RecomputePolicy {
+    /// The first layer that saves its input.
     inputs: usize,
-    /// The first that keeps all.
+    /// The first layer that saves all activations.
     all: usize,
 }
 
-impl Keeping {
-    /// The last `keep` layers keep all, and those that no gradient reaches nothing.
-    fn new(policy: &Policy, keep: usize) -> Self {
-        let all = policy.decoder.layers.len().saturating_sub(keep);
+impl RecomputePolicy {
+    /// The last `saved_layers` layers save all activations; layers below all trained tensors save nothing.
+    fn new(policy: &Policy, saved_layers: usize) -> Self {
+        let all = policy.decoder.layers.len().saturating_sub(saved_layers);
         Self { inputs: policy.lowest_trained(), all }
     }
 
-    fn of(&self, index: usize, input: Tensor, activations: Activations) -> Option<Kept> {
-        let kept = || Kept { input, activations: (index >= self.all).then(|| activations.slim()) };
-        (index >= self.inputs).then(kept)
+    fn of(&self, index: usize, input: Tensor, activations: Activations) -> Option<SavedLayer> {
+        let saved = || SavedLayer {
+            input,
+            activations: (index >= self.all).then(|| activations.without_recomputable()),
+        };
+        (index >= self.inputs).then(saved)
     }
 }
 
-impl KeptLayers<'_> {
-    /// All layers over `x`, of which the last `keep` keep all that their backward needs: theirs comes
-    /// first, and frees it again. The output is that of the pass's ends.
+impl SavedLayers<'_> {
+    /// Runs all layers on `x` and returns the output at the pass's output rows. The last `saved_layers` layers save
+    /// their activations: their backward runs first and frees them.
     pub(crate) fn forward<'p>(
         policy: &Policy,
         x: Tensor,
         pass: &Pass<'_>,
-        keep: usize,
-        sharing: impl Fn(usize) -> Sharing<'p> + Sync,
+        saved_layers: usize,
+        sharing: impl Fn(usize) -> PromptSharing<'p> + Sync,
     ) -> Result<(Self, Tensor)> {
-        let (mut kept, keeping) = (Vec::new(), Keeping::new(policy, keep));
-        let x = policy.through(x, pass, sharing, |index, input, activations| {
-            kept.extend(keeping.of(index, input, activations));
+        let (mut saved, recompute) = (Vec::new(), RecomputePolicy::new(policy, saved_layers));
+        let x = policy.forward_layers(x, pass, sharing, |index, input, activations| {
+            saved.extend(recompute.of(index, input, activations));
             Ok(())
         })?;
-        Ok((Self::Own(kept), x))
+        Ok((Self::Computed(saved), x))
     }
 
-    /// As [`Self::forward`] over a prompt, with the keys and values that completions behind it see.
+    /// As [`Self::forward`] on a prompt, with its keys and values for the completions.
     pub(crate) fn forward_prompt(
         policy: &Policy,
         x: Tensor,
         pass: &Pass<'_>,
-        keep: usize,
+        saved_layers: usize,
     ) -> Result<(Self, Vec<PromptKv>, Tensor)> {
-        let (mut kept, mut kvs, keeping) = (Vec::new(), Vec::new(), Keeping::new(policy, keep));
-        let x = policy.through(
+        let (mut saved, mut kvs, recompute) =
+            (Vec::new(), Vec::new(), RecomputePolicy::new(policy, saved_layers));
+        let x = policy.forward_layers(
             x,
             pass,
-            |_| Sharing::Alone,
+            |_| PromptSharing::None,
             |index, input, activations| {
                 kvs.push(activations.prompt_kv()?);
-                kept.extend(keeping.of(index, input, activations));
+                saved.extend(recompute.of(index, input, activations));
                 Ok(())
             },
         )?;
-        Ok((Self::Own(kept), kvs, x))
+        Ok((Self::Computed(saved), kvs, x))
     }
 
-    /// The gradient of the input of the lowest layer that is reached, from that of the last one's output.
+    /// The gradient of the lowest reached layer's input, from that of the last layer's output.
     pub(crate) fn backward<'p>(
         mut self,
         policy: &Policy,
         mut dx: Tensor,
         pass: &Pass<'_>,
         grads: &DecoderGradients,
-        sharing: impl Fn(usize) -> Sharing<'p> + Sync,
-        on_final: &mut OnFinal<'_>,
+        sharing: impl Fn(usize) -> PromptSharing<'p> + Sync,
+        on_ready: &mut GradientReadyHook<'_>,
     ) -> Result<Tensor> {
         let layers = policy.decoder.layers.iter().zip(&grads.layers).enumerate();
-        pool::awake(policy.device(), || {
-            on_final(policy.parameters().above(policy.decoder.layers.len()));
+        thread_pool::with_spinning_workers(policy.device(), || {
+            on_ready(policy.parameters().first_final(policy.decoder.layers.len()));
             for (index, (layer, grads)) in layers.skip(policy.lowest_trained()).rev() {
-                let Some(kept) = self.take(index)? else { break };
-                let (ends, sharing) =
-                    (pass.ends(index, policy.decoder.layers.len()), sharing(index));
-                let activations = match kept.activations {
+                let Some(saved) = self.take(index)? else { break };
+                let (output_rows, sharing) =
+                    (pass.output_rows(index, policy.decoder.layers.len()), sharing(index));
+                let activations = match saved.activations {
                     Some(activations) => activations,
-                    // A prompt's own forward does not see what is behind it.
-                    None => layer.forward(&kept.input, pass, ends, sharing)?.1,
+                    // A prompt's forward does not depend on its completions.
+                    None => layer.forward(&saved.input, pass, output_rows, sharing)?.1,
                 };
-                dx = layer.backward(&kept.input, activations, dx, grads, (pass, ends), sharing)?;
-                on_final(policy.parameters().above(index));
-                policy.passed_layer();
+                dx = layer.backward(
+                    &saved.input,
+                    activations,
+                    dx,
+                    grads,
+                    (pass, output_rows),
+                    sharing,
+                )?;
+                on_ready(policy.parameters().first_final(index));
+                policy.call_layer_hook();
             }
             Ok(dx)
         })
     }
 
-    /// What the layer at `index` has kept; those behind it have been taken before.
-    fn take(&mut self, index: usize) -> Result<Option<Kept>> {
+    /// Takes the saved activations of the layer at `index`, after those above it.
+    fn take(&mut self, index: usize) -> Result<Option<SavedLayer>> {
         match self {
-            Self::Own(kept) => Ok(kept.pop()),
-            Self::Taped(taped) => {
-                let (input, activations) = taped.layer(index)?;
-                Ok(Some(Kept { input, activations }))
+            Self::Computed(saved) => Ok(saved.pop()),
+            Self::Cached(cached) => {
+                let (input, activations) = cached.layer(index)?;
+                Ok(Some(SavedLayer { input, activations }))
             }
         }
     }
 }
 
-/// The last norm and the LM head over the rows that predict a token.
+/// The final norm and the LM head, for the rows that predict a scored token.
 pub(crate) struct HeadPass {
     /// The last layer's output at these rows (scored tokens, hidden).
-    picked: Tensor,
-    normed: Normed,
-    head: lm_head::Scores,
+    selected: Tensor,
+    normed: RmsNormOutput,
+    head: lm_head::TokenScores,
     temperature: f64,
     pub(crate) scores: TokenScores,
 }
@@ -219,19 +231,19 @@ pub(crate) struct HeadPass {
 impl HeadPass {
     pub(crate) fn forward(
         policy: &Policy,
-        picked: Tensor,
+        selected: Tensor,
         targets: &[u32],
         temperature: f64,
     ) -> Result<Self> {
         let normed =
-            rms_norm::forward(&picked, &policy.decoder.norm, policy.config().rms_norm_eps)?;
+            rms_norm::forward(&selected, &policy.decoder.norm, policy.config().rms_norm_eps)?;
         let head = lm_head::forward(&normed.y, &policy.head(temperature), targets)?;
         let (logps, entropies) = (head.logps.clone(), head.entropies.clone());
         let scores = TokenScores { logps, entropies };
-        Ok(Self { picked, normed, head, temperature, scores })
+        Ok(Self { selected, normed, head, temperature, scores })
     }
 
-    /// The gradient of the picked rows (scored tokens, hidden).
+    /// The gradient of the selected rows (scored tokens, hidden).
     pub(crate) fn backward(
         self,
         policy: &Policy,
@@ -243,14 +255,14 @@ impl HeadPass {
             let fault = format!("{} gradients for {} tokens", d_logps.len(), targets.len());
             return Err(Error::Sequence { index: 0, fault });
         }
-        let Self { picked, normed, head, temperature, .. } = self;
+        let Self { selected, normed, head, temperature, .. } = self;
         let weight = policy.head(temperature);
         let d_normed =
             lm_head::backward(&normed.y, &weight, targets, &head, d_logps, grads.head.as_ref())?;
-        let d_picked = memory::zeros_like(&picked)?;
+        let d_selected = memory::zeros_like(&selected)?;
         let norm = &policy.decoder.norm;
         let d_norm = grads.norm.as_ref();
-        rms_norm::backward(&picked, norm, &normed.scale, &d_normed, &d_picked, d_norm)?;
-        Ok(d_picked)
+        rms_norm::backward(&selected, norm, &normed.scale, &d_normed, &d_selected, d_norm)?;
+        Ok(d_selected)
     }
 }

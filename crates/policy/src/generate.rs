@@ -1,4 +1,4 @@
-//! Completing a list of prompts: the engine run until all is done.
+//! Batch generation: runs the engine until all completions are finished.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,94 +6,95 @@ use std::sync::Arc;
 use embodied_r_kernels::Precision;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, EngineOptions, InferenceModel, Output};
+use crate::activation_cache::ActivationCache;
+use crate::engine::{Engine, EngineOptions, EngineOutput, InferenceModel};
 use crate::error::Result;
 use crate::policy::Policy;
 use crate::prompt::Prompt;
-use crate::sampling::Sampling;
-use crate::tape::Tape;
+use crate::sampling::SamplingParams;
 
-/// A prompt and how many completions are wanted.
+/// A prompt and the number of completions to sample.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct GenerationRequest {
     /// The prompt; at least one token.
     pub prompt: Prompt,
     /// Number of completions.
     pub samples: usize,
-    /// Seed of this request: random numbers depend on (stream, sample, position) alone.
+    /// Seed of this request: random numbers depend on (stream, sample, position) only.
     pub stream: u64,
 }
 
-/// Why a completion ended.
+/// Why a completion finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Finish {
-    /// It drew a stop token.
+pub enum FinishReason {
+    /// It sampled a stop token.
     Stop,
-    /// It reached the most tokens allowed, or the model's longest sequence.
+    /// It reached `max_new_tokens` or the context length.
     Length,
 }
 
 /// A completion.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Its tokens, the stop token included.
+    /// Its token ids, the stop token included.
     pub ids: Vec<u32>,
-    /// Each token's log-probability, as [`crate::Token::logp`].
+    /// Each token's log-probability, as [`crate::SampledToken::logp`].
     pub logps: Vec<f32>,
-    /// Why it ended.
-    pub finish: Finish,
+    /// Why it finished.
+    pub finish_reason: FinishReason,
 }
 
-/// What happens while completions are drawn.
+/// Progress of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GenerateEvent {
-    /// A step drew so many tokens.
+    /// A step sampled so many tokens.
     Tokens(usize),
-    /// A completion is finished.
+    /// A completion has finished.
     Finished {
         /// Index of its request.
         request: usize,
-        /// Index among the request's samples.
+        /// Index of the sample within the request.
         sample: usize,
     },
 }
 
 impl InferenceModel {
-    /// Completes each request's prompt `samples` times.
+    /// Samples `samples` completions for each request's prompt.
     ///
-    /// Gives the samples in the order of the requests. A sample depends neither on the order in
-    /// which others finish nor on what else is asked for.
+    /// Returns the samples in the order of the requests. A sample does not depend on the other requests or
+    /// on the order in which they finish.
     ///
     /// # Errors
-    /// A prompt is empty, has an id outside the vocabulary, or leaves no room for a token; the
-    /// sampling's numbers are out of range.
+    /// A prompt is empty, has an id outside the vocabulary, or fills the context; a sampling parameter is
+    /// out of range.
     pub fn generate(
         self: &Arc<Self>,
-        requests: &[Request],
-        sampling: &Sampling,
+        requests: &[GenerationRequest],
+        sampling: &SamplingParams,
         on_event: &dyn Fn(GenerateEvent),
     ) -> Result<Vec<Vec<Sample>>> {
-        Ok(self.generate_taped(requests, sampling, None, on_event)?.0)
+        Ok(self.generate_with_activation_cache(requests, sampling, None, on_event)?.0)
     }
 
-    /// As [`Self::generate`]; puts on the tape, if there is one, what the update needs of it.
-    fn generate_taped(
+    /// As [`Self::generate`]; records activations for the update if an activation cache is given.
+    fn generate_with_activation_cache(
         self: &Arc<Self>,
-        requests: &[Request],
-        sampling: &Sampling,
-        tape: Option<Tape>,
+        requests: &[GenerationRequest],
+        sampling: &SamplingParams,
+        activation_cache: Option<ActivationCache>,
         on_event: &dyn Fn(GenerateEvent),
-    ) -> Result<(Vec<Vec<Sample>>, Option<Tape>)> {
-        let blank = Sample { ids: Vec::new(), logps: Vec::new(), finish: Finish::Length };
+    ) -> Result<(Vec<Vec<Sample>>, Option<ActivationCache>)> {
+        let blank =
+            Sample { ids: Vec::new(), logps: Vec::new(), finish_reason: FinishReason::Length };
         let mut done: Vec<Vec<Sample>> =
             requests.iter().map(|request| vec![blank.clone(); request.samples]).collect();
         if sampling.max_new_tokens == 0 {
             return Ok((done, None));
         }
         let mut engine = Engine::new(self.clone(), EngineOptions::default())?;
-        if let Some(tape) = tape {
-            engine.record(tape);
+        if let Some(activation_cache) = activation_cache {
+            engine.record_activations(activation_cache);
         }
         let sampling = Arc::new(sampling.clone());
         let mut places = HashMap::with_capacity(requests.len());
@@ -105,55 +106,57 @@ impl InferenceModel {
             let mut tokens = 0;
             for output in engine.step()? {
                 match output {
-                    Output::Token { request, sample, token } => {
+                    EngineOutput::Token { request, sample, token } => {
                         let sample = &mut done[places[&request]][sample];
                         sample.ids.push(token.id);
                         sample.logps.push(token.logp);
                         tokens += 1;
                     }
-                    Output::Finished { request, sample, finish } => {
+                    EngineOutput::Finished { request, sample, finish_reason } => {
                         let request = places[&request];
-                        done[request][sample].finish = finish;
+                        done[request][sample].finish_reason = finish_reason;
                         on_event(GenerateEvent::Finished { request, sample });
                     }
                 }
             }
             on_event(GenerateEvent::Tokens(tokens));
         }
-        Ok((done, engine.into_tape()))
+        Ok((done, engine.into_activation_cache()))
     }
 }
 
 impl Policy {
-    /// [`InferenceModel::generate`] with the weights as they are now.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn generate(
-        &self,
-        requests: &[Request],
-        sampling: &Sampling,
-        on_event: &dyn Fn(GenerateEvent),
-    ) -> Result<Vec<Vec<Sample>>> {
-        Ok(self.generate_taped(requests, sampling, (self.precision(), None), on_event)?.0)
-    }
-
-    /// As [`Self::generate`], with products in `precision`. The tape, if there is one, takes what the update needs of it
-    /// in the place of what it held; it is given back unless the update would compute something else: in another
-    /// precision, or with dropout.
+    /// [`InferenceModel::generate`] with the current weights.
     ///
     /// # Errors
     /// As [`InferenceModel::generate`].
-    pub fn generate_taped(
+    pub fn generate(
         &self,
-        requests: &[Request],
-        sampling: &Sampling,
-        (precision, tape): (Precision, Option<Tape>),
+        requests: &[GenerationRequest],
+        sampling: &SamplingParams,
         on_event: &dyn Fn(GenerateEvent),
-    ) -> Result<(Vec<Vec<Sample>>, Option<Tape>)> {
-        let repeats = precision == self.precision() && !self.drops();
-        let tape = tape.filter(|_| repeats).map(Tape::cleared);
-        let model = Arc::new(self.sampler(precision)?);
-        model.generate_taped(requests, sampling, tape, on_event)
+    ) -> Result<Vec<Vec<Sample>>> {
+        Ok(self
+            .generate_with_activation_cache(requests, sampling, (self.precision(), None), on_event)?
+            .0)
+    }
+
+    /// As [`Self::generate`], with matmuls in `precision`. The activation cache, if given, is cleared, records the
+    /// activations for the update and is returned. None is returned if the update's forward would differ from the
+    /// rollout's: with another precision or with dropout.
+    ///
+    /// # Errors
+    /// As [`InferenceModel::generate`].
+    pub fn generate_with_activation_cache(
+        &self,
+        requests: &[GenerationRequest],
+        sampling: &SamplingParams,
+        (precision, activation_cache): (Precision, Option<ActivationCache>),
+        on_event: &dyn Fn(GenerateEvent),
+    ) -> Result<(Vec<Vec<Sample>>, Option<ActivationCache>)> {
+        let repeats = precision == self.precision() && !self.has_dropout();
+        let activation_cache = activation_cache.filter(|_| repeats).map(ActivationCache::cleared);
+        let model = Arc::new(self.rollout_model(precision)?);
+        model.generate_with_activation_cache(requests, sampling, activation_cache, on_event)
     }
 }

@@ -1,16 +1,16 @@
-//! GGUF files, the format of llama.cpp: a decoder, quantised or not, with its configuration and its tokenizer.
+//! GGUF files, the format of llama.cpp: a decoder, optionally quantized, with its configuration and tokenizer.
 //!
-//! A file is mapped and held against itself when it is opened: every count, place and shape that its header gives.
-//! Its numbers stay where they are until they are asked for.
+//! A file is memory-mapped, and every count, offset and shape of its header is validated when it is opened. Tensors
+//! are read on demand.
 
 mod config;
 mod cursor;
 mod fault;
 mod file;
 mod header;
+mod locate;
 mod metadata;
 mod names;
-mod place;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
@@ -25,26 +25,26 @@ use rayon::prelude::*;
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::tensor_parallel::Slice;
+use crate::tensor_parallel::TensorSlice;
 use crate::weights::{WeightFault, tensor_shapes};
 use config::Architecture;
 pub use fault::GgufFault;
 pub use file::GgufFile;
-use header::StoredTensor;
-pub(crate) use place::is_gguf;
-pub use place::{find, find_mmproj, folder};
+use header::TensorInfo;
+pub(crate) use locate::is_gguf;
+pub use locate::{find, find_mmproj, folder};
 pub(crate) use tokenizer::Files as TokenizerFiles;
 
-/// How a file's name ends.
+/// File name extension.
 pub const EXTENSION: &str = "gguf";
 
-/// An open GGUF file whose tensors are those of its configuration.
+/// An open GGUF file whose tensors match its configuration.
 pub struct GgufModel {
     file: GgufFile,
     config: ModelConfig,
     architecture: Architecture,
     /// By canonical name, in the model's order.
-    tensors: IndexMap<String, StoredTensor>,
+    tensors: IndexMap<String, TensorInfo>,
 }
 
 impl fmt::Debug for GgufModel {
@@ -59,17 +59,17 @@ impl fmt::Debug for GgufModel {
 /// A tensor of a GGUF file.
 #[derive(Debug, Clone)]
 pub enum GgufTensor {
-    /// A product's weight or an embedding, as it is stored.
+    /// A linear weight or an embedding, in its stored format.
     Matrix(QuantizedMatrix),
     /// A bias or a norm, as `f32`.
     Vector(Tensor),
 }
 
 impl GgufTensor {
-    /// The numbers as `f32`.
+    /// The tensor as `f32`.
     ///
     /// # Errors
-    /// There is no room for them.
+    /// Out of memory.
     pub fn dequantize(&self) -> Result<Tensor> {
         match self {
             Self::Matrix(matrix) => Ok(matrix.dequantize()?),
@@ -82,8 +82,8 @@ impl GgufModel {
     /// Opens the file `path`.
     ///
     /// # Errors
-    /// [`Error::Gguf`] if the file is broken or describes what is not supported, [`Error::Config`] if its sizes do not
-    /// fit each other, and [`Error::Weights`] with every tensor that is missing, misshapen or not expected.
+    /// [`Error::Gguf`] if the file is corrupt or unsupported, [`Error::Config`] if its sizes are inconsistent, and
+    /// [`Error::Weights`] with every missing, misshapen or unexpected tensor.
     pub fn open(path: &Path) -> Result<Self> {
         Self::of_file(GgufFile::open(path)?)
     }
@@ -97,7 +97,7 @@ impl GgufModel {
         Ok(Self { file, config, architecture, tensors })
     }
 
-    /// The decoder's shape.
+    /// The decoder's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
@@ -107,54 +107,54 @@ impl GgufModel {
         self.file.path()
     }
 
-    /// Canonical names of the tensors, as [`tensor_shapes`] gives them.
+    /// Canonical names of the tensors, as in [`tensor_shapes`].
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// The tensor of a canonical name. Query and key products of the architecture `llama` get their rows back in
-    /// `transformers`' order, and are copied for that; other matrices are read from the file.
+    /// The tensor of a canonical name. Query and key weights of the architecture `llama` are copied to restore the row
+    /// order of `transformers`; other matrices are read from the mapped file.
     ///
     /// # Errors
     /// [`Error::MissingTensor`] if the model has no such tensor.
     pub fn tensor(&self, name: &str) -> Result<GgufTensor> {
-        self.tensor_slice(name, &Slice::Whole)
+        self.tensor_slice(name, &TensorSlice::Whole)
     }
 
-    /// A part of the tensor of a canonical name, as [`Self::tensor`]; nothing else of it is read. Rows are whole heads.
+    /// A slice of the tensor of a canonical name, as [`Self::tensor`]; nothing else is read. Rows are whole heads.
     ///
     /// # Errors
-    /// As [`Self::tensor`], and [`Error::SplitBlock`] if columns are no whole blocks.
-    pub(crate) fn tensor_slice(&self, name: &str, slice: &Slice) -> Result<GgufTensor> {
+    /// As [`Self::tensor`], and [`Error::ShardBlock`] if columns do not align with quantization blocks.
+    pub(crate) fn tensor_slice(&self, name: &str, slice: &TensorSlice) -> Result<GgufTensor> {
         match self.file.read_slice(name, self.stored(name)?, slice)? {
             GgufTensor::Matrix(matrix) if self.is_interleaved(name) => {
-                self.in_halves(&matrix).map(GgufTensor::Matrix)
+                self.deinterleaved(&matrix).map(GgufTensor::Matrix)
             }
             tensor => Ok(tensor),
         }
     }
 
-    /// Numbers that the tensor of a canonical name holds together.
+    /// Weights per quantization block of the tensor of a canonical name.
     pub(crate) fn block_len(&self, name: &str) -> Result<usize> {
         Ok(self.stored(name)?.format.block_len())
     }
 
-    fn stored(&self, name: &str) -> Result<&StoredTensor> {
+    fn stored(&self, name: &str) -> Result<&TensorInfo> {
         let missing = || Error::MissingTensor { name: name.to_owned() };
         self.tensors.get(name).ok_or_else(missing)
     }
 
-    /// All numbers as `f32`, by canonical name in the model's order.
+    /// All tensors as `f32`, by canonical name in the model's order.
     ///
     /// # Errors
-    /// There is no room for them.
+    /// Out of memory.
     pub fn dequantize(&self) -> Result<IndexMap<String, Tensor>> {
         let read = |name: &String| Ok((name.clone(), self.tensor(name)?.dequantize()?));
         let names: Vec<&String> = self.tensors.keys().collect();
         names.into_par_iter().map(read).collect::<Result<Vec<_>>>().map(IndexMap::from_iter)
     }
 
-    /// The tokenizer as files of a Hugging Face folder, if the file has one.
+    /// The tokenizer in the file format of a Hugging Face folder, if the file has one.
     pub(crate) fn tokenizer(&self) -> Result<Option<TokenizerFiles>> {
         tokenizer::read(self.file.metadata()).map_err(|fault| self.file.error(fault))
     }
@@ -165,7 +165,7 @@ impl GgufModel {
         rotated && self.architecture == Architecture::Llama
     }
 
-    fn in_halves(&self, matrix: &QuantizedMatrix) -> Result<QuantizedMatrix> {
+    fn deinterleaved(&self, matrix: &QuantizedMatrix) -> Result<QuantizedMatrix> {
         let mut bytes = Vec::with_capacity(matrix.byte_len());
         for row in 0..matrix.outputs() {
             let stored = names::interleaved(row, self.config.head_dim);
@@ -176,24 +176,24 @@ impl GgufModel {
     }
 }
 
-/// The tensors of a configuration, by canonical name, or all faults.
+/// Matches the stored tensors against the configuration, by canonical name.
 fn fitting(
     config: &ModelConfig,
-    stored: &IndexMap<String, StoredTensor>,
-) -> Result<IndexMap<String, StoredTensor>, Vec<WeightFault>> {
+    stored: &IndexMap<String, TensorInfo>,
+) -> Result<IndexMap<String, TensorInfo>, Vec<WeightFault>> {
     let wanted = tensor_shapes(config);
     let mut found = IndexMap::new();
     let mut faults = Vec::new();
     for (name, tensor) in stored {
         let canonical = names::canonical(name).filter(|name| wanted.contains_key(name));
         let Some(canonical) = canonical else {
-            faults.push(WeightFault::Extra { name: name.clone() });
+            faults.push(WeightFault::Unexpected { name: name.clone() });
             continue;
         };
         let want = &wanted[&canonical];
         if tensor.shape != *want {
             let (name, found, want) = (name.clone(), tensor.shape.clone(), want.clone());
-            faults.push(WeightFault::Misshapen { name, found, want });
+            faults.push(WeightFault::ShapeMismatch { name, found, want });
         }
         found.insert(canonical, tensor.clone());
     }

@@ -1,4 +1,4 @@
-//! Finds a model by folder or by its name on the Hugging Face hub.
+//! Resolves a model: a local path, or a name on the Hugging Face hub.
 
 #[cfg(test)]
 mod tests;
@@ -17,23 +17,23 @@ use crate::error::{Error, Result};
 use crate::gguf;
 use crate::weights::{INDEX_FILE, SINGLE_FILE};
 
-/// The folder of a model: `model` itself if it is a folder or a GGUF file, else the local copy of `org/name` from the
-/// hub, at `revision` (a branch, tag or commit; `main` if none).
+/// The local path of a model: `model` itself if it is a folder or a GGUF file, else the cached snapshot of `org/name`
+/// from the hub at `revision` (a branch, tag or commit; default `main`).
 ///
-/// A complete copy in the cache is taken as it is, without asking whether the hub has a newer one. Fetched are only
-/// the configuration, the tokenizer and the safetensors. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE`
-/// mean what they mean to `transformers`.
+/// A complete snapshot in the cache is used without checking the hub for updates. Only the configuration, the
+/// tokenizer and the safetensors are downloaded. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` work as in
+/// `transformers`.
 ///
 /// # Errors
-/// [`Error::NoSuchModel`] if `model` is neither, [`Error::HubOffline`] if it is not in the cache and may not be
-/// fetched, [`Error::Hub`] if it cannot be.
+/// [`Error::NoSuchModel`] if `model` is neither, [`Error::HubOffline`] if it is not cached and downloads are
+/// forbidden, [`Error::Hub`] if the download fails.
 pub fn resolve(model: &str, revision: Option<&str>) -> Result<PathBuf> {
     Hub::from_env().resolve(model, revision)
 }
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Where models are fetched from and kept.
+/// The hub and its local cache.
 struct Hub {
     endpoint: Option<String>,
     cache: Cache,
@@ -75,17 +75,17 @@ impl Hub {
         self.fetch(model, revision)
     }
 
-    /// The folder of a complete copy in the cache.
+    /// The folder of a complete snapshot in the cache.
     fn cached(&self, model: &str, revision: &str) -> Result<Option<PathBuf>> {
         let cache = self.cache.repo(repo(model, revision));
-        // A commit's folder bears its name; branches and tags are files that hold it.
+        // A snapshot folder is named after its commit; branches and tags are files that contain the commit.
         let by_commit = cache.pointer_path(revision);
         let dir = match cache.get(CONFIG_FILE) {
             Some(config) => config.parent().map(Path::to_owned),
             None => Some(by_commit).filter(|dir| dir.join(CONFIG_FILE).exists()),
         };
         let Some(dir) = dir else { return Ok(None) };
-        // The tokenizer comes before the weights and the small files before it, so with all weights all is there.
+        // Weights are downloaded last, so a snapshot with all weights is complete.
         Ok(has_weights(&dir)?.then_some(dir))
     }
 
@@ -102,7 +102,7 @@ impl Hub {
             builder = builder.with_endpoint(endpoint.clone());
         }
         let api = builder.build().map_err(failed)?.repo(repo(model, revision));
-        // The caller may be inside an asynchronous runtime, where another may not block: hence a thread.
+        // The caller may be inside an async runtime, in which another one must not block: use a thread.
         let fetched = std::thread::scope(|scope| scope.spawn(|| fetch_files(&api, model)).join());
         match fetched {
             Ok(dir) => dir.map_err(failed),
@@ -115,7 +115,7 @@ fn repo(model: &str, revision: &str) -> Repo {
     Repo::with_revision(model.to_owned(), RepoType::Model, revision.to_owned())
 }
 
-/// Whether a text is `org/name` as the hub forms it.
+/// Whether `model` has the form `org/name` of the hub.
 fn is_hub_name(model: &str) -> bool {
     let part = |part: &str| {
         let letters = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
@@ -124,7 +124,7 @@ fn is_hub_name(model: &str) -> bool {
     model.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
 }
 
-/// Whether all weight files of a folder are there.
+/// Whether a folder has all its weight files.
 fn has_weights(dir: &Path) -> Result<bool> {
     if dir.join(SINGLE_FILE).exists() {
         return Ok(true);
@@ -149,12 +149,12 @@ fn fetch_files(api: &ApiRepo, model: &str) -> Result<PathBuf, ApiError> {
         let info = api.info().await?;
         let files = needed(info.siblings.into_iter().map(|file| file.rfilename).collect());
         let mut dir = PathBuf::new();
-        // If the branch moved on since an earlier, unfinished fetch, the first round meets files of two commits and
-        // leaves the cache at the newer; the second then takes all from there.
+        // If the branch has moved since an earlier, interrupted download, the first round mixes two commits and
+        // updates the reference to the newer one; the second round then completes its snapshot.
         for _ in 0..2 {
             let mut dirs = BTreeSet::new();
             for file in &files {
-                tracing::info!(model, file, "fetching from the hub");
+                tracing::info!(model, file, "downloading from the hub");
                 dirs.extend(get(api, file).await?.parent().map(Path::to_owned));
             }
             let one = dirs.len() <= 1;
@@ -167,7 +167,7 @@ fn fetch_files(api: &ApiRepo, model: &str) -> Result<PathBuf, ApiError> {
     })
 }
 
-/// One file, tried again after a fault of the network; what has arrived is not fetched twice.
+/// Downloads one file, with retries after network errors that resume the partial download.
 async fn get(api: &ApiRepo, file: &str) -> Result<PathBuf, ApiError> {
     let mut tries = 3;
     loop {
@@ -176,7 +176,7 @@ async fn get(api: &ApiRepo, file: &str) -> Result<PathBuf, ApiError> {
             Err(ApiError::RequestError(fault))
                 if tries > 0 && !fault.status().is_some_and(|status| status.is_client_error()) =>
             {
-                tracing::warn!(file, %fault, "trying again");
+                tracing::warn!(file, %fault, "download failed, retrying");
                 tokio::time::sleep(RETRY_AFTER).await;
             }
             done => return done,
@@ -184,7 +184,7 @@ async fn get(api: &ApiRepo, file: &str) -> Result<PathBuf, ApiError> {
     }
 }
 
-/// The files of a repository that are of use, the weights last, so that a copy that has them has everything.
+/// The files to download. Weights are last, so that a snapshot with all weights is complete.
 fn needed(all: Vec<String>) -> Vec<String> {
     let single = all.iter().any(|file| file == SINGLE_FILE);
     let weights = |file: &str| match single {
@@ -193,8 +193,8 @@ fn needed(all: Vec<String>) -> Vec<String> {
     };
     let small = |file: &str| {
         let text = file.ends_with(".json") || file.ends_with(".jinja") || file == "merges.txt";
-        let index_of_no_use = file.starts_with("pytorch_model") || (single && file == INDEX_FILE);
-        text && !file.contains('/') && !index_of_no_use
+        let unused_index = file.starts_with("pytorch_model") || (single && file == INDEX_FILE);
+        text && !file.contains('/') && !unused_index
     };
     let (mut files, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|file| small(file));
     files.extend(rest.into_iter().filter(|file| weights(file)));

@@ -1,4 +1,4 @@
-//! A layer's tensors, by their place in it.
+//! A layer's tensors by module.
 
 use candle_core::Tensor;
 
@@ -6,11 +6,11 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::lora::Module;
 
-/// The modules of a layer that have the same input.
-pub(crate) const TOGETHER: [&[Module]; 2] =
+/// Modules with the same input, whose matmuls are fused.
+pub(crate) const FUSED_MODULES: [&[Module]; 2] =
     [&[Module::Q, Module::K, Module::V], &[Module::Gate, Module::Up]];
 
-/// The norms and linear modules of one layer, and how far back it looks.
+/// The norms and linear modules of one layer, and its attention window.
 #[derive(Clone)]
 pub(crate) struct Layer<Linear> {
     pub(crate) input_norm: Tensor,
@@ -22,13 +22,13 @@ pub(crate) struct Layer<Linear> {
     pub(crate) gate: Linear,
     pub(crate) up: Linear,
     pub(crate) down: Linear,
-    /// Most recent tokens that attention sees; `None` means all.
+    /// Attention window in tokens; `None` is full attention.
     pub(crate) window: Option<usize>,
 }
 
 impl<Linear> Layer<Linear> {
-    /// The layer `index` of a decoder: `vector` gives norms and biases by canonical name, `linear` a module by its name
-    /// and with its bias, if it has one.
+    /// The layer `index` of a decoder: `vector` returns norms and biases by canonical name, `linear` a module by its name
+    /// and optional bias.
     ///
     /// # Errors
     /// Those of `vector` and `linear`.
@@ -61,7 +61,7 @@ impl<Linear> Layer<Linear> {
         })
     }
 
-    /// The linear module of that name.
+    /// The linear module `module`.
     pub(crate) fn module_mut(&mut self, module: Module) -> &mut Linear {
         match module {
             Module::Q => &mut self.q,

@@ -1,8 +1,7 @@
-//! LoRA adapters in the folders that `peft` writes: read, held against a model, merged into its weights, trained and
-//! written.
+//! LoRA adapters in `peft`'s format: loading, merging, training and saving.
 //!
-//! A linear module with the weight `W` becomes one with `W + s·B·A`, where `A` is (rank, inputs), `B` (outputs, rank)
-//! and `s` is `alpha / rank`, or `alpha / √rank` for rank-stabilised adapters (Kalajdzievski, 2023).
+//! A linear module's weight `W` becomes `W + s·B·A`, where `A` is (rank, inputs), `B` is (outputs, rank) and `s` is
+//! `alpha / rank`, or `alpha / √rank` for rsLoRA (Kalajdzievski, 2023).
 
 mod base;
 mod config;
@@ -22,9 +21,9 @@ use candle_core::Tensor;
 use embodied_r_kernels::{Precision, linear, memory};
 
 use crate::config::ModelConfig;
-use crate::error::{During, Error, Result};
+use crate::error::{Error, Result, TensorContext};
 use crate::parameters::Parameters;
-pub use base::base_of;
+pub use base::base_model_dir;
 pub(crate) use base::{holds_adapter, holds_model};
 use config::AdapterConfig;
 pub use fault::AdapterFault;
@@ -32,28 +31,28 @@ pub use modules::Module;
 pub use settings::LoraConfig;
 pub(crate) use settings::{A, B};
 pub(crate) use train::Lora;
-pub(crate) use write::Within;
+pub(crate) use write::BaseModel;
 
-/// The adapter's settings in its folder.
+/// The adapter's configuration file.
 pub const CONFIG_FILE: &str = "adapter_config.json";
 
-/// The adapter's tensors in its folder.
+/// The adapter's weight file.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 
-/// An adapter that fits a model.
+/// An adapter that matches a model.
 #[derive(Debug)]
 pub struct Adapter {
     dir: PathBuf,
     base_model: Option<String>,
-    /// By the canonical name of the weight that each changes.
-    pairs: BTreeMap<String, Pair>,
-    /// Whole tensors that take the place of the model's, by canonical name.
+    /// By the canonical name of the updated weight.
+    updates: BTreeMap<String, LowRankUpdate>,
+    /// Whole tensors that replace the model's (`modules_to_save`), by canonical name.
     replaced: BTreeMap<String, Tensor>,
 }
 
-/// What is added to one weight.
+/// The low-rank update `s·B·A` of one weight.
 #[derive(Debug, Clone)]
-pub(crate) struct Pair {
+pub(crate) struct LowRankUpdate {
     /// (rank, inputs).
     pub(crate) a: Tensor,
     /// (outputs, rank).
@@ -62,57 +61,57 @@ pub(crate) struct Pair {
 }
 
 impl Adapter {
-    /// Reads the adapter in the folder `dir` and holds it against a model of the shape `config`.
+    /// Loads the adapter in `dir` and validates it against a model of `config`.
     ///
     /// # Errors
-    /// [`Error::Adapter`] with every setting that is not supported, and every tensor that is missing, misshapen or
-    /// not expected; [`Error::CorruptWeights`] for a broken file, and [`Error::Io`].
+    /// [`Error::Adapter`] with every unsupported setting and every missing, misshapen or unexpected tensor;
+    /// [`Error::CorruptWeights`] for a corrupt file, and [`Error::Io`].
     pub fn open(dir: &Path, config: &ModelConfig) -> Result<Self> {
         let settings = AdapterConfig::from_dir(dir)?;
-        let (pairs, replaced) = read::tensors(dir, &settings, config)?;
+        let (updates, replaced) = read::tensors(dir, &settings, config)?;
         let base_model = settings.base_model;
-        Ok(Self { dir: dir.to_owned(), base_model, pairs, replaced })
+        Ok(Self { dir: dir.to_owned(), base_model, updates, replaced })
     }
 
-    /// The model that the adapter was trained on, as `peft` recorded it: a folder or a name on the hub.
+    /// The base model as recorded by `peft`: a folder or a name on the hub.
     pub fn base_model(&self) -> Option<&str> {
         self.base_model.as_deref()
     }
 
-    /// Number of weights that the adapter changes.
+    /// Number of updated weights.
     pub fn len(&self) -> usize {
-        self.pairs.len() + self.replaced.len()
+        self.updates.len() + self.replaced.len()
     }
 
-    /// Whether it changes none.
+    /// Whether no weight is updated.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What it adds to the weight of that name, if it is a pair.
-    pub(crate) fn pair(&self, name: &str) -> Option<&Pair> {
-        self.pairs.get(name)
+    /// The low-rank update of a weight, if any.
+    pub(crate) fn update(&self, name: &str) -> Option<&LowRankUpdate> {
+        self.updates.get(name)
     }
 
-    /// Whether it changes the weight of that name.
+    /// Whether the adapter updates the weight `name`.
     pub(crate) fn changes(&self, name: &str) -> bool {
-        self.pairs.contains_key(name) || self.replaced.contains_key(name)
+        self.updates.contains_key(name) || self.replaced.contains_key(name)
     }
 
-    /// Whether a tensor of the adapter takes the place of the weight of that name.
+    /// Whether the adapter replaces the weight `name`.
     pub(crate) fn replaces(&self, name: &str) -> bool {
         self.replaced.contains_key(name)
     }
 
-    /// The names of the weights that it changes.
+    /// The names of the updated weights.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.pairs.keys().chain(self.replaced.keys()).map(String::as_str)
+        self.updates.keys().chain(self.replaced.keys()).map(String::as_str)
     }
 
-    /// Adds the adapter to `parameters`, in place and in f32.
+    /// Merges the adapter into `parameters`, in place and in f32.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`] if the parameters are not those of the model that the adapter was opened for.
+    /// [`Error::MissingTensor`] if the parameters belong to another model.
     pub fn apply(&self, parameters: &Parameters) -> Result<()> {
         let get = |name: &str| {
             let missing = || Error::MissingTensor { name: name.to_owned() };
@@ -124,15 +123,15 @@ impl Adapter {
         Ok(())
     }
 
-    /// Changes `weight`, which has the canonical name `name`, in place and in f32.
+    /// Merges the adapter into the weight `name`, in place and in f32.
     pub(crate) fn apply_to(&self, name: &str, weight: &Tensor) -> Result<()> {
         if let Some(tensor) = self.replaced.get(name) {
             memory::overwrite(weight, tensor)?;
         }
-        if let Some(Pair { a, b, scale }) = self.pairs.get(name) {
+        if let Some(LowRankUpdate { a, b, scale }) = self.updates.get(name) {
             let doing = || format!("merge `{name}` of `{}`", self.dir.display());
-            let scaled = (b * *scale).during(doing())?;
-            let columns = a.t().and_then(|a| a.contiguous()).during(doing())?;
+            let scaled = (b * *scale).context(doing())?;
+            let columns = a.t().and_then(|a| a.contiguous()).context(doing())?;
             // W += (s·B)·(Aᵀ)ᵀ, in W's memory.
             linear::forward_add(&scaled, &columns, weight.clone(), Precision::F32)?;
         }

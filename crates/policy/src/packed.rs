@@ -1,43 +1,42 @@
-//! Batches of prompts and completions, end to end without padding.
+//! Packed batches: prompts and completions concatenated without padding.
 
 use embodied_r_kernels::attention::GroupSpan;
 
 use crate::error::{Error, Result};
 
-/// One prompt and the completions that are scored behind it. The prompt is computed once.
+/// A prompt and its completions to score. The prompt is computed once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Group {
-    /// Ids of the prompt; at least one.
+    /// Token ids of the prompt; at least one.
     pub prompt: Vec<u32>,
-    /// Ids of each completion; an empty one scores nothing.
+    /// Token ids of each completion; an empty one has no scores.
     pub completions: Vec<Vec<u32>>,
 }
 
 impl Group {
-    /// Tokens that the decoder computes for the group: all but each completion's last.
+    /// Number of tokens that the decoder computes: all but each completion's last.
     pub fn tokens(&self) -> usize {
         let own: usize = self.completions.iter().map(|ids| ids.len().saturating_sub(1)).sum();
         self.prompt.len() + own
     }
 }
 
-/// Groups as one row of tokens, and which rows score which tokens.
+/// Groups packed into one sequence of rows, and which rows predict which tokens.
 ///
-/// Most of a prompt is only looked at: of the last layer's output nobody needs more than each prompt's last row
-/// and the completions'.
+/// The last layer's output is only needed at each prompt's last row and at the completions' rows.
 #[derive(Debug, Clone)]
 pub(crate) struct PackedBatch {
     /// Input ids.
     pub(crate) ids: Vec<usize>,
     /// Position of each input within its sequence.
     pub(crate) positions: Vec<usize>,
-    /// Where the groups lie.
+    /// The rows of each group.
     pub(crate) spans: Vec<GroupSpan>,
-    /// The rows whose output of the last layer is needed: each prompt's last one, and the completions'.
-    pub(crate) ends: Vec<usize>,
-    /// For each scored token the place among `ends` of the row whose output predicts it.
+    /// The rows whose last-layer output is needed: each prompt's last one, and the completions'.
+    pub(crate) output_rows: Vec<usize>,
+    /// For each scored token, the index into `output_rows` of the row that predicts it.
     pub(crate) sources: Vec<usize>,
-    /// The scored tokens: every completion's, in order.
+    /// The scored tokens: those of all completions, in order.
     pub(crate) targets: Vec<u32>,
 }
 
@@ -52,7 +51,7 @@ impl PackedBatch {
             ids: Vec::new(),
             positions: Vec::new(),
             spans: Vec::with_capacity(groups.len()),
-            ends: Vec::new(),
+            output_rows: Vec::new(),
             sources: Vec::new(),
             targets: Vec::new(),
         };
@@ -66,24 +65,24 @@ impl PackedBatch {
 
     fn add(&mut self, group: &Group) {
         let prompt = self.push(&group.prompt, 0);
-        let last_of_prompt = self.ends.len();
-        self.ends.push(prompt.end - 1);
+        let last_of_prompt = self.output_rows.len();
+        self.output_rows.push(prompt.end - 1);
         let mut completions = Vec::with_capacity(group.completions.len());
         for ids in &group.completions {
             let Some((_, inputs)) = ids.split_last() else { continue };
             let own = self.push(inputs, group.prompt.len());
             self.sources.push(last_of_prompt);
-            self.sources.extend(self.ends.len()..self.ends.len() + own.len());
-            self.ends.extend(own.clone());
+            self.sources.extend(self.output_rows.len()..self.output_rows.len() + own.len());
+            self.output_rows.extend(own.clone());
             self.targets.extend_from_slice(ids);
             completions.push(own);
         }
-        self.spans.push(GroupSpan { prompt, completions, silent: 0 });
+        self.spans.push(GroupSpan { prompt, completions, kv_only: 0 });
     }
 
-    /// The spans as the `ends` see them.
-    pub(crate) fn end_spans(&self) -> Vec<GroupSpan> {
-        let end = |span: &GroupSpan| GroupSpan { silent: span.prompt.len() - 1, ..span.clone() };
+    /// The spans with queries at the `output_rows` only.
+    pub(crate) fn output_spans(&self) -> Vec<GroupSpan> {
+        let end = |span: &GroupSpan| GroupSpan { kv_only: span.prompt.len() - 1, ..span.clone() };
         self.spans.iter().map(end).collect()
     }
 
@@ -102,11 +101,11 @@ fn check(group: &Group, vocabulary: usize, max_positions: usize) -> Result<(), S
     let longest = group.completions.iter().map(Vec::len).max().unwrap_or(0);
     let length = group.prompt.len() + longest;
     if length > max_positions {
-        return Err(format!("{length} tokens, the model takes at most {max_positions}"));
+        return Err(format!("{length} tokens, the context length is {max_positions}"));
     }
     let ids = group.prompt.iter().chain(group.completions.iter().flatten());
     match ids.clone().find(|id| **id as usize >= vocabulary) {
-        Some(id) => Err(format!("id {id} is outside the vocabulary of {vocabulary}")),
+        Some(id) => Err(format!("token id {id} is outside the vocabulary of {vocabulary}")),
         None => Ok(()),
     }
 }
@@ -125,18 +124,18 @@ mod tests {
         assert_eq!(batch.ids, [5, 6, 7, 8, 1, 2]);
         assert_eq!(batch.positions, [0, 1, 2, 3, 0, 1]);
         assert_eq!(batch.targets, [7, 8, 9, 4, 2, 3]);
-        assert_eq!(batch.ends, [1, 2, 3, 4, 5]);
+        assert_eq!(batch.output_rows, [1, 2, 3, 4, 5]);
         assert_eq!(batch.sources, [0, 1, 2, 0, 3, 4]);
         assert_eq!(batch.ids.len(), groups.iter().map(Group::tokens).sum::<usize>());
     }
 
     #[test]
-    fn the_group_at_fault_is_named() {
+    fn the_invalid_group_is_reported_by_index() {
         let group = |prompt: Vec<u32>| Group { prompt, completions: vec![vec![1; 4]] };
         let fault =
             |g: Group| PackedBatch::new(&[group(vec![1]), g], 10, 6).unwrap_err().to_string();
         assert!(fault(group(vec![])).contains("sequence 1: the prompt is empty"));
-        assert!(fault(group(vec![10])).contains("id 10 is outside the vocabulary of 10"));
+        assert!(fault(group(vec![10])).contains("token id 10 is outside the vocabulary of 10"));
         assert!(fault(group(vec![1; 3])).contains("7 tokens"));
     }
 }

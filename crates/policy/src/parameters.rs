@@ -1,4 +1,4 @@
-//! A model's tensors, and the gradients of those that are trained.
+//! A model's parameters and their gradients.
 
 use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::memory;
@@ -6,12 +6,13 @@ use indexmap::IndexMap;
 
 use crate::config::ModelConfig;
 use crate::decoder::DecoderGradients;
-use crate::error::{During, Error, Result};
-use crate::layer::TOGETHER;
+use crate::error::{Error, Result, TensorContext};
+use crate::layer::FUSED_MODULES;
+use crate::lora::Module;
 use crate::random::Stream;
 use crate::weights::tensor_shapes;
 
-/// Tensors of a decoder in the model's order, by canonical name.
+/// Tensors of a decoder by canonical name, in the model's order.
 #[derive(Clone)]
 pub struct Parameters {
     tensors: IndexMap<String, Tensor>,
@@ -22,7 +23,7 @@ impl Parameters {
         Self { tensors }
     }
 
-    /// Draws fresh weights: normal with the configuration's `initializer_range`, norms 1, biases 0.
+    /// Random initialisation: normal with standard deviation `initializer_range`, norms 1, biases 0.
     pub(crate) fn random(config: &ModelConfig, seed: u64) -> Result<Self> {
         let shapes = tensor_shapes(config);
         let mut tensors = IndexMap::with_capacity(shapes.len());
@@ -62,18 +63,18 @@ impl Parameters {
         self.tensors.is_empty()
     }
 
-    /// Numbers in all tensors.
-    pub fn numbers(&self) -> usize {
+    /// Number of elements in all tensors.
+    pub fn elem_count(&self) -> usize {
         self.tensors.values().map(Tensor::elem_count).sum()
     }
 
-    /// The tensors of these names; none is copied.
+    /// The tensors of these names, without copies.
     pub(crate) fn only(&self, names: &[&str]) -> Self {
         let of = |name: &&str| Some(((*name).to_owned(), self.tensors.get(*name)?.clone()));
         Self { tensors: names.iter().filter_map(of).collect() }
     }
 
-    /// These tensors, but those of `others` where they have the same name.
+    /// These tensors, replaced by those of `others` with the same name.
     pub(crate) fn replaced_by(&self, others: &Self) -> Self {
         let of = |(name, tensor): (&String, &Tensor)| {
             (name.clone(), others.get(name).unwrap_or(tensor).clone())
@@ -81,7 +82,8 @@ impl Parameters {
         Self { tensors: self.tensors.iter().map(of).collect() }
     }
 
-    /// The lowest of `layers` layers that has one of these tensors, or one below it; `layers` if none has.
+    /// The lowest of `layers` layers that a gradient has to reach: the first with one of these tensors, or 0 for the
+    /// embedding; `layers` if there is none.
     pub(crate) fn lowest_layer(&self, layers: usize) -> usize {
         let layer = |name: &String| {
             if name == "model.embed_tokens.weight" {
@@ -92,58 +94,55 @@ impl Parameters {
         self.tensors.keys().filter_map(layer).min().unwrap_or(layers)
     }
 
-    /// The same numbers on `device`, where matrices are held as `matrices`.
+    /// Copies to `device`, with matrices converted to the dtype `matrices`.
     pub(crate) fn to_device(&self, device: &Device, matrices: DType) -> Result<Self> {
         let moved = |(name, tensor): (&String, &Tensor)| {
             let held = if tensor.rank() == 2 { matrices } else { tensor.dtype() };
             let moved = memory::to_device(tensor, device)?.to_dtype(held);
-            Ok((name.clone(), moved.during(format!("put `{name}` on the device"))?))
+            Ok((name.clone(), moved.context(format!("put `{name}` on the device"))?))
         };
         Ok(Self { tensors: self.tensors.iter().map(moved).collect::<Result<_>>()? })
     }
 
-    /// The same numbers, the matrices of each of `layers` layers that are multiplied with together one behind the other in
-    /// memory.
-    pub(crate) fn side_by_side(mut self, layers: usize) -> Result<Self> {
-        let groups = (0..layers).flat_map(|layer| {
-            TOGETHER.map(|modules| {
-                modules.iter().map(|module| format!("{}.weight", module.name(layer))).collect()
-            })
-        });
-        for names in groups {
-            let names: Vec<String> = names;
+    /// Moves each layer's projections with the same input into contiguous memory.
+    pub(crate) fn with_contiguous_projections(mut self, layers: usize) -> Result<Self> {
+        for (layer, modules) in
+            (0..layers).flat_map(|layer| FUSED_MODULES.map(|group| (layer, group)))
+        {
+            let name = |module: &Module| format!("{}.weight", module.name(layer));
+            let names: Vec<String> = modules.iter().map(name).collect();
             let missing = |name: &String| Error::MissingTensor { name: name.clone() };
             let get = |name: &String| self.get(name).ok_or_else(|| missing(name));
             let tensors = names.iter().map(get).collect::<Result<Vec<_>>>()?;
-            let tensors = memory::end_to_end(&tensors)?;
+            let tensors = memory::pack_contiguous(&tensors)?;
             self.tensors.extend(names.into_iter().zip(tensors));
         }
         Ok(self)
     }
 
-    /// The first of the numbers, end to end, from which on all belong to the layer `index` or to what is above it: their
-    /// gradients are final once a backward has left that layer.
-    pub(crate) fn above(&self, index: usize) -> usize {
+    /// The index, with all elements flattened in order, from which on all belong to the layer `index` or above: their
+    /// gradients are final after the backward of that layer.
+    pub(crate) fn first_final(&self, index: usize) -> usize {
         let is_above = |name: &str| match name.strip_prefix("model.layers.") {
             Some(rest) => {
                 let layer = rest.split('.').next().and_then(|layer| layer.parse().ok());
                 layer.is_some_and(|layer: usize| layer >= index)
             }
-            // A tied embedding gets the last of its gradients below the layers.
+            // A tied embedding also gets gradients below the layers.
             None => name != "model.embed_tokens.weight",
         };
         let last = self.tensors.iter().rev().take_while(|(name, _)| is_above(name));
-        self.numbers() - last.map(|(_, tensor)| tensor.elem_count()).sum::<usize>()
+        self.elem_count() - last.map(|(_, tensor)| tensor.elem_count()).sum::<usize>()
     }
 
-    /// The same numbers in memory of their own.
+    /// A deep copy.
     pub(crate) fn copied(&self) -> Result<Self> {
         let copy = |(name, t): (&String, &Tensor)| Ok((name.clone(), t.copy()?));
         let tensors = self.tensors.iter().map(copy).collect::<candle_core::Result<_>>();
-        Ok(Self { tensors: tensors.during("copy the weights")? })
+        Ok(Self { tensors: tensors.context("copy the weights")? })
     }
 
-    /// Copies the numbers of `from` into these tensors, in place.
+    /// Copies the values of `from` into these tensors, in place.
     ///
     /// # Errors
     /// The tensors differ in name or shape.
@@ -153,7 +152,7 @@ impl Parameters {
             let from = from.get(name).ok_or_else(missing)?;
             let copied = from.to_device(to.device()).and_then(|from| from.to_dtype(to.dtype()));
             let copied = copied.and_then(|from| to.slice_set(&from, 0, 0));
-            copied.during(format!("copy `{name}`"))?;
+            copied.context(format!("copy `{name}`"))?;
         }
         Ok(())
     }
@@ -167,10 +166,10 @@ impl Parameters {
     }
 }
 
-/// One gradient for each trainable tensor, all in one buffer; backward passes add to them.
+/// The gradients of all trainable tensors, in one flat buffer; backward passes accumulate into them.
 pub struct Gradients {
     buffer: Tensor,
-    /// Views of the buffer.
+    /// Views into the buffer.
     tensors: IndexMap<String, Tensor>,
     pub(crate) decoder: DecoderGradients,
 }
@@ -179,7 +178,7 @@ impl Gradients {
     /// Zeros for each tensor of `parameters`.
     pub(crate) fn zeros(parameters: &Parameters, config: &ModelConfig) -> Result<Self> {
         let device = parameters.iter().next().map_or(&Device::Cpu, |(_, tensor)| tensor.device());
-        let buffer = memory::zeros(&[parameters.numbers()], device)?;
+        let buffer = memory::zeros(&[parameters.elem_count()], device)?;
         let mut first = 0;
         let view = |(name, tensor): (&str, &Tensor)| {
             let view = buffer.narrow(0, first, tensor.elem_count())?.reshape(tensor.shape())?;
@@ -190,12 +189,12 @@ impl Gradients {
             .iter()
             .map(view)
             .collect::<candle_core::Result<_>>()
-            .during("make room for the gradients")?;
+            .context("make room for the gradients")?;
         let decoder = DecoderGradients::new(&tensors, config);
         Ok(Self { buffer, tensors, decoder })
     }
 
-    /// All of them, end to end in the order of the parameters (numbers).
+    /// All gradients, flattened in the order of the parameters (elements).
     pub fn buffer(&self) -> &Tensor {
         &self.buffer
     }
@@ -210,12 +209,12 @@ impl Gradients {
         self.tensors.get(name)
     }
 
-    /// The Euclidean norm over all of them, not finite if any number is not.
+    /// The global L2 norm; not finite if any gradient is not.
     ///
     /// # Errors
-    /// Only if a tensor has left the CPU.
+    /// The device fails.
     pub fn norm(&self) -> Result<f64> {
-        Ok(memory::square_sum_of(&self.buffer)?.sqrt())
+        Ok(memory::squared_norm(&self.buffer)?.sqrt())
     }
 }
 
@@ -224,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gradient_has_to_reach_the_lowest_layer_that_is_trained() {
+    fn a_gradient_has_to_reach_the_lowest_trained_layer() {
         let of = |names: &[&str]| {
             let one =
                 |name: &&str| ((*name).to_owned(), memory::zeros(&[1], &Device::Cpu).unwrap());
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_above_a_layer_is_final_before_the_layer_below() {
+    fn gradients_above_a_layer_are_final_before_the_layer_below() {
         let names = [
             "model.embed_tokens.weight",
             "model.layers.0.mlp.up_proj.weight",
@@ -247,9 +246,9 @@ mod tests {
         ];
         let one = |name: &&str| ((*name).to_owned(), memory::zeros(&[10], &Device::Cpu).unwrap());
         let parameters = Parameters::new(names.iter().map(one).collect());
-        assert_eq!([2, 1, 0].map(|index| parameters.above(index)), [30, 20, 10]);
-        // In another order less is known.
-        let turned = Parameters::new(names.iter().rev().map(one).collect());
-        assert_eq!([2, 0].map(|index| turned.above(index)), [50, 50]);
+        assert_eq!([2, 1, 0].map(|index| parameters.first_final(index)), [30, 20, 10]);
+        // In reverse order, nothing is final before the embedding.
+        let reversed = Parameters::new(names.iter().rev().map(one).collect());
+        assert_eq!([2, 0].map(|index| reversed.first_final(index)), [50, 50]);
     }
 }

@@ -1,4 +1,4 @@
-//! A decoder with its weights: loaded, copied, saved, scored, differentiated.
+//! The policy: a decoder with its weights, for scoring and training.
 
 mod pass;
 mod trained;
@@ -9,64 +9,64 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::attention::Heads;
 use embodied_r_kernels::device::has_kernels;
-use embodied_r_kernels::lm_head::Head;
-use embodied_r_kernels::rope::{Angles, Frequencies};
+use embodied_r_kernels::lm_head::LmHead;
+use embodied_r_kernels::rope::{CosSinCache, Frequencies};
 use embodied_r_kernels::{Precision, embedding};
 use indexmap::IndexMap;
 
+use crate::activation_cache::ActivationCache;
 use crate::config::ModelConfig;
-use crate::decoder::{Decoder, Sharing};
+use crate::decoder::{Decoder, PromptSharing};
 use crate::error::Result;
-use crate::forward::{Forward, HeadPass};
+use crate::forward::{ForwardPass, HeadPass};
 use crate::gguf::{self, GgufModel};
 use crate::lora::{self, Adapter, Lora};
 use crate::packed::{Group, PackedBatch};
 use crate::parameters::{Gradients, Parameters};
-use crate::tape::Tape;
-use crate::weights::{self, Multimodal, SaveOptions, Share};
+use crate::weights::{self, Multimodal, SaveOptions, WriterRank};
 
-/// Memory that a forward pass may fill with activations before the backward computes them anew.
+/// Default memory for saved activations; the rest is recomputed in the backward.
 const ACTIVATION_BYTES: usize = 4 << 30;
 
-/// A decoder and its weights. Engine and trainer share them: a step of the optimiser is seen by the
-/// next rollout at no cost.
+/// A decoder and its weights. Engine and trainer share them, so that the next rollout sees an optimizer
+/// step without a weight sync.
 pub struct Policy {
     pub(crate) config: ModelConfig,
-    /// All tensors of the model; an adapter's are apart.
+    /// All tensors of the model, without an adapter's.
     weights: Parameters,
-    /// Those that are trained.
+    /// The trained tensors.
     parameters: Parameters,
-    /// The adapter that is trained in place of the model.
+    /// The LoRA adapter that is trained in place of the model.
     pub(crate) lora: Option<Lora>,
     pub(crate) decoder: Decoder,
     frequencies: Frequencies,
     activation_bytes: usize,
     precision: Precision,
-    /// What the decoder was taken out of, if that was a vision-language checkpoint.
+    /// The rest of a vision-language checkpoint that the decoder comes from.
     multimodal: Option<Multimodal>,
-    on_layer: Option<OnLayer>,
+    layer_hook: Option<LayerHook>,
 }
 
-/// Called after every layer of a pass, forward and backward: a sign that it gets on.
-pub type OnLayer = Arc<dyn Fn() + Send + Sync>;
+/// Called after every layer of a forward or backward pass, for heartbeats.
+pub type LayerHook = Arc<dyn Fn() + Send + Sync>;
 
-/// What a pass gives for the tokens of all completions, end to end in the order of the groups.
+/// Scores of the tokens of all completions, concatenated in the order of the groups.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenScores {
     /// Natural log-probability of each token.
     pub logps: Vec<f32>,
-    /// Entropy, in nats, of the distribution that each token was drawn from.
+    /// Entropy, in nats, of the distribution at each token.
     pub entropies: Vec<f32>,
 }
 
 impl Policy {
-    /// Reads the model in `dir`, a folder in Hugging Face's layout, or a GGUF file or a folder with one; its weights
-    /// become `f32`. An adapter's folder gives the model that it stands on with the adapter merged into it.
+    /// Loads the model in `dir`, a folder in Hugging Face's layout, a GGUF file or a folder with one; weights are
+    /// converted to `f32`. An adapter folder loads the base model with the adapter merged.
     ///
     /// # Errors
-    /// The folder lacks a file, configuration and weights do not fit each other, or the adapter does not fit its model.
+    /// A file is missing, configuration and weights do not match, or the adapter does not match its base model.
     pub fn load(dir: &Path) -> Result<Self> {
-        if let Some(base) = lora::base_of(dir)? {
+        if let Some(base) = lora::base_model_dir(dir)? {
             let policy = Self::load(&base)?;
             Adapter::open(dir, &policy.config)?.apply(&policy.weights)?;
             return Ok(policy);
@@ -82,20 +82,19 @@ impl Policy {
         Ok(Self { multimodal, ..Self::new(config, Parameters::new(tensors))? })
     }
 
-    /// A model with fresh weights, the same for the same seed.
+    /// A model with random weights, determined by the seed.
     ///
     /// # Errors
-    /// The configuration is impossible.
+    /// The configuration is inconsistent.
     pub fn random(config: &ModelConfig, seed: u64) -> Result<Self> {
         Self::new(config.clone(), Parameters::random(config, seed)?)
     }
 
-    /// The same model with its tensors on `device`, where all that it is asked for is computed then. On a device with
-    /// kernels of its own activations and matrices are bf16 in [`Precision::Bf16`]; who trains the model keeps masters of
-    /// the matrices.
+    /// Moves the model to `device`. On a GPU, [`Precision::Bf16`] stores activations and matrices in bf16; the optimizer
+    /// keeps f32 master weights of the matrices.
     ///
     /// # Errors
-    /// There is no room on the device.
+    /// The device is out of memory.
     pub fn to_device(self, device: &Device) -> Result<Self> {
         let matrices = match self.precision {
             Precision::Bf16 if has_kernels(device) => DType::BF16,
@@ -106,7 +105,7 @@ impl Policy {
         }
         let mut weights = self.weights.to_device(device, matrices)?;
         if has_kernels(device) {
-            weights = weights.side_by_side(self.config.num_hidden_layers)?;
+            weights = weights.with_contiguous_projections(self.config.num_hidden_layers)?;
         }
         let trained: Vec<&str> = self.parameters.iter().map(|(name, _)| name).collect();
         let parameters = weights.only(&trained);
@@ -119,7 +118,7 @@ impl Policy {
         })
     }
 
-    /// Where its tensors are.
+    /// The device of its tensors.
     pub fn device(&self) -> &Device {
         self.decoder.norm.device()
     }
@@ -139,104 +138,108 @@ impl Policy {
             activation_bytes,
             precision,
             multimodal,
-            on_layer: None,
+            layer_hook: None,
         })
     }
 
-    /// Sets what is called after every layer of scoring and training, in frozen copies of this model too.
-    pub fn with_on_layer(self, on_layer: OnLayer) -> Self {
-        Self { on_layer: Some(on_layer), ..self }
+    /// Sets a hook that is called after every layer of scoring and training, also in frozen copies of this model.
+    pub fn with_layer_hook(self, layer_hook: LayerHook) -> Self {
+        Self { layer_hook: Some(layer_hook), ..self }
     }
 
-    /// A pass has left a layer.
-    pub(crate) fn passed_layer(&self) {
-        if let Some(on_layer) = &self.on_layer {
-            on_layer();
+    /// Calls the layer hook, if set.
+    pub(crate) fn call_layer_hook(&self) {
+        if let Some(layer_hook) = &self.layer_hook {
+            layer_hook();
         }
     }
 
-    /// Sets how many bytes of activations a forward pass may keep; 0 keeps each layer's input only.
+    /// Sets how many bytes of activations a forward pass may save; with 0, every layer is recomputed from its input.
     pub fn with_activation_bytes(mut self, bytes: usize) -> Self {
         self.activation_bytes = bytes;
         self
     }
 
-    /// Sets what the products with weights are made of, in sampling, scoring and the gradients. The
-    /// weights themselves stay f32; in bf16 they are rounded as they are used, and so are tokens as
-    /// they are looked up.
+    /// Sets the matmul precision of sampling, scoring and gradients. On the CPU, weights stay f32; in bf16,
+    /// weights and embeddings are rounded when they are used.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
     }
 
-    /// What the products with weights are made of.
+    /// The matmul precision.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// The decoder alone: saved, it is a plain text model, whatever it was taken out of.
+    /// Only the decoder: it is saved as a text model even if it comes from a vision-language checkpoint.
     pub fn text_only(self) -> Self {
         Self { multimodal: None, ..self }
     }
 
-    /// Writes configuration and weights to `dir` in Hugging Face's layout; the tokenizer is apart. Of a model with an
-    /// adapter only the adapter is written, in `peft`'s layout.
+    /// Writes configuration and weights to `dir` in Hugging Face's layout, without the tokenizer. With an adapter, only
+    /// the adapter is written, in `peft`'s layout.
     ///
-    /// The decoder of a vision-language checkpoint goes back into that checkpoint: its vision tower, its configuration
-    /// and its image processor are written as they were read, and its tensors keep their names.
+    /// The decoder of a vision-language checkpoint is saved as a vision-language checkpoint: vision tower, configuration
+    /// and image processor are written unchanged, and tensors keep their names.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn save(&self, dir: &Path, options: &SaveOptions) -> Result<()> {
-        self.save_share(dir, options, Share::ALL)
+        self.save_sharded(dir, options, WriterRank::SINGLE)
     }
 
-    /// As [`Self::save`], but this writer's share of the files only; an adapter is the first writer's. The folder is whole
-    /// once all writers are done.
+    /// As [`Self::save`], but only this rank's shards of the weights; an adapter is written by the first rank. The
+    /// checkpoint is complete once all ranks are done.
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn save_share(&self, dir: &Path, options: &SaveOptions, share: Share) -> Result<()> {
+    pub fn save_sharded(
+        &self,
+        dir: &Path,
+        options: &SaveOptions,
+        writer: WriterRank,
+    ) -> Result<()> {
         if let Some(lora) = &self.lora {
-            if !share.is_first() {
+            if !writer.is_first() {
                 return Ok(());
             }
-            let within = match self.multimodal {
-                Some(_) => lora::Within::VisionLanguage,
-                None => lora::Within::Text,
+            let base_model = match self.multimodal {
+                Some(_) => lora::BaseModel::VisionLanguage,
+                None => lora::BaseModel::Text,
             };
-            return lora.save(dir, within, options.dtype);
+            return lora.save(dir, base_model, options.dtype);
         }
         if let Some(multimodal) = &self.multimodal {
-            return multimodal.save(dir, self.weights.iter(), options, share);
+            return multimodal.save(dir, self.weights.iter(), options, writer);
         }
-        if share.is_first() {
+        if writer.is_first() {
             ModelConfig { dtype: options.dtype, ..self.config.clone() }.save(dir)?;
         }
-        weights::save_share(dir, self.weights.iter(), options, share)
+        weights::save_sharded(dir, self.weights.iter(), options, writer)
     }
 
-    /// The model's shape.
+    /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// The trainable tensors: all, unless [`Self::with_trainable`] has said otherwise.
+    /// The trainable tensors: all, unless restricted by [`Self::with_trainable`].
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
 
-    /// All tensors of the model, trained or not; those of an adapter are apart.
+    /// All tensors of the model, trained or frozen, without an adapter's.
     pub fn weights(&self) -> &Parameters {
         &self.weights
     }
 
     /// Whether every tensor is trained.
     pub(crate) fn trains_all(&self) -> bool {
-        self.lora.is_none() && self.parameters.numbers() == self.weights.numbers()
+        self.lora.is_none() && self.parameters.elem_count() == self.weights.elem_count()
     }
 
-    /// The model's shape and its tensors, which nothing else holds then.
+    /// The model's configuration and its tensors.
     pub(crate) fn into_weights(self) -> (ModelConfig, IndexMap<String, Tensor>) {
         (self.config, self.weights.into_tensors())
     }
@@ -249,35 +252,35 @@ impl Policy {
     /// Zero gradients for each trainable tensor.
     ///
     /// # Errors
-    /// There is no room for them.
+    /// Out of memory.
     pub fn zero_gradients(&self) -> Result<Gradients> {
         Gradients::zeros(&self.parameters, &self.config)
     }
 
-    /// Log-probabilities and entropies of all completions' tokens at `temperature`, without gradient.
+    /// Log-probabilities and entropies of all completion tokens at `temperature`, without gradients.
     ///
     /// # Errors
-    /// A group is not one that the model can take.
+    /// A group is invalid for the model.
     pub fn score(&self, groups: &[Group], temperature: f64) -> Result<TokenScores> {
         let batch = self.pack(groups)?;
         let pass = self.pass(&batch, None);
-        let x = self.embedded(&batch.ids)?;
-        let x = self.through(x, &pass, |_| Sharing::Alone, |_, _, _| Ok(()))?;
-        let picked = embedding::gather(&x, &batch.sources)?;
-        Ok(HeadPass::forward(self, picked, &batch.targets, temperature)?.scores)
+        let x = self.embed(&batch.ids)?;
+        let x = self.forward_layers(x, &pass, |_| PromptSharing::None, |_, _, _| Ok(()))?;
+        let selected = embedding::gather(&x, &batch.sources)?;
+        Ok(HeadPass::forward(self, selected, &batch.targets, temperature)?.scores)
     }
 
-    /// As [`Self::score`], keeping what [`Forward::backward`] needs.
+    /// As [`Self::score`], with activations saved for [`ForwardPass::backward`].
     ///
     /// # Errors
     /// As [`Self::score`].
-    pub fn forward(&self, groups: &[Group], temperature: f64) -> Result<Forward<'_>> {
-        Forward::new(self, self.pack(groups)?, temperature, None)
+    pub fn forward(&self, groups: &[Group], temperature: f64) -> Result<ForwardPass<'_>> {
+        ForwardPass::new(self, self.pack(groups)?, temperature, None)
     }
 
-    /// As [`Self::forward`], with the dropout of an adapter. What is dropped follows from `noise` and from the tokens
-    /// alone, however they are packed. Without dropout what is on the `tape` of a rollout with these weights is not
-    /// computed again.
+    /// As [`Self::forward`], with the adapter's dropout. The masks are determined by `dropout_seed` and the tokens,
+    /// independent of packing. Without dropout, activations in the `activation_cache` of a rollout with these weights
+    /// are reused.
     ///
     /// # Errors
     /// As [`Self::score`].
@@ -285,24 +288,26 @@ impl Policy {
         &'a self,
         groups: &[Group],
         temperature: f64,
-        noise: u64,
-        tape: Option<&'a Tape>,
-    ) -> Result<Forward<'a>> {
+        dropout_seed: u64,
+        activation_cache: Option<&'a ActivationCache>,
+    ) -> Result<ForwardPass<'a>> {
         let batch = self.pack(groups)?;
-        let tape = tape.filter(|_| !self.drops());
-        match tape.and_then(|tape| tape.packed(groups, &batch.ends)) {
-            Some(taped) => Forward::taped(self, batch, temperature, taped),
-            None => Forward::new(self, batch, temperature, Some(noise)),
+        let activation_cache = activation_cache.filter(|_| !self.has_dropout());
+        match activation_cache
+            .and_then(|activation_cache| activation_cache.packed(groups, &batch.output_rows))
+        {
+            Some(cached) => ForwardPass::from_cache(self, batch, temperature, cached),
+            None => ForwardPass::new(self, batch, temperature, Some(dropout_seed)),
         }
     }
 
-    /// Whether training drops something.
-    pub(crate) fn drops(&self) -> bool {
+    /// Whether training uses dropout.
+    pub(crate) fn has_dropout(&self) -> bool {
         self.lora.as_ref().is_some_and(|lora| lora.config.lora_dropout > 0.0)
     }
 
-    /// How many layers may keep the activations of `tokens` tokens.
-    pub(crate) fn kept_layers(&self, tokens: usize) -> usize {
+    /// How many layers may save the activations of `tokens` tokens.
+    pub(crate) fn layers_to_save(&self, tokens: usize) -> usize {
         let layer = self.config.pass_bytes(tokens, size_of::<f32>()).layer.max(1);
         (self.activation_bytes / layer).min(self.config.num_hidden_layers)
     }
@@ -311,18 +316,18 @@ impl Policy {
         PackedBatch::new(groups, self.config.vocab_size, self.config.max_position_embeddings)
     }
 
-    /// The tokens as the first layer takes them (tokens, hidden).
-    pub(crate) fn embedded(&self, ids: &[usize]) -> Result<Tensor> {
-        Ok(embedding::gather_in(&self.decoder.embedding, ids, self.precision)?)
+    /// The tokens' embeddings (tokens, hidden).
+    pub(crate) fn embed(&self, ids: &[usize]) -> Result<Tensor> {
+        Ok(embedding::gather_cast(&self.decoder.embedding, ids, self.precision)?)
     }
 
-    pub(crate) fn head(&self, temperature: f64) -> Head<'_> {
-        Head { weight: &self.decoder.head, temperature, precision: self.precision }
+    pub(crate) fn head(&self, temperature: f64) -> LmHead<'_> {
+        LmHead { weight: &self.decoder.head, temperature, precision: self.precision }
     }
 
-    /// The angles of text: a token's place in time, height and width is the same.
-    pub(crate) fn angles(&self, positions: &[usize]) -> Angles {
-        Angles::new(positions, &self.frequencies)
+    /// The cosines and sines of text: M-RoPE positions are equal in all three components.
+    pub(crate) fn cos_sin(&self, positions: &[usize]) -> CosSinCache {
+        CosSinCache::new(positions, &self.frequencies)
     }
 
     pub(crate) fn heads(&self) -> Heads {

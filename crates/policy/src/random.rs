@@ -1,7 +1,7 @@
-//! Counter-based randomness: a number depends on its coordinates alone, never on what was drawn
-//! before it, so that a run is the same however it is spread or resumed.
+//! Counter-based random numbers: each depends on its coordinates only, not on earlier draws, so that runs
+//! are reproducible under any parallelism and after resuming.
 
-/// A stream of random numbers that are looked up by position.
+/// A stream of random numbers, addressed by position.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stream {
     key: u64,
@@ -22,12 +22,12 @@ impl Stream {
         (self.bits(position) >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Mean 0, variance 1 and nearly normal: the sum of four 16-bit uniforms of one hash, within ±√12.
-    /// A hundred times as fast as [`Self::normal`], for weights by the billion.
+    /// Approximately normal with mean 0 and variance 1: the sum of four 16-bit uniforms of one hash, within
+    /// ±√12. A hundred times as fast as [`Self::normal`], for billions of random weights.
     pub(crate) fn bell(self, position: u64) -> f32 {
         let bits = self.bits(position);
         let sum: u32 = (0..4).map(|part| (bits >> (16 * part)) as u32 & 0xffff).sum();
-        // Each has the mean (2^16 - 1) / 2 and nearly the variance 2^32 / 12.
+        // Each uniform has mean (2^16 - 1) / 2 and a variance of nearly 2^32 / 12.
         (sum as f32 - 131_070.0) * (3f32.sqrt() / 65_536.0)
     }
 
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbouring_coordinates_give_unlike_numbers() {
+    fn neighbouring_coordinates_give_different_numbers() {
         let first = |a, b| Stream::new(a, b).uniform(0);
         assert!((first(0, 0) - first(0, 1)).abs() > 1e-6);
         assert!((first(0, 1) - first(1, 0)).abs() > 1e-6);

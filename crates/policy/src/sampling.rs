@@ -1,4 +1,4 @@
-//! How tokens are drawn from logits.
+//! Sampling of tokens from logits.
 
 mod defaults;
 mod draw;
@@ -10,41 +10,41 @@ use crate::error::{Error, Result};
 pub use defaults::SamplingDefaults;
 pub(crate) use draw::{History, Row, draw_rows};
 
-/// How tokens are drawn. Fields bear the names of `transformers` and vLLM; the default draws from
-/// the whole distribution.
+/// Sampling parameters, named as in `transformers` and vLLM. The default samples from the full
+/// distribution.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sampling {
-    /// Divides the logits; 0 takes the likeliest token always.
+pub struct SamplingParams {
+    /// Sampling temperature; 0 is greedy.
     pub temperature: f64,
-    /// Draw among so many of the likeliest tokens; 0 means all.
+    /// Sample from the `top_k` most likely tokens; 0 disables it.
     pub top_k: usize,
-    /// Draw among the likeliest tokens that together have this probability; 1 means all.
+    /// Nucleus sampling: sample from the most likely tokens with this cumulative probability; 1 disables it.
     pub top_p: f64,
-    /// Draw among tokens with at least this share of the likeliest one's probability; 0 means all.
+    /// Minimum probability of a token relative to the most likely one; 0 disables it.
     pub min_p: f64,
-    /// Divides the positive logits, and multiplies the negative ones, of tokens that the prompt or
-    /// the completion has; 1 leaves them.
+    /// Divides positive logits, and multiplies negative ones, of tokens in the prompt or the completion; 1
+    /// disables it.
     pub repetition_penalty: f64,
-    /// Taken from the logits of tokens that the completion has.
+    /// Subtracted from the logits of tokens in the completion.
     pub presence_penalty: f64,
-    /// Taken from the logits of tokens once for each time that the completion has them.
+    /// Subtracted from a token's logit for each of its occurrences in the completion.
     pub frequency_penalty: f64,
-    /// Added to the logits of single tokens.
+    /// Added to the logits of individual tokens.
     pub logit_bias: Vec<(u32, f32)>,
-    /// Draw among these tokens only.
+    /// Sample from these tokens only.
     pub allowed_token_ids: Option<Arc<[u32]>>,
-    /// Most tokens of a completion.
+    /// Maximum number of tokens of a completion.
     pub max_new_tokens: usize,
-    /// No stop token is drawn before a completion has so many tokens.
+    /// Minimum number of tokens before a stop token may be sampled.
     pub min_new_tokens: usize,
-    /// Tokens that end a completion; they are part of it.
+    /// Tokens that end a completion; they are included in it.
     pub stop_ids: Vec<u32>,
-    /// Report each token's log-probability at temperature 1 before any penalty, and so many of the
-    /// likeliest tokens beside it.
+    /// Report each token's log-probability at temperature 1 before penalties, and those of so many of the most
+    /// likely tokens.
     pub logprobs: Option<usize>,
 }
 
-impl Default for Sampling {
+impl Default for SamplingParams {
     fn default() -> Self {
         Self {
             temperature: 1.0,
@@ -64,16 +64,16 @@ impl Default for Sampling {
     }
 }
 
-impl Sampling {
-    /// The likeliest token always.
+impl SamplingParams {
+    /// Greedy decoding.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
     }
 
-    /// Refuses numbers that mean nothing. The bounds are those of OpenAI's API and vLLM.
+    /// Validates the parameters with the bounds of OpenAI's API and vLLM.
     ///
     /// # Errors
-    /// [`Error::Sampling`] names the first such field.
+    /// [`Error::Sampling`] with the first invalid field.
     pub fn check(&self) -> Result<()> {
         const ANY: f64 = f64::MAX;
         let above_0 = f64::MIN_POSITIVE;
@@ -108,11 +108,11 @@ impl Sampling {
         Ok(())
     }
 
-    /// Refuses ids that a model with so many tokens does not have. Stop ids beyond the vocabulary are
-    /// never drawn and do no harm.
+    /// Validates token ids against the vocabulary size. Stop ids beyond the vocabulary are never sampled, so
+    /// they are allowed.
     ///
     /// # Errors
-    /// [`Error::SamplingId`] names the first field with such an id.
+    /// [`Error::SamplingId`] with the first invalid id.
     pub fn check_ids(&self, vocabulary: usize) -> Result<()> {
         let biased = self.logit_bias.iter().map(|(id, _)| ("logit_bias", *id));
         let allowed = self.allowed_token_ids.iter().flat_map(|ids| ids.iter());
@@ -124,39 +124,39 @@ impl Sampling {
     }
 }
 
-/// A drawn token.
+/// A sampled token.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Token {
-    /// Its id.
+pub struct SampledToken {
+    /// The token id.
     pub id: u32,
-    /// Its natural log-probability under the full softmax at the sampling temperature (at 1 for
-    /// temperature 0), whatever penalties, bias, top-k, top-p and min-p made of it.
+    /// Natural log-probability under the full softmax at the sampling temperature (at 1 for greedy decoding),
+    /// before penalties, bias, top-k, top-p and min-p.
     pub logp: f32,
-    /// What [`Sampling::logprobs`] asks for.
-    pub report: Option<Report>,
+    /// Requested by [`SamplingParams::logprobs`].
+    pub logprobs: Option<TokenLogprobs>,
 }
 
-/// Log-probabilities at temperature 1, before any penalty.
+/// Log-probabilities of a position at temperature 1, before penalties.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Report {
-    /// Of the drawn token.
+pub struct TokenLogprobs {
+    /// Of the sampled token.
     pub logprob: f32,
-    /// The likeliest tokens, the likeliest first.
-    pub top: Vec<(u32, f32)>,
+    /// The most likely tokens, in descending order.
+    pub top_logprobs: Vec<(u32, f32)>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn fault(change: impl FnOnce(&mut Sampling)) -> String {
-        let mut sampling = Sampling::default();
+    fn fault(change: impl FnOnce(&mut SamplingParams)) -> String {
+        let mut sampling = SamplingParams::default();
         change(&mut sampling);
         sampling.check().unwrap_err().to_string()
     }
 
     #[test]
-    fn a_number_out_of_its_range_is_refused_by_name() {
+    fn out_of_range_parameters_are_rejected_by_name() {
         for bad in [-0.5, f64::NAN, f64::INFINITY] {
             let want = "want a number of 0 or more";
             assert_eq!(fault(|s| s.temperature = bad), format!("`temperature` is {bad}, {want}"));
@@ -183,8 +183,8 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_themselves_are_taken() {
-        let edge = Sampling {
+    fn the_bounds_are_inclusive() {
+        let edge = SamplingParams {
             temperature: 0.0,
             min_p: 1.0,
             presence_penalty: -2.0,
@@ -193,20 +193,24 @@ mod tests {
             allowed_token_ids: Some([0].into()),
             max_new_tokens: 1,
             min_new_tokens: 1,
-            ..Sampling::default()
+            ..SamplingParams::default()
         };
         assert!(edge.check().is_ok());
     }
 
     #[test]
-    fn an_id_that_the_model_does_not_have_is_refused_by_field() {
-        let biased = Sampling { logit_bias: vec![(9, 1.0), (10, 1.0)], ..Sampling::default() };
+    fn ids_outside_the_vocabulary_are_rejected_by_field() {
+        let biased =
+            SamplingParams { logit_bias: vec![(9, 1.0), (10, 1.0)], ..SamplingParams::default() };
         assert!(biased.check_ids(11).is_ok());
-        let told = biased.check_ids(10).unwrap_err().to_string();
-        assert_eq!(told, "`logit_bias` has the id 10, want ids below 10, the model's vocabulary");
+        let message = biased.check_ids(10).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "`logit_bias` has the token id 10, want ids below the vocabulary size of 10"
+        );
         let allowed = Some([3, 12].into());
-        let allowed = Sampling { allowed_token_ids: allowed, ..Sampling::default() };
-        let told = allowed.check_ids(12).unwrap_err().to_string();
-        assert!(told.starts_with("`allowed_token_ids` has the id 12"), "{told}");
+        let allowed = SamplingParams { allowed_token_ids: allowed, ..SamplingParams::default() };
+        let message = allowed.check_ids(12).unwrap_err().to_string();
+        assert!(message.starts_with("`allowed_token_ids` has the token id 12"), "{message}");
     }
 }

@@ -1,29 +1,28 @@
-//! A group that is too long for one pass: its prompt is computed once, and the completions in parts
-//! behind it.
+//! Groups that are too long for one pass: the prompt is computed once, the completions in chunks.
 //!
-//! The prompt's keys and values are kept, layer by layer. Each part reads them, and its backward adds
-//! to their gradients; the prompt's own backward comes last, and is the sum over the group.
+//! The prompt's keys and values are saved for every layer. Each chunk attends to them, and its backward
+//! adds to their gradients. The prompt's backward runs last, on the sum over the group.
 
 use candle_core::Tensor;
 use embodied_r_kernels::{embedding, memory};
 
-use crate::decoder::{Pass, PromptKv, Sharing};
+use crate::activation_cache::ActivationCache;
+use crate::decoder::{Pass, PromptKv, PromptSharing};
 use crate::error::Result;
-use crate::forward::{HeadPass, KeptLayers, OnFinal};
+use crate::forward::{GradientReadyHook, HeadPass, SavedLayers};
 use crate::packed::{Group, PackedBatch};
 use crate::parameters::Gradients;
 use crate::policy::{Policy, TokenScores};
-use crate::tape::Tape;
 
-/// A prompt behind which parts of its group are scored and differentiated, one after the other.
+/// The forward pass of a prompt, shared by chunks of its completions.
 pub struct SharedPrompt<'a> {
     policy: &'a Policy,
     ids: Vec<u32>,
     batch: PackedBatch,
     temperature: f64,
-    noise: Option<u64>,
-    tape: Option<&'a Tape>,
-    layers: KeptLayers<'a>,
+    dropout_seed: Option<u64>,
+    activation_cache: Option<&'a ActivationCache>,
+    layers: SavedLayers<'a>,
     kvs: Vec<PromptKv>,
     /// The last layer's output at the prompt's last row, which predicts every first token (1, hidden).
     last: Tensor,
@@ -31,146 +30,172 @@ pub struct SharedPrompt<'a> {
     d_last: Tensor,
 }
 
-/// The forward pass of a part of the group. It can be differentiated once.
-pub struct PartForward<'a> {
+/// The forward pass of a chunk of completions, which supports one backward pass.
+pub struct ChunkForward<'a> {
     shared: &'a SharedPrompt<'a>,
-    batch: PartBatch,
-    /// `None` where each completion has a single token, and no row of its own.
-    layers: Option<KeptLayers<'a>>,
+    batch: ChunkBatch,
+    /// `None` if each completion has a single token, so that only the prompt's last row is needed.
+    layers: Option<SavedLayers<'a>>,
     head: HeadPass,
 }
 
 impl<'a> SharedPrompt<'a> {
-    /// The forward pass of `prompt` under `policy`, for parts of at most `part_tokens` tokens; chance and tape as in
-    /// [`Policy::training_forward`].
+    /// The forward pass of `prompt` under `policy`, for chunks of at most `chunk_tokens` tokens; dropout seed and
+    /// activation cache are as in [`Policy::training_forward`].
     ///
     /// # Errors
-    /// The prompt is not one that the model can take.
+    /// The prompt is invalid for the model.
     pub fn new(
         policy: &'a Policy,
         prompt: &[u32],
-        part_tokens: usize,
+        chunk_tokens: usize,
         temperature: f64,
-        (noise, tape): (Option<u64>, Option<&'a Tape>),
+        (dropout_seed, activation_cache): (Option<u64>, Option<&'a ActivationCache>),
     ) -> Result<Self> {
         let group = Group { prompt: prompt.to_vec(), completions: Vec::new() };
         let batch = policy.pack(std::slice::from_ref(&group))?;
-        let tape = tape.filter(|_| !policy.drops());
-        let taped = tape.and_then(|tape| tape.packed(std::slice::from_ref(&group), &batch.ends));
-        let (layers, kvs, last) = match taped {
-            Some(taped) => {
+        let activation_cache = activation_cache.filter(|_| !policy.has_dropout());
+        let cached = activation_cache.and_then(|activation_cache| {
+            activation_cache.packed(std::slice::from_ref(&group), &batch.output_rows)
+        });
+        let (layers, kvs, last) = match cached {
+            Some(cached) => {
                 let layers = 0..policy.decoder.layers.len();
-                let kvs = layers.map(|index| taped.prompt_kv(index)).collect::<Result<_>>()?;
-                let last = taped.output()?;
-                (KeptLayers::Taped(taped), kvs, last)
+                let kvs = layers.map(|index| cached.prompt_kv(index)).collect::<Result<_>>()?;
+                let last = cached.output()?;
+                (SavedLayers::Cached(cached), kvs, last)
             }
             None => {
-                let pass = policy.pass(&batch, noise);
-                let x = policy.embedded(&batch.ids)?;
-                let keep = policy.kept_layers(prompt.len() + part_tokens);
-                KeptLayers::forward_prompt(policy, x, &pass, keep)?
+                let pass = policy.pass(&batch, dropout_seed);
+                let x = policy.embed(&batch.ids)?;
+                let saved_layers = policy.layers_to_save(prompt.len() + chunk_tokens);
+                SavedLayers::forward_prompt(policy, x, &pass, saved_layers)?
             }
         };
         let d_last = memory::zeros_like(&last)?;
         let ids = group.prompt;
-        Ok(Self { policy, ids, batch, temperature, noise, tape, layers, kvs, last, d_last })
+        Ok(Self {
+            policy,
+            ids,
+            batch,
+            temperature,
+            dropout_seed,
+            activation_cache,
+            layers,
+            kvs,
+            last,
+            d_last,
+        })
     }
 
-    /// Scores `completions` behind the prompt.
+    /// The forward pass of `completions` after the prompt.
     ///
     /// # Errors
-    /// A completion is not one that the model can take.
-    pub fn part(&'a self, completions: &[Vec<u32>]) -> Result<PartForward<'a>> {
+    /// A completion is invalid for the model.
+    pub fn forward_chunk(&'a self, completions: &[Vec<u32>]) -> Result<ChunkForward<'a>> {
         let Self { policy, ids, last, temperature, .. } = self;
         let group = Group { prompt: ids.clone(), completions: completions.to_vec() };
-        let batch = PartBatch::new(policy, &group)?;
+        let batch = ChunkBatch::new(policy, &group)?;
         let (mut layers, mut rows) = (None, last.clone());
         if !batch.own().is_empty() {
-            let (kept, x) = match self.tape.and_then(|tape| tape.behind(&group)) {
-                Some(taped) => {
-                    let x = taped.output()?;
-                    (KeptLayers::Taped(taped), x)
+            let (saved, x) = match self
+                .activation_cache
+                .and_then(|activation_cache| activation_cache.completions(&group))
+            {
+                Some(cached) => {
+                    let x = cached.output()?;
+                    (SavedLayers::Cached(cached), x)
                 }
-                None => self.part_layers(&batch)?,
+                None => self.forward_chunk_layers(&batch)?,
             };
-            rows = memory::stacked(&[last, &x])?;
-            layers = Some(kept);
+            rows = memory::concat_rows(&[last, &x])?;
+            layers = Some(saved);
         }
-        let picked = embedding::gather(&rows, batch.sources())?;
-        let head = HeadPass::forward(policy, picked, batch.targets(), *temperature)?;
-        Ok(PartForward { shared: self, batch, layers, head })
+        let selected = embedding::gather(&rows, batch.sources())?;
+        let head = HeadPass::forward(policy, selected, batch.targets(), *temperature)?;
+        Ok(ChunkForward { shared: self, batch, layers, head })
     }
 
-    /// The layers over a part's own rows, and their output.
-    fn part_layers(&self, batch: &PartBatch) -> Result<(KeptLayers<'a>, Tensor)> {
-        let Self { policy, ids, kvs, noise, .. } = self;
-        let x = policy.embedded(batch.own())?;
-        let keep = policy.kept_layers(ids.len() + batch.own().len());
-        let behind = |index: usize| Sharing::Behind(&kvs[index]);
-        KeptLayers::forward(policy, x, &batch.pass(policy, *noise), keep, behind)
+    /// Runs the layers on a chunk's own rows.
+    fn forward_chunk_layers(&self, batch: &ChunkBatch) -> Result<(SavedLayers<'a>, Tensor)> {
+        let Self { policy, ids, kvs, dropout_seed, .. } = self;
+        let x = policy.embed(batch.own())?;
+        let saved_layers = policy.layers_to_save(ids.len() + batch.own().len());
+        let completions_sharing = |index: usize| PromptSharing::Completions(&kvs[index]);
+        SavedLayers::forward(
+            policy,
+            x,
+            &batch.pass(policy, *dropout_seed),
+            saved_layers,
+            completions_sharing,
+        )
     }
 
-    /// Adds to `grads` the gradient that goes through the prompt, the sum over all parts.
+    /// Adds to `grads` the gradient through the prompt, summed over all chunks.
     ///
     /// # Errors
-    /// Only if a tensor has left the CPU.
+    /// A kernel fails.
     pub fn backward(self, grads: &mut Gradients) -> Result<()> {
-        self.backward_telling(grads, &mut |_| ())
+        self.backward_with_hook(grads, &mut |_| ())
     }
 
-    /// As [`Self::backward`], which tells `on_final` on its way what it will not touch again.
+    /// As [`Self::backward`]; calls `on_ready` as gradients become final.
     ///
     /// # Errors
     /// As [`Self::backward`].
-    pub fn backward_telling(self, grads: &mut Gradients, on_final: &mut OnFinal<'_>) -> Result<()> {
-        let Self { policy, batch, noise, layers, kvs, d_last, .. } = self;
+    pub fn backward_with_hook(
+        self,
+        grads: &mut Gradients,
+        on_ready: &mut GradientReadyHook<'_>,
+    ) -> Result<()> {
+        let Self { policy, batch, dropout_seed, layers, kvs, d_last, .. } = self;
         let grads = &grads.decoder;
-        let ahead = |index: usize| Sharing::Ahead(&kvs[index]);
-        let pass = policy.pass(&batch, noise);
-        let dx = layers.backward(policy, d_last, &pass, grads, ahead, on_final)?;
+        let prompt_sharing = |index: usize| PromptSharing::Prompt(&kvs[index]);
+        let pass = policy.pass(&batch, dropout_seed);
+        let dx = layers.backward(policy, d_last, &pass, grads, prompt_sharing, on_ready)?;
         grads.add_tokens(&batch.ids, &dx)
     }
 }
 
-impl PartForward<'_> {
-    /// The scores of the part's tokens.
+impl ChunkForward<'_> {
+    /// The scores of the chunk's tokens.
     pub fn scores(&self) -> &TokenScores {
         &self.head.scores
     }
 
-    /// Adds to `grads` the gradient of `Σ d_logps[i] · logps[i]` that does not go through the prompt; what
-    /// does is added to the prompt's.
+    /// Adds to `grads` the gradient of `Σ d_logps[i] · logps[i]` that does not flow through the prompt; the
+    /// rest is accumulated for the prompt's backward.
     ///
     /// # Errors
     /// [`crate::Error::Sequence`] unless there are as many gradients as scores.
     pub fn backward(self, d_logps: &[f32], grads: &mut Gradients) -> Result<()> {
         let Self { shared, batch, layers, head } = self;
-        let SharedPrompt { policy, kvs, d_last, noise, .. } = shared;
+        let SharedPrompt { policy, kvs, d_last, dropout_seed, .. } = shared;
         let grads = &grads.decoder;
-        let d_picked = head.backward(policy, batch.targets(), d_logps, grads)?;
+        let d_selected = head.backward(policy, batch.targets(), d_logps, grads)?;
         let own = batch.own();
-        let d_rows = memory::zero_rows(1 + own.len(), &d_picked)?;
-        embedding::scatter_add(&d_rows, batch.sources(), &d_picked)?;
+        let d_rows = memory::zero_rows(1 + own.len(), &d_selected)?;
+        embedding::scatter_add(&d_rows, batch.sources(), &d_selected)?;
         memory::add(d_last, &memory::rows(&d_rows, 0..1)?)?;
         let Some(layers) = layers else { return Ok(()) };
         let dx = memory::rows(&d_rows, 1..1 + own.len())?;
-        let behind = |index: usize| Sharing::Behind(&kvs[index]);
-        let pass = batch.pass(policy, *noise);
-        // The prompt's own backward adds to all of them.
-        let dx = layers.backward(policy, dx, &pass, grads, behind, &mut |_| ())?;
+        let completions_sharing = |index: usize| PromptSharing::Completions(&kvs[index]);
+        let pass = batch.pass(policy, *dropout_seed);
+        // No gradient is final before the prompt's backward.
+        let dx = layers.backward(policy, dx, &pass, grads, completions_sharing, &mut |_| ())?;
         grads.add_tokens(own, &dx)
     }
 }
 
-/// Completions of a group, whose rows behind the prompt's are computed.
-struct PartBatch {
+/// A chunk of a group's completions; only the rows after the prompt are computed.
+struct ChunkBatch {
     /// The prompt with these completions.
     batch: PackedBatch,
-    /// Rows of the prompt.
+    /// Number of prompt rows.
     prompt: usize,
 }
 
-impl PartBatch {
+impl ChunkBatch {
     fn new(policy: &Policy, group: &Group) -> Result<Self> {
         let batch = policy.pack(std::slice::from_ref(group))?;
         Ok(Self { batch, prompt: group.prompt.len() })
@@ -181,7 +206,7 @@ impl PartBatch {
         &self.batch.ids[self.prompt..]
     }
 
-    /// For each scored token the row that predicts it, of the prompt's last one and those behind it.
+    /// For each scored token, the row that predicts it; row 0 is the prompt's last.
     fn sources(&self) -> &[usize] {
         &self.batch.sources
     }
@@ -190,31 +215,30 @@ impl PartBatch {
         &self.batch.targets
     }
 
-    fn pass(&self, policy: &Policy, noise: Option<u64>) -> Pass<'_> {
-        policy.pass_behind(&self.batch, self.prompt, noise)
+    fn pass(&self, policy: &Policy, dropout_seed: Option<u64>) -> Pass<'_> {
+        policy.pass_after_prompt(&self.batch, self.prompt, dropout_seed)
     }
 }
 
 impl Policy {
-    /// As [`Policy::score`] for each of `parts`, the completions of one group, with the prompt computed
-    /// once.
+    /// As [`Policy::score`] for each of `chunks` of one group's completions, with the prompt computed once.
     ///
     /// # Errors
     /// As [`Policy::score`].
-    pub fn score_parts(
+    pub fn score_chunks(
         &self,
         prompt: &[u32],
-        parts: &[Vec<Vec<u32>>],
+        chunks: &[Vec<Vec<u32>>],
         temperature: f64,
     ) -> Result<Vec<TokenScores>> {
         let group = Group { prompt: prompt.to_vec(), completions: Vec::new() };
         let batch = self.pack(&[group])?;
-        let (pass, x) = (self.pass(&batch, None), self.embedded(&batch.ids)?);
+        let (pass, x) = (self.pass(&batch, None), self.embed(&batch.ids)?);
         let mut kvs = Vec::with_capacity(self.decoder.layers.len());
-        let x = self.through(
+        let x = self.forward_layers(
             x,
             &pass,
-            |_| Sharing::Alone,
+            |_| PromptSharing::None,
             |_, _, activations| {
                 kvs.push(activations.prompt_kv()?);
                 Ok(())
@@ -222,17 +246,17 @@ impl Policy {
         )?;
         let score = |completions: &Vec<Vec<u32>>| -> Result<TokenScores> {
             let group = Group { prompt: prompt.to_vec(), completions: completions.clone() };
-            let batch = PartBatch::new(self, &group)?;
+            let batch = ChunkBatch::new(self, &group)?;
             let mut rows = x.clone();
             if !batch.own().is_empty() {
-                let (pass, own) = (batch.pass(self, None), self.embedded(batch.own())?);
-                let behind = |index: usize| Sharing::Behind(&kvs[index]);
-                let own = self.through(own, &pass, behind, |_, _, _| Ok(()))?;
-                rows = memory::stacked(&[&x, &own])?;
+                let (pass, own) = (batch.pass(self, None), self.embed(batch.own())?);
+                let completions_sharing = |index: usize| PromptSharing::Completions(&kvs[index]);
+                let own = self.forward_layers(own, &pass, completions_sharing, |_, _, _| Ok(()))?;
+                rows = memory::concat_rows(&[&x, &own])?;
             }
-            let picked = embedding::gather(&rows, batch.sources())?;
-            Ok(HeadPass::forward(self, picked, batch.targets(), temperature)?.scores)
+            let selected = embedding::gather(&rows, batch.sources())?;
+            Ok(HeadPass::forward(self, selected, batch.targets(), temperature)?.scores)
         };
-        parts.iter().map(score).collect()
+        chunks.iter().map(score).collect()
     }
 }

@@ -1,111 +1,111 @@
-//! Text out of token ids as they are drawn.
+//! Incremental detokenization with stop strings, for streaming.
 //!
-//! What is given out never changes afterwards: half a character, and text that may yet become a stop
-//! string, wait inside until the next tokens decide.
+//! Emitted text never changes: incomplete characters, and text that may become a stop string, are buffered
+//! until later tokens decide.
 
 mod decoding;
-mod stops;
+mod stop_strings;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::tokenizer::{Special, Tokenizer};
-use decoding::Decoding;
-use stops::{Stops, Watch};
+use crate::tokenizer::{SpecialTokens, Tokenizer};
+use decoding::IncrementalDecoder;
+use stop_strings::{StopCheck, StopStrings};
 
-/// Token ids in, text out, piece by piece.
+/// An incremental detokenizer.
 ///
-/// Without stop strings the pieces together are [`Tokenizer::decode`] of all ids, to the byte. With
-/// them the text ends before the stop string that is complete first; between those that end at the
-/// same place the longest counts. How the text is cut into tokens changes nothing.
+/// Without stop strings, the concatenated output equals [`Tokenizer::decode`] of all ids. With stop strings,
+/// the text ends before the one that completes first; of several that end at the same position, the longest
+/// counts. The result does not depend on token boundaries.
 #[derive(Debug)]
 pub struct TextStream {
     tokenizer: Arc<Tokenizer>,
-    special: Special,
-    decoding: Decoding,
-    stops: Stops,
+    special: SpecialTokens,
+    decoder: IncrementalDecoder,
+    stops: StopStrings,
     min_tokens: usize,
     tokens: usize,
 }
 
 impl TextStream {
-    /// A stream before its first token.
-    pub fn new(tokenizer: Arc<Tokenizer>, special: Special) -> Self {
-        let decoding = Decoding::of(&tokenizer);
-        let stops = Stops::default();
-        Self { tokenizer, special, decoding, stops, min_tokens: 0, tokens: 0 }
+    /// An empty stream.
+    pub fn new(tokenizer: Arc<Tokenizer>, special: SpecialTokens) -> Self {
+        let decoder = IncrementalDecoder::of(&tokenizer);
+        let stops = StopStrings::default();
+        Self { tokenizer, special, decoder, stops, min_tokens: 0, tokens: 0 }
     }
 
-    /// The same, ended by any of `strings`; those that are complete within the first `min_tokens`
-    /// tokens do not count. Empty strings end nothing.
+    /// Stops at any of `strings`, except those that complete within the first `min_tokens` tokens. Empty
+    /// strings are ignored.
     #[must_use]
-    pub fn with_stops(mut self, strings: Vec<String>, min_tokens: usize) -> Self {
-        self.stops = Stops::new(strings);
+    pub fn with_stop_strings(mut self, strings: Vec<String>, min_tokens: usize) -> Self {
+        self.stops = StopStrings::new(strings);
         self.min_tokens = min_tokens;
         self
     }
 
-    /// Takes a token and gives the text that is certain now; nothing once a stop string has ended
-    /// the text.
+    /// Adds a token and returns the newly completed text; empty after a stop string.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if the decoder refuses the token.
+    /// [`Error::Tokenizer`] if the decoder fails.
     pub fn push(&mut self, id: u32) -> Result<String> {
-        if self.stopped_by().is_some() {
+        if self.stop_string().is_some() {
             return Ok(String::new());
         }
         self.tokens += 1;
         let text = match self.token(id) {
-            Some(token) => self.decoding.push(&self.tokenizer, token)?,
+            Some(token) => self.decoder.push(&self.tokenizer, token)?,
             None => String::new(),
         };
         let early = self.tokens <= self.min_tokens;
-        Ok(self.stops.push(&text, if early { Watch::Off } else { Watch::On }))
+        Ok(self.stops.push(&text, if early { StopCheck::Disabled } else { StopCheck::Enabled }))
     }
 
-    /// Ends the text and gives what still waited; half a character becomes `\u{fffd}`.
+    /// Ends the stream and returns the buffered text; an incomplete character becomes `\u{fffd}`.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if the decoder refuses the last tokens.
+    /// [`Error::Tokenizer`] if the decoder fails.
     pub fn finish(&mut self) -> Result<String> {
-        if self.stopped_by().is_some() {
+        if self.stop_string().is_some() {
             return Ok(String::new());
         }
-        let text = self.decoding.finish(&self.tokenizer)?;
+        let text = self.decoder.finish(&self.tokenizer)?;
         let early = self.tokens <= self.min_tokens;
-        let mut last = self.stops.push(&text, if early { Watch::Off } else { Watch::On });
+        let mut last =
+            self.stops.push(&text, if early { StopCheck::Disabled } else { StopCheck::Enabled });
         last.push_str(&self.stops.release());
         Ok(last)
     }
 
     /// The stop string that ended the text.
-    pub fn stopped_by(&self) -> Option<&str> {
+    pub fn stop_string(&self) -> Option<&str> {
         self.stops.found()
     }
 
-    /// Text that is decoded and waits, as it may become a stop string.
-    pub fn held(&self) -> &str {
-        self.stops.held()
+    /// Decoded text that is buffered because it may become a stop string.
+    pub fn pending(&self) -> &str {
+        self.stops.pending()
     }
 
-    /// The token as it stands in the vocabulary, if it has any text.
+    /// The token's vocabulary entry, unless it is unknown or a skipped special token.
     fn token(&self, id: u32) -> Option<String> {
         let inner = &self.tokenizer.inner;
         let token = inner.id_to_token(id)?;
-        let hidden =
-            self.special == Special::Skip && inner.get_added_vocabulary().is_special_token(&token);
+        let hidden = self.special == SpecialTokens::Skip
+            && inner.get_added_vocabulary().is_special_token(&token);
         (!hidden).then_some(token)
     }
 }
 
 impl Tokenizer {
-    /// The bytes of one token within a text, its leading space included; they may be part of a
-    /// character. Special tokens are written out, ids beyond the vocabulary have none.
+    /// The bytes of one token within a text, including its leading space; they may be an incomplete
+    /// character. Special tokens are spelled out; ids beyond the vocabulary have no bytes.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if the decoder refuses the token.
+    /// [`Error::Tokenizer`] if the decoder fails.
     pub fn token_bytes(&self, id: u32) -> Result<Vec<u8>> {
         match self.inner.id_to_token(id) {
             Some(token) => decoding::token_bytes(self, token),
@@ -113,11 +113,11 @@ impl Tokenizer {
         }
     }
 
-    /// The text of tokens as they stand in the vocabulary.
+    /// Decodes vocabulary entries.
     fn join(&self, tokens: Vec<String>) -> Result<String> {
         use tokenizers::Decoder as _;
         match self.inner.get_decoder() {
-            // Some decoders count on a first token.
+            // Some decoders require at least one token.
             _ if tokens.is_empty() => Ok(String::new()),
             Some(decoder) => decoder.decode(tokens).map_err(Error::tokenizer(&self.dir)),
             None => Ok(tokens.join(" ")),

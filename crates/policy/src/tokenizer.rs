@@ -1,4 +1,4 @@
-//! A model's own tokenizer and chat template: text to token ids and back.
+//! A model's tokenizer and chat template.
 
 mod bytes;
 mod from_gguf;
@@ -15,22 +15,22 @@ use tokenizers::AddedToken;
 
 use crate::atomic;
 use crate::chat_template::ChatTemplate;
-pub use crate::chat_template::{ChatMessage, Generation};
+pub use crate::chat_template::{ChatMessage, GenerationPrompt};
 use crate::error::{Error, Result};
 use crate::gguf;
 use crate::lora;
-pub use bytes::write_bytes;
+pub use bytes::write_byte_tokenizer;
 pub(crate) use stop::GENERATION_CONFIG_FILE;
 pub use stop::stop_ids;
-pub use train::{TrainOptions, Trained, train};
+pub use train::{TokenizerTrainReport, TrainOptions, train};
 
-/// The vocabulary and its rules.
+/// The tokenizer's vocabulary and pipeline.
 const TOKENIZER_FILE: &str = "tokenizer.json";
 
-/// What `transformers` knows of a tokenizer beyond its vocabulary.
+/// Further settings of `transformers`, such as the chat template.
 const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 
-/// The files beside `config.json` and the weights that belong to a model's text side.
+/// A model's tokenizer and generation files.
 pub(crate) const FILES: [&str; 10] = [
     TOKENIZER_FILE,
     TOKENIZER_CONFIG_FILE,
@@ -44,12 +44,12 @@ pub(crate) const FILES: [&str; 10] = [
     "tokenizer.model",
 ];
 
-/// What decoding does with special tokens such as `<|im_end|>`.
+/// Whether decoding skips special tokens such as `<|im_end|>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Special {
-    /// They stand in the text.
+pub enum SpecialTokens {
+    /// Special tokens are spelled out.
     Keep,
-    /// They are left out.
+    /// Special tokens are skipped (`skip_special_tokens=True`).
     Skip,
 }
 
@@ -60,19 +60,18 @@ pub struct Tokenizer {
     pub(crate) inner: tokenizers::Tokenizer,
     stop_ids: Vec<u32>,
     template: Option<ChatTemplate>,
-    /// The files it was read from, so that a checkpoint can be written after they are gone.
+    /// The files' contents, so that checkpoints can be saved after the originals are deleted.
     files: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Tokenizer {
-    /// Reads the tokenizer of the model in `model`, a folder or a GGUF file.
+    /// Loads the tokenizer of `model`, a folder or a GGUF file.
     ///
-    /// Only `tokenizer.json` has to be there; where it is not, a GGUF file's own tokenizer is taken, or that of the model
-    /// that an adapter stands on. A template that cannot be used is an error here already, a missing one only when
-    /// [`Tokenizer::render`] needs it.
+    /// Only `tokenizer.json` is required; without it, the tokenizer of the GGUF file or of an adapter's base model is
+    /// used. An invalid chat template is an error here, a missing one only in [`Tokenizer::apply_chat_template`].
     ///
     /// # Errors
-    /// If a file cannot be read or does not fit the others.
+    /// A file cannot be read, or the files are inconsistent.
     pub fn from_dir(model: &Path) -> Result<Self> {
         let gguf = gguf::find(model)?;
         let dir = gguf::folder(model)?;
@@ -81,7 +80,7 @@ impl Tokenizer {
         if !path.is_file() {
             return match &gguf {
                 Some(file) => Self::from_gguf(file),
-                None => match lora::base_of(model)? {
+                None => match lora::base_model_dir(model)? {
                     Some(base) => Self::from_dir(&base),
                     None => Err(Error::NoTokenizer { dir: dir.to_owned() }),
                 },
@@ -89,7 +88,7 @@ impl Tokenizer {
         }
         let files = read_files(dir)?;
         let mut inner = tokenizers::Tokenizer::from_file(&path).map_err(Error::tokenizer(&path))?;
-        // A saved limit or filling would silently change prompts.
+        // Saved truncation or padding would silently change prompts.
         inner.with_padding(None).with_truncation(None).map_err(Error::tokenizer(&path))?;
         let config = match files.iter().find(|(name, _)| *name == TOKENIZER_CONFIG_FILE) {
             Some((name, bytes)) => {
@@ -103,58 +102,61 @@ impl Tokenizer {
         Ok(Self { dir: dir.to_owned(), inner, stop_ids, template, files })
     }
 
-    /// The ids of a text. Special tokens written out in it become their ids; none are added at its ends, as a chat
-    /// template brings its own.
+    /// Encodes a text. Special tokens in the text are recognised; none are added, since chat templates include theirs.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if the vocabulary cannot express the text.
+    /// [`Error::Tokenizer`] if the text cannot be encoded.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false).map_err(Error::tokenizer(&self.dir))?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The ids of a text that nothing frames: those of [`Tokenizer::encode`], and at its ends the special tokens that
-    /// the vocabulary's rules put there, such as the first token of a Llama's text.
+    /// Encodes a raw text: as [`Tokenizer::encode`], with the special tokens of the post-processor, such as Llama's BOS
+    /// token.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if the vocabulary cannot express the text.
-    pub fn encode_unframed(&self, text: &str) -> Result<Vec<u32>> {
+    /// [`Error::Tokenizer`] if the text cannot be encoded.
+    pub fn encode_with_special_tokens(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, true).map_err(Error::tokenizer(&self.dir))?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The text of ids. Bytes that are no UTF-8, such as half a character at the end, become `\u{fffd}`; ids beyond
-    /// the vocabulary, which the padded rows of an embedding have, become nothing.
+    /// Decodes ids. Invalid UTF-8, such as an incomplete character at the end, becomes `\u{fffd}`; ids beyond the
+    /// vocabulary, from padding rows of the embedding, decode to nothing.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if the decoder refuses the ids.
-    pub fn decode(&self, ids: &[u32], special: Special) -> Result<String> {
-        self.inner.decode(ids, special == Special::Skip).map_err(Error::tokenizer(&self.dir))
+    /// [`Error::Tokenizer`] if the decoder fails.
+    pub fn decode(&self, ids: &[u32], special: SpecialTokens) -> Result<String> {
+        self.inner.decode(ids, special == SpecialTokens::Skip).map_err(Error::tokenizer(&self.dir))
     }
 
-    /// The text of a conversation in the form the model was trained on. Messages are [`ChatMessage`]s, or what a
-    /// template of more than text takes in their place: a `role`, and as `content` a list of parts.
+    /// Renders a conversation with the model's chat template. Messages are [`ChatMessage`]s or, for multimodal templates,
+    /// objects with a `role` and a list of parts as `content`.
     ///
     /// # Errors
-    /// [`Error::NoChatTemplate`], or [`Error::ChatTemplate`] if the template refuses the conversation.
-    pub fn render(&self, messages: &[impl Serialize], generation: Generation) -> Result<String> {
+    /// [`Error::NoChatTemplate`], or [`Error::ChatTemplate`] if the template rejects the conversation.
+    pub fn apply_chat_template(
+        &self,
+        messages: &[impl Serialize],
+        generation: GenerationPrompt,
+    ) -> Result<String> {
         match &self.template {
             Some(template) => template.render(messages, generation),
             None => Err(Error::NoChatTemplate { dir: self.dir.clone() }),
         }
     }
 
-    /// The ids that end a completion: every one that `generation_config.json`, `config.json` and the tokenizer name.
+    /// The stop token ids of `generation_config.json`, `config.json` and the tokenizer.
     pub fn stop_ids(&self) -> &[u32] {
         &self.stop_ids
     }
 
-    /// The id of a token, given as it stands in the vocabulary.
+    /// The id of a vocabulary entry.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// Number of entries, added tokens included. A model's `vocab_size` must be no less.
+    /// Number of entries, added tokens included; at most the model's `vocab_size`.
     pub fn len(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
@@ -164,7 +166,7 @@ impl Tokenizer {
         self.len() == 0
     }
 
-    /// Writes the files it was read from into `dir`, as a checkpoint needs them.
+    /// Writes the tokenizer's files into `dir`, for a checkpoint.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -181,7 +183,7 @@ fn read_files(dir: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
         .collect()
 }
 
-/// Adds the tokens that only `tokenizer_config.json` declares.
+/// Adds tokens that are only declared in `tokenizer_config.json`.
 fn add_declared_tokens(
     inner: &mut tokenizers::Tokenizer,
     dir: &Path,

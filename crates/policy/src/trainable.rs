@@ -1,4 +1,4 @@
-//! What of a model is trained: all of it, all but some tensors, or an adapter beside it.
+//! Trainable parameters: all, all except frozen ones, or a LoRA adapter.
 
 use fancy_regex::Regex;
 
@@ -7,29 +7,29 @@ use crate::error::{Error, Result};
 use crate::lora::LoraConfig;
 use crate::weights::tensor_shapes;
 
-/// What of a model is trained.
+/// Which parameters are trained.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Trainable {
-    /// Every tensor.
+    /// Every parameter.
     #[default]
     All,
-    /// Every tensor but those in whose names one of these patterns is found (`freeze_parameters_regex`). A name is the
-    /// one that `transformers` gives the tensor, in a text model or within a vision-language one.
-    Except(Vec<String>),
-    /// A low-rank adapter, while the model stays as it is.
+    /// Every parameter whose name matches none of these patterns (`freeze_parameters_regex`). Names are those of
+    /// `transformers`, in a text model or in a vision-language model.
+    AllExcept(Vec<String>),
+    /// A LoRA adapter; the model is frozen.
     Lora(LoraConfig),
 }
 
-/// Numbers that are trained, and all numbers.
+/// Numbers of trainable and of all parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
-    /// Numbers that are trained.
+pub struct ParameterCounts {
+    /// Trainable parameters.
     pub trainable: usize,
-    /// All numbers, an adapter's included.
+    /// All parameters, including an adapter's.
     pub total: usize,
 }
 
-impl std::fmt::Display for Counts {
+impl std::fmt::Display for ParameterCounts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { trainable, total } = self;
         let share = 100.0 * *trainable as f64 / *total as f64;
@@ -38,35 +38,35 @@ impl std::fmt::Display for Counts {
 }
 
 impl Trainable {
-    /// Whether training leaves out a part of the numbers by chance.
+    /// Whether training uses dropout.
     pub fn has_dropout(&self) -> bool {
         matches!(self, Self::Lora(lora) if lora.lora_dropout > 0.0)
     }
 
-    /// How many numbers of a model of the shape `config` are trained.
+    /// Parameter counts for a model of `config`.
     ///
     /// # Errors
-    /// A pattern is none, matches no tensor, or nothing is left to train.
-    pub fn counts(&self, config: &ModelConfig) -> Result<Counts> {
+    /// A pattern is invalid or matches no parameter, or nothing is left to train.
+    pub fn counts(&self, config: &ModelConfig) -> Result<ParameterCounts> {
         let shapes = tensor_shapes(config);
-        let numbers = |shape: &Vec<usize>| shape.iter().product::<usize>();
-        let total = shapes.values().map(numbers).sum();
+        let elements = |shape: &Vec<usize>| shape.iter().product::<usize>();
+        let total = shapes.values().map(elements).sum();
         Ok(match self {
-            Self::All => Counts { trainable: total, total },
-            Self::Except(patterns) => {
+            Self::All => ParameterCounts { trainable: total, total },
+            Self::AllExcept(patterns) => {
                 let left = unfrozen(patterns, shapes.keys().map(String::as_str))?;
                 let left = left.iter().filter_map(|name| shapes.get(*name));
-                Counts { trainable: left.map(numbers).sum(), total }
+                ParameterCounts { trainable: left.map(elements).sum(), total }
             }
             Self::Lora(lora) => {
-                let trainable = lora.shapes(config).values().map(numbers).sum();
-                Counts { trainable, total: total + trainable }
+                let trainable = lora.shapes(config).values().map(elements).sum();
+                ParameterCounts { trainable, total: total + trainable }
             }
         })
     }
 }
 
-/// The names that none of the patterns is found in.
+/// The names that match none of the patterns.
 pub(crate) fn unfrozen<'a>(
     patterns: &[String],
     names: impl Iterator<Item = &'a str> + Clone,
@@ -77,22 +77,22 @@ pub(crate) fn unfrozen<'a>(
             pattern: pattern.clone(),
             reason: error.to_string(),
         })?;
-        if !names.clone().any(|name| is_meant(&regex, name)) {
-            return Err(Error::NothingFrozen { pattern: pattern.clone() });
+        if !names.clone().any(|name| matches(&regex, name)) {
+            return Err(Error::FreezeNoMatch { pattern: pattern.clone() });
         }
         compiled.push(regex);
     }
     let left: Vec<&str> =
-        names.filter(|name| !compiled.iter().any(|regex| is_meant(regex, name))).collect();
+        names.filter(|name| !compiled.iter().any(|regex| matches(regex, name))).collect();
     match left.is_empty() {
         true => Err(Error::AllFrozen),
         false => Ok(left),
     }
 }
 
-fn is_meant(regex: &Regex, name: &str) -> bool {
+fn matches(regex: &Regex, name: &str) -> bool {
     let within = name.strip_prefix("model.").map(|rest| format!("model.language_model.{rest}"));
-    // A pattern that takes too long to decide is found nowhere, which is told.
+    // A pattern that exceeds the backtracking limit counts as not matching, which is then reported.
     let found = |name: &str| regex.is_match(name).unwrap_or(false);
     found(name) || within.is_some_and(|name| found(&name))
 }
@@ -114,21 +114,21 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_freezes_the_tensors_in_whose_names_it_is_found() {
+    fn a_pattern_freezes_all_matching_parameters() {
         assert_eq!(left(&[r"layers\.0\.", "embed"]).unwrap(), [NAMES[2], NAMES[3]]);
         assert_eq!(left(&[r"^model\.language_model\.layers"]).unwrap(), [NAMES[0], NAMES[3]]);
     }
 
     #[test]
-    fn a_pattern_that_freezes_nothing_or_is_none_is_named() {
-        let told = left(&["embed", "lm_head"]).unwrap_err().to_string();
-        assert!(told.contains("`lm_head`"), "{told}");
-        let told = left(&["(embed"]).unwrap_err().to_string();
-        assert!(told.contains("`(embed`"), "{told}");
+    fn unmatched_and_invalid_patterns_are_reported() {
+        let message = left(&["embed", "lm_head"]).unwrap_err().to_string();
+        assert!(message.contains("`lm_head`"), "{message}");
+        let message = left(&["(embed"]).unwrap_err().to_string();
+        assert!(message.contains("`(embed`"), "{message}");
     }
 
     #[test]
-    fn freezing_everything_is_refused() {
+    fn freezing_everything_is_rejected() {
         assert!(matches!(left(&["weight"]), Err(Error::AllFrozen)));
     }
 }

@@ -1,7 +1,7 @@
-//! Weight files: safetensors in Hugging Face's layout, single or sharded, to named tensors and back.
+//! Weight files: reads and writes safetensors in Hugging Face's layout, single or sharded.
 //!
-//! Inside this crate tensors bear the names of a `Qwen2ForCausalLM` or `LlamaForCausalLM`; the other layouts that
-//! hold the same decoder (Qwen2.5-VL's) are renamed while they are read.
+//! Canonical tensor names are those of `Qwen2ForCausalLM` and `LlamaForCausalLM`; names of other layouts with the same
+//! decoder (Qwen2.5-VL) are mapped on load.
 
 mod fault;
 mod file;
@@ -16,8 +16,8 @@ mod tests;
 mod write;
 
 pub use fault::WeightFault;
-pub(crate) use fault::faults_in_words;
-pub use file::FileFault;
+pub(crate) use fault::join_weight_faults;
+pub use file::SafetensorsFault;
 pub(crate) use file::WeightFile;
 pub(crate) use map::map;
 pub(crate) use multimodal::Multimodal;
@@ -25,14 +25,14 @@ pub(crate) use names::canonical;
 pub use names::tensor_shapes;
 pub use random::write_random;
 #[cfg(test)]
-pub(crate) use read::StoredTensor;
+pub(crate) use read::LazyTensor;
 pub use read::{VisionTensors, load};
 pub(crate) use read::{decoder, files, find, is_float, open, tensor};
 pub use tensor_file::TensorFile;
-pub use write::{SaveOptions, Share, save, save_file, save_share};
+pub use write::{SaveOptions, WriterRank, save, save_file, save_sharded};
 
-/// The file that holds all weights of a small model.
+/// The weight file of an unsharded model.
 pub const SINGLE_FILE: &str = "model.safetensors";
 
-/// The file that says which shard holds which tensor of a large model.
+/// The index of a sharded model: the shard of each tensor.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";

@@ -1,6 +1,6 @@
-//! Configurations beside what `transformers` reads in them.
+//! Parity of parsed configurations with `transformers`.
 //!
-//! The fixture is made by `scripts/parity/make_config_fixtures.py`, which says what it holds.
+//! The fixture is generated and described by `scripts/parity/make_config_fixtures.py`.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -9,7 +9,7 @@ use embodied_r_policy::ModelConfig;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// Two units in the last place of an `f32`: the powers of `torch` are not always the nearest.
+/// Two ulps of an `f32`: `torch`'s powers are not always correctly rounded.
 const TOLERANCE: f32 = 2.4e-7;
 
 #[derive(Deserialize)]
@@ -39,13 +39,13 @@ fn readings() -> Vec<(Reading, ModelConfig)> {
 }
 
 #[test]
-fn frequencies_are_those_of_transformers_to_the_last_bits() {
+fn frequencies_match_transformers_within_two_ulps() {
     for (want, config) in readings() {
         let found = config.rope.frequencies(config.head_dim);
         assert_eq!(found.attention_factor, want.attention_factor, "{}", want.name);
-        assert_eq!(found.inverse.len(), want.inverse_frequencies.len(), "{}", want.name);
+        assert_eq!(found.inv_freq.len(), want.inverse_frequencies.len(), "{}", want.name);
         for (pair, (found, want_one)) in
-            found.inverse.iter().zip(&want.inverse_frequencies).enumerate()
+            found.inv_freq.iter().zip(&want.inverse_frequencies).enumerate()
         {
             let error = (found / want_one - 1.0).abs();
             assert!(error <= TOLERANCE, "{}, pair {pair}: {found}, want {want_one}", want.name);
@@ -54,7 +54,7 @@ fn frequencies_are_those_of_transformers_to_the_last_bits() {
 }
 
 #[test]
-fn every_layer_has_the_window_that_transformers_gives_it() {
+fn windows_of_all_layers_match_transformers() {
     for (want, config) in readings() {
         let found: Vec<_> = (0..config.num_hidden_layers).map(|i| config.window(i)).collect();
         assert_eq!(found, want.windows, "{}", want.name);
@@ -62,26 +62,26 @@ fn every_layer_has_the_window_that_transformers_gives_it() {
 }
 
 #[test]
-fn sections_are_those_of_transformers() {
+fn mrope_sections_match_transformers() {
     for (want, config) in readings() {
         assert_eq!(config.rope.mrope_section, want.mrope_section, "{}", want.name);
     }
 }
 
 #[test]
-fn what_is_written_reads_back_the_same() {
+fn configurations_survive_a_round_trip() {
     for (want, config) in readings() {
         assert_eq!(ModelConfig::from_json(&config.to_json()), Ok(config), "{}", want.name);
     }
 }
 
-/// `make_config_fixtures.py --same` holds the expected texts against `transformers`.
+/// `make_config_fixtures.py --same` verifies the expected texts with `transformers`.
 #[test]
-fn what_is_written_is_what_transformers_was_seen_to_read() {
+fn written_configurations_match_those_verified_with_transformers() {
     let written: Map<String, Value> =
         readings().into_iter().map(|(want, config)| (want.name, config.to_json())).collect();
     let written = serde_json::to_string_pretty(&written).unwrap() + "\n";
-    // To take it over after a change, once `--same` agrees.
+    // To update the fixture after a change, once `--same` agrees.
     let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("configs-written.json");
     std::fs::write(&copy, &written).unwrap();
     assert!(written == fixture("configs-written.json"), "differs from `{}`", copy.display());

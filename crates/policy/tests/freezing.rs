@@ -1,4 +1,4 @@
-//! Training of a part of the model: only its tensors have gradients, which are those of the whole.
+//! Frozen parameters: only trained ones have gradients, equal to those of full training.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
@@ -15,7 +15,10 @@ fn groups() -> Vec<Group> {
 
 fn frozen(name: &str, patterns: &[&str]) -> Policy {
     let patterns = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
-    Policy::load(&fixture(name)).unwrap().with_trainable(&Trainable::Except(patterns), 0).unwrap()
+    Policy::load(&fixture(name))
+        .unwrap()
+        .with_trainable(&Trainable::AllExcept(patterns), 0)
+        .unwrap()
 }
 
 fn gradients(policy: &Policy) -> Gradients {
@@ -25,13 +28,13 @@ fn gradients(policy: &Policy) -> Gradients {
     gradients
 }
 
-/// The names of the tensors that are trained.
+/// The names of the trained tensors.
 fn trained(policy: &Policy) -> Vec<&str> {
     policy.parameters().iter().map(|(name, _)| name).collect()
 }
 
 #[test]
-fn what_is_left_has_the_gradients_of_the_whole_model() {
+fn gradients_of_trained_parameters_do_not_depend_on_frozen_ones() {
     for (name, patterns) in [
         ("qwen2-tied", &["embed_tokens"][..]),
         ("qwen2-tied", &["_proj"]),
@@ -48,9 +51,9 @@ fn what_is_left_has_the_gradients_of_the_whole_model() {
         assert_eq!(names, trained(&policy));
         assert!(!names.is_empty() && names.len() < whole.iter().count(), "{patterns:?}");
         for (tensor, gradient) in found.iter() {
-            let numbers =
+            let values =
                 |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let (found, want) = (numbers(gradient), numbers(whole.get(tensor).unwrap()));
+            let (found, want) = (values(gradient), values(whole.get(tensor).unwrap()));
             assert_eq!(found, want, "{name} {patterns:?}: {tensor}");
             assert!(found.iter().any(|x| *x != 0.0), "{tensor}");
         }
@@ -58,13 +61,13 @@ fn what_is_left_has_the_gradients_of_the_whole_model() {
 }
 
 #[test]
-fn tied_embeddings_are_frozen_at_both_ends() {
+fn frozen_tied_embeddings_have_no_gradient() {
     let policy = frozen("qwen2-tied", &["embed_tokens"]);
     assert!(gradients(&policy).get("model.embed_tokens.weight").is_none());
 }
 
 #[test]
-fn a_frozen_copy_shares_what_is_frozen_and_no_more() {
+fn a_frozen_copy_shares_exactly_the_frozen_parameters() {
     let policy = frozen("llama", &["mlp"]);
     for copy in [policy.frozen_copy().unwrap(), policy.load_frozen(&fixture("llama")).unwrap()] {
         for (name, tensor) in policy.weights().iter() {
@@ -77,12 +80,12 @@ fn a_frozen_copy_shares_what_is_frozen_and_no_more() {
 }
 
 #[test]
-fn counts_are_those_of_the_tensors() {
+fn parameter_counts_match_the_tensors() {
     let config = ModelConfig::from_dir(&fixture("qwen2-tied")).unwrap();
     let policy = frozen("qwen2-tied", &["embed_tokens"]);
-    let counts = Trainable::Except(vec!["embed_tokens".into()]).counts(&config).unwrap();
-    assert_eq!(counts.trainable, policy.parameters().numbers());
-    assert_eq!(counts.total, policy.weights().numbers());
+    let counts = Trainable::AllExcept(vec!["embed_tokens".into()]).counts(&config).unwrap();
+    assert_eq!(counts.trainable, policy.parameters().elem_count());
+    assert_eq!(counts.total, policy.weights().elem_count());
     let all = Trainable::All.counts(&config).unwrap();
     assert_eq!((all.trainable, all.total), (counts.total, counts.total));
     assert!(all.to_string().ends_with("parameters (100.00 %)"), "{all}");

@@ -1,16 +1,16 @@
-//! GGUF files against `transformers` and the Python package `gguf`.
+//! Parity of GGUF files with `transformers` and the Python package `gguf`.
 //!
-//! The fixtures are made by `scripts/parity/make_gguf_fixtures.py`, which says what the JSON beside each holds.
+//! The fixtures are generated and described by `scripts/parity/make_gguf_fixtures.py`.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use embodied_r_policy::tokenizer::{ChatMessage, Generation, Special, Tokenizer};
+use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt, SpecialTokens, Tokenizer};
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{
-    GgufModel, Group, InferenceModel, ModelConfig, Policy, Request, Sampling, WeightFormat,
-    fingerprint, hub, tokenizer,
+    GenerationRequest, GgufModel, Group, InferenceModel, ModelConfig, Policy, SamplingParams,
+    WeightFormat, fingerprint, hub, tokenizer,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -50,7 +50,7 @@ fn logps(policy: &Policy, sequences: &[Vec<u32>]) -> Vec<f32> {
 }
 
 #[test]
-fn log_probabilities_are_those_of_transformers_on_the_same_numbers() {
+fn log_probabilities_match_transformers_on_the_dequantized_weights() {
     for name in MODELS {
         let expected = expected(name);
         let found = logps(&Policy::load(&file(name)).unwrap(), &expected.sequences);
@@ -63,7 +63,7 @@ fn log_probabilities_are_those_of_transformers_on_the_same_numbers() {
 }
 
 #[test]
-fn the_configuration_is_that_of_the_model() {
+fn the_configuration_matches_the_original_model() {
     for name in MODELS {
         let found = GgufModel::open(&file(name)).unwrap().config().to_json();
         for (field, want) in expected(name).config.as_object().unwrap() {
@@ -74,26 +74,28 @@ fn the_configuration_is_that_of_the_model() {
 }
 
 #[test]
-fn the_tokenizer_gives_the_ids_and_texts_of_the_model_s_own() {
+fn the_tokenizer_matches_the_original_one() {
     let found = Tokenizer::from_dir(&file("qwen2")).unwrap();
     let own = Tokenizer::from_dir(&fixtures().join("tokenizer")).unwrap();
     let expected: Value = json(&fixtures().join("tokenizer/expected.json"));
     for text in expected["texts"].as_array().unwrap() {
         let ids = own.encode(text["text"].as_str().unwrap()).unwrap();
         assert_eq!(found.encode(text["text"].as_str().unwrap()).unwrap(), ids, "{text}");
-        for special in [Special::Keep, Special::Skip] {
+        for special in [SpecialTokens::Keep, SpecialTokens::Skip] {
             assert_eq!(found.decode(&ids, special).unwrap(), own.decode(&ids, special).unwrap());
         }
     }
     let chat = [ChatMessage::system("Be brief."), ChatMessage::user("Where is the lamp?")];
-    let rendered = |tokenizer: &Tokenizer| tokenizer.render(&chat, Generation::Prompt).unwrap();
+    let rendered = |tokenizer: &Tokenizer| {
+        tokenizer.apply_chat_template(&chat, GenerationPrompt::Append).unwrap()
+    };
     assert_eq!(rendered(&found), rendered(&own));
     assert_eq!(found.stop_ids().iter().max(), own.stop_ids().iter().max());
     assert_eq!(found.stop_ids().len(), own.stop_ids().len());
 }
 
 #[test]
-fn pieces_of_llama_3_take_up_to_three_digits_and_whole_tokens_first() {
+fn llama_3_pre_tokenization_groups_up_to_three_digits_and_prefers_whole_tokens() {
     #[derive(Deserialize)]
     struct Text {
         text: String,
@@ -110,15 +112,15 @@ fn a_tokenizer_beside_the_file_takes_precedence() {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("model.gguf");
     std::fs::copy(file("qwen2vl"), &model).unwrap();
-    let told = Tokenizer::from_dir(&model).unwrap_err().to_string();
-    assert!(told.contains("model.gguf`: it holds no tokenizer"), "{told}");
+    let message = Tokenizer::from_dir(&model).unwrap_err().to_string();
+    assert!(message.contains("model.gguf`: it has no tokenizer"), "{message}");
     std::fs::copy(fixtures().join("tokenizer/tokenizer.json"), dir.path().join("tokenizer.json"))
         .unwrap();
     assert!(Tokenizer::from_dir(&model).unwrap().len() > 400);
 }
 
 #[test]
-fn a_model_saved_from_a_file_is_a_folder_that_gives_the_same() {
+fn a_gguf_model_saved_as_a_folder_gives_the_same_scores() {
     let dir = tempfile::tempdir().unwrap();
     let policy = Policy::load(&file("qwen2")).unwrap();
     let tokenizer = Tokenizer::from_dir(&file("qwen2")).unwrap();
@@ -135,12 +137,12 @@ fn a_model_saved_from_a_file_is_a_folder_that_gives_the_same() {
 }
 
 #[test]
-fn sampling_from_the_stored_blocks_has_the_scores_of_the_numbers_that_they_stand_for() {
+fn sampling_from_quantized_blocks_has_the_scores_of_the_dequantized_weights() {
     for name in MODELS {
         let model = Arc::new(InferenceModel::load(&file(name), WeightFormat::F32).unwrap());
         let prompt = expected(name).sequences[0].clone();
-        let request = Request { prompt: prompt.clone().into(), samples: 3, stream: 2 };
-        let sampling = Sampling { max_new_tokens: 12, ..Sampling::default() };
+        let request = GenerationRequest { prompt: prompt.clone().into(), samples: 3, stream: 2 };
+        let sampling = SamplingParams { max_new_tokens: 12, ..SamplingParams::default() };
         let samples = model.generate(&[request], &sampling, &|_| {}).unwrap().remove(0);
         let drawn: Vec<f32> = samples.iter().flat_map(|sample| sample.logps.clone()).collect();
         let completions = samples.into_iter().map(|sample| sample.ids).collect();
@@ -154,7 +156,7 @@ fn sampling_from_the_stored_blocks_has_the_scores_of_the_numbers_that_they_stand
 }
 
 #[test]
-fn a_file_and_a_folder_with_it_are_found_as_models() {
+fn a_gguf_file_and_its_folder_resolve_as_models() {
     let path = file("llama");
     assert_eq!(hub::resolve(path.to_str().unwrap(), None).unwrap(), path);
     assert_eq!(tokenizer::stop_ids(&path).unwrap().len(), 2);

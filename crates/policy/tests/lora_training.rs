@@ -1,4 +1,4 @@
-//! Adapters that are trained: their gradients, their dropout, and that everything which reads the policy sees them.
+//! LoRA training: gradients and dropout of adapters, and their effect on scoring, sampling and saving.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
@@ -8,8 +8,9 @@ use candle_core::Tensor;
 use embodied_r_policy::lora::{LoraConfig, Module};
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{
-    Adapter, GenerateEvent, Gradients, Group, InferenceModel, ModelConfig, ModelType, Policy,
-    Precision, Request, Rope, Sample, Sampling, Trainable, WeightDtype, WeightFormat,
+    Adapter, GenerateEvent, GenerationRequest, Gradients, Group, InferenceModel, ModelConfig,
+    ModelType, Policy, Precision, Rope, Sample, SamplingParams, Trainable, WeightDtype,
+    WeightFormat,
 };
 
 const SEED: u64 = 5;
@@ -52,15 +53,15 @@ fn base() -> Policy {
     Policy::random(&config(), 1).unwrap()
 }
 
-/// A policy whose adapter changes something.
+/// A policy whose adapter has an effect.
 fn adapted(modules: &[Module], dropout: f64) -> Policy {
     let policy = base().with_trainable(&Trainable::Lora(lora(modules, dropout)), SEED).unwrap();
-    stir(&policy);
+    randomize_b(&policy);
     policy
 }
 
-/// Gives `B` numbers of its own.
-fn stir(policy: &Policy) {
+/// Sets `B` to nonzero values.
+fn randomize_b(policy: &Policy) {
     for (name, tensor) in policy.parameters().iter().filter(|(name, _)| name.contains("lora_B")) {
         let offset = name.len() as f64 + name.as_bytes()[13] as f64;
         set(tensor, |i| 0.3 * ((i as f64 + 1.0) * offset).sin());
@@ -68,12 +69,12 @@ fn stir(policy: &Policy) {
 }
 
 fn set(tensor: &Tensor, value: impl Fn(usize) -> f64) {
-    let numbers = (0..tensor.elem_count()).map(|i| value(i) as f32).collect();
-    let new = Tensor::from_vec(numbers, tensor.shape(), tensor.device()).unwrap();
+    let values = (0..tensor.elem_count()).map(|i| value(i) as f32).collect();
+    let new = Tensor::from_vec(values, tensor.shape(), tensor.device()).unwrap();
     tensor.slice_set(&new, 0, 0).unwrap();
 }
 
-fn numbers(tensor: &Tensor) -> Vec<f32> {
+fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
@@ -84,22 +85,22 @@ fn groups() -> Vec<Group> {
     ]
 }
 
-/// What a loss might give each token.
+/// The loss gradient for each token.
 fn d_logps() -> Vec<f32> {
     (0..9).map(|i| ((i * 5 % 7) as f32 - 3.0) / 3.0).collect()
 }
 
-const NOISE: u64 = 77;
+const DROPOUT_SEED: u64 = 77;
 
 fn loss(policy: &Policy) -> f64 {
-    let forward = policy.training_forward(&groups(), 0.8, NOISE, None).unwrap();
+    let forward = policy.training_forward(&groups(), 0.8, DROPOUT_SEED, None).unwrap();
     let terms = forward.scores().logps.iter().zip(d_logps());
     terms.map(|(logp, d)| f64::from(*logp) * f64::from(d)).sum()
 }
 
 fn gradients(policy: &Policy) -> Gradients {
     let mut gradients = policy.zero_gradients().unwrap();
-    let forward = policy.training_forward(&groups(), 0.8, NOISE, None).unwrap();
+    let forward = policy.training_forward(&groups(), 0.8, DROPOUT_SEED, None).unwrap();
     forward.backward(&d_logps(), &mut gradients).unwrap();
     gradients
 }
@@ -114,7 +115,7 @@ fn assert_close(what: &str, found: &[f32], want: &[f32], tolerance: f32) {
 }
 
 #[test]
-fn an_adapter_that_begins_changes_nothing_and_is_all_that_is_trained() {
+fn a_new_adapter_has_no_effect_and_is_all_that_is_trained() {
     let policy = base().with_trainable(&Trainable::Lora(lora(&Module::ALL, 0.0)), SEED).unwrap();
     let scores = policy.score(&groups(), 1.0).unwrap();
     assert_eq!(scores, base().score(&groups(), 1.0).unwrap());
@@ -122,26 +123,26 @@ fn an_adapter_that_begins_changes_nothing_and_is_all_that_is_trained() {
     assert!(policy.parameters().iter().all(|(name, _)| name.contains(".lora_")));
     let a = policy.parameters().get("model.layers.1.mlp.down_proj.lora_A.weight").unwrap();
     assert_eq!(a.dims(), [3, 33]);
-    let (a, bound) = (numbers(a), 1.0 / 33f32.sqrt());
+    let (a, bound) = (values(a), 1.0 / 33f32.sqrt());
     assert!(a.iter().all(|x| x.abs() <= bound) && a.iter().any(|x| x.abs() > 0.8 * bound));
     let counts = Trainable::Lora(lora(&Module::ALL, 0.0)).counts(&config()).unwrap();
-    assert_eq!(counts.trainable, policy.parameters().numbers());
-    assert_eq!(counts.total, policy.parameters().numbers() + policy.weights().numbers());
+    assert_eq!(counts.trainable, policy.parameters().elem_count());
+    assert_eq!(counts.total, policy.parameters().elem_count() + policy.weights().elem_count());
 }
 
 #[test]
-fn gradients_of_every_modules_adapter_are_those_of_finite_differences() {
+fn gradients_of_every_modules_adapter_match_finite_differences() {
     for module in Module::ALL {
         for dropout in [0.0, 0.3] {
             let policy = adapted(&[module], dropout);
             let gradients = gradients(&policy);
             assert_eq!(gradients.iter().count(), 4);
             for (name, tensor) in policy.parameters().iter() {
-                let at = numbers(tensor);
-                let gradient = numbers(gradients.get(name).unwrap());
+                let at = values(tensor);
+                let gradient = values(gradients.get(name).unwrap());
                 let norm = gradient.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
                 assert!(norm > 1e-3, "{name}: nothing is learnt");
-                // Along the gradient, and along a direction that sees order and sign.
+                // Along the gradient, and along a direction that is sensitive to order and sign.
                 let along = gradient.iter().map(|x| f64::from(*x) / norm).collect::<Vec<_>>();
                 let across = (0..at.len()).map(|i| ((i + 1) as f64).sin()).collect::<Vec<_>>();
                 for direction in [along, across] {
@@ -162,7 +163,7 @@ fn gradients_of_every_modules_adapter_are_those_of_finite_differences() {
     }
 }
 
-/// The adapter written to a folder, and the base with it merged in.
+/// The base model with the saved adapter merged.
 fn merged(policy: &Policy) -> Policy {
     let dir = tempfile::tempdir().unwrap();
     policy.save(dir.path(), &SaveOptions::default()).unwrap();
@@ -172,7 +173,7 @@ fn merged(policy: &Policy) -> Policy {
 }
 
 #[test]
-fn an_adapter_has_the_scores_and_the_gradients_of_the_merged_model() {
+fn an_unmerged_adapter_matches_the_merged_model_in_scores_and_gradients() {
     let policy = adapted(&Module::ALL, 0.0);
     let merged = merged(&policy);
     let (found, want) =
@@ -190,43 +191,43 @@ fn an_adapter_has_the_scores_and_the_gradients_of_the_merged_model() {
         // W + s·B·A: dA = s·Bᵀ·dW, dB = s·dW·Aᵀ.
         let d_a = (b.t().unwrap().matmul(d_weight).unwrap() * scale).unwrap();
         let d_b = (d_weight.matmul(&a.t().unwrap()).unwrap() * scale).unwrap();
-        let of = |name: &str| numbers(found.get(name).unwrap());
-        assert_close(&part("A"), &of(&part("A")), &numbers(&d_a), 1e-4);
-        assert_close(&part("B"), &of(&part("B")), &numbers(&d_b), 1e-4);
+        let of = |name: &str| values(found.get(name).unwrap());
+        assert_close(&part("A"), &of(&part("A")), &values(&d_a), 1e-4);
+        assert_close(&part("B"), &of(&part("B")), &values(&d_b), 1e-4);
         seen += 1;
     }
     assert_eq!(seen, 14);
 }
 
 #[test]
-fn activations_computed_again_have_the_same_dropout() {
+fn recomputed_activations_have_the_same_dropout() {
     let (kept, again) = (adapted(&Module::ALL, 0.4), adapted(&Module::ALL, 0.4));
     let (kept, again) = (gradients(&kept), gradients(&again.with_activation_bytes(0)));
     for (name, gradient) in kept.iter() {
-        assert_eq!(numbers(gradient), numbers(again.get(name).unwrap()), "{name}");
+        assert_eq!(values(gradient), values(again.get(name).unwrap()), "{name}");
     }
 }
 
 #[test]
-fn dropout_follows_from_the_noise_and_not_from_how_groups_are_packed() {
+fn dropout_depends_on_the_seed_and_not_on_packing() {
     let policy = adapted(&Module::ALL, 0.4);
     let of = |groups: &[Group], noise| {
         policy.training_forward(groups, 1.0, noise, None).unwrap().scores().logps.clone()
     };
     let packed = of(&groups(), 1);
-    let mut apart = Vec::new();
+    let mut difference = Vec::new();
     for Group { prompt, completions } in groups() {
         for completion in completions {
             let group = Group { prompt: prompt.clone(), completions: vec![completion] };
-            apart.extend(of(&[group], 1));
+            difference.extend(of(&[group], 1));
         }
     }
-    assert_close("apart", &apart, &packed, 1e-5);
+    assert_close("apart", &difference, &packed, 1e-5);
     assert_ne!(of(&groups(), 2), packed);
 }
 
 #[test]
-fn scoring_and_the_plain_forward_drop_nothing() {
+fn scoring_and_evaluation_forward_have_no_dropout() {
     let (with, without) = (adapted(&Module::ALL, 0.4), adapted(&Module::ALL, 0.0));
     let want = without.score(&groups(), 1.0).unwrap();
     assert_eq!(with.score(&groups(), 1.0).unwrap(), want);
@@ -236,14 +237,18 @@ fn scoring_and_the_plain_forward_drop_nothing() {
 }
 
 fn sample(model: &Arc<InferenceModel>, prompts: &[&[u32]]) -> Vec<Vec<Sample>> {
-    let request =
-        |prompt: &&[u32]| Request { prompt: prompt.to_vec().into(), samples: 2, stream: 3 };
-    let requests: Vec<Request> = prompts.iter().map(request).collect();
-    let sampling = Sampling { max_new_tokens: 12, temperature: 0.9, ..Sampling::default() };
+    let request = |prompt: &&[u32]| GenerationRequest {
+        prompt: prompt.to_vec().into(),
+        samples: 2,
+        stream: 3,
+    };
+    let requests: Vec<GenerationRequest> = prompts.iter().map(request).collect();
+    let sampling =
+        SamplingParams { max_new_tokens: 12, temperature: 0.9, ..SamplingParams::default() };
     model.generate(&requests, &sampling, &|_: GenerateEvent| {}).unwrap()
 }
 
-/// Samples, as groups to score, and their log-probabilities.
+/// Samples as groups to score, and their log-probabilities.
 fn drawn(samples: &[Vec<Sample>], prompts: &[&[u32]]) -> (Vec<Group>, Vec<f32>) {
     let group = |(samples, prompt): (&Vec<Sample>, &&[u32])| Group {
         prompt: prompt.to_vec(),
@@ -256,7 +261,7 @@ fn drawn(samples: &[Vec<Sample>], prompts: &[&[u32]]) -> (Vec<Group>, Vec<f32>) 
 const PROMPTS: [&[u32]; 2] = [&[3, 7, 9], &[21]];
 
 #[test]
-fn what_is_sampled_has_the_log_probabilities_of_the_adapted_model() {
+fn samples_have_the_log_probabilities_of_the_adapted_model() {
     for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 0.02)] {
         let policy = adapted(&Module::ALL, 0.4).with_precision(precision);
         let model = Arc::new(policy.inference_model(precision).unwrap());
@@ -264,13 +269,13 @@ fn what_is_sampled_has_the_log_probabilities_of_the_adapted_model() {
         let scored = policy.score(&groups, 0.9).unwrap().logps;
         assert_close("logps", &logps, &scored, tolerance);
         let without = base().with_precision(precision).score(&groups, 0.9).unwrap().logps;
-        let apart = scored.iter().zip(without).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(apart > 0.5, "the adapter shows: {apart}");
+        let difference = scored.iter().zip(without).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(difference > 0.5, "the adapter has an effect: {difference}");
     }
 }
 
 #[test]
-fn a_change_of_the_adapter_is_seen_by_the_next_rollout_in_every_precision() {
+fn the_next_rollout_sees_an_adapter_update_in_every_precision() {
     for precision in [Precision::F32, Precision::Bf16] {
         let policy = base()
             .with_trainable(&Trainable::Lora(lora(&Module::ALL, 0.0)), SEED)
@@ -278,7 +283,7 @@ fn a_change_of_the_adapter_is_seen_by_the_next_rollout_in_every_precision() {
             .with_precision(precision);
         let model = Arc::new(policy.inference_model(precision).unwrap());
         let before = sample(&model, &PROMPTS);
-        stir(&policy);
+        randomize_b(&policy);
         let after = sample(&model, &PROMPTS);
         assert_ne!(before, after);
         let anew = Arc::new(policy.inference_model(precision).unwrap());
@@ -287,20 +292,20 @@ fn a_change_of_the_adapter_is_seen_by_the_next_rollout_in_every_precision() {
 }
 
 #[test]
-fn a_sample_has_the_same_bits_alone_and_beside_others() {
+fn a_sample_is_bit_identical_alone_and_in_a_batch() {
     let policy = adapted(&Module::ALL, 0.0);
     let model = Arc::new(policy.inference_model(Precision::F32).unwrap());
     let together = sample(&model, &[&[5, 6], &[3, 7, 9], &[21], &[1; 20]]);
     assert_eq!(sample(&model, &[&[3, 7, 9]])[0], together[1]);
 }
 
-/// Whether two tensors are one.
+/// Whether two policies share a tensor.
 fn same(a: &Policy, b: &Policy, name: &str) -> bool {
     a.weights().get(name).unwrap().id() == b.weights().get(name).unwrap().id()
 }
 
 #[test]
-fn a_frozen_copy_shares_the_base_and_keeps_the_adapter_of_its_moment() {
+fn a_frozen_copy_shares_the_base_and_copies_the_adapter() {
     let policy = adapted(&Module::ALL, 0.3);
     let before = policy.score(&groups(), 1.0).unwrap();
     let copy = policy.frozen_copy().unwrap();
@@ -310,10 +315,10 @@ fn a_frozen_copy_shares_the_base_and_keeps_the_adapter_of_its_moment() {
     }
     assert_eq!(copy.score(&groups(), 1.0).unwrap(), before);
     assert_ne!(policy.score(&groups(), 1.0).unwrap(), before);
-    // Before the first step the reference is the base, without an adapter to compute.
-    let begun = base().with_trainable(&Trainable::Lora(lora(&Module::ALL, 0.3)), SEED).unwrap();
+    // Before the first step, the reference is the base model without an adapter.
+    let fresh = base().with_trainable(&Trainable::Lora(lora(&Module::ALL, 0.3)), SEED).unwrap();
     assert!(
-        begun.frozen_copy().unwrap().parameters().iter().all(|(name, _)| !name.contains("lora"))
+        fresh.frozen_copy().unwrap().parameters().iter().all(|(name, _)| !name.contains("lora"))
     );
 }
 
@@ -327,25 +332,25 @@ fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
     (dir, model, adapter)
 }
 
-fn standing_on(base: &Path) -> Trainable {
+fn lora_on(base: &Path) -> Trainable {
     let base = base.to_str().unwrap().to_owned();
     let modules = [Module::Q, Module::Down];
     Trainable::Lora(LoraConfig { base_model_name_or_path: Some(base), ..lora(&modules, 0.2) })
 }
 
 #[test]
-fn an_adapter_that_was_saved_goes_on_as_before() {
+fn a_saved_adapter_resumes_unchanged() {
     let (_dir, model, adapter) = folders();
-    let trainable = standing_on(&model);
+    let trainable = lora_on(&model);
     let policy = Policy::load_trainable(&model, &model, &trainable, SEED).unwrap();
-    stir(&policy);
+    randomize_b(&policy);
     policy.save(&adapter, &SaveOptions::default()).unwrap();
     let loaded = Policy::load_trainable(&adapter, &model, &trainable, 99).unwrap();
     for (name, tensor) in policy.parameters().iter() {
-        assert_eq!(numbers(tensor), numbers(loaded.parameters().get(name).unwrap()), "{name}");
+        assert_eq!(values(tensor), values(loaded.parameters().get(name).unwrap()), "{name}");
     }
     assert_eq!(loss(&policy), loss(&loaded));
-    // The reference of a run that goes on.
+    // The reference model of a resumed run.
     let (first, saved) =
         (policy.load_frozen(&model).unwrap(), policy.load_frozen(&adapter).unwrap());
     for reference in [&first, &saved] {
@@ -357,10 +362,10 @@ fn an_adapter_that_was_saved_goes_on_as_before() {
 }
 
 #[test]
-fn an_adapters_folder_is_read_as_the_model_that_it_makes_of_its_base() {
+fn an_adapter_folder_loads_as_the_merged_model() {
     let (_dir, model, adapter) = folders();
-    let policy = Policy::load_trainable(&model, &model, &standing_on(&model), SEED).unwrap();
-    stir(&policy);
+    let policy = Policy::load_trainable(&model, &model, &lora_on(&model), SEED).unwrap();
+    randomize_b(&policy);
     policy.save(&adapter, &SaveOptions::default()).unwrap();
     let read = Policy::load(&adapter).unwrap();
     let want = policy.score(&groups(), 1.0).unwrap().logps;
@@ -368,21 +373,21 @@ fn an_adapters_folder_is_read_as_the_model_that_it_makes_of_its_base() {
     let sampled = Arc::new(InferenceModel::load(&adapter, WeightFormat::F32).unwrap());
     let (groups, logps) = drawn(&sample(&sampled, &PROMPTS), &PROMPTS);
     assert_close("sampled", &logps, &policy.score(&groups, 0.9).unwrap().logps, 1e-5);
-    let told = Policy::load_trainable(&adapter, &adapter, &standing_on(&adapter), SEED);
-    let told = told.err().unwrap().to_string();
-    assert!(told.contains("is an adapter, merge it"), "{told}");
+    let message = Policy::load_trainable(&adapter, &adapter, &lora_on(&adapter), SEED);
+    let message = message.err().unwrap().to_string();
+    assert!(message.contains("is an adapter, merge it into"), "{message}");
     std::fs::remove_dir_all(&model).unwrap();
-    let told = Policy::load(&adapter).err().unwrap().to_string();
+    let message = Policy::load(&adapter).err().unwrap().to_string();
     assert!(
-        told.contains(model.to_str().unwrap()) && told.contains("base_model_name_or_path"),
-        "{told}"
+        message.contains(model.to_str().unwrap()) && message.contains("base_model_name_or_path"),
+        "{message}"
     );
 }
 
 #[test]
-fn a_damaged_adapter_is_told_and_not_begun_anew() {
+fn a_corrupt_adapter_is_reported_and_not_reinitialised() {
     let (_dir, model, adapter) = folders();
-    let trainable = standing_on(&model);
+    let trainable = lora_on(&model);
     let policy = Policy::load_trainable(&model, &model, &trainable, SEED).unwrap();
     policy.save(&adapter, &SaveOptions::default()).unwrap();
     let file = adapter.join("adapter_model.safetensors");
@@ -396,39 +401,42 @@ fn a_damaged_adapter_is_told_and_not_begun_anew() {
             Policy::load_trainable(&adapter, &model, &trainable, SEED),
             policy.load_frozen(&adapter),
         ] {
-            let told = read.err().unwrap().to_string();
-            assert!(told.contains("adapter_model.safetensors"), "{told}");
+            let message = read.err().unwrap().to_string();
+            assert!(message.contains("adapter_model.safetensors"), "{message}");
         }
     }
 }
 
 #[test]
-fn an_adapter_of_another_rank_or_other_modules_is_not_gone_on_with() {
+fn an_adapter_of_another_rank_or_other_modules_is_rejected() {
     let (_dir, model, adapter) = folders();
-    let trainable = standing_on(&model);
+    let trainable = lora_on(&model);
     let policy = Policy::load_trainable(&model, &model, &trainable, SEED).unwrap();
     policy.save(&adapter, &SaveOptions::default()).unwrap();
-    let refused = |change: &dyn Fn(&mut LoraConfig)| {
+    let rejected = |change: &dyn Fn(&mut LoraConfig)| {
         let mut config = lora(&[Module::Q, Module::Down], 0.2);
         change(&mut config);
         let read = Policy::load_trainable(&adapter, &model, &Trainable::Lora(config), SEED);
         read.err().unwrap().to_string()
     };
-    let told = refused(&|config| config.r = 2);
-    assert!(told.contains("q_proj.lora_A.weight` has the shape [3, 24], want [2, 24]"), "{told}");
-    let told = refused(&|config| config.target_modules = vec![Module::Q]);
-    assert!(told.contains("mlp.down_proj.weight` has no place"), "{told}");
-    let told = refused(&|config| config.target_modules.push(Module::Up));
-    assert!(told.contains("mlp.up_proj.lora_A.weight` is missing"), "{told}");
+    let message = rejected(&|config| config.r = 2);
+    assert!(
+        message.contains("q_proj.lora_A.weight` has the shape [3, 24], want [2, 24]"),
+        "{message}"
+    );
+    let message = rejected(&|config| config.target_modules = vec![Module::Q]);
+    assert!(message.contains("mlp.down_proj.weight` is unexpected"), "{message}");
+    let message = rejected(&|config| config.target_modules.push(Module::Up));
+    assert!(message.contains("mlp.up_proj.lora_A.weight` is missing"), "{message}");
 }
 
 #[test]
-fn an_adapter_of_a_vision_language_model_leaves_its_vision_tower_alone() {
+fn an_adapter_of_a_vision_language_model_does_not_target_its_vision_tower() {
     for layout in ["qwen2_5_vl-flat", "qwen2_5_vl-nested"] {
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(layout);
         let adapter = tempfile::tempdir().unwrap();
-        let policy = Policy::load_trainable(&base, &base, &standing_on(&base), SEED).unwrap();
-        stir(&policy);
+        let policy = Policy::load_trainable(&base, &base, &lora_on(&base), SEED).unwrap();
+        randomize_b(&policy);
         policy.save(adapter.path(), &SaveOptions::default()).unwrap();
         let config = std::fs::read_to_string(adapter.path().join("adapter_config.json")).unwrap();
         assert!(
@@ -446,16 +454,16 @@ fn an_adapter_of_a_vision_language_model_leaves_its_vision_tower_alone() {
 }
 
 #[test]
-fn an_adapter_of_a_quantised_model_stands_beside_its_blocks() {
+fn an_adapter_of_a_quantized_model_stays_unmerged() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf/qwen2.gguf");
     let adapter = tempfile::tempdir().unwrap();
-    let policy = Policy::load_trainable(&file, &file, &standing_on(&file), SEED).unwrap();
-    stir(&policy);
+    let policy = Policy::load_trainable(&file, &file, &lora_on(&file), SEED).unwrap();
+    randomize_b(&policy);
     policy.save(adapter.path(), &SaveOptions::default()).unwrap();
     let model = Arc::new(InferenceModel::load(adapter.path(), WeightFormat::F32).unwrap());
     let (groups, logps) = drawn(&sample(&model, &PROMPTS), &PROMPTS);
     assert_close("logps", &logps, &policy.score(&groups, 0.9).unwrap().logps, 1e-4);
     let without = Policy::load(&file).unwrap().score(&groups, 0.9).unwrap().logps;
-    let apart = logps.iter().zip(without).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(apart > 0.1, "the adapter shows: {apart}");
+    let difference = logps.iter().zip(without).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(difference > 0.1, "the adapter has an effect: {difference}");
 }

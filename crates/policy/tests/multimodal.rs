@@ -1,4 +1,4 @@
-//! The decoder of a vision-language checkpoint, trained and written back into it.
+//! Saving the trained decoder of a vision-language checkpoint.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use embodied_r_policy::{Group, ModelConfig, Policy, WeightDtype};
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
-/// The layouts in which such checkpoints lie on the hub, with the names of one decoder's tensor.
+/// The two checkpoint layouts, with the name of one decoder tensor.
 const LAYOUTS: [(&str, &str); 2] = [
     ("qwen2_5_vl-flat", "model.norm.weight"),
     ("qwen2_5_vl-nested", "model.language_model.norm.weight"),
@@ -19,7 +19,7 @@ const LAYOUTS: [(&str, &str); 2] = [
 
 const PROCESSOR: &str = r#"{"image_processor_type": "Qwen2VLImageProcessor",  "patch_size": 14}"#;
 
-/// A copy of a fixture, with an image processor beside it.
+/// A copy of a fixture with an image processor.
 fn checkpoint(name: &str) -> tempfile::TempDir {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name);
     let dir = tempfile::tempdir().unwrap();
@@ -30,7 +30,7 @@ fn checkpoint(name: &str) -> tempfile::TempDir {
     dir
 }
 
-/// All tensors of a folder: type, shape and bytes by name.
+/// All tensors of a folder: dtype, shape and bytes by name.
 fn stored(dir: &Path) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -50,7 +50,7 @@ fn is_vision(name: &str) -> bool {
     name.contains("visual.")
 }
 
-/// A step of an optimiser.
+/// An optimizer step.
 fn step(policy: &Policy) {
     for (_, tensor) in policy.parameters().iter() {
         memory::update(tensor, "step", |values| values.iter_mut().for_each(|x| *x += 0.01))
@@ -68,7 +68,7 @@ fn read(dir: &Path, file: &str) -> Vec<u8> {
 }
 
 #[test]
-fn everything_but_the_decoder_s_numbers_is_written_back_byte_for_byte() {
+fn everything_but_the_decoder_weights_is_saved_unchanged() {
     for (name, norm) in LAYOUTS {
         let (source, saved) = (checkpoint(name), tempfile::tempdir().unwrap());
         let policy = Policy::load(source.path()).unwrap();
@@ -88,7 +88,7 @@ fn everything_but_the_decoder_s_numbers_is_written_back_byte_for_byte() {
 }
 
 #[test]
-fn the_vision_tower_keeps_its_type_whatever_the_decoder_s_becomes() {
+fn the_vision_tower_keeps_its_dtype() {
     let (source, saved) = (checkpoint("qwen2_5_vl-flat"), tempfile::tempdir().unwrap());
     let options = SaveOptions { dtype: WeightDtype::Bf16, max_shard_bytes: 4_000 };
     Policy::load(source.path()).unwrap().save(saved.path(), &options).unwrap();
@@ -107,7 +107,7 @@ fn the_vision_tower_keeps_its_type_whatever_the_decoder_s_becomes() {
 }
 
 #[test]
-fn a_checkpoint_of_a_checkpoint_is_still_whole() {
+fn a_checkpoint_of_a_checkpoint_is_complete() {
     for (name, _) in LAYOUTS {
         let (source, first) = (checkpoint(name), tempfile::tempdir().unwrap());
         let policy = Policy::load(source.path()).unwrap();
@@ -115,7 +115,7 @@ fn a_checkpoint_of_a_checkpoint_is_still_whole() {
         policy.save(first.path(), &SaveOptions::default()).unwrap();
         let resumed = Policy::load(first.path()).unwrap();
         assert_eq!(logps(&resumed), logps(&policy), "{name}");
-        // Checkpoints are rotated while a run holds the one that it began with.
+        // Checkpoints are rotated while a run uses the one that it resumed from.
         let bytes = stored(first.path());
         std::fs::remove_dir_all(first.path()).unwrap();
         let second = tempfile::tempdir().unwrap();
@@ -134,7 +134,7 @@ fn a_checkpoint_may_be_saved_over_itself() {
 }
 
 #[test]
-fn the_decoder_alone_is_a_text_model() {
+fn the_decoder_is_saved_alone_as_a_text_model() {
     let source = checkpoint("qwen2_5_vl-nested");
     let policy = Policy::load(source.path()).unwrap();
     let before = logps(&policy);

@@ -1,16 +1,16 @@
-//! The decoder against `transformers`, on small random models of every supported family and layout.
+//! Parity of the decoder with `transformers`, on small random models of every supported family and layout.
 //!
-//! The fixtures are made by `scripts/parity/make_model_fixtures.py`, which says what `expected.json` holds.
+//! The fixtures are generated and described by `scripts/parity/make_model_fixtures.py`.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use embodied_r_policy::weights::SaveOptions;
-use embodied_r_policy::{Group, Policy, Request, Sampling, WeightDtype};
+use embodied_r_policy::{GenerationRequest, Group, Policy, SamplingParams, WeightDtype};
 use serde::Deserialize;
 
-/// What the project promises for log-probabilities.
+/// The project's tolerance for log-probabilities.
 const TOLERANCE: f32 = 1e-4;
 
 #[derive(Deserialize)]
@@ -57,7 +57,7 @@ struct ExpectedGradients {
 #[derive(Deserialize)]
 struct ExpectedGradient {
     norm: f64,
-    /// Product with sin(1), sin(2), …: what a norm cannot see, order and sign.
+    /// Dot product with sin(1), sin(2), …, which is sensitive to order and sign, unlike a norm.
     sines: f64,
 }
 
@@ -105,7 +105,7 @@ fn assert_close(name: &str, what: &str, found: &[f32], want: &[f32]) {
 }
 
 #[test]
-fn the_whole_distribution_after_a_prompt_is_that_of_transformers() {
+fn the_next_token_distribution_matches_transformers() {
     for fixture in fixtures() {
         let NextToken { prompt, logps } = &fixture.expected.next_token;
         let completions = (0..logps.len()).map(|id| vec![u32::try_from(id).unwrap()]).collect();
@@ -116,7 +116,7 @@ fn the_whole_distribution_after_a_prompt_is_that_of_transformers() {
 }
 
 #[test]
-fn log_probabilities_and_entropies_are_those_of_transformers_at_every_temperature() {
+fn log_probabilities_and_entropies_match_transformers_at_every_temperature() {
     for fixture in fixtures() {
         let policy = fixture.policy();
         for want in &fixture.expected.scores {
@@ -128,7 +128,7 @@ fn log_probabilities_and_entropies_are_those_of_transformers_at_every_temperatur
 }
 
 #[test]
-fn the_differentiable_path_gives_the_same_scores() {
+fn the_training_forward_gives_the_same_scores() {
     for fixture in fixtures() {
         let policy = fixture.policy();
         for want in &fixture.expected.scores {
@@ -140,7 +140,7 @@ fn the_differentiable_path_gives_the_same_scores() {
 }
 
 #[test]
-fn every_tensor_gets_the_gradient_that_transformers_gives_it() {
+fn gradients_of_all_tensors_match_transformers() {
     for fixture in fixtures() {
         let policy = fixture.policy();
         let want = &fixture.expected.gradients;
@@ -174,8 +174,8 @@ fn every_tensor_gets_the_gradient_that_transformers_gives_it() {
 
 fn assert_greedy_tokens(fixture: &Fixture) {
     let Greedy { prompt, ids } = &fixture.expected.greedy;
-    let sampling = Sampling { max_new_tokens: ids.len(), ..Sampling::greedy() };
-    let request = Request { prompt: prompt.clone().into(), samples: 2, stream: 0 };
+    let sampling = SamplingParams { max_new_tokens: ids.len(), ..SamplingParams::greedy() };
+    let request = GenerationRequest { prompt: prompt.clone().into(), samples: 2, stream: 0 };
     let samples = fixture.policy().generate(&[request], &sampling, &|_| {}).unwrap();
     for sample in &samples[0] {
         assert_eq!(sample.ids, *ids, "{}", fixture.name);
@@ -183,21 +183,22 @@ fn assert_greedy_tokens(fixture: &Fixture) {
 }
 
 #[test]
-fn greedy_decoding_picks_the_tokens_that_transformers_picks() {
+fn greedy_decoding_matches_transformers() {
     for fixture in fixtures() {
         assert_greedy_tokens(&fixture);
     }
 }
 
 #[test]
-fn the_incremental_path_gives_the_scores_of_one_whole_forward() {
+fn incremental_decoding_has_the_scores_of_one_forward_pass() {
     for fixture in fixtures() {
         let policy = fixture.policy();
         let prompts = fixture.expected.groups.iter().map(|group| group.prompt.clone());
-        let requests: Vec<Request> = prompts
-            .map(|prompt| Request { prompt: prompt.into(), samples: 3, stream: 5 })
+        let requests: Vec<GenerationRequest> = prompts
+            .map(|prompt| GenerationRequest { prompt: prompt.into(), samples: 3, stream: 5 })
             .collect();
-        let sampling = Sampling { max_new_tokens: 80, temperature: 0.7, ..Sampling::default() };
+        let sampling =
+            SamplingParams { max_new_tokens: 80, temperature: 0.7, ..SamplingParams::default() };
         let samples = policy.generate(&requests, &sampling, &|_| {}).unwrap();
         let drawn: Vec<f32> = samples.iter().flatten().flat_map(|s| s.logps.clone()).collect();
         let groups: Vec<Group> = requests
@@ -211,9 +212,9 @@ fn the_incremental_path_gives_the_scores_of_one_whole_forward() {
         let whole = policy.score(&groups, 0.7).unwrap().logps;
         assert_eq!(drawn.len(), whole.len());
         for (i, (drawn, whole)) in drawn.iter().zip(&whole).enumerate() {
-            // Both round each sum of some hundred terms, in different orders.
-            let far = (drawn - whole).abs();
-            assert!(far < 2e-5, "{}: token {i}: {drawn}, whole {whole}", fixture.name);
+            // Both round sums of some hundred terms, in different orders.
+            let difference = (drawn - whole).abs();
+            assert!(difference < 2e-5, "{}: token {i}: {drawn}, whole {whole}", fixture.name);
         }
     }
 }

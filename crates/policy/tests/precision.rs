@@ -1,15 +1,16 @@
-//! Products in bf16 beside the same products in f32, on the fixtures of every supported family.
+//! bf16 matmuls compared with f32, on the fixtures of every supported family.
 //!
-//! How far apart they may be is what torch's autocast makes of the same models: bf16 cannot be held to a
-//! number of its own, as random weights have much steeper distributions than trained ones. Beyond what
-//! is done here autocast rounds the products themselves and attention. `bf16.json` is made by
-//! `scripts/parity/make_bf16_fixtures.py`, which says what it holds.
+//! The tolerance is the error of torch's autocast on the same models: there is no absolute one, since random weights
+//! have much steeper distributions than trained ones. Autocast also rounds matmul outputs and attention, unlike our
+//! bf16. `bf16.json` is generated and described by `scripts/parity/make_bf16_fixtures.py`.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use embodied_r_policy::{Gradients, Group, Policy, Precision, Request, Sample, Sampling};
+use embodied_r_policy::{
+    GenerationRequest, Gradients, Group, Policy, Precision, Sample, SamplingParams,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -30,14 +31,14 @@ struct Weights {
     dlogps: Vec<f32>,
 }
 
-/// How far autocast is from f32.
+/// The error of autocast relative to f32.
 #[derive(Deserialize, Clone, Copy)]
 struct Autocast {
     logps: f64,
     gradients: f64,
 }
 
-/// A model, groups to score, and what a loss gives their tokens.
+/// A model, groups to score, and the loss gradients of their tokens.
 struct Fixture {
     name: String,
     dir: PathBuf,
@@ -71,22 +72,22 @@ fn fixtures() -> Vec<Fixture> {
     fixtures
 }
 
-/// The root of the mean square of the differences.
-fn apart(a: &[f32], b: &[f32]) -> f64 {
+/// The root mean square error.
+fn rmse(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     let squares = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2));
     (squares.sum::<f64>() / a.len() as f64).sqrt()
 }
 
 #[test]
-fn scores_in_bf16_are_nearer_to_those_in_f32_than_autocasts_and_not_the_same() {
+fn scores_in_bf16_differ_from_f32_by_less_than_autocast() {
     for fixture in fixtures() {
         let (f32, bf16) = (fixture.policy(Precision::F32), fixture.policy(Precision::Bf16));
         let truth = f32.score(&fixture.groups, fixture.temperature).unwrap();
         let ours = bf16.score(&fixture.groups, fixture.temperature).unwrap();
-        let logps = apart(&ours.logps, &truth.logps);
+        let logps = rmse(&ours.logps, &truth.logps);
         assert!(logps > 0.0 && logps < fixture.autocast.logps, "{}: {logps}", fixture.name);
-        let entropies = apart(&ours.entropies, &truth.entropies);
+        let entropies = rmse(&ours.entropies, &truth.entropies);
         assert!(entropies < fixture.autocast.logps, "{}: {entropies}", fixture.name);
         let forward = bf16.forward(&fixture.groups, fixture.temperature).unwrap();
         assert_eq!(*forward.scores(), ours, "{}", fixture.name);
@@ -94,20 +95,20 @@ fn scores_in_bf16_are_nearer_to_those_in_f32_than_autocasts_and_not_the_same() {
 }
 
 #[test]
-fn what_is_sampled_in_bf16_has_the_log_probabilities_that_scoring_gives_it() {
+fn samples_in_bf16_have_the_log_probabilities_of_scoring() {
     for fixture in fixtures() {
         let (f32, bf16) = (fixture.policy(Precision::F32), fixture.policy(Precision::Bf16));
         let prompt = fixture.groups[0].prompt.clone();
-        let request = Request { prompt: prompt.clone().into(), samples: 4, stream: 7 };
-        let sampling = Sampling { max_new_tokens: 24, ..Sampling::default() };
+        let request = GenerationRequest { prompt: prompt.clone().into(), samples: 4, stream: 7 };
+        let sampling = SamplingParams { max_new_tokens: 24, ..SamplingParams::default() };
         let samples = bf16.generate(&[request], &sampling, &|_| {}).unwrap().remove(0);
         let completions = samples.iter().map(|sample| sample.ids.clone()).collect();
         let group = [Group { prompt, completions }];
         let drawn: Vec<f32> = samples.into_iter().flat_map(|Sample { logps, .. }| logps).collect();
-        let scored = apart(&drawn, &bf16.score(&group, 1.0).unwrap().logps);
-        // The order of sums differs, and with it now and then what a factor is rounded to.
+        let scored = rmse(&drawn, &bf16.score(&group, 1.0).unwrap().logps);
+        // The order of summation differs, which occasionally changes the rounding of a factor.
         assert!(scored < fixture.autocast.logps / 4.0, "{}: {scored}", fixture.name);
-        let in_f32 = apart(&drawn, &f32.score(&group, 1.0).unwrap().logps);
+        let in_f32 = rmse(&drawn, &f32.score(&group, 1.0).unwrap().logps);
         assert!(in_f32 < fixture.autocast.logps, "{}: {in_f32}", fixture.name);
     }
 }
@@ -116,11 +117,11 @@ fn gradients(policy: &Policy, fixture: &Fixture) -> BTreeMap<String, Vec<f64>> {
     let forward = policy.forward(&fixture.groups, fixture.temperature).unwrap();
     let mut grads: Gradients = policy.zero_gradients().unwrap();
     forward.backward(&fixture.dlogps, &mut grads).unwrap();
-    let numbers = |(name, grad): (&str, &candle_core::Tensor)| {
-        let numbers = grad.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        (name.to_owned(), numbers.into_iter().map(f64::from).collect())
+    let values = |(name, grad): (&str, &candle_core::Tensor)| {
+        let values = grad.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        (name.to_owned(), values.into_iter().map(f64::from).collect())
     };
-    grads.iter().map(numbers).collect()
+    grads.iter().map(values).collect()
 }
 
 fn norm(x: impl Iterator<Item = f64>) -> f64 {
@@ -128,31 +129,31 @@ fn norm(x: impl Iterator<Item = f64>) -> f64 {
 }
 
 #[test]
-fn gradients_in_bf16_are_nearer_to_those_in_f32_than_autocasts() {
+fn gradients_in_bf16_are_closer_to_f32_than_autocast() {
     let (mut all_ours, mut all_autocasts) = (0.0, 0.0);
     for fixture in fixtures() {
         let truth = gradients(&fixture.policy(Precision::F32), &fixture);
         let ours = gradients(&fixture.policy(Precision::Bf16), &fixture);
         let all = truth.iter().flat_map(|(name, truth)| ours[name].iter().zip(truth));
         let whole = norm(truth.values().flatten().copied());
-        let apart = norm(all.map(|(a, b)| a - b)) / whole;
-        // On one model chance has a say in what is rounded where, over all of them less.
-        assert!(apart < 1.5 * fixture.autocast.gradients, "{}: {apart}", fixture.name);
-        all_ours += apart;
+        let error = norm(all.map(|(a, b)| a - b)) / whole;
+        // Rounding is partly chance on a single model, less so over all of them.
+        assert!(error < 1.5 * fixture.autocast.gradients, "{}: {error}", fixture.name);
+        all_ours += error;
         all_autocasts += fixture.autocast.gradients;
         for (name, truth) in &truth {
-            let apart = norm(ours[name].iter().zip(truth).map(|(a, b)| a - b));
-            // Some dozen products stand behind one another, whose factors are off by 2⁻⁹ of themselves
-            // at most. What nearly cancels, as a key's bias does, keeps the rounding of its terms.
+            let error = norm(ours[name].iter().zip(truth).map(|(a, b)| a - b));
+            // Some dozen consecutive matmuls have factors with a relative error of at most 2⁻⁹. Sums that nearly
+            // cancel, such as a key bias's gradient, keep the rounding error of their terms.
             let bound = 0.05 * norm(truth.iter().copied()) + 5e-4 * whole;
-            assert!(apart < bound, "{}: {name}: {apart}, not {bound}", fixture.name);
+            assert!(error < bound, "{}: {name}: {error}, not {bound}", fixture.name);
         }
     }
     assert!(all_ours < all_autocasts, "{all_ours}, not {all_autocasts}");
 }
 
 #[test]
-fn activations_computed_again_give_the_same_gradients_in_bf16() {
+fn recomputed_activations_give_the_same_gradients_in_bf16() {
     for fixture in fixtures() {
         let kept = fixture.policy(Precision::Bf16);
         let again = fixture.policy(Precision::Bf16).with_activation_bytes(0);

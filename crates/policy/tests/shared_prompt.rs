@@ -1,5 +1,5 @@
-//! A group gives the same scores and gradients packed, in parts behind its prompt, and with the prompt
-//! repeated for every completion.
+//! A group has the same scores and gradients when packed, in chunks after a shared prompt, and with the
+//! prompt repeated for every completion.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,18 +8,18 @@ mod groups;
 use embodied_r_policy::{Gradients, Group, Policy, SharedPrompt, TokenScores};
 use groups::{ids, model};
 
-/// Tied and untied embeddings, grouped queries, and windows that cut prompts.
+/// Tied and untied embeddings, grouped-query attention, and sliding windows shorter than prompts.
 const MODELS: [&str; 4] = ["qwen2-tied", "qwen2-head-dim", "qwen2-window-layer-types", "llama"];
 
 const TEMPERATURE: f64 = 0.8;
 
-/// A prompt, and completions of one token and of many.
+/// A prompt with completions of one and of many tokens.
 fn group() -> Group {
     let completions = [5, 1, 12, 7, 1, 9].iter().enumerate().map(|(i, n)| ids(*n, i + 2));
     Group { prompt: ids(23, 1), completions: completions.collect() }
 }
 
-/// The derivative of the loss for each token, by its place in the group.
+/// The loss gradient for each token of the group.
 fn d_logps() -> Vec<f32> {
     let tokens: usize = group().completions.iter().map(Vec::len).sum();
     (0..tokens).map(|i| ((i * 13 % 7) as f32 - 3.0) / 5.0).collect()
@@ -33,7 +33,7 @@ fn whole(policy: &Policy) -> (TokenScores, Gradients) {
     (scores, gradients)
 }
 
-/// The group in parts of `sizes` completions.
+/// The group in chunks of `sizes` completions.
 fn in_parts(policy: &Policy, sizes: &[usize]) -> (TokenScores, Gradients) {
     let Group { prompt, completions } = group();
     let mut gradients = policy.zero_gradients().unwrap();
@@ -41,7 +41,7 @@ fn in_parts(policy: &Policy, sizes: &[usize]) -> (TokenScores, Gradients) {
     let mut scores = TokenScores { logps: Vec::new(), entropies: Vec::new() };
     let (mut first, d_logps) = (0, d_logps());
     for size in sizes {
-        let part = shared.part(&completions[first..first + size]).unwrap();
+        let part = shared.forward_chunk(&completions[first..first + size]).unwrap();
         let tokens = scores.logps.len()..scores.logps.len() + part.scores().logps.len();
         scores.logps.extend(&part.scores().logps);
         scores.entropies.extend(&part.scores().entropies);
@@ -52,7 +52,7 @@ fn in_parts(policy: &Policy, sizes: &[usize]) -> (TokenScores, Gradients) {
     (scores, gradients)
 }
 
-/// Every completion with a prompt of its own.
+/// Every completion with its own copy of the prompt.
 fn unshared(policy: &Policy) -> (TokenScores, Gradients) {
     let Group { prompt, completions } = group();
     let mut gradients = policy.zero_gradients().unwrap();
@@ -68,14 +68,14 @@ fn unshared(policy: &Policy) -> (TokenScores, Gradients) {
     (scores, gradients)
 }
 
-/// Sums of some ten terms in another order: a few ulps of the largest.
+/// Sums of about ten terms in another order: a few ulps of the largest.
 fn assert_same(name: &str, (a, da): &(TokenScores, Gradients), (b, db): &(TokenScores, Gradients)) {
     for (a, b) in a.logps.iter().chain(&a.entropies).zip(b.logps.iter().chain(&b.entropies)) {
         assert!((a - b).abs() < 2e-5, "{name}: {a} and {b}");
     }
     for ((tensor, a), (_, b)) in da.iter().zip(db.iter()) {
         let [a, b] = [a, b].map(|x| x.flatten_all().unwrap().to_vec1::<f32>().unwrap());
-        let largest = b.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let largest = b.iter().fold(0f32, |max, x| max.max(x.abs()));
         assert!(largest > 0.0, "{name}: `{tensor}` has no gradient");
         for (a, b) in a.iter().zip(&b) {
             assert!((a - b).abs() < 3e-5 * largest, "{name}, `{tensor}`: {a} and {b}");
@@ -84,7 +84,7 @@ fn assert_same(name: &str, (a, da): &(TokenScores, Gradients), (b, db): &(TokenS
 }
 
 #[test]
-fn a_group_in_parts_is_the_group_whole_however_it_is_cut() {
+fn a_group_in_chunks_equals_the_packed_group() {
     for name in MODELS {
         let policy = model(name);
         let whole = whole(&policy);
@@ -95,7 +95,7 @@ fn a_group_in_parts_is_the_group_whole_however_it_is_cut() {
 }
 
 #[test]
-fn a_shared_prompt_gives_what_repeated_prompts_give() {
+fn a_shared_prompt_equals_repeated_prompts() {
     for name in MODELS {
         let policy = model(name);
         assert_same(name, &whole(&policy), &unshared(&policy));
@@ -103,27 +103,27 @@ fn a_shared_prompt_gives_what_repeated_prompts_give() {
 }
 
 #[test]
-fn layers_that_are_computed_again_give_the_same_bits() {
-    let numbers = |gradients: &Gradients| -> Vec<Vec<f32>> {
+fn recomputed_layers_are_bit_identical() {
+    let values = |gradients: &Gradients| -> Vec<Vec<f32>> {
         let tensors = gradients.iter().map(|(_, x)| x.flatten_all().unwrap().to_vec1().unwrap());
         tensors.collect()
     };
     let kept = model("qwen2-tied");
     let (whole_kept, parts_kept) = (whole(&kept).1, in_parts(&kept, &[2, 4]).1);
-    // Nothing is kept, or one layer of two of the longest pass.
+    // Saves no layer, or one of two layers of the longest pass.
     for bytes in [0, 60_000] {
         let policy = model("qwen2-tied").with_activation_bytes(bytes);
-        assert_eq!(numbers(&whole(&policy).1), numbers(&whole_kept), "{bytes}");
-        assert_eq!(numbers(&in_parts(&policy, &[2, 4]).1), numbers(&parts_kept), "{bytes}");
+        assert_eq!(values(&whole(&policy).1), values(&whole_kept), "{bytes}");
+        assert_eq!(values(&in_parts(&policy, &[2, 4]).1), values(&parts_kept), "{bytes}");
     }
 }
 
 #[test]
-fn parts_are_scored_as_the_whole() {
+fn chunks_have_the_scores_of_the_packed_group() {
     let policy = model("qwen2-window-layer-types");
     let Group { prompt, completions } = group();
     let parts = [completions[..1].to_vec(), completions[1..2].to_vec(), completions[2..].to_vec()];
-    let scores = policy.score_parts(&prompt, &parts, TEMPERATURE).unwrap();
+    let scores = policy.score_chunks(&prompt, &parts, TEMPERATURE).unwrap();
     let logps: Vec<f32> = scores.into_iter().flat_map(|scores| scores.logps).collect();
     let whole = policy.score(&[group()], TEMPERATURE).unwrap().logps;
     assert_eq!(logps.len(), whole.len());

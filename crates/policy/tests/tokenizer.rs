@@ -1,11 +1,11 @@
-//! The tokenizer and the chat templates against `transformers`.
+//! Parity of the tokenizer and the chat templates with `transformers`.
 //!
-//! The fixture is made by `scripts/parity/make_tokenizer_fixtures.py`: a small tokenizer built as Qwen2.5's is.
+//! The fixture is a small tokenizer in the style of Qwen2.5's, made by `scripts/parity/make_tokenizer_fixtures.py`.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 
-use embodied_r_policy::tokenizer::{ChatMessage, Generation, Special, Tokenizer};
+use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt, SpecialTokens, Tokenizer};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -28,7 +28,7 @@ struct Conversation {
     rendered: Rendered,
 }
 
-/// What each template gives, without and with the opening of the next turn.
+/// The output of each template, without and with a generation prompt.
 #[derive(Deserialize)]
 struct Rendered {
     default: [String; 2],
@@ -44,7 +44,7 @@ fn expected() -> Expected {
 }
 
 #[test]
-fn ids_are_those_of_transformers() {
+fn ids_match_transformers() {
     let tokenizer = Tokenizer::from_dir(&fixture()).unwrap();
     for Text { text, ids, .. } in expected().texts {
         assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{text:?}");
@@ -52,35 +52,35 @@ fn ids_are_those_of_transformers() {
 }
 
 #[test]
-fn decoded_texts_are_those_of_transformers() {
+fn decoded_texts_match_transformers() {
     let tokenizer = Tokenizer::from_dir(&fixture()).unwrap();
     for Text { ids, kept, skipped, .. } in expected().texts {
-        assert_eq!(tokenizer.decode(&ids, Special::Keep).unwrap(), kept);
-        assert_eq!(tokenizer.decode(&ids, Special::Skip).unwrap(), skipped);
+        assert_eq!(tokenizer.decode(&ids, SpecialTokens::Keep).unwrap(), kept);
+        assert_eq!(tokenizer.decode(&ids, SpecialTokens::Skip).unwrap(), skipped);
     }
 }
 
 #[test]
-fn stop_tokens_are_those_of_the_generation_configuration() {
+fn stop_tokens_match_the_generation_config() {
     let tokenizer = Tokenizer::from_dir(&fixture()).unwrap();
     let ids = ["<|im_end|>", "<|endoftext|>"].map(|token| tokenizer.token_id(token).unwrap());
     assert_eq!(tokenizer.stop_ids(), ids);
 }
 
 #[test]
-fn conversations_are_rendered_as_transformers_does() {
+fn rendered_conversations_match_transformers() {
     let tokenizer = Tokenizer::from_dir(&fixture()).unwrap();
     for Conversation { messages, rendered } in expected().conversations {
         for (generation, want) in
-            [Generation::None, Generation::Prompt].into_iter().zip(&rendered.default)
+            [GenerationPrompt::None, GenerationPrompt::Append].into_iter().zip(&rendered.default)
         {
-            assert_eq!(tokenizer.render(&messages, generation).unwrap(), *want);
+            assert_eq!(tokenizer.apply_chat_template(&messages, generation).unwrap(), *want);
         }
     }
 }
 
 #[test]
-fn a_template_with_all_the_conventions_is_rendered_as_transformers_does() {
+fn a_template_with_all_jinja_features_matches_transformers() {
     let dir = tempfile::tempdir().unwrap();
     for file in ["tokenizer.json", "tokenizer_config.json"] {
         std::fs::copy(fixture().join(file), dir.path().join(file)).unwrap();
@@ -96,9 +96,9 @@ fn a_template_with_all_the_conventions_is_rendered_as_transformers_does() {
     let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
     for Conversation { messages, rendered } in expected().conversations {
         for (generation, want) in
-            [Generation::None, Generation::Prompt].into_iter().zip(&rendered.strict)
+            [GenerationPrompt::None, GenerationPrompt::Append].into_iter().zip(&rendered.strict)
         {
-            assert_eq!(tokenizer.render(&messages, generation).unwrap(), *want);
+            assert_eq!(tokenizer.apply_chat_template(&messages, generation).unwrap(), *want);
         }
     }
 }

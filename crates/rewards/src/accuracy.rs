@@ -1,13 +1,13 @@
-//! The accuracy reward: is the answer in the `<answer>` tag right?
+//! The accuracy reward: is the answer in the `<answer>` tag correct?
 
 use crate::answer;
 use crate::error::Result;
 use crate::numeric::mean_relative_accuracy;
-use crate::reward::{Reward, Score, Scored};
+use crate::reward::{Reward, RewardInput, Score};
 
-/// 1 for the right option letter, else 0; numeric answers score their mean relative accuracy.
+/// 1 for the correct option letter, else 0; numeric answers score their mean relative accuracy.
 ///
-/// Only the `<answer>` tag is read, by the rules of [`answer`]; letters in the reasoning never
+/// Only the `<answer>` tag is parsed, by the rules of [`answer`]; letters in the reasoning never
 /// count.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Accuracy;
@@ -17,12 +17,12 @@ impl Reward for Accuracy {
         "accuracy"
     }
 
-    fn score(&self, batch: &[Scored<'_>]) -> Result<Vec<Score>> {
+    fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
         Ok(batch.iter().map(accuracy).collect())
     }
 }
 
-/// A right answer, as a data set gives it.
+/// A reference answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Solution {
     /// An option letter, upper case.
@@ -32,7 +32,7 @@ pub enum Solution {
 }
 
 impl Solution {
-    /// Reads a right answer: a number, or one option letter in any form that [`answer`] reads.
+    /// Parses a reference answer: a number, or one option letter in any form that [`answer`] accepts.
     pub fn parse(text: &str) -> Option<Self> {
         match text.trim().parse::<f64>() {
             Ok(number) if number.is_finite() => Some(Self::Number(number)),
@@ -41,26 +41,26 @@ impl Solution {
     }
 }
 
-fn accuracy(scored: &Scored<'_>) -> Score {
-    match Solution::parse(scored.solution) {
-        Some(Solution::Letter(right)) => match answer::letter(scored.completion) {
+fn accuracy(input: &RewardInput<'_>) -> Score {
+    match Solution::parse(input.solution) {
+        Some(Solution::Letter(right)) => match answer::letter(input.completion) {
             Ok(letter) if letter == right => Score::full(),
-            Ok(letter) => Score::zero(format!("answered {letter}, right is {right}")),
-            Err(unreadable) => Score::zero(unreadable.to_string()),
+            Ok(letter) => Score::zero(format!("answered {letter}, expected {right}")),
+            Err(error) => Score::zero(error.to_string()),
         },
-        Some(Solution::Number(right)) => match answer::number(scored.completion) {
+        Some(Solution::Number(right)) => match answer::number(input.completion) {
             Ok(number) => match mean_relative_accuracy(number, right) {
                 1.0 => Score::full(),
                 value => Score {
                     value: Some(value),
-                    why: Some(format!("answered {number}, right is {right}")),
+                    reason: Some(format!("answered {number}, expected {right}")),
                 },
             },
-            Err(unreadable) => Score::zero(unreadable.to_string()),
+            Err(error) => Score::zero(error.to_string()),
         },
         None => Score::absent(format!(
             "the solution `{}` is neither an option letter nor a number",
-            scored.solution
+            input.solution
         )),
     }
 }
@@ -70,19 +70,19 @@ mod tests {
     use super::*;
 
     fn score(solution: &str, completion: &str) -> Score {
-        let scored = Scored { solution, completion, ..Scored::default() };
-        Accuracy.score(&[scored]).unwrap().remove(0)
+        let input = RewardInput { solution, completion, ..RewardInput::default() };
+        Accuracy.score(&[input]).unwrap().remove(0)
     }
 
     #[test]
-    fn the_right_letter_scores_one() {
+    fn the_correct_letter_scores_one() {
         assert_eq!(score("B", "<think>A or C</think><answer>b</answer>"), Score::full());
         assert_eq!(score(" b ", "<answer>B. A tree</answer>"), Score::full());
     }
 
     #[test]
-    fn a_wrong_letter_scores_zero_and_says_both() {
-        assert_eq!(score("B", "<answer>C</answer>"), Score::zero("answered C, right is B"));
+    fn a_wrong_letter_scores_zero_and_reports_both() {
+        assert_eq!(score("B", "<answer>C</answer>"), Score::zero("answered C, expected B"));
     }
 
     #[test]
@@ -95,7 +95,7 @@ mod tests {
     fn a_letter_outside_the_tag_scores_zero() {
         assert_eq!(
             score("B", "<think>B</think> The answer is B."),
-            Score::zero("there is no `<answer>` tag")
+            Score::zero("no `<answer>` tag")
         );
     }
 
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(score("10", "<answer>10 chairs</answer>"), Score::full());
         assert_eq!(
             score("10", "<answer>9.0</answer>"),
-            Score { value: Some(0.9), why: Some("answered 9, right is 10".to_owned()) }
+            Score { value: Some(0.9), reason: Some("answered 9, expected 10".to_owned()) }
         );
         assert_eq!(score("10", "<answer>ten</answer>").value, Some(0.0));
     }
@@ -117,8 +117,8 @@ mod tests {
     #[test]
     fn scores_keep_the_order_of_the_batch() {
         let completion = "<answer>A</answer>";
-        let scored = |solution| Scored { solution, completion, ..Scored::default() };
-        let scores = Accuracy.score(&[scored("A"), scored("B"), scored("A")]).unwrap();
+        let input = |solution| RewardInput { solution, completion, ..RewardInput::default() };
+        let scores = Accuracy.score(&[input("A"), input("B"), input("A")]).unwrap();
         let values: Vec<_> = scores.into_iter().map(|score| score.value).collect();
         assert_eq!(values, [Some(1.0), Some(0.0), Some(1.0)]);
     }

@@ -1,34 +1,34 @@
-//! A reward of right answers that are short, and of wrong ones that went on thinking.
+//! The cosine length reward: favours short correct answers and long wrong ones.
 
 use std::f64::consts::PI;
 
 use crate::accuracy::Accuracy;
 use crate::error::Result;
-use crate::reward::{Reward, Score, Scored};
+use crate::reward::{Reward, RewardInput, Score};
 
-/// Goes along half a cosine from one value at length 0 to another at `max_len` tokens, on one
-/// curve for right answers and on another for wrong ones; beyond `max_len` the value stays.
+/// Cosine interpolation of the reward from length 0 to `max_len` tokens, with separate values for
+/// correct and wrong answers; constant beyond `max_len`.
 ///
 /// `max_len_value - (max_len_value - min_len_value) * (1 + cos(pi * length / max_len)) / 2`
 /// ("Demystifying Long Chain-of-Thought Reasoning", arXiv 2502.03373; names and defaults are
-/// ms-swift's). An answer is right if its accuracy is the full point. Where there is no accuracy, or
-/// the tokens are not known, there is no score.
+/// ms-swift's). An answer is correct if its accuracy is 1. No score without an accuracy or without
+/// token ids.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cosine {
-    /// Value of a wrong answer of no length.
+    /// Reward of a wrong answer at length 0.
     pub min_len_value_wrong: f64,
-    /// Value of a wrong answer of `max_len` tokens.
+    /// Reward of a wrong answer at `max_len` tokens.
     pub max_len_value_wrong: f64,
-    /// Value of a right answer of no length.
+    /// Reward of a correct answer at length 0.
     pub min_len_value_correct: f64,
-    /// Value of a right answer of `max_len` tokens.
+    /// Reward of a correct answer at `max_len` tokens.
     pub max_len_value_correct: f64,
-    /// Tokens at the end of the curve; the stop token counts.
+    /// Length in tokens, including the stop token, at which the curve ends.
     pub max_len: usize,
 }
 
 impl Cosine {
-    /// ms-swift's values with a curve of `max_len` tokens.
+    /// ms-swift's defaults with a curve up to `max_len` tokens.
     pub fn new(max_len: usize) -> Self {
         Self {
             min_len_value_wrong: -0.5,
@@ -39,18 +39,18 @@ impl Cosine {
         }
     }
 
-    fn one(&self, scored: &Scored<'_>, accuracy: Score) -> Score {
-        let Some(ids) = scored.completion_ids else { return Score::unknown_length() };
+    fn one(&self, input: &RewardInput<'_>, accuracy: Score) -> Score {
+        let Some(ids) = input.completion_ids else { return Score::unknown_length() };
         let Some(accuracy_value) = accuracy.value else { return accuracy };
-        let right = accuracy_value >= 1.0;
-        let (short, long) = match right {
+        let correct = accuracy_value >= 1.0;
+        let (short, long) = match correct {
             true => (self.min_len_value_correct, self.max_len_value_correct),
             false => (self.min_len_value_wrong, self.max_len_value_wrong),
         };
         let progress = (ids.len() as f64 / self.max_len.max(1) as f64).min(1.0);
         let value = long - (long - short) * (1.0 + (PI * progress).cos()) / 2.0;
-        let answer = if right { "right" } else { "wrong" };
-        Score { value: Some(value), why: Some(format!("{answer} in {} tokens", ids.len())) }
+        let answer = if correct { "correct" } else { "wrong" };
+        Score { value: Some(value), reason: Some(format!("{answer} in {} tokens", ids.len())) }
     }
 }
 
@@ -59,10 +59,10 @@ impl Reward for Cosine {
         "cosine"
     }
 
-    fn score(&self, batch: &[Scored<'_>]) -> Result<Vec<Score>> {
+    fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
         let accuracies = Accuracy.score(batch)?;
-        let scored = batch.iter().zip(accuracies);
-        Ok(scored.map(|(scored, accuracy)| self.one(scored, accuracy)).collect())
+        let input = batch.iter().zip(accuracies);
+        Ok(input.map(|(input, accuracy)| self.one(input, accuracy)).collect())
     }
 }
 
@@ -73,8 +73,9 @@ mod tests {
     fn score(completion: &str, length: usize) -> Score {
         let ids = vec![1; length];
         let completion_ids = Some(ids.as_slice());
-        let scored = Scored { solution: "B", completion, completion_ids, ..Scored::default() };
-        Cosine::new(100).score(&[scored]).unwrap().remove(0)
+        let input =
+            RewardInput { solution: "B", completion, completion_ids, ..RewardInput::default() };
+        Cosine::new(100).score(&[input]).unwrap().remove(0)
     }
 
     fn expect(completion: &str, table: [(usize, f64); 6]) {
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_answer_is_worth_less_the_longer_it_is() {
+    fn the_reward_of_a_correct_answer_falls_with_its_length() {
         // cos(pi / 4) = 0.707107
         expect(
             "<answer>B</answer>",
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_answer_is_punished_less_the_longer_it_is() {
+    fn the_penalty_of_a_wrong_answer_shrinks_with_its_length() {
         expect(
             "<answer>A</answer>",
             [(0, -0.5), (25, -0.426777), (50, -0.25), (75, -0.073223), (100, 0.0), (300, 0.0)],
@@ -104,10 +105,14 @@ mod tests {
     #[test]
     fn without_accuracy_or_tokens_there_is_no_score() {
         let completion = "<answer>B</answer>";
-        let tokenless = Scored { solution: "B", completion, ..Scored::default() };
+        let tokenless = RewardInput { solution: "B", completion, ..RewardInput::default() };
         let ids = Some(&[1_u32, 2][..]);
-        let neither =
-            Scored { solution: "left", completion, completion_ids: ids, ..Scored::default() };
+        let neither = RewardInput {
+            solution: "left",
+            completion,
+            completion_ids: ids,
+            ..RewardInput::default()
+        };
         let scores = Cosine::new(10).score(&[tokenless, neither]).unwrap();
         assert_eq!([scores[0].value, scores[1].value], [None, None]);
     }

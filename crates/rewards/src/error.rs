@@ -1,91 +1,89 @@
-//! The crate's error.
+//! The crate's error type.
 
 use std::path::PathBuf;
 
-use crate::external::Fault;
-use crate::stages::Faults;
+use crate::external::ExternalError;
+use crate::stages::ValidationErrors;
 
-/// What can go wrong while outputs are scored or stages are read.
+/// Errors of computing rewards and reading their settings.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The judge cannot work at all, as opposed to one reply that is missing.
+    /// The judge is unusable, as opposed to a single missing response.
     #[error("the consistency judge failed: {reason}")]
     Judge {
-        /// The judge's own error.
+        /// The judge's error.
         reason: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The judge broke its contract of one reply, or its absence, a prompt.
-    #[error("the consistency judge gave {got} replies to {asked} prompts")]
-    Replies {
+    /// The judge did not return one response (or `None`) per prompt.
+    #[error("the consistency judge returned {got} responses for {expected} prompts")]
+    ReplyCount {
         /// Number of prompts.
-        asked: usize,
-        /// Number of replies.
+        expected: usize,
+        /// Number of responses.
         got: usize,
     },
-    /// Who waits for replies over HTTP cannot do so on a thread that drives an async runtime.
-    #[error(
-        "a judge or reward over HTTP waits for replies and cannot be asked from asynchronous code"
-    )]
-    Async,
+    /// An HTTP judge or reward was called on a thread that drives an async runtime.
+    #[error("HTTP judges and rewards block and cannot be called from async code")]
+    BlockingCall,
     /// A file of saved outputs cannot be read.
     #[error("cannot read `{}`: {reason}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// The operating system's reason.
+        /// The operating system's error.
         reason: std::io::Error,
     },
-    /// A file of saved outputs is not JSON, or not of the expected form.
-    #[error("{place} is not the JSON expected: {why}")]
+    /// A file of saved outputs is not JSON or has the wrong structure.
+    #[error("cannot parse {location}: {reason}")]
     Json {
         /// The file, and the line or record.
-        place: String,
-        /// What is wrong with it.
-        why: String,
+        location: String,
+        /// What is wrong.
+        reason: String,
     },
-    /// A field of a saved output is missing or of another type.
-    #[error("`{field}` in {place} {wanted}")]
+    /// A field of a saved output is missing or has the wrong type.
+    #[error("`{field}` in {location} {expected}")]
     Field {
         /// The file, and the line or record.
-        place: String,
+        location: String,
         /// The field.
         field: String,
         /// What it should be.
-        wanted: &'static str,
+        expected: &'static str,
     },
-    /// A file of saved outputs holds none.
-    #[error("`{}` holds no records", path.display())]
+    /// A file of saved outputs is empty.
+    #[error("`{}` has no records", path.display())]
     NoRecords {
         /// The file.
         path: PathBuf,
     },
-    /// A name that no reward bears.
-    #[error("there is no reward `{name}`; known are {}", listed(known))]
+    /// A name that is not a registered reward.
+    #[error("unknown reward `{name}`; available: {}", listed(known))]
     UnknownReward {
-        /// The name asked for.
+        /// The requested name.
         name: String,
-        /// The names that there are.
+        /// The registered names.
         known: Vec<String>,
     },
-    /// A reward from outside, a command or a service, gave no scores.
-    #[error("the reward `{name}` failed: {fault}")]
+    /// An external reward (command or HTTP service) failed.
+    #[error("reward `{name}` failed: {cause}")]
     External {
         /// The reward.
         name: String,
         /// What went wrong.
-        fault: Box<Fault>,
+        cause: Box<ExternalError>,
     },
-    /// `consistency` is wanted and nobody is there to judge.
+    /// `consistency` was requested without a judge.
     #[error("the reward `consistency` needs a judge")]
     NoJudge,
-    /// The stages of a settings file are wrong; all faults are named.
+    /// The stages of a settings file are invalid; the message lists all errors.
     #[error("{0}")]
-    Stages(#[from] Faults),
+    Stages(#[from] ValidationErrors),
 }
 
 impl Error {
-    /// An [`Error::Judge`] around a judge's own error, for `map_err`.
+    /// Wraps a judge's error in [`Error::Judge`], for `map_err`.
     pub fn judge(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Judge { reason: reason.into() }
     }
@@ -95,5 +93,5 @@ fn listed(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The crate's result.
+/// The crate's result type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

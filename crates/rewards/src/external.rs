@@ -1,6 +1,6 @@
-//! Rewards from outside: a command, or a service over HTTP, that scores whole batches.
+//! External rewards: a command or an HTTP service that scores whole batches.
 //!
-//! A settings file gives them as a list of tables:
+//! A settings file lists them as tables:
 //!
 //! ```toml
 //! [[reward]]
@@ -14,10 +14,10 @@
 //! batch_size = 64
 //! ```
 //!
-//! Either gets one JSON object a batch, on standard input or as the body of a `POST`:
+//! Either gets one JSON object per batch, on standard input or as the body of a `POST`:
 //! `{"prompts": […], "completions": […], "solutions": […], "completion_ids": [[…], …], "ids": […]}`,
-//! one entry a completion in each list, and replies with `{"rewards": [number or null, …]}`, one a
-//! completion; null is no score.
+//! each list with one entry per completion. It replies with `{"rewards": [number or null, …]}`, one
+//! per completion; null means no score.
 
 mod command;
 mod http;
@@ -28,99 +28,103 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::registry::{BUILT_IN, Names};
-use crate::reward::{Reward, Score, Scored};
-use crate::stages::Faults;
+use crate::registry::{BUILT_IN_REWARDS, RewardNames};
+use crate::reward::{Reward, RewardInput, Score};
+use crate::stages::ValidationErrors;
 use http::Http;
 
-/// Seconds that a batch may take where nothing is said.
+/// Default timeout of a batch in seconds.
 const TIMEOUT_S: f64 = 60.0;
 
-/// Who scores.
+/// The command or service that computes the scores.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A program and its arguments, started once a batch.
+pub enum RewardBackend {
+    /// A program and its arguments, started once per batch.
     Command(Vec<String>),
-    /// The address of a service.
+    /// The URL of a service.
     Url(String),
 }
 
-/// What a `[[reward]]` table says.
+/// The configuration in a `[[reward]]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "table::Table", into = "table::Table")]
-pub struct ExternalReward {
-    /// The name by which stages weigh it and logs show it.
+pub struct ExternalRewardConfig {
+    /// The name used in stage weights and metrics.
     pub name: String,
-    /// Who scores.
-    pub source: Source,
-    /// Longest time for a batch, in seconds; over HTTP, for each attempt at one.
+    /// The command or service that computes the scores.
+    pub backend: RewardBackend,
+    /// Timeout of a batch in seconds; over HTTP, of each attempt.
     pub timeout_s: f64,
-    /// Completions of a batch; without it all completions of a step at once.
+    /// Completions per batch; by default all completions of a step.
     pub batch_size: Option<usize>,
 }
 
-impl ExternalReward {
-    /// A reward called `name` by `source`, all completions at once, with 60 s for them.
-    pub fn new(name: impl Into<String>, source: Source) -> Self {
-        Self { name: name.into(), source, timeout_s: TIMEOUT_S, batch_size: None }
+impl ExternalRewardConfig {
+    /// A reward with one batch per step and a timeout of 60 s.
+    pub fn new(name: impl Into<String>, backend: RewardBackend) -> Self {
+        Self { name: name.into(), backend, timeout_s: TIMEOUT_S, batch_size: None }
     }
 
-    /// Reads the value of the key `reward` of a settings file, a list of tables.
+    /// Parses and validates the value of the key `reward` of a settings file, a list of tables.
     ///
     /// # Errors
-    /// All faults at once, as [`ExternalReward::faults`] finds them, and those of form.
-    pub fn list_from_toml(value: &toml::Value) -> Result<Vec<Self>, Faults> {
-        let mut faults = Vec::new();
-        let rewards = table::rewards(value, &mut faults);
-        if faults.is_empty() {
-            faults = Self::faults(&rewards);
+    /// All errors at once: those of parsing, or else of [`ExternalRewardConfig::validation_errors`].
+    pub fn list_from_toml(value: &toml::Value) -> Result<Vec<Self>, ValidationErrors> {
+        let mut errors = Vec::new();
+        let rewards = table::rewards(value, &mut errors);
+        if errors.is_empty() {
+            errors = Self::validation_errors(&rewards);
         }
-        if faults.is_empty() { Ok(rewards) } else { Err(Faults(faults)) }
+        if errors.is_empty() { Ok(rewards) } else { Err(ValidationErrors(errors)) }
     }
 
-    /// What the types leave possible in a list of tables and is wrong all the same, each fault with
-    /// its place, such as `reward[1].name`. Places count from 0.
-    pub fn faults(rewards: &[Self]) -> Vec<String> {
-        let mut faults = Vec::new();
+    /// Errors in well-typed tables, each with its path, such as `reward[1].name`. Indices count
+    /// from 0.
+    pub fn validation_errors(rewards: &[Self]) -> Vec<String> {
+        let mut errors = Vec::new();
         for (index, reward) in rewards.iter().enumerate() {
             let earlier = rewards[..index].iter().any(|earlier| earlier.name == reward.name);
-            let own = reward.own_faults(earlier);
-            faults.extend(own.map(|(field, what)| format!("`reward[{index}].{field}`: {what}")));
+            let own = reward.own_errors(earlier);
+            errors.extend(own.map(|(field, what)| format!("`reward[{index}].{field}`: {what}")));
         }
-        faults
+        errors
     }
 
-    fn own_faults(&self, taken: bool) -> impl Iterator<Item = (&'static str, String)> {
+    fn own_errors(&self, taken: bool) -> impl Iterator<Item = (&'static str, String)> {
         let name = &self.name;
-        let name_fault = if !is_identifier(name) {
-            Some(format!("`{name}` must be letters, digits and `_`, without a digit in front"))
-        } else if BUILT_IN.contains(&name.as_str()) {
-            Some(format!("`{name}` is the name of a built-in reward, take another"))
+        let name_error = if !is_identifier(name) {
+            Some(format!(
+                "`{name}` must consist of letters, digits and `_`, and not start with a digit"
+            ))
+        } else if BUILT_IN_REWARDS.contains(&name.as_str()) {
+            Some(format!("`{name}` is a built-in reward; choose another name"))
         } else {
-            taken.then(|| format!("`{name}` is the name of an earlier reward, take another"))
+            taken.then(|| format!("`{name}` is defined twice; choose another name"))
         };
-        let source_fault = match &self.source {
-            Source::Command(words) if words.first().is_none_or(String::is_empty) => {
-                Some(("command", "names no program, give one and its arguments".to_owned()))
+        let backend_error = match &self.backend {
+            RewardBackend::Command(argv) if argv.first().is_none_or(String::is_empty) => {
+                Some(("command", "is empty; give a program and its arguments".to_owned()))
             }
-            Source::Url(url) if !["http://", "https://"].iter().any(|s| url.starts_with(s)) => {
-                Some(("url", "must begin with `http://` or `https://`".to_owned()))
+            RewardBackend::Url(url)
+                if !["http://", "https://"].iter().any(|s| url.starts_with(s)) =>
+            {
+                Some(("url", "must start with `http://` or `https://`".to_owned()))
             }
             _ => None,
         };
-        let good_time = Duration::try_from_secs_f64(self.timeout_s).is_ok_and(|t| !t.is_zero());
-        let time_fault = (!good_time)
-            .then(|| ("timeout_s", format!("is {}, must be more than 0", self.timeout_s)));
-        let batch_fault = (self.batch_size == Some(0))
-            .then(|| ("batch_size", "is 0, must be 1 or more".to_owned()));
-        let name_fault = name_fault.map(|what| ("name", what));
-        [name_fault, source_fault, time_fault, batch_fault].into_iter().flatten()
+        let valid_timeout = Duration::try_from_secs_f64(self.timeout_s).is_ok_and(|t| !t.is_zero());
+        let timeout_error = (!valid_timeout)
+            .then(|| ("timeout_s", format!("must be more than 0, not {}", self.timeout_s)));
+        let batch_size_error = (self.batch_size == Some(0))
+            .then(|| ("batch_size", "must be 1 or more, not 0".to_owned()));
+        let name_error = name_error.map(|what| ("name", what));
+        [name_error, backend_error, timeout_error, batch_size_error].into_iter().flatten()
     }
 }
 
-/// The names that stages may weigh beside `rewards`.
-pub fn names(rewards: &[ExternalReward]) -> Names {
-    Names::new(rewards.iter().map(|reward| reward.name.as_str()))
+/// The names that stages may weight: built-in rewards and `rewards`.
+pub fn names(rewards: &[ExternalRewardConfig]) -> RewardNames {
+    RewardNames::new(rewards.iter().map(|reward| reward.name.as_str()))
 }
 
 fn is_identifier(name: &str) -> bool {
@@ -128,12 +132,12 @@ fn is_identifier(name: &str) -> bool {
     name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit())
 }
 
-/// Why a reward from outside gave no scores.
+/// Why an external reward failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Fault {
-    /// There is no such program.
-    #[error("there is no program `{program}`, look at the reward's `command`")]
+pub enum ExternalError {
+    /// The program does not exist.
+    #[error("program `{program}` not found; check the reward's `command`")]
     NoProgram {
         /// The first word of the command.
         program: String,
@@ -146,7 +150,7 @@ pub enum Fault {
         /// The operating system's reason.
         reason: std::io::Error,
     },
-    /// The command's output cannot be read, or its end not awaited.
+    /// Reading the command's output or waiting for its exit failed.
     #[error("cannot read from `{command}`: {reason}")]
     Io {
         /// The command.
@@ -154,122 +158,122 @@ pub enum Fault {
         /// The operating system's reason.
         reason: std::io::Error,
     },
-    /// The command did not end well.
-    #[error("`{command}` ended with {status}{}", said(last_line))]
-    Ended {
+    /// The command exited with a failure.
+    #[error("`{command}` failed with {status}{}", stderr_suffix(last_line))]
+    Exit {
         /// The command.
         command: String,
-        /// Its exit status or the signal that ended it.
+        /// Its exit status or the signal that terminated it.
         status: String,
-        /// The last line that it wrote to standard error; empty for none.
+        /// The last line of its standard error; empty for none.
         last_line: String,
     },
-    /// The command took too long and was killed.
+    /// The command timed out and was killed.
     #[error(
-        "`{command}` gave no scores within {timeout_s} s and was killed{}; raise `timeout_s` or \
-         lower `batch_size`",
-        said(last_line)
+        "`{command}` timed out after {timeout_s} s and was killed{}; raise `timeout_s` or lower \
+         `batch_size`",
+        stderr_suffix(last_line)
     )]
     Timeout {
         /// The command.
         command: String,
-        /// The time that it had.
+        /// Its timeout.
         timeout_s: f64,
-        /// The last line that it wrote to standard error; empty for none.
+        /// The last line of its standard error; empty for none.
         last_line: String,
     },
-    /// The service is out of reach or refuses.
+    /// The service is unreachable or rejects the request.
     #[error(transparent)]
     Http(#[from] embodied_r_openai::Error),
-    /// No runtime for requests is to be had.
-    #[error("cannot set up a runtime for requests: {0}")]
+    /// The async runtime cannot start.
+    #[error("cannot start the async runtime: {0}")]
     Runtime(std::io::Error),
-    /// The reply is not of the form agreed.
-    #[error("`{from}` did not reply with {{\"rewards\": [number or null, …]}}: {why}")]
+    /// The reply has the wrong format.
+    #[error("`{from}` did not reply with {{\"rewards\": [number or null, …]}}: {reason}")]
     Reply {
-        /// The command or the address.
+        /// The command or the URL.
         from: String,
         /// What is wrong.
-        why: String,
+        reason: String,
     },
-    /// The reply has another number of scores.
-    #[error("`{from}` gave {got} rewards for {asked} completions")]
+    /// The reply has the wrong number of scores.
+    #[error("`{from}` returned {got} rewards for {expected} completions")]
     Count {
-        /// The command or the address.
+        /// The command or the URL.
         from: String,
         /// Number of completions.
-        asked: usize,
+        expected: usize,
         /// Number of scores.
         got: usize,
     },
 }
 
-fn said(last_line: &str) -> String {
-    if last_line.is_empty() { String::new() } else { format!(", its last words: {last_line}") }
+fn stderr_suffix(last_line: &str) -> String {
+    if last_line.is_empty() { String::new() } else { format!(", stderr: {last_line}") }
 }
 
-/// A reward from outside, ready to be asked.
+/// An external reward.
 #[derive(Debug)]
 pub struct External {
     name: String,
-    asked: Asked,
+    transport: Transport,
     batch_size: usize,
 }
 
 #[derive(Debug)]
-enum Asked {
-    Command { words: Vec<String>, timeout: Duration },
+enum Transport {
+    Command { argv: Vec<String>, timeout: Duration },
     Http(Http),
 }
 
 impl External {
-    /// The reward of a table; nothing is started or sent yet.
+    /// Creates the reward without starting or sending anything.
     ///
     /// # Errors
-    /// [`Error::External`]: there is no such program, or the address is none.
-    pub fn new(reward: &ExternalReward) -> Result<Self> {
-        let fault = |fault| Error::External { name: reward.name.clone(), fault: Box::new(fault) };
+    /// [`Error::External`] if the program does not exist or the URL is invalid.
+    pub fn new(reward: &ExternalRewardConfig) -> Result<Self> {
+        let failed = |cause| Error::External { name: reward.name.clone(), cause: Box::new(cause) };
         let timeout = Duration::try_from_secs_f64(reward.timeout_s)
             .unwrap_or(Duration::from_secs_f64(TIMEOUT_S));
-        let asked = match &reward.source {
-            Source::Command(words) => {
-                command::find(words).map_err(fault)?;
-                Asked::Command { words: words.clone(), timeout }
+        let transport = match &reward.backend {
+            RewardBackend::Command(argv) => {
+                command::check_program(argv).map_err(failed)?;
+                Transport::Command { argv: argv.clone(), timeout }
             }
-            Source::Url(url) => Asked::Http(Http::new(url, timeout).map_err(fault)?),
+            RewardBackend::Url(url) => Transport::Http(Http::new(url, timeout).map_err(failed)?),
         };
         let batch_size = reward.batch_size.unwrap_or(usize::MAX).max(1);
-        Ok(Self { name: reward.name.clone(), asked, batch_size })
+        Ok(Self { name: reward.name.clone(), transport, batch_size })
     }
 
-    fn batch(&self, batch: &[Scored<'_>]) -> Result<Vec<Score>, Fault> {
-        let request = Request {
-            prompts: batch.iter().map(|scored| scored.question).collect(),
-            completions: batch.iter().map(|scored| scored.completion).collect(),
-            solutions: batch.iter().map(|scored| scored.solution).collect(),
+    fn batch(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>, ExternalError> {
+        let request = RewardRequest {
+            prompts: batch.iter().map(|input| input.question).collect(),
+            completions: batch.iter().map(|input| input.completion).collect(),
+            solutions: batch.iter().map(|input| input.solution).collect(),
             completion_ids: batch.iter().map(|s| s.completion_ids.unwrap_or_default()).collect(),
-            ids: batch.iter().map(|scored| scored.id).collect(),
+            ids: batch.iter().map(|input| input.id).collect(),
         };
-        let (from, reply) = match &self.asked {
-            Asked::Command { words, timeout } => {
-                let from = command::shown(words);
+        let (from, reply) = match &self.transport {
+            Transport::Command { argv, timeout } => {
+                let from = command::display_command(argv);
                 let request = request.json(&from)?;
-                let reply = command::run(words, request, *timeout)?;
+                let reply = command::run(argv, request, *timeout)?;
                 (from, reply)
             }
-            Asked::Http(http) => {
+            Transport::Http(http) => {
                 let from = http.name().to_owned();
                 let reply = http.post(request.json(&from)?)?;
                 (from, reply)
             }
         };
-        let rewards = rewards(&from, &reply)?;
+        let rewards = parse_rewards(&from, &reply)?;
         if rewards.len() != batch.len() {
-            return Err(Fault::Count { from, asked: batch.len(), got: rewards.len() });
+            return Err(ExternalError::Count { from, expected: batch.len(), got: rewards.len() });
         }
         let score = |value: Option<f64>| match value {
-            Some(_) => Score { value, why: None },
-            None => Score::absent(format!("`{}` gave no score", self.name)),
+            Some(_) => Score { value, reason: None },
+            None => Score::absent(format!("`{}` returned no score", self.name)),
         };
         Ok(rewards.into_iter().map(score).collect())
     }
@@ -281,25 +285,27 @@ impl Reward for External {
     }
 
     /// # Errors
-    /// [`Error::External`] where the command or the service fails, after its retries, or replies
-    /// with something else than one score a completion; [`Error::Async`] for a service on a thread
-    /// that drives an async runtime.
-    fn score(&self, batch: &[Scored<'_>]) -> Result<Vec<Score>> {
-        if matches!(self.asked, Asked::Http(_)) && tokio::runtime::Handle::try_current().is_ok() {
-            return Err(Error::Async);
+    /// [`Error::External`] if the command or the service fails, after its retries, or does not
+    /// reply with one score per completion; [`Error::BlockingCall`] for a service on a thread that
+    /// drives an async runtime.
+    fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
+        if matches!(self.transport, Transport::Http(_))
+            && tokio::runtime::Handle::try_current().is_ok()
+        {
+            return Err(Error::BlockingCall);
         }
-        let fault = |fault| Error::External { name: self.name.clone(), fault: Box::new(fault) };
+        let failed = |cause| Error::External { name: self.name.clone(), cause: Box::new(cause) };
         let mut scores = Vec::with_capacity(batch.len());
         for batch in batch.chunks(self.batch_size) {
-            scores.extend(self.batch(batch).map_err(fault)?);
+            scores.extend(self.batch(batch).map_err(failed)?);
         }
         Ok(scores)
     }
 }
 
-/// What a command or a service is asked.
+/// The JSON object sent for a batch.
 #[derive(Serialize)]
-struct Request<'a> {
+struct RewardRequest<'a> {
     prompts: Vec<&'a str>,
     completions: Vec<&'a str>,
     solutions: Vec<&'a str>,
@@ -307,15 +313,17 @@ struct Request<'a> {
     ids: Vec<&'a str>,
 }
 
-impl Request<'_> {
-    fn json(&self, from: &str) -> Result<Vec<u8>, Fault> {
-        serde_json::to_vec(self)
-            .map_err(|error| Fault::Reply { from: from.to_owned(), why: error.to_string() })
+impl RewardRequest<'_> {
+    fn json(&self, from: &str) -> Result<Vec<u8>, ExternalError> {
+        serde_json::to_vec(self).map_err(|error| ExternalError::Reply {
+            from: from.to_owned(),
+            reason: error.to_string(),
+        })
     }
 }
 
-/// The scores in a reply.
-fn rewards(from: &str, reply: &[u8]) -> Result<Vec<Option<f64>>, Fault> {
+/// Parses the scores of a reply.
+fn parse_rewards(from: &str, reply: &[u8]) -> Result<Vec<Option<f64>>, ExternalError> {
     #[derive(Deserialize)]
     struct Reply {
         rewards: Vec<Option<f64>>,
@@ -327,21 +335,21 @@ fn rewards(from: &str, reply: &[u8]) -> Result<Vec<Option<f64>>, Fault> {
     let text = String::from_utf8_lossy(reply);
     let text = text.trim();
     let not_finite = ["NaN", "Infinity"].into_iter().find(|word| text.contains(word));
-    let why = match (text.is_empty(), not_finite) {
+    let reason = match (text.is_empty(), not_finite) {
         (true, _) => "the reply is empty".to_owned(),
-        (_, Some(word)) => format!("`{word}` is no number of JSON, null stands for no score"),
+        (_, Some(word)) => format!("`{word}` is not valid JSON; use null for no score"),
         _ => {
-            let begin: String = text.chars().take(SHOWN_CHARS).collect();
-            let more = if begin.len() < text.len() { "…" } else { "" };
-            let begin = begin.split_whitespace().collect::<Vec<_>>().join(" ");
-            format!("{error}; it begins `{begin}{more}`")
+            let start: String = text.chars().take(EXCERPT_CHARS).collect();
+            let more = if start.len() < text.len() { "…" } else { "" };
+            let start = start.split_whitespace().collect::<Vec<_>>().join(" ");
+            format!("{error}; it starts with `{start}{more}`")
         }
     };
-    Err(Fault::Reply { from: from.to_owned(), why })
+    Err(ExternalError::Reply { from: from.to_owned(), reason })
 }
 
-/// Characters of a reply that are shown where it is wrong.
-const SHOWN_CHARS: usize = 80;
+/// Characters of an invalid reply shown in the error.
+const EXCERPT_CHARS: usize = 80;
 
 #[cfg(test)]
 mod tests;

@@ -1,16 +1,16 @@
-//! The format reward: reasoning in one tag, then the answer in another, and nothing else.
+//! The format reward: a `<think>` tag, then an `<answer>` tag, and nothing else.
 
 use crate::answer::TAGS;
 use crate::error::Result;
-use crate::reward::{Reward, Score, Scored};
+use crate::reward::{Reward, RewardInput, Score};
 
-/// 1 if the trimmed output is `<think>…</think>`, white space, `<answer>…</answer>`, with no
-/// further tag of these two kinds inside; else 0.
+/// 1 if the trimmed output is `<think>…</think>`, whitespace, `<answer>…</answer>`, with each tag
+/// occurring once; else 0.
 ///
-/// The same language as the expression of the official run,
-/// `^<think>.*?</think>\s*<answer>.*?</answer>$` with a dot that matches new lines, less the
-/// outputs that repeat a tag: there the lazy dots would let through any number of answers.
-/// Empty tags are well formed; the other rewards deal with what they lack.
+/// Equivalent to the official run's regular expression
+/// `^<think>.*?</think>\s*<answer>.*?</answer>$` with DOTALL, except that repeated tags are
+/// rejected: its lazy dots would accept any number of answers. Empty tags are well formed; the other
+/// rewards penalize them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Format;
 
@@ -19,19 +19,19 @@ impl Reward for Format {
         "format"
     }
 
-    fn score(&self, batch: &[Scored<'_>]) -> Result<Vec<Score>> {
+    fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
         Ok(batch
             .iter()
-            .map(|scored| match fault(scored.completion) {
+            .map(|input| match format_error(input.completion) {
                 None => Score::full(),
-                Some(why) => Score::zero(why),
+                Some(reason) => Score::zero(reason),
             })
             .collect())
     }
 }
 
-/// What is wrong with the form of `completion`, if anything is.
-pub fn fault(completion: &str) -> Option<String> {
+/// The first format error of `completion`, if any.
+pub fn format_error(completion: &str) -> Option<String> {
     let text = completion.trim();
     if text.is_empty() {
         return Some("the output is empty".to_owned());
@@ -45,13 +45,13 @@ pub fn fault(completion: &str) -> Option<String> {
     }
     let after_think = text.strip_prefix("<think>").and_then(|rest| rest.split_once("</think>"));
     let Some((_, rest)) = after_think else {
-        return Some("the output does not begin with `<think>`".to_owned());
+        return Some("the output does not start with `<think>`".to_owned());
     };
     let Some(rest) = rest.trim_start().strip_prefix("<answer>") else {
         return Some("`<answer>` does not follow `</think>`".to_owned());
     };
     if !rest.ends_with("</answer>") {
-        return Some("the output goes on after `</answer>`".to_owned());
+        return Some("there is text after `</answer>`".to_owned());
     }
     None
 }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     fn well_formed(completion: &str) -> bool {
-        let batch = [Scored { completion, ..Scored::default() }];
+        let batch = [RewardInput { completion, ..RewardInput::default() }];
         Format.score(&batch).unwrap()[0].value == Some(1.0)
     }
 
@@ -79,13 +79,13 @@ mod tests {
             "<think><Answer>a</think><answer>B</answer>",
             "<think>é “è”</think>\u{a0}<answer>B</answer>",
         ] {
-            assert!(well_formed(text), "`{text}`: {:?}", fault(text));
+            assert!(well_formed(text), "`{text}`: {:?}", format_error(text));
         }
     }
 
     #[test]
-    fn everything_else_says_what_is_wrong() {
-        for (text, why) in [
+    fn malformed_outputs_are_reported_with_their_error() {
+        for (text, reason) in [
             ("", "the output is empty"),
             ("  \n", "the output is empty"),
             ("B", "`<think>` is missing"),
@@ -97,17 +97,14 @@ mod tests {
             ("a</think><answer>B</answer>", "`<think>` is missing"),
             ("<Think>a</Think><answer>B</answer>", "`<think>` is missing"),
             ("<think >a</think><answer>B</answer>", "`<think>` is missing"),
-            ("So <think>a</think><answer>B</answer>", "the output does not begin with `<think>`"),
-            ("</think>a<think><answer>B</answer>", "the output does not begin with `<think>`"),
-            ("<answer>B</answer><think>a</think>", "the output does not begin with `<think>`"),
+            ("So <think>a</think><answer>B</answer>", "the output does not start with `<think>`"),
+            ("</think>a<think><answer>B</answer>", "the output does not start with `<think>`"),
+            ("<answer>B</answer><think>a</think>", "the output does not start with `<think>`"),
             ("<think>a</think> so <answer>B</answer>", "`<answer>` does not follow `</think>`"),
             ("<think>a <answer>B</answer></think>", "`<answer>` does not follow `</think>`"),
             ("<think>a</think></answer><answer>", "`<answer>` does not follow `</think>`"),
-            ("<think>a</think><answer>B</answer> done", "the output goes on after `</answer>`"),
-            (
-                "<think>a</think><answer>B</answer><|im_end|>",
-                "the output goes on after `</answer>`",
-            ),
+            ("<think>a</think><answer>B</answer> done", "there is text after `</answer>`"),
+            ("<think>a</think><answer>B</answer><|im_end|>", "there is text after `</answer>`"),
             ("<think>a<think>b</think><answer>B</answer>", "`<think>` occurs 2 times"),
             ("<think>a</think>b</think><answer>B</answer>", "`</think>` occurs 2 times"),
             ("<think>a</think><answer>A<answer>B</answer>", "`<answer>` occurs 2 times"),
@@ -116,14 +113,14 @@ mod tests {
             ("<think>a</think><answer>A</answer></answer>", "`</answer>` occurs 2 times"),
             ("<think>a</think><think>b</think><answer>B</answer>", "`<think>` occurs 2 times"),
         ] {
-            assert_eq!(fault(text).as_deref(), Some(why), "`{text}`");
+            assert_eq!(format_error(text).as_deref(), Some(reason), "`{text}`");
             assert!(!well_formed(text), "`{text}`");
         }
     }
 
     #[test]
-    fn a_lost_point_comes_with_its_reason() {
-        let batch = [Scored { completion: "B", ..Scored::default() }];
+    fn a_malformed_output_scores_zero_with_a_reason() {
+        let batch = [RewardInput { completion: "B", ..RewardInput::default() }];
         let scores = Format.score(&batch).unwrap();
         assert_eq!(scores, [Score::zero("`<think>` is missing")]);
     }
@@ -134,16 +131,16 @@ mod tests {
             think in "[^<]{0,40}", gap in "[ \n\t]{0,4}", answer in "[^<]{0,10}",
         ) {
             let text = format!("<think>{think}</think>{gap}<answer>{answer}</answer>");
-            prop_assert_eq!(fault(&text), None);
+            prop_assert_eq!(format_error(&text), None);
         }
 
         #[test]
-        fn a_further_tag_anywhere_spoils_the_form(
+        fn an_extra_tag_anywhere_is_malformed(
             tag in prop::sample::select(TAGS.to_vec()), place in 0_usize..5,
         ) {
             let mut parts = ["", "<think>a", "</think>", "<answer>B", "</answer>"].map(str::to_owned);
             parts[place].push_str(tag);
-            prop_assert!(fault(&parts.concat()).is_some());
+            prop_assert!(format_error(&parts.concat()).is_some());
         }
     }
 }

@@ -3,37 +3,37 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use embodied_r_openai::{ChatRequest, Client, ClientOptions, Message};
+use embodied_r_openai::{ChatCompletionMessage, ChatCompletionRequest, Client, ClientOptions};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
 use crate::error::{Error, Result};
 use crate::judge::{Judge, JudgePrompt};
 
-/// How an [`HttpJudge`] asks.
+/// Options of an [`HttpJudge`].
 #[derive(Debug, Clone)]
 pub struct HttpJudgeOptions {
-    /// Servers, key, time limit and retries.
+    /// Servers, API key, timeout and retries.
     pub client: ClientOptions,
-    /// The name that the servers know the model by.
+    /// The model's name on the servers.
     pub model: String,
     /// Sampling temperature.
     pub temperature: f64,
-    /// The most tokens of a reply; one letter is expected.
+    /// Maximum tokens of a reply; one letter is expected.
     pub max_tokens: u32,
-    /// Requests under way at the same time.
+    /// Maximum concurrent requests.
     pub concurrency: usize,
 }
 
 impl HttpJudgeOptions {
-    /// The settings of the official run, temperature 0.1 and ten tokens, with 16 requests at a time.
+    /// The official run's settings (temperature 0.1, ten tokens) with 16 concurrent requests.
     pub fn new(client: ClientOptions, model: impl Into<String>) -> Self {
         Self { client, model: model.into(), temperature: 0.1, max_tokens: 10, concurrency: 16 }
     }
 }
 
-/// A judge behind an OpenAI-compatible chat API. It owns an async runtime and waits for the
-/// replies, so it is asked, and dropped, from plain threads only.
+/// A judge behind an OpenAI-compatible chat API. It owns an async runtime and blocks on replies,
+/// so it must be called and dropped on threads outside any async runtime.
 #[derive(Debug)]
 pub struct HttpJudge {
     runtime: Runtime,
@@ -42,10 +42,10 @@ pub struct HttpJudge {
 }
 
 impl HttpJudge {
-    /// A judge; nothing is sent yet.
+    /// Creates a judge without sending anything.
     ///
     /// # Errors
-    /// [`Error::Judge`] for base URLs that are none, or where no runtime is to be had.
+    /// [`Error::Judge`] for invalid base URLs, or if the runtime cannot start.
     pub fn new(options: HttpJudgeOptions) -> Result<Self> {
         let client = Arc::new(Client::new(&options.client).map_err(Error::judge)?);
         let runtime = Builder::new_multi_thread()
@@ -56,44 +56,47 @@ impl HttpJudge {
         Ok(Self { runtime, client, options })
     }
 
-    fn request(&self, prompt: &JudgePrompt) -> ChatRequest {
-        let messages = vec![Message::system(&prompt.system), Message::user(&prompt.user)];
-        ChatRequest {
+    fn request(&self, prompt: &JudgePrompt) -> ChatCompletionRequest {
+        let messages = vec![
+            ChatCompletionMessage::system(&prompt.system),
+            ChatCompletionMessage::user(&prompt.user),
+        ];
+        ChatCompletionRequest {
             temperature: Some(self.options.temperature),
             max_tokens: Some(self.options.max_tokens),
-            ..ChatRequest::new(&self.options.model, messages)
+            ..ChatCompletionRequest::new(&self.options.model, messages)
         }
     }
 }
 
 impl Judge for HttpJudge {
     /// # Errors
-    /// [`Error::Judge`] where the server refuses everyone (no such model, wrong key), and
-    /// [`Error::Async`] on a thread that drives an async runtime. A request that fails otherwise,
-    /// after its retries, is logged and leaves its reply out.
+    /// [`Error::Judge`] if the server rejects every request (unknown model, wrong key), and
+    /// [`Error::BlockingCall`] on a thread that drives an async runtime. Any other request that
+    /// fails after its retries is logged and gives `None`.
     fn reply(&self, prompts: &[JudgePrompt]) -> Result<Vec<Option<String>>> {
         if Handle::try_current().is_ok() {
-            return Err(Error::Async);
+            return Err(Error::BlockingCall);
         }
-        let requests: Arc<[ChatRequest]> =
+        let requests: Arc<[ChatCompletionRequest]> =
             prompts.iter().map(|prompt| self.request(prompt)).collect();
-        self.runtime.block_on(ask_all(&self.client, requests, self.options.concurrency.max(1)))
+        self.runtime.block_on(send_all(&self.client, requests, self.options.concurrency.max(1)))
     }
 }
 
-/// Sends all requests, `concurrency` at a time, and gives the replies in the requests' order.
-async fn ask_all(
+/// Sends all requests, `concurrency` at a time, and returns the replies in request order.
+async fn send_all(
     client: &Arc<Client>,
-    requests: Arc<[ChatRequest]>,
+    requests: Arc<[ChatCompletionRequest]>,
     concurrency: usize,
 ) -> Result<Vec<Option<String>>> {
     let mut replies = vec![None; requests.len()];
     let next = Arc::new(AtomicUsize::new(0));
     let mut workers = JoinSet::new();
     for _ in 0..concurrency.min(requests.len()) {
-        workers.spawn(work(Arc::clone(client), Arc::clone(&requests), Arc::clone(&next)));
+        workers.spawn(worker(Arc::clone(client), Arc::clone(&requests), Arc::clone(&next)));
     }
-    // Leaving early drops the set, which ends the other workers.
+    // An early return drops the set, which aborts the other workers.
     while let Some(done) = workers.join_next().await {
         for (index, reply) in done.map_err(Error::judge)?? {
             replies[index] = Some(reply);
@@ -102,10 +105,10 @@ async fn ask_all(
     Ok(replies)
 }
 
-/// Takes one request after the other until none is left.
-async fn work(
+/// Sends requests until none are left.
+async fn worker(
     client: Arc<Client>,
-    requests: Arc<[ChatRequest]>,
+    requests: Arc<[ChatCompletionRequest]>,
     next: Arc<AtomicUsize>,
 ) -> Result<Vec<(usize, String)>> {
     let mut replies = Vec::new();
@@ -116,8 +119,8 @@ async fn work(
         };
         match client.chat(request).await {
             Ok(reply) => replies.push((index, reply.text)),
-            Err(error) if error.refuses_everyone() => return Err(Error::judge(error)),
-            Err(error) => tracing::warn!("the judge gave no reply: {error}"),
+            Err(error) if error.fails_every_request() => return Err(Error::judge(error)),
+            Err(error) => tracing::warn!("judge request failed: {error}"),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Who reads the reasoning for the consistency reward.
+//! The judge model of the consistency reward.
 
 use crate::error::Result;
 
-/// One task for the judge. It holds the question and the reasoning, never the video or the answer.
+/// A prompt for the judge: the question and the reasoning, never the video or the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JudgePrompt {
     /// The system message.
@@ -11,11 +11,11 @@ pub struct JudgePrompt {
     pub user: String,
 }
 
-/// A model that replies to short prompts: the frozen reference in process, or one behind HTTP.
+/// A model that answers short prompts: the frozen reference in process, or one over HTTP.
 pub trait Judge: Send + Sync {
-    /// One reply a prompt, in order; `None` where a single prompt got none after all retries.
+    /// One reply per prompt, in order; `None` if a prompt failed after all retries.
     ///
     /// # Errors
-    /// The judge cannot work at all.
+    /// The judge is unusable.
     fn reply(&self, prompts: &[JudgePrompt]) -> Result<Vec<Option<String>>>;
 }

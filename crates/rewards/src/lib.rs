@@ -1,20 +1,20 @@
-//! Rewards of the trainer: accuracy, format, logical consistency and others, and their staged
-//! weights.
+//! Reward functions of the trainer (accuracy, format, logical consistency and others) and their
+//! per-stage weights.
 //!
-//! A [`Reward`] turns a batch of completions into raw, unweighted scores with a reason for every
-//! point lost; the trainer weighs them by the [`Stage`] that is active.
+//! A [`Reward`] maps a batch of completions to raw, unweighted scores and gives a reason for every
+//! point lost. The trainer weights them by the active [`Stage`].
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`answer`] | what a completion answers: tags, option letters, numbers |
+//! | [`answer`] | answer extraction: tags, option letters, numbers |
 //! | [`accuracy`], [`mod@format`], [`consistency`] | the paper's three rewards |
-//! | [`soft_overlong`], [`repetition`], [`cosine`] | punishments and rewards of length |
-//! | [`external`] | rewards by a command or a service over HTTP |
-//! | [`judge`], [`http_judge`] | who reads the reasoning for `consistency` |
+//! | [`soft_overlong`], [`repetition`], [`cosine`] | length and repetition penalties, cosine length reward |
+//! | [`external`] | custom rewards: a command or an HTTP service |
+//! | [`judge`], [`http_judge`] | the judge model of `consistency` |
 //! | [`numeric`] | mean relative accuracy of numeric answers |
-//! | [`registry`] | rewards by name |
-//! | [`stages`] | weights that change in the course of training |
-//! | [`outputs`], [`records`] | saved outputs, read back and scored |
+//! | [`registry`] | reward lookup by name |
+//! | [`stages`] | reward weights per training stage |
+//! | [`outputs`], [`records`] | reading and scoring saved outputs |
 //!
 //! ```
 //! use embodied_r_rewards::{Accuracy, Reward, Scored};
@@ -51,12 +51,12 @@ pub use accuracy::Accuracy;
 pub use consistency::Consistency;
 pub use cosine::Cosine;
 pub use error::{Error, Result};
-pub use external::{External, ExternalReward};
+pub use external::{External, ExternalRewardConfig};
 pub use format::Format;
 pub use http_judge::HttpJudge;
 pub use judge::{Judge, JudgePrompt};
-pub use registry::Names;
+pub use registry::RewardNames;
 pub use repetition::Repetition;
-pub use reward::{Reward, Score, Scored};
+pub use reward::{Reward, RewardInput, Score};
 pub use soft_overlong::SoftOverlong;
-pub use stages::{Schedule, Stage};
+pub use stages::{RewardSchedule, Stage};

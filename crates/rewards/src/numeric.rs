@@ -3,11 +3,11 @@
 /// Number of confidence thresholds: .50, .55 … .95.
 pub const THRESHOLDS: usize = 10;
 
-/// The share of the ten thresholds `t` for which `|predicted - target| / |target| <= 1 - t`.
+/// The fraction of the ten thresholds `t` with `|predicted - target| / |target| <= 1 - t`.
 ///
-/// The thresholds are computed as the official scorer computes them (evenly spaced from .50 to
-/// .95), and the comparison is its `<=` in double precision, so that the scores are equal in every
-/// case, also on the thresholds. A target of 0, for which the ratio has no value, is met by 0 alone.
+/// Thresholds (evenly spaced from .50 to .95) and the `<=` in double precision follow the official
+/// scorer exactly, so the scores match even at the thresholds. For a target of 0, where the ratio is
+/// undefined, only a prediction of 0 scores.
 pub fn mean_relative_accuracy(predicted: f64, target: f64) -> f64 {
     if target == 0.0 {
         return if predicted == 0.0 { 1.0 } else { 0.0 };
@@ -40,8 +40,8 @@ mod tests {
     }
 
     #[test]
-    fn the_score_is_the_share_of_thresholds_met() {
-        // By the official scorer's arithmetic; 20 % off lies within rounding of a threshold.
+    fn the_score_is_the_fraction_of_thresholds_met() {
+        // Values of the official scorer; an error of 20 % is within rounding of a threshold.
         for (predicted, score) in [
             (10.0, 1.0),
             (9.5, 1.0),
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_of_zero_is_met_by_zero_alone() {
+    fn a_target_of_zero_is_met_by_zero_only() {
         assert_eq!(mean_relative_accuracy(0.0, 0.0), 1.0);
         assert_eq!(mean_relative_accuracy(0.1, 0.0), 0.0);
     }

@@ -1,4 +1,4 @@
-//! Saved outputs and their scores, for a look at what a model wrote.
+//! Scores of saved model outputs.
 
 use std::path::Path;
 
@@ -7,26 +7,27 @@ use serde::Serialize;
 use crate::accuracy::Solution;
 use crate::error::Result;
 use crate::records::{self, Record};
-use crate::{Accuracy, Consistency, Format, Judge, Reward, Score, Scored, answer};
+use crate::{Accuracy, Consistency, Format, Judge, Reward, RewardInput, Score, answer};
 
 /// One saved output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// The prompt, or the question alone.
     pub question: String,
-    /// The right answer: an option letter, or a number.
+    /// The reference answer: an option letter or a number.
     pub solution: String,
-    /// The model's whole output.
+    /// The model's full output.
     pub completion: String,
 }
 
-/// Reads a file of outputs, a JSON list or JSONL. A record is of one of two forms:
+/// Reads a file of outputs, a JSON list or JSONL. Records have one of two formats:
 ///
-/// - the official one, `question`, `answer` and `content`;
+/// - the official one: `question`, `answer` and `content`;
 /// - `question`, `solution` and `completion`.
 ///
 /// # Errors
-/// The file cannot be read, or a field is missing or of another type, with its line or record.
+/// The file cannot be read, or a field is missing or has the wrong type; the error names the line
+/// or record.
 pub fn read(path: &Path) -> Result<Vec<Output>> {
     records::read(path)?.iter().map(output).collect()
 }
@@ -42,7 +43,7 @@ fn output(record: &Record) -> Result<Output> {
     };
     match Solution::parse(&output.solution) {
         Some(_) => Ok(output),
-        None => Err(record.fault(solution, "should be an option letter or a number")),
+        None => Err(record.field_error(solution, "must be an option letter or a number")),
     }
 }
 
@@ -53,68 +54,73 @@ pub struct Scorecard {
     pub accuracy: Option<f64>,
     /// The format reward.
     pub format: Option<f64>,
-    /// The consistency reward; `None` where no judge was asked for, or it does not apply.
+    /// The consistency reward; `None` without a judge, or if it does not apply.
     pub consistency: Option<f64>,
-    /// The answer that was read: an option letter, or a number as text.
+    /// The extracted answer: an option letter, or a number as text.
     pub answer: Option<String>,
     /// Why points were lost.
-    pub why: Why,
+    #[serde(rename = "why")]
+    pub deductions: Deductions,
 }
 
-/// Why points were lost; `None` where none was.
+/// Why points were lost, per reward; `None` for a full score.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Why {
-    /// Of the accuracy reward.
+pub struct Deductions {
+    /// Accuracy reward.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<String>,
-    /// Of the format reward.
+    /// Format reward.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
-    /// Of the consistency reward.
+    /// Consistency reward.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistency: Option<String>,
 }
 
-/// Scores all outputs, one card each, in order. Without a judge there is no consistency score.
+/// Scores all outputs in order. Without a judge there is no consistency score.
 ///
 /// # Errors
-/// The judge cannot work at all.
+/// The judge is unusable.
 pub fn score(outputs: &[Output], judge: Option<Box<dyn Judge>>) -> Result<Vec<Scorecard>> {
-    let batch: Vec<Scored<'_>> = outputs
+    let batch: Vec<RewardInput<'_>> = outputs
         .iter()
-        .map(|Output { question, solution, completion }| Scored {
+        .map(|Output { question, solution, completion }| RewardInput {
             question,
             solution,
             completion,
-            ..Scored::default()
+            ..RewardInput::default()
         })
         .collect();
     let accuracy = Accuracy.score(&batch)?;
     let format = Format.score(&batch)?;
     let consistency = match judge {
         Some(judge) => Consistency::new(judge).score(&batch)?,
-        None => vec![Score { value: None, why: None }; batch.len()],
+        None => vec![Score { value: None, reason: None }; batch.len()],
     };
     Ok(batch
         .iter()
         .zip(accuracy)
         .zip(format)
         .zip(consistency)
-        .map(|(((scored, accuracy), format), consistency)| Scorecard {
+        .map(|(((input, accuracy), format), consistency)| Scorecard {
             accuracy: accuracy.value,
             format: format.value,
             consistency: consistency.value,
-            answer: answer_read(scored),
-            why: Why { accuracy: accuracy.why, format: format.why, consistency: consistency.why },
+            answer: extracted_answer(input),
+            deductions: Deductions {
+                accuracy: accuracy.reason,
+                format: format.reason,
+                consistency: consistency.reason,
+            },
         })
         .collect())
 }
 
-/// The answer of the kind that the solution is of.
-fn answer_read(scored: &Scored<'_>) -> Option<String> {
-    match Solution::parse(scored.solution)? {
-        Solution::Letter(_) => answer::letter(scored.completion).ok().map(String::from),
-        Solution::Number(_) => answer::number(scored.completion).ok().map(|n| n.to_string()),
+/// The completion's answer, read as a letter or a number like the solution.
+fn extracted_answer(input: &RewardInput<'_>) -> Option<String> {
+    match Solution::parse(input.solution)? {
+        Solution::Letter(_) => answer::letter(input.completion).ok().map(String::from),
+        Solution::Number(_) => answer::number(input.completion).ok().map(|n| n.to_string()),
     }
 }
 
@@ -151,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_give_the_same_output() {
+    fn both_formats_give_the_same_output() {
         let lines = r#"{"question": "Question: where?", "solution": "B", "completion": "x"}"#;
         let official = r#"[{"Question_id": 1, "question": "Question: where?", "answer": "B",
                             "content": "x", "response": null}]"#;
@@ -160,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_record_is_named_with_its_field() {
+    fn an_invalid_record_is_reported_with_its_field() {
         for (text, field) in [
             (r#"{"question": "q", "solution": "B"}"#, "`completion` in line 1 of"),
             (r#"{"question": "q", "solution": "left", "completion": ""}"#, "`solution` in line 1"),
@@ -182,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn every_lost_point_has_its_reason() {
+    fn every_lost_point_has_a_reason() {
         let outputs = [
             output("B", "<answer>A. x</answer>"),
             output("A", "<think>so</think><answer>A</answer>"),
@@ -191,9 +197,9 @@ mod tests {
         assert_eq!(
             json(&score(&outputs, Some(Box::new(SaysB))).unwrap()),
             [
-                r#"{"accuracy":0.0,"format":0.0,"consistency":0.0,"answer":"A","why":{"accuracy":"answered A, right is B","format":"`<think>` is missing","consistency":"the answer is not right"}}"#,
-                r#"{"accuracy":1.0,"format":1.0,"consistency":0.0,"answer":"A","why":{"consistency":"the judge arrives at B, the answer is A"}}"#,
-                r#"{"accuracy":0.9,"format":1.0,"consistency":null,"answer":"9","why":{"accuracy":"answered 9, right is 10","consistency":"a numeric question has no options to judge"}}"#,
+                r#"{"accuracy":0.0,"format":0.0,"consistency":0.0,"answer":"A","why":{"accuracy":"answered A, expected B","format":"`<think>` is missing","consistency":"the answer is wrong"}}"#,
+                r#"{"accuracy":1.0,"format":1.0,"consistency":0.0,"answer":"A","why":{"consistency":"the judge chose B, the answer is A"}}"#,
+                r#"{"accuracy":0.9,"format":1.0,"consistency":null,"answer":"9","why":{"accuracy":"answered 9, expected 10","consistency":"not applicable to numeric questions"}}"#,
             ]
         );
     }

@@ -1,20 +1,20 @@
-//! A punishment of text that goes round in circles.
+//! A penalty for repeated n-grams.
 
 use std::collections::HashSet;
 
 use crate::error::Result;
-use crate::reward::{Reward, Score, Scored};
+use crate::reward::{Reward, RewardInput, Score};
 
 /// `(1 - distinct n-grams / n-grams) * max_penalty` over the lower-cased words of a completion
-/// ("Demystifying Long Chain-of-Thought Reasoning", arXiv 2502.03373, appendix C.2; by words as in
-/// ms-swift, where TRL takes tokens).
+/// ("Demystifying Long Chain-of-Thought Reasoning", arXiv 2502.03373, appendix C.2; on words as in
+/// ms-swift, while TRL uses tokens).
 ///
-/// A completion of fewer than `n_grams` words repeats nothing.
+/// A completion of fewer than `n_grams` words scores 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Repetition {
-    /// Words of an n-gram.
+    /// Words per n-gram.
     pub n_grams: usize,
-    /// The score, 0 or less, that a completion of nothing but repetition comes near to.
+    /// The penalty, 0 or less, that fully repetitive completions approach.
     pub max_penalty: f64,
 }
 
@@ -29,8 +29,8 @@ impl Reward for Repetition {
         "repetition"
     }
 
-    fn score(&self, batch: &[Scored<'_>]) -> Result<Vec<Score>> {
-        Ok(batch.iter().map(|scored| self.one(scored.completion)).collect())
+    fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
+        Ok(batch.iter().map(|input| self.one(input.completion)).collect())
     }
 }
 
@@ -42,12 +42,12 @@ impl Repetition {
         let total = words.windows(n).count();
         let distinct = words.windows(n).collect::<HashSet<_>>().len();
         if distinct == total {
-            return Score { value: Some(0.0), why: None };
+            return Score { value: Some(0.0), reason: None };
         }
         let share = 1.0 - distinct as f64 / total as f64;
         let repeated = total - distinct;
-        let why = format!("{repeated} of {total} {n}-grams are repeated");
-        Score { value: Some(share * self.max_penalty), why: Some(why) }
+        let reason = format!("{repeated} of {total} {n}-grams are repeated");
+        Score { value: Some(share * self.max_penalty), reason: Some(reason) }
     }
 }
 
@@ -56,8 +56,8 @@ mod tests {
     use super::*;
 
     fn value(n_grams: usize, max_penalty: f64, completion: &str) -> f64 {
-        let scored = Scored { completion, ..Scored::default() };
-        Repetition { n_grams, max_penalty }.score(&[scored]).unwrap()[0].value.unwrap()
+        let input = RewardInput { completion, ..RewardInput::default() };
+        Repetition { n_grams, max_penalty }.score(&[input]).unwrap()[0].value.unwrap()
     }
 
     #[test]
@@ -67,7 +67,7 @@ mod tests {
             (3, "a b", 0.0),
             (3, "a b c", 0.0),
             (3, "a b c d e", 0.0),
-            // a b c, b c a, c a b, a b c: one of four is there twice.
+            // a b c, b c a, c a b, a b c: one of four occurs twice.
             (3, "a b c a b c", -0.25),
             (3, "a a a a a", -2.0 / 3.0),
             (2, "a a a a a", -0.75),
@@ -80,19 +80,19 @@ mod tests {
     }
 
     #[test]
-    fn case_and_white_space_do_not_hide_a_repetition() {
+    fn case_and_whitespace_do_not_hide_a_repetition() {
         assert_eq!(value(1, -1.0, "Left  LEFT\n\tleft left"), -0.75);
     }
 
     #[test]
-    fn the_greatest_penalty_scales_the_share() {
+    fn the_maximum_penalty_scales_the_score() {
         assert_eq!(value(1, -0.5, "a a a a"), -0.375);
     }
 
     #[test]
-    fn a_repetition_is_told() {
-        let scored = Scored { completion: "a b c a b c", ..Scored::default() };
-        let scores = Repetition::default().score(&[scored]).unwrap();
-        assert_eq!(scores[0].why.as_deref(), Some("1 of 4 3-grams are repeated"));
+    fn a_repetition_is_reported() {
+        let input = RewardInput { completion: "a b c a b c", ..RewardInput::default() };
+        let scores = Repetition::default().score(&[input]).unwrap();
+        assert_eq!(scores[0].reason.as_deref(), Some("1 of 4 3-grams are repeated"));
     }
 }

@@ -1,69 +1,70 @@
-//! What a reward is.
+//! The reward function interface.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
-/// One completion to be scored.
+/// One completion to score.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Scored<'a> {
-    /// The question's own identifier; empty where it has none.
+pub struct RewardInput<'a> {
+    /// The question's identifier; empty if it has none.
     pub id: &'a str,
-    /// The prompt, or the question alone; the question proper begins at the last `Question:`.
+    /// The prompt, or the question alone. The question starts at the last `Question:`.
     pub question: &'a str,
-    /// The right answer: an option letter, or a number.
+    /// The reference answer: an option letter or a number.
     pub solution: &'a str,
-    /// The model's whole output, without the prompt and the stop token.
+    /// The model's full output, without the prompt and the stop token.
     pub completion: &'a str,
-    /// The completion's tokens, with the stop token where there is one; `None` for saved text,
-    /// whose tokens are not known. Rewards by length count them.
+    /// The completion's token ids, including the stop token if it was sampled. `None` for saved
+    /// text. Length-based rewards need them.
     pub completion_ids: Option<&'a [u32]>,
 }
 
 /// A raw, unweighted score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// A finite number: from 0 to 1 for accuracy, format and consistency, 0 or less for
-    /// punishments, and whatever an outside reward gives. `None` where the reward does not apply
-    /// or could not be had. Such a score adds nothing to the weighted sum and counts in no mean.
+    /// A finite number: from 0 to 1 for accuracy, format and consistency, 0 or less for penalties,
+    /// any value for external rewards. `None` if the reward does not apply or could not be
+    /// computed; such a score adds nothing to the weighted sum and is excluded from means.
     pub value: Option<f64>,
-    /// Why the score is less than the best, in words.
-    pub why: Option<String>,
+    /// Why the score is below the maximum.
+    #[serde(rename = "why")]
+    pub reason: Option<String>,
 }
 
 impl Score {
-    /// The full point.
+    /// Full score.
     pub fn full() -> Self {
-        Self { value: Some(1.0), why: None }
+        Self { value: Some(1.0), reason: None }
     }
 
-    /// No point, and why.
-    pub fn zero(why: impl Into<String>) -> Self {
-        Self { value: Some(0.0), why: Some(why.into()) }
+    /// Score 0, with the reason.
+    pub fn zero(reason: impl Into<String>) -> Self {
+        Self { value: Some(0.0), reason: Some(reason.into()) }
     }
 
-    /// No score at all, and why.
-    pub fn absent(why: impl Into<String>) -> Self {
-        Self { value: None, why: Some(why.into()) }
+    /// No score (`None`), with the reason.
+    pub fn absent(reason: impl Into<String>) -> Self {
+        Self { value: None, reason: Some(reason.into()) }
     }
 
-    /// No score of a reward by length, where only text is known.
+    /// No score of a length-based reward for text without token ids.
     pub(crate) fn unknown_length() -> Self {
-        Self::absent("the length in tokens is not known")
+        Self::absent("the token count is unknown")
     }
 }
 
-/// A rule that scores completions.
+/// A reward function.
 ///
-/// Whole batches are handed over, so that a reward that asks a model can do so in one go.
+/// It gets whole batches, so a reward that queries a model can do so in one call.
 pub trait Reward: Send + Sync {
-    /// The name by which stages weigh it and logs show it.
+    /// The name used in stage weights and metrics.
     fn name(&self) -> &str;
 
-    /// One score a completion, in order.
+    /// One score per completion, in order.
     ///
     /// # Errors
-    /// The reward cannot be had for the whole batch, for example because its judge is out of
-    /// reach. A completion that is merely bad scores 0.
-    fn score(&self, batch: &[Scored<'_>]) -> Result<Vec<Score>>;
+    /// The batch cannot be scored, for example because the judge is unreachable. A bad completion
+    /// is not an error; it scores 0.
+    fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>>;
 }

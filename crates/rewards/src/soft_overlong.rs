@@ -1,17 +1,17 @@
-//! DAPO's soft punishment of completions that come close to the longest length allowed.
+//! DAPO's soft overlong penalty for completions near the maximum length.
 
 use crate::error::Result;
-use crate::reward::{Reward, Score, Scored};
+use crate::reward::{Reward, RewardInput, Score};
 
-/// 0 up to `max_length - cache_length` tokens, then falling in a straight line to -1 at
-/// `max_length`, and -1 beyond (DAPO, arXiv 2503.14476, equation 13).
+/// 0 up to `max_length - cache_length` tokens, then linear down to -1 at `max_length`, and -1
+/// beyond (DAPO, arXiv 2503.14476, equation 13).
 ///
-/// A completion of unknown tokens has no score.
+/// No score without token ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SoftOverlong {
-    /// Tokens from which the punishment is full; the stop token counts.
+    /// Length in tokens, including the stop token, at which the penalty reaches -1.
     pub max_length: usize,
-    /// Tokens over which it grows; 0 for a step.
+    /// Tokens over which the penalty ramps up; 0 for a step function.
     pub cache_length: usize,
 }
 
@@ -20,24 +20,25 @@ impl Reward for SoftOverlong {
         "soft_overlong"
     }
 
-    fn score(&self, batch: &[Scored<'_>]) -> Result<Vec<Score>> {
-        Ok(batch.iter().map(|scored| self.one(scored)).collect())
+    fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
+        Ok(batch.iter().map(|input| self.one(input)).collect())
     }
 }
 
 impl SoftOverlong {
-    fn one(&self, scored: &Scored<'_>) -> Score {
-        let Some(ids) = scored.completion_ids else { return Score::unknown_length() };
+    fn one(&self, input: &RewardInput<'_>) -> Score {
+        let Some(ids) = input.completion_ids else { return Score::unknown_length() };
         let length = ids.len();
-        let free = self.max_length.saturating_sub(self.cache_length);
-        if length <= free {
-            return Score { value: Some(0.0), why: None };
+        let threshold = self.max_length.saturating_sub(self.cache_length);
+        if length <= threshold {
+            return Score { value: Some(0.0), reason: None };
         }
         let value = match length <= self.max_length {
-            true => -((length - free) as f64) / self.cache_length as f64,
+            true => -((length - threshold) as f64) / self.cache_length as f64,
             false => -1.0,
         };
-        Score { value: Some(value), why: Some(format!("{length} tokens, {free} are free")) }
+        let reason = format!("{length} tokens, penalized above {threshold}");
+        Score { value: Some(value), reason: Some(reason) }
     }
 }
 
@@ -47,13 +48,13 @@ mod tests {
 
     fn value(max_length: usize, cache_length: usize, length: usize) -> f64 {
         let ids = vec![1; length];
-        let scored = Scored { completion_ids: Some(&ids), ..Scored::default() };
+        let input = RewardInput { completion_ids: Some(&ids), ..RewardInput::default() };
         let reward = SoftOverlong { max_length, cache_length };
-        reward.score(&[scored]).unwrap()[0].value.unwrap()
+        reward.score(&[input]).unwrap()[0].value.unwrap()
     }
 
     #[test]
-    fn the_punishment_grows_in_a_straight_line_over_the_cache() {
+    fn the_penalty_is_linear_over_the_cache_length() {
         for (length, expected) in [
             (0, 0.0),
             (79, 0.0),
@@ -71,20 +72,20 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_as_long_as_the_completion_punishes_from_the_first_token() {
+    fn a_cache_as_long_as_the_maximum_penalizes_from_the_first_token() {
         assert_eq!([0, 5, 10].map(|length| value(10, 10, length)), [0.0, -0.5, -1.0]);
     }
 
     #[test]
-    fn without_a_cache_only_what_is_too_long_is_punished() {
+    fn without_a_cache_only_overlong_completions_are_penalized() {
         assert_eq!([10, 11].map(|length| value(10, 0, length)), [0.0, -1.0]);
     }
 
     #[test]
-    fn a_completion_of_unknown_tokens_has_no_score() {
-        let scored = Scored { completion: "so", ..Scored::default() };
-        let scores = SoftOverlong { max_length: 10, cache_length: 5 }.score(&[scored]).unwrap();
+    fn a_completion_without_token_ids_has_no_score() {
+        let input = RewardInput { completion: "so", ..RewardInput::default() };
+        let scores = SoftOverlong { max_length: 10, cache_length: 5 }.score(&[input]).unwrap();
         assert_eq!(scores[0].value, None);
-        assert!(scores[0].why.is_some());
+        assert!(scores[0].reason.is_some());
     }
 }

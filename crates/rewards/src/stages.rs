@@ -1,6 +1,6 @@
-//! Weights of the rewards that change in the course of training.
+//! Reward weights per training stage.
 //!
-//! A settings file gives them as a list of tables:
+//! A settings file lists the stages as tables:
 //!
 //! ```toml
 //! [[stage]]
@@ -14,56 +14,57 @@
 //! blend_steps = 20
 //! ```
 //!
-//! A stage lasts for its `epochs` or its `steps`; `until` ends it earlier, once the mean of a metric
-//! over the last steps has passed a mark. `blend_steps` makes the weights go over from those of the
-//! stage before in so many steps. A stage may set `restart_schedule` (learning rate and moments begin
-//! anew) and `reset_reference` (the frozen reference becomes the policy of that moment), as a run
-//! that launches every stage anew does. A reward that `weights` leaves out weighs 0.
+//! A stage lasts for its `epochs` or `steps`. `until` ends it early, once the mean of a metric over
+//! the last `window` steps passes a threshold. `blend_steps` interpolates linearly from the previous
+//! stage's weights over that many steps. `restart_schedule` restarts the learning-rate schedule and
+//! the optimizer moments, and `reset_reference` makes the current policy the frozen reference; both
+//! together match a run that launches each stage as a new training job. Rewards missing from
+//! `weights` have weight 0.
 
+mod exit_condition;
 mod from_toml;
 mod table;
-mod until;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::registry::Names;
-pub use until::{METRICS, Mark, Until};
+use crate::registry::RewardNames;
+pub use exit_condition::{ExitCondition, STEP_METRICS, Threshold};
 
-/// The weight of each reward by name; a reward that is not there weighs 0.
+/// Weight by reward name; missing rewards have weight 0.
 pub type Weights = BTreeMap<String, f64>;
 
-/// How long a stage lasts at most.
+/// The maximum length of a stage.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Length {
-    /// Passes over the training set.
+pub enum StageLength {
+    /// Epochs over the training set.
     Epochs(f64),
-    /// Steps of the run.
+    /// Training steps.
     Steps(u64),
 }
 
-/// A span of the training with weights of its own.
+/// A training stage with its reward weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "table::Table", into = "table::Table")]
 pub struct Stage {
-    /// How long it lasts at most.
-    pub length: Length,
-    /// The weight of each reward by name; a reward that is not there weighs 0.
+    /// Maximum length.
+    pub length: StageLength,
+    /// Weight by reward name; missing rewards have weight 0.
     pub weights: Weights,
-    /// What ends it earlier.
-    pub until: Option<Until>,
-    /// Steps in which the weights go over from those of the stage before.
+    /// Ends the stage early.
+    pub until: Option<ExitCondition>,
+    /// Steps over which the weights are interpolated from the previous stage's.
     pub blend_steps: u64,
-    /// Learning-rate schedule and optimiser moments begin anew with this stage.
+    /// Restarts the learning-rate schedule and the optimizer moments at the start of this stage.
     pub restart_schedule: bool,
-    /// The policy at the begin of this stage becomes the frozen reference.
+    /// The policy at the start of this stage becomes the frozen reference.
     pub reset_reference: bool,
 }
 
 impl Stage {
-    /// A stage of this length and these weights, without anything else.
-    pub fn new(length: Length, weights: Weights) -> Self {
+    /// A stage with this length and these weights; everything else is off.
+    pub fn new(length: StageLength, weights: Weights) -> Self {
         Self {
             length,
             weights,
@@ -74,71 +75,71 @@ impl Stage {
         }
     }
 
-    /// The weight of the reward called `name`.
+    /// The weight of reward `name`, 0 if it has none.
     pub fn weight(&self, name: &str) -> f64 {
         weight(&self.weights, name)
     }
 }
 
-/// The weight of the reward called `name`, 0 where it has none.
+/// The weight of reward `name`, 0 if it has none.
 pub fn weight(weights: &Weights, name: &str) -> f64 {
     weights.get(name).copied().unwrap_or(0.0)
 }
 
-/// The weights at `share` of the way from `from` to `to`, reward by reward in a straight line.
-pub fn blend(from: &Weights, to: &Weights, share: f64) -> Weights {
-    let between = |name: &String| {
+/// Linear interpolation of the weights, from `from` at `fraction` 0 to `to` at 1.
+pub fn blend(from: &Weights, to: &Weights, fraction: f64) -> Weights {
+    let interpolated = |name: &String| {
         let (from, to) = (weight(from, name), weight(to, name));
-        (name.clone(), from + (to - from) * share)
+        (name.clone(), from + (to - from) * fraction)
     };
-    from.keys().chain(to.keys()).map(between).collect()
+    from.keys().chain(to.keys()).map(interpolated).collect()
 }
 
-/// The stages of a run, one after the other; never empty.
+/// The stages of a run in order; never empty.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]
-pub struct Schedule {
+pub struct RewardSchedule {
     stages: Vec<Stage>,
 }
 
-/// All that is wrong with a list of tables in a settings file.
+/// All errors in a list of tables of a settings file, one message each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
-pub struct Faults(pub Vec<String>);
+pub struct ValidationErrors(pub Vec<String>);
 
-impl Schedule {
-    /// Checks `stages`, which may weigh the rewards called `names`, and takes them.
+impl RewardSchedule {
+    /// Validates `stages`, which may weight the rewards in `names`.
     ///
     /// # Errors
-    /// All faults at once, each with its place, such as `stage[1].weights.format`.
-    pub fn new(stages: Vec<Stage>, names: &Names) -> Result<Self, Faults> {
-        let mut faults = Vec::new();
+    /// All errors at once, each with its path, such as `stage[1].weights.format`.
+    pub fn new(stages: Vec<Stage>, names: &RewardNames) -> Result<Self, ValidationErrors> {
+        let mut errors = Vec::new();
         if stages.is_empty() {
-            faults.push(NO_STAGE.to_owned());
+            errors.push(NO_STAGE.to_owned());
         }
         for (index, stage) in stages.iter().enumerate() {
-            let place = Place::new(index, stages.len());
-            faults.extend(length_fault(&place, stage.length));
-            faults.extend(weight_faults(&place, &stage.weights, names));
+            let position = StagePosition::new(index, stages.len());
+            errors.extend(length_error(&position, stage.length));
+            errors.extend(weight_errors(&position, &stage.weights, names));
             if let Some(until) = &stage.until {
-                faults.extend(until.faults(&place, Some(stage.length)));
-                faults.extend(until.metric_fault(&place, Some(&stage.weights), names));
+                errors.extend(until.errors(&position, Some(stage.length)));
+                errors.extend(until.metric_error(&position, Some(&stage.weights), names));
             }
-            faults.extend(blend_faults(&place, stage.blend_steps, Some(stage.length)));
+            errors.extend(blend_errors(&position, stage.blend_steps, Some(stage.length)));
         }
-        if faults.is_empty() { Ok(Self { stages }) } else { Err(Faults(faults)) }
+        if errors.is_empty() { Ok(Self { stages }) } else { Err(ValidationErrors(errors)) }
     }
 
-    /// Reads the value of the key `stage` of a settings file, a list of tables, whose stages may
-    /// weigh the rewards called `names`.
+    /// Parses and validates the value of the key `stage` of a settings file, a list of tables. The
+    /// stages may weight the rewards in `names`.
     ///
     /// # Errors
-    /// All faults at once: wrong types, unknown and missing fields, unknown rewards, values out of
-    /// range, each with its place. Places count from 0.
-    pub fn from_toml(value: &toml::Value, names: &Names) -> Result<Self, Faults> {
-        let mut faults = Vec::new();
-        let stages = from_toml::stages(value, names, &mut faults);
-        if faults.is_empty() { Ok(Self { stages }) } else { Err(Faults(faults)) }
+    /// All errors at once, each with its path: wrong types, unknown and missing fields, unknown
+    /// rewards, values out of range. Indices count from 0.
+    pub fn from_toml(value: &toml::Value, names: &RewardNames) -> Result<Self, ValidationErrors> {
+        let mut errors = Vec::new();
+        let stages = from_toml::stages(value, names, &mut errors);
+        if errors.is_empty() { Ok(Self { stages }) } else { Err(ValidationErrors(errors)) }
     }
 
     /// The stages in order.
@@ -146,21 +147,21 @@ impl Schedule {
         &self.stages
     }
 
-    /// The names among `names` that weigh more than 0 in some stage, in their order.
-    pub fn rewards<'a>(&self, names: &'a Names) -> Vec<&'a str> {
+    /// The rewards with a positive weight in any stage, in the order of `names`.
+    pub fn rewards<'a>(&self, names: &'a RewardNames) -> Vec<&'a str> {
         let used = |name: &&str| self.stages.iter().any(|stage| stage.weight(name) > 0.0);
         names.iter().filter(used).collect()
     }
 }
 
-impl Default for Schedule {
-    /// The three stages of Embodied-R: format first, then accuracy, then consistency with it.
+impl Default for RewardSchedule {
+    /// Embodied-R's three stages: mostly format, then accuracy, then accuracy with consistency.
     fn default() -> Self {
         let stage = |epochs, format, accuracy, consistency| {
             let weights =
                 [("format", format), ("accuracy", accuracy), ("consistency", consistency)];
             let weights = weights.map(|(name, weight)| (name.to_owned(), weight));
-            Stage::new(Length::Epochs(epochs), weights.into())
+            Stage::new(StageLength::Epochs(epochs), weights.into())
         };
         Self {
             stages: vec![
@@ -174,72 +175,80 @@ impl Default for Schedule {
 
 const NO_STAGE: &str = "`stage`: there must be at least one";
 
-/// Where a stage stands among the others.
-struct Place {
-    /// As the user sees it, such as `stage[1]`.
-    text: String,
+/// A stage's position in the list.
+struct StagePosition {
+    /// Its path in messages, such as `stage[1]`.
+    path: String,
     first: bool,
     last: bool,
 }
 
-impl Place {
+impl StagePosition {
     fn new(index: usize, count: usize) -> Self {
-        Self { text: format!("stage[{index}]"), first: index == 0, last: index + 1 == count }
+        Self { path: format!("stage[{index}]"), first: index == 0, last: index + 1 == count }
     }
 }
 
-fn length_fault(Place { text, .. }: &Place, length: Length) -> Option<String> {
+fn length_error(StagePosition { path, .. }: &StagePosition, length: StageLength) -> Option<String> {
     match length {
-        Length::Epochs(epochs) if epochs.is_finite() && epochs > 0.0 => None,
-        Length::Epochs(epochs) => {
-            Some(format!("`{text}.epochs`: must be more than 0, not {epochs}"))
+        StageLength::Epochs(epochs) if epochs.is_finite() && epochs > 0.0 => None,
+        StageLength::Epochs(epochs) => {
+            Some(format!("`{path}.epochs`: must be more than 0, not {epochs}"))
         }
-        Length::Steps(0) => Some(format!("`{text}.steps`: must be 1 or more, not 0")),
-        Length::Steps(_) => None,
+        StageLength::Steps(0) => Some(format!("`{path}.steps`: must be 1 or more, not 0")),
+        StageLength::Steps(_) => None,
     }
 }
 
-fn weight_faults(Place { text, .. }: &Place, weights: &Weights, names: &Names) -> Vec<String> {
-    let mut faults = Vec::new();
+fn weight_errors(
+    StagePosition { path, .. }: &StagePosition,
+    weights: &Weights,
+    names: &RewardNames,
+) -> Vec<String> {
+    let mut errors = Vec::new();
     for (name, &weight) in weights {
         if !names.contains(name) {
             let known: Vec<&str> = names.iter().collect();
-            faults.push(unknown(&format!("{text}.weights"), name, "reward", &known));
+            errors.push(unknown(&format!("{path}.weights"), name, "reward", &known));
         } else if !(weight.is_finite() && weight >= 0.0) {
-            faults.push(format!("`{text}.weights.{name}`: must be 0 or more, not {weight}"));
+            errors.push(format!("`{path}.weights.{name}`: must be 0 or more, not {weight}"));
         }
     }
     if !weights.values().any(|&weight| weight > 0.0) {
-        faults.push(format!("`{text}.weights`: some reward must weigh more than 0"));
+        errors.push(format!("`{path}.weights`: at least one weight must be positive"));
     }
-    faults
+    errors
 }
 
-fn blend_faults(place: &Place, blend_steps: u64, length: Option<Length>) -> Vec<String> {
-    let text = &place.text;
-    let mut faults = Vec::new();
-    if blend_steps > 0 && place.first {
-        faults.push(format!(
-            "`{text}.blend_steps`: there is no stage before the first to blend from; remove it"
+fn blend_errors(
+    position: &StagePosition,
+    blend_steps: u64,
+    length: Option<StageLength>,
+) -> Vec<String> {
+    let path = &position.path;
+    let mut errors = Vec::new();
+    if blend_steps > 0 && position.first {
+        errors.push(format!(
+            "`{path}.blend_steps`: the first stage has no previous stage to blend from; remove it"
         ));
     }
-    if let Some(Length::Steps(steps)) = length
+    if let Some(StageLength::Steps(steps)) = length
         && blend_steps > steps
     {
-        faults.push(format!(
-            "`{text}.blend_steps`: is {blend_steps}, more than the {steps} steps of its stage"
+        errors.push(format!(
+            "`{path}.blend_steps`: is {blend_steps}, more than the {steps} steps of its stage"
         ));
     }
-    faults
+    errors
 }
 
-/// A message about a name that is none of `known`, with the nearest one if it is near.
-pub(crate) fn unknown(place: &str, name: &str, what: &str, known: &[&str]) -> String {
-    format!("`{place}.{name}`: there is no such {what}; {}", advice(name, known))
+/// The message for a name that is not in `known`, with a suggestion if one is close.
+pub(crate) fn unknown(path: &str, name: &str, what: &str, known: &[&str]) -> String {
+    format!("`{path}.{name}`: unknown {what}; {}", suggestion(name, known))
 }
 
-/// The nearest of `known` if it is near to `name`, else all of them.
-fn advice(name: &str, known: &[&str]) -> String {
+/// The closest match of `name` in `known`, or all of `known`.
+fn suggestion(name: &str, known: &[&str]) -> String {
     let near = known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
@@ -247,7 +256,7 @@ fn advice(name: &str, known: &[&str]) -> String {
         .filter(|&(distance, candidate)| distance <= candidate.len() / 3);
     match near {
         Some((_, candidate)) => format!("did you mean `{candidate}`?"),
-        None => format!("known are {}", known.join(", ")),
+        None => format!("available: {}", known.join(", ")),
     }
 }
 

@@ -1,7 +1,7 @@
-//! The thread that drives the engine.
+//! The engine thread.
 //!
-//! It steps while there is work and sleeps on its channel otherwise. What is drawn goes to each
-//! request's own channel; a request whose channel nobody reads any more is ended.
+//! It steps the engine while there is work and sleeps on its channel otherwise. Tokens go to each request's own
+//! channel; a request whose channel is closed is cancelled.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,27 +9,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::Instant;
 
-use embodied_r_policy::{Engine, Finish, Output, Prompt, Request, RequestId, Sampling, Token};
+use embodied_r_policy::{
+    Engine, EngineOutput, FinishReason, GenerationRequest, Prompt, RequestId, SampledToken,
+    SamplingParams,
+};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use crate::admission::Places;
+use crate::admission::Permit;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 
-/// What becomes of one choice.
+/// An event of a request.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A token was drawn.
-    Token { choice: usize, token: Token },
-    /// Nothing more is drawn.
-    Finished { choice: usize, finish: Finish },
-    /// The request cannot go on.
+    /// A token was generated.
+    Token { choice: usize, token: SampledToken },
+    /// A choice is finished.
+    Finished { choice: usize, finish: FinishReason },
+    /// The request failed.
     Failed(Refusal),
 }
 
-/// Where requests are handed to the engine.
+/// Submits requests to the engine thread.
 #[derive(Debug)]
 pub(crate) struct Driver {
     commands: Sender<Command>,
@@ -44,15 +47,15 @@ enum Command {
 
 struct Submission {
     ticket: u64,
-    request: Request,
-    sampling: Arc<Sampling>,
+    request: GenerationRequest,
+    sampling: Arc<SamplingParams>,
     arrived: Instant,
     first_choice: usize,
-    places: Places,
+    permit: Permit,
     events: UnboundedSender<Event>,
 }
 
-/// A request in the engine's hands; dropped, it is ended there.
+/// A submitted request; dropping it cancels the request.
 #[derive(Debug)]
 pub(crate) struct Running {
     events: UnboundedReceiver<Event>,
@@ -63,7 +66,7 @@ pub(crate) struct Running {
 }
 
 impl Driver {
-    /// Starts the thread. The receiver hears when it has ended.
+    /// Starts the engine thread. The receiver closes when it exits.
     ///
     /// # Errors
     /// [`Error::Thread`].
@@ -73,7 +76,7 @@ impl Driver {
     ) -> Result<(Self, oneshot::Receiver<()>)> {
         let (commands, receiver) = mpsc::channel();
         let (alive, ended) = oneshot::channel();
-        let work = Work { engine, commands: receiver, metrics, live: HashMap::new() };
+        let work = EngineThread { engine, commands: receiver, metrics, live: HashMap::new() };
         std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || {
@@ -84,16 +87,15 @@ impl Driver {
         Ok((Self { commands, tickets: AtomicU64::new(0) }, ended))
     }
 
-    /// Hands over prompts, each to be completed `samples` times: choice `i * samples + j` is sample
-    /// `j` of prompt `i`.
+    /// Submits prompts with `samples` completions each: choice `i * samples + j` is sample `j` of prompt `i`.
     pub(crate) fn submit(
         &self,
         prompts: Vec<Prompt>,
-        samplings: Vec<Arc<Sampling>>,
+        samplings: Vec<Arc<SamplingParams>>,
         samples: usize,
         stream: u64,
         arrived: Instant,
-        places: &Places,
+        permit: &Permit,
     ) -> Running {
         let (sender, events) = unbounded_channel();
         let mut tickets = Vec::with_capacity(prompts.len());
@@ -102,20 +104,20 @@ impl Driver {
             tickets.push(ticket);
             let submission = Submission {
                 ticket,
-                request: Request { prompt, samples, stream },
+                request: GenerationRequest { prompt, samples, stream },
                 sampling,
                 arrived,
                 first_choice: index * samples,
-                places: places.clone(),
+                permit: permit.clone(),
                 events: sender.clone(),
             };
-            // If the thread has ended, the events' channel closes and tells so.
+            // If the thread has exited, the closed event channel reports it.
             let _ = self.commands.send(Command::Add(Box::new(submission)));
         }
         Running { events, commands: self.commands.clone(), tickets, samples }
     }
 
-    /// Ends all requests.
+    /// Cancels all requests.
     pub(crate) fn abort(&self) {
         let _ = self.commands.send(Command::Abort);
     }
@@ -128,7 +130,7 @@ impl Running {
         self.events.recv().await.unwrap_or_else(gone)
     }
 
-    /// Ends one choice: no more of it is needed.
+    /// Cancels one choice.
     pub(crate) fn cancel(&self, choice: usize) {
         let sample = choice % self.samples;
         if let Some(&ticket) = self.tickets.get(choice / self.samples) {
@@ -137,27 +139,26 @@ impl Running {
     }
 }
 
-/// What the thread owns.
-struct Work {
+/// The state of the engine thread.
+struct EngineThread {
     engine: Engine,
     commands: Receiver<Command>,
     metrics: Arc<Metrics>,
     live: HashMap<RequestId, Live>,
 }
 
-/// A request that the engine has.
+/// A request in the engine.
 struct Live {
     ticket: u64,
     first_choice: usize,
-    /// The time of each sample's last token (the request's arrival before its first), `None` once
-    /// the sample has ended.
+    /// The time of each sample's last token (initially the request's arrival); `None` once the sample has ended.
     last: Vec<Option<Instant>>,
     has_tokens: Vec<bool>,
     events: UnboundedSender<Event>,
-    _places: Places,
+    _permit: Permit,
 }
 
-impl Work {
+impl EngineThread {
     fn run(mut self) {
         loop {
             match self.next_command() {
@@ -169,14 +170,14 @@ impl Work {
                 // The server is gone.
                 Err(()) => return,
             }
-            self.end_deserted();
+            self.cancel_abandoned();
             if !self.engine.has_work() {
                 continue;
             }
             match self.engine.step() {
                 Ok(outputs) => outputs.into_iter().for_each(|output| self.deliver(output)),
                 Err(error) => {
-                    tracing::error!(%error, "the engine cannot go on with its requests");
+                    tracing::error!(%error, "the engine step failed, all requests are aborted");
                     self.end_all(&Refusal::failed(error));
                 }
             }
@@ -184,7 +185,7 @@ impl Work {
         }
     }
 
-    /// A command if there is one; without work it is waited for.
+    /// The next command; blocks if the engine has no work.
     fn next_command(&mut self) -> Result<Option<Command>, ()> {
         if !self.engine.has_work() {
             self.metrics.engine(&self.engine.stats());
@@ -212,7 +213,7 @@ impl Work {
     }
 
     fn add(&mut self, submission: Submission) {
-        let Submission { ticket, request, sampling, arrived, first_choice, places, events } =
+        let Submission { ticket, request, sampling, arrived, first_choice, permit, events } =
             submission;
         if events.is_closed() {
             return;
@@ -225,7 +226,7 @@ impl Work {
                     last: vec![Some(arrived); request.samples],
                     has_tokens: vec![false; request.samples],
                     events,
-                    _places: places,
+                    _permit: permit,
                 };
                 self.live.insert(id, live);
             }
@@ -235,9 +236,9 @@ impl Work {
         }
     }
 
-    fn deliver(&mut self, output: Output) {
+    fn deliver(&mut self, output: EngineOutput) {
         match output {
-            Output::Token { request, sample, token } => {
+            EngineOutput::Token { request, sample, token } => {
                 let Some(live) = self.live.get_mut(&request) else { return };
                 let Some(last) = live.last[sample] else { return };
                 let now = Instant::now();
@@ -249,20 +250,20 @@ impl Work {
                 let choice = live.first_choice + sample;
                 let _ = live.events.send(Event::Token { choice, token });
             }
-            Output::Finished { request, sample, finish } => {
+            EngineOutput::Finished { request, sample, finish_reason: finish } => {
                 let Some(live) = self.live.get(&request) else { return };
-                let told = live.last[sample].map(|_| live.events.clone());
+                let events = live.last[sample].map(|_| live.events.clone());
                 let choice = live.first_choice + sample;
-                // The place is free before the client hears of it and asks again.
+                // Frees the slot before the client is notified and may send its next request.
                 self.end_sample(request, sample);
-                if let Some(events) = told {
+                if let Some(events) = events {
                     let _ = events.send(Event::Finished { choice, finish });
                 }
             }
         }
     }
 
-    /// Forgets a sample, and its request after the last one.
+    /// Removes a sample, and its request after the last one.
     fn end_sample(&mut self, id: RequestId, sample: usize) {
         let Some(live) = self.live.get_mut(&id) else { return };
         if let Some(last) = live.last.get_mut(sample) {
@@ -273,14 +274,15 @@ impl Work {
         }
     }
 
-    fn end_deserted(&mut self) {
+    /// Cancels requests whose client has disconnected.
+    fn cancel_abandoned(&mut self) {
         let engine = &mut self.engine;
         self.live.retain(|id, live| {
-            let deserted = live.events.is_closed();
-            if deserted {
+            let abandoned = live.events.is_closed();
+            if abandoned {
                 engine.cancel(*id);
             }
-            !deserted
+            !abandoned
         });
     }
 

@@ -2,21 +2,21 @@
 
 use std::path::PathBuf;
 
-/// What can go wrong with the server itself; what is wrong with a request goes to its client.
+/// Errors of the server itself; errors of a request go to its client.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The engine refuses its options, or cannot go on.
+    /// An error of the engine.
     #[error(transparent)]
     Policy(#[from] embodied_r_policy::Error),
-    /// A setting cannot be.
-    #[error("`{field}` is {found}, want {want}")]
+    /// An option is invalid.
+    #[error("`{field}` must be {want}, not {found}")]
     Option {
         /// Its name.
         field: &'static str,
         /// Its value.
         found: usize,
-        /// What it should be.
+        /// The valid values.
         want: String,
     },
     /// A file could not be read.
@@ -24,26 +24,26 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// The operating system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// What fetches pictures cannot be set up.
-    #[error("cannot set up the client that fetches pictures: {source}")]
+    /// The HTTP client for image URLs cannot be set up.
+    #[error("cannot set up the HTTP client for image URLs: {source}")]
     Client {
-        /// The client's reason.
+        /// The client's error.
         source: reqwest::Error,
     },
-    /// The figures under `/metrics` cannot be set up.
+    /// The metrics under `/metrics` cannot be set up.
     #[error("cannot set up the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The operating system gives no thread.
-    #[error("cannot start the engine's thread: {0}")]
+    /// The engine thread cannot be started.
+    #[error("cannot start the engine thread: {0}")]
     Thread(std::io::Error),
-    /// The network failed as a whole.
+    /// The listener failed.
     #[error("cannot serve: {0}")]
     Serve(std::io::Error),
-    /// The engine's thread ended by itself.
-    #[error("the engine has stopped, start the server again and look at its log")]
+    /// The engine thread exited unexpectedly.
+    #[error("the engine has stopped, check the server's log and restart it")]
     EngineGone,
 }
 

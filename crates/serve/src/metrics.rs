@@ -1,4 +1,4 @@
-//! Figures for Prometheus.
+//! Prometheus metrics.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use prometheus::{
 
 use crate::error::Result;
 
-/// Bounds of the time to the first token, in seconds.
+/// Buckets of the time to first token (TTFT), in seconds.
 const FIRST_TOKEN_S: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
-/// Bounds of the time of a further token, in seconds.
+/// Buckets of the time per output token (TPOT), in seconds.
 const TOKEN_S: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It has its answer.
+    /// The response was sent.
     Completed,
-    /// Its client left before.
+    /// The client disconnected.
     Cancelled,
-    /// It was the client's fault.
+    /// The request was invalid.
     Refused,
-    /// There was no place for it.
+    /// The queue was full.
     Overloaded,
-    /// The server was about to stop.
+    /// The server was shutting down.
     Stopping,
     /// The server failed.
     Failed,
@@ -53,7 +53,7 @@ impl Outcome {
         }
     }
 
-    /// The outcome that a status tells.
+    /// The outcome for an HTTP status.
     pub(crate) fn of_status(status: u16) -> Self {
         match status {
             429 => Self::Overloaded,
@@ -64,7 +64,7 @@ impl Outcome {
     }
 }
 
-/// All figures.
+/// All metrics.
 pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
@@ -109,15 +109,21 @@ impl Metrics {
         Ok(Self {
             requests,
             running: gauge("sequences_running", "Sequences in the engine's batch.")?,
-            waiting: gauge("sequences_waiting", "Sequences taken in that wait for their turn.")?,
+            waiting: gauge("sequences_waiting", "Sequences admitted and waiting.")?,
             prompt_tokens: counter("prompt_tokens_total", "Prompt tokens computed.")?,
-            cached_tokens: counter("cached_prompt_tokens_total", "Prompt tokens found cached.")?,
-            generated_tokens: counter("generated_tokens_total", "Tokens drawn.")?,
-            preemptions: counter("preemptions_total", "Sequences put back for lack of memory.")?,
-            cache_tokens: gauge("kv_cache_tokens", "Tokens whose keys and values are kept.")?,
+            cached_tokens: counter(
+                "cached_prompt_tokens_total",
+                "Prompt tokens found in the prefix cache.",
+            )?,
+            generated_tokens: counter("generated_tokens_total", "Tokens generated.")?,
+            preemptions: counter(
+                "preemptions_total",
+                "Sequences preempted because the KV cache was full.",
+            )?,
+            cache_tokens: gauge("kv_cache_tokens", "Tokens in the KV cache.")?,
             cache_capacity: gauge(
                 "kv_cache_capacity_tokens",
-                "Tokens whose keys and values can be kept; 0 where there is no bound.",
+                "Capacity of the KV cache in tokens; 0 if unlimited.",
             )?,
             first_token: histogram(
                 "time_to_first_token_seconds",
@@ -145,7 +151,7 @@ impl Metrics {
         self.token.observe(after.as_secs_f64());
     }
 
-    /// Takes over how the engine does; its counts only grow.
+    /// Updates the metrics from the engine's stats, whose counters only grow.
     pub(crate) fn engine(&self, stats: &EngineStats) {
         let gauge = |gauge: &IntGauge, value: usize| {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -162,13 +168,13 @@ impl Metrics {
         counter(&self.preemptions, stats.preemptions);
     }
 
-    /// The text form of all figures, `taken` sequences being in the server's hands.
+    /// The metrics in Prometheus' text format, with `admitted` sequences running or waiting.
     ///
     /// # Errors
-    /// A figure cannot be written.
-    pub(crate) fn text(&self, taken: usize) -> Result<String> {
-        let taken = i64::try_from(taken).unwrap_or(i64::MAX);
-        self.waiting.set((taken - self.running.get()).max(0));
+    /// A metric cannot be encoded.
+    pub(crate) fn text(&self, admitted: usize) -> Result<String> {
+        let admitted = i64::try_from(admitted).unwrap_or(i64::MAX);
+        self.waiting.set((admitted - self.running.get()).max(0));
         Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
     }
 }
@@ -178,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_figures_are_those_of_the_engine() {
+    fn the_metrics_follow_the_engines_stats() {
         let metrics = Metrics::new().unwrap();
         let stats = EngineStats {
             running: 3,
@@ -201,7 +207,7 @@ mod tests {
             "embodied_r_time_to_first_token_seconds_bucket{le=\"0.025\"} 1",
             "embodied_r_time_to_first_token_seconds_bucket{le=\"0.01\"} 0",
         ] {
-            assert!(text.lines().any(|told| told == line), "no `{line}` in\n{text}");
+            assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a client is told in place of an answer, in OpenAI's form.
+//! Error responses in OpenAI's format.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -6,10 +6,10 @@ use axum::response::{IntoResponse, Response};
 use embodied_r_policy::Error as PolicyError;
 use serde_json::{Value, json};
 
-/// Seconds after which a client that found no place may ask again.
+/// The `Retry-After` of overload responses, in seconds.
 const RETRY_AFTER_S: u16 = 1;
 
-/// `{"error": {"message", "type", "param", "code"}}` with its status.
+/// An error response: `{"error": {"message", "type", "param", "code"}}` with its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     status: StatusCode,
@@ -27,14 +27,15 @@ impl Refusal {
         Self { code: Some(code), ..self }
     }
 
-    /// A field has a value that cannot be.
+    /// A field has an invalid value.
     pub(crate) fn field(param: &str, found: &Value, want: &str) -> Self {
         let mut found = found.to_string();
         if found.len() > 100 {
             found.truncate(found.floor_char_boundary(100));
             found.push('…');
         }
-        Self::about(param, format!("`{param}` is {found}, want {want}")).with_code("invalid_value")
+        Self::about(param, format!("`{param}` must be {want}, not {found}"))
+            .with_code("invalid_value")
     }
 
     /// Something is wrong with a field.
@@ -43,43 +44,42 @@ impl Refusal {
         Self { param: Some(param.to_owned()), ..refusal }
     }
 
-    /// A field is needed and not there.
+    /// A required field is missing.
     pub(crate) fn missing(param: &str) -> Self {
         let message = format!("`{param}` is missing");
         Self::about(param, message).with_code("missing_required_parameter")
     }
 
-    /// A field asks for what this server does not do.
-    pub(crate) fn unsupported(param: &str, found: &Value) -> Self {
-        let mut refusal = Self::field(param, found, "it left out: this server does not do that");
-        refusal.code = Some("unsupported_parameter");
-        refusal
+    /// A field is not supported.
+    pub(crate) fn unsupported(param: &str) -> Self {
+        let message = format!("this server does not support `{param}`, omit it");
+        Self::about(param, message).with_code("unsupported_parameter")
     }
 
     /// The body is not a JSON object.
     pub(crate) fn body(fault: impl std::fmt::Display) -> Self {
-        let message = format!("the body is not the JSON object expected: {fault}");
+        let message = format!("the body is not a JSON object: {fault}");
         Self::new(StatusCode::BAD_REQUEST, message).with_code("invalid_json")
     }
 
-    /// The body is longer than the server reads.
-    pub(crate) fn too_large(most_bytes: usize) -> Self {
-        let message = format!("the body has more than {most_bytes} bytes, send less");
+    /// The body exceeds the size limit.
+    pub(crate) fn too_large(max_bytes: usize) -> Self {
+        let message = format!("the body has more than {max_bytes} bytes, send less");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, message).with_code("request_too_large")
     }
 
-    /// The prompt and the completion asked for do not fit the model.
+    /// The prompt and the requested completion exceed the context length.
     pub(crate) fn too_long(param: &str, prompt: usize, new: usize, most: usize) -> Self {
         let message = format!(
-            "the prompt has {prompt} tokens and {new} more are asked for, the model takes {most} \
-             in all: shorten the prompt or ask for less"
+            "the prompt has {prompt} tokens and the request needs {new} more, but the context length is {most}: \
+             shorten the prompt or request fewer tokens"
         );
         Self::about(param, message).with_code("context_length_exceeded")
     }
 
-    pub(crate) fn too_many_sequences(wanted: usize, most: usize) -> Self {
+    pub(crate) fn too_many_sequences(requested: usize, most: usize) -> Self {
         let message = format!(
-            "the request asks for {wanted} completions, this server takes {most} at once: split it"
+            "the request has {requested} completions, this server allows {most} at once: split it"
         );
         Self::new(StatusCode::BAD_REQUEST, message).with_code("too_many_completions")
     }
@@ -89,39 +89,39 @@ impl Refusal {
         Self::new(StatusCode::UNAUTHORIZED, message).with_code("invalid_api_key")
     }
 
-    pub(crate) fn unknown_model(asked: &str, served: &str) -> Self {
-        let message = format!("there is no model `{asked}` here, ask for `{served}`");
+    pub(crate) fn unknown_model(requested: &str, served: &str) -> Self {
+        let message = format!("unknown model `{requested}`; available: `{served}`");
         let refusal = Self::new(StatusCode::NOT_FOUND, message).with_code("model_not_found");
         Self { param: Some("model".into()), ..refusal }
     }
 
     pub(crate) fn unknown_path(method: &str, path: &str) -> Self {
-        let message = format!("there is no `{method} {path}` here");
+        let message = format!("unknown path `{method} {path}`");
         Self::new(StatusCode::NOT_FOUND, message).with_code("unknown_url")
     }
 
     pub(crate) fn wrong_method(method: &str, path: &str) -> Self {
-        let message = format!("`{path}` does not take `{method}`");
+        let message = format!("`{path}` does not allow `{method}`");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, message).with_code("method_not_allowed")
     }
 
     pub(crate) fn queue_full() -> Self {
-        let message = "the queue is full, ask again later";
+        let message = "the queue is full, retry later";
         Self::new(StatusCode::TOO_MANY_REQUESTS, message).with_code("queue_full")
     }
 
     pub(crate) fn stopping() -> Self {
-        let message = "the server is about to stop";
+        let message = "the server is shutting down";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message).with_code("stopping")
     }
 
-    /// The server failed; the request may be all right.
+    /// The server failed; the request may be valid.
     pub(crate) fn failed(fault: impl std::fmt::Display) -> Self {
         let message = format!("the server failed: {fault}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message).with_code("server_failed")
     }
 
-    /// What the model refuses is the request's fault where it names one.
+    /// The refusal for an error of the model: the request's fault if it concerns its fields.
     pub(crate) fn from_policy(param: &str, error: &PolicyError) -> Self {
         match error {
             PolicyError::Sampling { field, .. } => Self::about(field, error.to_string()),
@@ -172,24 +172,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_has_openais_form() {
+    fn a_refusal_has_openais_format() {
         let refusal = Refusal::field("top_p", &json!(7), "a number above 0 and at most 1");
         assert_eq!(
             refusal.json(),
-            json!({"error": {"message": "`top_p` is 7, want a number above 0 and at most 1",
+            json!({"error": {"message": "`top_p` must be a number above 0 and at most 1, not 7",
                 "type": "invalid_request_error", "param": "top_p", "code": "invalid_value"}})
         );
     }
 
     #[test]
-    fn a_client_without_a_place_is_told_when_to_come_back() {
+    fn an_overloaded_server_sends_retry_after() {
         let response = Refusal::queue_full().into_response();
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
     }
 
     #[test]
-    fn a_long_value_is_told_in_part() {
+    fn a_long_value_is_truncated() {
         let refusal = Refusal::field("stop", &json!("ä".repeat(1_000)), "less");
         assert!(refusal.message.len() < 150, "{}", refusal.message);
     }

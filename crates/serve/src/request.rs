@@ -1,4 +1,4 @@
-//! Bodies of requests: what is asked for, checked field by field.
+//! Request bodies, validated field by field.
 
 pub(crate) mod chat;
 pub(crate) mod completion;

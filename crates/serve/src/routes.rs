@@ -1,6 +1,6 @@
 //! Paths and their handlers.
 
-mod answer;
+mod generation;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,37 +14,37 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use embodied_r_policy::tokenizer::{Generation, Special, Tokenizer};
-use embodied_r_vision::Message;
+use embodied_r_policy::tokenizer::{GenerationPrompt, SpecialTokens, Tokenizer};
+use embodied_r_vision::MultimodalMessage;
 use image::RgbImage;
 use serde_json::{Value, json};
 
-use crate::admission::{Admission, Places};
-use crate::api_key::ApiKey;
+use crate::admission::{Admission, Permit};
+use crate::api_key::ApiKeyHash;
 use crate::driver::Driver;
 use crate::media;
 use crate::metrics::{Metrics, Outcome};
 use crate::refusal::Refusal;
-use crate::reply::{Envelope, Form};
-use crate::request::chat::{ChatRequest, Conversation, PictureUrl};
-use crate::request::completion::{CompletionRequest, Echo, Ends, Prompt};
+use crate::request::chat::{ChatRequest, Conversation, ImageUrl};
+use crate::request::completion::{AddSpecialTokens, CompletionRequest, Echo, Prompt};
 use crate::request::{Model, Settings};
-use answer::Answer;
+use crate::response::{Envelope, Form};
+use generation::ResponseBuilder;
 
-/// Most bytes of a body.
-const MOST_BODY_BYTES: usize = 16 << 20;
+/// The size limit of a request body.
+const MAX_BODY_BYTES: usize = 16 << 20;
 
-/// Most bytes of a body that may hold pictures.
-const MOST_PICTURE_BODY_BYTES: usize = 128 << 20;
+/// The size limit of a request body that may contain images.
+const MAX_IMAGE_BODY_BYTES: usize = 128 << 20;
 
-/// What the handlers share.
+/// The state shared by all handlers.
 pub(crate) struct App {
     pub(crate) model: Model,
     pub(crate) driver: Driver,
     pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) api_key: Option<ApiKey>,
-    /// Seconds since 1970 at which the server began.
+    pub(crate) api_key: Option<ApiKeyHash>,
+    /// The Unix time at which the server started.
     pub(crate) began_s: u64,
 }
 
@@ -65,14 +65,14 @@ pub(crate) fn router(app: Shared) -> Router {
         .route("/metrics", get(metrics))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(most_body_bytes(&app)))
+        .layer(DefaultBodyLimit::max(max_body_bytes(&app)))
         .with_state(app)
 }
 
-fn most_body_bytes(app: &App) -> usize {
+fn max_body_bytes(app: &App) -> usize {
     match app.model.media {
-        Some(_) => MOST_PICTURE_BODY_BYTES,
-        None => MOST_BODY_BYTES,
+        Some(_) => MAX_IMAGE_BODY_BYTES,
+        None => MAX_BODY_BYTES,
     }
 }
 
@@ -84,10 +84,10 @@ async fn wrong_method(method: Method, uri: Uri) -> Refusal {
     Refusal::wrong_method(method.as_str(), uri.path())
 }
 
-/// Lets through who shows the key.
+/// Checks the API key.
 async fn authorize(State(app): State<Shared>, request: Request, next: Next) -> Response {
     match &app.api_key {
-        Some(key) if !bearer(request.headers()).is_some_and(|shown| key.is(shown)) => {
+        Some(key) if !bearer(request.headers()).is_some_and(|candidate| key.is(candidate)) => {
             app.metrics.ended(Outcome::Refused);
             Refusal::unauthorized().into_response()
         }
@@ -109,7 +109,7 @@ async fn health(State(app): State<Shared>) -> Response {
 }
 
 async fn metrics(State(app): State<Shared>) -> Response {
-    match app.metrics.text(app.admission.taken()) {
+    match app.metrics.text(app.admission.admitted()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => Refusal::failed(error).into_response(),
     }
@@ -135,16 +135,16 @@ fn described(app: &App) -> Value {
 type Body = Result<Bytes, BytesRejection>;
 
 async fn chat(State(app): State<Shared>, body: Body) -> Response {
-    told(&app, chat_answer(&app, body).await)
+    respond(&app, chat_response(&app, body).await)
 }
 
 async fn completions(State(app): State<Shared>, body: Body) -> Response {
-    told(&app, completions_answer(&app, body).await)
+    respond(&app, completions_response(&app, body).await)
 }
 
-/// The answer, or the refusal once it is counted.
-fn told(app: &App, answer: Result<Response, Refusal>) -> Response {
-    answer.unwrap_or_else(|refusal| {
+/// The response; a refusal is counted.
+fn respond(app: &App, response: Result<Response, Refusal>) -> Response {
+    response.unwrap_or_else(|refusal| {
         app.metrics.ended(Outcome::of_status(refusal.status()));
         refusal.into_response()
     })
@@ -152,86 +152,87 @@ fn told(app: &App, answer: Result<Response, Refusal>) -> Response {
 
 fn read(app: &App, body: Body) -> Result<Bytes, Refusal> {
     body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Refusal::too_large(most_body_bytes(app)),
+        StatusCode::PAYLOAD_TOO_LARGE => Refusal::too_large(max_body_bytes(app)),
         _ => Refusal::body(rejection.body_text()),
     })
 }
 
-async fn chat_answer(app: &Shared, body: Body) -> Result<Response, Refusal> {
+async fn chat_response(app: &Shared, body: Body) -> Result<Response, Refusal> {
     let arrived = Instant::now();
     let ChatRequest { conversation, settings } = ChatRequest::parse(&read(app, body)?, &app.model)?;
-    let places = app.admission.admit(settings.n)?;
+    let permit = app.admission.admit(settings.n)?;
     let prompt = match conversation {
-        Conversation::Text(messages) => off_the_loop(app, move |tokenizer| {
-            let text = tokenizer.render(&messages, Generation::Prompt)?;
+        Conversation::Text(messages) => run_blocking(app, move |tokenizer| {
+            let text = tokenizer.apply_chat_template(&messages, GenerationPrompt::Append)?;
             Ok(embodied_r_policy::Prompt::from(tokenizer.encode(&text)?))
         })
         .await?
         .map_err(|error| Refusal::from_policy("messages", &error))?,
-        Conversation::Pictures(messages, urls) => seen_prompt(app, messages, &urls).await?,
+        Conversation::Multimodal(messages, urls) => image_prompt(app, messages, &urls).await?,
     };
-    let asked = Asked { param: "messages", prompts: vec![prompt], form: Form::Chat };
-    answer(app, asked, settings, arrived, &places).await
+    let input = Input { param: "messages", prompts: vec![prompt], form: Form::Chat };
+    generate(app, input, settings, arrived, &permit).await
 }
 
-/// The prompt of a conversation with pictures, which the tower sees only if they fit the model.
-async fn seen_prompt(
+/// The prompt of a conversation with images, which are encoded only if they fit the context.
+async fn image_prompt(
     app: &Shared,
-    messages: Vec<Message>,
-    urls: &[PictureUrl],
+    messages: Vec<MultimodalMessage>,
+    urls: &[ImageUrl],
 ) -> Result<embodied_r_policy::Prompt, Refusal> {
-    // The parser gives pictures to models that can see alone.
-    let blind = || Refusal::failed("there is nothing to look at pictures with");
-    let media = app.model.media.as_ref().ok_or_else(blind)?;
+    // The parser accepts images only for vision-language models.
+    let no_encoder = || Refusal::failed("there is no vision encoder");
+    let media = app.model.media.as_ref().ok_or_else(no_encoder)?;
     let mut files = Vec::with_capacity(urls.len());
-    for PictureUrl { param, url } in urls {
+    for ImageUrl { param, url } in urls {
         files.push((param.clone(), media.bytes(param, url).await?));
     }
-    let (gallery, most) = (media.gallery.clone(), app.model.max_model_len);
-    off_the_loop(app, move |tokenizer| {
-        let pictures = files.iter().map(|(param, bytes)| media::decoded(param, bytes));
-        let pictures: Vec<RgbImage> = pictures.collect::<Result<_, _>>()?;
+    let (cache, most) = (media.embedding_cache.clone(), app.model.max_model_len);
+    run_blocking(app, move |tokenizer| {
+        let images = files.iter().map(|(param, bytes)| media::decode(param, bytes));
+        let images: Vec<RgbImage> = images.collect::<Result<_, _>>()?;
         let refused = |error: embodied_r_vision::Error| match &error {
             embodied_r_vision::Error::Policy(error) => Refusal::from_policy("messages", error),
-            embodied_r_vision::Error::Proportions { .. } => {
+            embodied_r_vision::Error::AspectRatio { .. } => {
                 Refusal::about("messages", error.to_string())
             }
             _ => Refusal::failed(error),
         };
         let mut tokens = 0;
-        for picture in &pictures {
-            tokens += gallery.eyes().image_tokens(picture.dimensions()).map_err(refused)?;
+        for image in &images {
+            tokens += cache.vision_encoder().image_tokens(image.dimensions()).map_err(refused)?;
         }
         if tokens >= most {
             return Err(Refusal::too_long("messages", tokens, 1, most));
         }
-        let seen = gallery.images(&pictures.iter().collect::<Vec<_>>()).map_err(refused)?;
-        gallery.eyes().prompt(tokenizer, &messages, &seen).map_err(refused)
+        let embeddings =
+            cache.encode_images(&images.iter().collect::<Vec<_>>()).map_err(refused)?;
+        cache.vision_encoder().prompt(tokenizer, &messages, &embeddings).map_err(refused)
     })
     .await?
 }
 
-async fn completions_answer(app: &Shared, body: Body) -> Result<Response, Refusal> {
+async fn completions_response(app: &Shared, body: Body) -> Result<Response, Refusal> {
     let arrived = Instant::now();
-    let CompletionRequest { prompts, ends, echo, settings } =
+    let CompletionRequest { prompts, special_tokens, echo, settings } =
         CompletionRequest::parse(&read(app, body)?, &app.model)?;
-    let places = app.admission.admit(settings.n.saturating_mul(prompts.len()))?;
-    let (prompts, texts) = off_the_loop(app, move |tokenizer| {
+    let permit = app.admission.admit(settings.n.saturating_mul(prompts.len()))?;
+    let (prompts, texts) = run_blocking(app, move |tokenizer| {
         let texts = match echo {
             Echo::On => Some(texts(tokenizer, &prompts)?),
             Echo::Off => None,
         };
-        Ok((ids(tokenizer, prompts, ends)?, texts))
+        Ok((ids(tokenizer, prompts, special_tokens)?, texts))
     })
     .await?
     .map_err(|error: embodied_r_policy::Error| Refusal::from_policy("prompt", &error))?;
     let prompts = prompts.into_iter().map(embodied_r_policy::Prompt::from).collect();
     let form = Form::Completion { echo: texts, n: settings.n };
-    answer(app, Asked { param: "prompt", prompts, form }, settings, arrived, &places).await
+    generate(app, Input { param: "prompt", prompts, form }, settings, arrived, &permit).await
 }
 
-/// Runs what takes long on a thread that may block.
-async fn off_the_loop<T: Send + 'static>(
+/// Runs CPU-heavy work on a blocking thread.
+async fn run_blocking<T: Send + 'static>(
     app: &Shared,
     work: impl FnOnce(&Tokenizer) -> T + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -243,7 +244,7 @@ async fn off_the_loop<T: Send + 'static>(
 fn texts(tokenizer: &Tokenizer, prompts: &[Prompt]) -> embodied_r_policy::Result<Vec<String>> {
     let text = |prompt: &Prompt| match prompt {
         Prompt::Text(text) => Ok(text.clone()),
-        Prompt::Ids(ids) => tokenizer.decode(ids, Special::Keep),
+        Prompt::Ids(ids) => tokenizer.decode(ids, SpecialTokens::Keep),
     };
     prompts.iter().map(text).collect()
 }
@@ -251,31 +252,31 @@ fn texts(tokenizer: &Tokenizer, prompts: &[Prompt]) -> embodied_r_policy::Result
 fn ids(
     tokenizer: &Tokenizer,
     prompts: Vec<Prompt>,
-    ends: Ends,
+    special_tokens: AddSpecialTokens,
 ) -> embodied_r_policy::Result<Vec<Vec<u32>>> {
-    let ids = |prompt| match (prompt, ends) {
+    let ids = |prompt| match (prompt, special_tokens) {
         (Prompt::Ids(ids), _) => Ok(ids),
-        (Prompt::Text(text), Ends::Framed) => tokenizer.encode_unframed(&text),
-        (Prompt::Text(text), Ends::Bare) => tokenizer.encode(&text),
+        (Prompt::Text(text), AddSpecialTokens::Yes) => tokenizer.encode_with_special_tokens(&text),
+        (Prompt::Text(text), AddSpecialTokens::No) => tokenizer.encode(&text),
     };
     prompts.into_iter().map(ids).collect()
 }
 
-/// Prompts, the field that they came in, and the form that their answer wants.
-struct Asked {
+/// Prompts, the field that they came from, and the response format.
+struct Input {
     param: &'static str,
     prompts: Vec<embodied_r_policy::Prompt>,
     form: Form,
 }
 
-async fn answer(
+async fn generate(
     app: &Shared,
-    asked: Asked,
+    input: Input,
     settings: Settings,
     arrived: Instant,
-    places: &Places,
+    permit: &Permit,
 ) -> Result<Response, Refusal> {
-    let Asked { param, prompts, form } = asked;
+    let Input { param, prompts, form } = input;
     let after = |prompt: &embodied_r_policy::Prompt| {
         settings.sampling_after(param, prompt.len(), &app.model)
     };
@@ -283,9 +284,9 @@ async fn answer(
     let (prompt_tokens, count) =
         (prompts.iter().map(embodied_r_policy::Prompt::len).sum(), prompts.len());
     let stream = settings.seed.unwrap_or_else(|| fastrand::u64(..));
-    let running = app.driver.submit(prompts, samplings, settings.n, stream, arrived, places);
+    let running = app.driver.submit(prompts, samplings, settings.n, stream, arrived, permit);
     let envelope = Envelope::new(form, &app.model.name);
-    Answer::new(app, running, settings, envelope, prompt_tokens, count).send().await
+    ResponseBuilder::new(app, running, settings, envelope, prompt_tokens, count).send().await
 }
 
 #[cfg(test)]
@@ -293,15 +294,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_read_from_a_bearers_header_alone() {
-        let shown = |value: &'static str| {
+    fn a_key_is_read_from_bearer_headers_only() {
+        let key = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::AUTHORIZATION, header::HeaderValue::from_static(value));
             bearer(&headers).map(str::to_owned)
         };
-        assert_eq!(shown("Bearer sk-a").as_deref(), Some("sk-a"));
-        assert_eq!(shown("bearer sk-a").as_deref(), Some("sk-a"));
-        assert_eq!(shown("Basic sk-a"), None);
-        assert_eq!(shown("sk-a"), None);
+        assert_eq!(key("Bearer sk-a").as_deref(), Some("sk-a"));
+        assert_eq!(key("bearer sk-a").as_deref(), Some("sk-a"));
+        assert_eq!(key("Basic sk-a"), None);
+        assert_eq!(key("sk-a"), None);
     }
 }

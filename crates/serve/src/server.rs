@@ -1,4 +1,4 @@
-//! The server as a whole: its options, its start and its end.
+//! The server: options, startup and graceful shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,56 +6,56 @@ use std::time::Duration;
 use axum::serve::ListenerExt as _;
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{Engine, EngineOptions, InferenceModel, SamplingDefaults};
-use embodied_r_vision::Gallery;
+use embodied_r_vision::EmbeddingCache;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use crate::admission::Admission;
-use crate::api_key::ApiKey;
+use crate::api_key::ApiKeyHash;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::media::{Media, MediaOptions};
 use crate::metrics::Metrics;
-use crate::reply::now_s;
 use crate::request::Model;
+use crate::response::now_s;
 use crate::routes::{self, App};
 
-/// How often a server that drains looks whether it is done.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The poll interval while draining.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
 
-/// How long clients have to take the last bytes once nothing more is drawn.
-const LAST_BYTES: Duration = Duration::from_secs(2);
+/// How long clients may take to read the last bytes after generation ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a server may do.
+/// The options of a server.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// The name that clients ask for.
+    /// The model's name in requests.
     pub name: String,
-    /// Most tokens of a prompt and its completion together; none: as many as the model takes.
+    /// The context length: maximum tokens of prompt and completion together. `None` uses the model's.
     pub max_model_len: Option<usize>,
-    /// What the engine may use.
+    /// The engine's options.
     pub engine: EngineOptions,
-    /// Sequences that may wait for a place in the engine; requests beyond them are refused.
+    /// Sequences that may be queued; further requests are refused.
     pub max_queue: usize,
-    /// How long running requests may take to finish once the server is told to stop.
+    /// How long running requests may take to finish on shutdown.
     pub drain_timeout: Duration,
-    /// The key that clients have to show; none: no key is asked for.
-    pub api_key: Option<ApiKey>,
-    /// Sampling where a request says nothing.
+    /// The required API key; `None` disables authentication.
+    pub api_key: Option<ApiKeyHash>,
+    /// Defaults of the sampling parameters.
     pub defaults: SamplingDefaults,
 }
 
-/// What a model that can see looks at pictures with.
+/// Image support for a vision-language model.
 pub struct Vision {
-    /// Its eyes, and what they saw lately.
-    pub gallery: Arc<Gallery>,
-    /// Which pictures requests may name.
+    /// The vision encoder with its embedding cache.
+    pub embedding_cache: Arc<EmbeddingCache>,
+    /// The allowed image URLs.
     pub media: MediaOptions,
 }
 
-/// A model behind OpenAI's API, its engine started.
+/// An OpenAI-compatible server with a running engine.
 pub struct Server {
     app: Arc<App>,
     engine_ended: oneshot::Receiver<()>,
@@ -63,10 +63,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the engine's thread. With `vision` requests may hold pictures.
+    /// Starts the engine thread. With `vision`, requests may contain images.
     ///
     /// # Errors
-    /// [`Error::Option`] for options that cannot be; the engine or its thread cannot be made.
+    /// [`Error::Option`] for invalid options; the engine or its thread cannot be started.
     pub fn new(
         model: Arc<InferenceModel>,
         vision: Option<Vision>,
@@ -86,7 +86,7 @@ impl Server {
             (model.config().max_position_embeddings, model.config().vocab_size);
         let max_model_len = max_model_len.unwrap_or(most);
         if max_model_len < 2 || max_model_len > most {
-            let want = format!("at least 2 and at most {most}, which the model takes");
+            let want = format!("at least 2 and at most the model's context length, {most}");
             return Err(Error::Option { field: "max_model_len", found: max_model_len, want });
         }
         for (field, found) in [
@@ -102,24 +102,25 @@ impl Server {
         let engine = Engine::new(model, engine)?;
         let (driver, engine_ended) = Driver::start(engine, metrics.clone())?;
         let media =
-            vision.map(|Vision { gallery, media }| Media::new(gallery, media)).transpose()?;
+            vision.map(|Vision { embedding_cache, media }| Media::new(embedding_cache, media));
+        let media = media.transpose()?;
         let model = Model { name, tokenizer, defaults, vocabulary, max_model_len, media };
         let app = App { model, driver, admission, metrics, api_key, began_s: now_s() };
         Ok(Self { app: Arc::new(app), engine_ended, drain_timeout })
     }
 
-    /// Serves until `stop` gives something; then takes no new requests and ends when the running
-    /// ones have, when their time is over, or when `stop` gives something again.
+    /// Serves until a message on `stop`, then drains: refuses new requests and returns when the running ones have
+    /// finished, the drain timeout elapses, or `stop` gets another message.
     ///
     /// # Errors
     /// [`Error::EngineGone`], [`Error::Serve`].
     pub async fn run(self, listener: TcpListener, mut stop: UnboundedReceiver<()>) -> Result<()> {
         let Self { app, mut engine_ended, drain_timeout } = self;
         let (close, closed) = oneshot::channel::<()>();
-        // An event of a stream is small, and its reader waits for it.
+        // Stream events are small and must not be delayed by Nagle's algorithm.
         let listener = listener.tap_io(|stream| {
             if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "cannot send without delay");
+                tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
         });
         let serve = axum::serve(listener, routes::router(app.clone()));
@@ -138,7 +139,7 @@ impl Server {
             }
         }
         app.admission.close();
-        tracing::info!(running = app.admission.taken(), "stopping");
+        tracing::info!(running = app.admission.admitted(), "stopping");
         tokio::select! {
             () = idle(&app.admission) => {}
             () = sleep(drain_timeout) => app.driver.abort(),
@@ -146,15 +147,15 @@ impl Server {
             _ = &mut engine_ended => return Err(Error::EngineGone),
         }
         let _ = close.send(());
-        // Who does not read their answer does not keep the server.
-        let _ = timeout(LAST_BYTES, serving).await;
+        // A client that does not read its response must not block the shutdown.
+        let _ = timeout(FLUSH_TIMEOUT, serving).await;
         Ok(())
     }
 }
 
-/// Waits until no sequence is left.
+/// Waits until all admitted sequences have finished.
 async fn idle(admission: &Admission) {
-    while admission.taken() > 0 {
-        sleep(LOOK_EVERY).await;
+    while admission.admitted() > 0 {
+        sleep(DRAIN_POLL).await;
     }
 }

@@ -1,14 +1,14 @@
-//! The things that stand in rooms: names, colours and shapes.
+//! The catalogue of objects: names, colours and shapes.
 
-/// The solid by which an object is drawn.
+/// The solid used to render an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     Box,
     Cylinder,
 }
 
-/// One kind of object. All kinds have footprints of the same distribution, so that no name says
-/// anything about the place of its object; only colour, shape and height differ.
+/// An object class. Footprints of all classes have the same distribution, so that a name reveals
+/// nothing about its object's position; only colour, shape and height differ.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
     /// A single word.
@@ -24,7 +24,7 @@ const fn kind(name: &'static str, colour: [u8; 3], shape: Shape, height_m: f64) 
     Kind { name, colour, shape, height_m }
 }
 
-/// Every kind; a room holds at most one of each.
+/// All object classes; a room has at most one object of each.
 pub(crate) const KINDS: [Kind; 20] = [
     kind("bed", [205, 92, 92], Shape::Box, 0.7),
     kind("bench", [160, 110, 50], Shape::Box, 0.8),
@@ -48,7 +48,7 @@ pub(crate) const KINDS: [Kind; 20] = [
     kind("vase", [130, 40, 150], Shape::Cylinder, 1.1),
 ];
 
-/// The kind called `name`, if there is one.
+/// The object class called `name`, if any.
 pub(crate) fn kind_named(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.name == name)
 }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_is_one_word_of_its_own_with_a_colour_of_its_own() {
+    fn every_class_has_a_unique_one_word_name_and_a_distinct_colour() {
         for (i, a) in KINDS.iter().enumerate() {
             assert!(a.name.chars().all(|c| c.is_ascii_lowercase()), "{}", a.name);
             for b in &KINDS[i + 1..] {

@@ -1,8 +1,8 @@
-//! The crate's error.
+//! The crate's error type.
 
 use std::path::PathBuf;
 
-/// What can go wrong while rooms are filmed and laid out.
+/// Errors of rendering rooms and writing datasets.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -12,31 +12,31 @@ pub enum Error {
     /// FFmpeg could not be started.
     #[error("cannot start `ffmpeg`: {source}; install FFmpeg with the encoder libx264")]
     FfmpegMissing {
-        /// The operating system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// FFmpeg gave up.
+    /// FFmpeg failed.
     #[error("`ffmpeg` could not write `{}`: {message}", path.display())]
     Ffmpeg {
         /// The video.
         path: PathBuf,
-        /// What it said last.
+        /// The last line of its standard error.
         message: String,
     },
-    /// The folder holds rooms of other settings.
+    /// The folder contains rooms with different settings.
     #[error(
-        "`{}` holds other rooms ({found}); choose an empty folder, or the settings they were made with",
+        "`{}` contains rooms with other settings ({found}); use an empty folder or the same settings",
         path.display()
     )]
-    OtherRooms {
+    ConflictingRooms {
         /// The folder.
         path: PathBuf,
-        /// The settings of the rooms that are there.
+        /// The settings of the existing rooms.
         found: String,
     },
-    /// Nothing was asked for.
-    #[error("nothing to make: `{field}` is 0 or empty")]
-    Nothing {
+    /// The request is empty.
+    #[error("nothing to generate: `{field}` is 0 or empty")]
+    EmptyRequest {
         /// The setting.
         field: &'static str,
     },
@@ -45,10 +45,10 @@ pub enum Error {
     Zip {
         /// The archive.
         path: PathBuf,
-        /// The archiver's reason.
+        /// The zip writer's error.
         source: zip::result::ZipError,
     },
 }
 
-/// The crate's result.
+/// The crate's result type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -2,13 +2,13 @@
 
 use embodied_r_data::scene::{Pose, SceneObject};
 
-/// The same angle within (-180, 180].
+/// Wraps an angle to (-180, 180].
 pub(crate) fn wrap(angle_deg: f64) -> f64 {
     let angle = angle_deg.rem_euclid(360.0);
     if angle > 180.0 { angle - 360.0 } else { angle }
 }
 
-/// The same angle within (-180, 180].
+/// Wraps an angle to (-180, 180].
 pub(crate) fn wrap_whole(angle_deg: i32) -> i32 {
     let angle = angle_deg.rem_euclid(360);
     if angle > 180 { angle - 360 } else { angle }
@@ -26,7 +26,7 @@ pub(crate) fn floor_distance_m(a: [f64; 3], b: [f64; 3]) -> f64 {
     (a[0] - b[0]).hypot(a[1] - b[1])
 }
 
-/// Distance between the closest points of two boxes.
+/// Distance between the closest points of two axis-aligned boxes.
 pub(crate) fn closest_distance_m(a: &SceneObject, b: &SceneObject) -> f64 {
     let gap = |axis: usize| {
         let apart = (a.center_m[axis] - b.center_m[axis]).abs();
@@ -35,7 +35,7 @@ pub(crate) fn closest_distance_m(a: &SceneObject, b: &SceneObject) -> f64 {
     (gap(0).powi(2) + gap(1).powi(2) + gap(2).powi(2)).sqrt()
 }
 
-/// The angle at `stand`, from the way to `face` round to the way to `target`, left positive.
+/// The angle at `stand` from the direction of `face` to that of `target`, left positive.
 pub(crate) fn turn_at_deg(stand: &SceneObject, face: &SceneObject, target: &SceneObject) -> f64 {
     let towards = |to: &SceneObject| {
         let dx = to.center_m[0] - stand.center_m[0];
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn angles_are_wrapped_to_a_half_turn_either_way() {
+    fn angles_are_wrapped_to_half_a_turn_either_way() {
         assert_eq!(wrap(190.0), -170.0);
         assert_eq!(wrap(-180.0), 180.0);
         assert_eq!(wrap_whole(-180), 180);

@@ -1,31 +1,31 @@
-//! Procedural rooms: egocentric videos, questions and true answers.
+//! Procedural rooms: egocentric videos, questions and ground-truth answers.
 //!
-//! Everything is a pure function of seeds: [`room`] draws a room with objects and a camera's path
-//! ([`embodied_r_data::scene::Scene`]) and asks about it, [`rationale`] reasons from captions
-//! alone, [`corpus`] writes text to pre-train a small model on, and [`rooms()`] films rooms and
-//! lays them out as the benchmarks do.
+//! Everything is a pure function of seeds. [`room`] generates a room with objects, a camera
+//! trajectory ([`embodied_r_data::scene::Scene`]) and questions. [`rationale`] reasons from captions
+//! alone. [`corpus`] generates pre-training text for a small model. [`rooms()`] renders videos and
+//! writes them in the benchmarks' layout.
 
-mod ask;
+mod caption_trace;
 mod captions;
 mod catalogue;
 pub mod corpus;
 mod error;
 mod geometry;
+mod question_template;
 mod questions;
 mod rationale;
 mod render;
 mod rng;
 mod rooms;
-mod trace;
 mod video;
 mod world;
 
-pub use ask::{Category, UnknownCategory};
+pub use caption_trace::captions_in;
 pub use captions::captions_at;
 pub use error::{Error, Result};
+pub use question_template::{Category, UnknownCategory};
 pub use questions::{Room, RoomQuestion, TextQuestion, room, text_question};
 pub use rationale::{Rationale, rationale, rationale_in_prompt};
 pub use rooms::{RoomsOptions, RoomsSummary, rooms};
-pub use trace::captions_in;
-pub use video::film;
+pub use video::render_video;
 pub use world::keyframes_by_pose;

@@ -1,73 +1,75 @@
-//! Questions with true answers about a room, balanced so that none can be guessed.
+//! Questions about a room with ground-truth answers, balanced against guessing.
 //!
-//! What the answer shall be (its side, its step, …) is drawn first and the room is drawn again
-//! until it has such an answer; names are given to objects at random and choices are shuffled.
-//! Hence neither letter nor content nor any word of the question tells anything about the answer.
+//! The class of the answer (its side, its step, …) is drawn first, and rooms are sampled until one
+//! has such an answer; object names are random and choices are shuffled. Hence neither the letter
+//! nor the content nor any word of the question is correlated with the answer.
 
 use embodied_r_data::Question;
-use embodied_r_data::prompts::{FrameText, perceived};
+use embodied_r_data::prompts::{FrameText, perceived_prompt};
 use embodied_r_data::scene::{Pose, Scene, SceneObject};
 use serde_json::{Map, Value};
 
-use crate::ask::{Ask, Category, Moment, letter, step_text, with_choices};
+use crate::caption_trace::CaptionTrace;
 use crate::captions::captions_at;
 use crate::geometry::{bearing_deg, closest_distance_m, turn_at_deg, wrap};
-use crate::rationale::{Quadrant, Rationale, reason};
+use crate::question_template::{
+    Category, Moment, QuestionTemplate, letter, step_text, with_choices,
+};
+use crate::rationale::{Quadrant, Rationale, derive_rationale};
 use crate::rng::Rng;
-use crate::trace::Trace;
 use crate::world::{draw, keyframes_by_pose, stops};
 
-/// How often a room is drawn anew before one is taken that lacks some of its questions.
-const MOST_DRAWS: u64 = 4000;
+/// Rejection-sampling limit, after which a room may lack some of its questions.
+const MAX_ATTEMPTS: u64 = 4000;
 
-/// A room and what is asked about it.
+/// A room and its questions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Room {
-    /// The room and the camera's path; names are left empty.
+    /// The room and the camera trajectory; scene and video names are empty.
     pub scene: Scene,
-    /// What is asked.
+    /// The questions.
     pub questions: Vec<RoomQuestion>,
 }
 
 /// A multiple-choice question about a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomQuestion {
-    /// Its kind.
+    /// Its category.
     pub category: Category,
-    /// The question alone.
+    /// The question without choices.
     pub stem: String,
     /// The choices, without their letters.
     pub options: Vec<String>,
-    /// The right letter.
+    /// The correct letter.
     pub answer: char,
-    /// `Question: …` and the choices, as the benchmarks put them.
+    /// `Question: …` and the choices, in the benchmarks' format.
     pub text: String,
 }
 
-/// A question about a room that was never filmed, with captions by [`keyframes_by_pose`].
+/// A text-only question about a room without a video; its captions use [`keyframes_by_pose`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextQuestion {
     /// The question.
     pub question: RoomQuestion,
-    /// What the captions say.
+    /// The captions.
     pub captions: Vec<FrameText>,
-    /// The reasoning that leads from the captions to the right answer.
+    /// The reasoning from the captions to the correct answer.
     pub rationale: Rationale,
 }
 
 impl TextQuestion {
-    /// The record as it is after perception: the prompt holds the captions and the question.
+    /// The record after perception, with captions and question in the prompt.
     pub fn perceived(&self) -> Question {
         self.perceived_with(&self.captions)
     }
 
-    /// The same with other captions, such as those of another room: what a blind guess is given.
+    /// The record with other captions, such as those of another room for a blind control.
     pub fn perceived_with(&self, captions: &[FrameText]) -> Question {
         Question {
             question_id: Value::Null,
             video_id: None,
             question_category: self.question.category.name().to_owned(),
-            question: perceived(captions, &self.question.text),
+            question: perceived_prompt(captions, &self.question.text),
             answer: self.question.answer.to_string(),
             scene_name: None,
             videos: None,
@@ -79,21 +81,21 @@ impl TextQuestion {
 
 /// Room `index` of `seed`, with `per_category` questions of each category.
 ///
-/// The rare room that does not allow all of them, after many draws, has fewer.
+/// In rare cases the sampling limit is reached and the room has fewer questions.
 pub fn room(seed: u64, index: u64, categories: &[Category], per_category: usize) -> Room {
     let mut rng = Rng::new(&[seed, index, 1]);
-    let wanted: Vec<(Category, usize)> = categories
+    let requested: Vec<(Category, usize)> = categories
         .iter()
         .flat_map(|&category| std::iter::repeat_n(category, per_category))
-        .map(|category| (category, rng.below(aims(category))))
+        .map(|category| (category, rng.below(answer_classes(category))))
         .collect();
     let mut best: Option<Room> = None;
-    for attempt in 0..MOST_DRAWS {
+    for attempt in 0..MAX_ATTEMPTS {
         let scene = draw(&[seed, index, 2, attempt]);
         let mut rng = Rng::new(&[seed, index, 3, attempt]);
-        let questions = ask_all(&Facts::new(&scene), &wanted, &mut rng);
+        let questions = generate_questions(&GroundTruth::new(&scene), &requested, &mut rng);
         if best.as_ref().is_none_or(|best| questions.len() > best.questions.len()) {
-            let complete = questions.len() == wanted.len();
+            let complete = questions.len() == requested.len();
             best = Some(Room { scene, questions });
             if complete {
                 break;
@@ -103,28 +105,33 @@ pub fn room(seed: u64, index: u64, categories: &[Category], per_category: usize)
     best.unwrap_or_else(|| Room { scene: draw(&[seed, index, 2, 0]), questions: Vec::new() })
 }
 
-/// Question `index` of `seed`; the categories take turns. `None` for no categories.
+/// Question `index` of `seed`, cycling through the categories. `None` without categories.
 pub fn text_question(seed: u64, index: u64, categories: &[Category]) -> Option<TextQuestion> {
     let turn = index.checked_rem(categories.len() as u64)?;
     let category = *categories.get(turn as usize)?;
-    let aim = Rng::new(&[seed, index, 4]).below(aims(category));
+    let answer_class = Rng::new(&[seed, index, 4]).below(answer_classes(category));
     (0..).find_map(|attempt: u64| {
         let scene = draw(&[seed, index, 5, attempt]);
-        let facts = Facts::new(&scene);
-        let question = facts.ask(category, aim, &mut Rng::new(&[seed, index, 6, attempt]))?;
-        let rationale = reason(&question.0, &question.1.options, &facts.key_trace)?;
+        let truth = GroundTruth::new(&scene);
+        let question =
+            truth.question(category, answer_class, &mut Rng::new(&[seed, index, 6, attempt]))?;
+        let rationale = derive_rationale(&question.0, &question.1.options, &truth.key_trace)?;
         let captions = captions_at(&scene, &keyframes_by_pose(&scene));
         Some(TextQuestion { question: question.1, captions, rationale })
     })
 }
 
-/// Asks what is wanted; leaves out what this room does not allow.
-fn ask_all(facts: &Facts<'_>, wanted: &[(Category, usize)], rng: &mut Rng) -> Vec<RoomQuestion> {
-    let mut questions: Vec<RoomQuestion> = Vec::with_capacity(wanted.len());
-    for &(category, aim) in wanted {
-        // A room's second question of a category must not be its first one again.
+/// Generates the requested questions, skipping those that this room does not support.
+fn generate_questions(
+    truth: &GroundTruth<'_>,
+    requested: &[(Category, usize)],
+    rng: &mut Rng,
+) -> Vec<RoomQuestion> {
+    let mut questions: Vec<RoomQuestion> = Vec::with_capacity(requested.len());
+    for &(category, answer_class) in requested {
+        // A room's questions of one category must differ.
         let fresh = (0..4).find_map(|_| {
-            let (_, question) = facts.ask(category, aim, rng)?;
+            let (_, question) = truth.question(category, answer_class, rng)?;
             questions.iter().all(|other| other.stem != question.stem).then_some(question)
         });
         questions.extend(fresh);
@@ -132,11 +139,11 @@ fn ask_all(facts: &Facts<'_>, wanted: &[(Category, usize)], rng: &mut Rng) -> Ve
     questions
 }
 
-/// How many kinds of answers a category has that the room must be drawn for.
-fn aims(category: Category) -> usize {
+/// Number of answer classes of a category to balance.
+fn answer_classes(category: Category) -> usize {
     match category {
         Category::LandmarkPosition | Category::ActionGeneration => 4,
-        // The step done last.
+        // The last completed step.
         Category::ProgressEvaluation => 4,
         // Start or end, left or right.
         Category::Counterfactual => 4,
@@ -146,50 +153,61 @@ fn aims(category: Category) -> usize {
 }
 
 /// A question before its choices are shuffled.
-struct Draft {
-    ask: Ask,
+struct QuestionDraft {
+    template: QuestionTemplate,
     right: String,
     wrong: Vec<String>,
 }
 
-/// What is true of a room, and what its captions say.
-struct Facts<'a> {
+/// A room's ground truth and its parsed captions.
+struct GroundTruth<'a> {
     scene: &'a Scene,
-    /// The poses at the full seconds.
+    /// The poses at full seconds.
     stops: Vec<Pose>,
-    /// True bearings by object and stop.
+    /// Ground-truth bearings by object and stop.
     bearings: Vec<Vec<f64>>,
-    key_trace: Trace,
-    stop_trace: Trace,
+    key_trace: CaptionTrace,
+    stop_trace: CaptionTrace,
 }
 
-impl<'a> Facts<'a> {
+impl<'a> GroundTruth<'a> {
     fn new(scene: &'a Scene) -> Self {
         let frames = stops(scene);
         let poses: Vec<Pose> = frames.iter().map(|&frame| scene.camera[frame]).collect();
         let along = |object: &SceneObject| poses.iter().map(|p| bearing_deg(p, object)).collect();
         let bearings = scene.objects.iter().map(along).collect();
         let trace = |frames: &[usize]| {
-            Trace::from_captions(&captions_at(scene, frames))
-                .unwrap_or(Trace { frames: Vec::new() })
+            CaptionTrace::from_captions(&captions_at(scene, frames))
+                .unwrap_or(CaptionTrace { frames: Vec::new() })
         };
         let (key_trace, stop_trace) = (trace(&keyframes_by_pose(scene)), trace(&frames));
         Self { scene, stops: poses, bearings, key_trace, stop_trace }
     }
 
-    /// A question whose answer is of the kind `aim`, if the room has one that the captions answer.
-    fn ask(&self, category: Category, aim: usize, rng: &mut Rng) -> Option<(Ask, RoomQuestion)> {
+    /// A question with an answer of `answer_class`, if the room has one that its captions support.
+    fn question(
+        &self,
+        category: Category,
+        answer_class: usize,
+        rng: &mut Rng,
+    ) -> Option<(QuestionTemplate, RoomQuestion)> {
         let draft = match category {
             Category::AppearanceOrder => self.order(rng),
-            Category::LandmarkPosition => {
-                self.position(aim, rng, |name| Ask::Position { name }, Quadrant::place)
-            }
-            Category::ActionGeneration => {
-                self.position(aim, rng, |name| Ask::Action { name }, Quadrant::action)
-            }
-            Category::ProgressEvaluation => self.progress(aim + 1, rng),
-            Category::Counterfactual => self.counterfactual(aim, rng),
-            Category::RelativeDirection => self.direction(aim, rng),
+            Category::LandmarkPosition => self.position(
+                answer_class,
+                rng,
+                |name| QuestionTemplate::Position { name },
+                Quadrant::direction,
+            ),
+            Category::ActionGeneration => self.position(
+                answer_class,
+                rng,
+                |name| QuestionTemplate::Action { name },
+                Quadrant::action,
+            ),
+            Category::ProgressEvaluation => self.progress(answer_class + 1, rng),
+            Category::Counterfactual => self.counterfactual(answer_class, rng),
+            Category::RelativeDirection => self.direction(answer_class, rng),
             Category::RelativeDistance => self.distance(rng),
         }?;
         let mut options = draft.wrong;
@@ -197,14 +215,16 @@ impl<'a> Facts<'a> {
         rng.shuffle(&mut options);
         let answer = letter(options.iter().position(|option| *option == draft.right)?);
         let supported = [&self.key_trace, &self.stop_trace].into_iter().all(|trace| {
-            reason(&draft.ask, &options, trace).is_some_and(|found| found.answer == answer)
+            derive_rationale(&draft.template, &options, trace)
+                .is_some_and(|found| found.answer == answer)
         });
         if !supported {
             return None;
         }
-        let text = with_choices(&draft.ask, &options);
-        let question = RoomQuestion { category, stem: draft.ask.text(), options, answer, text };
-        Some((draft.ask, question))
+        let text = with_choices(&draft.template, &options);
+        let question =
+            RoomQuestion { category, stem: draft.template.text(), options, answer, text };
+        Some((draft.template, question))
     }
 
     /// The objects' indices in random order.
@@ -218,8 +238,8 @@ impl<'a> Facts<'a> {
         self.scene.objects[object].name.clone()
     }
 
-    /// The stop at which an object comes into view, clear of the border of the view then and
-    /// before.
+    /// The stop at which an object first comes into view, if it is well inside the view then and
+    /// well outside before.
     fn clear_first_sight(&self, object: usize) -> Option<usize> {
         let half = self.scene.horizontal_fov_deg / 2.0;
         let bearings = &self.bearings[object];
@@ -229,8 +249,8 @@ impl<'a> Facts<'a> {
         clear.then_some(first)
     }
 
-    /// Three objects that come into view at different stops.
-    fn order(&self, rng: &mut Rng) -> Option<Draft> {
+    /// Three objects that first come into view at different stops.
+    fn order(&self, rng: &mut Rng) -> Option<QuestionDraft> {
         let mut chosen: Vec<(usize, usize)> = Vec::new();
         for object in self.shuffled(rng) {
             let Some(stop) = self.clear_first_sight(object) else { continue };
@@ -245,36 +265,39 @@ impl<'a> Facts<'a> {
         let [a, b, c] = right.as_slice() else { return None };
         let others = [[a, c, b], [b, a, c], [b, c, a], [c, a, b], [c, b, a]];
         let wrong = rng.sample(&others.map(|names| names.map(String::as_str).join(", ")), 3);
-        Some(Draft { ask: Ask::Order { names }, right: right.join(", "), wrong })
+        Some(QuestionDraft {
+            template: QuestionTemplate::Order { names },
+            right: right.join(", "),
+            wrong,
+        })
     }
 
-    /// An object in the quadrant `aim` at the end, 15° or more from the quadrant's borders.
+    /// An object in the quadrant `answer_class` of the final pose, 15° or more from its borders.
     fn position(
         &self,
-        aim: usize,
+        answer_class: usize,
         rng: &mut Rng,
-        ask: fn(String) -> Ask,
+        template: fn(String) -> QuestionTemplate,
         option: fn(Quadrant) -> &'static str,
-    ) -> Option<Draft> {
-        let wanted = *Quadrant::ALL.get(aim)?;
+    ) -> Option<QuestionDraft> {
+        let quadrant = *Quadrant::ALL.get(answer_class)?;
         let object = self.shuffled(rng).into_iter().find(|&object| {
             let Some(&bearing) = self.bearings[object].last() else { return false };
             let from_border = (bearing.abs() - 45.0).abs().min((bearing.abs() - 135.0).abs());
-            Quadrant::of(bearing) == wanted
+            Quadrant::of(bearing) == quadrant
                 && from_border >= 15.0
                 && self.key_trace.last_sight(&self.scene.objects[object].name).is_some()
         })?;
-        let wrong = Quadrant::ALL.into_iter().filter(|quadrant| *quadrant != wanted);
-        Some(Draft {
-            ask: ask(self.name(object)),
-            right: option(wanted).to_owned(),
+        let wrong = Quadrant::ALL.into_iter().filter(|other| *other != quadrant);
+        Some(QuestionDraft {
+            template: template(self.name(object)),
+            right: option(quadrant).to_owned(),
             wrong: wrong.map(|quadrant| option(quadrant).to_owned()).collect(),
         })
     }
 
-    /// A route of four objects of which the first `done` were faced, in this order, and the others
-    /// never.
-    fn progress(&self, done: usize, rng: &mut Rng) -> Option<Draft> {
+    /// A route of four objects, of which only the first `done` were faced, in this order.
+    fn progress(&self, done: usize, rng: &mut Rng) -> Option<QuestionDraft> {
         let (mut faced, mut never) = (Vec::new(), Vec::new());
         for object in self.shuffled(rng) {
             let bearings = &self.bearings[object];
@@ -299,19 +322,19 @@ impl<'a> Facts<'a> {
         let right = step_text(route.get(done - 1)?);
         let steps = route.iter().map(|name| step_text(name));
         let wrong = steps.filter(|step| *step != right).collect();
-        Some(Draft { ask: Ask::Progress { route }, right, wrong })
+        Some(QuestionDraft { template: QuestionTemplate::Progress { route }, right, wrong })
     }
 
-    /// A turn at the start or the end that would bring one object ahead and leave two aside.
-    fn counterfactual(&self, aim: usize, rng: &mut Rng) -> Option<Draft> {
-        let moment = if aim.is_multiple_of(2) { Moment::Start } else { Moment::End };
+    /// A rotation at the start or the end that would bring one object ahead and leave two aside.
+    fn counterfactual(&self, answer_class: usize, rng: &mut Rng) -> Option<QuestionDraft> {
+        let moment = if answer_class.is_multiple_of(2) { Moment::Start } else { Moment::End };
         let degrees = *rng.pick(&[60, 90, 120])?;
-        let turn_deg = if aim / 2 == 0 { degrees } else { -degrees };
+        let turn_deg = if answer_class / 2 == 0 { degrees } else { -degrees };
         let stop = if moment == Moment::Start { 0 } else { self.stops.len() - 1 };
         let (mut near, mut far) = (Vec::new(), Vec::new());
         for object in self.shuffled(rng) {
             let name = self.name(object);
-            // Choices are of what was seen, so that being mentioned is no hint.
+            // All choices were seen, so that being mentioned gives no hint.
             if self.key_trace.first_sight(&name).is_none() {
                 continue;
             }
@@ -326,13 +349,17 @@ impl<'a> Facts<'a> {
             return None;
         }
         let right = near.into_iter().next()?;
-        Some(Draft { ask: Ask::Counterfactual { moment, turn_deg }, right, wrong: far })
+        Some(QuestionDraft {
+            template: QuestionTemplate::Counterfactual { moment, turn_deg },
+            right,
+            wrong: far,
+        })
     }
 
-    /// Stand at one object, face another across the room: the third is clearly to one side.
-    fn direction(&self, aim: usize, rng: &mut Rng) -> Option<Draft> {
+    /// Standing at one object and facing another across the room, a third is clearly to one side.
+    fn direction(&self, answer_class: usize, rng: &mut Rng) -> Option<QuestionDraft> {
         let objects = &self.scene.objects;
-        let side = if aim == 0 { 1.0 } else { -1.0 };
+        let side = if answer_class == 0 { 1.0 } else { -1.0 };
         for stand in self.shuffled(rng) {
             for face in self.shuffled(rng) {
                 let apart = wrap(self.bearings[stand][0] - self.bearings[face][0]).abs();
@@ -347,16 +374,21 @@ impl<'a> Facts<'a> {
                 });
                 let Some(target) = target else { continue };
                 let [stand, face, target] = [stand, face, target].map(|object| self.name(object));
-                let (right, wrong) = if aim == 0 { ("left", "right") } else { ("right", "left") };
-                let ask = Ask::Direction { stand, face, target };
-                return Some(Draft { ask, right: right.to_owned(), wrong: vec![wrong.to_owned()] });
+                let (right, wrong) =
+                    if answer_class == 0 { ("left", "right") } else { ("right", "left") };
+                let template = QuestionTemplate::Direction { stand, face, target };
+                return Some(QuestionDraft {
+                    template,
+                    right: right.to_owned(),
+                    wrong: vec![wrong.to_owned()],
+                });
             }
         }
         None
     }
 
-    /// An object, and four others one of which is clearly closest to it.
-    fn distance(&self, rng: &mut Rng) -> Option<Draft> {
+    /// An object and four others, of which one is clearly the closest.
+    fn distance(&self, rng: &mut Rng) -> Option<QuestionDraft> {
         let objects = &self.scene.objects;
         let order = self.shuffled(rng);
         let (&to, among) = order.split_first()?;
@@ -372,10 +404,13 @@ impl<'a> Facts<'a> {
         let right = self.name(by_distance[0].1);
         let among: Vec<_> = among.iter().map(|&object| self.name(object)).collect();
         let wrong = among.iter().filter(|name| **name != right).cloned().collect();
-        Some(Draft { ask: Ask::Distance { to: self.name(to), among }, right, wrong })
+        Some(QuestionDraft {
+            template: QuestionTemplate::Distance { to: self.name(to), among },
+            right,
+            wrong,
+        })
     }
 }
 
 #[cfg(test)]
-#[path = "questions_tests.rs"]
 mod tests;

@@ -1,28 +1,27 @@
-//! Reasoning from captions to an answer, in short statements of a regular language.
+//! Chain-of-thought rationales from captions, in short statements of a regular language.
 //!
-//! The language suits a small decoder: what is looked up follows what it is looked up by (a bearing
-//! its name, a letter its choice), operands stand beside their sum, and what matters is marked where
-//! it is met.
+//! The language suits a small decoder: values follow their keys (a bearing its name, a letter its
+//! choice), operands are next to their sum, and relevant items are marked inline.
 
 use std::collections::HashMap;
 
 use embodied_r_data::prompts::{FrameText, question_part};
-use embodied_r_data::scene::{Seen, view_text};
+use embodied_r_data::scene::{VisibleObject, view_text};
 
-use crate::ask::{Ask, Moment, letter, parse_with_choices, step_text};
+use crate::caption_trace::{CaptionTrace, bearing_text, captions_in, faced as is_faced};
 use crate::geometry::wrap_whole;
-use crate::trace::{Trace, bearing_text, captions_in, faced as is_faced};
+use crate::question_template::{Moment, QuestionTemplate, letter, parse_with_choices, step_text};
 
-/// Reasoning about a question, and where it leads.
+/// A chain of thought and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rationale {
     /// The choices, each with its letter.
     pub choices: String,
-    /// What the captions say that bears on the question; empty where the answer is given at once.
+    /// The statements derived from the captions; empty for a direct answer.
     pub grounds: String,
-    /// The content and the letter of one choice.
+    /// The content and letter of the chosen option.
     pub conclusion: String,
-    /// The letter of that choice.
+    /// The letter of the chosen option.
     pub answer: char,
 }
 
@@ -33,56 +32,62 @@ impl Rationale {
         Self { choices: choices_text(options), grounds, conclusion, answer }
     }
 
-    /// The same without its grounds, as one answers who does not look.
-    pub fn at_once(self) -> Self {
+    /// The rationale without its grounds: a direct answer.
+    pub fn without_grounds(self) -> Self {
         Self { grounds: String::new(), ..self }
     }
 
-    /// The same grounds, but another one of `options` in the conclusion.
+    /// The same grounds with `options[index]` as the conclusion.
     pub(crate) fn concluding(self, options: &[String], index: usize) -> Self {
         Self::new(self.grounds, options, index)
     }
 
-    /// All of the reasoning.
+    /// The content of the `<think>` tag.
     pub fn think(&self) -> String {
         let parts = [&self.choices, &self.grounds, &self.conclusion].map(String::as_str);
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
     }
 
-    /// What a model is to write: `<think>…</think><answer>B</answer>`.
+    /// The target completion: `<think>…</think><answer>B</answer>`.
     pub fn completion(&self) -> String {
         format!("<think>{}</think><answer>{}</answer>", self.think(), self.answer)
     }
 }
 
-/// Reasons about a question of [`crate::Category`], given as `Question: …` with its choices, from
-/// the frames' captions alone. `None` where the captions do not support any of the options, or
-/// either text has another form than this crate's.
+/// The rationale for a question of [`crate::Category`], given as `Question: …` with its choices,
+/// from captions alone. `None` if the captions support none of the options, or if either text is
+/// not in this crate's format.
 ///
-/// What the captions say need not be true; compare [`Rationale::answer`] with the known answer
-/// before learning from it.
+/// Captions may be wrong: compare [`Rationale::answer`] with the reference answer before training on
+/// it.
 pub fn rationale(question: &str, captions: &[FrameText]) -> Option<Rationale> {
-    let (ask, options) = parse_with_choices(question)?;
-    reason(&ask, &options, &Trace::from_captions(captions)?)
+    let (template, options) = parse_with_choices(question)?;
+    derive_rationale(&template, &options, &CaptionTrace::from_captions(captions)?)
 }
 
-/// [`rationale`] for a whole perceived prompt, which holds the captions and the question.
+/// [`rationale`] for a whole perceived prompt with captions and question.
 pub fn rationale_in_prompt(prompt: &str) -> Option<Rationale> {
     rationale(question_part(prompt), &captions_in(prompt)?)
 }
 
-/// The rationale for `ask` with `options` from what `trace` says.
-pub(crate) fn reason(ask: &Ask, options: &[String], trace: &Trace) -> Option<Rationale> {
-    let (statements, content) = match ask {
-        Ask::Order { names } => order(names, trace)?,
-        Ask::Position { name } => position(name, trace, Quadrant::place)?,
-        Ask::Action { name } => position(name, trace, Quadrant::action)?,
-        Ask::Progress { route } => progress(route, trace)?,
-        Ask::Counterfactual { moment, turn_deg } => {
+/// The rationale for `template` with `options`, from the captions in `trace`.
+pub(crate) fn derive_rationale(
+    template: &QuestionTemplate,
+    options: &[String],
+    trace: &CaptionTrace,
+) -> Option<Rationale> {
+    let (statements, content) = match template {
+        QuestionTemplate::Order { names } => order(names, trace)?,
+        QuestionTemplate::Position { name } => position(name, trace, Quadrant::direction)?,
+        QuestionTemplate::Action { name } => position(name, trace, Quadrant::action)?,
+        QuestionTemplate::Progress { route } => progress(route, trace)?,
+        QuestionTemplate::Counterfactual { moment, turn_deg } => {
             counterfactual(*moment, *turn_deg, options, trace)?
         }
-        Ask::Direction { stand, face, target } => direction(stand, face, target, trace)?,
-        Ask::Distance { to, among } => distance(to, among, trace)?,
+        QuestionTemplate::Direction { stand, face, target } => {
+            direction(stand, face, target, trace)?
+        }
+        QuestionTemplate::Distance { to, among } => distance(to, among, trace)?,
     };
     let index = options.iter().position(|option| *option == content)?;
     Some(Rationale::new(statements.join(" "), options, index))
@@ -90,23 +95,23 @@ pub(crate) fn reason(ask: &Ask, options: &[String], trace: &Trace) -> Option<Rat
 
 /// `choices: left A, ahead B.`
 pub(crate) fn choices_text(options: &[String]) -> String {
-    let told: Vec<_> = options
+    let lettered: Vec<_> = options
         .iter()
         .enumerate()
         .map(|(index, option)| format!("{option} {}", letter(index)))
         .collect();
-    format!("choices: {}.", told.join(", "))
+    format!("choices: {}.", lettered.join(", "))
 }
 
-/// `so left A.`: the conclusion, followed by its letter as among the choices.
+/// `so left A.`: the conclusion and its letter.
 pub(crate) fn so_text(content: &str, answer: char) -> String {
     format!("so {content} {answer}.")
 }
 
-/// Statements, and the content of the option that they lead to.
+/// Statements and the content of the resulting option.
 type Reasoning = (Vec<String>, String);
 
-/// A quarter of the view all round.
+/// A quadrant of directions around the camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Quadrant {
     Ahead,
@@ -118,7 +123,7 @@ pub(crate) enum Quadrant {
 impl Quadrant {
     pub(crate) const ALL: [Self; 4] = [Self::Ahead, Self::Left, Self::Right, Self::Behind];
 
-    /// The quadrant of a bearing; the borders lie at 45° and 135° to either side.
+    /// The quadrant of a bearing, with borders at 45° and 135° to either side.
     pub(crate) fn of(bearing_deg: f64) -> Self {
         match bearing_deg {
             bearing if bearing.abs() <= 45.0 => Self::Ahead,
@@ -129,7 +134,7 @@ impl Quadrant {
     }
 
     /// The option of a landmark question.
-    pub(crate) fn place(self) -> &'static str {
+    pub(crate) fn direction(self) -> &'static str {
         match self {
             Self::Ahead => "ahead",
             Self::Left => "left",
@@ -138,7 +143,7 @@ impl Quadrant {
         }
     }
 
-    /// The option of an action question: what brings one nearer to something there.
+    /// The option of an action question: the action that leads towards this quadrant.
     pub(crate) fn action(self) -> &'static str {
         match self {
             Self::Ahead => "move forward",
@@ -149,9 +154,9 @@ impl Quadrant {
     }
 }
 
-/// The last sight of `name`, carried through every later turn: the statements, and the bearing at
-/// the end. A move without turn leaves the bearing as it is.
-pub(crate) fn carried(name: &str, trace: &Trace) -> Option<(Vec<String>, i32)> {
+/// The last bearing of `name`, updated by every later rotation: the statements and the final
+/// bearing. Moves without rotation leave the bearing unchanged.
+pub(crate) fn tracked(name: &str, trace: &CaptionTrace) -> Option<(Vec<String>, i32)> {
     let (seen, mut bearing) = trace.last_sight(name)?;
     let mut statements = vec![format!("last {}.", quoted(seen, name, trace)?)];
     for (frame, then) in trace.frames.iter().enumerate().skip(seen + 1) {
@@ -162,34 +167,37 @@ pub(crate) fn carried(name: &str, trace: &Trace) -> Option<(Vec<String>, i32)> {
     Some((statements, bearing))
 }
 
-/// What the caption of a frame says from `name` on: `lamp left 30, 3 m; bed ahead, 2 m`. Its end is
-/// followed by the next frame, with which the reasoning goes on.
-pub(crate) fn quoted(frame: usize, name: &str, trace: &Trace) -> Option<String> {
+/// The caption of a frame from `name` on: `lamp left 30, 3 m; bed ahead, 2 m`. Copying to the end of
+/// the caption brings the model to the next frame, with which the reasoning continues.
+pub(crate) fn quoted(frame: usize, name: &str, trace: &CaptionTrace) -> Option<String> {
     let seen = &trace.frames.get(frame)?.seen;
     let from = seen.iter().position(|seen| seen.name == name)?;
     Some(view_text(&seen[from..]))
 }
 
-fn position(name: &str, trace: &Trace, option: fn(Quadrant) -> &'static str) -> Option<Reasoning> {
-    let (statements, bearing) = carried(name, trace)?;
+fn position(
+    name: &str,
+    trace: &CaptionTrace,
+    option: fn(Quadrant) -> &'static str,
+) -> Option<Reasoning> {
+    let (statements, bearing) = tracked(name, trace)?;
     Some((statements, option(Quadrant::of(f64::from(bearing))).to_owned()))
 }
 
-fn order(names: &[String], trace: &Trace) -> Option<Reasoning> {
+fn order(names: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
     let mut firsts = Vec::with_capacity(names.len());
     for name in names {
         firsts.push((trace.first_sight(name)?.0, name.as_str()));
     }
     firsts.sort_unstable();
-    // Two that come into view in the same frame have no order that the captions tell.
+    // The captions give no order for objects that first appear in the same frame.
     let distinct = firsts.windows(2).all(|pair| pair[0].0 != pair[1].0);
     let ordered: Vec<_> = firsts.iter().map(|(_, name)| *name).collect();
     distinct.then(|| (vec![seen_text(names, trace)], ordered.join(", ")))
 }
 
-/// `seen: lamp yes, bed.`: everything, in the order in which it came into view, and which of it was
-/// `asked` for.
-pub(crate) fn seen_text(asked: &[String], trace: &Trace) -> String {
+/// `seen: lamp yes, bed.`: all objects in order of first appearance, with those in `asked` marked.
+pub(crate) fn seen_text(asked: &[String], trace: &CaptionTrace) -> String {
     let mut names: Vec<&String> = Vec::new();
     for seen in trace.frames.iter().flat_map(|frame| &frame.seen) {
         if !names.contains(&&seen.name) {
@@ -203,7 +211,7 @@ pub(crate) fn seen_text(asked: &[String], trace: &Trace) -> String {
     format!("seen: {}.", list_or_none(&marked.collect::<Vec<_>>()))
 }
 
-fn progress(route: &[String], trace: &Trace) -> Option<Reasoning> {
+fn progress(route: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
     let mut faced: Vec<_> =
         route.iter().filter_map(|name| Some((trace.last_faced(name)?, name))).collect();
     faced.sort_unstable();
@@ -212,10 +220,10 @@ fn progress(route: &[String], trace: &Trace) -> Option<Reasoning> {
     clear.then(|| (vec![faced_text(route, trace)], step_text(last)))
 }
 
-/// `faced: 0 lamp left 30, bed ahead yes. 1 none.`: what each frame shows, and which of `asked` was
-/// within 10 degrees of straight ahead.
-pub(crate) fn faced_text(asked: &[String], trace: &Trace) -> String {
-    let object = |seen: &Seen| {
+/// `faced: 0 lamp left 30, bed ahead yes. 1 none.`: the objects of each frame, with those in `asked`
+/// within 10 degrees of straight ahead marked.
+pub(crate) fn faced_text(asked: &[String], trace: &CaptionTrace) -> String {
+    let object = |seen: &VisibleObject| {
         let yes = if is_faced(seen) && asked.contains(&seen.name) { " yes" } else { "" };
         format!("{} {}{yes}", seen.name, bearing_text(seen.bearing_deg))
     };
@@ -226,7 +234,7 @@ pub(crate) fn faced_text(asked: &[String], trace: &Trace) -> String {
     format!("faced: {}", frames.collect::<Vec<_>>().join(" "))
 }
 
-/// The items with commas between them, or `none`.
+/// The items separated by commas, or `none`.
 pub(crate) fn list_or_none<T: AsRef<str>>(items: &[T]) -> String {
     match items {
         [] => "none".to_owned(),
@@ -234,55 +242,55 @@ pub(crate) fn list_or_none<T: AsRef<str>>(items: &[T]) -> String {
     }
 }
 
-/// Where things are, as bearings from the heading of frame 0.
-pub(crate) struct Map {
-    /// What was added up: `map: 0 ahead: ahead; lamp left 30: left 30. 1 left 60: left 60.` Each
-    /// frame's turn and heading, then the bearings and places of what comes into view.
+/// The objects' directions relative to the heading of frame 0.
+pub(crate) struct BearingMap {
+    /// The sums: `map: 0 ahead: ahead; lamp left 30: left 30. 1 left 60: left 60.` Per frame its
+    /// rotation and heading, then the bearings and directions of newly visible objects.
     pub(crate) text: String,
     /// The heading at the last frame.
     pub(crate) heading: i32,
-    places: HashMap<String, i32>,
+    directions: HashMap<String, i32>,
 }
 
-impl Map {
+impl BearingMap {
     /// The map of all frames.
-    pub(crate) fn new(trace: &Trace) -> Self {
-        let (mut heading, mut places) = (0, HashMap::new());
-        let mut told = Vec::new();
+    pub(crate) fn new(trace: &CaptionTrace) -> Self {
+        let (mut heading, mut directions) = (0, HashMap::new());
+        let mut parts = Vec::new();
         for (index, frame) in trace.frames.iter().enumerate() {
             let turn = frame.action.as_ref().map_or(0, |action| action.turn_deg);
             heading = wrap_whole(heading + turn);
             let mut text = format!("{index} {}: {}", bearing_text(turn), bearing_text(heading));
             let mut sign = ';';
             for seen in &frame.seen {
-                if places.contains_key(&seen.name) {
+                if directions.contains_key(&seen.name) {
                     continue;
                 }
-                let place = wrap_whole(heading + seen.bearing_deg);
-                places.insert(seen.name.clone(), place);
-                let [bearing, place] = [seen.bearing_deg, place].map(bearing_text);
-                text.push_str(&format!("{sign} {} {bearing}: {place}", seen.name));
+                let direction = wrap_whole(heading + seen.bearing_deg);
+                directions.insert(seen.name.clone(), direction);
+                let [bearing, direction] = [seen.bearing_deg, direction].map(bearing_text);
+                text.push_str(&format!("{sign} {} {bearing}: {direction}", seen.name));
                 sign = ',';
             }
-            told.push(text);
+            parts.push(text);
         }
-        Self { text: format!("map: {}.", told.join(". ")), heading, places }
+        Self { text: format!("map: {}.", parts.join(". ")), heading, directions }
     }
 
-    /// `lamp left 30`, and the figure.
-    pub(crate) fn place(&self, name: &str) -> Option<(String, i32)> {
-        let place = *self.places.get(name)?;
-        Some((format!("{name} {}", bearing_text(place)), place))
+    /// `lamp left 30`, and its value.
+    pub(crate) fn direction(&self, name: &str) -> Option<(String, i32)> {
+        let direction = *self.directions.get(name)?;
+        Some((format!("{name} {}", bearing_text(direction)), direction))
     }
 
-    /// Each of `names` with its angle off `from_deg`: the statements, and the name with the least.
-    /// `None` where two share the least.
+    /// The angle of each of `names` from `from_deg`: the statements and the name with the smallest.
+    /// `None` for a tie.
     pub(crate) fn nearest(&self, names: &[String], from_deg: i32) -> Option<Reasoning> {
         let mut statements = Vec::with_capacity(names.len());
         let mut angles = Vec::with_capacity(names.len());
         for name in names {
-            let (text, place) = self.place(name)?;
-            let off = wrap_whole(place - from_deg).abs();
+            let (text, direction) = self.direction(name)?;
+            let off = wrap_whole(direction - from_deg).abs();
             statements.push(format!("{text}, off {off}."));
             angles.push((off, name));
         }
@@ -293,7 +301,7 @@ impl Map {
     }
 }
 
-/// `target left 60, right 90: right 30.`: the heading, a turn, and where it leads.
+/// `target left 60, right 90: right 30.`: the heading, a rotation and the resulting heading.
 pub(crate) fn target_text(heading: i32, turn_deg: i32) -> (String, i32) {
     let target = wrap_whole(heading + turn_deg);
     let [from, turn, to] = [heading, turn_deg, target].map(bearing_text);
@@ -304,34 +312,34 @@ fn counterfactual(
     moment: Moment,
     turn_deg: i32,
     options: &[String],
-    trace: &Trace,
+    trace: &CaptionTrace,
 ) -> Option<Reasoning> {
-    let map = Map::new(trace);
+    let map = BearingMap::new(trace);
     let from = match moment {
         Moment::Start => 0,
         Moment::End => map.heading,
     };
-    let (told, target) = target_text(from, turn_deg);
+    let (target_statement, target) = target_text(from, turn_deg);
     let (mut angles, name) = map.nearest(options, target)?;
-    let mut statements = vec![map.text, told];
+    let mut statements = vec![map.text, target_statement];
     statements.append(&mut angles);
     Some((statements, name))
 }
 
-/// One who stands at `stand` and faces `face` looks across the camera's place where the two are
-/// opposite each other; the turn from `face` to `target` is then the same side as from there.
-fn direction(stand: &str, face: &str, target: &str, trace: &Trace) -> Option<Reasoning> {
+/// If `stand` and `face` are opposite each other, the line of sight passes the camera, so `target`
+/// is on the same side of `face` as seen from the camera.
+fn direction(stand: &str, face: &str, target: &str, trace: &CaptionTrace) -> Option<Reasoning> {
     let names = [stand, face, target].map(str::to_owned);
-    let map = Map::new(trace);
+    let map = BearingMap::new(trace);
     let mut statements = vec![map.text.clone()];
-    let mut places = Vec::with_capacity(names.len());
+    let mut directions = Vec::with_capacity(names.len());
     for name in &names {
-        let (text, place) = map.place(name)?;
+        let (text, direction) = map.direction(name)?;
         statements.push(format!("{text}."));
-        places.push(place);
+        directions.push(direction);
     }
-    let across = wrap_whole(places[0] - places[1]).abs();
-    let turn = wrap_whole(places[2] - places[1]);
+    let across = wrap_whole(directions[0] - directions[1]).abs();
+    let turn = wrap_whole(directions[2] - directions[1]);
     if across < 140 || turn == 0 || turn == 180 {
         return None;
     }
@@ -339,11 +347,11 @@ fn direction(stand: &str, face: &str, target: &str, trace: &Trace) -> Option<Rea
     Some((statements, if turn > 0 { "left" } else { "right" }.to_owned()))
 }
 
-/// With the objects all round the camera, the closest is the one at the least angle.
-fn distance(to: &str, among: &[String], trace: &Trace) -> Option<Reasoning> {
-    let map = Map::new(trace);
-    let (text, place) = map.place(to)?;
-    let (mut angles, name) = map.nearest(among, place)?;
+/// With all objects around the camera, the closest is the one at the smallest angle.
+fn distance(to: &str, among: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
+    let map = BearingMap::new(trace);
+    let (text, direction) = map.direction(to)?;
+    let (mut angles, name) = map.nearest(among, direction)?;
     let mut statements = vec![map.text, format!("{text}.")];
     statements.append(&mut angles);
     Some((statements, name))
@@ -375,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_carried_through_the_turns() {
+    fn a_bearing_is_updated_by_every_rotation() {
         let found = solve(WHERE_IS_THE_LAMP).unwrap();
         assert_eq!(
             found.completion(),
@@ -386,17 +394,17 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_at_once_has_the_same_conclusion_without_grounds() {
+    fn a_direct_answer_has_the_same_conclusion_without_grounds() {
         let found = solve(WHERE_IS_THE_LAMP).unwrap();
         assert_eq!(
-            found.at_once().completion(),
+            found.without_grounds().completion(),
             "<think>choices: left A, right B, ahead C, behind D. so right B.</think>\
              <answer>B</answer>"
         );
     }
 
     #[test]
-    fn an_order_is_told_by_what_came_into_view() {
+    fn an_order_follows_first_appearances() {
         let found = solve(
             "Question: What will be the first-time appearance order of the following categories \
              in the video: sofa, lamp?\n\nChoices:\nA. lamp, sofa\nB. sofa, lamp",
@@ -427,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counterfactual_turn_is_compared_with_places() {
+    fn a_counterfactual_rotation_is_compared_with_the_map() {
         let found = solve(
             "Question: If you had rotated left 90 at the start instead, which of these objects \
              would be nearest to straight ahead?\n\nChoices:\nA. lamp\nB. bed\nC. sofa",

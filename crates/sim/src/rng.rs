@@ -1,11 +1,11 @@
-//! Random numbers that depend on their keys alone.
+//! A counter-based random number generator.
 
-/// A small generator (SplitMix64) seeded by a list of numbers, the same on every machine.
+/// SplitMix64 seeded by a list of keys; gives the same numbers on every machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// A generator for `keys`, such as seed and index; other keys give unrelated numbers.
+    /// A generator for `keys`, such as seed and index. Different keys give independent streams.
     pub(crate) fn new(keys: &[u64]) -> Self {
         let mut rng = Self(0x243f_6a88_85a3_08d3);
         for &key in keys {
@@ -31,7 +31,7 @@ impl Rng {
         low + (high - low) * self.unit()
     }
 
-    /// A whole number in `0..n`; 0 for `n` = 0.
+    /// An integer in `0..n`; 0 for `n` = 0.
     pub(crate) fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.next_u64()) * n as u128) >> 64) as usize
     }
@@ -41,19 +41,19 @@ impl Rng {
         self.unit() < p
     }
 
-    /// One of `items`; `None` where there are none.
+    /// A random item; `None` if `items` is empty.
     pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.below(items.len()))
     }
 
-    /// Puts `items` into a random order.
+    /// Shuffles `items` in place.
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
         }
     }
 
-    /// `n` different ones of `items`, or all, in random order.
+    /// Up to `n` distinct items in random order.
     pub(crate) fn sample<T: Clone>(&mut self, items: &[T], n: usize) -> Vec<T> {
         let mut all = items.to_vec();
         self.shuffle(&mut all);
@@ -62,7 +62,7 @@ impl Rng {
     }
 }
 
-/// The finaliser of SplitMix64: a hash of 64 bits to 64 bits.
+/// SplitMix64's finalizer, a 64-bit hash.
 pub(crate) fn mix(key: u64) -> u64 {
     let key = (key ^ (key >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let key = (key ^ (key >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbouring_keys_give_unrelated_numbers() {
+    fn neighbouring_keys_give_independent_numbers() {
         let draw = |keys: &[u64]| Rng::new(keys).below(1000);
         let mut values: Vec<_> = (0..64).flat_map(|i| [draw(&[i, 0]), draw(&[0, i + 1])]).collect();
         values.sort_unstable();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_below_the_bound_comes_about_equally_often() {
+    fn numbers_below_the_bound_are_uniform() {
         let mut rng = Rng::new(&[7]);
         let mut counts = [0; 5];
         for _ in 0..5000 {
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_holds_different_items() {
+    fn a_sample_has_distinct_items() {
         let mut sample = Rng::new(&[1]).sample(&[1, 2, 3, 4, 5], 3);
         sample.sort_unstable();
         sample.dedup();

@@ -1,16 +1,15 @@
-//! Rooms laid out as the benchmarks are: annotation tables, videos, and the scene files that tell
-//! what is true.
+//! Writes rooms in the benchmarks' layout: annotation tables, videos, and ground-truth scene files.
 //!
 //! ```text
-//! OUT/rooms.json                                       what the rooms were made with
+//! OUT/rooms.json                                       the settings of the rooms
 //! OUT/VSI-Bench/test-00000-of-00001.parquet
 //! OUT/VSI-Bench/rooms.zip                              rooms/room_00000.mp4 …
 //! OUT/UrbanVideo-Bench/MCQ.parquet
 //! OUT/UrbanVideo-Bench/videos/Room_1_0.mp4 …
 //! OUT/scenes/room_00000.json, Room_1_0.json …
 //! ```
-//! A room belongs to one benchmark alone, so that no room is in two splits whichever way each
-//! benchmark is split.
+//! Each room belongs to one benchmark only, so that no room is in two splits however each benchmark
+//! is split.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -26,20 +25,20 @@ use serde::{Deserialize, Serialize};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use crate::ask::{Category, letter};
 use crate::error::{Error, Result};
+use crate::question_template::{Category, letter};
 use crate::questions::{Room, room};
-use crate::video::film;
+use crate::video::render_video;
 
-/// Name of the archive's folder, and of the data set in VSI-Bench's table.
+/// Name of the archive's folder and of the dataset in VSI-Bench's table.
 const DATASET: &str = "rooms";
 
-/// What is asked about each room.
+/// Which questions to generate for each room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomsOptions {
-    /// The kinds of questions. Rooms take turns between the benchmarks that these are of.
+    /// Question categories. Rooms alternate between the categories' benchmarks.
     pub categories: Vec<Category>,
-    /// Questions of each kind per room of its benchmark.
+    /// Questions per category and room of its benchmark.
     pub per_category: usize,
 }
 
@@ -49,16 +48,16 @@ impl Default for RoomsOptions {
     }
 }
 
-/// What was made.
+/// Counts of the generated rooms and questions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoomsSummary {
-    /// Rooms of each benchmark.
+    /// Number of rooms per benchmark.
     pub rooms: BTreeMap<Benchmark, usize>,
-    /// Questions of each category.
+    /// Number of questions per category.
     pub questions: BTreeMap<Category, usize>,
 }
 
-/// The settings that a folder of rooms was made with.
+/// The settings of a folder of rooms.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
@@ -68,17 +67,17 @@ struct Manifest {
     per_category: usize,
 }
 
-/// A room and the names under which it is laid out.
-struct Placed {
+/// A room and its benchmark.
+struct LaidOutRoom {
     benchmark: Benchmark,
     room: Room,
 }
 
-/// Makes `count` rooms of `seed` in the folder `out`. What is there already of the same settings is
-/// kept, so that work that was cut short goes on.
+/// Generates `count` rooms from `seed` in the folder `out`. Existing files of the same settings are
+/// kept, so an interrupted run resumes.
 ///
 /// # Errors
-/// There is nothing to make, `out` holds rooms of other settings or cannot be written, or FFmpeg
+/// The request is empty, `out` contains rooms with other settings or cannot be written, or FFmpeg
 /// fails.
 pub fn rooms(
     out: &Path,
@@ -93,53 +92,60 @@ pub fn rooms(
         ("per_category", options.per_category == 0),
     ];
     if let Some((field, _)) = empty.into_iter().find(|(_, empty)| *empty) {
-        return Err(Error::Nothing { field });
+        return Err(Error::EmptyRequest { field });
     }
-    claim(out, count, seed, options)?;
+    write_or_check_manifest(out, count, seed, options)?;
     let archive = out.join(Benchmark::Vsi.name()).join("rooms.zip");
     progress.start("rooms", Some(count));
     let placed = (0..count).into_par_iter().map(|index| {
-        let placed = place(out, &archive, seed, index, options)?;
+        let placed = generate_room(out, &archive, seed, index, options)?;
         progress.advance(1);
         Ok(placed)
     });
-    let placed: Result<Vec<Placed>> = placed.collect();
+    let placed: Result<Vec<LaidOutRoom>> = placed.collect();
     progress.finish();
     let placed = placed?;
     lay_out(out, &archive, &placed)?;
     Ok(summary(&placed))
 }
 
-/// Writes the settings into the folder, or checks that they are those that are there.
-fn claim(out: &Path, rooms: u64, seed: u64, options: &RoomsOptions) -> Result<()> {
+/// Writes the settings to the folder, or checks them against the existing ones.
+fn write_or_check_manifest(
+    out: &Path,
+    rooms: u64,
+    seed: u64,
+    options: &RoomsOptions,
+) -> Result<()> {
     let mut categories: Vec<_> =
         options.categories.iter().map(|category| category.name().to_owned()).collect();
     categories.dedup();
-    let wanted = Manifest { rooms, seed, categories, per_category: options.per_category };
+    let requested = Manifest { rooms, seed, categories, per_category: options.per_category };
     let path = out.join("rooms.json");
     let json = |source| DataError::Json { path: path.clone(), source };
     match fs::read_to_string(&path) {
-        Ok(text) if serde_json::from_str::<Manifest>(&text).is_ok_and(|it| it == wanted) => Ok(()),
+        Ok(text) if serde_json::from_str::<Manifest>(&text).is_ok_and(|it| it == requested) => {
+            Ok(())
+        }
         Ok(found) => {
             let found = found.split_whitespace().collect::<Vec<_>>().join(" ");
-            Err(Error::OtherRooms { path: out.into(), found })
+            Err(Error::ConflictingRooms { path: out.into(), found })
         }
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
-            let text = serde_json::to_vec_pretty(&wanted).map_err(json)?;
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let text = serde_json::to_vec_pretty(&requested).map_err(json)?;
             Ok(write_atomic(&path, &text)?)
         }
         Err(source) => Err(DataError::io("read", &path)(source).into()),
     }
 }
 
-/// Draws one room, writes its scene file and films it.
-fn place(
+/// Generates one room, writes its scene file and renders its video.
+fn generate_room(
     out: &Path,
     archive: &Path,
     seed: u64,
     index: u64,
     options: &RoomsOptions,
-) -> Result<Placed> {
+) -> Result<LaidOutRoom> {
     let of = |benchmark| {
         let categories = options.categories.iter().copied();
         categories.filter(|category| category.benchmark() == benchmark).collect::<Vec<_>>()
@@ -161,25 +167,25 @@ fn place(
     room.scene.video_id = format!("{stem}.mp4");
     room.scene.write(&out.join("scenes").join(format!("{stem}.json")))?;
     let folder = match benchmark {
-        Benchmark::Vsi => unpacked(archive),
+        Benchmark::Vsi => staging_folder(archive),
         Benchmark::Urban => out.join(benchmark.name()).join("videos"),
     };
     let video = folder.join(&room.scene.video_id);
     let is_packed = *benchmark == Benchmark::Vsi && archive.exists();
     if !is_packed && !video.exists() {
         fs::create_dir_all(&folder).map_err(DataError::io("create", &folder))?;
-        film(&room.scene, seed.wrapping_add(index), &video)?;
+        render_video(&room.scene, seed.wrapping_add(index), &video)?;
     }
-    Ok(Placed { benchmark: *benchmark, room })
+    Ok(LaidOutRoom { benchmark: *benchmark, room })
 }
 
-/// Where the archive's videos lie until all of them are there.
-fn unpacked(archive: &Path) -> PathBuf {
+/// The folder of VSI-Bench's videos until all are rendered and packed.
+fn staging_folder(archive: &Path) -> PathBuf {
     archive.with_file_name(DATASET)
 }
 
 /// Packs VSI-Bench's videos and writes both annotation tables.
-fn lay_out(out: &Path, archive: &Path, placed: &[Placed]) -> Result<()> {
+fn lay_out(out: &Path, archive: &Path, placed: &[LaidOutRoom]) -> Result<()> {
     let of = |benchmark| placed.iter().filter(move |placed| placed.benchmark == benchmark);
     let indoor: Vec<&Room> = of(Benchmark::Vsi).map(|placed| &placed.room).collect();
     let outdoor: Vec<&Room> = of(Benchmark::Urban).map(|placed| &placed.room).collect();
@@ -196,7 +202,7 @@ fn lay_out(out: &Path, archive: &Path, placed: &[Placed]) -> Result<()> {
     Ok(())
 }
 
-/// One row per question, numbered on by `id`.
+/// One row per question, with ids from `id`.
 fn rows<Row>(
     rooms: &[&Room],
     id: &mut impl Iterator<Item = i64>,
@@ -232,36 +238,36 @@ fn urban_row(question_id: i64, room: &Room, at: usize) -> UrbanRow {
     }
 }
 
-/// Packs the rooms' videos into the archive, unless that is done, and removes the loose ones.
+/// Packs the rooms' videos into the archive, if it does not exist, and removes the staging folder.
 fn pack(archive: &Path, rooms: &[&Room]) -> Result<()> {
-    let loose = unpacked(archive);
+    let loose = staging_folder(archive);
     if !archive.exists() {
-        let fault = |source| Error::Zip { path: archive.into(), source };
+        let zip_error = |source| Error::Zip { path: archive.into(), source };
         write_atomic_with(archive, |out| {
             let mut zip = ZipWriter::new(out);
-            // Video does not shrink.
+            // Video is already compressed.
             let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
             for room in rooms {
                 let name = &room.scene.video_id;
                 let path = loose.join(name);
-                zip.start_file(format!("{DATASET}/{name}"), stored).map_err(fault)?;
+                zip.start_file(format!("{DATASET}/{name}"), stored).map_err(zip_error)?;
                 let mut video = File::open(&path).map_err(DataError::io("read", &path))?;
                 io::copy(&mut video, &mut zip).map_err(DataError::io("write", archive))?;
             }
-            zip.finish().map(|_| ()).map_err(fault)
+            zip.finish().map(|_| ()).map_err(zip_error)
         })?;
     }
     match fs::remove_dir_all(&loose) {
-        Err(fault) if fault.kind() != io::ErrorKind::NotFound => {
-            Err(DataError::io("remove", &loose)(fault).into())
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(DataError::io("remove", &loose)(error).into())
         }
         _ => Ok(()),
     }
 }
 
-fn summary(placed: &[Placed]) -> RoomsSummary {
+fn summary(placed: &[LaidOutRoom]) -> RoomsSummary {
     let mut summary = RoomsSummary::default();
-    for Placed { benchmark, room } in placed {
+    for LaidOutRoom { benchmark, room } in placed {
         *summary.rooms.entry(*benchmark).or_default() += 1;
         for question in &room.questions {
             *summary.questions.entry(question.category).or_default() += 1;
@@ -302,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn rooms_are_laid_out_as_the_benchmarks_and_a_second_run_changes_nothing() {
+    fn rooms_have_the_benchmarks_layout_and_a_second_run_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path();
         let summary = made(out, 1).unwrap();
@@ -332,7 +338,7 @@ mod tests {
         made(out, 1).unwrap();
         assert_eq!(files(out), before);
         let error = made(out, 2).unwrap_err();
-        assert!(matches!(error, Error::OtherRooms { .. }), "{error}");
+        assert!(matches!(error, Error::ConflictingRooms { .. }), "{error}");
         assert_eq!(files(out), before);
     }
 
@@ -371,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_make_is_an_error_that_names_the_setting() {
+    fn an_empty_request_is_an_error_that_names_the_setting() {
         let folder = tempfile::tempdir().unwrap();
         let error = rooms(folder.path(), 0, 1, &RoomsOptions::default(), &Silent).unwrap_err();
         assert!(error.to_string().contains("`rooms`"), "{error}");

@@ -1,4 +1,4 @@
-//! Videos of rooms: frames from the ray caster, H.264 by FFmpeg.
+//! Renders videos of rooms: frames from the ray caster, H.264 encoding by FFmpeg.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -11,17 +11,17 @@ use embodied_r_data::scene::Scene;
 use crate::error::{Error, Result};
 use crate::render::{HEIGHT, Renderer, WIDTH};
 
-/// Films a room: one frame per pose, as an mp4 file that is whole or not there.
+/// Renders a room to an mp4 file, one frame per pose. The file is written atomically.
 ///
 /// # Errors
 /// FFmpeg is missing, or cannot encode H.264 or write the file.
-pub fn film(scene: &Scene, seed: u64, path: &Path) -> Result<()> {
+pub fn render_video(scene: &Scene, seed: u64, path: &Path) -> Result<()> {
     let unfinished = path.with_extension("unfinished");
     let outcome = encode(scene, seed, &unfinished, path).and_then(|()| {
         fs::rename(&unfinished, path).map_err(|source| DataError::io("write", path)(source).into())
     });
     if outcome.is_err() {
-        // The fault is told; that there may be nothing to remove is not another one.
+        // The encoding error is returned; the file may not exist.
         let _ = fs::remove_file(&unfinished);
     }
     outcome
@@ -38,7 +38,7 @@ fn encode(scene: &Scene, seed: u64, out: &Path, path: &Path) -> Result<()> {
                 renderer.draw(pose, &mut rgb);
                 drawn = Some(pose);
             }
-            // A broken pipe means that FFmpeg gave up; its own words say why.
+            // A broken pipe means that FFmpeg failed; its standard error has the reason.
             if pipe.write_all(&rgb).is_err() {
                 break;
             }
@@ -65,17 +65,17 @@ fn start(fps: f64, out: &Path) -> Result<Child> {
 }
 
 fn finish(mut ffmpeg: Child, path: &Path) -> Result<()> {
-    let fault = |message: String| Error::Ffmpeg { path: path.into(), message };
-    let mut said = String::new();
+    let failed = |message: String| Error::Ffmpeg { path: path.into(), message };
+    let mut stderr = String::new();
     if let Some(mut pipe) = ffmpeg.stderr.take() {
-        pipe.read_to_string(&mut said).map_err(|source| fault(source.to_string()))?;
+        pipe.read_to_string(&mut stderr).map_err(|source| failed(source.to_string()))?;
     }
-    let status = ffmpeg.wait().map_err(|source| fault(source.to_string()))?;
+    let status = ffmpeg.wait().map_err(|source| failed(source.to_string()))?;
     if status.success() {
         return Ok(());
     }
-    let last = said.lines().rev().find(|line| !line.trim().is_empty());
-    Err(fault(last.map_or_else(|| status.to_string(), str::to_owned)))
+    let last = stderr.lines().rev().find(|line| !line.trim().is_empty());
+    Err(failed(last.map_or_else(|| status.to_string(), str::to_owned)))
 }
 
 #[cfg(test)]
@@ -95,12 +95,12 @@ mod tests {
     }
 
     #[test]
-    fn a_room_is_filmed_in_h264_one_frame_per_pose() {
+    fn a_room_is_rendered_in_h264_with_one_frame_per_pose() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("room.mp4");
         let mut scene = draw(&[1]);
         scene.camera.truncate(12);
-        film(&scene, 1, &path).unwrap();
+        render_video(&scene, 1, &path).unwrap();
         assert_eq!(probe(&path), "h264,256,192,yuv420p,10/1,12");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -111,16 +111,16 @@ mod tests {
         let [a, b] = ["a.mp4", "b.mp4"].map(|name| folder.path().join(name));
         let mut scene = draw(&[1]);
         scene.camera.truncate(3);
-        film(&scene, 1, &a).unwrap();
-        film(&scene, 1, &b).unwrap();
+        render_video(&scene, 1, &a).unwrap();
+        render_video(&scene, 1, &b).unwrap();
         assert_eq!(fs::read(a).unwrap(), fs::read(b).unwrap());
     }
 
     #[test]
-    fn a_place_that_cannot_be_written_is_named_and_nothing_is_left() {
+    fn an_unwritable_path_is_reported_and_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("absent").join("room.mp4");
-        let error = film(&draw(&[1]), 1, &path).unwrap_err();
+        let error = render_video(&draw(&[1]), 1, &path).unwrap_err();
         assert!(matches!(error, Error::Ffmpeg { .. }), "{error}");
         assert!(error.to_string().contains("room.mp4"), "{error}");
     }

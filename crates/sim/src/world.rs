@@ -1,4 +1,4 @@
-//! Rooms: where things stand, and the camera's path between them.
+//! Generates rooms: object layout and camera trajectory.
 
 use embodied_r_data::scene::{Pose, Scene, SceneObject};
 
@@ -11,20 +11,20 @@ pub(crate) const FPS: usize = 10;
 const ROOM_HEIGHT_M: f64 = 2.6;
 const CAMERA_HEIGHT_M: f64 = 1.2;
 const FIELD_OF_VIEW_DEG: f64 = 90.0;
-/// Farther than any room's diagonal.
+/// Viewing range, beyond any room's diagonal.
 const RANGE_M: f64 = 15.0;
-/// Nearest that the camera comes to a wall or to an object's centre.
+/// Minimum distance of the camera from walls and object centres.
 const CLEARANCE_M: f64 = 1.0;
-/// Least distance of an object's centre from the camera's start, and from another object's centre.
+/// Minimum distance of an object's centre from the camera's start.
 const NEAREST_OBJECT_M: f64 = 1.7;
+/// Minimum distance between object centres.
 const APART_M: f64 = 1.1;
-/// Least distance of an object's centre from a wall.
+/// Minimum distance of an object's centre from a wall.
 const WALL_GAP_M: f64 = 0.5;
 
-/// A room with its objects and the camera's path, drawn from `keys`.
+/// A room with its objects and the camera trajectory, generated from `keys`.
 ///
-/// Places and path never depend on the names: these are drawn last, so that no name tells anything
-/// about geometry.
+/// Names are drawn last, so that they are independent of the geometry.
 pub(crate) fn draw(keys: &[u64]) -> Scene {
     let mut rng = Rng::new(keys);
     loop {
@@ -47,12 +47,12 @@ pub(crate) fn draw(keys: &[u64]) -> Scene {
     }
 }
 
-/// What the room's objects are called.
+/// The names of the room's objects.
 pub(crate) fn names(scene: &Scene) -> Vec<String> {
     scene.objects.iter().map(|object| object.name.clone()).collect()
 }
 
-/// The indices of the frames that a video sampled once a second shows, the last one included.
+/// The frame indices sampled at one frame per second, including the last frame.
 pub(crate) fn stops(scene: &Scene) -> Vec<usize> {
     let last = scene.camera.len().saturating_sub(1);
     let step = (scene.fps as usize).max(1);
@@ -63,9 +63,9 @@ pub(crate) fn stops(scene: &Scene) -> Vec<usize> {
     stops
 }
 
-/// The frames that a selection by overlap would keep, told from the poses alone: of the frames
-/// sampled once a second those whose heading differs by 45° or more from the last kept one, or
-/// which are 2 m or more away from it; first and last always.
+/// Key frames by camera pose, an approximation of selection by overlap: of the frames sampled once
+/// a second, those rotated by 45° or more or moved by 2 m or more since the last key frame, plus the
+/// first and the last.
 pub fn keyframes_by_pose(scene: &Scene) -> Vec<usize> {
     let stops = stops(scene);
     let mut kept: Vec<usize> = Vec::new();
@@ -84,7 +84,7 @@ pub fn keyframes_by_pose(scene: &Scene) -> Vec<usize> {
     kept
 }
 
-/// Objects all round the start, still nameless; `None` where two of them stand too close.
+/// Unnamed objects all around the start; `None` if two of them are too close.
 fn objects(rng: &mut Rng, size: [f64; 2], start: [f64; 2]) -> Option<Vec<SceneObject>> {
     let count = 6 + rng.below(3);
     let first = rng.between(0.0, 360.0);
@@ -110,7 +110,7 @@ fn objects(rng: &mut Rng, size: [f64; 2], start: [f64; 2]) -> Option<Vec<SceneOb
     Some(objects)
 }
 
-/// Gives the objects names, in an order that has nothing to do with their places.
+/// Names the objects in an order independent of their positions.
 fn give_names(rng: &mut Rng, objects: &mut [SceneObject]) {
     rng.shuffle(objects);
     let kinds = rng.sample(&KINDS, objects.len());
@@ -121,16 +121,16 @@ fn give_names(rng: &mut Rng, objects: &mut [SceneObject]) {
     }
 }
 
-/// One second of the camera's life.
+/// One second of camera movement.
 #[derive(Debug, Clone, Copy)]
-enum Move {
+enum CameraMove {
     /// Degrees, left positive.
     Rotate(f64),
     /// A metre ahead.
     Forward,
 }
 
-/// The pose at every frame: 6 to 9 moves of a second each, at rest at every full second.
+/// The pose at every frame: 6 to 9 one-second moves, with the camera at rest at every full second.
 fn path(rng: &mut Rng, size: [f64; 2], start: [f64; 2], objects: &[SceneObject]) -> Vec<Pose> {
     let seconds = 6 + rng.below(4);
     let mut left = rng.chance(0.5);
@@ -145,35 +145,35 @@ fn path(rng: &mut Rng, size: [f64; 2], start: [f64; 2], objects: &[SceneObject])
         let step = next_move(rng, &mut left, forwards < 2 && way_is_clear);
         let from = at;
         match step {
-            // Sums of whole degrees, so that every stop is an exact multiple away from the start.
-            Move::Rotate(degrees) => turned += degrees,
-            Move::Forward => {
+            // Sums of whole degrees keep every stop at an exact multiple from the start.
+            CameraMove::Rotate(degrees) => turned += degrees,
+            CameraMove::Forward => {
                 forwards += 1;
                 at = ahead(&from, 1.0);
             }
         }
         at.yaw_deg = wrap(first_yaw + turned);
         for frame in 1..=FPS {
-            // The last tenth of the second is at rest.
+            // The camera rests for the last tenth of each second.
             let part = (frame as f64 / (FPS - 1) as f64).min(1.0);
             camera.push(match step {
                 _ if part >= 1.0 => at,
-                Move::Rotate(degrees) => {
+                CameraMove::Rotate(degrees) => {
                     Pose { yaw_deg: wrap(from.yaw_deg + degrees * part), ..from }
                 }
-                Move::Forward => ahead(&from, part),
+                CameraMove::Forward => ahead(&from, part),
             });
         }
     }
     camera
 }
 
-fn next_move(rng: &mut Rng, left: &mut bool, may_go: bool) -> Move {
+fn next_move(rng: &mut Rng, left: &mut bool, may_go: bool) -> CameraMove {
     let go = rng.chance(0.15);
     let turn_the_other_way = rng.chance(0.25);
     let size = rng.unit();
     if go && may_go {
-        return Move::Forward;
+        return CameraMove::Forward;
     }
     *left ^= turn_the_other_way;
     let degrees = match size {
@@ -181,7 +181,7 @@ fn next_move(rng: &mut Rng, left: &mut bool, may_go: bool) -> Move {
         size if size < 0.65 => 60.0,
         _ => 90.0,
     };
-    Move::Rotate(if *left { degrees } else { -degrees })
+    CameraMove::Rotate(if *left { degrees } else { -degrees })
 }
 
 fn ahead(pose: &Pose, metres: f64) -> Pose {
@@ -209,7 +209,7 @@ mod tests {
     use crate::geometry::bearing_deg;
 
     #[test]
-    fn objects_stand_in_the_room_apart_from_each_other_and_all_round_the_start() {
+    fn objects_are_inside_the_room_apart_and_all_around_the_start() {
         for seed in 0..200 {
             let scene = draw(&[seed]);
             assert!((6..=8).contains(&scene.objects.len()));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_camera_keeps_away_from_walls_and_objects() {
+    fn the_camera_keeps_its_clearance_from_walls_and_objects() {
         for seed in 0..200 {
             let scene = draw(&[seed]);
             let size = [scene.room_size_m[0], scene.room_size_m[1]];
@@ -252,7 +252,7 @@ mod tests {
                 let (from, to) = (&scene.camera[second * 10 - 10], &scene.camera[second * 10]);
                 let turn = wrap(to.yaw_deg - from.yaw_deg).abs();
                 let way = floor_distance_m(from.position_m, to.position_m);
-                let exact = |wanted: f64| (turn - wanted).abs() < 1e-9 && way == 0.0;
+                let exact = |degrees: f64| (turn - degrees).abs() < 1e-9 && way == 0.0;
                 let forward = turn < 1e-9 && (way - 1.0).abs() < 1e-9;
                 assert!(forward || [30.0, 60.0, 90.0].into_iter().any(exact), "{turn} {way}");
                 assert_eq!(scene.camera[second * 10 - 1], *to);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn key_frames_are_stops_half_a_view_apart_with_the_first_and_the_last() {
+    fn key_frames_are_half_a_view_apart_and_include_the_first_and_last() {
         let mut counts = [0; 16];
         for seed in 0..500 {
             let scene = draw(&[seed]);

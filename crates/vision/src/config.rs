@@ -1,4 +1,4 @@
-//! A vision tower's shape, and the tokens that stand for pictures, from Hugging Face's `config.json`.
+//! The vision tower's configuration and the image placeholder tokens, from Hugging Face's `config.json`.
 
 mod published;
 
@@ -12,38 +12,38 @@ use crate::error::{Error, Result};
 use crate::grid::Grid;
 use crate::source::Source;
 
-/// A Qwen2.5-VL vision tower's shape. Fields bear the names of `transformers`.
+/// The configuration of a Qwen2.5-VL vision tower. Fields have the names of `transformers`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct VisionConfig {
     /// Number of blocks.
     pub depth: usize,
-    /// Width of the residual stream.
+    /// Hidden size.
     pub hidden_size: usize,
-    /// Width of the feed-forward layer.
+    /// Hidden size of the feed-forward layer.
     pub intermediate_size: usize,
     /// Attention heads.
     pub num_heads: usize,
-    /// Colours of a pixel. The hub's files say `in_chans`.
+    /// Color channels. The hub's files call it `in_chans`.
     #[serde(default = "defaults::in_channels", alias = "in_chans")]
     pub in_channels: usize,
-    /// Pixels of a patch's side.
+    /// Side of a patch in pixels.
     #[serde(default = "defaults::patch_size")]
     pub patch_size: usize,
-    /// Frames of a patch.
+    /// Frames per patch.
     #[serde(default = "defaults::temporal_patch_size")]
     pub temporal_patch_size: usize,
-    /// Patches that become one token, along a side.
+    /// Patches merged into one token, along each side.
     #[serde(default = "defaults::spatial_merge_size")]
     pub spatial_merge_size: usize,
-    /// Pixels of a window's side: outside of the full blocks a patch sees its window alone.
+    /// Side of an attention window in pixels, for the blocks with window attention.
     #[serde(default = "defaults::window_size")]
     pub window_size: usize,
-    /// The blocks in which a patch sees all patches of its frame.
+    /// The blocks with full attention over a frame.
     #[serde(default = "defaults::fullatt_block_indexes")]
     pub fullatt_block_indexes: Vec<usize>,
-    /// Width of a token: the decoder's.
+    /// Hidden size of the output tokens, which is the decoder's.
     pub out_hidden_size: usize,
-    /// Positions in time that a second of video takes.
+    /// Temporal positions per second of video.
     #[serde(default = "defaults::tokens_per_second")]
     pub tokens_per_second: f64,
     #[serde(default = "defaults::hidden_act")]
@@ -64,7 +64,7 @@ impl Default for RopeParameters {
     }
 }
 
-/// What `Qwen2_5_VLVisionConfig` takes where the file says nothing.
+/// The defaults of `Qwen2_5_VLVisionConfig`.
 mod defaults {
     pub(super) fn in_channels() -> usize {
         3
@@ -92,13 +92,13 @@ mod defaults {
     }
 }
 
-/// The tokens that stand for pictures in a prompt.
+/// The placeholder tokens of images and videos in a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct PictureTokens {
-    /// Stands for a token of an image.
+pub struct ImageTokens {
+    /// The placeholder of an image.
     #[serde(default = "image_token")]
     pub image_token_id: u32,
-    /// Stands for a token of a video.
+    /// The placeholder of a video.
     #[serde(default = "video_token")]
     pub video_token_id: u32,
 }
@@ -111,8 +111,8 @@ fn video_token() -> u32 {
     151_656
 }
 
-/// The shape, and the tokens, of a `config.json`; `path` is for errors.
-pub(crate) fn of_json(value: &Value, path: &Path) -> Result<(VisionConfig, PictureTokens)> {
+/// Parses a `config.json`; `path` is for errors.
+pub(crate) fn of_json(value: &Value, path: &Path) -> Result<(VisionConfig, ImageTokens)> {
     let json = |source| Error::Json { path: path.to_owned(), source };
     let vision = value.get("vision_config").filter(|vision| vision.is_object());
     let Some(vision) = vision else {
@@ -120,12 +120,12 @@ pub(crate) fn of_json(value: &Value, path: &Path) -> Result<(VisionConfig, Pictu
     };
     let mut vision = vision.clone();
     if let Some(fields) = vision.as_object_mut() {
-        // Written again by `transformers`, the hub's files have both names.
+        // Files that `transformers` has saved again contain both names.
         let has_both = fields.contains_key("in_channels");
         fields.retain(|name, field| !(field.is_null() || has_both && name == "in_chans"));
     }
     let config: VisionConfig = serde_json::from_value(vision).map_err(json)?;
-    let tokens: PictureTokens = PictureTokens::deserialize(value).map_err(json)?;
+    let tokens: ImageTokens = ImageTokens::deserialize(value).map_err(json)?;
     let faults =
         |faults| Error::from(embodied_r_policy::Error::Config { path: path.to_owned(), faults });
     config.check().map_err(faults)?;
@@ -133,20 +133,19 @@ pub(crate) fn of_json(value: &Value, path: &Path) -> Result<(VisionConfig, Pictu
 }
 
 impl VisionConfig {
-    /// That of `model`: a folder, whose `config.json` is in the hub's form or that of `transformers` 5, or a GGUF file
-    /// with its tower's beside it.
+    /// The configuration of `model`: a folder with a `config.json` in the hub's format or that of `transformers` 5, or a
+    /// GGUF file with its `mmproj` next to it.
     ///
     /// # Errors
-    /// [`Error::NoVision`] or [`Error::NoMmproj`] for a text model, and that a file cannot be read or the sizes do not
-    /// fit each other.
+    /// [`Error::NoVision`] or [`Error::NoMmproj`] for a text model; a file cannot be read, or the sizes are inconsistent.
     pub fn of_model(model: &Path) -> Result<Self> {
         Ok(Source::of_model(model)?.config()?.0)
     }
 
-    /// Checks that the sizes fit each other.
+    /// Checks that the sizes are consistent.
     ///
     /// # Errors
-    /// Every one that does not.
+    /// All faults found.
     pub fn check(&self) -> Result<(), Vec<ConfigFault>> {
         let mut faults = Vec::new();
         let mut want = |holds: bool, field: &str, found: &dyn ToString, want| {
@@ -192,58 +191,58 @@ impl VisionConfig {
         self.hidden_size / self.num_heads
     }
 
-    /// Base of the rotary embedding.
+    /// Base of the rotary position embedding.
     pub(crate) fn theta(&self) -> f64 {
         self.rope_parameters.rope_theta
     }
 
-    /// Numbers of a patch.
+    /// Elements per patch.
     #[must_use]
-    pub fn patch_numbers(&self) -> usize {
+    pub fn patch_elements(&self) -> usize {
         self.in_channels * self.temporal_patch_size * self.patch_size * self.patch_size
     }
 
-    /// Patches that become one token.
+    /// Patches merged into one token.
     #[must_use]
-    pub fn merged(&self) -> usize {
+    pub fn patches_per_token(&self) -> usize {
         self.spatial_merge_size * self.spatial_merge_size
     }
 
-    /// Number of weights.
+    /// Number of parameters.
     #[must_use]
     pub fn parameter_count(&self) -> usize {
         let (h, inner) = (self.hidden_size, self.intermediate_size);
         let block = 4 * h * (h + 1) + 2 * inner * (h + 1) + h * (inner + 1) + 2 * h;
-        let wide = h * self.merged();
+        let wide = h * self.patches_per_token();
         let merger = h + wide * (wide + 1) + self.out_hidden_size * (wide + 1);
-        self.patch_numbers() * h + self.depth * block + merger
+        self.patch_elements() * h + self.depth * block + merger
     }
 
-    /// Multiplications and additions in the products of a pass over an image or a video.
+    /// Floating-point operations of the matrix products in a forward pass over an image or a video.
     #[must_use]
     pub fn flops(&self, grid: Grid) -> f64 {
         let (h, inner) = (self.hidden_size as f64, self.intermediate_size as f64);
         let patches = grid.patches() as f64;
         let linear = h * (4.0 * h + 3.0 * inner);
         let side = (self.window_size / self.patch_size / self.spatial_merge_size).max(1);
-        let window = (side * side * self.merged()) as f64;
+        let window = (side * side * self.patches_per_token()) as f64;
         let of_frame = (grid.height * grid.width) as f64;
         let full = (0..self.depth).filter(|block| self.is_full(*block)).count() as f64;
         let seen = full * of_frame + (self.depth as f64 - full) * window.min(of_frame);
-        let wide = h * self.merged() as f64;
-        let merger = wide * (wide + self.out_hidden_size as f64) / self.merged() as f64;
-        let embedding = self.patch_numbers() as f64 * h;
+        let wide = h * self.patches_per_token() as f64;
+        let merger = wide * (wide + self.out_hidden_size as f64) / self.patches_per_token() as f64;
+        let embedding = self.patch_elements() as f64 * h;
         2.0 * patches * (embedding + self.depth as f64 * linear + 2.0 * h * seen + merger)
     }
 
-    /// Whether the patches of a block see all of their frame.
+    /// Whether a block has full attention over each frame.
     #[must_use]
     pub fn is_full(&self, block: usize) -> bool {
         self.fullatt_block_indexes.contains(&block)
     }
 }
 
-/// Sizes beyond which a file is broken.
+/// Larger sizes mean that the file is corrupt.
 pub(crate) const LARGEST: usize = 1 << 16;
 
 #[cfg(test)]
@@ -251,7 +250,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn config(changes: Value) -> Result<(VisionConfig, PictureTokens)> {
+    fn config(changes: Value) -> Result<(VisionConfig, ImageTokens)> {
         let mut vision = json!({
             "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16,
             "in_chans": 3, "out_hidden_size": 3584, "tokens_per_second": 2,
@@ -265,27 +264,27 @@ mod tests {
     }
 
     #[test]
-    fn the_towers_parameters_are_those_of_the_7b() {
+    fn the_parameter_count_matches_the_7b() {
         let (config, tokens) = config(json!({})).unwrap();
         assert_eq!(config.parameter_count(), 676_550_144);
         assert_eq!((tokens.image_token_id, tokens.video_token_id), (9, 151_656));
-        assert_eq!((config.head_dim(), config.patch_numbers()), (80, 1176));
+        assert_eq!((config.head_dim(), config.patch_elements()), (80, 1176));
     }
 
     #[test]
-    fn either_name_of_the_channels_will_do_and_both_too() {
+    fn the_channels_may_have_either_name_or_both() {
         assert_eq!(config(json!({"in_channels": 3})).unwrap().0.in_channels, 3);
         assert!(config(json!({"in_chans": 4})).is_err());
     }
 
     #[test]
-    fn what_is_missing_or_cannot_be_is_named() {
-        let told = |changes| config(changes).unwrap_err().to_string();
-        assert!(told(json!({"num_heads": 7})).contains("vision_config.num_heads"));
-        assert!(told(json!({"window_size": 20})).contains("window_size"));
-        assert!(told(json!({"hidden_act": "relu"})).contains("hidden_act"));
-        assert!(told(json!({"depth": "many"})).contains("config.json"));
-        let told = of_json(&json!({}), Path::new("model/config.json")).unwrap_err().to_string();
-        assert!(told.contains("`model` is a text model"), "{told}");
+    fn missing_and_invalid_fields_are_named() {
+        let message = |changes| config(changes).unwrap_err().to_string();
+        assert!(message(json!({"num_heads": 7})).contains("vision_config.num_heads"));
+        assert!(message(json!({"window_size": 20})).contains("window_size"));
+        assert!(message(json!({"hidden_act": "relu"})).contains("hidden_act"));
+        assert!(message(json!({"depth": "many"})).contains("config.json"));
+        let message = of_json(&json!({}), Path::new("model/config.json")).unwrap_err().to_string();
+        assert!(message.contains("`model` is a text model"), "{message}");
     }
 }

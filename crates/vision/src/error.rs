@@ -2,38 +2,38 @@
 
 use std::path::{Path, PathBuf};
 
-/// What can go wrong between pictures and a model's words about them.
+/// Errors of loading a vision-language model and encoding images.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read.
     #[error("cannot {action} `{}`: {source}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The failed action, as a verb.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// The operating system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A file is no JSON, or a field in it has the wrong form.
-    #[error("`{}`: {source}", path.display())]
+    /// A file is not valid JSON, or a field has the wrong type.
+    #[error("cannot parse `{}`: {source}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// The parser's reason.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// A model has no image processor.
     #[error(
-        "`{}` has no `preprocessor_config.json`, which says how pictures become patches: is it a \
+        "`{}` has no `preprocessor_config.json`, which configures the image processor: is it a \
          vision-language model?", dir.display()
     )]
     NoProcessor {
         /// The model's folder.
         dir: PathBuf,
     },
-    /// An image processor that cannot be, or is not supported.
+    /// An image processor's configuration is invalid or not supported.
     #[error("`{}`: {fault}", path.display())]
     Processor {
         /// The file.
@@ -43,82 +43,82 @@ pub enum Error {
     },
     /// A model has no vision tower.
     #[error(
-        "`{}` is a text model: its `config.json` has no `vision_config`; pictures need a \
+        "`{}` is a text model: its `config.json` has no `vision_config`; images need a \
          vision-language model such as Qwen2.5-VL", dir.display()
     )]
     NoVision {
         /// The model's folder.
         dir: PathBuf,
     },
-    /// A decoder's GGUF file without that of its tower.
+    /// A decoder's GGUF file has no `mmproj` file next to it.
     #[error(
-        "`{}` is a decoder alone: pictures need the vision tower's GGUF file, whose name has `mmproj` in it, \
-         in the same folder", model.display()
+        "`{}` is a decoder without a vision tower: images need the tower's GGUF file, with `mmproj` in its \
+         name, in the same folder", model.display()
     )]
     NoMmproj {
         /// The decoder's file.
         model: PathBuf,
     },
-    /// A picture that is far longer than wide.
+    /// An image's aspect ratio is too extreme.
     #[error(
-        "a picture of {width} × {height} pixels cannot be taken: the longer side may be at most 200 \
+        "an image of {width} × {height} pixels is not supported: the longer side may be at most 200 \
          times the shorter"
     )]
-    Proportions {
-        /// Pixels.
+    AspectRatio {
+        /// Width in pixels.
         width: u32,
-        /// Pixels.
+        /// Height in pixels.
         height: u32,
     },
-    /// A picture could not be read.
-    #[error("the picture {name} cannot be read: {source}")]
-    Picture {
-        /// Its file, or how it came.
+    /// An image could not be decoded.
+    #[error("cannot read the image {name}: {source}")]
+    Image {
+        /// Its file, or its origin.
         name: String,
-        /// The decoder's reason.
+        /// The decoder's error.
         source: Box<image::ImageError>,
     },
-    /// A picture is refused by its header.
+    /// An image's header announces too many pixels.
     #[error(
-        "the picture {name} has {width} × {height} pixels, at most {} are read",
-        crate::picture::MOST_PIXELS
+        "the image {name} has {width} × {height} pixels, above the limit of {}: scale it down",
+        crate::image_file::MAX_PIXELS
     )]
     TooLarge {
-        /// Its file, or how it came.
+        /// Its file, or its origin.
         name: String,
-        /// Pixels.
+        /// Width in pixels.
         width: u32,
-        /// Pixels.
+        /// Height in pixels.
         height: u32,
     },
-    /// The chat template gives another number of places for pictures than there are pictures.
-    #[error("the chat template has {places} places for {pictures} pictures and videos")]
-    Places {
-        /// Places in the rendered text.
-        places: usize,
-        /// Pictures and videos that were given.
-        pictures: usize,
+    /// The number of image placeholders differs from the number of images.
+    #[error("the prompt has {placeholders} image placeholders for {images} images and videos")]
+    ImageCount {
+        /// Placeholders in the rendered prompt.
+        placeholders: usize,
+        /// Images and videos given.
+        images: usize,
     },
-    /// The tower makes tokens of another width than the decoder's.
+    /// The tower's output size differs from the decoder's hidden size.
     #[error(
-        "`{}`: the vision tower's tokens are {found} wide, the decoder's {want}: its configuration is \
-         put together from two models", dir.display()
+        "`{}`: the vision tower's output size is {found}, but the decoder's hidden size is {want}: its \
+         configuration is mixed from two models", dir.display()
     )]
-    Widths {
+    HiddenSizes {
         /// The model's folder.
         dir: PathBuf,
-        /// The tower's.
+        /// The tower's output size.
         found: usize,
-        /// The decoder's.
+        /// The decoder's hidden size.
         want: usize,
     },
-    /// Patches that the tower cannot take.
+    /// Patches that do not match the tower's configuration.
     #[error("{0}")]
     Patches(String),
-    /// The decoder or its files.
+    /// An error of the decoder or its files.
     #[error(transparent)]
     Policy(Box<embodied_r_policy::Error>),
-    /// An operation on tensors.
+    /// An error of a tensor operation.
     #[error(transparent)]
     Kernels(#[from] embodied_r_kernels::Error),
 }

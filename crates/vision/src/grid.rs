@@ -1,55 +1,55 @@
-//! How many patches a picture has, and which size it takes for that.
+//! The patch grid of an image, and the size that images are resized to.
 
 use crate::error::{Error, Result};
 
-/// Patches of an image or a video, in time, height and width.
+/// The patch grid of an image or a video (`grid_thw`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Grid {
-    /// In time: 1 for an image.
+    /// Patches along time; 1 for an image.
     pub time: usize,
-    /// In height.
+    /// Patches along the height.
     pub height: usize,
-    /// In width.
+    /// Patches along the width.
     pub width: usize,
 }
 
 impl Grid {
-    /// All patches.
+    /// The number of patches.
     #[must_use]
     pub fn patches(&self) -> usize {
         self.time * self.height * self.width
     }
 
-    /// Tokens that the decoder sees, where `merge` × `merge` patches become one.
+    /// The number of decoder tokens, with `merge` × `merge` patches per token.
     #[must_use]
     pub fn tokens(&self, merge: usize) -> usize {
         self.patches() / (merge * merge)
     }
 
-    /// As `transformers` writes it: time, height, width.
+    /// Time, height and width, in the order of `transformers`.
     #[must_use]
     pub fn thw(&self) -> [usize; 3] {
         [self.time, self.height, self.width]
     }
 }
 
-/// How large a picture may be.
+/// The limits on an image's pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PixelLimits {
-    /// Smaller pictures are enlarged to this many pixels.
+    /// Smaller images are enlarged to this many pixels.
     pub min_pixels: usize,
-    /// Larger pictures are reduced to this many pixels.
+    /// Larger images are reduced to this many pixels.
     pub max_pixels: usize,
 }
 
-/// The longest side may be so many times the shortest.
+/// The largest ratio of the longer to the shorter side.
 const LARGEST_RATIO: f64 = 200.0;
 
-/// The width and height, both multiples of `factor`, that a picture is brought to: close to its own, its
-/// proportions about kept, and its pixels within the limits (`smart_resize` of Qwen2-VL's processor).
+/// The size that an image is resized to (`smart_resize` of Qwen2-VL's processor): multiples of `factor`, close to its own
+/// size and aspect ratio, with pixels within the limits.
 ///
 /// # Errors
-/// [`Error::Proportions`] for a picture more than 200 times as long as wide, or of no size.
+/// [`Error::AspectRatio`] if one side is more than 200 times the other, or 0.
 pub fn smart_resize(
     (width, height): (u32, u32),
     factor: usize,
@@ -57,7 +57,7 @@ pub fn smart_resize(
 ) -> Result<(u32, u32)> {
     let (w, h) = (f64::from(width), f64::from(height));
     if width == 0 || height == 0 || w.max(h) / w.min(h) > LARGEST_RATIO {
-        return Err(Error::Proportions { width, height });
+        return Err(Error::AspectRatio { width, height });
     }
     let factor = factor as f64;
     let nearest = |side: f64| (side / factor).round_ties_even() * factor;
@@ -83,7 +83,7 @@ mod tests {
     const LIMITS: PixelLimits = PixelLimits { min_pixels: 3136, max_pixels: 12_845_056 };
 
     #[test]
-    fn sizes_are_those_of_the_reference() {
+    fn sizes_match_the_reference() {
         let text = include_str!("../tests/fixtures/smart_resize.json");
         let cases: Vec<[u32; 6]> = serde_json::from_str(text).unwrap();
         assert!(cases.len() > 40);
@@ -96,10 +96,10 @@ mod tests {
     }
 
     #[test]
-    fn a_ribbon_and_a_picture_without_pixels_are_refused() {
+    fn extreme_aspect_ratios_and_empty_images_are_refused() {
         assert!(smart_resize((2000, 10), 28, LIMITS).is_ok());
-        let told = smart_resize((2001, 10), 28, LIMITS).unwrap_err().to_string();
-        assert!(told.contains("2001 × 10"), "{told}");
+        let message = smart_resize((2001, 10), 28, LIMITS).unwrap_err().to_string();
+        assert!(message.contains("2001 × 10"), "{message}");
         assert!(smart_resize((0, 10), 28, LIMITS).is_err());
         assert!(smart_resize((0, 0), 28, LIMITS).is_err());
     }
@@ -110,12 +110,12 @@ mod tests {
             width in 1..4000u32, height in 1..4000u32, least in 1..2000usize, more in 1..4000usize,
         ) {
             prop_assume!(width.max(height) <= 200 * width.min(height));
-            // An enlarged picture's sides are rounded up, which may quadruple it.
+            // The sides of an enlarged image are rounded up, which may quadruple its pixels.
             let limits =
                 PixelLimits { min_pixels: least * 784, max_pixels: (4 * least + more) * 784 };
             let (w, h) = smart_resize((width, height), 28, limits).unwrap();
             prop_assert!(w % 28 == 0 && h % 28 == 0 && w > 0 && h > 0);
-            // A side of one patch cannot shrink, whatever the limit.
+            // A side of one token cannot shrink, whatever the limit.
             let is_ribbon = w.min(h) == 28;
             prop_assert!(is_ribbon || (w * h) as usize <= limits.max_pixels);
         }

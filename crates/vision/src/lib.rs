@@ -1,27 +1,27 @@
-//! Qwen2.5-VL's eyes: from pictures to the tokens that a decoder reads.
+//! Qwen2.5-VL's vision encoder: from images to decoder tokens.
 //!
-//! [`picture`] reads files, [`Processor`] makes patches of them as `transformers` does, the vision tower tokens of
-//! the patches, and [`Eyes::prompt`] puts those into a conversation. The decoder is [`embodied_r_policy`]'s.
+//! [`image_file`] decodes files, [`Processor`] cuts images into patches as `transformers` does, the vision tower turns
+//! patches into embeddings, and [`VisionEncoder::prompt`] inserts these into a prompt. The decoder is [`embodied_r_policy`]'s.
 
 mod config;
+mod embedding_cache;
 mod error;
-mod gallery;
 mod grid;
+mod image_embeddings;
+pub mod image_file;
 mod message;
 mod model;
-pub mod picture;
 mod processor;
 mod resize;
-mod seen;
 mod source;
 mod tower;
 mod windows;
 
-pub use config::{PictureTokens, VisionConfig};
+pub use config::{ImageTokens, VisionConfig};
+pub use embedding_cache::EmbeddingCache;
 pub use error::{Error, Result};
-pub use gallery::Gallery;
 pub use grid::{Grid, PixelLimits, smart_resize};
-pub use message::{Message, Part};
-pub use model::{Eyes, VisionLanguageModel, VisionOptions, can_see};
+pub use image_embeddings::ImageEmbeddings;
+pub use message::{MultimodalMessage, MultimodalPart};
+pub use model::{VisionEncoder, VisionLanguageModel, VisionOptions, is_vision_language_model};
 pub use processor::{Patch, Pixels, Processor};
-pub use seen::Seen;

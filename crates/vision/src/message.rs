@@ -1,44 +1,44 @@
-//! Turns of a conversation in which there are pictures.
+//! Chat messages with images.
 
 use serde::Serialize;
 
-/// A turn, in the form that the templates of vision-language models take.
+/// A chat message in the form that templates of vision-language models take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Message {
-    /// Who speaks: `system`, `user` or `assistant`.
+pub struct MultimodalMessage {
+    /// `system`, `user` or `assistant`.
     pub role: String,
-    /// What they say and show, in order.
-    pub content: Vec<Part>,
+    /// The content parts, in order.
+    pub content: Vec<MultimodalPart>,
 }
 
-/// A part of a turn.
+/// A content part of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum Part {
-    /// Words.
+pub enum MultimodalPart {
+    /// Text.
     Text {
-        /// The words.
+        /// The text.
         text: String,
     },
-    /// A place for an image.
+    /// An image placeholder.
     Image,
-    /// A place for a video.
+    /// A video placeholder.
     Video,
 }
 
-impl Message {
-    /// A turn of the user, of so many images and then words.
+impl MultimodalMessage {
+    /// A user message of `images` image placeholders and then text.
     #[must_use]
     pub fn user(images: usize, text: impl Into<String>) -> Self {
-        let words = Part::Text { text: text.into() };
-        let content = std::iter::repeat_n(Part::Image, images).chain([words]).collect();
+        let text = MultimodalPart::Text { text: text.into() };
+        let content = std::iter::repeat_n(MultimodalPart::Image, images).chain([text]).collect();
         Self { role: "user".to_owned(), content }
     }
 
-    /// What frames the conversation.
+    /// A system message.
     #[must_use]
     pub fn system(text: impl Into<String>) -> Self {
-        let content = vec![Part::Text { text: text.into() }];
+        let content = vec![MultimodalPart::Text { text: text.into() }];
         Self { role: "system".to_owned(), content }
     }
 }

@@ -1,34 +1,34 @@
-//! A vision-language model: its decoder as text models are sampled, and what turns pictures into its tokens.
+//! A vision-language model: the decoder and the vision encoder.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use embodied_r_policy::tokenizer::{Generation, Tokenizer};
-use embodied_r_policy::{InferenceModel, Placement, Prompt, TensorParallel, WeightFormat};
+use embodied_r_policy::tokenizer::{GenerationPrompt, Tokenizer};
+use embodied_r_policy::{InferenceModel, Prompt, TensorParallel, WeightFormat, WeightPlacement};
 use image::RgbImage;
 
-use crate::config::{PictureTokens, VisionConfig};
+use crate::config::{ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
 use crate::grid::Grid;
-use crate::message::Message;
+use crate::image_embeddings::{ImageEmbeddings, Kind, digest, image_digest};
+use crate::message::MultimodalMessage;
 use crate::processor::{Pixels, Processor};
-use crate::seen::{Kind, Seen, digest, image_digest};
 use crate::source::Source;
 use crate::tower::Tower;
 
-/// A Qwen2.5-VL model for sampling. A clone shares the weights.
+/// A Qwen2.5-VL model for inference. Clones share the weights.
 #[derive(Clone)]
 pub struct VisionLanguageModel {
     decoder: Arc<InferenceModel>,
-    eyes: Arc<Eyes>,
+    vision_encoder: Arc<VisionEncoder>,
 }
 
-/// How a vision-language model is loaded.
+/// Options for loading a vision-language model.
 #[derive(Debug, Clone)]
 pub struct VisionOptions {
-    /// What the matrices of decoder and tower are held as, and where; those of GGUF files stay as they are.
-    pub placement: Placement,
-    /// Pictures of more pixels are reduced to so many; none: what the model's processor says.
+    /// Weight format and device of decoder and vision tower; weights of GGUF files keep their format.
+    pub placement: WeightPlacement,
+    /// Larger images are reduced to this many pixels. `None` uses the processor's limit.
     pub max_pixels: Option<usize>,
 }
 
@@ -38,46 +38,47 @@ impl From<WeightFormat> for VisionOptions {
     }
 }
 
-/// Whether the model in `dir`, a folder or a GGUF file, is a vision-language model. Of a GGUF file a tower lies beside
-/// it, whole or not.
+/// Whether the model in `dir`, a folder or a GGUF file, is a vision-language model. A GGUF file is if it has an `mmproj`
+/// file next to it, valid or not.
 #[must_use]
-pub fn can_see(dir: &Path) -> bool {
-    Source::is_there(dir)
+pub fn is_vision_language_model(dir: &Path) -> bool {
+    Source::exists(dir)
 }
 
-/// Patches that keep all threads busy.
-const PATCHES_TOGETHER: usize = 1024;
+/// Patches per batch: enough to keep all threads busy.
+const BATCH_PATCHES: usize = 1024;
 
-/// What turns pictures into a decoder's tokens.
-pub struct Eyes {
+/// The vision encoder: image processor and vision tower.
+pub struct VisionEncoder {
     tower: Tower,
     processor: Processor,
-    tokens: PictureTokens,
+    tokens: ImageTokens,
 }
 
 impl VisionLanguageModel {
-    /// Reads the model in `dir`, a folder in Hugging Face's layout or a GGUF file with its tower's beside it.
+    /// Loads the model in `dir`, a folder in Hugging Face's layout or a GGUF file with its `mmproj` next to it.
     ///
     /// # Errors
-    /// [`Error::NoVision`], [`Error::NoProcessor`] and [`Error::NoMmproj`] for a text model, and those of [`InferenceModel::load`].
+    /// [`Error::NoVision`], [`Error::NoProcessor`] and [`Error::NoMmproj`] for a text model, and those of
+    /// [`InferenceModel::load`].
     pub fn load(dir: &Path, options: &VisionOptions) -> Result<Self> {
-        Self::load_part(dir, options, &TensorParallel::alone())
+        Self::load_part(dir, options, &TensorParallel::single_rank())
     }
 
-    /// As [`Self::load`], with the decoder's part of the rank `ranks` and all of the tower: pictures are dealt to the
-    /// ranks ([`Eyes::images_over`]).
+    /// [`Self::load`] for one tensor-parallel rank: its shard of the decoder, and the whole vision tower, because images
+    /// are partitioned over the ranks ([`VisionEncoder::encode_images_over`]).
     ///
     /// # Errors
-    /// As [`Self::load`], and those of [`InferenceModel::load_part`].
+    /// As [`Self::load`], and those of [`InferenceModel::load_shard`].
     pub fn load_part(dir: &Path, options: &VisionOptions, ranks: &TensorParallel) -> Result<Self> {
-        // What is small comes first, so that what is missing is told at once.
-        let eyes = Eyes::load(dir, options)?;
-        let decoder = InferenceModel::load_part(dir, options.placement.clone(), ranks)?;
-        let (found, want) = (eyes.config().out_hidden_size, decoder.config().hidden_size);
+        // The small files come first, so that a missing one is reported quickly.
+        let vision_encoder = VisionEncoder::load(dir, options)?;
+        let decoder = InferenceModel::load_shard(dir, options.placement.clone(), ranks)?;
+        let (found, want) = (vision_encoder.config().out_hidden_size, decoder.config().hidden_size);
         if found != want {
-            return Err(Error::Widths { dir: dir.to_owned(), found, want });
+            return Err(Error::HiddenSizes { dir: dir.to_owned(), found, want });
         }
-        Ok(Self { decoder: Arc::new(decoder), eyes: Arc::new(eyes) })
+        Ok(Self { decoder: Arc::new(decoder), vision_encoder: Arc::new(vision_encoder) })
     }
 
     /// The decoder, for an engine.
@@ -86,15 +87,16 @@ impl VisionLanguageModel {
         &self.decoder
     }
 
-    /// What turns pictures into its tokens.
+    /// The vision encoder.
     #[must_use]
-    pub fn eyes(&self) -> &Arc<Eyes> {
-        &self.eyes
+    pub fn vision_encoder(&self) -> &Arc<VisionEncoder> {
+        &self.vision_encoder
     }
 }
 
-impl Eyes {
-    /// Reads those of the model in `dir`, a folder in Hugging Face's layout or a GGUF file with its tower's beside it.
+impl VisionEncoder {
+    /// Loads the vision encoder of the model in `dir`, a folder in Hugging Face's layout or a GGUF file with its `mmproj`
+    /// next to it.
     ///
     /// # Errors
     /// As [`VisionLanguageModel::load`].
@@ -112,165 +114,171 @@ impl Eyes {
             && patch.frames == config.temporal_patch_size
             && patch.merge == config.spatial_merge_size;
         if !fits {
-            let told = format!("the processor cuts {patch:?}, the tower takes others");
-            return Err(Error::Patches(told));
+            let message = format!("the processor's {patch:?} does not match the vision tower's");
+            return Err(Error::Patches(message));
         }
         let tower = Tower::new(config, source.weights(placement)?.as_ref())?;
         Ok(Self { tower, processor, tokens })
     }
 
-    /// The tower's shape.
+    /// The vision tower's configuration.
     #[must_use]
     pub fn config(&self) -> &VisionConfig {
         self.tower.config()
     }
 
-    /// How pictures become patches.
+    /// The image processor.
     #[must_use]
     pub fn processor(&self) -> &Processor {
         &self.processor
     }
 
-    /// Tokens that an image of so many pixels takes.
+    /// The number of tokens of an image of `size`, in pixels.
     ///
     /// # Errors
-    /// [`Error::Proportions`].
+    /// [`Error::AspectRatio`].
     pub fn image_tokens(&self, size: (u32, u32)) -> Result<usize> {
         Ok(self.processor.image_grid(size)?.tokens(self.config().spatial_merge_size))
     }
 
-    /// Looks at images. What one becomes does not depend on the others, to the bit.
+    /// Encodes images. The embeddings of an image do not depend on the others, to the bit.
     ///
     /// # Errors
-    /// [`Error::Proportions`].
-    pub fn images(&self, pictures: &[&RgbImage]) -> Result<Vec<Seen>> {
-        let mut seen = Vec::with_capacity(pictures.len());
-        let mut left = pictures;
+    /// [`Error::AspectRatio`].
+    pub fn encode_images(&self, images: &[&RgbImage]) -> Result<Vec<ImageEmbeddings>> {
+        let mut encoded = Vec::with_capacity(images.len());
+        let mut left = images;
         while !left.is_empty() {
-            let (together, rest) = left.split_at(self.together(left)?);
-            let pixels = together.iter().map(|picture| self.processor.image(picture));
+            let (batch, rest) = left.split_at(self.batch_size(left)?);
+            let pixels = batch.iter().map(|image| self.processor.image(image));
             let pixels: Vec<Pixels> = pixels.collect::<Result<_>>()?;
             let embeddings = self.tower.forward(&pixels.iter().collect::<Vec<_>>())?;
-            let parts = pixels.iter().zip(embeddings).zip(together);
-            seen.extend(parts.map(|((pixels, embeddings), picture)| Seen {
+            let parts = pixels.iter().zip(embeddings).zip(batch);
+            encoded.extend(parts.map(|((pixels, embeddings), image)| ImageEmbeddings {
                 kind: Kind::Image,
                 grid: pixels.grid,
                 embeddings,
-                digest: image_digest(picture),
+                digest: image_digest(image),
             }));
             left = rest;
         }
-        Ok(seen)
+        Ok(encoded)
     }
 
-    /// As [`Self::images`], on ranks that all ask for the same: each looks at its share, and all get what all saw. The
-    /// tower is whole on every rank: split as the decoder is, it would send a picture's patches twice in every block,
-    /// and this sends its tokens once.
+    /// [`Self::encode_images`] on ranks that all make the same call: images are partitioned over the ranks, and their
+    /// embeddings all-gathered. Every rank has the whole tower: a tensor-parallel tower would communicate an image's
+    /// patches twice per block, this communicates its tokens once.
     ///
     /// # Errors
-    /// As [`Self::images`], and when a rank is lost.
-    pub fn images_over(&self, pictures: &[&RgbImage], ranks: &TensorParallel) -> Result<Vec<Seen>> {
-        if ranks.is_alone() {
-            return self.images(pictures);
+    /// As [`Self::encode_images`], and when a rank fails.
+    pub fn encode_images_over(
+        &self,
+        images: &[&RgbImage],
+        ranks: &TensorParallel,
+    ) -> Result<Vec<ImageEmbeddings>> {
+        if ranks.is_single_rank() {
+            return self.encode_images(images);
         }
-        let grids = pictures.iter().map(|picture| self.processor.image_grid(picture.dimensions()));
+        let grids = images.iter().map(|image| self.processor.image_grid(image.dimensions()));
         let grids: Vec<Grid> = grids.collect::<Result<_>>()?;
-        let is_own = |index: usize| index % ranks.size() == ranks.rank();
+        let is_own = |index: usize| index % ranks.world_size() == ranks.rank();
         let own: Vec<&RgbImage> =
-            (0..pictures.len()).filter(|i| is_own(*i)).map(|i| pictures[i]).collect();
-        let mut own = self.images(&own)?.into_iter();
-        let VisionConfig { spatial_merge_size: merge, out_hidden_size: width, .. } = *self.config();
+            (0..images.len()).filter(|i| is_own(*i)).map(|i| images[i]).collect();
+        let mut own = self.encode_images(&own)?.into_iter();
+        let VisionConfig { spatial_merge_size: merge, out_hidden_size: hidden, .. } =
+            *self.config();
         let parts = grids.iter().enumerate().map(|(index, grid)| {
-            let seen = if is_own(index) { own.next() } else { None };
-            ((grid.tokens(merge), width), seen.map(|seen| seen.embeddings))
+            let encoded = if is_own(index) { own.next() } else { None };
+            ((grid.tokens(merge), hidden), encoded.map(|encoded| encoded.embeddings))
         });
-        let embeddings = ranks.exchanged(parts.collect())?;
-        let seen = embeddings.into_iter().zip(grids).zip(pictures);
-        let seen = seen.map(|((embeddings, grid), picture)| Seen {
+        let embeddings = ranks.broadcast_matrices(parts.collect())?;
+        let encoded = embeddings.into_iter().zip(grids).zip(images);
+        let encoded = encoded.map(|((embeddings, grid), image)| ImageEmbeddings {
             kind: Kind::Image,
             grid,
             embeddings,
-            digest: image_digest(picture),
+            digest: image_digest(image),
         });
-        Ok(seen.collect())
+        Ok(encoded.collect())
     }
 
-    /// How many of the first pictures the tower takes together: as few as have patches enough for its threads, so
-    /// that memory does not grow with the number of pictures.
-    fn together(&self, pictures: &[&RgbImage]) -> Result<usize> {
+    /// How many of the first images form a batch: as few as keep all threads busy, so that memory does not grow with the
+    /// number of images.
+    fn batch_size(&self, images: &[&RgbImage]) -> Result<usize> {
         let mut patches = 0;
-        for (index, picture) in pictures.iter().enumerate() {
-            patches += self.processor.image_grid(picture.dimensions())?.patches();
-            if patches >= PATCHES_TOGETHER {
+        for (index, image) in images.iter().enumerate() {
+            patches += self.processor.image_grid(image.dimensions())?.patches();
+            if patches >= BATCH_PATCHES {
                 return Ok(index + 1);
             }
         }
-        Ok(pictures.len())
+        Ok(images.len())
     }
 
-    /// Looks at one image: [`Self::images`] for one.
+    /// Encodes one image.
     ///
     /// # Errors
-    /// [`Error::Proportions`].
-    pub fn image(&self, picture: &RgbImage) -> Result<Seen> {
-        let pixels = self.processor.image(picture)?;
+    /// [`Error::AspectRatio`].
+    pub fn encode_image(&self, image: &RgbImage) -> Result<ImageEmbeddings> {
+        let pixels = self.processor.image(image)?;
         let embeddings = self.tower.forward(&[&pixels])?.pop();
-        let embeddings = embeddings.ok_or(Error::Places { places: 1, pictures: 0 })?;
-        let digest = image_digest(picture);
-        Ok(Seen { kind: Kind::Image, grid: pixels.grid, embeddings, digest })
+        let embeddings = embeddings.ok_or(Error::ImageCount { placeholders: 1, images: 0 })?;
+        let digest = image_digest(image);
+        Ok(ImageEmbeddings { kind: Kind::Image, grid: pixels.grid, embeddings, digest })
     }
 
-    /// Looks at a video of one frame or more, `seconds` apart.
+    /// Encodes a video of one or more frames, `seconds` apart.
     ///
     /// # Errors
-    /// [`Error::Proportions`].
-    pub fn video(&self, frames: &[RgbImage], seconds: f64) -> Result<Seen> {
+    /// [`Error::AspectRatio`].
+    pub fn encode_video(&self, frames: &[RgbImage], seconds: f64) -> Result<ImageEmbeddings> {
         let pixels = self.processor.video(frames)?;
         let mut embeddings = self.tower.forward(&[&pixels])?;
         let per_patch = seconds * self.processor.patch().frames as f64;
         let kind = Kind::Video { interval: per_patch * self.config().tokens_per_second };
-        let embeddings = embeddings.pop().ok_or(Error::Places { places: 1, pictures: 0 })?;
-        Ok(Seen { kind, grid: pixels.grid, embeddings, digest: digest(frames, kind) })
+        let none = Error::ImageCount { placeholders: 1, images: 0 };
+        let embeddings = embeddings.pop().ok_or(none)?;
+        Ok(ImageEmbeddings { kind, grid: pixels.grid, embeddings, digest: digest(frames, kind) })
     }
 
-    /// The prompt of a conversation: rendered by the model's template, and each place for a picture filled with the
-    /// next of `seen`. Its last turn is the model's, to be gone on with.
+    /// The prompt of a conversation, rendered by the model's chat template with a generation prompt. Each placeholder is
+    /// replaced by the next of `images`.
     ///
     /// # Errors
-    /// [`Error::Places`] unless there is a picture for each place, and those of [`Tokenizer::render`].
+    /// [`Error::ImageCount`] unless there is one image per placeholder, and those of [`Tokenizer::apply_chat_template`].
     pub fn prompt(
         &self,
         tokenizer: &Tokenizer,
-        messages: &[Message],
-        seen: &[Seen],
+        messages: &[MultimodalMessage],
+        images: &[ImageEmbeddings],
     ) -> Result<Prompt> {
-        let text = tokenizer.render(messages, Generation::Prompt)?;
-        self.filled(&tokenizer.encode(&text)?, seen)
+        let text = tokenizer.apply_chat_template(messages, GenerationPrompt::Append)?;
+        self.expand_placeholders(&tokenizer.encode(&text)?, images)
     }
 
-    /// The prompt of `ids`, with as many tokens in each place for a picture as the next of `seen` has.
+    /// The prompt of `ids`, with each placeholder repeated for the tokens of the next of `images`.
     ///
     /// # Errors
-    /// [`Error::Places`] unless there is a picture for each place.
-    pub fn filled(&self, ids: &[u32], seen: &[Seen]) -> Result<Prompt> {
-        let PictureTokens { image_token_id, video_token_id } = self.tokens;
-        let is_place = |id: &&u32| [image_token_id, video_token_id].contains(id);
-        let places = ids.iter().filter(is_place).count();
-        if places != seen.len() {
-            return Err(Error::Places { places, pictures: seen.len() });
+    /// [`Error::ImageCount`] unless there is one image per placeholder.
+    pub fn expand_placeholders(&self, ids: &[u32], images: &[ImageEmbeddings]) -> Result<Prompt> {
+        let ImageTokens { image_token_id, video_token_id } = self.tokens;
+        let is_placeholder = |id: &&u32| [image_token_id, video_token_id].contains(id);
+        let placeholders = ids.iter().filter(is_placeholder).count();
+        if placeholders != images.len() {
+            return Err(Error::ImageCount { placeholders, images: images.len() });
         }
         let merge = self.config().spatial_merge_size;
-        let (mut filled, mut inserts, mut seen) = (Vec::new(), Vec::new(), seen.iter());
+        let (mut expanded, mut inserts, mut images) = (Vec::new(), Vec::new(), images.iter());
         for id in ids {
-            match Some(id).filter(is_place).and_then(|_| seen.next()) {
-                None => filled.push(*id),
-                Some(picture) => {
-                    let insert = picture.insert(filled.len(), merge);
-                    filled.extend(std::iter::repeat_n(*id, insert.places.len()));
+            match Some(id).filter(is_placeholder).and_then(|_| images.next()) {
+                None => expanded.push(*id),
+                Some(image) => {
+                    let insert = image.insert(expanded.len(), merge);
+                    expanded.extend(std::iter::repeat_n(*id, insert.position_ids.len()));
                     inserts.push(insert);
                 }
             }
         }
-        Ok(Prompt::with_inserts(filled, inserts)?)
+        Ok(Prompt::with_images(expanded, inserts)?)
     }
 }

@@ -1,4 +1,4 @@
-//! From a picture to the patches that the vision tower takes (`Qwen2VLImageProcessor`).
+//! The image processor: resizes, normalizes and cuts images into patches (`Qwen2VLImageProcessor`).
 
 mod settings;
 
@@ -15,32 +15,33 @@ use crate::resize::bicubic;
 use crate::source::Source;
 pub(crate) use settings::{Settings, of_folder, of_json};
 
-/// Colours of a pixel.
+/// Color channels.
 pub(crate) const CHANNELS: usize = 3;
 
-/// How pictures become patches, as a checkpoint says.
+/// A checkpoint's processor for images and videos.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Processor {
     images: Settings,
     videos: Settings,
 }
 
-/// A picture's or a video's normalised pixels, patch by patch.
+/// The normalized pixels of an image or a video, by patch (`pixel_values`).
 #[derive(Debug, Clone)]
 pub struct Pixels {
-    /// Where the patches lie.
+    /// The patch grid.
     pub grid: Grid,
-    /// (patches, 3 · frames of a patch · side · side). Patches that are merged into one token lie side by side.
+    /// (patches, 3 · frames · side · side). Patches of one token are adjacent.
     pub patches: Tensor,
 }
 
 impl Processor {
-    /// That of `model`: a folder with `preprocessor_config.json`, and `video_preprocessor_config.json` if it is there, or
-    /// with `processor_config.json`, into which `transformers` 5 writes both; or a GGUF file with its tower's beside it.
+    /// The processor of `model`: a folder with `preprocessor_config.json` and optionally
+    /// `video_preprocessor_config.json`, or with the combined `processor_config.json` of `transformers` 5; or a GGUF
+    /// file with its `mmproj` next to it.
     ///
     /// # Errors
-    /// [`Error::NoProcessor`](crate::Error::NoProcessor) or [`Error::NoMmproj`](crate::Error::NoMmproj), or that a file
-    /// cannot be read or asks for what is not supported.
+    /// [`Error::NoProcessor`](crate::Error::NoProcessor) or [`Error::NoMmproj`](crate::Error::NoMmproj); a file cannot
+    /// be read, or has unsupported settings.
     pub fn of_model(model: &Path) -> Result<Self> {
         Self::of_source(&Source::of_model(model)?)
     }
@@ -50,7 +51,7 @@ impl Processor {
         Ok(Self { images, videos })
     }
 
-    /// Lets no image have more than so many pixels, nor be enlarged beyond them.
+    /// Limits images to `max_pixels`, also when enlarging small ones.
     #[must_use]
     pub fn with_max_pixels(mut self, max_pixels: usize) -> Self {
         for settings in [&mut self.images, &mut self.videos] {
@@ -61,10 +62,10 @@ impl Processor {
         self
     }
 
-    /// The patches of an image of so many pixels.
+    /// The patch grid of an image of `size`, in pixels.
     ///
     /// # Errors
-    /// [`Error::Proportions`](crate::Error::Proportions).
+    /// [`Error::AspectRatio`](crate::Error::AspectRatio).
     pub fn image_grid(&self, size: (u32, u32)) -> Result<Grid> {
         self.images.grid(size, 1)
     }
@@ -72,20 +73,20 @@ impl Processor {
     /// The patches of an image.
     ///
     /// # Errors
-    /// [`Error::Proportions`](crate::Error::Proportions).
-    pub fn image(&self, picture: &RgbImage) -> Result<Pixels> {
-        self.images.pixels(std::slice::from_ref(picture))
+    /// [`Error::AspectRatio`](crate::Error::AspectRatio).
+    pub fn image(&self, image: &RgbImage) -> Result<Pixels> {
+        self.images.pixels(std::slice::from_ref(image))
     }
 
-    /// The patches of a video of one frame or more, all of the size of the first.
+    /// The patches of a video of one or more frames, all of the size of the first.
     ///
     /// # Errors
-    /// [`Error::Proportions`](crate::Error::Proportions).
+    /// [`Error::AspectRatio`](crate::Error::AspectRatio).
     pub fn video(&self, frames: &[RgbImage]) -> Result<Pixels> {
         self.videos.pixels(frames)
     }
 
-    /// Sides of a patch, its frames, and how many patches' sides become one token's.
+    /// The size of a patch, and how many are merged.
     #[must_use]
     pub fn patch(&self) -> Patch {
         self.images.patch
@@ -95,16 +96,16 @@ impl Processor {
 /// The size of a patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patch {
-    /// Pixels of a side.
+    /// Side in pixels.
     pub side: usize,
     /// Frames.
     pub frames: usize,
-    /// Patches of a token, along a side.
+    /// Patches per token, along each side.
     pub merge: usize,
 }
 
 impl Settings {
-    /// The size that a picture is brought to.
+    /// The size that an image is resized to.
     fn resized(&self, size: (u32, u32)) -> Result<(u32, u32)> {
         smart_resize(size, self.patch.side * self.patch.merge, self.limits)
     }
@@ -119,7 +120,7 @@ impl Settings {
         })
     }
 
-    /// The patches of frames; where they do not fill the last patch, the last one stands again.
+    /// The patches of frames; the last frame is repeated to fill the last patch.
     fn pixels(&self, frames: &[RgbImage]) -> Result<Pixels> {
         let size = frames.first().map_or((0, 0), RgbImage::dimensions);
         let (width, height) = self.resized(size)?;
@@ -128,15 +129,15 @@ impl Settings {
             frames.iter().map(|frame| bicubic(frame, width, height)).collect();
         let levels = self.levels();
         let Patch { side, frames: depth, merge } = self.patch;
-        let numbers = CHANNELS * depth * side * side;
-        // The patches of a row of tokens lie end to end.
-        let row = merge * grid.width * numbers;
-        let mut patches = vec![0.0; grid.patches() * numbers];
+        let patch_elements = CHANNELS * depth * side * side;
+        // The patches of a row of tokens are contiguous.
+        let row = merge * grid.width * patch_elements;
+        let mut patches = vec![0.0; grid.patches() * patch_elements];
         let rows_of_frame = (grid.height / merge).max(1);
         patches.par_chunks_mut(row.max(1)).enumerate().for_each(|(index, patches)| {
             let (time, top) = (index / rows_of_frame, index % rows_of_frame * merge);
-            for (place, patch) in patches.chunks_mut(numbers).enumerate() {
-                let (token, inner) = (place / (merge * merge), place % (merge * merge));
+            for (index, patch) in patches.chunks_mut(patch_elements).enumerate() {
+                let (token, inner) = (index / (merge * merge), index % (merge * merge));
                 let row = (top + inner / merge) * side;
                 let column = (token * merge + inner % merge) * side;
                 for (part, to) in patch.chunks_mut(side * side).enumerate() {
@@ -146,10 +147,10 @@ impl Settings {
                 }
             }
         });
-        Ok(Pixels { grid, patches: memory::tensor(patches, (grid.patches(), numbers))? })
+        Ok(Pixels { grid, patches: memory::tensor(patches, (grid.patches(), patch_elements))? })
     }
 
-    /// What each byte of each channel becomes.
+    /// The normalized value of each byte, by channel.
     fn levels(&self) -> [[f32; 256]; CHANNELS] {
         std::array::from_fn(|channel| {
             let (mean, deviation) = (self.mean[channel] as f32, self.deviation[channel] as f32);
@@ -161,7 +162,7 @@ impl Settings {
     }
 }
 
-/// A square of one channel of a frame.
+/// Fills a patch with one channel of a frame.
 fn fill(
     to: &mut [f32],
     frame: &RgbImage,
@@ -192,32 +193,32 @@ mod tests {
         Processor::of_model(folder.path()).unwrap()
     }
 
-    /// A picture whose pixels tell their place.
-    fn picture(width: u32, height: u32, time: u8) -> RgbImage {
+    /// An image whose pixels encode their coordinates.
+    fn image(width: u32, height: u32, time: u8) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, time]))
     }
 
     #[test]
-    fn patches_of_a_token_lie_side_by_side_and_hold_channel_after_channel() {
-        let pixels = processor().image(&picture(8, 4, 9)).unwrap();
+    fn patches_of_a_token_are_adjacent_and_channel_major() {
+        let pixels = processor().image(&image(8, 4, 9)).unwrap();
         assert_eq!(pixels.grid, Grid { time: 1, height: 2, width: 4 });
         let patches = pixels.patches.to_vec2::<f32>().unwrap();
         let byte = |number: f32| (number * 255.0).round() as u32;
         // The upper left pixel of each patch, in red and green.
         let corner = |patch: &Vec<f32>| (byte(patch[0]), byte(patch[8]));
         let corners: Vec<_> = patches.iter().map(corner).collect();
-        let wanted = [(0, 0), (2, 0), (0, 2), (2, 2), (4, 0), (6, 0), (4, 2), (6, 2)];
-        assert_eq!(corners, wanted);
-        // A patch's own pixels: red of two frames, which are alike, then green, then blue.
-        let numbers: Vec<u32> = patches[3].iter().copied().map(byte).collect();
+        let expected = [(0, 0), (2, 0), (0, 2), (2, 2), (4, 0), (6, 0), (4, 2), (6, 2)];
+        assert_eq!(corners, expected);
+        // A patch's pixels: red of two identical frames, then green, then blue.
+        let values: Vec<u32> = patches[3].iter().copied().map(byte).collect();
         let red = [2, 3, 2, 3];
         let green = [2, 2, 3, 3];
-        assert_eq!(numbers, [red, red, green, green, [9; 4], [9; 4]].concat());
+        assert_eq!(values, [red, red, green, green, [9; 4], [9; 4]].concat());
     }
 
     #[test]
-    fn a_video_has_a_patch_for_every_two_frames_and_its_last_one_twice_if_odd() {
-        let frames = [picture(4, 4, 1), picture(4, 4, 2), picture(4, 4, 3)];
+    fn a_video_has_a_patch_per_two_frames_and_repeats_an_odd_last_one() {
+        let frames = [image(4, 4, 1), image(4, 4, 2), image(4, 4, 3)];
         let pixels = processor().video(&frames).unwrap();
         assert_eq!(pixels.grid, Grid { time: 2, height: 2, width: 2 });
         let patches = pixels.patches.to_vec2::<f32>().unwrap();
@@ -227,10 +228,10 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_given_holds_for_images_and_videos() {
+    fn max_pixels_applies_to_images_and_videos() {
         let processor = processor().with_max_pixels(64);
         assert_eq!(processor.image_grid((100, 100)).unwrap().patches(), 16);
-        let video = processor.video(&[picture(100, 100, 0)]).unwrap();
+        let video = processor.video(&[image(100, 100, 0)]).unwrap();
         assert_eq!(video.grid.patches(), 16);
     }
 }

@@ -1,4 +1,4 @@
-//! Where a vision-language model's eyes are stored: in a folder of Hugging Face's layout, or in llama.cpp's `mmproj`.
+//! The files of a vision encoder: a folder in Hugging Face's layout, or llama.cpp's `mmproj` GGUF.
 
 mod folder;
 mod mmproj;
@@ -7,41 +7,41 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use embodied_r_kernels::weight::Weight;
-use embodied_r_policy::{Placement, gguf};
+use embodied_r_policy::{WeightPlacement, gguf};
 
-use crate::config::{PictureTokens, VisionConfig};
+use crate::config::{ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
 use crate::processor::Settings;
 use crate::tower::Linear;
 use folder::Folder;
 use mmproj::Mmproj;
 
-/// The parts of a tower, by their names in `transformers`.
+/// The weights of a vision tower, by their names in `transformers`.
 pub(crate) trait TowerWeights {
-    /// The product that makes a patch's first numbers.
+    /// The patch embedding.
     fn patches(&self, config: &VisionConfig) -> Result<Weight>;
 
     /// The weights of a norm.
-    fn norm(&self, name: &str, width: usize) -> Result<Tensor>;
+    fn norm(&self, name: &str, hidden_size: usize) -> Result<Tensor>;
 
     /// `x · Wᵀ + b`.
     fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear>;
 
-    /// Queries, keys and values of a block, each as wide as the block.
-    fn qkv(&self, block: usize, width: usize) -> Result<[Linear; 3]>;
+    /// The query, key and value projections of a block, each (hidden, hidden).
+    fn qkv(&self, block: usize, hidden_size: usize) -> Result<[Linear; 3]>;
 }
 
-/// A model's eyes as they are stored.
+/// The files of a model's vision encoder.
 pub(crate) enum Source {
     Folder(Folder),
     Mmproj(Box<Mmproj>),
 }
 
 impl Source {
-    /// Those of `model`, a folder or a GGUF file.
+    /// The files of `model`, a folder or a GGUF file.
     ///
     /// # Errors
-    /// [`Error::NoVision`] for a text model, [`Error::NoMmproj`] for a decoder without its tower's file.
+    /// [`Error::NoVision`] for a text model, [`Error::NoMmproj`] for a decoder without an `mmproj` file.
     pub(crate) fn of_model(model: &Path) -> Result<Self> {
         let Some(decoder) = gguf::find(model)? else { return Ok(Self::Folder(Folder::new(model))) };
         match gguf::find_mmproj(model)? {
@@ -50,8 +50,8 @@ impl Source {
         }
     }
 
-    /// Whether `model` is meant to see, be its parts whole or not.
-    pub(crate) fn is_there(model: &Path) -> bool {
+    /// Whether `model` is a vision-language model, even if its files are incomplete.
+    pub(crate) fn exists(model: &Path) -> bool {
         match gguf::find(model) {
             Ok(Some(_)) => !matches!(gguf::find_mmproj(model), Ok(None)),
             Ok(None) => Folder::new(model).is_whole(),
@@ -59,15 +59,15 @@ impl Source {
         }
     }
 
-    /// The tower's shape, and the tokens that stand for pictures.
-    pub(crate) fn config(&self) -> Result<(VisionConfig, PictureTokens)> {
+    /// The tower's configuration and the placeholder tokens.
+    pub(crate) fn config(&self) -> Result<(VisionConfig, ImageTokens)> {
         match self {
             Self::Folder(folder) => folder.config(),
             Self::Mmproj(file) => file.config(),
         }
     }
 
-    /// How images and videos become patches.
+    /// The processor's settings for images and videos.
     pub(crate) fn settings(&self) -> Result<(Settings, Settings)> {
         match self {
             Self::Folder(folder) => folder.settings(),
@@ -75,8 +75,11 @@ impl Source {
         }
     }
 
-    /// The tower's weights: a folder's in the placement's format, a file's as they are.
-    pub(crate) fn weights(&self, placement: &Placement) -> Result<Box<dyn TowerWeights + '_>> {
+    /// The tower's weights: in the placement's format for a folder, in the file's format for GGUF.
+    pub(crate) fn weights(
+        &self,
+        placement: &WeightPlacement,
+    ) -> Result<Box<dyn TowerWeights + '_>> {
         match self {
             Self::Folder(folder) => Ok(Box::new(folder.weights(placement)?)),
             Self::Mmproj(file) => Ok(Box::new(file.weights(placement))),

@@ -1,12 +1,12 @@
-//! Qwen2.5-VL's vision tower: patches in, the decoder's tokens out.
+//! Qwen2.5-VL's vision tower: from patches to decoder tokens.
 //!
-//! Blocks of RMS norms, attention with a rotary embedding in height and width, and a gated feed-forward
-//! layer. In most blocks a patch sees its window alone, in a few all of its frame; patches are put in the
-//! order of the windows once, and back at the end. Of the merged patches two layers make a token.
+//! Each block has RMS norms, attention with a 2-D rotary embedding, and a gated feed-forward layer. Most blocks use
+//! window attention, a few full attention over the frame; patches are sorted by window once and restored at the end. A
+//! two-layer MLP merges adjacent patches into tokens.
 
 use candle_core::{Device, Tensor};
 use embodied_r_kernels::attention::{self, GroupSpan, Heads, Pattern};
-use embodied_r_kernels::rope::{Angles, Frequencies};
+use embodied_r_kernels::rope::{CosSinCache, Frequencies};
 use embodied_r_kernels::weight::{self, Weight};
 use embodied_r_kernels::{embedding, gelu, memory, qkv, rms_norm, swiglu};
 
@@ -17,7 +17,7 @@ use crate::processor::Pixels;
 use crate::source::TowerWeights;
 use crate::windows::Windows;
 
-/// Added to the mean square in the tower's norms.
+/// Epsilon of the RMS norms.
 const EPS: f64 = 1e-6;
 
 /// A vision tower.
@@ -41,7 +41,7 @@ struct Block {
     down: Linear,
 }
 
-/// What makes a token of merged patches.
+/// Merges adjacent patches into tokens.
 struct Merger {
     norm: Tensor,
     first: Linear,
@@ -68,9 +68,9 @@ impl Linear {
     }
 }
 
-/// What the blocks of one pass share.
+/// The shared inputs of all blocks in a forward pass.
 struct Pass {
-    angles: Angles,
+    cos_sin: CosSinCache,
     windows: Vec<GroupSpan>,
     frames: Vec<GroupSpan>,
     heads: Heads,
@@ -80,14 +80,14 @@ impl Tower {
     /// The tower of `config`.
     ///
     /// # Errors
-    /// What `weights` returns.
+    /// Those of `weights`.
     pub(crate) fn new(config: VisionConfig, weights: &dyn TowerWeights) -> Result<Self> {
         let (h, inner) = (config.hidden_size, config.intermediate_size);
         let block = |index: usize| -> Result<Block> {
             let name = |part: &str| format!("blocks.{index}.{part}");
             let [q, k, v] = weights.qkv(index, h)?;
             let [q_weight, k_weight, v_weight] =
-                weight::side_by_side([q.weight, k.weight, v.weight])?;
+                weight::fuse_projections([q.weight, k.weight, v.weight])?;
             Ok(Block {
                 attention_norm: weights.norm(&name("norm1"), h)?,
                 q: Linear { weight: q_weight, ..q },
@@ -100,7 +100,7 @@ impl Tower {
                 down: weights.linear(&name("mlp.down_proj"), h, inner)?,
             })
         };
-        let wide = h * config.merged();
+        let wide = h * config.patches_per_token();
         Ok(Self {
             patch_embedding: weights.patches(&config)?,
             blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
@@ -114,34 +114,34 @@ impl Tower {
         })
     }
 
-    /// The tower's shape.
+    /// The tower's configuration.
     pub(crate) fn config(&self) -> &VisionConfig {
         &self.config
     }
 
-    /// Where it computes.
+    /// The tower's device.
     fn device(&self) -> &Device {
         self.merger.norm.device()
     }
 
-    /// The decoder's tokens for each image or video, in the host's memory. What one gives does not depend on the others, to the bit.
+    /// The decoder tokens of each image or video, in host memory. They do not depend on the other images, to the bit.
     ///
     /// # Shapes
-    /// Gives (tokens, hidden of the decoder) for each.
+    /// Returns (tokens, hidden size of the decoder) for each.
     ///
     /// # Errors
-    /// [`Error::Patches`] if a picture was cut into other patches than the tower's.
-    pub(crate) fn forward(&self, pictures: &[&Pixels]) -> Result<Vec<Tensor>> {
-        let Some(patches) = self.joined(pictures)? else { return Ok(Vec::new()) };
-        let grids: Vec<Grid> = pictures.iter().map(|picture| picture.grid).collect();
-        let Windows { patches: order, tokens, places, windows, frames } =
+    /// [`Error::Patches`] if an image's patches do not match the tower's.
+    pub(crate) fn forward(&self, images: &[&Pixels]) -> Result<Vec<Tensor>> {
+        let Some(patches) = self.joined(images)? else { return Ok(Vec::new()) };
+        let grids: Vec<Grid> = images.iter().map(|image| image.grid).collect();
+        let Windows { patches: order, tokens, position_ids, windows, frames } =
             Windows::new(&grids, &self.config);
         let pairs = self.config.head_dim() / 4;
-        let angles = Angles::multimodal(&places, [pairs, pairs, 0], &self.frequencies)?;
+        let cos_sin = CosSinCache::multimodal(&position_ids, [pairs, pairs, 0], &self.frequencies)?;
         let (heads, dim) = (self.config.num_heads, self.config.head_dim());
         let heads = Heads { query: heads, kv: heads, dim };
-        let pass = Pass { angles, windows, frames, heads };
-        // Patches come from the host; of weights of fewer bits on a device activations have as few.
+        let pass = Pass { cos_sin, windows, frames, heads };
+        // Patches come from the host. On a device, activations have the dtype of the weights.
         let x = memory::to_device(&embedding::gather(&patches, &order)?, self.device())?;
         drop(patches);
         let x =
@@ -151,8 +151,9 @@ impl Tower {
             self.blocks.iter().enumerate().try_fold(x, |x, (index, block)| {
                 block.forward(x, &pass, self.config.is_full(index))
             })?;
-        let merged = embedding::gather(&self.merger.forward(&x, self.config.merged())?, &tokens)?;
-        let merged = memory::fetched(&merged)?;
+        let merged =
+            embedding::gather(&self.merger.forward(&x, self.config.patches_per_token())?, &tokens)?;
+        let merged = memory::to_host(&merged)?;
         let mut first = 0;
         let of_grid = |grid: &Grid| {
             let start = first;
@@ -162,24 +163,24 @@ impl Tower {
         grids.iter().map(of_grid).collect()
     }
 
-    /// The patches of all pictures, end to end.
-    fn joined(&self, pictures: &[&Pixels]) -> Result<Option<Tensor>> {
-        for picture in pictures {
-            let Grid { height, width, .. } = picture.grid;
+    /// The patches of all images, concatenated.
+    fn joined(&self, images: &[&Pixels]) -> Result<Option<Tensor>> {
+        for image in images {
+            let Grid { height, width, .. } = image.grid;
             let whole = height.is_multiple_of(self.config.spatial_merge_size)
                 && width.is_multiple_of(self.config.spatial_merge_size);
-            let wanted = [picture.grid.patches(), self.config.patch_numbers()];
-            if !whole || picture.patches.dims() != wanted || picture.grid.patches() == 0 {
-                let found = picture.patches.dims();
-                let told = format!("patches of shape {found:?} where the tower takes {wanted:?}");
-                return Err(Error::Patches(told));
+            let expected = [image.grid.patches(), self.config.patch_elements()];
+            if !whole || image.patches.dims() != expected || image.grid.patches() == 0 {
+                let found = image.patches.dims();
+                let message = format!("the patches' shape must be {expected:?}, not {found:?}");
+                return Err(Error::Patches(message));
             }
         }
-        let patches: Vec<&Tensor> = pictures.iter().map(|picture| &picture.patches).collect();
+        let patches: Vec<&Tensor> = images.iter().map(|image| &image.patches).collect();
         match patches[..] {
             [] => Ok(None),
             [one] => Ok(Some(one.clone())),
-            _ => Ok(Some(memory::stacked(&patches)?)),
+            _ => Ok(Some(memory::concat_rows(&patches)?)),
         }
     }
 }
@@ -190,7 +191,7 @@ impl Block {
     fn forward(&self, x: Tensor, pass: &Pass, is_full: bool) -> Result<Tensor> {
         let normed = rms_norm::forward(&x, &self.attention_norm, EPS)?.y;
         let weights = [self.q.parts(), self.k.parts(), self.v.parts()];
-        let [q, k, v] = qkv::forward(&normed, weights, &pass.angles, pass.heads)?;
+        let [q, k, v] = qkv::forward(&normed, weights, &pass.cos_sin, pass.heads)?;
         drop(normed);
         let spans = if is_full { &pass.frames } else { &pass.windows };
         let pattern = Pattern { heads: pass.heads, window: None, causal: false };
@@ -206,17 +207,16 @@ impl Block {
 
 impl Merger {
     /// # Shapes
-    /// `x` (patches, hidden), of which `merged` after each other become a token; gives (tokens, hidden of the
-    /// decoder).
+    /// `x` (patches, hidden), where `merged` adjacent patches form a token; returns (tokens, hidden size of the decoder).
     fn forward(&self, x: &Tensor, merged: usize) -> Result<Tensor> {
         let (patches, hidden) = (x.dims()[0], x.dims()[1]);
         let normed = rms_norm::forward(x, &self.norm, EPS)?.y;
-        let wide = memory::reshaped(&normed, (patches / merged, hidden * merged))?;
+        let wide = memory::reshape(&normed, (patches / merged, hidden * merged))?;
         self.second.forward(&gelu::forward(&self.first.forward(&wide)?)?)
     }
 }
 
-/// Frequencies of a head's pairs: the first half turns by the height, the second by the width.
+/// The frequencies of a head's pairs: the first half rotates by the height, the second by the width.
 fn frequencies(config: &VisionConfig) -> Frequencies {
     let pairs = config.head_dim() / 4;
     let inverse = |pair: usize| {
@@ -224,5 +224,5 @@ fn frequencies(config: &VisionConfig) -> Frequencies {
         (config.theta().powf(f64::from(exponent)) as f32).recip()
     };
     let inverse: Vec<f32> = (0..pairs).map(inverse).collect();
-    Frequencies { inverse: [inverse.clone(), inverse].concat(), attention_factor: 1.0 }
+    Frequencies { inv_freq: [inverse.clone(), inverse].concat(), attention_factor: 1.0 }
 }

@@ -1,4 +1,4 @@
-//! In which order the tower takes patches, and which of them see each other.
+//! The order of patches in the vision tower, and its attention windows.
 
 use std::ops::Range;
 
@@ -7,14 +7,14 @@ use embodied_r_kernels::attention::GroupSpan;
 use crate::config::VisionConfig;
 use crate::grid::Grid;
 
-/// The patches of some images and videos, window by window.
+/// The patches of images and videos, sorted by window.
 pub(crate) struct Windows {
-    /// The patch that stands in each row.
+    /// The patch in each row.
     pub(crate) patches: Vec<usize>,
-    /// The row of the first patch of each token, counted in tokens: what undoes the order.
+    /// The row of each token, counted in tokens: the inverse permutation.
     pub(crate) tokens: Vec<usize>,
-    /// Height and width of the patch in each row.
-    pub(crate) places: Vec<[usize; 3]>,
+    /// The position ids (height, width, 0) of the patch in each row.
+    pub(crate) position_ids: Vec<[usize; 3]>,
     /// Rows of each window.
     pub(crate) windows: Vec<GroupSpan>,
     /// Rows of each frame.
@@ -22,12 +22,12 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    /// Those of `grids`, end to end.
+    /// The windows of `grids`, concatenated.
     pub(crate) fn new(grids: &[Grid], config: &VisionConfig) -> Self {
-        let (merge, merged) = (config.spatial_merge_size, config.merged());
-        // Tokens of a window's side.
+        let (merge, merged) = (config.spatial_merge_size, config.patches_per_token());
+        // Side of a window in tokens.
         let side = (config.window_size / config.patch_size / merge).max(1);
-        let (mut order, mut places) = (Vec::new(), Vec::new());
+        let (mut order, mut position_ids) = (Vec::new(), Vec::new());
         let (mut windows, mut frames) = (Vec::new(), Vec::new());
         let mut first = 0;
         for grid in grids {
@@ -41,7 +41,7 @@ impl Windows {
                             for column in left..width.min(left + side) {
                                 order.push(of_frame + row * width + column);
                                 let inner = (0..merged).map(|i| [i / merge, i % merge]);
-                                places.extend(
+                                position_ids.extend(
                                     inner.map(|[y, x]| [row * merge + y, column * merge + x, 0]),
                                 );
                             }
@@ -58,12 +58,12 @@ impl Windows {
         for (row, token) in order.iter().enumerate() {
             tokens[*token] = row;
         }
-        Self { patches: patches.collect(), tokens, places, windows, frames }
+        Self { patches: patches.collect(), tokens, position_ids, windows, frames }
     }
 }
 
 fn span(rows: Range<usize>) -> GroupSpan {
-    GroupSpan { prompt: rows, completions: Vec::new(), silent: 0 }
+    GroupSpan { prompt: rows, completions: Vec::new(), kv_only: 0 }
 }
 
 #[cfg(test)]
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_come_window_by_window_and_frame_by_frame() {
+    fn tokens_are_sorted_by_frame_and_window() {
         // 3 × 3 tokens in windows of 2 × 2, twice.
         let grid = Grid { time: 2, height: 6, width: 6 };
         let windows = Windows::new(&[grid], &config());
@@ -92,17 +92,17 @@ mod tests {
         assert_eq!(rows(&windows.frames), [0..36, 36..72]);
         assert_eq!(rows(&windows.windows)[..5], [0..16, 16..24, 24..32, 32..36, 36..52]);
         // The token in the second row and the first column, and its lower right patch.
-        assert_eq!(windows.places[2 * 4 + 3], [3, 1, 0]);
-        // Each token's row, for the way back.
+        assert_eq!(windows.position_ids[2 * 4 + 3], [3, 1, 0]);
+        // Each token's row, for the inverse permutation.
         assert_eq!(windows.tokens[..9], [0, 1, 4, 2, 3, 5, 6, 7, 8]);
     }
 
     #[test]
-    fn pictures_lie_end_to_end() {
+    fn images_are_concatenated() {
         let grid = Grid { time: 1, height: 2, width: 4 };
         let windows = Windows::new(&[grid, grid], &config());
         assert_eq!(windows.patches, (0..16).collect::<Vec<_>>());
         assert_eq!(windows.frames.len(), 2);
-        assert_eq!(windows.places[8], [0, 0, 0]);
+        assert_eq!(windows.position_ids[8], [0, 0, 0]);
     }
 }

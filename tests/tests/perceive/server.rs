@@ -1,4 +1,4 @@
-//! A chat server that describes every picture in the same words, and that misbehaves on demand.
+//! A chat server that returns the same caption for every image, with injected faults.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -12,12 +12,12 @@ use embodied_r_tests::ChatApi;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
-/// What a request gets in place of its answer.
+/// A fault returned instead of a response.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
-    /// 429 with a wait in seconds.
+    /// 429 with `Retry-After` in seconds.
     TooManyRequests,
-    /// 429 with a wait until a moment.
+    /// 429 with `Retry-After` as a date.
     TooManyRequestsUntil,
     InternalError,
     /// 503.
@@ -25,158 +25,158 @@ pub(crate) enum Fault {
     /// 401.
     Unauthorized,
     Hang,
-    /// Half a reply.
+    /// Half a response, then silence.
     HangInBody,
-    /// A reply that says nothing.
-    Silence,
+    /// A response without content.
+    Empty,
     BrokenJson,
     CutConnection,
 }
 
 #[derive(Default)]
-struct Conduct {
+struct Behavior {
     faults: VecDeque<Fault>,
     answered: usize,
     hang_after: Option<usize>,
-    /// How long an answer takes.
-    pause: Duration,
+    /// The latency of a response.
+    latency: Duration,
     refused_word: Option<String>,
     filtered_word: Option<String>,
-    /// So many replies about a word are not in the form that was asked for.
-    mumbled: Vec<(String, usize)>,
-    /// Replies of fewer tokens are cut off.
-    least_tokens: u64,
+    /// Words, with the number of malformed responses to requests that contain them.
+    malformed: Vec<(String, usize)>,
+    /// Responses to requests for fewer tokens are truncated.
+    min_tokens: u64,
     authorization: Option<String>,
-    /// The words of each request.
+    /// The text of each request.
     requests: Vec<String>,
 }
 
-type Shared = Arc<Mutex<Conduct>>;
+type Shared = Arc<Mutex<Behavior>>;
 
 pub(crate) struct Server {
     api: ChatApi,
-    conduct: Shared,
+    behavior: Shared,
 }
 
 impl Server {
-    /// A server whose first requests get these faults.
+    /// Starts a server whose first requests get these faults.
     pub(crate) async fn start(faults: impl IntoIterator<Item = Fault>) -> Self {
         let faults = faults.into_iter().collect();
-        let conduct = Arc::new(Mutex::new(Conduct { faults, ..Conduct::default() }));
-        let api = ChatApi::start(axum::routing::post(reply), Arc::clone(&conduct)).await;
-        Self { api, conduct }
+        let behavior = Arc::new(Mutex::new(Behavior { faults, ..Behavior::default() }));
+        let api = ChatApi::start(axum::routing::post(reply), Arc::clone(&behavior)).await;
+        Self { api, behavior }
     }
 
     pub(crate) fn base_url(&self) -> String {
         self.api.base_url()
     }
 
-    /// From the `n`th answer on, nothing more is said.
+    /// Hangs after `n` responses.
     pub(crate) fn hang_after(&self, n: usize) {
-        self.conduct.lock().unwrap().hang_after = Some(n);
+        self.behavior.lock().unwrap().hang_after = Some(n);
     }
 
-    /// From now on an answer takes so long.
-    pub(crate) fn take(&self, pause: Duration) {
-        self.conduct.lock().unwrap().pause = pause;
+    /// From now on, responses have this latency.
+    pub(crate) fn delay(&self, latency: Duration) {
+        self.behavior.lock().unwrap().latency = latency;
     }
 
-    /// Requests that hold `word` are refused for good.
+    /// Rejects requests that contain `word`.
     pub(crate) fn refuse(&self, word: &str) {
-        self.conduct.lock().unwrap().refused_word = Some(word.to_owned());
+        self.behavior.lock().unwrap().refused_word = Some(word.to_owned());
     }
 
-    /// Requests that hold `word` are stopped by a filter.
+    /// Rejects requests that contain `word` as by a content filter.
     pub(crate) fn filter(&self, word: &str) {
-        self.conduct.lock().unwrap().filtered_word = Some(word.to_owned());
+        self.behavior.lock().unwrap().filtered_word = Some(word.to_owned());
     }
 
-    /// The next `times` replies about two pictures and `word` are not in the form that was asked for.
-    pub(crate) fn mumble(&self, word: &str, times: usize) {
-        self.conduct.lock().unwrap().mumbled.push((word.to_owned(), times));
+    /// Malforms the next `times` responses to requests with two images and `word`.
+    pub(crate) fn malform(&self, word: &str, times: usize) {
+        self.behavior.lock().unwrap().malformed.push((word.to_owned(), times));
     }
 
-    /// Replies to requests of fewer tokens are cut off.
-    pub(crate) fn cut_off_at(&self, tokens: u64) {
-        self.conduct.lock().unwrap().least_tokens = tokens;
+    /// Truncates responses to requests for fewer tokens.
+    pub(crate) fn truncate_below(&self, tokens: u64) {
+        self.behavior.lock().unwrap().min_tokens = tokens;
     }
 
-    /// How often anything was asked, whatever came of it.
-    pub(crate) fn asked(&self) -> usize {
-        self.conduct.lock().unwrap().requests.len()
+    /// The number of requests so far, with any outcome.
+    pub(crate) fn request_count(&self) -> usize {
+        self.behavior.lock().unwrap().requests.len()
     }
 
-    /// The words of each request.
+    /// The text of each request.
     pub(crate) fn requests(&self) -> Vec<String> {
-        self.conduct.lock().unwrap().requests.clone()
+        self.behavior.lock().unwrap().requests.clone()
     }
 
     pub(crate) fn answered(&self) -> usize {
-        self.conduct.lock().unwrap().answered
+        self.behavior.lock().unwrap().answered
     }
 
     pub(crate) fn faults_left(&self) -> usize {
-        self.conduct.lock().unwrap().faults.len()
+        self.behavior.lock().unwrap().faults.len()
     }
 
     pub(crate) fn authorization(&self) -> Option<String> {
-        self.conduct.lock().unwrap().authorization.clone()
+        self.behavior.lock().unwrap().authorization.clone()
     }
 }
 
-async fn reply(State(conduct): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+async fn reply(State(behavior): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap();
-    let (fault, pause) = {
-        let mut conduct = conduct.lock().unwrap();
+    let (fault, latency) = {
+        let mut behavior = behavior.lock().unwrap();
         let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
-        conduct.authorization = authorization.map(str::to_owned);
-        let words = words(&request);
-        conduct.requests.push(words.clone());
-        let holds = |word: &Option<String>| word.as_ref().is_some_and(|w| words.contains(w));
-        if holds(&conduct.refused_word) {
+        behavior.authorization = authorization.map(str::to_owned);
+        let text = text(&request);
+        behavior.requests.push(text.clone());
+        let contains = |word: &Option<String>| word.as_ref().is_some_and(|w| text.contains(w));
+        if contains(&behavior.refused_word) {
             let error = json!({"error": {"message": "not allowed"}});
             return (StatusCode::BAD_REQUEST, error.to_string()).into_response();
         }
-        if holds(&conduct.filtered_word) {
+        if contains(&behavior.filtered_word) {
             let error = json!({"error": {"message": "not this one", "code": "content_filter"}});
             return (StatusCode::BAD_REQUEST, error.to_string()).into_response();
         }
-        let silent = conduct.hang_after.is_some_and(|n| conduct.answered >= n);
-        (conduct.faults.pop_front().or(silent.then_some(Fault::Hang)), conduct.pause)
+        let hangs = behavior.hang_after.is_some_and(|n| behavior.answered >= n);
+        (behavior.faults.pop_front().or(hangs.then_some(Fault::Hang)), behavior.latency)
     };
-    tokio::time::sleep(pause).await;
+    tokio::time::sleep(latency).await;
     match fault {
-        Some(fault) => misbehave(fault).await,
+        Some(fault) => inject(fault).await,
         None => {
-            let (mut said, pictures) = describe(&request);
-            let mut conduct = conduct.lock().unwrap();
-            conduct.answered += 1;
-            let words = words(&request);
-            let mumbled = conduct.mumbled.iter_mut();
-            let mut mumbled = mumbled
-                .filter(|(word, left)| pictures > 1 && *left > 0 && words.contains(word.as_str()));
-            if let Some((_, left)) = mumbled.next() {
+            let (mut content, images) = describe(&request);
+            let mut behavior = behavior.lock().unwrap();
+            behavior.answered += 1;
+            let text = text(&request);
+            let malformed = behavior.malformed.iter_mut();
+            let mut malformed = malformed
+                .filter(|(word, left)| images > 1 && *left > 0 && text.contains(word.as_str()));
+            if let Some((_, left)) = malformed.next() {
                 *left -= 1;
-                said = "well,\na lamp";
+                content = "well,\na lamp";
             }
-            let cut_off = request["max_tokens"].as_u64().is_some_and(|n| n < conduct.least_tokens);
-            let finish_reason = if cut_off { "length" } else { "stop" };
+            let truncated = request["max_tokens"].as_u64().is_some_and(|n| n < behavior.min_tokens);
+            let finish_reason = if truncated { "length" } else { "stop" };
             let reply = json!({
-                "choices": [{"message": {"role": "assistant", "content": said},
+                "choices": [{"message": {"role": "assistant", "content": content},
                     "finish_reason": finish_reason}],
-                "usage": {"prompt_tokens": 100 * pictures, "completion_tokens": 12}});
+                "usage": {"prompt_tokens": 100 * images, "completion_tokens": 12}});
             reply.to_string().into_response()
         }
     }
 }
 
-async fn misbehave(fault: Fault) -> Response {
+async fn inject(fault: Fault) -> Response {
     match fault {
         Fault::TooManyRequests => {
             (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")], "slow down").into_response()
         }
         Fault::TooManyRequestsUntil => {
-            // A moment that is past asks for no wait.
+            // A date in the past means no wait.
             let until = [("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")];
             (StatusCode::TOO_MANY_REQUESTS, until, "slow down").into_response()
         }
@@ -187,11 +187,9 @@ async fn misbehave(fault: Fault) -> Response {
             let rest = futures_util::stream::pending();
             Body::from_stream(half.chain(rest)).into_response()
         }
-        Fault::Silence => {
-            json!({"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]})
-                .to_string()
-                .into_response()
-        }
+        Fault::Empty => json!({"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]})
+            .to_string()
+            .into_response(),
         Fault::InternalError => {
             (StatusCode::INTERNAL_SERVER_ERROR, "out of memory").into_response()
         }
@@ -204,20 +202,20 @@ async fn misbehave(fault: Fault) -> Response {
     }
 }
 
-/// The words of a request's first message.
-fn words(request: &Value) -> String {
+/// The text of a request's first message.
+fn text(request: &Value) -> String {
     let parts = request["messages"][0]["content"].as_array().unwrap();
     parts.iter().filter_map(|part| part["text"].as_str()).collect()
 }
 
-/// Words about a request's pictures, which must be JPEG files, and how many there are.
+/// The caption for a request's images, which must be JPEG, and their number.
 fn describe(request: &Value) -> (&'static str, usize) {
     let parts = request["messages"][0]["content"].as_array().unwrap();
-    let pictures = parts.iter().filter_map(|part| part["image_url"]["url"].as_str());
-    let jpegs = pictures.filter(|url| url.starts_with("data:image/jpeg;base64,/9j/")).count();
+    let images = parts.iter().filter_map(|part| part["image_url"]["url"].as_str());
+    let jpegs = images.filter(|url| url.starts_with("data:image/jpeg;base64,/9j/")).count();
     match jpegs {
         1 => ("a red\ndoor ahead", 1),
         2 => ("1. Rotate left\n2. a lamp.\n3. nothing of it.", 2),
-        n => panic!("{n} pictures"),
+        n => panic!("{n} images"),
     }
 }

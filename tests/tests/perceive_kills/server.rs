@@ -1,4 +1,4 @@
-//! A chat server that misbehaves at random in every way, and knows what it has answered.
+//! A chat server that injects every kind of fault at random, and records its responses.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use embodied_r_tests::ChatApi;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
-/// A random number generator, good enough to misbehave by.
+/// A simple random number generator (xorshift).
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -29,108 +29,108 @@ impl Random {
     }
 }
 
-/// A reply that was sent whole.
+/// A response that was sent completely.
 #[derive(Clone, Copy)]
 pub(crate) struct Answer {
-    /// In the reply's text, so that it can be found again.
+    /// Its serial number, which is also its token count, so that it can be identified.
     pub(crate) serial: u64,
-    /// The process that got it.
+    /// The process that received it.
     pub(crate) process: usize,
-    /// Whether it is to be kept for good, which an empty one and a refusal are not.
-    pub(crate) lasting: bool,
-    /// Whether it is to be kept at all, which an empty one is not.
-    pub(crate) kept: bool,
+    /// Whether it is final and must be kept: empty responses and refusals are not.
+    pub(crate) is_final: bool,
+    /// Whether it must be cached: empty responses are not.
+    pub(crate) is_cached: bool,
 }
 
-struct Conduct {
+struct Behavior {
     random: Random,
     process: usize,
-    asked: usize,
+    requests: usize,
     next_serial: u64,
-    /// By the whole request.
+    /// By the text of the request.
     answers: BTreeMap<String, Vec<Answer>>,
     faults: BTreeMap<&'static str, usize>,
 }
 
-type Shared = Arc<Mutex<Conduct>>;
+type Shared = Arc<Mutex<Behavior>>;
 
 pub(crate) struct Server {
     api: ChatApi,
-    conduct: Shared,
+    behavior: Shared,
 }
 
 impl Server {
     pub(crate) async fn start(seed: u64) -> Self {
-        let conduct = Arc::new(Mutex::new(Conduct {
+        let behavior = Arc::new(Mutex::new(Behavior {
             random: Random(seed | 1),
             process: 0,
-            asked: 0,
+            requests: 0,
             next_serial: 1000,
             answers: BTreeMap::new(),
             faults: BTreeMap::new(),
         }));
-        let api = ChatApi::start(axum::routing::post(reply), Arc::clone(&conduct)).await;
-        Self { api, conduct }
+        let api = ChatApi::start(axum::routing::post(reply), Arc::clone(&behavior)).await;
+        Self { api, behavior }
     }
 
     pub(crate) fn base_url(&self) -> String {
         self.api.base_url()
     }
 
-    /// From now on another process asks.
+    /// Attributes requests from now on to another process.
     pub(crate) fn next_process(&self) -> usize {
-        let mut conduct = self.conduct.lock().unwrap();
-        conduct.process += 1;
-        conduct.process
+        let mut behavior = self.behavior.lock().unwrap();
+        behavior.process += 1;
+        behavior.process
     }
 
-    /// How many requests have come in.
-    pub(crate) fn asked(&self) -> usize {
-        self.conduct.lock().unwrap().asked
+    /// The number of requests so far.
+    pub(crate) fn request_count(&self) -> usize {
+        self.behavior.lock().unwrap().requests
     }
 
-    /// What was answered to each request since the last call of this.
+    /// The responses to each distinct request since the last call.
     pub(crate) fn take_answers(&self) -> Vec<Vec<Answer>> {
-        std::mem::take(&mut self.conduct.lock().unwrap().answers).into_values().collect()
+        std::mem::take(&mut self.behavior.lock().unwrap().answers).into_values().collect()
     }
 
-    /// How often it misbehaved in which way.
+    /// How often each fault was injected.
     pub(crate) fn faults(&self) -> BTreeMap<&'static str, usize> {
-        self.conduct.lock().unwrap().faults.clone()
+        self.behavior.lock().unwrap().faults.clone()
     }
 }
 
-/// Ways to misbehave, each in one of two hundred requests.
+/// Faults, each injected into one in 200 requests.
 const FAULTS: [&str; 14] = [
     "429",
     "429 until a past date",
     "500",
     "503",
-    "503 with a wait",
+    "503 with Retry-After",
     "broken JSON",
     "no JSON",
-    "cut in the body",
-    "error in a success",
+    "connection cut in the body",
+    "error with status 200",
     "empty",
     "malformed",
-    "cut off at the limit",
+    "truncated",
     "refusal",
     "filter",
 ];
 
-/// Those that take a second, each in one of four hundred.
+/// Faults that take a second, each injected into one in 400 requests.
 const SLOW_FAULTS: [&str; 4] = ["429 in a second", "429 until a date", "hang", "hang in the body"];
 
-async fn reply(State(conduct): State<Shared>, body: Bytes) -> Response {
+async fn reply(State(behavior): State<Shared>, body: Bytes) -> Response {
     let (fault, wait) = {
-        let mut conduct = conduct.lock().unwrap();
-        conduct.asked += 1;
-        let slow = SLOW_FAULTS.get(conduct.random.below(400) as usize).copied();
-        let fault = slow.or_else(|| FAULTS.get(conduct.random.below(200) as usize).copied());
+        let mut behavior = behavior.lock().unwrap();
+        behavior.requests += 1;
+        let slow = SLOW_FAULTS.get(behavior.random.below(400) as usize).copied();
+        let fault = slow.or_else(|| FAULTS.get(behavior.random.below(200) as usize).copied());
         if let Some(fault) = fault {
-            *conduct.faults.entry(fault).or_default() += 1;
+            *behavior.faults.entry(fault).or_default() += 1;
         }
-        (fault.unwrap_or("none"), Duration::from_millis(conduct.random.below(12)))
+        (fault.unwrap_or("none"), Duration::from_millis(behavior.random.below(12)))
     };
     tokio::time::sleep(wait).await;
     let retry_after =
@@ -147,63 +147,65 @@ async fn reply(State(conduct): State<Shared>, body: Bytes) -> Response {
         }
         "500" => (StatusCode::INTERNAL_SERVER_ERROR, "out of memory").into_response(),
         "503" => (StatusCode::SERVICE_UNAVAILABLE, "loading").into_response(),
-        "503 with a wait" => retry_after(StatusCode::SERVICE_UNAVAILABLE, "0".into()),
+        "503 with Retry-After" => retry_after(StatusCode::SERVICE_UNAVAILABLE, "0".into()),
         "hang" => std::future::pending().await,
         "hang in the body" => part(futures_util::stream::pending().boxed()),
-        "cut in the body" => {
+        "connection cut in the body" => {
             let cut = async { Err(std::io::Error::other("cut")) };
             part(futures_util::stream::once(cut).boxed())
         }
         "broken JSON" => "{\"choices\": [{\"message\": {\"content\": \"a red".into_response(),
         "no JSON" => "<html>bad gateway</html>".into_response(),
-        "error in a success" => {
+        "error with status 200" => {
             json!({"error": {"message": "worker died"}}).to_string().into_response()
         }
         "filter" => {
             let error = json!({"error": {"message": "not this one", "code": "content_filter"}});
             (StatusCode::BAD_REQUEST, error.to_string()).into_response()
         }
-        words => answer(&conduct, text, words),
+        fault => answer(&behavior, text, fault),
     }
 }
 
-/// Half of a reply, and what comes then.
+/// Half of a response, then `rest`.
 fn part(rest: futures_util::stream::BoxStream<'static, std::io::Result<&'static str>>) -> Response {
     let half = futures_util::stream::iter([Ok("{\"choices\": ")]);
     Body::from_stream(half.chain(rest)).into_response()
 }
 
-/// A reply that tells the question's own word and a serial number.
-fn answer(conduct: &Shared, text: String, how: &str) -> Response {
+/// A response with the question's own word and a serial number.
+fn answer(behavior: &Shared, text: String, fault: &str) -> Response {
     let request: Value = serde_json::from_str(&text).unwrap();
     let parts = request["messages"][0]["content"].as_array().unwrap();
-    let pictures = parts.iter().filter(|part| part["type"] == "image_url").count();
-    let words = parts.last().unwrap()["text"].as_str().unwrap();
-    let word = words.split_once("Question: ").unwrap().1.split_once('?').unwrap().0;
-    let mut conduct = conduct.lock().unwrap();
-    let serial = conduct.next_serial;
-    conduct.next_serial += 1;
+    let images = parts.iter().filter(|part| part["type"] == "image_url").count();
+    let prompt = parts.last().unwrap()["text"].as_str().unwrap();
+    let word = prompt.split_once("Question: ").unwrap().1.split_once('?').unwrap().0;
+    let mut behavior = behavior.lock().unwrap();
+    let serial = behavior.next_serial;
+    behavior.next_serial += 1;
     let answer = Answer {
         serial,
-        process: conduct.process,
-        lasting: !matches!(how, "empty" | "refusal"),
-        kept: how != "empty",
+        process: behavior.process,
+        is_final: !matches!(fault, "empty" | "refusal"),
+        is_cached: fault != "empty",
     };
-    conduct.answers.entry(text).or_default().push(answer);
-    let whole = match pictures {
+    behavior.answers.entry(text).or_default().push(answer);
+    let caption = match images {
         1 => format!("{word} serial {serial}."),
         _ => format!("1. Rotate left\n2. {word} serial {serial}.\n3. Nothing of it."),
     };
-    let (said, refusal, reason) = match how {
+    let (content, refusal, reason) = match fault {
         "empty" => (Value::Null, Value::Null, "stop"),
         "malformed" => (json!(format!("{word} serial {serial}")), Value::Null, "stop"),
-        "cut off at the limit" => (json!(whole), Value::Null, "length"),
-        "refusal" => (Value::Null, json!(format!("I will not tell, serial {serial}.")), "stop"),
-        _ => (json!(whole), Value::Null, "stop"),
+        "truncated" => (json!(caption), Value::Null, "length"),
+        "refusal" => {
+            (Value::Null, json!(format!("I cannot describe this, serial {serial}.")), "stop")
+        }
+        _ => (json!(caption), Value::Null, "stop"),
     };
     json!({
         "id": serial.to_string(),
-        "choices": [{"message": {"role": "assistant", "content": said, "refusal": refusal},
+        "choices": [{"message": {"role": "assistant", "content": content, "refusal": refusal},
             "finish_reason": reason}],
         "usage": {"prompt_tokens": serial, "completion_tokens": 1}})
     .to_string()

@@ -1,13 +1,13 @@
-//! Two machines, as network namespaces of this one with a cable between them.
+//! Two machines, emulated by network namespaces of this one that are connected by a veth pair.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::job::does;
+use super::job::succeeds;
 
-/// Their addresses; every pair of machines has a network of its own.
+/// Their addresses; every pair of machines has its own network.
 const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 
 /// A pair of machines, `hosta` and `hostb`.
@@ -17,21 +17,21 @@ pub(crate) struct Hosts {
 }
 
 impl Hosts {
-    /// A pair; `None` where namespaces may not be made. What MPI's launcher needs to know of them goes into `folder`.
+    /// Creates a pair; `None` without permission for namespaces. The files for MPI's launcher are written to `folder`.
     pub(crate) fn new(folder: &Path) -> Option<Self> {
         static PAIRS: AtomicU32 = AtomicU32::new(0);
         let pair = format!("e{}n{}", std::process::id(), PAIRS.fetch_add(1, Ordering::Relaxed));
         let hosts = Self { names: [format!("{pair}a"), format!("{pair}b")], folder: folder.into() };
-        hosts.make().then(|| {
-            hosts.tell_mpi();
+        hosts.create().then(|| {
+            hosts.write_mpi_files();
             hosts
         })
     }
 
-    fn make(&self) -> bool {
+    fn create(&self) -> bool {
         let [a, b] = &self.names;
-        let ip = |args: &[&str]| does("ip", args);
-        let cable = ["link", "add", a, "netns", a, "type", "veth", "peer", "name", b, "netns", b];
+        let ip = |args: &[&str]| succeeds("ip", args);
+        let link = ["link", "add", a, "netns", a, "type", "veth", "peer", "name", b, "netns", b];
         let set_up = |(name, address): (&String, &&str)| {
             ip(&["-n", name, "address", "add", &format!("{address}/24"), "dev", name])
                 && ip(&["-n", name, "link", "set", "lo", "up"])
@@ -40,12 +40,12 @@ impl Hosts {
         };
         ip(&["netns", "add", a])
             && ip(&["netns", "add", b])
-            && ip(&cable)
+            && ip(&link)
             && self.names.iter().zip(&ADDRESSES).all(set_up)
     }
 
-    /// Which machines there are, and how a program is started on another one.
-    fn tell_mpi(&self) {
+    /// Writes the hostfile, and the agent that starts programs on the other machine.
+    fn write_mpi_files(&self) {
         let lines = ADDRESSES.map(|address| format!("{address} slots=1\n"));
         fs::write(self.hostfile(), lines.concat()).unwrap();
         let agent = format!(
@@ -53,14 +53,14 @@ impl Hosts {
             self.names[1]
         );
         fs::write(self.agent(), agent).unwrap();
-        assert!(does("chmod", &["+x", &self.agent()]));
+        assert!(succeeds("chmod", &["+x", &self.agent()]));
     }
 
     pub(crate) fn hostfile(&self) -> String {
         self.folder.join("hosts").display().to_string()
     }
 
-    /// What stands for `ssh`.
+    /// The replacement for `ssh`.
     pub(crate) fn agent(&self) -> String {
         self.folder.join("agent.sh").display().to_string()
     }
@@ -75,19 +75,19 @@ impl Hosts {
         command
     }
 
-    /// Cuts the cable: nothing arrives any more, and nobody is told.
+    /// Cuts the link: packets are lost silently.
     pub(crate) fn cut(&self) {
         let name = &self.names[1];
-        assert!(does("ip", &["-n", name, "link", "set", name, "down"]));
+        assert!(succeeds("ip", &["-n", name, "link", "set", name, "down"]));
     }
 
-    /// Lets so many kilobits a second through, either way.
+    /// Limits the bandwidth to `kbit` kbit/s in both directions.
     pub(crate) fn slow(&self, kbit: u32) {
         let rate = format!("{kbit}kbit");
         for name in &self.names {
             let limit = ["tbf", "rate", &rate, "burst", "4kb", "latency", "200ms"];
             let args = [&["-n", name, "qdisc", "add", "dev", name, "root"], &limit[..]].concat();
-            assert!(does("tc", &args), "{args:?}");
+            assert!(succeeds("tc", &args), "{args:?}");
         }
     }
 }
@@ -95,7 +95,7 @@ impl Hosts {
 impl Drop for Hosts {
     fn drop(&mut self) {
         for name in &self.names {
-            does("ip", &["netns", "delete", name]);
+            succeeds("ip", &["netns", "delete", name]);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A training job whose ranks come to harm, and what is left of it.
+//! A training job for fault injection, and its result.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -10,26 +10,26 @@ use std::time::{Duration, Instant};
 
 use embodied_r_tests::binary;
 
-/// By which the processes of a job are found.
+/// The environment variable that marks the processes of a job.
 const MARK: &str = "EMBODIED_R_TEST_JOB";
-/// Far longer than anything here takes.
-const LONG: Duration = Duration::from_secs(120);
+/// Far longer than any step of these tests.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Whether a command ends well.
-pub(crate) fn does(program: &str, args: &[&str]) -> bool {
+/// Runs a command, and returns whether it succeeds.
+pub(crate) fn succeeds(program: &str, args: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(args).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
-/// A job that runs.
+/// A running job.
 pub(crate) struct Job {
     child: Child,
     mark: String,
     lines: Arc<Mutex<Vec<String>>>,
 }
 
-/// What a job left behind.
+/// The result of a job.
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     pub(crate) text: String,
@@ -37,7 +37,7 @@ pub(crate) struct Ended {
 }
 
 impl Job {
-    /// Starts `command`, whose processes are found by a mark that they inherit.
+    /// Starts `command`. Its processes inherit a mark by which they are found.
     pub(crate) fn start(mut command: Command, dir: &Path) -> Self {
         let mark = dir.display().to_string();
         command.current_dir(dir).env(MARK, &mark).env("NO_COLOR", "1").stdin(Stdio::null());
@@ -52,42 +52,42 @@ impl Job {
         self.lines.lock().unwrap().join("\n")
     }
 
-    /// Waits until `ready` gives something.
-    pub(crate) fn until<T>(
+    /// Waits until `ready` returns a value.
+    pub(crate) fn wait_for<T>(
         &mut self,
         what: &str,
         mut ready: impl FnMut(&[String]) -> Option<T>,
     ) -> T {
-        let until = Instant::now() + LONG;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(value) = ready(&self.lines.lock().unwrap()) {
                 return value;
             }
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < until, "no {what}: {}", self.text());
+            assert!(ended.is_none() && Instant::now() < deadline, "no {what}: {}", self.text());
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Waits until `rank` begins `phase` once more.
-    pub(crate) fn until_phase(&mut self, rank: usize, phase: &str) {
+    /// Waits until `rank` starts `phase` again.
+    pub(crate) fn wait_for_phase(&mut self, rank: usize, phase: &str) {
         let seen = self.lines.lock().unwrap().len();
-        self.until(phase, |lines| {
-            let begins = |line: &String| begins(line, rank, phase);
-            lines.iter().skip(seen).any(begins).then_some(())
+        self.wait_for(phase, |lines| {
+            let starts = |line: &String| starts(line, rank, phase);
+            lines.iter().skip(seen).any(starts).then_some(())
         });
     }
 
-    /// Stops `rank` within `phase`.
-    pub(crate) fn hold(&mut self, rank: usize, phase: &str) {
+    /// Stops `rank` within `phase` with SIGSTOP.
+    pub(crate) fn stop_in(&mut self, rank: usize, phase: &str) {
         loop {
-            self.until_phase(rank, phase);
+            self.wait_for_phase(rank, phase);
             self.signal(rank, "STOP");
-            // What it has said until then has arrived.
+            // Wait for the lines that it printed before.
             thread::sleep(Duration::from_millis(100));
             let lines = self.lines.lock().unwrap();
-            let last = lines.iter().rev().find(|line| begins(line, rank, ""));
-            if last.is_some_and(|line| begins(line, rank, phase)) {
+            let last = lines.iter().rev().find(|line| starts(line, rank, ""));
+            if last.is_some_and(|line| starts(line, rank, phase)) {
                 return;
             }
             drop(lines);
@@ -95,26 +95,26 @@ impl Job {
         }
     }
 
-    /// The process that was started.
+    /// The id of the process that was started.
     pub(crate) fn launcher(&self) -> String {
         self.child.id().to_string()
     }
 
-    /// The process of a rank.
+    /// The process id of a rank.
     pub(crate) fn rank(&self, rank: usize) -> String {
         let rank = format!("OMPI_COMM_WORLD_RANK={rank}");
-        let is_it = |id: &String| {
+        let is_rank = |id: &String| {
             let program = fs::read_link(format!("/proc/{id}/exe")).unwrap_or_default();
             variables(id).contains(&rank) && program.ends_with("embodied-r")
         };
-        self.processes().into_iter().find(is_it).unwrap()
+        self.processes().into_iter().find(is_rank).unwrap()
     }
 
     pub(crate) fn signal(&self, rank: usize, signal: &str) {
-        assert!(does("kill", &["-s", signal, &self.rank(rank)]));
+        assert!(succeeds("kill", &["-s", signal, &self.rank(rank)]));
     }
 
-    /// What is left of the job: all processes, but those that are dead and not yet fetched.
+    /// All processes of the job except zombies.
     fn processes(&self) -> Vec<String> {
         let mark = format!("{MARK}={}", self.mark);
         let processes = fs::read_dir("/proc").unwrap().flatten();
@@ -122,19 +122,19 @@ impl Job {
         ids.filter(|id| id.parse::<u32>().is_ok() && variables(id).contains(&mark)).collect()
     }
 
-    /// Waits until the job has ended, and all of its processes have.
+    /// Waits until the job and all of its processes have exited.
     pub(crate) fn end(mut self) -> Ended {
         let began = Instant::now();
         let code = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status.code();
             }
-            assert!(began.elapsed() < LONG, "it does not end: {}", self.text());
+            assert!(began.elapsed() < TIMEOUT, "the job does not end: {}", self.text());
             thread::sleep(Duration::from_millis(10));
         };
         let took = began.elapsed();
-        let until = Instant::now() + Duration::from_secs(5);
-        while !self.processes().is_empty() && Instant::now() < until {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.processes().is_empty() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
         }
         let left: Vec<_> = self.processes().iter().map(|id| command_line(id)).collect();
@@ -146,21 +146,21 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         for id in self.processes() {
-            does("kill", &["-s", "KILL", &id]);
+            succeeds("kill", &["-s", "KILL", &id]);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Whether a line tells that `rank` begins `phase`, or any where it is empty.
-fn begins(line: &str, rank: usize, phase: &str) -> bool {
+/// Whether a line reports that `rank` started `phase`; an empty `phase` matches any.
+fn starts(line: &str, rank: usize, phase: &str) -> bool {
     let phase = match phase {
         "" => "phase=".to_owned(),
         phase => format!("phase=\"{phase}\""),
     };
     line.starts_with(&format!("[{rank}] "))
-        && line.contains("a phase begins")
+        && line.contains("phase started")
         && line.contains(&phase)
 }
 
@@ -183,7 +183,7 @@ fn command_line(id: &str) -> String {
     format!("{id}: {}", String::from_utf8_lossy(&bytes).replace('\0', " "))
 }
 
-/// The arguments of a run into the folder `run` that goes on until somebody ends it.
+/// The arguments of a run in the folder `run` that practically never ends.
 pub(crate) fn endless(deadline: &str) -> Vec<&str> {
     let mut args = vec!["--log", "warn,embodied_r_dist=debug", "train", "--config", "run.toml"];
     args.extend(["--model", "model", "--data", "train.json", "--output", "run", "--no-pin"]);
@@ -191,7 +191,7 @@ pub(crate) fn endless(deadline: &str) -> Vec<&str> {
     args
 }
 
-/// Asserts that a run in `dir` goes on from its last checkpoint, for a few steps.
+/// Asserts that a run in `dir` resumes from its last checkpoint, for a few steps.
 pub(crate) fn assert_resumes(dir: &Path) {
     let steps = || {
         let names = fs::read_dir(dir.join("run")).unwrap().flatten();
@@ -200,13 +200,13 @@ pub(crate) fn assert_resumes(dir: &Path) {
         steps.max().unwrap_or_default()
     };
     let before = steps();
-    // Two steps an epoch, to the end of an epoch after the last checkpoint.
+    // An epoch has two steps. Train until the end of an epoch after the last checkpoint.
     let epochs = format!("num_train_epochs={}", before / 2 + 2);
     let mut command = Command::new(binary());
     command.current_dir(dir).args(["train", "--resume", "run", "--set", &epochs]);
     let output = command.output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
-    assert!(told.contains(&format!("going on from run/checkpoint-{before}")), "{told}");
-    assert!(steps() > before, "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains(&format!("resuming from run/checkpoint-{before}")), "{stderr}");
+    assert!(steps() > before, "{stderr}");
 }

@@ -1,4 +1,4 @@
-//! A server of the real binary with the tiny model, and a client that may leave at any moment.
+//! A server of the real binary with the tiny model, and a client that may disconnect at any moment.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -6,13 +6,13 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use embodied_r_tests::binary;
+use embodied_r_tests::{binary, tiny_model};
 use serde_json::{Value, json};
 
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any request of these tests.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A process that is ended with its owner.
+/// A process that is killed when dropped.
 struct Process(Child);
 
 impl Drop for Process {
@@ -29,7 +29,7 @@ pub(crate) struct Server {
     dir: Option<tempfile::TempDir>,
 }
 
-/// A response with its body read to the end.
+/// A complete response.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -39,10 +39,10 @@ pub(crate) struct Response {
 
 impl Response {
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }
 
-    /// The events of a stream, less the last one, which says that it is done.
+    /// The events of a stream without the final `[DONE]`.
     pub(crate) fn events(&self) -> Vec<Value> {
         let mut data: Vec<&str> = self
             .body
@@ -54,7 +54,7 @@ impl Response {
     }
 }
 
-/// A response that is being read.
+/// A connection whose response is not read yet.
 pub(crate) struct Connection(BufReader<TcpStream>);
 
 impl Server {
@@ -63,10 +63,10 @@ impl Server {
         Self::start_with(arguments, None)
     }
 
-    /// The same, asking for a key.
+    /// [`Self::start`] with a required API key.
     pub(crate) fn start_with(arguments: &[&str], key: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        super::tiny_model::write(&dir.path().join("model"));
+        tiny_model::write(&dir.path().join("model"));
         Self::launch(dir, arguments, key)
     }
 
@@ -76,7 +76,7 @@ impl Server {
         Self { dir: Some(dir), ..server }
     }
 
-    /// The same, of a folder that stays its owner's.
+    /// [`Self::launch`] with a borrowed folder.
     pub(crate) fn of(dir: &Path, arguments: &[&str], key: Option<&str>) -> Self {
         let mut command = command(dir);
         command.args(arguments).stdout(Stdio::piped());
@@ -90,14 +90,14 @@ impl Server {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("listening on http://").unwrap_or_else(|| {
-            panic!("the server told `{line}`");
+            panic!("the server printed `{line}`");
         });
         let address = address.parse().unwrap();
         Self { process, address, key: key.map(str::to_owned), dir: None }
     }
 
-    /// The same server, asked with another key from now on.
-    pub(crate) fn shown(mut self, key: &str) -> Self {
+    /// The same server with another key for further requests.
+    pub(crate) fn with_key(mut self, key: &str) -> Self {
         self.key = Some(key.to_owned());
         self
     }
@@ -110,19 +110,19 @@ impl Server {
         self.address
     }
 
-    /// The answer to a body sent to a path.
+    /// The response to a POST request.
     pub(crate) fn post(&self, path: &str, body: &Value) -> Response {
-        self.open("POST", path, &body.to_string()).whole()
+        self.open("POST", path, &body.to_string()).response()
     }
 
     pub(crate) fn get(&self, path: &str) -> Response {
-        self.open("GET", path, "").whole()
+        self.open("GET", path, "").response()
     }
 
     /// Sends a request and reads nothing yet.
     pub(crate) fn open(&self, method: &str, path: &str, body: &str) -> Connection {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let key = self.key.iter().map(|key| format!("Authorization: Bearer {key}\r\n"));
         let key: String = key.collect();
         let length = body.len();
@@ -131,13 +131,13 @@ impl Server {
              application/json\r\nContent-Length: {length}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
-        // A server that has read enough may close before all is sent.
+        // The server may close the connection before the whole body is sent.
         let _ = stream.write_all(body.as_bytes());
         Connection(BufReader::new(stream))
     }
 
-    /// A figure under `/metrics`, such as `requests_total{outcome="completed"}`.
-    pub(crate) fn figure(&self, name: &str) -> f64 {
+    /// A metric of `/metrics`, such as `requests_total{outcome="completed"}`.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let metrics = self.get("/metrics").body;
         let line =
             |line: &str| line.strip_prefix(&format!("embodied_r_{name} ")).map(str::to_owned);
@@ -145,17 +145,17 @@ impl Server {
         value.unwrap_or_else(|| panic!("no `{name}` in\n{metrics}")).parse().unwrap()
     }
 
-    /// Waits until a figure has a value.
+    /// Waits until a metric has a value.
     pub(crate) fn wait_for(&self, name: &str, value: f64) {
         let began = Instant::now();
-        while self.figure(name) != value {
-            let seen = self.figure(name);
-            assert!(began.elapsed() < PATIENCE, "`{name}` is {seen}, never {value}");
+        while self.metric(name) != value {
+            let found = self.metric(name);
+            assert!(began.elapsed() < TIMEOUT, "`{name}` is {found}, never {value}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// Asks the server to end, as an operating system does.
+    /// Sends SIGTERM to the server.
     pub(crate) fn terminate(&self) {
         let id = self.process.0.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
@@ -167,7 +167,7 @@ impl Server {
             if let Some(status) = self.process.0.try_wait().unwrap() {
                 return status;
             }
-            assert!(began.elapsed() < PATIENCE, "the server does not end");
+            assert!(began.elapsed() < TIMEOUT, "the server does not end");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -191,8 +191,8 @@ impl Connection {
         }
     }
 
-    /// The rest, its chunks joined.
-    pub(crate) fn whole(mut self) -> Response {
+    /// Reads the response to the end and joins its chunks.
+    pub(crate) fn response(mut self) -> Response {
         let mut bytes = Vec::new();
         self.0.read_to_end(&mut bytes).unwrap();
         let text = String::from_utf8(bytes).unwrap();
@@ -206,7 +206,7 @@ impl Connection {
         Response { status: status.unwrap_or(0), headers, body }
     }
 
-    /// What is left of a stream whose beginning was read, as it came.
+    /// The unread rest of a stream, without decoding.
     pub(crate) fn rest(mut self) -> String {
         let mut text = String::new();
         self.0.read_to_string(&mut text).unwrap();
@@ -225,12 +225,12 @@ fn joined(mut body: &str) -> String {
     content
 }
 
-/// A body for `/v1/chat/completions` that asks `text`, with further fields.
+/// A body for `/v1/chat/completions` with the user message `text` and further fields.
 pub(crate) fn chat(text: &str, fields: Value) -> Value {
     with(json!({"model": "tiny", "messages": [{"role": "user", "content": text}]}), fields)
 }
 
-/// A body for `/v1/completions` that goes on with `prompt`, with further fields.
+/// A body for `/v1/completions` with `prompt` and further fields.
 pub(crate) fn completion(prompt: impl Into<Value>, fields: Value) -> Value {
     with(json!({"model": "tiny", "prompt": prompt.into()}), fields)
 }

@@ -1,42 +1,43 @@
-//! Arguments of `embodied-r ask`.
+//! Options of `embodied-r ask`.
 
 use std::path::PathBuf;
 
+use super::captioner::CaptionerArgs;
 use super::model::{DecodingArgs, WeightArgs};
 use super::perceive::KeyFrameArgs;
-use super::perceiver::PerceiverArgs;
 
-/// Ask a question about a video.
+/// Answer a question about a video.
 ///
-/// Chooses the video's key frames, has them described, and lets a language model reason over the words, as `infer`
-/// does for many questions. The reasoning is shown as it is drawn.
+/// Extracts the video's key frames, captions them, and lets a language model reason over the captions: `perceive` and
+/// `infer` for a single question. The completion is streamed to standard output.
 #[derive(Debug, clap::Args)]
 pub(crate) struct AskArgs {
-    /// The video.
+    /// Video file.
     #[arg(value_name = "VIDEO")]
     pub(crate) video: PathBuf,
-    /// What is asked about it.
+    /// Question about the video.
     #[arg(value_name = "QUESTION")]
     pub(crate) question: String,
-    /// An answer to choose from, such as `A=Left` or `Left`; may be given several times.
+    /// Answer option, such as `A=Left` or `Left`; repeat it for each option. Without options the question is
+    /// open-ended.
     #[arg(long = "option", value_name = "LETTER=TEXT")]
     pub(crate) options: Vec<String>,
-    #[command(flatten)]
-    pub(crate) perceiver: PerceiverArgs,
-    /// Language model that reasons: a folder in Hugging Face's layout, a GGUF file, or a name on the hub [default: the
-    /// decoder of `--perceiver`].
-    #[arg(long, value_name = "DIR|NAME")]
+    /// Language model that reasons: a directory in Hugging Face layout, a GGUF file, or a Hub ID [default: the decoder
+    /// of a local `--captioner`].
+    #[arg(long, value_name = "MODEL")]
     pub(crate) policy: Option<String>,
     #[command(flatten)]
     pub(crate) weights: WeightArgs,
+    /// Print one JSON object: key frames with captions, prompt, completion and answer.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Save frames, captions and the completion to this directory, with an HTML page that shows them.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) save_trace: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) captioner: CaptionerArgs,
     #[command(flatten)]
     pub(crate) decoding: DecodingArgs,
     #[command(flatten)]
     pub(crate) key_frames: KeyFrameArgs,
-    /// Print one JSON object: key frames with their captions, the prompt, the completion and the answer.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Keep frames, captions and reasoning in a folder, with a page that shows them.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) save_trace: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! Arguments of `embodied-r bench`.
+//! Options of `embodied-r bench`.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use super::model::{PrecisionName, WeightArgs};
 use super::parallel::ParallelArgs;
 use super::run::{RankArgs, RecomputeName};
 
-/// Measure speed.
+/// Benchmark generation, training and kernels.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
@@ -18,115 +18,118 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Time the sampling of completions of a fixed length.
     Generate(WorkArgs),
-    /// Time whole GRPO steps: rollout, reference log-probabilities, backward, optimiser.
     Grpo(GrpoArgs),
-    /// Time captions of a video's frames: the vision tower, prompts, and words.
     Caption(CaptionArgs),
-    /// Write a model with random weights, in Hugging Face's layout and with a tokenizer.
     MakeModel(MakeModelArgs),
-    /// Time each operation beside what the machine can do, or check their results.
     Ops(OpsArgs),
 }
 
-/// What is measured. One run is done first and not counted; medians are printed.
+/// Benchmark generation of fixed-length completions.
+///
+/// Runs one uncounted warm-up, then prints medians of the measured runs.
 #[derive(Debug, Args)]
 pub(crate) struct WorkArgs {
-    /// Model: a folder in Hugging Face's layout, or a name on the hub.
-    #[arg(long, value_name = "DIR|NAME")]
+    /// Model: a directory in Hugging Face layout, or a Hub ID.
+    #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
-    /// What products with weights are made of: bf16 is faster, and its sums are f32.
+    /// Precision of matrix multiplications; `bf16` is faster.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) precision: PrecisionName,
-    /// Tokens of each prompt, drawn at random.
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    /// Prompt length in tokens; prompts are random tokens.
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
     pub(crate) prompt: usize,
-    /// Tokens of each completion; nothing ends one earlier.
-    #[arg(long, value_name = "N", default_value_t = 128)]
+    /// Completion length in tokens; stop tokens are ignored.
+    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
     pub(crate) new: usize,
-    /// Completions of each prompt.
+    /// Number of completions per prompt.
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub(crate) group_size: usize,
-    /// Prompts.
+    /// Number of prompts.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) groups: usize,
-    /// Counted runs.
+    /// Number of measured runs.
     #[arg(long, visible_alias = "steps", value_name = "N", default_value_t = 3)]
     pub(crate) runs: usize,
-    /// What computes.
+    /// Device to run on.
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
-    /// Print JSON.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Frames are described as `perceive` has them described: the first alone, each other one beside the one before.
-/// One run is done first and not counted; medians are printed.
+/// Benchmark captioning: vision encoder, prefill and decoding.
+///
+/// Captions frames as `perceive` does: the first alone, each further one together with its predecessor. Runs one
+/// uncounted warm-up, then prints medians of the measured runs.
 #[derive(Debug, Args)]
 pub(crate) struct CaptionArgs {
-    /// Vision-language model: a folder in Hugging Face's layout, a GGUF file with its `mmproj` beside it, or a name on
-    /// the hub.
-    #[arg(long, value_name = "DIR|NAME")]
+    /// Vision-language model: a directory in Hugging Face layout, a GGUF file with its `mmproj`, or a Hub ID.
+    #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
     #[command(flatten)]
     pub(crate) weights: WeightArgs,
-    /// Key frames of the video.
+    /// Number of key frames.
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub(crate) frames: usize,
-    /// Pixels of a frame: width and height.
+    /// Frame size in pixels.
     #[arg(long, num_args = 2, value_names = ["WIDTH", "HEIGHT"], default_values_t = [640, 480])]
     pub(crate) size: Vec<u32>,
-    /// Tokens of each caption; nothing ends one earlier.
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    /// Caption length in tokens; stop tokens are ignored.
+    #[arg(long, value_name = "TOKENS", default_value_t = 64)]
     pub(crate) new: usize,
-    /// Counted runs.
+    /// Number of measured runs.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) runs: usize,
-    #[command(flatten)]
-    pub(crate) parallel: ParallelArgs,
-    /// Print JSON.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) parallel: ParallelArgs,
 }
 
-/// What is measured of a training step, and how its memory is spent.
+/// Benchmark whole GRPO steps: rollout, reference log-probabilities, backward pass, optimizer.
+///
+/// Runs one uncounted warm-up, then prints medians of the measured runs.
 #[derive(Debug, Args)]
 pub(crate) struct GrpoArgs {
     #[command(flatten)]
     pub(crate) work: WorkArgs,
-    /// Which layers the backward computes again in place of keeping what their forward computed.
+    /// Activation recomputation (gradient checkpointing) policy: trades time for memory; results change only by
+    /// rounding.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) recompute: RecomputeName,
-    /// Tokens of a micro-batch, prompts included.
+    /// Maximum number of tokens per micro-batch, prompts included.
     #[arg(long, value_name = "N", default_value_t = 2048)]
     pub(crate) max_tokens_per_batch: usize,
     #[command(flatten)]
     pub(crate) ranks: RankArgs,
 }
 
-/// A model to measure with where no other is at hand. The same seed gives the same bytes.
+/// Write a model with random weights and a tokenizer, for benchmarks.
+///
+/// The output is in Hugging Face layout. The same seed gives identical files.
 #[derive(Debug, Args)]
 pub(crate) struct MakeModelArgs {
-    /// The folder to write to; new or empty.
-    #[arg(value_name = "OUT")]
-    pub(crate) out: PathBuf,
-    /// The model's shape.
+    /// Directory to write to; must be new or empty.
+    #[arg(value_name = "OUTPUT")]
+    pub(crate) output: PathBuf,
+    /// Architecture of the model.
     #[arg(long, value_name = "SHAPE")]
     pub(crate) preset: Preset,
-    /// Seed of the weights.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Random seed for the weights.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Format of the weights [default: bfloat16 for the shapes of Qwen2.5, float32 for the others].
+    /// Data type of the weights [default: bfloat16 for the Qwen2.5 presets, float32 for the others].
     #[arg(long)]
     pub(crate) dtype: Option<ModelDtype>,
-    /// Print JSON.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// A model's shape.
+/// A model architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Preset {
     /// Qwen2.5-0.5B.
@@ -135,46 +138,47 @@ pub(crate) enum Preset {
     /// Qwen2.5-1.5B.
     #[value(name = "qwen2.5-1.5b")]
     Qwen2515b,
-    /// Qwen2.5-3B, which is also the decoder of Qwen2.5-VL-3B.
+    /// Qwen2.5-3B, also the decoder of Qwen2.5-VL-3B.
     #[value(name = "qwen2.5-3b")]
     Qwen253b,
     /// Qwen2.5-7B.
     #[value(name = "qwen2.5-7b")]
     Qwen257b,
-    /// Twelve layers of width 512: a few seconds of a CPU's work.
+    /// 12 layers, hidden size 512; runs in seconds on a CPU.
     ShapeE,
-    /// Two layers of width 64.
+    /// 2 layers, hidden size 64.
     TinyQwen2,
-    /// The same with one table for both ends.
+    /// As tiny-qwen2, with tied embeddings.
     TinyQwen2Tied,
-    /// The same as a Llama.
+    /// As tiny-qwen2, with the Llama architecture.
     TinyLlama,
 }
 
-/// Format of weights.
+/// Data type of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ModelDtype {
-    /// 32-bit floats.
+    /// float32.
     Float32,
     /// bfloat16.
     Bfloat16,
 }
 
-/// Achieved rates are shown as shares of the limit that applies: the peak of f32 multiplications and
-/// additions, or memory's rate, whichever an operation meets first.
+/// Benchmark kernels against the hardware limits, or check their results.
+///
+/// Reports each kernel's utilization of its bottleneck: peak f32 FLOP/s or memory bandwidth.
 #[derive(Debug, Args)]
 pub(crate) struct OpsArgs {
-    /// Compare each result with a slow plain computation in place of timing it, or a GPU's with the
-    /// processor's; exit code 1 when one is beyond its tolerance.
+    /// Check results instead of timing: CPU kernels against naive reference implementations, GPU kernels against the
+    /// CPU kernels. Exits with code 1 if an error exceeds its tolerance.
     #[arg(long)]
     pub(crate) check: bool,
-    /// What computes; a GPU's operations are checked, in f32 and in bf16, and not timed.
+    /// Device to run on; GPU kernels are only checked, in f32 and bf16, not timed.
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
-    /// Only the operations with this in their name.
+    /// Run only the kernels whose name contains TEXT.
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Option<String>,
-    /// Print JSON.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -1,14 +1,14 @@
-//! Arguments of `embodied-r chat`.
+//! Options of `embodied-r chat`.
 
+use super::captioner::CaptionerArgs;
 use super::model::{DecodingArgs, StoredModel};
 use super::perceive::KeyFrameArgs;
-use super::perceiver::PerceiverArgs;
 
-/// Talk with a model.
+/// Chat with a model in the terminal.
 ///
-/// A line that ends with `\` goes on in the next. `/help` lists what may be typed beside messages.
-/// Ctrl-C stops an answer, Ctrl-D ends the conversation. With `/video FILE` questions are about a video, which
-/// `--perceiver` describes; a vision-language model is shown pictures with `/image FILE`.
+/// End a line with `\` to continue the message on the next one. `/help` lists the commands. Ctrl-C stops generation,
+/// Ctrl-D quits. After `/video FILE`, questions are about that video; it is captioned by `--captioner`, or by the model
+/// itself if it is a vision-language model. `/image FILE` attaches an image for a vision-language model.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ChatArgs {
     #[command(flatten)]
@@ -16,7 +16,7 @@ pub(crate) struct ChatArgs {
     #[command(flatten)]
     pub(crate) decoding: DecodingArgs,
     #[command(flatten)]
-    pub(crate) perceiver: PerceiverArgs,
+    pub(crate) captioner: CaptionerArgs,
     #[command(flatten)]
     pub(crate) key_frames: KeyFrameArgs,
 }

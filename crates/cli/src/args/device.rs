@@ -1,25 +1,25 @@
-//! The argument of every command that computes with a model.
+//! The `--device` option of every command that runs a model.
 
 use std::fmt;
 
 use clap::builder::{
-    PossibleValue, PossibleValuesParser, TypedValueParser as _, ValueParser, ValueParserFactory,
+    PossibleValue, PossibleValuesParser, TypedValueParser, ValueParser, ValueParserFactory,
 };
 
 use crate::device;
 
-/// What computes.
+/// A device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum DeviceName {
-    /// The processor.
+    /// The CPU.
     #[default]
     Cpu,
-    /// One GPU a process, in a build with CUDA.
+    /// NVIDIA GPUs, one per process.
     Cuda,
 }
 
 impl DeviceName {
-    /// This, or GPUs where so many of them are asked for.
+    /// This device, or CUDA if `--gpus` is given.
     pub(crate) fn or_gpus(self, gpus: Option<usize>) -> Self {
         if gpus.is_some() { Self::Cuda } else { self }
     }
@@ -31,6 +31,20 @@ impl DeviceName {
             Self::Cuda => "cuda",
         }
     }
+
+    /// Parses a device for a command that computes nothing on it, so that any build accepts all names. `gpu` is an
+    /// old spelling of `cuda`.
+    pub(super) fn modelled() -> impl TypedValueParser<Value = Self> {
+        let values = PossibleValuesParser::new([
+            PossibleValue::new("cuda").alias("gpu").help("GPUs, one rank each"),
+            PossibleValue::new("cpu").help("This machine's CPU, measured for two seconds"),
+        ]);
+        values.map(Self::from_name)
+    }
+
+    fn from_name(name: String) -> Self {
+        if name == Self::Cpu.name() { Self::Cpu } else { Self::Cuda }
+    }
 }
 
 impl fmt::Display for DeviceName {
@@ -39,21 +53,17 @@ impl fmt::Display for DeviceName {
     }
 }
 
-/// What a build cannot do is refused before anything is read or fetched. (clap takes no such parser for what is a
-/// `ValueEnum` too.)
+/// Refuses a device that this build does not support before anything is read or downloaded. (clap accepts no such
+/// parser for a type that is a `ValueEnum` too.)
 impl ValueParserFactory for DeviceName {
     type Parser = ValueParser;
 
     fn value_parser() -> ValueParser {
         let value = |name: Self, help: &'static str| PossibleValue::new(name.name()).help(help);
         let values = PossibleValuesParser::new([
-            value(Self::Cpu, "The processor"),
-            value(Self::Cuda, "One GPU a process, in a build with CUDA"),
+            value(Self::Cpu, "The CPU"),
+            value(Self::Cuda, "One NVIDIA GPU per process; needs a build with CUDA"),
         ]);
-        let named = |word: String| match word == Self::Cuda.name() {
-            true => Self::Cuda,
-            false => Self::Cpu,
-        };
-        values.map(named).try_map(device::known).into()
+        values.map(Self::from_name).try_map(device::available).into()
     }
 }

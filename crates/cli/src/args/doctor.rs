@@ -1,16 +1,16 @@
-//! Arguments of `embodied-r doctor`.
+//! Options of `embodied-r doctor`.
 
 use std::path::PathBuf;
 
-/// Check what the machine has and what is missing.
+/// Check the installation: CPU, GPUs, FFmpeg, NCCL, data and models.
 ///
-/// Ends with code 1 when something required is missing, and says what to do about it.
+/// Exits with code 1 if something required is missing, and says how to fix it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DoctorArgs {
-    /// Folder of the benchmarks, or of `preprocess`'s output, to check.
+    /// Also check this data directory: the downloaded benchmarks, or the output of `preprocess`.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Folder of a model to check.
+    /// Also check this model directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     /// Print one JSON object instead of text.

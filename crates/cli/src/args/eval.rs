@@ -1,4 +1,4 @@
-//! Arguments of `embodied-r eval`.
+//! Options of `embodied-r eval`.
 
 use std::path::PathBuf;
 
@@ -7,53 +7,56 @@ use clap::{Args, ValueEnum};
 use super::model::ModelArgs;
 use super::video::VideoArgs;
 
-/// Score a model, or given predictions, by a benchmark's own protocol.
+/// Evaluate a model or saved predictions under a benchmark's protocol.
 ///
-/// With `--model` the questions of `--data` are answered first, as `infer` does it. They may be those
-/// of EgoSchema (`questions.json` with `subset_answers.json`; the questions without a published
-/// answer are left out) or of MVBench (`egocentric_navigation.json`), which Embodied-R is scored on
-/// out of its domain: perceived by `perceive`, or on the way.
+/// With `--model`, the questions in `--data` are answered first, as `infer` does. EgoSchema and MVBench's egocentric
+/// navigation, the out-of-domain benchmarks of Embodied-R, are supported too; EgoSchema's questions without a published
+/// answer are skipped. Caption their videos with `perceive` beforehand, or on the fly.
 ///
-/// A prediction that is missing counts as wrong, but for `urbanvideo-bench`, whose official script
-/// leaves it out. Questions of categories that the protocol does not score are left out. Both are
-/// reported: below the table, or as warnings with `--json`.
+/// A missing prediction counts as wrong, except under `urbanvideo-bench`, whose official script skips it. Questions in
+/// categories that the protocol does not score are skipped. Both are reported below the table, or as warnings with
+/// `--json`.
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
-    #[command(flatten)]
-    pub(crate) source: Source,
-    /// The benchmark's rules [default: those of the one benchmark out of domain that all questions are
-    /// of, else embodied-r].
-    #[arg(long, value_enum)]
+    /// Scoring protocol [default: `egoschema` or `mvbench` if all questions are from that benchmark, else
+    /// `embodied-r`].
+    #[arg(long, value_enum, display_order = 100)]
     pub(crate) protocol: Option<ProtocolName>,
     /// Print the scores as JSON instead of Markdown.
-    #[arg(long)]
+    #[arg(long, display_order = 103)]
     pub(crate) json: bool,
-    /// What to call the row beside the published ones [default: the name of the source].
-    #[arg(long, value_name = "TEXT")]
+    /// Label of this model's row in the table of published results [default: name of the model or predictions file].
+    #[arg(long, value_name = "TEXT", display_order = 102)]
     pub(crate) name: Option<String>,
-    /// Folder to write `PROTOCOL.json` and `PROTOCOL.md` into as well, and a model's answers to
-    /// `answers.json`.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) save_path: Option<PathBuf>,
+    /// Directory for `PROTOCOL.json`, `PROTOCOL.md` and the model's `answers.json` [default: scores are only printed].
+    #[arg(
+        long,
+        aliases = ["save-path", "save_path"],
+        value_name = "DIR",
+        display_order = 101
+    )]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: Source,
 }
 
-/// Where the answers come from: a file of them, or a model and questions.
+/// Where the predictions come from: a file, or a model and questions.
 #[derive(Debug, Args)]
 pub(crate) struct Source {
-    /// Answers given: the official JSON with `content`, whose `<answer>` tag is read, or JSONL of
-    /// `id`, `category`, `solution` and `prediction`, which is read as it is.
+    /// Score these predictions instead of running a model: Embodied-R's JSON with `content`, whose `<answer>` tag is
+    /// parsed, or JSONL of `id`, `category`, `solution` and `prediction`, which is taken verbatim.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "model", "data", "folder_path", "scenes", "base_url", "captioner",
+        "model", "data", "video_dir", "scenes", "base_url", "captioner",
     ])]
     pub(crate) predictions: Option<PathBuf>,
-    /// Questions to answer with `--model`: the official JSON, EgoSchema's or MVBench's, or the folder
-    /// of one of the latter.
+    /// Questions to answer with `--model`: Embodied-R's JSON, with or without captions, or the file or directory of
+    /// EgoSchema (`questions.json`) or MVBench (`egocentric_navigation.json`).
     #[arg(long, value_name = "FILE", requires = "model")]
     pub(crate) data: Option<PathBuf>,
-    /// File of EgoSchema's answers [default: `subset_answers.json` beside its questions].
+    /// EgoSchema's answer file [default: `subset_answers.json` beside its questions].
     #[arg(long, value_name = "FILE", requires = "data")]
     pub(crate) answers: Option<PathBuf>,
-    /// Answer only the first so many questions.
+    /// Answer only the first N questions [default: all].
     #[arg(long, value_name = "N", requires = "data")]
     pub(crate) limit: Option<usize>,
     #[command(flatten)]
@@ -62,20 +65,20 @@ pub(crate) struct Source {
     pub(crate) video: VideoArgs,
 }
 
-/// A benchmark's rules.
+/// A scoring protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProtocolName {
-    /// Embodied-R's eight multiple-choice tasks, mean over questions.
+    /// Embodied-R: eight multiple-choice tasks, mean over questions.
     EmbodiedR,
-    /// VSI-Bench's eight tasks with its numeric ones, mean over tasks.
+    /// VSI-Bench: eight tasks including numeric ones, mean over tasks.
     VsiBench,
-    /// UrbanVideo-Bench's sixteen tasks, mean over questions.
+    /// UrbanVideo-Bench: sixteen tasks, mean over questions.
     #[value(name = "urbanvideo-bench")]
     UrbanVideoBench,
-    /// EgoSchema's 500 questions with published answers.
+    /// EgoSchema: the 500 questions with published answers.
     #[value(name = "egoschema")]
     EgoSchema,
-    /// MVBench's 200 questions of egocentric navigation.
+    /// MVBench: 200 questions of egocentric navigation.
     #[value(name = "mvbench")]
     MvBench,
 }

@@ -1,4 +1,4 @@
-//! Arguments of `embodied-r infer`.
+//! Options of `embodied-r infer`.
 
 use std::path::PathBuf;
 
@@ -7,24 +7,22 @@ use super::video::VideoArgs;
 
 /// Answer a file of questions.
 ///
-/// Reads the official JSON and writes it with the model's output in `content`; all other fields pass
-/// through. The sets of EgoSchema and MVBench (egocentric navigation) are read as well, and written
-/// in the official form. Stopped at any moment, the same command goes on where it was. Captions of
-/// questions that are not perceived yet stay in a folder beside the output, `FILE.perceived`, for
-/// the next time.
+/// Writes the questions in Embodied-R's JSON with the completions in `content`; other fields pass through. Interrupted
+/// runs keep finished batches; run the command again to resume. With a captioner, questions without captions are
+/// captioned on the fly; the captions are cached beside the output, in `OUTPUT.perceived`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InferArgs {
-    /// Questions: a JSON list of records with `question`, EgoSchema's `questions.json`, or MVBench's
-    /// `egocentric_navigation.json`.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) input: PathBuf,
-    /// File to write.
+    /// Questions to answer: Embodied-R's JSON, with or without captions, or the file or directory of EgoSchema
+    /// (`questions.json`) or MVBench (`egocentric_navigation.json`).
+    #[arg(long, alias = "input", value_name = "FILE")]
+    pub(crate) data: PathBuf,
+    /// File to write the answers to.
     #[arg(long, value_name = "FILE")]
     pub(crate) output: PathBuf,
-    /// File of EgoSchema's answers [default: `subset_answers.json` beside its questions].
+    /// EgoSchema's answer file [default: `subset_answers.json` beside its questions].
     #[arg(long, value_name = "FILE")]
     pub(crate) answers: Option<PathBuf>,
-    /// Answer only the first so many questions.
+    /// Answer only the first N questions [default: all].
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! Arguments of `embodied-r inspect`.
+//! Options of `embodied-r inspect`.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,9 @@ use super::device::DeviceName;
 use super::model::{PrecisionName, WeightArgs};
 use super::parallel::ParallelArgs;
 
-/// Look into a model: tokens in, numbers out.
+/// Print a model's log-probabilities, greedy tokens, captions or losses.
+///
+/// Use it to compare this implementation with others token by token.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     #[command(subcommand)]
@@ -17,32 +19,30 @@ pub(crate) struct InspectArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InspectCommand {
-    /// Print the log-probability of each token but the first.
+    /// Print the log-probability of each token after the first.
     Logprobs(SequencesArgs),
-    /// Print the likeliest tokens behind each sequence, one after the other.
+    /// Continue token sequences with greedy decoding.
     Greedy(GreedyArgs),
-    /// Print what a vision-language model sees in pictures and says of them.
     Caption(CaptionArgs),
-    /// Print the loss of GRPO on given tokens, and the norm of each tensor's gradient.
     Loss(LossArgs),
 }
 
-/// A model and what it reads.
+/// A model and its input sequences.
 #[derive(Debug, Args)]
 pub(crate) struct SequencesArgs {
-    /// Model: a folder in Hugging Face's layout, or a name on the hub.
-    #[arg(long, value_name = "DIR|NAME")]
+    /// Model: a directory in Hugging Face layout, or a Hub ID.
+    #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
-    /// JSON file of token ids: `{"sequences": [[1, 2, …], …]}`.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) input: PathBuf,
-    /// What products with weights are made of: bf16 is faster, and its sums are f32.
+    /// JSON file of token IDs: `{"sequences": [[1, 2, …], …]}`.
+    #[arg(long, alias = "input", value_name = "FILE")]
+    pub(crate) data: PathBuf,
+    /// Precision of matrix multiplications; `bf16` is faster.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) precision: PrecisionName,
-    /// What computes.
+    /// Device to run on.
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
-    /// Print JSON; without it, a line a sequence.
+    /// Print JSON instead of one line per sequence.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -51,61 +51,64 @@ pub(crate) struct SequencesArgs {
 pub(crate) struct GreedyArgs {
     #[command(flatten)]
     pub(crate) sequences: SequencesArgs,
-    /// Tokens behind each sequence, at most; the model's own stop tokens end it earlier.
+    /// Maximum number of tokens to generate per sequence; stop tokens end it earlier.
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(crate) max_tokens: usize,
 }
 
-/// The pictures and then the prompt are one turn of the user, in the model's chat template; the likeliest tokens
-/// follow, up to one of the model's stop tokens.
+/// Print a vision-language model's input tokens for images, and its greedy completion.
+///
+/// The images and then the prompt form one user message in the model's chat template. Decoding is greedy and ends at a
+/// stop token.
 #[derive(Debug, Args)]
 pub(crate) struct CaptionArgs {
-    /// Vision-language model: a folder in Hugging Face's layout, a GGUF file with its `mmproj` beside it, or a name on
-    /// the hub.
-    #[arg(long, value_name = "DIR|NAME")]
+    /// Vision-language model: a directory in Hugging Face layout, a GGUF file with its `mmproj`, or a Hub ID.
+    #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
-    /// Pictures, PNG or JPEG.
+    /// Images, PNG or JPEG.
     #[arg(long, num_args = 1.., value_name = "FILE", required = true)]
     pub(crate) image: Vec<PathBuf>,
-    /// What is asked of them.
+    /// Text of the message, after the images.
     #[arg(long, value_name = "TEXT")]
     pub(crate) prompt: String,
-    /// Most tokens that follow.
+    /// Maximum number of tokens to generate.
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub(crate) max_tokens: usize,
-    /// Reduce larger pictures to so many pixels [default: what the model's processor says].
-    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
+    /// Downscale larger images to this many pixels [default: the model's image processor decides].
+    #[arg(long, value_name = "PIXELS", value_parser = super::perceive::at_least_one)]
     pub(crate) max_pixels: Option<usize>,
     #[command(flatten)]
     pub(crate) weights: WeightArgs,
-    #[command(flatten)]
-    pub(crate) parallel: ParallelArgs,
-    /// Print JSON; without it, a line a picture and then what is said.
+    /// Print JSON instead of one line per image and the completion.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) parallel: ParallelArgs,
 }
 
-/// Settings are TRL's, with TRL's defaults: below those in the file, which a run writes when it has to
-/// leave out a step, and those below `--set`.
+/// Print the GRPO loss of given completions and the gradient norm of each tensor.
+///
+/// Loss settings start from TRL's defaults, overridden by those in the data file (`train` writes one when it skips a
+/// step), then by `--set`.
 #[derive(Debug, Args)]
 pub(crate) struct LossArgs {
-    /// Model: a folder in Hugging Face's layout, or a name on the hub.
-    #[arg(long, value_name = "DIR|NAME")]
+    /// Model: a directory in Hugging Face layout, or a Hub ID.
+    #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
     /// JSON file of groups: `{"groups": [{"prompt_ids": [1, …], "completions": [{"ids": [2, …],
     /// "advantage": 0.5, "old_logps"?: […], "ref_logps"?: […], "sampling_logps"?: […]}]}]}`.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) batch: PathBuf,
-    /// Changes one setting, such as `loss_type=dapo`; may be given several times.
+    #[arg(long, alias = "batch", value_name = "FILE")]
+    pub(crate) data: PathBuf,
+    /// Override one setting, such as `loss_type=dapo`; repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
-    /// What products with weights are made of: bf16 is faster, and its sums are f32.
+    /// Precision of matrix multiplications; `bf16` is faster.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) precision: PrecisionName,
-    /// What computes.
+    /// Device to run on.
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
-    /// Print JSON; without it, a line a figure.
+    /// Print JSON instead of one line per metric.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -1,16 +1,17 @@
-//! Arguments of `embodied-r keyframes`.
+//! Options of `embodied-r keyframes`.
 
 use std::path::PathBuf;
 
-/// Show which frames of a video are key frames, and why.
+/// Show which frames of a video are selected as key frames, and why.
 ///
-/// Several videos are looked at together, and one that cannot be read costs only itself.
+/// Frames are sampled at 1 fps. Videos are processed in parallel; one that cannot be decoded does not affect the
+/// others.
 #[derive(Debug, clap::Args)]
 pub(crate) struct KeyframesArgs {
-    /// Videos to look at, and folders of them.
+    /// Video files, or directories of them.
     #[arg(value_name = "VIDEO", required_unless_present = "pair")]
     pub(crate) videos: Vec<PathBuf>,
-    /// Compare two pictures: how B, brought into A's view by a homography, lies over A.
+    /// Compare two images instead: print how much of A is covered by B, warped into A's view by a homography.
     #[arg(
         long,
         num_args = 2,
@@ -19,22 +20,23 @@ pub(crate) struct KeyframesArgs {
             ["videos", "contact_sheet", "threshold", "min_frames", "max_frames", "time_limit"]
     )]
     pub(crate) pair: Option<Vec<PathBuf>>,
-    /// Print one JSON object a line.
+    /// Print JSON Lines: one object per video.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Write a picture of the sampled frames, with the key frames outlined.
+    /// Write a contact sheet of the sampled frames to this PNG file, with the key frames outlined.
     #[arg(long, value_name = "PNG")]
     pub(crate) contact_sheet: Option<PathBuf>,
-    /// A frame that covers less than this share of the last key frame is one itself.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    /// Overlap threshold: a frame that overlaps the last key frame by less than this fraction becomes a key frame.
+    /// Lower it for fewer key frames.
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.5)]
     pub(crate) threshold: f64,
-    /// Key frames at least, where there are so many sampled frames.
+    /// Minimum number of key frames per video, if it has that many frames at 1 fps.
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub(crate) min_frames: usize,
-    /// Key frames at most.
+    /// Maximum number of key frames per video.
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(crate) max_frames: usize,
-    /// Give a video up after so long [default: a minute, and four times its length].
+    /// Timeout per video in seconds [default: 60 plus four times the duration of the video].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) time_limit: Option<u64>,
 }

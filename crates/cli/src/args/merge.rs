@@ -1,42 +1,42 @@
-//! Arguments of `embodied-r merge`.
+//! Options of `embodied-r merge`.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-/// Merge a LoRA adapter into its model, as a folder in Hugging Face's layout.
+/// Merge a LoRA adapter into its base model.
 ///
-/// The adapter is a folder that `peft` wrote. The output holds weights, configuration and tokenizer; of a
-/// vision-language model also the vision tower and the image processor as they were.
+/// Reads an adapter in PEFT format and writes a model directory in Hugging Face layout: weights, config and tokenizer,
+/// and, for a vision-language model, the unchanged vision encoder and image processor.
 #[derive(Debug, Args)]
 pub(crate) struct MergeArgs {
-    /// Model that the adapter was trained on: a folder in Hugging Face's layout, or a name on the hub.
-    #[arg(long, value_name = "DIR|NAME")]
+    /// Base model of the adapter: a directory in Hugging Face layout, or a Hub ID.
+    #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
-    /// Adapter: a folder with `adapter_config.json` and `adapter_model.safetensors`.
+    /// Adapter: a directory with `adapter_config.json` and `adapter_model.safetensors`.
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter: PathBuf,
-    /// Folder to write; it must not exist, or be empty.
+    /// Directory to write the merged model to; must be new or empty.
     #[arg(long, value_name = "DIR")]
     pub(crate) output: PathBuf,
-    /// Format of the written weights; by default the model's own.
+    /// Data type of the merged weights [default: that of the base model].
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<Dtype>,
-    /// Write the decoder of a vision-language model as a text model.
+    /// Write only the decoder of a vision-language model, as a text model.
     #[arg(long)]
     pub(crate) text_only: bool,
-    /// Print JSON.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// A number format of weights.
+/// Data type of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Dtype {
-    /// 32-bit floats.
+    /// float32.
     Float32,
     /// bfloat16.
     Bfloat16,
-    /// IEEE half precision.
+    /// float16.
     Float16,
 }

@@ -1,12 +1,14 @@
-//! What may be typed: clap's types, and nothing but them.
+//! The command line: clap's types, and nothing else.
 
 pub(crate) mod ask;
 pub(crate) mod bench;
+pub(crate) mod captioner;
 pub(crate) mod chat;
 pub(crate) mod device;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod filter;
+mod groups;
 pub(crate) mod infer;
 pub(crate) mod inspect;
 pub(crate) mod keyframes;
@@ -14,10 +16,10 @@ pub(crate) mod merge;
 pub(crate) mod model;
 pub(crate) mod parallel;
 pub(crate) mod perceive;
-pub(crate) mod perceiver;
 pub(crate) mod plan;
 pub(crate) mod preprocess;
 pub(crate) mod quickstart;
+pub(crate) mod reference;
 pub(crate) mod report;
 pub(crate) mod rewards;
 pub(crate) mod run;
@@ -29,63 +31,88 @@ pub(crate) mod sim;
 pub(crate) mod train;
 pub(crate) mod video;
 
-use clap::{Parser, Subcommand};
+#[cfg(test)]
+mod tests;
 
-/// From egocentric videos and questions to a trained spatial reasoner.
+use std::ffi::OsString;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+pub(crate) use groups::GROUPS;
+
+/// Train language models to reason about space in egocentric videos.
 #[derive(Debug, Parser)]
-#[command(name = "embodied-r", version, about, propagate_version = true)]
+#[command(name = "embodied-r", version, propagate_version = true)]
 pub(crate) struct Cli {
-    /// What to log to standard error, such as `info` or `embodied_r_grpo=debug`.
-    #[arg(long, global = true, env = "EMBODIED_R_LOG", default_value = "warn")]
+    /// Log level or filter for standard error, such as `info` or `embodied_r_grpo=debug`.
+    #[arg(
+        long,
+        global = true,
+        env = "EMBODIED_R_LOG",
+        value_name = "FILTER",
+        default_value = "warn",
+        help_heading = "Global options",
+        display_order = 1000
+    )]
     pub(crate) log: String,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// A command without a comment here has that of its arguments, which `--help` shows whole.
+/// The commands. Their help is that of their options.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Unify VSI-Bench and UrbanVideo-Bench into one question set, split by scene.
     Preprocess(preprocess::PreprocessArgs),
-    /// Show which frames of a video are key frames, and why.
     Keyframes(keyframes::KeyframesArgs),
-    /// Turn videos into text with a captioner.
     Perceive(Box<perceive::PerceiveArgs>),
-    /// Score saved outputs with the trainer's rewards.
     Rewards(rewards::RewardsArgs),
-    /// Fine-tune on conversations (cold start).
     Sft(sft::SftArgs),
-    /// Train with GRPO.
     Train(train::TrainArgs),
-    /// Estimate the memory and the time of a run on GPUs, or here.
     Plan(plan::PlanArgs),
     Eval(eval::EvalArgs),
     Infer(infer::InferArgs),
-    /// Serve a model over HTTP as OpenAI's API does.
     Serve(serve::ServeArgs),
-    /// Ask a question about a video.
     Ask(ask::AskArgs),
-    /// Talk with a model.
     Chat(chat::ChatArgs),
-    /// Make rooms, videos, questions and text to train on.
     Sim(sim::SimArgs),
-    /// Run the whole way on built-in rooms.
     Quickstart(quickstart::QuickstartArgs),
     Filter(filter::FilterArgs),
     Runs(runs::RunsArgs),
     Show(show::ShowArgs),
     Report(report::ReportArgs),
-    /// Check what the machine has and what is missing.
     Doctor(doctor::DoctorArgs),
-    /// Merge a LoRA adapter into its model.
     Merge(merge::MergeArgs),
-    /// Look into a model: tokens in, numbers out.
     Inspect(inspect::InspectArgs),
-    /// Measure speed.
     Bench(bench::BenchArgs),
+    Completions(reference::CompletionsArgs),
+    Man(reference::ManArgs),
 }
 
-/// Reads the command line; wrong usage ends the process with code 2, as clap does.
-pub(crate) fn parse() -> anyhow::Result<Cli> {
-    Ok(Cli::parse())
+/// The whole command line, as `--help`, completions and manual pages show it.
+pub(crate) fn command() -> clap::Command {
+    let command = Cli::command().mut_subcommand("perceive", perceive::with_backend_headings);
+    let template = groups::help_template(&command);
+    command.help_template(template)
+}
+
+/// Parses the command line; a usage error ends the process with code 2, `--help` and `--version` with code 0.
+pub(crate) fn parse() -> Cli {
+    try_parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
+}
+
+/// Parses `words`, the program's name first.
+///
+/// # Errors
+/// As clap's: a usage error, or a request for help.
+pub(crate) fn try_parse_from(
+    words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    if let Some(("perceive", matches)) = matches.subcommand()
+        && let Some(command) = command.find_subcommand_mut("perceive")
+    {
+        perceive::check_backend(matches, command)?;
+    }
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }

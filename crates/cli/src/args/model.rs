@@ -1,57 +1,57 @@
-//! Arguments of every command that runs a model.
+//! Options of every command that runs a model.
 
-use embodied_r_policy::{BlockFormat, Placement, Precision, WeightFormat};
+use embodied_r_policy::{BlockFormat, Precision, WeightFormat, WeightPlacement};
 
 use super::device::DeviceName;
 use crate::device;
 
-/// Which model answers, and how.
+/// The model and its decoding options.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ModelArgs {
-    /// Model: a folder in Hugging Face's layout, or a name on the hub.
-    #[arg(long, visible_alias = "model-path", value_name = "DIR|NAME")]
+    /// Model that answers: a directory in Hugging Face layout, a GGUF file, or a Hub ID.
+    #[arg(long, aliases = ["model-path", "model_path"], value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// Revision on the hub: a branch, a tag or a commit.
+    /// Revision of the model on the Hub: a branch, tag or commit.
     #[arg(long, value_name = "REV")]
     pub(crate) revision: Option<String>,
     #[command(flatten)]
     pub(crate) weights: WeightArgs,
     #[command(flatten)]
     pub(crate) decoding: DecodingArgs,
-    /// Questions answered together; their completions are written when all are done.
+    /// Batch size in questions; completions are written to disk after each batch.
     #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Decoding")]
     pub(crate) batch: usize,
 }
 
-/// A model that a command cannot do without.
+/// A model that the command requires.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct StoredModel {
-    /// Model: a folder in Hugging Face's layout, a GGUF file, or a name on the hub.
-    #[arg(long, value_name = "DIR|NAME")]
+    /// Model: a directory in Hugging Face layout, a GGUF file, or a Hub ID.
+    #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
-    /// Revision on the hub: a branch, a tag or a commit.
+    /// Revision of the model on the Hub: a branch, tag or commit.
     #[arg(long, value_name = "REV")]
     pub(crate) revision: Option<String>,
     #[command(flatten)]
     pub(crate) weights: WeightArgs,
 }
 
-/// What a model's weights are held as, and where.
+/// Weight format and device.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct WeightArgs {
-    /// What products with weights are made of: bf16 is faster, and its sums are f32.
+    /// Precision of matrix multiplications; `bf16` is faster.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) precision: PrecisionName,
-    /// Quantise the weights as they are loaded, to 8.5 or 4.5 bits each; a GGUF file's stay as they are.
+    /// Quantize the weights on load, to 8.5 (`q8_0`) or 4.5 (`q4_k`) bits per weight. GGUF weights keep their format.
     #[arg(long, value_enum, value_name = "FORMAT", conflicts_with = "precision")]
     pub(crate) quantize: Option<QuantizeName>,
-    /// What computes.
+    /// Device to run on.
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
 }
 
 impl WeightArgs {
-    /// What matrices are held as.
+    /// The format of weight matrices.
     pub(crate) fn format(&self) -> WeightFormat {
         match self.quantize {
             None => Precision::from(self.precision).into(),
@@ -59,21 +59,21 @@ impl WeightArgs {
         }
     }
 
-    /// What matrices are held as, and where; a GPU is opened.
+    /// The format of weight matrices and their device, which is opened.
     ///
     /// # Errors
-    /// There is no GPU, or this build has none.
-    pub(crate) fn placement(&self) -> anyhow::Result<Placement> {
+    /// The GPU does not exist, or this build does not support GPUs.
+    pub(crate) fn placement(&self) -> anyhow::Result<WeightPlacement> {
         self.placement_of(None)
     }
 
-    /// As [`Self::placement`], of a process that is one of several, on GPUs if these are counted.
+    /// As [`Self::placement`], for a rank of a run on `gpus` GPUs.
     ///
     /// # Errors
     /// As [`Self::placement`].
-    pub(crate) fn placement_of(&self, gpus: Option<usize>) -> anyhow::Result<Placement> {
+    pub(crate) fn placement_of(&self, gpus: Option<usize>) -> anyhow::Result<WeightPlacement> {
         let device = device::open(self.device.or_gpus(gpus))?;
-        Ok(Placement { format: self.format(), device })
+        Ok(WeightPlacement { format: self.format(), device })
     }
 }
 
@@ -86,22 +86,24 @@ impl From<QuantizeName> for BlockFormat {
     }
 }
 
-/// A format that weights are quantised to.
+/// A quantization format, as llama.cpp names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum QuantizeName {
-    /// 8 bits, and a scale for 32 numbers.
+    /// 8 bits per weight and one scale per block of 32.
     #[value(name = "q8_0")]
     Q8_0,
-    /// 4 bits; scales and smallest numbers for each 32 of 256.
+    /// 4 bits per weight, with a scale and a minimum per block of 32 in super-blocks of 256.
     #[value(name = "q4_k")]
     Q4K,
 }
 
-/// The numbers that products with weights are made of.
+/// Precision of matrix multiplications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum PrecisionName {
+    /// float32.
     #[default]
     F32,
+    /// bfloat16, with float32 accumulation.
     Bf16,
 }
 
@@ -124,26 +126,26 @@ impl From<PrecisionName> for Precision {
     }
 }
 
-/// How completions are drawn.
+/// Sampling parameters of completions.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Decoding")]
 pub(crate) struct DecodingArgs {
-    /// Divides the logits; 0 takes the likeliest token always.
-    #[arg(long, default_value_t = 0.0)]
+    /// Sampling temperature; 0 is greedy.
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
     pub(crate) temperature: f64,
-    /// Draw among the likeliest tokens that together have this probability; 1 means all.
-    #[arg(long, default_value_t = 1.0)]
+    /// Nucleus sampling: sample from the most likely tokens whose probabilities sum to P; 1 disables it.
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
     pub(crate) top_p: f64,
-    /// Draw among so many of the likeliest tokens; 0 means all.
-    #[arg(long, default_value_t = 0)]
+    /// Sample from the K most likely tokens; 0 disables it.
+    #[arg(long, value_name = "K", default_value_t = 0)]
     pub(crate) top_k: usize,
-    /// Most tokens of a completion.
-    #[arg(long, visible_alias = "max-tokens", default_value_t = 3096)]
+    /// Maximum number of tokens to generate per completion.
+    #[arg(long, visible_alias = "max-tokens", value_name = "N", default_value_t = 3096)]
     pub(crate) max_new_tokens: usize,
-    /// Seed of the sampling.
-    #[arg(long, default_value_t = 42)]
+    /// Random seed for sampling.
+    #[arg(long, value_name = "SEED", default_value_t = 42)]
     pub(crate) seed: u64,
-    /// System prompt; by default the one the trainer uses.
+    /// System prompt [default: the one used in training].
     #[arg(long, value_name = "TEXT")]
     pub(crate) system_prompt: Option<String>,
 }

@@ -1,42 +1,42 @@
-//! Arguments of the commands that run one model on several ranks.
+//! Options of the commands that run one model on several ranks.
 
 use super::run::RankArgs;
 use crate::exit::Usage;
 
-/// Processes, and how many of them hold a model together.
+/// Ranks and tensor parallelism.
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Ranks")]
+#[command(next_help_heading = "Parallelism")]
 pub(crate) struct ParallelArgs {
     #[command(flatten)]
     pub(crate) ranks: RankArgs,
-    /// Split the model over so many of the ranks (tensor parallelism); the number of heads must be a multiple of it.
+    /// Tensor parallel size: split the model across N ranks; must divide the number of attention heads.
     #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
     pub(crate) tp: Option<usize>,
 }
 
 impl ParallelArgs {
-    /// How many models so many ranks hold, each on `--tp` of them; without it on one.
+    /// The number of model replicas on `ranks` ranks, each on `--tp` of them (1 by default).
     ///
     /// # Errors
-    /// The ranks cannot be divided so.
+    /// `--tp` does not divide `ranks`.
     pub(crate) fn replicas(&self, ranks: usize) -> Result<usize, Usage> {
         let tp = self.tp.unwrap_or(1);
         match ranks.is_multiple_of(tp) {
             true => Ok(ranks / tp),
-            false => {
-                Err(Usage(format!("`--tp` is {tp}, and {ranks} ranks are no multiple of that")))
-            }
+            false => Err(Usage(format!(
+                "`--tp` must divide the number of ranks, {ranks}; {tp} does not"
+            ))),
         }
     }
 
-    /// Checks that all ranks hold one model.
+    /// Checks that one model is split across all ranks.
     ///
     /// # Errors
-    /// `--tp` is another number than that of the ranks.
+    /// `--tp` is not the number of ranks.
     pub(crate) fn check_one(&self, ranks: usize) -> Result<(), Usage> {
         match self.tp {
             Some(tp) if tp != ranks => Err(Usage(format!(
-                "`--tp` is {tp}, and there are {ranks} ranks: this command runs one model, start {tp}"
+                "`--tp` must be the number of ranks, {ranks}, not {tp}: this command runs a single replica"
             ))),
             _ => Ok(()),
         }

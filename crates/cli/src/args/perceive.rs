@@ -1,4 +1,6 @@
-//! Arguments of `embodied-r perceive`.
+//! Options of `embodied-r perceive`.
+
+mod backend;
 
 use std::path::PathBuf;
 
@@ -8,20 +10,21 @@ use embodied_r_perception::perceive::Shard;
 use super::model::WeightArgs;
 use super::parallel::ParallelArgs;
 
-/// Turn videos into text with a captioner.
+pub(super) use backend::{check as check_backend, with_backend_headings};
+
+/// Caption the videos of a question set.
 ///
-/// Writes each data file again with every question replaced by the prompt that holds the captions,
-/// and beside it `NAME.captions.jsonl`, one line per question. A run that was stopped goes on where
-/// it was; questions that failed are tried again.
+/// Extracts key frames, captions them, and writes each data file again with the questions replaced by prompts that hold
+/// the captions. `NAME.captions.jsonl` beside it has one line per question. Interrupted runs keep finished work; run
+/// the command again to resume and to retry failed questions.
 ///
-/// A model's replies are kept in a cache, found by the video's content, the frames, the prompt and the
-/// model: no frame is paid for twice, whatever happened to the run that asked for it. Tokens and costs
-/// are counted over all runs into `usage.jsonl` in the folder of the outputs.
+/// The completions of a captioner are cached by video content, frames, prompt and model, so that no frame is captioned
+/// twice, even across failed runs. Token counts and cost of all runs accumulate in `usage.jsonl` in the output
+/// directory.
 ///
-/// For several machines, give each the same command with another `--shard`, then put the parts
-/// together with `perceive merge`. A model that is too large for one process is split over `--tp` of
-/// the `--ranks` of `--backend local`; where there are more ranks, each `--tp` of them have a model of
-/// their own, and share the videos.
+/// To use several machines, run the same command with a different `--shard` on each, then `perceive merge`. With
+/// `--backend local`, `--tp` splits a model that is too large for one rank across several of the `--ranks` or `--gpus`;
+/// the other ranks form further replicas, and the videos are partitioned among the replicas.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct PerceiveArgs {
@@ -29,30 +32,28 @@ pub(crate) struct PerceiveArgs {
     pub(crate) command: Option<PerceiveCommand>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Folder of the videos [default: where the questions say, else `videos` beside the data file].
-    #[arg(long, value_name = "DIR")]
-    pub(crate) folder_path: Option<PathBuf>,
-    /// Who makes the captions.
+    /// Directory of the videos [default: as the questions say, else `videos` beside the data file].
+    #[arg(long, aliases = ["folder-path", "folder_path"], value_name = "DIR")]
+    pub(crate) video_dir: Option<PathBuf>,
+    /// Captioning backend.
     #[arg(long, value_enum, default_value_t = Backend::Openai)]
     pub(crate) backend: Backend,
-    /// What captions are made for: each question its own, as in the paper, or each video once for all
-    /// of its questions, which is as many times cheaper as a video has questions, but looks out for
-    /// nothing in particular.
+    /// Whether each video is captioned once per question, guided by the question as in the paper, or once for all of
+    /// its questions, which divides the cost by their number.
     #[arg(long, value_enum, default_value_t = ScopeName::Question)]
     pub(crate) scope: ScopeName,
-    /// Do one of N parts of the questions, from `1/N` to `N/N`, into `shard-I-of-N` in the folder of
-    /// the outputs; a video is in one part as a whole. Where machines are counted from 0, as by Slurm
-    /// and Kubernetes, add 1.
+    /// Process only shard I of N, from `1/N` to `N/N`, and write it to `shard-I-of-N` in the output directory.
+    /// Questions about the same video are in the same shard. Slurm and Kubernetes count from 0: add 1.
     #[arg(long, value_name = "I/N")]
     pub(crate) shard: Option<Shard>,
-    /// Questions in work at the same time, and requests on their way over all servers; a server that
-    /// is overrun gets fewer until it copes.
+    /// Maximum number of concurrent questions, and of concurrent requests to all servers; lowered automatically for an
+    /// overloaded server.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
     pub(crate) concurrency: usize,
-    /// At most so many questions of each file now [default: all].
+    /// Process at most N questions of each file in this run [default: all].
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// Make captions anew that an earlier run made with other settings.
+    /// Caption questions again that an earlier run captioned with other settings [default: fail].
     #[arg(long)]
     pub(crate) redo_changed: bool,
     #[command(flatten)]
@@ -69,176 +70,197 @@ pub(crate) struct PerceiveArgs {
     pub(crate) scene: SceneArgs,
 }
 
-/// What else to do.
+/// Subcommands of `perceive`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PerceiveCommand {
     Merge(MergeShardsArgs),
 }
 
-/// Put the outputs of `--shard` runs together, as one run would have written them.
+/// Merge the outputs of `--shard` runs into that of a single run.
 ///
-/// Nothing is written where a shard or a question is missing or there twice: it is named instead.
-/// Questions that failed in their shard are no gap; the same `perceive` without `--shard` tries them
-/// again.
+/// Fails without writing anything if a shard or a question is missing or duplicated, and names it. Questions that
+/// failed in their shard are allowed; `perceive` without `--shard` retries them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct MergeShardsArgs {
-    /// Folders of the shards, `shard-1-of-8` and so on [default: those in the folder of the outputs].
+    /// Shard directories, `shard-1-of-8` and so on [default: those in the output directory].
     #[arg(value_name = "DIR")]
     pub(crate) shards: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
 }
 
-/// Questions and where their prompts go.
+/// Questions, and where their prompts are written.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DataArgs {
-    /// Data files in the official JSON form, or as EgoSchema (`questions.json`) or MVBench
-    /// (`egocentric_navigation.json`) publish theirs, or the folders of those.
-    #[arg(long, num_args = 1.., value_name = "FILE", default_values = [
-        "dataset/complete/train_data.json",
-        "dataset/complete/val_data.json",
-        "dataset/complete/test_data.json",
-    ])]
-    pub(crate) data_paths: Vec<PathBuf>,
-    /// File of EgoSchema's answers [default: `subset_answers.json` beside its questions].
+    /// Questions: Embodied-R's JSON, or the file or directory of EgoSchema (`questions.json`) or MVBench
+    /// (`egocentric_navigation.json`). Several are allowed.
+    #[arg(
+        long,
+        aliases = ["data-paths", "data_paths"],
+        num_args = 1..,
+        value_name = "FILE",
+        default_values = [
+            "dataset/complete/train_data.json",
+            "dataset/complete/val_data.json",
+            "dataset/complete/test_data.json",
+        ],
+    )]
+    pub(crate) data: Vec<PathBuf>,
+    /// EgoSchema's answer file [default: `subset_answers.json` beside its questions].
     #[arg(long, value_name = "FILE")]
     pub(crate) answers: Option<PathBuf>,
-    /// Folder of the outputs.
-    #[arg(long, value_name = "DIR", default_value = "results/inter")]
-    pub(crate) save_path: PathBuf,
+    /// Output directory.
+    #[arg(
+        long,
+        aliases = ["save-path", "save_path"],
+        value_name = "DIR",
+        default_value = "results/inter"
+    )]
+    pub(crate) output: PathBuf,
 }
 
-/// What captions are made for.
+/// How often a video is captioned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ScopeName {
-    /// Each question has captions of its own.
+    /// Once per question.
     Question,
-    /// All questions of a video have the same captions.
+    /// Once for all questions of the video.
     Video,
 }
 
-/// Who makes the captions.
+/// A captioning backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Backend {
     /// A vision-language model behind an OpenAI-compatible API.
     Openai,
     /// A vision-language model in this process.
     Local,
-    /// The truth from 3-D annotations, without a model.
+    /// Ground-truth captions from 3-D annotations, without a model.
     Scene,
 }
 
-/// How key frames are chosen.
+impl Backend {
+    /// Its name on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Openai => "openai",
+            Self::Local => "local",
+            Self::Scene => "scene",
+        }
+    }
+}
+
+/// Key-frame selection.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Key frames")]
 pub(crate) struct KeyFrameArgs {
-    /// A frame is a key frame where it overlaps the last one by less than this share.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    /// Overlap threshold: a frame that overlaps the last key frame by less than this fraction becomes a key frame.
+    /// Lower it for fewer key frames.
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.5)]
     pub(crate) threshold: f64,
-    /// Fewest key frames of a video.
+    /// Minimum number of key frames per video, if it has that many frames at 1 fps.
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub(crate) min_frames: usize,
-    /// Most key frames of a video.
+    /// Maximum number of key frames per video.
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(crate) max_frames: usize,
 }
 
-/// For backends with a model. What has a default there is `None` here, so that it can be told whether
-/// it was typed.
+/// For backends with a model.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "With --backend openai or local")]
+#[command(next_help_heading = backend::CAPTIONER)]
 pub(crate) struct VisionModelArgs {
-    /// Name that the servers know the model by [default: Qwen/Qwen2.5-VL-72B-Instruct]; with the local
-    /// backend the model's folder, or its name on the hub.
-    #[arg(long, value_name = "NAME|DIR")]
-    pub(crate) model_path: Option<String>,
-    /// Sampling temperature [default: the server's, or the model's own].
+    /// Vision-language model that captions the key frames. With `--backend local`: a directory in Hugging Face layout,
+    /// a GGUF file with its `mmproj`, or a Hub ID; with `--backend openai`: its name on the servers [default:
+    /// Qwen/Qwen2.5-VL-72B-Instruct].
+    #[arg(long, aliases = ["model-path", "model_path", "perceiver"], value_name = "MODEL")]
+    pub(crate) captioner: Option<String>,
+    /// Sampling temperature; 0 is greedy [default: the server's, or the model's own].
     #[arg(long, value_name = "T")]
     pub(crate) temperature: Option<f64>,
-    /// Most tokens of a caption; one that is cut off there is asked for once more with twice as many
-    /// [default: the server's, or 1024].
+    /// Maximum number of tokens per caption; a truncated caption is retried once with twice the limit [default: the
+    /// server's limit, or 1024].
     #[arg(long, value_name = "N")]
     pub(crate) max_tokens: Option<u32>,
-    /// Longest side of the pictures, in pixels [default: 1280].
+    /// Longest side of frames in pixels; larger frames are downscaled [default: 1280].
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(28..))]
     pub(crate) image_side: Option<u32>,
-    /// Folder in which replies are kept; several runs may share one [default: `cache` in the folder of
-    /// the outputs].
+    /// Directory of the completion cache; several runs may share one [default: `cache` in the output directory].
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
 }
 
 /// For `--backend local`.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "With --backend local")]
+#[command(next_help_heading = backend::LOCAL)]
 pub(crate) struct LocalArgs {
     #[command(flatten)]
     pub(crate) weights: WeightArgs,
-    /// Reduce larger pictures to so many pixels [default: what the model's processor says].
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    /// Downscale larger images to this many pixels [default: the model's image processor decides].
+    #[arg(long, value_name = "PIXELS", value_parser = at_least_one)]
     pub(crate) max_pixels: Option<usize>,
-    /// Memory of each rank for keys and values, in GB: what prompts begin with in common is kept in it.
-    #[arg(long, value_name = "GB", default_value_t = 4.0)]
+    /// KV cache size per rank in GB (10^9 bytes), including cached prompt prefixes.
+    #[arg(long, value_name = "GB", default_value_t = 4.0, value_parser = gigabytes)]
     pub(crate) kv_cache_gb: f64,
-    /// Captions that are written together, at most.
+    /// Maximum number of sequences decoded concurrently.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one)]
     pub(crate) max_num_seqs: usize,
 }
 
-/// For `--backend openai`. What has a default there is `None` here, so that it can be told whether
-/// it was typed.
+/// For `--backend openai`.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "With --backend openai")]
+#[command(next_help_heading = backend::OPENAI)]
 pub(crate) struct OpenAiArgs {
-    /// Base URLs of servers with that model; requests are spread over them. With `#weight=2` behind it
-    /// one gets twice the share of one without. A server that keeps failing is left alone for a while
-    /// [default: http://localhost:8000/v1].
+    /// Base URLs of OpenAI-compatible servers of the captioner; requests are balanced across them, and failing servers
+    /// are avoided for a while. Append `#weight=2` to a URL to double its share of the requests [default:
+    /// http://localhost:8000/v1].
     #[arg(long, num_args = 1.., value_name = "URL")]
     pub(crate) base_url: Vec<String>,
     /// Environment variable that holds the API key [default: OPENAI_API_KEY].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "VARIABLE")]
     pub(crate) api_key_env: Option<String>,
-    /// Longest time for one request, in seconds [default: 300].
+    /// Request timeout in seconds [default: 300].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout_s: Option<std::time::Duration>,
-    /// Longest time to reach a server, in seconds [default: 10].
+    /// Connection timeout in seconds [default: 10].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) connect_timeout_s: Option<std::time::Duration>,
-    /// Longest time to a reply's first byte, in seconds. Most servers send it when the whole caption is
-    /// there [default: that of `--timeout-s`].
+    /// Time-to-first-byte timeout in seconds. Most servers send nothing before the whole caption is generated [default:
+    /// `--timeout-s`].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) first_byte_timeout_s: Option<std::time::Duration>,
-    /// How often a request that failed is sent again; being told to wait (429) is no failure, up to
-    /// ten minutes of it [default: 5].
+    /// Maximum number of retries per failed request; rate limiting (429) does not count, for up to ten minutes
+    /// [default: 5].
     #[arg(long, value_name = "N")]
     pub(crate) max_retries: Option<u32>,
-    /// Ask again for frames that the model refused to describe in an earlier run.
+    /// Retry frames that the model refused to caption in an earlier run.
     #[arg(long)]
     pub(crate) retry_refused: bool,
-    /// Price of a million tokens of prompts, images included.
+    /// Price per million prompt tokens, images included, in any currency.
     #[arg(long, value_name = "PRICE", value_parser = price, requires = "price_out")]
     pub(crate) price_in: Option<f64>,
-    /// Price of a million tokens of replies.
+    /// Price per million completion tokens, in the same currency.
     #[arg(long, value_name = "PRICE", value_parser = price, requires = "price_in")]
     pub(crate) price_out: Option<f64>,
-    /// Stop in good order before a request would bring the cost of all runs into this folder above
-    /// this; a request is taken to cost what the dearest one of its kind did.
+    /// Budget for all runs into this output directory, in the currency of the prices. The run stops before a request
+    /// that could exceed it; a request is assumed to cost as much as the most expensive similar one so far [default:
+    /// none].
     #[arg(long, value_name = "COST", value_parser = price, requires_all = ["price_in", "price_out"])]
     pub(crate) max_cost: Option<f64>,
 }
 
 /// For `--backend scene`.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "With --backend scene")]
+#[command(next_help_heading = backend::SCENE)]
 pub(crate) struct SceneArgs {
-    /// Folder of the annotations: `VIDEO.json` of built-in rooms, `*meta_info*.json` of VSI-Bench.
+    /// Directory of the annotations: `VIDEO.json` of simulated rooms, or `*meta_info*.json` of VSI-Bench.
     #[arg(long, value_name = "DIR", required_if_eq("backend", "scene"))]
     pub(crate) scenes: Option<PathBuf>,
 }
 
 pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) => Err("it must be at least 1".to_owned()),
+        Ok(0) => Err("must be at least 1".to_owned()),
         Ok(n) => Ok(n),
         Err(error) => Err(format!("{error}")),
     }
@@ -248,7 +270,15 @@ fn price(text: &str) -> Result<f64, String> {
     let price: f64 = text.parse().map_err(|error| format!("{error}"))?;
     match price.is_finite() && price >= 0.0 {
         true => Ok(price),
-        false => Err("it must be a number of at least 0".to_owned()),
+        false => Err("must be a number of 0 or more".to_owned()),
+    }
+}
+
+fn gigabytes(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(gb) if gb.is_finite() && gb > 0.0 => Ok(gb),
+        Ok(_) => Err("must be a number above 0".to_owned()),
+        Err(error) => Err(format!("{error}")),
     }
 }
 
@@ -256,6 +286,6 @@ pub(super) fn seconds(text: &str) -> Result<std::time::Duration, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
     match std::time::Duration::try_from_secs_f64(seconds) {
         Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("it must be a number of seconds above 0".to_owned()),
+        _ => Err("must be a number of seconds above 0".to_owned()),
     }
 }

@@ -1,74 +1,77 @@
-//! Arguments of `embodied-r plan`.
+//! Options of `embodied-r plan`.
 
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-/// Estimate the memory and the time of a GRPO run before it is paid for.
+use super::device::DeviceName;
+
+/// Estimate memory and step time of a GRPO run before it starts.
 ///
-/// Memory of each rank by part, what fits beside it, and seconds of a step by phase with what bounds each: a roofline
-/// model, communication included. Nothing is loaded, and no network is needed for the shapes of Qwen2.5 and Qwen2.5-VL.
-/// Ends with code 1 when the run does not fit, and says what would make it fit.
+/// Prints the memory of each rank by component, the headroom, and the seconds per step by phase with the bottleneck of
+/// each, from a roofline model that includes communication. Loads no weights, and downloads nothing for Qwen2.5 and
+/// Qwen2.5-VL. Exits with code 1 if the run does not fit, and suggests settings that do.
 ///
-/// With `--captioner`, the memory of each rank of `perceive --backend local` in place of that.
+/// With `--captioner`, estimates the memory of `perceive --backend local` instead.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PlanArgs {
-    /// Settings as `train` takes them, such as those in `configs/`.
+    /// Settings of `train` as TOML, such as a file in `configs/`. TRL's names are accepted.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Changes one setting; may be given several times.
+    /// Override one setting, such as `learning_rate=1e-6`; repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
-    /// Model: a folder, a GGUF file, or a name on the hub whose shape is known.
-    #[arg(long, value_name = "DIR|NAME")]
+    /// Model to train: a directory in Hugging Face layout, a GGUF file, or the Hub ID of a known model.
+    #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// What computes: GPUs, or this machine's processor, which is measured for two seconds.
-    #[arg(long, value_enum, default_value_t)]
+    /// Device to plan for. The estimate itself needs no GPU.
+    #[arg(long, value_parser = DeviceName::modelled(), default_value_t = DeviceName::Cuda)]
     pub(crate) device: DeviceName,
-    /// The card: A800, A100, H100, H200, L40S or 4090 [default: the first of these with `--gpu-memory`].
+    /// GPU model: A800, A100, H100, H200, L40S or 4090 [default: the first of these that has `--gpu-memory`].
     #[arg(long, value_name = "NAME")]
     pub(crate) gpu: Option<String>,
-    /// Memory of a card in gigabytes, as it is sold [default: the card's; 40].
+    /// Nominal GPU memory in GB [default: that of `--gpu`, or 40].
     #[arg(long, value_name = "GB")]
     pub(crate) gpu_memory: Option<f64>,
-    /// Cards of each machine [default: 1].
+    /// Number of GPUs per node [default: 1].
     #[arg(long, value_name = "N")]
     pub(crate) gpus: Option<usize>,
-    /// Machines [default: 1].
+    /// Number of nodes [default: 1].
     #[arg(long, value_name = "N")]
     pub(crate) nodes: Option<usize>,
-    /// Ranks that share this machine's processor, with `--device cpu` [default: 1].
+    /// Number of ranks that share this machine's CPU, with `--device cpu` [default: 1].
     #[arg(long, value_name = "N")]
     pub(crate) ranks: Option<usize>,
-    /// What is between machines [default: infiniband].
+    /// Interconnect between nodes [default: infiniband].
     #[arg(long, value_enum)]
     pub(crate) network: Option<NetworkName>,
-    /// Gigabits a second, of each card with InfiniBand, of each machine with Ethernet [default: 200, 100].
-    #[arg(long, value_name = "N")]
+    /// Bandwidth between nodes in Gbit/s [default: 200 per GPU for InfiniBand, 100 per node for Ethernet].
+    #[arg(long, value_name = "GBPS")]
     pub(crate) network_gbps: Option<f64>,
-    /// What gradients are held in on a GPU [default: f32].
+    /// Data type of gradients on GPUs [default: f32].
     #[arg(long, value_enum)]
     pub(crate) gradients: Option<GradientsName>,
-    /// Tokens of a usual prompt, for the time [default: `max_prompt_length`, which counts for the memory].
-    #[arg(long, value_name = "N")]
+    /// Typical prompt length in tokens, for the time estimate; memory is always estimated for `max_prompt_length`
+    /// [default: `max_prompt_length`].
+    #[arg(long, value_name = "TOKENS")]
     pub(crate) prompt: Option<usize>,
-    /// Tokens of a usual completion, for the time [default: `max_completion_length`].
-    #[arg(long, value_name = "N")]
+    /// Typical completion length in tokens, for the time estimate [default: `max_completion_length`].
+    #[arg(long, value_name = "TOKENS")]
     pub(crate) completion: Option<usize>,
-    /// Questions to train on, for the time of the whole run.
+    /// Number of training questions, to estimate the time of the whole run too.
     #[arg(long, value_name = "N")]
     pub(crate) questions: Option<usize>,
-    /// Vision-language model that captions, split over `--tp` cards: a folder, or a name on the hub whose shape is
-    /// known.
-    #[arg(long, value_name = "DIR|NAME", conflicts_with_all = [
+    /// Vision-language model of `perceive`, to estimate its memory: a directory in Hugging Face layout, or the Hub ID
+    /// of a known model.
+    #[arg(long, value_name = "MODEL", conflicts_with_all = [
         "config", "sets", "model", "device", "gpus", "nodes", "network", "network_gbps", "gradients", "prompt",
         "completion", "questions",
     ])]
     pub(crate) captioner: Option<String>,
-    /// Cards that the captioner is split over [default: 1].
+    /// Tensor parallel size of the captioner [default: 1].
     #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, requires = "captioner")]
     pub(crate) tp: Option<usize>,
-    /// Blocks of few bits that the captioner's weights are held in, in place of bf16.
+    /// Quantize the captioner's weights [default: bf16 weights].
     #[arg(long, value_enum, value_name = "FORMAT", requires = "captioner")]
     pub(crate) quantize: Option<super::model::QuantizeName>,
     /// Print one JSON object instead of text.
@@ -76,30 +79,20 @@ pub(crate) struct PlanArgs {
     pub(crate) json: bool,
 }
 
-/// What computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum DeviceName {
-    /// GPUs, one rank each.
-    #[default]
-    Gpu,
-    /// This machine's processor.
-    Cpu,
-}
-
-/// What is between machines.
+/// The interconnect between nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum NetworkName {
-    /// InfiniBand, an adapter for each card.
+    /// InfiniBand, one adapter per GPU.
     #[default]
     Infiniband,
-    /// Ethernet, an adapter for each machine.
+    /// Ethernet, one adapter per node.
     Ethernet,
 }
 
-/// What gradients are held in.
+/// Data type of gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GradientsName {
-    /// 32-bit floats.
+    /// float32.
     F32,
     /// bfloat16.
     Bf16,

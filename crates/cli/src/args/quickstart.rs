@@ -1,50 +1,49 @@
-//! Arguments of `embodied-r quickstart`.
+//! Options of `embodied-r quickstart`.
 
 use std::path::PathBuf;
 
 use super::device::DeviceName;
 use super::model::PrecisionName;
 
-/// Run the whole way on built-in rooms.
+/// Run the whole pipeline end to end on simulated rooms.
 ///
-/// Makes rooms with videos, questions and true answers, turns the videos into text, fine-tunes a
-/// small base model, trains it with GRPO in the three stages, and scores it on rooms it has never
-/// seen. Each step is one of the other commands, and is printed as it is run. What is done already
-/// is not done again.
+/// Renders rooms with videos and questions, captions the videos, fine-tunes a small base model, trains it with GRPO in
+/// three stages, and evaluates it on held-out rooms. Each step runs another command of this program and prints it.
+/// Finished steps are skipped when the quickstart is run again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct QuickstartArgs {
-    /// Folder of all that is made.
-    #[arg(long, value_name = "DIR", default_value = "results/quickstart")]
-    pub(crate) out: PathBuf,
-    /// Seed of rooms, training and sampling.
+    /// Output directory.
+    #[arg(long, alias = "out", value_name = "DIR", default_value = "results/quickstart")]
+    pub(crate) output: PathBuf,
+    /// Random seed for rooms, training and sampling.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Rooms to make; a fifth of them is kept for the test.
+    /// Number of rooms; a fifth of them is held out for testing.
     #[arg(long, value_name = "N", default_value_t = 220)]
     pub(crate) rooms: u64,
-    /// Train the base model anew, as `embodied-r sim pretrain` does in about 40 minutes, in place of
-    /// the one that comes with the program.
+    /// Pretrain the base model with `sim pretrain` (about 40 minutes) instead of using the bundled one.
     #[arg(long)]
     pub(crate) from_scratch: bool,
-    /// What products with weights are made of: bf16 is faster, and its sums are f32.
+    /// Precision of matrix multiplications; `bf16` is faster.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) precision: PrecisionName,
-    /// Settings of the cold start to change, as with `sft --set`.
+    /// Override one setting of the cold start, as `sft --set` does; repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) sft_set: Vec<String>,
-    /// Settings of the GRPO run to change, as with `train --set`.
+    /// Override one setting of the GRPO run, as `train --set` does; repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
-    /// Fine-tune and train with so many processes, as `sft --ranks` and `train --ranks` do.
+    /// Train on N CPU ranks, as `sft --ranks` and `train --ranks` do [default: one process].
     #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
     pub(crate) ranks: Option<usize>,
-    /// Fine-tune and train on so many GPUs, as `sft --gpus` and `train --gpus` do, and answer on one.
+    /// Train on N GPUs, as `sft --gpus` and `train --gpus` do, and generate on one.
     #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, conflicts_with = "ranks")]
     pub(crate) gpus: Option<usize>,
-    /// What computes.
+    /// Device to run on.
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
-    /// Train on answers drawn at random: the check that what is gained is gained from the rewards.
+    /// Control experiment: replace the correct answers of the training questions by random choices, to check that gains
+    /// come from correct rewards.
     #[arg(long)]
     pub(crate) random_rewards: bool,
 }

@@ -1,25 +1,25 @@
-//! Arguments of `embodied-r report`.
+//! Options of `embodied-r report`.
 
 use std::path::PathBuf;
 
-/// Write a run, or several beside each other, as one HTML page.
+/// Write an HTML report of a run, or a comparison of several.
 ///
-/// Of one run: its curves, scores, sample completions and settings. Of several: their curves in
-/// common frames, their last figures and scores side by side, and the settings in which they differ.
+/// For one run: training curves, evaluation scores, sample completions and settings. For several: overlaid curves, final
+/// metrics and scores side by side, and the settings in which they differ.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReportArgs {
-    /// Folder of the run, with its `events.jsonl`; several are compared.
+    /// Run directory with its `events.jsonl`; give several to compare them.
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     pub(crate) run: Vec<PathBuf>,
-    /// Where to write the page [default: `report.html` in the run's folder; of several runs
-    /// `comparison.html` in the first one's].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
-    /// Results of `embodied-r eval --json`: before training, after it, then any others [default:
-    /// those in the run's folder and its `eval` folder; of several runs each one's after training].
+    /// HTML file to write [default: `report.html` in the run directory; `comparison.html` in the first one's if there
+    /// are several].
+    #[arg(long, alias = "out", value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Scores written by `eval --json`: before training, after it, then any others [default: those in the run directory
+    /// and its `eval` directory; for several runs, the scores after training of each].
     #[arg(long, value_name = "[LABEL=]FILE", num_args = 1..)]
     pub(crate) eval: Vec<String>,
-    /// Heading of the page [default: the folders' names].
-    #[arg(long)]
+    /// Title of the page [default: names of the run directories].
+    #[arg(long, value_name = "TEXT")]
     pub(crate) title: Option<String>,
 }

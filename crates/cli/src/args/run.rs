@@ -1,4 +1,4 @@
-//! Arguments that all training commands have.
+//! Options of the training commands.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,100 +9,104 @@ use embodied_r_grpo::settings::Recompute;
 use super::device::DeviceName;
 use super::model::PrecisionName;
 
-/// A run: its settings, its model and its folder.
+/// A training run: settings, model and output directory.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
-    /// Settings, such as those in `configs/`.
+    /// Settings as TOML, such as a file in `configs/`. TRL's names are accepted.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Folder of the model to begin with, or its name on the Hugging Face hub.
-    #[arg(long, value_name = "DIR|NAME")]
+    /// Initial model: a directory in Hugging Face layout, or a Hub ID.
+    #[arg(long, aliases = ["model-path", "model_path"], value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// Folder of the run: checkpoints, events, completions.
+    /// Output directory of the run: checkpoints, events and completions.
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
-    /// What products with weights are made of: bf16 is faster, and its sums are f32 [default: f32].
+    /// Precision of matrix multiplications; `bf16` is faster [default: f32].
     #[arg(long, value_enum)]
     pub(crate) precision: Option<PrecisionName>,
-    /// Which layers the backward computes again in place of keeping what their forward computed, or
-    /// what the rollout has; it changes time and memory, and results by rounding alone
-    /// [default: auto].
+    /// Activation recomputation (gradient checkpointing) policy: trades time for memory; results change only by
+    /// rounding [default: auto].
     #[arg(long, value_enum)]
     pub(crate) recompute: Option<RecomputeName>,
-    /// Changes one setting; may be given several times.
+    /// Override one setting, such as `learning_rate=1e-6`; repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
-    /// Go on from the last checkpoint in the output folder (`auto`; a new run if there is none), in
-    /// another run's folder, or from one checkpoint.
+    /// `--reward-funcs` of `train`.
+    #[arg(skip)]
+    pub(crate) reward_funcs: Vec<String>,
+    /// Resume training. With `auto` or without a value: from the last checkpoint in the output directory, or start a
+    /// new run if there is none. With DIR: from this checkpoint, or from the last one in this run directory.
     #[arg(long, value_name = "auto|DIR", num_args = 0..=1, default_missing_value = "auto")]
     pub(crate) resume: Option<PathBuf>,
+    /// Print batch sizes, steps, stages and estimated memory, and exit without training.
+    #[arg(long, display_order = 100)]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) job: JobArgs,
-    /// Print the batch arithmetic, the steps, the stages and the memory that it takes, and train nothing.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
 }
 
-/// On what a run is computed, and what becomes of it after a failure.
+/// Devices, ranks and restarts of a training job.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Devices and ranks")]
 pub(crate) struct JobArgs {
     #[command(flatten)]
     pub(crate) ranks: RankArgs,
-    /// After a failure go on from the last checkpoint, so many times. A run that fails twice without a new checkpoint
-    /// in between ends all the same.
+    /// Maximum number of restarts: after a failure, resume from the last checkpoint. The job ends earlier if it fails
+    /// twice without a new checkpoint in between.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) restarts: u32,
-    /// What computes.
+    /// Device to run on.
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
 }
 
 impl JobArgs {
-    /// What computes.
+    /// The device, CUDA if `--gpus` is given.
     pub(crate) fn device(&self) -> DeviceName {
         self.device.or_gpus(self.ranks.gpus)
     }
 }
 
-/// By how many processes something is computed.
+/// The number of ranks and how they are launched.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RankArgs {
-    /// Work with so many processes, which talk through MPI; they share this machine's cores, or those of the machines
-    /// in `--hostfile`. Where a cluster's `mpirun` starts them, this is left out.
+    /// Launch N CPU ranks that communicate through MPI and share the cores of this machine, or of the machines in
+    /// `--hostfile`. Omit it under a cluster's own `mpirun`.
     #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
     pub(crate) ranks: Option<usize>,
-    /// Work on so many of this machine's GPUs, one process each, of those in `CUDA_VISIBLE_DEVICES` if it is set.
+    /// Launch N ranks, each on one GPU of this machine, which communicate through NCCL. `CUDA_VISIBLE_DEVICES` limits
+    /// the choice of GPUs. Implies `--device cuda`.
     #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, conflicts_with = "ranks")]
     pub(crate) gpus: Option<usize>,
-    /// Machines to start the processes of `--ranks` on, as `mpirun --hostfile` reads them: a name and `slots=N` a line.
-    /// The program and the run's folder have the same paths on all.
+    /// Machines to launch the `--ranks` on, in the format of `mpirun --hostfile`: a name and `slots=N` per line. The
+    /// program and the output directory must have the same paths on all of them.
     #[arg(long, value_name = "FILE", requires = "ranks")]
     pub(crate) hostfile: Option<PathBuf>,
-    /// Let the system choose which cores the processes compute on. Otherwise those of one machine share its cores out,
-    /// each within a NUMA node where that is possible.
+    /// Disable core pinning. By default, the ranks of a machine get disjoint sets of cores, within one NUMA node where
+    /// possible.
     #[arg(long)]
     pub(crate) no_pin: bool,
-    /// Longest time that a rank may show no progress while others wait for it; then the run ends on all, and says which
-    /// rank it was.
+    /// Heartbeat timeout in seconds: if a rank makes no progress for this long while others wait for it, the job is
+    /// aborted and the rank named.
     #[arg(long, value_name = "SECONDS", value_parser = super::perceive::seconds, default_value = "600")]
     pub(crate) deadline: Duration,
 }
 
-/// Which layers the backward computes again.
+/// Activation recomputation policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum RecomputeName {
-    /// Those for which there is no memory, by an estimate; the rollout's forward serves the update as
-    /// far as the model's own size or that of a micro-batch goes.
+    /// Recompute only the layers whose activations are estimated not to fit in memory; reuse the rollout's activations
+    /// where they fit.
     #[default]
     Auto,
-    /// All, and nothing of the rollout is kept: the least memory.
+    /// Recompute all layers: least memory.
     All,
-    /// None, and all of the rollout is kept: the least time.
+    /// Keep all activations and reuse the rollout's: least time.
     None,
 }
 
 impl RecomputeName {
-    /// The name in the settings.
+    /// The value of the setting `recompute`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",

@@ -1,54 +1,53 @@
-//! Arguments of `embodied-r serve`.
+//! Options of `embodied-r serve`.
 
 use std::path::PathBuf;
 
 use super::model::StoredModel;
 
-/// Serve a model over HTTP as OpenAI's API does.
+/// Serve a model over an OpenAI-compatible HTTP API.
 ///
-/// `POST /v1/chat/completions`, `POST /v1/completions`, `GET /v1/models`; `/health` and `/metrics`
-/// beside them. Clients have to show the key in `EMBODIED_R_API_KEY`, if it is set. On SIGTERM or
-/// Ctrl-C no new requests are taken and the running ones finish; a second signal ends them. A
-/// vision-language model takes pictures too.
+/// Endpoints: `POST /v1/chat/completions`, `POST /v1/completions`, `GET /v1/models`, `/health` and `/metrics`
+/// (Prometheus). If `EMBODIED_R_API_KEY` is set, clients must send it as the API key. Vision-language models accept
+/// images. On SIGTERM or Ctrl-C the server drains: running requests finish, new ones are refused; a second signal ends
+/// it at once.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) stored: StoredModel,
-    /// Address or name to listen on; `0.0.0.0` is every one of this machine's.
+    /// Address or host name to listen on; `0.0.0.0` is all interfaces.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(crate) host: String,
-    /// Port to listen on; 0 takes a free one.
+    /// Port to listen on; 0 picks a free one.
     #[arg(long, value_name = "PORT", default_value_t = 8000)]
     pub(crate) port: u16,
-    /// Name that clients ask for; by default what `--model` says.
+    /// Model name in the API [default: the value of `--model`].
     #[arg(long, value_name = "NAME")]
     pub(crate) served_model_name: Option<String>,
-    /// Most tokens of a prompt and its completion together; by default what the model takes.
+    /// Maximum context length: prompt and completion tokens together [default: that of the model].
     #[arg(long, value_name = "N")]
     pub(crate) max_model_len: Option<usize>,
-    /// Folder of pictures that requests may name by `file:` URLs; by default they bring theirs along.
+    /// Directory of images that requests may reference by `file:` URLs [default: none, local files are refused].
     #[arg(long, value_name = "DIR")]
     pub(crate) allowed_local_media_path: Option<PathBuf>,
-    /// Hosts that pictures may be fetched from; by default none is fetched.
+    /// Hosts that images may be downloaded from [default: none are allowed].
     #[arg(long, value_name = "HOST", num_args = 1..)]
     pub(crate) allowed_media_domains: Vec<String>,
-    /// Leave a vision-language model's tower out: requests hold text alone then.
+    /// Do not load the vision encoder of a vision-language model; requests are text-only.
     #[arg(long)]
     pub(crate) language_model_only: bool,
-    /// Sequences that are decoded together, at most.
+    /// Maximum number of sequences decoded concurrently.
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(crate) max_num_seqs: usize,
-    /// Tokens that a step computes, at most.
+    /// Maximum number of tokens per engine step (chunked prefill).
     #[arg(long, value_name = "N", default_value_t = 2048)]
     pub(crate) max_num_batched_tokens: usize,
-    /// Memory for keys and values, in GB. When it is full, the youngest sequences wait and are
-    /// computed again.
+    /// KV cache size in GB (10^9 bytes). When it is full, the newest sequences are preempted and recomputed later.
     #[arg(long, value_name = "GB", default_value_t = 4.0)]
     pub(crate) kv_cache_gb: f64,
-    /// Sequences that may wait for their turn; requests beyond them are refused with 429.
+    /// Maximum number of queued sequences; further requests get status 429.
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub(crate) max_queue: usize,
-    /// Seconds that running requests have to finish once the server is told to stop.
+    /// Drain timeout in seconds: how long running requests may take to finish on shutdown.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) drain_timeout: u64,
 }

@@ -1,20 +1,20 @@
-//! Arguments of `embodied-r sft`.
+//! Options of `embodied-r sft`.
 
 use std::path::PathBuf;
 
 use super::run::RunArgs;
 
-/// Fine-tune on conversations (cold start).
+/// Fine-tune on conversations (SFT), the cold start before GRPO.
 ///
-/// Settings come from defaults, then the file, then `--set`, then the flags.
+/// Settings are resolved in this order: defaults, `--config`, `--set`, flags.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SftArgs {
-    #[command(flatten)]
-    pub(crate) run: RunArgs,
-    /// Conversations: JSONL of `{"messages": [{"role", "content"}]}`.
+    /// Training conversations: JSONL of `{"messages": [{"role", "content"}]}`.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
-    /// Conversations to validate on after every epoch.
+    /// Validation conversations, evaluated after every epoch.
     #[arg(long, value_name = "FILE")]
     pub(crate) eval_data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
 }

@@ -1,4 +1,4 @@
-//! Arguments of `embodied-r show`.
+//! Options of `embodied-r show`.
 
 use std::path::PathBuf;
 
@@ -8,59 +8,62 @@ use super::perceive::at_least_one;
 
 /// Browse a run's completions in the terminal.
 ///
-/// Shows the completions of one step, each with its question, its text and what it earned: raw
-/// rewards with the reasons for lost points, their weighted sum, the advantage, the length and why it
-/// ended. Colours are used on a terminal, unless `NO_COLOR` is set.
+/// Shows the completions of one step with question, text, raw rewards and the reasons for lost points, weighted sum,
+/// advantage, length and finish reason. On a terminal the output is colored (unless `NO_COLOR` is set), wrapped at
+/// words, and shown in a pager (`$PAGER`, or `less -R`).
 #[derive(Debug, clap::Args)]
 pub(crate) struct ShowArgs {
-    /// Folder of the run.
+    /// Run directory.
     #[arg(value_name = "RUN")]
     pub(crate) run: PathBuf,
-    /// The step [default: the last one that has completions].
+    /// Training step [default: the last one with completions].
     #[arg(long, value_name = "N")]
     pub(crate) step: Option<u64>,
-    /// Order of the completions [default: as they were sampled, question by question].
+    /// Sort order of the completions [default: sampling order, grouped by question].
     #[arg(long, value_enum)]
     pub(crate) sort: Option<Order>,
-    /// Turn the order round.
+    /// Reverse the order.
     #[arg(long)]
     pub(crate) reverse: bool,
-    /// Only completions without a right answer: accuracy 0, or no reward at all.
+    /// Show only failed completions: accuracy 0, or no reward.
     #[arg(long)]
     pub(crate) failed: bool,
-    /// At most so many completions [default: all].
+    /// Show at most N completions [default: all].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) limit: Option<usize>,
-    /// Only completions to this question.
+    /// Show only completions of this question.
     #[arg(long, value_name = "ID")]
     pub(crate) question: Option<String>,
-    /// Show prompts whole; otherwise the question alone, shortened where it is long.
+    /// Show whole prompts [default: only the question, truncated if long].
     #[arg(long)]
     pub(crate) prompts: bool,
-    /// Print one JSON object a completion, a line each.
+    /// Print JSON Lines: one object per completion.
     #[arg(long)]
     pub(crate) json: bool,
-    /// When to use colours.
+    /// When to color the output.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub(crate) color: Color,
+    /// Print to standard output instead of a pager.
+    #[arg(long)]
+    pub(crate) no_pager: bool,
 }
 
-/// An order of completions.
+/// A sort order of completions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Order {
-    /// The best first.
+    /// Highest reward first.
     Reward,
-    /// The longest first.
+    /// Longest first.
     Length,
 }
 
-/// When to use colours.
+/// When to color the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Color {
     /// On a terminal, unless `NO_COLOR` is set.
     #[default]
     Auto,
-    /// Always, into files and pipes as well.
+    /// Always, even into files and pipes.
     Always,
     /// Never.
     Never,

@@ -1,11 +1,11 @@
-//! Arguments of `embodied-r sim`.
+//! Options of `embodied-r sim`.
 
 use std::path::PathBuf;
 
 use clap::Subcommand;
 use embodied_r_sim::Category;
 
-/// Make rooms, videos, questions and text to train on.
+/// Generate simulated rooms, videos, questions and training text.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SimArgs {
     #[command(subcommand)]
@@ -14,157 +14,151 @@ pub(crate) struct SimArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SimCommand {
-    /// Film rooms and lay videos and questions out as the two benchmarks do.
     Rooms(RoomsArgs),
-    /// Write text to pre-train a small model on, as JSON lines of `prompt` and `completion`.
     Corpus(CorpusArgs),
-    /// Train the small base model that the quickstart begins with.
     Pretrain(PretrainArgs),
-    /// Write conversations for a cold start: questions with reasoning, and the judge's task.
     Conversations(ConversationsArgs),
 }
 
-/// Film rooms and lay videos and questions out as the two benchmarks do.
+/// Render rooms as videos with questions, in the layout of the two benchmarks.
 ///
-/// Writes `VSI-Bench/` and `UrbanVideo-Bench/`, which `preprocess` reads, and `scenes/`, the truth
-/// that `perceive --backend scene` tells. A run that was cut short goes on where it was.
+/// Writes `VSI-Bench/` and `UrbanVideo-Bench/`, which `preprocess` reads, and `scenes/`, the ground truth that
+/// `perceive --backend scene` captions from. Interrupted runs keep finished rooms; run the command again to resume.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RoomsArgs {
-    /// Folder to write into.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
-    /// How many rooms to make; each belongs to one of the benchmarks.
+    /// Output directory.
+    #[arg(long, alias = "out", value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Number of rooms, divided between the two benchmarks.
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) rooms: u64,
-    /// Seed of rooms and questions; the same seed gives the same rooms.
+    /// Random seed for rooms and questions.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Questions of each category about a room.
+    /// Number of questions per category and room.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) per_category: usize,
-    /// Categories to ask in, by their official names, with commas between them; all by default.
+    /// Comma-separated question categories, by their official names [default: all].
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) categories: Vec<Category>,
 }
 
-/// Write text to pre-train a small model on, as JSON lines of `prompt` and `completion`.
+/// Write a pretraining corpus for a small model.
 ///
-/// A document holds a room's captions and true statements about them, and none of the benchmarks'
-/// questions.
+/// The corpus is JSONL of `prompt` and `completion`. Each document holds the captions of a room and true statements about
+/// it, but no benchmark questions.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CorpusArgs {
-    /// How many documents to write.
+    /// Number of documents.
     #[arg(long, value_name = "N")]
     pub(crate) documents: u64,
-    /// Seed of the text; the same seed gives the same text.
+    /// Random seed for the text.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// File to write; standard output by default.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
+    /// File to write [default: standard output].
+    #[arg(long, alias = "out", value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
-/// Train the small base model that the quickstart begins with.
+/// Pretrain the small base model of the quickstart.
 ///
-/// Trains a tokenizer and a Qwen2 decoder, first on lookups, at last on the text of `sim corpus`,
-/// and writes both in Hugging Face's layout, with the settings and the time taken in
-/// `pretrain.json`.
+/// Trains a tokenizer and a Qwen2 decoder on lookup tasks and then on the text of `sim corpus`, and writes both in Hugging
+/// Face layout. `pretrain.json` records settings and training time.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PretrainArgs {
-    /// Folder to write the model into.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
-    /// Model to go on from, with its tokenizer, in place of random weights; take another seed than
-    /// it had, or it sees the same text again.
+    /// Directory to write the model to.
+    #[arg(long, alias = "out", value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Continue pretraining from this model and its tokenizer instead of random weights. Use another `--seed` than that
+    /// of its training, otherwise it sees the same text again.
     #[arg(long, value_name = "DIR")]
     pub(crate) from: Option<PathBuf>,
-    /// Steps of the optimiser.
+    /// Number of optimizer steps.
     #[arg(long, value_name = "N", default_value_t = 12_000)]
     pub(crate) steps: u64,
-    /// How many of them, at the beginning, learn to look things up by name in plain lists and
-    /// nothing else; all of them in a run of fewer steps.
+    /// Number of steps at the start, included in `--steps`, that train only on looking up names in plain lists.
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) lookup_steps: u64,
-    /// How many of the others, at the end, learn to reason about what a prompt names.
+    /// Number of steps at the end, included in `--steps`, that train on reasoning about objects named in the prompt.
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) naming_steps: u64,
-    /// Tokens of a step.
+    /// Number of tokens per step.
     #[arg(long, value_name = "N", default_value_t = 2048)]
     pub(crate) tokens_per_step: usize,
-    /// Peak learning rate; it rises over the first steps and then falls along a cosine.
+    /// Peak learning rate, with warmup and cosine decay.
     #[arg(long, value_name = "LR", default_value_t = 3e-3)]
     pub(crate) learning_rate: f64,
-    /// The same for the lookup steps, which have a rise and a fall of their own.
+    /// Peak learning rate of the lookup steps, which have their own warmup and decay.
     #[arg(long, value_name = "LR", default_value_t = 5e-3)]
     pub(crate) lookup_learning_rate: f64,
-    /// The same for the naming steps.
+    /// Peak learning rate of the naming steps, which have their own warmup and decay.
     #[arg(long, value_name = "LR", default_value_t = 2e-3)]
     pub(crate) naming_learning_rate: f64,
-    /// Seed of weights and text.
+    /// Random seed for weights and text.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
 }
 
-/// The decoder's shape.
+/// Architecture of the decoder.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Shape")]
+#[command(next_help_heading = "Architecture")]
 pub(crate) struct ShapeArgs {
-    /// Entries of the tokenizer, at most.
+    /// Maximum vocabulary size of the tokenizer.
     #[arg(long, value_name = "N", conflicts_with = "from", default_value_t = 768)]
     pub(crate) vocab_size: usize,
-    /// Width of the residual stream.
+    /// Hidden size.
     #[arg(long, value_name = "N", conflicts_with = "from", default_value_t = 128)]
     pub(crate) hidden_size: usize,
-    /// Width of the feed-forward layers.
+    /// Intermediate size of the feed-forward layers.
     #[arg(long, value_name = "N", conflicts_with = "from", default_value_t = 352)]
     pub(crate) intermediate_size: usize,
-    /// Layers.
+    /// Number of layers.
     #[arg(long, value_name = "N", conflicts_with = "from", default_value_t = 6)]
     pub(crate) layers: usize,
-    /// Query heads.
+    /// Number of attention heads.
     #[arg(long, value_name = "N", conflicts_with = "from", default_value_t = 4)]
     pub(crate) heads: usize,
-    /// Key and value heads.
+    /// Number of key-value heads (GQA).
     #[arg(long, value_name = "N", conflicts_with = "from", default_value_t = 4)]
     pub(crate) kv_heads: usize,
 }
 
-/// Write conversations for a cold start: questions with reasoning, and the judge's task.
+/// Write SFT conversations for the cold start: questions with reasoning, and examples of the judge's task.
 ///
-/// The questions are taken from perceived data; a rationale is made from the captions alone, and
-/// kept only if it ends at the right answer. The judge's examples are about other rooms.
+/// Questions are sampled from captioned data; their reasoning is derived from the captions alone and kept only if it ends
+/// in the correct answer. The judge's examples are about other rooms.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConversationsArgs {
-    /// Perceived questions, as `perceive` writes them.
+    /// Captioned questions, as written by `perceive`.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: PathBuf,
-    /// File to write: JSONL of `messages`, as `sft` reads it.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: PathBuf,
-    /// Questions to write at most, drawn over all of the file.
+    /// JSONL file of `messages` to write, the input of `sft`.
+    #[arg(long, alias = "out", value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Maximum number of questions, sampled from the whole file.
     #[arg(long, value_name = "N", default_value_t = 300)]
     pub(crate) questions: usize,
-    /// Share of the questions whose answer is given at once, without its grounds: reasoning as it
-    /// is before reinforcement has shown what pays.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    /// Fraction of the questions that are answered without reasoning. Increase it to leave GRPO more room for
+    /// improvement.
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.0, value_parser = fraction)]
     pub(crate) at_once: f64,
-    /// Examples of the judge's task to write.
+    /// Number of examples of the judge's task.
     #[arg(long, value_name = "N", default_value_t = 300)]
     pub(crate) judge_examples: usize,
-    /// Seed of the choice of questions, and of the judge's examples.
+    /// Random seed for selecting questions and for the judge's examples.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// System prompt of the questions; by default the one the trainer uses.
+    /// System prompt [default: the one used in training].
     #[arg(long, value_name = "TEXT")]
     pub(crate) system_prompt: Option<String>,
 }
 
-fn share(text: &str) -> Result<f64, String> {
-    let share: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
-    match (0.0..=1.0).contains(&share) {
-        true => Ok(share),
-        false => Err(format!("{share} is not between 0 and 1")),
+fn fraction(text: &str) -> Result<f64, String> {
+    let fraction: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    match (0.0..=1.0).contains(&fraction) {
+        true => Ok(fraction),
+        false => Err("must be a number from 0 to 1".to_owned()),
     }
 }

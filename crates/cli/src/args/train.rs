@@ -1,4 +1,4 @@
-//! Arguments of `embodied-r train`.
+//! Options of `embodied-r train`.
 
 use std::path::PathBuf;
 
@@ -6,19 +6,23 @@ use super::run::RunArgs;
 
 /// Train with GRPO.
 ///
-/// Settings come from defaults (the paper's run), then the file, then `--set`, then the flags.
+/// Settings are resolved in this order: defaults (the paper's run), `--config`, `--set`, flags.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TrainArgs {
-    #[command(flatten)]
-    pub(crate) run: RunArgs,
-    /// Questions to train on: JSON as `perceive` writes it.
+    /// Training questions with captions, as written by `perceive`.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
-    /// Questions to evaluate on in the course of training.
+    /// Validation questions, evaluated every `eval_steps` steps.
     #[arg(long, value_name = "FILE")]
     pub(crate) eval_data: Option<PathBuf>,
-    /// Compare the gradients of the run's first step with those of every completion by itself, unpacked
-    /// and behind a prompt of its own.
-    #[arg(long)]
+    /// Train on these rewards with weight 1 each, instead of the stages and `reward_weights` of the settings, for
+    /// `num_train_epochs` epochs (1 by default).
+    #[arg(long, alias = "reward_funcs", num_args = 1.., value_name = "NAME")]
+    pub(crate) reward_funcs: Vec<String>,
+    /// Verify sequence packing: compare the gradients of the first step with those computed one completion at a time,
+    /// unpacked and each with its own prompt.
+    #[arg(long, display_order = 101)]
     pub(crate) verify_packing: bool,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
 }

@@ -1,29 +1,29 @@
-//! Arguments of commands that perceive questions on the way.
+//! Options of the commands that caption the videos of a question file on the fly.
 
 use std::path::PathBuf;
 
-/// Who tells the videos in words, for questions that begin with `<video>` and for the sets that are
-/// published with videos alone.
+/// The captioner of questions without captions: those that begin with `<video>`, and benchmarks published as videos.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Questions that are not perceived yet")]
+#[command(next_help_heading = "Captioner (for questions without captions)")]
 pub(crate) struct VideoArgs {
-    /// Folder of their videos.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) folder_path: Option<PathBuf>,
-    /// Scene files to perceive them with, in place of a captioning service.
+    /// Directory of the videos [default: as the questions say, else `videos` beside the data file].
+    #[arg(long, aliases = ["folder-path", "folder_path"], value_name = "DIR")]
+    pub(crate) video_dir: Option<PathBuf>,
+    /// Caption from the 3-D annotations in this directory, without a model, as `perceive --backend scene` does.
     #[arg(long, value_name = "DIR")]
     pub(crate) scenes: Option<PathBuf>,
-    /// Captioning service to perceive them with, such as `http://localhost:8000/v1`.
+    /// Base URLs of OpenAI-compatible servers of the captioner, such as `http://localhost:8000/v1`; requests are
+    /// balanced across them. The API key is read from `OPENAI_API_KEY`.
     #[arg(long, value_name = "URL", conflicts_with = "scenes")]
     pub(crate) base_url: Vec<String>,
-    /// The captioning service's model.
-    #[arg(long, value_name = "NAME", requires = "base_url")]
+    /// Name of the captioner on the servers [default: Qwen/Qwen2.5-VL-72B-Instruct].
+    #[arg(long, alias = "perceiver", value_name = "NAME", requires = "base_url")]
     pub(crate) captioner: Option<String>,
 }
 
 impl VideoArgs {
-    /// Whether they say who tells the videos in words.
-    pub(crate) fn is_told(&self) -> bool {
+    /// Whether a captioner is given.
+    pub(crate) fn has_captioner(&self) -> bool {
         self.scenes.is_some() || !self.base_url.is_empty()
     }
 }

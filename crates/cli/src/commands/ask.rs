@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use embodied_r_data::prompts;
-use embodied_r_data::question_set::lettered;
+use embodied_r_data::question_set::multiple_choice_text;
 use embodied_r_perception::captioner::{self, Caption};
 use embodied_r_policy::hub;
 use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
@@ -15,23 +15,23 @@ use serde::Serialize;
 
 use crate::args::ask::AskArgs;
 use crate::args::model::StoredModel;
+use crate::chat_session::{ChatSession, ChatTurn, Echo, VisionMode};
 use crate::exit::{Status, Usage};
 use crate::output::outln;
-use crate::perceiver::Perceiver;
-use crate::speaker::{Show, Sight, Speaker, Turn};
+use crate::video_captioner::VideoCaptioner;
 
-/// What was found out about a video.
+/// The answer to a question about a video, with all intermediate results.
 #[derive(Debug, Serialize)]
-struct Answered {
+struct AnswerTrace {
     video: String,
     question: String,
     keyframes: Vec<Caption>,
     prompt: String,
     completion: String,
     think: Option<String>,
-    /// The letter of an option, or what stands in the answer's tag.
+    /// The letter of an option, or the content of the answer tag.
     answer: Option<String>,
-    /// The words of the option that was chosen.
+    /// The text of the chosen option.
     option: Option<String>,
     perceive_s: f64,
     reason_s: f64,
@@ -42,50 +42,53 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
     let options = options(&args.options)?;
     let question = match options.as_slice() {
         [] => args.question.trim().to_owned(),
-        options => {
-            lettered(&args.question, &options.iter().map(String::as_str).collect::<Vec<_>>())
-        }
+        options => multiple_choice_text(
+            &args.question,
+            &options.iter().map(String::as_str).collect::<Vec<_>>(),
+        ),
     };
-    let policy = args.policy.clone().or_else(|| match args.perceiver.base_url.is_empty() {
-        true => args.perceiver.perceiver.clone(),
+    let policy = args.policy.clone().or_else(|| match args.captioner.base_url.is_empty() {
+        true => args.captioner.captioner.clone(),
         false => None,
     });
-    let missing = || Usage("name a language model (`--policy`)".into());
+    let missing =
+        || Usage("give a language model with `--policy`, or a local `--captioner`".into());
     let policy = policy.ok_or_else(missing)?;
-    // Whatever is missing is told before a frame is described.
+    // Fails on missing files before the slow captioning.
     let folder = hub::resolve(&policy, None)?;
     Tokenizer::from_dir(&folder)?;
     std::fs::metadata(&args.video)
         .with_context(|| format!("cannot read `{}`", args.video.display()))?;
     let began = Instant::now();
-    let (captions, pictures) = {
-        let perceiver = Perceiver::open(&args.perceiver, &args.weights, &args.key_frames)?;
-        let footage = perceiver.footage(&args.video);
-        let captions = perceiver.captions(&footage, &args.video, &question)?;
-        let pictures = match args.save_trace {
-            Some(_) => perceiver.pictures(&footage)?,
+    let (captions, images) = {
+        let captioner = VideoCaptioner::open(&args.captioner, &args.weights, &args.key_frames)?;
+        let frames = captioner.video(&args.video);
+        let captions = captioner.captions(&frames, &args.video, &question)?;
+        let images = match args.save_trace {
+            Some(_) => captioner.images(&frames)?,
             None => Vec::new(),
         };
-        (captions, pictures)
+        (captions, images)
     };
     let perceive_s = began.elapsed().as_secs_f64();
-    for (place, caption) in captions.iter().enumerate() {
+    for (index, caption) in captions.iter().enumerate() {
         let after =
             caption.action.iter().map(|action| format!("after {action}, ")).collect::<String>();
         let time = caption.time_s.map(|time| format!(" at {time:.1} s")).unwrap_or_default();
-        eprintln!("frame {place}{time}: {after}{}", caption.view);
+        eprintln!("frame {index}{time}: {after}{}", caption.view);
     }
     let stored = StoredModel { model: policy, revision: None, weights: args.weights.clone() };
-    let show = if args.json { Show::Nothing } else { Show::Words };
-    let mut speaker = Speaker::load(&stored, &args.decoding, show, Sight::Blind)?;
+    let echo = if args.json { Echo::Off } else { Echo::Text };
+    let mut session = ChatSession::load(&stored, &args.decoding, echo, VisionMode::Disabled)?;
     let system = args.decoding.system_prompt.as_deref().unwrap_or(prompts::system_prompt());
     let prompt = captioner::prompt(&captions, &question);
-    let turns = [ChatMessage::system(system), ChatMessage::user(prompt.clone())].map(Turn::from);
+    let turns =
+        [ChatMessage::system(system), ChatMessage::user(prompt.clone())].map(ChatTurn::from);
     let began = Instant::now();
-    let completion = speaker.answer(speaker.prompt(&turns)?)?;
+    let completion = session.answer(session.prompt(&turns)?)?;
     let chosen = (!options.is_empty()).then(|| letter(&completion).ok()).flatten();
-    let place = chosen.and_then(|letter| (letter as usize).checked_sub('A' as usize));
-    let answered = Answered {
+    let index = chosen.and_then(|letter| (letter as usize).checked_sub('A' as usize));
+    let answered = AnswerTrace {
         video: args.video.display().to_string(),
         question,
         prompt,
@@ -94,20 +97,20 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
             true => answer_tag(&completion).map(|answer| answer.trim().to_owned()),
             false => chosen.map(String::from),
         },
-        option: place.and_then(|place| options.get(place).cloned()),
+        option: index.and_then(|index| options.get(index).cloned()),
         completion,
         keyframes: captions,
         perceive_s,
         reason_s: began.elapsed().as_secs_f64(),
     };
     if let Some(folder) = &args.save_trace {
-        trace::save(folder, &answered, &pictures)?;
+        trace::save(folder, &answered, &images)?;
     }
-    tell(&args, &answered)?;
+    print(&args, &answered)?;
     Ok(Status::Done)
 }
 
-fn tell(args: &AskArgs, answered: &Answered) -> anyhow::Result<()> {
+fn print(args: &AskArgs, answered: &AnswerTrace) -> anyhow::Result<()> {
     if args.json {
         outln!("{}", serde_json::to_string(answered)?)?;
         return Ok(());
@@ -115,15 +118,15 @@ fn tell(args: &AskArgs, answered: &Answered) -> anyhow::Result<()> {
     match (&answered.answer, &answered.option) {
         (Some(answer), Some(option)) => outln!("answer: {answer}. {option}")?,
         (Some(answer), None) => outln!("answer: {answer}")?,
-        (None, _) => eprintln!("the model gave no answer that can be read"),
+        (None, _) => eprintln!("cannot parse an answer from the completion"),
     }
     if let Some(folder) = &args.save_trace {
-        eprintln!("kept in `{}`", folder.join(trace::PAGE).display());
+        eprintln!("saved the trace to `{}`", folder.join(trace::PAGE).display());
     }
     Ok(())
 }
 
-/// The options' texts in order: with letters they have to be A, B, C and so on.
+/// The options' texts; letters, if given, must be A, B, C and so on.
 fn options(given: &[String]) -> Result<Vec<String>, Usage> {
     let mut texts = Vec::with_capacity(given.len());
     for (option, due) in given.iter().zip('A'..='Z') {
@@ -135,17 +138,17 @@ fn options(given: &[String]) -> Result<Vec<String>, Usage> {
         };
         if letter != due.to_string() {
             return Err(Usage(format!(
-                "the option `{option}` should be `{due}=…`: give them in order"
+                "`--option {option}` must start with `{due}=`: give the options in order"
             )));
         }
         if text.trim().is_empty() {
-            return Err(Usage(format!("the option `{option}` says nothing")));
+            return Err(Usage(format!("`--option {option}` has no text")));
         }
         texts.push(text.trim().to_owned());
     }
     match texts.len() {
-        1 => Err(Usage("one `--option` is no choice, give two or more".into())),
-        n if n < given.len() => Err(Usage("more options than letters".into())),
+        1 => Err(Usage("a single `--option` is not a choice, give two or more".into())),
+        n if n < given.len() => Err(Usage("more than 26 options; give 26 or less".into())),
         _ => Ok(texts),
     }
 }
@@ -160,15 +163,15 @@ mod tests {
     }
 
     #[test]
-    fn options_come_with_letters_or_without() {
+    fn options_have_letters_or_none() {
         assert_eq!(read(&["A=Left", "b = Right "]).unwrap(), ["Left", "Right"]);
         assert_eq!(
             read(&["Left", "x = 3"]).unwrap_err(),
-            "the option `x = 3` should be `B=…`: give them in order"
+            "`--option x = 3` must start with `B=`: give the options in order"
         );
         assert_eq!(read(&["Left", "at 3 = noon"]).unwrap(), ["Left", "at 3 = noon"]);
-        assert!(read(&["A=Left"]).unwrap_err().contains("no choice"));
-        assert!(read(&["A=Left", "C=Right"]).unwrap_err().contains("`B=…`"));
-        assert!(read(&["A=", "B=b"]).unwrap_err().contains("says nothing"));
+        assert!(read(&["A=Left"]).unwrap_err().contains("not a choice"));
+        assert!(read(&["A=Left", "C=Right"]).unwrap_err().contains("`B=`"));
+        assert!(read(&["A=", "B=b"]).unwrap_err().contains("has no text"));
     }
 }

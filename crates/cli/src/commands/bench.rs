@@ -11,7 +11,7 @@ mod work;
 use crate::args::bench::{BenchArgs, BenchCommand};
 use crate::exit::Status;
 
-/// Measure speed.
+/// Run benchmarks.
 pub(crate) fn run(args: BenchArgs) -> anyhow::Result<Status> {
     match args.command {
         BenchCommand::Generate(work) => generate::run(&work),

@@ -1,9 +1,9 @@
 //! `embodied-r chat`.
 
+mod attachments;
+mod command;
 mod conversation;
 mod input;
-mod typed;
-mod watching;
 
 use std::path::Path;
 
@@ -12,94 +12,96 @@ use embodied_r_data::prompts;
 use embodied_r_data::write::write_atomic;
 
 use crate::args::chat::ChatArgs;
+use crate::chat_session::{ChatSession, Echo, VisionMode};
 use crate::exit::Status;
 use crate::output::out;
-use crate::speaker::{Show, Sight, Speaker};
+use attachments::Attachments;
+use command::ChatCommand;
 use conversation::{Conversation, Fit};
-use input::{Input, Said};
-use typed::Typed;
-use watching::Watching;
+use input::{Input, InputEvent};
 
-/// What `/help` shows.
+/// The output of `/help`.
 const HELP: &str = "\
-/system TEXT   set the system prompt; without TEXT leave it out
-/clear         begin anew
-/video FILE    ask about a video from now on; without FILE no longer
-/image FILE    show a picture with the next message, to a model that can see
-/save FILE     write the conversation as a JSON list of messages
-/help          show this
-/quit          end; so does Ctrl-D
-A line that ends with `\\` goes on in the next. Ctrl-C stops an answer.
-A message that begins with `/` needs a space before it.
+/system TEXT   set the system prompt; remove it without TEXT
+/clear         start a new conversation
+/video FILE    ask about a video from now on; stop without FILE
+/image FILE    attach an image to the next message (vision-language models)
+/save FILE     save the conversation as a JSON list of messages
+/help          show this help
+/quit          quit, as does Ctrl-D
+End a line with `\\` to continue it on the next. Ctrl-C stops the generation.
+Type a space before a message that starts with `/`.
 ";
 
-/// Talk with a model.
+/// Chat with a model.
 pub(crate) fn run(args: ChatArgs) -> anyhow::Result<Status> {
-    let sight = Sight::Open { max_pixels: args.perceiver.max_pixels };
-    let mut speaker = Speaker::load(&args.stored, &args.decoding, Show::Words, sight)?;
-    let mut watching = Watching::new(&args);
+    let vision = VisionMode::Enabled { max_pixels: args.captioner.max_pixels };
+    let mut session = ChatSession::load(&args.stored, &args.decoding, Echo::Text, vision)?;
+    let mut attachments = Attachments::new(&args);
     let system = args.decoding.system_prompt.as_deref().unwrap_or(prompts::system_prompt());
     let mut conversation = Conversation::new(system);
     let mut input = Input::open()?;
     loop {
         let text = match input.message()? {
-            Said::Message(text) => text,
-            Said::Nothing => continue,
-            Said::End => return Ok(Status::Done),
+            InputEvent::Message(text) => text,
+            InputEvent::Empty => continue,
+            InputEvent::End => return Ok(Status::Done),
         };
-        match Typed::read(&text) {
-            Typed::Message(text) => answer(&mut speaker, &mut conversation, &mut watching, text)?,
-            Typed::Video(file) => watching.turn_to(file, speaker.seeing()),
-            Typed::Image(file) => watching.show(file, speaker.seeing()),
-            Typed::System(text) => conversation.set_system(text),
-            Typed::Clear => {
-                conversation.clear();
-                watching.put_away();
+        match ChatCommand::read(&text) {
+            ChatCommand::Message(text) => {
+                answer(&mut session, &mut conversation, &mut attachments, text)?
             }
-            Typed::Save(file) => save(&conversation, Path::new(file)),
-            Typed::Help => out!("{HELP}")?,
-            Typed::Quit => return Ok(Status::Done),
-            Typed::Fault(told) => eprintln!("{told}"),
+            ChatCommand::Video(file) => attachments.set_video(file, session.vision_model()),
+            ChatCommand::Image(file) => attachments.add_image(file, session.vision_model()),
+            ChatCommand::System(text) => conversation.set_system(text),
+            ChatCommand::Clear => {
+                conversation.clear();
+                attachments.clear();
+            }
+            ChatCommand::Save(file) => save(&conversation, Path::new(file)),
+            ChatCommand::Help => out!("{HELP}")?,
+            ChatCommand::Quit => return Ok(Status::Done),
+            ChatCommand::Fault(message) => eprintln!("{message}"),
         }
     }
 }
 
 fn answer(
-    speaker: &mut Speaker,
+    session: &mut ChatSession,
     conversation: &mut Conversation,
-    watching: &mut Watching<'_>,
+    attachments: &mut Attachments<'_>,
     text: &str,
 ) -> anyhow::Result<()> {
-    let Some(text) = watching.in_words(text) else { return Ok(()) };
-    conversation.ask(&text, watching.pictures());
-    let prompt = match conversation.fit(speaker.longest_prompt(), |turns| speaker.prompt(turns))? {
+    let Some(text) = attachments.with_captions(text) else { return Ok(()) };
+    conversation.push_user(&text, attachments.take_images());
+    let prompt = match conversation
+        .fit(session.max_prompt_tokens(), |turns| session.prompt(turns))?
+    {
         Fit::Whole(prompt) => prompt,
-        Fit::Cut(prompt) => {
-            eprintln!(
-                "the conversation is longer than the model takes: its oldest turns are left out"
-            );
+        Fit::Truncated(prompt) => {
+            eprintln!("the conversation exceeds the context length: dropping its oldest turns");
             prompt
         }
         Fit::TooLong { tokens, most } => {
             eprintln!(
-                "the message has {tokens} tokens with its frame, the model takes {most}: shorten it"
+                "the message has {tokens} tokens with its template, the limit is {most}: shorten it"
             );
-            conversation.take_back();
+            conversation.pop();
             return Ok(());
         }
     };
-    let said = speaker.answer(prompt)?;
-    conversation.answered(said);
+    let completion = session.answer(prompt)?;
+    conversation.push_assistant(completion);
     Ok(())
 }
 
-/// Writes the conversation; a fault is told and does not end it.
+/// Saves the conversation; an error is printed and does not end it.
 fn save(conversation: &Conversation, file: &Path) {
     let written = serde_json::to_vec_pretty(&conversation.messages())
         .context("cannot write the messages")
         .and_then(|json| Ok(write_atomic(file, &json)?));
     match written {
-        Ok(()) => eprintln!("saved in `{}`", file.display()),
+        Ok(()) => eprintln!("saved to `{}`", file.display()),
         Err(error) => eprintln!("{error:#}"),
     }
 }

@@ -28,7 +28,7 @@ struct Findings {
     checks: Vec<Check>,
 }
 
-/// Check what the machine has and what is missing.
+/// Check the installation and the machine.
 pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<Status> {
     let mut checks = ffmpeg::checks();
     checks.extend(machine::checks());

@@ -12,9 +12,9 @@ use crate::args::eval::{EvalArgs, ProtocolName, Source};
 use crate::exit::{self, Status, Usage};
 use crate::progress::Bar;
 
-/// Score given predictions by a benchmark's own protocol.
+/// Score predictions with a benchmark's protocol.
 pub(crate) fn run(args: EvalArgs) -> anyhow::Result<Status> {
-    let (predictions, source) = answers(args.source, args.save_path.as_deref())?;
+    let (predictions, source) = answers(args.source, args.output.as_deref())?;
     let protocol = match args.protocol {
         Some(ProtocolName::EmbodiedR) => Protocol::EmbodiedR,
         Some(ProtocolName::VsiBench) => Protocol::VsiBench,
@@ -26,21 +26,21 @@ pub(crate) fn run(args: EvalArgs) -> anyhow::Result<Status> {
     let report = score(protocol, &predictions).map_err(explain)?;
     let json = serde_json::to_string(&report)?;
     let table = markdown(&report, args.name.as_deref().unwrap_or(&source));
-    if let Some(folder) = &args.save_path {
+    if let Some(folder) = &args.output {
         save(folder, &report, &json, &table)?;
     }
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{json}")?;
         let bar = Bar::default();
-        report.remarks().iter().for_each(|remark| bar.warn(remark));
+        report.warnings().iter().for_each(|remark| bar.warn(remark));
     } else {
         out.write_all(table.as_bytes())?;
     }
     Ok(Status::Done)
 }
 
-/// The answers to score, and what to call their source.
+/// The predictions to score, and the name of their source.
 fn answers(source: Source, save_path: Option<&Path>) -> anyhow::Result<(Vec<Prediction>, String)> {
     let name =
         |path: &Path| path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
@@ -48,14 +48,12 @@ fn answers(source: Source, save_path: Option<&Path>) -> anyhow::Result<(Vec<Pred
         return Ok((predictions::read(path).map_err(explain)?, name(path)));
     }
     let (Some(model), Some(data)) = (source.model.model.clone(), source.data) else {
-        let what =
-            "there is nothing to score, give `--predictions FILE`, or `--model` and `--data`";
+        let what = "nothing to score: give `--predictions FILE`, or `--model` and `--data`";
         return Err(Usage(what.into()).into());
     };
     let set = perceived::read(&data, source.answers.as_deref(), source.limit)?;
-    if perceived::needed(&set) && save_path.is_none() && source.video.is_told() {
-        let what = "the videos are told in words on the way, which takes long; say with \
-                    `--save-path DIR` where to keep that";
+    if perceived::needed(&set) && save_path.is_none() && source.video.has_captioner() {
+        let what = "captioning the videos takes long: give `--output DIR` to keep the captions";
         return Err(Usage(what.into()).into());
     }
     let scratch = tempfile::tempdir()?;
@@ -72,13 +70,13 @@ fn save(folder: &Path, report: &Report, json: &str, table: &str) -> anyhow::Resu
     Ok(())
 }
 
-/// Adds advice.
+/// Adds hints.
 fn explain(error: Error) -> anyhow::Error {
     let advice = match &error {
-        Error::NoPredictions { .. } => "`embodied-r infer` answers a file of questions",
-        Error::NothingToScore { .. } => "choose the benchmark's rules with `--protocol`",
+        Error::NoPredictions { .. } => "`embodied-r infer` writes predictions",
+        Error::NothingToScore { .. } => "choose the benchmark's protocol with `--protocol`",
         Error::Records(embodied_r_rewards::Error::Field { .. }) => {
-            "records have `question_category`, `answer` and `content`, or `id`, `category`, \
+            "records need `question_category`, `answer` and `content`, or `id`, `category`, \
              `solution` and `prediction`"
         }
         _ => return error.into(),

@@ -9,31 +9,30 @@ use embodied_r_data::question::Question;
 use embodied_r_data::write::write_atomic;
 use journal::Journal;
 
-use crate::answer::Answerer;
 use crate::args::infer::InferArgs;
 use crate::args::model::ModelArgs;
+use crate::batch_generator::BatchGenerator;
 use crate::exit::Status;
 use crate::output::outln;
 use crate::progress::Bar;
 
 /// Answer a file of questions.
 pub(crate) fn run(args: InferArgs) -> anyhow::Result<Status> {
-    let set = perceived::read(&args.input, args.answers.as_deref(), args.limit)?;
+    let set = perceived::read(&args.data, args.answers.as_deref(), args.limit)?;
     let questions = perceived::questions(set, &args.video, &args.output)?;
     let n = questions.len();
     answer_file(questions, &args.model, &args.output)?;
-    outln!("{n} answers in {}", args.output.display())?;
+    outln!("wrote {n} answers to {}", args.output.display())?;
     Ok(Status::Done)
 }
 
-/// Answers the questions and writes them with their answers; goes on where an earlier run with the
-/// same settings was cut short.
+/// Answers the questions and writes them with their answers; resumes an interrupted run with the same settings.
 pub(super) fn answer_file(
     mut questions: Vec<Question>,
     model: &ModelArgs,
     output: &Path,
 ) -> anyhow::Result<()> {
-    // Loading takes long: what is wrong with the paths is found before.
+    // Checks the paths before the slow loading.
     let mut journal = Journal::open(&journal_path(output), &format!("{model:?}"))?;
     let open: Vec<(usize, &str)> = questions
         .iter()
@@ -42,10 +41,14 @@ pub(super) fn answer_file(
         .map(|(index, question)| (index, question.question.as_str()))
         .collect();
     if open.len() < questions.len() {
-        eprintln!("{} of {} are answered already", questions.len() - open.len(), questions.len());
+        eprintln!(
+            "resuming: {} of {} questions are answered already",
+            questions.len() - open.len(),
+            questions.len()
+        );
     }
     if !open.is_empty() {
-        let answerer = Answerer::load(model)?;
+        let answerer = BatchGenerator::load(model)?;
         answerer.answer(&open, &Bar::default(), |index, content| {
             journal.add(index, &questions[index].question, content)
         })?;
@@ -62,7 +65,7 @@ fn journal_path(output: &Path) -> PathBuf {
     beside(output, ".partial.jsonl")
 }
 
-/// A path beside `output`, with `ending` behind its name.
+/// The path `output` with `ending` appended to its file name.
 pub(super) fn beside(output: &Path, ending: &str) -> PathBuf {
     let mut name = output.file_name().unwrap_or_default().to_owned();
     name.push(ending);

@@ -1,4 +1,4 @@
-//! `embodied-r inspect`: what a model makes of given tokens, to hold beside other programs.
+//! `embodied-r inspect`: a model's outputs for given tokens, to compare with other implementations.
 
 mod caption;
 mod loss;
@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use anyhow::Context as _;
-use embodied_r_policy::{Error, Group, Policy, Request, Sampling, hub, tokenizer};
+use embodied_r_policy::{Error, GenerationRequest, Group, Policy, SamplingParams, hub, tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -16,10 +16,10 @@ use crate::device;
 use crate::exit::Status;
 use crate::output::outln;
 
-/// Tokens that are scored together, at most; a longer sequence goes alone.
-const TOKENS_TOGETHER: usize = 16_384;
+/// Maximum tokens of a batch; a longer sequence is a batch of its own.
+const MAX_BATCH_TOKENS: usize = 16_384;
 
-/// Look into a model.
+/// Inspect a model's outputs.
 pub(crate) fn run(args: InspectArgs) -> anyhow::Result<Status> {
     match args.command {
         InspectCommand::Logprobs(args) => logprobs(&args),
@@ -29,7 +29,7 @@ pub(crate) fn run(args: InspectArgs) -> anyhow::Result<Status> {
     }
 }
 
-/// The file that is read.
+/// The input file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Input {
@@ -39,25 +39,25 @@ struct Input {
 fn read(file: &Path) -> anyhow::Result<Vec<Vec<u32>>> {
     let text = std::fs::read(file).map_err(embodied_r_data::Error::io("read", file))?;
     let Input { sequences } = serde_json::from_slice(&text).with_context(|| {
-        format!("`{}` is not `{{\"sequences\": [[1, 2, …], …]}}`", file.display())
+        format!("cannot parse `{}` as `{{\"sequences\": [[1, 2, …], …]}}`", file.display())
     })?;
     Ok(sequences)
 }
 
-/// The model, where it computes.
+/// The model on its device.
 fn loaded(args: &SequencesArgs, folder: &Path) -> anyhow::Result<Policy> {
     let device = device::open(args.device)?;
     Ok(Policy::load(folder)?.with_precision(args.precision.into()).to_device(&device)?)
 }
 
 fn logprobs(args: &SequencesArgs) -> anyhow::Result<Status> {
-    let sequences = read(&args.input)?;
+    let sequences = read(&args.data)?;
     let policy = loaded(args, &hub::resolve(&args.model, None)?)?;
     let mut logprobs: Vec<Vec<f32>> = Vec::with_capacity(sequences.len());
     while logprobs.len() < sequences.len() {
         let done = logprobs.len();
         let together = fitting(&sequences[done..]);
-        let groups: Vec<Group> = together.iter().map(|ids| all_but_the_first(ids)).collect();
+        let groups: Vec<Group> = together.iter().map(|ids| after_the_first(ids)).collect();
         let scores = policy.score(&groups, 1.0).map_err(|error| counted_from(done, error))?;
         let mut left = scores.logps.as_slice();
         for ids in together {
@@ -69,23 +69,23 @@ fn logprobs(args: &SequencesArgs) -> anyhow::Result<Status> {
     print(args.json, "logprobs", &logprobs)
 }
 
-/// As many of the first sequences as are scored together.
+/// The first sequences that fit into a batch.
 fn fitting(sequences: &[Vec<u32>]) -> &[Vec<u32>] {
     let mut tokens = 0;
     let too_many = sequences.iter().position(|ids| {
         tokens += ids.len();
-        tokens > TOKENS_TOGETHER
+        tokens > MAX_BATCH_TOKENS
     });
     &sequences[..too_many.unwrap_or(sequences.len()).max(1)]
 }
 
-/// A sequence whose first token is given.
-fn all_but_the_first(ids: &[u32]) -> Group {
+/// A sequence with its first token as the prompt.
+fn after_the_first(ids: &[u32]) -> Group {
     let (first, rest) = ids.split_at(ids.len().min(1));
     Group { prompt: first.to_vec(), completions: vec![rest.to_vec()] }
 }
 
-/// The error with the sequence's place among all of the file.
+/// The error with the sequence's index in the file.
 fn counted_from(done: usize, error: Error) -> Error {
     match error {
         Error::Sequence { index, fault } => Error::Sequence { index: done + index, fault },
@@ -95,21 +95,22 @@ fn counted_from(done: usize, error: Error) -> Error {
 
 fn greedy(args: &GreedyArgs) -> anyhow::Result<Status> {
     let GreedyArgs { sequences: args, max_tokens } = args;
-    let sequences = read(&args.input)?;
+    let sequences = read(&args.data)?;
     let folder = hub::resolve(&args.model, None)?;
     let stop_ids = tokenizer::stop_ids(&folder)?;
     let policy = loaded(args, &folder)?;
-    let requests: Vec<Request> = sequences
+    let requests: Vec<GenerationRequest> = sequences
         .into_iter()
-        .map(|prompt| Request { prompt: prompt.into(), samples: 1, stream: 0 })
+        .map(|prompt| GenerationRequest { prompt: prompt.into(), samples: 1, stream: 0 })
         .collect();
-    let sampling = Sampling { max_new_tokens: *max_tokens, stop_ids, ..Sampling::greedy() };
+    let sampling =
+        SamplingParams { max_new_tokens: *max_tokens, stop_ids, ..SamplingParams::greedy() };
     let samples = policy.generate(&requests, &sampling, &|_| {})?;
     let tokens: Vec<Vec<u32>> = samples.into_iter().flatten().map(|sample| sample.ids).collect();
     print(args.json, "tokens", &tokens)
 }
 
-/// One object of JSON, or a line a sequence.
+/// A JSON object, or one line per sequence.
 fn print<T: Display + Serialize>(
     json: bool,
     name: &str,
@@ -130,18 +131,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sequences_are_scored_together_up_to_a_number_of_tokens_and_a_long_one_alone() {
+    fn a_batch_is_limited_in_tokens_and_a_long_sequence_is_its_own_batch() {
         let of = |lengths: &[usize]| {
             let sequences: Vec<Vec<u32>> = lengths.iter().map(|n| vec![0; *n]).collect();
             fitting(&sequences).len()
         };
-        assert_eq!(of(&[TOKENS_TOGETHER - 1, 1, 1]), 2);
-        assert_eq!(of(&[TOKENS_TOGETHER + 1, 1]), 1);
+        assert_eq!(of(&[MAX_BATCH_TOKENS - 1, 1, 1]), 2);
+        assert_eq!(of(&[MAX_BATCH_TOKENS + 1, 1]), 1);
         assert_eq!(of(&[3, 4]), 2);
     }
 
     #[test]
-    fn a_faulty_sequence_is_counted_from_the_first_of_the_file() {
+    fn the_index_of_a_faulty_sequence_is_that_in_the_file() {
         let error = Error::Sequence { index: 2, fault: "is empty".into() };
         assert!(matches!(counted_from(40, error), Error::Sequence { index: 42, .. }));
     }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use embodied_r_data::Progress;
 use embodied_r_data::write::write_atomic;
 use embodied_r_perception::Error;
-use embodied_r_perception::keyframes::{Options, Selection, compare, contact_sheet, select};
+use embodied_r_perception::keyframes::{
+    KeyframeOptions, Selection, compare, contact_sheet, select,
+};
 use embodied_r_perception::video::TimeLimit;
 use image::{ImageFormat, RgbImage};
 
@@ -18,17 +20,17 @@ use crate::args::keyframes::KeyframesArgs;
 use crate::exit::{Status, Usage};
 use crate::progress::Bar;
 
-/// Show which frames of a video are key frames, and why.
+/// Select the key frames of videos and explain the selection.
 pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
     if let Some([a, b]) = args.pair.as_deref() {
-        let comparison = compare::pictures(a, b)?;
+        let comparison = compare::images(a, b)?;
         match args.json {
             true => print::pair_json(&comparison)?,
             false => print::pair(a, b, &comparison)?,
         }
         return Ok(Status::Done);
     }
-    let options = Options {
+    let options = KeyframeOptions {
         threshold: args.threshold,
         min_frames: args.min_frames,
         max_frames: args.max_frames,
@@ -42,7 +44,7 @@ pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
         && !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
     {
         let path = path.display();
-        anyhow::bail!(Usage(format!("`{path}` is no name of a PNG file: let it end in `.png`")));
+        anyhow::bail!(Usage(format!("`{path}` must be a PNG file: use the extension `.png`")));
     }
     let videos = videos::found(&args.videos)?;
     let bar = Bar::default();
@@ -51,10 +53,10 @@ pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
     }
     let mut sheets = Vec::new();
     let mut status = Status::Done;
-    let look = |path: &PathBuf| look_at(path, &options, sheet.is_some());
-    videos::each(&videos, look, |path, looked_at| {
+    let select = |path: &PathBuf| select_key_frames(path, &options, sheet.is_some());
+    videos::for_each(&videos, select, |path, result| {
         bar.message(&path.display().to_string());
-        match looked_at {
+        match result {
             Ok((selection, drawn)) => {
                 sheets.extend(drawn);
                 match args.json {
@@ -62,7 +64,7 @@ pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
                     false => print::selection(path, &selection, &options)?,
                 }
             }
-            // Without FFmpeg no other video fares better.
+            // Without FFmpeg, all videos would fail.
             Err(error @ Error::FfmpegMissing { .. }) => return Err(error.into()),
             Err(error) => {
                 status = Status::Partial;
@@ -84,10 +86,10 @@ pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
     Ok(status)
 }
 
-/// The key frames of one video and, if it is wanted, a picture of them.
-fn look_at(
+/// Selects the key frames of a video, and draws their contact sheet if requested.
+fn select_key_frames(
     path: &Path,
-    options: &Options,
+    options: &KeyframeOptions,
     with_sheet: bool,
 ) -> Result<(Selection, Option<RgbImage>), Error> {
     let selection = select(path, options)?;

@@ -14,15 +14,15 @@ use crate::args::merge::{Dtype, MergeArgs};
 use crate::exit::{self, Status};
 use crate::output::outln;
 
-/// Tells whether an adapter brings a tokenizer of its own.
+/// Present in an adapter's folder if it has its own tokenizer.
 const TOKENIZER: &str = "tokenizer.json";
 
-/// The stop tokens; an adapter's folder has no such file.
+/// Holds the stop tokens; adapters have no such file.
 const GENERATION_CONFIG: &str = "generation_config.json";
 
-/// Merge an adapter into its model.
+/// Merge an adapter into its base model.
 pub(crate) fn run(args: MergeArgs) -> anyhow::Result<Status> {
-    refuse_taken(&args.output)?;
+    refuse_non_empty(&args.output)?;
     let folder = hub::resolve(&args.model, None)?;
     let policy = Policy::load(&folder)?;
     let adapter = Adapter::open(&args.adapter, policy.config())?;
@@ -34,16 +34,16 @@ pub(crate) fn run(args: MergeArgs) -> anyhow::Result<Status> {
         save_tokenizer(&folder, &args.adapter, temporary)
     })?;
     if args.json {
-        let told = json!({
+        let report = json!({
             "output": args.output,
             "weights": adapter.len(),
             "dtype": dtype.name(),
             "base_model": adapter.base_model(),
         });
-        outln!("{told}")?;
+        outln!("{report}")?;
     } else {
         let (changed, output) = (adapter.len(), args.output.display());
-        outln!("{changed} weights changed, the model is in {output} ({})", dtype.name())?;
+        outln!("merged {changed} weights, saved the model to {output} ({})", dtype.name())?;
     }
     Ok(Status::Done)
 }
@@ -58,7 +58,7 @@ impl From<Dtype> for WeightDtype {
     }
 }
 
-/// Writes the tokenizer that the adapter was trained with, which its folder holds if it is not the model's.
+/// Writes the tokenizer that the adapter was trained with: its own, else the model's.
 fn save_tokenizer(model: &Path, adapter: &Path, output: &Path) -> anyhow::Result<()> {
     if !adapter.join(TOKENIZER).is_file() {
         return Ok(Tokenizer::from_dir(model)?.save(output)?);
@@ -71,20 +71,20 @@ fn save_tokenizer(model: &Path, adapter: &Path, output: &Path) -> anyhow::Result
     Ok(())
 }
 
-/// Refuses an output that holds something.
-fn refuse_taken(output: &Path) -> anyhow::Result<()> {
-    let holds_something = match fs::read_dir(output) {
+/// Fails if the output exists and is not an empty folder.
+fn refuse_non_empty(output: &Path) -> anyhow::Result<()> {
+    let is_non_empty = match fs::read_dir(output) {
         Ok(mut entries) => entries.next().is_some(),
         Err(_) => output.exists(),
     };
-    if holds_something {
-        let told = format!("`{}` holds something already", output.display());
-        return Err(exit::hint(told, "give another `--output`, or remove what is there"));
+    if is_non_empty {
+        let message = format!("`{}` is not empty", output.display());
+        return Err(exit::hint(message, "give another `--output`, or remove its contents"));
     }
     Ok(())
 }
 
-/// Fills a folder beside `output` and renames it, so that `output` is whole or not there.
+/// Fills a temporary folder and renames it to `output`, so that `output` is never partial.
 fn write_whole(
     output: &Path,
     fill: impl FnOnce(&Path) -> anyhow::Result<()>,

@@ -1,14 +1,16 @@
-//! One module a command: from arguments to settings, then to the libraries.
+//! One module per command: resolves arguments to settings and calls the libraries.
 
 mod ask;
 mod bench;
 mod chat;
+mod completions;
 mod doctor;
 mod eval;
 mod filter;
 mod infer;
 mod inspect;
 mod keyframes;
+mod man;
 mod merge;
 mod perceive;
 mod plan;
@@ -25,21 +27,21 @@ mod train;
 
 use std::ffi::OsString;
 
-use clap::Parser;
-
-use crate::args::{Cli, Command};
+use crate::args::{self, Cli, Command};
 use crate::exit::Status;
+use crate::terminal;
 
-/// Runs the command that was typed.
+/// Runs the parsed command.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<Status> {
     let filter = tracing_subscriber::EnvFilter::try_new(&cli.log)?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    logs.with_ansi(terminal::has_colors(&std::io::stderr())).init();
     dispatch(cli.command)
 }
 
-/// Runs a command given as words, as if they had been typed behind `embodied-r`.
+/// Runs a command line in this process; `words` are the arguments after `embodied-r`.
 pub(crate) fn run_words(words: Vec<OsString>) -> anyhow::Result<Status> {
-    dispatch(Cli::try_parse_from(std::iter::once("embodied-r".into()).chain(words))?.command)
+    dispatch(args::try_parse_from(std::iter::once("embodied-r".into()).chain(words))?.command)
 }
 
 fn dispatch(command: Command) -> anyhow::Result<Status> {
@@ -66,5 +68,7 @@ fn dispatch(command: Command) -> anyhow::Result<Status> {
         Command::Merge(args) => merge::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     }
 }

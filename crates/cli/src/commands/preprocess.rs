@@ -1,8 +1,10 @@
 //! `embodied-r preprocess`.
 
+use std::path::Path;
+
 use embodied_r_data::Error;
-use embodied_r_data::preprocess::{self, Categories, Options, Summary};
-use embodied_r_data::split::Plan;
+use embodied_r_data::preprocess::{self, Categories, PreprocessOptions, PreprocessSummary};
+use embodied_r_data::split::SplitStrategy;
 use embodied_r_data::videos::Transfer;
 
 use crate::args::preprocess::{PreprocessArgs, Videos};
@@ -10,31 +12,36 @@ use crate::exit::{self, Status, Usage};
 use crate::output::{out, outln};
 use crate::progress::Bar;
 
+/// Dataset repositories of the benchmarks on the Hugging Face Hub.
+const VSI_BENCH: &str = "nyu-visionx/VSI-Bench";
+const URBANVIDEO_BENCH: &str = "EmbodiedCity/UrbanVideo-Bench";
+
 /// Unify VSI-Bench and UrbanVideo-Bench into one question set, split by scene.
 pub(crate) fn run(args: PreprocessArgs) -> anyhow::Result<Status> {
     let options = options(args)?;
-    let summary = preprocess::run(&options, &Bar::default()).map_err(advise)?;
+    let summary = preprocess::run(&options, &Bar::default())
+        .map_err(|error| advise(error, &options.input))?;
     out!("{}", tables(&summary))?;
     outln!("wrote {}", options.output.join("complete").display())?;
     Ok(Status::Done)
 }
 
-fn options(args: PreprocessArgs) -> anyhow::Result<Options> {
+fn options(args: PreprocessArgs) -> anyhow::Result<PreprocessOptions> {
     let plan = match (args.fold, args.folds) {
         (Some(fold), Some(folds)) => {
-            Plan::fold(fold, folds).map_err(|fault| Usage(fault.to_string()))?
+            SplitStrategy::fold(fold, folds).map_err(|fault| Usage(fault.to_string()))?
         }
-        _ => Plan::Shares,
+        _ => SplitStrategy::Ratios,
     };
-    Ok(Options {
-        input: args.input,
+    Ok(PreprocessOptions {
+        input: args.data,
         output: args.output,
         videos: match args.videos {
             Videos::Link => Transfer::Link,
             Videos::Copy => Transfer::Copy,
             Videos::Move => Transfer::Move,
         },
-        plan,
+        strategy: plan,
         seed: args.seed,
         categories: match args.all_categories {
             true => Categories::All,
@@ -43,30 +50,42 @@ fn options(args: PreprocessArgs) -> anyhow::Result<Options> {
     })
 }
 
-/// Adds what to do about the usual mistakes.
-fn advise(error: Error) -> anyhow::Error {
+/// Adds hints for common mistakes; `data` is the directory of the benchmarks.
+fn advise(error: Error, data: &Path) -> anyhow::Error {
+    let download = download(data);
     let advice = match &error {
-        Error::NoBenchmark { .. } => {
-            "download at least one of the two benchmarks there, or name the folder that holds them \
-             with --input"
-        }
+        Error::NoBenchmark { .. } => download.as_str(),
+        Error::Io { action: "read", path, .. } if path == data => download.as_str(),
         Error::Parquet { .. } | Error::MissingColumn { .. } | Error::ColumnType { .. } => {
             "download the annotation file again; it should be the one that the benchmark publishes"
         }
-        Error::Archive { .. } => "download the archive again, or remove it to go on without it",
+        Error::Archive { .. } => "download the archive again, or remove it to continue without it",
         _ => return error.into(),
     };
     exit::hint(error.to_string(), advice)
 }
 
-fn tables(summary: &Summary) -> String {
+/// How to get the benchmarks.
+fn download(data: &Path) -> String {
+    let data = data.display().to_string();
+    let data = data.trim_end_matches('/');
+    format!(
+        "download one or both of the benchmarks, or point `--data` to the directory that holds them:\n  \
+         hf download --repo-type dataset {VSI_BENCH} --local-dir {data}/VSI-Bench\n  \
+         hf download --repo-type dataset {URBANVIDEO_BENCH} --local-dir {data}/UrbanVideo-Bench\n\
+         (https://huggingface.co/datasets/{VSI_BENCH}, https://huggingface.co/datasets/{URBANVIDEO_BENCH}); \
+         `embodied-r sim rooms --output {data}` renders simulated ones instead"
+    )
+}
+
+fn tables(summary: &PreprocessSummary) -> String {
     let mut categories: Vec<Vec<String>> = vec![row(["benchmark", "category", "kept", "dropped"])];
     for count in &summary.categories {
         let [kept, dropped] = [count.kept, count.dropped].map(|number| number.to_string());
         categories.push(row([count.benchmark.name(), &count.category, &kept, &dropped]));
     }
     let dropped: usize = summary.categories.iter().map(|count| count.dropped).sum();
-    categories.push(row(["all", "", &summary.kept().to_string(), &dropped.to_string()]));
+    categories.push(row(["total", "", &summary.kept().to_string(), &dropped.to_string()]));
 
     let mut splits = vec![row(["benchmark", "split", "scenes", "questions"])];
     for count in &summary.splits {
@@ -74,7 +93,7 @@ fn tables(summary: &Summary) -> String {
         splits.push(row([count.benchmark.name(), count.split.name(), &scenes, &questions]));
     }
 
-    let heads = ["benchmark", "videos", "placed", "there already", "missing", "questions without"];
+    let heads = ["benchmark", "videos", "new", "existing", "missing", "questions without video"];
     let mut videos = vec![row(heads)];
     for count in &summary.videos {
         let numbers = [count.videos, count.placed, count.already, count.missing.len()];
@@ -90,7 +109,7 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
 }
 
-/// Rows under one another: numbers and their heads to the right, texts to the left.
+/// An aligned table: numeric columns to the right, text to the left.
 fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `embodied-r quickstart`: the other commands, one after the other.
+//! `embodied-r quickstart`: the pipeline end to end, by running the other commands.
 
 mod base;
 mod controls;
@@ -19,7 +19,7 @@ use crate::device;
 use crate::exit::{self, Status};
 use crate::interrupt::on_interrupt;
 use crate::output::outln;
-use crate::ranks::refuse_impossible;
+use crate::ranks::check_launchable;
 
 /// Settings of the cold start.
 const SFT_SETTINGS: &str = include_str!("../../../../configs/quickstart-sft.toml");
@@ -37,19 +37,19 @@ const PER_CATEGORY: &str = "3";
 /// Questions with reasoning that the cold start learns from.
 const CONVERSATIONS: &str = "300";
 
-/// Share of them that give their answer at once: which reasoning pays is left to reinforcement.
+/// Share of them that answer without reasoning: reinforcement learns when reasoning pays off.
 const AT_ONCE: &str = "0.6";
 
-/// Examples of the judge's task that it learns from.
+/// Judge examples that the cold start learns from.
 const JUDGE_EXAMPLES: &str = "200";
 
 /// Questions with reasoning that the cold start is validated on.
 const VALIDATION: &str = "60";
 
-/// Most tokens of an answer.
+/// Maximum tokens of an answer.
 const MAX_NEW_TOKENS: &str = "200";
 
-/// Run the whole way on built-in rooms.
+/// Run the pipeline end to end on simulated rooms.
 pub(crate) fn run(args: QuickstartArgs) -> anyhow::Result<Status> {
     let began = std::time::Instant::now();
     let run = Quickstart::new(&args)?;
@@ -61,8 +61,8 @@ pub(crate) fn run(args: QuickstartArgs) -> anyhow::Result<Status> {
     run.report(&tests)?;
     outln!("\n{}", table::markdown(&tests))?;
     outln!(
-        "all of it is in {}, made in {:.0} s",
-        args.out.display(),
+        "finished in {1:.0} s; all outputs are in {0}",
+        args.output.display(),
         began.elapsed().as_secs_f64()
     )?;
     Ok(Status::Done)
@@ -72,31 +72,30 @@ struct Quickstart {
     out: PathBuf,
     seed: u64,
     precision: PrecisionName,
-    /// What it computes on.
     device: DeviceName,
-    /// `--ranks` or `--gpus` of the processes that train together, if there are several.
-    together: Option<[String; 2]>,
+    /// `--ranks` or `--gpus` of the training commands, if there are several ranks.
+    rank_args: Option<[String; 2]>,
 }
 
-/// A list of words of a command line.
+/// Arguments of a command line.
 fn words<const N: usize>(list: [&str; N]) -> Vec<OsString> {
     list.into_iter().map(OsString::from).collect()
 }
 
 impl Quickstart {
     fn new(args: &QuickstartArgs) -> anyhow::Result<Self> {
-        refuse_impossible(args.ranks, args.gpus)?;
+        check_launchable(args.ranks, args.gpus)?;
         device::open(args.device)?;
-        std::fs::create_dir_all(&args.out)
-            .with_context(|| format!("cannot create `{}`", args.out.display()))?;
+        std::fs::create_dir_all(&args.output)
+            .with_context(|| format!("cannot create `{}`", args.output.display()))?;
         let ranks = args.ranks.filter(|ranks| *ranks > 1).map(|ranks| ("--ranks", ranks));
-        let together = ranks.or(args.gpus.map(|gpus| ("--gpus", gpus)));
+        let rank_args = ranks.or(args.gpus.map(|gpus| ("--gpus", gpus)));
         Ok(Self {
-            out: args.out.clone(),
+            out: args.output.clone(),
             seed: args.seed,
             precision: args.precision,
             device: args.device.or_gpus(args.gpus),
-            together: together.map(|(flag, count)| [flag.to_owned(), count.to_string()]),
+            rank_args: rank_args.map(|(flag, count)| [flag.to_owned(), count.to_string()]),
         })
     }
 
@@ -104,22 +103,22 @@ impl Quickstart {
         self.out.join(name)
     }
 
-    /// Shows a command line and runs it.
+    /// Prints a command line and runs it.
     fn step(&self, words: Vec<OsString>) -> anyhow::Result<()> {
         self.show(&words)?;
         let name = words[0].clone();
         self.end_of(&name, run_words(words)?)
     }
 
-    /// As [`Self::step`], by all ranks.
+    /// As [`Self::step`], on all ranks.
     fn step_by_ranks(&self, mut words: Vec<OsString>) -> anyhow::Result<()> {
         words.extend(["--device".into(), self.device.name().into()]);
-        let Some(together) = &self.together else { return self.step(words) };
-        words.extend(together.iter().map(OsString::from));
+        let Some(rank_args) = &self.rank_args else { return self.step(words) };
+        words.extend(rank_args.iter().map(OsString::from));
         self.show(&words)?;
-        // Ranks are started by running the command line of their process again, so this one has a process of its own.
-        // Ctrl-C reaches it too, and it ends in good order.
-        let program = std::env::current_exe().context("cannot tell this program's own place")?;
+        // Ranks are launched with their parent's command line, so this step needs a process of its own. Ctrl-C reaches
+        // it too and stops it gracefully.
+        let program = std::env::current_exe().context("cannot locate this program's executable")?;
         on_interrupt("waiting for the ranks")?;
         let status = Command::new(program).args(&words).status();
         let status = status.with_context(|| format!("cannot run `{}`", words[0].display()))?;
@@ -131,8 +130,8 @@ impl Quickstart {
         if status == Status::Done {
             return Ok(());
         }
-        let told = format!("`{}` did not do all of its work", name.display());
-        Err(exit::hint(told, "the same `quickstart` command goes on where it stopped"))
+        let message = format!("`{}` did not finish", name.display());
+        Err(exit::hint(message, "run the same `quickstart` command again to resume"))
     }
 
     fn show(&self, words: &[OsString]) -> anyhow::Result<()> {
@@ -146,7 +145,7 @@ impl Quickstart {
         Ok(outln!("\n$ embodied-r {}", shown.join(" "))?)
     }
 
-    /// Runs a command with `--flag VALUE` pairs behind its words.
+    /// Runs a command with `--flag VALUE` pairs.
     fn command<const N: usize>(
         &self,
         name: &[&str],
@@ -163,12 +162,12 @@ impl Quickstart {
         self.seed.to_string().into()
     }
 
-    /// Rooms, questions split by room, and the videos told in words.
+    /// Simulates rooms, splits their questions by room, and captions the videos.
     fn make_questions(&self, rooms: u64) -> anyhow::Result<()> {
         self.command(
             &["sim", "rooms"],
             [
-                ("--out", self.path("rooms").into()),
+                ("--output", self.path("rooms").into()),
                 ("--rooms", rooms.to_string().into()),
                 ("--seed", self.seed()),
                 ("--per-category", PER_CATEGORY.into()),
@@ -179,30 +178,30 @@ impl Quickstart {
         self.command(
             &["preprocess"],
             [
-                ("--input", self.path("rooms").into()),
+                ("--data", self.path("rooms").into()),
                 ("--output", dataset.clone().into()),
                 ("--seed", self.seed()),
             ],
         )?;
         let mut perceive = words(["perceive", "--backend", "scene", "--scenes"]);
-        perceive.extend([self.path("rooms/scenes").into(), "--data-paths".into()]);
+        perceive.extend([self.path("rooms/scenes").into(), "--data".into()]);
         for split in ["train", "val", "test"] {
             perceive.push(dataset.join(format!("complete/{split}_data.json")).into());
         }
-        perceive.extend(["--save-path".into(), self.path("perceived").into()]);
+        perceive.extend(["--output".into(), self.path("perceived").into()]);
         self.step(perceive)
     }
 
-    /// The small model that stands where a pretrained one stands.
+    /// Writes the small base model, in place of a published one.
     fn make_base(&self, from_scratch: bool) -> anyhow::Result<()> {
         let base = self.path("base");
         if !from_scratch {
             return base::unpack(&base);
         }
-        self.command(&["sim", "pretrain"], [("--out", base.into())])
+        self.command(&["sim", "pretrain"], [("--output", base.into())])
     }
 
-    /// Supervised fine-tuning on the format of reasoning and on the judge's task.
+    /// Supervised fine-tuning on the output format and the judge's task.
     fn cold_start(&self, sets: &[String]) -> anyhow::Result<()> {
         for (split, questions, judged, file) in [
             ("train", CONVERSATIONS, JUDGE_EXAMPLES, "conversations.jsonl"),
@@ -216,7 +215,7 @@ impl Quickstart {
                     ("--at-once", AT_ONCE.into()),
                     ("--judge-examples", judged.into()),
                     ("--seed", self.seed()),
-                    ("--out", self.path(file).into()),
+                    ("--output", self.path(file).into()),
                 ],
             )?;
         }
@@ -240,7 +239,7 @@ impl Quickstart {
         words
     }
 
-    /// GRPO in the three stages.
+    /// GRPO in three stages.
     fn train(&self, args: &QuickstartArgs) -> anyhow::Result<()> {
         let mut data = self.path("perceived/train_data.json");
         if args.random_rewards {
@@ -257,7 +256,7 @@ impl Quickstart {
         self.step_by_ranks(self.with_settings(train, &args.set))
     }
 
-    /// One page of curves, scores and completions.
+    /// Writes the HTML report.
     fn report(&self, tests: &[table::Test]) -> anyhow::Result<()> {
         let mut report = words(["report", "--title", "Quickstart", "--run"]);
         report.extend([self.path("train").into(), "--eval".into()]);
@@ -270,7 +269,7 @@ impl Quickstart {
         self.step(report)
     }
 
-    /// The rooms never seen, before and after, and with the captions of other questions.
+    /// Evaluates on held-out rooms: before training, after, and with shuffled captions.
     fn tests(&self) -> anyhow::Result<Vec<table::Test>> {
         let test = self.path("perceived/test_data.json");
         let shuffled = self.path("perceived/test_shuffled.json");
@@ -287,7 +286,7 @@ impl Quickstart {
                 &["infer"],
                 [
                     ("--model", self.path(model).into()),
-                    ("--input", questions.into()),
+                    ("--data", questions.into()),
                     ("--output", answers.clone().into()),
                     ("--max-new-tokens", MAX_NEW_TOKENS.into()),
                     ("--precision", self.precision.name().into()),
@@ -299,7 +298,7 @@ impl Quickstart {
                 [
                     ("--predictions", answers.clone().into()),
                     ("--name", name.into()),
-                    ("--save-path", self.path(&format!("eval/{file}")).into()),
+                    ("--output", self.path(&format!("eval/{file}")).into()),
                 ],
             )?;
             table::Test::read(name, file, &answers)

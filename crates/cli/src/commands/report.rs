@@ -9,7 +9,7 @@ use crate::exit::{Status, Usage};
 use crate::output::outln;
 use crate::report::{Page, Sources, compare, page};
 
-/// Write a run, or several beside each other, as one HTML page.
+/// Write an HTML report of a run, or a comparison of several.
 pub(crate) fn run(args: ReportArgs) -> anyhow::Result<Status> {
     refuse_twice(&args.run)?;
     let title = args.title.as_deref();
@@ -21,21 +21,19 @@ pub(crate) fn run(args: ReportArgs) -> anyhow::Result<Status> {
         }
     };
     if skipped_lines > 0 {
-        eprintln!(
-            "warning: lines of `events.jsonl` that are not JSON, passed over: {skipped_lines}"
-        );
+        eprintln!("warning: skipped {skipped_lines} lines of `events.jsonl` that are not JSON");
     }
-    let out = args.out.unwrap_or(out);
+    let out = args.output.unwrap_or(out);
     write_atomic(&out, html.as_bytes())?;
     outln!("{}", out.display())?;
     Ok(Status::Done)
 }
 
-/// Refuses a run that is given twice: its curves would cover each other.
+/// Fails if a run is given twice: its curves would overlap.
 fn refuse_twice(runs: &[PathBuf]) -> Result<(), Usage> {
     let mut seen = std::collections::HashSet::new();
-    let place = |run: &PathBuf| run.canonicalize().unwrap_or_else(|_| run.clone());
-    match runs.iter().find(|run| !seen.insert(place(run))) {
+    let at = |run: &PathBuf| run.canonicalize().unwrap_or_else(|_| run.clone());
+    match runs.iter().find(|run| !seen.insert(at(run))) {
         Some(run) => Err(Usage(format!("the run `{}` is given twice", run.display()))),
         None => Ok(()),
     }

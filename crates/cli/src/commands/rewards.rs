@@ -14,7 +14,7 @@ use crate::exit::{self, Status, Usage};
 use crate::progress::Bar;
 
 const API_KEY_ENV: &str = "OPENAI_API_KEY";
-/// Longest time for a reply of a few tokens.
+/// Timeout of a response, which is a few tokens long.
 const JUDGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Score saved outputs with the trainer's rewards.
@@ -37,13 +37,14 @@ fn score(args: ScoreArgs) -> anyhow::Result<Status> {
     } else {
         out.write_all(table(&cards).as_bytes())?;
     }
-    // A numeric question has no consistency; a letter's is absent only where the judge failed.
+    // Numeric questions have no consistency reward; for a letter it is absent only if the judge failed.
     let unjudged = |(output, card): &(&Output, &Scorecard)| {
         card.consistency.is_none() && output.solution.trim().parse::<f64>().is_err()
     };
     let unjudged = outputs.iter().zip(&cards).filter(unjudged).count();
     if judged && unjudged > 0 {
-        Bar::default().warn(&format!("the judge gave no reply to {unjudged} of the outputs"));
+        let message = format!("the judge failed on {unjudged} of {} completions", outputs.len());
+        Bar::default().warn(&message);
         return Ok(Status::Partial);
     }
     Ok(Status::Done)
@@ -64,19 +65,19 @@ fn judge(args: JudgeArgs) -> Result<Option<Box<dyn Judge>>, Usage> {
     }
 }
 
-/// Adds advice.
+/// Adds hints.
 fn explain(error: Error) -> anyhow::Error {
     match &error {
         Error::Json { .. } | Error::Field { .. } | Error::NoRecords { .. } => exit::hint(
             error.to_string(),
-            "records have `question`, `answer` and `content`, or `question`, `solution` and \
+            "records need `question`, `answer` and `content`, or `question`, `solution` and \
              `completion`",
         ),
         _ => error.into(),
     }
 }
 
-/// One line an output, then the means.
+/// One line per output, then the means.
 fn table(cards: &[Scorecard]) -> String {
     let mut text = format!(
         "{:>4} {:>8} {:>6} {:>11} {:>6}  why\n",
@@ -84,9 +85,9 @@ fn table(cards: &[Scorecard]) -> String {
     );
     for (index, card) in cards.iter().enumerate() {
         let why = [
-            ("accuracy", &card.why.accuracy),
-            ("format", &card.why.format),
-            ("consistency", &card.why.consistency),
+            ("accuracy", &card.deductions.accuracy),
+            ("format", &card.deductions.format),
+            ("consistency", &card.deductions.consistency),
         ];
         let why: Vec<String> = why
             .iter()

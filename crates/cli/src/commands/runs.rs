@@ -10,7 +10,7 @@ use crate::exit::{self, Status};
 use crate::output::{out, outln};
 use run::{Best, Run};
 
-/// A longer model name loses its beginning, which is the least of it.
+/// Maximum length of a model name; the start of a longer one is elided.
 const MODEL_CHARS: usize = 32;
 
 /// List the runs in a folder.
@@ -18,7 +18,7 @@ pub(crate) fn run(args: RunsArgs) -> anyhow::Result<Status> {
     let folders = found::runs(&args.dir).map_err(|error| {
         exit::hint(
             format!("cannot read `{}`: {error}", args.dir.display()),
-            "give the folder that holds the runs of `embodied-r train` or `sft`",
+            "give the directory with the runs of `embodied-r train` or `sft`",
         )
     })?;
     let now = SystemTime::now();
@@ -39,16 +39,16 @@ pub(crate) fn run(args: RunsArgs) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
-/// One line a run, columns aligned.
+/// An aligned table, one line per run.
 fn table(runs: &[Run], now: SystemTime) -> String {
     const HEADER: [&str; 10] = [
         "run",
         "kind",
         "model",
         "step",
-        "state",
+        "status",
         "checkpoint",
-        "last",
+        "last step",
         "accuracy",
         "best eval",
         "changed",
@@ -64,7 +64,7 @@ fn table(runs: &[Run], now: SystemTime) -> String {
                 run.state.name().to_owned(),
                 run.checkpoint.map_or_else(dash, |step| step.to_string()),
                 last(run),
-                run.accuracy.map_or_else(dash, figure),
+                run.accuracy.map_or_else(dash, format_metric),
                 run.best.as_ref().map_or_else(dash, best),
                 run.changed.map_or_else(dash, |changed| ago(changed, now)),
             ]
@@ -107,22 +107,22 @@ fn steps(run: &Run) -> String {
 
 fn last(run: &Run) -> String {
     match (run.reward, run.loss) {
-        (Some(reward), _) => format!("reward {}", figure(reward)),
-        (None, Some(loss)) => format!("loss {}", figure(loss)),
+        (Some(reward), _) => format!("reward {}", format_metric(reward)),
+        (None, Some(loss)) => format!("loss {}", format_metric(loss)),
         (None, None) => dash(),
     }
 }
 
 fn best(best: &Best) -> String {
     let metric = best.metric.strip_prefix("eval/").unwrap_or(&best.metric);
-    format!("{metric} {} at {}", figure(best.value), best.step)
+    format!("{metric} {} at {}", format_metric(best.value), best.step)
 }
 
-fn figure(value: f64) -> String {
+fn format_metric(value: f64) -> String {
     format!("{value:.3}")
 }
 
-/// How long ago something was, in its largest unit.
+/// The time since `then`, in its largest unit.
 fn ago(then: SystemTime, now: SystemTime) -> String {
     let seconds = now.duration_since(then).unwrap_or(Duration::ZERO).as_secs();
     match seconds {
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_in_their_largest_unit() {
+    fn ages_are_shown_in_their_largest_unit() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let before = |seconds| ago(now - Duration::from_secs(seconds), now);
         assert_eq!(

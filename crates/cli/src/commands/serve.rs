@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{EngineOptions, InferenceModel, PAGE, SamplingDefaults, hub};
-use embodied_r_serve::{ApiKey, Error, MediaOptions, Server, ServerOptions, Vision};
-use embodied_r_vision::{Gallery, VisionLanguageModel, VisionOptions, can_see};
+use embodied_r_policy::{EngineOptions, InferenceModel, PAGE_SIZE, SamplingDefaults, hub};
+use embodied_r_serve::{ApiKeyHash, Error, MediaOptions, Server, ServerOptions, Vision};
+use embodied_r_vision::{
+    EmbeddingCache, VisionLanguageModel, VisionOptions, is_vision_language_model,
+};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -16,27 +18,27 @@ use crate::args::serve::ServeArgs;
 use crate::exit::{self, Status, Usage};
 use crate::output::outln;
 
-/// Where the key that clients have to show is read from.
+/// Environment variable with the API key that clients must send.
 const API_KEY: &str = "EMBODIED_R_API_KEY";
 
-/// Memory for what pictures are to the model, so that one that is sent again is not looked at again.
-const GALLERY_BYTES: usize = 1 << 30;
+/// Size of the image embedding cache, so that repeated images are encoded once.
+const IMAGE_CACHE_BYTES: usize = 1 << 30;
 
 /// Serve a model.
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Status> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Loading takes long: an address that is taken is found before.
+    // Binds the address before the slow loading.
     let (host, port) = (args.host.as_str(), args.port);
     let listener = runtime.block_on(TcpListener::bind((host, port))).map_err(|error| {
-        let told = format!("cannot listen on `{host}`, port {port}: {error}");
-        exit::hint(told, "take another `--port`, or 0 for a free one")
+        let message = format!("cannot listen on `{host}`, port {port}: {error}");
+        exit::hint(message, "choose another `--port`, or 0 for a free one")
     })?;
     let address = listener.local_addr()?;
     let dir = hub::resolve(&args.stored.model, args.stored.revision.as_deref())?;
     let options = options(&args, &dir)?;
     if options.api_key.is_none() && !address.ip().is_loopback() {
         eprintln!(
-            "warning: whoever reaches `{address}` may use the model, set `{API_KEY}` to ask for a key"
+            "warning: `{address}` is reachable without authentication; set `{API_KEY}` to require a key"
         );
     }
     let server = load(&args, &dir, options)?;
@@ -47,7 +49,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Status> {
     .context("cannot listen for Ctrl-C")?;
     outln!("listening on http://{address}")?;
     let served = runtime.block_on(server.run(listener, stop));
-    // What still reads or writes was given its time.
+    // Connections have had their drain timeout.
     runtime.shutdown_background();
     served?;
     Ok(Status::Done)
@@ -55,7 +57,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Status> {
 
 fn options(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> {
     if !(args.kv_cache_gb > 0.0 && args.kv_cache_gb.is_finite()) {
-        let what = format!("`--kv-cache-gb` is {}, want a number above 0", args.kv_cache_gb);
+        let what = format!("`--kv-cache-gb` must be a number above 0, not {}", args.kv_cache_gb);
         return Err(Usage(what).into());
     }
     let engine = EngineOptions {
@@ -69,12 +71,12 @@ fn options(args: &ServeArgs, dir: &Path) -> anyhow::Result<ServerOptions> {
         engine,
         max_queue: args.max_queue,
         drain_timeout: Duration::from_secs(args.drain_timeout),
-        api_key: ApiKey::from_env(API_KEY),
+        api_key: ApiKeyHash::from_env(API_KEY),
         defaults: SamplingDefaults::from_dir(dir)?,
     })
 }
 
-/// Refuses options about pictures for a server that takes none.
+/// Rejects media options for a text-only model.
 fn refuse_media(args: &ServeArgs) -> Result<(), Usage> {
     let folder = args.allowed_local_media_path.is_some();
     let typed = [
@@ -97,12 +99,13 @@ fn media(args: &ServeArgs) -> MediaOptions {
 fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Result<Server> {
     let tokenizer = Arc::new(Tokenizer::from_dir(dir)?);
     let placement = args.stored.weights.placement()?;
-    let (model, vision) = match !args.language_model_only && can_see(dir) {
+    let (model, vision) = match !args.language_model_only && is_vision_language_model(dir) {
         true => {
             let options = VisionOptions { placement, max_pixels: None };
             let model = VisionLanguageModel::load(dir, &options)?;
-            let gallery = Arc::new(Gallery::new(model.eyes().clone(), GALLERY_BYTES));
-            (model.decoder().clone(), Some(Vision { gallery, media: media(args) }))
+            let gallery =
+                Arc::new(EmbeddingCache::new(model.vision_encoder().clone(), IMAGE_CACHE_BYTES));
+            (model.decoder().clone(), Some(Vision { embedding_cache: gallery, media: media(args) }))
         }
         false => {
             refuse_media(args)?;
@@ -111,16 +114,16 @@ fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Res
     };
     let tokens = args.kv_cache_gb * 1e9 / model.kv_bytes_per_token() as f64;
     options.engine.kv_cache_tokens = Some(tokens as usize);
-    let page = PAGE as f64 * model.kv_bytes_per_token() as f64 / 1e9;
+    let page = PAGE_SIZE as f64 * model.kv_bytes_per_token() as f64 / 1e9;
     Server::new(model, vision, tokenizer, options).map_err(|error| match error {
         Error::Policy(embodied_r_policy::Error::Engine { option: "kv_cache_tokens", .. }) => {
             let found = args.kv_cache_gb;
-            let want = format!("room for a page of keys and values, {page:.6} or more");
-            Usage(format!("`--kv-cache-gb` is {found}, want {want}")).into()
+            let want = format!("at least {page:.6}, the size of one KV cache page");
+            Usage(format!("`--kv-cache-gb` must be {want}, not {found}")).into()
         }
         Error::Option { field, found, want }
         | Error::Policy(embodied_r_policy::Error::Engine { option: field, found, want }) => {
-            Usage(format!("`--{}` is {found}, want {want}", field.replace('_', "-"))).into()
+            Usage(format!("`--{}` must be {want}, not {found}", field.replace('_', "-"))).into()
         }
         other => other.into(),
     })

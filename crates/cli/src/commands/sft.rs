@@ -3,22 +3,22 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use embodied_r_grpo::conversations::{self, Replies};
+use embodied_r_grpo::conversations::{self, SftExamples};
 use embodied_r_grpo::events::Sink;
 use embodied_r_grpo::memory_plan::MemoryPlan;
 use embodied_r_grpo::model::Model;
-use embodied_r_grpo::sampler::Sampler;
+use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_grpo::sampler::BatchSampler;
 use embodied_r_grpo::schedule::warmup_steps;
-use embodied_r_grpo::settings::Sft;
-use embodied_r_grpo::sft::{Job, Trainer};
+use embodied_r_grpo::settings::SftSettings;
+use embodied_r_grpo::sft::{SftInputs, SftTrainer};
 use embodied_r_grpo::supervised::Example;
-use embodied_r_grpo::team::Team;
 use embodied_r_grpo::{Error, Result};
 use embodied_r_policy::Policy;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::trainable::Counts;
+use embodied_r_policy::trainable::ParameterCounts;
 
-use super::train::memory::{self, Place};
+use super::train::memory::{self, RankDevice};
 use super::train::session::{self, Base, Session, explain};
 use crate::args::sft::SftArgs;
 use crate::device;
@@ -26,12 +26,12 @@ use crate::exit::Status;
 use crate::interrupt::on_interrupt;
 use crate::output::out;
 use crate::progress::Bar;
-use crate::ranks::do_job;
+use crate::ranks::run_job;
 use crate::settings;
 
-/// Settings that may change on resume without making the run another one: of `model` the folder's
-/// contents count.
-const FREE: [&str; 7] = [
+/// Settings that may change on resume without a warning. `model` is one of them because its contents are verified by
+/// fingerprint.
+const MUTABLE_ON_RESUME: [&str; 7] = [
     "keep_every_epochs",
     "max_skipped_steps",
     "model",
@@ -44,14 +44,14 @@ const FREE: [&str; 7] = [
 /// Fine-tune on conversations (cold start).
 pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
     let job = args.run.job.clone();
-    let folder = || session::folder(&args.run, |settings: &Sft| settings.output.clone());
-    do_job(&job, folder, |team| run_as(&args, team))
+    let folder = || session::folder(&args.run, |settings: &SftSettings| settings.output.clone());
+    run_job(&job, folder, |team| run_as(&args, team))
 }
 
-fn run_as(args: &SftArgs, team: &Team) -> anyhow::Result<Status> {
+fn run_as(args: &SftArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
     let (data, eval_data) = (args.data.as_deref(), args.eval_data.as_deref());
-    let output = |settings: &Sft| settings.output.clone();
-    let session = session::open(&args.run, [data, eval_data], output, &FREE, team)?;
+    let output = |settings: &SftSettings| settings.output.clone();
+    let session = session::open(&args.run, [data, eval_data], output, &MUTABLE_ON_RESUME, team)?;
     let Session { settings, checkpoint, .. } = &session;
 
     let base = session::base(&settings.model, checkpoint.as_ref())?;
@@ -64,91 +64,94 @@ fn run_as(args: &SftArgs, team: &Team) -> anyhow::Result<Status> {
         None => Vec::new(),
     };
     let device = device::open(args.run.job.device())?;
-    let place = Place { device: &device, precision: settings.precision, ranks: team.size() };
-    let memory = memory::of_sft(settings, &trained, &examples, &place)?;
-    let arithmetic = arithmetic(settings, trained.counts, (&memory, team.size()), &examples, &eval)
-        .map_err(explain)?;
+    let rank_device =
+        RankDevice { device: &device, precision: settings.precision, ranks: team.world_size() };
+    let memory = memory::of_sft(settings, &trained, &examples, &rank_device)?;
+    let arithmetic =
+        arithmetic(settings, trained.counts, (&memory, team.world_size()), &examples, &eval)
+            .map_err(explain)?;
     if args.run.dry_run {
-        if team.is_first() {
+        if team.is_rank_zero() {
             out!("{arithmetic}")?;
         }
         return Ok(Status::Done);
     }
-    session::tell_memory(&memory, &place, team)?;
+    session::log_memory(&memory, &rank_device, team)?;
     let _lock = session.prepare(&settings.output, team)?;
     let settings_text = settings::text(settings)?;
     let stop = on_interrupt("stopping after a checkpoint")?;
     let bar = Bar::default();
     let mut sinks: Vec<Box<dyn Sink + '_>> = Vec::new();
-    if team.is_first() {
+    if team.is_rank_zero() {
         sinks.push(session::progress(&bar, "fine-tuning"));
     }
-    let job = Job {
+    let job = SftInputs {
         settings,
         settings_text: &settings_text,
         base: &folder,
         fingerprint: &fingerprint,
-        text,
+        tokenizer: text,
         examples,
         eval,
-        activation_bytes: memory.kept,
+        activation_bytes: memory.saved_activations,
         device: device.clone(),
         stop: &stop,
-        team: team.clone(),
+        process_group: team.clone(),
     };
     let trainer = match checkpoint {
-        Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
-        None => {
-            <Policy as Model>::load(&folder, &settings.loading(&folder, memory.kept).on(&device))
-                .and_then(|model| Trainer::start(model, job, sinks))
-        }
+        Some(checkpoint) => SftTrainer::<Policy>::resume(checkpoint, job, sinks),
+        None => <Policy as Model>::load(
+            &folder,
+            &settings.load_options(&folder, memory.saved_activations).on_device(&device),
+        )
+        .and_then(|model| SftTrainer::start(model, job, sinks)),
     };
-    let outcome = trainer.and_then(Trainer::run).map_err(explain)?;
+    let outcome = trainer.and_then(SftTrainer::run).map_err(explain)?;
     session::finish(&outcome, "sft", team)
 }
 
-/// The replies of a file; says how many are left out.
+/// The responses of a file; warns about dropped ones.
 fn replies(
     file: &Path,
     text: &Arc<Tokenizer>,
     limit: usize,
-    team: &Team,
+    team: &ProcessGroup,
 ) -> anyhow::Result<Vec<Example>> {
-    let Replies { examples, too_long } =
+    let SftExamples { examples, too_long } =
         conversations::read(file, text.as_ref(), limit).map_err(explain)?;
-    if too_long > 0 && team.is_first() {
+    if too_long > 0 && team.is_rank_zero() {
         eprintln!(
-            "warning: {too_long} replies of `{}` left out, they have more than {limit} tokens with \
-             what comes before them (`max_length`)",
+            "warning: dropped {too_long} responses of `{}` that exceed {limit} tokens with their context \
+             (`max_length`)",
             file.display()
         );
     }
     Ok(examples)
 }
 
-/// The batch arithmetic, in words.
+/// The batch arithmetic as text.
 fn arithmetic(
-    settings: &Sft,
-    trained: Counts,
+    settings: &SftSettings,
+    trained: ParameterCounts,
     (memory, ranks): (&MemoryPlan, usize),
     examples: &[Example],
     eval: &[Example],
 ) -> Result<String> {
     let (left, needed) = (examples.len(), settings.train_batch_size);
-    let sampler = Sampler::new(left, needed, settings.seed);
-    let sampler = sampler.ok_or(Error::TooFew { what: "replies", given: left, left, needed })?;
+    let sampler = BatchSampler::new(left, needed, settings.seed);
+    let sampler = sampler.ok_or(Error::TooFew { what: "responses", given: left, left, needed })?;
     let per_epoch = sampler.steps_per_epoch();
     let total = per_epoch * settings.num_train_epochs;
     let warmup = warmup_steps(settings.warmup_steps, settings.warmup_ratio, total);
     let tokens: usize = examples.iter().map(Example::tokens).sum();
-    let share = memory::share(ranks, (needed, "replies"), settings.optim);
+    let share = memory::share(ranks, (needed, "responses"), settings.optim);
     let share = share.map(|(name, what)| format!("{name:<12} {what}\n")).unwrap_or_default();
-    let learnt: usize = examples.iter().map(|example| example.completion.len()).sum();
+    let trained_tokens: usize = examples.iter().map(|example| example.completion.len()).sum();
     Ok(format!(
         "model        {}\n\
          trainable    {trained}\n\
-         replies      {left}, {tokens} tokens of which {learnt} are learnt; {} to validate on\n\
-         epoch        {per_epoch} steps = {left} replies / {needed}, {} left over\n\
+         responses    {left}, {tokens} tokens, {trained_tokens} trained on; {} for validation\n\
+         epoch        {per_epoch} steps = {left} responses / {needed}, {} dropped\n\
          run          {total} steps in {} epochs\n\
          warm-up      {warmup} steps to {:e}, then {}\n\
          micro-batch  at most {} tokens\n\
@@ -160,6 +163,6 @@ fn arithmetic(
         settings.learning_rate,
         format!("{:?}", settings.lr_scheduler_type).to_lowercase(),
         settings.max_tokens_per_batch,
-        memory::words(memory, ranks),
+        memory::memory_summary(memory, ranks),
     ))
 }

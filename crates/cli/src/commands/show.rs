@@ -2,20 +2,24 @@
 
 mod card;
 mod paint;
+mod wrap;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use crate::args::show::{Order, ShowArgs};
 use crate::exit::{self, Status};
-use crate::output::{out, outln};
+use crate::output::outln;
+use crate::pager::{Pager, Paging};
 use crate::report::samples::{self, Sample};
+use crate::terminal;
 use card::Prompts;
 use paint::Paint;
 
-/// So many ids of questions are named where none was found.
-const NAMED: usize = 8;
+/// Maximum question ids in a hint.
+const MAX_HINT_IDS: usize = 8;
 
 /// Browse a run's completions in the terminal.
 pub(crate) fn run(args: ShowArgs) -> anyhow::Result<Status> {
@@ -34,26 +38,31 @@ pub(crate) fn run(args: ShowArgs) -> anyhow::Result<Status> {
     let title = format!("step {step} of {}", args.run.display());
     let shown = match chosen.len() == all.len() {
         true => String::new(),
-        false => format!(", {} of them shown", chosen.len()),
+        false => format!(", showing {}", chosen.len()),
     };
-    outln!(
-        "{}: {} completions to {} questions{shown}",
-        paint.bold(&title),
-        all.len(),
-        questions.len()
-    )?;
+    let width = terminal::width();
+    let wrapped = |text: String| match width {
+        Some(width) => wrap::wrap(&text, width),
+        None => text,
+    };
+    let mut out = Pager::start(if args.no_pager { Paging::Off } else { Paging::Auto });
+    let (title, completions, questions) = (paint.bold(&title), all.len(), questions.len());
+    let heading = format!("{title}: {completions} completions to {questions} questions{shown}\n");
+    out.write_all(wrapped(heading).as_bytes())?;
     let prompts = if args.prompts { Prompts::Whole } else { Prompts::Short };
     let mut before: Option<&Sample> = None;
     for sample in chosen {
         // Completions to one question share its prompt.
         let again = before.is_some_and(|before| before.prompt == sample.prompt);
-        out!("{}", card::card(sample, (!again).then_some(prompts), paint))?;
+        let card = card::card(sample, (!again).then_some(prompts), paint);
+        out.write_all(wrapped(card).as_bytes())?;
         before = Some(sample);
     }
+    out.flush()?;
     Ok(Status::Done)
 }
 
-/// The completions' file of `step`, or of the last step that has one.
+/// The completion file of `step`, or of the last logged step.
 fn file(run: &Path, step: Option<u64>) -> anyhow::Result<(u64, PathBuf)> {
     let files = samples::files(run);
     let files: Vec<(u64, PathBuf)> =
@@ -69,49 +78,49 @@ fn file(run: &Path, step: Option<u64>) -> anyhow::Result<(u64, PathBuf)> {
             near(&steps, step),
         ),
         _ => exit::hint(
-            format!("there are no completions in `{}`", run.display()),
-            "give the folder of a run of `embodied-r train` whose `log_completions` is true; \
+            format!("no completions in `{}`", run.display()),
+            "give the directory of an `embodied-r train` run with `log_completions` set; \
              `embodied-r runs` lists runs",
         ),
     })
 }
 
-/// The steps that there are, and those nearest to `step`. `steps` ascend and are some.
+/// The range of logged steps, and those nearest to `step`. `steps` are sorted and not empty.
 fn near(steps: &[u64], step: u64) -> String {
     let at = steps.partition_point(|known| *known < step);
     let nearest: Vec<String> = [at.checked_sub(1), Some(at)]
         .into_iter()
         .flatten()
-        .filter_map(|place| steps.get(place).map(u64::to_string))
+        .filter_map(|index| steps.get(index).map(u64::to_string))
         .collect();
     let (first, last) = (steps[0], steps[steps.len() - 1]);
     format!(
-        "nearest is {}; {} steps from {first} to {last} have some",
+        "nearest: {}; {} steps from {first} to {last} have completions",
         nearest.join(" and "),
         steps.len()
     )
 }
 
-/// What is shown of `all`, in its order.
+/// The samples to show, in order.
 fn chosen<'a>(all: &'a [Sample], args: &ShowArgs, step: u64) -> anyhow::Result<Vec<&'a Sample>> {
-    let asked = |sample: &&Sample| {
+    let is_wanted = |sample: &&Sample| {
         args.question.as_deref().is_none_or(|wanted| sample.question_id == wanted)
     };
-    let mut chosen: Vec<&Sample> = all.iter().filter(asked).collect();
+    let mut chosen: Vec<&Sample> = all.iter().filter(is_wanted).collect();
     if let (true, Some(wanted)) = (chosen.is_empty(), &args.question) {
         let mut ids: Vec<&str> = all.iter().map(|sample| sample.question_id.as_str()).collect();
         ids.dedup();
-        let more = if ids.len() > NAMED { " …" } else { "" };
-        ids.truncate(NAMED);
+        let more = if ids.len() > MAX_HINT_IDS { " …" } else { "" };
+        ids.truncate(MAX_HINT_IDS);
         return Err(exit::hint(
-            format!("question `{wanted}` was not asked in step {step}"),
-            format!("asked were {}{more}", ids.join(", ")),
+            format!("step {step} has no question `{wanted}`"),
+            format!("its questions are {}{more}", ids.join(", ")),
         ));
     }
     if args.failed {
         chosen.retain(|sample| is_failed(sample));
     }
-    // What has no value comes last.
+    // Samples without a value come last.
     let by = |name: &'static str| {
         move |sample: &&Sample| sample.score(name).unwrap_or(f64::NEG_INFINITY)
     };
@@ -127,12 +136,12 @@ fn chosen<'a>(all: &'a [Sample], args: &ShowArgs, step: u64) -> anyhow::Result<V
     Ok(chosen)
 }
 
-/// The highest first; equal ones stay in their order.
+/// Sorts in descending order; the sort is stable.
 fn sort<'a>(samples: &mut [&'a Sample], key: impl Fn(&&'a Sample) -> f64) {
     samples.sort_by(|a, b| key(b).total_cmp(&key(a)));
 }
 
-/// Accuracy 0, or no reward at all; without an accuracy a reward of 0.
+/// Whether the accuracy is 0 or the reward is missing; without an accuracy, whether the reward is 0.
 fn is_failed(sample: &Sample) -> bool {
     let reward = sample.score("reward");
     match sample.score("accuracy") {
@@ -174,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_are_wrong_answers_and_those_without_reward() {
+    fn wrong_answers_and_missing_rewards_are_failures() {
         for (scores, failed) in [
             (&[("accuracy", 0.0), ("reward", 0.3)][..], true),
             (&[("accuracy", 1.0), ("reward", 0.7)], false),
@@ -190,9 +199,9 @@ mod tests {
 
     #[test]
     fn the_nearest_steps_are_those_on_both_sides() {
-        let told = |step| near(&[10, 20, 30], step);
-        assert_eq!(told(14), "nearest is 10 and 20; 3 steps from 10 to 30 have some");
-        assert_eq!(told(99), "nearest is 30; 3 steps from 10 to 30 have some");
-        assert_eq!(told(1), "nearest is 10; 3 steps from 10 to 30 have some");
+        let hint = |step| near(&[10, 20, 30], step);
+        assert_eq!(hint(14), "nearest: 10 and 20; 3 steps from 10 to 30 have completions");
+        assert_eq!(hint(99), "nearest: 30; 3 steps from 10 to 30 have completions");
+        assert_eq!(hint(1), "nearest: 10; 3 steps from 10 to 30 have completions");
     }
 }

@@ -16,7 +16,7 @@ use crate::exit::{self, Status, Usage};
 use crate::output::outln;
 use crate::progress::Bar;
 
-/// Make rooms, videos, questions and text to train on.
+/// Simulate rooms, videos, questions and training text.
 pub(crate) fn run(args: SimArgs) -> anyhow::Result<Status> {
     match args.command {
         SimCommand::Rooms(args) => run_rooms(args),
@@ -33,23 +33,23 @@ fn run_rooms(args: RoomsArgs) -> anyhow::Result<Status> {
     };
     let options = RoomsOptions { categories, per_category: args.per_category };
     let summary =
-        rooms(&args.out, args.rooms, args.seed, &options, &Bar::default()).map_err(advise)?;
+        rooms(&args.output, args.rooms, args.seed, &options, &Bar::default()).map_err(advise)?;
     for (benchmark, count) in &summary.rooms {
         outln!("{:<26} {count:>6} rooms", benchmark.name())?;
     }
     for (category, count) in &summary.questions {
         outln!("{:<26} {count:>6} questions", category.name())?;
     }
-    outln!("wrote {}", args.out.display())?;
+    outln!("wrote {}", args.output.display())?;
     Ok(Status::Done)
 }
 
 fn advise(error: Error) -> anyhow::Error {
     match &error {
-        Error::Nothing { .. } => Usage(error.to_string()).into(),
-        Error::OtherRooms { .. } => exit::hint(
+        Error::EmptyRequest { .. } => Usage(error.to_string()).into(),
+        Error::ConflictingRooms { .. } => exit::hint(
             error.to_string(),
-            "`rooms.json` in that folder tells the settings; name another folder with --out",
+            "`rooms.json` in that directory records the settings; give another directory with `--output`",
         ),
         Error::FfmpegMissing { .. } => {
             exit::hint(error.to_string(), "on Debian and Ubuntu: apt-get install ffmpeg")
@@ -68,10 +68,10 @@ fn run_corpus(args: CorpusArgs) -> anyhow::Result<Status> {
         }
         out.flush()
     };
-    let Some(path) = &args.out else {
+    let Some(path) = &args.output else {
         let mut out = BufWriter::new(io::stdout().lock());
         return match write(&mut out) {
-            // Whoever reads has read enough.
+            // The reader closed the pipe, as `head` does.
             Err(fault) if fault.kind() == io::ErrorKind::BrokenPipe => Ok(Status::Done),
             outcome => outcome.context("cannot write to standard output").map(|()| Status::Done),
         };

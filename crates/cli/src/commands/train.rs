@@ -14,14 +14,14 @@ use embodied_r_grpo::Error;
 use embodied_r_grpo::checkpoint::Checkpoint;
 use embodied_r_grpo::events::{Parquet, Sink};
 use embodied_r_grpo::model::Model;
-use embodied_r_grpo::questions::{Prompted, Prompts, prompts};
+use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_grpo::questions::{Prompts, TokenizedQuestion, prompts};
 use embodied_r_grpo::scoring::reward_names;
-use embodied_r_grpo::settings::{JudgeKind, Train};
-use embodied_r_grpo::team::Team;
-use embodied_r_grpo::trainer::{Job, Trainer};
+use embodied_r_grpo::settings::{GrpoSettings, JudgeKind};
+use embodied_r_grpo::trainer::{GrpoInputs, GrpoTrainer};
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{Policy, TapeOptions};
+use embodied_r_policy::{ActivationCacheOptions, Policy};
 use embodied_r_rewards::Judge;
 use embodied_r_rewards::http_judge::{HttpJudge, HttpJudgeOptions};
 
@@ -31,17 +31,17 @@ use crate::exit::{self, Status};
 use crate::interrupt::on_interrupt;
 use crate::output::out;
 use crate::progress::Bar;
-use crate::ranks::do_job;
+use crate::ranks::run_job;
 use crate::settings;
-use memory::Place;
+use memory::RankDevice;
 use session::{Base, Session, explain};
 
-/// Longest time for a judge's reply of a few tokens.
+/// Timeout of a judge's response, which is a few tokens long.
 const JUDGE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Settings that may change on resume without making the run another one: of `model` the folder's
-/// contents count.
-const FREE: [&str; 13] = [
+/// Settings that may change on resume without a warning. `model` is one of them because its contents are verified by
+/// fingerprint.
+const MUTABLE_ON_RESUME: [&str; 13] = [
     "eval_steps",
     "greater_is_better",
     "judge_base_url",
@@ -58,16 +58,17 @@ const FREE: [&str; 13] = [
 ];
 
 /// Train with GRPO.
-pub(crate) fn run(args: TrainArgs) -> anyhow::Result<Status> {
+pub(crate) fn run(mut args: TrainArgs) -> anyhow::Result<Status> {
+    args.run.reward_funcs = std::mem::take(&mut args.reward_funcs);
     let job = args.run.job.clone();
-    let folder = || session::folder(&args.run, |settings: &Train| settings.output.clone());
-    do_job(&job, folder, |team| run_as(&args, team))
+    let folder = || session::folder(&args.run, |settings: &GrpoSettings| settings.output.clone());
+    run_job(&job, folder, |team| run_as(&args, team))
 }
 
-fn run_as(args: &TrainArgs, team: &Team) -> anyhow::Result<Status> {
+fn run_as(args: &TrainArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
     let (data, eval_data) = (args.data.as_deref(), args.eval_data.as_deref());
-    let output = |settings: &Train| settings.output.clone();
-    let session = session::open(&args.run, [data, eval_data], output, &FREE, team)?;
+    let output = |settings: &GrpoSettings| settings.output.clone();
+    let session = session::open(&args.run, [data, eval_data], output, &MUTABLE_ON_RESUME, team)?;
     let Session { settings, checkpoint, .. } = &session;
 
     let questions = read_questions(&settings.data)?;
@@ -80,119 +81,123 @@ fn run_as(args: &TrainArgs, team: &Team) -> anyhow::Result<Status> {
     let trained = session::trained(&base, &settings.trainable())?;
     let (of_train, of_eval) = ((given, questions.len()), (evaluated, eval.len()));
     let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
-    let goes_on = checkpoint.as_ref().filter(|_| !session.changed);
-    let taping = memory::taping(settings, goes_on.map(|checkpoint| &checkpoint.state));
-    let ranks = team.size();
+    let resumed_from = checkpoint.as_ref().filter(|_| !session.changed);
+    let taping = memory::taping(settings, resumed_from.map(|checkpoint| &checkpoint.state));
+    let ranks = team.world_size();
     let device = device::open(args.run.job.device())?;
-    let place = Place { device: &device, precision: settings.precision, ranks };
-    let memory = memory::of_train(settings, &stages, &trained, &questions, taping, &place)?;
+    let rank_device = RankDevice { device: &device, precision: settings.precision, ranks };
+    let memory = memory::of_train(settings, &stages, &trained, &questions, taping, &rank_device)?;
     let arithmetic = dry_run::text(settings, trained.counts, (&memory, ranks), of_train, of_eval)
         .map_err(explain)?;
     if args.run.dry_run {
-        if team.is_first() {
+        if team.is_rank_zero() {
             out!("{arithmetic}")?;
         }
         return Ok(Status::Done);
     }
-    session::tell_memory(&memory, &place, team)?;
+    session::log_memory(&memory, &rank_device, team)?;
     let judge = judge(settings)?;
     let _lock = session.prepare(&settings.output, team)?;
-    let plan = Plan {
+    let plan = ExecutionOptions {
         device,
-        activation_bytes: memory.kept,
-        tape: agreed(memory.tape, team)?,
+        activation_bytes: memory.saved_activations,
+        tape: agreed(memory.activation_cache, team)?,
         verify_packing: args.verify_packing,
     };
     train(settings, &base, text, (questions, eval), judge, (checkpoint.as_ref(), plan), team)
 }
 
-/// The tape of the first rank: results depend on its layers.
-fn agreed(tape: Option<TapeOptions>, team: &Team) -> anyhow::Result<Option<TapeOptions>> {
-    let parts = tape.map(|TapeOptions { layers, tokens }| (layers, tokens));
-    let parts = team.of_first(parts)?;
-    Ok(parts.map(|(layers, tokens)| TapeOptions { layers, tokens }))
+/// The first rank's activation cache options, for all ranks: results depend on the number of cached layers.
+fn agreed(
+    tape: Option<ActivationCacheOptions>,
+    team: &ProcessGroup,
+) -> anyhow::Result<Option<ActivationCacheOptions>> {
+    let parts = tape.map(|ActivationCacheOptions { layers, tokens }| (layers, tokens));
+    let parts = team.broadcast(parts)?;
+    Ok(parts.map(|(layers, tokens)| ActivationCacheOptions { layers, tokens }))
 }
 
-/// How the run is computed, which changes nothing of it but for rounding.
-struct Plan {
+/// Execution options, which affect results by rounding only.
+struct ExecutionOptions {
     device: Device,
     activation_bytes: usize,
-    tape: Option<TapeOptions>,
+    tape: Option<ActivationCacheOptions>,
     verify_packing: bool,
 }
 
 fn train(
-    settings: &Train,
+    settings: &GrpoSettings,
     Base { folder, fingerprint }: &Base,
     text: Arc<Tokenizer>,
-    (questions, eval): (Vec<Prompted>, Vec<Prompted>),
+    (questions, eval): (Vec<TokenizedQuestion>, Vec<TokenizedQuestion>),
     judge: Option<Box<dyn Judge>>,
-    (checkpoint, plan): (Option<&Checkpoint>, Plan),
-    team: &Team,
+    (checkpoint, plan): (Option<&Checkpoint>, ExecutionOptions),
+    team: &ProcessGroup,
 ) -> anyhow::Result<Status> {
     let settings_text = settings::text(settings)?;
     let stop = on_interrupt("stopping after a checkpoint")?;
     let bar = Bar::default();
     let mut sinks: Vec<Box<dyn Sink + '_>> = Vec::new();
-    if team.is_first() {
+    if team.is_rank_zero() {
         sinks.push(session::progress(&bar, "training"));
     }
-    if settings.log_completions && team.is_first() {
+    if settings.log_completions && team.is_rank_zero() {
         let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
         let names = reward_names(settings, &stages);
         sinks.push(Box::new(Parquet::new(&settings.output, names)));
     }
-    let job = Job {
+    let job = GrpoInputs {
         settings,
         settings_text: &settings_text,
         fingerprint,
         base: folder,
-        text,
+        tokenizer: text,
         questions,
         eval,
         judge,
         activation_bytes: plan.activation_bytes,
         device: plan.device.clone(),
-        tape: plan.tape,
+        activation_cache: plan.tape,
         verify_packing: plan.verify_packing,
         stop: &stop,
-        team: team.clone(),
+        process_group: team.clone(),
     };
     let trainer = match checkpoint {
-        Some(checkpoint) => Trainer::<Policy>::resume(checkpoint, job, sinks),
+        Some(checkpoint) => GrpoTrainer::<Policy>::resume(checkpoint, job, sinks),
         None => {
-            let loading = settings.loading(folder, plan.activation_bytes).on(&plan.device);
+            let loading =
+                settings.load_options(folder, plan.activation_bytes).on_device(&plan.device);
             <Policy as Model>::load(folder, &loading)
-                .and_then(|policy| Trainer::start(policy, job, sinks))
+                .and_then(|policy| GrpoTrainer::start(policy, job, sinks))
         }
     };
-    let outcome = trainer.and_then(Trainer::run).map_err(explain)?;
+    let outcome = trainer.and_then(GrpoTrainer::run).map_err(explain)?;
     session::finish(&outcome, "train", team)
 }
 
-/// The questions as prompts; says how many are left out.
+/// The questions as prompts; warns about dropped ones.
 fn prompted(
     questions: Vec<Question>,
     text: &Arc<Tokenizer>,
-    settings: &Train,
+    settings: &GrpoSettings,
     what: &str,
-    team: &Team,
-) -> anyhow::Result<Vec<Prompted>> {
+    team: &ProcessGroup,
+) -> anyhow::Result<Vec<TokenizedQuestion>> {
     let system = settings.system_prompt.as_deref();
     let limit = settings.max_prompt_length;
-    let Prompts { prompted, too_long } =
+    let Prompts { questions: prompted, too_long } =
         prompts(questions, text.as_ref(), system, limit).map_err(explain)?;
-    if too_long > 0 && team.is_first() {
+    if too_long > 0 && team.is_rank_zero() {
         eprintln!(
-            "warning: {too_long} {what} questions left out, their prompts have more than {limit} \
-             tokens (`max_prompt_length`)"
+            "warning: dropped {too_long} {what} questions whose prompts exceed {limit} tokens \
+             (`max_prompt_length`)"
         );
     }
     Ok(prompted)
 }
 
-/// The judge behind an API, where the settings ask for one.
-fn judge(settings: &Train) -> anyhow::Result<Option<Box<dyn Judge>>> {
+/// The judge behind an API, if the settings have one.
+fn judge(settings: &GrpoSettings) -> anyhow::Result<Option<Box<dyn Judge>>> {
     let (JudgeKind::Http, Some(url), Some(model)) =
         (settings.judge, &settings.judge_base_url, &settings.judge_model)
     else {
@@ -204,6 +209,6 @@ fn judge(settings: &Train) -> anyhow::Result<Option<Box<dyn Judge>>> {
         ..ClientOptions::new(url.split(',').map(str::trim))
     };
     let judge = HttpJudge::new(HttpJudgeOptions::new(client, model))
-        .map_err(|error| exit::hint(error.to_string(), "look at `judge_base_url`"))?;
+        .map_err(|error| exit::hint(error.to_string(), "check `judge_base_url`"))?;
     Ok(Some(Box::new(judge)))
 }

@@ -1,53 +1,53 @@
-//! The GPUs of this machine, as `nvidia-smi` and `CUDA_VISIBLE_DEVICES` tell of them.
+//! The GPUs of this machine, from `nvidia-smi` and `CUDA_VISIBLE_DEVICES`.
 
 use std::path::Path;
 use std::process::Command;
 
-use embodied_r_dist::Meeting;
+use embodied_r_dist::Rendezvous;
 
 use super::cores;
 use crate::exit::{self, Usage};
 
-/// Which devices CUDA shows to a program.
-const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
+/// Environment variable with the devices visible to CUDA.
+const VISIBLE_DEVICES_ENV: &str = "CUDA_VISIBLE_DEVICES";
 
-/// A GPU that a rank computes on.
+/// The GPU of a rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Gpu {
     /// Its name in `CUDA_VISIBLE_DEVICES`.
     name: String,
-    /// Where the system has it: `0000:07:00.0`.
-    bus: String,
-    /// Cores of the same memory node, which no other GPU's rank has.
+    /// PCI bus id: `0000:07:00.0`.
+    pci_bus_id: String,
+    /// Cores of the same NUMA node, assigned to this GPU's rank alone.
     cores: Option<Vec<usize>>,
 }
 
 impl Gpu {
-    /// What its rank finds in the environment.
-    pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
-        let mut variables = vec![(VISIBLE, self.name.clone())];
-        if std::env::var_os(VISIBLE).is_none() {
-            // In which order `nvidia-smi` counts.
-            variables.push(("CUDA_DEVICE_ORDER", "PCI_BUS_ID".into()));
+    /// Environment variables of its rank.
+    pub(super) fn env(&self) -> Vec<(&'static str, String)> {
+        let mut env = vec![(VISIBLE_DEVICES_ENV, self.name.clone())];
+        if std::env::var_os(VISIBLE_DEVICES_ENV).is_none() {
+            // The order in which `nvidia-smi` numbers GPUs.
+            env.push(("CUDA_DEVICE_ORDER", "PCI_BUS_ID".into()));
         }
         if let Some(cores) = &self.cores {
             let list: Vec<_> = cores.iter().map(usize::to_string).collect();
-            variables.push((cores::GIVEN, list.join(",")));
+            env.push((cores::CORES_ENV, list.join(",")));
         }
-        variables
+        env
     }
 }
 
 /// The first `count` GPUs that this program may use.
 ///
 /// # Errors
-/// This build knows no GPUs, or there are fewer.
-pub(super) fn first(count: usize) -> anyhow::Result<Vec<Gpu>> {
+/// This build lacks CUDA, or there are fewer.
+pub(super) fn select(count: usize) -> anyhow::Result<Vec<Gpu>> {
     if !cfg!(feature = "cuda") {
         return Err(exit::hint(
-            "this program was built without CUDA, and `--gpus` needs it",
-            "`cargo build --release --package embodied-r-cli --features cuda` builds it with, where NVIDIA's CUDA \
-             toolkit and NCCL are; `--ranks N` trains with several processes on the CPU",
+            "`--gpus` needs CUDA, and this program was built without it",
+            "rebuild with `cargo build --release --package embodied-r-cli --features cuda`; it needs NVIDIA's CUDA \
+             toolkit and NCCL. `--ranks N` trains with several processes on the CPU",
         ));
     }
     let listed = Command::new("nvidia-smi")
@@ -58,20 +58,22 @@ pub(super) fn first(count: usize) -> anyhow::Result<Vec<Gpu>> {
             String::from_utf8_lossy(&output.stdout).into_owned()
         }
         _ => {
-            let told = "`nvidia-smi`, which tells the GPUs of this machine, cannot be run";
-            return Err(exit::hint(told, "look at `embodied-r doctor`"));
+            let message = "cannot run `nvidia-smi` to list the GPUs of this machine";
+            return Err(exit::hint(message, "run `embodied-r doctor`"));
         }
     };
-    let mut gpus = choose(&listed, std::env::var(VISIBLE).ok().as_deref(), count)?;
-    let nodes: Vec<_> =
-        gpus.iter().map(|gpu| node(Path::new("/sys/bus/pci/devices"), &gpu.bus)).collect();
-    for (gpu, cores) in gpus.iter_mut().zip(cores::near(&nodes)) {
+    let mut gpus = choose(&listed, std::env::var(VISIBLE_DEVICES_ENV).ok().as_deref(), count)?;
+    let nodes: Vec<_> = gpus
+        .iter()
+        .map(|gpu| numa_node(Path::new("/sys/bus/pci/devices"), &gpu.pci_bus_id))
+        .collect();
+    for (gpu, cores) in gpus.iter_mut().zip(cores::numa_local(&nodes)) {
         gpu.cores = cores;
     }
     Ok(gpus)
 }
 
-/// The first `count` of the GPUs that `nvidia-smi` lists, or of those that are `visible`.
+/// The first `count` of the visible GPUs, or of all that `nvidia-smi` lists if `visible` is not set.
 fn choose(listed: &str, visible: Option<&str>, count: usize) -> Result<Vec<Gpu>, Usage> {
     let rows: Vec<[&str; 3]> = listed
         .lines()
@@ -84,15 +86,17 @@ fn choose(listed: &str, visible: Option<&str>, count: usize) -> Result<Vec<Gpu>,
         let named = |[index, uuid, _]: &&[&str; 3]| {
             *index == name || !name.is_empty() && uuid.starts_with(name)
         };
-        // With eight digits of the domain, where the system has four.
-        let bus = rows.iter().find(named).map(|[_, _, bus]| bus.to_lowercase())?;
-        let bus = bus.get(bus.len().saturating_sub(12)..).unwrap_or_default().to_owned();
-        Some(Gpu { name: name.to_owned(), bus, cores: None })
+        // `nvidia-smi` prints eight digits of the PCI domain, sysfs has four.
+        let pci_bus_id =
+            rows.iter().find(named).map(|[_, _, pci_bus_id]| pci_bus_id.to_lowercase())?;
+        let pci_bus_id =
+            pci_bus_id.get(pci_bus_id.len().saturating_sub(12)..).unwrap_or_default().to_owned();
+        Some(Gpu { name: name.to_owned(), pci_bus_id, cores: None })
     };
     let mut gpus = Vec::new();
     match visible {
         None => gpus.extend(rows.iter().filter_map(|[index, ..]| gpu(index))),
-        // As CUDA does: what stands behind one that is not there does not count.
+        // As CUDA does: an invalid entry hides all after it.
         Some(list) => gpus.extend(list.split(',').map_while(|name| gpu(name.trim()))),
     }
     if gpus.len() < count {
@@ -103,33 +107,32 @@ fn choose(listed: &str, visible: Option<&str>, count: usize) -> Result<Vec<Gpu>,
     Ok(gpus)
 }
 
-/// The memory node that a device is next to, where the system knows.
-fn node(devices: &Path, bus: &str) -> Option<usize> {
-    std::fs::read_to_string(devices.join(bus).join("numa_node")).ok()?.trim().parse().ok()
+/// The NUMA node of a device, if the system knows it.
+fn numa_node(devices: &Path, pci_bus_id: &str) -> Option<usize> {
+    std::fs::read_to_string(devices.join(pci_bus_id).join("numa_node")).ok()?.trim().parse().ok()
 }
 
-/// Where the ranks of this machine meet.
-pub(super) fn meeting() -> anyhow::Result<[(&'static str, String); 3]> {
-    Ok(Meeting::variables_here()?)
+/// Environment variables of the rendezvous for ranks of this machine.
+pub(super) fn rendezvous_env() -> anyhow::Result<[(&'static str, String); 3]> {
+    Ok(Rendezvous::local_variables()?)
 }
 
-/// Comes together with the other ranks of GPUs. Where each sees all GPUs of its machine, as `torchrun` has it, it takes
-/// that of its own number there.
+/// Joins the other GPU ranks over NCCL.
 #[cfg(feature = "cuda")]
 pub(super) fn join(
-    place: &embodied_r_dist::Place,
-    options: &embodied_r_dist::Options,
+    rank_info: &embodied_r_dist::RankInfo,
+    options: &embodied_r_dist::CommunicatorOptions,
 ) -> anyhow::Result<embodied_r_dist::Communicator> {
     let lookup = |name: &str| std::env::var(name).ok();
-    let meeting = Meeting::from_env(lookup).map_err(|error| Usage(error.to_string()))?;
-    Ok(embodied_r_dist::Communicator::nccl(place, &meeting, ordinal(place), options)?)
+    let rendezvous = Rendezvous::from_env(lookup).map_err(|error| Usage(error.to_string()))?;
+    Ok(embodied_r_dist::Communicator::nccl(rank_info, &rendezvous, ordinal(rank_info), options)?)
 }
 
-/// Which of the GPUs that CUDA shows is this rank's: the only one, or that of its own number on its machine.
+/// The CUDA ordinal of this rank's GPU: 0 if only one is visible, the local rank if all are, as under `torchrun`.
 #[cfg(feature = "cuda")]
-pub(super) fn ordinal(place: &embodied_r_dist::Place) -> usize {
-    let visible = std::env::var(VISIBLE).ok().map(|list| list.split(',').count());
-    if visible == Some(1) { 0 } else { place.local_rank }
+pub(super) fn ordinal(rank_info: &embodied_r_dist::RankInfo) -> usize {
+    let visible = std::env::var(VISIBLE_DEVICES_ENV).ok().map(|list| list.split(',').count());
+    if visible == Some(1) { 0 } else { rank_info.local_rank }
 }
 
 #[cfg(test)]
@@ -140,34 +143,37 @@ mod tests {
 
     fn names(visible: Option<&str>, count: usize) -> Result<Vec<String>, String> {
         let gpus = choose(LISTED, visible, count).map_err(|error| error.to_string())?;
-        Ok(gpus.into_iter().map(|gpu| format!("{} {}", gpu.name, gpu.bus)).collect())
+        Ok(gpus.into_iter().map(|gpu| format!("{} {}", gpu.name, gpu.pci_bus_id)).collect())
     }
 
     #[test]
-    fn the_first_of_those_that_may_be_used_are_taken() {
+    fn the_first_visible_gpus_are_used() {
         assert_eq!(names(None, 2).unwrap(), ["0 0000:07:00.0", "1 0000:0f:00.0"]);
         assert_eq!(names(Some("2,GPU-bb"), 2).unwrap(), ["2 0000:47:00.0", "GPU-bb 0000:0f:00.0"]);
     }
 
     #[test]
-    fn fewer_than_asked_for_are_refused() {
+    fn more_gpus_than_available_are_refused() {
         assert_eq!(names(None, 4).unwrap_err(), "`--gpus` is 4, but there are 3 in this machine");
-        let told = "`--gpus` is 2, but there are 1 in `CUDA_VISIBLE_DEVICES`";
-        // CUDA stops at the first that is not there.
-        assert_eq!(names(Some("1,7,2"), 2).unwrap_err(), told);
+        let message = "`--gpus` is 2, but there are 1 in `CUDA_VISIBLE_DEVICES`";
+        // CUDA stops at the first invalid entry.
+        assert_eq!(names(Some("1,7,2"), 2).unwrap_err(), message);
         assert_eq!(
             names(Some(""), 1).unwrap_err(),
-            told.replace('2', "1").replace("are 1", "are 0")
+            message.replace('2', "1").replace("are 1", "are 0")
         );
     }
 
     #[test]
-    fn a_device_knows_its_memory_node() {
+    fn the_numa_node_of_a_device_is_read_from_sysfs() {
         let dir = tempfile::tempdir().unwrap();
-        for (bus, node) in [("a", "1\n"), ("b", "-1\n")] {
-            std::fs::create_dir(dir.path().join(bus)).unwrap();
-            std::fs::write(dir.path().join(bus).join("numa_node"), node).unwrap();
+        for (pci_bus_id, numa_node) in [("a", "1\n"), ("b", "-1\n")] {
+            std::fs::create_dir(dir.path().join(pci_bus_id)).unwrap();
+            std::fs::write(dir.path().join(pci_bus_id).join("numa_node"), numa_node).unwrap();
         }
-        assert_eq!(["a", "b", "c"].map(|bus| node(dir.path(), bus)), [Some(1), None, None]);
+        assert_eq!(
+            ["a", "b", "c"].map(|pci_bus_id| numa_node(dir.path(), pci_bus_id)),
+            [Some(1), None, None]
+        );
     }
 }

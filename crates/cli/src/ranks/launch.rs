@@ -1,4 +1,4 @@
-//! Starting this program again, as the ranks of a job.
+//! Launching this program again as the ranks of a job, with restarts.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -11,52 +11,52 @@ use anyhow::Context as _;
 use signal_hook::consts::SIGUSR2;
 
 use super::lines::Source;
-use super::restart::{self, Next, Restarts};
-use super::running::{Ears, End, Start, run};
-use super::{LAUNCHER, SELF, gpus, who_started};
+use super::processes::{JobOutcome, LaunchSignals, ProcessSpec, run};
+use super::restart::{self, RestartBudget, RestartDecision};
+use super::{LAUNCHER_ENV, MPIRUN, gpus, launcher_id};
 use crate::exit::{self, Status};
 use crate::interrupt::on_interrupt;
 
-/// Set once a rank has told that it ended the job: a process has one, however many jobs it starts.
+/// Set once a rank has signalled that it aborted the job. One per process, even if it runs several jobs.
 static FAILED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// How the ranks are started.
-pub(super) enum Way<'a> {
-    /// By MPI's launcher, here or on the machines of a file.
+/// How the ranks are launched.
+pub(super) enum LaunchMethod<'a> {
+    /// With `mpirun`, here or on the machines of a hostfile.
     Mpi { ranks: usize, hostfile: Option<&'a Path> },
-    /// One process for each of these devices.
+    /// One process per GPU.
     Gpus(Vec<gpus::Gpu>),
-    /// One process that can be started again.
-    One,
+    /// A single process, so that it can be restarted.
+    Single,
 }
 
-/// Starts the ranks with the arguments that this process has, and again after a failure as often as the user wants.
+/// Launches the ranks with this process's arguments, and relaunches them after a failure up to `most_restarts` times.
 ///
 /// # Errors
-/// They cannot be started; the folder of the run cannot be told.
+/// They cannot be started, or the run's folder cannot be resolved.
 pub(super) fn launch(
-    way: &Way<'_>,
+    method: &LaunchMethod<'_>,
     most_restarts: u32,
     folder: impl Fn() -> anyhow::Result<PathBuf>,
 ) -> anyhow::Result<Status> {
-    // Wrong settings are told before anything is started.
+    // Reports invalid settings before anything is started.
     let folder = (most_restarts > 0).then(folder).transpose()?;
     let stop = on_interrupt("stopping all ranks after a checkpoint")?;
     let failed = Arc::clone(FAILED.get_or_init(Arc::default));
     signal_hook::flag::register(SIGUSR2, Arc::clone(&failed))
         .context("cannot listen to signals")?;
-    let ears = Ears { stop, failed };
-    let typed: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let (mut words, mut restarts) = (typed.clone(), Restarts::new(most_restarts));
+    let signals = LaunchSignals { stop, failed };
+    let original_args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let (mut args, mut restarts) = (original_args.clone(), RestartBudget::new(most_restarts));
     loop {
-        let end = run(starts(way, &words)?, &ears).map_err(explain)?;
+        let end = run(process_specs(method, &args)?, &signals).map_err(explain)?;
         let status = match end {
-            End::Done => return Ok(Status::Done),
-            End::Wrong => return Ok(Status::Wrong),
-            End::Failed => Status::Partial,
+            JobOutcome::Done => return Ok(Status::Done),
+            JobOutcome::UsageError => return Ok(Status::UsageError),
+            JobOutcome::Failed => Status::Partial,
         };
         let Some(folder) = &folder else { return Ok(status) };
-        if ears.stop.load(Ordering::Relaxed) {
+        if signals.stop.load(Ordering::Relaxed) {
             return Ok(status);
         }
         let step = restart::last_step(folder);
@@ -65,72 +65,70 @@ pub(super) fn launch(
             None => "the beginning".to_owned(),
         };
         match restarts.after_failure(step) {
-            Next::Again { number } => {
+            RestartDecision::Restart { number } => {
                 eprintln!(
-                    "the run failed and goes on from {from}: restart {number} of {most_restarts}"
+                    "the run failed; restarting from {from} (restart {number} of {most_restarts})"
                 );
-                // One that was to go on from elsewhere does so until it has a checkpoint of its own.
-                if step.is_some() || !restart::resumes(&typed) {
-                    words = restart::resuming(&typed);
+                // A run that resumes from elsewhere does so again until it has a checkpoint of its own.
+                if step.is_some() || !restart::has_resume(&original_args) {
+                    args = restart::with_auto_resume(&original_args);
                 }
             }
-            Next::NoProgress => {
-                eprintln!(
-                    "the run failed again and got no further than {from}: it is not started again"
-                );
+            RestartDecision::NoProgress => {
+                eprintln!("the run failed again without progress since {from}; not restarting");
                 return Ok(status);
             }
-            Next::Spent => {
-                eprintln!("the run failed after {most_restarts} restarts; it got to {from}");
+            RestartDecision::Exhausted => {
+                eprintln!("the run failed after {most_restarts} restarts; it reached {from}");
                 return Ok(status);
             }
         }
     }
 }
 
-fn starts(way: &Way<'_>, words: &[OsString]) -> anyhow::Result<Vec<Start>> {
-    let program = std::env::current_exe().context("cannot tell this program's own place")?;
+fn process_specs(method: &LaunchMethod<'_>, args: &[OsString]) -> anyhow::Result<Vec<ProcessSpec>> {
+    let program = std::env::current_exe().context("cannot locate this program's executable")?;
     let own = || {
         let mut command = Command::new(&program);
-        command.args(words).env(SELF, who_started());
+        command.args(args).env(LAUNCHER_ENV, launcher_id());
         command
     };
-    match way {
-        Way::Mpi { ranks, hostfile } => {
+    match method {
+        LaunchMethod::Mpi { ranks, hostfile } => {
             let mut command = mpirun(*ranks, *hostfile);
-            command.arg(&program).args(words);
-            Ok(vec![Start { command, prints: Some(Source::Tagged) }])
+            command.arg(&program).args(args);
+            Ok(vec![ProcessSpec { command, source: Some(Source::Tagged) }])
         }
-        Way::One => {
+        LaunchMethod::Single => {
             let mut command = own();
-            command.envs(place_among(0, 1));
-            Ok(vec![Start { command, prints: None }])
+            command.envs(torchrun_env(0, 1));
+            Ok(vec![ProcessSpec { command, source: None }])
         }
-        Way::Gpus(gpus) => {
-            let meeting = gpus::meeting()?;
-            let starts = gpus.iter().enumerate().map(|(rank, gpu)| {
+        LaunchMethod::Gpus(gpus) => {
+            let rendezvous = gpus::rendezvous_env()?;
+            let process_specs = gpus.iter().enumerate().map(|(rank, gpu)| {
                 let mut command = own();
-                command.envs(place_among(rank, gpus.len()));
-                command.envs(meeting.clone()).envs(gpu.variables());
-                Start { command, prints: Some(Source::Rank(rank)) }
+                command.envs(torchrun_env(rank, gpus.len()));
+                command.envs(rendezvous.clone()).envs(gpu.env());
+                ProcessSpec { command, source: Some(Source::Rank(rank)) }
             });
-            Ok(starts.collect())
+            Ok(process_specs.collect())
         }
     }
 }
 
-/// The variables of `torchrun` for one of the ranks of this machine.
-fn place_among(rank: usize, ranks: usize) -> [(&'static str, String); 4] {
+/// The environment that `torchrun` sets for a rank of a single machine.
+fn torchrun_env(rank: usize, ranks: usize) -> [(&'static str, String); 4] {
     [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", ranks), ("LOCAL_WORLD_SIZE", ranks)]
         .map(|(name, number)| (name, number.to_string()))
 }
 
 fn mpirun(ranks: usize, hostfile: Option<&Path>) -> Command {
-    let mut command = Command::new(LAUNCHER);
+    let mut command = Command::new(MPIRUN);
     command.args(["-n", &ranks.to_string(), "--bind-to", "none", "--tag-output", "--quiet"]);
     match hostfile {
         Some(file) => {
-            let variables = ["-x", SELF, "-x", "EMBODIED_R_LOG"];
+            let variables = ["-x", LAUNCHER_ENV, "-x", "EMBODIED_R_LOG"];
             command.arg("--hostfile").arg(file).args(["--map-by", "slot"]).args(&variables[..2]);
             if std::env::var_os(variables[3]).is_some() {
                 command.args(&variables[2..]);
@@ -139,10 +137,10 @@ fn mpirun(ranks: usize, hostfile: Option<&Path>) -> Command {
         None => drop(command.arg("--oversubscribe")),
     }
     if rustix::process::geteuid().is_root() {
-        // In a container there is nobody else.
+        // In a container, root is often the only user.
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     }
-    command.env(SELF, who_started());
+    command.env(LAUNCHER_ENV, launcher_id());
     command
 }
 
@@ -150,8 +148,8 @@ fn explain(error: anyhow::Error) -> anyhow::Error {
     let missing = error.downcast_ref::<std::io::Error>();
     match missing.map(std::io::Error::kind) {
         Some(ErrorKind::NotFound) => exit::hint(
-            format!("there is no `{LAUNCHER}`, which starts the ranks"),
-            "on Debian and Ubuntu, `apt-get install openmpi-bin` brings it",
+            format!("`{MPIRUN}`, which launches the ranks, was not found"),
+            "install Open MPI (Debian, Ubuntu: `apt-get install openmpi-bin`)",
         ),
         _ => error.context("cannot start the ranks"),
     }

@@ -1,14 +1,14 @@
-//! What ranks print, line by line behind their numbers.
+//! Copies the ranks' output line by line, prefixed with the rank.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Write};
 
-/// Whether what is printed is for a person at a terminal.
+/// How the prefix is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Colour {
     Plain,
     Coloured,
-    /// Without a rank in front, for a program.
+    /// No prefix, for output that programs read.
     Bare,
 }
 
@@ -19,7 +19,7 @@ impl Colour {
         if wanted && stream.is_terminal() { Self::Coloured } else { Self::Plain }
     }
 
-    /// `rank` in front of a line: six colours take turns.
+    /// The prefix of `rank`, in one of six colours.
     fn prefix(self, rank: &str) -> String {
         let colour = 31 + rank.bytes().fold(0, |sum, byte| (10 * sum + u32::from(byte)) % 6);
         match self {
@@ -30,16 +30,16 @@ impl Colour {
     }
 }
 
-/// Whose lines come through a pipe.
+/// The source of a pipe's lines.
 #[derive(Debug, Clone)]
 pub(super) enum Source {
-    /// One rank's.
+    /// One rank.
     Rank(usize),
-    /// Those of all ranks, as `mpirun --tag-output` marks them, and its own.
+    /// All ranks, tagged by `mpirun --tag-output`, and `mpirun` itself.
     Tagged,
 }
 
-/// Copies lines until the end, each at once and as a whole.
+/// Copies lines until end of file, each in one write.
 pub(super) fn copy(
     mut from: impl BufRead,
     mut to: impl Write,
@@ -47,8 +47,8 @@ pub(super) fn copy(
     colour: Colour,
 ) -> io::Result<()> {
     let mut line = Vec::new();
-    // What each has printed of a line that is not whole yet.
-    let mut begun: BTreeMap<Option<String>, Vec<u8>> = BTreeMap::new();
+    // Incomplete line of each rank.
+    let mut incomplete: BTreeMap<Option<String>, Vec<u8>> = BTreeMap::new();
     loop {
         line.clear();
         if from.read_until(b'\n', &mut line)? == 0 {
@@ -59,14 +59,14 @@ pub(super) fn copy(
             Source::Tagged => untag(&line),
         };
         for (rank, piece) in pieces {
-            let whole = begun.entry(rank.clone()).or_default();
+            let whole = incomplete.entry(rank.clone()).or_default();
             whole.extend_from_slice(piece);
             if whole.ends_with(b"\n") {
                 show(&mut to, rank.as_deref(), &std::mem::take(whole), colour)?;
             }
         }
     }
-    let left = begun.into_iter().filter(|(_, text)| !text.is_empty());
+    let left = incomplete.into_iter().filter(|(_, text)| !text.is_empty());
     for (rank, text) in left {
         show(&mut to, rank.as_deref(), &text, colour)?;
     }
@@ -79,8 +79,8 @@ fn show(to: &mut impl Write, rank: Option<&str>, text: &[u8], colour: Colour) ->
     to.flush()
 }
 
-/// The pieces of a line, by rank. `mpirun` writes `[1,2]<stderr>:` before each piece that rank 2 has printed at once, in
-/// the middle of lines too; what stands before the first mark is its own.
+/// The pieces of a line, by rank. `mpirun` writes `[1,2]<stderr>:` before each piece that rank 2 wrote, even in the
+/// middle of a line; text before the first tag is its own.
 fn untag(line: &[u8]) -> Vec<(Option<String>, &[u8])> {
     let (mut pieces, mut rank, mut from, mut at) = (Vec::new(), None, 0, 0);
     while at < line.len() {
@@ -98,7 +98,7 @@ fn untag(line: &[u8]) -> Vec<(Option<String>, &[u8])> {
     pieces
 }
 
-/// The rank of a mark at the beginning of `text`, and the mark's length.
+/// The rank of a tag at the start of `text`, and the tag's length.
 fn tag(text: &[u8]) -> Option<(String, usize)> {
     let end = text.iter().take(48).position(|&byte| byte == b':')?;
     let tag = std::str::from_utf8(&text[..end]).ok()?;
@@ -120,27 +120,27 @@ mod tests {
     }
 
     #[test]
-    fn a_rank_stands_before_each_of_its_lines() {
+    fn every_line_is_prefixed_with_its_rank() {
         assert_eq!(shown("a: b\nc", &Source::Rank(7), Colour::Plain), "[7] a: b\n[7] c");
         assert_eq!(shown("{}\n", &Source::Rank(0), Colour::Bare), "{}\n");
     }
 
     #[test]
-    fn marks_of_mpirun_become_ranks_and_its_own_words_stay() {
+    fn tags_of_mpirun_become_prefixes_and_its_own_lines_stay() {
         let text = "[1,0]<stdout>:x\n[1,11]<stderr>:b\nmpirun: no\n[a,1]<stdout>:c\n";
         let expected = "[0] x\n[11] b\nmpirun: no\n[a,1]<stdout>:c\n";
         assert_eq!(shown(text, &Source::Tagged, Colour::Plain), expected);
     }
 
     #[test]
-    fn a_line_that_comes_in_pieces_is_shown_once_it_is_whole() {
+    fn a_line_in_pieces_is_shown_once_it_is_complete() {
         let text = "[1,0]<stderr>:error: [1,1]<stderr>:a\n[1,0]<stderr>:no\n[1,1]<stderr>:b";
         let expected = "[1] a\n[0] error: no\n[1] b";
         assert_eq!(shown(text, &Source::Tagged, Colour::Plain), expected);
     }
 
     #[test]
-    fn neighbours_have_different_colours() {
+    fn adjacent_ranks_have_different_colours() {
         let first = shown("a\n", &Source::Rank(0), Colour::Coloured);
         let second = shown("a\n", &Source::Rank(1), Colour::Coloured);
         assert_eq!(first, "\u{1b}[31m[0]\u{1b}[0m a\n");

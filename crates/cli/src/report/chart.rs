@@ -11,18 +11,18 @@ pub(super) const RIGHT: f64 = 52.0;
 pub(super) const TOP: f64 = 22.0;
 pub(super) const BOTTOM: f64 = 32.0;
 
-/// Most points that are drawn; more are averaged in equal stretches.
+/// Maximum points drawn; longer curves are binned and averaged.
 pub(super) const POINTS: usize = 400;
-/// Most points that tell their value under the pointer.
+/// Maximum points with a tooltip.
 const TOOLTIPS: usize = 120;
 
-/// A value at a step; `None` where the step has none.
+/// A step and its value, if it has one.
 pub(super) type Point = (f64, Option<f64>);
 
-/// How values are written, and what the vertical axis spans.
+/// The range of the vertical axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scale {
-    /// From 0 to 1, as in a share of completions.
+    /// From 0 to 1, for a fraction.
     Share,
     /// From 0 to the largest value.
     FromZero,
@@ -30,19 +30,19 @@ pub(super) enum Scale {
     Free,
 }
 
-/// Where a stage of training begins.
+/// The first step of a training stage.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Mark {
     pub(super) step: f64,
     pub(super) label: String,
 }
 
-/// One curve in its frame.
+/// One curve with its axes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Chart<'a> {
-    /// What is drawn, for readers of the page who do not see it.
+    /// Accessible label.
     pub(super) title: &'a str,
-    /// CSS class that gives the curve its colour.
+    /// CSS class with the curve's colour.
     pub(super) class: &'a str,
     pub(super) scale: Scale,
     /// Value of each step, in order.
@@ -52,14 +52,14 @@ pub(super) struct Chart<'a> {
     pub(super) marks: &'a [Mark],
 }
 
-/// Where data lie on the picture.
+/// Maps data to SVG coordinates.
 pub(super) struct Frame {
     pub(super) x: (f64, f64),
     y: (f64, f64),
 }
 
 impl Frame {
-    /// A frame round all steps, as high as the axis's lines.
+    /// A frame that spans all steps and the ticks of the vertical axis.
     pub(super) fn spanning(steps: impl Iterator<Item = f64>, ticks: &[f64]) -> Self {
         let (low, high) = span(steps).unwrap_or((0.0, 1.0));
         let high = if high > low { high } else { low + 1.0 };
@@ -118,7 +118,7 @@ impl Chart<'_> {
         svg
     }
 
-    /// Every second stage is shaded; each bears its label at the top.
+    /// Shades every second stage and labels each at the top.
     fn stages(&self, frame: &Frame, svg: &mut String) {
         for (index, mark) in self.marks.iter().enumerate() {
             let from = frame.x(mark.step.clamp(frame.x.0, frame.x.1));
@@ -147,7 +147,7 @@ impl Chart<'_> {
         }
     }
 
-    /// A dot at the curve's end, with its value beside it.
+    /// A dot at the curve's end, labelled with its value.
     fn last_value(&self, frame: &Frame, svg: &mut String) {
         let last = self.smooth.iter().rev().find_map(|&(step, value)| Some((step, value?)));
         let Some((step, value)) = last else { return };
@@ -162,7 +162,7 @@ impl Chart<'_> {
         );
     }
 
-    /// Invisible stretches that show step and value under the pointer.
+    /// Invisible rectangles whose tooltips show step and value.
     fn tooltips(&self, frame: &Frame, svg: &mut String) {
         let points = thin(self.smooth, TOOLTIPS);
         let width = (WIDTH - LEFT - RIGHT) / points.len().max(1) as f64;
@@ -209,7 +209,7 @@ pub(super) fn axes(frame: &Frame, ticks: &[f64], svg: &mut String) {
 }
 
 impl Scale {
-    /// Values of the axis's lines, the first and the last of which bound it.
+    /// Ticks of the axis, including both ends.
     pub(super) fn ticks(self, range: Option<(f64, f64)>) -> Vec<f64> {
         let (low, high) = range.unwrap_or((0.0, 1.0));
         match self {
@@ -220,7 +220,7 @@ impl Scale {
     }
 }
 
-/// Round numbers from at most `low` to at least `high`, about `count` steps apart.
+/// About `count` round intervals from at most `low` to at least `high`.
 fn nice_ticks(low: f64, high: f64, count: u32) -> Vec<f64> {
     let spread = if high > low { high - low } else { low.abs().max(1.0) * 0.1 };
     let rough = spread / f64::from(count);
@@ -235,7 +235,7 @@ fn nice_ticks(low: f64, high: f64, count: u32) -> Vec<f64> {
     (first..=last).map(|index| index as f64 * step).collect()
 }
 
-/// Smallest and largest value, if there is any.
+/// Minimum and maximum; `None` without values.
 pub(super) fn span(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     values.fold(None, |span, value| match span {
         None => Some((value, value)),
@@ -243,7 +243,7 @@ pub(super) fn span(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     })
 }
 
-/// At most `most` points: means over equal stretches of the curve.
+/// Downsamples to at most `most` points by averaging equal bins.
 pub(super) fn thin(points: &[Point], most: usize) -> Vec<Point> {
     let stretch = points.len().div_ceil(most).max(1);
     if stretch == 1 {
@@ -258,7 +258,7 @@ pub(super) fn thin(points: &[Point], most: usize) -> Vec<Point> {
         .collect()
 }
 
-/// The mean of each point's neighbourhood of `window` points.
+/// The centred moving average over `window` points.
 pub(super) fn smoothed(points: &[Point], window: usize) -> Vec<Point> {
     let reach = window / 2;
     (0..points.len())
@@ -271,13 +271,13 @@ pub(super) fn smoothed(points: &[Point], window: usize) -> Vec<Point> {
         .collect()
 }
 
-/// The mean; `None` of nothing.
+/// The mean; `None` without values.
 pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0u32), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / f64::from(count))
 }
 
-/// A number with about three digits that count.
+/// A number with about three significant digits.
 pub(super) fn number(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 {
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn smoothing_takes_the_mean_of_neighbours_and_leaves_gaps() {
+    fn smoothing_is_a_moving_average_and_preserves_gaps() {
         let points = [(0.0, Some(1.0)), (1.0, Some(3.0)), (2.0, None), (3.0, Some(5.0))];
         assert_eq!(
             smoothed(&points, 3),
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_curve_is_thinned_by_means() {
+    fn a_long_curve_is_downsampled_by_means() {
         let points: Vec<_> = (0..1000).map(|step| (f64::from(step), Some(1.0))).collect();
         let thinned = thin(&points, 400);
         assert_eq!(thinned.len(), 334);
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_without_points_is_still_a_picture() {
+    fn a_chart_without_points_is_valid() {
         let chart = Chart {
             title: "a < b",
             class: "x",

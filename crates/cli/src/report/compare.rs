@@ -1,5 +1,4 @@
-//! Several runs on one page: their curves in common frames, their last figures side by side, and the
-//! settings in which they differ.
+//! Comparison of several runs on one page: overlaid curves, final metrics side by side, and the settings that differ.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
@@ -18,15 +17,15 @@ struct Run {
     name: String,
     events: Events,
     settings: Vec<(String, String)>,
-    /// The run's result after training, where one is found.
+    /// The run's evaluation after training, if any.
     scores: Option<Scores>,
 }
 
-/// Settings that differ between any two runs and tell nothing.
+/// Settings that always differ between runs.
 const OWN: [&str; 1] = ["output"];
 
-/// Reads the runs and writes their page. `evals` are results as in
-/// [`Sources`](super::Sources); without any, each run's own last one is taken.
+/// Reads the runs and renders their page. `evals` are results as in
+/// [`Sources`](super::Sources); if empty, each run's own last one is used.
 pub(crate) fn page(
     folders: &[PathBuf],
     evals: &[String],
@@ -49,7 +48,7 @@ pub(crate) fn page(
         None => runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>().join(" · "),
     };
     let mut body = legend(&runs);
-    body.push_str(&figures(&runs));
+    body.push_str(&final_metrics(&runs));
     body.push_str(&charts(&runs));
     body.push_str(&match evals {
         [] => {
@@ -59,13 +58,12 @@ pub(crate) fn page(
         files => scores::section(&scores::read(files)?),
     });
     body.push_str(&differences(&runs));
-    let note = format!("{} runs beside each other", runs.len());
+    let note = format!("{} runs", runs.len());
     let skipped_lines = runs.iter().map(|run| run.events.skipped).sum();
-    Ok(Page { html: document(&title, "comparison of runs", &note, &body), skipped_lines })
+    Ok(Page { html: document(&title, "run comparison", &note, &body), skipped_lines })
 }
 
-/// What the runs are called: their folders' names, with so many of the folders above that no two are
-/// alike.
+/// Run names: their folders' names, with as many parent folders as make them unique.
 fn names(folders: &[PathBuf]) -> Vec<String> {
     let whole: Vec<PathBuf> = folders
         .iter()
@@ -84,7 +82,7 @@ fn tail(path: &Path, parts: usize) -> String {
     all[all.len().saturating_sub(parts)..].join("/")
 }
 
-/// Which colour is which run.
+/// The colour of each run.
 fn legend(runs: &[Run]) -> String {
     let mut html = String::from("<ul class=\"runs\">\n");
     for (index, run) in runs.iter().enumerate() {
@@ -95,41 +93,41 @@ fn legend(runs: &[Run]) -> String {
     html
 }
 
-/// A row of figures, one for each run that has it.
-type Figure = (&'static str, fn(&Events) -> Option<String>);
+/// A table row: its label and its value for a run.
+type MetricRow = (&'static str, fn(&Events) -> Option<String>);
 
-/// The mean over the last twentieth of a metric.
+/// The mean of a metric over the last 5 % of the steps.
 macro_rules! last {
     ($metric:expr) => {
         |events| ends(&events.series($metric)).map(|(_, last)| number(last))
     };
 }
 
-const FIGURES: [Figure; 16] = [
+const METRIC_ROWS: [MetricRow; 16] = [
     ("steps", |events| events.steps.keys().next_back().map(u64::to_string)),
     ("tokens", |events| events.last("num_tokens").map(count)),
-    ("time in steps", |events| {
+    ("training time", |events| {
         let seconds: f64 = events.series("step_time").iter().filter_map(|(_, value)| *value).sum();
         (seconds > 0.0).then(|| duration(seconds))
     }),
     ("reward", last!("reward")),
     ("accuracy reward", last!(ACCURACY)),
     ("format reward", last!(FORMAT)),
-    ("consistent among right answers", |events| {
-        ends(&curves::consistent_share(events)).map(|(_, last)| number(last))
+    ("consistency of correct answers", |events| {
+        ends(&curves::consistency_rate(events)).map(|(_, last)| number(last))
     }),
     ("completion length, tokens", last!(LENGTH)),
-    ("completions cut off", last!("completions/clipped_ratio")),
+    ("truncated completions", last!("completions/clipped_ratio")),
     ("loss", last!("loss")),
     ("KL to the reference", last!("kl")),
     ("entropy", last!("entropy")),
     ("gradient norm", last!("grad_norm")),
-    ("seconds a step", last!("step_time")),
+    ("step time, s", last!("step_time")),
     ("best validation accuracy", |events| best(events, "eval/accuracy", f64::max)),
-    ("least validation loss", |events| best(events, "eval/loss", f64::min)),
+    ("best validation loss", |events| best(events, "eval/loss", f64::min)),
 ];
 
-/// The best value of an evaluated metric, with its step.
+/// The best value of a validation metric, with its step.
 fn best(events: &Events, metric: &str, better: fn(f64, f64) -> f64) -> Option<String> {
     let points = events.evaluated(metric);
     let values = points.iter().filter_map(|&(step, value)| Some((step, value?)));
@@ -137,14 +135,14 @@ fn best(events: &Events, metric: &str, better: fn(f64, f64) -> f64) -> Option<St
     Some(format!("{} at step {}", number(value), number(step)))
 }
 
-fn figures(runs: &[Run]) -> String {
+fn final_metrics(runs: &[Run]) -> String {
     let mut html = String::from(
-        "<section>\n<h2>Last figures</h2>\n<p class=\"note\">Metrics are means over the last \
-         twentieth of the steps.</p>\n",
+        "<section>\n<h2>Final metrics</h2>\n<p class=\"note\">Means over the last 5 % of the \
+         steps.</p>\n",
     );
     html.push_str(&head("", runs));
-    for (label, figure) in FIGURES {
-        let cells: Vec<Option<String>> = runs.iter().map(|run| figure(&run.events)).collect();
+    for (label, value) in METRIC_ROWS {
+        let cells: Vec<Option<String>> = runs.iter().map(|run| value(&run.events)).collect();
         if cells.iter().any(Option::is_some) {
             row(label, cells.iter().map(Option::as_deref), &mut html);
         }
@@ -153,7 +151,7 @@ fn figures(runs: &[Run]) -> String {
     html
 }
 
-/// The beginning of a table with a column a run.
+/// The head of a table with one column per run.
 fn head(class: &str, runs: &[Run]) -> String {
     let mut html = format!("<div class=\"card scroll\"><table{class}>\n<thead><tr><th></th>");
     for (index, run) in runs.iter().enumerate() {
@@ -181,12 +179,12 @@ fn charts(runs: &[Run]) -> String {
     let plain = |title: &str, metric: &str, scale| {
         chart(runs, (title, metric), scale, |events| smooth(metric, events))
     };
-    let mut figure = vec![
+    let mut panels = vec![
         plain("Accuracy reward", ACCURACY, Scale::Share),
         plain("Format reward", FORMAT, Scale::Share),
         chart(
             runs,
-            ("Consistent among right answers", "consistency / accuracy"),
+            ("Consistency of correct answers", "consistency / accuracy"),
             Scale::Share,
             share,
         ),
@@ -196,23 +194,23 @@ fn charts(runs: &[Run]) -> String {
         ("Validation accuracy", "eval/accuracy", Scale::Share),
         ("Validation loss", "eval/loss", Scale::Free),
     ] {
-        figure.push(chart(runs, (title, metric), scale, |events| events.evaluated(metric)));
+        panels.push(chart(runs, (title, metric), scale, |events| events.evaluated(metric)));
     }
     for metric in other_rewards(runs) {
-        figure.push(plain("Reward", &metric, Scale::Free));
+        panels.push(plain("Reward", &metric, Scale::Free));
     }
     let more = curves::MORE.iter().map(|panel| plain(panel.title, panel.metric, panel.scale));
-    let charts: String = figure.into_iter().chain(more).flatten().collect();
+    let charts: String = panels.into_iter().chain(more).flatten().collect();
     if charts.is_empty() {
         return String::new();
     }
     format!(
-        "<section>\n<h2>Curves</h2>\n<p class=\"note\">Each run's mean over a twentieth of its \
+        "<section>\n<h2>Curves</h2>\n<p class=\"note\">Moving average over 5 % of each run's \
          steps.</p>\n<div class=\"grid\">\n{charts}</div>\n</section>\n"
     )
 }
 
-/// Means of rewards beside the three that have charts of their own.
+/// Mean rewards other than the three that have charts of their own.
 fn other_rewards(runs: &[Run]) -> BTreeSet<String> {
     let metrics = runs.iter().flat_map(|run| run.events.steps.values()).flat_map(|of| of.keys());
     let other = metrics.filter(|metric| {
@@ -223,7 +221,7 @@ fn other_rewards(runs: &[Run]) -> BTreeSet<String> {
     other.cloned().collect()
 }
 
-/// One metric of all runs; nothing where no run has it.
+/// One metric of all runs; `None` if no run has it.
 fn chart(
     runs: &[Run],
     (title, metric): (&str, &str),
@@ -246,7 +244,7 @@ fn chart(
     })
 }
 
-/// The settings in which not all runs are alike.
+/// The settings that differ between runs.
 fn differences(runs: &[Run]) -> String {
     let value = |run: &Run, name: &str| {
         let found = run.settings.iter().find(|(other, _)| other == name);
@@ -263,11 +261,11 @@ fn differences(runs: &[Run]) -> String {
     let differing: Vec<(&str, Vec<Option<String>>)> = differing.collect();
     let mut html = String::from("<section>\n<h2>Settings that differ</h2>\n");
     if differing.is_empty() {
-        let told = match names.is_empty() {
-            true => "None of the runs kept its settings.",
+        let note = match names.is_empty() {
+            true => "No run saved its settings.",
             false => "None: the runs have the same settings.",
         };
-        let _ = writeln!(html, "<p class=\"note\">{told}</p>\n</section>");
+        let _ = writeln!(html, "<p class=\"note\">{note}</p>\n</section>");
         return html;
     }
     html.push_str(&head(" class=\"settings\"", runs));
@@ -301,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_overlaid_with_their_figures_and_what_they_differ_in() {
+    fn runs_are_overlaid_with_their_metrics_and_differing_settings() {
         let dir = tempfile::tempdir().unwrap();
         let runs = [
             run(dir.path(), "a<1", &events(0.4), "beta = 0.0\nseed = 1\noutput = \"x\"\n"),
@@ -328,21 +326,21 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_one_name_are_told_apart_by_their_folders() {
+    fn runs_with_equal_names_are_distinguished_by_their_parent_folders() {
         let folders = ["/r/one/run", "/r/two/run"].map(PathBuf::from);
         assert_eq!(names(&folders), ["one/run", "two/run"]);
         assert_eq!(names(&["/r/a", "/s/b"].map(PathBuf::from)), ["a", "b"]);
     }
 
     #[test]
-    fn runs_of_the_same_settings_say_so() {
+    fn equal_settings_are_reported_as_such() {
         let dir = tempfile::tempdir().unwrap();
         let runs = ["a", "b"].map(|name| run(dir.path(), name, &events(0.5), "beta = 0.1\n"));
         assert!(page(&runs, &[], None).unwrap().html.contains("the runs have the same settings"));
     }
 
     #[test]
-    fn each_runs_result_after_training_stands_beside_the_others() {
+    fn the_evaluations_after_training_are_side_by_side() {
         let dir = tempfile::tempdir().unwrap();
         let runs = ["a", "b"].map(|name| run(dir.path(), name, &events(0.5), ""));
         for (run, before, after) in [(&runs[0], 10, 30), (&runs[1], 20, 40)] {

@@ -10,55 +10,55 @@ use super::chart::number;
 use super::html::escape;
 use super::samples::{self, Sample};
 
-/// Moments of the run that are shown: its start, its middle and its end.
-const MOMENTS: usize = 3;
-/// Completions that are shown of each.
-const EACH: usize = 4;
-/// Longest text that is shown, in characters.
-const LONGEST: usize = 6000;
-/// Numeric columns that are no rewards, and neither good nor poor.
+/// Steps shown: the first, the middle and the last one.
+const STEPS: usize = 3;
+/// Completions shown per step.
+const PER_STEP: usize = 4;
+/// Maximum characters of a text.
+const MAX_CHARS: usize = 6000;
+/// Numeric columns that are not 0-to-1 rewards, and so are not coloured.
 const NEUTRAL: [&str; 3] = ["length", "reward", "advantage"];
 
-/// What samples of a step are ordered by: the reward, or the sum of what is there.
-fn rank(sample: &Sample) -> f64 {
+/// The sort key of a step's samples: the reward, else the advantage, else the sum of all scores.
+fn sort_key(sample: &Sample) -> f64 {
     let known = sample.score("reward").or_else(|| sample.score("advantage"));
     known.unwrap_or_else(|| sample.scores.iter().map(|(_, value)| value).sum())
 }
 
-/// Reads completions of the run's start, middle and end; none where the run kept none.
+/// Reads completions of the run's first, middle and last step; empty if the run logged none.
 pub(super) fn read(run: &Path) -> anyhow::Result<Vec<Sample>> {
     let files = samples::files(run);
     let mut samples = Vec::new();
-    for path in spread(&files, MOMENTS) {
+    for path in evenly_spaced(&files, STEPS) {
         samples.extend(samples::read(path)?);
     }
     let steps: BTreeSet<_> = samples.iter().map(|sample| sample.step).collect();
     let steps: Vec<_> = steps.into_iter().collect();
     let mut chosen = Vec::new();
-    for step in spread(&steps, MOMENTS) {
+    for step in evenly_spaced(&steps, STEPS) {
         let mut of_step: Vec<_> = samples.iter().filter(|sample| sample.step == *step).collect();
-        of_step.sort_by(|a, b| rank(b).total_cmp(&rank(a)));
-        chosen.extend(spread(&of_step, EACH).into_iter().copied().cloned());
+        of_step.sort_by(|a, b| sort_key(b).total_cmp(&sort_key(a)));
+        chosen.extend(evenly_spaced(&of_step, PER_STEP).into_iter().copied().cloned());
     }
     Ok(chosen)
 }
 
-/// At most `count` items, the first and the last among them, evenly apart.
-fn spread<T>(items: &[T], count: usize) -> Vec<&T> {
+/// At most `count` evenly spaced items, including the first and the last.
+fn evenly_spaced<T>(items: &[T], count: usize) -> Vec<&T> {
     if items.len() <= count {
         return items.iter().collect();
     }
     (0..count).map(|index| &items[index * (items.len() - 1) / (count - 1)]).collect()
 }
 
-/// The samples as cards, moment by moment.
+/// The samples as cards, grouped by step.
 pub(super) fn section(samples: &[Sample]) -> String {
     if samples.is_empty() {
         return String::new();
     }
     let mut html = String::from(
-        "<section>\n<h2>Sample completions</h2>\n<p class=\"note\">From the best to the worst \
-         of a step, at the start, in the middle and at the end of the run.</p>\n",
+        "<section>\n<h2>Sample completions</h2>\n<p class=\"note\">Sorted from best to worst, at \
+         the start, middle and end of the run.</p>\n",
     );
     for of_step in samples.chunk_by(|a, b| a.step == b.step) {
         let _ = writeln!(
@@ -89,8 +89,9 @@ fn card(sample: &Sample, html: &mut String) {
     }
     html.push_str("</div>\n");
     let question = question_part(&sample.prompt);
-    let _ = writeln!(html, "<div class=\"question\">{}</div>", escape(&cut(question)));
-    let _ = writeln!(html, "<div class=\"output\">{}</div>", marked(&cut(&sample.completion)));
+    let _ = writeln!(html, "<div class=\"question\">{}</div>", escape(&truncated(question)));
+    let _ =
+        writeln!(html, "<div class=\"output\">{}</div>", marked(&truncated(&sample.completion)));
     for (reward, reason) in &sample.reasons {
         let (reward, reason) = (escape(reward), escape(reason));
         let _ = writeln!(html, "<div class=\"reason\">{reward}: {reason}</div>");
@@ -98,23 +99,23 @@ fn card(sample: &Sample, html: &mut String) {
     if question.len() < sample.prompt.len() {
         let _ = writeln!(
             html,
-            "<details><summary>whole prompt</summary><div class=\"question\">{}</div></details>",
-            escape(&cut(&sample.prompt))
+            "<details><summary>full prompt</summary><div class=\"question\">{}</div></details>",
+            escape(&truncated(&sample.prompt))
         );
     }
     html.push_str("</article>\n");
 }
 
-/// `text` without white space around it, its end replaced by a mark where it is very long.
-fn cut(text: &str) -> String {
+/// `text` trimmed, and truncated with an ellipsis if very long.
+fn truncated(text: &str) -> String {
     let text = text.trim();
-    match text.char_indices().nth(LONGEST) {
+    match text.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{} …", &text[..end]),
         None => text.to_owned(),
     }
 }
 
-/// Escaped text in which the think and answer tags stand out.
+/// Escaped text with highlighted think and answer tags.
 fn marked(text: &str) -> String {
     ["think", "/think", "answer", "/answer"].iter().fold(escape(text), |text, tag| {
         let tag = format!("&lt;{tag}&gt;");
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn start_middle_and_end_of_the_run_are_shown_from_best_to_worst() {
+    fn first_middle_and_last_step_are_shown_from_best_to_worst() {
         let run = tempfile::tempdir().unwrap();
         for step in 0..9i64 {
             let columns = vec![
@@ -152,19 +153,19 @@ mod tests {
         let samples = read(run.path()).unwrap();
         let steps: Vec<_> = samples.iter().map(|sample| sample.step).collect();
         assert_eq!(steps, [0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8]);
-        let rewards: Vec<_> = samples[..4].iter().map(rank).collect();
+        let rewards: Vec<_> = samples[..4].iter().map(sort_key).collect();
         assert_eq!(rewards, [7.0, 5.0, 3.0, 0.0]);
     }
 
     #[test]
-    fn a_run_without_completions_has_none() {
+    fn a_run_without_completions_has_no_section() {
         let run = tempfile::tempdir().unwrap();
         assert_eq!(read(run.path()).unwrap(), []);
         assert_eq!(section(&[]), "");
     }
 
     #[test]
-    fn markup_in_a_completion_is_shown_as_text_and_its_tags_stand_out() {
+    fn markup_in_a_completion_is_escaped_and_its_tags_are_highlighted() {
         let sample = Sample {
             step: 1,
             prompt: "<b>Question: x".to_owned(),
@@ -182,8 +183,8 @@ mod tests {
     }
 
     #[test]
-    fn very_long_text_is_cut_at_a_character() {
-        let text = "é".repeat(LONGEST + 1);
-        assert_eq!(cut(&text).chars().count(), LONGEST + 2);
+    fn very_long_text_is_truncated_at_a_character() {
+        let text = "é".repeat(MAX_CHARS + 1);
+        assert_eq!(truncated(&text).chars().count(), MAX_CHARS + 2);
     }
 }

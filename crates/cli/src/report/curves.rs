@@ -1,4 +1,4 @@
-//! The curves of the paper's training figure, and the others that a run logs.
+//! The curves of the paper's training figure, and the other metrics of a run.
 
 use std::fmt::Write as _;
 
@@ -28,23 +28,23 @@ const fn panel(
     Panel { title, metric, class, scale }
 }
 
-/// Charts beside the paper's figure.
+/// Charts that the paper's figure does not have.
 pub(super) const MORE: &[Panel] = &[
     panel("Loss", "loss", "other", Scale::Free),
     panel("Reward", "reward", "other", Scale::FromZero),
-    panel("Spread of the reward", "reward_std", "other", Scale::FromZero),
-    panel("Groups without a signal", "frac_reward_zero_std", "other", Scale::Share),
+    panel("Reward standard deviation", "reward_std", "other", Scale::FromZero),
+    panel("Zero-variance groups", "frac_reward_zero_std", "other", Scale::Share),
     panel("KL to the reference", "kl", "other", Scale::FromZero),
     panel("Entropy", "entropy", "other", Scale::FromZero),
     panel("Token accuracy", "mean_token_accuracy", "other", Scale::Share),
     panel("Gradient norm", "grad_norm", "other", Scale::FromZero),
     panel("Learning rate", "learning_rate", "other", Scale::FromZero),
-    panel("Completions cut off", "completions/clipped_ratio", "other", Scale::Share),
-    panel("Ratios clipped", "clip_ratio/region_mean", "other", Scale::FromZero),
-    panel("Seconds a step", "step_time", "other", Scale::FromZero),
+    panel("Truncated completions", "completions/clipped_ratio", "other", Scale::Share),
+    panel("Clip ratio", "clip_ratio/region_mean", "other", Scale::FromZero),
+    panel("Step time, s", "step_time", "other", Scale::FromZero),
 ];
 
-/// The section with every curve that the run has values for.
+/// The section with all curves of the run.
 pub(super) fn section(events: &Events) -> String {
     let window = (events.steps.len() / 20).max(1);
     let marks: Vec<_> = match events.stages.as_slice() {
@@ -57,7 +57,7 @@ pub(super) fn section(events: &Events) -> String {
             stages.iter().enumerate().map(mark).collect()
         }
     };
-    let figure = figure(events, window, &marks);
+    let paper_figure = paper_figure(events, window, &marks);
     let more: String = MORE
         .iter()
         .filter(|panel| events.has(panel.metric))
@@ -68,21 +68,21 @@ pub(super) fn section(events: &Events) -> String {
         })
         .collect();
     let more = validation(events, &marks) + &more;
-    if figure.is_empty() && more.is_empty() {
+    if paper_figure.is_empty() && more.is_empty() {
         return String::new();
     }
     let mut html = String::from("<section>\n<h2>Curves</h2>\n");
     if window > 1 {
         let _ = writeln!(
             html,
-            "<p class=\"note\">Thin: each step. Bold: the mean over {window} steps.</p>"
+            "<p class=\"note\">Thin: per step. Bold: moving average over {window} steps.</p>"
         );
     }
-    if figure.is_empty() {
+    if paper_figure.is_empty() {
         let _ = writeln!(html, "<div class=\"grid\">\n{more}</div>\n</section>");
         return html;
     }
-    let _ = writeln!(html, "<div class=\"grid\">\n{figure}</div>");
+    let _ = writeln!(html, "<div class=\"grid\">\n{paper_figure}</div>");
     html.push_str(&legend(events));
     if !more.is_empty() {
         let _ = writeln!(
@@ -95,8 +95,8 @@ pub(super) fn section(events: &Events) -> String {
     html
 }
 
-/// The four curves of the paper's figure, as far as the run has them.
-fn figure(events: &Events, window: usize, marks: &[Mark]) -> String {
+/// The four curves of the paper's figure, if the run has them.
+fn paper_figure(events: &Events, window: usize, marks: &[Mark]) -> String {
     let mut html = String::new();
     let plain = [
         panel("Accuracy reward", ACCURACY, "accuracy", Scale::Share),
@@ -108,11 +108,11 @@ fn figure(events: &Events, window: usize, marks: &[Mark]) -> String {
     }
     if events.has(ACCURACY) && events.has(CONSISTENCY) {
         let (consistency, accuracy) = (events.series(CONSISTENCY), events.series(ACCURACY));
-        let points = consistent_share(events);
-        // The ratio of means, as the mean of ratios gives steps with few right answers too much.
+        let points = consistency_rate(events);
+        // The ratio of means: a mean of ratios would overweight steps with few correct answers.
         let smooth = ratio(&smoothed(&consistency, window), &smoothed(&accuracy, window));
         let panel = panel(
-            "Consistent among right answers",
+            "Consistency of correct answers",
             "consistency / accuracy",
             "consistency",
             Scale::Share,
@@ -127,7 +127,7 @@ fn figure(events: &Events, window: usize, marks: &[Mark]) -> String {
     html
 }
 
-/// What the run measured on validation data, where it did so more than once.
+/// Validation metrics that were measured more than once.
 fn validation(events: &Events, marks: &[Mark]) -> String {
     let panels = [
         panel("Validation accuracy", "eval/accuracy", "accuracy", Scale::Share),
@@ -141,12 +141,12 @@ fn validation(events: &Events, marks: &[Mark]) -> String {
     panels.iter().filter_map(drawn).collect()
 }
 
-/// The share of right answers that follow from their reasoning, at each step.
-pub(super) fn consistent_share(events: &Events) -> Vec<Point> {
+/// The fraction of correct answers that follow from their reasoning, at each step.
+pub(super) fn consistency_rate(events: &Events) -> Vec<Point> {
     ratio(&events.series(CONSISTENCY), &events.series(ACCURACY))
 }
 
-/// `a / b` step by step; nothing where either is missing or `b` is 0.
+/// `a / b` at each step; `None` if either is missing or `b` is 0.
 pub(super) fn ratio(a: &[Point], b: &[Point]) -> Vec<Point> {
     let share = |a: Option<f64>, b: Option<f64>| match (a, b) {
         (Some(a), Some(b)) if b > 0.0 => Some(a / b),
@@ -166,7 +166,7 @@ fn drawn(panel: &Panel, points: &[Point], smooth: &[Point], marks: &[Mark]) -> S
     )
 }
 
-/// Which rewards count how much in each stage.
+/// The reward weights of each stage.
 fn legend(events: &Events) -> String {
     if events.stages.is_empty() {
         return String::new();
@@ -194,14 +194,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ratio_has_no_value_where_nothing_was_right() {
+    fn the_ratio_has_no_value_at_zero_accuracy() {
         let consistency = [(1.0, Some(0.25)), (2.0, Some(0.0)), (3.0, None)];
         let accuracy = [(1.0, Some(0.5)), (2.0, Some(0.0)), (3.0, Some(1.0))];
         assert_eq!(ratio(&consistency, &accuracy), [(1.0, Some(0.5)), (2.0, None), (3.0, None)]);
     }
 
     #[test]
-    fn a_run_without_rewards_shows_its_loss_at_once() {
+    fn the_loss_of_a_run_without_rewards_is_not_collapsed() {
         let mut events = Events::default();
         events.steps.entry(1).or_default().insert("loss".to_owned(), 2.0);
         let html = section(&events);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn stages_are_drawn_and_their_weights_told() {
+    fn stages_are_drawn_with_their_weights() {
         let mut events = Events::default();
         for step in 1..=2u64 {
             let metrics = events.steps.entry(step).or_default();

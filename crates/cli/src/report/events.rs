@@ -1,4 +1,4 @@
-//! A run's `events.jsonl`: the metrics of each step, and where stages begin.
+//! A run's `events.jsonl`: the metrics of each step, and the stages.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -10,26 +10,26 @@ use serde_json::{Map, Value};
 use super::chart::Point;
 use crate::exit::hint;
 
-/// The metrics of one step, by TRL's names.
+/// The metrics of one step, with TRL's names.
 pub(super) type Metrics = BTreeMap<String, f64>;
 
-/// Fields of an event that hold its metrics, in place of the event itself.
+/// Fields that may nest an event's metrics.
 const NESTED: [&str; 2] = ["metrics", "logs"];
 
-/// What the events of a run tell.
+/// The events of a run.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Events {
-    /// Metrics by step; what was logged again after a resume replaces what was there.
+    /// Metrics by step; a step logged again after a resume replaces the earlier one.
     pub(super) steps: BTreeMap<u64, Metrics>,
-    /// Metrics of the evaluations in the course of training, by the steps done before them.
+    /// Metrics of the evaluations during training, by steps done.
     pub(super) evaluations: BTreeMap<u64, Metrics>,
-    /// Stages in their order.
+    /// Stages in order.
     pub(super) stages: Vec<Stage>,
-    /// Lines that could not be understood, such as one cut short by a kill.
+    /// Lines that cannot be parsed, such as one truncated by a kill.
     pub(super) skipped: usize,
 }
 
-/// A stage of training, with the reward weights that hold in it.
+/// A stage of training with its reward weights.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Stage {
     pub(super) first_step: u64,
@@ -43,7 +43,7 @@ impl Events {
         let file = std::fs::File::open(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => hint(
                 format!("no `events.jsonl` in `{}`", run.display()),
-                "give the folder that `embodied-r train` or `sft` wrote its run to",
+                "give the output directory of `embodied-r train` or `sft`",
             ),
             _ => anyhow::Error::new(error).context(format!("cannot read `{}`", path.display())),
         })?;
@@ -81,7 +81,7 @@ impl Events {
         self.stages.push(Stage { first_step, weights });
     }
 
-    /// Where no event tells of stages, one begins where the weights of the rewards change.
+    /// Without stage events, infers stages from changes of the reward weights.
     fn find_stages(&mut self) {
         if !self.stages.is_empty() {
             return;
@@ -97,13 +97,13 @@ impl Events {
         }
     }
 
-    /// One metric's value at each step that has others, `None` where it is missing.
+    /// A metric's value at each step; `None` where it is missing.
     pub(super) fn series(&self, name: &str) -> Vec<Point> {
         let value = |(step, metrics): (&u64, &Metrics)| (*step as f64, metrics.get(name).copied());
         self.steps.iter().map(value).collect()
     }
 
-    /// One metric's value at each evaluation.
+    /// A metric's value at each evaluation.
     pub(super) fn evaluated(&self, name: &str) -> Vec<Point> {
         let value = |(step, metrics): (&u64, &Metrics)| (*step as f64, metrics.get(name).copied());
         self.evaluations.iter().map(value).collect()
@@ -120,7 +120,7 @@ impl Events {
     }
 }
 
-/// The weights that a step's metrics name, by reward.
+/// The reward weights among a step's metrics.
 fn weights(metrics: &Metrics) -> BTreeMap<String, f64> {
     let weight = |(name, value): (&String, &f64)| {
         let reward = name.strip_prefix("reward_weights/").or(name.strip_prefix("weights/"))?;
@@ -129,7 +129,7 @@ fn weights(metrics: &Metrics) -> BTreeMap<String, f64> {
     metrics.iter().filter_map(weight).collect()
 }
 
-/// Adds the finite numbers of `object`, those of inner objects as `outer/inner`.
+/// Adds the finite numbers of `object`; nested ones are named `outer/inner`.
 fn flatten(prefix: &str, object: &Map<String, Value>, metrics: &mut Metrics) {
     for (name, value) in object {
         let inner = match prefix {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_cut_short_is_skipped_and_counted() {
+    fn a_truncated_line_is_skipped_and_counted() {
         let events = read("{\"step\": 1, \"reward\": 1}\n{\"step\": 2, \"rew");
         assert_eq!((events.steps.len(), events.skipped), (1, 1));
     }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_begins_after_the_steps_that_its_event_counts() {
+    fn a_stage_starts_at_the_step_after_its_event() {
         let events = read(
             "{\"event\": \"stage\", \"step\": 0, \"stage\": 0, \"weights\": {\"format\": 0.7}}\n\
              {\"event\": \"step\", \"step\": 1, \"reward\": 1}\n\
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn without_such_events_a_stage_begins_where_the_weights_change() {
+    fn without_stage_events_a_stage_starts_where_the_weights_change() {
         let line = |step: u32, format: f64| {
             format!("{{\"step\": {step}, \"reward_weights/format\": {format}}}\n")
         };
@@ -205,14 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn an_evaluation_is_no_step() {
+    fn an_evaluation_is_not_a_step() {
         let events = read("{\"event\": \"eval\", \"step\": 0, \"eval/accuracy\": 0.4}\n");
         assert!(events.steps.is_empty());
         assert_eq!(events.evaluated("eval/accuracy"), [(0.0, Some(0.4))]);
     }
 
     #[test]
-    fn a_folder_that_is_no_run_is_an_error_with_advice() {
+    fn a_folder_without_events_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let error = Events::read(folder.path()).unwrap_err();
         assert!(error.to_string().contains("no `events.jsonl`"), "{error}");

@@ -1,6 +1,6 @@
-//! Text made safe for HTML.
+//! HTML escaping.
 
-/// `text` with the characters that mean something in HTML replaced, for content and attributes.
+/// Escapes `text` for content and attributes.
 pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len() + text.len() / 8);
     for character in text.chars() {
@@ -10,7 +10,7 @@ pub(crate) fn escape(text: &str) -> String {
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&#39;"),
-            // Control characters are not allowed in HTML, other than white space.
+            // HTML allows no control characters except white space.
             '\u{0}'..='\u{8}' | '\u{b}'..='\u{1f}' | '\u{7f}' => safe.push('\u{fffd}'),
             other => safe.push(other),
         }
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn markup_in_a_models_output_stays_text() {
+    fn markup_in_a_models_output_is_escaped() {
         assert_eq!(
             escape(r#"<script>alert("x" & 'y')</script>"#),
             "&lt;script&gt;alert(&quot;x&quot; &amp; &#39;y&#39;)&lt;/script&gt;"

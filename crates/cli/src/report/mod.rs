@@ -1,5 +1,4 @@
-//! A run as one HTML page that needs nothing else: curves, scores, completions, settings. Several runs
-//! are compared on one page.
+//! A run as one self-contained HTML page: curves, scores, completions, settings. Several runs are compared on one page.
 
 mod chart;
 pub(crate) mod compare;
@@ -22,28 +21,28 @@ use scores::Scores;
 
 const STYLE: &str = include_str!("style.css");
 
-/// Where the page's content comes from.
+/// The inputs of a page.
 #[derive(Debug)]
 pub(crate) struct Sources<'a> {
     /// Folder of the run, with its `events.jsonl`.
     pub(crate) run: &'a Path,
-    /// Results of `embodied-r eval` as `FILE` or `LABEL=FILE`, the first two as before and after;
-    /// those in the run's folder where this is empty.
+    /// Results of `embodied-r eval` as `FILE` or `LABEL=FILE`; the first two are before and after training.
+    /// If empty, those in the run's folder.
     pub(crate) evals: &'a [String],
-    /// Heading of the page; the folder's name where there is none.
+    /// Heading of the page; by default the folder's name.
     pub(crate) title: Option<&'a str>,
 }
 
-/// What was read, and what of it could not be.
+/// A rendered page.
 #[derive(Debug)]
 pub(crate) struct Page {
     /// The whole document.
     pub(crate) html: String,
-    /// Lines of `events.jsonl` that were passed over.
+    /// Lines of `events.jsonl` that could not be parsed.
     pub(crate) skipped_lines: usize,
 }
 
-/// Reads a run and writes its page.
+/// Reads a run and renders its page.
 pub(crate) fn page(sources: &Sources<'_>) -> anyhow::Result<Page> {
     let events = Events::read(sources.run)?;
     let scores = match sources.evals {
@@ -65,7 +64,7 @@ pub(crate) fn page(sources: &Sources<'_>) -> anyhow::Result<Page> {
     Ok(Page { html, skipped_lines: events.skipped })
 }
 
-/// A whole document: its heading, what it is, a line about it, and its sections.
+/// The HTML document: title, kind of page, a one-line summary, and the sections.
 fn document(title: &str, kind: &str, note: &str, body: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -102,7 +101,7 @@ fn summary(events: &Events) -> String {
     parts.join(" · ")
 }
 
-/// A large number with a letter for its size.
+/// A number with an SI suffix.
 fn count(value: f64) -> String {
     let sizes = [(1e9, "G"), (1e6, "M"), (1e3, "k")];
     match sizes.iter().find(|(size, _)| value >= *size) {
@@ -120,7 +119,7 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-/// The figures that matter most.
+/// The headline metrics.
 fn tiles(events: &Events, scores: &[Scores]) -> String {
     let mut html = String::from("<div class=\"tiles\">\n");
     match scores {
@@ -151,7 +150,7 @@ fn tiles(events: &Events, scores: &[Scores]) -> String {
             tile(label, &number(last), &format!("from {}", number(first)), &mut html);
         }
     }
-    if let Some((first, last)) = ends(&curves::consistent_share(events)) {
+    if let Some((first, last)) = ends(&curves::consistency_rate(events)) {
         let detail = format!("from {}", number(first));
         tile("consistency / accuracy", &number(last), &detail, &mut html);
     }
@@ -167,7 +166,7 @@ fn tile(label: &str, value: &str, detail: &str, html: &mut String) {
     );
 }
 
-/// Means over the first and the last twentieth of a curve.
+/// Means over the first and the last 5 % of a curve.
 fn ends(points: &[Point]) -> Option<(f64, f64)> {
     let values: Vec<_> = points.iter().filter_map(|(_, value)| *value).collect();
     let few = values.len().div_ceil(20);
@@ -180,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_needs_nothing_from_outside_and_shows_what_the_run_logged() {
+    fn the_page_is_self_contained_and_shows_the_logged_metrics() {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path().join("a<b");
         std::fs::create_dir(&run).unwrap();
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_a_curve_are_means_of_a_twentieth() {
+    fn the_ends_of_a_curve_are_means_over_five_percent() {
         let points: Vec<_> = (0..40).map(|step| (f64::from(step), Some(f64::from(step)))).collect();
         assert_eq!(ends(&points), Some((0.5, 38.5)));
         assert_eq!(ends(&[(0.0, None)]), None);
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_told_in_the_two_largest_units() {
+    fn durations_are_shown_in_the_two_largest_units() {
         assert_eq!([59.6, 3.0, 7322.0].map(duration), ["1 min 0 s", "3 s", "2 h 2 min"]);
     }
 }

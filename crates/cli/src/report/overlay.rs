@@ -1,4 +1,4 @@
-//! The curves of several runs in one frame, as inline SVG.
+//! The curves of several runs in one chart, as inline SVG.
 
 use std::fmt::Write as _;
 
@@ -6,31 +6,31 @@ use super::chart::{BOTTOM, Frame, HEIGHT, LEFT, POINTS, Point, RIGHT, Scale, TOP
 use super::chart::{axes, mean, number, span, thin};
 use super::html::escape;
 
-/// Colours that the style sheet has; further runs have the same ones, dashed.
+/// Colours in the style sheet; further runs reuse them with dashed lines.
 const COLORS: usize = 8;
-/// Stretches of the steps that tell their values under the pointer.
-const STRETCHES: usize = 60;
+/// Bins with a tooltip.
+const BINS: usize = 60;
 
 /// One run's curve.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Curve<'a> {
-    /// The run's place among all, which gives it its colour.
+    /// Index of the run, which selects its colour.
     pub(super) run: usize,
     pub(super) name: &'a str,
-    /// Values in the order of the steps.
+    /// Values in step order.
     pub(super) points: Vec<Point>,
 }
 
-/// Several curves in a frame.
+/// Several curves with common axes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Overlay<'a> {
-    /// What is drawn, for readers of the page who do not see it.
+    /// Accessible label.
     pub(super) title: &'a str,
     pub(super) scale: Scale,
     pub(super) curves: &'a [Curve<'a>],
 }
 
-/// The CSS classes that give a run its colour.
+/// The CSS classes with a run's colour.
 pub(super) fn class(run: usize) -> String {
     let dashed = if run >= COLORS { " dashed" } else { "" };
     format!("run-{}{dashed}", run % COLORS)
@@ -67,20 +67,20 @@ impl Overlay<'_> {
         svg
     }
 
-    /// Invisible stretches that show each run's mean in them under the pointer.
+    /// Invisible rectangles whose tooltips show each run's mean over a bin.
     fn tooltips(&self, frame: &Frame, svg: &mut String) {
         let (first, last) = frame.x;
-        let width = (last - first) / STRETCHES as f64;
-        for stretch in 0..STRETCHES {
-            let from = first + width * stretch as f64;
-            let to = if stretch + 1 == STRETCHES { f64::INFINITY } else { from + width };
-            let told = self.curves.iter().filter_map(|curve| {
+        let width = (last - first) / BINS as f64;
+        for bin in 0..BINS {
+            let from = first + width * bin as f64;
+            let to = if bin + 1 == BINS { f64::INFINITY } else { from + width };
+            let means = self.curves.iter().filter_map(|curve| {
                 let within = curve.points.iter().filter(|(step, _)| (from..to).contains(step));
                 let value = mean(within.filter_map(|(_, value)| *value))?;
                 Some(format!("{}: {}", escape(curve.name), number(value)))
             });
-            let told: Vec<String> = told.collect();
-            if told.is_empty() {
+            let means: Vec<String> = means.collect();
+            if means.is_empty() {
                 continue;
             }
             let _ = writeln!(
@@ -88,10 +88,10 @@ impl Overlay<'_> {
                 "<rect class=\"hit\" x=\"{:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{}\">\
                  <title>from step {}\n{}</title></rect>",
                 frame.x(from),
-                (WIDTH - LEFT - RIGHT) / STRETCHES as f64,
+                (WIDTH - LEFT - RIGHT) / BINS as f64,
                 HEIGHT - TOP - BOTTOM,
                 number(from.ceil()),
-                told.join("\n")
+                means.join("\n")
             );
         }
     }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_run_has_a_curve_of_its_own_colour_in_one_frame() {
+    fn every_run_has_a_curve_in_its_own_colour() {
         let curve = |run, name, high| Curve {
             run,
             name,
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_draw_is_still_a_picture() {
+    fn an_overlay_without_curves_is_valid() {
         let svg = Overlay { title: "t", scale: Scale::Free, curves: &[] }.svg();
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
     }

@@ -5,27 +5,27 @@ use std::path::{Path, PathBuf};
 use embodied_r_data::parquet::Table;
 use embodied_r_grpo::events::COMPLETIONS_FOLDER;
 
-/// Numeric columns that are no scores.
+/// Numeric columns that are not scores.
 const NO_SCORES: [&str; 2] = ["step", "question_id"];
-/// What the column of a reward's reasons ends in.
+/// Suffix of the column with a reward's reasons.
 const WHY: &str = "_why";
 
-/// One completion with what it earned.
+/// One completion with its scores.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Sample {
     pub(crate) step: u64,
     pub(crate) question_id: String,
     pub(crate) prompt: String,
     pub(crate) completion: String,
-    /// The right answer.
+    /// The correct answer.
     pub(crate) solution: String,
-    /// Why it ended: `stop` or `length`.
+    /// `stop` or `length`.
     pub(crate) finish_reason: String,
-    /// Every numeric column, by its name, in the file's order; what is null is left out.
+    /// The non-null numeric columns, in file order.
     pub(crate) scores: Vec<(String, f64)>,
-    /// Names of the rewards, in the file's order, also of those that this completion has no score of.
+    /// Names of all rewards, in file order, including those without a score for this completion.
     pub(crate) rewards: Vec<String>,
-    /// Why points were lost, by reward.
+    /// The reason for each reward below its maximum.
     pub(crate) reasons: Vec<(String, String)>,
 }
 
@@ -35,13 +35,13 @@ impl Sample {
         self.scores.iter().find(|(other, _)| other == name).map(|(_, value)| *value)
     }
 
-    /// Why points of the reward `name` were lost.
+    /// The reason for the reward `name`.
     pub(crate) fn reason(&self, name: &str) -> Option<&str> {
         self.reasons.iter().find(|(other, _)| other == name).map(|(_, reason)| reason.as_str())
     }
 }
 
-/// The files of a run's completions in the order of their steps; none where the run kept none.
+/// The completion files of a run in step order; empty if the run logged none.
 pub(crate) fn files(run: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(run.join(COMPLETIONS_FOLDER)).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries
@@ -52,7 +52,7 @@ pub(crate) fn files(run: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The step of a file of completions by its name, whose last part is a number.
+/// The step of a completion file, from the last part of its name.
 pub(crate) fn step_of(file: &Path) -> Option<u64> {
     let stem = file.file_stem()?.to_str()?;
     stem.rsplit('_').next()?.parse().ok()
@@ -96,7 +96,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Sample>> {
     Ok(completions.into_iter().enumerate().map(sample).collect())
 }
 
-/// What named columns hold in a row.
+/// The non-null cells of a row.
 fn of_row<T: Clone>(columns: &[(String, Vec<Option<T>>)], row: usize) -> Vec<(String, T)> {
     let cell = |(name, values): &(String, Vec<Option<T>>)| {
         values[row].clone().map(|value| (name.clone(), value))

@@ -1,4 +1,4 @@
-//! Results of `embodied-r eval` beside each other: before, after, and whatever else was measured.
+//! Results of `embodied-r eval` side by side: before training, after, and others.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use super::html::escape;
 /// One result file.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scores {
-    /// What the user calls it, or what its file tells.
+    /// The user's label, or a name derived from the file.
     pub(super) name: String,
-    pub(super) result: Outcome,
+    pub(super) result: EvalResult,
 }
 
-/// What the page needs of the JSON that `embodied-r eval --json` prints. Scores are from 0 to 100.
+/// The fields used from the output of `embodied-r eval --json`. Scores are from 0 to 100.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct Outcome {
+pub(super) struct EvalResult {
     #[serde(default)]
     pub(super) protocol: String,
     #[serde(default)]
@@ -37,7 +37,7 @@ pub(super) struct Category {
     pub(super) n: u64,
 }
 
-/// Reads the result files that the user names, as `FILE` or `LABEL=FILE`.
+/// Reads result files given as `FILE` or `LABEL=FILE`.
 pub(super) fn read(named: &[String]) -> anyhow::Result<Vec<Scores>> {
     let read = |named: &String| {
         let (label, path) = match named.split_once('=') {
@@ -47,7 +47,7 @@ pub(super) fn read(named: &[String]) -> anyhow::Result<Vec<Scores>> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read `{}`", path.display()))?;
         let result = serde_json::from_str(&text).with_context(|| {
-            format!("`{}` is not a result of `embodied-r eval`", path.display())
+            format!("cannot parse `{}` as scores of `embodied-r eval`", path.display())
         })?;
         let name = label.map_or_else(|| name(path, &result), str::to_owned);
         Ok(Scores { name, result })
@@ -55,8 +55,8 @@ pub(super) fn read(named: &[String]) -> anyhow::Result<Vec<Scores>> {
     named.iter().map(read).collect()
 }
 
-/// The result files in a run's folder, its `eval` folder and the folders in that, before first and
-/// after second.
+/// The result files in a run's folder, its `eval` folder and the folders in that, sorted by phase: before training
+/// first.
 pub(super) fn find(run: &Path) -> Vec<Scores> {
     let eval = run.join("eval");
     let inner = files(&eval).into_iter().filter(|path| path.is_dir());
@@ -66,12 +66,12 @@ pub(super) fn find(run: &Path) -> Vec<Scores> {
         .filter(|path| path.extension().is_some_and(|ending| ending == "json"))
         .filter_map(|path| {
             let text = std::fs::read_to_string(&path).ok()?;
-            let result: Outcome = serde_json::from_str(&text).ok()?;
+            let result: EvalResult = serde_json::from_str(&text).ok()?;
             let name = name(&path, &result);
             (!result.by_category.is_empty()).then_some(Scores { name, result })
         })
         .collect();
-    found.sort_by_key(|scores| (place(&scores.name), scores.name.clone()));
+    found.sort_by_key(|scores| (phase(&scores.name), scores.name.clone()));
     found
 }
 
@@ -80,16 +80,16 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-/// A run's result after training: the one that is named so, else the last of those there are.
+/// A run's result after training: the last one named so, else the last one.
 pub(super) fn last(run: &Path) -> Option<Scores> {
     let mut found = find(run);
-    let after = found.iter().rposition(|scores| place(&scores.name) == 1);
+    let after = found.iter().rposition(|scores| phase(&scores.name) == 1);
     let last = after.or_else(|| found.len().checked_sub(1))?;
     Some(found.swap_remove(last))
 }
 
-/// The order of time that names tell.
-fn place(name: &str) -> usize {
+/// The phase of an evaluation, from its name: 0 before training, 1 after, 2 unknown, 3 control.
+fn phase(name: &str) -> usize {
     let is = |words: &[&str]| words.iter().any(|word| name.contains(word));
     match () {
         () if is(&["shuffl", "random", "blind"]) => 3,
@@ -99,15 +99,15 @@ fn place(name: &str) -> usize {
     }
 }
 
-/// The file's name without its ending; its folder's where the file is named by the protocol.
-fn name(path: &Path, result: &Outcome) -> String {
+/// The file's stem, or its folder's name if the file is named after the protocol.
+fn name(path: &Path, result: &EvalResult) -> String {
     let stem = path.file_stem().unwrap_or_default();
     let folder = path.parent().and_then(Path::file_name);
     let name = if stem == result.protocol.as_str() { folder.unwrap_or(stem) } else { stem };
     name.to_string_lossy().into_owned()
 }
 
-/// The table, with the way from the first result to the second drawn for each category.
+/// The table, with the change from the first result to the second plotted for each category.
 pub(super) fn section(all: &[Scores]) -> String {
     let Some(first) = all.first() else {
         return String::new();
@@ -142,7 +142,7 @@ pub(super) fn section(all: &[Scores]) -> String {
     html
 }
 
-/// A table of results that do not follow each other, a column each.
+/// A table of independent results, one column each.
 pub(super) fn side_by_side(all: &[Scores]) -> String {
     let Some(first) = all.first() else {
         return String::new();
@@ -199,7 +199,7 @@ fn row(class: &str, name: &str, n: u64, cells: &[Option<f64>]) -> String {
             html.push_str(&change(cells[0], cells[1]));
         }
     }
-    let _ = writeln!(html, "<td class=\"plot\">{}</td></tr>", way(cells));
+    let _ = writeln!(html, "<td class=\"plot\">{}</td></tr>", change_plot(cells));
     html
 }
 
@@ -210,7 +210,7 @@ fn change(before: Option<f64>, after: Option<f64>) -> String {
     format!("<td class=\"{}\">{:+.1}</td>", direction(before, after), after - before)
 }
 
-/// The CSS class of a change, as it is shown: with one digit.
+/// The CSS class of a change after rounding to one decimal.
 pub(super) fn direction(before: f64, after: f64) -> &'static str {
     match after - before {
         change if change >= 0.05 => "up",
@@ -219,8 +219,8 @@ pub(super) fn direction(before: f64, after: f64) -> &'static str {
     }
 }
 
-/// A rail from 0 to 100 with the first score as a ring and the second as a dot.
-fn way(cells: &[Option<f64>]) -> String {
+/// A scale from 0 to 100 with the first score as a ring and the second as a dot.
+fn change_plot(cells: &[Option<f64>]) -> String {
     let mut svg = String::from(
         "<svg class=\"span\" aria-hidden=\"true\"><line class=\"rail\" x1=\"0\" x2=\"100%\" \
          y1=\"9\" y2=\"9\"/>",
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn results_are_found_in_the_order_of_time_and_other_json_is_left_alone() {
+    fn results_are_sorted_by_phase_and_other_json_is_ignored() {
         let run = tempfile::tempdir().unwrap();
         let eval = run.path().join("eval");
         std::fs::create_dir(&eval).unwrap();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_called_by_its_label_or_its_file_or_its_folder() {
+    fn a_result_is_named_after_its_label_or_its_file_or_its_folder() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str| {
             let path = folder.path().join(name);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_tells_the_change_of_each_category() {
+    fn the_table_shows_the_change_of_each_category() {
         let scores = |name: &str, overall| Scores {
             name: name.to_owned(),
             result: serde_json::from_str(&result(overall, "<b>")).unwrap(),
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_file_that_is_no_result_is_an_error_that_names_it() {
+    fn a_file_that_is_not_a_result_is_an_error_that_names_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.json");
         std::fs::write(&path, "{}").unwrap();

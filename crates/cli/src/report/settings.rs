@@ -1,4 +1,4 @@
-//! The settings that a run was made with, from the file that it or its last checkpoint keeps of them.
+//! The settings of a run, from its folder or its last checkpoint.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,7 +7,7 @@ use super::html::escape;
 
 const FILE: &str = "settings.toml";
 
-/// Settings by their dotted names; empty where the run kept none that can be read.
+/// Settings with their dotted names; empty if the run has no readable settings file.
 pub(super) fn read(run: &Path) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(run.join(FILE)).ok().or_else(|| of_checkpoint(run));
     let table = text.and_then(|text| text.parse::<toml::Table>().ok()).unwrap_or_default();
@@ -37,13 +37,13 @@ fn flatten(name: &str, value: &toml::Value, rows: &mut Vec<(String, String)>) {
             numbered.for_each(|(at, value)| flatten(&format!("{name}[{at}]"), value, rows));
         }
         toml::Value::String(text) => rows.push((name.to_owned(), text.clone())),
-        // Small numbers with an exponent, as people write them.
+        // Debug format: small numbers are written with an exponent.
         toml::Value::Float(number) => rows.push((name.to_owned(), format!("{number:?}"))),
         other => rows.push((name.to_owned(), other.to_string())),
     }
 }
 
-/// The settings as a table that opens at a click.
+/// The settings as a collapsed table.
 pub(super) fn section(rows: &[(String, String)]) -> String {
     if rows.is_empty() {
         return String::new();
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nested_settings_are_listed_by_their_dotted_names() {
+    fn nested_settings_are_listed_with_dotted_names() {
         let run = tempfile::tempdir().unwrap();
         std::fs::write(
             run.path().join("settings.toml"),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_may_be_the_last_checkpoints() {
+    fn settings_fall_back_to_the_last_checkpoint() {
         let run = tempfile::tempdir().unwrap();
         for step in [9, 10] {
             let checkpoint = run.path().join(format!("checkpoint-{step}"));

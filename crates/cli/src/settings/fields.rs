@@ -1,26 +1,26 @@
-//! The names of a struct's fields, asked of serde.
+//! The field names of a struct, from its `Deserialize` implementation.
 
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-/// The names of the fields of `T`, in their order; none if it is not a struct with named fields.
+/// The field names of `T` in declaration order; empty if it is not a struct with named fields.
 pub(super) fn of<T: DeserializeOwned>() -> &'static [&'static str] {
     let mut fields: &'static [&'static str] = &[];
-    // Nothing is read: the error comes once the fields are known.
-    let _ = T::deserialize(Asker(&mut fields));
+    // Deserialization fails as soon as the field names are known.
+    let _ = T::deserialize(FieldNames(&mut fields));
     fields
 }
 
-/// The known name that is nearest to `name`, if one is near.
+/// The known name with the smallest edit distance to `name`, if it is close enough to be a typo.
 pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let distance = |known: &str| strsim::damerau_levenshtein(&name.to_lowercase(), known);
     let nearest = known.iter().copied().min_by_key(|known| distance(known))?;
     (distance(nearest) <= 1 + nearest.len() / 4).then_some(nearest)
 }
 
-struct Asker<'a>(&'a mut &'static [&'static str]);
+struct FieldNames<'a>(&'a mut &'static [&'static str]);
 
-impl<'de> Deserializer<'de> for Asker<'_> {
+impl<'de> Deserializer<'de> for FieldNames<'_> {
     type Error = de::value::Error;
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -30,7 +30,7 @@ impl<'de> Deserializer<'de> for Asker<'_> {
         _: V,
     ) -> Result<V::Value, Self::Error> {
         *self.0 = fields;
-        Err(de::Error::custom("only the fields were asked for"))
+        Err(de::Error::custom("only the field names are needed"))
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {

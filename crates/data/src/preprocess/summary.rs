@@ -1,4 +1,4 @@
-//! What a run kept, how it was split, and which videos are there.
+//! Statistics of a preprocessing run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,18 +8,18 @@ use super::Item;
 use crate::benchmark::Benchmark;
 use crate::split::Split;
 
-/// What a run did, in numbers.
+/// Statistics of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Summary {
+pub struct PreprocessSummary {
     /// Questions by benchmark and category.
     pub categories: Vec<CategoryCount>,
-    /// Scenes and questions by benchmark and part.
+    /// Scenes and questions by benchmark and split.
     pub splits: Vec<SplitCount>,
     /// Videos by benchmark.
     pub videos: Vec<VideoCount>,
 }
 
-impl Summary {
+impl PreprocessSummary {
     /// The number of questions kept.
     pub fn kept(&self) -> usize {
         self.categories.iter().map(|count| count.kept).sum()
@@ -33,22 +33,22 @@ pub struct CategoryCount {
     pub benchmark: Benchmark,
     /// The category.
     pub category: String,
-    /// How many were kept.
+    /// Number of kept questions.
     pub kept: usize,
-    /// How many were left out.
+    /// Number of dropped questions.
     pub dropped: usize,
 }
 
-/// A benchmark's share of a part.
+/// The size of a split, per benchmark.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SplitCount {
     /// The benchmark.
     pub benchmark: Benchmark,
-    /// The part.
+    /// The split.
     pub split: Split,
-    /// How many scenes.
+    /// Number of scenes.
     pub scenes: usize,
-    /// How many questions.
+    /// Number of questions.
     pub questions: usize,
 }
 
@@ -57,15 +57,15 @@ pub struct SplitCount {
 pub struct VideoCount {
     /// The benchmark.
     pub benchmark: Benchmark,
-    /// How many videos the questions name.
+    /// Number of videos that the questions refer to.
     pub videos: usize,
-    /// How many were brought to their place.
+    /// Number of newly placed videos.
     pub placed: usize,
-    /// How many were there already.
+    /// Number of videos that were already in place.
     pub already: usize,
-    /// Those that are nowhere.
+    /// Missing videos.
     pub missing: BTreeSet<String>,
-    /// How many questions are kept although their video is missing.
+    /// Number of kept questions whose video is missing.
     pub questions_without: usize,
 }
 

@@ -27,7 +27,8 @@ fn urban_row(id: i64, video: &str, category: &str) -> UrbanRow {
     }
 }
 
-/// Both benchmarks: 12 rooms and 12 flights of two clips each, one numeric and one other question.
+/// Both benchmarks: 12 rooms and 12 flights of two clips each, plus one numeric question and one of
+/// another category.
 fn input() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut rooms = vec![vsi_row(100, "scene0000_00", "room_size_estimation")];
@@ -49,12 +50,12 @@ fn input() -> tempfile::TempDir {
     folder
 }
 
-fn options(input: &Path) -> Options {
-    Options {
+fn options(input: &Path) -> PreprocessOptions {
+    PreprocessOptions {
         input: input.into(),
         output: input.into(),
         videos: Transfer::Link,
-        plan: Plan::Shares,
+        strategy: SplitStrategy::Ratios,
         seed: 0,
         categories: Categories::EmbodiedR,
     }
@@ -67,7 +68,7 @@ fn parts(folder: &Path) -> [Vec<Question>; 3] {
 }
 
 #[test]
-fn the_parts_hold_every_kept_question_once_and_no_scene_twice() {
+fn every_kept_question_is_in_one_split_and_no_scene_is_in_two() {
     let folder = input();
     let summary = run(&options(folder.path()), &Silent).unwrap();
     let parts = parts(folder.path());
@@ -92,8 +93,8 @@ fn a_record_has_the_fields_of_the_official_files() {
         serde_json::from_str(&train).unwrap();
     let flight = train.last().unwrap();
     let fields: Vec<_> = flight.keys().map(String::as_str).collect();
-    let wanted = ["Question_id", "video_id", "question_category", "question", "answer"];
-    assert_eq!(fields[..5], wanted);
+    let expected = ["Question_id", "video_id", "question_category", "question", "answer"];
+    assert_eq!(fields[..5], expected);
     assert_eq!(fields[5..], ["scene_name", "videos"]);
     let video = flight["videos"].as_str().unwrap();
     assert!(video.ends_with(&format!("complete/videos/{}", flight["video_id"].as_str().unwrap())));
@@ -110,7 +111,7 @@ fn questions_without_video_are_kept_and_counted() {
 }
 
 #[test]
-fn a_second_run_writes_the_same_files_and_places_nothing() {
+fn a_second_run_writes_the_same_files_and_places_no_videos() {
     let folder = input();
     let first = run(&options(folder.path()), &Silent).unwrap();
     let before = parts(folder.path());
@@ -121,9 +122,9 @@ fn a_second_run_writes_the_same_files_and_places_nothing() {
 }
 
 #[test]
-fn a_second_run_after_a_move_finds_the_videos_in_their_new_place() {
+fn a_second_run_after_a_move_finds_the_videos_at_their_new_path() {
     let folder = input();
-    let moving = Options { videos: Transfer::Move, ..options(folder.path()) };
+    let moving = PreprocessOptions { videos: Transfer::Move, ..options(folder.path()) };
     run(&moving, &Silent).unwrap();
     assert!(!folder.path().join("UrbanVideo-Bench/videos/EmbodiedCity_3_0.mp4").exists());
     let summary = run(&moving, &Silent).unwrap();
@@ -131,10 +132,11 @@ fn a_second_run_after_a_move_finds_the_videos_in_their_new_place() {
 }
 
 #[test]
-fn linking_and_copying_leave_the_input_as_it_is() {
+fn linking_and_copying_leave_the_input_unchanged() {
     for videos in [Transfer::Link, Transfer::Copy] {
         let (folder, out) = (input(), tempfile::tempdir().unwrap());
-        let kept = Options { videos, output: out.path().into(), ..options(folder.path()) };
+        let kept =
+            PreprocessOptions { videos, output: out.path().into(), ..options(folder.path()) };
         run(&kept, &Silent).unwrap();
         let left = fs::read_dir(folder.path().join("UrbanVideo-Bench/videos")).unwrap();
         assert_eq!(left.count(), 24);
@@ -145,7 +147,7 @@ fn linking_and_copying_leave_the_input_as_it_is() {
 #[test]
 fn all_categories_adds_the_numeric_questions() {
     let folder = input();
-    let all = Options { categories: Categories::All, ..options(folder.path()) };
+    let all = PreprocessOptions { categories: Categories::All, ..options(folder.path()) };
     let summary = run(&all, &Silent).unwrap();
     assert_eq!(summary.kept(), 38);
     let numeric = parts(folder.path())
@@ -157,7 +159,7 @@ fn all_categories_adds_the_numeric_questions() {
 }
 
 #[test]
-fn the_part_of_a_scene_does_not_depend_on_the_categories_kept() {
+fn the_split_of_a_scene_does_not_depend_on_the_kept_categories() {
     let folder = input();
     let path = Benchmark::Vsi.annotations(folder.path());
     let mut rooms = vsi::read_parquet(&path).unwrap();
@@ -174,21 +176,22 @@ fn the_part_of_a_scene_does_not_depend_on_the_categories_kept() {
     };
     run(&options(folder.path()), &Silent).unwrap();
     let few = scenes();
-    run(&Options { categories: Categories::All, ..options(folder.path()) }, &Silent).unwrap();
+    run(&PreprocessOptions { categories: Categories::All, ..options(folder.path()) }, &Silent)
+        .unwrap();
     assert_eq!(scenes(), few);
 }
 
 #[test]
-fn what_is_dropped_is_counted_by_category() {
+fn dropped_questions_are_counted_by_category() {
     let folder = input();
     let summary = run(&options(folder.path()), &Silent).unwrap();
-    let told: Vec<_> = summary
+    let counts: Vec<_> = summary
         .categories
         .iter()
         .map(|count| (count.category.as_str(), count.kept, count.dropped))
         .collect();
     assert_eq!(
-        told,
+        counts,
         [
             ("room_size_estimation", 0, 1),
             ("route_planning", 12, 0),
@@ -210,12 +213,12 @@ fn either_benchmark_alone_is_enough() {
 }
 
 #[test]
-fn each_scene_is_tested_in_one_of_the_folds() {
+fn each_scene_is_in_the_test_split_of_one_fold() {
     let mut tested = Vec::new();
     let folder = input();
     for fold in 0..5 {
-        let plan = Plan::fold(fold, 5).unwrap();
-        run(&Options { plan, ..options(folder.path()) }, &Silent).unwrap();
+        let strategy = SplitStrategy::fold(fold, 5).unwrap();
+        run(&PreprocessOptions { strategy, ..options(folder.path()) }, &Silent).unwrap();
         let [_, _, test] = parts(folder.path());
         tested.extend(test.into_iter().map(|question| question.video_id.unwrap()));
     }
@@ -225,7 +228,7 @@ fn each_scene_is_tested_in_one_of_the_folds() {
 }
 
 #[test]
-fn folders_without_benchmark_or_annotations_are_named() {
+fn a_folder_without_benchmark_or_annotations_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let error = |path: &Path| run(&options(path), &Silent).unwrap_err();
     assert!(matches!(error(folder.path()), Error::NoBenchmark { .. }));
@@ -237,7 +240,7 @@ fn folders_without_benchmark_or_annotations_are_named() {
 }
 
 #[test]
-fn a_fault_in_the_input_leaves_the_output_of_the_run_before() {
+fn invalid_input_leaves_the_previous_output_intact() {
     let folder = input();
     run(&options(folder.path()), &Silent).unwrap();
     let before = parts(folder.path());
@@ -247,7 +250,7 @@ fn a_fault_in_the_input_leaves_the_output_of_the_run_before() {
 }
 
 #[test]
-fn a_video_of_both_benchmarks_is_refused() {
+fn a_video_of_both_benchmarks_is_an_error() {
     let folder = input();
     let rows = [vsi_row(0, "EmbodiedCity_3_0", "route_planning")];
     vsi::write_parquet(&Benchmark::Vsi.annotations(folder.path()), &rows).unwrap();

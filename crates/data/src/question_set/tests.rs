@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 
-/// A folder with these files.
+/// A temporary folder with these files.
 fn folder(files: &[(&str, Value)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, value) in files {
@@ -24,7 +24,7 @@ fn navigation() -> Value {
         "candidates": ["Turn left", "Stop", "Go on"], "answer": "Stop", "note": 3})
 }
 
-/// EgoSchema's two files, read.
+/// Reads EgoSchema's two files.
 fn read_ego(questions: Value, answers: Value) -> Result<QuestionSet> {
     let folder = folder(&[("questions.json", questions), ("subset_answers.json", answers)]);
     read_question_set(&folder.path().join("questions.json"), None)
@@ -35,7 +35,7 @@ fn read_navigation(questions: Value) -> Result<QuestionSet> {
     read_question_set(&folder.path().join("moves.json"), None)
 }
 
-/// The message, with the folders of its paths left out.
+/// The error message, with paths reduced to file names.
 fn message(result: Result<QuestionSet>) -> String {
     let text = result.unwrap_err().to_string();
     let parts: Vec<&str> = text
@@ -49,8 +49,8 @@ fn message(result: Result<QuestionSet>) -> String {
 fn egoschema_becomes_lettered_questions_about_videos() {
     let set = read_ego(json!([ego("a-1")]), json!({"a-1": 2})).unwrap();
     let question = &set.questions[0];
-    assert_eq!(set.form, Form::EgoSchema);
-    assert!(set.is_unperceived());
+    assert_eq!(set.format, QuestionFormat::EgoSchema);
+    assert!(set.is_raw());
     assert_eq!(
         question.question,
         "Question: What does the wearer do?\n\nChoices:\nA. washes a cup\nB. reads\nC. C. walks\n\
@@ -64,16 +64,16 @@ fn egoschema_becomes_lettered_questions_about_videos() {
 }
 
 #[test]
-fn questions_without_a_published_answer_are_left_out_and_counted() {
+fn questions_without_a_published_answer_are_skipped_and_counted() {
     let questions = json!([ego("a"), ego("b"), ego("c")]);
     let set = read_ego(questions, json!({"c": 0, "b": 4, "elsewhere": 1})).unwrap();
     let answers: Vec<_> = set.questions.iter().map(|q| (q.id(), q.answer.clone())).collect();
     assert_eq!(answers, [("b".into(), "E".into()), ("c".into(), "A".into())]);
-    assert_eq!((set.unanswered, set.places), (1, vec![1, 2]));
+    assert_eq!((set.unanswered, set.record_indices), (1, vec![1, 2]));
 }
 
 #[test]
-fn answers_may_lie_elsewhere_and_must_lie_somewhere() {
+fn the_answer_file_may_be_elsewhere_but_must_exist() {
     let folder =
         folder(&[("q/questions.json", json!([ego("a")])), ("right.json", json!({"a": 3}))]);
     let questions = folder.path().join("q");
@@ -81,13 +81,13 @@ fn answers_may_lie_elsewhere_and_must_lie_somewhere() {
     assert_eq!(set.questions[0].answer, "D");
     assert_eq!(
         message(read_question_set(&questions, None)),
-        "`questions.json` holds no answers; put `subset_answers.json` beside it, or name that file \
+        "`questions.json` has no answers; put `subset_answers.json` next to it, or pass that file \
          with `--answers`"
     );
 }
 
 #[test]
-fn wrong_records_of_egoschema_are_named_with_their_field() {
+fn invalid_records_of_egoschema_are_reported_with_their_field() {
     let changed = |field: &str, value: Value| {
         let mut second = ego("b");
         second[field] = value;
@@ -95,43 +95,43 @@ fn wrong_records_of_egoschema_are_named_with_their_field() {
     };
     let mut missing = ego("b");
     missing.as_object_mut().unwrap().remove("option 3");
-    for (questions, told) in [
+    for (questions, expected) in [
         (json!([ego("a"), missing]), "`option 3` in record 2 of `questions.json`: is missing"),
         (
             changed("option 3", json!(7)),
-            "`option 3` in record 2 of `questions.json`: should be text, but is a number",
+            "`option 3` in record 2 of `questions.json`: must be a string, not a number",
         ),
         (changed("option 0", json!(" ")), "`option 0` in record 2 of `questions.json`: is empty"),
         (
             changed("question", Value::Null),
-            "`question` in record 2 of `questions.json`: should be text, but is null",
+            "`question` in record 2 of `questions.json`: must be a string, not null",
         ),
         (
             changed("q_uid", json!("a")),
-            "`q_uid` in record 2 of `questions.json`: `a` is that of record 1 too",
+            "`q_uid` in record 2 of `questions.json`: `a` is a duplicate of record 1",
         ),
         (
             changed("q_uid", json!("../secret")),
-            "`q_uid` in record 2 of `questions.json`: `../secret` should be the name of a video \
+            "`q_uid` in record 2 of `questions.json`: `../secret` must be the name of a video \
              file",
         ),
-        (json!([ego("a"), 3]), "record 2 of `questions.json` is a number, should be an object"),
+        (json!([ego("a"), 3]), "record 2 of `questions.json` must be an object, not a number"),
     ] {
-        assert_eq!(message(read_ego(questions, json!({"a": 0}))), told);
+        assert_eq!(message(read_ego(questions, json!({"a": 0}))), expected);
     }
 }
 
 #[test]
-fn wrong_answers_of_egoschema_are_named_with_their_question() {
-    for (answers, told) in [
-        (json!({"a": 5}), "is 5, should be an index from 0 to 4"),
-        (json!({"a": -1}), "is -1, should be an index from 0 to 4"),
-        (json!({"a": "2"}), "is text, should be an index from 0 to 4"),
-        (json!({"a": 1.5}), "is 1.5, should be an index from 0 to 4"),
-        (json!({"a": null}), "is null, should be an index from 0 to 4"),
+fn invalid_answers_of_egoschema_are_reported_with_their_question() {
+    for (answers, expected) in [
+        (json!({"a": 5}), "must be an index from 0 to 4, not 5"),
+        (json!({"a": -1}), "must be an index from 0 to 4, not -1"),
+        (json!({"a": "2"}), "must be an index from 0 to 4, not a string"),
+        (json!({"a": 1.5}), "must be an index from 0 to 4, not 1.5"),
+        (json!({"a": null}), "must be an index from 0 to 4, not null"),
     ] {
-        let told = format!("the answer to `a` in `subset_answers.json` {told}");
-        assert_eq!(message(read_ego(json!([ego("a")]), answers)), told);
+        let expected = format!("the answer to `a` in `subset_answers.json` {expected}");
+        assert_eq!(message(read_ego(json!([ego("a")]), answers)), expected);
     }
     assert_eq!(
         message(read_ego(json!([ego("a")]), json!({"other": 1}))),
@@ -141,13 +141,13 @@ fn wrong_answers_of_egoschema_are_named_with_their_question() {
 }
 
 #[test]
-fn an_answer_that_is_given_twice_is_refused() {
+fn a_duplicate_answer_is_an_error() {
     let folder = folder(&[("questions.json", json!([ego("a")]))]);
     let text = "{\"a\": 1, \"a\": 2}";
     std::fs::write(folder.path().join("subset_answers.json"), text).unwrap();
     assert_eq!(
         message(read_question_set(folder.path(), None)),
-        "the answer to `a` in `subset_answers.json` is given twice"
+        "the answer to `a` in `subset_answers.json` is duplicated"
     );
 }
 
@@ -155,7 +155,7 @@ fn an_answer_that_is_given_twice_is_refused() {
 fn mvbench_becomes_lettered_questions_about_videos() {
     let set = read_navigation(json!([navigation()])).unwrap();
     let question = &set.questions[0];
-    assert_eq!(set.form, Form::MvBench);
+    assert_eq!(set.format, QuestionFormat::MvBench);
     assert_eq!(
         question.question,
         "Question: Which move comes next?\n\nChoices:\nA. Turn left\nB. Stop\nC. Go on"
@@ -167,7 +167,7 @@ fn mvbench_becomes_lettered_questions_about_videos() {
 }
 
 #[test]
-fn a_video_of_mvbench_may_lie_in_a_folder_and_not_outside() {
+fn a_video_of_mvbench_may_be_in_a_subfolder_but_not_outside() {
     let with = |video: &str| {
         let mut record = navigation();
         record["video"] = json!(video);
@@ -182,75 +182,75 @@ fn a_video_of_mvbench_may_lie_in_a_folder_and_not_outside() {
 }
 
 #[test]
-fn wrong_records_of_mvbench_are_named_with_their_field() {
+fn invalid_records_of_mvbench_are_reported_with_their_field() {
     let changed = |field: &str, value: Value| {
         let mut second = navigation();
         second[field] = value;
         message(read_navigation(json!([navigation(), second])))
     };
-    for (field, value, told) in [
+    for (field, value, expected) in [
         (
             "answer",
             json!("Fly"),
-            "`answer` in record 2 of `moves.json`: `Fly` is none of the \
+            "`answer` in record 2 of `moves.json`: `Fly` is not one of the \
              candidates: Turn left, Stop, Go on",
         ),
         (
             "answer",
             json!(1),
-            "`answer` in record 2 of `moves.json`: should be text, but is a \
+            "`answer` in record 2 of `moves.json`: must be a string, not a \
              number",
         ),
         (
             "candidates",
             json!(["Stop", "Stop"]),
-            "`answer` in record 2 of `moves.json`: `Stop` is a \
-             candidate twice",
+            "`answer` in record 2 of `moves.json`: `Stop` matches \
+             several candidates",
         ),
         (
             "candidates",
             json!(["Stop", 4]),
-            "`candidates[1]` in record 2 of `moves.json`: should be \
-             text, but is a number",
+            "`candidates[1]` in record 2 of `moves.json`: must be a \
+             string, not a number",
         ),
         (
             "candidates",
             json!("Stop"),
-            "`candidates` in record 2 of `moves.json`: should be a list, \
-             but is text",
+            "`candidates` in record 2 of `moves.json`: must be an array, \
+             not a string",
         ),
         (
             "candidates",
             json!(["Stop"]),
-            "`candidates` in record 2 of `moves.json`: should be 2 to 8 \
-             options, but there are 1",
+            "`candidates` in record 2 of `moves.json`: must have 2 to 8 \
+             options, not 1",
         ),
     ] {
-        assert_eq!(changed(field, value), told);
+        assert_eq!(changed(field, value), expected);
     }
 }
 
 #[test]
-fn a_benchmarks_folder_stands_for_its_file() {
+fn a_benchmarks_folder_resolves_to_its_question_file() {
     let ego_answers = ("subset_answers.json", json!({"a": 0}));
-    for (files, form) in [
-        (vec![("questions.json", json!([ego("a")])), ego_answers], Form::EgoSchema),
-        (vec![("egocentric_navigation.json", json!([navigation()]))], Form::MvBench),
-        (vec![("json/egocentric_navigation.json", json!([navigation()]))], Form::MvBench),
+    for (files, format) in [
+        (vec![("questions.json", json!([ego("a")])), ego_answers], QuestionFormat::EgoSchema),
+        (vec![("egocentric_navigation.json", json!([navigation()]))], QuestionFormat::MvBench),
+        (vec![("json/egocentric_navigation.json", json!([navigation()]))], QuestionFormat::MvBench),
     ] {
         let folder = folder(&files);
-        assert_eq!(read_question_set(folder.path(), None).unwrap().form, form);
+        assert_eq!(read_question_set(folder.path(), None).unwrap().format, format);
     }
     let empty = folder(&[]);
     assert!(matches!(read_question_set(empty.path(), None), Err(Error::NoQuestions { .. })));
 }
 
 #[test]
-fn the_official_form_is_read_as_ever() {
+fn the_official_format_is_read_unchanged() {
     let official = json!([{"Question_id": 1, "question": "q", "candidates": ["mine"]}]);
     let folder = folder(&[("q.json", official), ("bad.json", json!([{"Question_id": 1}]))]);
     let set = read_question_set(&folder.path().join("q.json"), None).unwrap();
-    assert_eq!((set.form, set.is_unperceived()), (Form::Official, false));
+    assert_eq!((set.format, set.is_raw()), (QuestionFormat::Official, false));
     assert_eq!(set.questions[0].extra["candidates"], json!(["mine"]));
     let bad = message(read_question_set(&folder.path().join("bad.json"), None));
     assert!(bad.contains("missing field `question`"), "{bad}");

@@ -7,21 +7,21 @@ use crate::pending::Pending;
 
 /// # Collectives
 ///
-/// Buffers are given away and come back as results. All ranks make the same calls in the same order; each
-/// fails with [`Error::Lost`] once a rank ended the job, and with [`Error::Finished`] after
-/// [`Communicator::finish`]. Sums and the like are made in the order of the ranks, so that the bits of a
-/// result are the same on every rank, and depend on nothing but the data and the number of ranks.
+/// Buffers are moved in and returned as results. All ranks make the same calls in the same order. A call fails with
+/// [`Error::RankFailed`] after a rank failed, and with [`Error::Finished`] after [`Communicator::finish`]. Reductions
+/// accumulate in rank order, so a result has the same bits on every rank and depends only on the data and the number of
+/// ranks.
 impl Communicator {
-    /// Returns when every rank has called it.
+    /// Returns when every rank has entered it.
     ///
     /// # Errors
     ///
-    /// As of all collectives.
+    /// As for all collectives.
     pub fn barrier(&self) -> Result<()> {
         self.begin(self.call(Operation::Barrier, 0, 0), (), |()| (), |_, _, ()| Ok(()))?.wait()
     }
 
-    /// Number by number the sum, the greatest or the least over all ranks.
+    /// Element-wise all-reduce.
     ///
     /// # Shapes
     ///
@@ -29,16 +29,16 @@ impl Communicator {
     ///
     /// # Errors
     ///
-    /// As of all collectives.
-    pub fn all_reduce(&self, numbers: Vec<f32>, how: Reduce) -> Result<Pending<Vec<f32>>> {
-        let call = self.call(Operation::AllReduce(how), numbers.len(), 0);
+    /// As for all collectives.
+    pub fn all_reduce(&self, values: Vec<f32>, how: Reduce) -> Result<Pending<Vec<f32>>> {
+        let call = self.call(Operation::AllReduce(how), values.len(), 0);
         self.begin(
             call,
-            numbers,
-            |numbers| numbers,
-            move |group, _, mut numbers| {
-                group.all_reduce(&mut numbers, how)?;
-                Ok(numbers)
+            values,
+            |values| values,
+            move |group, _, mut values| {
+                group.all_reduce(&mut values, how)?;
+                Ok(values)
             },
         )
     }
@@ -47,21 +47,21 @@ impl Communicator {
     ///
     /// # Errors
     ///
-    /// As of all collectives.
-    pub fn all_reduce_f64(&self, numbers: Vec<f64>, how: Reduce) -> Result<Pending<Vec<f64>>> {
-        let call = self.call(Operation::AllReduceF64(how), numbers.len(), 0);
+    /// As for all collectives.
+    pub fn all_reduce_f64(&self, values: Vec<f64>, how: Reduce) -> Result<Pending<Vec<f64>>> {
+        let call = self.call(Operation::AllReduceF64(how), values.len(), 0);
         self.begin(
             call,
-            numbers,
-            |numbers| numbers,
-            move |group, _, mut numbers| {
-                group.all_reduce(&mut numbers, how)?;
-                Ok(numbers)
+            values,
+            |values| values,
+            move |group, _, mut values| {
+                group.all_reduce(&mut values, how)?;
+                Ok(values)
             },
         )
     }
 
-    /// This rank's part of the sums over all ranks: the `rank`th of equal parts.
+    /// Reduce-scatter: the `rank`th of the equal chunks of the sums over all ranks.
     ///
     /// # Shapes
     ///
@@ -69,20 +69,15 @@ impl Communicator {
     ///
     /// # Errors
     ///
-    /// The length is not a multiple of the number of ranks, and as of all collectives.
-    pub fn reduce_scatter(&self, numbers: Vec<f32>) -> Result<Pending<Vec<f32>>> {
+    /// The length is not a multiple of the number of ranks, and as for all collectives.
+    pub fn reduce_scatter(&self, values: Vec<f32>) -> Result<Pending<Vec<f32>>> {
         let operation = Operation::ReduceScatter;
-        self.part_of(operation, numbers.len())?;
-        let call = self.call(operation, numbers.len(), 0);
-        self.begin(
-            call,
-            numbers,
-            |numbers| numbers,
-            |group, _, numbers| group.reduce_scatter(&numbers),
-        )
+        self.part_of(operation, values.len())?;
+        let call = self.call(operation, values.len(), 0);
+        self.begin(call, values, |values| values, |group, _, values| group.reduce_scatter(&values))
     }
 
-    /// The numbers of all ranks, end to end.
+    /// All-gather: the values of all ranks, concatenated.
     ///
     /// # Shapes
     ///
@@ -90,13 +85,13 @@ impl Communicator {
     ///
     /// # Errors
     ///
-    /// As of all collectives.
-    pub fn all_gather(&self, numbers: Vec<f32>) -> Result<Pending<Vec<f32>>> {
-        let call = self.call(Operation::AllGather, numbers.len(), 0);
-        self.begin(call, numbers, |numbers| numbers, |group, _, numbers| group.all_gather(&numbers))
+    /// As for all collectives.
+    pub fn all_gather(&self, values: Vec<f32>) -> Result<Pending<Vec<f32>>> {
+        let call = self.call(Operation::AllGather, values.len(), 0);
+        self.begin(call, values, |values| values, |group, _, values| group.all_gather(&values))
     }
 
-    /// The numbers of rank `root`. The others give as many, which are not looked at.
+    /// Broadcasts the values of rank `root`. The other ranks pass a vector of the same length; its contents are ignored.
     ///
     /// # Shapes
     ///
@@ -104,27 +99,27 @@ impl Communicator {
     ///
     /// # Errors
     ///
-    /// There is no rank `root`, and as of all collectives.
-    pub fn broadcast(&self, numbers: Vec<f32>, root: usize) -> Result<Pending<Vec<f32>>> {
+    /// There is no rank `root`, and as for all collectives.
+    pub fn broadcast(&self, values: Vec<f32>, root: usize) -> Result<Pending<Vec<f32>>> {
         let operation = Operation::Broadcast;
         self.check_root(operation, root)?;
-        let call = self.call(operation, numbers.len(), root);
+        let call = self.call(operation, values.len(), root);
         self.begin(
             call,
-            numbers,
-            |numbers| numbers,
-            move |group, _, mut numbers| {
-                group.broadcast(bytemuck::cast_slice_mut(&mut numbers), root)?;
-                Ok(numbers)
+            values,
+            |values| values,
+            move |group, _, mut values| {
+                group.broadcast(bytemuck::cast_slice_mut(&mut values), root)?;
+                Ok(values)
             },
         )
     }
 
-    /// The bytes of every rank, by rank; the lengths may differ.
+    /// All-gathers bytes, by rank; lengths may differ.
     ///
     /// # Errors
     ///
-    /// As of all collectives.
+    /// As for all collectives.
     pub fn all_gather_bytes(&self, bytes: Vec<u8>) -> Result<Pending<Vec<Vec<u8>>>> {
         let call = self.call(Operation::AllGatherBytes, bytes.len(), 0);
         self.begin(
@@ -138,12 +133,12 @@ impl Communicator {
         )
     }
 
-    /// Sends `pieces[n]` to rank `n`; gives what every rank sent here, by rank. Lengths may differ, but
-    /// what goes over the wire is as if all pieces were as long as the longest.
+    /// All-to-all: sends `pieces[n]` to rank `n` and returns what every rank sent here, by rank. Lengths may differ, but
+    /// all pieces are padded to the longest on the wire.
     ///
     /// # Errors
     ///
-    /// There is not a piece for every rank, and as of all collectives.
+    /// There is not a piece for every rank, and as for all collectives.
     pub fn all_to_all_bytes(&self, pieces: Vec<Vec<u8>>) -> Result<Pending<Vec<Vec<u8>>>> {
         let (operation, world_size) = (Operation::AllToAllBytes, self.world_size());
         if pieces.len() != world_size {
@@ -162,11 +157,11 @@ impl Communicator {
         )
     }
 
-    /// The bytes of rank `root`. What other ranks give is not looked at, and may be nothing.
+    /// Broadcasts the bytes of rank `root`. The bytes of other ranks are ignored and may be empty.
     ///
     /// # Errors
     ///
-    /// There is no rank `root`, and as of all collectives.
+    /// There is no rank `root`, and as for all collectives.
     pub fn broadcast_bytes(&self, bytes: Vec<u8>, root: usize) -> Result<Pending<Vec<u8>>> {
         let operation = Operation::BroadcastBytes;
         self.check_root(operation, root)?;
@@ -188,7 +183,7 @@ impl Communicator {
         if root < world_size { Ok(()) } else { Err(Error::Root { operation, root, world_size }) }
     }
 
-    /// The length of a rank's part of so many numbers.
+    /// The length of each rank's chunk of `length` elements.
     pub(super) fn part_of(&self, operation: Operation, length: usize) -> Result<usize> {
         let world_size = self.world_size();
         if length.is_multiple_of(world_size) {

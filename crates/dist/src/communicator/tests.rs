@@ -1,4 +1,4 @@
-//! The collectives over ranks that are threads, against plain computations.
+//! The collectives over threads, compared with serial computations.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ fn over<T: Send + 'static>(
     world_size: usize,
     work: impl Fn(&Communicator) -> T + Send + Sync + Clone + 'static,
 ) -> Vec<T> {
-    let ranks = Communicator::threads(world_size, &Options::default()).unwrap();
+    let ranks = Communicator::threads(world_size, &CommunicatorOptions::default()).unwrap();
     let threads: Vec<_> = ranks
         .into_iter()
         .map(|rank| {
@@ -26,52 +26,50 @@ fn over<T: Send + 'static>(
     threads.into_iter().map(|thread| thread.join().unwrap()).collect()
 }
 
-/// Numbers of a rank whose sums depend on the order.
-fn numbers(rank: usize, length: usize) -> Vec<f32> {
+/// Values of a rank whose sums depend on the order of accumulation.
+fn values(rank: usize, length: usize) -> Vec<f32> {
     (0..length).map(|at| ((at * 31 + rank * 17 + 3) as f32).sin() * 1e3).collect()
 }
 
 fn sum(world_size: usize, length: usize) -> Vec<f32> {
-    let all: Vec<_> = (0..world_size).map(|rank| numbers(rank, length)).collect();
-    (0..length)
-        .map(|at| all[1..].iter().fold(all[0][at], |sum, numbers| sum + numbers[at]))
-        .collect()
+    let all: Vec<_> = (0..world_size).map(|rank| values(rank, length)).collect();
+    (0..length).map(|at| all[1..].iter().fold(all[0][at], |sum, values| sum + values[at])).collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
-    fn collectives_are_what_a_plain_computation_gives(world_size in 1usize..5, length in 0usize..9000) {
+    fn collectives_match_a_serial_computation(world_size in 1usize..5, length in 0usize..9000) {
         let results = over(world_size, move |rank| {
             let (me, world) = (rank.rank(), rank.world_size());
-            let reduced = rank.all_reduce(numbers(me, length), Reduce::Sum).unwrap();
-            let scattered = rank.reduce_scatter(numbers(me, length * world)).unwrap();
-            let gathered = rank.all_gather(numbers(me, length)).unwrap();
+            let reduced = rank.all_reduce(values(me, length), Reduce::Sum).unwrap();
+            let scattered = rank.reduce_scatter(values(me, length * world)).unwrap();
+            let gathered = rank.all_gather(values(me, length)).unwrap();
             let root = world - 1;
-            let handed = rank.broadcast(numbers(me, length), root).unwrap();
-            [reduced, scattered, gathered, handed].map(|pending| pending.wait().unwrap())
+            let broadcast = rank.broadcast(values(me, length), root).unwrap();
+            [reduced, scattered, gathered, broadcast].map(|pending| pending.wait().unwrap())
         });
-        let gathered: Vec<_> = (0..world_size).flat_map(|rank| numbers(rank, length)).collect();
+        let gathered: Vec<_> = (0..world_size).flat_map(|rank| values(rank, length)).collect();
         let sums = sum(world_size, length * world_size);
         for (rank, result) in results.into_iter().enumerate() {
             prop_assert_eq!(&result[0], &sum(world_size, length));
             prop_assert_eq!(&result[1], &sums[rank * length..][..length]);
             prop_assert_eq!(&result[2], &gathered);
-            prop_assert_eq!(&result[3], &numbers(world_size - 1, length));
+            prop_assert_eq!(&result[3], &values(world_size - 1, length));
         }
     }
 }
 
 #[test]
-fn a_sum_has_the_same_bits_whichever_way_it_is_made() {
+fn sums_are_bit_identical_across_algorithms() {
     let length = 3 * 5000;
     let results = over(3, move |rank| {
-        let numbers = numbers(rank.rank(), length);
-        let whole = rank.all_reduce(numbers.clone(), Reduce::Sum).unwrap();
-        let part = rank.reduce_scatter(numbers.clone()).unwrap().wait().unwrap();
+        let values = values(rank.rank(), length);
+        let whole = rank.all_reduce(values.clone(), Reduce::Sum).unwrap();
+        let part = rank.reduce_scatter(values.clone()).unwrap().wait().unwrap();
         let parts = rank.all_gather(part).unwrap().wait().unwrap();
-        let few = rank.all_reduce(numbers[..10].to_vec(), Reduce::Sum).unwrap();
+        let few = rank.all_reduce(values[..10].to_vec(), Reduce::Sum).unwrap();
         (whole.wait().unwrap(), parts, few.wait().unwrap())
     });
     for (whole, parts, few) in results {
@@ -81,26 +79,26 @@ fn a_sum_has_the_same_bits_whichever_way_it_is_made() {
 }
 
 #[test]
-fn bytes_of_all_lengths_find_their_way() {
+fn bytes_of_any_length_arrive() {
     let results = over(3, |rank| {
         let me = rank.rank();
         let all = rank.all_gather_bytes(vec![me as u8; me * 1000]).unwrap();
         let pieces = (0..3).map(|to| vec![(10 * me + to) as u8; me * to]).collect();
         let swapped = rank.all_to_all_bytes(pieces).unwrap();
         let mine = if me == 1 { vec![7; 12345] } else { Vec::new() };
-        let handed = rank.broadcast_bytes(mine, 1).unwrap();
-        (all.wait().unwrap(), swapped.wait().unwrap(), handed.wait().unwrap())
+        let broadcast = rank.broadcast_bytes(mine, 1).unwrap();
+        (all.wait().unwrap(), swapped.wait().unwrap(), broadcast.wait().unwrap())
     });
-    for (me, (all, swapped, handed)) in results.into_iter().enumerate() {
+    for (me, (all, swapped, broadcast)) in results.into_iter().enumerate() {
         assert_eq!(all, [vec![], vec![1; 1000], vec![2; 2000]]);
         let expected: Vec<_> = (0..3).map(|from| vec![(10 * from + me) as u8; from * me]).collect();
         assert_eq!(swapped, expected);
-        assert_eq!(handed, vec![7; 12345]);
+        assert_eq!(broadcast, vec![7; 12345]);
     }
 }
 
 #[test]
-fn the_greatest_and_the_least_are_over_all_ranks() {
+fn max_and_min_are_over_all_ranks() {
     let results = over(3, |rank| {
         let me = rank.rank() as f64;
         let max = rank.all_reduce_f64(vec![me, -me], Reduce::Max).unwrap().wait().unwrap();
@@ -111,20 +109,20 @@ fn the_greatest_and_the_least_are_over_all_ranks() {
 }
 
 #[test]
-fn alone_everything_comes_back() {
+fn a_single_rank_gets_its_input_back() {
     let rank = Communicator::single();
     assert_eq!(rank.all_reduce(vec![1.0], Reduce::Sum).unwrap().wait().unwrap(), [1.0]);
     assert_eq!(rank.reduce_scatter(vec![1.0, 2.0]).unwrap().wait().unwrap(), [1.0, 2.0]);
     assert_eq!(rank.all_gather_bytes(vec![5]).unwrap().wait().unwrap(), [[5]]);
-    assert_eq!(rank.share(vec![3]).unwrap(), [3]);
+    assert_eq!(rank.broadcast_from_rank_0(vec![3]).unwrap(), [3]);
     rank.barrier().unwrap();
     assert_eq!(rank.traffic()[&Operation::Barrier].bytes_sent, 0);
     rank.finish().unwrap();
 }
 
 #[test]
-fn another_operation_is_named_on_both_ranks() {
-    let ranks = Communicator::threads(2, &Options::default()).unwrap();
+fn mismatched_collectives_are_named_on_both_ranks() {
+    let ranks = Communicator::threads(2, &CommunicatorOptions::default()).unwrap();
     let call = |rank: Communicator| {
         let pending = match rank.rank() {
             0 => rank.all_reduce(vec![1.0; 4], Reduce::Sum),
@@ -137,8 +135,8 @@ fn another_operation_is_named_on_both_ranks() {
     for error in errors {
         assert!(
             error.contains(
-                "rank 1 on `thread` calls something else than rank 0: all-gather of length 5 (call 1), \
-                 where rank 0 calls all-reduce (sum) of length 4 (call 1)"
+                "rank 1 on `thread` called a different collective than rank 0: all-gather of length 5 \
+                 (call 1), but rank 0 called all-reduce (sum) of length 4 (call 1)"
             ),
             "{error}"
         );
@@ -146,35 +144,35 @@ fn another_operation_is_named_on_both_ranks() {
 }
 
 #[test]
-fn after_a_failure_every_call_says_why() {
-    let mut ranks = Communicator::threads(2, &Options::default()).unwrap();
+fn after_a_failure_every_call_returns_its_report() {
+    let mut ranks = Communicator::threads(2, &CommunicatorOptions::default()).unwrap();
     let (last, first) = (ranks.pop().unwrap(), ranks.pop().unwrap());
     let pending = first.all_reduce(vec![0.0], Reduce::Sum).unwrap();
     let own = last.fail("the disk is full").to_string();
     assert_eq!(pending.wait().unwrap_err().to_string(), own);
     assert_eq!(first.barrier().unwrap_err().to_string(), own);
-    assert_eq!(first.verdict().unwrap().why, Why::Failed("the disk is full".into()));
+    assert_eq!(first.failure().unwrap().cause, FailureCause::Failed("the disk is full".into()));
 }
 
 #[test]
-fn who_drops_its_communicator_has_left() {
-    let mut ranks = Communicator::threads(2, &Options::default()).unwrap();
+fn dropping_the_communicator_aborts_the_others() {
+    let mut ranks = Communicator::threads(2, &CommunicatorOptions::default()).unwrap();
     drop(ranks.pop());
     let error = ranks[0].barrier().unwrap_err();
-    assert_eq!(error.verdict().unwrap().why, Why::Left);
+    assert_eq!(error.failure().unwrap().cause, FailureCause::Left);
 }
 
 #[test]
-fn a_hook_learns_the_verdict() {
-    let mut ranks = Communicator::threads(2, &Options::default()).unwrap();
+fn a_hook_gets_the_failure_report() {
+    let mut ranks = Communicator::threads(2, &CommunicatorOptions::default()).unwrap();
     let (send, receive) = std::sync::mpsc::channel();
-    ranks[0].on_lost(move |verdict| send.send(verdict.rank).unwrap());
+    ranks[0].on_failure(move |report| send.send(report.rank).unwrap());
     ranks.pop().unwrap().fail("no");
     assert_eq!(receive.recv_timeout(Duration::from_secs(60)).unwrap(), 1);
 }
 
 #[test]
-fn nothing_may_be_called_after_the_end() {
+fn calls_after_finish_are_refused() {
     let after = over(2, |rank| {
         let rank = rank.clone();
         move || rank.all_gather(vec![]).unwrap_err().to_string()
@@ -185,7 +183,7 @@ fn nothing_may_be_called_after_the_end() {
 }
 
 #[test]
-fn arguments_that_cannot_be_are_refused_before_anything_moves() {
+fn invalid_arguments_are_refused_before_any_data_moves() {
     let messages = over(2, |rank| {
         [
             rank.reduce_scatter(vec![0.0; 3]).unwrap_err().to_string(),
@@ -207,7 +205,7 @@ fn arguments_that_cannot_be_are_refused_before_anything_moves() {
 }
 
 #[test]
-fn bytes_are_counted_as_they_are_sent() {
+fn traffic_counts_the_bytes_sent() {
     const HEADER: u64 = Call::SIZE as u64;
     let length = 40_000;
     let counted: Vec<BTreeMap<_, _>> = over(4, move |rank| {
@@ -224,20 +222,23 @@ fn bytes_are_counted_as_they_are_sent() {
 }
 
 #[test]
-fn a_rank_that_keeps_vigil_is_waited_for() {
-    let is_waited_for = |keeps_vigil: bool| {
-        let options = Options { deadline: Duration::from_millis(500), ..Options::default() };
+fn a_rank_with_a_heartbeat_guard_is_waited_for() {
+    let is_waited_for = |has_guard: bool| {
+        let options = CommunicatorOptions {
+            deadline: Duration::from_millis(500),
+            ..CommunicatorOptions::default()
+        };
         let mut ranks = Communicator::threads(2, &options).unwrap();
         let (late, first) = (ranks.pop().unwrap(), ranks.pop().unwrap());
         let late = thread::spawn(move || {
-            let vigil = keeps_vigil.then(|| late.vigil());
+            let guard = has_guard.then(|| late.heartbeat_guard());
             thread::sleep(Duration::from_millis(1500));
-            drop(vigil);
+            drop(guard);
             late.barrier().is_ok() && late.finish().is_ok()
         });
-        let came = first.barrier().is_ok();
-        assert_eq!(came && first.finish().is_ok(), late.join().unwrap());
-        came
+        let arrived = first.barrier().is_ok();
+        assert_eq!(arrived && first.finish().is_ok(), late.join().unwrap());
+        arrived
     };
     assert!(is_waited_for(true));
     assert!(!is_waited_for(false));

@@ -1,5 +1,4 @@
-//! How bytes get from rank to rank. A backend moves bytes and knows nothing of numbers; everything that
-//! is computed of them is the same for all.
+//! Communication backends. A backend only moves bytes; reductions are computed above it, the same way for all backends.
 
 #[cfg(feature = "mpi")]
 pub(crate) mod mpi;
@@ -8,69 +7,69 @@ pub(crate) mod nccl;
 pub(crate) mod threads;
 
 use candle_core::{DeviceLocation, Tensor};
-use embodied_r_kernels::memory::Mark;
+use embodied_r_kernels::memory::StreamEvent;
 
 use crate::error::Result;
 
-/// Whether the other ranks are known to be here, so that it pays to look for their data often.
+/// How eagerly to poll for data of the other ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Others {
-    /// They may come much later.
-    MayBeLate,
-    /// They have entered the same call.
-    AreHere,
+pub(crate) enum Polling {
+    /// The others may enter the call much later.
+    Relaxed,
+    /// The others have entered the call.
+    Eager,
 }
 
-/// What a connection does by itself with memory of its device.
+/// A collective that a backend runs directly on device memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direct {
-    /// As many numbers are sent as are received, and the tensors may be the same.
+pub(crate) enum DirectCollective {
+    /// All-reduce (sum); send and receive tensor may be the same.
     Sum,
-    /// A part of what is sent is received.
+    /// Reduce-scatter (sum).
     ReduceScatter,
-    /// What is sent is a part of what is received.
+    /// All-gather.
     AllGather,
 }
 
-/// A connection of all ranks. Every rank makes the same calls in the same order.
+/// A connection between the ranks of a group. Every rank makes the same calls in the same order.
 ///
 /// # Errors
 ///
-/// All give an error only after a verdict fell, or do not return then.
+/// Methods fail only after the job was aborted, or do not return then.
 pub(crate) trait Link {
-    /// `mine` of every rank, end to end in `all`: equal lengths.
-    fn all_gather(&mut self, mine: &[u8], all: &mut [u8], others: Others) -> Result<()>;
+    /// Gathers `mine` of every rank, of equal length, into `all`.
+    fn all_gather(&mut self, mine: &[u8], all: &mut [u8], polling: Polling) -> Result<()>;
 
-    /// The `n`th of the equal parts of `sent` goes to rank `n`, and the `n`th of `received` comes from it.
+    /// Sends the `n`th equal chunk of `sent` to rank `n`, and receives the `n`th chunk of `received` from it.
     fn all_to_all(&mut self, sent: &[u8], received: &mut [u8]) -> Result<()>;
 
-    /// `data` of rank `root`, on every rank.
+    /// Broadcasts `data` of rank `root`.
     fn broadcast(&mut self, data: &mut [u8], root: usize) -> Result<()>;
 
-    /// The connection of a part of the ranks, `size` of them from the rank `first` on, as that with the number `rank`
-    /// among them. All ranks call it, each with its own part.
+    /// Connects a subgroup of `size` ranks that starts at rank `first`; this rank has index `rank` in it. All ranks call
+    /// it, each for its own subgroup.
     fn split(&mut self, first: usize, rank: usize, size: usize) -> Result<Box<dyn Link>>;
 
-    /// The device whose memory [`Link::direct`] takes.
+    /// The device whose memory [`Link::direct`] supports.
     fn device(&self) -> Option<DeviceLocation> {
         None
     }
 
-    /// A collective from one contiguous f32 tensor of [`Link::device`] to another, which reads and writes when all that
-    /// `mark` stands for is done.
+    /// A collective from one contiguous f32 tensor on [`Link::device`] to another. It starts after the work recorded by
+    /// `mark`.
     fn direct(
         &mut self,
-        _what: Direct,
+        _what: DirectCollective,
         _send: &Tensor,
         _receive: &Tensor,
-        _mark: &Mark,
+        _mark: &StreamEvent,
     ) -> Result<()> {
         Err(crate::Error::HostOnly)
     }
 
-    /// Ends the connection, with all ranks.
+    /// Closes the connection together with the other ranks.
     fn close(self: Box<Self>);
 
-    /// Ends all processes, where the backend can.
+    /// Aborts all processes, if the backend can.
     fn abort(&mut self, _exit_code: i32) {}
 }

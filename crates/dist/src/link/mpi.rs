@@ -1,6 +1,6 @@
-//! Ranks over MPI. All calls are non-blocking ones that are looked at until they are done, by the thread
-//! that started MPI. When a verdict falls amidst one, the thread never returns: MPI may still write into the
-//! buffers, which lie on its stack and live as long as the process then.
+//! The MPI backend. All calls are non-blocking and polled to completion by the thread that initialized MPI. If the job is
+//! aborted during a call, the thread never returns: MPI may still write into buffers on its stack, so these must live
+//! as long as the process.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
@@ -13,96 +13,103 @@ use mpi::request::{LocalScope, Request, scope};
 use mpi::topology::{Color, SimpleCommunicator};
 use mpi::traits::{Communicator as _, CommunicatorCollectives, Root};
 
-use super::{Link, Others};
+use super::{Link, Polling};
+use crate::control_plane::Client;
 use crate::error::{Error, Result};
-use crate::options::Options;
-use crate::place::Place;
-use crate::plane::Client;
-use crate::watch::Watch;
+use crate::options::CommunicatorOptions;
+use crate::rank_info::RankInfo;
+use crate::rank_state::RankState;
 
 mod bootstrap;
 
-/// For so long it is looked for data without a pause.
-const EAGER: Duration = Duration::from_micros(200);
-/// For so long the pauses are short, though others may be late.
-const ATTENTIVE: Duration = Duration::from_millis(20);
-/// A pause while data move.
-const SHORT: Duration = Duration::from_micros(20);
-/// A pause while others may be late.
-const LONG: Duration = Duration::from_millis(1);
+/// How long to poll without sleeping.
+const SPIN: Duration = Duration::from_micros(200);
+/// How long to poll at the short interval even if others may be late.
+const SHORT_POLLING: Duration = Duration::from_millis(20);
+/// The poll interval while data moves.
+const SHORT_INTERVAL: Duration = Duration::from_micros(20);
+/// The poll interval while others may be late.
+const LONG_INTERVAL: Duration = Duration::from_millis(1);
 
-/// MPI's world or a part of it, and with the world the library's state, which ends with [`Link::close`].
+/// `MPI_COMM_WORLD` or a subgroup. The world also owns MPI's state, which [`Link::close`] finalizes.
 pub(crate) struct MpiLink {
-    /// Not dropped but by [`Link::close`]: MPI waits for all ranks there.
+    /// Dropped only by [`Link::close`], because `MPI_Finalize` waits for all ranks.
     universe: ManuallyDrop<Option<Universe>>,
-    /// A part is not dropped, which would wait too; it goes with the library's state.
+    /// Never dropped, because freeing a subgroup waits too; `MPI_Finalize` frees it.
     world: ManuallyDrop<SimpleCommunicator>,
-    watch: Arc<Watch>,
+    rank_state: Arc<RankState>,
 }
 
-/// Starts MPI in this thread, and brings the ranks together.
+/// Initializes MPI on this thread and joins the rendezvous.
 pub(crate) fn join(
-    place: &Place,
-    options: &Options,
-    watch: Arc<Watch>,
+    rank_info: &RankInfo,
+    options: &CommunicatorOptions,
+    rank_state: Arc<RankState>,
 ) -> Result<(Box<dyn Link>, Client)> {
     let wrong = |why: String| Error::Mpi { why };
     let (universe, threading) = mpi::initialize_with_threading(Threading::Serialized)
-        .ok_or_else(|| wrong("it was started before in this process".into()))?;
+        .ok_or_else(|| wrong("it was already initialized in this process".into()))?;
     let world = universe.world();
     let here = (world.rank() as usize, world.size() as usize);
     let mut link = Box::new(MpiLink {
         universe: ManuallyDrop::new(Some(universe)),
         world: ManuallyDrop::new(world),
-        watch: Arc::clone(&watch),
+        rank_state: Arc::clone(&rank_state),
     });
     if threading < Threading::Funneled {
-        return Err(wrong("it was built without support for threads; build it with".into()));
+        return Err(wrong("it was built without thread support; use a build with it".into()));
     }
-    if here != (place.rank, place.world_size) {
+    if here != (rank_info.rank, rank_info.world_size) {
         return Err(wrong(format!(
-            "this process is rank {} of {} for it, and rank {} of {} for the launcher; start it with this \
-             MPI's `mpirun`, or with a launcher that knows this MPI",
-            here.0, here.1, place.rank, place.world_size
+            "this process is rank {} of {} in MPI, but rank {} of {} in the launcher's variables; start it with \
+             this MPI's `mpirun`, or with a launcher that supports this MPI",
+            here.0, here.1, rank_info.rank, rank_info.world_size
         )));
     }
-    let (meeting, listener) = bootstrap::meet(&mut *link, place, options)?;
-    let client = Client::join(&meeting, listener, place.world_size, &place.host, options, watch)?;
+    let (rendezvous, listener) = bootstrap::open_rendezvous(&mut *link, rank_info, options)?;
+    let client = Client::join(
+        &rendezvous,
+        listener,
+        rank_info.world_size,
+        &rank_info.host,
+        options,
+        rank_state,
+    )?;
     Ok((link, client))
 }
 
 impl MpiLink {
-    /// Looks at a request until it is done; for ever, if a verdict falls.
+    /// Polls a request until it completes; never returns if the job is aborted meanwhile.
     fn complete<'a, D: ?Sized>(
         &self,
         mut request: Request<'a, D, &LocalScope<'a>>,
-        others: Others,
+        polling: Polling,
     ) {
         let began = Instant::now();
-        let mut looks = 0u32;
+        let mut polls = 0u32;
         loop {
             request = match request.test() {
                 Ok(_) => return,
                 Err(request) => request,
             };
-            looks = looks.wrapping_add(1);
+            polls = polls.wrapping_add(1);
             let waited = began.elapsed();
-            if waited < EAGER {
+            if waited < SPIN {
                 thread::yield_now();
                 continue;
             }
-            let late = others == Others::MayBeLate && waited > ATTENTIVE;
-            thread::sleep(if late { LONG } else { SHORT });
-            if looks.is_multiple_of(16) && self.watch.verdict().is_some() {
-                self.stay();
+            let late = polling == Polling::Relaxed && waited > SHORT_POLLING;
+            thread::sleep(if late { LONG_INTERVAL } else { SHORT_INTERVAL });
+            if polls.is_multiple_of(16) && self.rank_state.failure().is_some() {
+                self.park();
             }
         }
     }
 
-    /// Stays here until the process ends, or is asked to end it.
-    fn stay(&self) -> ! {
+    /// Waits forever, or until an abort of all processes is requested.
+    fn park(&self) -> ! {
         loop {
-            if let Some(exit_code) = self.watch.asked_to_abort() {
+            if let Some(exit_code) = self.rank_state.requested_abort() {
                 self.world.abort(exit_code);
             }
             thread::sleep(Duration::from_millis(10));
@@ -111,9 +118,9 @@ impl MpiLink {
 }
 
 impl Link for MpiLink {
-    fn all_gather(&mut self, mine: &[u8], all: &mut [u8], others: Others) -> Result<()> {
+    fn all_gather(&mut self, mine: &[u8], all: &mut [u8], polling: Polling) -> Result<()> {
         scope(|scope| {
-            self.complete(self.world.immediate_all_gather_into(scope, mine, all), others);
+            self.complete(self.world.immediate_all_gather_into(scope, mine, all), polling);
         });
         Ok(())
     }
@@ -121,7 +128,7 @@ impl Link for MpiLink {
     fn all_to_all(&mut self, sent: &[u8], received: &mut [u8]) -> Result<()> {
         scope(|scope| {
             let request = self.world.immediate_all_to_all_into(scope, sent, received);
-            self.complete(request, Others::AreHere);
+            self.complete(request, Polling::Eager);
         });
         Ok(())
     }
@@ -129,19 +136,19 @@ impl Link for MpiLink {
     fn broadcast(&mut self, data: &mut [u8], root: usize) -> Result<()> {
         let root = self.world.process_at_rank(root as i32);
         scope(|scope| {
-            self.complete(root.immediate_broadcast_into(scope, data), Others::AreHere);
+            self.complete(root.immediate_broadcast_into(scope, data), Polling::Eager);
         });
         Ok(())
     }
 
     fn split(&mut self, first: usize, rank: usize, _size: usize) -> Result<Box<dyn Link>> {
-        let none = || Error::Mpi { why: format!("it gave rank {rank} no part of the job") };
+        let none = || Error::Mpi { why: format!("it gave rank {rank} no subgroup") };
         let (color, key) = (Color::with_value(first as i32), rank as i32);
         let part = self.world.split_by_color_with_key(color, key).ok_or_else(none)?;
         Ok(Box::new(Self {
             universe: ManuallyDrop::new(None),
             world: ManuallyDrop::new(part),
-            watch: Arc::clone(&self.watch),
+            rank_state: Arc::clone(&self.rank_state),
         }))
     }
 

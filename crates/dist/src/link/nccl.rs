@@ -1,19 +1,19 @@
-//! Ranks over NCCL, one a GPU. Nothing here blocks: the communicator is a non-blocking one, and whatever was begun is
-//! looked at until it is done, fails, or a verdict falls. Then the communicator is aborted, which frees the GPU of the
-//! collectives that wait there for ranks that do not come.
+//! The NCCL backend, one rank per GPU. The communicator is non-blocking: every call is polled until it completes, fails,
+//! or the job is aborted. An abort also aborts the communicator, which frees the GPU of collectives that wait for failed
+//! ranks.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use candle_core::{DeviceLocation, Tensor};
-use embodied_r_kernels::memory::{self, Mark};
+use embodied_r_kernels::memory::{self, StreamEvent};
 
-use super::{Direct, Link, Others};
+use super::{DirectCollective, Link, Polling};
 use crate::error::{Error, Result};
+use crate::failure::FailureCause;
 use crate::operation::Reduce;
-use crate::verdict::Why;
-use crate::watch::{Watch, lost};
+use crate::rank_state::{RankState, aborted};
 
 #[cfg(feature = "nccl")]
 mod library;
@@ -23,37 +23,36 @@ mod tests;
 #[cfg(feature = "nccl")]
 pub(crate) use library::Cuda;
 
-/// Bytes of what ranks must know to find each other.
+/// Bytes of `ncclUniqueId`.
 pub(crate) const ID: usize = 128;
 
-/// For so long it is looked for data without a pause.
-const EAGER: Duration = Duration::from_micros(200);
-/// A pause while data move.
-const SHORT: Duration = Duration::from_micros(20);
+/// How long to poll without sleeping.
+const SPIN: Duration = Duration::from_micros(200);
+/// The poll interval.
+const INTERVAL: Duration = Duration::from_micros(20);
 
-/// Whether something that was begun is done.
+/// Whether an asynchronous call has completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
     Done,
-    Underway,
+    InProgress,
 }
 
-/// What ranks do with memory on their GPUs.
+/// A collective on GPU memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Collective {
-    /// As many numbers are sent as are received.
     AllReduce(Reduce),
-    /// A part of what is sent is received.
+    /// With a sum.
     ReduceScatter,
-    /// What is sent is a part of what is received.
     AllGather,
-    /// One rank's numbers, in the place of everybody's.
-    Broadcast { root: usize },
-    /// Equal parts, one from every rank for every other.
+    Broadcast {
+        root: usize,
+    },
+    /// Exchanges one equal chunk with every rank.
     AllToAll,
 }
 
-/// What the numbers of a piece of memory are.
+/// The element type of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dtype {
     F32,
@@ -61,7 +60,7 @@ pub(crate) enum Dtype {
 }
 
 impl Dtype {
-    /// Bytes of a number.
+    /// Bytes per element.
     pub(crate) fn size(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -70,90 +69,93 @@ impl Dtype {
     }
 }
 
-/// A piece of the GPU's memory.
+/// A range of GPU memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Span {
+pub(crate) struct DeviceBuffer {
     pub(crate) address: u64,
     pub(crate) length: usize,
     pub(crate) dtype: Dtype,
 }
 
-impl Span {
+impl DeviceBuffer {
     fn of(tensor: &Tensor) -> Result<Self> {
-        let (address, length) = (memory::address(tensor)?, tensor.elem_count());
+        let (address, length) = (memory::data_ptr(tensor)?, tensor.elem_count());
         Ok(Self { address, length, dtype: Dtype::F32 })
     }
 }
 
-/// The calls of NCCL and of CUDA's driver that a link makes, on a stream of its own. None of them may block for as long
-/// as another rank likes.
-pub(crate) trait Library: Sized {
-    /// The same for another communicator, on the same GPU.
-    fn another(&self) -> Result<Self>;
+/// The NCCL and CUDA driver calls of a link, on its own stream. No call may block on another rank.
+pub(crate) trait NcclApi: Sized {
+    /// An instance for another communicator on the same GPU.
+    fn duplicate(&self) -> Result<Self>;
 
-    /// What ranks must know to find each other in a new communicator; one of them draws it for all.
+    /// Generates a communicator's unique id, on one of its ranks.
     fn unique_id(&self) -> Result<[u8; ID]>;
 
-    /// Begins to join the communicator `id`.
+    /// Starts to join the communicator `id`.
     fn join(&mut self, id: &[u8; ID], rank: usize, world_size: usize) -> Result<Progress>;
 
-    /// How the communicator is: an error of any of its collectives is one here.
+    /// The communicator's asynchronous state, including errors of its collectives.
     fn state(&mut self) -> Result<Progress>;
 
     /// The GPU.
     fn device(&self) -> DeviceLocation;
 
-    /// Lets the stream wait for an event of another one, which is there until the stream is idle.
-    fn follow(&mut self, event: u64) -> Result<()>;
+    /// Makes the stream wait for an event of another stream, which must live until the stream is idle.
+    fn wait_event(&mut self, event: u64) -> Result<()>;
 
-    /// Queues a collective. `send` and `receive` may be the same but for an all-to-all.
-    fn queue(&mut self, what: Collective, send: Span, receive: Span) -> Result<Progress>;
+    /// Queues a collective. `send` and `receive` may be the same except for an all-to-all.
+    fn queue(
+        &mut self,
+        what: Collective,
+        send: DeviceBuffer,
+        receive: DeviceBuffer,
+    ) -> Result<Progress>;
 
-    /// Whether all that was queued is done.
+    /// Whether all queued work is done.
     fn is_idle(&mut self) -> Result<bool>;
 
-    /// Memory for bytes that are sent and bytes that are received, which stay until the next call; the first are copied
-    /// there.
-    fn stage(&mut self, sent: &[u8], received: usize) -> Result<(Span, Span)>;
+    /// Allocates a send and a receive buffer, valid until the next call, and copies `sent` into the first.
+    fn stage(&mut self, sent: &[u8], received: usize) -> Result<(DeviceBuffer, DeviceBuffer)>;
 
-    /// Copies what was received from where [`Library::stage`] has put it. Called when the stream is idle.
+    /// Copies the receive buffer of [`NcclApi::stage`] to the host. Called when the stream is idle.
     fn fetch(&mut self, received: &mut [u8]) -> Result<()>;
 
-    /// Ends the communicator without the other ranks, at once.
+    /// Aborts the communicator immediately, without the other ranks.
     fn abort(&mut self);
 
-    /// Begins to end the communicator with the other ranks.
+    /// Starts to finalize the communicator together with the other ranks.
     fn finalize(&mut self) -> Result<Progress>;
 }
 
-/// A rank's end of a communicator.
-pub(crate) struct NcclLink<L: Library> {
+/// A rank of an NCCL communicator.
+pub(crate) struct NcclLink<L: NcclApi> {
     library: L,
-    watch: Arc<Watch>,
+    rank_state: Arc<RankState>,
     world_size: usize,
-    /// The time for all ranks to join.
+    /// The timeout for all ranks to join.
     within: Duration,
     is_aborted: bool,
 }
 
-impl<L: Library> NcclLink<L> {
-    /// Joins the communicator `id` of `world_size` ranks, as that with the number `rank` among them; returns when all
-    /// have, or fails after `within`.
+impl<L: NcclApi> NcclLink<L> {
+    /// Joins the communicator `id` of `world_size` ranks as rank `rank`; returns when all have joined, or fails after
+    /// `within`.
     pub(crate) fn join(
         library: L,
         id: &[u8; ID],
         (rank, world_size): (usize, usize),
         within: Duration,
-        watch: Arc<Watch>,
+        rank_state: Arc<RankState>,
     ) -> Result<Self> {
-        let mut link = Self { library, watch, world_size, within, is_aborted: false };
+        let mut link = Self { library, rank_state, world_size, within, is_aborted: false };
         let begun = link.library.join(id, rank, world_size);
-        link.settle(begun, "joining NCCL's communicator", Some(within))?;
+        link.wait_ready(begun, "NCCL communicator initialization", Some(within))?;
         Ok(link)
     }
 
-    /// Waits until the communicator takes the next call.
-    fn settle(
+    /// Waits until the communicator accepts the next call.
+    fn wait_ready(
         &mut self,
         begun: Result<Progress>,
         what: &'static str,
@@ -161,14 +163,14 @@ impl<L: Library> NcclLink<L> {
     ) -> Result<()> {
         let mut progress = begun.map_err(|error| self.fail(error))?;
         let began = Instant::now();
-        while progress == Progress::Underway {
+        while progress == Progress::InProgress {
             self.pause(began, what, within)?;
             progress = self.library.state().map_err(|error| self.fail(error))?;
         }
         Ok(())
     }
 
-    /// Waits until the stream is idle. Errors of the network show in the communicator's state, not on the stream.
+    /// Waits until the stream is idle. Network errors show in the communicator's state, not on the stream.
     fn drain(&mut self) -> Result<()> {
         let began = Instant::now();
         loop {
@@ -186,28 +188,28 @@ impl<L: Library> NcclLink<L> {
         what: &'static str,
         within: Option<Duration>,
     ) -> Result<()> {
-        if let Some(verdict) = self.watch.verdict() {
+        if let Some(failure) = self.rank_state.failure() {
             self.abort_once();
-            return Err(lost(&verdict));
+            return Err(aborted(&failure));
         }
         let waited = began.elapsed();
         if within.is_some_and(|within| waited > within) {
             self.abort_once();
-            return Err(Error::Timeout { rank: self.watch.rank(), what, waited });
+            return Err(Error::Timeout { rank: self.rank_state.rank(), what, waited });
         }
-        if waited < EAGER {
+        if waited < SPIN {
             thread::yield_now()
         } else {
-            thread::sleep(SHORT)
+            thread::sleep(INTERVAL)
         }
         Ok(())
     }
 
-    /// Ends the job because of an error of the library: all ranks are told.
+    /// Aborts the job on all ranks because of a library error.
     fn fail(&mut self, error: Error) -> Error {
         self.abort_once();
-        self.watch.condemn(self.watch.own_verdict(Why::Failed(error.to_string())));
-        self.watch.verdict().map_or(error, |verdict| lost(&verdict))
+        self.rank_state.abort(self.rank_state.own_failure(FailureCause::Failed(error.to_string())));
+        self.rank_state.failure().map_or(error, |failure| aborted(&failure))
     }
 
     fn abort_once(&mut self) {
@@ -216,14 +218,14 @@ impl<L: Library> NcclLink<L> {
         }
     }
 
-    /// Does a collective on memory of the GPU, and waits until it is done.
-    fn run(&mut self, what: Collective, send: Span, receive: Span) -> Result<()> {
-        // A communicator that was aborted is none any more.
-        self.watch.check()?;
+    /// Runs a collective on GPU memory and waits until it is done.
+    fn run(&mut self, what: Collective, send: DeviceBuffer, receive: DeviceBuffer) -> Result<()> {
+        // An aborted communicator must not be used.
+        self.rank_state.check()?;
         let queued = self.library.queue(what, send, receive);
-        self.settle(queued, "queueing a collective", None)?;
+        self.wait_ready(queued, "queueing a collective", None)?;
         self.drain()?;
-        self.watch.data_moved();
+        self.rank_state.data_moved();
         Ok(())
     }
 
@@ -231,7 +233,7 @@ impl<L: Library> NcclLink<L> {
         if received.is_empty() {
             return Ok(());
         }
-        self.watch.check()?;
+        self.rank_state.check()?;
         let staged = self.library.stage(sent, received.len());
         let (send, receive) = staged.map_err(|error| self.fail(error))?;
         self.run(what, send, receive)?;
@@ -239,8 +241,8 @@ impl<L: Library> NcclLink<L> {
     }
 }
 
-impl<L: Library + 'static> Link for NcclLink<L> {
-    fn all_gather(&mut self, mine: &[u8], all: &mut [u8], _others: Others) -> Result<()> {
+impl<L: NcclApi + 'static> Link for NcclLink<L> {
+    fn all_gather(&mut self, mine: &[u8], all: &mut [u8], _polling: Polling) -> Result<()> {
         self.run_staged(Collective::AllGather, mine, all)
     }
 
@@ -254,41 +256,50 @@ impl<L: Library + 'static> Link for NcclLink<L> {
     }
 
     fn split(&mut self, first: usize, rank: usize, size: usize) -> Result<Box<dyn Link>> {
-        let made = self.library.another().and_then(|part| {
-            // Of each part the first rank draws its id.
+        let made = self.library.duplicate().and_then(|part| {
+            // The first rank of each subgroup generates its id.
             let id = if rank == 0 { part.unique_id()? } else { [0; ID] };
             Ok((part, id))
         });
-        let (part, drawn) = made.map_err(|error| self.fail(error))?;
+        let (part, own) = made.map_err(|error| self.fail(error))?;
         let mut ids = vec![0; ID * self.world_size];
-        self.all_gather(&drawn, &mut ids, Others::AreHere)?;
+        self.all_gather(&own, &mut ids, Polling::Eager)?;
         let mut id = [0; ID];
         id.copy_from_slice(&ids[ID * first..][..ID]);
-        let watch = Arc::clone(&self.watch);
-        Ok(Box::new(Self::join(part, &id, (rank, size), self.within, watch)?))
+        let rank_state = Arc::clone(&self.rank_state);
+        Ok(Box::new(Self::join(part, &id, (rank, size), self.within, rank_state)?))
     }
 
     fn device(&self) -> Option<DeviceLocation> {
         Some(self.library.device())
     }
 
-    fn direct(&mut self, what: Direct, send: &Tensor, receive: &Tensor, mark: &Mark) -> Result<()> {
+    fn direct(
+        &mut self,
+        what: DirectCollective,
+        send: &Tensor,
+        receive: &Tensor,
+        mark: &StreamEvent,
+    ) -> Result<()> {
         if receive.elem_count() == 0 {
             return Ok(());
         }
-        self.watch.check()?;
-        self.library.follow(mark.event()).map_err(|error| self.fail(error))?;
+        self.rank_state.check()?;
+        self.library.wait_event(mark.handle()).map_err(|error| self.fail(error))?;
         let what = match what {
-            Direct::Sum => Collective::AllReduce(Reduce::Sum),
-            Direct::ReduceScatter => Collective::ReduceScatter,
-            Direct::AllGather => Collective::AllGather,
+            DirectCollective::Sum => Collective::AllReduce(Reduce::Sum),
+            DirectCollective::ReduceScatter => Collective::ReduceScatter,
+            DirectCollective::AllGather => Collective::AllGather,
         };
-        self.run(what, Span::of(send)?, Span::of(receive)?)
+        self.run(what, DeviceBuffer::of(send)?, DeviceBuffer::of(receive)?)
     }
 
     fn close(mut self: Box<Self>) {
         let begun = self.library.finalize();
-        if self.settle(begun, "ending NCCL's communicator", Some(Duration::from_secs(5))).is_err() {
+        if self
+            .wait_ready(begun, "NCCL communicator finalization", Some(Duration::from_secs(5)))
+            .is_err()
+        {
             self.abort_once();
         }
         self.is_aborted = true;
@@ -299,7 +310,7 @@ impl<L: Library + 'static> Link for NcclLink<L> {
     }
 }
 
-impl<L: Library> Drop for NcclLink<L> {
+impl<L: NcclApi> Drop for NcclLink<L> {
     fn drop(&mut self) {
         self.abort_once();
     }

@@ -1,83 +1,83 @@
-//! Ranks that are threads of one process: for tests, and for trying out what needs several.
+//! The in-process backend: ranks are threads. For tests and for runs without a launcher.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Link, Others};
+use super::{Link, Polling};
 use crate::error::Result;
-use crate::watch::{Watch, lock};
+use crate::rank_state::{RankState, lock};
 
-/// Where the ranks lay down what they send. A round ends when everybody has read it.
+/// One message slot per rank. A round ends when every rank has read all slots.
 #[derive(Debug)]
-struct Table {
-    places: Vec<Option<Arc<[u8]>>>,
+struct Round {
+    slots: Vec<Option<Arc<[u8]>>>,
     readers: usize,
 }
 
-/// What the ranks share.
+/// The memory through which the ranks of a group exchange data.
 #[derive(Debug)]
-pub(crate) struct Hub {
-    table: Mutex<Table>,
+pub(crate) struct Exchange {
+    round: Mutex<Round>,
     changed: Condvar,
-    /// Those of parts, by their first rank.
-    parts: Mutex<BTreeMap<usize, Arc<Hub>>>,
+    /// The exchanges of subgroups, by their first rank.
+    subgroups: Mutex<BTreeMap<usize, Arc<Exchange>>>,
 }
 
-impl Hub {
+impl Exchange {
     pub(crate) fn new(world_size: usize) -> Arc<Self> {
-        let table = Table { places: vec![None; world_size], readers: 0 };
+        let round = Round { slots: vec![None; world_size], readers: 0 };
         Arc::new(Self {
-            table: Mutex::new(table),
+            round: Mutex::new(round),
             changed: Condvar::new(),
-            parts: Mutex::default(),
+            subgroups: Mutex::default(),
         })
     }
 }
 
-/// A rank's place at the table.
+/// A rank's end of an [`Exchange`].
 #[derive(Debug)]
 pub(crate) struct ThreadLink {
-    hub: Arc<Hub>,
-    watch: Arc<Watch>,
+    exchange: Arc<Exchange>,
+    rank_state: Arc<RankState>,
     rank: usize,
 }
 
 impl ThreadLink {
-    /// The place of the rank with the number `rank` among those who share `hub`.
-    pub(crate) fn new(hub: Arc<Hub>, watch: Arc<Watch>, rank: usize) -> Self {
-        Self { hub, watch, rank }
+    /// Rank `rank` of the group that shares `exchange`.
+    pub(crate) fn new(exchange: Arc<Exchange>, rank_state: Arc<RankState>, rank: usize) -> Self {
+        Self { exchange, rank_state, rank }
     }
 
-    fn wait<T>(&self, mut ready: impl FnMut(&mut Table) -> Option<T>) -> Result<T> {
-        let mut table = lock(&self.hub.table);
+    fn wait<T>(&self, mut ready: impl FnMut(&mut Round) -> Option<T>) -> Result<T> {
+        let mut round = lock(&self.exchange.round);
         loop {
-            if let Some(value) = ready(&mut table) {
-                self.hub.changed.notify_all();
+            if let Some(value) = ready(&mut round) {
+                self.exchange.changed.notify_all();
                 return Ok(value);
             }
-            self.watch.check()?;
-            let woken = self.hub.changed.wait_timeout(table, Duration::from_millis(20));
-            table = woken.unwrap_or_else(PoisonError::into_inner).0;
+            self.rank_state.check()?;
+            let woken = self.exchange.changed.wait_timeout(round, Duration::from_millis(20));
+            round = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Lays `mine` down and takes what all have laid down.
-    fn exchange(&self, mine: &[u8]) -> Result<Vec<Arc<[u8]>>> {
+    /// Gathers the messages of all ranks.
+    fn gather(&self, mine: &[u8]) -> Result<Vec<Arc<[u8]>>> {
         let mine: Arc<[u8]> = mine.into();
-        self.wait(|table| {
-            let place = &mut table.places[self.rank];
-            place.is_none().then(|| *place = Some(Arc::clone(&mine)))
+        self.wait(|round| {
+            let slot = &mut round.slots[self.rank];
+            slot.is_none().then(|| *slot = Some(Arc::clone(&mine)))
         })?;
-        self.wait(|table| {
-            let all: Vec<_> = table.places.iter().flatten().cloned().collect();
-            if all.len() < table.places.len() {
+        self.wait(|round| {
+            let all: Vec<_> = round.slots.iter().flatten().cloned().collect();
+            if all.len() < round.slots.len() {
                 return None;
             }
-            table.readers += 1;
-            if table.readers == all.len() {
-                table.readers = 0;
-                table.places.fill(None);
+            round.readers += 1;
+            if round.readers == all.len() {
+                round.readers = 0;
+                round.slots.fill(None);
             }
             Some(all)
         })
@@ -85,22 +85,22 @@ impl ThreadLink {
 }
 
 impl Link for ThreadLink {
-    fn all_gather(&mut self, mine: &[u8], all: &mut [u8], _others: Others) -> Result<()> {
-        let laid = self.exchange(mine)?;
+    fn all_gather(&mut self, mine: &[u8], all: &mut [u8], _polling: Polling) -> Result<()> {
+        let messages = self.gather(mine)?;
         if !mine.is_empty() {
-            for (place, data) in all.chunks_exact_mut(mine.len()).zip(laid) {
-                place.copy_from_slice(&data);
+            for (chunk, message) in all.chunks_exact_mut(mine.len()).zip(messages) {
+                chunk.copy_from_slice(&message);
             }
         }
         Ok(())
     }
 
     fn all_to_all(&mut self, sent: &[u8], received: &mut [u8]) -> Result<()> {
-        let laid = self.exchange(sent)?;
-        let part = sent.len() / laid.len();
-        if part > 0 {
-            for (place, data) in received.chunks_exact_mut(part).zip(laid) {
-                place.copy_from_slice(&data[self.rank * part..][..part]);
+        let messages = self.gather(sent)?;
+        let length = sent.len() / messages.len();
+        if length > 0 {
+            for (chunk, message) in received.chunks_exact_mut(length).zip(messages) {
+                chunk.copy_from_slice(&message[self.rank * length..][..length]);
             }
         }
         Ok(())
@@ -108,15 +108,15 @@ impl Link for ThreadLink {
 
     fn broadcast(&mut self, data: &mut [u8], root: usize) -> Result<()> {
         let mine: &[u8] = if self.rank == root { data } else { &[] };
-        let laid = self.exchange(mine)?;
-        data.copy_from_slice(&laid[root]);
+        let messages = self.gather(mine)?;
+        data.copy_from_slice(&messages[root]);
         Ok(())
     }
 
     fn split(&mut self, first: usize, rank: usize, size: usize) -> Result<Box<dyn Link>> {
-        let mut parts = lock(&self.hub.parts);
-        let hub = Arc::clone(parts.entry(first).or_insert_with(|| Hub::new(size)));
-        Ok(Box::new(Self::new(hub, Arc::clone(&self.watch), rank)))
+        let mut subgroups = lock(&self.exchange.subgroups);
+        let exchange = Arc::clone(subgroups.entry(first).or_insert_with(|| Exchange::new(size)));
+        Ok(Box::new(Self::new(exchange, Arc::clone(&self.rank_state), rank)))
     }
 
     fn close(self: Box<Self>) {}

@@ -1,18 +1,18 @@
-//! VSI-Bench's reading of an answer, as its official scorer does it (the `vsibench` task of
-//! lmms-eval): the first piece before a space, less full stops at its end.
+//! VSI-Bench's answer matching, as in its official scorer (the `vsibench` task of lmms-eval): the
+//! first word, without trailing full stops.
 
-/// Whether the first piece of `answer` is `solution`, in either case.
+/// Whether the first word of `answer` is `solution`, ignoring case.
 pub(super) fn matches(answer: &str, solution: &str) -> bool {
-    first_piece(answer).to_lowercase() == solution.to_lowercase()
+    first_word(answer).to_lowercase() == solution.to_lowercase()
 }
 
-/// The number that the first piece of `answer` is.
+/// The first word of `answer` as a number.
 pub(super) fn number(answer: &str) -> Option<f64> {
-    first_piece(answer).parse().ok()
+    first_word(answer).parse().ok()
 }
 
-/// Split at a space and not at all white space: an answer that begins with a space is empty.
-fn first_piece(answer: &str) -> &str {
+/// Split at spaces only, not at all whitespace: an answer with a leading space is empty.
+fn first_word(answer: &str) -> &str {
     answer.split(' ').next().unwrap_or_default().trim_end_matches('.').trim()
 }
 
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_piece_is_compared_in_either_case() {
+    fn the_first_word_is_compared_ignoring_case() {
         for answer in
             ["B", "b", "B.", "B...", "B. the chair", "b and more", "\nB.", "B\n", "B\n. x"]
         {
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_piece_is_the_number() {
+    fn the_first_word_is_the_number() {
         for (answer, value) in [
             ("3", 3.0),
             ("3.5.", 3.5),

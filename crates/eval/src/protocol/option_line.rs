@@ -1,5 +1,5 @@
-//! UrbanVideo-Bench's reading of an answer, as its official scorer does it: the character after
-//! `Option:`, white space and opening brackets; else the first character, upper case.
+//! UrbanVideo-Bench's answer matching, as in its official scorer: the character after `Option:`,
+//! whitespace and opening brackets; otherwise the first character in upper case.
 
 const MARK: &str = "Option:";
 
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_character_after_the_mark_is_the_option() {
+    fn the_character_after_the_marker_is_the_option() {
         for (answer, read) in [
             ("Option: [B]; Reason: [it is near]", "B"),
             ("Option:B", "B"),
@@ -36,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_mark_it_is_the_first_character() {
+    fn without_the_marker_it_is_the_first_character() {
         for (answer, read) in [
             ("B", "B"),
             ("b. left", "B"),

@@ -1,8 +1,13 @@
 use super::*;
-use crate::predictions::Output;
+use crate::predictions::PredictionOutput;
 
-fn score(protocol: Protocol, category: &str, solution: &str, output: Output) -> Result<f64> {
-    protocol.score_one(&Prediction {
+fn score(
+    protocol: Protocol,
+    category: &str,
+    solution: &str,
+    output: PredictionOutput,
+) -> Result<f64> {
+    protocol.score_prediction(&Prediction {
         id: "7".to_owned(),
         category: category.to_owned(),
         solution: solution.to_owned(),
@@ -11,11 +16,11 @@ fn score(protocol: Protocol, category: &str, solution: &str, output: Output) -> 
 }
 
 fn answer(protocol: Protocol, category: &str, solution: &str, text: &str) -> f64 {
-    score(protocol, category, solution, Output::Answer(text.to_owned())).unwrap()
+    score(protocol, category, solution, PredictionOutput::Answer(text.to_owned())).unwrap()
 }
 
 #[test]
-fn a_protocol_is_found_by_its_name() {
+fn a_protocol_round_trips_through_its_name() {
     for protocol in Protocol::ALL {
         assert_eq!(Protocol::from_name(protocol.name()), Some(protocol));
     }
@@ -23,46 +28,46 @@ fn a_protocol_is_found_by_its_name() {
 }
 
 #[test]
-fn the_levels_of_direction_questions_count_under_one_name() {
+fn the_levels_of_direction_questions_share_one_category() {
     for level in ["easy", "medium", "hard"] {
         let category = format!("object_rel_direction_{level}");
-        assert_eq!(Protocol::VsiBench.counted_under(&category), Some(DIRECTION));
-        assert_eq!(Protocol::EmbodiedR.counted_under(&category), Some(DIRECTION));
-        assert_eq!(Protocol::UrbanVideoBench.counted_under(&category), None);
+        assert_eq!(Protocol::VsiBench.scored_category(&category), Some(DIRECTION));
+        assert_eq!(Protocol::EmbodiedR.scored_category(&category), Some(DIRECTION));
+        assert_eq!(Protocol::UrbanVideoBench.scored_category(&category), None);
     }
-    assert_eq!(Protocol::VsiBench.counted_under(DIRECTION), Some(DIRECTION));
-    assert_eq!(Protocol::VsiBench.counted_under("object_rel_direction_odd"), None);
+    assert_eq!(Protocol::VsiBench.scored_category(DIRECTION), Some(DIRECTION));
+    assert_eq!(Protocol::VsiBench.scored_category("object_rel_direction_odd"), None);
 }
 
 #[test]
 fn each_protocol_scores_its_own_categories() {
-    assert_eq!(Protocol::EmbodiedR.counted_under("object_counting"), None);
-    assert_eq!(Protocol::EmbodiedR.counted_under("Object Recall"), None);
-    assert_eq!(Protocol::VsiBench.counted_under("Causal"), None);
-    assert_eq!(Protocol::UrbanVideoBench.counted_under("Causal"), Some("Causal"));
+    assert_eq!(Protocol::EmbodiedR.scored_category("object_counting"), None);
+    assert_eq!(Protocol::EmbodiedR.scored_category("Object Recall"), None);
+    assert_eq!(Protocol::VsiBench.scored_category("Causal"), None);
+    assert_eq!(Protocol::UrbanVideoBench.scored_category("Causal"), Some("Causal"));
 }
 
 #[test]
-fn sets_out_of_domain_are_scored_by_letters_and_by_no_other_protocol() {
+fn out_of_domain_benchmarks_are_scored_by_letter_and_by_no_other_protocol() {
     for (protocol, category) in
         [(Protocol::EgoSchema, "egoschema"), (Protocol::MvBench, "egocentric_navigation")]
     {
         assert_eq!(answer(protocol, category, "E", "The answer is E"), 1.0);
         assert_eq!(answer(protocol, category, "E", "D"), 0.0);
         for other in Protocol::ALL {
-            assert_eq!(other.counted_under(category).is_some(), other == protocol);
+            assert_eq!(other.scored_category(category).is_some(), other == protocol);
         }
     }
 }
 
 #[test]
-fn predictions_of_one_set_out_of_domain_name_their_protocol() {
+fn out_of_domain_predictions_determine_their_protocol() {
     let of = |categories: &[&str]| {
         let prediction = |category: &&str| Prediction {
             id: "1".to_owned(),
             category: (*category).to_owned(),
             solution: "A".to_owned(),
-            output: Output::Missing,
+            output: PredictionOutput::Missing,
         };
         Protocol::out_of_domain(&categories.iter().map(prediction).collect::<Vec<_>>())
     };
@@ -74,7 +79,7 @@ fn predictions_of_one_set_out_of_domain_name_their_protocol() {
 }
 
 #[test]
-fn embodied_r_reads_letters_by_the_projects_rules() {
+fn embodied_r_parses_letters_by_the_projects_rules() {
     for text in ["B", "(b)", "B. A tree", "The answer is B"] {
         assert_eq!(answer(Protocol::EmbodiedR, "route_planning", "B", text), 1.0, "`{text}`");
     }
@@ -84,7 +89,7 @@ fn embodied_r_reads_letters_by_the_projects_rules() {
 }
 
 #[test]
-fn vsi_bench_reads_the_first_piece_alone() {
+fn vsi_bench_parses_only_the_first_word() {
     assert_eq!(answer(Protocol::VsiBench, "route_planning", "B", "b. left"), 1.0);
     assert_eq!(answer(Protocol::VsiBench, "route_planning", "B", "(B)"), 0.0);
     assert_eq!(answer(Protocol::VsiBench, "route_planning", "B", "The answer is B"), 0.0);
@@ -97,30 +102,30 @@ fn vsi_bench_scores_numbers_by_mean_relative_accuracy() {
 }
 
 #[test]
-fn urbanvideo_bench_reads_the_option_line_and_its_case() {
+fn urbanvideo_bench_parses_the_option_line_case_sensitively() {
     assert_eq!(answer(Protocol::UrbanVideoBench, "Causal", "B", "Option: [B]; Reason: []"), 1.0);
     assert_eq!(answer(Protocol::UrbanVideoBench, "Causal", "B", "Option: b"), 0.0);
     assert_eq!(answer(Protocol::UrbanVideoBench, "Causal", "B", "b"), 1.0);
 }
 
 #[test]
-fn only_the_tag_of_a_whole_output_is_read() {
+fn only_the_answer_tag_of_a_completion_is_parsed() {
     for (protocol, category) in [
         (Protocol::EmbodiedR, "route_planning"),
         (Protocol::VsiBench, "route_planning"),
         (Protocol::UrbanVideoBench, "Causal"),
     ] {
-        let output = |text: &str| Output::Completion(text.to_owned());
+        let output = |text: &str| PredictionOutput::Completion(text.to_owned());
         let tagged = output("<think>A, surely</think>\n<answer> B. left </answer>");
         assert_eq!(score(protocol, category, "B", tagged).unwrap(), 1.0);
         assert_eq!(score(protocol, category, "B", output("B")).unwrap(), 0.0);
-        assert_eq!(score(protocol, category, "B", Output::Missing).unwrap(), 0.0);
+        assert_eq!(score(protocol, category, "B", PredictionOutput::Missing).unwrap(), 0.0);
     }
 }
 
 #[test]
 fn a_solution_of_the_wrong_kind_is_an_error() {
-    for (protocol, category, solution, wanted) in [
+    for (protocol, category, solution, expected) in [
         (Protocol::EmbodiedR, "route_planning", "left", "an option letter"),
         (Protocol::EmbodiedR, "route_planning", "3", "an option letter"),
         (Protocol::VsiBench, "object_counting", "four", "a number"),
@@ -128,10 +133,10 @@ fn a_solution_of_the_wrong_kind_is_an_error() {
         (Protocol::VsiBench, "route_planning", " ", "an option letter"),
         (Protocol::UrbanVideoBench, "Causal", "", "an option letter"),
     ] {
-        let error = score(protocol, category, solution, Output::Missing).unwrap_err();
+        let error = score(protocol, category, solution, PredictionOutput::Missing).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("the solution `{solution}` of question `7` in `{category}` is not {wanted}")
+            format!("the solution `{solution}` of question `7` in `{category}` is not {expected}")
         );
     }
 }

@@ -1,13 +1,13 @@
 //! Embodied-R, Table 1 and Table 3.
 
-use super::{Row, Table, cells, row};
+use super::{PublishedRow, PublishedTable, cells, row};
 use crate::protocol::DIRECTION;
 
-pub(super) const TABLE: Table = Table {
-    source: "Embodied-R (arXiv 2504.12680), Table 1; the row without collaboration is of Table 3",
-    caveat: "overall is the mean over questions; the trained rows, OpenAI-o1 and Gemini-2.5-Pro \
-             were scored on another mix of questions than the rest, so they print up to 1.3 points \
-             higher than their columns give on the full sets",
+pub(super) const TABLE: PublishedTable = PublishedTable {
+    source: "Embodied-R (arXiv 2504.12680), Table 1; the row without collaboration is from Table 3",
+    caveat: "overall is the mean over questions; the trained models, OpenAI-o1 and Gemini-2.5-Pro \
+             were evaluated on a different mix of questions, so their overall scores are up to 1.3 \
+             points higher than their columns average to on the full benchmarks",
     categories: &[
         "Landmark Position",
         "Counterfactual",
@@ -21,7 +21,7 @@ pub(super) const TABLE: Table = Table {
     rows: &ROWS,
 };
 
-const ROWS: [Row; 20] = [
+const ROWS: [PublishedRow; 20] = [
     row("Random", 24.0, cells![19.7, 25.0, 21.8, 16.4, 25.0, 36.1, 28.3, 25.0]),
     row("Qwen-VL-Max (32 frames)", 34.1, cells![44.8, 49.2, 38.8, 29.6, 28.0, 33.3, 29.6, 28.3]),
     row("GPT-4o (32 frames)", 35.7, cells![36.8, 44.7, 34.2, 33.8, 37.0, 41.3, 31.5, 28.5]),

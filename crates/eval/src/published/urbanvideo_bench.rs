@@ -1,8 +1,8 @@
-//! UrbanVideo-Bench, its project page; four of its tasks as Embodied-R prints them again.
+//! UrbanVideo-Bench's project page; four of its tasks are also in Embodied-R's table.
 
-use super::{Row, Table, cells, overall, row};
+use super::{PublishedRow, PublishedTable, cells, overall, row};
 
-pub(super) const TABLE: Table = Table {
+pub(super) const TABLE: PublishedTable = PublishedTable {
     source: "UrbanVideo-Bench's project page; the four columns also in Embodied-R \
              (arXiv 2504.12680), Table 1",
     caveat: "overall is the mean over the questions of all sixteen tasks",
@@ -15,7 +15,7 @@ pub(super) const TABLE: Table = Table {
     rows: &ROWS,
 };
 
-const ROWS: [Row; 16] = [
+const ROWS: [PublishedRow; 16] = [
     row("Random", 19.7, cells![19.7, 25.0, 21.8, 16.4]),
     row("Qwen-VL-Max (32 frames)", 45.5, cells![44.8, 49.2, 38.8, 29.6]),
     row("GPT-4o (32 frames)", 43.6, cells![36.8, 44.7, 34.2, 33.8]),

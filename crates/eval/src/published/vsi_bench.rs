@@ -1,11 +1,11 @@
 //! VSI-Bench, the paper's table and later entries of its leaderboard.
 
-use super::{Row, Table, cells, overall, row};
+use super::{PublishedRow, PublishedTable, cells, overall, row};
 use crate::protocol::DIRECTION;
 
-pub(super) const TABLE: Table = Table {
+pub(super) const TABLE: PublishedTable = PublishedTable {
     source: "VSI-Bench's paper and repository (vision-x-nyu/thinking-in-space) and its leaderboard",
-    caveat: "overall is the mean over the eight tasks; rows marked `tiny` are of a subset of 400 \
+    caveat: "overall is the mean over the eight tasks; rows marked `tiny` are on a subset of 400 \
              questions",
     categories: &[
         "object_counting",
@@ -23,8 +23,8 @@ pub(super) const TABLE: Table = Table {
 const CHANCE: [Option<f64>; 8] =
     [None, None, None, None, Some(25.0), Some(36.1), Some(28.3), Some(25.0)];
 
-const ROWS: [Row; 24] = [
-    Row { model: "Chance, random", overall: None, scores: &CHANCE },
+const ROWS: [PublishedRow; 24] = [
+    PublishedRow { model: "Chance, random", overall: None, scores: &CHANCE },
     row("Chance, most frequent", 34.0, cells![62.1, 32.0, 29.9, 33.1, 25.1, 47.9, 28.4, 25.2]),
     row("Human (tiny)", 79.2, cells![94.3, 47.0, 60.4, 45.9, 94.7, 95.8, 95.8, 100.0]),
     overall("Gemini-1.5-Flash (tiny)", 45.7),

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn prediction(category: &str, solution: &str, output: Output) -> Prediction {
+fn prediction(category: &str, solution: &str, output: PredictionOutput) -> Prediction {
     Prediction {
         id: "1".to_owned(),
         category: category.to_owned(),
@@ -11,9 +11,9 @@ fn prediction(category: &str, solution: &str, output: Output) -> Prediction {
     }
 }
 
-/// Right and wrong multiple-choice answers of one category.
+/// Correct and wrong multiple-choice answers of one category.
 fn answers(category: &str, right: usize, wrong: usize) -> Vec<Prediction> {
-    let answer = |text: &str| prediction(category, "B", Output::Answer(text.to_owned()));
+    let answer = |text: &str| prediction(category, "B", PredictionOutput::Answer(text.to_owned()));
     [vec![answer("B"); right], vec![answer("A"); wrong]].concat()
 }
 
@@ -37,7 +37,7 @@ fn overall_is_macro_for_vsi_bench_and_micro_for_the_others() {
 }
 
 #[test]
-fn direction_levels_count_alike_in_vsi_bench_and_by_question_in_embodied_r() {
+fn direction_levels_are_averaged_in_vsi_bench_and_pooled_in_embodied_r() {
     let predictions = [
         answers("object_rel_direction_easy", 8, 0),
         answers("object_rel_direction_medium", 0, 1),
@@ -63,20 +63,20 @@ fn a_level_without_questions_is_not_averaged() {
 }
 
 #[test]
-fn a_missing_prediction_is_wrong_but_for_urbanvideo_bench() {
-    let missing = |category: &str| vec![prediction(category, "B", Output::Missing)];
+fn a_missing_prediction_is_wrong_except_in_urbanvideo_bench() {
+    let missing = |category: &str| vec![prediction(category, "B", PredictionOutput::Missing)];
     let vsi = [answers("route_planning", 1, 0), missing("route_planning")].concat();
     for protocol in [Protocol::VsiBench, Protocol::EmbodiedR] {
         let report = score(protocol, &vsi).unwrap();
-        assert_eq!((report.n, report.overall, report.notes.missing), (2, 50.0, 1));
+        assert_eq!((report.n, report.overall, report.coverage.missing), (2, 50.0, 1));
     }
     let urban = [answers("Causal", 1, 0), missing("Causal")].concat();
     let report = score(Protocol::UrbanVideoBench, &urban).unwrap();
-    assert_eq!((report.n, report.overall, report.notes.missing), (1, 100.0, 1));
+    assert_eq!((report.n, report.overall, report.coverage.missing), (1, 100.0, 1));
 }
 
 #[test]
-fn other_benchmarks_categories_are_left_out_and_counted() {
+fn other_benchmarks_categories_are_skipped_and_counted() {
     let predictions = [
         answers("route_planning", 1, 0),
         answers("Causal", 0, 2),
@@ -85,16 +85,19 @@ fn other_benchmarks_categories_are_left_out_and_counted() {
     .concat();
     let report = score(Protocol::EmbodiedR, &predictions).unwrap();
     assert_eq!((report.n, report.overall), (1, 100.0));
-    let unknown: Vec<_> = report.notes.unknown.into_iter().collect();
-    assert_eq!(unknown, [("Causal".to_owned(), 2), ("object_counting".to_owned(), 1)]);
+    let unscored_categories: Vec<_> = report.coverage.unscored_categories.into_iter().collect();
+    assert_eq!(unscored_categories, [("Causal".to_owned(), 2), ("object_counting".to_owned(), 1)]);
 }
 
 #[test]
-fn an_output_without_the_tag_is_wrong_and_counted() {
-    let predictions =
-        [prediction("route_planning", "B", Output::Completion("<think>B</think> B".to_owned()))];
+fn a_completion_without_the_tag_is_wrong_and_counted() {
+    let predictions = [prediction(
+        "route_planning",
+        "B",
+        PredictionOutput::Completion("<think>B</think> B".to_owned()),
+    )];
     let report = score(Protocol::EmbodiedR, &predictions).unwrap();
-    assert_eq!((report.n, report.overall, report.notes.untagged), (1, 0.0, 1));
+    assert_eq!((report.n, report.overall, report.coverage.without_answer_tag), (1, 0.0, 1));
 }
 
 #[test]
@@ -108,20 +111,20 @@ fn categories_come_in_the_protocols_order() {
     let report = score(Protocol::EmbodiedR, &predictions).unwrap();
     let names: Vec<_> = report.by_category.iter().map(|category| category.name).collect();
     assert_eq!(names, ["Counterfactual", "route_planning", "obj_appearance_order"]);
-    assert_eq!(report.notes.absent.len(), 5);
+    assert_eq!(report.coverage.empty_categories.len(), 5);
 }
 
 #[test]
-fn nothing_to_score_is_an_error_that_names_what_there_is() {
+fn nothing_to_score_is_an_error_that_names_the_categories_found() {
     let error = score(Protocol::EmbodiedR, &answers("Causal", 1, 0)).unwrap_err();
-    assert_eq!(error.to_string(), "`embodied-r` scores none of the categories there are: Causal");
-    let missing = [prediction("Causal", "B", Output::Missing)];
+    assert_eq!(error.to_string(), "`embodied-r` scores none of the records' categories: Causal");
+    let missing = [prediction("Causal", "B", PredictionOutput::Missing)];
     let error = score(Protocol::UrbanVideoBench, &missing).unwrap_err();
     assert!(matches!(error, Error::NoPredictions { records: 1 }));
 }
 
 #[test]
-fn the_json_has_the_documented_fields_and_no_other() {
+fn the_json_has_exactly_the_documented_fields() {
     let predictions =
         [answers("route_planning", 1, 1), answers("object_rel_direction_easy", 1, 0)].concat();
     let report = score(Protocol::VsiBench, &predictions).unwrap();
@@ -132,23 +135,23 @@ fn the_json_has_the_documented_fields_and_no_other() {
 }
 
 #[test]
-fn remarks_tell_all_that_was_missing_or_left_out() {
+fn warnings_cover_all_missing_and_skipped_questions() {
     let predictions = [
         answers("route_planning", 1, 0),
         answers("Causal", 0, 2),
         vec![
-            prediction("route_planning", "B", Output::Missing),
-            prediction("route_planning", "B", Output::Completion("B".to_owned())),
+            prediction("route_planning", "B", PredictionOutput::Missing),
+            prediction("route_planning", "B", PredictionOutput::Completion("B".to_owned())),
         ],
     ]
     .concat();
     let report = score(Protocol::VsiBench, &predictions).unwrap();
     assert_eq!(
-        report.remarks(),
+        report.warnings(),
         [
             "1 question without a prediction: counted as wrong",
             "1 question whose output has no closed `<answer>` tag: counted as wrong",
-            "2 questions of categories that `vsi-bench` does not score, left out: `Causal` (2)",
+            "2 questions of categories that `vsi-bench` does not score, skipped: `Causal` (2)",
             "the macro mean is over 1 of 8 categories; without questions: object_counting, \
              object_abs_distance, object_size_estimation, room_size_estimation, \
              object_rel_distance, object_rel_direction, obj_appearance_order",
@@ -158,7 +161,7 @@ fn remarks_tell_all_that_was_missing_or_left_out() {
 
 proptest! {
     #[test]
-    fn means_lie_between_the_extremes_and_every_question_counts_once(
+    fn means_are_between_the_extremes_and_every_question_counts_once(
         answers in prop::collection::vec(
             (
                 prop::sample::select(vec![
@@ -174,21 +177,21 @@ proptest! {
             .into_iter()
             .map(|(category, answer)| {
                 let solution = if category == "object_counting" { "4" } else { "B" };
-                prediction(category, solution, answer.map_or(Output::Missing, Output::Answer))
+                prediction(category, solution, answer.map_or(PredictionOutput::Missing, PredictionOutput::Answer))
             })
             .collect();
         for protocol in Protocol::ALL {
             let Ok(report) = score(protocol, &predictions) else { continue };
-            let unknown: usize = report.notes.unknown.values().sum();
-            let left_out = if protocol.leaves_out_missing() { report.notes.missing } else { 0 };
-            prop_assert_eq!(report.n + unknown + left_out, predictions.len());
+            let unscored_categories: usize = report.coverage.unscored_categories.values().sum();
+            let skipped = if protocol.skips_missing() { report.coverage.missing } else { 0 };
+            prop_assert_eq!(report.n + unscored_categories + skipped, predictions.len());
             prop_assert_eq!(report.by_category.iter().map(|c| c.n).sum::<usize>(), report.n);
             let scores = report.by_category.iter().map(|category| category.score);
             let lowest = scores.clone().fold(f64::INFINITY, f64::min);
             let highest = scores.fold(0.0, f64::max);
             prop_assert!(lowest >= 0.0 && highest <= 100.0);
             prop_assert!((lowest - 1e-9..=highest + 1e-9).contains(&report.macro_));
-            if protocol.levels() == Levels::Pooled {
+            if protocol.level_aggregation() == LevelAggregation::Pooled {
                 prop_assert!((lowest - 1e-9..=highest + 1e-9).contains(&report.micro));
             }
         }

@@ -1,4 +1,4 @@
-//! One process at a time in a run's folder.
+//! The lock of a run's folder.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 
 const LOCK_FILE: &str = ".lock";
 
-/// Keeps other processes from going on with a run. The system takes it back when the process ends,
-/// however it does.
+/// Prevents other processes from continuing the run. The operating system releases it when the process ends, however it
+/// ends.
 #[derive(Debug)]
 pub struct RunLock {
     _file: File,
@@ -16,23 +16,23 @@ pub struct RunLock {
 }
 
 impl RunLock {
-    /// Takes the lock of the run in `folder`; `None` where there is no folder, or where its file system knows
-    /// no locks or lets nothing be written.
+    /// Locks the run in `folder`; `None` if the folder does not exist or its file system does not support locks or
+    /// writing.
     ///
     /// # Errors
-    /// [`Error::Busy`] if another process has it.
+    /// [`Error::RunLocked`] if another process holds the lock.
     pub fn take(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(LOCK_FILE);
         let opened = OpenOptions::new().create(true).truncate(false).write(true).open(path);
         let Ok(file) = opened else { return Ok(None) };
         match file.try_lock() {
             Ok(()) => Ok(Some(Self { _file: file, folder: folder.into() })),
-            Err(TryLockError::WouldBlock) => Err(Error::Busy { run: folder.into() }),
+            Err(TryLockError::WouldBlock) => Err(Error::RunLocked { run: folder.into() }),
             Err(TryLockError::Error(_)) => Ok(None),
         }
     }
 
-    /// Whether it is the lock of the run in `folder`: to be taken but once in a process too.
+    /// Whether this is the lock of the run in `folder`; a process may take it only once.
     pub fn is_of(&self, folder: &Path) -> bool {
         let [own, other] = [&self.folder, folder].map(|folder| folder.canonicalize().ok());
         own.is_some() && own == other
@@ -44,13 +44,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_is_gone_on_with_once_at_a_time() {
+    fn a_run_is_locked_by_one_process_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let lock = RunLock::take(dir.path()).unwrap();
         assert!(lock.as_ref().is_some_and(|lock| lock.is_of(&dir.path().join("."))));
         assert!(lock.as_ref().is_some_and(|lock| !lock.is_of(&dir.path().join("none"))));
-        let told = RunLock::take(dir.path()).unwrap_err().to_string();
-        assert!(told.contains("another process") && told.contains(dir.path().to_str().unwrap()));
+        let error = RunLock::take(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("another process") && error.contains(dir.path().to_str().unwrap()));
         drop(lock);
         assert!(RunLock::take(dir.path()).unwrap().is_some());
         assert!(RunLock::take(&dir.path().join("none")).unwrap().is_none());

@@ -1,4 +1,4 @@
-//! The list of a folder's files with their lengths and hashes, by which damage is found.
+//! The manifest: lengths and hashes of a folder's files, to detect damage.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -9,19 +9,19 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::team::Team;
+use crate::process_group::ProcessGroup;
 
-/// Name of the list in a checkpoint: it is written last, and names every other file.
+/// Name of the manifest; it is written last and lists every other file.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
-/// Bytes that are hashed at once.
-const PIECE: usize = 1 << 20;
+/// Bytes hashed at a time.
+const CHUNK: usize = 1 << 20;
 
-/// What is wrong with one file of a checkpoint.
+/// Damage to one file of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Damage {
-    /// A file cannot be read, or is not what it should be.
+    /// A file cannot be read or parsed.
     #[error("`{file}` {what}")]
     Unreadable {
         /// Its name.
@@ -29,24 +29,24 @@ pub enum Damage {
         /// The reason.
         what: String,
     },
-    /// A file that is listed, or should be, is not there.
+    /// A listed or required file is missing.
     #[error("`{file}` is missing")]
     Missing {
         /// Its name.
         file: String,
     },
-    /// A file is shorter or longer than it was.
-    #[error("`{file}` has {found} bytes of {want}")]
+    /// A file is shorter or longer than listed.
+    #[error("`{file}` must have {want} bytes, not {found}")]
     Length {
         /// Its name.
         file: String,
         /// Its length.
         found: u64,
-        /// The length listed.
+        /// The listed length.
         want: u64,
     },
-    /// A file's contents are not what they were.
-    #[error("`{file}` has changed since it was written, its hash is another one")]
+    /// A file's hash differs from the listed one.
+    #[error("`{file}` has changed since it was written: hash mismatch")]
     Contents {
         /// Its name.
         file: String,
@@ -58,7 +58,7 @@ impl Damage {
         Self::Unreadable { file: file.into(), what: format!("cannot be read: {error}") }
     }
 
-    /// The same damage, told from outside of the folder `folder`.
+    /// The same damage, with the path relative to the parent of `folder`.
     pub(super) fn within(mut self, folder: &str) -> Self {
         let (Self::Unreadable { file, .. }
         | Self::Missing { file }
@@ -82,14 +82,14 @@ struct Entry {
     blake3: String,
 }
 
-/// Flushes the files of `folder` to disk and lists them in its manifest, which the first rank of `team` writes; each rank
-/// looks at its share of them. What the first one sees there counts.
-pub(super) fn seal(folder: &Path, team: &Team) -> Result<()> {
+/// Flushes the files of `folder` to disk and lists them in its manifest, which rank 0 writes. Each rank hashes its
+/// share of the files that rank 0 lists.
+pub(super) fn seal(folder: &Path, process_group: &ProcessGroup) -> Result<()> {
     let mut found = files(folder)?;
     found.sort();
-    let files = team.of_first(found)?;
+    let files = process_group.broadcast(found)?;
     let bytes: Vec<usize> = files.iter().map(|(_, bytes)| *bytes as usize).collect();
-    let own = team.share(&bytes).into_iter().map(|index| files[index].0.clone());
+    let own = process_group.assigned(&bytes).into_iter().map(|index| files[index].0.clone());
     let entries = own
         .collect::<Vec<String>>()
         .into_par_iter()
@@ -98,12 +98,12 @@ pub(super) fn seal(folder: &Path, team: &Team) -> Result<()> {
             let entry = entry(&path).map_err(Error::io("read", &path))?;
             let file = File::open(&path).map_err(Error::io("open", &path))?;
             file.sync_all().map_err(Error::io("flush", &path))?;
-            team.beat();
+            process_group.heartbeat();
             Ok((name, entry))
         })
         .collect::<Result<Vec<_>>>()?;
-    let files = team.gather(entries)?.into_iter().flatten().collect();
-    if !team.is_first() {
+    let files = process_group.all_gather(entries)?.into_iter().flatten().collect();
+    if !process_group.is_rank_zero() {
         return Ok(());
     }
     let path = folder.join(MANIFEST_FILE);
@@ -113,9 +113,9 @@ pub(super) fn seal(folder: &Path, team: &Team) -> Result<()> {
     file.sync_all().map_err(Error::io("flush", &path))
 }
 
-/// What is wrong with the files of `folder`, of which those in `needed` must be listed.
+/// The damage to the files of `folder`; those in `needed` must be listed.
 ///
-/// Files that are not listed are passed over.
+/// Unlisted files are ignored.
 pub(super) fn damage(folder: &Path, needed: &[&str]) -> Vec<Damage> {
     let files = match read(folder) {
         Ok(files) => files,
@@ -123,11 +123,11 @@ pub(super) fn damage(folder: &Path, needed: &[&str]) -> Vec<Damage> {
     };
     let mut damage = not_in(&files, needed);
     let files: Vec<_> = files.into_iter().collect();
-    damage.par_extend(files.par_iter().filter_map(|(name, want)| held(folder, name, want).err()));
+    damage.par_extend(files.par_iter().filter_map(|(name, want)| verify(folder, name, want).err()));
     damage
 }
 
-/// Which of the files `needed` are not listed in `folder`.
+/// The files of `needed` that the manifest of `folder` does not list.
 pub(super) fn unlisted(folder: &Path, needed: &[&str]) -> Vec<Damage> {
     match read(folder) {
         Ok(files) => not_in(&files, needed),
@@ -152,8 +152,8 @@ fn not_in(files: &BTreeMap<String, Entry>, needed: &[&str]) -> Vec<Damage> {
     unlisted.map(|name| Damage::Missing { file: (*name).to_owned() }).collect()
 }
 
-/// Holds one file against its entry.
-fn held(folder: &Path, name: &str, want: &Entry) -> Result<(), Damage> {
+/// Verifies one file against its entry.
+fn verify(folder: &Path, name: &str, want: &Entry) -> Result<(), Damage> {
     let path = folder.join(name);
     let length = match fs::metadata(&path) {
         Ok(metadata) => metadata.len(),
@@ -169,7 +169,7 @@ fn held(folder: &Path, name: &str, want: &Entry) -> Result<(), Damage> {
     if found == *want { Ok(()) } else { Err(Damage::Contents { file: name.into() }) }
 }
 
-/// The files of `folder` but for the list, with their bytes.
+/// The files of `folder` except the manifest, with their lengths.
 fn files(folder: &Path) -> Result<Vec<(String, u64)>> {
     let mut files = Vec::new();
     for item in fs::read_dir(folder).map_err(Error::io("read", folder))? {
@@ -183,20 +183,20 @@ fn files(folder: &Path) -> Result<Vec<(String, u64)>> {
     Ok(files)
 }
 
-/// A file's length and hash, read a piece at a time.
+/// A file's length and hash, read in chunks.
 fn entry(path: &Path) -> std::io::Result<Entry> {
     let mut file = File::open(path)?;
     let mut hasher = blake3::Hasher::new();
-    let mut piece = vec![0; PIECE];
+    let mut chunk = vec![0; CHUNK];
     let mut bytes = 0;
     loop {
-        let read = match file.read(&mut piece) {
+        let read = match file.read(&mut chunk) {
             Ok(0) => break,
             Ok(read) => read,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        hasher.update(&piece[..read]);
+        hasher.update(&chunk[..read]);
         bytes += read as u64;
     }
     Ok(Entry { bytes, blake3: hasher.finalize().to_hex().to_string() })
@@ -211,33 +211,33 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("weights"), [7; 3000]).unwrap();
         fs::write(dir.path().join("state"), "{}").unwrap();
-        seal(dir.path(), &Team::default()).unwrap();
+        seal(dir.path(), &ProcessGroup::default()).unwrap();
         dir
     }
 
-    fn told(dir: &Path) -> Vec<String> {
+    fn messages(dir: &Path) -> Vec<String> {
         damage(dir, &["weights", "state"]).iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn a_folder_as_it_was_written_has_no_damage() {
+    fn an_unchanged_folder_has_no_damage() {
         let dir = sealed();
         fs::write(dir.path().join("notes.txt"), "a file of the user's").unwrap();
-        assert_eq!(told(dir.path()), [""; 0]);
+        assert_eq!(messages(dir.path()), [""; 0]);
     }
 
     #[test]
-    fn every_kind_of_damage_is_told_with_its_file() {
+    fn every_kind_of_damage_is_reported_with_its_file() {
         let weights = |dir: &Path| dir.join("weights");
-        type Harm<'a> = &'a dyn Fn(&Path);
-        let cases: [(Harm<'_>, &str); 6] = [
+        type Corrupt<'a> = &'a dyn Fn(&Path);
+        let cases: [(Corrupt<'_>, &str); 6] = [
             (
                 &|dir| fs::write(weights(dir), [7; 2999]).unwrap(),
-                "`weights` has 2999 bytes of 3000",
+                "`weights` must have 3000 bytes, not 2999",
             ),
             (
                 &|dir| fs::write(weights(dir), [7; 3001]).unwrap(),
-                "`weights` has 3001 bytes of 3000",
+                "`weights` must have 3000 bytes, not 3001",
             ),
             (&|dir| fs::remove_file(weights(dir)).unwrap(), "`weights` is missing"),
             (
@@ -246,7 +246,7 @@ mod tests {
                     bytes[1234] ^= 4;
                     fs::write(weights(dir), bytes).unwrap();
                 },
-                "`weights` has changed since it was written, its hash is another one",
+                "`weights` has changed since it was written: hash mismatch",
             ),
             (
                 &|dir| fs::remove_file(dir.join(MANIFEST_FILE)).unwrap(),
@@ -257,24 +257,24 @@ mod tests {
                 "`weights` is missing",
             ),
         ];
-        for (harm, want) in cases {
+        for (corrupt, want) in cases {
             let dir = sealed();
-            harm(dir.path());
-            assert_eq!(told(dir.path())[0], want);
+            corrupt(dir.path());
+            assert_eq!(messages(dir.path())[0], want);
         }
     }
 
     #[test]
-    fn every_byte_of_the_manifest_itself_counts() {
+    fn damage_to_any_byte_of_the_manifest_is_detected() {
         let dir = sealed();
         let path = dir.path().join(MANIFEST_FILE);
         let whole = fs::read(&path).unwrap();
         let text = |byte: u8| byte.is_ascii_alphanumeric();
-        for place in (0..whole.len()).filter(|&i| text(whole[i])) {
+        for index in (0..whole.len()).filter(|&i| text(whole[i])) {
             let mut bytes = whole.clone();
-            bytes[place] ^= 1;
+            bytes[index] ^= 1;
             fs::write(&path, &bytes).unwrap();
-            assert_ne!(told(dir.path()), [""; 0], "byte {place}");
+            assert_ne!(messages(dir.path()), [""; 0], "byte {index}");
         }
     }
 }

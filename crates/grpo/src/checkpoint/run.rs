@@ -1,68 +1,67 @@
-//! The checkpoints of one run: written, found again, and removed when they are too many.
+//! The checkpoints of a run: saving, finding and removing them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::whole::{self, Sealed};
+use super::atomic_folder::{self, Manifested};
 use super::{
-    Checkpoint, Damaged, FINAL_FOLDER, Keep, Milestones, REFERENCE_PREFIX, SETTINGS_FILE,
-    STATE_FILE, State, name, names, step_of, sweep,
+    Checkpoint, DamagedCheckpoint, FINAL_FOLDER, Milestones, REFERENCE_PREFIX, RetentionPolicy,
+    SETTINGS_FILE, STATE_FILE, State, name, names, step_of, sweep,
 };
 use crate::error::{Error, Result};
-use crate::model::{Model, Text};
+use crate::model::{ChatTokenizer, Model};
 use crate::optimizer::Optimizer;
-use crate::team::Team;
+use crate::process_group::ProcessGroup;
 
-/// End of the name of a checkpoint that was set aside.
+/// Suffix of a checkpoint that was set aside.
 const DAMAGED: &str = ".damaged";
 
-/// The checkpoints of one run.
+/// The checkpoints of a run.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     folder: PathBuf,
-    keep: Keep,
-    team: Team,
+    retention: RetentionPolicy,
+    process_group: ProcessGroup,
 }
 
-/// The last checkpoint of a run that is whole.
+/// The latest intact checkpoint of a run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LastWhole {
-    /// It; `None` if the run has no checkpoint at all.
+pub struct LatestIntact {
+    /// The checkpoint; `None` if the run has none at all.
     pub checkpoint: Option<Checkpoint>,
-    /// Later ones that are not whole, the last first.
-    pub damaged: Vec<Damaged>,
+    /// Later, damaged checkpoints, latest first.
+    pub damaged: Vec<DamagedCheckpoint>,
 }
 
 impl Checkpoints {
-    /// The checkpoints in `folder`, of which the last `keep` and the best are kept.
-    pub fn new(folder: &Path, keep: usize) -> Self {
-        let keep = Keep { last: keep, milestones: None };
-        Self { folder: folder.into(), keep, team: Team::default() }
+    /// The checkpoints in `folder`, keeping the latest `retention` and the best.
+    pub fn new(folder: &Path, retention: usize) -> Self {
+        let retention = RetentionPolicy { last: retention, milestones: None };
+        Self { folder: folder.into(), retention, process_group: ProcessGroup::default() }
     }
 
-    /// Those of the ranks of `team`, of which each writes a part of the weights and its moments; what is there once the first
-    /// one writes and removes.
-    pub fn of_team(mut self, team: &Team) -> Self {
-        self.team = team.clone();
+    /// Saves with all ranks of `process_group`: each writes its shard of weights and optimizer state; rank 0 writes and
+    /// removes everything else.
+    pub fn with_process_group(mut self, process_group: &ProcessGroup) -> Self {
+        self.process_group = process_group.clone();
         self
     }
 
-    /// Keeps those at `milestones` too.
+    /// Also keeps the checkpoints at `milestones`.
     pub fn with_milestones(mut self, milestones: Option<Milestones>) -> Self {
-        self.keep.milestones = milestones;
+        self.retention.milestones = milestones;
         self
     }
 
-    /// Which checkpoints stay.
-    pub fn keep(&self) -> &Keep {
-        &self.keep
+    /// The retention policy.
+    pub fn retention(&self) -> &RetentionPolicy {
+        &self.retention
     }
 
-    /// Makes the run's folder, and finds out whether files can be written there: a run should not
-    /// learn that at its first checkpoint.
+    /// Creates the run's folder and checks that it is writable, so that a run does not fail at its first checkpoint.
     ///
     /// # Errors
-    /// They cannot.
+    /// The folder cannot be created or written.
     pub fn prepare(&self) -> Result<()> {
         fs::create_dir_all(&self.folder).map_err(Error::io("create", &self.folder))?;
         let probe = self.folder.join(".probe.tmp");
@@ -70,39 +69,39 @@ impl Checkpoints {
         fs::remove_file(&probe).map_err(Error::io("remove", &probe))
     }
 
-    /// Puts right what a kill left behind while a folder was written or removed.
+    /// Cleans up after a kill during the writing or removal of a folder.
     ///
     /// # Errors
     /// A folder cannot be renamed or removed.
     pub fn recover(&self) -> Result<()> {
-        self.first(|| {
-            whole::recover(&self.folder, |name| {
+        self.on_rank_zero(|| {
+            atomic_folder::recover(&self.folder, |name| {
                 let reference = name.starts_with(REFERENCE_PREFIX);
                 step_of(name).is_some() || name == FINAL_FOLDER || reference
             })
         })
     }
 
-    /// Writes a folder of the run, of which each rank `fill`s its share.
+    /// Writes a folder of the run, which every rank `fill`s with its shard.
     fn write(
         &self,
         name: &str,
-        sealed: Sealed,
+        sealed: Manifested,
         fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
-        whole::write(&self.folder, name, sealed, &self.team, fill)
+        atomic_folder::write(&self.folder, name, sealed, &self.process_group, fill)
     }
 
-    /// Lets the first rank do something while the others wait.
-    fn first(&self, act: impl FnOnce() -> Result<()>) -> Result<()> {
-        let done = if self.team.is_first() { act() } else { Ok(()) };
-        done.and(self.team.wait())
+    /// Runs `act` on rank 0 while the others wait.
+    fn on_rank_zero(&self, act: impl FnOnce() -> Result<()>) -> Result<()> {
+        let done = if self.process_group.is_rank_zero() { act() } else { Ok(()) };
+        done.and(self.process_group.barrier())
     }
 
-    /// Steps of all checkpoints, ascending.
+    /// The steps of all checkpoints, ascending; empty if the folder does not exist.
     ///
     /// # Errors
-    /// The folder cannot be read; one that is not there has none.
+    /// The folder cannot be read.
     pub fn steps(&self) -> Result<Vec<u64>> {
         let mut steps: Vec<u64> =
             names(&self.folder)?.iter().filter_map(|name| step_of(name)).collect();
@@ -110,66 +109,66 @@ impl Checkpoints {
         Ok(steps)
     }
 
-    /// The last checkpoint that is whole, and the later ones that are not.
+    /// The latest intact checkpoint, and the damaged ones after it.
     ///
     /// # Errors
-    /// The folder cannot be read, or all checkpoints in it are damaged.
-    pub fn last_whole(&self) -> Result<LastWhole> {
+    /// The folder cannot be read, or all its checkpoints are damaged.
+    pub fn latest_intact(&self) -> Result<LatestIntact> {
         let mut damaged = Vec::new();
         for step in self.steps()?.into_iter().rev() {
             match Checkpoint::check(&self.path(step)) {
-                Ok(checkpoint) => return Ok(LastWhole { checkpoint: Some(checkpoint), damaged }),
+                Ok(checkpoint) => {
+                    return Ok(LatestIntact { checkpoint: Some(checkpoint), damaged });
+                }
                 Err(found) => damaged.push(found),
             }
         }
         match damaged.is_empty() {
-            true => Ok(LastWhole { checkpoint: None, damaged }),
-            false => Err(Error::NoneWhole { run: self.folder.clone(), damaged }),
+            true => Ok(LatestIntact { checkpoint: None, damaged }),
+            false => Err(Error::NoIntactCheckpoint { run: self.folder.clone(), damaged }),
         }
     }
 
-    /// The last checkpoint that is whole.
+    /// The latest intact checkpoint.
     ///
     /// # Errors
-    /// As [`Checkpoints::last_whole`].
+    /// As [`Checkpoints::latest_intact`].
     pub fn last(&self) -> Result<Option<Checkpoint>> {
-        Ok(self.last_whole()?.checkpoint)
+        Ok(self.latest_intact()?.checkpoint)
     }
 
-    /// The checkpoints later than `from` that are not whole.
+    /// The damaged checkpoints after `from`.
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn damaged_after(&self, from: &Checkpoint) -> Result<Vec<Damaged>> {
+    pub fn damaged_after(&self, from: &Checkpoint) -> Result<Vec<DamagedCheckpoint>> {
         let later = self.steps()?.into_iter().filter(|&step| step > from.state.step);
         Ok(later.filter_map(|step| Checkpoint::check(&self.path(step)).err()).collect())
     }
 
-    /// Renames damaged checkpoints, so that they are in nobody's way and yet not lost; gives their
-    /// new names.
+    /// Renames damaged checkpoints out of the way without deleting them; returns their new paths.
     ///
     /// # Errors
-    /// One cannot be renamed.
-    pub fn set_aside(&self, damaged: &[Damaged]) -> Result<Vec<PathBuf>> {
-        damaged.iter().map(|Damaged { path, .. }| set_aside(path)).collect()
+    /// A checkpoint cannot be renamed.
+    pub fn set_aside(&self, damaged: &[DamagedCheckpoint]) -> Result<Vec<PathBuf>> {
+        damaged.iter().map(|DamagedCheckpoint { path, .. }| set_aside(path)).collect()
     }
 
-    /// Refuses to begin a run where there is one already.
+    /// Refuses to start a run in a folder with checkpoints.
     ///
     /// # Errors
     /// There is a checkpoint, or the folder cannot be read.
     pub fn refuse_any(&self) -> Result<()> {
         match self.steps()?.is_empty() {
             true => Ok(()),
-            false => Err(Error::OutputTaken { path: self.folder.clone() }),
+            false => Err(Error::OutputExists { path: self.folder.clone() }),
         }
     }
 
-    /// Refuses to go on from `from` where there are later checkpoints, which the run would
-    /// contradict.
+    /// Refuses to resume from `from` if there are later checkpoints, which the run would contradict.
     ///
     /// # Errors
-    /// There is a later one, or the folder cannot be read.
+    /// There is a later checkpoint, or the folder cannot be read.
     pub fn refuse_later(&self, from: &Checkpoint) -> Result<()> {
         let Some(later) = self.steps()?.into_iter().find(|&step| step > from.state.step) else {
             return Ok(());
@@ -179,19 +178,19 @@ impl Checkpoints {
         Err(Error::Checkpoint { path: from.path.clone(), what })
     }
 
-    /// The folder of the checkpoint after `step` steps.
+    /// The folder of the checkpoint at step `step`.
     pub fn path(&self, step: u64) -> PathBuf {
         self.folder.join(name(step))
     }
 
-    /// Writes a checkpoint, then removes those that are too many.
+    /// Writes a checkpoint, then applies the retention policy.
     ///
     /// # Errors
-    /// A file cannot be written; the checkpoints from before are still there then.
+    /// A file cannot be written; earlier checkpoints are unaffected.
     pub fn save<M: Model>(
         &self,
         model: &M,
-        text: &dyn Text,
+        text: &dyn ChatTokenizer,
         optimizer: &Optimizer,
         state: &State,
         settings: &str,
@@ -204,91 +203,94 @@ impl Checkpoints {
             let bytes = serde_json::to_vec_pretty(state).map_err(Error::json(&file))?;
             fs::write(&file, bytes).map_err(Error::io("write", &file))
         };
-        self.write(&name(state.step), Sealed::Yes, |folder| {
+        self.write(&name(state.step), Manifested::Yes, |folder| {
             optimizer.save(model, folder)?;
-            model.save(folder, self.team.writer())?;
-            if self.team.is_first() { once(folder) } else { Ok(()) }
+            model.save(folder, self.process_group.writer_shard())?;
+            if self.process_group.is_rank_zero() { once(folder) } else { Ok(()) }
         })?;
         self.rotate(state)?;
         Ok(self.path(state.step))
     }
 
-    /// Writes the run's settings into its folder, for whoever looks at it before a checkpoint.
+    /// Writes the run's settings into its folder, to be readable before the first checkpoint.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn write_settings(&self, settings: &str) -> Result<()> {
         let file = self.folder.join(SETTINGS_FILE);
-        self.first(|| Ok(embodied_r_data::write::write_atomic(&file, settings.as_bytes())?))
+        self.on_rank_zero(|| Ok(embodied_r_data::write::write_atomic(&file, settings.as_bytes())?))
     }
 
-    /// Writes the last model of a run, without what training needs.
+    /// Writes the final model without training state.
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn save_final<M: Model>(&self, model: &M, text: &dyn Text) -> Result<PathBuf> {
-        self.write(FINAL_FOLDER, Sealed::No, |folder| {
-            model.save(folder, self.team.writer())?;
-            if self.team.is_first() { text.save(folder) } else { Ok(()) }
+    pub fn save_final<M: Model>(&self, model: &M, text: &dyn ChatTokenizer) -> Result<PathBuf> {
+        self.write(FINAL_FOLDER, Manifested::No, |folder| {
+            model.save(folder, self.process_group.writer_shard())?;
+            if self.process_group.is_rank_zero() { text.save(folder) } else { Ok(()) }
         })?;
         Ok(self.folder.join(FINAL_FOLDER))
     }
 
-    /// Writes a frozen reference that begins after `step` steps; gives its name.
+    /// Writes the frozen reference model as of step `step`; returns its folder name.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn save_reference<M: Model>(&self, model: &M, step: u64) -> Result<String> {
         let name = format!("{REFERENCE_PREFIX}{step}");
-        self.write(&name, Sealed::Yes, |folder| model.save(folder, self.team.writer()))?;
+        self.write(&name, Manifested::Yes, |folder| {
+            model.save(folder, self.process_group.writer_shard())
+        })?;
         Ok(name)
     }
 
-    /// Writes the frozen reference of `from` beside the checkpoints that will be written here, if
-    /// the run goes on in another folder.
+    /// Copies the frozen reference of `from` into this run's folder, if the run is resumed in another folder.
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn take_reference<M: Model>(&self, model: &M, from: &Checkpoint) -> Result<()> {
+    pub fn copy_reference<M: Model>(&self, model: &M, from: &Checkpoint) -> Result<()> {
         let Some(name) = &from.state.reference else { return Ok(()) };
-        if self.team.of_first(self.folder.join(name).exists())? {
+        if self.process_group.broadcast(self.folder.join(name).exists())? {
             return Ok(());
         }
-        self.write(name, Sealed::Yes, |folder| model.save(folder, self.team.writer()))
+        self.write(name, Manifested::Yes, |folder| {
+            model.save(folder, self.process_group.writer_shard())
+        })
     }
 
-    /// Removes the checkpoints that are too many, and references that none needs any more. A resumed
-    /// run does so too: a kill may have come between a checkpoint's writing and this.
+    /// Removes checkpoints by the retention policy, and references that no checkpoint needs. A resumed run does so too:
+    /// a kill may have come between writing a checkpoint and this.
     ///
     /// # Errors
     /// A folder cannot be removed.
     pub(crate) fn rotate(&self, state: &State) -> Result<()> {
-        self.first(|| self.remove_too_many(state))
+        self.on_rank_zero(|| self.apply_retention(state))
     }
 
-    /// Removes what a killed run left of steps that come again.
+    /// Removes stale files of steps that will be repeated.
     ///
     /// # Errors
     /// A file cannot be removed.
     pub(crate) fn sweep(&self, done: u64) -> Result<()> {
-        self.first(|| sweep(&self.folder, done))
+        self.on_rank_zero(|| sweep(&self.folder, done))
     }
 
-    fn remove_too_many(&self, state: &State) -> Result<()> {
+    fn apply_retention(&self, state: &State) -> Result<()> {
         let best = state.best.as_ref().map(|best| best.step);
-        for step in self.keep.too_many(&self.steps()?, best) {
-            whole::remove(&self.folder, &name(step))?;
+        for step in self.retention.expired(&self.steps()?, best) {
+            atomic_folder::remove(&self.folder, &name(step))?;
         }
         let mut needed = vec![state.reference.clone()];
         for step in self.steps()? {
-            // Which one a checkpoint needs whose state cannot be read, nobody knows.
+            // An unreadable checkpoint may need any of the references.
             let Ok(checkpoint) = Checkpoint::open(&self.path(step)) else { return Ok(()) };
             needed.push(checkpoint.state.reference);
         }
         let references = names(&self.folder)?;
         for name in references.into_iter().filter(|name| name.starts_with(REFERENCE_PREFIX)) {
             if !needed.contains(&Some(name.clone())) {
-                whole::remove(&self.folder, &name)?;
+                atomic_folder::remove(&self.folder, &name)?;
             }
         }
         Ok(())

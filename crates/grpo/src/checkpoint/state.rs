@@ -1,50 +1,49 @@
-//! What a run remembers beside its weights and moments.
+//! The state of a run besides weights and optimizer state.
 
 use serde::{Deserialize, Serialize};
 
-use crate::events::Watch;
+use crate::events::WarningMonitor;
 
-/// All of a run that is neither weights nor moments nor settings.
+/// The state of a run, except weights, optimizer state and settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// Fingerprint of the model that the run began with.
+    /// Fingerprint of the base model.
     pub model: String,
-    /// Fingerprint of what it learns from; empty before the run has begun.
+    /// Fingerprint of the training data; empty before the run starts.
     pub data: String,
     /// Steps done.
     pub step: u64,
-    /// Steps done before each stage that has begun.
+    /// First step of each stage that has started.
     pub stage_begins: Vec<u64>,
-    /// The last values of the metric that may end the running stage early.
+    /// Recent values of the metric in the running stage's `until` condition.
     pub until_values: Vec<f64>,
-    /// Optimiser steps since the moments were 0.
+    /// Optimizer steps since the optimizer was reset.
     pub optimizer_steps: u64,
-    /// Files that the moments are in, one of each rank that had a part of them.
+    /// Number of optimizer state files, one per rank that held a shard.
     #[serde(default = "one")]
     pub optimizer_files: usize,
-    /// Folder of the frozen reference within the run's folder; `None` for the model that the run
-    /// began with.
+    /// Folder of the frozen reference within the run's folder; `None` for the base model.
     pub reference: Option<String>,
-    /// Steps done at the last evaluation.
+    /// Step of the last evaluation.
     pub evaluated: Option<u64>,
     /// The best evaluation so far.
     pub best: Option<Best>,
-    /// Layers whose update takes over all that the rollout has computed; `None` if it computes its forward itself.
-    /// Settled when the run begins, by the memory that there is: the bits of the gradients depend on it.
-    #[serde(default)]
-    pub taped_layers: Option<usize>,
-    /// Tokens that went through the loss, prompts included.
+    /// Layers whose rollout activations the update reuses entirely; `None` if it runs its own forward pass. Fixed by
+    /// the available memory when the run starts, since the gradients' bits depend on it.
+    #[serde(default, rename = "taped_layers")]
+    pub cached_layers: Option<usize>,
+    /// Tokens trained on, prompts included.
     pub num_tokens: u64,
-    /// Steps left out because the loss or a gradient was not finite.
+    /// Steps skipped because the loss or a gradient was non-finite.
     pub skipped_steps: u64,
-    /// How many of them came last, without one between that was not left out.
+    /// Current number of consecutive skipped steps.
     pub skipped_in_a_row: u64,
-    /// What has been warned of, and what may be soon.
-    pub watch: Watch,
-    /// Length of the file of events when the checkpoint was made.
+    /// State of the warnings.
+    pub watch: WarningMonitor,
+    /// Length of `events.jsonl` at the checkpoint, in bytes.
     pub events_bytes: u64,
-    /// Length of TensorBoard's file of events when the checkpoint was made.
+    /// Length of TensorBoard's event file at the checkpoint, in bytes.
     pub tensorboard_bytes: u64,
 }
 
@@ -53,7 +52,7 @@ fn one() -> usize {
 }
 
 impl State {
-    /// The state of a run that begins with the model of this fingerprint.
+    /// The initial state of a run from the model with this fingerprint.
     pub fn new(model: &str) -> Self {
         Self {
             model: model.into(),
@@ -66,24 +65,23 @@ impl State {
             reference: None,
             evaluated: None,
             best: None,
-            taped_layers: None,
+            cached_layers: None,
             num_tokens: 0,
             skipped_steps: 0,
             skipped_in_a_row: 0,
-            watch: Watch::default(),
+            watch: WarningMonitor::default(),
             events_bytes: 0,
             tensorboard_bytes: 0,
         }
     }
 
-    /// Takes note of the fingerprint of what the run learns from; says whether it was another one
-    /// before, so that the steps to come are not those of the run that was begun.
-    pub(crate) fn learns_from_others(&mut self, data: String) -> bool {
+    /// Updates the data fingerprint; returns whether it differs from that of the run so far.
+    pub(crate) fn data_changed(&mut self, data: String) -> bool {
         let before = std::mem::replace(&mut self.data, data);
         !before.is_empty() && before != self.data
     }
 
-    /// Counts a step that was left out, or one that was not.
+    /// Updates the counters of skipped steps.
     pub(crate) fn count_skipped(&mut self, skipped: bool) {
         self.skipped_steps += u64::from(skipped);
         self.skipped_in_a_row = if skipped { self.skipped_in_a_row + 1 } else { 0 };
@@ -94,49 +92,48 @@ impl State {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Best {
-    /// The metric that decides.
+    /// The metric.
     pub metric: String,
     /// Its value.
     pub value: f64,
-    /// Steps done when it was found.
+    /// Step of the evaluation.
     pub step: u64,
 }
 
-/// Which of two evaluations is the better one.
+/// The criterion for the best checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BestBy {
-    /// The metric that decides.
+    /// The metric.
     pub metric: String,
-    /// Whether it should rise or fall.
-    pub wanted: Wanted,
+    /// Whether greater or lesser values are better.
+    pub direction: MetricDirection,
 }
 
-/// Where a metric should go.
+/// Which values of a metric are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// Up.
+pub enum MetricDirection {
+    /// Greater is better.
     Greater,
-    /// Down.
+    /// Less is better.
     Less,
 }
 
 impl BestBy {
-    /// Decides by `metric`, which should rise or fall as `greater_is_better` says, or else rise
-    /// unless its name ends in `loss`.
+    /// Compares by `metric`. `greater_is_better` defaults to true unless the metric's name ends in `loss`.
     pub fn new(metric: &str, greater_is_better: Option<bool>) -> Self {
         let greater = greater_is_better.unwrap_or(!metric.ends_with("loss"));
-        let wanted = if greater { Wanted::Greater } else { Wanted::Less };
-        Self { metric: metric.into(), wanted }
+        let direction = if greater { MetricDirection::Greater } else { MetricDirection::Less };
+        Self { metric: metric.into(), direction }
     }
 
-    /// Puts the evaluation after `step` steps in the place of `best` if it is better; says whether
-    /// it was. An evaluation without the metric, or with one that is not a number, never is.
-    pub fn take(&self, best: &mut Option<Best>, value: Option<f64>, step: u64) -> bool {
+    /// Replaces `best` with the evaluation at step `step` if it is better; returns whether it was. A missing or
+    /// non-finite value never is.
+    pub fn update(&self, best: &mut Option<Best>, value: Option<f64>, step: u64) -> bool {
         let Some(value) = value.filter(|value| value.is_finite()) else { return false };
         let before = best.as_ref().filter(|best| best.metric == self.metric);
-        let better = before.is_none_or(|best| match self.wanted {
-            Wanted::Greater => value > best.value,
-            Wanted::Less => value < best.value,
+        let better = before.is_none_or(|best| match self.direction {
+            MetricDirection::Greater => value > best.value,
+            MetricDirection::Less => value < best.value,
         });
         if better {
             *best = Some(Best { metric: self.metric.clone(), value, step });
@@ -152,11 +149,11 @@ mod tests {
     fn best_steps(by: &BestBy, values: &[Option<f64>]) -> Vec<u64> {
         let mut best = None;
         let steps = (0..).zip(values);
-        steps.filter(|(step, value)| by.take(&mut best, **value, *step)).map(|(s, _)| s).collect()
+        steps.filter(|(step, value)| by.update(&mut best, **value, *step)).map(|(s, _)| s).collect()
     }
 
     #[test]
-    fn an_accuracy_should_rise_and_a_loss_fall_unless_it_is_said() {
+    fn accuracy_is_maximised_and_loss_minimised_by_default() {
         let values = [Some(0.5), Some(0.4), Some(0.6), Some(0.6)];
         assert_eq!(best_steps(&BestBy::new("eval/accuracy", None), &values), [0, 2]);
         assert_eq!(best_steps(&BestBy::new("eval/loss", None), &values), [0, 1]);
@@ -165,15 +162,15 @@ mod tests {
     }
 
     #[test]
-    fn an_evaluation_without_a_number_is_never_the_best() {
+    fn a_missing_or_non_finite_value_is_never_the_best() {
         let by = BestBy::new("eval/accuracy", None);
         assert_eq!(best_steps(&by, &[None, Some(f64::NAN), Some(0.1), None]), [2]);
     }
 
     #[test]
-    fn another_metric_begins_anew() {
+    fn another_metric_replaces_the_best() {
         let mut best = Some(Best { metric: "eval/format".into(), value: 0.9, step: 4 });
-        assert!(BestBy::new("eval/accuracy", None).take(&mut best, Some(0.1), 8));
+        assert!(BestBy::new("eval/accuracy", None).update(&mut best, Some(0.1), 8));
         assert_eq!(best, Some(Best { metric: "eval/accuracy".into(), value: 0.1, step: 8 }));
     }
 }

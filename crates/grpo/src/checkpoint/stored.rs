@@ -1,4 +1,4 @@
-//! One checkpoint on disk: what it holds, and whether it is whole.
+//! A checkpoint on disk and its integrity.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,23 +17,23 @@ pub struct Checkpoint {
     pub state: State,
 }
 
-/// A checkpoint that cannot be used.
+/// A damaged checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damaged {
+pub struct DamagedCheckpoint {
     /// Its folder.
     pub path: PathBuf,
-    /// What is wrong with it, file by file.
+    /// The damage, file by file.
     pub damage: Vec<Damage>,
 }
 
-impl std::fmt::Display for Damaged {
+impl std::fmt::Display for DamagedCheckpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "`{}`: {}", self.path.display(), self.what())
     }
 }
 
-impl Damaged {
-    /// What is wrong with it, in words.
+impl DamagedCheckpoint {
+    /// Describes the damage.
     pub fn what(&self) -> String {
         self.damage.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
@@ -43,7 +43,7 @@ impl Checkpoint {
     /// Reads the state of the checkpoint in `path`.
     ///
     /// # Errors
-    /// The folder is no checkpoint.
+    /// The folder is not a checkpoint.
     pub fn open(path: &Path) -> Result<Self> {
         let file = path.join(STATE_FILE);
         let bytes = fs::read(&file).map_err(Error::io("read", &file))?;
@@ -51,25 +51,25 @@ impl Checkpoint {
         Ok(Self { path: path.into(), state })
     }
 
-    /// Reads the state of the checkpoint in `path`, once all of its files, and those of the frozen
-    /// reference that it needs, are found as they were written.
+    /// Reads the state of the checkpoint in `path` after verifying all its files and those of the frozen reference it
+    /// needs.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] says of every file what is wrong with it.
-    pub fn open_whole(path: &Path) -> Result<Self> {
+    /// [`Error::Checkpoint`] lists all damaged files.
+    pub fn open_verified(path: &Path) -> Result<Self> {
         Self::check(path)
             .map_err(|damaged| Error::Checkpoint { what: damaged.what(), path: damaged.path })
     }
 
-    /// As [`Checkpoint::open_whole`], with the damage itself.
-    pub(super) fn check(path: &Path) -> Result<Self, Damaged> {
-        let damaged = |damage| Damaged { path: path.into(), damage };
+    /// As [`Checkpoint::open_verified`], returning the damage itself.
+    pub(super) fn check(path: &Path) -> Result<Self, DamagedCheckpoint> {
+        let damaged = |damage| DamagedCheckpoint { path: path.into(), damage };
         let damage = manifest::damage(path, &[STATE_FILE, SETTINGS_FILE]);
         if !damage.is_empty() {
             return Err(damaged(damage));
         }
         let checkpoint = Self::open(path).map_err(|error| {
-            let what = format!("is not of this version: {error}");
+            let what = format!("was written by another version: {error}");
             damaged(vec![Damage::Unreadable { file: STATE_FILE.into(), what }])
         })?;
         let files = checkpoint.state.optimizer_files;
@@ -88,38 +88,37 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Whether `path` is meant as a checkpoint, whole or not, and not as the folder of a run.
+    /// Whether `path` is a checkpoint, intact or not, rather than a run's folder.
     pub fn is_one(path: &Path) -> bool {
         let named = path.file_name().and_then(|name| step_of(&name.to_string_lossy())).is_some();
         path.is_dir()
             && (named || [STATE_FILE, MANIFEST_FILE].iter().any(|f| path.join(f).exists()))
     }
 
-    /// The folder of the run that it belongs to.
+    /// The run's folder.
     pub fn run(&self) -> &Path {
         let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
         parent.unwrap_or(Path::new("."))
     }
 
-    /// The folder of the frozen reference that it goes on with; `None` for the model that the run
-    /// began with.
+    /// The folder of the frozen reference; `None` for the base model.
     pub fn reference(&self) -> Option<PathBuf> {
         self.state.reference.as_ref().map(|name| self.run().join(name))
     }
 
-    /// Refuses to go on where `model`, of this fingerprint, is not what the run began with: tokens
-    /// would mean something else, and the reference would be another.
+    /// Refuses to resume if `model`, with this fingerprint, is not the run's base model: token ids and the reference
+    /// would differ.
     ///
     /// # Errors
-    /// It is another model.
+    /// The model is another one.
     pub fn refuse_other_model(&self, model: &str, fingerprint: &str) -> Result<()> {
         if self.state.model == fingerprint {
             return Ok(());
         }
-        Err(Error::OtherModel { model: model.into(), run: self.run().into() })
+        Err(Error::ModelMismatch { model: model.into(), run: self.run().into() })
     }
 
-    /// The settings that the run was told.
+    /// The run's settings.
     ///
     /// # Errors
     /// The file cannot be read.

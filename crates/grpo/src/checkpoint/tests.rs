@@ -1,15 +1,15 @@
-//! Claims about the checkpoints of a run, on a bigram model.
+//! Tests of a run's checkpoints, with a bigram model.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use embodied_r_dist::{Communicator, Options};
+use embodied_r_dist::{Communicator, CommunicatorOptions};
 
 use super::*;
 use crate::model::toy::{Bigram, Words};
-use crate::model::{ChatMessage, Generation, Text};
+use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt};
 use crate::optimizer::{Optim, Optimizer, OptimizerSettings, file_name};
-use crate::team::Team;
+use crate::process_group::ProcessGroup;
 
 const SETTINGS: OptimizerSettings = OptimizerSettings {
     optim: Optim::Adamw,
@@ -20,9 +20,9 @@ const SETTINGS: OptimizerSettings = OptimizerSettings {
     max_grad_norm: 1.0,
 };
 
-fn save_with(run: &Path, text: &dyn Text, state: &State) -> Result<PathBuf> {
+fn save_with(run: &Path, text: &dyn ChatTokenizer, state: &State) -> Result<PathBuf> {
     let model = Bigram::new(4, state.step);
-    let optimizer = Optimizer::new(SETTINGS, &model, &Team::default()).unwrap();
+    let optimizer = Optimizer::new(SETTINGS, &model, &ProcessGroup::default()).unwrap();
     Checkpoints::new(run, 10).save(&model, text, &optimizer, state, "seed = 1")
 }
 
@@ -46,8 +46,8 @@ fn cut(path: &Path) {
 
 fn flip_a_bit(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
-    let place = bytes.len() - 3;
-    bytes[place] ^= 1;
+    let index = bytes.len() - 3;
+    bytes[index] ^= 1;
     fs::write(path, bytes).unwrap();
 }
 
@@ -66,13 +66,13 @@ fn the_manifest_names_every_file_of_a_checkpoint() {
     let listed: Vec<_> = manifest["files"].as_object().unwrap().keys().cloned().collect();
     let files: Vec<_> = all(&path).into_iter().filter(|name| name != MANIFEST_FILE).collect();
     assert_eq!(listed, files);
-    assert_eq!(Checkpoint::open_whole(&path).unwrap().state.step, 6);
+    assert_eq!(Checkpoint::open_verified(&path).unwrap().state.step, 6);
 }
 
 #[test]
-fn damage_to_any_file_is_found_and_the_last_whole_checkpoint_is_used() {
-    for (file, harm, want) in [
-        ("model.safetensors", cut as fn(&Path), "`model.safetensors` has "),
+fn damage_to_any_file_is_detected_and_the_latest_intact_checkpoint_is_used() {
+    for (file, corrupt, want) in [
+        ("model.safetensors", cut as fn(&Path), "`model.safetensors` must have "),
         ("optimizer.safetensors", flip_a_bit, "`optimizer.safetensors` has changed since"),
         ("trainer_state.json", flip_a_bit, "`trainer_state.json` has changed since"),
         (
@@ -85,13 +85,13 @@ fn damage_to_any_file_is_found_and_the_last_whole_checkpoint_is_used() {
         (MANIFEST_FILE, |path| fs::remove_file(path).unwrap(), "`manifest.json` is missing"),
     ] {
         let dir = run();
-        harm(&dir.path().join("checkpoint-6").join(file));
-        let LastWhole { checkpoint, damaged } =
-            Checkpoints::new(dir.path(), 10).last_whole().unwrap();
+        corrupt(&dir.path().join("checkpoint-6").join(file));
+        let LatestIntact { checkpoint, damaged } =
+            Checkpoints::new(dir.path(), 10).latest_intact().unwrap();
         assert_eq!(checkpoint.unwrap().state.step, 4, "{file}");
         assert_eq!(damaged.len(), 1, "{file}");
-        let told = damaged[0].to_string();
-        assert!(told.contains("checkpoint-6`: ") && told.contains(want), "{told}");
+        let error = damaged[0].to_string();
+        assert!(error.contains("checkpoint-6`: ") && error.contains(want), "{error}");
     }
 }
 
@@ -100,17 +100,17 @@ fn a_damaged_checkpoint_that_was_named_is_an_error_with_its_file() {
     let dir = run();
     let path = dir.path().join("checkpoint-6");
     flip_a_bit(&path.join(file_name(0, 1)));
-    let told = Checkpoint::open_whole(&path).unwrap_err().to_string();
-    assert!(told.contains("checkpoint-6` cannot be used: `optimizer.safetensors`"), "{told}");
+    let error = Checkpoint::open_verified(&path).unwrap_err().to_string();
+    assert!(error.contains("checkpoint-6` cannot be used: `optimizer.safetensors`"), "{error}");
 }
 
 #[test]
-fn damaged_checkpoints_are_set_aside_and_the_run_can_go_on() {
+fn damaged_checkpoints_are_set_aside_and_the_run_can_continue() {
     let dir = run();
     let checkpoints = Checkpoints::new(dir.path(), 10);
     for round in ["checkpoint-6.damaged", "checkpoint-6.damaged-2"] {
         cut(&dir.path().join("checkpoint-6/model.safetensors"));
-        let LastWhole { checkpoint, damaged } = checkpoints.last_whole().unwrap();
+        let LatestIntact { checkpoint, damaged } = checkpoints.latest_intact().unwrap();
         let last = checkpoint.unwrap();
         assert!(checkpoints.refuse_later(&last).is_err());
         assert_eq!(checkpoints.damaged_after(&last).unwrap(), damaged);
@@ -122,14 +122,14 @@ fn damaged_checkpoints_are_set_aside_and_the_run_can_go_on() {
 }
 
 #[test]
-fn a_run_without_any_whole_checkpoint_says_what_is_wrong_with_each() {
+fn a_run_without_an_intact_checkpoint_lists_the_damage_of_each() {
     let dir = run();
     for step in [2, 4, 6] {
         fs::remove_file(dir.path().join(name(step)).join(STATE_FILE)).unwrap();
     }
-    let told = Checkpoints::new(dir.path(), 10).last_whole().unwrap_err().to_string();
+    let error = Checkpoints::new(dir.path(), 10).latest_intact().unwrap_err().to_string();
     for step in [2, 4, 6] {
-        assert!(told.contains(&format!("checkpoint-{step}`: `trainer_state.json` is")), "{told}");
+        assert!(error.contains(&format!("checkpoint-{step}`: `trainer_state.json` is")), "{error}");
     }
 }
 
@@ -140,20 +140,25 @@ fn a_checkpoint_whose_reference_is_damaged_cannot_be_used() {
     let reference = Checkpoints::new(dir.path(), 10).save_reference(&model, 6).unwrap();
     let state = State { step: 8, reference: Some(reference), ..State::new("bigram") };
     let path = save_with(dir.path(), &Words::new(), &state).unwrap();
-    Checkpoint::open_whole(&path).unwrap();
+    Checkpoint::open_verified(&path).unwrap();
     flip_a_bit(&dir.path().join("reference-6/model.safetensors"));
-    let LastWhole { checkpoint, damaged } = Checkpoints::new(dir.path(), 10).last_whole().unwrap();
+    let LatestIntact { checkpoint, damaged } =
+        Checkpoints::new(dir.path(), 10).latest_intact().unwrap();
     assert_eq!(checkpoint.unwrap().state.step, 6);
     assert_eq!(damaged[0].path, path, "the checkpoint is what is set aside");
     assert!(damaged[0].what().contains("`reference-6/model.safetensors` has changed"));
 }
 
-/// Text whose files find no room.
-struct NoRoom;
+/// A tokenizer whose files do not fit on the disk.
+struct DiskFull;
 
-impl Text for NoRoom {
-    fn render(&self, messages: &[ChatMessage], generation: Generation) -> Result<String> {
-        Words::new().render(messages, generation)
+impl ChatTokenizer for DiskFull {
+    fn apply_chat_template(
+        &self,
+        messages: &[ChatMessage],
+        generation: GenerationPrompt,
+    ) -> Result<String> {
+        Words::new().apply_chat_template(messages, generation)
     }
 
     fn encode(&self, text: &str) -> Result<Vec<u32>> {
@@ -175,26 +180,26 @@ impl Text for NoRoom {
 }
 
 #[test]
-fn a_checkpoint_that_finds_no_room_names_its_file_and_leaves_the_last_one() {
+fn a_full_disk_names_the_file_and_leaves_the_last_checkpoint() {
     let dir = run();
-    // A new one, and one in the place of another.
+    // A new checkpoint, and one that replaces another.
     for step in [6, 8] {
         let state = State { step, ..State::new("bigram") };
-        let told = save_with(dir.path(), &NoRoom, &state).unwrap_err().to_string();
-        assert!(told.contains("words.txt`: no storage space"), "{told}");
+        let error = save_with(dir.path(), &DiskFull, &state).unwrap_err().to_string();
+        assert!(error.contains("words.txt`: no storage space"), "{error}");
         assert_eq!(all(dir.path()), ["checkpoint-2", "checkpoint-4", "checkpoint-6"]);
         let last = Checkpoints::new(dir.path(), 10).last().unwrap().unwrap();
         let model = Bigram::read(&last.path).unwrap();
-        assert_eq!(model.numbers(), Bigram::new(4, 6).numbers());
+        assert_eq!(model.values(), Bigram::new(4, 6).values());
     }
 }
 
 #[test]
-fn leftovers_of_a_kill_are_put_right_whatever_they_are() {
+fn leftovers_of_a_kill_are_cleaned_up() {
     let dir = run();
     let hidden = |name: &str| dir.path().join(name);
-    // Between the two renames of a checkpoint that replaces one, in the removal of an old one, and
-    // in the writing of a reference.
+    // Killed between the two renames of a replaced checkpoint, during the removal of an old one, and while writing a
+    // reference.
     fs::rename(dir.path().join("checkpoint-6"), hidden(".checkpoint-6.old.tmp")).unwrap();
     fs::create_dir(hidden(".checkpoint-6.tmp")).unwrap();
     fs::rename(dir.path().join("checkpoint-2"), hidden(".checkpoint-2.removed.tmp")).unwrap();
@@ -211,38 +216,38 @@ fn an_old_checkpoint_that_cannot_be_read_does_not_stop_the_rotation() {
     fs::remove_file(dir.path().join("checkpoint-4/trainer_state.json")).unwrap();
     let model = Bigram::new(4, 1);
     let reference = Checkpoints::new(dir.path(), 2).save_reference(&model, 3).unwrap();
-    let optimizer = Optimizer::new(SETTINGS, &model, &Team::default()).unwrap();
+    let optimizer = Optimizer::new(SETTINGS, &model, &ProcessGroup::default()).unwrap();
     let state = State { step: 8, ..State::new("bigram") };
     let checkpoints = Checkpoints::new(dir.path(), 3);
     checkpoints.save(&model, &Words::new(), &optimizer, &state, "").unwrap();
     assert_eq!(checkpoints.steps().unwrap(), [4, 6, 8]);
-    assert!(dir.path().join(&reference).exists(), "who needs it cannot be told");
+    assert!(dir.path().join(&reference).exists(), "an unreadable checkpoint may need it");
     let checkpoints = Checkpoints::new(dir.path(), 1);
     checkpoints.save(&model, &Words::new(), &optimizer, &State { step: 10, ..state }, "").unwrap();
     assert_eq!(all(dir.path()), ["checkpoint-10"]);
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_found_out_beforehand() {
+fn an_unwritable_folder_is_detected_early() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    let told = Checkpoints::new(&file.join("run"), 1).prepare().unwrap_err().to_string();
-    assert!(told.starts_with("cannot create `") && told.contains("file/run`"), "{told}");
+    let error = Checkpoints::new(&file.join("run"), 1).prepare().unwrap_err().to_string();
+    assert!(error.starts_with("cannot create `") && error.contains("file/run`"), "{error}");
     let run = dir.path().join("new/run");
     Checkpoints::new(&run, 1).prepare().unwrap();
-    assert_eq!(all(&run), [""; 0], "nothing is left of the trial");
+    assert_eq!(all(&run), [""; 0], "the probe file is removed");
 }
 
-/// What each of several ranks tells that save checkpoints in `run`, a model of their own each.
+/// The results of several ranks that save a checkpoint in `run`, each with its own model.
 fn saved_by(run: &Path, ranks: usize, step: u64, model: fn(usize) -> Bigram) -> Vec<Result<()>> {
     let rank = |communicator: Communicator| {
-        let team = Team::new(communicator.clone());
-        let model = model(team.rank());
-        let optimizer = Optimizer::new(SETTINGS, &model, &team).unwrap();
+        let process_group = ProcessGroup::new(communicator.clone());
+        let model = model(process_group.rank());
+        let optimizer = Optimizer::new(SETTINGS, &model, &process_group).unwrap();
         let optimizer_files = optimizer.files();
         let state = State { step, optimizer_files, ..State::new("bigram") };
-        let checkpoints = Checkpoints::new(run, 10).of_team(&team);
+        let checkpoints = Checkpoints::new(run, 10).with_process_group(&process_group);
         let saved =
             checkpoints.save(&model, &Words::new(), &optimizer, &state, "seed = 1").map(|_| ());
         match &saved {
@@ -251,7 +256,7 @@ fn saved_by(run: &Path, ranks: usize, step: u64, model: fn(usize) -> Bigram) -> 
         }
         saved
     };
-    let communicators = Communicator::threads(ranks, &Options::default()).unwrap();
+    let communicators = Communicator::threads(ranks, &CommunicatorOptions::default()).unwrap();
     std::thread::scope(|scope| {
         let threads: Vec<_> =
             communicators.into_iter().map(|one| scope.spawn(move || rank(one))).collect();
@@ -260,7 +265,7 @@ fn saved_by(run: &Path, ranks: usize, step: u64, model: fn(usize) -> Bigram) -> 
 }
 
 #[test]
-fn every_rank_writes_its_share_of_a_checkpoint_and_the_manifest_has_all() {
+fn every_rank_writes_its_shard_and_the_manifest_lists_all() {
     let dir = tempfile::tempdir().unwrap();
     for saved in saved_by(dir.path(), 2, 2, |_| Bigram::new(4, 2)) {
         saved.unwrap();
@@ -278,18 +283,18 @@ fn every_rank_writes_its_share_of_a_checkpoint_and_the_manifest_has_all() {
         "words.txt",
     ];
     assert_eq!(all(&path), files);
-    assert_eq!(Bigram::read(&path).unwrap().numbers(), Bigram::new(4, 2).numbers());
-    Checkpoint::open_whole(&path).unwrap();
+    assert_eq!(Bigram::read(&path).unwrap().values(), Bigram::new(4, 2).values());
+    Checkpoint::open_verified(&path).unwrap();
     for file in files {
         let whole = fs::read(path.join(file)).unwrap();
         cut(&path.join(file));
-        assert!(Checkpoint::open_whole(&path).is_err(), "`{file}` may be cut");
+        assert!(Checkpoint::open_verified(&path).is_err(), "`{file}` may be cut");
         fs::write(path.join(file), whole).unwrap();
     }
 }
 
 #[test]
-fn a_rank_that_finds_no_room_ends_the_save_of_all_and_the_last_checkpoint_stays() {
+fn a_rank_with_a_full_disk_fails_the_save_on_all_ranks_and_the_last_checkpoint_stays() {
     for full in [0, 1] {
         let dir = tempfile::tempdir().unwrap();
         for saved in saved_by(dir.path(), 2, 2, |_| Bigram::new(4, 2)) {
@@ -300,14 +305,14 @@ fn a_rank_that_finds_no_room_ends_the_save_of_all_and_the_last_checkpoint_stays(
             |rank| if rank == 1 { Bigram::new(4, 4).on_a_full_disk() } else { Bigram::new(4, 4) },
         ];
         for (rank, saved) in saved_by(dir.path(), 2, 4, model[full]).into_iter().enumerate() {
-            let told = saved.unwrap_err().to_string();
-            assert!(told.contains("no storage space"), "{told}");
-            let elsewhere = told.starts_with(&format!("rank {full} failed: "));
-            assert_eq!(elsewhere, rank != full, "rank {rank}: {told}");
+            let error = saved.unwrap_err().to_string();
+            assert!(error.contains("no storage space"), "{error}");
+            let elsewhere = error.starts_with(&format!("rank {full} failed: "));
+            assert_eq!(elsewhere, rank != full, "rank {rank}: {error}");
         }
         let checkpoints = Checkpoints::new(dir.path(), 10);
         assert_eq!(all(dir.path()), ["checkpoint-2"], "{full}");
         let last = checkpoints.last().unwrap().unwrap();
-        assert_eq!(Bigram::read(&last.path).unwrap().numbers(), Bigram::new(4, 2).numbers());
+        assert_eq!(Bigram::read(&last.path).unwrap().values(), Bigram::new(4, 2).values());
     }
 }

@@ -1,4 +1,4 @@
-//! Completions as parquet, one file a step.
+//! Completions as parquet, one file per step.
 
 use std::path::{Path, PathBuf};
 
@@ -6,13 +6,13 @@ use embodied_r_data::parquet::{Column, write_table};
 
 use super::{Event, Sink};
 use crate::error::Result;
-use crate::model::Finish;
+use crate::model::FinishReason;
 use crate::rollout::{Completion, Rollout};
 
 /// Name of the folder in a run's folder.
 pub const COMPLETIONS_FOLDER: &str = "completions";
 
-/// The columns that do not depend on the rewards, in their order.
+/// The fixed columns, in order.
 pub(crate) const COLUMNS: [&str; 11] = [
     "step",
     "question_id",
@@ -27,10 +27,10 @@ pub(crate) const COLUMNS: [&str; 11] = [
     "advantage",
 ];
 
-/// Behind the name of a reward, the column of its reasons.
+/// Suffix of a reward's column of reasons.
 pub(crate) const WHY: &str = "_why";
 
-/// Writes the completions of every step to `completions_NNNNN.parquet`, a row each.
+/// Writes the completions of every step to `completions_NNNNN.parquet`, one row each.
 #[derive(Debug)]
 pub struct Parquet {
     folder: PathBuf,
@@ -38,13 +38,13 @@ pub struct Parquet {
 }
 
 impl Parquet {
-    /// A writer into the run's folder `run` about `rewards`, by name in the order of the scores.
+    /// A writer into the run's folder `run`; `rewards` are the reward names in the order of the scores.
     pub fn new(run: &Path, rewards: Vec<String>) -> Self {
         Self { folder: run.join(COMPLETIONS_FOLDER), rewards }
     }
 }
 
-/// The step, from 1, whose completions the file of this name holds; none if it holds none.
+/// The step, from 1, of a completions file; `None` for other names.
 pub(crate) fn step_of_completions(name: &str) -> Option<u64> {
     name.strip_prefix("completions_")?.strip_suffix(".parquet")?.parse().ok()
 }
@@ -59,7 +59,7 @@ impl Sink for Parquet {
             .iter()
             .flat_map(|rollout| rollout.completions.iter().map(move |c| (rollout, c)))
             .collect();
-        let finish = |finish| if finish == Finish::Stop { "stop" } else { "length" };
+        let finish = |finish| if finish == FinishReason::Stop { "stop" } else { "length" };
         let values = [
             Column::Integers(vec![step as i64; rows.len()]),
             Column::Strings(rows.iter().map(|(r, _)| r.id.clone()).collect()),
@@ -81,7 +81,7 @@ impl Sink for Parquet {
         for (index, (name, why)) in self.rewards.iter().zip(&whys).enumerate() {
             let scores = rows.iter().map(|(_, c)| score(c, index));
             let (values, reasons) =
-                scores.map(|s| s.map_or((None, None), |s| (s.value, s.why))).unzip();
+                scores.map(|s| s.map_or((None, None), |s| (s.value, s.reason))).unzip();
             columns.push((name, Column::OptionalFloats(values)));
             columns.push((why, Column::OptionalStrings(reasons)));
         }
@@ -108,7 +108,7 @@ mod tests {
                 ids: vec![4, 5, 0],
                 logps: vec![-0.5, -0.25, -1.0],
                 text: "so B".into(),
-                finish: Finish::Stop,
+                finish: FinishReason::Stop,
                 scores: vec![Some(Score::zero("no answer tag")), None],
                 reward: Some(0.25),
                 advantage: -1.5,

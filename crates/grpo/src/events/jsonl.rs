@@ -1,4 +1,4 @@
-//! Events as lines of JSON.
+//! Events as JSON lines.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// Name of the file in a run's folder.
 pub const EVENTS_FILE: &str = "events.jsonl";
 
-/// Appends events to a file, one JSON object a line.
+/// Appends events to a file, one JSON object per line.
 #[derive(Debug)]
 pub struct Jsonl {
     path: PathBuf,
@@ -19,13 +19,12 @@ pub struct Jsonl {
 }
 
 impl Jsonl {
-    /// Opens `path` after its first `keep` bytes; what lies behind them is dropped.
+    /// Opens `path` and truncates it to `keep` bytes.
     ///
-    /// A resumed run gives the length of the file at its checkpoint, so that what came after it is
-    /// told once, not twice.
+    /// A resumed run passes the length at its checkpoint, so that later events are not duplicated.
     ///
     /// # Errors
-    /// The file cannot be opened or cut.
+    /// The file cannot be opened or truncated.
     pub fn open(path: &Path, keep: u64) -> Result<Self> {
         let file = OpenOptions::new()
             .append(true)
@@ -45,7 +44,7 @@ impl Jsonl {
     /// Flushes what was written to disk.
     ///
     /// # Errors
-    /// The disk does not take it.
+    /// The file cannot be flushed.
     pub fn flush(&self) -> Result<()> {
         self.file.sync_data().map_err(Error::io("flush", &self.path))
     }
@@ -76,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_read_back_as_they_were() {
+    fn events_round_trip() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(EVENTS_FILE);
         let mut sink = Jsonl::open(&path, 0).unwrap();
@@ -88,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steps_metrics_stand_beside_its_number() {
+    fn a_steps_metrics_are_flattened_into_its_event() {
         let value = serde_json::to_value(step(3)).unwrap();
         assert_eq!(
             value,
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_after_the_checkpoint_is_dropped() {
+    fn events_after_the_checkpoint_are_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(EVENTS_FILE);
         let mut sink = Jsonl::open(&path, 0).unwrap();

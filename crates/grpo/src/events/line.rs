@@ -1,24 +1,24 @@
-//! The line that tells how a run goes.
+//! The progress line of a run.
 
 use embodied_r_data::Progress;
 
-use super::{Because, Event, Metrics, Sink};
+use super::{Event, Metrics, Sink, StageTrigger};
 use crate::error::Result;
 
-/// Tells the progress of a run: figures of the last step, and the time left.
+/// Shows the progress of a run: metrics of the last step, and the time left.
 pub struct ProgressLine<'a> {
     progress: &'a dyn Progress,
     phase: &'static str,
 }
 
 impl<'a> ProgressLine<'a> {
-    /// A line about `phase`, such as `training`.
+    /// A progress line for `phase`, such as `training`.
     pub fn new(progress: &'a dyn Progress, phase: &'static str) -> Self {
         Self { progress, phase }
     }
 }
 
-/// What is shown of a step: name, metric, digits.
+/// Metrics shown for a step: label, metric, digits.
 const SHOWN: [(&str, &str, usize); 8] = [
     ("reward", "reward", 3),
     ("accuracy", "rewards/accuracy/mean", 3),
@@ -41,7 +41,7 @@ impl Sink for ProgressLine<'_> {
             Event::End { .. } => self.progress.finish(),
             _ => {}
         }
-        match (in_words(event), event) {
+        match (describe(event), event) {
             (Some(words), Event::Skipped { .. } | Event::Warning { .. }) => {
                 self.progress.warn(&words);
             }
@@ -52,36 +52,36 @@ impl Sink for ProgressLine<'_> {
     }
 }
 
-/// An event as a line of text for the user; `None` for those that are of no interest to them.
-pub fn in_words(event: &Event) -> Option<String> {
+/// An event as a line of text for the user; `None` for events not shown.
+pub fn describe(event: &Event) -> Option<String> {
     Some(match event {
         Event::Step { metrics, .. } => line(metrics),
         Event::Stage { step, stage, because, weights, blend_steps, .. } => {
             let weights: Vec<_> =
                 weights.iter().map(|(name, weight)| format!("{name} {weight}")).collect();
             let because = match because {
-                Because::Until { metric, mean, window, mark } => {
+                StageTrigger::Until { metric, mean, window, mark } => {
                     format!(", since {metric} is {mean:.3} over {window} steps, {mark}")
                 }
-                Because::Start | Because::Length => String::new(),
+                StageTrigger::Start | StageTrigger::Length => String::new(),
             };
             let blend = match blend_steps {
                 0 => String::new(),
-                steps => format!(", coming over {steps} steps"),
+                steps => format!(", blended over {steps} steps"),
             };
             let weights = weights.join(", ");
             format!("stage {} after step {step}{because}: {weights}{blend}", stage + 1)
         }
         Event::Eval { step, metrics, .. } => {
-            let figures: Vec<_> =
+            let metrics: Vec<_> =
                 metrics.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
-            format!("after step {step}: {}", figures.join("  "))
+            format!("after step {step}: {}", metrics.join("  "))
         }
         Event::Skipped { step, what, dump } => {
-            format!("step {step} left out, not finite: {what}; its batch is in `{dump}`")
+            format!("step {step} skipped, non-finite: {what}; batch dumped to `{dump}`")
         }
         Event::PackingVerified { step, gradient, tensor, logp } => format!(
-            "step {step}: packed gradients equal those of every completion by itself within \
+            "step {step}: packed gradients match per-completion gradients within \
              {gradient:.1e} (`{tensor}`), log-probabilities within {logp:.1e}"
         ),
         Event::Warning { message, .. } => message.clone(),
@@ -93,7 +93,7 @@ fn line(metrics: &Metrics) -> String {
     let mut parts: Vec<String> = SHOWN
         .iter()
         .filter_map(|(name, key, digits)| {
-            // Rewards say more than the loss, which hovers around 0.
+            // Rewards are more informative than the loss, which hovers around 0.
             let hidden = *name == "loss" && metrics.contains_key("reward");
             let value = metrics.get(*key).filter(|_| !hidden)?;
             Some(match *name {
@@ -108,7 +108,7 @@ fn line(metrics: &Metrics) -> String {
     parts.join("  ")
 }
 
-/// Seconds as hours, minutes and seconds.
+/// Formats seconds as hours and minutes, or minutes and seconds.
 fn duration(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;
     let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_shows_reward_divergence_length_speed_and_time_left() {
+    fn the_line_shows_reward_kl_length_speed_and_time_left() {
         let metrics: Metrics = [
             ("loss", 0.0),
             ("reward", 0.51),

@@ -1,4 +1,4 @@
-//! The files of events and all other listeners of a run.
+//! Dispatches events to the run's files and sinks.
 
 use std::path::Path;
 
@@ -8,16 +8,16 @@ use crate::error::Result;
 use crate::rollout::Rollout;
 use crate::settings::ReportTo;
 
-/// Tells events to a run's files and to every other listener.
+/// Writes events to a run's files and passes them to its sinks.
 pub(crate) struct Recorder<'a> {
-    /// None of a rank that leaves it to the first one.
+    /// `None` on ranks other than 0.
     file: Option<Jsonl>,
     tensorboard: Option<TensorBoard>,
     sinks: Vec<Box<dyn Sink + 'a>>,
 }
 
 impl<'a> Recorder<'a> {
-    /// Opens the files in the run's folder `run` where they were at `state`.
+    /// Opens the files in the run's folder `run`, truncated to their lengths at `state`.
     pub(crate) fn open(
         run: &Path,
         state: &State,
@@ -34,14 +34,14 @@ impl<'a> Recorder<'a> {
         })
     }
 
-    /// Tells nobody.
+    /// A recorder without outputs.
     pub(crate) fn silent() -> Self {
         Self { file: None, tensorboard: None, sinks: Vec::new() }
     }
 
-    /// Tells `event` to all.
+    /// Records `event` and passes it to all sinks.
     pub(crate) fn emit(&mut self, event: &Event) -> Result<()> {
-        // A resumed run adds no start of its own: its record is that of a run that never stopped.
+        // A resumed run records no second start, so that its record equals that of an uninterrupted run.
         let is_start = matches!(event, Event::Start { .. });
         if let Some(file) = self.file.as_mut().filter(|file| file.length() == 0 || !is_start) {
             file.event(event)?;
@@ -52,18 +52,18 @@ impl<'a> Recorder<'a> {
         self.sinks.iter_mut().try_for_each(|sink| sink.event(event))
     }
 
-    /// Tells of an event that is not part of the run's record.
-    pub(crate) fn tell(&mut self, event: &Event) -> Result<()> {
+    /// Passes an event to the sinks without recording it.
+    pub(crate) fn notify(&mut self, event: &Event) -> Result<()> {
         self.sinks.iter_mut().try_for_each(|sink| sink.event(event))
     }
 
-    /// Tells the completions of a step, from 1, to all.
+    /// Passes the completions of a step, from 1, to all sinks.
     pub(crate) fn completions(&mut self, step: u64, rollouts: &[Rollout]) -> Result<()> {
         self.sinks.iter_mut().try_for_each(|sink| sink.completions(step, rollouts))
     }
 
-    /// Flushes the files to disk and writes down in `state` how long they are: a checkpoint must not
-    /// tell of more than there is after a crash.
+    /// Flushes the files to disk and stores their lengths in `state`, so that a checkpoint never refers to bytes lost
+    /// in a crash.
     pub(crate) fn mark(&self, state: &mut State) -> Result<()> {
         if let Some(file) = &self.file {
             file.flush()?;

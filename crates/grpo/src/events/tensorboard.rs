@@ -1,4 +1,4 @@
-//! Events as TensorBoard reads them.
+//! Events in TensorBoard's format.
 
 mod message;
 mod record;
@@ -7,20 +7,19 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{Event, Sink, in_words, now_s};
+use super::{Event, Sink, describe, now_s};
 use crate::error::{Error, Result};
 
 /// Name of the folder in a run's folder, as in Hugging Face's trainer.
 pub const TENSORBOARD_FOLDER: &str = "runs";
 
-/// Name of the file: TensorBoard knows it by its beginning.
+/// Name of the file; TensorBoard recognises its prefix.
 const FILE: &str = "events.out.tfevents.0.embodied-r";
 
-/// Appends events to a file of TensorBoard's: figures as scalars, stages and warnings as texts.
+/// Appends events to a TensorBoard file: metrics as scalars, stages and warnings as texts.
 ///
-/// A run has one file. What came after a checkpoint is cut off when the run goes on from it, so that
-/// no step shows twice; times apart the same records follow, so that a TensorBoard that watches
-/// reads on as if nothing had happened.
+/// A run has one file. On resume it is truncated to the checkpoint, so that no step shows twice; since the same records
+/// follow, apart from times, a running TensorBoard continues seamlessly.
 #[derive(Debug)]
 pub struct TensorBoard {
     path: PathBuf,
@@ -29,12 +28,16 @@ pub struct TensorBoard {
 }
 
 impl TensorBoard {
-    /// Opens the file in the run's folder `run` after its first `keep` bytes; what lies behind them
-    /// is dropped.
+    /// Opens the file in the run's folder `run` and truncates it to `keep` bytes.
     ///
     /// # Errors
-    /// The file cannot be opened, cut or written.
+    /// The file cannot be opened, truncated or written.
     pub fn open(run: &Path, keep: u64) -> Result<Self> {
+        Self::open_at(run, keep, now_s())
+    }
+
+    /// As [`Self::open`]; a new file's first event has the time `time_s`.
+    fn open_at(run: &Path, keep: u64, time_s: f64) -> Result<Self> {
         let folder = run.join(TENSORBOARD_FOLDER);
         std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         let path = folder.join(FILE);
@@ -44,7 +47,7 @@ impl TensorBoard {
         file.set_len(length).map_err(Error::io("write", &path))?;
         let mut opened = Self { path, file, length };
         if length == 0 {
-            opened.write(&message::version(now_s()))?;
+            opened.write(&message::version(time_s))?;
         }
         Ok(opened)
     }
@@ -57,7 +60,7 @@ impl TensorBoard {
     /// Flushes what was written to disk.
     ///
     /// # Errors
-    /// The disk does not take it.
+    /// The file cannot be flushed.
     pub fn flush(&self) -> Result<()> {
         self.file.sync_data().map_err(Error::io("flush", &self.path))
     }
@@ -70,7 +73,7 @@ impl TensorBoard {
     }
 
     fn write_text(&mut self, step: u64, tag: &str, event: &Event) -> Result<()> {
-        match in_words(event) {
+        match describe(event) {
             Some(words) => self.write(&message::text(now_s(), step, tag, &words)),
             None => Ok(()),
         }
@@ -82,11 +85,11 @@ impl Sink for TensorBoard {
         match event {
             Event::Step { step, epoch, time_s, metrics }
             | Event::Eval { step, epoch, time_s, metrics } => {
-                let figures = metrics.iter().map(|(name, value)| (name.as_str(), *value));
-                // An evaluation has the epoch of its step.
+                let metrics = metrics.iter().map(|(name, value)| (name.as_str(), *value));
+                // An evaluation shares the epoch of its step.
                 let is_step = matches!(event, Event::Step { .. });
                 let epoch = is_step.then_some(("epoch", *epoch));
-                self.write(&message::scalars(*time_s, *step, epoch.into_iter().chain(figures)))
+                self.write(&message::scalars(*time_s, *step, epoch.into_iter().chain(metrics)))
             }
             Event::Stage { step, .. } => self.write_text(*step, "stages", event),
             Event::Warning { step, .. } => self.write_text(*step, "warnings", event),

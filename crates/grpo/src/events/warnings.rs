@@ -1,6 +1,6 @@
-//! What a user should look at before a run has used up its hours: found in the figures of the steps.
+//! Warnings about a run that learns nothing, derived from its metrics.
 //!
-//! Each warning is told once, and again only after a hundred steps if what it is about still holds.
+//! Each warning is emitted once, and repeated every hundred steps while its condition holds.
 
 use std::collections::BTreeMap;
 
@@ -8,66 +8,67 @@ use serde::{Deserialize, Serialize};
 
 use super::{Event, Metrics};
 
-/// Steps after which a warning is told again.
+/// Steps before a warning is repeated.
 const REPEAT: u64 = 100;
 
-/// Steps in a row after which something is no accident.
+/// Consecutive steps before a warning is raised.
 const PATIENCE: u64 = 10;
 
-/// Share of completions cut off at their longest that is too much.
+/// Fraction of truncated completions above which to warn.
 const MOST_CLIPPED: f64 = 0.2;
 
-/// Steps whose divergence is the early one, with which later ones are compared.
+/// Number of initial steps whose mean KL is the baseline.
 const EARLY: u64 = 20;
 
-/// How many times the early divergence is too much, and the divergence below which nothing is.
+/// Factor over the baseline above which to warn, and the KL below which never to warn.
 const KL_RISE: f64 = 10.0;
 const KL_LEAST: f64 = 0.1;
 
-/// A loss below this is as good as 0.
+/// Losses below this count as near 0.
 const NO_LOSS: f64 = 1e-3;
 
-/// Share of a step's completions from which on a reason is the likely cause.
+/// Fraction of a step's completions from which on a reason counts as the likely cause.
 const LIKELY: f64 = 0.5;
 
-/// What a warning is about.
+/// The kind of a warning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Concern {
     /// All rewards have been 0 for a while.
     NoReward,
-    /// In every group all rewards have been equal for a while.
-    NoSpread,
-    /// No completion has had the right format for a while.
+    /// All groups have had zero reward variance for a while.
+    #[serde(rename = "no_spread")]
+    ZeroVariance,
+    /// No completion has had the expected format for a while.
     NoFormat,
-    /// The loss is near 0, as it should be.
+    /// The loss is near 0, as expected.
     LossNearZero,
-    /// Many completions are cut off.
+    /// Many completions are truncated.
     Truncation,
-    /// The divergence from the reference rises.
+    /// The KL to the reference rises.
     KlRising,
-    /// The data are not those that the run has learnt from so far.
+    /// The training data differ from those of the run so far.
     OtherData,
 }
 
 impl Event {
-    /// That a run which has done `step` steps goes on with other data.
+    /// The warning that a run resumes at step `step` with other training data.
     pub(crate) fn other_data(step: u64) -> Self {
-        let message = "the data changed since the checkpoint; this is not the run that was begun";
+        let message = "the training data changed since the checkpoint; the run no longer reproduces the original";
         Self::Warning { step, concern: Concern::OtherData, message: message.into() }
     }
 }
 
-/// Why the completions of a step did not have the right format.
+/// Counts of the format errors in a step's completions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reasons {
+pub struct FormatFailures {
     completions: usize,
     counts: BTreeMap<String, usize>,
 }
 
-impl Reasons {
-    /// Counts the reasons of all completions; one in the right format has none.
+impl FormatFailures {
+    /// Counts the reasons of all completions; `None` for a valid format.
     pub fn count<'a>(reasons: impl Iterator<Item = Option<&'a str>>) -> Self {
         let mut counted = Self::default();
         for reason in reasons {
@@ -79,93 +80,93 @@ impl Reasons {
         counted
     }
 
-    /// The most frequent reason and its share of the completions.
+    /// The most frequent reason and its fraction of the completions.
     fn first(&self) -> Option<(&str, f64)> {
-        // Of equally frequent ones the first by name, so that a resumed run says the same.
+        // Ties are broken by name, so that a resumed run reports the same.
         let first = self.counts.iter().rev().max_by_key(|(_, count)| **count)?;
         Some((first.0, *first.1 as f64 / self.completions.max(1) as f64))
     }
 }
 
-/// What is looked at after a step.
+/// The inputs of the warnings after a step.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
+pub struct StepObservation<'a> {
     /// The step, from 1.
     pub step: u64,
-    /// Its figures.
+    /// Its metrics.
     pub metrics: &'a Metrics,
-    /// Optimiser steps on its batch.
+    /// Optimizer steps on its batch.
     pub iterations: usize,
-    /// Why its completions did not have the right format.
-    pub format: &'a Reasons,
+    /// Its format errors.
+    pub format: &'a FormatFailures,
 }
 
-impl Seen<'_> {
+impl StepObservation<'_> {
     fn metric(&self, name: &str) -> Option<f64> {
         self.metrics.get(name).copied()
     }
 }
 
-/// What has been seen and told so far: part of a run's state, so that a resumed run warns as the one
-/// that never stopped.
+/// State of the warnings; part of the run's state, so that a resumed run warns as an uninterrupted one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Watch {
-    /// Steps in a row in which all rewards were 0.
+pub struct WarningMonitor {
+    /// Consecutive steps in which all rewards were 0.
     no_reward: u64,
-    /// Steps in a row in which no group had two different rewards.
-    no_spread: u64,
-    /// Steps in a row in which no completion had the right format.
+    /// Consecutive steps in which all groups had zero variance.
+    #[serde(rename = "no_spread")]
+    zero_variance: u64,
+    /// Consecutive steps without a completion in the expected format.
     no_format: u64,
-    /// Shares of completions cut off in the last steps.
+    /// Fractions of truncated completions in the last steps.
     clipped: Vec<f64>,
-    /// Divergences of the last steps.
+    /// KL of the last steps.
     kl: Vec<f64>,
-    /// The sum of the early divergences, and how many they are.
+    /// Sum of the KL over the initial steps, and their number.
     early_kl: f64,
     early_steps: u64,
-    /// Step at which each warning was told last.
-    told: BTreeMap<Concern, u64>,
+    /// Step of the last warning of each kind.
+    last_warning: BTreeMap<Concern, u64>,
 }
 
-impl Watch {
-    /// Takes note of a step; gives the warnings that it is time for.
-    pub fn look(&mut self, seen: &Seen<'_>) -> Vec<Event> {
-        self.note(seen);
+impl WarningMonitor {
+    /// Updates the state with a step; returns the warnings that are due.
+    pub fn observe(&mut self, observation: &StepObservation<'_>) -> Vec<Event> {
+        self.note(observation);
         let concerns = [
-            (Concern::NoReward, self.no_reward(seen)),
-            (Concern::NoSpread, self.no_spread()),
-            (Concern::NoFormat, self.no_format(seen)),
-            (Concern::LossNearZero, loss_near_zero(seen)),
+            (Concern::NoReward, self.no_reward(observation)),
+            (Concern::ZeroVariance, self.zero_variance()),
+            (Concern::NoFormat, self.no_format(observation)),
+            (Concern::LossNearZero, loss_near_zero(observation)),
             (Concern::Truncation, self.truncation()),
             (Concern::KlRising, self.kl_rising()),
         ];
-        let told = |(concern, message): (Concern, Option<String>)| {
-            let message = message.filter(|_| self.is_time(concern, seen.step))?;
-            self.told.insert(concern, seen.step);
-            Some(Event::Warning { step: seen.step, concern, message })
+        let warning = |(concern, message): (Concern, Option<String>)| {
+            let message = message.filter(|_| self.is_due(concern, observation.step))?;
+            self.last_warning.insert(concern, observation.step);
+            Some(Event::Warning { step: observation.step, concern, message })
         };
-        concerns.into_iter().filter_map(told).collect()
+        concerns.into_iter().filter_map(warning).collect()
     }
 
-    /// Begins to compare divergences anew: the reference is another one.
+    /// Resets the KL baseline after the reference was replaced.
     pub fn reference_changed(&mut self) {
         self.kl.clear();
         (self.early_kl, self.early_steps) = (0.0, 0);
     }
 
-    fn is_time(&self, concern: Concern, step: u64) -> bool {
-        let Some(&told) = self.told.get(&concern) else { return true };
-        concern != Concern::LossNearZero && step >= told + REPEAT
+    fn is_due(&self, concern: Concern, step: u64) -> bool {
+        let Some(&last) = self.last_warning.get(&concern) else { return true };
+        concern != Concern::LossNearZero && step >= last + REPEAT
     }
 
-    fn note(&mut self, seen: &Seen<'_>) {
-        let zero = |name: &str| seen.metric(name) == Some(0.0);
+    fn note(&mut self, observation: &StepObservation<'_>) {
+        let zero = |name: &str| observation.metric(name) == Some(0.0);
         run_of(&mut self.no_reward, zero("reward") && zero("reward_std"));
-        run_of(&mut self.no_spread, seen.metric("frac_reward_zero_std") == Some(1.0));
+        run_of(&mut self.zero_variance, observation.metric("frac_reward_zero_std") == Some(1.0));
         run_of(&mut self.no_format, zero("rewards/format/mean"));
-        remember(&mut self.clipped, seen.metric("completions/clipped_ratio"));
-        match seen.metric("kl") {
+        remember(&mut self.clipped, observation.metric("completions/clipped_ratio"));
+        match observation.metric("kl") {
             Some(kl) if self.early_steps < EARLY => {
                 self.early_kl += kl;
                 self.early_steps += 1;
@@ -174,62 +175,63 @@ impl Watch {
         }
     }
 
-    fn no_reward(&self, seen: &Seen<'_>) -> Option<String> {
+    fn no_reward(&self, observation: &StepObservation<'_>) -> Option<String> {
         (self.no_reward >= PATIENCE).then(|| {
-            let scores = seen.metrics.iter().filter_map(|(name, mean)| {
+            let scores = observation.metrics.iter().filter_map(|(name, mean)| {
                 let reward = name.strip_prefix("rewards/")?.strip_suffix("/mean")?;
                 Some(format!("{reward} {mean:.3}"))
             });
             format!(
-                "all rewards have been 0 for {} steps (raw: {}), so nothing is learnt; look at the \
-                 completions, ask easier questions, or begin with a cold start (`sft`)",
+                "all rewards have been 0 for {} steps (raw: {}), so nothing is learnt; inspect the \
+                 completions, use easier questions, or start with supervised fine-tuning (`sft`)",
                 self.no_reward,
                 scores.collect::<Vec<_>>().join(", ")
             )
         })
     }
 
-    fn no_spread(&self) -> Option<String> {
-        // Where all rewards are 0 that says more.
-        let holds = self.no_spread >= PATIENCE && self.no_reward < PATIENCE;
+    fn zero_variance(&self) -> Option<String> {
+        // If all rewards are 0, that warning is more specific.
+        let holds = self.zero_variance >= PATIENCE && self.no_reward < PATIENCE;
         holds.then(|| {
             format!(
-                "for {} steps the completions of each question have had the same reward, so all \
-                 advantages are 0; raise `num_generations` or `temperature`, or take questions that \
-                 the model gets right now and then",
-                self.no_spread
+                "all groups have had zero reward variance for {} steps, so all advantages are 0; raise \
+                 `num_generations` or `temperature`, or use questions that the model sometimes \
+                 answers correctly",
+                self.zero_variance
             )
         })
     }
 
-    fn no_format(&self, seen: &Seen<'_>) -> Option<String> {
+    fn no_format(&self, observation: &StepObservation<'_>) -> Option<String> {
         if self.no_format < PATIENCE {
             return None;
         }
-        let said = format!("no completion has had the right format for {} steps", self.no_format);
-        let Some((reason, share)) = seen.format.first() else { return Some(said) };
-        let cut = seen.metric("completions/clipped_ratio").unwrap_or(0.0);
+        let said =
+            format!("no completion has had the expected format for {} steps", self.no_format);
+        let Some((reason, share)) = observation.format.first() else { return Some(said) };
+        let cut = observation.metric("completions/clipped_ratio").unwrap_or(0.0);
         let cause = if cut >= LIKELY {
-            format!(
-                "{} of them are cut off before they come to an end, raise `max_completion_length`",
-                percent(cut)
-            )
+            format!("{} of them are truncated; raise `max_completion_length`", percent(cut))
         } else if reason.contains("empty") {
-            "the model ends its turn at once, look at its chat template and its stop tokens".into()
+            "the model stops immediately; check its chat template and its stop tokens".into()
         } else {
-            "the model does not know the form, look at `system_prompt` and the chat template, or \
-             begin with a cold start (`sft`)"
+            "the model does not know the format; check `system_prompt` and the chat template, or \
+             start with supervised fine-tuning (`sft`)"
                 .to_owned()
         };
-        Some(format!("{said}: in {} of the last ones {reason}; {cause}", percent(share)))
+        Some(format!(
+            "{said}: {reason} in {} of the last step's completions; {cause}",
+            percent(share)
+        ))
     }
 
     fn truncation(&self) -> Option<String> {
         let share = mean_of_last(&self.clipped)?;
         (share > MOST_CLIPPED).then(|| {
             format!(
-                "{} of the completions of the last {PATIENCE} steps were cut off at \
-                 `max_completion_length`; raise it, or leave them out of the loss with \
+                "{} of the completions of the last {PATIENCE} steps were truncated at \
+                 `max_completion_length`; raise it, or mask them in the loss with \
                  `mask_truncated_completions`",
                 percent(share)
             )
@@ -241,21 +243,20 @@ impl Watch {
         let early = self.early_kl / self.early_steps.max(1) as f64;
         (now > KL_LEAST && now > KL_RISE * early).then(|| {
             format!(
-                "the divergence from the reference has risen to {now:.3}, from {early:.5} in the \
+                "the KL to the reference has risen to {now:.3}, from {early:.5} in the \
                  first {EARLY} steps; lower `learning_rate` or raise `beta`"
             )
         })
     }
 }
 
-/// That a loss near 0 is no fault: the ratio of an on-policy step is 1, and the advantages of a group
-/// add up to 0.
-fn loss_near_zero(seen: &Seen<'_>) -> Option<String> {
-    let near = seen.metric("loss").is_some_and(|loss| loss.abs() < NO_LOSS);
-    let learns = seen.metric("grad_norm").is_some_and(|norm| norm > 0.0);
-    (near && learns && seen.iterations == 1).then(|| {
-        "the loss is near 0, as it should be: with one iteration every ratio is 1, and the \
-         advantages of a group add up to 0; what tells is `reward`, and that `grad_norm` is not 0"
+/// Explains a loss near 0: with one iteration every ratio is 1, and the advantages of a group sum to 0.
+fn loss_near_zero(observation: &StepObservation<'_>) -> Option<String> {
+    let near = observation.metric("loss").is_some_and(|loss| loss.abs() < NO_LOSS);
+    let learns = observation.metric("grad_norm").is_some_and(|norm| norm > 0.0);
+    (near && learns && observation.iterations == 1).then(|| {
+        "the loss is near 0, as expected: with one iteration every ratio is 1, and the \
+         advantages of a group sum to 0; monitor `reward` and a non-zero `grad_norm` instead"
             .to_owned()
     })
 }
@@ -264,13 +265,13 @@ fn run_of(steps: &mut u64, holds: bool) {
     *steps = if holds { *steps + 1 } else { 0 };
 }
 
-/// Keeps the last values only.
+/// Appends a value and keeps the last ones only.
 fn remember(values: &mut Vec<f64>, value: Option<f64>) {
     values.extend(value);
     values.drain(..values.len().saturating_sub(PATIENCE as usize));
 }
 
-/// The mean of the last values, once there are enough of them.
+/// The mean of the last values, once there are enough.
 fn mean_of_last(values: &[f64]) -> Option<f64> {
     let enough = values.len() as u64 >= PATIENCE;
     enough.then(|| values.iter().sum::<f64>() / values.len() as f64)

@@ -1,26 +1,26 @@
-//! Importance weights for completions whose sampler computes in another precision than the update.
+//! Importance weights that correct for a sampler in another precision than the update.
 
 use serde::{Deserialize, Serialize};
 
-/// How a ratio between update and sampler is bounded (TRL's `vllm_importance_sampling_mode`).
+/// How the ratio between update and sampler is bounded (TRL's `vllm_importance_sampling_mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CorrectionMode {
-    /// Each token's ratio is clamped.
+    /// Clamp each token's ratio.
     TokenTruncate,
-    /// A token whose ratio is out of bounds does not count.
+    /// Mask tokens whose ratio is out of bounds.
     TokenMask,
-    /// The product of a completion's ratios is clamped.
+    /// Clamp the product of a completion's ratios.
     SequenceTruncate,
-    /// A completion whose product of ratios is out of bounds does not count.
+    /// Mask completions whose product of ratios is out of bounds.
     #[default]
     SequenceMask,
 }
 
-/// The correction of the loss for what the sampler did otherwise.
+/// Importance correction for the mismatch between sampler and update.
 ///
-/// Each token's loss is multiplied by `exp(old - sampling)`, or by the product of these over its
-/// completion. Source: TRL's `grpo_trainer.py`, `_generate_and_score_completions`.
+/// Each token's loss is multiplied by `exp(old - sampling)`, or by the product of these over its completion. Source:
+/// TRL's `grpo_trainer.py`, `_generate_and_score_completions`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Correction {
     /// How ratios are bounded.
@@ -32,19 +32,19 @@ pub struct Correction {
 }
 
 impl Correction {
-    /// The weight of each token of a completion, from its log-probabilities under the policy that
-    /// sampled it, as the update computes them and as the sampler did.
+    /// The importance weight of each token of a completion, from the old log-probabilities as the update and as the
+    /// sampler computes them.
     ///
     /// # Shapes
     /// `old`, `sampling` and the result: tokens.
     pub fn ratios(&self, old: &[f64], sampling: &[f64]) -> Vec<f64> {
-        let apart = old.iter().zip(sampling).map(|(old, sampling)| old - sampling);
+        let log_ratios = old.iter().zip(sampling).map(|(old, sampling)| old - sampling);
         match self.mode {
             CorrectionMode::TokenTruncate | CorrectionMode::TokenMask => {
-                apart.map(|log_ratio| self.bounded(log_ratio.exp())).collect()
+                log_ratios.map(|log_ratio| self.bounded(log_ratio.exp())).collect()
             }
             CorrectionMode::SequenceTruncate | CorrectionMode::SequenceMask => {
-                vec![self.bounded(apart.sum::<f64>().exp()); old.len()]
+                vec![self.bounded(log_ratios.sum::<f64>().exp()); old.len()]
             }
         }
     }
@@ -67,7 +67,7 @@ impl Correction {
 mod tests {
     use super::*;
 
-    /// Ratios 2, 1/2 and 4 by token, 4 over all.
+    /// Ratios 2, 1/2 and 4 per token, 4 per sequence.
     const OLD: [f64; 3] = [0.0, 0.0, 0.0];
     const SAMPLING: [f64; 3] =
         [-std::f64::consts::LN_2, std::f64::consts::LN_2, -1.386294361119890_6];
@@ -79,13 +79,13 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_clamped_or_left_out_one_by_one() {
+    fn token_modes_clamp_or_mask_each_token() {
         assert_eq!(ratios(CorrectionMode::TokenTruncate), [2.0, 0.7, 3.0]);
         assert_eq!(ratios(CorrectionMode::TokenMask), [2.0, 0.0, 0.0]);
     }
 
     #[test]
-    fn a_completion_is_clamped_or_left_out_as_a_whole() {
+    fn sequence_modes_clamp_or_mask_the_completion() {
         assert_eq!(ratios(CorrectionMode::SequenceTruncate), [3.0; 3]);
         assert_eq!(ratios(CorrectionMode::SequenceMask), [0.0; 3]);
     }

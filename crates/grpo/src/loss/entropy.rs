@@ -1,10 +1,9 @@
-//! Which tokens are uncertain enough to learn from (TRL's `top_entropy_quantile`).
+//! Selection of high-entropy tokens (TRL's `top_entropy_quantile`).
 
-/// The entropy from which on a token belongs to the `top` share of `entropies`; `None` if there are
-/// none.
+/// The entropy threshold of the `top` fraction of `entropies`; `None` if there are none.
 ///
-/// The quantile `1 - top` with linear interpolation between neighbours, computed in f32 as PyTorch
-/// does: where it falls on a token, that token's entropy is the threshold to the bit.
+/// The quantile `1 - top` with linear interpolation, computed in f32 as in PyTorch: if it falls on a token, the
+/// threshold is that token's entropy to the bit.
 ///
 /// Source: TRL's `get_high_entropy_mask`.
 pub fn entropy_threshold(mut entropies: Vec<f32>, top: f64) -> Option<f32> {
@@ -25,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_top_share_is_what_lies_at_or_above_the_quantile() {
+    fn the_threshold_is_the_quantile_of_the_top_fraction() {
         let entropies = vec![0.5, 0.1, 0.4, 0.2, 0.3];
         assert_eq!(entropy_threshold(entropies.clone(), 0.5), Some(0.3));
         assert_eq!(entropy_threshold(entropies.clone(), 1.0), Some(0.1));

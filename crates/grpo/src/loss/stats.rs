@@ -1,24 +1,24 @@
-//! What is logged about a loss, as sums that can be added over micro-batches.
+//! Statistics of a loss, as sums that merge over micro-batches.
 
 use serde::{Deserialize, Serialize};
 
-use super::Level;
+use super::ImportanceSamplingLevel;
 use super::terms::{K3, Term};
 
-/// Sums over ratios, of which there is one a token or one a completion, and extremes over completions.
+/// Sums over ratios, one per token or one per completion, and extremes over completions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Stats {
+pub struct LossStats {
     ratios: f64,
     low: f64,
     high: f64,
     low_min: f64,
     high_max: f64,
-    divergence: f64,
-    divergence_tokens: f64,
+    kl: f64,
+    kl_tokens: f64,
     bounded: f64,
 }
 
-impl Default for Stats {
+impl Default for LossStats {
     fn default() -> Self {
         Self {
             ratios: 0.0,
@@ -26,14 +26,14 @@ impl Default for Stats {
             high: 0.0,
             low_min: f64::INFINITY,
             high_max: 0.0,
-            divergence: 0.0,
-            divergence_tokens: 0.0,
+            kl: 0.0,
+            kl_tokens: 0.0,
             bounded: 0.0,
         }
     }
 }
 
-impl Stats {
+impl LossStats {
     /// Adds another micro-batch's sums.
     pub fn merge(&mut self, other: &Self) {
         self.ratios += other.ratios;
@@ -41,64 +41,64 @@ impl Stats {
         self.high += other.high;
         self.low_min = self.low_min.min(other.low_min);
         self.high_max = self.high_max.max(other.high_max);
-        self.divergence += other.divergence;
-        self.divergence_tokens += other.divergence_tokens;
+        self.kl += other.kl;
+        self.kl_tokens += other.kl_tokens;
         self.bounded += other.bounded;
     }
 
-    /// The mean divergence from the reference by token; `None` without a reference.
+    /// Mean per-token KL to the reference; `None` without a reference.
     pub fn kl(&self) -> Option<f64> {
-        (self.divergence_tokens > 0.0).then(|| self.divergence / self.divergence_tokens)
+        (self.kl_tokens > 0.0).then(|| self.kl / self.kl_tokens)
     }
 
-    /// Share of ratios clipped below.
+    /// Fraction of ratios clipped below.
     pub fn clip_low_mean(&self) -> f64 {
         self.low / self.ratios.max(1.0)
     }
 
-    /// Share of ratios clipped above.
+    /// Fraction of ratios clipped above.
     pub fn clip_high_mean(&self) -> f64 {
         self.high / self.ratios.max(1.0)
     }
 
-    /// The least share of ratios clipped below, by completion.
+    /// Minimum fraction of ratios clipped below, over completions.
     pub fn clip_low_min(&self) -> f64 {
         if self.low_min.is_finite() { self.low_min } else { 0.0 }
     }
 
-    /// The greatest share of ratios clipped above, by completion.
+    /// Maximum fraction of ratios clipped above, over completions.
     pub fn clip_high_max(&self) -> f64 {
         self.high_max
     }
 
-    /// Tokens whose log-ratio against the reference was cut off.
+    /// Number of tokens whose log-ratio to the reference was clamped.
     pub fn kl_bounded(&self) -> f64 {
         self.bounded
     }
 
-    pub(super) fn divergence(&mut self, k3: &K3, ratio: f64) {
-        self.divergence += k3.value * ratio;
-        self.divergence_tokens += 1.0;
+    pub(super) fn add_kl(&mut self, k3: &K3, ratio: f64) {
+        self.kl += k3.value * ratio;
+        self.kl_tokens += 1.0;
         self.bounded += f64::from(u8::from(k3.bounded));
     }
 
-    pub(super) fn completion(&mut self, level: Level) -> CompletionStats<'_> {
+    pub(super) fn completion(&mut self, level: ImportanceSamplingLevel) -> CompletionStats<'_> {
         CompletionStats { stats: self, level, tokens: 0.0, low: 0.0, high: 0.0 }
     }
 
-    /// A completion that does not count still has a ratio of its own, which is 1: as in TRL.
-    pub(super) fn left_out(&mut self, level: Level) {
-        if level == Level::Sequence {
+    /// At the sequence level, a masked completion still counts as a ratio of 1, as in TRL.
+    pub(super) fn masked(&mut self, level: ImportanceSamplingLevel) {
+        if level == ImportanceSamplingLevel::Sequence {
             self.ratios += 1.0;
             self.low_min = 0.0;
         }
     }
 }
 
-/// The sums of one completion before they are added to the whole.
+/// The sums of one completion, before they are merged.
 pub(super) struct CompletionStats<'a> {
-    stats: &'a mut Stats,
-    level: Level,
+    stats: &'a mut LossStats,
+    level: ImportanceSamplingLevel,
     tokens: f64,
     low: f64,
     high: f64,
@@ -114,8 +114,8 @@ impl CompletionStats<'_> {
     pub(super) fn finish(self) {
         let n = self.tokens.max(1.0);
         let (low, high) = (self.low / n, self.high / n);
-        // All tokens of a completion share one ratio at the level of sequences.
-        let ratios = if self.level == Level::Sequence { 1.0 } else { n };
+        // At the sequence level, all tokens of a completion share one ratio.
+        let ratios = if self.level == ImportanceSamplingLevel::Sequence { 1.0 } else { n };
         self.stats.ratios += ratios;
         self.stats.low += low * ratios;
         self.stats.high += high * ratios;

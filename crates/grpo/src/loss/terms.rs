@@ -1,8 +1,8 @@
 //! The loss of one token as a function of its ratio and its log-probability.
 
-use super::{LossType, Options};
+use super::{LossOptions, LossType};
 
-/// Log-ratios against the reference beyond this are cut off, so that none overflows.
+/// Log-ratios to the reference are clamped to this, so that the exponential does not overflow.
 const LOG_RATIO_BOUND: f64 = 20.0;
 
 /// A token's loss and derivatives.
@@ -11,16 +11,16 @@ pub(super) struct Term {
     pub(super) loss: f64,
     /// Derivative by the ratio.
     pub(super) d_ratio: f64,
-    /// Derivative by the log-probability where it does not go through the ratio.
+    /// Derivative by the log-probability, apart from the ratio.
     pub(super) d_logp: f64,
-    /// The ratio lies below the lower clip and the advantage is negative.
+    /// The ratio is clipped below and the advantage is negative.
     pub(super) clipped_low: bool,
-    /// The ratio lies above the upper clip and the advantage is positive.
+    /// The ratio is clipped above and the advantage is positive.
     pub(super) clipped_high: bool,
 }
 
 impl Term {
-    pub(super) fn new(options: &Options, ratio: f64, advantage: f64, logp: f64) -> Self {
+    pub(super) fn new(options: &LossOptions, ratio: f64, advantage: f64, logp: f64) -> Self {
         match options.loss_type {
             LossType::Cispo => cispo(options, ratio, advantage, logp),
             LossType::Sapo => sapo(options, ratio, advantage),
@@ -32,13 +32,13 @@ impl Term {
 }
 
 /// `-min(min(ratio, delta) A, clamp(ratio, 1 - epsilon, 1 + epsilon_high) A)`.
-fn clipped(options: &Options, ratio: f64, advantage: f64) -> Term {
+fn clipped(options: &LossOptions, ratio: f64, advantage: f64) -> Term {
     let (low, high) = (1.0 - options.epsilon, 1.0 + options.epsilon_high);
     let delta = options.delta.unwrap_or(f64::INFINITY);
     let free = Branch { value: ratio.min(delta) * advantage, passes: ratio <= delta };
     let bounded =
         Branch { value: ratio.clamp(low, high) * advantage, passes: (low..=high).contains(&ratio) };
-    // Where both are equal each gets half of the derivative, as in PyTorch's `min`.
+    // If both are equal, each gets half of the derivative, as in PyTorch's `min`.
     let share = |mine: f64, other: f64| match mine.partial_cmp(&other) {
         Some(std::cmp::Ordering::Less) => 1.0,
         Some(std::cmp::Ordering::Equal) => 0.5,
@@ -57,7 +57,7 @@ fn clipped(options: &Options, ratio: f64, advantage: f64) -> Term {
 
 struct Branch {
     value: f64,
-    /// Whether the value still moves with the ratio.
+    /// Whether the gradient passes through.
     passes: bool,
 }
 
@@ -67,8 +67,8 @@ impl Branch {
     }
 }
 
-/// `-min(ratio, epsilon_high) A logp`, the weight held constant.
-fn cispo(options: &Options, ratio: f64, advantage: f64, logp: f64) -> Term {
+/// `-min(ratio, epsilon_high) A logp`, with the weight detached.
+fn cispo(options: &LossOptions, ratio: f64, advantage: f64, logp: f64) -> Term {
     let weight = ratio.min(options.epsilon_high) * advantage;
     Term {
         loss: -weight * logp,
@@ -79,7 +79,7 @@ fn cispo(options: &Options, ratio: f64, advantage: f64, logp: f64) -> Term {
 }
 
 /// `-sigmoid(tau (ratio - 1)) (4 / tau) A`.
-fn sapo(options: &Options, ratio: f64, advantage: f64) -> Term {
+fn sapo(options: &LossOptions, ratio: f64, advantage: f64) -> Term {
     let tau = match advantage > 0.0 {
         true => options.sapo_temperature_pos,
         false => options.sapo_temperature_neg,
@@ -94,16 +94,16 @@ fn sapo(options: &Options, ratio: f64, advantage: f64) -> Term {
     }
 }
 
-/// The estimator k3 of the divergence at one token.
+/// The k3 KL estimator of one token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct K3 {
     pub(super) value: f64,
     pub(super) d_logp: f64,
-    /// The log-ratio was cut off.
+    /// Whether the log-ratio was clamped.
     pub(super) bounded: bool,
 }
 
-/// `exp(d) - d - 1` with `d` the reference's log-probability less the policy's.
+/// `exp(d) - d - 1` with `d = reference logp - policy logp`.
 pub(super) fn k3(log_ratio: f64) -> K3 {
     let d = log_ratio.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND);
     let bounded = d != log_ratio;

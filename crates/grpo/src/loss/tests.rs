@@ -5,34 +5,35 @@ const LOGPS: [f64; 9] = [-0.5, -1.2, -0.3, -2.0, -0.1, -0.7, -1.5, -0.4, -0.9];
 const OLD: [f64; 9] = [-0.8, -1.15, -0.35, -1.6, -0.12, -0.7, -1.1, -0.95, -0.9];
 const REFERENCE: [f64; 9] = [-0.6, -1.0, -0.45, -1.9, -0.15, -0.9, -1.4, -0.8, -1.0];
 const ADVANTAGES: [f64; 4] = [1.2, -0.8, 0.5, -0.9];
-const COUNTS: Counts = Counts { sequences: 4.0, tokens: 9.0, max_completion_length: 8.0 };
+const COUNTS: LossNormalizer =
+    LossNormalizer { sequences: 4.0, tokens: 9.0, max_completion_length: 8.0 };
 
-fn options(loss_type: LossType) -> Options {
-    Options {
+fn options(loss_type: LossType) -> LossOptions {
+    LossOptions {
         loss_type,
-        importance_sampling_level: Level::Token,
+        importance_sampling_level: ImportanceSamplingLevel::Token,
         epsilon: 0.2,
         epsilon_high: if loss_type == LossType::Cispo { 5.0 } else { 0.28 },
         beta: 0.04,
         use_bias_correction_kl: false,
-        ..Options::default()
+        ..LossOptions::default()
     }
 }
 
-fn batch(logps: &[f64]) -> Batch<'_> {
-    Batch {
+fn batch(logps: &[f64]) -> LossBatch<'_> {
+    LossBatch {
         logps,
         old: Some(&OLD),
         reference: Some(&REFERENCE),
         sampling: None,
         selected: None,
         lengths: &LENGTHS,
-        kept: &[true; 4],
+        unmasked: &[true; 4],
         advantages: &ADVANTAGES,
     }
 }
 
-fn golden(options: &Options, expected: f64) {
+fn golden(options: &LossOptions, expected: f64) {
     let found = loss(options, &batch(&LOGPS), &COUNTS).loss;
     assert!((found - expected).abs() < 5e-9, "{found} instead of {expected} for {options:?}");
 }
@@ -65,19 +66,21 @@ fn cispo_gives_the_golden_value() {
 
 #[test]
 fn the_sequence_level_gives_the_golden_value() {
-    let sequence =
-        Options { importance_sampling_level: Level::Sequence, ..options(LossType::Grpo) };
+    let sequence = LossOptions {
+        importance_sampling_level: ImportanceSamplingLevel::Sequence,
+        ..options(LossType::Grpo)
+    };
     golden(&sequence, -0.05401322);
 }
 
 #[test]
 fn delta_gives_the_golden_value() {
-    golden(&Options { delta: Some(1.25), ..options(LossType::Grpo) }, -0.03661969);
+    golden(&LossOptions { delta: Some(1.25), ..options(LossType::Grpo) }, -0.03661969);
 }
 
 #[test]
 fn without_beta_the_loss_is_the_golden_value() {
-    golden(&Options { beta: 0.0, ..options(LossType::Grpo) }, -0.00623594);
+    golden(&LossOptions { beta: 0.0, ..options(LossType::Grpo) }, -0.00623594);
 }
 
 #[test]
@@ -93,7 +96,7 @@ fn the_derivative_of_grpo_is_the_golden_one() {
 }
 
 #[test]
-fn the_logged_figures_are_the_golden_ones() {
+fn the_logged_statistics_are_the_golden_ones() {
     let stats = loss(&options(LossType::Grpo), &batch(&LOGPS), &COUNTS).stats;
     assert!((stats.kl().unwrap() - 0.01582307).abs() < 5e-9);
     assert!((stats.clip_low_mean() - 2.0 / 9.0).abs() < 1e-12);
@@ -102,8 +105,8 @@ fn the_logged_figures_are_the_golden_ones() {
     assert!((stats.clip_high_max() - 1.0 / 3.0).abs() < 1e-12);
 }
 
-/// All forms of the loss, at both levels, with and without `delta`.
-fn variants() -> Vec<Options> {
+/// All loss formulations, at both levels, with and without `delta`.
+fn variants() -> Vec<LossOptions> {
     let types = [
         LossType::Grpo,
         LossType::Bnpo,
@@ -114,10 +117,12 @@ fn variants() -> Vec<Options> {
     ];
     let mut all = Vec::new();
     for loss_type in types {
-        for importance_sampling_level in [Level::Token, Level::Sequence] {
+        for importance_sampling_level in
+            [ImportanceSamplingLevel::Token, ImportanceSamplingLevel::Sequence]
+        {
             for delta in [None, Some(1.25)] {
                 for use_bias_correction_kl in [false, true] {
-                    all.push(Options {
+                    all.push(LossOptions {
                         importance_sampling_level,
                         delta,
                         use_bias_correction_kl,
@@ -132,8 +137,7 @@ fn variants() -> Vec<Options> {
 
 #[test]
 fn every_derivative_agrees_with_finite_differences() {
-    // `cispo` holds its weight constant, so its loss is a line in the log-probabilities only once
-    // the ratios are taken out: it has a test of its own.
+    // `cispo` detaches its weight, so finite differences do not apply; it has a test of its own.
     for options in variants().iter().filter(|o| o.loss_type != LossType::Cispo) {
         let analytic = loss(options, &batch(&LOGPS), &COUNTS).dlogps;
         for t in 0..LOGPS.len() {
@@ -154,7 +158,7 @@ fn every_derivative_agrees_with_finite_differences() {
 
 #[test]
 fn the_derivative_of_cispo_is_its_bounded_weight() {
-    let options = Options { beta: 0.0, epsilon_high: 1.3, ..options(LossType::Cispo) };
+    let options = LossOptions { beta: 0.0, epsilon_high: 1.3, ..options(LossType::Cispo) };
     let found = loss(&options, &batch(&LOGPS), &COUNTS).dlogps;
     let bounded = (-0.5f64 + 0.8).exp().min(1.3);
     assert!((found[0] + bounded * 1.2 / 9.0).abs() < 1e-12);
@@ -164,8 +168,8 @@ fn the_derivative_of_cispo_is_its_bounded_weight() {
 
 #[test]
 fn on_policy_every_token_gets_its_advantage() {
-    let options = Options { beta: 0.0, ..options(LossType::Dapo) };
-    let found = loss(&options, &Batch { old: None, ..batch(&LOGPS) }, &COUNTS);
+    let options = LossOptions { beta: 0.0, ..options(LossType::Dapo) };
+    let found = loss(&options, &LossBatch { old: None, ..batch(&LOGPS) }, &COUNTS);
     let expected = [1.2, 1.2, 1.2, -0.8, -0.8, 0.5, -0.9, -0.9, -0.9].map(|a: f64| -a / 9.0);
     for (found, expected) in found.dlogps.iter().zip(expected) {
         assert!((found - expected).abs() < 1e-12);
@@ -178,16 +182,16 @@ fn micro_batches_add_up_to_the_whole_batch() {
         let whole = loss(&options, &batch(&LOGPS), &COUNTS);
         let mut sum = 0.0;
         let mut dlogps = Vec::new();
-        let mut stats = Stats::default();
+        let mut stats = LossStats::default();
         for (completions, tokens) in [(0..1, 0..3), (1..4, 3..9)] {
-            let part = Batch {
+            let part = LossBatch {
                 logps: &LOGPS[tokens.clone()],
                 old: Some(&OLD[tokens.clone()]),
                 reference: Some(&REFERENCE[tokens]),
                 sampling: None,
                 selected: None,
                 lengths: &LENGTHS[completions.clone()],
-                kept: &[true; 4][completions.clone()],
+                unmasked: &[true; 4][completions.clone()],
                 advantages: &ADVANTAGES[completions],
             };
             let out = loss(&options, &part, &COUNTS);
@@ -203,76 +207,84 @@ fn micro_batches_add_up_to_the_whole_batch() {
 }
 
 #[test]
-fn a_completion_that_does_not_count_changes_nothing_but_the_mean() {
-    let kept = [true, false, true, true];
-    let found = loss(&options(LossType::Grpo), &Batch { kept: &kept, ..batch(&LOGPS) }, &COUNTS);
+fn a_masked_completion_changes_nothing_but_the_mean() {
+    let unmasked = [true, false, true, true];
+    let found = loss(
+        &options(LossType::Grpo),
+        &LossBatch { unmasked: &unmasked, ..batch(&LOGPS) },
+        &COUNTS,
+    );
     assert_eq!(found.dlogps[3..5], [0.0, 0.0]);
     let whole = loss(&options(LossType::Grpo), &batch(&LOGPS), &COUNTS);
     assert_eq!(found.dlogps[..3], whole.dlogps[..3]);
 }
 
 #[test]
-fn a_divergence_that_would_overflow_is_cut_off_and_counted() {
+fn an_overflowing_kl_is_clamped_and_counted() {
     let reference = [0.0; 9];
     let mut logps = LOGPS;
     logps[0] = -2000.0;
     let found = loss(
-        &Options { beta: 1.0, ..options(LossType::Grpo) },
-        &Batch { old: None, reference: Some(&reference), ..batch(&logps) },
+        &LossOptions { beta: 1.0, ..options(LossType::Grpo) },
+        &LossBatch { old: None, reference: Some(&reference), ..batch(&logps) },
         &COUNTS,
     );
     assert!(found.loss.is_finite());
     assert_eq!(found.stats.kl_bounded(), 1.0);
-    assert!((found.dlogps[0] + 1.2 / 12.0).abs() < 1e-12, "the bounded token has no divergence");
+    assert!((found.dlogps[0] + 1.2 / 12.0).abs() < 1e-12, "the clamped token has no KL gradient");
 }
 
 #[test]
-fn a_token_that_is_not_selected_has_its_divergence_alone() {
+fn an_unselected_token_keeps_its_kl_alone() {
     let selected = [true, false, true, true, true, true, true, true, true];
     let options = options(LossType::Grpo);
-    let found = loss(&options, &Batch { selected: Some(&selected), ..batch(&LOGPS) }, &COUNTS);
+    let found = loss(&options, &LossBatch { selected: Some(&selected), ..batch(&LOGPS) }, &COUNTS);
     let whole = loss(&options, &batch(&LOGPS), &COUNTS);
-    let divergence = loss(&options, &Batch { advantages: &[0.0; 4], ..batch(&LOGPS) }, &COUNTS);
+    let kl_only = loss(&options, &LossBatch { advantages: &[0.0; 4], ..batch(&LOGPS) }, &COUNTS);
     assert_eq!(found.dlogps[0], whole.dlogps[0]);
-    assert!((found.dlogps[1] - divergence.dlogps[1]).abs() < 1e-15);
+    assert!((found.dlogps[1] - kl_only.dlogps[1]).abs() < 1e-15);
     assert!((found.dlogps[1] - whole.dlogps[1]).abs() > 1e-3);
 }
 
 #[test]
-fn what_the_policy_has_left_is_not_unlearnt_further() {
-    // The last completion has a negative advantage and lies below where it was sampled.
-    let mut options = Options { beta: 0.0, ..options(LossType::Grpo) };
+fn off_policy_completions_with_negative_advantages_are_masked() {
+    // The last completion has a negative advantage and is less likely than when it was sampled.
+    let mut options = LossOptions { beta: 0.0, ..options(LossType::Grpo) };
     let logps = LOGPS.map(|logp| logp - 0.1);
-    let apart: f64 = (6..9).map(|t| OLD[t] - logps[t]).sum::<f64>() / 3.0;
-    for (threshold, learnt) in [(apart - 1e-6, false), (apart + 1e-6, true)] {
+    let log_ratio: f64 = (6..9).map(|t| OLD[t] - logps[t]).sum::<f64>() / 3.0;
+    for (threshold, learnt) in [(log_ratio - 1e-6, false), (log_ratio + 1e-6, true)] {
         options.off_policy_mask_threshold = Some(threshold);
         let found = loss(&options, &batch(&logps), &COUNTS).dlogps;
         assert_eq!(found[6..9].iter().any(|d| *d != 0.0), learnt, "{threshold}");
-        assert!(found[0..3].iter().any(|d| *d != 0.0), "a good one is learnt at any distance");
+        assert!(found[0..3].iter().any(|d| *d != 0.0), "a positive advantage is never masked");
     }
 }
 
 #[test]
-fn a_sampler_of_another_precision_scales_the_policys_part_alone() {
+fn importance_correction_scales_the_policy_loss_alone() {
     let sampling = OLD.map(|logp| logp - 0.01);
     let correction =
         Correction { mode: CorrectionMode::TokenTruncate, clip_min: None, clip_max: Some(3.0) };
-    let options = Options { correction: Some(correction), ..options(LossType::Dapo) };
-    let with = loss(&options, &Batch { sampling: Some(&sampling), ..batch(&LOGPS) }, &COUNTS).loss;
+    let options = LossOptions { correction: Some(correction), ..options(LossType::Dapo) };
+    let with =
+        loss(&options, &LossBatch { sampling: Some(&sampling), ..batch(&LOGPS) }, &COUNTS).loss;
     let whole = loss(&options, &batch(&LOGPS), &COUNTS).loss;
-    let divergence =
-        loss(&options, &Batch { advantages: &[0.0; 4], ..batch(&LOGPS) }, &COUNTS).loss;
-    let expected = (whole - divergence) * 0.01f64.exp() + divergence;
+    let kl_only =
+        loss(&options, &LossBatch { advantages: &[0.0; 4], ..batch(&LOGPS) }, &COUNTS).loss;
+    let expected = (whole - kl_only) * 0.01f64.exp() + kl_only;
     assert!((with - expected).abs() < 1e-12, "{with} instead of {expected}");
 }
 
 #[test]
-fn at_the_level_of_sequences_a_completion_counts_once_among_the_clipped() {
-    let options = Options { importance_sampling_level: Level::Sequence, ..options(LossType::Grpo) };
+fn at_the_sequence_level_a_clipped_completion_counts_once() {
+    let options = LossOptions {
+        importance_sampling_level: ImportanceSamplingLevel::Sequence,
+        ..options(LossType::Grpo)
+    };
     let stats = loss(&options, &batch(&LOGPS), &COUNTS).stats;
     // Mean log-ratios: 0.1, -0.19, 0, 0.05 -- none is beyond 0.2.
     assert_eq!((stats.clip_low_mean(), stats.clip_high_mean()), (0.0, 0.0));
-    let narrow = Options { epsilon: 0.1, epsilon_high: 0.08, ..options };
+    let narrow = LossOptions { epsilon: 0.1, epsilon_high: 0.08, ..options };
     let stats = loss(&narrow, &batch(&LOGPS), &COUNTS).stats;
     assert_eq!((stats.clip_low_mean(), stats.clip_high_mean()), (0.25, 0.25));
 }

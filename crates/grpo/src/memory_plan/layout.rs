@@ -1,4 +1,4 @@
-//! What a run's numbers are held as, and over how many ranks they are shared out.
+//! Number formats of a run's tensors, and their sharding over ranks.
 
 use embodied_r_policy::WeightFormat;
 
@@ -8,99 +8,97 @@ const F32: usize = size_of::<f32>();
 /// Bytes of a bfloat16.
 const BF16: usize = 2;
 
-/// Program, tokenizer, questions, and what the allocator keeps, on a CPU.
+/// Baseline of a CPU process: program, tokenizer, questions and allocator overhead.
 const PROGRAM: usize = 96 << 20;
 
-/// CUDA's context with the kernels and cuBLASLt's workspace (0.5 to 0.7 GB on Ampere and Hopper, as `nvidia-smi` shows a
-/// process that has multiplied once), NCCL's channels (0.3 GB), and the rows that attention has in work.
+/// CUDA context with kernels and cuBLASLt workspace (0.5 to 0.7 GB on Ampere and Hopper, as `nvidia-smi` reports for a
+/// process after its first matmul), NCCL channels (0.3 GB), and attention's workspace.
 const CONTEXT: usize = 1 << 30;
 
-/// What a rank's talk with others takes on a CPU: four buckets of 16 MiB on their way, what is coming of one, and MPI's own
-/// buffers.
-const TALK: usize = 96 << 20;
+/// Communication buffers of a CPU rank: four buckets of 16 MiB in flight, one being received, and MPI's own.
+const COMMUNICATION: usize = 96 << 20;
 
-/// Bytes of gradients that are reduced at once; while one bucket is on its way the next one fills.
-pub const BUCKET: usize = 64 << 20;
+/// Bytes of a gradient bucket; while one is reduced the next one fills.
+pub const GRADIENT_BUCKET_BYTES: usize = 64 << 20;
 
 /// Where the sampler's weights are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SamplerWeights {
-    /// Turned for its products: a copy, where all of the model is trained.
+    /// A transposed, packed copy, when the full model is trained.
     Copied,
-    /// It computes with training's.
+    /// Shared with training.
     Shared,
 }
 
-/// What a run's numbers are held as.
+/// Number formats of a run's tensors.
 ///
-/// Of several ranks each has all weights and a gradient for each that is trained, and 1/ranks of the masters and moments
-/// (ZeRO-1).
+/// Every rank holds all weights and gradients, and 1/ranks of the master weights and moments (ZeRO-1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
-    /// The weights that compute, the reference's too.
+pub struct MemoryLayout {
+    /// Format of the weights, the reference's included.
     pub weights: WeightFormat,
-    /// Bytes of an activation, a key or a value.
-    pub number: usize,
-    /// Bytes of a gradient.
+    /// Bytes per activation, key or value.
+    pub activation: usize,
+    /// Bytes per gradient.
     pub gradient: usize,
-    /// Bytes of a number's master copy: 0 where the weights are their own masters.
+    /// Bytes per master weight; 0 without separate master weights.
     pub master: usize,
-    /// Ranks over which masters and moments are shared out.
+    /// Ranks over which optimizer state is sharded.
     pub ranks: usize,
     /// Where the sampler's weights are.
-    pub sampler: SamplerWeights,
-    /// What is there before anything of the model is.
+    pub sampler_weights: SamplerWeights,
+    /// Baseline in bytes before the model is loaded.
     pub base: usize,
 }
 
-impl Layout {
-    /// One rank on a CPU: f32 throughout.
+impl MemoryLayout {
+    /// A single CPU rank: f32 throughout.
     pub const CPU: Self = Self {
         weights: WeightFormat::F32,
-        number: F32,
+        activation: F32,
         gradient: F32,
         master: 0,
         ranks: 1,
-        sampler: SamplerWeights::Copied,
+        sampler_weights: SamplerWeights::Copied,
         base: PROGRAM,
     };
 
-    /// One of `ranks` ranks on CPUs: f32 throughout.
+    /// One of `ranks` CPU ranks: f32 throughout.
     pub const fn cpu(ranks: usize) -> Self {
-        let base = if ranks > 1 { PROGRAM + TALK } else { PROGRAM };
+        let base = if ranks > 1 { PROGRAM + COMMUNICATION } else { PROGRAM };
         Self { ranks, base, ..Self::CPU }
     }
 
-    /// A GPU, one of `ranks`: bf16 but for gradients, masters and moments.
+    /// One of `ranks` GPUs: bf16, with f32 gradients, master weights and moments.
     pub const fn gpu(ranks: usize) -> Self {
         Self {
             weights: WeightFormat::Bf16,
-            number: BF16,
+            activation: BF16,
             gradient: F32,
             master: F32,
             ranks,
-            sampler: SamplerWeights::Shared,
-            base: CONTEXT + 2 * BUCKET,
+            sampler_weights: SamplerWeights::Shared,
+            base: CONTEXT + 2 * GRADIENT_BUCKET_BYTES,
         }
     }
 
-    /// The same in f32 throughout.
+    /// The same layout in f32 throughout.
     pub const fn in_f32(self) -> Self {
-        Self { weights: WeightFormat::F32, number: F32, master: 0, ..self }
+        Self { weights: WeightFormat::F32, activation: F32, master: 0, ..self }
     }
 
-    /// The same with gradients in bf16.
+    /// The same layout with bf16 gradients.
     pub const fn with_bf16_gradients(self) -> Self {
         Self { gradient: BF16, ..self }
     }
 
-    /// Bytes of so many weights.
-    pub fn weight_bytes(&self, numbers: usize) -> usize {
-        (numbers as f64 * self.weights.bits() / 8.0) as usize
+    /// Bytes of `parameters` weights.
+    pub fn weight_bytes(&self, parameters: usize) -> usize {
+        (parameters as f64 * self.weights.bits() / 8.0) as usize
     }
 
-    /// A rank's share of what is shared out.
-    pub fn share(&self, bytes: usize) -> usize {
+    /// A rank's shard of `bytes`.
+    pub fn shard(&self, bytes: usize) -> usize {
         bytes.div_ceil(self.ranks.max(1))
     }
 }
@@ -110,17 +108,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn masters_and_moments_of_3b_take_a_share_of_37_gigabytes() {
-        let (layout, numbers) = (Layout::gpu(8), 3_085_938_688);
-        assert_eq!(layout.weight_bytes(numbers), 6_171_877_376);
-        // Master, first and second moment: 12 bytes a number, 37.03 GB in all.
-        assert_eq!(layout.share(numbers * (layout.master + 2 * 4)), 4_628_908_032);
-        assert_eq!(layout.with_bf16_gradients().gradient * numbers, 6_171_877_376);
+    fn master_weights_and_moments_of_3b_are_sharded_37_gigabytes() {
+        let (layout, parameters) = (MemoryLayout::gpu(8), 3_085_938_688);
+        assert_eq!(layout.weight_bytes(parameters), 6_171_877_376);
+        // Master, first and second moment: 12 bytes per parameter, 37.03 GB in all.
+        assert_eq!(layout.shard(parameters * (layout.master + 2 * 4)), 4_628_908_032);
+        assert_eq!(layout.with_bf16_gradients().gradient * parameters, 6_171_877_376);
     }
 
     #[test]
-    fn weights_in_blocks_take_the_bits_of_their_block() {
+    fn block_quantized_weights_take_the_bits_of_their_block() {
         let q4 = WeightFormat::Blocks(embodied_r_policy::BlockFormat::Q4K);
-        assert_eq!(Layout { weights: q4, ..Layout::gpu(1) }.weight_bytes(8_000), 4_500);
+        assert_eq!(MemoryLayout { weights: q4, ..MemoryLayout::gpu(1) }.weight_bytes(8_000), 4_500);
     }
 }

@@ -27,8 +27,8 @@ fn config() -> ModelConfig {
     }
 }
 
-fn load() -> Load {
-    Load {
+fn workload() -> Workload {
+    Workload {
         parameters: 494_000_000,
         trainable: 494_000_000,
         reference: 494_000_000,
@@ -39,88 +39,101 @@ fn load() -> Load {
         completion: 100,
         budget: 16_384,
         rollout: Some(Precision::F32),
-        taping: Taping::Never,
+        activation_cache: ActivationCachePolicy::Never,
         iterations: 1,
-        layout: Layout::CPU,
+        layout: MemoryLayout::CPU,
     }
 }
 
-fn plan(load: &Load, recompute: Recompute, free: Option<usize>) -> MemoryPlan {
-    MemoryPlan::new(&config(), load, recompute, free)
+fn plan(workload: &Workload, recompute: Recompute, free: Option<usize>) -> MemoryPlan {
+    MemoryPlan::new(&config(), workload, recompute, free)
 }
 
 #[test]
-fn more_layers_are_kept_the_more_memory_there_is() {
-    let none = plan(&load(), Recompute::All, None);
-    assert_eq!((none.kept_layers, none.kept), (0, 0));
-    let all = plan(&load(), Recompute::None, None);
-    assert_eq!(all.kept_layers, 24);
+fn more_memory_keeps_activations_of_more_layers() {
+    let none = plan(&workload(), Recompute::All, None);
+    assert_eq!((none.saved_layers, none.saved_activations), (0, 0));
+    let all = plan(&workload(), Recompute::None, None);
+    assert_eq!(all.saved_layers, 24);
     assert!(all.total() > none.total());
-    let some = plan(&load(), Recompute::Auto, Some(none.total() + all.kept));
-    assert_eq!(some.kept_layers, 12, "half of what is left");
-    assert_eq!(plan(&load(), Recompute::Auto, Some(none.total() / 2)).kept_layers, 0);
-    assert_eq!(plan(&load(), Recompute::Auto, None).kept_layers, 0);
+    let some = plan(&workload(), Recompute::Auto, Some(none.total() + all.saved_activations));
+    assert_eq!(some.saved_layers, 12, "half of the free memory");
+    assert_eq!(plan(&workload(), Recompute::Auto, Some(none.total() / 2)).saved_layers, 0);
+    assert_eq!(plan(&workload(), Recompute::Auto, None).saved_layers, 0);
 }
 
 #[test]
-fn a_tape_takes_as_much_as_the_state_or_a_micro_batch_if_half_of_what_is_left_allows_it() {
-    let open = Load { taping: Taping::Open, ..load() };
-    let layers = |load: &Load, recompute, free| {
-        plan(load, recompute, free).tape.map(|tape| (tape.layers, tape.tokens))
+fn the_activation_cache_is_bounded_by_the_state_or_a_micro_batch_and_half_the_free_memory() {
+    let open = Workload { activation_cache: ActivationCachePolicy::Auto, ..workload() };
+    let layers = |workload: &Workload, recompute, free| {
+        plan(workload, recompute, free)
+            .activation_cache
+            .map(|activation_cache| (activation_cache.layers, activation_cache.tokens))
     };
     let tokens = 2 * (1000 + 4 * 99);
     assert_eq!(layers(&open, Recompute::None, None), Some((24, tokens)));
     assert_eq!(layers(&open, Recompute::All, Some(1 << 40)), None);
-    assert_eq!(layers(&load(), Recompute::None, Some(1 << 40)), None);
+    assert_eq!(layers(&workload(), Recompute::None, Some(1 << 40)), None);
     assert_eq!(layers(&open, Recompute::Auto, Some(1 << 40)), Some((24, tokens)));
-    let bare = plan(&load(), Recompute::All, None).total();
-    let of = |layers| config().tape_bytes(TapeOptions { layers, tokens });
+    let bare = plan(&workload(), Recompute::All, None).total();
+    let of = |layers| config().activation_cache_bytes(ActivationCacheOptions { layers, tokens });
     assert_eq!(layers(&open, Recompute::Auto, Some(bare + 2 * of(7))), Some((7, tokens)));
     assert_eq!(layers(&open, Recompute::Auto, Some(bare + of(0))), None);
-    // As many tokens as the state has room for with the inputs of all.
-    let many = Load { prompts: 40, budget: 1, ..open };
+    // Bounded by the size of the state, with the inputs of all layers.
+    let many = Workload { prompts: 40, budget: 1, ..open };
     let found = plan(&many, Recompute::Auto, Some(1 << 40));
-    assert!(found.tape.is_some_and(|tape| tape.layers < 24) && found.taped <= found.state());
-    let settled = |taping| layers(&Load { taping, ..load() }, Recompute::Auto, None);
-    assert_eq!(settled(Taping::Settled(Some(3))), Some((3, tokens)));
-    assert_eq!(settled(Taping::Settled(None)), None);
+    assert!(
+        found.activation_cache.is_some_and(|activation_cache| activation_cache.layers < 24)
+            && found.cached_activations <= found.state()
+    );
+    let settled = |activation_cache| {
+        layers(&Workload { activation_cache, ..workload() }, Recompute::Auto, None)
+    };
+    assert_eq!(settled(ActivationCachePolicy::Fixed(Some(3))), Some((3, tokens)));
+    assert_eq!(settled(ActivationCachePolicy::Fixed(None)), None);
 }
 
 #[test]
-fn a_tape_takes_the_place_of_what_a_micro_batch_keeps() {
-    let own = plan(&load(), Recompute::None, None);
-    let load = Load { taping: Taping::Open, ..load() };
-    let taped = plan(&load, Recompute::None, None);
-    assert!(taped.update < own.update && taped.total() < own.total() + own.rollout);
-    assert_eq!(taped.kept, 0);
-    let again = plan(&Load { iterations: 2, ..load }, Recompute::None, None);
-    assert!(again.kept > 0 && again.kept <= again.taped);
-    assert_eq!(again.total(), taped.total());
+fn the_activation_cache_replaces_the_saved_activations_of_a_micro_batch() {
+    let own = plan(&workload(), Recompute::None, None);
+    let workload = Workload { activation_cache: ActivationCachePolicy::Auto, ..workload() };
+    let cached_activations = plan(&workload, Recompute::None, None);
+    assert!(
+        cached_activations.update < own.update
+            && cached_activations.total() < own.total() + own.rollout
+    );
+    assert_eq!(cached_activations.saved_activations, 0);
+    let second_iteration = plan(&Workload { iterations: 2, ..workload }, Recompute::None, None);
+    assert!(
+        second_iteration.saved_activations > 0
+            && second_iteration.saved_activations <= second_iteration.cached_activations
+    );
+    assert_eq!(second_iteration.total(), cached_activations.total());
 }
 
 #[test]
-fn an_adapter_takes_neither_gradients_nor_moments_nor_a_reference_for_the_rest() {
-    let lora = Load { trainable: 1_000_000, reference: 0, ..load() };
+fn an_adapter_needs_no_gradients_moments_or_reference_for_frozen_parameters() {
+    let lora = Workload { trainable: 1_000_000, reference: 0, ..workload() };
     let (full, lora) = (
-        plan(&load(), Recompute::All, None).resident(),
+        plan(&workload(), Recompute::All, None).resident(),
         plan(&lora, Recompute::All, None).resident(),
     );
     assert_eq!(full - lora, (494_000_000 * 3 - 2_000_000) * 4);
 }
 
 #[test]
-fn a_rollout_in_f32_copies_the_weights_where_all_are_trained() {
-    let whole = plan(&load(), Recompute::All, None);
-    let part = plan(&Load { trainable: 1_000_000, ..load() }, Recompute::All, None);
+fn an_f32_rollout_copies_the_weights_if_all_are_trained() {
+    let whole = plan(&workload(), Recompute::All, None);
+    let part = plan(&Workload { trainable: 1_000_000, ..workload() }, Recompute::All, None);
     assert_eq!(whole.rollout - part.rollout, 494_000_000 * 4);
 }
 
 #[test]
-fn a_micro_batch_is_no_larger_than_its_budget_or_a_prompt_with_what_goes_behind_it() {
-    assert_eq!(load().tokens_together(), 2 * (1000 + 4 * 99));
-    assert_eq!(Load { budget: 2200, ..load() }.tokens_together(), 2200);
-    assert_eq!(Load { budget: 1200, completions: 20, ..load() }.tokens_together(), 2000);
-    let long = Load { budget: 10, ..load() };
-    assert_eq!(long.tokens_together(), 1000 + 4 * 99, "as many as the prompt has, if there are");
-    assert_eq!(Load { completions: 40, ..long }.tokens_together(), 2000);
+fn a_micro_batch_is_bounded_by_its_budget_or_a_prompt_with_its_completion_tokens() {
+    assert_eq!(workload().micro_batch_tokens(), 2 * (1000 + 4 * 99));
+    assert_eq!(Workload { budget: 2200, ..workload() }.micro_batch_tokens(), 2200);
+    assert_eq!(Workload { budget: 1200, completions: 20, ..workload() }.micro_batch_tokens(), 2000);
+    let long = Workload { budget: 10, ..workload() };
+    assert_eq!(long.micro_batch_tokens(), 1000 + 4 * 99, "at most as many as the prompt");
+    assert_eq!(Workload { completions: 40, ..long }.micro_batch_tokens(), 2000);
 }

@@ -1,21 +1,22 @@
-//! The decoder and its tokenizer as the trainer's model and text.
+//! The decoder and its tokenizer as the trainer's model and tokenizer.
 
 use std::path::Path;
 
 use candle_core::Tensor;
-use embodied_r_policy::tokenizer::{Special, Tokenizer};
+use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer};
 use embodied_r_policy::weights::SaveOptions;
-use embodied_r_policy::{Gradients as PolicyGradients, Policy, SharedPrompt, Tape};
+use embodied_r_policy::{ActivationCache, Gradients as PolicyGradients, Policy, SharedPrompt};
 
 use super::{
-    ChatMessage, Generation, Gradients, Group, Loading, Model, OnFinal, OnLayer, Precision,
-    Request, Samples, Sampling, Share, TapeOptions, Text, TokenScores, Training,
+    ActivationCacheOptions, ChatMessage, ChatTokenizer, GenerationPrompt, GenerationRequest,
+    GradientReadyHook, Gradients, Group, LayerHook, LoadOptions, Model, Precision, Samples,
+    SamplingParams, TokenScores, TrainingPass, WriterRank,
 };
 use crate::error::Result;
 
 impl Model for Policy {
     type Gradients = PolicyGradients;
-    type Tape = Tape;
+    type ActivationCache = ActivationCache;
 
     fn zero_gradients(&self) -> Result<Self::Gradients> {
         Ok(Policy::zero_gradients(self)?)
@@ -28,68 +29,79 @@ impl Model for Policy {
     fn backward(
         &self,
         groups: &[Group],
-        training: &Training<'_, Tape>,
+        training: &TrainingPass<'_, ActivationCache>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
-        on_final: &mut OnFinal<'_>,
+        on_final: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
-        let &Training { temperature, noise, tape } = training;
-        let forward = self.training_forward(groups, temperature, noise, tape)?;
+        let &TrainingPass { temperature, dropout_seed, activation_cache } = training;
+        let forward = self.training_forward(groups, temperature, dropout_seed, activation_cache)?;
         let derivative = derivative(forward.scores())?;
-        Ok(forward.backward_telling(&derivative, gradients, on_final)?)
+        Ok(forward.backward_with_hook(&derivative, gradients, on_final)?)
     }
 
-    fn score_parts(
+    fn score_chunks(
         &self,
         prompt: &[u32],
         parts: &[Vec<Vec<u32>>],
         temperature: f64,
     ) -> Result<Vec<TokenScores>> {
-        Ok(Policy::score_parts(self, prompt, parts, temperature)?)
+        Ok(Policy::score_chunks(self, prompt, parts, temperature)?)
     }
 
-    fn backward_parts(
+    fn backward_chunks(
         &self,
         prompt: &[u32],
         parts: &[Vec<Vec<u32>>],
-        training: &Training<'_, Tape>,
+        training: &TrainingPass<'_, ActivationCache>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(usize, &TokenScores) -> Result<Vec<f32>>,
-        on_final: &mut OnFinal<'_>,
+        on_final: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
         let tokens = |part: &Vec<Vec<u32>>| part.iter().map(Vec::len).sum::<usize>();
         let longest = parts.iter().map(tokens).max().unwrap_or(0);
-        let &Training { temperature, noise, tape } = training;
-        let shared = SharedPrompt::new(self, prompt, longest, temperature, (Some(noise), tape))?;
+        let &TrainingPass { temperature, dropout_seed, activation_cache } = training;
+        let shared = SharedPrompt::new(
+            self,
+            prompt,
+            longest,
+            temperature,
+            (Some(dropout_seed), activation_cache),
+        )?;
         for (index, part) in parts.iter().enumerate() {
-            let forward = shared.part(part)?;
+            let forward = shared.forward_chunk(part)?;
             let derivative = derivative(index, forward.scores())?;
             forward.backward(&derivative, gradients)?;
         }
-        Ok(shared.backward_telling(gradients, on_final)?)
+        Ok(shared.backward_with_hook(gradients, on_final)?)
     }
 
-    fn with_on_layer(self, on_layer: OnLayer) -> Self {
-        Policy::with_on_layer(self, on_layer)
+    fn with_layer_hook(self, on_layer: LayerHook) -> Self {
+        Policy::with_layer_hook(self, on_layer)
     }
 
     fn forward_flops(&self, groups: &[Group]) -> f64 {
         self.config().forward_flops(groups)
     }
 
-    fn tape(&self, options: TapeOptions) -> Tape {
-        Tape::new(self.config(), options)
+    fn activation_cache(&self, options: ActivationCacheOptions) -> ActivationCache {
+        ActivationCache::new(self.config(), options)
     }
 
     fn generate(
         &self,
-        requests: &[Request],
-        sampling: &Sampling,
-        (precision, tape): (Option<Precision>, Option<Tape>),
+        requests: &[GenerationRequest],
+        sampling: &SamplingParams,
+        (precision, activation_cache): (Option<Precision>, Option<ActivationCache>),
         on_step: &dyn Fn(),
-    ) -> Result<(Samples, Option<Tape>)> {
+    ) -> Result<(Samples, Option<ActivationCache>)> {
         let precision = precision.unwrap_or_else(|| self.precision());
-        Ok(self.generate_taped(requests, sampling, (precision, tape), &|_| on_step())?)
+        Ok(self.generate_with_activation_cache(
+            requests,
+            sampling,
+            (precision, activation_cache),
+            &|_| on_step(),
+        )?)
     }
 
     fn parameters(&self) -> Vec<(String, Tensor)> {
@@ -105,12 +117,13 @@ impl Model for Policy {
         Ok(Policy::load_frozen(self, dir)?)
     }
 
-    fn save(&self, dir: &Path, share: Share) -> Result<()> {
-        Ok(self.save_share(dir, &SaveOptions::default(), share)?)
+    fn save(&self, dir: &Path, share: WriterRank) -> Result<()> {
+        Ok(self.save_sharded(dir, &SaveOptions::default(), share)?)
     }
 
-    fn load(dir: &Path, loading: &Loading<'_>) -> Result<Self> {
-        let Loading { base, precision, activation_bytes, trainable, seed, device } = loading;
+    fn load(dir: &Path, load_options: &LoadOptions<'_>) -> Result<Self> {
+        let LoadOptions { base, precision, activation_bytes, trainable, seed, device } =
+            load_options;
         let policy = Policy::load_trainable(dir, base, trainable, *seed)?;
         let policy = policy.with_precision(*precision).to_device(device)?;
         Ok(policy.with_activation_bytes(*activation_bytes))
@@ -127,9 +140,13 @@ impl Gradients for PolicyGradients {
     }
 }
 
-impl Text for Tokenizer {
-    fn render(&self, messages: &[ChatMessage], generation: Generation) -> Result<String> {
-        Ok(Tokenizer::render(self, messages, generation)?)
+impl ChatTokenizer for Tokenizer {
+    fn apply_chat_template(
+        &self,
+        messages: &[ChatMessage],
+        generation: GenerationPrompt,
+    ) -> Result<String> {
+        Ok(Tokenizer::apply_chat_template(self, messages, generation)?)
     }
 
     fn encode(&self, text: &str) -> Result<Vec<u32>> {
@@ -137,7 +154,7 @@ impl Text for Tokenizer {
     }
 
     fn decode(&self, ids: &[u32]) -> Result<String> {
-        Ok(Tokenizer::decode(self, ids, Special::Skip)?)
+        Ok(Tokenizer::decode(self, ids, SpecialTokens::Skip)?)
     }
 
     fn stop_ids(&self) -> &[u32] {

@@ -1,4 +1,4 @@
-//! A bigram model with gradients by hand, so that training can be tested in milliseconds.
+//! A bigram model with handwritten gradients, to test training in milliseconds.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,8 +9,9 @@ use embodied_r_kernels::memory::update;
 use embodied_r_policy::weights::{self, SaveOptions};
 
 use super::{
-    ChatMessage, Finish, Generation, Gradients, Group, Loading, Model, OnFinal, OnLayer, Precision,
-    Request, Sample, Samples, Sampling, Share, TapeOptions, Text, TokenScores, Training,
+    ActivationCacheOptions, ChatMessage, ChatTokenizer, FinishReason, GenerationPrompt,
+    GenerationRequest, GradientReadyHook, Gradients, Group, LayerHook, LoadOptions, Model,
+    Precision, Sample, Samples, SamplingParams, TokenScores, TrainingPass, WriterRank,
 };
 use crate::error::{Error, Result};
 use crate::random::stream;
@@ -22,12 +23,12 @@ const BIAS: &str = "bigram.bias";
 pub(crate) struct Bigram {
     weight: Tensor,
     bias: Tensor,
-    /// How long it takes to draw a token.
+    /// Time per sampled token.
     pause: Duration,
-    /// How long it takes to score a completion.
+    /// Time per scored completion.
     scoring: Duration,
-    on_layer: Option<OnLayer>,
-    /// Whether its files find no room.
+    on_layer: Option<LayerHook>,
+    /// Whether saving fails for lack of disk space.
     disk_is_full: bool,
 }
 
@@ -53,28 +54,28 @@ impl Bigram {
         }
     }
 
-    /// The same, but it takes so long to draw a token.
+    /// The same model, slower to sample each token.
     pub(crate) fn slow(self, pause: Duration) -> Self {
         Self { pause, ..self }
     }
 
-    /// The same, but it takes so long to score a completion.
+    /// The same model, slower to score each completion.
     pub(crate) fn slow_to_score(self, scoring: Duration) -> Self {
         Self { scoring, ..self }
     }
 
-    /// The same, but its files find no room.
+    /// The same model on a full disk.
     pub(crate) fn on_a_full_disk(self) -> Self {
         Self { disk_is_full: true, ..self }
     }
 
-    /// A model whose gradients are not numbers.
+    /// A model with NaN gradients.
     pub(crate) fn poisoned(vocabulary: usize) -> Self {
         let nan = Tensor::full(f32::NAN, vocabulary, &Device::Cpu).unwrap();
         Self { bias: nan, ..Self::new(vocabulary, 1) }
     }
 
-    /// A model that often keeps to the format and has no opinion between the answers.
+    /// A model that often follows the format and has no preference between the answers.
     pub(crate) fn thinking(vocabulary: usize) -> Self {
         let mut weight = vec![vec![0f32; vocabulary]; vocabulary];
         for (previous, token) in [(4, 1), (1, 2), (1, 3), (2, 0), (3, 0)] {
@@ -83,7 +84,7 @@ impl Bigram {
         Self { weight: Tensor::new(weight, &Device::Cpu).unwrap(), ..Self::new(vocabulary, 1) }
     }
 
-    /// A model that says `tokens` after the question mark, and then the last of them for ever.
+    /// A model that generates `tokens` after the question mark, then repeats the last one.
     pub(crate) fn saying(vocabulary: usize, tokens: &[u32]) -> Self {
         let mut weight = vec![vec![0f32; vocabulary]; vocabulary];
         let mut previous = 4;
@@ -94,7 +95,7 @@ impl Bigram {
         Self { weight: Tensor::new(weight, &Device::Cpu).unwrap(), ..Self::new(vocabulary, 1) }
     }
 
-    /// A model that never says the first token, which is the one that ends a turn.
+    /// A model that never generates the stop token.
     pub(crate) fn endless(vocabulary: usize) -> Self {
         let mut bias = vec![0f32; vocabulary];
         bias[0] = -1e6;
@@ -102,7 +103,7 @@ impl Bigram {
         Self { bias, ..Self::new(vocabulary, 1) }
     }
 
-    pub(crate) fn numbers(&self) -> Vec<f32> {
+    pub(crate) fn values(&self) -> Vec<f32> {
         let mut all = self.weight.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         all.extend(self.bias.to_vec1::<f32>().unwrap());
         all
@@ -164,7 +165,7 @@ impl Gradients for BigramGradients {
 
 impl Model for Bigram {
     type Gradients = BigramGradients;
-    type Tape = ();
+    type ActivationCache = ();
 
     fn zero_gradients(&self) -> Result<Self::Gradients> {
         let zeros = [(WEIGHT, &self.weight), (BIAS, &self.bias)]
@@ -184,10 +185,10 @@ impl Model for Bigram {
     fn backward(
         &self,
         groups: &[Group],
-        &Training { temperature, .. }: &Training<'_, ()>,
+        &TrainingPass { temperature, .. }: &TrainingPass<'_, ()>,
         gradients: &mut Self::Gradients,
         derivative: &mut dyn FnMut(&TokenScores) -> Result<Vec<f32>>,
-        on_final: &mut OnFinal<'_>,
+        on_final: &mut GradientReadyHook<'_>,
     ) -> Result<()> {
         let derivative = derivative(&self.score(groups, temperature)?)?;
         let mut weight = gradients.0[WEIGHT].to_vec2::<f32>()?;
@@ -202,31 +203,31 @@ impl Model for Bigram {
                 bias[other] += gradient;
             }
         });
-        // The bias lies behind the weight, and is told of first.
-        update(&gradients.0[BIAS], "toy", |numbers| numbers.copy_from_slice(&bias))?;
+        // The bias comes after the weight, and is final first.
+        update(&gradients.0[BIAS], "toy", |values| values.copy_from_slice(&bias))?;
         on_final(self.weight.elem_count());
         let weight = weight.concat();
-        update(&gradients.0[WEIGHT], "toy", |numbers| numbers.copy_from_slice(&weight))?;
+        update(&gradients.0[WEIGHT], "toy", |values| values.copy_from_slice(&weight))?;
         on_final(0);
         Ok(())
     }
 
-    fn with_on_layer(self, on_layer: OnLayer) -> Self {
+    fn with_layer_hook(self, on_layer: LayerHook) -> Self {
         Self { on_layer: Some(on_layer), ..self }
     }
 
-    fn tape(&self, _: TapeOptions) {}
+    fn activation_cache(&self, _: ActivationCacheOptions) {}
 
     fn generate(
         &self,
-        requests: &[Request],
-        sampling: &Sampling,
+        requests: &[GenerationRequest],
+        sampling: &SamplingParams,
         _: (Option<Precision>, Option<()>),
         on_step: &dyn Fn(),
     ) -> Result<(Samples, Option<()>)> {
         let (weight, bias) = (self.weight.to_vec2().unwrap(), self.bias.to_vec1().unwrap());
         let temperature = if sampling.temperature > 0.0 { sampling.temperature } else { 1.0 };
-        let draw = |request: &Request, sample: usize| {
+        let draw = |request: &GenerationRequest, sample: usize| {
             let mut ids: Vec<u32> = Vec::new();
             let mut sampled = Vec::new();
             while ids.len() < sampling.max_new_tokens {
@@ -237,17 +238,18 @@ impl Model for Bigram {
                 let random = stream(&[request.stream, sample as u64, ids.len() as u64]);
                 let id = match sampling.temperature > 0.0 {
                     true => pick(&logps, (random >> 11) as f64 / (1u64 << 53) as f64),
-                    false => likeliest(&logps),
+                    false => argmax(&logps),
                 };
                 ids.push(id);
                 sampled.push(logps[id as usize] as f32);
                 if sampling.stop_ids.contains(&id) {
-                    return Sample { ids, logps: sampled, finish: Finish::Stop };
+                    return Sample { ids, logps: sampled, finish_reason: FinishReason::Stop };
                 }
             }
-            Sample { ids, logps: sampled, finish: Finish::Length }
+            Sample { ids, logps: sampled, finish_reason: FinishReason::Length }
         };
-        let group = |request: &Request| (0..request.samples).map(|s| draw(request, s)).collect();
+        let group =
+            |request: &GenerationRequest| (0..request.samples).map(|s| draw(request, s)).collect();
         Ok((requests.iter().map(group).collect(), None))
     }
 
@@ -265,17 +267,17 @@ impl Model for Bigram {
         Self::read(dir)
     }
 
-    fn save(&self, dir: &Path, share: Share) -> Result<()> {
+    fn save(&self, dir: &Path, share: WriterRank) -> Result<()> {
         if self.disk_is_full {
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Err(Error::io("write", dir)(full));
         }
         let tensors = self.parameters();
         let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-        Ok(weights::save_share(dir, tensors, &SaveOptions::default(), share)?)
+        Ok(weights::save_sharded(dir, tensors, &SaveOptions::default(), share)?)
     }
 
-    fn load(dir: &Path, _: &Loading<'_>) -> Result<Self> {
+    fn load(dir: &Path, _: &LoadOptions<'_>) -> Result<Self> {
         Self::read(dir)
     }
 }
@@ -310,17 +312,17 @@ fn pick(logps: &[f64], random: f64) -> u32 {
     logps.len() as u32 - 1
 }
 
-fn likeliest(logps: &[f64]) -> u32 {
+fn argmax(logps: &[f64]) -> u32 {
     let best = logps.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
     best.map_or(0, |(token, _)| token as u32)
 }
 
-/// Words as tokens; the first is the stop token, which ends every turn.
+/// Words as tokens; the first is the stop token.
 #[derive(Debug)]
 pub(crate) struct Words(pub(crate) Vec<&'static str>);
 
 impl Words {
-    /// The words in which the toy answers: tags that are single tokens, letters, and a filler.
+    /// The toy's vocabulary: tags as single tokens, letters, and a filler.
     pub(crate) fn new() -> Self {
         Self(vec![
             "<end>",
@@ -333,8 +335,12 @@ impl Words {
     }
 }
 
-impl Text for Words {
-    fn render(&self, messages: &[ChatMessage], generation: Generation) -> Result<String> {
+impl ChatTokenizer for Words {
+    fn apply_chat_template(
+        &self,
+        messages: &[ChatMessage],
+        generation: GenerationPrompt,
+    ) -> Result<String> {
         let mut text = String::new();
         for message in messages.iter().filter(|message| message.role != "system") {
             text.push_str(&format!("{} ", message.content.trim()));
@@ -342,7 +348,7 @@ impl Text for Words {
                 text.push_str("<end> ");
             }
         }
-        if generation == Generation::Prompt {
+        if generation == GenerationPrompt::Append {
             text.push_str("? ");
         } else if let Some(last) = messages.last().filter(|last| last.role == "assistant") {
             let tail = format!("{} <end> ", last.content.trim());

@@ -1,14 +1,14 @@
-//! Claims about an optimiser, of one rank and of several, on a bigram model.
+//! Tests of the optimizer on one and several ranks, with a bigram model.
 
 use std::time::{Duration, Instant};
 
-use embodied_r_dist::{Communicator, Operation, Options, Reduce};
+use embodied_r_dist::{Communicator, CommunicatorOptions, Operation, Reduce};
 use embodied_r_policy::weights::TensorFile;
 
 use super::*;
 use crate::model::toy::Bigram;
 use crate::model::{Gradients, Group, TokenScores};
-use crate::roofline::{Fabric, Link, Network};
+use crate::roofline::{InterNodeLink, IntraNodeLink, Network};
 
 fn settings() -> OptimizerSettings {
     OptimizerSettings {
@@ -26,20 +26,21 @@ fn gradients(model: &Bigram, scale: f32) -> <Bigram as Model>::Gradients {
     let mut gradients = model.zero_gradients().unwrap();
     let group = Group { prompt: vec![1], completions: vec![vec![2]] };
     let mut derivative = |_: &TokenScores| Ok(vec![scale]);
-    let training = crate::model::Training { temperature: 1.0, noise: 0, tape: None };
+    let training =
+        crate::model::TrainingPass { temperature: 1.0, dropout_seed: 0, activation_cache: None };
     model.backward(&[group], &training, &mut gradients, &mut derivative, &mut |_| ()).unwrap();
     gradients
 }
 
 fn optimizer(settings: OptimizerSettings, model: &Bigram) -> Optimizer {
-    Optimizer::new(settings, model, &Team::default()).unwrap()
+    Optimizer::new(settings, model, &ProcessGroup::default()).unwrap()
 }
 
 fn step(
     optimizer: &mut Optimizer,
     model: &Bigram,
     gradients: &<Bigram as Model>::Gradients,
-) -> Applied {
+) -> StepResult {
     let summed = optimizer.reduction(model, gradients).unwrap().finish(gradients).unwrap();
     optimizer.step(model, &summed, 0.1).unwrap()
 }
@@ -47,10 +48,10 @@ fn step(
 #[test]
 fn matrices_decay_and_vectors_do_not() {
     let model = Bigram::new(3, 1);
-    let before = model.numbers();
+    let before = model.values();
     let zero = model.zero_gradients().unwrap();
     step(&mut optimizer(settings(), &model), &model, &zero);
-    let after = model.numbers();
+    let after = model.values();
     for (before, after) in before[..9].iter().zip(&after[..9]) {
         assert!((after - before * (1.0 - 0.1 * 0.5)).abs() < 1e-7);
     }
@@ -63,8 +64,8 @@ fn a_gradient_is_clipped_to_the_largest_norm_allowed() {
         let model = Bigram::new(3, 1);
         let mut optimizer = optimizer(settings(), &model);
         let applied = step(&mut optimizer, &model, &gradients(&model, scale));
-        let Moments::Whole(whole) = &optimizer.moments else { panic!("of one rank") };
-        let pieces = whole.pieces();
+        let Moments::Replicated(whole) = &optimizer.moments else { panic!("of one rank") };
+        let pieces = whole.named_tensors();
         let firsts = pieces.iter().filter(|(name, _)| name.starts_with("exp_avg."));
         let squares: f32 = firsts
             .map(|(_, first)| first.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap())
@@ -81,17 +82,17 @@ fn a_gradient_is_clipped_to_the_largest_norm_allowed() {
 #[test]
 fn a_gradient_that_is_not_finite_changes_nothing() {
     let model = Bigram::new(3, 1);
-    let before = model.numbers();
+    let before = model.values();
     let mut optimizer = optimizer(settings(), &model);
     let infinite = gradients(&model, f32::INFINITY);
     assert!(!infinite.norm().unwrap().is_finite());
     let applied = step(&mut optimizer, &model, &infinite);
     assert!(!applied.taken);
-    assert_eq!((model.numbers(), optimizer.steps()), (before, 0));
+    assert_eq!((model.values(), optimizer.steps()), (before, 0));
 }
 
 #[test]
-fn an_optimizer_that_was_saved_goes_on_as_before() {
+fn a_saved_optimizer_resumes_identically() {
     for optim in [Optim::Adamw, Optim::Muon] {
         let settings = OptimizerSettings { optim, ..settings() };
         let dir = tempfile::tempdir().unwrap();
@@ -104,11 +105,11 @@ fn an_optimizer_that_was_saved_goes_on_as_before() {
         first.save(&model, dir.path()).unwrap();
         let copy = model.frozen_copy().unwrap();
         let written = (first.files(), first.steps());
-        let alone = Team::default();
+        let alone = ProcessGroup::default();
         let loaded = Optimizer::load(settings, &copy, &alone, dir.path(), written);
         move_on(&mut first, &model);
         move_on(&mut loaded.unwrap(), &copy);
-        assert_eq!(model.numbers(), copy.numbers(), "{optim:?}");
+        assert_eq!(model.values(), copy.values(), "{optim:?}");
     }
 }
 
@@ -126,27 +127,32 @@ fn muon_is_for_matrices_between_embedding_and_head() {
 }
 
 #[test]
-fn moments_of_another_model_are_refused() {
+fn state_of_another_model_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let model = Bigram::new(3, 1);
     optimizer(settings(), &model).save(&model, dir.path()).unwrap();
-    let (other, alone) = (Bigram::new(4, 1), Team::default());
+    let (other, alone) = (Bigram::new(4, 1), ProcessGroup::default());
     let error = Optimizer::load(settings(), &other, &alone, dir.path(), (1, 1));
     let error = error.unwrap_err().to_string();
     assert!(error.contains("exp_avg.bigram."), "{error}");
 }
 
-/// What several ranks make of gradients that differ from rank to rank, of which `told` numbers are final before the others
-/// are made: the weights, the norm, and the reductions that began before the end. So many `sent` are waited for.
-fn of_ranks(ranks: usize, optim: Optim, told: &[usize], sent: u64) -> Vec<(Vec<f32>, f64, u64)> {
+/// Runs several ranks with different gradients, marking elements as final from each of `final_from` on before finishing.
+/// Returns the weights, the norm and the reductions started before the end; waits for `sent` of them.
+fn of_ranks(
+    ranks: usize,
+    optim: Optim,
+    final_from: &[usize],
+    sent: u64,
+) -> Vec<(Vec<f32>, f64, u64)> {
     let settings = OptimizerSettings { optim, ..settings() };
     let rank = |communicator: Communicator| {
-        let team = Team::new(communicator.clone());
+        let process_group = ProcessGroup::new(communicator.clone());
         let model = Bigram::new(5, 1);
-        let mut optimizer = Optimizer::new(settings, &model, &team).unwrap();
-        let gradients = gradients(&model, 1.0 + team.rank() as f32);
+        let mut optimizer = Optimizer::new(settings, &model, &process_group).unwrap();
+        let gradients = gradients(&model, 1.0 + process_group.rank() as f32);
         let reduction = optimizer.reduction(&model, &gradients).unwrap();
-        told.iter().for_each(|from| reduction.final_from(*from));
+        final_from.iter().for_each(|from| reduction.final_from(*from));
         let calls = || {
             let traffic = communicator.traffic();
             let of = |operation: Operation| traffic.get(&operation).map_or(0, |one| one.calls);
@@ -159,11 +165,11 @@ fn of_ranks(ranks: usize, optim: Optim, told: &[usize], sent: u64) -> Vec<(Vec<f
         let early = calls();
         let summed = reduction.finish(&gradients).unwrap();
         let applied = optimizer.step(&model, &summed, 0.1).unwrap();
-        optimizer.hand_round(&model, || ()).unwrap();
+        optimizer.all_gather_weights(&model, || ()).unwrap();
         communicator.finish().unwrap();
-        (model.numbers(), applied.grad_norm, early)
+        (model.values(), applied.grad_norm, early)
     };
-    let communicators = Communicator::threads(ranks, &Options::default()).unwrap();
+    let communicators = Communicator::threads(ranks, &CommunicatorOptions::default()).unwrap();
     std::thread::scope(|scope| {
         let threads: Vec<_> =
             communicators.into_iter().map(|one| scope.spawn(move || rank(one))).collect();
@@ -172,17 +178,17 @@ fn of_ranks(ranks: usize, optim: Optim, told: &[usize], sent: u64) -> Vec<(Vec<f
 }
 
 #[test]
-fn buckets_are_on_their_way_as_soon_as_they_are_final_and_change_no_bit() {
-    // 30 numbers: of AdamW two buckets of 16, the last of them cut; of Muon two tensors of 25 and 5.
+fn buckets_are_sent_as_soon_as_they_are_final_and_change_no_bit() {
+    // 30 elements: for AdamW two buckets of 16, the last one partial; for Muon two tensors of 25 and 5.
     let cases: [(&[usize], _); 3] = [(&[28], [0, 0]), (&[28, 16, 3], [1, 1]), (&[25, 0], [2, 2])];
     for (column, optim) in [Optim::Adamw, Optim::Muon].into_iter().enumerate() {
         let at_once = of_ranks(2, optim, &[], 0);
         assert!(at_once.iter().all(|(weights, _, early)| (weights, *early) == (&at_once[0].0, 0)));
-        for (told, sent) in cases {
+        for (final_from, sent) in cases {
             for ((weights, norm, early), (wanted, wanted_norm, _)) in
-                of_ranks(2, optim, told, sent[column]).iter().zip(&at_once)
+                of_ranks(2, optim, final_from, sent[column]).iter().zip(&at_once)
             {
-                let what = format!("{optim:?} {told:?}");
+                let what = format!("{optim:?} {final_from:?}");
                 assert_eq!((weights, norm), (wanted, wanted_norm), "{what}");
                 assert_eq!(*early, sent[column], "{what}");
             }
@@ -191,12 +197,12 @@ fn buckets_are_on_their_way_as_soon_as_they_are_final_and_change_no_bit() {
 }
 
 #[test]
-fn ranks_move_the_weights_by_the_sum_of_their_gradients() {
+fn ranks_step_along_the_sum_of_their_gradients() {
     for (ranks, sum) in [(2, 3.0), (3, 6.0)] {
         let model = Bigram::new(5, 1);
         step(&mut optimizer(settings(), &model), &model, &gradients(&model, sum));
         for (weights, ..) in of_ranks(ranks, Optim::Adamw, &[16], 1) {
-            for (found, wanted) in weights.iter().zip(model.numbers()) {
+            for (found, wanted) in weights.iter().zip(model.values()) {
                 assert!((found - wanted).abs() < 1e-6, "{ranks} ranks: {found}, not {wanted}");
             }
         }
@@ -204,35 +210,37 @@ fn ranks_move_the_weights_by_the_sum_of_their_gradients() {
 }
 
 #[test]
-fn a_step_sends_what_is_computed_for_it() {
+fn a_step_sends_the_estimated_number_of_bytes() {
     for ranks in [2, 3] {
         let model = Bigram::new(40, 1);
-        let numbers: usize = model.parameters().iter().map(|(_, tensor)| tensor.elem_count()).sum();
-        let network = Network::new(ranks, Link::pcie(1.0), 1, Fabric::ethernet(1.0));
-        let computed = network.ring_bytes(4.0 * numbers as f64);
+        let elements: usize =
+            model.parameters().iter().map(|(_, tensor)| tensor.elem_count()).sum();
+        let network =
+            Network::new(ranks, IntraNodeLink::pcie(1.0), 1, InterNodeLink::ethernet(1.0));
+        let computed = network.ring_bytes(4.0 * elements as f64);
         let sent = |communicator: Communicator| {
-            let team = Team::new(communicator.clone());
+            let process_group = ProcessGroup::new(communicator.clone());
             let model = Bigram::new(40, 1);
-            let mut optimizer = Optimizer::new(settings(), &model, &team).unwrap();
+            let mut optimizer = Optimizer::new(settings(), &model, &process_group).unwrap();
             let gradients = gradients(&model, 1.0);
             let reduction = optimizer.reduction(&model, &gradients).unwrap();
             optimizer.step(&model, &reduction.finish(&gradients).unwrap(), 0.1).unwrap();
-            optimizer.hand_round(&model, || ()).unwrap();
+            optimizer.all_gather_weights(&model, || ()).unwrap();
             communicator.finish().unwrap();
             let traffic = communicator.traffic();
             [Operation::ReduceScatter, Operation::AllGather].map(|operation| traffic[&operation])
         };
-        let communicators = Communicator::threads(ranks, &Options::default()).unwrap();
-        let told: Vec<_> = std::thread::scope(|scope| {
+        let communicators = Communicator::threads(ranks, &CommunicatorOptions::default()).unwrap();
+        let final_from: Vec<_> = std::thread::scope(|scope| {
             let (sent, ones) = (&sent, communicators.into_iter());
             let threads: Vec<_> = ones.map(|one| scope.spawn(move || sent(one))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        for traffic in told.into_iter().flatten() {
-            // Beside the numbers each call has 32 bytes for every other rank, and the last bucket is filled up.
+        for traffic in final_from.into_iter().flatten() {
+            // Each call also sends a 32-byte header to every other rank, and the last bucket is padded.
             let agreed = (32 * (ranks - 1) * traffic.calls as usize) as f64;
             let padding = traffic.bytes_sent as f64 - agreed - computed;
-            assert_eq!(traffic.calls, numbers.div_ceil(16) as u64);
+            assert_eq!(traffic.calls, elements.div_ceil(16) as u64);
             assert!(
                 (0.0..=4.0 * (ranks * ranks) as f64 * traffic.calls as f64).contains(&padding),
                 "{padding}"

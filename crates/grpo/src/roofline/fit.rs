@@ -1,66 +1,66 @@
-//! What fits a device's memory, and what would make it fit.
+//! What fits into a device's memory, and what would make a run fit.
 
-use embodied_r_policy::trainable::Counts;
-use embodied_r_policy::{BlockFormat, ModelConfig, PAGE, WeightFormat};
+use embodied_r_policy::trainable::ParameterCounts;
+use embodied_r_policy::{BlockFormat, ModelConfig, PAGE_SIZE, WeightFormat};
 
-use crate::memory_plan::{Load, MemoryPlan};
+use crate::memory_plan::{MemoryPlan, Workload};
 use crate::settings::Recompute;
 
-/// Share of a card's memory that a run may take: the rest is for what an allocator cannot use.
+/// Usable fraction of a GPU's memory; the rest is lost to fragmentation.
 pub const USABLE: f64 = 0.95;
 
-/// Tokens by which micro-batches are tried.
-const BUDGETS: usize = 1024;
+/// Granularity of the search for the largest micro-batch, in tokens.
+const BUDGET_STEP: usize = 1024;
 
-/// Most GPUs that are advised.
-const MOST_GPUS: usize = 1024;
+/// Maximum number of GPUs to advise.
+const MAX_GPUS: usize = 1024;
 
-/// Where a run is to be.
+/// The devices of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// One processor, which so many ranks share.
-    Processor(usize),
-    /// So many GPUs, one rank each.
+pub enum Placement {
+    /// One CPU shared by this many ranks.
+    Cpu(usize),
+    /// This many GPUs, one rank each.
     Gpus(usize),
 }
 
-/// A run, before it is dealt to ranks.
+/// A planned run, before it is partitioned over ranks.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
-    /// The model's shape.
+pub struct PlannedRun<'a> {
+    /// The model's configuration.
     pub config: &'a ModelConfig,
-    /// The load of the whole run.
-    pub whole: Load,
-    /// Which layers are computed again.
+    /// The workload of the entire run.
+    pub total_workload: Workload,
+    /// The activation recomputation policy.
     pub recompute: Recompute,
-    /// Whether gradients are held in bf16 on GPUs.
+    /// Whether gradients are bf16 on GPUs.
     pub bf16_gradients: bool,
-    /// Whether the weights are held in blocks of 4.5 bits on GPUs.
-    pub blocks: bool,
-    /// Where it is to be.
-    pub place: Place,
-    /// Bytes that each rank may take.
+    /// Whether the weights are block-quantized to 4.5 bits on GPUs.
+    pub quantized: bool,
+    /// The devices.
+    pub placement: Placement,
+    /// Usable memory per rank in bytes.
     pub usable: usize,
-    /// What an adapter would train in place of what is trained now.
-    pub adapter: Counts,
+    /// Parameter counts with a LoRA adapter instead.
+    pub lora_counts: ParameterCounts,
 }
 
-/// A change of a run that takes less memory.
+/// A change that reduces a run's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// All layers are computed again.
+pub enum MemoryReduction {
+    /// Recompute all layers.
     RecomputeAll,
-    /// Micro-batches of so many tokens.
+    /// Limit micro-batches to this many tokens.
     Budget(usize),
-    /// Gradients in bf16.
+    /// bf16 gradients.
     Bf16Gradients,
-    /// No reference: neither a divergence nor a judge needs one.
+    /// No reference model: neither KL nor a judge that needs it.
     NoReference,
-    /// An adapter beside the model.
+    /// Train a LoRA adapter.
     Adapter,
-    /// The model's own weights, which an adapter leaves as they are, in blocks of 4.5 bits.
-    Quantised,
-    /// So many GPUs in all.
+    /// Quantize the frozen base weights to 4.5 bits, with an adapter.
+    Quantized,
+    /// This many GPUs in total.
     Gpus(usize),
 }
 
@@ -68,83 +68,84 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advice {
     /// The changes.
-    pub changes: Vec<Change>,
-    /// Bytes that it takes then.
+    pub changes: Vec<MemoryReduction>,
+    /// Memory in bytes after the changes.
     pub total: usize,
 }
 
-/// What fits beside the run.
+/// Memory headroom of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// Bytes that the run takes if every layer is computed again: the least with these settings.
+pub struct Headroom {
+    /// Memory in bytes with all layers recomputed: the minimum with these settings.
     pub least: usize,
-    /// Tokens of the largest micro-batch that fits, if one does; all of a rank's step at most.
+    /// Tokens of the largest micro-batch that fits, if any; at most a rank's step.
     pub budget: Option<usize>,
-    /// Pages of keys and values for which a rollout has room.
+    /// Pages of the paged KV cache that fit.
     pub kv_pages: usize,
-    /// Completions of full length, each behind a prompt of its own, that these hold.
+    /// Completions of maximum length, each with its own prompt, that these pages hold.
     pub kv_sequences: usize,
 }
 
-impl Wanted<'_> {
-    /// The load of one rank.
-    pub fn load(&self) -> Load {
-        match self.place {
-            Place::Processor(ranks) => self.whole.on_ranks(ranks),
-            Place::Gpus(ranks) => {
-                let load = self.whole.on_gpus(ranks);
-                let mut layout = load.layout;
+impl PlannedRun<'_> {
+    /// The workload of one rank.
+    pub fn workload(&self) -> Workload {
+        match self.placement {
+            Placement::Cpu(ranks) => self.total_workload.on_cpus(ranks),
+            Placement::Gpus(ranks) => {
+                let workload = self.total_workload.on_gpus(ranks);
+                let mut layout = workload.layout;
                 if self.bf16_gradients {
                     layout = layout.with_bf16_gradients();
                 }
-                if self.blocks {
+                if self.quantized {
                     layout.weights = WeightFormat::Blocks(BlockFormat::Q4K);
                 }
-                Load { layout, ..load }
+                Workload { layout, ..workload }
             }
         }
     }
 
     /// The memory of one rank.
     pub fn memory(&self) -> MemoryPlan {
-        MemoryPlan::new(self.config, &self.load(), self.recompute, Some(self.usable))
+        MemoryPlan::new(self.config, &self.workload(), self.recompute, Some(self.usable))
     }
 
-    /// Whether it fits.
+    /// Whether the run fits.
     pub fn fits(&self) -> bool {
         self.memory().total() <= self.usable
     }
 
-    /// What fits.
-    pub fn room(&self) -> Room {
+    /// The memory headroom.
+    pub fn headroom(&self) -> Headroom {
         let all = |budget| Self {
-            whole: Load { budget, ..self.whole },
+            total_workload: Workload { budget, ..self.total_workload },
             recompute: Recompute::All,
             ..*self
         };
-        let most = self.load().tokens().div_ceil(BUDGETS).max(1);
+        let most = self.workload().tokens().div_ceil(BUDGET_STEP).max(1);
         let (mut fitting, mut too_many) = (0, most + 1);
         while fitting + 1 < too_many {
             let middle = usize::midpoint(fitting, too_many);
-            match all(middle * BUDGETS).fits() {
+            match all(middle * BUDGET_STEP).fits() {
                 true => fitting = middle,
                 false => too_many = middle,
             }
         }
-        let (plan, load) = (self.memory(), self.load());
-        let beside = plan.resident() + plan.taped + plan.rollout - plan.cache;
-        let page = (PAGE * self.config.kv_bytes_per_token(load.layout.number)).max(1);
-        let kv_pages = self.usable.saturating_sub(beside) / page;
-        Room {
-            least: all(self.whole.budget).memory().total(),
-            budget: (fitting > 0).then_some(fitting * BUDGETS),
+        let (plan, workload) = (self.memory(), self.workload());
+        let occupied = plan.resident() + plan.cached_activations + plan.rollout - plan.kv_cache;
+        let page = (PAGE_SIZE * self.config.kv_bytes_per_token(workload.layout.activation)).max(1);
+        let kv_pages = self.usable.saturating_sub(occupied) / page;
+        Headroom {
+            least: all(self.total_workload.budget).memory().total(),
+            budget: (fitting > 0).then_some(fitting * BUDGET_STEP),
             kv_pages,
-            kv_sequences: kv_pages / (load.prompt + load.completion).div_ceil(PAGE).max(1),
+            kv_sequences: kv_pages
+                / (workload.prompt + workload.completion).div_ceil(PAGE_SIZE).max(1),
         }
     }
 
-    /// What would make it fit: each single change that does, or else the first few that do together. Empty if it fits
-    /// already, or nothing does.
+    /// Advice to make the run fit: each single change that suffices, or else the first combination that does. Empty if
+    /// the run fits already or nothing suffices.
     pub fn advice(&self) -> Vec<Advice> {
         if self.fits() {
             return Vec::new();
@@ -154,67 +155,80 @@ impl Wanted<'_> {
         if !alone.is_empty() {
             return alone;
         }
-        let small = [Change::RecomputeAll, Change::Budget(BUDGETS)];
-        let together: &[&[Change]] = match self.place {
-            Place::Processor(_) => &[&small, &[small[0], small[1], Change::Adapter]],
-            Place::Gpus(_) => &[
-                &[small[0], small[1], Change::Bf16Gradients],
-                &[small[0], small[1], Change::Bf16Gradients, Change::NoReference],
-                &[small[0], small[1], Change::Adapter],
-                &[small[0], small[1], Change::Adapter, Change::Quantised],
+        let small = [MemoryReduction::RecomputeAll, MemoryReduction::Budget(BUDGET_STEP)];
+        let together: &[&[MemoryReduction]] = match self.placement {
+            Placement::Cpu(_) => &[&small, &[small[0], small[1], MemoryReduction::Adapter]],
+            Placement::Gpus(_) => &[
+                &[small[0], small[1], MemoryReduction::Bf16Gradients],
+                &[small[0], small[1], MemoryReduction::Bf16Gradients, MemoryReduction::NoReference],
+                &[small[0], small[1], MemoryReduction::Adapter],
+                &[small[0], small[1], MemoryReduction::Adapter, MemoryReduction::Quantized],
             ],
         };
         let mut advice: Vec<_> =
             together.iter().find_map(|changes| self.tried(changes)).into_iter().collect();
-        let gpus = single.iter().filter(|change| matches!(change, Change::Gpus(_)));
+        let gpus = single.iter().filter(|change| matches!(change, MemoryReduction::Gpus(_)));
         advice.extend(gpus.filter_map(|gpus| self.tried(&[small[0], small[1], *gpus])).take(1));
         advice
     }
 
-    /// The changes that are tried one by one, the smallest number of more GPUs that does first.
-    fn changes(&self) -> Vec<Change> {
-        let mut changes = vec![Change::RecomputeAll];
-        if self.whole.budget > BUDGETS {
-            changes.push(Change::Budget(BUDGETS));
+    /// The changes to try one by one, with the smallest sufficient number of GPUs first.
+    fn changes(&self) -> Vec<MemoryReduction> {
+        let mut changes = vec![MemoryReduction::RecomputeAll];
+        if self.total_workload.budget > BUDGET_STEP {
+            changes.push(MemoryReduction::Budget(BUDGET_STEP));
         }
-        if let Place::Gpus(ranks) = self.place {
-            changes.push(Change::Bf16Gradients);
-            let doubled = |ranks: &usize| Some(ranks * 2).filter(|ranks| *ranks <= MOST_GPUS);
-            let more = std::iter::successors(doubled(&ranks.max(1)), doubled).map(Change::Gpus);
+        if let Placement::Gpus(ranks) = self.placement {
+            changes.push(MemoryReduction::Bf16Gradients);
+            let doubled = |ranks: &usize| Some(ranks * 2).filter(|ranks| *ranks <= MAX_GPUS);
+            let more =
+                std::iter::successors(doubled(&ranks.max(1)), doubled).map(MemoryReduction::Gpus);
             let enough = more.clone().find(|gpus| self.tried(&[*gpus]).is_some());
             match enough {
                 Some(gpus) => changes.push(gpus),
                 None => changes.extend(more),
             }
         }
-        if self.whole.reference > 0 {
-            changes.push(Change::NoReference);
+        if self.total_workload.reference > 0 {
+            changes.push(MemoryReduction::NoReference);
         }
-        if self.whole.trainable == self.whole.parameters {
-            changes.push(Change::Adapter);
+        if self.total_workload.trainable == self.total_workload.parameters {
+            changes.push(MemoryReduction::Adapter);
         }
         changes
     }
 
-    fn tried(&self, changes: &[Change]) -> Option<Advice> {
+    fn tried(&self, changes: &[MemoryReduction]) -> Option<Advice> {
         let changed = changes.iter().fold(*self, |run, change| run.changed(*change));
         let total = changed.memory().total();
         (total <= self.usable).then(|| Advice { changes: changes.to_vec(), total })
     }
 
-    fn changed(self, change: Change) -> Self {
-        let whole = self.whole;
+    fn changed(self, change: MemoryReduction) -> Self {
+        let total_workload = self.total_workload;
         match change {
-            Change::RecomputeAll => Self { recompute: Recompute::All, ..self },
-            Change::Budget(budget) => Self { whole: Load { budget, ..whole }, ..self },
-            Change::Bf16Gradients => Self { bf16_gradients: true, ..self },
-            Change::NoReference => Self { whole: Load { reference: 0, ..whole }, ..self },
-            Change::Adapter => {
-                let Counts { trainable, total: parameters } = self.adapter;
-                Self { whole: Load { parameters, trainable, reference: 0, ..whole }, ..self }
+            MemoryReduction::RecomputeAll => Self { recompute: Recompute::All, ..self },
+            MemoryReduction::Budget(budget) => {
+                Self { total_workload: Workload { budget, ..total_workload }, ..self }
             }
-            Change::Quantised => Self { blocks: true, ..self },
-            Change::Gpus(ranks) => Self { place: Place::Gpus(ranks), ..self },
+            MemoryReduction::Bf16Gradients => Self { bf16_gradients: true, ..self },
+            MemoryReduction::NoReference => {
+                Self { total_workload: Workload { reference: 0, ..total_workload }, ..self }
+            }
+            MemoryReduction::Adapter => {
+                let ParameterCounts { trainable, total: parameters } = self.lora_counts;
+                Self {
+                    total_workload: Workload {
+                        parameters,
+                        trainable,
+                        reference: 0,
+                        ..total_workload
+                    },
+                    ..self
+                }
+            }
+            MemoryReduction::Quantized => Self { quantized: true, ..self },
+            MemoryReduction::Gpus(ranks) => Self { placement: Placement::Gpus(ranks), ..self },
         }
     }
 }

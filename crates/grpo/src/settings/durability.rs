@@ -1,13 +1,13 @@
-//! What the settings of all runs say of checkpoints and of steps that are left out.
+//! Settings of checkpoints and skipped steps, shared by all runs.
 
-use super::{Faults, Sft, Train};
+use super::{Faults, GrpoSettings, SftSettings};
 use crate::checkpoint::Milestones;
 
-/// The metric by which a run's best checkpoint is found, unless its settings name another.
+/// Default of `metric_for_best_model`.
 pub(super) const BEST_METRIC: &str = "eval/accuracy";
 
-impl Train {
-    /// Steps at which a checkpoint stays for good, where an epoch has `steps_per_epoch`.
+impl GrpoSettings {
+    /// Steps whose checkpoints are kept permanently, given the `steps_per_epoch`.
     pub fn milestones(&self, steps_per_epoch: u64) -> Option<Milestones> {
         self.keep_every_epochs.map(|epochs| Milestones::new(epochs, steps_per_epoch))
     }
@@ -21,17 +21,15 @@ impl Train {
         faults.at_least("eval_steps", self.eval_steps, 1);
         let evaluates = self.eval_data.is_some();
         let unless = |faults: &mut Faults, default: bool, key: &str| {
-            faults.unless(evaluates || default, key, || {
-                "needs `eval_data`; without it nothing is evaluated".into()
-            });
+            faults.unless(evaluates || default, key, || "needs `eval_data`".into());
         };
         unless(faults, self.metric_for_best_model == BEST_METRIC, "metric_for_best_model");
         unless(faults, self.greater_is_better.is_none(), "greater_is_better");
     }
 }
 
-impl Sft {
-    /// Steps at which a checkpoint stays for good, where an epoch has `steps_per_epoch`.
+impl SftSettings {
+    /// Steps whose checkpoints are kept permanently, given the `steps_per_epoch`.
     pub fn milestones(&self, steps_per_epoch: u64) -> Option<Milestones> {
         self.keep_every_epochs.map(|epochs| Milestones::new(epochs, steps_per_epoch))
     }
@@ -62,14 +60,14 @@ fn shared_faults(
 mod tests {
     use super::*;
 
-    fn keys(change: impl FnOnce(&mut Train)) -> Vec<String> {
-        let mut train = Train::default();
+    fn keys(change: impl FnOnce(&mut GrpoSettings)) -> Vec<String> {
+        let mut train = GrpoSettings::default();
         change(&mut train);
         train.faults().into_iter().map(|fault| fault.key).collect()
     }
 
     #[test]
-    fn numbers_that_would_keep_nothing_are_refused() {
+    fn zero_retention_and_skip_limits_are_refused() {
         let found = keys(|train| {
             train.save_total_limit = 0;
             train.keep_every_epochs = Some(0.0);
@@ -79,11 +77,11 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_of_no_evaluation_is_refused() {
-        let metric = |train: &mut Train| train.metric_for_best_model = "eval/format".into();
+    fn a_best_model_metric_without_eval_data_is_refused() {
+        let metric = |train: &mut GrpoSettings| train.metric_for_best_model = "eval/format".into();
         assert_eq!(keys(metric), ["metric_for_best_model"]);
         assert_eq!(keys(|train| train.greater_is_better = Some(true)), ["greater_is_better"]);
-        let evaluated = |train: &mut Train| {
+        let evaluated = |train: &mut GrpoSettings| {
             metric(train);
             train.eval_data = Some("val.json".into());
         };

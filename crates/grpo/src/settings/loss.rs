@@ -1,54 +1,53 @@
-//! Settings of the loss by itself.
+//! Settings of the loss alone.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Fault, Faults};
-use crate::loss::{Correction, CorrectionMode, Level, LossType, Options};
+use crate::loss::{Correction, CorrectionMode, ImportanceSamplingLevel, LossOptions, LossType};
 
-/// What a loss follows from, apart from the run that it is part of. Names and defaults are TRL's; a
-/// run has its own defaults for some of them.
+/// The settings that a loss depends on. Names and defaults are TRL's; a GRPO run overrides some defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LossSettings {
-    /// The form of the loss.
+    /// Loss formulation: `grpo`, `bnpo`, `dr_grpo`, `dapo`, `cispo` or `sapo`. Default: `dapo`.
     pub loss_type: LossType,
-    /// Ratios by token or by completion.
-    pub importance_sampling_level: Level,
-    /// Lower clip.
+    /// Granularity of the importance ratios: `token`, or `sequence` (GSPO). Default: `token`.
+    pub importance_sampling_level: ImportanceSamplingLevel,
+    /// Clip range below 1: ratios are clipped at `1 - epsilon`. Default: 0.2.
     pub epsilon: f64,
-    /// Upper clip; without it as `epsilon`.
+    /// Clip range above 1: ratios are clipped at `1 + epsilon_high`. Default: `epsilon`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epsilon_high: Option<f64>,
-    /// Upper bound of the unclipped ratio.
+    /// Upper bound of the unclipped ratio (two-sided clipping). Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta: Option<f64>,
-    /// Weight of the divergence from the reference.
+    /// KL coefficient; above 0 the batch needs reference log-probabilities. Default: 0.
     pub beta: f64,
-    /// Whether the divergence is multiplied by the importance ratio.
+    /// Multiply each token's KL by its importance ratio, as in DeepSeek-V3.2. Default: true.
     pub use_bias_correction_kl: bool,
-    /// Temperature of the log-probabilities.
+    /// Sampling temperature, applied to the logits before the log-probabilities. Default: 1.
     pub temperature: f64,
-    /// What `dr_grpo` divides by.
+    /// Normalisation constant of `dr_grpo`, in tokens. Default: 512.
     pub max_completion_length: usize,
-    /// Completions that were cut off do not count.
+    /// Exclude truncated completions from the loss. Default: false.
     pub mask_truncated_completions: bool,
-    /// Share of the tokens, those with the highest entropy, that the policy learns from.
+    /// Fraction of tokens, by highest entropy, that contribute to the policy loss; 1 keeps all. Default: 1.
     pub top_entropy_quantile: f64,
-    /// Temperature of `sapo`'s sigmoid for positive advantages.
+    /// Temperature of `sapo`'s gate for positive advantages. Default: 1.
     pub sapo_temperature_pos: f64,
-    /// Temperature of `sapo`'s sigmoid for all other advantages.
+    /// Temperature of `sapo`'s gate for all other advantages. Default: 1.05.
     pub sapo_temperature_neg: f64,
-    /// Mean distance from the sampler at which a completion with a negative advantage is left out.
+    /// Mean `sampling_logp - logp` above which a completion with a negative advantage is masked. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub off_policy_mask_threshold: Option<f64>,
-    /// Whether completions of a sampler that computes in another way are weighed by its distance.
+    /// Correct for the mismatch between sampler and trainer with importance weights. Default: true.
     pub importance_sampling_correction: bool,
-    /// How these weights are bounded.
+    /// How these weights are bounded: truncated or masked, per token or per sequence. Default: `sequence_mask`.
     pub importance_sampling_mode: CorrectionMode,
-    /// Their lower bound.
+    /// Lower bound of these weights. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub importance_sampling_clip_min: Option<f64>,
-    /// Their upper bound.
+    /// Upper bound of these weights. Default: 3.
     pub importance_sampling_clip_max: f64,
 }
 
@@ -56,7 +55,7 @@ impl Default for LossSettings {
     fn default() -> Self {
         Self {
             loss_type: LossType::Dapo,
-            importance_sampling_level: Level::Token,
+            importance_sampling_level: ImportanceSamplingLevel::Token,
             epsilon: 0.2,
             epsilon_high: None,
             delta: None,
@@ -78,7 +77,7 @@ impl Default for LossSettings {
 }
 
 impl LossSettings {
-    /// All faults that the types leave possible, at once.
+    /// All invalid settings at once.
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Faults::default();
         self.add_faults(&mut faults);
@@ -86,7 +85,7 @@ impl LossSettings {
     }
 
     pub(super) fn add_faults(&self, faults: &mut Faults) {
-        faults.share("epsilon", self.epsilon);
+        faults.fraction("epsilon", self.epsilon);
         faults.not_negative("beta", self.beta);
         faults.positive("temperature", self.temperature);
         faults.at_least("max_completion_length", self.max_completion_length as u64, 1);
@@ -94,7 +93,7 @@ impl LossSettings {
         faults.positive("sapo_temperature_neg", self.sapo_temperature_neg);
         let share = self.top_entropy_quantile;
         faults.unless(share > 0.0 && share <= 1.0, "top_entropy_quantile", || {
-            format!("is {share}, must be greater than 0 and at most 1")
+            format!("must be greater than 0 and at most 1, not {share}")
         });
         for (key, value) in [
             ("epsilon_high", self.epsilon_high),
@@ -110,13 +109,15 @@ impl LossSettings {
         let ordered = min.is_none_or(|min| min >= 0.0 && min < max);
         faults.unless(ordered, "importance_sampling_clip_min", || {
             let min = min.unwrap_or_default();
-            format!("is {min}, must be at least 0 and below `importance_sampling_clip_max` = {max}")
+            format!(
+                "must be at least 0 and below `importance_sampling_clip_max` = {max}, not {min}"
+            )
         });
     }
 
     /// The options of the loss.
-    pub fn options(&self) -> Options {
-        Options {
+    pub fn options(&self) -> LossOptions {
+        LossOptions {
             loss_type: self.loss_type,
             importance_sampling_level: self.importance_sampling_level,
             epsilon: self.epsilon,
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_out_of_range_is_named_at_once() {
+    fn every_value_out_of_range_is_reported_at_once() {
         let settings = LossSettings {
             epsilon: 1.5,
             temperature: 0.0,

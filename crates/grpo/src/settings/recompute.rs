@@ -1,18 +1,19 @@
-//! Which layers a backward computes again.
+//! Activation recomputation policy.
 
 use serde::{Deserialize, Serialize};
 
-/// Which layers the backward computes again in place of keeping what their forward computed, be that the update's own
-/// or the rollout's. It changes time and memory, and results by rounding alone.
+/// Activation recomputation (gradient checkpointing) policy. It trades time for memory; results change only by
+/// rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Recompute {
-    /// Those for which there is no memory. A rollout is kept as far as the free memory allows it, and at most as much
-    /// of it as the model's state takes, or a whole micro-batch.
+    /// Recompute only the layers whose activations do not fit in memory. The update reuses the rollout's activations as
+    /// far as memory allows: up to half of the free memory, and at most the larger of the model's state and one
+    /// micro-batch.
     #[default]
     Auto,
-    /// All; the rollout keeps nothing.
+    /// Recompute every layer; the update does not reuse the rollout's activations.
     All,
-    /// None, and no forward but the rollout's.
+    /// Keep all activations; at equal precision, the update reuses the rollout's.
     None,
 }

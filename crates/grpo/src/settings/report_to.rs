@@ -1,11 +1,11 @@
-//! Where a run's figures go beside its own file of events.
+//! Where a run logs its metrics in addition to `events.jsonl`.
 
 use std::fmt;
 
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Who is told of a run's figures: Hugging Face's `report_to`, a name or a list of names.
+/// Integrations that metrics are reported to: Hugging Face's `report_to`, a name or a list of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReportTo {
     tensorboard: bool,
@@ -15,10 +15,10 @@ const TENSORBOARD: &str = "tensorboard";
 const NONE: &str = "none";
 
 impl ReportTo {
-    /// Nobody.
-    pub const NOBODY: Self = Self { tensorboard: false };
+    /// No integration.
+    pub const NONE: Self = Self { tensorboard: false };
 
-    /// Whether a file for TensorBoard is written.
+    /// Whether metrics are written for TensorBoard.
     pub fn tensorboard(&self) -> bool {
         self.tensorboard
     }
@@ -30,14 +30,14 @@ impl ReportTo {
         }
         let tensorboard = names.iter().any(|name| name == TENSORBOARD);
         if tensorboard && names.iter().any(|name| name == NONE) {
-            return Err(E::custom("names `none` beside `tensorboard`; keep one of them"));
+            return Err(E::custom("combines `none` with `tensorboard`; keep one of them"));
         }
         Ok(Self { tensorboard })
     }
 }
 
 impl Default for ReportTo {
-    /// TensorBoard: its file costs next to nothing.
+    /// TensorBoard: its event file is cheap.
     fn default() -> Self {
         Self { tensorboard: true }
     }
@@ -62,7 +62,7 @@ impl<'de> Visitor<'de> for Names {
     type Value = ReportTo;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("`tensorboard`, `none`, or a list of such names")
+        f.write_str("`tensorboard`, `none`, or a list of them")
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<ReportTo, E> {
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_and_a_list_are_both_understood() {
+    fn a_name_and_a_list_are_both_accepted() {
         for (given, tensorboard) in [
             (serde_json::json!("tensorboard"), true),
             (serde_json::json!(["tensorboard"]), true),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_or_contradicts_itself_is_refused() {
+    fn unknown_and_contradictory_values_are_refused() {
         let unknown = read(serde_json::json!("wandb")).unwrap_err();
         assert!(unknown.contains("`wandb`, expected `tensorboard` or `none`"), "{unknown}");
         let both = read(serde_json::json!(["none", "tensorboard"])).unwrap_err();
@@ -109,8 +109,8 @@ mod tests {
     }
 
     #[test]
-    fn it_is_written_as_it_is_read() {
-        for report_to in [ReportTo::default(), ReportTo::NOBODY] {
+    fn it_round_trips_through_json() {
+        for report_to in [ReportTo::default(), ReportTo::NONE] {
             let written = serde_json::to_value(report_to).unwrap();
             assert_eq!(read(written), Ok(report_to));
         }

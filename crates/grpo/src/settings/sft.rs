@@ -6,92 +6,94 @@ use candle_core::Device;
 use embodied_r_policy::Trainable;
 use serde::{Deserialize, Serialize};
 
-use super::trainable::{ALL_LINEAR, Asked, LORA_ALPHA, LORA_DROPOUT, LORA_R, Texts};
+use super::trainable::{
+    ALL_LINEAR, LORA_ALPHA, LORA_DROPOUT, LORA_R, StringList, TrainableSettings,
+};
 use super::{Fault, Faults, Recompute, ReportTo};
-use crate::model::{Loading, Precision};
+use crate::model::{LoadOptions, Precision};
 use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
 
-/// Settings of a supervised run. The optimiser's defaults are those of [`super::Train`].
+/// Settings of a supervised run. The optimizer's defaults are those of [`super::GrpoSettings`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Sft {
-    /// Folder of the model, or its name on the hub.
+pub struct SftSettings {
+    /// Model folder, or model id on the Hugging Face hub.
     pub model: String,
-    /// Conversations to learn, JSONL of `{"messages": [{"role", "content"}]}`.
+    /// Training conversations, JSONL of `{"messages": [{"role", "content"}]}`.
     pub data: PathBuf,
-    /// Conversations to validate on after every epoch.
+    /// Validation conversations, evaluated after every epoch. Default: no validation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_data: Option<PathBuf>,
-    /// Folder of the run.
+    /// Output folder of the run: checkpoints, events and the final model.
     pub output: PathBuf,
-    /// Seed of all random numbers.
+    /// Random seed of data order, initialisation and dropout. Default: 42.
     pub seed: u64,
-    /// Passes over the conversations.
+    /// Number of training epochs. Default: 3.
     pub num_train_epochs: u64,
-    /// Replies of each step.
+    /// Global batch size: assistant messages per optimizer step, over all ranks. Default: 16.
     pub train_batch_size: usize,
-    /// Tokens of a conversation; one with more is left out, and counted.
+    /// Maximum sequence length in tokens, prompt included; longer examples are skipped and counted. Default: 8192.
     pub max_length: usize,
-    /// Tokens of a micro-batch, prompts included; a longer conversation goes through by itself.
+    /// Maximum tokens per micro-batch, prompts included; a longer example forms a micro-batch of its own. Affects
+    /// memory and speed, not the gradient. Lower it when memory runs out. Default: 2048.
     pub max_tokens_per_batch: usize,
-    /// Which layers the backward computes again: it changes time and memory, and no result.
+    /// Activation recomputation (gradient checkpointing): `auto` recomputes what does not fit in memory, `all` saves
+    /// the most memory, `none` is fastest. Results do not change. Default: `auto`.
     pub recompute: Recompute,
-    /// What products with weights are made of: `f32`, or `bf16` with sums in f32.
+    /// Matmul precision: `f32`, or `bf16` with f32 accumulation. Default: `f32`.
     pub precision: Precision,
-    /// Trains a low-rank adapter beside the model, which stays as it is.
+    /// Train a LoRA adapter instead of the full model. Default: false.
     pub use_peft: bool,
-    /// Rank of the adapter.
+    /// LoRA rank. Default: 16.
     pub lora_r: usize,
-    /// What the adapter's part is multiplied with, times `lora_r`.
+    /// LoRA alpha; the adapter's output is scaled by `lora_alpha / lora_r`. Default: 32.
     pub lora_alpha: usize,
-    /// Probability with which an input of the adapter is dropped in training.
+    /// Dropout probability of the adapter's input. Default: 0.05.
     pub lora_dropout: f64,
-    /// The modules that are adapted, such as `q_proj`, or `all-linear`.
-    pub lora_target_modules: Texts,
-    /// Divides the adapter's part by the root of `lora_r` in place of `lora_r`.
+    /// Target modules of the adapter, such as `q_proj`, or `all-linear`. Default: `all-linear`.
+    pub lora_target_modules: StringList,
+    /// Rank-stabilised LoRA: scale by `lora_alpha / sqrt(lora_r)`. Default: false.
     pub use_rslora: bool,
-    /// Patterns of tensors that are not trained: those in whose names one of them is found.
-    #[serde(skip_serializing_if = "Texts::is_empty")]
-    pub freeze_parameters_regex: Texts,
-    /// Peak learning rate.
+    /// Regular expressions; parameters whose names match any of them are frozen. Default: none.
+    #[serde(skip_serializing_if = "StringList::is_empty")]
+    pub freeze_parameters_regex: StringList,
+    /// Peak learning rate, after warmup. Default: 1e-5.
     pub learning_rate: f64,
-    /// How it falls.
+    /// Learning-rate schedule after warmup: `cosine`, `linear` or `constant`. Default: `cosine`.
     pub lr_scheduler_type: LrScheduler,
-    /// Share of the steps in which it rises.
+    /// Fraction of the optimizer steps spent on linear warmup. Default: 0.05.
     pub warmup_ratio: f64,
-    /// Steps in which it rises, in place of the share.
+    /// Warmup steps; overrides `warmup_ratio`. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<u64>,
-    /// The rule that moves the weights: `adamw`, or `muon` for the matrices between embedding and
-    /// head.
+    /// Optimizer: `adamw`, or `muon`, which uses Muon for the matrices between embedding and LM head. Default: `adamw`.
     pub optim: Optim,
-    /// Decay of the first moment.
+    /// AdamW's decay rate of the first moment. Default: 0.9.
     pub adam_beta1: f64,
-    /// Decay of the second moment.
+    /// AdamW's decay rate of the second moment. Default: 0.95.
     pub adam_beta2: f64,
-    /// Added to the root of the second moment.
+    /// AdamW's epsilon, added to the denominator. Default: 1e-8.
     pub adam_epsilon: f64,
-    /// Decoupled weight decay of matrices; norms and biases have none.
+    /// Decoupled weight decay of matrices; norms and biases have none. Default: 0.1.
     pub weight_decay: f64,
-    /// Norm to which gradients are clipped.
+    /// Maximum gradient norm for clipping. Default: 1.
     pub max_grad_norm: f64,
-    /// Steps between checkpoints; without it one after every epoch.
+    /// Checkpoint interval in steps. Default: one checkpoint per epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub save_steps: Option<u64>,
-    /// Checkpoints to keep; the best one comes on top, and those of `keep_every_epochs`.
+    /// Number of latest checkpoints to keep, not counting the best one and those of `keep_every_epochs`. Default: 1.
     pub save_total_limit: usize,
-    /// Epochs between checkpoints that are written whatever `save_steps` says, and never removed.
+    /// Interval in epochs of checkpoints that are never deleted, written independently of `save_steps`. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_every_epochs: Option<f64>,
-    /// Steps in a row that are left out, since something in them is not finite, before the run gives
-    /// up.
+    /// Consecutive steps that may be skipped because of non-finite values before the run aborts. Default: 5.
     pub max_skipped_steps: u64,
-    /// Who is told of the figures beside `events.jsonl`: `tensorboard` (in `runs/`) or `none`.
+    /// Metrics loggers besides `events.jsonl`: `tensorboard` (in `runs/`) or `none`. Default: `tensorboard`.
     pub report_to: ReportTo,
 }
 
-impl Default for Sft {
+impl Default for SftSettings {
     fn default() -> Self {
         Self {
             model: String::new(),
@@ -111,7 +113,7 @@ impl Default for Sft {
             lora_dropout: LORA_DROPOUT,
             lora_target_modules: ALL_LINEAR.into(),
             use_rslora: false,
-            freeze_parameters_regex: Texts::default(),
+            freeze_parameters_regex: StringList::default(),
             learning_rate: 1e-5,
             lr_scheduler_type: LrScheduler::Cosine,
             warmup_ratio: 0.05,
@@ -131,8 +133,8 @@ impl Default for Sft {
     }
 }
 
-impl Sft {
-    /// All faults that the types leave possible, at once.
+impl SftSettings {
+    /// All invalid settings at once.
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Faults::default();
         faults.at_least("num_train_epochs", self.num_train_epochs, 1);
@@ -140,20 +142,20 @@ impl Sft {
         faults.at_least("max_length", self.max_length as u64, 2);
         faults.at_least("max_tokens_per_batch", self.max_tokens_per_batch as u64, 1);
         faults.positive("learning_rate", self.learning_rate);
-        faults.share("warmup_ratio", self.warmup_ratio);
+        faults.fraction("warmup_ratio", self.warmup_ratio);
         self.durability_faults(&mut faults);
         self.optimizer().faults(&mut faults);
-        self.asked().faults(&mut faults);
+        self.trainable_settings().faults(&mut faults);
         faults.0
     }
 
-    /// What of the model is trained.
+    /// The trainable parameters.
     pub fn trainable(&self) -> Trainable {
-        self.asked().trainable()
+        self.trainable_settings().trainable()
     }
 
-    fn asked(&self) -> Asked<'_> {
-        Asked {
+    fn trainable_settings(&self) -> TrainableSettings<'_> {
+        TrainableSettings {
             model: &self.model,
             use_peft: self.use_peft,
             lora_r: self.lora_r,
@@ -165,9 +167,9 @@ impl Sft {
         }
     }
 
-    /// How the run's models are read, to compute on the CPU, where `base` is the folder of the one that it begins with.
-    pub fn loading<'a>(&'a self, base: &'a Path, activation_bytes: usize) -> Loading<'a> {
-        Loading {
+    /// How the run's models are loaded, onto the CPU; `base` is the folder of the base model.
+    pub fn load_options<'a>(&'a self, base: &'a Path, activation_bytes: usize) -> LoadOptions<'a> {
+        LoadOptions {
             base,
             precision: self.precision,
             activation_bytes,
@@ -177,7 +179,7 @@ impl Sft {
         }
     }
 
-    /// The optimiser's numbers.
+    /// The optimizer's hyperparameters.
     pub fn optimizer(&self) -> OptimizerSettings {
         OptimizerSettings {
             optim: self.optim,
@@ -196,12 +198,13 @@ mod tests {
 
     #[test]
     fn the_defaults_have_no_fault() {
-        assert_eq!(Sft::default().faults(), []);
+        assert_eq!(SftSettings::default().faults(), []);
     }
 
     #[test]
-    fn all_faults_are_told_at_once() {
-        let sft = Sft { num_train_epochs: 0, learning_rate: f64::NAN, ..Sft::default() };
+    fn all_faults_are_reported_at_once() {
+        let sft =
+            SftSettings { num_train_epochs: 0, learning_rate: f64::NAN, ..SftSettings::default() };
         let keys: Vec<_> = sft.faults().into_iter().map(|fault| fault.key).collect();
         assert_eq!(keys, ["num_train_epochs", "learning_rate"]);
     }

@@ -8,237 +8,245 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use embodied_r_policy::Trainable;
-use embodied_r_rewards::{ExternalReward, Stage};
+use embodied_r_rewards::{ExternalRewardConfig, Stage};
 use serde::{Deserialize, Serialize};
 
 use super::durability::BEST_METRIC;
-use super::trainable::{ALL_LINEAR, Asked, LORA_ALPHA, LORA_DROPOUT, LORA_R, Texts};
+use super::trainable::{
+    ALL_LINEAR, LORA_ALPHA, LORA_DROPOUT, LORA_R, StringList, TrainableSettings,
+};
 use super::{Fault, Faults, Recompute, ReportTo};
 use crate::advantages::{AdvantageEstimator, ScaleRewards};
-use crate::loss::{CorrectionMode, Level, LossType};
-use crate::model::{Loading, Precision};
+use crate::loss::{CorrectionMode, ImportanceSamplingLevel, LossType};
+use crate::model::{LoadOptions, Precision};
 use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
 
-/// Who judges whether the reasoning leads to the answer.
+/// The judge of the `consistency` reward: does the reasoning lead to the answer?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JudgeKind {
-    /// The frozen reference, in process.
+    /// The frozen reference model, in process.
     #[default]
     Reference,
     /// An OpenAI-compatible server.
     Http,
 }
 
-/// Settings of a GRPO run. The defaults are the paper's run.
+/// Settings of a GRPO run. The defaults reproduce the paper's run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Train {
-    /// Folder of the model, or its name on the hub.
+pub struct GrpoSettings {
+    /// Model folder, or model id on the Hugging Face hub.
     pub model: String,
-    /// Questions to train on, JSON as `perceive` writes it.
+    /// Training questions, JSON as `perceive` writes it.
     pub data: PathBuf,
-    /// Folder of the run.
+    /// Output folder of the run: checkpoints, events, completions and the final model.
     pub output: PathBuf,
-    /// Questions to evaluate on in the course of training.
+    /// Evaluation questions, answered greedily every `eval_steps`. Default: no evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_data: Option<PathBuf>,
-    /// System prompt; without it the project's own, which asks for the two tags.
+    /// System prompt. Default: the project's own, which asks for the `<think>` and `<answer>` tags.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_prompt: Option<String>,
-    /// Seed of all random numbers.
+    /// Random seed of sampling, data order, initialisation and dropout. Default: 42.
     pub seed: u64,
 
-    /// Completions of each question, G.
+    /// Completions sampled per question: the group size G. At least 2. Default: 8.
     pub num_generations: usize,
-    /// Completions of each step, over all questions.
+    /// Completions per step, over all questions and ranks; a multiple of `num_generations`. Default: 32.
     pub generation_batch_size: usize,
-    /// Tokens of a prompt; a question with more is left out, and counted.
+    /// Maximum prompt length in tokens; questions with longer prompts are skipped and counted. Default: 6144.
     pub max_prompt_length: usize,
-    /// New tokens of a completion.
+    /// Maximum number of new tokens per completion. Default: 2048.
     pub max_completion_length: usize,
-    /// Temperature of sampling, and of the log-probabilities in the loss.
+    /// Sampling temperature, also applied to the log-probabilities in the loss. Default: 1.
     pub temperature: f64,
-    /// Probability mass that is sampled from; 1 is all.
+    /// Nucleus sampling: probability mass to sample from; 1 disables it. Default: 1.
     pub top_p: f64,
-    /// Number of tokens that are sampled from; 0 is all.
+    /// Top-k sampling: number of tokens to sample from; 0 disables it. Default: 0.
     pub top_k: usize,
-    /// Groups whose rewards are all equal give way to groups of other questions.
+    /// Dynamic sampling (DAPO): replace zero-variance groups with groups of other questions. Default: false.
     pub dynamic_sample: bool,
-    /// How often other questions are tried in a step.
+    /// Maximum resampling attempts per step with `dynamic_sample`. Default: 3.
     pub max_resample_times: u64,
 
-    /// The form of the loss.
+    /// Loss formulation: `grpo`, `bnpo`, `dr_grpo`, `dapo`, `cispo` or `sapo`. Default: `grpo`.
     pub loss_type: LossType,
-    /// Ratios by token or by completion.
-    pub importance_sampling_level: Level,
-    /// Lower clip.
+    /// Granularity of the importance ratios: `token`, or `sequence` (GSPO). Default: `token`.
+    pub importance_sampling_level: ImportanceSamplingLevel,
+    /// Clip range below 1: ratios are clipped at `1 - epsilon`. Default: 0.2.
     pub epsilon: f64,
-    /// Upper clip; without it as `epsilon`.
+    /// Clip range above 1: ratios are clipped at `1 + epsilon_high`; for `cispo` the upper bound of the ratio itself.
+    /// DAPO recommends 0.28. Default: `epsilon`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epsilon_high: Option<f64>,
-    /// Upper bound of the unclipped ratio.
+    /// Upper bound of the unclipped ratio (two-sided clipping), above `1 + epsilon_high`. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta: Option<f64>,
-    /// Weight of the divergence from the reference.
+    /// KL coefficient; 0 trains without a KL term and does not load a reference model for it. Default: 0.001.
     pub beta: f64,
-    /// Whether the divergence is multiplied by the importance ratio, as in DeepSeek-V3.2.
+    /// Multiply each token's KL by its importance ratio, as in DeepSeek-V3.2. Default: false.
     pub use_bias_correction_kl: bool,
-    /// Temperature of `sapo`'s sigmoid for positive advantages.
+    /// Temperature of `sapo`'s gate for positive advantages. Default: 1.
     pub sapo_temperature_pos: f64,
-    /// Temperature of `sapo`'s sigmoid for all other advantages.
+    /// Temperature of `sapo`'s gate for all other advantages. Default: 1.05.
     pub sapo_temperature_neg: f64,
-    /// Share of a step's tokens, those with the highest entropy, that the policy learns from.
+    /// Fraction of a step's tokens, by highest entropy, that contribute to the policy loss; 1 keeps all. Default: 1.
     pub top_entropy_quantile: f64,
-    /// Mean distance from the sampler at which a completion with a negative advantage is left out.
+    /// Mean `sampling_logp - logp` above which a completion with a negative advantage is masked (DeepSeek-V3.2).
+    /// Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub off_policy_mask_threshold: Option<f64>,
-    /// The reference follows the policy in the course of training.
+    /// Move the reference model towards the policy during training (TR-DPO). Default: false.
     pub sync_ref_model: bool,
-    /// Share of the policy in the reference each time: `mixup · policy + (1 - mixup) · reference`.
+    /// Mixing coefficient of each sync: `reference = alpha · policy + (1 - alpha) · reference`. Default: 0.6.
     pub ref_model_mixup_alpha: f64,
-    /// Steps between two such times.
+    /// Interval in steps between reference syncs. Default: 512.
     pub ref_model_sync_steps: u64,
-    /// How advantages follow from rewards.
+    /// Advantage estimator: `grpo`, `rloo` or `gdpo`. Default: `grpo`.
     pub advantage_estimator: AdvantageEstimator,
-    /// What advantages are divided by.
+    /// Reward scaling: `group` divides by the group's standard deviation, `batch` by the batch's, `none` not at all.
+    /// Default: `group`.
     pub scale_rewards: ScaleRewards,
-    /// Optimiser steps on each batch of completions.
+    /// Number of iterations μ: optimizer steps per batch of completions. Above 1, later iterations are off-policy.
+    /// Default: 1.
     pub num_iterations: usize,
-    /// Completions that were cut off at `max_completion_length` do not count.
+    /// Exclude completions truncated at `max_completion_length` from the loss. Default: false.
     pub mask_truncated_completions: bool,
 
-    /// Peak learning rate.
+    /// Peak learning rate, after warmup. Default: 5e-7.
     pub learning_rate: f64,
-    /// How it falls.
+    /// Learning-rate schedule after warmup: `cosine`, `linear` or `constant`. Default: `cosine`.
     pub lr_scheduler_type: LrScheduler,
-    /// Share of the steps in which it rises.
+    /// Fraction of the optimizer steps spent on linear warmup. Default: 0.05.
     pub warmup_ratio: f64,
-    /// Steps in which it rises, in place of the share.
+    /// Warmup steps; overrides `warmup_ratio`. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<u64>,
-    /// The rule that moves the weights: `adamw`, or `muon` for the matrices between embedding and
-    /// head.
+    /// Optimizer: `adamw`, or `muon`, which uses Muon for the matrices between embedding and LM head. Default: `adamw`.
     pub optim: Optim,
-    /// Decay of the first moment.
+    /// AdamW's decay rate of the first moment. Default: 0.9.
     pub adam_beta1: f64,
-    /// Decay of the second moment.
+    /// AdamW's decay rate of the second moment. Default: 0.95.
     pub adam_beta2: f64,
-    /// Added to the root of the second moment.
+    /// AdamW's epsilon, added to the denominator. Default: 1e-8.
     pub adam_epsilon: f64,
-    /// Decoupled weight decay of matrices; norms and biases have none.
+    /// Decoupled weight decay of matrices; norms and biases have none. Default: 0.1.
     pub weight_decay: f64,
-    /// Norm to which gradients are clipped.
+    /// Maximum gradient norm for clipping. Default: 1.
     pub max_grad_norm: f64,
-    /// Tokens of a micro-batch, prompts included. Behind a prompt of more than half of it, parts of its group have as
-    /// many as the prompt.
+    /// Maximum tokens per micro-batch, prompts included. Lower it when memory runs out; the gradient does not change.
+    /// If a prompt exceeds half of it, each part of the group may hold as many completion tokens as the prompt.
+    /// Default: 2048.
     pub max_tokens_per_batch: usize,
-    /// Which layers the backward computes again, or how much of the rollout it takes over: it changes time and
-    /// memory, and results by rounding alone.
+    /// Activation recomputation (gradient checkpointing), and how much of the rollout's activations the update reuses:
+    /// `auto` uses the available memory, `all` saves the most memory, `none` is fastest. Results change only by
+    /// rounding. Default: `auto`.
     pub recompute: Recompute,
-    /// What products with weights are made of: `f32`, or `bf16` with sums in f32.
+    /// Matmul precision: `f32`, or `bf16` with f32 accumulation. Default: `f32`.
     pub precision: Precision,
-    /// The same for sampling alone; without it as `precision`.
+    /// Matmul precision of the rollout. A lower one than `precision` is faster; see `importance_sampling_correction`.
+    /// Default: `precision`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout_precision: Option<Precision>,
-    /// Whether completions that were sampled in another precision are weighed by its distance.
+    /// Correct for a rollout in another precision with importance weights. Default: true.
     pub importance_sampling_correction: bool,
-    /// How these weights are bounded.
+    /// How these weights are bounded: truncated or masked, per token or per sequence. Default: `sequence_mask`.
     pub importance_sampling_mode: CorrectionMode,
-    /// Their lower bound.
+    /// Lower bound of these weights. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub importance_sampling_clip_min: Option<f64>,
-    /// Their upper bound.
+    /// Upper bound of these weights. Default: 3.
     pub importance_sampling_clip_max: f64,
 
-    /// Trains a low-rank adapter beside the model, which stays as it is.
+    /// Train a LoRA adapter instead of the full model. Default: false.
     pub use_peft: bool,
-    /// Rank of the adapter.
+    /// LoRA rank. Default: 16.
     pub lora_r: usize,
-    /// What the adapter's part is multiplied with, times `lora_r`.
+    /// LoRA alpha; the adapter's output is scaled by `lora_alpha / lora_r`. Default: 32.
     pub lora_alpha: usize,
-    /// Probability with which an input of the adapter is dropped in training.
+    /// Dropout probability of the adapter's input. Default: 0.05.
     pub lora_dropout: f64,
-    /// The modules that are adapted, such as `q_proj`, or `all-linear`.
-    pub lora_target_modules: Texts,
-    /// Divides the adapter's part by the root of `lora_r` in place of `lora_r`.
+    /// Target modules of the adapter, such as `q_proj`, or `all-linear`. Default: `all-linear`.
+    pub lora_target_modules: StringList,
+    /// Rank-stabilised LoRA: scale by `lora_alpha / sqrt(lora_r)`. Default: false.
     pub use_rslora: bool,
-    /// Patterns of tensors that are not trained: those in whose names one of them is found.
-    #[serde(skip_serializing_if = "Texts::is_empty")]
-    pub freeze_parameters_regex: Texts,
+    /// Regular expressions; parameters whose names match any of them are frozen. Default: none.
+    #[serde(skip_serializing_if = "StringList::is_empty")]
+    pub freeze_parameters_regex: StringList,
 
-    /// Passes over the questions, where there are no stages.
+    /// Number of training epochs; needs `reward_weights`, since stages set their own lengths. Default: 1 with
+    /// `reward_weights`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_train_epochs: Option<f64>,
-    /// Ends the run early, after so many steps.
+    /// Maximum number of training steps; ends the run early. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<u64>,
-    /// Weights of the rewards for the whole run, where there are no stages.
+    /// Reward weights of the whole run, by name. Default: the stages' weights.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub reward_weights: BTreeMap<String, f64>,
-    /// Spans of the run with weights of their own.
+    /// Stages of a curriculum, each with its own length and reward weights. Default: the paper's three.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stage: Vec<Stage>,
-    /// Rewards by commands and services.
+    /// External rewards, computed by commands or HTTP services. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub reward: Vec<ExternalReward>,
-    /// `soft_overlong`: tokens from which the punishment is full; without it
-    /// `max_completion_length`.
+    pub reward: Vec<ExternalRewardConfig>,
+    /// `soft_overlong`: length in tokens at which the penalty reaches -1. Default: `max_completion_length`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soft_max_length: Option<usize>,
-    /// `soft_overlong`: tokens over which the punishment grows.
+    /// `soft_overlong`: length in tokens of the interval over which the penalty grows; required by this reward.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soft_cache_length: Option<usize>,
-    /// `repetition`: words of an n-gram.
+    /// `repetition`: n-gram size in words. Default: 3.
     pub repetition_n_grams: usize,
-    /// `repetition`: what nothing but repetition comes near to.
+    /// `repetition`: maximum penalty, 0 or less, approached by a fully repetitive completion. Default: -1.
     pub repetition_max_penalty: f64,
-    /// `cosine`: value of a wrong answer of no length.
+    /// `cosine`: reward of a wrong answer of length 0. Default: -0.5.
     pub cosine_min_len_value_wrong: f64,
-    /// `cosine`: value of a wrong answer of `cosine_max_len` tokens.
+    /// `cosine`: reward of a wrong answer of `cosine_max_len` tokens. Default: 0.
     pub cosine_max_len_value_wrong: f64,
-    /// `cosine`: value of a right answer of no length.
+    /// `cosine`: reward of a correct answer of length 0. Default: 1.
     pub cosine_min_len_value_correct: f64,
-    /// `cosine`: value of a right answer of `cosine_max_len` tokens.
+    /// `cosine`: reward of a correct answer of `cosine_max_len` tokens. Default: 0.5.
     pub cosine_max_len_value_correct: f64,
-    /// `cosine`: tokens at the end of the curve; without it `max_completion_length`.
+    /// `cosine`: length in tokens at the end of the curve. Default: `max_completion_length`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cosine_max_len: Option<usize>,
 
-    /// Who judges consistency.
+    /// Judge of the `consistency` reward: `reference` (in process) or `http`. Default: `reference`.
     pub judge: JudgeKind,
-    /// The judge's server, such as `http://127.0.0.1:8000/v1`.
+    /// Base URL of the judge's OpenAI-compatible server, such as `http://127.0.0.1:8000/v1`; required by `judge =
+    /// "http"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judge_base_url: Option<String>,
-    /// The judge's model, as its server calls it.
+    /// Model name that the judge's server expects; required by `judge = "http"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judge_model: Option<String>,
 
-    /// Steps between checkpoints.
+    /// Checkpoint interval in steps. Default: 100.
     pub save_steps: u64,
-    /// Checkpoints to keep; the best one comes on top, and those of `keep_every_epochs`.
+    /// Number of latest checkpoints to keep, not counting the best one and those of `keep_every_epochs`. Default: 3.
     pub save_total_limit: usize,
-    /// Epochs between checkpoints that are written whatever `save_steps` says, and never removed.
+    /// Interval in epochs of checkpoints that are never deleted, written independently of `save_steps`. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_every_epochs: Option<f64>,
-    /// Steps between evaluations; there is one before the first step and one after the last too.
+    /// Evaluation interval in steps; the run also evaluates before the first and after the last step. Default: 100.
     pub eval_steps: u64,
-    /// The metric of the evaluations by which the best checkpoint is kept.
+    /// Evaluation metric that selects the best checkpoint. Default: `eval/accuracy`.
     pub metric_for_best_model: String,
-    /// Whether that metric should rise; without it all should but those whose name ends in `loss`.
+    /// Whether a greater value of that metric is better. Default: true, unless its name ends in `loss`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub greater_is_better: Option<bool>,
-    /// Steps in a row that are left out, since something in them is not finite, before the run gives
-    /// up.
+    /// Consecutive steps that may be skipped because of non-finite values before the run aborts. Default: 5.
     pub max_skipped_steps: u64,
-    /// Writes every step's completions as parquet.
+    /// Write every step's completions as parquet. Default: true.
     pub log_completions: bool,
-    /// Who is told of the figures beside `events.jsonl`: `tensorboard` (in `runs/`) or `none`.
+    /// Metrics loggers besides `events.jsonl`: `tensorboard` (in `runs/`) or `none`. Default: `tensorboard`.
     pub report_to: ReportTo,
 }
 
-impl Default for Train {
+impl Default for GrpoSettings {
     fn default() -> Self {
         Self {
             model: String::new(),
@@ -257,7 +265,7 @@ impl Default for Train {
             dynamic_sample: false,
             max_resample_times: 3,
             loss_type: LossType::Grpo,
-            importance_sampling_level: Level::Token,
+            importance_sampling_level: ImportanceSamplingLevel::Token,
             epsilon: 0.2,
             epsilon_high: None,
             delta: None,
@@ -298,7 +306,7 @@ impl Default for Train {
             lora_dropout: LORA_DROPOUT,
             lora_target_modules: ALL_LINEAR.into(),
             use_rslora: false,
-            freeze_parameters_regex: Texts::default(),
+            freeze_parameters_regex: StringList::default(),
             num_train_epochs: None,
             max_steps: None,
             reward_weights: BTreeMap::new(),
@@ -329,22 +337,22 @@ impl Default for Train {
     }
 }
 
-impl Train {
-    /// All faults that the types leave possible, at once.
+impl GrpoSettings {
+    /// All invalid settings at once.
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Faults::default();
         self.rollout_faults(&mut faults);
         self.loss_faults(&mut faults);
         self.optimizer_faults(&mut faults);
-        self.asked().faults(&mut faults);
+        self.trainable_settings().faults(&mut faults);
         self.durability_faults(&mut faults);
         self.reward_faults(&mut faults);
         let http = self.judge == JudgeKind::Http;
         faults.unless(!http || self.judge_base_url.is_some(), "judge_base_url", || {
-            "is needed by `judge = \"http\"`".into()
+            "is required by `judge = \"http\"`".into()
         });
         faults.unless(!http || self.judge_model.is_some(), "judge_model", || {
-            "is needed by `judge = \"http\"`".into()
+            "is required by `judge = \"http\"`".into()
         });
         faults.0
     }
@@ -353,7 +361,7 @@ impl Train {
         faults.at_least("num_generations", self.num_generations as u64, 2);
         faults.at_least("max_prompt_length", self.max_prompt_length as u64, 1);
         faults.unless(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", || {
-            format!("is {}, must be greater than 0 and at most 1", self.top_p)
+            format!("must be greater than 0 and at most 1, not {}", self.top_p)
         });
         let (batch, group) = (self.generation_batch_size, self.num_generations.max(1));
         faults.unless(batch > 0 && batch.is_multiple_of(group), "generation_batch_size", || {
@@ -363,29 +371,29 @@ impl Train {
             } else {
                 format!("{below} or {}", below + group)
             };
-            format!("is {batch}, must be a multiple of `num_generations` = {group}; take {nearest}")
+            format!("must be a multiple of `num_generations` = {group}, not {batch}; try {nearest}")
         });
     }
 
     fn optimizer_faults(&self, faults: &mut Faults) {
         faults.positive("learning_rate", self.learning_rate);
-        faults.share("warmup_ratio", self.warmup_ratio);
+        faults.fraction("warmup_ratio", self.warmup_ratio);
         self.optimizer().faults(faults);
         faults.at_least("max_tokens_per_batch", self.max_tokens_per_batch as u64, 1);
     }
 
-    /// Questions of each step.
+    /// Questions per step.
     pub fn questions_per_step(&self) -> usize {
         self.generation_batch_size / self.num_generations.max(1)
     }
 
-    /// What of the model is trained.
+    /// The trainable parameters.
     pub fn trainable(&self) -> Trainable {
-        self.asked().trainable()
+        self.trainable_settings().trainable()
     }
 
-    fn asked(&self) -> Asked<'_> {
-        Asked {
+    fn trainable_settings(&self) -> TrainableSettings<'_> {
+        TrainableSettings {
             model: &self.model,
             use_peft: self.use_peft,
             lora_r: self.lora_r,
@@ -397,9 +405,9 @@ impl Train {
         }
     }
 
-    /// How the run's models are read, to compute on the CPU, where `base` is the folder of the one that it begins with.
-    pub fn loading<'a>(&'a self, base: &'a Path, activation_bytes: usize) -> Loading<'a> {
-        Loading {
+    /// How the run's models are loaded, onto the CPU; `base` is the folder of the base model.
+    pub fn load_options<'a>(&'a self, base: &'a Path, activation_bytes: usize) -> LoadOptions<'a> {
+        LoadOptions {
             base,
             precision: self.precision,
             activation_bytes,
@@ -409,7 +417,7 @@ impl Train {
         }
     }
 
-    /// The optimiser's numbers.
+    /// The optimizer's hyperparameters.
     pub fn optimizer(&self) -> OptimizerSettings {
         OptimizerSettings {
             optim: self.optim,
@@ -426,30 +434,30 @@ impl Train {
 mod tests {
     use super::*;
 
-    fn faults(change: impl FnOnce(&mut Train)) -> Vec<String> {
-        let mut train = Train::default();
+    fn faults(change: impl FnOnce(&mut GrpoSettings)) -> Vec<String> {
+        let mut train = GrpoSettings::default();
         change(&mut train);
         train.faults().iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn the_defaults_have_no_fault_and_are_the_papers_stages() {
-        assert_eq!(Train::default().faults(), []);
-        assert_eq!(Train::default().stages().unwrap().stages().len(), 3);
-        assert_eq!(Train::default().questions_per_step(), 4);
+        assert_eq!(GrpoSettings::default().faults(), []);
+        assert_eq!(GrpoSettings::default().stages().unwrap().stages().len(), 3);
+        assert_eq!(GrpoSettings::default().questions_per_step(), 4);
     }
 
     #[test]
-    fn a_batch_that_does_not_divide_is_told_the_nearest_that_do() {
+    fn an_indivisible_batch_size_suggests_the_nearest_multiples() {
         assert_eq!(
             faults(|train| train.generation_batch_size = 30),
-            ["`generation_batch_size` is 30, must be a multiple of `num_generations` = 8; take \
+            ["`generation_batch_size` must be a multiple of `num_generations` = 8, not 30; try \
                  24 or 32"]
         );
     }
 
     #[test]
-    fn all_faults_are_told_at_once() {
+    fn all_faults_are_reported_at_once() {
         let found = faults(|train| {
             train.learning_rate = -1.0;
             train.epsilon = 2.0;

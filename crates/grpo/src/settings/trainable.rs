@@ -1,4 +1,4 @@
-//! What of the model a run trains, under the names of TRL's `ModelConfig` and of ms-swift.
+//! Which parameters a run trains, under the names of TRL's `ModelConfig` and of ms-swift.
 
 use std::fmt;
 
@@ -9,27 +9,27 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Faults;
 
-/// All linear modules of the layers, as `peft` calls them.
+/// All linear modules of the layers, by `peft`'s name.
 pub const ALL_LINEAR: &str = "all-linear";
 
-/// One text or a list of them.
+/// A string or a list of strings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Texts(pub Vec<String>);
+pub struct StringList(pub Vec<String>);
 
-impl Texts {
-    /// Whether there are none.
+impl StringList {
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-impl From<&str> for Texts {
+impl From<&str> for StringList {
     fn from(text: &str) -> Self {
         Self(vec![text.to_owned()])
     }
 }
 
-impl Serialize for Texts {
+impl Serialize for StringList {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0.as_slice() {
             [text] => serializer.serialize_str(text),
@@ -38,43 +38,43 @@ impl Serialize for Texts {
     }
 }
 
-impl<'de> Deserialize<'de> for Texts {
+impl<'de> Deserialize<'de> for StringList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct OneOrMany;
         impl<'de> Visitor<'de> for OneOrMany {
-            type Value = Texts;
+            type Value = StringList;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text or a list of texts")
+                f.write_str("a string or a list of strings")
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Texts, E> {
-                Ok(Texts::from(text))
+            fn visit_str<E>(self, text: &str) -> Result<StringList, E> {
+                Ok(StringList::from(text))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Texts, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<StringList, A::Error> {
                 let mut texts = Vec::new();
                 while let Some(text) = list.next_element()? {
                     texts.push(text);
                 }
-                Ok(Texts(texts))
+                Ok(StringList(texts))
             }
         }
         deserializer.deserialize_any(OneOrMany)
     }
 }
 
-/// The settings of what is trained, as a run's settings hold them.
+/// The settings that select the trainable parameters.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
+pub(super) struct TrainableSettings<'a> {
     pub(super) model: &'a str,
     pub(super) use_peft: bool,
     pub(super) lora_r: usize,
     pub(super) lora_alpha: usize,
     pub(super) lora_dropout: f64,
-    pub(super) lora_target_modules: &'a Texts,
+    pub(super) lora_target_modules: &'a StringList,
     pub(super) use_rslora: bool,
-    pub(super) freeze_parameters_regex: &'a Texts,
+    pub(super) freeze_parameters_regex: &'a StringList,
 }
 
 /// TRL's defaults.
@@ -82,25 +82,24 @@ pub(super) const LORA_R: usize = 16;
 pub(super) const LORA_ALPHA: usize = 32;
 pub(super) const LORA_DROPOUT: f64 = 0.05;
 
-impl Asked<'_> {
+impl TrainableSettings<'_> {
     pub(super) fn faults(&self, faults: &mut Faults) {
         faults.at_least("lora_r", self.lora_r as u64, 1);
         faults.at_least("lora_alpha", self.lora_alpha as u64, 1);
-        faults.share("lora_dropout", self.lora_dropout);
+        faults.fraction("lora_dropout", self.lora_dropout);
         if let Err(unknown) = self.modules() {
             let names = Module::ALL.map(Module::short_name).join("`, `");
             faults.unless(false, "lora_target_modules", || {
-                format!("has `{unknown}`, want `{ALL_LINEAR}` or some of `{names}`")
+                format!("contains `{unknown}`, expected `{ALL_LINEAR}` or any of `{names}`")
             });
         }
         let modules = &self.lora_target_modules.0;
         faults.unless(!modules.is_empty(), "lora_target_modules", || {
-            format!("is empty, name a module or take `{ALL_LINEAR}`")
+            format!("is empty, name a module or use `{ALL_LINEAR}`")
         });
         let frozen = !self.freeze_parameters_regex.is_empty();
         faults.unless(!(self.use_peft && frozen), "freeze_parameters_regex", || {
-            "stands beside `use_peft`, with which the whole model is frozen; keep one of them"
-                .into()
+            "conflicts with `use_peft`, which freezes the whole model; keep one of them".into()
         });
         for (key, is_default) in [
             ("lora_r", self.lora_r == LORA_R),
@@ -110,12 +109,12 @@ impl Asked<'_> {
             ("use_rslora", !self.use_rslora),
         ] {
             faults.unless(self.use_peft || is_default, key, || {
-                "changes nothing without `use_peft = true`".into()
+                "has no effect without `use_peft = true`".into()
             });
         }
     }
 
-    /// The modules to adapt, or the name of one that there is not.
+    /// The target modules, or the first unknown name.
     fn modules(&self) -> Result<Vec<Module>, &str> {
         let mut modules = Vec::new();
         for name in &self.lora_target_modules.0 {
@@ -136,7 +135,7 @@ impl Asked<'_> {
                 r: self.lora_r,
                 lora_alpha: self.lora_alpha,
                 lora_dropout: self.lora_dropout,
-                // A name that there is not has been told as a fault.
+                // Validation has reported unknown names.
                 target_modules: self.modules().unwrap_or_default(),
                 use_rslora: self.use_rslora,
                 base_model_name_or_path: Some(self.model.to_owned()),
@@ -144,17 +143,17 @@ impl Asked<'_> {
         }
         match self.freeze_parameters_regex.0.as_slice() {
             [] => Trainable::All,
-            patterns => Trainable::Except(patterns.to_vec()),
+            patterns => Trainable::AllExcept(patterns.to_vec()),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Sft, Train};
+    use super::super::{GrpoSettings, SftSettings};
     use super::*;
 
-    fn train(text: &str) -> Train {
+    fn train(text: &str) -> GrpoSettings {
         toml::from_str(text).unwrap()
     }
 
@@ -163,9 +162,9 @@ mod tests {
     }
 
     #[test]
-    fn all_is_trained_unless_something_is_said() {
-        assert_eq!(Train::default().trainable(), Trainable::All);
-        assert_eq!(Sft::default().trainable(), Trainable::All);
+    fn all_parameters_are_trained_by_default() {
+        assert_eq!(GrpoSettings::default().trainable(), Trainable::All);
+        assert_eq!(SftSettings::default().trainable(), Trainable::All);
     }
 
     #[test]
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_are_named_one_by_one_or_alone() {
+    fn target_modules_are_a_list_or_a_single_name() {
         for text in ["lora_target_modules = ['v_proj', 'q_proj']", "lora_target_modules = 'o_proj'"]
         {
             let settings = train(&format!("use_peft = true\n{text}"));
@@ -189,34 +188,34 @@ mod tests {
                 false => vec![Module::Q, Module::V],
             };
             assert_eq!(lora.target_modules, want);
-            // What is written beside a run reads back.
+            // The settings written with a run round-trip.
             let written = toml::to_string(&settings).unwrap();
             assert_eq!(train(&written), settings);
         }
     }
 
     #[test]
-    fn patterns_are_one_or_several() {
+    fn freeze_patterns_are_one_or_several() {
         let one = train("freeze_parameters_regex = 'embed'");
-        assert_eq!(one.trainable(), Trainable::Except(vec!["embed".into()]));
+        assert_eq!(one.trainable(), Trainable::AllExcept(vec!["embed".into()]));
         let two = train("freeze_parameters_regex = ['embed', 'norm']");
-        assert_eq!(two.trainable(), Trainable::Except(vec!["embed".into(), "norm".into()]));
+        assert_eq!(two.trainable(), Trainable::AllExcept(vec!["embed".into(), "norm".into()]));
     }
 
     #[test]
-    fn what_cannot_be_or_changes_nothing_is_told() {
-        let told = faults("use_peft = true\nlora_r = 0\nlora_dropout = 1.0");
-        assert_eq!(told.len(), 2, "{told:?}");
-        let told = faults("use_peft = true\nlora_target_modules = ['q_proj', 'lm_head']");
+    fn invalid_and_ineffective_lora_settings_are_reported() {
+        let errors = faults("use_peft = true\nlora_r = 0\nlora_dropout = 1.0");
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        let errors = faults("use_peft = true\nlora_target_modules = ['q_proj', 'lm_head']");
         assert!(
-            told[0].contains("has `lm_head`, want `all-linear` or some of `q_proj`"),
-            "{told:?}"
+            errors[0].contains("contains `lm_head`, expected `all-linear` or any of `q_proj`"),
+            "{errors:?}"
         );
-        let told = faults("use_peft = true\nlora_target_modules = []");
-        assert!(told[0].contains("is empty"), "{told:?}");
-        let told = faults("use_peft = true\nfreeze_parameters_regex = 'embed'");
-        assert!(told[0].contains("keep one of them"), "{told:?}");
-        let told = faults("lora_r = 8");
-        assert_eq!(told, ["`lora_r` changes nothing without `use_peft = true`"]);
+        let errors = faults("use_peft = true\nlora_target_modules = []");
+        assert!(errors[0].contains("is empty"), "{errors:?}");
+        let errors = faults("use_peft = true\nfreeze_parameters_regex = 'embed'");
+        assert!(errors[0].contains("keep one of them"), "{errors:?}");
+        let errors = faults("lora_r = 8");
+        assert_eq!(errors, ["`lora_r` has no effect without `use_peft = true`"]);
     }
 }

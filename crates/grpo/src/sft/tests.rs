@@ -11,14 +11,14 @@ fn examples(n: usize) -> Vec<Example> {
         .collect()
 }
 
-fn settings(output: &Path) -> Sft {
-    Sft {
+fn settings(output: &Path) -> SftSettings {
+    SftSettings {
         output: output.into(),
         train_batch_size: 3,
         num_train_epochs: 4,
         learning_rate: 0.1,
         save_total_limit: 10,
-        ..Sft::default()
+        ..SftSettings::default()
     }
 }
 
@@ -33,28 +33,28 @@ impl Sink for StopAfter<'_> {
     }
 }
 
-fn run(settings: &Sft, stop_after: Option<u64>) -> Outcome {
+fn run(settings: &SftSettings, stop_after: Option<u64>) -> RunOutcome {
     let stop = AtomicBool::new(false);
     let mut sinks: Vec<Box<dyn Sink + '_>> = Vec::new();
     if let Some(step) = stop_after {
         sinks.push(Box::new(StopAfter(step, &stop)));
     }
-    let job = Job {
+    let inputs = SftInputs {
         settings,
         settings_text: "",
         base: Path::new(""),
         fingerprint: "bigram",
-        text: Arc::new(Words::new()),
+        tokenizer: Arc::new(Words::new()),
         examples: examples(13),
         eval: examples(4),
         activation_bytes: 0,
         device: candle_core::Device::Cpu,
         stop: &stop,
-        team: Team::default(),
+        process_group: ProcessGroup::default(),
     };
     match Checkpoints::new(&settings.output, 1).last().unwrap() {
-        Some(checkpoint) => Trainer::<Bigram>::resume(&checkpoint, job, sinks).unwrap().run(),
-        None => Trainer::start(Bigram::new(6, 1), job, sinks).unwrap().run(),
+        Some(checkpoint) => SftTrainer::<Bigram>::resume(&checkpoint, inputs, sinks).unwrap().run(),
+        None => SftTrainer::start(Bigram::new(6, 1), inputs, sinks).unwrap().run(),
     }
     .unwrap()
 }
@@ -66,7 +66,7 @@ fn evals(output: &Path) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn the_validation_loss_falls_and_is_told_after_every_epoch() {
+fn the_validation_loss_falls_and_is_logged_after_every_epoch() {
     let dir = tempfile::tempdir().unwrap();
     run(&settings(dir.path()), None);
     let evals = evals(dir.path());
@@ -86,7 +86,7 @@ fn a_stopped_and_resumed_run_ends_with_the_same_model() {
     for stop_after in [3, 4, 5] {
         let cut = tempfile::tempdir().unwrap();
         let stopped = run(&settings(cut.path()), Some(stop_after));
-        assert!(matches!(stopped, Outcome::Stopped(_)));
+        assert!(matches!(stopped, RunOutcome::Stopped(_)));
         run(&settings(cut.path()), None);
         for file in ["final/model.safetensors", "checkpoint-16/optimizer.safetensors"] {
             let read = |dir: &Path| std::fs::read(dir.join(file)).unwrap();
@@ -96,24 +96,24 @@ fn a_stopped_and_resumed_run_ends_with_the_same_model() {
 }
 
 #[test]
-fn steps_that_are_not_finite_are_left_out_written_down_and_end_the_run() {
+fn non_finite_steps_are_skipped_dumped_and_abort_the_run() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = Sft { max_skipped_steps: 3, ..settings(dir.path()) };
+    let settings = SftSettings { max_skipped_steps: 3, ..settings(dir.path()) };
     let stop = AtomicBool::new(false);
-    let job = Job {
+    let inputs = SftInputs {
         settings: &settings,
         settings_text: "",
         fingerprint: "bigram",
         base: dir.path(),
-        text: Arc::new(Words::new()),
+        tokenizer: Arc::new(Words::new()),
         examples: examples(13),
         eval: Vec::new(),
         activation_bytes: 0,
         device: candle_core::Device::Cpu,
         stop: &stop,
-        team: Team::default(),
+        process_group: ProcessGroup::default(),
     };
-    let trainer = Trainer::start(Bigram::poisoned(6), job, Vec::new()).unwrap();
+    let trainer = SftTrainer::start(Bigram::poisoned(6), inputs, Vec::new()).unwrap();
     let error = trainer.run().unwrap_err();
     let Error::NotFinite { steps: 3, diagnosis } = error else { panic!("{error}") };
     assert!(diagnosis.found.loss && diagnosis.checkpoint.is_none(), "{diagnosis}");
@@ -127,9 +127,9 @@ fn steps_that_are_not_finite_are_left_out_written_down_and_end_the_run() {
 }
 
 #[test]
-fn checkpoints_at_the_ends_of_epochs_stay() {
+fn milestone_checkpoints_are_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = Sft {
+    let settings = SftSettings {
         save_steps: Some(3),
         save_total_limit: 1,
         keep_every_epochs: Some(2.0),

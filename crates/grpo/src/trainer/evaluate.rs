@@ -1,20 +1,20 @@
-//! Evaluation in the course of training: greedy, in a key space of its own.
+//! Evaluation during training, with greedy decoding.
 
 use std::collections::BTreeMap;
 
-use embodied_r_rewards::{Accuracy, Format, Reward, Scored};
+use embodied_r_rewards::{Accuracy, Format, Reward, RewardInput};
 
-use super::Trainer;
-use super::draw::merged;
+use super::GrpoTrainer;
+use super::sampling::merged;
 use crate::checkpoint::BestBy;
 use crate::error::{Error, Result};
 use crate::events::Metrics;
-use crate::model::{Finish, Model, Sampling};
-use crate::questions::Prompted;
+use crate::model::{FinishReason, Model, SamplingParams};
+use crate::questions::TokenizedQuestion;
 use crate::rollout;
-use crate::settings::Train;
+use crate::settings::GrpoSettings;
 
-/// What an evaluation tells of every set of questions; the accuracies by category come on top.
+/// Metrics of every evaluation; accuracies by category are added.
 const METRICS: [&str; 5] = [
     "eval/accuracy",
     "eval/format",
@@ -23,60 +23,61 @@ const METRICS: [&str; 5] = [
     "eval/n",
 ];
 
-/// How the best evaluation is found, where there are `questions` to evaluate on.
+/// The criterion for the best checkpoint, given the evaluation `questions`.
 ///
 /// # Errors
-/// No evaluation of them gives the metric that the settings name.
-pub(super) fn best_by(settings: &Train, questions: &[Prompted]) -> Result<BestBy> {
+/// `metric_for_best_model` is not a metric of the evaluation.
+pub(super) fn best_by(settings: &GrpoSettings, questions: &[TokenizedQuestion]) -> Result<BestBy> {
     let metric = settings.metric_for_best_model.as_str();
     let by = BestBy::new(metric, settings.greater_is_better);
     let known = metric_names(questions);
     if questions.is_empty() || known.iter().any(|name| name == metric) {
         return Ok(by);
     }
-    Err(Error::NoSuchMetric { metric: metric.into(), known })
+    Err(Error::UnknownMetric { metric: metric.into(), known })
 }
 
-/// The names of all metrics that an evaluation on `questions` gives.
-pub(super) fn metric_names(questions: &[Prompted]) -> Vec<String> {
+/// The names of all metrics of an evaluation on `questions`.
+pub(super) fn metric_names(questions: &[TokenizedQuestion]) -> Vec<String> {
     let categories = questions.iter().map(|prompted| &prompted.question.question_category);
     let categories: std::collections::BTreeSet<&String> = categories.collect();
     let accuracies = categories.into_iter().map(|category| format!("eval/accuracy/{category}"));
     METRICS.iter().map(|name| (*name).to_owned()).chain(accuracies).collect()
 }
 
-impl<M: Model> Trainer<'_, M> {
-    /// Answers all evaluation questions greedily and scores them: accuracy, over all and by
-    /// category, and format.
+impl<M: Model> GrpoTrainer<'_, M> {
+    /// Answers all evaluation questions with greedy decoding and computes accuracy, overall and by category, and
+    /// format.
     pub(super) fn evaluate(&self) -> Result<Metrics> {
         let costs: Vec<usize> = self.eval.iter().map(|prompted| prompted.prompt.len()).collect();
-        let owners = self.team.deal(&costs);
-        let is_own = |(index, _): &(usize, &Prompted)| owners[*index] == self.team.rank();
+        let owners = self.process_group.assign(&costs);
+        let is_own =
+            |(index, _): &(usize, &TokenizedQuestion)| owners[*index] == self.process_group.rank();
         let questions: Vec<_> = self.eval.iter().enumerate().filter(is_own).collect();
-        let sampling = Sampling {
+        let sampling = SamplingParams {
             max_new_tokens: self.settings.max_completion_length,
-            stop_ids: self.text.stop_ids().to_vec(),
-            ..Sampling::greedy()
+            stop_ids: self.tokenizer.stop_ids().to_vec(),
+            ..SamplingParams::greedy()
         };
         let (rollouts, _) = rollout::sample(
-            (&self.policy, &self.team),
-            self.text.as_ref(),
+            (&self.policy, &self.process_group),
+            self.tokenizer.as_ref(),
             &questions,
             1,
             &sampling,
             (None, None),
             (self.settings.seed, 0),
         )?;
-        let rollouts = merged(&owners, self.team.gather(rollouts)?)?;
+        let rollouts = merged(&owners, self.process_group.all_gather(rollouts)?)?;
         let completions: Vec<_> = rollouts.iter().map(|rollout| &rollout.completions[0]).collect();
-        let batch: Vec<Scored<'_>> = rollouts
+        let batch: Vec<RewardInput<'_>> = rollouts
             .iter()
             .zip(&completions)
-            .map(|(rollout, completion)| Scored {
+            .map(|(rollout, completion)| RewardInput {
                 question: &rollout.question,
                 solution: &rollout.solution,
                 completion: &completion.text,
-                ..Scored::default()
+                ..RewardInput::default()
             })
             .collect();
         let accuracy = values(&Accuracy, &batch)?;
@@ -95,7 +96,7 @@ impl<M: Model> Trainer<'_, M> {
             metrics.insert(format!("eval/accuracy/{category}"), sum / n);
         }
         let tokens = completions.iter().map(|completion| completion.ids.len()).sum::<usize>();
-        let cut = completions.iter().filter(|c| c.finish == Finish::Length).count();
+        let cut = completions.iter().filter(|c| c.finish == FinishReason::Length).count();
         metrics.insert("eval/completions/mean_length".into(), tokens as f64 / n);
         metrics.insert("eval/completions/clipped_ratio".into(), cut as f64 / n);
         metrics.insert("eval/n".into(), completions.len() as f64);
@@ -103,7 +104,7 @@ impl<M: Model> Trainer<'_, M> {
     }
 }
 
-fn values(reward: &dyn Reward, batch: &[Scored<'_>]) -> Result<Vec<f64>> {
+fn values(reward: &dyn Reward, batch: &[RewardInput<'_>]) -> Result<Vec<f64>> {
     let scores = reward.score(batch)?;
     Ok(scores.into_iter().map(|score| score.value.unwrap_or(0.0)).collect())
 }

@@ -1,38 +1,37 @@
-//! The frozen reference in a run: who needs it, and how it follows the policy.
+//! The frozen reference model of a run: when it is needed, and how it is synced with the policy.
 
 use std::sync::Arc;
 
-use embodied_r_kernels::memory::blend;
-use embodied_r_rewards::{Judge, Schedule as Stages};
+use embodied_r_kernels::memory::lerp;
+use embodied_r_rewards::{Judge, RewardSchedule as Stages};
 
-use super::{Job, Trainer};
+use super::{GrpoInputs, GrpoTrainer};
 use crate::error::{Error, Result};
-use crate::judge::{Reference, ReferenceJudge};
-use crate::model::{Model, Text};
+use crate::judge::{ReferenceJudge, ReferenceModel};
+use crate::model::{ChatTokenizer, Model};
+use crate::process_group::ProcessGroup;
 use crate::scoring::needs_judge;
 use crate::settings::JudgeKind;
-use crate::team::Team;
 
-/// The reference is loaded only where something uses it: the divergence, or the judge.
-pub(super) fn needs_reference(job: &Job<'_>) -> Result<bool> {
-    let stages: Stages = job.settings.stages().map_err(Error::Settings)?;
-    let judges = job.settings.judge == JudgeKind::Reference && job.judge.is_none();
-    Ok(job.settings.beta > 0.0 || (judges && needs_judge(&stages)))
+/// The reference is loaded only if the KL term or the judge needs it.
+pub(super) fn needs_reference(inputs: &GrpoInputs<'_>) -> Result<bool> {
+    let stages: Stages = inputs.settings.stages().map_err(Error::Settings)?;
+    let judges = inputs.settings.judge == JudgeKind::Reference && inputs.judge.is_none();
+    Ok(inputs.settings.beta > 0.0 || (judges && needs_judge(&stages)))
 }
 
-/// The reference as the judge.
+/// The reference as an in-process judge.
 pub(super) fn in_process<M: Model + 'static>(
-    reference: Option<&Arc<Reference<M>>>,
-    text: &Arc<dyn Text>,
-    team: &Team,
+    reference: Option<&Arc<ReferenceModel<M>>>,
+    tokenizer: &Arc<dyn ChatTokenizer>,
+    process_group: &ProcessGroup,
 ) -> Option<Box<dyn Judge>> {
     let reference = Arc::clone(reference?);
-    Some(Box::new(ReferenceJudge::new(reference, Arc::clone(text), team.clone())))
+    Some(Box::new(ReferenceJudge::new(reference, Arc::clone(tokenizer), process_group.clone())))
 }
 
-impl<M: Model + 'static> Trainer<'_, M> {
-    /// Moves the reference towards the policy after every `ref_model_sync_steps` steps, as TRL's
-    /// `SyncRefModelCallback` does.
+impl<M: Model + 'static> GrpoTrainer<'_, M> {
+    /// Moves the reference towards the policy every `ref_model_sync_steps` steps, as TRL's `SyncRefModelCallback` does.
     pub(super) fn sync_reference(&mut self) -> Result<()> {
         let settings = self.settings;
         let due = self.state.step.is_multiple_of(settings.ref_model_sync_steps);
@@ -41,13 +40,13 @@ impl<M: Model + 'static> Trainer<'_, M> {
         };
         let model = reference.get();
         for ((_, to), (_, from)) in model.parameters().iter().zip(&self.policy.parameters()) {
-            blend(to, from, settings.ref_model_mixup_alpha)?;
+            lerp(to, from, settings.ref_model_mixup_alpha)?;
         }
         self.reference_moved = true;
         Ok(())
     }
 
-    /// Writes the reference beside the checkpoint to come, if it has moved since the last one.
+    /// Saves the reference for the next checkpoint if it has changed since the last one.
     pub(super) fn save_reference(&mut self) -> Result<()> {
         if let (true, Some(reference)) = (self.reference_moved, &self.reference) {
             let name = self.checkpoints.save_reference(&*reference.get(), self.state.step)?;

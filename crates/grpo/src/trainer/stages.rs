@@ -1,19 +1,18 @@
-//! Where one stage ends and the next one begins.
+//! Transitions between stages.
 
-use super::Trainer;
+use super::GrpoTrainer;
 use crate::error::Result;
-use crate::events::{Because, Event, Metrics};
+use crate::events::{Event, Metrics, StageTrigger};
 use crate::model::Model;
 
-impl<M: Model + 'static> Trainer<'_, M> {
-    /// Begins the stage of the next step, if it has not begun yet: one whose time has come, or the
-    /// one behind a stage that ends early.
+impl<M: Model + 'static> GrpoTrainer<'_, M> {
+    /// Starts the next step's stage if it is due: the previous stage has reached its length or its `until` condition.
     pub(super) fn begin_stage(&mut self) -> Result<()> {
         let step = self.state.step;
         let planned = self.plan.stage_at(step);
         let (index, because) = match self.state.stage_begins.len() {
-            0 => (planned, Because::Start),
-            begun if begun <= planned => (planned, Because::Length),
+            0 => (planned, StageTrigger::Start),
+            begun if begun <= planned => (planned, StageTrigger::Length),
             begun => match self.ends_early(begun - 1) {
                 Some(because) => (begun, because),
                 None => return Ok(()),
@@ -25,7 +24,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
         }
         self.state.until_values.clear();
         let stage = self.plan.spans[index].stage.clone();
-        // The first stage begins with a fresh optimiser and a fresh reference anyway.
+        // The first stage starts with a fresh optimizer and reference anyway.
         if index > 0 && stage.restart_schedule {
             self.updater.optimizer.restart(&self.policy)?;
         }
@@ -34,7 +33,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
             reference.replace(self.policy.frozen_copy()?);
             self.state.watch.reference_changed();
         }
-        let weights = self.rewards.iter().map(|asked| asked.reward.name().to_owned());
+        let weights = self.rewards.iter().map(|function| function.reward.name().to_owned());
         let weights = weights.map(|name| (name.clone(), stage.weight(&name))).collect();
         self.events.emit(&Event::Stage {
             step,
@@ -47,7 +46,7 @@ impl<M: Model + 'static> Trainer<'_, M> {
         })
     }
 
-    /// Remembers of a step's figures what may end its stage early.
+    /// Records the metric of the running stage's `until` condition.
     pub(super) fn watch_stage(&mut self, metrics: &Metrics) {
         let running = self.state.stage_begins.len().checked_sub(1);
         let span = running.and_then(|index| self.plan.spans.get(index));
@@ -58,16 +57,16 @@ impl<M: Model + 'static> Trainer<'_, M> {
         values.drain(..too_many);
     }
 
-    /// Why stage `index` ends now, though its time is not over.
-    fn ends_early(&self, index: usize) -> Option<Because> {
+    /// The trigger that ends stage `index` before its length is reached.
+    fn ends_early(&self, index: usize) -> Option<StageTrigger> {
         self.plan.spans.get(index + 1)?;
         let until = self.plan.spans[index].stage.until.as_ref()?;
         let mean = until.passed(&self.state.until_values)?;
-        Some(Because::Until {
+        Some(StageTrigger::Until {
             metric: until.metric.clone(),
             mean,
             window: until.window,
-            mark: until.mark.to_string(),
+            mark: until.threshold.to_string(),
         })
     }
 }

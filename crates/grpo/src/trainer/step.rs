@@ -2,185 +2,204 @@
 
 use std::time::Instant;
 
-use super::Trainer;
-use super::figures::{Times, peak_gb};
-use super::run::Stepped;
-use crate::batches::{Lengths, Piece, pack};
+use super::GrpoTrainer;
+use super::metrics::{Times, peak_gb};
+use super::run::StepOutput;
 use crate::error::Result;
 use crate::events::{Event, Metrics};
-use crate::loss::Counts;
-use crate::micro_batch::{MicroBatch, Selection, Told, counts, selection, wide};
-use crate::model::{Finish, Group, Model, TokenScores, Training};
-use crate::optimizer::Applied;
+use crate::loss::LossNormalizer;
+use crate::micro_batch::{
+    MicroBatch, TokenSelection, UpdateStats, loss_normalizers, selection, to_f64,
+};
+use crate::model::{FinishReason, Group, Model, TokenScores, TrainingPass};
+use crate::optimizer::StepResult;
+use crate::packing::{GroupLengths, GroupSlice, pack};
 use crate::process;
 use crate::random::stream;
 use crate::rollout::{self, Rollout};
-use crate::update::{Pace, Update, score_all, whole_groups};
-use crate::verify::verify;
+use crate::update::{StepParams, UpdateOutcome, merged_groups, score_all};
+use crate::verify::verify_packing;
 
-impl<M: Model + 'static> Trainer<'_, M> {
-    /// Step `step`, from 0; `None` if the user wants to stop, with all parameters as before.
-    pub(super) fn step(&mut self, step: u64) -> Result<Option<Stepped>> {
+impl<M: Model + 'static> GrpoTrainer<'_, M> {
+    /// Runs step `step`, from 0; `None` if the user requested a stop, with all parameters unchanged.
+    pub(super) fn step(&mut self, step: u64) -> Result<Option<StepOutput>> {
         let mut times = Times::default();
         process::reset_peak();
-        let tape = self.tape.take().or_else(|| Some(self.policy.tape(self.tape_options?)));
-        let Some(mut drawn) = self.draw(step, tape, &mut times)? else { return Ok(None) };
+        let activation_cache = self
+            .activation_cache
+            .take()
+            .or_else(|| Some(self.policy.activation_cache(self.activation_cache_options?)));
+        let Some(mut sampled) = self.sample_groups(step, activation_cache, &mut times)? else {
+            return Ok(None);
+        };
         times.memory.rollout = peak_gb();
         let mut clock = Instant::now();
         let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed().as_secs_f64();
 
         let advantages = rollout::assign_advantages(
-            &mut drawn.rollouts,
+            &mut sampled.rollouts,
             &self.column_weights(step),
             self.settings.num_generations,
             self.settings.advantage_estimator,
             self.settings.scale_rewards,
         );
-        self.lengths.learn(&drawn.rollouts);
-        let rollouts = &drawn.rollouts;
-        let mut batches = self.micro_batches(rollouts, &drawn.owners);
-        self.team.enter("reference");
-        self.refer(&mut batches)?;
+        self.lengths.learn(&sampled.rollouts);
+        let rollouts = &sampled.rollouts;
+        let mut batches = self.micro_batches(rollouts, &sampled.owners);
+        self.process_group.enter("reference");
+        self.fill_logps(&mut batches)?;
         (times.reference, times.memory.reference) = (lap(), peak_gb());
-        let tape = drawn.tape.take();
-        let taped = tape.is_some();
-        self.team.enter("update");
-        let Some((told, applied)) = self.update(step, &mut batches, tape)? else { return Ok(None) };
+        let activation_cache = sampled.activation_cache.take();
+        let reuses_rollout = activation_cache.is_some();
+        self.process_group.enter("update");
+        let Some((totals, applied)) = self.update(step, &mut batches, activation_cache)? else {
+            return Ok(None);
+        };
         times.optimizer = self.updater.optimizer_s();
         (times.update, times.memory.update) = (lap() - times.optimizer, peak_gb());
 
         let mut metrics = Metrics::new();
-        self.reward_figures(rollouts, &advantages, step, &mut metrics);
+        self.reward_metrics(rollouts, &advantages, step, &mut metrics);
         if self.settings.dynamic_sample {
-            drawn.figures(&mut metrics);
+            sampled.resampling_metrics(&mut metrics);
         }
-        self.length_figures(rollouts, &mut metrics);
-        self.update_figures(step, &told, applied, &mut metrics);
+        self.length_metrics(rollouts, &mut metrics);
+        self.update_metrics(step, &totals, applied, &mut metrics);
         let parts: Vec<_> = batches.iter().map(|batch| batch.groups.clone()).collect();
-        let groups = whole_groups(&parts);
+        let groups = merged_groups(&parts);
         let own_tokens: u64 = groups.iter().map(group_tokens).sum();
-        let tokens = self.team.sums(vec![own_tokens as f64])?[0] as u64;
-        times.figures(tokens, &mut metrics);
-        self.work_figure(&groups, taped, &times, &mut metrics);
+        let tokens = self.process_group.all_reduce_sum(vec![own_tokens as f64])?[0] as u64;
+        times.add_to(tokens, &mut metrics);
+        self.mfu_metric(&groups, reuses_rollout, &times, &mut metrics);
         let skipped = match applied.taken {
             true => None,
-            false => Some(Box::new(self.left_out(step, rollouts, &batches)?)),
+            false => Some(Box::new(self.diagnose_skip(step, rollouts, &batches)?)),
         };
-        Ok(Some(Stepped { rollouts: drawn.rollouts, metrics, skipped, tokens }))
+        Ok(Some(StepOutput { rollouts: sampled.rollouts, metrics, skipped, tokens }))
     }
 
-    /// This rank's part of the work: what it has sampled itself where a tape holds the half of it, else as many tokens as
-    /// any other rank.
+    /// This rank's micro-batches: the rollouts it sampled itself if their activations are cached, else a balanced share
+    /// of all tokens.
     fn micro_batches(&self, rollouts: &[Rollout], owners: &[usize]) -> Vec<MicroBatch> {
-        let lengths: Vec<Lengths> = rollouts.iter().map(Rollout::lengths).collect();
-        let own: Vec<usize> = match self.tape_options {
-            Some(_) => (0..rollouts.len()).filter(|&i| owners[i] == self.team.rank()).collect(),
-            None => self.team.share(&lengths.iter().map(Lengths::tokens).collect::<Vec<_>>()),
+        let lengths: Vec<GroupLengths> = rollouts.iter().map(Rollout::lengths).collect();
+        let own: Vec<usize> = match self.activation_cache_options {
+            Some(_) => {
+                (0..rollouts.len()).filter(|&i| owners[i] == self.process_group.rank()).collect()
+            }
+            None => self
+                .process_group
+                .assigned(&lengths.iter().map(GroupLengths::tokens).collect::<Vec<_>>()),
         };
-        let lengths: Vec<Lengths> = own.iter().map(|&index| lengths[index].clone()).collect();
+        let lengths: Vec<GroupLengths> = own.iter().map(|&index| lengths[index].clone()).collect();
         let mut packed = pack(&lengths, self.settings.max_tokens_per_batch);
-        for piece in packed.iter_mut().flatten() {
-            piece.group = own[piece.group];
+        for slice in packed.iter_mut().flatten() {
+            slice.group = own[slice.group];
         }
-        packed.iter().map(|pieces| self.micro_batch(rollouts, pieces)).collect()
+        packed.iter().map(|slices| self.micro_batch(rollouts, slices)).collect()
     }
 
-    fn micro_batch(&self, rollouts: &[Rollout], pieces: &[Piece]) -> MicroBatch {
-        let completions = pieces
+    fn micro_batch(&self, rollouts: &[Rollout], slices: &[GroupSlice]) -> MicroBatch {
+        let completions = slices
             .iter()
-            .flat_map(|piece| &rollouts[piece.group].completions[piece.completions.clone()]);
+            .flat_map(|slice| &rollouts[slice.group].completions[slice.completions.clone()]);
         let masks = self.settings.mask_truncated_completions;
         let sampling = match self.settings.correction() {
-            Some(_) => completions.clone().flat_map(|c| wide(&c.logps)).collect(),
+            Some(_) => completions.clone().flat_map(|c| to_f64(&c.logps)).collect(),
             None => Vec::new(),
         };
         MicroBatch {
-            groups: pieces
+            groups: slices
                 .iter()
-                .map(|piece| rollouts[piece.group].group(piece.completions.clone()))
+                .map(|slice| rollouts[slice.group].group(slice.completions.clone()))
                 .collect(),
-            kept: completions.clone().map(|c| !(masks && c.finish == Finish::Length)).collect(),
+            unmasked: completions
+                .clone()
+                .map(|c| !(masks && c.finish == FinishReason::Length))
+                .collect(),
             advantages: completions.map(|completion| completion.advantage).collect(),
             sampling,
             ..MicroBatch::default()
         }
     }
 
-    /// Fills in the log-probabilities under the reference, if the loss wants them, and those under the
-    /// policy as it is, if the first iteration's forward does not tell them.
-    fn refer(&self, batches: &mut [MicroBatch]) -> Result<()> {
+    /// Computes the reference log-probabilities if the loss needs them, and the old log-probabilities if the first
+    /// iteration's forward pass does not provide them.
+    fn fill_logps(&self, batches: &mut [MicroBatch]) -> Result<()> {
         let temperature = self.settings.temperature;
         let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
         if let Some(reference) = self.reference.as_ref().filter(|_| self.settings.beta > 0.0) {
-            let scores = score_all(&*reference.get(), &groups, temperature, &self.team)?;
+            let scores = score_all(&*reference.get(), &groups, temperature, &self.process_group)?;
             for (batch, scores) in batches.iter_mut().zip(scores) {
-                batch.reference = wide(&scores.logps);
+                batch.reference = to_f64(&scores.logps);
             }
         }
         let sampled = self.settings.correction().is_some();
-        // The first iteration's forward is not the one that sampled where it drops something.
+        // With dropout, the first iteration's forward pass differs from the rollout's.
         let dropped = self.settings.num_iterations > 1 && self.settings.trainable().has_dropout();
         if sampled || dropped {
-            let scores = score_all(&self.policy, &groups, temperature, &self.team)?;
+            let scores = score_all(&self.policy, &groups, temperature, &self.process_group)?;
             for (batch, scores) in batches.iter_mut().zip(scores) {
-                batch.old = wide(&scores.logps);
+                batch.old = to_f64(&scores.logps);
             }
         }
         Ok(())
     }
 
-    /// Takes the optimiser steps, the first with the rollout's tape; gives what it told, and how the last went.
+    /// Runs the optimizer steps, the first with the rollout's activation cache; returns the statistics of the first and
+    /// the result of the last.
     fn update(
         &mut self,
         step: u64,
         batches: &mut [MicroBatch],
-        mut tape: Option<M::Tape>,
-    ) -> Result<Option<(Told, Applied)>> {
+        mut activation_cache: Option<M::ActivationCache>,
+    ) -> Result<Option<(UpdateStats, StepResult)>> {
         let options = self.settings.options();
         let longest = self.settings.max_completion_length;
-        let counts = counts(batches, options.loss_type, longest, &self.team)?;
+        let loss_normalizers =
+            loss_normalizers(batches, options.loss_type, longest, &self.process_group)?;
         let iterations = self.settings.num_iterations as u64;
         let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
-        let never = std::sync::atomic::AtomicBool::new(false);
+        let never_stop = std::sync::atomic::AtomicBool::new(false);
         let mut result = None;
         for iteration in 0..iterations {
             let share = self.settings.top_entropy_quantile;
             let temperature = self.settings.temperature;
-            self.updater.optimizer.hand_round(&self.policy, || ())?;
-            let selection = selection(&self.policy, batches, temperature, share, &self.team)?;
-            let mut told = Told::default();
-            // Once the parameters have changed the step must be finished, or it could not be redone.
-            let stop = if iteration == 0 { self.stop } else { &never };
-            let pace = Pace {
+            self.updater.optimizer.all_gather_weights(&self.policy, || ())?;
+            let selection =
+                selection(&self.policy, batches, temperature, share, &self.process_group)?;
+            let mut totals = UpdateStats::default();
+            // Once the parameters have changed, the step must be finished: it could not be repeated.
+            let stop = if iteration == 0 { self.stop } else { &never_stop };
+            let params = StepParams {
                 temperature: self.settings.temperature,
                 learning_rate: self.plan.learning_rate(step, iteration),
-                noise: stream(&[self.settings.seed, step, iteration]),
+                dropout_seed: stream(&[self.settings.seed, step, iteration]),
             };
             if std::mem::take(&mut self.verify_packing) {
-                let training = pace.training(tape.as_ref());
-                self.verify(step, batches, &counts, selection, &training)?;
+                let training = params.training(activation_cache.as_ref());
+                self.verify_packing(step, batches, &loss_normalizers, selection, &training)?;
             }
             let derivative = |index: usize, scores: &TokenScores| {
-                let (batch, counts) = (&mut batches[index], &counts[index]);
-                let d = batch.derivative(&options, counts, scores, selection, &mut told)?;
-                // Later iterations compare with the policy that sampled.
+                let (batch, normalizer) = (&mut batches[index], &loss_normalizers[index]);
+                let d = batch.derivative(&options, normalizer, scores, selection, &mut totals)?;
+                // Later iterations need the log-probabilities of the policy that sampled.
                 if iterations > 1 && batch.old.is_empty() {
-                    batch.old = wide(&scores.logps);
+                    batch.old = to_f64(&scores.logps);
                 }
                 Ok(d)
             };
-            let (policy, of_rollout) = (&self.policy, tape.take());
+            let (policy, of_rollout) = (&self.policy, activation_cache.take());
             let update =
-                self.updater.run(policy, &groups, pace, of_rollout.as_ref(), stop, derivative)?;
-            // Later iterations have its memory for what they keep.
-            self.tape = of_rollout.filter(|_| iterations == 1);
-            let Update::Done(applied) = update else { return Ok(None) };
-            let told = Told::of_all(self.team.gather(told)?);
+                self.updater.run(policy, &groups, params, of_rollout.as_ref(), stop, derivative)?;
+            // With several iterations, the cache is freed to make room for the later ones.
+            self.activation_cache = of_rollout.filter(|_| iterations == 1);
+            let UpdateOutcome::Done(applied) = update else { return Ok(None) };
+            let totals = UpdateStats::merge_ranks(self.process_group.all_gather(totals)?);
             if !applied.taken {
-                return Ok(Some((told, applied)));
+                return Ok(Some((totals, applied)));
             }
             result = Some(match result {
-                None => (told, applied),
+                None => (totals, applied),
                 Some((first, _)) => (first, applied),
             });
         }
@@ -188,18 +207,19 @@ impl<M: Model + 'static> Trainer<'_, M> {
     }
 }
 
-impl<M: Model + 'static> Trainer<'_, M> {
-    fn verify(
+impl<M: Model + 'static> GrpoTrainer<'_, M> {
+    fn verify_packing(
         &mut self,
         step: u64,
         batches: &[MicroBatch],
-        counts: &[Counts],
-        selection: Selection,
-        training: &Training<'_, M::Tape>,
+        loss_normalizers: &[LossNormalizer],
+        selection: TokenSelection,
+        training: &TrainingPass<'_, M::ActivationCache>,
     ) -> Result<()> {
         let options = self.settings.options();
-        let found = verify(&self.policy, batches, &options, counts, selection, training)?;
-        self.events.tell(&Event::PackingVerified {
+        let found =
+            verify_packing(&self.policy, batches, &options, loss_normalizers, selection, training)?;
+        self.events.notify(&Event::PackingVerified {
             step: step + 1,
             gradient: found.gradient,
             tensor: found.tensor.clone(),

@@ -1,12 +1,11 @@
-//! Claims about whole runs, on a bigram model that learns to say
-//! `<think>t</think><answer>A</answer>`.
+//! Tests of entire runs, on a bigram model that learns to generate `<think>t</think><answer>A</answer>`.
 
-mod durable;
 mod learning;
 mod ranks;
 mod resampling;
+mod resume;
 mod stages;
-mod warned;
+mod warnings;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,18 +13,18 @@ use std::sync::{Arc, Mutex};
 
 use embodied_r_data::Question;
 use embodied_r_rewards::Stage;
-use embodied_r_rewards::stages::Length;
+use embodied_r_rewards::stages::StageLength;
 
 use super::*;
 use crate::events::{Event, Parquet};
-use crate::model::Share;
+use crate::model::WriterRank;
 use crate::model::toy::{Bigram, Words};
-use crate::questions::{Prompted, prompts};
+use crate::questions::{TokenizedQuestion, prompts};
 use crate::rollout::Rollout;
 use crate::scoring::reward_names;
 
 /// Questions whose answer is always A.
-fn questions(n: usize) -> Vec<Prompted> {
+fn questions(n: usize) -> Vec<TokenizedQuestion> {
     let question = |i: usize| -> Question {
         serde_json::from_value(serde_json::json!({
             "Question_id": i,
@@ -35,17 +34,17 @@ fn questions(n: usize) -> Vec<Prompted> {
         }))
         .unwrap()
     };
-    prompts((0..n).map(question).collect(), &Words::new(), None, 100).unwrap().prompted
+    prompts((0..n).map(question).collect(), &Words::new(), None, 100).unwrap().questions
 }
 
 fn stage(epochs: f64, format: f64, accuracy: f64) -> Stage {
     let weights = [("format".to_owned(), format), ("accuracy".to_owned(), accuracy)];
-    Stage::new(Length::Epochs(epochs), weights.into())
+    Stage::new(StageLength::Epochs(epochs), weights.into())
 }
 
 /// Eight steps of two questions with four completions each.
-fn settings(output: &Path) -> Train {
-    Train {
+fn settings(output: &Path) -> GrpoSettings {
+    GrpoSettings {
         output: output.into(),
         num_generations: 4,
         generation_batch_size: 8,
@@ -57,11 +56,11 @@ fn settings(output: &Path) -> Train {
         stage: vec![stage(1.0, 0.5, 0.5), stage(1.0, 0.2, 0.8)],
         save_steps: 4,
         eval_steps: 4,
-        ..Train::default()
+        ..GrpoSettings::default()
     }
 }
 
-/// Sets a flag when a step is done.
+/// Requests a stop after a step.
 struct StopAfter<'a>(u64, &'a AtomicBool);
 
 impl Sink for StopAfter<'_> {
@@ -73,7 +72,7 @@ impl Sink for StopAfter<'_> {
     }
 }
 
-/// Keeps the completions of the steps.
+/// Collects the completions of the steps.
 #[derive(Clone, Default)]
 struct Keep(Arc<Mutex<Vec<Vec<Rollout>>>>);
 
@@ -88,82 +87,89 @@ impl Sink for Keep {
     }
 }
 
-/// A run in `settings.output`, new or resumed, stopped after some step or not at all.
-fn run(settings: &Train, stop_after: Option<u64>) -> Result<Outcome> {
+/// Runs in `settings.output`, new or resumed, optionally stopped after a step.
+fn run(settings: &GrpoSettings, stop_after: Option<u64>) -> Result<RunOutcome> {
     run_from(Bigram::new(6, 3), settings, stop_after)
 }
 
-fn run_from(model: Bigram, settings: &Train, stop_after: Option<u64>) -> Result<Outcome> {
+fn run_from(model: Bigram, settings: &GrpoSettings, stop_after: Option<u64>) -> Result<RunOutcome> {
     let stop = AtomicBool::new(false);
     let sink = stop_after.map(|step| Box::new(StopAfter(step, &stop)) as Box<dyn Sink + '_>);
     run_until(model, settings, &stop, sink.into_iter().collect())
 }
 
-/// A run with other listeners.
-fn run_with(model: Bigram, settings: &Train, sinks: Vec<Box<dyn Sink + '_>>) -> Result<Outcome> {
+/// Runs with additional sinks.
+fn run_with(
+    model: Bigram,
+    settings: &GrpoSettings,
+    sinks: Vec<Box<dyn Sink + '_>>,
+) -> Result<RunOutcome> {
     run_until(model, settings, &AtomicBool::new(false), sinks)
 }
 
-fn job<'a>(settings: &'a Train, base: &'a Path, stop: &'a AtomicBool) -> Job<'a> {
-    Job {
+fn inputs<'a>(settings: &'a GrpoSettings, base: &'a Path, stop: &'a AtomicBool) -> GrpoInputs<'a> {
+    GrpoInputs {
         settings,
         settings_text: "",
         fingerprint: "bigram",
         base,
-        text: Arc::new(Words::new()),
+        tokenizer: Arc::new(Words::new()),
         questions: questions(8),
         eval: questions(2),
         judge: None,
         activation_bytes: 0,
         device: candle_core::Device::Cpu,
-        tape: None,
+        activation_cache: None,
         verify_packing: true,
         stop,
-        team: Team::default(),
+        process_group: ProcessGroup::default(),
     }
 }
 
 fn run_until<'a>(
     model: Bigram,
-    settings: &'a Train,
+    settings: &'a GrpoSettings,
     stop: &'a AtomicBool,
     mut sinks: Vec<Box<dyn Sink + 'a>>,
-) -> Result<Outcome> {
+) -> Result<RunOutcome> {
     let base = settings.output.join("base");
     std::fs::create_dir_all(&base).unwrap();
     let last = Checkpoints::new(&settings.output, 1).last()?;
     if last.is_none() {
-        model.save(&base, Share::ALL).unwrap();
+        model.save(&base, WriterRank::SINGLE).unwrap();
     }
     let names = reward_names(settings, &settings.stages().unwrap());
     sinks.insert(0, Box::new(Parquet::new(&settings.output, names)));
-    let job = job(settings, &base, stop);
+    let inputs = inputs(settings, &base, stop);
     match last {
-        Some(checkpoint) => Trainer::<Bigram>::resume(&checkpoint, job, sinks)?.run(),
-        None => Trainer::start(model, job, sinks)?.run(),
+        Some(checkpoint) => GrpoTrainer::<Bigram>::resume(&checkpoint, inputs, sinks)?.run(),
+        None => GrpoTrainer::start(model, inputs, sinks)?.run(),
     }
 }
 
-/// A new run of `model` with an outside judge and other listeners.
+/// A new run of `model` with an external judge and additional sinks.
 fn run_new(
     model: Bigram,
-    settings: &Train,
+    settings: &GrpoSettings,
     judge: Option<Box<dyn Judge>>,
     sinks: Vec<Box<dyn Sink + '_>>,
-) -> Result<Outcome> {
+) -> Result<RunOutcome> {
     let stop = AtomicBool::new(false);
-    let job = Job { eval: Vec::new(), judge, ..job(settings, &settings.output, &stop) };
-    Trainer::start(model, job, sinks)?.run()
+    let inputs =
+        GrpoInputs { eval: Vec::new(), judge, ..inputs(settings, &settings.output, &stop) };
+    GrpoTrainer::start(model, inputs, sinks)?.run()
 }
 
-/// The run's events without what tells of the clock.
+/// The run's events without clock-dependent fields.
 fn events(output: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(output.join("events.jsonl")).unwrap();
     text.lines()
         .map(|line| {
             let mut event: serde_json::Value = serde_json::from_str(line).unwrap();
             let fields = event.as_object_mut().unwrap();
-            crate::events::CLOCK.iter().for_each(|name| drop(fields.remove(*name)));
+            crate::events::NONDETERMINISTIC_FIELDS
+                .iter()
+                .for_each(|name| drop(fields.remove(*name)));
             event
         })
         .collect()

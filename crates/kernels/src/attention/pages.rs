@@ -1,4 +1,4 @@
-//! The keys and values of a batch in pages.
+//! Keys and values of a batch in pages.
 
 use std::ops::Range;
 
@@ -6,29 +6,29 @@ use rayon::prelude::*;
 
 use super::{GroupSpan, Heads};
 use crate::error::Result;
-use crate::paged_attention::{PAGE, PageLayout, Run};
+use crate::paged_attention::{PAGE_SIZE, PageLayout, QueryChunk};
 
-/// Which rows of a batch stand in which pages, and which queries see them.
-pub(super) struct Layout {
+/// Page table of a batch: the rows in each page, and each sequence's pages.
+pub(super) struct PageTable {
     pub(super) heads: Heads,
-    pub(super) page: PageLayout,
-    /// What stands in each page.
-    pub(super) contents: Vec<Vec<Content>>,
-    pub(super) groups: Vec<Group>,
+    pub(super) layout: PageLayout,
+    /// Rows in each page.
+    pub(super) contents: Vec<Vec<PageRows>>,
+    pub(super) groups: Vec<GroupPages>,
 }
 
-/// Rows that stand in a page side by side.
-pub(super) struct Content {
-    /// Place of the first in the page.
+/// Consecutive rows in a page.
+pub(super) struct PageRows {
+    /// Slot of the first row.
     pub(super) slot: usize,
-    /// The rows of keys and values.
+    /// Rows of keys and values.
     pub(super) rows: Range<usize>,
 }
 
-/// A group's sequences.
-pub(super) struct Group {
+/// Sequences of a group.
+pub(super) struct GroupPages {
     pub(super) sequences: Vec<Sequence>,
-    /// Its pages, among those of all.
+    /// Its pages, in the batch's numbering.
     pub(super) pages: Range<usize>,
 }
 
@@ -36,63 +36,63 @@ pub(super) struct Group {
 pub(super) struct Sequence {
     /// Rows of the queries.
     pub(super) rows: Range<usize>,
-    /// Position of the first.
+    /// Position of the first token.
     pub(super) position: usize,
-    /// The pages from the prompt's beginning on: the prompt's full ones, then the sequence's own, which begin
-    /// with what is left of the prompt.
+    /// All pages from the start of the prompt: the prompt's full pages, shared, then the sequence's own, which start
+    /// with the remainder of the prompt.
     pub(super) pages: Vec<usize>,
 }
 
-/// The pages' numbers, end to end.
-pub(super) struct Pages {
-    numbers: Vec<f32>,
-    of_page: usize,
+/// The pages' elements, contiguous.
+pub(super) struct PageData {
+    data: Vec<f32>,
+    page_len: usize,
 }
 
-impl Layout {
+impl PageTable {
     pub(super) fn new(spans: &[GroupSpan], heads: Heads) -> Self {
-        let page = PageLayout::new(heads);
-        let mut layout = Self { heads, page, contents: Vec::new(), groups: Vec::new() };
+        let layout = PageLayout::new(heads);
+        let mut table = Self { heads, layout, contents: Vec::new(), groups: Vec::new() };
         let mut queries = 0;
         for span in spans {
-            let first = layout.contents.len();
+            let first = table.contents.len();
             let prompt = span.prompt.len();
-            let full = prompt / PAGE;
-            for start in (0..full).map(|page| span.prompt.start + page * PAGE) {
-                layout.contents.push(vec![Content { slot: 0, rows: start..start + PAGE }]);
+            let full = prompt / PAGE_SIZE;
+            for start in (0..full).map(|page| span.prompt.start + page * PAGE_SIZE) {
+                table.contents.push(vec![PageRows { slot: 0, rows: start..start + PAGE_SIZE }]);
             }
-            let left = span.prompt.start + full * PAGE..span.prompt.end;
+            let left = span.prompt.start + full * PAGE_SIZE..span.prompt.end;
             let nothing = span.prompt.end..span.prompt.end;
             let completions = span.completions.iter().map(|own| (prompt, own));
             let mut sequences = Vec::new();
-            for (position, own) in std::iter::once((span.silent, &nothing)).chain(completions) {
+            for (position, own) in std::iter::once((span.kv_only, &nothing)).chain(completions) {
                 let tokens = prompt + own.len() - position;
                 if tokens == 0 {
                     continue;
                 }
                 let rows = queries..queries + tokens;
                 queries = rows.end;
-                let pages = (first..first + full).chain(layout.add(&left, own)).collect();
+                let pages = (first..first + full).chain(table.add(&left, own)).collect();
                 sequences.push(Sequence { rows, position, pages });
             }
-            layout.groups.push(Group { sequences, pages: first..layout.contents.len() });
+            table.groups.push(GroupPages { sequences, pages: first..table.contents.len() });
         }
-        layout
+        table
     }
 
-    /// New pages for these rows, one behind the other.
+    /// Allocates pages for the rest of the prompt and the sequence's own rows.
     fn add(&mut self, left: &Range<usize>, own: &Range<usize>) -> Range<usize> {
         let first = self.contents.len();
         let mut slot = 0;
         for part in [left, own] {
             let mut row = part.start;
             while row < part.end {
-                let place = slot % PAGE;
-                if place == 0 {
+                let offset = slot % PAGE_SIZE;
+                if offset == 0 {
                     self.contents.push(Vec::new());
                 }
-                let end = part.end.min(row + PAGE - place);
-                let content = Content { slot: place, rows: row..end };
+                let end = part.end.min(row + PAGE_SIZE - offset);
+                let content = PageRows { slot: offset, rows: row..end };
                 if let Some(page) = self.contents.last_mut() {
                     page.push(content);
                 }
@@ -103,38 +103,38 @@ impl Layout {
         first..self.contents.len()
     }
 
-    /// The sequences as attention over `pages` takes them, those of a group side by side.
-    pub(super) fn runs<'a>(&self, pages: &'a Pages, causal: bool) -> Vec<Run<'a>> {
+    /// The sequences as query chunks over `pages`; those of a group are adjacent.
+    pub(super) fn chunks<'a>(&self, pages: &'a PageData, causal: bool) -> Vec<QueryChunk<'a>> {
         let sequences = self.groups.iter().flat_map(|group| &group.sequences);
-        let run = |sequence: &Sequence| Run {
+        let chunk = |sequence: &Sequence| QueryChunk {
             rows: sequence.rows.clone(),
             position: sequence.position,
             pages: sequence.pages.iter().map(|page| pages.page(*page)).collect(),
             causal,
         };
-        sequences.map(run).collect()
+        sequences.map(chunk).collect()
     }
 }
 
-impl Pages {
-    /// Pages with `keys`, turned, and `values` (tokens, kv heads · dim).
+impl PageData {
+    /// Pages with the transposed `keys` and `values` (tokens, kv heads · dim).
     ///
     /// # Errors
-    /// They are no such tensors.
-    pub(super) fn new(layout: &Layout, keys: &[f32], values: &[f32]) -> Result<Self> {
-        let (of_page, width) = (layout.page.numbers(), layout.heads.kv_width());
-        let mut numbers = vec![0.0; of_page * layout.contents.len()];
-        let pages = numbers.par_chunks_mut(of_page.max(1)).zip(&layout.contents);
+    /// The tensors do not fit the table.
+    pub(super) fn new(table: &PageTable, keys: &[f32], values: &[f32]) -> Result<Self> {
+        let (page_len, width) = (table.layout.elements(), table.heads.kv_size());
+        let mut data = vec![0.0; page_len * table.contents.len()];
+        let pages = data.par_chunks_mut(page_len.max(1)).zip(&table.contents);
         pages.try_for_each(|(page, contents)| {
-            contents.iter().try_for_each(|Content { slot, rows }| {
+            contents.iter().try_for_each(|PageRows { slot, rows }| {
                 let part = rows.start * width..rows.end * width;
-                layout.page.store(page, *slot, &keys[part.clone()], &values[part])
+                table.layout.store(page, *slot, &keys[part.clone()], &values[part])
             })
         })?;
-        Ok(Self { numbers, of_page })
+        Ok(Self { data, page_len })
     }
 
     pub(super) fn page(&self, index: usize) -> &[f32] {
-        &self.numbers[index * self.of_page..(index + 1) * self.of_page]
+        &self.data[index * self.page_len..(index + 1) * self.page_len]
     }
 }

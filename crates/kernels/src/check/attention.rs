@@ -1,14 +1,17 @@
-//! Attention over packed groups, and over pages.
+//! Attention over packed groups, and paged attention.
 
 use std::ops::Range;
 
-use super::{Case, Maker, Output};
-use crate::attention::{self, Attended, GroupSpan, Heads, Pattern};
+use super::{Case, CaseInputs, Output};
+use crate::attention::{self, AttentionOutput, GroupSpan, Heads, Pattern};
 use crate::error::Result;
 use crate::memory::floats;
-use crate::paged_attention::{self, PAGE, PageLayout, PagePool, Plan, PoolRun, Run, Slots};
+use crate::paged_attention::{
+    self, PAGE_SIZE, PageLayout, PagePool, PagedAttentionPlan, PooledQueryChunk, QueryChunk,
+    SlotMapping,
+};
 
-/// Heads of common models and small ones: many queries to a key, one, a size that is no multiple of 16, an odd one.
+/// Heads of common models and edge cases: MHA, GQA, MQA, a head size that is not a multiple of 16, an odd one.
 const HEADS: [Heads; 6] = [
     Heads { query: 4, kv: 2, dim: 8 },
     Heads { query: 14, kv: 2, dim: 64 },
@@ -26,22 +29,22 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     }
 }
 
-/// Consecutive rows for lengths of prompts and their completions.
+/// Consecutive rows for given lengths of prompts and completions.
 fn spans(groups: &[(usize, &[usize], usize)]) -> Vec<GroupSpan> {
     let mut end = 0;
     let mut rows = |tokens: usize| {
         end += tokens;
         end - tokens..end
     };
-    let span = |(prompt, completions, silent): &(usize, &[usize], usize)| GroupSpan {
+    let span = |(prompt, completions, kv_only): &(usize, &[usize], usize)| GroupSpan {
         prompt: rows(*prompt),
         completions: completions.iter().map(|own| rows(*own)).collect(),
-        silent: *silent,
+        kv_only: *kv_only,
     };
     groups.iter().map(span).collect()
 }
 
-/// Every layout in `every` pattern, or those of more than a prompt in one.
+/// Every batch with every pattern if `every`, else the batches of several groups with one.
 fn packed(cases: &mut Vec<Case>, heads: Heads, every: bool) {
     let layouts: [(&str, Vec<GroupSpan>); 5] = [
         ("one prompt", spans(&[(37, &[], 0)])),
@@ -51,7 +54,7 @@ fn packed(cases: &mut Vec<Case>, heads: Heads, every: bool) {
         ("nothing", spans(&[(0, &[], 0)])),
     ];
     let around = Pattern { heads, window: None, causal: false };
-    // With a window of 1 the gradients are 0 but for rounding.
+    // With a window of 1 the gradients are 0 up to rounding.
     let windows = [None, Some(2), Some(6), Some(20)];
     let causal = windows.map(|window| Pattern { heads, window, causal: true });
     for (name, spans) in layouts {
@@ -66,56 +69,60 @@ fn packed(cases: &mut Vec<Case>, heads: Heads, every: bool) {
                 pattern.window, pattern.causal
             );
             let spans = spans.clone();
-            let run = move |maker: &Maker| both_ways(maker, &spans, pattern);
+            let run = move |case: &CaseInputs| forward_and_backward(case, &spans, pattern);
             cases.push(Case::new("attention", shape, run));
         }
     }
 }
 
-fn both_ways(maker: &Maker, spans: &[GroupSpan], pattern: Pattern) -> Result<Vec<Output>> {
+fn forward_and_backward(
+    case: &CaseInputs,
+    spans: &[GroupSpan],
+    pattern: Pattern,
+) -> Result<Vec<Output>> {
     let heads = pattern.heads;
     let tokens = spans.last().map_or(0, |span| span.rows().end);
-    let silent: usize = spans.iter().map(|span| span.silent).sum();
-    let q = maker.noise(1, &[tokens - silent, heads.query_width()])?;
-    let k = maker.noise(2, &[tokens, heads.kv_width()])?;
-    let v = maker.noise(3, &[tokens, heads.kv_width()])?;
-    let d_out = maker.noise(4, &[tokens - silent, heads.query_width()])?;
+    let kv_only: usize = spans.iter().map(|span| span.kv_only).sum();
+    let q = case.noise(1, &[tokens - kv_only, heads.q_size()])?;
+    let k = case.noise(2, &[tokens, heads.kv_size()])?;
+    let v = case.noise(3, &[tokens, heads.kv_size()])?;
+    let d_out = case.noise(4, &[tokens - kv_only, heads.q_size()])?;
     let attended = attention::forward(&q, &k, &v, spans, pattern)?;
     let d = attention::backward((&q, &k, &v), &attended, &d_out, spans, pattern)?;
-    let Attended { out, log_sum_exp } = attended;
+    let AttentionOutput { out, log_sum_exp } = attended;
     Ok(vec![
-        maker.chained("out", out, 2),
+        case.chained("out", out, 2),
         Output::near("log_sum_exp", log_sum_exp),
-        maker.chained("dq", d.q, 4),
-        maker.chained("dk", d.k, 4),
-        maker.chained("dv", d.v, 4),
+        case.chained("dq", d.q, 4),
+        case.chained("dk", d.k, 4),
+        case.chained("dv", d.v, 4),
     ])
 }
 
-/// Tokens of a sequence: those in its pages, and how many of the last ask.
+/// A sequence: its tokens, how many of the last have queries, and its pages.
 #[derive(Clone)]
 struct Sequence {
     tokens: usize,
-    asking: usize,
-    /// The pages, by their index in the pool.
+    queries: usize,
+    /// Page indices in the pool.
     pages: Vec<usize>,
     causal: bool,
 }
 
-/// Every batch with every window, or those that share pages and that differ in length with none.
+/// Every batch with every window if `every`, else the batches with shared pages or mixed lengths, without window.
 fn paged(cases: &mut Vec<Case>, heads: Heads, every: bool) {
-    let sequence = |tokens, asking, pages: Range<usize>| Sequence {
+    let sequence = |tokens, queries, pages: Range<usize>| Sequence {
         tokens,
-        asking,
+        queries,
         pages: pages.rev().collect(),
         causal: true,
     };
-    // Two pages that three sequences share, and their own behind.
+    // Two pages shared by several sequences, followed by one of their own.
     let sharing =
-        |own: usize, tokens| Sequence { tokens, asking: 1, pages: vec![9, 2, own], causal: true };
+        |own: usize, tokens| Sequence { tokens, queries: 1, pages: vec![9, 2, own], causal: true };
     let batches: [(&str, Vec<Sequence>); 5] = [
         ("decoding", vec![sequence(1, 1, 0..1), sequence(64, 1, 1..2), sequence(65, 1, 2..4)]),
-        ("long", vec![sequence(9 * PAGE + 3, 1, 0..10)]),
+        ("long", vec![sequence(9 * PAGE_SIZE + 3, 1, 0..10)]),
         ("shared", vec![sharing(0, 130), sharing(1, 190), sharing(3, 129), sharing(4, 192)]),
         (
             "mixed",
@@ -144,7 +151,7 @@ fn paged(cases: &mut Vec<Case>, heads: Heads, every: bool) {
             let Heads { query, kv, dim } = heads;
             let shape = format!("{name}, {query} and {kv} heads of {dim}, window {window:?}");
             let batch = batch.clone();
-            let run = move |maker: &Maker| over_pages(maker, &batch, heads, window);
+            let run = move |case: &CaseInputs| paged_forward(case, &batch, heads, window);
             cases.push(Case::new("paged_attention", shape, run));
         }
     }
@@ -152,69 +159,70 @@ fn paged(cases: &mut Vec<Case>, heads: Heads, every: bool) {
 
 const POOL: usize = 11;
 
-fn over_pages(
-    maker: &Maker,
+fn paged_forward(
+    case: &CaseInputs,
     batch: &[Sequence],
     heads: Heads,
     window: Option<usize>,
 ) -> Result<Vec<Output>> {
-    // Every place of every page but the last one is filled.
-    let tokens = (POOL - 1) * PAGE;
-    let k = maker.noise(1, &[tokens, heads.kv_width()])?;
-    let v = maker.noise(2, &[tokens, heads.kv_width()])?;
-    let rows = batch.iter().map(|sequence| sequence.asking).sum();
-    let q = maker.noise(3, &[rows, heads.query_width()])?;
-    let Attended { out, log_sum_exp } = match maker.on_device {
+    // Fills every slot of every page but the last.
+    let tokens = (POOL - 1) * PAGE_SIZE;
+    let k = case.noise(1, &[tokens, heads.kv_size()])?;
+    let v = case.noise(2, &[tokens, heads.kv_size()])?;
+    let rows = batch.iter().map(|sequence| sequence.queries).sum();
+    let q = case.noise(3, &[rows, heads.q_size()])?;
+    let AttentionOutput { out, log_sum_exp } = match case.on_device {
         true => {
             let dtype = q.dtype();
-            let pool = PagePool::new(heads, POOL, dtype, &maker.device)?;
-            // The pages' places from the last to the first; then the first page over another and back.
-            let slots: Vec<(usize, usize)> = (0..tokens).map(|i| (i / PAGE, i % PAGE)).collect();
+            let pool = PagePool::new(heads, POOL, dtype, &case.device)?;
+            // Fills the slots in reverse order, then copies the first page to another and back.
+            let slots: Vec<(usize, usize)> =
+                (0..tokens).map(|i| (i / PAGE_SIZE, i % PAGE_SIZE)).collect();
             let order: Vec<u32> = (0..tokens as u32).rev().collect();
-            let order = candle_core::Tensor::new(order, &maker.device)?;
-            let turned: Vec<(usize, usize)> = slots.into_iter().rev().collect();
+            let order = candle_core::Tensor::new(order, &case.device)?;
+            let reversed: Vec<(usize, usize)> = slots.into_iter().rev().collect();
             let (k, v) = (k.index_select(&order, 0)?, v.index_select(&order, 0)?);
-            pool.store(&k, &v, &Slots::new(&turned, &maker.device)?)?;
+            pool.store(&k, &v, &SlotMapping::new(&reversed, &case.device)?)?;
             pool.copy_page(0, POOL - 1)?;
             pool.store(
-                &k.narrow(0, 0, PAGE)?,
-                &v.narrow(0, 0, PAGE)?,
-                &Slots::new(&turned[tokens - PAGE..], &maker.device)?,
+                &k.narrow(0, 0, PAGE_SIZE)?,
+                &v.narrow(0, 0, PAGE_SIZE)?,
+                &SlotMapping::new(&reversed[tokens - PAGE_SIZE..], &case.device)?,
             )?;
             pool.copy_page(POOL - 1, 0)?;
-            let plan = Plan::new(&pool_runs(batch), heads, rows, &maker.device)?;
+            let plan = PagedAttentionPlan::new(&pooled_chunks(batch), heads, rows, &case.device)?;
             pool.forward(&q, &plan, window)?
         }
         false => {
-            let (layout, width) = (PageLayout::new(heads), heads.kv_width());
+            let (layout, width) = (PageLayout::new(heads), heads.kv_size());
             let (k, v) = (floats(&k, "check")?, floats(&v, "check")?);
             let page = |index: usize| {
-                let mut page = vec![0.0; layout.numbers()];
-                let part = index * PAGE * width..(index + 1) * PAGE * width;
+                let mut page = vec![0.0; layout.elements()];
+                let part = index * PAGE_SIZE * width..(index + 1) * PAGE_SIZE * width;
                 layout.store(&mut page, 0, &k[part.clone()], &v[part])?;
                 Ok(page)
             };
             let pages: Vec<Vec<f32>> = (0..POOL - 1).map(page).collect::<Result<_>>()?;
-            let run = |run: PoolRun| Run {
+            let run = |run: PooledQueryChunk| QueryChunk {
                 rows: run.rows,
                 position: run.position,
                 pages: run.pages.iter().map(|page| pages[*page].as_slice()).collect(),
                 causal: run.causal,
             };
-            let runs: Vec<Run<'_>> = pool_runs(batch).into_iter().map(run).collect();
+            let runs: Vec<QueryChunk<'_>> = pooled_chunks(batch).into_iter().map(run).collect();
             paged_attention::forward(&q, &runs, heads, window)?
         }
     };
-    Ok(vec![maker.chained("out", out, 2), Output::near("log_sum_exp", log_sum_exp)])
+    Ok(vec![case.chained("out", out, 2), Output::near("log_sum_exp", log_sum_exp)])
 }
 
-fn pool_runs(batch: &[Sequence]) -> Vec<PoolRun> {
+fn pooled_chunks(batch: &[Sequence]) -> Vec<PooledQueryChunk> {
     let mut end = 0;
     let run = |sequence: &Sequence| {
-        end += sequence.asking;
-        PoolRun {
-            rows: end - sequence.asking..end,
-            position: sequence.tokens - sequence.asking,
+        end += sequence.queries;
+        PooledQueryChunk {
+            rows: end - sequence.queries..end,
+            position: sequence.tokens - sequence.queries,
             pages: sequence.pages.clone(),
             causal: sequence.causal,
         }

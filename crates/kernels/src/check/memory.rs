@@ -1,44 +1,44 @@
-//! Copies, sums and tables.
+//! Copies, reductions and row buffers.
 
 use candle_core::Tensor;
 
-use super::{Case, Maker, Output};
+use super::{Case, CaseInputs, Output};
 use crate::error::Result;
 use crate::memory;
-use crate::table::{self, Table};
+use crate::row_buffer::{self, RowBuffer};
 
 pub(super) fn add(cases: &mut Vec<Case>) {
     for (rows, width) in [(6, 64), (4, 1), (5, 33), (90, 130)] {
         let shape = format!("{rows} x {width}");
-        let run = move |maker: &Maker| moved(maker, rows, width);
+        let run = move |case: &CaseInputs| moved(case, rows, width);
         cases.push(Case::new("memory", shape.clone(), run));
-        let run = move |maker: &Maker| looked_up(maker, rows, width);
+        let run = move |case: &CaseInputs| lookup(case, rows, width);
         cases.push(Case::new("table", shape, run));
     }
 }
 
-fn moved(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {
-    let noise = |seed, rows| maker.noise(seed, &[rows, width]);
+fn moved(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {
+    let noise = |seed, rows| case.noise(seed, &[rows, width]);
     let x = noise(1, rows)?;
     let copy = memory::copy(&x)?;
     memory::scale(&x, 0.5)?;
     let part = memory::rows(&x, 1..rows - 1)?;
     let over = noise(2, rows)?;
     memory::copy_rows(&over, 1, &x, 2..rows)?;
-    let stacked = memory::stacked(&[&x, &over])?;
+    let stacked = memory::concat_rows(&[&x, &over])?;
     let sum = noise(3, rows)?;
     memory::add(&sum, &x)?;
-    // A gradient in f32 that activations are added to, and one that is added to them.
-    let wide = maker.f32(4, &[rows, width])?;
+    // An f32 gradient that activations are added to, and one that is added to them.
+    let wide = case.f32(4, &[rows, width])?;
     memory::add(&wide, &x)?;
     let narrow = noise(5, rows)?;
     memory::add(&narrow, &wide)?;
     let blended = noise(6, rows)?;
-    memory::blend(&blended, &x, 0.3)?;
+    memory::lerp(&blended, &x, 0.3)?;
     let written = noise(7, rows)?;
-    memory::overwrite(&written, &maker.f32(8, &[rows, width])?)?;
-    let squares = memory::square_sum_of(&wide)? as f32;
-    let squares = Tensor::from_vec(vec![squares], 1, maker.device())?;
+    memory::overwrite(&written, &case.f32(8, &[rows, width])?)?;
+    let squares = memory::squared_norm(&wide)? as f32;
+    let squares = Tensor::from_vec(vec![squares], 1, case.device())?;
     Ok(vec![
         Output::exact("copy", copy),
         Output::exact("scale", x),
@@ -51,26 +51,26 @@ fn moved(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {
         Output::near("blend", blended),
         Output::near("overwrite", written),
         Output::near("squares", squares),
-        Output::exact("zeros", memory::zeros(&[rows, 3], maker.device())?),
+        Output::exact("zeros", memory::zeros(&[rows, 3], case.device())?),
         Output::exact("zeros_like", memory::zeros_like(&wide)?),
         Output::exact("zero_rows", memory::zero_rows(3, &wide)?),
     ])
 }
 
-fn looked_up(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {
-    // There is room for less than comes.
-    let mut table = Table::new(rows + 1, width);
+fn lookup(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {
+    // The capacity is too small, so the buffer grows.
+    let mut table = RowBuffer::new(rows + 1, width);
     let mut found = Vec::new();
     for (name, seed) in [("first", 1), ("cleared", 3)] {
         table.clear();
-        table.push(&maker.noise(seed, &[rows, width])?)?;
-        table.push(&maker.noise(seed + 1, &[rows, width])?)?;
+        table.push(&case.noise(seed, &[rows, width])?)?;
+        table.push(&case.noise(seed + 1, &[rows, width])?)?;
         found.push(Output::exact(name, table.gather(&[table.rows() - 1, 0, rows, rows - 1, 0])?));
     }
-    let mut narrow = Table::new(1, 3);
+    let mut narrow = RowBuffer::new(1, 3);
     for seed in [5, 6] {
-        let (wide, few) = (maker.noise(seed, &[rows, width])?, maker.noise(seed, &[2, 3])?);
-        table::push_all(vec![(&mut table, &wide), (&mut narrow, &few)])?;
+        let (wide, few) = (case.noise(seed, &[rows, width])?, case.noise(seed, &[2, 3])?);
+        row_buffer::push_all(vec![(&mut table, &wide), (&mut narrow, &few)])?;
     }
     found.push(Output::exact("of two", table.gather(&[3 * rows, 4 * rows - 1, 0])?));
     found.push(Output::exact("of the other", narrow.gather(&[3, 0, 2, 1])?));

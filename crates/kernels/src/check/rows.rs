@@ -1,12 +1,13 @@
-//! Operations that go row by row, or number by number.
+//! Row-wise and elementwise operations.
 
-use super::{Case, Maker, Output};
-use crate::dropout::{self, Mask};
+use super::{Case, CaseInputs, Output};
+use crate::dropout::{self, DropoutMask};
 use crate::error::Result;
-use crate::rope::{Angles, Frequencies, Turn, rotate};
+use crate::rope::{CosSinCache, Frequencies, Rotation, rotate};
 use crate::{embedding, gelu, rms_norm, swiglu};
 
-/// Rows and widths: common ones, one row, none, widths that are no whole warps or packs, more than a block holds.
+/// Rows and widths: common sizes, one row, no rows, widths that are not multiples of a warp or a pack, more than a
+/// block.
 const SHAPES: [(usize, usize); 7] =
     [(5, 64), (1, 7), (3, 100), (70, 33), (2, 2048), (2, 2500), (0, 16)];
 
@@ -16,77 +17,77 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     }
     for (tokens, heads, half) in [(5, 2, 64), (1, 1, 1), (3, 3, 20), (130, 2, 5), (0, 1, 8)] {
         let shape = format!("{tokens} x {heads} x {}", 2 * half);
-        cases.push(Case::new("rope", shape, move |maker| turned(maker, tokens, heads, half)));
+        cases.push(Case::new("rope", shape, move |case| rotated(case, tokens, heads, half)));
     }
 }
 
 /// The cases of one shape.
 pub(super) fn at(cases: &mut Vec<Case>, rows: usize, width: usize) {
-    let mut case = |op, run: fn(&Maker, usize, usize) -> Result<Vec<Output>>| {
+    let mut case = |op, run: fn(&CaseInputs, usize, usize) -> Result<Vec<Output>>| {
         let shape = format!("{rows} x {width}");
-        cases.push(Case::new(op, shape, move |maker| run(maker, rows, width)));
+        cases.push(Case::new(op, shape, move |case| run(case, rows, width)));
     };
     case("rms_norm", normed);
     case("swiglu", gated);
     case("gelu", activated);
     case("dropout", dropped);
-    case("embedding", looked_up);
+    case("embedding", lookup);
 }
 
-fn normed(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {
-    let (x, weight) = (maker.noise(1, &[rows, width])?, maker.f32(2, &[width])?);
+fn normed(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {
+    let (x, weight) = (case.noise(1, &[rows, width])?, case.f32(2, &[width])?);
     let normed = rms_norm::forward(&x, &weight, 1e-6)?;
-    let again = rms_norm::again(&x, &weight, &normed.scale)?;
-    let (dy, dx) = (maker.noise(3, &[rows, width])?, maker.noise(4, &[rows, width])?);
-    let d_weight = maker.f32(5, &[width])?;
+    let recomputed = rms_norm::recompute(&x, &weight, &normed.scale)?;
+    let (dy, dx) = (case.noise(3, &[rows, width])?, case.noise(4, &[rows, width])?);
+    let d_weight = case.f32(5, &[width])?;
     rms_norm::backward(&x, &weight, &normed.scale, &dy, &dx, Some(&d_weight))?;
     Ok(vec![
         Output::near("y", normed.y),
         Output::near("scale", normed.scale),
-        Output::near("y again", again),
+        Output::near("y again", recomputed),
         Output::near("dx", dx),
         Output::near("d_weight", d_weight),
     ])
 }
 
-fn gated(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {
-    let noise = |seed| maker.noise(seed, &[rows, width]);
+fn gated(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {
+    let noise = |seed| case.noise(seed, &[rows, width]);
     let (gate, up) = (noise(1)?, noise(2)?);
     let y = swiglu::forward(&gate, &up)?;
     let (d_gate, d_up) = swiglu::backward(gate, up, &noise(3)?)?;
     Ok(vec![Output::near("y", y), Output::near("d_gate", d_gate), Output::near("d_up", d_up)])
 }
 
-fn activated(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {
-    let noise = |seed| maker.noise(seed, &[rows, width]);
+fn activated(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {
+    let noise = |seed| case.noise(seed, &[rows, width]);
     let x = noise(1)?;
     let y = gelu::forward(&x)?;
     Ok(vec![Output::near("y", y), Output::near("dx", gelu::backward(x, &noise(2)?)?)])
 }
 
-fn dropped(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {
-    let noise = |seed| maker.noise(seed, &[rows, width]);
+fn dropped(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {
+    let noise = |seed| case.noise(seed, &[rows, width]);
     let keys: Vec<u64> =
         (0..rows as u64).map(|row| row.wrapping_mul(0x1234_5678_9abc_def1)).collect();
-    let mask = Mask { keys: &keys, place: 3, p: 0.3 };
+    let mask = DropoutMask { keys: &keys, site: 3, p: 0.3 };
     let y = dropout::forward(&noise(1)?, &mask)?;
     let dx = noise(2)?;
     dropout::backward(&noise(3)?, &mask, &dx)?;
     Ok(vec![Output::near("y", y), Output::near("dx", dx)])
 }
 
-fn looked_up(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {
+fn lookup(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {
     const ENTRIES: usize = 11;
-    let table = maker.f32(1, &[ENTRIES, width])?;
+    let table = case.f32(1, &[ENTRIES, width])?;
     // Some entries several times, one never.
     let indices: Vec<usize> = (0..rows).map(|row| row * row * 7 % (ENTRIES - 1)).collect();
     let found = embedding::gather(&table, &indices)?;
-    let rounded = embedding::gather_in(&table, &indices, maker.precision())?;
-    let d_table = maker.f32(2, &[ENTRIES, width])?;
-    embedding::scatter_add(&d_table, &indices, &maker.noise(3, &[rows, width])?)?;
-    let d_rows = maker.noise(4, &[ENTRIES, width])?;
+    let rounded = embedding::gather_cast(&table, &indices, case.precision())?;
+    let d_table = case.f32(2, &[ENTRIES, width])?;
+    embedding::scatter_add(&d_table, &indices, &case.noise(3, &[rows, width])?)?;
+    let d_rows = case.noise(4, &[ENTRIES, width])?;
     let once: Vec<usize> = (0..rows.min(ENTRIES)).rev().collect();
-    embedding::scatter_add(&d_rows, &once, &maker.noise(5, &[once.len(), width])?)?;
+    embedding::scatter_add(&d_rows, &once, &case.noise(5, &[once.len(), width])?)?;
     Ok(vec![
         Output::exact("y", found),
         Output::exact("y in its precision", rounded),
@@ -95,13 +96,13 @@ fn looked_up(maker: &Maker, rows: usize, width: usize) -> Result<Vec<Output>> {
     ])
 }
 
-fn turned(maker: &Maker, tokens: usize, heads: usize, half: usize) -> Result<Vec<Output>> {
-    let x = maker.noise(1, &[tokens, heads * 2 * half])?;
+fn rotated(case: &CaseInputs, tokens: usize, heads: usize, half: usize) -> Result<Vec<Output>> {
+    let x = case.noise(1, &[tokens, heads * 2 * half])?;
     let positions: Vec<usize> = (0..tokens).map(|token| token * 37).collect();
-    let inverse = (0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect();
-    let angles = Angles::new(&positions, &Frequencies { inverse, attention_factor: 1.1 });
-    rotate(&x, &angles, Turn::Forward)?;
-    let back = maker.noise(2, &[tokens, heads * 2 * half])?;
-    rotate(&back, &angles, Turn::Backward)?;
+    let inv_freq = (0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect();
+    let cos_sin = CosSinCache::new(&positions, &Frequencies { inv_freq, attention_factor: 1.1 });
+    rotate(&x, &cos_sin, Rotation::Forward)?;
+    let back = case.noise(2, &[tokens, heads * 2 * half])?;
+    rotate(&back, &cos_sin, Rotation::Backward)?;
     Ok(vec![Output::near("y", x), Output::near("dx", back)])
 }

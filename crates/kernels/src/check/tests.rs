@@ -1,63 +1,65 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::device::{Order, set_order};
+use crate::device::{ThreadOrder, set_thread_order};
 
-fn hold(cases: &[Case]) {
+fn assert_agreement(cases: &[Case]) {
     for case in cases {
-        for held in [Held::F32, Held::Bf16] {
-            let of = format!("{} {} {held:?}", case.op, case.shape);
-            let compared = case.compare(&Device::Cpu, held).unwrap_or_else(|e| panic!("{of}: {e}"));
+        for activations in [ActivationDtype::F32, ActivationDtype::Bf16] {
+            let of = format!("{} {} {activations:?}", case.op, case.shape);
+            let compared =
+                case.compare(&Device::Cpu, activations).unwrap_or_else(|e| panic!("{of}: {e}"));
             for compared in compared {
-                assert!(compared.holds(), "{of}: {compared:?}");
+                assert!(compared.within_tolerance(), "{of}: {compared:?}");
             }
         }
     }
 }
 
 #[test]
-fn every_operation_gives_on_the_device_what_it_gives_on_the_cpu() {
-    hold(&cases());
+fn every_operation_agrees_with_the_cpu() {
+    assert_agreement(&cases());
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20))]
 
     #[test]
-    fn operations_on_rows_hold_at_any_shape(rows in 0usize..80, width in 1usize..400) {
+    fn row_operations_agree_at_any_shape(rows in 0usize..80, width in 1usize..400) {
         let mut cases = Vec::new();
         rows::at(&mut cases, rows, width);
-        hold(&cases);
+        assert_agreement(&cases);
     }
 
     #[test]
-    fn products_hold_at_any_shape(rows in 0usize..90, inputs in 1usize..100, outputs in 1usize..100) {
+    fn gemms_agree_at_any_shape(rows in 0usize..90, inputs in 1usize..100, outputs in 1usize..100) {
         let mut cases = Vec::new();
-        products::at(&mut cases, rows, inputs, outputs);
-        hold(&cases);
+        gemms::at(&mut cases, rows, inputs, outputs);
+        assert_agreement(&cases);
     }
 }
 
 #[test]
 fn no_result_depends_on_the_order_of_threads_and_blocks() {
     for case in cases() {
-        for held in [Held::F32, Held::Bf16] {
-            let bits = [Order::Ascending, Order::Descending, Order::Alternating].map(|order| {
-                set_order(order);
-                case.bits(&Device::Cpu, held).unwrap()
-            });
+        for activations in [ActivationDtype::F32, ActivationDtype::Bf16] {
+            let bits = [ThreadOrder::Ascending, ThreadOrder::Descending, ThreadOrder::Alternating]
+                .map(|order| {
+                    set_thread_order(order);
+                    case.bits(&Device::Cpu, activations).unwrap()
+                });
             let same = bits[0] == bits[1] && bits[0] == bits[2];
-            assert!(same, "{} {} {held:?}", case.op, case.shape);
+            assert!(same, "{} {} {activations:?}", case.op, case.shape);
         }
     }
 }
 
 #[test]
-fn a_wrong_number_and_one_that_was_never_written_are_told() {
-    let output = |numbers: &[f32]| Output::near("y", Tensor::new(numbers, &Device::Cpu).unwrap());
+fn wrong_and_unwritten_elements_are_detected() {
+    let output = |values: &[f32]| Output::near("y", Tensor::new(values, &Device::Cpu).unwrap());
     let of = |found: &[f32]| compared("test", &output(&[1.0, -2.0]), &output(found)).unwrap();
-    assert!(of(&[1.0, -2.0]).holds());
-    assert!(!of(&[1.0, -2.001]).holds());
-    assert!(!of(&[f32::NAN, -2.0]).holds());
+    assert!(of(&[1.0, -2.0]).within_tolerance());
+    assert!(!of(&[1.0, -2.001]).within_tolerance());
+    assert!(!of(&[f32::NAN, -2.0]).within_tolerance());
     assert!(compared("test", &output(&[1.0]), &output(&[1.0, 2.0])).is_err());
 }

@@ -1,14 +1,13 @@
-//! Attention over packed groups on the device: dense products of queries with keys, in chunks of queries that bound
-//! the memory for scores; the completions' results with their prompt and with themselves are merged by their
-//! log-sum-exp.
+//! Attention over packed groups on the device: dense GEMMs of queries and keys, in chunks of queries that bound the
+//! memory for scores. Completions' results over their prompt and over themselves are merged by their log-sum-exp.
 //!
-//! Queries are packed by key head, so that those of all its query heads are one matrix and each product one batch
-//! over the key heads. Scores, statistics and sums are f32; the factors of products are held as the inputs are.
+//! Queries are packed by KV head, so that all query heads of a KV head form one matrix and each GEMM is a batch over
+//! the KV heads. Scores, statistics and accumulators are f32; GEMM operands keep the inputs' dtype.
 
 mod backward;
+mod block_gemms;
 mod blocks;
 mod kernels;
-mod plan;
 
 use std::ffi::c_void;
 use std::ptr::null;
@@ -16,35 +15,35 @@ use std::ptr::null;
 use candle_core::{Device, Tensor};
 
 use super::{Dtype, Stream, create, read, write};
-use crate::attention::{Attended, GroupSpan, Pattern};
+use crate::attention::{AttentionOutput, GroupSpan, Pattern};
 use crate::error::Result;
-use crate::matmul::Into;
+use crate::matmul::WriteMode;
 pub(crate) use backward::backward;
-use blocks::{Blocks, Sizes};
+use block_gemms::{BlockGemms, WorkspaceSizes};
+use blocks::chunks;
 use kernels::Launcher;
-use plan::chunks;
 
 const OP: &str = "attention";
 
-/// Scores that exist at the same time, at most, unless a single query has more: 128 MiB of them.
-const SCORES: usize = 1 << 25;
+/// Maximum scores in memory at a time (128 MiB), unless a single query has more.
+const MAX_SCORES: usize = 1 << 25;
 
-/// Keys made a multiple of 8, so that rows of scores begin where products like them to.
+/// Row stride of scores: padded to a multiple of 8 for aligned GEMMs.
 fn stride(keys: usize) -> usize {
     keys.next_multiple_of(8)
 }
 
-/// Address of the `index`-th number.
-fn at(numbers: *const c_void, index: usize, dtype: Dtype) -> *const c_void {
-    numbers.wrapping_byte_add(index * dtype.bytes())
+/// Pointer to the `index`-th element.
+fn at(data: *const c_void, index: usize, dtype: Dtype) -> *const c_void {
+    data.wrapping_byte_add(index * dtype.bytes())
 }
 
-fn at_mut(numbers: *mut c_void, index: usize, dtype: Dtype) -> *mut c_void {
-    numbers.wrapping_byte_add(index * dtype.bytes())
+fn at_mut(data: *mut c_void, index: usize, dtype: Dtype) -> *mut c_void {
+    data.wrapping_byte_add(index * dtype.bytes())
 }
 
-/// Numbers that will be written later.
-fn room(device: &Device, count: usize, dtype: Dtype) -> Result<Tensor> {
+/// Uninitialised memory.
+fn uninit(device: &Device, count: usize, dtype: Dtype) -> Result<Tensor> {
     create(device, count, dtype, OP, |_| Ok(()))
 }
 
@@ -54,11 +53,11 @@ pub(crate) fn forward(
     v: &Tensor,
     spans: &[GroupSpan],
     pattern: Pattern,
-) -> Result<Attended> {
-    forward_within(q, k, v, spans, pattern, SCORES)
+) -> Result<AttentionOutput> {
+    forward_within(q, k, v, spans, pattern, MAX_SCORES)
 }
 
-/// As [`forward`], with so many scores at the same time.
+/// [`forward`] with a limit of `scores` scores at a time.
 fn forward_within(
     q: &Tensor,
     k: &Tensor,
@@ -66,29 +65,29 @@ fn forward_within(
     spans: &[GroupSpan],
     pattern: Pattern,
     scores: usize,
-) -> Result<Attended> {
+) -> Result<AttentionOutput> {
     let (device, rows) = (q.device(), q.dims()[0]);
     let dtype = Dtype::of(q, OP)?;
-    let out = room(device, rows * pattern.heads.query_width(), dtype)?;
-    let log_sum_exp = room(device, rows * pattern.heads.query, Dtype::F32)?;
-    forward_into((&out, &log_sum_exp), (q, k, v), spans, pattern, scores)?;
-    Ok(Attended {
-        out: out.reshape((rows, pattern.heads.query_width()))?,
+    let out = uninit(device, rows * pattern.heads.q_size(), dtype)?;
+    let log_sum_exp = uninit(device, rows * pattern.heads.query, Dtype::F32)?;
+    forward_chunked((&out, &log_sum_exp), (q, k, v), spans, pattern, scores)?;
+    Ok(AttentionOutput {
+        out: out.reshape((rows, pattern.heads.q_size()))?,
         log_sum_exp: log_sum_exp.reshape((rows, pattern.heads.query))?,
     })
 }
 
-/// As [`forward`], into tensors that are there.
-pub(super) fn forward_over(
+/// [`forward`] into existing tensors.
+pub(super) fn forward_into(
     results: (&Tensor, &Tensor),
     inputs: (&Tensor, &Tensor, &Tensor),
     spans: &[GroupSpan],
     pattern: Pattern,
 ) -> Result<()> {
-    forward_into(results, inputs, spans, pattern, SCORES)
+    forward_chunked(results, inputs, spans, pattern, MAX_SCORES)
 }
 
-fn forward_into(
+fn forward_chunked(
     (out, log_sum_exp): (&Tensor, &Tensor),
     (q, k, v): (&Tensor, &Tensor, &Tensor),
     spans: &[GroupSpan],
@@ -97,20 +96,20 @@ fn forward_into(
 ) -> Result<()> {
     let (device, stream, heads) = (q.device(), Stream::of(q)?, pattern.heads);
     let chunks = chunks(spans, pattern, scores);
-    let q = read(q, OP)?.float()?;
+    let q = read(q, OP)?.expect_float()?;
     let dtype = q.dtype;
-    let (k, v) = (read(k, OP)?.of(dtype)?, read(v, OP)?.of(dtype)?);
+    let (k, v) = (read(k, OP)?.expect_dtype(dtype)?, read(v, OP)?.expect_dtype(dtype)?);
     let launcher = Launcher { pattern, dtype, stream };
-    let Sizes { queries, scores } = Sizes::of(&chunks, pattern.heads);
+    let WorkspaceSizes { queries, scores } = WorkspaceSizes::of(&chunks, pattern.heads);
     let of_queries = queries * heads.query;
-    let f32s = |count| room(device, count, Dtype::F32);
+    let f32s = |count| uninit(device, count, Dtype::F32);
     let (packed, weights) =
-        (room(device, of_queries * heads.dim, dtype)?, room(device, scores, dtype)?);
+        (uninit(device, of_queries * heads.dim, dtype)?, uninit(device, scores, dtype)?);
     let scores = f32s(scores)?;
     let results = [f32s(of_queries * heads.dim)?, f32s(of_queries * heads.dim)?];
     let sums = [f32s(of_queries)?, f32s(of_queries)?];
     let f32 = Dtype::F32;
-    let held = [
+    let buffers = [
         (out, dtype),
         (log_sum_exp, f32),
         (&packed, dtype),
@@ -121,29 +120,41 @@ fn forward_into(
         (&sums[0], f32),
         (&sums[1], f32),
     ];
-    write(held, OP, |[out, log_sum_exp, packed, weights, scores, first, second, a, b]| {
+    write(buffers, OP, |[out, log_sum_exp, packed, weights, scores, first, second, a, b]| {
         let (results, sums) = ([first, second], [a, b]);
         for chunk in &chunks {
             let (rows, first) = (chunk.rows.len(), chunk.rows.start);
-            let blocks = Blocks { device, launcher, rows };
-            launcher.pack(packed, at(q.at, first * heads.query_width(), dtype), rows)?;
+            let blocks = BlockGemms { device, launcher, rows };
+            launcher.pack(packed, at(q.ptr, first * heads.q_size(), dtype), rows)?;
             let mut parts = [(null(), null()); 2];
             for (part, of_part) in chunk.parts.iter().enumerate() {
                 if of_part.is_empty() {
                     continue;
                 }
                 parts[part] = (results[part].cast_const(), sums[part].cast_const());
-                // Not every query sees something of the prompt through a window.
+                // With a sliding window some queries attend to nothing of the prompt.
                 launcher.fill(sums[part], rows * heads.query, f32::NEG_INFINITY)?;
                 for block in of_part {
-                    blocks.with_keys(scores, packed, k.at, block)?;
-                    let sums = at_mut(sums[part], block.queries.start * heads.shared(), f32);
-                    launcher.softmax((weights, sums), scores, block, rows * heads.shared())?;
-                    blocks.of_keys(results[part], weights, v.at, block, Into::Replace)?;
+                    blocks.query_key(scores, packed, k.ptr, block)?;
+                    let sums =
+                        at_mut(sums[part], block.queries.start * heads.queries_per_kv(), f32);
+                    launcher.softmax(
+                        (weights, sums),
+                        scores,
+                        block,
+                        rows * heads.queries_per_kv(),
+                    )?;
+                    blocks.weighted_values(
+                        results[part],
+                        weights,
+                        v.ptr,
+                        block,
+                        WriteMode::Overwrite,
+                    )?;
                 }
             }
             let to = (
-                at_mut(out, first * heads.query_width(), dtype),
+                at_mut(out, first * heads.q_size(), dtype),
                 at_mut(log_sum_exp, first * heads.query, f32),
             );
             launcher.merge(to, parts, rows)?;

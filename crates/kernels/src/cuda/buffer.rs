@@ -1,4 +1,4 @@
-//! Tensors' memory as launchers take it.
+//! Tensors as raw memory for kernel launchers.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -16,7 +16,7 @@ use candle_core::{DType, Device, InplaceOp1, Layout, Shape, Storage, StorageRef,
 
 use crate::error::{Error, Result};
 
-/// What numbers are held as, as launchers know it (`Dtype` of `device.h`).
+/// Element type in the launchers' ABI (`Dtype` of `device.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub(crate) enum Dtype {
@@ -26,12 +26,12 @@ pub(crate) enum Dtype {
 }
 
 impl Dtype {
-    /// Bytes of a number.
+    /// Bytes per element.
     pub(crate) fn bytes(self) -> usize {
         if self == Self::Bf16 { 2 } else { 4 }
     }
 
-    /// That of a tensor.
+    /// The tensor's dtype.
     pub(crate) fn of(tensor: &Tensor, op: &'static str) -> Result<Self> {
         match tensor.dtype() {
             DType::F32 => Ok(Self::F32),
@@ -42,18 +42,18 @@ impl Dtype {
     }
 }
 
-/// The stream on which a device works.
+/// A CUDA stream.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Stream(pub(crate) *mut c_void);
 
 impl Stream {
-    /// The stream of a tensor's device, which becomes the calling thread's current one.
+    /// The stream of a tensor's device; makes its context current on the calling thread.
     pub(crate) fn of(tensor: &Tensor) -> Result<Self> {
         Self::of_device(tensor.device())
     }
 
-    /// As [`Self::of`].
+    /// See [`Self::of`].
     pub(crate) fn of_device(device: &Device) -> Result<Self> {
         match device {
             #[cfg(feature = "cuda")]
@@ -67,32 +67,32 @@ impl Stream {
     }
 }
 
-/// Read access to the numbers of a contiguous tensor on the device.
-pub(crate) struct Numbers<'a> {
-    /// Where they begin.
-    pub(crate) at: *const c_void,
+/// Read access to a contiguous tensor on the device.
+pub(crate) struct DeviceSlice<'a> {
+    /// Pointer to the first element.
+    pub(crate) ptr: *const c_void,
     pub(crate) dtype: Dtype,
     op: &'static str,
     storage: StorageRef<'a>,
 }
 
-impl Numbers<'_> {
-    /// Whether `next` begins `count` numbers behind the first of these, in the same memory.
+impl DeviceSlice<'_> {
+    /// Whether `next` starts `count` elements after the start of this slice, in the same allocation.
     pub(crate) fn is_followed_by(&self, next: &Self, count: usize) -> bool {
-        let end = self.at.wrapping_byte_add(count * self.dtype.bytes());
-        std::ptr::eq(&raw const *self.storage, &raw const *next.storage) && end == next.at
+        let end = self.ptr.wrapping_byte_add(count * self.dtype.bytes());
+        std::ptr::eq(&raw const *self.storage, &raw const *next.storage) && end == next.ptr
     }
 
-    /// These, if they are f32 or bf16.
-    pub(crate) fn float(self) -> Result<Self> {
+    /// Fails unless the dtype is f32 or bf16.
+    pub(crate) fn expect_float(self) -> Result<Self> {
         match self.dtype {
             Dtype::F32 | Dtype::Bf16 => Ok(self),
             Dtype::U32 => Err(Error::DeviceStorage { op: self.op }),
         }
     }
 
-    /// These, if they are held as `dtype`.
-    pub(crate) fn of(self, dtype: Dtype) -> Result<Self> {
+    /// Fails unless the dtype is `dtype`.
+    pub(crate) fn expect_dtype(self, dtype: Dtype) -> Result<Self> {
         match self.dtype == dtype {
             true => Ok(self),
             false => Err(Error::DeviceStorage { op: self.op }),
@@ -100,17 +100,17 @@ impl Numbers<'_> {
     }
 }
 
-/// The numbers of `tensor`, in row-major order, to read.
+/// Read access to `tensor`, in row-major order.
 ///
 /// # Errors
 /// [`Error::DeviceStorage`] unless it is contiguous f32, bf16 or u32 on the device.
-pub(crate) fn read<'a>(tensor: &'a Tensor, op: &'static str) -> Result<Numbers<'a>> {
+pub(crate) fn read<'a>(tensor: &'a Tensor, op: &'static str) -> Result<DeviceSlice<'a>> {
     let dtype = Dtype::of(tensor, op)?;
     let (storage, layout) = tensor.storage_and_layout();
     let Some((start, _)) = layout.contiguous_offsets() else {
         return Err(Error::DeviceStorage { op });
     };
-    let at = match &*storage {
+    let ptr = match &*storage {
         #[cfg(feature = "cuda-host")]
         Storage::Cpu(cpu) if super::host::is_on() => match cpu {
             CpuStorage::F32(x) => x.as_ptr().wrapping_add(start).cast(),
@@ -130,13 +130,13 @@ pub(crate) fn read<'a>(tensor: &'a Tensor, op: &'static str) -> Result<Numbers<'
         }
         _ => return Err(Error::DeviceStorage { op }),
     };
-    Ok(Numbers { at, dtype, op, storage })
+    Ok(DeviceSlice { ptr, dtype, op, storage })
 }
 
-/// A new tensor on the device, whose numbers `act` writes at the address that it gets.
+/// A new tensor on the device, whose elements `act` writes through the pointer.
 ///
 /// # Errors
-/// There is no room, or those of `act`.
+/// Out of memory, or the error of `act`.
 pub(crate) fn create(
     device: &Device,
     shape: impl Into<Shape>,
@@ -175,14 +175,14 @@ where
     T: candle_core::cuda_backend::cudarc::driver::DeviceRepr + candle_core::cuda_backend::CudaDType,
 {
     let stream = device.cuda_stream();
-    // SAFETY: `act` launches what writes all of it, before anything on the same stream reads it. CUDA has
-    // no memory of no bytes.
+    // SAFETY: `act` launches a kernel that writes all of it before anything on the same stream reads it. CUDA cannot
+    // allocate 0 bytes.
     let mut slice = unsafe { device.alloc::<T>(len.max(1))? };
     act(slice.device_ptr_mut(&stream).0 as usize as *mut c_void)?;
     Ok(CudaStorage::wrap_cuda_slice(slice, device.clone()))
 }
 
-/// Numbers of the host that begin as `poison`; fails if a kernel writes beyond their end.
+/// Host memory filled with `poison`; fails if a kernel writes past its end.
 #[cfg(feature = "cuda-host")]
 fn guarded<T: Copy>(
     len: usize,
@@ -191,77 +191,73 @@ fn guarded<T: Copy>(
     act: impl FnOnce(*mut c_void) -> Result<()>,
 ) -> Result<Vec<T>> {
     const GUARD: usize = 64;
-    let mut numbers = vec![poison; len + GUARD];
-    act(numbers.as_mut_ptr().cast())?;
+    let mut values = vec![poison; len + GUARD];
+    act(values.as_mut_ptr().cast())?;
     let size = size_of::<T>();
     let bytes = |x: &T| {
-        // SAFETY: the numbers are plain bits.
+        // SAFETY: the elements are plain data.
         unsafe { std::slice::from_raw_parts(std::ptr::from_ref(x).cast::<u8>(), size) }.to_vec()
     };
-    if numbers[len..].iter().any(|x| bytes(x) != bytes(&poison)) {
-        return Err(Error::Device {
-            op,
-            what: "a kernel wrote beyond the end of its result".into(),
-        });
+    if values[len..].iter().any(|x| bytes(x) != bytes(&poison)) {
+        return Err(Error::Device { op, what: "a kernel wrote past the end of its output".into() });
     }
-    numbers.truncate(len);
-    Ok(numbers)
+    values.truncate(len);
+    Ok(values)
 }
 
-/// Changes the numbers of tensors in place, for every tensor that shares their memory: `act` gets their
-/// addresses. No two may share memory.
+/// In-place access to tensors; all tensors that share their storage change. `act` gets the pointers. No two may share
+/// memory.
 ///
 /// # Errors
-/// [`Error::DeviceStorage`] unless each is contiguous on the device and held as the type beside it; those of
-/// `act`.
+/// [`Error::DeviceStorage`] unless each is contiguous on the device and of the given dtype; the error of `act`.
 pub(crate) fn write<const N: usize>(
     tensors: [(&Tensor, Dtype); N],
     op: &'static str,
     act: impl FnOnce([*mut c_void; N]) -> Result<()>,
 ) -> Result<()> {
-    write_all(&tensors, op, |found| match found.try_into() {
-        Ok(found) => act(found),
-        Err(_) => Err(unwritten(op)),
+    write_all(&tensors, op, |pointers| match pointers.try_into() {
+        Ok(pointers) => act(pointers),
+        Err(_) => Err(write_failed(op)),
     })
 }
 
-/// As [`write`], for any number of tensors.
+/// [`write`] for any number of tensors.
 pub(crate) fn write_all(
     tensors: &[(&Tensor, Dtype)],
     op: &'static str,
     act: impl FnOnce(&[*mut c_void]) -> Result<()>,
 ) -> Result<()> {
     for (tensor, dtype) in tensors {
-        drop(read(tensor, op)?.of(*dtype)?);
+        drop(read(tensor, op)?.expect_dtype(*dtype)?);
     }
-    let mut found = vec![std::ptr::null_mut(); tensors.len()];
+    let mut pointers = vec![std::ptr::null_mut(); tensors.len()];
     let mut act = Some(act);
-    let mut run = |found: &[*mut c_void]| act.take().map_or(Ok(()), |act| act(found));
-    nested(tensors, op, &mut found, 0, &mut run)
+    let mut run = |pointers: &[*mut c_void]| act.take().map_or(Ok(()), |act| act(pointers));
+    nested(tensors, op, &mut pointers, 0, &mut run)
 }
 
-/// Takes hold of the tensors from the `i`-th on, one within the other.
+/// Borrows the tensors from the `i`-th on, recursively.
 fn nested(
     tensors: &[(&Tensor, Dtype)],
     op: &'static str,
-    found: &mut [*mut c_void],
+    pointers: &mut [*mut c_void],
     i: usize,
     act: &mut dyn FnMut(&[*mut c_void]) -> Result<()>,
 ) -> Result<()> {
-    let Some((tensor, _)) = tensors.get(i) else { return act(found) };
-    let mut result = Err(unwritten(op));
+    let Some((tensor, _)) = tensors.get(i) else { return act(pointers) };
+    let mut result = Err(write_failed(op));
     {
         let inner = |at| {
-            found[i] = at;
-            result = nested(tensors, op, found, i + 1, act);
+            pointers[i] = at;
+            result = nested(tensors, op, pointers, i + 1, act);
         };
         tensor.inplace_op1(&Access { name: op, act: Cell::new(Some(inner)) })?;
     }
     result
 }
 
-/// A change was not made.
-pub(crate) fn unwritten(op: &'static str) -> Error {
+/// The in-place update did not run.
+pub(crate) fn write_failed(op: &'static str) -> Error {
     Error::DeviceStorage { op }
 }
 
@@ -325,10 +321,10 @@ impl<F: FnOnce(*mut c_void)> InplaceOp1 for Access<F> {
     }
 }
 
-/// Indices as the device's kernels take them.
+/// Uploads indices as u32.
 ///
 /// # Errors
-/// One does not fit into 32 bits, or there is no room.
+/// An index exceeds 32 bits, or out of memory.
 pub(crate) fn upload(indices: &[usize], device: &Device, op: &'static str) -> Result<Tensor> {
     let indices: std::result::Result<Vec<u32>, _> =
         indices.iter().map(|index| u32::try_from(*index)).collect();
@@ -341,9 +337,9 @@ unsafe extern "C" {
     fn er_error(code: c_int) -> *const c_char;
 }
 
-/// What an error code of a launcher means.
-pub(crate) fn words(code: i32) -> String {
-    // SAFETY: it gives a string that lives as long as the process.
-    let words = unsafe { CStr::from_ptr(er_error(code)) };
-    format!("CUDA error {code}, {}", words.to_string_lossy())
+/// Description of a launcher's error code.
+pub(crate) fn describe_code(code: i32) -> String {
+    // SAFETY: it returns a string with static lifetime.
+    let description = unsafe { CStr::from_ptr(er_error(code)) };
+    format!("CUDA error {code}, {}", description.to_string_lossy())
 }

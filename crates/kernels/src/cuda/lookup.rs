@@ -1,4 +1,4 @@
-//! Rows picked and scattered back, and dropout, on the device.
+//! Gather, scatter-add and dropout on the device.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_longlong, c_void};
@@ -45,7 +45,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// The rows `indices` of `table`, all of which there are, held as `dtype`, or as the table.
+/// Rows `indices` of `table`, which are in range, as `dtype`, or in the table's dtype.
 pub(crate) fn gather(
     table: &Tensor,
     indices: &[usize],
@@ -54,7 +54,7 @@ pub(crate) fn gather(
 ) -> Result<Tensor> {
     let (_, width) = table.dims2()?;
     let (device, stream) = (table.device(), Stream::of(table)?);
-    let table = read(table, op)?.float()?;
+    let table = read(table, op)?.expect_float()?;
     let dtype = dtype.unwrap_or(table.dtype);
     let shape = (indices.len(), width);
     if indices.is_empty() || width == 0 {
@@ -66,7 +66,7 @@ pub(crate) fn gather(
     create(device, shape, dtype, op, |out| {
         launch!(
             op,
-            er_gather(out, table.at, at.at, rows, width as c_int, dtype, table.dtype, stream)
+            er_gather(out, table.ptr, at.ptr, rows, width as c_int, dtype, table.dtype, stream)
         )
     })
 }
@@ -83,7 +83,7 @@ pub(crate) fn scatter_add(
         return Ok(());
     }
     let (device, stream, dtype) = (table.device(), Stream::of(table)?, Dtype::of(table, op)?);
-    let rows = read(rows, op)?.float()?;
+    let rows = read(rows, op)?.expect_float()?;
     let Segments { entries, first, order } = Segments::of(indices);
     let count = entries.len() as c_int;
     let [entries, first, order] = [entries, first, order].map(|list| upload(&list, device, op));
@@ -94,10 +94,10 @@ pub(crate) fn scatter_add(
             op,
             er_scatter(
                 table,
-                entries.at,
-                first.at,
-                order.at,
-                rows.at,
+                entries.ptr,
+                first.ptr,
+                order.ptr,
+                rows.ptr,
                 count,
                 width as c_int,
                 dtype,
@@ -108,10 +108,10 @@ pub(crate) fn scatter_add(
     })
 }
 
-/// Which rows go to each entry that any goes to.
+/// Rows grouped by target entry, in CSR form.
 struct Segments {
     entries: Vec<usize>,
-    /// Where an entry's rows begin in `order`; one more than there are entries.
+    /// Start of each entry's rows in `order`; entries + 1 values.
     first: Vec<usize>,
     order: Vec<usize>,
 }
@@ -132,9 +132,9 @@ impl Segments {
     }
 }
 
-/// What of a row's numbers is dropped.
+/// Parameters of a dropout mask.
 pub(crate) struct Drop {
-    /// A key for each row, the place mixed in.
+    /// Key of each row, mixed with the site.
     pub(crate) keys: Vec<u64>,
     pub(crate) threshold: u32,
     pub(crate) scale: f32,
@@ -147,7 +147,7 @@ impl Drop {
     }
 }
 
-/// `x · scale` where it is kept, and 0 elsewhere.
+/// `x · scale` where kept, 0 elsewhere.
 pub(crate) fn dropout(x: &Tensor, drop: &Drop, op: &'static str) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
     let (device, stream, dtype) = (x.device(), Stream::of(x)?, Dtype::of(x, op)?);
@@ -162,8 +162,8 @@ pub(crate) fn dropout(x: &Tensor, drop: &Drop, op: &'static str) -> Result<Tenso
             op,
             er_dropout(
                 y,
-                x.at,
-                keys.at,
+                x.ptr,
+                keys.ptr,
                 rows_,
                 width_,
                 drop.threshold,
@@ -176,7 +176,7 @@ pub(crate) fn dropout(x: &Tensor, drop: &Drop, op: &'static str) -> Result<Tenso
     })
 }
 
-/// Adds `dy · scale` to `dx` where it was kept.
+/// Adds `dy · scale` to `dx` where kept.
 pub(crate) fn dropout_backward(
     dy: &Tensor,
     drop: &Drop,
@@ -189,15 +189,15 @@ pub(crate) fn dropout_backward(
     }
     let (stream, dtype) = (Stream::of(dy)?, Dtype::of(dy, op)?);
     let keys = drop.upload(dy.device(), op)?;
-    let (dy, keys) = (read(dy, op)?.float()?, read(&keys, op)?);
+    let (dy, keys) = (read(dy, op)?.expect_float()?, read(&keys, op)?);
     let (rows, width) = (rows as c_longlong, width as c_int);
     write([(dx, dtype)], op, |[dx]| {
         launch!(
             op,
             er_dropout(
                 dx,
-                dy.at,
-                keys.at,
+                dy.ptr,
+                keys.ptr,
                 rows,
                 width,
                 drop.threshold,

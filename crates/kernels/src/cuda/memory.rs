@@ -1,4 +1,4 @@
-//! Copies, sums and conversions on the device.
+//! Copies, arithmetic and dtype conversion on the device.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_longlong, c_void};
@@ -10,12 +10,12 @@ use super::{Dtype, Stream, create, launch, read, write};
 use crate::error::Result;
 
 unsafe extern "C" {
-    fn er_blend(
+    fn er_axpby(
         to: *mut c_void,
         from: *const c_void,
         from_share: f32,
         to_share: f32,
-        numbers: c_longlong,
+        values: c_longlong,
         dtype: Dtype,
         from_dtype: Dtype,
         stream: Stream,
@@ -23,7 +23,7 @@ unsafe extern "C" {
     fn er_convert(
         to: *mut c_void,
         from: *const c_void,
-        numbers: c_longlong,
+        values: c_longlong,
         dtype: Dtype,
         from_dtype: Dtype,
         stream: Stream,
@@ -31,7 +31,7 @@ unsafe extern "C" {
     fn er_scale(
         x: *mut c_void,
         factor: f32,
-        numbers: c_longlong,
+        values: c_longlong,
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;
@@ -39,7 +39,7 @@ unsafe extern "C" {
     fn er_squares(
         parts: *mut c_void,
         x: *const c_void,
-        numbers: c_longlong,
+        values: c_longlong,
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;
@@ -51,7 +51,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Numbers of one part of a sum of squares: `SQUARES` of `optimizer.cu`.
+/// Elements per partial sum of squares: `SQUARES` of `optimizer.cu`.
 const SQUARES: usize = 4096;
 
 pub(crate) fn zeros(
@@ -68,42 +68,46 @@ pub(crate) fn zeros(
     })
 }
 
-/// Zeros of a shape, where `like` is and held as it is.
-pub(crate) fn zeros_as(like: &Tensor, shape: &[usize], op: &'static str) -> Result<Tensor> {
+/// Zeros of a shape, with the device and dtype of `like`.
+pub(crate) fn zeros_shaped_like(
+    like: &Tensor,
+    shape: &[usize],
+    op: &'static str,
+) -> Result<Tensor> {
     zeros(like.device(), shape, Dtype::of(like, op)?, op)
 }
 
-/// A copy of `from` in memory of its own, held as `dtype`.
-pub(crate) fn converted(from: &Tensor, dtype: Dtype, op: &'static str) -> Result<Tensor> {
+/// A copy of `from` as `dtype`.
+pub(crate) fn cast_copy(from: &Tensor, dtype: Dtype, op: &'static str) -> Result<Tensor> {
     let (stream, n) = (Stream::of(from)?, from.elem_count() as c_longlong);
-    let numbers = read(from, op)?.float()?;
+    let values = read(from, op)?.expect_float()?;
     create(from.device(), from.shape(), dtype, op, |to| match n {
         0 => Ok(()),
-        _ => launch!(op, er_convert(to, numbers.at, n, dtype, numbers.dtype, stream)),
+        _ => launch!(op, er_convert(to, values.ptr, n, dtype, values.dtype, stream)),
     })
 }
 
 pub(crate) fn copy(from: &Tensor, op: &'static str) -> Result<Tensor> {
-    converted(from, Dtype::of(from, op)?, op)
+    cast_copy(from, Dtype::of(from, op)?, op)
 }
 
-/// `from` itself if it is held as `dtype`, else a copy that is.
-pub(crate) fn held_as(from: &Tensor, dtype: Dtype, op: &'static str) -> Result<Tensor> {
+/// `from` as `dtype`; no copy if it already is.
+pub(crate) fn cast(from: &Tensor, dtype: Dtype, op: &'static str) -> Result<Tensor> {
     match Dtype::of(from, op)? == dtype {
         true => Ok(from.clone()),
-        false => converted(from, dtype, op),
+        false => cast_copy(from, dtype, op),
     }
 }
 
-/// `to = from`, in place and as `to` is held.
+/// `to = from` in place, in to's dtype.
 pub(crate) fn overwrite(to: &Tensor, from: &Tensor, op: &'static str) -> Result<()> {
     let (stream, n) = (Stream::of(to)?, from.elem_count() as c_longlong);
-    let (dtype, from) = (Dtype::of(to, op)?, read(from, op)?.float()?);
+    let (dtype, from) = (Dtype::of(to, op)?, read(from, op)?.expect_float()?);
     if n == 0 {
         return Ok(());
     }
     write([(to, dtype)], op, |[to]| {
-        launch!(op, er_convert(to, from.at, n, dtype, from.dtype, stream))
+        launch!(op, er_convert(to, from.ptr, n, dtype, from.dtype, stream))
     })
 }
 
@@ -119,19 +123,19 @@ pub(crate) fn copy_rows(
 }
 
 /// `to = from_share · from + to_share · to`, in place.
-pub(crate) fn blend(
+pub(crate) fn axpby(
     to: &Tensor,
     from: &Tensor,
     (from_share, to_share): (f32, f32),
     op: &'static str,
 ) -> Result<()> {
     let (stream, n) = (Stream::of(to)?, to.elem_count() as c_longlong);
-    let (dtype, from) = (Dtype::of(to, op)?, read(from, op)?.float()?);
+    let (dtype, from) = (Dtype::of(to, op)?, read(from, op)?.expect_float()?);
     if n == 0 {
         return Ok(());
     }
     write([(to, dtype)], op, |[to]| {
-        launch!(op, er_blend(to, from.at, from_share, to_share, n, dtype, from.dtype, stream))
+        launch!(op, er_axpby(to, from.ptr, from_share, to_share, n, dtype, from.dtype, stream))
     })
 }
 
@@ -143,21 +147,21 @@ pub(crate) fn scale(x: &Tensor, factor: f32, op: &'static str) -> Result<()> {
     write([(x, dtype)], op, |[x]| launch!(op, er_scale(x, factor, n, dtype, stream)))
 }
 
-/// The sum of the squares: parts in f32, their sum in f64.
-pub(crate) fn squares(x: &Tensor, op: &'static str) -> Result<f64> {
+/// Sum of squares: partial sums in f32, their total in f64.
+pub(crate) fn squared_norm(x: &Tensor, op: &'static str) -> Result<f64> {
     let (device, stream) = (x.device(), Stream::of(x)?);
     let (n, count) = (x.elem_count() as c_longlong, x.elem_count().div_ceil(SQUARES));
     if count == 0 {
         return Ok(0.0);
     }
-    let x = read(x, op)?.float()?;
+    let x = read(x, op)?.expect_float()?;
     let parts = create(device, count, Dtype::F32, op, |parts| {
-        launch!(op, er_squares(parts, x.at, n, x.dtype, stream))
+        launch!(op, er_squares(parts, x.ptr, n, x.dtype, stream))
     })?;
     let parts = read(&parts, op)?;
-    // An f64 as two halves: launchers know no other type.
+    // An f64 as two u32 words, as launchers have no f64.
     let total = create(device, 2, Dtype::U32, op, |total| {
-        launch!(op, er_total(total, parts.at, count as c_longlong, stream))
+        launch!(op, er_total(total, parts.ptr, count as c_longlong, stream))
     })?;
     let halves = total.to_vec1::<u32>()?;
     let bits = halves.iter().rev().fold(0u64, |bits, half| bits << 32 | u64::from(*half));

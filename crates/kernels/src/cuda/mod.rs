@@ -1,51 +1,51 @@
-//! The device's side of the operations: own kernels of the folder `cuda`, launched on tensors' memory.
+//! CUDA implementation of the operations: the kernels of the folder `cuda`, launched on tensors' memory.
 //!
-//! An operation looks where its first tensor is ([`on`]) and calls its namesake here with shapes that it
-//! has checked. A module here holds a launcher's declaration beside its only call. With feature `cuda`
-//! tensors are a GPU's; with `cuda-host` they are the CPU's, and the kernels run on a stand-in
-//! (`cuda/host.h`) where a switch says so ([`host`]).
+//! An operation dispatches on its first tensor's device ([`on`]) to its namesake here, with checked shapes. Each
+//! module declares its launchers and contains their only calls. With feature `cuda` tensors are on a GPU. With
+//! `cuda-host` they are on the CPU, and the kernels run under CPU emulation (`cuda/host.h`) when switched on
+//! ([`host`]).
 //!
-//! Numbers are f32 or bf16. All work of a device is put on the stream of its candle device, one after the
-//! other; [`crate::device::cuda`] opens one with a single stream.
+//! Elements are f32 or bf16. All work of a device is ordered on the stream of its candle device;
+//! [`crate::device::cuda`] opens one with a single stream.
 
 pub(crate) mod attention;
 #[cfg(feature = "cuda")]
 mod blas;
-pub(crate) mod blocks;
 mod buffer;
 pub(crate) mod elementwise;
-#[cfg(feature = "cuda")]
-pub(crate) mod gpus;
+pub(crate) mod fused;
+pub(crate) mod gemm;
 #[cfg(feature = "cuda-host")]
 pub(crate) mod host;
 #[cfg(not(feature = "cuda"))]
-mod host_product;
+mod host_gemm;
+#[cfg(feature = "cuda")]
+pub(crate) mod inventory;
 pub(crate) mod linear;
 pub(crate) mod lm_head;
 pub(crate) mod lookup;
 pub(crate) mod memory;
 pub(crate) mod optimizer;
 pub(crate) mod paged_attention;
-pub(crate) mod product;
+pub(crate) mod quantized;
 pub(crate) mod rms_norm;
+pub(crate) mod row_buffer;
+mod row_sums;
 pub(crate) mod sample;
-mod sums;
-pub(crate) mod table;
-pub(crate) mod together;
 pub(crate) mod weight;
 
 use candle_core::{Device, Tensor};
 
-pub(crate) use buffer::{Dtype, Numbers, Stream, create, read, upload, write, write_all};
+pub(crate) use buffer::{DeviceSlice, Dtype, Stream, create, read, upload, write, write_all};
 
 use crate::error::{Error, Result};
 
-/// Whether an operation on this tensor is the device's.
+/// Whether an operation on this tensor runs CUDA kernels.
 pub(crate) fn on(tensor: &Tensor) -> bool {
     is_device(tensor.device())
 }
 
-/// Whether operations on tensors of `device` are the device's.
+/// Whether operations on tensors of `device` run CUDA kernels.
 pub(crate) fn is_device(device: &Device) -> bool {
     match device {
         #[cfg(feature = "cuda-host")]
@@ -55,24 +55,24 @@ pub(crate) fn is_device(device: &Device) -> bool {
     }
 }
 
-/// An error of a launcher's code, unless it is 0.
+/// An error for a launcher's non-zero code.
 fn check_code(op: &'static str, code: i32) -> Result<()> {
     match code {
         0 => Ok(()),
-        code => Err(Error::Device { op, what: buffer::words(code) }),
+        code => Err(Error::Device { op, what: buffer::describe_code(code) }),
     }
 }
 
-/// Launches a kernel: `launch!(OP, launcher(arguments))`. The caller has checked that the sizes given are
-/// those of the memory given.
+/// Launches a kernel: `launch!(OP, launcher(arguments))`. The caller has checked that the sizes passed match the
+/// memory.
 macro_rules! launch {
     ($op:expr, $launcher:ident($($argument:expr),* $(,)?)) => {
         {
             #[cfg(feature = "cuda-host")]
             $crate::cuda::host::count_launch();
-            // SAFETY: the launcher reads and writes the memory that its pointers name, of the sizes beside
-            // them, which the operation has checked; the tensors are held while it is launched, and what
-            // comes later on the stream comes after it.
+            // SAFETY: the launcher accesses the memory behind its pointers, of the sizes passed, which the operation
+            // has checked; the tensors are borrowed during the launch, and later work is ordered after it on the
+            // stream.
             $crate::cuda::check_code($op, unsafe { $launcher($($argument),*) })
         }
     };

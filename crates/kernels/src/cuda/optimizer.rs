@@ -1,15 +1,15 @@
-//! Optimisers' steps on the device.
+//! Optimizer steps on the device.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_longlong, c_void};
 
 use candle_core::Tensor;
 
-use super::memory::{blend, held_as, scale, squares};
-use super::product::{Destination, Factor, product};
+use super::gemm::{Destination, Operand, gemm};
+use super::memory::{axpby, cast, scale, squared_norm};
 use super::{Dtype, Stream, create, launch, read, write};
 use crate::error::Result;
-use crate::matmul::Into;
+use crate::matmul::WriteMode;
 
 unsafe extern "C" {
     fn er_adamw(
@@ -18,7 +18,7 @@ unsafe extern "C" {
         v: *mut c_void,
         grad: *const c_void,
         factors: *const f32,
-        numbers: c_longlong,
+        values: c_longlong,
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;
@@ -28,7 +28,7 @@ unsafe extern "C" {
         grad: *const c_void,
         keep: f32,
         scale: f32,
-        numbers: c_longlong,
+        values: c_longlong,
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;
@@ -43,7 +43,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// A step on f32 parameters and moments: rate, root, keep, beta1, beta2, eps and the gradient's factor.
+/// A step on f32 parameters and moments; coefficients: rate, root, keep, beta1, beta2, eps and the gradient scale.
 pub(crate) fn adamw(
     param: &Tensor,
     grad: &Tensor,
@@ -56,13 +56,13 @@ pub(crate) fn adamw(
     if n == 0 {
         return Ok(());
     }
-    let grad = read(grad, op)?.float()?;
+    let grad = read(grad, op)?.expect_float()?;
     write([(param, Dtype::F32), (m, Dtype::F32), (v, Dtype::F32)], op, |[param, m, v]| {
-        launch!(op, er_adamw(param, m, v, grad.at, factors.as_ptr(), n, grad.dtype, stream))
+        launch!(op, er_adamw(param, m, v, grad.ptr, factors.as_ptr(), n, grad.dtype, stream))
     })
 }
 
-/// The momentum takes in the gradient; gives Nesterov's direction (f32).
+/// Updates the momentum, and returns the Nesterov direction (f32).
 fn momentum(
     momentum: &Tensor,
     grad: &Tensor,
@@ -71,7 +71,7 @@ fn momentum(
 ) -> Result<Tensor> {
     let (stream, n) = (Stream::of(grad)?, grad.elem_count() as c_longlong);
     let (device, shape) = (grad.device(), grad.shape());
-    let grad = read(grad, op)?.float()?;
+    let grad = read(grad, op)?.expect_float()?;
     create(device, shape, Dtype::F32, op, |direction| {
         if n == 0 {
             return Ok(());
@@ -79,13 +79,13 @@ fn momentum(
         write([(momentum, Dtype::F32)], op, |[momentum]| {
             launch!(
                 op,
-                er_momentum(momentum, direction, grad.at, keep, scale, n, grad.dtype, stream)
+                er_momentum(momentum, direction, grad.ptr, keep, scale, n, grad.dtype, stream)
             )
         })
     })
 }
 
-/// A Newton-Schulz iteration's coefficients and how often it runs.
+/// Coefficients and number of Newton-Schulz iterations.
 pub(crate) struct Iteration {
     pub(crate) coefficients: [f32; 3],
     pub(crate) times: usize,
@@ -106,7 +106,7 @@ pub(crate) fn muon(
     orthogonal_step(param, direction, iteration, rates, op)
 }
 
-/// `param = keep · param - rate · (the nearest orthogonal matrix to direction)`.
+/// `param = keep · param - rate · orthogonalised(direction)`.
 fn orthogonal_step(
     param: &Tensor,
     direction: Tensor,
@@ -114,40 +114,40 @@ fn orthogonal_step(
     (keep, rate): (f32, f32),
     op: &'static str,
 ) -> Result<()> {
-    let norm = squares(&direction, op)?.sqrt().max(1e-7);
+    let norm = squared_norm(&direction, op)?.sqrt().max(1e-7);
     scale(&direction, (1.0 / norm) as f32, op)?;
     let mut x = direction;
     for _ in 0..iteration.times {
         x = iterated(&x, iteration.coefficients, op)?;
     }
-    blend(param, &held_as(&x, Dtype::of(param, op)?, op)?, (-rate, keep), op)
+    axpby(param, &cast(&x, Dtype::of(param, op)?, op)?, (-rate, keep), op)
 }
 
-/// `(a + b x xᵀ + c (x xᵀ)²) x`, from the side on which the inner matrices are the smaller ones.
+/// `(a + b x xᵀ + c (x xᵀ)²) x`, transposed so that the inner matrices have the smaller side's size.
 fn iterated(x: &Tensor, [a, b, c]: [f32; 3], op: &'static str) -> Result<Tensor> {
     let (rows, cols) = x.dims2()?;
     let (device, stream, size) = (x.device(), Stream::of(x)?, rows.min(cols));
-    let numbers = read(x, op)?.of(Dtype::F32)?;
-    let of_x = Factor::new(&numbers, rows, cols);
+    let values = read(x, op)?.expect_dtype(Dtype::F32)?;
+    let of_x = Operand::new(&values, rows, cols);
     let (lhs, rhs) = if rows > cols { (of_x.t(), of_x) } else { (of_x, of_x.t()) };
-    let square = |lhs: Factor, rhs: Factor| {
+    let square = |lhs: Operand, rhs: Operand| {
         create(device, (size, size), Dtype::F32, op, |at| {
             let out = Destination::new(at, Dtype::F32, size, size);
-            product(device, out, lhs, rhs, Into::Replace.into(), op)
+            gemm(device, out, lhs, rhs, WriteMode::Overwrite.into(), op)
         })
     };
     let gram = square(lhs, rhs)?;
     let gram = read(&gram, op)?;
-    let of_gram = Factor::new(&gram, size, size);
+    let of_gram = Operand::new(&gram, size, size);
     let poly = square(of_gram, of_gram)?;
     write([(&poly, Dtype::F32)], op, |[poly]| {
-        launch!(op, er_polynomial(poly, gram.at, a, b, c, size as c_int, stream))
+        launch!(op, er_polynomial(poly, gram.ptr, a, b, c, size as c_int, stream))
     })?;
     let poly = read(&poly, op)?;
-    let of_poly = Factor::new(&poly, size, size);
+    let of_poly = Operand::new(&poly, size, size);
     let (lhs, rhs) = if rows > cols { (of_x, of_poly) } else { (of_poly, of_x) };
     create(device, (rows, cols), Dtype::F32, op, |at| {
         let out = Destination::new(at, Dtype::F32, rows, cols);
-        product(device, out, lhs, rhs, Into::Replace.into(), op)
+        gemm(device, out, lhs, rhs, WriteMode::Overwrite.into(), op)
     })
 }

@@ -1,13 +1,13 @@
-//! Root-mean-square normalisation on the device.
+//! RMSNorm on the device.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_longlong, c_void};
 
 use candle_core::Tensor;
 
-use super::{Dtype, Stream, create, launch, read, sums, write};
+use super::{Dtype, Stream, create, launch, read, row_sums, write};
 use crate::error::Result;
-use crate::rms_norm::Normed;
+use crate::rms_norm::RmsNormOutput;
 
 const OP: &str = "rms_norm";
 
@@ -24,7 +24,7 @@ unsafe extern "C" {
         weight_dtype: Dtype,
         stream: Stream,
     ) -> c_int;
-    fn er_rms_norm_again(
+    fn er_rms_norm_recompute(
         y: *mut c_void,
         x: *const c_void,
         weight: *const c_void,
@@ -65,9 +65,9 @@ pub(crate) fn forward(
     weight: &Tensor,
     eps: f64,
     (rows, width): (usize, usize),
-) -> Result<Normed> {
+) -> Result<RmsNormOutput> {
     let (device, stream) = (x.device(), Stream::of(x)?);
-    let (x, w) = (read(x, OP)?.float()?, read(weight, OP)?.float()?);
+    let (x, w) = (read(x, OP)?.expect_float()?, read(weight, OP)?.expect_float()?);
     let (n, m) = (rows as c_longlong, width as c_int);
     let mut scale = None;
     let y = create(device, (rows, width), x.dtype, OP, |y| {
@@ -75,30 +75,33 @@ pub(crate) fn forward(
             0 => Ok(()),
             _ => launch!(
                 OP,
-                er_rms_norm(y, scale, x.at, w.at, n, m, eps as f32, x.dtype, w.dtype, stream)
+                er_rms_norm(y, scale, x.ptr, w.ptr, n, m, eps as f32, x.dtype, w.dtype, stream)
             ),
         })?;
         scale = Some(made);
         Ok(())
     })?;
-    let scale = scale.ok_or_else(|| super::buffer::unwritten(OP))?;
-    Ok(Normed { y, scale })
+    let scale = scale.ok_or_else(|| super::buffer::write_failed(OP))?;
+    Ok(RmsNormOutput { y, scale })
 }
 
-pub(crate) fn again(
+pub(crate) fn recompute(
     x: &Tensor,
     weight: &Tensor,
     scale: &Tensor,
     (rows, width): (usize, usize),
 ) -> Result<Tensor> {
     let (device, stream) = (x.device(), Stream::of(x)?);
-    let (x, w) = (read(x, OP)?.float()?, read(weight, OP)?.float()?);
-    let scale = read(scale, OP)?.of(Dtype::F32)?;
+    let (x, w) = (read(x, OP)?.expect_float()?, read(weight, OP)?.expect_float()?);
+    let scale = read(scale, OP)?.expect_dtype(Dtype::F32)?;
     let (n, m) = (rows as c_longlong, width as c_int);
     create(device, (rows, width), x.dtype, OP, |y| match rows {
         0 => Ok(()),
         _ => {
-            launch!(OP, er_rms_norm_again(y, x.at, w.at, scale.at, n, m, x.dtype, w.dtype, stream))
+            launch!(
+                OP,
+                er_rms_norm_recompute(y, x.ptr, w.ptr, scale.ptr, n, m, x.dtype, w.dtype, stream)
+            )
         }
     })
 }
@@ -116,24 +119,27 @@ pub(crate) fn backward(
         return Ok(());
     }
     let (device, stream) = (x.device(), Stream::of(x)?);
-    let (x, w) = (read(x, OP)?.float()?, read(weight, OP)?.float()?);
-    let (scale, dy) = (read(scale, OP)?.of(Dtype::F32)?, read(dy, OP)?.of(x.dtype)?);
+    let (x, w) = (read(x, OP)?.expect_float()?, read(weight, OP)?.expect_float()?);
+    let (scale, dy) =
+        (read(scale, OP)?.expect_dtype(Dtype::F32)?, read(dy, OP)?.expect_dtype(x.dtype)?);
     let (n, m) = (rows as c_longlong, width as c_int);
     write([(dx, x.dtype)], OP, |[dx]| {
         launch!(
             OP,
-            er_rms_norm_backward(dx, x.at, w.at, scale.at, dy.at, n, m, x.dtype, w.dtype, stream)
+            er_rms_norm_backward(
+                dx, x.ptr, w.ptr, scale.ptr, dy.ptr, n, m, x.dtype, w.dtype, stream
+            )
         )
     })?;
     let Some(d_weight) = d_weight else { return Ok(()) };
-    sums::add_over_rows(d_weight, device, (rows, width), OP, |parts, part_rows| {
+    row_sums::add_over_rows(d_weight, device, (rows, width), OP, |parts, part_rows| {
         launch!(
             OP,
             er_rms_norm_weight(
                 parts,
-                x.at,
-                scale.at,
-                dy.at,
+                x.ptr,
+                scale.ptr,
+                dy.ptr,
                 n,
                 m,
                 part_rows as c_int,

@@ -1,102 +1,105 @@
-//! Weights of sampling on the device: f32 or bf16, rows end to end, or in blocks of few bits.
+//! Weights on the device: dense f32 or bf16, or block-quantized.
 
 use candle_core::{DType, Device, Tensor};
 
-use super::blocks::Blocks;
-use super::memory::{converted, copy};
+use super::memory::{cast_copy, copy};
+use super::quantized::QuantizedBlocks;
 use super::{Dtype, linear, lookup, read};
 use crate::error::Result;
 use crate::quantized::QuantizedMatrix;
 
-/// A weight as the device has it.
+/// A weight on the device.
 #[derive(Debug, Clone)]
-pub(crate) enum Held {
-    Numbers(Tensor),
-    /// With what rows of them are held as.
-    Blocks(Blocks, Dtype),
+pub(crate) enum DeviceWeight {
+    Dense(Tensor),
+    /// With the dtype of dequantized rows.
+    Blocks(QuantizedBlocks, Dtype),
 }
 
-impl Held {
-    /// A quantised file's matrix, rows of which are held as `dtype`: its blocks, or the numbers of what is no blocks.
-    pub(crate) fn quantised(
+impl DeviceWeight {
+    /// Uploads a quantized matrix, whose rows are dequantized to `dtype`: its blocks, or a dense tensor for float
+    /// formats.
+    pub(crate) fn from_quantized(
         matrix: &QuantizedMatrix,
         device: &Device,
         dtype: DType,
     ) -> Result<Self> {
         let rows = if dtype == DType::F32 { Dtype::F32 } else { Dtype::Bf16 };
-        match Blocks::new(matrix, device)? {
+        match QuantizedBlocks::new(matrix, device)? {
             Some(blocks) => Ok(Self::Blocks(blocks, rows)),
             None => {
-                let numbers = matrix.dequantize()?.to_dtype(dtype)?;
-                Ok(Self::Numbers(crate::memory::to_device(&numbers, device)?))
+                let values = matrix.dequantize()?.to_dtype(dtype)?;
+                Ok(Self::Dense(crate::memory::to_device(&values, device)?))
             }
         }
     }
 
-    /// What rows of it, and with them the activations, are held as.
+    /// Dtype of its rows and of the activations.
     pub(crate) fn dtype(&self) -> DType {
         match self {
-            Self::Numbers(weight) => weight.dtype(),
+            Self::Dense(weight) => weight.dtype(),
             Self::Blocks(_, Dtype::F32) => DType::F32,
             Self::Blocks(..) => DType::BF16,
         }
     }
 }
 
-/// The numbers themselves, if they are of the device.
-pub(crate) fn shared(weight: &Tensor, op: &'static str) -> Result<Tensor> {
-    drop(read(weight, op)?.float()?);
+/// Shares the tensor, if it is on the device.
+pub(crate) fn alias(weight: &Tensor, op: &'static str) -> Result<Tensor> {
+    drop(read(weight, op)?.expect_float()?);
     Ok(weight.clone())
 }
 
-/// A copy held as `dtype`.
+/// A copy as `dtype`.
 pub(crate) fn copied(weight: &Tensor, dtype: Dtype, op: &'static str) -> Result<Tensor> {
-    converted(weight, dtype, op)
+    cast_copy(weight, dtype, op)
 }
 
-/// `x · Wᵀ + b`; factors are bf16 where either is.
+/// `x · Wᵀ + b`; operands are bf16 if either is.
 pub(crate) fn forward(
     x: &Tensor,
-    weight: &Held,
+    weight: &DeviceWeight,
     bias: Option<&Tensor>,
     op: &'static str,
 ) -> Result<Tensor> {
     match weight {
-        Held::Numbers(weight) => linear::forward(x, weight, bias, factors(x, weight, op)?, op),
-        Held::Blocks(blocks, _) => blocks.forward(x, bias, op),
+        DeviceWeight::Dense(weight) => {
+            linear::forward(x, weight, bias, operand_dtype(x, weight, op)?, op)
+        }
+        DeviceWeight::Blocks(blocks, _) => blocks.forward(x, bias, op),
     }
 }
 
-/// `y + x · Wᵀ + b`, in memory of its own.
+/// `y + x · Wᵀ + b`, out of place.
 pub(crate) fn forward_add(
     x: &Tensor,
-    weight: &Held,
+    weight: &DeviceWeight,
     y: &Tensor,
     bias: Option<&Tensor>,
     op: &'static str,
 ) -> Result<Tensor> {
     let weight = match weight {
-        Held::Numbers(weight) => weight,
-        Held::Blocks(blocks, _) => return blocks.forward_add(x, y, bias, op),
+        DeviceWeight::Dense(weight) => weight,
+        DeviceWeight::Blocks(blocks, _) => return blocks.forward_add(x, y, bias, op),
     };
-    let factors = factors(x, weight, op)?;
-    let Some(bias) = bias else { return linear::forward_onto(x, weight, y, factors, op) };
+    let operand_dtype = operand_dtype(x, weight, op)?;
+    let Some(bias) = bias else { return linear::forward_onto(x, weight, y, operand_dtype, op) };
     let sum = copy(y, op)?;
     linear::add_bias(&sum, bias, op)?;
-    linear::add(x, weight, &sum, factors, op)?;
+    linear::add(x, weight, &sum, operand_dtype, op)?;
     Ok(sum)
 }
 
-/// The rows `ids`, held as the weight.
-pub(crate) fn rows(weight: &Held, ids: &[usize], op: &'static str) -> Result<Tensor> {
+/// The rows `ids`, in the weight's row dtype.
+pub(crate) fn rows(weight: &DeviceWeight, ids: &[usize], op: &'static str) -> Result<Tensor> {
     match weight {
-        Held::Numbers(weight) => lookup::gather(weight, ids, None, op),
-        Held::Blocks(blocks, dtype) => blocks.rows(ids, *dtype, op),
+        DeviceWeight::Dense(weight) => lookup::gather(weight, ids, None, op),
+        DeviceWeight::Blocks(blocks, dtype) => blocks.rows(ids, *dtype, op),
     }
 }
 
-/// What the factors of a product are held as: bf16 where either is.
-pub(super) fn factors(x: &Tensor, weight: &Tensor, op: &'static str) -> Result<Dtype> {
+/// Operand dtype of a GEMM: bf16 if either is.
+pub(super) fn operand_dtype(x: &Tensor, weight: &Tensor, op: &'static str) -> Result<Dtype> {
     let bf16 = [x, weight].map(|tensor| Dtype::of(tensor, op));
     let [x, weight] = bf16;
     Ok(if x? == Dtype::Bf16 || weight? == Dtype::Bf16 { Dtype::Bf16 } else { Dtype::F32 })

@@ -1,122 +1,141 @@
-//! How attention over a pool's pages is shared out over a device's blocks.
+//! Work partitioning of paged attention over a device's thread blocks (split-KV).
 
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 
-use super::pool::PoolRun;
-use super::{OP, PAGE, last_seen};
+use super::pool::PooledQueryChunk;
+use super::{OP, PAGE_SIZE, last_visible};
 use crate::attention::Heads;
 use crate::cuda::upload;
 use crate::error::{Result, check};
 
-/// Pages of an item, at most. A constant, so that a query's sums do not depend on the batch.
-const ITEM_PAGES: usize = 8;
+/// Maximum pages per work item. A constant, so that a query's summation order does not depend on the batch.
+const SPLIT_PAGES: usize = 8;
 
-/// Query heads of an item and a key head, at most: the larger of the kernel's two tiles.
+/// Maximum query heads of a work item and a KV head: the larger of the kernel's two tiles.
 const TILE: usize = 32;
 
-/// Queries of a run from which on dense products take it.
-const MANY: usize = 17;
+/// Queries from which a chunk is prefilled by dense GEMMs.
+const PREFILL_MIN_QUERIES: usize = 17;
 
-/// Which blocks compute what, for all layers of a step. It depends on the runs alone, not on what the pages hold.
-pub struct Plan {
+/// Work items for all layers of a step. They depend on the query chunks, not on the pages' content.
+pub struct PagedAttentionPlan {
     pub(crate) heads: Heads,
     /// Rows of the queries.
     pub(crate) rows: usize,
-    /// Pages that a pool must have.
+    /// Minimum number of pages of the pool.
     pub(crate) pages: usize,
-    /// Whether all runs are causal.
+    /// Whether all chunks are causal.
     pub(crate) causal: bool,
-    /// Whether some rows stand in no run.
-    pub(crate) gaps: bool,
-    /// Runs of few queries.
-    pub(crate) few: Option<Few>,
-    /// Runs of many queries.
-    pub(crate) many: Vec<Many>,
+    /// Whether some rows belong to no chunk.
+    pub(crate) has_uncovered_rows: bool,
+    /// Chunks of few queries.
+    pub(crate) decode: Option<DecodeBatch>,
+    /// Chunks of many queries.
+    pub(crate) prefill: Vec<PrefillChunk>,
 }
 
-/// What the kernel for few queries takes.
-pub(crate) struct Few {
-    /// Number of items.
+/// Inputs of the decode kernel.
+pub(crate) struct DecodeBatch {
+    /// Number of work items.
     pub(crate) items: usize,
     /// Rows of partial results.
     pub(crate) parts: usize,
-    /// Query heads of one key head that go into one block.
+    /// Query heads of a KV head per thread block.
     pub(crate) per_block: usize,
-    /// The kernel's tile: most query heads of an item and a key head.
+    /// The kernel's tile: maximum query heads of a work item and a KV head.
     pub(crate) tile: usize,
-    /// (items, 6): first row, rows, first of the listed pages, pages, position, first partial result.
+    /// (items, 6): first row, rows, first index in the page list, pages, position, first partial result.
     pub(crate) item_list: Tensor,
     pub(crate) page_list: Tensor,
-    /// Position of the last token that each row sees.
+    /// Position of the last token that each row attends to.
     pub(crate) positions: Tensor,
-    /// Each row's partial results begin here in the list; one number more than rows.
+    /// Start of each row's partial results in the list; rows + 1 entries.
     pub(crate) part_starts: Tensor,
     pub(crate) part_list: Tensor,
 }
 
-/// A run of many queries.
-pub(crate) struct Many {
+/// A chunk of many queries.
+pub(crate) struct PrefillChunk {
     pub(crate) rows: Range<usize>,
     pub(crate) position: usize,
     pub(crate) causal: bool,
-    /// Tokens that are seen.
+    /// Number of visible tokens.
     pub(crate) tokens: usize,
     pub(crate) pages: Tensor,
 }
 
-/// Consecutive rows, and consecutive pages of which each row sees something.
+/// Consecutive rows, and consecutive pages that each row attends to.
 #[derive(Debug, Clone, PartialEq)]
-struct Item {
+struct WorkItem {
     rows: Range<usize>,
     pages: Vec<usize>,
     position: usize,
 }
 
-impl Plan {
-    /// A plan for queries (`rows`, query heads · dim). Runs that share pages should stand side by side, in the order
-    /// of their rows: such pages are then read once for several of them.
+impl PagedAttentionPlan {
+    /// A plan for queries (`rows`, query heads · dim). Chunks that share pages should be adjacent, in the order of
+    /// their rows: shared pages are then read once for several rows.
     ///
     /// # Errors
-    /// A row lies outside the batch or stands in two runs, a run has too few pages, or the device has no room.
-    pub fn new(runs: &[PoolRun], heads: Heads, rows: usize, device: &Device) -> Result<Self> {
-        let covered = check_runs(runs, rows)?;
+    /// A row is out of range or in two chunks, a chunk has too few pages, or out of memory.
+    pub fn new(
+        chunks: &[PooledQueryChunk],
+        heads: Heads,
+        rows: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let covered = check_chunks(chunks, rows)?;
         let fits = heads.kv > 0 && heads.query.is_multiple_of(heads.kv);
-        check(fits, OP, || format!("{} query heads, {} key heads", heads.query, heads.kv))?;
-        let (few, many): (Vec<&PoolRun>, Vec<&PoolRun>) =
-            runs.iter().filter(|run| !run.rows.is_empty()).partition(|run| run.rows.len() < MANY);
-        let many = many.into_iter().map(|run| {
-            let tokens = run.position + run.rows.len();
-            let pages = upload(&run.pages[..tokens.div_ceil(PAGE)], device, OP)?;
-            let PoolRun { rows, position, causal, .. } = run.clone();
-            Ok(Many { rows, position, causal, tokens, pages })
+        check(fits, OP, || {
+            format!("{} query heads are not a multiple of {} KV heads", heads.query, heads.kv)
+        })?;
+        let (decode, prefill): (Vec<&PooledQueryChunk>, Vec<&PooledQueryChunk>) = chunks
+            .iter()
+            .filter(|chunk| !chunk.rows.is_empty())
+            .partition(|chunk| chunk.rows.len() < PREFILL_MIN_QUERIES);
+        let prefill = prefill.into_iter().map(|chunk| {
+            let tokens = chunk.position + chunk.rows.len();
+            let pages = upload(&chunk.pages[..tokens.div_ceil(PAGE_SIZE)], device, OP)?;
+            let PooledQueryChunk { rows, position, causal, .. } = chunk.clone();
+            Ok(PrefillChunk { rows, position, causal, tokens, pages })
         });
         Ok(Self {
             heads,
             rows,
-            pages: runs.iter().flat_map(|run| &run.pages).max().map_or(0, |page| page + 1),
-            causal: runs.iter().all(|run| run.causal),
-            gaps: covered < rows,
-            few: if few.is_empty() { None } else { Some(Few::new(&few, heads, rows, device)?) },
-            many: many.collect::<Result<_>>()?,
+            pages: chunks.iter().flat_map(|chunk| &chunk.pages).max().map_or(0, |page| page + 1),
+            causal: chunks.iter().all(|chunk| chunk.causal),
+            has_uncovered_rows: covered < rows,
+            decode: if decode.is_empty() {
+                None
+            } else {
+                Some(DecodeBatch::new(&decode, heads, rows, device)?)
+            },
+            prefill: prefill.collect::<Result<_>>()?,
         })
     }
 }
 
-impl Few {
-    fn new(runs: &[&PoolRun], heads: Heads, rows: usize, device: &Device) -> Result<Self> {
-        let per_block = heads.shared().clamp(1, TILE);
-        let items = items(runs, (TILE / per_block).max(1));
+impl DecodeBatch {
+    fn new(
+        chunks: &[&PooledQueryChunk],
+        heads: Heads,
+        rows: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let per_block = heads.queries_per_kv().clamp(1, TILE);
+        let items = items(chunks, (TILE / per_block).max(1));
         let mut positions = vec![0; rows];
-        for run in runs {
-            for (token, row) in run.rows.clone().enumerate() {
-                positions[row] = last_seen(run.position, token, run.rows.len(), run.causal);
+        for chunk in chunks {
+            for (token, row) in chunk.rows.clone().enumerate() {
+                positions[row] =
+                    last_visible(chunk.position, token, chunk.rows.len(), chunk.causal);
             }
         }
         let (mut item_list, mut page_list, mut parts) = (Vec::new(), Vec::new(), 0);
         let mut of_rows = vec![Vec::new(); rows];
-        for Item { rows, pages, position } in &items {
+        for WorkItem { rows, pages, position } in &items {
             let at = page_list.len();
             item_list.extend([rows.start, rows.len(), at, pages.len(), *position, parts]);
             page_list.extend(pages);
@@ -130,7 +149,7 @@ impl Few {
             part_starts.push(part_starts.last().copied().unwrap_or(0) + parts.len());
         }
         let most = items.iter().map(|item| item.rows.len() * per_block).max().unwrap_or(0);
-        let upload = |numbers: &[usize]| upload(numbers, device, OP);
+        let upload = |values: &[usize]| upload(values, device, OP);
         Ok(Self {
             items: items.len(),
             parts,
@@ -145,23 +164,22 @@ impl Few {
     }
 }
 
-/// The runs' rows with their pages, [`ITEM_PAGES`] after the other; up to `most` consecutive rows with the same
-/// pages together.
-fn items(runs: &[&PoolRun], most: usize) -> Vec<Item> {
-    let last = |run: &PoolRun, row: usize| {
-        last_seen(run.position, row - run.rows.start, run.rows.len(), run.causal)
+/// Splits the chunks' rows by [`SPLIT_PAGES`] pages; up to `most` consecutive rows with the same pages form one item.
+fn items(chunks: &[&PooledQueryChunk], most: usize) -> Vec<WorkItem> {
+    let last = |chunk: &PooledQueryChunk, row: usize| {
+        last_visible(chunk.position, row - chunk.rows.start, chunk.rows.len(), chunk.causal)
     };
-    let longest = runs.iter().map(|run| run.position + run.rows.len()).max().unwrap_or(0);
-    let mut items: Vec<Item> = Vec::new();
-    for first in (0..longest.div_ceil(PAGE)).step_by(ITEM_PAGES) {
+    let longest = chunks.iter().map(|chunk| chunk.position + chunk.rows.len()).max().unwrap_or(0);
+    let mut items: Vec<WorkItem> = Vec::new();
+    for first in (0..longest.div_ceil(PAGE_SIZE)).step_by(SPLIT_PAGES) {
         let begin = items.len();
-        for run in runs {
-            for row in run.rows.clone() {
-                let end = (last(run, row) / PAGE + 1).min(first + ITEM_PAGES);
+        for chunk in chunks {
+            for row in chunk.rows.clone() {
+                let end = (last(chunk, row) / PAGE_SIZE + 1).min(first + SPLIT_PAGES);
                 if end <= first {
                     continue;
                 }
-                let pages = &run.pages[first..end];
+                let pages = &chunk.pages[first..end];
                 match items[begin..].last_mut() {
                     Some(item)
                         if item.rows.end == row
@@ -170,10 +188,10 @@ fn items(runs: &[&PoolRun], most: usize) -> Vec<Item> {
                     {
                         item.rows.end += 1;
                     }
-                    _ => items.push(Item {
+                    _ => items.push(WorkItem {
                         rows: row..row + 1,
                         pages: pages.to_vec(),
-                        position: first * PAGE,
+                        position: first * PAGE_SIZE,
                     }),
                 }
             }
@@ -182,15 +200,15 @@ fn items(runs: &[&PoolRun], most: usize) -> Vec<Item> {
     items
 }
 
-/// Number of rows that stand in a run.
-fn check_runs(runs: &[PoolRun], rows: usize) -> Result<usize> {
+/// Number of rows that belong to a chunk.
+fn check_chunks(chunks: &[PooledQueryChunk], rows: usize) -> Result<usize> {
     let mut taken = vec![false; rows];
-    for run in runs {
-        let (tokens, pages) = (run.position + run.rows.len(), run.pages.len());
-        check(tokens <= pages * PAGE, OP, || format!("{pages} pages for {tokens} tokens"))?;
-        for row in run.rows.clone() {
+    for chunk in chunks {
+        let (tokens, pages) = (chunk.position + chunk.rows.len(), chunk.pages.len());
+        check(tokens <= pages * PAGE_SIZE, OP, || format!("{pages} pages for {tokens} tokens"))?;
+        for row in chunk.rows.clone() {
             let free = row < rows && !std::mem::replace(&mut taken[row], true);
-            check(free, OP, || format!("row {row} is not there, or there twice"))?;
+            check(free, OP, || format!("row {row} is out of range or in two chunks"))?;
         }
     }
     Ok(taken.iter().filter(|taken| **taken).count())
@@ -200,39 +218,40 @@ fn check_runs(runs: &[PoolRun], rows: usize) -> Result<usize> {
 mod tests {
     use super::*;
 
-    fn run(rows: Range<usize>, position: usize, pages: Vec<usize>) -> PoolRun {
-        PoolRun { rows, position, pages, causal: true }
+    fn chunk(rows: Range<usize>, position: usize, pages: Vec<usize>) -> PooledQueryChunk {
+        PooledQueryChunk { rows, position, pages, causal: true }
     }
 
     #[test]
-    fn rows_with_the_same_pages_stand_in_one_item() {
+    fn rows_with_the_same_pages_share_a_work_item() {
         let shared: Vec<usize> = (0..10).collect();
         let pages = |own: usize| shared.iter().copied().chain([own]).collect::<Vec<_>>();
-        let runs: Vec<PoolRun> =
-            (0..3).map(|row| run(row..row + 1, 10 * PAGE + row, pages(20 + row))).collect();
-        let runs: Vec<&PoolRun> = runs.iter().collect();
-        let found = items(&runs, 2);
-        let of = |rows: Range<usize>, pages: Vec<usize>, position| Item { rows, pages, position };
+        let chunks: Vec<PooledQueryChunk> =
+            (0..3).map(|row| chunk(row..row + 1, 10 * PAGE_SIZE + row, pages(20 + row))).collect();
+        let chunks: Vec<&PooledQueryChunk> = chunks.iter().collect();
+        let found = items(&chunks, 2);
+        let of =
+            |rows: Range<usize>, pages: Vec<usize>, position| WorkItem { rows, pages, position };
         let mut expected = vec![of(0..2, (0..8).collect(), 0), of(2..3, (0..8).collect(), 0)];
         for row in 0..3 {
-            expected.push(of(row..row + 1, vec![8, 9, 20 + row], 8 * PAGE));
+            expected.push(of(row..row + 1, vec![8, 9, 20 + row], 8 * PAGE_SIZE));
         }
         assert_eq!(found, expected);
     }
 
     #[test]
-    fn a_row_that_sees_less_of_the_pages_has_an_item_of_its_own() {
-        let run = run(4..6, PAGE - 1, vec![7, 3]);
+    fn a_row_with_fewer_visible_pages_has_its_own_work_item() {
+        let chunk = chunk(4..6, PAGE_SIZE - 1, vec![7, 3]);
         let expected = [(4..5, vec![7]), (5..6, vec![7, 3])];
-        let expected = expected.map(|(rows, pages)| Item { rows, pages, position: 0 });
-        assert_eq!(items(&[&run], 8), expected);
+        let expected = expected.map(|(rows, pages)| WorkItem { rows, pages, position: 0 });
+        assert_eq!(items(&[&chunk], 8), expected);
     }
 
     #[test]
-    fn rows_that_are_not_there_or_have_too_few_pages_are_refused() {
-        assert!(check_runs(&[run(0..1, 64, vec![0])], 1).is_err());
-        assert!(check_runs(&[run(1..2, 0, vec![0])], 1).is_err());
-        assert!(check_runs(&[run(0..1, 0, vec![0]), run(0..1, 0, vec![0])], 1).is_err());
-        assert_eq!(check_runs(&[run(1..3, 0, vec![0])], 4).unwrap(), 2);
+    fn rows_out_of_range_or_with_too_few_pages_are_rejected() {
+        assert!(check_chunks(&[chunk(0..1, 64, vec![0])], 1).is_err());
+        assert!(check_chunks(&[chunk(1..2, 0, vec![0])], 1).is_err());
+        assert!(check_chunks(&[chunk(0..1, 0, vec![0]), chunk(0..1, 0, vec![0])], 1).is_err());
+        assert_eq!(check_chunks(&[chunk(1..3, 0, vec![0])], 4).unwrap(), 2);
     }
 }

@@ -1,8 +1,8 @@
-//! Products of bf16 with sums in f32.
+//! bf16 GEMM with f32 accumulation.
 //!
-//! A word is a pair of neighbours along what is summed over. Where the CPU has `avx512bf16`, its
-//! instruction multiplies and adds the pairs; elsewhere the pairs become f32 again on their way. Both
-//! round the factors to bf16 (to the nearest, ties to even) and nothing else.
+//! A word is a pair of neighbours along the reduction axis. With `avx512bf16` a single instruction multiplies and
+//! accumulates pairs; elsewhere they are widened to f32 first. Both round the operands to bf16 (nearest, ties to
+//! even) and nothing else.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -13,57 +13,59 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    Ahead, CHUNK, Level, PANEL, Rows, Weight, laid_behind, laid_chunk, level,
-    product as words_product, products as words_products, turn,
+    CHUNK, PANEL, PanelWeight, Prefetch, RowMajorWeight, SimdLevel, following_chunk,
+    matmul_all as words_matmul_all, matmul_at as words_matmul_at, packed_chunk, simd_level,
+    transpose,
 };
-use crate::matmul::Into;
+use crate::matmul::WriteMode;
 pub(crate) use pairs::round;
-use pairs::{TURNED, floats, pair_row, paired, paired_over_rows, turned};
+use pairs::{TRANSPOSE_WORDS, floats, pair_row, paired, paired_columns, paired_over_rows};
 
-/// A weight (outputs, inputs) as bf16 in the order in which products take it.
+/// A weight (outputs, inputs), packed as bf16.
 #[derive(Debug, Clone)]
-pub(crate) struct Packed {
+pub(crate) struct PackedBf16 {
     outputs: usize,
     inputs: usize,
-    /// For each panel (pairs of inputs, [`PANEL`]).
+    /// (panels, pairs of inputs, [`PANEL`]).
     pairs: Vec<u32>,
 }
 
-impl Packed {
+impl PackedBf16 {
     /// Packs a weight.
     ///
     /// # Shapes
     /// `weight` (outputs, inputs), row-major.
     pub(crate) fn new(weight: &[f32], outputs: usize, inputs: usize) -> Self {
-        assert!(weight.len() == outputs * inputs, "the weight has another size");
+        assert!(weight.len() == outputs * inputs, "the weight's length differs from its shape");
         let mut packed = Self { outputs, inputs, pairs: Vec::new() };
         let depth = packed.depth();
         packed.pairs = vec![0; outputs.div_ceil(PANEL) * depth * PANEL];
         let panels = packed.pairs.par_chunks_mut((depth * PANEL).max(1));
         panels.zip(weight.par_chunks((PANEL * inputs).max(1))).for_each_init(
-            || vec![0; PANEL * TURNED],
-            // A block at a time, which stays in the first cache, whatever the distance of the rows.
+            || vec![0; PANEL * TRANSPOSE_WORDS],
+            // Block by block, so that a block stays in the L1 cache for any row stride.
             |words, (out, rows)| {
-                for first in (0..depth).step_by(TURNED) {
-                    let n = TURNED.min(depth - first);
+                for first in (0..depth).step_by(TRANSPOSE_WORDS) {
+                    let n = TRANSPOSE_WORDS.min(depth - first);
                     let part = 2 * first..inputs.min(2 * (first + n));
-                    for (row, words) in rows.chunks(inputs).zip(words.chunks_mut(TURNED)) {
+                    for (row, words) in rows.chunks(inputs).zip(words.chunks_mut(TRANSPOSE_WORDS)) {
                         pair_row(&row[part.clone()], &mut words[..n]);
                     }
                     let out = &mut out[first * PANEL..(first + n) * PANEL];
-                    turn(words, TURNED, rows.len() / inputs, n, out);
+                    let shape = (rows.len() / inputs, n);
+                    transpose(simd_level(), words, TRANSPOSE_WORDS, shape, out);
                 }
             },
         );
         packed
     }
 
-    /// Packs the transposed weight, (inputs, outputs) of the packed one.
+    /// Packs the transpose of a weight.
     ///
     /// # Shapes
-    /// `weight` (rows, columns), row-major; what is packed has `columns` outputs of `rows` inputs.
+    /// `weight` (rows, columns), row-major; the packed weight has `columns` outputs and `rows` inputs.
     pub(crate) fn transposed(weight: &[f32], rows: usize, columns: usize) -> Self {
-        assert!(weight.len() == rows * columns, "the weight has another size");
+        assert!(weight.len() == rows * columns, "the weight's length differs from its shape");
         let mut packed = Self { outputs: columns, inputs: rows, pairs: Vec::new() };
         let depth = packed.depth();
         packed.pairs = vec![0; columns.div_ceil(PANEL) * depth * PANEL];
@@ -79,9 +81,9 @@ impl Packed {
         self.inputs.div_ceil(2)
     }
 
-    /// Writes a row as f32.
+    /// Unpacks a row as f32.
     pub(crate) fn read_row(&self, output: usize, out: &mut [f32]) {
-        let pairs = laid_chunk(&self.pairs, self.depth(), output, 0..self.depth());
+        let pairs = packed_chunk(&self.pairs, self.depth(), output, 0..self.depth());
         for (pair, out) in pairs[output % PANEL..].iter().step_by(PANEL).zip(out.chunks_mut(2)) {
             let [low, high] = floats(*pair);
             out[0] = low;
@@ -92,108 +94,151 @@ impl Packed {
     }
 }
 
-/// `y = x · Wᵀ`, or `y += x · Wᵀ`, with `x` rounded to bf16 too.
+/// `y = x · Wᵀ`, or `y += x · Wᵀ`, with `x` rounded to bf16.
 ///
 /// # Shapes
 /// `x` (rows, inputs), `y` (rows, outputs).
-pub(crate) fn product(y: &mut [f32], into: Into, x: &[f32], weight: &Packed) {
-    product_at(level(), y, into, x, weight);
+pub(crate) fn matmul(y: &mut [f32], mode: WriteMode, x: &[f32], weight: &PackedBf16) {
+    matmul_at(simd_level(), y, mode, x, weight);
 }
 
-/// As [`super::products`], with `x` rounded to bf16 too.
-pub(crate) fn products(results: Vec<(&mut [f32], Into)>, x: &[f32], weights: &[&Packed]) {
+/// [`super::matmul_all`] with `x` rounded to bf16.
+pub(crate) fn matmul_all(
+    results: Vec<(&mut [f32], WriteMode)>,
+    x: &[f32],
+    weights: &[&PackedBf16],
+) {
     let Some(first) = weights.first() else { return };
     let pairs = paired(x, first.inputs);
-    if level() < Level::Avx512Bf16 {
-        for ((y, into), weight) in results.into_iter().zip(weights) {
-            multiply(level(), y, into, pairs.clone(), weight);
+    if simd_level() < SimdLevel::Avx512Bf16 {
+        for ((y, mode), weight) in results.into_iter().zip(weights) {
+            multiply(simd_level(), y, mode, pairs.clone(), weight);
         }
         return;
     }
-    words_products(results, &pairs, weights, first.depth());
+    words_matmul_all(results, &pairs, weights, first.depth());
 }
 
-/// [`product`] with the instructions of `level`, which the machine has.
-pub(crate) fn product_at(level: Level, y: &mut [f32], into: Into, x: &[f32], weight: &Packed) {
-    multiply(level, y, into, paired(x, weight.inputs), weight);
+/// [`matmul`] with the instructions of `level`, which the machine supports.
+pub(crate) fn matmul_at(
+    level: SimdLevel,
+    y: &mut [f32],
+    mode: WriteMode,
+    x: &[f32],
+    weight: &PackedBf16,
+) {
+    multiply(level, y, mode, paired(x, weight.inputs), weight);
 }
 
-/// `dst += aᵀ · b`, a sum over many rows, with both factors rounded to bf16: the gradient of a weight.
+/// `dst += aᵀ · b`, summed over many rows, with both operands rounded to bf16: a weight gradient.
 ///
 /// # Shapes
-/// `a` (rows, m) and `b` (rows, n) with their widths; `dst` (m, n).
-pub(crate) fn add_product_over_rows(
+/// `a` (rows, m) and `b` (rows, n); `dst` (m, n).
+pub(crate) fn accumulate_weight_grad(
     dst: &mut [f32],
     a: (&[f32], usize),
     b: (&[f32], usize),
     rows: usize,
 ) {
-    add_product_over_rows_at(level(), dst, a, b, rows);
+    accumulate_weight_grad_at(simd_level(), dst, a, b, rows);
 }
 
-/// [`add_product_over_rows`] with the instructions of `level`, which the machine has.
-pub(crate) fn add_product_over_rows_at(
-    level: Level,
+/// [`accumulate_weight_grad`] with the instructions of `level`, which the machine supports.
+pub(crate) fn accumulate_weight_grad_at(
+    level: SimdLevel,
     dst: &mut [f32],
     (a, m): (&[f32], usize),
     (b, n): (&[f32], usize),
     rows: usize,
 ) {
-    assert!(a.len() == rows * m, "the first factor has another size");
-    multiply(level, dst, Into::Add, turned(a, m), &Packed::transposed(b, rows, n));
+    assert!(a.len() == rows * m, "the first operand's length differs from its shape");
+    multiply(
+        level,
+        dst,
+        WriteMode::Accumulate,
+        paired_columns(a, m),
+        &PackedBf16::transposed(b, rows, n),
+    );
 }
 
-/// The product with the pairs of `x` (rows, pairs of inputs).
-fn multiply(level: Level, y: &mut [f32], into: Into, pairs: Vec<u32>, weight: &Packed) {
-    if level >= Level::Avx512Bf16 {
-        return words_product(y, into, &pairs, weight, (weight.outputs, weight.depth()));
+/// The GEMM with `x` as pairs (rows, pairs of inputs).
+fn multiply(
+    level: SimdLevel,
+    y: &mut [f32],
+    mode: WriteMode,
+    pairs: Vec<u32>,
+    weight: &PackedBf16,
+) {
+    if level >= SimdLevel::Avx512Bf16 {
+        return words_matmul_at(level, y, mode, &pairs, weight, (weight.outputs, weight.depth()));
     }
-    // Without products of bf16 the pairs become f32 again: an odd number of inputs has got a 0.
+    // Without bf16 instructions pairs are widened to f32; an odd number of inputs is padded with 0.
     let mut x = vec![0.0; 2 * pairs.len()];
     x.par_chunks_mut(2).with_min_len(4096).zip(&pairs).for_each(|(x, pair)| {
         x.copy_from_slice(&floats(*pair));
     });
     drop(pairs);
-    words_product(y, into, &x, &Unpacked(weight), (weight.outputs, 2 * weight.depth()));
+    let shape = (weight.outputs, 2 * weight.depth());
+    words_matmul_at(level, y, mode, &x, &WidenedBf16(weight), shape);
 }
 
-impl Weight for Packed {
+impl PanelWeight for PackedBf16 {
     type Word = u32;
 
     fn chunk<'a>(
         &'a self,
+        _level: SimdLevel,
         outputs: Range<usize>,
         depth: Range<usize>,
         _buffer: &'a mut Vec<u32>,
     ) -> &'a [u32] {
-        laid_chunk(&self.pairs, self.depth(), outputs.start, depth)
+        packed_chunk(&self.pairs, self.depth(), outputs.start, depth)
     }
 
-    fn behind(&self, outputs: Range<usize>, depth: Range<usize>) -> &[u32] {
-        laid_behind(&self.pairs, self.depth(), outputs.start, depth)
+    fn next_chunk(&self, outputs: Range<usize>, depth: Range<usize>) -> &[u32] {
+        following_chunk(&self.pairs, self.depth(), outputs.start, depth)
     }
 
-    fn accumulate(sums: &mut [f32], (x, stride): (&[u32], usize), w: &[u32], ahead: Ahead) {
+    fn accumulate(
+        level: SimdLevel,
+        sums: &mut [f32],
+        (x, stride): (&[u32], usize),
+        w: &[u32],
+        prefetch: Prefetch,
+    ) {
         let (rows, depth) = (sums.len() / PANEL, w.len() / PANEL);
-        assert!(sums.len() == rows * PANEL && w.len() == depth * PANEL, "a row is not whole");
-        assert!(rows == 0 || (rows - 1) * stride + depth <= x.len(), "rows lie beyond the end");
-        assert!(level() >= Level::Avx512Bf16, "this machine does not multiply bf16");
-        // SAFETY: the machine has the instructions; the assertions are what is asked for.
+        assert!(
+            sums.len() == rows * PANEL && w.len() == depth * PANEL,
+            "`sums` and `w` must be whole rows"
+        );
+        assert!(
+            rows == 0 || (rows - 1) * stride + depth <= x.len(),
+            "rows of `x` exceed its length"
+        );
+        let bf16 = level >= SimdLevel::Avx512Bf16 && level.is_supported();
+        assert!(bf16, "this CPU has no bf16 instructions");
+        // SAFETY: the machine has the instructions; the assertions are the function's preconditions.
         #[cfg(target_arch = "x86_64")]
         #[allow(unsafe_code)]
         unsafe {
-            avx512::accumulate(sums, (x, stride), w, (rows, depth), ahead);
+            avx512::accumulate(sums, (x, stride), w, (rows, depth), prefetch);
         }
     }
 }
 
-/// Packed weights read as f32.
-struct Unpacked<'a>(&'a Packed);
+/// A packed weight, widened to f32.
+struct WidenedBf16<'a>(&'a PackedBf16);
 
-impl Rows for Unpacked<'_> {
-    fn turned(&self, outputs: Range<usize>, inputs: Range<usize>, out: &mut [f32]) {
+impl RowMajorWeight for WidenedBf16<'_> {
+    fn pack_chunk(
+        &self,
+        _level: SimdLevel,
+        outputs: Range<usize>,
+        inputs: Range<usize>,
+        out: &mut [f32],
+    ) {
         let depth = inputs.start / 2..inputs.end / 2;
-        let pairs = laid_chunk(&self.0.pairs, self.0.depth(), outputs.start, depth);
+        let pairs = packed_chunk(&self.0.pairs, self.0.depth(), outputs.start, depth);
         for (pairs, out) in pairs.chunks(PANEL).zip(out.chunks_mut(2 * PANEL)) {
             let (low, high) = out.split_at_mut(PANEL);
             for ((pair, low), high) in pairs.iter().zip(low).zip(high) {
@@ -203,4 +248,4 @@ impl Rows for Unpacked<'_> {
     }
 }
 
-const _: () = assert!(CHUNK.is_multiple_of(2), "a chunk has whole pairs");
+const _: () = assert!(CHUNK.is_multiple_of(2), "a chunk must hold whole pairs");

@@ -1,16 +1,16 @@
-use super::bf16::{self, Packed};
+use super::bf16::{self, PackedBf16};
 use super::*;
 
-fn numbers(n: usize, seed: usize) -> Vec<f32> {
+fn values(n: usize, seed: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.5 - 1.0).collect()
 }
 
-/// The nearest bf16, as the library that defines the type rounds.
+/// Rounds to bf16 with the `half` crate.
 fn to_bf16(x: &[f32]) -> Vec<f32> {
     x.iter().map(|x| half::bf16::from_f32(*x).to_f32()).collect()
 }
 
-/// In f64, and the sum of the terms' sizes, by which rounding is bounded.
+/// Reference in f64, with the sum of the terms' magnitudes, which bounds the rounding error.
 fn naive(x: &[f32], w: &[f32], inputs: usize) -> Vec<(f64, f64)> {
     let term = |x: &[f32], w: &[f32]| {
         x.iter().zip(w).fold((0.0, 0.0), |(sum, size), (x, w)| {
@@ -22,12 +22,15 @@ fn naive(x: &[f32], w: &[f32], inputs: usize) -> Vec<(f64, f64)> {
 }
 
 #[track_caller]
-fn assert_close(ours: &[f32], truth: &[(f64, f64)], shape: (usize, usize, usize)) {
-    assert_eq!(ours.len(), truth.len());
-    for (ours, (truth, size)) in ours.iter().zip(truth) {
-        // A chain of 256 roundings at most, and then one for each chunk.
+fn assert_close(actual: &[f32], expected: &[(f64, f64)], shape: (usize, usize, usize)) {
+    assert_eq!(actual.len(), expected.len());
+    for (actual, (expected, size)) in actual.iter().zip(expected) {
+        // A chain of at most 256 roundings, and one per chunk.
         let bound = 256.0 * f64::from(f32::EPSILON) * size + 1e-7;
-        assert!((f64::from(*ours) - truth).abs() <= bound, "{shape:?}: {ours} is not {truth}");
+        assert!(
+            (f64::from(*actual) - expected).abs() <= bound,
+            "{shape:?}: {actual} is not {expected}"
+        );
     }
 }
 
@@ -45,108 +48,210 @@ const SHAPES: [(usize, usize, usize); 9] = [
 
 fn plain(x: &[f32], w: &[f32], (rows, inputs, outputs): (usize, usize, usize)) -> Vec<f32> {
     let mut y = vec![f32::NAN; rows * outputs];
-    let weight = Plain { numbers: w, inputs };
-    product(&mut y, Into::Replace, x, &weight, (outputs, inputs));
+    let weight = RowMajorF32 { data: w, inputs };
+    matmul(&mut y, WriteMode::Overwrite, x, &weight, (outputs, inputs));
     y
 }
 
 #[test]
-fn every_shape_gives_the_plain_sums() {
+fn every_shape_equals_the_naive_sum() {
     for shape @ (rows, inputs, outputs) in SHAPES {
-        let (x, w) = (numbers(rows * inputs, 1), numbers(outputs * inputs, 2));
-        let truth = naive(&x, &w, inputs);
+        let (x, w) = (values(rows * inputs, 1), values(outputs * inputs, 2));
+        let expected = naive(&x, &w, inputs);
         let y = plain(&x, &w, shape);
-        assert_close(&y, &truth, shape);
-        let before = numbers(rows * outputs, 3);
+        assert_close(&y, &expected, shape);
+        let before = values(rows * outputs, 3);
         let mut added = before.clone();
-        product(&mut added, Into::Add, &x, &Plain { numbers: &w, inputs }, (outputs, inputs));
+        matmul(
+            &mut added,
+            WriteMode::Accumulate,
+            &x,
+            &RowMajorF32 { data: &w, inputs },
+            (outputs, inputs),
+        );
         for ((added, before), y) in added.iter().zip(&before).zip(&y) {
             assert_eq!(*added, before + y, "{shape:?}");
         }
     }
 }
 
+/// The GEMM at a level.
+fn at<W: PanelWeight<Word = f32>>(
+    level: SimdLevel,
+    x: &[f32],
+    weight: &W,
+    (rows, inputs, outputs): (usize, usize, usize),
+) -> Vec<f32> {
+    let mut y = vec![f32::NAN; rows * outputs];
+    matmul_at(level, &mut y, WriteMode::Overwrite, x, weight, (outputs, inputs));
+    y
+}
+
+/// Rows of the skinny GEMM and one more, with inputs around a register's and a chunk's.
+fn skinny_shapes() -> impl Iterator<Item = (usize, usize, usize)> {
+    let inputs = [1, 15, 16, 17, CHUNK, CHUNK + 1, 300];
+    (1..=TILE_ROWS + 1).flat_map(move |rows| inputs.map(|inputs| (rows, inputs, 80)))
+}
+
 #[test]
-fn a_row_has_the_same_bits_whatever_rows_stand_beside_it() {
-    for shape @ (rows, inputs, outputs) in SHAPES {
-        let (x, w) = (numbers(rows * inputs, 4), numbers(outputs * inputs, 5));
-        let together = plain(&x, &w, shape);
-        let packed = Packed::new(&w, outputs, inputs);
-        let mut together_bf16 = vec![0.0; rows * outputs];
-        bf16::product(&mut together_bf16, Into::Replace, &x, &packed);
-        for row in [0, rows / 2, rows - 1] {
-            let (x, at) =
-                (&x[row * inputs..(row + 1) * inputs], row * outputs..(row + 1) * outputs);
-            assert_eq!(plain(x, &w, (1, inputs, outputs)), together[at.clone()]);
-            let mut alone = vec![0.0; outputs];
-            bf16::product(&mut alone, Into::Replace, x, &packed);
-            assert_eq!(alone, together_bf16[at]);
+fn f32_gemms_equal_the_naive_sum_with_the_same_bits_at_every_level() {
+    for shape @ (rows, inputs, outputs) in SHAPES.into_iter().chain(skinny_shapes()) {
+        let (x, w) = (values(rows * inputs, 14), values(outputs * inputs, 15));
+        let row_major = RowMajorF32 { data: &w, inputs };
+        let packed = PackedF32::new(&w, outputs, inputs);
+        let portable = at(SimdLevel::Portable, &x, &row_major, shape);
+        assert_close(&portable, &naive(&x, &w, inputs), shape);
+        // Each element is one chain of fused multiply-adds, so instructions of any width give the same bits.
+        for level in SimdLevel::supported() {
+            assert_eq!(at(level, &x, &row_major, shape), portable, "{level:?}, {shape:?}");
+            assert_eq!(at(level, &x, &packed, shape), portable, "packed, {level:?}, {shape:?}");
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn skinny_gemms_run_from_avx512_on() {
+    let (rows, inputs, outputs) = (3, 129, 64);
+    let (x, w) = (values(rows * inputs, 16), values(outputs * inputs, 17));
+    let expected = naive(&x, &w, inputs);
+    let weight = RowMajorF32 { data: &w, inputs };
+    for level in SimdLevel::supported() {
+        let mut sums = vec![f32::NAN; rows * PANEL];
+        let few = PanelWeight::skinny(&weight, level, &mut sums, &x, 0..outputs);
+        assert_eq!(few, level >= SimdLevel::Avx512, "{level:?}");
+        if few {
+            assert_close(&sums, &expected, (rows, inputs, outputs));
         }
     }
 }
 
 #[test]
-fn products_in_bf16_round_the_factors_and_nothing_else() {
+fn transposed_tiles_accumulate_the_naive_sum_at_every_level() {
+    for (rows, depth, width) in [(1, 1, 16), (2, 7, 48), (5, 64, 64), (TILE_ROWS, 33, 112)] {
+        let (stride, before) = (rows + 3, values(rows * width, 18));
+        let (x, w) = (values(depth * stride, 19), values(depth * width, 20));
+        let x_t: Vec<f32> = (0..rows)
+            .flat_map(|row| (0..depth).map(move |k| (row, k)))
+            .map(|(row, k)| x[k * stride + row])
+            .collect();
+        let products = naive(&x_t, &transposed(&w, depth, width), depth);
+        let expected = products.iter().zip(&before).map(|((sum, size), before)| {
+            let before = f64::from(*before);
+            (sum + before, size + before.abs())
+        });
+        let expected: Vec<(f64, f64)> = expected.collect();
+        for level in SimdLevel::supported() {
+            let mut sums = before.clone();
+            accumulate_transposed(level.arch(), &mut sums, (&x, stride), (&w, width));
+            assert_close(&sums, &expected, (rows, depth, width));
+        }
+    }
+}
+
+#[test]
+fn transposes_are_exact_and_zero_padded_at_every_level() {
+    for rows in [0, 1, 15, 16, 17, 48, 63, PANEL] {
+        for columns in [0, 1, 15, 16, 17, 40] {
+            let stride = columns + 5;
+            let data: Vec<u32> = (1..=(PANEL * stride) as u32).collect();
+            let element = |(column, row): (usize, usize)| {
+                if row < rows { data[row * stride + column] } else { 0 }
+            };
+            let indices = (0..columns).flat_map(|column| (0..PANEL).map(move |row| (column, row)));
+            let expected: Vec<u32> = indices.map(element).collect();
+            for level in SimdLevel::supported() {
+                let mut out = vec![u32::MAX; columns * PANEL];
+                transpose(level, &data, stride, (rows, columns), &mut out);
+                assert_eq!(out, expected, "{level:?}: {rows} rows, {columns} columns");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_in_any_batch() {
     for shape @ (rows, inputs, outputs) in SHAPES {
-        let (x, w) = (numbers(rows * inputs, 6), numbers(outputs * inputs, 7));
-        let truth = naive(&to_bf16(&x), &to_bf16(&w), inputs);
-        let packed = Packed::new(&w, outputs, inputs);
+        let (x, w) = (values(rows * inputs, 4), values(outputs * inputs, 5));
+        let batched = plain(&x, &w, shape);
+        let packed = PackedBf16::new(&w, outputs, inputs);
+        let mut batched_bf16 = vec![0.0; rows * outputs];
+        bf16::matmul(&mut batched_bf16, WriteMode::Overwrite, &x, &packed);
+        for row in [0, rows / 2, rows - 1] {
+            let (x, at) =
+                (&x[row * inputs..(row + 1) * inputs], row * outputs..(row + 1) * outputs);
+            assert_eq!(plain(x, &w, (1, inputs, outputs)), batched[at.clone()]);
+            let mut alone = vec![0.0; outputs];
+            bf16::matmul(&mut alone, WriteMode::Overwrite, x, &packed);
+            assert_eq!(alone, batched_bf16[at]);
+        }
+    }
+}
+
+#[test]
+fn bf16_gemms_round_the_operands_and_nothing_else() {
+    for shape @ (rows, inputs, outputs) in SHAPES {
+        let (x, w) = (values(rows * inputs, 6), values(outputs * inputs, 7));
+        let expected = naive(&to_bf16(&x), &to_bf16(&w), inputs);
+        let packed = PackedBf16::new(&w, outputs, inputs);
         let mut y = vec![0.0; rows * outputs];
-        bf16::product(&mut y, Into::Replace, &x, &packed);
-        assert_close(&y, &truth, shape);
-        let mut unpacked = vec![0.0; rows * outputs];
-        bf16::product_at(Level::Portable, &mut unpacked, Into::Replace, &x, &packed);
-        assert_close(&unpacked, &truth, shape);
+        bf16::matmul(&mut y, WriteMode::Overwrite, &x, &packed);
+        assert_close(&y, &expected, shape);
+        for level in SimdLevel::supported() {
+            let mut y = vec![0.0; rows * outputs];
+            bf16::matmul_at(level, &mut y, WriteMode::Overwrite, &x, &packed);
+            assert_close(&y, &expected, shape);
+        }
         let mut row = vec![0.0; inputs];
         packed.read_row(outputs - 1, &mut row);
         assert_eq!(row, to_bf16(&w[(outputs - 1) * inputs..]));
     }
 }
 
-/// (columns, rows).
+/// Transposes to (columns, rows).
 fn transposed(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|c| (0..rows).map(move |r| x[r * columns + c])).collect()
 }
 
 #[test]
-fn products_with_a_transposed_weight_in_bf16_round_the_factors_and_nothing_else() {
+fn bf16_gemms_with_a_transposed_weight_round_the_operands_and_nothing_else() {
     for shape @ (rows, outputs, inputs) in SHAPES {
-        let (dy, w) = (numbers(rows * outputs, 8), numbers(outputs * inputs, 9));
-        let truth = naive(&to_bf16(&dy), &to_bf16(&transposed(&w, outputs, inputs)), outputs);
-        let packed = Packed::transposed(&w, outputs, inputs);
-        for level in [level(), Level::Portable] {
+        let (dy, w) = (values(rows * outputs, 8), values(outputs * inputs, 9));
+        let expected = naive(&to_bf16(&dy), &to_bf16(&transposed(&w, outputs, inputs)), outputs);
+        let packed = PackedBf16::transposed(&w, outputs, inputs);
+        for level in SimdLevel::supported() {
             let mut dx = vec![0.0; rows * inputs];
-            bf16::product_at(level, &mut dx, Into::Replace, &dy, &packed);
-            assert_close(&dx, &truth, shape);
+            bf16::matmul_at(level, &mut dx, WriteMode::Overwrite, &dy, &packed);
+            assert_close(&dx, &expected, shape);
         }
     }
 }
 
 #[test]
-fn products_over_rows_in_bf16_round_the_factors_and_add_their_sum() {
+fn bf16_weight_gradients_round_the_operands_and_accumulate() {
     for shape @ (m, rows, n) in SHAPES {
-        let (a, b) = (numbers(rows * m, 10), numbers(rows * n, 11));
+        let (a, b) = (values(rows * m, 10), values(rows * n, 11));
         let (a_t, b_t) = (transposed(&a, rows, m), transposed(&b, rows, n));
-        let truth = naive(&to_bf16(&a_t), &to_bf16(&b_t), rows);
-        for level in [level(), Level::Portable] {
+        let expected = naive(&to_bf16(&a_t), &to_bf16(&b_t), rows);
+        for level in SimdLevel::supported() {
             let mut sum = vec![0.0; m * n];
-            bf16::add_product_over_rows_at(level, &mut sum, (&a, m), (&b, n), rows);
-            assert_close(&sum, &truth, shape);
+            bf16::accumulate_weight_grad_at(level, &mut sum, (&a, m), (&b, n), rows);
+            assert_close(&sum, &expected, shape);
             let mut added = vec![3.0; m * n];
-            bf16::add_product_over_rows_at(level, &mut added, (&a, m), (&b, n), rows);
+            bf16::accumulate_weight_grad_at(level, &mut added, (&a, m), (&b, n), rows);
             assert!(added.iter().zip(&sum).all(|(added, sum)| *added == 3.0 + sum), "{shape:?}");
         }
     }
 }
 
 #[test]
-fn sums_over_rows_in_bf16_have_the_same_bits_on_any_number_of_threads() {
+fn bf16_weight_gradients_have_the_same_bits_on_any_number_of_threads() {
     let (m, rows, n) = (400, 1300, 200);
-    let (a, b) = (numbers(rows * m, 12), numbers(rows * n, 13));
+    let (a, b) = (values(rows * m, 12), values(rows * n, 13));
     let on = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let mut sum = vec![0.0; m * n];
-        pool.install(|| bf16::add_product_over_rows(&mut sum, (&a, m), (&b, n), rows));
+        pool.install(|| bf16::accumulate_weight_grad(&mut sum, (&a, m), (&b, n), rows));
         sum
     };
     let alone = on(1);
@@ -155,18 +260,18 @@ fn sums_over_rows_in_bf16_have_the_same_bits_on_any_number_of_threads() {
 }
 
 #[test]
-fn rounding_to_bf16_is_to_the_nearest_even_and_keeps_what_is_no_number() {
+fn bf16_rounding_is_to_nearest_even_and_keeps_nan() {
     let tie = f32::from_bits(0x3f80_8000);
     let odd_tie = f32::from_bits(0x3f81_8000);
     let x = [tie, odd_tie, 1.0, -0.0, f32::INFINITY, f32::MAX, 1e-40];
-    let packed = Packed::new(&x, 1, x.len());
+    let packed = PackedBf16::new(&x, 1, x.len());
     let mut row = vec![0.0; x.len()];
     packed.read_row(0, &mut row);
     assert_eq!(row, to_bf16(&x));
     let mut alone = x;
     bf16::round(&mut alone);
     assert_eq!(alone.to_vec(), row);
-    let packed = Packed::new(&[f32::from_bits(0x7f80_0001)], 1, 1);
+    let packed = PackedBf16::new(&[f32::from_bits(0x7f80_0001)], 1, 1);
     packed.read_row(0, &mut row[..1]);
     assert!(row[0].is_nan());
 }

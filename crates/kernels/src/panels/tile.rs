@@ -1,52 +1,51 @@
-//! A tile: a few rows by a panel, summed up in registers.
+//! Micro-kernel: a tile of a few rows by a panel, accumulated in registers.
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::ahead::Ahead;
+use super::prefetch::Prefetch;
 
-/// Rows of a tile, at most.
+/// Maximum rows of a tile.
 pub(crate) const TILE_ROWS: usize = 6;
 
-/// Adds `x · w` to `sums`. For each row `r` and column `c` the products `x[r][k] · w[k][c]` are summed
-/// up over `k` in order, each step rounded once, and the sum is added then. Meanwhile `ahead` is asked for.
+/// `sums += x · w`. For each row `r` and column `c` the products `x[r][k] · w[k][c]` are accumulated over `k` in
+/// order by fused multiply-adds, and the result is added to `sums`. Meanwhile `prefetch` is issued.
 ///
 /// # Shapes
-/// `sums` (rows, width) with at most [`TILE_ROWS`] rows and a width that is a multiple of 16, `w`
-/// (depth, width), `x` with its stride: rows of `depth` numbers that begin so far apart.
+/// `sums` (rows, width) with at most [`TILE_ROWS`] rows and a width that is a multiple of 16, `w` (depth, width), `x`
+/// with its row stride: rows of `depth` elements.
 ///
 /// # Panics
-/// When the shapes do not fit: a fault of the calling kernel.
+/// If the shapes are inconsistent: a bug of the calling kernel.
 pub(crate) fn accumulate(
     arch: Arch,
     sums: &mut [f32],
     (x, stride): (&[f32], usize),
     (w, width): (&[f32], usize),
-    ahead: Ahead,
+    prefetch: Prefetch,
 ) {
-    arch.dispatch(Work::new(sums, (x, stride, 1), (w, width), ahead));
+    arch.dispatch(Work::new(sums, (x, stride, 1), (w, width), prefetch));
 }
 
-/// As [`accumulate`], of `x` turned: its numbers of a step over `k` lie side by side, one for each row, and those
-/// of the next step `stride` behind them.
-pub(crate) fn accumulate_turned(
+/// [`accumulate`] with `x` transposed: (depth, rows) with a stride between steps over `k`.
+pub(crate) fn accumulate_transposed(
     arch: Arch,
     sums: &mut [f32],
     (x, stride): (&[f32], usize),
     (w, width): (&[f32], usize),
 ) {
-    arch.dispatch(Work::new(sums, (x, 1, stride), (w, width), Ahead::NOTHING));
+    arch.dispatch(Work::new(sums, (x, 1, stride), (w, width), Prefetch::NONE));
 }
 
 struct Work<'a> {
     sums: &'a mut [f32],
     x: &'a [f32],
-    /// From one row of `x` to the next.
+    /// Stride between rows of `x`.
     row: usize,
-    /// From one step to the next.
+    /// Stride between steps over `k`.
     step: usize,
     w: &'a [f32],
     width: usize,
-    ahead: Ahead,
+    prefetch: Prefetch,
 }
 
 impl WithSimd for Work<'_> {
@@ -71,17 +70,19 @@ impl<'a> Work<'a> {
         sums: &'a mut [f32],
         (x, row, step): (&'a [f32], usize, usize),
         (w, width): (&'a [f32], usize),
-        ahead: Ahead,
+        prefetch: Prefetch,
     ) -> Self {
-        assert!(width.is_multiple_of(16) && sums.len().is_multiple_of(width), "a row is not whole");
-        Self { sums, x, row, step, w, width, ahead }
+        assert!(
+            width.is_multiple_of(16) && sums.len().is_multiple_of(width),
+            "the width must be a multiple of 16, and `sums` whole rows"
+        );
+        Self { sums, x, row, step, w, width, prefetch }
     }
 
     #[inline(always)]
     fn rows<S: Simd, const R: usize>(mut self, simd: S) {
         let mut column = 0;
-        // 6 × 4 registers of sums, 4 of the weight and one of `x` are 29 of 32; 6 × 2 with 2 and one
-        // are 15 of 16.
+        // Registers: 6 × 4 accumulators, 4 of the weight and 1 of `x` are 29 of 32; 6 × 2 with 2 and 1 are 15 of 16.
         if S::REGISTER_COUNT >= 32 {
             while column + 4 * S::F32_LANES <= self.width {
                 self.strip::<S, R, 4>(simd, column);
@@ -98,22 +99,22 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// `R` rows by `N` registers of columns from `first` on. Plain loops, as closures handed to `core`
-    /// would not take on the instruction set of the caller.
+    /// `R` rows by `N` registers of columns from `first` on. Plain loops: closures passed to `core` would not inherit
+    /// the caller's instruction set.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
     fn strip<S: Simd, const R: usize, const N: usize>(&mut self, simd: S, first: usize) {
         let columns = N * S::F32_LANES;
         let depth = self.w.len() / self.width;
         let last = (R - 1) * self.row + depth.saturating_sub(1) * self.step;
-        assert!(depth == 0 || last < self.x.len(), "a row is too short");
+        assert!(depth == 0 || last < self.x.len(), "`x` is too short");
         let (x, row, step) = (self.x.as_ptr(), self.row, self.step);
         let mut sums = [[simd.splat_f32s(0.0); N]; R];
         let mut steps = self.w.chunks_exact(self.width).enumerate();
         if first == 0 {
-            // Loops of their own, so that the plain steps have nothing else to do.
-            for (k, w) in steps.by_ref().take(self.ahead.steps()) {
-                self.ahead.fetch(k);
+            // A separate loop, so that the main loop has no prefetch overhead.
+            for (k, w) in steps.by_ref().take(self.prefetch.steps()) {
+                self.prefetch.issue(k);
                 // SAFETY: `k` < depth.
                 #[allow(unsafe_code)]
                 unsafe {
@@ -137,10 +138,10 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Adds to `sums` the products of one column of `x`, its numbers `stride` apart, with `N` registers of `w`.
+/// Adds one column of `x`, with elements `stride` apart, times `N` registers of `w` to `sums`.
 ///
 /// # Safety
-/// `x` has `R` such numbers.
+/// `x` has `R` elements at this stride.
 #[inline(always)]
 #[allow(unsafe_code, clippy::needless_range_loop)]
 unsafe fn add_step<S: Simd, const R: usize, const N: usize>(
@@ -150,13 +151,13 @@ unsafe fn add_step<S: Simd, const R: usize, const N: usize>(
     w: &[f32],
 ) {
     let (w, _) = S::as_simd_f32s(w);
-    let mut numbers = [simd.splat_f32s(0.0); N];
-    numbers[..N].copy_from_slice(&w[..N]);
+    let mut weights = [simd.splat_f32s(0.0); N];
+    weights[..N].copy_from_slice(&w[..N]);
     for r in 0..R {
-        // SAFETY: the caller promises as much.
+        // SAFETY: the caller's promise.
         let x = simd.splat_f32s(unsafe { *x.add(r * stride) });
         for n in 0..N {
-            sums[r][n] = simd.mul_add_f32s(x, numbers[n], sums[r][n]);
+            sums[r][n] = simd.mul_add_f32s(x, weights[n], sums[r][n]);
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Blocks to numbers. The layouts are those of ggml's `ggml-common.h`, all little-endian.
+//! Dequantization of blocks. The layouts are those of ggml's `ggml-common.h`, all little-endian.
 //!
-//! Loops run over a fixed number of lanes and without branches, so that they become SIMD code.
+//! Loops have a fixed number of lanes and no branches, so that they auto-vectorise.
 
 use multiversion::multiversion;
 
 use super::BlockFormat;
 
-/// Writes the numbers of whole blocks to `out`, which has room for all of them.
+/// Dequantizes whole blocks into `out`, which has the matching length.
 #[multiversion(targets = "simd")]
 pub(super) fn dequantize(format: BlockFormat, bytes: &[u8], out: &mut [f32]) {
     match format {
@@ -47,11 +47,11 @@ fn each<const BYTES: usize, const LEN: usize>(
     }
 }
 
-/// IEEE half precision to single, without a branch: the exponent is moved by a product, which takes subnormal
-/// numbers along; infinities and NaN get the largest exponent back.
+/// IEEE half to single precision, without a branch: a multiplication rebases the exponent, subnormals included;
+/// infinities and NaN get the largest exponent back.
 #[inline(always)]
 pub(super) fn half(bits: u16) -> f32 {
-    // 2^112: the difference of the exponents' offsets, 127 and 15.
+    // 2^112: the difference of the exponent biases, 127 and 15.
     const SCALE: f32 = f32::from_bits(0x7780_0000);
     let magnitude = u32::from(bits & 0x7fff) << 13;
     let special = if magnitude >= 0x0f80_0000 { 0x7f80_0000 } else { 0 };
@@ -64,7 +64,7 @@ fn half_at(block: &[u8], at: usize) -> f32 {
     half(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
-/// `d · (q - 8)`: a scale, then the low halves of 16 bytes before the high ones.
+/// `d · (q - 8)`: a scale, then 16 bytes with the low nibbles before the high ones.
 #[inline(always)]
 fn q4_0(b: &[u8; 18], y: &mut [f32; 32]) {
     let d = half_at(b, 0);
@@ -86,7 +86,7 @@ fn q4_1(b: &[u8; 20], y: &mut [f32; 32]) {
     }
 }
 
-/// The fifth bits of 32 numbers, 16 where the bit is set.
+/// The fifth bits of 32 elements, as 16 where set.
 #[inline(always)]
 fn fifth_bits(b: &[u8], at: usize) -> [u8; 32] {
     let bits = u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
@@ -97,7 +97,7 @@ fn fifth_bits(b: &[u8], at: usize) -> [u8; 32] {
     high
 }
 
-/// `d · (q - 16)`: a scale, the fifth bits, then as [`q4_0`].
+/// `d · (q - 16)`: a scale, the fifth bits, then nibbles as in [`q4_0`].
 #[inline(always)]
 fn q5_0(b: &[u8; 22], y: &mut [f32; 32]) {
     let d = half_at(b, 0);
@@ -130,8 +130,8 @@ fn q8_0(b: &[u8; 34], y: &mut [f32; 32]) {
     }
 }
 
-/// Scale and smallest number of the eight groups of 32, of 6 bits each in 12 bytes: the first four of each in the low
-/// bits of 8 bytes; of the others four bits in the last 4 bytes and two in the high bits of the first 8.
+/// 6-bit scales and minimums of eight groups of 32, in 12 bytes: the first four of each in the low bits of 8 bytes;
+/// of the others four bits in the last 4 bytes and two in the high bits of the first 8.
 #[inline(always)]
 fn scales_and_mins(packed: &[u8]) -> [(f32, f32); 8] {
     let mut all = [(0.0, 0.0); 8];
@@ -145,7 +145,7 @@ fn scales_and_mins(packed: &[u8]) -> [(f32, f32); 8] {
     all
 }
 
-/// `d · scale · q - dmin · min`: `d`, `dmin`, the 12 bytes of [`scales_and_mins`], then for each 64 numbers 32 bytes.
+/// `d · scale · q - dmin · min`: `d`, `dmin`, the 12 bytes of [`scales_and_mins`], then 32 bytes per 64 elements.
 #[inline(always)]
 fn q4_k(b: &[u8; 144], y: &mut [f32; 256]) {
     let (d, dmin) = (half_at(b, 0), half_at(b, 2));
@@ -161,7 +161,7 @@ fn q4_k(b: &[u8; 144], y: &mut [f32; 256]) {
     }
 }
 
-/// As [`q4_k`] with a fifth bit: bit `g` of 32 bytes belongs to the group `g`.
+/// [`q4_k`] with a fifth bit: bit `g` of 32 bytes belongs to group `g`.
 #[inline(always)]
 fn q5_k(b: &[u8; 176], y: &mut [f32; 256]) {
     let (d, dmin) = (half_at(b, 0), half_at(b, 2));
@@ -179,7 +179,7 @@ fn q5_k(b: &[u8; 176], y: &mut [f32; 256]) {
     }
 }
 
-/// `d · scale · (q - 32)`: 128 bytes with four bits of each number, 64 with two, 16 scales, `d`. Each half of the
+/// `d · scale · (q - 32)`: 128 bytes with four bits of each element, 64 with two, 16 scales, `d`. Each half of the
 /// block is four groups of 32 that share their bytes.
 #[inline(always)]
 fn q6_k(b: &[u8; 210], y: &mut [f32; 256]) {

@@ -15,7 +15,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
-/// Formats that have more than a number in a block.
+/// Formats with several elements per block.
 fn blocked() -> impl Iterator<Item = BlockFormat> {
     BlockFormat::ALL.into_iter().filter(|format| format.block_len() > 1)
 }
@@ -36,7 +36,7 @@ fn candles(format: BlockFormat) -> GgmlDType {
     }
 }
 
-/// The bytes of `count` blocks, their scales finite, and the rest anything.
+/// Random bytes of `count` blocks with finite scales.
 fn blocks(format: BlockFormat, count: usize, seed: u64) -> Vec<u8> {
     let size = format.block_bytes();
     let mut state = seed;
@@ -46,7 +46,7 @@ fn blocks(format: BlockFormat, count: usize, seed: u64) -> Vec<u8> {
         (state >> 33) as u8
     };
     let mut bytes: Vec<u8> = (0..count * size).map(|_| next()).collect();
-    // The high bytes of the scales: an exponent that is neither infinity nor NaN.
+    // High bytes of the scales: an exponent that is neither infinity nor NaN.
     let high: &[usize] = match format {
         BlockFormat::Q6K => &[209],
         BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Q8_0 => &[1],
@@ -70,7 +70,7 @@ fn values(matrix: &QuantizedMatrix) -> Vec<f32> {
 }
 
 #[test]
-fn half_precision_becomes_the_same_number() {
+fn half_precision_converts_exactly() {
     for bits in 0..=u16::MAX {
         let (found, want) = (blocks::half(bits), ::half::f16::from_bits(bits).to_f32());
         assert!(found == want || found.is_nan() && want.is_nan(), "{bits:#x}: {found} {want}");
@@ -78,7 +78,7 @@ fn half_precision_becomes_the_same_number() {
 }
 
 #[test]
-fn every_format_gives_the_numbers_of_the_python_package() {
+fn every_format_agrees_with_the_python_package() {
     for format in BlockFormat::ALL.into_iter().filter(|format| *format != BlockFormat::F32) {
         let name = format.name();
         let want = floats(&fixture(&format!("{name}.values")));
@@ -91,7 +91,7 @@ fn every_format_gives_the_numbers_of_the_python_package() {
 }
 
 #[test]
-fn every_format_gives_the_numbers_of_candle() {
+fn every_format_agrees_with_candle() {
     for format in blocked() {
         let bytes = blocks(format, 8, 3);
         let shape = (2, 4 * format.block_len());
@@ -107,7 +107,7 @@ fn every_format_gives_the_numbers_of_candle() {
 }
 
 #[test]
-fn sizes_of_blocks_are_those_of_candle() {
+fn block_sizes_agree_with_candle() {
     for format in BlockFormat::ALL {
         assert_eq!(format.block_len(), candles(format).block_size(), "{}", format.name());
         assert_eq!(format.block_bytes(), candles(format).type_size(), "{}", format.name());
@@ -115,7 +115,7 @@ fn sizes_of_blocks_are_those_of_candle() {
 }
 
 #[test]
-fn a_matrix_reads_a_part_of_bytes_that_others_share() {
+fn a_matrix_reads_a_range_of_shared_bytes() {
     let bytes = [vec![9; 5], [1f32, 2.0, 3.0, 4.0].map(f32::to_le_bytes).concat()].concat();
     let owner: SharedBytes = Arc::new(bytes);
     let range = ByteRange::new(Arc::clone(&owner), 5..21).unwrap();
@@ -125,7 +125,7 @@ fn a_matrix_reads_a_part_of_bytes_that_others_share() {
 }
 
 #[test]
-fn bytes_that_do_not_fit_the_shape_are_refused_with_both_numbers() {
+fn a_wrong_number_of_bytes_is_rejected_with_both_numbers() {
     let refused = |outputs, inputs, bytes: usize| {
         let bytes = vec![0; bytes].into();
         QuantizedMatrix::new(BlockFormat::Q4K, outputs, inputs, bytes).unwrap_err().to_string()
@@ -137,7 +137,7 @@ fn bytes_that_do_not_fit_the_shape_are_refused_with_both_numbers() {
 }
 
 #[test]
-fn rows_columns_and_room_that_do_not_fit_are_refused() {
+fn rows_columns_and_outputs_out_of_range_are_rejected() {
     let matrix = matrix(BlockFormat::Q4_0, 2, 64, 1);
     let mut out = [0.0; 32];
     assert!(matrix.read_row(1, 32..64, &mut out).is_ok());
@@ -148,7 +148,7 @@ fn rows_columns_and_room_that_do_not_fit_are_refused() {
 
 proptest! {
     #[test]
-    fn a_stretch_of_a_row_is_that_stretch_of_the_whole(
+    fn a_range_of_a_row_equals_that_range_of_the_whole(
         which in 0..BlockFormat::ALL.len(),
         row in 0_usize..3,
         (first, last) in (0_usize..4, 0_usize..4),
@@ -167,20 +167,19 @@ proptest! {
 }
 
 #[test]
-fn numbers_are_quantised_to_the_nearest_of_the_format() {
-    let numbers: Vec<f32> =
-        (0..512 * 3).map(|i| ((i * 7919) % 1013) as f32 / 506.5 - 1.0).collect();
-    let all = memory::tensor(numbers, (6, 256)).unwrap();
-    // Rows from the middle: what lies before them is not theirs.
+fn quantization_rounds_to_the_nearest() {
+    let values: Vec<f32> = (0..512 * 3).map(|i| ((i * 7919) % 1013) as f32 / 506.5 - 1.0).collect();
+    let all = memory::tensor(values, (6, 256)).unwrap();
+    // A view with an offset into its storage.
     let some = all.narrow(0, 2, 3).unwrap();
-    let wanted = some.to_vec2::<f32>().unwrap();
-    // Half a step: of 127 for the largest of a block, and of 15 from its smallest to its largest.
+    let expected = some.to_vec2::<f32>().unwrap();
+    // Half a step: 1/127 of a block's largest, or 1/15 of its range.
     for (format, most) in [(BlockFormat::Q8_0, 0.5 / 127.0), (BlockFormat::Q4K, 2.0 / 15.0)] {
         let quantised = QuantizedMatrix::quantize(&some, format).unwrap();
         assert_eq!((quantised.outputs(), quantised.inputs()), (3, 256));
         let found = quantised.dequantize().unwrap().to_vec2::<f32>().unwrap();
-        for (found, wanted) in found.iter().flatten().zip(wanted.iter().flatten()) {
-            assert!((found - wanted).abs() < 1.1 * most, "{format:?}: {found} for {wanted}");
+        for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+            assert!((found - expected).abs() < 1.1 * most, "{format:?}: {found} for {expected}");
         }
     }
     assert!(QuantizedMatrix::quantize(&some, BlockFormat::Q6K).is_err());
@@ -188,14 +187,14 @@ fn numbers_are_quantised_to_the_nearest_of_the_format() {
     assert!(QuantizedMatrix::quantize(&short, BlockFormat::Q8_0).is_err());
 }
 
-/// Of few rows, which are multiplied with the blocks, and of more, for which these become numbers.
+/// Covers few rows (fused GEMV) and more (dequantization).
 #[cfg(feature = "cuda-host")]
 #[test]
-fn every_format_is_multiplied_with_on_the_device_as_on_the_cpu() {
-    use crate::device::{through_kernels, without_kernels};
+fn device_gemms_of_every_format_agree_with_the_cpu() {
+    use crate::device::{with_cuda_emulation, without_cuda_emulation};
     use crate::weight::Weight;
 
-    let numbers = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let values = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let wave = |count: usize, step: f32| (0..count).map(|i| (i as f32 * step).sin()).collect();
     for format in blocked() {
         let (outputs, inputs) = (6, 3 * format.block_len().max(128));
@@ -208,11 +207,11 @@ fn every_format_is_multiplied_with_on_the_device_as_on_the_cpu() {
                 let weight = Weight::quantized(blocks.clone());
                 let rows = weight.rows(&[outputs - 1, 0, 3]).unwrap();
                 let product = weight.forward(&x, Some(&bias)).unwrap();
-                [rows, product, weight.forward_add(&x, &y, Some(&bias)).unwrap()].map(numbers)
+                [rows, product, weight.forward_add(&x, &y, Some(&bias)).unwrap()].map(values)
             };
-            let (found, want) = (through_kernels(results), without_kernels(results));
+            let (found, want) = (with_cuda_emulation(results), without_cuda_emulation(results));
             for (found, want) in found.iter().zip(&want) {
-                // Sums of some hundred numbers in another order.
+                // Sums of some hundred terms in another order.
                 let size = want.iter().fold(0.0, |most: f32, number| most.max(number.abs()));
                 for (found, want) in found.iter().zip(want) {
                     let name = format.name();

@@ -1,4 +1,4 @@
-//! Draws from rows of logits, where the rows are.
+//! Sampling from rows of logits, on the logits' device.
 
 use candle_core::Tensor;
 
@@ -9,68 +9,68 @@ use crate::memory::floats;
 
 const OP: &str = "sample";
 
-/// What is drawn from a row of logits.
+/// A sampling request for one row of logits.
 #[derive(Debug, Clone)]
-pub struct Choice {
-    /// The row.
+pub struct RowSampling {
+    /// Row index.
     pub row: usize,
-    /// What the logits are multiplied by: above 0.
+    /// Multiplier of the logits (inverse temperature), above 0.
     pub scale: f64,
-    /// What becomes of the logits first.
-    pub edits: Edits,
-    /// How it is drawn.
-    pub pick: Pick,
+    /// Edits of the logits, applied first.
+    pub edits: LogitEdits,
+    /// Greedy or random.
+    pub mode: SamplingMode,
 }
 
-/// How entries are drawn.
+/// How tokens are drawn.
 #[derive(Debug, Clone)]
-pub enum Pick {
-    /// The largest, the first of equal ones.
-    Largest,
-    /// One among those that the truncation leaves for each of these numbers in [0, 1), as
-    /// [`super::Kept::draw`]; the largest where none has a weight.
-    At(Vec<f64>, Truncation),
+pub enum SamplingMode {
+    /// Argmax, the first of ties.
+    Greedy,
+    /// Inverse-CDF sampling after truncation, one draw per number in [0, 1), see [`super::TruncatedScan::draw`];
+    /// argmax if no entry has a weight.
+    Random(Vec<f64>, Truncation),
 }
 
-/// Changes of single logits, before they are scaled.
+/// Edits of single logits, before scaling.
 #[derive(Debug, Clone, Default)]
-pub struct Edits {
-    /// All other logits become -∞; none leaves all.
+pub struct LogitEdits {
+    /// Allowed ids: all other logits become -∞. `None` allows all.
     pub allowed: Option<Vec<u32>>,
-    /// Changes of logits by their index. Those of one index are made in this order.
-    pub changes: Vec<(u32, Change)>,
+    /// Changes by id, applied in this order.
+    pub changes: Vec<(u32, LogitChange)>,
 }
 
-/// A change of a logit.
+/// Change of a logit.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Change {
-    /// It becomes -∞.
-    Bar,
-    /// So much is added.
-    Add(f32),
-    /// It is divided by this if it is above 0, and multiplied otherwise.
-    Penalise(f32),
+pub enum LogitChange {
+    /// Set to -∞.
+    Ban,
+    /// Logit bias: added.
+    Bias(f32),
+    /// Repetition penalty: divides positive logits, multiplies others.
+    RepetitionPenalty(f32),
 }
 
-/// An entry that was drawn.
+/// A drawn token.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Draw {
-    /// Its index; none where no entry is left.
+pub struct SampledIndex {
+    /// Its index; `None` if no entry is left.
     pub index: Option<usize>,
-    /// Its natural log-probability under the scaled logits of the row before any edit; NaN where there is none.
+    /// Natural log-probability under the row's scaled, unedited logits; NaN without an index.
     pub log_probability: f64,
 }
 
-impl Edits {
-    /// Whether the logits stay as they are.
+impl LogitEdits {
+    /// Whether nothing is edited.
     pub fn is_empty(&self) -> bool {
         self.allowed.is_none() && self.changes.is_empty()
     }
 
-    /// The logits with these edits.
+    /// The edited logits.
     ///
     /// # Panics
-    /// An index is not there.
+    /// If an id is out of range.
     pub fn apply(&self, logits: &[f32]) -> Vec<f32> {
         let mut edited = match &self.allowed {
             Some(ids) => {
@@ -83,40 +83,40 @@ impl Edits {
         for (id, change) in &self.changes {
             let x = &mut edited[*id as usize];
             *x = match change {
-                Change::Bar => f32::NEG_INFINITY,
-                Change::Add(more) => *x + more,
-                Change::Penalise(by) if *x > 0.0 => *x / by,
-                Change::Penalise(by) => *x * by,
+                LogitChange::Ban => f32::NEG_INFINITY,
+                LogitChange::Bias(more) => *x + more,
+                LogitChange::RepetitionPenalty(by) if *x > 0.0 => *x / by,
+                LogitChange::RepetitionPenalty(by) => *x * by,
             };
         }
         edited
     }
 }
 
-impl Choice {
-    /// Entries that are drawn.
+impl RowSampling {
+    /// Number of draws.
     #[cfg(device)]
     pub(crate) fn draws(&self) -> usize {
-        match &self.pick {
-            Pick::Largest => 1,
-            Pick::At(uniforms, _) => uniforms.len(),
+        match &self.mode {
+            SamplingMode::Greedy => 1,
+            SamplingMode::Random(uniforms, _) => uniforms.len(),
         }
     }
 }
 
-/// Draws from rows of logits on the device where they are; the draws alone come back. On a GPU they are those of the
-/// CPU but where rounding decides: sums are made in the same order, but for those of the nucleus.
+/// Samples from rows of logits on their device; only the draws are transferred. A GPU gives the CPU's draws except
+/// where rounding decides: summation orders agree, except for the nucleus.
 ///
 /// # Shapes
-/// `logits` (rows, vocabulary), f32; gives the draws of each choice.
+/// `logits` (rows, vocabulary), f32; returns the draws of each request.
 ///
 /// # Errors
-/// A row or an index is not there, a scale is not above 0, or the logits are no such tensor.
-pub fn draw(logits: &Tensor, choices: &[Choice]) -> Result<Vec<Vec<Draw>>> {
+/// A row or an id is out of range, a scale is not above 0, or the logits are not contiguous f32.
+pub fn draw(logits: &Tensor, requests: &[RowSampling]) -> Result<Vec<Vec<SampledIndex>>> {
     let (rows, vocabulary) = logits.dims2()?;
-    for Choice { row, scale, edits, .. } in choices {
+    for RowSampling { row, scale, edits, .. } in requests {
         check(*row < rows, OP, || format!("row {row} of {rows}"))?;
-        check(*scale > 0.0, OP, || format!("the scale is {scale}, want a number above 0"))?;
+        check(*scale > 0.0, OP, || format!("the scale must be above 0, not {scale}"))?;
         let changed = edits.changes.iter().map(|(id, _)| id);
         let outside =
             edits.allowed.iter().flatten().chain(changed).find(|id| **id as usize >= vocabulary);
@@ -124,30 +124,30 @@ pub fn draw(logits: &Tensor, choices: &[Choice]) -> Result<Vec<Vec<Draw>>> {
             format!("token {} is outside a vocabulary of {vocabulary}", outside.unwrap_or(&0))
         })?;
     }
-    on_device!(logits, sample::draw(logits, choices, (rows, vocabulary)));
+    on_device!(logits, sample::draw(logits, requests, (rows, vocabulary)));
     let logits = floats(logits, OP)?;
-    let of_choice = |choice: &Choice| {
-        let row = &logits[choice.row * vocabulary..(choice.row + 1) * vocabulary];
-        drawn(row, choice)
+    let of_request = |request: &RowSampling| {
+        let row = &logits[request.row * vocabulary..(request.row + 1) * vocabulary];
+        sampled(row, request)
     };
-    Ok(choices.iter().map(of_choice).collect())
+    Ok(requests.iter().map(of_request).collect())
 }
 
-fn drawn(row: &[f32], choice: &Choice) -> Vec<Draw> {
-    let raw = Scan::new(row, choice.scale);
-    let edited = (!choice.edits.is_empty()).then(|| choice.edits.apply(row));
-    let edited = edited.as_ref().map(|edited| Scan::new(edited, choice.scale));
+fn sampled(row: &[f32], request: &RowSampling) -> Vec<SampledIndex> {
+    let raw = Scan::new(row, request.scale);
+    let edited = (!request.edits.is_empty()).then(|| request.edits.apply(row));
+    let edited = edited.as_ref().map(|edited| Scan::new(edited, request.scale));
     let scan = edited.as_ref().unwrap_or(&raw);
-    let draw = |index: Option<usize>| Draw {
+    let draw = |index: Option<usize>| SampledIndex {
         index,
         log_probability: index.map_or(f64::NAN, |index| raw.log_probability(index)),
     };
-    match &choice.pick {
-        Pick::Largest => vec![draw(scan.largest())],
-        Pick::At(uniforms, to) => {
-            let kept = scan.kept(to);
-            // Beside a logit of ∞ no other has weight, nor has it one itself.
-            let at = |uniform: &f64| draw(kept.draw(*uniform).or_else(|| scan.largest()));
+    match &request.mode {
+        SamplingMode::Greedy => vec![draw(scan.argmax())],
+        SamplingMode::Random(uniforms, to) => {
+            let kept = scan.truncated(to);
+            // A logit of ∞ makes all weights 0 or NaN.
+            let at = |uniform: &f64| draw(kept.draw(*uniform).or_else(|| scan.argmax()));
             uniforms.iter().map(at).collect()
         }
     }

@@ -1,11 +1,11 @@
 use super::*;
 use proptest::prelude::*;
 
-/// The same by its definition: weights in f64, everything sorted.
+/// Reference: weights in f64, fully sorted.
 struct Plain {
-    /// Weights of the entries that are left, by index.
+    /// Weights after truncation, by index.
     weights: Vec<f64>,
-    /// How near a decision was, as a share of all: rounding may turn such a one.
+    /// Distance of the closest decision, as a share of the total: rounding may flip it.
     margin: f64,
 }
 
@@ -43,7 +43,7 @@ fn plain(logits: &[f32], scale: f64, to: &Truncation) -> Plain {
     Plain { weights, margin }
 }
 
-/// The entry at `uniform`, and how near its edges are.
+/// The entry at `uniform`, and the distance to its edges.
 fn plain_draw(weights: &[f64], uniform: f64) -> (usize, f64) {
     let total: f64 = weights.iter().sum();
     let mut sum = 0.0;
@@ -60,7 +60,7 @@ fn plain_draw(weights: &[f64], uniform: f64) -> (usize, f64) {
 fn row() -> impl Strategy<Value = Vec<f32>> {
     let entry = prop_oneof![
         6 => -12f32..12.0,
-        // Equal logits, as rounding to bf16 makes them.
+        // Ties, as bf16 rounding produces.
         3 => (-8i8..8).prop_map(f32::from),
         1 => Just(f32::NEG_INFINITY),
     ];
@@ -76,7 +76,7 @@ fn truncation() -> impl Strategy<Value = Truncation> {
 
 proptest! {
     #[test]
-    fn a_draw_is_that_of_the_definition(
+    fn a_draw_equals_the_reference(
         logits in row(),
         scale in prop_oneof![Just(1.0), 0.05..20.0f64],
         to in truncation(),
@@ -84,25 +84,25 @@ proptest! {
     ) {
         let plain = plain(&logits, scale, &to);
         let scan = Scan::new(&logits, scale);
-        let drawn = scan.kept(&to).draw(uniform);
+        let drawn = scan.truncated(&to).draw(uniform);
         if plain.weights.iter().all(|w| *w == 0.0) {
             prop_assert_eq!(drawn, None);
         } else if plain.margin > 1e-5 {
-            let (wanted, edge) = plain_draw(&plain.weights, uniform);
-            prop_assert!(drawn == Some(wanted) || edge < 1e-5, "{drawn:?}, not {wanted}: {edge}");
+            let (expected, edge) = plain_draw(&plain.weights, uniform);
+            prop_assert!(drawn == Some(expected) || edge < 1e-5, "{drawn:?}, not {expected}: {edge}");
         }
     }
 
     #[test]
-    fn the_likeliest_are_the_first_of_all_sorted(logits in row(), count in 0..900usize) {
+    fn top_logits_are_the_first_of_all_sorted(logits in row(), count in 0..900usize) {
         let mut sorted: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
         sorted.sort_by(larger_first);
         sorted.truncate(count);
-        prop_assert_eq!(Scan::new(&logits, 1.0).likeliest(count), sorted);
+        prop_assert_eq!(Scan::new(&logits, 1.0).top_logits(count), sorted);
     }
 
     #[test]
-    fn a_log_probability_is_that_of_the_softmax(
+    fn a_log_probability_equals_log_softmax(
         logits in prop::collection::vec(-30f32..30.0, 1..700),
         scale in 0.05..5.0f64,
     ) {
@@ -110,8 +110,8 @@ proptest! {
         let top = f64::from(logits.iter().copied().fold(f32::MIN, f32::max));
         let total: f64 = logits.iter().map(|x| ((f64::from(*x) - top) * scale).exp()).sum();
         for (i, x) in logits.iter().enumerate() {
-            let wanted = (f64::from(*x) - top) * scale - total.ln();
-            prop_assert!((scan.log_probability(i) - wanted).abs() < 3e-6 * (1.0 + wanted.abs()));
+            let expected = (f64::from(*x) - top) * scale - total.ln();
+            prop_assert!((scan.log_probability(i) - expected).abs() < 3e-6 * (1.0 + expected.abs()));
         }
     }
 }
@@ -120,50 +120,50 @@ proptest! {
 fn the_nucleus_of_many_equal_entries_is_the_first_of_them() {
     let logits = vec![1.5; 10_000];
     let scan = Scan::new(&logits, 1.0);
-    let kept = scan.kept(&Truncation { top_p: 0.25, ..Truncation::default() });
+    let kept = scan.truncated(&Truncation { top_p: 0.25, ..Truncation::default() });
     assert_eq!(kept.draw(0.0), Some(0));
     assert_eq!(kept.draw(1.0 - 1e-12), Some(2_499));
 }
 
 #[test]
 fn the_nucleus_is_found_where_all_entries_fall_into_few_bins() {
-    // One entry far above 20,000 that differ by less than a bin is wide.
+    // One entry far above 20,000 that differ by less than a bin's width.
     let mut logits: Vec<f32> = (0..20_000).map(|i| ((i * 7919) % 20_000) as f32 * 1e-7).collect();
     logits[123] = 9.0;
     let to = Truncation { top_p: 0.9, ..Truncation::default() };
     let plain = plain(&logits, 1.0, &to);
     let scan = Scan::new(&logits, 1.0);
     for uniform in [0.2, 0.5, 0.7, 0.95] {
-        let (wanted, _) = plain_draw(&plain.weights, uniform);
-        let drawn = scan.kept(&to).draw(uniform).unwrap();
-        assert!(drawn.abs_diff(wanted) <= 1, "{drawn}, not {wanted}");
+        let (expected, _) = plain_draw(&plain.weights, uniform);
+        let drawn = scan.truncated(&to).draw(uniform).unwrap();
+        assert!(drawn.abs_diff(expected) <= 1, "{drawn}, not {expected}");
     }
 }
 
 #[test]
-fn top_k_keeps_those_as_likely_as_the_last() {
+fn top_k_keeps_ties_with_the_last() {
     let logits = [1.0, 3.0, 2.0, 2.0, 0.0];
     let scan = Scan::new(&logits, 1.0);
-    let kept = scan.kept(&Truncation { top_k: 2, ..Truncation::default() });
+    let kept = scan.truncated(&Truncation { top_k: 2, ..Truncation::default() });
     assert_eq!(kept.draw(0.0), Some(1));
     assert_eq!(kept.draw(1.0 - 1e-12), Some(3));
 }
 
 #[test]
-fn what_is_infinite_or_no_number_is_not_drawn() {
+fn negative_infinity_and_nan_are_never_drawn() {
     let logits = [f32::NAN, 1.0, f32::NEG_INFINITY, 1.0];
     let scan = Scan::new(&logits, 1.0);
-    assert_eq!((scan.draw(0.0), scan.draw(0.75), scan.largest()), (Some(1), Some(3), Some(1)));
+    assert_eq!((scan.draw(0.0), scan.draw(0.75), scan.argmax()), (Some(1), Some(3), Some(1)));
     assert!((scan.log_probability(3) - 0.5f64.ln()).abs() < 1e-6);
     let nothing = [f32::NAN, f32::NEG_INFINITY];
     let scan = Scan::new(&nothing, 1.0);
-    assert_eq!((scan.draw(0.5), scan.largest()), (None, None));
-    assert_eq!(scan.kept(&Truncation { top_p: 0.5, ..Truncation::default() }).draw(0.5), None);
-    assert_eq!((Scan::new(&[], 1.0).draw(0.5), Scan::new(&[], 1.0).largest()), (None, None));
+    assert_eq!((scan.draw(0.5), scan.argmax()), (None, None));
+    assert_eq!(scan.truncated(&Truncation { top_p: 0.5, ..Truncation::default() }).draw(0.5), None);
+    assert_eq!((Scan::new(&[], 1.0).draw(0.5), Scan::new(&[], 1.0).argmax()), (None, None));
 }
 
 #[test]
-fn every_scale_from_none_to_all_draws_something() {
+fn extreme_scales_still_draw_an_entry() {
     let logits = [1.0, 2.0, 3.0];
     assert_eq!(Scan::new(&logits, 1e300).draw(0.0), Some(2));
     assert_eq!(Scan::new(&logits, 1e-300).draw(0.4), Some(1));

@@ -1,21 +1,21 @@
-//! What numbers of weights are held as.
+//! Storage format of weights.
 
 use crate::precision::Precision;
 use crate::quantized::BlockFormat;
 
-/// What the numbers of a weight are held as.
+/// Storage format of a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeightFormat {
     /// 32-bit floats.
     F32,
-    /// bfloat16, with which products are made of bf16 too.
+    /// bfloat16; GEMMs use bf16 operands too.
     Bf16,
-    /// Blocks of few bits, which become f32 as they are multiplied with.
+    /// Block-quantized, dequantized on the fly.
     Blocks(BlockFormat),
 }
 
 impl WeightFormat {
-    /// Its name.
+    /// The format's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -24,7 +24,7 @@ impl WeightFormat {
         }
     }
 
-    /// Bits of a number, with what its block holds beside.
+    /// Bits per weight, including the blocks' scales.
     pub fn bits(self) -> f64 {
         match self {
             Self::F32 => 32.0,

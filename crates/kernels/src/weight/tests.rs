@@ -2,8 +2,8 @@ use super::*;
 use crate::quantized::{BlockFormat, ByteRange};
 
 fn matrix(rows: usize, columns: usize, seed: usize) -> Tensor {
-    let number = |i: usize| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.5 - 1.0;
-    tensor((0..rows * columns).map(number).collect(), (rows, columns)).unwrap()
+    let value = |i: usize| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.5 - 1.0;
+    tensor((0..rows * columns).map(value).collect(), (rows, columns)).unwrap()
 }
 
 fn blocks(outputs: usize, inputs: usize) -> Weight {
@@ -14,7 +14,7 @@ fn blocks(outputs: usize, inputs: usize) -> Weight {
 }
 
 #[test]
-fn products_side_by_side_have_the_bits_of_each_alone() {
+fn joint_projections_have_the_bits_of_separate_ones() {
     let (wide, narrow) = (matrix(130, 64, 1), matrix(20, 64, 2));
     let bias = tensor((0..20).map(|i| i as f32).collect(), 20).unwrap();
     let kinds = [
@@ -27,12 +27,12 @@ fn products_side_by_side_have_the_bits_of_each_alone() {
     for rows in [1, 5, 70] {
         let x = matrix(rows, 64, 3);
         for [a, b] in &kinds {
-            let together = forward_all(&x, [(a, None), (b, Some(&bias))]).unwrap();
-            let alone = [a.forward(&x, None).unwrap(), b.forward(&x, Some(&bias)).unwrap()];
-            for (together, alone) in together.iter().zip(&alone) {
+            let joint = forward_all(&x, [(a, None), (b, Some(&bias))]).unwrap();
+            let separate = [a.forward(&x, None).unwrap(), b.forward(&x, Some(&bias)).unwrap()];
+            for (joint, separate) in joint.iter().zip(&separate) {
                 assert_eq!(
-                    together.to_vec2::<f32>().unwrap(),
-                    alone.to_vec2::<f32>().unwrap(),
+                    joint.to_vec2::<f32>().unwrap(),
+                    separate.to_vec2::<f32>().unwrap(),
                     "{rows} rows"
                 );
             }
@@ -41,28 +41,28 @@ fn products_side_by_side_have_the_bits_of_each_alone() {
 }
 
 #[test]
-fn a_copy_has_the_bits_of_the_shared_numbers() {
+fn a_packed_copy_gives_the_bits_of_the_shared_weight() {
     let matrix_of = |rows| matrix(rows, 150, 1);
     for outputs in [1, 64, 130] {
         let shared = Weight::f32(&matrix_of(outputs)).unwrap();
         let copy = Weight::f32_copy(&matrix_of(outputs)).unwrap();
-        let numbers = |x: Tensor| x.to_vec2::<f32>().unwrap();
+        let values = |x: Tensor| x.to_vec2::<f32>().unwrap();
         for rows in [1, 7, 400] {
             let x = matrix(rows, 150, 2);
             let (a, b) = (shared.forward(&x, None).unwrap(), copy.forward(&x, None).unwrap());
-            assert_eq!(numbers(a), numbers(b), "{rows} rows, {outputs} outputs");
+            assert_eq!(values(a), values(b), "{rows} rows, {outputs} outputs");
         }
         let ids = [outputs - 1, 0];
-        assert_eq!(numbers(shared.rows(&ids).unwrap()), numbers(copy.rows(&ids).unwrap()));
+        assert_eq!(values(shared.rows(&ids).unwrap()), values(copy.rows(&ids).unwrap()));
     }
 }
 
 #[test]
-fn what_does_not_fit_is_refused_and_named() {
+fn mismatched_shapes_are_rejected_by_name() {
     let weight = Weight::f32(&matrix(5, 8, 1)).unwrap();
-    let told = weight.forward(&matrix(2, 7, 1), None).unwrap_err().to_string();
-    assert!(told.contains("x has 7 columns, the weight 8"), "{told}");
+    let message = weight.forward(&matrix(2, 7, 1), None).unwrap_err().to_string();
+    assert!(message.contains("x has 7 columns, but the weight has 8 inputs"), "{message}");
     assert!(weight.forward_add(&matrix(2, 8, 1), &matrix(2, 4, 1), None).is_err());
-    let told = weight.rows(&[4, 5]).unwrap_err().to_string();
-    assert!(told.contains("there is no row 5"), "{told}");
+    let message = weight.rows(&[4, 5]).unwrap_err().to_string();
+    assert!(message.contains("row 5 is out of range"), "{message}");
 }

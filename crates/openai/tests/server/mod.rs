@@ -1,4 +1,4 @@
-//! A server that follows a script, one act a request.
+//! A mock server that follows a script, one response per request.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,32 +6,32 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What to do with one request.
+/// How to respond to one request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Act {
-    /// Answer with this text.
-    Say(&'static str),
-    /// Refuse with this status and message.
+pub(crate) enum MockResponse {
+    /// A completion with this text.
+    Completion(&'static str),
+    /// An error with this status and message.
     Status(u16, &'static str),
-    /// Refuse with 429 and this `Retry-After`.
+    /// 429 with this `Retry-After`.
     RetryAfter(&'static str),
-    /// Refuse with this status and body.
-    Code(u16, &'static str),
-    /// Report success with this body.
+    /// An error with this status and body.
+    ErrorBody(u16, &'static str),
+    /// 200 with this body.
     Body(&'static str),
-    /// Close the connection without a word.
-    CutAtOnce,
-    /// Close the connection in the middle of a good reply.
-    CutInBody,
-    /// Say nothing and keep the connection.
+    /// Close the connection without a response.
+    Disconnect,
+    /// Close the connection in the middle of a good response.
+    DisconnectInBody,
+    /// Send nothing and keep the connection open.
     Hang,
-    /// Say half of a good reply and keep the connection.
+    /// Send half of a good response and keep the connection open.
     HangInBody,
-    /// Answer with this text, cut off at the limit of tokens.
-    CutShort(&'static str),
+    /// A completion truncated at the token limit.
+    Truncated(&'static str),
 }
 
-/// The server; it stops when it is dropped.
+/// The server; stops on drop.
 pub(crate) struct Server {
     port: u16,
     requests: Arc<Mutex<Vec<String>>>,
@@ -39,22 +39,22 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) async fn start(script: impl IntoIterator<Item = Act>) -> Self {
+    pub(crate) async fn start(script: impl IntoIterator<Item = MockResponse>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&requests);
+        let received = Arc::clone(&requests);
         let mut script = script.into_iter().collect::<Vec<_>>().into_iter();
         let task = tokio::spawn(async move {
-            let mut kept = Vec::new();
+            let mut open = Vec::new();
             while let Ok((mut stream, _)) = listener.accept().await {
                 let Some(request) = read_request(&mut stream).await else { continue };
-                seen.lock().unwrap().push(request);
-                let act = script.next().expect("the script has an act for every request");
-                // Whoever asked may have left meanwhile.
-                let _ = stream.write_all(reply(act).as_bytes()).await;
-                if matches!(act, Act::Hang | Act::HangInBody) {
-                    kept.push(stream);
+                received.lock().unwrap().push(request);
+                let response = script.next().expect("the script has a response for every request");
+                // The client may have disconnected meanwhile.
+                let _ = stream.write_all(response_bytes(response).as_bytes()).await;
+                if matches!(response, MockResponse::Hang | MockResponse::HangInBody) {
+                    open.push(stream);
                 }
             }
         });
@@ -65,7 +65,7 @@ impl Server {
         format!("http://127.0.0.1:{}/v1", self.port)
     }
 
-    /// The requests so far, heads and bodies.
+    /// The requests so far, headers and bodies.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
@@ -77,39 +77,41 @@ impl Drop for Server {
     }
 }
 
-/// The bytes of a reply.
-fn reply(act: Act) -> String {
+/// The bytes of a response.
+fn response_bytes(response: MockResponse) -> String {
     let http = |status: u16, more: &str, body: &str| {
         let length = body.len();
         format!(
             "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n{body}"
         )
     };
-    let refusal = |message: &str| format!(r#"{{"error":{{"message":"{message}"}}}}"#);
-    let said = |text: &str| {
+    let error = |message: &str| format!(r#"{{"error":{{"message":"{message}"}}}}"#);
+    let completion = |text: &str| {
         format!(
             r#"{{"choices":[{{"message":{{"content":"{text}"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":7,"completion_tokens":2}}}}"#
         )
     };
     let half = || {
-        let whole = http(200, "", &said("hi"));
+        let whole = http(200, "", &completion("hi"));
         whole[..whole.len() - 20].to_owned()
     };
-    match act {
-        Act::Say(text) => http(200, "", &said(text)),
-        Act::CutShort(text) => http(200, "", &said(text).replace("\"stop\"", "\"length\"")),
-        Act::Status(status, message) => http(status, "", &refusal(message)),
-        Act::RetryAfter(wait) => {
-            http(429, &format!("retry-after: {wait}\r\n"), &refusal("slow down"))
+    match response {
+        MockResponse::Completion(text) => http(200, "", &completion(text)),
+        MockResponse::Truncated(text) => {
+            http(200, "", &completion(text).replace("\"stop\"", "\"length\""))
         }
-        Act::Code(status, body) => http(status, "", body),
-        Act::Body(body) => http(200, "", body),
-        Act::CutInBody | Act::HangInBody => half(),
-        Act::CutAtOnce | Act::Hang => String::new(),
+        MockResponse::Status(status, message) => http(status, "", &error(message)),
+        MockResponse::RetryAfter(wait) => {
+            http(429, &format!("retry-after: {wait}\r\n"), &error("slow down"))
+        }
+        MockResponse::ErrorBody(status, body) => http(status, "", body),
+        MockResponse::Body(body) => http(200, "", body),
+        MockResponse::DisconnectInBody | MockResponse::HangInBody => half(),
+        MockResponse::Disconnect | MockResponse::Hang => String::new(),
     }
 }
 
-/// A request's head and body, by its `content-length`.
+/// A request's headers and body, by its `content-length`.
 async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];

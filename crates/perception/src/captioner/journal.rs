@@ -1,4 +1,4 @@
-//! Files of JSON lines that are only ever added to.
+//! Append-only JSONL files.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 
-/// A file that lines are added to, by one process at a time.
+/// An append-only file, written by one process at a time.
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
@@ -24,18 +24,18 @@ struct End {
     offset: u64,
 }
 
-/// What a file held when it was opened.
+/// The contents of a file when it was opened.
 #[derive(Debug)]
 pub(super) struct Lines<T> {
-    /// The lines that could be read, and where they are.
-    pub(super) whole: Vec<(Range<u64>, T)>,
-    /// Numbers of the lines that could not, from 1.
+    /// The parsed lines with their byte ranges.
+    pub(super) valid: Vec<(Range<u64>, T)>,
+    /// Numbers of the lines that cannot be parsed, from 1.
     pub(super) broken: Vec<usize>,
 }
 
 impl Journal {
-    /// Goes on at the end of `file`, which is at `path`, and reads what it holds. A last line that a
-    /// kill cut off is ended, so that it harms no other.
+    /// Reads `file`, which is at `path`, and appends to it. A truncated last line gets a line feed, so
+    /// that the next line stays intact.
     pub(super) fn new<T: DeserializeOwned>(
         path: &Path,
         mut file: File,
@@ -49,7 +49,7 @@ impl Journal {
         Ok((Self { path: path.to_owned(), end }, lines(&bytes)))
     }
 
-    /// Opens or makes the file at `path`.
+    /// Opens or creates the file at `path`.
     pub(super) fn open<T: DeserializeOwned>(path: &Path) -> Result<(Self, Lines<T>)> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
@@ -57,13 +57,14 @@ impl Journal {
         Self::new(path, appendable(path).map_err(Error::io("open", path))?)
     }
 
-    /// Adds a line; when this returns, a kill of the process no longer loses it. Returns where it is.
+    /// Appends a line and returns its byte range; once this returns, the line survives a kill of the
+    /// process.
     pub(super) fn append(&self, line: &impl Serialize) -> Result<Range<u64>> {
         let mut text = serde_json::to_vec(line)
             .map_err(|source| embodied_r_data::Error::Json { path: self.path.clone(), source })?;
         text.push(b'\n');
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        // One write, so that a kill cannot leave a part of it unless the disk is full.
+        // One write, so that a kill cannot truncate the line unless the disk is full.
         end.file.write_all(&text).map_err(Error::io("write", &self.path))?;
         let start = end.offset;
         end.offset += text.len() as u64;
@@ -71,26 +72,26 @@ impl Journal {
     }
 }
 
-/// The file at `path` to add to, made where there is none.
+/// Opens the file at `path` for appending, and creates it if missing.
 pub(super) fn appendable(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// The lines of a file; what stands behind the last line feed is still being written.
+/// Parses the lines of a file; bytes after the last line feed are still being written.
 pub(super) fn lines<T: DeserializeOwned>(bytes: &[u8]) -> Lines<T> {
-    let (mut whole, mut broken) = (Vec::new(), Vec::new());
+    let (mut valid, mut broken) = (Vec::new(), Vec::new());
     let mut start = 0;
     let texts = bytes.split_inclusive(|&byte| byte == b'\n');
     for (number, text) in texts.filter(|text| text.ends_with(b"\n")).enumerate() {
         let end = start + text.len() as u64;
         match serde_json::from_slice(text) {
-            Ok(line) => whole.push((start..end, line)),
+            Ok(line) => valid.push((start..end, line)),
             Err(_) if text == b"\n" => {}
             Err(_) => broken.push(number + 1),
         }
         start = end;
     }
-    Lines { whole, broken }
+    Lines { valid, broken }
 }
 
 #[cfg(test)]
@@ -98,21 +99,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cut_off_line_is_broken_and_the_next_one_is_whole() {
+    fn a_truncated_line_is_broken_and_the_next_one_is_valid() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/a.jsonl");
         Journal::open::<u32>(&path).unwrap().0.append(&17).unwrap();
         std::fs::write(&path, "17\n{\"cut").unwrap();
         let (journal, lines) = Journal::open::<u32>(&path).unwrap();
-        assert_eq!((lines.whole, lines.broken), (vec![(0..3, 17)], vec![2]));
+        assert_eq!((lines.valid, lines.broken), (vec![(0..3, 17)], vec![2]));
         assert_eq!(journal.append(&4).unwrap(), 9..11);
         let (_, lines) = Journal::open::<u32>(&path).unwrap();
-        assert_eq!(lines.whole, [(0..3, 17), (9..11, 4)]);
+        assert_eq!(lines.valid, [(0..3, 17), (9..11, 4)]);
     }
 
     #[test]
-    fn what_is_still_being_written_is_left_alone() {
+    fn an_unfinished_line_is_ignored() {
         let found: Lines<u32> = lines(b"1\n2");
-        assert_eq!((found.whole, found.broken), (vec![(0..2, 1)], vec![]));
+        assert_eq!((found.valid, found.broken), (vec![(0..2, 1)], vec![]));
     }
 }

@@ -1,16 +1,16 @@
-//! Turning key frames into words.
+//! Captions for key frames.
 //!
-//! A [`Captioner`] gets the question without its answer ([`Asked`]), or none where captions serve all
-//! questions of a video, and the video ([`Footage`]), and returns one [`Caption`] per key frame. [`ModelCaptions`]
-//! asks a vision-language model: one behind an OpenAI-compatible API ([`Remote`]) or one in this process
-//! ([`LocalModel`]). [`SceneCaptions`] tells the truth from 3-D annotations.
+//! A [`Captioner`] takes a question without its answer ([`CaptionRequest`]), or no question if captions serve all
+//! questions of a video, and the video ([`VideoFrames`]), and returns one [`Caption`] per key frame. [`ModelCaptioner`]
+//! prompts a vision-language model: behind an OpenAI-compatible API ([`RemoteModel`]) or in this process
+//! ([`LocalModel`]). [`SceneCaptioner`] generates ground-truth captions from 3-D annotations.
 
-mod footage;
+mod completion_cache;
+mod cost;
 mod journal;
 mod model;
-mod replies;
 mod scene;
-mod spending;
+mod video_frames;
 
 use embodied_r_data::Question;
 use embodied_r_data::prompts::{self, FrameText};
@@ -20,27 +20,27 @@ use serde_json::{Map, Value};
 
 use crate::error::Result;
 
-pub use footage::{Decoders, Footage, KeyFrame};
+pub use cost::{TokenPrices, UsageTotals};
 pub use model::{
-    ChatModel, LocalModel, LocalOptions, ModelCaptions, ModelOptions, Refused, Remote,
+    ChatModel, LocalModel, LocalOptions, ModelCaptioner, ModelOptions, RefusalPolicy, RemoteModel,
 };
-pub use scene::SceneCaptions;
-pub use spending::{Prices, Totals};
+pub use scene::SceneCaptioner;
+pub use video_frames::{DecodeLimit, KeyFrame, VideoFrames};
 
-/// Makes captions. Calls come from several questions at once.
+/// Generates captions; called concurrently for several questions.
 pub trait Captioner: Sync {
-    /// Everything beside video and question that captions depend on, such as the model's name.
+    /// All settings that captions depend on apart from video and question, such as the model's name.
     fn settings(&self) -> Map<String, Value>;
 
-    /// Whether a question can be captioned at all, before any work on its video.
+    /// Checks whether a question can be captioned, before any work on its video.
     ///
     /// # Errors
-    /// What the captioner knows of the video cannot support such a question.
-    fn check(&self, _asked: Asked<'_>) -> Result<()> {
+    /// The captioner's annotations cannot support such a question.
+    fn check(&self, _request: CaptionRequest<'_>) -> Result<()> {
         Ok(())
     }
 
-    /// A few figures of its own for the line of progress.
+    /// The captioner's metrics for the progress line.
     fn status(&self) -> Option<String> {
         None
     }
@@ -52,27 +52,27 @@ pub trait Captioner: Sync {
     /// cover the video.
     fn caption<'a>(
         &'a self,
-        asked: Asked<'a>,
-        footage: &'a Footage,
+        request: CaptionRequest<'a>,
+        video_frames: &'a VideoFrames,
     ) -> BoxFuture<'a, Result<Vec<Caption>>>;
 }
 
-/// What a captioner may know of a question: all but the answer.
+/// What a captioner may know about a question: everything but the answer.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
-    /// The question and its choices; `None` where the captions serve all questions of the video.
+pub struct CaptionRequest<'a> {
+    /// The question and its choices; `None` if the captions serve all questions of the video.
     pub text: Option<&'a str>,
-    /// The benchmark's category; `None` as with the text.
+    /// The benchmark's category; `None` without a text.
     pub category: Option<&'a str>,
-    /// The scene that the video was taken in.
+    /// The scene of the video.
     pub scene_name: Option<&'a str>,
     /// The video's file name without extension.
     pub video_stem: Option<&'a str>,
 }
 
-impl<'a> Asked<'a> {
-    /// The part of `question` that may be known.
-    pub fn of(question: &'a Question) -> Self {
+impl<'a> CaptionRequest<'a> {
+    /// The request for `question`.
+    pub fn from_question(question: &'a Question) -> Self {
         let file = question.video_id.as_deref().or(question.videos.as_deref());
         let stem = file.and_then(|file| std::path::Path::new(file).file_stem()?.to_str());
         Self {
@@ -83,55 +83,55 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// The same without what the question itself says: what all questions of the video share.
+    /// The request without text and category: what all questions of the video share.
     pub fn without_question(self) -> Self {
         Self { text: None, category: None, ..self }
     }
 }
 
-/// What one key frame tells, and what it took.
+/// The caption of one key frame, and its cost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Caption {
     /// The frame's index in the video, or in the tour of a scene that has no video.
     pub index: usize,
-    /// When the frame is shown, in seconds; `None` where there is no video.
+    /// The frame's timestamp in seconds; `None` without a video.
     pub time_s: Option<f64>,
-    /// The movement since the key frame before; `None` for the first one, or where it is not known.
+    /// The movement since the previous key frame; `None` for the first one, or if unknown.
     pub action: Option<String>,
-    /// What is seen.
+    /// What the frame shows.
     pub view: String,
-    /// Tokens of the requests, images included, where a model was asked and says so.
+    /// Prompt tokens, images included, if a model was prompted and reports them.
     pub prompt_tokens: Option<u64>,
-    /// Tokens of the replies, where a model was asked and says so.
+    /// Completion tokens, if a model was prompted and reports them.
     pub completion_tokens: Option<u64>,
-    /// How often a model was asked; 0 where none was needed.
+    /// Requests sent to a model; 0 without a model.
     pub attempts: u32,
-    /// From asking the model to its reply, in seconds; 0 where none was needed.
+    /// Latency of the requests in seconds; 0 without a model.
     pub elapsed_s: f64,
-    /// What is wrong with the caption, though a second reply was asked for.
+    /// What is wrong with the caption after a retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fault: Option<Fault>,
-    /// Whether all replies were there already, from an earlier run or another question.
+    pub fault: Option<CaptionFault>,
+    /// Whether all completions came from the cache.
     #[serde(skip)]
     pub from_cache: bool,
 }
 
-/// What may be wrong with a caption that is taken all the same.
+/// A fault of a caption that is used nevertheless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Fault {
-    /// The reply was not in the form that was asked for: its whole text is the view.
+pub enum CaptionFault {
+    /// The completion does not follow the requested format; its whole text is the view.
     Malformed,
-    /// The reply was cut off at the limit of tokens.
+    /// The completion was truncated at the token limit.
     Truncated,
 }
 
-/// The language model's prompt: the captions as a text, then the question.
+/// The language model's prompt: the captions as text, then the question.
 pub fn prompt(captions: &[Caption], question: &str) -> String {
     let frames: Vec<FrameText> = captions
         .iter()
         .map(|caption| FrameText { action: caption.action.clone(), view: caption.view.clone() })
         .collect();
-    prompts::perceived(&frames, question)
+    prompts::perceived_prompt(&frames, question)
 }

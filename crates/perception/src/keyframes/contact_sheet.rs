@@ -1,4 +1,4 @@
-//! A picture of all sampled frames, with the key frames outlined.
+//! An image of all sampled frames, with the key frames outlined.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use image::imageops::replace;
 use image::{Rgb, RgbImage};
 
 use super::Selection;
-use super::choice::{SampledFrame, Why};
-use super::lettering::{self, write};
+use super::bitmap_font::{self, write};
+use super::selector::{Decision, SampledFrame};
 use crate::error::Result;
 use crate::video;
 
@@ -18,11 +18,11 @@ const SIDE: u32 = 200;
 /// Pixels around a frame.
 const MARGIN: u32 = 6;
 /// Pixels below a frame, for its label.
-const LABEL: u32 = 2 * lettering::HEIGHT + 8;
+const LABEL: u32 = 2 * bitmap_font::HEIGHT + 8;
 /// Pixels above a video's frames, for its name.
-const TITLE: u32 = lettering::HEIGHT + 12;
-/// Videos with more sampled frames show their key frames alone.
-const MOST_FRAMES: usize = 300;
+const TITLE: u32 = bitmap_font::HEIGHT + 12;
+/// Above this number of sampled frames only the key frames are drawn.
+const MAX_FRAMES: usize = 300;
 
 const BACKGROUND: Rgb<u8> = Rgb([24, 24, 27]);
 const TEXT: Rgb<u8> = Rgb([228, 228, 231]);
@@ -30,18 +30,18 @@ const KEPT: Rgb<u8> = Rgb([74, 222, 128]);
 const DROPPED: Rgb<u8> = Rgb([82, 82, 91]);
 const DROPPED_TEXT: Rgb<u8> = Rgb([161, 161, 170]);
 
-/// Draws the frames of the video at `path` that `selection` looked at, in order, each with its index,
-/// time, overlap and what decided about it. Of very long videos only the key frames are shown.
+/// Draws the sampled frames of the video at `path` in order, each with its index, timestamp, overlap and
+/// decision. For very long videos only the key frames are drawn.
 ///
 /// # Errors
 /// Those of [`video::frames`].
 pub fn draw(path: &Path, selection: &Selection) -> Result<RgbImage> {
-    let all = selection.sampled.len() <= MOST_FRAMES;
+    let all = selection.sampled.len() <= MAX_FRAMES;
     let shown: Vec<&SampledFrame> =
         selection.sampled.iter().filter(|frame| all || frame.kept).collect();
     let indices: Vec<usize> = shown.iter().map(|frame| frame.index).collect();
-    let pictures = video::frames(path, &indices, Some(SIDE))?;
-    let (width, height) = pictures.first().map_or((SIDE, SIDE), RgbImage::dimensions);
+    let images = video::frames(path, &indices, Some(SIDE))?;
+    let (width, height) = images.first().map_or((SIDE, SIDE), RgbImage::dimensions);
     let (cell_width, cell_height) = (SIDE + 2 * MARGIN, height + LABEL + 2 * MARGIN);
     let rows = (shown.len() as u32).div_ceil(COLUMNS);
     let mut sheet =
@@ -54,21 +54,21 @@ pub fn draw(path: &Path, selection: &Selection) -> Result<RgbImage> {
         selection.keyframes.len()
     );
     write(&mut sheet, (MARGIN, MARGIN), &title, TEXT);
-    for (place, (frame, picture)) in (0..).zip(shown.iter().zip(&pictures)) {
-        let x = place % COLUMNS * cell_width + MARGIN + (SIDE - width) / 2;
-        let y = TITLE + place / COLUMNS * cell_height + MARGIN;
+    for (position, (frame, image)) in (0..).zip(shown.iter().zip(&images)) {
+        let x = position % COLUMNS * cell_width + MARGIN + (SIDE - width) / 2;
+        let y = TITLE + position / COLUMNS * cell_height + MARGIN;
         let (colour, text) = if frame.kept { (KEPT, KEPT) } else { (DROPPED, DROPPED_TEXT) };
         outline(&mut sheet, (x, y), (width, height), colour);
-        replace(&mut sheet, picture, i64::from(x), i64::from(y));
+        replace(&mut sheet, image, i64::from(x), i64::from(y));
         let below = y + height + 6;
         write(&mut sheet, (x, below), &label(frame), TEXT);
-        let why = short(frame.why);
-        write(&mut sheet, (x, below + lettering::HEIGHT + 3), why, text);
+        let decision = short(frame.decision);
+        write(&mut sheet, (x, below + bitmap_font::HEIGHT + 3), decision, text);
     }
     Ok(sheet)
 }
 
-/// One sheet of several, one below the other.
+/// Stacks several sheets vertically.
 #[must_use]
 pub fn stack(sheets: &[RgbImage]) -> RgbImage {
     let width = sheets.iter().map(RgbImage::width).max().unwrap_or(1);
@@ -87,21 +87,21 @@ fn label(frame: &SampledFrame) -> String {
     format!("#{} {:.1}s{}", frame.index, frame.time_s, overlap.unwrap_or_default())
 }
 
-fn short(why: Why) -> &'static str {
-    match why {
-        Why::First => "kept: first",
-        Why::Last => "kept: last",
-        Why::LittleOverlap => "kept: little overlap",
-        Why::FewMatches => "kept: few matches",
-        Why::NoHomography => "kept: no homography",
-        Why::FillsUp => "kept: fills up",
-        Why::SeenBefore => "seen before",
-        Why::GaveWay => "gave way",
-        Why::ThinnedOut => "thinned out",
+fn short(decision: Decision) -> &'static str {
+    match decision {
+        Decision::First => "kept: first",
+        Decision::Last => "kept: last",
+        Decision::LowOverlap => "kept: low overlap",
+        Decision::FewMatches => "kept: few matches",
+        Decision::NoHomography => "kept: no homography",
+        Decision::FilledUp => "kept: filled up",
+        Decision::Redundant => "redundant",
+        Decision::Replaced => "replaced",
+        Decision::Subsampled => "subsampled",
     }
 }
 
-/// A line three pixels wide around the area at `(x, y)`, which lies that far from the edges.
+/// An outline, three pixels wide, around the area at `(x, y)`.
 fn outline(sheet: &mut RgbImage, (x, y): (u32, u32), (width, height): (u32, u32), colour: Rgb<u8>) {
     for row in y - 3..y + height + 3 {
         for column in x - 3..x + width + 3 {
@@ -112,21 +112,21 @@ fn outline(sheet: &mut RgbImage, (x, y): (u32, u32), (width, height): (u32, u32)
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Options, select};
+    use super::super::{KeyframeOptions, select};
     use super::*;
     use crate::video::clips;
 
     #[test]
     fn key_frames_are_outlined_and_the_others_are_not() {
         let folder = tempfile::tempdir().unwrap();
-        let path = clips::standing(folder.path(), "still.mp4", 75);
-        let selection = select(&path, &Options::default()).unwrap();
+        let path = clips::still(folder.path(), "still.mp4", 75);
+        let selection = select(&path, &KeyframeOptions::default()).unwrap();
         let sheet = draw(&path, &selection).unwrap();
         let (cell_width, cell_height) = (SIDE + 2 * MARGIN, 150 + LABEL + 2 * MARGIN);
         assert_eq!(sheet.dimensions(), (6 * cell_width, TITLE + 2 * cell_height));
-        for (place, frame) in (0..).zip(&selection.sampled) {
-            let x = place % COLUMNS * cell_width + MARGIN - 2;
-            let y = TITLE + place / COLUMNS * cell_height + MARGIN - 2;
+        for (position, frame) in (0..).zip(&selection.sampled) {
+            let x = position % COLUMNS * cell_width + MARGIN - 2;
+            let y = TITLE + position / COLUMNS * cell_height + MARGIN - 2;
             let colour = if frame.kept { KEPT } else { DROPPED };
             assert_eq!(*sheet.get_pixel(x, y), colour, "frame {}", frame.index);
         }

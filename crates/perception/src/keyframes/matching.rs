@@ -1,32 +1,32 @@
-//! Which feature of one picture is which of another.
+//! Matching features between two images.
 
 use multiversion::multiversion;
 
 use super::features::{Descriptor, Features, Keypoint};
 use super::homography::{Homography, Point};
 
-/// Answers out of 256 that may differ; descriptors of unrelated corners differ in about 128.
-const FARTHEST: u32 = 80;
+/// Maximum Hamming distance of a match, out of 256 bits; unrelated descriptors differ in about 128.
+const MAX_DISTANCE: u32 = 80;
 
-/// Two features that are each other's nearest.
+/// Two features that are mutual nearest neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Match {
-    /// Index of the feature in the first picture.
+    /// Index of the feature in the first image.
     pub a: usize,
     /// Index of the feature in the second one.
     pub b: usize,
-    /// Answers in which they differ.
+    /// Hamming distance of their descriptors.
     pub distance: u32,
 }
 
-/// All pairs of mutual nearest neighbours, the most alike first.
+/// All pairs of mutual nearest neighbours, by ascending distance.
 #[multiversion(targets = "simd")]
 #[must_use]
 pub fn cross_checked(a: &[Descriptor], b: &[Descriptor]) -> Vec<Match> {
-    // A distance above an index: the least of such keys is the first of the nearest features.
+    // Distance in the high bits, index in the low ones: the minimum is the first nearest feature.
     let key = |distance: u32, index: usize| u64::from(distance) << 32 | index as u64;
     let index = |key: u64| (key & u64::from(u32::MAX)) as usize;
-    // The words of all descriptors lie together, so that eight are compared at once.
+    // Structure of arrays, so that SIMD compares eight descriptors at once.
     let mut words = [const { Vec::new() }; 4];
     for (k, words) in words.iter_mut().enumerate() {
         words.extend(b.iter().map(|descriptor| descriptor.0[k]));
@@ -51,18 +51,18 @@ pub fn cross_checked(a: &[Descriptor], b: &[Descriptor]) -> Vec<Match> {
     let mutual = |(a, &nearest): (usize, &u64)| {
         let (b, distance) = (index(nearest), (nearest >> 32) as u32);
         let is_mutual = nearest_of_b.get(b).is_some_and(|back| index(*back) == a);
-        (distance <= FARTHEST && is_mutual).then_some(Match { a, b, distance })
+        (distance <= MAX_DISTANCE && is_mutual).then_some(Match { a, b, distance })
     };
     let mut matches: Vec<Match> = nearest_of_a.iter().enumerate().filter_map(mutual).collect();
     matches.sort_by_key(|m| m.distance);
     matches
 }
 
-/// How far from where a homography brings it a feature is looked for, in pixels.
+/// Search radius around a feature's projection, in pixels.
 const GUIDED_PX: f64 = 10.0;
 
-/// The pairs of mutual nearest neighbours among the features that `homography` brings near each
-/// other. It need not be exact: more features match than without it, as fewer are mistaken.
+/// The pairs of mutual nearest neighbours among the features that `homography` projects near each
+/// other. An approximate homography suffices: the restricted search finds more correct matches.
 #[must_use]
 pub fn guided(a: &Features, b: &Features, homography: &Homography) -> Vec<Match> {
     let by_row = Rows::of(a);
@@ -83,28 +83,28 @@ pub fn guided(a: &Features, b: &Features, homography: &Homography) -> Vec<Match>
     }
     let mutual = |(b, &(distance, a)): (usize, &(u32, usize))| {
         let is_mutual = nearest_of_a.get(a).is_some_and(|back| *back == (distance, b));
-        (distance <= FARTHEST && is_mutual).then_some(Match { a, b, distance })
+        (distance <= MAX_DISTANCE && is_mutual).then_some(Match { a, b, distance })
     };
     nearest_of_b.iter().enumerate().filter_map(mutual).collect()
 }
 
-/// Features and where they are, in order of their height in the picture.
+/// Features with their positions, sorted by y.
 struct Rows(Vec<(usize, Point)>);
 
 impl Rows {
     fn of(features: &Features) -> Self {
-        let place = |point: &Keypoint| (point.x, point.y);
-        let mut rows: Vec<_> = features.points.iter().map(place).enumerate().collect();
+        let point = |point: &Keypoint| (point.x, point.y);
+        let mut rows: Vec<_> = features.points.iter().map(point).enumerate().collect();
         rows.sort_by(|(_, a), (_, b)| a.1.total_cmp(&b.1));
         Self(rows)
     }
 
     /// The features within [`GUIDED_PX`] above or below `y`.
     fn around(&self, y: f64) -> &[(usize, Point)] {
-        let from = self.0.partition_point(|(_, place)| place.1 < y - GUIDED_PX);
+        let from = self.0.partition_point(|(_, point)| point.1 < y - GUIDED_PX);
         let rest = self.0.get(from..).unwrap_or_default();
-        // They are few: stepping to the last one is faster than searching for it.
-        let count = rest.iter().take_while(|(_, place)| place.1 <= y + GUIDED_PX).count();
+        // They are few: a linear scan is faster than a binary search.
+        let count = rest.iter().take_while(|(_, point)| point.1 <= y + GUIDED_PX).count();
         rest.get(..count).unwrap_or_default()
     }
 }
@@ -124,16 +124,16 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_different_does_not_match() {
+    fn different_descriptors_do_not_match() {
         let a = [Descriptor([0, 0, 0, 0])];
         let b = [Descriptor([u64::MAX, u64::MAX, 0, 0])];
         assert_eq!(cross_checked(&a, &b), []);
     }
 
     #[test]
-    fn a_guide_tells_features_that_look_alike_apart() {
-        let at = |places: [f64; 3]| Features {
-            points: places.map(|x| Keypoint { x, y: 20.0, scale: 1.0 }).to_vec(),
+    fn guided_matching_distinguishes_identical_descriptors() {
+        let at = |positions: [f64; 3]| Features {
+            points: positions.map(|x| Keypoint { x, y: 20.0, scale: 1.0 }).to_vec(),
             descriptors: vec![Descriptor::default(); 3],
         };
         let shift = Homography([1.0, 0.0, 100.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);

@@ -1,12 +1,11 @@
-//! How much of one frame another one shows.
+//! The overlap of two frames.
 
 use super::homography::{Homography, Point};
 
-/// The share of a frame of `width` × `height` that another frame, brought into its view by
-/// `homography`, covers: from 0 to 1, by exact areas. `size` is the other frame's own width and
-/// height.
+/// The share of a frame of `width` × `height` that another frame of `size`, projected by `homography`,
+/// covers: from 0 to 1, computed exactly by polygon clipping.
 ///
-/// `None` where `homography` is no view of a frame.
+/// `None` if `homography` is not a plausible view of a frame.
 #[must_use]
 pub fn overlap(
     homography: &Homography,
@@ -14,11 +13,11 @@ pub fn overlap(
     (width, height): (f64, f64),
 ) -> Option<f64> {
     let quad = homography.project_frame(size.0, size.1)?;
-    let seen = clip_to_frame(&quad, width, height);
-    Some((area(&seen) / (width * height)).clamp(0.0, 1.0))
+    let visible = clip_to_frame(&quad, width, height);
+    Some((area(&visible) / (width * height)).clamp(0.0, 1.0))
 }
 
-/// The area of a polygon; negative where its corners go round counter-clockwise on the screen.
+/// The signed area of a polygon; negative if its corners are counter-clockwise on the screen.
 pub(super) fn area(corners: &[Point]) -> f64 {
     let next = corners.iter().cycle().skip(1);
     let cross = |(a, b): (&Point, &Point)| a.0 * b.1 - b.0 * a.1;
@@ -27,7 +26,7 @@ pub(super) fn area(corners: &[Point]) -> f64 {
 
 /// The part of a convex polygon inside a frame (Sutherland and Hodgman 1974).
 fn clip_to_frame(corners: &[Point], width: f64, height: f64) -> Vec<Point> {
-    // Each side as how far inside of it a point lies.
+    // Each side as a function of a point: its distance inside the side.
     let sides: [&dyn Fn(Point) -> f64; 4] =
         [&|p| p.0, &|p| width - p.0, &|p| p.1, &|p| height - p.1];
     let mut inside = corners.to_vec();
@@ -47,8 +46,8 @@ fn clip(corners: &[Point], depth: &dyn Fn(Point) -> f64) -> Vec<Point> {
             kept.push(a);
         }
         if (in_a >= 0.0) != (in_b >= 0.0) {
-            let way = in_a / (in_a - in_b);
-            kept.push((a.0 + way * (b.0 - a.0), a.1 + way * (b.1 - a.1)));
+            let t = in_a / (in_a - in_b);
+            kept.push((a.0 + t * (b.0 - a.0), a.1 + t * (b.1 - a.1)));
         }
     }
     kept
@@ -66,51 +65,51 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_stays_covers_all() {
+    fn the_identity_covers_everything() {
         assert_eq!(share(Homography::IDENTITY.0), 1.0);
     }
 
     #[test]
-    fn a_shift_leaves_the_product_of_what_is_left_on_each_side() {
+    fn a_shift_covers_the_product_of_the_remaining_sides() {
         let shifted = share([1.0, 0.0, 50.0, 0.0, 1.0, -20.0, 0.0, 0.0, 1.0]);
         assert!((shifted - 0.75 * 0.8).abs() < 1e-12);
     }
 
     #[test]
-    fn a_zoom_in_covers_its_square() {
+    fn a_zoom_in_covers_its_squared_scale() {
         let zoomed = share([0.5, 0.0, 10.0, 0.0, 0.5, 20.0, 0.0, 0.0, 1.0]);
         assert!((zoomed - 0.25).abs() < 1e-12);
     }
 
     #[test]
-    fn a_frame_that_left_covers_nothing() {
+    fn a_disjoint_frame_covers_nothing() {
         assert_eq!(share([1.0, 0.0, 300.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]), 0.0);
     }
 
     #[test]
-    fn a_zoom_out_covers_all_and_no_more() {
+    fn a_zoom_out_covers_at_most_everything() {
         assert_eq!(share([3.0, 0.0, -200.0, 0.0, 3.0, -100.0, 0.0, 0.0, 1.0]), 1.0);
     }
 
     #[test]
-    fn a_turned_square_covers_an_octagon() {
+    fn a_rotated_square_covers_an_octagon() {
         let side = 2.0f64.sqrt() / 2.0;
-        let turned =
+        let rotated =
             Homography([side, -side, 50.0, side, side, 50.0 - 2.0 * side * 50.0, 0.0, 0.0, 1.0]);
         let square = (100.0, 100.0);
-        // Two squares of side 1, one turned by 45 degrees, share 2·√2 − 2.
-        let wanted = 2.0 * 2.0f64.sqrt() - 2.0;
-        let seen = overlap(&turned, square, square).unwrap();
-        assert!((seen - wanted).abs() < 1e-9, "{seen} {wanted}");
+        // Two unit squares, one rotated by 45 degrees, share 2·√2 − 2.
+        let expected = 2.0 * 2.0f64.sqrt() - 2.0;
+        let visible = overlap(&rotated, square, square).unwrap();
+        assert!((visible - expected).abs() < 1e-9, "{visible} {expected}");
     }
 
     proptest! {
         #[test]
-        fn the_clipped_area_is_the_share_of_points_that_fall_inside(
-            turn in -0.5..0.5f64, zoom in 0.5..1.8f64, x in -80.0..80.0f64, y in -50.0..50.0f64,
+        fn the_clipped_area_matches_sampled_points(
+            angle in -0.5..0.5f64, zoom in 0.5..1.8f64, x in -80.0..80.0f64, y in -50.0..50.0f64,
             tilt in -1e-3..1e-3f64,
         ) {
-            let (sin, cos) = (zoom * turn.sin(), zoom * turn.cos());
+            let (sin, cos) = (zoom * angle.sin(), zoom * angle.cos());
             let map = Homography([cos, -sin, x, sin, cos, y, tilt, tilt / 2.0, 1.0]);
             let quad = map.project_frame(FRAME.0, FRAME.1).unwrap();
             let in_quad = |p: Point| (0..4).all(|i| {

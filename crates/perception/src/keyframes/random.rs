@@ -1,4 +1,4 @@
-//! A small generator of random numbers that gives the same ones on every machine.
+//! A small, platform-independent random number generator.
 
 /// SplitMix64 (Steele et al. 2014).
 #[derive(Debug, Clone)]
@@ -18,12 +18,12 @@ impl Random {
         bits ^ (bits >> 31)
     }
 
-    /// A number from 0 to just under 1.
+    /// A uniform number in [0, 1).
     pub(super) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// A number from 0 to just under `count`, which is above 0.
+    /// A uniform integer in [0, `count`); `count` is above 0.
     pub(super) fn below(&mut self, count: usize) -> usize {
         ((self.unit() * count as f64) as usize).min(count.saturating_sub(1))
     }

@@ -1,4 +1,4 @@
-//! Data files: where they are read from, where their outputs go, and where their videos are.
+//! Data files, the paths of their outputs, and their videos.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,27 +8,27 @@ use embodied_r_data::{Error as DataError, Question, QuestionSet, read_question_s
 use serde_json::Value;
 
 use super::file_name;
-use super::shard::{Shard, Shares};
+use super::shard::{Shard, ShardAssignment};
 use crate::error::{Error, Result};
 
-/// The field that keeps the question as it was, as `question` becomes the whole prompt.
+/// The field for the original question, since `question` becomes the whole prompt.
 pub const ORIGINAL_QUESTION: &str = "original_question";
 
-/// Extensions that a video's name is tried with where it has none.
+/// Extensions tried for a video name without one.
 const EXTENSIONS: [&str; 5] = ["mp4", "mov", "mkv", "webm", "avi"];
 
-/// A data file and the places of its outputs.
+/// A data file and the paths of its outputs.
 #[derive(Debug)]
 pub(super) struct Input {
     pub(super) data_path: PathBuf,
     pub(super) questions: Arc<[Question]>,
-    /// Records left out of `questions`, since their answers are not known.
+    /// Records not in `questions`, because their answers are unknown.
     pub(super) unanswered: usize,
     pub(super) output: PathBuf,
     pub(super) log: PathBuf,
 }
 
-/// Reads all data files and checks that no output takes the place of anything else.
+/// Reads all data files and checks that no output overwrites another file.
 pub(super) fn read(
     data_paths: &[PathBuf],
     answers: Option<&Path>,
@@ -42,7 +42,7 @@ pub(super) fn read(
         let output = save_path.join(file_name(data_path));
         if let Some(other) = inputs.iter().find(|other| other.output == output) {
             let (first, second) = (other.data_path.clone(), data_path.clone());
-            return Err(Error::SameName { first, second });
+            return Err(Error::DuplicateOutput { first, second });
         }
         let same = |path: &Path| path.canonicalize().ok();
         if same(&output).is_some_and(|output| Some(output) == same(data_path)) {
@@ -50,7 +50,7 @@ pub(super) fn read(
         }
         if let Some(perceived) = questions.iter().find(|q| q.extra.contains_key(ORIGINAL_QUESTION))
         {
-            return Err(Error::AlreadyPerceived { path: data_path.clone(), id: perceived.id() });
+            return Err(Error::AlreadyCaptioned { path: data_path.clone(), id: perceived.id() });
         }
         let log = output.with_extension("captions.jsonl");
         let questions = questions.into();
@@ -59,39 +59,42 @@ pub(super) fn read(
     Ok(inputs)
 }
 
-/// Leaves only the questions of one shard.
-pub(super) fn keep_shard(inputs: &mut [Input], shard: Shard) {
-    keep_part(inputs, shard.index(), shard.count());
+/// Retains the questions of one shard.
+pub(super) fn retain_shard(inputs: &mut [Input], shard: Shard) {
+    retain_part(inputs, shard.index(), shard.count());
 }
 
-/// Leaves only the questions of one of `count` parts, from 1.
-pub(super) fn keep_part(inputs: &mut [Input], index: usize, count: usize) {
+/// Retains the questions of part `index` of `count`, from 1.
+pub(super) fn retain_part(inputs: &mut [Input], index: usize, count: usize) {
     let kept: Vec<Arc<[Question]>> = {
         let all = inputs.iter().flat_map(|input| input.questions.iter());
-        let shares = Shares::new(all, count);
-        let ours = |question: &&Question| shares.of(question) == index;
-        inputs.iter().map(|input| input.questions.iter().filter(ours).cloned().collect()).collect()
+        let assignment = ShardAssignment::new(all, count);
+        let is_assigned = |question: &&Question| assignment.of(question) == index;
+        inputs
+            .iter()
+            .map(|input| input.questions.iter().filter(is_assigned).cloned().collect())
+            .collect()
     };
     for (input, kept) in inputs.iter_mut().zip(kept) {
         input.questions = kept;
     }
 }
 
-/// The video of a question: in `folder` by its name where a folder is given, else where `videos`
-/// says (seen from here or from the data file), else in `videos/` beside the data file.
+/// The video of a question: by name in `folder`, if one is given; else the path in `videos` (relative
+/// to the working directory or to the data file); else by name in `videos/` next to the data file.
 ///
 /// # Errors
-/// The question names no video, or it is not there.
+/// The question names no video, or the video does not exist.
 pub fn video_path(question: &Question, folder: Option<&Path>, data_path: &Path) -> Result<PathBuf> {
     let named = question.video_id.as_deref();
     let listed = question.videos.as_deref();
     let Some(video) = named.or(listed) else {
-        return Err(Error::NamesNoVideo { id: question.id() });
+        return Err(Error::NoVideoName { id: question.id() });
     };
-    let beside = data_path.parent().unwrap_or(Path::new(""));
-    let default_folder = beside.join("videos");
+    let data_folder = data_path.parent().unwrap_or(Path::new(""));
+    let default_folder = data_folder.join("videos");
     let names = [named, listed].into_iter().flatten().map(Path::new);
-    // A path in `video_id` does not lead out of the folder.
+    // A path in `video_id` must not lead out of the folder.
     let in_folder = |folder: &Path| {
         let folder = folder.to_owned();
         names.clone().filter_map(Path::file_name).map(move |name| folder.join(name)).collect()
@@ -99,28 +102,28 @@ pub fn video_path(question: &Question, folder: Option<&Path>, data_path: &Path) 
     let candidates: Vec<PathBuf> = match folder {
         Some(folder) => in_folder(folder),
         None => {
-            let listed = listed.into_iter().flat_map(|p| [PathBuf::from(p), beside.join(p)]);
+            let listed = listed.into_iter().flat_map(|p| [PathBuf::from(p), data_folder.join(p)]);
             listed.chain(in_folder(&default_folder)).collect()
         }
     };
-    candidates.iter().find_map(|path| existing(path)).ok_or_else(|| Error::VideoMissing {
+    candidates.iter().find_map(|path| existing(path)).ok_or_else(|| Error::VideoNotFound {
         video: video.to_owned(),
         folder: folder.unwrap_or(&default_folder).to_owned(),
     })
 }
 
-/// `path`, or the same with one of the usual extensions.
+/// `path`, or `path` with one of [`EXTENSIONS`].
 fn existing(path: &Path) -> Option<PathBuf> {
-    let longer = EXTENSIONS.iter().map(|extension| {
+    let extended = EXTENSIONS.iter().map(|extension| {
         let mut name = path.as_os_str().to_owned();
         name.push(".");
         name.push(extension);
         PathBuf::from(name)
     });
-    std::iter::once(path.to_owned()).chain(longer).find(|path| path.is_file())
+    std::iter::once(path.to_owned()).chain(extended).find(|path| path.is_file())
 }
 
-/// The question with the prompt in its place.
+/// The question with its text replaced by the prompt.
 pub(super) fn perceived(question: &Question, prompt: String) -> Question {
     let mut perceived = question.clone();
     let original = std::mem::replace(&mut perceived.question, prompt);
@@ -128,7 +131,7 @@ pub(super) fn perceived(question: &Question, prompt: String) -> Question {
     perceived
 }
 
-/// Writes the official JSON, whole or not at all.
+/// Writes the official JSON atomically.
 pub(super) fn write(path: &Path, questions: &[Question]) -> Result<()> {
     let mut json = serde_json::to_vec_pretty(questions)
         .map_err(|source| DataError::Json { path: path.into(), source })?;
@@ -160,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_folder_holds_the_videos_with_or_without_extension() {
+    fn videos_are_found_in_a_given_folder_with_or_without_extension() {
         let root = folder(&["a.mp4", "b.mov"]);
         let path =
             |id| video_path(&question(Some(id), None), Some(root.path()), Path::new("x.json"));
@@ -170,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_folder_the_videos_are_beside_the_data_file() {
+    fn without_a_folder_videos_are_found_next_to_the_data_file() {
         let root = folder(&["complete/videos/a.mp4", "complete/other/b.mp4"]);
         let data = root.path().join("complete/train_data.json");
         let path = |id, videos| video_path(&question(id, videos), None, &data).unwrap();
@@ -181,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_video_that_is_not_there_is_named_with_its_folder() {
+    fn a_missing_video_is_named_with_its_folder() {
         let root = folder(&["secret.mp4", "videos/a.mp4"]);
         let videos = root.path().join("videos");
         let missing =
@@ -193,11 +196,11 @@ mod tests {
     #[test]
     fn a_question_must_name_a_video() {
         let error = video_path(&question(None, None), None, Path::new("x.json")).unwrap_err();
-        assert!(matches!(error, Error::NamesNoVideo { id } if id == "7"));
+        assert!(matches!(error, Error::NoVideoName { id } if id == "7"));
     }
 
     #[test]
-    fn the_original_question_is_kept_beside_the_prompt() {
+    fn the_original_question_is_kept_along_with_the_prompt() {
         let mut before = question(Some("a.mp4"), None);
         before.extra.insert("difficulty".into(), json!(3));
         let after = perceived(&before, "prompt".into());
@@ -207,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_that_would_overwrite_something_are_refused() {
+    fn outputs_that_would_overwrite_a_file_are_rejected() {
         let root = folder(&[]);
         let data = root.path().join("train.json");
         std::fs::write(&data, "[]").unwrap();
@@ -215,11 +218,11 @@ mod tests {
         assert!(matches!(error, Error::WouldOverwrite { .. }), "{error}");
         let twice = [data.clone(), data];
         let error = read(&twice, None, &root.path().join("out")).unwrap_err();
-        assert!(matches!(error, Error::SameName { .. }), "{error}");
+        assert!(matches!(error, Error::DuplicateOutput { .. }), "{error}");
     }
 
     #[test]
-    fn a_benchmarks_folder_is_read_and_written_under_its_files_name() {
+    fn a_benchmark_folder_is_written_under_its_files_name() {
         let root = folder(&["ego/videos/a.mp4"]);
         let question = |id: &str| {
             json!({"q_uid": id, "question": "q", "option 0": "v", "option 1": "w",
@@ -239,12 +242,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_captions_already_is_refused() {
+    fn a_file_with_captions_is_rejected() {
         let root = folder(&[]);
         let data = root.path().join("train.json");
         let done = perceived(&question(Some("a.mp4"), None), "prompt".into());
         write(&data, &[done]).unwrap();
         let error = read(&[data], None, &root.path().join("out")).unwrap_err();
-        assert!(matches!(error, Error::AlreadyPerceived { id, .. } if id == "7"));
+        assert!(matches!(error, Error::AlreadyCaptioned { id, .. } if id == "7"));
     }
 }

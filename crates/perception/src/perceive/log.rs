@@ -1,6 +1,6 @@
-//! The log of captions: one line of JSON per question, written as soon as it is finished.
+//! The caption log (JSONL): one line per question, written as soon as it is finished.
 
-mod adopt;
+mod import;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -12,11 +12,11 @@ use embodied_r_data::{Progress, Question};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Changed, file_name};
+use super::{ChangedSettings, file_name};
 use crate::captioner::Caption;
 use crate::error::{Error, Result};
 
-/// What became of a question.
+/// A question's result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Outcome {
@@ -26,8 +26,8 @@ pub(super) enum Outcome {
     Error(String),
 }
 
-/// One line. The question's text belongs to what a line is about: identifiers repeat between
-/// benchmarks, and a question that was reworded was not captioned yet.
+/// One line. The question's text is part of its key: identifiers repeat between benchmarks, and a
+/// reworded question needs new captions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Line {
     id: Value,
@@ -38,16 +38,16 @@ struct Line {
     settings: Map<String, Value>,
 }
 
-/// Which settings a log's captions must have been made with.
+/// The settings that a log's captions must have been made with.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Expected<'a> {
-    /// These; what to do about others.
-    These(&'a Map<String, Value>, Changed),
-    /// The same for all lines, whatever they are.
-    AnyOne,
+pub(super) enum ExpectedSettings<'a> {
+    /// These settings; what to do about others.
+    Exactly(&'a Map<String, Value>, ChangedSettings),
+    /// Any settings, but the same for all lines.
+    Uniform,
 }
 
-/// What a line is about.
+/// Identifies a question.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     id: String,
@@ -76,7 +76,7 @@ fn video(question: &Question) -> Option<&String> {
     question.video_id.as_ref().or(question.videos.as_ref())
 }
 
-/// The log of one data file, held by one run at a time.
+/// The log of one data file, locked by one run at a time.
 #[derive(Debug)]
 pub(super) struct CaptionLog {
     path: PathBuf,
@@ -84,7 +84,7 @@ pub(super) struct CaptionLog {
     lines: HashMap<Key, Line>,
     /// Keys in the order of their first line.
     order: Vec<Key>,
-    /// Keeps other runs away until it is dropped.
+    /// Excludes other runs until dropped.
     _lock: Lock,
 }
 
@@ -94,21 +94,21 @@ struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing is not enough: a child process that is just being started holds the file too.
+        // Closing is not enough: a child process being spawned may hold the file descriptor too.
         let _ = self.0.unlock();
     }
 }
 
 impl CaptionLog {
-    /// Opens or makes the log at `path` and reads what it holds. A line that was cut off at the end
-    /// is taken away; other lines that cannot be read are passed over with a warning.
+    /// Opens or creates the log at `path` and reads it. A truncated last line is removed; other lines
+    /// that cannot be parsed are skipped with a warning.
     ///
     /// # Errors
     /// Another run holds the log, it cannot be read or written, or its captions were made with
-    /// other settings than expected, and that is to be refused.
+    /// unexpected settings and [`ChangedSettings::Reject`] applies.
     pub(super) fn open(
         path: &Path,
-        expected: Expected<'_>,
+        expected: ExpectedSettings<'_>,
         progress: &dyn Progress,
     ) -> Result<Self> {
         if let Some(folder) = path.parent() {
@@ -121,7 +121,7 @@ impl CaptionLog {
             .open(path)
             .map_err(Error::io("open", path))?;
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let whole = mend(&mut file, &bytes).map_err(Error::io("write", path))?;
+        let whole = repair_tail(&mut file, &bytes).map_err(Error::io("write", path))?;
         let mut log =
             Self { path: path.into(), file, lines: HashMap::new(), order: vec![], _lock: lock };
         let mut first = None;
@@ -134,36 +134,38 @@ impl CaptionLog {
                 Ok(line) => line,
                 Err(error) => {
                     let path = path.display();
-                    progress.warn(&format!("`{path}` line {number} is passed over: {error}"));
+                    progress.warn(&format!("`{path}` line {number} is skipped: {error}"));
                     continue;
                 }
             };
             let captioned = matches!(line.outcome, Outcome::Frames(_));
             let (settings, changed) = match expected {
-                Expected::These(settings, changed) => (settings, changed),
-                Expected::AnyOne if !captioned => (&line.settings, Changed::Refuse),
-                Expected::AnyOne => {
-                    (&*first.get_or_insert_with(|| line.settings.clone()), Changed::Refuse)
+                ExpectedSettings::Exactly(settings, changed) => (settings, changed),
+                ExpectedSettings::Uniform if !captioned => {
+                    (&line.settings, ChangedSettings::Reject)
+                }
+                ExpectedSettings::Uniform => {
+                    (&*first.get_or_insert_with(|| line.settings.clone()), ChangedSettings::Reject)
                 }
             };
             if captioned && line.settings != *settings {
-                if changed == Changed::Redo {
+                if changed == ChangedSettings::Recaption {
                     continue;
                 }
                 let difference = difference(&line.settings, settings);
                 return Err(Error::SettingsChanged { path: path.into(), line: number, difference });
             }
-            log.keep(line);
+            log.record(line);
         }
         Ok(log)
     }
 
-    /// Where it is.
+    /// The log's path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A question's captions, where it has them.
+    /// A question's captions, if it is finished.
     pub(super) fn finished(&self, question: &Question) -> Option<&[Caption]> {
         match &self.lines.get(&Key::of(question))?.outcome {
             Outcome::Frames(captions) => Some(captions),
@@ -171,18 +173,18 @@ impl CaptionLog {
         }
     }
 
-    /// What became of a question, where it was tried.
+    /// A question's result, if it was tried.
     pub(super) fn outcome(&self, question: &Question) -> Option<&Outcome> {
         Some(&self.lines.get(&Key::of(question))?.outcome)
     }
 
-    /// The settings that the captions were made with; `None` where there are none yet.
+    /// The settings of the captions; `None` if there are none yet.
     pub(super) fn settings(&self) -> Option<&Map<String, Value>> {
         let captioned = |line: &&Line| matches!(line.outcome, Outcome::Frames(_));
         self.lines.values().find(captioned).map(|line| &line.settings)
     }
 
-    /// Adds a question's line; when this returns, a kill of the process no longer loses it.
+    /// Appends a question's line; once this returns, it survives a kill of the process.
     pub(super) fn append(
         &mut self,
         question: &Question,
@@ -196,30 +198,30 @@ impl CaptionLog {
             question: question.question.clone(),
             settings: settings.clone(),
         };
-        let text = text(&self.path, &line)?;
-        // One write, so that a kill cannot leave a line without its end unless the disk is full.
+        let text = to_jsonl(&self.path, &line)?;
+        // One write, so that a kill cannot truncate a line unless the disk is full.
         self.file.write_all(&text).map_err(Error::io("write", &self.path))?;
-        self.keep(line);
+        self.record(line);
         Ok(())
     }
 
-    /// Writes the log anew: one line per question, in their order, then what belongs to others.
+    /// Rewrites the log: one line per question, in their order, then the lines of other questions.
     pub(super) fn close(self, questions: &[Question]) -> Result<()> {
-        let mut rank: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
-        let mut place: HashMap<Key, usize> = HashMap::new();
+        let mut sorted: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
+        let mut position: HashMap<Key, usize> = HashMap::new();
         for (i, key) in questions.iter().map(Key::of).chain(self.order.iter().cloned()).enumerate()
         {
-            place.entry(key).or_insert(i);
+            position.entry(key).or_insert(i);
         }
         for (key, line) in &self.lines {
-            rank.insert(place[key], text(&self.path, line)?);
+            sorted.insert(position[key], to_jsonl(&self.path, line)?);
         }
-        Ok(write_atomic(&self.path, &rank.into_values().collect::<Vec<_>>().concat())?)
+        Ok(write_atomic(&self.path, &sorted.into_values().collect::<Vec<_>>().concat())?)
     }
 
-    /// Takes a line in; a later one replaces an earlier one about the same question, but a failure
-    /// never replaces captions.
-    fn keep(&mut self, line: Line) {
+    /// Records a line. A later line replaces an earlier one of the same question, but a failure never
+    /// replaces captions.
+    fn record(&mut self, line: Line) {
         let key = line.key();
         let failed = matches!(line.outcome, Outcome::Error(_));
         match self.lines.get(&key) {
@@ -231,14 +233,14 @@ impl CaptionLog {
     }
 }
 
-fn text(path: &Path, line: &Line) -> Result<Vec<u8>> {
+fn to_jsonl(path: &Path, line: &Line) -> Result<Vec<u8>> {
     let mut text = serde_json::to_vec(line)
         .map_err(|source| embodied_r_data::Error::Json { path: path.into(), source })?;
     text.push(b'\n');
     Ok(text)
 }
 
-/// Claims the log through a file beside it, as the log itself is replaced at the end.
+/// Locks the log through a lock file next to it, since the log itself is replaced at the end.
 fn lock(path: &Path) -> Result<Lock> {
     let lock = path.with_file_name(format!(".{}.lock", file_name(path)));
     let file = OpenOptions::new()
@@ -249,14 +251,14 @@ fn lock(path: &Path) -> Result<Lock> {
         .map_err(Error::io("open", &lock))?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(Error::LogInUse { path: path.into() }),
-        // Some network file systems cannot lock; two runs at once are the user's care there.
+        // Some network file systems cannot lock; there the user must not start two runs.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(Lock(file)),
     }
 }
 
-/// Ends the log's last line: a whole one gets its line feed, a cut off one is taken away. Returns
-/// what is left.
-fn mend<'a>(file: &mut File, bytes: &'a [u8]) -> std::io::Result<&'a [u8]> {
+/// Repairs the log's last line: a complete one gets its line feed, a truncated one is removed.
+/// Returns the remaining bytes.
+fn repair_tail<'a>(file: &mut File, bytes: &'a [u8]) -> std::io::Result<&'a [u8]> {
     let end = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     let tail = &bytes[end..];
     if tail.is_empty() {
@@ -271,7 +273,7 @@ fn mend<'a>(file: &mut File, bytes: &'a [u8]) -> std::io::Result<&'a [u8]> {
     Ok(&bytes[..end])
 }
 
-/// What differs between two settings, such as "`threshold` was 0.5 and is 0.4".
+/// The difference between two settings, such as "`threshold` was 0.5 and is 0.4".
 pub(super) fn difference(before: &Map<String, Value>, now: &Map<String, Value>) -> String {
     let mut names: Vec<&String> = before.keys().chain(now.keys()).collect();
     names.sort();
@@ -280,9 +282,9 @@ pub(super) fn difference(before: &Map<String, Value>, now: &Map<String, Value>) 
         settings.get(name).map_or_else(|| "unset".to_owned(), Value::to_string)
     };
     let differs = names.into_iter().filter(|name| before.get(*name) != now.get(*name));
-    let told = differs
+    let changes = differs
         .map(|name| format!("`{name}` was {} and is {}", value(before, name), value(now, name)));
-    told.collect::<Vec<_>>().join(", ")
+    changes.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -293,7 +295,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps warnings.
+    /// Collects warnings.
     #[derive(Default)]
     struct Warnings(Mutex<Vec<String>>);
 
@@ -307,25 +309,33 @@ mod tests {
         fn finish(&self) {}
     }
 
-    struct Place {
+    struct Fixture {
         _folder: tempfile::TempDir,
         path: PathBuf,
         warnings: Warnings,
     }
 
-    impl Place {
+    impl Fixture {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("train.captions.jsonl");
             Self { _folder: folder, path, warnings: Warnings::default() }
         }
 
-        fn open_with(&self, settings: &Map<String, Value>, changed: Changed) -> Result<CaptionLog> {
-            CaptionLog::open(&self.path, Expected::These(settings, changed), &self.warnings)
+        fn open_with(
+            &self,
+            settings: &Map<String, Value>,
+            changed: ChangedSettings,
+        ) -> Result<CaptionLog> {
+            CaptionLog::open(
+                &self.path,
+                ExpectedSettings::Exactly(settings, changed),
+                &self.warnings,
+            )
         }
 
         fn open(&self) -> CaptionLog {
-            self.open_with(&settings(0.5), Changed::Refuse).unwrap()
+            self.open_with(&settings(0.5), ChangedSettings::Reject).unwrap()
         }
 
         fn text(&self) -> String {
@@ -364,9 +374,9 @@ mod tests {
 
     #[test]
     fn a_line_holds_question_frames_tokens_time_and_settings() {
-        let place = Place::new();
-        place.open().append(&question(7), &settings(0.5), captions("a door")).unwrap();
-        let line: Value = serde_json::from_str(place.text().trim_end()).unwrap();
+        let fixture = Fixture::new();
+        fixture.open().append(&question(7), &settings(0.5), captions("a door")).unwrap();
+        let line: Value = serde_json::from_str(fixture.text().trim_end()).unwrap();
         assert_eq!(
             line,
             json!({"id": 7, "video": "a.mp4", "frames": [{"index": 0, "time_s": 0.0, "action": null,
@@ -377,75 +387,76 @@ mod tests {
     }
 
     #[test]
-    fn what_was_appended_is_there_without_closing() {
-        let place = Place::new();
-        place.open().append(&question(1), &settings(0.5), captions("a door")).unwrap();
-        let log = place.open();
+    fn appended_lines_are_there_without_closing() {
+        let fixture = Fixture::new();
+        fixture.open().append(&question(1), &settings(0.5), captions("a door")).unwrap();
+        let log = fixture.open();
         assert_eq!(log.finished(&question(1)).unwrap()[0].view, "a door");
         assert_eq!(log.finished(&question(2)), None);
     }
 
     #[test]
-    fn a_log_cut_off_anywhere_keeps_every_line_before_the_cut() {
-        let place = Place::new();
-        let mut log = place.open();
+    fn a_truncated_log_keeps_every_line_before_the_cut() {
+        let fixture = Fixture::new();
+        let mut log = fixture.open();
         for id in 0..3 {
             log.append(&question(id), &settings(0.5), captions("ein Gemälde")).unwrap();
         }
         drop(log);
-        let whole = std::fs::read(&place.path).unwrap();
+        let whole = std::fs::read(&fixture.path).unwrap();
         let ends: Vec<usize> =
             (0..whole.len()).filter(|&at| whole[at] == b'\n').map(|at| at + 1).collect();
         for cut in 0..=whole.len() {
-            std::fs::write(&place.path, &whole[..cut]).unwrap();
-            let mut log = place.open();
-            // A line that lacks its line feed alone is whole.
+            std::fs::write(&fixture.path, &whole[..cut]).unwrap();
+            let mut log = fixture.open();
+            // A line that lacks only its line feed is complete.
             let kept = ends.iter().filter(|&&end| end <= cut + 1).count();
             let finished = (0..3).filter(|&id| log.finished(&question(id)).is_some()).count();
             assert_eq!(finished, kept, "cut at {cut}");
             log.append(&question(9), &settings(0.5), captions("next")).unwrap();
             drop(log);
-            assert!(place.open().finished(&question(9)).is_some(), "cut at {cut}");
+            assert!(fixture.open().finished(&question(9)).is_some(), "cut at {cut}");
         }
-        assert_eq!(*place.warnings.0.lock().unwrap(), Vec::<String>::new());
+        assert_eq!(*fixture.warnings.0.lock().unwrap(), Vec::<String>::new());
     }
 
     #[test]
-    fn a_broken_line_in_between_is_told_and_costs_only_itself() {
-        let place = Place::new();
-        place.open().append(&question(1), &settings(0.5), captions("a")).unwrap();
-        let good = place.text();
-        std::fs::write(&place.path, format!("{good}{{\"id\": 2, \n{}", good.replace("q1", "q3")))
+    fn a_broken_line_is_skipped_with_a_warning() {
+        let fixture = Fixture::new();
+        fixture.open().append(&question(1), &settings(0.5), captions("a")).unwrap();
+        let good = fixture.text();
+        std::fs::write(&fixture.path, format!("{good}{{\"id\": 2, \n{}", good.replace("q1", "q3")))
             .unwrap();
-        let log = place.open();
+        let log = fixture.open();
         assert!(log.finished(&question(1)).is_some());
         assert_eq!(log.lines.len(), 2);
-        assert!(place.warnings.0.lock().unwrap()[0].contains("line 2"));
+        assert!(fixture.warnings.0.lock().unwrap()[0].contains("line 2"));
     }
 
     #[test]
-    fn a_failure_leaves_the_question_to_be_done() {
-        let place = Place::new();
-        let mut log = place.open();
+    fn a_failed_question_is_not_finished() {
+        let fixture = Fixture::new();
+        let mut log = fixture.open();
         log.append(&question(1), &settings(0.5), Outcome::Error("no video".into())).unwrap();
         drop(log);
-        assert_eq!(place.open().finished(&question(1)), None);
-        assert!(place.text().contains(r#""error":"no video""#));
+        assert_eq!(fixture.open().finished(&question(1)), None);
+        assert!(fixture.text().contains(r#""error":"no video""#));
     }
 
     #[test]
-    fn a_reworded_question_is_another_one() {
-        let place = Place::new();
-        place.open().append(&question(1), &settings(0.5), captions("a")).unwrap();
+    fn a_reworded_question_is_not_finished() {
+        let fixture = Fixture::new();
+        fixture.open().append(&question(1), &settings(0.5), captions("a")).unwrap();
         let reworded = Question { question: "q1, again".into(), ..question(1) };
-        assert_eq!(place.open().finished(&reworded), None);
+        assert_eq!(fixture.open().finished(&reworded), None);
     }
 
     #[test]
-    fn captions_of_other_settings_are_refused_by_name() {
-        let place = Place::new();
-        place.open().append(&question(1), &settings(0.5), captions("a")).unwrap();
-        let error = place.open_with(&settings(0.4), Changed::Refuse).unwrap_err().to_string();
+    fn captions_of_other_settings_are_rejected_naming_the_difference() {
+        let fixture = Fixture::new();
+        fixture.open().append(&question(1), &settings(0.5), captions("a")).unwrap();
+        let error =
+            fixture.open_with(&settings(0.4), ChangedSettings::Reject).unwrap_err().to_string();
         assert!(
             error.contains("line 1") && error.contains("`threshold` was 0.5 and is 0.4"),
             "{error}"
@@ -454,28 +465,28 @@ mod tests {
     }
 
     #[test]
-    fn captions_of_other_settings_are_made_anew_on_demand() {
-        let place = Place::new();
-        place.open().append(&question(1), &settings(0.5), captions("a lamp")).unwrap();
-        let mut log = place.open_with(&settings(0.4), Changed::Redo).unwrap();
+    fn captions_of_other_settings_are_recaptioned_on_demand() {
+        let fixture = Fixture::new();
+        fixture.open().append(&question(1), &settings(0.5), captions("a lamp")).unwrap();
+        let mut log = fixture.open_with(&settings(0.4), ChangedSettings::Recaption).unwrap();
         assert_eq!(log.finished(&question(1)), None);
         log.append(&question(1), &settings(0.4), captions("a door")).unwrap();
         log.close(&[question(1)]).unwrap();
-        assert!(!place.text().contains("a lamp") && place.text().contains("a door"));
+        assert!(!fixture.text().contains("a lamp") && fixture.text().contains("a door"));
     }
 
     #[test]
     fn failures_of_other_settings_do_not_matter() {
-        let place = Place::new();
+        let fixture = Fixture::new();
         let failure = Outcome::Error("no video".into());
-        place.open().append(&question(1), &settings(0.5), failure).unwrap();
-        assert!(place.open_with(&settings(0.4), Changed::Refuse).is_ok());
+        fixture.open().append(&question(1), &settings(0.5), failure).unwrap();
+        assert!(fixture.open_with(&settings(0.4), ChangedSettings::Reject).is_ok());
     }
 
     #[test]
-    fn closing_sorts_the_lines_and_drops_what_is_superseded() {
-        let place = Place::new();
-        let mut log = place.open();
+    fn closing_sorts_the_lines_and_drops_superseded_ones() {
+        let fixture = Fixture::new();
+        let mut log = fixture.open();
         let failure = || Outcome::Error("busy".into());
         log.append(&question(3), &settings(0.5), captions("c")).unwrap();
         log.append(&question(1), &settings(0.5), failure()).unwrap();
@@ -483,7 +494,7 @@ mod tests {
         log.append(&question(1), &settings(0.5), captions("a")).unwrap();
         log.append(&question(2), &settings(0.5), failure()).unwrap();
         log.close(&[question(1), question(2), question(3)]).unwrap();
-        let ids: Vec<Value> = place
+        let ids: Vec<Value> = fixture
             .text()
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone())
@@ -492,12 +503,12 @@ mod tests {
     }
 
     #[test]
-    fn two_runs_do_not_write_the_same_log() {
-        let place = Place::new();
-        let held = place.open();
-        let error = place.open_with(&settings(0.5), Changed::Refuse).unwrap_err();
+    fn two_runs_cannot_open_the_same_log() {
+        let fixture = Fixture::new();
+        let held = fixture.open();
+        let error = fixture.open_with(&settings(0.5), ChangedSettings::Reject).unwrap_err();
         assert!(matches!(error, Error::LogInUse { .. }), "{error}");
         drop(held);
-        place.open();
+        fixture.open();
     }
 }

@@ -1,4 +1,4 @@
-//! Putting the outputs of shards together.
+//! Merging the outputs of shards.
 
 use std::path::{Path, PathBuf};
 
@@ -6,95 +6,96 @@ use embodied_r_data::{Progress, Question};
 use serde_json::{Map, Value};
 
 use super::input::{self, Input};
-use super::log::{CaptionLog, Expected, Outcome, difference};
-use super::shard::{Shard, Shares};
-use super::{Changed, file_name};
+use super::log::{CaptionLog, ExpectedSettings, Outcome, difference};
+use super::shard::{Shard, ShardAssignment};
+use super::{ChangedSettings, file_name};
 use crate::error::{Error, Result};
 
-/// So many questions are named where captions are missing.
+/// Questions that an error about missing captions names.
 const NAMED: usize = 5;
 
-/// What is put together.
+/// What to merge.
 #[derive(Debug, Clone)]
 pub struct MergeOptions {
-    /// The data files that all shards were given.
+    /// The data files of all shards.
     pub data_paths: Vec<PathBuf>,
-    /// File of EgoSchema's answers; `None` looks beside its questions.
+    /// File of EgoSchema's answers; `None` looks next to its questions.
     pub answers: Option<PathBuf>,
-    /// Folder of the outputs.
+    /// Output folder.
     pub save_path: PathBuf,
-    /// Folders of the shards, `shard-1-of-8` and so on; none looks into the folder of the outputs.
+    /// Folders of the shards, `shard-1-of-8` and so on; if empty, those in the output folder.
     pub shards: Vec<PathBuf>,
 }
 
-/// What became of one data file.
+/// Results of one data file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Merged {
+pub struct MergeReport {
     /// The prompts.
     pub output: PathBuf,
-    /// The log of captions.
+    /// The caption log.
     pub log: PathBuf,
     /// Questions in the data file.
     pub questions: usize,
-    /// Those that have captions.
+    /// Questions with captions.
     pub finished: usize,
-    /// Those that failed in their shard.
+    /// Questions that failed.
     pub failed: usize,
 }
 
 /// One shard's logs, in the order of the data files.
-struct Part {
+struct ShardLogs {
     shard: Shard,
     folder: PathBuf,
     logs: Vec<CaptionLog>,
 }
 
-/// Writes the outputs that one run without shards would have written.
+/// Writes the same outputs as one run without shards.
 ///
 /// # Errors
-/// A shard or a question is missing, is there twice, was made with other settings, or is still being
-/// worked on; files that cannot be read or written. Nothing is written then.
-pub fn merge(options: &MergeOptions, progress: &dyn Progress) -> Result<Vec<Merged>> {
+/// A shard or a question is missing, duplicated, was made with other settings, or is still running;
+/// files that cannot be read or written. Nothing is written then.
+pub fn merge(options: &MergeOptions, progress: &dyn Progress) -> Result<Vec<MergeReport>> {
     let inputs = input::read(&options.data_paths, options.answers.as_deref(), &options.save_path)?;
     let folders = match options.shards.is_empty() {
-        true => beside(&options.save_path)?,
+        true => shard_folders(&options.save_path)?,
         false => options.shards.clone(),
     };
     let parts = check_shards(&folders, &options.save_path)?;
     let parts = parts.into_iter().map(|(shard, folder)| open(shard, folder, &inputs, progress));
-    let parts: Vec<Part> = parts.collect::<Result<_>>()?;
+    let parts: Vec<ShardLogs> = parts.collect::<Result<_>>()?;
     let settings = common_settings(&parts, &inputs)?;
-    let shares = Shares::new(inputs.iter().flat_map(|input| input.questions.iter()), parts.len());
-    let chosen: Vec<Vec<Found<'_>>> = (inputs.iter().enumerate())
-        .map(|(file, input)| choose(file, input, &parts, &shares))
+    let assignment =
+        ShardAssignment::new(inputs.iter().flat_map(|input| input.questions.iter()), parts.len());
+    let chosen: Vec<Vec<ShardResult<'_>>> = (inputs.iter().enumerate())
+        .map(|(file, input)| choose(file, input, &parts, &assignment))
         .collect::<Result<_>>()?;
     let none = Map::new();
     let settings = settings.unwrap_or(&none);
-    let expected = Expected::These(settings, Changed::Refuse);
+    let expected = ExpectedSettings::Exactly(settings, ChangedSettings::Reject);
     let opened = inputs.iter().map(|input| CaptionLog::open(&input.log, expected, progress));
     let logs: Vec<CaptionLog> = opened.collect::<Result<_>>()?;
     let files = inputs.iter().zip(logs).zip(chosen);
     files.map(|((input, log), chosen)| write(input, log, &chosen, settings)).collect()
 }
 
-/// A question and what its shard says of it.
-type Found<'a> = (&'a Question, &'a Outcome);
+/// A question and its shard's result.
+type ShardResult<'a> = (&'a Question, &'a Outcome);
 
 /// The folders of shards in `save_path`.
-fn beside(save_path: &Path) -> Result<Vec<PathBuf>> {
+fn shard_folders(save_path: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(save_path).map_err(Error::io("read", save_path))?;
     let paths = entries.map(|entry| Ok(entry.map_err(Error::io("read", save_path))?.path()));
     let mut folders: Vec<PathBuf> = paths.collect::<Result<_>>()?;
-    folders.retain(|folder| Shard::of_folder(folder).is_some());
+    folders.retain(|folder| Shard::from_folder(folder).is_some());
     Ok(folders)
 }
 
-/// The shards in their order, each of them once.
+/// The shards in order, after checking that each exists once.
 fn check_shards(folders: &[PathBuf], save_path: &Path) -> Result<Vec<(Shard, PathBuf)>> {
     let mut parts: Vec<(Shard, PathBuf)> = Vec::new();
     for folder in folders {
-        let Some(shard) = Shard::of_folder(folder) else {
-            return Err(Error::NoShard { folder: folder.clone() });
+        let Some(shard) = Shard::from_folder(folder) else {
+            return Err(Error::NotAShard { folder: folder.clone() });
         };
         let twice =
             |(other, _): &&(Shard, PathBuf)| *other == shard || other.count() != shard.count();
@@ -106,40 +107,45 @@ fn check_shards(folders: &[PathBuf], save_path: &Path) -> Result<Vec<(Shard, Pat
     }
     parts.sort();
     let count = parts.first().map_or(1, |(shard, _)| shard.count());
-    let there = |index| parts.iter().any(|(shard, _)| shard.index() == index);
-    match (1..=count).find(|&index| !there(index)).and_then(|index| Shard::new(index, count)) {
+    let exists = |index| parts.iter().any(|(shard, _)| shard.index() == index);
+    match (1..=count).find(|&index| !exists(index)).and_then(|index| Shard::new(index, count)) {
         Some(missing) => Err(Error::ShardMissing { folder: missing.folder(save_path) }),
         None => Ok(parts),
     }
 }
 
-fn open(shard: Shard, folder: PathBuf, inputs: &[Input], progress: &dyn Progress) -> Result<Part> {
+fn open(
+    shard: Shard,
+    folder: PathBuf,
+    inputs: &[Input],
+    progress: &dyn Progress,
+) -> Result<ShardLogs> {
     let log = |input: &Input| {
         let path = folder.join(file_name(&input.log));
         if !path.is_file() {
             return Err(Error::ShardMissing { folder: path });
         }
-        CaptionLog::open(&path, Expected::AnyOne, progress)
+        CaptionLog::open(&path, ExpectedSettings::Uniform, progress)
     };
     let logs = inputs.iter().map(log).collect::<Result<_>>()?;
-    Ok(Part { shard, folder, logs })
+    Ok(ShardLogs { shard, folder, logs })
 }
 
-/// The settings that all captions were made with; `None` where there are no captions.
+/// The settings of all captions; `None` if there are no captions.
 fn common_settings<'a>(
-    parts: &'a [Part],
+    parts: &'a [ShardLogs],
     inputs: &[Input],
 ) -> Result<Option<&'a Map<String, Value>>> {
     let mut common: Option<&Map<String, Value>> = None;
     for part in parts {
         for (log, input) in part.logs.iter().zip(inputs) {
             let Some(settings) = log.settings() else { continue };
-            let wanted = *common.get_or_insert(settings);
-            if wanted != settings {
+            let expected = *common.get_or_insert(settings);
+            if expected != settings {
                 let path = part.folder.join(file_name(&input.log));
                 return Err(Error::ShardSettings {
                     path,
-                    difference: difference(wanted, settings),
+                    difference: difference(expected, settings),
                 });
             }
         }
@@ -147,18 +153,19 @@ fn common_settings<'a>(
     Ok(common)
 }
 
-/// What the shards say of each question of a file.
+/// The result of each question of a file.
 fn choose<'a>(
     file: usize,
     input: &'a Input,
-    parts: &'a [Part],
-    shares: &Shares<'_>,
-) -> Result<Vec<Found<'a>>> {
+    parts: &'a [ShardLogs],
+    assignment: &ShardAssignment<'_>,
+) -> Result<Vec<ShardResult<'a>>> {
     let (mut chosen, mut missing) = (Vec::new(), Vec::new());
     for question in input.questions.iter() {
         let found =
             parts.iter().filter_map(|part| Some((part, part.logs[file].outcome(question)?)));
-        let captioned = |(_, outcome): &(&Part, &Outcome)| matches!(outcome, Outcome::Frames(_));
+        let captioned =
+            |(_, outcome): &(&ShardLogs, &Outcome)| matches!(outcome, Outcome::Frames(_));
         let (frames, errors): (Vec<_>, Vec<_>) = found.partition(captioned);
         match (frames.as_slice(), errors.as_slice()) {
             ([], []) => missing.push(question),
@@ -172,7 +179,7 @@ fn choose<'a>(
         }
     }
     let Some(first) = missing.first() else { return Ok(chosen) };
-    let shard = parts.iter().find(|part| part.shard.index() == shares.of(first));
+    let shard = parts.iter().find(|part| part.shard.index() == assignment.of(first));
     let mut ids: Vec<String> =
         missing.iter().take(NAMED).map(|question| format!("`{}`", question.id())).collect();
     if missing.len() > NAMED {
@@ -189,16 +196,16 @@ fn choose<'a>(
 fn write(
     input: &Input,
     mut log: CaptionLog,
-    chosen: &[Found<'_>],
+    chosen: &[ShardResult<'_>],
     settings: &Map<String, Value>,
-) -> Result<Merged> {
+) -> Result<MergeReport> {
     for (question, outcome) in chosen {
         log.append(question, settings, (*outcome).clone())?;
     }
-    // What failed in its shard may have been done since, without shards.
-    let done = |question: &&Question| log.finished(question).is_some();
-    let finished = input.questions.iter().filter(done).count();
-    let merged = Merged {
+    // A question that failed in its shard may have been finished since by a run without shards.
+    let is_finished = |question: &&Question| log.finished(question).is_some();
+    let finished = input.questions.iter().filter(is_finished).count();
+    let merged = MergeReport {
         output: input.output.clone(),
         log: input.log.clone(),
         questions: input.questions.len(),

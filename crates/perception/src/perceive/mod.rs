@@ -1,21 +1,20 @@
 //! Captions for files of questions, with a log to resume from.
 //!
-//! Each data file `NAME.json` becomes `NAME.json` in the folder of the outputs, with every
-//! `question` replaced by the prompt that holds the captions, and `NAME.captions.jsonl`, one line
-//! per finished question. The log is written as the work goes on: a run that is killed loses
-//! nothing that was finished, and the next one does only what is missing or failed.
+//! Each data file `NAME.json` becomes `NAME.json` in the output folder, with every `question` replaced
+//! by the prompt that holds the captions, and `NAME.captions.jsonl`, one line per finished question.
+//! Each line is written as soon as its question is finished: an interrupted run loses no finished work,
+//! and the next run resumes with missing and failed questions.
 //!
-//! Several machines take a [`Shard`] each, with outputs in a folder of its own, which [`merge`] puts
-//! together.
+//! Several machines run a [`Shard`] each, with its own output folder; [`merge`] combines them.
 
 mod input;
 mod log;
 mod merge;
-mod plan;
 mod replicas;
 mod shard;
-mod tally;
+mod stats;
 mod work;
+mod workload;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,71 +25,71 @@ use embodied_r_data::{Progress, Question};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::captioner::{Captioner, Fault, prompt};
+use crate::captioner::{CaptionFault, Captioner, prompt};
 use crate::error::Result;
 use crate::keyframes;
 use input::Input;
-use log::{CaptionLog, Expected};
+use log::{CaptionLog, ExpectedSettings};
 
 pub use input::{ORIGINAL_QUESTION, video_path};
-pub use merge::{MergeOptions, Merged, merge};
-pub use plan::Plan;
-pub use replicas::{Replica, unite};
+pub use merge::{MergeOptions, MergeReport, merge};
+pub use replicas::{Replica, merge_replicas};
 pub use shard::Shard;
+pub use workload::PerceiveWorkload;
 
-/// What captions are made for.
+/// Whether captions are made per question or per video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scope {
-    /// For each question its own, which look out for what it mentions, as in the paper.
+    /// Captions for each question, with its text in the prompt, as in the paper.
     #[default]
     Question,
-    /// For each video once, for all of its questions.
+    /// Captions for each video, shared by all of its questions.
     Video,
 }
 
 /// What to do with captions that an earlier run made with other settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Changed {
-    /// Stop before anything is done, and say what differs.
+pub enum ChangedSettings {
+    /// Fail before any work, naming the difference.
     #[default]
-    Refuse,
-    /// Make them anew.
-    Redo,
+    Reject,
+    /// Caption again.
+    Recaption,
 }
 
-/// Where questions and videos come from and outputs go.
+/// Inputs, outputs and settings of a run.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct PerceiveOptions {
     /// Data files in the official JSON form, or as EgoSchema or MVBench publish theirs.
     pub data_paths: Vec<PathBuf>,
-    /// File of EgoSchema's answers; `None` looks beside its questions.
+    /// File of EgoSchema's answers; `None` looks next to its questions.
     pub answers: Option<PathBuf>,
-    /// Folder of the videos; `None` looks where the questions say, and beside the data file.
+    /// Folder of the videos; `None` uses the paths in the questions, then `videos/` next to the data file.
     pub folder_path: Option<PathBuf>,
-    /// Folder of the outputs.
+    /// Output folder.
     pub save_path: PathBuf,
-    /// Questions in work at the same time.
+    /// Concurrent questions.
     pub concurrency: usize,
-    /// At most so many questions of each file are captioned now; `None` means all.
+    /// Maximum questions of each file to caption in this run; `None` means all.
     pub limit: Option<usize>,
-    /// How key frames are chosen.
-    pub keyframes: keyframes::Options,
-    /// The longest side of the pictures that a model gets, in pixels; `None` leaves them as they are.
+    /// Key-frame selection.
+    pub keyframes: keyframes::KeyframeOptions,
+    /// Longest side of the images given to a model, in pixels; `None` keeps the original size.
     pub image_side: Option<u32>,
     /// What to do with captions of other settings.
-    pub changed: Changed,
-    /// What captions are made for.
+    pub changed_settings: ChangedSettings,
+    /// Whether captions are made per question or per video.
     pub scope: Scope,
-    /// The part of the questions that is done here; `None` means all.
+    /// The shard of the questions to caption; `None` means all.
     pub shard: Option<Shard>,
-    /// Which of several processes of one run this is; `None` where there is one. [`unite`] follows then.
+    /// This process's replica; `None` for a single process. Call [`merge_replicas`] after all replicas.
     pub replica: Option<Replica>,
-    /// Once this is true nothing more is begun; requests on their way are waited for.
+    /// Once true, nothing more is started; requests in flight are awaited.
     pub stop: Arc<AtomicBool>,
 }
 
-impl Options {
-    /// All questions of these files, one at a time, with captions for each; outputs go to `save_path`.
+impl PerceiveOptions {
+    /// Captions for all questions of these files, one at a time; outputs go to `save_path`.
     pub fn new(data_paths: Vec<PathBuf>, save_path: PathBuf) -> Self {
         Self {
             data_paths,
@@ -99,9 +98,9 @@ impl Options {
             save_path,
             concurrency: 1,
             limit: None,
-            keyframes: keyframes::Options::default(),
+            keyframes: keyframes::KeyframeOptions::default(),
             image_side: None,
-            changed: Changed::Refuse,
+            changed_settings: ChangedSettings::Reject,
             scope: Scope::Question,
             shard: None,
             replica: None,
@@ -109,72 +108,75 @@ impl Options {
         }
     }
 
-    /// The folder that this run writes to: that of the outputs, or the shard's in it.
-    pub fn place(&self) -> PathBuf {
+    /// The folder that this run writes to: [`PerceiveOptions::save_path`], or the shard's folder in it.
+    pub fn output_dir(&self) -> PathBuf {
         match self.shard {
             Some(shard) => shard.folder(&self.save_path),
             None => self.save_path.clone(),
         }
     }
 
-    /// The folder of this process's logs: that one, or the replica's in it.
-    fn log_place(&self) -> PathBuf {
+    /// The folder of this process's logs: the output folder, or the replica's folder in it.
+    fn log_dir(&self) -> PathBuf {
         match self.replica {
-            Some(replica) => replica.folder(&self.place()),
-            None => self.place(),
+            Some(replica) => replica.folder(&self.output_dir()),
+            None => self.output_dir(),
         }
     }
 }
 
-/// What became of one data file.
+/// Results of one data file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Summary {
+pub struct PerceiveSummary {
     /// The data file.
     pub data_path: PathBuf,
     /// The prompts.
     pub output: PathBuf,
-    /// The log of captions.
+    /// The caption log.
     pub log: PathBuf,
-    /// Questions in the data file, but for those without answers.
+    /// Questions in the data file, without [`PerceiveSummary::unanswered`].
     pub questions: usize,
-    /// Records that are left out, since their answers are not known.
+    /// Records skipped because their answers are unknown.
     pub unanswered: usize,
-    /// Those that an earlier run had finished.
-    pub already: usize,
-    /// Those that this run finished.
+    /// Questions finished by an earlier run.
+    #[serde(rename = "already")]
+    pub already_finished: usize,
+    /// Questions finished by this run.
     pub finished: usize,
-    /// Those that failed in this run.
+    /// Questions that failed in this run.
     pub failed: usize,
-    /// Of the failed ones, those that the annotations cannot support, by category.
+    /// Failed questions that the annotations cannot support, by category.
     pub unsupported: BTreeMap<String, usize>,
-    /// Of the failed ones, those with a frame that the model refuses to describe.
+    /// Failed questions with a frame that the model refused to describe.
     pub refused: usize,
-    /// Those that were not tried, as the money was spent.
-    pub unpaid: usize,
-    /// Those that were not tried or not finished, as the run was stopped.
-    pub stopped: usize,
-    /// Frames of this run whose captions have faults.
-    pub faults: BTreeMap<Fault, usize>,
+    /// Questions not tried because of the cost limit.
+    #[serde(rename = "unpaid")]
+    pub over_budget: usize,
+    /// Questions not tried or not finished because the run was interrupted.
+    #[serde(rename = "stopped")]
+    pub interrupted: usize,
+    /// Faulty captions of this run, by fault.
+    pub faults: BTreeMap<CaptionFault, usize>,
 }
 
-impl Summary {
-    /// Questions that neither failed nor are finished nor were given up: beyond the limit.
-    pub fn left(&self) -> usize {
-        let given_up = self.unpaid + self.stopped;
-        self.questions - self.already - self.finished - self.failed - given_up
+impl PerceiveSummary {
+    /// Questions beyond [`PerceiveOptions::limit`]: neither finished, failed nor abandoned.
+    pub fn remaining(&self) -> usize {
+        let abandoned = self.over_budget + self.interrupted;
+        self.questions - self.already_finished - self.finished - self.failed - abandoned
     }
 
-    /// The same for the questions of this one and those of `other`.
+    /// The sum of this summary and `other`.
     #[must_use]
     pub fn with(mut self, other: &Self) -> Self {
         for (count, more) in [
             (&mut self.questions, other.questions),
-            (&mut self.already, other.already),
+            (&mut self.already_finished, other.already_finished),
             (&mut self.finished, other.finished),
             (&mut self.failed, other.failed),
             (&mut self.refused, other.refused),
-            (&mut self.unpaid, other.unpaid),
-            (&mut self.stopped, other.stopped),
+            (&mut self.over_budget, other.over_budget),
+            (&mut self.interrupted, other.interrupted),
         ] {
             *count += more;
         }
@@ -188,27 +190,26 @@ impl Summary {
     }
 }
 
-/// One data file on its way.
+/// One data file in progress.
 struct File {
     input: Input,
     log: CaptionLog,
-    summary: Summary,
+    summary: PerceiveSummary,
 }
 
-/// Captions every question that has none yet, and writes the outputs.
+/// Captions every unfinished question, and writes the outputs.
 ///
-/// A question that fails is recorded with its reason, and the run goes on.
+/// A failed question is logged with its reason, and the run continues.
 ///
 /// # Errors
-/// Data files or logs that cannot be read or written, outputs that would overwrite something,
-/// captions of other settings: these are found before any work. FFmpeg missing, a server that
-/// refuses everyone, or many questions in a row that no server replied to; what was finished by then
-/// is written.
+/// Before any work: data files or logs that cannot be read or written, outputs that would overwrite
+/// another file, captions of other settings. During the run: FFmpeg missing, a server that rejects
+/// every request, or too many consecutive questions without a response; finished work is written.
 pub async fn run(
-    options: &Options,
+    options: &PerceiveOptions,
     captioner: &dyn Captioner,
     progress: &dyn Progress,
-) -> Result<Vec<Summary>> {
+) -> Result<Vec<PerceiveSummary>> {
     options.keyframes.check()?;
     let settings = settings(options, captioner);
     let mut files = open(options, &settings, progress)?;
@@ -221,15 +222,15 @@ pub async fn run(
     outcome.and(written)
 }
 
-/// What captions depend on beside the video and the question.
-pub fn settings(options: &Options, captioner: &dyn Captioner) -> Map<String, Value> {
-    let keyframes::Options { threshold, min_frames, max_frames, .. } = options.keyframes;
+/// The settings that captions depend on, apart from video and question.
+pub fn settings(options: &PerceiveOptions, captioner: &dyn Captioner) -> Map<String, Value> {
+    let keyframes::KeyframeOptions { threshold, min_frames, max_frames, .. } = options.keyframes;
     let mut settings = captioner.settings();
     settings.insert("threshold".to_owned(), json!(threshold));
     settings.insert("min_frames".to_owned(), json!(min_frames));
     settings.insert("max_frames".to_owned(), json!(max_frames));
     settings.insert("image_side".to_owned(), json!(options.image_side));
-    // Captions from before there was a choice were made for each question.
+    // Absent means per question, as in logs without this setting.
     if options.scope == Scope::Video {
         settings.insert("scope".to_owned(), json!("video"));
     }
@@ -237,36 +238,36 @@ pub fn settings(options: &Options, captioner: &dyn Captioner) -> Map<String, Val
 }
 
 fn open(
-    options: &Options,
+    options: &PerceiveOptions,
     settings: &Map<String, Value>,
     progress: &dyn Progress,
 ) -> Result<Vec<File>> {
     let mut inputs =
-        input::read(&options.data_paths, options.answers.as_deref(), &options.log_place())?;
+        input::read(&options.data_paths, options.answers.as_deref(), &options.log_dir())?;
     if let Some(shard) = options.shard {
-        input::keep_shard(&mut inputs, shard);
+        input::retain_shard(&mut inputs, shard);
     }
     if let Some(replica) = options.replica {
-        input::keep_part(&mut inputs, replica.index(), replica.count());
+        input::retain_part(&mut inputs, replica.index(), replica.count());
     }
     let open = |input: Input| {
-        let expected = Expected::These(settings, options.changed);
+        let expected = ExpectedSettings::Exactly(settings, options.changed_settings);
         let mut log = CaptionLog::open(&input.log, expected, progress)?;
-        replicas::take_others(&mut log, &input.questions, (options, settings), progress)?;
-        let done = |question: &&Question| log.finished(question).is_some();
-        let summary = Summary {
+        replicas::import_others(&mut log, &input.questions, (options, settings), progress)?;
+        let is_finished = |question: &&Question| log.finished(question).is_some();
+        let summary = PerceiveSummary {
             data_path: input.data_path.clone(),
-            output: options.place().join(file_name(&input.output)),
-            log: options.place().join(file_name(&input.log)),
+            output: options.output_dir().join(file_name(&input.output)),
+            log: options.output_dir().join(file_name(&input.log)),
             questions: input.questions.len(),
             unanswered: input.unanswered,
-            already: input.questions.iter().filter(done).count(),
+            already_finished: input.questions.iter().filter(is_finished).count(),
             finished: 0,
             failed: 0,
             unsupported: BTreeMap::new(),
             refused: 0,
-            unpaid: 0,
-            stopped: 0,
+            over_budget: 0,
+            interrupted: 0,
             faults: BTreeMap::new(),
         };
         Ok(File { input, log, summary })
@@ -275,13 +276,13 @@ fn open(
 }
 
 /// Writes a file's prompts, and its log in the order of the questions.
-fn close(file: File) -> Result<Summary> {
+fn close(file: File) -> Result<PerceiveSummary> {
     let File { input, log, summary } = file;
     write(&input, log)?;
     Ok(summary)
 }
 
-/// Writes the prompts of the questions that are finished, and the log in the questions' order.
+/// Writes the prompts of the finished questions, and the log in the questions' order.
 fn write(input: &Input, log: CaptionLog) -> Result<()> {
     let prompts = input.questions.iter().filter_map(|question| {
         let captions = log.finished(question)?;
@@ -291,7 +292,7 @@ fn write(input: &Input, log: CaptionLog) -> Result<()> {
     log.close(&input.questions)
 }
 
-/// An error's message with those of its causes that it does not repeat itself.
+/// An error's message, followed by those of its causes that it does not repeat.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -306,7 +307,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The name of `path` without folder, for the names of outputs.
+/// The file name of `path`, for the names of outputs.
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

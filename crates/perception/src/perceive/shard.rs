@@ -1,4 +1,4 @@
-//! A part of the questions, for one of several machines.
+//! Shards: parts of the questions, for several machines.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use embodied_r_data::Question;
 
-/// One of `count` parts. Videos are whole: all questions of one are in the same part.
+/// One of `count` shards. All questions of a video are in the same shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shard {
     index: usize,
@@ -15,28 +15,28 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Part `index` of `count`, from 1; `None` where there is no such part.
+    /// Shard `index` of `count`, from 1; `None` if out of range.
     pub fn new(index: usize, count: usize) -> Option<Self> {
         (1..=count).contains(&index).then_some(Self { index, count })
     }
 
-    /// Its number, from 1.
+    /// Its index, from 1.
     pub fn index(self) -> usize {
         self.index
     }
 
-    /// How many parts there are.
+    /// The number of shards.
     pub fn count(self) -> usize {
         self.count
     }
 
-    /// The folder of its outputs, within that of the whole.
+    /// Its output folder, within the run's.
     pub fn folder(self, save_path: &Path) -> PathBuf {
         save_path.join(format!("shard-{}-of-{}", self.index, self.count))
     }
 
-    /// The part whose outputs a folder holds, by its name.
-    pub fn of_folder(folder: &Path) -> Option<Self> {
+    /// The shard of an output folder, by the folder's name.
+    pub fn from_folder(folder: &Path) -> Option<Self> {
         let name = folder.file_name()?.to_str()?.strip_prefix("shard-")?;
         let (index, count) = name.split_once("-of-")?;
         Self::new(index.parse().ok()?, count.parse().ok()?)
@@ -57,44 +57,42 @@ impl FromStr for Shard {
             Some((index.trim().parse().ok()?, count.trim().parse().ok()?))
         });
         let shard = numbers.and_then(|(index, count)| Self::new(index, count));
-        shard.ok_or_else(|| {
-            "it must be a number and how many there are, from `1/8` to `8/8`".to_owned()
-        })
+        shard.ok_or_else(|| "it must be an index and a count, from `1/8` to `8/8`".to_owned())
     }
 }
 
-/// Which shard has which video. It depends on the questions alone, and shards differ by as few
-/// questions as whole videos allow.
+/// The assignment of videos to shards. It depends on the questions alone and balances the number of
+/// questions, as far as whole videos allow.
 #[derive(Debug)]
-pub(super) struct Shares<'a>(HashMap<&'a str, usize>);
+pub(super) struct ShardAssignment<'a>(HashMap<&'a str, usize>);
 
-impl<'a> Shares<'a> {
-    /// Divides the videos of all questions among so many shards.
+impl<'a> ShardAssignment<'a> {
+    /// Partitions the videos of all questions into `count` shards.
     pub(super) fn new(questions: impl Iterator<Item = &'a Question>, shards: usize) -> Self {
         let mut weights: BTreeMap<&str, usize> = BTreeMap::new();
         for question in questions {
             *weights.entry(video(question)).or_default() += 1;
         }
         let mut videos: Vec<(&str, usize)> = weights.into_iter().collect();
-        // The heaviest first, each to the shard that has least so far.
+        // Greedy: the heaviest video first, each to the lightest shard so far.
         videos.sort_by_key(|&(_, weight)| std::cmp::Reverse(weight));
         let mut loads = vec![0; shards.max(1)];
-        let mut shares = HashMap::new();
+        let mut assigned = HashMap::new();
         for (video, weight) in videos {
             let lightest = (0..loads.len()).min_by_key(|&i| loads[i]).unwrap_or(0);
             loads[lightest] += weight;
-            shares.insert(video, lightest + 1);
+            assigned.insert(video, lightest + 1);
         }
-        Self(shares)
+        Self(assigned)
     }
 
-    /// The number of the shard that a question belongs to, from 1.
+    /// The index of a question's shard, from 1.
     pub(super) fn of(&self, question: &Question) -> usize {
         self.0.get(video(question)).copied().unwrap_or(1)
     }
 }
 
-/// What a question's video is called; nothing for questions without one.
+/// The name of a question's video; empty without one.
 fn video(question: &Question) -> &str {
     question.video_id.as_deref().or(question.videos.as_deref()).unwrap_or_default()
 }
@@ -117,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_is_written_as_its_number_and_their_count() {
+    fn a_shard_is_written_as_index_and_count() {
         assert_eq!("2/8".parse(), Ok(Shard { index: 2, count: 8 }));
         for text in ["0/8", "9/8", "2", "a/b", "1/0", "-1/2", ""] {
             assert!(text.parse::<Shard>().is_err(), "{text}");
@@ -125,19 +123,20 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_is_known_by_its_folder() {
+    fn a_shard_is_parsed_from_its_folder() {
         let shard = Shard { index: 2, count: 8 };
-        assert_eq!(Shard::of_folder(&shard.folder(Path::new("inter"))), Some(shard));
+        assert_eq!(Shard::from_folder(&shard.folder(Path::new("inter"))), Some(shard));
         for name in ["inter", "shard-2", "shard-9-of-8", "shard-2-of-8.old"] {
-            assert_eq!(Shard::of_folder(Path::new(name)), None, "{name}");
+            assert_eq!(Shard::from_folder(Path::new(name)), None, "{name}");
         }
     }
 
     #[test]
-    fn heavy_videos_are_spread() {
+    fn shards_are_balanced() {
         let questions = questions(&[1, 1, 1, 2, 2, 2, 3, 4, 5, 6]);
-        let shares = Shares::new(questions.iter(), 2);
-        let loads = [1, 2].map(|shard| questions.iter().filter(|q| shares.of(q) == shard).count());
+        let assignment = ShardAssignment::new(questions.iter(), 2);
+        let loads =
+            [1, 2].map(|shard| questions.iter().filter(|q| assignment.of(q) == shard).count());
         assert_eq!(loads, [5, 5]);
     }
 
@@ -149,7 +148,7 @@ mod tests {
         ) {
             let forward = questions(&videos);
             let backward = questions(&videos.iter().rev().copied().collect::<Vec<_>>());
-            let (a, b) = (Shares::new(forward.iter(), shards), Shares::new(backward.iter(), shards));
+            let (a, b) = (ShardAssignment::new(forward.iter(), shards), ShardAssignment::new(backward.iter(), shards));
             for question in &forward {
                 prop_assert!((1..=shards).contains(&a.of(question)));
                 prop_assert_eq!(a.of(question), b.of(question));

@@ -1,4 +1,4 @@
-//! The work on the questions that have no captions yet.
+//! Captioning the unfinished questions.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -12,77 +12,76 @@ use tokio::sync::OnceCell;
 
 use super::input::video_path;
 use super::log::Outcome;
-use super::tally::Tally;
-use super::{File, Options, Scope, Summary, with_causes};
-use crate::captioner::{Asked, Caption, Captioner, Decoders, Footage};
+use super::stats::RunStats;
+use super::{File, PerceiveOptions, PerceiveSummary, Scope, with_causes};
+use crate::captioner::{Caption, CaptionRequest, Captioner, DecodeLimit, VideoFrames};
 use crate::error::{Error, Result};
 
-/// So many questions in a row that no server replied to end the run, ...
-const HOPELESS_QUESTIONS: usize = 8;
-/// ... if they are of so many videos: one that servers choke on is no reason to leave the others.
-const HOPELESS_VIDEOS: usize = 3;
+/// Consecutive questions without a response that abort the run ...
+const MAX_FAILED_QUESTIONS: usize = 8;
+/// ... if they span this many videos: one video that servers fail on must not abort the run.
+const MIN_FAILED_VIDEOS: usize = 3;
 
 /// One question to caption.
-pub(super) struct Job {
+pub(super) struct QuestionJob {
     file: usize,
     question: usize,
     video: Arc<Video>,
 }
 
-/// A video, and its captions where they are for all of its questions.
+/// A video, and its captions if all of its questions share them.
 struct Video {
-    footage: Footage,
+    frames: VideoFrames,
     captions: OnceCell<Result<Vec<Caption>, Arc<Error>>>,
 }
 
-/// What became of a question.
-enum Done {
-    /// Its captions, and whether they were made for it.
+/// The result of a question.
+enum JobResult {
+    /// Its captions, and whether they were made now.
     Captions(Vec<Caption>, bool),
     Failed(Error),
-    /// It was given up for this run.
-    Left(Left),
+    /// It was abandoned in this run.
+    Abandoned(Abandoned),
 }
 
-/// Why questions are given up, none of which is their fault.
+/// Why a question was abandoned without an error.
 #[derive(Clone, Copy)]
-enum Left {
-    /// The money is spent.
-    Unpaid,
-    /// The run was stopped.
-    Stopped,
+enum Abandoned {
+    /// The cost limit is reached.
+    OverBudget,
+    /// The run was interrupted.
+    Interrupted,
 }
 
-/// What is to be done, the questions of a video one after another: when they are all done its
-/// pictures are dropped.
-pub(super) fn jobs(options: &Options, files: &[File]) -> Vec<Job> {
-    let decoders = Decoders::default();
-    let mut known = match options.scope {
+/// The unfinished questions, grouped by video, so that a video's images can be dropped early.
+pub(super) fn jobs(options: &PerceiveOptions, files: &[File]) -> Vec<QuestionJob> {
+    let decode_limit = DecodeLimit::default();
+    let mut captioned = match options.scope {
         Scope::Question => HashMap::new(),
         Scope::Video => finished_videos(options, files),
     };
     let mut order: HashMap<Option<PathBuf>, usize> = HashMap::new();
-    let mut by_video: Vec<Vec<Job>> = Vec::new();
+    let mut by_video: Vec<Vec<QuestionJob>> = Vec::new();
     for (file, File { input, log, .. }) in files.iter().enumerate() {
         let missing = input.questions.iter().enumerate();
         let missing = missing.filter(|(_, question)| log.finished(question).is_none());
         for (question, record) in missing.take(options.limit.unwrap_or(usize::MAX)) {
             let path = video_path(record, options.folder_path.as_deref(), &input.data_path);
             let key = path.as_ref().ok().cloned();
-            // Questions without video have each a reason of their own.
+            // Questions without a video fail for different reasons.
             match key.as_ref().and_then(|_| order.get(&key)) {
                 Some(&group) => {
                     let video = Arc::clone(&by_video[group][0].video);
-                    by_video[group].push(Job { file, question, video });
+                    by_video[group].push(QuestionJob { file, question, video });
                 }
                 None => {
-                    let captions = key.as_ref().and_then(|path| known.remove(path)).map(Ok);
+                    let captions = key.as_ref().and_then(|path| captioned.remove(path)).map(Ok);
                     let captions = OnceCell::new_with(captions);
-                    let Options { keyframes, image_side, .. } = options;
-                    let footage = Footage::new(path, keyframes, *image_side, &decoders);
+                    let PerceiveOptions { keyframes, image_side, .. } = options;
+                    let frames = VideoFrames::new(path, keyframes, *image_side, &decode_limit);
                     order.insert(key, by_video.len());
-                    let video = Arc::new(Video { footage, captions });
-                    by_video.push(vec![Job { file, question, video }]);
+                    let video = Arc::new(Video { frames, captions });
+                    by_video.push(vec![QuestionJob { file, question, video }]);
                 }
             }
         }
@@ -90,8 +89,8 @@ pub(super) fn jobs(options: &Options, files: &[File]) -> Vec<Job> {
     by_video.into_iter().flatten().collect()
 }
 
-/// The captions of videos of which some question is finished, so that they serve the others too.
-fn finished_videos(options: &Options, files: &[File]) -> HashMap<PathBuf, Vec<Caption>> {
+/// The captions of videos with a finished question, to reuse for the other questions.
+fn finished_videos(options: &PerceiveOptions, files: &[File]) -> HashMap<PathBuf, Vec<Caption>> {
     let mut known = HashMap::new();
     for File { input, log, .. } in files {
         for question in input.questions.iter() {
@@ -104,79 +103,81 @@ fn finished_videos(options: &Options, files: &[File]) -> HashMap<PathBuf, Vec<Ca
     known
 }
 
-/// Captions the questions, several at a time, and logs each as soon as it is done.
+/// Captions the questions concurrently, and logs each as soon as it is done.
 pub(super) async fn caption_all(
-    options: &Options,
+    options: &PerceiveOptions,
     captioner: &dyn Captioner,
     settings: &Map<String, Value>,
     files: &mut [File],
-    jobs: Vec<Job>,
+    jobs: Vec<QuestionJob>,
     progress: &dyn Progress,
 ) -> Result<()> {
     let questions: Vec<Arc<[Question]>> =
         files.iter().map(|file| Arc::clone(&file.input.questions)).collect();
     let (spent, stop) = (&AtomicBool::new(false), &*options.stop);
-    let work = jobs.into_iter().map(|Job { file, question, video }| {
+    let work = jobs.into_iter().map(|QuestionJob { file, question, video }| {
         let record = &questions[file][question];
         async move {
             if stop.load(Ordering::Relaxed) {
-                return (file, record, Done::Left(Left::Stopped));
+                return (file, record, JobResult::Abandoned(Abandoned::Interrupted));
             }
             if spent.load(Ordering::Relaxed) {
-                return (file, record, Done::Left(Left::Unpaid));
+                return (file, record, JobResult::Abandoned(Abandoned::OverBudget));
             }
             let done = match caption(options.scope, captioner, record, &video).await {
-                Ok((captions, made)) => Done::Captions(captions, made),
-                Err(error) if error.is_spent() => {
+                Ok((captions, made)) => JobResult::Captions(captions, made),
+                Err(error) if error.is_cost_limit() => {
                     spent.store(true, Ordering::Relaxed);
-                    Done::Left(Left::Unpaid)
+                    JobResult::Abandoned(Abandoned::OverBudget)
                 }
-                // An interrupt ends decoders too, whose videos are not at fault.
-                Err(_) if stop.load(Ordering::Relaxed) => Done::Left(Left::Stopped),
-                Err(error) => Done::Failed(error),
+                // An interrupt also kills decoders; their videos are not at fault.
+                Err(_) if stop.load(Ordering::Relaxed) => {
+                    JobResult::Abandoned(Abandoned::Interrupted)
+                }
+                Err(error) => JobResult::Failed(error),
             };
             (file, record, done)
         }
     });
     let mut work = futures_util::stream::iter(work).buffer_unordered(options.concurrency.max(1));
-    let (mut tally, mut streak) = (Tally::new(), Streak::default());
+    let (mut stats, mut streak) = (RunStats::new(), FailureStreak::default());
     while let Some((file, question, done)) = work.next().await {
         let File { log, summary, .. } = &mut files[file];
-        let mut hopeless = Ok(());
+        let mut aborted = Ok(());
         let outcome = match done {
-            Done::Left(why) => {
-                match why {
-                    Left::Unpaid => summary.unpaid += 1,
-                    Left::Stopped => summary.stopped += 1,
+            JobResult::Abandoned(reason) => {
+                match reason {
+                    Abandoned::OverBudget => summary.over_budget += 1,
+                    Abandoned::Interrupted => summary.interrupted += 1,
                 }
                 continue;
             }
-            Done::Failed(error) if error.is_fatal() => return Err(error),
-            Done::Captions(captions, made) => {
+            JobResult::Failed(error) if error.is_fatal() => return Err(error),
+            JobResult::Captions(captions, made) => {
                 summary.finished += 1;
                 if made {
-                    streak = Streak::default();
-                    tally.add(&captions);
+                    streak = FailureStreak::default();
+                    stats.add(&captions);
                     count_faults(summary, &captions);
                 }
                 Outcome::Frames(captions)
             }
-            Done::Failed(error) => {
+            JobResult::Failed(error) => {
                 summary.failed += 1;
                 summary.refused += usize::from(error.is_refusal());
                 if let Error::UnsupportedCategory { category, .. } = &error {
                     *summary.unsupported.entry(category.clone()).or_default() += 1;
                 }
-                tally.failed(&question.id(), &error, progress);
+                stats.failed(&question.id(), &error, progress);
                 let reason = with_causes(&error);
-                hopeless = streak.failed(question, error);
+                aborted = streak.failed(question, error);
                 Outcome::Error(reason)
             }
         };
         log.append(question, settings, outcome)?;
         progress.advance(1);
-        progress.message(&tally.message(captioner.status()));
-        hopeless?;
+        progress.message(&stats.message(captioner.status()));
+        aborted?;
     }
     Ok(())
 }
@@ -188,15 +189,15 @@ async fn caption(
     question: &Question,
     video: &Video,
 ) -> Result<(Vec<Caption>, bool)> {
-    let asked = Asked::of(question);
-    captioner.check(asked)?;
+    let request = CaptionRequest::from_question(question);
+    captioner.check(request)?;
     if scope == Scope::Question {
-        return Ok((captioner.caption(asked, &video.footage).await?, true));
+        return Ok((captioner.caption(request, &video.frames).await?, true));
     }
     let mut made = false;
     let captions = video.captions.get_or_init(async || {
         made = true;
-        captioner.caption(asked.without_question(), &video.footage).await.map_err(Arc::new)
+        captioner.caption(request.without_question(), &video.frames).await.map_err(Arc::new)
     });
     match captions.await {
         Ok(captions) => Ok((captions.clone(), made)),
@@ -204,32 +205,32 @@ async fn caption(
     }
 }
 
-fn count_faults(summary: &mut Summary, captions: &[Caption]) {
+fn count_faults(summary: &mut PerceiveSummary, captions: &[Caption]) {
     for fault in captions.iter().filter_map(|caption| caption.fault) {
         *summary.faults.entry(fault).or_default() += 1;
     }
 }
 
-/// Questions in a row that no server replied to.
+/// Consecutive questions without a response.
 #[derive(Default)]
-struct Streak {
+struct FailureStreak {
     questions: usize,
     videos: BTreeSet<String>,
 }
 
-impl Streak {
+impl FailureStreak {
     /// # Errors
-    /// [`Error::Hopeless`] where it has become too long.
+    /// [`Error::TooManyFailures`] if the streak is too long.
     fn failed(&mut self, question: &Question, error: Error) -> Result<()> {
-        if !error.is_without_reply() {
+        if !error.is_request_failure() {
             return Ok(());
         }
         self.questions += 1;
         let video = question.video_id.as_ref().or(question.videos.as_ref());
         self.videos.extend(video.cloned());
-        if self.questions < HOPELESS_QUESTIONS || self.videos.len() < HOPELESS_VIDEOS {
+        if self.questions < MAX_FAILED_QUESTIONS || self.videos.len() < MIN_FAILED_VIDEOS {
             return Ok(());
         }
-        Err(Error::Hopeless { questions: self.questions, last: Box::new(error) })
+        Err(Error::TooManyFailures { questions: self.questions, last: Box::new(error) })
     }
 }

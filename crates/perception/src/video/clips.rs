@@ -1,14 +1,14 @@
-//! Tiny videos for tests, made by FFmpeg, and a texture to fill them with.
+//! Small test videos, generated with FFmpeg, and a texture for their content.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Pixels across of every clip.
+/// Width of every clip in pixels.
 pub(crate) const WIDTH: u32 = 96;
-/// Pixels down.
+/// Height in pixels.
 pub(crate) const HEIGHT: u32 = 64;
 
-/// Runs `ffmpeg` with `arguments`, split at blanks, and `path` as its output.
+/// Runs `ffmpeg` with `arguments`, split at whitespace, and the output `path`.
 pub(crate) fn ffmpeg(arguments: &str, path: &Path) {
     let status = Command::new("ffmpeg")
         .args(["-v", "error", "-nostdin", "-y"])
@@ -19,12 +19,12 @@ pub(crate) fn ffmpeg(arguments: &str, path: &Path) {
     assert!(status.success(), "ffmpeg {arguments}");
 }
 
-/// The full-range gray of frame `index` of [`brightening`].
+/// The full-range gray value of frame `index` of [`brightening`].
 pub(crate) fn brightness(index: usize) -> u8 {
     (20 + 5 * index).min(255) as u8
 }
 
-/// A clip at 10 frames a second whose frame `n` is evenly gray, see [`brightness`].
+/// A clip at 10 fps whose frames are uniformly gray, see [`brightness`].
 pub(crate) fn brightening(folder: &Path, name: &str, frames: usize) -> PathBuf {
     let path = folder.join(name);
     ffmpeg(
@@ -38,7 +38,7 @@ pub(crate) fn brightening(folder: &Path, name: &str, frames: usize) -> PathBuf {
     path
 }
 
-/// A clip of moving patterns with sound, and with its index in front.
+/// A clip of moving patterns with audio and faststart.
 pub(crate) fn pattern(folder: &Path, name: &str, frames: usize) -> PathBuf {
     let path = folder.join(name);
     ffmpeg(
@@ -52,7 +52,7 @@ pub(crate) fn pattern(folder: &Path, name: &str, frames: usize) -> PathBuf {
     path
 }
 
-/// A clip with only its first half.
+/// The first half of a clip's file.
 pub(crate) fn truncated(folder: &Path, name: &str) -> PathBuf {
     let path = pattern(folder, name, 40);
     let bytes = std::fs::read(&path).unwrap();
@@ -60,7 +60,7 @@ pub(crate) fn truncated(folder: &Path, name: &str) -> PathBuf {
     path
 }
 
-/// A raw stream of twice `frames` frames, the second half of them larger.
+/// A raw stream of twice `frames` frames, the second half larger.
 pub(crate) fn changing_size(folder: &Path, name: &str, frames: usize) -> PathBuf {
     let path = folder.join(name);
     let mut bytes = Vec::new();
@@ -78,22 +78,25 @@ pub(crate) fn changing_size(folder: &Path, name: &str, frames: usize) -> PathBuf
     path
 }
 
-/// A clip of two frames at a step of 10 that asks to be turned by a quarter.
-pub(crate) fn on_its_side(folder: &Path, name: &str) -> PathBuf {
-    let lying = pattern(folder, "lying.mp4", 11);
+/// A clip with a rotation of 90° in its metadata, of two frames at a step of 10.
+pub(crate) fn rotated(folder: &Path, name: &str) -> PathBuf {
+    let unrotated = pattern(folder, "lying.mp4", 11);
     let path = folder.join(name);
-    ffmpeg(&format!("-i {} -map 0:v -c copy -metadata:s:v:0 rotate=90", lying.display()), &path);
+    ffmpeg(
+        &format!("-i {} -map 0:v -c copy -metadata:s:v:0 rotate=90", unrotated.display()),
+        &path,
+    );
     path
 }
 
-/// Sound alone.
-pub(crate) fn sound(folder: &Path, name: &str) -> PathBuf {
+/// Audio without video.
+pub(crate) fn audio(folder: &Path, name: &str) -> PathBuf {
     let path = folder.join(name);
     ffmpeg("-f lavfi -i sine=r=8000:d=1 -c:a aac", &path);
     path
 }
 
-/// An endless, irregular texture: the brightness at a place.
+/// An endless, irregular texture: the brightness at a point.
 pub(crate) fn texture(x: f64, y: f64) -> u8 {
     let cell = |x: i64, y: i64, seed: u64| {
         let mut bits = (x as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -115,13 +118,12 @@ pub(crate) fn texture(x: f64, y: f64) -> u8 {
     (0.5 * smooth(6.0, 1) + 0.3 * smooth(14.0, 2) + 0.2 * smooth(40.0, 3)) as u8
 }
 
-/// A clip, at 10 frames a second, of the texture seen from one place.
-pub(crate) fn standing(folder: &Path, name: &str, frames: usize) -> PathBuf {
+/// A still clip of the texture, at 10 fps.
+pub(crate) fn still(folder: &Path, name: &str, frames: usize) -> PathBuf {
     over_texture(folder, name, frames, 0)
 }
 
-/// A clip, at 10 frames a second, of frames 320 pixels wide that move over the texture by 6 pixels
-/// each.
+/// A clip, at 10 fps, of frames 320 pixels wide that pan over the texture by 6 pixels per frame.
 pub(crate) fn panning(folder: &Path, name: &str, frames: usize) -> PathBuf {
     over_texture(folder, name, frames, 6)
 }
@@ -129,10 +131,10 @@ pub(crate) fn panning(folder: &Path, name: &str, frames: usize) -> PathBuf {
 fn over_texture(folder: &Path, name: &str, frames: usize, speed: usize) -> PathBuf {
     let wide = folder.join("texture.png");
     let width = (320 + speed * frames) as u32;
-    let picture = image::GrayImage::from_fn(width, 240, |x, y| {
+    let texture_image = image::GrayImage::from_fn(width, 240, |x, y| {
         image::Luma([texture(f64::from(x), f64::from(y))])
     });
-    picture.save(&wide).unwrap();
+    texture_image.save(&wide).unwrap();
     let path = folder.join(name);
     ffmpeg(
         &format!(

@@ -1,4 +1,4 @@
-//! One FFmpeg process that decodes one video track and hands over chosen frames as raw pixels.
+//! An FFmpeg process that decodes a video track and outputs selected frames as raw pixels.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -8,23 +8,23 @@ use std::time::Duration;
 
 use super::Video;
 use super::index::Excerpt;
-use super::limits::{FORMATS, MOST_BYTES_AT_ONCE, MOST_PIXELS, TimeLimit};
-use super::process::{Ending, Process};
+use super::limits::{FORMATS, MAX_ALLOC_BYTES, MAX_PIXELS, TimeLimit};
+use super::process::{ExitReport, Process};
 use crate::error::{Error, Result};
 
-/// Letters told of a complaint.
-const COMPLAINT_LETTERS: usize = 200;
+/// Maximum length of a reported FFmpeg error, in characters.
+const MAX_ERROR_CHARS: usize = 200;
 
-/// How a frame's pixels lie in memory.
+/// The pixel format of decoded frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pixels {
-    /// One byte a pixel, full range.
+pub(super) enum PixelFormat {
+    /// 8-bit gray, full range.
     Gray,
-    /// Red, green, blue.
+    /// 8-bit RGB.
     Rgb,
 }
 
-impl Pixels {
+impl PixelFormat {
     fn name(self) -> &'static str {
         match self {
             Self::Gray => "gray",
@@ -40,16 +40,16 @@ impl Pixels {
     }
 }
 
-/// What is wanted of a track.
-pub(super) struct Wanted {
-    /// FFmpeg expression over the frame's index `n`, true where the frame is wanted.
+/// Which frames of a track to output, and how.
+pub(super) struct FrameSelection {
+    /// FFmpeg expression over the frame index `n`, true for selected frames.
     pub(super) select: String,
     /// Width and height to scale to.
     pub(super) size: (u32, u32),
-    /// The pixels' form.
-    pub(super) pixels: Pixels,
-    /// Decoding stops after so many wanted frames.
-    pub(super) at_most: Option<usize>,
+    /// The output pixel format.
+    pub(super) format: PixelFormat,
+    /// Decoding stops after this many selected frames.
+    pub(super) max_frames: Option<usize>,
 }
 
 /// FFmpeg expressions of the width and the height to scale to.
@@ -65,14 +65,14 @@ impl From<(u32, u32)> for Scale {
 }
 
 impl Scale {
-    /// Scales frames of the size `from`. Others become so small that frames are missing in the end.
+    /// Scales frames of the size `from`; frames of another size shrink to 1 × 1, so that output is missing.
     fn only_from(from: (u32, u32), to: (u32, u32)) -> Self {
         let side = |to| format!("if(eq(iw,{})*eq(ih,{}),{to},1)", from.0, from.1);
         Self { width: side(to.0), height: side(to.1) }
     }
 }
 
-/// A running decoder. The process ends with the value.
+/// A running decoder; the process is killed on drop.
 pub(super) struct Decoder {
     process: Process,
     frames: ChildStdout,
@@ -80,73 +80,77 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// Starts FFmpeg on the track of `video`, for at most as long as `limit` allows.
-    pub(super) fn start(video: &Video, wanted: &Wanted, limit: TimeLimit) -> Result<Self> {
+    /// Starts FFmpeg on the track of `video`, with the time limit `limit`.
+    pub(super) fn start(
+        video: &Video,
+        selection: &FrameSelection,
+        limit: TimeLimit,
+    ) -> Result<Self> {
         let mut command = ffmpeg();
         command.args(["-protocol_whitelist", "file", "-i"]).arg(input_name(&video.path));
         let track = format!("0:{}", video.track);
-        // Frames are handed over as they come, never dropped or repeated to suit a rate.
+        // No frames are dropped or duplicated for a constant frame rate.
         let timing = [video.sync_option.unwrap_or("-vsync"), "passthrough"];
-        let scale = wanted.size.into();
-        let limits = (Stdio::null(), limit.of(video));
-        Self::run(&mut command, &track, timing, (wanted, scale), limits, None)
+        let scale = selection.size.into();
+        let limits = (Stdio::null(), limit.for_video(video));
+        Self::run(&mut command, &track, timing, (selection, scale), limits, None)
     }
 
     /// Starts FFmpeg on an excerpt of `video`.
     pub(super) fn start_excerpt(
         video: &Video,
         excerpt: Excerpt,
-        wanted: &Wanted,
+        selection: &FrameSelection,
         limit: TimeLimit,
     ) -> Result<Self> {
         let mut command = ffmpeg();
         command.args(["-f", excerpt.format, "-protocol_whitelist", "pipe", "-i", "pipe:0"]);
-        let limits = (Stdio::piped(), limit.of(video));
-        let scale = Scale::only_from(excerpt.size, wanted.size);
+        let limits = (Stdio::piped(), limit.for_video(video));
+        let scale = Scale::only_from(excerpt.size, selection.size);
         let feed = (video.path.clone(), excerpt);
-        // The filter counts at this rate: whether any frame is dropped, the number of them tells.
-        Self::run(&mut command, "0:0", ["-r", "25"], (wanted, scale), limits, Some(feed))
+        // The filter's time base is 1/25; the frame count shows whether any frame was dropped.
+        Self::run(&mut command, "0:0", ["-r", "25"], (selection, scale), limits, Some(feed))
     }
 
     fn run(
         command: &mut Command,
         track: &str,
         timing: [&str; 2],
-        (wanted, scale): (&Wanted, Scale),
+        (selection, scale): (&FrameSelection, Scale),
         (input, limit): (Stdio, Duration),
         feed: Option<(PathBuf, Excerpt)>,
     ) -> Result<Self> {
-        // Times are replaced by counts, so that broken ones in the container drop or repeat nothing.
+        // Timestamps are replaced by frame indices, so that broken ones cannot drop or duplicate frames.
         let filters = format!(
             "select='{}',settb=1/25,setpts=N,scale='{}':'{}':flags=bicubic+accurate_rnd\
              +full_chroma_int,format={}",
-            wanted.select,
+            selection.select,
             scale.width,
             scale.height,
-            wanted.pixels.name()
+            selection.format.name()
         );
         command.args(["-map", track, "-vf", &filters]).args(timing);
-        // Counted in the filter's steps: by the video's own rate some counts would round alike.
+        // The filter's time base: in the video's own some timestamps would round to the same value.
         command.args(["-enc_time_base", "1:25"]);
-        if let Some(count) = wanted.at_most {
+        if let Some(count) = selection.max_frames {
             command.args(["-frames:v", &count.to_string()]);
         }
         command.args(["-f", "rawvideo", "-"]);
         let (process, frames, stdin) = Process::start("ffmpeg", command, input, limit)?;
         if let Some(((path, excerpt), stdin)) = feed.zip(stdin) {
             std::thread::spawn(move || {
-                // FFmpeg tells of what it lacks, and closes its end when it has enough.
+                // FFmpeg reports missing data itself, and closes the pipe when it has enough.
                 if let Err(error) = excerpt.write_to(&path, stdin) {
                     tracing::debug!("an excerpt of `{}` ended early: {error}", path.display());
                 }
             });
         }
-        let (width, height) = wanted.size;
-        let frame_bytes = width as usize * height as usize * wanted.pixels.bytes();
+        let (width, height) = selection.size;
+        let frame_bytes = width as usize * height as usize * selection.format.bytes();
         Ok(Self { process, frames, frame_bytes })
     }
 
-    /// The next wanted frame's pixels, row by row, or `None` after the last one.
+    /// The next selected frame's pixels in row-major order, or `None` after the last one.
     pub(super) fn next_frame(&mut self) -> Result<Option<Vec<u8>>> {
         let mut pixels = Vec::with_capacity(self.frame_bytes);
         let read = (&mut self.frames)
@@ -156,71 +160,71 @@ impl Decoder {
         Ok((read == self.frame_bytes).then_some(pixels))
     }
 
-    /// Waits for the process that has given out its last frame.
+    /// Waits for the process after its last frame.
     ///
     /// # Errors
-    /// [`Error::TooSlow`] about the file at `path` where it was ended at its deadline.
-    pub(super) fn finish(self, path: &Path) -> Result<Ending> {
-        // Nothing reads the pipe any more: a process that still writes ends at that.
+    /// [`Error::DecodeTimeout`] for the file at `path` if it exceeded its time limit.
+    pub(super) fn finish(self, path: &Path) -> Result<ExitReport> {
+        // A process that still writes gets a broken pipe and exits.
         drop(self.frames);
-        let ending = self.process.finish()?;
-        match ending.is_late {
-            true => Err(Error::TooSlow { path: path.to_owned() }),
-            false => Ok(ending),
+        let exit = self.process.finish()?;
+        match exit.timed_out {
+            true => Err(Error::DecodeTimeout { path: path.to_owned() }),
+            false => Ok(exit),
         }
     }
 }
 
-/// FFmpeg with its limits, before its input is named.
+/// The FFmpeg command with its limits, before the input.
 fn ffmpeg() -> Command {
     let mut command = Command::new("ffmpeg");
     command
-        .args(["-v", "error", "-nostdin", "-max_alloc", &MOST_BYTES_AT_ONCE.to_string()])
-        .args(["-max_pixels", &MOST_PIXELS.to_string(), "-format_whitelist", FORMATS])
-        // A frame size that changes on the way must not start the count of frames anew.
+        .args(["-v", "error", "-nostdin", "-max_alloc", &MAX_ALLOC_BYTES.to_string()])
+        .args(["-max_pixels", &MAX_PIXELS.to_string(), "-format_whitelist", FORMATS])
+        // A change of frame size mid-stream must not restart the frame count.
         .args(["-reinit_filter", "0"]);
     command
 }
 
-impl Ending {
-    /// FFmpeg's first complaint, in words for the user.
+impl ExitReport {
+    /// FFmpeg's first error, for the user.
     pub(super) fn reason(&self) -> String {
-        first_complaint(self.complaints.iter().map(String::as_str))
+        first_error(self.errors.iter().map(String::as_str))
     }
 }
 
-/// The file's name as FFmpeg takes it: never an option, a protocol or a pattern.
+/// The file name for FFmpeg, which cannot be parsed as an option, a protocol or a pattern.
 pub(super) fn input_name(path: &Path) -> OsString {
     let mut name = OsString::from("file:");
     name.push(path);
     name
 }
 
-/// The first line that says something, without the address of the component that says it.
-pub(super) fn first_complaint<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+/// The first non-empty line, without the prefix of FFmpeg's component.
+pub(super) fn first_error<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     let mut lines = lines.map(str::trim).filter(|line| !line.is_empty());
-    let Some(line) = lines.next() else { return "FFmpeg gives no reason".to_owned() };
+    let Some(line) = lines.next() else { return "FFmpeg reports no reason".to_owned() };
     if let Some((format, _)) = line.split_once("Format not on whitelist") {
         let name = format.trim_start_matches('[').split(" @").next().unwrap_or_default();
-        return refused_format(name);
+        return rejected_format(name);
     }
-    let said = match line.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
-        Some((_, said)) => said,
-        None => line.rsplit_once(": ").map_or(line, |(_, said)| said),
+    let message = match line.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
+        Some((_, message)) => message,
+        None => line.rsplit_once(": ").map_or(line, |(_, message)| message),
     };
-    said.trim_end_matches('.').chars().take(COMPLAINT_LETTERS).collect()
+    message.trim_end_matches('.').chars().take(MAX_ERROR_CHARS).collect()
 }
 
-/// Why a file of the format `name` is not read.
-fn refused_format(name: &str) -> String {
+/// Why a file of the format `name` is rejected.
+fn rejected_format(name: &str) -> String {
     let is_picture = name == "image2" || name.ends_with("_pipe");
     let is_playlist =
         matches!(name, "hls" | "dash" | "concat" | "concatf" | "sdp" | "rtsp" | "imf");
     match name {
         "tty" => "it is text".to_owned(),
-        _ if is_picture => "it is a picture".to_owned(),
-        _ if is_playlist => format!("it is a list of other files (`{name}`), which are not opened"),
-        _ => format!("files of the kind `{name}` are not opened"),
+        _ if is_picture => "it is an image".to_owned(),
+        _ if is_playlist => format!("it is a playlist (`{name}`), whose files are not opened"),
+        _ => format!("the format `{name}` is not supported"),
     }
 }
 
@@ -229,14 +233,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_complaint_loses_its_address_and_keeps_its_words() {
-        let said = |line: &str| first_complaint([line].into_iter());
-        assert_eq!(said("[mov,mp4 @ 0x55ea] moov atom not found"), "moov atom not found");
-        assert_eq!(said("file:a: b.txt: Invalid data found"), "Invalid data found");
-        assert_eq!(first_complaint(["", " "].into_iter()), "FFmpeg gives no reason");
-        let refused = |name: &str| said(&format!("[{name} @ 0x1] Format not on whitelist 'mov'"));
-        assert_eq!(refused("png_pipe"), "it is a picture");
-        assert_eq!(refused("hls"), "it is a list of other files (`hls`), which are not opened");
+    fn an_error_is_reported_without_its_prefix() {
+        let message = |line: &str| first_error([line].into_iter());
+        assert_eq!(message("[mov,mp4 @ 0x55ea] moov atom not found"), "moov atom not found");
+        assert_eq!(message("file:a: b.txt: Invalid data found"), "Invalid data found");
+        assert_eq!(first_error(["", " "].into_iter()), "FFmpeg reports no reason");
+        let rejected =
+            |name: &str| message(&format!("[{name} @ 0x1] Format not on whitelist 'mov'"));
+        assert_eq!(rejected("png_pipe"), "it is an image");
+        assert_eq!(rejected("hls"), "it is a playlist (`hls`), whose files are not opened");
     }
 
     #[test]

@@ -1,11 +1,10 @@
-//! Frames of a video, read through FFmpeg as a child process.
+//! Video decoding, by FFmpeg as a child process.
 //!
-//! A broken or hostile file can end the child, never the run, and not even the child for long: it
-//! opens the one file and nothing else, and it has limits of time, memory and pixels. FFmpeg is told
-//! which frames are wanted, so that it converts, scales and hands over only those; where an MP4 or
-//! Matroska file tells which frames need not even be decoded to see them, it gets an excerpt of the
-//! file without the others. Frames are counted as the decoder gives them out, from 0: containers often
-//! promise some more or some less.
+//! A corrupt or hostile file can crash only the child process. The child opens no other file, and has
+//! limits on time, memory and pixels. FFmpeg's `select` filter picks the requested frames, so that only
+//! those are converted and scaled. If the index of an MP4 or Matroska file shows which samples the
+//! requested frames depend on, FFmpeg gets a remuxed excerpt of the file without the others. Frames are
+//! counted from 0 as the decoder outputs them, since container metadata is often off by some frames.
 //!
 //! ```no_run
 //! use embodied_r_perception::video;
@@ -16,16 +15,16 @@
 //! ```
 
 mod decoder;
+mod excerpt_decoder;
+mod frames;
 mod index;
 mod limits;
-mod pictures;
 mod probe;
 mod process;
-mod reading;
 mod sampling;
 
-pub use limits::{MOST_PIXELS, TimeLimit};
-pub use pictures::{fit_within, frames};
+pub use frames::{fit_within, frames};
+pub use limits::{MAX_PIXELS, TimeLimit};
 pub use probe::{Rational, Video, probe};
 pub use sampling::{sample, sample_excerpt};
 

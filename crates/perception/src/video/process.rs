@@ -1,4 +1,4 @@
-//! A child process that ends by itself or is ended at its deadline.
+//! A child process with a time limit.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -8,38 +8,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::limits::MOST_BYTES;
+use super::limits::MAX_MEMORY_BYTES;
 use crate::error::{Error, Result};
 
-/// Complaints kept of one process; a damaged file makes thousands.
-const COMPLAINTS: usize = 8;
+/// Error lines kept of a process; a damaged file can cause thousands.
+const MAX_ERRORS: usize = 8;
 
-/// Bytes kept of a complaint, which may quote a whole file.
-const COMPLAINT_BYTES: u64 = 1000;
+/// Bytes kept of an error line, which may quote a whole file.
+const MAX_ERROR_BYTES: u64 = 1000;
 
-/// A running program. It ends with the value.
+/// A running program, killed on drop.
 pub(super) struct Process {
     program: &'static str,
     child: Arc<Mutex<Child>>,
-    complaints: Option<JoinHandle<Vec<String>>>,
-    is_late: Arc<AtomicBool>,
-    /// Closed when the process need not be watched any more.
-    watched: Option<Sender<()>>,
+    errors: Option<JoinHandle<Vec<String>>>,
+    timed_out: Arc<AtomicBool>,
+    /// Dropping it stops the watchdog.
+    watchdog: Option<Sender<()>>,
 }
 
-/// How a process ended.
-pub(super) struct Ending {
-    /// Whether it ended without a failure.
+/// The exit of a process.
+pub(super) struct ExitReport {
+    /// Whether its exit status was 0.
     pub(super) success: bool,
-    /// Whether it was ended at its deadline.
-    pub(super) is_late: bool,
+    /// Whether it was killed at its time limit.
+    pub(super) timed_out: bool,
     /// Its first error messages.
-    pub(super) complaints: Vec<String>,
+    pub(super) errors: Vec<String>,
 }
 
 impl Process {
-    /// Starts `command`, which runs `program`, for at most `limit`. Its input is piped where `input`
-    /// says so.
+    /// Starts `command`, which runs `program`, with the time limit `limit` and `input` as its stdin.
     pub(super) fn start(
         program: &'static str,
         command: &mut Command,
@@ -52,30 +51,30 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(Error::ffmpeg(program))?;
-        bound_memory(&child);
+        limit_memory(&child);
         let stdin = child.stdin.take();
         let pipes = child.stdout.take().zip(child.stderr.take());
         let child = Arc::new(Mutex::new(child));
-        let is_late = Arc::new(AtomicBool::new(false));
-        let watched = watch(child.clone(), is_late.clone(), limit);
+        let timed_out = Arc::new(AtomicBool::new(false));
+        let watchdog = watch(child.clone(), timed_out.clone(), limit);
         let mut process =
-            Self { program, child, complaints: None, is_late, watched: Some(watched) };
+            Self { program, child, errors: None, timed_out, watchdog: Some(watchdog) };
         let missing = || Error::ffmpeg(program)(ErrorKind::BrokenPipe.into());
         let (stdout, stderr) = pipes.ok_or_else(missing)?;
-        // The process would stop at a full pipe if nobody read its complaints.
-        process.complaints = Some(std::thread::spawn(move || first_lines(stderr)));
+        // An unread stderr pipe would block the process.
+        process.errors = Some(std::thread::spawn(move || first_lines(stderr)));
         Ok((process, stdout, stdin))
     }
 
-    /// Waits for the process that has nothing more to say.
-    pub(super) fn finish(mut self) -> Result<Ending> {
+    /// Waits for the process after its output has ended.
+    pub(super) fn finish(mut self) -> Result<ExitReport> {
         let success = self.wait()?.success();
-        let complaints = self.complaints.take().and_then(|thread| thread.join().ok());
-        let is_late = self.is_late.load(Ordering::SeqCst);
-        Ok(Ending { success, is_late, complaints: complaints.unwrap_or_default() })
+        let errors = self.errors.take().and_then(|thread| thread.join().ok());
+        let timed_out = self.timed_out.load(Ordering::SeqCst);
+        Ok(ExitReport { success, timed_out, errors: errors.unwrap_or_default() })
     }
 
-    /// Waits without keeping the deadline from being enforced.
+    /// Waits by polling, so that the watchdog can lock the child.
     fn wait(&self) -> Result<ExitStatus> {
         let mut pause = Duration::from_micros(100);
         loop {
@@ -91,60 +90,60 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.watched.take();
+        self.watchdog.take();
         kill(&self.child);
-        // Fails only where the process has been waited for already.
+        // Fails only if the process was waited for already.
         let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).wait();
     }
 }
 
-/// Fails only where the process has ended already.
+/// Kills the child; fails only if it has ended already.
 fn kill(child: &Mutex<Child>) {
     let _ = child.lock().unwrap_or_else(PoisonError::into_inner).kill();
 }
 
-/// Ends the child after `limit`, unless what is returned is dropped before.
-fn watch(child: Arc<Mutex<Child>>, is_late: Arc<AtomicBool>, limit: Duration) -> Sender<()> {
-    let (watched, dropped) = channel();
+/// Kills the child after `limit`, unless the returned sender is dropped before.
+fn watch(child: Arc<Mutex<Child>>, timed_out: Arc<AtomicBool>, limit: Duration) -> Sender<()> {
+    let (watchdog, dropped) = channel();
     std::thread::spawn(move || {
         if dropped.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-            is_late.store(true, Ordering::SeqCst);
+            timed_out.store(true, Ordering::SeqCst);
             kill(&child);
         }
     });
-    watched
+    watchdog
 }
 
-/// The first lines of `source`, each cut short. All of it is read.
+/// The first lines of `source`, truncated; `source` is read to its end.
 fn first_lines(source: impl Read) -> Vec<String> {
     let mut source = BufReader::new(source);
-    let mut kept = Vec::new();
+    let mut lines = Vec::new();
     loop {
         let mut line = Vec::new();
-        match (&mut source).take(COMPLAINT_BYTES).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return kept,
-            Ok(_) if kept.len() < COMPLAINTS => {
-                kept.push(String::from_utf8_lossy(&line).trim().to_owned());
+        match (&mut source).take(MAX_ERROR_BYTES).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return lines,
+            Ok(_) if lines.len() < MAX_ERRORS => {
+                lines.push(String::from_utf8_lossy(&line).trim().to_owned());
             }
             Ok(_) => {}
         }
     }
 }
 
-/// Bounds what the child may hold. Where that is not possible FFmpeg's own limits remain.
+/// Limits the child's memory; otherwise only FFmpeg's own limits apply.
 #[cfg(target_os = "linux")]
-fn bound_memory(child: &Child) {
+fn limit_memory(child: &Child) {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
-    let limit = Rlimit { current: Some(MOST_BYTES), maximum: Some(MOST_BYTES) };
+    let limit = Rlimit { current: Some(MAX_MEMORY_BYTES), maximum: Some(MAX_MEMORY_BYTES) };
     let bounded = prlimit(Some(Pid::from_child(child)), Resource::Data, limit);
     if let Err(error) = bounded {
-        tracing::debug!("the memory of a child process stays unbounded: {error}");
+        tracing::debug!("cannot limit the memory of a child process: {error}");
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn bound_memory(_: &Child) {
-    let _ = MOST_BYTES;
+fn limit_memory(_: &Child) {
+    let _ = MAX_MEMORY_BYTES;
 }
 
 #[cfg(test)]
@@ -153,31 +152,31 @@ mod tests {
 
     use super::*;
 
-    fn shell(script: &str, limit: Duration) -> (Vec<u8>, Ending) {
+    fn shell(script: &str, limit: Duration) -> (Vec<u8>, ExitReport) {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         let (process, mut stdout, _) =
             Process::start("sh", &mut command, Stdio::null(), limit).unwrap();
-        let mut said = Vec::new();
-        stdout.read_to_end(&mut said).unwrap();
-        (said, process.finish().unwrap())
+        let mut output = Vec::new();
+        stdout.read_to_end(&mut output).unwrap();
+        (output, process.finish().unwrap())
     }
 
     #[test]
-    fn an_endless_process_ends_at_its_deadline() {
+    fn an_endless_process_is_killed_at_its_time_limit() {
         let start = Instant::now();
-        let (_, ending) = shell("exec sleep 600", Duration::from_millis(200));
-        assert!(ending.is_late && !ending.success);
+        let (_, exit) = shell("exec sleep 600", Duration::from_millis(200));
+        assert!(exit.timed_out && !exit.success);
         assert!(start.elapsed() < Duration::from_secs(60));
     }
 
     #[test]
-    fn the_first_complaints_are_kept_and_cut_short() {
+    fn the_first_error_lines_are_kept() {
         let script = "echo out; for i in 1 2 3 4 5 6 7 8 9 10; do echo line $i >&2; done; exit 3";
-        let (said, ending) = shell(script, Duration::from_secs(60));
-        assert_eq!(said, b"out\n");
-        assert!(!ending.success && !ending.is_late);
-        assert_eq!(ending.complaints.len(), COMPLAINTS);
-        assert_eq!(ending.complaints[0], "line 1");
+        let (output, exit) = shell(script, Duration::from_secs(60));
+        assert_eq!(output, b"out\n");
+        assert!(!exit.success && !exit.timed_out);
+        assert_eq!(exit.errors.len(), MAX_ERRORS);
+        assert_eq!(exit.errors[0], "line 1");
     }
 }

@@ -1,73 +1,72 @@
-//! Gray frames at a fixed step, and the last one.
+//! Sampling gray frames at a fixed step, plus the last one.
 
 use image::GrayImage;
 
 use super::Video;
-use super::decoder::{Decoder, Pixels, Wanted};
+use super::decoder::{Decoder, FrameSelection, PixelFormat};
+use super::excerpt_decoder::ExcerptDecoder;
 use super::limits::TimeLimit;
-use super::process::Ending;
-use super::reading::Reading;
+use super::process::ExitReport;
 use crate::error::{Error, Result};
 
-/// How far before the promised last frame FFmpeg begins to hand over every frame.
+/// Frames before the expected end from which FFmpeg outputs every frame.
 const TAIL: usize = 3;
 
-/// Hands the frames 0, `step`, 2·`step` … and the last one to `take`, in order, each with its
-/// index, and returns how many frames the video has.
+/// Calls `take` with the frames 0, `step`, 2·`step` … and the last one, in order, each with its index,
+/// and returns the number of frames.
 ///
-/// The video is decoded once. Which frame is the last one turns out at the end, so the few frames
-/// around the end that the container promises are looked at too; only where that promise was too
-/// high is the end looked for in a second pass.
+/// The video is decoded once. The last frame is known only at the end, so the frames around the end
+/// expected from the container are output too. A second pass is needed only if that end was too high.
 ///
 /// # Errors
-/// [`Error::Damaged`] where FFmpeg complains and frames are missing, [`Error::Decode`] where there
-/// is no frame at all or FFmpeg gave up, [`Error::TooSlow`] where that took longer than `limit`, those
-/// of [`probe`](super::probe()), and what `take` returns.
+/// [`Error::Damaged`] if FFmpeg reports errors and frames are missing, [`Error::Decode`] if there is no
+/// frame at all or FFmpeg fails, [`Error::DecodeTimeout`] beyond `limit`, those of
+/// [`probe`](super::probe()) and of `take`.
 pub fn sample(
     video: &Video,
     step: usize,
     limit: TimeLimit,
     mut take: impl FnMut(usize, GrayImage) -> Result<()>,
 ) -> Result<usize> {
-    let video = &video.described()?;
+    let video = &video.with_ffprobe()?;
     let step = step.max(1);
-    let tail = video.promised.map_or(0, |frames| frames.saturating_sub(TAIL));
-    let mut wanted = (0..).filter(|n| n % step == 0 || *n >= tail);
+    let tail = video.expected_frames.map_or(0, |frames| frames.saturating_sub(TAIL));
+    let mut expected = (0..).filter(|n| n % step == 0 || *n >= tail);
     let mut last = 0;
-    let mut untaken = None;
+    let mut pending = None;
     let mut pass = decode(video, limit, format!("not(mod(n,{step}))+gte(n,{tail})"), |frame| {
-        last = wanted.next().unwrap_or(usize::MAX);
-        untaken = Some(frame);
+        last = expected.next().unwrap_or(usize::MAX);
+        pending = Some(frame);
         match last % step {
-            0 => untaken.take().map_or(Ok(()), |frame| take(last, frame)),
+            0 => pending.take().map_or(Ok(()), |frame| take(last, frame)),
             _ => Ok(()),
         }
     })?;
-    if pass.given == 0 {
-        return Err(Error::Decode { path: video.path.clone(), reason: pass.ending.reason() });
+    if pass.frames == 0 {
+        return Err(Error::Decode { path: video.path.clone(), reason: pass.exit.reason() });
     }
     if last < tail {
         pass = decode(video, limit, format!("gt(n,{last})"), |frame| {
-            untaken = Some(frame);
+            pending = Some(frame);
             Ok(())
         })?;
-        last += pass.given;
+        last += pass.frames;
     }
-    check_whole(video, last + 1, &pass.ending)?;
-    if let Some(frame) = untaken {
+    check_whole(video, last + 1, &pass.exit)?;
+    if let Some(frame) = pending {
         take(last, frame)?;
     }
     Ok(last + 1)
 }
 
-/// What [`sample`] does, from an excerpt of the video in which frames are left out that need not be
-/// decoded for it. The frames are the same, bit for bit.
+/// As [`sample`], but decodes an excerpt without the frames that the sampled ones do not depend on. The
+/// frames are bit-identical.
 ///
-/// `None` where the file has no index for that, or next to all frames are needed, or something about
-/// it turned out odd on the way: [`sample`] has the last word then, and what was taken does not count.
+/// `None` if the file has no usable index, if nearly all frames are needed, or if the excerpt does not
+/// match its index; then discard the frames and call [`sample`].
 ///
 /// # Errors
-/// [`Error::TooSlow`], [`Error::FfmpegMissing`], [`Error::FfmpegRun`], and what `take` returns.
+/// [`Error::DecodeTimeout`], [`Error::FfmpegMissing`], [`Error::FfmpegRun`], and those of `take`.
 pub fn sample_excerpt(
     video: &Video,
     step: usize,
@@ -81,21 +80,21 @@ pub fn sample_excerpt(
         indices.push(count - 1);
     }
     let Some(excerpt) = index.excerpt(&video.path, &indices) else { return Ok(None) };
-    let pixels = Pixels::Gray;
+    let format = PixelFormat::Gray;
     let size = (video.width, video.height);
-    let mut excerpt = Reading::start(video, excerpt, (size, pixels), limit)?;
+    let mut excerpt = ExcerptDecoder::start(video, excerpt, (size, format), limit)?;
     for index in indices {
         let Some(frame) = excerpt.next_frame()? else { return Ok(None) };
         let Some(frame) = GrayImage::from_raw(size.0, size.1, frame) else { return Ok(None) };
         take(index, frame)?;
     }
-    Ok(excerpt.came_whole()?.then_some(count))
+    Ok(excerpt.finish()?.then_some(count))
 }
 
-/// A pass over the video: how many frames it gave and how it ended.
+/// A decoding pass: the number of output frames and the process's exit.
 struct Pass {
-    given: usize,
-    ending: Ending,
+    frames: usize,
+    exit: ExitReport,
 }
 
 fn decode(
@@ -105,34 +104,37 @@ fn decode(
     mut take: impl FnMut(GrayImage) -> Result<()>,
 ) -> Result<Pass> {
     let (width, height) = (video.width, video.height);
-    let wanted = Wanted { select, size: (width, height), pixels: Pixels::Gray, at_most: None };
-    let mut decoder = Decoder::start(video, &wanted, limit)?;
-    let mut given = 0;
+    let selection = FrameSelection {
+        select,
+        size: (width, height),
+        format: PixelFormat::Gray,
+        max_frames: None,
+    };
+    let mut decoder = Decoder::start(video, &selection, limit)?;
+    let mut frames = 0;
     while let Some(pixels) = decoder.next_frame()? {
         let Some(frame) = GrayImage::from_raw(width, height, pixels) else { break };
         take(frame)?;
-        given += 1;
+        frames += 1;
     }
-    Ok(Pass { given, ending: decoder.finish(&video.path)? })
+    Ok(Pass { frames, exit: decoder.finish(&video.path)? })
 }
 
-/// Lets a video through that came whole, or that FFmpeg decoded without a complaint.
-fn check_whole(video: &Video, frames: usize, ending: &Ending) -> Result<()> {
+/// Fails if frames are missing and FFmpeg reported errors.
+fn check_whole(video: &Video, frames: usize, exit: &ExitReport) -> Result<()> {
     let path = || video.path.clone();
-    // A container's count may be one too high, and a cut file hides frames: that alone is no fault.
-    let missing = video.promised.filter(|&promised| frames + 1 < promised);
-    let complains = !ending.success || !ending.complaints.is_empty();
-    match (missing, video.promised) {
-        (Some(expected), _) if complains => {
-            Err(Error::Damaged { path: path(), frames, expected, reason: ending.reason() })
+    // A container's count may be one too high, and edit lists hide frames: that alone is no error.
+    let missing = video.expected_frames.filter(|&expected_frames| frames + 1 < expected_frames);
+    let has_errors = !exit.success || !exit.errors.is_empty();
+    match (missing, video.expected_frames) {
+        (Some(expected), _) if has_errors => {
+            Err(Error::Damaged { path: path(), frames, expected, reason: exit.reason() })
         }
-        (None, None) if !ending.success => {
-            Err(Error::Decode { path: path(), reason: ending.reason() })
-        }
+        (None, None) if !exit.success => Err(Error::Decode { path: path(), reason: exit.reason() }),
         _ => {
-            if complains {
-                let (path, reason) = (video.path.display(), ending.reason());
-                tracing::warn!("`{path}` came whole, but FFmpeg complains: {reason}");
+            if has_errors {
+                let (path, reason) = (video.path.display(), exit.reason());
+                tracing::warn!("`{path}` is complete, but FFmpeg reports errors: {reason}");
             }
             Ok(())
         }
@@ -144,28 +146,29 @@ mod tests {
     use super::*;
     use crate::video::{clips, probe};
 
-    /// Indices and mean brightness of the sampled frames, and the count of frames.
+    /// Indices and brightness of the sampled frames, and the number of frames.
     fn sampled(video: &Video, step: usize) -> (Vec<(usize, u8)>, usize) {
-        let mut seen = Vec::new();
+        let mut sampled_frames = Vec::new();
         let frames = sample(video, step, TimeLimit::default(), |index, frame| {
-            seen.push((index, frame.get_pixel(frame.width() / 2, frame.height() / 2).0[0]));
+            sampled_frames
+                .push((index, frame.get_pixel(frame.width() / 2, frame.height() / 2).0[0]));
             Ok(())
         });
-        (seen, frames.unwrap())
+        (sampled_frames, frames.unwrap())
     }
 
     #[test]
     fn every_step_and_the_last_frame_are_sampled() {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::brightening(folder.path(), "a.mp4", 23);
-        let (seen, frames) = sampled(&probe(&path).unwrap(), 10);
+        let (sampled_frames, frames) = sampled(&probe(&path).unwrap(), 10);
         assert_eq!(frames, 23);
-        assert_eq!(seen.iter().map(|s| s.0).collect::<Vec<_>>(), [0, 10, 20, 22]);
-        for (index, brightness) in seen {
-            let wanted = clips::brightness(index);
+        assert_eq!(sampled_frames.iter().map(|s| s.0).collect::<Vec<_>>(), [0, 10, 20, 22]);
+        for (index, brightness) in sampled_frames {
+            let expected = clips::brightness(index);
             assert!(
-                brightness.abs_diff(wanted) <= 3,
-                "frame {index} is {brightness}, not {wanted}"
+                brightness.abs_diff(expected) <= 3,
+                "frame {index} is {brightness}, not {expected}"
             );
         }
     }
@@ -174,25 +177,25 @@ mod tests {
     fn a_last_frame_on_the_step_is_sampled_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::brightening(folder.path(), "a.mp4", 21);
-        let (seen, frames) = sampled(&probe(&path).unwrap(), 10);
+        let (sampled_frames, frames) = sampled(&probe(&path).unwrap(), 10);
         assert_eq!(frames, 21);
-        assert_eq!(seen.iter().map(|s| s.0).collect::<Vec<_>>(), [0, 10, 20]);
+        assert_eq!(sampled_frames.iter().map(|s| s.0).collect::<Vec<_>>(), [0, 10, 20]);
     }
 
     #[test]
-    fn the_last_frame_is_the_decoders_whatever_the_container_promises() {
+    fn the_last_frame_is_the_decoders_not_the_containers() {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::brightening(folder.path(), "a.mp4", 23);
-        let video = probe(&path).unwrap().described().unwrap();
+        let video = probe(&path).unwrap().with_ffprobe().unwrap();
         let truth = sampled(&video, 10);
-        for promised in [None, Some(0), Some(1), Some(12), Some(24), Some(40), Some(1000)] {
-            let video = Video { promised, ..video.clone() };
-            assert_eq!(sampled(&video, 10), truth, "with {promised:?} promised");
+        for expected_frames in [None, Some(0), Some(1), Some(12), Some(24), Some(40), Some(1000)] {
+            let video = Video { expected_frames, ..video.clone() };
+            assert_eq!(sampled(&video, 10), truth, "with {expected_frames:?} expected frames");
         }
     }
 
     #[test]
-    fn a_video_that_breaks_off_is_refused_by_name() {
+    fn a_truncated_video_is_rejected_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::truncated(folder.path(), "short.mp4");
         let error =
@@ -202,10 +205,10 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_size_that_changes_on_the_way_keeps_the_count() {
+    fn a_change_of_frame_size_keeps_the_frame_count() {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::changing_size(folder.path(), "a.h264", 10);
-        let video = Video { promised: None, ..probe(&path).unwrap() };
+        let video = Video { expected_frames: None, ..probe(&path).unwrap() };
         assert_eq!(
             sampled(&video, 6).0.iter().map(|s| s.0).collect::<Vec<_>>(),
             [0, 6, 12, 18, 19]
@@ -213,9 +216,9 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_on_its_side_is_turned_upright() {
+    fn rotation_metadata_is_applied() {
         let folder = tempfile::tempdir().unwrap();
-        let path = clips::on_its_side(folder.path(), "a.mp4");
+        let path = clips::rotated(folder.path(), "a.mp4");
         let mut sizes = Vec::new();
         sample(&probe(&path).unwrap(), 10, TimeLimit::default(), |_, frame| {
             sizes.push(frame.dimensions());

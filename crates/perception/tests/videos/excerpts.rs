@@ -1,8 +1,8 @@
-//! An excerpt shows the same frames as the whole video, or there is none.
+//! Excerpts decode to the same frames as the whole video.
 
 use std::path::{Path, PathBuf};
 
-use embodied_r_perception::keyframes::{self, Options};
+use embodied_r_perception::keyframes::{self, KeyframeOptions};
 use embodied_r_perception::video::{self, TimeLimit};
 use image::GrayImage;
 
@@ -16,7 +16,7 @@ pub(super) const VP9: &str = "-c:v libvpx-vp9 -deadline good -cpu-used 8 -auto-a
 pub(super) const LIBAOM: &str = "-c:v libaom-av1 -cpu-used 8 -g 24 -pix_fmt yuv420p";
 pub(super) const SVT_AV1: &str = "-c:v libsvtav1 -preset 12 -g 24 -pix_fmt yuv420p";
 
-/// The sampled frames with their indices, and how many frames there are.
+/// The sampled frames with their indices, and the number of frames.
 type Sampled = (Vec<(usize, GrayImage)>, usize);
 
 fn whole(path: &Path, step: usize) -> Sampled {
@@ -39,21 +39,21 @@ pub(super) fn excerpt(path: &Path, step: usize) -> Option<Sampled> {
     Some((frames, count.unwrap()?))
 }
 
-/// Whether an excerpt was taken, which then shows what the whole video shows.
+/// Whether an excerpt was used; if so, asserts that its frames equal the whole video's.
 pub(super) fn is_excerpted(path: &Path, step: usize) -> bool {
     let Some(excerpt) = excerpt(path, step) else { return false };
     let whole = whole(path, step);
     assert_eq!(excerpt.1, whole.1, "frames of {}", path.display());
-    for (seen, wanted) in excerpt.0.iter().zip(&whole.0) {
-        assert_eq!(seen.0, wanted.0);
-        assert!(seen.1 == wanted.1, "frame {} of {} differs", seen.0, path.display());
+    for (found, expected) in excerpt.0.iter().zip(&whole.0) {
+        assert_eq!(found.0, expected.0);
+        assert!(found.1 == expected.1, "frame {} of {} differs", found.0, path.display());
     }
     assert_eq!(excerpt.0.len(), whole.0.len());
     true
 }
 
 #[test]
-fn an_excerpt_shows_the_same_frames_bit_for_bit() {
+fn frames_of_an_excerpt_are_bit_identical() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let recipes = [
@@ -68,12 +68,12 @@ fn an_excerpt_shows_the_same_frames_bit_for_bit() {
         for step in [24, 7] {
             is_excerpted(&path, step);
         }
-        assert!(is_excerpted(&path, 55), "{name} has an index that tells all");
+        assert!(is_excerpted(&path, 55), "{name} has a usable index");
     }
 }
 
 #[test]
-fn other_codecs_are_excerpted_too() {
+fn other_codecs_have_excerpts_too() {
     let folder = tempfile::tempdir().unwrap();
     let x265 = "-c:v libx265 -preset ultrafast -tag:v hvc1 -x265-params \
                 log-level=none:keyint=24:open-gop=0 -pix_fmt yuv420p10le";
@@ -84,7 +84,7 @@ fn other_codecs_are_excerpted_too() {
 }
 
 #[test]
-fn a_turned_video_with_sound_and_odd_sides_is_excerpted() {
+fn a_rotated_video_with_audio_and_odd_sides_has_an_excerpt() {
     let folder = tempfile::tempdir().unwrap();
     let codec = "-c:v libx264 -preset veryfast -pix_fmt yuv444p -g 24";
     let flat = ffmpeg(
@@ -95,16 +95,16 @@ fn a_turned_video_with_sound_and_odd_sides_is_excerpted() {
         ),
         "flat.mp4",
     );
-    let turn = format!("-i {} -c copy -metadata:s:v:0 rotate=90", flat.display());
-    let turned = ffmpeg(folder.path(), &turn, "turned.mp4");
+    let rotate = format!("-i {} -c copy -metadata:s:v:0 rotate=90", flat.display());
+    let rotated = ffmpeg(folder.path(), &rotate, "rotated.mp4");
     assert!(is_excerpted(&flat, 50));
-    assert!(is_excerpted(&turned, 50));
-    let [flat, turned] = [flat, turned].map(|path| video::probe(&path).unwrap());
-    assert_eq!((turned.width, turned.height), (flat.height, flat.width));
+    assert!(is_excerpted(&rotated, 50));
+    let [flat, rotated] = [flat, rotated].map(|path| video::probe(&path).unwrap());
+    assert_eq!((rotated.width, rotated.height), (flat.height, flat.width));
 }
 
 #[test]
-fn what_leaves_a_doubt_is_decoded_as_a_whole() {
+fn ambiguous_files_are_decoded_completely() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let whole = patterns(folder, &format!("{X264} -g 12 -bf 2"), "whole.mp4");
@@ -114,21 +114,21 @@ fn what_leaves_a_doubt_is_decoded_as_a_whole() {
     let open = "-x264-params open-gop=1:keyint=24:bframes=3:scenecut=0";
     let uneven = "-vf settb=1/1000,setpts=N/24/TB+0.01*mod(N\\,3)/TB -enc_time_base 1:1000 \
                   -vsync passthrough -g 12";
-    let doubtful = [
+    let ambiguous = [
         copy("-ss 1.3", "", "cut.mp4"),
         copy("", "-movflags frag_keyframe+empty_moov", "fragments.mp4"),
         copy("", "", "stream.ts"),
         patterns(folder, &format!("{X264} {open}"), "open.mp4"),
         patterns(folder, &format!("{X264} {uneven}"), "uneven.mp4"),
     ];
-    for path in doubtful {
+    for path in ambiguous {
         assert!(!is_excerpted(&path, 50), "{}", path.display());
-        assert!(keyframes::select(&path, &Options::default()).unwrap().frames > 80);
+        assert!(keyframes::select(&path, &KeyframeOptions::default()).unwrap().frames > 80);
     }
 }
 
 #[test]
-fn damage_in_an_excerpt_leads_back_to_the_whole_video() {
+fn a_damaged_excerpt_falls_back_to_the_whole_video() {
     let folder = tempfile::tempdir().unwrap();
     let path = patterns(folder.path(), &format!("{X264} -g 12 -movflags +faststart"), "a.mp4");
     let mut bytes = std::fs::read(&path).unwrap();
@@ -141,7 +141,7 @@ fn damage_in_an_excerpt_leads_back_to_the_whole_video() {
 }
 
 #[test]
-fn a_frame_size_that_only_the_index_claims_leads_back_to_the_whole_video() {
+fn a_wrong_frame_size_in_the_index_falls_back_to_the_whole_video() {
     let folder = tempfile::tempdir().unwrap();
     let mp4 = patterns(folder.path(), &format!("{X264} -g 12"), "a.mp4");
     let mkv = patterns(folder.path(), &format!("{X264} -g 12"), "a.mkv");
@@ -161,7 +161,7 @@ fn a_frame_size_that_only_the_index_claims_leads_back_to_the_whole_video() {
     }
 }
 
-/// A clip in the two containers of which excerpts are made, and in one that is decoded as a whole.
+/// A clip in the two containers that support excerpts, and in one that does not.
 fn in_three_containers(folder: &Path) -> ([PathBuf; 2], PathBuf) {
     let mp4 = patterns(folder, &format!("{X264} -g 12 -bf 2"), "a.mp4");
     let copy = |name: &str| ffmpeg(folder, &format!("-i {} -c copy", mp4.display()), name);
@@ -170,22 +170,22 @@ fn in_three_containers(folder: &Path) -> ([PathBuf; 2], PathBuf) {
 }
 
 #[test]
-fn colour_frames_of_an_excerpt_are_those_of_the_whole_video() {
+fn colour_frames_of_an_excerpt_match_the_whole_video() {
     let folder = tempfile::tempdir().unwrap();
     let (excerpted, whole) = in_three_containers(folder.path());
-    let asked = [64, 3, 119, 64];
-    let whole = video::frames(&whole, &asked, Some(80)).unwrap();
+    let indices = [64, 3, 119, 64];
+    let whole = video::frames(&whole, &indices, Some(80)).unwrap();
     for path in excerpted {
-        let frames = video::frames(&path, &asked, Some(80)).unwrap();
+        let frames = video::frames(&path, &indices, Some(80)).unwrap();
         assert!(frames == whole, "{}", path.display());
     }
 }
 
 #[test]
-fn an_excerpt_chooses_the_same_key_frames() {
+fn an_excerpt_selects_the_same_key_frames() {
     let folder = tempfile::tempdir().unwrap();
     let (excerpted, whole) = in_three_containers(folder.path());
-    let chosen = |path: &Path| keyframes::select(path, &Options::default()).unwrap();
+    let chosen = |path: &Path| keyframes::select(path, &KeyframeOptions::default()).unwrap();
     let whole = chosen(&whole);
     for path in excerpted {
         let excerpted = chosen(&path);

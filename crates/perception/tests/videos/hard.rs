@@ -1,69 +1,69 @@
-//! Clips that are hard to compare or to sample: what is kept of them, and that doubts are told.
+//! Clips that are hard to compare or to sample.
 
 use std::path::Path;
 
-use embodied_r_perception::keyframes::{self, Doubt, Options, Selection};
+use embodied_r_perception::keyframes::{self, HomographyFailure, KeyframeOptions, Selection};
 
 use super::{ffmpeg, patterns};
 
 const X264: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
 
 fn select(path: &Path) -> Selection {
-    keyframes::select(path, &Options::default()).unwrap()
+    keyframes::select(path, &KeyframeOptions::default()).unwrap()
 }
 
-/// The key frames of 6 s, at 10 frames a second, of a source and a filter.
+/// The key frames of 6 s of a source with a filter, at 10 fps.
 fn of_source(source: &str, filter: &str) -> Selection {
     let folder = tempfile::tempdir().unwrap();
     let arguments = format!("-f lavfi -i {source} -vf {filter} -frames:v 60 {X264}");
     select(&ffmpeg(folder.path(), &arguments, "a.mp4"))
 }
 
-/// The doubts about all sampled frames but the first.
-fn doubts(selection: &Selection) -> Vec<Option<Doubt>> {
+/// The homography failures of all sampled frames but the first.
+fn failures(selection: &Selection) -> Vec<Option<HomographyFailure>> {
     selection.sampled[1..].iter().map(|frame| frame.uncertain).collect()
 }
 
 #[test]
-fn without_texture_all_is_kept_and_uncertain() {
+fn frames_without_texture_are_kept_as_uncertain() {
     let plain = of_source("color=gray:s=320x240:r=10", "null");
     assert_eq!(plain.keyframes, [0, 10, 20, 30, 40, 50, 59]);
-    assert_eq!(doubts(&plain), [Some(Doubt::FewMatches); 6]);
+    assert_eq!(failures(&plain), [Some(HomographyFailure::FewMatches); 6]);
 }
 
 #[test]
-fn in_the_dark_all_is_kept_and_uncertain() {
+fn dark_frames_are_kept_as_uncertain() {
     let dark = of_source("color=black:s=320x240:r=10", "noise=alls=4:allf=t");
     assert_eq!(dark.keyframes.len(), dark.sampled.len());
-    assert!(doubts(&dark).iter().all(Option::is_some));
+    assert!(failures(&dark).iter().all(Option::is_some));
 }
 
 #[test]
-fn pure_noise_agrees_on_nothing() {
+fn pure_noise_has_no_homography() {
     let noise = of_source("color=gray:s=320x240:r=10", "noise=alls=100:allf=t");
-    assert!(doubts(&noise).iter().all(Option::is_some), "{:?}", noise.sampled);
+    assert!(failures(&noise).iter().all(Option::is_some), "{:?}", noise.sampled);
 }
 
 #[test]
-fn what_stands_still_is_seen_before() {
-    // The first picture of a fractal, held.
+fn a_still_video_keeps_the_minimum() {
+    // The first frame of a fractal, looped.
     let still = of_source("mandelbrot=s=320x240:r=10", "loop=loop=-1:size=1");
     assert_eq!(still.keyframes, [0, 20, 40, 59]);
     assert!(still.sampled[1..].iter().all(|frame| frame.overlap.unwrap() > 0.999));
 }
 
 #[test]
-fn a_strobe_light_is_uncertain_where_it_is_dark() {
+fn dark_phases_of_a_strobe_light_are_uncertain() {
     // Every other second is black.
     let strobe = of_source(
         "mandelbrot=s=320x240:r=10",
         "loop=loop=-1:size=1,geq=lum='if(mod(floor(N/10),2),16,lum(X,Y))'",
     );
-    assert_eq!(doubts(&strobe)[..3], [Some(Doubt::FewMatches); 3]);
+    assert_eq!(failures(&strobe)[..3], [Some(HomographyFailure::FewMatches); 3]);
 }
 
 #[test]
-fn a_wide_gamut_in_ten_bits_compares_like_any_other() {
+fn ten_bit_hdr_video_is_compared_like_any_other() {
     let folder = tempfile::tempdir().unwrap();
     let arguments = "-f lavfi -i mandelbrot=s=320x240:r=10 -vf loop=loop=-1:size=1 -frames:v 40 \
                      -c:v libx265 -preset ultrafast -tag:v hvc1 -pix_fmt yuv420p10le -x265-params \
@@ -75,7 +75,7 @@ fn a_wide_gamut_in_ten_bits_compares_like_any_other() {
 }
 
 #[test]
-fn frames_at_uneven_times_are_counted_and_not_timed() {
+fn variable_frame_rates_are_sampled_by_index() {
     let folder = tempfile::tempdir().unwrap();
     let uneven = "settb=1/1000,setpts=N/24/TB+0.01*mod(N\\,3)/TB -enc_time_base 1:1000";
     let codec = format!("-vf {uneven} -vsync passthrough {X264}");
@@ -87,7 +87,7 @@ fn frames_at_uneven_times_are_counted_and_not_timed() {
 }
 
 #[test]
-fn small_and_odd_frames_are_no_trouble() {
+fn small_and_odd_frame_sizes_are_supported() {
     let folder = tempfile::tempdir().unwrap();
     for size in ["16x16", "17x300", "301x19", "45x45", "97x131"] {
         let arguments = format!(
@@ -101,9 +101,9 @@ fn small_and_odd_frames_are_no_trouble() {
 }
 
 #[test]
-fn without_a_frame_rate_or_with_an_absurd_one_the_ends_are_kept() {
+fn missing_or_extreme_frame_rates_keep_the_ends() {
     let folder = tempfile::tempdir().unwrap();
-    // A raw stream states no rate, a stream of 1000 frames a second has one second here.
+    // A raw stream states no rate; at 1000 fps the clip is shorter than a second.
     let raw = select(&patterns(folder.path(), &format!("{X264} -f h264"), "raw.h264"));
     assert_eq!((raw.frames, raw.sampled.last().unwrap().index), (120, 119));
     let source = "-f lavfi -i testsrc2=s=96x64:r=1000 -frames:v 300";
@@ -115,7 +115,7 @@ fn without_a_frame_rate_or_with_an_absurd_one_the_ends_are_kept() {
 }
 
 #[test]
-fn two_hours_are_chosen_from() {
+fn two_hours_of_video_are_sampled() {
     let folder = tempfile::tempdir().unwrap();
     let source = "-f lavfi -i testsrc=s=64x48:r=1 -frames:v 7200";
     let selection = select(&ffmpeg(folder.path(), &format!("{source} {X264}"), "long.mp4"));

@@ -1,4 +1,4 @@
-//! Broken and hostile files: each costs an error that names it, and reaches nothing else.
+//! Corrupt and hostile files: each is rejected by name, and opens no other file or connection.
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use embodied_r_perception::Error;
-use embodied_r_perception::keyframes::{self, Options, compare};
+use embodied_r_perception::keyframes::{self, KeyframeOptions, compare};
 use embodied_r_perception::video::{self, TimeLimit};
 
 use super::{ffmpeg, patterns};
 
 const X264: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -g 12";
 
-/// A whole clip with its index in front.
+/// A valid clip with faststart.
 fn clip(folder: &Path) -> Vec<u8> {
     let path = patterns(folder, &format!("{X264} -movflags +faststart"), "whole.mp4");
     let bytes = std::fs::read(&path).unwrap();
@@ -21,7 +21,7 @@ fn clip(folder: &Path) -> Vec<u8> {
     bytes
 }
 
-/// `bytes` with `patch` in place of what lies `after` the end of the first `name`.
+/// `bytes` with `patch` written `after` bytes behind the first `name`.
 fn patched(bytes: &[u8], name: &[u8; 4], after: usize, patch: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let at = bytes.windows(4).position(|four| four == name).unwrap() + 4 + after;
@@ -29,7 +29,7 @@ fn patched(bytes: &[u8], name: &[u8; 4], after: usize, patch: &[u8]) -> Vec<u8> 
     bytes
 }
 
-/// Bytes without a pattern.
+/// Pseudorandom bytes.
 fn garbage(count: usize) -> Vec<u8> {
     let mut state = 1u32;
     let next = || {
@@ -39,7 +39,7 @@ fn garbage(count: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(count).collect()
 }
 
-/// A PNG that claims a size and holds nothing.
+/// A PNG with a header of this size and no data.
 fn png_of(width: u32, height: u32) -> Vec<u8> {
     let mut head = b"IHDR".to_vec();
     head.extend([width.to_be_bytes(), height.to_be_bytes()].concat());
@@ -59,7 +59,7 @@ fn crc(bytes: &[u8]) -> u32 {
     })
 }
 
-/// Files that are no video, or that break off, or lie. `address` is where playlists point to.
+/// Files that are not videos, truncated, or inconsistent. Playlists point to `address`.
 fn hostile(folder: &Path, address: &str) -> Vec<(&'static str, Vec<u8>)> {
     let whole = clip(folder);
     let index = whole.windows(4).position(|four| four == b"mdat").unwrap() - 4;
@@ -122,7 +122,7 @@ fn hostile(folder: &Path, address: &str) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn each_of_many_hostile_files_costs_an_error_that_names_it_and_reaches_nobody() {
+fn hostile_files_are_rejected_by_name_and_open_no_connection() {
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -132,18 +132,18 @@ fn each_of_many_hostile_files_costs_an_error_that_names_it_and_reaches_nobody() 
     for (name, bytes) in files {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        match keyframes::select(&path, &Options::default()) {
+        match keyframes::select(&path, &KeyframeOptions::default()) {
             Err(error) => assert!(error.to_string().contains(name), "{name}: {error}"),
             Ok(selection) => passed.push((name, selection.frames)),
         }
     }
-    assert_eq!(passed, [], "files that pass for videos");
+    assert_eq!(passed, [], "files accepted as videos");
     let caller = listener.accept().map(|(_, address)| address);
-    assert_eq!(caller.unwrap_err().kind(), ErrorKind::WouldBlock, "nobody calls");
+    assert_eq!(caller.unwrap_err().kind(), ErrorKind::WouldBlock, "no connection was opened");
 }
 
 #[test]
-fn what_is_no_file_is_refused() {
+fn paths_that_are_not_regular_files_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     std::fs::create_dir(at("folder.mp4")).unwrap();
@@ -155,41 +155,41 @@ fn what_is_no_file_is_refused() {
         names.extend([at("endless.mp4"), at("loop.mp4")]);
     }
     for path in names {
-        let error = keyframes::select(&path, &Options::default()).unwrap_err().to_string();
+        let error = keyframes::select(&path, &KeyframeOptions::default()).unwrap_err().to_string();
         assert!(error.contains(&*path.file_name().unwrap().to_string_lossy()), "{error}");
     }
 }
 
 #[test]
-fn lists_of_files_and_pictures_are_called_what_they_are() {
+fn playlists_and_images_are_named_as_such() {
     let folder = tempfile::tempdir().unwrap();
-    let refused = |name: &str, bytes: &[u8]| {
+    let rejection = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
         video::probe(&path).unwrap_err().to_string()
     };
-    let list = refused("a.mp4", b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nb.ts\n");
-    assert!(list.contains("it is a list of other files (`hls`)"), "{list}");
-    let picture = refused("b.mp4", &png_of(60, 60));
-    assert!(picture.contains("it is a picture"), "{picture}");
-    let script = refused("c.mp4", b"ffconcat version 1.0\nfile b.ts\n");
-    assert!(script.contains("it is a list of other files (`concat`)"), "{script}");
+    let list = rejection("a.mp4", b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nb.ts\n");
+    assert!(list.contains("it is a playlist (`hls`)"), "{list}");
+    let image = rejection("b.mp4", &png_of(60, 60));
+    assert!(image.contains("it is an image"), "{image}");
+    let script = rejection("c.mp4", b"ffconcat version 1.0\nfile b.ts\n");
+    assert!(script.contains("it is a playlist (`concat`)"), "{script}");
 }
 
 #[test]
-fn a_video_is_given_up_at_its_time_limit() {
+fn decoding_stops_at_its_time_limit() {
     let folder = tempfile::tempdir().unwrap();
     let long = "-f lavfi -i testsrc2=s=640x480:r=30 -frames:v 900 -c:v mpeg4";
     let path = ffmpeg(folder.path(), long, "long.avi");
     let time_limit = TimeLimit::At(Duration::from_millis(1));
-    let options = Options { time_limit, ..Options::default() };
+    let options = KeyframeOptions { time_limit, ..KeyframeOptions::default() };
     let error = keyframes::select(&path, &options).unwrap_err();
-    assert!(matches!(error, Error::TooSlow { .. }), "{error}");
+    assert!(matches!(error, Error::DecodeTimeout { .. }), "{error}");
     assert!(error.to_string().contains("long.avi"), "{error}");
 }
 
 #[test]
-fn one_hostile_picture_costs_an_error_that_names_it() {
+fn hostile_images_are_rejected_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| -> PathBuf { folder.path().join(name) };
     let jpeg = ffmpeg(folder.path(), "-f lavfi -i testsrc2=s=96x64 -frames:v 1", "whole.jpg");
@@ -197,7 +197,7 @@ fn one_hostile_picture_costs_an_error_that_names_it() {
     let size = jpeg.windows(2).position(|two| two == [0xff, 0xc0]).unwrap() + 5;
     let mut giant = jpeg.clone();
     giant[size..size + 4].fill(0xff);
-    let pictures = [
+    let images = [
         ("empty.png", Vec::new()),
         ("text.png", b"no picture".to_vec()),
         ("garbage.jpg", [b"\xff\xd8\xff\xe0".to_vec(), garbage(999)].concat()),
@@ -210,13 +210,13 @@ fn one_hostile_picture_costs_an_error_that_names_it() {
         ("drawing.svg", b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>".to_vec()),
     ];
     std::fs::write(at("a.jpg"), &jpeg).unwrap();
-    for (name, bytes) in pictures {
+    for (name, bytes) in images {
         std::fs::write(at(name), bytes).unwrap();
-        let error = compare::pictures(&at("a.jpg"), &at(name)).unwrap_err();
+        let error = compare::images(&at("a.jpg"), &at(name)).unwrap_err();
         assert!(error.to_string().contains(name), "{name}: {error}");
     }
-    let bomb = compare::pictures(&at("bomb.png"), &at("a.jpg")).unwrap_err();
+    let bomb = compare::images(&at("bomb.png"), &at("a.jpg")).unwrap_err();
     assert!(bomb.to_string().contains("60000 × 60000"), "{bomb}");
     std::fs::create_dir(at("folder.png")).unwrap();
-    assert!(compare::pictures(&at("folder.png"), &at("a.jpg")).is_err());
+    assert!(compare::images(&at("folder.png"), &at("a.jpg")).is_err());
 }

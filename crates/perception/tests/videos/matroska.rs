@@ -1,8 +1,8 @@
-//! Excerpts of Matroska and WebM files: the same frames as the whole file shows, or none.
+//! Excerpts of Matroska and WebM files decode to the same frames as the whole file.
 
 use std::ops::Range;
 
-use embodied_r_perception::keyframes::{self, Options};
+use embodied_r_perception::keyframes::{self, KeyframeOptions};
 use embodied_r_perception::video;
 
 use super::excerpts::{LIBAOM, SVT_AV1, VP9, excerpt, is_excerpted};
@@ -16,7 +16,7 @@ const CLUSTER: u32 = 0x1f43_b675;
 const SIMPLE_BLOCK: u32 = 0xa3;
 
 #[test]
-fn an_excerpt_shows_the_same_frames_bit_for_bit() {
+fn frames_of_an_excerpt_are_bit_identical() {
     let folder = tempfile::tempdir().unwrap();
     let x265 = "-c:v libx265 -preset ultrafast -pix_fmt yuv420p10le -x265-params \
                 log-level=none:keyint=24:open-gop=0:bframes=3";
@@ -24,7 +24,7 @@ fn an_excerpt_shows_the_same_frames_bit_for_bit() {
         (format!("{X264} -g 12 -bf 0"), "short.mkv"),
         (format!("{X264} -g 48 -bf 3 -x264-params b-pyramid=2"), "pyramid.mkv"),
         (format!("{X264} -x264-params keyint=30:scenecut=0:ref=4:bframes=4"), "references.mkv"),
-        // Clusters of a quarter of a second, so that groups span several.
+        // Clusters of a quarter of a second, so that GOPs span several.
         (format!("{X264} -g 16 -bf 2 -cluster_time_limit 250"), "clusters.mkv"),
         (x265.to_owned(), "h265.mkv"),
         (VP8.to_owned(), "vp8.webm"),
@@ -38,12 +38,12 @@ fn an_excerpt_shows_the_same_frames_bit_for_bit() {
         for step in [24, 7] {
             is_excerpted(&path, step);
         }
-        assert!(is_excerpted(&path, 55), "{name} has an index that tells all");
+        assert!(is_excerpted(&path, 55), "{name} has a usable index");
     }
 }
 
 #[test]
-fn sound_and_fractions_of_a_rate_are_no_trouble() {
+fn audio_and_fractional_rates_are_supported() {
     let folder = tempfile::tempdir().unwrap();
     let source = "-f lavfi -i testsrc2=s=162x122:r=30000/1001 -f lavfi -i sine=r=8000";
     let with_vorbis = format!("{X264} -g 24 -c:a libvorbis");
@@ -59,7 +59,7 @@ fn sound_and_fractions_of_a_rate_are_no_trouble() {
 }
 
 #[test]
-fn blocks_in_groups_with_additions_are_read() {
+fn block_groups_with_additions_are_parsed() {
     let folder = tempfile::tempdir().unwrap();
     let alpha = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 24 -pix_fmt yuva420p \
                  -auto-alt-ref 0";
@@ -70,7 +70,7 @@ fn blocks_in_groups_with_additions_are_read() {
 }
 
 #[test]
-fn what_leaves_a_doubt_is_decoded_as_a_whole() {
+fn ambiguous_files_are_decoded_completely() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let closed = format!("{X264} -g 12 -bf 2");
@@ -83,7 +83,7 @@ fn what_leaves_a_doubt_is_decoded_as_a_whole() {
     let whole = patterns(folder, &closed, "whole.mkv");
     let copy =
         |after: &str, name: &str| ffmpeg(folder, &format!("-i {} {after}", whole.display()), name);
-    let doubtful = [
+    let ambiguous = [
         patterns(folder, &format!("{X264} {open}"), "open.mkv"),
         patterns(folder, open_265, "open265.mkv"),
         patterns(folder, &format!("{X264} {refresh}"), "refresh.mkv"),
@@ -91,9 +91,9 @@ fn what_leaves_a_doubt_is_decoded_as_a_whole() {
         copy("-c copy -live 1", "live.mkv"),
         copy("-c copy -map 0 -map 0", "twice.mkv"),
     ];
-    for path in doubtful {
+    for path in ambiguous {
         assert!(!is_excerpted(&path, 50), "{}", path.display());
-        assert!(keyframes::select(&path, &Options::default()).unwrap().frames > 80);
+        assert!(keyframes::select(&path, &KeyframeOptions::default()).unwrap().frames > 80);
     }
     assert!(is_excerpted(&whole, 50));
 }
@@ -108,11 +108,11 @@ fn hidden_frames_are_not_counted() {
     let bytes = std::fs::read(&path).unwrap();
     assert!(blocks(&bytes, SIMPLE_BLOCK).len() > 120);
     assert!(!is_excerpted(&path, 55));
-    assert_eq!(keyframes::select(&path, &Options::default()).unwrap().frames, 120);
+    assert_eq!(keyframes::select(&path, &KeyframeOptions::default()).unwrap().frames, 120);
 }
 
 #[test]
-fn a_hidden_frame_among_those_left_out_is_found_out() {
+fn a_hidden_frame_outside_the_excerpt_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let path = patterns(folder.path(), VP8, "a.webm");
     let mut bytes = std::fs::read(&path).unwrap();
@@ -124,7 +124,7 @@ fn a_hidden_frame_among_those_left_out_is_found_out() {
 }
 
 #[test]
-fn damage_in_an_excerpt_leads_back_to_the_whole_video() {
+fn a_damaged_excerpt_falls_back_to_the_whole_video() {
     let folder = tempfile::tempdir().unwrap();
     let path = patterns(folder.path(), &format!("{X264} -g 12"), "a.mkv");
     let mut bytes = std::fs::read(&path).unwrap();
@@ -138,7 +138,7 @@ fn damage_in_an_excerpt_leads_back_to_the_whole_video() {
 }
 
 #[test]
-fn a_file_that_is_cut_off_is_decoded_as_a_whole() {
+fn a_truncated_file_is_decoded_completely() {
     let folder = tempfile::tempdir().unwrap();
     let path = patterns(folder.path(), &format!("{X264} -g 12"), "a.mkv");
     let bytes = std::fs::read(&path).unwrap();
@@ -150,7 +150,7 @@ fn a_file_that_is_cut_off_is_decoded_as_a_whole() {
 }
 
 #[test]
-fn a_block_marked_key_that_is_none_is_found_out() {
+fn a_block_falsely_marked_as_key_frame_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let path = patterns(folder.path(), &format!("{X264} -g 40 -bf 0 -sc_threshold 0"), "a.mkv");
     let mut bytes = std::fs::read(&path).unwrap();
@@ -160,9 +160,9 @@ fn a_block_marked_key_that_is_none_is_found_out() {
     assert!(excerpt(&path, 55).is_none());
 }
 
-/// Bytes of an index are changed one by one: the frames stay those of the whole file.
+/// Single bits of the index are flipped: the frames stay those of the whole file.
 #[test]
-fn a_broken_index_costs_at_most_the_excerpt() {
+fn a_corrupt_index_never_changes_the_frames() {
     let folder = tempfile::tempdir().unwrap();
     let source = "-f lavfi -i testsrc2=s=64x48:r=24 -frames:v 24";
     let codec = format!("{X264} -g 4 -bf 2 -cluster_time_limit 250");
@@ -172,7 +172,7 @@ fn a_broken_index_costs_at_most_the_excerpt() {
     let frames = blocks(&whole, SIMPLE_BLOCK);
     let is_index =
         |at: &usize| !frames.iter().any(|frame| (frame.start + 4..frame.end).contains(at));
-    let places: Vec<usize> = (0..whole.len()).filter(is_index).collect();
+    let positions: Vec<usize> = (0..whole.len()).filter(is_index).collect();
     let mut state = 7u64;
     let mut random = || {
         state =
@@ -182,15 +182,14 @@ fn a_broken_index_costs_at_most_the_excerpt() {
     let mut excerpted = 0;
     for _ in 0..50 {
         let mut bytes = whole.clone();
-        bytes[places[random() % places.len()]] ^= 1 << (random() % 8);
+        bytes[positions[random() % positions.len()]] ^= 1 << (random() % 8);
         std::fs::write(&path, bytes).unwrap();
         excerpted += usize::from(video::probe(&path).is_ok() && is_excerpted(&path, 11));
     }
     assert!((5..45).contains(&excerpted), "{excerpted} excerpts");
 }
 
-/// Where the bodies of the blocks of a kind lie, in a file whose clusters hold nothing else that is
-/// like them.
+/// The byte ranges of the bodies of elements with the ID `kind`.
 fn blocks(file: &[u8], kind: u32) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -206,7 +205,7 @@ fn blocks(file: &[u8], kind: u32) -> Vec<Range<usize>> {
         if id == kind {
             found.push(at..at + length);
         }
-        // Segments and clusters are gone into.
+        // Descend into segments and clusters.
         if id != SEGMENT && id != CLUSTER {
             at += length;
         }

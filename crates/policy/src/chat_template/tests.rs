@@ -8,10 +8,10 @@ fn template(source: &str) -> ChatTemplate {
 }
 
 fn rendered(source: &str, messages: &[ChatMessage]) -> String {
-    template(source).render(messages, Generation::Prompt).unwrap()
+    template(source).render(messages, GenerationPrompt::Append).unwrap()
 }
 
-fn talk() -> Vec<ChatMessage> {
+fn conversation() -> Vec<ChatMessage> {
     vec![
         ChatMessage::system("Be brief."),
         ChatMessage::user("  Where?\n"),
@@ -19,7 +19,7 @@ fn talk() -> Vec<ChatMessage> {
     ]
 }
 
-/// The plain conversation of the template that Qwen2.5's instruction-tuned models have.
+/// The chat template of Qwen2.5's instruction-tuned models without tools.
 const CHATML: &str = "\
 {%- if messages[0]['role'] != 'system' %}
     {{- '<|im_start|>system\\nYou are helpful.<|im_end|>\\n' }}
@@ -36,52 +36,52 @@ const CHATML: &str = "\
 ";
 
 #[test]
-fn chatml_is_rendered_to_the_letter() {
+fn chatml_is_rendered_exactly() {
     let turns = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n  Where?\n<|im_end|>\n\
                  <|im_start|>assistant\nThere \"é\" <b>.<|im_end|>\n";
-    assert_eq!(rendered(CHATML, &talk()), format!("{turns}<|im_start|>assistant\n"));
-    assert_eq!(template(CHATML).render(&talk(), Generation::None).unwrap(), turns);
-    let asked = rendered(CHATML, &[ChatMessage::user("Hi")]);
-    assert!(asked.starts_with(
+    assert_eq!(rendered(CHATML, &conversation()), format!("{turns}<|im_start|>assistant\n"));
+    assert_eq!(template(CHATML).render(&conversation(), GenerationPrompt::None).unwrap(), turns);
+    let single = rendered(CHATML, &[ChatMessage::user("Hi")]);
+    assert!(single.starts_with(
         "<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
     ));
 }
 
 #[test]
-fn blocks_take_their_line_with_them() {
+fn block_lines_leave_no_blank_lines() {
     let source = "a\n  {% if true %}\nb\n  {% endif %}\nc\n";
     assert_eq!(rendered(source, &[]), "a\nb\nc");
 }
 
 #[test]
 fn nothing_is_escaped_for_html() {
-    assert_eq!(rendered("{{ messages[2].content }}", &talk()), "There \"é\" <b>.");
+    assert_eq!(rendered("{{ messages[2].content }}", &conversation()), "There \"é\" <b>.");
 }
 
 #[test]
-fn the_methods_and_tests_of_python_are_there() {
+fn pythons_string_methods_and_tests_are_supported() {
     let source = "{{ messages[1]['content'].strip() }}|{{ messages[0].content.split(' ')[1] }}|\
                   {{ messages[1:] | length }}|{{ messages[0].content is string }}|\
                   {{ messages[0].content.startswith('Be') and not messages[0].content.endswith('x') }}|\
                   {{ messages[0].items() | list | length }}|{{ messages[0].get('name') is none }}";
-    assert_eq!(rendered(source, &talk()), "Where?|brief.|2|True|True|2|True");
+    assert_eq!(rendered(source, &conversation()), "Where?|brief.|2|True|True|2|True");
 }
 
 #[test]
-fn state_survives_a_loop_in_a_namespace() {
+fn a_namespace_keeps_state_across_a_loop() {
     let source = "{%- set ns = namespace(last='') -%}{%- for m in messages -%}{%- set ns.last = m.role -%}\
                   {%- if loop.index0 == 1 -%}{%- break -%}{%- endif -%}{%- endfor -%}{{ ns.last }}";
-    assert_eq!(rendered(source, &talk()), "user");
+    assert_eq!(rendered(source, &conversation()), "user");
 }
 
 #[test]
-fn special_tokens_and_absent_tools_are_known_to_the_template() {
+fn special_tokens_and_absent_tools_are_defined_in_the_template() {
     let source = "{{ bos_token }}{{ eos_token }}{% if tools is none and not tools %}-{% endif %}{{ pad_token }}";
     assert_eq!(rendered(source, &[]), "<s><|im_end|>-");
 }
 
 #[test]
-fn tojson_writes_what_python_writes() {
+fn tojson_matches_python() {
     let source = "{{ {'a': [1, 2.5, true, none], 'b': 'é<\\n'} | tojson }}";
     assert_eq!(rendered(source, &[]), r#"{"a": [1, 2.5, true, null], "b": "é<\n"}"#);
     assert_eq!(
@@ -91,28 +91,29 @@ fn tojson_writes_what_python_writes() {
 }
 
 #[test]
-fn a_template_says_why_it_refuses() {
+fn raise_exception_is_reported_with_its_message() {
     let source = "{{ raise_exception('the roles must alternate') }}";
-    let told = template(source).render(&talk(), Generation::None).unwrap_err().to_string();
+    let message =
+        template(source).render(&conversation(), GenerationPrompt::None).unwrap_err().to_string();
     assert!(
-        told.starts_with("the chat template of `t.jinja` failed")
-            && told.contains("the roles must alternate")
+        message.starts_with("the chat template of `t.jinja` failed")
+            && message.contains("the roles must alternate")
     );
 }
 
 #[test]
-fn the_date_is_in_the_form_asked_for() {
+fn the_date_follows_the_format_string() {
     let year = rendered("{{ strftime_now('%Y') }}", &[]);
     assert!(year.len() == 4 && year.bytes().all(|b| b.is_ascii_digit()), "{year}");
-    let told = template("{{ strftime_now('%!') }}")
-        .render(&[] as &[ChatMessage], Generation::None)
+    let message = template("{{ strftime_now('%!') }}")
+        .render(&[] as &[ChatMessage], GenerationPrompt::None)
         .unwrap_err()
         .to_string();
-    assert!(told.contains("`%!` is no format of a date"), "{told}");
+    assert!(message.contains("`%!` is not a valid date format"), "{message}");
 }
 
 #[test]
-fn a_template_with_a_fault_is_refused_before_it_is_used() {
+fn an_invalid_template_is_rejected_when_it_is_loaded() {
     let error = ChatTemplate::compile(PathBuf::from("t.jinja"), "{% if %}".to_owned(), &json!({}))
         .unwrap_err();
     assert!(matches!(error, Error::ChatTemplate { .. }), "{error}");
@@ -120,11 +121,13 @@ fn a_template_with_a_fault_is_refused_before_it_is_used() {
 
 fn found(dir: &Path, config: &serde_json::Value) -> Result<Option<String>> {
     let template = ChatTemplate::find(dir, config)?;
-    template.map(|template| template.render(&[] as &[ChatMessage], Generation::None)).transpose()
+    template
+        .map(|template| template.render(&[] as &[ChatMessage], GenerationPrompt::None))
+        .transpose()
 }
 
 #[test]
-fn a_file_of_its_own_wins_over_the_configuration_and_that_over_the_processor_s() {
+fn the_jinja_file_takes_precedence_over_the_configuration_and_that_over_the_processor() {
     let dir = tempfile::tempdir().unwrap();
     let config = json!({ "chat_template": "configuration" });
     assert_eq!(found(dir.path(), &json!({})).unwrap(), None);
@@ -137,7 +140,7 @@ fn a_file_of_its_own_wins_over_the_configuration_and_that_over_the_processor_s()
 }
 
 #[test]
-fn of_several_templates_the_default_is_taken() {
+fn the_default_of_several_templates_is_used() {
     let dir = tempfile::tempdir().unwrap();
     let list = |name: &str| {
         json!({ "chat_template": [
@@ -145,6 +148,9 @@ fn of_several_templates_the_default_is_taken() {
         ]})
     };
     assert_eq!(found(dir.path(), &list("default")).unwrap().as_deref(), Some("plain"));
-    let told = found(dir.path(), &list("rag")).unwrap_err().to_string();
-    assert!(told.ends_with("has no template named `default`, found `tool_use, rag`"), "{told}");
+    let message = found(dir.path(), &list("rag")).unwrap_err().to_string();
+    assert!(
+        message.ends_with("has no template named `default`, found `tool_use, rag`"),
+        "{message}"
+    );
 }

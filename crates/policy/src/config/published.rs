@@ -1,32 +1,32 @@
-//! Shapes that are known without a file: those of Qwen2.5 as its `config.json` files on the hub give them.
+//! Built-in configurations of the Qwen2.5 models, as in their `config.json` on the hub.
 
 use super::{ModelConfig, ModelType, Rope, WeightDtype};
 
-/// The sizes of a Qwen2 decoder; widths of heads are the hidden size shared out.
+/// The sizes of a Qwen2 decoder; the head dimension is the hidden size divided by the heads.
 #[derive(Debug, Clone, Copy)]
 pub struct DecoderSizes {
-    /// Width of the residual stream.
-    pub hidden: usize,
+    /// Hidden size of the residual stream.
+    pub hidden_size: usize,
     /// Layers.
     pub layers: usize,
     /// Query heads.
     pub heads: usize,
-    /// Key and value heads.
+    /// Key/value heads.
     pub kv_heads: usize,
-    /// Inner width of the feed-forward part.
-    pub inner: usize,
-    /// Tokens that are known.
+    /// Hidden size of the MLP.
+    pub intermediate_size: usize,
+    /// Vocabulary size.
     pub vocab: usize,
-    /// Whether the LM head is the embedding.
+    /// Whether the LM head shares the embedding matrix.
     pub tied: bool,
 }
 
-/// `<|endoftext|>`, the first of Qwen2.5's special tokens, and `<|im_end|>`.
+/// `<|endoftext|>`, the first special token of Qwen2.5, and `<|im_end|>`.
 const END_OF_TEXT: u32 = 151_643;
 const END_OF_TURN: u32 = 151_645;
 
-/// The names that [`ModelConfig::published`] knows, without the organisation. Text decoders of the same size have the
-/// same shape in Qwen2.5-VL.
+/// The names that [`ModelConfig::published`] accepts, without the organisation. Qwen2.5-VL has the text decoder of the
+/// Qwen2.5 model of the same size.
 pub const PUBLISHED: [&str; 11] = [
     "Qwen2.5-0.5B",
     "Qwen2.5-1.5B",
@@ -42,8 +42,8 @@ pub const PUBLISHED: [&str; 11] = [
 ];
 
 impl ModelConfig {
-    /// The shape of the (text) decoder that the hub has under `name`, such as `Qwen/Qwen2.5-VL-3B-Instruct`: for
-    /// estimates and for models with random weights. The organisation and `-Instruct` may be left out.
+    /// The configuration of the (text) decoder published on the hub as `name`, such as `Qwen/Qwen2.5-VL-3B-Instruct`, for
+    /// estimates and for models with random weights. The organisation and `-Instruct` are optional.
     pub fn published(name: &str) -> Option<Self> {
         let name = name.rsplit('/').next()?.to_ascii_lowercase();
         let name = name.strip_suffix("-instruct").unwrap_or(&name);
@@ -52,17 +52,17 @@ impl ModelConfig {
         Some(Self::of_sizes(sizes(size)?))
     }
 
-    /// The shape of a Qwen2.5 with these sizes.
+    /// The configuration of a Qwen2.5 with these sizes.
     pub fn of_sizes(sizes: DecoderSizes) -> Self {
         Self {
             model_type: ModelType::Qwen2,
             vocab_size: sizes.vocab,
-            hidden_size: sizes.hidden,
-            intermediate_size: sizes.inner,
+            hidden_size: sizes.hidden_size,
+            intermediate_size: sizes.intermediate_size,
             num_hidden_layers: sizes.layers,
             num_attention_heads: sizes.heads,
             num_key_value_heads: sizes.kv_heads,
-            head_dim: sizes.hidden / sizes.heads,
+            head_dim: sizes.hidden_size / sizes.heads,
             rms_norm_eps: 1e-6,
             rope: Rope::plain(1_000_000.0),
             sliding_window: None,
@@ -78,15 +78,17 @@ impl ModelConfig {
 }
 
 fn sizes(name: &str) -> Option<DecoderSizes> {
-    let sizes = |[hidden, layers, heads, kv_heads, inner, vocab]: [usize; 6]| DecoderSizes {
-        hidden,
-        layers,
-        heads,
-        kv_heads,
-        inner,
-        vocab,
-        // The smaller vocabulary is that of the models with one matrix.
-        tied: vocab == 151_936,
+    let sizes = |[hidden_size, layers, heads, kv_heads, intermediate_size, vocab]: [usize; 6]| {
+        DecoderSizes {
+            hidden_size,
+            layers,
+            heads,
+            kv_heads,
+            intermediate_size,
+            vocab,
+            // Exactly the models with tied embeddings have the smaller vocabulary.
+            tied: vocab == 151_936,
+        }
     };
     Some(match name {
         "0.5B" => sizes([896, 24, 14, 2, 4_864, 151_936]),
@@ -105,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shapes_have_the_numbers_of_parameters_that_the_model_cards_count() {
+    fn parameter_counts_match_the_model_cards() {
         // By hand for 3B: 151,936 · 2,048 + 36 · (2 · 2,048 · (2,048 + 256) + 2,560 + 3 · 2,048 · 11,008 + 4,096) + 2,048.
         for (name, parameters) in [
             ("Qwen2.5-0.5B", 494_032_768),
@@ -123,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_of_the_list_is_known_and_no_other() {
+    fn only_listed_names_are_accepted() {
         assert!(PUBLISHED.iter().all(|name| ModelConfig::published(name).is_some()));
         for name in ["Qwen2.5-VL-14B", "Qwen/Qwen3-4B", "7B", "", "Qwen2.5-7B-Instruct-AWQ"] {
             assert_eq!(ModelConfig::published(name), None, "{name}");

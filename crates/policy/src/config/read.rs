@@ -1,4 +1,4 @@
-//! Reads a `config.json` and collects every fault on the way.
+//! Parses a `config.json` and collects every fault.
 
 mod rope;
 mod window;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{ConfigFault, ModelConfig, ModelType, WeightDtype};
 
-/// Reads the contents of a `config.json`.
+/// Parses a `config.json`.
 pub(super) fn config(value: &Value) -> Result<ModelConfig, Vec<ConfigFault>> {
     let Value::Object(outer) = value else {
         return Err(vec![ConfigFault::wrong("config.json", value, "a JSON object")]);
@@ -18,7 +18,7 @@ pub(super) fn config(value: &Value) -> Result<ModelConfig, Vec<ConfigFault>> {
     };
     let mut fields = Fields { text, outer, faults: Vec::new() };
     let source = fields.source();
-    fields.refuse_what_is_not_supported(source);
+    fields.reject_unsupported(source);
     let config = fields.config(source);
     if !fields.faults.is_empty() {
         return Err(fields.faults);
@@ -27,7 +27,7 @@ pub(super) fn config(value: &Value) -> Result<ModelConfig, Vec<ConfigFault>> {
     Ok(config)
 }
 
-/// What a configuration describes; defaults differ.
+/// The source model type, which decides the defaults.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
     Qwen2,
@@ -35,23 +35,23 @@ enum Source {
     Llama,
 }
 
-/// A configuration under reading.
+/// The configuration being parsed.
 struct Fields<'a> {
-    /// Where the decoder is described: `text_config`, or the file itself.
+    /// The decoder's fields: `text_config`, or the whole file.
     text: &'a Map<String, Value>,
-    /// The file itself.
+    /// The whole file.
     outer: &'a Map<String, Value>,
     faults: Vec<ConfigFault>,
 }
 
 impl<'a> Fields<'a> {
-    /// A field of the decoder's part, else of the file; `null` counts as absent.
+    /// A field of the decoder's section, else of the file; `null` counts as absent.
     fn get(&self, field: &str) -> Option<&'a Value> {
         self.text.get(field).or_else(|| self.outer.get(field)).filter(|value| !value.is_null())
     }
 
     fn source(&mut self) -> Source {
-        const SUPPORTED: &str = "`qwen2`, `llama` and the text part of `qwen2_5_vl` are";
+        const SUPPORTED: &str = "use `qwen2`, `llama` or the text decoder of `qwen2_5_vl`";
         let Some(value) = self.outer.get("model_type") else {
             self.faults.push(ConfigFault::missing("model_type"));
             return Source::Qwen2;
@@ -98,47 +98,47 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn refuse_what_is_not_supported(&mut self, source: Source) {
+    fn reject_unsupported(&mut self, source: Source) {
         if let Some(found) = self.get("hidden_act").filter(|act| act.as_str() != Some("silu")) {
-            self.refuse("hidden_act", found, "`silu` is");
+            self.reject("hidden_act", found, "use `silu`");
         }
         if self.get("quantization_config").is_some() {
-            self.refuse(
+            self.reject(
                 "quantization_config",
                 &Value::from("…"),
-                "take the weights in f32, bf16 or f16",
+                "use weights in f32, bf16 or f16",
             );
         }
         for field in ["num_experts", "num_local_experts"] {
             if let Some(found) = self.get(field) {
-                self.refuse(field, found, "mixtures of experts are not");
+                self.reject(field, found, "use a dense model");
             }
         }
-        // With its flag on, Llama has a bias on the output product too.
+        // With the flag set, Llama has a bias on the output projection too.
         let bias = self
             .get("attention_bias")
             .filter(|bias| source == Source::Llama && bias.as_bool() != Some(false));
         if let Some(found) = bias {
-            self.refuse("attention_bias", found, "llama without biases is");
+            self.reject("attention_bias", found, "use a llama without biases");
         }
         if let Some(found) = self.get("mlp_bias").filter(|bias| bias.as_bool() != Some(false)) {
-            self.refuse("mlp_bias", found, "feed-forward layers without biases are");
+            self.reject("mlp_bias", found, "use an MLP without biases");
         }
     }
 
-    fn refuse(&mut self, field: &'static str, found: &Value, why: &'static str) {
-        self.faults.push(ConfigFault::unsupported(field, shown(found), why));
+    fn reject(&mut self, field: &'static str, found: &Value, why: &'static str) {
+        self.faults.push(ConfigFault::unsupported(field, display(found), why));
     }
 
     fn head_dim(&mut self, hidden_size: usize, heads: usize) -> usize {
         if self.get("head_dim").is_none() && heads > 0 && !hidden_size.is_multiple_of(heads) {
-            let want = "a divisor of `hidden_size`, or `head_dim` given";
+            let want = "a divisor of `hidden_size`, or an explicit `head_dim`";
             self.faults.push(ConfigFault::wrong("num_attention_heads", heads, want));
         }
         self.count("head_dim", Some(hidden_size / heads.max(1)))
     }
 
-    /// `transformers` ties if either part says so.
+    /// As in `transformers`, either section can tie the embeddings.
     fn tie_word_embeddings(&mut self) -> bool {
         let mut tied = false;
         for part in [self.text, self.outer] {
@@ -148,7 +148,7 @@ impl<'a> Fields<'a> {
                 Some(found) => {
                     self.faults.push(ConfigFault::wrong(
                         "tie_word_embeddings",
-                        shown(found),
+                        display(found),
                         "`true` or `false`",
                     ));
                 }
@@ -166,13 +166,13 @@ impl<'a> Fields<'a> {
             Some("bfloat16") => WeightDtype::Bf16,
             Some("float16") => WeightDtype::F16,
             _ => {
-                self.refuse("dtype", value, "`float32`, `bfloat16` and `float16` are");
+                self.reject("dtype", value, "use `float32`, `bfloat16` or `float16`");
                 WeightDtype::F32
             }
         }
     }
 
-    /// One id or a list of them.
+    /// One token id or a list of them.
     fn token_ids(&mut self, field: &'static str) -> Vec<u32> {
         let Some(value) = self.get(field) else { return Vec::new() };
         match token_ids(value) {
@@ -180,8 +180,8 @@ impl<'a> Fields<'a> {
             None => {
                 self.faults.push(ConfigFault::wrong(
                     field,
-                    shown(value),
-                    "a token id or a list of them",
+                    display(value),
+                    "a token id or a list of token ids",
                 ));
                 Vec::new()
             }
@@ -195,11 +195,11 @@ impl<'a> Fields<'a> {
             }
             return default.unwrap_or_default();
         };
-        // Sizes beyond 32 bits would overflow products of two of them.
+        // The product of two sizes beyond 32 bits would overflow.
         match value.as_u64().and_then(|count| u32::try_from(count).ok()) {
             Some(count) if count > 0 => count as usize,
             _ => {
-                self.faults.push(ConfigFault::wrong(field, shown(value), "a positive integer"));
+                self.faults.push(ConfigFault::wrong(field, display(value), "a positive integer"));
                 0
             }
         }
@@ -213,14 +213,14 @@ impl<'a> Fields<'a> {
         match value.as_f64() {
             Some(number) if number > 0.0 => number,
             _ => {
-                self.faults.push(ConfigFault::wrong(field, shown(value), "a positive number"));
+                self.faults.push(ConfigFault::wrong(field, display(value), "a positive number"));
                 0.0
             }
         }
     }
 }
 
-/// Token ids written as one integer or a list of them.
+/// Token ids given as one integer or a list.
 pub(crate) fn token_ids(value: &Value) -> Option<Vec<u32>> {
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     match value {
@@ -229,6 +229,6 @@ pub(crate) fn token_ids(value: &Value) -> Option<Vec<u32>> {
     }
 }
 
-fn shown(value: &Value) -> String {
+fn display(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

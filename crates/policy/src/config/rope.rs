@@ -1,8 +1,8 @@
-//! Rotary position embeddings: their parameters, and the frequencies that `transformers` makes of them.
+//! Rotary position embeddings (RoPE): parameters and inverse frequencies.
 //!
-//! Sources of the formulas are the functions of `modeling_rope_utils.py` in `transformers` 5.23 that
-//! each kind names. They are followed step by step in `f32`: models are trained with frequencies
-//! rounded in this way, and at position 4,000 exact ones change log-probabilities by 1e-4.
+//! The formulas are those of `modeling_rope_utils.py` in `transformers` 5.23; each kind names its function.
+//! They are evaluated step by step in `f32`: models are trained with frequencies rounded in this way,
+//! and exact ones change log-probabilities by 1e-4 at position 4,000.
 
 use std::f64::consts::PI;
 
@@ -14,29 +14,29 @@ use super::ConfigFault;
 /// A rotary position embedding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rope {
-    /// Base of the frequencies.
+    /// Base of the frequencies (`rope_theta`).
     pub theta: f64,
-    /// How the frequencies are changed for sequences longer than those of pre-training.
+    /// Scaling of the frequencies for contexts longer than in pre-training.
     pub kind: RopeKind,
-    /// M-RoPE: how many pairs of a head turn by the position in time, in height and in width. Text
-    /// has three equal positions, so there it changes nothing.
+    /// M-RoPE: how many rotary pairs of a head use the temporal, height and width position. For text all
+    /// three are equal, so M-RoPE equals RoPE.
     pub mrope_section: Option<[usize; 3]>,
 }
 
-/// The ways to change the frequencies, by the `rope_type` of `transformers`.
+/// RoPE scaling methods, by `rope_type` of `transformers`.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum RopeKind {
-    /// `default`: not at all.
+    /// `default`: no scaling.
     Default,
     /// `linear`: positions are divided by a factor (`_compute_linear_scaling_rope_parameters`).
     Linear {
         /// The factor, at least 1.
         factor: f64,
     },
-    /// `llama3`: slow frequencies are divided, fast ones stay (`_compute_llama3_parameters`).
+    /// `llama3`: low frequencies are divided, high ones kept (`_compute_llama3_parameters`).
     Llama3(Llama3),
-    /// `yarn`: likewise with a ramp between them, and sharper attention (`_compute_yarn_parameters`;
+    /// `yarn`: the same with a linear ramp in between, and scaled attention (`_compute_yarn_parameters`;
     /// Peng et al., 2023).
     Yarn(Yarn),
 }
@@ -44,55 +44,55 @@ pub enum RopeKind {
 /// Parameters of `llama3`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Llama3 {
-    /// Divides slow frequencies, at least 1.
+    /// Divides low frequencies, at least 1.
     pub factor: f64,
-    /// Pairs that turn fewer times than this within the original length are slow.
+    /// Pairs with fewer rotations than this within the original context are low-frequency.
     pub low_freq_factor: f64,
-    /// Pairs that turn more often than this within the original length are fast.
+    /// Pairs with more rotations than this within the original context are high-frequency.
     pub high_freq_factor: f64,
-    /// Longest sequence of pre-training, in tokens.
+    /// Context length of pre-training, in tokens.
     pub original_max_position_embeddings: usize,
 }
 
 /// Parameters of `yarn`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Yarn {
-    /// Divides slow frequencies, at least 1.
+    /// Divides low frequencies, at least 1.
     pub factor: f64,
-    /// Scales cosines and sines; `None` takes what the paper advises for `factor`.
+    /// Scales cosines and sines; `None` uses the paper's recommendation for `factor`.
     pub attention_factor: Option<f64>,
-    /// Pairs that turn more often than this within the original length keep their frequency.
+    /// Pairs with more rotations than this within the original context keep their frequency.
     pub beta_fast: f64,
-    /// Pairs that turn fewer times than this are divided by the factor.
+    /// Pairs with fewer rotations than this are divided by the factor.
     pub beta_slow: f64,
-    /// Weighs the advised attention factor, if `mscale_all_dim` is there too.
+    /// Weight of the recommended attention factor, if `mscale_all_dim` is set too.
     pub mscale: Option<f64>,
-    /// Divides the advised attention factor by the one of this weight, if `mscale` is there too.
+    /// Divides the recommended attention factor by the one of this weight, if `mscale` is set too.
     pub mscale_all_dim: Option<f64>,
-    /// Longest sequence of pre-training, in tokens.
+    /// Context length of pre-training, in tokens.
     pub original_max_position_embeddings: usize,
-    /// Whether the ramp begins and ends at whole pairs.
+    /// Whether the ramp's bounds are rounded to whole pairs.
     pub truncate: bool,
 }
 
 impl Yarn {
-    /// Rotations above which a pair is fast, unless given.
+    /// Default of `beta_fast`.
     pub const BETA_FAST: f64 = 32.0;
-    /// Rotations below which a pair is slow, unless given.
+    /// Default of `beta_slow`.
     pub const BETA_SLOW: f64 = 1.0;
 
     fn attention_factor(&self) -> f64 {
-        let advised = |weight: f64| match self.factor > 1.0 {
+        let recommended = |weight: f64| match self.factor > 1.0 {
             true => 0.1 * weight * self.factor.ln() + 1.0,
             false => 1.0,
         };
         self.attention_factor.unwrap_or_else(|| match (self.mscale, self.mscale_all_dim) {
-            (Some(scale), Some(all)) => advised(scale) / advised(all),
-            _ => advised(1.0),
+            (Some(scale), Some(all)) => recommended(scale) / recommended(all),
+            _ => recommended(1.0),
         })
     }
 
-    /// Between which pairs the ramp lies, from unchanged to divided frequencies.
+    /// The pairs between which the ramp goes from unchanged to divided frequencies.
     fn ramp(&self, theta: f64, head_dim: usize) -> (f64, f64) {
         let (dim, length) = (head_dim as f64, self.original_max_position_embeddings as f64);
         let pair_of =
@@ -106,7 +106,7 @@ impl Yarn {
 
     fn scaled(&self, wavelengths: &[f32], theta: f64, head_dim: usize) -> Vec<f32> {
         let (low, high) = self.ramp(theta, head_dim);
-        // A ramp of no width would divide by zero.
+        // An empty ramp would divide by zero.
         let width = if low == high { 0.001 } else { high - low };
         let scaled = |(pair, wavelength): (usize, &f32)| {
             let (kept, divided) = (wavelength.recip(), (self.factor as f32 * wavelength).recip());
@@ -136,12 +136,12 @@ impl Llama3 {
 }
 
 impl Rope {
-    /// The plain embedding with base `theta`.
+    /// RoPE without scaling, with base `theta`.
     pub fn plain(theta: f64) -> Self {
         Self { theta, kind: RopeKind::Default, mrope_section: None }
     }
 
-    /// The frequencies of a head of size `head_dim`, and the factor of its cosines and sines.
+    /// The inverse frequencies for `head_dim`, and the scale of cosines and sines.
     pub fn frequencies(&self, head_dim: usize) -> Frequencies {
         let theta = f64::from(self.theta as f32);
         let wavelengths: Vec<f32> = (0..head_dim / 2)
@@ -149,7 +149,7 @@ impl Rope {
             .collect();
         let each =
             |of: &dyn Fn(f32) -> f32| wavelengths.iter().map(|length| of(length.recip())).collect();
-        let inverse = match &self.kind {
+        let inv_freq = match &self.kind {
             RopeKind::Default => each(&|inverse| inverse),
             RopeKind::Linear { factor } => each(&|inverse| inverse / *factor as f32),
             RopeKind::Llama3(llama3) => each(&|inverse| llama3.scaled(inverse)),
@@ -159,11 +159,11 @@ impl Rope {
             RopeKind::Yarn(yarn) => yarn.attention_factor() as f32,
             _ => 1.0,
         };
-        Frequencies { inverse, attention_factor }
+        Frequencies { inv_freq, attention_factor }
     }
 
-    /// Everything that is wrong with the numbers, for a head of size `head_dim`; `dictionary` is
-    /// where they stand in `config.json`.
+    /// All invalid parameters, for a head of size `head_dim`; `dictionary` is the name of their object in
+    /// `config.json`.
     pub(super) fn faults(&self, head_dim: usize, dictionary: &str) -> Vec<ConfigFault> {
         let mut faults = Vec::new();
         let mut want = |holds: bool, field: &str, found: &dyn ToString, want| {
@@ -172,13 +172,13 @@ impl Rope {
             }
         };
         let name = |field: &str| format!("{dictionary}.{field}");
-        // In the precision that it is computed with, in which the smallest numbers have no reciprocal.
+        // In f32, in which it is evaluated: the smallest numbers have no finite reciprocal.
         let positive = |number: f64| {
             let number = number as f32;
             number.is_finite() && number > 0.0 && number.recip().is_finite()
         };
         match self.kind {
-            // The place of the ramp is a logarithm to this base.
+            // The ramp's bounds are logarithms to this base.
             RopeKind::Yarn(_) => {
                 let holds = positive(self.theta) && self.theta > 1.0;
                 want(holds, "rope_theta", &self.theta, "a number greater than 1");
@@ -224,13 +224,13 @@ impl Rope {
         let length = self.original_max_position_embeddings().unwrap_or(1);
         let field = name("original_max_position_embeddings");
         want(length > 0, &field, &length, "a positive integer");
-        // A head of no size is a fault of its own.
+        // An invalid `head_dim` is reported separately.
         if let Some(section) = self.mrope_section.filter(|_| head_dim > 0) {
             want(
                 section.iter().sum::<usize>() == head_dim / 2,
                 &name("mrope_section"),
                 &json!(section),
-                "three sizes that add up to half of `head_dim`",
+                "three sizes that sum to half of `head_dim`",
             );
         }
         faults
@@ -244,11 +244,11 @@ impl Rope {
         }
     }
 
-    /// The value of `rope_scaling`, which `transformers` 4 and 5 read alike; the base is apart.
+    /// The value of `rope_scaling`, readable by `transformers` 4 and 5; `rope_theta` is written separately.
     pub(super) fn scaling_json(&self) -> Value {
         let mut value = match &self.kind {
             RopeKind::Default if self.mrope_section.is_none() => return Value::Null,
-            // `mrope` is no type of a text decoder; the sections stay for who adds a vision tower.
+            // `mrope` is not a type of text decoders; the sections are kept for a vision-language model.
             RopeKind::Default => json!({ "rope_type": "default" }),
             RopeKind::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
             RopeKind::Llama3(llama3) => json!({

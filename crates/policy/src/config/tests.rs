@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// Qwen2.5-VL as the hub has it: the decoder's fields lie flat beside `vision_config`.
+/// The flat `config.json` of Qwen2.5-VL on the hub: the decoder's fields next to `vision_config`.
 fn flat_vl() -> Value {
     json!({
         "architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl", "hidden_act": "silu",
@@ -19,7 +19,7 @@ fn flat_vl() -> Value {
     })
 }
 
-/// The same as `transformers` 5 saves it.
+/// The same as saved by `transformers` 5.
 fn nested_vl() -> Value {
     json!({
         "architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl", "dtype": "bfloat16",
@@ -58,11 +58,11 @@ fn small(model_type: ModelType) -> ModelConfig {
 }
 
 fn faults(value: &Value) -> String {
-    crate::error::listed(&ModelConfig::from_json(value).unwrap_err())
+    crate::error::join_faults(&ModelConfig::from_json(value).unwrap_err())
 }
 
 #[test]
-fn both_forms_of_qwen2_5_vl_give_the_same_decoder() {
+fn both_formats_of_qwen2_5_vl_give_the_same_decoder() {
     let flat = ModelConfig::from_json(&flat_vl()).unwrap();
     assert_eq!(flat, ModelConfig::from_json(&nested_vl()).unwrap());
     assert_eq!(flat.model_type, ModelType::Qwen2);
@@ -80,7 +80,7 @@ fn the_decoder_of_qwen2_5_vl_3b_has_its_published_size() {
 }
 
 #[test]
-fn a_tie_in_either_part_ties() {
+fn either_section_can_tie_the_embeddings() {
     let mut value = nested_vl();
     value["tie_word_embeddings"] = json!(false);
     value["text_config"]["tie_word_embeddings"] = json!(true);
@@ -88,7 +88,7 @@ fn a_tie_in_either_part_ties() {
 }
 
 #[test]
-fn an_explicit_head_dim_wins_over_the_quotient() {
+fn an_explicit_head_dim_overrides_the_quotient() {
     let mut value = flat_vl();
     value["model_type"] = json!("qwen2");
     value["rope_scaling"] = Value::Null;
@@ -112,7 +112,7 @@ fn llama_has_no_biases_and_its_own_defaults() {
 }
 
 #[test]
-fn every_missing_and_wrong_field_is_named_at_once() {
+fn all_missing_and_invalid_fields_are_reported_together() {
     let mut value = flat_vl();
     value["hidden_size"] = json!(-4);
     value["rms_norm_eps"] = json!("tiny");
@@ -125,8 +125,8 @@ fn every_missing_and_wrong_field_is_named_at_once() {
 }
 
 #[test]
-fn what_the_decoder_does_not_do_is_refused_by_name() {
-    for (field, found, told) in [
+fn unsupported_features_are_rejected_by_name() {
+    for (field, found, expected) in [
         ("model_type", json!("qwen2_moe"), "`model_type` = `qwen2_moe` is not supported"),
         ("hidden_act", json!("gelu"), "`hidden_act` = `gelu` is not supported"),
         ("num_experts", json!(60), "`num_experts` = `60` is not supported"),
@@ -136,12 +136,12 @@ fn what_the_decoder_does_not_do_is_refused_by_name() {
     ] {
         let mut value = flat_vl();
         value[field] = found;
-        assert!(faults(&value).starts_with(told), "{field}: {}", faults(&value));
+        assert!(faults(&value).starts_with(expected), "{field}: {}", faults(&value));
     }
 }
 
 #[test]
-fn heads_that_do_not_fit_are_refused() {
+fn inconsistent_head_counts_are_rejected() {
     let mut value = flat_vl();
     value["num_key_value_heads"] = json!(3);
     assert_eq!(
@@ -166,25 +166,25 @@ fn a_saved_configuration_reads_back_the_same() {
 }
 
 #[test]
-fn an_impossible_shape_is_not_saved() {
+fn an_inconsistent_configuration_is_not_saved() {
     let dir = tempfile::tempdir().unwrap();
     let config = ModelConfig { head_dim: 15, ..small(ModelType::Llama) };
-    let told = config.save(dir.path()).unwrap_err().to_string();
-    assert!(told.ends_with("`head_dim` is `15`, want an even number"), "{told}");
+    let message = config.save(dir.path()).unwrap_err().to_string();
+    assert!(message.ends_with("`head_dim` is `15`, want an even number"), "{message}");
     assert!(!dir.path().join(CONFIG_FILE).exists());
 }
 
 #[test]
-fn a_file_that_is_not_json_is_named_with_the_line() {
+fn invalid_json_is_reported_with_file_and_line() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join(CONFIG_FILE), "{\n  \"vocab_size\": oops\n}").unwrap();
-    let told = ModelConfig::from_dir(dir.path()).unwrap_err().to_string();
-    assert!(told.contains("config.json") && told.contains("line 2"), "{told}");
+    let message = ModelConfig::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("config.json") && message.contains("line 2"), "{message}");
 }
 
 proptest! {
     #[test]
-    fn any_value_in_any_field_is_read_or_refused(
+    fn any_value_in_any_field_is_parsed_or_rejected(
         field in prop::sample::select(vec!["hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim",
             "rope_theta", "rope_scaling", "rope_parameters", "text_config", "eos_token_id", "layer_types", "dtype",
             "use_sliding_window", "sliding_window", "max_window_layers", "num_hidden_layers"]),

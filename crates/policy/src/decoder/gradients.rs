@@ -1,4 +1,4 @@
-//! The decoder's gradients, by their place in the model; a tensor that is not trained has none.
+//! The decoder's gradients by module; frozen tensors have none.
 
 use candle_core::Tensor;
 use embodied_r_kernels::embedding;
@@ -12,9 +12,9 @@ use crate::lora::Module;
 pub(crate) struct LinearGradients {
     pub(crate) weight: Option<Tensor>,
     pub(crate) bias: Option<Tensor>,
-    /// Of its adapter.
+    /// Of the adapter's `A`.
     pub(crate) a: Option<Tensor>,
-    /// Of its adapter.
+    /// Of the adapter's `B`.
     pub(crate) b: Option<Tensor>,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct LayerGradients {
     pub(crate) down: LinearGradients,
 }
 
-/// All gradients of a decoder. With tied embeddings `head` is `embedding`.
+/// All gradients of a decoder. With tied embeddings, `head` is `embedding`.
 pub(crate) struct DecoderGradients {
     pub(crate) embedding: Option<Tensor>,
     pub(crate) layers: Vec<LayerGradients>,
@@ -40,7 +40,7 @@ pub(crate) struct DecoderGradients {
 }
 
 impl DecoderGradients {
-    /// Finds each gradient by the canonical name of its tensor.
+    /// Looks each gradient up by the canonical name of its tensor.
     pub(crate) fn new(gradients: &IndexMap<String, Tensor>, config: &ModelConfig) -> Self {
         let get = |name: &str| gradients.get(name).cloned();
         let layer = |i: usize| {
@@ -76,7 +76,7 @@ impl DecoderGradients {
         Self { embedding, layers, norm: get("model.norm.weight"), head }
     }
 
-    /// Adds the gradient of the rows that `ids` were looked up as to the embedding's, if it is trained.
+    /// Adds `dx` to the embedding's gradient at the rows of `ids`, if the embedding is trained.
     ///
     /// # Shapes
     /// `dx` (tokens, hidden).

@@ -1,23 +1,23 @@
 //! One decoder layer, forward and backward.
 
 use candle_core::Tensor;
-use embodied_r_kernels::attention::{self, Attended, Pattern};
-use embodied_r_kernels::rms_norm::{self, Normed};
-use embodied_r_kernels::rope::{self, Turn};
+use embodied_r_kernels::attention::{self, AttentionOutput, Pattern};
+use embodied_r_kernels::rms_norm::{self, RmsNormOutput};
+use embodied_r_kernels::rope::{self, Rotation};
 use embodied_r_kernels::{Result, embedding, memory, swiglu};
 
 use super::gradients::LayerGradients;
-use super::{Ends, Layer, Pass};
+use super::{Layer, OutputRows, Pass};
 
-/// Queries, keys and values, turned by their positions.
+/// Queries, keys and values after RoPE.
 struct Projected {
     q: Tensor,
     k: Tensor,
     v: Tensor,
 }
 
-/// A prompt's keys and values in one layer, turned by their positions, and what the completions behind
-/// it add to their gradients.
+/// A prompt's keys and values in one layer after RoPE, and their gradients, which its completions
+/// accumulate.
 #[derive(Clone)]
 pub(crate) struct PromptKv {
     k: Tensor,
@@ -27,7 +27,7 @@ pub(crate) struct PromptKv {
 }
 
 impl PromptKv {
-    /// To whose gradients nothing has been added yet.
+    /// With zero gradients.
     pub(crate) fn new(k: Tensor, v: Tensor) -> Result<Self> {
         let zeros = |x: &Tensor| memory::zeros(x.dims(), x.device());
         let (dk, dv) = (zeros(&k)?, zeros(&v)?);
@@ -35,40 +35,44 @@ impl PromptKv {
     }
 }
 
-/// What a layer's keys and values have to do with those of other passes.
+/// How a pass shares a prompt's keys and values with other passes.
 #[derive(Clone, Copy)]
-pub(crate) enum Sharing<'a> {
-    /// Nothing.
-    Alone,
-    /// The tokens are completions behind this prompt, and add to its gradients.
-    Behind(&'a PromptKv),
-    /// The tokens are this prompt, to whose gradients others have added.
-    Ahead(&'a PromptKv),
+pub(crate) enum PromptSharing<'a> {
+    /// It does not.
+    None,
+    /// The tokens are completions of this prompt: they attend to it and add to its gradients.
+    Completions(&'a PromptKv),
+    /// The tokens are this prompt, whose completions have added to its gradients.
+    Prompt(&'a PromptKv),
 }
 
-impl Sharing<'_> {
-    /// The keys and values that the tokens see.
-    fn joined(self, own: &Projected) -> Result<(Tensor, Tensor)> {
+impl PromptSharing<'_> {
+    /// The keys and values that the tokens attend to.
+    fn visible_kv(self, own: &Projected) -> Result<(Tensor, Tensor)> {
         Ok(match self {
-            Self::Behind(prompt) => {
-                (memory::stacked(&[&prompt.k, &own.k])?, memory::stacked(&[&prompt.v, &own.v])?)
-            }
-            Self::Alone | Self::Ahead(_) => (own.k.clone(), own.v.clone()),
+            Self::Completions(prompt) => (
+                memory::concat_rows(&[&prompt.k, &own.k])?,
+                memory::concat_rows(&[&prompt.v, &own.v])?,
+            ),
+            Self::None | Self::Prompt(_) => (own.k.clone(), own.v.clone()),
         })
     }
 
-    /// The gradients of the tokens' own queries, keys and values.
-    fn settled(self, d: attention::Gradients) -> Result<attention::Gradients> {
+    /// The gradients of the tokens' own queries, keys and values; those of a shared prompt are accumulated.
+    fn own_gradients(
+        self,
+        d: attention::AttentionGradients,
+    ) -> Result<attention::AttentionGradients> {
         match self {
-            Self::Alone => Ok(d),
-            Self::Behind(prompt) => {
+            Self::None => Ok(d),
+            Self::Completions(prompt) => {
                 let (ahead, all) = (prompt.k.dims()[0], d.k.dims()[0]);
                 memory::add(&prompt.dk, &memory::rows(&d.k, 0..ahead)?)?;
                 memory::add(&prompt.dv, &memory::rows(&d.v, 0..ahead)?)?;
                 let own = |x: &Tensor| memory::rows(x, ahead..all);
-                Ok(attention::Gradients { k: own(&d.k)?, v: own(&d.v)?, q: d.q })
+                Ok(attention::AttentionGradients { k: own(&d.k)?, v: own(&d.v)?, q: d.q })
             }
-            Self::Ahead(prompt) => {
+            Self::Prompt(prompt) => {
                 memory::add(&d.k, &prompt.dk)?;
                 memory::add(&d.v, &prompt.dv)?;
                 Ok(d)
@@ -77,52 +81,52 @@ impl Sharing<'_> {
     }
 }
 
-/// What a layer's backward needs of its forward, beside the input.
+/// A layer's activations that its backward needs, besides the input.
 pub(crate) struct Activations {
     input_scale: Tensor,
     projected: Projected,
-    attended: Attended,
+    attended: AttentionOutput,
     middle: Tensor,
     post_scale: Tensor,
     gate: Tensor,
     up: Tensor,
-    /// What the rest soon gives again.
-    soon: Option<Soon>,
+    /// Cheap to recompute from the others.
+    recomputable: Option<Recomputable>,
 }
 
-/// What takes a pass over memory to compute, and no product.
-struct Soon {
+/// Activations that take elementwise operations and no matmul to recompute.
+struct Recomputable {
     input_normed: Tensor,
     post_normed: Tensor,
     product: Tensor,
 }
 
 impl Activations {
-    /// Those of a pass that was made elsewhere. Of all tokens: the scale of the first norm, keys and values. Of those
-    /// that were computed to their end: queries, attention's output and log-sum-exp, the residual stream behind it,
-    /// the scale of the second norm, and the two halves of what feeds the last product.
+    /// The activations of a rollout. For all tokens: the scale of the input norm, keys and values. For the output rows:
+    /// queries, attention output and log-sum-exp, the residual stream after attention, the scale of the post-attention
+    /// norm, and the gate and up projections.
     pub(crate) fn new(
         [input_scale, k, v]: [Tensor; 3],
         [q, out, log_sum_exp, middle, post_scale, gate, up]: [Tensor; 7],
     ) -> Self {
-        let attended = Attended { out, log_sum_exp };
+        let attended = AttentionOutput { out, log_sum_exp };
         let projected = Projected { q, k, v };
-        Self { input_scale, projected, attended, middle, post_scale, gate, up, soon: None }
+        Self { input_scale, projected, attended, middle, post_scale, gate, up, recomputable: None }
     }
 
-    /// The keys and values, for completions in later passes.
+    /// The keys and values, for the completions' passes.
     pub(crate) fn prompt_kv(&self) -> Result<PromptKv> {
         let Projected { k, v, .. } = &self.projected;
         PromptKv::new(k.clone(), v.clone())
     }
 
-    /// Without what a backward that comes later had better compute again.
-    pub(crate) fn slim(self) -> Self {
-        Self { soon: None, ..self }
+    /// Drops the activations that are cheaper to recompute than to keep until the backward.
+    pub(crate) fn without_recomputable(self) -> Self {
+        Self { recomputable: None, ..self }
     }
 
-    /// Numbers kept for each token, for a memory estimate.
-    pub(crate) fn per_token(
+    /// Elements saved per token, for memory estimates.
+    pub(crate) fn elements_per_token(
         hidden: usize,
         queries: usize,
         keys: usize,
@@ -131,49 +135,48 @@ impl Activations {
         hidden + 2 * queries + 2 * keys + 2 * feed_forward
     }
 
-    /// Numbers that exist for each token while a layer is computed, beside those.
-    pub(crate) fn more_per_token(hidden: usize, feed_forward: usize) -> usize {
+    /// Additional elements per token that are live while a layer is computed.
+    pub(crate) fn workspace_per_token(hidden: usize, feed_forward: usize) -> usize {
         2 * hidden + feed_forward
     }
 }
 
-/// Queries of the rows that are computed to their end, and the keys and values of all, of the normalised
-/// input.
+/// Queries of the output rows, and keys and values of all rows, from the normalised input.
 ///
 /// # Shapes
 /// `normed` (tokens, hidden).
-fn projected(
+fn project_qkv(
     layer: &Layer,
     normed: &Tensor,
     pass: &Pass<'_>,
-    ends: Option<&Ends<'_>>,
+    output_rows: Option<&OutputRows<'_>>,
 ) -> Result<Projected> {
-    let last = ends.map_or(pass, |ends| &ends.pass);
-    let q = layer.q.forward(&picked(normed, ends)?, last)?;
+    let last = output_rows.map_or(pass, |output_rows| &output_rows.pass);
+    let q = layer.q.forward(&gather_rows(normed, output_rows)?, last)?;
     let k = layer.k.forward(normed, pass)?;
     let v = layer.v.forward(normed, pass)?;
-    rope::rotate(&q, &last.angles, Turn::Forward)?;
-    rope::rotate(&k, &pass.angles, Turn::Forward)?;
+    rope::rotate(&q, &last.cos_sin, Rotation::Forward)?;
+    rope::rotate(&k, &pass.cos_sin, Rotation::Forward)?;
     Ok(Projected { q, k, v })
 }
 
-/// The rows of `x` that are computed to their end.
-fn picked(x: &Tensor, ends: Option<&Ends<'_>>) -> Result<Tensor> {
-    match ends {
-        Some(ends) => embedding::gather(x, &ends.rows),
+/// The output rows of `x`.
+fn gather_rows(x: &Tensor, output_rows: Option<&OutputRows<'_>>) -> Result<Tensor> {
+    match output_rows {
+        Some(output_rows) => embedding::gather(x, &output_rows.rows),
         None => Ok(x.clone()),
     }
 }
 
-/// Those rows among all `rows`, and 0 in the others.
-fn spread(x: Tensor, rows: usize, ends: Option<&Ends<'_>>) -> Result<Tensor> {
-    let Some(ends) = ends else { return Ok(x) };
+/// The inverse of [`gather_rows`]: the output rows among all `rows`, zero elsewhere.
+fn scatter_rows(x: Tensor, rows: usize, output_rows: Option<&OutputRows<'_>>) -> Result<Tensor> {
+    let Some(output_rows) = output_rows else { return Ok(x) };
     let all = memory::zero_rows(rows, &x)?;
-    embedding::scatter_add(&all, &ends.rows, &x)?;
+    embedding::scatter_add(&all, &output_rows.rows, &x)?;
     Ok(all)
 }
 
-/// The feed-forward half: its output, and what its backward needs.
+/// The MLP: its output, and the activations that its backward needs.
 fn feed_forward(layer: &Layer, middle: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, FeedForward)> {
     let normed = rms_norm::forward(middle, &layer.post_norm, pass.eps)?;
     let gate = layer.gate.forward(&normed.y, pass)?;
@@ -183,9 +186,9 @@ fn feed_forward(layer: &Layer, middle: &Tensor, pass: &Pass<'_>) -> Result<(Tens
     Ok((y, FeedForward { normed, gate, up, product }))
 }
 
-/// What the feed-forward half keeps.
+/// The MLP's activations.
 struct FeedForward {
-    normed: Normed,
+    normed: RmsNormOutput,
     gate: Tensor,
     up: Tensor,
     product: Tensor,
@@ -196,30 +199,31 @@ impl Layer {
         Pattern { heads: pass.heads, window: self.window, causal: true }
     }
 
-    /// The layer's output, and what its backward needs; the output of `ends` alone, if there are some.
+    /// The layer's output, for `output_rows` only if given, and the activations that its backward needs.
     ///
     /// # Shapes
-    /// `x` (tokens, hidden) and the output (ends or tokens, hidden).
+    /// `x` (tokens, hidden) and the output (output rows or tokens, hidden).
     pub(crate) fn forward(
         &self,
         x: &Tensor,
         pass: &Pass<'_>,
-        ends: Option<&Ends<'_>>,
-        sharing: Sharing<'_>,
+        output_rows: Option<&OutputRows<'_>>,
+        sharing: PromptSharing<'_>,
     ) -> Result<(Tensor, Activations)> {
         let input_normed = rms_norm::forward(x, &self.input_norm, pass.eps)?;
-        let projected = projected(self, &input_normed.y, pass, ends)?;
-        let residual = match ends {
-            Some(_) => picked(x, ends)?,
+        let projected = project_qkv(self, &input_normed.y, pass, output_rows)?;
+        let residual = match output_rows {
+            Some(_) => gather_rows(x, output_rows)?,
             None => memory::copy(x)?,
         };
-        let pass = ends.map_or(pass, |ends| &ends.pass);
-        let (k, v) = sharing.joined(&projected)?;
+        let pass = output_rows.map_or(pass, |output_rows| &output_rows.pass);
+        let (k, v) = sharing.visible_kv(&projected)?;
         let attended = attention::forward(&projected.q, &k, &v, &pass.spans, self.pattern(pass))?;
         let middle = self.o.forward_add(&attended.out, residual, pass)?;
         let (y, FeedForward { normed, gate, up, product }) = feed_forward(self, &middle, pass)?;
-        let soon = Soon { input_normed: input_normed.y, post_normed: normed.y, product };
-        let kept = Activations {
+        let recomputable =
+            Recomputable { input_normed: input_normed.y, post_normed: normed.y, product };
+        let saved = Activations {
             input_scale: input_normed.scale,
             projected,
             attended,
@@ -227,35 +231,47 @@ impl Layer {
             post_scale: normed.scale,
             gate,
             up,
-            soon: Some(soon),
+            recomputable: Some(recomputable),
         };
-        Ok((y, kept))
+        Ok((y, saved))
     }
 
-    /// The gradient of the layer's input from that of its output; adds those of the tensors that are
-    /// trained to `grads`.
+    /// The gradient of the layer's input from that of its output; adds the gradients of trained tensors to `grads`.
     ///
     /// # Shapes
-    /// `x` and the result (tokens, hidden), `dy` as the output.
+    /// `x` and the result (tokens, hidden), `dy` like the output.
     pub(crate) fn backward(
         &self,
         x: &Tensor,
-        kept: Activations,
+        saved: Activations,
         dy: Tensor,
         grads: &LayerGradients,
-        (all, ends): (&Pass<'_>, Option<&Ends<'_>>),
-        sharing: Sharing<'_>,
+        (all, output_rows): (&Pass<'_>, Option<&OutputRows<'_>>),
+        sharing: PromptSharing<'_>,
     ) -> Result<Tensor> {
-        let (pass, all_rows) = (ends.map_or(all, |ends| &ends.pass), x.dims()[0]);
-        // Whatever has had its turn is let go: the peak of a long batch lies here.
-        let Activations { input_scale, projected, attended, middle, post_scale, gate, up, soon } =
-            kept;
-        let (input_normed, post_normed, product) = match soon {
-            Some(soon) => (Some(soon.input_normed), Some(soon.post_normed), soon.product),
+        let (pass, all_rows) =
+            (output_rows.map_or(all, |output_rows| &output_rows.pass), x.dims()[0]);
+        // Activations are freed as soon as they are used: memory of a long batch peaks here.
+        let Activations {
+            input_scale,
+            projected,
+            attended,
+            middle,
+            post_scale,
+            gate,
+            up,
+            recomputable,
+        } = saved;
+        let (input_normed, post_normed, product) = match recomputable {
+            Some(recomputable) => (
+                Some(recomputable.input_normed),
+                Some(recomputable.post_normed),
+                recomputable.product,
+            ),
             None => (None, None, swiglu::forward(&gate, &up)?),
         };
         let normed = |normed: Option<Tensor>, x: &Tensor, weight: &Tensor, scale: &Tensor| {
-            normed.map_or_else(|| rms_norm::again(x, weight, scale), Ok)
+            normed.map_or_else(|| rms_norm::recompute(x, weight, scale), Ok)
         };
         let d_product = self.down.backward(&product, &dy, None, &grads.down, pass)?;
         drop(product);
@@ -266,21 +282,25 @@ impl Layer {
         drop(d_gate);
         let d_normed = self.up.backward(&post_normed, &d_up, Some(d_normed), &grads.up, pass)?;
         drop((d_up, post_normed));
-        // From here on `dy` is the gradient of the residual stream.
+        // From here on, `dy` is the gradient of the residual stream.
         let d_weight = grads.post_norm.as_ref();
         rms_norm::backward(&middle, &self.post_norm, &post_scale, &d_normed, &dy, d_weight)?;
         drop((middle, d_normed));
         let d_attended = self.o.backward(&attended.out, &dy, None, &grads.o, pass)?;
-        let (k, v) = sharing.joined(&projected)?;
+        let (k, v) = sharing.visible_kv(&projected)?;
         let (inputs, pattern) = ((&projected.q, &k, &v), self.pattern(pass));
         let d = attention::backward(inputs, &attended, &d_attended, &pass.spans, pattern)?;
         drop((projected, k, v, attended, d_attended));
-        let d = sharing.settled(d)?;
-        rope::rotate(&d.q, &pass.angles, Turn::Backward)?;
-        rope::rotate(&d.k, &all.angles, Turn::Backward)?;
+        let d = sharing.own_gradients(d)?;
+        rope::rotate(&d.q, &pass.cos_sin, Rotation::Backward)?;
+        rope::rotate(&d.k, &all.cos_sin, Rotation::Backward)?;
         let normed = normed(input_normed, x, &self.input_norm, &input_scale)?;
-        let d_normed = self.q.backward(&picked(&normed, ends)?, &d.q, None, &grads.q, pass)?;
-        let (d_normed, dy) = (spread(d_normed, all_rows, ends)?, spread(dy, all_rows, ends)?);
+        let d_normed =
+            self.q.backward(&gather_rows(&normed, output_rows)?, &d.q, None, &grads.q, pass)?;
+        let (d_normed, dy) = (
+            scatter_rows(d_normed, all_rows, output_rows)?,
+            scatter_rows(dy, all_rows, output_rows)?,
+        );
         let d_normed = self.k.backward(&normed, &d.k, Some(d_normed), &grads.k, all)?;
         let d_normed = self.v.backward(&normed, &d.v, Some(d_normed), &grads.v, all)?;
         let d_weight = grads.input_norm.as_ref();

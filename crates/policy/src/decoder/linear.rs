@@ -1,13 +1,13 @@
-//! A linear module: its frozen or trained weight, and the low-rank adapter beside it.
+//! A linear module for training: its weight, frozen or trained, and an optional LoRA adapter.
 
 use candle_core::Tensor;
-use embodied_r_kernels::dropout::{self, Mask};
+use embodied_r_kernels::dropout::{self, DropoutMask};
 use embodied_r_kernels::{Precision, Result, linear, memory};
 
 use super::Pass;
 use super::gradients::LinearGradients;
 
-/// `y = x · Wᵀ + b`, and what an adapter adds to it.
+/// `y = x · Wᵀ + b`, plus the output of an adapter.
 #[derive(Clone)]
 pub(crate) struct Linear {
     pub(crate) weight: Tensor,
@@ -15,8 +15,8 @@ pub(crate) struct Linear {
     pub(crate) low_rank: Option<LowRank>,
 }
 
-/// `s · (dropout(x) · Aᵀ) · Bᵀ` (Hu et al., 2021). Its products are f32 whatever the weight's are: they
-/// are small, and the two tensors are what is trained.
+/// LoRA: `s · (dropout(x) · Aᵀ) · Bᵀ` (Hu et al., 2021). Its matmuls are f32 in every precision: they are small,
+/// and the two tensors are trained.
 #[derive(Debug, Clone)]
 pub(crate) struct LowRank {
     /// (rank, inputs).
@@ -24,14 +24,14 @@ pub(crate) struct LowRank {
     /// (outputs, rank).
     pub(crate) b: Tensor,
     pub(crate) scale: f64,
-    /// Probability with which an input is dropped in training.
+    /// Dropout probability of the input in training.
     pub(crate) dropout: f64,
-    /// Tells the module's masks from those of others.
-    pub(crate) place: u64,
+    /// Index of the module in the model, so that each module has its own dropout masks.
+    pub(crate) module_index: u64,
 }
 
 impl Linear {
-    /// `x · Wᵀ + b`, and the adapter's part.
+    /// `x · Wᵀ + b`, plus the adapter's output.
     ///
     /// # Shapes
     /// `x` (rows, inputs); gives (rows, outputs).
@@ -40,7 +40,7 @@ impl Linear {
         self.adapted(x, y, pass)
     }
 
-    /// `y + x · Wᵀ`, and the adapter's part, in y's memory: for modules without a bias.
+    /// `y + x · Wᵀ`, plus the adapter's output, in the memory of `y`: for modules without a bias.
     ///
     /// # Shapes
     /// `x` (rows, inputs), `y` and the result (rows, outputs).
@@ -55,8 +55,7 @@ impl Linear {
         linear::forward_add(&scaled, &low_rank.b, y, Precision::F32)
     }
 
-    /// The gradient of the input, added to `dx` if there is one; adds those of the tensors that are
-    /// trained to `grads`.
+    /// The gradient of the input, added to `dx` if given; adds the gradients of trained tensors to `grads`.
     ///
     /// # Shapes
     /// `x`, `dx` and the result (rows, inputs), `dy` (rows, outputs).
@@ -85,7 +84,7 @@ impl Linear {
 }
 
 impl LowRank {
-    /// `dropout(x)` in training, `x` elsewhere.
+    /// `dropout(x)` in training, else `x`.
     fn dropped(&self, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
         match self.mask(pass) {
             Some(mask) => dropout::forward(x, &mask),
@@ -93,9 +92,9 @@ impl LowRank {
         }
     }
 
-    fn mask<'a>(&self, pass: &'a Pass<'_>) -> Option<Mask<'a>> {
+    fn mask<'a>(&self, pass: &'a Pass<'_>) -> Option<DropoutMask<'a>> {
         let keys = pass.dropout.as_deref().filter(|_| self.dropout > 0.0)?;
-        Some(Mask { keys, place: self.place, p: self.dropout })
+        Some(DropoutMask { keys, site: self.module_index, p: self.dropout })
     }
 
     /// `s · x · Aᵀ`, (rows, rank).
@@ -109,7 +108,7 @@ impl LowRank {
         Ok(x)
     }
 
-    /// What is small is computed anew from the input: `dropout(x)` and its product with `A`.
+    /// `dropout(x)` and its product with `A` are cheap, so they are recomputed from the input.
     fn backward(
         &self,
         x: &Tensor,

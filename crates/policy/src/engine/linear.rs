@@ -1,28 +1,28 @@
-//! A linear module as sampling computes it: its weight, and the adapter beside it.
+//! A linear module for inference: its weight, and an optional LoRA adapter.
 
 use candle_core::Tensor;
 use embodied_r_kernels::attention::Heads;
-use embodied_r_kernels::rope::{self, Angles, Turn};
+use embodied_r_kernels::rope::{self, CosSinCache, Rotation};
 use embodied_r_kernels::weight::{self, Weight};
 use embodied_r_kernels::{memory, qkv};
 
 use crate::error::Result;
 
-/// `x · Wᵀ + b`, and what an adapter adds to it.
+/// `x · Wᵀ + b`, plus the output of an adapter.
 pub(super) struct Linear {
     pub(super) weight: Weight,
     pub(super) bias: Option<Tensor>,
     pub(super) low_rank: Option<LowRank>,
 }
 
-/// `s · (x · Aᵀ) · Bᵀ`. Its tensors are shared with whoever trains them.
+/// LoRA: `s · (x · Aᵀ) · Bᵀ`. Its tensors are shared with the policy that trains them.
 pub(super) struct LowRank {
     a: Weight,
     b: Weight,
     scale: f64,
 }
 
-/// Each module's output for `x`.
+/// The output of each module for `x`.
 ///
 /// # Shapes
 /// `x` (rows, inputs); gives (rows, outputs) of each module.
@@ -40,28 +40,28 @@ pub(super) fn forward_all<const N: usize>(
     Ok(outputs)
 }
 
-/// Queries, keys and values of `x`, the former two turned by their positions.
+/// Queries, keys and values of `x`, with RoPE applied to the former two.
 ///
 /// # Shapes
 /// `x` (rows, inputs); gives (rows, outputs) of each module.
-pub(super) fn queries_keys_values(
+pub(super) fn project_qkv(
     x: &Tensor,
     modules: [&Linear; 3],
-    angles: &Angles,
+    cos_sin: &CosSinCache,
     heads: Heads,
 ) -> Result<[Tensor; 3]> {
     if modules.iter().all(|module| module.low_rank.is_none()) {
         let parts = modules.map(|module| (&module.weight, module.bias.as_ref()));
-        return Ok(qkv::forward(x, parts, angles, heads)?);
+        return Ok(qkv::forward(x, parts, cos_sin, heads)?);
     }
     let [q, k, v] = forward_all(x, modules)?;
-    rope::rotate(&q, angles, Turn::Forward)?;
-    rope::rotate(&k, angles, Turn::Forward)?;
+    rope::rotate(&q, cos_sin, Rotation::Forward)?;
+    rope::rotate(&k, cos_sin, Rotation::Forward)?;
     Ok([q, k, v])
 }
 
 impl Linear {
-    /// `x · Wᵀ`, and the adapter's part: for modules without a bias.
+    /// `x · Wᵀ`, plus the adapter's output: for modules without a bias.
     ///
     /// # Shapes
     /// `x` (rows, inputs); gives (rows, outputs).
@@ -70,7 +70,7 @@ impl Linear {
         Ok(y)
     }
 
-    /// `y + x · Wᵀ`, and the adapter's part: for modules without a bias.
+    /// `y + x · Wᵀ`, plus the adapter's output: for modules without a bias.
     ///
     /// # Shapes
     /// `x` (rows, inputs), `y` and the result (rows, outputs).

@@ -1,4 +1,4 @@
-//! A decoder's weights as sampling reads them, and one step over them.
+//! A decoder for inference, and its forward pass over a batch.
 
 mod load;
 
@@ -6,21 +6,21 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
-use embodied_r_kernels::attention::{Attended, Heads};
-use embodied_r_kernels::paged_attention::{PAGE, PageLayout};
-use embodied_r_kernels::rope::{self, Angles, Frequencies, Turn};
+use embodied_r_kernels::attention::{AttentionOutput, Heads};
+use embodied_r_kernels::paged_attention::{PAGE_SIZE, PageLayout};
+use embodied_r_kernels::rope::{self, CosSinCache, Frequencies, Rotation};
 use embodied_r_kernels::weight::Weight;
 use embodied_r_kernels::{embedding, memory, rms_norm, swiglu};
 
 use super::linear::{self, Linear};
-use super::pages::Pages;
+use super::page_allocator::PageAllocator;
+use crate::activation_cache::ActivationCache;
 use crate::config::ModelConfig;
-use crate::error::{During as _, Result};
-use crate::prompt::{Place, Prompt};
-use crate::tape::Tape;
-use crate::tensor_parallel::{Split, TensorParallel};
+use crate::error::{Result, TensorContext as _};
+use crate::prompt::{MropePosition, Prompt};
+use crate::tensor_parallel::{Shard, TensorParallel};
 
-/// A decoder's weights as sampling reads them, or one rank's part of them.
+/// A decoder for inference, or one rank's tensor-parallel shard of it.
 pub struct InferenceModel {
     config: ModelConfig,
     frequencies: Frequencies,
@@ -28,217 +28,225 @@ pub struct InferenceModel {
     layers: Vec<Layer>,
     norm: Tensor,
     head: Weight,
-    /// This rank's parts of them.
-    split: Split,
+    /// This rank's shard.
+    shard: Shard,
     ranks: TensorParallel,
 }
 
 /// The weights of one layer.
 type Layer = crate::layer::Layer<Linear>;
 
-/// Tokens that a step computes.
+/// The tokens of a step.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// Ids of the tokens.
+    /// Token ids.
     pub(super) ids: Vec<usize>,
-    /// Places of the tokens, which they are turned by.
-    places: Vec<Place>,
-    /// What stands in the place of some tokens.
-    inserts: Vec<Inserted>,
-    /// The sequences' parts, end to end.
-    pub(super) parts: Vec<Part>,
+    /// Position ids for RoPE.
+    positions: Vec<MropePosition>,
+    /// Image embeddings that replace placeholder tokens.
+    images: Vec<ImageRows>,
+    /// One chunk per sequence, concatenated.
+    pub(super) chunks: Vec<SequenceChunk>,
 }
 
-/// Consecutive tokens of one sequence.
+/// Consecutive tokens of one sequence in a batch.
 #[derive(Clone)]
-pub(super) struct Part {
-    /// Their rows.
+pub(super) struct SequenceChunk {
+    /// Their rows in the batch.
     pub(super) rows: Range<usize>,
     /// Position of the first.
     pub(super) position: usize,
-    /// The sequence's pages, from its beginning up to the last of these tokens.
+    /// The sequence's pages, from its start up to the last of these tokens.
     pub(super) pages: Vec<usize>,
-    /// Whether the logits of the last of them are wanted.
-    pub(super) wanted: bool,
+    /// Whether the last token's logits are needed.
+    pub(super) needs_logits: bool,
 }
 
-/// What stands in some rows of a batch in place of their tokens' own embeddings.
-struct Inserted {
-    /// The first of the rows.
+/// Image embeddings for consecutive rows of a batch.
+struct ImageRows {
+    /// The first row in the batch.
     row: usize,
-    /// The rows of the embeddings that stand there.
+    /// The rows of `embeddings`.
     rows: Range<usize>,
     embeddings: Tensor,
 }
 
 impl Batch {
-    /// Adds the places of the tokens `range` of a sequence that begins with `prompt`, and what is inserted among
-    /// them; the first of them has the row `row`.
-    pub(super) fn add_places(&mut self, prompt: &Prompt, range: Range<usize>, row: usize) {
-        self.places.extend(range.clone().map(|index| prompt.place(index)));
-        for (tokens, rows, embeddings) in prompt.inserted(range) {
+    /// Adds the position ids and image embeddings of the tokens `range` of a sequence that begins with `prompt`; `row`
+    /// is the batch row of the first.
+    pub(super) fn add_positions(&mut self, prompt: &Prompt, range: Range<usize>, row: usize) {
+        self.positions.extend(range.clone().map(|index| prompt.position(index)));
+        for (tokens, rows, embeddings) in prompt.image_rows(range) {
             let embeddings = embeddings.clone();
-            self.inserts.push(Inserted { row: row + tokens.start, rows, embeddings });
+            self.images.push(ImageRows { row: row + tokens.start, rows, embeddings });
         }
     }
 }
 
-/// Tokens of a batch that a layer computes to its end.
+/// The tokens of a batch whose layer output is computed.
 struct Queries<'a> {
-    /// Their rows, unless all are.
+    /// Their rows; `None` for all.
     rows: Option<Vec<usize>>,
-    parts: Cow<'a, [Part]>,
-    angles: Angles,
+    chunks: Cow<'a, [SequenceChunk]>,
+    cos_sin: CosSinCache,
 }
 
 impl<'a> Queries<'a> {
     /// All tokens.
     fn all(batch: &'a Batch, model: &InferenceModel) -> Result<Self> {
-        let angles = model.angles(&batch.places)?;
-        Ok(Self { rows: None, parts: Cow::Borrowed(&batch.parts), angles })
+        let cos_sin = model.cos_sin(&batch.positions)?;
+        Ok(Self { rows: None, chunks: Cow::Borrowed(&batch.chunks), cos_sin })
     }
 
-    /// Those whose logits are wanted, unless all are.
-    fn wanted(batch: &'a Batch, model: &InferenceModel) -> Result<Option<Self>> {
-        let wanted = || batch.parts.iter().filter(|part| part.wanted);
-        let rows: Vec<usize> = wanted().map(|part| part.rows.end - 1).collect();
+    /// The tokens whose logits are needed; `None` if all are.
+    fn with_logits(batch: &'a Batch, model: &InferenceModel) -> Result<Option<Self>> {
+        let selected = || batch.chunks.iter().filter(|chunk| chunk.needs_logits);
+        let rows: Vec<usize> = selected().map(|chunk| chunk.rows.end - 1).collect();
         if rows.len() == batch.ids.len() {
             return Ok(None);
         }
-        let places: Vec<Place> = rows.iter().map(|row| batch.places[*row]).collect();
-        let alone = |(row, part): (usize, &Part)| Part {
+        let positions: Vec<MropePosition> = rows.iter().map(|row| batch.positions[*row]).collect();
+        let last_token = |(row, chunk): (usize, &SequenceChunk)| SequenceChunk {
             rows: row..row + 1,
-            position: part.position + part.rows.len() - 1,
-            ..part.clone()
+            position: chunk.position + chunk.rows.len() - 1,
+            ..chunk.clone()
         };
-        let parts = wanted().enumerate().map(alone).collect();
-        Ok(Some(Self { angles: model.angles(&places)?, rows: Some(rows), parts }))
+        let chunks = selected().enumerate().map(last_token).collect();
+        Ok(Some(Self { cos_sin: model.cos_sin(&positions)?, rows: Some(rows), chunks }))
     }
 
-    /// How many there are.
+    /// Number of queries.
     fn count(&self, batch: &Batch) -> usize {
         self.rows.as_ref().map_or(batch.ids.len(), Vec::len)
     }
 }
 
 impl InferenceModel {
-    /// The model's shape.
+    /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// Memory that the keys and values of a token take, on this rank.
+    /// KV-cache bytes per token, on this rank.
     pub fn kv_bytes_per_token(&self) -> usize {
-        let page = PageLayout::new(self.heads()).numbers() * self.config.num_hidden_layers;
-        page * self.embedding.dtype().size_in_bytes() / PAGE
+        let page = PageLayout::new(self.heads()).elements() * self.config.num_hidden_layers;
+        page * self.embedding.dtype().size_in_bytes() / PAGE_SIZE
     }
 
-    /// What the tokens at such places are turned by.
-    fn angles(&self, places: &[Place]) -> Result<Angles> {
+    /// The cosines and sines for these positions.
+    fn cos_sin(&self, positions: &[MropePosition]) -> Result<CosSinCache> {
         match self.config.rope.mrope_section {
-            Some(sections) => Ok(Angles::multimodal(places, sections, &self.frequencies)?),
+            Some(sections) => Ok(CosSinCache::multimodal(positions, sections, &self.frequencies)?),
             None => {
-                let positions: Vec<usize> = places.iter().map(|place| place[0]).collect();
-                Ok(Angles::new(&positions, &self.frequencies))
+                let positions: Vec<usize> = positions.iter().map(|position| position[0]).collect();
+                Ok(CosSinCache::new(&positions, &self.frequencies))
             }
         }
     }
 
-    /// Where it computes.
+    /// The device that holds the weights.
     pub(super) fn device(&self) -> &Device {
         self.norm.device()
     }
 
-    /// The heads of its attention, on this rank.
+    /// The attention heads on this rank.
     pub(super) fn heads(&self) -> Heads {
-        self.split.heads
+        self.shard.heads
     }
 
-    /// The ranks that hold its parts.
+    /// The tensor-parallel ranks.
     pub fn ranks(&self) -> &TensorParallel {
         &self.ranks
     }
 
-    /// The tokens' embeddings. Each is on one rank.
-    fn embedded(&self, ids: &[usize]) -> Result<Tensor> {
-        if self.ranks.is_alone() {
+    /// The tokens' embeddings. The vocabulary is sharded, so each row comes from one rank.
+    fn embed(&self, ids: &[usize]) -> Result<Tensor> {
+        if self.ranks.is_single_rank() {
             return Ok(self.embedding.rows(ids)?);
         }
-        let own = self.split.own_vocabulary();
+        let own = self.shard.vocabulary_range();
         let x = memory::zeros(&[ids.len(), self.config.hidden_size], self.device())?;
         for (row, id) in ids.iter().enumerate().filter(|(_, id)| own.contains(id)) {
             memory::copy_rows(&x, row, &self.embedding.rows(&[id - own.start])?, 0..1)?;
         }
-        let x = self.ranks.sum(x)?;
-        x.to_dtype(self.embedding.dtype()).during("look tokens up")
+        let x = self.ranks.all_reduce(x)?;
+        x.to_dtype(self.embedding.dtype()).context("look up embeddings")
     }
 
-    /// `residual + x · Wᵀ` of a module that is split by its inputs.
-    fn joined(&self, module: &Linear, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        if self.ranks.is_alone() {
+    /// `residual + x · Wᵀ` of a row-parallel module, summed over the ranks.
+    fn row_parallel(&self, module: &Linear, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        if self.ranks.is_single_rank() {
             return module.forward_add(x, residual);
         }
-        // The residual stream is the same on all ranks, and counts once.
-        let part = match self.ranks.is_first() {
+        // The residual stream is replicated, so only the first rank adds it.
+        let partial = match self.ranks.is_first() {
             true => module.forward_add(x, residual)?,
             false => module.forward(x)?,
         };
-        self.ranks.sum(part)
+        self.ranks.all_reduce(partial)
     }
 
-    /// Computes a batch: keys and values of its tokens go to the pages, and the logits that are wanted
-    /// are given (parts that want them, vocabulary). A tape that has room keeps the rest.
+    /// Runs a batch: stores its keys and values in the cache, records activations if `activation_cache` has
+    /// room, and returns the needed logits (chunks that need them, vocabulary).
     pub(super) fn step(
         &self,
         batch: &Batch,
-        pages: &mut Pages,
-        tape: Option<&mut Tape>,
+        pages: &mut PageAllocator,
+        activation_cache: Option<&mut ActivationCache>,
     ) -> Result<Tensor> {
-        let mut tape = tape.filter(|tape| tape.has_room(batch.ids.len()));
-        let (all, wanted) = (Queries::all(batch, self)?, Queries::wanted(batch, self)?);
-        // Of other tokens nobody looks at more than the last layer's keys and values.
-        let last = wanted.as_ref().unwrap_or(&all);
-        let places = pages.cache.places(&batch.parts)?;
-        let all_seen = pages.cache.seen(&all.parts, batch.ids.len())?;
-        let last_seen = match &wanted {
-            Some(wanted) => &pages.cache.seen(&wanted.parts, wanted.count(batch))?,
-            None => &all_seen,
+        let mut activation_cache = activation_cache.filter(|cache| cache.has_room(batch.ids.len()));
+        let (all, with_logits) = (Queries::all(batch, self)?, Queries::with_logits(batch, self)?);
+        // For the other tokens, the last layer only computes keys and values.
+        let last = with_logits.as_ref().unwrap_or(&all);
+        let step_writes = pages.cache.step_writes(&batch.chunks)?;
+        let all_metadata = pages.cache.attention_metadata(&all.chunks, batch.ids.len())?;
+        let last_metadata = match &with_logits {
+            Some(queries) => {
+                &pages.cache.attention_metadata(&queries.chunks, queries.count(batch))?
+            }
+            None => &all_metadata,
         };
-        let mut x = self.embedded(&batch.ids)?;
-        for Inserted { row, rows, embeddings } in &batch.inserts {
+        let mut x = self.embed(&batch.ids)?;
+        for ImageRows { row, rows, embeddings } in &batch.images {
             let embeddings = embeddings.to_device(x.device()).and_then(|e| e.to_dtype(x.dtype()));
-            memory::copy_rows(&x, *row, &embeddings.during("insert a picture")?, rows.clone())?;
+            memory::copy_rows(
+                &x,
+                *row,
+                &embeddings.context("insert image embeddings")?,
+                rows.clone(),
+            )?;
         }
         for (index, layer) in self.layers.iter().enumerate() {
             let is_last = index + 1 == self.layers.len();
-            let (queries, seen) = if is_last { (last, last_seen) } else { (&all, &all_seen) };
+            let (queries, metadata) =
+                if is_last { (last, last_metadata) } else { (&all, &all_metadata) };
             let normed = rms_norm::forward(&x, &layer.input_norm, self.config.rms_norm_eps)?;
-            let ([q, k, v], residual) = self.projected(layer, (&normed.y, &x), &all, queries)?;
-            pages.cache.store(index, &places, (&k, &v))?;
-            let attended = pages.cache.attend(index, &q, seen, layer.window)?;
-            let Finished { y, middle, scale, gate, up } =
-                self.finished(layer, &attended.out, &residual)?;
-            if let Some(tape) = &mut tape {
-                let Attended { out, log_sum_exp } = &attended;
-                let ends = [&q, out, log_sum_exp, &middle, &scale, &gate, &up];
-                tape.push_layer(index, [&x, &k, &v, &normed.scale], ends)?;
+            let ([q, k, v], residual) = self.project_qkv(layer, (&normed.y, &x), &all, queries)?;
+            pages.cache.store(index, &step_writes, (&k, &v))?;
+            let attended = pages.cache.attend(index, &q, metadata, layer.window)?;
+            let LayerOutput { y, middle, scale, gate, up } =
+                self.after_attention(layer, &attended.out, &residual)?;
+            if let Some(cache) = &mut activation_cache {
+                let AttentionOutput { out, log_sum_exp } = &attended;
+                let outputs = [&q, out, log_sum_exp, &middle, &scale, &gate, &up];
+                cache.push_layer(index, [&x, &k, &v, &normed.scale], outputs)?;
             }
             x = y;
         }
-        if let Some(tape) = tape {
-            let first = tape.push(batch.ids.len(), last.rows.as_deref(), &x)?;
-            pages.tape(&places.writes, first);
+        if let Some(cache) = activation_cache {
+            let first = cache.push(batch.ids.len(), last.rows.as_deref(), &x)?;
+            pages.record_activation_rows(&step_writes.writes, first);
         }
         let normed = rms_norm::forward(&x, &self.norm, self.config.rms_norm_eps)?;
-        // Of factors of fewer bits too, logits are f32.
-        let normed = normed.y.to_dtype(DType::F32).during("normalise the last layer's output")?;
+        // Logits are f32 in every precision.
+        let normed = normed.y.to_dtype(DType::F32).context("normalise the last layer's output")?;
         let logits = self.head.forward(&normed, None)?;
-        self.ranks.side_by_side(logits, &self.split.vocabulary)
+        self.ranks.all_gather_columns(logits, &self.shard.vocabulary)
     }
 
-    /// Queries, keys and values of the normalised input, the former two turned by their positions, and the input `x` of
-    /// the queries' tokens.
-    fn projected(
+    /// Queries, keys and values of the normalised input, with RoPE applied to the former two, and the rows of `x` that
+    /// belong to the queries.
+    fn project_qkv(
         &self,
         layer: &Layer,
         (normed, x): (&Tensor, &Tensor),
@@ -247,33 +255,38 @@ impl InferenceModel {
     ) -> Result<([Tensor; 3], Tensor)> {
         let Layer { q, k, v, .. } = layer;
         let Some(rows) = &queries.rows else {
-            let angles = &all.angles;
-            let parts = linear::queries_keys_values(normed, [q, k, v], angles, self.heads())?;
-            return Ok((parts, x.clone()));
+            let cos_sin = &all.cos_sin;
+            let qkv = linear::project_qkv(normed, [q, k, v], cos_sin, self.heads())?;
+            return Ok((qkv, x.clone()));
         };
         let [k, v] = linear::forward_all(normed, [k, v])?;
         let [q] = linear::forward_all(&embedding::gather(normed, rows)?, [q])?;
-        rope::rotate(&q, &queries.angles, Turn::Forward)?;
-        rope::rotate(&k, &all.angles, Turn::Forward)?;
+        rope::rotate(&q, &queries.cos_sin, Rotation::Forward)?;
+        rope::rotate(&k, &all.cos_sin, Rotation::Forward)?;
         Ok(([q, k, v], embedding::gather(x, rows)?))
     }
 
-    /// The rest of a layer behind its attention.
-    fn finished(&self, layer: &Layer, attended: &Tensor, residual: &Tensor) -> Result<Finished> {
-        let middle = self.joined(&layer.o, attended, residual)?;
+    /// The rest of a layer after attention: output projection and MLP.
+    fn after_attention(
+        &self,
+        layer: &Layer,
+        attended: &Tensor,
+        residual: &Tensor,
+    ) -> Result<LayerOutput> {
+        let middle = self.row_parallel(&layer.o, attended, residual)?;
         let normed = rms_norm::forward(&middle, &layer.post_norm, self.config.rms_norm_eps)?;
         let [gate, up] = linear::forward_all(&normed.y, [&layer.gate, &layer.up])?;
-        let y = self.joined(&layer.down, &swiglu::forward(&gate, &up)?, &middle)?;
-        Ok(Finished { y, middle, scale: normed.scale, gate, up })
+        let y = self.row_parallel(&layer.down, &swiglu::forward(&gate, &up)?, &middle)?;
+        Ok(LayerOutput { y, middle, scale: normed.scale, gate, up })
     }
 }
 
-/// A layer's output, and what the rest of the layer behind its attention computes on the way.
-struct Finished {
+/// A layer's output, and its activations after attention.
+struct LayerOutput {
     y: Tensor,
-    /// The residual stream behind the attention.
+    /// The residual stream after attention.
     middle: Tensor,
-    /// Of the norm over it.
+    /// The scale of the norm over `middle`.
     scale: Tensor,
     gate: Tensor,
     up: Tensor,

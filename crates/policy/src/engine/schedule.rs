@@ -1,48 +1,49 @@
-//! What a step computes, and where its keys and values go.
+//! The scheduler: chooses each step's tokens and allocates their KV-cache pages.
 
-use embodied_r_kernels::paged_attention::PAGE;
+use embodied_r_kernels::paged_attention::PAGE_SIZE;
 
-use super::{Engine, EngineOptions, Job};
+use super::{Engine, EngineOptions, SequenceGroup};
 use crate::error::{Error, Result};
 use crate::prompt::TokenKey;
 
 impl EngineOptions {
-    /// Refuses options with which no step could be made.
+    /// Rejects options with which no step could run.
     pub(super) fn check(&self) -> Result<()> {
         let Self { max_num_seqs, max_num_batched_tokens, kv_cache_tokens } = *self;
-        let refuse = |option, found, want| Err(Error::Engine { option, found, want });
+        let reject = |option, found, want| Err(Error::Engine { option, found, want });
         if max_num_seqs == 0 {
-            return refuse("max_num_seqs", 0, "1 or more".to_owned());
+            return reject("max_num_seqs", 0, "1 or more".to_owned());
         }
         if max_num_batched_tokens < max_num_seqs {
-            let want = format!("`max_num_seqs`, which is {max_num_seqs}, or more");
-            return refuse("max_num_batched_tokens", max_num_batched_tokens, want);
+            let want = format!("at least `max_num_seqs`, which is {max_num_seqs}");
+            return reject("max_num_batched_tokens", max_num_batched_tokens, want);
         }
         match kv_cache_tokens {
-            Some(tokens) if tokens < PAGE => {
-                refuse("kv_cache_tokens", tokens, format!("a page of {PAGE} tokens or more"))
-            }
+            Some(tokens) if tokens < PAGE_SIZE => reject(
+                "kv_cache_tokens",
+                tokens,
+                format!("at least one page of {PAGE_SIZE} tokens"),
+            ),
             _ => Ok(()),
         }
     }
 }
 
 impl Engine {
-    /// The running jobs of this step with the number of tokens that each computes; there are pages
-    /// for them.
+    /// The running groups of this step, each with its number of tokens; their pages are allocated.
     pub(super) fn schedule(&mut self) -> Vec<(usize, usize)> {
         let mut budget = self.options.max_num_batched_tokens;
-        self.make_room();
-        let decoding = self.running.iter().filter(|job| job.decodes()).count();
+        self.reserve_decode_pages();
+        let decoding = self.running.iter().filter(|group| group.decodes()).count();
         budget -= decoding.min(budget);
         self.admit(budget);
         let mut chunks = Vec::new();
-        for (index, job) in self.running.iter().enumerate() {
-            if job.decodes() {
+        for (index, group) in self.running.iter().enumerate() {
+            if group.decodes() {
                 chunks.push((index, 1));
                 continue;
             }
-            let tokens = budget.min(job.len() - job.computed);
+            let tokens = budget.min(group.len() - group.computed);
             budget -= tokens;
             if tokens > 0 {
                 chunks.push((index, tokens));
@@ -51,143 +52,146 @@ impl Engine {
         chunks
     }
 
-    /// Puts back the youngest jobs until every decoding one has a page for its next token.
-    fn make_room(&mut self) {
+    /// Gives every decoding group a page for its next token, preempting the youngest groups if the KV cache is full.
+    fn reserve_decode_pages(&mut self) {
         let mut index = 0;
         while index < self.running.len() {
-            let job = &mut self.running[index];
-            if job.pages.len() * PAGE > job.computed {
+            let group = &mut self.running[index];
+            if group.pages.len() * PAGE_SIZE > group.computed {
                 index += 1;
-            } else if let Some(page) = self.pages.take() {
-                job.pages.push(page);
+            } else if let Some(page) = self.pages.allocate() {
+                group.pages.push(page);
             } else {
-                self.put_back();
-                // Places have changed.
+                self.preempt_youngest();
+                // Indices have changed.
                 index = 0;
             }
         }
     }
 
-    /// Puts the youngest running job back to the front of the queue. Its tokens stay, its keys and
-    /// values are computed again.
-    fn put_back(&mut self) {
+    /// Preempts the youngest running group: it moves to the front of the queue and keeps its tokens, but its keys and
+    /// values are recomputed.
+    fn preempt_youngest(&mut self) {
         let youngest = (0..self.running.len()).max_by_key(|i| {
-            let job = &self.running[*i];
-            (job.request, job.samples.last().copied())
+            let group = &self.running[*i];
+            (group.request, group.samples.last().copied())
         });
         let Some(youngest) = youngest else { return };
-        let mut job = self.running.remove(youngest);
-        job.leave(&mut self.pages);
-        self.stats.preemptions += job.samples.len() as u64;
-        self.waiting.push_front(job);
+        let mut group = self.running.remove(youngest);
+        group.release_pages(&mut self.pages);
+        self.stats.preemptions += group.samples.len() as u64;
+        self.waiting.push_front(group);
     }
 
-    /// Lets waiting jobs begin while there is room for their sequences and a page for their tokens.
+    /// Admits queued groups while the sequence limit, the token budget and the KV cache allow.
     fn admit(&mut self, mut budget: usize) {
-        let computing = |job: &Job| if job.decodes() { 0 } else { job.len() - job.computed };
+        let computing =
+            |group: &SequenceGroup| if group.decodes() { 0 } else { group.len() - group.computed };
         budget = budget.saturating_sub(self.running.iter().map(computing).sum());
-        let mut sequences: usize = self.running.iter().map(|job| job.samples.len()).sum();
+        let mut sequences: usize = self.running.iter().map(|group| group.samples.len()).sum();
         while budget > 0 && sequences < self.options.max_num_seqs {
-            let Some(job) = self.waiting.pop_front() else { return };
+            let Some(group) = self.waiting.pop_front() else { return };
             let slots = self.options.max_num_seqs - sequences;
-            let Some(job) = self.begin(job, slots) else { return };
-            sequences += job.samples.len();
-            budget = budget.saturating_sub(computing(&job));
-            self.running.push(job);
+            let Some(group) = self.start(group, slots) else { return };
+            sequences += group.samples.len();
+            budget = budget.saturating_sub(computing(&group));
+            self.running.push(group);
         }
     }
 
-    /// The job with the pages that are known already and a first one of its own, or nothing (and it
-    /// waits on) while there is no room. Samples beyond `slots` wait on.
-    fn begin(&mut self, mut job: Job, slots: usize) -> Option<Job> {
-        // The last token is computed in any case: its logits are wanted.
-        let keys: Vec<TokenKey> = job.keys().take(job.len() - 1).collect();
-        job.pages = self.pages.find(&keys);
-        job.computed = job.pages.len() * PAGE;
-        let wanted = job.len().div_ceil(PAGE) - job.pages.len();
-        // A little room is left for those that run, or they would soon be put back.
-        if !self.pages.has_room(wanted + self.running.len().min(1)) && !self.running.is_empty() {
-            job.leave(&mut self.pages);
-            self.waiting.push_front(job);
+    /// Starts a group with its cached prefix and newly allocated pages; `None` leaves it queued while the KV cache is
+    /// full. Samples beyond `slots` stay queued.
+    fn start(&mut self, mut group: SequenceGroup, slots: usize) -> Option<SequenceGroup> {
+        // The last token is always computed: its logits are needed.
+        let keys: Vec<TokenKey> = group.keys().take(group.len() - 1).collect();
+        group.pages = self.pages.match_prefix(&keys);
+        group.computed = group.pages.len() * PAGE_SIZE;
+        let needed = group.len().div_ceil(PAGE_SIZE) - group.pages.len();
+        // Leaves some room for running groups, which would soon be preempted otherwise.
+        if !self.pages.has_room(needed + self.running.len().min(1)) && !self.running.is_empty() {
+            group.release_pages(&mut self.pages);
+            self.waiting.push_front(group);
             return None;
         }
-        while job.pages.len() < job.len().div_ceil(PAGE) {
-            match self.pages.take() {
-                Some(page) => job.pages.push(page),
+        while group.pages.len() < group.len().div_ceil(PAGE_SIZE) {
+            match self.pages.allocate() {
+                Some(page) => group.pages.push(page),
                 None => {
-                    job.leave(&mut self.pages);
-                    self.waiting.push_front(job);
+                    group.release_pages(&mut self.pages);
+                    self.waiting.push_front(group);
                     return None;
                 }
             }
         }
-        self.stats.cached_tokens += job.computed as u64;
-        self.stats.prefilled_tokens += (job.len() - job.computed) as u64;
-        if job.samples.len() > slots {
-            let later = job.samples.split_off(slots);
-            self.waiting.push_front(Job { samples: later, ..job.again() });
+        self.stats.cached_tokens += group.computed as u64;
+        self.stats.prefilled_tokens += (group.len() - group.computed) as u64;
+        if group.samples.len() > slots {
+            let later = group.samples.split_off(slots);
+            self.waiting.push_front(SequenceGroup { samples: later, ..group.without_samples() });
         }
-        Some(job)
+        Some(group)
     }
 
-    /// Puts a job for each of the samples that go on in the place of the job that they come from.
-    /// They share its full pages; all but one get a copy of the last one, or wait if there is none.
+    /// Replaces a group by one sequence for each unfinished sample. They share its full pages; all but one copy the
+    /// partial last page, or are queued if the KV cache is full.
     ///
     /// # Errors
-    /// The device has no room for a copy.
+    /// The device is out of memory.
     pub(super) fn fork(
         &mut self,
         index: usize,
-        mut job: Job,
-        going_on: Vec<(usize, u32)>,
+        mut group: SequenceGroup,
+        unfinished: Vec<(usize, u32)>,
     ) -> Result<()> {
-        let full = job.computed / PAGE;
-        // Whoever begins with the same tokens can have them from now on.
-        self.pages.publish(&job.pages[..full], job.keys());
-        let Some((last, others)) = going_on.split_last() else {
-            job.leave(&mut self.pages);
+        let full = group.computed / PAGE_SIZE;
+        self.pages.register_prefix(&group.pages[..full], group.keys());
+        let Some((last, others)) = unfinished.split_last() else {
+            group.release_pages(&mut self.pages);
             return Ok(());
         };
         let new = |(sample, id): (usize, u32)| {
-            let ids = job.ids.iter().copied().chain([id]).collect();
-            Job { samples: vec![sample], ids, ..job.again() }
+            let ids = group.ids.iter().copied().chain([id]).collect();
+            SequenceGroup { samples: vec![sample], ids, ..group.without_samples() }
         };
         let mut forks = Vec::new();
         for other in others {
-            match self.forked(&job.pages, full)? {
-                Some(pages) => forks.push(Job { pages, computed: job.computed, ..new(*other) }),
+            match self.fork_pages(&group.pages, full)? {
+                Some(pages) => {
+                    forks.push(SequenceGroup { pages, computed: group.computed, ..new(*other) })
+                }
                 None => {
                     self.stats.preemptions += 1;
                     self.waiting.push_front(new(*other));
                 }
             }
         }
-        let last = Job { pages: job.pages.clone(), computed: job.computed, ..new(*last) };
+        let last =
+            SequenceGroup { pages: group.pages.clone(), computed: group.computed, ..new(*last) };
         forks.push(last);
         self.running.splice(index..index, forks);
         Ok(())
     }
 
-    /// The same pages for one more sequence: the full ones shared, what is behind them copied.
-    fn forked(&mut self, pages: &[usize], full: usize) -> Result<Option<Vec<usize>>> {
+    /// The pages for one more sequence: full ones are shared, the partial one is copied.
+    fn fork_pages(&mut self, pages: &[usize], full: usize) -> Result<Option<Vec<usize>>> {
         let mut copies = Vec::new();
         for page in &pages[full..] {
             match self.pages.copy(*page)? {
                 Some(copy) => copies.push(copy),
                 None => {
-                    copies.into_iter().for_each(|page| self.pages.leave(page));
+                    copies.into_iter().for_each(|page| self.pages.release(page));
                     return Ok(None);
                 }
             }
         }
-        pages[..full].iter().for_each(|page| self.pages.share(*page));
+        pages[..full].iter().for_each(|page| self.pages.retain(*page));
         Ok(Some([&pages[..full], &copies].concat()))
     }
 }
 
-impl Job {
-    /// A job for the same request without samples, tokens or pages.
-    fn again(&self) -> Self {
+impl SequenceGroup {
+    /// A group of the same request without samples, tokens or pages.
+    fn without_samples(&self) -> Self {
         Self {
             request: self.request,
             prompt: self.prompt.clone(),

@@ -1,4 +1,4 @@
-//! A decoder's shape from the values of a GGUF file.
+//! A decoder's configuration from the metadata of a GGUF file.
 
 use super::fault::{GgufFault, Result};
 use super::file::GgufFile;
@@ -6,11 +6,11 @@ use super::metadata::Metadata;
 use super::tokenizer;
 use crate::config::{ModelConfig, ModelType, Rope, WeightDtype};
 
-/// What a file describes, by `general.architecture`.
+/// The model architecture (`general.architecture`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Architecture {
     Qwen2,
-    /// Qwen2-VL and Qwen2.5-VL; llama.cpp keeps the vision tower in a file of its own.
+    /// Qwen2-VL and Qwen2.5-VL; llama.cpp stores the vision tower in a separate file.
     Qwen2Vl,
     Llama,
 }
@@ -27,12 +27,12 @@ impl Architecture {
             "clip" => Err(GgufFault::Unsupported {
                 key: Self::KEY.to_owned(),
                 found: "clip".to_owned(),
-                why: "this is a vision tower, which is found by itself beside the decoder's file that is asked for",
+                why: "this is a vision tower (mmproj), give the decoder's file beside it",
             }),
             found => Err(GgufFault::Unsupported {
                 key: Self::KEY.to_owned(),
                 found: found.to_owned(),
-                why: "`qwen2`, `qwen2vl` and `llama` are",
+                why: "use `qwen2`, `qwen2vl` or `llama`",
             }),
         }
     }
@@ -46,17 +46,17 @@ impl Architecture {
     }
 }
 
-/// Reads the shape; whether its sizes fit each other is checked by the caller.
+/// Reads the configuration; the caller checks that its sizes are consistent.
 pub(super) fn read(file: &GgufFile) -> Result<(Architecture, ModelConfig)> {
     let metadata = file.metadata();
-    refuse_splits(metadata)?;
+    reject_splits(metadata)?;
     let architecture = Architecture::of(metadata)?;
     let fields = Fields { metadata, architecture };
-    fields.refuse_what_is_not_supported(file)?;
+    fields.reject_unsupported(file)?;
     let layers = fields.size("block_count")?;
     let tensors = file.tensors().len();
     if layers > tensors {
-        let want = format!("no more than the {tensors} tensors of the file");
+        let want = format!("at most the file's {tensors} tensors");
         return Err(fields.wrong("block_count", layers, want));
     }
     let hidden_size = fields.size("embedding_length")?;
@@ -90,19 +90,19 @@ pub(super) fn read(file: &GgufFile) -> Result<(Architecture, ModelConfig)> {
     Ok((architecture, config))
 }
 
-fn refuse_splits(metadata: &Metadata) -> Result<()> {
+fn reject_splits(metadata: &Metadata) -> Result<()> {
     let key = "split.count";
     match metadata.count(key)? {
         None | Some(0 | 1) => Ok(()),
         Some(found) => Err(GgufFault::Unsupported {
             key: key.to_owned(),
             found: found.to_string(),
-            why: "join the parts by `llama-gguf-split --merge`",
+            why: "merge the splits with `llama-gguf-split --merge`",
         }),
     }
 }
 
-/// The values of one architecture.
+/// The metadata of one architecture.
 struct Fields<'a> {
     metadata: &'a Metadata,
     architecture: Architecture,
@@ -121,7 +121,7 @@ impl Fields<'_> {
         GgufFault::Unsupported { key: self.key(field), found: found.to_string(), why }
     }
 
-    /// A size, if it is given. Beyond 32 bits the product of two would overflow.
+    /// An optional size. The product of two sizes beyond 32 bits would overflow.
     fn given(&self, field: &str) -> Result<Option<usize>> {
         let Some(found) = self.metadata.count(&self.key(field))? else { return Ok(None) };
         match u32::try_from(found) {
@@ -146,7 +146,7 @@ impl Fields<'_> {
         possible.then_some(found).ok_or_else(|| self.wrong(field, found, "a positive number"))
     }
 
-    /// Rows of the embedding; the tokens may be fewer.
+    /// Rows of the embedding; the tokenizer may have fewer tokens.
     fn vocab_size(&self, file: &GgufFile) -> Result<usize> {
         match file.shape("token_embd.weight").and_then(<[usize]>::first) {
             Some(rows) => Ok(*rows),
@@ -166,13 +166,13 @@ impl Fields<'_> {
         for field in ["attention.value_length", "rope.dimension_count"] {
             let found = self.size_or(field, head_dim)?;
             if found != head_dim {
-                return Err(self.unsupported(field, found, "the width of the keys is"));
+                return Err(self.unsupported(field, found, "use the key length"));
             }
         }
         Ok(head_dim)
     }
 
-    /// Pairs that turn by the position in time, in height and in width; a fourth kind is llama.cpp's own and empty.
+    /// M-RoPE sections for time, height and width; llama.cpp adds a fourth, which is empty.
     fn mrope_section(&self) -> Result<Option<[usize; 3]>> {
         const FIELD: &str = "rope.dimension_sections";
         if self.architecture != Architecture::Qwen2Vl {
@@ -186,28 +186,28 @@ impl Fields<'_> {
             }
             _ => None,
         };
-        let want = "three numbers of pairs that are not negative, and a 0";
+        let want = "three non-negative section sizes and a 0";
         let wrong = || self.wrong(FIELD, format!("{sections:?}"), want);
         let ((time, height), width) = three.ok_or_else(wrong)?;
         Ok(Some([time, height, width]))
     }
 
-    fn refuse_what_is_not_supported(&self, file: &GgufFile) -> Result<()> {
+    fn reject_unsupported(&self, file: &GgufFile) -> Result<()> {
         let experts = self.metadata.count(&self.key("expert_count"))?.unwrap_or_default();
         if experts > 0 {
-            return Err(self.unsupported("expert_count", experts, "mixtures of experts are not"));
+            return Err(self.unsupported("expert_count", experts, "use a dense model"));
         }
         let window = "attention.sliding_window";
         let width = self.metadata.count(&self.key(window))?.unwrap_or_default();
         if width > 0 {
-            return Err(self.unsupported(window, width, "full attention in every layer is"));
+            return Err(self.unsupported(window, width, "use full attention in every layer"));
         }
-        self.refuse_rope_scaling(file)
+        self.reject_rope_scaling(file)
     }
 
-    /// Scaled rotary frequencies: named in the values, or stored as a tensor of divisors (Llama 3).
-    fn refuse_rope_scaling(&self, file: &GgufFile) -> Result<()> {
-        const WHY: &str = "the plain rotary embedding is";
+    /// RoPE scaling: given in the metadata, or stored as a tensor of frequency factors (Llama 3).
+    fn reject_rope_scaling(&self, file: &GgufFile) -> Result<()> {
+        const WHY: &str = "use RoPE without scaling";
         let kind = self.metadata.text(&self.key("rope.scaling.type"))?;
         if let Some(kind) = kind.filter(|kind| *kind != "none") {
             return Err(self.unsupported("rope.scaling.type", kind, WHY));

@@ -1,11 +1,11 @@
-//! Reads numbers and texts off a slice, and never past its end.
+//! Bounds-checked reads of integers and strings from a byte slice.
 
 use std::fmt::Display;
 use std::ops::Range;
 
 use super::fault::{GgufFault, Result};
 
-/// A place in a file.
+/// A read position in a file.
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -16,17 +16,17 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// Bytes before this place.
+    /// Bytes read so far.
     pub(super) fn position(&self) -> usize {
         self.at
     }
 
-    /// Bytes from here to the end.
+    /// Bytes left.
     pub(super) fn left(&self) -> usize {
         self.bytes.len() - self.at
     }
 
-    /// Passes over the next `count` bytes; `what` names them if they are not there.
+    /// Skips `count` bytes; `what` names them in the error.
     pub(super) fn skip(&mut self, count: u64, what: &dyn Display) -> Result<Range<usize>> {
         let left = self.left();
         let fits = usize::try_from(count).ok().filter(|count| *count <= left);
@@ -56,7 +56,7 @@ impl<'a> Cursor<'a> {
         self.array(what).map(u64::from_le_bytes)
     }
 
-    /// Passes over a text, which its length precedes.
+    /// Skips a length-prefixed string.
     pub(super) fn skip_text(&mut self, what: &dyn Display) -> Result<Range<usize>> {
         let length = self.u64(what)?;
         self.skip(length, what)
@@ -67,19 +67,19 @@ impl<'a> Cursor<'a> {
         text(&self.bytes[range], what)
     }
 
-    /// A number of things that take at least `least` bytes each.
-    pub(super) fn count(&mut self, least: u64, what: &dyn Display) -> Result<u64> {
+    /// A count of items of at least `min` bytes each.
+    pub(super) fn count(&mut self, min: u64, what: &dyn Display) -> Result<u64> {
         let found = self.u64(&format_args!("the number of {what}"))?;
         let left = self.left();
-        let most = left as u64 / least;
-        if found > most {
-            return Err(GgufFault::Count { what: what.to_string(), found, left, most });
+        let max = left as u64 / min;
+        if found > max {
+            return Err(GgufFault::Count { what: what.to_string(), found, left, max });
         }
         Ok(found)
     }
 }
 
-/// Bytes as a text.
+/// Bytes as UTF-8.
 pub(super) fn text<'a>(bytes: &'a [u8], what: &dyn Display) -> Result<&'a str> {
     std::str::from_utf8(bytes).map_err(|_| GgufFault::Text { what: what.to_string() })
 }

@@ -1,97 +1,97 @@
-//! What can be wrong with a GGUF file.
+//! Faults of GGUF files.
 
-/// A reason why a GGUF file cannot be used.
+/// Why a GGUF file cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GgufFault {
-    /// The file is something else.
+    /// The file is not GGUF.
     #[error("it begins with `{found}`, want `GGUF`")]
     Magic {
-        /// Its first bytes, those that are no letters escaped.
+        /// Its first bytes, escaped.
         found: String,
     },
-    /// The file is of a version that is not read.
-    #[error("its version is {found}, want 2 or 3 in little-endian, convert the model anew")]
+    /// The version is unsupported.
+    #[error("its version is {found}, want 2 or 3 in little-endian, convert the model again")]
     Version {
         /// The version.
         found: u32,
     },
-    /// The file ends before something that it announces.
-    #[error("{what} needs {want} bytes at byte {at}, {left} are left: fetch the file anew")]
+    /// The file is truncated.
+    #[error("{what} needs {want} bytes at byte {at}, {left} are left: download the file again")]
     Truncated {
-        /// What should be there.
+        /// The missing item.
         what: String,
         /// Its length.
         want: u64,
-        /// Where it begins.
+        /// Its offset.
         at: usize,
         /// Bytes from there to the file's end.
         left: usize,
     },
-    /// A number of things is more than the file has room for.
+    /// A count exceeds what the file can hold.
     #[error(
-        "it announces {found} {what}, the {left} bytes left have room for {most}: fetch it anew"
+        "its header declares {found} {what}, the {left} bytes left fit at most {max}: download it again"
     )]
     Count {
-        /// What is counted.
+        /// The counted items.
         what: String,
-        /// The number given.
+        /// The declared count.
         found: u64,
         /// Bytes left for them.
         left: usize,
-        /// The largest possible number.
-        most: u64,
+        /// The largest possible count.
+        max: u64,
     },
-    /// A text is not UTF-8.
-    #[error("{what} is no UTF-8 text")]
+    /// A string is not UTF-8.
+    #[error("{what} is not valid UTF-8")]
     Text {
-        /// Which text.
+        /// The string.
         what: String,
     },
-    /// A value is of a type that the format does not have.
-    #[error("`{key}` is of the unknown value type {found}, want 0 to 12")]
+    /// A metadata value has an unknown type.
+    #[error("`{key}` has the unknown value type {found}, want 0 to 12")]
     ValueType {
         /// The value's key.
         key: String,
         /// The type's number.
         found: u32,
     },
-    /// Lists lie in lists in lists.
-    #[error("`{key}` holds lists more than {most} deep")]
+    /// Arrays are nested too deeply.
+    #[error("`{key}` holds arrays nested more than {max} deep")]
     Depth {
         /// The value's key.
         key: String,
-        /// The deepest that is read.
-        most: usize,
+        /// Maximum nesting.
+        max: usize,
     },
-    /// Two values or two tensors bear the same name.
-    #[error("the {what} `{name}` is there twice")]
-    Twice {
+    /// Two metadata keys or two tensors have the same name.
+    #[error("duplicate {what} `{name}`")]
+    Duplicate {
         /// `key` or `tensor`.
         what: &'static str,
         /// Its name.
         name: String,
     },
-    /// A value that has to be there is not.
+    /// A required metadata key is missing.
     #[error("the key `{key}` is missing")]
     Missing {
         /// The key.
         key: String,
     },
-    /// The file has a model and no tokenizer.
-    #[error("it holds no tokenizer, put the model's own `tokenizer.json` beside it")]
+    /// The file has no tokenizer.
+    #[error("it has no tokenizer, put the model's `tokenizer.json` beside it")]
     NoTokenizer,
-    /// A value is not what it has to be.
+    /// A metadata value is invalid.
     #[error("`{key}` is {found}, want {want}")]
     Value {
         /// The key.
         key: String,
         /// The value.
         found: String,
-        /// What it should be.
+        /// The expected value.
         want: String,
     },
-    /// A value asks for what is not done here.
+    /// A metadata value or tensor is unsupported.
     #[error("`{key}` = `{found}` is not supported: {why}")]
     Unsupported {
         /// The key, or the tensor's name.
@@ -101,7 +101,7 @@ pub enum GgufFault {
         /// What is supported, or what to do.
         why: &'static str,
     },
-    /// A tensor's shape cannot be.
+    /// A tensor's shape is invalid.
     #[error("the tensor `{name}` has the shape {found:?}, want {want}")]
     Shape {
         /// Its name in the file.
@@ -111,42 +111,42 @@ pub enum GgufFault {
         /// What it should be.
         want: String,
     },
-    /// A tensor begins where none may.
-    #[error("the tensor `{name}` begins at {found}, want a multiple of {alignment}")]
+    /// A tensor is misaligned.
+    #[error("the tensor `{name}` has the offset {found}, want a multiple of {alignment}")]
     Alignment {
         /// Its name in the file.
         name: String,
-        /// Its place behind the header.
+        /// Its offset after the header.
         found: u64,
         /// The file's alignment.
         alignment: u64,
     },
-    /// A tensor lies beyond the file's end.
+    /// A tensor exceeds the file.
     #[error(
-        "the tensor `{name}` takes {want} bytes at {at} behind the header, which {have} bytes follow: fetch the file \
-         anew"
+        "the tensor `{name}` takes {want} bytes at offset {at} after the header, which {have} bytes follow: download the \
+         file again"
     )]
-    Outside {
+    OutOfBounds {
         /// Its name in the file.
         name: String,
-        /// Its place behind the header.
+        /// Its offset after the header.
         at: u64,
         /// Its length.
         want: u64,
-        /// Bytes behind the header.
+        /// Bytes after the header.
         have: u64,
     },
-    /// Two tensors share bytes.
+    /// Two tensors overlap.
     #[error("the tensors `{first}` and `{second}` overlap at byte {at}")]
     Overlap {
-        /// The one that begins first.
+        /// The first one.
         first: String,
-        /// The other.
+        /// The second one.
         second: String,
-        /// Where the other begins in the file.
+        /// File offset of the second one.
         at: usize,
     },
 }
 
-/// The result of reading a part of a file.
+/// The result of reading a section of a file.
 pub(super) type Result<T, E = GgufFault> = std::result::Result<T, E>;

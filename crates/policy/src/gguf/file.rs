@@ -1,4 +1,4 @@
-//! An open GGUF file: its values by key, and its tensors by the names that it gives them.
+//! An open GGUF file: metadata by key, and tensors by their stored names.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,18 +12,18 @@ use indexmap::IndexMap;
 
 use super::GgufTensor;
 use super::fault::{self, GgufFault};
-use super::header::{self, Header, StoredTensor};
+use super::header::{self, Header, TensorInfo};
 use super::metadata::Metadata;
-use crate::error::{During, Error, Result};
-use crate::tensor_parallel::Slice;
+use crate::error::{Error, Result, TensorContext};
+use crate::tensor_parallel::TensorSlice;
 use crate::weights::{self, WeightFault};
 
-/// An open GGUF file, whatever it describes.
+/// An open GGUF file of any architecture.
 pub struct GgufFile {
     path: PathBuf,
     bytes: SharedBytes,
     metadata: Metadata,
-    tensors: IndexMap<String, StoredTensor>,
+    tensors: IndexMap<String, TensorInfo>,
 }
 
 impl fmt::Debug for GgufFile {
@@ -48,7 +48,7 @@ impl GgufFile {
         Ok(Self { path: path.to_owned(), bytes, metadata, tensors })
     }
 
-    /// The file.
+    /// The file's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -58,7 +58,7 @@ impl GgufFile {
         &self.metadata
     }
 
-    pub(super) fn tensors(&self) -> &IndexMap<String, StoredTensor> {
+    pub(super) fn tensors(&self) -> &IndexMap<String, TensorInfo> {
         &self.tensors
     }
 
@@ -68,49 +68,49 @@ impl GgufFile {
         Error::Gguf { path: self.path.clone(), fault: fault.into() }
     }
 
-    fn told<T>(&self, value: fault::Result<Option<T>>) -> Result<Option<T>> {
+    fn in_file<T>(&self, value: fault::Result<Option<T>>) -> Result<Option<T>> {
         value.map_err(|fault| self.error(fault))
     }
 
-    /// The text of a key, if it is there.
+    /// The string value of a key, if present.
     ///
     /// # Errors
-    /// It is no text.
+    /// The value is not a string.
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
-        self.told(self.metadata.text(key))
+        self.in_file(self.metadata.text(key))
     }
 
-    /// The integer of a key, if it is there.
+    /// The integer value of a key, if present.
     ///
     /// # Errors
-    /// It is no integer, or negative.
+    /// The value is not an integer, or negative.
     pub fn count(&self, key: &str) -> Result<Option<u64>> {
-        self.told(self.metadata.count(key))
+        self.in_file(self.metadata.count(key))
     }
 
-    /// The numbers of a key, if it is there.
+    /// The float array of a key, if present.
     ///
     /// # Errors
-    /// It is no list of 32-bit floats.
+    /// The value is not an array of 32-bit floats.
     pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
-        self.told(self.metadata.numbers(key))
+        self.in_file(self.metadata.numbers(key))
     }
 
-    /// The sizes of a tensor, if it is there, the one whose numbers lie side by side last.
+    /// The shape of a tensor, if present, in row-major order.
     #[must_use]
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         Some(&self.tensors.get(name)?.shape)
     }
 
-    /// A tensor, by the name that the file gives it. One of more than two sizes is a matrix whose inputs are all sizes
+    /// A tensor by its stored name. Tensors of more than two dimensions become matrices whose inputs are all dimensions
     /// but the first.
     ///
     /// # Errors
-    /// [`Error::Weights`] if it is not there or of another shape.
+    /// [`Error::Weights`] if it is missing or has another shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<GgufTensor> {
         let fault = match self.tensors.get(name) {
             Some(stored) if stored.shape == shape => return self.read(name, stored),
-            Some(stored) => WeightFault::Misshapen {
+            Some(stored) => WeightFault::ShapeMismatch {
                 name: name.to_owned(),
                 found: stored.shape.clone(),
                 want: shape.to_vec(),
@@ -120,17 +120,17 @@ impl GgufFile {
         Err(Error::Weights { dir: self.path.clone(), faults: vec![fault] })
     }
 
-    /// What is stored; `name` is for the error.
-    pub(super) fn read(&self, name: &str, stored: &StoredTensor) -> Result<GgufTensor> {
-        self.read_slice(name, stored, &Slice::Whole)
+    /// Reads a stored tensor; `name` is for errors.
+    pub(super) fn read(&self, name: &str, stored: &TensorInfo) -> Result<GgufTensor> {
+        self.read_slice(name, stored, &TensorSlice::Whole)
     }
 
-    /// A part of what is stored. Rows stay in the file, columns are copied.
+    /// Reads a slice of a stored tensor. Rows stay in the mapped file, columns are copied.
     pub(super) fn read_slice(
         &self,
         name: &str,
-        stored: &StoredTensor,
-        slice: &Slice,
+        stored: &TensorInfo,
+        slice: &TensorSlice,
     ) -> Result<GgufTensor> {
         let (outputs, inputs) = match stored.shape.as_slice() {
             [inputs] => (1, *inputs),
@@ -140,8 +140,8 @@ impl GgufFile {
         let shared = || SharedBytes::clone(&self.bytes);
         let (format, is_matrix) = (stored.format, stored.shape.len() > 1);
         let matrix = match slice {
-            Slice::Rows(rows) if is_matrix => {
-                // The header has been held against the sizes.
+            TensorSlice::Rows(rows) if is_matrix => {
+                // The header has validated the sizes.
                 let width = format.row_bytes(inputs).unwrap_or_default();
                 let start = stored.range.start;
                 let bytes = start + rows.start * width..start + rows.end * width;
@@ -154,13 +154,13 @@ impl GgufFile {
             }
         };
         match slice {
-            Slice::Columns(taken) => columns(name, &matrix, taken).map(GgufTensor::Matrix),
+            TensorSlice::Columns(taken) => columns(name, &matrix, taken).map(GgufTensor::Matrix),
             _ if is_matrix => Ok(GgufTensor::Matrix(matrix)),
             _ => {
                 let numbers = matrix.dequantize()?.flatten_all();
-                let numbers: Tensor = numbers.during(format!("read `{name}`"))?;
+                let numbers: Tensor = numbers.context(format!("read `{name}`"))?;
                 match slice {
-                    Slice::Rows(rows) => {
+                    TensorSlice::Rows(rows) => {
                         Ok(GgufTensor::Vector(memory::rows(&numbers, rows.clone())?))
                     }
                     _ => Ok(GgufTensor::Vector(numbers)),
@@ -170,14 +170,14 @@ impl GgufFile {
     }
 }
 
-/// Some columns of a matrix.
+/// Copies columns of a matrix.
 fn columns(name: &str, matrix: &QuantizedMatrix, taken: &Range<usize>) -> Result<QuantizedMatrix> {
     let format = matrix.format();
     let (block, width) = (format.block_len(), format.block_bytes());
     let cut = [taken.start, taken.end].into_iter().find(|column| !column.is_multiple_of(block));
     if let Some(column) = cut {
         let (name, format) = (name.to_owned(), format.name());
-        return Err(Error::SplitBlock { name, column, format, block });
+        return Err(Error::ShardBlock { name, column, format, block });
     }
     let part = taken.start / block * width..taken.end / block * width;
     let mut bytes = Vec::with_capacity(matrix.outputs() * part.len());

@@ -1,4 +1,4 @@
-//! The header of a GGUF file: what it says of its tensors, held against the file itself.
+//! The header of a GGUF file: parses and validates its tensor infos.
 
 use std::ops::Range;
 
@@ -13,30 +13,30 @@ use super::metadata::Metadata;
 const MAGIC: [u8; 4] = *b"GGUF";
 const VERSIONS: [u32; 2] = [2, 3];
 
-/// Where tensors begin, if the file does not say.
+/// Default alignment of tensors.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// Most dimensions of a tensor; ggml has no more.
-const MOST_DIMENSIONS: u32 = 4;
+/// Maximum number of dimensions in ggml.
+const MAX_DIMENSIONS: u32 = 4;
 
-/// The least that a tensor takes in the header: its name's length, number of sizes, type and offset.
-const LEAST_TENSOR_BYTES: u64 = 24;
+/// Minimum size of a tensor info: name length, number of dimensions, type and offset.
+const MIN_TENSOR_BYTES: u64 = 24;
 
-/// A tensor of the file. Its bytes are there, whole, and no other tensor's.
+/// A validated tensor: its bytes lie inside the file and overlap no other tensor.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct StoredTensor {
+pub(super) struct TensorInfo {
     pub(super) format: BlockFormat,
-    /// Its sizes, the one whose numbers lie side by side last.
+    /// Its shape in row-major order.
     pub(super) shape: Vec<usize>,
-    /// Its bytes in the file.
+    /// Its byte range in the file.
     pub(super) range: Range<usize>,
 }
 
-/// What stands before the numbers.
+/// The header, before the tensor data.
 pub(super) struct Header {
     pub(super) metadata: Metadata,
-    /// By their names in the file.
-    pub(super) tensors: IndexMap<String, StoredTensor>,
+    /// By their stored names.
+    pub(super) tensors: IndexMap<String, TensorInfo>,
 }
 
 /// Reads the header of the file whose bytes are `shared`.
@@ -52,15 +52,15 @@ pub(super) fn read(shared: &SharedBytes) -> Result<Header> {
     if !VERSIONS.contains(&version) {
         return Err(GgufFault::Version { found: version });
     }
-    let tensors = cursor.count(LEAST_TENSOR_BYTES, &"tensors")?;
+    let tensors = cursor.count(MIN_TENSOR_BYTES, &"tensors")?;
     let values = Metadata::read_count(&mut cursor)?;
     let metadata = Metadata::read(shared, &mut cursor, values)?;
-    let announced = (0..tensors)
-        .map(|index| Announced::read(&mut cursor, index))
+    let headers = (0..tensors)
+        .map(|index| TensorHeader::read(&mut cursor, index))
         .collect::<Result<Vec<_>>>()?;
     let alignment = alignment(&metadata)?;
     let start = (cursor.position() as u64).next_multiple_of(alignment);
-    let tensors = placed(announced, start, alignment, bytes.len())?;
+    let tensors = validated(headers, start, alignment, bytes.len())?;
     Ok(Header { metadata, tensors })
 }
 
@@ -75,21 +75,21 @@ fn alignment(metadata: &Metadata) -> Result<u64> {
     Err(GgufFault::Value { key: KEY.to_owned(), found: found.to_string(), want })
 }
 
-/// A tensor as the header announces it.
-struct Announced {
+/// A tensor info as stored in the header, not yet validated.
+struct TensorHeader {
     name: String,
     format: BlockFormat,
-    /// In the file's order: the one whose numbers lie side by side first.
+    /// In the file's order: the contiguous dimension first.
     sizes: Vec<u64>,
     offset: u64,
 }
 
-impl Announced {
+impl TensorHeader {
     fn read(cursor: &mut Cursor<'_>, index: u64) -> Result<Self> {
         let name = cursor.text(&format_args!("the name of tensor {index}"))?.to_owned();
-        let what = format_args!("the header's entry of `{name}`");
+        let what = format_args!("the tensor info of `{name}`");
         let dimensions = cursor.u32(&what)?;
-        if !(1..=MOST_DIMENSIONS).contains(&dimensions) {
+        if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
             let (key, found) = (format!("dimensions of {name}"), dimensions.to_string());
             return Err(GgufFault::Value { key, found, want: "1 to 4".to_owned() });
         }
@@ -97,7 +97,7 @@ impl Announced {
         let kind = cursor.u32(&what)?;
         let offset = cursor.u64(&what)?;
         let Some(format) = format(kind) else {
-            let why = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K are";
+            let why = "use F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K or Q6_K";
             let (key, found) = (format!("type of {name}"), type_name(kind));
             return Err(GgufFault::Unsupported { key, found, why });
         };
@@ -121,45 +121,45 @@ impl Announced {
         }
         let count = self.sizes.iter().try_fold(1_u64, |all, size| all.checked_mul(*size));
         let bytes = count.and_then(|count| (count / block).checked_mul(size));
-        bytes.ok_or_else(|| wrong("fewer numbers than 64 bits count".to_owned()))
+        bytes.ok_or_else(|| wrong("fewer elements than 64 bits count".to_owned()))
     }
 }
 
-/// Holds the announced tensors against the file of `length` bytes, in which their numbers begin at `start`.
-fn placed(
-    announced: Vec<Announced>,
+/// Validates the tensor infos against the file of `length` bytes, whose tensor data begins at `start`.
+fn validated(
+    headers: Vec<TensorHeader>,
     start: u64,
     alignment: u64,
     length: usize,
-) -> Result<IndexMap<String, StoredTensor>> {
+) -> Result<IndexMap<String, TensorInfo>> {
     let have = (length as u64).saturating_sub(start);
     let mut tensors = IndexMap::new();
-    for tensor in announced {
+    for tensor in headers {
         let bytes = tensor.bytes()?;
-        let Announced { name, format, sizes, offset } = tensor;
+        let TensorHeader { name, format, sizes, offset } = tensor;
         if !offset.is_multiple_of(alignment) {
             return Err(GgufFault::Alignment { name, found: offset, alignment });
         }
         if offset.checked_add(bytes).is_none_or(|end| end > have) {
-            return Err(GgufFault::Outside { name, at: offset, want: bytes, have });
+            return Err(GgufFault::OutOfBounds { name, at: offset, want: bytes, have });
         }
-        // It lies inside the file, so its place and its sizes fit `usize`.
+        // It lies inside the file, so offset and sizes fit `usize`.
         let from = (start + offset) as usize;
         let range = from..from + bytes as usize;
         let shape = sizes.iter().rev().map(|size| *size as usize).collect();
         match tensors.entry(name) {
             Entry::Occupied(entry) => {
-                return Err(GgufFault::Twice { what: "tensor", name: entry.key().clone() });
+                return Err(GgufFault::Duplicate { what: "tensor", name: entry.key().clone() });
             }
-            Entry::Vacant(entry) => entry.insert(StoredTensor { format, shape, range }),
+            Entry::Vacant(entry) => entry.insert(TensorInfo { format, shape, range }),
         };
     }
-    refuse_overlaps(&tensors)?;
+    reject_overlaps(&tensors)?;
     Ok(tensors)
 }
 
-fn refuse_overlaps(tensors: &IndexMap<String, StoredTensor>) -> Result<()> {
-    let mut order: Vec<(&String, &StoredTensor)> = tensors.iter().collect();
+fn reject_overlaps(tensors: &IndexMap<String, TensorInfo>) -> Result<()> {
+    let mut order: Vec<(&String, &TensorInfo)> = tensors.iter().collect();
     order.sort_by_key(|(_, tensor)| tensor.range.start);
     for pair in order.windows(2) {
         let [(first, one), (second, other)] = pair else { continue };
@@ -171,7 +171,7 @@ fn refuse_overlaps(tensors: &IndexMap<String, StoredTensor>) -> Result<()> {
     Ok(())
 }
 
-/// The format that ggml gives this number.
+/// The format of a ggml type id.
 fn format(kind: u32) -> Option<BlockFormat> {
     Some(match kind {
         0 => BlockFormat::F32,
@@ -189,7 +189,7 @@ fn format(kind: u32) -> Option<BlockFormat> {
     })
 }
 
-/// The name of a format that is not read.
+/// The name of an unsupported ggml type.
 fn type_name(kind: u32) -> String {
     let name = match kind {
         9 => "Q8_1",
@@ -213,7 +213,7 @@ fn type_name(kind: u32) -> String {
         34 => "TQ1_0",
         35 => "TQ2_0",
         39 => "MXFP4",
-        _ => return format!("number {kind}"),
+        _ => return format!("type {kind}"),
     };
     name.to_owned()
 }

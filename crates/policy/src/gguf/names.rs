@@ -1,6 +1,6 @@
-//! What GGUF files call a decoder's tensors, and in which order llama.cpp stores their rows.
+//! GGUF tensor names, and llama.cpp's row order.
 
-/// The canonical name of a tensor, or nothing if it is no part of a decoder.
+/// The canonical name of a tensor; `None` if it does not belong to a decoder.
 pub(super) fn canonical(name: &str) -> Option<String> {
     let whole = match name {
         "token_embd.weight" => "model.embed_tokens.weight",
@@ -13,7 +13,7 @@ pub(super) fn canonical(name: &str) -> Option<String> {
 
 fn in_layer(name: &str) -> Option<String> {
     let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
-    // `007` or `+7` would be a second name of the same tensor.
+    // `007` or `+7` would be an alias of the same tensor.
     let layer = layer.parse::<u32>().ok().filter(|number| number.to_string() == layer)?;
     let (module, kind) = rest.rsplit_once('.')?;
     let module = match module {
@@ -31,10 +31,10 @@ fn in_layer(name: &str) -> Option<String> {
     matches!(kind, "weight" | "bias").then(|| format!("model.layers.{layer}.{module}.{kind}"))
 }
 
-/// Where the row `row` of a query or key product lies in a file of the architecture `llama`.
+/// The stored row of row `row` of a query or key weight, for the architecture `llama`.
 ///
-/// llama.cpp rotates neighbouring numbers of a head where `transformers` rotates its two halves, so its converter puts
-/// row `half · head_dim / 2 + i` of a head at `2 · i + half`.
+/// llama.cpp applies RoPE to adjacent elements of a head, `transformers` to its two halves, so the converter moves row
+/// `half · head_dim / 2 + i` of a head to `2 · i + half`.
 pub(super) fn interleaved(row: usize, head_dim: usize) -> usize {
     let (head, within) = (row / head_dim, row % head_dim);
     let (half, i) = (within / (head_dim / 2), within % (head_dim / 2));
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tensor_has_one_name_only() {
+    fn a_tensor_has_exactly_one_stored_name() {
         assert_eq!(canonical("blk.7.attn_q.bias").unwrap(), "model.layers.7.self_attn.q_proj.bias");
         for name in ["blk.07.attn_q.bias", "blk.+7.attn_q.bias", "blk.7.attn_q", "blk.7.x.weight"] {
             assert_eq!(canonical(name), None, "{name}");
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rows_of_a_head_are_halves_interleaved() {
+    fn rows_of_a_head_are_its_interleaved_halves() {
         let places: Vec<usize> = (0..8).map(|row| interleaved(row, 4)).collect();
         assert_eq!(places, [0, 2, 1, 3, 4, 6, 5, 7]);
     }

@@ -93,7 +93,7 @@ const VOCAB: usize = 6;
 const HIDDEN: usize = 8;
 const FEED_FORWARD: usize = 12;
 
-/// A whole model of one layer with two heads of four numbers.
+/// A complete model of one layer with two heads of dimension 4.
 fn model(architecture: &str) -> Writer {
     let key = |field: &str| format!("{architecture}.{field}");
     let mut writer = Writer::default()
@@ -132,21 +132,21 @@ fn open(bytes: Vec<u8>) -> Result<GgufModel> {
 }
 
 #[track_caller]
-fn refused(writer: &Writer) -> String {
+fn rejected(writer: &Writer) -> String {
     open(writer.bytes()).unwrap_err().to_string()
 }
 
 #[track_caller]
-fn assert_refused(writer: &Writer, parts: &[&str]) {
-    let told = refused(writer);
-    assert!(told.contains("`m.gguf`"), "{told}");
+fn assert_rejected(writer: &Writer, parts: &[&str]) {
+    let message = rejected(writer);
+    assert!(message.contains("`m.gguf`"), "{message}");
     for part in parts {
-        assert!(told.contains(part), "{told}, want {part}");
+        assert!(message.contains(part), "{message}, want {part}");
     }
 }
 
 #[test]
-fn a_whole_model_is_read_by_canonical_names() {
+fn a_model_is_read_by_canonical_names() {
     let model = open(model("qwen2").bytes()).unwrap();
     let config = model.config();
     assert!(model.names().eq(tensor_shapes(config).keys()));
@@ -154,7 +154,7 @@ fn a_whole_model_is_read_by_canonical_names() {
     assert!(config.tie_word_embeddings && config.attention_bias);
     let GgufTensor::Matrix(down) = model.tensor("model.layers.0.mlp.down_proj.weight").unwrap()
     else {
-        panic!("a product's weight is a matrix")
+        panic!("a linear weight is a matrix")
     };
     assert_eq!((down.format(), down.outputs(), down.inputs()), (BlockFormat::F32, 8, 12));
     let mut row = [0.0; 12];
@@ -163,7 +163,7 @@ fn a_whole_model_is_read_by_canonical_names() {
 }
 
 #[test]
-fn an_output_layer_of_its_own_is_not_tied() {
+fn a_separate_lm_head_is_not_tied() {
     let writer = model("qwen2").tensor("output.weight", &[VOCAB, HIDDEN]);
     let model = open(writer.bytes()).unwrap();
     assert!(!model.config().tie_word_embeddings);
@@ -171,7 +171,7 @@ fn an_output_layer_of_its_own_is_not_tied() {
 }
 
 #[test]
-fn query_and_key_rows_of_llama_are_put_back_and_no_others() {
+fn only_query_and_key_rows_of_llama_are_reordered() {
     let model = open(model("llama").bytes()).unwrap();
     let first_column = |name: &str| -> Vec<f32> {
         let name = format!("model.layers.0.self_attn.{name}.weight");
@@ -185,136 +185,142 @@ fn query_and_key_rows_of_llama_are_put_back_and_no_others() {
 }
 
 #[test]
-fn every_tensor_at_fault_is_named_at_once() {
+fn all_tensor_mismatches_are_reported_together() {
     let mut writer =
         model("qwen2").without("output_norm.weight").tensor("blk.1.attn_q.weight", &[8, 8]);
     writer.announced("blk.0.attn_k.bias").sizes = vec![4];
-    let told = refused(&writer);
+    let message = rejected(&writer);
     for part in [
         "`blk.0.attn_k.bias` has the shape [4], want [8]",
-        "`blk.1.attn_q.weight` has no place",
+        "`blk.1.attn_q.weight` is unexpected",
         "`model.norm.weight` is missing",
     ] {
-        assert!(told.contains(part), "{told}, want {part}");
+        assert!(message.contains(part), "{message}, want {part}");
     }
 }
 
 #[test]
-fn a_file_of_another_kind_or_version_is_told_as_such() {
-    let told = |bytes: &[u8]| open(bytes.to_vec()).unwrap_err().to_string();
-    assert!(told(b"").contains("it begins with ``, want `GGUF`"));
-    assert!(told(b"PK\x03\x04 and more").contains(r"it begins with `PK\x03\x04`"));
+fn another_file_type_or_version_is_reported() {
+    let message = |bytes: &[u8]| open(bytes.to_vec()).unwrap_err().to_string();
+    assert!(message(b"").contains("it begins with ``, want `GGUF`"));
+    assert!(message(b"PK\x03\x04 and more").contains(r"it begins with `PK\x03\x04`"));
     let mut bytes = model("qwen2").bytes();
     bytes[4..8].copy_from_slice(&1_u32.to_le_bytes());
-    assert!(told(&bytes).contains("its version is 1, want 2 or 3"));
+    assert!(message(&bytes).contains("its version is 1, want 2 or 3"));
 }
 
 #[test]
-fn counts_that_the_file_has_no_room_for_are_refused_before_anything_is_kept() {
+fn counts_beyond_the_file_size_are_rejected_before_allocation() {
     let bytes = model("qwen2").bytes();
     for (at, what) in [(8, "tensors"), (16, "values")] {
         let mut bytes = bytes.clone();
         bytes[at..at + 8].copy_from_slice(&(u64::MAX / 2).to_le_bytes());
-        let told = open(bytes).unwrap_err().to_string();
-        assert!(told.contains(&format!("it announces 9223372036854775807 {what}")), "{told}");
+        let message = open(bytes).unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("its header declares 9223372036854775807 {what}")),
+            "{message}"
+        );
     }
     let list = |kind: u32, count: u64| [&kind.to_le_bytes()[..], &count.to_le_bytes()].concat();
     for kind in [4, 8, 9] {
         let writer = model("qwen2").value("x.list", 9, list(kind, 1 << 60));
-        assert_refused(&writer, &["elements of `x.list`", "1152921504606846976"]);
+        assert_rejected(&writer, &["elements of `x.list`", "1152921504606846976"]);
     }
     let layers = model("qwen2").count("qwen2.block_count", u32::MAX);
-    assert_refused(&layers, &["`qwen2.block_count` is 4294967295", "14 tensors"]);
+    assert_rejected(&layers, &["`qwen2.block_count` is 4294967295", "14 tensors"]);
 }
 
 #[test]
-fn a_file_cut_anywhere_is_refused() {
+fn a_truncated_file_is_rejected() {
     let whole = model("llama").bytes();
-    // Behind the last tensor lies filling only.
+    // The last tensor is followed by padding only.
     for length in 0..whole.len() - 32 {
         assert!(open(whole[..length].to_vec()).is_err(), "{length} of {}", whole.len());
     }
 }
 
 #[test]
-fn tensors_that_lie_where_none_may_are_named() {
+fn invalid_tensor_infos_are_reported_by_name() {
     let with = |change: &dyn Fn(&mut Announced)| {
         let mut writer = model("qwen2");
         change(writer.announced("blk.0.ffn_up.weight"));
         writer
     };
     let name = "`blk.0.ffn_up.weight`";
-    assert_refused(&with(&|t| t.offset += 8), &[name, "multiple of 32"]);
-    assert_refused(&with(&|t| t.offset = 1 << 40), &[name, "384 bytes at 1099511627776"]);
-    assert_refused(&with(&|t| t.offset = u64::MAX - 31), &[name, "384 bytes at"]);
-    assert_refused(&with(&|t| t.offset -= 32), &["`blk.0.ffn_gate.weight`", name, "overlap"]);
-    assert_refused(&with(&|t| t.sizes = vec![1 << 40, 1 << 40]), &[name, "64 bits"]);
-    assert_refused(&with(&|t| t.sizes = vec![0, 12]), &[name, "positive sizes"]);
-    assert_refused(&with(&|t| t.sizes = vec![8; 5]), &["blk.0.ffn_up.weight", "is 5, want 1 to 4"]);
-    assert_refused(&with(&|t| t.kind = 8), &[name, "multiple of 32 for Q8_0"]);
-    assert_refused(&with(&|t| t.kind = 10), &["blk.0.ffn_up.weight", "Q2_K", "not supported"]);
-    assert_refused(&with(&|t| t.kind = 99), &["number 99"]);
+    assert_rejected(&with(&|t| t.offset += 8), &[name, "multiple of 32"]);
+    assert_rejected(&with(&|t| t.offset = 1 << 40), &[name, "384 bytes at offset 1099511627776"]);
+    assert_rejected(&with(&|t| t.offset = u64::MAX - 31), &[name, "384 bytes at"]);
+    assert_rejected(&with(&|t| t.offset -= 32), &["`blk.0.ffn_gate.weight`", name, "overlap"]);
+    assert_rejected(&with(&|t| t.sizes = vec![1 << 40, 1 << 40]), &[name, "64 bits"]);
+    assert_rejected(&with(&|t| t.sizes = vec![0, 12]), &[name, "positive sizes"]);
+    assert_rejected(
+        &with(&|t| t.sizes = vec![8; 5]),
+        &["blk.0.ffn_up.weight", "is 5, want 1 to 4"],
+    );
+    assert_rejected(&with(&|t| t.kind = 8), &[name, "multiple of 32 for Q8_0"]);
+    assert_rejected(&with(&|t| t.kind = 10), &["blk.0.ffn_up.weight", "Q2_K", "not supported"]);
+    assert_rejected(&with(&|t| t.kind = 99), &["type 99"]);
 }
 
 #[test]
-fn what_is_there_twice_is_refused() {
+fn duplicates_are_rejected() {
     let twice = model("qwen2").tensor("output_norm.weight", &[HIDDEN]);
-    assert_refused(&twice, &["the tensor `output_norm.weight` is there twice"]);
+    assert_rejected(&twice, &["duplicate tensor `output_norm.weight`"]);
     let mut twice = model("qwen2");
     twice.values.push(twice.values[0].clone());
-    assert_refused(&twice, &["the key `general.architecture` is there twice"]);
+    assert_rejected(&twice, &["duplicate key `general.architecture`"]);
 }
 
 #[test]
-fn what_this_decoder_does_not_do_is_refused_by_its_key() {
+fn unsupported_features_are_rejected_by_key() {
     let with = |key: &str, found: u32| model("qwen2").count(key, found);
-    assert_refused(&with("split.count", 3), &["`split.count` = `3`", "llama-gguf-split --merge"]);
-    assert_refused(&with("qwen2.expert_count", 8), &["`qwen2.expert_count` = `8`"]);
-    assert_refused(&with("qwen2.attention.sliding_window", 4096), &["sliding_window` = `4096`"]);
-    assert_refused(&with("qwen2.rope.dimension_count", 2), &["rope.dimension_count` = `2`"]);
+    assert_rejected(&with("split.count", 3), &["`split.count` = `3`", "llama-gguf-split --merge"]);
+    assert_rejected(&with("qwen2.expert_count", 8), &["`qwen2.expert_count` = `8`"]);
+    assert_rejected(&with("qwen2.attention.sliding_window", 4096), &["sliding_window` = `4096`"]);
+    assert_rejected(&with("qwen2.rope.dimension_count", 2), &["rope.dimension_count` = `2`"]);
     let yarn = model("qwen2").text("qwen2.rope.scaling.type", "yarn");
-    assert_refused(&yarn, &["`qwen2.rope.scaling.type` = `yarn`"]);
+    assert_rejected(&yarn, &["`qwen2.rope.scaling.type` = `yarn`"]);
     let linear = model("qwen2").number("qwen2.rope.scaling.factor", 4.0);
-    assert_refused(&linear, &["`qwen2.rope.scaling.factor` = `4`"]);
+    assert_rejected(&linear, &["`qwen2.rope.scaling.factor` = `4`"]);
     let divisors = model("llama").tensor("rope_freqs.weight", &[2]);
-    assert_refused(&divisors, &["`rope_freqs.weight`"]);
+    assert_rejected(&divisors, &["`rope_freqs.weight`"]);
     let other = model("qwen2").text("general.architecture", "gemma");
-    assert_refused(&other, &["`general.architecture` = `gemma`", "`qwen2`"]);
+    assert_rejected(&other, &["`general.architecture` = `gemma`", "`qwen2`"]);
 }
 
 #[test]
-fn values_that_are_missing_or_of_another_type_are_named_with_what_is_wanted() {
+fn missing_and_invalid_values_are_reported_with_the_expected_value() {
     let mut none = model("qwen2");
     none.values.retain(|(key, ..)| key != "qwen2.context_length");
-    assert_refused(&none, &["the key `qwen2.context_length` is missing"]);
+    assert_rejected(&none, &["the key `qwen2.context_length` is missing"]);
     let text = model("qwen2").text("qwen2.context_length", "long");
-    assert_refused(&text, &["`qwen2.context_length` is a text, want an integer"]);
+    assert_rejected(&text, &["`qwen2.context_length` is a string, want a non-negative integer"]);
     let zero = model("qwen2").count("qwen2.attention.head_count", 0);
-    assert_refused(&zero, &["`qwen2.attention.head_count` is 0, want a positive integer"]);
+    assert_rejected(&zero, &["`qwen2.attention.head_count` is 0, want a positive integer"]);
     let odd = model("qwen2").count("qwen2.attention.head_count", 3);
-    assert_refused(&odd, &["`qwen2.attention.head_count` is 3, want a divisor of the 8"]);
+    assert_rejected(&odd, &["`qwen2.attention.head_count` is 3, want a divisor of the 8"]);
     let alignment = model("qwen2").count("general.alignment", 0);
-    assert_refused(&alignment, &["`general.alignment` is 0, want a power of two"]);
+    assert_rejected(&alignment, &["`general.alignment` is 0, want a power of two"]);
     let unknown = model("qwen2").value("x.y", 13, vec![0]);
-    assert_refused(&unknown, &["`x.y` is of the unknown value type 13"]);
+    assert_rejected(&unknown, &["`x.y` has the unknown value type 13"]);
     let flag = model("qwen2").value("x.y", 7, vec![2]);
-    assert_refused(&flag, &["`x.y` is 2, want 0 or 1"]);
+    assert_rejected(&flag, &["`x.y` is 2, want 0 or 1"]);
 }
 
 #[test]
-fn lists_in_lists_are_passed_over_but_not_without_end() {
+fn nested_arrays_are_skipped_up_to_a_maximum_depth() {
     let nested = |depth: usize| {
         let list = [9_u32.to_le_bytes().to_vec(), 1_u64.to_le_bytes().to_vec()].concat();
         let innermost = [4_u32.to_le_bytes().to_vec(), 0_u64.to_le_bytes().to_vec()].concat();
         model("qwen2").value("x.list", 9, [list.repeat(depth), innermost].concat())
     };
     assert!(open(nested(3).bytes()).is_ok());
-    assert_refused(&nested(4), &["`x.list` holds lists more than 4 deep"]);
-    assert_refused(&nested(100_000), &["`x.list` holds lists more than 4 deep"]);
+    assert_rejected(&nested(4), &["`x.list` holds arrays nested more than 4 deep"]);
+    assert_rejected(&nested(100_000), &["`x.list` holds arrays nested more than 4 deep"]);
 }
 
 #[test]
-fn a_folder_with_one_gguf_file_and_no_safetensors_means_that_file() {
+fn a_folder_without_safetensors_resolves_to_its_only_gguf_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("a.GGUF");
     assert_eq!(find(dir.path()).unwrap(), None);
@@ -327,8 +333,11 @@ fn a_folder_with_one_gguf_file_and_no_safetensors_means_that_file() {
     assert_eq!(find(dir.path()).unwrap().as_deref(), Some(&*file));
     assert_eq!(find_mmproj(&file).unwrap().as_deref(), Some(&*tower));
     std::fs::write(dir.path().join("b.gguf"), "").unwrap();
-    let told = find(dir.path()).unwrap_err().to_string();
-    assert!(told.contains("a.GGUF, b.gguf: give the path of one"), "{told}");
+    let message = find(dir.path()).unwrap_err().to_string();
+    assert!(
+        message.contains("several GGUF files (a.GGUF, b.gguf): give the path of one"),
+        "{message}"
+    );
     std::fs::write(dir.path().join(SINGLE_FILE), "").unwrap();
     assert_eq!(find(dir.path()).unwrap(), None);
 }
@@ -341,7 +350,7 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_file_is_refused_or_still_holds_every_tensor(
+    fn a_corrupted_file_is_rejected_or_still_has_every_tensor(
         damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         whole_word in any::<bool>(),
     ) {

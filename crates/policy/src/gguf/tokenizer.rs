@@ -1,4 +1,4 @@
-//! The tokenizer that a GGUF file holds, in the form of a `tokenizer.json`.
+//! Converts a GGUF file's tokenizer to a `tokenizer.json`.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::fault::{GgufFault, Result};
 use super::metadata::Metadata;
 
-/// The token that begins a text.
+/// The beginning-of-sequence token.
 pub(super) const BOS: &str = "tokenizer.ggml.bos_token_id";
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -19,46 +19,46 @@ const EOS: &str = "tokenizer.ggml.eos_token_id";
 const PADDING: &str = "tokenizer.ggml.padding_token_id";
 const TEMPLATE: &str = "tokenizer.chat_template";
 
-/// What a text ends with, the main one first: the end of the text, of a turn, of a message.
+/// End tokens, the primary one first: end of sequence, of turn, of message.
 const ENDS: [&str; 3] = [EOS, "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
 
-/// Control tokens that end a turn or a document in the families read here; files name only one of them.
+/// Control tokens that end a turn or a document in the supported families; files declare only one of them.
 const END_TOKENS: [&str; 5] =
     ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"];
 
-/// Types of tokens.
+/// Token types.
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 
-/// Where Qwen2's tokens may not reach across; every digit stands alone.
-const QWEN2_PIECES: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Qwen2's pre-tokenization pattern; every digit is separate.
+const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// As Qwen2's, with up to three digits together.
-const LLAMA3_PIECES: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Llama 3's pre-tokenization pattern: Qwen2's with groups of up to three digits.
+const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// A tokenizer as the files of a Hugging Face folder.
+/// A tokenizer in the files of a Hugging Face folder.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Files {
     /// `tokenizer.json`.
     pub(crate) tokenizer: Value,
     /// `tokenizer_config.json`, with the chat template.
     pub(crate) config: Value,
-    /// `generation_config.json`, with the tokens that end a text.
+    /// `generation_config.json`, with the stop tokens.
     pub(crate) generation: Value,
-    /// The tokens that end a text.
+    /// The stop tokens.
     pub(crate) stop_ids: Vec<u32>,
 }
 
-/// How texts are cut before tokens are made.
-struct Pieces {
+/// Pre-tokenization.
+struct PreTokenizer {
     pattern: &'static str,
     normalizer: Value,
-    /// Whether a piece that is a token is taken whole, whatever the merges would make of it.
-    whole_first: bool,
+    /// Whether a word in the vocabulary becomes one token without applying merges.
+    ignore_merges: bool,
 }
 
-/// The ids that end a text, without repeats.
+/// The stop token ids, deduplicated.
 pub(super) fn end_ids(metadata: &Metadata) -> Result<Vec<u32>> {
     let mut ids = Vec::new();
     for key in ENDS {
@@ -76,28 +76,28 @@ pub(super) fn end_ids(metadata: &Metadata) -> Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// Reads the tokenizer; none if the file has none.
+/// Reads the tokenizer; `None` if the file has none.
 pub(super) fn read(metadata: &Metadata) -> Result<Option<Files>> {
     let Some(model) = metadata.text(MODEL)? else { return Ok(None) };
     if model != "gpt2" {
         return Err(GgufFault::Unsupported {
             key: MODEL.to_owned(),
             found: model.to_owned(),
-            why: "byte-level BPE (`gpt2`) is, put the model's own `tokenizer.json` beside the file",
+            why: "use byte-level BPE (`gpt2`), or put the model's `tokenizer.json` beside the file",
         });
     }
-    let pieces = pieces(metadata)?;
+    let pre_tokenizer = pre_tokenizer(metadata)?;
     let tokens = required(metadata.texts(TOKENS)?, TOKENS)?;
     let merges = required(metadata.texts(MERGES)?, MERGES)?;
     let types = metadata.integers(TOKEN_TYPES)?.unwrap_or_else(|| vec![1; tokens.len()]);
     if types.len() != tokens.len() {
-        let want = format!("one for each of the {} tokens", tokens.len());
-        return Err(wrong(TOKEN_TYPES, format!("a list of {}", types.len()), want));
+        let want = format!("one type for each of the {} tokens", tokens.len());
+        return Err(wrong(TOKEN_TYPES, format!("an array of {}", types.len()), want));
     }
     let stop_ids = end_ids(metadata)?;
     let config = config(metadata, &tokens)?;
     let generation = json!({ "eos_token_id": stop_ids, "bos_token_id": metadata.id(BOS)? });
-    let tokenizer = tokenizer(&pieces, &tokens, &types, &merges)?;
+    let tokenizer = tokenizer(&pre_tokenizer, &tokens, &types, &merges)?;
     Ok(Some(Files { tokenizer, config, generation, stop_ids }))
 }
 
@@ -109,26 +109,28 @@ fn required<T>(value: Option<T>, key: &str) -> Result<T> {
     value.ok_or_else(|| GgufFault::Missing { key: key.to_owned() })
 }
 
-fn pieces(metadata: &Metadata) -> Result<Pieces> {
+fn pre_tokenizer(metadata: &Metadata) -> Result<PreTokenizer> {
     match required(metadata.text(PRE)?, PRE)? {
-        "qwen2" => Ok(Pieces {
-            pattern: QWEN2_PIECES,
+        "qwen2" => Ok(PreTokenizer {
+            pattern: QWEN2_PATTERN,
             normalizer: json!({ "type": "NFC" }),
-            whole_first: false,
+            ignore_merges: false,
         }),
-        "llama-bpe" | "llama3" | "llama-v3" => {
-            Ok(Pieces { pattern: LLAMA3_PIECES, normalizer: Value::Null, whole_first: true })
-        }
+        "llama-bpe" | "llama3" | "llama-v3" => Ok(PreTokenizer {
+            pattern: LLAMA3_PATTERN,
+            normalizer: Value::Null,
+            ignore_merges: true,
+        }),
         found => Err(GgufFault::Unsupported {
             key: PRE.to_owned(),
             found: found.to_owned(),
-            why: "`qwen2` and `llama-bpe` are, put the model's own `tokenizer.json` beside the file",
+            why: "use `qwen2` or `llama-bpe`, or put the model's `tokenizer.json` beside the file",
         }),
     }
 }
 
 fn tokenizer(
-    Pieces { pattern, normalizer, whole_first }: &Pieces,
+    PreTokenizer { pattern, normalizer, ignore_merges }: &PreTokenizer,
     tokens: &[&str],
     types: &[i32],
     merges: &[&str],
@@ -136,7 +138,7 @@ fn tokenizer(
     let mut vocabulary = BTreeMap::new();
     let mut added = Vec::new();
     for (id, (token, kind)) in tokens.iter().zip(types).enumerate() {
-        // The rows that fill an embedding up have made-up names, which no text may mean.
+        // Padding rows of the embedding have placeholder names, which must not match text.
         if *kind == UNUSED {
             continue;
         }
@@ -176,12 +178,12 @@ fn tokenizer(
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-            "ignore_merges": whole_first, "vocab": vocabulary, "merges": merges,
+            "ignore_merges": ignore_merges, "vocab": vocabulary, "merges": merges,
         },
     }))
 }
 
-/// The two tokens of a merge. Neither holds a space: the bytes' alphabet has another letter for it.
+/// The two tokens of a merge. Neither contains a space, which byte-level BPE encodes as another character.
 fn pair<'a>(merge: &'a str, vocabulary: &BTreeMap<&str, usize>) -> Result<[&'a str; 2]> {
     let known = |token: &str| vocabulary.contains_key(token);
     match merge.split_once(' ') {
@@ -191,7 +193,7 @@ fn pair<'a>(merge: &'a str, vocabulary: &BTreeMap<&str, usize>) -> Result<[&'a s
             Ok([left, right])
         }
         _ => {
-            let want = "two tokens and a space between them, whose sum is a token";
+            let want = "two tokens separated by a space, whose concatenation is a token";
             Err(wrong(MERGES, format!("`{merge}`"), want))
         }
     }

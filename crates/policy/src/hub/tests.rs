@@ -84,14 +84,14 @@ fn files(names: &[&str]) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_folder_is_taken_as_it_is() {
+fn a_local_folder_is_returned_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let found = hub(dir.path(), None).resolve(dir.path().to_str().unwrap(), None).unwrap();
     assert_eq!(found, dir.path());
 }
 
 #[test]
-fn what_is_neither_folder_nor_name_is_refused_without_the_network() {
+fn an_invalid_name_is_rejected_without_network_access() {
     let dir = tempfile::tempdir().unwrap();
     for model in [
         "models/qwen/3b",
@@ -109,7 +109,7 @@ fn what_is_neither_folder_nor_name_is_refused_without_the_network() {
 }
 
 #[test]
-fn only_the_files_of_use_are_fetched_with_the_token_and_kept() {
+fn only_needed_files_are_downloaded_with_the_token_and_cached() {
     let cache = tempfile::tempdir().unwrap();
     let server = Server::start(files(&[
         "README.md",
@@ -157,7 +157,7 @@ fn only_the_files_of_use_are_fetched_with_the_token_and_kept() {
 }
 
 #[test]
-fn a_copy_that_lacks_a_shard_is_completed() {
+fn a_snapshot_without_a_shard_is_completed() {
     let cache = tempfile::tempdir().unwrap();
     let mut all = files(&[
         "config.json",
@@ -172,25 +172,30 @@ fn a_copy_that_lacks_a_shard_is_completed() {
     let dir = hub(cache.path(), Some(&server)).resolve("org/model", None).unwrap();
     let second = dir.join("model-00002-of-00002.safetensors");
     std::fs::remove_file(&second).unwrap();
-    let told = hub(cache.path(), None).resolve("org/model", None).unwrap_err().to_string();
-    assert!(told.contains("`org/model` (main)") && told.contains("`HF_HUB_OFFLINE`"), "{told}");
+    let message = hub(cache.path(), None).resolve("org/model", None).unwrap_err().to_string();
+    assert!(
+        message.contains("`org/model` (main)") && message.contains("`HF_HUB_OFFLINE`"),
+        "{message}"
+    );
     assert_eq!(hub(cache.path(), Some(&server)).resolve("org/model", None).unwrap(), dir);
     assert!(second.exists());
 }
 
 #[test]
-fn a_model_the_hub_does_not_have_is_told_by_name() {
+fn an_unknown_model_is_reported_by_name() {
     let cache = tempfile::tempdir().unwrap();
     let server = Server::start(files(&["config.json"]));
-    let told = hub(cache.path(), Some(&server)).resolve("org/other", None).unwrap_err().to_string();
+    let message =
+        hub(cache.path(), Some(&server)).resolve("org/other", None).unwrap_err().to_string();
     assert!(
-        told.starts_with("cannot fetch `org/other` (main) from the hub") && told.contains("404"),
-        "{told}"
+        message.starts_with("cannot download `org/other` (main) from the hub")
+            && message.contains("404"),
+        "{message}"
     );
 }
 
 #[test]
-fn it_works_inside_an_asynchronous_runtime() {
+fn it_works_inside_an_async_runtime() {
     let cache = tempfile::tempdir().unwrap();
     let server = Server::start(files(&["config.json", "model.safetensors"]));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -1,4 +1,4 @@
-//! The model that an adapter's folder stands on.
+//! The base model of an adapter.
 
 use std::path::{Path, PathBuf};
 
@@ -7,14 +7,14 @@ use super::{AdapterFault, CONFIG_FILE, WEIGHTS_FILE};
 use crate::error::{Error, Result};
 use crate::{gguf, hub, weights};
 
-/// The folder of the base model, if `dir` holds an adapter and no model of its own.
+/// The folder of the base model, if `dir` is an adapter without a merged model.
 ///
-/// The base is what `base_model_name_or_path` names: a folder, seen from here or from the adapter's folder, or a name
-/// on the hub.
+/// `base_model_name_or_path` is a path, relative to the working directory or to the adapter's folder, or a name on
+/// the hub.
 ///
 /// # Errors
-/// [`Error::AdapterBase`] if it is not there or an adapter itself, and [`Error::Adapter`] if it is not named.
-pub fn base_of(dir: &Path) -> Result<Option<PathBuf>> {
+/// [`Error::AdapterBase`] if the base model is missing or an adapter itself, and [`Error::Adapter`] if it is not set.
+pub fn base_model_dir(dir: &Path) -> Result<Option<PathBuf>> {
     if !holds_adapter(dir) {
         return Ok(None);
     }
@@ -37,12 +37,12 @@ pub fn base_of(dir: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(base))
 }
 
-/// Whether `dir` holds an adapter and no whole model beside it.
+/// Whether `dir` has an adapter and no complete model.
 pub(crate) fn holds_adapter(dir: &Path) -> bool {
     dir.join(CONFIG_FILE).is_file() && dir.join(WEIGHTS_FILE).is_file() && !holds_model(dir)
 }
 
-/// Whether `dir` holds a whole model, or is the file of one.
+/// Whether `dir` has a complete model, or is a model file.
 pub(crate) fn holds_model(dir: &Path) -> bool {
     weights::files(dir).is_ok() || gguf::find(dir).is_ok_and(|file| file.is_some())
 }

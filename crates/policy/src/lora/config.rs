@@ -1,4 +1,4 @@
-//! The settings of an adapter, `adapter_config.json`.
+//! Parses an adapter's `adapter_config.json`.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use super::{AdapterFault, CONFIG_FILE};
 use crate::error::{Error, Result};
 
-/// Settings that change nothing once the adapter is trained.
-const OF_TRAINING: [&str; 13] = [
+/// Settings without effect on a trained adapter.
+const TRAINING_ONLY: [&str; 13] = [
     "auto_mapping",
     "base_model_name_or_path",
     "inference_mode",
@@ -25,8 +25,8 @@ const OF_TRAINING: [&str; 13] = [
     "ensure_weight_tying",
 ];
 
-/// Settings that are read.
-const READ: [&str; 16] = [
+/// Settings that are parsed.
+const SUPPORTED: [&str; 16] = [
     "alpha_pattern",
     "bias",
     "exclude_modules",
@@ -45,7 +45,7 @@ const READ: [&str; 16] = [
     "use_rslora",
 ];
 
-/// What an adapter says of itself.
+/// An adapter's configuration.
 #[derive(Debug)]
 pub(super) struct AdapterConfig {
     pub(super) base_model: Option<String>,
@@ -60,14 +60,14 @@ pub(super) struct AdapterConfig {
     pub(super) modules_to_save: Vec<String>,
 }
 
-/// Which modules are meant.
+/// A selection of modules.
 #[derive(Debug)]
 pub(super) enum Targets {
-    /// All linear ones but the output layer.
+    /// All linear modules except the LM head.
     AllLinear,
-    /// Those that end with one of these names.
+    /// Modules whose name ends with one of these.
     Names(Vec<String>),
-    /// Those whose whole name matches.
+    /// Modules whose full name matches.
     Pattern(Regex),
 }
 
@@ -82,7 +82,7 @@ impl AdapterConfig {
 
     fn read(value: &Map<String, Value>) -> Result<Self, Vec<AdapterFault>> {
         let mut fields = Fields { value, faults: Vec::new() };
-        fields.refuse_what_is_not_supported();
+        fields.reject_unsupported();
         let config = Self {
             base_model: fields.text("base_model_name_or_path"),
             rank: fields.rank(),
@@ -106,7 +106,7 @@ impl AdapterConfig {
         matching(&self.rank_pattern, module).map_or(self.rank, |rank| rank as usize)
     }
 
-    /// What the product of a module's two tensors is multiplied with.
+    /// The scale of a module's update.
     pub(super) fn scale_of(&self, module: &str) -> f64 {
         let alpha = matching(&self.alpha_pattern, module).unwrap_or(self.alpha);
         let rank = self.rank_of(module) as f64;
@@ -114,7 +114,7 @@ impl AdapterConfig {
     }
 }
 
-/// The value of the first pattern that a module's name ends with.
+/// The value of the first pattern that matches a module's name.
 fn matching(patterns: &[(Regex, f64)], module: &str) -> Option<f64> {
     let found = patterns.iter().find(|(pattern, _)| pattern.is_match(module).unwrap_or(false));
     found.map(|(_, value)| *value)
@@ -126,7 +126,7 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// A setting that is set: `null` counts as absent.
+    /// A setting; `null` counts as absent.
     fn get(&self, field: &str) -> Option<&'a Value> {
         self.value.get(field).filter(|value| !value.is_null())
     }
@@ -134,47 +134,52 @@ impl<'a> Fields<'a> {
     fn wrong(&mut self, field: &str, found: &Value, want: &'static str) {
         self.faults.push(AdapterFault::Field {
             field: field.to_owned(),
-            found: shown(found),
+            found: display(found),
             want,
         });
     }
 
-    fn refuse_what_is_not_supported(&mut self) {
+    fn reject_unsupported(&mut self) {
         match self.get("peft_type") {
             Some(kind) if kind.as_str() == Some("LORA") => {}
-            Some(kind) => self.unsupported("peft_type", kind, "`LORA` is"),
+            Some(kind) => self.unsupported("peft_type", kind, "use `LORA`"),
             None => self.faults.push(AdapterFault::MissingField { field: "peft_type".into() }),
         }
         for (field, why) in [
-            ("use_dora", "merge it by `peft`'s own `merge_and_unload`"),
-            ("fan_in_fan_out", "linear modules with weights of (outputs, inputs) are"),
-            ("lora_bias", "products without a bias are"),
+            ("use_dora", "merge it with `peft`'s `merge_and_unload`"),
+            ("fan_in_fan_out", "use weights of shape (outputs, inputs)"),
+            ("lora_bias", "use adapters without a bias"),
         ] {
             if let Some(found) = self.get(field).filter(|found| found.as_bool() != Some(false)) {
                 self.unsupported(field, found, why);
             }
         }
         if let Some(found) = self.get("bias").filter(|found| found.as_str() != Some("none")) {
-            self.unsupported("bias", found, "`none` is");
+            self.unsupported("bias", found, "use `none`");
         }
         if let Some(found) = self.get("init_lora_weights") {
-            // The other ways begin by taking something away from the base model.
+            // The other methods modify the base model's weights.
             let plain = matches!(found.as_str(), Some("gaussian" | "eva" | "orthogonal"));
             if !found.is_boolean() && !plain {
-                self.unsupported("init_lora_weights", found, "adapters of the model as it is are");
+                self.unsupported(
+                    "init_lora_weights",
+                    found,
+                    "use an initialisation that keeps the base weights",
+                );
             }
         }
         for (field, found) in self.value {
-            let known = READ.contains(&field.as_str()) || OF_TRAINING.contains(&field.as_str());
+            let known =
+                SUPPORTED.contains(&field.as_str()) || TRAINING_ONLY.contains(&field.as_str());
             if !known && is_set(found) {
-                let (field, found) = (field.clone(), shown(found));
+                let (field, found) = (field.clone(), display(found));
                 self.faults.push(AdapterFault::Unknown { field, found });
             }
         }
     }
 
     fn unsupported(&mut self, field: &str, found: &Value, why: &'static str) {
-        let (field, found) = (field.to_owned(), shown(found));
+        let (field, found) = (field.to_owned(), display(found));
         self.faults.push(AdapterFault::Unsupported { field, found, why });
     }
 
@@ -215,11 +220,11 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Numbers by patterns of module names. As `peft` does, a pattern has to match from a dot to the name's end.
+    /// Numbers by module name pattern. As in `peft`, a pattern has to match a suffix of the name that starts after a dot.
     fn patterns(&mut self, field: &str) -> Vec<(Regex, f64)> {
         let Some(found) = self.get(field) else { return Vec::new() };
         let Some(map) = found.as_object() else {
-            self.wrong(field, found, "an object of numbers by module");
+            self.wrong(field, found, "an object that maps modules to numbers");
             return Vec::new();
         };
         let mut patterns = Vec::new();
@@ -234,7 +239,7 @@ impl<'a> Fields<'a> {
                 self.wrong(
                     &format!("{field}.{pattern}"),
                     value,
-                    "a number, a rank a positive integer",
+                    "a number, for ranks a positive integer",
                 );
                 continue;
             };
@@ -274,17 +279,17 @@ impl<'a> Fields<'a> {
             .as_array()
             .and_then(|list| list.iter().map(|name| name.as_str().map(str::to_owned)).collect());
         names.unwrap_or_else(|| {
-            self.wrong(field, found, "a list of modules");
+            self.wrong(field, found, "a list of module names");
             Vec::new()
         })
     }
 
     fn layers(&mut self) -> Option<Vec<u64>> {
         if let Some(found) = self.get("layers_pattern").filter(|found| is_set(found)) {
-            // The decoder's list of layers has one name.
+            // The decoder has a single module list.
             if !matches!(found.as_str(), Some("layers")) && *found != serde_json::json!(["layers"])
             {
-                self.unsupported("layers_pattern", found, "`layers` is");
+                self.unsupported("layers_pattern", found, "use `layers`");
             }
         }
         let found = self.get("layers_to_transform").filter(|found| is_set(found))?;
@@ -293,13 +298,13 @@ impl<'a> Fields<'a> {
             one => one.as_u64().map(|layer| vec![layer]),
         };
         if layers.is_none() {
-            self.wrong("layers_to_transform", found, "a layer's number or a list of them");
+            self.wrong("layers_to_transform", found, "a layer index or a list of layer indices");
         }
         layers
     }
 }
 
-/// Whether a value says more than nothing.
+/// Whether a value is neither empty nor false.
 fn is_set(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
@@ -310,6 +315,6 @@ fn is_set(value: &Value) -> bool {
     }
 }
 
-fn shown(value: &Value) -> String {
+fn display(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

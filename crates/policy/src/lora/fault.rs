@@ -1,26 +1,26 @@
-//! What can be wrong with an adapter.
+//! Faults of adapters.
 
-/// A reason why an adapter cannot be used.
+/// Why an adapter cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdapterFault {
-    /// A setting that has to be there is not.
+    /// A required setting is missing.
     #[error("`{field}` is missing")]
     MissingField {
         /// Its name.
         field: String,
     },
-    /// A setting's value cannot be.
+    /// A setting's value is invalid.
     #[error("`{field}` is `{found}`, want {want}")]
     Field {
         /// Its name.
         field: String,
         /// Its value.
         found: String,
-        /// What it should be.
+        /// The expected value.
         want: &'static str,
     },
-    /// A setting asks for what is not done here.
+    /// A setting's value is unsupported.
     #[error("`{field}` = `{found}` is not supported: {why}")]
     Unsupported {
         /// Its name.
@@ -30,64 +30,64 @@ pub enum AdapterFault {
         /// What is supported, or what to do.
         why: &'static str,
     },
-    /// A setting that is not known, and set.
-    #[error("`{field}` = `{found}` is not known here, so what it changes would be lost")]
+    /// An unknown setting has a value.
+    #[error("`{field}` = `{found}` is an unknown setting, whose effect would be lost")]
     Unknown {
         /// Its name.
         field: String,
         /// Its value.
         found: String,
     },
-    /// A pattern is no regular expression.
-    #[error("`{field}` has the pattern `{pattern}`, which is no regular expression: {reason}")]
+    /// A pattern is not a valid regular expression.
+    #[error("`{field}` has the invalid regular expression `{pattern}`: {reason}")]
     Pattern {
         /// The setting.
         field: String,
         /// The pattern.
         pattern: String,
-        /// What is wrong with it.
+        /// The regular expression parser's error.
         reason: String,
     },
-    /// The adapter's tensors do not have what its settings name.
+    /// A tensor that the settings require is missing.
     #[error("the tensor `{name}` is missing")]
     Missing {
         /// Its name in the file.
         name: String,
     },
-    /// The model has no place for a tensor.
-    #[error("the tensor `{name}` has no place: {why}")]
-    Extra {
+    /// A tensor is unexpected.
+    #[error("the tensor `{name}` is unexpected: {why}")]
+    Unexpected {
         /// Its name in the file.
         name: String,
-        /// Why not.
+        /// The reason.
         why: &'static str,
     },
-    /// Two tensors mean the same.
-    #[error("the tensor `{name}` is there twice")]
-    Twice {
+    /// Two tensors have the same role.
+    #[error("duplicate tensor `{name}`")]
+    Duplicate {
         /// Its name in the file.
         name: String,
     },
-    /// A tensor has another shape than the model and the rank say.
+    /// A tensor's shape does not match the model and the rank.
     #[error("the tensor `{name}` has the shape {found:?}, want {want:?}")]
-    Misshapen {
+    ShapeMismatch {
         /// Its name in the file.
         name: String,
         /// Its shape.
         found: Vec<usize>,
-        /// What it should be.
+        /// The expected shape.
         want: Vec<usize>,
     },
-    /// A tensor is of no type that is read.
-    #[error("the tensor `{name}` is of type {found}, want F32, BF16 or F16")]
+    /// A tensor has an unsupported dtype.
+    #[error("the tensor `{name}` has the dtype {found}, want F32, BF16 or F16")]
     Dtype {
         /// Its name in the file.
         name: String,
-        /// Its type.
+        /// Its dtype.
         found: String,
     },
-    /// No module of the model is meant.
-    #[error("`target_modules` = `{found}` names no linear module of the model")]
+    /// The target modules match nothing.
+    #[error("`target_modules` = `{found}` matches no linear module of the model")]
     NoTarget {
         /// The setting.
         found: String,

@@ -1,4 +1,4 @@
-//! The linear modules of a decoder, and which of them an adapter means, by `peft`'s rules.
+//! The linear modules of a decoder, and `peft`'s rules for target modules.
 
 use std::sync::LazyLock;
 
@@ -9,19 +9,19 @@ use super::config::{AdapterConfig, Targets};
 /// A linear module of each layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Module {
-    /// `q_proj`, the queries.
+    /// `q_proj`, the query projection.
     Q,
-    /// `k_proj`, the keys.
+    /// `k_proj`, the key projection.
     K,
-    /// `v_proj`, the values.
+    /// `v_proj`, the value projection.
     V,
-    /// `o_proj`, attention's output.
+    /// `o_proj`, the output projection of attention.
     O,
-    /// `gate_proj` of the feed-forward half.
+    /// `gate_proj` of the MLP.
     Gate,
-    /// `up_proj` of the feed-forward half.
+    /// `up_proj` of the MLP.
     Up,
-    /// `down_proj` of the feed-forward half.
+    /// `down_proj` of the MLP.
     Down,
 }
 
@@ -30,12 +30,12 @@ impl Module {
     pub const ALL: [Self; 7] =
         [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
 
-    /// The module of a name such as `q_proj`.
+    /// The module with a short name such as `q_proj`.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|module| module.short_name() == name)
     }
 
-    /// The last part of its name.
+    /// The last component of its name.
     pub fn short_name(self) -> &'static str {
         match self {
             Self::Q => "q_proj",
@@ -57,27 +57,27 @@ impl Module {
         format!("model.layers.{layer}.{half}.{}", self.short_name())
     }
 
-    /// Whether it has a bias where attention has biases.
+    /// Whether it has a bias with `attention_bias`.
     pub(crate) fn has_bias(self) -> bool {
         matches!(self, Self::Q | Self::K | Self::V)
     }
 
-    /// A number of its own in the model.
-    pub(crate) fn place(self, layer: usize) -> u64 {
+    /// Its index among all modules of the model.
+    pub(crate) fn index(self, layer: usize) -> u64 {
         (layer * Self::ALL.len() + self as usize) as u64
     }
 }
 
-/// The first number among a module's names is its layer.
+/// The first number in a module's name is its layer.
 static LAYER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^.*?\.[^.]*\.(\d+)\.").ok());
 
 impl AdapterConfig {
-    /// Whether the module of this name is one that the adapter changes. `name` is that of the model that was adapted:
-    /// a vision-language model has other names than its decoder.
+    /// Whether the adapter targets the module `name`, as named in the base model: names in a vision-language model differ
+    /// from its decoder's.
     pub(super) fn targets(&self, name: &str) -> bool {
         let saved = self.modules_to_save.iter().any(|saved| is_within(name, saved));
-        let excluded = self.excluded.as_ref().is_some_and(|excluded| excluded.mean(name));
-        if saved || excluded || !self.targets.mean(name) {
+        let excluded = self.excluded.as_ref().is_some_and(|excluded| excluded.matches(name));
+        if saved || excluded || !self.targets.matches(name) {
             return false;
         }
         match (&self.layers, &self.targets) {
@@ -86,14 +86,14 @@ impl AdapterConfig {
         }
     }
 
-    /// Whether the module of this name is stored whole in the adapter.
+    /// Whether the module `name` is in `modules_to_save`.
     pub(super) fn saves(&self, name: &str) -> bool {
         self.modules_to_save.iter().any(|saved| is_within(name, saved))
     }
 }
 
 impl Targets {
-    fn mean(&self, name: &str) -> bool {
+    fn matches(&self, name: &str) -> bool {
         match self {
             Self::AllLinear => !ends_with(name, "lm_head") && !ends_with(name, "embed_tokens"),
             Self::Names(names) => names.iter().any(|wanted| ends_with(name, wanted)),
@@ -101,8 +101,8 @@ impl Targets {
         }
     }
 
-    /// The setting in words.
-    pub(super) fn shown(&self) -> String {
+    /// The setting for messages.
+    pub(super) fn display(&self) -> String {
         match self {
             Self::AllLinear => "all-linear".to_owned(),
             Self::Names(names) => names.join(", "),
@@ -111,13 +111,13 @@ impl Targets {
     }
 }
 
-/// Whether the last names of `name` are those of `end`.
+/// Whether `name` ends with the components of `end`.
 fn ends_with(name: &str, end: &str) -> bool {
     let before = name.strip_suffix(end);
     before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
-/// Whether `name` is the module `module`, or lies in it.
+/// Whether `name` is the module `module` or inside it.
 fn is_within(name: &str, module: &str) -> bool {
     let padded = format!(".{name}.");
     padded.contains(&format!(".{module}."))

@@ -1,4 +1,4 @@
-//! The tensors of an adapter, `adapter_model.safetensors`, held against its settings and the model.
+//! Reads an adapter's `adapter_model.safetensors` and validates it against its settings and the model.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,28 +6,28 @@ use std::path::Path;
 use candle_core::Tensor;
 
 use super::config::AdapterConfig;
-use super::{AdapterFault, Pair, WEIGHTS_FILE};
+use super::{AdapterFault, LowRankUpdate, WEIGHTS_FILE};
 use crate::config::ModelConfig;
-use crate::error::{During, Error, Result};
+use crate::error::{Error, Result, TensorContext};
 use crate::weights::{self, WeightFile, tensor_shapes};
 
-/// What `peft` puts before the names of the model it wraps.
+/// The prefix that `peft` adds to the base model's names.
 pub(super) const PREFIX: &str = "base_model.model.";
 
-/// Where a tensor of an adapter belongs.
+/// The role of an adapter's tensor in its module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum TensorRole {
     A,
     B,
     EmbeddingA,
     EmbeddingB,
-    /// The adapted module's own weight, which `peft` stores for embeddings.
+    /// The base weight, which `peft` stores for embeddings.
     Base,
     Whole,
 }
 
-impl Part {
-    const ENDS: [(&str, Self); 6] = [
+impl TensorRole {
+    const SUFFIXES: [(&str, Self); 6] = [
         (".lora_A.weight", Self::A),
         (".lora_B.weight", Self::B),
         (".lora_embedding_A", Self::EmbeddingA),
@@ -36,29 +36,29 @@ impl Part {
         (".weight", Self::Whole),
     ];
 
-    /// The module of a tensor's name, and the tensor's part in it.
+    /// Splits a tensor's name into its module and its role.
     fn of(name: &str) -> Option<(&str, Self)> {
         let name = name.strip_prefix(PREFIX)?;
-        Self::ENDS.iter().find_map(|(end, part)| Some((name.strip_suffix(end)?, *part)))
+        Self::SUFFIXES.iter().find_map(|(suffix, role)| Some((name.strip_suffix(suffix)?, *role)))
     }
 
-    fn end(self) -> &'static str {
-        Self::ENDS.iter().find(|(_, part)| *part == self).map_or("", |(end, _)| end)
+    fn suffix(self) -> &'static str {
+        Self::SUFFIXES.iter().find(|(_, role)| *role == self).map_or("", |(suffix, _)| suffix)
     }
 }
 
-/// The two halves of a module's change, as they are found.
+/// A module's low-rank update while its tensors are read.
 #[derive(Default)]
-struct Halves {
-    /// What the adapted model calls the module.
+struct PartialUpdate {
+    /// The module's name in the base model.
     module: String,
     a: Option<Tensor>,
     b: Option<Tensor>,
 }
 
-type Tensors = (BTreeMap<String, Pair>, BTreeMap<String, Tensor>);
+type Tensors = (BTreeMap<String, LowRankUpdate>, BTreeMap<String, Tensor>);
 
-/// The adapter's pairs, and its whole tensors, by the canonical names of the weights that they change.
+/// The adapter's low-rank updates and its whole tensors, by canonical name of the weight.
 pub(super) fn tensors(
     dir: &Path,
     settings: &AdapterConfig,
@@ -66,76 +66,79 @@ pub(super) fn tensors(
 ) -> Result<Tensors> {
     let path = dir.join(WEIGHTS_FILE);
     let file = WeightFile::open(&path)?;
-    let mut reading = Reading {
+    let mut reader = AdapterReader {
         settings,
         shapes: tensor_shapes(config),
         tied: config.tie_word_embeddings,
-        halves: BTreeMap::new(),
+        updates: BTreeMap::new(),
         replaced: BTreeMap::new(),
         faults: Vec::new(),
     };
     for (name, _) in file.iter() {
-        reading.take(&file, name)?;
+        reader.take(&file, name)?;
     }
-    reading.finish().map_err(|faults| Error::Adapter { path, faults })
+    reader.finish().map_err(|faults| Error::Adapter { path, faults })
 }
 
-struct Reading<'a> {
+struct AdapterReader<'a> {
     settings: &'a AdapterConfig,
     shapes: indexmap::IndexMap<String, Vec<usize>>,
     tied: bool,
-    halves: BTreeMap<String, Halves>,
+    updates: BTreeMap<String, PartialUpdate>,
     replaced: BTreeMap<String, Tensor>,
     faults: Vec<AdapterFault>,
 }
 
-impl Reading<'_> {
-    fn extra(&mut self, name: &str, why: &'static str) {
-        self.faults.push(AdapterFault::Extra { name: name.to_owned(), why });
+impl AdapterReader<'_> {
+    fn unexpected(&mut self, name: &str, why: &'static str) {
+        self.faults.push(AdapterFault::Unexpected { name: name.to_owned(), why });
     }
 
-    /// Takes one tensor of the file, or says why not.
+    /// Reads one tensor of the file, or records why it is rejected.
     fn take(&mut self, file: &WeightFile, name: &str) -> Result<()> {
-        let Some((module, part)) = Part::of(name) else {
-            self.extra(name, "its name is none of an adapter's");
+        let Some((module, role)) = TensorRole::of(name) else {
+            self.unexpected(name, "its name is not that of an adapter tensor");
             return Ok(());
         };
         let Some(canonical) = weights::canonical(&format!("{module}.weight")) else {
-            self.extra(name, "it belongs to the vision tower, which is not trained here");
+            self.unexpected(
+                name,
+                "it belongs to the vision tower, whose adapters are not supported",
+            );
             return Ok(());
         };
         let Some(shape) = self.shapes.get(&canonical).filter(|shape| shape.len() == 2).cloned()
         else {
-            self.extra(name, "the model has no such linear module");
+            self.unexpected(name, "the model has no such linear module");
             return Ok(());
         };
-        // Of a tied model the adapter changes one of two uses, merged into the tensor it would change both.
+        // With tied embeddings the adapter updates only one of the two uses; merging would change both.
         if self.tied && canonical == "model.embed_tokens.weight" {
-            self.extra(name, "the model ties this module to its output layer");
+            self.unexpected(name, "the model ties this module to its LM head");
             return Ok(());
         }
         let embedding = canonical == "model.embed_tokens.weight";
-        let of_embedding = matches!(part, Part::EmbeddingA | Part::EmbeddingB);
-        let meant = match part {
-            Part::Whole => self.settings.saves(module),
-            Part::Base => self.settings.targets(module),
+        let of_embedding = matches!(role, TensorRole::EmbeddingA | TensorRole::EmbeddingB);
+        let targeted = match role {
+            TensorRole::Whole => self.settings.saves(module),
+            TensorRole::Base => self.settings.targets(module),
             _ => self.settings.targets(module) && embedding == of_embedding,
         };
-        if !meant {
-            self.extra(name, "the settings do not name its module");
+        if !targeted {
+            self.unexpected(name, "its module is not in the adapter's settings");
             return Ok(());
         }
         let rank = self.settings.rank_of(module);
-        let want = match part {
-            Part::A => vec![rank, shape[1]],
-            Part::B => vec![shape[0], rank],
-            // An embedding's weight is (entries, width), and its change is computed the other way round.
-            Part::EmbeddingA => vec![rank, shape[0]],
-            Part::EmbeddingB => vec![shape[1], rank],
-            Part::Base | Part::Whole => shape,
+        let want = match role {
+            TensorRole::A => vec![rank, shape[1]],
+            TensorRole::B => vec![shape[0], rank],
+            // An embedding's weight is (entries, hidden), and its update is transposed.
+            TensorRole::EmbeddingA => vec![rank, shape[0]],
+            TensorRole::EmbeddingB => vec![shape[1], rank],
+            TensorRole::Base | TensorRole::Whole => shape,
         };
         let Some(tensor) = self.tensor(file, name, want)? else { return Ok(()) };
-        self.place(name, module, &canonical, part, tensor)
+        self.insert(name, module, &canonical, role, tensor)
     }
 
     fn tensor(
@@ -152,88 +155,89 @@ impl Reading<'_> {
         }
         if stored.shape != want {
             let (name, found) = (name.to_owned(), stored.shape.clone());
-            self.faults.push(AdapterFault::Misshapen { name, found, want });
+            self.faults.push(AdapterFault::ShapeMismatch { name, found, want });
             return Ok(None);
         }
-        weights::tensor(file, stored).during(format!("take `{name}` from the adapter")).map(Some)
+        weights::tensor(file, stored).context(format!("read `{name}` of the adapter")).map(Some)
     }
 
-    fn place(
+    fn insert(
         &mut self,
         name: &str,
         module: &str,
         canonical: &str,
-        part: Part,
+        role: TensorRole,
         tensor: Tensor,
     ) -> Result<()> {
-        let turned = |tensor: &Tensor| {
-            tensor.t().and_then(|tensor| tensor.contiguous()).during(format!("turn `{name}`"))
+        let transposed = |tensor: &Tensor| {
+            tensor.t().and_then(|tensor| tensor.contiguous()).context(format!("transpose `{name}`"))
         };
-        let before = match part {
-            Part::Base | Part::Whole => self.replaced.insert(canonical.to_owned(), tensor),
+        let previous = match role {
+            TensorRole::Base | TensorRole::Whole => {
+                self.replaced.insert(canonical.to_owned(), tensor)
+            }
             _ => {
-                let halves = self.halves.entry(canonical.to_owned()).or_default();
-                halves.module = module.to_owned();
-                match part {
-                    Part::A => halves.a.replace(tensor),
-                    Part::B => halves.b.replace(tensor),
+                let update = self.updates.entry(canonical.to_owned()).or_default();
+                update.module = module.to_owned();
+                match role {
+                    TensorRole::A => update.a.replace(tensor),
+                    TensorRole::B => update.b.replace(tensor),
                     // (B·A)ᵀ = Aᵀ·Bᵀ.
-                    Part::EmbeddingA => halves.b.replace(turned(&tensor)?),
-                    Part::EmbeddingB => halves.a.replace(turned(&tensor)?),
-                    Part::Base | Part::Whole => None,
+                    TensorRole::EmbeddingA => update.b.replace(transposed(&tensor)?),
+                    TensorRole::EmbeddingB => update.a.replace(transposed(&tensor)?),
+                    TensorRole::Base | TensorRole::Whole => None,
                 }
             }
         };
-        if before.is_some() {
-            self.faults.push(AdapterFault::Twice { name: name.to_owned() });
+        if previous.is_some() {
+            self.faults.push(AdapterFault::Duplicate { name: name.to_owned() });
         }
         Ok(())
     }
 
     fn finish(mut self) -> Result<Tensors, Vec<AdapterFault>> {
-        self.look_for_missing_modules();
-        let mut pairs = BTreeMap::new();
-        for (canonical, Halves { module, a, b }) in std::mem::take(&mut self.halves) {
+        self.report_missing_modules();
+        let mut updates = BTreeMap::new();
+        for (canonical, PartialUpdate { module, a, b }) in std::mem::take(&mut self.updates) {
             let embedding = canonical == "model.embed_tokens.weight";
             let parts = match embedding {
-                true => [Part::EmbeddingB, Part::EmbeddingA],
-                false => [Part::A, Part::B],
+                true => [TensorRole::EmbeddingB, TensorRole::EmbeddingA],
+                false => [TensorRole::A, TensorRole::B],
             };
             let scale = self.settings.scale_of(&module);
             match (a, b) {
                 (Some(a), Some(b)) => {
-                    pairs.insert(canonical, Pair { a, b, scale });
+                    updates.insert(canonical, LowRankUpdate { a, b, scale });
                 }
                 (None, _) => self.missing(&module, parts[0]),
                 (_, None) => self.missing(&module, parts[1]),
             }
         }
-        if pairs.is_empty() && self.replaced.is_empty() && self.faults.is_empty() {
-            let found = self.settings.targets.shown();
+        if updates.is_empty() && self.replaced.is_empty() && self.faults.is_empty() {
+            let found = self.settings.targets.display();
             self.faults.push(AdapterFault::NoTarget { found });
         }
-        if self.faults.is_empty() { Ok((pairs, self.replaced)) } else { Err(self.faults) }
+        if self.faults.is_empty() { Ok((updates, self.replaced)) } else { Err(self.faults) }
     }
 
-    fn missing(&mut self, module: &str, part: Part) {
-        let name = format!("{PREFIX}{module}{}", part.end());
-        // A half that is misshapen has been told of already.
-        let told = self.faults.iter().any(|fault| match fault {
-            AdapterFault::Misshapen { name: told, .. } | AdapterFault::Dtype { name: told, .. } => {
-                *told == name
-            }
+    fn missing(&mut self, module: &str, role: TensorRole) {
+        let name = format!("{PREFIX}{module}{}", role.suffix());
+        // A misshapen tensor has already been reported.
+        let reported = self.faults.iter().any(|fault| match fault {
+            AdapterFault::ShapeMismatch { name: reported, .. }
+            | AdapterFault::Dtype { name: reported, .. } => *reported == name,
             _ => false,
         });
-        if !told {
+        if !reported {
             self.faults.push(AdapterFault::Missing { name });
         }
     }
 
-    /// Looks for modules that the settings mean and the file has nothing of.
-    fn look_for_missing_modules(&mut self) {
-        let layout = self.halves.iter().find_map(|(canonical, halves)| {
+    /// Reports targeted modules without tensors in the file.
+    fn report_missing_modules(&mut self) {
+        let layout = self.updates.iter().find_map(|(canonical, update)| {
             let module = canonical.strip_suffix(".weight")?.strip_prefix("model.")?;
-            halves.module.strip_suffix(module)
+            update.module.strip_suffix(module)
         });
         let Some(layout) = layout.map(str::to_owned) else { return };
         let linear: Vec<String> = self
@@ -245,8 +249,8 @@ impl Reading<'_> {
             .collect();
         for module in linear {
             let canonical = weights::canonical(&format!("{module}.weight")).unwrap_or_default();
-            if self.settings.targets(&module) && !self.halves.contains_key(&canonical) {
-                self.missing(&module, Part::A);
+            if self.settings.targets(&module) && !self.updates.contains_key(&canonical) {
+                self.missing(&module, TensorRole::A);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! How an adapter is trained.
+//! LoRA training settings.
 
 use indexmap::IndexMap;
 
@@ -6,32 +6,32 @@ use super::Module;
 use crate::config::ModelConfig;
 use crate::weights::tensor_shapes;
 
-/// How an adapter is trained, under the names that `peft` gives its settings.
+/// LoRA training settings, named as in `peft`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraConfig {
     /// The rank.
     pub r: usize,
-    /// What the product of the two tensors is multiplied with, times `r`.
+    /// Scale of the update, multiplied by `r`.
     pub lora_alpha: usize,
-    /// Probability with which an adapter's input is dropped in training, below 1.
+    /// Dropout probability of an adapter's input in training, below 1.
     pub lora_dropout: f64,
-    /// The modules that are adapted, in every layer.
+    /// The modules to adapt, in every layer.
     pub target_modules: Vec<Module>,
-    /// Divides by the root of `r` in place of `r` (Kalajdzievski, 2023).
+    /// Rank-stabilised LoRA: scales by `1 / √r` instead of `1 / r` (Kalajdzievski, 2023).
     pub use_rslora: bool,
-    /// The model that is adapted, as its user names it: a folder or a name on the hub.
+    /// The base model as given by the user: a folder or a name on the hub.
     pub base_model_name_or_path: Option<String>,
 }
 
 impl LoraConfig {
-    /// What the product of the two tensors is multiplied with.
+    /// The scale of the update.
     pub(crate) fn scale(&self) -> f64 {
         let rank = self.r as f64;
         self.lora_alpha as f64 / if self.use_rslora { rank.sqrt() } else { rank }
     }
 
-    /// The adapter's tensors beside a model of the shape `config`: `A` (r, inputs) before `B` (outputs, r)
-    /// of each module.
+    /// Shapes of the adapter's tensors for a model of `config`: `A` (r, inputs), then `B` (outputs, r), for each
+    /// module.
     pub(crate) fn shapes(&self, config: &ModelConfig) -> IndexMap<String, Vec<usize>> {
         let base = tensor_shapes(config);
         let mut shapes = IndexMap::new();
@@ -49,7 +49,7 @@ impl LoraConfig {
     }
 }
 
-/// Ends of the names of an adapter's tensors.
+/// Name suffix of an adapter's `A`.
 pub(crate) const A: &str = "lora_A.weight";
-/// See [`A`].
+/// Name suffix of an adapter's `B`.
 pub(crate) const B: &str = "lora_B.weight";

@@ -47,7 +47,7 @@ fn assert_scores(name: &str, policy: &Policy, sequences: &[Vec<u32>], want: &[Ve
 }
 
 #[test]
-fn merged_models_give_the_log_probabilities_of_peft() {
+fn merged_models_match_the_log_probabilities_of_peft() {
     for name in ADAPTERS {
         let Expected { sequences, base, merged, .. } = expected(name);
         let policy = model(name);
@@ -59,7 +59,7 @@ fn merged_models_give_the_log_probabilities_of_peft() {
 }
 
 #[test]
-fn an_adapter_counts_the_weights_that_it_changes_and_names_its_base() {
+fn an_adapter_reports_its_number_of_weights_and_its_base_model() {
     let counted = |name: &str| {
         let adapter = Adapter::open(&adapter(name), model(name).config()).unwrap();
         (adapter.len(), adapter.base_model().unwrap().to_owned())
@@ -68,7 +68,7 @@ fn an_adapter_counts_the_weights_that_it_changes_and_names_its_base() {
     assert_eq!(counted("one-layer"), (1, "qwen2-tied".to_owned()));
 }
 
-/// A copy of the adapter `list` with another setting.
+/// A copy of the adapter `list` with one setting changed.
 fn with(field: &str, value: Value) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let source = adapter("list");
@@ -81,71 +81,90 @@ fn with(field: &str, value: Value) -> tempfile::TempDir {
 }
 
 #[track_caller]
-fn refused(dir: &Path) -> String {
+fn rejected(dir: &Path) -> String {
     Adapter::open(dir, model("list").config()).unwrap_err().to_string()
 }
 
 #[test]
-fn settings_that_are_not_supported_are_refused_by_name() {
-    for (field, value, told) in [
+fn unsupported_settings_are_rejected_by_name() {
+    for (field, value, expected) in [
         ("peft_type", json!("LOHA"), "`peft_type` = `LOHA` is not supported"),
         ("use_dora", json!(true), "`use_dora` = `true` is not supported"),
         ("fan_in_fan_out", json!(true), "`fan_in_fan_out` = `true`"),
         ("lora_bias", json!(true), "`lora_bias` = `true`"),
         ("bias", json!("all"), "`bias` = `all`"),
         ("init_lora_weights", json!("pissa"), "`init_lora_weights` = `pissa`"),
-        ("layer_replication", json!([[0, 1]]), "`layer_replication` = `[[0,1]]` is not known"),
-        ("new_in_a_later_peft", json!(true), "`new_in_a_later_peft` = `true` is not known"),
+        (
+            "layer_replication",
+            json!([[0, 1]]),
+            "`layer_replication` = `[[0,1]]` is an unknown setting",
+        ),
+        (
+            "new_in_a_later_peft",
+            json!(true),
+            "`new_in_a_later_peft` = `true` is an unknown setting",
+        ),
         ("r", json!(0), "`r` is `0`, want a positive integer"),
         ("r", Value::Null, "`r` is missing"),
         ("lora_alpha", json!("8"), "`lora_alpha` is `8`, want a number"),
         ("target_modules", Value::Null, "`target_modules` is missing"),
-        ("target_modules", json!("(q_proj"), "`target_modules` has the pattern `(q_proj`"),
+        (
+            "target_modules",
+            json!("(q_proj"),
+            "`target_modules` has the invalid regular expression `(q_proj`",
+        ),
         ("rank_pattern", json!({ "q_proj": 1.5 }), "`rank_pattern.q_proj` is `1.5`"),
     ] {
-        let said = refused(with(field, value).path());
-        assert!(said.contains(told) && said.contains(CONFIG_FILE), "{said}, want {told}");
+        let message = rejected(with(field, value).path());
+        assert!(
+            message.contains(expected) && message.contains(CONFIG_FILE),
+            "{message}, want {message}"
+        );
     }
 }
 
 #[test]
-fn tensors_that_the_settings_do_not_describe_are_named() {
+fn tensors_that_do_not_match_the_settings_are_reported() {
     let tensor = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
-    let told = refused(with("rank_pattern", json!({})).path());
-    assert!(told.contains(&format!("`{tensor}` has the shape [2, 32], want [4, 32]")), "{told}");
-    let told = refused(with("target_modules", json!(["v_proj", "down_proj"])).path());
-    assert!(told.contains(&format!("`{tensor}` has no place: the settings")), "{told}");
-    let told = refused(with("exclude_modules", json!(["q_proj"])).path());
-    assert!(told.contains(&format!("`{tensor}` has no place")), "{told}");
+    let message = rejected(with("rank_pattern", json!({})).path());
+    assert!(
+        message.contains(&format!("`{tensor}` has the shape [2, 32], want [4, 32]")),
+        "{message}"
+    );
+    let message = rejected(with("target_modules", json!(["v_proj", "down_proj"])).path());
+    assert!(message.contains(&format!("`{tensor}` is unexpected: its module")), "{message}");
+    let message = rejected(with("exclude_modules", json!(["q_proj"])).path());
+    assert!(message.contains(&format!("`{tensor}` is unexpected")), "{message}");
     let all = json!(["q_proj", "v_proj", "down_proj", "o_proj"]);
-    let told = refused(with("target_modules", all).path());
+    let message = rejected(with("target_modules", all).path());
     let missing = "`base_model.model.model.layers.1.self_attn.o_proj.lora_A.weight` is missing";
-    assert!(told.contains(missing), "{told}");
+    assert!(message.contains(missing), "{message}");
 }
 
 #[test]
-fn an_adapter_of_another_model_is_refused() {
-    let told = Adapter::open(&adapter("list"), model("rslora").config()).unwrap_err().to_string();
+fn an_adapter_of_another_model_is_rejected() {
+    let message =
+        Adapter::open(&adapter("list"), model("rslora").config()).unwrap_err().to_string();
     assert!(
-        told.contains("down_proj.lora_A.weight` has the shape [4, 48], want [4, 56]"),
-        "{told}"
+        message.contains("down_proj.lora_A.weight` has the shape [4, 48], want [4, 56]"),
+        "{message}"
     );
 }
 
 #[test]
-fn changes_of_a_tied_embedding_are_refused() {
+fn updates_of_tied_embeddings_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     for file in [CONFIG_FILE, WEIGHTS_FILE] {
         std::fs::copy(adapter("rslora").join(file), dir.path().join(file)).unwrap();
     }
     let config = ModelConfig { tie_word_embeddings: true, ..model("rslora").config().clone() };
-    let told = Adapter::open(dir.path(), &config).unwrap_err().to_string();
-    assert!(told.contains("lora_embedding_A` has no place: the model ties"), "{told}");
-    assert!(told.contains("`base_model.model.lm_head.weight` has no place"), "{told}");
+    let message = Adapter::open(dir.path(), &config).unwrap_err().to_string();
+    assert!(message.contains("lora_embedding_A` is unexpected: the model ties"), "{message}");
+    assert!(message.contains("`base_model.model.lm_head.weight` is unexpected"), "{message}");
 }
 
 #[test]
-fn modules_are_meant_by_their_last_names_by_pattern_or_by_layer() {
+fn target_modules_match_by_suffix_pattern_or_layer() {
     let settings = |value: Value| {
         let dir = tempfile::tempdir().unwrap();
         let mut config = json!({ "peft_type": "LORA", "r": 1, "lora_alpha": 1 });
@@ -158,7 +177,7 @@ fn modules_are_meant_by_their_last_names_by_pattern_or_by_layer() {
     assert!(by_name.targets(q) && !by_name.targets("model.layers.1.self_attn.k_proj"));
     let by_layer = json!({ "target_modules": ["q_proj"], "layers_to_transform": 0 });
     assert!(!settings(by_layer).targets(q));
-    // Python's `fullmatch`: not a part of the name.
+    // As Python's `fullmatch`: the whole name has to match.
     assert!(!settings(json!({ "target_modules": "q_proj" })).targets(q));
     assert!(settings(json!({ "target_modules": r".*\.q_proj" })).targets(q));
     let all = settings(json!({ "target_modules": "all-linear" }));
@@ -166,7 +185,7 @@ fn modules_are_meant_by_their_last_names_by_pattern_or_by_layer() {
 }
 
 #[test]
-fn the_scale_follows_rank_and_alpha_of_the_module() {
+fn the_scale_uses_the_modules_rank_and_alpha() {
     let dir = tempfile::tempdir().unwrap();
     let config = json!({
         "peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"],

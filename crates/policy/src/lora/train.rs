@@ -1,4 +1,4 @@
-//! An adapter that is trained.
+//! A trainable adapter.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::parameters::Parameters;
 use crate::random::Stream;
 
-/// An adapter beside a model, with the tensors that are trained.
+/// An adapter with its trainable tensors.
 #[derive(Clone)]
 pub(crate) struct Lora {
     pub(crate) config: LoraConfig,
@@ -23,7 +23,7 @@ pub(crate) struct Lora {
 }
 
 impl Lora {
-    /// An adapter that changes nothing yet: `A` is uniform within ±1/√inputs, as `peft` draws it, and `B` is 0.
+    /// A new adapter without effect: as in `peft`, `A` is uniform within ±1/√inputs and `B` is 0.
     pub(crate) fn random(config: &LoraConfig, model: &ModelConfig, seed: u64) -> Result<Self> {
         let mut tensors = IndexMap::new();
         for (index, (name, shape)) in config.shapes(model).into_iter().enumerate() {
@@ -41,33 +41,34 @@ impl Lora {
         Ok(Self { config: config.clone(), tensors: Parameters::new(tensors) })
     }
 
-    /// Reads the adapter that [`Self::save`] wrote into `dir`, or another with the modules and the rank of `config`.
+    /// Loads an adapter with the target modules and the rank of `config`, such as one written by [`Self::save`].
     ///
     /// # Errors
-    /// As [`Adapter::open`], and for an adapter of other modules or another rank.
+    /// As [`Adapter::open`], and for an adapter with other modules or another rank.
     pub(crate) fn open(dir: &Path, config: &LoraConfig, model: &ModelConfig) -> Result<Self> {
         let adapter = Adapter::open(dir, model)?;
         let shapes = config.shapes(model);
         let (mut tensors, mut faults) = (IndexMap::new(), Vec::new());
         for (name, want) in &shapes {
             let module = name.strip_suffix(A).or_else(|| name.strip_suffix(B)).unwrap_or(name);
-            let pair = adapter.pair(&format!("{module}weight"));
-            let Some(tensor) = pair.map(|pair| if name.ends_with(A) { &pair.a } else { &pair.b })
+            let update = adapter.update(&format!("{module}weight"));
+            let Some(tensor) =
+                update.map(|update| if name.ends_with(A) { &update.a } else { &update.b })
             else {
                 faults.push(AdapterFault::Missing { name: name.clone() });
                 continue;
             };
             if tensor.dims() != want {
                 let (found, want) = (tensor.dims().to_vec(), want.clone());
-                faults.push(AdapterFault::Misshapen { name: name.clone(), found, want });
+                faults.push(AdapterFault::ShapeMismatch { name: name.clone(), found, want });
             }
             tensors.insert(name.clone(), tensor.clone());
         }
         for name in adapter.names() {
             let module = name.strip_suffix("weight").unwrap_or(name);
             if !shapes.contains_key(&format!("{module}{A}")) {
-                let why = "the run's settings do not name its module";
-                faults.push(AdapterFault::Extra { name: name.to_owned(), why });
+                let why = "its module is not in the run's settings";
+                faults.push(AdapterFault::Unexpected { name: name.to_owned(), why });
             }
         }
         if !faults.is_empty() {
@@ -76,7 +77,7 @@ impl Lora {
         Ok(Self { config: config.clone(), tensors: Parameters::new(tensors) })
     }
 
-    /// The same adapter with its tensors on `device`.
+    /// The adapter on `device`.
     pub(crate) fn to_device(&self, device: &Device) -> Result<Self> {
         Ok(Self {
             config: self.config.clone(),
@@ -84,20 +85,20 @@ impl Lora {
         })
     }
 
-    /// The same numbers in memory of their own, or none if they change nothing.
+    /// A deep copy, or `None` if the adapter has no effect.
     pub(crate) fn copied(&self) -> Result<Option<Self>> {
-        let mut changes = false;
+        let mut has_effect = false;
         for (_, tensor) in self.tensors.iter().filter(|(name, _)| name.ends_with(B)) {
-            let tensor = memory::fetched(tensor)?;
-            changes |= memory::floats(&tensor, "copy")?.iter().any(|number| *number != 0.0);
+            let tensor = memory::to_host(tensor)?;
+            has_effect |= memory::floats(&tensor, "copy")?.iter().any(|number| *number != 0.0);
         }
-        if !changes {
+        if !has_effect {
             return Ok(None);
         }
         Ok(Some(Self { config: self.config.clone(), tensors: self.tensors.copied()? }))
     }
 
-    /// Puts the tensors beside the modules that they belong to.
+    /// Attaches the tensors to their modules.
     pub(crate) fn attach(&self, decoder: &mut Decoder) {
         for (index, layer) in decoder.layers.iter_mut().enumerate() {
             for module in &self.config.target_modules {
@@ -109,7 +110,7 @@ impl Lora {
                         b: b.clone(),
                         scale: self.config.scale(),
                         dropout: self.config.lora_dropout,
-                        place: module.place(index),
+                        module_index: module.index(index),
                     });
                 }
             }

@@ -1,4 +1,4 @@
-//! Writes an adapter as `peft` does.
+//! Writes an adapter in `peft`'s format.
 
 use std::path::Path;
 
@@ -11,24 +11,24 @@ use crate::config::WeightDtype;
 use crate::error::Result;
 use crate::weights;
 
-/// What `transformers` wraps the decoder in.
+/// The class of the base model in `transformers`, which decides the tensor names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Within {
-    /// Nothing: the base is a text model.
+pub(crate) enum BaseModel {
+    /// A text model.
     Text,
-    /// A vision-language model, whose decoder has names of its own.
+    /// A vision-language model, whose decoder's names have another prefix.
     VisionLanguage,
 }
 
 impl Lora {
-    /// Writes settings and tensors into `dir`, so that `peft` reads them back onto the base model.
+    /// Writes settings and tensors into `dir`, for `peft` to load onto the base model.
     ///
     /// # Errors
     /// A file cannot be written.
-    pub(crate) fn save(&self, dir: &Path, within: Within, dtype: WeightDtype) -> Result<()> {
-        let root = match within {
-            Within::Text => "model.",
-            Within::VisionLanguage => "model.language_model.",
+    pub(crate) fn save(&self, dir: &Path, base_model: BaseModel, dtype: WeightDtype) -> Result<()> {
+        let root = match base_model {
+            BaseModel::Text => "model.",
+            BaseModel::VisionLanguage => "model.language_model.",
         };
         let named = |name: &str| {
             let rest = name.strip_prefix("model.").unwrap_or(name);
@@ -38,18 +38,18 @@ impl Lora {
             self.tensors.iter().map(|(name, tensor)| (named(name), tensor)).collect();
         let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), *tensor));
         weights::save_file(&dir.join(WEIGHTS_FILE), tensors, dtype)?;
-        // The settings come last, so that what was stopped is no adapter.
-        atomic::write_json(&dir.join(CONFIG_FILE), &self.settings(within))
+        // The configuration is written last, so that an interrupted save is not an adapter.
+        atomic::write_json(&dir.join(CONFIG_FILE), &self.settings(base_model))
     }
 
-    fn settings(&self, within: Within) -> Value {
+    fn settings(&self, base_model: BaseModel) -> Value {
         let config = &self.config;
         let names: Vec<&str> =
             config.target_modules.iter().map(|module| module.short_name()).collect();
-        let targets = match within {
-            Within::Text => json!(names),
-            // The vision tower has modules of the same names, which are not adapted.
-            Within::VisionLanguage => {
+        let targets = match base_model {
+            BaseModel::Text => json!(names),
+            // The vision tower has modules of the same names, which must not match.
+            BaseModel::VisionLanguage => {
                 json!(format!(r"^model\.language_model(?=\.).*\.({})$", names.join("|")))
             }
         };

@@ -1,4 +1,4 @@
-//! What of a policy is trained, and copies that are not.
+//! Trainable parameters of a policy, and frozen copies (reference models).
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use crate::lora::{self, Lora};
 use crate::trainable::{Trainable, unfrozen};
 
 impl Policy {
-    /// Reads the model in `dir` to train `trainable` of it: a model that a run begins with, or what [`Self::save`]
-    /// wrote in the run that began with `base`. An adapter that begins is drawn with `seed`.
+    /// Loads the model in `dir` for training `trainable`: the run's base model `base` itself, or a checkpoint that
+    /// [`Self::save`] wrote in a run with this base model. A new adapter is initialised with `seed`.
     ///
     /// # Errors
-    /// As [`Self::load`] and [`Self::with_trainable`]; [`Error::AdapterOnAdapter`] if `base` is an adapter and another
-    /// one is asked for.
+    /// As [`Self::load`] and [`Self::with_trainable`]; [`Error::AdapterOnAdapter`] if an adapter is to be trained and
+    /// `base` is an adapter too.
     pub fn load_trainable(
         dir: &Path,
         base: &Path,
@@ -34,17 +34,17 @@ impl Policy {
         Ok(policy.with_lora(lora))
     }
 
-    /// Trains `trainable` of a model that is whole, from now on. An adapter is drawn with `seed`.
+    /// Sets the trainable parameters. A new adapter is initialised with `seed`.
     ///
     /// # Errors
-    /// A pattern of what is to be frozen is none or is found in no name, or nothing is left to train.
+    /// A freeze pattern is invalid or matches no parameter, or nothing is left to train.
     pub fn with_trainable(self, trainable: &Trainable, seed: u64) -> Result<Self> {
         match trainable {
             Trainable::All => {
                 let parameters = self.weights.clone();
                 Ok(Self { parameters, ..self })
             }
-            Trainable::Except(patterns) => {
+            Trainable::AllExcept(patterns) => {
                 let names = self.weights.tensors().keys().map(String::as_str);
                 let parameters = self.weights.only(&unfrozen(patterns, names)?);
                 Ok(Self { parameters, ..self })
@@ -61,22 +61,22 @@ impl Policy {
         Self { parameters: lora.tensors.clone(), lora: Some(lora), ..self }
     }
 
-    /// The same decoder, alone, which training does not reach: what is trained is copied and the rest shared. An
-    /// adapter that changes nothing is left out.
+    /// A frozen copy of the decoder, such as a reference model: trained tensors are copied, frozen ones shared. An
+    /// adapter with no effect is omitted.
     ///
     /// # Errors
-    /// There is no room for the copy.
+    /// Out of memory.
     pub fn frozen_copy(&self) -> Result<Self> {
         let own = match self.lora {
             Some(_) => self.weights.clone(),
             None => self.weights.replaced_by(&self.parameters.copied()?),
         };
         let lora = self.lora.as_ref().map(Lora::copied).transpose()?.flatten();
-        self.beside(Self::new(self.config.clone(), own)?, lora)
+        self.configured_like(Self::new(self.config.clone(), own)?, lora)
     }
 
-    /// A frozen model for this one, read from `dir`, where [`Self::save`] wrote an earlier state of it, or from the
-    /// folder that it began with. What is not trained is shared and not read anew.
+    /// Loads a frozen model, such as a reference model, from a checkpoint of this run in `dir` or from its base model.
+    /// Frozen tensors are shared with this policy.
     ///
     /// # Errors
     /// As [`Self::load`].
@@ -88,7 +88,8 @@ impl Policy {
                     Some(Lora::open(dir, &lora.config, &self.config)?.to_device(self.device())?)
                 }
             };
-            return self.beside(Self::new(self.config.clone(), self.weights.clone())?, saved);
+            return self
+                .configured_like(Self::new(self.config.clone(), self.weights.clone())?, saved);
         }
         let read = Self::load(dir)?.with_precision(self.precision).to_device(self.device())?;
         let frozen: Vec<&str> = self
@@ -98,17 +99,17 @@ impl Policy {
             .filter(|name| self.parameters.get(name).is_none())
             .collect();
         if frozen.is_empty() {
-            return self.beside(read, None);
+            return self.configured_like(read, None);
         }
         let shared = read.weights.replaced_by(&self.weights.only(&frozen));
-        self.beside(Self::new(read.config, shared)?, None)
+        self.configured_like(Self::new(read.config, shared)?, None)
     }
 
-    /// `model` with an adapter, computed as this one.
-    fn beside(&self, model: Self, lora: Option<Lora>) -> Result<Self> {
+    /// `model` with an adapter and the settings of this policy.
+    fn configured_like(&self, model: Self, lora: Option<Lora>) -> Result<Self> {
         let model =
             model.with_activation_bytes(self.activation_bytes).with_precision(self.precision);
-        let model = Self { on_layer: self.on_layer.clone(), ..model };
+        let model = Self { layer_hook: self.layer_hook.clone(), ..model };
         Ok(match lora {
             Some(lora) => model.with_lora(lora),
             None => model,

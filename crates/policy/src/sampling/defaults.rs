@@ -1,4 +1,4 @@
-//! How a model likes to be sampled, where a request says nothing.
+//! A model's default sampling parameters, from `generation_config.json`.
 
 use std::path::Path;
 
@@ -6,37 +6,38 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::gguf;
-use crate::sampling::Sampling;
+use crate::sampling::SamplingParams;
 use crate::tokenizer::GENERATION_CONFIG_FILE as FILE;
 
-/// Sampling of requests that leave it to the server; fields bear the names of vLLM.
+/// Sampling defaults for requests that do not set a parameter; named as in vLLM.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SamplingDefaults {
-    /// Divides the logits; 0 takes the likeliest token always.
+    /// Sampling temperature; 0 is greedy.
     pub temperature: f64,
-    /// Draw among the likeliest tokens that together have this probability; 1 means all.
+    /// Nucleus sampling: cumulative probability of the tokens sampled from; 1 disables it.
     pub top_p: f64,
-    /// Draw among so many of the likeliest tokens; 0 means all.
+    /// Sample from the `top_k` most likely tokens; 0 disables it.
     pub top_k: usize,
-    /// Draw among tokens with at least this share of the likeliest one's probability; 0 means all.
+    /// Minimum probability of a token relative to the most likely one; 0 disables it.
     pub min_p: f64,
-    /// Divides the positive logits, and multiplies the negative ones, of tokens that have occurred.
+    /// Divides positive logits, and multiplies negative ones, of tokens in the prompt or the completion; 1
+    /// disables it.
     pub repetition_penalty: f64,
 }
 
 impl Default for SamplingDefaults {
-    /// OpenAI's: draw from the whole distribution.
+    /// OpenAI's defaults: sample from the full distribution.
     fn default() -> Self {
         Self { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, repetition_penalty: 1.0 }
     }
 }
 
 impl SamplingDefaults {
-    /// What `generation_config.json` of the model in `dir`, a folder or a GGUF file, says, else OpenAI's defaults, as vLLM
-    /// takes them: `do_sample` changes nothing.
+    /// The values in `generation_config.json` of the model in `dir`, a folder or a GGUF file, with OpenAI's defaults for
+    /// missing ones. As in vLLM, `do_sample` is ignored.
     ///
     /// # Errors
-    /// The file cannot be read, or says what cannot be.
+    /// The file cannot be read or has an invalid value.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = gguf::folder(dir)?.join(FILE);
         if !path.is_file() {
@@ -47,12 +48,12 @@ impl SamplingDefaults {
         Self::read(&file, &path)
     }
 
-    /// Sampling as these say, up to `max_new_tokens` or one of the ids `stop_ids`.
+    /// Sampling parameters with these defaults, and the given length limit and stop tokens.
     #[must_use]
-    pub fn sampling(&self, max_new_tokens: usize, stop_ids: Vec<u32>) -> Sampling {
+    pub fn sampling(&self, max_new_tokens: usize, stop_ids: Vec<u32>) -> SamplingParams {
         let Self { temperature, top_p, top_k, min_p, repetition_penalty } = *self;
-        let known = Sampling { max_new_tokens, stop_ids, ..Sampling::default() };
-        Sampling { temperature, top_p, top_k, min_p, repetition_penalty, ..known }
+        let known = SamplingParams { max_new_tokens, stop_ids, ..SamplingParams::default() };
+        SamplingParams { temperature, top_p, top_k, min_p, repetition_penalty, ..known }
     }
 
     fn read(file: &Value, path: &Path) -> Result<Self> {
@@ -78,7 +79,7 @@ impl SamplingDefaults {
         Ok(Self {
             temperature: temperature.unwrap_or(open.temperature),
             top_p: top_p.unwrap_or(open.top_p),
-            // -1, one of the ways to say all, saturates to 0, the other.
+            // -1 also disables top-k; it saturates to 0.
             top_k: top_k.map_or(open.top_k, |k| k as usize),
             min_p: min_p.unwrap_or(open.min_p),
             repetition_penalty: penalty.unwrap_or(open.repetition_penalty),
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_models_own_numbers_are_taken() {
+    fn the_models_generation_config_is_used() {
         let dir = tempfile::tempdir().unwrap();
         let file = json!({"do_sample": true, "repetition_penalty": 1.05, "temperature": 0.7,
             "top_p": 0.8, "top_k": 20, "eos_token_id": [2, 0]});
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_says_nothing_is_sampled_from_the_whole_distribution() {
+    fn without_a_generation_config_the_full_distribution_is_sampled() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(SamplingDefaults::from_dir(dir.path()).unwrap(), SamplingDefaults::default());
         std::fs::write(dir.path().join(FILE), r#"{"top_k": -1}"#).unwrap();
@@ -119,10 +120,10 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_cannot_be_names_its_field() {
+    fn an_invalid_value_is_reported_with_its_field() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), r#"{"top_p": "much"}"#).unwrap();
-        let told = SamplingDefaults::from_dir(dir.path()).unwrap_err().to_string();
-        assert!(told.starts_with("`top_p` in `") && told.contains("`\"much\"`"), "{told}");
+        let message = SamplingDefaults::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(message.starts_with("`top_p` in `") && message.contains("`\"much\"`"), "{message}");
     }
 }

@@ -1,49 +1,49 @@
-//! The draw of tokens.
+//! Draws tokens from logits.
 
 use candle_core::Tensor;
-use embodied_r_kernels::memory::{self, fetched, floats};
-use embodied_r_kernels::sample::{self, Choice, Draw, Pick, Scan, Truncation};
+use embodied_r_kernels::memory::{self, floats, to_host};
+use embodied_r_kernels::sample::{self, RowSampling, SampledIndex, SamplingMode, Scan, Truncation};
 use rayon::prelude::*;
 
 use super::edits::{StopTokens, edits};
-use super::{Report, Sampling, Token};
-use crate::error::{During as _, Result};
+use super::{SampledToken, SamplingParams, TokenLogprobs};
+use crate::error::{Result, TensorContext as _};
 
-/// What a sequence has so far, for the penalties.
+/// A sequence's tokens so far, for the penalties.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct History<'a> {
-    /// Ids of the prompt.
+    /// Token ids of the prompt.
     pub(crate) prompt: &'a [u32],
-    /// Ids of the completion.
+    /// Token ids of the completion.
     pub(crate) completion: &'a [u32],
 }
 
-/// What is drawn from a row of logits.
+/// The samples to draw from one row of logits.
 #[derive(Debug)]
 pub(crate) struct Row<'a> {
-    /// How.
-    pub(crate) sampling: &'a Sampling,
-    /// What the sequence has so far.
+    /// Sampling parameters.
+    pub(crate) sampling: &'a SamplingParams,
+    /// The sequence so far.
     pub(crate) history: History<'a>,
-    /// For each sample a number in [0, 1).
+    /// A uniform random number in [0, 1) for each sample.
     pub(crate) uniforms: Vec<f64>,
 }
 
-/// Draws the samples of each row, as [`draw`] does, where the logits are: of a device's, the tokens alone come
-/// back, unless one of the rows reports more.
+/// Draws the samples of each row as [`draw`] does. Sampling runs on the device unless a row requests
+/// log-probabilities, so that only tokens are copied to the host.
 ///
 /// # Shapes
 /// `logits` (rows, vocabulary), f32.
 ///
 /// # Errors
-/// The device cannot draw.
-pub(crate) fn draw_rows(logits: &Tensor, rows: &[Row<'_>]) -> Result<Vec<Vec<Token>>> {
-    let (_, vocabulary) = logits.dims2().during("draw")?;
+/// Sampling on the device fails.
+pub(crate) fn draw_rows(logits: &Tensor, rows: &[Row<'_>]) -> Result<Vec<Vec<SampledToken>>> {
+    let (_, vocabulary) = logits.dims2().context("draw")?;
     let on_device = embodied_r_kernels::device::has_kernels(logits.device());
     if on_device && rows.iter().all(|row| row.sampling.logprobs.is_none()) {
         return drawn_on_device(logits, vocabulary, rows);
     }
-    let logits = fetched(logits)?;
+    let logits = to_host(logits)?;
     let logits = floats(&logits, "sample")?;
     let rows = rows.par_iter().zip(logits.par_chunks(vocabulary));
     Ok(rows.map(|(row, logits)| row.draw(logits)).collect())
@@ -53,30 +53,30 @@ fn drawn_on_device(
     logits: &Tensor,
     vocabulary: usize,
     rows: &[Row<'_>],
-) -> Result<Vec<Vec<Token>>> {
+) -> Result<Vec<Vec<SampledToken>>> {
     let choice = |(index, row): (usize, &Row<'_>)| {
         let Row { sampling, history, uniforms } = row;
-        let pick = match sampling.temperature == 0.0 {
-            true => Pick::Largest,
-            false => Pick::At(uniforms.clone(), truncation(sampling)),
+        let mode = match sampling.temperature == 0.0 {
+            true => SamplingMode::Greedy,
+            false => SamplingMode::Random(uniforms.clone(), truncation(sampling)),
         };
         let edits = edits(vocabulary, sampling, *history, StopTokens::Barred);
-        Choice { row: index, scale: scale(sampling), edits, pick }
+        RowSampling { row: index, scale: scale(sampling), edits, mode }
     };
-    let choices: Vec<Choice> = rows.iter().enumerate().map(choice).collect();
+    let choices: Vec<RowSampling> = rows.iter().enumerate().map(choice).collect();
     let drawn = sample::draw(logits, &choices)?;
-    let tokens = |(index, (row, draws)): (usize, (&Row<'_>, Vec<Draw>))| {
-        let token = |draw: &Draw| {
+    let tokens = |(index, (row, draws)): (usize, (&Row<'_>, Vec<SampledIndex>))| {
+        let token = |draw: &SampledIndex| {
             let logp = draw.log_probability as f32;
-            Some(Token { id: draw.index? as u32, logp, report: None })
+            Some(SampledToken { id: draw.index? as u32, logp, logprobs: None })
         };
-        // Of the likeliest token there is one draw for all.
+        // Greedy decoding makes one draw for all samples.
         let draws = draws.iter().cycle().take(row.uniforms.len());
         match draws.map(token).collect() {
             Some(tokens) => Ok(tokens),
-            // The parameters leave no token, which is rare.
+            // Rare: the parameters leave no token.
             None => {
-                let logits = fetched(&memory::rows(logits, index..index + 1)?)?;
+                let logits = to_host(&memory::rows(logits, index..index + 1)?)?;
                 Ok(row.draw(&floats(&logits, "sample")?))
             }
         }
@@ -86,38 +86,42 @@ fn drawn_on_device(
 
 impl Row<'_> {
     /// Draws each sample from the row's logits.
-    fn draw(&self, logits: &[f32]) -> Vec<Token> {
+    fn draw(&self, logits: &[f32]) -> Vec<SampledToken> {
         let one = |uniform: &f64| draw(logits, self.sampling, self.history, *uniform);
         self.uniforms.iter().map(one).collect()
     }
 }
 
-/// What logits are multiplied by.
-fn scale(sampling: &Sampling) -> f64 {
+/// The inverse temperature.
+fn scale(sampling: &SamplingParams) -> f64 {
     if sampling.temperature == 0.0 { 1.0 } else { 1.0 / sampling.temperature }
 }
 
-fn truncation(&Sampling { top_k, top_p, min_p, .. }: &Sampling) -> Truncation {
+fn truncation(&SamplingParams { top_k, top_p, min_p, .. }: &SamplingParams) -> Truncation {
     Truncation { top_k, top_p, min_p }
 }
 
-/// Draws the token at `uniform`, a number in [0, 1), of the cumulative distribution over the ids that
-/// are left, in the ids' order.
+/// Draws a token by inverse transform sampling: the token at `uniform`, in [0, 1), of the cumulative distribution
+/// over the remaining ids in ascending order.
 ///
-/// The parameters act in the order of vLLM's sampler, so that a request gives the same distribution
-/// there and here: allowed ids, bars of stop tokens, bias, repetition penalty, frequency and presence
-/// penalties, temperature, min-p, top-k, top-p. At temperature 0 the likeliest token after the
-/// penalties is taken, the one with the lowest id among equals.
+/// Parameters apply in the order of vLLM's sampler, so that a request has the same distribution there and here:
+/// allowed ids, `min_new_tokens`, bias, repetition penalty, frequency and presence penalties, temperature, min-p,
+/// top-k, top-p. Greedy decoding takes the most likely token after penalties, with the lowest id among ties.
 ///
-/// `transformers` has min-p behind top-p: where both are set, its top-p counts probability that min-p
-/// then drops, and ours does not. Its top-k, as ours, keeps the tokens that are as likely as the k-th.
+/// `transformers` applies min-p after top-p: if both are set, its top-p counts tokens that min-p then drops, ours
+/// does not. Its top-k, like ours, keeps ties with the k-th token.
 ///
-/// Where the parameters leave no token, as allowed ids that are all barred stop tokens do, the stop
-/// tokens are free again; if none is left even so, the first allowed id is taken, or 0.
+/// If the parameters leave no token, for example if all allowed ids are stop tokens before `min_new_tokens`, stop
+/// tokens are allowed; if there is still none, the first allowed id is returned, or 0.
 ///
 /// # Shapes
 /// `logits` (vocabulary).
-fn draw(logits: &[f32], sampling: &Sampling, history: History<'_>, uniform: f64) -> Token {
+fn draw(
+    logits: &[f32],
+    sampling: &SamplingParams,
+    history: History<'_>,
+    uniform: f64,
+) -> SampledToken {
     let raw = Scan::new(logits, scale(sampling));
     let chosen = [StopTokens::Barred, StopTokens::Free].into_iter().find_map(|stop| {
         let edits = edits(logits.len(), sampling, history, stop);
@@ -130,27 +134,27 @@ fn draw(logits: &[f32], sampling: &Sampling, history: History<'_>, uniform: f64)
         let allowed = sampling.allowed_token_ids.as_deref();
         allowed.and_then(|ids| ids.iter().min()).map_or(0, |id| *id as usize)
     });
-    Token {
+    SampledToken {
         id: id as u32,
         logp: raw.log_probability(id) as f32,
-        report: sampling.logprobs.map(|count| report(&raw, logits, id, count)),
+        logprobs: sampling.logprobs.map(|count| token_logprobs(&raw, logits, id, count)),
     }
 }
 
-fn choose(scan: &Scan<'_>, sampling: &Sampling, uniform: f64) -> Option<usize> {
+fn choose(scan: &Scan<'_>, sampling: &SamplingParams, uniform: f64) -> Option<usize> {
     if sampling.temperature == 0.0 {
-        return scan.largest();
+        return scan.argmax();
     }
     let to = truncation(sampling);
     let drawn = match to == Truncation::default() {
         true => scan.draw(uniform),
-        false => scan.kept(&to).draw(uniform),
+        false => scan.truncated(&to).draw(uniform),
     };
-    // Beside a logit of ∞ no other has weight, nor has it one itself.
-    drawn.or_else(|| scan.largest())
+    // A logit of ∞ leaves no weight to any token.
+    drawn.or_else(|| scan.argmax())
 }
 
-fn report(raw: &Scan<'_>, logits: &[f32], id: usize, count: usize) -> Report {
+fn token_logprobs(raw: &Scan<'_>, logits: &[f32], id: usize, count: usize) -> TokenLogprobs {
     let plain;
     let plain = match raw.scale() == 1.0 {
         true => raw,
@@ -160,8 +164,8 @@ fn report(raw: &Scan<'_>, logits: &[f32], id: usize, count: usize) -> Report {
         }
     };
     let logprob = |id: usize| plain.log_probability(id) as f32;
-    let top = plain.likeliest(count).into_iter().map(|(id, _)| (id, logprob(id as usize)));
-    Report { logprob: logprob(id), top: top.collect() }
+    let top = plain.top_logits(count).into_iter().map(|(id, _)| (id, logprob(id as usize)));
+    TokenLogprobs { logprob: logprob(id), top_logprobs: top.collect() }
 }
 
 #[cfg(test)]

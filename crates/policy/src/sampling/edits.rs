@@ -1,48 +1,51 @@
-//! What a request's parameters make of the logits, before temperature and truncation.
+//! Logits processors: changes of the logits before temperature and truncation.
 
-use embodied_r_kernels::sample::{Change, Edits};
+use embodied_r_kernels::sample::{LogitChange, LogitEdits};
 
-use super::{History, Sampling};
+use super::{History, SamplingParams};
 
-/// What becomes of the stop tokens of a completion that is shorter than `min_new_tokens`.
+/// Treatment of stop tokens while a completion is shorter than `min_new_tokens`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StopTokens {
-    /// They are not drawn.
+    /// Masked.
     Barred,
-    /// They are drawn as others.
+    /// Sampled like other tokens.
     Free,
 }
 
-/// The changes of logits (vocabulary) that the parameters ask for. Ids beyond the vocabulary are passed over.
+/// The changes of logits (vocabulary) for these parameters. Ids beyond the vocabulary are ignored.
 pub(super) fn edits(
     vocabulary: usize,
-    sampling: &Sampling,
+    sampling: &SamplingParams,
     history: History<'_>,
     stop: StopTokens,
-) -> Edits {
+) -> LogitEdits {
     let is_known = |id: &u32| (*id as usize) < vocabulary;
     let mut changes = Vec::new();
     if stop == StopTokens::Barred && history.completion.len() < sampling.min_new_tokens {
-        changes.extend(sampling.stop_ids.iter().map(|id| (*id, Change::Bar)));
+        changes.extend(sampling.stop_ids.iter().map(|id| (*id, LogitChange::Ban)));
     }
-    changes.extend(sampling.logit_bias.iter().map(|(id, bias)| (*id, Change::Add(*bias))));
+    changes.extend(sampling.logit_bias.iter().map(|(id, bias)| (*id, LogitChange::Bias(*bias))));
     if sampling.repetition_penalty != 1.0 {
         let by = sampling.repetition_penalty as f32;
         let distinct = distinct(vocabulary, history);
-        changes.extend(distinct.into_iter().map(|id| (id, Change::Penalise(by))));
+        changes.extend(distinct.into_iter().map(|id| (id, LogitChange::RepetitionPenalty(by))));
     }
     let (presence, frequency) = (sampling.presence_penalty, sampling.frequency_penalty);
     if presence != 0.0 || frequency != 0.0 {
-        let penalty = |count: f64| Change::Add(-((frequency * count + presence) as f32));
+        let penalty = |count: f64| LogitChange::Bias(-((frequency * count + presence) as f32));
         let counted = counted(history.completion).into_iter();
         changes.extend(counted.map(|(id, count)| (id, penalty(count))));
     }
     changes.retain(|(id, _)| is_known(id));
     let allowed = sampling.allowed_token_ids.as_deref();
-    Edits { allowed: allowed.map(|ids| ids.iter().copied().filter(is_known).collect()), changes }
+    LogitEdits {
+        allowed: allowed.map(|ids| ids.iter().copied().filter(is_known).collect()),
+        changes,
+    }
 }
 
-/// The ids that are there, each once: `RepetitionPenaltyLogitsProcessor` of `transformers` does not count them.
+/// The distinct ids: `RepetitionPenaltyLogitsProcessor` of `transformers` does not count occurrences.
 fn distinct(vocabulary: usize, history: History<'_>) -> Vec<u32> {
     let mut seen = vec![0u64; vocabulary.div_ceil(64)];
     let ids = history.prompt.iter().chain(history.completion).copied();
@@ -57,7 +60,7 @@ fn distinct(vocabulary: usize, history: History<'_>) -> Vec<u32> {
     ids.filter(is_new).collect()
 }
 
-/// The distinct ids, and how often each is there.
+/// The distinct ids with their numbers of occurrences.
 fn counted(ids: &[u32]) -> Vec<(u32, f64)> {
     let mut sorted = ids.to_vec();
     sorted.sort_unstable();

@@ -1,46 +1,46 @@
-//! Memory that a rank's part of a decoder takes, before anything is loaded.
+//! Estimates the memory of a tensor-parallel shard before it is loaded.
 
 use embodied_r_kernels::weight::WeightFormat;
 
-use super::{Slice, Split};
+use super::{Shard, TensorSlice};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::weights::tensor_shapes;
 
-/// Memory of the rank that has most.
+/// Memory of the largest shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PartBytes {
-    /// Bytes of the weights. Vectors are held in f32, or in bf16 beside matrices of fewer bits.
+pub struct ShardBytes {
+    /// Bytes of the weights. Norms and biases are f32 with f32 matrices, else bf16.
     pub weights: usize,
-    /// Numbers of a token's keys and values.
-    pub kv_numbers: usize,
-    /// Numbers that a layer holds at a time for each token: the residual stream, its norm and sum, the queries, keys and
-    /// values, and the gated products.
-    pub layer_numbers: usize,
+    /// KV-cache elements per token.
+    pub kv_elements_per_token: usize,
+    /// Peak activation elements of a layer per token: the residual stream, its norm and its sum, queries, keys and values,
+    /// and the MLP's activations.
+    pub layer_elements_per_token: usize,
 }
 
-impl PartBytes {
-    /// That of a decoder whose matrices are held in `format`, on so many ranks.
+impl ShardBytes {
+    /// The memory of a decoder with matrices in `format`, on `ranks` ranks.
     ///
     /// # Errors
-    /// [`crate::Error::Split`] if it cannot be split so.
+    /// [`crate::Error::ShardSize`] if it cannot be sharded.
     pub fn new(config: &ModelConfig, format: WeightFormat, ranks: usize) -> Result<Self> {
-        let split =
-            |rank| Split::new(config, (rank, ranks), block(format, config.intermediate_size));
-        // Where shares differ, the last rank has the larger one.
-        let split = split(ranks.saturating_sub(1))?;
+        let shard =
+            |rank| Shard::new(config, (rank, ranks), block(format, config.intermediate_size));
+        // If shards differ in size, the last rank has the largest.
+        let shard = shard(ranks.saturating_sub(1))?;
         let shapes = tensor_shapes(config);
-        let weights = shapes.iter().map(|(name, shape)| bytes(shape, &split.of(name), format));
-        let heads = split.heads;
+        let weights = shapes.iter().map(|(name, shape)| bytes(shape, &shard.of(name), format));
+        let heads = shard.heads;
         let kv_width = heads.kv * heads.dim;
-        let inner = match split.of("mlp.down_proj.weight") {
-            Slice::Columns(columns) => columns.len(),
+        let inner = match shard.of("mlp.down_proj.weight") {
+            TensorSlice::Columns(columns) => columns.len(),
             _ => config.intermediate_size,
         };
         Ok(Self {
             weights: weights.sum(),
-            kv_numbers: 2 * config.num_hidden_layers * kv_width,
-            layer_numbers: 3 * config.hidden_size
+            kv_elements_per_token: 2 * config.num_hidden_layers * kv_width,
+            layer_elements_per_token: 3 * config.hidden_size
                 + 2 * heads.query * heads.dim
                 + 2 * kv_width
                 + 3 * inner,
@@ -48,17 +48,17 @@ impl PartBytes {
     }
 }
 
-/// Bytes of a part of a tensor of this shape.
-fn bytes(shape: &[usize], slice: &Slice, format: WeightFormat) -> usize {
+/// Bytes of a slice of a tensor of this shape.
+fn bytes(shape: &[usize], slice: &TensorSlice, format: WeightFormat) -> usize {
     let (rows, columns) = match shape {
         [rows, columns] => (*rows, *columns),
         _ => (1, shape.iter().product()),
     };
     let (rows, columns) = match slice {
-        Slice::Rows(taken) if shape.len() == 2 => (taken.len(), columns),
-        Slice::Rows(taken) => (1, taken.len()),
-        Slice::Columns(taken) => (rows, taken.len()),
-        Slice::Whole => (rows, columns),
+        TensorSlice::Rows(taken) if shape.len() == 2 => (taken.len(), columns),
+        TensorSlice::Rows(taken) => (1, taken.len()),
+        TensorSlice::Columns(taken) => (rows, taken.len()),
+        TensorSlice::Whole => (rows, columns),
     };
     let row = match format {
         WeightFormat::Blocks(blocks) if shape.len() == 2 => {
@@ -70,7 +70,8 @@ fn bytes(shape: &[usize], slice: &Slice, format: WeightFormat) -> usize {
     rows * row
 }
 
-/// Numbers that a row of so many holds together in a format; rows that are no whole blocks are held as bf16.
+/// Weights per quantization block for rows of `inputs` weights; rows that do not divide into blocks are stored as
+/// bf16.
 pub(crate) fn block(format: WeightFormat, inputs: usize) -> usize {
     match format {
         WeightFormat::Blocks(blocks) if blocks.row_bytes(inputs).is_some() => blocks.block_len(),

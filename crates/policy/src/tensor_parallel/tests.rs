@@ -6,12 +6,12 @@ use embodied_r_kernels::weight::WeightFormat;
 
 use super::*;
 use crate::config::ModelConfig;
-use crate::engine::{Engine, EngineOptions, InferenceModel, Output};
+use crate::engine::{Engine, EngineOptions, EngineOutput, InferenceModel};
 use crate::error::Error;
-use crate::generate::Request;
+use crate::generate::GenerationRequest;
 use crate::gguf::{GgufModel, GgufTensor};
 use crate::policy::Policy;
-use crate::sampling::Sampling;
+use crate::sampling::SamplingParams;
 use crate::weights::{SaveOptions, find, open, tensor_shapes};
 
 /// [`TensorParallel::on_threads`].
@@ -35,20 +35,22 @@ fn folder(config: &ModelConfig) -> tempfile::TempDir {
     dir
 }
 
-/// Ids and log-probabilities of some completions, drawn at a temperature and likeliest.
+/// Ids and log-probabilities of completions, sampled at temperature 1 and greedily.
 fn drawn(path: &Path, format: WeightFormat, ranks: &TensorParallel) -> Vec<(u32, f32)> {
-    let model = Arc::new(InferenceModel::load_part(path, format, ranks).unwrap());
+    let model = Arc::new(InferenceModel::load_shard(path, format, ranks).unwrap());
     let mut engine = Engine::new(model, EngineOptions::default()).unwrap();
     for (seed, temperature) in [(1, 0.0), (2, 0.0), (3, 1.0)] {
         let prompt: Vec<u32> = (0..70 * seed).map(|i| (i * i * 31 + seed * 17 + i) % 60).collect();
-        let request = Request { prompt: prompt.into(), samples: 2, stream: u64::from(seed) };
-        let sampling = Sampling { temperature, max_new_tokens: 12, ..Sampling::default() };
+        let request =
+            GenerationRequest { prompt: prompt.into(), samples: 2, stream: u64::from(seed) };
+        let sampling =
+            SamplingParams { temperature, max_new_tokens: 12, ..SamplingParams::default() };
         engine.add(&request, &Arc::new(sampling)).unwrap();
     }
     let mut drawn = Vec::new();
     while engine.has_work() {
         for output in engine.step().unwrap() {
-            if let Output::Token { token, .. } = output {
+            if let EngineOutput::Token { token, .. } = output {
                 drawn.push((token.id, token.logp));
             }
         }
@@ -58,10 +60,10 @@ fn drawn(path: &Path, format: WeightFormat, ranks: &TensorParallel) -> Vec<(u32,
 }
 
 fn assert_same_on(ranks: usize, path: &Path, format: WeightFormat) {
-    let alone = drawn(path, format, &TensorParallel::alone());
+    let alone = drawn(path, format, &TensorParallel::single_rank());
     let all = on_ranks(ranks, |ranks| drawn(path, format, ranks));
     for (rank, found) in all.iter().enumerate() {
-        // To the bit, or ranks would go different ways.
+        // Bit-identical, or the ranks would diverge.
         assert_eq!(*found, all[0], "rank {rank}");
         for ((id, logp), (found_id, found_logp)) in alone.iter().zip(found) {
             assert_eq!(id, found_id, "{ranks} ranks");
@@ -71,7 +73,7 @@ fn assert_same_on(ranks: usize, path: &Path, format: WeightFormat) {
 }
 
 #[test]
-fn ranks_draw_what_one_draws() {
+fn tensor_parallel_ranks_sample_the_tokens_of_one_rank() {
     for tied in [true, false] {
         let dir = folder(&config(tied));
         for ranks in [2, 4] {
@@ -81,39 +83,39 @@ fn ranks_draw_what_one_draws() {
 }
 
 #[test]
-fn blocks_of_a_rank_are_those_of_the_whole() {
-    // 160 inner numbers are five blocks: one rank has three of them.
+fn quantized_shards_match_the_whole_model() {
+    // 160 hidden units are five blocks: one rank has three of them.
     let dir = folder(&config(true));
     assert_same_on(2, dir.path(), WeightFormat::Blocks(BlockFormat::Q8_0));
 }
 
 #[test]
-fn a_sum_is_held_as_its_parts_are_and_rounded_once() {
-    // In bf16 each of the small ones would be lost beside the large one.
-    let numbers = [1.0, 1.0 / 256.0, 1.0 / 256.0];
-    let told = on_ranks(3, |ranks| {
-        let part = memory::tensor(vec![numbers[ranks.rank()]; 2], (1, 2)).unwrap();
-        let sum = ranks.sum(part.to_dtype(DType::BF16).unwrap()).unwrap();
+fn an_all_reduce_keeps_the_dtype_and_rounds_once() {
+    // Summed in bf16, each small value would be lost.
+    let values = [1.0, 1.0 / 256.0, 1.0 / 256.0];
+    let results = on_ranks(3, |ranks| {
+        let part = memory::tensor(vec![values[ranks.rank()]; 2], (1, 2)).unwrap();
+        let sum = ranks.all_reduce(part.to_dtype(DType::BF16).unwrap()).unwrap();
         assert_eq!(sum.dtype(), DType::BF16);
         sum.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap()
     });
-    assert_eq!(told, vec![[[1.0 + 1.0 / 128.0; 2]]; 3]);
+    assert_eq!(results, vec![[[1.0 + 1.0 / 128.0; 2]]; 3]);
 }
 
 #[test]
-fn columns_stand_in_the_order_of_the_ranks_however_many_each_has() {
+fn an_all_gather_concatenates_columns_in_rank_order() {
     let columns = [0..3, 3..5];
     for rows in [0, 1, 2] {
-        let told = on_ranks(2, |ranks| {
+        let results = on_ranks(2, |ranks| {
             let own = columns[ranks.rank()].clone();
             let row = |row: usize| own.clone().map(move |column| (10 * row + column) as f32);
             let part = memory::tensor((0..rows).flat_map(row).collect(), (rows, own.len()));
-            let joined = ranks.side_by_side(part.unwrap(), &columns).unwrap();
+            let joined = ranks.all_gather_columns(part.unwrap(), &columns).unwrap();
             assert_eq!(joined.dims(), [rows, 5]);
             joined.to_vec2::<f32>().unwrap()
         });
         let all = [[0.0, 1.0, 2.0, 3.0, 4.0], [10.0, 11.0, 12.0, 13.0, 14.0]];
-        assert_eq!(told, vec![all[..rows].to_vec(); 2]);
+        assert_eq!(results, vec![all[..rows].to_vec(); 2]);
     }
 }
 
@@ -123,17 +125,17 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 #[test]
-fn gguf_files_are_split_as_folders_are() {
-    // Its blocks hold 32 numbers.
+fn gguf_files_are_sharded_like_folders() {
+    // Its blocks have 32 weights.
     for ranks in [2, 4] {
         assert_same_on(ranks, &fixture("qwen2vl"), WeightFormat::F32);
     }
 }
 
 #[test]
-fn of_a_gguf_file_a_part_is_that_of_the_whole() {
+fn a_slice_of_a_gguf_tensor_equals_the_slice_of_the_whole() {
     let model = GgufModel::open(&fixture("llama")).unwrap();
-    let of = |name: &str, slice: &Slice| {
+    let of = |name: &str, slice: &TensorSlice| {
         let tensor = model.tensor_slice(name, slice).unwrap();
         let bytes = match &tensor {
             GgufTensor::Matrix(matrix) => matrix.byte_len(),
@@ -143,21 +145,21 @@ fn of_a_gguf_file_a_part_is_that_of_the_whole() {
     };
     let dim = model.config().head_dim;
     let name = "model.layers.0.self_attn.q_proj.weight";
-    let (whole, bytes) = of(name, &Slice::Whole);
+    let (whole, bytes) = of(name, &TensorSlice::Whole);
     let rows = whole.dims()[0];
-    // The second head, whose rows the file has in another order.
-    let (part, part_bytes) = of(name, &Slice::Rows(dim..2 * dim));
-    let numbers = |tensor: &Tensor| tensor.to_vec2::<f32>().unwrap();
-    assert_eq!(numbers(&part), numbers(&whole)[dim..2 * dim]);
+    // The second head, whose rows are reordered.
+    let (part, part_bytes) = of(name, &TensorSlice::Rows(dim..2 * dim));
+    let values = |tensor: &Tensor| tensor.to_vec2::<f32>().unwrap();
+    assert_eq!(values(&part), values(&whole)[dim..2 * dim]);
     assert_eq!(part_bytes * rows, bytes * dim);
 }
 
 #[test]
-fn columns_of_a_gguf_file_are_whole_blocks() {
+fn column_slices_of_a_gguf_tensor_align_with_its_blocks() {
     let model = GgufModel::open(&fixture("qwen2vl")).unwrap();
     let name = "model.layers.0.self_attn.o_proj.weight";
     let of = |columns: Range<usize>| {
-        let tensor = model.tensor_slice(name, &Slice::Columns(columns))?;
+        let tensor = model.tensor_slice(name, &TensorSlice::Columns(columns))?;
         Ok::<_, Error>(tensor.dequantize()?.to_vec2::<f32>().unwrap())
     };
     let whole = of(0..256).unwrap();
@@ -165,31 +167,31 @@ fn columns_of_a_gguf_file_are_whole_blocks() {
     assert_eq!(of(64..224).unwrap(), want);
     for (columns, cut) in [(16..64, 16), (32..72, 72)] {
         let error = of(columns).unwrap_err();
-        assert!(matches!(error, Error::SplitBlock { column, block: 32, .. } if column == cut));
+        assert!(matches!(error, Error::ShardBlock { column, block: 32, .. } if column == cut));
     }
-    // Half a row of this one is half a block.
+    // Half a row of this file is half a block.
     let error = on_ranks(2, |ranks| {
-        InferenceModel::load_part(&fixture("qwen2"), WeightFormat::F32, ranks).err().unwrap()
+        InferenceModel::load_shard(&fixture("qwen2"), WeightFormat::F32, ranks).err().unwrap()
     });
     assert!(error[0].to_string().contains("`intermediate_size` of 256 over 2"), "{}", error[0]);
 }
 
 #[test]
-fn a_rank_reads_its_part_of_the_files_and_no_more() {
+fn a_rank_only_reads_its_shard_of_the_files() {
     let config = config(false);
     let dir = folder(&config);
     let (hidden, norms) = (config.hidden_size, 5 * config.hidden_size);
     let all: usize = tensor_shapes(&config).values().map(|s| s.iter().product::<usize>()).sum();
     let mut together = 0;
     for rank in 0..2 {
-        let split = Split::new(&config, (rank, 2), 1).unwrap();
+        let shard = Shard::new(&config, (rank, 2), 1).unwrap();
         let files = open(dir.path()).unwrap();
         for (name, stored) in find(dir.path(), &files, &config).unwrap() {
-            stored.read_slice(&name, &split.of(&name)).unwrap();
+            stored.read_slice(&name, &shard.of(&name)).unwrap();
         }
         let taken: usize =
             files.iter().map(|file| file.taken.load(std::sync::atomic::Ordering::Relaxed)).sum();
-        // 97 tokens are 48 and 49, twice; the rest is halves, and the norms are on both.
+        // 97 tokens split into 48 and 49, twice; the rest splits in half, and norms are replicated.
         assert_eq!(taken / 4 - norms, (all - norms) / 2 - hidden + rank * 2 * hidden);
         together += taken / 4;
     }
@@ -197,16 +199,16 @@ fn a_rank_reads_its_part_of_the_files_and_no_more() {
 }
 
 #[test]
-fn what_others_hold_has_no_effect() {
+fn a_shard_does_not_depend_on_other_shards_weights() {
     let config = config(true);
-    let split = Split::new(&config, (1, 2), 1).unwrap();
+    let shard = Shard::new(&config, (1, 2), 1).unwrap();
     let policy = Policy::random(&config, 7).unwrap();
     let poisoned = tempfile::tempdir().unwrap();
     let (config, mut tensors) = policy.into_weights();
     let read = |dir: &Path| {
         let found = find(dir, &open(dir).unwrap(), &config).unwrap();
-        let part = |(name, stored): (&String, &crate::weights::StoredTensor)| {
-            let tensor = stored.read_slice(name, &split.of(name)).unwrap();
+        let part = |(name, stored): (&String, &crate::weights::LazyTensor)| {
+            let tensor = stored.read_slice(name, &shard.of(name)).unwrap();
             tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
         found.iter().map(part).collect::<Vec<_>>()
@@ -214,15 +216,15 @@ fn what_others_hold_has_no_effect() {
     let own = folder(&config);
     for (name, tensor) in &mut tensors {
         let width = tensor.dims().last().copied().unwrap();
-        let keeps = |index: usize| match split.of(name) {
-            Slice::Whole => true,
-            Slice::Rows(rows) if tensor.rank() == 2 => rows.contains(&(index / width)),
-            Slice::Rows(rows) => rows.contains(&index),
-            Slice::Columns(columns) => columns.contains(&(index % width)),
+        let keeps = |index: usize| match shard.of(name) {
+            TensorSlice::Whole => true,
+            TensorSlice::Rows(rows) if tensor.rank() == 2 => rows.contains(&(index / width)),
+            TensorSlice::Rows(rows) => rows.contains(&index),
+            TensorSlice::Columns(columns) => columns.contains(&(index % width)),
         };
-        let numbers = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        let numbers = numbers.into_iter().enumerate();
-        let poison = numbers.map(|(index, x)| if keeps(index) { x } else { f32::NAN }).collect();
+        let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let values = values.into_iter().enumerate();
+        let poison = values.map(|(index, x)| if keeps(index) { x } else { f32::NAN }).collect();
         *tensor = memory::tensor(poison, tensor.shape()).unwrap();
     }
     let path = poisoned.path().join(crate::weights::SINGLE_FILE);
@@ -232,50 +234,57 @@ fn what_others_hold_has_no_effect() {
 }
 
 #[test]
-fn what_cannot_be_shared_out_is_named() {
-    let refused = |change: &dyn Fn(&mut ModelConfig), ranks, block| {
+fn sizes_that_do_not_divide_are_reported() {
+    let rejected = |change: &dyn Fn(&mut ModelConfig), ranks, block| {
         let mut config = config(true);
         change(&mut config);
-        Split::new(&config, (0, ranks), block).unwrap_err().to_string()
+        Shard::new(&config, (0, ranks), block).unwrap_err().to_string()
     };
-    let told = refused(&|_| (), 3, 1);
-    assert!(told.contains("`num_attention_heads` of 4 over 3 ranks"), "{told}");
-    let told =
-        refused(&|config| (config.num_attention_heads, config.num_key_value_heads) = (6, 2), 3, 1);
-    assert!(told.contains("`num_key_value_heads` of 2 over 3 ranks"), "{told}");
-    let told = refused(&|_| (), 4, 64);
-    assert!(told.contains("`intermediate_size` of 160 over 4 ranks, want 64 or more"), "{told}");
-    // Half a block of a head.
+    let message = rejected(&|_| (), 3, 1);
+    assert!(message.contains("`num_attention_heads` of 4 over 3 ranks"), "{message}");
+    let message =
+        rejected(&|config| (config.num_attention_heads, config.num_key_value_heads) = (6, 2), 3, 1);
+    assert!(message.contains("`num_key_value_heads` of 2 over 3 ranks"), "{message}");
+    let message = rejected(&|_| (), 4, 64);
+    assert!(
+        message.contains("`intermediate_size` of 160 over 4 ranks, want at least 64"),
+        "{message}"
+    );
+    // A head is half a block.
     let dir = folder(&config(true));
     let errors = on_ranks(4, |ranks| {
         let format = WeightFormat::Blocks(BlockFormat::Q8_0);
-        InferenceModel::load_part(dir.path(), format, ranks).err().unwrap().to_string()
+        InferenceModel::load_shard(dir.path(), format, ranks).err().unwrap().to_string()
     });
-    assert!(errors[1].contains("o_proj.weight` at column 16: Q8_0 holds 32"), "{}", errors[1]);
+    assert!(
+        errors[1].contains("o_proj.weight` at column 16: Q8_0 has blocks of 32"),
+        "{}",
+        errors[1]
+    );
 }
 
 #[test]
-fn memory_of_a_part_is_what_a_loaded_part_takes() {
+fn the_estimated_memory_matches_a_loaded_shard() {
     let config = config(true);
-    let whole = PartBytes::new(&config, WeightFormat::F32, 1).unwrap();
+    let whole = ShardBytes::new(&config, WeightFormat::F32, 1).unwrap();
     assert_eq!(whole.weights, 4 * config.parameter_count());
     let dir = folder(&config);
     for ranks in [2, 4] {
-        let part = PartBytes::new(&config, WeightFormat::F32, ranks).unwrap();
+        let part = ShardBytes::new(&config, WeightFormat::F32, ranks).unwrap();
         let models = on_ranks(ranks, |ranks| {
-            let model = InferenceModel::load_part(dir.path(), WeightFormat::F32, ranks).unwrap();
+            let model = InferenceModel::load_shard(dir.path(), WeightFormat::F32, ranks).unwrap();
             model.kv_bytes_per_token()
         });
-        // Keys and values are f32 here; four ranks share two heads.
-        assert_eq!(models[0], part.kv_numbers * 4);
-        assert_eq!(part.kv_numbers, whole.kv_numbers / 2);
+        // Keys and values are f32 here; four ranks replicate two heads.
+        assert_eq!(models[0], part.kv_elements_per_token * 4);
+        assert_eq!(part.kv_elements_per_token, whole.kv_elements_per_token / 2);
     }
-    let of = |ranks| PartBytes::new(&config, WeightFormat::F32, ranks).unwrap().weights;
-    // Norms are on all ranks, and the first has one token less than the last.
+    let of = |ranks| ShardBytes::new(&config, WeightFormat::F32, ranks).unwrap().weights;
+    // Norms are replicated, and the first rank has one token less than the last.
     let norms = 4 * 5 * config.hidden_size;
     assert_eq!(2 * (of(2) - norms), whole.weights - norms + 4 * config.hidden_size);
-    let q8_0 = PartBytes::new(&config, WeightFormat::Blocks(BlockFormat::Q8_0), 1).unwrap();
-    // Norms and biases are no matrices: f32 beside f32, and bf16 beside blocks.
+    let q8_0 = ShardBytes::new(&config, WeightFormat::Blocks(BlockFormat::Q8_0), 1).unwrap();
+    // Norms and biases are f32 with f32 matrices, and bf16 with quantized ones.
     let vectors = 5 * config.hidden_size + 2 * (64 + 32 + 32);
     assert_eq!((q8_0.weights - 2 * vectors) * 128, (whole.weights - 4 * vectors) * 34);
 }

@@ -1,4 +1,4 @@
-//! Tokens to text, piece by piece, exactly as a tokenizer's decoder does it in one go.
+//! Incremental decoding of tokens, equal to decoding all at once.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -8,20 +8,20 @@ use tokenizers::DecoderWrapper;
 use crate::error::Result;
 use crate::tokenizer::Tokenizer;
 
-/// What stands for bytes that are no character.
+/// Replaces invalid UTF-8.
 const REPLACEMENT: char = '\u{fffd}';
 
-/// How far a text is decoded.
+/// The decoding state.
 #[derive(Debug)]
-pub(super) enum Decoding {
-    /// Byte-level tokens: their bytes one after another are the text.
+pub(super) enum IncrementalDecoder {
+    /// Byte-level tokens: the text is the concatenation of their bytes.
     Bytes(Utf8),
     /// Any other decoder, such as sentencepiece's.
     Window(Window),
 }
 
-impl Decoding {
-    /// The way that fits the tokenizer's decoder.
+impl IncrementalDecoder {
+    /// The state for the tokenizer's decoder.
     pub(super) fn of(tokenizer: &Tokenizer) -> Self {
         match is_byte_level(tokenizer) {
             true => Self::Bytes(Utf8::default()),
@@ -29,7 +29,7 @@ impl Decoding {
         }
     }
 
-    /// Takes a token as it stands in the vocabulary and gives the text that is certain now.
+    /// Adds a vocabulary entry and returns the newly completed text.
     pub(super) fn push(&mut self, tokenizer: &Tokenizer, token: String) -> Result<String> {
         match self {
             Self::Bytes(utf8) => Ok(utf8.push(&byte_level(&token))),
@@ -37,7 +37,7 @@ impl Decoding {
         }
     }
 
-    /// The rest of the text.
+    /// Returns the remaining text.
     pub(super) fn finish(&mut self, tokenizer: &Tokenizer) -> Result<String> {
         match self {
             Self::Bytes(utf8) => Ok(utf8.finish()),
@@ -58,25 +58,25 @@ pub(super) fn token_bytes(tokenizer: &Tokenizer, token: String) -> Result<Vec<u8
     if let Some(byte) = fallback_byte(&token) {
         return Ok(vec![byte]);
     }
-    // Decoders treat a text's first token in their own way, so the bytes are those of its second.
+    // Decoders treat the first token of a text specially, so decode it as the second.
     let first = tokenizer.join(vec![token.clone()])?;
     let both = tokenizer.join(vec![token.clone(), token])?;
     Ok(both.strip_prefix(&first).unwrap_or(&first).as_bytes().to_vec())
 }
 
-/// The byte that a token such as `<0xE4>` stands for.
+/// The byte of a byte-fallback token such as `<0xE4>`.
 fn fallback_byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }
 
-/// The bytes of a byte-level token. One with a letter that stands for no byte is plain text.
+/// The bytes of a byte-level token; a token with a character outside of GPT-2's alphabet is plain text.
 fn byte_level(token: &str) -> Vec<u8> {
     let bytes: Option<Vec<u8>> = token.chars().map(|c| BYTES.get(&c).copied()).collect();
     bytes.unwrap_or_else(|| token.as_bytes().to_vec())
 }
 
-/// GPT-2's letters for bytes: printable ones stand for themselves, the others are numbered from 256.
+/// GPT-2's byte alphabet: printable bytes map to themselves, the others to code points from 256 on.
 static BYTES: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
     let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     let (plain, other): (Vec<u8>, Vec<u8>) = (0..=u8::MAX).partition(printable);
@@ -84,10 +84,10 @@ static BYTES: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
     plain.into_iter().map(|byte| (char::from(byte), byte)).chain(numbered).collect()
 });
 
-/// Bytes to text as `String::from_utf8_lossy` does it in one go.
+/// Incremental `String::from_utf8_lossy`.
 #[derive(Debug, Default)]
 pub(super) struct Utf8 {
-    /// The beginning of a character.
+    /// The bytes of an incomplete character.
     rest: Vec<u8>,
 }
 
@@ -116,21 +116,20 @@ impl Utf8 {
     }
 }
 
-/// Whether more bytes may make a character of these.
+/// Whether these bytes are the start of a character.
 fn is_beginning(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
-/// The last tokens, decoded with and without the newest ones: the difference is their text.
+/// A sliding window: the last tokens are decoded with and without the newest ones; the difference is the new text.
 ///
-/// What a decoder makes of a token depends at most on whether text stands before it and, for bytes,
-/// on the whole run of them. So the text before is stood for by its last tokens, and a run of bytes
-/// waits for its end.
+/// A token's text depends at most on whether text precedes it and, for byte-fallback tokens, on the whole run
+/// of bytes. So the last tokens represent the preceding text, and a run of bytes is buffered until it ends.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    /// The last tokens whose text is given out.
+    /// The last tokens whose text has been emitted.
     before: Vec<String>,
-    /// Tokens whose text is not.
+    /// Tokens whose text has not been emitted.
     fresh: Vec<String>,
 }
 
@@ -158,13 +157,13 @@ impl Window {
         Ok(all.chars().skip(same.count()).collect())
     }
 
-    /// The text without the newest tokens, and with them.
+    /// The text without and with the newest tokens.
     fn texts(&self, tokenizer: &Tokenizer) -> Result<(String, String)> {
         let before = tokenizer.join(self.before.clone())?;
         Ok((before, tokenizer.join([self.before.as_slice(), &self.fresh].concat())?))
     }
 
-    /// Leaves the fewest tokens that have text.
+    /// Shortens the window to the fewest last tokens with text.
     fn shorten(&mut self, tokenizer: &Tokenizer) -> Result<()> {
         for start in (0..self.before.len()).rev() {
             if !tokenizer.join(self.before[start..].to_vec())?.is_empty() {

@@ -14,8 +14,8 @@ fn byte_level() -> Arc<Tokenizer> {
     Arc::new(Tokenizer::from_dir(dir.path()).unwrap())
 }
 
-/// A vocabulary as sentencepiece makes it: special tokens, all bytes, and pieces with `▁` for a
-/// space; read by `decoder`.
+/// A sentencepiece vocabulary: special tokens, all bytes, and pieces with `▁` for a space, with the given
+/// `decoder`.
 fn pieces(decoder: &Value) -> Arc<Tokenizer> {
     let special = ["<unk>", "<s>", "</s>"].map(str::to_owned);
     let bytes = (0..=255u8).map(|byte| format!("<0x{byte:02X}>"));
@@ -46,7 +46,7 @@ fn sentencepiece() -> Value {
         {"type": "Strip", "content": " ", "start": 1, "stop": 0}]})
 }
 
-/// Tokenizers with every decoder that language models have.
+/// Tokenizers with all common decoders.
 static TOKENIZERS: LazyLock<Vec<Arc<Tokenizer>>> = LazyLock::new(|| {
     let byte_level_inside = json!({"type": "Sequence", "decoders": [
         {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}]});
@@ -67,75 +67,78 @@ fn pieces_of(stream: &mut TextStream, ids: &[u32]) -> Vec<String> {
 
 fn streamed(tokenizer: &Arc<Tokenizer>, ids: &[u32], stops: &[&str]) -> String {
     let stops = stops.iter().map(ToString::to_string).collect();
-    let mut stream = TextStream::new(tokenizer.clone(), Special::Skip).with_stops(stops, 0);
+    let mut stream =
+        TextStream::new(tokenizer.clone(), SpecialTokens::Skip).with_stop_strings(stops, 0);
     pieces_of(&mut stream, ids).concat()
 }
 
-/// One token a byte, so that any text can be cut anywhere.
+/// One token per byte, so that a text can be split anywhere.
 fn bytes(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
     let id = |byte: u8| (0..300).find(|id| tokenizer.token_bytes(*id).unwrap() == [byte]).unwrap();
     text.bytes().map(id).collect()
 }
 
 #[test]
-fn a_character_comes_with_its_last_byte() {
+fn a_character_is_emitted_with_its_last_byte() {
     let tokenizer = byte_level();
-    let mut stream = TextStream::new(tokenizer.clone(), Special::Skip);
+    let mut stream = TextStream::new(tokenizer.clone(), SpecialTokens::Skip);
     let pieces = pieces_of(&mut stream, &bytes(&tokenizer, "é🦀"));
     assert_eq!(pieces, ["", "é", "", "", "", "🦀", ""]);
 }
 
 #[test]
-fn half_a_character_at_the_end_is_replaced() {
+fn an_incomplete_character_at_the_end_is_replaced() {
     let tokenizer = byte_level();
     let ids = &bytes(&tokenizer, "a🦀")[..3];
     assert_eq!(streamed(&tokenizer, ids, &[]), "a\u{fffd}");
-    assert_eq!(tokenizer.decode(ids, Special::Skip).unwrap(), "a\u{fffd}");
+    assert_eq!(tokenizer.decode(ids, SpecialTokens::Skip).unwrap(), "a\u{fffd}");
 }
 
 #[test]
 fn sentencepiece_keeps_every_space_but_the_first() {
     let tokenizer = pieces(&sentencepiece());
     let id = |token: &str| tokenizer.token_id(token).unwrap();
-    let mut stream = TextStream::new(tokenizer.clone(), Special::Skip);
+    let mut stream = TextStream::new(tokenizer.clone(), SpecialTokens::Skip);
     let ids = [id("<s>"), id("▁a"), id("▁b"), id("▁▁"), id("ab")];
     assert_eq!(pieces_of(&mut stream, &ids), ["", "a", " b", "  ", "ab", ""]);
 }
 
 #[test]
-fn special_tokens_are_written_out_where_they_are_kept() {
+fn special_tokens_are_emitted_if_they_are_kept() {
     let tokenizer = byte_level();
     let ids = [bytes(&tokenizer, "a"), vec![2], bytes(&tokenizer, "b")].concat();
-    let mut stream = TextStream::new(tokenizer.clone(), Special::Keep);
+    let mut stream = TextStream::new(tokenizer.clone(), SpecialTokens::Keep);
     assert_eq!(pieces_of(&mut stream, &ids), ["a", "<|im_end|>", "b", ""]);
     assert_eq!(streamed(&tokenizer, &ids, &[]), "ab");
 }
 
 #[test]
-fn a_stop_string_is_found_across_tokens_and_never_given_out_in_part() {
+fn a_stop_string_is_found_across_tokens_and_never_emitted_in_part() {
     let tokenizer = byte_level();
     let stops = vec!["</a>".to_owned()];
-    let mut stream = TextStream::new(tokenizer.clone(), Special::Skip).with_stops(stops, 0);
+    let mut stream =
+        TextStream::new(tokenizer.clone(), SpecialTokens::Skip).with_stop_strings(stops, 0);
     let pieces = pieces_of(&mut stream, &bytes(&tokenizer, "x</b></a>y"));
     assert_eq!(pieces, ["x", "", "", "</b", ">", "", "", "", "", "", ""]);
-    assert_eq!(stream.stopped_by(), Some("</a>"));
+    assert_eq!(stream.stop_string(), Some("</a>"));
 }
 
 #[test]
-fn what_only_began_like_a_stop_string_comes_at_the_end() {
+fn an_incomplete_stop_string_is_emitted_at_the_end() {
     let tokenizer = byte_level();
     let stops = vec!["end of it".to_owned()];
-    let mut stream = TextStream::new(tokenizer.clone(), Special::Skip).with_stops(stops, 0);
+    let mut stream =
+        TextStream::new(tokenizer.clone(), SpecialTokens::Skip).with_stop_strings(stops, 0);
     for id in bytes(&tokenizer, "the end of") {
         stream.push(id).unwrap();
     }
-    assert_eq!(stream.held(), "end of");
+    assert_eq!(stream.pending(), "end of");
     assert_eq!(stream.finish().unwrap(), "end of");
-    assert_eq!(stream.stopped_by(), None);
+    assert_eq!(stream.stop_string(), None);
 }
 
 #[test]
-fn the_stop_string_that_is_complete_first_counts_and_of_two_the_longer() {
+fn the_first_complete_stop_string_counts_and_of_ties_the_longest() {
     let tokenizer = byte_level();
     let cut = |stops: &[&str]| streamed(&tokenizer, &bytes(&tokenizer, "xabcab"), stops);
     assert_eq!(cut(&["abcab", "bc"]), "xa");
@@ -146,13 +149,13 @@ fn the_stop_string_that_is_complete_first_counts_and_of_two_the_longer() {
 #[test]
 fn stop_strings_within_the_first_tokens_do_not_count() {
     let tokenizer = byte_level();
-    let stream = TextStream::new(tokenizer.clone(), Special::Skip);
-    let mut stream = stream.with_stops(vec!["ab".into(), "abab".into()], 3);
+    let stream = TextStream::new(tokenizer.clone(), SpecialTokens::Skip);
+    let mut stream = stream.with_stop_strings(vec!["ab".into(), "abab".into()], 3);
     assert_eq!(pieces_of(&mut stream, &bytes(&tokenizer, "abxxab")).concat(), "abxx");
 }
 
 #[test]
-fn a_tokens_bytes_are_those_it_has_within_a_text() {
+fn token_bytes_are_those_within_a_text() {
     let tokenizer = pieces(&sentencepiece());
     let bytes = |token: &str| tokenizer.token_bytes(tokenizer.token_id(token).unwrap()).unwrap();
     assert_eq!(bytes("▁a"), b" a");
@@ -162,13 +165,13 @@ fn a_tokens_bytes_are_those_it_has_within_a_text() {
 }
 
 #[test]
-fn a_text_that_nothing_frames_has_the_first_token_that_the_vocabulary_asks_for() {
+fn encoding_with_special_tokens_prepends_the_bos_token() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokenizer.json");
     write_with_first_token(&path);
     let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
     let plain = tokenizer.encode("ab").unwrap();
-    assert_eq!(tokenizer.encode_unframed("ab").unwrap(), [vec![1], plain].concat());
+    assert_eq!(tokenizer.encode_with_special_tokens("ab").unwrap(), [vec![1], plain].concat());
 }
 
 fn write_with_first_token(path: &Path) {
@@ -183,7 +186,7 @@ fn write_with_first_token(path: &Path) {
     std::fs::write(path, file.to_string()).unwrap();
 }
 
-/// The text before the stop string that ends first, and of those the longest: by trying all places.
+/// Reference implementation: tries all positions for the first and longest stop string.
 fn cut_by_hand(text: &str, stops: &[String]) -> String {
     let places = (0..=text.len()).filter(|at| text.is_char_boundary(*at));
     let mut ends = places.filter_map(|end| {
@@ -197,20 +200,20 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn any_ids_give_the_text_of_all_of_them_at_once(
+    fn streamed_text_equals_decoding_all_ids_at_once(
         which in 0usize..7,
         ids in prop::collection::vec(prop_oneof![0u32..320, 255u32..275], 0..40),
     ) {
         let tokenizer = &TOKENIZERS[which];
-        // One decoder cannot take an empty list.
+        // One decoder does not support an empty list.
         prop_assume!(!ids.is_empty() && ids.iter().any(|id| tokenizer.inner.id_to_token(*id).is_some_and(
             |token| !tokenizer.inner.get_added_vocabulary().is_special_token(&token))));
-        let whole = tokenizer.decode(&ids, Special::Skip).unwrap();
+        let whole = tokenizer.decode(&ids, SpecialTokens::Skip).unwrap();
         prop_assert_eq!(streamed(tokenizer, &ids, &[]), whole);
     }
 
     #[test]
-    fn any_split_of_a_text_gives_the_same_text_and_the_same_end(
+    fn the_result_does_not_depend_on_token_boundaries(
         text in "[ab<é🦀 ]{0,40}",
         stops in prop::collection::vec("[ab<é🦀]{0,4}", 0..4),
         cuts in prop::collection::vec(any::<bool>(), 200),
@@ -219,7 +222,7 @@ proptest! {
         let mut ids = Vec::new();
         let mut from = 0;
         for (at, cut) in (1..=text.len()).zip(cuts) {
-            // Between two cuts the longest tokens, and bytes where a character is cut.
+            // The longest tokens between two cuts, and bytes where a character is cut.
             if cut || at == text.len() {
                 match text.get(from..at) {
                     Some(piece) => ids.extend(tokenizer.encode(piece).unwrap()),
@@ -228,9 +231,9 @@ proptest! {
                 from = at;
             }
         }
-        let mut stream = TextStream::new(tokenizer.clone(), Special::Skip).with_stops(stops.clone(), 0);
+        let mut stream = TextStream::new(tokenizer.clone(), SpecialTokens::Skip).with_stop_strings(stops.clone(), 0);
         let pieces = pieces_of(&mut stream, &ids);
         prop_assert_eq!(pieces.concat(), cut_by_hand(&text, &stops));
-        prop_assert_eq!(stream.stopped_by().is_some(), cut_by_hand(&text, &stops) != text);
+        prop_assert_eq!(stream.stop_string().is_some(), cut_by_hand(&text, &stops) != text);
     }
 }

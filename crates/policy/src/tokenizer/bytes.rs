@@ -1,4 +1,4 @@
-//! A tokenizer of bytes for models with random weights.
+//! A byte tokenizer for models with random weights.
 
 use std::path::Path;
 
@@ -11,21 +11,20 @@ use super::TOKENIZER_FILE;
 use super::train::{ByteLevelBpe, SPECIAL_TOKENS, write};
 use crate::error::{Error, Result};
 
-/// The least vocabulary: the bytes and the special tokens.
+/// The smallest vocabulary: all bytes and the special tokens.
 const SMALLEST: usize = 256 + SPECIAL_TOKENS.len();
 
 /// Writes a tokenizer with exactly `vocab_size` entries into the folder `dir`: `tokenizer.json`,
 /// `tokenizer_config.json` with a ChatML template, and `generation_config.json` with the stop tokens.
 ///
-/// A text becomes its bytes, the ids below 256. `<|endoftext|>`, `<|im_start|>` and `<|im_end|>` have
-/// the ids from `first_special` on; the last ends a turn. Every other id is a word of its own, so that
-/// whatever a model draws can be shown. The rules are those that `transformers` puts beside a
-/// `config.json` of the model type `qwen2`, so that its `AutoTokenizer` gives the same ids.
+/// A text is encoded as its bytes, the ids below 256. `<|endoftext|>`, `<|im_start|>` and `<|im_end|>` have
+/// the ids from `first_special` on; the last ends a turn. Every other id is a distinct word, so that any
+/// sampled id can be decoded. The pipeline is the one that `transformers` uses for the model type `qwen2`,
+/// so that `AutoTokenizer` gives the same ids.
 ///
 /// # Errors
-/// [`Error::VocabSize`] if the bytes and special tokens have no room, [`Error::Tokenizer`],
-/// [`Error::Io`].
-pub fn write_bytes(dir: &Path, vocab_size: usize, first_special: u32) -> Result<()> {
+/// [`Error::VocabSize`] if the bytes and special tokens do not fit, [`Error::Tokenizer`], [`Error::Io`].
+pub fn write_byte_tokenizer(dir: &Path, vocab_size: usize, first_special: u32) -> Result<()> {
     let special = first_special as usize..first_special as usize + SPECIAL_TOKENS.len();
     if special.start < 256 || special.end > vocab_size {
         let smallest = SMALLEST.max(special.end);
@@ -59,7 +58,7 @@ fn tokenizer(vocab_size: usize, first_special: usize) -> tokenizers::Result<Byte
     Ok(tokenizer)
 }
 
-/// The `number`-th word: a space, as byte-level vocabularies write it, and letters.
+/// The `number`-th word: the byte-level space character and letters.
 fn word(mut number: usize) -> String {
     let mut letters = Vec::new();
     loop {
@@ -75,40 +74,40 @@ fn word(mut number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizer::{Special, Tokenizer};
+    use crate::tokenizer::{SpecialTokens, Tokenizer};
 
     fn made(vocab_size: usize, first_special: u32) -> Tokenizer {
         let dir = tempfile::tempdir().unwrap();
-        write_bytes(dir.path(), vocab_size, first_special).unwrap();
+        write_byte_tokenizer(dir.path(), vocab_size, first_special).unwrap();
         Tokenizer::from_dir(dir.path()).unwrap()
     }
 
     #[test]
-    fn any_text_becomes_its_bytes_and_comes_back() {
+    fn any_text_is_encoded_as_bytes_and_decoded_back() {
         let tokenizer = made(300, 256);
         for text in ["", "a lamp", "\0\r\n\t  x", "ünïcode → 木 🪑", "abc abc"] {
             let ids = tokenizer.encode(text).unwrap();
             assert_eq!(ids.len(), text.len());
-            assert_eq!(tokenizer.decode(&ids, Special::Keep).unwrap(), text);
+            assert_eq!(tokenizer.decode(&ids, SpecialTokens::Keep).unwrap(), text);
         }
     }
 
     #[test]
-    fn each_id_is_a_text_of_its_own() {
+    fn each_id_decodes_to_a_distinct_text() {
         let tokenizer = made(2_000, 1_500);
         assert_eq!(tokenizer.len(), 2_000);
         let texts: std::collections::BTreeSet<String> =
-            (256..2_000).map(|id| tokenizer.decode(&[id], Special::Keep).unwrap()).collect();
+            (256..2_000).map(|id| tokenizer.decode(&[id], SpecialTokens::Keep).unwrap()).collect();
         assert_eq!(texts.len(), 2_000 - 256);
-        assert_eq!(tokenizer.decode(&[256], Special::Keep).unwrap(), " a");
+        assert_eq!(tokenizer.decode(&[256], SpecialTokens::Keep).unwrap(), " a");
     }
 
     #[test]
-    fn the_special_tokens_stand_where_asked_and_stop_a_turn() {
+    fn the_special_tokens_have_the_requested_ids_and_end_a_turn() {
         let tokenizer = made(1_000, 900);
         assert_eq!(tokenizer.encode("<|im_start|>a<|im_end|>").unwrap()[0], 901);
         assert_eq!(tokenizer.stop_ids(), [902, 900]);
-        let error = write_bytes(Path::new("none"), 300, 298).unwrap_err();
+        let error = write_byte_tokenizer(Path::new("none"), 300, 298).unwrap_err();
         assert!(matches!(error, Error::VocabSize { vocab_size: 300, smallest: 301 }), "{error}");
     }
 }

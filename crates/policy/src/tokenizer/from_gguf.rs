@@ -1,4 +1,4 @@
-//! The tokenizer inside a GGUF file.
+//! Loads the tokenizer of a GGUF file.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::gguf::{GgufFault, GgufModel, TokenizerFiles};
 
 impl Tokenizer {
-    /// Reads the tokenizer of the GGUF file `path`; it is saved as a Hugging Face folder has it.
+    /// Loads the tokenizer of the GGUF file `path`; it is saved in Hugging Face's format.
     pub(super) fn from_gguf(path: &Path) -> Result<Self> {
         let none = || Error::Gguf { path: path.to_owned(), fault: GgufFault::NoTokenizer.into() };
         let TokenizerFiles { tokenizer, config, generation, stop_ids } =

@@ -1,4 +1,4 @@
-//! Which tokens end a completion.
+//! Stop tokens.
 
 use std::path::Path;
 
@@ -9,13 +9,12 @@ use crate::config::{CONFIG_FILE, token_ids};
 use crate::error::{Error, Result};
 use crate::gguf::{self, GgufModel};
 
-/// How a model likes to be sampled; read for its stop tokens only.
+/// A model's generation defaults, among them its stop tokens.
 pub(crate) const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 
-/// The ids that end a completion, without repeats, those of `generation_config.json` first.
+/// The stop token ids of all sources, deduplicated, those of `generation_config.json` first.
 ///
-/// All sources count: a chat model's `config.json` often names only the end of a document, and its tokenizer only the
-/// end of a turn.
+/// A chat model's `config.json` often has only the end-of-document token, and its tokenizer only the end-of-turn token.
 pub(super) fn all_stop_ids(
     model: &Path,
     tokenizer_config: &Value,
@@ -30,11 +29,11 @@ pub(super) fn all_stop_ids(
     Ok(unique(ids))
 }
 
-/// The ids that `generation_config.json`, `config.json` and the GGUF file of `model`, a folder or such a file, end a
-/// completion with, without repeats; for whoever has no text to read or write.
+/// The stop token ids of `model`, a folder or a GGUF file, from `generation_config.json`, `config.json` and the GGUF
+/// file, deduplicated; for use without a tokenizer.
 ///
 /// # Errors
-/// [`Error::StopIds`] for anything but ids, or a file cannot be read.
+/// [`Error::StopIds`] for invalid ids, or a file cannot be read.
 pub fn stop_ids(model: &Path) -> Result<Vec<u32>> {
     let gguf = gguf::find(model)?;
     let dir = gguf::folder(model)?;

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 
-/// Captions of rooms, as a base model would read them.
+/// Captions of rooms, as training text.
 fn captions() -> Vec<String> {
     (0..400)
         .map(|i| {
@@ -22,7 +22,7 @@ fn trained(dir: &Path) -> Tokenizer {
 
 fn pieces(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
     let ids = tokenizer.encode(text).unwrap();
-    ids.into_iter().map(|id| tokenizer.decode(&[id], Special::Keep).unwrap()).collect()
+    ids.into_iter().map(|id| tokenizer.decode(&[id], SpecialTokens::Keep).unwrap()).collect()
 }
 
 fn with_files(files: &[(&str, serde_json::Value)]) -> tempfile::TempDir {
@@ -35,7 +35,7 @@ fn with_files(files: &[(&str, serde_json::Value)]) -> tempfile::TempDir {
 }
 
 #[test]
-fn words_and_numbers_are_tokens_and_punctuation_stands_alone() {
+fn words_and_numbers_are_tokens_and_punctuation_is_separate() {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = trained(dir.path());
     assert_eq!(
@@ -46,7 +46,7 @@ fn words_and_numbers_are_tokens_and_punctuation_stands_alone() {
 }
 
 #[test]
-fn numbers_are_reported_when_the_vocabulary_is_too_small_to_keep_them_whole() {
+fn numbers_split_by_a_small_vocabulary_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let whole =
         train(captions(), &TrainOptions { vocab_size: 1_500, min_frequency: 1 }, dir.path())
@@ -70,22 +70,22 @@ fn training_twice_gives_the_same_files() {
 }
 
 #[test]
-fn a_vocabulary_without_room_for_every_byte_is_refused() {
+fn a_vocabulary_too_small_for_all_bytes_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let error = train(captions(), &TrainOptions { vocab_size: 258, min_frequency: 1 }, dir.path())
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`vocab_size` is 258, want at least 259: the bytes and the special tokens"
+        "`vocab_size` is 258, want at least 259: all bytes and the special tokens"
     );
 }
 
 #[test]
-fn a_trained_tokenizer_speaks_chatml() {
+fn a_trained_tokenizer_has_a_chatml_template() {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = trained(dir.path());
-    let talk = [ChatMessage::system("Think."), ChatMessage::user("Where is the lamp?")];
-    let text = tokenizer.render(&talk, Generation::Prompt).unwrap();
+    let conversation = [ChatMessage::system("Think."), ChatMessage::user("Where is the lamp?")];
+    let text = tokenizer.apply_chat_template(&conversation, GenerationPrompt::Append).unwrap();
     assert_eq!(
         text,
         "<|im_start|>system\nThink.<|im_end|>\n<|im_start|>user\nWhere is the lamp?<|im_end|>\n<|im_start|>assistant\n"
@@ -97,24 +97,24 @@ fn a_trained_tokenizer_speaks_chatml() {
 }
 
 #[test]
-fn special_tokens_are_kept_or_skipped_as_asked() {
+fn special_tokens_are_kept_or_skipped_as_requested() {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = trained(dir.path());
     let ids = tokenizer.encode("lamp<|im_end|>\n").unwrap();
-    assert_eq!(tokenizer.decode(&ids, Special::Keep).unwrap(), "lamp<|im_end|>\n");
-    assert_eq!(tokenizer.decode(&ids, Special::Skip).unwrap(), "lamp\n");
+    assert_eq!(tokenizer.decode(&ids, SpecialTokens::Keep).unwrap(), "lamp<|im_end|>\n");
+    assert_eq!(tokenizer.decode(&ids, SpecialTokens::Skip).unwrap(), "lamp\n");
 }
 
 #[test]
-fn ids_in_the_padding_of_an_embedding_decode_to_nothing() {
+fn ids_of_embedding_padding_decode_to_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = trained(dir.path());
     let beyond = u32::try_from(tokenizer.len()).unwrap() + 5;
-    assert_eq!(tokenizer.decode(&[beyond], Special::Keep).unwrap(), "");
+    assert_eq!(tokenizer.decode(&[beyond], SpecialTokens::Keep).unwrap(), "");
 }
 
 #[test]
-fn every_named_stop_token_counts_once() {
+fn stop_tokens_of_all_sources_are_deduplicated() {
     let dir = with_files(&[
         (stop::GENERATION_CONFIG_FILE, json!({ "eos_token_id": [7, 0] })),
         ("config.json", json!({ "text_config": { "eos_token_id": 9 }, "eos_token_id": null })),
@@ -124,21 +124,21 @@ fn every_named_stop_token_counts_once() {
 }
 
 #[test]
-fn stop_tokens_that_are_none_are_refused() {
+fn invalid_stop_tokens_are_rejected() {
     let dir =
         with_files(&[(stop::GENERATION_CONFIG_FILE, json!({ "eos_token_id": "<|im_end|>" }))]);
-    let told = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
+    let message = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
     assert!(
-        told.contains("generation_config.json` is `\"<|im_end|>\"`, want a token id"),
-        "{told}"
+        message.contains("generation_config.json` is `\"<|im_end|>\"`, want a token id"),
+        "{message}"
     );
     let dir = with_files(&[(TOKENIZER_CONFIG_FILE, json!({ "eos_token": "</s>" }))]);
-    let told = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
-    assert!(told.starts_with("`eos_token` in") && told.contains("`</s>`"), "{told}");
+    let message = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(message.starts_with("`eos_token` in") && message.contains("`</s>`"), "{message}");
 }
 
 #[test]
-fn tokens_that_only_the_configuration_declares_are_recognised() {
+fn tokens_declared_only_in_the_configuration_are_recognised() {
     let dir = tempfile::tempdir().unwrap();
     let next = trained(dir.path()).len();
     let declare = |id: usize| {
@@ -156,24 +156,26 @@ fn tokens_that_only_the_configuration_declares_are_recognised() {
 }
 
 #[test]
-fn a_model_without_a_template_says_so_when_one_is_needed() {
+fn a_missing_chat_template_is_reported_when_it_is_needed() {
     let dir = with_files(&[(TOKENIZER_CONFIG_FILE, json!({}))]);
     let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
-    let error = tokenizer.render(&[ChatMessage::user("hi")], Generation::Prompt).unwrap_err();
+    let error = tokenizer
+        .apply_chat_template(&[ChatMessage::user("hi")], GenerationPrompt::Append)
+        .unwrap_err();
     assert!(matches!(error, Error::NoChatTemplate { .. }), "{error}");
 }
 
 #[test]
-fn a_folder_without_a_tokenizer_says_so() {
+fn a_folder_without_a_tokenizer_is_reported() {
     let dir = tempfile::tempdir().unwrap();
-    let told = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
-    assert!(told.starts_with("no `tokenizer.json` in `"), "{told}");
+    let message = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(message.starts_with("no `tokenizer.json` in `"), "{message}");
     std::fs::write(dir.path().join(TOKENIZER_FILE), "{}").unwrap();
     assert!(matches!(Tokenizer::from_dir(dir.path()), Err(Error::Tokenizer { .. })));
 }
 
 #[test]
-fn a_saved_tokenizer_outlives_the_folder_it_came_from() {
+fn a_tokenizer_can_be_saved_after_its_folder_is_deleted() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let tokenizer = trained(from.path());
     drop(from);
@@ -186,14 +188,14 @@ fn a_saved_tokenizer_outlives_the_folder_it_came_from() {
 
 proptest! {
     #[test]
-    fn any_text_comes_back(texts in prop::collection::vec("\\PC*|[a-z0-9 .,\\n\\t]{0,30}", 1..20)) {
+    fn any_text_survives_a_round_trip(texts in prop::collection::vec("\\PC*|[a-z0-9 .,\\n\\t]{0,30}", 1..20)) {
         static TOKENIZER: std::sync::LazyLock<Tokenizer> = std::sync::LazyLock::new(|| {
             let dir = tempfile::tempdir().unwrap();
             trained(dir.path())
         });
         for text in texts {
             let ids = TOKENIZER.encode(&text).unwrap();
-            prop_assert_eq!(TOKENIZER.decode(&ids, Special::Keep).unwrap(), text);
+            prop_assert_eq!(TOKENIZER.decode(&ids, SpecialTokens::Keep).unwrap(), text);
         }
     }
 }

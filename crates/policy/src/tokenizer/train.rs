@@ -1,4 +1,4 @@
-//! Trains a small byte-level tokenizer, for models that are made from scratch.
+//! Trains a small byte-level BPE tokenizer, for models trained from scratch.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,21 +18,21 @@ use super::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
 use crate::atomic;
 use crate::error::{Error, Result};
 
-/// Ends a document, and fills batches where a reader of the model wants that.
+/// Ends a document; also the padding token.
 const END_OF_TEXT: &str = "<|endoftext|>";
 /// Begins a turn.
 const TURN_START: &str = "<|im_start|>";
 /// Ends a turn.
 const TURN_END: &str = "<|im_end|>";
 
-/// The special tokens in the order of their ids, which follow each other.
+/// The special tokens, with consecutive ids in this order.
 pub(super) const SPECIAL_TOKENS: [&str; 3] = [END_OF_TEXT, TURN_START, TURN_END];
 
-/// Where a token may not reach across. A word and a number may carry the space before them; each mark of punctuation
-/// stands alone; numbers are neither cut nor joined with anything.
-const PIECES: &str = r" ?\p{L}+| ?\p{N}+|[^\s\p{L}\p{N}]|\s*[\r\n]+|\s+(?!\S)|\s";
+/// Pre-tokenization pattern: words and numbers include a preceding space, punctuation marks are separate, and numbers
+/// are neither split nor merged with other text.
+const PATTERN: &str = r" ?\p{L}+| ?\p{N}+|[^\s\p{L}\p{N}]|\s*[\r\n]+|\s+(?!\S)|\s";
 
-/// ChatML: each turn between its two tokens, the role on the first line.
+/// ChatML: each message between its two special tokens, the role on the first line.
 const CHAT_TEMPLATE: &str = "\
 {%- for message in messages %}
     {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}
@@ -41,12 +41,12 @@ const CHAT_TEMPLATE: &str = "\
     {{- '<|im_start|>assistant\\n' }}
 {%- endif %}";
 
-/// How a tokenizer is trained.
+/// Training options of a tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrainOptions {
-    /// Most entries, the three special tokens and the 256 bytes included.
+    /// Maximum vocabulary size, including the three special tokens and the 256 bytes.
     pub vocab_size: usize,
-    /// How often a pair has to occur to become a token.
+    /// Minimum number of occurrences of a merge.
     pub min_frequency: u64,
 }
 
@@ -56,13 +56,13 @@ impl Default for TrainOptions {
     }
 }
 
-/// What training gave.
+/// Result of training a tokenizer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trained {
-    /// Number of entries; fewer than asked if the documents have no more pairs.
+pub struct TokenizerTrainReport {
+    /// Vocabulary size; smaller than requested if the documents have no more merges.
     pub vocab_size: usize,
-    /// Numbers of the documents that take more than one token, with the space before them or without. A larger
-    /// vocabulary makes them whole.
+    /// Numbers in the documents, with or without a preceding space, that take more than one token. A larger vocabulary
+    /// keeps them whole.
     pub split_numbers: Vec<String>,
 }
 
@@ -70,18 +70,18 @@ pub struct Trained {
 /// `tokenizer_config.json` with a ChatML template, and `generation_config.json` with the stop tokens.
 ///
 /// The special tokens are `<|endoftext|>`, `<|im_start|>` and `<|im_end|>` with the ids 0, 1 and 2; the last ends a
-/// turn. Any text can be expressed. The same documents give the same files.
+/// turn. Any text can be encoded. Training is deterministic.
 ///
-/// In Python `PreTrainedTokenizerFast` loads it. `AutoTokenizer` of `transformers` 5 does too, but not beside a
-/// `config.json` of the model type `qwen2`: for that it puts Qwen2's own rules in the place of these.
+/// In Python, load it with `PreTrainedTokenizerFast`. `AutoTokenizer` of `transformers` 5 works too, except with a
+/// `config.json` of the model type `qwen2`, for which it substitutes Qwen2's pre-tokenization.
 ///
 /// # Errors
-/// [`Error::VocabSize`] if not even bytes have room, [`Error::Tokenizer`], [`Error::Io`].
+/// [`Error::VocabSize`] if not even all bytes fit, [`Error::Tokenizer`], [`Error::Io`].
 pub fn train<S: AsRef<str> + Send>(
     documents: impl IntoIterator<Item = S, IntoIter: Send>,
     options: &TrainOptions,
     dir: &Path,
-) -> Result<Trained> {
+) -> Result<TokenizerTrainReport> {
     let smallest = ByteLevel::alphabet().len() + 3;
     if options.vocab_size < smallest {
         return Err(Error::VocabSize { vocab_size: options.vocab_size, smallest });
@@ -108,7 +108,7 @@ pub fn train<S: AsRef<str> + Send>(
             split_numbers.push(number);
         }
     }
-    Ok(Trained { vocab_size: tokenizer.get_vocab_size(true), split_numbers })
+    Ok(TokenizerTrainReport { vocab_size: tokenizer.get_vocab_size(true), split_numbers })
 }
 
 pub(super) type ByteLevelBpe =
@@ -116,7 +116,7 @@ pub(super) type ByteLevelBpe =
 
 fn untrained() -> tokenizers::Result<ByteLevelBpe> {
     let pieces = Split::new(
-        SplitPattern::Regex(PIECES.to_owned()),
+        SplitPattern::Regex(PATTERN.to_owned()),
         SplitDelimiterBehavior::Isolated,
         false,
     )?;
@@ -130,7 +130,7 @@ fn untrained() -> tokenizers::Result<ByteLevelBpe> {
         .build()
 }
 
-/// The numbers of a text, each with the space before it if there is one.
+/// The numbers of a text, each with its preceding space if any.
 fn collect_numbers(text: &str, numbers: &mut BTreeSet<String>) {
     let mut start = None;
     let mut before = None;
@@ -147,7 +147,7 @@ fn collect_numbers(text: &str, numbers: &mut BTreeSet<String>) {
     }
 }
 
-/// Writes the files of a tokenizer whose special tokens have the ids from `first_special` on.
+/// Writes the files of a tokenizer whose special tokens have ids from `first_special` on.
 pub(super) fn write(tokenizer: &ByteLevelBpe, first_special: u32, dir: &Path) -> Result<()> {
     let path = dir.join(TOKENIZER_FILE);
     atomic::write_json(&path, tokenizer)?;

@@ -1,30 +1,30 @@
-//! What can be wrong with a set of weights.
+//! Faults of a model's weights.
 
-/// One tensor that does not fit the configuration.
+/// A mismatch between weights and configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightFault {
-    /// No file has the tensor.
+    /// The tensor is missing.
     #[error("`{name}` is missing")]
     Missing {
         /// Its canonical name.
         name: String,
     },
-    /// The configuration has no place for the tensor.
-    #[error("`{name}` has no place in this configuration")]
-    Extra {
+    /// The tensor does not belong to the configuration.
+    #[error("`{name}` is unexpected")]
+    Unexpected {
         /// Its name in the file.
         name: String,
     },
-    /// Two tensors of the files mean the same one.
-    #[error("`{name}` is there twice")]
+    /// Two stored tensors have the same canonical name.
+    #[error("`{name}` is duplicated")]
     Duplicate {
         /// Its canonical name.
         name: String,
     },
-    /// The tensor has another shape than the configuration says.
+    /// The tensor's shape does not match the configuration.
     #[error("`{name}` has the shape {found:?}, want {want:?}")]
-    Misshapen {
+    ShapeMismatch {
         /// Its name in the file.
         name: String,
         /// Its shape.
@@ -32,37 +32,37 @@ pub enum WeightFault {
         /// The configuration's shape.
         want: Vec<usize>,
     },
-    /// The index places the tensor in a file that does not have it.
-    #[error("`{name}` is not in `{shard}`, where the index places it")]
+    /// The tensor is not in the shard that the index names.
+    #[error("`{name}` is not in `{shard}`, as the index claims")]
     NotInShard {
         /// Its name in the index.
         name: String,
         /// The file.
         shard: String,
     },
-    /// The configuration has more layers than there are tensors.
-    #[error("`num_hidden_layers` is {layers}, the files have {tensors} tensors in all")]
+    /// The configuration has more layers than the files have tensors.
+    #[error("`num_hidden_layers` is {layers}, but the files only have {tensors} tensors")]
     Layers {
         /// The configuration's layers.
         layers: usize,
         /// Tensors of all files.
         tensors: usize,
     },
-    /// The tensor's numbers are of another format than f32, bf16 and f16.
-    #[error("`{name}` is of type {found}, want F32, BF16 or F16")]
+    /// The tensor's dtype is unsupported.
+    #[error("`{name}` has the dtype {found}, want F32, BF16 or F16")]
     Dtype {
         /// Its name in the file.
         name: String,
-        /// Its type as safetensors names it.
+        /// Its dtype in safetensors.
         found: String,
     },
 }
 
-/// Faults in one message. A wrong configuration can make hundreds: those beyond the first are counted.
-pub(crate) fn faults_in_words(faults: &[WeightFault]) -> String {
+/// Joins faults into one message. A wrong configuration can cause hundreds, so only the first ones are listed.
+pub(crate) fn join_weight_faults(faults: &[WeightFault]) -> String {
     const SHOWN: usize = 24;
     let shown = &faults[..faults.len().min(SHOWN)];
-    let text = crate::error::listed(shown);
+    let text = crate::error::join_faults(shown);
     match faults.len() - shown.len() {
         0 => text,
         more => format!("{text}; and {more} more"),

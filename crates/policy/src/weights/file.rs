@@ -1,7 +1,7 @@
-//! One safetensors file: mapped, and its header held against it before anything is read.
+//! A safetensors file, memory-mapped, with a validated header.
 //!
-//! The header is read here and not by the crate `safetensors`, whose errors say neither which tensor is at fault nor
-//! what was found. Nothing is kept but what the header's text itself says.
+//! The header is parsed here and not by the crate `safetensors`, whose errors do not name the tensor or the invalid
+//! value. Memory use is bounded by the header's size.
 
 #[cfg(test)]
 mod tests;
@@ -21,114 +21,116 @@ use serde::{Deserialize, Deserializer};
 use super::map::map;
 use crate::error::{Error, Result};
 
-/// Longest header that the format allows.
-const MOST_HEADER_BYTES: u64 = 100_000_000;
+/// Maximum header size of the format.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// The header's entry that is no tensor.
+/// The header's metadata entry.
 const METADATA: &str = "__metadata__";
 
-/// What is wrong with a safetensors file.
+/// Why a safetensors file is corrupt.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum FileFault {
-    /// The file cannot even say how long its header is.
+pub enum SafetensorsFault {
+    /// The file is too short for the header length.
     #[error("it has {found} bytes, want at least 8")]
-    Short {
+    TooShort {
         /// Its length.
         found: usize,
     },
-    /// The header is longer than the file, or than the format allows.
-    #[error("its header claims {found} bytes, want at most {most}")]
+    /// The header exceeds the file or the format's limit.
+    #[error("its header claims {found} bytes, want at most {max}")]
     HeaderLength {
-        /// The length given.
+        /// The declared length.
         found: u64,
-        /// What there is room for.
-        most: u64,
+        /// The maximum length.
+        max: u64,
     },
-    /// The header is not the JSON that it should be.
-    #[error("its header is not the JSON expected: {0}")]
+    /// The header is not valid JSON or lacks fields.
+    #[error("its header is invalid: {0}")]
     Header(serde_json::Error),
-    /// A tensor's type is not one of the format's.
-    #[error("the tensor `{name}` is of the unknown type `{found}`")]
+    /// A tensor has an unknown dtype.
+    #[error("the tensor `{name}` has the unknown dtype `{found}`")]
     Dtype {
         /// Its name.
         name: String,
-        /// Its type.
+        /// Its dtype.
         found: String,
     },
-    /// A tensor's place is not inside the file.
-    #[error("the tensor `{name}` lies at {found:?} of the {have} bytes behind the header")]
-    Outside {
+    /// A tensor exceeds the file.
+    #[error(
+        "the tensor `{name}` has the offsets {found:?}, outside of the {have} bytes after the header"
+    )]
+    OutOfBounds {
         /// Its name.
         name: String,
-        /// Where it begins and ends.
+        /// Its start and end.
         found: [u64; 2],
-        /// Bytes behind the header.
+        /// Bytes after the header.
         have: u64,
     },
-    /// A tensor's length is not that of its shape.
+    /// A tensor's length does not match its shape.
     #[error("the tensor `{name}` takes {found} bytes, want {want} for {dtype} {shape:?}")]
-    Size {
+    LengthMismatch {
         /// Its name.
         name: String,
         /// Its length.
         found: u64,
-        /// The length of its shape, as a text: it may be beyond all numbers.
+        /// The length of its shape, as text: it may overflow.
         want: String,
-        /// Its type.
+        /// Its dtype.
         dtype: Dtype,
         /// Its shape.
         shape: Vec<u64>,
     },
-    /// A tensor does not begin where the one before it ends.
-    #[error("the tensor `{name}` begins at {found}, want {want}, where the one before it ends")]
-    Start {
+    /// Tensors overlap or leave a gap.
+    #[error("the tensor `{name}` begins at {found}, want {want}, the end of the previous tensor")]
+    NotContiguous {
         /// Its name.
         name: String,
-        /// Where it begins.
+        /// Its start.
         found: u64,
-        /// Where it should.
+        /// The previous tensor's end.
         want: u64,
     },
-    /// The file goes on behind the last tensor.
-    #[error("its tensors end at {want} of the {found} bytes behind the header")]
-    Rest {
-        /// Bytes behind the header.
+    /// The file has trailing bytes.
+    #[error("its tensors end at {want} of the {found} bytes after the header")]
+    TrailingBytes {
+        /// Bytes after the header.
         found: u64,
         /// The last tensor's end.
         want: u64,
     },
 }
 
-/// A tensor as it is stored.
+/// A stored tensor's dtype, shape and location.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stored {
+pub(crate) struct TensorInfo {
     pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
-    /// Its bytes in the file.
+    /// Its byte range in the file.
     range: Range<usize>,
 }
 
-impl Stored {
+impl TensorInfo {
     /// Its length in bytes.
     pub(crate) fn byte_len(&self) -> usize {
         self.range.len()
     }
 }
 
-/// An open file. A clone shares the map.
+/// An open file. Clones share the mapping.
 #[derive(Clone)]
 pub(crate) struct WeightFile {
     map: Arc<Mmap>,
-    /// In the order of their bytes.
-    tensors: Arc<IndexMap<String, Stored>>,
-    /// Bytes that were read.
+    /// In file order.
+    tensors: Arc<IndexMap<String, TensorInfo>>,
+    /// Number of bytes read.
     #[cfg(test)]
     pub(crate) taken: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl WeightFile {
-    /// Maps the file and checks its header.
+    /// Maps the file and validates its header.
     ///
     /// # Errors
     /// [`Error::CorruptWeights`], [`Error::LfsPointer`], or [`Error::Io`].
@@ -146,46 +148,46 @@ impl WeightFile {
         })
     }
 
-    /// The tensors in the order of their bytes.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Stored)> {
+    /// The tensors in file order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
         self.tensors.iter().map(|(name, stored)| (name.as_str(), stored))
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&Stored> {
+    pub(crate) fn get(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.get(name)
     }
 
     /// The bytes of a tensor of this file.
-    pub(crate) fn bytes(&self, stored: &Stored) -> &[u8] {
-        self.taken(stored.range.clone())
+    pub(crate) fn bytes(&self, stored: &TensorInfo) -> &[u8] {
+        self.read_bytes(stored.range.clone())
     }
 
-    /// The bytes of some numbers of a tensor of this file, in the order of its rows.
-    pub(crate) fn part(&self, stored: &Stored, numbers: Range<usize>) -> &[u8] {
+    /// The bytes of a range of a tensor's elements, in row-major order.
+    pub(crate) fn part(&self, stored: &TensorInfo, numbers: Range<usize>) -> &[u8] {
         let (start, bits) = (stored.range.start, stored.dtype.bitsize());
-        self.taken(start + numbers.start * bits / 8..start + numbers.end * bits / 8)
+        self.read_bytes(start + numbers.start * bits / 8..start + numbers.end * bits / 8)
     }
 
-    /// All that is read behind the header is read through this.
-    fn taken(&self, range: Range<usize>) -> &[u8] {
+    /// Every read of tensor data goes through here.
+    fn read_bytes(&self, range: Range<usize>) -> &[u8] {
         #[cfg(test)]
         self.taken.fetch_add(range.len(), std::sync::atomic::Ordering::Relaxed);
         self.map.get(range).unwrap_or_default()
     }
 }
 
-/// Reads the header of `bytes` and holds it against them.
-fn read(bytes: &[u8]) -> Result<IndexMap<String, Stored>, FileFault> {
+/// Parses the header and validates it against the file.
+fn read(bytes: &[u8]) -> Result<IndexMap<String, TensorInfo>, SafetensorsFault> {
     let Some((length, rest)) = bytes.split_first_chunk() else {
-        return Err(FileFault::Short { found: bytes.len() });
+        return Err(SafetensorsFault::TooShort { found: bytes.len() });
     };
     let length = u64::from_le_bytes(*length);
-    let most = MOST_HEADER_BYTES.min(rest.len() as u64);
-    if length > most {
-        return Err(FileFault::HeaderLength { found: length, most });
+    let max = MAX_HEADER_BYTES.min(rest.len() as u64);
+    if length > max {
+        return Err(SafetensorsFault::HeaderLength { found: length, max });
     }
     let (header, data) = rest.split_at(length as usize);
-    let Header(mut entries) = serde_json::from_slice(header).map_err(FileFault::Header)?;
+    let Header(mut entries) = serde_json::from_slice(header).map_err(SafetensorsFault::Header)?;
     entries.sort_by_key(|(_, entry)| entry.data_offsets);
     let (start, have) = (bytes.len() - data.len(), data.len() as u64);
     let mut tensors = IndexMap::with_capacity(entries.len());
@@ -194,31 +196,31 @@ fn read(bytes: &[u8]) -> Result<IndexMap<String, Stored>, FileFault> {
         let (name, dtype) = checked(name, &entry, end, have)?;
         let [from, to] = entry.data_offsets;
         end = to;
-        // Both lie inside the file. A size of a tensor that is not empty is no larger than its bytes are many; one of
-        // an empty tensor may be anything.
+        // Both offsets lie inside the file. A non-empty tensor has at least as many bytes as each of its sizes; an empty
+        // tensor may have any sizes.
         let shape = entry.shape.iter().map(|size| usize::try_from(*size).unwrap_or(usize::MAX));
         let range = start + from as usize..start + to as usize;
-        tensors.insert(name, Stored { dtype, shape: shape.collect(), range });
+        tensors.insert(name, TensorInfo { dtype, shape: shape.collect(), range });
     }
     if end != have {
-        return Err(FileFault::Rest { found: have, want: end });
+        return Err(SafetensorsFault::TrailingBytes { found: have, want: end });
     }
     Ok(tensors)
 }
 
-/// Holds one entry against its type, the end of the one before it, and the `have` bytes behind the header.
+/// Validates one entry against its dtype, the end of the previous entry, and the `have` bytes after the header.
 fn checked(
     name: String,
     entry: &HeaderEntry,
     end: u64,
     have: u64,
-) -> Result<(String, Dtype), FileFault> {
+) -> Result<(String, Dtype), SafetensorsFault> {
     let [from, to] = entry.data_offsets;
     if from > to || to > have {
-        return Err(FileFault::Outside { name, found: entry.data_offsets, have });
+        return Err(SafetensorsFault::OutOfBounds { name, found: entry.data_offsets, have });
     }
     let Ok(dtype) = serde_json::from_value::<Dtype>(entry.dtype.as_str().into()) else {
-        return Err(FileFault::Dtype { name, found: entry.dtype.clone() });
+        return Err(SafetensorsFault::Dtype { name, found: entry.dtype.clone() });
     };
     let count = entry.shape.iter().try_fold(1_u64, |all, size| all.checked_mul(*size));
     let bits = count.and_then(|count| count.checked_mul(dtype.bitsize() as u64));
@@ -226,15 +228,15 @@ fn checked(
     if want != Some(to - from) {
         let want = want.map_or("another number of whole bytes".to_owned(), |n| n.to_string());
         let (found, shape) = (to - from, entry.shape.clone());
-        return Err(FileFault::Size { name, found, want, dtype, shape });
+        return Err(SafetensorsFault::LengthMismatch { name, found, want, dtype, shape });
     }
     if from != end {
-        return Err(FileFault::Start { name, found: from, want: end });
+        return Err(SafetensorsFault::NotContiguous { name, found: from, want: end });
     }
     Ok((name, dtype))
 }
 
-/// The header's tensors. A name that stands twice is an error: readers differ in which they take.
+/// The header's tensors. Duplicate names are rejected: readers differ in which one they use.
 struct Header(Vec<(String, HeaderEntry)>);
 
 #[derive(Debug, Deserialize)]
@@ -256,7 +258,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     type Value = Header;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of tensors by name")
+        f.write_str("an object that maps names to tensors")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
@@ -268,8 +270,8 @@ impl<'de> Visitor<'de> for HeaderVisitor {
             }
             match entries.entry(name) {
                 Entry::Occupied(entry) => {
-                    let told = format!("the tensor `{}` is there twice", entry.key());
-                    return Err(A::Error::custom(told));
+                    let message = format!("duplicate tensor `{}`", entry.key());
+                    return Err(A::Error::custom(message));
                 }
                 Entry::Vacant(entry) => entry.insert(map.next_value::<HeaderEntry>()?),
             };

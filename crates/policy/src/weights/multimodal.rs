@@ -1,4 +1,4 @@
-//! What a vision-language checkpoint holds around its decoder, so that a trained decoder is written back into it.
+//! Saves a trained decoder back into its vision-language checkpoint.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,28 +7,28 @@ use candle_core::Tensor;
 
 use super::file::WeightFile;
 use super::names::{canonical, is_vision};
-use super::write::{Item, SaveOptions, Share, save_items};
+use super::write::{SaveOptions, TensorSource, WriterRank, save_items};
 use crate::atomic;
 use crate::config::CONFIG_FILE;
 use crate::error::{Error, Result};
 
-/// How images become the vision tower's input, by the files of the different versions of `transformers`.
+/// Image processor files of the different versions of `transformers`.
 const PROCESSOR_FILES: [&str; 3] =
     ["preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"];
 
-/// All of a vision-language checkpoint but its decoder's numbers and its tokenizer.
+/// A vision-language checkpoint without its decoder's weights and its tokenizer.
 ///
-/// The vision tower stays in the mapped files: it takes no memory, and it goes into a new checkpoint byte for byte.
+/// The vision tower stays in the mapped files: it takes no memory and is copied unchanged into new checkpoints.
 pub(crate) struct Multimodal {
     files: Vec<WeightFile>,
-    /// The decoder's tensors: what the files call each canonical name.
+    /// The stored names of the decoder's tensors by canonical name.
     names: HashMap<String, String>,
-    /// `config.json` and the processor's files.
+    /// `config.json` and the image processor files.
     texts: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Multimodal {
-    /// What lies around the decoder in `files` of the folder `dir`; none if they have no vision tower.
+    /// Opens the checkpoint with the weight files `files` in `dir`; `None` without a vision tower.
     pub(crate) fn find(dir: &Path, files: &[WeightFile]) -> Result<Option<Self>> {
         let all = || files.iter().flat_map(WeightFile::iter).map(|(name, _)| name);
         if !all().any(is_vision) {
@@ -45,25 +45,25 @@ impl Multimodal {
         Ok(Some(Self { files: files.to_vec(), names, texts }))
     }
 
-    /// Writes the checkpoint with other numbers of the decoder, given by canonical name.
+    /// Saves the checkpoint with new decoder weights, given by canonical name.
     pub(crate) fn save<'a>(
         &'a self,
         dir: &Path,
         decoder: impl Iterator<Item = (&'a str, &'a Tensor)>,
         options: &SaveOptions,
-        share: Share,
+        writer: WriterRank,
     ) -> Result<()> {
-        for (name, bytes) in self.texts.iter().filter(|_| share.is_first()) {
+        for (name, bytes) in self.texts.iter().filter(|_| writer.is_first()) {
             atomic::write(&dir.join(name), bytes)?;
         }
         let decoder = decoder.map(|(name, tensor)| {
             let stored = self.names.get(name).map_or(name, String::as_str);
-            (stored, Item::Numbers(tensor))
+            (stored, TensorSource::Tensor(tensor))
         });
         let vision = self.files.iter().flat_map(|file| {
             let vision = file.iter().filter(|(name, _)| is_vision(name));
-            vision.map(move |(name, stored)| (name, Item::Bytes(file, stored)))
+            vision.map(move |(name, stored)| (name, TensorSource::Bytes(file, stored)))
         });
-        save_items(dir, decoder.chain(vision), options, share)
+        save_items(dir, decoder.chain(vision), options, writer)
     }
 }

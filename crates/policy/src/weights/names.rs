@@ -1,4 +1,4 @@
-//! Which tensors a decoder has, and what other layouts call them.
+//! Canonical tensor names and shapes, and the names of other layouts.
 
 use indexmap::IndexMap;
 
@@ -7,7 +7,7 @@ use crate::config::ModelConfig;
 /// The tensors of a decoder in the model's order, by canonical name.
 ///
 /// # Shapes
-/// Products are `(out, in)`, biases and norms `(out)`, embeddings `(vocab_size, hidden_size)`.
+/// Linear weights are `(out, in)`, biases and norms `(out)`, embeddings `(vocab_size, hidden_size)`.
 pub fn tensor_shapes(config: &ModelConfig) -> IndexMap<String, Vec<usize>> {
     let hidden = config.hidden_size;
     let queries = config.num_attention_heads * config.head_dim;
@@ -38,12 +38,12 @@ pub fn tensor_shapes(config: &ModelConfig) -> IndexMap<String, Vec<usize>> {
     shapes
 }
 
-/// The canonical name of a checkpoint's tensor, or nothing if it is no part of the decoder.
+/// The canonical name of a checkpoint's tensor; `None` if it does not belong to the decoder.
 ///
-/// Qwen2.5-VL lies on the hub as `model.…` beside `visual.…`, and as `model.language_model.…` beside `model.visual.…`
-/// where `transformers` since 4.52 has written it.
+/// Qwen2.5-VL uses `model.…` and `visual.…` on the hub, and `model.language_model.…` and `model.visual.…` when saved by
+/// `transformers` 4.52 or later.
 pub(crate) fn canonical(name: &str) -> Option<String> {
-    // Old Llama checkpoints carry the rotary frequencies, which follow from the configuration.
+    // Old Llama checkpoints store the RoPE frequencies, which the configuration determines.
     if is_vision(name) || name.ends_with(".rotary_emb.inv_freq") {
         return None;
     }
@@ -55,10 +55,10 @@ pub(crate) fn canonical(name: &str) -> Option<String> {
     Some(name.strip_prefix("language_model.").unwrap_or(name).to_owned())
 }
 
-/// What the names of the vision tower's tensors begin with.
+/// Name prefix of the vision tower's tensors.
 pub(super) const VISION: &str = "visual.";
 
-/// The name within the vision tower of a checkpoint's tensor, if it belongs there.
+/// The name of a checkpoint's tensor within the vision tower, if it belongs to it.
 pub(super) fn of_vision(name: &str) -> Option<&str> {
     name.strip_prefix("model.").unwrap_or(name).strip_prefix(VISION)
 }

@@ -1,4 +1,4 @@
-//! Random weights, written a piece at a time: a model of any size needs little memory to make.
+//! Writes random weights in chunks, so that models of any size need little memory.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,27 +6,27 @@ use std::path::Path;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::write::{Item, Share, Source, save_items};
+use super::write::{GeneratedTensor, TensorSource, WriterRank, save_items};
 use super::{SaveOptions, tensor_shapes};
 use crate::config::{ModelConfig, WeightDtype};
 use crate::error::Result;
 use crate::random::Stream;
 
-/// Numbers that are drawn before they are written.
-const PIECE: usize = 1 << 22;
+/// Elements generated per write.
+const CHUNK: usize = 1 << 22;
 
-/// Numbers that one task draws.
+/// Elements generated per task.
 const TASK: usize = 1 << 16;
 
-/// Writes a model with random weights into the folder `dir`: configuration and weight files, the
-/// tokenizer is apart. The configuration comes last, so that what was stopped is no model.
+/// Writes a model with random weights into `dir`: configuration and weight files, without the tokenizer.
+/// The configuration is written last, so that an interrupted save is not a model.
 ///
-/// The numbers have the mean 0 and the deviation `initializer_range`; those of norms lie as far from
-/// 1, and biases are not 0, so that a reader that leaves one out gives other results. A number depends
-/// on the seed, its tensor and its place alone. `on_bytes` hears how many bytes are written.
+/// Weights have mean 0 and standard deviation `initializer_range`; norms have mean 1, and biases are not 0,
+/// so that an implementation that ignores one gives different results. Each weight depends only on the seed,
+/// its tensor and its index. `on_bytes` is called with the number of bytes written.
 ///
 /// # Errors
-/// [`crate::Error::Config`] if the shape is impossible, [`crate::Error::Io`].
+/// [`crate::Error::Config`] if the configuration is inconsistent, [`crate::Error::Io`].
 pub fn write_random(
     dir: &Path,
     config: &ModelConfig,
@@ -48,9 +48,9 @@ pub fn write_random(
     let names = shapes.keys().map(String::as_str);
     save_items(
         dir,
-        names.zip(random.iter().map(|random| Item::Made(random))),
+        names.zip(random.iter().map(|random| TensorSource::Generated(random))),
         options,
-        Share::ALL,
+        WriterRank::SINGLE,
     )?;
     config.save(dir)
 }
@@ -78,16 +78,16 @@ impl Random<'_> {
     }
 }
 
-impl Source for Random<'_> {
+impl GeneratedTensor for Random<'_> {
     fn dims(&self) -> &[usize] {
         self.shape
     }
 
     fn write(&self, dtype: WeightDtype, out: &mut dyn Write) -> std::io::Result<()> {
         let (count, size) = (self.shape.iter().product::<usize>(), dtype.size_bytes());
-        let mut buffer = vec![0; count.min(PIECE) * size];
-        for first in (0..count).step_by(PIECE) {
-            let bytes = &mut buffer[..PIECE.min(count - first) * size];
+        let mut buffer = vec![0; count.min(CHUNK) * size];
+        for first in (0..count).step_by(CHUNK) {
+            let bytes = &mut buffer[..CHUNK.min(count - first) * size];
             bytes.par_chunks_mut(TASK * size).enumerate().for_each(|(task, bytes)| {
                 self.fill(first + task * TASK, dtype, bytes);
             });
@@ -129,27 +129,27 @@ mod tests {
 
     fn written(threads: usize, options: &SaveOptions) -> (tempfile::TempDir, u64) {
         let dir = tempfile::tempdir().unwrap();
-        let told = std::sync::Mutex::new(0);
+        let reported = std::sync::Mutex::new(0);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let on_bytes = |bytes| *told.lock().unwrap() += bytes;
+        let on_bytes = |bytes| *reported.lock().unwrap() += bytes;
         pool.install(|| write_random(dir.path(), &config(), 7, options, &on_bytes).unwrap());
-        let told = *told.lock().unwrap();
-        (dir, told)
+        let reported = *reported.lock().unwrap();
+        (dir, reported)
     }
 
     #[test]
-    fn the_bytes_are_the_same_on_any_number_of_threads_and_all_are_told() {
+    fn the_bytes_do_not_depend_on_the_number_of_threads_and_are_all_reported() {
         let options = SaveOptions { dtype: WeightDtype::Bf16, ..SaveOptions::default() };
-        let ((one, told), (three, _)) = (written(1, &options), written(3, &options));
+        let ((one, reported), (three, _)) = (written(1, &options), written(3, &options));
         let read = |dir: &tempfile::TempDir| {
             std::fs::read(dir.path().join(crate::weights::SINGLE_FILE)).unwrap()
         };
         assert_eq!(read(&one), read(&three));
-        assert_eq!(told, config().parameter_count() as u64 * 2);
+        assert_eq!(reported, config().parameter_count() as u64 * 2);
     }
 
     #[test]
-    fn shards_hold_the_numbers_of_the_single_file() {
+    fn shards_have_the_weights_of_the_single_file() {
         let whole = written(2, &SaveOptions::default()).0;
         let parts = written(2, &SaveOptions { max_shard_bytes: 8_000, ..SaveOptions::default() }).0;
         assert!(parts.path().join(crate::weights::INDEX_FILE).is_file());
@@ -157,14 +157,14 @@ mod tests {
             (Policy::load(whole.path()).unwrap(), Policy::load(parts.path()).unwrap());
         for (name, tensor) in whole.parameters().iter() {
             let other = parts.parameters().get(name).unwrap();
-            let numbers =
+            let values =
                 |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            assert_eq!(numbers(tensor), numbers(other), "{name}");
+            assert_eq!(values(tensor), values(other), "{name}");
         }
     }
 
     #[test]
-    fn norms_lie_around_1_and_biases_are_not_0() {
+    fn norms_are_around_1_and_biases_are_not_0() {
         let dir = written(2, &SaveOptions::default()).0;
         let policy = Policy::load(dir.path()).unwrap();
         let of = |name: &str| policy.parameters().get(name).unwrap().to_vec1::<f32>().unwrap();

@@ -1,4 +1,4 @@
-//! Reads a folder's weight files.
+//! Reads the weight files of a folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -9,29 +9,29 @@ use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 use serde::Deserialize;
 
-use super::file::{Stored, WeightFile};
+use super::file::{TensorInfo, WeightFile};
 use super::names::{VISION, canonical, of_vision, tensor_shapes};
 use super::{INDEX_FILE, SINGLE_FILE, WeightFault};
 use crate::config::ModelConfig;
-use crate::error::{During, Error, Result};
-use crate::tensor_parallel::Slice;
+use crate::error::{Error, Result, TensorContext};
+use crate::tensor_parallel::TensorSlice;
 
-/// Reads the decoder's weights from the folder `dir` as f32 on the CPU.
+/// Loads the decoder's weights from the folder `dir` as f32 on the CPU.
 ///
-/// The result holds the names, the order and the shapes of [`tensor_shapes`]. Read is `model.safetensors`, or the
-/// shards that `model.safetensors.index.json` names; tensors of a vision tower are passed over, and so is a stored
-/// copy of an output layer that the configuration ties to the embedding.
+/// The result has the names, the order and the shapes of [`tensor_shapes`]. Weights are read from `model.safetensors`,
+/// or from the shards of `model.safetensors.index.json`. Tensors of a vision tower are skipped, and so is a stored copy
+/// of a tied LM head.
 ///
 /// # Errors
-/// [`Error::NoWeights`], [`Error::CorruptWeights`] for a truncated or broken file, and [`Error::Weights`] with every
-/// tensor that is missing, misshapen, doubled or not expected.
+/// [`Error::NoWeights`], [`Error::CorruptWeights`] for a truncated or corrupt file, and [`Error::Weights`] with every
+/// missing, misshapen, duplicate or unexpected tensor.
 pub fn load(dir: &Path, config: &ModelConfig) -> Result<IndexMap<String, Tensor>> {
     decoder(dir, &open(dir)?, config)
 }
 
-/// Opens the weight files of the folder `dir` and holds its index against them.
+/// Opens the weight files of the folder `dir` and validates its index.
 pub(crate) fn open(dir: &Path) -> Result<Vec<WeightFile>> {
-    let Layout { files, index } = layout(dir)?;
+    let WeightFiles { files, index } = weight_files(dir)?;
     let opened = files.iter().map(|path| WeightFile::open(path)).collect::<Result<Vec<_>>>()?;
     let mut faults = Vec::new();
     for (name, shard) in index {
@@ -46,7 +46,7 @@ pub(crate) fn open(dir: &Path) -> Result<Vec<WeightFile>> {
     }
 }
 
-/// Takes the decoder's tensors out of the files of `dir`.
+/// Reads the decoder's tensors from the files of `dir`.
 pub(crate) fn decoder(
     dir: &Path,
     files: &[WeightFile],
@@ -54,7 +54,7 @@ pub(crate) fn decoder(
 ) -> Result<IndexMap<String, Tensor>> {
     let places = find(dir, files, config)?;
     let places: Vec<_> = places.into_iter().collect();
-    let read = |(name, place): (String, StoredTensor)| {
+    let read = |(name, place): (String, LazyTensor)| {
         let tensor = place.read(&name)?;
         Ok((name, tensor))
     };
@@ -62,56 +62,60 @@ pub(crate) fn decoder(
     Ok(tensors?.into_iter().collect())
 }
 
-/// A tensor in its file. It is read when it is asked for.
+/// A tensor in its file, read on demand.
 #[derive(Clone)]
-pub(crate) struct StoredTensor {
+pub(crate) struct LazyTensor {
     file: WeightFile,
-    stored: Stored,
+    stored: TensorInfo,
 }
 
-impl StoredTensor {
-    /// Its numbers as f32; `name` is for the error.
+impl LazyTensor {
+    /// Reads the tensor as f32; `name` is for errors.
     pub(crate) fn read(&self, name: &str) -> Result<Tensor> {
-        tensor(&self.file, &self.stored).during(format!("take `{name}` from the weights"))
+        tensor(&self.file, &self.stored).context(format!("read the weights `{name}`"))
     }
 
-    /// The numbers of `slice` as f32; of the file no others are read.
-    pub(crate) fn read_slice(&self, name: &str, slice: &Slice) -> Result<Tensor> {
-        if *slice == Slice::Whole {
+    /// Reads a slice as f32; nothing else is read from the file.
+    pub(crate) fn read_slice(&self, name: &str, slice: &TensorSlice) -> Result<Tensor> {
+        if *slice == TensorSlice::Whole {
             return self.read(name);
         }
-        let (numbers, shape) = slice_numbers(&self.file, &self.stored, slice);
-        Tensor::from_vec(numbers, shape, &Device::Cpu)
-            .during(format!("take a part of `{name}` from the weights"))
+        let (values, shape) = slice_values(&self.file, &self.stored, slice);
+        Tensor::from_vec(values, shape, &Device::Cpu)
+            .context(format!("read a slice of the weights `{name}`"))
     }
 
-    /// Its sizes.
+    /// Its shape.
     pub(crate) fn shape(&self) -> &[usize] {
         &self.stored.shape
     }
 }
 
-/// The numbers of a part of a tensor, and its shape.
-fn slice_numbers(file: &WeightFile, stored: &Stored, slice: &Slice) -> (Vec<f32>, Vec<usize>) {
+/// The elements and the shape of a slice.
+fn slice_values(
+    file: &WeightFile,
+    stored: &TensorInfo,
+    slice: &TensorSlice,
+) -> (Vec<f32>, Vec<usize>) {
     let (rows, width) = match stored.shape.as_slice() {
         [rows, inner @ ..] => (*rows, inner.iter().product::<usize>()),
         [] => (1, 1),
     };
-    let read = |range| numbers(stored.dtype, file.part(stored, range));
+    let read = |range| values(stored.dtype, file.part(stored, range));
     match slice {
-        Slice::Whole => (read(0..rows * width), stored.shape.clone()),
-        Slice::Rows(taken) => {
+        TensorSlice::Whole => (read(0..rows * width), stored.shape.clone()),
+        TensorSlice::Rows(taken) => {
             let mut shape = stored.shape.clone();
             shape.iter_mut().take(1).for_each(|rows| *rows = taken.len());
             (read(taken.start * width..taken.end * width), shape)
         }
-        Slice::Columns(taken) => {
-            let mut numbers = vec![0.0; rows * taken.len()];
-            let parts = numbers.par_chunks_mut(taken.len().max(1)).enumerate();
+        TensorSlice::Columns(taken) => {
+            let mut values = vec![0.0; rows * taken.len()];
+            let parts = values.par_chunks_mut(taken.len().max(1)).enumerate();
             parts.for_each(|(row, part)| {
                 part.copy_from_slice(&read(row * width + taken.start..row * width + taken.end));
             });
-            (numbers, vec![rows, taken.len()])
+            (values, vec![rows, taken.len()])
         }
     }
 }
@@ -121,10 +125,10 @@ pub(crate) fn find(
     dir: &Path,
     files: &[WeightFile],
     config: &ModelConfig,
-) -> Result<IndexMap<String, StoredTensor>> {
+) -> Result<IndexMap<String, LazyTensor>> {
     let failed = |faults| Error::Weights { dir: dir.to_owned(), faults };
     let tensors = files.iter().map(|file| file.iter().count()).sum();
-    // Before the names of so many layers are made.
+    // Checked before the names of so many layers are allocated.
     if config.num_hidden_layers > tensors {
         let layers = config.num_hidden_layers;
         return Err(failed(vec![WeightFault::Layers { layers, tensors }]));
@@ -148,22 +152,22 @@ pub(crate) fn find(
     if faults.is_empty() { Ok(tensors) } else { Err(failed(faults)) }
 }
 
-/// The files that hold the model in `dir`.
+/// The weight files of the model in `dir`.
 pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
-    Ok(layout(dir)?.files)
+    Ok(weight_files(dir)?.files)
 }
 
-/// A folder's weight files, and what its index says of them.
-struct Layout {
+/// A folder's weight files and its index.
+struct WeightFiles {
     files: Vec<PathBuf>,
     /// Shards by tensor.
     index: BTreeMap<String, String>,
 }
 
-fn layout(dir: &Path) -> Result<Layout> {
+fn weight_files(dir: &Path) -> Result<WeightFiles> {
     let single = dir.join(SINGLE_FILE);
     if single.is_file() {
-        return Ok(Layout { files: vec![single], index: BTreeMap::new() });
+        return Ok(WeightFiles { files: vec![single], index: BTreeMap::new() });
     }
     let path = dir.join(INDEX_FILE);
     if !path.is_file() {
@@ -174,7 +178,7 @@ fn layout(dir: &Path) -> Result<Layout> {
     let shards: BTreeSet<&String> = index.values().collect();
     let files =
         shards.into_iter().map(|shard| shard_path(dir, &path, shard)).collect::<Result<_>>();
-    Ok(Layout { files: files?, index })
+    Ok(WeightFiles { files: files?, index })
 }
 
 #[derive(Deserialize)]
@@ -182,7 +186,7 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// A shard is a file beside its index: an index from elsewhere must not lead out of the folder.
+/// A shard has to be a file next to its index: an untrusted index must not lead out of the folder.
 fn shard_path(dir: &Path, index: &Path, shard: &str) -> Result<PathBuf> {
     let mut parts = Path::new(shard).components();
     match (parts.next(), parts.next()) {
@@ -194,7 +198,7 @@ fn shard_path(dir: &Path, index: &Path, shard: &str) -> Result<PathBuf> {
 fn find_in_file(
     file: &WeightFile,
     wanted: &IndexMap<String, Vec<usize>>,
-    found: &mut BTreeMap<String, StoredTensor>,
+    found: &mut BTreeMap<String, LazyTensor>,
     faults: &mut Vec<WeightFault>,
 ) {
     let mut stored: Vec<_> = file.iter().collect();
@@ -203,11 +207,11 @@ fn find_in_file(
         let Some(canonical) = canonical(name) else { continue };
         match check(name, &canonical, stored, wanted) {
             Err(fault) => faults.push(fault),
-            Ok(Use::Skip) => {}
-            Ok(Use::Take) => match found.contains_key(&canonical) {
+            Ok(Disposition::Skip) => {}
+            Ok(Disposition::Take) => match found.contains_key(&canonical) {
                 true => faults.push(WeightFault::Duplicate { name: canonical }),
                 false => {
-                    let place = StoredTensor { file: file.clone(), stored: stored.clone() };
+                    let place = LazyTensor { file: file.clone(), stored: stored.clone() };
                     found.insert(canonical, place);
                 }
             },
@@ -215,7 +219,7 @@ fn find_in_file(
     }
 }
 
-enum Use {
+enum Disposition {
     Take,
     Skip,
 }
@@ -223,13 +227,13 @@ enum Use {
 fn check(
     name: &str,
     canonical: &str,
-    stored: &Stored,
+    stored: &TensorInfo,
     wanted: &IndexMap<String, Vec<usize>>,
-) -> Result<Use, WeightFault> {
+) -> Result<Disposition, WeightFault> {
     let Some(want) = wanted.get(canonical) else {
         return match canonical {
-            "lm_head.weight" => Ok(Use::Skip),
-            _ => Err(WeightFault::Extra { name: name.to_owned() }),
+            "lm_head.weight" => Ok(Disposition::Skip),
+            _ => Err(WeightFault::Unexpected { name: name.to_owned() }),
         };
     };
     if !is_float(stored.dtype) {
@@ -237,28 +241,28 @@ fn check(
     }
     if stored.shape != *want {
         let (found, want) = (stored.shape.clone(), want.clone());
-        return Err(WeightFault::Misshapen { name: name.to_owned(), found, want });
+        return Err(WeightFault::ShapeMismatch { name: name.to_owned(), found, want });
     }
-    Ok(Use::Take)
+    Ok(Disposition::Take)
 }
 
-/// The tensors of the vision tower in the folder `dir`, of which each is read when it is asked for.
+/// The tensors of the vision tower in a folder, read on demand.
 pub struct VisionTensors {
     dir: PathBuf,
-    tensors: BTreeMap<String, StoredTensor>,
+    tensors: BTreeMap<String, LazyTensor>,
 }
 
 impl VisionTensors {
     /// Opens the weight files of `dir`.
     ///
     /// # Errors
-    /// As [`load`], but for tensors that are missing or misshapen.
+    /// As [`load`], except for missing or misshapen tensors.
     pub fn open(dir: &Path) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for file in open(dir)? {
             for (name, stored) in file.iter() {
                 if let Some(name) = of_vision(name) {
-                    let place = StoredTensor { file: file.clone(), stored: stored.clone() };
+                    let place = LazyTensor { file: file.clone(), stored: stored.clone() };
                     tensors.insert(name.to_owned(), place);
                 }
             }
@@ -266,10 +270,10 @@ impl VisionTensors {
         Ok(Self { dir: dir.to_owned(), tensors })
     }
 
-    /// The numbers of a tensor as f32, by its name within the tower.
+    /// Reads a tensor as f32, by its name within the tower.
     ///
     /// # Errors
-    /// [`Error::Weights`] if it is not there, of another shape, or does not hold floats.
+    /// [`Error::Weights`] if it is missing, has another shape, or an unsupported dtype.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let place = self.tensors.get(name);
         let name = format!("{VISION}{name}");
@@ -280,7 +284,7 @@ impl VisionTensors {
             }
             Some(place) if place.stored.shape != shape => {
                 let (found, want) = (place.stored.shape.clone(), shape.to_vec());
-                WeightFault::Misshapen { name, found, want }
+                WeightFault::ShapeMismatch { name, found, want }
             }
             Some(place) => return place.read(&name),
         };
@@ -288,29 +292,28 @@ impl VisionTensors {
     }
 }
 
-/// Whether `fault` already explains why the tensor `name` was not taken.
+/// Whether `fault` already explains why the tensor `name` is missing.
 fn is_about(fault: &WeightFault, name: &str) -> bool {
     match fault {
-        WeightFault::Misshapen { name: stored, .. } | WeightFault::Dtype { name: stored, .. } => {
-            canonical(stored).as_deref() == Some(name)
-        }
+        WeightFault::ShapeMismatch { name: stored, .. }
+        | WeightFault::Dtype { name: stored, .. } => canonical(stored).as_deref() == Some(name),
         _ => false,
     }
 }
 
-/// Whether the numbers of a type are read.
+/// Whether a dtype is supported.
 pub(crate) fn is_float(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16)
 }
 
-/// A stored tensor of floats as f32.
-pub(crate) fn tensor(file: &WeightFile, stored: &Stored) -> candle_core::Result<Tensor> {
-    let numbers = numbers(stored.dtype, file.bytes(stored));
-    Tensor::from_vec(numbers, stored.shape.as_slice(), &Device::Cpu)
+/// Reads a stored float tensor as f32.
+pub(crate) fn tensor(file: &WeightFile, stored: &TensorInfo) -> candle_core::Result<Tensor> {
+    let values = values(stored.dtype, file.bytes(stored));
+    Tensor::from_vec(values, stored.shape.as_slice(), &Device::Cpu)
 }
 
-/// Numbers from their bytes, which in a file need not be aligned.
-pub(super) fn numbers(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+/// Elements as f32 from their bytes, which need not be aligned.
+pub(super) fn values(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     match dtype {
         Dtype::BF16 => {
             bytes.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect()

@@ -33,14 +33,13 @@ fn config(tied: bool) -> ModelConfig {
     }
 }
 
-/// Every tensor of `config`, its numbers exact in 16 bits and different from tensor to tensor.
+/// Every tensor of `config`, with values that are exact in 16 bits and differ between tensors.
 fn tensors(config: &ModelConfig) -> Tensors {
     let shapes = tensor_shapes(config);
     let filled = shapes.into_iter().enumerate().map(|(i, (name, shape))| {
         let count = shape.iter().product::<usize>();
-        let numbers: Vec<f32> =
-            (0..count).map(|j| ((i * 7 + j) % 64) as f32 / 32.0 - 1.0).collect();
-        (name, Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap())
+        let values: Vec<f32> = (0..count).map(|j| ((i * 7 + j) % 64) as f32 / 32.0 - 1.0).collect();
+        (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
     });
     filled.collect()
 }
@@ -58,8 +57,8 @@ fn assert_same(found: &Tensors, want: &Tensors) {
     assert!(found.keys().eq(want.keys()), "{:?}", found.keys().collect::<Vec<_>>());
     for (name, tensor) in found {
         assert_eq!(tensor.dims(), want[name].dims(), "{name}");
-        let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert_eq!(numbers(tensor), numbers(&want[name]), "{name}");
+        let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(tensor), values(&want[name]), "{name}");
     }
 }
 
@@ -72,7 +71,7 @@ fn files(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn the_shapes_add_up_to_the_parameter_count() {
+fn the_shapes_sum_to_the_parameter_count() {
     for tied in [true, false] {
         let config = config(tied);
         let total: usize =
@@ -82,7 +81,7 @@ fn the_shapes_add_up_to_the_parameter_count() {
 }
 
 #[test]
-fn every_format_and_any_number_of_shards_read_back_the_same() {
+fn every_dtype_and_any_number_of_shards_survive_a_round_trip() {
     let config = config(false);
     let want = tensors(&config);
     for dtype in [WeightDtype::F32, WeightDtype::Bf16, WeightDtype::F16] {
@@ -95,7 +94,7 @@ fn every_format_and_any_number_of_shards_read_back_the_same() {
 }
 
 #[test]
-fn shards_hold_no_more_than_asked_and_the_index_counts_them() {
+fn shards_respect_the_size_limit_and_the_index_has_the_total() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(false);
     write(
@@ -115,25 +114,28 @@ fn shards_hold_no_more_than_asked_and_the_index_counts_them() {
 }
 
 #[test]
-fn several_writers_write_as_much_as_each_other_and_one_model_between_them() {
+fn several_ranks_write_equal_parts_of_one_checkpoint() {
     let config = config(false);
     let (all, options) = (tensors(&config), SaveOptions::default());
     let largest = 4 * all.values().map(Tensor::elem_count).max().unwrap();
-    for of in [2, 3, 4] {
+    for world_size in [2, 3, 4] {
         let dir = tempfile::tempdir().unwrap();
         let mut before = Vec::new();
-        // The first one last: others need not wait for it, nor find what it writes.
-        for index in (0..of).rev() {
+        // Rank 0 is last: the others do not depend on its files.
+        for rank in (0..world_size).rev() {
             let named = all.iter().map(|(name, tensor)| (name.as_str(), tensor));
-            save_share(dir.path(), named, &options, Share { index, of }).unwrap();
+            save_sharded(dir.path(), named, &options, WriterRank { rank, world_size }).unwrap();
             let now = files(dir.path());
             let own: Vec<_> = now.iter().filter(|name| !before.contains(*name)).collect();
-            let name = format!("model-{:05}-of-{of:05}.safetensors", index + 1);
+            let name = format!("model-{:05}-of-{world_size:05}.safetensors", rank + 1);
             assert!(own.contains(&&name), "{own:?}");
-            assert_eq!(own.len(), if index == 0 { 2 } else { 1 }, "{own:?}");
+            assert_eq!(own.len(), if rank == 0 { 2 } else { 1 }, "{own:?}");
             let bytes = std::fs::metadata(dir.path().join(name)).unwrap().len() as usize;
-            let share = 4 * config.parameter_count() / of;
-            assert!(bytes.abs_diff(share) < largest + 2_000, "{index} of {of}: {bytes} bytes");
+            let share = 4 * config.parameter_count() / world_size;
+            assert!(
+                bytes.abs_diff(share) < largest + 2_000,
+                "{rank} of {world_size}: {bytes} bytes"
+            );
             before = now;
         }
         assert_same(&load(dir.path(), &config).unwrap(), &all);
@@ -141,7 +143,7 @@ fn several_writers_write_as_much_as_each_other_and_one_model_between_them() {
 }
 
 #[test]
-fn a_new_save_leaves_no_weight_file_of_the_old_one() {
+fn a_new_save_removes_the_weight_files_of_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
     let all = tensors(&config(true));
     std::fs::write(dir.path().join("model-card.safetensors"), "the user's").unwrap();
@@ -153,7 +155,7 @@ fn a_new_save_leaves_no_weight_file_of_the_old_one() {
 }
 
 #[test]
-fn both_layouts_of_qwen2_5_vl_give_the_decoder_without_its_vision_tower() {
+fn both_layouts_of_qwen2_5_vl_load_the_decoder_without_the_vision_tower() {
     let config = config(false);
     let want = tensors(&config);
     let patch = Tensor::zeros((3, 3), DType::F32, &Device::Cpu).unwrap();
@@ -173,14 +175,14 @@ fn both_layouts_of_qwen2_5_vl_give_the_decoder_without_its_vision_tower() {
 }
 
 #[test]
-fn a_stored_copy_of_a_tied_output_layer_is_passed_over() {
+fn a_stored_copy_of_a_tied_lm_head_is_skipped() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &tensors(&config(false)), &SaveOptions::default());
     assert!(!load(dir.path(), &config(true)).unwrap().contains_key("lm_head.weight"));
 }
 
 #[test]
-fn all_tensors_at_fault_are_named_at_once() {
+fn all_mismatches_are_reported_together() {
     let dir = tempfile::tempdir().unwrap();
     let mut stored = tensors(&config(false));
     stored.shift_remove("lm_head.weight");
@@ -195,8 +197,8 @@ fn all_tensors_at_fault_are_named_at_once() {
     assert_eq!(
         faults,
         &[
-            WeightFault::Extra { name: "model.layers.0.mlp.gate_proj.bias".to_owned() },
-            WeightFault::Misshapen {
+            WeightFault::Unexpected { name: "model.layers.0.mlp.gate_proj.bias".to_owned() },
+            WeightFault::ShapeMismatch {
                 name: "model.norm.weight".to_owned(),
                 found: vec![9],
                 want: vec![8]
@@ -207,18 +209,18 @@ fn all_tensors_at_fault_are_named_at_once() {
 }
 
 #[test]
-fn the_same_tensor_in_both_layouts_is_refused() {
+fn the_same_tensor_in_both_layouts_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let mut stored = tensors(&config(true));
     stored
         .insert("model.language_model.norm.weight".to_owned(), stored["model.norm.weight"].clone());
     write(dir.path(), &stored, &SaveOptions::default());
-    let told = load(dir.path(), &config(true)).unwrap_err().to_string();
-    assert!(told.ends_with("`model.norm.weight` is there twice"), "{told}");
+    let message = load(dir.path(), &config(true)).unwrap_err().to_string();
+    assert!(message.ends_with("`model.norm.weight` is duplicated"), "{message}");
 }
 
 #[test]
-fn numbers_that_are_not_floats_are_refused_by_name() {
+fn unsupported_dtypes_are_rejected_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let mut header = String::from(
         "{\"model.norm.weight\":{\"dtype\":\"I8\",\"shape\":[8],\"data_offsets\":[0,8]}}",
@@ -229,13 +231,16 @@ fn numbers_that_are_not_floats_are_refused_by_name() {
     let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 8]].concat();
     std::fs::write(dir.path().join(SINGLE_FILE), bytes).unwrap();
     let config = ModelConfig { num_hidden_layers: 1, ..config(true) };
-    let told = load(dir.path(), &config).unwrap_err().to_string();
-    assert!(told.contains("`model.norm.weight` is of type I8, want F32, BF16 or F16"), "{told}");
-    assert!(!told.contains("`model.norm.weight` is missing"), "{told}");
+    let message = load(dir.path(), &config).unwrap_err().to_string();
+    assert!(
+        message.contains("`model.norm.weight` has the dtype I8, want F32, BF16 or F16"),
+        "{message}"
+    );
+    assert!(!message.contains("`model.norm.weight` is missing"), "{message}");
 }
 
 #[test]
-fn a_cut_file_is_told_from_a_whole_one() {
+fn a_truncated_file_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &tensors(&config(true)), &SaveOptions::default());
     let path = dir.path().join(SINGLE_FILE);
@@ -251,19 +256,19 @@ fn a_cut_file_is_told_from_a_whole_one() {
 }
 
 #[test]
-fn a_git_lfs_pointer_is_told_as_such() {
+fn a_git_lfs_pointer_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n";
     std::fs::write(dir.path().join(SINGLE_FILE), pointer).unwrap();
-    let told = load(dir.path(), &config(true)).unwrap_err().to_string();
-    assert!(told.contains("git lfs pull"), "{told}");
+    let message = load(dir.path(), &config(true)).unwrap_err().to_string();
+    assert!(message.contains("git lfs pull"), "{message}");
 }
 
 #[test]
-fn a_missing_shard_and_missing_weights_are_told_by_name() {
+fn missing_weights_and_missing_shards_are_reported_by_name() {
     let dir = tempfile::tempdir().unwrap();
-    let told = load(dir.path(), &config(true)).unwrap_err().to_string();
-    assert!(told.starts_with("no weights in `"), "{told}");
+    let message = load(dir.path(), &config(true)).unwrap_err().to_string();
+    assert!(message.starts_with("no weights in `"), "{message}");
     write(
         dir.path(),
         &tensors(&config(true)),
@@ -272,12 +277,12 @@ fn a_missing_shard_and_missing_weights_are_told_by_name() {
     let second =
         files(dir.path()).into_iter().find(|name| name.starts_with("model-00002")).unwrap();
     std::fs::remove_file(dir.path().join(&second)).unwrap();
-    let told = load(dir.path(), &config(true)).unwrap_err().to_string();
-    assert!(told.starts_with("cannot open `") && told.contains(&second), "{told}");
+    let message = load(dir.path(), &config(true)).unwrap_err().to_string();
+    assert!(message.starts_with("cannot open `") && message.contains(&second), "{message}");
 }
 
 #[test]
-fn an_index_does_not_lead_out_of_its_folder() {
+fn an_index_cannot_lead_out_of_its_folder() {
     let dir = tempfile::tempdir().unwrap();
     for shard in ["../model.safetensors", "/etc/passwd", "a/b.safetensors", ""] {
         let index = serde_json::json!({ "weight_map": { "model.norm.weight": shard } });
@@ -287,7 +292,7 @@ fn an_index_does_not_lead_out_of_its_folder() {
 }
 
 #[test]
-fn a_tensor_that_the_index_places_in_another_file_is_named() {
+fn a_tensor_missing_from_its_indexed_shard_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let options = SaveOptions { dtype: WeightDtype::F32, max_shard_bytes: 900 };
     write(dir.path(), &tensors(&config(true)), &options);
@@ -305,7 +310,7 @@ fn a_tensor_that_the_index_places_in_another_file_is_named() {
 }
 
 #[test]
-fn more_layers_than_tensors_are_refused_before_their_names_are_made() {
+fn more_layers_than_tensors_are_rejected_before_allocation() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &tensors(&config(true)), &SaveOptions::default());
     let layers = u32::MAX as usize;
@@ -318,7 +323,7 @@ fn more_layers_than_tensors_are_refused_before_their_names_are_made() {
 
 proptest! {
     #[test]
-    fn any_damage_to_the_header_is_an_error_or_the_same_tensors(at in 0_usize..2000, byte in any::<u8>()) {
+    fn a_corrupted_header_is_an_error_or_gives_the_same_tensors(at in 0_usize..2000, byte in any::<u8>()) {
         let dir = tempfile::tempdir().unwrap();
         let config = config(true);
         write(dir.path(), &tensors(&config), &SaveOptions::default());

@@ -10,163 +10,160 @@ use indexmap::IndexMap;
 use safetensors::tensor::Dtype;
 use serde_json::{Map, json};
 
-use super::file::{Stored, WeightFile};
+use super::file::{TensorInfo, WeightFile};
 use super::{INDEX_FILE, SINGLE_FILE};
 use crate::atomic;
 use crate::config::WeightDtype;
-use crate::error::{During, Error, Result};
+use crate::error::{Error, Result, TensorContext};
 
-/// How weights are written.
+/// Options for saving weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SaveOptions {
-    /// The numbers' format.
+    /// The stored dtype.
     pub dtype: WeightDtype,
-    /// Largest size of one file's numbers; a tensor larger than that gets a file of its own.
+    /// Maximum size of a shard; a larger tensor gets its own file.
     pub max_shard_bytes: usize,
 }
 
 impl Default for SaveOptions {
-    /// f32 in files of at most 5 GB, the size the hub takes.
+    /// f32 in shards of at most 5 GB, as on the hub.
     fn default() -> Self {
         Self { dtype: WeightDtype::F32, max_shard_bytes: 5_000_000_000 }
     }
 }
 
-/// Which of several writers of one model this is. Each writes some of the files, as many bytes as any other but for the
-/// tensor at the border; the first also writes what is there once.
+/// The rank of a writer when several ranks save one model. Each writes some of the shards, of nearly equal total size;
+/// rank 0 also writes the index and the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
-    /// This one, from 0.
-    pub index: usize,
-    /// How many there are.
-    pub of: usize,
+pub struct WriterRank {
+    /// This writer's rank, from 0.
+    pub rank: usize,
+    /// The number of writers.
+    pub world_size: usize,
 }
 
-impl Share {
-    /// The only writer.
-    pub const ALL: Self = Self { index: 0, of: 1 };
+impl WriterRank {
+    /// A single writer.
+    pub const SINGLE: Self = Self { rank: 0, world_size: 1 };
 
-    /// Whether this one writes what is there once.
+    /// Whether this is rank 0.
     pub fn is_first(self) -> bool {
-        self.index == 0
+        self.rank == 0
     }
 
-    /// The writer of the tensor whose bytes are `start..start + size` of `total`, by its middle.
-    fn of_tensor(self, start: usize, size: usize, total: usize) -> usize {
+    /// The rank that writes the tensor with the bytes `start..start + size` of `total`, by its middle.
+    fn writer_of(self, start: usize, size: usize, total: usize) -> usize {
         let middle = (start + size / 2) as u128;
-        let writer = (middle * self.of as u128 / total.max(1) as u128) as usize;
-        writer.min(self.of.saturating_sub(1))
+        let rank = (middle * self.world_size as u128 / total.max(1) as u128) as usize;
+        rank.min(self.world_size.saturating_sub(1))
     }
 }
 
 /// Writes named tensors into the folder `dir`: one `model.safetensors`, or shards and their index.
 ///
-/// Each file is written beside its place and renamed, the index last; then the weight files of an earlier save that
-/// the new ones replace are removed. The folder as a whole is not replaced at once: who overwrites the only copy of a
-/// model should save to a new folder and rename that.
+/// Each file is written atomically, the index last; then weight files of an earlier save are removed. The folder as a
+/// whole is not replaced atomically: to overwrite the only copy of a model, save to a new folder and rename it.
 ///
 /// # Errors
-/// [`Error::Io`], or [`Error::Tensor`] if a tensor cannot be brought to the CPU.
+/// [`Error::Io`], or [`Error::Tensor`] if a tensor cannot be copied to the CPU.
 pub fn save<'a>(
     dir: &Path,
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
     options: &SaveOptions,
 ) -> Result<()> {
-    save_share(dir, tensors, options, Share::ALL)
+    save_sharded(dir, tensors, options, WriterRank::SINGLE)
 }
 
-/// As [`save`], but this writer's share of the files only; the index is complete. The folder is whole once all writers are
-/// done.
+/// As [`save`], but only this rank's shards; the index is complete. The checkpoint is complete once all ranks are done.
 ///
 /// # Errors
 /// As [`save`].
-pub fn save_share<'a>(
+pub fn save_sharded<'a>(
     dir: &Path,
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
     options: &SaveOptions,
-    share: Share,
+    writer: WriterRank,
 ) -> Result<()> {
-    let items = tensors.into_iter().map(|(name, tensor)| (name, Item::Numbers(tensor)));
-    save_items(dir, items, options, share)
+    let items = tensors.into_iter().map(|(name, tensor)| (name, TensorSource::Tensor(tensor)));
+    save_items(dir, items, options, writer)
 }
 
-/// Writes named tensors to the one file `path`, in their order, a tensor at a time and without a copy of any: beside
-/// its place, flushed to disk, then renamed.
+/// Atomically writes named tensors to the single file `path`, in order, one at a time and without copies.
 ///
 /// # Errors
-/// [`Error::Io`], or [`Error::Tensor`] if a tensor cannot be brought to the CPU.
+/// [`Error::Io`], or [`Error::Tensor`] if a tensor cannot be copied to the CPU.
 pub fn save_file<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
     dtype: WeightDtype,
 ) -> Result<()> {
-    let items = tensors.into_iter().map(|(name, tensor)| (name, Item::Numbers(tensor)));
+    let items = tensors.into_iter().map(|(name, tensor)| (name, TensorSource::Tensor(tensor)));
     write_file(path, &items.collect(), dtype)
 }
 
 /// A tensor to write.
 #[derive(Clone, Copy)]
-pub(super) enum Item<'a> {
-    /// Numbers, in the format that is asked for.
-    Numbers(&'a Tensor),
-    /// A tensor of another file, byte for byte.
-    Bytes(&'a WeightFile, &'a Stored),
-    /// A tensor that is made while it is written, in the format that is asked for.
-    Made(&'a dyn Source),
+pub(super) enum TensorSource<'a> {
+    /// An in-memory tensor, converted to the requested dtype.
+    Tensor(&'a Tensor),
+    /// A tensor of another file, copied unchanged.
+    Bytes(&'a WeightFile, &'a TensorInfo),
+    /// A tensor that is generated while it is written, in the requested dtype.
+    Generated(&'a dyn GeneratedTensor),
 }
 
-/// A tensor that is made while it is written.
-pub(super) trait Source {
+/// A tensor that is generated while it is written.
+pub(super) trait GeneratedTensor {
     /// Its shape.
     fn dims(&self) -> &[usize];
 
-    /// Writes its numbers, row after row.
+    /// Writes its elements in row-major order.
     fn write(&self, dtype: WeightDtype, out: &mut dyn Write) -> std::io::Result<()>;
 }
 
-impl Item<'_> {
+impl TensorSource<'_> {
     fn dtype(self, asked: WeightDtype) -> Dtype {
         match self {
-            Self::Numbers(_) | Self::Made(_) => stored(asked),
+            Self::Tensor(_) | Self::Generated(_) => stored(asked),
             Self::Bytes(_, stored) => stored.dtype,
         }
     }
 
     fn shape(self) -> Vec<usize> {
         match self {
-            Self::Numbers(tensor) => tensor.dims().to_vec(),
+            Self::Tensor(tensor) => tensor.dims().to_vec(),
             Self::Bytes(_, stored) => stored.shape.clone(),
-            Self::Made(source) => source.dims().to_vec(),
+            Self::Generated(source) => source.dims().to_vec(),
         }
     }
 
     fn byte_len(self, asked: WeightDtype) -> usize {
         match self {
-            Self::Numbers(tensor) => tensor.elem_count() * asked.size_bytes(),
+            Self::Tensor(tensor) => tensor.elem_count() * asked.size_bytes(),
             Self::Bytes(_, stored) => stored.byte_len(),
-            Self::Made(source) => source.dims().iter().product::<usize>() * asked.size_bytes(),
+            Self::Generated(source) => source.dims().iter().product::<usize>() * asked.size_bytes(),
         }
     }
 }
 
-/// As [`save_share`], for tensors of any kind.
+/// As [`save_sharded`], for tensors of any source.
 pub(super) fn save_items<'a>(
     dir: &Path,
-    items: impl IntoIterator<Item = (&'a str, Item<'a>)>,
+    items: impl IntoIterator<Item = (&'a str, TensorSource<'a>)>,
     options: &SaveOptions,
-    share: Share,
+    writer: WriterRank,
 ) -> Result<()> {
-    let (shards, writers) = split(items.into_iter().collect(), options, share);
+    let (shards, writers) = split(items.into_iter().collect(), options, writer);
     let files: Vec<String> = match shards.len() {
         0 | 1 => vec![SINGLE_FILE.to_owned()],
         n => (1..=n).map(|i| format!("model-{i:05}-of-{n:05}.safetensors")).collect(),
     };
-    for ((file, shard), writer) in files.iter().zip(&shards).zip(writers) {
-        if writer == share.index {
+    for ((file, shard), rank) in files.iter().zip(&shards).zip(writers) {
+        if rank == writer.rank {
             write_file(&dir.join(file), shard, options.dtype)?;
         }
     }
-    if !share.is_first() {
+    if !writer.is_first() {
         return Ok(());
     }
     if shards.len() > 1 {
@@ -175,31 +172,31 @@ pub(super) fn save_items<'a>(
     remove_replaced(dir, &files)
 }
 
-type Shard<'a> = Vec<(&'a str, Item<'a>)>;
+type Shard<'a> = Vec<(&'a str, TensorSource<'a>)>;
 
-/// Fills shards in the given order, and gives the writer of each.
+/// Assigns tensors to shards in order, and returns the shards with the rank that writes each.
 fn split<'a>(
-    items: Vec<(&'a str, Item<'a>)>,
+    items: Vec<(&'a str, TensorSource<'a>)>,
     options: &SaveOptions,
-    share: Share,
+    writer: WriterRank,
 ) -> (Vec<Shard<'a>>, Vec<usize>) {
     let total = items.iter().map(|(_, item)| item.byte_len(options.dtype)).sum();
     let (mut shards, mut writers): (Vec<Shard<'a>>, Vec<usize>) = (Vec::new(), Vec::new());
     let (mut start, mut filled) = (0, 0);
     for (name, item) in items {
         let size = item.byte_len(options.dtype);
-        let writer = share.of_tensor(start, size, total);
+        let rank = writer.writer_of(start, size, total);
         start += size;
         match shards.last_mut() {
             Some(shard)
-                if filled + size <= options.max_shard_bytes && writers.last() == Some(&writer) =>
+                if filled + size <= options.max_shard_bytes && writers.last() == Some(&rank) =>
             {
                 shard.push((name, item));
                 filled += size;
             }
             _ => {
                 shards.push(vec![(name, item)]);
-                writers.push(writer);
+                writers.push(rank);
                 filled = size;
             }
         }
@@ -207,7 +204,7 @@ fn split<'a>(
     (shards, writers)
 }
 
-/// One safetensors file: the header's length, the header, then the numbers, a tensor at a time.
+/// Writes one safetensors file: the header length, the header, then one tensor at a time.
 fn write_file(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<()> {
     let header = header(path, shard, dtype)?;
     atomic::write_with(path, |out| {
@@ -218,12 +215,12 @@ fn write_file(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<()> 
         start.map_err(failed)?;
         for (name, item) in shard {
             let written = match item {
-                Item::Bytes(file, stored) => out.write_all(file.bytes(stored)),
-                Item::Made(source) => source.write(dtype, &mut *out),
-                Item::Numbers(tensor) => {
-                    let plain = memory::fetched(tensor)?.contiguous();
-                    let plain = plain.during(format!("write `{name}`"))?;
-                    write_numbers(&memory::floats(&plain, "save")?, dtype, &mut *out)
+                TensorSource::Bytes(file, stored) => out.write_all(file.bytes(stored)),
+                TensorSource::Generated(source) => source.write(dtype, &mut *out),
+                TensorSource::Tensor(tensor) => {
+                    let plain = memory::to_host(tensor)?.contiguous();
+                    let plain = plain.context(format!("write `{name}`"))?;
+                    write_values(&memory::floats(&plain, "save")?, dtype, &mut *out)
                 }
             };
             written.map_err(Error::io("write", path))?;
@@ -232,8 +229,8 @@ fn write_file(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<()> 
     })
 }
 
-/// The header: each tensor's type, shape and place, and which framework wrote the file, without which `transformers`
-/// refuses it.
+/// The header: each tensor's dtype, shape and offsets, and the framework, without which `transformers` rejects the
+/// file.
 fn header(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<Vec<u8>> {
     let mut header = Map::new();
     header.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
@@ -246,7 +243,7 @@ fn header(path: &Path, shard: &Shard<'_>, dtype: WeightDtype) -> Result<Vec<u8>>
         start = end;
     }
     let mut header = serde_json::to_vec(&header).map_err(Error::json(path))?;
-    // The numbers begin at a multiple of 8, as the format wants.
+    // The format aligns tensor data to 8 bytes.
     header.resize(header.len().next_multiple_of(8), b' ');
     Ok(header)
 }
@@ -259,20 +256,20 @@ fn stored(dtype: WeightDtype) -> Dtype {
     }
 }
 
-/// Numbers that are turned into bytes before these are written.
-const PIECE: usize = 1 << 16;
+/// Elements converted per write.
+const CHUNK: usize = 1 << 16;
 
-fn write_numbers(numbers: &[f32], dtype: WeightDtype, out: &mut dyn Write) -> std::io::Result<()> {
-    let mut bytes = Vec::with_capacity(PIECE.min(numbers.len()) * dtype.size_bytes());
-    for piece in numbers.chunks(PIECE) {
+fn write_values(values: &[f32], dtype: WeightDtype, out: &mut dyn Write) -> std::io::Result<()> {
+    let mut bytes = Vec::with_capacity(CHUNK.min(values.len()) * dtype.size_bytes());
+    for chunk in values.chunks(CHUNK) {
         bytes.clear();
         match dtype {
-            WeightDtype::F32 => bytes.extend(piece.iter().flat_map(|x| x.to_le_bytes())),
+            WeightDtype::F32 => bytes.extend(chunk.iter().flat_map(|x| x.to_le_bytes())),
             WeightDtype::Bf16 => {
-                bytes.extend(piece.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()));
+                bytes.extend(chunk.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()));
             }
             WeightDtype::F16 => {
-                bytes.extend(piece.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()));
+                bytes.extend(chunk.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()));
             }
         }
         out.write_all(&bytes)?;
@@ -299,7 +296,7 @@ fn write_index(
     atomic::write_json(path, &json!({ "metadata": metadata, "weight_map": weight_map }))
 }
 
-/// Removes weight files of an earlier save, which readers would take for part of the new one.
+/// Removes weight files of an earlier save, which readers would mistake for part of the new one.
 fn remove_replaced(dir: &Path, written: &[String]) -> Result<()> {
     for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
         let entry = entry.map_err(Error::io("read", dir))?;
@@ -316,10 +313,10 @@ fn remove_replaced(dir: &Path, written: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Whether [`save`] would give a file this name.
+/// Whether this is a file name that [`save`] writes.
 fn is_weight_file(name: &str) -> bool {
     let shard = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
-    let numbers = shard.and_then(|shard| shard.split_once("-of-"));
+    let indices = shard.and_then(|shard| shard.split_once("-of-"));
     let all_digits = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
-    name == SINGLE_FILE || numbers.is_some_and(|(i, n)| all_digits(i) && all_digits(n))
+    name == SINGLE_FILE || indices.is_some_and(|(i, n)| all_digits(i) && all_digits(n))
 }

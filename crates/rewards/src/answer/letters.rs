@@ -1,33 +1,33 @@
-//! The option letters that a text names.
+//! Extraction of option letters.
 
 use std::collections::BTreeSet;
 
-/// Words that may stand round a letter without saying anything else.
-const FRAME: [&str; 13] = [
+/// Words around a letter that carry no other meaning.
+const FRAMING_WORDS: [&str; 13] = [
     "the", "my", "is", "correct", "right", "best", "final", "answer", "option", "choice", "letter",
     "be", "would",
 ];
 
-/// Words after which a letter names an option, also inside an option's own text.
-const INTRODUCES: [&str; 15] = [
+/// Words after which a letter names an option, even inside an option's text.
+const INTRODUCING_WORDS: [&str; 15] = [
     "option", "choice", "answer", "is", "be", "or", "and", "nor", "also", "maybe", "perhaps",
     "possibly", "probably", "but", "not",
 ];
 
 /// Words that never follow the article `A`.
-const AFTER_LETTER: [&str; 18] = [
+const NEVER_AFTER_ARTICLE: [&str; 18] = [
     "is", "was", "are", "would", "seems", "or", "and", "nor", "but", "not", "because", "since",
     "as", "if", "from", "based", "the", "i",
 ];
 
-/// The option letters that `text` names, upper case, by the rules of [`super`].
-pub(super) fn named(text: &str) -> BTreeSet<char> {
+/// The upper-case option letters that `text` names, by the rules of [`super`].
+pub(super) fn named_letters(text: &str) -> BTreeSet<char> {
     let text = without_markup(text);
     let words = words(&text);
-    if let Some(letter) = alone(&words) {
+    if let Some(letter) = sole_letter(&words) {
         return BTreeSet::from([letter]);
     }
-    let framed = words.iter().take_while(|word| word.is_one_of(&FRAME)).count();
+    let framed = words.iter().take_while(|word| word.is_one_of(&FRAMING_WORDS)).count();
     match words.get(framed) {
         Some(label) if label.is_label() => std::iter::once(label)
             .chain(in_option_text(&words[framed + 1..]))
@@ -42,7 +42,7 @@ pub(super) fn named(text: &str) -> BTreeSet<char> {
     }
 }
 
-/// Drops what sets a letter off without being part of the answer.
+/// Drops markup around letters.
 fn without_markup(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -60,13 +60,13 @@ fn without_markup(text: &str) -> String {
     plain
 }
 
-/// A word and what stands round it.
+/// A word with its surrounding punctuation.
 #[derive(Debug, Clone, Copy)]
 struct Word<'a> {
     text: &'a str,
-    /// What lies between the word before and this one.
+    /// The text between the previous word and this one.
     before: &'a str,
-    /// What lies between this word and the next one.
+    /// The text between this word and the next.
     after: &'a str,
     last: bool,
 }
@@ -137,20 +137,21 @@ impl Word<'_> {
         let quoted = self.after.trim_start().starts_with(['"', '\'', '“', '‘']);
         let lower = next.text.starts_with(|first: char| !first.is_uppercase());
         self.after.starts_with(char::is_whitespace)
-            && (quoted || (self.after.trim().is_empty() && lower && !next.is_one_of(&AFTER_LETTER)))
+            && (quoted
+                || (self.after.trim().is_empty() && lower && !next.is_one_of(&NEVER_AFTER_ARTICLE)))
     }
 }
 
-/// The letter of a text that holds nothing else but framing words.
-fn alone(words: &[Word<'_>]) -> Option<char> {
-    let mut others = words.iter().filter(|word| !word.is_one_of(&FRAME));
+/// The letter of a text with only framing words besides it.
+fn sole_letter(words: &[Word<'_>]) -> Option<char> {
+    let mut others = words.iter().filter(|word| !word.is_one_of(&FRAMING_WORDS));
     match (others.next(), others.next()) {
         (Some(word), None) => word.letter(),
         _ => None,
     }
 }
 
-/// The words of an option's own text that name an option again.
+/// The words within an option's text that name another option.
 fn in_option_text<'a, 'b>(words: &'b [Word<'a>]) -> impl Iterator<Item = &'b Word<'a>> {
     words.iter().enumerate().filter_map(move |(index, word)| {
         word.upper_letter()?;
@@ -162,14 +163,14 @@ fn in_option_text<'a, 'b>(words: &'b [Word<'a>]) -> impl Iterator<Item = &'b Wor
         if heads_text || word.is_bracketed() {
             return Some(word);
         }
-        // `or B Street` speaks of a street.
+        // `or B Street` names a street.
         let named_apart = match next {
             None => true,
-            Some(next) => !word.after.trim().is_empty() || next.is_one_of(&INTRODUCES),
+            Some(next) => !word.after.trim().is_empty() || next.is_one_of(&INTRODUCING_WORDS),
         };
         let introduced = match index.checked_sub(1).map(|before| &words[before]) {
             None => true,
-            Some(before) => before.is_one_of(&INTRODUCES) || before.upper_letter().is_some(),
+            Some(before) => before.is_one_of(&INTRODUCING_WORDS) || before.upper_letter().is_some(),
         };
         (introduced && named_apart).then_some(word)
     })

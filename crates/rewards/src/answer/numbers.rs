@@ -1,8 +1,8 @@
-//! The numbers that a text holds.
+//! Extraction of numbers.
 
 /// The numbers in `text`, in order. Digits that belong to a word or a unit (`room2`, `m2`, `m^2`)
-/// are none; commas between groups of three digits are dropped.
-pub(super) fn held(text: &str) -> Vec<f64> {
+/// do not count; thousands separators are dropped.
+pub(super) fn parse_numbers(text: &str) -> Vec<f64> {
     let mut numbers = Vec::new();
     let mut rest = text;
     let mut previous = ' ';
@@ -28,13 +28,13 @@ pub(super) fn held(text: &str) -> Vec<f64> {
     numbers
 }
 
-/// Bytes of the number that `text` begins with, its sign included.
+/// The length in bytes of the number at the start of `text`, including its sign.
 fn number_length(text: &str, previous: char) -> Option<usize> {
     let bytes = text.as_bytes();
     let digits_from = |start: usize| {
         bytes[start.min(bytes.len())..].iter().take_while(|byte| byte.is_ascii_digit()).count()
     };
-    // After a number or a bracket a dash means a range or a difference.
+    // A dash after a number or a bracket is a range or a difference, not a sign.
     let signed = matches!(bytes.first(), Some(b'-' | b'+')) && !matches!(previous, ')' | ']');
     let start = usize::from(signed);
     let mut end = start + digits_from(start);

@@ -4,28 +4,28 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn several(letters: &str) -> Result<char, Unreadable> {
-    Err(Unreadable::Letters(letters.chars().collect()))
+fn several(letters: &str) -> Result<char, AnswerError> {
+    Err(AnswerError::AmbiguousLetters(letters.chars().collect()))
 }
 
-/// Reads every text and names those that are not read as `expected`.
-fn all_read_as(expected: Result<char, Unreadable>, texts: &[&str]) {
+/// Asserts that every text is parsed as `expected`.
+fn all_parse_as(expected: Result<char, AnswerError>, texts: &[&str]) {
     for text in texts {
         assert_eq!(read_letter(text), expected, "`{text}`");
     }
 }
 
 #[test]
-fn a_letter_that_stands_alone_counts_in_either_case() {
-    all_read_as(
+fn a_sole_letter_counts_in_either_case() {
+    all_parse_as(
         Ok('B'),
         &["B", "b", " B\n", "B.", "b.", "(B)", "(b)", "[B]", "B)", "B:", "\"B\"", "-B-"],
     );
 }
 
 #[test]
-fn markup_round_a_letter_is_dropped() {
-    all_read_as(
+fn markup_around_a_letter_is_dropped() {
+    all_parse_as(
         Ok('B'),
         &[
             r"$\boxed{B}$",
@@ -45,8 +45,8 @@ fn markup_round_a_letter_is_dropped() {
 }
 
 #[test]
-fn framing_words_say_nothing_else() {
-    all_read_as(
+fn framing_words_are_ignored() {
+    all_parse_as(
         Ok('B'),
         &[
             "option B",
@@ -64,8 +64,8 @@ fn framing_words_say_nothing_else() {
 }
 
 #[test]
-fn a_label_begins_the_options_own_text() {
-    all_read_as(
+fn a_label_introduces_the_options_text() {
+    all_parse_as(
         Ok('A'),
         &[
             "A. When I reach the halfway circle, I turn left and go down, flying towards the red \
@@ -85,8 +85,8 @@ fn a_label_begins_the_options_own_text() {
 
 #[test]
 fn articles_and_names_in_an_options_text_are_no_options() {
-    all_read_as(Ok('A'), &["A. A tree.", "A. A \"Keep Out\" sign by the river."]);
-    all_read_as(
+    all_parse_as(Ok('A'), &["A. A tree.", "A. A \"Keep Out\" sign by the river."]);
+    all_parse_as(
         Ok('B'),
         &[
             "B. A tree.",
@@ -104,13 +104,13 @@ fn articles_and_names_in_an_options_text_are_no_options() {
 
 #[test]
 fn letters_in_a_sentence_count_when_upper_case() {
-    all_read_as(Ok('B'), &["I choose B", "B is right", "B because it is left", "B - the chair"]);
-    all_read_as(Ok('A'), &["I choose A", "A is right", "A I go up", "A, because it is near"]);
+    all_parse_as(Ok('B'), &["I choose B", "B is right", "B because it is left", "B - the chair"]);
+    all_parse_as(Ok('A'), &["I choose A", "A is right", "A I go up", "A, because it is near"]);
 }
 
 #[test]
-fn several_different_letters_are_no_answer() {
-    all_read_as(
+fn several_different_letters_are_ambiguous() {
+    all_parse_as(
         several("AB"),
         &[
             "A or B",
@@ -136,18 +136,21 @@ fn several_different_letters_are_no_answer() {
             "A: up\nB: down",
         ],
     );
-    all_read_as(several("ABCD"), &["A B C D", "A, B, C or D", "A. B. C. D.", "(A)\n(B)\n(C)\n(D)"]);
+    all_parse_as(
+        several("ABCD"),
+        &["A B C D", "A, B, C or D", "A. B. C. D.", "(A)\n(B)\n(C)\n(D)"],
+    );
 }
 
 #[test]
 fn one_letter_named_twice_is_one_answer() {
-    all_read_as(Ok('B'), &["B B", "B. The answer is B.", "(B) B", "B\nB", r"B. $\boxed{B}$"]);
+    all_parse_as(Ok('B'), &["B B", "B. The answer is B.", "(B) B", "B\nB", r"B. $\boxed{B}$"]);
 }
 
 #[test]
-fn texts_without_an_option_letter_have_none() {
-    all_read_as(
-        Err(Unreadable::NoLetter),
+fn texts_without_an_option_letter_are_errors() {
+    all_parse_as(
+        Err(AnswerError::NoLetter),
         &[
             "I rise directly.",
             "I",
@@ -167,20 +170,20 @@ fn texts_without_an_option_letter_have_none() {
             "Option",
         ],
     );
-    all_read_as(Err(Unreadable::Empty), &["", " \n\t"]);
+    all_parse_as(Err(AnswerError::Empty), &["", " \n\t"]);
 }
 
 #[test]
-fn only_the_answer_tag_is_read() {
+fn only_the_answer_tag_is_parsed() {
     let text = "<think>The answer based on A. is wrong, so B.</think><answer>C</answer>";
     assert_eq!(letter(text), Ok('C'));
-    assert_eq!(letter("<think>B</think> B"), Err(Unreadable::NoTag));
-    assert_eq!(letter("<think>x</think><answer>B"), Err(Unreadable::Unclosed));
-    assert_eq!(letter("<answer> </answer>"), Err(Unreadable::Empty));
+    assert_eq!(letter("<think>B</think> B"), Err(AnswerError::NoTag));
+    assert_eq!(letter("<think>x</think><answer>B"), Err(AnswerError::Unclosed));
+    assert_eq!(letter("<answer> </answer>"), Err(AnswerError::Empty));
 }
 
 #[test]
-fn the_tag_need_not_be_in_a_well_formed_output() {
+fn the_tag_is_parsed_in_malformed_outputs_too() {
     assert_eq!(letter("so\n<answer>A. A tree.</answer>"), Ok('A'));
     assert_eq!(letter("<answer>B</answer><think>x</think>"), Ok('B'));
     assert_eq!(letter("<think>x <answer>B</answer></think>"), Ok('B'));
@@ -188,7 +191,7 @@ fn the_tag_need_not_be_in_a_well_formed_output() {
 }
 
 #[test]
-fn tags_that_the_reasoning_mentions_are_passed_over() {
+fn tags_inside_the_reasoning_are_ignored() {
     let text = "<think>I must use <answer> tags, say <answer>A</answer>.</think><answer>B</answer>";
     assert_eq!(letter(text), Ok('B'));
     assert_eq!(answer_tag("<answer>The <answer>B</answer>"), Some("B"));
@@ -199,7 +202,7 @@ fn several_answer_tags_must_agree() {
     assert_eq!(letter("<answer>A</answer><answer>B</answer>"), several("AB"));
     assert_eq!(letter("<answer>B</answer>\n<answer>b</answer>"), Ok('B'));
     assert_eq!(answer_tag("<answer>A</answer><answer> B</answer>"), Some(" B"));
-    assert_eq!(number("<answer>1</answer><answer>2</answer>"), Err(Unreadable::Numbers));
+    assert_eq!(number("<answer>1</answer><answer>2</answer>"), Err(AnswerError::AmbiguousNumbers));
 }
 
 #[test]
@@ -211,7 +214,7 @@ fn the_reasoning_is_the_text_of_a_closed_think_tag() {
 }
 
 #[test]
-fn a_number_is_read_with_or_without_its_unit() {
+fn a_number_is_parsed_with_or_without_its_unit() {
     for (text, number) in [
         ("3.5", 3.5),
         (" 3.5.\n", 3.5),
@@ -243,38 +246,41 @@ fn a_number_is_read_with_or_without_its_unit() {
 }
 
 #[test]
-fn several_different_numbers_are_no_answer() {
+fn several_different_numbers_are_ambiguous() {
     for text in ["2 or 3", "2-3", "1/2", "2, 3", "2,3", "3 m (300 cm)", "1,20 m", "1.2.3", "(1)-2"]
     {
-        assert_eq!(read_number(text), Err(Unreadable::Numbers), "`{text}`");
+        assert_eq!(read_number(text), Err(AnswerError::AmbiguousNumbers), "`{text}`");
     }
 }
 
 #[test]
-fn texts_without_a_number_have_none() {
+fn texts_without_a_number_are_errors() {
     for text in ["three", "B", "m2", "-", ".", "inf", "nan", "e5", "1e999"] {
-        assert_eq!(read_number(text), Err(Unreadable::NoNumber), "`{text}`");
+        assert_eq!(read_number(text), Err(AnswerError::NoNumber), "`{text}`");
     }
-    assert_eq!(read_number(" "), Err(Unreadable::Empty));
+    assert_eq!(read_number(" "), Err(AnswerError::Empty));
 }
 
 #[test]
-fn a_fault_says_what_was_found() {
+fn an_error_names_the_letters_found() {
     let letters = BTreeSet::from(['A', 'C']);
-    assert_eq!(Unreadable::Letters(letters).to_string(), "the answer names several options: A, C");
+    assert_eq!(
+        AnswerError::AmbiguousLetters(letters).to_string(),
+        "the answer names several options: A, C"
+    );
 }
 
 proptest! {
     #[test]
-    fn any_text_is_read_alike_twice_and_gives_an_option_letter_or_none(text in ".{0,60}") {
+    fn any_text_gives_an_option_letter_it_contains_or_none(text in ".{0,60}") {
         let letter = option_letter(&text);
         prop_assert!(letter.is_none_or(|letter| ('A'..='H').contains(&letter)));
-        // The letter read is in the text, in some case.
+        // The parsed letter occurs in the text, in either case.
         prop_assert!(letter.is_none_or(|l| text.to_ascii_uppercase().contains(l)));
     }
 
     #[test]
-    fn texts_made_of_what_the_reader_looks_for_never_trip_it(
+    fn texts_made_of_significant_tokens_never_break_the_parser(
         parts in prop::collection::vec(
             prop::sample::select(vec![
                 "A", "b", ".", ")", "(", " ", "\n", "or", "option", "\\boxed{", "}", "$", "tree",
@@ -306,7 +312,7 @@ proptest! {
     }
 
     #[test]
-    fn a_label_gives_its_letter_whatever_lower_case_text_follows(
+    fn a_label_gives_its_letter_before_any_lower_case_text(
         letter in prop::char::range('A', 'H'),
         text in "[a-z ,']{0,40}",
     ) {
@@ -314,13 +320,13 @@ proptest! {
     }
 
     #[test]
-    fn what_the_reasoning_says_never_changes_the_letter(think in "[^<]{0,60}") {
+    fn the_reasoning_never_changes_the_letter(think in "[^<]{0,60}") {
         let text = format!("<think>{think}</think><answer>D</answer>");
         prop_assert_eq!(letter(&text), Ok('D'));
     }
 
     #[test]
-    fn a_number_is_read_back_exactly(number in -1e6_f64..1e6, unit in "( m| cm| chairs)?") {
+    fn a_number_round_trips_exactly(number in -1e6_f64..1e6, unit in "( m| cm| chairs)?") {
         prop_assert_eq!(read_number(&format!("{number}{unit}")), Ok(number));
     }
 }

@@ -1,4 +1,4 @@
-//! Running a command on one batch.
+//! Runs a command on one batch.
 
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt as _;
@@ -11,92 +11,96 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::Fault;
+use super::ExternalError;
 
-/// A longer reply is no list of scores.
-const LONGEST_REPLY: u64 = 64 << 20;
-/// A longer timeout is none.
-const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 3600);
-/// Bytes of standard error that are kept, the last ones.
-const KEPT_BYTES: usize = 4096;
-/// Characters of the last line that are shown.
-const LINE_CHARS: usize = 300;
-/// How long the last words of a command that has ended are waited for.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// Maximum size of a reply.
+const MAX_REPLY_BYTES: u64 = 64 << 20;
+/// Longer timeouts are capped, so that the deadline cannot overflow.
+const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Bytes kept from the end of standard error.
+const STDERR_TAIL_BYTES: usize = 4096;
+/// Characters shown of the last line.
+const MAX_LINE_CHARS: usize = 300;
+/// How long to wait for the rest of standard error after the command exits.
+const STDERR_GRACE: Duration = Duration::from_millis(200);
 
-/// Looks whether there is the program that `words` begin with.
-pub(super) fn find(words: &[String]) -> Result<(), Fault> {
-    let program = words.first().map_or("", String::as_str);
+/// Checks that the program of `argv` exists.
+pub(super) fn check_program(argv: &[String]) -> Result<(), ExternalError> {
+    let program = argv.first().map_or("", String::as_str);
     let found = match program.contains('/') {
         true => Path::new(program).is_file(),
         false => std::env::var_os("PATH").is_some_and(|path| {
             std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
         }),
     };
-    let missing = || Fault::NoProgram { program: program.to_owned() };
+    let missing = || ExternalError::NoProgram { program: program.to_owned() };
     (found && !program.is_empty()).then_some(()).ok_or_else(missing)
 }
 
-/// The command as one would type it.
-pub(super) fn shown(words: &[String]) -> String {
+/// The command as a shell command line.
+pub(super) fn display_command(argv: &[String]) -> String {
     let word = |word: &String| match word.is_empty() || word.contains([' ', '\t', '\n', '"', '\''])
     {
         true => format!("{word:?}"),
         false => word.clone(),
     };
-    words.iter().map(word).collect::<Vec<_>>().join(" ")
+    argv.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// Starts the command, hands it `input`, and gives what it wrote to standard output.
+/// Runs the command with `input` on standard input and returns its standard output.
 ///
-/// The command is the first of a process group of its own, which is killed as a whole where the
-/// command does not end in time or anything else goes wrong.
-pub(super) fn run(words: &[String], input: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, Fault> {
-    let command = shown(words);
-    let io = |reason| Fault::Io { command: command.clone(), reason };
-    let deadline = Instant::now() + timeout.min(LONGEST_WAIT);
-    let mut running = Running::start(words)
-        .map_err(|reason| Fault::Start { command: command.clone(), reason })?;
+/// The command runs in its own process group. On a timeout or any other error, the whole group is
+/// killed.
+pub(super) fn run(
+    argv: &[String],
+    input: Vec<u8>,
+    timeout: Duration,
+) -> Result<Vec<u8>, ExternalError> {
+    let command = display_command(argv);
+    let io = |reason| ExternalError::Io { command: command.clone(), reason };
+    let deadline = Instant::now() + timeout.min(MAX_TIMEOUT);
+    let mut running = ProcessGuard::start(argv)
+        .map_err(|reason| ExternalError::Start { command: command.clone(), reason })?;
 
     let stdin = running.child.stdin.take();
-    // A command that does not read all of its input may be right all the same.
+    // Not reading all of its input does not make a command fail.
     in_background(move || stdin.map(|mut stdin| stdin.write_all(&input))).map_err(io)?;
     let stdout = running.child.stdout.take();
-    let replies = in_background(move || read_all(stdout)).map_err(io)?;
-    let (tail, stderr) = (Tail::default(), running.child.stderr.take());
-    let filled = tail.clone();
-    let silent = in_background(move || filled.fill(stderr)).map_err(io)?;
+    let reader = in_background(move || read_all(stdout)).map_err(io)?;
+    let (tail, stderr) = (StderrTail::default(), running.child.stderr.take());
+    let filler = tail.clone();
+    let stderr_reader = in_background(move || filler.fill(stderr)).map_err(io)?;
 
-    let late = || Fault::Timeout {
+    let timed_out = || ExternalError::Timeout {
         command: command.clone(),
         timeout_s: timeout.as_secs_f64(),
         last_line: tail.last_line(),
     };
-    let left = || deadline.saturating_duration_since(Instant::now());
-    let reply = match replies.recv_timeout(left()) {
+    let remaining = || deadline.saturating_duration_since(Instant::now());
+    let reply = match reader.recv_timeout(remaining()) {
         Ok(reply) => reply.map_err(io)?,
-        Err(RecvTimeoutError::Timeout) => return Err(late()),
+        Err(RecvTimeoutError::Timeout) => return Err(timed_out()),
         Err(RecvTimeoutError::Disconnected) => Vec::new(),
     };
-    if reply.len() as u64 > LONGEST_REPLY {
-        let why = format!("the reply is longer than {} MiB", LONGEST_REPLY >> 20);
-        return Err(Fault::Reply { from: command, why });
+    if reply.len() as u64 > MAX_REPLY_BYTES {
+        let reason = format!("the reply is longer than {} MiB", MAX_REPLY_BYTES >> 20);
+        return Err(ExternalError::Reply { from: command, reason });
     }
-    let Some(status) = running.wait(deadline).map_err(io)? else { return Err(late()) };
+    let Some(status) = running.wait(deadline).map_err(io)? else { return Err(timed_out()) };
     if status.success() {
         return Ok(reply);
     }
-    // Another process of the command may hold its standard error open for ever.
-    let _ = silent.recv_timeout(LAST_WORDS);
-    Err(Fault::Ended { command, status: status.to_string(), last_line: tail.last_line() })
+    // A child process of the command may keep standard error open indefinitely.
+    let _ = stderr_reader.recv_timeout(STDERR_GRACE);
+    Err(ExternalError::Exit { command, status: status.to_string(), last_line: tail.last_line() })
 }
 
-/// Does `work` on a thread of its own, which nobody has to wait for, and sends what comes of it.
+/// Runs `work` on a detached thread and sends its result.
 fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> std::io::Result<Receiver<T>> {
     let (sender, receiver) = mpsc::channel();
-    // Nobody listens any more where the command has failed already.
+    // The receiver is gone if the command has already failed.
     thread::Builder::new().spawn(move || drop(sender.send(work())))?;
     Ok(receiver)
 }
@@ -104,21 +108,21 @@ fn in_background<T: Send + 'static>(
 fn read_all(stdout: Option<ChildStdout>) -> std::io::Result<Vec<u8>> {
     let mut reply = Vec::new();
     if let Some(stdout) = stdout {
-        stdout.take(LONGEST_REPLY + 1).read_to_end(&mut reply)?;
+        stdout.take(MAX_REPLY_BYTES + 1).read_to_end(&mut reply)?;
     }
     Ok(reply)
 }
 
-/// A command under way. Whoever lets go of it before its end kills its whole process group.
-struct Running {
+/// A running command. Dropping it before it exits kills its process group.
+struct ProcessGuard {
     child: Child,
-    /// `None` until its end has been seen.
+    /// `None` until it has been reaped.
     status: Option<ExitStatus>,
 }
 
-impl Running {
-    fn start(words: &[String]) -> std::io::Result<Self> {
-        let (program, arguments) = words.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
+impl ProcessGuard {
+    fn start(argv: &[String]) -> std::io::Result<Self> {
+        let (program, arguments) = argv.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
         let child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -129,7 +133,7 @@ impl Running {
         Ok(Self { child, status: None })
     }
 
-    /// Waits for the end of the command; `None` if it does not come in time.
+    /// Waits for the command to exit; `None` at the deadline.
     fn wait(&mut self, deadline: Instant) -> std::io::Result<Option<ExitStatus>> {
         let mut pause = Duration::from_micros(200);
         loop {
@@ -143,28 +147,28 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for ProcessGuard {
     fn drop(&mut self) {
         if self.status.is_none() {
-            // There is nobody left to tell of a failure, and nothing else to try.
+            // Nothing can be done if this fails.
             let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
             let _ = self.child.wait();
         }
     }
 }
 
-/// The last bytes that a command wrote to standard error.
+/// The last bytes of a command's standard error.
 #[derive(Clone, Default)]
-struct Tail(Arc<Mutex<Vec<u8>>>);
+struct StderrTail(Arc<Mutex<Vec<u8>>>);
 
-impl Tail {
+impl StderrTail {
     fn fill(&self, stderr: Option<ChildStderr>) {
         let Some(mut stderr) = stderr else { return };
         let mut bytes = [0; 1024];
         while let Ok(read @ 1..) = stderr.read(&mut bytes) {
             let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             tail.extend_from_slice(&bytes[..read]);
-            let too_many = tail.len().saturating_sub(KEPT_BYTES);
+            let too_many = tail.len().saturating_sub(STDERR_TAIL_BYTES);
             tail.drain(..too_many);
         }
     }
@@ -173,6 +177,6 @@ impl Tail {
         let tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&tail);
         let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
-        line.unwrap_or_default().chars().take(LINE_CHARS).collect()
+        line.unwrap_or_default().chars().take(MAX_LINE_CHARS).collect()
     }
 }

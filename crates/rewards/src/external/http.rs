@@ -1,18 +1,18 @@
-//! Asking a service over HTTP.
+//! HTTP client of a reward service.
 
 use std::time::Duration;
 
 use embodied_r_openai::{Client, ClientOptions};
 use tokio::runtime::{Builder, Runtime};
 
-use super::Fault;
+use super::ExternalError;
 
-/// How often a request is sent again after its first attempt.
+/// Retries of a request after its first attempt.
 const MAX_RETRIES: u32 = 3;
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const INITIAL_BACKOFF: Duration = Duration::from_millis(200);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// A service that scores. It owns an async runtime and waits for the replies.
+/// A reward service. It owns an async runtime and blocks on replies.
 #[derive(Debug)]
 pub(super) struct Http {
     runtime: Runtime,
@@ -20,31 +20,31 @@ pub(super) struct Http {
 }
 
 impl Http {
-    /// A client of the service at `url`; nothing is sent yet.
-    pub(super) fn new(url: &str, timeout: Duration) -> Result<Self, Fault> {
-        let client = Client::of_addresses(&ClientOptions {
+    /// Creates a client of the service at `url` without sending anything.
+    pub(super) fn new(url: &str, timeout: Duration) -> Result<Self, ExternalError> {
+        let client = Client::with_exact_urls(&ClientOptions {
             timeout,
             max_retries: MAX_RETRIES,
-            first_wait: FIRST_WAIT,
-            longest_wait: LONGEST_WAIT,
-            longest_retry_after: timeout,
+            initial_backoff: INITIAL_BACKOFF,
+            max_backoff: MAX_BACKOFF,
+            max_retry_after: timeout,
             ..ClientOptions::new([url])
         })?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
-            .map_err(Fault::Runtime)?;
+            .map_err(ExternalError::Runtime)?;
         Ok(Self { runtime, client })
     }
 
-    /// The address as it may be shown.
+    /// The URL without secrets, for messages.
     pub(super) fn name(&self) -> &str {
-        self.client.address()
+        self.client.display_url()
     }
 
-    /// Sends a JSON object and gives the reply's body.
-    pub(super) fn post(&self, body: Vec<u8>) -> Result<Vec<u8>, Fault> {
+    /// Posts a JSON object and returns the response body.
+    pub(super) fn post(&self, body: Vec<u8>) -> Result<Vec<u8>, ExternalError> {
         Ok(self.runtime.block_on(self.client.post(body))?)
     }
 }

@@ -9,49 +9,49 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn batch() -> [Scored<'static>; 3] {
-    let scored = |id, completion, ids| Scored {
+fn batch() -> [RewardInput<'static>; 3] {
+    let input = |id, completion, ids| RewardInput {
         id,
         question: "Question: where?",
         solution: "B",
         completion,
         completion_ids: Some(ids),
     };
-    [scored("q1", "one", &[1][..]), scored("q1", "a\n\"é\"", &[2, 3]), scored("q2", "", &[])]
+    [input("q1", "one", &[1][..]), input("q1", "a\n\"é\"", &[2, 3]), input("q2", "", &[])]
 }
 
 fn values(scores: &[Score]) -> Vec<Option<f64>> {
     scores.iter().map(|score| score.value).collect()
 }
 
-/// A reward by a script of the shell.
-fn script(text: &str) -> ExternalReward {
+/// A reward computed by a shell script.
+fn script(text: &str) -> ExternalRewardConfig {
     let words = ["sh", "-c", text].map(str::to_owned);
-    ExternalReward::new("style", Source::Command(words.into()))
+    ExternalRewardConfig::new("style", RewardBackend::Command(words.into()))
 }
 
-fn ask(reward: &ExternalReward) -> Result<Vec<Score>> {
+fn score(reward: &ExternalRewardConfig) -> Result<Vec<Score>> {
     External::new(reward).unwrap().score(&batch())
 }
 
-fn failure(reward: &ExternalReward) -> String {
-    ask(reward).unwrap_err().to_string()
+fn failure(reward: &ExternalRewardConfig) -> String {
+    score(reward).unwrap_err().to_string()
 }
 
 #[test]
-fn a_commands_scores_come_in_the_order_of_the_completions() {
+fn a_commands_scores_keep_the_order_of_the_completions() {
     let reward = script(r#"cat > /dev/null; echo '{"rewards": [0.5, null, -3], "more": 1}'"#);
-    let scores = ask(&reward).unwrap();
+    let scores = score(&reward).unwrap();
     assert_eq!(values(&scores), [Some(0.5), None, Some(-3.0)]);
-    assert_eq!(scores[1].why.as_deref(), Some("`style` gave no score"));
+    assert_eq!(scores[1].reason.as_deref(), Some("`style` returned no score"));
 }
 
 #[test]
 fn a_command_reads_one_json_object_of_lists() {
     let folder = tempfile::tempdir().unwrap();
-    let seen = folder.path().join("seen");
+    let seen = folder.path().join("request");
     let reward = script(&format!("cat > {}; echo '{{\"rewards\": [0, 0, 0]}}'", seen.display()));
-    ask(&reward).unwrap();
+    score(&reward).unwrap();
     let seen: Value = serde_json::from_slice(&std::fs::read(seen).unwrap()).unwrap();
     assert_eq!(
         seen,
@@ -66,105 +66,102 @@ fn a_command_reads_one_json_object_of_lists() {
 }
 
 #[test]
-fn batches_are_of_the_size_asked_for_and_an_empty_step_asks_nobody() {
+fn batches_have_the_configured_size_and_an_empty_step_sends_none() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
-    // The number of completions is that of the empty or filled lists of tokens.
+    // Counts the completions by their token lists.
     let text = format!(
         "n=$(sed 's/.*completion_ids\":\\[//;s/\\],\"ids.*//' | tr -cd '[' | wc -c); echo $n >> {}; \
          if [ $n = 2 ]; then echo '{{\"rewards\": [1, 2]}}'; else echo '{{\"rewards\": [3]}}'; fi",
         log.display()
     );
-    let reward = ExternalReward { batch_size: Some(2), ..script(&text) };
-    assert_eq!(values(&ask(&reward).unwrap()), [Some(1.0), Some(2.0), Some(3.0)]);
+    let reward = ExternalRewardConfig { batch_size: Some(2), ..script(&text) };
+    assert_eq!(values(&score(&reward).unwrap()), [Some(1.0), Some(2.0), Some(3.0)]);
     assert_eq!(std::fs::read_to_string(&log).unwrap(), "2\n1\n");
     assert_eq!(External::new(&reward).unwrap().score(&[]).unwrap(), []);
     assert_eq!(std::fs::read_to_string(&log).unwrap(), "2\n1\n");
 }
 
 #[test]
-fn a_command_need_not_read_what_it_is_told() {
+fn a_command_need_not_read_its_input() {
     let reward = script(r#"echo '{"rewards": [1]}'"#);
     let long = "x".repeat(1 << 20);
-    let scored = Scored { completion: &long, ..Scored::default() };
-    let scores = External::new(&reward).unwrap().score(&[scored]).unwrap();
+    let input = RewardInput { completion: &long, ..RewardInput::default() };
+    let scores = External::new(&reward).unwrap().score(&[input]).unwrap();
     assert_eq!(values(&scores), [Some(1.0)]);
 }
 
 #[test]
-fn a_command_that_fails_is_named_with_its_status_and_its_last_line() {
+fn a_failed_command_is_reported_with_its_status_and_last_stderr_line() {
     let message = failure(&script("echo loading >&2; echo 'no such model' >&2; echo >&2; exit 3"));
-    assert!(message.starts_with("the reward `style` failed: `sh -c \"echo loading"), "{message}");
-    assert!(
-        message.ends_with("ended with exit status: 3, its last words: no such model"),
-        "{message}"
-    );
+    assert!(message.starts_with("reward `style` failed: `sh -c \"echo loading"), "{message}");
+    assert!(message.ends_with("failed with exit status: 3, stderr: no such model"), "{message}");
     let message = failure(&script("kill -9 $$"));
-    assert!(message.contains("ended with signal: 9"), "{message}");
+    assert!(message.contains("failed with signal: 9"), "{message}");
 }
 
 #[test]
-fn a_command_that_takes_too_long_is_killed_with_all_that_it_started() {
+fn a_command_that_times_out_is_killed_with_its_process_group() {
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("mark");
     let text =
         format!("echo thinking >&2; (sleep 0.6; touch {}) & sleep 30; echo late", mark.display());
     let began = Instant::now();
-    let message = failure(&ExternalReward { timeout_s: 0.2, ..script(&text) });
+    let message = failure(&ExternalRewardConfig { timeout_s: 0.2, ..script(&text) });
     assert!(
         message.ends_with(
-            "gave no scores within 0.2 s and was killed, its last words: thinking; raise \
-             `timeout_s` or lower `batch_size`"
+            "timed out after 0.2 s and was killed, stderr: thinking; raise `timeout_s` or lower \
+             `batch_size`"
         ),
         "{message}"
     );
     std::thread::sleep(Duration::from_millis(900));
     assert!(began.elapsed() < Duration::from_secs(10));
-    assert!(!mark.exists(), "a process that the command started lives on");
+    assert!(!mark.exists(), "a child process of the command is still running");
 }
 
 #[test]
-fn a_command_that_leaves_its_output_open_to_others_ends_in_time() {
+fn a_child_that_keeps_stdout_open_is_subject_to_the_timeout() {
     let reward = script(r#"sleep 30 & echo '{"rewards": [1, 1, 1]}'"#);
     let began = Instant::now();
-    assert!(failure(&ExternalReward { timeout_s: 0.3, ..reward }).contains("0.3 s"));
+    assert!(failure(&ExternalRewardConfig { timeout_s: 0.3, ..reward }).contains("0.3 s"));
     assert!(began.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
-fn a_reply_that_is_not_one_score_a_completion_says_why() {
+fn an_invalid_reply_is_reported_with_its_reason() {
     for (reply, part) in [
-        (r#"{"rewards": [1, 2]}"#, "gave 2 rewards for 3 completions"),
-        (r#"{"rewards": [1, NaN, 0]}"#, "`NaN` is no number of JSON, null stands for no score"),
-        (r#"{"rewards": [1, -Infinity, 0]}"#, "`Infinity` is no number of JSON"),
+        (r#"{"rewards": [1, 2]}"#, "returned 2 rewards for 3 completions"),
+        (r#"{"rewards": [1, NaN, 0]}"#, "`NaN` is not valid JSON; use null for no score"),
+        (r#"{"rewards": [1, -Infinity, 0]}"#, "`Infinity` is not valid JSON"),
         (r#"{"rewards": [1, 1e999, 0]}"#, "number out of range"),
         (r#"{"rewards": [1, "2", 0]}"#, "invalid type: string \"2\", expected f64"),
         (r#"{"scores": [1, 2, 3]}"#, "missing field `rewards`"),
         (r#"{"rewards": [1, 2"#, "EOF while parsing"),
-        ("Loading the model", "it begins `Loading the model`"),
+        ("Loading the model", "it starts with `Loading the model`"),
         ("", "the reply is empty"),
     ] {
         let message = failure(&script(&format!("echo '{reply}'")));
-        assert!(message.starts_with("the reward `style` failed: `sh -c "), "{message}");
+        assert!(message.starts_with("reward `style` failed: `sh -c "), "{message}");
         assert!(message.contains(part), "{part} in {message}");
     }
 }
 
 #[test]
-fn a_program_that_is_not_there_is_refused_before_the_run() {
+fn a_missing_program_is_an_error_before_the_run() {
     for program in ["no-such-program-anywhere", "./no/such/file"] {
-        let reward = ExternalReward::new("style", Source::Command(vec![program.into()]));
+        let reward =
+            ExternalRewardConfig::new("style", RewardBackend::Command(vec![program.into()]));
         assert_eq!(
             External::new(&reward).unwrap_err().to_string(),
             format!(
-                "the reward `style` failed: there is no program `{program}`, look at the reward's \
-                 `command`"
+                "reward `style` failed: program `{program}` not found; check the reward's `command`"
             )
         );
     }
 }
 
-/// A service on a free port of this machine, and the number of requests that it got.
+/// A service on a free local port that counts its requests.
 struct Service {
     address: SocketAddr,
     requests: Arc<AtomicUsize>,
@@ -173,7 +170,7 @@ struct Service {
 }
 
 impl Service {
-    /// `answer` is told the number of the request, from 0.
+    /// `answer` gets the index of the request.
     fn start(answer: impl Fn(usize) -> Response + Send + Sync + 'static) -> Self {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(1).enable_all().build().unwrap();
@@ -192,9 +189,12 @@ impl Service {
         Self { address, requests, seen, _runtime: runtime }
     }
 
-    fn reward(&self) -> ExternalReward {
+    fn reward(&self) -> ExternalRewardConfig {
         let url = format!("http://{}/score?key=secret", self.address);
-        ExternalReward { timeout_s: 20.0, ..ExternalReward::new("help", Source::Url(url)) }
+        ExternalRewardConfig {
+            timeout_s: 20.0,
+            ..ExternalRewardConfig::new("help", RewardBackend::Url(url))
+        }
     }
 
     fn requests(&self) -> usize {
@@ -209,7 +209,7 @@ fn scores(rewards: Value) -> Response {
 #[test]
 fn a_service_gets_the_same_object_as_a_command() {
     let service = Service::start(|_| scores(json!([1, null, 0.25])));
-    assert_eq!(values(&ask(&service.reward()).unwrap()), [Some(1.0), None, Some(0.25)]);
+    assert_eq!(values(&score(&service.reward()).unwrap()), [Some(1.0), None, Some(0.25)]);
     let (headers, body) = service.seen.lock().unwrap().clone();
     assert_eq!(headers["content-type"], "application/json");
     assert_eq!(body["completion_ids"], json!([[1], [2, 3], []]));
@@ -217,23 +217,23 @@ fn a_service_gets_the_same_object_as_a_command() {
 }
 
 #[test]
-fn a_service_that_is_busy_is_asked_again_and_one_that_refuses_is_not() {
+fn a_busy_service_is_retried_and_a_rejected_request_is_not() {
     let service = Service::start(|request| match request {
         0 => (StatusCode::SERVICE_UNAVAILABLE, [("retry-after-ms", "1")]).into_response(),
         _ => scores(json!([1, 1, 1])),
     });
-    assert_eq!(ask(&service.reward()).unwrap().len(), 3);
+    assert_eq!(score(&service.reward()).unwrap().len(), 3);
     assert_eq!(service.requests(), 2);
 
     let service = Service::start(|_| (StatusCode::BAD_REQUEST, "too long").into_response());
     let message = failure(&service.reward());
-    assert!(message.starts_with("the reward `help` failed: `http://127.0.0.1:"), "{message}");
-    assert!(message.ends_with("/score` answered 400: too long"), "{message}");
+    assert!(message.starts_with("reward `help` failed: `http://127.0.0.1:"), "{message}");
+    assert!(message.ends_with("/score` returned 400: too long"), "{message}");
     assert_eq!(service.requests(), 1);
 }
 
 #[test]
-fn a_service_that_is_never_well_is_given_up() {
+fn a_service_that_stays_busy_fails_after_four_attempts() {
     let busy = (StatusCode::SERVICE_UNAVAILABLE, [("retry-after-ms", "1")]);
     let service = Service::start(move |_| busy.into_response());
     let message = failure(&service.reward());
@@ -242,11 +242,11 @@ fn a_service_that_is_never_well_is_given_up() {
 }
 
 #[test]
-fn what_a_service_gets_wrong_is_told_without_the_query_of_its_address() {
+fn errors_of_a_service_omit_the_query_of_its_url() {
     for (reply, part) in [
-        (r#"{"rewards": [1]}"#, "gave 1 rewards for 3 completions"),
-        (r#"{"rewards": [NaN]}"#, "`NaN` is no number of JSON"),
-        ("hello", "it begins `hello`"),
+        (r#"{"rewards": [1]}"#, "returned 1 rewards for 3 completions"),
+        (r#"{"rewards": [NaN]}"#, "`NaN` is not valid JSON"),
+        ("hello", "it starts with `hello`"),
     ] {
         let service = Service::start(move |_| reply.into_response());
         let message = failure(&service.reward());
@@ -256,36 +256,37 @@ fn what_a_service_gets_wrong_is_told_without_the_query_of_its_address() {
 }
 
 #[test]
-fn a_service_is_not_asked_from_asynchronous_code() {
-    let reward = ExternalReward::new("help", Source::Url("http://127.0.0.1:9/score".into()));
+fn calling_a_service_from_async_code_is_an_error() {
+    let reward =
+        ExternalRewardConfig::new("help", RewardBackend::Url("http://127.0.0.1:9/score".into()));
     let external = External::new(&reward).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let result = runtime.block_on(async { external.score(&batch()) });
-    assert!(matches!(result, Err(Error::Async)));
+    assert!(matches!(result, Err(Error::BlockingCall)));
 }
 
-fn from_toml(text: &str) -> Result<Vec<ExternalReward>, Faults> {
+fn from_toml(text: &str) -> Result<Vec<ExternalRewardConfig>, ValidationErrors> {
     let table: toml::Table = text.parse().unwrap();
-    ExternalReward::list_from_toml(&table["reward"])
+    ExternalRewardConfig::list_from_toml(&table["reward"])
 }
 
 #[test]
-fn tables_are_read_with_their_defaults_and_written_as_they_were() {
+fn tables_get_defaults_and_round_trip_through_toml() {
     let rewards = from_toml(
         "[[reward]]\nname = 'style'\ncommand = ['python3', 'style.py']\n\
          [[reward]]\nname = 'help_2'\nurl = 'http://h/score'\ntimeout_s = 2\nbatch_size = 8",
     )
     .unwrap();
     let command = vec!["python3".to_owned(), "style.py".to_owned()];
-    assert_eq!(rewards[0], ExternalReward::new("style", Source::Command(command)));
+    assert_eq!(rewards[0], ExternalRewardConfig::new("style", RewardBackend::Command(command)));
     assert_eq!((rewards[0].timeout_s, rewards[0].batch_size), (60.0, None));
     assert_eq!((rewards[1].timeout_s, rewards[1].batch_size), (2.0, Some(8)));
     let written = toml::Value::try_from(&rewards).unwrap();
-    assert_eq!(ExternalReward::list_from_toml(&written).unwrap(), rewards);
+    assert_eq!(ExternalRewardConfig::list_from_toml(&written).unwrap(), rewards);
 }
 
 #[test]
-fn all_faults_of_form_are_named_at_once() {
+fn all_parse_errors_are_reported_at_once() {
     let found = from_toml(
         "[[reward]]\nname = 'a'\n[[reward]]\nname = 'b'\nurl = 'http://h'\ncommand = ['x']\n\
          [[reward]]\nnam = 'c'\nurl = 'http://h'\n[[reward]]\nname = 'd'\ncommand = 'score.py'",
@@ -295,9 +296,9 @@ fn all_faults_of_form_are_named_at_once() {
     assert_eq!(
         found,
         [
-            "`reward[0]`: needs `command` or `url`, who scores",
-            "`reward[1]`: has both `command` and `url`, keep one of them",
-            "`reward[2].nam`: there is no such field; did you mean `name`?",
+            "`reward[0]`: needs a backend; set `command` or `url`",
+            "`reward[1]`: `command` and `url` are mutually exclusive; set one",
+            "`reward[2].nam`: unknown field; did you mean `name`?",
             "`reward[2]`: missing field `name`",
             "`reward[3]`: invalid type: string \"score.py\", expected a sequence",
         ]
@@ -309,7 +310,7 @@ fn all_faults_of_form_are_named_at_once() {
 }
 
 #[test]
-fn names_and_values_that_cannot_be_used_are_all_named_at_once() {
+fn all_invalid_names_and_values_are_reported_at_once() {
     let found = from_toml(
         "[[reward]]\nname = 'my style'\ncommand = []\n\
          [[reward]]\nname = 'format'\nurl = 'localhost:9000'\ntimeout_s = 0\nbatch_size = 0\n\
@@ -322,16 +323,16 @@ fn names_and_values_that_cannot_be_used_are_all_named_at_once() {
     assert_eq!(
         found,
         [
-            "`reward[0].name`: `my style` must be letters, digits and `_`, without a digit in front",
-            "`reward[0].command`: names no program, give one and its arguments",
-            "`reward[1].name`: `format` is the name of a built-in reward, take another",
-            "`reward[1].url`: must begin with `http://` or `https://`",
-            "`reward[1].timeout_s`: is 0, must be more than 0",
-            "`reward[1].batch_size`: is 0, must be 1 or more",
-            "`reward[2].timeout_s`: is NaN, must be more than 0",
-            "`reward[3].name`: `twice` is the name of an earlier reward, take another",
-            "`reward[3].command`: names no program, give one and its arguments",
-            "`reward[4].name`: `1st` must be letters, digits and `_`, without a digit in front",
+            "`reward[0].name`: `my style` must consist of letters, digits and `_`, and not start with a digit",
+            "`reward[0].command`: is empty; give a program and its arguments",
+            "`reward[1].name`: `format` is a built-in reward; choose another name",
+            "`reward[1].url`: must start with `http://` or `https://`",
+            "`reward[1].timeout_s`: must be more than 0, not 0",
+            "`reward[1].batch_size`: must be 1 or more, not 0",
+            "`reward[2].timeout_s`: must be more than 0, not NaN",
+            "`reward[3].name`: `twice` is defined twice; choose another name",
+            "`reward[3].command`: is empty; give a program and its arguments",
+            "`reward[4].name`: `1st` must consist of letters, digits and `_`, and not start with a digit",
         ]
     );
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// A server on a free port of this machine that answers with `answer` until it is dropped.
+/// A server on a free local port that responds with `answer` until it is dropped.
 struct Server {
     address: SocketAddr,
     _runtime: Runtime,
@@ -41,7 +41,7 @@ impl Server {
     }
 }
 
-fn says(text: &str) -> Response {
+fn chat_reply(text: &str) -> Response {
     Json(json!({"choices": [{"message": {"role": "assistant", "content": text}}]})).into_response()
 }
 
@@ -57,8 +57,8 @@ fn prompts(texts: &[&str]) -> Vec<JudgePrompt> {
 }
 
 #[test]
-fn replies_come_in_the_order_of_the_prompts() {
-    let server = Server::start(|body| says(&format!("re {}", user_text(body))));
+fn replies_keep_the_order_of_the_prompts() {
+    let server = Server::start(|body| chat_reply(&format!("re {}", user_text(body))));
     let texts: Vec<String> = (0..20).map(|index| index.to_string()).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let replies = server.judge().reply(&prompts(&texts)).unwrap();
@@ -67,12 +67,12 @@ fn replies_come_in_the_order_of_the_prompts() {
 }
 
 #[test]
-fn a_request_bears_the_settings_of_the_official_run() {
+fn a_request_has_the_settings_of_the_official_run() {
     let seen = Arc::new(Mutex::new(Value::Null));
     let keep = Arc::clone(&seen);
     let server = Server::start(move |body| {
         *keep.lock().unwrap() = body.clone();
-        says("B")
+        chat_reply("B")
     });
     server.judge().reply(&prompts(&["why"])).unwrap();
     assert_eq!(
@@ -90,10 +90,10 @@ fn a_request_bears_the_settings_of_the_official_run() {
 }
 
 #[test]
-fn a_failed_request_leaves_out_its_own_reply_alone() {
+fn a_failed_request_drops_only_its_own_reply() {
     let server = Server::start(|body| match user_text(body) {
         "bad" => (StatusCode::INTERNAL_SERVER_ERROR, "busy").into_response(),
-        _ => says("B"),
+        _ => chat_reply("B"),
     });
     let replies = server.judge().reply(&prompts(&["one", "bad", "two"])).unwrap();
     assert_eq!(replies, [Some("B".to_owned()), None, Some("B".to_owned())]);
@@ -108,14 +108,14 @@ fn a_server_without_the_model_is_an_error() {
 }
 
 #[test]
-fn no_prompts_need_no_server() {
+fn an_empty_batch_needs_no_server() {
     let client = ClientOptions::new(["http://127.0.0.1:9/v1"]);
     let judge = HttpJudge::new(HttpJudgeOptions::new(client, "ref")).unwrap();
     assert_eq!(judge.reply(&[]).unwrap(), Vec::<Option<String>>::new());
 }
 
 #[test]
-fn a_base_url_that_is_none_is_refused_at_once() {
+fn an_invalid_base_url_is_rejected_at_construction() {
     let client = ClientOptions::new(["not a url"]);
     assert!(matches!(
         HttpJudge::new(HttpJudgeOptions::new(client, "ref")),
@@ -124,10 +124,10 @@ fn a_base_url_that_is_none_is_refused_at_once() {
 }
 
 #[test]
-fn asking_from_asynchronous_code_is_an_error() {
+fn calling_from_async_code_is_an_error() {
     let client = ClientOptions::new(["http://127.0.0.1:9/v1"]);
     let judge = HttpJudge::new(HttpJudgeOptions::new(client, "ref")).unwrap();
     let runtime = Builder::new_current_thread().build().unwrap();
     let result = runtime.block_on(async { judge.reply(&prompts(&["why"])) });
-    assert!(matches!(result, Err(Error::Async)));
+    assert!(matches!(result, Err(Error::BlockingCall)));
 }

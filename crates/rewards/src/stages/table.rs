@@ -1,11 +1,11 @@
-//! A stage as it is written.
+//! The serialized form of a stage.
 
 use serde::{Deserialize, Serialize};
 
-use super::until::Mark;
-use super::{Length, Stage, Until, Weights};
+use super::exit_condition::Threshold;
+use super::{ExitCondition, Stage, StageLength, Weights};
 
-/// A `[[stage]]` table, field by field.
+/// A `[[stage]]` table.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Table {
@@ -15,7 +15,7 @@ pub(super) struct Table {
     steps: Option<u64>,
     weights: Weights,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    until: Option<Until>,
+    until: Option<ExitCondition>,
     #[serde(default, skip_serializing_if = "is_zero")]
     blend_steps: u64,
     #[serde(default)]
@@ -28,21 +28,21 @@ fn is_zero(steps: &u64) -> bool {
     *steps == 0
 }
 
-/// Why two fields do not say how long a stage lasts, without the stage's place.
-pub(super) const BOTH_LENGTHS: &str = "has both `epochs` and `steps`, keep one of them";
-pub(super) const NO_LENGTH: &str = "needs `epochs` or `steps`, how long it lasts";
+/// Messages about the stage's length, without its path.
+pub(super) const BOTH_LENGTHS: &str = "`epochs` and `steps` are mutually exclusive; set one";
+pub(super) const NO_LENGTH: &str = "needs a length; set `epochs` or `steps`";
 
-/// Why two fields do not say what mark is meant, without their place.
-pub(super) const BOTH_MARKS: &str = "has both `above` and `below`, keep one of them";
-pub(super) const NO_MARK: &str = "needs `above` or `below`, the mark to pass";
+/// Messages about the threshold, without its path.
+pub(super) const BOTH_THRESHOLDS: &str = "`above` and `below` are mutually exclusive; set one";
+pub(super) const NO_THRESHOLD: &str = "needs a threshold; set `above` or `below`";
 
 impl TryFrom<Table> for Stage {
     type Error = &'static str;
 
     fn try_from(table: Table) -> Result<Self, Self::Error> {
         let length = match (table.epochs, table.steps) {
-            (Some(epochs), None) => Length::Epochs(epochs),
-            (None, Some(steps)) => Length::Steps(steps),
+            (Some(epochs), None) => StageLength::Epochs(epochs),
+            (None, Some(steps)) => StageLength::Steps(steps),
             (Some(_), Some(_)) => return Err(BOTH_LENGTHS),
             (None, None) => return Err(NO_LENGTH),
         };
@@ -60,8 +60,8 @@ impl TryFrom<Table> for Stage {
 impl From<Stage> for Table {
     fn from(stage: Stage) -> Self {
         let (epochs, steps) = match stage.length {
-            Length::Epochs(epochs) => (Some(epochs), None),
-            Length::Steps(steps) => (None, Some(steps)),
+            StageLength::Epochs(epochs) => (Some(epochs), None),
+            StageLength::Steps(steps) => (None, Some(steps)),
         };
         Self {
             epochs,
@@ -75,10 +75,10 @@ impl From<Stage> for Table {
     }
 }
 
-/// The value of `until`, field by field.
+/// The value of `until`.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct UntilTable {
+pub(super) struct ExitConditionTable {
     metric: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     above: Option<f64>,
@@ -87,25 +87,25 @@ pub(super) struct UntilTable {
     window: u64,
 }
 
-impl TryFrom<UntilTable> for Until {
+impl TryFrom<ExitConditionTable> for ExitCondition {
     type Error = &'static str;
 
-    fn try_from(table: UntilTable) -> Result<Self, Self::Error> {
-        let mark = match (table.above, table.below) {
-            (Some(above), None) => Mark::Above(above),
-            (None, Some(below)) => Mark::Below(below),
-            (Some(_), Some(_)) => return Err(BOTH_MARKS),
-            (None, None) => return Err(NO_MARK),
+    fn try_from(table: ExitConditionTable) -> Result<Self, Self::Error> {
+        let threshold = match (table.above, table.below) {
+            (Some(above), None) => Threshold::Above(above),
+            (None, Some(below)) => Threshold::Below(below),
+            (Some(_), Some(_)) => return Err(BOTH_THRESHOLDS),
+            (None, None) => return Err(NO_THRESHOLD),
         };
-        Ok(Self { metric: table.metric, mark, window: table.window })
+        Ok(Self { metric: table.metric, threshold, window: table.window })
     }
 }
 
-impl From<Until> for UntilTable {
-    fn from(until: Until) -> Self {
-        let (above, below) = match until.mark {
-            Mark::Above(above) => (Some(above), None),
-            Mark::Below(below) => (None, Some(below)),
+impl From<ExitCondition> for ExitConditionTable {
+    fn from(until: ExitCondition) -> Self {
+        let (above, below) = match until.threshold {
+            Threshold::Above(above) => (Some(above), None),
+            Threshold::Below(below) => (None, Some(below)),
         };
         Self { metric: until.metric, above, below, window: until.window }
     }

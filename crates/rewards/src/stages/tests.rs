@@ -2,12 +2,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn from_toml(text: &str) -> Result<Schedule, Faults> {
+fn from_toml(text: &str) -> Result<RewardSchedule, ValidationErrors> {
     let table: toml::Table = text.parse().unwrap();
-    Schedule::from_toml(&table["stage"], &Names::new(["style"]))
+    RewardSchedule::from_toml(&table["stage"], &RewardNames::new(["style"]))
 }
 
-fn faults(text: &str) -> Vec<String> {
+fn errors(text: &str) -> Vec<String> {
     from_toml(text).unwrap_err().0
 }
 
@@ -25,28 +25,28 @@ const PAPER: &str = "
 
 #[test]
 fn the_default_is_the_papers_three_stages() {
-    assert_eq!(from_toml(PAPER).unwrap(), Schedule::default());
+    assert_eq!(from_toml(PAPER).unwrap(), RewardSchedule::default());
 }
 
 #[test]
-fn a_reward_that_is_left_out_weighs_nothing() {
+fn a_reward_missing_from_the_weights_has_weight_zero() {
     let schedule = from_toml("[[stage]]\nepochs = 1\nweights = { accuracy = 1 }").unwrap();
     assert_eq!(schedule.stages()[0].weight("format"), 0.0);
-    assert_eq!(schedule.rewards(&Names::default()), ["accuracy"]);
+    assert_eq!(schedule.rewards(&RewardNames::default()), ["accuracy"]);
 }
 
 #[test]
-fn rewards_come_in_the_order_of_the_names_whatever_the_stages_order() {
+fn rewards_keep_the_order_of_the_names_not_of_the_stages() {
     let schedule = from_toml(
         "[[stage]]\nepochs = 1\nweights = { style = 1, cosine = 0 }\n\
          [[stage]]\nsteps = 3\nweights = { repetition = 1, format = 2 }",
     )
     .unwrap();
-    assert_eq!(schedule.rewards(&Names::new(["style"])), ["format", "repetition", "style"]);
+    assert_eq!(schedule.rewards(&RewardNames::new(["style"])), ["format", "repetition", "style"]);
 }
 
 #[test]
-fn a_stage_says_its_length_what_ends_it_earlier_and_how_it_begins() {
+fn a_stage_has_a_length_an_exit_condition_and_blend_steps() {
     let schedule = from_toml(
         "[[stage]]\nsteps = 60\nweights = { format = 1 }\n\
          until = { metric = 'rewards/format/mean', above = 0.95, window = 50 }\n\
@@ -56,25 +56,27 @@ fn a_stage_says_its_length_what_ends_it_earlier_and_how_it_begins() {
     )
     .unwrap();
     let [first, second, _] = schedule.stages() else { panic!("three stages") };
-    assert_eq!((first.length, second.length), (Length::Steps(60), Length::Epochs(0.5)));
+    assert_eq!((first.length, second.length), (StageLength::Steps(60), StageLength::Epochs(0.5)));
     assert_eq!((first.blend_steps, second.blend_steps), (0, 10));
-    let until = |metric: &str, mark, window| Some(Until { metric: metric.into(), mark, window });
-    assert_eq!(first.until, until("rewards/format/mean", Mark::Above(0.95), 50));
-    assert_eq!(second.until, until("completions/clipped_ratio", Mark::Below(0.0), 1));
+    let until = |metric: &str, threshold, window| {
+        Some(ExitCondition { metric: metric.into(), threshold, window })
+    };
+    assert_eq!(first.until, until("rewards/format/mean", Threshold::Above(0.95), 50));
+    assert_eq!(second.until, until("completions/clipped_ratio", Threshold::Below(0.0), 1));
 }
 
 #[test]
-fn the_mean_of_the_last_values_passes_a_mark_once_there_are_enough_of_them() {
-    let until = |mark| Until { metric: "reward".into(), mark, window: 3 };
-    let above = until(Mark::Above(0.5));
+fn a_threshold_is_passed_by_the_mean_of_a_full_window_only() {
+    let until = |threshold| ExitCondition { metric: "reward".into(), threshold, window: 3 };
+    let above = until(Threshold::Above(0.5));
     assert_eq!(above.passed(&[0.9, 0.9]), None, "too few");
-    assert_eq!(above.passed(&[0.25, 0.5, 0.75]), None, "at the mark, not above it");
+    assert_eq!(above.passed(&[0.25, 0.5, 0.75]), None, "at the threshold, not above it");
     assert_eq!(above.passed(&[0.0, 0.5, 0.5, 1.25]), Some(0.75), "only the last three count");
-    assert_eq!(until(Mark::Below(0.5)).passed(&[9.0, 0.25, 0.25, 0.25]), Some(0.25));
+    assert_eq!(until(Threshold::Below(0.5)).passed(&[9.0, 0.25, 0.25, 0.25]), Some(0.25));
 }
 
 #[test]
-fn blended_weights_lie_on_the_straight_line_between_two_stages() {
+fn blended_weights_are_linearly_interpolated_between_two_stages() {
     let weights = |list: &[(&str, f64)]| -> Weights {
         list.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect()
     };
@@ -101,8 +103,8 @@ fn switches_are_off_unless_set() {
 }
 
 #[test]
-fn all_faults_are_named_at_once() {
-    let found = faults(
+fn all_errors_are_reported_at_once() {
+    let found = errors(
         "[[stage]]\nepochs = 0\nepoch = 1\nweights = { acuracy = 1.0, format = -1, look = 2 }\n\
          [[stage]]\nweights = { format = 'much', accuracy = 0.0 }\nreset_reference = 1\n\
          [[stage]]\nepochs = nan\nweights = 3",
@@ -110,15 +112,15 @@ fn all_faults_are_named_at_once() {
     assert_eq!(
         found,
         [
-            "`stage[0].epoch`: there is no such field; did you mean `epochs`?",
+            "`stage[0].epoch`: unknown field; did you mean `epochs`?",
             "`stage[0].epochs`: must be more than 0, not 0",
-            "`stage[0].weights.acuracy`: there is no such reward; did you mean `accuracy`?",
+            "`stage[0].weights.acuracy`: unknown reward; did you mean `accuracy`?",
             "`stage[0].weights.format`: must be 0 or more, not -1",
-            "`stage[0].weights.look`: there is no such reward; known are accuracy, format, \
-             consistency, soft_overlong, repetition, cosine, style",
-            "`stage[1]`: needs `epochs` or `steps`, how long it lasts",
+            "`stage[0].weights.look`: unknown reward; available: accuracy, format, consistency, \
+             soft_overlong, repetition, cosine, style",
+            "`stage[1]`: needs a length; set `epochs` or `steps`",
             "`stage[1].weights.format`: must be a number, not string",
-            "`stage[1].weights`: some reward must weigh more than 0",
+            "`stage[1].weights`: at least one weight must be positive",
             "`stage[1].reset_reference`: must be true or false, not integer",
             "`stage[2].epochs`: must be more than 0, not NaN",
             "`stage[2].weights`: must be a table, not integer",
@@ -127,8 +129,8 @@ fn all_faults_are_named_at_once() {
 }
 
 #[test]
-fn all_faults_of_lengths_marks_and_transitions_are_named_at_once() {
-    let found = faults(
+fn all_errors_of_lengths_thresholds_and_blending_are_reported_at_once() {
+    let found = errors(
         "[[stage]]\nepochs = 1\nsteps = 2\nweights = { format = 1 }\nblend_steps = 3\n\
          until = { metric = 'rewards/fromat/mean', above = 1, below = 0, window = 0 }\n\
          [[stage]]\nsteps = 10\nweights = { format = 1 }\nblend_steps = 11\n\
@@ -138,41 +140,41 @@ fn all_faults_of_lengths_marks_and_transitions_are_named_at_once() {
          [[stage]]\nsteps = 1.5\nweights = { format = 1 }\nblend_steps = 'few'\n\
          until = { metric = 3, above = 'high' }",
     );
-    let known = "`stage[2].until.metric`: `eval/accuracy` is no metric of a step; known are reward, \
+    let known = "`stage[2].until.metric`: `eval/accuracy` is not a step metric; available: reward, \
                  reward_std,";
     let (eval, found): (Vec<String>, Vec<String>) =
-        found.into_iter().partition(|fault| fault.starts_with(known));
+        found.into_iter().partition(|error| error.starts_with(known));
     assert_eq!(eval.len(), 1);
     assert_eq!(
         found,
         [
-            "`stage[0]`: has both `epochs` and `steps`, keep one of them",
-            "`stage[0].until`: has both `above` and `below`, keep one of them",
+            "`stage[0]`: `epochs` and `steps` are mutually exclusive; set one",
+            "`stage[0].until`: `above` and `below` are mutually exclusive; set one",
             "`stage[0].until.window`: must be 1 or more, not 0",
-            "`stage[0].until.metric`: `rewards/fromat/mean` is no metric of a step; did you mean \
+            "`stage[0].until.metric`: `rewards/fromat/mean` is not a step metric; did you mean \
              `rewards/format/mean`?",
-            "`stage[0].blend_steps`: there is no stage before the first to blend from; remove it",
-            "`stage[1].until.up`: there is no such field; known are metric, above, below, window",
-            "`stage[1].until`: needs `above` or `below`, the mark to pass",
+            "`stage[0].blend_steps`: the first stage has no previous stage to blend from; remove it",
+            "`stage[1].until.up`: unknown field; available: metric, above, below, window",
+            "`stage[1].until`: needs a threshold; set `above` or `below`",
             "`stage[1].until.window`: is 11, more than the 10 steps of its stage",
-            "`stage[1].until.metric`: is of `consistency`, which has no weight in this stage and \
-             may not be asked; give it one",
+            "`stage[1].until.metric`: needs the reward `consistency`, which has no weight in this \
+             stage and may not be computed; give it a weight",
             "`stage[1].blend_steps`: is 11, more than the 10 steps of its stage",
             "`stage[2].steps`: must be 1 or more, not 0",
-            "`stage[2].until.window`: must be a whole number, 0 or more, not -1",
-            "`stage[2].until`: the mark must be a finite number",
-            "`stage[3].steps`: must be a whole number, 0 or more, not float",
-            "`stage[3].until.metric`: must be text, not integer",
+            "`stage[2].until.window`: must be a non-negative integer, not -1",
+            "`stage[2].until`: the threshold must be finite",
+            "`stage[3].steps`: must be a non-negative integer, not float",
+            "`stage[3].until.metric`: must be a string, not integer",
             "`stage[3].until.above`: must be a number, not string",
             "`stage[3].until.window`: is missing",
-            "`stage[3].until`: the last stage has none to go over to; give it a length alone",
-            "`stage[3].blend_steps`: must be a whole number, 0 or more, not string",
+            "`stage[3].until`: the last stage has no next stage; remove `until`",
+            "`stage[3].blend_steps`: must be a non-negative integer, not string",
         ]
     );
 }
 
 #[test]
-fn a_metric_of_a_reward_that_is_asked_can_be_waited_for() {
+fn until_accepts_the_metrics_of_computed_rewards_only() {
     let with = |metric: &str, weights: &str| {
         from_toml(&format!(
             "[[stage]]\nsteps = 9\nweights = {{ {weights} }}\n\
@@ -180,27 +182,31 @@ fn a_metric_of_a_reward_that_is_asked_can_be_waited_for() {
              [[stage]]\nsteps = 9\nweights = {{ format = 1 }}"
         ))
     };
-    assert!(with("rewards/accuracy/mean", "format = 1").is_ok(), "it is always asked");
+    assert!(with("rewards/accuracy/mean", "format = 1").is_ok(), "it is always computed");
     assert!(with("rewards/style/std", "style = 1").is_ok());
     assert!(with("rewards/style/std", "style = 0, format = 1").is_err());
-    assert!(METRICS.iter().all(|metric| with(metric, "format = 1").is_ok()));
+    assert!(STEP_METRICS.iter().all(|metric| with(metric, "format = 1").is_ok()));
 }
 
 #[test]
 fn a_run_has_at_least_one_stage() {
-    assert_eq!(faults("stage = []"), ["`stage`: there must be at least one"]);
-    assert_eq!(faults("stage = 3"), ["`stage`: must be a list of tables, `[[stage]]`"]);
-    assert!(Schedule::new(Vec::new(), &Names::default()).is_err());
+    assert_eq!(errors("stage = []"), ["`stage`: there must be at least one"]);
+    assert_eq!(errors("stage = 3"), ["`stage`: must be a list of tables, `[[stage]]`"]);
+    assert!(RewardSchedule::new(Vec::new(), &RewardNames::default()).is_err());
 }
 
 #[test]
-fn stages_built_in_code_are_checked_alike() {
-    let mut stages = Schedule::default().stages().to_vec();
-    stages[0].until = Some(Until { metric: "reword".into(), mark: Mark::Above(0.0), window: 0 });
-    stages[1].length = Length::Epochs(-1.0);
+fn stages_built_in_code_are_validated_too() {
+    let mut stages = RewardSchedule::default().stages().to_vec();
+    stages[0].until = Some(ExitCondition {
+        metric: "reword".into(),
+        threshold: Threshold::Above(0.0),
+        window: 0,
+    });
+    stages[1].length = StageLength::Epochs(-1.0);
     stages[2].weights.insert("style".to_owned(), 1.0);
-    let faults = Schedule::new(stages, &Names::default()).unwrap_err().0;
-    let places = faults.iter().map(|fault| fault.split_once("`: ").unwrap().0);
+    let errors = RewardSchedule::new(stages, &RewardNames::default()).unwrap_err().0;
+    let places = errors.iter().map(|error| error.split_once("`: ").unwrap().0);
     assert_eq!(
         places.collect::<Vec<_>>(),
         [
@@ -213,22 +219,23 @@ fn stages_built_in_code_are_checked_alike() {
 }
 
 #[test]
-fn a_schedule_is_written_in_the_form_it_is_read_in() {
-    let mut stages = Schedule::default().stages().to_vec();
-    stages[0].until = Some(Until { metric: "kl".into(), mark: Mark::Below(0.5), window: 7 });
-    stages[1].length = Length::Steps(9);
+fn a_schedule_round_trips_through_toml() {
+    let mut stages = RewardSchedule::default().stages().to_vec();
+    stages[0].until =
+        Some(ExitCondition { metric: "kl".into(), threshold: Threshold::Below(0.5), window: 7 });
+    stages[1].length = StageLength::Steps(9);
     stages[1].blend_steps = 4;
-    let schedule = Schedule::new(stages, &Names::default()).unwrap();
-    for schedule in [Schedule::default(), schedule] {
+    let schedule = RewardSchedule::new(stages, &RewardNames::default()).unwrap();
+    for schedule in [RewardSchedule::default(), schedule] {
         let mut table = toml::Table::new();
         table.insert("stage".to_owned(), toml::Value::try_from(&schedule).unwrap());
         assert_eq!(from_toml(&table.to_string()).unwrap(), schedule);
-        // The settings of a run are read by their types, once their faults are found.
+        // A run's settings are deserialized by type after validation.
         assert_eq!(table["stage"].clone().try_into::<Vec<Stage>>().unwrap(), schedule.stages());
     }
 }
 
-/// Values that a field of a stage may hold by right or by mistake.
+/// Valid and invalid values of a stage's fields.
 fn value() -> impl Strategy<Value = toml::Value> {
     prop_oneof![
         prop::sample::select(vec![-1.0, 0.0, 0.5, f64::NAN, f64::INFINITY]).prop_map(Into::into),
@@ -254,7 +261,7 @@ fn value() -> impl Strategy<Value = toml::Value> {
 
 proptest! {
     #[test]
-    fn what_is_read_passes_the_check_of_stages_built_in_code_and_the_rest_has_faults(
+    fn parsed_stages_pass_validation_and_rejected_ones_have_errors(
         tables in prop::collection::vec(
             prop::collection::btree_map(
                 prop::sample::select(vec![
@@ -272,12 +279,12 @@ proptest! {
                 table.into_iter().map(|(name, value)| (name.to_owned(), value))
             ).into())
             .collect();
-        let names = Names::default();
-        match Schedule::from_toml(&list.into(), &names) {
+        let names = RewardNames::default();
+        match RewardSchedule::from_toml(&list.into(), &names) {
             Ok(schedule) => {
-                prop_assert_eq!(Schedule::new(schedule.stages().to_vec(), &names), Ok(schedule));
+                prop_assert_eq!(RewardSchedule::new(schedule.stages().to_vec(), &names), Ok(schedule));
             }
-            Err(Faults(faults)) => prop_assert!(!faults.is_empty()),
+            Err(ValidationErrors(errors)) => prop_assert!(!errors.is_empty()),
         }
     }
 }

@@ -1,33 +1,33 @@
 //! Bodies of `POST /v1/chat/completions`.
 
 use embodied_r_policy::tokenizer::ChatMessage;
-use embodied_r_vision::{Message, Part};
+use embodied_r_vision::{MultimodalMessage, MultimodalPart};
 use serde_json::Value;
 
 use super::fields::Fields;
 use super::settings::{Model, Settings};
 use crate::refusal::Refusal;
 
-/// A conversation to go on with.
+/// A chat completion request.
 #[derive(Debug)]
 pub(crate) struct ChatRequest {
     pub(crate) conversation: Conversation,
     pub(crate) settings: Settings,
 }
 
-/// What was said so far.
+/// The messages of a request.
 #[derive(Debug)]
 pub(crate) enum Conversation {
-    /// Words alone.
+    /// Text only.
     Text(Vec<ChatMessage>),
-    /// Words and pictures, the latter in the order of their places.
-    Pictures(Vec<Message>, Vec<PictureUrl>),
+    /// Text and images, the latter in the order of their placeholders.
+    Multimodal(Vec<MultimodalMessage>, Vec<ImageUrl>),
 }
 
-/// A picture that a request names.
+/// An image of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PictureUrl {
-    /// The field that names it.
+pub(crate) struct ImageUrl {
+    /// The field that contains it.
     pub(crate) param: String,
     pub(crate) url: String,
 }
@@ -36,7 +36,7 @@ impl ChatRequest {
     /// Reads a body.
     ///
     /// # Errors
-    /// The first field that is wrong, or that asks for what this server does not do.
+    /// The first invalid or unsupported field.
     pub(crate) fn parse(body: &[u8], model: &Model) -> Result<Self, Refusal> {
         let mut fields = Fields::parse(body)?;
         let mut settings = Settings::take(&mut fields, model)?;
@@ -54,19 +54,19 @@ fn max_tokens(fields: &mut Fields, older: Option<usize>) -> Result<Option<usize>
     let newer = fields.count("max_completion_tokens", 1)?;
     match (older, newer) {
         (Some(older), Some(newer)) if older != newer => {
-            let told = format!(
-                "`max_completion_tokens` is {newer} and `max_tokens` {older}, leave one out"
+            let message = format!(
+                "`max_completion_tokens` is {newer} and `max_tokens` {older}; omit one of them"
             );
-            Err(Refusal::about("max_completion_tokens", told))
+            Err(Refusal::about("max_completion_tokens", message))
         }
         _ => Ok(newer.or(older)),
     }
 }
 
 fn logprobs(fields: &mut Fields) -> Result<Option<usize>, Refusal> {
-    let wanted = fields.boolean("logprobs")?.unwrap_or(false);
+    let enabled = fields.boolean("logprobs")?.unwrap_or(false);
     let top = Settings::top_logprobs(fields, "top_logprobs")?;
-    match (wanted, top) {
+    match (enabled, top) {
         (false, Some(1..)) => {
             Err(Refusal::about("top_logprobs", "`top_logprobs` needs `logprobs` to be true"))
         }
@@ -75,101 +75,102 @@ fn logprobs(fields: &mut Fields) -> Result<Option<usize>, Refusal> {
     }
 }
 
-/// A message: who speaks, and what.
-struct Turn {
+/// A message of the request.
+struct InputMessage {
     role: String,
     content: Content,
 }
 
-/// What a message holds.
+/// The content of a message.
 enum Content {
     Text(String),
-    Parts(Vec<Piece>),
+    Parts(Vec<InputPart>),
 }
 
 /// A part of a message.
-enum Piece {
+enum InputPart {
     Text(String),
-    Picture(PictureUrl),
+    Image(ImageUrl),
 }
 
-/// The conversation; `can_see` says whether there may be pictures in it.
-fn conversation(fields: &mut Fields, can_see: bool) -> Result<Conversation, Refusal> {
-    let turns = turns(fields, can_see)?;
-    let has_pictures = |turn: &Turn| match &turn.content {
+/// The conversation; it may contain images if the model is a vision-language model.
+fn conversation(fields: &mut Fields, is_vision_model: bool) -> Result<Conversation, Refusal> {
+    let messages = messages(fields, is_vision_model)?;
+    let has_images = |message: &InputMessage| match &message.content {
         Content::Text(_) => false,
-        Content::Parts(parts) => parts.iter().any(|part| matches!(part, Piece::Picture(_))),
+        Content::Parts(parts) => parts.iter().any(|part| matches!(part, InputPart::Image(_))),
     };
-    if !turns.iter().any(has_pictures) {
-        let message = |turn: Turn| ChatMessage { role: turn.role, content: turn.content.text() };
-        return Ok(Conversation::Text(turns.into_iter().map(message).collect()));
+    if !messages.iter().any(has_images) {
+        let message = |message: InputMessage| ChatMessage {
+            role: message.role,
+            content: message.content.text(),
+        };
+        return Ok(Conversation::Text(messages.into_iter().map(message).collect()));
     }
-    let mut pictures = Vec::new();
-    let message = |Turn { role, content }: Turn| {
-        let mut part = |piece| match piece {
-            Piece::Text(text) => Part::Text { text },
-            Piece::Picture(url) => {
-                pictures.push(url);
-                Part::Image
+    let mut images = Vec::new();
+    let message = |InputMessage { role, content }: InputMessage| {
+        let mut part = |part| match part {
+            InputPart::Text(text) => MultimodalPart::Text { text },
+            InputPart::Image(url) => {
+                images.push(url);
+                MultimodalPart::Image
             }
         };
         let content = match content {
-            Content::Text(text) => vec![Part::Text { text }],
+            Content::Text(text) => vec![MultimodalPart::Text { text }],
             Content::Parts(parts) => parts.into_iter().map(&mut part).collect(),
         };
-        Message { role, content }
+        MultimodalMessage { role, content }
     };
-    let messages = turns.into_iter().map(message).collect();
-    Ok(Conversation::Pictures(messages, pictures))
+    let messages = messages.into_iter().map(message).collect();
+    Ok(Conversation::Multimodal(messages, images))
 }
 
 impl Content {
-    /// Its words; those of several parts stand on lines of their own, as with vLLM.
+    /// The text; parts are joined by newlines, as in vLLM.
     fn text(self) -> String {
-        let words = |piece| match piece {
-            Piece::Text(text) => Some(text),
-            Piece::Picture(_) => None,
+        let text = |part| match part {
+            InputPart::Text(text) => Some(text),
+            InputPart::Image(_) => None,
         };
         match self {
             Self::Text(text) => text,
-            Self::Parts(parts) => {
-                parts.into_iter().filter_map(words).collect::<Vec<_>>().join("\n")
-            }
+            Self::Parts(parts) => parts.into_iter().filter_map(text).collect::<Vec<_>>().join("\n"),
         }
     }
 }
 
-fn turns(fields: &mut Fields, can_see: bool) -> Result<Vec<Turn>, Refusal> {
+fn messages(fields: &mut Fields, is_vision_model: bool) -> Result<Vec<InputMessage>, Refusal> {
     let value = fields.take("messages").ok_or_else(|| Refusal::missing("messages"))?;
     let Value::Array(list) = value else {
         return Err(Refusal::field("messages", &value, "a list of messages"));
     };
     if list.is_empty() {
-        return Err(Refusal::about("messages", "`messages` is empty, want at least one"));
+        return Err(Refusal::about("messages", "`messages` must have at least one message"));
     }
-    let turn = |(index, value)| turn(value, &format!("messages[{index}]"), can_see);
-    list.into_iter().enumerate().map(turn).collect()
+    let message = |(index, value)| message(value, &format!("messages[{index}]"), is_vision_model);
+    list.into_iter().enumerate().map(message).collect()
 }
 
-fn turn(value: Value, name: &str, can_see: bool) -> Result<Turn, Refusal> {
+fn message(value: Value, name: &str, is_vision_model: bool) -> Result<InputMessage, Refusal> {
     let mut fields = Fields::within(value, name)?;
     let param = fields.name("role");
     let role = fields.string("role")?.ok_or_else(|| Refusal::missing(&param))?;
     let role = match role.as_str() {
         "system" | "user" | "assistant" => role,
-        // What OpenAI calls the system's words to its newer models.
+        // OpenAI's name of the system role for newer models.
         "developer" => "system".to_owned(),
         _ => {
             let want = "`system`, `developer`, `user` or `assistant`";
             return Err(Refusal::field(&param, &Value::from(role), want));
         }
     };
-    let content = content(&mut fields, can_see)?;
+    let content = content(&mut fields, is_vision_model)?;
     fields.end()?;
-    Ok(Turn { role, content })
+    Ok(InputMessage { role, content })
 }
 
-fn content(fields: &mut Fields, can_see: bool) -> Result<Content, Refusal> {
+fn content(fields: &mut Fields, is_vision_model: bool) -> Result<Content, Refusal> {
     let param = fields.name("content");
     let parts = match fields.take("content") {
         None => return Err(Refusal::missing(&param)),
@@ -177,34 +178,34 @@ fn content(fields: &mut Fields, can_see: bool) -> Result<Content, Refusal> {
         Some(Value::Array(parts)) => parts,
         Some(other) => return Err(Refusal::field(&param, &other, "a string or a list of parts")),
     };
-    let piece = |(index, value)| piece(value, &format!("{param}[{index}]"), can_see);
-    Ok(Content::Parts(parts.into_iter().enumerate().map(piece).collect::<Result<_, _>>()?))
+    let part = |(index, value)| part(value, &format!("{param}[{index}]"), is_vision_model);
+    Ok(Content::Parts(parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()?))
 }
 
-fn piece(value: Value, name: &str, can_see: bool) -> Result<Piece, Refusal> {
+fn part(value: Value, name: &str, is_vision_model: bool) -> Result<InputPart, Refusal> {
     let mut fields = Fields::within(value, name)?;
     let param = fields.name("type");
     let kind = fields.string("type")?.ok_or_else(|| Refusal::missing(&param))?;
-    let piece = match (kind.as_str(), can_see) {
+    let part = match (kind.as_str(), is_vision_model) {
         ("text", _) => {
             let param = fields.name("text");
-            Piece::Text(fields.string("text")?.ok_or_else(|| Refusal::missing(&param))?)
+            InputPart::Text(fields.string("text")?.ok_or_else(|| Refusal::missing(&param))?)
         }
-        ("image_url", true) => Piece::Picture(picture(&mut fields)?),
-        (_, can_see) => {
-            let want = match can_see {
-                true => "this server reads text and pictures: want \"text\" or \"image_url\"",
-                false => "this server reads text only: want \"text\"",
+        ("image_url", true) => InputPart::Image(image_url(&mut fields)?),
+        (_, is_vision_model) => {
+            let supported = match is_vision_model {
+                true => "`text` or `image_url`",
+                false => "`text`, as the model has no vision encoder",
             };
-            return Err(Refusal::about(&param, format!("`{param}` is \"{kind}\", {want}")));
+            return Err(Refusal::field(&param, &Value::from(kind), supported));
         }
     };
     fields.end()?;
-    Ok(piece)
+    Ok(part)
 }
 
 /// `{"url": …, "detail"?: …}`.
-fn picture(fields: &mut Fields) -> Result<PictureUrl, Refusal> {
+fn image_url(fields: &mut Fields) -> Result<ImageUrl, Refusal> {
     let name = fields.name("image_url");
     let value = fields.take("image_url").ok_or_else(|| Refusal::missing(&name))?;
     let mut fields = Fields::within(value, &name)?;
@@ -214,10 +215,10 @@ fn picture(fields: &mut Fields) -> Result<PictureUrl, Refusal> {
     match fields.string("detail")?.as_deref() {
         None | Some("auto" | "high") => {}
         Some(other) => {
-            let want = "`auto` or `high`: a picture is read as it is, send a smaller one for less";
+            let want = "`auto` or `high` (this server does not downscale images)";
             return Err(Refusal::field(&detail, &Value::from(other), want));
         }
     }
     fields.end()?;
-    Ok(PictureUrl { param, url })
+    Ok(ImageUrl { param, url })
 }

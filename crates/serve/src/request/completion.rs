@@ -6,14 +6,14 @@ use super::fields::{Fields, token_ids};
 use super::settings::{Model, Settings};
 use crate::refusal::Refusal;
 
-/// Most tokens of a completion where a request does not say, as with OpenAI.
+/// The default of `max_tokens`, as with OpenAI.
 const MAX_TOKENS: usize = 16;
 
-/// Texts to go on with.
+/// A completion request.
 #[derive(Debug)]
 pub(crate) struct CompletionRequest {
     pub(crate) prompts: Vec<Prompt>,
-    pub(crate) ends: Ends,
+    pub(crate) special_tokens: AddSpecialTokens,
     pub(crate) echo: Echo,
     pub(crate) settings: Settings,
 }
@@ -25,14 +25,14 @@ pub(crate) enum Prompt {
     Ids(Vec<u32>),
 }
 
-/// Whether a text gets the special tokens that the vocabulary's rules put at its ends.
+/// Whether the tokenizer adds special tokens such as BOS (`add_special_tokens`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ends {
-    Framed,
-    Bare,
+pub(crate) enum AddSpecialTokens {
+    Yes,
+    No,
 }
 
-/// Whether the prompt is repeated before its completion.
+/// Whether the prompt is prepended to its completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Echo {
     On,
@@ -43,7 +43,7 @@ impl CompletionRequest {
     /// Reads a body.
     ///
     /// # Errors
-    /// The first field that is wrong, or that asks for what this server does not do.
+    /// The first invalid or unsupported field.
     pub(crate) fn parse(body: &[u8], model: &Model) -> Result<Self, Refusal> {
         let mut fields = Fields::parse(body)?;
         let mut settings = Settings::take(&mut fields, model)?;
@@ -54,22 +54,22 @@ impl CompletionRequest {
             _ => Echo::Off,
         };
         if echo == Echo::On && settings.sampling.logprobs.is_some() {
-            let told = "`echo` with `logprobs` is not supported, leave one out";
-            return Err(Refusal::about("echo", told));
+            let message = "`echo` with `logprobs` is not supported, omit one of them";
+            return Err(Refusal::about("echo", message));
         }
-        let ends = match fields.boolean("add_special_tokens")? {
-            Some(false) => Ends::Bare,
-            _ => Ends::Framed,
+        let special_tokens = match fields.boolean("add_special_tokens")? {
+            Some(false) => AddSpecialTokens::No,
+            _ => AddSpecialTokens::Yes,
         };
         let best_of = fields.count("best_of", 1)?;
         if best_of.is_some_and(|best_of| best_of != settings.n) {
-            let told = "`best_of` is not supported, leave it out or give it the value of `n`";
-            return Err(Refusal::about("best_of", told));
+            let message = "`best_of` is not supported, omit it or set it to the value of `n`";
+            return Err(Refusal::about("best_of", message));
         }
         let prompts = prompts(&mut fields, model.vocabulary)?;
         fields.end()?;
         settings.check()?;
-        Ok(Self { prompts, ends, echo, settings })
+        Ok(Self { prompts, special_tokens, echo, settings })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The fields of a body, each taken once; what is left at the end is refused.
+//! The fields of a body; each is taken once, and unknown ones are refused at the end.
 
 use serde_json::{Map, Value, json};
 
@@ -7,7 +7,7 @@ use crate::refusal::Refusal;
 /// A body's fields.
 pub(super) struct Fields {
     map: Map<String, Value>,
-    /// What stands before the names in messages, such as `messages[0].`.
+    /// The prefix of field names in messages, such as `messages[0].`.
     within: String,
 }
 
@@ -31,7 +31,7 @@ impl Fields {
         format!("{}{field}", self.within)
     }
 
-    /// The field's value; `null` is none.
+    /// The field's value; `null` counts as missing.
     pub(super) fn take(&mut self, field: &str) -> Option<Value> {
         self.map.swap_remove(field).filter(|value| !value.is_null())
     }
@@ -90,11 +90,11 @@ impl Fields {
         self.read(field, &want, |value| token_ids(value, vocabulary))
     }
 
-    /// Refuses what is left, but for what changes nothing.
+    /// Refuses remaining fields, except those without effect.
     pub(super) fn end(self) -> Result<(), Refusal> {
-        let asks = |(field, value): &(&String, &Value)| !changes_nothing(field, value);
-        match self.map.iter().find(asks) {
-            Some((field, value)) => Err(Refusal::unsupported(&self.name(field), value)),
+        let has_effect = |(field, value): &(&String, &Value)| !is_without_effect(field, value);
+        match self.map.iter().find(has_effect) {
+            Some((field, _)) => Err(Refusal::unsupported(&self.name(field))),
             None => Ok(()),
         }
     }
@@ -109,9 +109,8 @@ pub(super) fn token_ids(value: &Value, vocabulary: usize) -> Option<Vec<u32>> {
     value.as_array()?.iter().map(id).collect()
 }
 
-/// Whether a field that this server does not know asks for nothing: labels of the client's own,
-/// and values that say what happens anyway.
-fn changes_nothing(field: &str, value: &Value) -> bool {
+/// Whether an unknown field has no effect: labels for the client's use, and values that equal this server's behavior.
+fn is_without_effect(field: &str, value: &Value) -> bool {
     let is = |same: Value| *value == same;
     match field {
         _ if value.is_null() => true,
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_nobody_took_is_refused_by_its_name() {
+    fn an_unknown_field_is_refused_by_name() {
         let refusal = fields(&json!({"tools": [{"type": "function"}]})).end().unwrap_err();
         let error = &refusal.json()["error"];
         assert_eq!(error["param"], "tools");
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_what_happens_anyway_is_taken() {
+    fn fields_without_effect_are_accepted() {
         let body = json!({"tools": [], "tool_choice": "auto", "response_format": {"type": "text"},
             "user": "me", "metadata": {"a": "b"}, "audio": null, "store": false});
         assert_eq!(fields(&body).end(), Ok(()));
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_no_object_is_refused() {
+    fn a_body_that_is_not_an_object_is_refused() {
         for body in ["", "{", "[]", "7"] {
             let error = Fields::parse(body.as_bytes()).err().unwrap().json();
             assert_eq!(error["error"]["code"], "invalid_json", "{body}");
@@ -174,21 +173,23 @@ mod tests {
     }
 
     #[test]
-    fn a_field_of_the_wrong_kind_says_what_is_wanted() {
-        let told = |body: Value, read: fn(&mut Fields) -> Option<Refusal>| {
+    fn a_field_of_the_wrong_type_names_the_expected_one() {
+        let message = |body: Value, read: fn(&mut Fields) -> Option<Refusal>| {
             read(&mut fields(&body)).unwrap().json()["error"]["message"].clone()
         };
         assert_eq!(
-            told(json!({"n": 0}), |fields| fields.count("n", 1).err()),
-            "`n` is 0, want an integer of 1 or more"
+            message(json!({"n": 0}), |fields| fields.count("n", 1).err()),
+            "`n` must be an integer of 1 or more, not 0"
         );
         assert_eq!(
-            told(json!({"stream": "yes"}), |fields| fields.boolean("stream").err()),
-            "`stream` is \"yes\", want true or false"
+            message(json!({"stream": "yes"}), |fields| fields.boolean("stream").err()),
+            "`stream` must be true or false, not \"yes\""
         );
         assert_eq!(
-            told(json!({"stop_token_ids": [3, 9]}), |fields| fields.ids("stop_token_ids", 9).err()),
-            "`stop_token_ids` is [3,9], want a list of token ids below 9"
+            message(json!({"stop_token_ids": [3, 9]}), |fields| fields
+                .ids("stop_token_ids", 9)
+                .err()),
+            "`stop_token_ids` must be a list of token ids below 9, not [3,9]"
         );
     }
 }

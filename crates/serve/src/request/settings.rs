@@ -1,78 +1,78 @@
-//! What chat and completion requests have in common: how tokens are drawn, and how they are told.
+//! The parameters common to chat and completion requests: sampling and response format.
 
 use std::sync::Arc;
 
-use embodied_r_policy::tokenizer::Special;
-use embodied_r_policy::{Sampling, SamplingDefaults, tokenizer::Tokenizer};
+use embodied_r_policy::tokenizer::SpecialTokens;
+use embodied_r_policy::{SamplingDefaults, SamplingParams, tokenizer::Tokenizer};
 use serde_json::Value;
 
 use super::fields::Fields;
 use crate::media::Media;
 use crate::refusal::Refusal;
 
-/// Most completions of one prompt, as with OpenAI.
-const MOST_COMPLETIONS: i64 = 128;
-/// Most likely tokens that are told beside each drawn one.
-const MOST_TOP_LOGPROBS: i64 = 20;
-/// Most stop strings.
-const MOST_STOPS: usize = 4;
+/// The maximum of `n`, as with OpenAI.
+const MAX_COMPLETIONS: i64 = 128;
+/// The maximum of `top_logprobs`.
+const MAX_TOP_LOGPROBS: i64 = 20;
+/// The maximum number of stop strings.
+const MAX_STOPS: usize = 4;
 
-/// The model as requests see it.
+/// The served model.
 #[derive(Debug)]
 pub(crate) struct Model {
-    /// The name that clients ask for.
+    /// The model's name in requests.
     pub(crate) name: String,
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) defaults: SamplingDefaults,
-    /// Rows of the embedding: ids are below.
+    /// The vocabulary size, an exclusive bound on token ids.
     pub(crate) vocabulary: usize,
-    /// Most tokens of a prompt and its completion together.
+    /// The context length: maximum tokens of prompt and completion together.
     pub(crate) max_model_len: usize,
-    /// What looks at pictures, if the model can see.
+    /// The image loader of a vision-language model.
     pub(crate) media: Option<Media>,
 }
 
-/// How the answer is sent.
+/// How the response is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reply {
     Whole,
     Stream(Include),
 }
 
-/// What a stream ends with.
+/// The last chunk of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Include {
     Nothing,
     Usage,
 }
 
-/// What is asked for beside the prompt.
+/// The parameters of a request besides its prompt.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// All but `max_new_tokens`, which depends on the prompt.
-    pub(crate) sampling: Sampling,
-    /// Stop ids that were asked for; the model's own are in `sampling` too.
+    /// The sampling parameters, except `max_new_tokens`, which depends on the prompt.
+    pub(crate) sampling: SamplingParams,
+    /// The requested stop ids; `sampling` also has the model's own.
     pub(crate) stop_token_ids: Vec<u32>,
     pub(crate) max_tokens: Option<usize>,
-    /// Completions of each prompt.
+    /// Completions per prompt.
     pub(crate) n: usize,
     pub(crate) seed: Option<u64>,
     pub(crate) stop: Vec<String>,
-    pub(crate) special: Special,
+    pub(crate) special: SpecialTokens,
     pub(crate) reply: Reply,
 }
 
 impl Settings {
-    /// Takes the fields. What they are called and may be is OpenAI's, then vLLM's.
+    /// Takes the fields. Names and ranges are OpenAI's, else vLLM's.
     pub(super) fn take(fields: &mut Fields, model: &Model) -> Result<Self, Refusal> {
         match fields.string("model")? {
-            Some(asked) if asked != model.name => {
-                return Err(Refusal::unknown_model(&asked, &model.name));
+            Some(requested) if requested != model.name => {
+                return Err(Refusal::unknown_model(&requested, &model.name));
             }
             _ => {}
         }
         let n = fields
-            .integer("n", "an integer from 1 to 128", |n| (1..=MOST_COMPLETIONS).contains(&n))?;
+            .integer("n", "an integer from 1 to 128", |n| (1..=MAX_COMPLETIONS).contains(&n))?;
         let stop_token_ids = fields.ids("stop_token_ids", model.vocabulary)?.unwrap_or_default();
         let own = match fields.boolean("ignore_eos")? {
             Some(true) => &[],
@@ -81,10 +81,10 @@ impl Settings {
         let mut sampling = sampling(fields, model)?;
         sampling.stop_ids = [own, &stop_token_ids].concat();
         let special = match fields.boolean("skip_special_tokens")? {
-            Some(false) => Special::Keep,
-            _ => Special::Skip,
+            Some(false) => SpecialTokens::Keep,
+            _ => SpecialTokens::Skip,
         };
-        // A seed only names a stream of random numbers; negative ones are as good.
+        // A seed only selects a random stream, so negative seeds are fine.
         let seed = fields.integer("seed", "an integer", |_| true)?.map(i64::cast_unsigned);
         Ok(Self {
             sampling,
@@ -98,27 +98,27 @@ impl Settings {
         })
     }
 
-    /// How tokens are drawn after a prompt of `prompt` tokens, which came in the field `param`.
+    /// The sampling parameters for a prompt of `prompt` tokens from the field `param`.
     ///
     /// # Errors
-    /// The prompt and what is asked for have no room in the model.
+    /// The prompt and the requested completion exceed the context length.
     pub(crate) fn sampling_after(
         &self,
         param: &str,
         prompt: usize,
         model: &Model,
-    ) -> Result<Arc<Sampling>, Refusal> {
+    ) -> Result<Arc<SamplingParams>, Refusal> {
         if prompt == 0 {
-            return Err(Refusal::about(param, format!("`{param}` has no tokens, want some text")));
+            return Err(Refusal::about(param, format!("`{param}` must have at least one token")));
         }
         let most = model.max_model_len;
-        let wanted = self.max_tokens.unwrap_or(1).max(self.sampling.min_new_tokens);
+        let new = self.max_tokens.unwrap_or(1).max(self.sampling.min_new_tokens);
         let room = most.saturating_sub(prompt);
-        if wanted > room {
-            return Err(Refusal::too_long(param, prompt, wanted, most));
+        if new > room {
+            return Err(Refusal::too_long(param, prompt, new, most));
         }
         let max_new_tokens = self.max_tokens.unwrap_or(room);
-        Ok(Arc::new(Sampling { max_new_tokens, ..self.sampling.clone() }))
+        Ok(Arc::new(SamplingParams { max_new_tokens, ..self.sampling.clone() }))
     }
 
     /// Checks fields that depend on each other.
@@ -126,28 +126,29 @@ impl Settings {
         match self.max_tokens {
             Some(most) if most < self.sampling.min_new_tokens => {
                 let least = self.sampling.min_new_tokens;
-                let told = format!("`min_tokens` is {least}, want at most `max_tokens`, {most}");
-                Err(Refusal::about("min_tokens", told))
+                let message =
+                    format!("`min_tokens` must be at most `max_tokens` = {most}, not {least}");
+                Err(Refusal::about("min_tokens", message))
             }
             _ => Ok(()),
         }
     }
 
-    /// Takes the number of likely tokens that are told beside each drawn one.
+    /// Takes the number of top log-probabilities per token.
     pub(super) fn top_logprobs(fields: &mut Fields, field: &str) -> Result<Option<usize>, Refusal> {
-        let allowed = |n| (0..=MOST_TOP_LOGPROBS).contains(&n);
+        let allowed = |n| (0..=MAX_TOP_LOGPROBS).contains(&n);
         let n = fields.integer(field, "an integer from 0 to 20", allowed)?;
         Ok(n.map(|n| n as usize))
     }
 }
 
-fn sampling(fields: &mut Fields, model: &Model) -> Result<Sampling, Refusal> {
+fn sampling(fields: &mut Fields, model: &Model) -> Result<SamplingParams, Refusal> {
     let SamplingDefaults { temperature, top_p, top_k, min_p, repetition_penalty } = model.defaults;
     let finite = |t: f64| t.is_finite() && t >= 0.0;
     let share = |p: f64| p > 0.0 && p <= 1.0;
     let penalty = |p: f64| (-2.0..=2.0).contains(&p);
     let of_penalty = "a number from -2 to 2";
-    Ok(Sampling {
+    Ok(SamplingParams {
         temperature: fields
             .number("temperature", "a number of 0 or more", finite)?
             .unwrap_or(temperature),
@@ -170,15 +171,15 @@ fn sampling(fields: &mut Fields, model: &Model) -> Result<Sampling, Refusal> {
         logit_bias: logit_bias(fields, model.vocabulary)?,
         allowed_token_ids: allowed(fields, model.vocabulary)?,
         min_new_tokens: fields.count("min_tokens", 0)?.unwrap_or_default(),
-        ..Sampling::default()
+        ..SamplingParams::default()
     })
 }
 
 fn allowed(fields: &mut Fields, vocabulary: usize) -> Result<Option<Arc<[u32]>>, Refusal> {
     match fields.ids("allowed_token_ids", vocabulary)? {
         Some(ids) if ids.is_empty() => {
-            let told = "`allowed_token_ids` is empty, want some token ids, or leave it out";
-            Err(Refusal::about("allowed_token_ids", told))
+            let message = "`allowed_token_ids` must not be empty; omit it to allow all tokens";
+            Err(Refusal::about("allowed_token_ids", message))
         }
         ids => Ok(ids.map(Arc::from)),
     }
@@ -208,9 +209,8 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
         Value::Array(list) => list.iter().map(|stop| stop.as_str().map(str::to_owned)).collect(),
         _ => None,
     };
-    let good = |stops: &Vec<String>| {
-        stops.len() <= MOST_STOPS && stops.iter().all(|stop| !stop.is_empty())
-    };
+    let good =
+        |stops: &Vec<String>| stops.len() <= MAX_STOPS && stops.iter().all(|stop| !stop.is_empty());
     let want = "a string or a list of up to 4, none of them empty";
     strings.filter(good).ok_or_else(|| Refusal::field("stop", &value, want))
 }
@@ -221,7 +221,7 @@ fn reply(fields: &mut Fields) -> Result<Reply, Refusal> {
         return Ok(if stream { Reply::Stream(Include::Nothing) } else { Reply::Whole });
     };
     if !stream {
-        return Err(Refusal::about("stream_options", "`stream_options` is for `stream` alone"));
+        return Err(Refusal::about("stream_options", "`stream_options` needs `stream` to be true"));
     }
     let mut options = Fields::within(options, "stream_options")?;
     let usage = options.boolean("include_usage")?.unwrap_or(false);

@@ -1,15 +1,15 @@
 use std::sync::Arc;
 
 use embodied_r_policy::SamplingDefaults;
-use embodied_r_policy::tokenizer::{ChatMessage, Special, Tokenizer, TrainOptions, train};
+use embodied_r_policy::tokenizer::{ChatMessage, SpecialTokens, Tokenizer, TrainOptions, train};
 use serde_json::{Value, json};
 
 use super::chat::{ChatRequest, Conversation};
-use super::completion::{CompletionRequest, Echo, Ends, Prompt};
+use super::completion::{AddSpecialTokens, CompletionRequest, Echo, Prompt};
 use super::*;
 use crate::refusal::Refusal;
 
-/// A model of 300 ids that takes 100 tokens and ends a turn with the ids 2 and 0.
+/// A model with 300 token ids, a context length of 100, and the stop ids 2 and 0.
 fn model() -> Model {
     let dir = tempfile::tempdir().unwrap();
     train(["a lamp"], &TrainOptions { vocab_size: 300, min_frequency: 1 }, dir.path()).unwrap();
@@ -37,23 +37,23 @@ fn completion(fields: Value) -> Result<CompletionRequest, Refusal> {
     CompletionRequest::parse(body.to_string().as_bytes(), &model())
 }
 
-/// The field that a refusal is about.
+/// The `param` of a refusal.
 fn param(refused: Result<impl std::fmt::Debug, Refusal>) -> String {
     refused.unwrap_err().json()["error"]["param"].as_str().unwrap().to_owned()
 }
 
 #[test]
-fn what_a_request_does_not_say_is_the_models_default() {
+fn missing_fields_have_the_models_defaults() {
     let settings = chat(json!({})).unwrap().settings;
     assert_eq!((settings.sampling.temperature, settings.sampling.top_k), (0.7, 20));
     assert_eq!(settings.sampling.stop_ids, [2, 0]);
     assert_eq!((settings.n, settings.seed, settings.reply), (1, None, Reply::Whole));
-    assert_eq!(settings.special, Special::Skip);
+    assert_eq!(settings.special, SpecialTokens::Skip);
     assert_eq!(settings.sampling.logprobs, None);
 }
 
 #[test]
-fn what_a_request_says_reaches_the_sampling() {
+fn the_fields_of_a_request_reach_the_sampling_parameters() {
     let fields = json!({
         "temperature": 0, "top_p": 0.9, "top_k": -1, "min_p": 0.1, "repetition_penalty": 1.1,
         "presence_penalty": -0.5, "frequency_penalty": 0.5, "logit_bias": {"7": -100, "8": 1.5},
@@ -73,17 +73,17 @@ fn what_a_request_says_reaches_the_sampling() {
     assert_eq!((settings.n, settings.seed, settings.max_tokens), (4, Some(u64::MAX), Some(10)));
     assert_eq!(settings.stop, ["end"]);
     assert_eq!(settings.reply, Reply::Stream(Include::Usage));
-    assert_eq!(settings.special, Special::Keep);
+    assert_eq!(settings.special, SpecialTokens::Keep);
 }
 
 #[test]
-fn a_stop_id_stands_beside_the_models_own() {
+fn requested_stop_ids_are_added_to_the_models_own() {
     let settings = chat(json!({"stop_token_ids": [9]})).unwrap().settings;
     assert_eq!(settings.sampling.stop_ids, [2, 0, 9]);
 }
 
 #[test]
-fn a_field_that_cannot_be_is_named() {
+fn an_invalid_field_is_named() {
     for (fields, field) in [
         (json!({"temperature": -1}), "temperature"),
         (json!({"top_p": 1.5}), "top_p"),
@@ -121,13 +121,13 @@ fn a_field_that_cannot_be_is_named() {
 }
 
 #[test]
-fn a_conversation_is_taken_as_text_or_in_parts() {
+fn message_content_may_be_text_or_parts() {
     let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
     let messages = json!([{"role": "developer", "content": "s"}, {"role": "user", "content": parts},
         {"role": "assistant", "content": "c", "refusal": null, "tool_calls": []}]);
     let Conversation::Text(messages) = chat(json!({"messages": messages})).unwrap().conversation
     else {
-        panic!("there is a picture in it");
+        panic!("it contains an image");
     };
     assert_eq!(
         messages,
@@ -136,7 +136,7 @@ fn a_conversation_is_taken_as_text_or_in_parts() {
 }
 
 #[test]
-fn an_image_is_refused_by_its_place() {
+fn a_text_model_refuses_an_image_and_names_its_field() {
     let parts = json!([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {}}]);
     let refused = chat(json!({"messages": [{"role": "user", "content": parts}]}));
     assert_eq!(param(refused), "messages[0].content[1].type");
@@ -160,7 +160,7 @@ fn a_prompt_is_text_or_ids_or_several_of_either() {
 fn a_completion_has_openais_defaults() {
     let request = completion(json!({})).unwrap();
     assert_eq!(request.settings.max_tokens, Some(16));
-    assert_eq!((request.echo, request.ends), (Echo::Off, Ends::Framed));
+    assert_eq!((request.echo, request.special_tokens), (Echo::Off, AddSpecialTokens::Yes));
 }
 
 #[test]
@@ -170,13 +170,13 @@ fn an_echo_with_log_probabilities_is_refused() {
 }
 
 #[test]
-fn the_best_of_several_is_refused_unless_all_are_given() {
+fn best_of_is_refused_unless_it_equals_n() {
     assert!(completion(json!({"best_of": 2, "n": 2})).is_ok());
     assert_eq!(param(completion(json!({"best_of": 2}))), "best_of");
 }
 
 #[test]
-fn a_completion_takes_what_room_the_prompt_leaves() {
+fn a_completion_is_limited_to_the_rest_of_the_context() {
     let settings = chat(json!({})).unwrap().settings;
     let sampling = settings.sampling_after("messages", 30, &model()).unwrap();
     assert_eq!(sampling.max_new_tokens, 70);
@@ -190,7 +190,7 @@ fn a_completion_takes_what_room_the_prompt_leaves() {
 }
 
 #[test]
-fn another_model_is_not_here() {
+fn an_unknown_model_is_a_404() {
     let refusal = chat(json!({"model": "other"})).unwrap_err();
     assert_eq!(refusal.status(), 404);
 }

@@ -1,18 +1,18 @@
-//! Statements that need no video: sums of angles, comparisons, letters of choices.
+//! Statements without a video: sums of angles, comparisons, letters of choices.
 
 use super::choices::Choices;
+use crate::caption_trace::bearing_text;
 use crate::catalogue::KINDS;
 use crate::geometry::wrap_whole;
 use crate::rationale::{Quadrant, target_text};
 use crate::rng::Rng;
-use crate::trace::bearing_text;
 
 /// A random line of drills.
 pub(super) fn any(rng: &mut Rng) -> String {
     match rng.below(6) {
         0 | 1 => told_choices(rng),
         2 => repeated(rng, turn),
-        3 => repeated(rng, place),
+        3 => repeated(rng, direction),
         4 => repeated(rng, comparison),
         _ => repeated(rng, quadrant),
     }
@@ -28,7 +28,7 @@ fn angle(rng: &mut Rng) -> i32 {
     wrap_whole(10 * rng.below(36) as i32)
 }
 
-/// A turn as the rooms' captions tell it.
+/// A random rotation as in captions.
 fn rotation(rng: &mut Rng) -> i32 {
     wrap_whole(30 * (1 + rng.below(11)) as i32)
 }
@@ -42,34 +42,34 @@ fn turn(rng: &mut Rng) -> String {
 }
 
 /// `target left 150, right 30: left 120. lamp left 90, off 30.`
-fn place(rng: &mut Rng) -> String {
-    let (told, target) = target_text(angle(rng), angle(rng));
-    let place = angle(rng);
+fn direction(rng: &mut Rng) -> String {
+    let (target_statement, target) = target_text(angle(rng), angle(rng));
+    let direction = angle(rng);
     let name = rng.pick(&KINDS).map_or("", |kind| kind.name);
-    let off = wrap_whole(place - target).abs();
-    format!("{told} {name} {}, off {off}.", bearing_text(place))
+    let off = wrap_whole(direction - target).abs();
+    format!("{target_statement} {name} {}, off {off}.", bearing_text(direction))
 }
 
 /// `left 30 is ahead.`
 fn quadrant(rng: &mut Rng) -> String {
     let bearing = angle(rng);
-    format!("{} is {}.", bearing_text(bearing), Quadrant::of(f64::from(bearing)).place())
+    format!("{} is {}.", bearing_text(bearing), Quadrant::of(f64::from(bearing)).direction())
 }
 
-/// Which of some numbers is the least.
+/// The smallest of some numbers.
 fn comparison(rng: &mut Rng) -> String {
     let count = 2 + rng.below(3);
     let tens: Vec<i32> = (0..19).map(|tens| 10 * tens).collect();
     let numbers = rng.sample(&tens, count);
     let least = numbers.iter().min().copied().unwrap_or_default();
-    let told: Vec<_> = numbers.iter().map(i32::to_string).collect();
-    format!("least of {}: {least}.", told.join(", "))
+    let listed: Vec<_> = numbers.iter().map(i32::to_string).collect();
+    format!("least of {}: {least}.", listed.join(", "))
 }
 
-/// Lettered choices, and which letter has which content.
+/// Lettered choices, then the letters of some.
 fn told_choices(rng: &mut Rng) -> String {
     let choices = Choices::of_anything(rng);
-    format!("{}\n{}", choices.listed(), choices.told(rng))
+    format!("{}\n{}", choices.listed(), choices.with_some_letters(rng))
 }
 
 #[cfg(test)]
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_left_turn_moves_things_to_the_right() {
+    fn a_left_rotation_moves_objects_to_the_right() {
         for text in texts(turn) {
             if let Some(rest) = text.strip_prefix("left 30, rotate left 60: ") {
                 assert_eq!(rest, "right 30.");
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_number_is_told() {
+    fn a_comparison_gives_the_smallest_number() {
         for text in texts(comparison) {
             let Some((numbers, least)) =
                 text.strip_prefix("least of ").and_then(|rest| rest.split_once(": "))

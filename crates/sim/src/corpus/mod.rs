@@ -1,56 +1,56 @@
-//! Text to pre-train a small model on: captions of rooms followed by dense true statements.
+//! Pre-training text for a small model: captions of rooms followed by true statements.
 //!
-//! The statements are those that reasoning is made of (lookups, running sums, comparisons, letters
-//! of choices), mixed at random; none of the benchmarks' questions is among them.
+//! The statements are the building blocks of rationales (lookups, running sums, comparisons, letters
+//! of choices), mixed at random. The benchmarks' questions do not occur in it.
 
 mod choices;
 mod drills;
-mod key;
-mod lookups;
+mod key_phrase;
 mod recall;
+mod statements;
 
-use embodied_r_data::prompts::{judge_system, judge_user, video};
+use embodied_r_data::prompts::{judge_system_prompt, judge_user_prompt, video_prompt};
 
 use self::choices::Choices;
-use self::lookups::Statements;
-use crate::ask::Category;
+use self::statements::Statements;
+use crate::caption_trace::CaptionTrace;
 use crate::captions::captions_at;
+use crate::question_template::Category;
 use crate::questions::text_question;
 use crate::rng::Rng;
-use crate::trace::Trace;
 use crate::world::{draw, keyframes_by_pose, names};
 
-/// Share of documents that are lists to look things up in.
+/// Fraction of documents that are lists for recall.
 const RECALL: f64 = 0.25;
-/// Share of documents without anything to look up: sums, comparisons and letters only.
+/// Fraction of documents without context: sums, comparisons and letters only.
 const DRILLS_ONLY: f64 = 0.08;
-/// Within a document about a room, the share of statements that are not about it.
+/// Within a room document, the fraction of statements unrelated to the room.
 const DRILLS_BETWEEN: f64 = 0.12;
-/// Share of the documents about rooms that have choices.
+/// Fraction of room documents with choices.
 const CHOICES: f64 = 0.75;
-/// Within a document that has choices, the share of statements that are about them.
+/// Within a document with choices, the fraction of statements about them.
 const CHOICES_BETWEEN: f64 = 0.5;
-/// Within a document about a room, the share of its other statements that are about what its prompt
-/// names.
+/// Within a room document, the fraction of the remaining statements about the prompt's subject.
 const SUBJECT_BETWEEN: f64 = 0.2;
 
-/// A text to pre-train on.
+/// A pre-training document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
-    /// What is given, such as captions: nobody can foresee it, so it is not to be learnt.
+    /// The context, such as captions. It is unpredictable and thus masked from the loss.
     pub context: String,
-    /// What follows from it, to be learnt.
+    /// The statements that follow from it; the loss is computed on these.
     pub statements: String,
 }
 
-/// Plain list `index` of `seed`: bearings or letters by name, asked for again and again.
-pub fn list(seed: u64, index: u64) -> Document {
+/// Recall document `index` of `seed`: a plain list of bearings or letters by name, repeated in
+/// random order.
+pub fn recall_document(seed: u64, index: u64) -> Document {
     recall::pairs(&mut Rng::new(&[seed, index, 10]))
 }
 
-/// Lookups `index` of `seed`, by name alone: in a plain list, in lettered choices, or in a video in
-/// which nothing is seen twice.
-pub fn lookups(seed: u64, index: u64) -> Document {
+/// Lookup document `index` of `seed`: lookups by name in a plain list, in lettered choices, or in a
+/// video in which every object is visible once.
+pub fn lookup_document(seed: u64, index: u64) -> Document {
     let mut rng = Rng::new(&[seed, index, 11]);
     match rng.below(4) {
         0 => recall::pairs(&mut rng),
@@ -59,48 +59,47 @@ pub fn lookups(seed: u64, index: u64) -> Document {
     }
 }
 
-/// Document `index` of `seed`: the captions of a room in the form that prompts have
-/// (`Frame 0: Observe: …`), something named after them, and choices in most, with groups of
-/// statements, one group a line, the first about what was named; or a list, or nothing, in the
-/// captions' place.
+/// Document `index` of `seed`: a room's captions in the prompt format (`Frame 0: Observe: …`), a
+/// named subject and mostly choices, followed by groups of statements, one group per line, of which
+/// the first is about the subject. Some documents have a list or no context in place of captions.
 pub fn document(seed: u64, index: u64) -> Document {
-    written(&mut Rng::new(&[seed, index, 7]), &[seed, index, 8], true)
+    generate(&mut Rng::new(&[seed, index, 7]), &[seed, index, 8], true)
 }
 
-/// The same, but nothing is named: every statement is about anything.
-pub fn unnamed(seed: u64, index: u64) -> Document {
-    written(&mut Rng::new(&[seed, index, 12]), &[seed, index, 13], false)
+/// Like [`document`], but without a subject: the statements are about random objects.
+pub fn document_without_subject(seed: u64, index: u64) -> Document {
+    generate(&mut Rng::new(&[seed, index, 12]), &[seed, index, 13], false)
 }
 
-fn written(rng: &mut Rng, scene: &[u64], naming: bool) -> Document {
+fn generate(rng: &mut Rng, scene: &[u64], with_subject: bool) -> Document {
     if rng.chance(RECALL) {
         return recall::any(rng);
     }
     let words = 150 + rng.below(150);
     if rng.chance(DRILLS_ONLY) {
-        let statements = grown(words, || drills::any(rng));
+        let statements = lines_up_to(words, || drills::any(rng));
         return Document { context: String::new(), statements };
     }
     let scene = draw(scene);
     let captions = captions_at(&scene, &keyframes_by_pose(&scene));
     let names = names(&scene);
     let choices = rng.chance(CHOICES).then(|| Choices::of(&names, rng));
-    let context = video(&captions);
-    let Some(trace) = Trace::from_captions(&captions) else {
+    let context = video_prompt(&captions);
+    let Some(trace) = CaptionTrace::from_captions(&captions) else {
         return Document { context, statements: String::new() };
     };
     let all = Statements::new(&names, &trace);
-    let named = if naming { all.subject(rng) } else { None };
+    let named = if with_subject { all.subject(rng) } else { None };
     let context = prompt(context, named.as_deref(), choices.as_ref(), rng);
-    let mut begins = named.is_some();
-    let statements = grown(words, || {
-        let first = std::mem::take(&mut begins);
+    let mut is_first = named.is_some();
+    let statements = lines_up_to(words, || {
+        let first = std::mem::take(&mut is_first);
         match (&choices, &named) {
             (Some(choices), _) if first || rng.chance(CHOICES_BETWEEN) => {
                 let subject = named.clone().or_else(|| all.subject(rng));
                 let reasoned = subject.filter(|_| first || rng.chance(0.7));
                 let reasoned = reasoned.and_then(|subject| choices.reasoned(&subject, &trace));
-                reasoned.unwrap_or_else(|| choices.told(rng))
+                reasoned.unwrap_or_else(|| choices.with_some_letters(rng))
             }
             (_, Some(subject)) if first || rng.chance(SUBJECT_BETWEEN) => all.about(subject, rng),
             _ if rng.chance(DRILLS_BETWEEN) => drills::any(rng),
@@ -110,26 +109,26 @@ fn written(rng: &mut Rng, scene: &[u64], naming: bool) -> Document {
     Document { context, statements }
 }
 
-/// Captions, then what the statements are about, then choices.
+/// Captions, then the subject, then choices.
 fn prompt(
     captions: String,
     subject: Option<&str>,
     choices: Option<&Choices>,
     rng: &mut Rng,
 ) -> String {
-    let mut key: Vec<String> = subject.map(key::object).into_iter().collect();
+    let mut key: Vec<String> = subject.map(key_phrase::object).into_iter().collect();
     key.extend(choices.into_iter().flat_map(Choices::key));
     rng.shuffle(&mut key);
     let mut parts = vec![captions];
     if !key.is_empty() {
-        parts.push(key::among_words(&key, rng));
+        parts.push(key_phrase::among_filler_words(&key, rng));
     }
     parts.extend(choices.map(Choices::listed));
     parts.join("\n")
 }
 
-/// Lines until there are `words` words.
-fn grown(words: usize, mut line: impl FnMut() -> String) -> String {
+/// Generates lines up to a total of `words` words.
+fn lines_up_to(words: usize, mut line: impl FnMut() -> String) -> String {
     let (mut lines, mut count) = (Vec::new(), 0);
     while count < words {
         let line = line();
@@ -144,15 +143,15 @@ fn grown(words: usize, mut line: impl FnMut() -> String) -> String {
 pub struct JudgeExample {
     /// The system prompt.
     pub system: String,
-    /// The question and some reasoning.
+    /// The question and a rationale.
     pub user: String,
-    /// The option that the reasoning leads to.
+    /// The option that the rationale concludes.
     pub letter: char,
 }
 
-/// Example `index` of `seed`, about a question of one of `categories`. In every second one the
-/// conclusion of the reasoning is changed to another option, as a judge is to follow the
-/// reasoning, right or wrong. `None` for no categories.
+/// Example `index` of `seed`, about a question of one of `categories`. In half of the examples the
+/// conclusion is replaced by a random option, since the judge must follow the reasoning whether it
+/// is correct or not. `None` without categories.
 pub fn judge_example(seed: u64, index: u64, categories: &[Category]) -> Option<JudgeExample> {
     let found = text_question(seed, index, categories)?;
     let mut rng = Rng::new(&[seed, index, 9]);
@@ -162,8 +161,8 @@ pub fn judge_example(seed: u64, index: u64, categories: &[Category]) -> Option<J
         false => found.rationale,
     };
     Some(JudgeExample {
-        system: judge_system().to_owned(),
-        user: judge_user(&found.question.text, &rationale.think()),
+        system: judge_system_prompt().to_owned(),
+        user: judge_user_prompt(&found.question.text, &rationale.think()),
         letter: rationale.answer,
     })
 }
@@ -181,7 +180,7 @@ mod tests {
         format!("{context}\n{statements}")
     }
 
-    /// The object that a context names behind its captions.
+    /// The subject named after a context's captions.
     fn named(context: &str) -> Option<String> {
         let (_, behind) = context.split_once("\n>\n")?;
         let key = behind.lines().next()?.replace("at the start", "");
@@ -190,23 +189,23 @@ mod tests {
     }
 
     #[test]
-    fn documents_begin_with_what_they_name_and_others_name_nothing() {
+    fn documents_start_with_their_subject_and_others_have_none() {
         let (mut about, mut rooms) = (0, 0);
         for index in 0..300 {
             let Document { context, statements } = document(1, index);
             let Some(name) = named(&context) else { continue };
             rooms += 1;
-            // Choices of sides, steps, orders and turns are not about a single object.
+            // Choices of sides, steps, orders and rotations are not about a single object.
             let first = statements.lines().next().unwrap();
             let kind = ["first ", "last ", "all "].into_iter().find(|kind| first.starts_with(kind));
             let chain = first.split_once(". last ").map(|(_, rest)| rest);
-            if let Some(told) = kind.and_then(|kind| first.strip_prefix(kind)).or(chain) {
-                assert!(told.starts_with(&name), "{name}: {first}");
+            if let Some(subject) = kind.and_then(|kind| first.strip_prefix(kind)).or(chain) {
+                assert!(subject.starts_with(&name), "{name}: {first}");
                 about += 1;
             }
         }
         assert!(rooms > 150 && about > 60, "{rooms} {about}");
-        assert!((0..300).all(|index| named(&unnamed(1, index).context).is_none()));
+        assert!((0..300).all(|index| named(&document_without_subject(1, index).context).is_none()));
     }
 
     #[test]
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_vocabulary_is_small_and_every_word_frequent() {
+    fn the_vocabulary_is_small_and_every_word_is_frequent() {
         let mut counts: HashMap<String, usize> = HashMap::new();
         for index in 0..500 {
             for word in text(4, index).split(|c: char| !c.is_ascii_alphanumeric()) {
@@ -264,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_judge_follows_the_reasoning_whether_it_is_right_or_wrong() {
+    fn the_judge_follows_correct_and_wrong_reasoning() {
         let mut changed = 0;
         for index in 0..100 {
             let example = judge_example(2, index, &[Category::LandmarkPosition]).unwrap();

@@ -1,4 +1,4 @@
-//! Pictures of rooms: a ray caster with textures that give corners for key-frame selection to find.
+//! Renders rooms: a ray caster whose textures have corner features for key-frame selection.
 
 mod texture;
 
@@ -12,7 +12,7 @@ pub(crate) const WIDTH: usize = 256;
 /// Height of the videos in pixels.
 pub(crate) const HEIGHT: usize = 192;
 
-/// Draws the frames of one room.
+/// Renders the frames of one room.
 pub(crate) struct Renderer {
     room_m: [f64; 3],
     /// Distance of the image plane in pixels.
@@ -23,7 +23,7 @@ pub(crate) struct Renderer {
     solids: Vec<Solid>,
 }
 
-/// An object as it is drawn.
+/// The render geometry of an object.
 struct Solid {
     shape: Shape,
     centre: [f64; 2],
@@ -33,19 +33,19 @@ struct Solid {
     top: Texture,
 }
 
-/// Where a ray on the floor plan is inside a solid, in metres along the ray.
+/// The intersection of a ray on the floor plan with a solid, in metres along the ray.
 struct Crossing<'a> {
     enter: f64,
     exit: f64,
     solid: &'a Solid,
     /// Horizontal texture coordinate of the point of entry, in metres.
     along: f64,
-    /// How much light the entered side gets.
+    /// Brightness of the entered side.
     light: f64,
 }
 
 impl Renderer {
-    /// A renderer for `scene`, with textures of its own for every `seed`.
+    /// A renderer for `scene`, with textures generated from `seed`.
     pub(crate) fn new(scene: &Scene, seed: u64) -> Self {
         let half_view = (scene.horizontal_fov_deg / 2.0).to_radians();
         let surface = |index: u64, colour: [u8; 3]| Texture::new(&[seed, index], colour);
@@ -81,11 +81,11 @@ impl Renderer {
         }
     }
 
-    /// Draws what is seen from `pose` into `rgb`, of [`WIDTH`] × [`HEIGHT`] × 3 bytes by rows.
+    /// Renders the view from `pose` into `rgb`, row-major [`WIDTH`] × [`HEIGHT`] × 3 bytes.
     pub(crate) fn draw(&self, pose: &Pose, rgb: &mut [u8]) {
         let (sin, cos) = pose.yaw_deg.to_radians().sin_cos();
         for x in 0..WIDTH {
-            // To the left, in units of the distance ahead.
+            // Offset to the left, relative to the distance ahead.
             let left = (WIDTH as f64 / 2.0 - (x as f64 + 0.5)) / self.focal_px;
             let stretch = left.hypot(1.0);
             let way = [(cos - sin * left) / stretch, (sin + cos * left) / stretch];
@@ -101,7 +101,7 @@ impl Renderer {
     }
 }
 
-/// All that the rays of one image column have in common.
+/// State shared by the rays of one image column.
 struct Column<'a> {
     renderer: &'a Renderer,
     from: [f64; 3],
@@ -133,7 +133,7 @@ impl<'a> Column<'a> {
         Self { renderer, from, way, crossings, wall_m, wall: &renderer.walls[side], wall_along }
     }
 
-    /// The colour of the ray that rises by `up` metres a metre.
+    /// The colour along the ray with slope `up` (metres per metre).
     fn colour(&self, up: f64) -> [u8; 3] {
         let eye = self.from[2];
         let height_at = |metres: f64| eye + up * metres;
@@ -166,13 +166,13 @@ impl<'a> Column<'a> {
     }
 }
 
-/// Light gets weaker with distance, a little.
+/// Slight attenuation of light with distance.
 fn faded(metres: f64) -> f64 {
     1.0 / (1.0 + 0.03 * metres)
 }
 
 impl Solid {
-    /// Where the ray crosses the solid's footprint, if it does so ahead.
+    /// The ray's intersection with the solid's footprint, if in front.
     fn crossing(&self, from: [f64; 3], way: [f64; 2]) -> Option<Crossing<'_>> {
         let to = [self.centre[0] - from[0], self.centre[1] - from[1]];
         match self.shape {
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
     use crate::world::draw as draw_room;
 
-    fn picture(scene: &Scene, pose: &Pose) -> Vec<u8> {
+    fn render(scene: &Scene, pose: &Pose) -> Vec<u8> {
         let mut rgb = vec![0; WIDTH * HEIGHT * 3];
         Renderer::new(scene, 1).draw(pose, &mut rgb);
         rgb
@@ -245,7 +245,7 @@ mod tests {
         SceneObject { name: name.into(), center_m: [x, y, 0.75], size_m: [0.6, 0.6, 1.5] }
     }
 
-    /// How far a column of the picture is from the picture without objects.
+    /// The image columns that differ from the image without objects.
     fn changed_columns(with: &[u8], without: &[u8]) -> Vec<usize> {
         (0..WIDTH)
             .filter(|x| {
@@ -256,40 +256,40 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_drawn_where_its_bearing_says() {
+    fn an_object_is_rendered_at_its_bearing() {
         let (empty, pose) = room(vec![]);
-        let without = picture(&empty, &pose);
+        let without = render(&empty, &pose);
         for (name, x, y, at) in
             [("shelf", 7.0, 4.0, 128.0), ("lamp", 6.0, 6.0, 0.0), ("shelf", 7.0, 2.5, 192.0)]
         {
             let (scene, pose) = room(vec![object(name, x, y)]);
-            let columns = changed_columns(&picture(&scene, &pose), &without);
+            let columns = changed_columns(&render(&scene, &pose), &without);
             let middle = columns.iter().sum::<usize>() as f64 / columns.len() as f64;
-            // What is at 45° is cut by the edge of the picture.
+            // An object at 45° is cut off by the image border.
             assert!((middle - at).abs() < 20.0, "{name}: {middle} instead of {at}");
         }
     }
 
     #[test]
-    fn what_is_behind_the_camera_is_not_drawn() {
+    fn objects_behind_the_camera_are_not_rendered() {
         let (empty, pose) = room(vec![]);
         let (scene, _) = room(vec![object("shelf", 2.0, 4.0), object("lamp", 2.0, 5.0)]);
-        assert_eq!(picture(&scene, &pose), picture(&empty, &pose));
+        assert_eq!(render(&scene, &pose), render(&empty, &pose));
     }
 
     #[test]
-    fn a_nearer_object_hides_a_farther_one() {
+    fn a_nearer_object_occludes_a_farther_one() {
         let (near, pose) = room(vec![object("shelf", 5.5, 4.0)]);
         let (both, _) = room(vec![object("shelf", 5.5, 4.0), object("shelf", 7.0, 4.0)]);
-        assert_eq!(picture(&both, &pose), picture(&near, &pose));
+        assert_eq!(render(&both, &pose), render(&near, &pose));
     }
 
     #[test]
-    fn pictures_are_the_same_for_the_same_seed_alone() {
+    fn images_depend_on_the_seed() {
         let (scene, pose) = room(vec![]);
-        assert_eq!(picture(&scene, &pose), picture(&scene, &pose));
+        assert_eq!(render(&scene, &pose), render(&scene, &pose));
         let mut other = vec![0; WIDTH * HEIGHT * 3];
         Renderer::new(&scene, 2).draw(&pose, &mut other);
-        assert_ne!(picture(&scene, &pose), other);
+        assert_ne!(render(&scene, &pose), other);
     }
 }

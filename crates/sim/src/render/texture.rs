@@ -1,5 +1,4 @@
-//! Procedural textures: patches of random brightness in two sizes, the same wherever they are
-//! looked at from.
+//! Procedural textures: patches of random brightness at two scales, independent of the viewpoint.
 
 use crate::rng::{Rng, mix};
 
@@ -13,21 +12,21 @@ const SMALL_M: f64 = 0.14;
 pub(super) struct Texture {
     seed: u64,
     colour: [f64; 3],
-    /// How far the brightness of large and small patches goes up and down.
+    /// Brightness amplitude of large and small patches.
     large: f64,
     small: f64,
-    /// How far the hue of large patches goes.
+    /// Hue amplitude of large patches.
     hue: f64,
 }
 
 impl Texture {
-    /// A lively texture about a colour.
+    /// A high-contrast texture around a base colour.
     pub(super) fn new(keys: &[u64], colour: [u8; 3]) -> Self {
         let seed = Rng::new(keys).next_u64();
         Self { seed, colour: colour.map(f64::from), large: 0.3, small: 0.45, hue: 0.07 }
     }
 
-    /// The same with less contrast, so that the colour stays what it is called.
+    /// The texture with less contrast, so that its colour stays recognizable.
     pub(super) fn smooth(self) -> Self {
         Self { large: 0.12, small: 0.3, hue: 0.0, ..self }
     }
@@ -36,7 +35,7 @@ impl Texture {
     pub(super) fn colour(&self, u: f64, v: f64, light: f64) -> [u8; 3] {
         let large = self.patch(u, v, LARGE_M, 1);
         let small = self.patch(u + 0.05, v + 0.03, SMALL_M, 2);
-        // Few small patches stand out, as marks on a wall do.
+        // A few small patches stand out like marks on a wall.
         let mark = match small & 7 {
             0 => -1.0,
             1 => 0.6,
@@ -71,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbouring_patches_differ_and_a_patch_is_even() {
+    fn neighbouring_patches_differ_and_a_patch_is_uniform() {
         let texture = Texture::new(&[1], [200, 200, 200]);
         let at = |u: f64| texture.colour(u, 0.2, 1.0);
         assert_eq!(at(0.105), at(0.185));
@@ -81,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_colour_is_about_that_of_the_surface() {
+    fn the_mean_colour_is_close_to_the_base_colour() {
         let texture = Texture::new(&[3], [200, 100, 50]).smooth();
         let mut sum = [0.0; 3];
         for i in 0..4000 {

@@ -1,12 +1,12 @@
-//! Towers that are known without a file: those of Qwen2.5-VL as its `config.json` files on the hub give them.
+//! Configurations known without a file: Qwen2.5-VL's, from its `config.json` files on the hub.
 
 use serde_json::json;
 
 use super::VisionConfig;
 
 impl VisionConfig {
-    /// The tower that the hub has under `name`, such as `Qwen/Qwen2.5-VL-72B-Instruct`: for estimates. The organisation
-    /// and `-Instruct` may be left out.
+    /// The vision tower of the hub's model `name`, such as `Qwen/Qwen2.5-VL-72B-Instruct`, for estimates. The
+    /// organisation and `-Instruct` are optional.
     #[must_use]
     pub fn published(name: &str) -> Option<Self> {
         let name = name.rsplit('/').next()?.to_ascii_lowercase();
@@ -32,7 +32,7 @@ mod tests {
     use embodied_r_policy::ModelConfig;
 
     #[test]
-    fn towers_are_as_wide_as_their_decoders() {
+    fn towers_output_the_hidden_size_of_their_decoders() {
         for size in ["3B", "7B", "32B", "72B"] {
             let name = format!("Qwen/Qwen2.5-VL-{size}-Instruct");
             let (tower, decoder) =

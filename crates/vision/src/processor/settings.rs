@@ -1,4 +1,4 @@
-//! What a checkpoint's files say of its processor.
+//! The processor's settings in a checkpoint's files.
 
 use std::path::{Path, PathBuf};
 
@@ -18,20 +18,20 @@ const VIDEO_FILE: &str = "video_preprocessor_config.json";
 /// The file of `transformers` 5 that holds both.
 const BOTH_FILE: &str = "processor_config.json";
 
-/// How pictures of one kind become patches.
+/// The settings for images or for videos.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
     pub(super) limits: PixelLimits,
     pub(super) patch: Patch,
-    /// What a byte is multiplied with.
+    /// The factor that rescales a byte.
     pub(super) rescale: f64,
-    /// Taken from each channel.
+    /// The mean of each channel, subtracted first.
     pub(super) mean: [f64; CHANNELS],
-    /// What each channel is divided by then.
+    /// The standard deviation of each channel, which divides next.
     pub(super) deviation: [f64; CHANNELS],
 }
 
-/// A processor's file; what it lacks has the default of `Qwen2VLImageProcessor`.
+/// A processor's file, with the defaults of `Qwen2VLImageProcessor`.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Fields {
@@ -77,16 +77,16 @@ impl Default for Fields {
     }
 }
 
-/// Limits for images and for the frames of videos, unless the file says otherwise.
+/// Default limits for images and for the frames of videos.
 const IMAGE_LIMITS: PixelLimits = PixelLimits { min_pixels: 56 * 56, max_pixels: 28 * 28 * 1280 };
 const VIDEO_LIMITS: PixelLimits =
     PixelLimits { min_pixels: 128 * 28 * 28, max_pixels: 28 * 28 * 768 };
 
-/// Those of Qwen2.5-VL as it is published.
+/// The limits of the published Qwen2.5-VL models.
 const PUBLISHED_LIMITS: PixelLimits =
     PixelLimits { min_pixels: 56 * 56, max_pixels: 28 * 28 * 16_384 };
 
-/// The settings for images and for videos in the files of a model's folder, if there are any.
+/// The settings for images and for videos in a model's folder; `None` without processor files.
 pub(crate) fn of_folder(dir: &Path) -> Result<Option<(Settings, Settings)>> {
     let both = json(&dir.join(BOTH_FILE))?;
     let part = |name: &str| {
@@ -108,8 +108,7 @@ pub(crate) fn of_folder(dir: &Path) -> Result<Option<(Settings, Settings)>> {
     Ok(Some((images_settings, videos_settings)))
 }
 
-/// The same of the fields of one such file; `path` is for errors. Limits that are not given are those of the
-/// published models.
+/// The settings in the fields of one such file; `path` is for errors. Limits default to the published models'.
 pub(crate) fn of_json(fields: Value, path: &Path) -> Result<(Settings, Settings)> {
     let settings = settings(&(path.to_owned(), fields), PUBLISHED_LIMITS)?;
     Ok((settings.clone(), settings))
@@ -125,7 +124,7 @@ fn json(path: &Path) -> Result<Option<Value>> {
 }
 
 fn settings((path, value): &(PathBuf, Value), limits: PixelLimits) -> Result<Settings> {
-    // A field that is null is as good as none.
+    // Null fields count as missing.
     let mut value = value.clone();
     if let Some(fields) = value.as_object_mut() {
         fields.retain(|_, field| !field.is_null());
@@ -156,7 +155,7 @@ impl Fields {
         };
         if limits.min_pixels > limits.max_pixels || limits.max_pixels > MOST_PIXELS {
             let PixelLimits { min_pixels, max_pixels } = limits;
-            return Err(format!("images of {min_pixels} to {max_pixels} pixels are none"));
+            return Err(format!("invalid limits of {min_pixels} to {max_pixels} pixels"));
         }
         let patch = Patch {
             side: self.patch_size,
@@ -169,10 +168,10 @@ impl Fields {
             ("merge_size", patch.merge),
         ];
         if let Some((name, size)) = sizes.iter().find(|(_, size)| !(1..=1024).contains(size)) {
-            return Err(format!("`{name}` is {size}, want 1 to 1024"));
+            return Err(format!("`{name}` must be from 1 to 1024, not {size}"));
         }
         if self.image_std.iter().any(|deviation| !(deviation.is_finite() && *deviation > 0.0)) {
-            return Err("`image_std` holds what is no positive number".to_owned());
+            return Err("`image_std` has a value that is not a positive number".to_owned());
         }
         Ok(Settings {
             limits,
@@ -184,7 +183,7 @@ impl Fields {
     }
 }
 
-/// Pixels beyond which a picture is a mistake in a file.
+/// Larger limits are a mistake in the file.
 const MOST_PIXELS: usize = 1 << 28;
 
 #[cfg(test)]
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hubs_form_and_that_of_transformers_5_say_the_same() {
+    fn the_formats_of_the_hub_and_of_transformers_5_are_equivalent() {
         let hub = r#"{"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14,
             "temporal_patch_size": 2, "merge_size": 2, "image_processor_type": "Qwen2VLImageProcessor"}"#;
         let both = r#"{"image_processor": {"size": {"shortest_edge": 3136, "longest_edge": 12845056},
@@ -213,13 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_cannot_be_is_named() {
-        let told = |files: &[(&str, &str)]| read_files(files).unwrap_err().to_string();
-        assert!(told(&[(IMAGE_FILE, "{")]).contains(IMAGE_FILE));
-        assert!(told(&[(IMAGE_FILE, r#"{"merge_size": 0}"#)]).contains("`merge_size` is 0"));
-        assert!(told(&[(IMAGE_FILE, r#"{"do_resize": false}"#)]).contains("do_resize"));
-        assert!(told(&[(IMAGE_FILE, r#"{"image_std": [1, 0, 1]}"#)]).contains("image_std"));
+    fn missing_and_invalid_fields_are_named() {
+        let message = |files: &[(&str, &str)]| read_files(files).unwrap_err().to_string();
+        assert!(message(&[(IMAGE_FILE, "{")]).contains(IMAGE_FILE));
+        let size = message(&[(IMAGE_FILE, r#"{"merge_size": 0}"#)]);
+        assert!(size.contains("`merge_size` must be from 1 to 1024, not 0"), "{size}");
+        assert!(message(&[(IMAGE_FILE, r#"{"do_resize": false}"#)]).contains("do_resize"));
+        assert!(message(&[(IMAGE_FILE, r#"{"image_std": [1, 0, 1]}"#)]).contains("image_std"));
         let limits = r#"{"min_pixels": 5000, "max_pixels": 4000}"#;
-        assert!(told(&[(IMAGE_FILE, limits)]).contains("5000 to 4000"));
+        assert!(message(&[(IMAGE_FILE, limits)]).contains("5000 to 4000"));
     }
 }

@@ -1,16 +1,16 @@
-//! Eyes in a folder of Hugging Face's layout.
+//! A vision encoder in a folder of Hugging Face's layout.
 
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use embodied_r_kernels::memory;
 use embodied_r_kernels::weight::Weight;
-use embodied_r_policy::Placement;
+use embodied_r_policy::WeightPlacement;
 use embodied_r_policy::config::CONFIG_FILE;
 use embodied_r_policy::weights::VisionTensors;
 
 use super::TowerWeights;
-use crate::config::{self, PictureTokens, VisionConfig};
+use crate::config::{self, ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
 use crate::processor::{self, Settings};
 use crate::tower::Linear;
@@ -25,12 +25,12 @@ impl Folder {
         Self { dir: dir.to_owned() }
     }
 
-    /// Whether the model has a tower and says how pictures become patches.
+    /// Whether the model has a vision tower and an image processor.
     pub(super) fn is_whole(&self) -> bool {
         self.config().is_ok() && self.settings().is_ok()
     }
 
-    pub(super) fn config(&self) -> Result<(VisionConfig, PictureTokens)> {
+    pub(super) fn config(&self) -> Result<(VisionConfig, ImageTokens)> {
         let path = self.dir.join(CONFIG_FILE);
         let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
         let json = |source| Error::Json { path: path.clone(), source };
@@ -41,16 +41,16 @@ impl Folder {
         processor::of_folder(&self.dir)?.ok_or_else(|| Error::NoProcessor { dir: self.dir.clone() })
     }
 
-    pub(super) fn weights(&self, placement: &Placement) -> Result<FolderWeights> {
+    pub(super) fn weights(&self, placement: &WeightPlacement) -> Result<FolderWeights> {
         let placement = placement.clone();
         Ok(FolderWeights { tensors: VisionTensors::open(&self.dir)?, placement })
     }
 }
 
-/// A folder's tensors. Matrices are held in bf16 where their rows are no whole blocks of their format.
+/// A folder's tensors. A matrix whose rows are not a multiple of the quantization block is held in bf16.
 pub(super) struct FolderWeights {
     tensors: VisionTensors,
-    placement: Placement,
+    placement: WeightPlacement,
 }
 
 impl FolderWeights {
@@ -65,7 +65,7 @@ impl TowerWeights for FolderWeights {
             *config;
         let shape = [hidden_size, in_channels, temporal_patch_size, patch_size, patch_size];
         let patches = self.tensor("patch_embed.proj.weight", &shape)?;
-        let patches = memory::reshaped(&patches, (hidden_size, config.patch_numbers()))?;
+        let patches = memory::reshape(&patches, (hidden_size, config.patch_elements()))?;
         Ok(self.placement.matrix(&patches)?)
     }
 
@@ -79,7 +79,7 @@ impl TowerWeights for FolderWeights {
         Ok(Linear { weight: self.placement.matrix(&weight)?, bias: self.placement.vector(&bias)? })
     }
 
-    /// The three are stored as one.
+    /// Stored as one fused matrix.
     fn qkv(&self, block: usize, width: usize) -> Result<[Linear; 3]> {
         let name = |part: &str| format!("blocks.{block}.attn.qkv.{part}");
         let weight = self.tensor(&name("weight"), &[3 * width, width])?;

@@ -1,7 +1,6 @@
-//! Eyes in a GGUF file of their own, as llama.cpp keeps them beside the decoder's.
+//! A vision encoder in llama.cpp's `mmproj` GGUF file, next to the decoder's.
 //!
-//! Keys and names are those that llama.cpp's converter writes for Qwen2.5-VL. What the file does not say has the
-//! values of the published models.
+//! Keys and names are those of llama.cpp's converter for Qwen2.5-VL. Missing values default to the published models'.
 
 use std::path::{Path, PathBuf};
 
@@ -9,28 +8,28 @@ use candle_core::Tensor;
 use embodied_r_kernels::memory;
 use embodied_r_kernels::weight::Weight;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{GgufFault, GgufFile, GgufTensor, Placement, gguf};
+use embodied_r_policy::{GgufFault, GgufFile, GgufTensor, WeightPlacement, gguf};
 use serde_json::{Map, Value, json};
 
 use super::TowerWeights;
-use crate::config::{self, PictureTokens, VisionConfig};
+use crate::config::{self, ImageTokens, VisionConfig};
 use crate::error::{Error, Result};
 use crate::processor::{self, Settings};
 use crate::tower::Linear;
 
 const ARCHITECTURE: &str = "general.architecture";
 
-/// The kind of tower; files of several modalities name it once for each.
+/// The projector type; multimodal files have one per modality.
 const PROJECTORS: [&str; 2] = ["clip.vision.projector_type", "clip.projector_type"];
 
-/// Qwen2.5-VL's.
+/// Qwen2.5-VL's projector type.
 const PROJECTOR: &str = "qwen2.5vl_merger";
 
-/// In every so-manieth block a patch sees all of its frame; without it in all of them.
+/// Every n-th block has full attention; all do without it.
 const FULL_BLOCKS: &str = "clip.vision.n_wa_pattern";
 
-/// The tokens that stand for an image's and a video's.
-const PICTURE_TOKENS: [&str; 2] = ["<|image_pad|>", "<|video_pad|>"];
+/// The placeholder tokens of images and videos.
+const PLACEHOLDER_TOKENS: [&str; 2] = ["<|image_pad|>", "<|video_pad|>"];
 
 /// An open file.
 pub(crate) struct Mmproj {
@@ -40,29 +39,29 @@ pub(crate) struct Mmproj {
 }
 
 impl Mmproj {
-    /// Opens the tower's file beside that of its decoder.
+    /// Opens the `mmproj` file of `decoder`.
     ///
     /// # Errors
-    /// [`Error::Processor`] if it holds no tower of Qwen2.5-VL.
+    /// [`Error::Processor`] if it is not a vision tower of Qwen2.5-VL.
     pub(super) fn open(path: &Path, decoder: &Path) -> Result<Self> {
         let opened = Self { file: GgufFile::open(path)?, decoder: decoder.to_owned() };
         let found = opened.file.text(ARCHITECTURE)?;
         if found != Some("clip") {
-            return Err(opened.unsupported(ARCHITECTURE, found, "want `clip`, a vision tower"));
+            return Err(opened.unsupported(ARCHITECTURE, found, "`clip` (a vision tower)"));
         }
         let [of_vision, of_file] = PROJECTORS.map(|key| opened.file.text(key));
         let found = of_vision?.or(of_file?);
         if found != Some(PROJECTOR) {
-            let want = "want `qwen2.5vl_merger`, the tower of Qwen2.5-VL";
-            return Err(opened.unsupported(PROJECTORS[1], found, want));
+            let expected = "`qwen2.5vl_merger` (the tower of Qwen2.5-VL)";
+            return Err(opened.unsupported(PROJECTORS[1], found, expected));
         }
         Ok(opened)
     }
 
-    fn unsupported(&self, key: &str, found: Option<&str>, want: &str) -> Error {
+    fn unsupported(&self, key: &str, found: Option<&str>, expected: &str) -> Error {
         let found = found.map_or("missing".to_owned(), |found| format!("`{found}`"));
         let path = self.file.path().to_owned();
-        Error::Processor { path, fault: format!("`{key}` is {found}, {want}") }
+        Error::Processor { path, fault: format!("`{key}` must be {expected}, not {found}") }
     }
 
     fn size(&self, field: &str) -> Result<u64> {
@@ -71,7 +70,7 @@ impl Mmproj {
         Ok(self.file.count(&key)?.ok_or_else(missing)?)
     }
 
-    pub(super) fn config(&self) -> Result<(VisionConfig, PictureTokens)> {
+    pub(super) fn config(&self) -> Result<(VisionConfig, ImageTokens)> {
         let depth = self.size("block_count")?;
         let every = self.file.count(FULL_BLOCKS)?.unwrap_or_default().max(1);
         let blocks = 1..=depth.min(config::LARGEST as u64);
@@ -94,7 +93,9 @@ impl Mmproj {
         }
         let mut whole = json!({ "vision_config": vision });
         let tokenizer = Tokenizer::from_dir(&self.decoder)?;
-        for (field, token) in ["image_token_id", "video_token_id"].into_iter().zip(PICTURE_TOKENS) {
+        for (field, token) in
+            ["image_token_id", "video_token_id"].into_iter().zip(PLACEHOLDER_TOKENS)
+        {
             if let Some(id) = tokenizer.token_id(token) {
                 whole[field] = id.into();
             }
@@ -102,7 +103,7 @@ impl Mmproj {
         config::of_json(&whole, self.file.path())
     }
 
-    /// A processor's own files beside the model come first.
+    /// Processor files next to the model take precedence.
     pub(super) fn settings(&self) -> Result<(Settings, Settings)> {
         let folder = gguf::folder(&self.decoder)?;
         if let Some(settings) = processor::of_folder(&folder)? {
@@ -125,8 +126,8 @@ impl Mmproj {
         processor::of_json(fields.into(), self.file.path())
     }
 
-    /// The tower's weights, as they are, on the placement's device.
-    pub(super) fn weights(&self, placement: &Placement) -> MmprojWeights<'_> {
+    /// The tower's weights in the file's format, on the placement's device.
+    pub(super) fn weights(&self, placement: &WeightPlacement) -> MmprojWeights<'_> {
         MmprojWeights { file: &self.file, placement: placement.clone() }
     }
 }
@@ -134,7 +135,7 @@ impl Mmproj {
 /// A file's tensors.
 pub(super) struct MmprojWeights<'a> {
     file: &'a GgufFile,
-    placement: Placement,
+    placement: WeightPlacement,
 }
 
 impl MmprojWeights<'_> {
@@ -156,7 +157,7 @@ impl MmprojWeights<'_> {
     }
 }
 
-/// What the file calls a part of the tower.
+/// The file's name of a weight.
 fn stored_name(name: &str) -> String {
     match name {
         "merger.ln_q" => return "v.post_ln".to_owned(),
@@ -179,7 +180,7 @@ fn stored_name(name: &str) -> String {
 }
 
 impl TowerWeights for MmprojWeights<'_> {
-    /// The file has a matrix for each of a patch's two frames.
+    /// The file has one matrix for each of a patch's two frames.
     fn patches(&self, config: &VisionConfig) -> Result<Weight> {
         let (hidden, side) = (config.hidden_size, config.patch_size);
         let shape = [hidden, config.in_channels, side, side];
@@ -188,13 +189,13 @@ impl TowerWeights for MmprojWeights<'_> {
             Ok(memory::floats(&matrix, "read the patches' weights")?.to_vec())
         };
         let frames = [frame("v.patch_embd.weight")?, frame("v.patch_embd.weight.1")?];
-        // (hidden, colours, frames, side, side).
+        // (hidden, channels, frames, side, side).
         let one = side * side;
-        let colours = hidden * config.in_channels;
-        let numbers = (0..colours).flat_map(|at| {
+        let channels = hidden * config.in_channels;
+        let values = (0..channels).flat_map(|at| {
             frames.iter().flat_map(move |frame| frame[at * one..(at + 1) * one].iter().copied())
         });
-        let weight = memory::tensor(numbers.collect(), (hidden, config.patch_numbers()))?;
+        let weight = memory::tensor(values.collect(), (hidden, config.patch_elements()))?;
         Ok(Weight::f32(&self.placement.vector(&weight)?)?)
     }
 

@@ -1,14 +1,14 @@
-//! A folder that shows how an answer came about.
+//! The trace of an answer: frames, captions, reasoning.
 
 use std::path::Path;
 
 use anyhow::Context as _;
 use embodied_r_data::write::write_atomic;
 
-use super::Answered;
+use super::AnswerTrace;
 use crate::report::escape;
 
-/// The page.
+/// The HTML page.
 pub(super) const PAGE: &str = "index.html";
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;\
@@ -16,45 +16,50 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;mar
     align-self:start}figcaption small{color:#666}pre{white-space:pre-wrap;background:#f5f5f5;padding:1rem}\
     @media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}pre{background:#242424}}";
 
-/// Writes frames, the JSON object and the page.
+/// Writes the frames, the JSON object and the page.
 ///
 /// # Errors
 /// A file cannot be written.
-pub(super) fn save(folder: &Path, answered: &Answered, pictures: &[Vec<u8>]) -> anyhow::Result<()> {
+pub(super) fn save(
+    folder: &Path,
+    answered: &AnswerTrace,
+    images: &[Vec<u8>],
+) -> anyhow::Result<()> {
     let frames = folder.join("frames");
     std::fs::create_dir_all(&frames)
-        .with_context(|| format!("cannot make `{}`", frames.display()))?;
-    for (place, picture) in pictures.iter().enumerate() {
-        write_atomic(&frames.join(name(place)), picture)?;
+        .with_context(|| format!("cannot create `{}`", frames.display()))?;
+    for (index, image) in images.iter().enumerate() {
+        write_atomic(&frames.join(name(index)), image)?;
     }
     write_atomic(&folder.join("trace.json"), &serde_json::to_vec_pretty(answered)?)?;
-    Ok(write_atomic(&folder.join(PAGE), page(answered, pictures.len()).as_bytes())?)
+    Ok(write_atomic(&folder.join(PAGE), page(answered, images.len()).as_bytes())?)
 }
 
-fn name(place: usize) -> String {
-    format!("{place:03}.jpg")
+fn name(index: usize) -> String {
+    format!("{index:03}.jpg")
 }
 
-fn page(answered: &Answered, pictures: usize) -> String {
-    let Answered { video, question, keyframes, completion, think, answer, option, .. } = answered;
+fn page(answered: &AnswerTrace, images: usize) -> String {
+    let AnswerTrace { video, question, keyframes, completion, think, answer, option, .. } =
+        answered;
     let mut frames = String::new();
-    for (place, caption) in keyframes.iter().enumerate() {
-        let picture = match place < pictures {
-            true => format!("<img src=\"frames/{}\" alt=\"frame {place}\">", name(place)),
+    for (index, caption) in keyframes.iter().enumerate() {
+        let image = match index < images {
+            true => format!("<img src=\"frames/{}\" alt=\"frame {index}\">", name(index)),
             false => String::new(),
         };
         let time = caption.time_s.map(|time| format!(" at {time:.1} s")).unwrap_or_default();
         let after = caption.action.iter().map(|action| format!(", after {}", escape(action)));
         let (after, view) = (after.collect::<String>(), escape(&caption.view));
         frames.push_str(&format!(
-            "<figure>{picture}<figcaption><small>Frame {place}{time}{after}</small><br>{view}\
+            "<figure>{image}<figcaption><small>Frame {index}{time}{after}</small><br>{view}\
              </figcaption></figure>\n"
         ));
     }
-    let told = match (answer, option) {
+    let answer = match (answer, option) {
         (Some(answer), Some(option)) => format!("{}. {}", escape(answer), escape(option)),
         (Some(answer), None) => escape(answer),
-        (None, _) => "none that can be read".to_owned(),
+        (None, _) => "none could be parsed".to_owned(),
     };
     let (video, question) = (escape(video), escape(question));
     let reasoning = escape(think.as_deref().unwrap_or(completion).trim());
@@ -62,6 +67,6 @@ fn page(answered: &Answered, pictures: usize) -> String {
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{video}</title>\n\
          <style>{STYLE}</style>\n<h1>{video}</h1>\n<pre>{question}</pre>\n<h2>Key frames</h2>\n{frames}\
-         <h2>Reasoning</h2>\n<pre>{reasoning}</pre>\n<h2>Answer</h2>\n<p>{told}</p>\n</html>\n"
+         <h2>Reasoning</h2>\n<pre>{reasoning}</pre>\n<h2>Answer</h2>\n<p>{answer}</p>\n</html>\n"
     )
 }

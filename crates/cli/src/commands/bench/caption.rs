@@ -3,38 +3,40 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use embodied_r_grpo::team::Team;
+use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_policy::tokenizer::Tokenizer;
-use embodied_r_policy::{Prompt, Request, Sampling, TensorParallel, hub};
-use embodied_r_vision::{Eyes, Message, Seen, VisionLanguageModel, VisionOptions};
+use embodied_r_policy::{GenerationRequest, Prompt, SamplingParams, TensorParallel, hub};
+use embodied_r_vision::{
+    ImageEmbeddings, MultimodalMessage, VisionEncoder, VisionLanguageModel, VisionOptions,
+};
 use image::{Rgb, RgbImage};
 use serde_json::json;
 
 use crate::args::bench::CaptionArgs;
 use crate::exit::{Status, Usage};
 use crate::output::outln;
-use crate::ranks::together;
+use crate::ranks::run_on_ranks;
 
 use super::work::{add, lines, median, with_peak};
 
-/// About as long as what `perceive` asks.
+/// About as long as the prompt of `perceive`.
 const INSTRUCTIONS: &str = "These two pictures are consecutive views from the camera of a moving agent. Reply with a \
     numbered list of exactly three items: the movement that leads from the first view to the second, what the second \
     view shows that the first one did not, and which of the things that the question mentions are in it. Be brief.";
 
-/// Times captions of a video's frames.
+/// Benchmarks captioning of video frames.
 pub(super) fn run(args: &CaptionArgs) -> anyhow::Result<Status> {
     if args.runs == 0 || args.frames == 0 || args.new == 0 || args.size.contains(&0) {
         let what = "`--runs`, `--frames`, `--new` and both sides of `--size` must be above 0";
         return Err(Usage(what.into()).into());
     }
-    together(&args.parallel.ranks, args.weights.device, |team| measure(args, team))
+    run_on_ranks(&args.parallel.ranks, args.weights.device, |team| measure(args, team))
 }
 
-/// Measures on every rank of `team`, which all do the same.
-fn measure(args: &CaptionArgs, team: &Team) -> anyhow::Result<Status> {
-    args.parallel.check_one(team.size())?;
-    let ranks = TensorParallel::over(team.communicator().clone());
+/// Measures on every rank of `team`; all compute the same.
+fn measure(args: &CaptionArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
+    args.parallel.check_one(team.world_size())?;
+    let ranks = TensorParallel::new(team.communicator().clone());
     let folder = hub::resolve(&args.model, None)?;
     let tokenizer = Tokenizer::from_dir(&folder)?;
     let placement = args.weights.placement_of(args.parallel.ranks.gpus)?;
@@ -48,13 +50,13 @@ fn measure(args: &CaptionArgs, team: &Team) -> anyhow::Result<Status> {
     let of = |time: fn(&Times) -> f64| median(&runs[1..].iter().map(time).collect::<Vec<_>>());
     let (tower, again) = (of(|run| run.tower), of(|run| run.again));
     let (prefill, decode) = (of(|run| run.prefill), of(|run| run.decode));
-    let eyes = model.eyes();
-    let grid = eyes.processor().image_grid((args.size[0], args.size[1]))?;
-    let (frames, flop) = (args.frames as f64, eyes.config().flops(grid));
+    let encoder = model.vision_encoder();
+    let grid = encoder.processor().image_grid((args.size[0], args.size[1]))?;
+    let (frames, flop) = (args.frames as f64, encoder.config().flops(grid));
     let prompt_tokens = runs[0].prompt_tokens as f64;
-    let figures = [
+    let metrics = [
         ("patches_per_frame", grid.patches() as f64),
-        ("tokens_per_frame", grid.tokens(eyes.config().spatial_merge_size) as f64),
+        ("tokens_per_frame", grid.tokens(encoder.config().spatial_merge_size) as f64),
         ("prompt_tokens", prompt_tokens),
         ("frames_per_s", frames / (tower + prefill + decode)),
         ("frames_per_s_without_reuse", frames / (again + prefill + decode)),
@@ -64,14 +66,14 @@ fn measure(args: &CaptionArgs, team: &Team) -> anyhow::Result<Status> {
         ("prefill_tokens_per_s", prompt_tokens / prefill),
         ("decode_tokens_per_s", frames * args.new as f64 / decode),
     ];
-    if !team.is_first() {
+    if !team.is_rank_zero() {
         return Ok(Status::Done);
     }
-    let figures = with_peak(&figures, &device)?;
+    let metrics = with_peak(&metrics, &device)?;
     if !args.json {
         let (width, height) = (args.size[0], args.size[1]);
         outln!("{frames} frames of {width} × {height}, {} tokens each", args.new)?;
-        return lines(&figures);
+        return lines(&metrics);
     }
     let mut all = json!({
         "model": args.model,
@@ -79,20 +81,18 @@ fn measure(args: &CaptionArgs, team: &Team) -> anyhow::Result<Status> {
         "size": args.size,
         "new": args.new,
     });
-    add(&mut all, &figures);
+    add(&mut all, &metrics);
     outln!("{all}")?;
     Ok(Status::Done)
 }
 
-/// Seconds that a run's parts took.
+/// Seconds of the phases of a run.
 struct Times {
-    /// Looking at each frame once.
+    /// Encoding each frame once.
     tower: f64,
-    /// Looking at it for each prompt that it is in.
+    /// Encoding each frame for every prompt that contains it.
     again: f64,
-    /// Computing the prompts.
     prefill: f64,
-    /// Drawing the captions behind them.
     decode: f64,
     prompt_tokens: usize,
 }
@@ -107,18 +107,19 @@ fn timed(
         .map(|index| frame((args.size[0], args.size[1]), (run * args.frames + index) as u32))
         .collect();
     let began = Instant::now();
-    let seen = looked(model, &frames.iter().collect::<Vec<_>>())?;
+    let embeddings = encode(model, &frames.iter().collect::<Vec<_>>())?;
     let tower = began.elapsed().as_secs_f64();
     let began = Instant::now();
     let of_prompts = (0..frames.len()).flat_map(|after| &frames[after.saturating_sub(1)..=after]);
-    looked(model, &of_prompts.collect::<Vec<_>>())?;
+    encode(model, &of_prompts.collect::<Vec<_>>())?;
     let again = began.elapsed().as_secs_f64();
-    let prompts: Vec<Prompt> = prompts(model.eyes(), tokenizer, &seen)?;
+    let prompts: Vec<Prompt> = prompts(model.vision_encoder(), tokenizer, &embeddings)?;
     let prompt_tokens = prompts.iter().map(Prompt::len).sum();
-    let request = |prompt: &Prompt| Request { prompt: prompt.clone(), samples: 1, stream: 0 };
-    let requests: Vec<Request> = prompts.iter().map(request).collect();
+    let request =
+        |prompt: &Prompt| GenerationRequest { prompt: prompt.clone(), samples: 1, stream: 0 };
+    let requests: Vec<GenerationRequest> = prompts.iter().map(request).collect();
     let timed = |new: usize| -> anyhow::Result<f64> {
-        let sampling = Sampling { max_new_tokens: new, ..Sampling::greedy() };
+        let sampling = SamplingParams { max_new_tokens: new, ..SamplingParams::greedy() };
         let began = Instant::now();
         Arc::clone(model.decoder()).generate(&requests, &sampling, &|_| {})?;
         Ok(began.elapsed().as_secs_f64())
@@ -127,25 +128,39 @@ fn timed(
     Ok(Times { tower, again, prefill, decode: (whole - prefill).max(1e-9), prompt_tokens })
 }
 
-/// What pictures are to the decoder: one at a time, or each on the rank that it is dealt to.
-fn looked(model: &VisionLanguageModel, pictures: &[&RgbImage]) -> anyhow::Result<Vec<Seen>> {
-    let (eyes, ranks) = (model.eyes(), model.decoder().ranks());
-    if ranks.is_alone() {
-        return Ok(pictures.iter().map(|picture| eyes.image(picture)).collect::<Result<_, _>>()?);
+/// Image embeddings: computed one at a time, or partitioned over the ranks.
+fn encode(
+    model: &VisionLanguageModel,
+    images: &[&RgbImage],
+) -> anyhow::Result<Vec<ImageEmbeddings>> {
+    let (encoder, ranks) = (model.vision_encoder(), model.decoder().ranks());
+    if ranks.is_single_rank() {
+        return Ok(images
+            .iter()
+            .map(|image| encoder.encode_image(image))
+            .collect::<Result<_, _>>()?);
     }
-    Ok(eyes.images_over(pictures, ranks)?)
+    Ok(encoder.encode_images_over(images, ranks)?)
 }
 
-/// The first frame alone, each other one behind the one before.
-fn prompts(eyes: &Eyes, tokenizer: &Tokenizer, seen: &[Seen]) -> anyhow::Result<Vec<Prompt>> {
+/// One prompt per frame, each with the previous frame.
+fn prompts(
+    encoder: &VisionEncoder,
+    tokenizer: &Tokenizer,
+    embeddings: &[ImageEmbeddings],
+) -> anyhow::Result<Vec<Prompt>> {
     let prompt = |after: usize| {
-        let seen = &seen[after.saturating_sub(1)..=after];
-        Ok(eyes.prompt(tokenizer, &[Message::user(seen.len(), INSTRUCTIONS)], seen)?)
+        let embeddings = &embeddings[after.saturating_sub(1)..=after];
+        Ok(encoder.prompt(
+            tokenizer,
+            &[MultimodalMessage::user(embeddings.len(), INSTRUCTIONS)],
+            embeddings,
+        )?)
     };
-    (0..seen.len()).map(prompt).collect()
+    (0..embeddings.len()).map(prompt).collect()
 }
 
-/// A picture of slopes and edges, another one for each seed.
+/// A synthetic image of gradients and edges, distinct for each seed.
 fn frame((width, height): (u32, u32), seed: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let slope = (x + 3 * y + 17 * seed) % 256;

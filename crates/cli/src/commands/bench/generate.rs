@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use embodied_r_policy::{InferenceModel, Placement, Precision};
+use embodied_r_policy::{InferenceModel, Precision, WeightPlacement};
 
 use crate::args::bench::WorkArgs;
 use crate::device;
@@ -11,11 +11,11 @@ use crate::exit::Status;
 
 use super::work::{folder, median, print, requests, sampling};
 
-/// Times the sampling of completions of a fixed length.
+/// Benchmarks sampling of completions with a fixed length.
 pub(super) fn run(work: &WorkArgs) -> anyhow::Result<Status> {
     let format = Precision::from(work.precision).into();
     let device = device::open(work.device)?;
-    let placement = Placement { format, device: device.clone() };
+    let placement = WeightPlacement { format, device: device.clone() };
     let model = InferenceModel::load(&folder(work)?, placement)?;
     let (vocabulary, model) = (model.config().vocab_size, Arc::new(model));
     let (mut seconds, mut prefills) = (Vec::new(), Vec::new());
@@ -30,10 +30,10 @@ pub(super) fn run(work: &WorkArgs) -> anyhow::Result<Status> {
     let (seconds, prefill) = (median(&seconds[1..]), median(&prefills[1..]));
     let tokens = (work.groups * work.group_size * work.new) as f64;
     let prompts = (work.groups * work.prompt) as f64;
-    let figures = [
+    let metrics = [
         ("seconds", seconds),
         ("new_tokens_per_s", tokens / seconds),
         ("prefill_tokens_per_s", prompts / prefill),
     ];
-    print(work, &device, &figures)
+    print(work, &device, &metrics)
 }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::ValueEnum as _;
 use embodied_r_data::Progress as _;
 use embodied_r_policy::WeightDtype;
-use embodied_r_policy::tokenizer::write_bytes;
+use embodied_r_policy::tokenizer::write_byte_tokenizer;
 use embodied_r_policy::weights::{SaveOptions, write_random};
 use serde_json::json;
 
@@ -19,8 +19,8 @@ use crate::exit::{Status, Usage, hint};
 use crate::output::outln;
 use crate::progress::Bar;
 
-/// Room for what is written beside the weights: configuration and tokenizer.
-const BESIDE: u64 = 32 << 20;
+/// Disk space for the configuration and the tokenizer.
+const CONFIG_BYTES: u64 = 32 << 20;
 
 const MEGABYTE: u64 = 1_000_000;
 
@@ -34,9 +34,9 @@ pub(super) fn run(args: &MakeModelArgs) -> anyhow::Result<Status> {
         Some(ModelDtype::Bfloat16) => WeightDtype::Bf16,
     };
     let bytes = (config.parameter_count() * dtype.size_bytes()) as u64;
-    check_room(&args.out, bytes)?;
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot create `{}`", args.out.display()))?;
+    check_room(&args.output, bytes)?;
+    std::fs::create_dir_all(&args.output)
+        .with_context(|| format!("cannot create `{}`", args.output.display()))?;
     let began = Instant::now();
     let bar = Bar::default();
     bar.start("writing MB", Some(bytes.div_ceil(MEGABYTE)));
@@ -45,15 +45,15 @@ pub(super) fn run(args: &MakeModelArgs) -> anyhow::Result<Status> {
         let before = written.fetch_add(more, Ordering::Relaxed);
         bar.advance((before + more) / MEGABYTE - before / MEGABYTE);
     };
-    write_bytes(&args.out, config.vocab_size, first_special)?;
+    write_byte_tokenizer(&args.output, config.vocab_size, first_special)?;
     let options = SaveOptions { dtype, ..SaveOptions::default() };
-    let made = write_random(&args.out, &config, args.seed, &options, &on_bytes);
+    let made = write_random(&args.output, &config, args.seed, &options, &on_bytes);
     bar.finish();
     made?;
     let preset = args.preset.to_possible_value();
-    let told = json!({
+    let report = json!({
         "preset": preset.as_ref().map(clap::builder::PossibleValue::get_name),
-        "path": args.out,
+        "path": args.output,
         "dtype": dtype.name(),
         "seed": args.seed,
         "parameters": config.parameter_count(),
@@ -62,19 +62,19 @@ pub(super) fn run(args: &MakeModelArgs) -> anyhow::Result<Status> {
         "seconds": (began.elapsed().as_secs_f64() * 1e3).round() / 1e3,
     });
     if args.json {
-        outln!("{told}")?;
+        outln!("{report}")?;
     } else {
-        let (parameters, out) = (config.parameter_count(), args.out.display());
+        let (parameters, out) = (config.parameter_count(), args.output.display());
         outln!("`{out}`: {parameters} parameters in {}, {}", dtype.name(), size(bytes))?;
     }
     Ok(Status::Done)
 }
 
-/// Refuses a folder with something in it, and a disk without room.
+/// Fails if the folder is not empty or the disk has too little space.
 fn check_room(out: &Path, bytes: u64) -> anyhow::Result<()> {
     match std::fs::read_dir(out).map(|mut entries| entries.next().is_some()) {
         Ok(true) => {
-            let what = format!("`{}` is not empty, want a new folder", out.display());
+            let what = format!("`{}` is not empty: give a new directory", out.display());
             return Err(Usage(what).into());
         }
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -82,11 +82,16 @@ fn check_room(out: &Path, bytes: u64) -> anyhow::Result<()> {
         }
         _ => {}
     }
-    // Where the system does not tell, writing will.
+    // If the free space is unknown, a full disk shows while writing.
     match free_bytes(out) {
-        Some(free) if free < bytes + BESIDE => Err(hint(
-            format!("`{}` has {} free, the model takes {}", out.display(), size(free), size(bytes)),
-            "make room, or take another folder, a smaller preset or `--dtype bfloat16`",
+        Some(free) if free < bytes + CONFIG_BYTES => Err(hint(
+            format!(
+                "`{}` has {} free, but the model needs {}",
+                out.display(),
+                size(free),
+                size(bytes)
+            ),
+            "free some space, or use another directory, a smaller preset or `--dtype bfloat16`",
         )),
         _ => Ok(()),
     }

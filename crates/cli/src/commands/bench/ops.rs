@@ -1,4 +1,4 @@
-//! `embodied-r bench ops`: each operation beside what the machine can do.
+//! `embodied-r bench ops`: kernel throughput compared with the machine's roofline.
 
 mod attention;
 #[cfg(any(feature = "cuda", feature = "cuda-host"))]
@@ -22,13 +22,13 @@ use crate::exit::{Status, Usage};
 use crate::output::outln;
 use crate::progress::Bar;
 
-/// Least time of a repetition; the shortest operations are done many times in it.
+/// Minimum time of a repetition; short operations are called many times in it.
 const REPETITION: Duration = Duration::from_millis(100);
 
-/// Repetitions, of which the best counts.
+/// Repetitions; the best one counts.
 const REPETITIONS: usize = 3;
 
-/// All operations, each at the shapes that matter.
+/// All operations with their benchmarked shapes.
 fn table() -> Vec<Op> {
     [products::ops(), attention::ops(), rows::ops(), training::ops()]
         .into_iter()
@@ -40,10 +40,7 @@ fn table() -> Vec<Op> {
 pub(super) fn run(args: &OpsArgs) -> anyhow::Result<Status> {
     #[cfg_attr(
         not(any(feature = "cuda", feature = "cuda-host")),
-        expect(
-            unused_variables,
-            reason = "a build without GPU operations opens the processor alone"
-        )
+        expect(unused_variables, reason = "a build without GPU kernels opens the CPU only")
     )]
     let device = crate::device::open(args.device)?;
     #[cfg(any(feature = "cuda", feature = "cuda-host"))]
@@ -54,7 +51,7 @@ pub(super) fn run(args: &OpsArgs) -> anyhow::Result<Status> {
     let ops: Vec<Op> = table().into_iter().filter(wanted).collect();
     if ops.is_empty() {
         let part = args.only.as_deref().unwrap_or_default();
-        return Err(Usage(format!("no operation has `{part}` in its name")).into());
+        return Err(Usage(format!("no kernel name contains `{part}`")).into());
     }
     if args.check { check(&ops, args) } else { measure(&ops, args) }
 }
@@ -66,17 +63,17 @@ fn measure(ops: &[Op], args: &OpsArgs) -> anyhow::Result<Status> {
         let (flops, read) = (peak.flops_per_s / 1e9, peak.read_bytes_per_s / 1e9);
         let copy = peak.copy_bytes_per_s / 1e9;
         outln!(
-            "{threads} threads: {flops:.1} GFLOP/s in f32, {read:.1} GB/s read, {copy:.1} copied"
+            "{threads} threads, peak: {flops:.1} GFLOP/s in f32, {read:.1} GB/s read, {copy:.1} GB/s copy"
         )?;
         outln!(
             "{:<24} {:<9} {:<24} {:>10} {:>9} {:>8} {:>6}",
-            "operation",
+            "kernel",
             "dtype",
             "shape",
             "ms",
             "GFLOP/s",
             "GB/s",
-            "share"
+            "peak"
         )?;
     }
     let bar = Bar::default();
@@ -84,11 +81,11 @@ fn measure(ops: &[Op], args: &OpsArgs) -> anyhow::Result<Status> {
     let mut measured = Vec::new();
     for op in ops {
         bar.message(op.name);
-        let figures = Figures::of(op, seconds(op)?, &peak);
+        let metrics = Measurement::of(op, seconds(op)?, &peak);
         if args.json {
-            measured.push(figures.json(op));
+            measured.push(metrics.json(op));
         } else {
-            figures.print(op)?;
+            metrics.print(op)?;
         }
         bar.advance(1);
     }
@@ -123,9 +120,8 @@ fn seconds(op: &Op) -> anyhow::Result<f64> {
     Ok(best)
 }
 
-/// What was reached. What lies in caches is read faster than from memory, so that a share of the
-/// limit can be above 1 for small operations.
-struct Figures {
+/// Measured performance. Small operations hit the CPU caches and can exceed the roofline.
+struct Measurement {
     seconds: f64,
     gflops: Option<f64>,
     gb_per_s: f64,
@@ -133,7 +129,7 @@ struct Figures {
     share_of_limit: f64,
 }
 
-impl Figures {
+impl Measurement {
     fn of(op: &Op, seconds: f64, peak: &Peak) -> Self {
         let computing = op.flops / peak.flops_per_s;
         let moving = op.bytes / peak.bytes_per_s();
@@ -147,19 +143,19 @@ impl Figures {
     }
 
     fn json(&self, op: &Op) -> Value {
-        let mut told = json!({
+        let mut object = json!({
             "name": op.name,
             "shape": op.shape,
             "dtype": op.dtype,
             "seconds": self.seconds,
         });
         if let Some(gflops) = self.gflops {
-            told["gflops"] = json!(rounded(gflops));
+            object["gflops"] = json!(rounded(gflops));
         }
-        told["gb_per_s"] = json!(rounded(self.gb_per_s));
-        told["bound"] = json!(self.bound);
-        told["share_of_limit"] = json!(rounded(self.share_of_limit));
-        told
+        object["gb_per_s"] = json!(rounded(self.gb_per_s));
+        object["bound"] = json!(self.bound);
+        object["share_of_limit"] = json!(rounded(self.share_of_limit));
+        object
     }
 
     fn print(&self, op: &Op) -> anyhow::Result<()> {
@@ -177,17 +173,17 @@ fn rounded(x: f64) -> f64 {
     (x * 1e4).round() / 1e4
 }
 
-/// Holds each operation against its plain form.
+/// Compares each operation with its f64 reference implementation.
 fn check(ops: &[Op], args: &OpsArgs) -> anyhow::Result<Status> {
     let bar = Bar::default();
     bar.start("checking", Some(ops.len() as u64));
-    let (mut checked, mut beyond) = (Vec::new(), 0);
+    let (mut checked, mut failed) = (Vec::new(), 0);
     for op in ops {
         bar.message(op.name);
         let deviation = op.deviation()?;
-        // What is no number is no match either.
+        // NaN does not pass.
         let holds = deviation <= op.tolerance;
-        beyond += usize::from(!holds);
+        failed += usize::from(!holds);
         if args.json {
             checked.push(json!({
                 "name": op.name, "shape": op.shape, "dtype": op.dtype,
@@ -195,8 +191,8 @@ fn check(ops: &[Op], args: &OpsArgs) -> anyhow::Result<Status> {
             }));
         } else {
             let (name, shape, tolerance) = (op.name, &op.shape, op.tolerance);
-            let verdict = if holds { "ok" } else { "BEYOND" };
-            outln!("{name:<28} {shape:<26} {deviation:>9.2e} of {tolerance:>7.0e} {verdict}")?;
+            let result = if holds { "ok" } else { "FAILED" };
+            outln!("{name:<28} {shape:<26} {deviation:>9.2e} of {tolerance:>7.0e} {result}")?;
         }
         bar.advance(1);
     }
@@ -204,5 +200,5 @@ fn check(ops: &[Op], args: &OpsArgs) -> anyhow::Result<Status> {
     if args.json {
         outln!("{}", json!({ "ops": checked }))?;
     }
-    Ok(if beyond == 0 { Status::Done } else { Status::Partial })
+    Ok(if failed == 0 { Status::Done } else { Status::Partial })
 }

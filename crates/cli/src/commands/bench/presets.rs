@@ -1,4 +1,4 @@
-//! Shapes of models: published ones, and small ones.
+//! Model presets: published configurations, and small ones for tests.
 
 use embodied_r_policy::{DecoderSizes, ModelConfig, ModelType, Rope, WeightDtype};
 
@@ -7,35 +7,35 @@ use crate::args::bench::Preset;
 /// The first of Qwen2.5's special tokens, `<|endoftext|>`.
 const QWEN_FIRST_SPECIAL: u32 = 151_643;
 
-/// The first special token of the small models, behind the bytes.
+/// The first special token of the small models, after the 256 byte tokens.
 const SMALL_FIRST_SPECIAL: u32 = 256;
 
-/// The sizes of the model of the benchmarks, of 38 million parameters.
+/// The benchmark model, with 38 million parameters.
 const SHAPE_E: DecoderSizes = DecoderSizes {
-    hidden: 512,
+    hidden_size: 512,
     layers: 12,
     heads: 8,
     kv_heads: 2,
-    inner: 1_408,
+    intermediate_size: 1_408,
     vocab: 8_192,
     tied: true,
 };
 
-/// A model's shape, and where its tokenizer's special tokens begin.
+/// A model's configuration, and the first special token of its tokenizer.
 pub(super) struct Shape {
     pub(super) config: ModelConfig,
     pub(super) first_special: u32,
 }
 
-/// The shape of that name.
+/// The configuration of a preset.
 pub(super) fn shape(preset: Preset) -> Option<Shape> {
     use ModelType::{Llama, Qwen2};
     let tiny = |tied| DecoderSizes {
-        hidden: 64,
+        hidden_size: 64,
         layers: 2,
         heads: 4,
         kv_heads: 2,
-        inner: 160,
+        intermediate_size: 160,
         vocab: 512,
         tied,
     };
@@ -51,13 +51,13 @@ pub(super) fn shape(preset: Preset) -> Option<Shape> {
     })
 }
 
-/// A Qwen2.5.
+/// A Qwen2.5 model.
 fn qwen(name: &str) -> Option<Shape> {
     let config = ModelConfig::published(name)?;
     Some(Shape { config, first_special: QWEN_FIRST_SPECIAL })
 }
 
-/// A model made to be tried out: deviations large enough for logits that differ.
+/// A small model for tests: its weights' standard deviation is large enough for distinct logits.
 fn small(model_type: ModelType, sizes: DecoderSizes) -> Shape {
     let first_special = SMALL_FIRST_SPECIAL;
     let config = ModelConfig {
@@ -68,7 +68,7 @@ fn small(model_type: ModelType, sizes: DecoderSizes) -> Shape {
         initializer_range: 0.1,
         dtype: WeightDtype::F32,
         bos_token_id: None,
-        // The end of a turn, then that of a text.
+        // `<|im_end|>`, then `<|endoftext|>`.
         eos_token_ids: vec![first_special + 2, first_special],
         ..ModelConfig::of_sizes(sizes)
     };

@@ -1,4 +1,4 @@
-//! What the measurements of a model share: its prompts, and how figures are shown.
+//! Shared by the model benchmarks: synthetic prompts and the output of metrics.
 
 use std::path::PathBuf;
 
@@ -6,14 +6,14 @@ use candle_core::Device;
 use embodied_r_grpo::process;
 use embodied_r_grpo::random::stream;
 use embodied_r_kernels::device;
-use embodied_r_policy::{Precision, Request, Sampling, hub};
+use embodied_r_policy::{GenerationRequest, Precision, SamplingParams, hub};
 use serde_json::{Value, json};
 
 use crate::args::bench::WorkArgs;
 use crate::exit::{Status, Usage};
 use crate::output::outln;
 
-/// Refuses work that would measure nothing; gives the model's folder.
+/// Validates the arguments and resolves the model's folder.
 pub(super) fn folder(work: &WorkArgs) -> anyhow::Result<PathBuf> {
     if work.runs == 0 || work.prompt == 0 || work.new == 0 || work.groups * work.group_size == 0 {
         let what = "`--runs`, `--prompt`, `--new`, `--groups` and `--group-size` must be above 0";
@@ -22,20 +22,24 @@ pub(super) fn folder(work: &WorkArgs) -> anyhow::Result<PathBuf> {
     Ok(hub::resolve(&work.model, None)?)
 }
 
-/// Random prompts for a vocabulary of that size.
-pub(super) fn requests(work: &WorkArgs, vocabulary: usize, run: usize) -> Vec<Request> {
+/// Random prompts for a vocabulary of `vocabulary` tokens.
+pub(super) fn requests(work: &WorkArgs, vocabulary: usize, run: usize) -> Vec<GenerationRequest> {
     let request = |group: usize| {
         let seed = |i: usize| stream(&[run as u64, group as u64, i as u64]);
         let prompt: Vec<u32> =
             (0..work.prompt).map(|i| (seed(i) % vocabulary as u64) as u32).collect();
-        Request { prompt: prompt.into(), samples: work.group_size, stream: seed(work.prompt) }
+        GenerationRequest {
+            prompt: prompt.into(),
+            samples: work.group_size,
+            stream: seed(work.prompt),
+        }
     };
     (0..work.groups).map(request).collect()
 }
 
-/// Completions of `new` tokens, whatever they are.
-pub(super) fn sampling(new: usize) -> Sampling {
-    Sampling { max_new_tokens: new, ..Sampling::default() }
+/// Samples `new` tokens without stop tokens.
+pub(super) fn sampling(new: usize) -> SamplingParams {
+    SamplingParams { max_new_tokens: new, ..SamplingParams::default() }
 }
 
 pub(super) fn median(values: &[f64]) -> f64 {
@@ -47,9 +51,9 @@ pub(super) fn median(values: &[f64]) -> f64 {
 pub(super) fn print(
     work: &WorkArgs,
     device: &Device,
-    figures: &[(&str, f64)],
+    metrics: &[(&str, f64)],
 ) -> anyhow::Result<Status> {
-    let figures = with_peak(figures, device)?;
+    let metrics = with_peak(metrics, device)?;
     if work.json {
         let mut all = json!({
             "model": work.model,
@@ -59,7 +63,7 @@ pub(super) fn print(
             "group_size": work.group_size,
             "groups": work.groups,
         });
-        add(&mut all, &figures);
+        add(&mut all, &metrics);
         outln!("{all}")?;
         return Ok(Status::Done);
     }
@@ -70,31 +74,31 @@ pub(super) fn print(
         work.group_size,
         work.new
     )?;
-    lines(&figures)
+    lines(&metrics)
 }
 
-/// The figures, and the most memory that the process has taken, of its GPU too if it has one.
+/// The metrics with the peak memory of the process, and of its GPU if it has one.
 pub(super) fn with_peak<'a>(
-    figures: &[(&'a str, f64)],
+    metrics: &[(&'a str, f64)],
     device: &Device,
 ) -> anyhow::Result<Vec<(&'a str, f64)>> {
     let gb = |bytes: u64| bytes as f64 / 1e9;
     let peak = process::peak_bytes().map(|bytes| ("peak_memory_gb", gb(bytes)));
     let on_device = device::memory(device)?;
     let on_device = on_device.map(|memory| ("peak_device_memory_gb", gb(memory.peak_bytes)));
-    Ok(figures.iter().copied().chain(peak).chain(on_device).collect())
+    Ok(metrics.iter().copied().chain(peak).chain(on_device).collect())
 }
 
-/// Adds figures to an object, to six places behind the point.
-pub(super) fn add(object: &mut Value, figures: &[(&str, f64)]) {
-    for (name, value) in figures {
+/// Adds metrics to an object, rounded to six decimals.
+pub(super) fn add(object: &mut Value, metrics: &[(&str, f64)]) {
+    for (name, value) in metrics {
         object[*name] = json!((value * 1e6).round() / 1e6);
     }
 }
 
-/// A line for each figure.
-pub(super) fn lines(figures: &[(&str, f64)]) -> anyhow::Result<Status> {
-    for (name, value) in figures {
+/// Prints one line per metric.
+pub(super) fn lines(metrics: &[(&str, f64)]) -> anyhow::Result<Status> {
+    for (name, value) in metrics {
         outln!("{name:<28} {value:>14.3}")?;
     }
     Ok(Status::Done)

@@ -1,4 +1,4 @@
-//! Where messages come from: a line editor on a terminal, lines of standard input elsewhere.
+//! The source of messages: a line editor on a terminal, lines of standard input elsewhere.
 
 use std::io::{BufRead, IsTerminal as _};
 
@@ -7,7 +7,7 @@ use rustyline::error::ReadlineError;
 use rustyline::history::MemHistory;
 use rustyline::{Config, Editor};
 
-/// Shown before a message, and before its further lines.
+/// The prompt of a message, and of its continuation lines.
 const PROMPTS: [&str; 2] = ["> ", ". "];
 
 /// A source of messages.
@@ -16,12 +16,13 @@ pub(super) enum Input {
     Lines(std::io::StdinLock<'static>),
 }
 
-/// What came.
+/// One read of the input.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum InputEvent {
     Message(String),
     /// A blank line, or Ctrl-C.
-    Nothing,
+    Empty,
+    /// End of file.
     End,
 }
 
@@ -34,12 +35,12 @@ impl Input {
         let history = MemHistory::with_config(&config);
         let editor =
             Editor::with_history(config, history).context("cannot read from the terminal")?;
-        eprintln!("`/help` lists what may be typed beside messages, Ctrl-D ends");
+        eprintln!("type `/help` for commands, Ctrl-D to quit");
         Ok(Self::Terminal(Box::new(editor)))
     }
 
-    /// The next message; lines that end with `\` go on in the next.
-    pub(super) fn message(&mut self) -> anyhow::Result<Said> {
+    /// The next message; a line that ends with `\` continues on the next.
+    pub(super) fn message(&mut self) -> anyhow::Result<InputEvent> {
         match self {
             Self::Terminal(editor) => joined(|prompt| match editor.readline(prompt) {
                 Ok(line) => Ok(Line::Text(line)),
@@ -67,14 +68,14 @@ fn read(lines: &mut impl BufRead) -> anyhow::Result<Line> {
     Ok(Line::Text(text.trim_end_matches(['\n', '\r']).to_owned()))
 }
 
-fn joined(mut next: impl FnMut(&str) -> anyhow::Result<Line>) -> anyhow::Result<Said> {
+fn joined(mut next: impl FnMut(&str) -> anyhow::Result<Line>) -> anyhow::Result<InputEvent> {
     let mut text = String::new();
     let [mut prompt, further] = PROMPTS;
     loop {
         match next(prompt)? {
             Line::Text(line) => match line.strip_suffix('\\') {
-                Some(begun) => {
-                    text.push_str(begun);
+                Some(continued) => {
+                    text.push_str(continued);
                     text.push('\n');
                 }
                 None => {
@@ -82,38 +83,38 @@ fn joined(mut next: impl FnMut(&str) -> anyhow::Result<Line>) -> anyhow::Result<
                     break;
                 }
             },
-            Line::Interrupted => return Ok(Said::Nothing),
-            Line::End if text.is_empty() => return Ok(Said::End),
+            Line::Interrupted => return Ok(InputEvent::Empty),
+            Line::End if text.is_empty() => return Ok(InputEvent::End),
             Line::End => break,
         }
         prompt = further;
     }
-    Ok(if text.trim().is_empty() { Said::Nothing } else { Said::Message(text) })
+    Ok(if text.trim().is_empty() { InputEvent::Empty } else { InputEvent::Message(text) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn messages(mut text: &[u8]) -> Vec<Said> {
-        let mut said = Vec::new();
+    fn messages(mut text: &[u8]) -> Vec<InputEvent> {
+        let mut events = Vec::new();
         loop {
             match joined(|_| read(&mut text)).unwrap() {
-                Said::End => return said,
-                next => said.push(next),
+                InputEvent::End => return events,
+                next => events.push(next),
             }
         }
     }
 
     #[test]
-    fn a_line_that_ends_with_a_backslash_goes_on_in_the_next() {
-        let message = |text: &str| Said::Message(text.into());
+    fn a_line_that_ends_with_a_backslash_continues_on_the_next() {
+        let message = |text: &str| InputEvent::Message(text.into());
         assert_eq!(messages(b"a\\\r\nb\nc"), [message("a\nb"), message("c")]);
         assert_eq!(messages(b"the end\\\n"), [message("the end\n")]);
     }
 
     #[test]
-    fn a_blank_line_says_nothing() {
-        assert_eq!(messages(b"\n  \n"), [Said::Nothing, Said::Nothing]);
+    fn a_blank_line_is_no_message() {
+        assert_eq!(messages(b"\n  \n"), [InputEvent::Empty, InputEvent::Empty]);
     }
 }

@@ -1,34 +1,34 @@
-//! One finding, and how findings are shown.
+//! One check, and the table of checks.
 
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
-/// How a finding is to be taken.
+/// The outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum State {
-    /// As it should be.
+    /// Passed.
     Ok,
-    /// Good to know; nothing to do.
+    /// Informational.
     Note,
-    /// Some commands will not work, or not well.
+    /// Some commands will fail or be slow.
     Warning,
-    /// Required, and not there.
+    /// Required, but missing.
     Missing,
 }
 
-/// One finding.
+/// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Check {
-    /// The group that it is shown in.
+    /// The group in the table.
     pub(super) area: &'static str,
-    /// What was looked at.
+    /// What is checked.
     pub(super) name: String,
     pub(super) state: State,
     /// What was found.
     pub(super) found: String,
-    /// What to do about it.
+    /// How to fix it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) advice: Option<String>,
 }
@@ -65,7 +65,7 @@ impl Check {
     }
 }
 
-/// The findings as text: a heading an area, a line a finding, advice below it, a summary.
+/// The checks as text, grouped by area, each with its advice below, and a summary.
 pub(super) fn table(checks: &[Check]) -> String {
     let width = checks.iter().map(|check| check.name.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
@@ -89,9 +89,9 @@ pub(super) fn table(checks: &[Check]) -> String {
     }
     let count = |state| checks.iter().filter(|check| check.state == state).count();
     let summary = match (count(State::Missing), count(State::Warning)) {
-        (0, 0) => "all is there".to_owned(),
+        (0, 0) => "all checks passed".to_owned(),
         (0, warnings) => format!("nothing required is missing; warnings: {warnings}"),
-        (missing, warnings) => format!("required and missing: {missing}; warnings: {warnings}"),
+        (missing, warnings) => format!("required but missing: {missing}; warnings: {warnings}"),
     };
     let _ = writeln!(text, "\n{summary}");
     text
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_shows_advice_below_what_it_is_about_and_counts_what_is_missing() {
+    fn the_table_shows_advice_below_its_check_and_counts_missing_items() {
         let checks = [
             Check::ok("video", "ffmpeg", "5.1"),
             Check::missing("video", "ffprobe", "not found", "install it"),
@@ -132,7 +132,7 @@ mod tests {
             table(&checks),
             "video\n  ok       ffmpeg   5.1\n  MISSING  ffprobe  not found\n           -> install it\n\
              \nmachine\n  warning  memory   1.0 GiB\n           -> use more\n\
-             \nrequired and missing: 1; warnings: 1\n"
+             \nrequired but missing: 1; warnings: 1\n"
         );
     }
 }

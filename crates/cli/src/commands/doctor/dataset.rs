@@ -1,4 +1,4 @@
-//! The benchmarks' folder, before and after `preprocess`.
+//! The dataset folder, before or after `preprocess`.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use embodied_r_data::question::read_questions;
 use super::check::{Check, size};
 
 const AREA: &str = "data";
-const LAYOUT: &str = "lay the folder out as `dataset/README.md` shows";
+const LAYOUT: &str = "arrange the directory as `dataset/README.md` shows";
 const SPLITS: [&str; 3] = ["train_data.json", "val_data.json", "test_data.json"];
 
-/// Checks `folder`: either benchmark, or `preprocess`'s output, has to be there.
+/// Checks `folder`, which must hold a benchmark or the output of `preprocess`.
 pub(super) fn checks(folder: &Path) -> Vec<Check> {
     if !folder.is_dir() {
-        let found = format!("no folder `{}`", folder.display());
+        let found = format!("no directory `{}`", folder.display());
         return vec![Check::missing(AREA, "folder", found, LAYOUT)];
     }
     let mut checks = Vec::new();
@@ -56,7 +56,7 @@ fn archives(vsi: &Path) -> Check {
             AREA,
             name,
             "no zip files",
-            "questions are kept, but nothing can be perceived from videos that are not there",
+            "questions are kept, but missing videos cannot be captioned",
         ),
         files => Check::ok(AREA, name, format!("zip files: {files}")),
     }
@@ -68,7 +68,7 @@ fn videos(folder: &Path, name: &str) -> Check {
             AREA,
             name,
             "no videos",
-            "questions are kept, but nothing can be perceived from videos that are not there",
+            "questions are kept, but missing videos cannot be captioned",
         ),
         files => Check::ok(AREA, name, format!("videos: {files}")),
     }
@@ -87,7 +87,7 @@ fn splits(complete: &Path) -> Vec<Check> {
     SPLITS.iter().map(check).collect()
 }
 
-/// How many files directly in `folder` bear one of the endings, in either case.
+/// Number of files directly in `folder` with one of the extensions, case-insensitive.
 fn files_ending_in(folder: &Path, endings: &[&str]) -> usize {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return 0;
@@ -134,13 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_with_nothing_of_ours_in_it_is_said_to_be_so() {
+    fn a_folder_without_a_dataset_is_missing() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(states(folder.path()), [("folder".to_owned(), State::Missing)]);
     }
 
     #[test]
-    fn a_split_that_is_not_json_is_missing_and_a_good_one_is_counted() {
+    fn an_invalid_split_is_missing_and_the_questions_of_a_valid_one_are_counted() {
         let folder = tempfile::tempdir().unwrap();
         let complete = folder.path().join("complete");
         std::fs::create_dir(&complete).unwrap();

@@ -1,4 +1,4 @@
-//! FFmpeg: there, and with the codecs that videos need.
+//! FFmpeg and its codecs.
 
 use std::process::{Command, Stdio};
 
@@ -7,7 +7,7 @@ use super::check::Check;
 const AREA: &str = "video";
 const INSTALL: &str = "install FFmpeg (Debian, Ubuntu: `apt-get install ffmpeg`)";
 
-/// Decoders: the benchmarks' videos are H.264; the others occur in people's own clips.
+/// Decoders: the benchmarks' videos are H.264; the others are common in user videos.
 const DECODERS: &[(&str, Need)] = &[
     ("h264", Need::Required),
     ("hevc", Need::Useful("H.265 videos cannot be read; install a full build of FFmpeg")),
@@ -15,17 +15,20 @@ const DECODERS: &[(&str, Need)] = &[
 ];
 const ENCODERS: &[(&str, Need)] = &[
     ("rawvideo", Need::Required),
-    ("libx264", Need::Useful("`sim` and `quickstart` write H.264; install a full build of FFmpeg")),
+    (
+        "libx264",
+        Need::Useful("`sim` and `quickstart` encode H.264; install a full build of FFmpeg"),
+    ),
 ];
 
 #[derive(Clone, Copy)]
 enum Need {
     Required,
-    /// Says what does not work without it, and what to do.
+    /// Optional; the text says what fails without it, and the fix.
     Useful(&'static str),
 }
 
-/// Checks `ffmpeg` and `ffprobe` of the search path.
+/// Checks `ffmpeg` and `ffprobe` on the `PATH`.
 pub(super) fn checks() -> Vec<Check> {
     let ffmpeg = version_check("ffmpeg");
     let has_ffmpeg = ffmpeg.advice.is_none();
@@ -41,23 +44,23 @@ pub(super) fn checks() -> Vec<Check> {
 
 fn version_check(program: &str) -> Check {
     match output(program, &["-version"]) {
-        Ok(text) => Check::ok(AREA, program, version(&text).unwrap_or("of unknown version")),
+        Ok(text) => Check::ok(AREA, program, version(&text).unwrap_or("unknown version")),
         Err(found) => Check::missing(AREA, program, found, INSTALL),
     }
 }
 
-/// Standard output of a program that succeeds, or what went wrong.
+/// Standard output of a program, or why it failed.
 fn output(program: &str, args: &[&str]) -> Result<String, String> {
     let result = Command::new(program).args(args).stdin(Stdio::null()).output();
     match result {
         Ok(output) if output.status.success() => {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         }
-        Ok(output) => Err(format!("`{program}` ends with {}", output.status)),
+        Ok(output) => Err(format!("`{program}` failed with {}", output.status)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err("not in the search path".to_owned())
+            Err("not found on `PATH`".to_owned())
         }
-        Err(error) => Err(format!("`{program}` cannot be run: {error}")),
+        Err(error) => Err(format!("cannot run `{program}`: {error}")),
     }
 }
 
@@ -75,9 +78,9 @@ fn codec_checks(kind: &str, list: &str, wanted: &[(&str, Need)]) -> Vec<Check> {
     let check = |&(codec, need): &(&str, Need)| {
         let name = format!("{kind} {codec}");
         match need {
-            _ if lists(list, codec) => Check::ok(AREA, &name, "there"),
-            Need::Required => Check::missing(AREA, &name, "not in this FFmpeg", INSTALL),
-            Need::Useful(advice) => Check::warning(AREA, &name, "not in this FFmpeg", advice),
+            _ if lists(list, codec) => Check::ok(AREA, &name, "available"),
+            Need::Required => Check::missing(AREA, &name, "not in this FFmpeg build", INSTALL),
+            Need::Useful(advice) => Check::warning(AREA, &name, "not in this FFmpeg build", advice),
         }
     };
     wanted.iter().map(check).collect()
@@ -100,23 +103,23 @@ mod tests {
     }
 
     #[test]
-    fn a_codec_counts_by_its_name_not_by_its_description() {
+    fn a_codec_is_matched_by_its_name_not_its_description() {
         assert!(lists(LIST, "rawvideo"));
         assert!(!lists(LIST, "raw"));
         assert!(!lists(LIST, "video"));
     }
 
     #[test]
-    fn an_encoder_that_only_some_commands_need_is_a_warning() {
+    fn a_missing_optional_encoder_is_a_warning() {
         let states: Vec<_> =
             codec_checks("encoder", LIST, ENCODERS).iter().map(|check| check.state).collect();
         assert_eq!(states, [State::Ok, State::Warning]);
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_said_to_be_missing() {
+    fn a_program_that_is_not_installed_is_missing() {
         let check = version_check("embodied-r-no-such-program");
         assert_eq!(check.state, State::Missing);
-        assert_eq!(check.found, "not in the search path");
+        assert_eq!(check.found, "not found on `PATH`");
     }
 }

@@ -1,15 +1,15 @@
-//! GPUs, their driver, and the libraries that work on them.
+//! GPUs, the driver, and the CUDA libraries.
 
 use super::check::Check;
 
 const AREA: &str = "GPU";
 
-/// A build without the operations for GPUs.
+/// A build without CUDA.
 #[cfg(not(feature = "cuda"))]
 pub(super) fn checks() -> Vec<Check> {
     let found = match cfg!(feature = "cuda-host") {
-        true => "none in this build: its GPU operations run on the processor, for tests",
-        false => "none in this build: it computes on the processor (`--features cuda` adds them)",
+        true => "none: this build emulates CUDA kernels on the CPU, for tests",
+        false => "none: this build is CPU-only (`--features cuda` adds GPU support)",
     };
     vec![Check::note(AREA, "GPU", found)]
 }
@@ -20,7 +20,7 @@ pub(super) fn checks() -> Vec<Check> {
     let mut checks = match embodied_r_kernels::device::gpus() {
         Ok(found) => of_gpus(&found),
         Err(error) => {
-            let advice = "check with `nvidia-smi` that the driver runs, and in a container that it may see GPUs";
+            let advice = "check the driver with `nvidia-smi`; in a container, check that GPUs are passed through";
             vec![Check::warning(AREA, "GPU", error.to_string(), advice)]
         }
     };
@@ -29,7 +29,7 @@ pub(super) fn checks() -> Vec<Check> {
     checks
 }
 
-/// The oldest cards that kernels are compiled for.
+/// The lowest compute capability that kernels are compiled for.
 #[cfg(feature = "cuda")]
 const OLDEST: (i32, i32) = (8, 0);
 
@@ -43,30 +43,31 @@ fn of_gpus(found: &embodied_r_kernels::device::Gpus) -> Vec<Check> {
     let mut checks = vec![match found.driver >= (found.runtime.0, 0) {
         true => Check::ok(AREA, "driver", versions),
         false => {
-            let advice = format!("the runtime is of {runtime}: update the driver");
+            let advice = format!("older than the runtime ({runtime}): update the driver");
             Check::warning(AREA, "driver", versions, advice)
         }
     }];
     checks.push(Check::ok(AREA, "runtime", runtime));
     for (ordinal, gpu) in found.gpus.iter().enumerate() {
         let (name, capability) = (format!("GPU {ordinal}"), words(gpu.compute_capability));
-        let found = format!("{}, {}, {capability}", gpu.name, size(gpu.memory_bytes));
+        let memory = size(gpu.memory_bytes);
+        let found = format!("{}, {memory}, compute capability {capability}", gpu.name);
         checks.push(match gpu.compute_capability >= OLDEST {
             true => Check::ok(AREA, &name, found),
             false => {
-                let advice = format!("kernels need compute capability {}", words(OLDEST));
+                let advice = format!("needs compute capability {} or higher", words(OLDEST));
                 Check::warning(AREA, &name, found, advice)
             }
         });
     }
     if found.gpus.is_empty() {
-        let advice = "in a container, pass GPUs through to it";
-        checks.push(Check::warning(AREA, "GPU", "the driver has none", advice));
+        let advice = "in a container, pass the GPUs through";
+        checks.push(Check::warning(AREA, "GPU", "the driver reports none", advice));
     }
     checks
 }
 
-/// Where the libraries in use lie, by the list of what is mapped into this process.
+/// Paths of the CUDA libraries mapped into this process.
 #[cfg(any(feature = "cuda", test))]
 fn libraries(maps: &str) -> Vec<Check> {
     const LIBRARIES: [&str; 5] =
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_library_is_found_by_its_name_and_not_by_one_that_begins_alike() {
+    fn a_library_is_matched_by_its_full_name() {
         let maps = "7f00-7f01 r-xp 00000000 08:01 12 /usr/lib/libcublasLt.so.13.0.2\n\
                     7f01-7f02 rw-p 00001000 08:01 12 /usr/lib/libcublasLt.so.13.0.2\n\
                     7f02-7f03 rw-p 00000000 00:00 0 [heap]\n";

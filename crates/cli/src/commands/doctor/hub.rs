@@ -1,4 +1,4 @@
-//! The environment variables that downloads and captioners read. Secrets are never shown.
+//! Environment variables of downloads and API captioners. Secrets are never shown.
 
 use super::check::Check;
 
@@ -19,7 +19,7 @@ pub(super) fn checks(variable: impl Fn(&str) -> Option<String>) -> Vec<Check> {
     plain.chain(secret).collect()
 }
 
-/// A URL without the `user:password@` that it may hold; other text as it is.
+/// A URL with any `user:password@` redacted; other text unchanged.
 fn without_user_info(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_said_to_be_set_and_is_never_shown() {
+    fn a_secret_is_reported_as_set_and_never_shown() {
         let checks = checks(|name| name.ends_with("TOKEN").then(|| "hf_secret".to_owned()));
         let shown = format!("{checks:?}");
         assert!(!shown.contains("hf_secret"), "{shown}");

@@ -1,4 +1,4 @@
-//! The machine: processor, memory, disk.
+//! The machine: CPU, memory, disk.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use super::check::{Check, size};
 const AREA: &str = "machine";
 const GIB: u64 = 1 << 30;
 
-/// Checks of the processor and the memory.
+/// Checks the CPU and the memory.
 pub(super) fn checks() -> Vec<Check> {
     vec![processor(), cores(), memory(memory_bytes())]
 }
 
-/// The widest vector instructions that the matrix products can use.
+/// The widest SIMD instructions that the kernels can use.
 fn vector_instructions() -> Option<&'static str> {
     #[cfg(target_arch = "x86_64")]
     {
@@ -44,7 +44,7 @@ fn processor() -> Check {
             AREA,
             "processor",
             format!("{model}, no AVX2"),
-            "training and inference will be several times slower than on a processor with AVX2",
+            "training and inference are several times slower without AVX2",
         ),
     }
 }
@@ -63,13 +63,13 @@ fn memory(bytes: Option<u64>) -> Check {
             AREA,
             "memory",
             format!("{} available", size(bytes)),
-            "the quickstart wants 2 GiB; larger models want more",
+            "the quickstart needs 2 GiB; larger models need more",
         ),
         Some(bytes) => Check::ok(AREA, "memory", format!("{} available", size(bytes))),
     }
 }
 
-/// Memory that a process can still get: the system's, or the container's if that is less.
+/// Available memory: the system's, or the container's if that is less.
 pub(crate) fn memory_bytes() -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let system = read("/proc/meminfo").and_then(|text| available(&text));
@@ -96,14 +96,14 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value.trim())
 }
 
-/// Checks the space left on the disk of `folder`, which need not exist yet.
+/// Checks the free disk space at `folder`, which need not exist yet.
 pub(super) fn disk(name: &str, folder: &Path) -> Check {
     match free_bytes(folder) {
         None => Check::note(AREA, name, format!("unknown at `{}`", folder.display())),
         Some(free) => {
             let found = format!("{} free at `{}`", size(free), folder.display());
             if free < GIB {
-                let advice = "make room: checkpoints and videos take gigabytes";
+                let advice = "free some space: checkpoints and videos take gigabytes";
                 Check::warning(AREA, name, found, advice)
             } else {
                 Check::ok(AREA, name, found)
@@ -112,13 +112,13 @@ pub(super) fn disk(name: &str, folder: &Path) -> Check {
     }
 }
 
-/// The space left for `folder`, which need not exist yet, where the system tells.
+/// Free disk space at `folder`, which need not exist yet, if known.
 pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(nearest_present(folder)?).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-/// `folder`, or the closest folder above it that exists.
+/// `folder`, or its closest existing ancestor.
 fn nearest_present(folder: &Path) -> Option<PathBuf> {
     let folder = std::path::absolute(folder).ok()?;
     folder.ancestors().find(|path| path.exists()).map(Path::to_path_buf)
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_disk_of_a_folder_that_is_yet_to_be_made_is_that_of_the_folder_above() {
+    fn the_disk_of_a_new_folder_is_that_of_its_closest_ancestor() {
         let folder = tempfile::tempdir().unwrap();
         let below = folder.path().join("a/b/c");
         assert_eq!(nearest_present(&below), Some(folder.path().to_path_buf()));

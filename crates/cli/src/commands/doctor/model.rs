@@ -1,11 +1,11 @@
-//! A model folder in the Hugging Face layout: are all files there, and whole?
+//! Completeness of a model in the Hugging Face layout, a GGUF file, or an adapter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use embodied_r_policy::tokenizer::{ChatMessage, Generation, Tokenizer};
+use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt, Tokenizer};
 use embodied_r_policy::{Adapter, Error, GgufModel, ModelConfig, gguf, lora};
 use serde_json::Value;
 
@@ -13,18 +13,18 @@ use super::check::{Check, size};
 
 const AREA: &str = "model";
 const ADAPTER: &str = "adapter";
-const BASE: &str = "put the model that it was trained on where it says";
-const FETCH: &str = "fetch the model again, all of its files";
-const ONE_FILE: &str = "give the path of the file that is meant";
+const BASE: &str = "put the adapter's base model at that path";
+const FETCH: &str = "download the model again, with all of its files";
+const ONE_FILE: &str = "give the path of one file";
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 
-/// Longest header of a safetensors file that the format allows.
+/// Maximum header size of the safetensors format.
 const HEADER_LIMIT: u64 = 100_000_000;
 
-/// Checks `folder`; `memory` is what a process can get, in bytes.
+/// Checks `folder`; `memory` is the available memory in bytes.
 pub(super) fn checks(folder: &Path, memory: Option<u64>) -> Vec<Check> {
-    match lora::base_of(folder) {
+    match lora::base_model_dir(folder) {
         Ok(None) => {}
         Ok(Some(base)) => return adapter_checks(folder, &base, memory),
         Err(error) => return vec![Check::missing(AREA, ADAPTER, error.to_string(), BASE)],
@@ -35,8 +35,13 @@ pub(super) fn checks(folder: &Path, memory: Option<u64>) -> Vec<Check> {
         Err(error) => return vec![Check::missing(AREA, "GGUF file", error.to_string(), ONE_FILE)],
     }
     if !folder.is_dir() {
-        let found = format!("no folder `{}`", folder.display());
-        return vec![Check::missing(AREA, "folder", found, "give a model's folder with `--model`")];
+        let found = format!("no directory `{}`", folder.display());
+        return vec![Check::missing(
+            AREA,
+            "folder",
+            found,
+            "give a model directory with `--model`",
+        )];
     }
     let config = ModelConfig::from_dir(folder);
     let mut checks = vec![configuration(config.as_ref())];
@@ -45,12 +50,12 @@ pub(super) fn checks(folder: &Path, memory: Option<u64>) -> Vec<Check> {
     checks
 }
 
-/// An adapter, which is held against the model that it stands on; then that model.
+/// Checks an adapter against its base model, then the base model.
 fn adapter_checks(folder: &Path, base: &Path, memory: Option<u64>) -> Vec<Check> {
     let opened = ModelConfig::of_model(base).and_then(|config| Adapter::open(folder, &config));
     let adapter = match opened {
         Ok(adapter) => {
-            let found = format!("changes {} weights of `{}`", adapter.len(), base.display());
+            let found = format!("adapts {} weights of `{}`", adapter.len(), base.display());
             Check::ok(AREA, ADAPTER, found)
         }
         Err(error) => Check::missing(AREA, ADAPTER, error.to_string(), BASE),
@@ -58,13 +63,13 @@ fn adapter_checks(folder: &Path, base: &Path, memory: Option<u64>) -> Vec<Check>
     std::iter::once(adapter).chain(checks(base, memory)).collect()
 }
 
-/// A GGUF file, which holds configuration, tokenizer and weights; opening it holds them against each other.
+/// Checks a GGUF file, which holds configuration, tokenizer and weights; opening it verifies that they match.
 fn gguf_checks(file: &Path, memory: Option<u64>) -> Vec<Check> {
     let name = "GGUF file";
     let model = match GgufModel::open(file) {
         Ok(model) => model,
         Err(error) => {
-            let advice = "take a whole file of a Qwen2, Qwen2.5, Qwen2.5-VL or Llama model";
+            let advice = "use an intact file of a Qwen2, Qwen2.5, Qwen2.5-VL or Llama model";
             return vec![Check::missing(AREA, name, error.to_string(), advice)];
         }
     };
@@ -87,14 +92,14 @@ fn configuration(config: Result<&ModelConfig, &Error>) -> Check {
             Check::ok(AREA, name, format!("{family}, {millions:.1} million parameters"))
         }
         Err(error @ Error::Config { .. }) => {
-            let advice = "take a Qwen2, Qwen2.5, Qwen2.5-VL or Llama model";
+            let advice = "use a Qwen2, Qwen2.5, Qwen2.5-VL or Llama model";
             Check::missing(AREA, name, error.to_string(), advice)
         }
         Err(error) => Check::missing(AREA, name, error.to_string(), FETCH),
     }
 }
 
-/// Checks of the tokenizer and of the chat template, which is tried.
+/// Checks the tokenizer, and renders the chat template.
 fn tokenizer(folder: &Path, config: Option<&ModelConfig>) -> Vec<Check> {
     let name = "tokenizer.json";
     let tokenizer = match Tokenizer::from_dir(folder) {
@@ -104,16 +109,16 @@ fn tokenizer(folder: &Path, config: Option<&ModelConfig>) -> Vec<Check> {
     let entries = tokenizer.len();
     let rows = config.map_or(usize::MAX, |config| config.vocab_size);
     let vocabulary = if entries > rows {
-        let found = format!("{entries} entries, the model has {rows}");
-        Check::missing(AREA, name, found, "take the tokenizer that belongs to the model")
+        let found = format!("{entries} tokens, but the model's vocabulary has {rows}");
+        Check::missing(AREA, name, found, "use the model's own tokenizer")
     } else {
-        Check::ok(AREA, name, format!("{entries} entries"))
+        Check::ok(AREA, name, format!("{entries} tokens"))
     };
     let message = ChatMessage { role: "user".to_owned(), content: "?".to_owned() };
-    let template = match tokenizer.render(&[message], Generation::Prompt) {
+    let template = match tokenizer.apply_chat_template(&[message], GenerationPrompt::Append) {
         Ok(_) => Check::ok(AREA, "chat template", "works"),
         Err(error) => {
-            let advice = "fetch `tokenizer_config.json`, or take an instruction-tuned model";
+            let advice = "download `tokenizer_config.json`, or use an instruction-tuned model";
             Check::missing(AREA, "chat template", error.to_string(), advice)
         }
     };
@@ -131,7 +136,7 @@ fn weights(folder: &Path, memory: Option<u64>) -> Vec<Check> {
         let fault = match read_shard(&folder.join(shard)) {
             Err(fault) => fault,
             Ok(found) => match tensors.iter().find(|name| !found.names.contains(*name)) {
-                Some(name) => format!("lacks tensor `{name}`, which `{INDEX}` places there"),
+                Some(name) => format!("lacks tensor `{name}`, which `{INDEX}` maps to it"),
                 None => {
                     bytes += found.bytes;
                     parameters += found.parameters;
@@ -154,19 +159,19 @@ fn weights(folder: &Path, memory: Option<u64>) -> Vec<Check> {
     checks
 }
 
-/// A warning where the weights alone, in the f32 of the processor's path, exceed the memory.
+/// A warning if the f32 weights alone, as used on the CPU, exceed the memory.
 fn fits(parameters: u64, memory: u64) -> Option<Check> {
     let needed = parameters * 4;
     (needed > memory).then(|| {
         let found = format!("{} in f32, {} of memory available", size(needed), size(memory));
-        let advice = "take a smaller model or a machine with more memory";
+        let advice = "use a smaller model or a machine with more memory";
         Check::warning(AREA, "memory", found, advice)
     })
 }
 
-/// The weight files that have to be there, with the tensors that the index places in each.
+/// The expected weight files, with the tensors that the index maps to each.
 fn expected_shards(folder: &Path) -> Result<BTreeMap<String, Vec<String>>, Check> {
-    // In the loader's order: a single file counts before an index.
+    // As in the loader, a single file takes precedence over an index.
     if folder.join(SINGLE).exists() {
         return Ok(BTreeMap::from([(SINGLE.to_owned(), Vec::new())]));
     }
@@ -181,36 +186,36 @@ fn expected_shards(folder: &Path) -> Result<BTreeMap<String, Vec<String>>, Check
     let map = map.ok_or_else(|| fault("has no `weight_map`".to_owned()))?;
     let mut shards = BTreeMap::<String, Vec<String>>::new();
     for (tensor, shard) in map {
-        let shard = shard.as_str().ok_or_else(|| fault(format!("`{tensor}` names no file")))?;
+        let shard = shard.as_str().ok_or_else(|| fault(format!("`{tensor}` has no file name")))?;
         shards.entry(shard.to_owned()).or_default().push(tensor.clone());
     }
     Ok(shards)
 }
 
-/// What the header of a whole safetensors file says.
+/// The header of an intact safetensors file.
 struct Shard {
     names: BTreeSet<String>,
     bytes: u64,
     parameters: u64,
 }
 
-/// Reads the header of a safetensors file and holds it against the file's length.
+/// Reads the header of a safetensors file and checks the file's length against it.
 fn read_shard(path: &Path) -> Result<Shard, String> {
-    let mut file = File::open(path).map_err(said)?;
-    let length = file.metadata().map_err(said)?.len();
+    let mut file = File::open(path).map_err(describe_io)?;
+    let length = file.metadata().map_err(describe_io)?.len();
     let mut prefix = [0; 8];
-    file.read_exact(&mut prefix).map_err(|_| "empty or cut short".to_owned())?;
+    file.read_exact(&mut prefix).map_err(|_| "empty or truncated".to_owned())?;
     if &prefix == b"version " {
         return Err("a Git LFS pointer, not the file itself; run `git lfs pull`".to_owned());
     }
     let header_length = u64::from_le_bytes(prefix);
     if header_length > HEADER_LIMIT || 8 + header_length > length {
-        return Err("not a safetensors file, or cut short".to_owned());
+        return Err("not a safetensors file, or truncated".to_owned());
     }
     let mut header = Vec::new();
-    file.take(header_length).read_to_end(&mut header).map_err(said)?;
-    let header: BTreeMap<String, Value> =
-        serde_json::from_slice(&header).map_err(|_| "its header is not JSON".to_owned())?;
+    file.take(header_length).read_to_end(&mut header).map_err(describe_io)?;
+    let header: BTreeMap<String, Value> = serde_json::from_slice(&header)
+        .map_err(|_| "its header cannot be parsed as JSON".to_owned())?;
 
     let mut shard = Shard { names: BTreeSet::new(), bytes: length, parameters: 0 };
     let mut end = 0;
@@ -226,19 +231,19 @@ fn read_shard(path: &Path) -> Result<Shard, String> {
     }
     let whole = 8 + header_length + end;
     if length < whole {
-        return Err(format!("cut short: {} of {}", size(length), size(whole)));
+        return Err(format!("truncated: {} of {}", size(length), size(whole)));
     }
     Ok(shard)
 }
 
 fn read_json(path: &Path) -> Result<Value, String> {
-    let text = std::fs::read_to_string(path).map_err(said)?;
-    serde_json::from_str(&text).map_err(|error| format!("not JSON: {error}"))
+    let text = std::fs::read_to_string(path).map_err(describe_io)?;
+    serde_json::from_str(&text).map_err(|error| format!("cannot be parsed: {error}"))
 }
 
-fn said(error: std::io::Error) -> String {
+fn describe_io(error: std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "not there".to_owned(),
+        std::io::ErrorKind::NotFound => "not found".to_owned(),
         _ => format!("cannot be read: {error}"),
     }
 }
@@ -282,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_shards_are_counted() {
+    fn intact_shards_are_counted() {
         let folder = two_shards();
         let weights = weights(folder.path(), Some(32));
         assert_eq!(weights.len(), 1);
@@ -294,35 +299,35 @@ mod tests {
     fn a_shard_that_the_index_names_and_the_folder_lacks_is_missing() {
         let folder = two_shards();
         std::fs::remove_file(folder.path().join("2.safetensors")).unwrap();
-        assert_eq!(missing(folder.path()), [("2.safetensors".into(), "not there".into())]);
+        assert_eq!(missing(folder.path()), [("2.safetensors".into(), "not found".into())]);
     }
 
     #[test]
-    fn a_download_that_was_cut_short_is_found_out_by_its_length() {
+    fn a_truncated_download_is_detected_by_its_length() {
         let folder = two_shards();
         let whole = shard("a");
         write(folder.path(), "1.safetensors", &whole[..whole.len() - 1]);
         let missing = missing(folder.path());
         assert_eq!(missing.len(), 1);
-        assert!(missing[0].1.starts_with("cut short"), "{missing:?}");
+        assert!(missing[0].1.starts_with("truncated"), "{missing:?}");
     }
 
     #[test]
-    fn a_git_lfs_pointer_is_called_one() {
+    fn a_git_lfs_pointer_is_identified() {
         let folder = two_shards();
         write(folder.path(), "1.safetensors", "version https://git-lfs.github.com/spec/v1\n");
         assert!(missing(folder.path())[0].1.contains("Git LFS"));
     }
 
     #[test]
-    fn a_shard_without_the_tensor_that_the_index_places_there_is_missing() {
+    fn a_shard_without_the_tensor_that_the_index_maps_to_it_is_missing() {
         let folder = two_shards();
         write(folder.path(), "1.safetensors", shard("c"));
         assert!(missing(folder.path())[0].1.contains("lacks tensor `a`"));
     }
 
     #[test]
-    fn a_header_longer_than_the_file_is_no_safetensors_file() {
+    fn a_header_longer_than_the_file_is_not_safetensors() {
         let folder = two_shards();
         write(folder.path(), "1.safetensors", [0xff; 64]);
         assert!(missing(folder.path())[0].1.contains("not a safetensors file"));
@@ -338,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gguf_file_that_is_cut_short_is_missing_by_what_it_lacks() {
+    fn a_truncated_gguf_file_is_missing_with_its_fault() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "m.gguf", b"GGUF\x03\x00\x00\x00");
         let checks = checks(folder.path(), None);
@@ -347,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_of_a_family_that_is_not_supported_is_named_as_such() {
+    fn an_unsupported_model_family_is_named() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "config.json", r#"{"model_type": "mamba"}"#);
         let check = checks(folder.path(), None).remove(0);
@@ -357,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_larger_than_the_memory_are_warned_of() {
+    fn weights_larger_than_the_memory_are_a_warning() {
         assert_eq!(fits(100, 399).unwrap().state, State::Warning);
         assert_eq!(fits(100, 400), None);
     }

@@ -1,39 +1,43 @@
-//! Whether GPUs of this machine can talk: an all-reduce of one rank.
+//! NCCL, tested with an all-reduce on one rank.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use embodied_r_dist::{Communicator, Meeting, Options, Place, Reduce, Result};
+use embodied_r_dist::{Communicator, CommunicatorOptions, RankInfo, Reduce, Rendezvous, Result};
 
 use super::check::Check;
 
 const AREA: &str = "GPU";
 
-/// What came of it.
+/// Runs the all-reduce.
 pub(super) fn check() -> Check {
     match all_reduce() {
-        Ok(sum) if sum == [1.0, 2.0] => Check::ok(AREA, "NCCL", "an all-reduce of one rank works"),
+        Ok(sum) if sum == [1.0, 2.0] => Check::ok(AREA, "NCCL", "all-reduce on one rank works"),
         Ok(sum) => Check::warning(
             AREA,
             "NCCL",
-            format!("an all-reduce of 1 and 2 by one rank gives {sum:?}"),
-            "look at the driver's log, and try another version of NCCL",
+            format!("all-reduce of [1, 2] on one rank returns {sum:?}"),
+            "check the driver's log, and try another version of NCCL",
         ),
         Err(error) => Check::warning(
             AREA,
             "NCCL",
             error.to_string(),
-            "`NCCL_DEBUG=WARN` lets NCCL say more; `--gpus` needs it",
+            "`--gpus` needs NCCL; `NCCL_DEBUG=WARN` shows details",
         ),
     }
 }
 
 fn all_reduce() -> Result<Vec<f32>> {
-    let variables = BTreeMap::from(Meeting::variables_here()?);
-    let meeting = Meeting::from_env(|name| variables.get(name).cloned())?;
-    let within = Duration::from_secs(30);
-    let options = Options { deadline: within, join_within: within, ..Options::default() };
-    let ranks = Communicator::nccl(&Place::alone(), &meeting, 0, &options)?;
+    let variables = BTreeMap::from(Rendezvous::local_variables()?);
+    let rendezvous = Rendezvous::from_env(|name| variables.get(name).cloned())?;
+    let timeout = Duration::from_secs(30);
+    let options = CommunicatorOptions {
+        deadline: timeout,
+        join_timeout: timeout,
+        ..CommunicatorOptions::default()
+    };
+    let ranks = Communicator::nccl(&RankInfo::standalone(), &rendezvous, 0, &options)?;
     let sum = ranks.all_reduce(vec![1.0, 2.0], Reduce::Sum)?.wait()?;
     ranks.finish()?;
     Ok(sum)

@@ -1,18 +1,20 @@
-//! The model that sees nothing: in this process, or behind an API.
+//! The blind model, which answers without captions: in this process, or behind an API.
 
 use std::time::Duration;
 
 use embodied_r_data::{Progress, prompts};
 use embodied_r_grpo::random::stream;
-use embodied_r_openai::{ApiKey, ChatRequest, Client, ClientOptions, Error, Message};
+use embodied_r_openai::{
+    ApiKey, ChatCompletionMessage, ChatCompletionRequest, Client, ClientOptions, Error,
+};
 use embodied_r_policy::hub;
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
 
-use super::{Asked, explain};
-use crate::answer::Answerer;
-use crate::args::filter::{DrawingArgs, FilterArgs};
+use super::{BlindQuestion, explain};
+use crate::args::filter::{FilterArgs, SamplingArgs};
 use crate::args::model::{DecodingArgs, ModelArgs, WeightArgs};
+use crate::batch_generator::BatchGenerator;
 
 const API_KEY_ENV: &str = "OPENAI_API_KEY";
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -20,38 +22,39 @@ const MAX_RETRIES: u32 = 5;
 const CONCURRENCY: usize = 16;
 const BATCH: usize = 16;
 
-/// So many failures are shown as they happen.
-const SHOWN_FAILURES: usize = 10;
-/// After so many failures without a single reply the rest is not tried.
-const HOPELESS: usize = 8;
+/// Maximum failures that are logged.
+const MAX_LOGGED_FAILURES: usize = 10;
+/// Failures without a single response after which the run is aborted.
+const MAX_INITIAL_FAILURES: usize = 8;
 
-/// A model, and how it is asked.
-pub(super) struct Blind {
+/// A model and its sampling parameters.
+pub(super) struct BlindModel {
     tries: usize,
     system: String,
     temperature: f64,
     max_new_tokens: u32,
     seed: u64,
-    place: Place,
+    backend: Backend,
 }
 
-/// Where the model is.
-enum Place {
-    Here(ModelArgs),
+/// The backend of the model.
+enum Backend {
+    Local(ModelArgs),
     Api { client: Client, model: String, concurrency: usize },
 }
 
-impl Blind {
+impl BlindModel {
     pub(super) fn new(args: &FilterArgs) -> anyhow::Result<Self> {
-        let DrawingArgs { temperature, max_new_tokens, seed, system_prompt } = &args.drawing;
-        let system = system_prompt.clone().unwrap_or_else(|| prompts::blind_system().to_owned());
-        let place = match &args.api.api_model {
-            Some(model) => Place::Api {
+        let SamplingArgs { temperature, max_new_tokens, seed, system_prompt } = &args.sampling;
+        let system =
+            system_prompt.clone().unwrap_or_else(|| prompts::blind_system_prompt().to_owned());
+        let backend = match &args.api.api_model {
+            Some(model) => Backend::Api {
                 client: client(args)?,
                 model: model.clone(),
                 concurrency: args.api.concurrency.unwrap_or(CONCURRENCY),
             },
-            None => Place::Here(ModelArgs {
+            None => Backend::Local(ModelArgs {
                 model: args.local.model.clone(),
                 revision: args.local.revision.clone(),
                 weights: WeightArgs {
@@ -76,21 +79,21 @@ impl Blind {
             temperature: *temperature,
             max_new_tokens: *max_new_tokens,
             seed: *seed,
-            place,
+            backend,
         })
     }
 
-    /// What the replies depend on, beside the question.
+    /// The settings that the responses depend on.
     pub(super) fn settings(&self) -> anyhow::Result<Map<String, Value>> {
-        let (model, precision) = match &self.place {
-            Place::Here(args) => {
+        let (model, precision) = match &self.backend {
+            Backend::Local(args) => {
                 let dir = hub::resolve(
                     args.model.as_deref().unwrap_or_default(),
                     args.revision.as_deref(),
                 )?;
                 (embodied_r_policy::fingerprint(&dir)?, Some(args.weights.precision.name()))
             }
-            Place::Api { model, .. } => (model.clone(), None),
+            Backend::Api { model, .. } => (model.clone(), None),
         };
         Ok(Map::from_iter([
             ("model".to_owned(), json!(model)),
@@ -103,32 +106,32 @@ impl Blind {
         ]))
     }
 
-    /// Asks each question all its times; `done(question, replies)` is called as they are answered. A
-    /// question whose requests fail is passed over.
-    pub(super) fn ask<'a>(
+    /// Samples all tries of each question and calls `done(question, responses)` as they finish. Questions whose
+    /// requests fail are skipped.
+    pub(super) fn sample<'a>(
         &self,
-        questions: &[&'a Asked<'a>],
+        questions: &[&'a BlindQuestion<'a>],
         progress: &dyn Progress,
-        mut done: impl FnMut(&'a Asked<'a>, Vec<String>) -> anyhow::Result<()>,
+        mut done: impl FnMut(&'a BlindQuestion<'a>, Vec<String>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        match &self.place {
-            Place::Here(args) => {
+        match &self.backend {
+            Backend::Local(args) => {
                 let prompts: Vec<(usize, &str)> =
                     questions.iter().map(|question| (question.index, question.text)).collect();
                 let mut questions = questions.iter();
-                // They are answered in their order.
-                let answered = |_, replies| match questions.next() {
-                    Some(question) => done(question, replies),
+                // Local results come in order.
+                let answered = |_, responses| match questions.next() {
+                    Some(question) => done(question, responses),
                     None => Ok(()),
                 };
-                Answerer::load(args)?.sample(&prompts, self.tries, progress, answered)
+                BatchGenerator::load(args)?.sample(&prompts, self.tries, progress, answered)
             }
-            Place::Api { client, model, concurrency } => {
+            Backend::Api { client, model, concurrency } => {
                 progress.start("asking", Some(questions.len() as u64));
                 let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
                 let work = questions.iter().map(|&question| {
                     let requests = self.requests(model, question);
-                    async move { (question, replies(client, &requests).await) }
+                    async move { (question, responses(client, &requests).await) }
                 });
                 let work = futures_util::stream::iter(work).buffer_unordered(*concurrency);
                 runtime.block_on(collect(work, progress, &mut done))?;
@@ -139,14 +142,17 @@ impl Blind {
     }
 
     /// The requests of one question's tries.
-    fn requests(&self, model: &str, question: &Asked<'_>) -> Vec<ChatRequest> {
-        let messages = vec![Message::system(&self.system), Message::user(question.text)];
-        let request = |attempt| ChatRequest {
+    fn requests(&self, model: &str, question: &BlindQuestion<'_>) -> Vec<ChatCompletionRequest> {
+        let messages = vec![
+            ChatCompletionMessage::system(&self.system),
+            ChatCompletionMessage::user(question.text),
+        ];
+        let request = |attempt| ChatCompletionRequest {
             temperature: Some(self.temperature),
             max_tokens: Some(self.max_new_tokens),
-            // Servers that know seeds would give the same reply to the same one; 31 bits fit all.
+            // Distinct seeds, as servers repeat a response for a repeated seed; all accept 31 bits.
             seed: Some(stream(&[self.seed, question.index as u64, attempt]) >> 33),
-            ..ChatRequest::new(model, messages.clone())
+            ..ChatCompletionRequest::new(model, messages.clone())
         };
         (0..self.tries as u64).map(request).collect()
     }
@@ -162,37 +168,40 @@ fn client(args: &FilterArgs) -> anyhow::Result<Client> {
     Client::new(&options).map_err(explain)
 }
 
-/// The replies to the tries of one question, asked one after the other.
-async fn replies(client: &Client, requests: &[ChatRequest]) -> Result<Vec<String>, Error> {
-    let mut replies = Vec::with_capacity(requests.len());
+/// The responses to all tries of a question, requested one after another.
+async fn responses(
+    client: &Client,
+    requests: &[ChatCompletionRequest],
+) -> Result<Vec<String>, Error> {
+    let mut responses = Vec::with_capacity(requests.len());
     for request in requests {
-        replies.push(client.chat(request).await?.text);
+        responses.push(client.chat(request).await?.text);
     }
-    Ok(replies)
+    Ok(responses)
 }
 
-/// Hands on what is answered and tells what failed, as it comes.
+/// Passes on responses and logs failures as they come.
 async fn collect<'a>(
-    work: impl futures_util::Stream<Item = (&'a Asked<'a>, Result<Vec<String>, Error>)>,
+    work: impl futures_util::Stream<Item = (&'a BlindQuestion<'a>, Result<Vec<String>, Error>)>,
     progress: &dyn Progress,
-    done: &mut dyn FnMut(&'a Asked<'a>, Vec<String>) -> anyhow::Result<()>,
+    done: &mut dyn FnMut(&'a BlindQuestion<'a>, Vec<String>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut work = std::pin::pin!(work);
     let (mut answered, mut failed) = (0usize, 0usize);
     while let Some((question, result)) = work.next().await {
         match result {
-            Ok(replies) => {
+            Ok(responses) => {
                 answered += 1;
-                done(question, replies)?;
+                done(question, responses)?;
             }
-            Err(error) if error.refuses_everyone() => return Err(explain(error)),
+            Err(error) if error.fails_every_request() => return Err(explain(error)),
             Err(error) => {
                 failed += 1;
-                if answered == 0 && failed >= HOPELESS {
+                if answered == 0 && failed >= MAX_INITIAL_FAILURES {
                     return Err(explain(error));
                 }
-                // Where nothing is answered yet, they most likely fail for the same reason.
-                if failed == 1 || (answered > 0 && failed <= SHOWN_FAILURES) {
+                // Before the first response, all failures likely have the same cause.
+                if failed == 1 || (answered > 0 && failed <= MAX_LOGGED_FAILURES) {
                     progress.warn(&format!("question `{}`: {error}", question.id));
                 }
             }

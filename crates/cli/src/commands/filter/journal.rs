@@ -1,5 +1,5 @@
-//! The tries of every question, beside the output: what the filter decides by, and where a run that
-//! was cut short goes on.
+//! Journal of the tries of every question, next to the output: records the decisions, and lets an interrupted run
+//! resume.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -12,18 +12,18 @@ use embodied_r_eval::blind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Asked;
+use super::BlindQuestion;
 use crate::exit::Usage;
 
-/// Longer values of a setting are not shown where it changed.
-const SHOWN: usize = 40;
+/// Maximum length of a changed setting's value in a message.
+const MAX_VALUE_CHARS: usize = 40;
 
-/// A file of a line of settings, then a line a question.
+/// A file with a line of settings, then one line per question.
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
     settings: Map<String, Value>,
-    replies: HashMap<usize, Replies>,
+    responses: HashMap<usize, Responses>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -33,54 +33,57 @@ struct Header {
     drop_at: Option<usize>,
 }
 
-/// What is noted as soon as a question is answered.
+/// A line written as soon as a question is answered.
 #[derive(Serialize, Deserialize)]
-struct Replies {
+struct Responses {
     index: usize,
     id: String,
     question: String,
-    replies: Vec<String>,
+    #[serde(rename = "replies")]
+    responses: Vec<String>,
 }
 
-/// A question with its tries and what follows from them.
+/// A question with its tries and the decision.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Tried {
-    /// Its place among the questions of the set.
+pub(super) struct FilteredQuestion {
+    /// Its index in the question set.
     pub(super) index: usize,
     id: String,
     pub(super) category: String,
     question: String,
     answer: char,
-    /// The letter of each try; null where it named none.
+    /// The letter of each try; null if it could not be parsed.
     pub(super) answers: Vec<Option<char>>,
-    /// How many of them are right.
+    /// Number of correct tries.
     pub(super) right: usize,
     pub(super) kept: bool,
-    replies: Vec<String>,
+    #[serde(rename = "replies")]
+    responses: Vec<String>,
 }
 
 impl Journal {
-    /// Opens the journal, or begins one; refuses one of other settings.
+    /// Opens the journal, or creates it; fails if it has other settings.
     pub(super) fn open(path: &Path, settings: Map<String, Value>) -> anyhow::Result<Self> {
         let text = match std::fs::read(path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error).context(format!("cannot read `{}`", path.display())),
         };
-        // What stands behind the last line end was cut while it was written.
+        // Text after the last newline was interrupted while being written.
         let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
         let mut lines = whole.lines();
         if let Some(header) = lines.next() {
             let header: Header = serde_json::from_str(header)
-                .with_context(|| format!("`{}` is not a file of tries", path.display()))?;
+                .with_context(|| format!("cannot parse `{}`", path.display()))?;
             refuse_changed(path, &header.settings, &settings)?;
         }
-        let replies = lines
+        let responses = lines
             .enumerate()
             .map(|(i, line)| {
-                let replies: Replies = serde_json::from_str(line)
-                    .with_context(|| format!("line {} of `{}`", i + 2, path.display()))?;
-                Ok((replies.index, replies))
+                let responses: Responses = serde_json::from_str(line).with_context(|| {
+                    format!("cannot parse line {} of `{}`", i + 2, path.display())
+                })?;
+                Ok((responses.index, responses))
             })
             .collect::<anyhow::Result<_>>()?;
         if let Some(folder) = path.parent() {
@@ -92,7 +95,7 @@ impl Journal {
         let mut file = options.with_context(cannot)?;
         file.set_len(whole.len() as u64).with_context(cannot)?;
         file.seek(SeekFrom::End(0)).with_context(cannot)?;
-        let mut journal = Self { path: path.to_owned(), file, settings, replies };
+        let mut journal = Self { path: path.to_owned(), file, settings, responses };
         if whole.is_empty() {
             let header = Header { settings: journal.settings.clone(), drop_at: None };
             journal.line(&header)?;
@@ -100,56 +103,71 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Whether that question has its tries.
+    /// Whether the question has its tries.
     pub(super) fn has(&self, index: usize, question: &str) -> bool {
-        self.replies.get(&index).is_some_and(|replies| replies.question == question)
+        self.responses.get(&index).is_some_and(|responses| responses.question == question)
     }
 
-    /// Notes the tries of a question.
-    pub(super) fn add(&mut self, asked: &Asked<'_>, replies: Vec<String>) -> anyhow::Result<()> {
-        let (id, question) = (asked.id.clone(), asked.text.to_owned());
-        let replies = Replies { index: asked.index, id, question, replies };
-        self.line(&replies)?;
-        self.replies.insert(asked.index, replies);
+    /// Records the tries of a question.
+    pub(super) fn add(
+        &mut self,
+        blind_question: &BlindQuestion<'_>,
+        responses: Vec<String>,
+    ) -> anyhow::Result<()> {
+        let (id, question) = (blind_question.id.clone(), blind_question.text.to_owned());
+        let responses = Responses { index: blind_question.index, id, question, responses };
+        self.line(&responses)?;
+        self.responses.insert(blind_question.index, responses);
         Ok(())
     }
 
-    /// The tries of a question and what follows from them; `None` where it could not be asked.
-    pub(super) fn tried(&self, asked: &Asked<'_>, drop_at: usize) -> Option<Tried> {
-        let replies = self.replies.get(&asked.index).filter(|of| of.question == asked.text)?;
+    /// The tries of a question and the decision; `None` if its requests failed.
+    pub(super) fn filtered(
+        &self,
+        blind_question: &BlindQuestion<'_>,
+        drop_at: usize,
+    ) -> Option<FilteredQuestion> {
+        let responses = self
+            .responses
+            .get(&blind_question.index)
+            .filter(|of| of.question == blind_question.text)?;
         let answers: Vec<Option<char>> =
-            replies.replies.iter().map(|reply| blind::letter(reply)).collect();
-        let right = answers.iter().filter(|answer| **answer == Some(asked.answer)).count();
-        Some(Tried {
-            index: asked.index,
-            id: asked.id.clone(),
-            category: asked.category.to_owned(),
-            question: asked.text.to_owned(),
-            answer: asked.answer,
+            responses.responses.iter().map(|reply| blind::letter(reply)).collect();
+        let right = answers.iter().filter(|answer| **answer == Some(blind_question.answer)).count();
+        Some(FilteredQuestion {
+            index: blind_question.index,
+            id: blind_question.id.clone(),
+            category: blind_question.category.to_owned(),
+            question: blind_question.text.to_owned(),
+            answer: blind_question.answer,
             answers,
             right,
             kept: right < drop_at,
-            replies: replies.replies.clone(),
+            responses: responses.responses.clone(),
         })
     }
 
-    /// Writes the file anew, in the order of the questions and with what was decided. Tries of
-    /// questions that are not among them stay, for a run that takes those as well.
-    pub(super) fn close(mut self, tried: &[Tried], drop_at: usize) -> anyhow::Result<()> {
+    /// Rewrites the file in question order, with the decisions. Tries of other questions are kept for a later run that
+    /// includes them.
+    pub(super) fn close(
+        mut self,
+        filtered: &[FilteredQuestion],
+        drop_at: usize,
+    ) -> anyhow::Result<()> {
         let mut text = Vec::new();
         let mut add = |value: Value| {
             text.extend(value.to_string().into_bytes());
             text.push(b'\n');
         };
         add(serde_json::to_value(Header { settings: self.settings, drop_at: Some(drop_at) })?);
-        for tried in tried {
-            self.replies.remove(&tried.index);
-            add(serde_json::to_value(tried)?);
+        for filtered in filtered {
+            self.responses.remove(&filtered.index);
+            add(serde_json::to_value(filtered)?);
         }
-        let mut others: Vec<Replies> = self.replies.into_values().collect();
-        others.sort_by_key(|replies| replies.index);
-        for replies in others {
-            add(serde_json::to_value(replies)?);
+        let mut others: Vec<Responses> = self.responses.into_values().collect();
+        others.sort_by_key(|responses| responses.index);
+        for responses in others {
+            add(serde_json::to_value(responses)?);
         }
         Ok(write_atomic(&self.path, &text)?)
     }
@@ -163,7 +181,7 @@ impl Journal {
     }
 }
 
-/// Refuses tries that were made with other settings, and names what differs.
+/// Fails if tries were sampled with other settings, and names the differences.
 fn refuse_changed(
     path: &Path,
     before: &Map<String, Value>,
@@ -175,17 +193,17 @@ fn refuse_changed(
         .map(|(name, value)| {
             let (old, new) =
                 (before.get(name).unwrap_or(&Value::Null).to_string(), value.to_string());
-            match old.len().max(new.len()) <= SHOWN {
+            match old.len().max(new.len()) <= MAX_VALUE_CHARS {
                 true => format!("`{name}` was {old} and is {new}"),
-                false => format!("`{name}` is another"),
+                false => format!("`{name}` differs"),
             }
         })
         .collect();
     match changed.is_empty() {
         true => Ok(()),
         false => Err(Usage(format!(
-            "`{}` holds tries with other settings: {}; give those again, another `--out`, or remove \
-             the file to ask anew",
+            "`{}` has completions with other settings: {}; restore them, choose another `--output`, \
+             or remove the file to start over",
             path.display(),
             changed.join(", ")
         ))),
@@ -203,50 +221,50 @@ mod tests {
         settings.as_object().unwrap().clone()
     }
 
-    fn asked(index: usize, text: &str) -> Asked<'_> {
-        Asked { index, id: format!("q{index}"), category: "c", text, answer: 'B' }
+    fn blind_question(index: usize, text: &str) -> BlindQuestion<'_> {
+        BlindQuestion { index, id: format!("q{index}"), category: "c", text, answer: 'B' }
     }
 
-    fn replies(letters: &str) -> Vec<String> {
+    fn responses(letters: &str) -> Vec<String> {
         letters.chars().map(|letter| format!("<answer>{letter}</answer>")).collect()
     }
 
     #[test]
-    fn a_question_is_dropped_from_the_mark_on() {
+    fn a_question_is_dropped_at_the_threshold() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(&dir.path().join("j"), settings(1.0)).unwrap();
-        journal.add(&asked(0, "x"), replies("BBAB")).unwrap();
-        let kept = |mark| journal.tried(&asked(0, "x"), mark).unwrap().kept;
+        journal.add(&blind_question(0, "x"), responses("BBAB")).unwrap();
+        let kept = |drop_at| journal.filtered(&blind_question(0, "x"), drop_at).unwrap().kept;
         assert_eq!([1, 2, 3, 4].map(kept), [false, false, false, true]);
-        assert_eq!(journal.tried(&asked(0, "x"), 3).unwrap().right, 3);
+        assert_eq!(journal.filtered(&blind_question(0, "x"), 3).unwrap().right, 3);
     }
 
     #[test]
-    fn a_torn_line_is_asked_again_and_the_rest_is_kept() {
+    fn a_torn_line_is_dropped_and_the_rest_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j");
         let mut journal = Journal::open(&path, settings(1.0)).unwrap();
-        journal.add(&asked(0, "x"), replies("A")).unwrap();
-        journal.add(&asked(1, "y"), replies("B")).unwrap();
+        journal.add(&blind_question(0, "x"), responses("A")).unwrap();
+        journal.add(&blind_question(1, "y"), responses("B")).unwrap();
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 4]).unwrap();
         let journal = Journal::open(&path, settings(1.0)).unwrap();
         assert!(journal.has(0, "x") && !journal.has(1, "y"));
-        assert!(!journal.has(0, "another question at that place"));
+        assert!(!journal.has(0, "another question at that index"));
     }
 
     #[test]
-    fn a_closed_journal_goes_on_with_all_its_tries() {
+    fn a_closed_journal_can_be_resumed_with_all_its_tries() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j");
         let mut journal = Journal::open(&path, settings(1.0)).unwrap();
-        journal.add(&asked(7, "z"), replies("A")).unwrap();
-        journal.add(&asked(0, "x"), replies("B")).unwrap();
-        let tried = vec![journal.tried(&asked(0, "x"), 1).unwrap()];
-        journal.close(&tried, 1).unwrap();
+        journal.add(&blind_question(7, "z"), responses("A")).unwrap();
+        journal.add(&blind_question(0, "x"), responses("B")).unwrap();
+        let filtered = vec![journal.filtered(&blind_question(0, "x"), 1).unwrap()];
+        journal.close(&filtered, 1).unwrap();
         let journal = Journal::open(&path, settings(1.0)).unwrap();
         assert!(journal.has(0, "x") && journal.has(7, "z"));
-        assert_eq!(journal.tried(&asked(0, "x"), 2).unwrap().answers, [Some('B')]);
+        assert_eq!(journal.filtered(&blind_question(0, "x"), 2).unwrap().answers, [Some('B')]);
     }
 
     #[test]

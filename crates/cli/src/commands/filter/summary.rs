@@ -1,4 +1,4 @@
-//! What the filter kept and dropped, by category.
+//! Kept and dropped questions by category.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,18 +8,18 @@ use embodied_r_data::question_set::QuestionSet;
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use super::journal::Tried;
+use super::journal::FilteredQuestion;
 
-/// A letter that is named in more of the tries than this is a habit of the model.
-const HABIT: f64 = 0.7;
-/// Fewer tries show no habit.
-const HABIT_TRIES: usize = 20;
+/// Share of one letter among the answers above which the model counts as biased.
+const BIAS_SHARE: f64 = 0.7;
+/// Minimum answers to detect a bias.
+const BIAS_MIN_ANSWERS: usize = 20;
 
-/// The letter that a model names most.
+/// The most frequent letter among a model's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Favourite {
+pub(super) struct AnswerBias {
     pub(super) letter: char,
-    /// Its share of the tries that name any.
+    /// Its share of the parsed answers.
     pub(super) share: f64,
 }
 
@@ -30,48 +30,49 @@ pub(super) struct Summary {
     drop_at: usize,
     #[serde(flatten)]
     all: Counts,
-    /// Questions that could not be asked; they are kept.
+    /// Questions whose requests failed; they are kept.
     pub(super) failed: usize,
-    /// Questions with a number for an answer; they are kept.
+    /// Questions with a numeric answer; they are kept.
     numeric: usize,
-    /// Questions left out, since their answers are not known.
+    /// Questions skipped for lack of a published answer.
     unanswered: usize,
-    favourite: Option<Favourite>,
+    #[serde(rename = "favourite")]
+    bias: Option<AnswerBias>,
     by_category: IndexMap<String, Counts>,
 }
 
-/// The counts of one category, or of all.
+/// The counts of one category, or in total.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 struct Counts {
     questions: usize,
     asked: usize,
     dropped: usize,
     kept: usize,
-    /// Share of the tries that are right.
+    /// Share of correct tries.
     accuracy: Option<f64>,
-    /// Share of the tries that name no option.
+    /// Share of tries without a parsable option.
     unreadable: Option<f64>,
     #[serde(skip)]
     tries: usize,
     #[serde(skip)]
     right: usize,
     #[serde(skip)]
-    silent: usize,
+    unparsed: usize,
 }
 
 impl Counts {
-    fn add(&mut self, tried: &Tried) {
+    fn add(&mut self, filtered: &FilteredQuestion) {
         self.asked += 1;
-        self.dropped += usize::from(!tried.kept);
-        self.tries += tried.answers.len();
-        self.right += tried.right;
-        self.silent += tried.answers.iter().filter(|answer| answer.is_none()).count();
+        self.dropped += usize::from(!filtered.kept);
+        self.tries += filtered.answers.len();
+        self.right += filtered.right;
+        self.unparsed += filtered.answers.iter().filter(|answer| answer.is_none()).count();
     }
 
     fn finish(&mut self) {
         self.kept = self.questions - self.dropped;
         let share = |part: usize| (self.tries > 0).then(|| part as f64 / self.tries as f64);
-        (self.accuracy, self.unreadable) = (share(self.right), share(self.silent));
+        (self.accuracy, self.unreadable) = (share(self.right), share(self.unparsed));
     }
 }
 
@@ -79,16 +80,16 @@ impl Summary {
     pub(super) fn new(
         set: &QuestionSet,
         with_options: usize,
-        tried: &[Tried],
+        filtered: &[FilteredQuestion],
         (tries, drop_at): (usize, usize),
     ) -> Self {
         let mut summary = Self {
             tries,
             drop_at,
-            failed: with_options - tried.len(),
+            failed: with_options - filtered.len(),
             numeric: set.questions.len() - with_options,
             unanswered: set.unanswered,
-            favourite: favourite(tried),
+            bias: most_frequent(filtered),
             ..Self::default()
         };
         for question in &set.questions {
@@ -96,41 +97,41 @@ impl Summary {
             summary.by_category.entry(question.question_category.clone()).or_default().questions +=
                 1;
         }
-        for tried in tried {
-            summary.all.add(tried);
-            summary.by_category.entry(tried.category.clone()).or_default().add(tried);
+        for filtered in filtered {
+            summary.all.add(filtered);
+            summary.by_category.entry(filtered.category.clone()).or_default().add(filtered);
         }
         summary.all.finish();
         summary.by_category.values_mut().for_each(Counts::finish);
         summary
     }
 
-    /// Whether most tries named no option, so that the filter says little.
+    /// Whether most tries could not be parsed, which makes the filter unreliable.
     pub(super) fn is_unreadable(&self) -> bool {
         self.all.unreadable.is_some_and(|share| share > 0.5)
     }
 
-    /// The letter that the model names whatever it is asked, if it has such a habit.
-    pub(super) fn habit(&self) -> Option<Favourite> {
-        let named = self.all.tries - self.all.silent;
-        self.favourite.filter(|favourite| named >= HABIT_TRIES && favourite.share > HABIT)
+    /// The model's bias towards one letter, if it is significant.
+    pub(super) fn bias(&self) -> Option<AnswerBias> {
+        let parsed = self.all.tries - self.all.unparsed;
+        self.bias.filter(|bias| parsed >= BIAS_MIN_ANSWERS && bias.share > BIAS_SHARE)
     }
 
-    /// A table by category, and where the rest is.
+    /// A table by category, and a summary line.
     pub(super) fn table(&self, out: &Path) -> String {
         let all = ("all".to_owned(), self.all);
         let rows = self.by_category.iter().map(|(name, counts)| (name.clone(), *counts));
         let rows: Vec<(String, Counts)> = rows.chain([all]).collect();
         let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(8);
         let mut text = format!(
-            "{:<width$} {:>9} {:>7} {:>7} {:>7} {:>11} {:>10}\n",
-            "category", "questions", "asked", "dropped", "kept", "right tries", "unreadable"
+            "{:<width$} {:>9} {:>8} {:>7} {:>7} {:>11} {:>10}\n",
+            "category", "questions", "answered", "dropped", "kept", "accuracy", "unparsed"
         );
         for (name, counts) in rows {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "{name:<width$} {:>9} {:>7} {:>7} {:>7} {:>11} {:>10}",
+                "{name:<width$} {:>9} {:>8} {:>7} {:>7} {:>11} {:>10}",
                 counts.questions,
                 counts.asked,
                 counts.dropped,
@@ -141,7 +142,7 @@ impl Summary {
         }
         let _ = writeln!(
             text,
-            "\ndropped from {} right of {} tries on; {} questions kept in {}",
+            "\ndropped questions with {} or more of {} tries correct; kept {} questions in {}",
             self.drop_at,
             self.tries,
             self.all.kept,
@@ -151,14 +152,14 @@ impl Summary {
     }
 }
 
-fn favourite(tried: &[Tried]) -> Option<Favourite> {
+fn most_frequent(filtered: &[FilteredQuestion]) -> Option<AnswerBias> {
     let mut counts: BTreeMap<char, usize> = BTreeMap::new();
-    for letter in tried.iter().flat_map(|tried| &tried.answers).flatten() {
+    for letter in filtered.iter().flat_map(|filtered| &filtered.answers).flatten() {
         *counts.entry(*letter).or_default() += 1;
     }
     let all: usize = counts.values().sum();
     let (letter, most) = counts.into_iter().max_by_key(|(_, count)| *count)?;
-    Some(Favourite { letter, share: most as f64 / all as f64 })
+    Some(AnswerBias { letter, share: most as f64 / all as f64 })
 }
 
 fn percent(share: Option<f64>) -> String {

@@ -1,4 +1,4 @@
-//! Answers as they come, so that a run that was cut short goes on where it was.
+//! Journal of finished answers, from which an interrupted run resumes.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit;
 
-/// A file of finished answers beside the output: a line of settings, then a line an answer.
+/// A file next to the output: a line of settings, then one line per answer.
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
@@ -30,31 +30,32 @@ struct Answer {
 }
 
 impl Journal {
-    /// Opens the journal, or begins one.
+    /// Opens the journal, or creates it.
     pub(super) fn open(path: &Path, settings: &str) -> anyhow::Result<Self> {
         let text = match std::fs::read(path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error).context(format!("cannot read `{}`", path.display())),
         };
-        // What stands behind the last line end was cut while it was written.
+        // Text after the last newline was interrupted while being written.
         let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
         let mut lines = whole.lines();
         if let Some(header) = lines.next() {
             let header: Header = serde_json::from_str(header)
-                .with_context(|| format!("`{}` is not a journal of answers", path.display()))?;
+                .with_context(|| format!("cannot parse `{}`", path.display()))?;
             if header.settings != settings {
                 return Err(exit::hint(
-                    format!("`{}` holds answers with other settings", path.display()),
-                    "go on with the same settings, or remove the file to begin anew",
+                    format!("`{}` has completions with other settings", path.display()),
+                    "restore the settings, choose another `--output`, or remove the file to start over",
                 ));
             }
         }
         let answers = lines
             .enumerate()
             .map(|(i, line)| {
-                let answer: Answer = serde_json::from_str(line)
-                    .with_context(|| format!("line {} of `{}`", i + 2, path.display()))?;
+                let answer: Answer = serde_json::from_str(line).with_context(|| {
+                    format!("cannot parse line {} of `{}`", i + 2, path.display())
+                })?;
                 Ok((answer.index, answer))
             })
             .collect::<anyhow::Result<_>>()?;
@@ -77,12 +78,12 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Whether that question is answered.
+    /// Whether the question is answered.
     pub(super) fn has(&self, index: usize, question: &str) -> bool {
         self.answers.get(&index).is_some_and(|answer| answer.question == question)
     }
 
-    /// Notes an answer.
+    /// Records an answer.
     pub(super) fn add(
         &mut self,
         index: usize,
@@ -95,12 +96,12 @@ impl Journal {
         Ok(())
     }
 
-    /// The answer to that question.
+    /// Takes the answer to the question.
     pub(super) fn take(&mut self, index: usize) -> Option<String> {
         self.answers.remove(&index).map(|answer| answer.content)
     }
 
-    /// Removes the file: the output holds all of it now.
+    /// Removes the file, once the output is complete.
     pub(super) fn remove(self) -> anyhow::Result<()> {
         std::fs::remove_file(&self.path)
             .with_context(|| format!("cannot remove `{}`", self.path.display()))
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn another_question_at_that_place_is_not_taken_as_answered() {
+    fn another_question_at_the_same_index_is_not_answered() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j.jsonl");
         Journal::open(&path, "s").unwrap().add(0, "q", "a".into()).unwrap();

@@ -1,4 +1,4 @@
-//! Questions whose videos are told in words on the way.
+//! Captions the videos of questions on the fly.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use embodied_r_data::write::write_atomic;
 use crate::args::video::VideoArgs;
 use crate::exit::{Status, Usage};
 
-/// What a question that still has to be perceived begins with.
+/// Placeholder at the start of a question whose video is not captioned yet.
 const VIDEO: &str = "<video>";
 
-/// Reads questions in any form, says how many are left out, and takes the first `limit`.
+/// Reads the first `limit` questions in any supported format; reports dropped ones.
 pub(crate) fn read(
     path: &Path,
     answers: Option<&Path>,
@@ -23,23 +23,23 @@ pub(crate) fn read(
     let mut set = read_question_set(path, answers)?;
     if set.unanswered > 0 {
         eprintln!(
-            "{} of {} questions have no published answer and are left out",
+            "skipping {} of {} questions without a published answer",
             set.unanswered,
             set.unanswered + set.questions.len()
         );
     }
     set.questions.truncate(limit.unwrap_or(usize::MAX));
-    set.places.truncate(set.questions.len());
+    set.record_indices.truncate(set.questions.len());
     Ok(set)
 }
 
-/// Whether some of the questions still have to be perceived.
+/// Whether some questions need captions.
 pub(crate) fn needed(set: &QuestionSet) -> bool {
     !open(set).is_empty()
 }
 
-/// The questions of `set`, those that are not perceived yet turned into prompts that tell the video
-/// in words. The captions, which may have cost money, stay beside `output`.
+/// The questions of `set`, with captions added where they are missing. The captions, which may have a cost, are kept
+/// next to `output`.
 pub(crate) fn questions(
     set: QuestionSet,
     args: &VideoArgs,
@@ -54,7 +54,7 @@ pub(crate) fn questions(
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create `{}`", folder.display()))?;
     let mut questions = set.questions;
-    let asked: Vec<Question> = open
+    let uncaptioned: Vec<Question> = open
         .iter()
         .map(|i| {
             let mut question = questions[*i].clone();
@@ -64,43 +64,45 @@ pub(crate) fn questions(
         })
         .collect();
     let input = folder.join("questions.json");
-    write_atomic(&input, &serde_json::to_vec(&asked)?)?;
+    write_atomic(&input, &serde_json::to_vec(&uncaptioned)?)?;
     let save_path = folder.join("prompts");
     let mut words = vec![
         "perceive".into(),
-        "--data-paths".into(),
+        "--data".into(),
         input.into_os_string(),
-        "--save-path".into(),
+        "--output".into(),
         save_path.clone().into_os_string(),
     ];
     words.extend(captioner);
     let status = crate::commands::run_words(words)?;
     anyhow::ensure!(
         status == Status::Done,
-        "some videos could not be perceived; mend the cause and run the same command again"
+        "some videos could not be captioned; fix the cause and run the same command again to resume"
     );
     let perceived = read_questions(&save_path.join("questions.json"))?;
-    anyhow::ensure!(perceived.len() == open.len(), "perception gave another number of questions");
+    anyhow::ensure!(
+        perceived.len() == open.len(),
+        "`perceive` returned a different number of questions"
+    );
     for (index, prompt) in open.into_iter().zip(perceived) {
         questions[index].question = prompt.question;
     }
     Ok(questions)
 }
 
-/// Places of the questions that are not perceived yet.
+/// Indices of the questions without captions.
 fn open(set: &QuestionSet) -> Vec<usize> {
-    let is_open = |question: &Question| {
-        set.is_unperceived() || question.question.trim_start().starts_with(VIDEO)
-    };
+    let is_open =
+        |question: &Question| set.is_raw() || question.question.trim_start().starts_with(VIDEO);
     let all = set.questions.iter().enumerate();
     all.filter(|(_, question)| is_open(question)).map(|(index, _)| index).collect()
 }
 
-/// The part of a `perceive` command line that says who tells the videos in words.
+/// The captioner's arguments of a `perceive` command line.
 fn captioner_words(args: &VideoArgs, set: &QuestionSet) -> anyhow::Result<Vec<OsString>> {
     let mut words: Vec<OsString> = Vec::new();
-    if let Some(folder) = args.folder_path.clone().or_else(|| videos_beside(set)) {
-        words.extend(["--folder-path".into(), folder.into()]);
+    if let Some(folder) = args.video_dir.clone().or_else(|| videos_beside(set)) {
+        words.extend(["--video-dir".into(), folder.into()]);
     }
     if let Some(scenes) = &args.scenes {
         words.extend(["--backend".into(), "scene".into(), "--scenes".into(), scenes.into()]);
@@ -108,26 +110,26 @@ fn captioner_words(args: &VideoArgs, set: &QuestionSet) -> anyhow::Result<Vec<Os
         words.extend(["--backend".into(), "openai".into(), "--base-url".into()]);
         words.extend(args.base_url.iter().map(OsString::from));
         if let Some(name) = &args.captioner {
-            words.extend(["--model-path".into(), name.into()]);
+            words.extend(["--captioner".into(), name.into()]);
         }
-    } else if set.is_unperceived() {
+    } else if set.is_raw() {
         let path = set.path.display();
         let what = format!(
-            "the questions of `{path}` are about videos that nobody has told in words yet; run \
-             `embodied-r perceive --data-paths {path}` first and give what it writes, or say here \
-             who tells them: `--base-url URL` or `--scenes DIR`"
+            "the questions of `{path}` are about videos without captions; run `embodied-r perceive \
+             --data {path}` first and use its output, or give a captioner here: `--base-url URL` \
+             or `--scenes DIR`"
         );
         return Err(Usage(what).into());
     } else {
-        let what = "some questions begin with `<video>`; say who tells the videos in words: \
-                    `--base-url URL` or `--scenes DIR`";
+        let what = "some questions start with `<video>`: give a captioner, `--base-url URL` or \
+                    `--scenes DIR`";
         return Err(Usage(what.into()).into());
     }
     Ok(words)
 }
 
-/// `videos` beside the file of a benchmark whose records say nothing of folders.
+/// The folder `videos` next to a benchmark file whose records name no folders.
 fn videos_beside(set: &QuestionSet) -> Option<PathBuf> {
     let folder = set.path.with_file_name("videos");
-    (set.is_unperceived() && folder.is_dir()).then_some(folder)
+    (set.is_raw() && folder.is_dir()).then_some(folder)
 }

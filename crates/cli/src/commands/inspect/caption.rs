@@ -1,60 +1,65 @@
-//! `embodied-r inspect caption`: what a vision-language model sees in pictures and says of them.
+//! `embodied-r inspect caption`: image preprocessing and greedy output of a vision-language model.
 
 use std::sync::Arc;
 
-use embodied_r_grpo::team::Team;
-use embodied_r_policy::tokenizer::{Special, Tokenizer};
+use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer};
 use embodied_r_policy::{
-    Engine, EngineOptions, Output, Prompt, Request, Sampling, TensorParallel, hub,
+    Engine, EngineOptions, EngineOutput, GenerationRequest, Prompt, SamplingParams, TensorParallel,
+    hub,
 };
-use embodied_r_vision::{Message, Pixels, VisionLanguageModel, VisionOptions, picture};
+use embodied_r_vision::{
+    MultimodalMessage, Pixels, VisionLanguageModel, VisionOptions, image_file,
+};
 use image::RgbImage;
 use serde_json::json;
 
 use crate::args::inspect::CaptionArgs;
 use crate::exit::Status;
 use crate::output::outln;
-use crate::ranks::together;
+use crate::ranks::run_on_ranks;
 
-/// Tokens whose log-probabilities are shown.
-const TOP: usize = 5;
+/// Number of top log-probabilities.
+const TOP_LOGPROBS: usize = 5;
 
-/// Look at pictures.
+/// Caption images.
 pub(super) fn run(args: &CaptionArgs) -> anyhow::Result<Status> {
-    together(&args.parallel.ranks, args.weights.device, |team| look(args, team))
+    run_on_ranks(&args.parallel.ranks, args.weights.device, |team| caption(args, team))
 }
 
-/// Looks at them on every rank of `team`, which all do the same.
-fn look(args: &CaptionArgs, team: &Team) -> anyhow::Result<Status> {
-    args.parallel.check_one(team.size())?;
-    let ranks = TensorParallel::over(team.communicator().clone());
+/// Captions on every rank of `team`; all compute the same.
+fn caption(args: &CaptionArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
+    args.parallel.check_one(team.world_size())?;
+    let ranks = TensorParallel::new(team.communicator().clone());
     let folder = hub::resolve(&args.model, None)?;
-    // Before the weights, as it takes no time.
-    let pictures: Vec<RgbImage> =
-        args.image.iter().map(|path| picture::read(path)).collect::<Result<_, _>>()?;
+    // Checks the images before the slow loading of the weights.
+    let images: Vec<RgbImage> =
+        args.image.iter().map(|path| image_file::read(path)).collect::<Result<_, _>>()?;
     let tokenizer = Tokenizer::from_dir(&folder)?;
     let placement = args.weights.placement_of(args.parallel.ranks.gpus)?;
     let options = VisionOptions { placement, max_pixels: args.max_pixels };
     let model = VisionLanguageModel::load_part(&folder, &options, &ranks)?;
-    let processor = model.eyes().processor();
-    let pixels = pictures.iter().map(|picture| processor.image(picture));
+    let processor = model.vision_encoder().processor();
+    let pixels = images.iter().map(|image| processor.image(image));
     let pixels: Vec<Pixels> = pixels.collect::<Result<_, _>>()?;
     let (mean, deviation) = moments(&pixels)?;
-    let seen = model.eyes().images_over(&pictures.iter().collect::<Vec<_>>(), &ranks)?;
-    let message = Message::user(pictures.len(), &args.prompt);
-    let prompt = model.eyes().prompt(&tokenizer, &[message], &seen)?;
+    let embeddings =
+        model.vision_encoder().encode_images_over(&images.iter().collect::<Vec<_>>(), &ranks)?;
+    let message = MultimodalMessage::user(images.len(), &args.prompt);
+    let prompt = model.vision_encoder().prompt(&tokenizer, &[message], &embeddings)?;
     let n_input = prompt.len();
-    let Said { top, tokens } = said(&model, prompt, args.max_tokens, tokenizer.stop_ids())?;
-    if !team.is_first() {
+    let GreedyOutput { top, tokens } =
+        greedy(&model, prompt, args.max_tokens, tokenizer.stop_ids())?;
+    if !team.is_rank_zero() {
         return Ok(Status::Done);
     }
     if !args.json {
-        for (path, picture) in args.image.iter().zip(&seen) {
-            let [_, height, width] = picture.grid().thw();
-            let (path, tokens) = (path.display(), picture.tokens());
+        for (path, image) in args.image.iter().zip(&embeddings) {
+            let [_, height, width] = image.grid().thw();
+            let (path, tokens) = (path.display(), image.tokens());
             outln!("{path}: {width} × {height} patches, {tokens} tokens")?;
         }
-        outln!("{}", tokenizer.decode(&tokens, Special::Skip)?)?;
+        outln!("{}", tokenizer.decode(&tokens, SpecialTokens::Skip)?)?;
         return Ok(Status::Done);
     }
     let grids: Vec<[usize; 3]> = pixels.iter().map(|pixels| pixels.grid.thw()).collect();
@@ -70,11 +75,11 @@ fn look(args: &CaptionArgs, team: &Team) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
-/// Mean and deviation of all pictures' normalised pixels, as torch reckons them.
-fn moments(pictures: &[Pixels]) -> anyhow::Result<(f64, f64)> {
+/// Mean and (unbiased, as in torch) standard deviation of all images' normalised pixels.
+fn moments(images: &[Pixels]) -> anyhow::Result<(f64, f64)> {
     let (mut count, mut sum, mut squares) = (0.0, 0.0, 0.0);
-    for picture in pictures {
-        for number in picture.patches.flatten_all()?.to_vec1::<f32>()? {
+    for image in images {
+        for number in image.patches.flatten_all()?.to_vec1::<f32>()? {
             let number = f64::from(number);
             (count, sum, squares) = (count + 1.0, sum + number, squares + number * number);
         }
@@ -83,33 +88,34 @@ fn moments(pictures: &[Pixels]) -> anyhow::Result<(f64, f64)> {
     Ok((mean, ((squares - sum * mean) / (count - 1.0)).sqrt()))
 }
 
-/// What follows a prompt.
-struct Said {
-    /// The likeliest tokens at the first position, with their log-probabilities.
+/// A greedy completion.
+struct GreedyOutput {
+    /// The top log-probabilities at the first position.
     top: Vec<(u32, f32)>,
     tokens: Vec<u32>,
 }
 
-fn said(
+fn greedy(
     model: &VisionLanguageModel,
     prompt: Prompt,
     max_new_tokens: usize,
     stop_ids: &[u32],
-) -> anyhow::Result<Said> {
+) -> anyhow::Result<GreedyOutput> {
     let stop_ids = stop_ids.to_vec();
-    let logprobs = Some(TOP);
-    let sampling = Sampling { max_new_tokens, stop_ids, logprobs, ..Sampling::greedy() };
+    let logprobs = Some(TOP_LOGPROBS);
+    let sampling =
+        SamplingParams { max_new_tokens, stop_ids, logprobs, ..SamplingParams::greedy() };
     let mut engine = Engine::new(model.decoder().clone(), EngineOptions::default())?;
-    engine.add(&Request { prompt, samples: 1, stream: 0 }, &Arc::new(sampling))?;
-    let mut said = Said { top: Vec::new(), tokens: Vec::new() };
+    engine.add(&GenerationRequest { prompt, samples: 1, stream: 0 }, &Arc::new(sampling))?;
+    let mut greedy = GreedyOutput { top: Vec::new(), tokens: Vec::new() };
     while engine.has_work() {
         for output in engine.step()? {
-            let Output::Token { token, .. } = output else { continue };
-            if let Some(report) = token.report.filter(|_| said.tokens.is_empty()) {
-                said.top = report.top;
+            let EngineOutput::Token { token, .. } = output else { continue };
+            if let Some(report) = token.logprobs.filter(|_| greedy.tokens.is_empty()) {
+                greedy.top = report.top_logprobs;
             }
-            said.tokens.push(token.id);
+            greedy.tokens.push(token.id);
         }
     }
-    Ok(said)
+    Ok(greedy)
 }

@@ -12,11 +12,11 @@ use crate::exit::Status;
 use crate::output::outln;
 use crate::settings::{self, Layers};
 
-/// Print the loss on given tokens, and the norms of its gradients.
+/// Print the loss on given tokens and its gradient norms.
 pub(super) fn run(args: &LossArgs) -> anyhow::Result<Status> {
-    let batch = BatchFile::read(&args.batch).map_err(explain)?;
+    let batch = BatchFile::read(&args.data).map_err(explain)?;
     let layers = match &batch.settings {
-        Some(own) => Layers::default().text(&args.batch, &settings::text(own)?)?,
+        Some(own) => Layers::default().text(&args.data, &settings::text(own)?)?,
         None => Layers::default(),
     };
     let settings: LossSettings = layers.pairs(&args.sets).resolve(&[])?;
@@ -34,7 +34,7 @@ pub(super) fn run(args: &LossArgs) -> anyhow::Result<Status> {
 
 fn print(report: &LossReport) -> anyhow::Result<()> {
     let clip = &report.clip_ratio;
-    let figures = [
+    let metrics = [
         ("loss", Some(report.loss)),
         ("kl", report.kl),
         ("entropy", Some(report.entropy)),
@@ -46,7 +46,7 @@ fn print(report: &LossReport) -> anyhow::Result<()> {
         ("clip_ratio/region_mean", Some(clip.region_mean)),
         ("grad_norm", Some(report.grad_norm)),
     ];
-    for (name, value) in figures {
+    for (name, value) in metrics {
         if let Some(value) = value {
             outln!("{name:<24} {value:>14.8}")?;
         }

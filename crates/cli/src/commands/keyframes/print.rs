@@ -1,11 +1,13 @@
-//! What `embodied-r keyframes` prints: tables for people, lines of JSON for programs.
+//! Output of `embodied-r keyframes`: tables, or JSON lines.
 
 use std::io;
 use std::path::Path;
 
 use embodied_r_perception::Error;
-use embodied_r_perception::keyframes::compare::Comparison;
-use embodied_r_perception::keyframes::{Doubt, Options, SampledFrame, Selection, Why};
+use embodied_r_perception::keyframes::compare::FrameComparison;
+use embodied_r_perception::keyframes::{
+    Decision, HomographyFailure, KeyframeOptions, SampledFrame, Selection,
+};
 use serde::Serialize;
 
 use crate::output::outln;
@@ -18,23 +20,23 @@ struct VideoLine<'a> {
     selection: &'a Selection,
 }
 
-/// The line of a video that could not be read.
+/// The line of an unreadable video.
 #[derive(Serialize)]
 struct ErrorLine {
     video: String,
     error: String,
 }
 
-/// The line of a pair of pictures.
+/// The line of a pair of images.
 #[derive(Serialize)]
 struct PairLine {
-    /// Row by row, B to A.
+    /// Row-major, B to A.
     homography: Option<[f64; 9]>,
     overlap: Option<f64>,
     matches: usize,
     inliers: usize,
     /// Why there is no homography.
-    uncertain: Option<Doubt>,
+    uncertain: Option<HomographyFailure>,
 }
 
 pub(super) fn selection_json(path: &Path, selection: &Selection) -> anyhow::Result<()> {
@@ -45,7 +47,7 @@ pub(super) fn error_json(path: &Path, error: &Error) -> anyhow::Result<()> {
     line(&ErrorLine { video: path.display().to_string(), error: error.to_string() })
 }
 
-pub(super) fn pair_json(comparison: &Comparison) -> anyhow::Result<()> {
+pub(super) fn pair_json(comparison: &FrameComparison) -> anyhow::Result<()> {
     line(&PairLine {
         homography: comparison.homography.map(|homography| homography.0),
         overlap: comparison.overlap,
@@ -64,9 +66,13 @@ pub(super) fn error(error: &Error) {
 }
 
 /// A table of the sampled frames of a video.
-pub(super) fn selection(path: &Path, selection: &Selection, options: &Options) -> io::Result<()> {
+pub(super) fn selection(
+    path: &Path,
+    selection: &Selection,
+    options: &KeyframeOptions,
+) -> io::Result<()> {
     outln!(
-        "{}: {} frames at {:.2} a second, {} sampled, {} key frames",
+        "{}: {} frames at {:.2} fps, {} sampled, {} key frames",
         path.display(),
         selection.frames,
         selection.fps,
@@ -90,39 +96,41 @@ pub(super) fn selection(path: &Path, selection: &Selection, options: &Options) -
     outln!("key frames: {}\n", keyframes.join(" "))
 }
 
-/// Why a frame is a key frame or is not.
-fn reason(frame: &SampledFrame, options: &Options) -> String {
+/// Why a frame is or is not a key frame.
+fn reason(frame: &SampledFrame, options: &KeyframeOptions) -> String {
     let threshold = percent(options.threshold);
-    match frame.why {
-        Why::First => "kept: the first frame".to_owned(),
-        Why::Last => "kept: the last frame".to_owned(),
-        Why::LittleOverlap => format!("kept: covers less than {threshold} of the last key frame"),
-        Why::FewMatches | Why::NoHomography => {
+    match frame.decision {
+        Decision::First => "kept: the first frame".to_owned(),
+        Decision::Last => "kept: the last frame".to_owned(),
+        Decision::LowOverlap => {
+            format!("kept: overlaps the last key frame by less than {threshold}")
+        }
+        Decision::FewMatches | Decision::NoHomography => {
             let doubt = frame.uncertain.map_or_else(String::new, |doubt| format!(", {doubt}"));
-            format!("kept: uncertain how it lies over the last key frame{doubt}")
+            format!("kept: no reliable homography to the last key frame{doubt}")
         }
-        Why::FillsUp => {
-            format!("kept: fills up to {} key frames, spread evenly", options.min_frames)
+        Decision::FilledUp => {
+            format!("kept: one of the minimum of {} evenly spaced key frames", options.min_frames)
         }
-        Why::SeenBefore => format!("covers {threshold} or more of the last key frame"),
-        Why::GaveWay => {
-            format!("gave way to {} key frames spread evenly", options.min_frames)
+        Decision::Redundant => format!("overlaps the last key frame by {threshold} or more"),
+        Decision::Replaced => {
+            format!("replaced by the minimum of {} evenly spaced key frames", options.min_frames)
         }
-        Why::ThinnedOut => format!("thinned out to {} key frames", options.max_frames),
+        Decision::Subsampled => format!("dropped to limit key frames to {}", options.max_frames),
         _ => String::new(),
     }
 }
 
-/// What was found of a pair of pictures.
-pub(super) fn pair(a: &Path, b: &Path, comparison: &Comparison) -> io::Result<()> {
+/// The comparison of a pair of images.
+pub(super) fn pair(a: &Path, b: &Path, comparison: &FrameComparison) -> io::Result<()> {
     let (a, b) = (a.display(), b.display());
-    let Comparison { matches, inliers, .. } = comparison;
+    let FrameComparison { matches, inliers, .. } = comparison;
     let (Some(homography), Some(overlap)) = (comparison.homography, comparison.overlap) else {
         let doubt = comparison.uncertain.map_or_else(String::new, |doubt| format!(": {doubt}"));
-        return outln!("uncertain how `{b}` lies over `{a}`, {matches} features match{doubt}");
+        return outln!("no reliable homography from `{b}` to `{a}`, {matches} matches{doubt}");
     };
-    outln!("`{b}` covers {} of `{a}`", percent(overlap))?;
-    outln!("{matches} features match, {inliers} of them agree on this homography (B to A):")?;
+    outln!("`{b}` overlaps {} of `{a}`", percent(overlap))?;
+    outln!("{matches} matches, {inliers} inliers of this homography (B to A):")?;
     for row in homography.0.chunks(3) {
         outln!("  {}", row.iter().map(|h| format!("{h:>14.6e}")).collect::<Vec<_>>().join(" "))?;
     }

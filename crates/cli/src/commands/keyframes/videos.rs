@@ -1,4 +1,4 @@
-//! The videos that were named, and what to do with each on all cores.
+//! Input videos, and parallel processing in order.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,16 +7,16 @@ use std::sync::mpsc::channel;
 
 use crate::exit::Usage;
 
-/// Names that videos end in.
-const ENDINGS: [&str; 16] = [
+/// File extensions of videos.
+const EXTENSIONS: [&str; 16] = [
     "3gp", "avi", "flv", "gif", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "ogv", "ts",
     "webm", "wmv", "y4m",
 ];
 
-/// Folders inside folders at most: a link may lead round.
-const DEPTH: usize = 8;
+/// Maximum search depth: symlinks may form a cycle.
+const MAX_DEPTH: usize = 8;
 
-/// The files among `named`, and those in its folders that bear a video's name, in order.
+/// The files in `named`, and the videos in its folders, in order.
 pub(super) fn found(named: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut videos = Vec::new();
     for path in named {
@@ -25,15 +25,15 @@ pub(super) fn found(named: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
             continue;
         }
         let before = videos.len();
-        look_into(path, DEPTH, &mut videos)?;
+        search(path, MAX_DEPTH, &mut videos)?;
         if videos.len() == before {
-            anyhow::bail!(Usage(format!("`{}` holds no videos", path.display())));
+            anyhow::bail!(Usage(format!("no videos in `{}`", path.display())));
         }
     }
     Ok(videos)
 }
 
-fn look_into(folder: &Path, depth: usize, videos: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+fn search(folder: &Path, depth: usize, videos: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let unreadable = |error| anyhow::anyhow!("cannot read `{}`: {error}", folder.display());
     let entries: Result<Vec<PathBuf>, std::io::Error> =
         std::fs::read_dir(folder).map_err(unreadable)?.map(|e| e.map(|e| e.path())).collect();
@@ -42,7 +42,7 @@ fn look_into(folder: &Path, depth: usize, videos: &mut Vec<PathBuf>) -> anyhow::
     for path in entries {
         if path.is_dir() {
             if depth > 0 {
-                look_into(&path, depth - 1, videos)?;
+                search(&path, depth - 1, videos)?;
             }
         } else if is_video(&path) {
             videos.push(path);
@@ -53,12 +53,12 @@ fn look_into(folder: &Path, depth: usize, videos: &mut Vec<PathBuf>) -> anyhow::
 
 fn is_video(path: &Path) -> bool {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    ENDINGS.iter().any(|known| known.eq_ignore_ascii_case(ending))
+    EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(ending))
 }
 
-/// Does `work` on all of `videos`, as many at a time as there are cores, and hands the results to
-/// `take` in the videos' order. The first error of `take` ends it.
-pub(super) fn each<T: Send>(
+/// Runs `work` on all `videos` with one thread per core, and passes the results to `take` in order. Stops at the first
+/// error of `take`.
+pub(super) fn for_each<T: Send>(
     videos: &[PathBuf],
     work: impl Fn(&PathBuf) -> T + Sync,
     mut take: impl FnMut(&Path, T) -> anyhow::Result<()>,
@@ -72,9 +72,9 @@ pub(super) fn each<T: Send>(
             scope.spawn(|| {
                 let done = done;
                 while !is_over.load(Ordering::Relaxed) {
-                    let place = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(video) = videos.get(place) else { return };
-                    if done.send((place, work(video))).is_err() {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(video) = videos.get(index) else { return };
+                    if done.send((index, work(video))).is_err() {
                         return;
                     }
                 }
@@ -82,15 +82,15 @@ pub(super) fn each<T: Send>(
         }
         drop(done);
         let mut early = BTreeMap::new();
-        let mut turn = 0;
-        for (place, result) in results {
-            early.insert(place, result);
-            while let Some(result) = early.remove(&turn) {
-                if let Err(error) = videos.get(turn).map_or(Ok(()), |video| take(video, result)) {
+        let mut due = 0;
+        for (index, result) in results {
+            early.insert(index, result);
+            while let Some(result) = early.remove(&due) {
+                if let Err(error) = videos.get(due).map_or(Ok(()), |video| take(video, result)) {
                     is_over.store(true, Ordering::Relaxed);
                     return Err(error);
                 }
-                turn += 1;
+                due += 1;
             }
         }
         Ok(())
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_give_their_videos_in_order() {
+    fn videos_in_folders_are_found_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         std::fs::create_dir(at("b")).unwrap();
@@ -118,14 +118,14 @@ mod tests {
     fn a_folder_without_videos_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let error = found(&[folder.path().to_owned()]).unwrap_err().to_string();
-        assert!(error.ends_with("holds no videos"), "{error}");
+        assert!(error.starts_with("no videos in"), "{error}");
     }
 
     #[test]
-    fn results_come_in_order_and_an_error_ends_them() {
+    fn results_come_in_order_and_stop_at_an_error() {
         let videos: Vec<PathBuf> = (0..20).map(|i| PathBuf::from(i.to_string())).collect();
         let mut seen = Vec::new();
-        let ended = each(
+        let ended = for_each(
             &videos,
             |path| path.to_string_lossy().parse::<usize>().unwrap(),
             |_, number| {

@@ -1,4 +1,4 @@
-//! The captioner that asks a model, and what it has cost.
+//! Captioners behind an API or in this process, and their token usage.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use embodied_r_data::Progress;
 use embodied_r_openai::{ApiKey, ClientOptions};
 use embodied_r_perception::Error;
 use embodied_r_perception::captioner::{
-    ChatModel, LocalModel, LocalOptions, ModelCaptions, ModelOptions, Prices, Refused, Remote,
-    Totals,
+    ChatModel, LocalModel, LocalOptions, ModelCaptioner, ModelOptions, RefusalPolicy, RemoteModel,
+    TokenPrices, UsageTotals,
 };
-use embodied_r_perception::perceive::{Options, Plan};
+use embodied_r_perception::perceive::{PerceiveOptions, PerceiveWorkload};
 
-use embodied_r_policy::{EngineOptions, Placement, TensorParallel, hub};
+use embodied_r_policy::{EngineOptions, TensorParallel, WeightPlacement, hub};
 use embodied_r_vision::VisionOptions;
 use serde::{Deserialize, Serialize};
 
@@ -22,25 +22,25 @@ use crate::exit::Usage;
 use crate::output::outln;
 use crate::progress::Bar;
 
-/// The model of the paper.
+/// The paper's captioner.
 const MODEL: &str = "Qwen/Qwen2.5-VL-72B-Instruct";
-/// Where vLLM listens unless told otherwise.
+/// vLLM's default address.
 const BASE_URL: &str = "http://localhost:8000/v1";
 const API_KEY_ENV: &str = "OPENAI_API_KEY";
 const TIMEOUT: Duration = Duration::from_secs(300);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_RETRIES: u32 = 5;
-/// The folder of kept replies, and the file of their tokens, in the folder of the outputs.
+/// The response cache and the token usage log, in the output folder.
 const CACHE: &str = "cache";
 const USAGE: &str = "usage.jsonl";
 
-/// The captioner that asks servers.
+/// A captioner behind an API.
 pub(super) fn remote(
-    asked: VisionModelArgs,
+    model_args: VisionModelArgs,
     args: OpenAiArgs,
-    options: &Options,
+    options: &PerceiveOptions,
     bar: &Bar,
-) -> anyhow::Result<ModelCaptions<Remote>> {
+) -> anyhow::Result<ModelCaptioner<RemoteModel>> {
     let base_urls = match args.base_url {
         none if none.is_empty() => vec![BASE_URL.to_owned()],
         given => given,
@@ -56,33 +56,33 @@ pub(super) fn remote(
         ..ClientOptions::new(base_urls)
     };
     let prices = args.price_in.zip(args.price_out);
-    let remote = Remote::new(&client).map_err(|error| match error {
+    let remote = RemoteModel::new(&client).map_err(|error| match error {
         Error::Chat(error) => anyhow::Error::from(Usage(error.to_string())),
         other => other.into(),
     })?;
     let model = ModelOptions {
-        prices: prices.map(|(prompt, completion)| Prices { prompt, completion }),
+        prices: prices.map(|(prompt, completion)| TokenPrices { prompt, completion }),
         max_cost: args.max_cost,
-        refused: match args.retry_refused {
-            true => Refused::AskAgain,
-            false => Refused::Keep,
+        refusal_policy: match args.retry_refused {
+            true => RefusalPolicy::Retry,
+            false => RefusalPolicy::Keep,
         },
-        ..asked_as(asked, options)
+        ..model_options(model_args, options)
     };
-    Ok(ModelCaptions::open(remote, model, bar)?)
+    Ok(ModelCaptioner::open(remote, model, bar)?)
 }
 
-/// The captioner that asks a model in this process, or the one that `ranks` hold together; none on all but the first of
-/// them, once that one is done. Whether memory and time are told is for `telling`.
+/// A captioner in this process, or tensor-parallel over `ranks`: workers other than the first return `None` once it is
+/// done. `estimate_output` says whether to print the estimate.
 pub(super) fn local(
-    asked: VisionModelArgs,
+    model_args: VisionModelArgs,
     args: &LocalArgs,
-    options: &Options,
-    (placement, ranks): (&Placement, &TensorParallel),
-    (telling, progress): (Telling, &dyn Progress),
-) -> anyhow::Result<Option<ModelCaptions<LocalModel>>> {
-    let missing = || Usage("`--backend local` needs `--model-path`, the model's folder".into());
-    let name = asked.model_path.clone().ok_or_else(missing)?;
+    options: &PerceiveOptions,
+    (placement, ranks): (&WeightPlacement, &TensorParallel),
+    (estimate_output, progress): (EstimateOutput, &dyn Progress),
+) -> anyhow::Result<Option<ModelCaptioner<LocalModel>>> {
+    let missing = || Usage("`--backend local` needs `--captioner`, a vision-language model".into());
+    let name = model_args.captioner.clone().ok_or_else(missing)?;
     let folder = hub::resolve(&name, None)?;
     let local = LocalOptions {
         vision: VisionOptions { placement: placement.clone(), max_pixels: args.max_pixels },
@@ -90,89 +90,91 @@ pub(super) fn local(
         engine: EngineOptions { max_num_seqs: args.max_num_seqs, ..EngineOptions::default() },
         ..LocalOptions::default()
     };
-    // What is wrong with the data is found before the weights are read.
-    let plan = Plan::new(options).map_err(super::explain)?;
-    if telling == Telling::Estimate {
-        let cache_bytes = local.kv_cache_bytes + local.gallery_bytes;
-        estimate::tell(&folder, &plan, placement, cache_bytes, ranks.size())?;
+    // Checks the data before the slow loading of the weights.
+    let plan = PerceiveWorkload::new(options).map_err(super::explain)?;
+    if estimate_output == EstimateOutput::Print {
+        let cache_bytes = local.kv_cache_bytes + local.image_cache_bytes;
+        estimate::print(&folder, &plan, placement, cache_bytes, ranks.world_size())?;
     }
-    match LocalModel::over_ranks(&folder, &local, ranks)? {
+    match LocalModel::load_tensor_parallel(&folder, &local, ranks)? {
         None => Ok(None),
-        Some(model) => Ok(Some(ModelCaptions::open(model, asked_as(asked, options), progress)?)),
+        Some(model) => {
+            Ok(Some(ModelCaptioner::open(model, model_options(model_args, options), progress)?))
+        }
     }
 }
 
 /// Whether the estimate is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Telling {
-    Estimate,
-    Nothing,
+pub(super) enum EstimateOutput {
+    Print,
+    Quiet,
 }
 
-/// What the replies of a run took.
+/// Token usage and cost of a run, and of all runs so far.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Taken {
-    now: Totals,
-    ever: Totals,
+pub(super) struct UsageReport {
+    now: UsageTotals,
+    ever: UsageTotals,
     from_cache: u64,
 }
 
-impl Taken {
-    pub(super) fn of<M: ChatModel>(captioner: &ModelCaptions<M>) -> Self {
+impl UsageReport {
+    pub(super) fn of<M: ChatModel>(captioner: &ModelCaptioner<M>) -> Self {
         let (now, ever) = captioner.totals();
-        Self { now, ever, from_cache: captioner.from_cache() }
+        Self { now, ever, from_cache: captioner.cache_hits() }
     }
 
-    /// That of this run and `other` together, which began at the same time.
+    /// The sum of this run and `other`, which started at the same time.
     pub(super) fn with(self, other: &Self) -> Self {
         Self {
             now: self.now.with(&other.now),
-            // Either knows what there was before both.
+            // Both include the earlier runs.
             ever: self.ever.with(&other.now),
             from_cache: self.from_cache + other.from_cache,
         }
     }
 }
 
-fn asked_as(asked: VisionModelArgs, options: &Options) -> ModelOptions {
-    let place = options.place();
+fn model_options(model_args: VisionModelArgs, options: &PerceiveOptions) -> ModelOptions {
+    let folder = options.output_dir();
     ModelOptions {
-        model: asked.model_path.unwrap_or_else(|| MODEL.to_owned()),
+        model: model_args.captioner.unwrap_or_else(|| MODEL.to_owned()),
         concurrency: options.concurrency,
-        temperature: asked.temperature,
-        max_tokens: asked.max_tokens,
-        cache: asked.cache.unwrap_or_else(|| place.join(CACHE)),
-        usage: place.join(USAGE),
+        temperature: model_args.temperature,
+        max_tokens: model_args.max_tokens,
+        cache: model_args.cache.unwrap_or_else(|| folder.join(CACHE)),
+        usage: folder.join(USAGE),
         prices: None,
         max_cost: None,
-        refused: Refused::Keep,
+        refusal_policy: RefusalPolicy::Keep,
         stop: Arc::clone(&options.stop),
     }
 }
 
-/// Prints what the replies took.
-pub(super) fn report(taken: &Taken, options: &Options) -> anyhow::Result<()> {
-    let Taken { now, ever, from_cache } = *taken;
-    if now.replies + from_cache == 0 {
+/// Prints the usage.
+pub(super) fn report(usage: &UsageReport, options: &PerceiveOptions) -> anyhow::Result<()> {
+    let UsageReport { now, ever, from_cache } = *usage;
+    if now.completions + from_cache == 0 {
         return Ok(());
     }
     outln!(
-        "replies: {} now and {from_cache} from the cache; {} in all",
-        now.replies,
-        ever.replies
+        "responses: {} new, {from_cache} cached; {} in total",
+        now.completions,
+        ever.completions
     )?;
-    outln!("tokens: {} now; {} in all", tokens(&now), tokens(&ever))?;
+    outln!("tokens: {} new; {} in total", tokens(&now), tokens(&ever))?;
     if let (Some(now), Some(ever)) = (now.cost, ever.cost) {
-        outln!("cost: {now:.4} now; {ever:.4} in all")?;
+        outln!("cost: {now:.4} new; {ever:.4} in total")?;
     }
     if ever.unreported > 0 {
         let n = ever.unreported;
-        outln!("  {n} of the replies came without a count of tokens, which the sums lack")?;
+        outln!("  {n} responses without token counts are not included")?;
     }
-    outln!("  counted in {}", options.place().join(USAGE).display())?;
+    outln!("  usage log: {}", options.output_dir().join(USAGE).display())?;
     Ok(())
 }
 
-fn tokens(totals: &Totals) -> String {
-    format!("{} in and {} out", totals.prompt_tokens, totals.completion_tokens)
+fn tokens(totals: &UsageTotals) -> String {
+    format!("{} prompt and {} completion", totals.prompt_tokens, totals.completion_tokens)
 }

@@ -1,98 +1,105 @@
-//! `perceive` with a model on the ranks: one, or one on each `--tp` of them.
+//! `perceive` with a local model: data-parallel replicas, each tensor-parallel over `--tp` ranks.
 
 use embodied_r_data::Progress;
 use embodied_r_data::progress::Silent;
-use embodied_r_grpo::team::Team;
-use embodied_r_perception::perceive::{self, Options, Replica, Summary};
-use embodied_r_policy::{Placement, TensorParallel};
+use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_perception::perceive::{self, PerceiveOptions, PerceiveSummary, Replica};
+use embodied_r_policy::{TensorParallel, WeightPlacement};
 use serde_json::{Map, Value};
 
-use super::model::{self, Taken, Telling};
-use super::{asked, explain, report};
+use super::model::{self, EstimateOutput, UsageReport};
+use super::{explain, report, run_model};
 use crate::args::parallel::ParallelArgs;
 use crate::args::perceive::{LocalArgs, VisionModelArgs};
 use crate::exit::Status;
 use crate::progress::Bar;
 
-/// Captions with the models of `team`.
+/// Captions with the replicas of `team`.
 pub(super) fn run(
-    asked_as: VisionModelArgs,
+    model_args: VisionModelArgs,
     args: &LocalArgs,
     parallel: &ParallelArgs,
-    options: Options,
-    team: &Team,
+    options: PerceiveOptions,
+    team: &ProcessGroup,
 ) -> anyhow::Result<Status> {
-    let replicas = parallel.replicas(team.size())?;
-    let ranks = TensorParallel::over(team.communicator().split(replicas)?);
+    let replicas = parallel.replicas(team.world_size())?;
+    let ranks = TensorParallel::new(team.communicator().split(replicas)?);
     let placement = args.weights.placement_of(parallel.ranks.gpus)?;
     let bar = Bar::default();
-    let telling: (Telling, &dyn Progress) = match team.is_first() {
-        true => (Telling::Estimate, &bar),
-        false => (Telling::Nothing, &Silent),
+    let estimate_output: (EstimateOutput, &dyn Progress) = match team.is_rank_zero() {
+        true => (EstimateOutput::Print, &bar),
+        false => (EstimateOutput::Quiet, &Silent),
     };
     let status = if replicas == 1 {
-        match model::local(asked_as, args, &options, (&placement, &ranks), telling)? {
-            Some(captioner) => asked(&captioner, &options, telling.1)?,
+        match model::local(model_args, args, &options, (&placement, &ranks), estimate_output)? {
+            Some(captioner) => run_model(&captioner, &options, estimate_output.1)?,
             None => Status::Done,
         }
     } else {
-        shared(asked_as, args, (options, replicas), (team, &placement, &ranks), telling)?
+        run_replicas(
+            model_args,
+            args,
+            (options, replicas),
+            (team, &placement, &ranks),
+            estimate_output,
+        )?
     };
-    // Where the first one fails, the others hear of it here.
-    team.wait()?;
+    // A failure of the first rank reaches the others here.
+    team.barrier()?;
     Ok(status)
 }
 
-/// Captions with several models, each on so many of `ranks`.
-fn shared(
-    asked_as: VisionModelArgs,
+/// Captions with several replicas of `ranks.size()` ranks each.
+fn run_replicas(
+    model_args: VisionModelArgs,
     args: &LocalArgs,
-    (whole, replicas): (Options, usize),
-    (team, placement, ranks): (&Team, &Placement, &TensorParallel),
-    telling: (Telling, &dyn Progress),
+    (whole, replicas): (PerceiveOptions, usize),
+    (team, placement, ranks): (&ProcessGroup, &WeightPlacement, &TensorParallel),
+    estimate_output: (EstimateOutput, &dyn Progress),
 ) -> anyhow::Result<Status> {
-    let index = team.rank() / ranks.size();
+    let index = team.rank() / ranks.world_size();
     let share = |limit: usize| limit * (index + 1) / replicas - limit * index / replicas;
-    let options = Options {
+    let options = PerceiveOptions {
         replica: Replica::new(index + 1, replicas),
         limit: whole.limit.map(share),
         ..whole.clone()
     };
-    let own = own(asked_as, args, &options, (placement, ranks), telling)?;
+    let own = own(model_args, args, &options, (placement, ranks), estimate_output)?;
     team.enter("unite");
-    let all = team.gather(own.as_ref().map(|own| (own.summaries.clone(), own.taken)))?;
-    let Some(own) = own.filter(|_| team.is_first()) else { return Ok(Status::Done) };
-    perceive::unite(&whole, &own.settings, telling.1).map_err(explain)?;
-    let (mut summaries, mut taken) = (own.summaries, own.taken);
+    let all = team.all_gather(own.as_ref().map(|own| (own.summaries.clone(), own.usage)))?;
+    let Some(own) = own.filter(|_| team.is_rank_zero()) else { return Ok(Status::Done) };
+    perceive::merge_replicas(&whole, &own.settings, estimate_output.1).map_err(explain)?;
+    let (mut summaries, mut usage) = (own.summaries, own.usage);
     for (others, other) in all.iter().skip(1).flatten() {
-        taken = taken.with(other);
+        usage = usage.with(other);
         let sums = summaries.into_iter().zip(others);
         summaries = sums.map(|(summary, other)| summary.with(other)).collect();
     }
     let status = report(&summaries);
-    model::report(&taken, &whole)?;
+    model::report(&usage, &whole)?;
     status
 }
 
-/// What one model has done.
-struct Done {
-    summaries: Vec<Summary>,
-    taken: Taken,
+/// The results of one replica.
+struct ReplicaResults {
+    summaries: Vec<PerceiveSummary>,
+    usage: UsageReport,
     settings: Map<String, Value>,
 }
 
-/// Captions the share of one model; the ranks but the first that hold it get nothing.
+/// Captions the share of one replica; `None` on its ranks other than the first.
 fn own(
-    asked_as: VisionModelArgs,
+    model_args: VisionModelArgs,
     args: &LocalArgs,
-    options: &Options,
-    place: (&Placement, &TensorParallel),
-    telling: (Telling, &dyn Progress),
-) -> anyhow::Result<Option<Done>> {
-    let Some(captioner) = model::local(asked_as, args, options, place, telling)? else {
+    options: &PerceiveOptions,
+    parallelism: (&WeightPlacement, &TensorParallel),
+    estimate_output: (EstimateOutput, &dyn Progress),
+) -> anyhow::Result<Option<ReplicaResults>> {
+    let Some(captioner) = model::local(model_args, args, options, parallelism, estimate_output)?
+    else {
         return Ok(None);
     };
-    let summaries = super::perceive(options, &captioner, telling.1)?;
+    let summaries = super::perceive(options, &captioner, estimate_output.1)?;
     let settings = perceive::settings(options, &captioner);
-    Ok(Some(Done { summaries, taken: Taken::of(&captioner), settings }))
+    Ok(Some(ReplicaResults { summaries, usage: UsageReport::of(&captioner), settings }))
 }

@@ -1,28 +1,27 @@
-//! What `plan` has found, as `--json` prints it.
+//! The report of `plan`, as `--json` prints it.
 
 use embodied_r_grpo::memory_plan::MemoryPlan;
-use embodied_r_grpo::roofline::fit::{Advice, Change, Wanted};
-use embodied_r_grpo::roofline::{Estimate, Phase, PhaseKind};
-use embodied_r_grpo::settings::Train;
+use embodied_r_grpo::roofline::fit::{Advice, MemoryReduction, PlannedRun};
+use embodied_r_grpo::roofline::{Phase, PhaseKind, StepEstimate};
+use embodied_r_grpo::settings::GrpoSettings;
 use serde::Serialize;
 
-use super::place::Where;
+use super::hardware::Hardware;
 
-/// Seconds of an hour.
-const HOUR: f64 = 3600.0;
+const SECONDS_PER_HOUR: f64 = 3600.0;
 
-/// All of it.
+/// The report.
 #[derive(Serialize)]
 pub(super) struct Report {
     pub(super) model: Model,
     pub(super) device: Device,
     pub(super) rank: Rank,
     pub(super) memory: Memory,
-    pub(super) fits: Fits,
+    pub(super) fits: Capacity,
     pub(super) time: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) run: Option<Run>,
-    pub(super) advice: Vec<Advised>,
+    pub(super) advice: Vec<Suggestion>,
 }
 
 #[derive(Serialize)]
@@ -44,10 +43,10 @@ pub(super) struct Device {
     pub(super) links: Option<String>,
 }
 
-/// The most that a rank has of a step.
+/// The largest share of a step that a rank gets.
 #[derive(Serialize)]
 pub(super) struct Rank {
-    /// Ranks that have something to do in a step.
+    /// Ranks with work in a step.
     pub(super) busy_ranks: usize,
     pub(super) questions_per_step: usize,
     pub(super) completions_per_step: usize,
@@ -62,7 +61,7 @@ pub(super) struct Memory {
     pub(super) fits: bool,
     pub(super) total_gb: f64,
     pub(super) usable_gb: f64,
-    /// With every layer computed again.
+    /// With full activation recomputation.
     pub(super) least_gb: f64,
     pub(super) base_gb: f64,
     pub(super) weights_gb: f64,
@@ -75,19 +74,20 @@ pub(super) struct Memory {
     pub(super) update_gb: f64,
 }
 
+/// What fits into the memory.
 #[derive(Serialize)]
-pub(super) struct Fits {
+pub(super) struct Capacity {
     pub(super) recompute: &'static str,
     pub(super) kept_layers: usize,
     pub(super) layers: usize,
     pub(super) max_tokens_per_batch: usize,
-    /// The largest micro-batch with every layer computed again.
+    /// The largest micro-batch with full activation recomputation.
     pub(super) largest_batch_tokens: Option<usize>,
     pub(super) kv_pages: usize,
     pub(super) kv_sequences: usize,
 }
 
-/// Tokens of a usual prompt and completion.
+/// Typical lengths of a prompt and a completion, in tokens.
 #[derive(Clone, Copy, Serialize)]
 pub(super) struct Lengths {
     pub(super) prompt: usize,
@@ -98,7 +98,7 @@ pub(super) struct Lengths {
 pub(super) struct Time {
     pub(super) step_s: f64,
     pub(super) lengths: Lengths,
-    /// Over all ranks, while completions are drawn.
+    /// Decoding throughput of all ranks.
     pub(super) new_tokens_per_s: f64,
     pub(super) phases: Vec<PhaseTime>,
 }
@@ -120,25 +120,26 @@ pub(super) struct Run {
     pub(super) device_hours: f64,
 }
 
+/// A change with which the run fits.
 #[derive(Serialize)]
-pub(super) struct Advised {
+pub(super) struct Suggestion {
     pub(super) what: String,
     pub(super) total_gb: f64,
 }
 
 impl Report {
     pub(super) fn new(
-        settings: &Train,
-        wanted: &Wanted<'_>,
-        place: &Where,
+        settings: &GrpoSettings,
+        wanted: &PlannedRun<'_>,
+        hardware: &Hardware,
         lengths: Lengths,
-        estimate: &Estimate,
+        estimate: &StepEstimate,
         steps: Option<u64>,
     ) -> Self {
-        let (load, plan, room) = (wanted.load(), wanted.memory(), wanted.room());
+        let (load, plan, room) = (wanted.workload(), wanted.memory(), wanted.headroom());
         let layers = wanted.config.num_hidden_layers;
         let step_s = estimate.seconds();
-        let hours = |steps: u64| steps as f64 * step_s / HOUR;
+        let hours = |steps: u64| steps as f64 * step_s / SECONDS_PER_HOUR;
         Self {
             model: Model {
                 name: settings.model.clone(),
@@ -147,19 +148,19 @@ impl Report {
                 layers,
             },
             device: Device {
-                name: place.name.clone(),
-                ranks: place.network.ranks,
-                nodes: place.network.nodes,
-                memory_gb: gb(place.memory),
-                tflops_per_s: rounded(place.machine.products_per_s / 1e12),
-                gb_per_s: rounded(place.machine.bytes_per_s / 1e9),
-                links: place.links.clone(),
+                name: hardware.name.clone(),
+                ranks: hardware.network.ranks,
+                nodes: hardware.network.nodes,
+                memory_gb: gb(hardware.memory),
+                tflops_per_s: rounded(hardware.machine.matmul_flops_per_s / 1e12),
+                gb_per_s: rounded(hardware.machine.bytes_per_s / 1e9),
+                links: hardware.links.clone(),
             },
             rank: Rank {
                 busy_ranks: settings
                     .generation_batch_size
                     .div_ceil((load.prompts * load.completions).max(1))
-                    .min(place.network.ranks),
+                    .min(hardware.network.ranks),
                 questions_per_step: settings.questions_per_step(),
                 completions_per_step: settings.generation_batch_size,
                 prompts: load.prompts,
@@ -168,9 +169,9 @@ impl Report {
                 max_completion_length: load.completion,
             },
             memory: Memory::new(&plan, wanted.usable, room.least),
-            fits: Fits {
+            fits: Capacity {
                 recompute: super::name(wanted.recompute),
-                kept_layers: plan.tape.map_or(plan.kept_layers, |tape| tape.layers),
+                kept_layers: plan.activation_cache.map_or(plan.saved_layers, |tape| tape.layers),
                 layers,
                 max_tokens_per_batch: load.budget,
                 largest_batch_tokens: room.budget,
@@ -181,9 +182,9 @@ impl Report {
             run: steps.map(|steps| Run {
                 steps,
                 hours: rounded(hours(steps)),
-                device_hours: rounded(hours(steps) * place.network.ranks as f64),
+                device_hours: rounded(hours(steps) * hardware.network.ranks as f64),
             }),
-            advice: wanted.advice().iter().map(advised).collect(),
+            advice: wanted.advice().iter().map(suggestion).collect(),
         }
     }
 }
@@ -200,23 +201,23 @@ impl Memory {
             reference_gb: gb(plan.reference),
             masters_gb: gb(plan.masters),
             moments_gb: gb(plan.moments),
-            rollout_pass_gb: gb(plan.taped),
+            rollout_pass_gb: gb(plan.cached_activations),
             rollout_gb: gb(plan.rollout),
             gradients_gb: gb(plan.gradients),
-            update_gb: gb(plan.update.max(plan.sampler)),
+            update_gb: gb(plan.update.max(plan.sampler_weights)),
         }
     }
 }
 
 impl Time {
-    fn new(estimate: &Estimate, completions: usize, lengths: Lengths) -> Self {
+    fn new(estimate: &StepEstimate, completions: usize, lengths: Lengths) -> Self {
         let decoding = estimate.seconds_of(PhaseKind::Decode);
         let new = (completions * lengths.completion) as f64;
         let phase = |phase: &Phase| PhaseTime {
             name: phase.kind.name(),
             seconds: rounded(phase.seconds),
             hidden_s: rounded(phase.hidden_s),
-            bound: phase.bound.name(),
+            bound: phase.bottleneck.name(),
             tflop: rounded(phase.flops / 1e12),
             gb: rounded(phase.bytes / 1e9),
         };
@@ -229,22 +230,22 @@ impl Time {
     }
 }
 
-fn advised(Advice { changes, total }: &Advice) -> Advised {
-    let what: Vec<String> = changes.iter().map(|change| words(*change)).collect();
-    Advised { what: what.join(" and "), total_gb: gb(*total) }
+fn suggestion(Advice { changes, total }: &Advice) -> Suggestion {
+    let what: Vec<String> = changes.iter().map(|change| describe(*change)).collect();
+    Suggestion { what: what.join(" and "), total_gb: gb(*total) }
 }
 
-fn words(change: Change) -> String {
+fn describe(change: MemoryReduction) -> String {
     match change {
-        Change::RecomputeAll => "`--set recompute=all`".into(),
-        Change::Budget(tokens) => format!("`--set max_tokens_per_batch={tokens}`"),
-        Change::Bf16Gradients => "`--gradients bf16`".into(),
-        Change::NoReference => {
-            "no reference (`--set beta=0`, and a judge behind an API or none)".into()
+        MemoryReduction::RecomputeAll => "`--set recompute=all`".into(),
+        MemoryReduction::Budget(tokens) => format!("`--set max_tokens_per_batch={tokens}`"),
+        MemoryReduction::Bf16Gradients => "`--gradients bf16`".into(),
+        MemoryReduction::NoReference => {
+            "no reference model (`--set beta=0`, and no judge or one behind an API)".into()
         }
-        Change::Adapter => "an adapter (`--set use_peft=true`)".into(),
-        Change::Quantised => "weights in 4.5 bits, q4_k (not in `train` yet)".into(),
-        Change::Gpus(gpus) => format!("{gpus} GPUs in all"),
+        MemoryReduction::Adapter => "a LoRA adapter (`--set use_peft=true`)".into(),
+        MemoryReduction::Quantized => "4.5-bit weights, q4_k (not in `train` yet)".into(),
+        MemoryReduction::Gpus(gpus) => format!("{gpus} GPUs in total"),
     }
 }
 
@@ -252,7 +253,7 @@ fn gb(bytes: usize) -> f64 {
     rounded(bytes as f64 / 1e9)
 }
 
-/// To three places behind the point.
+/// Rounds to three decimals.
 fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }

@@ -1,12 +1,12 @@
-//! What `plan` has found, in words.
+//! The report of `plan` as text.
 
 use std::fmt::Write as _;
 
-use embodied_r_policy::PAGE;
+use embodied_r_policy::PAGE_SIZE;
 
 use super::report::{Memory, Report};
 
-/// The report as a text of several lines.
+/// Formats the report.
 pub(super) fn of(report: &Report) -> String {
     let mut out = String::new();
     let mut line = |name: &str, what: String| {
@@ -18,11 +18,11 @@ pub(super) fn of(report: &Report) -> String {
     line("rank", rank(report));
     line("memory", memory(&report.memory));
     parts(&report.memory).for_each(|(name, gb)| line("", format!("{name:<16} {gb:>8.2} GB")));
-    line("fits", fits(report));
+    line("capacity", capacity(report));
     line("time", time(report));
     for phase in &report.time.phases {
         let hidden = match phase.hidden_s > 0.0 {
-            true => format!(", {:.2} s more behind the update", phase.hidden_s),
+            true => format!(", {:.2} s overlapped with the update", phase.hidden_s),
             false => String::new(),
         };
         let what = match phase.tflop > 0.0 {
@@ -38,7 +38,7 @@ pub(super) fn of(report: &Report) -> String {
     }
     if !report.memory.fits {
         if report.advice.is_empty() {
-            line("advice", "nothing of what `plan` knows makes it fit: take larger cards".into());
+            line("advice", "no settings found that fit: use GPUs with more memory".into());
         }
         for (index, advice) in report.advice.iter().enumerate() {
             let name = if index == 0 { "would fit" } else { "or" };
@@ -52,12 +52,12 @@ fn model(report: &Report) -> String {
     let model = &report.model;
     let share = 100.0 * model.trainable as f64 / model.parameters.max(1) as f64;
     format!(
-        "{}: {:.2} billion numbers in {} layers, {share:.4} % of them trained",
+        "{}: {:.2} B parameters in {} layers, {share:.4} % trainable",
         model.name,
         model.parameters as f64 / 1e9,
         model.layers
     )
-    .replace("100.0000 % of them", "all")
+    .replace("100.0000 %", "all")
 }
 
 fn device(report: &Report) -> String {
@@ -65,7 +65,7 @@ fn device(report: &Report) -> String {
     let (name, tflops, rate) = (&device.name, device.tflops_per_s, device.gb_per_s);
     let nodes = match device.nodes {
         0 | 1 => String::new(),
-        nodes => format!(" on {nodes} machines"),
+        nodes => format!(" on {nodes} nodes"),
     };
     let links = device.links.as_ref().map(|links| format!("; {links}")).unwrap_or_default();
     let tflops = if tflops < 10.0 { format!("{tflops:.2}") } else { format!("{tflops:.0}") };
@@ -80,8 +80,7 @@ fn rank(report: &Report) -> String {
         false => String::new(),
     };
     format!(
-        "{} of a step's {} completions of {} questions: {}, each of at most {} tokens with {} of at \
-         most {}{idle}",
+        "{} of {} completions per step ({} questions): {} of up to {} tokens x {} of up to {}{idle}",
         prompts * each,
         rank.completions_per_step,
         rank.questions_per_step,
@@ -97,21 +96,21 @@ fn counted(number: usize, what: &str) -> String {
 }
 
 fn memory(memory: &Memory) -> String {
-    let verdict = if memory.fits { "fits" } else { "does not fit" };
+    let fits = if memory.fits { "fits" } else { "does not fit" };
     format!(
-        "about {:.2} GB of {:.2}: {verdict}; rollout takes turns with gradients and update",
+        "about {:.2} GB of {:.2} GB: {fits} (rollout shares memory with gradients and update)",
         memory.total_gb, memory.usable_gb
     )
 }
 
 fn parts(memory: &Memory) -> impl Iterator<Item = (&'static str, f64)> {
     [
-        ("program", memory.base_gb),
+        ("process", memory.base_gb),
         ("weights", memory.weights_gb),
         ("reference", memory.reference_gb),
-        ("masters", memory.masters_gb),
-        ("moments", memory.moments_gb),
-        ("rollout's pass", memory.rollout_pass_gb),
+        ("master weights", memory.masters_gb),
+        ("optimizer state", memory.moments_gb),
+        ("activation cache", memory.rollout_pass_gb),
         ("rollout", memory.rollout_gb),
         ("gradients", memory.gradients_gb),
         ("update", memory.update_gb),
@@ -120,15 +119,15 @@ fn parts(memory: &Memory) -> impl Iterator<Item = (&'static str, f64)> {
     .filter(|(_, gb)| *gb > 0.0)
 }
 
-fn fits(report: &Report) -> String {
+fn capacity(report: &Report) -> String {
     let fits = &report.fits;
     let largest = match fits.largest_batch_tokens {
         Some(tokens) => format!("micro-batches of up to {tokens} tokens"),
         None => "no micro-batch".into(),
     };
     format!(
-        "{largest} with every layer computed again; at {}, {} of {} layers are not (recompute {}); {} \
-         pages of {PAGE} keys and values, {} prompts with completions of full length",
+        "{largest} with full recomputation; at {} tokens, {} of {} layers are not recomputed (recompute \
+         {}); {} KV cache pages of {PAGE_SIZE} tokens, {} sequences of full length",
         fits.max_tokens_per_batch,
         fits.kept_layers,
         fits.layers,
@@ -141,8 +140,7 @@ fn fits(report: &Report) -> String {
 fn time(report: &Report) -> String {
     let time = &report.time;
     format!(
-        "about {:.1} s a step at prompts of {} and completions of {} tokens; {:.0} new tokens/s while \
-         decoding",
+        "about {:.1} s per step with prompts of {} and completions of {} tokens; decodes {:.0} tokens/s",
         time.step_s, time.lengths.prompt, time.lengths.completion, time.new_tokens_per_s
     )
 }

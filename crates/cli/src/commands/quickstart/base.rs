@@ -1,4 +1,4 @@
-//! The small base model that comes with the program.
+//! The small base model embedded in the program.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use embodied_r_data::write::write_atomic;
 
 use crate::output::outln;
 
-/// The files; `pretrain.json` tells how they were made.
+/// The files; `pretrain.json` records how they were made.
 const FILES: [(&str, &[u8]); 6] = [
     ("config.json", include_bytes!("../../../base/config.json")),
     ("generation_config.json", include_bytes!("../../../base/generation_config.json")),
@@ -22,6 +22,6 @@ pub(super) fn unpack(dir: &Path) -> anyhow::Result<()> {
     for (name, bytes) in FILES {
         write_atomic(&dir.join(name), bytes)?;
     }
-    outln!("\nthe base model that comes with the program is in {}", dir.display())?;
+    outln!("\nwrote the built-in base model to {}", dir.display())?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Data for the controls: what must not help, and what must not be needed.
+//! Data for the control experiments: random answers and shuffled captions.
 
 use std::path::Path;
 
@@ -26,10 +26,10 @@ pub(super) fn with_other_captions(from: &Path, to: &Path, seed: u64) -> anyhow::
     let questions = read_questions(from)?;
     let order = permutation(questions.len(), stream(&[seed]));
     let mut shuffled = questions.clone();
-    for (place, &index) in order.iter().enumerate() {
+    for (position, &index) in order.iter().enumerate() {
         let own = &questions[index];
         let other = (1..order.len())
-            .map(|step| &questions[order[(place + step) % order.len()]])
+            .map(|step| &questions[order[(position + step) % order.len()]])
             .find(|other| other.scene_name != own.scene_name)
             .context("the captions can only be shuffled over two scenes or more")?;
         let captions =
@@ -39,7 +39,7 @@ pub(super) fn with_other_captions(from: &Path, to: &Path, seed: u64) -> anyhow::
     write(to, &shuffled)
 }
 
-/// The letters of the choices, which stand at the beginnings of lines.
+/// The letters of the choices, at the starts of lines.
 fn letters(prompt: &str) -> Vec<char> {
     let choice = |line: &str| {
         let (letter, _) = line.split_once(". ")?;
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn shuffled_captions_are_of_another_scene_and_the_question_stays() {
+    fn shuffled_captions_are_of_another_scene_and_the_question_is_unchanged() {
         let shuffled = copied(|from, to| with_other_captions(from, to, 3));
         for (new, old) in shuffled.iter().zip(questions()) {
             assert_eq!(question_part(&new.question), question_part(&old.question));

@@ -1,4 +1,4 @@
-//! Where runs are.
+//! Discovery of run folders.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,27 +6,27 @@ use std::path::{Path, PathBuf};
 use embodied_r_grpo::checkpoint::SETTINGS_FILE;
 use embodied_r_grpo::events::EVENTS_FILE;
 
-/// So deep folders are looked into.
-const DEPTH: usize = 4;
+/// Maximum search depth.
+const MAX_DEPTH: usize = 4;
 
-/// The folders of runs in `dir`, and `dir` itself where it is one.
+/// The run folders in `dir`, or `dir` itself if it is one.
 ///
 /// # Errors
-/// `dir` cannot be read; what lies in it and cannot is passed over.
+/// `dir` cannot be read; unreadable subfolders are skipped.
 pub(super) fn runs(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    look(dir, DEPTH, &mut found)?;
+    search(dir, MAX_DEPTH, &mut found)?;
     Ok(found)
 }
 
-fn look(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> io::Result<()> {
+fn search(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> io::Result<()> {
     let mut folders = Vec::new();
     let mut is_run = false;
     for entry in std::fs::read_dir(dir)?.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         is_run |= name == EVENTS_FILE || name == SETTINGS_FILE || checkpoint(&name).is_some();
-        // A link could lead round.
+        // Symlinks are not followed: they may form a cycle.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !name.starts_with('.') {
             folders.push(entry.path());
         }
@@ -37,13 +37,13 @@ fn look(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> io::Result<()> {
     }
     folders.sort();
     for folder in folders.iter().filter(|_| depth > 1) {
-        // What cannot be read is no run that could be listed.
-        let _ = look(folder, depth - 1, found);
+        // Unreadable subfolders are skipped.
+        let _ = search(folder, depth - 1, found);
     }
     Ok(())
 }
 
-/// The step of a checkpoint's folder by its name.
+/// The step of a checkpoint folder, from its name.
 pub(super) fn checkpoint(name: &str) -> Option<u64> {
     name.strip_prefix("checkpoint-")?.parse().ok()
 }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_are_found_in_folders_and_not_in_runs() {
+    fn runs_are_found_in_folders_but_not_inside_runs() {
         let dir = tempfile::tempdir().unwrap();
         for file in [
             "a/events.jsonl",

@@ -1,4 +1,4 @@
-//! One run, as its folder tells it.
+//! The summary of a run, from its folder.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -13,12 +13,12 @@ use serde_json::Value;
 
 use super::found::checkpoint;
 
-/// A run that changed within this time is under way, however short its steps are.
+/// A run that changed within this time is active.
 const ACTIVE: Duration = Duration::from_secs(120);
-/// So many of its own step times may pass without a change.
+/// A run that changed within this many of its step times is active, too.
 const ACTIVE_STEPS: f64 = 3.0;
 
-/// How a run stands.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum State {
@@ -39,7 +39,7 @@ impl State {
     }
 }
 
-/// Which command a run is of.
+/// The command of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Kind {
@@ -64,7 +64,7 @@ pub(super) struct Best {
     pub(super) step: u64,
 }
 
-/// What is listed of a run.
+/// The listed properties of a run.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Run {
     pub(super) name: String,
@@ -82,10 +82,10 @@ pub(super) struct Run {
     pub(super) accuracy: Option<f64>,
     pub(super) loss: Option<f64>,
     pub(super) best: Option<Best>,
-    /// When its files changed last; seconds since 1970 in JSON.
+    /// Time of the last change to its files; seconds since 1970 in JSON.
     #[serde(serialize_with = "seconds")]
     pub(super) changed: Option<SystemTime>,
-    /// Why it is broken.
+    /// Why the run is broken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
 }
@@ -95,9 +95,9 @@ fn seconds<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S:
     since.map(|since| since.as_secs()).serialize(serializer)
 }
 
-/// What the events tell.
+/// Summary of the event log.
 #[derive(Debug, Default)]
-struct Told {
+struct EventSummary {
     steps: Option<u64>,
     step: Option<u64>,
     ended: bool,
@@ -108,26 +108,29 @@ struct Told {
 }
 
 impl Run {
-    /// Reads a run's folder; what cannot be read is told in `error`, and the rest is there.
+    /// Reads a run's folder; unreadable parts are described in `error`.
     pub(super) fn read(path: &Path, now: SystemTime) -> Self {
         let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let name = whole.file_name().unwrap_or(whole.as_os_str()).to_string_lossy().into_owned();
         let mut faults = Vec::new();
-        let mut kept = |fault: anyhow::Error| faults.push(format!("{fault:#}"));
+        let mut record = |fault: anyhow::Error| faults.push(format!("{fault:#}"));
         let checkpoint = last_checkpoint(path);
-        let settings = settings(path, checkpoint).map_err(&mut kept).unwrap_or_default();
-        let told = told(path).map_err(&mut kept).unwrap_or_default();
+        let settings = settings(path, checkpoint).map_err(&mut record).unwrap_or_default();
+        let events = events(path).map_err(&mut record).unwrap_or_default();
         let state = match checkpoint {
-            Some(step) => state(path, step).map_err(&mut kept).unwrap_or_default(),
+            Some(step) => state(path, step).map_err(&mut record).unwrap_or_default(),
             None => Value::Null,
         };
-        if told.lines > 0 && told.unreadable == told.lines {
-            kept(anyhow::anyhow!("no line of `{}` is an event", path.join(EVENTS_FILE).display()));
+        if events.lines > 0 && events.unreadable == events.lines {
+            record(anyhow::anyhow!(
+                "cannot parse `{}`: no line is an event",
+                path.join(EVENTS_FILE).display()
+            ));
         }
-        let last = |name: &str| told.last.as_ref()?.get(name)?.as_f64();
-        let step = told.step.or_else(|| state["step"].as_u64());
+        let last = |name: &str| events.last.as_ref()?.get(name)?.as_f64();
+        let step = events.step.or_else(|| state["step"].as_u64());
         let changed = changed(path);
-        let finished = told.ended || path.join(FINAL_FOLDER).is_dir();
+        let finished = events.ended || path.join(FINAL_FOLDER).is_dir();
         let state_of_run = match () {
             () if !faults.is_empty() => State::Broken,
             () if finished => State::Finished,
@@ -137,16 +140,16 @@ impl Run {
         Self {
             name,
             path: path.to_owned(),
-            kind: kind(&settings, told.last.as_ref()),
+            kind: kind(&settings, events.last.as_ref()),
             model: settings.get("model").and_then(|model| model.as_str()).map(str::to_owned),
             step,
-            steps: told.steps,
+            steps: events.steps,
             state: state_of_run,
             checkpoint,
             reward: last("reward"),
             accuracy: last("rewards/accuracy/mean"),
             loss: last("loss"),
-            best: told.best.or_else(|| best_of(&state["best"])),
+            best: events.best.or_else(|| best_of(&state["best"])),
             changed,
             error: (!faults.is_empty()).then(|| faults.join("; ")),
         }
@@ -157,11 +160,11 @@ fn is_active(changed: Option<SystemTime>, now: SystemTime, step_s: Option<f64>) 
     let quiet = changed.and_then(|changed| now.duration_since(changed).ok());
     let own = Duration::try_from_secs_f64(ACTIVE_STEPS * step_s.unwrap_or(0.0));
     let most = ACTIVE.max(own.unwrap_or(ACTIVE));
-    // A file from the future was written by another clock just now.
+    // A modification time in the future is clock skew.
     changed.is_some() && quiet.is_none_or(|quiet| quiet <= most)
 }
 
-/// The command that a run is of, by its settings, or by what it logs.
+/// The command of a run, from its settings or its metrics.
 fn kind(settings: &toml::Table, last: Option<&Value>) -> Option<Kind> {
     if settings.contains_key("num_generations") {
         return Some(Kind::Train);
@@ -177,7 +180,7 @@ fn kind(settings: &toml::Table, last: Option<&Value>) -> Option<Kind> {
     }
 }
 
-/// The settings of the run, or of its last checkpoint; empty where there are none.
+/// The settings of the run or its last checkpoint; empty if there are none.
 fn settings(run: &Path, checkpoint: Option<u64>) -> anyhow::Result<toml::Table> {
     let own = run.join(SETTINGS_FILE);
     let inner = checkpoint.map(|step| folder(run, step).join(SETTINGS_FILE));
@@ -187,14 +190,14 @@ fn settings(run: &Path, checkpoint: Option<u64>) -> anyhow::Result<toml::Table> 
     let text = std::fs::read_to_string(&file)
         .with_context(|| format!("cannot read `{}`", file.display()))?;
     text.parse::<toml::Table>()
-        .map_err(|error| anyhow::anyhow!("`{}` is not TOML: {}", file.display(), error.message()))
+        .map_err(|error| anyhow::anyhow!("cannot parse `{}`: {}", file.display(), error.message()))
 }
 
-/// The state of a checkpoint, whatever fields it has.
+/// The state of a checkpoint as untyped JSON.
 fn state(run: &Path, step: u64) -> anyhow::Result<Value> {
     let file = folder(run, step).join(STATE_FILE);
     let text = std::fs::read(&file).with_context(|| format!("cannot read `{}`", file.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("`{}` is not JSON", file.display()))
+    serde_json::from_slice(&text).with_context(|| format!("cannot parse `{}`", file.display()))
 }
 
 fn folder(run: &Path, step: u64) -> PathBuf {
@@ -206,22 +209,22 @@ fn last_checkpoint(run: &Path) -> Option<u64> {
     entries.filter_map(|entry| checkpoint(&entry.file_name().to_string_lossy())).max()
 }
 
-/// When the folder or a file in it changed last.
+/// Time of the last change to the folder or a file in it.
 fn changed(run: &Path) -> Option<SystemTime> {
     let entries = std::fs::read_dir(run).into_iter().flatten().flatten();
     let times = entries.filter_map(|entry| entry.metadata().ok()?.modified().ok());
     times.chain(std::fs::metadata(run).and_then(|of| of.modified()).ok()).max()
 }
 
-fn told(run: &Path) -> anyhow::Result<Told> {
+fn events(run: &Path) -> anyhow::Result<EventSummary> {
     let path = run.join(EVENTS_FILE);
-    let mut told = Told::default();
+    let mut events = EventSummary::default();
     let file = match File::open(&path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(told),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(events),
         Err(error) => return Err(error).context(format!("cannot read `{}`", path.display())),
     };
-    // A long run has many steps; only the last one is parsed.
+    // A long run has many steps: parses only the last one.
     let mut step: Option<Vec<u8>> = None;
     for line in BufReader::new(file).split(b'\n') {
         let line = line.with_context(|| format!("cannot read `{}`", path.display()))?;
@@ -229,20 +232,20 @@ fn told(run: &Path) -> anyhow::Result<Told> {
         if line.is_empty() {
             continue;
         }
-        told.lines += 1;
+        events.lines += 1;
         if line.starts_with(br#"{"event":"step""#) && line.ends_with(b"}") {
             step = Some(line.to_vec());
         } else {
-            told.add(line);
+            events.add(line);
         }
     }
     if let Some(line) = step {
-        told.add(&line);
+        events.add(&line);
     }
-    Ok(told)
+    Ok(events)
 }
 
-impl Told {
+impl EventSummary {
     fn add(&mut self, line: &[u8]) {
         let Ok(event @ Value::Object(_)) = serde_json::from_slice::<Value>(line) else {
             self.unreadable += 1;
@@ -298,7 +301,7 @@ mod tests {
         run_at(files, Duration::ZERO)
     }
 
-    /// A run of these files, looked at so much later.
+    /// A run with these files, read after a delay.
     fn run_at(files: &[(&str, &str)], later: Duration) -> Run {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -318,7 +321,7 @@ mod tests {
 "#;
 
     #[test]
-    fn a_run_tells_its_last_step_and_its_best_evaluation() {
+    fn a_summary_has_the_last_step_and_the_best_evaluation() {
         let settings = "model = \"m\"\nnum_generations = 8\n";
         let run = run(&[("events.jsonl", EVENTS), ("settings.toml", settings)]);
         assert_eq!((run.kind, run.model.as_deref()), (Some(Kind::Train), Some("m")));
@@ -329,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_active_for_three_of_its_steps() {
+    fn a_run_is_active_for_three_step_times() {
         let state =
             |seconds| run_at(&[("events.jsonl", EVENTS)], Duration::from_secs(seconds)).state;
         assert_eq!([1, 290, 400].map(state), [State::Active, State::Active, State::Stopped]);
@@ -338,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_loss_is_the_best_of_a_cold_start() {
+    fn the_lowest_loss_is_the_best_of_a_cold_start() {
         let events = r#"{"event":"eval","step":0,"eval/loss":2.0}
 {"event":"eval","step":5,"eval/loss":1.0}
 {"event":"eval","step":9,"eval/loss":1.5}
@@ -350,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_speaks_where_the_events_are_gone() {
+    fn without_events_the_summary_comes_from_the_checkpoint() {
         let state = r#"{"step": 7, "best": {"metric": "eval/accuracy", "value": 0.5, "step": 4}}"#;
         let run = run(&[
             ("checkpoint-7/trainer_state.json", state),
@@ -363,13 +366,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named_and_the_rest_is_told() {
+    fn unreadable_files_are_named_and_break_the_run() {
         for (files, part) in [
             (vec![("events.jsonl", EVENTS), ("settings.toml", "model = ")], "settings.toml"),
-            (vec![("events.jsonl", "torn\nagain")], "no line of"),
+            (vec![("events.jsonl", "torn\nagain")], "no line is an event"),
             (
                 vec![("events.jsonl", EVENTS), ("checkpoint-2/trainer_state.json", "{")],
-                "trainer_state.json` is not JSON",
+                "trainer_state.json`: EOF while parsing",
             ),
         ] {
             let run = run(&files);
@@ -379,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_cut_short_breaks_nothing() {
+    fn a_truncated_line_does_not_break_the_run() {
         let run =
             run(&[("events.jsonl", &format!("{EVENTS}{{\"event\":\"step\",\"step\":3,\"rew"))]);
         assert_eq!((run.state, run.step), (State::Active, Some(2)));

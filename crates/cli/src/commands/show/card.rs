@@ -1,13 +1,12 @@
-//! One completion as lines of text.
+//! One completion as text.
 
 use embodied_r_data::prompts::question_part;
 
-use super::paint::{Paint, Style, harmless};
+use super::paint::{Paint, Style, sanitised};
 use crate::report::samples::Sample;
 
-/// A longer question is cut.
+/// Maximum length of a question.
 const QUESTION_CHARS: usize = 600;
-/// What the lines of a text are set in by.
 const INDENT: &str = "  ";
 const TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
 
@@ -20,17 +19,17 @@ pub(super) enum Prompts {
     Whole,
 }
 
-/// The completion with what it earned, below its question where `prompts` says how to show that.
+/// The completion with its scores, below its question if `prompts` is given.
 pub(super) fn card(sample: &Sample, prompts: Option<Prompts>, paint: Paint) -> String {
     let mut text = String::new();
     if let Some(prompts) = prompts {
-        let id = harmless(&sample.question_id);
-        let solution = harmless(&sample.solution);
+        let id = sanitised(&sample.question_id);
+        let solution = sanitised(&sample.solution);
         text.push_str(&format!(
             "\n{}\n",
-            paint.bold(&format!("question {id}, right is {solution}"))
+            paint.bold(&format!("question {id}, solution {solution}"))
         ));
-        text.push_str(&indented(&asked(&sample.prompt, prompts), paint));
+        text.push_str(&indented(&question_text(&sample.prompt, prompts), paint));
     }
     text.push('\n');
     text.push_str(&paint.bold(&totals(sample)));
@@ -45,8 +44,8 @@ pub(super) fn card(sample: &Sample, prompts: Option<Prompts>, paint: Paint) -> S
     text
 }
 
-fn asked(prompt: &str, prompts: Prompts) -> String {
-    let whole = harmless(prompt);
+fn question_text(prompt: &str, prompts: Prompts) -> String {
+    let whole = sanitised(prompt);
     if prompts == Prompts::Whole {
         return whole.trim().to_owned();
     }
@@ -57,7 +56,7 @@ fn asked(prompt: &str, prompts: Prompts) -> String {
     }
 }
 
-/// Set in and dimmed, line by line.
+/// Indented and dimmed lines.
 fn indented(text: &str, paint: Paint) -> String {
     let line = |line: &str| match line {
         "" => "\n".to_owned(),
@@ -68,49 +67,50 @@ fn indented(text: &str, paint: Paint) -> String {
 
 fn totals(sample: &Sample) -> String {
     let mut parts = Vec::new();
-    let reward = sample.score("reward").map_or_else(|| "–".to_owned(), figure);
+    let reward = sample.score("reward").map_or_else(|| "–".to_owned(), format_score);
     parts.push(format!("reward {reward}"));
     if let Some(advantage) = sample.score("advantage") {
         let sign = if advantage > 0.0 { "+" } else { "" };
-        parts.push(format!("advantage {sign}{}", figure(advantage)));
+        parts.push(format!("advantage {sign}{}", format_score(advantage)));
     }
     if let Some(length) = sample.score("length") {
         parts.push(format!("{length} tokens"));
     }
     match sample.finish_reason.as_str() {
         "" => {}
-        "length" => parts.push("cut off".to_owned()),
-        reason => parts.push(harmless(reason)),
+        "length" => parts.push("truncated".to_owned()),
+        reason => parts.push(sanitised(reason)),
     }
     format!("── {}", parts.join(", "))
 }
 
-/// The raw rewards, each with the reason for what it lacks.
+/// The raw rewards with their reasons.
 fn scores(sample: &Sample, paint: Paint) -> String {
     let part = |name: &String| {
         let value = sample.score(name);
-        let text = format!("{} {}", harmless(name), value.map_or_else(|| "–".to_owned(), figure));
+        let text =
+            format!("{} {}", sanitised(name), value.map_or_else(|| "–".to_owned(), format_score));
         let text = match value {
             Some(1.0) => paint.styled(Style::Good, &text),
             Some(0.0) => paint.styled(Style::Bad, &text),
             _ => text,
         };
         match sample.reason(name) {
-            Some(reason) => format!("{INDENT}{text} ({})", harmless(reason)),
+            Some(reason) => format!("{INDENT}{text} ({})", sanitised(reason)),
             None => format!("{INDENT}{text}"),
         }
     };
     sample.rewards.iter().map(part).collect::<Vec<_>>().join("\n")
 }
 
-/// The text with its reasoning dimmed, its tags set off, and its answer by whether it is right.
+/// The text with dimmed reasoning, highlighted tags, and the answer coloured by correctness.
 fn painted(sample: &Sample, paint: Paint) -> String {
     let answer = match sample.score("accuracy") {
         Some(accuracy) if accuracy > 0.0 => Style::Good,
         Some(_) => Style::Bad,
         None => Style::Bold,
     };
-    let text = harmless(&sample.completion);
+    let text = sanitised(&sample.completion);
     let mut rest = text.trim();
     let mut style: Option<Style> = None;
     let mut shown = String::new();
@@ -138,8 +138,8 @@ fn painted(sample: &Sample, paint: Paint) -> String {
     shown.lines().map(|line| format!("{INDENT}{line}\n")).collect()
 }
 
-/// Three digits behind the point, but for zeros at the end.
-fn figure(value: f64) -> String {
+/// Up to three decimals.
+fn format_score(value: f64) -> String {
     let text = format!("{value:.3}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     if text == "-0" { "0".to_owned() } else { text.to_owned() }
@@ -171,10 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn a_card_tells_question_scores_reasons_and_text() {
+    fn a_card_shows_question_scores_reasons_and_text() {
         assert_eq!(
             card(&sample(), Some(Prompts::Short), Paint::Plain),
-            "\nquestion q7, right is A\n  Question: where?\n  A. left\n\n\
+            "\nquestion q7, solution A\n  Question: where?\n  A. left\n\n\
              ── reward 0.7, advantage +0.25, 12 tokens, stop\n  \
              accuracy 0 (answered B, right is A)\n  format 1\n  consistency –\n  \
              <think>so</think>\n  <answer>B</answer>\n\n"
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_may_be_whole_or_left_out() {
+    fn a_prompt_is_shown_in_full_or_not_at_all() {
         assert!(card(&sample(), Some(Prompts::Whole), Paint::Plain).contains("Frame 0: a lamp"));
         assert!(!card(&sample(), None, Paint::Plain).contains("where?"));
     }
@@ -198,16 +198,16 @@ mod tests {
     }
 
     #[test]
-    fn a_text_without_tags_is_shown_as_it_is() {
+    fn a_text_without_tags_is_shown_unchanged() {
         let sample =
             Sample { completion: " just\n\u{1b}[31mthis ".to_owned(), ..Sample::default() };
         assert_eq!(painted(&sample, Paint::Colors), "  just\n  \u{fffd}[31mthis\n");
     }
 
     #[test]
-    fn figures_are_short() {
+    fn scores_are_short() {
         assert_eq!(
-            [0.7, 1.0, 0.0, -0.0001, 1.23456, 100.0].map(figure),
+            [0.7, 1.0, 0.0, -0.0001, 1.23456, 100.0].map(format_score),
             ["0.7", "1", "0", "0", "1.235", "100"]
         );
     }

@@ -1,8 +1,7 @@
-//! Colours of the terminal, and text that cannot disturb it.
-
-use std::io::IsTerminal as _;
+//! Terminal colours, and sanitised text.
 
 use crate::args::show::Color;
+use crate::terminal;
 
 /// Whether text is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +10,7 @@ pub(super) enum Paint {
     Plain,
 }
 
-/// How a piece of text looks.
+/// A text style.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
     Bold,
@@ -22,7 +21,7 @@ pub(super) enum Style {
 }
 
 impl Style {
-    /// The codes of ECMA-48, "select graphic rendition".
+    /// SGR parameters of ECMA-48.
     fn codes(self) -> &'static str {
         match self {
             Self::Bold => "1",
@@ -35,13 +34,12 @@ impl Style {
 }
 
 impl Paint {
-    /// By what the user wants and where standard output goes.
+    /// From the user's choice, `NO_COLOR`, and whether standard output is a terminal.
     pub(super) fn new(color: Color) -> Self {
-        let quiet = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let colors = match color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => std::io::stdout().is_terminal() && !quiet,
+            Color::Auto => terminal::has_colors(&std::io::stdout()),
         };
         if colors { Self::Colors } else { Self::Plain }
     }
@@ -60,8 +58,8 @@ impl Paint {
     }
 }
 
-/// `text` without control characters, with which a model could move the cursor or worse.
-pub(super) fn harmless(text: &str) -> String {
+/// Replaces control characters, which a model could use to manipulate the terminal.
+pub(super) fn sanitised(text: &str) -> String {
     let safe = |character: char| match character {
         '\n' | '\t' => character,
         other if other.is_control() => '\u{fffd}',
@@ -76,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_models_control_characters_do_not_reach_the_terminal() {
-        assert_eq!(harmless("a\u{1b}[2Jb\rc\u{9b}d\n\te"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d\n\te");
+        assert_eq!(sanitised("a\u{1b}[2Jb\rc\u{9b}d\n\te"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d\n\te");
     }
 
     #[test]

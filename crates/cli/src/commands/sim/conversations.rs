@@ -11,7 +11,7 @@ use crate::args::sim::ConversationsArgs;
 use crate::exit::Status;
 use crate::output::outln;
 
-/// Write conversations for a cold start: questions with reasoning, and the judge's task.
+/// Write cold-start conversations: questions with reasoning, and judge examples.
 pub(super) fn run(args: ConversationsArgs) -> anyhow::Result<Status> {
     let questions = read_questions(&args.data)?;
     let system = args.system_prompt.as_deref().unwrap_or_else(|| prompts::system_prompt());
@@ -25,7 +25,7 @@ pub(super) fn run(args: ConversationsArgs) -> anyhow::Result<Status> {
         .enumerate()
         .map(|(index, (question, rationale))| {
             let rationale = match falls_within(index, args.at_once) {
-                true => rationale.at_once(),
+                true => rationale.without_grounds(),
                 false => rationale,
             };
             conversation(system, &question.question, &rationale.completion())
@@ -43,22 +43,22 @@ pub(super) fn run(args: ConversationsArgs) -> anyhow::Result<Status> {
         serde_json::to_writer(&mut lines, conversation)?;
         lines.push(b'\n');
     }
-    write_atomic(&args.out, &lines)?;
+    write_atomic(&args.output, &lines)?;
     outln!(
-        "{count} questions with reasoning and {} judge's examples in {}",
+        "wrote {count} questions with reasoning and {} judge examples to {}",
         reasoned.len() - count,
-        args.out.display()
+        args.output.display()
     )?;
     Ok(Status::Done)
 }
 
-/// The reasoning, if the captions lead to the right answer.
+/// The rationale, if it leads to the correct answer.
 fn right_rationale(question: &Question) -> Option<Rationale> {
     let rationale = rationale_in_prompt(&question.question)?;
     (question.answer.trim() == rationale.answer.to_string()).then_some(rationale)
 }
 
-/// Whether `index` is one of those that make up `share` of all, evenly spread.
+/// Whether `index` is in an evenly spaced subset with a fraction `share` of all indices.
 fn falls_within(index: usize, share: f64) -> bool {
     let until = |count: usize| (count as f64 * share).floor();
     until(index + 1) > until(index)
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_of_the_questions_is_spread_evenly() {
+    fn a_share_of_the_questions_is_spaced_evenly() {
         let count = |share: f64| (0..10).filter(|&index| falls_within(index, share)).count();
         assert_eq!([0.0, 0.25, 0.5, 0.6, 1.0].map(count), [0, 2, 5, 6, 10]);
         let halves: Vec<bool> = (0..4).map(|index| falls_within(index, 0.5)).collect();

@@ -25,32 +25,33 @@ use crate::output::outln;
 use crate::progress::Bar;
 use phases::phases;
 
-/// Documents, questions and judge's examples that the tokenizer is trained on.
+/// Documents, and questions, that the tokenizer is trained on.
 const TOKENIZER_TEXTS: u64 = 3000;
 
-/// Longest sequence of the model: the quickstart's prompts with their completions fit twice.
+/// Context length of the model: twice the quickstart's prompts with completions.
 const MAX_POSITIONS: usize = 2048;
 
-/// File with the commands that made a model, and what came of each.
+/// File with the commands that made a model, and their results.
 const RECORD: &str = "pretrain.json";
 
-/// Train the small base model that the quickstart begins with.
+/// Pretrain the quickstart's small base model.
 pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
-    std::fs::create_dir_all(&args.out)
-        .map_err(embodied_r_data::Error::io("create", args.out.as_path()))?;
+    std::fs::create_dir_all(&args.output)
+        .map_err(embodied_r_data::Error::io("create", args.output.as_path()))?;
     let began = Instant::now();
     let (policy, before) = match &args.from {
-        Some(from) => go_on_from(from, &args.out)?,
+        Some(from) => continue_from(from, &args.output)?,
         None => (random(&args)?, Vec::new()),
     };
-    let tokenizer = Tokenizer::from_dir(&args.out)?;
+    let tokenizer = Tokenizer::from_dir(&args.output)?;
     let parameters = policy.config().parameter_count();
     outln!("{:.2} M parameters", parameters as f64 / 1e6)?;
     let bar = Bar::default();
     let save = || {
-        policy.save(&args.out, &SaveOptions { dtype: WeightDtype::Bf16, ..SaveOptions::default() })
+        policy
+            .save(&args.output, &SaveOptions { dtype: WeightDtype::Bf16, ..SaveOptions::default() })
     };
-    let mut shown = Shown { bar: &bar, save: &save };
+    let mut shown = ProgressSink { bar: &bar, save: &save };
     let mut tokens = 0;
     let mut loss = f64::NAN;
     for phase in phases(&args) {
@@ -78,31 +79,31 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
         "seconds": began.elapsed().as_secs(),
         "threads": rayon::current_num_threads(),
     }));
-    write_atomic(&args.out.join(RECORD), &serde_json::to_vec_pretty(&runs)?)?;
-    outln!("loss {loss:.4} after {tokens} tokens, in {}", args.out.display())?;
+    write_atomic(&args.output.join(RECORD), &serde_json::to_vec_pretty(&runs)?)?;
+    outln!("loss {loss:.4} after {tokens} tokens; saved to {}", args.output.display())?;
     Ok(Status::Done)
 }
 
-/// A new model, and in the run's folder its tokenizer.
+/// A randomly initialised model; trains its tokenizer into the output folder.
 fn random(args: &PretrainArgs) -> anyhow::Result<Policy> {
     let options = TrainOptions { vocab_size: args.shape.vocab_size, min_frequency: 2 };
-    let trained = train(tokenizer_texts(args.seed), &options, &args.out)?;
+    let trained = train(tokenizer_texts(args.seed), &options, &args.output)?;
     Ok(Policy::random(&config(args, trained.vocab_size)?, args.seed)?)
 }
 
-/// An earlier run's model, its tokenizer copied into this run's folder, and what is recorded of it.
-fn go_on_from(from: &Path, out: &Path) -> anyhow::Result<(Policy, Vec<serde_json::Value>)> {
+/// An earlier run's model and record; copies its tokenizer into the output folder.
+fn continue_from(from: &Path, out: &Path) -> anyhow::Result<(Policy, Vec<serde_json::Value>)> {
     let policy = Policy::load(from)?;
     Tokenizer::from_dir(from)?.save(out)?;
     let record = from.join(RECORD);
     let text =
         std::fs::read(&record).map_err(embodied_r_data::Error::io("read", record.as_path()))?;
     let before = serde_json::from_slice(&text)
-        .with_context(|| format!("`{}` is no record of pre-training", record.display()))?;
+        .with_context(|| format!("cannot parse `{}`", record.display()))?;
     Ok((policy, before))
 }
 
-/// Text with every word that the quickstart's prompts and completions have.
+/// Text with the whole vocabulary of the quickstart's prompts and completions.
 fn tokenizer_texts(seed: u64) -> impl Iterator<Item = String> + Send {
     let documents = (0..TOKENIZER_TEXTS).map(move |i| {
         let Document { context, statements } = corpus::document(seed, i);
@@ -143,7 +144,7 @@ fn config(args: &PretrainArgs, vocab_size: usize) -> anyhow::Result<ModelConfig>
     })
 }
 
-/// The command line that makes this model again.
+/// The command line that reproduces this model.
 fn command(args: &PretrainArgs) -> String {
     let shape = &args.shape;
     let shape = match &args.from {
@@ -174,19 +175,19 @@ fn command(args: &PretrainArgs) -> String {
     )
 }
 
-/// Steps between two times that the weights are written.
+/// Steps between two saves.
 const SAVE_STEPS: u64 = 500;
 
-/// Shows the training's events on the progress bar, and writes the weights now and then.
-struct Shown<'a> {
+/// Shows progress, and saves the weights periodically.
+struct ProgressSink<'a> {
     bar: &'a Bar,
     save: &'a dyn Fn() -> embodied_r_policy::Result<()>,
 }
 
-impl Sink for Shown<'_> {
+impl Sink for ProgressSink<'_> {
     fn event(&mut self, event: &Event) -> embodied_r_grpo::Result<()> {
         match event {
-            Event::Start { steps, .. } => self.bar.start("pre-training", Some(*steps)),
+            Event::Start { steps, .. } => self.bar.start("pretraining", Some(*steps)),
             Event::Step { step, metrics, .. } => {
                 if step.is_multiple_of(SAVE_STEPS) {
                     (self.save)()?;

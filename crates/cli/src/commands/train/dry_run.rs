@@ -1,24 +1,24 @@
-//! What a run would do: its batch arithmetic and its stages.
+//! `--dry-run`: batch arithmetic, stages and memory of a run.
 
 mod stages;
 
 use std::fmt::Write as _;
 
 use embodied_r_grpo::memory_plan::MemoryPlan;
-use embodied_r_grpo::plan::Plan;
-use embodied_r_grpo::sampler::Sampler;
+use embodied_r_grpo::sampler::BatchSampler;
 use embodied_r_grpo::schedule::warmup_steps;
 use embodied_r_grpo::scoring::needs_judge;
-use embodied_r_grpo::settings::{JudgeKind, Train};
+use embodied_r_grpo::settings::{GrpoSettings, JudgeKind};
+use embodied_r_grpo::training_plan::TrainingPlan;
 use embodied_r_grpo::{Error, Result};
-use embodied_r_policy::trainable::Counts;
+use embodied_r_policy::trainable::ParameterCounts;
 
-use super::memory::{share, words};
+use super::memory::{memory_summary, share};
 
-/// The plan of a run over `(given, left)` questions, in words.
+/// The plan of a run as text; of `given` questions, `left` fit the prompt limit.
 pub(super) fn text(
-    settings: &Train,
-    trained: Counts,
+    settings: &GrpoSettings,
+    trained: ParameterCounts,
     (memory, ranks): (&MemoryPlan, usize),
     (given, left): (usize, usize),
     (eval_given, eval_left): (usize, usize),
@@ -26,10 +26,10 @@ pub(super) fn text(
     let schedule = settings.stages().map_err(Error::Settings)?;
     let (completions, each) = (settings.generation_batch_size, settings.num_generations);
     let needed = settings.questions_per_step();
-    let sampler = Sampler::new(left, needed, settings.seed);
+    let sampler = BatchSampler::new(left, needed, settings.seed);
     let sampler = sampler.ok_or(Error::TooFew { what: "questions", given, left, needed })?;
     let per_epoch = sampler.steps_per_epoch();
-    let plan = Plan::new(settings, &schedule, per_epoch).map_err(Error::Settings)?;
+    let plan = TrainingPlan::new(settings, &schedule, per_epoch).map_err(Error::Settings)?;
     let iterations = settings.num_iterations as u64;
     let warmup =
         warmup_steps(settings.warmup_steps, settings.warmup_ratio, plan.total_steps * iterations);
@@ -41,32 +41,29 @@ pub(super) fn text(
     };
     line("model", settings.model.clone());
     line("trainable", trained.to_string());
-    line("questions", format!("{given} given, {} too long, {left} left", given - left));
+    line("questions", format!("{given} in total, {} too long, {left} used", given - left));
     if eval_given > 0 {
         line(
             "evaluation",
             format!(
                 "{eval_left} of {eval_given} questions every {} steps, before the first and after \
-                 the last",
+                 the last step",
                 settings.eval_steps
             ),
         );
     }
-    line(
-        "step",
-        format!("{completions} completions = {needed} questions x {each} completions each"),
-    );
+    line("step", format!("{completions} completions = {needed} questions x {each} completions"));
     line(
         "epoch",
         format!(
-            "{per_epoch} steps = {left} questions / {needed}, {} left over",
+            "{per_epoch} steps = {left} questions / {needed}, {} dropped",
             left as u64 - per_epoch * needed as u64
         ),
     );
     line(
         "run",
         format!(
-            "{} steps of {iterations} optimiser step{}, {} completions of at most {} tokens",
+            "{} steps x {iterations} optimizer step{}, {} completions of at most {} tokens",
             plan.total_steps,
             if iterations == 1 { "" } else { "s" },
             plan.total_steps * completions as u64,
@@ -85,14 +82,15 @@ pub(super) fn text(
     line(
         "micro-batch",
         format!(
-            "at most {budget} tokens, each prompt once; behind one of more than half as many as it has"
+            "at most {budget} tokens, shared prompts counted once; with a prompt over {} tokens, as many completion tokens as prompt tokens",
+            budget / 2
         ),
     );
     let share = share(ranks, (needed, "questions"), settings.optim);
     if let Some((name, what)) = share {
         line(name, what);
     }
-    line("memory", words(memory, ranks));
+    line("memory", memory_summary(memory, ranks));
     line("reference", reference(settings, needs_judge(&schedule)));
     for (name, what) in stages::lines(&plan) {
         line(&name, what);
@@ -105,7 +103,7 @@ pub(super) fn text(
     line(
         "checkpoints",
         format!(
-            "every {} steps, the last {}{} kept, in {}",
+            "every {} steps, keeps the last {}{}, in {}",
             settings.save_steps,
             settings.save_total_limit,
             for_good.unwrap_or_default(),
@@ -115,12 +113,12 @@ pub(super) fn text(
     Ok(out)
 }
 
-fn reference(settings: &Train, consistency: bool) -> String {
-    let divergence = settings.beta > 0.0;
+fn reference(settings: &GrpoSettings, consistency: bool) -> String {
+    let kl = settings.beta > 0.0;
     let judge = consistency && settings.judge == JudgeKind::Reference;
-    match (divergence, judge) {
-        (true, true) => format!("for the divergence (beta {}) and as the judge", settings.beta),
-        (true, false) => format!("for the divergence (beta {})", settings.beta),
+    match (kl, judge) {
+        (true, true) => format!("for the KL term (beta {}) and as the judge", settings.beta),
+        (true, false) => format!("for the KL term (beta {})", settings.beta),
         (false, true) => "as the judge".to_owned(),
         (false, false) => "not loaded".to_owned(),
     }
@@ -130,7 +128,7 @@ fn reference(settings: &Train, consistency: bool) -> String {
 mod tests {
     use super::*;
 
-    const TRAINED: Counts = Counts { trainable: 1500, total: 6000 };
+    const TRAINED: ParameterCounts = ParameterCounts { trainable: 1500, total: 6000 };
 
     const MEMORY: MemoryPlan = MemoryPlan {
         base: 96 << 20,
@@ -140,57 +138,61 @@ mod tests {
         gradients: 6_000_000_000,
         moments: 0,
         rollout: 1_000_000_000,
-        cache: 0,
-        sampler: 0,
-        taped: 0,
-        tape: None,
+        kv_cache: 0,
+        sampler_weights: 0,
+        cached_activations: 0,
+        activation_cache: None,
         update: 2_500_000_000,
-        kept: 800_000_000,
-        kept_layers: 1,
+        saved_activations: 800_000_000,
+        saved_layers: 1,
     };
 
     #[test]
     fn the_papers_run_over_its_training_set() {
-        let settings = Train {
+        let settings = GrpoSettings {
             model: "Qwen/Qwen2.5-VL-3B-Instruct".into(),
             output: "run".into(),
-            ..Train::default()
+            ..GrpoSettings::default()
         };
         assert_eq!(
             text(&settings, TRAINED, (&MEMORY, 1), (4100, 4098), (0, 0)).unwrap(),
             "\
 model        Qwen/Qwen2.5-VL-3B-Instruct
 trainable    1500 of 6000 parameters (25.00 %)
-questions    4100 given, 2 too long, 4098 left
-step         32 completions = 4 questions x 8 completions each
-epoch        1024 steps = 4098 questions / 4, 2 left over
-run          12288 steps of 1 optimiser step, 393216 completions of at most 2048 tokens
+questions    4100 in total, 2 too long, 4098 used
+step         32 completions = 4 questions x 8 completions
+epoch        1024 steps = 4098 questions / 4, 2 dropped
+run          12288 steps x 1 optimizer step, 393216 completions of at most 2048 tokens
 warm-up      615 steps to 5e-7, then cosine
-micro-batch  at most 2048 tokens, each prompt once; behind one of more than half as many as it has
-memory       about 20.60 GB: weights 12.00 + rollout 1.00 + gradients 6.00 + update 2.50; rollout takes turns with gradients and update; 1 layer not computed again
-reference    for the divergence (beta 0.001) and as the judge
+micro-batch  at most 2048 tokens, shared prompts counted once; with a prompt over 1024 tokens, as many completion tokens as prompt tokens
+memory       about 20.60 GB: weights 12.00 + rollout 1.00 + gradients 6.00 + update 2.50 (rollout shares memory with gradients and update); 1 layer not recomputed
+reference    for the KL term (beta 0.001) and as the judge
 stage 1      steps 1 to 2048, 2 epochs: accuracy 0.3, format 0.7
 stage 2      steps 2049 to 4096, 2 epochs: accuracy 0.7, format 0.3
 stage 3      steps 4097 to 12288, 8 epochs: accuracy 0.7, consistency 0.2, format 0.1
-checkpoints  every 100 steps, the last 3 kept, in run
+checkpoints  every 100 steps, keeps the last 3, in run
 "
         );
     }
 
     #[test]
-    fn checkpoints_that_stay_are_told() {
-        let settings =
-            Train { output: "run".into(), keep_every_epochs: Some(0.5), ..Train::default() };
-        let told = text(&settings, TRAINED, (&MEMORY, 1), (4, 4), (0, 0)).unwrap();
+    fn permanent_checkpoints_are_listed() {
+        let settings = GrpoSettings {
+            output: "run".into(),
+            keep_every_epochs: Some(0.5),
+            ..GrpoSettings::default()
+        };
+        let text = text(&settings, TRAINED, (&MEMORY, 1), (4, 4), (0, 0)).unwrap();
         let line =
-            "checkpoints  every 100 steps, the last 3 and one every 0.5 epochs kept, in run\n";
-        assert!(told.ends_with(line), "{told}");
+            "checkpoints  every 100 steps, keeps the last 3 and one every 0.5 epochs, in run\n";
+        assert!(text.ends_with(line), "{text}");
     }
 
     #[test]
     fn too_few_questions_are_refused() {
-        let error =
-            text(&Train::default(), TRAINED, (&MEMORY, 1), (5, 3), (0, 0)).unwrap_err().to_string();
-        assert_eq!(error, "3 questions are left of 5, one step takes 4");
+        let error = text(&GrpoSettings::default(), TRAINED, (&MEMORY, 1), (5, 3), (0, 0))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(error, "3 of 5 questions fit the length limit, one step needs 4");
     }
 }

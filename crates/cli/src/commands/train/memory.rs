@@ -1,157 +1,161 @@
-//! How much memory a run takes, and what of it may go to activations.
+//! The memory plan of a run, and its activation budget.
 
 use candle_core::Device;
 use embodied_r_grpo::checkpoint::State;
-use embodied_r_grpo::memory_plan::{Layout, Load, MemoryPlan, Taping};
+use embodied_r_grpo::memory_plan::{ActivationCachePolicy, MemoryLayout, MemoryPlan, Workload};
 use embodied_r_grpo::optimizer::Optim;
-use embodied_r_grpo::questions::Prompted;
-use embodied_r_grpo::settings::{Recompute, Sft, Train};
+use embodied_r_grpo::questions::TokenizedQuestion;
+use embodied_r_grpo::settings::{GrpoSettings, Recompute, SftSettings};
 use embodied_r_grpo::supervised::Example;
 use embodied_r_kernels::device;
 use embodied_r_policy::{ModelConfig, Precision};
-use embodied_r_rewards::Schedule as Stages;
+use embodied_r_rewards::RewardSchedule as Stages;
 
 use super::session::Trained;
 use crate::commands::doctor::memory_bytes;
-use crate::ranks::on_this_machine;
+use crate::ranks::local_world_size;
 
-/// What a run is computed on: each of so many ranks on such a device.
+/// The device of each rank, the precision and the number of ranks.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct RankDevice<'a> {
     pub(crate) device: &'a Device,
     pub(crate) precision: Precision,
     pub(crate) ranks: usize,
 }
 
-impl Place<'_> {
-    fn layout(&self) -> Layout {
+impl RankDevice<'_> {
+    fn layout(&self) -> MemoryLayout {
         match (self.device.is_cpu(), self.precision) {
-            (true, _) => Layout::cpu(self.ranks),
-            (false, Precision::Bf16) => Layout::gpu(self.ranks),
-            (false, Precision::F32) => Layout::gpu(self.ranks).in_f32(),
+            (true, _) => MemoryLayout::cpu(self.ranks),
+            (false, Precision::Bf16) => MemoryLayout::gpu(self.ranks),
+            (false, Precision::F32) => MemoryLayout::gpu(self.ranks).in_f32(),
         }
     }
 
-    /// Bytes that a rank may take, where that is known: all of its GPU's, or its share of the machine's.
+    /// Bytes available to a rank, if known: its GPU's free memory, or its share of the machine's.
     pub(super) fn free_bytes(&self) -> anyhow::Result<Option<usize>> {
         let bytes = match device::memory(self.device)? {
             Some(memory) => Some(memory.free_bytes),
-            None => memory_bytes().map(|bytes| bytes / on_this_machine() as u64),
+            None => memory_bytes().map(|bytes| bytes / local_world_size() as u64),
         };
         Ok(bytes.and_then(|bytes| usize::try_from(bytes).ok()))
     }
 }
 
-/// The memory of a GRPO run over `questions`, of the rank that takes most.
+/// The memory plan of a GRPO run over `questions`, for the rank that needs most.
 pub(crate) fn of_train(
-    settings: &Train,
+    settings: &GrpoSettings,
     stages: &Stages,
     trained: &Trained,
-    questions: &[Prompted],
-    taping: Taping,
-    place: &Place<'_>,
+    questions: &[TokenizedQuestion],
+    taping: ActivationCachePolicy,
+    rank_device: &RankDevice<'_>,
 ) -> anyhow::Result<MemoryPlan> {
     let longest = questions.iter().map(|question| question.prompt.len()).max().unwrap_or(0);
-    let load = Load::of_train(settings, stages, trained.counts, longest, taping);
-    plan(&trained.config, load, settings.recompute, place)
+    let load = Workload::for_training(settings, stages, trained.counts, longest, taping);
+    plan(&trained.config, load, settings.recompute, rank_device)
 }
 
-/// Whether the update takes over what the rollout has computed: as the run has begun, if it goes on from a checkpoint
-/// with the settings that it had.
-pub(crate) fn taping(settings: &Train, goes_on: Option<&State>) -> Taping {
-    match goes_on {
-        _ if !settings.update_repeats_rollout() => Taping::Never,
-        Some(state) => Taping::Settled(state.taped_layers),
-        None => Taping::Open,
+/// Whether the update reuses the rollout's activations. A run resumed with unchanged settings keeps its choice.
+pub(crate) fn taping(
+    settings: &GrpoSettings,
+    resumed_from: Option<&State>,
+) -> ActivationCachePolicy {
+    match resumed_from {
+        _ if !settings.can_reuse_rollout() => ActivationCachePolicy::Never,
+        Some(state) => ActivationCachePolicy::Fixed(state.cached_layers),
+        None => ActivationCachePolicy::Auto,
     }
 }
 
-/// The memory of a supervised run over `examples`, of the rank that takes most.
+/// The memory plan of a supervised run over `examples`, for the rank that needs most.
 pub(crate) fn of_sft(
-    settings: &Sft,
+    settings: &SftSettings,
     trained: &Trained,
     examples: &[Example],
-    place: &Place<'_>,
+    rank_device: &RankDevice<'_>,
 ) -> anyhow::Result<MemoryPlan> {
     let longest = |part: fn(&Example) -> usize| examples.iter().map(part).max().unwrap_or(0);
-    let load = Load {
+    let load = Workload {
         prompts: settings.train_batch_size,
         prompt: longest(|example| example.prompt.len()),
         completions: 1,
         completion: longest(|example| example.completion.len()),
         budget: settings.max_tokens_per_batch,
-        ..Load::new(trained.counts, settings.optim)
+        ..Workload::new(trained.counts, settings.optim)
     };
-    plan(&trained.config, load, settings.recompute, place)
+    plan(&trained.config, load, settings.recompute, rank_device)
 }
 
-/// What a rank has of a run, where there are several: of what a step takes in, and of what is remembered.
+/// A rank's share of a step and of the optimizer state, as a line of text; `None` for a single rank.
 pub(crate) fn share(
     ranks: usize,
     (step, what): (usize, &str),
     optim: Optim,
 ) -> Option<(&'static str, String)> {
     let moments = match optim {
-        Optim::Adamw => "AdamW's moments are shared out",
-        Optim::Muon => "all of Muon's moments",
+        Optim::Adamw => "AdamW moments are sharded",
+        Optim::Muon => "Muon moments are replicated",
     };
     let most = step.div_ceil(ranks.max(1));
-    let told = format!("{ranks}, each with at most {most} of a step's {step} {what}; {moments}");
-    (ranks > 1).then_some(("ranks", told))
+    let text = format!("{ranks}, at most {most} of {step} {what} per step on each; {moments}");
+    (ranks > 1).then_some(("ranks", text))
 }
 
-/// The plan for a rank's part of `load`, with the memory that there is for it.
+/// The plan for a rank's part of `load` within its available memory.
 pub(crate) fn plan(
     config: &ModelConfig,
-    load: Load,
+    load: Workload,
     recompute: Recompute,
-    place: &Place<'_>,
+    rank_device: &RankDevice<'_>,
 ) -> anyhow::Result<MemoryPlan> {
-    let load = Load { layout: place.layout(), ..load.on_ranks(place.ranks) };
-    Ok(MemoryPlan::new(config, &load, recompute, place.free_bytes()?))
+    let load = Workload { layout: rank_device.layout(), ..load.on_cpus(rank_device.ranks) };
+    Ok(MemoryPlan::new(config, &load, recompute, rank_device.free_bytes()?))
 }
 
-/// The plan in words: the total of each of so many `ranks`, and what it is made of.
-pub(crate) fn words(plan: &MemoryPlan, ranks: usize) -> String {
+/// The plan as text: the total per rank and its parts.
+pub(crate) fn memory_summary(plan: &MemoryPlan, ranks: usize) -> String {
     let gb = |bytes: usize| format!("{:.2}", bytes as f64 / 1e9);
     let mut parts = vec![format!("weights {}", gb(plan.weights))];
     for (name, bytes) in [
         ("reference", plan.reference),
-        ("masters", plan.masters),
-        ("moments", plan.moments),
-        ("rollout's pass", plan.taped),
+        ("master weights", plan.masters),
+        ("optimizer state", plan.moments),
+        ("activation cache", plan.cached_activations),
         ("rollout", plan.rollout),
         ("gradients", plan.gradients),
-        ("update", plan.update.max(plan.sampler)),
+        ("update", plan.update.max(plan.sampler_weights)),
     ] {
         if bytes > 0 {
             parts.push(format!("{name} {}", gb(bytes)));
         }
     }
-    let kept = plan.tape.map_or(plan.kept_layers, |tape| tape.layers);
-    let of = if plan.tape.is_some() { " of the rollout" } else { "" };
-    let recompute =
-        format!("{kept} layer{}{of} not computed again", if kept == 1 { "" } else { "s" });
+    let kept = plan.activation_cache.map_or(plan.saved_layers, |tape| tape.layers);
+    let layers = format!("{kept} layer{}", if kept == 1 { "" } else { "s" });
+    let recompute = match plan.activation_cache {
+        Some(_) => format!("rollout activations of {layers} reused"),
+        None => format!("{layers} not recomputed"),
+    };
     format!(
-        "about {} GB{}: {}; rollout takes turns with gradients and update; {recompute}",
+        "about {} GB{}: {} (rollout shares memory with gradients and update); {recompute}",
         gb(plan.total()),
-        if ranks > 1 { " a rank" } else { "" },
+        if ranks > 1 { " per rank" } else { "" },
         parts.join(" + ")
     )
 }
 
-/// What to say where a run that takes `total` bytes a rank may not find them: each rank has so many, where that is known.
+/// A warning if a run that needs `total` bytes per rank exceeds the `free` bytes of a rank, as far as these are known.
 pub(super) fn shortage(total: usize, free: &[Option<usize>]) -> Option<String> {
     let known = free.iter().enumerate().filter_map(|(rank, free)| Some((rank, (*free)?)));
     let (rank, least) = known.min_by_key(|(_, free)| *free).filter(|(_, least)| *least < total)?;
     let gb = |bytes: usize| bytes as f64 / 1e9;
-    let who = match free.len() {
-        1 => "there are".to_owned(),
-        _ => format!("rank {rank} has"),
+    let on_rank = match free.len() {
+        1 => String::new(),
+        _ => format!(" on rank {rank}"),
     };
     Some(format!(
-        "the run takes about {:.2} GB, and {who} {:.2} GB: it may end for want of memory; lower \
-         `max_tokens_per_batch`, set `recompute` to `all`, or train an adapter",
+        "the run needs about {:.2} GB, but only {:.2} GB are available{on_rank}: it may run out of memory; \
+         lower `max_tokens_per_batch`, set `recompute` to `all`, or train a LoRA adapter",
         gb(total),
         gb(least)
     ))
@@ -162,35 +166,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rank_has_whole_questions_and_its_share_of_the_moments() {
-        let (_, told) = share(2, (3, "questions"), Optim::Adamw).unwrap();
-        let expected =
-            "2, each with at most 2 of a step's 3 questions; AdamW's moments are shared out";
-        assert_eq!(told, expected);
+    fn a_rank_has_whole_questions_and_its_shard_of_the_moments() {
+        let (_, text) = share(2, (3, "questions"), Optim::Adamw).unwrap();
+        let expected = "2, at most 2 of 3 questions per step on each; AdamW moments are sharded";
+        assert_eq!(text, expected);
         assert_eq!(share(1, (3, "questions"), Optim::Adamw), None);
     }
 
     #[test]
-    fn the_rank_that_has_least_memory_is_named_where_it_is_too_little() {
+    fn the_rank_with_the_least_memory_is_named_if_it_is_too_little() {
         let gb = |gb: usize| Some(gb * 1_000_000_000);
         assert_eq!(shortage(2_000_000_000, &[gb(3), None, gb(2)]), None);
         assert_eq!(shortage(2_000_000_000, &[None]), None);
-        let told = shortage(2_500_000_000, &[gb(3), gb(2), gb(1)]).unwrap();
-        assert!(told.contains("about 2.50 GB, and rank 2 has 1.00 GB"), "{told}");
-        let told = shortage(2_500_000_000, &[gb(1)]).unwrap();
-        assert!(told.contains("and there are 1.00 GB"), "{told}");
+        let warning = shortage(2_500_000_000, &[gb(3), gb(2), gb(1)]).unwrap();
+        let expected = "about 2.50 GB, but only 1.00 GB are available on rank 2:";
+        assert!(warning.contains(expected), "{warning}");
+        let warning = shortage(2_500_000_000, &[gb(1)]).unwrap();
+        assert!(warning.contains("but only 1.00 GB are available:"), "{warning}");
     }
 
     #[test]
-    fn a_run_that_goes_on_keeps_as_much_of_its_rollouts_as_before() {
-        let (open, state) =
-            (Train::default(), |taped_layers| State { taped_layers, ..State::new("model") });
-        assert_eq!(taping(&open, None), Taping::Open);
-        assert_eq!(taping(&open, Some(&state(Some(3)))), Taping::Settled(Some(3)));
-        assert_eq!(taping(&open, Some(&state(None))), Taping::Settled(None));
-        let other = Train { rollout_precision: Some(Precision::Bf16), ..Train::default() };
-        assert_eq!(taping(&other, Some(&state(Some(3)))), Taping::Never);
-        let dropping = Train { use_peft: true, lora_dropout: 0.1, ..Train::default() };
-        assert_eq!(taping(&dropping, None), Taping::Never);
+    fn a_resumed_run_caches_as_many_layers_as_before() {
+        let (open, state) = (GrpoSettings::default(), |taped_layers| State {
+            cached_layers: taped_layers,
+            ..State::new("model")
+        });
+        assert_eq!(taping(&open, None), ActivationCachePolicy::Auto);
+        assert_eq!(taping(&open, Some(&state(Some(3)))), ActivationCachePolicy::Fixed(Some(3)));
+        assert_eq!(taping(&open, Some(&state(None))), ActivationCachePolicy::Fixed(None));
+        let other =
+            GrpoSettings { rollout_precision: Some(Precision::Bf16), ..GrpoSettings::default() };
+        assert_eq!(taping(&other, Some(&state(Some(3)))), ActivationCachePolicy::Never);
+        let dropping =
+            GrpoSettings { use_peft: true, lora_dropout: 0.1, ..GrpoSettings::default() };
+        assert_eq!(taping(&dropping, None), ActivationCachePolicy::Never);
     }
 }

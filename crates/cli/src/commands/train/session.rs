@@ -1,36 +1,38 @@
-//! What the training commands share: settings on resume, interrupts, progress, and the end.
+//! Shared by the training commands: settings on resume, run locks, progress, and the outcome.
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use embodied_r_grpo::checkpoint::{Checkpoint, Checkpoints, Damaged, LastWhole, RunLock};
-use embodied_r_grpo::events::{Event, ProgressLine, Sink, in_words};
+use embodied_r_grpo::checkpoint::{
+    Checkpoint, Checkpoints, DamagedCheckpoint, LatestIntact, RunLock,
+};
+use embodied_r_grpo::events::{Event, ProgressLine, Sink, describe};
 use embodied_r_grpo::memory_plan::MemoryPlan;
-use embodied_r_grpo::team::Team;
-use embodied_r_grpo::trainer::Outcome;
+use embodied_r_grpo::process_group::ProcessGroup;
+use embodied_r_grpo::trainer::RunOutcome;
 use embodied_r_grpo::{Error, settings::Fault};
-use embodied_r_policy::trainable::Counts;
+use embodied_r_policy::trainable::ParameterCounts;
 use embodied_r_policy::{ModelConfig, Trainable};
 
-use super::memory::{Place, shortage, words};
+use super::memory::{RankDevice, memory_summary, shortage};
 use crate::args::run::RunArgs;
 use crate::exit::{self, Status, Usage};
 use crate::output::outln;
 use crate::progress::Bar;
 use crate::settings::{self, Layers, Settings, path_text};
 
-/// What `--resume` stands for without a folder.
+/// The value of `--resume` without a folder.
 const AUTO: &str = "auto";
 
-/// A run's settings, and the checkpoint that it goes on from.
+/// A run's settings, and the checkpoint that it resumes from.
 pub(crate) struct Session<T> {
     pub(crate) settings: T,
     pub(crate) checkpoint: Option<Checkpoint>,
-    /// Whether settings changed since the checkpoint that make the run another one.
+    /// Whether settings that affect the result changed since the checkpoint.
     pub(crate) changed: bool,
-    /// Later checkpoints that cannot be used.
-    damaged: Vec<Damaged>,
-    /// Keeps others out of the folder of the run to go on with.
+    /// Later checkpoints that are damaged.
+    damaged: Vec<DamagedCheckpoint>,
+    /// Lock of the resumed run's folder.
     lock: Option<RunLock>,
 }
 
@@ -39,13 +41,17 @@ impl<T> Session<T> {
         Self { settings, checkpoint: None, changed: false, damaged: Vec::new(), lock }
     }
 
-    /// Makes the folder `output` ready to be written to: tries whether it can be, sets damaged checkpoints
-    /// aside, and keeps others out of it for as long as what it gives lives.
+    /// Prepares the folder `output`: checks that it is writable, renames damaged checkpoints, and locks it for the
+    /// lifetime of the returned lock.
     ///
-    /// Of several ranks the first does so for all.
-    pub(crate) fn prepare(&self, output: &Path, team: &Team) -> anyhow::Result<Option<RunLock>> {
-        let lock = if team.is_first() { self.prepare_alone(output) } else { Ok(None) };
-        team.wait()?;
+    /// The first rank does this for all.
+    pub(crate) fn prepare(
+        &self,
+        output: &Path,
+        team: &ProcessGroup,
+    ) -> anyhow::Result<Option<RunLock>> {
+        let lock = if team.is_rank_zero() { self.prepare_alone(output) } else { Ok(None) };
+        team.barrier()?;
         lock
     }
 
@@ -58,36 +64,35 @@ impl<T> Session<T> {
             if self.lock.as_ref().is_some_and(|lock| lock.is_of(output)) {
                 return Ok(None);
             }
-            // A new run, or one that goes on in another folder, where its own are in nobody's way.
+            // A new run, or one resumed into another folder: its damaged checkpoints can stay.
             return RunLock::take(output).map_err(explain);
         }
         for aside in checkpoints.set_aside(&self.damaged).map_err(explain)? {
-            eprintln!("a damaged checkpoint is set aside as `{}`", aside.display());
+            eprintln!("renamed a damaged checkpoint to `{}`", aside.display());
         }
         Ok(None)
     }
 }
 
-/// Settings without which there is no run.
+/// Settings without a default.
 const REQUIRED: [&str; 3] = ["model", "data", "output"];
 
-/// Resolves the settings, with `data` and the data to validate on. On resume those of the checkpoint
-/// lie below all given ones, and a change that makes the run another one is told; `free` names the
-/// settings that do not.
+/// Resolves the settings, including the training and validation data. On resume, the checkpoint's settings are the
+/// lowest layer. Warns about changed settings, except those named by `free`.
 pub(crate) fn open<T: Settings>(
     args: &RunArgs,
     [data, eval_data]: [Option<&Path>; 2],
     output: impl Fn(&T) -> PathBuf,
     free: &[&str],
-    team: &Team,
+    team: &ProcessGroup,
 ) -> anyhow::Result<Session<T>> {
-    // The first rank locks the run and puts right what a kill left, before the others look.
-    let opened = if team.is_first() {
+    // The first rank locks the run and recovers from a kill before the others read it.
+    let opened = if team.is_rank_zero() {
         open_alone(args, [data, eval_data], &output, free, team)
     } else {
         Ok(None)
     };
-    team.wait()?;
+    team.barrier()?;
     let session = match opened? {
         Some(session) => session,
         None => {
@@ -99,7 +104,7 @@ pub(crate) fn open<T: Settings>(
     Ok(session)
 }
 
-/// The folder that a run will be in.
+/// The output folder of a run.
 pub(crate) fn folder<T: Settings>(
     args: &RunArgs,
     output: impl Fn(&T) -> PathBuf,
@@ -109,25 +114,28 @@ pub(crate) fn folder<T: Settings>(
         None => Layers::default(),
     };
     let from = args.resume.as_deref().filter(|resume| *resume != Path::new(AUTO));
-    // That of the run to go on with, unless another one is given.
+    // By default, that of the resumed run.
     let from = match from {
         Some(one) if Checkpoint::is_one(one) => one.canonicalize()?.parent().map(Path::to_owned),
         from => from.map(Path::to_owned),
     };
     let given = args.output.clone().or(from);
-    let layers = layers.pairs(&args.sets).flags(&[("output", path_text(given.as_deref()))]);
+    let layers = layers
+        .reward_funcs(&args.reward_funcs)
+        .pairs(&args.sets)
+        .flags(&[("output", path_text(given.as_deref()))]);
     Ok(output(&layers.resolve(&["output"])?))
 }
 
-/// Refuses ranks that were told other settings than the first one.
-fn agree<T: Settings>(settings: &T, team: &Team) -> anyhow::Result<()> {
-    let texts = team.gather(settings::text(settings)?)?;
+/// Fails if a rank's settings differ from the first one's.
+fn agree<T: Settings>(settings: &T, team: &ProcessGroup) -> anyhow::Result<()> {
+    let texts = team.all_gather(settings::text(settings)?)?;
     for (rank, text) in texts.iter().enumerate().skip(1) {
         let differs = settings::differences(&texts[0], text, &[])?;
         if !differs.is_empty() {
             let keys: Vec<String> = differs.iter().map(|key| format!("`{key}`")).collect();
-            let told = format!("rank {rank} has another {} than rank 0", keys.join(", "));
-            return Err(Usage(format!("{told}; give all ranks the same settings")).into());
+            let message = format!("{} differs between rank 0 and rank {rank}", keys.join(", "));
+            return Err(Usage(format!("{message}; give all ranks the same settings")).into());
         }
     }
     Ok(())
@@ -138,14 +146,14 @@ fn open_alone<T: Settings>(
     [data, eval_data]: [Option<&Path>; 2],
     output: &impl Fn(&T) -> PathBuf,
     free: &[&str],
-    team: &Team,
+    team: &ProcessGroup,
 ) -> anyhow::Result<Option<Session<T>>> {
     let layers = |from: Layers| -> anyhow::Result<Layers> {
         let from = match &args.config {
             Some(file) => from.file(file)?,
             None => from,
         };
-        Ok(from.pairs(&args.sets).flags(&[
+        Ok(from.reward_funcs(&args.reward_funcs).pairs(&args.sets).flags(&[
             ("model", args.model.clone()),
             ("data", path_text(data)),
             ("eval_data", path_text(eval_data)),
@@ -157,20 +165,21 @@ fn open_alone<T: Settings>(
     let Some(resume) = args.resume.as_deref() else {
         return Ok(Some(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?, None)));
     };
-    let visit = if args.dry_run || !team.is_first() { Visit::Look } else { Visit::GoOn };
-    let (LastWhole { checkpoint, damaged }, lock) = if resume == Path::new(AUTO) {
+    let access =
+        if args.dry_run || !team.is_rank_zero() { Access::ReadOnly } else { Access::Resume };
+    let (LatestIntact { checkpoint, damaged }, lock) = if resume == Path::new(AUTO) {
         let given: T = layers(Layers::default())?.resolve(&["output"])?;
-        last(&output(&given), visit)?
+        last(&output(&given), access)?
     } else {
-        find(resume, visit)?
+        find(resume, access)?
     };
     let Some(checkpoint) = checkpoint else {
-        if team.is_first() {
-            eprintln!("no checkpoint to resume from yet, a new run begins");
+        if team.is_rank_zero() {
+            eprintln!("no checkpoint to resume from yet, starting a new run");
         }
         return Ok(Some(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?, lock)));
     };
-    for later in damaged.iter().filter(|_| team.is_first()) {
+    for later in damaged.iter().filter(|_| team.is_rank_zero()) {
         eprintln!("warning: a later checkpoint is damaged, {later}");
     }
     let before = checkpoint.settings().map_err(explain)?;
@@ -179,14 +188,14 @@ fn open_alone<T: Settings>(
     let own = Layers::default().text(&checkpoint.path, &before)?;
     let settings: T = layers(own.flags(&[("output", Some(run))]))?.resolve(&REQUIRED)?;
     let changed = settings::differences(&before, &settings::text(&settings)?, free)?;
-    if !changed.is_empty() && team.is_first() {
+    if !changed.is_empty() && team.is_rank_zero() {
         eprintln!(
-            "warning: {} changed since the checkpoint; this is not the run that was begun",
+            "warning: {} changed since the checkpoint; results will differ from the original run",
             changed.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
         );
     }
-    if team.is_first() {
-        eprintln!("going on from {}", checkpoint.path.display());
+    if team.is_rank_zero() {
+        eprintln!("resuming from {}", checkpoint.path.display());
     }
     let changed = !changed.is_empty();
     Ok(Some(Session { settings, checkpoint: Some(checkpoint), changed, damaged, lock }))
@@ -198,8 +207,7 @@ pub(crate) struct Base {
     pub(crate) fingerprint: String,
 }
 
-/// Finds the model to begin with; refuses one that is not what the run to go on with began with,
-/// before anything is read or written.
+/// Resolves the base model. On resume, fails early if it is not the model that the run started from.
 pub(crate) fn base(model: &str, checkpoint: Option<&Checkpoint>) -> anyhow::Result<Base> {
     let folder = embodied_r_policy::hub::resolve(model, None)?;
     let fingerprint = embodied_r_policy::fingerprint(&folder)?;
@@ -209,82 +217,86 @@ pub(crate) fn base(model: &str, checkpoint: Option<&Checkpoint>) -> anyhow::Resu
     Ok(Base { folder, fingerprint })
 }
 
-/// How much of the model is trained; refuses settings that cannot be met.
+/// Counts the trainable parameters; fails if the settings do not fit the model.
 pub(crate) fn trained(base: &Base, trainable: &Trainable) -> anyhow::Result<Trained> {
     let config = ModelConfig::of_model(&base.folder)?;
     let counts = trainable.counts(&config).map_err(|error| Usage(error.to_string()))?;
     Ok(Trained { config, counts })
 }
 
-/// A model's shape, and how much of it is trained.
+/// A model's configuration and its trainable parameters.
 pub(crate) struct Trained {
     pub(crate) config: ModelConfig,
-    pub(crate) counts: Counts,
+    pub(crate) counts: ParameterCounts,
 }
 
-/// Tells of several ranks what each will take, and warns where one has less.
-pub(crate) fn tell_memory(
+/// Logs the memory that each rank needs, and warns if a rank has less.
+pub(crate) fn log_memory(
     memory: &MemoryPlan,
-    place: &Place<'_>,
-    team: &Team,
+    rank_device: &RankDevice<'_>,
+    team: &ProcessGroup,
 ) -> anyhow::Result<()> {
-    let free = team.gather(place.free_bytes()?)?;
-    if team.size() > 1 && team.is_first() {
-        eprintln!("{} ranks, memory {}", team.size(), words(memory, team.size()));
+    let free = team.all_gather(rank_device.free_bytes()?)?;
+    if team.world_size() > 1 && team.is_rank_zero() {
+        eprintln!(
+            "{} ranks, memory {}",
+            team.world_size(),
+            memory_summary(memory, team.world_size())
+        );
     }
-    if let Some(told) = shortage(memory.total(), &free).filter(|_| team.is_first()) {
-        eprintln!("warning: {told}");
+    if let Some(warning) = shortage(memory.total(), &free).filter(|_| team.is_rank_zero()) {
+        eprintln!("warning: {warning}");
     }
     Ok(())
 }
 
-/// What a run's folder is looked at for.
+/// How a run's folder is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Visit {
-    /// To know what would be done: nothing is changed.
-    Look,
-    /// To go on with the run: others are kept out, and what a kill left behind is put right.
-    GoOn,
+enum Access {
+    /// Nothing is changed.
+    ReadOnly,
+    /// Locks the run and recovers from a kill.
+    Resume,
 }
 
-impl Visit {
+impl Access {
     fn lock(self, run: &Path) -> anyhow::Result<Option<RunLock>> {
         match self {
-            Self::Look => Ok(None),
-            Self::GoOn => RunLock::take(run).map_err(explain),
+            Self::ReadOnly => Ok(None),
+            Self::Resume => RunLock::take(run).map_err(explain),
         }
     }
 }
 
-/// The checkpoint in `folder`, or the last one of the run in it, with later ones that are damaged.
-fn find(folder: &Path, visit: Visit) -> anyhow::Result<(LastWhole, Option<RunLock>)> {
+/// The checkpoint in `folder`, or the last one of the run in it, with later damaged ones.
+fn find(folder: &Path, access: Access) -> anyhow::Result<(LatestIntact, Option<RunLock>)> {
     if Checkpoint::is_one(folder) {
-        // Of `.` nobody can tell the folder of its run.
+        // `.` has no parent to find the run by.
         let resolved = folder.file_name().is_none().then(|| folder.canonicalize());
         let folder = resolved.transpose()?.unwrap_or_else(|| folder.to_owned());
-        let checkpoint = Checkpoint::open_whole(&folder).map_err(explain)?;
-        let lock = visit.lock(checkpoint.run())?;
+        let checkpoint = Checkpoint::open_verified(&folder).map_err(explain)?;
+        let lock = access.lock(checkpoint.run())?;
         let run = Checkpoints::new(checkpoint.run(), 1);
         let damaged = run.damaged_after(&checkpoint).map_err(explain)?;
-        return Ok((LastWhole { checkpoint: Some(checkpoint), damaged }, lock));
+        return Ok((LatestIntact { checkpoint: Some(checkpoint), damaged }, lock));
     }
-    let found = last(folder, visit)?;
+    let found = last(folder, access)?;
     if found.0.checkpoint.is_none() {
         return Err(explain(Error::NothingToResume { path: folder.to_owned() }));
     }
     Ok(found)
 }
 
-fn last(run: &Path, visit: Visit) -> anyhow::Result<(LastWhole, Option<RunLock>)> {
-    let lock = visit.lock(run)?;
+fn last(run: &Path, access: Access) -> anyhow::Result<(LatestIntact, Option<RunLock>)> {
+    let lock = access.lock(run)?;
     let checkpoints = Checkpoints::new(run, 1);
-    if visit == Visit::GoOn {
+    if access == Access::Resume {
         checkpoints.recover().map_err(explain)?;
     }
-    Ok((checkpoints.last_whole().map_err(explain)?, lock))
+    Ok((checkpoints.latest_intact().map_err(explain)?, lock))
 }
 
-/// A listener that shows how the run goes: a bar on a terminal, lines elsewhere.
+/// The progress sink: a bar on a terminal, log lines elsewhere.
 pub(crate) fn progress<'a>(bar: &'a Bar, phase: &'static str) -> Box<dyn Sink + 'a> {
     match std::io::stderr().is_terminal() {
         true => Box::new(ProgressLine::new(bar, phase)),
@@ -292,7 +304,7 @@ pub(crate) fn progress<'a>(bar: &'a Bar, phase: &'static str) -> Box<dyn Sink + 
     }
 }
 
-/// A line a step, for logs.
+/// Logs one line per step.
 struct Lines {
     steps: u64,
 }
@@ -302,7 +314,7 @@ impl Sink for Lines {
         if let Event::Start { steps, .. } = event {
             self.steps = *steps;
         }
-        match (in_words(event), event) {
+        match (describe(event), event) {
             (Some(words), Event::Step { step, .. }) => {
                 eprintln!("step {step}/{}  {words}", self.steps);
             }
@@ -316,18 +328,22 @@ impl Sink for Lines {
     }
 }
 
-/// Says how a run ended.
-pub(crate) fn finish(outcome: &Outcome, command: &str, team: &Team) -> anyhow::Result<Status> {
+/// Prints the outcome of a run.
+pub(crate) fn finish(
+    outcome: &RunOutcome,
+    command: &str,
+    team: &ProcessGroup,
+) -> anyhow::Result<Status> {
     match outcome {
-        Outcome::Finished(_) if !team.is_first() => Ok(Status::Done),
-        Outcome::Stopped(_) if !team.is_first() => Ok(Status::Partial),
-        Outcome::Finished(folder) => {
-            outln!("the model is in {}", folder.display())?;
+        RunOutcome::Finished(_) if !team.is_rank_zero() => Ok(Status::Done),
+        RunOutcome::Stopped(_) if !team.is_rank_zero() => Ok(Status::Partial),
+        RunOutcome::Finished(folder) => {
+            outln!("saved the model to {}", folder.display())?;
             Ok(Status::Done)
         }
-        Outcome::Stopped(checkpoint) => {
+        RunOutcome::Stopped(checkpoint) => {
             outln!(
-                "stopped at {}; go on with `embodied-r {command} --resume {}`",
+                "stopped at {}; resume with `embodied-r {command} --resume {}`",
                 checkpoint.display(),
                 checkpoint.parent().unwrap_or(checkpoint).display()
             )?;
@@ -336,48 +352,48 @@ pub(crate) fn finish(outcome: &Outcome, command: &str, team: &Team) -> anyhow::R
     }
 }
 
-/// Adds advice to the errors that a change of arguments mends.
+/// Adds hints to errors that other arguments can fix.
 pub(crate) fn explain(error: Error) -> anyhow::Error {
     match &error {
         Error::Settings(faults) => {
             Usage(faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n")).into()
         }
-        Error::OutputTaken { .. } => exit::hint(
+        Error::OutputExists { .. } => exit::hint(
             error.to_string(),
-            "`--resume` goes on with it; another `--output` begins anew",
+            "`--resume` continues it; another `--output` starts a new run",
         ),
         Error::NothingToResume { .. } => exit::hint(
             error.to_string(),
-            "give the folder of a run or one of its checkpoints, or leave `--resume` out",
+            "give the directory of a run or one of its checkpoints, or remove `--resume`",
         ),
         Error::Checkpoint { .. } => exit::hint(
             error.to_string(),
-            "`--resume` with the folder of the run goes on from its last checkpoint that is whole",
+            "`--resume` with the run's directory resumes from its last intact checkpoint",
         ),
-        Error::NoneWhole { .. } => exit::hint(
+        Error::NoIntactCheckpoint { .. } => exit::hint(
             error.to_string(),
-            "move the checkpoints away to begin anew, or bring one back from a backup",
+            "move the checkpoints away to start a new run, or restore one from a backup",
         ),
         Error::NotFinite { .. } => exit::hint(
             error.to_string(),
-            "lower `learning_rate` or `max_grad_norm`, or look at the batch with `embodied-r \
-             inspect loss`; `--resume` goes on from the last good state",
+            "lower `learning_rate` or `max_grad_norm`, or examine the batch with `embodied-r \
+             inspect loss`; `--resume` continues from the last good state",
         ),
-        Error::OtherModel { .. } => exit::hint(
+        Error::ModelMismatch { .. } => exit::hint(
             error.to_string(),
-            "give the model that it began with, or another output folder for a new run",
+            "give the model that it started from, or another output directory for a new run",
         ),
         Error::TooFew { what: "questions", .. } => exit::hint(
             error.to_string(),
-            "lower `generation_batch_size`, or raise `max_prompt_length` if questions were left out",
+            "lower `generation_batch_size`, or raise `max_prompt_length` if questions were dropped",
         ),
         Error::TooFew { .. } => exit::hint(
             error.to_string(),
-            "lower `train_batch_size`, or raise `max_length` if conversations were left out",
+            "lower `train_batch_size`, or raise `max_length` if conversations were dropped",
         ),
         Error::Question { .. } => exit::hint(
             error.to_string(),
-            "training takes the questions that `embodied-r perceive` writes, with their answers",
+            "train on the questions that `embodied-r perceive` writes, with their answers",
         ),
         _ => error.into(),
     }

@@ -1,4 +1,4 @@
-//! NCCL and CUDA's driver themselves.
+//! Calls to NCCL and the CUDA driver.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
@@ -14,20 +14,19 @@ use cudarc::nccl::{result as nccl, sys};
 
 use candle_core::DeviceLocation;
 
-use super::{Collective, Dtype, ID, Library, Progress, Span};
+use super::{Collective, DeviceBuffer, Dtype, ID, NcclApi, Progress};
 use crate::error::{Error, Result};
 use crate::operation::Reduce;
 
-/// What NCCL's configuration begins with.
+/// The magic number of `ncclConfig_t`.
 const MAGIC: u32 = 0xcafe_beef;
-/// How a stream waits for an event.
 const WAIT: CUevent_wait_flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-/// What it takes for a field that says nothing.
-const UNSAID: c_int = c_int::MIN;
-/// The version of NCCL whose fields of the configuration are told of; later ones know them too.
+/// `NCCL_CONFIG_UNDEF_INT`.
+const UNDEFINED: c_int = c_int::MIN;
+/// The NCCL version of [`Config`]'s layout; later versions accept it.
 const VERSION: u32 = 21_700;
 
-/// The fields of NCCL's configuration up to version 2.17: later libraries read no more than they are told there is.
+/// `ncclConfig_t` of NCCL 2.17; later libraries read no more than `size` bytes.
 #[repr(C)]
 struct Config {
     size: usize,
@@ -45,7 +44,7 @@ struct Config {
 pub(crate) struct Cuda {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    /// Recorded behind all that was queued.
+    /// Recorded after all queued work.
     end: CudaEvent,
     communicator: sys::ncclComm_t,
     world_size: usize,
@@ -54,11 +53,11 @@ pub(crate) struct Cuda {
 }
 
 fn refused(what: &'static str) -> impl Fn(nccl::NcclError) -> Error {
-    move |error| Error::Nccl { what, why: format!("NCCL says {:?}", error.0) }
+    move |error| Error::Nccl { what, why: format!("NCCL error {:?}", error.0) }
 }
 
 fn driver(what: &'static str) -> impl Fn(result::DriverError) -> Error {
-    move |error| Error::Nccl { what, why: format!("CUDA says {error:?}") }
+    move |error| Error::Nccl { what, why: format!("CUDA error {error:?}") }
 }
 
 fn progress(
@@ -66,32 +65,32 @@ fn progress(
     what: &'static str,
 ) -> Result<Progress> {
     match status.map_err(refused(what))? {
-        nccl::NcclStatus::InProgress => Ok(Progress::Underway),
+        nccl::NcclStatus::InProgress => Ok(Progress::InProgress),
         _ => Ok(Progress::Done),
     }
 }
 
 impl Cuda {
-    /// The `device`th GPU that this process sees, for the thread that calls this.
+    /// Opens the GPU with index `device` for the calling thread.
     pub(crate) fn new(device: usize) -> Result<Self> {
-        let context = CudaContext::new(device).map_err(driver("use this rank's GPU"))?;
-        let stream = context.new_stream().map_err(driver("make a stream"))?;
-        let end = context.new_event(None).map_err(driver("make an event"))?;
+        let context = CudaContext::new(device).map_err(driver("open this rank's GPU"))?;
+        let stream = context.new_stream().map_err(driver("create a stream"))?;
+        let end = context.new_event(None).map_err(driver("create an event"))?;
         let communicator = ptr::null_mut();
         Ok(Self { context, stream, end, communicator, world_size: 1, sent: None, received: None })
     }
 
     fn mark(&self) -> Result<()> {
-        self.end.record(&self.stream).map_err(driver("mark the end of a collective"))
+        self.end.record(&self.stream).map_err(driver("record the end of a collective"))
     }
 
-    /// As many bytes as are wanted, in memory that is kept for the next time.
-    fn room(&self, kept: Option<CudaSlice<u8>>, length: usize) -> Result<CudaSlice<u8>> {
-        match kept {
-            Some(kept) if kept.len() >= length => Ok(kept),
+    /// `buffer` if it has at least `length` bytes, else a new one.
+    fn reserve(&self, buffer: Option<CudaSlice<u8>>, length: usize) -> Result<CudaSlice<u8>> {
+        match buffer {
+            Some(buffer) if buffer.len() >= length => Ok(buffer),
             _ => {
                 let length = length.next_power_of_two();
-                self.stream.alloc_zeros(length).map_err(driver("get memory of the GPU"))
+                self.stream.alloc_zeros(length).map_err(driver("allocate GPU memory"))
             }
         }
     }
@@ -112,13 +111,13 @@ fn reduce(how: Reduce) -> sys::ncclRedOp_t {
     }
 }
 
-impl Library for Cuda {
-    fn another(&self) -> Result<Self> {
+impl NcclApi for Cuda {
+    fn duplicate(&self) -> Result<Self> {
         Self::new(self.context.ordinal())
     }
 
     fn unique_id(&self) -> Result<[u8; ID]> {
-        let id = nccl::get_uniqueid().map_err(refused("draw an id"))?;
+        let id = nccl::get_uniqueid().map_err(refused("generate a unique id"))?;
         Ok(id.internal.map(|byte| byte as u8))
     }
 
@@ -129,15 +128,15 @@ impl Library for Cuda {
             magic: MAGIC,
             version: VERSION,
             blocking: 0,
-            cga_cluster_size: UNSAID,
-            min_ctas: UNSAID,
-            max_ctas: UNSAID,
+            cga_cluster_size: UNDEFINED,
+            min_ctas: UNDEFINED,
+            max_ctas: UNDEFINED,
             net_name: ptr::null(),
-            split_share: UNSAID,
+            split_share: UNDEFINED,
         };
         let mut unique = MaybeUninit::<sys::ncclUniqueId>::zeroed();
-        // SAFETY: an id is 128 bytes and nothing else; the configuration begins as NCCL's does, and says how long it is.
-        // Both are read before the call returns.
+        // SAFETY: an id is 128 plain bytes; the configuration has the layout of NCCL's and states its size. Both are read
+        // before the call returns.
         let begun = unsafe {
             ptr::copy_nonoverlapping(id.as_ptr(), unique.as_mut_ptr().cast(), ID);
             nccl::comm_init_rank_config(
@@ -148,40 +147,45 @@ impl Library for Cuda {
                 (&raw mut config).cast(),
             )
         };
-        progress(begun, "join the other ranks")
+        progress(begun, "initialize the communicator")
     }
 
     fn state(&mut self) -> Result<Progress> {
         let mut state = sys::ncclResult_t::ncclSuccess;
-        // SAFETY: the communicator was begun, and is not aborted: `NcclLink` asks for no state then.
+        // SAFETY: initialization of the communicator has started, and `NcclLink` never calls this after an abort.
         unsafe { sys::ncclCommGetAsyncError(self.communicator, &mut state) }
             .result()
-            .map_err(refused("ask for the communicator's state"))?;
-        progress(state.result(), "go on with the communicator")
+            .map_err(refused("query the communicator's state"))?;
+        progress(state.result(), "run the communicator")
     }
 
     fn device(&self) -> DeviceLocation {
         DeviceLocation::Cuda { gpu_id: self.context.ordinal() }
     }
 
-    fn follow(&mut self, event: u64) -> Result<()> {
+    fn wait_event(&mut self, event: u64) -> Result<()> {
         if event == 0 {
             return Ok(());
         }
-        let refused = driver("wait for what was queued before");
+        let refused = driver("wait for an event");
         self.context.bind_to_thread().map_err(&refused)?;
         let event = event as usize as CUevent;
-        // SAFETY: whoever gives the event keeps it until the stream is idle, and it is one of this GPU.
+        // SAFETY: the caller keeps the event alive until the stream is idle, and the event belongs to this GPU.
         unsafe { result::stream::wait_event(self.stream.cu_stream(), event, WAIT) }.map_err(refused)
     }
 
-    fn queue(&mut self, what: Collective, send: Span, receive: Span) -> Result<Progress> {
+    fn queue(
+        &mut self,
+        what: Collective,
+        send: DeviceBuffer,
+        receive: DeviceBuffer,
+    ) -> Result<Progress> {
         let (from, to) =
             (send.address as usize as *const c_void, receive.address as usize as *mut c_void);
         let kind = dtype(send.dtype);
         let (communicator, stream) = (self.communicator, self.stream.cu_stream().cast());
-        // SAFETY: the communicator has been joined; the spans are memory of this GPU, of the lengths that they tell,
-        // which whoever asks keeps until the stream is idle.
+        // SAFETY: the communicator is initialized; the spans are valid memory of this GPU that the caller keeps until
+        // the stream is idle.
         let queued = unsafe {
             match what {
                 Collective::AllReduce(how) => {
@@ -201,13 +205,13 @@ impl Library for Cuda {
                 Collective::AllToAll => {
                     let part = send.length / self.world_size;
                     let step = part * send.dtype.size();
-                    nccl::group_start().map_err(refused("begin an exchange"))?;
+                    nccl::group_start().map_err(refused("start an all-to-all"))?;
                     for rank in 0..self.world_size {
                         let (from, to) = (from.byte_add(rank * step), to.byte_add(rank * step));
                         let peer = rank as c_int;
                         nccl::send(from, part, kind, peer, communicator, stream)
                             .and_then(|_| nccl::recv(to, part, kind, peer, communicator, stream))
-                            .map_err(refused("queue an exchange"))?;
+                            .map_err(refused("queue an all-to-all"))?;
                     }
                     nccl::group_end()
                 }
@@ -217,19 +221,19 @@ impl Library for Cuda {
     }
 
     fn is_idle(&mut self) -> Result<bool> {
-        // A call that is under way has queued nothing yet that could be marked.
+        // Recorded again on every poll: a call still in progress may not have queued its work yet.
         self.mark()?;
-        self.end.try_is_complete().map_err(driver("go on with a collective"))
+        self.end.try_is_complete().map_err(driver("run a collective"))
     }
 
-    fn stage(&mut self, sent: &[u8], received: usize) -> Result<(Span, Span)> {
-        let (kept_sent, kept_received) = (self.sent.take(), self.received.take());
-        let mut from = self.room(kept_sent, sent.len().max(1))?;
-        let mut to = self.room(kept_received, received)?;
+    fn stage(&mut self, sent: &[u8], received: usize) -> Result<(DeviceBuffer, DeviceBuffer)> {
+        let (send_buffer, receive_buffer) = (self.sent.take(), self.received.take());
+        let mut from = self.reserve(send_buffer, sent.len().max(1))?;
+        let mut to = self.reserve(receive_buffer, received)?;
         self.stream
             .memcpy_htod(sent, &mut from.slice_mut(..sent.len()))
             .map_err(driver("copy to the GPU"))?;
-        let span = |address, length| Span { address, length, dtype: Dtype::U8 };
+        let span = |address, length| DeviceBuffer { address, length, dtype: Dtype::U8 };
         let spans = (
             span(from.device_ptr(&self.stream).0, sent.len()),
             span(to.device_ptr_mut(&self.stream).0, received),
@@ -249,14 +253,14 @@ impl Library for Cuda {
     fn abort(&mut self) {
         let communicator = std::mem::replace(&mut self.communicator, ptr::null_mut());
         if !communicator.is_null() {
-            // SAFETY: it was begun, and nobody uses it any more: it is nobody's now.
+            // SAFETY: initialization has started, and the pointer was just cleared, so it is not used again.
             let _ = unsafe { nccl::comm_abort(communicator) };
         }
     }
 
     fn finalize(&mut self) -> Result<Progress> {
-        // SAFETY: the communicator has been joined, and all of its collectives are done.
-        progress(unsafe { nccl::comm_finalize(self.communicator) }, "end the communicator")
+        // SAFETY: the communicator is initialized, and all its collectives are done.
+        progress(unsafe { nccl::comm_finalize(self.communicator) }, "finalize the communicator")
     }
 }
 
@@ -264,7 +268,7 @@ impl Drop for Cuda {
     fn drop(&mut self) {
         let communicator = std::mem::replace(&mut self.communicator, ptr::null_mut());
         if !communicator.is_null() {
-            // SAFETY: it was finalized; an aborted one is null.
+            // SAFETY: the communicator was finalized; after an abort it is null.
             let _ = unsafe { nccl::comm_destroy(communicator) };
         }
     }

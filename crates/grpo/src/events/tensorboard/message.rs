@@ -1,21 +1,21 @@
-//! The few messages of TensorBoard's protocol buffers that scalars and texts need.
+//! The protobuf messages that TensorBoard's scalars and texts need.
 //!
 //! Field numbers are those of TensorFlow's `event.proto`, `summary.proto` and `tensor.proto`.
 
-/// A message that is being written.
+/// A message under construction.
 #[derive(Debug, Default)]
 pub(super) struct Message(Vec<u8>);
 
-/// How a field is stored, as its key says.
+/// Protobuf wire types.
 const VARINT: u64 = 0;
 const FIXED_64: u64 = 1;
 const BYTES: u64 = 2;
 const FIXED_32: u64 = 5;
 
-/// TensorFlow's number of the type of texts.
+/// TensorFlow's `DT_STRING`.
 const DT_STRING: u64 = 7;
 
-/// The number of `DATA_CLASS_TENSOR`, as which texts are shown.
+/// `DATA_CLASS_TENSOR`, the data class of texts.
 const TENSOR_CLASS: u64 = 2;
 
 impl Message {
@@ -24,7 +24,7 @@ impl Message {
         self
     }
 
-    /// Seven bits a byte, the lowest first; the top bit says that more follow.
+    /// Seven bits per byte, lowest first; the top bit marks continuation.
     fn raw_varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);
@@ -63,12 +63,12 @@ impl Message {
     }
 }
 
-/// The event that a file begins with.
+/// The first event of a file.
 pub(super) fn version(time_s: f64) -> Vec<u8> {
     Message::default().double(1, time_s).bytes(3, b"brain.Event:2").0
 }
 
-/// An event with scalars of one step.
+/// An event with the scalars of one step.
 pub(super) fn scalars<'a>(
     time_s: f64,
     step: u64,

@@ -1,6 +1,6 @@
-//! The framing of TensorFlow's record files: each record between its length and checksums of both.
+//! The framing of TFRecord files: each record with its length and the checksums of both.
 
-/// The reversed polynomial of CRC-32C (Castagnoli), which no crate of the workspace computes.
+/// The reversed polynomial of CRC-32C (Castagnoli), which no dependency computes.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
 /// The checksum of each byte.
@@ -26,8 +26,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
         .fold(u32::MAX, |crc, byte| crc >> 8 ^ TABLE[((crc ^ u32::from(*byte)) & 0xff) as usize])
 }
 
-/// The checksum as it is stored: turned and shifted, so that checksums of data that hold checksums
-/// are no worse for it.
+/// The masked checksum: rotated and shifted, so that checksums of data that contains checksums stay strong.
 pub(super) fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -48,8 +47,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_that_of_the_standards_examples() {
-        // RFC 3720, appendix B.4, and the usual check value.
+    fn the_checksum_matches_the_examples_of_the_standard() {
+        // RFC 3720, appendix B.4, and the customary check value.
         assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
         assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43);
         assert_eq!(crc32c(&(0..32).collect::<Vec<u8>>()), 0x46dd_794e);

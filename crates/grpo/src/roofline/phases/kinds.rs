@@ -1,21 +1,21 @@
-//! The names of the parts of a step, and of what bounds them.
+//! The kinds of phases and bottlenecks.
 
-/// A part of a step.
+/// A kind of phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PhaseKind {
-    /// The moved weights come from the ranks that own them.
+    /// All-gather of the updated weights.
     Gather,
-    /// Prompts are computed, each once.
+    /// Prefill of the prompts, each once.
     Prefill,
-    /// Completions are drawn, a token of each at a time.
+    /// Decoding of the completions.
     Decode,
-    /// The frozen reference's log-probabilities.
+    /// Log-probabilities of the frozen reference.
     Reference,
-    /// Forward, backward, and what is computed again.
+    /// Forward and backward passes, with activation recomputation.
     Update,
-    /// Gradients go to the ranks that own their masters, as far as the backward does not hide it.
+    /// Reduce-scatter of the gradients, as far as the backward pass does not hide it.
     Reduce,
-    /// The masters are moved.
+    /// Optimizer step.
     Optimizer,
 }
 
@@ -34,20 +34,20 @@ impl PhaseKind {
     }
 }
 
-/// What a phase would be faster with more of.
+/// What limits a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bound {
-    /// Arithmetic.
+pub enum Bottleneck {
+    /// Compute.
     Compute,
-    /// The memory's rate.
+    /// Memory bandwidth.
     Memory,
-    /// Starting parts of work one after the other.
+    /// Launch overhead.
     Launches,
-    /// The links between ranks.
+    /// Network bandwidth.
     Network,
 }
 
-impl Bound {
+impl Bottleneck {
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,43 +1,45 @@
-//! The loss of a run.
+//! Loss settings of a GRPO run.
 
 use crate::advantages::{AdvantageEstimator, ScaleRewards};
-use crate::loss::{Correction, LossType, Options};
+use crate::loss::{Correction, LossOptions, LossType};
 use crate::model::Precision;
-use crate::settings::{Faults, LossSettings, Train};
+use crate::settings::{Faults, GrpoSettings, LossSettings};
 
-impl Train {
+impl GrpoSettings {
     pub(super) fn loss_faults(&self, faults: &mut Faults) {
         self.loss().add_faults(faults);
         faults.at_least("num_iterations", self.num_iterations as u64, 1);
         faults.at_least("ref_model_sync_steps", self.ref_model_sync_steps, 1);
         let alpha = self.ref_model_mixup_alpha;
         faults.unless(alpha > 0.0 && alpha <= 1.0, "ref_model_mixup_alpha", || {
-            format!("is {alpha}, must be greater than 0 and at most 1")
+            format!("must be greater than 0 and at most 1, not {alpha}")
         });
         faults.unless(!self.sync_ref_model || self.beta > 0.0, "sync_ref_model", || {
-            "has no reference to move where `beta` is 0".into()
+            "needs a reference model, which `beta = 0` does not load".into()
         });
         faults.unless(!(self.sync_ref_model && self.use_peft), "sync_ref_model", || {
-            "cannot be had with `use_peft`: the reference is the model without its adapter".into()
+            "is not supported with `use_peft`: the reference is the model without its adapter"
+                .into()
         });
         let batch = self.scale_rewards == ScaleRewards::Group;
         let gdpo = self.advantage_estimator == AdvantageEstimator::Gdpo;
         faults.unless(!gdpo || batch, "scale_rewards", || {
-            "must be `group` with `advantage_estimator = \"gdpo\"`, which has a scale of its own".into()
+            "must be `group` with `advantage_estimator = \"gdpo\"`, which does its own scaling"
+                .into()
         });
         if let Some(delta) = self.delta {
             let least = 1.0 + self.options().epsilon_high;
             faults.unless(delta > least, "delta", || {
-                format!("is {delta}, must be greater than 1 + `epsilon_high` = {least}")
+                format!("must be greater than 1 + `epsilon_high` = {least}, not {delta}")
             });
         }
         let cispo = self.loss_type == LossType::Cispo;
         faults.unless(!cispo || self.epsilon_high.is_some(), "epsilon_high", || {
-            "is needed by `loss_type = \"cispo\"`, where it bounds the ratio itself; take 5".into()
+            "is required by `loss_type = \"cispo\"`, where it is the upper bound of the ratio; try 5".into()
         });
     }
 
-    /// What the loss is told.
+    /// The settings of the loss.
     pub fn loss(&self) -> LossSettings {
         LossSettings {
             loss_type: self.loss_type,
@@ -62,21 +64,21 @@ impl Train {
     }
 
     /// The options of the loss.
-    pub fn options(&self) -> Options {
+    pub fn options(&self) -> LossOptions {
         self.loss().options()
     }
 
-    /// What products with weights are made of where completions are sampled.
+    /// Matmul precision of the rollout.
     pub fn rollout_precision(&self) -> Precision {
         self.rollout_precision.unwrap_or(self.precision)
     }
 
-    /// Whether the update's first forward computes what the rollout has computed.
-    pub fn update_repeats_rollout(&self) -> bool {
+    /// Whether the update's first forward pass computes the same as the rollout, so that it can reuse its activations.
+    pub fn can_reuse_rollout(&self) -> bool {
         self.rollout_precision() == self.precision && !self.trainable().has_dropout()
     }
 
-    /// How the loss makes up for the sampler's precision, where that is another than the update's.
+    /// Importance correction for the rollout's precision, if it differs from the update's.
     pub fn correction(&self) -> Option<Correction> {
         self.options().correction.filter(|_| self.rollout_precision() != self.precision)
     }
@@ -86,8 +88,8 @@ impl Train {
 mod tests {
     use super::*;
 
-    fn faults(change: impl FnOnce(&mut Train)) -> Vec<String> {
-        let mut train = Train::default();
+    fn faults(change: impl FnOnce(&mut GrpoSettings)) -> Vec<String> {
+        let mut train = GrpoSettings::default();
         change(&mut train);
         train.faults().iter().map(ToString::to_string).collect()
     }
@@ -96,34 +98,38 @@ mod tests {
     fn a_delta_within_the_clip_is_refused() {
         assert_eq!(
             faults(|train| train.delta = Some(1.1)),
-            ["`delta` is 1.1, must be greater than 1 + `epsilon_high` = 1.2"]
+            ["`delta` must be greater than 1 + `epsilon_high` = 1.2, not 1.1"]
         );
     }
 
     #[test]
-    fn a_reference_that_does_not_exist_cannot_be_moved() {
+    fn syncing_needs_a_separate_reference_model() {
         let found = faults(|train| {
             train.sync_ref_model = true;
             train.beta = 0.0;
         });
-        assert_eq!(found, ["`sync_ref_model` has no reference to move where `beta` is 0"]);
+        assert_eq!(
+            found,
+            ["`sync_ref_model` needs a reference model, which `beta = 0` does not load"]
+        );
         let found = faults(|train| {
             train.sync_ref_model = true;
             train.use_peft = true;
         });
         assert!(
-            found[0].starts_with("`sync_ref_model` cannot be had with `use_peft`"),
+            found[0].starts_with("`sync_ref_model` is not supported with `use_peft`"),
             "{found:?}"
         );
     }
 
     #[test]
-    fn a_correction_is_due_where_the_sampler_has_another_precision() {
-        let train = Train::default();
+    fn the_correction_applies_if_the_rollout_precision_differs() {
+        let train = GrpoSettings::default();
         assert_eq!((train.rollout_precision(), train.correction()), (Precision::F32, None));
-        let train = Train { rollout_precision: Some(Precision::Bf16), ..Train::default() };
+        let train =
+            GrpoSettings { rollout_precision: Some(Precision::Bf16), ..GrpoSettings::default() };
         assert_eq!(train.correction().and_then(|correction| correction.clip_max), Some(3.0));
-        let train = Train { importance_sampling_correction: false, ..train };
+        let train = GrpoSettings { importance_sampling_correction: false, ..train };
         assert_eq!(train.correction(), None);
     }
 }

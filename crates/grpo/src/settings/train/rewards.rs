@@ -1,20 +1,21 @@
-//! What the settings say of rewards and stages.
+//! Reward and stage settings of a GRPO run.
 
-use embodied_r_rewards::stages::{Length, Stage};
+use embodied_r_rewards::stages::{Stage, StageLength};
 use embodied_r_rewards::{
-    Cosine, ExternalReward, Names, Repetition, Schedule as Stages, SoftOverlong, external,
+    Cosine, ExternalRewardConfig, Repetition, RewardNames, RewardSchedule as Stages, SoftOverlong,
+    external,
 };
 
-use super::Train;
+use super::GrpoSettings;
 use crate::events::{COLUMNS, WHY};
 use crate::settings::{Fault, Faults};
 
-impl Train {
-    /// Faults of the rewards, their settings and the stages.
+impl GrpoSettings {
+    /// Validates the rewards, their settings and the stages.
     pub(super) fn reward_faults(&self, faults: &mut Faults) {
-        let outside = ExternalReward::faults(&self.reward);
+        let external = ExternalRewardConfig::validation_errors(&self.reward);
         let placed = |fault: &String| placed(fault).map(|(place, what)| Fault::new(place, what));
-        faults.0.extend(outside.iter().filter_map(placed));
+        faults.0.extend(external.iter().filter_map(placed));
         self.column_faults(faults);
         match self.stages() {
             Ok(stages) => self.stage_faults(&stages, faults),
@@ -23,17 +24,17 @@ impl Train {
         let cache = self.soft_cache_length.unwrap_or(0);
         let longest = self.soft_overlong().max_length;
         faults.unless(cache <= longest, "soft_cache_length", || {
-            format!("is {cache}, more than the {longest} tokens of the longest completion")
+            format!("is {cache}, more than the maximum completion length of {longest} tokens")
         });
         let given =
             [("soft_max_length", self.soft_max_length), ("cosine_max_len", self.cosine_max_len)];
         for (key, value) in given {
-            faults.unless(value != Some(0), key, || "is 0, must be at least 1".into());
+            faults.unless(value != Some(0), key, || "must be at least 1, not 0".into());
         }
         faults.at_least("repetition_n_grams", self.repetition_n_grams as u64, 1);
         let penalty = self.repetition_max_penalty;
         faults.unless(penalty <= 0.0 && penalty.is_finite(), "repetition_max_penalty", || {
-            format!("is {penalty}, must be 0 or less")
+            format!("must be 0 or less, not {penalty}")
         });
         for (key, value) in [
             ("cosine_min_len_value_wrong", self.cosine_min_len_value_wrong),
@@ -41,48 +42,48 @@ impl Train {
             ("cosine_min_len_value_correct", self.cosine_min_len_value_correct),
             ("cosine_max_len_value_correct", self.cosine_max_len_value_correct),
         ] {
-            faults.unless(value.is_finite(), key, || format!("is {value}, must be finite"));
+            faults.unless(value.is_finite(), key, || format!("must be finite, not {value}"));
         }
         if self.dynamic_sample {
             faults.at_least("max_resample_times", self.max_resample_times, 1);
         }
     }
 
-    /// An outside reward is a column of the completions.
+    /// An external reward is a column of the saved completions.
     fn column_faults(&self, faults: &mut Faults) {
         for (index, reward) in self.reward.iter().enumerate() {
             let name = reward.name.as_str();
             let free = !COLUMNS.contains(&name) && !name.ends_with(WHY);
             faults.unless(free, &format!("reward[{index}].name"), || {
-                format!("`{name}` is a column of the saved completions, take another")
+                format!("`{name}` is a reserved column of the saved completions, choose another")
             });
         }
     }
 
-    /// Faults of stages that are well formed.
+    /// Validates stages that are well formed.
     fn stage_faults(&self, stages: &Stages, faults: &mut Faults) {
         let stages = stages.stages();
         for (index, reward) in self.reward.iter().enumerate() {
             let weighed = stages.iter().any(|stage| stage.weights.contains_key(&reward.name));
             faults.unless(weighed, &format!("reward[{index}]"), || {
-                format!("`{}` has a weight nowhere, give it one or remove it", reward.name)
+                format!("`{}` has no weight in any stage; give it one or remove it", reward.name)
             });
         }
         let overlong = stages.iter().any(|stage| stage.weight("soft_overlong") > 0.0);
         faults.unless(!overlong || self.soft_cache_length.is_some(), "soft_cache_length", || {
-            "is needed by the reward `soft_overlong`: tokens over which the punishment grows".into()
+            "is required by the reward `soft_overlong`: tokens over which the penalty grows".into()
         });
         for (index, stage) in stages.iter().enumerate() {
             let waits = stage.until.as_ref().is_some_and(|until| until.metric == "kl");
             let known = !waits || self.beta > 0.0;
             faults.unless(known, &format!("stage[{index}].until.metric"), || {
-                "is `kl`, which is not known with `beta = 0`".into()
+                "is `kl`, which `beta = 0` does not compute".into()
             });
         }
     }
 
-    /// The names that stages may weigh.
-    pub fn reward_names(&self) -> Names {
+    /// The names of all rewards, built-in and external.
+    pub fn reward_names(&self) -> RewardNames {
         external::names(&self.reward)
     }
 
@@ -110,10 +111,10 @@ impl Train {
         }
     }
 
-    /// The stages of the run: those given, or one of the given weights, or else the paper's three.
+    /// The stages of the run: the given ones, a single one with the given weights, or else the paper's three.
     ///
     /// # Errors
-    /// Stages beside weights or epochs, and whatever is wrong with the stages themselves.
+    /// Stages combined with weights or epochs, and every fault of the stages themselves.
     pub fn stages(&self) -> Result<Stages, Vec<Fault>> {
         let names = self.reward_names();
         if self.stage.is_empty() && self.reward_weights.is_empty() {
@@ -121,13 +122,12 @@ impl Train {
                 None => Ok(Stages::default()),
                 Some(_) => Err(vec![Fault::new(
                     "num_train_epochs",
-                    "needs `reward_weights` beside it; without them the stages say how long they \
-                     last",
+                    "needs `reward_weights`; the default stages set their own lengths",
                 )]),
             };
         }
         if self.stage.is_empty() {
-            let length = Length::Epochs(self.num_train_epochs.unwrap_or(1.0));
+            let length = StageLength::Epochs(self.num_train_epochs.unwrap_or(1.0));
             let whole = Stage::new(length, self.reward_weights.clone());
             return checked(vec![whole], &names, "reward_weights");
         }
@@ -135,13 +135,13 @@ impl Train {
         if !self.reward_weights.is_empty() {
             faults.push(Fault::new(
                 "reward_weights",
-                "stands beside `[[stage]]`, which has weights of its own; keep one of them",
+                "conflicts with `[[stage]]`, which sets its own weights; keep one of them",
             ));
         }
         if self.num_train_epochs.is_some() {
             faults.push(Fault::new(
                 "num_train_epochs",
-                "stands beside `[[stage]]`, which says how long it lasts; keep one of them",
+                "conflicts with `[[stage]]`, which sets its own length; keep one of them",
             ));
         }
         let stages = checked(self.stage.clone(), &names, "stage");
@@ -153,13 +153,13 @@ impl Train {
     }
 }
 
-/// The place of a fault that begins with one, and what is wrong there.
+/// Splits a fault into the setting it names and the message.
 fn placed(fault: &str) -> Option<(&str, &str)> {
     fault.strip_prefix('`')?.split_once("`: ")
 }
 
-/// Checks `stages`, which the user knows as `[[stage]]` or as one set of weights.
-fn checked(stages: Vec<Stage>, names: &Names, key: &str) -> Result<Stages, Vec<Fault>> {
+/// Validates `stages`; faults name what the user wrote, `[[stage]]` or a single set of weights.
+fn checked(stages: Vec<Stage>, names: &RewardNames, key: &str) -> Result<Stages, Vec<Fault>> {
     let named = |fault: String| match placed(&fault) {
         Some((place, what)) if key == "reward_weights" => {
             let place = place.replace("stage[0].weights", key);
@@ -173,19 +173,19 @@ fn checked(stages: Vec<Stage>, names: &Names, key: &str) -> Result<Stages, Vec<F
 
 #[cfg(test)]
 mod tests {
-    use embodied_r_rewards::external::Source;
-    use embodied_r_rewards::stages::{Mark, Until};
+    use embodied_r_rewards::external::RewardBackend;
+    use embodied_r_rewards::stages::{ExitCondition, Threshold};
 
     use super::*;
 
-    fn faults(change: impl FnOnce(&mut Train)) -> Vec<String> {
-        let mut train = Train::default();
+    fn faults(change: impl FnOnce(&mut GrpoSettings)) -> Vec<String> {
+        let mut train = GrpoSettings::default();
         change(&mut train);
         train.faults().iter().map(ToString::to_string).collect()
     }
 
-    fn outside(name: &str) -> ExternalReward {
-        ExternalReward::new(name, Source::Command(vec!["true".into()]))
+    fn external(name: &str) -> ExternalRewardConfig {
+        ExternalRewardConfig::new(name, RewardBackend::Command(vec!["true".into()]))
     }
 
     fn weights(list: &[(&str, f64)]) -> std::collections::BTreeMap<String, f64> {
@@ -193,27 +193,30 @@ mod tests {
     }
 
     #[test]
-    fn weights_beside_stages_are_refused() {
+    fn reward_weights_and_stages_are_mutually_exclusive() {
         let found = faults(|train| {
             train.stage = Stages::default().stages().to_vec();
             train.reward_weights.insert("accuracy".into(), 1.0);
         });
-        assert!(found[0].contains("stands beside `[[stage]]`"), "{found:?}");
+        assert!(found[0].contains("conflicts with `[[stage]]`"), "{found:?}");
     }
 
     #[test]
     fn weights_alone_make_one_stage_of_the_given_epochs() {
-        let train = Train {
+        let train = GrpoSettings {
             reward_weights: [("accuracy".to_owned(), 1.0)].into(),
             num_train_epochs: Some(3.0),
-            ..Train::default()
+            ..GrpoSettings::default()
         };
         let stages = train.stages().unwrap();
-        assert_eq!((stages.stages().len(), stages.stages()[0].length), (1, Length::Epochs(3.0)));
+        assert_eq!(
+            (stages.stages().len(), stages.stages()[0].length),
+            (1, StageLength::Epochs(3.0))
+        );
     }
 
     #[test]
-    fn a_fault_of_lone_weights_bears_the_name_the_user_wrote() {
+    fn a_fault_of_reward_weights_names_the_setting_the_user_wrote() {
         let found = faults(|train| {
             train.reward_weights = [("acuracy".to_owned(), 1.0)].into();
         });
@@ -221,54 +224,53 @@ mod tests {
     }
 
     #[test]
-    fn an_outside_reward_may_be_weighed_by_its_name() {
+    fn an_external_reward_may_be_weighted_by_its_name() {
         let found = faults(|train| {
-            train.reward = vec![outside("style")];
+            train.reward = vec![external("style")];
             train.reward_weights = weights(&[("accuracy", 1.0), ("style", 0.5)]);
         });
         assert_eq!(found, [""; 0]);
     }
 
     #[test]
-    fn a_weight_without_a_reward_is_told_the_nearest_name_of_all() {
+    fn a_weight_without_a_reward_suggests_the_nearest_name() {
         let found = faults(|train| {
-            train.reward = vec![outside("style")];
+            train.reward = vec![external("style")];
             train.reward_weights = weights(&[("style", 1.0), ("stile", 0.5)]);
         });
-        assert_eq!(
-            found,
-            ["`reward_weights.stile` there is no such reward; did you mean `style`?"]
-        );
+        assert_eq!(found, ["`reward_weights.stile` unknown reward; did you mean `style`?"]);
     }
 
     #[test]
-    fn outside_rewards_that_cannot_be_told_apart_or_do_nothing_are_refused() {
+    fn ambiguous_and_unused_external_rewards_are_refused() {
         let found = faults(|train| {
-            train.reward = ["reward", "format", "style_why", "idle"].map(outside).to_vec();
+            train.reward = ["reward", "format", "style_why", "idle"].map(external).to_vec();
         });
         assert_eq!(
             found[..3],
             [
-                "`reward[1].name` `format` is the name of a built-in reward, take another",
-                "`reward[0].name` `reward` is a column of the saved completions, take another",
-                "`reward[2].name` `style_why` is a column of the saved completions, take another",
+                "`reward[1].name` `format` is a built-in reward; choose another name",
+                "`reward[0].name` `reward` is a reserved column of the saved completions, choose another",
+                "`reward[2].name` `style_why` is a reserved column of the saved completions, choose another",
             ]
         );
         assert_eq!(
             found.last().unwrap(),
-            "`reward[3]` `idle` has a weight nowhere, give it one or remove it"
+            "`reward[3]` `idle` has no weight in any stage; give it one or remove it"
         );
     }
 
     #[test]
-    fn soft_overlong_needs_its_cache_and_takes_the_longest_completion_by_default() {
-        let weighed = |train: &mut Train| {
+    fn soft_overlong_needs_its_cache_and_defaults_to_max_completion_length() {
+        let weighed = |train: &mut GrpoSettings| {
             train.reward_weights = weights(&[("accuracy", 1.0), ("soft_overlong", 1.0)]);
         };
         assert_eq!(
             faults(weighed),
-            ["`soft_cache_length` is needed by the reward `soft_overlong`: tokens over which the \
-              punishment grows"]
+            [
+                "`soft_cache_length` is required by the reward `soft_overlong`: tokens over which the \
+              penalty grows"
+            ]
         );
         let too_long = faults(|train| {
             weighed(train);
@@ -276,14 +278,14 @@ mod tests {
         });
         assert_eq!(
             too_long,
-            ["`soft_cache_length` is 4096, more than the 2048 tokens of the longest completion"]
+            ["`soft_cache_length` is 4096, more than the maximum completion length of 2048 tokens"]
         );
-        let train = Train { soft_cache_length: Some(64), ..Train::default() };
+        let train = GrpoSettings { soft_cache_length: Some(64), ..GrpoSettings::default() };
         assert_eq!(train.soft_overlong(), SoftOverlong { max_length: 2048, cache_length: 64 });
     }
 
     #[test]
-    fn settings_of_rewards_out_of_range_are_all_told() {
+    fn reward_settings_out_of_range_are_all_reported() {
         let found = faults(|train| {
             train.repetition_n_grams = 0;
             train.repetition_max_penalty = 0.5;
@@ -295,29 +297,30 @@ mod tests {
         assert_eq!(
             found,
             [
-                "`cosine_max_len` is 0, must be at least 1",
-                "`repetition_n_grams` is 0, must be at least 1",
-                "`repetition_max_penalty` is 0.5, must be 0 or less",
-                "`cosine_max_len_value_wrong` is NaN, must be finite",
-                "`max_resample_times` is 0, must be at least 1",
+                "`cosine_max_len` must be at least 1, not 0",
+                "`repetition_n_grams` must be at least 1, not 0",
+                "`repetition_max_penalty` must be 0 or less, not 0.5",
+                "`cosine_max_len_value_wrong` must be finite, not NaN",
+                "`max_resample_times` must be at least 1, not 0",
             ]
         );
     }
 
     #[test]
-    fn a_stage_cannot_wait_for_a_divergence_that_nobody_measures() {
+    fn a_stage_cannot_wait_for_a_kl_that_is_not_computed() {
         let waits = |beta: f64| {
             faults(|train| {
                 train.beta = beta;
                 train.stage = Stages::default().stages().to_vec();
-                let mark = Mark::Above(0.1);
-                train.stage[0].until = Some(Until { metric: "kl".into(), mark, window: 1 });
+                let mark = Threshold::Above(0.1);
+                train.stage[0].until =
+                    Some(ExitCondition { metric: "kl".into(), threshold: mark, window: 1 });
             })
         };
         assert_eq!(waits(0.1), [""; 0]);
         assert_eq!(
             waits(0.0),
-            ["`stage[0].until.metric` is `kl`, which is not known with `beta = 0`"]
+            ["`stage[0].until.metric` is `kl`, which `beta = 0` does not compute"]
         );
     }
 }

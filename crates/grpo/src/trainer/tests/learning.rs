@@ -2,22 +2,22 @@ use super::*;
 use crate::advantages::ScaleRewards;
 use crate::loss::LossType;
 
-fn final_numbers(settings: &Train) -> Vec<f32> {
-    let Outcome::Finished(folder) = run(settings, None).unwrap() else {
+fn final_numbers(settings: &GrpoSettings) -> Vec<f32> {
+    let RunOutcome::Finished(folder) = run(settings, None).unwrap() else {
         panic!("the run was not stopped")
     };
     numbers_in(&folder)
 }
 
 fn numbers_in(folder: &Path) -> Vec<f32> {
-    Bigram::read(folder).unwrap().numbers()
+    Bigram::read(folder).unwrap().values()
 }
 
 #[test]
-fn training_raises_the_reward_and_the_accuracy_of_the_evaluation() {
+fn training_raises_the_reward_and_the_evaluation_accuracy() {
     let dir = tempfile::tempdir().unwrap();
     let settings =
-        Train { stage: vec![stage(20.0, 0.5, 0.5)], eval_steps: 80, ..settings(dir.path()) };
+        GrpoSettings { stage: vec![stage(20.0, 0.5, 0.5)], eval_steps: 80, ..settings(dir.path()) };
     run_from(Bigram::thinking(6), &settings, None).unwrap();
     let events = events(dir.path());
     let steps = of_kind(&events, "step");
@@ -33,11 +33,11 @@ fn training_raises_the_reward_and_the_accuracy_of_the_evaluation() {
 }
 
 #[test]
-fn how_a_batch_is_cut_does_not_change_the_update() {
+fn the_update_does_not_depend_on_the_micro_batches() {
     for loss_type in [LossType::Grpo, LossType::DrGrpo, LossType::Dapo, LossType::Sapo] {
-        let numbers = |budget: usize| {
+        let values = |budget: usize| {
             let dir = tempfile::tempdir().unwrap();
-            let settings = Train {
+            let settings = GrpoSettings {
                 loss_type,
                 max_tokens_per_batch: budget,
                 max_steps: Some(1),
@@ -46,15 +46,15 @@ fn how_a_batch_is_cut_does_not_change_the_update() {
             };
             final_numbers(&settings)
         };
-        // Each cut makes one copy of a rounding error, which Adam's first step makes larger.
-        for (whole, cut) in numbers(10_000).into_iter().zip(numbers(7)) {
+        // Each split adds a rounding error, which Adam's first step amplifies.
+        for (whole, cut) in values(10_000).into_iter().zip(values(7)) {
             assert!((whole - cut).abs() < 1e-3, "{loss_type:?}: {whole} and {cut}");
         }
     }
 }
 
 #[test]
-fn a_stage_change_is_told_with_its_weights_and_raw_scores_stay_unweighted() {
+fn a_stage_event_has_its_weights_and_logged_scores_stay_raw() {
     let dir = tempfile::tempdir().unwrap();
     run(&settings(dir.path()), None).unwrap();
     let events = events(dir.path());
@@ -62,37 +62,37 @@ fn a_stage_change_is_told_with_its_weights_and_raw_scores_stay_unweighted() {
     assert_eq!(stages.len(), 2);
     assert_eq!((&stages[1]["step"], &stages[1]["weights"]["accuracy"]), (&4.into(), &0.8.into()));
     for step in of_kind(&events, "step") {
-        let figure = |name: &str| step[name].as_f64().unwrap();
-        let weighted = figure("reward_weights/format") * figure("rewards/format/mean")
-            + figure("reward_weights/accuracy") * figure("rewards/accuracy/mean");
-        assert!((figure("reward") - weighted).abs() < 1e-12);
+        let metric = |name: &str| step[name].as_f64().unwrap();
+        let weighted = metric("reward_weights/format") * metric("rewards/format/mean")
+            + metric("reward_weights/accuracy") * metric("rewards/accuracy/mean");
+        assert!((metric("reward") - weighted).abs() < 1e-12);
     }
 }
 
 #[test]
-fn without_divergence_and_judge_no_reference_is_loaded() {
+fn without_kl_and_judge_no_reference_is_loaded() {
     let dir = tempfile::tempdir().unwrap();
     let stop = AtomicBool::new(false);
     let reference = |beta: f64, weights: &[(&str, f64)]| {
-        let mut settings = Train { beta, ..settings(dir.path()) };
+        let mut settings = GrpoSettings { beta, ..settings(dir.path()) };
         settings.stage[1].weights = weights.iter().map(|(n, w)| ((*n).into(), *w)).collect();
-        let job = Job {
+        let inputs = GrpoInputs {
             settings: &settings,
             settings_text: "",
             fingerprint: "bigram",
             base: dir.path(),
-            text: Arc::new(Words::new()),
+            tokenizer: Arc::new(Words::new()),
             questions: questions(8),
             eval: Vec::new(),
             judge: None,
             activation_bytes: 0,
             device: candle_core::Device::Cpu,
-            tape: None,
+            activation_cache: None,
             verify_packing: false,
             stop: &stop,
-            team: Team::default(),
+            process_group: ProcessGroup::default(),
         };
-        Trainer::start(Bigram::new(6, 3), job, Vec::new()).unwrap().reference.is_some()
+        GrpoTrainer::start(Bigram::new(6, 3), inputs, Vec::new()).unwrap().reference.is_some()
     };
     assert!(!reference(0.0, &[("accuracy", 1.0)]));
     assert!(reference(0.01, &[("accuracy", 1.0)]));
@@ -103,7 +103,7 @@ fn without_divergence_and_judge_no_reference_is_loaded() {
 fn the_first_iteration_is_on_policy_and_the_next_ones_are_not() {
     let clipped = |num_iterations: usize| {
         let dir = tempfile::tempdir().unwrap();
-        let settings = Train {
+        let settings = GrpoSettings {
             num_iterations,
             learning_rate: 0.3,
             scale_rewards: ScaleRewards::None,
@@ -111,21 +111,21 @@ fn the_first_iteration_is_on_policy_and_the_next_ones_are_not() {
             stage: vec![stage(1.0, 0.5, 0.5)],
             ..settings(dir.path())
         };
-        let numbers = final_numbers(&settings);
-        (of_kind(&events(dir.path()), "step")[0].clone(), numbers)
+        let values = final_numbers(&settings);
+        (of_kind(&events(dir.path()), "step")[0].clone(), values)
     };
     let (one, after_one) = clipped(1);
     let (two, after_two) = clipped(2);
     assert_eq!(one["clip_ratio/region_mean"], 0.0);
-    assert_eq!(one["loss"], two["loss"], "what is told is the first iteration");
+    assert_eq!(one["loss"], two["loss"], "the first iteration is logged");
     assert_ne!(after_one, after_two);
 }
 
 #[test]
-fn of_truncated_completions_alone_nothing_is_learnt_if_they_do_not_count() {
+fn nothing_is_learnt_from_masked_truncated_completions_alone() {
     let learnt = |mask_truncated_completions: bool| {
         let dir = tempfile::tempdir().unwrap();
-        let settings = Train {
+        let settings = GrpoSettings {
             mask_truncated_completions,
             max_completion_length: 2,
             weight_decay: 0.0,
@@ -134,7 +134,7 @@ fn of_truncated_completions_alone_nothing_is_learnt_if_they_do_not_count() {
             stage: vec![stage(1.0, 0.5, 0.5)],
             ..settings(dir.path())
         };
-        let before = Bigram::endless(6).numbers();
+        let before = Bigram::endless(6).values();
         run_from(Bigram::endless(6), &settings, None).unwrap();
         before != numbers_in(&dir.path().join("final"))
     };

@@ -1,6 +1,6 @@
-//! Several ranks, as threads of this process, make the run that one makes.
+//! Several ranks, as threads of one process, reproduce the run of one rank.
 
-use embodied_r_dist::{Communicator, Options};
+use embodied_r_dist::{Communicator, CommunicatorOptions};
 
 use std::time::{Duration, Instant};
 
@@ -8,49 +8,54 @@ use super::*;
 use crate::loss::LossType;
 use crate::optimizer::Optim;
 
-/// What a run has made: the completions of its steps, and the weights at its end.
-struct Made {
+/// The results of a run: the completions of its steps, and the final weights.
+struct RunResult {
     completions: Vec<Vec<Rollout>>,
     weights: Vec<f32>,
 }
 
-/// A run of so many ranks in `settings.output`, new or resumed, which each `stop_after` so many steps, if that is given.
-fn ranks(n: usize, settings: &Train, model: fn() -> Bigram, stop_after: Option<u64>) -> Made {
+/// Runs `n` ranks in `settings.output`, new or resumed, optionally stopped after a step.
+fn ranks(
+    n: usize,
+    settings: &GrpoSettings,
+    model: fn() -> Bigram,
+    stop_after: Option<u64>,
+) -> RunResult {
     let communicators = match n {
         1 => vec![Communicator::single()],
-        _ => Communicator::threads(n, &Options::default()).unwrap(),
+        _ => Communicator::threads(n, &CommunicatorOptions::default()).unwrap(),
     };
     ranks_of(communicators, settings, |_| model(), stop_after)
 }
 
-/// The same of the ranks of `communicators`, of which each begins with its `model`.
+/// The same for the ranks of `communicators`, each starting from its `model`.
 fn ranks_of(
     communicators: Vec<Communicator>,
-    settings: &Train,
+    settings: &GrpoSettings,
     model: impl Fn(usize) -> Bigram + Sync,
     stop_after: Option<u64>,
-) -> Made {
+) -> RunResult {
     let base = settings.output.join("base");
     std::fs::create_dir_all(&base).unwrap();
     let last = Checkpoints::new(&settings.output, 1).last().unwrap();
     if last.is_none() {
-        model(0).save(&base, Share::ALL).unwrap();
+        model(0).save(&base, WriterRank::SINGLE).unwrap();
     }
     let keep = Keep::default();
     let rank = |communicator: Communicator| {
         let stop = AtomicBool::new(false);
-        let team = Team::new(communicator.clone());
+        let process_group = ProcessGroup::new(communicator.clone());
         let mut sinks: Vec<Box<dyn Sink + '_>> = Vec::new();
-        if team.is_first() {
+        if process_group.is_rank_zero() {
             sinks.push(Box::new(keep.clone()));
             sinks.extend(stop_after.map(|step| Box::new(StopAfter(step, &stop)) as Box<dyn Sink>));
         }
-        let job = Job { team, ..job(settings, &base, &stop) };
+        let inputs = GrpoInputs { process_group, ..inputs(settings, &base, &stop) };
         let outcome = match &last {
-            Some(checkpoint) => Trainer::<Bigram>::resume(checkpoint, job, sinks),
-            None => Trainer::start(model(communicator.rank()), job, sinks),
+            Some(checkpoint) => GrpoTrainer::<Bigram>::resume(checkpoint, inputs, sinks),
+            None => GrpoTrainer::start(model(communicator.rank()), inputs, sinks),
         }
-        .and_then(Trainer::run);
+        .and_then(GrpoTrainer::run);
         match outcome {
             Ok(outcome) => {
                 communicator.finish().unwrap();
@@ -59,7 +64,7 @@ fn ranks_of(
             Err(error) => panic!("{error}: {}", communicator.fail(&error.to_string())),
         }
     };
-    let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
+    let outcomes: Vec<RunOutcome> = std::thread::scope(|scope| {
         let threads: Vec<_> = communicators
             .into_iter()
             .map(|communicator| scope.spawn(|| rank(communicator)))
@@ -67,23 +72,23 @@ fn ranks_of(
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]), "{outcomes:?}");
-    let (Outcome::Finished(folder) | Outcome::Stopped(folder)) = &outcomes[0];
+    let (RunOutcome::Finished(folder) | RunOutcome::Stopped(folder)) = &outcomes[0];
     let completions = std::mem::take(&mut *keep.0.lock().unwrap());
-    Made { completions, weights: Bigram::read(folder).unwrap().numbers() }
+    RunResult { completions, weights: Bigram::read(folder).unwrap().values() }
 }
 
-/// Asserts that two runs drew the same to the bit and learnt the same but for rounding.
-fn assert_same(found: &Made, wanted: &Made, what: &str) {
+/// Asserts that two runs sampled bit-identical completions and learnt the same up to rounding.
+fn assert_same(found: &RunResult, wanted: &RunResult, what: &str) {
     assert_eq!(found.completions.len(), wanted.completions.len(), "{what}");
     for (step, (found, wanted)) in found.completions.iter().zip(&wanted.completions).enumerate() {
-        let drawn = |rollouts: &[Rollout]| -> Vec<(usize, Vec<Vec<u32>>)> {
+        let sampled = |rollouts: &[Rollout]| -> Vec<(usize, Vec<Vec<u32>>)> {
             let ids = |rollout: &Rollout| {
                 rollout.completions.iter().map(|completion| completion.ids.clone()).collect()
             };
             rollouts.iter().map(|rollout| (rollout.index, ids(rollout))).collect()
         };
-        assert_eq!(drawn(found), drawn(wanted), "{what}, step {step}");
-        // From the same weights also the log-probabilities, rewards and advantages.
+        assert_eq!(sampled(found), sampled(wanted), "{what}, step {step}");
+        // At identical weights, log-probabilities, rewards and advantages are identical too.
         if step == 0 {
             assert_eq!(found, wanted, "{what}");
         }
@@ -93,7 +98,7 @@ fn assert_same(found: &Made, wanted: &Made, what: &str) {
     }
 }
 
-fn of_ranks(n: usize, change: impl Fn(&mut Train), model: fn() -> Bigram) -> Made {
+fn of_ranks(n: usize, change: impl Fn(&mut GrpoSettings), model: fn() -> Bigram) -> RunResult {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = settings(dir.path());
     change(&mut settings);
@@ -101,12 +106,12 @@ fn of_ranks(n: usize, change: impl Fn(&mut Train), model: fn() -> Bigram) -> Mad
 }
 
 #[test]
-fn two_and_four_ranks_make_the_run_of_one() {
-    // Three groups do not go evenly into two or four; with four one rank has nothing to do.
-    let uneven = |settings: &mut Train| settings.generation_batch_size = 12;
+fn two_and_four_ranks_reproduce_the_run_of_one() {
+    // Three groups do not divide evenly over two or four ranks; with four, one rank is idle.
+    let uneven = |settings: &mut GrpoSettings| settings.generation_batch_size = 12;
     let model = || Bigram::new(6, 3);
     let one = of_ranks(1, uneven, model);
-    assert!(one.weights != model().numbers());
+    assert!(one.weights != model().values());
     for n in [2, 4] {
         assert_same(&of_ranks(n, uneven, model), &one, &format!("{n} ranks"));
     }
@@ -114,7 +119,7 @@ fn two_and_four_ranks_make_the_run_of_one() {
 
 #[test]
 fn ranks_resample_the_same_questions() {
-    let dynamic = |settings: &mut Train| {
+    let dynamic = |settings: &mut GrpoSettings| {
         settings.dynamic_sample = true;
         settings.num_generations = 2;
         settings.generation_batch_size = 6;
@@ -128,9 +133,9 @@ fn ranks_resample_the_same_questions() {
 }
 
 #[test]
-fn the_loss_of_a_rank_is_that_of_all_completions() {
+fn the_loss_is_normalised_over_the_completions_of_all_ranks() {
     for loss_type in [LossType::Grpo, LossType::Dapo, LossType::DrGrpo] {
-        let change = |settings: &mut Train| {
+        let change = |settings: &mut GrpoSettings| {
             settings.loss_type = loss_type;
             settings.generation_batch_size = 12;
             settings.top_entropy_quantile = 0.5;
@@ -145,8 +150,8 @@ fn the_loss_of_a_rank_is_that_of_all_completions() {
 }
 
 #[test]
-fn muon_moves_the_same_matrices_on_every_rank() {
-    let muon = |settings: &mut Train| settings.optim = Optim::Muon;
+fn muon_updates_the_same_matrices_on_every_rank() {
+    let muon = |settings: &mut GrpoSettings| settings.optim = Optim::Muon;
     let model = || Bigram::new(6, 3);
     let one = of_ranks(1, muon, model);
     assert_same(&of_ranks(2, muon, model), &one, "Muon");
@@ -155,37 +160,37 @@ fn muon_moves_the_same_matrices_on_every_rank() {
 #[test]
 fn a_rank_that_generates_for_longer_than_the_deadline_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = Train {
+    let settings = GrpoSettings {
         max_steps: Some(1),
         stage: vec![stage(1.0, 0.5, 0.5)],
         generation_batch_size: 8,
         ..settings(dir.path())
     };
     let deadline = Duration::from_millis(500);
-    let options = Options { deadline, ..Options::default() };
+    let options = CommunicatorOptions { deadline, ..CommunicatorOptions::default() };
     let communicators = Communicator::threads(2, &options).unwrap();
-    // Up to 20 tokens and an evaluation, each token a fifth of the deadline.
+    // Up to 20 tokens and an evaluation; each token takes a fifth of the deadline.
     let model = |rank: usize| match rank {
         1 => Bigram::endless(6).slow(deadline / 5),
         _ => Bigram::endless(6),
     };
     let began = Instant::now();
-    let made = ranks_of(communicators, &settings, model, None);
-    assert_eq!(made.completions.len(), 1);
-    assert!(began.elapsed() > 3 * deadline, "the other had nothing to wait for");
+    let result = ranks_of(communicators, &settings, model, None);
+    assert_eq!(result.completions.len(), 1);
+    assert!(began.elapsed() > 3 * deadline, "the other rank did not have to wait");
 }
 
 #[test]
 fn a_rank_that_computes_for_longer_than_the_deadline_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = Train {
+    let settings = GrpoSettings {
         max_steps: Some(1),
         stage: vec![stage(1.0, 0.5, 0.5)],
         generation_batch_size: 8,
         ..settings(dir.path())
     };
     let deadline = Duration::from_millis(500);
-    let options = Options { deadline, ..Options::default() };
+    let options = CommunicatorOptions { deadline, ..CommunicatorOptions::default() };
     let communicators = Communicator::threads(2, &options).unwrap();
     // The reference and the policy score four completions each, in one pass.
     let model = |rank: usize| match rank {
@@ -193,13 +198,13 @@ fn a_rank_that_computes_for_longer_than_the_deadline_is_waited_for() {
         _ => Bigram::new(6, 3),
     };
     let began = Instant::now();
-    let made = ranks_of(communicators, &settings, model, None);
-    assert_eq!(made.completions.len(), 1);
-    assert!(began.elapsed() > 3 * deadline, "the other had nothing to wait for");
+    let result = ranks_of(communicators, &settings, model, None);
+    assert_eq!(result.completions.len(), 1);
+    assert!(began.elapsed() > 3 * deadline, "the other rank did not have to wait");
 }
 
 #[test]
-fn another_number_of_ranks_goes_on_from_a_checkpoint() {
+fn another_number_of_ranks_resumes_from_a_checkpoint() {
     let model = || Bigram::new(6, 3);
     let whole = of_ranks(1, |_| {}, model);
     for (before, after) in [(3, 1), (1, 2), (2, 4)] {
@@ -208,37 +213,38 @@ fn another_number_of_ranks_goes_on_from_a_checkpoint() {
         let first = ranks(before, &settings, model, Some(3));
         let rest = ranks(after, &settings, model, None);
         let completions = [first.completions, rest.completions].concat();
-        let made = Made { completions, weights: rest.weights };
-        assert_same(&made, &whole, &format!("{before} ranks, then {after}"));
+        let result = RunResult { completions, weights: rest.weights };
+        assert_same(&result, &whole, &format!("{before} ranks, then {after}"));
     }
 }
 
 #[test]
-fn a_rank_that_fails_ends_the_run_of_all() {
+fn a_failed_rank_aborts_the_run_on_all_ranks() {
     let dir = tempfile::tempdir().unwrap();
     let settings = settings(dir.path());
     let base = dir.path().join("base");
     std::fs::create_dir_all(&base).unwrap();
-    let communicators = Communicator::threads(2, &Options::default()).unwrap();
+    let communicators = Communicator::threads(2, &CommunicatorOptions::default()).unwrap();
     let rank = |communicator: Communicator| {
         let stop = AtomicBool::new(false);
-        let team = Team::new(communicator.clone());
-        let second = !team.is_first();
-        let mut job = Job { team, ..job(&settings, &base, &stop) };
-        // The second has nothing to learn from.
+        let process_group = ProcessGroup::new(communicator.clone());
+        let second = !process_group.is_rank_zero();
+        let mut inputs = GrpoInputs { process_group, ..inputs(&settings, &base, &stop) };
+        // Rank 1 has no training data.
         if second {
-            job.questions.clear();
+            inputs.questions.clear();
         }
         let model = Bigram::new(6, 3);
-        let error = Trainer::start(model, job, Vec::new()).and_then(Trainer::run).unwrap_err();
+        let error =
+            GrpoTrainer::start(model, inputs, Vec::new()).and_then(GrpoTrainer::run).unwrap_err();
         communicator.fail(&error.to_string());
         error.to_string()
     };
-    let told: Vec<String> = std::thread::scope(|scope| {
+    let errors: Vec<String> = std::thread::scope(|scope| {
         let rank = &rank;
         let threads: Vec<_> =
             communicators.into_iter().map(|one| scope.spawn(move || rank(one))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    assert!(told[0].contains("rank 1 on") && told[0].contains(&told[1]), "{told:?}");
+    assert!(errors[0].contains("rank 1 on") && errors[0].contains(&errors[1]), "{errors:?}");
 }

@@ -1,13 +1,13 @@
 use super::*;
 use crate::advantages::AdvantageEstimator;
 
-fn spread(rollout: &Rollout) -> bool {
-    rollout.has_spread(&[0.5, 0.5], AdvantageEstimator::Grpo)
+fn has_variance(rollout: &Rollout) -> bool {
+    rollout.has_reward_variance(&[0.5, 0.5], AdvantageEstimator::Grpo)
 }
 
-/// One step of four questions with two completions each, which are often alike.
-fn one_step(output: &Path) -> Train {
-    Train {
+/// One step of four questions with two completions each, which are often equal.
+fn one_step(output: &Path) -> GrpoSettings {
+    GrpoSettings {
         num_generations: 2,
         max_steps: Some(1),
         stage: vec![stage(1.0, 0.5, 0.5)],
@@ -15,63 +15,64 @@ fn one_step(output: &Path) -> Train {
     }
 }
 
-/// The groups of the first step, and its figures.
-fn first_step(model: Bigram, settings: &Train) -> (Vec<Rollout>, serde_json::Value) {
+/// The groups of the first step, and its metrics.
+fn first_step(model: Bigram, settings: &GrpoSettings) -> (Vec<Rollout>, serde_json::Value) {
     let keep = Keep::default();
     run_new(model, settings, None, vec![Box::new(keep.clone())]).unwrap();
     let rollouts = keep.0.lock().unwrap().remove(0);
     (rollouts, of_kind(&events(&settings.output), "step").remove(0))
 }
 
-fn drawn(
+fn sampled(
     dynamic_sample: bool,
-    change: impl Fn(&mut Train),
+    change: impl Fn(&mut GrpoSettings),
     model: Bigram,
 ) -> (Vec<Rollout>, serde_json::Value) {
     let dir = tempfile::tempdir().unwrap();
-    let mut settings = Train { dynamic_sample, ..one_step(dir.path()) };
+    let mut settings = GrpoSettings { dynamic_sample, ..one_step(dir.path()) };
     change(&mut settings);
     first_step(model, &settings)
 }
 
 #[test]
-fn groups_without_spread_give_way_to_groups_of_other_questions_and_the_others_stay() {
-    let (before, plain) = drawn(false, |_| {}, Bigram::thinking(6));
-    let (after, figures) = drawn(true, |_| {}, Bigram::thinking(6));
-    let asked: Vec<usize> = before.iter().map(|rollout| rollout.index).collect();
+fn zero_variance_groups_are_replaced_and_the_others_are_kept() {
+    let (before, plain) = sampled(false, |_| {}, Bigram::thinking(6));
+    let (after, metrics) = sampled(true, |_| {}, Bigram::thinking(6));
+    let sampled: Vec<usize> = before.iter().map(|rollout| rollout.index).collect();
     let mut replaced = 0;
     for (before, after) in before.iter().zip(&after) {
-        if spread(before) || before.index == after.index {
+        if has_variance(before) || before.index == after.index {
             assert_eq!(before.index, after.index);
             assert_eq!(before.completions[0].ids, after.completions[0].ids);
         } else {
             replaced += 1;
-            assert!(spread(after) && !asked.contains(&after.index));
+            assert!(has_variance(after) && !sampled.contains(&after.index));
         }
     }
-    assert!(before.iter().any(spread) && replaced > 0, "{replaced} replaced");
-    assert_eq!(figures["dynamic_sample/groups_replaced"], f64::from(replaced));
-    let flat = |figures: &serde_json::Value| figures["frac_reward_zero_std"].as_f64().unwrap();
-    assert_eq!(flat(&figures), flat(&plain) - f64::from(replaced) / 4.0);
+    assert!(before.iter().any(has_variance) && replaced > 0, "{replaced} replaced");
+    assert_eq!(metrics["dynamic_sample/groups_replaced"], f64::from(replaced));
+    let zero_variance =
+        |metrics: &serde_json::Value| metrics["frac_reward_zero_std"].as_f64().unwrap();
+    assert_eq!(zero_variance(&metrics), zero_variance(&plain) - f64::from(replaced) / 4.0);
     assert!(plain.get("dynamic_sample/attempts").is_none());
 }
 
-/// Always the same right answer: no group has spread.
-fn alike(settings: &mut Train) {
+/// Always the same correct answer: every group has zero variance.
+fn alike(settings: &mut GrpoSettings) {
     settings.temperature = 0.01;
     settings.num_generations = 4;
 }
 
 #[test]
-fn what_has_no_spread_after_the_last_attempt_stays_as_it_was_first_drawn() {
+fn zero_variance_groups_remain_after_the_last_attempt() {
     let model = || Bigram::saying(6, &[1, 2, 0]);
-    let (before, _) = drawn(false, alike, model());
-    let (after, figures) = drawn(true, alike, model());
-    assert!(before.iter().all(|rollout| !spread(rollout)));
+    let (before, _) = sampled(false, alike, model());
+    let (after, metrics) = sampled(true, alike, model());
+    assert!(before.iter().all(|rollout| !has_variance(rollout)));
     assert_eq!(after, before);
-    assert_eq!(figures["dynamic_sample/attempts"], 3.0);
-    assert_eq!(figures["dynamic_sample/groups_replaced"], 0.0);
-    let (_, figures) = drawn(
+    assert_eq!(metrics["dynamic_sample/attempts"], 3.0);
+    assert_eq!(metrics["dynamic_sample/groups_replaced"], 0.0);
+    let (_, metrics) = sampled(
         true,
         |settings| {
             alike(settings);
@@ -79,42 +80,42 @@ fn what_has_no_spread_after_the_last_attempt_stays_as_it_was_first_drawn() {
         },
         model(),
     );
-    assert_eq!(figures["dynamic_sample/attempts"], 2.0);
+    assert_eq!(metrics["dynamic_sample/attempts"], 2.0);
 }
 
 #[test]
 fn no_question_is_asked_twice_in_a_step() {
-    let all = |settings: &mut Train| {
+    let all = |settings: &mut GrpoSettings| {
         alike(settings);
         settings.generation_batch_size = 32;
     };
-    let (rollouts, figures) = drawn(true, all, Bigram::saying(6, &[1, 2, 0]));
-    assert_eq!(rollouts.len(), 8, "all of the questions");
-    assert_eq!(figures["dynamic_sample/attempts"], 0.0);
+    let (rollouts, metrics) = sampled(true, all, Bigram::saying(6, &[1, 2, 0]));
+    assert_eq!(rollouts.len(), 8, "all questions");
+    assert_eq!(metrics["dynamic_sample/attempts"], 0.0);
 }
 
 #[test]
-fn every_attempt_has_random_numbers_of_its_own() {
+fn every_attempt_has_its_own_random_stream() {
     let dir = tempfile::tempdir().unwrap();
     let settings = one_step(dir.path());
     let stop = AtomicBool::new(false);
-    let job = Job {
+    let inputs = GrpoInputs {
         settings: &settings,
         settings_text: "",
         fingerprint: "bigram",
         base: dir.path(),
-        text: Arc::new(Words::new()),
+        tokenizer: Arc::new(Words::new()),
         questions: questions(8),
         eval: Vec::new(),
         judge: None,
         activation_bytes: 0,
         device: candle_core::Device::Cpu,
-        tape: None,
+        activation_cache: None,
         verify_packing: false,
         stop: &stop,
-        team: Team::default(),
+        process_group: ProcessGroup::default(),
     };
-    let trainer = Trainer::start(Bigram::new(6, 3), job, Vec::new()).unwrap();
+    let trainer = GrpoTrainer::start(Bigram::new(6, 3), inputs, Vec::new()).unwrap();
     let all: Vec<usize> = (0..8).collect();
     let ids = |attempt: u64| -> Vec<Vec<u32>> {
         let (rollouts, _) = trainer.sample((0, attempt), &all, None).unwrap();
@@ -126,11 +127,10 @@ fn every_attempt_has_random_numbers_of_its_own() {
 }
 
 #[test]
-fn a_truncated_completion_is_punished_as_overlong_and_still_not_learnt_from_where_it_does_not_count()
- {
+fn a_truncated_completion_is_penalised_as_overlong_even_if_it_is_masked() {
     let learnt = |mask_truncated_completions: bool| {
         let dir = tempfile::tempdir().unwrap();
-        let settings = Train {
+        let settings = GrpoSettings {
             mask_truncated_completions,
             num_generations: 8,
             generation_batch_size: 16,
@@ -138,23 +138,26 @@ fn a_truncated_completion_is_punished_as_overlong_and_still_not_learnt_from_wher
             soft_cache_length: Some(2),
             weight_decay: 0.0,
             beta: 0.0,
-            stage: vec![Stage::new(Length::Steps(1), [("soft_overlong".to_owned(), 1.0)].into())],
+            stage: vec![Stage::new(
+                StageLength::Steps(1),
+                [("soft_overlong".to_owned(), 1.0)].into(),
+            )],
             ..settings(dir.path())
         };
-        let (rollouts, figures) = first_step(Bigram::new(6, 3), &settings);
+        let (rollouts, metrics) = first_step(Bigram::new(6, 3), &settings);
         let folder = dir.path().join("final");
-        let numbers = Bigram::load(&folder, &settings.loading(&folder, 0)).unwrap().numbers();
-        (rollouts, figures, numbers)
+        let values = Bigram::load(&folder, &settings.load_options(&folder, 0)).unwrap().values();
+        (rollouts, metrics, values)
     };
-    let (rollouts, figures, masked) = learnt(true);
+    let (rollouts, metrics, masked) = learnt(true);
     let completions: Vec<_> = rollouts.iter().flat_map(|rollout| &rollout.completions).collect();
     for completion in &completions {
         let expected = -(completion.ids.len().saturating_sub(1) as f64) / 2.0;
         assert_eq!(completion.reward, Some(expected), "{} tokens", completion.ids.len());
     }
-    let truncated = completions.iter().filter(|c| c.finish == crate::model::Finish::Length);
+    let truncated = completions.iter().filter(|c| c.finish == crate::model::FinishReason::Length);
     assert!(truncated.clone().count() > 0 && truncated.clone().all(|c| c.advantage < 0.0));
-    assert!(figures["completions/clipped_ratio"].as_f64().unwrap() < 1.0);
+    assert!(metrics["completions/clipped_ratio"].as_f64().unwrap() < 1.0);
     let (_, _, counted) = learnt(false);
     assert_ne!(masked, counted);
 }

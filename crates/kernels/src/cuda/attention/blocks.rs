@@ -1,156 +1,199 @@
-//! The dense products of attention's blocks, batches over the key heads.
+//! Splits attention over packed groups into dense blocks of queries and keys.
 
-use std::ffi::c_void;
+use std::ops::Range;
 
-use candle_core::Device;
+use crate::attention::{GroupSpan, Pattern};
 
-use super::kernels::Launcher;
-use super::plan::{Block, Chunk};
-use super::{OP, at, at_mut, stride};
-use crate::attention::Heads;
-use crate::cuda::Dtype;
-use crate::cuda::product::{Destination, Factor, How, product};
-use crate::error::Result;
-use crate::matmul::Into;
-
-/// What the largest chunk and the largest block need room for.
-pub(super) struct Sizes {
-    /// Queries of a chunk.
-    pub(super) queries: usize,
-    /// Scores of a block, and what makes their rows a multiple of 8.
-    pub(super) scores: usize,
+/// Consecutive queries of a group's prompt or completions, processed together.
+#[derive(Debug, PartialEq)]
+pub(super) struct Chunk {
+    /// Rows of the queries.
+    pub(super) rows: Range<usize>,
+    /// Blocks over the prompt's keys, and over the completions' own. Each query is in at most one block of a part.
+    pub(super) parts: [Vec<Block>; 2],
 }
 
-impl Sizes {
-    pub(super) fn of(chunks: &[Chunk], heads: Heads) -> Self {
-        let scores = |block: &Block| heads.query * block.queries.len() * stride(block.keys.len());
-        Self {
-            queries: chunks.iter().map(|chunk| chunk.rows.len()).max().unwrap_or(0),
-            scores: chunks.iter().flat_map(Chunk::blocks).map(scores).max().unwrap_or(0),
-        }
+/// Queries of a chunk, and all keys that any of them attends to; each attends to consecutive ones.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Block {
+    /// The queries, relative to the chunk.
+    pub(super) queries: Range<usize>,
+    /// Rows of keys and values.
+    pub(super) keys: Range<usize>,
+    /// Position of the first query relative to the first key.
+    pub(super) offset: usize,
+    /// Whether the block is causal.
+    pub(super) causal: bool,
+}
+
+impl Chunk {
+    pub(super) fn blocks(&self) -> impl Iterator<Item = &Block> {
+        self.parts.iter().flatten()
     }
 }
 
-/// The products of a chunk of `rows` queries. What is packed is (kv heads, rows · shared, dim), scores and weights
-/// of a block are (kv heads, its queries · shared, [`stride`]), and what belongs to keys (tokens, kv heads · dim).
-pub(super) struct Blocks<'a> {
-    pub(super) device: &'a Device,
-    pub(super) launcher: Launcher,
-    pub(super) rows: usize,
+/// The chunks of all groups, each with at most `scores` scores per block, or with one query.
+pub(super) fn chunks(spans: &[GroupSpan], pattern: Pattern, scores: usize) -> Vec<Chunk> {
+    let mut chunks = Vec::new();
+    let mut row = 0;
+    for span in spans {
+        let prompt = GroupBlocks { span, pattern };
+        let prompt_queries = span.prompt.len() - span.kv_only;
+        for queries in split(prompt_queries, max_queries(span.prompt.len(), pattern, scores)) {
+            let positions = span.kv_only + queries.start..span.kv_only + queries.end;
+            let rows = row + queries.start..row + queries.end;
+            chunks.push(Chunk { rows, parts: [prompt.prompt_blocks(positions), Vec::new()] });
+        }
+        row += prompt_queries;
+        let completions: usize = span.completions.iter().map(Range::len).sum();
+        let longest = span.completions.iter().map(Range::len).max().unwrap_or(0);
+        let limit = max_queries(longest.max(span.prompt.len()), pattern, scores);
+        for queries in split(completions, limit) {
+            let rows = row + queries.start..row + queries.end;
+            chunks.push(Chunk { rows, parts: prompt.completion_blocks(queries) });
+        }
+        row += completions;
+    }
+    chunks
 }
 
-impl Blocks<'_> {
-    fn heads(&self) -> Heads {
-        self.launcher.pattern.heads
+/// Queries that may attend to `keys` keys each within the limit.
+fn max_queries(keys: usize, pattern: Pattern, scores: usize) -> usize {
+    (scores / (pattern.heads.query * super::stride(keys)).max(1)).max(1)
+}
+
+fn split(all: usize, limit: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..all).step_by(limit).map(move |start| start..all.min(start + limit))
+}
+
+struct GroupBlocks<'a> {
+    span: &'a GroupSpan,
+    pattern: Pattern,
+}
+
+impl GroupBlocks<'_> {
+    /// First position that the token at `position` attends to.
+    fn first(&self, position: usize) -> usize {
+        self.pattern.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
-    /// Rows of a block's scores in a key head.
-    fn block_rows(&self, block: &Block) -> usize {
-        block.queries.len() * self.heads().shared()
+    /// Blocks of the prompt's tokens at these positions, over the prompt.
+    fn prompt_blocks(&self, positions: Range<usize>) -> Vec<Block> {
+        let Range { start, end } = self.span.prompt;
+        let first = self.first(positions.start);
+        let last = if self.pattern.causal { start + positions.end } else { end };
+        vec![Block {
+            queries: 0..positions.len(),
+            keys: start + first..last,
+            offset: positions.start - first,
+            causal: self.pattern.causal,
+        }]
     }
 
-    /// Where a block's packed rows begin.
-    fn first(&self, block: &Block) -> usize {
-        block.queries.start * self.heads().shared() * self.heads().dim
-    }
-
-    /// A block's rows of what is packed.
-    fn packed(&self, numbers: *const c_void, block: &Block) -> Factor {
-        let (heads, dtype) = (self.heads(), self.launcher.dtype);
-        Factor {
-            at: at(numbers, self.first(block), dtype),
-            dtype,
-            rows: self.block_rows(block),
-            cols: heads.dim,
-            row_stride: heads.dim,
-            batch_stride: self.rows * heads.shared() * heads.dim,
-            transposed: false,
+    /// Blocks of completion tokens, over the prompt and over their completions.
+    fn completion_blocks(&self, tokens: Range<usize>) -> [Vec<Block>; 2] {
+        let (prompt, mut parts) = (self.span.prompt.clone(), [Vec::new(), Vec::new()]);
+        if self.pattern.window.is_none() && !prompt.is_empty() {
+            let queries = 0..tokens.len();
+            parts[0].push(Block { queries, keys: prompt.clone(), offset: 0, causal: false });
         }
-    }
-
-    /// A block's keys, or their values.
-    fn keys(&self, numbers: *const c_void, block: &Block) -> Factor {
-        let (heads, dtype) = (self.heads(), self.launcher.dtype);
-        Factor {
-            at: at(numbers, block.keys.start * heads.kv_width(), dtype),
-            dtype,
-            rows: block.keys.len(),
-            cols: heads.dim,
-            row_stride: heads.kv_width(),
-            batch_stride: heads.dim,
-            transposed: false,
+        let mut before = 0;
+        for own in &self.span.completions {
+            let of_chunk = tokens.start.max(before)..tokens.end.min(before + own.len());
+            let own_range =
+                of_chunk.start.saturating_sub(before)..of_chunk.end.saturating_sub(before);
+            before += own.len();
+            if of_chunk.is_empty() {
+                continue;
+            }
+            let queries = of_chunk.start - tokens.start..of_chunk.end - tokens.start;
+            let position = prompt.len() + own_range.start;
+            let first = self.first(position);
+            if self.pattern.window.is_some() && first < prompt.len() {
+                let keys = prompt.start + first..prompt.end;
+                let queries = queries.clone();
+                parts[0].push(Block { queries, keys, offset: position - first, causal: true });
+            }
+            let first = first.saturating_sub(prompt.len());
+            let last = if self.pattern.causal { own_range.end } else { own.len() };
+            parts[1].push(Block {
+                queries,
+                keys: own.start + first..own.start + last,
+                offset: own_range.start - first,
+                causal: self.pattern.causal,
+            });
         }
+        parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::Heads;
+
+    const HEADS: Heads = Heads { query: 2, kv: 1, dim: 4 };
+
+    fn spans() -> Vec<GroupSpan> {
+        vec![
+            GroupSpan { prompt: 0..9, completions: vec![9..12, 12..12, 12..19], kv_only: 2 },
+            GroupSpan { prompt: 19..19, completions: vec![19..20, 20..21], kv_only: 0 },
+            GroupSpan { prompt: 21..26, completions: vec![], kv_only: 5 },
+        ]
     }
 
-    /// A block's weights, or what else its type holds for each score.
-    fn weights(&self, numbers: *const c_void, block: &Block) -> Factor {
-        let (rows, stride) = (self.block_rows(block), stride(block.keys.len()));
-        Factor {
-            at: numbers,
-            dtype: self.launcher.dtype,
-            rows,
-            cols: block.keys.len(),
-            row_stride: stride,
-            batch_stride: rows * stride,
-            transposed: false,
+    /// Rows of keys that each query attends to: the reference.
+    fn visible(pattern: Pattern) -> Vec<Vec<usize>> {
+        let mut all = Vec::new();
+        for span in spans() {
+            let prompt: Vec<usize> = span.prompt.clone().collect();
+            let mut sequence = |keys: Vec<usize>, kv_only: usize| {
+                for at in kv_only..keys.len() {
+                    let end = if pattern.causal { at + 1 } else { keys.len() };
+                    let first = pattern.window.map_or(0, |window| (at + 1).saturating_sub(window));
+                    all.push(keys[first..end].to_vec());
+                }
+            };
+            sequence(prompt.clone(), span.kv_only);
+            for own in &span.completions {
+                let keys = prompt.iter().copied().chain(own.clone()).collect();
+                sequence(keys, prompt.len());
+            }
         }
+        all
     }
 
-    /// `scores = packed · keysᵀ`, in f32.
-    pub(super) fn with_keys(
-        &self,
-        scores: *mut c_void,
-        packed: *const c_void,
-        keys: *const c_void,
-        block: &Block,
-    ) -> Result<()> {
-        let (stride, rows) = (stride(block.keys.len()), self.block_rows(block));
-        let to = Destination {
-            row_stride: stride,
-            batch_stride: rows * stride,
-            ..Destination::new(scores, Dtype::F32, rows, block.keys.len())
-        };
-        self.product(to, self.packed(packed, block), self.keys(keys, block).t(), Into::Replace)
-    }
-
-    /// `packed = weights · values`, in f32, or that much more.
-    pub(super) fn of_keys(
-        &self,
-        packed: *mut c_void,
-        weights: *const c_void,
-        values: *const c_void,
-        block: &Block,
-        into: Into,
-    ) -> Result<()> {
-        let heads = self.heads();
-        let first = at_mut(packed, self.first(block), Dtype::F32);
-        let to = Destination {
-            batch_stride: self.rows * heads.shared() * heads.dim,
-            ..Destination::new(first, Dtype::F32, self.block_rows(block), heads.dim)
-        };
-        self.product(to, self.weights(weights, block), self.keys(values, block), into)
-    }
-
-    /// `keys += weightsᵀ · packed`, in f32.
-    pub(super) fn add_to_keys(
-        &self,
-        keys: *mut c_void,
-        weights: *const c_void,
-        packed: *const c_void,
-        block: &Block,
-    ) -> Result<()> {
-        let heads = self.heads();
-        let first = at_mut(keys, block.keys.start * heads.kv_width(), Dtype::F32);
-        let to = Destination {
-            row_stride: heads.kv_width(),
-            batch_stride: heads.dim,
-            ..Destination::new(first, Dtype::F32, block.keys.len(), heads.dim)
-        };
-        self.product(to, self.weights(weights, block).t(), self.packed(packed, block), Into::Add)
-    }
-
-    fn product(&self, to: Destination, a: Factor, b: Factor, into: Into) -> Result<()> {
-        let how = How { batch: self.heads().kv, alpha: 1.0, base: into.into() };
-        product(self.device, to, a, b, how, OP)
+    #[test]
+    fn blocks_cover_the_pattern_exactly_and_no_key_is_unused() {
+        for (window, causal) in
+            [(None, true), (None, false), (Some(1), true), (Some(4), true), (Some(11), true)]
+        {
+            let pattern = Pattern { heads: HEADS, window, causal };
+            for scores in [1, 64, 200, 1 << 20] {
+                let mut found = vec![Vec::new(); visible(pattern).len()];
+                for chunk in chunks(&spans(), pattern, scores) {
+                    for Block { queries, keys, offset, causal } in chunk.blocks().cloned() {
+                        let mut taken = vec![false; keys.len()];
+                        assert!(queries.end <= chunk.rows.len() && !queries.is_empty());
+                        let limit = scores.max(HEADS.query * super::super::stride(keys.len()));
+                        assert!(
+                            queries.len() * HEADS.query * super::super::stride(keys.len()) <= limit
+                        );
+                        for (i, query) in queries.enumerate() {
+                            let end =
+                                if causal { keys.len().min(offset + i + 1) } else { keys.len() };
+                            let first =
+                                window.map_or(0, |window| (offset + i + 1).saturating_sub(window));
+                            let visible = first.min(end)..end;
+                            taken[visible.clone()].fill(true);
+                            let keys = visible.map(|key| keys.start + key);
+                            found[chunk.rows.start + query].extend(keys);
+                        }
+                        assert!(taken.iter().all(|taken| *taken), "{pattern:?}, {scores}");
+                    }
+                }
+                assert_eq!(found, visible(pattern), "{pattern:?}, {scores}");
+            }
+        }
     }
 }

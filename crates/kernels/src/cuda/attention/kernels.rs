@@ -1,10 +1,10 @@
-//! The launches of attention's own kernels.
+//! Launchers of attention's kernels.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_longlong, c_void};
 
 use super::OP;
-use super::plan::Block;
+use super::blocks::Block;
 use crate::attention::Pattern;
 use crate::cuda::{Dtype, Stream, launch};
 use crate::error::Result;
@@ -14,7 +14,7 @@ unsafe extern "C" {
         to: *mut c_void,
         from: *const c_void,
         queries: c_int,
-        shared: c_int,
+        q_per_kv: c_int,
         heads: c_int,
         dim: c_int,
         unpack: c_int,
@@ -28,7 +28,7 @@ unsafe extern "C" {
         log_sum_exp: *mut c_void,
         scores: *const c_void,
         queries: c_int,
-        shared: c_int,
+        q_per_kv: c_int,
         heads: c_int,
         keys: c_int,
         stride: c_int,
@@ -48,7 +48,7 @@ unsafe extern "C" {
         second: *const c_void,
         second_sums: *const c_void,
         queries: c_int,
-        shared: c_int,
+        q_per_kv: c_int,
         heads: c_int,
         dim: c_int,
         dtype: Dtype,
@@ -62,7 +62,7 @@ unsafe extern "C" {
         out: *const c_void,
         log_sum_exp: *const c_void,
         queries: c_int,
-        shared: c_int,
+        q_per_kv: c_int,
         heads: c_int,
         dim: c_int,
         dtype: Dtype,
@@ -76,7 +76,7 @@ unsafe extern "C" {
         log_sum_exp: *const c_void,
         delta: *const c_void,
         queries: c_int,
-        shared: c_int,
+        q_per_kv: c_int,
         heads: c_int,
         keys: c_int,
         stride: c_int,
@@ -90,7 +90,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// How the kernels of a call are launched.
+/// Launch parameters shared by a call's kernels.
 #[derive(Clone, Copy)]
 pub(super) struct Launcher {
     pub(super) pattern: Pattern,
@@ -101,10 +101,10 @@ pub(super) struct Launcher {
 impl Launcher {
     fn heads(&self) -> (c_int, c_int, c_int) {
         let heads = self.pattern.heads;
-        (heads.shared() as c_int, heads.kv as c_int, heads.dim as c_int)
+        (heads.queries_per_kv() as c_int, heads.kv as c_int, heads.dim as c_int)
     }
 
-    /// `scores` are multiplied by this.
+    /// Scale of the scores.
     fn scale(&self) -> f32 {
         1.0 / (self.pattern.heads.dim as f32).sqrt()
     }
@@ -113,24 +113,24 @@ impl Launcher {
         self.pattern.window.map_or(0, |window| window.min(c_int::MAX as usize) as c_int)
     }
 
-    /// Queries (tokens, heads · dim) by their key head (kv heads, tokens · shared, dim).
+    /// Packs queries (tokens, heads · dim) by KV head: (kv heads, tokens · queries per KV head, dim).
     pub(super) fn pack(&self, to: *mut c_void, from: *const c_void, tokens: usize) -> Result<()> {
-        let (shared, heads, dim) = self.heads();
+        let (q_per_kv, heads, dim) = self.heads();
         let (n, dtype, stream) = (tokens as c_int, self.dtype, self.stream);
-        launch!(OP, er_attention_pack(to, from, n, shared, heads, dim, 0, dtype, dtype, stream))
+        launch!(OP, er_attention_pack(to, from, n, q_per_kv, heads, dim, 0, dtype, dtype, stream))
     }
 
-    /// The other way round, of f32.
+    /// Unpacks f32.
     pub(super) fn unpack(&self, to: *mut c_void, from: *const c_void, tokens: usize) -> Result<()> {
-        let (shared, heads, dim) = self.heads();
+        let (q_per_kv, heads, dim) = self.heads();
         let (n, dtype, stream) = (tokens as c_int, self.dtype, self.stream);
         launch!(
             OP,
-            er_attention_pack(to, from, n, shared, heads, dim, 1, dtype, Dtype::F32, stream)
+            er_attention_pack(to, from, n, q_per_kv, heads, dim, 1, dtype, Dtype::F32, stream)
         )
     }
 
-    /// Rows of f32 as the call's type.
+    /// Converts f32 rows to the call's dtype.
     pub(super) fn narrow(
         &self,
         to: *mut c_void,
@@ -141,12 +141,12 @@ impl Launcher {
         launch!(OP, er_attention_pack(to, from, n, 1, 1, width, 1, dtype, Dtype::F32, stream))
     }
 
-    /// So many f32 of one value.
+    /// Fills `count` f32 with `value`.
     pub(super) fn fill(&self, to: *mut c_void, count: usize, value: f32) -> Result<()> {
         launch!(OP, er_attention_fill(to, count as c_longlong, value, self.stream))
     }
 
-    /// Weights of a block's scores, and their log-sum-exp.
+    /// Softmax of a block's scores, with the log-sum-exp.
     pub(super) fn softmax(
         &self,
         (weights, sums): (*mut c_void, *mut c_void),
@@ -154,7 +154,7 @@ impl Launcher {
         block: &Block,
         per_head: usize,
     ) -> Result<()> {
-        let (shared, heads, _) = self.heads();
+        let (q_per_kv, heads, _) = self.heads();
         let (n, keys) = (block.queries.len() as c_int, block.keys.len());
         let (offset, causal) = (block.offset as c_int, c_int::from(block.causal));
         let (per_head, stride) = (per_head as c_longlong, super::stride(keys) as c_int);
@@ -163,20 +163,20 @@ impl Launcher {
         launch!(
             OP,
             er_attention_softmax(
-                weights, sums, scores, n, shared, heads, keys, stride, per_head, scale, offset,
+                weights, sums, scores, n, q_per_kv, heads, keys, stride, per_head, scale, offset,
                 causal, window, dtype, stream
             )
         )
     }
 
-    /// The results of up to two parts, each with its log-sum-exp, as one. A part that is not there is null.
+    /// Merges up to two partial results by their log-sum-exp; a missing part is null.
     pub(super) fn merge(
         &self,
         (out, sums): (*mut c_void, *mut c_void),
         [(first, first_sums), (second, second_sums)]: [(*const c_void, *const c_void); 2],
         tokens: usize,
     ) -> Result<()> {
-        let (shared, heads, dim) = self.heads();
+        let (q_per_kv, heads, dim) = self.heads();
         let (n, dtype, stream) = (tokens as c_int, self.dtype, self.stream);
         launch!(
             OP,
@@ -188,7 +188,7 @@ impl Launcher {
                 second,
                 second_sums,
                 n,
-                shared,
+                q_per_kv,
                 heads,
                 dim,
                 dtype,
@@ -197,14 +197,14 @@ impl Launcher {
         )
     }
 
-    /// The output's gradient, packed, with `rowsum(dO ∘ O)` and the log-sum-exp of each packed row.
+    /// Packed output gradient, with `rowsum(dO ∘ O)` and the log-sum-exp of each packed row.
     pub(super) fn gradient_rows(
         &self,
         [packed, delta, packed_sums]: [*mut c_void; 3],
         [d_out, out, sums]: [*const c_void; 3],
         tokens: usize,
     ) -> Result<()> {
-        let (shared, heads, dim) = self.heads();
+        let (q_per_kv, heads, dim) = self.heads();
         let (n, dtype, stream) = (tokens as c_int, self.dtype, self.stream);
         launch!(
             OP,
@@ -216,7 +216,7 @@ impl Launcher {
                 out,
                 sums,
                 n,
-                shared,
+                q_per_kv,
                 heads,
                 dim,
                 dtype,
@@ -225,7 +225,7 @@ impl Launcher {
         )
     }
 
-    /// Weights of a block's scores, and the gradients of the scores.
+    /// Attention weights of a block, and the gradients of its scores.
     pub(super) fn scores_gradient(
         &self,
         [weights, d_scores]: [*mut c_void; 2],
@@ -233,7 +233,7 @@ impl Launcher {
         block: &Block,
         per_head: usize,
     ) -> Result<()> {
-        let (shared, heads, _) = self.heads();
+        let (q_per_kv, heads, _) = self.heads();
         let (n, keys) = (block.queries.len() as c_int, block.keys.len());
         let (offset, causal) = (block.offset as c_int, c_int::from(block.causal));
         let (per_head, stride) = (per_head as c_longlong, super::stride(keys) as c_int);
@@ -242,8 +242,8 @@ impl Launcher {
         launch!(
             OP,
             er_attention_scores_gradient(
-                weights, d_scores, scores, d_weights, sums, delta, n, shared, heads, keys, stride,
-                per_head, scale, offset, causal, window, dtype, stream
+                weights, d_scores, scores, d_weights, sums, delta, n, q_per_kv, heads, keys,
+                stride, per_head, scale, offset, causal, window, dtype, stream
             )
         )
     }

@@ -1,18 +1,18 @@
-//! A tile by the instruction that multiplies pairs of bf16.
+//! The bf16 micro-kernel with AVX-512 dot products of pairs.
 
 use std::arch::x86_64::*;
 
-use crate::panels::{Ahead, PANEL, TILE_ROWS};
+use crate::panels::{PANEL, Prefetch, TILE_ROWS};
 
 /// Registers of a panel.
 const LANES: usize = 16;
 const N: usize = PANEL / LANES;
 
-/// See [`crate::panels::Weight::accumulate`].
+/// See [`crate::panels::PanelWeight::accumulate`].
 ///
 /// # Safety
-/// `sums` has `rows` rows of [`PANEL`], `w` has `depth` of them, and `x` has `depth` words at each
-/// of `rows` places `stride` apart.
+/// `sums` has `rows` rows of [`PANEL`], `w` has `depth` of them, and `x` has `depth` words at each of `rows`
+/// addresses `stride` apart.
 #[allow(unsafe_code)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) unsafe fn accumulate(
@@ -20,18 +20,18 @@ pub(super) unsafe fn accumulate(
     (x, stride): (&[u32], usize),
     w: &[u32],
     (rows, depth): (usize, usize),
-    ahead: Ahead,
+    prefetch: Prefetch,
 ) {
     let (sums, x, w) = (sums.as_mut_ptr(), x.as_ptr(), w.as_ptr());
     // SAFETY: the caller's promise, with the number of rows as a constant.
     unsafe {
         match rows {
-            1 => tile::<1>(sums, x, stride, (w, depth), ahead),
-            2 => tile::<2>(sums, x, stride, (w, depth), ahead),
-            3 => tile::<3>(sums, x, stride, (w, depth), ahead),
-            4 => tile::<4>(sums, x, stride, (w, depth), ahead),
-            5 => tile::<5>(sums, x, stride, (w, depth), ahead),
-            TILE_ROWS => tile::<TILE_ROWS>(sums, x, stride, (w, depth), ahead),
+            1 => tile::<1>(sums, x, stride, (w, depth), prefetch),
+            2 => tile::<2>(sums, x, stride, (w, depth), prefetch),
+            3 => tile::<3>(sums, x, stride, (w, depth), prefetch),
+            4 => tile::<4>(sums, x, stride, (w, depth), prefetch),
+            5 => tile::<5>(sums, x, stride, (w, depth), prefetch),
+            TILE_ROWS => tile::<TILE_ROWS>(sums, x, stride, (w, depth), prefetch),
             _ => {}
         }
     }
@@ -47,12 +47,12 @@ unsafe fn tile<const R: usize>(
     x: *const u32,
     stride: usize,
     (w, depth): (*const u32, usize),
-    ahead: Ahead,
+    prefetch: Prefetch,
 ) {
     let mut acc = [[_mm512_setzero_ps(); N]; R];
     for k in 0..depth {
-        if k < ahead.steps() {
-            ahead.fetch(k);
+        if k < prefetch.steps() {
+            prefetch.issue(k);
         }
         let mut words = [_mm512_setzero_si512(); N];
         for n in 0..N {
@@ -63,7 +63,7 @@ unsafe fn tile<const R: usize>(
             // SAFETY: `k` < depth, and `r` < rows.
             let x = _mm512_set1_epi32(unsafe { *x.add(r * stride + k) } as i32);
             for n in 0..N {
-                // SAFETY: both are 512 bits of which every value means something.
+                // SAFETY: both are 512 bits, and every bit pattern is valid.
                 let (x, w) = unsafe {
                     (
                         std::mem::transmute::<__m512i, __m512bh>(x),

@@ -1,31 +1,31 @@
-//! Rounding to bf16, and words of two such numbers.
+//! bf16 rounding, and words of two bf16 values.
 
 use std::ops::Range;
 
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use crate::panels::{PANEL, turn};
+use crate::panels::{PANEL, simd_level, transpose};
 
-/// Words along the sum that are turned at a time.
-pub(super) const TURNED: usize = PANEL;
+/// Words along the reduction axis that are transposed per block.
+pub(super) const TRANSPOSE_WORDS: usize = PANEL;
 
-/// The two numbers of a pair.
+/// The two values of a pair.
 #[inline(always)]
 pub(super) fn floats(pair: u32) -> [f32; 2] {
     [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)]
 }
 
-/// The nearest bf16, as its bits.
+/// The bits of the nearest bf16.
 #[inline(always)]
 fn rounded(x: f32) -> u32 {
     let bits = x.to_bits();
     let nearest = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1))) >> 16;
-    // Rounding could make an infinity of a NaN.
+    // Rounding could turn a NaN into an infinity.
     if x.is_nan() { (bits >> 16) | 0x40 } else { nearest }
 }
 
-/// Replaces each number by the nearest bf16.
+/// Rounds each element to bf16.
 #[multiversion(targets = "simd")]
 pub(crate) fn round(x: &mut [f32]) {
     for x in x {
@@ -33,7 +33,7 @@ pub(crate) fn round(x: &mut [f32]) {
     }
 }
 
-/// The rows of `x` as pairs along the row; an odd row's last pair has a 0.
+/// The rows of `x` as pairs; an odd length is padded with 0.
 pub(super) fn paired(x: &[f32], inputs: usize) -> Vec<u32> {
     let depth = inputs.div_ceil(2);
     let mut pairs = vec![0; x.len() / inputs.max(1) * depth];
@@ -44,7 +44,7 @@ pub(super) fn paired(x: &[f32], inputs: usize) -> Vec<u32> {
     pairs
 }
 
-/// A row as pairs; an odd one's last pair has a 0.
+/// A row as pairs; an odd length is padded with 0.
 #[multiversion(targets = "simd")]
 pub(super) fn pair_row(x: &[f32], out: &mut [u32]) {
     let (pairs, rest) = x.as_chunks::<2>();
@@ -56,8 +56,8 @@ pub(super) fn pair_row(x: &[f32], out: &mut [u32]) {
     }
 }
 
-/// Some columns of `x` (rows, width) as pairs of neighbouring rows, written to `out` (pairs,
-/// [`PANEL`]); an odd last row is paired with 0.
+/// Columns of `x` (rows, width) as pairs of neighbouring rows, written to `out` (pairs, [`PANEL`]); an odd number of
+/// rows is padded with 0.
 #[multiversion(targets = "simd")]
 pub(super) fn paired_over_rows(x: &[f32], width: usize, columns: Range<usize>, out: &mut [u32]) {
     for (rows, out) in x.chunks(2 * width).zip(out.chunks_mut(PANEL)) {
@@ -75,20 +75,26 @@ pub(super) fn paired_over_rows(x: &[f32], width: usize, columns: Range<usize>, o
     }
 }
 
-/// The columns of `x` (rows, width), each as pairs of neighbouring rows (width, pairs).
-pub(super) fn turned(x: &[f32], width: usize) -> Vec<u32> {
+/// The columns of `x` (rows, width), each as pairs of neighbouring rows: (width, pairs).
+pub(super) fn paired_columns(x: &[f32], width: usize) -> Vec<u32> {
     let depth = (x.len() / width.max(1)).div_ceil(2);
     let mut pairs = vec![0; width * depth];
     let panels = pairs.par_chunks_mut((PANEL * depth).max(1)).enumerate();
     panels.for_each_init(
-        || (vec![0; TURNED * PANEL], vec![0; TURNED * PANEL]),
-        |(words, turned), (panel, out)| {
+        || (vec![0; TRANSPOSE_WORDS * PANEL], vec![0; TRANSPOSE_WORDS * PANEL]),
+        |(words, block_columns), (panel, out)| {
             let columns = panel * PANEL..width.min((panel + 1) * PANEL);
-            for (block, x) in x.chunks(2 * TURNED * width).enumerate() {
+            for (block, x) in x.chunks(2 * TRANSPOSE_WORDS * width).enumerate() {
                 paired_over_rows(x, width, columns.clone(), words);
-                let (first, n) = (block * TURNED, (x.len() / width).div_ceil(2));
-                turn(words, PANEL, n, columns.len(), &mut turned[..columns.len() * PANEL]);
-                for (out, words) in out.chunks_mut(depth).zip(turned.chunks(PANEL)) {
+                let (first, n) = (block * TRANSPOSE_WORDS, (x.len() / width).div_ceil(2));
+                transpose(
+                    simd_level(),
+                    words,
+                    PANEL,
+                    (n, columns.len()),
+                    &mut block_columns[..columns.len() * PANEL],
+                );
+                for (out, words) in out.chunks_mut(depth).zip(block_columns.chunks(PANEL)) {
                     out[first..first + n].copy_from_slice(&words[..n]);
                 }
             }

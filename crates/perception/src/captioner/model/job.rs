@@ -1,49 +1,54 @@
-//! One question's work: its key frames, each with a request, and another one where that went wrong.
+//! Captioning one question: a request for each key frame, and a retry for defective completions.
 
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
-use embodied_r_openai::{ChatReply, ChatRequest, Content, Ending, Message, Role};
+use embodied_r_openai::{
+    ChatCompletion, ChatCompletionMessage, ChatCompletionRequest, CompletionStatus, ContentPart,
+    Role,
+};
 use futures_util::future::join_all;
 
-use super::super::replies::{Key, Reply};
-use super::reply::{self, Told};
-use super::{Asked, Caption, ChatModel, Footage, ModelCaptions, Refused, prompts};
-use crate::captioner::{Fault, KeyFrame};
+use super::super::completion_cache::{CacheKey, CachedCompletion};
+use super::response::{self, ParsedResponse};
+use super::{
+    Caption, CaptionRequest, ChatModel, ModelCaptioner, RefusalPolicy, VideoFrames, prompts,
+};
+use crate::captioner::{CaptionFault, KeyFrame};
 use crate::error::{Error, Result};
 
-/// What a filter's refusal is kept as, in the word of servers that refuse in a reply.
+/// Finish reason of cached content-filter errors, as in completions.
 const FILTERED: &str = "content_filter";
 
 /// The key frames of one question.
-pub(super) struct Job<'a, M> {
-    captioner: &'a ModelCaptions<M>,
-    /// The question's text, if there is one.
+pub(super) struct CaptionJob<'a, M> {
+    captioner: &'a ModelCaptioner<M>,
+    /// The question's text, if any.
     question: Option<&'a str>,
-    footage: &'a Footage,
+    video_frames: &'a VideoFrames,
     key_frames: &'a [KeyFrame],
-    /// Why the question fails. What is not sent by then is not sent any more, and what is on its way
-    /// is waited for, since it will be paid.
+    /// The first error. After it no more requests are sent; those in flight are awaited, since they
+    /// will be billed.
     error: OnceLock<Error>,
 }
 
-/// What is wrong with a reply.
+/// A defect of a completion.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Flaw {
+enum Defect {
     Refused,
     Empty,
-    Fault(Fault),
+    Fault(CaptionFault),
 }
 
-impl<'a, M: ChatModel> Job<'a, M> {
+impl<'a, M: ChatModel> CaptionJob<'a, M> {
     pub(super) async fn new(
-        captioner: &'a ModelCaptions<M>,
-        asked: Asked<'a>,
-        footage: &'a Footage,
+        captioner: &'a ModelCaptioner<M>,
+        request: CaptionRequest<'a>,
+        video_frames: &'a VideoFrames,
     ) -> Result<Self> {
-        let key_frames = footage.key_frames().await?;
+        let key_frames = video_frames.key_frames().await?;
         let error = OnceLock::new();
-        Ok(Self { captioner, question: asked.text, footage, key_frames, error })
+        Ok(Self { captioner, question: request.text, video_frames, key_frames, error })
     }
 
     /// All captions, in order.
@@ -51,7 +56,7 @@ impl<'a, M: ChatModel> Job<'a, M> {
         let captions = (0..self.key_frames.len()).map(async |i| match self.caption(i).await {
             Ok(caption) => caption,
             Err(error) => {
-                // The first one counts.
+                // Only the first error is kept.
                 let _ = self.error.set(error);
                 None
             }
@@ -63,114 +68,131 @@ impl<'a, M: ChatModel> Job<'a, M> {
         }
     }
 
-    /// One frame's caption; `None` where another frame has failed.
+    /// One frame's caption; `None` if another frame has failed.
     async fn caption(&self, i: usize) -> Result<Option<Caption>> {
         let request = self.request(i).await?;
-        let Some(first) = self.reply(i, &request).await? else { return Ok(None) };
-        let flaw = flaw(&first, i);
-        let second = match flaw.and_then(|flaw| second(&request, &first, flaw)) {
+        let Some(first) = self.complete(i, &request).await? else { return Ok(None) };
+        let defect = defect(&first, i);
+        let second = match defect.and_then(|defect| retry_request(&request, &first, defect)) {
             None => None,
             Some(request) => {
-                let Some(second) = self.reply(i, &request).await? else { return Ok(None) };
+                let Some(second) = self.complete(i, &request).await? else { return Ok(None) };
                 Some(second)
             }
         };
-        self.choose(i, first, second).map(Some)
+        self.select(i, first, second).map(Some)
     }
 
-    /// The request about a frame, with names in place of pictures.
-    async fn request(&self, i: usize) -> Result<ChatRequest> {
+    /// The request for a frame, with identifiers in place of images.
+    async fn request(&self, i: usize) -> Result<ChatCompletionRequest> {
         let mut content = Vec::with_capacity(3);
         for &frame in &self.key_frames[i.saturating_sub(1)..=i] {
-            content.push(Content::Image(self.footage.picture_name(frame).await?));
+            content.push(ContentPart::Image(self.video_frames.image_id(frame).await?));
         }
-        content.push(Content::Text(match i {
+        content.push(ContentPart::Text(match i {
             0 => prompts::first_view(self.question),
             _ => prompts::next_view(self.question),
         }));
-        let message = Message { role: Role::User, content };
+        let message = ChatCompletionMessage { role: Role::User, content };
         let options = &self.captioner.options;
-        Ok(ChatRequest {
+        Ok(ChatCompletionRequest {
             temperature: options.temperature,
             max_tokens: options.max_tokens,
-            ..ChatRequest::new(&options.model, vec![message])
+            ..ChatCompletionRequest::new(&options.model, vec![message])
         })
     }
 
-    /// The reply to a request, from an earlier run or from the model; `None` where another frame has
-    /// failed meanwhile.
-    async fn reply(&self, i: usize, request: &ChatRequest) -> Result<Option<Reply>> {
-        let ModelCaptions { chat, replies, requests, spending, options, .. } = self.captioner;
+    /// The completion of a request, from the cache or the model; `None` if another frame has failed
+    /// meanwhile.
+    async fn complete(
+        &self,
+        i: usize,
+        request: &ChatCompletionRequest,
+    ) -> Result<Option<CachedCompletion>> {
+        let ModelCaptioner { chat, completions, requests, cost, options, .. } = self.captioner;
         let key = self.key(request)?;
-        // Questions of the same words are asked once.
-        let _alone = replies.turn(key).await;
-        let keep = |reply: &Reply| reply.refusal.is_none() || options.refused == Refused::Keep;
-        if let Some(reply) = replies.get(key).filter(keep) {
-            self.captioner.from_cache.fetch_add(1, Ordering::Relaxed);
-            return Ok(Some(Reply { from_cache: true, ..reply }));
+        // Identical requests are sent once.
+        let _lock = completions.lock(key).await;
+        let may_use = |completion: &CachedCompletion| {
+            completion.refusal.is_none() || options.refusal_policy == RefusalPolicy::Keep
+        };
+        if let Some(completion) = completions.get(key).filter(may_use) {
+            self.captioner.cache_hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(Some(CachedCompletion { from_cache: true, ..completion }));
         }
         // The semaphore is never closed.
-        let _turn = requests.acquire().await.ok();
-        let room = spending.reserve(if i == 0 { 1 } else { 2 }).await?;
+        let _permit = requests.acquire().await.ok();
+        let reservation = cost.reserve(if i == 0 { 1 } else { 2 }).await?;
         if self.error.get().is_some() {
             return Ok(None);
         }
         if options.stop.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
-        let jpegs = &self.footage.jpegs().await?[i.saturating_sub(1)..=i];
-        let reply = match chat.chat(request, jpegs).await {
-            Ok(reply) => {
-                room.settle(reply.usage)?;
-                kept(reply)
+        let jpegs = &self.video_frames.jpegs().await?[i.saturating_sub(1)..=i];
+        let completion = match chat.chat(request, jpegs).await {
+            Ok(completion) => {
+                reservation.settle(completion.usage)?;
+                to_cached(completion)
             }
-            Err(Error::Chat(embodied_r_openai::Error::Refused { why, .. })) => filtered(why),
+            Err(Error::Chat(embodied_r_openai::Error::ContentFiltered { reason, .. })) => {
+                content_filtered(reason)
+            }
             Err(error) => return Err(error),
         };
-        // Nothing is not worth keeping: the next run may get more.
-        if flaw(&reply, i) != Some(Flaw::Empty) {
-            replies.put(key, &options.model, &reply)?;
+        // Empty completions are not cached: the next run may get more.
+        if defect(&completion, i) != Some(Defect::Empty) {
+            completions.put(key, &options.model, &completion)?;
         }
-        Ok(Some(reply))
+        Ok(Some(completion))
     }
 
-    /// What a reply is found again by: the request, and what else the model depends on.
-    fn key(&self, request: &ChatRequest) -> Result<Key> {
-        let unwritten = embodied_r_openai::Error::Request;
-        let mut words = serde_json::to_vec(request).map_err(unwritten)?;
+    /// The cache key: the request and the model's settings.
+    fn key(&self, request: &ChatCompletionRequest) -> Result<CacheKey> {
+        let serialize = embodied_r_openai::Error::SerializeRequest;
+        let mut bytes = serde_json::to_vec(request).map_err(serialize)?;
         let settings = self.captioner.chat.settings();
-        words.extend(serde_json::to_vec(&settings).map_err(unwritten)?);
-        Ok(Key::of(&words))
+        bytes.extend(serde_json::to_vec(&settings).map_err(serialize)?);
+        Ok(CacheKey::of(&bytes))
     }
 
-    /// The better one of a frame's replies, which is the second unless that is worse.
-    fn choose(&self, i: usize, first: Reply, second: Option<Reply>) -> Result<Caption> {
+    /// The better completion of a frame: the second, unless only the first is usable.
+    fn select(
+        &self,
+        i: usize,
+        first: CachedCompletion,
+        second: Option<CachedCompletion>,
+    ) -> Result<Caption> {
         let frame = self.key_frames[i];
-        let took = [Some(&first), second.as_ref()].into_iter().flatten().collect::<Vec<_>>();
-        let sum = |tokens: fn(&Reply) -> Option<u64>| took.iter().map(|reply| tokens(reply)).sum();
-        let prompt_tokens = sum(|reply| reply.prompt_tokens);
-        let completion_tokens = sum(|reply| reply.completion_tokens);
-        let attempts = took.iter().map(|reply| reply.attempts).sum();
-        let from_cache = took.iter().all(|reply| reply.from_cache);
-        let elapsed_s = took.iter().map(|reply| reply.elapsed_s).sum();
-        let usable = |reply: &Reply| !matches!(flaw(reply, i), Some(Flaw::Refused | Flaw::Empty));
-        let reply = match second {
+        let all = [Some(&first), second.as_ref()].into_iter().flatten().collect::<Vec<_>>();
+        let sum = |tokens: fn(&CachedCompletion) -> Option<u64>| {
+            all.iter().map(|completion| tokens(completion)).sum()
+        };
+        let prompt_tokens = sum(|completion| completion.prompt_tokens);
+        let completion_tokens = sum(|completion| completion.completion_tokens);
+        let attempts = all.iter().map(|completion| completion.attempts).sum();
+        let from_cache = all.iter().all(|completion| completion.from_cache);
+        let elapsed_s = all.iter().map(|completion| completion.elapsed_s).sum();
+        let usable = |completion: &CachedCompletion| {
+            !matches!(defect(completion, i), Some(Defect::Refused | Defect::Empty))
+        };
+        let completion = match second {
             Some(second) if usable(&second) || !usable(&first) => second,
             _ => first,
         };
         let index = frame.index;
-        let fault = match flaw(&reply, i) {
-            Some(Flaw::Refused) => {
-                let why = reply.refusal.unwrap_or(reply.text);
-                return Err(Error::ModelRefuses { index, why });
+        let fault = match defect(&completion, i) {
+            Some(Defect::Refused) => {
+                let reason = completion.refusal.unwrap_or(completion.text);
+                return Err(Error::ModelRefusal { index, reason });
             }
-            Some(Flaw::Empty) => {
-                return Err(Error::EmptyReply { index, reason: reply.finish_reason });
+            Some(Defect::Empty) => {
+                return Err(Error::EmptyCompletion { index, reason: completion.finish_reason });
             }
-            Some(Flaw::Fault(fault)) => Some(fault),
+            Some(Defect::Fault(fault)) => Some(fault),
             None => None,
         };
-        let Told { action, view } = told(&reply.text, i);
+        let ParsedResponse { action, view } = parse(&completion.text, i);
         let time_s = Some(frame.time_s);
         Ok(Caption {
             index,
@@ -187,73 +209,77 @@ impl<'a, M: ChatModel> Job<'a, M> {
     }
 }
 
-/// What the reply about a frame says.
-fn told(text: &str, i: usize) -> Told {
+/// Parses the completion of frame `i`.
+fn parse(text: &str, i: usize) -> ParsedResponse {
     match i {
-        0 => Told { action: None, view: reply::plain(text) },
-        _ => reply::parse(text),
+        0 => ParsedResponse { action: None, view: response::normalize(text) },
+        _ => response::parse(text),
     }
 }
 
-/// What is wrong with the reply about a frame.
-fn flaw(reply: &Reply, i: usize) -> Option<Flaw> {
-    if reply.refusal.is_some() {
-        return Some(Flaw::Refused);
+/// The defect of the completion of frame `i`.
+fn defect(completion: &CachedCompletion, i: usize) -> Option<Defect> {
+    if completion.refusal.is_some() {
+        return Some(Defect::Refused);
     }
-    let Told { action, view } = told(&reply.text, i);
+    let ParsedResponse { action, view } = parse(&completion.text, i);
     if view.is_empty() {
-        return Some(Flaw::Empty);
+        return Some(Defect::Empty);
     }
-    if reply.finish_reason.as_deref() == Some("length") {
-        return Some(Flaw::Fault(Fault::Truncated));
+    if completion.finish_reason.as_deref() == Some("length") {
+        return Some(Defect::Fault(CaptionFault::Truncated));
     }
-    (i > 0 && action.is_none()).then_some(Flaw::Fault(Fault::Malformed))
+    (i > 0 && action.is_none()).then_some(Defect::Fault(CaptionFault::Malformed))
 }
 
-/// What to ask after a reply with a flaw; `None` where it would not help.
-fn second(request: &ChatRequest, first: &Reply, flaw: Flaw) -> Option<ChatRequest> {
+/// The request to retry a defective completion; `None` if a retry would not help.
+fn retry_request(
+    request: &ChatCompletionRequest,
+    first: &CachedCompletion,
+    defect: Defect,
+) -> Option<ChatCompletionRequest> {
     let mut request = request.clone();
-    let cut_off = first.finish_reason.as_deref() == Some("length");
-    match flaw {
-        Flaw::Refused => None,
-        // Where the limit is the server's own, the reply would be cut off again.
-        Flaw::Empty | Flaw::Fault(Fault::Truncated) if cut_off => {
+    let is_truncated = first.finish_reason.as_deref() == Some("length");
+    match defect {
+        Defect::Refused => None,
+        // Under the server's own limit the completion would be truncated again.
+        Defect::Empty | Defect::Fault(CaptionFault::Truncated) if is_truncated => {
             request.max_tokens = Some(request.max_tokens?.saturating_mul(2));
             Some(request)
         }
-        Flaw::Empty => Some(request),
-        Flaw::Fault(_) => {
-            request.messages.push(Message::assistant(&first.text));
-            request.messages.push(Message::user(prompts::form()));
+        Defect::Empty => Some(request),
+        Defect::Fault(_) => {
+            request.messages.push(ChatCompletionMessage::assistant(&first.text));
+            request.messages.push(ChatCompletionMessage::user(prompts::format_reminder()));
             Some(request)
         }
     }
 }
 
-/// A model's reply as it is kept.
-fn kept(reply: ChatReply) -> Reply {
-    let refusal = (reply.ending() == Ending::Refused).then(|| {
-        let words = reply.refusal.as_deref().unwrap_or(&reply.text).trim();
-        match words {
-            "" => "a content filter stopped the reply".to_owned(),
-            words => words.to_owned(),
+/// A model's completion in the form of the cache.
+fn to_cached(completion: ChatCompletion) -> CachedCompletion {
+    let refusal = (completion.status() == CompletionStatus::Refused).then(|| {
+        let message = completion.refusal.as_deref().unwrap_or(&completion.text).trim();
+        match message {
+            "" => "a content filter stopped the completion".to_owned(),
+            message => message.to_owned(),
         }
     });
-    Reply {
-        text: reply.text,
-        finish_reason: reply.finish_reason,
+    CachedCompletion {
+        text: completion.text,
+        finish_reason: completion.finish_reason,
         refusal,
-        prompt_tokens: reply.usage.map(|usage| usage.prompt_tokens),
-        completion_tokens: reply.usage.map(|usage| usage.completion_tokens),
-        attempts: reply.attempts,
-        elapsed_s: (reply.elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+        prompt_tokens: completion.usage.map(|usage| usage.prompt_tokens),
+        completion_tokens: completion.usage.map(|usage| usage.completion_tokens),
+        attempts: completion.attempts,
+        elapsed_s: (completion.elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
         from_cache: false,
     }
 }
 
-/// A filter's refusal of a request, which cost nothing.
-fn filtered(why: String) -> Reply {
-    Reply {
+/// A request rejected by a content filter, at no cost.
+fn content_filtered(why: String) -> CachedCompletion {
+    CachedCompletion {
         text: String::new(),
         finish_reason: Some(FILTERED.to_owned()),
         refusal: Some(why),
@@ -269,50 +295,58 @@ fn filtered(why: String) -> Reply {
 mod tests {
     use super::*;
 
-    fn reply(text: &str, finish_reason: &str) -> Reply {
+    fn completion(text: &str, finish_reason: &str) -> CachedCompletion {
         let finish_reason = Some(finish_reason.to_owned());
-        Reply { finish_reason, refusal: None, text: text.to_owned(), ..filtered(String::new()) }
+        CachedCompletion {
+            finish_reason,
+            refusal: None,
+            text: text.to_owned(),
+            ..content_filtered(String::new())
+        }
     }
 
-    fn request(max_tokens: Option<u32>) -> ChatRequest {
-        ChatRequest { max_tokens, ..ChatRequest::new("m", vec![Message::user("look")]) }
+    fn request(max_tokens: Option<u32>) -> ChatCompletionRequest {
+        ChatCompletionRequest {
+            max_tokens,
+            ..ChatCompletionRequest::new("m", vec![ChatCompletionMessage::user("look")])
+        }
     }
 
-    fn asked_next(first: &Reply, max_tokens: Option<u32>) -> Option<ChatRequest> {
-        second(&request(max_tokens), first, flaw(first, 1)?)
+    fn retried(first: &CachedCompletion, max_tokens: Option<u32>) -> Option<ChatCompletionRequest> {
+        retry_request(&request(max_tokens), first, defect(first, 1)?)
     }
 
     #[test]
-    fn a_good_reply_is_not_asked_for_again() {
-        assert!(asked_next(&reply("1. Move left\n2. a\n3. b", "stop"), None).is_none());
-        assert!(flaw(&reply("A lamp.", "stop"), 0).is_none());
+    fn a_good_completion_is_not_retried() {
+        assert!(retried(&completion("1. Move left\n2. a\n3. b", "stop"), None).is_none());
+        assert!(defect(&completion("A lamp.", "stop"), 0).is_none());
     }
 
     #[test]
-    fn a_reply_of_another_form_is_corrected_in_the_same_conversation() {
-        let request = asked_next(&reply("A lamp.", "stop"), None).unwrap();
-        let words: Vec<&[Content]> =
+    fn a_malformed_completion_is_retried_in_the_same_conversation() {
+        let request = retried(&completion("A lamp.", "stop"), None).unwrap();
+        let contents: Vec<&[ContentPart]> =
             request.messages.iter().map(|message| message.content.as_slice()).collect();
-        assert_eq!(words[1], [Content::Text("A lamp.".into())]);
-        assert_eq!(words[2], [Content::Text(prompts::form())]);
-        assert_eq!(words.len(), 3);
+        assert_eq!(contents[1], [ContentPart::Text("A lamp.".into())]);
+        assert_eq!(contents[2], [ContentPart::Text(prompts::format_reminder())]);
+        assert_eq!(contents.len(), 3);
     }
 
     #[test]
-    fn a_reply_that_was_cut_off_gets_twice_the_tokens_where_the_limit_is_ours() {
-        let cut = reply("1. Move left\n2. a red", "length");
-        assert_eq!(asked_next(&cut, Some(100)), Some(request(Some(200))));
-        assert_eq!(asked_next(&cut, None), None);
+    fn a_truncated_completion_is_retried_with_twice_our_own_token_limit() {
+        let truncated = completion("1. Move left\n2. a red", "length");
+        assert_eq!(retried(&truncated, Some(100)), Some(request(Some(200))));
+        assert_eq!(retried(&truncated, None), None);
     }
 
     #[test]
-    fn an_empty_reply_is_asked_for_again_in_the_same_words() {
-        assert_eq!(asked_next(&reply(" \n", "stop"), None), Some(request(None)));
+    fn an_empty_completion_is_retried_with_the_same_request() {
+        assert_eq!(retried(&completion(" \n", "stop"), None), Some(request(None)));
     }
 
     #[test]
-    fn a_refusal_is_not_asked_again() {
+    fn a_refusal_is_not_retried() {
         let refusal = Some("no".to_owned());
-        assert!(asked_next(&Reply { refusal, ..reply("", "stop") }, None).is_none());
+        assert!(retried(&CachedCompletion { refusal, ..completion("", "stop") }, None).is_none());
     }
 }

@@ -1,113 +1,112 @@
-//! Captions of a vision-language model, behind an OpenAI-compatible API or in this process.
+//! Captions from a vision-language model, behind an OpenAI-compatible API or in this process.
 
 mod job;
 mod local;
 mod prompts;
 mod remote;
-mod reply;
+mod response;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use embodied_r_data::Progress;
-use embodied_r_openai::{ChatReply, ChatRequest};
+use embodied_r_openai::{ChatCompletion, ChatCompletionRequest};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
-use super::replies::Replies;
-use super::spending::{Prices, Spending, Totals};
-use super::{Asked, Caption, Captioner, Footage};
+use super::completion_cache::CompletionCache;
+use super::cost::{CostTracker, TokenPrices, UsageTotals};
+use super::{Caption, CaptionRequest, Captioner, VideoFrames};
 use crate::error::Result;
-use job::Job;
+use job::CaptionJob;
 pub use local::{LocalModel, LocalOptions};
-pub use remote::Remote;
+pub use remote::RemoteModel;
 
-/// A model that goes on with conversations in which there are pictures.
+/// A chat model with image input.
 pub trait ChatModel: Send + Sync {
-    /// What its replies depend on beside the request, such as its kind and the numbers that it computes with.
+    /// All settings that its completions depend on apart from the request, such as backend and weight format.
     fn settings(&self) -> Map<String, Value>;
 
-    /// A few figures of its own for the line of progress.
+    /// The model's metrics for the progress line.
     fn status(&self) -> Option<String> {
         None
     }
 
-    /// The reply to a request that holds the names of `jpegs` in their places.
+    /// The completion of a request that holds image identifiers in place of `jpegs`.
     ///
     /// # Errors
-    /// The model cannot be reached or refuses, or cannot take the request.
+    /// The model cannot be reached or refuses, or the request is invalid.
     fn chat<'a>(
         &'a self,
-        request: &'a ChatRequest,
+        request: &'a ChatCompletionRequest,
         jpegs: &'a [Vec<u8>],
-    ) -> BoxFuture<'a, Result<ChatReply>>;
+    ) -> BoxFuture<'a, Result<ChatCompletion>>;
 }
 
-/// How a model is asked.
+/// Options of a captioning model.
 #[derive(Debug, Clone)]
 pub struct ModelOptions {
     /// The name of the model.
     pub model: String,
-    /// Requests on their way at the same time.
+    /// Maximum concurrent requests.
     pub concurrency: usize,
-    /// Sampling temperature; `None` leaves it to the server.
+    /// Sampling temperature; `None` uses the server's default.
     pub temperature: Option<f64>,
-    /// The most tokens of a reply; `None` leaves it to the server.
+    /// Maximum tokens of a completion; `None` uses the server's default.
     pub max_tokens: Option<u32>,
-    /// The folder in which replies are kept.
+    /// Folder of the completion cache.
     pub cache: PathBuf,
-    /// The file in which the tokens of all runs are counted.
+    /// File with the token usage of all runs.
     pub usage: PathBuf,
-    /// What tokens cost.
-    pub prices: Option<Prices>,
-    /// Nothing is asked that would bring the cost of all runs above this.
+    /// Prices of tokens.
+    pub prices: Option<TokenPrices>,
+    /// Limit on the cost of all runs; no request is sent that might exceed it.
     pub max_cost: Option<f64>,
     /// What to do about frames that the model refused in an earlier run.
-    pub refused: Refused,
-    /// Once this is true no more requests are sent; those on their way are waited for and kept.
+    pub refusal_policy: RefusalPolicy,
+    /// Once true, no more requests are sent; those in flight are awaited and cached.
     pub stop: Arc<AtomicBool>,
 }
 
 /// What to do about frames that the model refused in an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Refused {
-    /// Take the refusal as its answer, at no cost.
+pub enum RefusalPolicy {
+    /// Use the cached refusal, at no cost.
     #[default]
     Keep,
-    /// Ask for them again.
-    AskAgain,
+    /// Send the request again.
+    Retry,
 }
 
-/// Asks a model about each key frame: the first one alone, each other one beside the one before.
+/// Prompts a model for each key frame: the first one alone, every other one with its predecessor.
 ///
-/// A reply that is empty, or that is not in the form asked for, or that was cut off at
-/// [`ModelOptions::max_tokens`] is asked for once more. What comes then is taken as it is, with its
-/// [`Fault`](super::Fault) if it has one.
-pub struct ModelCaptions<M> {
+/// Completions that are empty, malformed or truncated at [`ModelOptions::max_tokens`] are retried
+/// once. The better completion is used, with its [`CaptionFault`](super::CaptionFault) if it has one.
+pub struct ModelCaptioner<M> {
     chat: M,
     requests: Semaphore,
-    replies: Replies,
-    spending: Spending,
-    from_cache: AtomicU64,
+    completions: CompletionCache,
+    cost: CostTracker,
+    cache_hits: AtomicU64,
     options: ModelOptions,
 }
 
-impl<M: ChatModel> ModelCaptions<M> {
-    /// A captioner that asks `chat`; nothing is asked yet. Broken lines of earlier runs are told to `progress`.
+impl<M: ChatModel> ModelCaptioner<M> {
+    /// A captioner that prompts `chat`; nothing is sent yet. Broken lines of earlier runs are reported to `progress`.
     ///
     /// # Errors
-    /// The replies or tokens of earlier runs cannot be read.
+    /// The completion cache or the usage file cannot be read.
     pub fn open(chat: M, options: ModelOptions, progress: &dyn Progress) -> Result<Self> {
         let ModelOptions { prices, max_cost, .. } = options;
         let concurrency = options.concurrency.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Self {
             chat,
             requests: Semaphore::new(concurrency),
-            replies: Replies::open(&options.cache, progress)?,
-            spending: Spending::open(&options.usage, prices, max_cost, progress)?,
-            from_cache: AtomicU64::new(0),
+            completions: CompletionCache::open(&options.cache, progress)?,
+            cost: CostTracker::open(&options.usage, prices, max_cost, progress)?,
+            cache_hits: AtomicU64::new(0),
             options,
         })
     }
@@ -117,18 +116,18 @@ impl<M: ChatModel> ModelCaptions<M> {
         &self.chat
     }
 
-    /// What this run has taken, and all runs with the same [`ModelOptions::usage`] together.
-    pub fn totals(&self) -> (Totals, Totals) {
-        self.spending.totals()
+    /// The totals of this run, and of all runs with the same [`ModelOptions::usage`].
+    pub fn totals(&self) -> (UsageTotals, UsageTotals) {
+        self.cost.totals()
     }
 
-    /// Replies of this run that an earlier one had got.
-    pub fn from_cache(&self) -> u64 {
-        self.from_cache.load(Ordering::Relaxed)
+    /// Completions of this run that came from the cache.
+    pub fn cache_hits(&self) -> u64 {
+        self.cache_hits.load(Ordering::Relaxed)
     }
 }
 
-impl<M: ChatModel> Captioner for ModelCaptions<M> {
+impl<M: ChatModel> Captioner for ModelCaptioner<M> {
     fn settings(&self) -> Map<String, Value> {
         let ModelOptions { model, temperature, max_tokens, .. } = &self.options;
         let mut settings = self.chat.settings();
@@ -146,9 +145,9 @@ impl<M: ChatModel> Captioner for ModelCaptions<M> {
 
     fn caption<'a>(
         &'a self,
-        asked: Asked<'a>,
-        footage: &'a Footage,
+        request: CaptionRequest<'a>,
+        video_frames: &'a VideoFrames,
     ) -> BoxFuture<'a, Result<Vec<Caption>>> {
-        async move { Job::new(self, asked, footage).await?.captions().await }.boxed()
+        async move { CaptionJob::new(self, request, video_frames).await?.captions().await }.boxed()
     }
 }

@@ -1,9 +1,9 @@
-//! What the vision-language model is told to do.
+//! The vision-language model's prompts.
 //!
-//! The first frame is described as a whole, each later one by what changed since the frame before:
+//! The first frame is described as a whole, each later one by its changes since the previous frame:
 //! the movement, what has come into view, and what concerns the question, as three numbered parts.
 
-/// The movements that a reply may name.
+/// The movements that a response may name.
 pub(super) const ACTIONS: [&str; 10] = [
     "move forward",
     "move backward",
@@ -17,7 +17,7 @@ pub(super) const ACTIONS: [&str; 10] = [
     "tilt upward",
 ];
 
-/// For the first key frame, shown alone; without a question for captions that serve all of them.
+/// Prompt for the first key frame, shown alone; `None` for captions that serve all questions.
 pub(super) fn first_view(question: Option<&str>) -> String {
     let (readers, wanted) = match question {
         Some(_) => (
@@ -40,7 +40,7 @@ pub(super) fn first_view(question: Option<&str>) -> String {
     with_question(prompt, question)
 }
 
-/// For every other key frame, shown after the one before it; without a question as before.
+/// Prompt for every other key frame, shown after its predecessor; `question` as in [`first_view`].
 pub(super) fn next_view(question: Option<&str>) -> String {
     let third = match question {
         Some(_) => {
@@ -74,8 +74,8 @@ fn with_question(prompt: String, question: Option<&str>) -> String {
     format!("{prompt}\n\nThe question, only so that you know what matters:\n{question}")
 }
 
-/// After a reply to [`next_view`] that is not the list it asks for.
-pub(super) fn form() -> String {
+/// Retry prompt after a malformed response to [`next_view`].
+pub(super) fn format_reminder() -> String {
     format!(
         "That is not the numbered list that was asked for. Reply again, with exactly three items \
          that begin with \"1.\", \"2.\" and \"3.\", each on its own line, and nothing else. Item 1 is \
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_prompt_asks_for_three_parts_and_names_every_movement() {
+    fn the_second_prompt_requests_three_parts_and_names_every_movement() {
         for prompt in [next_view(Some("q")), next_view(None)] {
             for part in ["\n1. ", "\n2. ", "\n3. "].into_iter().chain(ACTIONS) {
                 assert!(prompt.contains(part), "{part}");
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_question_none_is_spoken_of() {
+    fn without_a_question_none_is_mentioned() {
         for prompt in [first_view(None), next_view(None)] {
             assert!(!prompt.to_lowercase().contains("question"), "{prompt}");
         }

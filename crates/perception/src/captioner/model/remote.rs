@@ -1,20 +1,22 @@
 //! A model behind an OpenAI-compatible API.
 
-use embodied_r_openai::{ChatReply, ChatRequest, Client, ClientOptions, Content};
+use embodied_r_openai::{
+    ChatCompletion, ChatCompletionRequest, Client, ClientOptions, ContentPart,
+};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::{Map, Value, json};
 
 use super::ChatModel;
 use crate::error::Result;
 
-/// Servers of a model.
+/// A model served by one or several servers.
 #[derive(Debug)]
-pub struct Remote {
+pub struct RemoteModel {
     client: Client,
 }
 
-impl Remote {
-    /// Nothing is sent yet.
+impl RemoteModel {
+    /// A client of the servers; nothing is sent yet.
     ///
     /// # Errors
     /// A base URL is missing or is not one.
@@ -23,29 +25,29 @@ impl Remote {
     }
 }
 
-impl ChatModel for Remote {
+impl ChatModel for RemoteModel {
     fn settings(&self) -> Map<String, Value> {
         Map::from_iter([("backend".to_owned(), json!("openai"))])
     }
 
     fn chat<'a>(
         &'a self,
-        request: &'a ChatRequest,
+        request: &'a ChatCompletionRequest,
         jpegs: &'a [Vec<u8>],
-    ) -> BoxFuture<'a, Result<ChatReply>> {
-        async move { Ok(self.client.chat(&with_pictures(request, jpegs)).await?) }.boxed()
+    ) -> BoxFuture<'a, Result<ChatCompletion>> {
+        async move { Ok(self.client.chat(&with_images(request, jpegs)).await?) }.boxed()
     }
 }
 
-/// The request with pictures in place of their names.
-fn with_pictures(request: &ChatRequest, jpegs: &[Vec<u8>]) -> ChatRequest {
+/// The request with images in place of their identifiers.
+fn with_images(request: &ChatCompletionRequest, jpegs: &[Vec<u8>]) -> ChatCompletionRequest {
     let mut jpegs = jpegs.iter();
     let mut request = request.clone();
     for content in request.messages.iter_mut().flat_map(|message| &mut message.content) {
-        if let Content::Image(_) = content
+        if let ContentPart::Image(_) = content
             && let Some(jpeg) = jpegs.next()
         {
-            *content = Content::jpeg(jpeg);
+            *content = ContentPart::jpeg(jpeg);
         }
     }
     request

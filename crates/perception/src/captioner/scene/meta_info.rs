@@ -1,4 +1,4 @@
-//! VSI-Bench's `meta_info` files: per scene, the boxes of its objects.
+//! VSI-Bench's `meta_info` files: the bounding boxes of each scene's objects.
 //!
 //! Source: `data/meta_info` of vision-x-nyu/thinking-in-space. Each file maps scene names to
 //! records whose `object_bbox` maps an object's name to its boxes, in metres, z up. `min` and `max`
@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 
 /// One object of a real room.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct RoomBox {
-    /// What it is called.
+pub(super) struct ObjectBox {
+    /// Its name.
     pub(super) name: String,
     /// Its centre, in metres.
     pub(super) centroid: [f64; 3],
@@ -26,7 +26,7 @@ pub(super) struct RoomBox {
 
 /// The objects of all scenes, by scene name.
 #[derive(Debug, Default)]
-pub(super) struct RealRooms(BTreeMap<String, Vec<RoomBox>>);
+pub(super) struct RealRooms(BTreeMap<String, Vec<ObjectBox>>);
 
 #[derive(Deserialize)]
 struct Room {
@@ -41,7 +41,7 @@ struct Corners {
 }
 
 impl RealRooms {
-    /// Reads every `*meta_info*.json` in `folder`; there may be none.
+    /// Reads every `*meta_info*.json` in `folder`, if any.
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
@@ -51,7 +51,7 @@ impl RealRooms {
                 files.push(path);
             }
         }
-        // The order of a folder's entries is not the same everywhere.
+        // The order of directory entries is platform-dependent.
         files.sort();
         let mut rooms = BTreeMap::new();
         for path in files {
@@ -63,18 +63,18 @@ impl RealRooms {
         Ok(Self(rooms))
     }
 
-    /// A scene's name as the files have it, and its objects.
-    pub(super) fn get(&self, name: &str) -> Option<(&str, &[RoomBox])> {
+    /// A scene's name and objects.
+    pub(super) fn get(&self, name: &str) -> Option<(&str, &[ObjectBox])> {
         self.0.get_key_value(name).map(|(name, boxes)| (name.as_str(), boxes.as_slice()))
     }
 }
 
 impl Room {
-    fn boxes(self) -> Vec<RoomBox> {
+    fn boxes(self) -> Vec<ObjectBox> {
         let named = |(name, boxes): (String, Vec<Corners>)| {
             boxes.into_iter().map(move |Corners { centroid, min, max }| {
                 let name = name.clone();
-                RoomBox { name, centroid, min, max }
+                ObjectBox { name, centroid, min, max }
             })
         };
         self.object_bbox.into_iter().flat_map(named).collect()
@@ -110,7 +110,7 @@ mod tests {
             ("notes.json", "not read"),
         ]);
         let rooms = RealRooms::read(folder.path()).unwrap();
-        let sofa = RoomBox {
+        let sofa = ObjectBox {
             name: "sofa".into(),
             centroid: [1.0, 2.0, 0.5],
             min: [0.5, 1.5, 0.0],

@@ -1,29 +1,29 @@
-//! What a corner looks like, turned upright: 256 comparisons of brightness.
+//! Rotated BRIEF descriptors: 256 intensity comparisons, aligned to the corner's orientation.
 
 use std::sync::OnceLock;
 
 use super::super::random::Random;
 use super::pyramid::Plane;
 
-/// Radius of the disc that describes a corner.
+/// Radius of a corner's patch.
 const RADIUS: isize = 15;
 
-/// Pairs of places that are compared.
+/// Compared pairs of points.
 const PAIRS: usize = 256;
 
-/// Deviation of the places from the middle, a fifth of the disc's width as in BRIEF (Calonder et
-/// al. 2010).
-const DEVIATION: f32 = 31.0 / 5.0;
+/// Standard deviation of the points around the centre, a fifth of the patch size as in BRIEF (Calonder
+/// et al. 2010).
+const SIGMA: f32 = 31.0 / 5.0;
 
-/// What the places are drawn from.
+/// Seed of the sampling pattern.
 const SEED: u64 = 741_863;
 
-/// The 256 answers.
+/// A binary descriptor of 256 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Descriptor(pub [u64; 4]);
 
 impl Descriptor {
-    /// In how many answers two descriptors differ.
+    /// The Hamming distance of two descriptors.
     #[inline(always)]
     #[must_use]
     pub fn distance(&self, other: &Self) -> u32 {
@@ -35,13 +35,13 @@ impl Descriptor {
     }
 }
 
-/// Directions that are told apart, a full turn in all.
-const TURNS: usize = 128;
+/// Orientation bins of a full circle.
+const BINS: usize = 128;
 
-/// Pixels that hold a line of the disc.
+/// SIMD lanes that hold a row of the patch.
 const LANES: usize = 32;
 
-/// The disc: all bits where a pixel lies inside.
+/// Mask of the circular patch: all bits set inside.
 const DISC: [[u8; LANES]; 2 * RADIUS as usize + 1] = {
     let mut disc = [[0; LANES]; 2 * RADIUS as usize + 1];
     let mut at = 0;
@@ -56,8 +56,7 @@ const DISC: [[u8; LANES]; 2 * RADIUS as usize + 1] = {
     disc
 };
 
-/// The direction from a corner to the centre of brightness of the disc around it, as the nearest of
-/// [`TURNS`].
+/// The orientation of a corner by its intensity centroid, as one of [`BINS`].
 #[inline(always)]
 pub(super) fn orientation(plane: &Plane, column: usize, row: usize) -> usize {
     let radius = RADIUS as usize;
@@ -78,68 +77,68 @@ pub(super) fn orientation(plane: &Plane, column: usize, row: usize) -> usize {
         across += (i as i32 - RADIUS as i32) * i32::from(columns[i]);
         down += down_lanes[i];
     }
-    let turn = (down as f32).atan2(across as f32) / std::f32::consts::TAU * TURNS as f32;
-    (turn.round() as isize).rem_euclid(TURNS as isize) as usize
+    let bin = (down as f32).atan2(across as f32) / std::f32::consts::TAU * BINS as f32;
+    (bin.round() as isize).rem_euclid(BINS as isize) as usize
 }
 
-/// Pixels from one line to the next in the copy of a corner's surroundings.
+/// Row stride of the copied patch.
 const LINE: usize = 64;
 
-/// Compares the pairs around a corner of the blurred plane, turned by the corner's orientation.
+/// Describes a corner of the blurred plane, with the pattern rotated to orientation `bin`.
 #[inline(always)]
-pub(super) fn describe(blurred: &Plane, column: usize, row: usize, turn: usize) -> Descriptor {
+pub(super) fn describe(blurred: &Plane, column: usize, row: usize, bin: usize) -> Descriptor {
     const SIDE: usize = 2 * RADIUS as usize + 3;
-    // Places in a copy are the same whatever the plane's width.
+    // In a copy with a fixed stride the pattern's offsets do not depend on the plane's width.
     let mut around = [0u8; SIDE * LINE];
     let first = (row - SIDE / 2) * blurred.width + column - SIDE / 2;
     for (line, to) in around.chunks_exact_mut(LINE).enumerate() {
         to[..SIDE].copy_from_slice(&blurred.pixels[first + line * blurred.width..][..SIDE]);
     }
-    let mut answers = [0u64; 4];
-    for (word, pairs) in answers.iter_mut().zip(turned_pairs(turn).chunks_exact(64)) {
+    let mut bits = [0u64; 4];
+    for (word, pairs) in bits.iter_mut().zip(rotated_pairs(bin).chunks_exact(64)) {
         for (bit, [first, second]) in pairs.iter().enumerate() {
-            let pixel = |place: u16| around.get(usize::from(place)).copied().unwrap_or_default();
+            let pixel = |point: u16| around.get(usize::from(point)).copied().unwrap_or_default();
             *word |= u64::from(pixel(*first) < pixel(*second)) << bit;
         }
     }
-    Descriptor(answers)
+    Descriptor(bits)
 }
 
-/// Where the pairs lie in the copy of a corner's surroundings, with the pattern turned.
-fn turned_pairs(turn: usize) -> &'static [[u16; 2]; PAIRS] {
-    static TURNED: OnceLock<Vec<[[u16; 2]; PAIRS]>> = OnceLock::new();
-    let turned = TURNED.get_or_init(|| {
+/// Offsets of the pattern's pairs in the copied patch, rotated to orientation `bin`.
+fn rotated_pairs(bin: usize) -> &'static [[u16; 2]; PAIRS] {
+    static ROTATED: OnceLock<Vec<[[u16; 2]; PAIRS]>> = OnceLock::new();
+    let rotated = ROTATED.get_or_init(|| {
         let pattern = pattern();
-        let turn = |turn: usize| {
-            let (sin, cos) = (turn as f32 / TURNS as f32 * std::f32::consts::TAU).sin_cos();
-            let place = |(x, y): (f32, f32)| {
+        let rotate = |bin: usize| {
+            let (sin, cos) = (bin as f32 / BINS as f32 * std::f32::consts::TAU).sin_cos();
+            let point = |(x, y): (f32, f32)| {
                 let nearest = |offset: f32| (offset.round() as isize + RADIUS + 1) as u16;
                 nearest(x * sin + y * cos) * LINE as u16 + nearest(x * cos - y * sin)
             };
-            pattern.map(|(first, second)| [place(first), place(second)])
+            pattern.map(|(first, second)| [point(first), point(second)])
         };
-        (0..TURNS).map(turn).collect()
+        (0..BINS).map(rotate).collect()
     });
-    &turned[turn % TURNS]
+    &rotated[bin % BINS]
 }
 
-/// Two places, each right and down from the corner.
+/// Two points, as offsets from the corner.
 type Pair = ((f32, f32), (f32, f32));
 
-/// The places, drawn from a normal distribution: always the same ones.
+/// The sampling pattern, drawn from a normal distribution with a fixed seed.
 fn pattern() -> [Pair; PAIRS] {
     let mut random = Random::new(SEED);
     let mut normal = move || {
         let (u, v) = (random.unit().max(f64::MIN_POSITIVE), random.unit());
         ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
     };
-    let mut place = move || loop {
-        let (x, y) = (DEVIATION * normal(), DEVIATION * normal());
+    let mut point = move || loop {
+        let (x, y) = (SIGMA * normal(), SIGMA * normal());
         if x.hypot(y) <= RADIUS as f32 {
             return (x, y);
         }
     };
-    std::array::from_fn(|_| (place(), place()))
+    std::array::from_fn(|_| (point(), point()))
 }
 
 #[cfg(test)]
@@ -153,12 +152,12 @@ mod tests {
 
     #[test]
     fn the_orientation_points_to_the_bright_side() {
-        assert_eq!(orientation(&plane(|x, y| 120.0 + 2.0 * x + 2.0 * y), 30, 30), TURNS / 8);
-        assert_eq!(orientation(&plane(|x, _| 120.0 - 2.0 * x), 30, 30), TURNS / 2);
+        assert_eq!(orientation(&plane(|x, y| 120.0 + 2.0 * x + 2.0 * y), 30, 30), BINS / 8);
+        assert_eq!(orientation(&plane(|x, _| 120.0 - 2.0 * x), 30, 30), BINS / 2);
     }
 
     #[test]
-    fn a_turned_corner_looks_the_same() {
+    fn descriptors_are_rotation_invariant() {
         let texture = |x: f64, y: f64| {
             120.0
                 + 40.0 * (x / 5.0).sin() * (y / 7.0 + 1.0).cos()
@@ -167,14 +166,14 @@ mod tests {
         };
         let (cos, sin) = (0.6, 0.8);
         let upright = plane(texture);
-        let turned = plane(|x, y| texture(x * cos + y * sin, y * cos - x * sin));
+        let rotated = plane(|x, y| texture(x * cos + y * sin, y * cos - x * sin));
         let describe = |plane: &Plane| describe(plane, 30, 30, orientation(plane, 30, 30));
-        let distance = describe(&upright).distance(&describe(&turned));
-        assert!(distance < 40, "{distance} answers differ");
+        let distance = describe(&upright).distance(&describe(&rotated));
+        assert!(distance < 40, "{distance} bits differ");
     }
 
     #[test]
-    fn the_distance_counts_differing_answers() {
+    fn the_distance_counts_differing_bits() {
         let a = Descriptor([0, u64::MAX, 1, 0]);
         let b = Descriptor([0b101, u64::MAX, 0, 0]);
         assert_eq!(a.distance(&b), 3);

@@ -1,15 +1,14 @@
-//! Corners: FAST's score, Harris' measure, and a place between pixels.
+//! Corner detection: FAST scores, Harris responses and subpixel localisation.
 
 use super::pyramid::Plane;
 
-/// Corners stay so far from the edges that what describes them lies inside.
+/// Margin without corners, so that their patches lie inside the plane.
 pub(in crate::keyframes) const BORDER: usize = 18;
 
-/// How much brighter or darker than the middle the arc must be: first choice, and where that finds
-/// too few.
+/// FAST thresholds: the default, and a lower one if that finds too few corners.
 const THRESHOLDS: [u8; 2] = [20, 7];
 
-/// FAST's circle of 16 pixels around the middle, in order.
+/// FAST's circle of 16 pixels around the centre, in order.
 const CIRCLE: [(isize, isize); 16] = [
     (0, -3),
     (1, -3),
@@ -29,7 +28,7 @@ const CIRCLE: [(isize, isize); 16] = [
     (-1, -3),
 ];
 
-/// Weight of the squared trace in Harris' measure.
+/// Weight of the squared trace in the Harris response.
 const HARRIS_K: f32 = 0.04;
 
 /// A corner at a pixel.
@@ -41,8 +40,8 @@ pub(super) struct Corner {
     pub(super) score: u8,
 }
 
-/// The corners of `plane` with scores that none of their eight neighbours surpasses; at least `enough`
-/// of them where the plane has so many faint ones.
+/// The corners of `plane` after 3 × 3 non-maximum suppression; uses the lower threshold if the default
+/// finds fewer than twice `enough`.
 #[inline(always)]
 pub(super) fn find(plane: &Plane, enough: usize) -> Vec<Corner> {
     let scores = scores(plane);
@@ -54,36 +53,36 @@ pub(super) fn find(plane: &Plane, enough: usize) -> Vec<Corner> {
     }
 }
 
-/// Repeats a statement for each place, so that the lanes of all of them stay in registers.
+/// Unrolls a statement over an index, so that all lanes stay in registers.
 macro_rules! at_each {
-    ($i:ident of $($place:literal)*: $statement:expr) => {
-        $({ const $i: usize = $place; $statement; })*
+    ($i:ident of $($offset:literal)*: $statement:expr) => {
+        $({ const $i: usize = $offset; $statement; })*
     };
 }
 
-/// Pixels that are scored at once.
-const AT_ONCE: usize = 64;
+/// Pixels scored at once (SIMD).
+const WIDTH: usize = 64;
 
-/// Pixels in a row, or how far each reaches.
-type Lanes = [u8; AT_ONCE];
+/// Consecutive pixels, or their intensity differences.
+type Lanes = [u8; WIDTH];
 
-/// FAST's score of each pixel away from the border, and 0 elsewhere.
+/// The FAST score of each pixel inside the border, and 0 elsewhere.
 #[inline(always)]
 fn scores(plane: &Plane) -> Vec<u8> {
     let width = plane.width;
     let mut scores = vec![0u8; plane.pixels.len()];
-    // What is left of a line is scored with pixels of the next one, which are there: see `BORDER`.
+    // The last block of a row may extend into the next row, which `BORDER` guarantees to exist.
     for row in BORDER..plane.height - BORDER {
-        for column in (BORDER..width - BORDER).step_by(AT_ONCE) {
+        for column in (BORDER..width - BORDER).step_by(WIDTH) {
             let start = row * width + column;
-            let mut circle = [[0; AT_ONCE]; 16];
+            let mut circle = [[0; WIDTH]; 16];
             at_each!(I of 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15: {
                 let (x, y) = CIRCLE[I];
                 circle[I] = lanes(&plane.pixels, (start as isize + y * width as isize + x) as usize);
             });
             let middle = lanes(&plane.pixels, start);
             if may_hold_corners(&middle, &circle) {
-                scores[start..start + AT_ONCE].copy_from_slice(&score(&middle, &circle));
+                scores[start..start + WIDTH].copy_from_slice(&score(&middle, &circle));
             }
         }
     }
@@ -93,24 +92,24 @@ fn scores(plane: &Plane) -> Vec<u8> {
 /// The pixels from `start` on.
 #[inline(always)]
 fn lanes(pixels: &[u8], start: usize) -> Lanes {
-    pixels[start..].first_chunk().copied().unwrap_or([0; AT_ONCE])
+    pixels[start..].first_chunk().copied().unwrap_or([0; WIDTH])
 }
 
-/// `of` of each two lanes. Whole rows at a time, since that becomes vector instructions.
+/// Applies `of` lane-wise; written as a loop that the compiler vectorizes.
 #[inline(always)]
 fn each(a: &Lanes, b: &Lanes, of: impl Fn(u8, u8) -> u8) -> Lanes {
-    let mut lanes = [0; AT_ONCE];
-    for i in 0..AT_ONCE {
+    let mut lanes = [0; WIDTH];
+    for i in 0..WIDTH {
         lanes[i] = of(a[i], b[i]);
     }
     lanes
 }
 
-/// Whether two of the four outermost places of a circle that are not opposite to each other are both
-/// brighter or both darker by the lowest threshold, as every long arc holds such two.
+/// FAST's early rejection: every long arc contains two adjacent ones of the four compass points, which must
+/// both be brighter or both darker by the lowest threshold.
 #[inline(always)]
 fn may_hold_corners(middle: &Lanes, circle: &[Lanes; 16]) -> bool {
-    let [mut brighter, mut darker] = [[[0; AT_ONCE]; 4]; 2];
+    let [mut brighter, mut darker] = [[[0; WIDTH]; 4]; 2];
     at_each!(I of 0 1 2 3: {
         brighter[I] = each(&circle[4 * I], middle, u8::saturating_sub);
         darker[I] = each(middle, &circle[4 * I], u8::saturating_sub);
@@ -123,11 +122,11 @@ fn may_hold_corners(middle: &Lanes, circle: &[Lanes; 16]) -> bool {
     most.iter().fold(0, |most, reach| most.max(*reach)) > THRESHOLDS[1]
 }
 
-/// The scores of pixels in a row, given the circles around them place by place: the greatest threshold
-/// below which FAST's test holds, that nine neighbours on the circle are all brighter or all darker.
+/// The FAST scores of consecutive pixels, given their circles by index: the highest threshold below which
+/// nine contiguous pixels of the circle are all brighter or all darker.
 #[inline(always)]
 fn score(middle: &Lanes, circle: &[Lanes; 16]) -> Lanes {
-    let mut reach = [[0; AT_ONCE]; 16];
+    let mut reach = [[0; WIDTH]; 16];
     at_each!(I of 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15:
         reach[I] = each(&circle[I], middle, u8::saturating_sub));
     let brighter = best_arc(&reach);
@@ -136,45 +135,45 @@ fn score(middle: &Lanes, circle: &[Lanes; 16]) -> Lanes {
     each(&brighter, &best_arc(&reach), u8::max)
 }
 
-/// The most that all of some nine neighbours on the circle reach.
+/// The maximum over arcs of nine pixels of the arc's minimum difference.
 #[inline(always)]
 fn best_arc(reach: &[Lanes; 16]) -> Lanes {
-    // Two, four and eight in a row from each odd place on.
-    let mut twos = [[0; AT_ONCE]; 8];
+    // Minima of two, four and eight contiguous pixels from each odd index.
+    let mut twos = [[0; WIDTH]; 8];
     at_each!(I of 0 1 2 3 4 5 6 7:
         twos[I] = each(&reach[2 * I + 1], &reach[(2 * I + 2) % 16], u8::min));
-    let mut fours = [[0; AT_ONCE]; 8];
+    let mut fours = [[0; WIDTH]; 8];
     at_each!(I of 0 1 2 3 4 5 6 7:
         fours[I] = each(&twos[I], &twos[(I + 1) % 8], u8::min));
-    let mut best = [0; AT_ONCE];
+    let mut best = [0; WIDTH];
     at_each!(I of 0 1 2 3 4 5 6 7: {
         let eight = each(&fours[I], &fours[(I + 2) % 8], u8::min);
-        // Nine have one more at either end.
+        // Nine pixels are eight plus one at either end.
         let end = each(&reach[2 * I], &reach[(2 * I + 9) % 16], u8::max);
         best = each(&best, &each(&eight, &end, u8::min), u8::max);
     });
     best
 }
 
-/// The pixels that score above `threshold`, more than the neighbours before them and no less than
-/// those after them, row by row.
+/// Non-maximum suppression: the pixels that score above `threshold`, more than their neighbours before and
+/// no less than those after, row by row.
 #[inline(always)]
 fn peaks(plane: &Plane, scores: &[u8], threshold: u8) -> Vec<Corner> {
     let width = plane.width;
     let mut found = Vec::new();
     for row in BORDER..plane.height - BORDER {
-        for column in (BORDER..width - BORDER).step_by(AT_ONCE) {
+        for column in (BORDER..width - BORDER).step_by(WIDTH) {
             let start = row * width + column;
-            let mut marks = peak_marks(scores, width, start, threshold);
-            marks[AT_ONCE.min(width - BORDER - column)..].fill(0);
-            let (eights, _) = marks.as_chunks::<8>();
+            let mut mask = peak_mask(scores, width, start, threshold);
+            mask[WIDTH.min(width - BORDER - column)..].fill(0);
+            let (eights, _) = mask.as_chunks::<8>();
             for (eight, first) in eights.iter().zip((0..).step_by(8)) {
                 let mut set = u64::from_le_bytes(*eight);
                 while set != 0 {
-                    let place = first + set.trailing_zeros() as usize / 8;
+                    let offset = first + set.trailing_zeros() as usize / 8;
                     set &= set - 1;
-                    let score = scores[start + place];
-                    found.push(Corner { column: column + place, row, score });
+                    let score = scores[start + offset];
+                    found.push(Corner { column: column + offset, row, score });
                 }
             }
         }
@@ -182,37 +181,37 @@ fn peaks(plane: &Plane, scores: &[u8], threshold: u8) -> Vec<Corner> {
     found
 }
 
-/// 1 where one of the pixels from `start` on is a peak.
+/// 1 for each pixel from `start` on that is a local maximum.
 #[inline(always)]
-fn peak_marks(scores: &[u8], width: usize, start: usize, threshold: u8) -> Lanes {
+fn peak_mask(scores: &[u8], width: usize, start: usize, threshold: u8) -> Lanes {
     let left = lanes(scores, start - 1);
     let right = lanes(scores, start + 1);
-    let before = each(&most_of_three(scores, start - width), &left, u8::max);
-    let after = each(&most_of_three(scores, start + width), &right, u8::max);
+    let before = each(&max_of_three(scores, start - width), &left, u8::max);
+    let after = each(&max_of_three(scores, start + width), &right, u8::max);
     let least = each(&before, &after, |before, after| {
         before.saturating_add(1).max(after).max(threshold + 1)
     });
     each(&lanes(scores, start), &least, |score, least| u8::from(score >= least))
 }
 
-/// The greatest of each pixel from `start` on and its neighbours to the left and right.
+/// The maximum of each pixel from `start` on and its left and right neighbours.
 #[inline(always)]
-fn most_of_three(scores: &[u8], start: usize) -> Lanes {
+fn max_of_three(scores: &[u8], start: usize) -> Lanes {
     let sides = each(&lanes(scores, start - 1), &lanes(scores, start + 1), u8::max);
     each(&lanes(scores, start), &sides, u8::max)
 }
 
-/// Pixels to each side over which gradients are summed up.
+/// Radius of the window that gradients are summed over.
 const RADIUS: usize = 3;
 
-/// Pixels across and down that Harris' measure is taken at.
+/// Side of the window of Harris responses, in pixels.
 const SIDE: usize = 5;
 
-/// Products of gradients by Sobel, in a row of [`LANES`] pixels: across, down, and both.
+/// Consecutive pixels whose Sobel gradient products are computed together.
 const LANES: usize = 16;
 
-/// Harris' measure at the [`SIDE`] × [`SIDE`] pixels around `(column, row)`, over 7 × 7 pixels each, with
-/// brightness between 0 and 1.
+/// The Harris responses at the [`SIDE`] × [`SIDE`] pixels around `(column, row)`, over 7 × 7 windows, with
+/// intensities scaled to [0, 1].
 #[inline(always)]
 fn harris(plane: &Plane, column: usize, row: usize) -> [[f32; SIDE]; SIDE] {
     let reach = RADIUS + SIDE / 2;
@@ -230,18 +229,18 @@ fn harris(plane: &Plane, column: usize, row: usize) -> [[f32; SIDE]; SIDE] {
         }
     }
     let unit = (4.0 * 7.0 * 255.0f32).powi(-2);
-    let mut measures = [[0.0; SIDE]; SIDE];
-    for (measures, sums) in measures.iter_mut().zip(&sums) {
+    let mut responses = [[0.0; SIDE]; SIDE];
+    for (responses, sums) in responses.iter_mut().zip(&sums) {
         let (xx, yy, xy) = (boxed(&sums[0]), boxed(&sums[1]), boxed(&sums[2]));
-        for (x, measure) in measures.iter_mut().enumerate() {
+        for (x, response) in responses.iter_mut().enumerate() {
             let (xx, yy, xy) = (xx[x] as f32 * unit, yy[x] as f32 * unit, xy[x] as f32 * unit);
-            *measure = xx * yy - xy * xy - HARRIS_K * (xx + yy) * (xx + yy);
+            *response = xx * yy - xy * xy - HARRIS_K * (xx + yy) * (xx + yy);
         }
     }
-    measures
+    responses
 }
 
-/// The sums of each seven lanes in a row.
+/// Box filter: sums of seven consecutive lanes.
 #[inline(always)]
 fn boxed(lanes: &[i32; LANES]) -> [i32; LANES / 2] {
     let mut sums = [0; LANES / 2];
@@ -253,7 +252,7 @@ fn boxed(lanes: &[i32; LANES]) -> [i32; LANES / 2] {
     sums
 }
 
-/// The products at the pixels of `row` that follow the one at `column`.
+/// The gradient products xx, yy and xy at the pixels of `row` after `column`.
 #[inline(always)]
 fn products(plane: &Plane, column: usize, row: usize) -> [[i32; LANES]; 3] {
     let start = row * plane.width + column;
@@ -274,7 +273,7 @@ fn products(plane: &Plane, column: usize, row: usize) -> [[i32; LANES]; 3] {
     products
 }
 
-/// The pixels from `start` on, widened.
+/// The pixels from `start` on, widened to 16 bits.
 #[inline(always)]
 fn gray_line(plane: &Plane, start: usize) -> [i16; LANES + 2] {
     let mut line = [0; LANES + 2];
@@ -284,27 +283,27 @@ fn gray_line(plane: &Plane, start: usize) -> [i16; LANES + 2] {
     line
 }
 
-/// A corner moved to the neighbour of the greatest measure, and its column and row between pixels:
-/// the top of a parabola through that pixel's and its neighbours' measures.
+/// A corner moved to the neighbour with the highest Harris response, and its subpixel column and row by
+/// parabolic interpolation of the responses.
 #[inline(always)]
 pub(super) fn locate(plane: &Plane, corner: Corner) -> (Corner, (f64, f64)) {
-    let measures = harris(plane, corner.column, corner.row);
+    let responses = harris(plane, corner.column, corner.row);
     let (mut x, mut y) = (2, 2);
     for row in 1..4 {
         for column in 1..4 {
-            if measures[row][column] > measures[y][x] {
+            if responses[row][column] > responses[y][x] {
                 (x, y) = (column, row);
             }
         }
     }
-    let strength = measures[y][x];
+    let strength = responses[y][x];
     let top = |before: f32, after: f32| {
         let curve = f64::from(before) - 2.0 * f64::from(strength) + f64::from(after);
         let shift = 0.5 * (f64::from(before) - f64::from(after)) / curve;
         if curve < 0.0 { shift.clamp(-0.5, 0.5) } else { 0.0 }
     };
-    let across = top(measures[y][x - 1], measures[y][x + 1]);
-    let down = top(measures[y - 1][x], measures[y + 1][x]);
+    let across = top(responses[y][x - 1], responses[y][x + 1]);
+    let down = top(responses[y - 1][x], responses[y + 1][x]);
     let (column, row) = (corner.column + x - 2, corner.row + y - 2);
     (Corner { column, row, ..corner }, (column as f64 + across, row as f64 + down))
 }
@@ -319,10 +318,10 @@ mod tests {
     }
 
     #[test]
-    fn nine_in_a_row_are_an_arc_even_across_the_seam() {
+    fn arcs_of_nine_wrap_around_the_circle() {
         let best = |bits: u32| {
             let reach = |i: usize| if bits >> i & 1 == 1 { 9 + i as u8 } else { 3 };
-            best_arc(&std::array::from_fn(|i| [reach(i); AT_ONCE]))[0]
+            best_arc(&std::array::from_fn(|i| [reach(i); WIDTH]))[0]
         };
         assert_eq!(best(0b1_1111_1111), 9);
         assert_eq!(best(0b11_1111_1110), 10);
@@ -332,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_corners_of_a_square_are_found_and_its_sides_are_not() {
+    fn a_square_has_corners_only_at_its_vertices() {
         let inside = |v: usize| (30..60).contains(&v);
         let plane = plane(90, 90, |x, y| if inside(x) && inside(y) { 200 } else { 50 });
         let corners = find(&plane, 4);
@@ -345,12 +344,12 @@ mod tests {
     }
 
     #[test]
-    fn an_even_plane_has_no_corner() {
+    fn a_uniform_plane_has_no_corner() {
         assert_eq!(find(&plane(60, 60, |_, _| 90), 10), []);
     }
 
     #[test]
-    fn a_blob_between_pixels_is_located_there() {
+    fn a_blob_is_localised_between_pixels() {
         let (x0, y0) = (30.3, 29.6);
         let plane = plane(60, 60, |x, y| {
             let d2 = (x as f64 - x0).powi(2) + (y as f64 - y0).powi(2);

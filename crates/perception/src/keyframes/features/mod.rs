@@ -1,15 +1,14 @@
-//! Points of a gray picture that are found again in another one, and what they look like.
+//! Feature detection and description, for matching gray images.
 //!
-//! The recipe is ORB's (Rublee et al. 2011): FAST corners over a pyramid of sizes, turned by the
-//! intensity centroid and described by 256 comparisons of brightness. Unlike the original, corners are
-//! spread over the picture, as a homography is known best where its points lie far apart, and located
-//! to a fraction of a pixel, where Harris' measure is greatest; what they are ranked by is FAST's
-//! score, which is at hand and serves a homography as well.
+//! The method is ORB (Rublee et al. 2011): FAST corners over an image pyramid, oriented by the intensity
+//! centroid and described by 256 intensity comparisons. Unlike the original, corners are distributed over
+//! the image, since homographies need points far apart, and localised to subpixels by the Harris response.
+//! They are ranked by the FAST score, which is already computed and works as well for homographies.
 
 mod brief;
+mod bucketing;
 mod corners;
 mod pyramid;
-mod spread;
 
 use std::collections::HashSet;
 
@@ -19,62 +18,66 @@ use pyramid::Level;
 
 pub use brief::Descriptor;
 
-/// A point of a picture. Whole coordinates are the middles of pixels.
+/// A keypoint. Integer coordinates are pixel centres.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Keypoint {
     /// Pixels from the left.
     pub x: f64,
     /// Pixels from the top.
     pub y: f64,
-    /// The side of a pixel of the level it was found at, in pixels of the picture: its location is
-    /// about as exact as that.
+    /// The pixel size of its pyramid level, in image pixels; its location error is of this order.
     pub scale: f64,
 }
 
-/// The features of a picture.
+/// The features of an image.
 #[derive(Debug, Clone, Default)]
 pub struct Features {
-    /// Where they are.
+    /// The keypoints.
     pub points: Vec<Keypoint>,
-    /// What each looks like.
+    /// The keypoints' descriptors.
     pub descriptors: Vec<Descriptor>,
 }
 
-/// How many features a picture has at most.
-const FEATURES: usize = 1000;
+/// Maximum features per image.
+const MAX_FEATURES: usize = 1000;
 
-/// Finds the features of `picture`. Pictures without corners have none.
+/// Extracts the features of `image`; an image without corners has none.
 #[multiversion(targets = "simd")]
 #[must_use]
-pub fn extract(picture: &GrayImage) -> Features {
-    let levels = pyramid::build(picture);
-    let shares = pyramid::shares(&levels, FEATURES);
+pub fn extract(image: &GrayImage) -> Features {
+    let levels = pyramid::build(image);
+    let counts = pyramid::feature_counts(&levels, MAX_FEATURES);
     let mut features = Features::default();
-    for (level, share) in levels.iter().zip(shares) {
-        add_level(&mut features, level, share);
+    for (level, count) in levels.iter().zip(counts) {
+        add_level(&mut features, level, count);
     }
     features
 }
 
-/// Adds at most `share` features of `level`.
+/// Adds at most `count` features of `level`.
 #[inline(always)]
-fn add_level(features: &mut Features, level: &Level, share: usize) {
+fn add_level(features: &mut Features, level: &Level, count: usize) {
     let plane = &level.plane;
-    let corners = corners::find(plane, share);
-    let chosen = spread::choose(corners, share, plane.width, plane.height);
+    let corners = corners::find(plane, count);
+    let selected = bucketing::select(corners, count, plane.width, plane.height);
     let blurred = plane.blurred();
     let mut taken = HashSet::new();
-    for corner in chosen {
+    for corner in selected {
         let (corner, (column, row)) = corners::locate(plane, corner);
         if !taken.insert((corner.column, corner.row)) {
             continue;
         }
-        let turn = brief::orientation(plane, corner.column, corner.row);
+        let orientation = brief::orientation(plane, corner.column, corner.row);
         features.points.push(Keypoint {
-            x: level.to_picture(column),
-            y: level.to_picture(row),
+            x: level.to_image(column),
+            y: level.to_image(row),
             scale: level.scale(),
         });
-        features.descriptors.push(brief::describe(&blurred, corner.column, corner.row, turn));
+        features.descriptors.push(brief::describe(
+            &blurred,
+            corner.column,
+            corner.row,
+            orientation,
+        ));
     }
 }

@@ -1,16 +1,16 @@
-//! The picture in ever smaller sizes.
+//! The image pyramid.
 
 use image::GrayImage;
 
-/// How much smaller each level is than the one before: two steps of six pixels to five. ORB takes one;
-/// homographies come out as true with half of the pixels.
+/// Scale factor between levels: two steps of 6:5. ORB uses one step; homographies are as accurate with half
+/// of the pixels.
 const STEP: f64 = 1.44;
-/// Levels at most.
-const LEVELS: usize = 5;
-/// Sides shorter than this hold no described corner.
-const SHORTEST: usize = 2 * super::corners::BORDER + 8;
+/// Maximum number of levels.
+const MAX_LEVELS: usize = 5;
+/// Minimum side of a level; a shorter one has no room for a patch.
+const MIN_SIDE: usize = 2 * super::corners::BORDER + 8;
 
-/// A gray plane, row by row.
+/// A gray plane in row-major order.
 #[derive(Debug, Clone)]
 pub(super) struct Plane {
     pub(super) width: usize,
@@ -18,35 +18,35 @@ pub(super) struct Plane {
     pub(super) pixels: Vec<u8>,
 }
 
-/// A level of the pyramid and how it lies over the picture.
+/// A level of the pyramid and its scale.
 pub(super) struct Level {
     pub(super) plane: Plane,
     scale: f64,
 }
 
 impl Level {
-    /// Where a column or a row of the level lies in the picture.
-    pub(super) fn to_picture(&self, place: f64) -> f64 {
-        (place + 0.5) * self.scale - 0.5
+    /// Maps a column or a row of the level to the image.
+    pub(super) fn to_image(&self, position: f64) -> f64 {
+        (position + 0.5) * self.scale - 0.5
     }
 
-    /// Pixels of the picture to a pixel of this level.
+    /// Image pixels per pixel of this level.
     pub(super) fn scale(&self) -> f64 {
         self.scale
     }
 }
 
-/// The picture itself and its smaller levels; none where it is too small for a corner.
+/// The image and its downscaled levels; none if it is too small for a corner.
 #[inline(always)]
-pub(super) fn build(picture: &GrayImage) -> Vec<Level> {
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let mut levels: Vec<Level> = Vec::with_capacity(LEVELS);
-    for index in 0..LEVELS {
+pub(super) fn build(image: &GrayImage) -> Vec<Level> {
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let mut levels: Vec<Level> = Vec::with_capacity(MAX_LEVELS);
+    for index in 0..MAX_LEVELS {
         let plane = match levels.last() {
-            None => Plane { width, height, pixels: picture.as_raw().clone() },
-            Some(larger) => larger.plane.shrunk().shrunk(),
+            None => Plane { width, height, pixels: image.as_raw().clone() },
+            Some(larger) => larger.plane.downscaled().downscaled(),
         };
-        if plane.width.min(plane.height) < SHORTEST {
+        if plane.width.min(plane.height) < MIN_SIDE {
             break;
         }
         levels.push(Level { plane, scale: STEP.powi(index as i32) });
@@ -54,39 +54,39 @@ pub(super) fn build(picture: &GrayImage) -> Vec<Level> {
     levels
 }
 
-/// How many of `total` features each level may give, in proportion to its side.
-pub(super) fn shares(levels: &[Level], total: usize) -> Vec<usize> {
+/// The number of features of each level out of `total`, proportional to its side.
+pub(super) fn feature_counts(levels: &[Level], total: usize) -> Vec<usize> {
     let sum: f64 = levels.iter().map(|level| level.scale().recip()).sum();
     let share = |level: &Level| (total as f64 / level.scale() / sum).round() as usize;
     levels.iter().map(share).collect()
 }
 
-/// Six pixels become five: the share of the right one of the two neighbours that each of the five
-/// lies between, in 1/128. The sixth place is left out.
-const SHARES: [u16; 6] = [13, 38, 64, 90, 115, 0];
+/// Interpolation weights of the right neighbour for each of five output pixels from six input pixels, in
+/// 1/128. The sixth entry is unused.
+const WEIGHTS_6_TO_5: [u16; 6] = [13, 38, 64, 90, 115, 0];
 
-/// Pixels that are mixed at once: a multiple of six that vectors divide well.
-const AT_ONCE: usize = 96;
+/// Pixels interpolated at once: a multiple of six that suits SIMD widths.
+const BLOCK: usize = 96;
 
-/// `first` and `second` mixed, with the second one's `share` in 1/128.
+/// Interpolates `first` and `second`, with the second one's weight `weight` in 1/128.
 #[inline(always)]
-fn mixed(first: u8, second: u8, share: u16) -> u8 {
-    ((u16::from(first) * (128 - share) + u16::from(second) * share + 64) >> 7) as u8
+fn lerp(first: u8, second: u8, weight: u16) -> u8 {
+    ((u16::from(first) * (128 - weight) + u16::from(second) * weight + 64) >> 7) as u8
 }
 
-/// What is left of a side of `length` pixels.
-fn shrunk_side(length: usize) -> usize {
+/// The downscaled length of a side of `length` pixels.
+fn downscaled_side(length: usize) -> usize {
     length / 6 * 5 + (length % 6).saturating_sub(1)
 }
 
 impl Plane {
-    /// The plane with five pixels for six, each mixed from the four around its place.
+    /// The plane downscaled by 6:5 with bilinear interpolation.
     #[inline(always)]
-    fn shrunk(&self) -> Self {
-        let (width, height) = (shrunk_side(self.width), shrunk_side(self.height));
-        let shares: [u16; AT_ONCE] = std::array::from_fn(|i| SHARES[i % 6]);
-        // Room for whole blocks, and for a neighbour to the right of each pixel.
-        let padded = self.width.next_multiple_of(AT_ONCE);
+    fn downscaled(&self) -> Self {
+        let (width, height) = (downscaled_side(self.width), downscaled_side(self.height));
+        let weights: [u16; BLOCK] = std::array::from_fn(|i| WEIGHTS_6_TO_5[i % 6]);
+        // Padding for whole blocks, and for the right neighbour of each pixel.
+        let padded = self.width.next_multiple_of(BLOCK);
         let mut down = vec![0u8; padded + 1];
         let mut across = vec![0u8; padded + 2];
         let mut pixels = vec![0u8; width * height + 8];
@@ -94,18 +94,18 @@ impl Plane {
             let from = row / 5 * 6 + row % 5;
             let upper = &self.pixels[from * self.width..][..self.width];
             let lower = &self.pixels[(from + 1) * self.width..][..self.width];
-            let share = SHARES[row % 5];
+            let weight = WEIGHTS_6_TO_5[row % 5];
             for (to, (upper, lower)) in down.iter_mut().zip(upper.iter().zip(lower)) {
-                *to = mixed(*upper, *lower, share);
+                *to = lerp(*upper, *lower, weight);
             }
-            for start in (0..padded).step_by(AT_ONCE) {
-                let (left, right) = (&down[start..][..AT_ONCE], &down[start + 1..][..AT_ONCE]);
-                let to = &mut across[start..][..AT_ONCE];
-                for i in 0..AT_ONCE {
-                    to[i] = mixed(left[i], right[i], shares[i]);
+            for start in (0..padded).step_by(BLOCK) {
+                let (left, right) = (&down[start..][..BLOCK], &down[start + 1..][..BLOCK]);
+                let to = &mut across[start..][..BLOCK];
+                for i in 0..BLOCK {
+                    to[i] = lerp(left[i], right[i], weights[i]);
                 }
             }
-            // Eight are copied, as that is one step; the three too many are overwritten next.
+            // Copying eight pixels is one instruction; the three extra ones are overwritten next.
             let out = &mut pixels[row * width..][..width + 8];
             for (to, from) in (0..width).step_by(5).zip((0..padded).step_by(6)) {
                 out[to..to + 8].copy_from_slice(&across[from..from + 8]);
@@ -115,8 +115,7 @@ impl Plane {
         Self { width, height, pixels }
     }
 
-    /// The plane under a Gaussian of 7 × 7 pixels and a deviation of 2, so that one noisy pixel does
-    /// not decide a comparison.
+    /// The plane blurred by a 7 × 7 Gaussian with σ = 2, so that descriptors are robust to noise.
     #[inline(always)]
     pub(super) fn blurred(&self) -> Self {
         let (width, height) = (self.width, self.height);
@@ -140,7 +139,7 @@ impl Plane {
     }
 }
 
-/// Pixels mixed from seven lines, by exp(-x² / 8) over its sum, in 1/256.
+/// Convolves seven lines with a Gaussian, exp(-x² / 8) normalised, in 1/256.
 #[inline(always)]
 fn blur([a, b, c, d, e, f, g]: [&[u8]; 7], mixed: &mut [u8]) {
     const WEIGHTS: [u16; 4] = [18, 34, 49, 54];
@@ -168,23 +167,23 @@ mod tests {
     }
 
     #[test]
-    fn a_small_picture_has_no_levels() {
+    fn a_small_image_has_no_levels() {
         assert!(build(&GrayImage::new(20, 500)).is_empty());
     }
 
     #[test]
-    fn a_level_lies_over_the_picture_without_a_shift() {
+    fn levels_are_aligned_with_the_image() {
         let ramp = GrayImage::from_fn(240, 120, |x, _| image::Luma([x as u8]));
         for level in build(&ramp) {
             let middle = level.plane.width / 2;
             let gray = level.plane.pixels[5 * level.plane.width + middle];
-            let place = level.to_picture(middle as f64);
-            assert!((f64::from(gray) - place).abs() <= 1.1, "{gray} at {place}");
+            let position = level.to_image(middle as f64);
+            assert!((f64::from(gray) - position).abs() <= 1.1, "{gray} at {position}");
         }
     }
 
     #[test]
-    fn blurring_keeps_an_even_plane_even() {
+    fn blurring_keeps_a_uniform_plane() {
         let plane = Plane { width: 20, height: 9, pixels: vec![255; 180] };
         assert_eq!(plane.blurred().pixels, vec![255; 180]);
     }

@@ -2,19 +2,19 @@
 
 use super::{Correspondence, Homography, Point};
 
-/// Symmetric 8 × 8 equations for the first eight entries of a homography whose ninth is 1.
-pub(super) struct Equations {
+/// 8 × 8 normal equations for the first eight entries of a homography whose ninth is 1.
+pub(super) struct NormalEquations {
     left: [[f64; 8]; 8],
     right: [f64; 8],
 }
 
-impl Equations {
+impl NormalEquations {
     #[inline(always)]
     pub(super) fn new() -> Self {
         Self { left: [[0.0; 8]; 8], right: [0.0; 8] }
     }
 
-    /// Adds the squared error of `row · unknowns = value`, times `weight`.
+    /// Adds the squared error of `row · x = value` with `weight`.
     #[inline(always)]
     pub(super) fn add(&mut self, row: &[f64; 8], value: f64, weight: f64) {
         for (i, &a) in row.iter().enumerate() {
@@ -26,19 +26,18 @@ impl Equations {
         }
     }
 
-    /// The unknowns with the least error; `None` where the equations leave them open.
+    /// The least-squares solution; `None` if the equations are singular.
     pub(super) fn solve(&self) -> Option<[f64; 8]> {
         let factor = self.factor()?;
         Some(back_substitute(&factor, &self.right))
     }
 
-    /// How uncertain values are that the unknowns are multiplied to; `None` where the equations leave
-    /// the unknowns open.
-    pub(super) fn uncertainty(&self) -> Option<Uncertainty> {
-        self.factor().map(Uncertainty)
+    /// The covariance of the solution; `None` if the equations are singular.
+    pub(super) fn covariance(&self) -> Option<Covariance> {
+        self.factor().map(Covariance)
     }
 
-    /// The lower triangle of Cholesky's factorisation.
+    /// The lower Cholesky factor.
     fn factor(&self) -> Option<[[f64; 8]; 8]> {
         let mut lower = [[0.0; 8]; 8];
         for i in 0..8 {
@@ -58,12 +57,12 @@ impl Equations {
     }
 }
 
-/// What the errors of the unknowns have in common.
-pub(super) struct Uncertainty([[f64; 8]; 8]);
+/// The covariance of the solution, as the Cholesky factor of its inverse.
+pub(super) struct Covariance([[f64; 8]; 8]);
 
-impl Uncertainty {
-    /// `row · C · row` where `C` is the inverse of the equations' matrix: how uncertain the value of
-    /// `row` is, for errors of deviation 1.
+impl Covariance {
+    /// The variance `row · C · row` of `row · x`, where `C` is the inverse of the normal matrix, for errors
+    /// of unit variance.
     pub(super) fn variance(&self, row: &[f64; 8]) -> f64 {
         let solved = back_substitute(&self.0, row);
         row.iter().zip(solved).map(|(a, b)| a * b).sum()
@@ -83,76 +82,76 @@ fn back_substitute(lower: &[[f64; 8]; 8], right: &[f64; 8]) -> [f64; 8] {
     solved
 }
 
-/// A shift and a zoom that bring points around 0 at a mean distance of √2, which keeps the equations
-/// well conditioned (Hartley 1997).
+/// A translation and a scale that centre points at 0 with a mean distance of √2, which keeps the
+/// equations well conditioned (Hartley 1997).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Normaliser {
-    middle: Point,
-    zoom: f64,
+    centre: Point,
+    scale: f64,
 }
 
 impl Normaliser {
-    /// The normaliser of `points`; `None` where they all coincide.
+    /// The normaliser of `points`; `None` if they all coincide.
     pub(super) fn of(points: impl Iterator<Item = Point> + Clone) -> Option<Self> {
         let (mut x, mut y, mut count) = (0.0, 0.0, 0.0);
         for point in points.clone() {
             (x, y, count) = (x + point.0, y + point.1, count + 1.0);
         }
-        let middle = (x / count, y / count);
-        let far: f64 = points.map(|p| (p.0 - middle.0).hypot(p.1 - middle.1)).sum();
-        let zoom = std::f64::consts::SQRT_2 * count / far;
-        zoom.is_finite().then_some(Self { middle, zoom })
+        let centre = (x / count, y / count);
+        let far: f64 = points.map(|p| (p.0 - centre.0).hypot(p.1 - centre.1)).sum();
+        let scale = std::f64::consts::SQRT_2 * count / far;
+        scale.is_finite().then_some(Self { centre, scale })
     }
 
     #[inline(always)]
     pub(super) fn apply(&self, (x, y): Point) -> Point {
-        ((x - self.middle.0) * self.zoom, (y - self.middle.1) * self.zoom)
+        ((x - self.centre.0) * self.scale, (y - self.centre.1) * self.scale)
     }
 
-    /// How many normalised units a pixel is.
-    pub(super) fn zoom(&self) -> f64 {
-        self.zoom
+    /// Normalised units per pixel.
+    pub(super) fn scale(&self) -> f64 {
+        self.scale
     }
 
     fn matrix(&self) -> Homography {
-        let Self { middle: (x, y), zoom } = *self;
-        Homography([zoom, 0.0, -zoom * x, 0.0, zoom, -zoom * y, 0.0, 0.0, 1.0])
+        let Self { centre: (x, y), scale } = *self;
+        Homography([scale, 0.0, -scale * x, 0.0, scale, -scale * y, 0.0, 0.0, 1.0])
     }
 
     fn inverse(&self) -> Homography {
-        let Self { middle: (x, y), zoom } = *self;
-        Homography([1.0 / zoom, 0.0, x, 0.0, 1.0 / zoom, y, 0.0, 0.0, 1.0])
+        let Self { centre: (x, y), scale } = *self;
+        Homography([1.0 / scale, 0.0, x, 0.0, 1.0 / scale, y, 0.0, 0.0, 1.0])
     }
 }
 
-/// A map between normalised points, as one between pixels.
+/// Converts a map between normalised points to one between pixels.
 pub(super) fn to_pixels(map: &[f64; 8], from: &Normaliser, to: &Normaliser) -> Option<Homography> {
     let mut entries = [1.0; 9];
     entries[..8].copy_from_slice(map);
-    to.inverse().after(&Homography(entries)).after(&from.matrix()).scaled()
+    to.inverse().compose(&Homography(entries)).compose(&from.matrix()).normalized()
 }
 
-/// A map between pixels, as one between normalised points.
+/// Converts a map between pixels to one between normalised points.
 pub(super) fn to_normalised(
     map: &Homography,
     from: &Normaliser,
     to: &Normaliser,
 ) -> Option<[f64; 8]> {
-    let Homography(entries) = to.matrix().after(map).after(&from.inverse()).scaled()?;
+    let Homography(entries) = to.matrix().compose(map).compose(&from.inverse()).normalized()?;
     Some(std::array::from_fn(|i| entries[i]))
 }
 
-/// The homography of the least algebraic error (Hartley and Zisserman, algorithm 4.2): exact for four
-/// correspondences, the start of a refinement for more.
+/// The homography of least algebraic error (normalised DLT; Hartley and Zisserman, algorithm 4.2): exact
+/// for four correspondences, a starting point for refinement for more.
 ///
-/// `None` where fewer than four are given or they do not determine it.
+/// `None` for fewer than four or degenerate correspondences.
 pub(super) fn fit(pairs: &[Correspondence]) -> Option<Homography> {
     if pairs.len() < 4 {
         return None;
     }
     let from = Normaliser::of(pairs.iter().map(|pair| pair.from))?;
     let to = Normaliser::of(pairs.iter().map(|pair| pair.to))?;
-    let mut equations = Equations::new();
+    let mut equations = NormalEquations::new();
     for pair in pairs {
         let (x, y) = from.apply(pair.from);
         let (u, v) = to.apply(pair.to);
@@ -168,7 +167,7 @@ mod tests {
     use super::*;
 
     fn pairs(points: &[Point]) -> Vec<Correspondence> {
-        let pair = |&from| Correspondence { from, to: TILTED.apply(from).unwrap(), deviation: 1.0 };
+        let pair = |&from| Correspondence { from, to: TILTED.apply(from).unwrap(), sigma: 1.0 };
         points.iter().map(pair).collect()
     }
 
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn points_on_a_line_or_in_one_place_determine_nothing() {
+    fn collinear_or_coincident_points_are_degenerate() {
         let line: Vec<Point> = (0..6).map(|i| (f64::from(i) * 50.0, f64::from(i) * 20.0)).collect();
         assert_eq!(fit(&pairs(&line)), None);
         assert_eq!(fit(&pairs(&[(5.0, 5.0); 4])), None);
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_survives_normalising() {
+    fn normalisation_round_trips() {
         let points = [(10.0, 12.0), (600.0, 40.0), (550.0, 420.0)];
         let from = Normaliser::of(points.into_iter()).unwrap();
         let to = Normaliser::of(points.into_iter().map(|(x, y)| (y + 9.0, x))).unwrap();

@@ -1,4 +1,4 @@
-//! The projective map between two views of a plane, or of anything seen from one place.
+//! Homographies: projective maps between two views of a plane, or from one camera centre.
 
 mod fit;
 mod ransac;
@@ -8,63 +8,67 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use ransac::{inliers, search, settle};
+pub use ransac::{find_homography, inliers, refit};
 
 /// A point: pixels from the left, pixels from the top.
 pub type Point = (f64, f64);
 
-/// A 3 × 3 matrix, row by row, that maps points of one picture to another's.
+/// A 3 × 3 matrix in row-major order that maps points of one image to another's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Homography(pub [f64; 9]);
 
-/// A point of one picture and the same one in another.
+/// A pair of corresponding points in two images.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Correspondence {
-    /// Where it is mapped from.
+    /// The point in the first image.
     pub from: Point,
-    /// Where it should come to lie.
+    /// The point in the second image.
     pub to: Point,
-    /// Expected error in pixels of the other picture; only the ratios count.
-    pub deviation: f64,
+    /// Standard deviation of the error, in pixels of the second image; only ratios matter.
+    pub sigma: f64,
 }
 
-/// Why a homography is not to be trusted.
+/// Why no reliable homography was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Doubt {
-    /// Too few features match.
+pub enum HomographyFailure {
+    /// Too few matches.
     FewMatches,
-    /// No ten matches agree on a map.
-    NoAgreement,
-    /// What agrees is a small part of what matches: a detail of the scene.
-    LittleAgreement,
-    /// What agrees is no view of a frame: mirrored, crossed, or shrunk or blown up beyond reason.
-    NoView,
-    /// What agrees leaves open where the frame's corners come to lie.
-    LooseCorners,
+    /// No homography has ten inliers.
+    #[serde(rename = "no_agreement")]
+    NoConsensus,
+    /// The inlier ratio is too low: the homography fits only a detail of the scene.
+    #[serde(rename = "little_agreement")]
+    LowInlierRatio,
+    /// The homography is not a plausible view: mirrored, folded, or scaled by too much.
+    #[serde(rename = "no_view")]
+    Implausible,
+    /// The inliers do not determine the projection of the frame's corners.
+    #[serde(rename = "loose_corners")]
+    UncertainCorners,
 }
 
-impl fmt::Display for Doubt {
+impl fmt::Display for HomographyFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::FewMatches => "too few features match",
-            Self::NoAgreement => "what matches agrees on nothing",
-            Self::LittleAgreement => "too little of what matches agrees",
-            Self::NoView => "what agrees is no view of a frame",
-            Self::LooseCorners => "what agrees leaves the frame's corners open",
+            Self::FewMatches => "too few matches",
+            Self::NoConsensus => "too few inliers",
+            Self::LowInlierRatio => "the inlier ratio is too low",
+            Self::Implausible => "the homography is not a plausible view",
+            Self::UncertainCorners => "the projected corners are uncertain",
         })
     }
 }
 
-/// Distance up to which a mapped point counts as in its place.
+/// Maximum reprojection error of an inlier.
 pub const INLIER_PX: f64 = 5.0;
 
 impl Homography {
-    /// The map that leaves all points where they are.
+    /// The identity.
     pub const IDENTITY: Self = Self([1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
 
-    /// Where `point` comes to lie; `None` where that is at or behind the horizon.
+    /// Projects a point; `None` if it is at or behind the horizon.
     #[must_use]
     pub fn apply(&self, (x, y): Point) -> Option<Point> {
         let h = &self.0;
@@ -75,9 +79,9 @@ impl Homography {
         Some(((h[0] * x + h[1] * y + h[2]) / depth, (h[3] * x + h[4] * y + h[5]) / depth))
     }
 
-    /// The map that does `first` and then this one.
+    /// The composition: `first`, then this map.
     #[must_use]
-    pub fn after(&self, first: &Self) -> Self {
+    pub fn compose(&self, first: &Self) -> Self {
         let (a, b) = (&self.0, &first.0);
         Self(std::array::from_fn(|i| {
             let (row, column) = (i / 3 * 3, i % 3);
@@ -85,14 +89,14 @@ impl Homography {
         }))
     }
 
-    /// The same map with 1 as the matrix' last entry; `None` where that is 0 or the map is broken.
-    fn scaled(&self) -> Option<Self> {
+    /// The same map with 1 as the last entry; `None` if that is 0 or an entry is not finite.
+    fn normalized(&self) -> Option<Self> {
         let last = self.0[8];
-        let scaled = Self(self.0.map(|entry| entry / last));
-        scaled.0.iter().all(|entry| entry.is_finite()).then_some(scaled)
+        let normalized = Self(self.0.map(|entry| entry / last));
+        normalized.0.iter().all(|entry| entry.is_finite()).then_some(normalized)
     }
 
-    /// Squared distance, in pixels, between where a correspondence comes to lie and where it should.
+    /// Squared reprojection error of a correspondence, in square pixels.
     fn squared_error(&self, pair: &Correspondence) -> f64 {
         match self.apply(pair.from) {
             Some((x, y)) => (x - pair.to.0).powi(2) + (y - pair.to.1).powi(2),
@@ -100,10 +104,10 @@ impl Homography {
         }
     }
 
-    /// Where the corners of a picture of `width` × `height` come to lie, clockwise from the top left.
+    /// Projects the corners of an image of `width` × `height`, clockwise from the top left.
     ///
-    /// `None` where no camera could have seen that: corners behind the horizon, a quadrilateral that
-    /// is crossed, dented, mirrored, or shrunk or blown up beyond [`AREA_RATIOS`].
+    /// `None` if the result is geometrically impossible: corners behind the horizon, a quadrilateral that
+    /// is not convex or is mirrored, or an area ratio outside [`AREA_RATIOS`].
     #[must_use]
     pub fn project_frame(&self, width: f64, height: f64) -> Option<[Point; 4]> {
         let corners = [(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)];
@@ -121,27 +125,27 @@ impl Homography {
     }
 }
 
-/// How much smaller or larger a frame may appear in another one's view.
+/// Plausible ratios of a frame's projected area to its own.
 pub const AREA_RATIOS: std::ops::RangeInclusive<f64> = 0.01..=100.0;
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
 
-    /// Moves, turns, zooms and tilts.
+    /// Translates, rotates, scales and tilts.
     pub(in crate::keyframes) const TILTED: Homography =
         Homography([1.1, -0.12, 40.0, 0.15, 0.95, -25.0, 2e-4, -1e-4, 1.0]);
 
     #[test]
-    fn maps_follow_each_other() {
+    fn maps_compose() {
         let shift = Homography([1.0, 0.0, 3.0, 0.0, 1.0, -2.0, 0.0, 0.0, 1.0]);
-        let both = TILTED.after(&shift).apply((10.0, 20.0)).unwrap();
+        let both = TILTED.compose(&shift).apply((10.0, 20.0)).unwrap();
         let one_by_one = TILTED.apply(shift.apply((10.0, 20.0)).unwrap()).unwrap();
         assert!((both.0 - one_by_one.0).abs() < 1e-9 && (both.1 - one_by_one.1).abs() < 1e-9);
     }
 
     #[test]
-    fn a_mirrored_crossed_vanished_or_endless_frame_is_no_view() {
+    fn a_mirrored_folded_vanishing_or_huge_frame_is_implausible() {
         let mirrored = [-1.0, 0.0, 640.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
         let behind = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, -0.002, 0.0, 1.0];
         let tiny = [0.05, 0.0, 0.0, 0.0, 0.05, 0.0, 0.0, 0.0, 1.0];

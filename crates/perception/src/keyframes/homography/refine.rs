@@ -1,59 +1,59 @@
-//! The last pixels: a homography fitted to where points come to lie, robustly.
+//! Robust refinement of a homography by its reprojection error.
 
 use multiversion::multiversion;
 
-use super::fit::{Equations, Normaliser, to_normalised, to_pixels};
+use super::fit::{NormalEquations, Normaliser, to_normalised, to_pixels};
 use super::{Correspondence, Homography, Point};
 
-/// Steps of the fit; it settles in five or so.
-const STEPS: usize = 12;
+/// Maximum Gauss-Newton steps; it converges in about five.
+const MAX_STEPS: usize = 12;
 
-/// A homography and how well it is determined.
+/// A refined homography with its uncertainty.
 pub(super) struct Refined {
     pub(super) homography: Homography,
-    equations: Equations,
+    equations: NormalEquations,
     map: [f64; 8],
     from: Normaliser,
     to: Normaliser,
-    /// Typical error of a correspondence of deviation 1, in normalised units.
-    spread: f64,
+    /// Robust scale of the error of a correspondence with unit sigma, in normalised units.
+    scale: f64,
 }
 
 impl Refined {
-    /// How uncertain the most uncertain place is that one of `points` comes to lie at, in pixels.
-    pub(super) fn deviation_px(&self, points: &[Point]) -> Option<f64> {
-        let uncertainty = self.equations.uncertainty()?;
+    /// The largest standard deviation of the projections of `points`, in pixels.
+    pub(super) fn sigma_px(&self, points: &[Point]) -> Option<f64> {
+        let covariance = self.equations.covariance()?;
         points.iter().try_fold(0.0f64, |most, point| {
             let (_, across, down) = project(&self.map, self.from.apply(*point))?;
-            let variance = uncertainty.variance(&across) + uncertainty.variance(&down);
-            Some(most.max(self.spread * variance.sqrt() / self.to.zoom()))
+            let variance = covariance.variance(&across) + covariance.variance(&down);
+            Some(most.max(self.scale * variance.sqrt() / self.to.scale()))
         })
     }
 }
 
-/// Minimises the distances between where `pairs` come to lie and where they should, by Gauss-Newton
-/// steps from `start`. Each pair counts by its deviation and, by the weights of Geman and McClure,
-/// the less the farther it lies off what is typical. `None` where the pairs do not determine a map.
+/// Minimises the reprojection errors of `pairs` by Gauss-Newton steps from `start`. Pairs are weighted by
+/// their sigma and by Geman-McClure weights, which reduce the influence of outliers. `None` if the pairs
+/// do not determine a homography.
 #[multiversion(targets = "simd")]
 pub(super) fn refine(pairs: &[Correspondence], start: &Homography) -> Option<Refined> {
     let from = Normaliser::of(pairs.iter().map(|pair| pair.from))?;
     let to = Normaliser::of(pairs.iter().map(|pair| pair.to))?;
     let mut map = to_normalised(start, &from, &to)?;
-    let least_spread = 0.02 * to.zoom();
+    let min_scale = 0.02 * to.scale();
     let mut last = None;
     let mut errors = Vec::with_capacity(pairs.len());
-    for _ in 0..STEPS {
-        let spread = typical_error(pairs, &map, (&from, &to), &mut errors)?.max(least_spread);
-        let mut equations = Equations::new();
+    for _ in 0..MAX_STEPS {
+        let scale = typical_error(pairs, &map, (&from, &to), &mut errors)?.max(min_scale);
+        let mut equations = NormalEquations::new();
         for pair in pairs {
-            let Some((place, across, down)) = project(&map, from.apply(pair.from)) else {
+            let Some((point, across, down)) = project(&map, from.apply(pair.from)) else {
                 continue;
             };
-            let wanted = to.apply(pair.to);
-            let error = (wanted.0 - place.0, wanted.1 - place.1);
-            let sigma = spread * pair.deviation;
+            let target = to.apply(pair.to);
+            let error = (target.0 - point.0, target.1 - point.1);
+            let sigma = scale * pair.sigma;
             let off = (error.0.powi(2) + error.1.powi(2)) / (TUNING * sigma).powi(2);
-            let weight = (1.0 + off).powi(-2) / pair.deviation.powi(2);
+            let weight = (1.0 + off).powi(-2) / pair.sigma.powi(2);
             equations.add(&across, error.0, weight);
             equations.add(&down, error.1, weight);
         }
@@ -62,52 +62,52 @@ pub(super) fn refine(pairs: &[Correspondence], start: &Homography) -> Option<Ref
             *entry += change;
         }
         let moved = step.iter().fold(0.0f64, |most, change| most.max(change.abs()));
-        last = Some((equations, spread));
+        last = Some((equations, scale));
         if moved < 1e-9 {
             break;
         }
     }
-    let (equations, spread) = last?;
+    let (equations, scale) = last?;
     let homography = to_pixels(&map, &from, &to)?;
-    Some(Refined { homography, equations, map, from, to, spread })
+    Some(Refined { homography, equations, map, from, to, scale })
 }
 
-/// Errors of so many typical ones still count for a quarter.
+/// Errors of this many robust scales have a weight of a quarter.
 const TUNING: f64 = 3.0;
 
-/// The median error in units of the deviations, made comparable to a normal distribution's deviation
-/// along one axis. `room` is for the errors.
+/// The median error in units of sigma, scaled to the standard deviation of a normal distribution along
+/// one axis. `buffer` is scratch space.
 #[inline(always)]
 fn typical_error(
     pairs: &[Correspondence],
     map: &[f64; 8],
     (from, to): (&Normaliser, &Normaliser),
-    room: &mut Vec<f64>,
+    buffer: &mut Vec<f64>,
 ) -> Option<f64> {
     let error = |pair: &Correspondence| {
-        let (place, ..) = project(map, from.apply(pair.from))?;
-        let wanted = to.apply(pair.to);
-        Some((wanted.0 - place.0, wanted.1 - place.1))
+        let (point, ..) = project(map, from.apply(pair.from))?;
+        let target = to.apply(pair.to);
+        Some((target.0 - point.0, target.1 - point.1))
     };
-    // Squares are in the same order, and found without roots.
+    // Squared errors have the same order and need no square roots.
     let square = |pair: &Correspondence| {
         let (across, down) = error(pair)?;
-        Some((across * across + down * down) / (pair.deviation * pair.deviation))
+        Some((across * across + down * down) / (pair.sigma * pair.sigma))
     };
-    room.clear();
-    room.extend(pairs.iter().filter_map(square));
-    let middle = room.len() / 2;
-    if room.is_empty() {
+    buffer.clear();
+    buffer.extend(pairs.iter().filter_map(square));
+    let middle = buffer.len() / 2;
+    if buffer.is_empty() {
         return None;
     }
-    let (_, median, _) = room.select_nth_unstable_by(middle, f64::total_cmp);
+    let (_, median, _) = buffer.select_nth_unstable_by(middle, f64::total_cmp);
     let pair = pairs.iter().find(|pair| square(pair) == Some(*median))?;
     let (across, down) = error(pair)?;
-    // The median of a Rayleigh distribution is 1.177 deviations.
-    Some(across.hypot(down) / pair.deviation / 1.177)
+    // The median of a Rayleigh distribution is 1.177 standard deviations.
+    Some(across.hypot(down) / pair.sigma / 1.177)
 }
 
-/// Where a normalised point comes to lie, and how its two coordinates change with the map's entries.
+/// Projects a normalised point, with the Jacobian of its two coordinates.
 #[inline(always)]
 fn project(map: &[f64; 8], (x, y): Point) -> Option<(Point, [f64; 8], [f64; 8])> {
     let depth = map[6] * x + map[7] * y + 1.0;
@@ -135,7 +135,7 @@ mod tests {
         let mut pair = || {
             let from = (places.unit() * 640.0, places.unit() * 480.0);
             let to = TILTED.apply(from).unwrap();
-            Correspondence { from, to: (shaken(to.0), shaken(to.1)), deviation: 1.0 }
+            Correspondence { from, to: (shaken(to.0), shaken(to.1)), sigma: 1.0 }
         };
         (0..count).map(|_| pair()).collect()
     }
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn outliers_hardly_move_the_map() {
+    fn outliers_barely_affect_the_map() {
         let mut pairs = noisy(200, 0.3);
         for pair in &mut pairs[..30] {
             pair.to.0 += 4.0;
@@ -157,16 +157,16 @@ mod tests {
     }
 
     #[test]
-    fn the_stated_deviation_is_the_error_to_expect() {
+    fn the_reported_sigma_is_the_expected_error() {
         let refined = refine(&noisy(300, 0.5), &TILTED).unwrap();
         let corners = [(0.0, 0.0), (640.0, 0.0), (640.0, 480.0), (0.0, 480.0)];
-        let stated: f64 = corners.iter().map(|c| refined.deviation_px(&[*c]).unwrap()).sum();
+        let stated: f64 = corners.iter().map(|c| refined.sigma_px(&[*c]).unwrap()).sum();
         assert!((0.15..1.5).contains(&stated), "{stated}");
         assert!(corner_error(&refined.homography) < stated);
     }
 
     #[test]
-    fn points_close_together_leave_the_corners_uncertain() {
+    fn clustered_points_leave_the_corners_uncertain() {
         let mut pairs = noisy(60, 0.0);
         let mut random = Random::new(3);
         for pair in &mut pairs {
@@ -174,7 +174,7 @@ mod tests {
             let to = TILTED.apply(pair.from).unwrap();
             pair.to = (to.0 + random.unit(), to.1 + random.unit());
         }
-        let uncertain = refine(&pairs, &TILTED).and_then(|r| r.deviation_px(&[(0.0, 0.0)]));
+        let uncertain = refine(&pairs, &TILTED).and_then(|r| r.sigma_px(&[(0.0, 0.0)]));
         assert!(uncertain.is_none_or(|px| px > 50.0), "{uncertain:?}");
     }
 }

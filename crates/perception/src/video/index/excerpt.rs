@@ -1,39 +1,39 @@
-//! A shorter file with the samples alone that some frames need.
+//! Excerpts: remuxed files with only the samples that the selected frames depend on.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use super::source::Source;
-use super::{Container, Index};
+use super::{Index, Remuxer};
 
-/// An excerpt is made only where at most this share of the samples must be decoded.
-const WORTH_IT: f64 = 0.9;
+/// An excerpt is used only if at most this share of the samples must be decoded.
+const MAX_DECODED_SHARE: f64 = 0.9;
 
-/// Samples that are decoded together, and which of them are wanted.
+/// The samples to decode, and which frames to output.
 #[derive(Debug, Clone)]
 pub(in crate::video) struct Excerpt {
-    /// FFmpeg's name for what the excerpt is a file of.
+    /// FFmpeg's name of the container format.
     pub(in crate::video) format: &'static str,
-    /// Pixels across and down of the frames, as shown.
+    /// Width and height of the frames in pixels, after rotation.
     pub(in crate::video) size: (u32, u32),
-    /// Where the wanted frames stand among the excerpt's, in the order shown.
-    pub(in crate::video) wanted: Vec<usize>,
-    /// How many frames the excerpt has.
+    /// Indices of the selected frames among the excerpt's, in presentation order.
+    pub(in crate::video) selected: Vec<usize>,
+    /// The number of frames in the excerpt.
     pub(in crate::video) frames: usize,
-    parts: Vec<Part>,
+    parts: Vec<ExcerptPart>,
 }
 
 /// A part of an excerpt.
 #[derive(Debug, Clone)]
-pub(super) enum Part {
-    /// What the whole file does not have.
+pub(super) enum ExcerptPart {
+    /// New bytes.
     Bytes(Vec<u8>),
-    /// So many bytes at a place of the whole file.
+    /// A byte range of the original file: offset and length.
     Range(u64, u64),
 }
 
-impl Part {
+impl ExcerptPart {
     /// Appends bytes.
     pub(super) fn add_bytes(parts: &mut Vec<Self>, bytes: &[u8]) {
         match parts.last_mut() {
@@ -42,7 +42,7 @@ impl Part {
         }
     }
 
-    /// Appends `length` bytes at a place of the whole file.
+    /// Appends a byte range of the original file.
     pub(super) fn add_range(parts: &mut Vec<Self>, offset: u64, length: u64) {
         match parts.last_mut() {
             Some(Self::Range(at, last)) if *at + *last == offset => *last += length,
@@ -50,7 +50,7 @@ impl Part {
         }
     }
 
-    /// How many bytes it is long.
+    /// The length in bytes.
     pub(super) fn length(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
@@ -60,73 +60,73 @@ impl Part {
 }
 
 impl Index {
-    /// The excerpt of the file at `path` that shows the frames at the ascending indices `wanted`.
+    /// The excerpt of the file at `path` for the frames at the ascending indices `selected`.
     ///
-    /// `None` where there is no such frame, where next to all must be decoded, where a key frame does
-    /// not make the decoder forget what was before, and where a sample is not one frame.
-    pub(in crate::video) fn excerpt(&self, path: &Path, wanted: &[usize]) -> Option<Excerpt> {
-        let kept = self.needed(wanted)?;
-        let places: Vec<usize> = (0..kept.len()).filter(|place| kept[*place]).collect();
-        let is_worth_it = places.len() as f64 <= WORTH_IT * kept.len() as f64;
-        if !is_worth_it || !self.is_as_told(path, &kept)? {
+    /// `None` if there is no such frame, if nearly all samples must be decoded, if a key frame is not a
+    /// random access point, or if a sample is not exactly one frame.
+    pub(in crate::video) fn excerpt(&self, path: &Path, selected: &[usize]) -> Option<Excerpt> {
+        let kept = self.required_samples(selected)?;
+        let positions: Vec<usize> = (0..kept.len()).filter(|position| kept[*position]).collect();
+        let is_worthwhile = positions.len() as f64 <= MAX_DECODED_SHARE * kept.len() as f64;
+        if !is_worthwhile || !self.matches_bitstream(path, &kept)? {
             return None;
         }
-        // How many of the kept frames are shown before each frame.
-        let mut before = Vec::with_capacity(self.shown.len());
+        // For each frame, the number of kept frames presented before it.
+        let mut before = Vec::with_capacity(self.presentation_order.len());
         let mut sum = 0;
-        for place in &self.shown {
+        for position in &self.presentation_order {
             before.push(sum);
-            sum += usize::from(kept[*place]);
+            sum += usize::from(kept[*position]);
         }
-        let wanted = wanted.iter().map(|index| before[*index]).collect();
-        let (format, parts) = match &self.container {
-            Container::Mp4(layout) => ("mov", layout.parts(&self.samples, &places)),
-            Container::Matroska(layout) => ("matroska", layout.parts(&places)),
+        let selected = selected.iter().map(|index| before[*index]).collect();
+        let (format, parts) = match &self.remuxer {
+            Remuxer::Mp4(remuxer) => ("mov", remuxer.parts(&self.samples, &positions)),
+            Remuxer::Matroska(remuxer) => ("matroska", remuxer.parts(&positions)),
         };
-        Some(Excerpt { format, size: self.size, wanted, frames: places.len(), parts })
+        Some(Excerpt { format, size: self.size, selected, frames: positions.len(), parts })
     }
 
-    /// Which samples must be decoded to see the frames `wanted`.
-    fn needed(&self, wanted: &[usize]) -> Option<Vec<bool>> {
-        let mut group = 0;
-        let groups: Vec<usize> = self
+    /// Marks the samples to decode for the frames `selected`.
+    fn required_samples(&self, selected: &[usize]) -> Option<Vec<bool>> {
+        let mut gop = 0;
+        let gops: Vec<usize> = self
             .samples
             .iter()
             .enumerate()
-            .map(|(place, sample)| {
-                group = if sample.is_key { place } else { group };
-                group
+            .map(|(position, sample)| {
+                gop = if sample.is_key { position } else { gop };
+                gop
             })
             .collect();
         let mut kept = vec![false; self.samples.len()];
-        for index in wanted {
-            let place = *self.shown.get(*index)?;
-            // Frames shown before their group's key frame lean on the group before.
-            if self.samples[place].shown < self.samples[groups[place]].shown {
+        for index in selected {
+            let position = *self.presentation_order.get(*index)?;
+            // Open GOP: frames presented before their GOP's key frame reference the previous GOP.
+            if self.samples[position].pts < self.samples[gops[position]].pts {
                 return None;
             }
-            for sample in (groups[place]..=place).rev() {
+            for sample in (gops[position]..=position).rev() {
                 if kept[sample] {
                     break;
                 }
                 kept[sample] = true;
             }
         }
-        // Such frames are left out, and nothing that is wanted leans on them.
-        for (place, kept) in kept.iter_mut().enumerate() {
-            *kept &= self.samples[place].shown >= self.samples[groups[place]].shown;
+        // Such leading frames are dropped; no selected frame references them.
+        for (position, kept) in kept.iter_mut().enumerate() {
+            *kept &= self.samples[position].pts >= self.samples[gops[position]].pts;
         }
         Some(kept)
     }
 
-    /// Whether the video begins with a key frame that makes the decoder forget what was before, each of
-    /// the `kept` key frames does so too, and all samples are one frame each.
-    fn is_as_told(&self, path: &Path, kept: &[bool]) -> Option<bool> {
+    /// Verifies in the bitstream that the first sample and all `kept` key frames are random access points,
+    /// and that each sample is exactly one frame.
+    fn matches_bitstream(&self, path: &Path, kept: &[bool]) -> Option<bool> {
         let mut source = Source::open(path)?;
-        for (place, sample) in self.samples.iter().enumerate() {
-            let is_start = place == 0 || kept[place] && sample.is_key;
-            if is_start && !self.codec.starts_afresh(&mut source, sample)?
-                || !self.codec.shows_one(&mut source, sample)?
+        for (position, sample) in self.samples.iter().enumerate() {
+            let is_start = position == 0 || kept[position] && sample.is_key;
+            if is_start && !self.codec.is_random_access_point(&mut source, sample)?
+                || !self.codec.outputs_one_frame(&mut source, sample)?
             {
                 return Some(false);
             }
@@ -136,14 +136,14 @@ impl Index {
 }
 
 impl Excerpt {
-    /// Writes the excerpt of the file at `path`, as a file of its own, to `out`.
+    /// Writes the excerpt of the file at `path` to `out`, as a complete file.
     pub(in crate::video) fn write_to(&self, path: &Path, out: impl Write) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(1 << 16, out);
         let mut file = File::open(path)?;
         for part in &self.parts {
             match part {
-                Part::Bytes(bytes) => out.write_all(bytes)?,
-                Part::Range(at, length) => {
+                ExcerptPart::Bytes(bytes) => out.write_all(bytes)?,
+                ExcerptPart::Range(at, length) => {
                     file.seek(SeekFrom::Start(*at))?;
                     if io::copy(&mut (&mut file).take(*length), &mut out)? < *length {
                         return Err(io::ErrorKind::UnexpectedEof.into());

@@ -1,11 +1,11 @@
-//! Where the frames of a file lie, and which of them must be decoded to see some.
+//! The sample index of a file, and excerpts with only the samples that some frames depend on.
 //!
-//! A decoder starts at a key frame and goes on to the last frame that is wanted before the next one.
-//! Groups of pictures in which none is wanted, and the ends of the others, need not be read at all.
-//! Only files whose index leaves no doubt have one here; all others are decoded as a whole.
+//! Within a GOP a decoder must decode from the key frame to the last requested frame. GOPs without a
+//! requested frame, and the remaining samples of the others, need not be read at all. Only files with an
+//! unambiguous index have one here; all others are decoded completely.
 //!
-//! [`mp4`] and [`matroska`] read the containers and write shorter ones, [`codec`] looks at what the
-//! frames say of themselves, and [`excerpt`] is what they have in common.
+//! [`mp4`] and [`matroska`] demux and remux the containers, [`codec`] parses frame headers, and
+//! [`excerpt`] is container-independent.
 
 mod codec;
 mod excerpt;
@@ -19,47 +19,46 @@ use codec::Codec;
 pub(super) use excerpt::Excerpt;
 use source::Source;
 
-/// Samples at most: 24 hours at 60 frames a second.
-const MOST_SAMPLES: usize = 24 * 3600 * 60;
+/// Maximum samples: 24 hours at 60 fps.
+const MAX_SAMPLES: usize = 24 * 3600 * 60;
 
 /// The index of a file's only video track.
 #[derive(Debug, Clone)]
 pub(super) struct Index {
-    /// Pixels across and down, as shown.
+    /// Width and height in pixels, after rotation.
     pub(super) size: (u32, u32),
-    /// Frames a second: above and below the line.
+    /// Frames per second: numerator and denominator.
     pub(super) fps: (u64, u64),
-    /// The track's number in the file.
+    /// The track's index in the file.
     pub(super) track: usize,
-    /// In the order of decoding.
+    /// In decoding order.
     samples: Vec<Sample>,
-    /// For each frame in the order shown, its place among the samples.
-    shown: Vec<usize>,
+    /// Positions among the samples, in presentation order.
+    presentation_order: Vec<usize>,
     codec: Codec,
-    container: Container,
+    remuxer: Remuxer,
 }
 
-/// A frame in the file.
+/// A sample in the file: one encoded frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sample {
     offset: u64,
     size: u32,
-    /// When it is shown, in the track's units.
-    shown: i64,
-    /// Whether decoding can start here.
+    /// Presentation timestamp, in the track's time base.
+    pts: i64,
+    /// Whether it is a key frame.
     is_key: bool,
 }
 
-/// What a shorter file of the same kind needs beside the samples.
+/// Remuxes samples into a file of the same container.
 #[derive(Debug, Clone)]
-enum Container {
-    Mp4(mp4::Layout),
-    Matroska(matroska::Layout),
+enum Remuxer {
+    Mp4(mp4::Mp4Remuxer),
+    Matroska(matroska::MatroskaRemuxer),
 }
 
 impl Index {
-    /// The index of the file at `path`; `None` where it is of neither kind or anything about it is
-    /// unusual.
+    /// The index of the file at `path`; `None` for other containers or unsupported features.
     pub(super) fn read(path: &Path) -> Option<Self> {
         let mut source = Source::open(path)?;
         match source.array(0)? {
@@ -68,15 +67,15 @@ impl Index {
         }
     }
 
-    /// How many frames the video has.
+    /// The number of frames.
     pub(super) fn frames(&self) -> usize {
         self.samples.len()
     }
 }
 
-/// The samples' places in the order they are shown in; `None` where two are shown at once.
-fn order_shown(samples: &[Sample]) -> Option<Vec<usize>> {
-    let time = |place: &usize| samples.get(*place).map(|sample| sample.shown);
+/// The samples' positions in presentation order; `None` if two timestamps are equal.
+fn presentation_order(samples: &[Sample]) -> Option<Vec<usize>> {
+    let time = |position: &usize| samples.get(*position).map(|sample| sample.pts);
     let mut order: Vec<usize> = (0..samples.len()).collect();
     order.sort_by_key(time);
     let is_strict = order.windows(2).all(|two| time(&two[0]) < time(&two[1]));

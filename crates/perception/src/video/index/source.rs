@@ -1,13 +1,13 @@
-//! Few bytes here and there of a file.
+//! Sparse reads from a file.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-/// Bytes read at once: what is looked at are the heads of frames of some kB.
+/// Buffer size: only the headers of frames of some kB are read.
 const WINDOW: usize = 1 << 10;
 
-/// A file that is read in small pieces, mostly onwards.
+/// A file with sparse, mostly sequential reads.
 pub(super) struct Source {
     file: BufReader<File>,
     at: u64,
@@ -26,7 +26,7 @@ impl Source {
         self.length
     }
 
-    /// Fills `bytes` from `at` on; `None` where the file is shorter.
+    /// Fills `bytes` from `at` on; `None` beyond the end of the file.
     pub(super) fn fill(&mut self, at: u64, bytes: &mut [u8]) -> Option<()> {
         let end = at.checked_add(bytes.len() as u64).filter(|end| *end <= self.length)?;
         self.file.seek_relative(at.wrapping_sub(self.at) as i64).ok()?;
@@ -48,10 +48,10 @@ impl Source {
         self.array(at).map(u8::from_be_bytes)
     }
 
-    /// The bytes from `at` to `end`, if they are not more than `most`.
-    pub(super) fn bytes(&mut self, at: u64, end: u64, most: usize) -> Option<Vec<u8>> {
+    /// The bytes from `at` to `end`, if there are at most `max`.
+    pub(super) fn bytes(&mut self, at: u64, end: u64, max: usize) -> Option<Vec<u8>> {
         let length = usize::try_from(end.checked_sub(at)?).ok()?;
-        if length > most || end > self.length {
+        if length > max || end > self.length {
             return None;
         }
         let mut bytes = vec![0; length];

@@ -1,15 +1,15 @@
-//! The rotary embedding of a configuration.
+//! Parses the rotary position embedding.
 
 use serde_json::{Map, Value};
 
-use super::{Fields, Source, shown};
+use super::{Fields, Source, display};
 use crate::config::ConfigFault;
 use crate::config::rope::{Llama3, Rope, RopeKind, Yarn};
 
-/// Sections where a Qwen2.5-VL names none.
+/// Default M-RoPE sections of Qwen2.5-VL.
 const VL_SECTION: [usize; 3] = [16, 24, 24];
 
-/// The object that describes the embedding, and its name.
+/// The `rope_scaling` or `rope_parameters` object, and its name.
 #[derive(Clone, Copy)]
 struct Dictionary<'a> {
     name: &'static str,
@@ -32,11 +32,11 @@ impl<'a> Dictionary<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The embedding, as `convert_rope_params_to_dict` and `standardize_rope_params` of
-    /// `transformers` 5 find its parameters.
+    /// The rotary embedding; parameters are resolved as by `convert_rope_params_to_dict` and
+    /// `standardize_rope_params` of `transformers` 5.
     pub(super) fn rope(&mut self, source: Source, head_dim: usize, positions: usize) -> Rope {
         let dictionary = self.rope_dictionary();
-        self.refuse_parts_of_heads_or_layers(dictionary);
+        self.reject_partial_or_per_layer_rope(dictionary);
         let rope = Rope {
             theta: self.rope_theta(dictionary, source),
             kind: self.rope_kind(dictionary, positions.max(1)),
@@ -46,7 +46,7 @@ impl<'a> Fields<'a> {
         rope
     }
 
-    /// `transformers` prefers the hub's older name where both are there, and takes `{}` for absent.
+    /// `transformers` prefers the older name if both are present, and treats `{}` as absent.
     fn rope_dictionary(&mut self) -> Dictionary<'a> {
         for part in [self.text, self.outer] {
             for name in ["rope_scaling", "rope_parameters"] {
@@ -55,7 +55,7 @@ impl<'a> Fields<'a> {
                     Some(Value::Object(map)) if map.is_empty() => {}
                     Some(Value::Object(map)) => return Dictionary { name, map: Some(map) },
                     Some(found) => {
-                        self.faults.push(ConfigFault::wrong(name, shown(found), "a JSON object"));
+                        self.faults.push(ConfigFault::wrong(name, display(found), "a JSON object"));
                         return Dictionary { name, map: None };
                     }
                 }
@@ -64,16 +64,16 @@ impl<'a> Fields<'a> {
         Dictionary { name: "rope_scaling", map: None }
     }
 
-    fn refuse_parts_of_heads_or_layers(&mut self, dictionary: Dictionary<'_>) {
+    fn reject_partial_or_per_layer_rope(&mut self, dictionary: Dictionary<'_>) {
         let part = dictionary.get("partial_rotary_factor");
         let part = part.or_else(|| self.get("partial_rotary_factor"));
         if let Some(part) = part.filter(|part| part.as_f64() != Some(1.0)) {
-            self.refuse("partial_rotary_factor", part, "a factor of 1 is");
+            self.reject("partial_rotary_factor", part, "use a factor of 1");
         }
         for kind in ["full_attention", "sliding_attention"] {
             if dictionary.get(kind).is_some() {
-                let why = "one embedding for the layers of every type is";
-                self.refuse(dictionary.name, &Value::from(kind), why);
+                let why = "use one rotary embedding for all layer types";
+                self.reject(dictionary.name, &Value::from(kind), why);
             }
         }
     }
@@ -86,7 +86,7 @@ impl<'a> Fields<'a> {
         match value.as_f64() {
             Some(theta) => theta,
             None => {
-                let found = shown(value);
+                let found = display(value);
                 self.faults.push(ConfigFault::wrong("rope_theta", found, "a positive number"));
                 default
             }
@@ -98,20 +98,20 @@ impl<'a> Fields<'a> {
             return RopeKind::Default;
         };
         match name.as_str() {
-            // M-RoPE is said by its sections; `mrope` is how the hub's Qwen2-VL files name the type.
+            // M-RoPE is identified by its sections; `mrope` is the type in the hub's Qwen2-VL files.
             Some("default" | "mrope") => RopeKind::Default,
             Some("linear") => RopeKind::Linear { factor: self.factor(dictionary) },
             Some("llama3") => RopeKind::Llama3(Llama3 {
                 factor: self.factor(dictionary),
-                // Where one is missing, the other must not be blamed.
+                // If one is missing, the other must not be reported too.
                 low_freq_factor: self.required(dictionary, "low_freq_factor", 1e-30),
                 high_freq_factor: self.required(dictionary, "high_freq_factor", 1e30),
                 original_max_position_embeddings: self.original_positions(dictionary, positions),
             }),
             Some("yarn") => RopeKind::Yarn(self.yarn(dictionary, positions)),
             _ => {
-                let why = "`default`, `mrope`, `linear`, `llama3` and `yarn` are";
-                self.refuse(dictionary.name, name, why);
+                let why = "use `default`, `mrope`, `linear`, `llama3` or `yarn`";
+                self.reject(dictionary.name, name, why);
                 RopeKind::Default
             }
         }
@@ -123,7 +123,7 @@ impl<'a> Fields<'a> {
             true => positions as f64 / original as f64,
             false => self.factor(dictionary),
         };
-        // `transformers` reads 0 as absent in these.
+        // `transformers` treats 0 as absent here.
         let mut given =
             |field| self.optional(dictionary, field).filter(|number: &f64| *number != 0.0);
         let (beta_fast, beta_slow) = (given("beta_fast"), given("beta_slow"));
@@ -142,13 +142,13 @@ impl<'a> Fields<'a> {
 
     fn truncate(&mut self, dictionary: Dictionary<'_>) -> bool {
         match dictionary.get("truncate") {
-            // Only an absent one is on: `transformers` reads `null` as it is, and that is off.
+            // Absent means on, `null` means off, as in `transformers`.
             None => !dictionary.is_null("truncate"),
             Some(Value::Bool(on)) => *on,
             Some(found) => {
                 let fault = ConfigFault::wrong(
                     dictionary.name_of("truncate"),
-                    shown(found),
+                    display(found),
                     "`true` or `false`",
                 );
                 self.faults.push(fault);
@@ -157,7 +157,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The length of pre-training: beside the dictionary, in it, or the longest sequence.
+    /// The pre-training context length: next to the object, inside it, or `max_position_embeddings`.
     fn original_positions(&mut self, dictionary: Dictionary<'_>, positions: usize) -> usize {
         const FIELD: &str = "original_max_position_embeddings";
         let (name, value) = match self.get(FIELD) {
@@ -170,7 +170,7 @@ impl<'a> Fields<'a> {
         match value.as_u64().and_then(|length| u32::try_from(length).ok()) {
             Some(length) if length > 0 => length as usize,
             _ => {
-                self.faults.push(ConfigFault::wrong(name, shown(value), "a positive integer"));
+                self.faults.push(ConfigFault::wrong(name, display(value), "a positive integer"));
                 positions
             }
         }
@@ -187,8 +187,8 @@ impl<'a> Fields<'a> {
         let section = sizes.and_then(|sizes| <[usize; 3]>::try_from(sizes).ok());
         if section.is_none() {
             let name = dictionary.name_of("mrope_section");
-            let want = "three sizes that add up to half of `head_dim`";
-            self.faults.push(ConfigFault::wrong(name, shown(value), want));
+            let want = "three sizes that sum to half of `head_dim`";
+            self.faults.push(ConfigFault::wrong(name, display(value), want));
         }
         section
     }
@@ -197,13 +197,13 @@ impl<'a> Fields<'a> {
         self.required(dictionary, "factor", 1.0)
     }
 
-    /// A number that has to be there; `stand_in` goes on for one that is not.
-    fn required(&mut self, dictionary: Dictionary<'_>, field: &str, stand_in: f64) -> f64 {
+    /// A required number; parsing continues with `fallback` if it is missing.
+    fn required(&mut self, dictionary: Dictionary<'_>, field: &str, fallback: f64) -> f64 {
         if dictionary.get(field).is_none() {
             self.faults.push(ConfigFault::missing(dictionary.name_of(field)));
-            return stand_in;
+            return fallback;
         }
-        self.optional(dictionary, field).unwrap_or(stand_in)
+        self.optional(dictionary, field).unwrap_or(fallback)
     }
 
     fn optional(&mut self, dictionary: Dictionary<'_>, field: &str) -> Option<f64> {
@@ -211,7 +211,7 @@ impl<'a> Fields<'a> {
         let number = value.as_f64();
         if number.is_none() {
             let name = dictionary.name_of(field);
-            self.faults.push(ConfigFault::wrong(name, shown(value), "a number"));
+            self.faults.push(ConfigFault::wrong(name, display(value), "a number"));
         }
         number
     }

@@ -1,16 +1,16 @@
-//! The sliding windows of a configuration.
+//! Parses the sliding windows.
 
 use serde_json::Value;
 
-use super::{Fields, Source, shown};
+use super::{Fields, Source, display};
 use crate::config::{ConfigFault, SlidingWindow};
 
-/// Size of a window where none is given.
+/// Default window size in tokens.
 const DEFAULT_WINDOW: usize = 4_096;
 
 impl Fields<'_> {
-    /// The windows of `Qwen2Config` and `Qwen2_5_VLTextConfig` in `transformers`: those of
-    /// `layer_types`, else of the layers from `max_window_layers` on.
+    /// Sliding windows as in `Qwen2Config` and `Qwen2_5_VLTextConfig` of `transformers`: the layers of
+    /// `layer_types`, else the layers from `max_window_layers` on.
     pub(super) fn sliding_window(
         &mut self,
         source: Source,
@@ -33,24 +33,24 @@ impl Fields<'_> {
                 Some(_) => ("layer_types", Value::from("sliding_attention")),
                 None => ("use_sliding_window", Value::from(true)),
             };
-            self.refuse(field, &found, "llama has full attention in every layer");
+            self.reject(field, &found, "llama has full attention in every layer");
             return None;
         }
         let Some(tokens) = window else {
-            let want = "`full_attention`, or `use_sliding_window` on with a `sliding_window`";
+            let want = "`full_attention`, or `use_sliding_window` with a `sliding_window`";
             self.faults.push(ConfigFault::wrong("layer_types", "sliding_attention", want));
             return None;
         };
         Some(SlidingWindow { tokens, layers: sliding })
     }
 
-    /// The window's size, if windows are on and have one.
+    /// The window size, if sliding windows are enabled.
     fn window_size(&mut self) -> Option<usize> {
         match self.get("use_sliding_window") {
             None | Some(Value::Bool(false)) => return None,
             Some(Value::Bool(true)) => {}
             Some(found) => {
-                let (found, want) = (shown(found), "`true` or `false`");
+                let (found, want) = (display(found), "`true` or `false`");
                 self.faults.push(ConfigFault::wrong("use_sliding_window", found, want));
                 return None;
             }
@@ -66,24 +66,24 @@ impl Fields<'_> {
         match value.as_u64().and_then(|first| usize::try_from(first).ok()) {
             Some(first) => first,
             None => {
-                let want = "a layer's index";
-                self.faults.push(ConfigFault::wrong("max_window_layers", shown(value), want));
+                let want = "a layer index";
+                self.faults.push(ConfigFault::wrong("max_window_layers", display(value), want));
                 usize::MAX
             }
         }
     }
 
-    /// The layers that `kinds` calls sliding.
+    /// The layers that `layer_types` marks as sliding.
     fn sliding_among(&mut self, kinds: &Value, layers: usize) -> Vec<usize> {
         let Value::Array(kinds) = kinds else {
-            let want = "a list with a type for each layer";
-            self.faults.push(ConfigFault::wrong("layer_types", shown(kinds), want));
+            let want = "a list with one type per layer";
+            self.faults.push(ConfigFault::wrong("layer_types", display(kinds), want));
             return Vec::new();
         };
-        // A wrong `num_hidden_layers` is a fault of its own.
+        // An invalid `num_hidden_layers` is reported separately.
         if layers > 0 && kinds.len() != layers {
             let found = format!("{} entries", kinds.len());
-            let want = "as many as `num_hidden_layers`";
+            let want = "`num_hidden_layers` entries";
             self.faults.push(ConfigFault::wrong("layer_types", found, want));
         }
         let mut sliding = Vec::new();
@@ -92,8 +92,8 @@ impl Fields<'_> {
                 Some("full_attention") => {}
                 Some("sliding_attention") => sliding.push(layer),
                 _ => {
-                    let why = "`full_attention` and `sliding_attention` are";
-                    self.refuse("layer_types", kind, why);
+                    let why = "use `full_attention` or `sliding_attention`";
+                    self.reject("layer_types", kind, why);
                     return Vec::new();
                 }
             }

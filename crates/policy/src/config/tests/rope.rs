@@ -11,7 +11,7 @@ fn with(scaling: Value) -> Value {
     value
 }
 
-/// A dictionary that is right, with one field changed, or taken out by `null`.
+/// A valid dictionary with one field changed, or removed by `null`.
 fn changed(mut scaling: Value, field: &str, to: Value) -> Value {
     match to {
         Value::Null => drop(scaling.as_object_mut().unwrap().remove(field)),
@@ -30,26 +30,26 @@ fn yarn() -> Value {
 }
 
 #[test]
-fn types_that_are_not_supported_are_refused_by_name() {
+fn unsupported_rope_types_are_rejected_by_name() {
     for kind in ["dynamic", "longrope", "proportional", "axial", "su"] {
-        let told = format!("`rope_scaling` = `{kind}` is not supported");
-        assert!(faults(&with(json!({"rope_type": kind, "factor": 2.0}))).starts_with(&told));
+        let message = format!("`rope_scaling` = `{kind}` is not supported");
+        assert!(faults(&with(json!({"rope_type": kind, "factor": 2.0}))).starts_with(&message));
     }
 }
 
 #[test]
-fn what_turns_parts_of_heads_or_differs_by_layer_is_refused() {
-    for (scaling, told) in [
+fn partial_rotary_and_per_layer_type_embeddings_are_rejected() {
+    for (scaling, message) in [
         (
             json!({"partial_rotary_factor": 0.5}),
-            "`partial_rotary_factor` = `0.5` is not supported: a factor of 1 is",
+            "`partial_rotary_factor` = `0.5` is not supported: use a factor of 1",
         ),
         (
             json!({"full_attention": {"rope_theta": 1e4}}),
-            "`rope_scaling` = `full_attention` is not supported: one embedding",
+            "`rope_scaling` = `full_attention` is not supported: use one rotary embedding",
         ),
     ] {
-        assert!(faults(&with(scaling.clone())).starts_with(told), "{}", faults(&with(scaling)));
+        assert!(faults(&with(scaling.clone())).starts_with(message), "{}", faults(&with(scaling)));
     }
     let mut beside = with(Value::Null);
     beside["partial_rotary_factor"] = json!(0.5);
@@ -57,8 +57,8 @@ fn what_turns_parts_of_heads_or_differs_by_layer_is_refused() {
 }
 
 #[test]
-fn every_fault_of_llama3_is_named() {
-    for (field, found, told) in [
+fn every_invalid_llama3_parameter_is_reported() {
+    for (field, found, expected) in [
         ("factor", Value::Null, "`rope_scaling.factor` is missing"),
         ("factor", json!(0.5), "`rope_scaling.factor` is `0.5`, want a number of at least 1"),
         ("low_freq_factor", Value::Null, "`rope_scaling.low_freq_factor` is missing"),
@@ -79,13 +79,13 @@ fn every_fault_of_llama3_is_named() {
             "`rope_scaling.original_max_position_embeddings` is `-1`, want a positive integer",
         ),
     ] {
-        assert_eq!(faults(&changed(llama3(), field, found)), told);
+        assert_eq!(faults(&changed(llama3(), field, found)), expected);
     }
 }
 
 #[test]
-fn every_fault_of_yarn_is_named() {
-    for (field, found, told) in [
+fn every_invalid_yarn_parameter_is_reported() {
+    for (field, found, expected) in [
         ("factor", json!("4"), "`rope_scaling.factor` is `4`, want a number"),
         (
             "attention_factor",
@@ -107,12 +107,12 @@ fn every_fault_of_yarn_is_named() {
         ("truncate", json!(1), "`rope_scaling.truncate` is `1`, want `true` or `false`"),
         ("rope_theta", json!(1.0), "`rope_theta` is `1`, want a number greater than 1"),
     ] {
-        assert_eq!(faults(&changed(yarn(), field, found)), told);
+        assert_eq!(faults(&changed(yarn(), field, found)), expected);
     }
 }
 
 #[test]
-fn faults_of_the_embedding_are_named_together_and_by_the_dictionary_they_stand_in() {
+fn rope_faults_are_reported_together_with_the_name_of_their_object() {
     let mut value = with(Value::Null);
     value["rope_theta"] = json!("x");
     value["rope_parameters"] = json!({"rope_type": "llama3", "low_freq_factor": -1.0});
@@ -125,7 +125,7 @@ fn faults_of_the_embedding_are_named_together_and_by_the_dictionary_they_stand_i
 }
 
 #[test]
-fn sections_have_to_add_up_to_half_a_head() {
+fn sections_must_sum_to_half_of_head_dim() {
     for section in [json!([16, 24, 25]), json!([16, 48]), json!([16, 24, 24, 0]), json!("x")] {
         let found = section.as_str().map_or_else(|| section.to_string(), str::to_owned);
         let mut value = flat_vl();
@@ -134,7 +134,7 @@ fn sections_have_to_add_up_to_half_a_head() {
             faults(&value).replace(", ", ","),
             format!(
                 "`rope_scaling.mrope_section` is `{found}`,\
-                 want three sizes that add up to half of `head_dim`"
+                 want three sizes that sum to half of `head_dim`"
             )
             .replace(", ", ",")
         );
@@ -142,7 +142,7 @@ fn sections_have_to_add_up_to_half_a_head() {
 }
 
 #[test]
-fn plain_text_models_have_no_sections_and_vision_ones_their_published() {
+fn text_models_have_no_sections_and_vision_language_models_the_published_ones() {
     let text = ModelConfig::from_json(&with(Value::Null)).unwrap();
     assert_eq!((text.rope.kind, text.rope.mrope_section), (RopeKind::Default, None));
     let mut vision = flat_vl();
@@ -152,24 +152,27 @@ fn plain_text_models_have_no_sections_and_vision_ones_their_published() {
 }
 
 #[test]
-fn an_impossible_embedding_is_not_saved() {
+fn an_invalid_rope_is_not_saved() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = ModelConfig::from_json(&with(yarn())).unwrap();
     config.rope.kind = RopeKind::Linear { factor: 0.0 };
-    let told = config.save(dir.path()).unwrap_err().to_string();
-    assert!(told.ends_with("`rope_scaling.factor` is `0`, want a number of at least 1"), "{told}");
+    let message = config.save(dir.path()).unwrap_err().to_string();
+    assert!(
+        message.ends_with("`rope_scaling.factor` is `0`, want a number of at least 1"),
+        "{message}"
+    );
 }
 
 #[test]
-fn a_base_so_small_that_it_has_no_reciprocal_is_refused() {
-    let told = faults(&changed(llama3(), "rope_theta", json!(9.38e-41)));
-    assert!(told.starts_with("`rope_theta` is `"), "{told}");
-    assert!(told.ends_with("want a positive number"), "{told}");
+fn a_theta_without_a_finite_reciprocal_is_rejected() {
+    let message = faults(&changed(llama3(), "rope_theta", json!(9.38e-41)));
+    assert!(message.starts_with("`rope_theta` is `"), "{message}");
+    assert!(message.ends_with("want a positive number"), "{message}");
 }
 
 proptest! {
     #[test]
-    fn an_embedding_that_is_read_has_frequencies_that_can_be_computed_with(
+    fn every_accepted_rope_has_finite_frequencies(
         scaling in prop::sample::select(vec![llama3(), yarn()]),
         field in prop::sample::select(vec!["factor", "low_freq_factor", "high_freq_factor",
             "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale",
@@ -178,7 +181,7 @@ proptest! {
     ) {
         if let Ok(config) = ModelConfig::from_json(&changed(scaling, field, json!(number))) {
             let found = config.rope.frequencies(config.head_dim);
-            prop_assert!(found.inverse.iter().all(|f| f.is_finite() && *f >= 0.0));
+            prop_assert!(found.inv_freq.iter().all(|f| f.is_finite() && *f >= 0.0));
             prop_assert!(found.attention_factor.is_finite() && found.attention_factor > 0.0);
         }
     }

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::{faults, flat_vl, small};
 use crate::config::{ModelConfig, ModelType, SlidingWindow};
 
-/// Qwen2 of 36 layers with windows from layer 34 on.
+/// A Qwen2 of 36 layers with sliding windows from layer 34 on.
 fn windowed() -> Value {
     let mut value = flat_vl();
     value["model_type"] = json!("qwen2");
@@ -28,7 +28,7 @@ fn the_last_layers_have_windows() {
 }
 
 #[test]
-fn types_of_layers_win_over_the_first_layer_with_a_window() {
+fn layer_types_take_precedence_over_max_window_layers() {
     let mut value = windowed();
     value["layer_types"] = json!(kinds(7));
     let config = ModelConfig::from_json(&value).unwrap();
@@ -36,30 +36,30 @@ fn types_of_layers_win_over_the_first_layer_with_a_window() {
 }
 
 #[test]
-fn every_fault_of_a_window_is_named() {
-    for (field, found, told) in [
+fn every_invalid_window_field_is_reported() {
+    for (field, found, expected) in [
         (
             "use_sliding_window",
             json!("yes"),
             "`use_sliding_window` is `yes`, want `true` or `false`",
         ),
         ("sliding_window", json!(0), "`sliding_window` is `0`, want a positive integer"),
-        ("max_window_layers", json!(-1), "`max_window_layers` is `-1`, want a layer's index"),
-        ("layer_types", json!("x"), "`layer_types` is `x`, want a list with a type for each layer"),
+        ("max_window_layers", json!(-1), "`max_window_layers` is `-1`, want a layer index"),
+        ("layer_types", json!("x"), "`layer_types` is `x`, want a list with one type per layer"),
         (
             "layer_types",
             json!(["full_attention"]),
-            "`layer_types` is `1 entries`, want as many as `num_hidden_layers`",
+            "`layer_types` is `1 entries`, want `num_hidden_layers` entries",
         ),
         (
             "layer_types",
             json!(vec!["linear_attention"; 36]),
-            "`layer_types` = `linear_attention` is not supported: `full_attention` and `sliding_attention` are",
+            "`layer_types` = `linear_attention` is not supported: use `full_attention` or `sliding_attention`",
         ),
     ] {
         let mut value = windowed();
         value[field] = found;
-        assert_eq!(faults(&value), told);
+        assert_eq!(faults(&value), expected);
     }
 }
 
@@ -72,13 +72,13 @@ fn a_sliding_layer_needs_a_window() {
         assert_eq!(
             faults(&value),
             "`layer_types` is `sliding_attention`, \
-             want `full_attention`, or `use_sliding_window` on with a `sliding_window`"
+             want `full_attention`, or `use_sliding_window` with a `sliding_window`"
         );
     }
 }
 
 #[test]
-fn llama_with_windows_is_refused() {
+fn llama_with_sliding_windows_is_rejected() {
     let mut value = windowed();
     value["model_type"] = json!("llama");
     let why = "is not supported: llama has full attention in every layer";
@@ -98,12 +98,12 @@ fn windows_are_written_for_versions_with_and_without_layer_types() {
 }
 
 #[test]
-fn windows_of_layers_that_are_not_there_are_not_saved() {
+fn windows_of_nonexistent_layers_are_not_saved() {
     let dir = tempfile::tempdir().unwrap();
     for layers in [vec![2], vec![1, 0], vec![]] {
         let window = Some(SlidingWindow { tokens: 5, layers: layers.clone() });
         let config = ModelConfig { sliding_window: window, ..small(ModelType::Qwen2) };
-        let told = config.save(dir.path()).unwrap_err().to_string();
-        assert!(told.contains(&format!("`layer_types` is `{layers:?}`")), "{told}");
+        let message = config.save(dir.path()).unwrap_err().to_string();
+        assert!(message.contains(&format!("`layer_types` is `{layers:?}`")), "{message}");
     }
 }

@@ -6,12 +6,12 @@ use super::*;
 
 const NOTHING: History<'_> = History { prompt: &[], completion: &[] };
 
-fn sampling(temperature: f64, top_k: usize, top_p: f64) -> Sampling {
-    Sampling { temperature, top_k, top_p, ..Sampling::default() }
+fn sampling(temperature: f64, top_k: usize, top_p: f64) -> SamplingParams {
+    SamplingParams { temperature, top_k, top_p, ..SamplingParams::default() }
 }
 
-/// Shares of each token over an even grid of uniforms.
-fn shares(logits: &[f32], sampling: &Sampling, history: History<'_>) -> Vec<f64> {
+/// Each token's frequency over an even grid of uniforms.
+fn shares(logits: &[f32], sampling: &SamplingParams, history: History<'_>) -> Vec<f64> {
     let n = 10_000;
     let mut counts = vec![0.0; logits.len()];
     for i in 0..n {
@@ -37,28 +37,28 @@ fn tokens_are_drawn_by_their_probability() {
 }
 
 #[test]
-fn top_k_top_p_and_min_p_leave_the_likeliest() {
+fn top_k_top_p_and_min_p_keep_the_most_likely_tokens() {
     let logits = [0.2f32.ln(), 0.5f32.ln(), 0.3f32.ln()];
-    let of = |sampling: &Sampling| shares(&logits, sampling, NOTHING);
+    let of = |sampling: &SamplingParams| shares(&logits, sampling, NOTHING);
     close(&of(&sampling(1.0, 2, 1.0)), &[0.0, 0.625, 0.375]);
     close(&of(&sampling(1.0, 0, 0.6)), &[0.0, 0.625, 0.375]);
     close(&of(&sampling(1.0, 0, 0.4)), &[0.0, 1.0, 0.0]);
     close(&of(&sampling(1.0, 1, 1.0)), &[0.0, 1.0, 0.0]);
-    close(&of(&Sampling { min_p: 0.5, ..Sampling::default() }), &[0.0, 0.625, 0.375]);
+    close(&of(&SamplingParams { min_p: 0.5, ..SamplingParams::default() }), &[0.0, 0.625, 0.375]);
 }
 
 #[test]
-fn top_p_counts_the_probability_that_min_p_leaves() {
-    // Of all, the first two have 0.8; of what min-p leaves, 0.8 / 0.95.
+fn top_p_applies_to_the_distribution_after_min_p() {
+    // The first two tokens have 0.8 of the whole, and 0.8 / 0.95 of what min-p keeps.
     let logits = [0.5f32.ln(), 0.3f32.ln(), 0.15f32.ln(), 0.05f32.ln()];
-    let both = Sampling { min_p: 0.2, top_p: 0.82, ..Sampling::default() };
+    let both = SamplingParams { min_p: 0.2, top_p: 0.82, ..SamplingParams::default() };
     close(&shares(&logits, &both, NOTHING), &[0.625, 0.375, 0.0, 0.0]);
-    let top_p = Sampling { top_p: 0.82, ..Sampling::default() };
+    let top_p = SamplingParams { top_p: 0.82, ..SamplingParams::default() };
     assert!(shares(&logits, &top_p, NOTHING)[2] > 0.0);
 }
 
 #[test]
-fn temperature_0_takes_the_first_of_the_likeliest() {
+fn greedy_decoding_takes_the_first_of_tied_tokens() {
     let token = draw(&[1.0, 2.0, 2.0], &sampling(0.0, 0, 1.0), NOTHING, 0.99);
     assert_eq!(token.id, 1);
     assert!((f64::from(token.logp) - (1.0 / (2.0 + (-1.0f64).exp())).ln()).abs() < 1e-6);
@@ -67,96 +67,102 @@ fn temperature_0_takes_the_first_of_the_likeliest() {
 #[test]
 fn the_log_probability_is_that_of_the_full_softmax_before_penalties() {
     let logits = [0.75f32.ln(), 0.25f32.ln()];
-    let bent = Sampling {
+    let adjusted = SamplingParams {
         top_k: 1,
         logit_bias: vec![(1, 50.0)],
         repetition_penalty: 1.7,
         presence_penalty: 1.0,
-        ..Sampling::default()
+        ..SamplingParams::default()
     };
-    let token = draw(&logits, &bent, History { prompt: &[0], completion: &[1] }, 0.0);
+    let token = draw(&logits, &adjusted, History { prompt: &[0], completion: &[1] }, 0.0);
     assert_eq!(token.id, 1);
     assert!((token.logp - 0.25f32.ln()).abs() < 1e-6);
-    let half = draw(&logits, &Sampling { temperature: 0.5, ..bent }, NOTHING, 0.0);
+    let half = draw(&logits, &SamplingParams { temperature: 0.5, ..adjusted }, NOTHING, 0.0);
     assert!((half.logp - 0.1f32.ln()).abs() < 1e-6, "{half:?}");
 }
 
 #[test]
-fn a_token_that_repeats_is_penalised_once_by_the_sign_of_its_logit() {
+fn the_repetition_penalty_applies_once_by_the_sign_of_the_logit() {
     let logits = [2.0, -1.0, 1.0, 0.5];
-    let penalised = Sampling { repetition_penalty: 2.0, ..Sampling::greedy() };
+    let penalised = SamplingParams { repetition_penalty: 2.0, ..SamplingParams::greedy() };
     let history = History { prompt: &[0, 0, 0], completion: &[1] };
     let edits = edits(logits.len(), &penalised, history, StopTokens::Barred);
     assert_eq!(edits.apply(&logits), [1.0, -2.0, 1.0, 0.5]);
 }
 
 #[test]
-fn presence_and_frequency_count_the_completion_alone() {
+fn presence_and_frequency_penalties_only_count_the_completion() {
     let logits = [1.0, 1.0, 1.0];
-    let penalised =
-        Sampling { presence_penalty: 0.5, frequency_penalty: 0.25, ..Sampling::default() };
+    let penalised = SamplingParams {
+        presence_penalty: 0.5,
+        frequency_penalty: 0.25,
+        ..SamplingParams::default()
+    };
     let history = History { prompt: &[0, 0], completion: &[1, 2, 1] };
     let edits = edits(logits.len(), &penalised, history, StopTokens::Barred);
     assert_eq!(edits.apply(&logits), [1.0, 0.0, 0.25]);
 }
 
 #[test]
-fn no_stop_token_is_drawn_before_the_least_length() {
+fn no_stop_token_is_sampled_before_min_new_tokens() {
     let logits = [5.0, 4.0, 3.0];
-    let longer = Sampling { min_new_tokens: 2, stop_ids: vec![0, 99], ..Sampling::greedy() };
+    let longer =
+        SamplingParams { min_new_tokens: 2, stop_ids: vec![0, 99], ..SamplingParams::greedy() };
     let after = |completion| draw(&logits, &longer, History { prompt: &[], completion }, 0.0).id;
     assert_eq!((after(&[]), after(&[1]), after(&[1, 1])), (1, 1, 0));
 }
 
 #[test]
-fn only_allowed_tokens_are_drawn() {
+fn only_allowed_tokens_are_sampled() {
     let logits = [5.0, 0.3f32.ln(), 9.0, 0.1f32.ln()];
-    let allowed = Sampling { allowed_token_ids: Some([3, 1].into()), ..Sampling::default() };
+    let allowed =
+        SamplingParams { allowed_token_ids: Some([3, 1].into()), ..SamplingParams::default() };
     close(&shares(&logits, &allowed, NOTHING), &[0.0, 0.75, 0.0, 0.25]);
 }
 
 #[test]
-fn where_all_that_is_allowed_is_barred_the_stop_tokens_are_free() {
-    let stuck = Sampling {
+fn stop_tokens_are_allowed_if_no_other_token_is() {
+    let stuck = SamplingParams {
         allowed_token_ids: Some([2, 1].into()),
         stop_ids: vec![1, 2],
         min_new_tokens: 5,
-        ..Sampling::greedy()
+        ..SamplingParams::greedy()
     };
     assert_eq!(draw(&[9.0, 1.0, 2.0], &stuck, NOTHING, 0.5).id, 2);
 }
 
 #[test]
-fn where_no_token_has_a_probability_the_first_allowed_one_is_taken() {
+fn without_any_probability_the_first_allowed_token_is_returned() {
     let barred = [f32::NEG_INFINITY; 4];
-    let allowed = Sampling { allowed_token_ids: Some([3, 2].into()), ..Sampling::default() };
+    let allowed =
+        SamplingParams { allowed_token_ids: Some([3, 2].into()), ..SamplingParams::default() };
     assert_eq!(draw(&barred, &allowed, NOTHING, 0.5).id, 2);
-    assert_eq!(draw(&[f32::NAN; 4], &Sampling::default(), NOTHING, 0.5).id, 0);
-    assert_eq!(draw(&[0.0, f32::INFINITY], &Sampling::default(), NOTHING, 0.1).id, 1);
+    assert_eq!(draw(&[f32::NAN; 4], &SamplingParams::default(), NOTHING, 0.5).id, 0);
+    assert_eq!(draw(&[0.0, f32::INFINITY], &SamplingParams::default(), NOTHING, 0.1).id, 1);
 }
 
 #[test]
-fn a_report_is_at_temperature_1_before_penalties_and_names_equals_by_id() {
+fn logprobs_are_at_temperature_1_before_penalties_with_ties_by_id() {
     let logits = [0.2f32.ln(), 0.4f32.ln(), 0.2f32.ln(), 0.2f32.ln()];
-    let bent = Sampling {
+    let adjusted = SamplingParams {
         temperature: 3.0,
         logit_bias: vec![(3, 90.0)],
         logprobs: Some(3),
-        ..Sampling::default()
+        ..SamplingParams::default()
     };
-    let report = draw(&logits, &bent, NOTHING, 0.5).report.unwrap();
+    let report = draw(&logits, &adjusted, NOTHING, 0.5).logprobs.unwrap();
     assert!((report.logprob - 0.2f32.ln()).abs() < 1e-6);
-    assert_eq!(report.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 0, 2]);
-    for (at, truth) in report.top.iter().zip([0.4f32, 0.2, 0.2]) {
+    assert_eq!(report.top_logprobs.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 0, 2]);
+    for (at, truth) in report.top_logprobs.iter().zip([0.4f32, 0.2, 0.2]) {
         assert!((at.1 - truth.ln()).abs() < 1e-6);
     }
-    let alone = Sampling { logprobs: Some(0), ..Sampling::greedy() };
-    assert_eq!(draw(&logits, &alone, NOTHING, 0.0).report.unwrap().top, []);
+    let alone = SamplingParams { logprobs: Some(0), ..SamplingParams::greedy() };
+    assert_eq!(draw(&logits, &alone, NOTHING, 0.0).logprobs.unwrap().top_logprobs, []);
 }
 
-/// The probabilities of the whole chain by its definition, in f64 with everything sorted, and how near
-/// a decision was.
-fn plain(logits: &[f32], s: &Sampling, history: History<'_>) -> (Vec<f64>, f64) {
+/// Reference implementation of the whole sampler in f64 by sorting: the probabilities, and the smallest margin of a
+/// truncation.
+fn plain(logits: &[f32], s: &SamplingParams, history: History<'_>) -> (Vec<f64>, f64) {
     let completed: BTreeSet<u32> = history.completion.iter().copied().collect();
     let seen: BTreeSet<u32> = history.prompt.iter().chain(history.completion).copied().collect();
     let mut x: Vec<f64> = logits.iter().copied().map(f64::from).collect();
@@ -207,7 +213,7 @@ fn plain(logits: &[f32], s: &Sampling, history: History<'_>) -> (Vec<f64>, f64) 
 
 const TOKENS: u32 = 400;
 
-fn parameters() -> impl Strategy<Value = Sampling> {
+fn parameters() -> impl Strategy<Value = SamplingParams> {
     let truncation = (
         prop_oneof![Just(0), 1..500usize],
         prop_oneof![Just(1.0), 0.05..1.0f64],
@@ -222,26 +228,28 @@ fn parameters() -> impl Strategy<Value = Sampling> {
     let allowed = prop::option::weighted(0.3, prop::collection::vec(0..TOKENS, 1..60));
     let stop = (prop::collection::vec(0..TOKENS, 0..3), 0..12usize);
     (0.2..3.0f64, truncation, penalties, bias, allowed, stop).prop_map(
-        |(temperature, (top_k, top_p, min_p), penalties, logit_bias, allowed, stop)| Sampling {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            repetition_penalty: penalties.0,
-            presence_penalty: penalties.1,
-            frequency_penalty: penalties.2,
-            logit_bias,
-            allowed_token_ids: allowed.map(Into::into),
-            stop_ids: stop.0,
-            min_new_tokens: stop.1,
-            ..Sampling::default()
+        |(temperature, (top_k, top_p, min_p), penalties, logit_bias, allowed, stop)| {
+            SamplingParams {
+                temperature,
+                top_k,
+                top_p,
+                min_p,
+                repetition_penalty: penalties.0,
+                presence_penalty: penalties.1,
+                frequency_penalty: penalties.2,
+                logit_bias,
+                allowed_token_ids: allowed.map(Into::into),
+                stop_ids: stop.0,
+                min_new_tokens: stop.1,
+                ..SamplingParams::default()
+            }
         },
     )
 }
 
 proptest! {
     #[test]
-    fn a_draw_is_that_of_the_definition(
+    fn draws_match_the_reference_implementation(
         logits in prop::collection::vec(-6f32..6.0, TOKENS as usize),
         sampling in parameters(),
         prompt in prop::collection::vec(0..TOKENS, 0..40),

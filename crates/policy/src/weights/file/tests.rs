@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A file with this header and so many bytes behind it.
+/// A file with this header and `data` bytes of tensor data.
 fn file(header: &str, data: usize) -> Vec<u8> {
     let length = (header.len() as u64).to_le_bytes();
     [&length[..], header.as_bytes(), &vec![7; data]].concat()
@@ -19,19 +19,19 @@ fn two(second: &str) -> Vec<u8> {
 }
 
 #[track_caller]
-fn assert_refused(bytes: &[u8], parts: &[&str]) {
+fn assert_rejected(bytes: &[u8], parts: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.safetensors");
     std::fs::write(&path, bytes).unwrap();
-    let Err(error) = WeightFile::open(&path) else { panic!("the file is taken") };
-    let told = error.to_string();
+    let Err(error) = WeightFile::open(&path) else { panic!("the file is accepted") };
+    let message = error.to_string();
     for part in parts.iter().chain(&["m.safetensors` is truncated or corrupt"]) {
-        assert!(told.contains(part), "{told}, want {part}");
+        assert!(message.contains(part), "{message}, want {part}");
     }
 }
 
 #[test]
-fn tensors_lie_where_the_header_says() {
+fn tensors_are_located_by_the_header() {
     let bytes = file(
         &format!("{{\"__metadata__\":{{\"format\":\"pt\"}},{}}}", entry("a", "[1,2]", "[0,8]")),
         8,
@@ -42,68 +42,71 @@ fn tensors_lie_where_the_header_says() {
 }
 
 #[test]
-fn a_header_longer_than_the_file_is_refused_with_both_lengths() {
+fn a_header_longer_than_the_file_is_rejected_with_both_lengths() {
     for claimed in [9, 100_000_001, u64::MAX] {
         let bytes = [&claimed.to_le_bytes()[..], b"{}      "].concat();
-        assert_refused(&bytes, &[&format!("claims {claimed} bytes, want at most 8")]);
+        assert_rejected(&bytes, &[&format!("claims {claimed} bytes, want at most 8")]);
     }
-    assert_refused(b"1234567", &["it has 7 bytes, want at least 8"]);
+    assert_rejected(b"1234567", &["it has 7 bytes, want at least 8"]);
 }
 
 #[test]
-fn a_tensor_outside_the_file_is_named_with_its_place() {
+fn a_tensor_outside_of_the_file_is_reported_with_its_offsets() {
     let overflowing = "[0,18446744073709551615]";
     for offsets in ["[8,24]", "[16,8]", "[17,17]", overflowing] {
         let bytes = two(&entry("b", "[2]", offsets));
-        assert_refused(&bytes, &["`b` lies at", "of the 16 bytes"]);
+        assert_rejected(&bytes, &["`b` has the offsets", "of the 16 bytes"]);
     }
 }
 
 #[test]
-fn shapes_that_are_not_the_tensor_s_length_are_named_with_both() {
-    assert_refused(&two(&entry("b", "[3]", "[8,16]")), &["`b` takes 8 bytes, want 12 for F32 [3]"]);
+fn a_length_that_does_not_match_the_shape_is_reported_with_both() {
+    assert_rejected(
+        &two(&entry("b", "[3]", "[8,16]")),
+        &["`b` takes 8 bytes, want 12 for F32 [3]"],
+    );
     let huge = entry("b", "[4294967296,4294967296]", "[8,16]");
-    assert_refused(&two(&huge), &["`b` takes 8 bytes, want another number"]);
+    assert_rejected(&two(&huge), &["`b` takes 8 bytes, want another number"]);
     let half = entry("b", "[2]", "[8,16]").replace("F32", "F4");
-    assert_refused(&two(&half), &["`b` takes 8 bytes, want 1 for F4"]);
+    assert_rejected(&two(&half), &["`b` takes 8 bytes, want 1 for F4"]);
 }
 
 #[test]
-fn tensors_that_overlap_or_leave_a_hole_are_named() {
-    assert_refused(&two(&entry("b", "[2]", "[4,12]")), &["`b` begins at 4, want 8"]);
-    assert_refused(&two(&entry("b", "[1]", "[12,16]")), &["`b` begins at 12, want 8"]);
-    assert_refused(&two(&entry("b", "[1]", "[8,12]")), &["end at 12 of the 16 bytes"]);
+fn overlaps_and_gaps_are_reported() {
+    assert_rejected(&two(&entry("b", "[2]", "[4,12]")), &["`b` begins at 4, want 8"]);
+    assert_rejected(&two(&entry("b", "[1]", "[12,16]")), &["`b` begins at 12, want 8"]);
+    assert_rejected(&two(&entry("b", "[1]", "[8,12]")), &["end at 12 of the 16 bytes"]);
 }
 
 #[test]
-fn a_name_that_stands_twice_is_refused() {
-    assert_refused(&two(&entry("a", "[2]", "[8,16]")), &["the tensor `a` is there twice"]);
+fn duplicate_names_are_rejected() {
+    assert_rejected(&two(&entry("a", "[2]", "[8,16]")), &["duplicate tensor `a`"]);
 }
 
 #[test]
-fn an_unknown_type_is_named() {
+fn an_unknown_dtype_is_reported() {
     let unknown = entry("b", "[2]", "[8,16]").replace("F32", "Q4");
-    assert_refused(&two(&unknown), &["`b` is of the unknown type `Q4`"]);
+    assert_rejected(&two(&unknown), &["`b` has the unknown dtype `Q4`"]);
 }
 
 #[test]
-fn a_header_that_is_no_object_of_tensors_is_refused() {
+fn an_invalid_header_is_rejected() {
     for header in ["", "[]", "{", "{\"a\":7}", "{\"a\":{\"dtype\":\"F32\"}}", "{} {}"] {
-        assert_refused(&file(header, 0), &["its header is not the JSON expected"]);
+        assert_rejected(&file(header, 0), &["its header is invalid"]);
     }
     let negative = entry("b", "[-1]", "[8,16]");
-    assert_refused(&two(&negative), &["its header is not the JSON expected"]);
+    assert_rejected(&two(&negative), &["its header is invalid"]);
 }
 
 #[test]
-fn empty_tensors_are_no_overlap() {
+fn empty_tensors_do_not_overlap() {
     let bytes = two(&format!("{},{}", entry("b", "[0,9]", "[8,8]"), entry("c", "[2]", "[8,16]")));
     assert_eq!(read(&bytes).unwrap()["b"].byte_len(), 0);
 }
 
 proptest! {
     #[test]
-    fn any_bytes_are_refused_or_lie_whole_in_the_file(
+    fn any_bytes_are_rejected_or_have_all_tensors_in_the_file(
         length in 0_u64..80,
         header in proptest::collection::vec(any::<u8>(), 0..120),
     ) {
@@ -114,7 +117,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_header_is_refused_or_lies_whole_in_the_file(
+    fn a_corrupted_header_is_rejected_or_has_all_tensors_in_the_file(
         changes in proptest::collection::vec((any::<prop::sample::Index>(), b' '..b'~'), 1..4),
     ) {
         let mut bytes = two(&entry("b", "[2]", "[8,16]"));
@@ -123,14 +126,14 @@ proptest! {
             bytes[8 + at.index(header - 8)] = byte;
         }
         if let Ok(tensors) = read(&bytes) {
-            let total: usize = tensors.values().map(Stored::byte_len).sum();
+            let total: usize = tensors.values().map(TensorInfo::byte_len).sum();
             prop_assert_eq!(total, 16);
         }
     }
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
-    let told = WeightFile::open(Path::new("nowhere.safetensors")).err().unwrap().to_string();
-    assert!(told.starts_with("cannot open `nowhere.safetensors`"), "{told}");
+fn a_missing_file_is_reported_by_name() {
+    let message = WeightFile::open(Path::new("nowhere.safetensors")).err().unwrap().to_string();
+    assert!(message.starts_with("cannot open `nowhere.safetensors`"), "{message}");
 }

@@ -8,10 +8,10 @@ use embodied_r_kernels::{Precision, Result, linear};
 
 use super::op::{Op, Prepared, dot, f32_bytes, matrix, values};
 
-/// Rows as in decoding, and as in prefill and training.
+/// Rows in decoding, and in prefill and training.
 const ROWS: [usize; 5] = [1, 4, 16, 64, 2048];
 
-/// Inputs and outputs of a layer.
+/// Input and output features of a layer.
 const LAYERS: [(usize, usize); 3] = [(512, 1_408), (896, 4_864), (2_048, 2_048)];
 
 pub(super) fn ops() -> Vec<Op> {
@@ -48,12 +48,16 @@ fn forward(rows: usize, layer: (usize, usize)) -> Op {
     Op::new("linear", shape(rows, layer), work(rows, layer), move || {
         let (x, w) = (matrix(rows, inputs, 1)?, matrix(outputs, inputs, 2)?);
         let (x_rows, w_rows) = (values(&x)?, values(&w)?);
-        let plain = move |places: &[usize]| products(places, &x_rows, &w_rows, (inputs, outputs));
-        Ok(Prepared::new(move || Ok(vec![linear::forward(&x, &w, None, Precision::F32)?]), plain))
+        let reference =
+            move |elements: &[usize]| products(elements, &x_rows, &w_rows, (inputs, outputs));
+        Ok(Prepared::new(
+            move || Ok(vec![linear::forward(&x, &w, None, Precision::F32)?]),
+            reference,
+        ))
     })
 }
 
-/// A weight packed as bf16; `x` is rounded to it too.
+/// A weight packed as bf16; `x` is rounded to bf16 too.
 fn bf16(rows: usize, layer: (usize, usize)) -> Op {
     let (inputs, outputs) = layer;
     let (flops, _) = work(rows, layer);
@@ -62,15 +66,16 @@ fn bf16(rows: usize, layer: (usize, usize)) -> Op {
         let (x, w) = (matrix(rows, inputs, 1)?, matrix(outputs, inputs, 2)?);
         let weight = Weight::bf16(&w)?;
         let (x_rows, w_rows) = (rounded(&x)?, rounded(&w)?);
-        let plain = move |places: &[usize]| products(places, &x_rows, &w_rows, (inputs, outputs));
-        Ok(Prepared::new(move || Ok(vec![weight.forward(&x, None)?]), plain))
+        let reference =
+            move |elements: &[usize]| products(elements, &x_rows, &w_rows, (inputs, outputs));
+        Ok(Prepared::new(move || Ok(vec![weight.forward(&x, None)?]), reference))
     };
     let mut op = Op::new("linear", shape(rows, layer), (flops, bytes), make);
     op.dtype = "bfloat16";
     op
 }
 
-/// A weight in the blocks of a GGUF file.
+/// A weight in a GGUF block format.
 fn quantized(format: BlockFormat, rows: usize, layer: (usize, usize)) -> Op {
     let (inputs, outputs) = layer;
     let (flops, _) = work(rows, layer);
@@ -78,20 +83,21 @@ fn quantized(format: BlockFormat, rows: usize, layer: (usize, usize)) -> Op {
     let bytes = f32_bytes(rows * inputs + rows * outputs) + stored as f64;
     let make = move || {
         let x = matrix(rows, inputs, 1)?;
-        // Small scales wherever they stand in a block.
+        // Bytes that give small scales at any offset of a block.
         let blocks: Vec<u8> = (0..stored).map(|i| [7, 36, 21, 40][i % 4]).collect();
         let matrix = QuantizedMatrix::new(format, outputs, inputs, ByteRange::from(blocks))?;
         let (x_rows, w_rows) = (values(&x)?, values(&matrix.dequantize()?)?);
-        let plain = move |places: &[usize]| products(places, &x_rows, &w_rows, (inputs, outputs));
+        let reference =
+            move |elements: &[usize]| products(elements, &x_rows, &w_rows, (inputs, outputs));
         let weight = Weight::quantized(matrix);
-        Ok(Prepared::new(move || Ok(vec![weight.forward(&x, None)?]), plain))
+        Ok(Prepared::new(move || Ok(vec![weight.forward(&x, None)?]), reference))
     };
     let mut op = Op::new("linear", shape(rows, layer), (flops, bytes), make);
     op.dtype = format.name();
     op
 }
 
-/// The numbers that products in this precision are made of.
+/// The elements as rounded in this precision.
 fn factor(of: &Tensor, precision: Precision) -> Result<Vec<f32>> {
     match precision {
         Precision::F32 => values(of),
@@ -99,34 +105,39 @@ fn factor(of: &Tensor, precision: Precision) -> Result<Vec<f32>> {
     }
 }
 
-/// The numbers as bf16.
+/// The elements rounded to bf16.
 fn rounded(of: &Tensor) -> Result<Vec<f32>> {
     values(&of.to_dtype(DType::BF16)?.to_dtype(DType::F32)?)
 }
 
-/// The numbers at some places of `x · wᵀ`.
-fn products(places: &[usize], x: &[f32], w: &[f32], (inputs, outputs): (usize, usize)) -> Vec<f64> {
-    let at = |place: &usize| {
-        let (first, of) = (place / outputs * inputs, place % outputs * inputs);
+/// Elements of `x · wᵀ`.
+fn products(
+    elements: &[usize],
+    x: &[f32],
+    w: &[f32],
+    (inputs, outputs): (usize, usize),
+) -> Vec<f64> {
+    let at = |element: &usize| {
+        let (first, of) = (element / outputs * inputs, element % outputs * inputs);
         dot(x[first..first + inputs].iter().copied(), w[of..of + inputs].iter().copied())
     };
-    places.iter().map(at).collect()
+    elements.iter().map(at).collect()
 }
 
 fn backward_input(rows: usize, layer: (usize, usize), precision: Precision) -> Op {
     let (inputs, outputs) = layer;
     let make = move || {
         let (dy, w) = (matrix(rows, outputs, 1)?, matrix(outputs, inputs, 2)?);
-        let (plain_dy, plain_w) = (factor(&dy, precision)?, factor(&w, precision)?);
-        let plain = move |places: &[usize]| {
-            let at = |place: &usize| {
-                let dy = &plain_dy[place / inputs * outputs..][..outputs];
-                dot(dy.iter().copied(), plain_w[place % inputs..].iter().step_by(inputs).copied())
+        let (ref_dy, ref_w) = (factor(&dy, precision)?, factor(&w, precision)?);
+        let reference = move |elements: &[usize]| {
+            let at = |element: &usize| {
+                let dy = &ref_dy[element / inputs * outputs..][..outputs];
+                dot(dy.iter().copied(), ref_w[element % inputs..].iter().step_by(inputs).copied())
             };
-            places.iter().map(at).collect()
+            elements.iter().map(at).collect()
         };
         let run = move || Ok(vec![linear::backward_input(&dy, &w, None, precision)?]);
-        Ok(Prepared::new(run, plain))
+        Ok(Prepared::new(run, reference))
     };
     let mut op = Op::new("linear backward, input", shape(rows, layer), work(rows, layer), make);
     op.dtype = precision.dtype();
@@ -137,20 +148,20 @@ fn backward_weight(rows: usize, layer: (usize, usize), precision: Precision) -> 
     let (inputs, outputs) = layer;
     let make = move || {
         let (x, dy) = (matrix(rows, inputs, 1)?, matrix(rows, outputs, 2)?);
-        let (plain_x, plain_dy) = (factor(&x, precision)?, factor(&dy, precision)?);
-        let plain = move |places: &[usize]| {
-            let at = |place: &usize| {
-                let dy = plain_dy[place / inputs..].iter().step_by(outputs);
-                dot(dy.copied(), plain_x[place % inputs..].iter().step_by(inputs).copied())
+        let (ref_x, ref_dy) = (factor(&x, precision)?, factor(&dy, precision)?);
+        let reference = move |elements: &[usize]| {
+            let at = |element: &usize| {
+                let dy = ref_dy[element / inputs..].iter().step_by(outputs);
+                dot(dy.copied(), ref_x[element % inputs..].iter().step_by(inputs).copied())
             };
-            places.iter().map(at).collect()
+            elements.iter().map(at).collect()
         };
         let d_weight = zeros(&[outputs, inputs], &Device::Cpu)?;
         let run = move || {
             linear::backward_weight(&x, &dy, &d_weight, None, precision)?;
             Ok(vec![d_weight.clone()])
         };
-        Ok(Prepared::new(run, plain))
+        Ok(Prepared::new(run, reference))
     };
     let mut op = Op::new("linear backward, weight", shape(rows, layer), work(rows, layer), make);
     op.dtype = precision.dtype();

@@ -1,12 +1,12 @@
-//! The loss's head and the optimisers.
+//! The output layer with log-probabilities, and the optimizers.
 
 use candle_core::{Device, Tensor};
-use embodied_r_kernels::lm_head::{self, Head};
+use embodied_r_kernels::lm_head::{self, LmHead};
 use embodied_r_kernels::memory::{tensor, zeros};
 use embodied_r_kernels::{AdamwStep, MuonStep, Precision, adamw, muon};
 use rayon::prelude::*;
 
-use super::op::{Op, Prepared, dot, f32_bytes, matrix, numbers, values};
+use super::op::{Op, Prepared, dot, f32_bytes, matrix, uniform, values};
 
 pub(super) fn ops() -> Vec<Op> {
     vec![
@@ -18,16 +18,16 @@ pub(super) fn ops() -> Vec<Op> {
     ]
 }
 
-fn shape(rows: usize, width: usize, vocabulary: usize) -> String {
-    format!("{rows}x{width}x{vocabulary}")
+fn shape(rows: usize, hidden_size: usize, vocabulary: usize) -> String {
+    format!("{rows}x{hidden_size}x{vocabulary}")
 }
 
 fn targets(rows: usize, vocabulary: usize) -> Vec<u32> {
     (0..rows).map(|i| (i * 7_919 % vocabulary) as u32).collect()
 }
 
-/// A row's logits by the definition, and the log of the sum of their exponentials.
-fn plain_logits(x: &[f32], w: &[f32]) -> (Vec<f64>, f64) {
+/// A row's logits and their log-sum-exp, in f64.
+fn ref_logits(x: &[f32], w: &[f32]) -> (Vec<f64>, f64) {
     let logit = |w: &[f32]| dot(x.iter().copied(), w.iter().copied());
     let logits: Vec<f64> = w.chunks(x.len()).map(logit).collect();
     let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -35,60 +35,62 @@ fn plain_logits(x: &[f32], w: &[f32]) -> (Vec<f64>, f64) {
     (logits, log_sum)
 }
 
-fn output_layer(weight: &Tensor) -> Head<'_> {
-    Head { weight, temperature: 1.0, precision: Precision::F32 }
+fn output_layer(weight: &Tensor) -> LmHead<'_> {
+    LmHead { weight, temperature: 1.0, precision: Precision::F32 }
 }
 
-fn head(rows: usize, width: usize, vocabulary: usize) -> Op {
-    let flops = 2.0 * (rows * width) as f64 * vocabulary as f64;
-    let work = (flops, f32_bytes(rows * width + width * vocabulary));
-    Op::new("lm_head", shape(rows, width, vocabulary), work, move || {
-        let (x, w) = (matrix(rows, width, 1)?, matrix(vocabulary, width, 2)?);
+fn head(rows: usize, hidden_size: usize, vocabulary: usize) -> Op {
+    let flops = 2.0 * (rows * hidden_size) as f64 * vocabulary as f64;
+    let work = (flops, f32_bytes(rows * hidden_size + hidden_size * vocabulary));
+    Op::new("lm_head", shape(rows, hidden_size, vocabulary), work, move || {
+        let (x, w) = (matrix(rows, hidden_size, 1)?, matrix(vocabulary, hidden_size, 2)?);
         let ids = targets(rows, vocabulary);
-        let (plain_x, plain_w, plain_ids) = (values(&x)?, values(&w)?, ids.clone());
-        let plain = move |places: &[usize]| {
+        let (ref_x, ref_w, ref_ids) = (values(&x)?, values(&w)?, ids.clone());
+        let reference = move |elements: &[usize]| {
             let at = |row: &usize| {
-                let (logits, log_sum) = plain_logits(&plain_x[row * width..][..width], &plain_w);
-                logits[plain_ids[*row] as usize] - log_sum
+                let (logits, log_sum) =
+                    ref_logits(&ref_x[row * hidden_size..][..hidden_size], &ref_w);
+                logits[ref_ids[*row] as usize] - log_sum
             };
-            places.par_iter().map(at).collect()
+            elements.par_iter().map(at).collect()
         };
         let run = move || {
             let logps = lm_head::forward(&x, &output_layer(&w), &ids)?.logps;
             Ok(vec![tensor(logps, rows)?])
         };
-        Ok(Prepared::new(run, plain))
+        Ok(Prepared::new(run, reference))
     })
 }
 
-fn head_backward(rows: usize, width: usize, vocabulary: usize) -> Op {
-    // The logits again, then the gradients of both factors.
-    let flops = 6.0 * (rows * width) as f64 * vocabulary as f64;
-    let work = (flops, f32_bytes(2 * rows * width + 3 * width * vocabulary));
-    Op::new("lm_head backward", shape(rows, width, vocabulary), work, move || {
-        let (x, w) = (matrix(rows, width, 1)?, matrix(vocabulary, width, 2)?);
-        let (ids, d_logps) = (targets(rows, vocabulary), numbers(rows, 3));
+fn head_backward(rows: usize, hidden_size: usize, vocabulary: usize) -> Op {
+    // Recomputed logits, then the gradients of both factors.
+    let flops = 6.0 * (rows * hidden_size) as f64 * vocabulary as f64;
+    let work = (flops, f32_bytes(2 * rows * hidden_size + 3 * hidden_size * vocabulary));
+    Op::new("lm_head backward", shape(rows, hidden_size, vocabulary), work, move || {
+        let (x, w) = (matrix(rows, hidden_size, 1)?, matrix(vocabulary, hidden_size, 2)?);
+        let (ids, d_logps) = (targets(rows, vocabulary), uniform(rows, 3));
         let scores = lm_head::forward(&x, &output_layer(&w), &ids)?;
-        let (plain_x, plain_w) = (values(&x)?, values(&w)?);
-        let (plain_ids, plain_d) = (ids.clone(), d_logps.clone());
+        let (ref_x, ref_w) = (values(&x)?, values(&w)?);
+        let (ref_ids, ref_d) = (ids.clone(), d_logps.clone());
         // d logits = d · (one-hot - softmax); d hidden = d logits · W.
-        let plain = move |places: &[usize]| {
-            let at = |place: &usize| {
-                let (row, i) = (place / width, place % width);
-                let (logits, log_sum) = plain_logits(&plain_x[row * width..][..width], &plain_w);
-                let weight = |entry: usize| f64::from(plain_w[entry * width + i]);
+        let reference = move |elements: &[usize]| {
+            let at = |element: &usize| {
+                let (row, i) = (element / hidden_size, element % hidden_size);
+                let (logits, log_sum) =
+                    ref_logits(&ref_x[row * hidden_size..][..hidden_size], &ref_w);
+                let weight = |entry: usize| f64::from(ref_w[entry * hidden_size + i]);
                 let mean: f64 =
                     logits.iter().enumerate().map(|(e, x)| (x - log_sum).exp() * weight(e)).sum();
-                f64::from(plain_d[row]) * (weight(plain_ids[row] as usize) - mean)
+                f64::from(ref_d[row]) * (weight(ref_ids[row] as usize) - mean)
             };
-            places.par_iter().map(at).collect()
+            elements.par_iter().map(at).collect()
         };
-        let d_weight = zeros(&[vocabulary, width], &Device::Cpu)?;
+        let d_weight = zeros(&[vocabulary, hidden_size], &Device::Cpu)?;
         let run = move || {
             let head = output_layer(&w);
             Ok(vec![lm_head::backward(&x, &head, &ids, &scores, &d_logps, Some(&d_weight))?])
         };
-        Ok(Prepared::new(run, plain))
+        Ok(Prepared::new(run, reference))
     })
 }
 
@@ -102,13 +104,13 @@ fn adam(count: usize) -> Op {
         step: 3,
         grad_scale: 0.5,
     };
-    // Four are read, three are written.
+    // Four arrays are read, three are written.
     Op::new("adamw", format!("{count}"), (15.0 * count as f64, f32_bytes(7 * count)), move || {
-        let of = |seed| tensor(numbers(count, seed), count);
+        let of = |seed| tensor(uniform(count, seed), count);
         let (p, g, m) = (of(1)?, of(2)?, of(3)?);
-        let v = tensor(numbers(count, 4).iter().map(|x| x * x).collect(), count)?;
+        let v = tensor(uniform(count, 4).iter().map(|x| x * x).collect(), count)?;
         let before = [values(&p)?, values(&g)?, values(&m)?, values(&v)?];
-        let plain = move |places: &[usize]| {
+        let reference = move |elements: &[usize]| {
             let [p, g, m, v] = &before;
             let at = |i: &usize| {
                 let of = |numbers: &[f32]| f64::from(numbers[*i]);
@@ -120,17 +122,17 @@ fn adam(count: usize) -> Op {
                 let kept = of(p) * (1.0 - STEP.lr * STEP.weight_decay);
                 kept - STEP.lr * m / (v.sqrt() + STEP.eps)
             };
-            places.iter().map(at).collect()
+            elements.iter().map(at).collect()
         };
         let run = move || {
             adamw(&p, &g, &m, &v, &STEP)?;
             Ok(vec![p.clone()])
         };
-        Ok(Prepared::new(run, plain))
+        Ok(Prepared::new(run, reference))
     })
 }
 
-/// Several matrices at once, one to a thread, as a model has them.
+/// Several matrices in parallel, one per thread.
 fn orthogonal(matrices: usize, rows: usize, columns: usize) -> Op {
     const STEP: MuonStep =
         MuonStep { lr: 1e-2, momentum: 0.95, weight_decay: 0.1, grad_scale: 0.5 };
@@ -148,7 +150,7 @@ fn orthogonal(matrices: usize, rows: usize, columns: usize) -> Op {
         };
         let all: Vec<_> = (0..matrices).map(of).collect::<embodied_r_kernels::Result<_>>()?;
         let first = [values(&all[0][0])?, values(&all[0][1])?, values(&all[0][2])?];
-        let plain = move |places: &[usize]| {
+        let reference = move |elements: &[usize]| {
             let [p, g, m] = &first;
             let rate = STEP.lr * 0.2 * (rows.max(columns) as f64).sqrt();
             let direction = (0..p.len()).map(|i| {
@@ -158,20 +160,20 @@ fn orthogonal(matrices: usize, rows: usize, columns: usize) -> Op {
             });
             let direction = newton_schulz(direction.collect(), rows, columns);
             let kept = 1.0 - STEP.lr * STEP.weight_decay;
-            places.iter().map(|i| kept * f64::from(p[*i]) - rate * direction[*i]).collect()
+            elements.iter().map(|i| kept * f64::from(p[*i]) - rate * direction[*i]).collect()
         };
         let run = move || {
             all.par_iter().try_for_each(|[p, g, m]| muon(p, g, m, &STEP))?;
             Ok(vec![all[0][0].clone()])
         };
-        Ok(Prepared::new(run, plain))
+        Ok(Prepared::new(run, reference))
     });
     // Rounding grows over the five iterations.
     op.tolerance = 1e-4;
     op
 }
 
-/// The quintic iteration of Jordan et al. (2024), for a matrix with no more rows than columns.
+/// Newton–Schulz with the quintic of Jordan et al. (2024), for a matrix with no more rows than columns.
 fn newton_schulz(mut x: Vec<f64>, rows: usize, columns: usize) -> Vec<f64> {
     let norm = x.iter().map(|x| x * x).sum::<f64>().sqrt();
     x.iter_mut().for_each(|x| *x /= norm);

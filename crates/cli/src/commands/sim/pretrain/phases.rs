@@ -1,35 +1,35 @@
-//! What is learnt in which order, and how fast.
+//! The pretraining curriculum: data and learning rate of each phase.
 
 use std::cell::Cell;
 
 use embodied_r_grpo::lm;
 use embodied_r_grpo::optimizer::{Optim, OptimizerSettings};
-use embodied_r_grpo::schedule::{LrScheduler, Schedule};
+use embodied_r_grpo::schedule::{LrSchedule, LrScheduler};
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_sim::corpus::{self, Document};
 
 use super::MAX_POSITIONS;
 use crate::args::sim::PretrainArgs;
 
-/// Steps over which the learning rate rises.
+/// Steps of learning-rate warm-up.
 const WARMUP_STEPS: u64 = 100;
 
 /// The token between documents.
 const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// A part of the training. Its learning rate rises and falls.
+/// A phase of the curriculum with its own learning-rate schedule.
 pub(super) struct Phase {
     steps: u64,
     learning_rate: f64,
-    /// Document of a seed and an index.
+    /// The document of a seed and an index.
     text: fn(u64, u64) -> Document,
-    /// Documents that stand in its place less and less, up to the middle of the phase.
-    gives_way: Option<fn(u64, u64) -> Document>,
+    /// Documents mixed in with a share that decays linearly from 1 to 0 by the middle of the phase.
+    decaying: Option<fn(u64, u64) -> Document>,
 }
 
-/// Plain lists alone; then lookups in lists and videos, which give way to all of the corpus by the
-/// middle, as what is seldom asked for before other text depends on it is forgotten; then the same
-/// about what is named, which, earlier on, stands in the way of lookups.
+/// First plain lists; then lookups in lists and videos, which decay to the full corpus by the middle of the phase, as
+/// rare skills are forgotten before other text depends on them; then documents with names, which would interfere with
+/// learning lookups earlier.
 pub(super) fn phases(args: &PretrainArgs) -> impl Iterator<Item = Phase> {
     let lookups = args.lookup_steps.min(args.steps);
     let naming = args.naming_steps.min(args.steps - lookups);
@@ -37,20 +37,20 @@ pub(super) fn phases(args: &PretrainArgs) -> impl Iterator<Item = Phase> {
         Phase {
             steps: lookups,
             learning_rate: args.lookup_learning_rate,
-            text: corpus::list,
-            gives_way: None,
+            text: corpus::recall_document,
+            decaying: None,
         },
         Phase {
             steps: args.steps - lookups - naming,
             learning_rate: args.learning_rate,
-            text: corpus::unnamed,
-            gives_way: Some(corpus::lookups),
+            text: corpus::document_without_subject,
+            decaying: Some(corpus::lookup_document),
         },
         Phase {
             steps: naming,
             learning_rate: args.naming_learning_rate,
             text: corpus::document,
-            gives_way: None,
+            decaying: None,
         },
     ]
     .into_iter()
@@ -58,12 +58,12 @@ pub(super) fn phases(args: &PretrainArgs) -> impl Iterator<Item = Phase> {
 }
 
 impl Phase {
-    /// How it is trained.
-    pub(super) fn settings(&self, tokens_per_step: usize) -> lm::Settings {
-        lm::Settings {
+    /// The training settings.
+    pub(super) fn settings(&self, tokens_per_step: usize) -> lm::LmSettings {
+        lm::LmSettings {
             tokens_per_step,
             max_tokens_per_batch: tokens_per_step + MAX_POSITIONS,
-            schedule: Schedule {
+            schedule: LrSchedule {
                 kind: LrScheduler::Cosine,
                 peak: self.learning_rate,
                 warmup_steps: WARMUP_STEPS.min(self.steps),
@@ -80,7 +80,7 @@ impl Phase {
         }
     }
 
-    /// Its text; why it ended, if it did, goes into `fault`.
+    /// Its documents; if they end early, the error is in `fault`.
     pub(super) fn documents<'a>(
         &'a self,
         tokenizer: &'a Tokenizer,
@@ -110,21 +110,21 @@ struct Documents<'a> {
     /// Tokens so far.
     given: u64,
     index: u64,
-    /// Documents of what gives way that should have been given, less those that were.
+    /// Error accumulator: decaying documents that are due but not emitted yet.
     owed: f64,
-    /// Why the documents ended, if they did.
+    /// The error that ended the documents.
     fault: &'a Cell<Option<embodied_r_policy::Error>>,
 }
 
 impl Documents<'_> {
     fn document(&mut self) -> Document {
-        let Phase { text, gives_way, .. } = self.phase;
-        let over = self.given as f64 / self.tokens as f64;
-        if let Some(gives_way) = gives_way {
-            self.owed += (1.0 - 2.0 * over).max(0.0);
+        let Phase { text, decaying, .. } = self.phase;
+        let progress = self.given as f64 / self.tokens as f64;
+        if let Some(decaying) = decaying {
+            self.owed += (1.0 - 2.0 * progress).max(0.0);
             if self.owed >= 1.0 {
                 self.owed -= 1.0;
-                return gives_way(self.seed, self.index);
+                return decaying(self.seed, self.index);
             }
         }
         text(self.seed, self.index)
@@ -132,7 +132,7 @@ impl Documents<'_> {
 
     fn example(&self, document: &Document) -> embodied_r_policy::Result<lm::Example> {
         let Document { context, statements } = document;
-        // The statements begin a line of their own.
+        // The statements start on a new line.
         let line = if context.is_empty() { "" } else { "\n" };
         let prompt = self.tokenizer.encode(&format!("{END_OF_TEXT}{context}{line}"))?;
         Ok(lm::Example { prompt, completion: self.tokenizer.encode(statements)? })
@@ -154,7 +154,7 @@ impl Iterator for Documents<'_> {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
-    use embodied_r_policy::tokenizer::Special;
+    use embodied_r_policy::tokenizer::SpecialTokens;
 
     use super::*;
 
@@ -164,7 +164,7 @@ mod tests {
         args: PretrainArgs,
     }
 
-    /// Whether each document of a phase is what `kind` gives at its place.
+    /// Whether each document of a phase equals that of `kind` at its index.
     fn are(phase: &Phase, args: &PretrainArgs, kind: fn(u64, u64) -> Document) -> Vec<bool> {
         let base = concat!(env!("CARGO_MANIFEST_DIR"), "/base");
         let tokenizer = Tokenizer::from_dir(base.as_ref()).unwrap();
@@ -177,7 +177,7 @@ mod tests {
         });
         let is_kind = |(index, example): (u64, lm::Example)| {
             let Document { statements, .. } = kind(args.seed, index);
-            tokenizer.decode(&example.completion, Special::Keep).unwrap() == statements
+            tokenizer.decode(&example.completion, SpecialTokens::Keep).unwrap() == statements
         };
         let kinds = (0..).zip(examples).map(is_kind).collect();
         assert!(fault.take().is_none());
@@ -185,21 +185,21 @@ mod tests {
     }
 
     #[test]
-    fn lists_come_alone_lookups_give_way_by_the_middle_and_names_come_last() {
+    fn lists_come_first_lookups_decay_by_the_middle_and_names_come_last() {
         let steps = ["--steps", "80", "--lookup-steps", "20", "--naming-steps", "20"];
         let args = Cli::parse_from(["pretrain", "--out", "x"].into_iter().chain(steps)).args;
         let [first, second, third] = phases(&args).collect::<Vec<_>>().try_into().ok().unwrap();
         assert_eq!((first.steps, second.steps, third.steps), (20, 40, 20));
 
-        let lists = are(&first, &args, corpus::list);
+        let lists = are(&first, &args, corpus::recall_document);
         assert!(lists.len() > 50 && lists.iter().all(|is_list| *is_list));
 
-        let lookups = are(&second, &args, corpus::lookups);
+        let lookups = are(&second, &args, corpus::lookup_document);
         let (begin, end) = lookups.split_at(lookups.len() * 2 / 3);
         assert!(lookups[..10].iter().filter(|is_lookup| **is_lookup).count() >= 8);
         assert!(begin.iter().any(|is_lookup| !is_lookup));
         assert!(end.iter().all(|is_lookup| !is_lookup));
-        let unnamed = are(&second, &args, corpus::unnamed);
+        let unnamed = are(&second, &args, corpus::document_without_subject);
         assert!(lookups.iter().zip(&unnamed).all(|(a, b)| a != b));
 
         let named = are(&third, &args, corpus::document);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_shorter_than_its_lookups_has_them_alone() {
+    fn a_run_shorter_than_its_lookups_has_no_other_phase() {
         let args = Cli::parse_from(["pretrain", "--out", "x", "--steps", "5"]).args;
         let steps: Vec<u64> = phases(&args).map(|phase| phase.steps).collect();
         assert_eq!(steps, [5]);

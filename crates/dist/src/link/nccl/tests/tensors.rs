@@ -1,45 +1,45 @@
-//! Tensors of a played GPU, whose memory is that of this process.
+//! Tensor collectives on fake GPUs, whose memory is memory of this process.
 
 use super::*;
 
-/// What the collectives over tensors give a rank, twice: the second time out of parts of larger tensors.
+/// The results of the tensor collectives on a rank: first of whole tensors, then of slices.
 fn over_tensors(ranks: &Communicator) -> Vec<Vec<f32>> {
     let me = ranks.rank() as f32;
-    let numbers: Vec<f32> = (0..12).map(|n| (n as f32 + 0.3) * (me - 0.7)).collect();
+    let values: Vec<f32> = (0..12).map(|n| (n as f32 + 0.3) * (me - 0.7)).collect();
     let whole = |from| {
-        let tensor = memory::tensor(numbers.clone(), 12).unwrap();
+        let tensor = memory::tensor(values.clone(), 12).unwrap();
         tensor.narrow(0, from, 12 - 2 * from).unwrap()
     };
     let begun = [0, 3].map(|from| {
-        let sum = ranks.sum_tensor(whole(from)).unwrap();
+        let sum = ranks.all_reduce_tensor(whole(from)).unwrap();
         let part = ranks.reduce_scatter_tensor(whole(from)).unwrap();
         let all = ranks.all_gather_tensor(whole(from)).unwrap();
-        [sum, part, all, ranks.sum_tensor(memory::tensor(Vec::new(), 0).unwrap()).unwrap()]
+        [sum, part, all, ranks.all_reduce_tensor(memory::tensor(Vec::new(), 0).unwrap()).unwrap()]
     });
-    let told = begun.into_iter().flatten().map(|pending| {
+    let results = begun.into_iter().flatten().map(|pending| {
         let tensor = pending.wait().unwrap();
         tensor.to_vec1().unwrap()
     });
-    let told = told.collect();
+    let results = results.collect();
     ranks.finish().unwrap();
-    told
+    results
 }
 
 #[test]
-fn tensors_of_the_gpu_give_what_those_of_the_host_give_without_it() {
-    let host = Communicator::threads(3, &Options::default()).unwrap();
-    let (gpus, scripts) = ranks(3, LONG, || Script { underway: 2, ..Script::default() });
+fn gpu_tensors_give_the_host_result_without_the_host() {
+    let host = Communicator::threads(3, &CommunicatorOptions::default()).unwrap();
+    let (gpus, scripts) = ranks(3, LONG, || Script { polls: 2, ..Script::default() });
     assert_eq!(each(gpus, over_tensors), each(host, over_tensors));
     for script in scripts {
-        // The host agrees on eight calls and the end, and sends nothing else.
+        // The host only exchanges the headers of eight calls and of `finish`.
         assert_eq!(lock(&script).stages, 9);
     }
 }
 
 #[test]
-fn a_tensor_of_the_gpu_and_numbers_of_the_host_do_not_fit_together() {
+fn a_gpu_tensor_does_not_match_a_host_buffer() {
     let (ranks, _) = ranks(2, LONG, Script::default);
-    let told = each(ranks, |ranks| {
+    let messages = each(ranks, |ranks| {
         let error = match ranks.rank() {
             0 => ranks.reduce_scatter(vec![0.0; 4]).unwrap().wait().unwrap_err(),
             _ => {
@@ -49,6 +49,7 @@ fn a_tensor_of_the_gpu_and_numbers_of_the_host_do_not_fit_together() {
         };
         error.to_string()
     });
-    let says = "rank 1 on `thread` calls something else than rank 0: reduce-scatter of length 16";
-    assert!(told.iter().all(|told| told.contains(says)), "{told:?}");
+    let expected =
+        "rank 1 on `thread` called a different collective than rank 0: reduce-scatter of length 16";
+    assert!(messages.iter().all(|message| message.contains(expected)), "{messages:?}");
 }

@@ -1,4 +1,4 @@
-//! The generation engine on a thread of its own, asked from asynchronous code.
+//! The generation engine on its own thread, for asynchronous callers.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -7,43 +7,44 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use embodied_r_policy::{
-    Engine, EngineStats, Finish, Output, Prompt, Request, RequestId, Sampling,
+    Engine, EngineOutput, EngineStats, FinishReason, GenerationRequest, Prompt, RequestId,
+    SamplingParams,
 };
 use tokio::sync::{oneshot, watch};
 
 use crate::error::{Error, Result};
 
-/// How often a worker without work is called.
+/// Interval of [`Worker::idle`].
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Draws completions for what is asked, on a thread of its own.
+/// Generates completions, on the engine thread.
 pub(super) trait Worker: Send + 'static {
-    /// A prompt, and how it is to be gone on with.
-    type Asked: Send + 'static;
+    /// A prompt with its sampling options.
+    type Request: Send + 'static;
 
-    /// Ends the requests `cancelled` and begins those `asked`, or says why one cannot be.
+    /// Cancels the requests `cancelled` and adds `requests`, each of which may be rejected.
     ///
     /// # Errors
-    /// Nothing more can be drawn at all.
-    fn take(
+    /// The engine has failed.
+    fn submit(
         &mut self,
-        asked: Vec<Self::Asked>,
+        requests: Vec<Self::Request>,
         cancelled: &[RequestId],
     ) -> Result<Vec<Result<RequestId>>>;
 
     /// The engine's next step.
     ///
     /// # Errors
-    /// As [`Self::take`].
-    fn step(&mut self) -> Result<Vec<Output>>;
+    /// As [`Self::submit`].
+    fn step(&mut self) -> Result<Vec<EngineOutput>>;
 
-    /// How the engine is doing.
+    /// The engine's statistics.
     fn stats(&self) -> EngineStats;
 
-    /// Called now and then while there is nothing to do.
+    /// Called every second while there are no requests.
     fn idle(&self) {}
 
-    /// Called when nobody is left to ask.
+    /// Called on shutdown.
     fn end(self) -> Result<()>
     where
         Self: Sized,
@@ -52,30 +53,30 @@ pub(super) trait Worker: Send + 'static {
     }
 }
 
-/// A request of one's own model.
-pub(super) struct OwnRequest {
+/// A request to the engine of a model on one rank.
+pub(super) struct PromptRequest {
     pub(super) prompt: Prompt,
-    pub(super) sampling: Arc<Sampling>,
-    /// What its random numbers follow from.
+    pub(super) sampling: Arc<SamplingParams>,
+    /// The random stream.
     pub(super) stream: u64,
 }
 
 impl Worker for Engine {
-    type Asked = OwnRequest;
+    type Request = PromptRequest;
 
-    fn take(
+    fn submit(
         &mut self,
-        asked: Vec<OwnRequest>,
+        requests: Vec<PromptRequest>,
         cancelled: &[RequestId],
     ) -> Result<Vec<Result<RequestId>>> {
         cancelled.iter().for_each(|request| self.cancel(*request));
-        let add = |OwnRequest { prompt, sampling, stream }| {
-            Ok(self.add(&Request { prompt, samples: 1, stream }, &sampling)?)
+        let add = |PromptRequest { prompt, sampling, stream }| {
+            Ok(self.add(&GenerationRequest { prompt, samples: 1, stream }, &sampling)?)
         };
-        Ok(asked.into_iter().map(add).collect())
+        Ok(requests.into_iter().map(add).collect())
     }
 
-    fn step(&mut self) -> Result<Vec<Output>> {
+    fn step(&mut self) -> Result<Vec<EngineOutput>> {
         Ok(Engine::step(self)?)
     }
 
@@ -84,160 +85,161 @@ impl Worker for Engine {
     }
 }
 
-/// A worker that takes prompts from many tasks at once. Its thread ends with the value.
+/// A worker on its own thread, shared by many tasks. The thread is joined on drop.
 #[derive(Debug)]
-pub(super) struct EngineThread<A> {
-    /// There until the value is dropped.
-    submissions: Option<Sender<Submission<A>>>,
+pub(super) struct EngineThread<R> {
+    /// `Some` until drop.
+    submissions: Option<Sender<Submission<R>>>,
     failure: Failure,
     stats: watch::Receiver<EngineStats>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Why the thread has ended before its time, once it has.
+/// The error that ended the thread, if any.
 type Failure = Arc<OnceLock<Arc<Error>>>;
 
-/// A prompt in the engine's hands; dropped, it is ended there.
-pub(super) struct Running {
+/// A request in the engine; dropping it cancels the request.
+pub(super) struct PendingCompletion {
     failure: Failure,
-    begun: oneshot::Receiver<()>,
+    prefilled: oneshot::Receiver<()>,
     done: oneshot::Receiver<Result<Completion>>,
 }
 
-/// What followed a prompt.
+/// A completion.
 #[derive(Debug)]
 pub(super) struct Completion {
     /// The tokens, the stop token included.
     pub(super) ids: Vec<u32>,
-    pub(super) finish: Finish,
+    pub(super) finish: FinishReason,
 }
 
-struct Submission<A> {
-    asked: A,
-    begun: oneshot::Sender<()>,
+struct Submission<R> {
+    request: R,
+    prefilled: oneshot::Sender<()>,
     done: oneshot::Sender<Result<Completion>>,
 }
 
-impl<A: Send + 'static> EngineThread<A> {
+impl<R: Send + 'static> EngineThread<R> {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The operating system gives none.
-    pub(super) fn start<W: Worker<Asked = A>>(worker: W) -> Result<Self> {
+    /// The thread cannot be spawned.
+    pub(super) fn start<W: Worker<Request = R>>(worker: W) -> Result<Self> {
         let (submissions, receiver) = mpsc::channel();
         let (sender, stats) = watch::channel(worker.stats());
         let failure = Failure::default();
-        let work = Work {
+        let engine_loop = EngineLoop {
             worker,
             submissions: receiver,
             failure: failure.clone(),
             stats: sender,
-            live: HashMap::new(),
+            active: HashMap::new(),
         };
         let thread = std::thread::Builder::new().name("captions".into());
-        let thread = Some(thread.spawn(move || work.run()).map_err(Error::Thread)?);
+        let thread = Some(thread.spawn(move || engine_loop.run()).map_err(Error::Thread)?);
         Ok(Self { submissions: Some(submissions), failure, stats, thread })
     }
 
-    /// Hands over a request.
-    pub(super) fn submit(&self, asked: A) -> Running {
-        let ((begun, has_begun), (done, is_done)) = (oneshot::channel(), oneshot::channel());
+    /// Submits a request.
+    pub(super) fn submit(&self, request: R) -> PendingCompletion {
+        let ((prefilled, is_prefilled), (done, is_done)) = (oneshot::channel(), oneshot::channel());
         if let Some(submissions) = &self.submissions {
-            // If the thread has ended, the other channels close and tell so.
-            let _ = submissions.send(Submission { asked, begun, done });
+            // If the thread has ended, the other channels close and report it.
+            let _ = submissions.send(Submission { request, prefilled, done });
         }
-        Running { failure: self.failure.clone(), begun: has_begun, done: is_done }
+        PendingCompletion { failure: self.failure.clone(), prefilled: is_prefilled, done: is_done }
     }
 
-    /// How the engine was doing after its last step.
+    /// The engine's statistics after its last step.
     pub(super) fn stats(&self) -> EngineStats {
         *self.stats.borrow()
     }
 }
 
-impl<A> Drop for EngineThread<A> {
+impl<R> Drop for EngineThread<R> {
     fn drop(&mut self) {
         self.submissions = None;
-        // What the thread says to other ranks at its end comes before what they are told next.
+        // The thread's shutdown message to other ranks must precede any later message.
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-impl Running {
-    /// Waits until the prompt is computed, so that others can have what they begin with in common.
-    pub(super) async fn begun(&mut self) {
-        // A prompt that was refused never begins.
-        let _ = (&mut self.begun).await;
+impl PendingCompletion {
+    /// Waits for the prefill, so that later requests can reuse the shared prefix.
+    pub(super) async fn prefilled(&mut self) {
+        // A rejected prompt is never prefilled.
+        let _ = (&mut self.prefilled).await;
     }
 
-    /// Waits until nothing more follows.
+    /// Waits for the whole completion.
     ///
     /// # Errors
-    /// The engine refuses the prompt, or cannot go on.
+    /// The engine rejects the prompt, or has failed.
     pub(super) async fn done(self) -> Result<Completion> {
         let Self { failure, done, .. } = self;
-        let gone = || failure.get().map_or(Error::EngineGone, |why| Error::Shared(why.clone()));
-        done.await.unwrap_or_else(|_| Err(gone()))
+        let stopped =
+            || failure.get().map_or(Error::EngineStopped, |error| Error::Shared(error.clone()));
+        done.await.unwrap_or_else(|_| Err(stopped()))
     }
 }
 
-/// What the thread owns.
-struct Work<W: Worker> {
+/// The state of the engine thread.
+struct EngineLoop<W: Worker> {
     worker: W,
-    submissions: Receiver<Submission<W::Asked>>,
+    submissions: Receiver<Submission<W::Request>>,
     failure: Failure,
     stats: watch::Sender<EngineStats>,
-    live: HashMap<RequestId, Live>,
+    active: HashMap<RequestId, ActiveRequest>,
 }
 
-/// A prompt that the engine has.
-struct Live {
+/// A request that the engine is processing.
+struct ActiveRequest {
     ids: Vec<u32>,
-    begun: Option<oneshot::Sender<()>>,
+    prefilled: Option<oneshot::Sender<()>>,
     done: oneshot::Sender<Result<Completion>>,
 }
 
-impl<W: Worker> Work<W> {
+impl<W: Worker> EngineLoop<W> {
     fn run(mut self) {
-        while let Some(submissions) = self.next() {
-            if self.turn(submissions).is_none() {
-                // All who wait find their channels closed.
+        while let Some(submissions) = self.receive() {
+            if self.step(submissions).is_none() {
+                // All waiting tasks find their channels closed.
                 return;
             }
             self.stats.send_replace(self.worker.stats());
         }
         if let Err(error) = self.worker.end() {
-            tracing::warn!("the model does not end in good order: {error}");
+            tracing::warn!("the model did not shut down cleanly: {error}");
         }
     }
 
-    /// Takes what is new and makes a step; none when it cannot go on.
-    fn turn(&mut self, submissions: Vec<Submission<W::Asked>>) -> Option<()> {
-        let deserted = self.deserted();
-        let (mut asked, mut waiting) = (Vec::new(), Vec::new());
-        for Submission { asked: new, begun, done } in submissions {
-            asked.push(new);
-            waiting.push(Live { ids: Vec::new(), begun: Some(begun), done });
+    /// Submits new requests and runs a step; `None` if the engine has failed.
+    fn step(&mut self, submissions: Vec<Submission<W::Request>>) -> Option<()> {
+        let dropped = self.take_dropped();
+        let (mut requests, mut waiting) = (Vec::new(), Vec::new());
+        for Submission { request, prefilled, done } in submissions {
+            requests.push(request);
+            waiting.push(ActiveRequest { ids: Vec::new(), prefilled: Some(prefilled), done });
         }
-        let taken = self.worker.take(asked, &deserted);
-        for (taken, live) in self.known(taken)?.into_iter().zip(waiting) {
-            match taken {
-                Ok(id) => drop(self.live.insert(id, live)),
-                Err(error) => drop(live.done.send(Err(error))),
+        let submitted = self.worker.submit(requests, &dropped);
+        for (submitted, active) in self.record_failure(submitted)?.into_iter().zip(waiting) {
+            match submitted {
+                Ok(id) => drop(self.active.insert(id, active)),
+                Err(error) => drop(active.done.send(Err(error))),
             }
         }
         if self.has_work() {
             let outputs = self.worker.step();
-            self.known(outputs)?.into_iter().for_each(|output| self.deliver(output));
+            self.record_failure(outputs)?.into_iter().for_each(|output| self.deliver(output));
         }
         Some(())
     }
 
-    /// What was made, or none once those who wait, now and later, can see why not.
-    fn known<T>(&self, made: Result<T>) -> Option<T> {
-        made.map_err(|error| self.failure.set(Arc::new(error))).ok()
+    /// The result's value; `None` after recording the failure for waiting and later tasks.
+    fn record_failure<T>(&self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.failure.set(Arc::new(error))).ok()
     }
 
     fn has_work(&self) -> bool {
@@ -245,8 +247,8 @@ impl<W: Worker> Work<W> {
         waiting + running > 0
     }
 
-    /// What was submitted meanwhile; without work it is waited for. None when nobody is left to ask.
-    fn next(&mut self) -> Option<Vec<Submission<W::Asked>>> {
+    /// New submissions; waits for one if there is no work. `None` on shutdown.
+    fn receive(&mut self) -> Option<Vec<Submission<W::Request>>> {
         let mut submissions = Vec::new();
         while !self.has_work() && submissions.is_empty() {
             match self.submissions.recv_timeout(IDLE) {
@@ -265,26 +267,26 @@ impl<W: Worker> Work<W> {
         }
     }
 
-    fn deliver(&mut self, output: Output) {
+    fn deliver(&mut self, output: EngineOutput) {
         match output {
-            Output::Token { request, token, .. } => {
-                let Some(live) = self.live.get_mut(&request) else { return };
-                live.ids.push(token.id);
-                if let Some(begun) = live.begun.take() {
-                    let _ = begun.send(());
+            EngineOutput::Token { request, token, .. } => {
+                let Some(active) = self.active.get_mut(&request) else { return };
+                active.ids.push(token.id);
+                if let Some(prefilled) = active.prefilled.take() {
+                    let _ = prefilled.send(());
                 }
             }
-            Output::Finished { request, finish, .. } => {
-                if let Some(Live { ids, done, .. }) = self.live.remove(&request) {
+            EngineOutput::Finished { request, finish_reason: finish, .. } => {
+                if let Some(ActiveRequest { ids, done, .. }) = self.active.remove(&request) {
                     let _ = done.send(Ok(Completion { ids, finish }));
                 }
             }
         }
     }
 
-    /// Takes out what nobody waits for any more.
-    fn deserted(&mut self) -> Vec<RequestId> {
-        self.live.extract_if(|_, live| live.done.is_closed()).map(|(id, _)| id).collect()
+    /// Removes the requests whose tasks have dropped them.
+    fn take_dropped(&mut self) -> Vec<RequestId> {
+        self.active.extract_if(|_, active| active.done.is_closed()).map(|(id, _)| id).collect()
     }
 }
 
@@ -292,17 +294,17 @@ impl<W: Worker> Work<W> {
 mod tests {
     use super::*;
 
-    /// Loses a rank at the first prompt.
-    struct Lost;
+    /// Fails at the first prompt.
+    struct FailingWorker;
 
-    impl Worker for Lost {
-        type Asked = ();
+    impl Worker for FailingWorker {
+        type Request = ();
 
-        fn take(&mut self, _: Vec<()>, _: &[RequestId]) -> Result<Vec<Result<RequestId>>> {
-            Err(Error::Ranks(Box::new(Error::NoUsage)))
+        fn submit(&mut self, _: Vec<()>, _: &[RequestId]) -> Result<Vec<Result<RequestId>>> {
+            Err(Error::TensorParallel(Box::new(Error::NoUsage)))
         }
 
-        fn step(&mut self) -> Result<Vec<Output>> {
+        fn step(&mut self) -> Result<Vec<EngineOutput>> {
             Ok(Vec::new())
         }
 
@@ -312,12 +314,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_who_wait_and_who_come_later_are_told_why_the_engine_ended() {
+    async fn waiting_and_later_tasks_get_the_error_that_ended_the_engine() {
         for _ in 0..50 {
-            let engine = EngineThread::start(Lost).unwrap();
-            let waiting: Vec<Running> = (0..4).map(|_| engine.submit(())).collect();
-            for running in waiting {
-                let error = running.done().await.unwrap_err();
+            let engine = EngineThread::start(FailingWorker).unwrap();
+            let pending: Vec<PendingCompletion> = (0..4).map(|_| engine.submit(())).collect();
+            for completion in pending {
+                let error = completion.done().await.unwrap_err();
                 assert!(error.is_fatal(), "{error}");
                 assert_eq!(error.to_string(), Error::NoUsage.to_string());
             }

@@ -1,39 +1,44 @@
-//! A vision-language model in this process, asked as one behind an API is.
+//! A vision-language model in this process, with the same interface as one behind an API.
 
-mod crew;
 mod engine;
+mod tensor_parallel;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use embodied_r_openai::{ChatReply, ChatRequest, Content, Role, Usage};
-use embodied_r_policy::tokenizer::{Generation, Special, Tokenizer};
-use embodied_r_policy::{
-    Engine, EngineOptions, EngineStats, Finish, Prompt, Sampling, SamplingDefaults, TensorParallel,
-    TextStream, WeightFormat, fingerprint,
+use embodied_r_openai::{
+    ChatCompletion, ChatCompletionMessage, ChatCompletionRequest, ContentPart, Role, Usage,
 };
-use embodied_r_vision::{Gallery, Message, Part, VisionLanguageModel, VisionOptions, picture};
+use embodied_r_policy::tokenizer::{GenerationPrompt, SpecialTokens, Tokenizer};
+use embodied_r_policy::{
+    Engine, EngineOptions, EngineStats, FinishReason, Prompt, SamplingDefaults, SamplingParams,
+    TensorParallel, TextStream, WeightFormat, fingerprint,
+};
+use embodied_r_vision::{
+    EmbeddingCache, MultimodalMessage, MultimodalPart, VisionLanguageModel, VisionOptions,
+    image_file,
+};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use image::RgbImage;
 use serde_json::{Map, Value, json};
 
 use super::ChatModel;
 use crate::error::{Error, Result};
-use crew::{Asked, Member};
-use engine::{EngineThread, OwnRequest, Running};
+use engine::{EngineThread, PendingCompletion, PromptRequest};
+use tensor_parallel::{TensorParallelRequest, TensorParallelWorker};
 
-/// How a model in this process is loaded and run.
+/// Options of a model in this process.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
-    /// What its matrices are held as, and how large pictures may be.
+    /// Weight format and maximum image size.
     pub vision: VisionOptions,
-    /// Memory for keys and values, in bytes, on each rank.
+    /// Size of the KV cache in bytes, on each rank.
     pub kv_cache_bytes: usize,
-    /// Memory for what pictures are to the decoder, in bytes.
-    pub gallery_bytes: usize,
-    /// Sequences that are decoded together, and tokens that a step computes, at most.
+    /// Size of the image embedding cache in bytes.
+    pub image_cache_bytes: usize,
+    /// Engine options, such as the maximum batch size and tokens per step.
     pub engine: EngineOptions,
 }
 
@@ -42,14 +47,14 @@ impl Default for LocalOptions {
         Self {
             vision: WeightFormat::F32.into(),
             kv_cache_bytes: 4 << 30,
-            gallery_bytes: 1 << 30,
+            image_cache_bytes: 1 << 30,
             engine: EngineOptions::default(),
         }
     }
 }
 
 impl LocalOptions {
-    /// An engine of `model`, or of its part on this rank.
+    /// An engine for `model`, or for this rank's shard of it.
     fn engine(&self, model: &VisionLanguageModel) -> Result<Engine> {
         let decoder = model.decoder().clone();
         let tokens = self.kv_cache_bytes / decoder.kv_bytes_per_token().max(1);
@@ -58,76 +63,86 @@ impl LocalOptions {
     }
 }
 
-/// A vision-language model with its engine. Each picture is looked at once, and what prompts begin with in
-/// common is computed once.
+/// A vision-language model with its engine. Image embeddings and shared prompt prefixes are computed once.
 pub struct LocalModel {
-    gallery: Arc<Gallery>,
+    image_cache: Arc<EmbeddingCache>,
     tokenizer: Arc<Tokenizer>,
-    engine: Worked,
+    engine: EngineHandle,
     defaults: SamplingDefaults,
-    /// By the pictures that a prompt begins with: held while the first of such prompts is computed.
-    openings: Mutex<HashMap<u128, Arc<tokio::sync::Mutex<bool>>>>,
+    /// Locks by the images at the start of a prompt, held during the prefill of the first such prompt.
+    prefixes: Mutex<HashMap<u128, Arc<tokio::sync::Mutex<bool>>>>,
     settings: Map<String, Value>,
 }
 
-/// Where the model is.
-enum Worked {
-    Here(EngineThread<OwnRequest>),
+/// The engine of the model.
+enum EngineHandle {
+    SingleRank(EngineThread<PromptRequest>),
     /// On this rank and others.
-    OverRanks(EngineThread<Asked>),
+    TensorParallel(EngineThread<TensorParallelRequest>),
 }
 
-/// Most tokens of a reply, where a request says nothing.
+/// Maximum tokens of a completion if a request sets none.
 const MAX_TOKENS: usize = 1024;
 
-/// Openings that are kept in mind before they are forgotten all at once.
-const MOST_OPENINGS: usize = 1 << 14;
+/// Prefixes that are tracked before all are dropped.
+const MAX_PREFIXES: usize = 1 << 14;
 
 impl LocalModel {
-    /// Loads the model in `dir`, a folder in Hugging Face's layout or a GGUF file with its tower's beside it.
+    /// Loads the model in `dir`, a Hugging Face folder or a GGUF file with its vision encoder's GGUF next to it.
     ///
     /// # Errors
-    /// It is no vision-language model, or cannot be loaded or run with these options.
+    /// It is not a vision-language model, or cannot be loaded or run with these options.
     pub fn load(dir: &Path, options: &LocalOptions) -> Result<Self> {
-        Self::of(dir, &VisionLanguageModel::load(dir, &options.vision)?, options)
+        Self::from_model(dir, &VisionLanguageModel::load(dir, &options.vision)?, options)
     }
 
-    /// The model in `dir`, split over `ranks`. The first rank gets it; the others do what it is asked, and get nothing
-    /// once it is dropped there.
+    /// Loads the model in `dir` with tensor parallelism over `ranks`. Rank 0 gets the model; the other ranks serve its
+    /// requests until it is dropped, then get `None`.
     ///
     /// # Errors
-    /// As [`Self::load`], if the model cannot be split so, and when a rank is lost.
-    pub fn over_ranks(
+    /// As [`Self::load`], if the model cannot be partitioned so, or if a rank fails.
+    pub fn load_tensor_parallel(
         dir: &Path,
         options: &LocalOptions,
         ranks: &TensorParallel,
     ) -> Result<Option<Self>> {
         let model = VisionLanguageModel::load_part(dir, &options.vision, ranks)?;
         if ranks.is_first() {
-            return Self::of(dir, &model, options).map(Some);
+            return Self::from_model(dir, &model, options).map(Some);
         }
-        Member::new(dir, &model, options)?.follow()?;
+        TensorParallelWorker::new(dir, &model, options)?.run()?;
         Ok(None)
     }
 
-    /// The model that was loaded from `dir` as [`LocalOptions::vision`] says, with which it shares the weights.
+    /// Shares the weights of `model`, which was loaded from `dir` with [`LocalOptions::vision`].
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn of(dir: &Path, model: &VisionLanguageModel, options: &LocalOptions) -> Result<Self> {
-        let (gallery, engine) = if model.decoder().ranks().is_alone() {
-            let gallery = Gallery::new(model.eyes().clone(), options.gallery_bytes);
-            (Arc::new(gallery), Worked::Here(EngineThread::start(options.engine(model)?)?))
+    pub fn from_model(
+        dir: &Path,
+        model: &VisionLanguageModel,
+        options: &LocalOptions,
+    ) -> Result<Self> {
+        let (image_cache, engine) = if model.decoder().ranks().is_single_rank() {
+            let image_cache =
+                EmbeddingCache::new(model.vision_encoder().clone(), options.image_cache_bytes);
+            (
+                Arc::new(image_cache),
+                EngineHandle::SingleRank(EngineThread::start(options.engine(model)?)?),
+            )
         } else {
-            let member = Member::new(dir, model, options)?;
-            (Arc::clone(member.gallery()), Worked::OverRanks(EngineThread::start(member)?))
+            let worker = TensorParallelWorker::new(dir, model, options)?;
+            (
+                Arc::clone(worker.image_cache()),
+                EngineHandle::TensorParallel(EngineThread::start(worker)?),
+            )
         };
         Ok(Self {
-            gallery,
+            image_cache,
             tokenizer: Arc::new(Tokenizer::from_dir(dir)?),
             engine,
             defaults: SamplingDefaults::from_dir(dir)?,
-            openings: Mutex::default(),
+            prefixes: Mutex::default(),
             settings: Map::from_iter([
                 ("backend".to_owned(), json!("local")),
                 ("fingerprint".to_owned(), json!(fingerprint(dir)?)),
@@ -137,89 +152,96 @@ impl LocalModel {
         })
     }
 
-    /// What looks at the pictures.
+    /// The image embedding cache.
     #[must_use]
-    pub fn gallery(&self) -> &Gallery {
-        &self.gallery
+    pub fn image_cache(&self) -> &EmbeddingCache {
+        &self.image_cache
     }
 
-    /// How the engine was doing after its last step.
+    /// The engine's statistics after its last step.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
         match &self.engine {
-            Worked::Here(engine) => engine.stats(),
-            Worked::OverRanks(engine) => engine.stats(),
+            EngineHandle::SingleRank(engine) => engine.stats(),
+            EngineHandle::TensorParallel(engine) => engine.stats(),
         }
     }
 
-    /// The model's own sampling, with what a request gives in its place.
-    fn sampling(&self, request: &ChatRequest) -> Sampling {
+    /// The request's sampling options, with the model's defaults.
+    fn sampling(&self, request: &ChatCompletionRequest) -> SamplingParams {
         let temperature = request.temperature.unwrap_or(self.defaults.temperature);
         let defaults = SamplingDefaults { temperature, ..self.defaults };
         let max_tokens = request.max_tokens.map_or(MAX_TOKENS, |most| most as usize);
         defaults.sampling(max_tokens, self.tokenizer.stop_ids().to_vec())
     }
 
-    async fn reply(&self, request: &ChatRequest, jpegs: &[Vec<u8>]) -> Result<ChatReply> {
-        let began = Instant::now();
-        let (prompt_tokens, asked) = self.asked(request, jpegs).await?;
+    async fn complete(
+        &self,
+        request: &ChatCompletionRequest,
+        jpegs: &[Vec<u8>],
+    ) -> Result<ChatCompletion> {
+        let start = Instant::now();
+        let (prompt_tokens, prepared) = self.prepare(request, jpegs).await?;
         let completion = {
-            let turn = self.opening(opening(jpegs));
-            let mut is_computed = turn.lock().await;
-            let mut running = asked.submit();
-            if !*is_computed {
-                running.begun().await;
-                *is_computed = true;
+            let prefix = self.prefix_lock(prefix_hash(jpegs));
+            let mut is_prefilled = prefix.lock().await;
+            let mut pending = prepared.submit();
+            if !*is_prefilled {
+                pending.prefilled().await;
+                *is_prefilled = true;
             }
-            drop(is_computed);
-            running.done().await?
+            drop(is_prefilled);
+            pending.done().await?
         };
         let finish_reason = match completion.finish {
-            Finish::Stop => "stop",
-            Finish::Length => "length",
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
         };
         let completion_tokens = completion.ids.len() as u64;
-        Ok(ChatReply {
+        Ok(ChatCompletion {
             text: self.text(&completion.ids)?,
             finish_reason: Some(finish_reason.to_owned()),
             refusal: None,
             usage: Some(Usage { prompt_tokens, completion_tokens }),
             attempts: 1,
-            elapsed: began.elapsed(),
+            elapsed: start.elapsed(),
         })
     }
 
-    /// The tokens of a request, and the request.
-    async fn asked(
+    /// The number of prompt tokens, and the request for the engine.
+    async fn prepare(
         &self,
-        request: &ChatRequest,
+        request: &ChatCompletionRequest,
         jpegs: &[Vec<u8>],
-    ) -> Result<(u64, Submitted<'_>)> {
+    ) -> Result<(u64, PreparedRequest<'_>)> {
         let (stream, sampling) = (stream(request), self.sampling(request));
         match &self.engine {
-            Worked::Here(engine) => {
+            EngineHandle::SingleRank(engine) => {
                 let prompt = self.prompt(messages(request), jpegs.to_vec()).await?;
                 let tokens = prompt.len() as u64;
-                let asked = OwnRequest { prompt, sampling: Arc::new(sampling), stream };
-                Ok((tokens, Submitted::Here(engine, asked)))
+                let request = PromptRequest { prompt, sampling: Arc::new(sampling), stream };
+                Ok((tokens, PreparedRequest::SingleRank(engine, request)))
             }
-            Worked::OverRanks(engine) => {
-                let text = self.tokenizer.render(&messages(request), Generation::Prompt)?;
-                let (ids, eyes) = (self.tokenizer.encode(&text)?, self.gallery.eyes());
+            EngineHandle::TensorParallel(engine) => {
+                let text = self
+                    .tokenizer
+                    .apply_chat_template(&messages(request), GenerationPrompt::Append)?;
+                let (ids, vision_encoder) =
+                    (self.tokenizer.encode(&text)?, self.image_cache.vision_encoder());
                 let mut tokens = ids.len() - jpegs.len().min(ids.len());
                 for jpeg in jpegs {
-                    tokens += eyes.image_tokens(picture::size(jpeg)?)?;
+                    tokens += vision_encoder.image_tokens(image_file::size(jpeg)?)?;
                 }
-                let Sampling { temperature, max_new_tokens: max_tokens, .. } = sampling;
+                let SamplingParams { temperature, max_new_tokens: max_tokens, .. } = sampling;
                 let jpegs = jpegs.to_vec();
-                let asked = Asked { ids, jpegs, temperature, max_tokens, stream };
-                Ok((tokens as u64, Submitted::OverRanks(engine, asked)))
+                let request = TensorParallelRequest { ids, jpegs, temperature, max_tokens, stream };
+                Ok((tokens as u64, PreparedRequest::TensorParallel(engine, request)))
             }
         }
     }
 
     fn text(&self, ids: &[u32]) -> Result<String> {
-        let mut stream = TextStream::new(self.tokenizer.clone(), Special::Skip);
+        let mut stream = TextStream::new(self.tokenizer.clone(), SpecialTokens::Skip);
         let mut text = String::new();
         for id in ids {
             text.push_str(&stream.push(*id)?);
@@ -228,25 +250,29 @@ impl LocalModel {
         Ok(text)
     }
 
-    /// The prompt of a conversation, made off the asynchronous threads: the tower takes its time.
-    async fn prompt(&self, messages: Vec<Message>, pictures: Vec<Vec<u8>>) -> Result<Prompt> {
-        let (gallery, tokenizer) = (self.gallery.clone(), self.tokenizer.clone());
+    /// The prompt of a conversation, built in a blocking thread since the vision encoder is slow.
+    async fn prompt(
+        &self,
+        messages: Vec<MultimodalMessage>,
+        jpegs: Vec<Vec<u8>>,
+    ) -> Result<Prompt> {
+        let (image_cache, tokenizer) = (self.image_cache.clone(), self.tokenizer.clone());
         let work = move || -> embodied_r_vision::Result<Prompt> {
-            let pictures = pictures.iter().map(|bytes| picture::from_bytes(bytes));
-            let pictures: Vec<RgbImage> = pictures.collect::<Result<_, _>>()?;
-            let seen = gallery.images(&pictures.iter().collect::<Vec<_>>())?;
-            gallery.eyes().prompt(&tokenizer, &messages, &seen)
+            let images = jpegs.iter().map(|bytes| image_file::from_bytes(bytes));
+            let images: Vec<RgbImage> = images.collect::<Result<_, _>>()?;
+            let embeddings = image_cache.encode_images(&images.iter().collect::<Vec<_>>())?;
+            image_cache.vision_encoder().prompt(&tokenizer, &messages, &embeddings)
         };
-        Ok(tokio::task::spawn_blocking(work).await.map_err(Error::Stopped)??)
+        Ok(tokio::task::spawn_blocking(work).await.map_err(Error::TaskFailed)??)
     }
 
-    /// Whose turn it is among prompts that begin with the same pictures; `true` once their opening is computed.
-    fn opening(&self, opening: u128) -> Arc<tokio::sync::Mutex<bool>> {
-        let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
-        if openings.len() >= MOST_OPENINGS {
-            openings.clear();
+    /// The lock of prompts that start with the same images; holds `true` once the prefix is computed.
+    fn prefix_lock(&self, prefix: u128) -> Arc<tokio::sync::Mutex<bool>> {
+        let mut prefixes = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
+        if prefixes.len() >= MAX_PREFIXES {
+            prefixes.clear();
         }
-        openings.entry(opening).or_default().clone()
+        prefixes.entry(prefix).or_default().clone()
     }
 }
 
@@ -257,43 +283,43 @@ impl ChatModel for LocalModel {
 
     fn status(&self) -> Option<String> {
         let EngineStats { running, waiting, .. } = self.stats();
-        let (looked, reused) = (self.gallery.looked(), self.gallery.reused());
+        let (encoded, hits) = (self.image_cache.misses(), self.image_cache.hits());
         Some(format!(
-            "{looked} pictures seen, {reused} again; {running} running, {waiting} waiting"
+            "{encoded} images encoded, {hits} cache hits; {running} running, {waiting} waiting"
         ))
     }
 
     fn chat<'a>(
         &'a self,
-        request: &'a ChatRequest,
+        request: &'a ChatCompletionRequest,
         jpegs: &'a [Vec<u8>],
-    ) -> BoxFuture<'a, Result<ChatReply>> {
-        self.reply(request, jpegs).boxed()
+    ) -> BoxFuture<'a, Result<ChatCompletion>> {
+        self.complete(request, jpegs).boxed()
     }
 }
 
-/// A request and who is to have it.
-enum Submitted<'a> {
-    Here(&'a EngineThread<OwnRequest>, OwnRequest),
-    OverRanks(&'a EngineThread<Asked>, Asked),
+/// A request with its engine.
+enum PreparedRequest<'a> {
+    SingleRank(&'a EngineThread<PromptRequest>, PromptRequest),
+    TensorParallel(&'a EngineThread<TensorParallelRequest>, TensorParallelRequest),
 }
 
-impl Submitted<'_> {
-    fn submit(self) -> Running {
+impl PreparedRequest<'_> {
+    fn submit(self) -> PendingCompletion {
         match self {
-            Self::Here(engine, asked) => engine.submit(asked),
-            Self::OverRanks(engine, asked) => engine.submit(asked),
+            Self::SingleRank(engine, request) => engine.submit(request),
+            Self::TensorParallel(engine, request) => engine.submit(request),
         }
     }
 }
 
-/// A request's messages as the model's template takes them.
-fn messages(request: &ChatRequest) -> Vec<Message> {
-    let part = |content: &Content| match content {
-        Content::Text(text) => Part::Text { text: text.clone() },
-        Content::Image(_) => Part::Image,
+/// A request's messages for the model's chat template.
+fn messages(request: &ChatCompletionRequest) -> Vec<MultimodalMessage> {
+    let part = |content: &ContentPart| match content {
+        ContentPart::Text(text) => MultimodalPart::Text { text: text.clone() },
+        ContentPart::Image(_) => MultimodalPart::Image,
     };
-    let message = |message: &embodied_r_openai::Message| Message {
+    let message = |message: &ChatCompletionMessage| MultimodalMessage {
         role: match message.role {
             Role::System => "system",
             Role::User => "user",
@@ -305,18 +331,18 @@ fn messages(request: &ChatRequest) -> Vec<Message> {
     request.messages.iter().map(message).collect()
 }
 
-/// What the random numbers of a reply follow from: the request, whenever it is asked.
-fn stream(request: &ChatRequest) -> u64 {
-    let words = serde_json::to_vec(request).unwrap_or_default();
-    let hash = blake3::hash(&words);
+/// The random stream of a request, derived from its contents so that completions are reproducible.
+fn stream(request: &ChatCompletionRequest) -> u64 {
+    let bytes = serde_json::to_vec(request).unwrap_or_default();
+    let hash = blake3::hash(&bytes);
     hash.as_bytes().iter().take(8).fold(0, |stream, byte| stream << 8 | u64::from(*byte))
 }
 
-/// A name for the pictures that a prompt begins with.
-fn opening(pictures: &[Vec<u8>]) -> u128 {
+/// A hash of the images at the start of a prompt.
+fn prefix_hash(jpegs: &[Vec<u8>]) -> u128 {
     let mut hasher = blake3::Hasher::new();
-    for picture in pictures {
-        hasher.update(blake3::hash(picture).as_bytes());
+    for jpeg in jpegs {
+        hasher.update(blake3::hash(jpeg).as_bytes());
     }
     let mut bytes = [0; 16];
     hasher.finalize_xof().fill(&mut bytes);

@@ -1,41 +1,41 @@
-//! The boxes that an MP4 file is made of (ISO/IEC 14496-12).
+//! MP4 boxes (ISO/IEC 14496-12).
 
 use super::super::source::Source;
 
-/// A box's name.
-pub(super) type Kind = [u8; 4];
+/// A box type.
+pub(super) type FourCc = [u8; 4];
 
-/// Boxes at the top of a file at most: more are fragments.
-const MOST_AT_TOP: usize = 64;
+/// Maximum top-level boxes: files with more are fragmented.
+const MAX_TOP_LEVEL_BOXES: usize = 64;
 
-/// Bytes of an index at most: 2 hours at 60 frames a second with sound have 20 MB or so.
-const MOST_BYTES: usize = 256 << 20;
+/// Maximum size of `moov`: 2 hours at 60 fps with audio have about 20 MB.
+const MAX_MOOV_BYTES: usize = 256 << 20;
 
-/// The index `moov` of a file; `None` where there is none that stands alone.
+/// The `moov` box of a file; `None` if there is not exactly one, or the file is fragmented.
 pub(super) fn read_index(file: &mut Source) -> Option<Vec<u8>> {
     let length = file.length();
     let mut at = 0;
     let mut index = None;
-    for _ in 0..MOST_AT_TOP {
+    for _ in 0..MAX_TOP_LEVEL_BOXES {
         if at == length {
             return index;
         }
-        let head: [u8; 8] = file.array(at)?;
-        let (size, kind) = head.split_first_chunk::<4>()?;
+        let header: [u8; 8] = file.array(at)?;
+        let (size, kind) = header.split_first_chunk::<4>()?;
         let mut size = u64::from(u32::from_be_bytes(*size));
-        let mut head_bytes = 8;
+        let mut header_bytes = 8;
         match size {
             0 => size = length - at,
-            1 => (size, head_bytes) = (u64::from_be_bytes(file.array(at + 8)?), 16),
+            1 => (size, header_bytes) = (u64::from_be_bytes(file.array(at + 8)?), 16),
             _ => {}
         }
         let end = at.checked_add(size).filter(|end| *end <= length)?;
-        if size < head_bytes {
+        if size < header_bytes {
             return None;
         }
         match kind {
             b"moov" if index.is_none() => {
-                index = Some(file.bytes(at + head_bytes, end, MOST_BYTES)?)
+                index = Some(file.bytes(at + header_bytes, end, MAX_MOOV_BYTES)?)
             }
             b"moov" | b"moof" | b"styp" => return None,
             _ => {}
@@ -45,15 +45,15 @@ pub(super) fn read_index(file: &mut Source) -> Option<Vec<u8>> {
     None
 }
 
-/// A box inside another one.
+/// A box in memory.
 #[derive(Clone, Copy)]
-pub(super) struct Inner<'a> {
-    pub(super) kind: Kind,
+pub(super) struct Mp4Box<'a> {
+    pub(super) kind: FourCc,
     pub(super) body: &'a [u8],
 }
 
-/// The boxes of which `bytes` are made; `None` where they are not.
-pub(super) fn split(mut bytes: &[u8]) -> Option<Vec<Inner<'_>>> {
+/// Splits `bytes` into boxes; `None` if malformed.
+pub(super) fn split(mut bytes: &[u8]) -> Option<Vec<Mp4Box<'_>>> {
     let mut found = Vec::new();
     while !bytes.is_empty() {
         // Some writers end a box with four zeros.
@@ -63,30 +63,30 @@ pub(super) fn split(mut bytes: &[u8]) -> Option<Vec<Inner<'_>>> {
         let (size, rest) = bytes.split_first_chunk::<4>()?;
         let kind = *rest.first_chunk::<4>()?;
         let size = u32::from_be_bytes(*size) as usize;
-        found.push(Inner { kind, body: bytes.get(8..size)? });
+        found.push(Mp4Box { kind, body: bytes.get(8..size)? });
         bytes = bytes.get(size..)?;
     }
     Some(found)
 }
 
-/// The only box of a kind.
-pub(super) fn only<'a>(boxes: &[Inner<'a>], kind: &Kind) -> Option<&'a [u8]> {
-    let mut of_kind = boxes.iter().filter(|inner| inner.kind == *kind);
+/// The only box of a type.
+pub(super) fn only<'a>(boxes: &[Mp4Box<'a>], kind: &FourCc) -> Option<&'a [u8]> {
+    let mut of_kind = boxes.iter().filter(|entry| entry.kind == *kind);
     let first = of_kind.next()?;
     of_kind.next().is_none().then_some(first.body)
 }
 
-/// The number of four bytes at `at`.
+/// The big-endian `u32` at `at`.
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|four| u32::from_be_bytes(*four))
 }
 
-/// The number of eight bytes at `at`.
+/// The big-endian `u64` at `at`.
 pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|eight| u64::from_be_bytes(*eight))
 }
 
-/// The entries of a table of `N` numbers each, which begins with version, flags and a count.
+/// The entries of a table of `N` numbers each, after version, flags and a count.
 pub(super) fn table<const N: usize>(body: &[u8]) -> Option<Vec<[u32; N]>> {
     let count = u32_at(body, 4)? as usize;
     let (numbers, _) = body.get(8..)?.as_chunks::<4>();
@@ -96,7 +96,7 @@ pub(super) fn table<const N: usize>(body: &[u8]) -> Option<Vec<[u32; N]>> {
 }
 
 /// Writes a box.
-pub(super) fn write(kind: &Kind, body: &[&[u8]], out: &mut Vec<u8>) {
+pub(super) fn write(kind: &FourCc, body: &[&[u8]], out: &mut Vec<u8>) {
     let length = 8 + body.iter().map(|part| part.len()).sum::<usize>();
     out.extend((length as u32).to_be_bytes());
     out.extend(kind);
@@ -105,9 +105,9 @@ pub(super) fn write(kind: &Kind, body: &[&[u8]], out: &mut Vec<u8>) {
     }
 }
 
-/// Writes a table of entries with version, flags and a count before them.
+/// Writes a table: version, flags, a count and the entries.
 pub(super) fn write_table<const N: usize>(
-    kind: &Kind,
+    kind: &FourCc,
     version: u32,
     entries: &[[u32; N]],
     out: &mut Vec<u8>,
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn boxes_round_trip() {
         let mut bytes = Vec::new();
         write_table(b"stts", 1, &[[3, 512], [1, 600]], &mut bytes);
         write(b"free", &[b"ab", b"c"], &mut bytes);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_or_a_table_that_claims_more_than_is_there_is_none() {
+    fn a_truncated_box_or_table_is_rejected() {
         assert!(split(&[0, 0, 0, 9, b'f', b'r', b'e', b'e']).is_none());
         assert!(split(&[0, 0, 0, 4, b'f', b'r', b'e', b'e']).is_none());
         assert_eq!(table::<2>(&[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0]), None);

@@ -1,41 +1,41 @@
-//! The tables of a track: where its samples lie and when each is decoded and shown.
+//! The sample tables of a track: offsets, sizes and timestamps.
 
-use super::super::{MOST_SAMPLES, Sample};
-use super::boxes::{Inner, only, table, u32_at};
+use super::super::{MAX_SAMPLES, Sample};
+use super::boxes::{Mp4Box, only, table, u32_at};
 
-/// The samples of a track's tables, in the order of decoding, and when each is decoded; `None` where
-/// the tables do not agree or a sample does not lie inside the file of `length` bytes.
-pub(super) fn samples(tables: &[Inner<'_>], length: u64) -> Option<(Vec<Sample>, Vec<u64>)> {
+/// The samples of a track in decoding order, and their decoding timestamps; `None` if the tables are
+/// inconsistent or a sample lies outside the file of `length` bytes.
+pub(super) fn samples(tables: &[Mp4Box<'_>], length: u64) -> Option<(Vec<Sample>, Vec<u64>)> {
     let sizes = sizes(only(tables, b"stsz")?)?;
     let count = sizes.len();
     let offsets = offsets(tables, &sizes, length)?;
-    let steps = expanded(&table::<2>(only(tables, b"stts")?)?, count)?;
-    let delays = match tables.iter().any(|inner| inner.kind == *b"ctts") {
+    let durations = expanded(&table::<2>(only(tables, b"stts")?)?, count)?;
+    let composition_offsets = match tables.iter().any(|entry| entry.kind == *b"ctts") {
         true => expanded(&table::<2>(only(tables, b"ctts")?)?, count)?,
         false => vec![0; count],
     };
     let mut is_key = vec![true; count];
-    if tables.iter().any(|inner| inner.kind == *b"stss") {
+    if tables.iter().any(|entry| entry.kind == *b"stss") {
         is_key.fill(false);
         for [number] in table::<1>(only(tables, b"stss")?)? {
             *is_key.get_mut((number as usize).checked_sub(1)?)? = true;
         }
     }
     let mut now = 0;
-    let mut decoded = Vec::with_capacity(count);
+    let mut dts = Vec::with_capacity(count);
     let mut samples = Vec::with_capacity(count);
-    for place in 0..count {
-        let (offset, size) = (offsets[place], sizes[place]);
-        let shown = now as i64 + i64::from(delays[place] as i32);
-        samples.push(Sample { offset, size, shown, is_key: is_key[place] });
-        decoded.push(now);
-        now += u64::from(steps[place]);
+    for position in 0..count {
+        let (offset, size) = (offsets[position], sizes[position]);
+        let pts = now as i64 + i64::from(composition_offsets[position] as i32);
+        samples.push(Sample { offset, size, pts, is_key: is_key[position] });
+        dts.push(now);
+        now += u64::from(durations[position]);
     }
-    samples.first().is_some_and(|first| first.is_key).then_some((samples, decoded))
+    samples.first().is_some_and(|first| first.is_key).then_some((samples, dts))
 }
 
-/// The step from each frame to the next, where it is the same for all but the last.
-pub(super) fn constant_step(tables: &[Inner<'_>]) -> Option<u32> {
+/// The sample duration, if it is the same for all but the last sample.
+pub(super) fn constant_duration(tables: &[Mp4Box<'_>]) -> Option<u32> {
     match table::<2>(only(tables, b"stts")?)?.as_slice() {
         [[_, step]] | [[_, step], [1, _]] => Some(*step).filter(|step| *step > 0),
         _ => None,
@@ -44,9 +44,9 @@ pub(super) fn constant_step(tables: &[Inner<'_>]) -> Option<u32> {
 
 /// The samples' sizes in bytes; none is empty.
 fn sizes(body: &[u8]) -> Option<Vec<u32>> {
-    // Version and flags, one size for all or 0, a count, and the sizes.
+    // Version and flags, a common size or 0, a count, and the sizes.
     let count = u32_at(body, 8)? as usize;
-    if u32_at(body, 4)? != 0 || !(1..=MOST_SAMPLES).contains(&count) {
+    if u32_at(body, 4)? != 0 || !(1..=MAX_SAMPLES).contains(&count) {
         return None;
     }
     let (sizes, _) = body.get(12..)?.as_chunks::<4>();
@@ -55,9 +55,9 @@ fn sizes(body: &[u8]) -> Option<Vec<u32>> {
     sizes.iter().all(|size| *size > 0).then_some(sizes)
 }
 
-/// Where each sample begins, from where the chunks begin and how many samples each holds.
-fn offsets(tables: &[Inner<'_>], sizes: &[u32], length: u64) -> Option<Vec<u64>> {
-    let chunks: Vec<u64> = match tables.iter().any(|inner| inner.kind == *b"co64") {
+/// The offset of each sample, from the chunk offsets and the samples per chunk.
+fn offsets(tables: &[Mp4Box<'_>], sizes: &[u32], length: u64) -> Option<Vec<u64>> {
+    let chunks: Vec<u64> = match tables.iter().any(|entry| entry.kind == *b"co64") {
         true => {
             let wide = table::<2>(only(tables, b"co64")?)?;
             wide.iter().map(|[high, low]| u64::from(*high) << 32 | u64::from(*low)).collect()
@@ -83,7 +83,7 @@ fn offsets(tables: &[Inner<'_>], sizes: &[u32], length: u64) -> Option<Vec<u64>>
     (offsets.len() == sizes.len()).then_some(offsets)
 }
 
-/// One value for each of `count` samples, from runs of equal values.
+/// Decodes run lengths to one value for each of `count` samples.
 fn expanded(runs: &[[u32; 2]], count: usize) -> Option<Vec<u32>> {
     let total = runs.iter().try_fold(0usize, |sum, [run, _]| sum.checked_add(*run as usize))?;
     if total != count {
@@ -92,7 +92,7 @@ fn expanded(runs: &[[u32; 2]], count: usize) -> Option<Vec<u32>> {
     Some(runs.iter().flat_map(|[run, value]| std::iter::repeat_n(*value, *run as usize)).collect())
 }
 
-/// Runs of equal values.
+/// Run-length encodes values.
 pub(super) fn runs(values: impl Iterator<Item = u32>) -> Vec<[u32; 2]> {
     let mut runs: Vec<[u32; 2]> = Vec::new();
     for value in values {

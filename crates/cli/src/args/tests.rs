@@ -1,0 +1,215 @@
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory as _;
+
+use super::device::DeviceName;
+use super::*;
+
+fn parsed(words: &[&str]) -> Command {
+    let words = ["embodied-r"].iter().chain(words);
+    try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).command
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    command().debug_assert();
+}
+
+#[test]
+fn perceive_takes_the_official_spellings() {
+    for [data, output, videos, captioner] in [
+        ["--data", "--output", "--video-dir", "--captioner"],
+        ["--data-paths", "--save-path", "--folder-path", "--model-path"],
+        ["--data_paths", "--save_path", "--folder_path", "--model_path"],
+    ] {
+        let words =
+            ["perceive", data, "a", "b", output, "out", videos, "videos", captioner, "model"];
+        let Command::Perceive(args) = parsed(&words) else { panic!("{words:?}") };
+        assert_eq!(args.data.data, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!(args.data.output, Path::new("out"));
+        assert_eq!(args.video_dir.as_deref(), Some(Path::new("videos")));
+        assert_eq!(args.model.captioner.as_deref(), Some("model"));
+    }
+    for [data, output] in [["--data", "--output"], ["--data-paths", "--save-path"]] {
+        let words = ["perceive", "merge", data, "a", output, "out"];
+        let Command::Perceive(args) = parsed(&words) else { panic!("{words:?}") };
+        let Some(perceive::PerceiveCommand::Merge(args)) = args.command else { panic!() };
+        assert_eq!((args.data.data, args.data.output), (vec!["a".into()], "out".into()));
+    }
+}
+
+#[test]
+fn the_captioner_has_an_old_name() {
+    for flag in ["--captioner", "--perceiver"] {
+        let Command::Ask(args) = parsed(&["ask", "a.mp4", "where?", flag, "vl"]) else { panic!() };
+        assert_eq!(args.captioner.captioner.as_deref(), Some("vl"));
+        let Command::Chat(args) = parsed(&["chat", "--model", "m", flag, "vl"]) else { panic!() };
+        assert_eq!(args.captioner.captioner.as_deref(), Some("vl"));
+        let Command::Perceive(args) = parsed(&["perceive", flag, "vl"]) else { panic!() };
+        assert_eq!(args.model.captioner.as_deref(), Some("vl"));
+        let eval = ["eval", "--model", "m", "--data", "d", "--base-url", "u", flag, "vl"];
+        let Command::Eval(args) = parsed(&eval) else { panic!() };
+        assert_eq!(args.source.video.captioner.as_deref(), Some("vl"));
+    }
+}
+
+#[test]
+fn data_and_output_have_old_names() {
+    for flag in ["--data", "--input"] {
+        let Command::Preprocess(args) = parsed(&["preprocess", flag, "raw"]) else { panic!() };
+        assert_eq!(args.data, Path::new("raw"));
+        let Command::Infer(args) = parsed(&["infer", flag, "q", "--output", "a"]) else { panic!() };
+        assert_eq!(args.data, Path::new("q"));
+        let Command::Inspect(args) = parsed(&["inspect", "logprobs", "--model", "m", flag, "ids"])
+        else {
+            panic!()
+        };
+        let inspect::InspectCommand::Logprobs(args) = args.command else { panic!() };
+        assert_eq!(args.data, Path::new("ids"));
+    }
+    for flag in ["--data", "--batch"] {
+        let Command::Inspect(args) = parsed(&["inspect", "loss", "--model", "m", flag, "batch"])
+        else {
+            panic!()
+        };
+        let inspect::InspectCommand::Loss(args) = args.command else { panic!() };
+        assert_eq!(args.data, Path::new("batch"));
+    }
+    for flag in ["--output", "--out"] {
+        let Command::Filter(args) = parsed(&["filter", "--data", "d", "--model", "m", flag, "o"])
+        else {
+            panic!()
+        };
+        assert_eq!(args.output, Path::new("o"));
+        let Command::Report(args) = parsed(&["report", "--run", "r", flag, "o"]) else { panic!() };
+        assert_eq!(args.output.as_deref(), Some(Path::new("o")));
+        let Command::Quickstart(args) = parsed(&["quickstart", flag, "o"]) else { panic!() };
+        assert_eq!(args.output, Path::new("o"));
+        let output = |words: &[&str]| {
+            let Command::Sim(args) = parsed(&[words, &[flag, "o"]].concat()) else { panic!() };
+            match args.command {
+                sim::SimCommand::Rooms(args) => args.output,
+                sim::SimCommand::Corpus(args) => args.output.unwrap(),
+                sim::SimCommand::Pretrain(args) => args.output,
+                sim::SimCommand::Conversations(args) => args.output,
+            }
+        };
+        assert_eq!(output(&["sim", "rooms"]), Path::new("o"));
+        assert_eq!(output(&["sim", "corpus", "--documents", "1"]), Path::new("o"));
+        assert_eq!(output(&["sim", "pretrain"]), Path::new("o"));
+        assert_eq!(output(&["sim", "conversations", "--data", "d"]), Path::new("o"));
+    }
+    for [output, videos] in [
+        ["--output", "--video-dir"],
+        ["--save-path", "--folder-path"],
+        ["--save_path", "--folder_path"],
+    ] {
+        let eval = ["eval", "--model", "m", "--data", "d", output, "o", videos, "v"];
+        let Command::Eval(args) = parsed(&eval) else { panic!() };
+        assert_eq!(args.output.as_deref(), Some(Path::new("o")));
+        assert_eq!(args.source.video.video_dir.as_deref(), Some(Path::new("v")));
+    }
+}
+
+#[test]
+fn the_model_has_an_official_name() {
+    for flag in ["--model", "--model-path", "--model_path"] {
+        let infer = ["infer", "--data", "d", "--output", "a", flag, "m"];
+        let Command::Infer(args) = parsed(&infer) else { panic!() };
+        assert_eq!(args.model.model.as_deref(), Some("m"));
+        let Command::Train(args) = parsed(&["train", flag, "m"]) else { panic!() };
+        assert_eq!(args.run.model.as_deref(), Some("m"));
+    }
+}
+
+#[test]
+fn rewards_are_named_as_by_trl() {
+    for flag in ["--reward-funcs", "--reward_funcs"] {
+        let Command::Train(args) = parsed(&["train", flag, "accuracy", "format"]) else { panic!() };
+        assert_eq!(args.reward_funcs, ["accuracy", "format"]);
+    }
+}
+
+#[test]
+fn plan_takes_cuda_and_its_old_name_in_any_build() {
+    for (name, device) in
+        [("cuda", DeviceName::Cuda), ("gpu", DeviceName::Cuda), ("cpu", DeviceName::Cpu)]
+    {
+        let Command::Plan(args) = parsed(&["plan", "--device", name]) else { panic!() };
+        assert_eq!(args.device, device, "{name}");
+    }
+    let Command::Plan(args) = parsed(&["plan"]) else { panic!() };
+    assert_eq!(args.device, DeviceName::Cuda);
+}
+
+#[test]
+fn old_spellings_are_hidden() {
+    let old = [
+        "--save-path",
+        "--save_path",
+        "--data-paths",
+        "--data_paths",
+        "--folder-path",
+        "--folder_path",
+        "--reward_funcs",
+        "--out ",
+        "--input",
+        "--model-path",
+        "--model_path",
+        "--perceiver",
+        "gpu,",
+    ];
+    for_each_command(&mut command(), &mut |command| {
+        let help = command.render_long_help().to_string();
+        for spelling in old {
+            assert!(!help.contains(spelling), "`{spelling}` in\n{help}");
+        }
+    });
+}
+
+#[test]
+fn log_stands_last_in_every_help() {
+    let mut command = command();
+    command.build();
+    for_each_command(&mut command, &mut |command| {
+        let help = command.render_help().to_string();
+        let at = help.find("--log").unwrap_or_else(|| panic!("no `--log` in\n{help}"));
+        let after = help[at + 1..].lines().skip(1);
+        let mut options = after.filter(|line| line.trim_start().starts_with('-'));
+        assert_eq!(options.next(), None, "behind `--log` in\n{help}");
+    });
+}
+
+#[test]
+fn every_command_and_option_has_a_help() {
+    for_each_command(&mut command(), &mut |command| {
+        assert!(command.get_about().is_some(), "{}", command.get_name());
+        for argument in command.get_arguments() {
+            let (name, id) = (command.get_name(), argument.get_id());
+            assert!(argument.get_help().is_some(), "{name}: {id}");
+        }
+    });
+    assert!(Cli::command().get_about().is_some());
+}
+
+#[test]
+fn a_heading_does_not_leak_to_the_options_after_it() {
+    // clap gives an option the heading of a flattened struct before it.
+    const PLAIN: [&str; 9] =
+        ["json", "data", "output", "policy", "limit", "name", "protocol", "dry_run", "eval_data"];
+    for_each_command(&mut command(), &mut |command| {
+        for argument in command.get_arguments() {
+            let (name, id) = (command.get_name(), argument.get_id().as_str());
+            let heading = argument.get_help_heading();
+            assert!(!PLAIN.contains(&id) || heading.is_none(), "{name}: {id} under {heading:?}");
+        }
+    });
+}
+
+/// Calls `check` with every command and subcommand but clap's own `help`.
+fn for_each_command(command: &mut clap::Command, check: &mut dyn FnMut(&mut clap::Command)) {
+    check(command);
+    for command in command.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+        for_each_command(command, check);
+    }
+}

@@ -1,0 +1,115 @@
+//! Batch generation for `infer`, `eval`, `filter` and `quickstart`.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use embodied_r_data::{Progress, prompts};
+use embodied_r_grpo::model::{ChatTokenizer, chat_prompt, completion_text};
+use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_policy::{GenerateEvent, GenerationRequest, InferenceModel, SamplingParams, hub};
+
+use crate::args::model::{DecodingArgs, ModelArgs};
+use crate::exit::{self, Usage};
+
+/// A model with its tokenizer and sampling parameters.
+pub(crate) struct BatchGenerator {
+    model: Arc<InferenceModel>,
+    tokenizer: Arc<Tokenizer>,
+    system_prompt: String,
+    sampling: SamplingParams,
+    seed: u64,
+    batch: usize,
+}
+
+impl BatchGenerator {
+    /// Loads the model of the options.
+    pub(crate) fn load(args: &ModelArgs) -> anyhow::Result<Self> {
+        let DecodingArgs { temperature, top_p, top_k, max_new_tokens, seed, .. } = args.decoding;
+        let batch = args.batch;
+        if batch == 0 {
+            return Err(Usage("`--batch` must be at least 1, not 0".into()).into());
+        }
+        let name = args.model.as_deref().ok_or_else(|| Usage("`--model` is missing".into()))?;
+        let dir = hub::resolve(name, args.revision.as_deref())?;
+        let tokenizer = Tokenizer::from_dir(&dir)?;
+        let model = InferenceModel::load(&dir, args.weights.placement()?).map_err(|error| {
+            let advice = "`embodied-r doctor --model DIR` lists missing files";
+            exit::hint(error.to_string(), advice)
+        })?;
+        let stop_ids = tokenizer.stop_ids().to_vec();
+        let system_prompt = args.decoding.system_prompt.clone();
+        Ok(Self {
+            model: Arc::new(model),
+            tokenizer: Arc::new(tokenizer),
+            system_prompt: system_prompt.unwrap_or_else(|| prompts::system_prompt().to_owned()),
+            sampling: SamplingParams {
+                temperature,
+                top_k,
+                top_p,
+                max_new_tokens,
+                stop_ids,
+                ..SamplingParams::default()
+            },
+            seed,
+            batch,
+        })
+    }
+
+    /// Generates one completion per prompt in batches; `done(index, completion)` is called in order.
+    ///
+    /// The random stream of a prompt depends only on the seed and on `index`.
+    pub(crate) fn answer(
+        &self,
+        prompts: &[(usize, &str)],
+        progress: &dyn Progress,
+        mut done: impl FnMut(usize, String) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let first = |mut outputs: Vec<String>| outputs.drain(..).next().unwrap_or_default();
+        self.sample(prompts, 1, progress, |index, outputs| done(index, first(outputs)))
+    }
+
+    /// As [`Self::answer`], with several completions per prompt.
+    pub(crate) fn sample(
+        &self,
+        prompts: &[(usize, &str)],
+        samples: usize,
+        progress: &dyn Progress,
+        mut done: impl FnMut(usize, Vec<String>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        progress.start("answering", Some(prompts.len() as u64));
+        let text: &dyn ChatTokenizer = self.tokenizer.as_ref();
+        let began = std::time::Instant::now();
+        let (tokens, finished) = (std::cell::Cell::new(0usize), std::cell::Cell::new(0usize));
+        for batch in prompts.chunks(self.batch) {
+            let requests = batch
+                .iter()
+                .map(|(index, prompt)| {
+                    let prompt = chat_prompt(text, &self.system_prompt, prompt)?;
+                    let stream = embodied_r_grpo::random::stream(&[self.seed, *index as u64]);
+                    Ok(GenerationRequest { prompt: prompt.into(), samples, stream })
+                })
+                .collect::<anyhow::Result<Vec<_>>>()?;
+            let on_event = |event| match event {
+                GenerateEvent::Tokens(new) => tokens.set(tokens.get() + new),
+                GenerateEvent::Finished { .. } => {
+                    finished.set(finished.get() + 1);
+                    progress.advance(u64::from(finished.get().is_multiple_of(samples)));
+                    let rate = tokens.get() as f64 / began.elapsed().as_secs_f64();
+                    progress.message(&format!("{rate:.0} tokens/s"));
+                }
+                _ => {}
+            };
+            let first = batch.first().map_or(0, |(index, _)| *index);
+            let answers = self
+                .model
+                .generate(&requests, &self.sampling, &on_event)
+                .with_context(|| format!("in the batch starting at question {first}"))?;
+            for ((index, _), answers) in batch.iter().zip(answers) {
+                let texts = answers.iter().map(|answer| completion_text(text, &answer.ids));
+                done(*index, texts.collect::<Result<_, _>>()?)?;
+            }
+        }
+        progress.finish();
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! The video and the images that a conversation is about.
+
+use std::path::{Path, PathBuf};
+
+use embodied_r_perception::captioner::{self, VideoFrames};
+use embodied_r_vision::{ImageEmbeddings, VisionLanguageModel, image_file};
+
+use crate::args::chat::ChatArgs;
+use crate::video_captioner::VideoCaptioner;
+
+/// The media of a conversation.
+pub(super) struct Attachments<'a> {
+    args: &'a ChatArgs,
+    /// Loaded with the first video.
+    captioner: Option<VideoCaptioner>,
+    video: Option<(PathBuf, VideoFrames)>,
+    /// Attached to the next message.
+    images: Vec<ImageEmbeddings>,
+}
+
+impl<'a> Attachments<'a> {
+    pub(super) fn new(args: &'a ChatArgs) -> Self {
+        Self { args, captioner: None, video: None, images: Vec::new() }
+    }
+
+    /// Sets the video that questions are about, or clears it if `file` is empty. Errors are printed. `model` is the
+    /// chat model, if it is a vision-language model.
+    pub(super) fn set_video(&mut self, file: &str, model: Option<&VisionLanguageModel>) {
+        self.video = None;
+        if file.is_empty() {
+            return;
+        }
+        if let Err(error) = self.open_video(Path::new(file), model) {
+            eprintln!("{error:#}");
+        }
+    }
+
+    fn open_video(
+        &mut self,
+        file: &Path,
+        model: Option<&VisionLanguageModel>,
+    ) -> anyhow::Result<()> {
+        // Reports a bad video before a model is loaded.
+        embodied_r_perception::video::probe(file)?;
+        let captioner = match self.captioner.take() {
+            Some(captioner) => captioner,
+            None => self.captioner(model)?,
+        };
+        self.video = Some((file.to_owned(), captioner.video(file)));
+        self.captioner = Some(captioner);
+        eprintln!("questions are now about `{}`", file.display());
+        Ok(())
+    }
+
+    /// The captioner named by the arguments, else the chat model itself.
+    fn captioner(&self, model: Option<&VisionLanguageModel>) -> anyhow::Result<VideoCaptioner> {
+        let ChatArgs { stored, captioner, key_frames, .. } = self.args;
+        match model.filter(|_| captioner.captioner.is_none() && captioner.scenes.is_none()) {
+            Some(model) => VideoCaptioner::from_loaded(model, stored, captioner, key_frames),
+            None => VideoCaptioner::open(captioner, &stored.weights, key_frames),
+        }
+    }
+
+    /// Attaches the image in `file` to the next message. Errors are printed.
+    pub(super) fn add_image(&mut self, file: &str, model: Option<&VisionLanguageModel>) {
+        let Some(model) = model else {
+            eprintln!("this model is text-only; images need a vision-language model");
+            return;
+        };
+        match image_file::read(Path::new(file))
+            .and_then(|image| model.vision_encoder().encode_image(&image))
+        {
+            Ok(seen) => {
+                eprintln!("`{file}` adds {} tokens to the next message", seen.tokens());
+                self.images.push(seen);
+            }
+            Err(error) => eprintln!("{error}"),
+        }
+    }
+
+    /// Takes the images for a message.
+    pub(super) fn take_images(&mut self) -> Vec<ImageEmbeddings> {
+        std::mem::take(&mut self.images)
+    }
+
+    /// Removes the video and the images.
+    pub(super) fn clear(&mut self) {
+        self.video = None;
+        self.images.clear();
+    }
+
+    /// A message preceded by the captions of the video, if there is one; `None`, with the error printed, if captioning
+    /// fails.
+    pub(super) fn with_captions(&self, text: &str) -> Option<String> {
+        let Some(((file, frames), captioner)) = self.video.as_ref().zip(self.captioner.as_ref())
+        else {
+            return Some(text.to_owned());
+        };
+        match captioner.captions(frames, file, text) {
+            Ok(captions) => Some(captioner::prompt(&captions, text)),
+            Err(error) => {
+                eprintln!("{error:#}");
+                None
+            }
+        }
+    }
+}

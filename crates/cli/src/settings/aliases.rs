@@ -1,0 +1,84 @@
+//! TRL's names of settings, so that a `GRPOConfig`, `SFTConfig` or `ModelConfig` can be carried over.
+//!
+//! Most settings have TRL's name in the first place. This file holds the others.
+
+/// TRL's names and ours, for settings with the same meaning and the same values.
+const SAME: [(&str, &str); 10] = [
+    ("model_name_or_path", "model"),
+    ("output_dir", "output"),
+    ("vllm_importance_sampling_correction", "importance_sampling_correction"),
+    ("vllm_importance_sampling_mode", "importance_sampling_mode"),
+    ("vllm_importance_sampling_clip_min", "importance_sampling_clip_min"),
+    ("vllm_importance_sampling_clip_max", "importance_sampling_clip_max"),
+    // The name before there was a lower bound.
+    ("vllm_importance_sampling_cap", "importance_sampling_clip_max"),
+    // The name before TRL 0.16.
+    ("max_seq_length", "max_length"),
+    // ms-swift's names.
+    ("lora_rank", "lora_r"),
+    ("target_modules", "lora_target_modules"),
+];
+
+/// Settings of TRL whose purpose is served in another way, and which.
+const OTHER: [(&str, &str); 14] = [
+    ("per_device_train_batch_size", BATCH),
+    ("gradient_accumulation_steps", BATCH),
+    ("steps_per_generation", BATCH),
+    ("gradient_checkpointing", "use `recompute` (activation recomputation)"),
+    ("bf16", "use `precision`"),
+    ("dtype", "use `precision`"),
+    ("torch_dtype", "use `precision`"),
+    ("dataset_name", "use `data`, a file that `perceive` writes"),
+    ("reward_funcs", "use `reward_weights` or `--reward-funcs`"),
+    ("resume_from_checkpoint", "use `--resume`"),
+    ("use_vllm", "completions are always generated in process, by a paged engine"),
+    ("use_liger_kernel", "log-probabilities are always computed in chunks"),
+    ("logging_steps", "every step is logged"),
+    ("num_completions_to_print", "use `log_completions` and `embodied-r show`"),
+];
+const BATCH: &str = "use `generation_batch_size` (completions per step) and `max_tokens_per_batch` (per micro-batch)";
+
+/// Our name of the setting that is called `key`; `key` itself if it is one of `known`, or unknown.
+pub(super) fn canonical<'a>(key: &'a str, known: &[&str]) -> &'a str {
+    let ours = SAME.iter().find(|(theirs, ours)| *theirs == key && known.contains(ours));
+    match ours {
+        Some((_, ours)) if !known.contains(&key) => ours,
+        _ => key,
+    }
+}
+
+/// What to use instead of TRL's setting `key`.
+pub(super) fn replacement(key: &str) -> Option<&'static str> {
+    OTHER.iter().find(|(theirs, _)| *theirs == key).map(|(_, advice)| *advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use embodied_r_grpo::settings::{GrpoSettings, LossSettings, SftSettings};
+
+    use super::super::fields;
+    use super::*;
+
+    #[test]
+    fn every_alias_leads_to_a_setting_and_is_none_itself() {
+        let all = [
+            fields::of::<GrpoSettings>(),
+            fields::of::<SftSettings>(),
+            fields::of::<LossSettings>(),
+        ];
+        for (theirs, ours) in SAME {
+            assert!(all.iter().any(|known| known.contains(&ours)), "{ours}");
+            assert!(!all.iter().any(|known| known.contains(&theirs)), "{theirs}");
+        }
+        for (theirs, _) in OTHER {
+            assert!(!all.iter().any(|known| known.contains(&theirs)), "{theirs}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_translated_only_where_the_setting_exists() {
+        assert_eq!(canonical("max_seq_length", fields::of::<SftSettings>()), "max_length");
+        assert_eq!(canonical("max_seq_length", fields::of::<GrpoSettings>()), "max_seq_length");
+        assert_eq!(canonical("beta", fields::of::<GrpoSettings>()), "beta");
+    }
+}

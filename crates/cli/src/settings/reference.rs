@@ -1,0 +1,205 @@
+//! The settings reference, `docs/settings.md`: names, defaults and meanings from the settings' own code.
+
+use std::fmt::Write as _;
+
+use embodied_r_grpo::settings::{GrpoSettings, SftSettings};
+use serde::Serialize;
+use toml::{Table, Value};
+
+/// How to regenerate the file.
+const UPDATE: &str = "UPDATE_DOCS=1 cargo test -p embodied-r-cli settings_reference";
+
+const GRPO: &str = include_str!("../../../grpo/src/settings/train.rs");
+const SFT: &str = include_str!("../../../grpo/src/settings/sft.rs");
+
+/// The headings of the tables, each with the setting that its table begins with.
+const HEADINGS: &[(&str, &str)] = &[
+    ("model", "Run"),
+    ("num_generations", "Rollout"),
+    ("loss_type", "Loss and advantages"),
+    ("learning_rate", "Optimizer"),
+    ("max_tokens_per_batch", "Memory and precision"),
+    ("use_peft", "LoRA and frozen parameters"),
+    ("num_train_epochs", "Length, stages and rewards"),
+    ("judge", "Judge of the consistency reward"),
+    ("save_steps", "Checkpoints, evaluation and logging"),
+];
+
+/// What TRL 1.16 (`GRPOConfig`, `ModelConfig`) or ms-swift has, where the name or the default is not ours.
+const PEERS: &[(&str, &str)] = &[
+    ("model", "TRL's `model_name_or_path`, accepted"),
+    ("data", "replaces TRL's `dataset_name`: a file that `perceive` writes"),
+    ("output", "TRL's `output_dir`, accepted"),
+    ("eval_data", "own: a file; TRL takes a split of the dataset"),
+    ("system_prompt", "ms-swift's `system`; in TRL it is part of the dataset"),
+    ("generation_batch_size", "TRL derives it from batch size and accumulation; 32 is the paper's"),
+    ("max_prompt_length", "ms-swift's `max_length`; TRL dropped it; 6144 is the paper's"),
+    ("max_completion_length", "TRL 512; 2048 is the paper's"),
+    ("dynamic_sample", "ms-swift's"),
+    ("max_resample_times", "ms-swift's"),
+    ("loss_type", "TRL `dapo`; `grpo` is the paper's"),
+    ("beta", "TRL 0; 0.001 is the paper's"),
+    ("use_bias_correction_kl", "TRL `true`; neither ms-swift nor the paper has the correction"),
+    ("advantage_estimator", "ms-swift's; TRL's `multi_objective_aggregation` covers `gdpo`"),
+    ("learning_rate", "TRL 1e-6; 5e-7 is the paper's"),
+    ("lr_scheduler_type", "TRL `linear`; `cosine` is ms-swift's default"),
+    ("warmup_ratio", "ms-swift's; TRL has only `warmup_steps`"),
+    ("optim", "TRL `adamw_torch_fused`, the same update as `adamw`; `muon` is our own"),
+    ("adam_beta2", "TRL 0.999; 0.95 is ms-swift's default"),
+    ("weight_decay", "TRL 0; 0.1 is ms-swift's default"),
+    (
+        "max_tokens_per_batch",
+        "own: micro-batches are token budgets, not `per_device_train_batch_size`",
+    ),
+    ("recompute", "own: TRL's `gradient_checkpointing` is `all` or `none`; `auto` fits the memory"),
+    ("precision", "own: TRL's `bf16 = true` is `bf16`"),
+    (
+        "rollout_precision",
+        "own: the rollout runs in the trainer's engine; in TRL it is vLLM's `dtype`",
+    ),
+    (
+        "importance_sampling_correction",
+        "TRL's `vllm_importance_sampling_correction`, accepted, although vLLM is not used",
+    ),
+    ("importance_sampling_mode", "TRL's `vllm_importance_sampling_mode`, accepted"),
+    ("importance_sampling_clip_min", "TRL's `vllm_importance_sampling_clip_min`, accepted"),
+    ("importance_sampling_clip_max", "TRL's `vllm_importance_sampling_clip_max`, accepted"),
+    ("lora_r", "same; ms-swift's `lora_rank` is accepted"),
+    ("lora_target_modules", "TRL chooses by model; ms-swift's `target_modules` is accepted"),
+    ("freeze_parameters_regex", "ms-swift's"),
+    ("num_train_epochs", "TRL 3; stages have their own lengths"),
+    ("max_steps", "TRL -1, which means unset"),
+    ("reward_weights", "TRL takes a list in the order of `reward_funcs`; ours are by name"),
+    ("stage", "own: neither can schedule reward weights"),
+    ("reward", "own: TRL takes Python functions (`reward_funcs`)"),
+    ("soft_max_length", "ms-swift's"),
+    ("soft_cache_length", "ms-swift's"),
+    ("repetition_n_grams", "ms-swift's"),
+    ("repetition_max_penalty", "ms-swift's"),
+    ("cosine_min_len_value_wrong", "ms-swift's"),
+    ("cosine_max_len_value_wrong", "ms-swift's"),
+    ("cosine_min_len_value_correct", "ms-swift's"),
+    ("cosine_max_len_value_correct", "ms-swift's"),
+    ("cosine_max_len", "ms-swift's"),
+    ("judge", "own: neither has a built-in consistency judge"),
+    ("judge_base_url", "own"),
+    ("judge_model", "own"),
+    ("save_steps", "TRL 500; 100 is the official scripts'"),
+    ("save_total_limit", "TRL keeps all"),
+    ("keep_every_epochs", "own: milestones beside the latest checkpoints"),
+    ("eval_steps", "TRL evaluates only with `eval_strategy`"),
+    ("metric_for_best_model", "TRL `loss`, with `load_best_model_at_end`"),
+    ("max_skipped_steps", "own: TRL applies non-finite steps"),
+    ("log_completions", "TRL `false`; files here are small"),
+    ("report_to", "TRL `none`; other trackers are not supported"),
+    ("train_batch_size", "TRL's `per_device_train_batch_size` times accumulation and ranks"),
+    ("max_length", "TRL 1024, longer examples are truncated; here they are skipped"),
+];
+
+/// One setting, as its struct documents it.
+struct Field {
+    name: String,
+    meaning: String,
+}
+
+/// The documented fields of the struct `name` in `source`.
+fn fields(source: &str, name: &str) -> Vec<Field> {
+    let head = format!("pub struct {name} {{");
+    let body = source.lines().skip_while(|line| *line != head).skip(1);
+    let (mut fields, mut meaning) = (Vec::new(), Vec::new());
+    for line in body.take_while(|line| *line != "}").map(str::trim) {
+        if let Some(text) = line.strip_prefix("///") {
+            meaning.push(text.trim());
+        } else if let Some((name, _)) = line.strip_prefix("pub ").and_then(|it| it.split_once(':'))
+        {
+            let text = std::mem::take(&mut meaning).join(" ");
+            // The default has a column of its own.
+            let end = text.find(" Default: ").unwrap_or(text.len());
+            fields.push(Field { name: name.to_owned(), meaning: text[..end].to_owned() });
+        }
+    }
+    fields
+}
+
+fn defaults(settings: &impl Serialize) -> Table {
+    Table::try_from(settings).expect("settings are a table")
+}
+
+fn default_of(table: &Table, name: &str) -> String {
+    match table.get(name) {
+        None => "–".to_owned(),
+        Some(Value::String(text)) if text.is_empty() => "required".to_owned(),
+        Some(Value::String(text)) => format!("`\"{text}\"`"),
+        Some(Value::Float(number)) if number.abs() < 1e-3 && *number != 0.0 => {
+            format!("`{number:e}`")
+        }
+        Some(value) => format!("`{value}`"),
+    }
+}
+
+fn rows(fields: &[Field], table: &Table, text: &mut String) {
+    for Field { name, meaning } in fields {
+        let peer = PEERS.iter().find(|(of, _)| of == name).map_or("same", |(_, peer)| peer);
+        let default = default_of(table, name);
+        let _ = writeln!(text, "| `{name}` | {default} | {meaning} | {peer} |");
+    }
+}
+
+const HEAD: &str = "| setting | default | meaning | in TRL or ms-swift |\n|---|---|---|---|\n";
+
+/// The whole page.
+fn page() -> String {
+    let mut text = format!(
+        "# Settings\n\n\
+         Settings of `train` and `sft` come from defaults, then `--config FILE` (TOML), then `--set key=value`, then flags. Names are TRL's where \
+         it has the setting, else ms-swift's. The last column says what TRL 1.16 or ms-swift calls it and where defaults differ; *same* \
+         is TRL's name and default, *own* is in neither. `embodied-r train --dry-run` prints what a run resolves to.\n\n\
+         Lengths are in tokens, intervals in steps, unless a setting says otherwise. `–` means unset. Generated from the code; to \
+         update it, run `{UPDATE}`.\n\n# train\n"
+    );
+    let (fields_of_train, table) =
+        (fields(GRPO, "GrpoSettings"), defaults(&GrpoSettings::default()));
+    let mut from = 0;
+    for (index, (first, heading)) in HEADINGS.iter().enumerate() {
+        let at = |name: &str| fields_of_train.iter().position(|field| field.name == name);
+        let next = HEADINGS.get(index + 1).and_then(|(name, _)| at(name));
+        let to = next.unwrap_or(fields_of_train.len());
+        assert_eq!(at(first), Some(from), "`{first}` begins no table");
+        let _ = write!(text, "\n## {heading}\n\n{HEAD}");
+        rows(&fields_of_train[from..to], &table, &mut text);
+        from = to;
+    }
+    let _ = write!(text, "\n# sft\n\n{HEAD}");
+    rows(&fields(SFT, "SftSettings"), &defaults(&SftSettings::default()), &mut text);
+    text
+}
+
+#[test]
+fn settings_reference_is_current() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/settings.md");
+    let current = page();
+    if std::env::var_os("UPDATE_DOCS").is_some_and(|value| !value.is_empty()) {
+        std::fs::write(file, &current).unwrap();
+    }
+    let written = std::fs::read_to_string(file).unwrap_or_default();
+    assert!(written == current, "`docs/settings.md` is out of date; run `{UPDATE}`");
+}
+
+#[test]
+fn every_setting_is_documented_and_every_peer_is_of_a_setting() {
+    for (source, name, known) in [
+        (GRPO, "GrpoSettings", super::fields::of::<GrpoSettings>()),
+        (SFT, "SftSettings", super::fields::of::<SftSettings>()),
+    ] {
+        let documented = fields(source, name);
+        let names: Vec<&str> = documented.iter().map(|field| field.name.as_str()).collect();
+        assert_eq!(names, known);
+        for Field { name, meaning } in &documented {
+            assert!(meaning.len() > 5, "`{name}` has no documentation");
+        }
+    }
+    let known = [super::fields::of::<GrpoSettings>(), super::fields::of::<SftSettings>()].concat();
+    for (name, _) in PEERS {
+        assert!(known.contains(name), "`{name}` is not a setting");
+    }
+}

@@ -1,0 +1,183 @@
+//! Captions of a single video, for `ask` and `chat`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use embodied_r_openai::{ApiKey, ClientOptions};
+use embodied_r_perception::captioner::{
+    Caption, CaptionRequest, Captioner, ChatModel, DecodeLimit, LocalModel, LocalOptions,
+    ModelCaptioner, ModelOptions, RefusalPolicy, RemoteModel, SceneCaptioner, VideoFrames,
+};
+use embodied_r_perception::keyframes;
+use embodied_r_policy::hub;
+use embodied_r_vision::{VisionLanguageModel, VisionOptions};
+use tokio::runtime::Runtime;
+
+use crate::args::captioner::CaptionerArgs;
+use crate::args::model::{StoredModel, WeightArgs};
+use crate::args::perceive::KeyFrameArgs;
+use crate::exit::Usage;
+use crate::progress::Bar;
+
+/// Longest side of a frame in pixels, as in `perceive`.
+const IMAGE_SIDE: u32 = 1280;
+
+/// Maximum number of concurrent requests.
+const CONCURRENCY: usize = 16;
+
+/// Size of the KV cache.
+const KV_CACHE_BYTES: usize = 2 << 30;
+
+/// Captions videos.
+pub(crate) struct VideoCaptioner {
+    captioner: Box<dyn Captioner>,
+    keyframes: keyframes::KeyframeOptions,
+    runtime: Runtime,
+    /// The completion cache if the user gave none; removed at the end.
+    _scratch: Option<tempfile::TempDir>,
+}
+
+/// The options of key-frame selection.
+pub(crate) fn key_frames(args: &KeyFrameArgs) -> keyframes::KeyframeOptions {
+    keyframes::KeyframeOptions {
+        threshold: args.threshold,
+        min_frames: args.min_frames,
+        max_frames: args.max_frames,
+        ..keyframes::KeyframeOptions::default()
+    }
+}
+
+fn local_options(weights: &WeightArgs, max_pixels: Option<usize>) -> anyhow::Result<LocalOptions> {
+    Ok(LocalOptions {
+        vision: VisionOptions { placement: weights.placement()?, max_pixels },
+        kv_cache_bytes: KV_CACHE_BYTES,
+        ..LocalOptions::default()
+    })
+}
+
+impl VideoCaptioner {
+    /// Opens the captioner of the options.
+    ///
+    /// # Errors
+    /// The options name none, or it cannot be loaded.
+    pub(crate) fn open(
+        args: &CaptionerArgs,
+        weights: &WeightArgs,
+        frames: &KeyFrameArgs,
+    ) -> anyhow::Result<Self> {
+        let keyframes = key_frames(frames);
+        keyframes.check().map_err(|error| Usage(error.to_string()))?;
+        if let Some(scenes) = &args.scenes {
+            let captioner = Box::new(SceneCaptioner::open(scenes, keyframes.max_frames)?);
+            return Self::new(captioner, keyframes, None);
+        }
+        let missing = || {
+            Usage("give a vision-language model (`--captioner`) or annotations (`--scenes`)".into())
+        };
+        let name = args.captioner.clone().ok_or_else(missing)?;
+        match args.base_url.as_slice() {
+            [] => {
+                let options = local_options(weights, args.max_pixels)?;
+                let model = LocalModel::load(&hub::resolve(&name, None)?, &options)?;
+                Self::with_model(model, name, args, keyframes)
+            }
+            urls => {
+                let client = ClientOptions {
+                    api_key: ApiKey::from_env("OPENAI_API_KEY"),
+                    concurrency: CONCURRENCY,
+                    ..ClientOptions::new(urls.to_vec())
+                };
+                Self::with_model(RemoteModel::new(&client)?, name, args, keyframes)
+            }
+        }
+    }
+
+    /// Captions with a model that is already loaded from `stored`.
+    ///
+    /// # Errors
+    /// The options are invalid, or the KV cache does not fit in memory.
+    pub(crate) fn from_loaded(
+        model: &VisionLanguageModel,
+        stored: &StoredModel,
+        args: &CaptionerArgs,
+        frames: &KeyFrameArgs,
+    ) -> anyhow::Result<Self> {
+        let keyframes = key_frames(frames);
+        keyframes.check().map_err(|error| Usage(error.to_string()))?;
+        let folder = hub::resolve(&stored.model, stored.revision.as_deref())?;
+        let options = local_options(&stored.weights, args.max_pixels)?;
+        let model = LocalModel::from_model(&folder, model, &options)?;
+        Self::with_model(model, stored.model.clone(), args, keyframes)
+    }
+
+    /// Captions with `chat`, which has `name` in the completion cache.
+    fn with_model<M: ChatModel + 'static>(
+        chat: M,
+        name: String,
+        args: &CaptionerArgs,
+        keyframes: keyframes::KeyframeOptions,
+    ) -> anyhow::Result<Self> {
+        let scratch = match args.cache {
+            Some(_) => None,
+            None => Some(tempfile::tempdir()?),
+        };
+        let cache = args.cache.as_deref().or(scratch.as_ref().map(tempfile::TempDir::path));
+        let cache = cache.unwrap_or(Path::new("."));
+        let options = ModelOptions {
+            model: name,
+            concurrency: CONCURRENCY,
+            temperature: None,
+            max_tokens: args.caption_tokens,
+            cache: cache.join("replies"),
+            usage: cache.join("usage.jsonl"),
+            prices: None,
+            max_cost: None,
+            refusal_policy: RefusalPolicy::Keep,
+            stop: Arc::default(),
+        };
+        let captioner = Box::new(ModelCaptioner::open(chat, options, &Bar::default())?);
+        Self::new(captioner, keyframes, scratch)
+    }
+
+    fn new(
+        captioner: Box<dyn Captioner>,
+        keyframes: keyframes::KeyframeOptions,
+        scratch: Option<tempfile::TempDir>,
+    ) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        Ok(Self { captioner, keyframes, runtime, _scratch: scratch })
+    }
+
+    /// The video at `path`, which is decoded when it is first needed.
+    pub(crate) fn video(&self, path: &Path) -> VideoFrames {
+        let path = Ok(path.to_owned());
+        VideoFrames::new(path, &self.keyframes, Some(IMAGE_SIDE), &DecodeLimit::default())
+    }
+
+    /// Captions of the key frames, guided by the question.
+    ///
+    /// # Errors
+    /// The video cannot be decoded, or captioning fails.
+    pub(crate) fn captions(
+        &self,
+        frames: &VideoFrames,
+        video: &Path,
+        question: &str,
+    ) -> anyhow::Result<Vec<Caption>> {
+        let request = CaptionRequest {
+            text: Some(question),
+            category: None,
+            scene_name: None,
+            video_stem: video.file_stem().and_then(|stem| stem.to_str()),
+        };
+        Ok(self.runtime.block_on(self.captioner.caption(request, frames))?)
+    }
+
+    /// The key frames as JPEG files, in order.
+    ///
+    /// # Errors
+    /// The video cannot be decoded.
+    pub(crate) fn images(&self, frames: &VideoFrames) -> anyhow::Result<Vec<Vec<u8>>> {
+        Ok(self.runtime.block_on(frames.jpegs())?.to_vec())
+    }
+}

@@ -1,0 +1,46 @@
+//! Heartbeats while a rank waits for a service outside the job.
+
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::rank_state::RankState;
+
+/// The interval of heartbeats, far shorter than any deadline.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Sends a rank's heartbeats from a background thread until dropped.
+#[derive(Debug)]
+#[must_use = "heartbeats stop when the guard is dropped"]
+pub struct HeartbeatGuard(Option<(Sender<()>, JoinHandle<()>)>);
+
+impl HeartbeatGuard {
+    /// A guard that does nothing, for a single rank.
+    pub(crate) fn inactive() -> Self {
+        Self(None)
+    }
+
+    /// Starts heartbeats of the rank of `rank_state`. If no thread can be started, the rank sends none and the usual
+    /// deadline applies.
+    pub(crate) fn start(rank_state: Arc<RankState>) -> Self {
+        let (sender, receiver) = channel();
+        let body = move || {
+            while receiver.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                rank_state.heartbeat();
+            }
+        };
+        let thread = thread::Builder::new().name("dist-heartbeat".into()).spawn(body);
+        Self(thread.ok().map(|thread| (sender, thread)))
+    }
+}
+
+impl Drop for HeartbeatGuard {
+    fn drop(&mut self) {
+        if let Some((sender, thread)) = self.0.take() {
+            drop(sender);
+            // The thread exits as soon as the sender is dropped.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The metrics of a step, under TRL's names.
+
+use embodied_r_rewards::stages::weight;
+
+use embodied_r_kernels::peak;
+
+use super::GrpoTrainer;
+use crate::advantages::{self, Advantages};
+use crate::events::Metrics;
+use crate::micro_batch::UpdateStats;
+use crate::model::{FinishReason, Group, Model};
+use crate::optimizer::StepResult;
+use crate::process;
+use crate::rollout::{self, Rollout};
+
+impl<M: Model> GrpoTrainer<'_, M> {
+    /// Reward metrics: the weighted sum, and mean, standard deviation and weight of each reward.
+    pub(super) fn reward_metrics(
+        &self,
+        rollouts: &[Rollout],
+        found: &Advantages,
+        step: u64,
+        metrics: &mut Metrics,
+    ) {
+        let rewards: Vec<_> = rollout::rewards(rollouts).collect();
+        put(metrics, "reward", advantages::mean(&rewards));
+        put(metrics, "reward_std", advantages::std(&rewards));
+        put(metrics, "frac_reward_zero_std", found.frac_reward_zero_std);
+        let weights = self.plan.weights(step);
+        for (column, function) in self.rewards.iter().enumerate() {
+            let name = function.reward.name();
+            let scores: Vec<Option<f64>> = completions(rollouts)
+                .map(|completion| completion.scores[column].as_ref().and_then(|score| score.value))
+                .collect();
+            if scores.iter().any(Option::is_some) {
+                put(metrics, &format!("rewards/{name}/mean"), advantages::mean(&scores));
+                put(metrics, &format!("rewards/{name}/std"), advantages::std(&scores));
+            }
+            put(metrics, &format!("reward_weights/{name}"), weight(&weights, name));
+        }
+        put(metrics, "stage", self.plan.stage_at(step) as f64);
+    }
+
+    /// Length metrics, over all completions and over those that terminated.
+    pub(super) fn length_metrics(&self, rollouts: &[Rollout], metrics: &mut Metrics) {
+        let all: Vec<f64> = completions(rollouts).map(|c| c.ids.len() as f64).collect();
+        let ended: Vec<f64> = completions(rollouts)
+            .filter(|completion| completion.finish == FinishReason::Stop)
+            .map(|completion| completion.ids.len() as f64)
+            .collect();
+        let clipped = 1.0 - ended.len() as f64 / all.len().max(1) as f64;
+        for (lengths, kind) in [(all, "length"), (ended, "terminated_length")] {
+            let n = lengths.len().max(1) as f64;
+            let least = lengths.iter().copied().reduce(f64::min).unwrap_or(0.0);
+            let most = lengths.iter().copied().reduce(f64::max).unwrap_or(0.0);
+            put(metrics, &format!("completions/mean_{kind}"), lengths.iter().sum::<f64>() / n);
+            put(metrics, &format!("completions/min_{kind}"), least);
+            put(metrics, &format!("completions/max_{kind}"), most);
+        }
+        put(metrics, "completions/clipped_ratio", clipped);
+    }
+
+    /// Loss, KL, entropy, clip ratios and gradient norm.
+    pub(super) fn update_metrics(
+        &self,
+        step: u64,
+        totals: &UpdateStats,
+        applied: StepResult,
+        metrics: &mut Metrics,
+    ) {
+        put(metrics, "loss", totals.loss);
+        put(metrics, "grad_norm", applied.grad_norm);
+        put(metrics, "learning_rate", self.plan.learning_rate(step, 0));
+        if let Some(kl) = totals.loss_stats.kl() {
+            put(metrics, "kl", kl);
+            put(metrics, "kl_bounded_tokens", totals.loss_stats.kl_bounded());
+        }
+        put(metrics, "entropy", totals.entropy / totals.tokens.max(1.0));
+        let stats = &totals.loss_stats;
+        put(metrics, "clip_ratio/low_mean", stats.clip_low_mean());
+        put(metrics, "clip_ratio/low_min", stats.clip_low_min());
+        put(metrics, "clip_ratio/high_mean", stats.clip_high_mean());
+        put(metrics, "clip_ratio/high_max", stats.clip_high_max());
+        let region = stats.clip_low_mean() + stats.clip_high_mean();
+        put(metrics, "clip_ratio/region_mean", region);
+    }
+}
+
+/// Seconds and peak memory of each phase.
+#[derive(Default)]
+pub(super) struct Times {
+    pub(super) rollout: f64,
+    pub(super) rewards: f64,
+    pub(super) reference: f64,
+    pub(super) update: f64,
+    pub(super) optimizer: f64,
+    pub(super) memory: PeakMemory,
+}
+
+/// Peak memory of each phase in GB, where the operating system reports it.
+#[derive(Default)]
+pub(super) struct PeakMemory {
+    pub(super) rollout: Option<f64>,
+    pub(super) reference: Option<f64>,
+    pub(super) update: Option<f64>,
+}
+
+/// The peak memory since the last call, in GB; resets it.
+pub(super) fn peak_gb() -> Option<f64> {
+    let peak = process::peak_bytes().map(|bytes| bytes as f64 / 1e9);
+    process::reset_peak();
+    peak
+}
+
+impl Times {
+    /// Seconds of the entire step.
+    fn total(&self) -> f64 {
+        self.rollout + self.rewards + self.reference + self.update + self.optimizer
+    }
+
+    /// Adds the step time, phase times, throughput and memory.
+    pub(super) fn add_to(&self, tokens: u64, metrics: &mut Metrics) {
+        let total = self.total();
+        put(metrics, "step_time", total);
+        put(metrics, "tokens_per_second", tokens as f64 / total.max(1e-9));
+        put(metrics, "time/rollout", self.rollout);
+        put(metrics, "time/rewards", self.rewards);
+        put(metrics, "time/reference", self.reference);
+        put(metrics, "time/update", self.update);
+        put(metrics, "time/optimizer", self.optimizer);
+        let PeakMemory { rollout, reference, update } = &self.memory;
+        for (name, peak) in [("rollout", rollout), ("reference", reference), ("update", update)] {
+            if let Some(peak) = peak {
+                put(metrics, &format!("memory/{name}_gb"), *peak);
+            }
+        }
+    }
+}
+
+impl<M: Model> GrpoTrainer<'_, M> {
+    /// Model FLOPs utilisation (MFU): matmul FLOPs of the step over its time, relative to the measured f32 peak. The
+    /// rollout and the reference count as one forward pass each, an update as three.
+    pub(super) fn mfu_metric(
+        &mut self,
+        groups: &[Group],
+        reuses_rollout: bool,
+        times: &Times,
+        metrics: &mut Metrics,
+    ) {
+        let forward = self.policy.forward_flops(groups);
+        if forward == 0.0 {
+            return;
+        }
+        let peak = *self.peak_flops.get_or_insert_with(peak::flops_per_s);
+        let reference = f64::from(u8::from(self.reference.is_some() && self.settings.beta > 0.0));
+        // The first update reuses the rollout's forward pass if its activations were cached.
+        let own = 3.0 * self.settings.num_iterations as f64 - f64::from(u8::from(reuses_rollout));
+        let passes = 1.0 + reference + own;
+        put(metrics, "matmul_share", passes * forward / times.total().max(1e-9) / peak);
+    }
+}
+
+fn completions(rollouts: &[Rollout]) -> impl Iterator<Item = &rollout::Completion> {
+    rollouts.iter().flat_map(|rollout| &rollout.completions)
+}
+
+/// JSON cannot represent non-finite values, so they are omitted.
+fn put(metrics: &mut Metrics, name: &str, value: f64) {
+    if value.is_finite() {
+        metrics.insert(name.to_owned(), value);
+    }
+}

@@ -1,0 +1,148 @@
+//! GEMMs with weights.
+
+use super::{Case, CaseInputs, Output};
+use crate::attention::Heads;
+use crate::error::Result;
+use crate::quantized::BlockFormat;
+use crate::rope::{CosSinCache, Frequencies};
+use crate::weight::{self, Weight, WeightFormat};
+use crate::{linear, qkv};
+
+/// Rows, inputs and outputs.
+const SHAPES: [(usize, usize, usize); 6] =
+    [(5, 64, 32), (1, 7, 3), (70, 33, 65), (1, 256, 130), (200, 40, 9), (9, 512, 33)];
+
+pub(super) fn add(cases: &mut Vec<Case>) {
+    for (rows, inputs, outputs) in SHAPES {
+        at(cases, rows, inputs, outputs);
+    }
+    for (rows, query, kv, half) in [(5, 4, 2, 32), (1, 16, 2, 64), (3, 3, 1, 20), (130, 2, 2, 5)] {
+        let heads = Heads { query, kv, dim: 2 * half };
+        let shape = format!("{rows} x ({query} + 2 x {kv}) x {}", 2 * half);
+        cases.push(Case::new("qkv", shape, move |case| queries_keys_values(case, rows, heads)));
+    }
+}
+
+/// The cases of one shape.
+pub(super) fn at(cases: &mut Vec<Case>, rows: usize, inputs: usize, outputs: usize) {
+    let shape = format!("{rows} x {inputs} -> {outputs}");
+    let run = move |case: &CaseInputs| layer(case, rows, inputs, outputs);
+    cases.push(Case::new("linear", shape.clone(), run));
+    let run = move |case: &CaseInputs| sampling_weight(case, rows, inputs, outputs);
+    cases.push(Case::new("weight", shape.clone(), run));
+    let run = move |case: &CaseInputs| fused(case, rows, inputs, outputs);
+    cases.push(Case::new("weights side by side", shape, run));
+}
+
+fn layer(case: &CaseInputs, rows: usize, inputs: usize, outputs: usize) -> Result<Vec<Output>> {
+    let precision = case.precision();
+    let (x, dy) = (case.noise(1, &[rows, inputs])?, case.noise(2, &[rows, outputs])?);
+    let (weight, bias) = (case.f32(3, &[outputs, inputs])?, case.f32(4, &[outputs])?);
+    let plain = linear::forward(&x, &weight, None, precision)?;
+    let biased = linear::forward(&x, &weight, Some(&bias), precision)?;
+    let residual = case.noise(5, &[rows, outputs])?;
+    let added = linear::forward_add(&x, &weight, residual, precision)?;
+    let dx = linear::backward_input(&dy, &weight, None, precision)?;
+    let more = case.noise(6, &[rows, inputs])?;
+    let more = linear::backward_input(&dy, &weight, Some(more), precision)?;
+    let (d_weight, d_bias) = (case.f32(7, &[outputs, inputs])?, case.f32(8, &[outputs])?);
+    linear::backward_weight(&x, &dy, &d_weight, Some(&d_bias), precision)?;
+    let alone = case.f32(9, &[outputs])?;
+    linear::backward_bias(&dy, &alone)?;
+    Ok(vec![
+        Output::near("y", plain),
+        Output::near("y with a bias", biased),
+        Output::near("y added", added),
+        Output::near("dx", dx),
+        Output::near("dx added", more),
+        Output::near("d_weight", d_weight),
+        Output::near("d_bias", d_bias),
+        Output::near("d_bias alone", alone),
+    ])
+}
+
+/// Fused projections: weights stored contiguously, where the projections can run as one GEMM.
+fn fused(case: &CaseInputs, rows: usize, inputs: usize, outputs: usize) -> Result<Vec<Output>> {
+    let x = case.noise(1, &[rows, inputs])?;
+    let format = WeightFormat::from(case.precision());
+    let weight = |seed| Weight::in_format(&case.f32(seed, &[outputs, inputs])?, format);
+    let wide = Weight::in_format(&case.f32(4, &[outputs + 1, inputs])?, format)?;
+    let [a, b, wide] = weight::fuse_projections([weight(2)?, weight(3)?, wide])?;
+    let bias = case.f32(5, &[outputs])?;
+    let [first, second] = weight::forward_all(&x, [(&a, None), (&b, None)])?;
+    let [biased, other] = weight::forward_all(&x, [(&a, Some(&bias)), (&b, None)])?;
+    let [alone, larger] = weight::forward_all(&x, [(&b, None), (&wide, None)])?;
+    Ok(vec![
+        Output::near("first", first),
+        Output::near("second", second),
+        Output::near("first with a bias", biased),
+        Output::near("second without", other),
+        Output::near("first of two sizes", alone),
+        Output::near("second of two sizes", larger),
+    ])
+}
+
+fn queries_keys_values(case: &CaseInputs, rows: usize, heads: Heads) -> Result<Vec<Output>> {
+    const INPUTS: usize = 48;
+    let x = case.noise(1, &[rows, INPUTS])?;
+    let widths = [heads.q_size(), heads.kv_size(), heads.kv_size()];
+    let format = WeightFormat::from(case.precision());
+    let weight = |part: usize| {
+        Weight::in_format(&case.f32(2 + part as u64, &[widths[part], INPUTS])?, format)
+    };
+    let weights = weight::fuse_projections([weight(0)?, weight(1)?, weight(2)?])?;
+    let bias = |part: usize| case.f32(5 + part as u64, &[widths[part]]);
+    let biases = [bias(0)?, bias(1)?, bias(2)?];
+    let half = heads.dim / 2;
+    let inv_freq = (0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect();
+    let positions: Vec<usize> = (0..rows).map(|row| row * 37).collect();
+    let cos_sin = CosSinCache::new(&positions, &Frequencies { inv_freq, attention_factor: 1.1 });
+    let mut results = Vec::new();
+    let names = ["q", "k", "v", "q without biases", "k without biases", "v without biases"];
+    let mut names = names.into_iter();
+    for with_biases in [true, false] {
+        let part = |part: usize| (&weights[part], with_biases.then_some(&biases[part]));
+        let parts = qkv::forward(&x, [part(0), part(1), part(2)], &cos_sin, heads)?;
+        let named = names.by_ref().zip(parts);
+        results.extend(named.map(|(name, part)| case.chained(name, part, 2)));
+    }
+    Ok(results)
+}
+
+fn sampling_weight(
+    case: &CaseInputs,
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+) -> Result<Vec<Output>> {
+    let x = case.noise(1, &[rows, inputs])?;
+    let (values, bias) = (case.f32(2, &[outputs, inputs])?, case.f32(3, &[outputs])?);
+    let format = WeightFormat::from(case.precision());
+    let weight = Weight::in_format(&values, format)?;
+    let y = weight.forward(&x, Some(&bias))?;
+    let more = weight.forward_add(&x, &case.noise(4, &[rows, outputs])?, Some(&bias))?;
+    let picked = weight.rows(&[outputs - 1, 0, outputs / 2])?;
+    let [first, second] = weight::forward_all(&x, [(&weight, Some(&bias)), (&weight, None)])?;
+    let mut results = vec![
+        Output::near("y", y),
+        Output::near("y added", more),
+        Output::exact("rows", picked),
+        Output::near("first of two", first),
+        Output::near("second of two", second),
+    ];
+    for (format, names) in [
+        (BlockFormat::Q8_0, ["rows of Q8_0", "y of Q8_0", "y of Q8_0 added"]),
+        (BlockFormat::Q4K, ["rows of Q4_K", "y of Q4_K", "y of Q4_K added"]),
+    ] {
+        if format.row_bytes(inputs).is_none() {
+            continue;
+        }
+        let blocks = Weight::in_format(&values, WeightFormat::Blocks(format))?;
+        let more = case.noise(4, &[rows, outputs])?;
+        // Looked-up rows are bf16 on a device.
+        results.push(Output::rounded(names[0], blocks.rows(&[outputs - 1, 0, outputs - 1])?));
+        results.push(Output::near(names[1], blocks.forward(&x, Some(&bias))?));
+        results.push(Output::near(names[2], blocks.forward_add(&x, &more, Some(&bias))?));
+    }
+    Ok(results)
+}

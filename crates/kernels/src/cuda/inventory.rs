@@ -1,0 +1,102 @@
+//! The machine's GPUs and their memory.
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+
+use candle_core::CudaDevice;
+use cudarc::driver::DriverError;
+use cudarc::driver::result::{device, init, mem_get_info, mem_pool};
+use cudarc::driver::sys::{
+    CUdevice_attribute as Attribute, CUmemPool_attribute as PoolAttribute, CUmemoryPool,
+    cuDriverGetVersion,
+};
+
+use crate::device::{DeviceMemory, Gpu, Gpus};
+use crate::error::{Error, Result};
+
+const OP: &str = "devices";
+
+unsafe extern "C" {
+    fn er_runtime_version() -> c_int;
+}
+
+pub(crate) fn gpus() -> Result<Gpus> {
+    init().map_err(device_error)?;
+    let count = device::get_count().map_err(device_error)?;
+    let gpus: std::result::Result<Vec<Gpu>, DriverError> = (0..count).map(gpu).collect();
+    let mut driver = 0;
+    // SAFETY: it writes one integer.
+    unsafe { cuDriverGetVersion(&raw mut driver) }.result().map_err(device_error)?;
+    // SAFETY: it has no arguments and returns an integer.
+    let runtime = unsafe { er_runtime_version() };
+    Ok(Gpus {
+        gpus: gpus.map_err(device_error)?,
+        driver: version(driver),
+        runtime: version(runtime),
+    })
+}
+
+fn gpu(ordinal: c_int) -> std::result::Result<Gpu, DriverError> {
+    let device = device::get(ordinal)?;
+    // SAFETY: the driver returned the device.
+    let attribute = |attribute| unsafe { device::get_attribute(device, attribute) };
+    Ok(Gpu {
+        name: device::get_name(device)?,
+        // SAFETY: as above.
+        memory_bytes: unsafe { device::total_mem(device)? } as u64,
+        compute_capability: (
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        ),
+    })
+}
+
+/// The memory pool of a GPU's tensors.
+fn pool(gpu: &CudaDevice) -> std::result::Result<CUmemoryPool, DriverError> {
+    let device = device::get(gpu.cuda_stream().context().ordinal() as c_int)?;
+    // SAFETY: the driver returned the device.
+    unsafe { device::get_mem_pool(device) }
+}
+
+/// Keeps freed memory in the pool. By default it is returned to the driver at every synchronisation and has to be
+/// allocated again.
+pub(crate) fn keep_freed(gpu: &CudaDevice) -> Result<()> {
+    let mut threshold = u64::MAX;
+    let attribute = PoolAttribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the pool is the device's, and the attribute has 64 bits.
+    let set =
+        |pool| unsafe { mem_pool::set_attribute(pool, attribute, (&raw mut threshold).cast()) };
+    pool(gpu).and_then(set).map_err(device_error)
+}
+
+/// Memory statistics of a GPU.
+pub(crate) fn memory(gpu: &CudaDevice) -> Result<DeviceMemory> {
+    gpu.cuda_stream().context().bind_to_thread().map_err(device_error)?;
+    let (free, total) = mem_get_info().map_err(device_error)?;
+    let pool = pool(gpu).map_err(device_error)?;
+    let attribute = |attribute| {
+        let mut bytes = 0_u64;
+        // SAFETY: the pool is the device's, and the attributes have 64 bits.
+        unsafe { mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast()) }
+            .map(|()| bytes)
+            .map_err(device_error)
+    };
+    let reserved = attribute(PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+    let used = attribute(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+    let device = device::get(gpu.cuda_stream().context().ordinal() as c_int);
+    Ok(DeviceMemory {
+        name: device.and_then(device::get_name).map_err(device_error)?,
+        free_bytes: free as u64 + reserved.saturating_sub(used),
+        total_bytes: total as u64,
+        peak_bytes: attribute(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?,
+    })
+}
+
+fn device_error(error: DriverError) -> Error {
+    Error::Device { op: OP, what: error.to_string() }
+}
+
+/// CUDA encodes 13.1 as 13010.
+fn version(code: c_int) -> (i32, i32) {
+    (code / 1000, code % 1000 / 10)
+}

@@ -1,0 +1,73 @@
+//! Transposed, packed f32 weights.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{
+    CHUNK, PANEL, PanelWeight, Prefetch, SimdLevel, accumulate, following_chunk, packed_chunk,
+    simd_level, transpose,
+};
+
+/// A weight (outputs, inputs), packed as `f32`.
+#[derive(Debug, Clone)]
+pub(crate) struct PackedF32 {
+    inputs: usize,
+    /// (panels, inputs, [`PANEL`]).
+    data: Vec<f32>,
+}
+
+impl PackedF32 {
+    /// Packs a weight.
+    ///
+    /// # Shapes
+    /// `weight` (outputs, inputs), row-major.
+    pub(crate) fn new(weight: &[f32], outputs: usize, inputs: usize) -> Self {
+        assert!(weight.len() == outputs * inputs, "the weight's length differs from its shape");
+        let mut data = vec![0.0; outputs.div_ceil(PANEL) * inputs * PANEL];
+        let panels = data.par_chunks_mut((inputs * PANEL).max(1));
+        panels.zip(weight.par_chunks((PANEL * inputs).max(1))).for_each(|(out, rows)| {
+            // Chunk by chunk, so that a chunk stays in the L1 cache.
+            for (first, out) in (0..inputs).step_by(CHUNK).zip(out.chunks_mut(CHUNK * PANEL)) {
+                let shape = (rows.len() / inputs, out.len() / PANEL);
+                transpose(simd_level(), &rows[first..], inputs, shape, out);
+            }
+        });
+        Self { inputs, data }
+    }
+
+    /// Unpacks a row.
+    pub(crate) fn read_row(&self, row: usize, out: &mut [f32]) {
+        let panel = row / PANEL * self.inputs * PANEL;
+        let column = self.data[panel..].iter().skip(row % PANEL).step_by(PANEL);
+        out.iter_mut().zip(column).for_each(|(out, value)| *out = *value);
+    }
+}
+
+impl PanelWeight for PackedF32 {
+    type Word = f32;
+
+    fn chunk<'a>(
+        &'a self,
+        _level: SimdLevel,
+        outputs: Range<usize>,
+        depth: Range<usize>,
+        _buffer: &'a mut Vec<f32>,
+    ) -> &'a [f32] {
+        packed_chunk(&self.data, self.inputs, outputs.start, depth)
+    }
+
+    fn next_chunk(&self, outputs: Range<usize>, depth: Range<usize>) -> &[f32] {
+        following_chunk(&self.data, self.inputs, outputs.start, depth)
+    }
+
+    fn accumulate(
+        level: SimdLevel,
+        sums: &mut [f32],
+        x: (&[f32], usize),
+        w: &[f32],
+        prefetch: Prefetch,
+    ) {
+        accumulate(level.arch(), sums, x, (w, PANEL), prefetch);
+    }
+}

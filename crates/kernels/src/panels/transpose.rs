@@ -1,0 +1,165 @@
+//! Transposes row-major words into panels.
+
+use super::{PANEL, SimdLevel};
+
+/// A 4-byte word.
+pub(crate) trait Word: Copy + Default {}
+impl Word for f32 {}
+impl Word for u32 {}
+
+/// Transposes `rows` rows of `columns` words, `stride` apart, to `out` (columns, [`PANEL`]), zero-padded beyond the
+/// rows, with the instructions of `level`, which the machine supports.
+///
+/// # Panics
+/// If the rows exceed `data`: a bug of the caller.
+pub(crate) fn transpose<T: Word>(
+    level: SimdLevel,
+    data: &[T],
+    stride: usize,
+    (rows, columns): (usize, usize),
+    out: &mut [T],
+) {
+    assert!(rows <= PANEL && out.len() == columns * PANEL, "`out` differs from (columns, PANEL)");
+    assert!(rows == 0 || (rows - 1) * stride + columns <= data.len(), "rows exceed the data");
+    #[cfg(target_arch = "x86_64")]
+    if level >= SimdLevel::Avx512 {
+        assert!(level.is_supported(), "this CPU has no AVX-512");
+        // SAFETY: the machine has the instructions; the assertions above are the function's preconditions.
+        #[allow(unsafe_code)]
+        return unsafe { avx512::transpose(data, stride, rows, columns, out) };
+    }
+    plain(data, stride, (0..rows, 0..columns), out);
+    for out in out.chunks_mut(PANEL) {
+        out[rows..].fill(T::default());
+    }
+}
+
+/// Transposes `rows` and `columns` one element at a time.
+fn plain<T: Word>(
+    data: &[T],
+    stride: usize,
+    (rows, columns): (std::ops::Range<usize>, std::ops::Range<usize>),
+    out: &mut [T],
+) {
+    // Blocks of columns: the cache lines of `out` that they touch stay in the L1 cache.
+    for first in columns.clone().step_by(16) {
+        for row in rows.clone() {
+            for column in first..columns.end.min(first + 16) {
+                out[column * PANEL + row] = data[row * stride + column];
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::{PANEL, Word, plain};
+
+    /// Rows and columns of a block transposed in registers.
+    const BLOCK: usize = 16;
+
+    /// See [`super::transpose`].
+    ///
+    /// # Safety
+    /// `data` has `(rows - 1) · stride + columns` elements, `rows` ≤ [`PANEL`], and `out` has `columns` · [`PANEL`].
+    #[allow(unsafe_code)]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    pub(super) unsafe fn transpose<T: Word>(
+        data: &[T],
+        stride: usize,
+        rows: usize,
+        columns: usize,
+        out: &mut [T],
+    ) {
+        let (whole_rows, whole_columns) = (rows / BLOCK * BLOCK, columns / BLOCK * BLOCK);
+        for row in (0..whole_rows).step_by(BLOCK) {
+            // Prefetches the next rows or, after the last rows, the next columns.
+            let next = if row + BLOCK < whole_rows {
+                BLOCK * stride
+            } else {
+                columns.wrapping_sub(row * stride)
+            };
+            for column in (0..whole_columns).step_by(BLOCK) {
+                // SAFETY: 16 rows from `row` on and 16 columns from `column` on are within both, and a word is any
+                // four bytes.
+                unsafe {
+                    let from = data.as_ptr().add(row * stride + column);
+                    for i in 0..BLOCK {
+                        _mm_prefetch::<_MM_HINT_T0>(
+                            from.wrapping_add(next.wrapping_add(i * stride)).cast(),
+                        );
+                    }
+                    let to = out.as_mut_ptr().add(column * PANEL + row);
+                    block(from.cast(), stride, to.cast());
+                }
+            }
+        }
+        plain(data, stride, (0..whole_rows, whole_columns..columns), out);
+        plain(data, stride, (whole_rows..rows, 0..columns), out);
+        if rows < PANEL {
+            for out in out.chunks_mut(PANEL) {
+                out[rows..].fill(T::default());
+            }
+        }
+    }
+
+    /// Transposes 16 × 16 elements.
+    ///
+    /// # Safety
+    /// 16 elements can be read at each of 16 addresses `stride` apart from `from` on, and written at each of 16
+    /// addresses [`PANEL`] apart from `to` on.
+    #[allow(unsafe_code, clippy::needless_range_loop)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn block(from: *const f32, stride: usize, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        let columns = unsafe { transpose_16x16(from, stride) };
+        for i in 0..BLOCK {
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_storeu_ps(to.add(i * PANEL), columns[i]) };
+        }
+    }
+
+    /// The columns of 16 × 16 elements.
+    ///
+    /// # Safety
+    /// 16 elements can be read at each of 16 addresses `stride` apart from `from` on.
+    #[allow(unsafe_code, clippy::needless_range_loop)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    pub(crate) unsafe fn transpose_16x16(from: *const f32, stride: usize) -> [__m512; BLOCK] {
+        let mut r = [_mm512_setzero_ps(); BLOCK];
+        for i in 0..BLOCK {
+            // SAFETY: the caller's promise.
+            r[i] = unsafe { _mm512_loadu_ps(from.add(i * stride)) };
+        }
+        // Pairs of rows, then groups of four, within each 128-bit lane.
+        let mut t = r;
+        for i in (0..BLOCK).step_by(2) {
+            t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+            t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+        }
+        for i in (0..BLOCK).step_by(4) {
+            let (a, b) = (_mm512_castps_pd(t[i]), _mm512_castps_pd(t[i + 2]));
+            let (c, d) = (_mm512_castps_pd(t[i + 1]), _mm512_castps_pd(t[i + 3]));
+            r[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            r[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+            r[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
+            r[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
+        }
+        // The q-th 128-bit lane of r[4·g + c] holds column 4·q + c of rows 4·g to 4·g + 3.
+        for c in 0..4 {
+            let a = _mm512_shuffle_f32x4::<0x44>(r[c], r[4 + c]);
+            let b = _mm512_shuffle_f32x4::<0xee>(r[c], r[4 + c]);
+            let d = _mm512_shuffle_f32x4::<0x44>(r[8 + c], r[12 + c]);
+            let e = _mm512_shuffle_f32x4::<0xee>(r[8 + c], r[12 + c]);
+            t[c] = _mm512_shuffle_f32x4::<0x88>(a, d);
+            t[4 + c] = _mm512_shuffle_f32x4::<0xdd>(a, d);
+            t[8 + c] = _mm512_shuffle_f32x4::<0x88>(b, e);
+            t[12 + c] = _mm512_shuffle_f32x4::<0xdd>(b, e);
+        }
+        t
+    }
+}

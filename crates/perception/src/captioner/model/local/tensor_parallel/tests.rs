@@ -1,0 +1,106 @@
+use std::io::Cursor;
+use std::path::Path;
+
+use embodied_r_openai::{
+    ChatCompletion, ChatCompletionMessage, ChatCompletionRequest, ContentPart, Role,
+};
+use embodied_r_policy::TensorParallel;
+use futures_util::future::join_all;
+use image::{ImageFormat, Rgb, RgbImage};
+
+use super::super::{ChatModel, LocalModel, LocalOptions};
+use crate::error::Result;
+
+fn folder() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../vision/tests/fixtures/nested"))
+}
+
+fn jpeg(seed: u32) -> Vec<u8> {
+    let pixel = |x, y| Rgb([(x * seed) as u8, (y + 40 * seed) as u8, (x ^ y) as u8]);
+    let mut bytes = Cursor::new(Vec::new());
+    RgbImage::from_fn(90, 60, pixel).write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
+    bytes.into_inner()
+}
+
+/// Requests with one and with two images, some of them shared, and one with invalid image data.
+fn requests() -> Vec<(ChatCompletionRequest, Vec<Vec<u8>>)> {
+    let request = |number: usize, jpegs: Vec<Vec<u8>>| {
+        let images = jpegs.iter().map(|_| ContentPart::Image("picture".into()));
+        let text = ContentPart::Text(format!("What is there, {number}?"));
+        let message =
+            ChatCompletionMessage { role: Role::User, content: images.chain([text]).collect() };
+        let request = ChatCompletionRequest::new("m", vec![message]);
+        // Sampled, and greedy.
+        let temperature = Some(if number.is_multiple_of(2) { 0.0 } else { 1.0 });
+        (ChatCompletionRequest { temperature, max_tokens: Some(6), ..request }, jpegs)
+    };
+    let mut requests = vec![request(0, vec![jpeg(1)]), request(1, vec![b"no picture".to_vec()])];
+    requests.extend((2..9).map(|i| request(i, vec![jpeg(i as u32 / 2), jpeg(i as u32 / 2 + 1)])));
+    requests
+}
+
+fn completions(model: &LocalModel) -> Vec<Result<ChatCompletion>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let requests = requests();
+    runtime.block_on(join_all(requests.iter().map(|(request, jpegs)| model.chat(request, jpegs))))
+}
+
+/// Texts, finish reasons and usage.
+fn summaries(completions: Vec<Result<ChatCompletion>>) -> Vec<String> {
+    let summary = |completion: Result<ChatCompletion>| match completion {
+        Ok(ChatCompletion { text, finish_reason, usage, .. }) => {
+            format!("{text:?} {finish_reason:?} {usage:?}")
+        }
+        Err(error) => format!("error: {error}"),
+    };
+    completions.into_iter().map(summary).collect()
+}
+
+/// [`TensorParallel::on_threads`].
+fn on_ranks<R: Send>(ranks: usize, work: impl Fn(&TensorParallel) -> R + Sync) -> Vec<R> {
+    TensorParallel::on_threads(ranks, work).unwrap()
+}
+
+#[test]
+fn two_ranks_generate_the_same_completions_as_one() {
+    let options = LocalOptions::default();
+    let alone = summaries(completions(&LocalModel::load(folder(), &options).unwrap()));
+    assert!(
+        alone[1].starts_with("error: ")
+            && alone.iter().skip(2).all(|summary| summary.contains("Some"))
+    );
+    // Evicted images are encoded again, on all ranks alike.
+    for image_cache_bytes in [1 << 20, 0] {
+        let options = LocalOptions { image_cache_bytes, ..LocalOptions::default() };
+        let found = on_ranks(2, |ranks| {
+            let model = LocalModel::load_tensor_parallel(folder(), &options, ranks).unwrap();
+            model.map(|model| (summaries(completions(&model)), model.image_cache().misses()))
+        });
+        let [Some((found, encoded)), None] = &found[..] else {
+            panic!("only rank 0 gets the model")
+        };
+        assert_eq!(*found, alone);
+        assert!((*encoded == 5) == (image_cache_bytes > 0), "{encoded} images encoded");
+    }
+}
+
+#[test]
+fn a_dropped_request_is_cancelled_on_all_ranks() {
+    let results = on_ranks(2, |ranks| {
+        let options = LocalOptions::default();
+        let model = LocalModel::load_tensor_parallel(folder(), &options, ranks).unwrap()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let (mut request, jpegs) = requests().swap_remove(0);
+        request.max_tokens = Some(3000);
+        let timeout = std::time::Duration::from_millis(300);
+        let long = async { tokio::time::timeout(timeout, model.chat(&request, &jpegs)).await };
+        assert!(runtime.block_on(long).is_err());
+        // The ranks are still synchronized for the next one.
+        let (request, jpegs) = requests().swap_remove(0);
+        let completion = runtime.block_on(model.chat(&request, &jpegs)).unwrap();
+        Some((summaries(vec![Ok(completion)]), model.stats().running))
+    });
+    let alone =
+        summaries(completions(&LocalModel::load(folder(), &LocalOptions::default()).unwrap()));
+    assert_eq!(results[0], Some((vec![alone[0].clone()], 0)));
+}

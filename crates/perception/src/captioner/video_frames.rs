@@ -1,0 +1,174 @@
+//! A video's key frames, selected and decoded once for all of its questions.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use image::RgbImage;
+use image::codecs::jpeg::JpegEncoder;
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::error::{Error, Result};
+use crate::keyframes;
+use crate::video;
+
+/// JPEG quality of the images given to a model, of 100.
+const JPEG_QUALITY: u8 = 90;
+
+/// Limit on concurrently decoded videos.
+#[derive(Debug, Clone)]
+pub struct DecodeLimit(Arc<Semaphore>);
+
+impl DecodeLimit {
+    /// At most `n` videos, at least 1.
+    pub fn new(n: usize) -> Self {
+        Self(Arc::new(Semaphore::new(n.max(1))))
+    }
+}
+
+impl Default for DecodeLimit {
+    /// One for every two cores, as FFmpeg itself uses several.
+    fn default() -> Self {
+        Self::new(std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2))
+    }
+}
+
+/// A key frame's position in its video.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KeyFrame {
+    /// Index of the frame, from 0.
+    pub index: usize,
+    /// Its timestamp in seconds.
+    pub time_s: f64,
+}
+
+/// The frames of one video. Each result, failures included, is computed lazily and at most once.
+#[derive(Debug)]
+pub struct VideoFrames {
+    path: Result<PathBuf, Arc<Error>>,
+    options: keyframes::KeyframeOptions,
+    max_side: Option<u32>,
+    decode_limit: DecodeLimit,
+    digest: OnceCell<Result<String, Arc<Error>>>,
+    key_frames: OnceCell<Result<Vec<KeyFrame>, Arc<Error>>>,
+    jpegs: OnceCell<Result<Vec<Vec<u8>>, Arc<Error>>>,
+}
+
+impl VideoFrames {
+    /// The video at `path`; an error there is returned by every method.
+    /// Images are scaled down so that no side exceeds `max_side` pixels.
+    pub fn new(
+        path: Result<PathBuf>,
+        options: &keyframes::KeyframeOptions,
+        max_side: Option<u32>,
+        decode_limit: &DecodeLimit,
+    ) -> Self {
+        Self {
+            path: path.map_err(Arc::new),
+            options: *options,
+            max_side,
+            decode_limit: decode_limit.clone(),
+            digest: OnceCell::new(),
+            key_frames: OnceCell::new(),
+            jpegs: OnceCell::new(),
+        }
+    }
+
+    /// The key frames, in order.
+    ///
+    /// # Errors
+    /// The video does not exist or cannot be decoded.
+    pub async fn key_frames(&self) -> Result<&[KeyFrame]> {
+        let selected = self.key_frames.get_or_init(async || {
+            let options = self.options;
+            self.decode(move |path| {
+                let selection = keyframes::select(path, &options)?;
+                Ok(selection
+                    .sampled
+                    .iter()
+                    .filter(|frame| frame.kept)
+                    .map(|frame| KeyFrame { index: frame.index, time_s: frame.time_s })
+                    .collect())
+            })
+            .await
+        });
+        shared(selected.await).map(Vec::as_slice)
+    }
+
+    /// The BLAKE3 hash of the file, as 64 hexadecimal digits; it identifies the video under any name.
+    ///
+    /// # Errors
+    /// The video does not exist or cannot be read.
+    pub async fn digest(&self) -> Result<&str> {
+        let digest = self.digest.get_or_init(async || {
+            self.decode(|path| hash(path).map_err(Error::io("read", path))).await
+        });
+        shared(digest.await).map(String::as_str)
+    }
+
+    /// A content-based identifier of a key frame's image in [`VideoFrames::jpegs`].
+    ///
+    /// # Errors
+    /// As [`VideoFrames::digest`].
+    pub async fn image_id(&self, frame: KeyFrame) -> Result<String> {
+        let side = self.max_side.map_or_else(|| "whole".to_owned(), |side| side.to_string());
+        let (digest, index) = (self.digest().await?, frame.index);
+        Ok(format!("blake3:{digest} frame {index} side {side} jpeg {JPEG_QUALITY}"))
+    }
+
+    /// The key frames as JPEG files, in order.
+    ///
+    /// # Errors
+    /// The video does not exist or cannot be decoded.
+    pub async fn jpegs(&self) -> Result<&[Vec<u8>]> {
+        let indices: Vec<usize> =
+            self.key_frames().await?.iter().map(|frame| frame.index).collect();
+        let decoded = self.jpegs.get_or_init(async || {
+            let max_side = self.max_side;
+            self.decode(move |path| {
+                let images = video::frames(path, &indices, max_side)?;
+                images.iter().map(|image| jpeg(path, image)).collect()
+            })
+            .await
+        });
+        shared(decoded.await).map(Vec::as_slice)
+    }
+
+    /// Runs `work` on the video in a blocking thread, within the decode limit.
+    async fn decode<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> Result<T> + Send + 'static,
+    ) -> Result<T, Arc<Error>> {
+        let path = self.path.clone()?;
+        // The semaphore is never closed.
+        let _permit = self.decode_limit.0.acquire().await.ok();
+        match tokio::task::spawn_blocking(move || work(&path)).await {
+            Ok(result) => result.map_err(Arc::new),
+            Err(stopped) => Err(Arc::new(Error::TaskFailed(stopped))),
+        }
+    }
+}
+
+fn shared<T>(result: &Result<T, Arc<Error>>) -> Result<&T> {
+    result.as_ref().map_err(|error| Error::Shared(Arc::clone(error)))
+}
+
+fn hash(path: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finalize().to_hex().to_string()),
+            n => hasher.update(&buffer[..n]),
+        };
+    }
+}
+
+fn jpeg(path: &Path, image: &RgbImage) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    image
+        .write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY))
+        .map_err(|source| Error::Image { action: "encode", path: path.into(), source })?;
+    Ok(bytes)
+}

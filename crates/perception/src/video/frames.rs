@@ -1,0 +1,138 @@
+//! Decoding frames by index, in colour.
+
+use std::path::Path;
+
+use image::RgbImage;
+
+use super::decoder::{Decoder, FrameSelection, PixelFormat};
+use super::excerpt_decoder::{ExcerptDecoder, any_of};
+use super::limits::TimeLimit;
+use super::{Video, probe};
+use crate::error::{Error, Result};
+
+/// The frames `indices` of the video at `path`, in the given order.
+///
+/// The video is decoded once, up to the last of them. Frames whose longer side exceeds `max_side` are
+/// scaled down to it.
+///
+/// # Errors
+/// Those of [`probe`]; [`Error::NoSuchFrame`] if the video ends before an index, [`Error::Decode`] if it
+/// cannot be decoded that far.
+pub fn frames(path: &Path, indices: &[usize], max_side: Option<u32>) -> Result<Vec<RgbImage>> {
+    let mut sorted = indices.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    if sorted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let video = probe(path)?;
+    let size = fit_within((video.width, video.height), max_side);
+    let decoded = match from_excerpt(&video, &sorted, size)? {
+        Some(decoded) => decoded,
+        None => from_whole(&video.with_ffprobe()?, &sorted, max_side)?,
+    };
+    let lookup = |index: &usize| sorted.binary_search(index).ok().and_then(|at| decoded.get(at));
+    Ok(indices.iter().filter_map(lookup).cloned().collect())
+}
+
+/// The frames of the ascending indices `sorted`, decoding only the frames that they depend on; `None` if
+/// that is not possible.
+fn from_excerpt(
+    video: &Video,
+    sorted: &[usize],
+    size: (u32, u32),
+) -> Result<Option<Vec<RgbImage>>> {
+    let excerpt = video.index.as_ref().and_then(|index| index.excerpt(&video.path, sorted));
+    let Some(excerpt) = excerpt else { return Ok(None) };
+    let mut decoder =
+        ExcerptDecoder::start(video, excerpt, (size, PixelFormat::Rgb), TimeLimit::default())?;
+    let mut decoded = Vec::with_capacity(sorted.len());
+    while decoded.len() < sorted.len() {
+        let Some(pixels) = decoder.next_frame()? else { return Ok(None) };
+        decoded.extend(RgbImage::from_raw(size.0, size.1, pixels));
+    }
+    Ok(decoder.finish()?.then_some(decoded))
+}
+
+/// As [`from_excerpt`], decoding all frames up to the last of them.
+fn from_whole(video: &Video, sorted: &[usize], max_side: Option<u32>) -> Result<Vec<RgbImage>> {
+    let size = fit_within((video.width, video.height), max_side);
+    let selection = FrameSelection {
+        select: any_of(sorted),
+        size,
+        format: PixelFormat::Rgb,
+        max_frames: Some(sorted.len()),
+    };
+    let mut decoder = Decoder::start(video, &selection, TimeLimit::default())?;
+    let mut decoded = Vec::with_capacity(sorted.len());
+    while decoded.len() < sorted.len() {
+        let Some(pixels) = decoder.next_frame()? else { break };
+        decoded.extend(RgbImage::from_raw(size.0, size.1, pixels));
+    }
+    if let Some(&index) = sorted.get(decoded.len()) {
+        let path = video.path.clone();
+        let exit = decoder.finish(&path)?;
+        return Err(match exit.success && exit.errors.is_empty() {
+            true => Error::NoSuchFrame { path, index },
+            false => Error::Decode { path, reason: exit.reason() },
+        });
+    }
+    Ok(decoded)
+}
+
+/// `(width, height)`, scaled down if needed so that neither exceeds `max_side`.
+#[must_use]
+pub fn fit_within((width, height): (u32, u32), max_side: Option<u32>) -> (u32, u32) {
+    let longer = width.max(height);
+    let Some(max_side) = max_side.filter(|side| longer > *side) else { return (width, height) };
+    let scaled = |side: u32| {
+        let side = f64::from(side) * f64::from(max_side) / f64::from(longer);
+        (side.round() as u32).max(1)
+    };
+    (scaled(width), scaled(height))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::video::clips;
+
+    #[test]
+    fn frames_are_returned_in_the_requested_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = clips::brightening(folder.path(), "a.mp4", 30);
+        let requested = [20, 3, 3, 29, 0];
+        let frames = frames(&path, &requested, None).unwrap();
+        assert_eq!(frames.len(), requested.len());
+        for (frame, index) in frames.iter().zip(requested) {
+            assert_eq!(frame.dimensions(), (clips::WIDTH, clips::HEIGHT));
+            let gray = frame.get_pixel(40, 30).0[1];
+            assert!(gray.abs_diff(clips::brightness(index)) <= 3, "frame {index} is {gray}");
+        }
+    }
+
+    #[test]
+    fn many_frames_are_decoded_in_one_pass() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = clips::brightening(folder.path(), "a.mp4", 2000);
+        let odd: Vec<usize> = (0..1000).map(|i| 2 * i + 1).collect();
+        assert_eq!(frames(&path, &odd, Some(16)).unwrap().len(), odd.len());
+    }
+
+    #[test]
+    fn a_frame_beyond_the_end_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = clips::brightening(folder.path(), "a.mp4", 5);
+        let error = frames(&path, &[1, 7], None).unwrap_err();
+        assert!(matches!(error, Error::NoSuchFrame { index: 7, .. }), "{error}");
+    }
+
+    #[test]
+    fn scaling_keeps_the_proportions_and_never_enlarges() {
+        assert_eq!(fit_within((1920, 1080), Some(640)), (640, 360));
+        assert_eq!(fit_within((1080, 1920), Some(640)), (360, 640));
+        assert_eq!(fit_within((320, 240), Some(640)), (320, 240));
+        assert_eq!(fit_within((5000, 1), Some(100)), (100, 1));
+        assert_eq!(fit_within((5, 7), None), (5, 7));
+    }
+}

@@ -1,0 +1,227 @@
+//! An LRU cache of image embeddings, so that repeated images are encoded once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use embodied_r_policy::TensorParallel;
+use image::RgbImage;
+
+use crate::error::Result;
+use crate::image_embeddings::{ImageEmbeddings, image_digest};
+use crate::model::VisionEncoder;
+
+/// A vision encoder with an LRU cache: an image that occurs in several prompts is encoded once.
+///
+/// The encoder uses all threads, so concurrent callers encode one after the other.
+pub struct EmbeddingCache {
+    vision_encoder: Arc<VisionEncoder>,
+    entries: Mutex<Entries>,
+    /// Held while the encoder runs.
+    encoding: Mutex<()>,
+    misses: AtomicU64,
+    hits: AtomicU64,
+}
+
+impl fmt::Debug for EmbeddingCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EmbeddingCache {{ misses: {}, hits: {} }}", self.misses(), self.hits())
+    }
+}
+
+/// The cached embeddings in order of use.
+struct Entries {
+    embeddings: HashMap<u128, (ImageEmbeddings, u64)>,
+    /// Digests by last use.
+    order: BTreeMap<u64, u128>,
+    clock: u64,
+    bytes: usize,
+    max_bytes: usize,
+}
+
+impl EmbeddingCache {
+    /// A cache of up to `max_bytes` of embeddings; the last image is always kept.
+    #[must_use]
+    pub fn new(vision_encoder: Arc<VisionEncoder>, max_bytes: usize) -> Self {
+        let entries = Entries {
+            embeddings: HashMap::new(),
+            order: BTreeMap::new(),
+            clock: 0,
+            bytes: 0,
+            max_bytes,
+        };
+        Self {
+            vision_encoder,
+            entries: Mutex::new(entries),
+            encoding: Mutex::new(()),
+            misses: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+        }
+    }
+
+    /// The vision encoder.
+    #[must_use]
+    pub fn vision_encoder(&self) -> &VisionEncoder {
+        &self.vision_encoder
+    }
+
+    /// Images that were encoded.
+    pub fn misses(&self) -> u64 {
+        self.misses.load(Ordering::Relaxed)
+    }
+
+    /// Images whose embeddings were cached.
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// The embeddings of images.
+    ///
+    /// # Errors
+    /// As [`VisionEncoder::encode_images`].
+    pub fn encode_images(&self, images: &[&RgbImage]) -> Result<Vec<ImageEmbeddings>> {
+        images.iter().map(|image| self.encode_image(image)).collect()
+    }
+
+    /// [`Self::encode_images`] on ranks that all make the same calls in the same order
+    /// ([`VisionEncoder::encode_images_over`]), so that their caches are identical.
+    ///
+    /// # Errors
+    /// As [`VisionEncoder::encode_images_over`].
+    pub fn encode_images_over(
+        &self,
+        images: &[&RgbImage],
+        ranks: &TensorParallel,
+    ) -> Result<Vec<ImageEmbeddings>> {
+        let _encoding = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+        let digests: Vec<u128> = images.iter().map(|image| image_digest(image)).collect();
+        let mut found: HashMap<u128, ImageEmbeddings> = HashMap::new();
+        let mut new: Vec<(u128, &RgbImage)> = Vec::new();
+        for (digest, image) in digests.iter().zip(images) {
+            let known = found.contains_key(digest) || new.iter().any(|(new, _)| new == digest);
+            match self.entries().get(*digest) {
+                Some(embeddings) => drop(found.insert(*digest, embeddings)),
+                None if known => {}
+                None => new.push((*digest, image)),
+            }
+        }
+        self.hits.fetch_add((images.len() - new.len()) as u64, Ordering::Relaxed);
+        self.misses.fetch_add(new.len() as u64, Ordering::Relaxed);
+        let missing: Vec<&RgbImage> = new.iter().map(|(_, image)| *image).collect();
+        for embeddings in self.vision_encoder.encode_images_over(&missing, ranks)? {
+            found.insert(embeddings.digest, embeddings.clone());
+            self.entries().insert(embeddings.digest, embeddings);
+        }
+        Ok(digests.iter().filter_map(|digest| found.get(digest).cloned()).collect())
+    }
+
+    fn encode_image(&self, image: &RgbImage) -> Result<ImageEmbeddings> {
+        let digest = image_digest(image);
+        if let Some(embeddings) = self.entries().get(digest) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(embeddings);
+        }
+        let _encoding = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another caller may have encoded it meanwhile.
+        if let Some(embeddings) = self.entries().get(digest) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(embeddings);
+        }
+        let embeddings = self.vision_encoder.encode_image(image)?;
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        self.entries().insert(digest, embeddings.clone());
+        Ok(embeddings)
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    fn get(&mut self, digest: u128) -> Option<ImageEmbeddings> {
+        let clock = self.tick();
+        let (embeddings, last_use) = self.embeddings.get_mut(&digest)?;
+        self.order.remove(last_use);
+        *last_use = clock;
+        self.order.insert(clock, digest);
+        Some(embeddings.clone())
+    }
+
+    fn insert(&mut self, digest: u128, embeddings: ImageEmbeddings) {
+        let clock = self.tick();
+        self.bytes += embeddings.bytes();
+        self.embeddings.insert(digest, (embeddings, clock));
+        self.order.insert(clock, digest);
+        while self.bytes > self.max_bytes && self.embeddings.len() > 1 {
+            let Some((_, digest)) = self.order.pop_first() else { return };
+            if let Some((evicted, _)) = self.embeddings.remove(&digest) {
+                self.bytes -= evicted.bytes();
+            }
+        }
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use embodied_r_policy::WeightFormat;
+    use image::Rgb;
+    use std::path::Path;
+
+    fn cache(max_bytes: usize) -> EmbeddingCache {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/flat"));
+        let vision_encoder = VisionEncoder::load(folder, &WeightFormat::F32.into()).unwrap();
+        EmbeddingCache::new(Arc::new(vision_encoder), max_bytes)
+    }
+
+    fn image(level: u8) -> RgbImage {
+        RgbImage::from_fn(56, 56, |x, y| Rgb([level, x as u8, y as u8]))
+    }
+
+    /// The embeddings of such an image: 4 tokens of hidden size 32.
+    const BYTES: usize = 4 * 32 * 4;
+
+    #[test]
+    fn an_image_is_encoded_once_with_the_same_result() {
+        let cache = cache(1 << 20);
+        let (a, b) = (image(1), image(2));
+        let found = cache.encode_images(&[&a, &b, &a]).unwrap();
+        assert_eq!((cache.misses(), cache.hits()), (2, 1));
+        let values = |found: &ImageEmbeddings| found.embeddings().to_vec2::<f32>().unwrap();
+        assert_eq!(values(&found[0]), values(&found[2]));
+        assert_ne!(values(&found[0]), values(&found[1]));
+        let uncached = cache.vision_encoder().encode_images(&[&a]).unwrap();
+        assert_eq!(values(&found[0]), values(&uncached[0]));
+    }
+
+    #[test]
+    fn the_least_recently_used_image_is_evicted_first() {
+        let cache = cache(2 * BYTES);
+        let [a, b, c] = [1, 2, 3].map(image);
+        let encode = |image| cache.encode_images(&[image]).unwrap();
+        encode(&a);
+        encode(&b);
+        encode(&a);
+        encode(&c);
+        encode(&a);
+        assert_eq!((cache.misses(), cache.hits()), (3, 2));
+        encode(&b);
+        assert_eq!(cache.misses(), 4);
+        assert_eq!(cache.entries().bytes, 2 * BYTES);
+    }
+
+    #[test]
+    fn the_last_image_is_cached_whatever_the_capacity() {
+        let cache = cache(0);
+        let (a, b) = (image(1), image(2));
+        cache.encode_images(&[&a, &a, &b, &a]).unwrap();
+        assert_eq!((cache.misses(), cache.hits()), (3, 1));
+    }
+}

@@ -1,0 +1,136 @@
+//! Decodes image files as the reference does: with the EXIF orientation applied, as RGB, without alpha.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Seek};
+use std::path::Path;
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage};
+
+use crate::error::{Error, Result};
+
+/// Images whose header announces more pixels are refused: 8192 × 8192.
+pub const MAX_PIXELS: u64 = 1 << 26;
+
+/// Decodes the file at `path`, a PNG or a JPEG whatever its extension.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::TooLarge`] for more than [`MAX_PIXELS`] (checked before decoding), and [`Error::Image`] for
+/// anything but such an image.
+pub fn read(path: &Path) -> Result<RgbImage> {
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    if !file.metadata().map_err(Error::io("read", path))?.is_file() {
+        return Err(Error::io("read", path)(std::io::Error::other("it is not a regular file")));
+    }
+    decode(BufReader::new(file), &format!("`{}`", path.display()))
+}
+
+/// [`read`] for the bytes of a file.
+///
+/// # Errors
+/// As [`read`].
+pub fn from_bytes(bytes: &[u8]) -> Result<RgbImage> {
+    decode(Cursor::new(bytes), "in the request")
+}
+
+/// Width and height of the image that [`from_bytes`] returns, from its header.
+///
+/// # Errors
+/// As [`from_bytes`].
+pub fn size(bytes: &[u8]) -> Result<(u32, u32)> {
+    let (decoder, orientation) = opened(Cursor::new(bytes), "in the request")?;
+    let (width, height) = decoder.dimensions();
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    match orientation {
+        Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH => Ok((height, width)),
+        _ => Ok((width, height)),
+    }
+}
+
+/// Decodes an image; `name` is for errors.
+fn decode(source: impl BufRead + Seek, name: &str) -> Result<RgbImage> {
+    let (decoder, orientation) = opened(source, name)?;
+    let image = DynamicImage::from_decoder(decoder);
+    let mut image = image.map_err(broken(name))?;
+    image.apply_orientation(orientation);
+    Ok(image.into_rgb8())
+}
+
+fn broken(name: &str) -> impl Fn(ImageError) -> Error {
+    move |source| Error::Image { name: name.to_owned(), source: Box::new(source) }
+}
+
+/// A decoder that has read the header, and the EXIF orientation.
+fn opened<'a>(
+    source: impl BufRead + Seek + 'a,
+    name: &str,
+) -> Result<(impl ImageDecoder + 'a, Orientation)> {
+    let broken = broken(name);
+    let reader = ImageReader::new(source).with_guessed_format();
+    let reader = reader.map_err(|error| broken(ImageError::IoError(error)))?;
+    let mut decoder = reader.into_decoder().map_err(&broken)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(Error::TooLarge { name: name.to_owned(), width, height });
+    }
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(16 * MAX_PIXELS);
+    decoder.set_limits(limits).map_err(&broken)?;
+    let orientation = decoder.orientation().map_err(&broken)?;
+    Ok((decoder, orientation))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{ImageFormat, Rgba, RgbaImage};
+
+    fn png(image: &DynamicImage) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn transparent_pixels_keep_their_color() {
+        let image = RgbaImage::from_pixel(3, 2, Rgba([10, 20, 30, 0]));
+        let read = from_bytes(&png(&image.into())).unwrap();
+        assert_eq!(read.get_pixel(1, 1).0, [10, 20, 30]);
+    }
+
+    #[test]
+    fn the_size_respects_the_exif_orientation() {
+        let bytes = png(&RgbImage::new(5, 3).into());
+        assert_eq!(size(&bytes).unwrap(), from_bytes(&bytes).unwrap().dimensions());
+        // A JPEG with EXIF orientation 6, a rotation by 90°.
+        let mut jpeg = Cursor::new(Vec::new());
+        RgbImage::new(16, 8).write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
+        let exif = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let length = (exif.len() as u16 + 2).to_be_bytes();
+        let jpeg = jpeg.into_inner();
+        let rotated = [&jpeg[..2], &[0xff, 0xe1], &length, exif, &jpeg[2..]].concat();
+        assert_eq!(from_bytes(&rotated).unwrap().dimensions(), (8, 16));
+        assert_eq!(size(&rotated).unwrap(), (8, 16));
+    }
+
+    #[test]
+    fn a_decompression_bomb_is_refused_by_its_header() {
+        let mut bytes = png(&RgbImage::new(2, 2).into());
+        // The header's width and height.
+        bytes[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
+        let crc = crc32fast::hash(&bytes[12..29]);
+        bytes[29..33].copy_from_slice(&crc.to_be_bytes());
+        let refused = from_bytes(&bytes).unwrap_err();
+        assert!(matches!(refused, Error::TooLarge { width: 65_536, .. }), "{refused}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_an_image_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("note.png");
+        std::fs::write(&path, "not an image").unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("note.png"));
+        let absent = folder.path().join("absent.png");
+        assert!(matches!(read(&absent).unwrap_err(), Error::Io { .. }));
+    }
+}

@@ -1,0 +1,281 @@
+//! A vision-language model on images: `inspect caption` and `serve`.
+
+#[path = "serve/client.rs"]
+#[allow(dead_code)]
+mod client;
+#[path = "../../crates/vision/tests/parity/test_image.rs"]
+mod test_image;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+
+use assert_cmd::assert::OutputAssertExt as _;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use client::{Response, Server};
+use embodied_r_tests::{VisionModel, binary, tiny_model};
+use serde_json::{Value, json};
+use test_image::test_image;
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// The test case `name` of the reference implementation.
+fn case(name: &str) -> Value {
+    case_of(VisionModel::Nested, name)
+}
+
+fn case_of(model: VisionModel, name: &str) -> Value {
+    let text = fs::read(model.folder().join("expected.json")).unwrap();
+    let cases: Value = serde_json::from_slice(&text).unwrap();
+    cases.as_array().unwrap().iter().find(|case| case["name"] == name).unwrap().clone()
+}
+
+/// A folder with the model in `model`.
+fn workspace() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    VisionModel::Nested.write(&dir.path().join("model"));
+    dir
+}
+
+/// Writes the images of a case, and returns their file names.
+fn write_images(dir: &Path, case: &Value) -> Vec<String> {
+    let seed = case["seed"].as_u64().unwrap() as u32;
+    let sizes = case["sizes"].as_array().unwrap();
+    let write = |(size, seed): (&Value, u32)| {
+        let [width, height] = [0, 1].map(|side| size[side].as_u64().unwrap() as u32);
+        let name = format!("{seed}.png");
+        test_image((width, height), seed).save(dir.join(&name)).unwrap();
+        name
+    };
+    sizes.iter().zip(seed..).map(write).collect()
+}
+
+fn caption(dir: &Path, names: &[String], arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.current_dir(dir).args(["inspect", "caption", "--model", "model", "--image"]);
+    command.args(names).args(["--prompt", "What is there?", "--max-tokens", "6"]).args(arguments);
+    command
+}
+
+#[test]
+fn captions_match_the_reference() {
+    captions_match(VisionModel::Nested, VisionModel::Nested);
+}
+
+#[test]
+fn captions_of_gguf_files_match_the_reference() {
+    captions_match(VisionModel::Gguf, VisionModel::Flat);
+}
+
+/// `reference` has the weights of `model` and the expected outputs.
+fn captions_match(model: VisionModel, reference: VisionModel) {
+    let dir = tempfile::tempdir().unwrap();
+    model.write(&dir.path().join("model"));
+    for name in ["windows", "two sizes", "enlarged", "many"] {
+        let case = case_of(reference, name);
+        let names = write_images(dir.path(), &case);
+        let output = caption(dir.path(), &names, &["--json"]).assert().code(0).get_output().clone();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["grid_thw"], case["grid_thw"], "{name}");
+        assert_eq!(report["n_input"], case["ids"].as_array().unwrap().len(), "{name}");
+        assert_eq!(report["tokens"], case["greedy"], "{name}");
+        let near = |found: &Value, wanted: &Value, most: f64| {
+            let (found, wanted) = (found.as_f64().unwrap(), wanted.as_f64().unwrap());
+            assert!((found - wanted).abs() < most, "{name}: {found}, not {wanted}");
+        };
+        near(&report["pixel_mean"], &case["pixels"]["mean"], 1e-6);
+        near(&report["pixel_std"], &case["pixels"]["std"], 1e-6);
+        let top = report["last_top5"].as_array().unwrap();
+        assert_eq!(top.len(), 5);
+        for entry in top {
+            let id = entry[0].as_u64().unwrap() as usize;
+            near(&entry[1], &case["last_logp"][id], 2e-4);
+        }
+    }
+}
+
+#[test]
+fn an_unreadable_image_is_named() {
+    let dir = workspace();
+    fs::write(dir.path().join("note.png"), "not an image").unwrap();
+    let stderr = |names: &[&str], arguments: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let output = caption(dir.path(), &names, arguments).assert().failure().get_output().clone();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(stderr(&["note.png"], &[]).contains("note.png"));
+    assert!(stderr(&["absent.png"], &[]).contains("absent.png"));
+    let both = stderr(&["note.png"], &["--quantize", "q8_0", "--precision", "bf16"]);
+    assert!(both.contains("cannot be used with"), "{both}");
+    test_image((9, 9), 1).save(dir.path().join("a.png")).unwrap();
+    fs::remove_file(dir.path().join("model/preprocessor_config.json")).unwrap();
+    assert!(stderr(&["a.png"], &[]).contains("preprocessor_config.json"));
+    fs::remove_dir_all(dir.path().join("model")).unwrap();
+    tiny_model::write(&dir.path().join("model"));
+    assert!(stderr(&["a.png"], &[]).contains("is a text model"));
+}
+
+fn data_url(path: &Path) -> String {
+    format!("data:image/png;base64,{}", BASE64_STANDARD.encode(fs::read(path).unwrap()))
+}
+
+/// A chat request with these images and a question.
+fn request(urls: &[String]) -> Value {
+    let images = urls.iter().map(|url| json!({"type": "image_url", "image_url": {"url": url}}));
+    let content: Vec<Value> =
+        images.chain([json!({"type": "text", "text": "What is there?"})]).collect();
+    json!({"model": "tiny", "messages": [{"role": "user", "content": content}],
+        "temperature": 0, "max_tokens": 6})
+}
+
+fn message(answer: &Response) -> String {
+    assert!(answer.status >= 400, "{answer:?}");
+    answer.json()["error"]["message"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_server_describes_images_as_inspect_does() {
+    assert_server_matches_inspect(VisionModel::Nested);
+}
+
+#[test]
+fn a_server_of_gguf_files_describes_images_as_inspect_does() {
+    assert_server_matches_inspect(VisionModel::Gguf);
+}
+
+fn assert_server_matches_inspect(model: VisionModel) {
+    let dir = tempfile::tempdir().unwrap();
+    model.write(&dir.path().join("model"));
+    let case = case("two sizes");
+    let names = write_images(dir.path(), &case);
+    let output = caption(dir.path(), &names, &[]).assert().code(0).get_output().clone();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let expected = stdout.split_once("tokens\n").unwrap().1.split_once("tokens\n").unwrap().1;
+    let urls: Vec<String> = names.iter().map(|name| data_url(&dir.path().join(name))).collect();
+    let server = Server::launch(dir, &[], None);
+    for _ in 0..2 {
+        let answer = server.post(CHAT, &request(&urls));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let answer = answer.json();
+        let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
+        assert_eq!(text, expected.trim_end_matches('\n'));
+        let tokens = case["ids"].as_array().unwrap().len();
+        assert_eq!(answer["usage"]["prompt_tokens"], tokens);
+    }
+}
+
+#[test]
+fn a_server_reads_image_files_only_from_the_allowed_folder() {
+    let dir = workspace();
+    fs::create_dir(dir.path().join("open")).unwrap();
+    for name in ["open/a.png", "secret.png"] {
+        test_image((60, 60), 3).save(dir.path().join(name)).unwrap();
+    }
+    let root = dir.path().canonicalize().unwrap();
+    std::os::unix::fs::symlink(root.join("secret.png"), root.join("open/link.png")).unwrap();
+    let file = |name: &str| format!("file://{}/{name}", root.display());
+    let server = Server::launch(dir, &["--allowed-local-media-path", "open"], None);
+    let answer = server.post(CHAT, &request(&[file("open/a.png")]));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    for name in ["secret.png", "open/../secret.png", "open/link.png", "open/none.png", "open"] {
+        let error = message(&server.post(CHAT, &request(&[file(name)])));
+        assert!(error.contains("is not a file in the folder"), "{name}: {error}");
+    }
+    let error = message(&server.post(CHAT, &request(&["http://127.0.0.1:1/a.png".to_owned()])));
+    assert!(error.contains("is not an allowed host"), "{error}");
+    let error = message(&server.post(CHAT, &request(&["ftp://a/b".to_owned()])));
+    assert!(error.contains("`ftp:` URL"), "{error}");
+}
+
+/// A host with the image `png` at `/a.png`, a redirect to it at `/moved`, and an endless body at `/endless`.
+fn host(png: Vec<u8>) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = move |stream: std::io::Result<TcpStream>| -> std::io::Result<()> {
+        let mut stream = stream?;
+        // The whole request is read, since unread bytes would reset the connection on close.
+        let head = BufReader::new(stream.try_clone()?).lines();
+        let head: Vec<String> = head
+            .take_while(|line| !matches!(line, Ok(line) if line.is_empty()))
+            .collect::<Result<_, _>>()?;
+        let request = head.first().map_or("", String::as_str);
+        match request.split_whitespace().nth(1) {
+            Some("/a.png") => {
+                let length = png.len();
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")?;
+                stream.write_all(&png)
+            }
+            Some("/moved") => {
+                let moved = "HTTP/1.1 302 Found\r\nLocation: /a.png\r\nContent-Length: 0\r\n\r\n";
+                stream.write_all(moved.as_bytes())
+            }
+            Some("/endless") => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+                loop {
+                    stream.write_all(&[0; 1 << 16])?;
+                }
+            }
+            _ => stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"),
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // Fails when the client closes the connection.
+            let _ = answer(stream);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_server_fetches_images_only_from_allowed_hosts() {
+    let dir = workspace();
+    test_image((60, 60), 3).save(dir.path().join("a.png")).unwrap();
+    let inline = data_url(&dir.path().join("a.png"));
+    let host = host(fs::read(dir.path().join("a.png")).unwrap());
+    let server = Server::launch(dir, &["--allowed-media-domains", "127.0.0.1"], None);
+    let reply = |url: String| {
+        let answer = server.post(CHAT, &request(&[url]));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["choices"][0]["message"]["content"].clone()
+    };
+    assert_eq!(reply(format!("http://{host}/a.png")), reply(inline));
+    for (path, why) in [
+        ("moved", "returned 302"),
+        ("none.png", "returned 404"),
+        ("endless", "has more than 33554432 bytes"),
+    ] {
+        let error = message(&server.post(CHAT, &request(&[format!("http://{host}/{path}")])));
+        assert!(error.contains(why), "{path}: {error}");
+    }
+    let elsewhere = format!("http://localhost:{}/a.png", host.port());
+    let error = message(&server.post(CHAT, &request(&[elsewhere])));
+    assert!(error.contains("is not an allowed host"), "{error}");
+}
+
+#[test]
+fn a_server_refuses_invalid_images_and_those_beyond_the_context_length() {
+    let dir = workspace();
+    test_image((900, 900), 1).save(dir.path().join("large.png")).unwrap();
+    let large = data_url(&dir.path().join("large.png"));
+    let server = Server::launch(dir, &["--max-model-len", "100"], None);
+    let answer = server.post(CHAT, &request(&[large]));
+    assert_eq!(answer.json()["error"]["code"], "context_length_exceeded", "{answer:?}");
+    let error = message(&server.post(CHAT, &request(&["data:image/png;base64,AAAA".to_owned()])));
+    assert!(error.contains("messages[0].content[0].image_url.url"), "{error}");
+    let error = message(&server.post(CHAT, &request(&["nonsense".to_owned()])));
+    assert!(error.contains("is not a URL"), "{error}");
+    let low = json!({"type": "image_url", "image_url": {"url": "data:,", "detail": "low"}});
+    let body = json!({"model": "tiny", "messages": [{"role": "user", "content": [low]}]});
+    assert!(message(&server.post(CHAT, &body)).contains("detail"));
+}
+
+#[test]
+fn a_server_with_only_the_language_model_refuses_images() {
+    let server = Server::launch(workspace(), &["--language-model-only"], None);
+    let error = message(&server.post(CHAT, &request(&["data:,".to_owned()])));
+    assert!(error.contains("must be `text`, as the model has no vision encoder"), "{error}");
+}

@@ -1,0 +1,276 @@
+//! The CUDA build on the stub CUDA driver (`tests/stub_cuda`): host code runs as on a real GPU, but kernels and matrix
+//! products leave their outputs unchanged.
+#![cfg(feature = "cuda")]
+
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use embodied_r_tests::{VisionModel, binary, tiny_run};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A machine with stub GPUs, set up in the environment by `scripts/stub_cuda.sh`, and a working folder.
+struct Machine {
+    dir: TempDir,
+}
+
+/// The result of a command.
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    error: String,
+}
+
+impl Ended {
+    fn of(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code(), out: text(output.stdout), error: text(output.stderr) }
+    }
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The program with these arguments.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .args(args)
+            .current_dir(self.dir.path())
+            .env("PLAYED_GPU_FOLDER", self.dir.path())
+            .env("PLAYED_GPU_TOLD", self.path("counters"))
+            .env_remove("RUST_BACKTRACE");
+        command
+    }
+
+    /// Runs the program with these arguments.
+    fn run(&self, args: &[&str]) -> Ended {
+        Ended::of(self.command(args).output().unwrap())
+    }
+
+    /// [`Self::run`], which must succeed; returns stdout and stderr.
+    fn succeeds(&self, args: &[&str]) -> String {
+        let Ended { code, out, error } = self.run(args);
+        assert_eq!(code, Some(0), "{args:?}: {out}{error}");
+        out + &error
+    }
+
+    /// The stub's counters of all processes so far.
+    fn counters(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.path("counters")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The numbers of allocations and frees on all GPUs so far.
+    fn allocations(&self) -> (i64, i64) {
+        self.counters().iter().fold((0, 0), |(allocations, frees), process| {
+            let number = |name: &str| process[name].as_i64().unwrap();
+            (allocations + number("allocations"), frees + number("frees"))
+        })
+    }
+
+    /// How often kernels whose symbol contains `name` were launched so far.
+    fn launches(&self, name: &str) -> i64 {
+        let of_kernel = |kernel: &Value| match kernel[0].as_str().unwrap().contains(name) {
+            true => kernel[1].as_i64().unwrap(),
+            false => 0,
+        };
+        let of_process = |process: &Value| {
+            process["kernels"].as_array().unwrap().iter().map(of_kernel).sum::<i64>()
+        };
+        self.counters().iter().map(of_process).sum()
+    }
+}
+
+/// The arguments of a training run with a tiny model.
+fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["train", "--config", "run.toml", "--model", "model", "--no-pin"];
+    args.extend(["--data", "train.json", "--output", "run"]);
+    // All completions are identical, so every group has zero variance.
+    args.extend(["--set", "dynamic_sample=false"]);
+    args.extend(more);
+    args
+}
+
+#[test]
+fn doctor_finds_the_gpu_and_its_libraries() {
+    let output = Machine::new().succeeds(&["doctor"]);
+    assert!(output.contains("NVIDIA H100 80GB HBM3, 80.0 GiB, compute capability 9.0"), "{output}");
+    assert!(output.contains("all-reduce on one rank works"), "{output}");
+}
+
+#[test]
+fn every_operation_is_launched() {
+    let machine = Machine::new();
+    let Ended { code, out, error } = machine.run(&["bench", "ops", "--check", "--device", "cuda"]);
+    // The results are wrong because kernels do not run.
+    assert_eq!((code, error.contains("error:")), (Some(1), false), "{error}");
+    for (operation, kernel) in [
+        ("rms_norm", "rms_norm_kernel"),
+        ("qkv", "qkv_kernel"),
+        ("attention", "attention_softmax_kernel"),
+        ("paged_attention", "paged_attention_kernel"),
+        ("lm_head", "lm_head_score_kernel"),
+        ("adamw", "adamw_kernel"),
+        ("sample", "sample_scan_kernel"),
+    ] {
+        let has = |line: &str| line.starts_with(operation);
+        assert!(out.lines().any(has), "no `{operation}`: {out}");
+        assert!(machine.launches(kernel) > 0, "`{operation}` never launched `{kernel}`");
+    }
+}
+
+#[test]
+fn gpu_memory_is_freed() {
+    let machine = Machine::new();
+    machine.succeeds(&["bench", "make-model", "--preset", "tiny-qwen2", "model"]);
+    let sizes =
+        ["--prompt", "70", "--new", "9", "--groups", "2", "--group-size", "3", "--runs", "1"];
+    for work in ["generate", "grpo"] {
+        let args = ["bench", work, "--model", "model", "--device", "cuda", "--precision", "bf16"];
+        machine.succeeds(&[&args[..], &sizes].concat());
+    }
+    let (allocations, frees) = machine.allocations();
+    // A process keeps its cuBLASLt workspace until it exits.
+    assert!(allocations > 1000 && allocations - frees <= 2, "{allocations} {frees}");
+}
+
+#[test]
+fn the_quickstart_runs_end_to_end() {
+    const STAGES: &str = "stage=[{steps = 1, weights = {format = 0.7, accuracy = 0.3}}, \
+                          {steps = 1, weights = {format = 0.1, accuracy = 0.7, consistency = 0.2}}]";
+    let machine = Machine::new();
+    let mut args = vec!["quickstart", "--rooms", "10", "--device", "cuda", "--precision", "bf16"];
+    args.extend(["--sft-set", "num_train_epochs=1", "--set", STAGES, "--set", "warmup_steps=0"]);
+    args.extend(["--set", "generation_batch_size=32", "--out", "quickstart"]);
+    let output = machine.succeeds(&args);
+    assert!(output.contains("| trained |"), "{output}");
+}
+
+#[test]
+fn a_run_trains_all_weights_or_an_adapter_with_any_optimizer() {
+    let variants: [&[&str]; 4] = [
+        &["--precision", "bf16"],
+        &["--precision", "bf16", "--set", "use_peft=true"],
+        &["--precision", "bf16", "--set", "optim=\"muon\""],
+        &["--precision", "f32", "--set", "beta=0.01"],
+    ];
+    for variant in variants {
+        let machine = Machine::new();
+        tiny_run::write(machine.dir.path());
+        let output = machine.succeeds(&train(&[&["--device", "cuda"], variant].concat()));
+        assert!(output.contains("saved the model to run/final"), "{variant:?}: {output}");
+    }
+}
+
+#[test]
+fn ranks_train_over_nccl_and_another_number_of_ranks_resumes() {
+    let machine = Machine::new();
+    tiny_run::write(machine.dir.path());
+    machine.succeeds(&train(&["--gpus", "2", "--precision", "bf16"]));
+    let output = machine.succeeds(&[
+        "train",
+        "--resume",
+        "run",
+        "--gpus",
+        "3",
+        "--set",
+        "num_train_epochs=3",
+    ]);
+    assert!(output.contains("resuming from run/checkpoint-"), "{output}");
+    assert!(output.contains("3 ranks, memory"), "{output}");
+}
+
+#[test]
+fn a_killed_rank_aborts_the_run_and_a_restart_resumes() {
+    let machine = Machine::new();
+    tiny_run::write(machine.dir.path());
+    let score = machine.path("score.sh");
+    let dies_once = "if test -e run/checkpoint-2 && mkdir died; then kill -9 $PPID; fi\n";
+    fs::write(&score, format!("{dies_once}{}", fs::read_to_string(&score).unwrap())).unwrap();
+    let output = machine.succeeds(&train(&["--gpus", "2", "--restarts", "1"]));
+    assert!(output.contains("lost its connection"), "{output}");
+    assert!(output.contains("resuming from run/checkpoint-2"), "{output}");
+}
+
+/// One of two ranks, with `torchrun`'s variables and the job's secret.
+fn rank_of_torchrun(machine: &Machine, rank: u32, port: u16, token: &str) -> Child {
+    let mut command = machine.command(&train(&["--device", "cuda", "--precision", "bf16"]));
+    let variables =
+        [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", 2), ("LOCAL_WORLD_SIZE", 2)];
+    command.envs(variables.map(|(name, value)| (name, value.to_string())));
+    command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
+    command.env("EMBODIED_R_TOKEN", token);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn ranks_of_torchrun_join_despite_unauthenticated_connections() {
+    let machine = Machine::new();
+    tiny_run::write(machine.dir.path());
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let ended = |rank: Child| Ended::of(rank.wait_with_output().unwrap());
+    let first = rank_of_torchrun(&machine, 0, port, "secret");
+    let mut connection = loop {
+        match TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+            Ok(connection) => break connection,
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    connection.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let other = ended(rank_of_torchrun(&machine, 1, port, "another secret"));
+    assert_eq!(other.code, Some(1), "{}", other.error);
+    let second = ended(rank_of_torchrun(&machine, 1, port, "secret"));
+    let first = ended(first);
+    assert_eq!((first.code, second.code), (Some(0), Some(0)), "{}{}", first.error, second.error);
+    assert!(first.out.contains("saved the model to run/final"), "{}", first.out);
+    assert!(first.error.contains("rejected an unauthenticated connection"), "{}", first.error);
+}
+
+#[test]
+fn a_rendezvous_port_in_use_is_named() {
+    let machine = Machine::new();
+    tiny_run::write(machine.dir.path());
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let first = rank_of_torchrun(&machine, 0, port, "secret");
+    let Ended { code, error, .. } = Ended::of(first.wait_with_output().unwrap());
+    assert_eq!(code, Some(1), "{error}");
+    let expected = format!("`127.0.0.1:{port}` is already in use; choose another port");
+    assert!(error.contains(&expected), "{error}");
+    assert!(!machine.path("run").exists());
+}
+
+#[test]
+fn images_are_captioned_by_one_gpu_and_by_two() {
+    let machine = Machine::new();
+    VisionModel::Flat.write(&machine.path("flat"));
+    VisionModel::Gguf.write(&machine.path("gguf"));
+    let cases: [(&str, &[&str]); 5] = [
+        ("flat", &["--device", "cuda"]),
+        ("flat", &["--device", "cuda", "--precision", "bf16"]),
+        ("flat", &["--device", "cuda", "--quantize", "q8_0"]),
+        ("flat", &["--gpus", "2", "--tp", "2", "--precision", "bf16"]),
+        ("gguf", &["--device", "cuda"]),
+    ];
+    for (model, more) in cases {
+        let mut args = vec!["bench", "caption", "--model", model, "--frames", "2", "--runs", "1"];
+        args.extend(["--size", "112", "112", "--new", "3"]);
+        args.extend(more);
+        let output = machine.succeeds(&args);
+        assert!(output.contains("prefill_tokens_per_s"), "{output}");
+    }
+}
