@@ -72,8 +72,8 @@ template <class... P> inline uintptr_t addresses(P... pointers) {
 constexpr int PACK = 8;
 
 // Runs `...` with the constant `V`: PACK if vectorized, else 1.
-#define WITH_PACKS(vectorized, V, ...)                            \
-    if (vectorized) { constexpr int V = PACK; __VA_ARGS__; }      \
+#define WITH_PACKS(vectorized, V, ...)                        \
+    if (vectorized) { constexpr int V = PACK; __VA_ARGS__; }  \
     else { constexpr int V = 1; __VA_ARGS__; }
 
 __device__ inline float warp_sum(float x) {
@@ -95,8 +95,8 @@ __device__ inline float block_sum(float x) {
 
 // Threads per block for `items`: whole warps, at most `limit`.
 inline int threads_for(long long items, int limit = 256) {
-    const long long vectorized = (items + WARP - 1) / WARP * WARP;
-    return int(vectorized < WARP ? WARP : vectorized > limit ? limit : vectorized);
+    const long long whole = (items + WARP - 1) / WARP * WARP;
+    return int(whole < WARP ? WARP : whole > limit ? limit : whole);
 }
 
 // Blocks of `threads` for `items`; threads loop if there are too many.

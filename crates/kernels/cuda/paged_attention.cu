@@ -307,9 +307,9 @@ extern "C" int er_paged_attention(float* out, float* log_sum_exp, const void* qu
                                   const unsigned* items, const unsigned* page_list, const unsigned* positions,
                                   int count, int heads, int dim, int padded_dim, int q_per_kv, int per_block, int tile,
                                   float scale, int window, int type, void* stream) {
-    const LaunchParams call{out, log_sum_exp, queries, kv, items, page_list, positions, Pool{heads, padded_dim},
-                    count, dim, q_per_kv, per_block, window, scale, stream};
-    WITH_TYPE(type, T, return tile <= 8 ? dispatch_dim<T, 8>(call) : dispatch_dim<T, 32>(call))
+    const LaunchParams params{out, log_sum_exp, queries, kv, items, page_list, positions, Pool{heads, padded_dim},
+                              count, dim, q_per_kv, per_block, window, scale, stream};
+    WITH_TYPE(type, T, return tile <= 8 ? dispatch_dim<T, 8>(params) : dispatch_dim<T, 32>(params))
     return NO_SUCH_TYPE;
 }
 

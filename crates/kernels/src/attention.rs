@@ -80,7 +80,7 @@ impl GroupSpan {
         self.prompt.start..end
     }
 
-    fn is_end_to_end(&self) -> bool {
+    fn is_contiguous(&self) -> bool {
         let mut end = self.prompt.end;
         self.completions.iter().all(|c| {
             let follows = c.start == end && c.end >= c.start;
@@ -139,12 +139,12 @@ fn check_shapes(
     let kv = [tokens, heads.kv_size()];
     check(k.dims() == kv && v.dims() == kv, OP, || "the shape of keys or values is wrong".into())?;
     let mut end = 0;
-    let end_to_end = spans.iter().all(|span| {
-        let follows = span.prompt.start == end && span.is_end_to_end();
+    let contiguous = spans.iter().all(|span| {
+        let follows = span.prompt.start == end && span.is_contiguous();
         end = span.rows().end;
         follows
     });
-    check(end_to_end && end == tokens, OP, || "the spans do not cover the tokens".into())?;
+    check(contiguous && end == tokens, OP, || "the spans do not cover the tokens".into())?;
     let kv_only: usize = spans.iter().map(|span| span.kv_only).sum();
     check(spans.iter().all(|span| span.kv_only <= span.prompt.len()), OP, || {
         "`kv_only` exceeds the prompt length".into()

@@ -227,10 +227,10 @@ fn compared(op: &'static str, expected: &Output, found: &Output) -> Result<Compa
         (Tolerance::Rounded, _) | (_, DType::BF16) => BF16_ERROR,
         (Tolerance::Near, _) => F32_ERROR,
     };
-    let (truth_numbers, found_numbers) = (values(&expected.tensor)?, values(&found.tensor)?);
-    let squares: f64 = truth_numbers.iter().map(|x| f64::from(*x).powi(2)).sum();
-    let rms = (squares / truth_numbers.len().max(1) as f64).sqrt().max(1e-30);
-    let error = truth_numbers.iter().zip(&found_numbers).map(|(expected, found)| {
+    let (expected_values, found_values) = (values(&expected.tensor)?, values(&found.tensor)?);
+    let squares: f64 = expected_values.iter().map(|x| f64::from(*x).powi(2)).sum();
+    let rms = (squares / expected_values.len().max(1) as f64).sqrt().max(1e-30);
+    let error = expected_values.iter().zip(&found_values).map(|(expected, found)| {
         let error = f64::from(expected - found).abs() / (f64::from(expected.abs()) + rms);
         // An element that was never written is NaN, which `max` would ignore.
         if error.is_nan() { f64::INFINITY } else { error }

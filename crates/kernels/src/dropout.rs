@@ -144,14 +144,17 @@ mod tests {
             let n = y.len() as f64;
             let dropped = y.iter().filter(|y| **y == 0.0).count() as f64 / n;
             // Four standard errors.
-            assert!((dropped - p).abs() <= 4.0 * (p * (1.0 - p) / n).sqrt(), "{dropped}, want {p}");
+            assert!(
+                (dropped - p).abs() <= 4.0 * (p * (1.0 - p) / n).sqrt(),
+                "{dropped}, expected {p}"
+            );
             let kept = (1.0 / (1.0 - p)) as f32;
             assert!(y.iter().all(|y| *y == 0.0 || *y == kept));
         }
     }
 
     #[test]
-    fn a_row_s_mask_depends_on_its_key_and_the_site_alone() {
+    fn a_rows_mask_depends_on_its_key_and_the_site_alone() {
         let of = |keys: &[u64], site| {
             rows(&forward(&ones(keys.len(), 64), &DropoutMask { keys, site, p: 0.5 }).unwrap())
         };

@@ -153,7 +153,7 @@ pub fn backward_input(
     check(!misfits, OP, || "`dx` differs from (rows, inputs) in shape".into())?;
     on_device!(dy, linear::backward_input(dy, weight, dx, precision, OP));
     let (dy, w) = (floats(dy, OP)?, floats(weight, OP)?);
-    let matmul_f32 = |dx: &mut [f32], mode| match precision {
+    let run = |dx: &mut [f32], mode| match precision {
         Precision::F32 => {
             let (lhs, rhs) = (View::new(&dy, rows, outputs), View::new(&w, outputs, inputs));
             gemm(ViewMut::new(dx, rows, inputs), mode, lhs, rhs, Threads::All);
@@ -163,11 +163,11 @@ pub fn backward_input(
         }
     };
     if let Some(dx) = dx {
-        update(&dx, OP, |dx| matmul_f32(dx, WriteMode::Accumulate))?;
+        update(&dx, OP, |dx| run(dx, WriteMode::Accumulate))?;
         return Ok(dx);
     }
     let mut dx = parallel::filled(rows, inputs, |_, _| ());
-    matmul_f32(&mut dx, WriteMode::Overwrite);
+    run(&mut dx, WriteMode::Overwrite);
     tensor(dx, (rows, inputs))
 }
 

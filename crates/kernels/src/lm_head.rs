@@ -20,7 +20,8 @@ use crate::precision::Precision;
 
 const OP: &str = "lm_head";
 
-/// Maximum logits per chunk (64 MiB), unless a single row has more. Smaller chunks would read a large vocabulary's weight for few tokens at a time.
+/// Maximum logits per chunk (64 MiB), unless a single row has more. Smaller chunks would read a large vocabulary's
+/// weight for few tokens at a time.
 const CHUNK_LEN: usize = 16 << 20;
 
 /// Per-token outputs of the head, with what the backward needs.

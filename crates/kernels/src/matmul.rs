@@ -127,10 +127,10 @@ pub(crate) fn gemm(
 }
 
 /// Output elements up to which threads split the summed rows (split-K).
-const SMALL_PRODUCT: usize = 1 << 19;
+const SMALL_OUTPUT: usize = 1 << 19;
 
 /// Rows per split. A constant, so that the order of summation is fixed.
-const SHARE_ROWS: usize = 1024;
+const SPLIT_ROWS: usize = 1024;
 
 /// `dst += aᵀ · b`, summed over many rows: a weight gradient.
 ///
@@ -142,17 +142,17 @@ pub(crate) fn accumulate_weight_grad(
     (b, n): (&[f32], usize),
     rows: usize,
 ) {
-    if m * n > SMALL_PRODUCT || rows <= SHARE_ROWS {
+    if m * n > SMALL_OUTPUT || rows <= SPLIT_ROWS {
         let (a, b) = (View::new(a, rows, m).t(), View::new(b, rows, n));
         return gemm(ViewMut::new(dst, m, n), WriteMode::Accumulate, a, b, Threads::All);
     }
     // A small output leaves `gemm` too little parallelism, but the sum is long.
-    let shares: Vec<Vec<f32>> = (0..rows.div_ceil(SHARE_ROWS))
+    let splits: Vec<Vec<f32>> = (0..rows.div_ceil(SPLIT_ROWS))
         .into_par_iter()
         .with_max_len(1)
-        .map(|share| {
-            let first = share * SHARE_ROWS;
-            let rows = SHARE_ROWS.min(rows - first);
+        .map(|split| {
+            let first = split * SPLIT_ROWS;
+            let rows = SPLIT_ROWS.min(rows - first);
             let mut part = vec![0.0; m * n];
             gemm(
                 ViewMut::new(&mut part, m, n),
@@ -164,8 +164,8 @@ pub(crate) fn accumulate_weight_grad(
             part
         })
         .collect();
-    for share in &shares {
-        add(dst, share);
+    for part in &splits {
+        add(dst, part);
     }
 }
 

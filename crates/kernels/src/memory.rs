@@ -237,20 +237,20 @@ pub fn add(to: &Tensor, from: &Tensor) -> Result<()> {
     })
 }
 
-/// Linear interpolation `to = share · from + (1 - share) · to`, in place.
+/// Linear interpolation `to = weight · from + (1 - weight) · to`, in place.
 ///
 /// # Errors
 /// The tensors differ in size, or one is not contiguous `f32` on the CPU.
-pub fn lerp(to: &Tensor, from: &Tensor, share: f64) -> Result<()> {
+pub fn lerp(to: &Tensor, from: &Tensor, weight: f64) -> Result<()> {
     const OP: &str = "lerp";
     check(to.elem_count() == from.elem_count(), OP, || "the tensors differ in size".into())?;
-    let (share, rest) = (share as f32, (1.0 - share) as f32);
-    on_device!(to, memory::axpby(to, from, (share, rest), OP));
+    let (weight, rest) = (weight as f32, (1.0 - weight) as f32);
+    on_device!(to, memory::axpby(to, from, (weight, rest), OP));
     let from = floats(from, OP)?;
     update(to, OP, |to| {
         to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| {
             for (to, from) in to.iter_mut().zip(from) {
-                *to = share * from + rest * *to;
+                *to = weight * from + rest * *to;
             }
         });
     })

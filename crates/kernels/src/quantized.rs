@@ -182,10 +182,10 @@ impl QuantizedMatrix {
             format!("a row has {inputs} elements, {name} needs multiples of {block}")
         })?;
         let row_bytes = row_bytes.unwrap_or_default();
-        let (want, found) = (outputs.checked_mul(row_bytes), bytes.as_slice().len());
-        check(want == Some(found), OP, || {
-            let want = want.map_or("too many".to_owned(), |want| want.to_string());
-            format!("{outputs} rows of {inputs} in {name} need {want} bytes, found {found}")
+        let (expected, found) = (outputs.checked_mul(row_bytes), bytes.as_slice().len());
+        check(expected == Some(found), OP, || {
+            let expected = expected.map_or("too many".to_owned(), |expected| expected.to_string());
+            format!("{outputs} rows of {inputs} in {name} need {expected} bytes, found {found}")
         })?;
         Ok(Self { format, outputs, inputs, row_bytes, bytes })
     }

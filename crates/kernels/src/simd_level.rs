@@ -80,8 +80,8 @@ pub(crate) fn simd_level() -> SimdLevel {
     static LEVEL: OnceLock<SimdLevel> = OnceLock::new();
     *LEVEL.get_or_init(|| {
         let Some(value) = std::env::var_os(VARIABLE) else { return detected() };
-        lowered(detected(), &value.to_string_lossy()).unwrap_or_else(|fault| {
-            tracing::warn!("ignored `{VARIABLE}`: {fault}");
+        lowered(detected(), &value.to_string_lossy()).unwrap_or_else(|error| {
+            tracing::warn!("ignored `{VARIABLE}`: {error}");
             detected()
         })
     })

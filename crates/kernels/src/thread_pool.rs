@@ -65,8 +65,8 @@ mod tests {
 
     #[test]
     fn concurrent_and_nested_calls_give_the_right_sums() {
-        let want: u64 = (0..10_000).map(|i| i % 7).sum();
-        // Few enough threads that callers wait for each other.
+        let expected: u64 = (0..10_000).map(|i| i % 7).sum();
+        // Several workers, so that they wait for each other.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
         std::thread::scope(|threads| {
             for _ in 0..6 {
@@ -78,7 +78,7 @@ mod tests {
                             })
                         };
                         let twice = pool.install(twice);
-                        assert_eq!(twice, (want, want));
+                        assert_eq!(twice, (expected, expected));
                     }
                 });
             }

@@ -253,9 +253,9 @@ impl Weight {
 
     fn check(&self, x: &Tensor) -> Result<(usize, usize)> {
         let (rows, inputs) = x.dims2()?;
-        let want = self.shape.1;
-        check(inputs == want, OP, || {
-            format!("x has {inputs} columns, but the weight has {want} inputs")
+        let expected = self.shape.1;
+        check(inputs == expected, OP, || {
+            format!("x has {inputs} columns, but the weight has {expected} inputs")
         })?;
         Ok((rows, inputs))
     }

@@ -2,12 +2,12 @@
 
 #![allow(clippy::expect_used)]
 
-mod finite_differences;
+mod noise;
 
 use candle_core::{D, DType, Device, Tensor, Var};
 use embodied_r_kernels::lm_head::{self, LmHead};
 use embodied_r_kernels::{Precision, embedding, linear, memory, rms_norm, swiglu};
-use finite_differences::noise;
+use noise::noise;
 
 type Result = std::result::Result<(), Box<dyn std::error::Error>>;
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used)]
 
-mod finite_differences;
+mod noise;
 
 use candle_core::Tensor;
 use embodied_r_kernels::memory;
@@ -19,7 +19,7 @@ fn frequencies(attention_factor: f32) -> Frequencies {
 }
 
 fn noise() -> Tensor {
-    finite_differences::noise(&[ROWS, WIDTH])
+    noise::noise(&[ROWS, WIDTH])
 }
 
 fn texts() -> Vec<usize> {
@@ -54,7 +54,7 @@ fn wide(x: &Tensor) -> Vec<Vec<f64>> {
 
 fn rotated(x: &Tensor, cos_sin: &CosSinCache, rotation: Rotation) -> Tensor {
     let y = x.copy().expect("copy");
-    rotate(&y, cos_sin, rotation).expect("turned");
+    rotate(&y, cos_sin, rotation).expect("rotated");
     y
 }
 
@@ -86,7 +86,8 @@ fn text_is_rotated_by_its_position() {
 fn each_section_is_rotated_by_its_own_position_id() {
     for factor in [1.0, 1.25] {
         let by = frequencies(factor);
-        let cos_sin = CosSinCache::multimodal(&position_ids(), SECTIONS, &by).expect("angles");
+        let cos_sin =
+            CosSinCache::multimodal(&position_ids(), SECTIONS, &by).expect("sections match");
         assert_equals_the_reference(&noise(), &cos_sin, &position_ids(), &by);
     }
 }
@@ -96,7 +97,7 @@ fn three_equal_position_ids_give_the_plain_embedding() {
     let by = frequencies(1.25);
     let equal: Vec<[usize; 3]> = texts().iter().map(|p| [*p; 3]).collect();
     let plain = CosSinCache::new(&texts(), &by);
-    let multimodal = CosSinCache::multimodal(&equal, SECTIONS, &by).expect("angles");
+    let multimodal = CosSinCache::multimodal(&equal, SECTIONS, &by).expect("sections match");
     let x = noise();
     let both = [plain, multimodal].map(|cos_sin| wide(&rotated(&x, &cos_sin, Rotation::Forward)));
     assert_eq!(both[0], both[1]);
@@ -105,7 +106,7 @@ fn three_equal_position_ids_give_the_plain_embedding() {
 #[test]
 fn the_backward_rotation_is_the_gradient_of_the_forward_one() {
     let by = frequencies(1.25);
-    let cos_sin = CosSinCache::multimodal(&position_ids(), SECTIONS, &by).expect("angles");
+    let cos_sin = CosSinCache::multimodal(&position_ids(), SECTIONS, &by).expect("sections match");
     let (x, dy) = (wide(&noise()), noise());
     let dx = wide(&rotated(&dy, &cos_sin, Rotation::Backward));
     let dy = wide(&dy);

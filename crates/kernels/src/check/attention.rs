@@ -203,14 +203,14 @@ fn paged_forward(
                 Ok(page)
             };
             let pages: Vec<Vec<f32>> = (0..POOL - 1).map(page).collect::<Result<_>>()?;
-            let run = |run: PooledQueryChunk| QueryChunk {
-                rows: run.rows,
+            let chunk = |chunk: PooledQueryChunk| QueryChunk {
+                rows: chunk.rows,
                 position: run.position,
                 pages: run.pages.iter().map(|page| pages[*page].as_slice()).collect(),
                 causal: run.causal,
             };
-            let runs: Vec<QueryChunk<'_>> = pooled_chunks(batch).into_iter().map(run).collect();
-            paged_attention::forward(&q, &runs, heads, window)?
+            let chunks: Vec<QueryChunk<'_>> = pooled_chunks(batch).into_iter().map(chunk).collect();
+            paged_attention::forward(&q, &chunks, heads, window)?
         }
     };
     Ok(vec![case.chained("out", out, 2), Output::near("log_sum_exp", log_sum_exp)])

@@ -31,7 +31,7 @@ pub(super) fn at(cases: &mut Vec<Case>, rows: usize, inputs: usize, outputs: usi
     let run = move |case: &CaseInputs| sampling_weight(case, rows, inputs, outputs);
     cases.push(Case::new("weight", shape.clone(), run));
     let run = move |case: &CaseInputs| fused(case, rows, inputs, outputs);
-    cases.push(Case::new("weights side by side", shape, run));
+    cases.push(Case::new("fused projections", shape, run));
 }
 
 fn layer(case: &CaseInputs, rows: usize, inputs: usize, outputs: usize) -> Result<Vec<Output>> {

@@ -13,7 +13,7 @@ pub(super) fn add(cases: &mut Vec<Case>) {
         let run = move |case: &CaseInputs| moved(case, rows, width);
         cases.push(Case::new("memory", shape.clone(), run));
         let run = move |case: &CaseInputs| lookup(case, rows, width);
-        cases.push(Case::new("table", shape, run));
+        cases.push(Case::new("row_buffer", shape, run));
     }
 }
 

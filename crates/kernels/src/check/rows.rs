@@ -44,7 +44,7 @@ fn normed(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {
     Ok(vec![
         Output::near("y", normed.y),
         Output::near("scale", normed.scale),
-        Output::near("y again", recomputed),
+        Output::near("y recomputed", recomputed),
         Output::near("dx", dx),
         Output::near("d_weight", d_weight),
     ])

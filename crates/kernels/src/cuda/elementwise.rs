@@ -13,7 +13,7 @@ unsafe extern "C" {
         y: *mut c_void,
         gate: *const c_void,
         up: *const c_void,
-        values: c_longlong,
+        count: c_longlong,
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;
@@ -21,21 +21,21 @@ unsafe extern "C" {
         gate: *mut c_void,
         up: *mut c_void,
         dy: *const c_void,
-        values: c_longlong,
+        count: c_longlong,
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;
     fn er_gelu(
         y: *mut c_void,
         x: *const c_void,
-        values: c_longlong,
+        count: c_longlong,
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;
     fn er_gelu_backward(
         x: *mut c_void,
         dy: *const c_void,
-        values: c_longlong,
+        count: c_longlong,
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;

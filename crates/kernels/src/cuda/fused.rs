@@ -18,7 +18,7 @@ unsafe extern "C" {
         q: *mut c_void,
         k: *mut c_void,
         v: *mut c_void,
-        joint: *const c_void,
+        fused: *const c_void,
         q_bias: *const c_void,
         k_bias: *const c_void,
         v_bias: *const c_void,
@@ -59,10 +59,10 @@ impl FusedWeights {
         }
         let values = tensors.iter().map(|tensor| read(tensor, op)).collect::<Result<Vec<_>>>()?;
         let mut pairs = values.windows(2).zip(&tensors);
-        let is_one =
+        let contiguous =
             pairs.all(|(pair, tensor)| pair[0].is_followed_by(&pair[1], tensor.elem_count()));
         let rows = weights.iter().map(|weight| weight.shape().0).sum();
-        Ok(is_one.then(|| Self { first: tensors[0].clone(), rows, inputs }))
+        Ok(contiguous.then(|| Self { first: tensors[0].clone(), rows, inputs }))
     }
 
     /// Operand dtype of the GEMM with `x`, if the weights need no conversion.
@@ -153,7 +153,7 @@ pub(crate) fn qkv(
     let a = cast(x, operand_dtype, op)?;
     let (a, w) = (read(&a, op)?, read(&fused.first, op)?);
     let (a, w) = (Operand::new(&a, rows, fused.inputs), fused.operand(&w, 1));
-    let joint = create(device, (rows, width), dtype, op, |y| {
+    let projected = create(device, (rows, width), dtype, op, |y| {
         gemm(device, Destination::new(y, dtype, rows, width), a, w, Addend::Zero.into(), op)
     })?;
     let uninit = |width: usize| create(device, (rows, width), dtype, op, |_| Ok(()));
@@ -161,8 +161,8 @@ pub(crate) fn qkv(
     if rows == 0 {
         return Ok(Some([q, k, v]));
     }
-    let (joint, cos, sin) = (
-        read(&joint, op)?,
+    let (projected, cos, sin) = (
+        read(&projected, op)?,
         read(cos, op)?.expect_dtype(Dtype::F32)?,
         read(sin, op)?.expect_dtype(Dtype::F32)?,
     );
@@ -173,8 +173,22 @@ pub(crate) fn qkv(
         launch!(
             op,
             er_qkv(
-                q, k, v, joint.ptr, q_bias, k_bias, v_bias, cos.ptr, sin.ptr, n, queries, keys,
-                half, dtype, bias_dtype, stream
+                q,
+                k,
+                v,
+                projected.ptr,
+                q_bias,
+                k_bias,
+                v_bias,
+                cos.ptr,
+                sin.ptr,
+                n,
+                queries,
+                keys,
+                half,
+                dtype,
+                bias_dtype,
+                stream
             )
         )
     })?;

@@ -103,7 +103,7 @@ pub(crate) struct GemmOptions {
     pub(crate) addend: Addend,
 }
 
-impl<B: std::convert::Into<Addend>> From<B> for GemmOptions {
+impl<B: Into<Addend>> From<B> for GemmOptions {
     fn from(addend: B) -> Self {
         Self { batch: 1, alpha: 1.0, addend: addend.into() }
     }

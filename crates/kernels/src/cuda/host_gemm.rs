@@ -38,28 +38,28 @@ pub(super) fn gemm(
     Ok(())
 }
 
-fn view<'a>(factor: &Operand, values: &'a [f32]) -> View<'a> {
-    let view = View::new(values, factor.rows, factor.cols);
-    if factor.transposed { view.t() } else { view }
+fn view<'a>(operand: &Operand, values: &'a [f32]) -> View<'a> {
+    let view = View::new(values, operand.rows, operand.cols);
+    if operand.transposed { view.t() } else { view }
 }
 
 /// The `i`-th stored matrix of the batch, contiguous.
-fn matrix(factor: &Operand, i: usize) -> Vec<f32> {
-    let mut values = vec![0.0; factor.rows * factor.cols];
-    if factor.cols == 0 {
+fn matrix(operand: &Operand, i: usize) -> Vec<f32> {
+    let mut values = vec![0.0; operand.rows * operand.cols];
+    if operand.cols == 0 {
         return values;
     }
-    for (row, to) in values.chunks_mut(factor.cols).enumerate() {
-        let first = i * factor.batch_stride + row * factor.row_stride;
+    for (row, to) in values.chunks_mut(operand.cols).enumerate() {
+        let first = i * operand.batch_stride + row * operand.row_stride;
         // SAFETY: the caller holds memory of the operand's sizes.
         unsafe {
-            match factor.dtype {
+            match operand.dtype {
                 Dtype::Bf16 => {
-                    let from = factor.ptr.cast::<bf16>().add(first);
+                    let from = operand.ptr.cast::<bf16>().add(first);
                     std::slice::from_raw_parts(from, to.len()).convert_to_f32_slice(to);
                 }
                 _ => {
-                    let from = factor.ptr.cast::<f32>().add(first);
+                    let from = operand.ptr.cast::<f32>().add(first);
                     to.copy_from_slice(std::slice::from_raw_parts(from, to.len()));
                 }
             }

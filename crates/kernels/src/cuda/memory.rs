@@ -15,7 +15,7 @@ unsafe extern "C" {
         from: *const c_void,
         from_share: f32,
         to_share: f32,
-        values: c_longlong,
+        count: c_longlong,
         dtype: Dtype,
         from_dtype: Dtype,
         stream: Stream,
@@ -23,7 +23,7 @@ unsafe extern "C" {
     fn er_convert(
         to: *mut c_void,
         from: *const c_void,
-        values: c_longlong,
+        count: c_longlong,
         dtype: Dtype,
         from_dtype: Dtype,
         stream: Stream,
@@ -31,7 +31,7 @@ unsafe extern "C" {
     fn er_scale(
         x: *mut c_void,
         factor: f32,
-        values: c_longlong,
+        count: c_longlong,
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;
@@ -39,7 +39,7 @@ unsafe extern "C" {
     fn er_squares(
         parts: *mut c_void,
         x: *const c_void,
-        values: c_longlong,
+        count: c_longlong,
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;

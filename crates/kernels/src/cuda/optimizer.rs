@@ -18,7 +18,7 @@ unsafe extern "C" {
         v: *mut c_void,
         grad: *const c_void,
         factors: *const f32,
-        values: c_longlong,
+        count: c_longlong,
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;
@@ -28,7 +28,7 @@ unsafe extern "C" {
         grad: *const c_void,
         keep: f32,
         scale: f32,
-        values: c_longlong,
+        count: c_longlong,
         dtype: Dtype,
         stream: Stream,
     ) -> c_int;

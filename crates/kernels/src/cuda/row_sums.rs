@@ -21,8 +21,8 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Accumulates a sum over `rows` in the f32 tensor `to` of `width` elements. `partial` launches a kernel that writes
-/// the partial sum of every so many rows to (parts, width) f32.
+/// Accumulates a sum over `rows` in the f32 tensor `to` of `width` elements. `partial(parts, part_rows)` launches a
+/// kernel that writes the sum of every `part_rows` rows to (parts, width) f32.
 pub(crate) fn add_over_rows(
     to: &Tensor,
     device: &Device,

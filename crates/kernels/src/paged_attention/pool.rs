@@ -58,7 +58,7 @@ pub struct PagePool {
 }
 
 impl PagePool {
-    /// Allocates pages; their content is undefined.
+    /// Allocates zeroed pages.
     ///
     /// # Errors
     /// The head size exceeds 128, `dtype` is neither f32 nor bf16, `device` has no kernels, or out of memory.

@@ -93,7 +93,7 @@ fn chunks_of_a_prompt_give_the_same_bits_as_the_whole() {
         let whole = alone(&s, 0..150, window);
         for split in [1, 63, 64, 65, 149] {
             let parts = [alone(&s, 0..split, window), alone(&s, split..150, window)].concat();
-            assert_eq!(whole, parts, "cut at {split}");
+            assert_eq!(whole, parts, "split at {split}");
         }
     }
 }

@@ -72,8 +72,11 @@ fn values(matrix: &QuantizedMatrix) -> Vec<f32> {
 #[test]
 fn half_precision_converts_exactly() {
     for bits in 0..=u16::MAX {
-        let (found, want) = (blocks::half(bits), ::half::f16::from_bits(bits).to_f32());
-        assert!(found == want || found.is_nan() && want.is_nan(), "{bits:#x}: {found} {want}");
+        let (found, expected) = (blocks::half(bits), ::half::f16::from_bits(bits).to_f32());
+        assert!(
+            found == expected || found.is_nan() && expected.is_nan(),
+            "{bits:#x}: {found} {expected}"
+        );
     }
 }
 
@@ -81,11 +84,14 @@ fn half_precision_converts_exactly() {
 fn every_format_agrees_with_the_python_package() {
     for format in BlockFormat::ALL.into_iter().filter(|format| *format != BlockFormat::F32) {
         let name = format.name();
-        let want = floats(&fixture(&format!("{name}.values")));
+        let expected = floats(&fixture(&format!("{name}.values")));
         let bytes = fixture(&format!("{name}.blocks"));
-        let matrix = QuantizedMatrix::new(format, 1, want.len(), bytes.into()).unwrap();
-        for (i, (found, want)) in values(&matrix).iter().zip(&want).enumerate() {
-            assert!((found - want).abs() <= 1e-6 * want.abs(), "{name} {i}: {found}, want {want}");
+        let matrix = QuantizedMatrix::new(format, 1, expected.len(), bytes.into()).unwrap();
+        for (i, (found, expected)) in values(&matrix).iter().zip(&expected).enumerate() {
+            assert!(
+                (found - expected).abs() <= 1e-6 * expected.abs(),
+                "{name} {i}: {found}, expected {expected}"
+            );
         }
     }
 }
@@ -96,12 +102,13 @@ fn every_format_agrees_with_candle() {
         let bytes = blocks(format, 8, 3);
         let shape = (2, 4 * format.block_len());
         let storage = QStorage::from_data(bytes.as_slice().into(), &Device::Cpu, candles(format));
-        let want = QTensor::new(storage.unwrap(), shape).unwrap().dequantize(&Device::Cpu).unwrap();
+        let expected =
+            QTensor::new(storage.unwrap(), shape).unwrap().dequantize(&Device::Cpu).unwrap();
         let found = QuantizedMatrix::new(format, shape.0, shape.1, bytes.into()).unwrap();
-        let want = want.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        for (i, (found, want)) in values(&found).iter().zip(&want).enumerate() {
-            let close = (found - want).abs() <= 1e-6 * want.abs().max(1.0);
-            assert!(close, "{} {i}: {found}, want {want}", format.name());
+        let expected = expected.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (i, (found, expected)) in values(&found).iter().zip(&expected).enumerate() {
+            let close = (found - expected).abs() <= 1e-6 * expected.abs().max(1.0);
+            assert!(close, "{} {i}: {found}, expected {expected}", format.name());
         }
     }
 }
@@ -209,13 +216,16 @@ fn device_gemms_of_every_format_agree_with_the_cpu() {
                 let product = weight.forward(&x, Some(&bias)).unwrap();
                 [rows, product, weight.forward_add(&x, &y, Some(&bias)).unwrap()].map(values)
             };
-            let (found, want) = (with_cuda_emulation(results), without_cuda_emulation(results));
-            for (found, want) in found.iter().zip(&want) {
+            let (found, expected) = (with_cuda_emulation(results), without_cuda_emulation(results));
+            for (found, expected) in found.iter().zip(&expected) {
                 // Sums of some hundred terms in another order.
-                let size = want.iter().fold(0.0, |most: f32, number| most.max(number.abs()));
-                for (found, want) in found.iter().zip(want) {
+                let size = expected.iter().fold(0.0, |most: f32, number| most.max(number.abs()));
+                for (found, expected) in found.iter().zip(expected) {
                     let name = format.name();
-                    assert!((found - want).abs() <= 1e-5 * size, "{name}, {rows}: {found} {want}");
+                    assert!(
+                        (found - expected).abs() <= 1e-5 * size,
+                        "{name}, {rows}: {found} {expected}"
+                    );
                 }
             }
         }

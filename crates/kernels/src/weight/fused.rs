@@ -65,15 +65,15 @@ pub fn forward_all<const N: usize>(
 /// Out of memory.
 pub fn fuse_projections<const N: usize>(weights: [Weight; N]) -> Result<[Weight; N]> {
     #[cfg(device)]
-    if let Some(moved) = moved_together(&weights)? {
-        return Ok(moved);
+    if let Some(copies) = contiguous_copies(&weights)? {
+        return Ok(copies);
     }
     Ok(weights)
 }
 
 /// Contiguous copies of device weights; `None` if they cannot be fused or already are.
 #[cfg(device)]
-fn moved_together<const N: usize>(weights: &[Weight; N]) -> Result<Option<[Weight; N]>> {
+fn contiguous_copies<const N: usize>(weights: &[Weight; N]) -> Result<Option<[Weight; N]>> {
     let values = weights.each_ref().map(|weight| match &weight.storage {
         Storage::Device(DeviceWeight::Dense(values)) => Some(values),
         _ => None,

@@ -94,7 +94,7 @@ fn chunks_of_any_size_agree_with_the_cpu() {
 }
 
 #[test]
-fn keys_outside_a_chunk_s_window_are_never_read() {
+fn keys_outside_the_window_of_a_chunk_are_never_read() {
     let pattern = Pattern { heads: HEADS, window: Some(4), causal: true };
     let spans = [group(0..20, &[20..24, 24..30], 0)];
     let tensors = inputs(30, 0);

@@ -1,4 +1,4 @@
-//! Shared by the operations' tests.
+//! Random inputs of the operations' tests.
 
 #![allow(clippy::expect_used)]
 
@@ -8,12 +8,12 @@ use candle_core::{Device, Tensor};
 
 thread_local! {
     /// Calls of `noise` in this test.
-    static DRAWN: Cell<u64> = const { Cell::new(0) };
+    static CALLS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Standard normal values, reproducible: each call in a test differs.
 pub(crate) fn noise(shape: &[usize]) -> Tensor {
-    let call = DRAWN.replace(DRAWN.get() + 1);
+    let call = CALLS.replace(CALLS.get() + 1);
     let values = (0..shape.iter().product::<usize>()).map(|i| normal(call << 32 | i as u64));
     Tensor::from_iter(values, &Device::Cpu).and_then(|t| t.reshape(shape)).expect("noise")
 }
@@ -21,8 +21,8 @@ pub(crate) fn noise(shape: &[usize]) -> Tensor {
 /// A normal value of a counter (Box-Muller).
 fn normal(counter: u64) -> f32 {
     let uniform = |word: u64| ((mixed(word) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-    let (radius, turn) = (uniform(2 * counter), uniform(2 * counter + 1));
-    ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * turn).cos()) as f32
+    let (radius, phase) = (uniform(2 * counter), uniform(2 * counter + 1));
+    ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * phase).cos()) as f32
 }
 
 /// `SplitMix64`'s output for a counter.
