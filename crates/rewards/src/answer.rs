@@ -117,8 +117,8 @@ pub fn read_number(text: &str) -> Result<f64, AnswerError> {
 /// Why no unique answer can be extracted.
 pub fn number(completion: &str) -> Result<f64, AnswerError> {
     let tags = present_tags(completion)?;
-    let held = tags.iter().flat_map(|tag| numbers::parse_numbers(tag)).collect();
-    single_number(held, tags.iter().all(|tag| tag.trim().is_empty()))
+    let found = tags.iter().flat_map(|tag| numbers::parse_numbers(tag)).collect();
+    single_number(found, tags.iter().all(|tag| tag.trim().is_empty()))
 }
 
 fn present_tags(completion: &str) -> Result<Vec<&str>, AnswerError> {
@@ -138,8 +138,8 @@ fn single_letter(named: BTreeSet<char>, empty: bool) -> Result<char, AnswerError
     }
 }
 
-fn single_number(held: Vec<f64>, empty: bool) -> Result<f64, AnswerError> {
-    match held.split_first() {
+fn single_number(found: Vec<f64>, empty: bool) -> Result<f64, AnswerError> {
+    match found.split_first() {
         Some((&first, rest)) if rest.iter().all(|&other| other == first) => Ok(first),
         Some(_) => Err(AnswerError::AmbiguousNumbers),
         None if empty => Err(AnswerError::Empty),

@@ -61,8 +61,8 @@ impl Reward for Cosine {
 
     fn score(&self, batch: &[RewardInput<'_>]) -> Result<Vec<Score>> {
         let accuracies = Accuracy.score(batch)?;
-        let input = batch.iter().zip(accuracies);
-        Ok(input.map(|(input, accuracy)| self.one(input, accuracy)).collect())
+        let pairs = batch.iter().zip(accuracies);
+        Ok(pairs.map(|(input, accuracy)| self.one(input, accuracy)).collect())
     }
 }
 

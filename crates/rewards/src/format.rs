@@ -136,10 +136,10 @@ mod tests {
 
         #[test]
         fn an_extra_tag_anywhere_is_malformed(
-            tag in prop::sample::select(TAGS.to_vec()), place in 0_usize..5,
+            tag in prop::sample::select(TAGS.to_vec()), position in 0_usize..5,
         ) {
             let mut parts = ["", "<think>a", "</think>", "<answer>B", "</answer>"].map(str::to_owned);
-            parts[place].push_str(tag);
+            parts[position].push_str(tag);
             prop_assert!(format_error(&parts.concat()).is_some());
         }
     }

@@ -26,8 +26,8 @@ fn values(scores: &[Score]) -> Vec<Option<f64>> {
 
 /// A reward computed by a shell script.
 fn script(text: &str) -> ExternalRewardConfig {
-    let words = ["sh", "-c", text].map(str::to_owned);
-    ExternalRewardConfig::new("style", RewardBackend::Command(words.into()))
+    let argv = ["sh", "-c", text].map(str::to_owned);
+    ExternalRewardConfig::new("style", RewardBackend::Command(argv.into()))
 }
 
 fn score(reward: &ExternalRewardConfig) -> Result<Vec<Score>> {

@@ -155,7 +155,7 @@ fn until(
         }
     };
     // Valid placeholders stand in for missing fields, so that the present ones are still checked.
-    let whole = metric.is_some() && threshold.is_some() && window.is_some();
+    let complete = metric.is_some() && threshold.is_some() && window.is_some();
     let until = ExitCondition {
         metric: metric.unwrap_or_else(|| "reward".to_owned()),
         threshold: threshold.unwrap_or(Threshold::Above(0.0)),
@@ -163,7 +163,7 @@ fn until(
     };
     errors.extend(until.errors(position, length));
     errors.extend(until.metric_error(position, weights, names));
-    whole.then_some(until)
+    complete.then_some(until)
 }
 
 fn threshold(path: &str, table: &Table, errors: &mut Vec<String>) -> Option<Threshold> {

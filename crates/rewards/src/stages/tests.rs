@@ -91,15 +91,15 @@ fn blended_weights_are_linearly_interpolated_between_two_stages() {
 }
 
 #[test]
-fn switches_are_off_unless_set() {
+fn flags_are_off_unless_set() {
     let schedule = from_toml(
         "[[stage]]\nepochs = 0.5\nweights = { format = 1 }\n\
          [[stage]]\nepochs = 1\nweights = { format = 1 }\nrestart_schedule = true\nreset_reference = true",
     )
     .unwrap();
-    let switches =
+    let flags =
         schedule.stages().iter().map(|stage| (stage.restart_schedule, stage.reset_reference));
-    assert_eq!(switches.collect::<Vec<_>>(), [(false, false), (true, true)]);
+    assert_eq!(flags.collect::<Vec<_>>(), [(false, false), (true, true)]);
 }
 
 #[test]
@@ -206,9 +206,9 @@ fn stages_built_in_code_are_validated_too() {
     stages[1].length = StageLength::Epochs(-1.0);
     stages[2].weights.insert("style".to_owned(), 1.0);
     let errors = RewardSchedule::new(stages, &RewardNames::default()).unwrap_err().0;
-    let places = errors.iter().map(|error| error.split_once("`: ").unwrap().0);
+    let paths = errors.iter().map(|error| error.split_once("`: ").unwrap().0);
     assert_eq!(
-        places.collect::<Vec<_>>(),
+        paths.collect::<Vec<_>>(),
         [
             "`stage[0].until.window",
             "`stage[0].until.metric",
