@@ -1,6 +1,6 @@
 //! Dropout (Srivastava et al., 2014) with counter-based masks.
 //!
-//! Whether an element is kept is a hash of its row's key, the dropout site and its column. So the forward, its
+//! Whether an element is kept depends on a hash of its row's key, the dropout site and its column. So the forward, its
 //! recomputation and the backward agree on the mask without storing it.
 
 use candle_core::Tensor;

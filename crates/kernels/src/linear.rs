@@ -1,6 +1,6 @@
 //! Linear layers: `y = x · Wᵀ + b`.
 //!
-//! In bf16 both operands of each GEMM are rounded while they are packed: one pass over them, cheap beside the GEMM.
+//! In bf16 both operands of each GEMM are rounded while they are packed: one pass over them, cheap compared with the GEMM.
 //! Weights and gradients stay f32.
 
 use candle_core::Tensor;

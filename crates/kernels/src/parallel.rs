@@ -56,24 +56,24 @@ pub(crate) fn extend(
     }
 }
 
-/// [`filled`] with one element of `beside` per row.
-pub(crate) fn filled_beside(
+/// [`filled`] with a second output, `column`, of one element per row.
+pub(crate) fn filled_with_column(
     rows: usize,
     width: usize,
-    beside: &mut [f32],
+    column: &mut [f32],
     act: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
 ) -> Vec<f32> {
-    assert!(beside.len() == rows && width > 0, "`beside` must have one element per row");
+    assert!(column.len() == rows && width > 0, "`column` must have one element per row");
     let step = task_rows(width);
     let mut values = Vec::with_capacity(rows * width);
     let spare = &mut values.spare_capacity_mut()[..rows * width];
     if rows <= step {
-        act(0, cleared(spare), beside);
+        act(0, cleared(spare), column);
     } else {
-        let chunks = spare.par_chunks_mut(step * width).zip(beside.par_chunks_mut(step));
-        chunks.enumerate().for_each(|(i, (chunk, beside))| act(i * step, cleared(chunk), beside));
+        let chunks = spare.par_chunks_mut(step * width).zip(column.par_chunks_mut(step));
+        chunks.enumerate().for_each(|(i, (chunk, column))| act(i * step, cleared(chunk), column));
     }
-    // SAFETY: as above; there are as many rows beside, so that no chunk is left out.
+    // SAFETY: as above; `column` has as many elements as rows, so that no chunk is skipped.
     #[allow(unsafe_code)]
     unsafe {
         values.set_len(rows * width);

@@ -33,7 +33,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<RmsNormOutput> {
     on_device!(x, rms_norm::forward(x, weight, eps, (rows, width)));
     let (x, w) = (floats(x, OP)?, floats(weight, OP)?);
     let mut scale = vec![0.0; rows];
-    let y = parallel::filled_beside(rows, width, &mut scale, |first, y, scale| {
+    let y = parallel::filled_with_column(rows, width, &mut scale, |first, y, scale| {
         for (i, (y, scale)) in y.chunks_mut(width).zip(scale).enumerate() {
             *scale = normalise(&x[span(first + i, width)], &w, eps as f32, y);
         }

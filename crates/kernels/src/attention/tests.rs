@@ -45,8 +45,8 @@ fn causal(window: Option<usize>) -> Pattern {
 
 /// Each window, and bidirectional attention.
 fn patterns() -> impl Iterator<Item = Pattern> {
-    let around = Pattern { causal: false, ..causal(None) };
-    WINDOWS.into_iter().map(causal).chain([around])
+    let bidirectional = Pattern { causal: false, ..causal(None) };
+    WINDOWS.into_iter().map(causal).chain([bidirectional])
 }
 
 /// Rows that the token in `row` attends to.
@@ -174,8 +174,8 @@ fn keys_outside_the_window_of_neighbouring_queries_are_never_read() {
 fn a_window_of_0_or_without_causality_is_rejected() {
     let [q, k, v, _] = tensors();
     assert!(forward(&q, &k, &v, &spans(), causal(Some(0))).is_err());
-    let around = Pattern { causal: false, ..causal(Some(5)) };
-    assert!(forward(&q, &k, &v, &spans(), around).is_err());
+    let bidirectional = Pattern { causal: false, ..causal(Some(5)) };
+    assert!(forward(&q, &k, &v, &spans(), bidirectional).is_err());
 }
 
 /// Gathers rows.

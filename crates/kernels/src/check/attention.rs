@@ -50,15 +50,15 @@ fn packed(cases: &mut Vec<Case>, heads: Heads, every: bool) {
         ("one prompt", spans(&[(37, &[], 0)])),
         ("a group", spans(&[(19, &[5, 0, 9, 1], 0)])),
         ("three groups", spans(&[(9, &[3, 12], 4), (0, &[4, 2], 0), (6, &[], 5)])),
-        ("a silent prompt", spans(&[(21, &[6, 7], 21)])),
-        ("nothing", spans(&[(0, &[], 0)])),
+        ("a KV-only prompt", spans(&[(21, &[6, 7], 21)])),
+        ("an empty batch", spans(&[(0, &[], 0)])),
     ];
-    let around = Pattern { heads, window: None, causal: false };
+    let bidirectional = Pattern { heads, window: None, causal: false };
     // With a window of 1 the gradients are 0 up to rounding.
     let windows = [None, Some(2), Some(6), Some(20)];
     let causal = windows.map(|window| Pattern { heads, window, causal: true });
     for (name, spans) in layouts {
-        for pattern in causal.into_iter().chain([around]) {
+        for pattern in causal.into_iter().chain([bidirectional]) {
             let several = spans.len() > 1 && pattern.window == Some(6);
             if !every && !several {
                 continue;
@@ -134,7 +134,7 @@ fn paged(cases: &mut Vec<Case>, heads: Heads, every: bool) {
             ],
         ),
         (
-            "around",
+            "bidirectional",
             vec![
                 Sequence { causal: false, ..sequence(70, 9, 0..2) },
                 Sequence { causal: false, ..sequence(66, 66, 3..5) },
@@ -143,9 +143,9 @@ fn paged(cases: &mut Vec<Case>, heads: Heads, every: bool) {
     ];
     for (name, batch) in batches {
         for window in [None, Some(1), Some(40), Some(70)] {
-            let around = window.is_some() && name == "around";
+            let unsupported = window.is_some() && name == "bidirectional";
             let some = window.is_none() && ["shared", "mixed"].contains(&name);
-            if around || !(every || some) {
+            if unsupported || !(every || some) {
                 continue;
             }
             let Heads { query, kv, dim } = heads;

@@ -33,8 +33,8 @@ fn moved(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {
     memory::add(&wide, &x)?;
     let narrow = noise(5, rows)?;
     memory::add(&narrow, &wide)?;
-    let blended = noise(6, rows)?;
-    memory::lerp(&blended, &x, 0.3)?;
+    let lerped = noise(6, rows)?;
+    memory::lerp(&lerped, &x, 0.3)?;
     let written = noise(7, rows)?;
     memory::overwrite(&written, &case.f32(8, &[rows, width])?)?;
     let squares = memory::squared_norm(&wide)? as f32;
@@ -44,11 +44,11 @@ fn moved(case: &CaseInputs, rows: usize, width: usize) -> Result<Vec<Output>> {
         Output::exact("scale", x),
         Output::exact("rows", part),
         Output::exact("copy_rows", over),
-        Output::exact("stacked", stacked),
+        Output::exact("concat_rows", stacked),
         Output::near("add", sum),
         Output::near("add to f32", wide.clone()),
         Output::near("add f32", narrow),
-        Output::near("blend", blended),
+        Output::near("lerp", lerped),
         Output::near("overwrite", written),
         Output::near("squares", squares),
         Output::exact("zeros", memory::zeros(&[rows, 3], case.device())?),
