@@ -345,7 +345,7 @@ pub enum ConfigFault {
         field: String,
     },
     /// A field's value is invalid.
-    #[error("`{field}` is `{found}`, want {want}")]
+    #[error("`{field}` must be {want}, not `{found}`")]
     Wrong {
         /// Its name.
         field: String,

@@ -110,7 +110,7 @@ fn assert_close(what: &str, found: &[f32], want: &[f32], tolerance: f32) {
     assert_eq!(found.len(), want.len(), "{what}");
     let scale = want.iter().fold(1e-3f32, |top, x| top.max(x.abs()));
     for (i, (found, want)) in found.iter().zip(want).enumerate() {
-        assert!((found - want).abs() <= tolerance * scale, "{what} {i}: {found}, want {want}");
+        assert!((found - want).abs() <= tolerance * scale, "{what} {i}: {found}, expected {want}");
     }
 }
 
@@ -421,7 +421,7 @@ fn an_adapter_of_another_rank_or_other_modules_is_rejected() {
     };
     let message = rejected(&|config| config.r = 2);
     assert!(
-        message.contains("q_proj.lora_A.weight` has the shape [3, 24], want [2, 24]"),
+        message.contains("q_proj.lora_A.weight` must have the shape [2, 24], not [3, 24]"),
         "{message}"
     );
     let message = rejected(&|config| config.target_modules = vec![Module::Q]);

@@ -166,7 +166,7 @@ impl VisionConfig {
         ] {
             want((1..=LARGEST).contains(&size), field, &size, "an integer from 1 to 65536");
         }
-        want(self.in_channels == 3, "in_channels", &self.in_channels, "3, for colours");
+        want(self.in_channels == 3, "in_channels", &self.in_channels, "3 (RGB)");
         want(self.hidden_act == "silu", "hidden_act", &self.hidden_act, "`silu`");
         let heads = self.num_heads.max(1);
         let fits =
@@ -174,10 +174,15 @@ impl VisionConfig {
         want(fits, "num_heads", &self.num_heads, "a divisor of `hidden_size` into multiples of 4");
         let token = (self.patch_size * self.spatial_merge_size).max(1);
         let windows = self.window_size >= token && self.window_size <= LARGEST;
-        want(windows, "window_size", &self.window_size, "at least a token's pixels");
+        want(
+            windows,
+            "window_size",
+            &self.window_size,
+            "at least `patch_size` times `spatial_merge_size`",
+        );
         let blocks = &self.fullatt_block_indexes;
         let there = blocks.iter().all(|block| *block < LARGEST);
-        want(there, "fullatt_block_indexes", &format!("{blocks:?}"), "indices of blocks");
+        want(there, "fullatt_block_indexes", &format!("{blocks:?}"), "a list of block indices");
         let theta = self.theta();
         want(theta.is_finite() && theta > 1.0, "rope_theta", &theta, "a number above 1");
         let rate = self.tokens_per_second;

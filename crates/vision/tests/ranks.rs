@@ -95,7 +95,7 @@ fn captions_of_two_ranks_match_one_rank_in_either_format() {
             for ((want_ids, want), (ids, logps)) in alone.iter().zip(&found) {
                 assert_eq!(ids, want_ids, "{form}");
                 for (want, found) in want.iter().zip(logps) {
-                    assert!((want - found).abs() < 1e-4, "{form}: {found}, want {want}");
+                    assert!((want - found).abs() < 1e-4, "{form}: {found}, expected {want}");
                 }
             }
         }

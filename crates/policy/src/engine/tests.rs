@@ -252,6 +252,6 @@ fn impossible_requests_are_rejected_when_they_are_added() {
         (options(1, 7, Some(PAGE_SIZE - 1)), "kv_cache_tokens"),
     ] {
         let error = Engine::new(model.clone(), options).err().unwrap().to_string();
-        assert!(error.starts_with(&format!("`{field}` is ")), "{error}");
+        assert!(error.starts_with(&format!("`{field}` must be ")), "{error}");
     }
 }
