@@ -211,18 +211,18 @@ fn recomputed_activations_have_the_same_dropout() {
 #[test]
 fn dropout_depends_on_the_seed_and_not_on_packing() {
     let policy = adapted(&Module::ALL, 0.4);
-    let of = |groups: &[Group], noise| {
-        policy.training_forward(groups, 1.0, noise, None).unwrap().scores().logps.clone()
+    let of = |groups: &[Group], seed| {
+        policy.training_forward(groups, 1.0, seed, None).unwrap().scores().logps.clone()
     };
     let packed = of(&groups(), 1);
-    let mut difference = Vec::new();
+    let mut separate = Vec::new();
     for Group { prompt, completions } in groups() {
         for completion in completions {
             let group = Group { prompt: prompt.clone(), completions: vec![completion] };
-            difference.extend(of(&[group], 1));
+            separate.extend(of(&[group], 1));
         }
     }
-    assert_close("apart", &difference, &packed, 1e-5);
+    assert_close("separate", &separate, &packed, 1e-5);
     assert_ne!(of(&groups(), 2), packed);
 }
 

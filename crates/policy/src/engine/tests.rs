@@ -74,18 +74,18 @@ fn run_with(
         requests.iter().map(|request| engine.add(request, sampling).unwrap()).collect();
     let mut drawn: Drawn =
         requests.iter().map(|r| vec![(Vec::new(), Vec::new(), None); r.samples]).collect();
-    let place = |id: RequestId| ids.iter().position(|other| *other == id).unwrap();
+    let index_of = |id: RequestId| ids.iter().position(|other| *other == id).unwrap();
     while engine.has_work() {
         for output in engine.step().unwrap() {
             match output {
                 EngineOutput::Token { request, sample, token } => {
-                    let (ids, logps, finish_reason) = &mut drawn[place(request)][sample];
+                    let (ids, logps, finish_reason) = &mut drawn[index_of(request)][sample];
                     assert_eq!(*finish_reason, None);
                     ids.push(token.id);
                     logps.push(token.logp);
                 }
                 EngineOutput::Finished { request, sample, finish_reason } => {
-                    drawn[place(request)][sample].2 = Some(finish_reason);
+                    drawn[index_of(request)][sample].2 = Some(finish_reason);
                 }
             }
         }

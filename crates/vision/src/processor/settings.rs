@@ -153,7 +153,7 @@ impl Fields {
                 .or(size.max_pixels)
                 .unwrap_or(limits.max_pixels),
         };
-        if limits.min_pixels > limits.max_pixels || limits.max_pixels > MOST_PIXELS {
+        if limits.min_pixels > limits.max_pixels || limits.max_pixels > MAX_PIXELS {
             let PixelLimits { min_pixels, max_pixels } = limits;
             return Err(format!("invalid limits of {min_pixels} to {max_pixels} pixels"));
         }
@@ -184,7 +184,7 @@ impl Fields {
 }
 
 /// Larger limits are a mistake in the file.
-const MOST_PIXELS: usize = 1 << 28;
+const MAX_PIXELS: usize = 1 << 28;
 
 #[cfg(test)]
 mod tests {
