@@ -306,7 +306,7 @@ impl ModelConfig {
         let in_range = window.layers.last().is_some_and(|last| *last < self.num_hidden_layers);
         if !(ascending && in_range) {
             let found = format!("{:?}", window.layers);
-            let want = "at least one layer index, in ascending order";
+            let want = "at least one index below `num_hidden_layers`, in ascending order";
             faults.push(ConfigFault::wrong("layer_types", found, want));
         }
         if self.model_type == ModelType::Llama {
@@ -345,7 +345,7 @@ pub enum ConfigFault {
         field: String,
     },
     /// A field's value is invalid.
-    #[error("`{field}` is `{found}`, want {want}")]
+    #[error("`{field}` must be {want}, not `{found}`")]
     Wrong {
         /// Its name.
         field: String,

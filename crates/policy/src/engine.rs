@@ -235,7 +235,7 @@ impl Engine {
             ));
         }
         if sampling.max_new_tokens == 0 {
-            return Err("`max_new_tokens` is 0, want 1 or more".into());
+            return Err("`max_new_tokens` must be 1 or more, not 0".into());
         }
         if let Some(id) = request.prompt.ids().iter().find(|id| **id as usize >= config.vocab_size)
         {

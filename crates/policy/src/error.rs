@@ -30,7 +30,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A sampling default in a model's `generation_config.json` is invalid.
-    #[error("`{field}` in `{}` is `{found}`, want {want}", path.display())]
+    #[error("`{field}` in `{}` must be {want}, not `{found}`", path.display())]
     SamplingDefault {
         /// The file.
         path: PathBuf,
@@ -118,7 +118,7 @@ pub enum Error {
     AllFrozen,
     /// A folder has no weights.
     #[error(
-        "no weights in `{}`, want `{SINGLE_FILE}`, `{INDEX_FILE}` with its shards, or one GGUF file",
+        "no weights in `{}`: add `{SINGLE_FILE}`, `{INDEX_FILE}` with its shards, or one GGUF file",
         dir.display()
     )]
     NoWeights {
@@ -140,7 +140,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// An index names a shard outside of its folder.
-    #[error("`{}` names the shard `{shard}`, want a file name in the same folder", index.display())]
+    #[error("`{}` names the shard `{shard}`, which must be a file name in the same folder", index.display())]
     ShardName {
         /// The index.
         index: PathBuf,
@@ -156,7 +156,7 @@ pub enum Error {
         faults: Vec<WeightFault>,
     },
     /// A sampling parameter is out of range.
-    #[error("`{field}` is {found}, want {want}")]
+    #[error("`{field}` must be {want}, not {found}")]
     Sampling {
         /// Its name.
         field: &'static str,
@@ -166,7 +166,7 @@ pub enum Error {
         want: &'static str,
     },
     /// A sampling parameter has a token id outside the vocabulary.
-    #[error("`{field}` has the token id {id}, want ids below the vocabulary size of {vocabulary}")]
+    #[error("`{field}` has the token id {id}, which is outside the vocabulary of {vocabulary}")]
     SamplingId {
         /// The parameter's name.
         field: &'static str,
@@ -176,7 +176,7 @@ pub enum Error {
         vocabulary: usize,
     },
     /// `allowed_token_ids` is empty.
-    #[error("`allowed_token_ids` is empty, want at least one id, or omit it to allow all")]
+    #[error("`allowed_token_ids` must not be empty; omit it to allow all tokens")]
     NoAllowedTokens,
     /// A tensor that the configuration requires is missing.
     #[error("the tensor `{name}` is missing")]
@@ -191,7 +191,7 @@ pub enum Error {
         layer: usize,
     },
     /// An engine option is out of range.
-    #[error("`{option}` is {found}, want {want}")]
+    #[error("`{option}` must be {want}, not {found}")]
     Engine {
         /// Its name.
         option: &'static str,
@@ -210,7 +210,7 @@ pub enum Error {
     },
     /// A model dimension does not divide over the tensor-parallel ranks.
     #[error(
-        "cannot shard `{field}` of {found} over {ranks} ranks, want {want}; use another `--tp`"
+        "cannot shard `{field}` of {found} over {ranks} ranks: it must be {want}; use another `--tp`"
     )]
     ShardSize {
         /// The configuration field.
@@ -250,7 +250,7 @@ pub enum Error {
     #[error("a decoder kernel failed: {0}")]
     Kernel(#[from] embodied_r_kernels::Error),
     /// A folder has no tokenizer.
-    #[error("no `tokenizer.json` in `{}`, want a model folder with its tokenizer", dir.display())]
+    #[error("no `tokenizer.json` in `{}`: give a model folder with its tokenizer", dir.display())]
     NoTokenizer {
         /// The folder.
         dir: PathBuf,
@@ -290,7 +290,7 @@ pub enum Error {
         found: Option<u32>,
     },
     /// `eos_token_id` holds something other than token ids.
-    #[error("`eos_token_id` in `{}` is `{found}`, want a token id or a list of token ids", path.display())]
+    #[error("`eos_token_id` in `{}` must be a token id or a list of token ids, not `{found}`", path.display())]
     StopIds {
         /// The file.
         path: PathBuf,
@@ -299,7 +299,7 @@ pub enum Error {
     },
     /// The requested vocabulary is too small for byte-level coverage.
     #[error(
-        "`vocab_size` is {vocab_size}, want at least {smallest}: all bytes and the special tokens"
+        "`vocab_size` must be at least {smallest}, for all bytes and the special tokens, not {vocab_size}"
     )]
     VocabSize {
         /// The requested size.
@@ -333,7 +333,7 @@ pub enum Error {
         source: minijinja::Error,
     },
     /// A model is neither a local path nor a name on the hub.
-    #[error("no such model: `{model}`; want a model folder, a GGUF file or a hub name `org/name`")]
+    #[error("no such model: `{model}`; give a model folder, a GGUF file or a hub name `org/name`")]
     NoSuchModel {
         /// The model as given.
         model: String,

@@ -34,19 +34,19 @@ impl ModelConfig {
         let keys = (self.num_key_value_heads * self.head_dim) as f64;
         let (hidden, linear) = (self.hidden_size as f64, self.layer_matrices() as f64);
         let layers = self.num_hidden_layers as f64;
-        let (mut linear_flops, mut seen) = (0.0, 0.0);
+        let (mut linear_macs, mut pairs) = (0.0, 0.0);
         for group in groups {
             let prompt = group.prompt.len() as f64;
             let own = group.completions.iter().map(|ids| ids.len().saturating_sub(1) as f64);
-            let pairs = triangle(prompt) + own.map(|n| n * prompt + triangle(n)).sum::<f64>();
+            let per_layer = triangle(prompt) + own.map(|n| n * prompt + triangle(n)).sum::<f64>();
             let scored: usize = group.completions.iter().map(Vec::len).sum();
-            let silent = prompt - 1.0;
-            linear_flops += layers * group.tokens() as f64 * linear
-                - silent * (linear - hidden * 2.0 * keys)
+            let kv_only = prompt - 1.0;
+            linear_macs += layers * group.tokens() as f64 * linear
+                - kv_only * (linear - hidden * 2.0 * keys)
                 + scored as f64 * hidden * self.vocab_size as f64;
-            seen += layers * pairs - triangle(silent);
+            pairs += layers * per_layer - triangle(kv_only);
         }
-        PassFlops { linear: 2.0 * linear_flops, attention: self.attention_flops_per_pair() * seen }
+        PassFlops { linear: 2.0 * linear_macs, attention: self.attention_flops_per_pair() * pairs }
     }
 
     /// The total of [`Self::pass_flops`].
@@ -90,29 +90,29 @@ pub struct PassBytes {
 }
 
 impl ModelConfig {
-    /// Activation memory of a forward and backward pass over `tokens` tokens, with `number` bytes per element.
-    pub fn pass_bytes(&self, tokens: usize, number: usize) -> PassBytes {
+    /// Activation memory of a forward and backward pass over `tokens` tokens, with elements of `element_bytes` bytes.
+    pub fn pass_bytes(&self, tokens: usize, element_bytes: usize) -> PassBytes {
         let queries = self.num_attention_heads * self.head_dim;
         let keys = self.num_key_value_heads * self.head_dim;
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
-        let bytes = |numbers: usize| tokens * numbers * number;
+        let bytes = |elements: usize| tokens * elements * element_bytes;
         let layer = bytes(Activations::elements_per_token(hidden, queries, keys, inner));
         // A recomputed layer, the gradients of its output and of the residual stream, and the larger of the
         // down projection's input gradient and the workspace of attention's backward.
-        let more = Activations::workspace_per_token(hidden, inner);
+        let layer_workspace = Activations::workspace_per_token(hidden, inner);
         let heads = Heads {
             query: self.num_attention_heads,
             kv: self.num_key_value_heads,
             dim: self.head_dim,
         };
-        let in_turn = inner.max(attention::workspace_elements(heads));
-        let workspace = layer + bytes(more + 3 * hidden + in_turn);
+        let larger = inner.max(attention::workspace_elements(heads));
+        let workspace = layer + bytes(layer_workspace + 3 * hidden + larger);
         PassBytes { inputs: bytes(self.num_hidden_layers * hidden), layer, workspace }
     }
 
-    /// KV-cache bytes per token over all layers, with `number` bytes per element.
-    pub fn kv_bytes_per_token(&self, number: usize) -> usize {
-        2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * number
+    /// KV-cache bytes per token over all layers, with elements of `element_bytes` bytes.
+    pub fn kv_bytes_per_token(&self, element_bytes: usize) -> usize {
+        2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * element_bytes
     }
 }
 
@@ -156,7 +156,7 @@ mod tests {
             .sum();
         // Two prompt rows, then one and two completion rows: a completion's last token has none.
         let group = Group { prompt: vec![1, 2], completions: vec![vec![3, 4], vec![5, 6, 7]] };
-        let seen = (1 + 2) + 3 + (3 + 4);
+        let pairs = (1 + 2) + 3 + (3 + 4);
         let queries = config.num_attention_heads * config.head_dim;
         // The prompt's first token has no query in the last layer, and no MLP.
         let last = format!("layers.{}.", config.num_hidden_layers - 1);
@@ -167,7 +167,7 @@ mod tests {
             .filter(|(name, _)| !name.contains("k_proj") && !name.contains("v_proj"))
             .map(|(_, tensor)| tensor.elem_count())
             .sum();
-        let expected = 5 * matrices - unused + config.num_hidden_layers * 2 * queries * seen
+        let expected = 5 * matrices - unused + config.num_hidden_layers * 2 * queries * pairs
             - 2 * queries
             + 5 * config.hidden_size * config.vocab_size;
         assert_eq!(config.forward_flops(&[group]), (2 * expected) as f64);

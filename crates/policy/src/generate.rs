@@ -97,23 +97,23 @@ impl InferenceModel {
             engine.record_activations(activation_cache);
         }
         let sampling = Arc::new(sampling.clone());
-        let mut places = HashMap::with_capacity(requests.len());
+        let mut indices = HashMap::with_capacity(requests.len());
         for (index, request) in requests.iter().enumerate() {
             let id = engine.add(request, &sampling).map_err(|error| error.at_sequence(index))?;
-            places.insert(id, index);
+            indices.insert(id, index);
         }
         while engine.has_work() {
             let mut tokens = 0;
             for output in engine.step()? {
                 match output {
                     EngineOutput::Token { request, sample, token } => {
-                        let sample = &mut done[places[&request]][sample];
+                        let sample = &mut done[indices[&request]][sample];
                         sample.ids.push(token.id);
                         sample.logps.push(token.logp);
                         tokens += 1;
                     }
                     EngineOutput::Finished { request, sample, finish_reason } => {
-                        let request = places[&request];
+                        let request = indices[&request];
                         done[request][sample].finish_reason = finish_reason;
                         on_event(GenerateEvent::Finished { request, sample });
                     }

@@ -158,8 +158,8 @@ mod tests {
     #[test]
     fn out_of_range_parameters_are_rejected_by_name() {
         for bad in [-0.5, f64::NAN, f64::INFINITY] {
-            let want = "want a number of 0 or more";
-            assert_eq!(fault(|s| s.temperature = bad), format!("`temperature` is {bad}, {want}"));
+            let message = format!("`temperature` must be a number of 0 or more, not {bad}");
+            assert_eq!(fault(|s| s.temperature = bad), message);
         }
         for bad in [0.0, 1.5, -1.0, f64::NAN] {
             assert!(fault(|s| s.top_p = bad).starts_with("`top_p`"));
@@ -206,7 +206,7 @@ mod tests {
         let message = biased.check_ids(10).unwrap_err().to_string();
         assert_eq!(
             message,
-            "`logit_bias` has the token id 10, want ids below the vocabulary size of 10"
+            "`logit_bias` has the token id 10, which is outside the vocabulary of 10"
         );
         let allowed = Some([3, 12].into());
         let allowed = SamplingParams { allowed_token_ids: allowed, ..SamplingParams::default() };

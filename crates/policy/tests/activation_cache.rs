@@ -84,7 +84,7 @@ fn packed(policy: &Policy, groups: &[Group], cache: Option<&ActivationCache>) ->
 }
 
 /// The group in two chunks: its first completion, then the others.
-fn in_parts(policy: &Policy, group: &Group, cache: Option<&ActivationCache>) -> Computed {
+fn in_chunks(policy: &Policy, group: &Group, cache: Option<&ActivationCache>) -> Computed {
     let mut gradients = policy.zero_gradients().unwrap();
     let mut scores = TokenScores { logps: Vec::new(), entropies: Vec::new() };
     let with = (Some(1), cache);
@@ -149,8 +149,8 @@ fn chunks_after_a_cached_prompt_equal_those_after_a_computed_one() {
             let (groups, cache) =
                 drawn(&policy, Precision::F32, ActivationCacheOptions { layers, ..ALL_LAYERS });
             for group in &groups {
-                let own = in_parts(&policy, group, None);
-                let cached = in_parts(&policy, group, cache.as_ref());
+                let own = in_chunks(&policy, group, None);
+                let cached = in_chunks(&policy, group, cache.as_ref());
                 assert_same(&format!("{name}, {layers} layers"), &cached, &own, F32);
             }
         }
@@ -167,7 +167,7 @@ fn cached_activations_are_not_recomputed() {
     }
     assert_eq!(packed(&policy, &groups, cache.as_ref()).0, before);
     assert_ne!(packed(&policy, &groups, None).0, before);
-    let parts = in_parts(&policy, &groups[2], cache.as_ref()).0;
+    let parts = in_chunks(&policy, &groups[2], cache.as_ref()).0;
     let first =
         groups[..2].iter().flat_map(|group| &group.completions).map(Vec::len).sum::<usize>();
     for (a, b) in parts.logps.iter().zip(&before.logps[first..]) {
@@ -189,8 +189,8 @@ fn activations_missing_from_the_cache_are_computed() {
     let own = packed(&policy, &groups, None);
     assert_same("packed", &packed(&policy, &groups, Some(&cache)), &own, F32);
     // A cached prompt, one computed and one cached chunk.
-    let own = in_parts(&policy, &groups[1], None);
-    assert_same("parts", &in_parts(&policy, &groups[1], Some(&cache)), &own, F32);
+    let own = in_chunks(&policy, &groups[1], None);
+    assert_same("parts", &in_chunks(&policy, &groups[1], Some(&cache)), &own, F32);
 }
 
 #[test]
@@ -282,8 +282,8 @@ fn frozen_lower_layers_are_skipped() {
     let (groups, cache) = drawn(&policy, Precision::F32, ALL_LAYERS);
     let own = packed(&policy, &groups, None);
     assert_same("frozen", &packed(&policy, &groups, cache.as_ref()), &own, F32);
-    let own = in_parts(&policy, &groups[2], None);
-    assert_same("frozen", &in_parts(&policy, &groups[2], cache.as_ref()), &own, F32);
+    let own = in_chunks(&policy, &groups[2], None);
+    assert_same("frozen", &in_chunks(&policy, &groups[2], cache.as_ref()), &own, F32);
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn whole(policy: &Policy) -> (HookCalls, Vec<f32>) {
     (calls, values(&buffer))
 }
 
-fn in_parts(policy: &Policy) -> (HookCalls, Vec<f32>) {
+fn in_chunks(policy: &Policy) -> (HookCalls, Vec<f32>) {
     let Group { prompt, completions } = group();
     let mut gradients: Gradients = policy.zero_gradients().unwrap();
     let buffer = gradients.buffer().clone();
@@ -65,7 +65,7 @@ fn gradients_reported_as_final_do_not_change() {
     ];
     for (name, policy) in policies {
         let layers = policy.config().num_hidden_layers;
-        for (calls, last) in [whole(&policy), in_parts(&policy)] {
+        for (calls, last) in [whole(&policy), in_chunks(&policy)] {
             assert_eq!(calls.len(), layers + 1, "{name}");
             assert!(calls.windows(2).all(|pair| pair[1].0 < pair[0].0), "{name}: {calls:?}");
             for (from, then) in &calls {

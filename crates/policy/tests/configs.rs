@@ -48,7 +48,7 @@ fn frequencies_match_transformers_within_two_ulps() {
             found.inv_freq.iter().zip(&want.inverse_frequencies).enumerate()
         {
             let error = (found / want_one - 1.0).abs();
-            assert!(error <= TOLERANCE, "{}, pair {pair}: {found}, want {want_one}", want.name);
+            assert!(error <= TOLERANCE, "{}, pair {pair}: {found}, expected {want_one}", want.name);
         }
     }
 }

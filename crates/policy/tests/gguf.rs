@@ -57,7 +57,7 @@ fn log_probabilities_match_transformers_on_the_dequantized_weights() {
         let want: Vec<f32> = expected.logps.concat();
         assert_eq!(found.len(), want.len());
         for (i, (found, want)) in found.iter().zip(&want).enumerate() {
-            assert!((found - want).abs() < TOLERANCE, "{name} {i}: {found}, want {want}");
+            assert!((found - want).abs() < TOLERANCE, "{name} {i}: {found}, expected {want}");
         }
     }
 }

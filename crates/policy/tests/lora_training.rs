@@ -110,7 +110,7 @@ fn assert_close(what: &str, found: &[f32], want: &[f32], tolerance: f32) {
     assert_eq!(found.len(), want.len(), "{what}");
     let scale = want.iter().fold(1e-3f32, |top, x| top.max(x.abs()));
     for (i, (found, want)) in found.iter().zip(want).enumerate() {
-        assert!((found - want).abs() <= tolerance * scale, "{what} {i}: {found}, want {want}");
+        assert!((found - want).abs() <= tolerance * scale, "{what} {i}: {found}, expected {want}");
     }
 }
 
@@ -211,18 +211,18 @@ fn recomputed_activations_have_the_same_dropout() {
 #[test]
 fn dropout_depends_on_the_seed_and_not_on_packing() {
     let policy = adapted(&Module::ALL, 0.4);
-    let of = |groups: &[Group], noise| {
-        policy.training_forward(groups, 1.0, noise, None).unwrap().scores().logps.clone()
+    let of = |groups: &[Group], seed| {
+        policy.training_forward(groups, 1.0, seed, None).unwrap().scores().logps.clone()
     };
     let packed = of(&groups(), 1);
-    let mut difference = Vec::new();
+    let mut separate = Vec::new();
     for Group { prompt, completions } in groups() {
         for completion in completions {
             let group = Group { prompt: prompt.clone(), completions: vec![completion] };
-            difference.extend(of(&[group], 1));
+            separate.extend(of(&[group], 1));
         }
     }
-    assert_close("apart", &difference, &packed, 1e-5);
+    assert_close("separate", &separate, &packed, 1e-5);
     assert_ne!(of(&groups(), 2), packed);
 }
 
@@ -421,7 +421,7 @@ fn an_adapter_of_another_rank_or_other_modules_is_rejected() {
     };
     let message = rejected(&|config| config.r = 2);
     assert!(
-        message.contains("q_proj.lora_A.weight` has the shape [3, 24], want [2, 24]"),
+        message.contains("q_proj.lora_A.weight` must have the shape [2, 24], not [3, 24]"),
         "{message}"
     );
     let message = rejected(&|config| config.target_modules = vec![Module::Q]);

@@ -65,7 +65,7 @@ fn malformed_files_take_no_more_memory_than_their_size() {
         assert!(taken <= bytes.len() + SMALL, "round {round}: {taken} of {}", bytes.len());
         rejected += u64::from(model.is_err());
     }
-    assert!(rejected > ROUNDS / 2, "{rejected} of {ROUNDS} refused");
+    assert!(rejected > ROUNDS / 2, "{rejected} of {ROUNDS} rejected");
 
     let source = fixture("models/qwen2-tied");
     let config = ModelConfig::from_dir(&source).unwrap();
@@ -81,5 +81,5 @@ fn malformed_files_take_no_more_memory_than_their_size() {
         assert!(taken <= 2 * bytes.len() + SMALL, "round {round}: {taken} of {}", bytes.len());
         rejected += u64::from(model.is_err());
     }
-    assert!(rejected > ROUNDS / 2, "{rejected} of {ROUNDS} refused");
+    assert!(rejected > ROUNDS / 2, "{rejected} of {ROUNDS} rejected");
 }

@@ -100,7 +100,7 @@ fn fixtures() -> Vec<Fixture> {
 fn assert_close(name: &str, what: &str, found: &[f32], want: &[f32]) {
     assert_eq!(found.len(), want.len(), "{name}: {what}");
     for (i, (found, want)) in found.iter().zip(want).enumerate() {
-        assert!((found - want).abs() < TOLERANCE, "{name}: {what} {i}: {found}, want {want}");
+        assert!((found - want).abs() < TOLERANCE, "{name}: {what} {i}: {found}, expected {want}");
     }
 }
 
@@ -160,12 +160,12 @@ fn gradients_of_all_tensors_match_transformers() {
             let slack = 1e-4 * norm + 1e-5;
             assert!(
                 (found_norm - norm).abs() < slack,
-                "{}: {name}: norm {found_norm}, want {norm}",
+                "{}: {name}: norm {found_norm}, expected {norm}",
                 fixture.name
             );
             assert!(
                 (found_sines - sines).abs() < 10.0 * slack,
-                "{}: {name}: product with sines {found_sines}, want {sines}",
+                "{}: {name}: product with sines {found_sines}, expected {sines}",
                 fixture.name
             );
         }

@@ -42,7 +42,7 @@ fn multimodal_positions_rotate_queries_as_in_transformers() {
         let found = rotated(&x, &config, &positions);
         for ((found, want), position) in found.iter().zip(&want).zip(&positions) {
             for (found, want) in found.iter().zip(want) {
-                assert!((found - want).abs() < 1e-6, "{position:?}: {found}, want {want}");
+                assert!((found - want).abs() < 1e-6, "{position:?}: {found}, expected {want}");
             }
         }
     }

@@ -34,7 +34,7 @@ fn whole(policy: &Policy) -> (TokenScores, Gradients) {
 }
 
 /// The group in chunks of `sizes` completions.
-fn in_parts(policy: &Policy, sizes: &[usize]) -> (TokenScores, Gradients) {
+fn in_chunks(policy: &Policy, sizes: &[usize]) -> (TokenScores, Gradients) {
     let Group { prompt, completions } = group();
     let mut gradients = policy.zero_gradients().unwrap();
     let shared = SharedPrompt::new(policy, &prompt, 30, TEMPERATURE, (None, None)).unwrap();
@@ -89,7 +89,7 @@ fn a_group_in_chunks_equals_the_packed_group() {
         let policy = model(name);
         let whole = whole(&policy);
         for sizes in [&[6][..], &[1, 1, 1, 1, 1, 1], &[2, 4], &[5, 1]] {
-            assert_same(&format!("{name} {sizes:?}"), &in_parts(&policy, sizes), &whole);
+            assert_same(&format!("{name} {sizes:?}"), &in_chunks(&policy, sizes), &whole);
         }
     }
 }
@@ -109,12 +109,12 @@ fn recomputed_layers_are_bit_identical() {
         tensors.collect()
     };
     let kept = model("qwen2-tied");
-    let (whole_kept, parts_kept) = (whole(&kept).1, in_parts(&kept, &[2, 4]).1);
+    let (whole_kept, parts_kept) = (whole(&kept).1, in_chunks(&kept, &[2, 4]).1);
     // Saves no layer, or one of two layers of the longest pass.
     for bytes in [0, 60_000] {
         let policy = model("qwen2-tied").with_activation_bytes(bytes);
         assert_eq!(values(&whole(&policy).1), values(&whole_kept), "{bytes}");
-        assert_eq!(values(&in_parts(&policy, &[2, 4]).1), values(&parts_kept), "{bytes}");
+        assert_eq!(values(&in_chunks(&policy, &[2, 4]).1), values(&parts_kept), "{bytes}");
     }
 }
 

@@ -148,7 +148,7 @@ impl VisionConfig {
     /// All faults found.
     pub fn check(&self) -> Result<(), Vec<ConfigFault>> {
         let mut faults = Vec::new();
-        let mut want = |holds: bool, field: &str, found: &dyn ToString, want| {
+        let mut check = |holds: bool, field: &str, found: &dyn ToString, want| {
             if !holds {
                 let (field, found) = (format!("vision_config.{field}"), found.to_string());
                 faults.push(ConfigFault::Wrong { field, found, want });
@@ -164,24 +164,29 @@ impl VisionConfig {
             ("spatial_merge_size", self.spatial_merge_size),
             ("out_hidden_size", self.out_hidden_size),
         ] {
-            want((1..=LARGEST).contains(&size), field, &size, "an integer from 1 to 65536");
+            check((1..=LARGEST).contains(&size), field, &size, "an integer from 1 to 65536");
         }
-        want(self.in_channels == 3, "in_channels", &self.in_channels, "3, for colours");
-        want(self.hidden_act == "silu", "hidden_act", &self.hidden_act, "`silu`");
+        check(self.in_channels == 3, "in_channels", &self.in_channels, "3 (RGB)");
+        check(self.hidden_act == "silu", "hidden_act", &self.hidden_act, "`silu`");
         let heads = self.num_heads.max(1);
         let fits =
             self.hidden_size.is_multiple_of(heads) && (self.hidden_size / heads).is_multiple_of(4);
-        want(fits, "num_heads", &self.num_heads, "a divisor of `hidden_size` into multiples of 4");
+        check(fits, "num_heads", &self.num_heads, "a divisor of `hidden_size` into multiples of 4");
         let token = (self.patch_size * self.spatial_merge_size).max(1);
         let windows = self.window_size >= token && self.window_size <= LARGEST;
-        want(windows, "window_size", &self.window_size, "at least a token's pixels");
+        check(
+            windows,
+            "window_size",
+            &self.window_size,
+            "at least `patch_size` times `spatial_merge_size`",
+        );
         let blocks = &self.fullatt_block_indexes;
         let there = blocks.iter().all(|block| *block < LARGEST);
-        want(there, "fullatt_block_indexes", &format!("{blocks:?}"), "indices of blocks");
+        check(there, "fullatt_block_indexes", &format!("{blocks:?}"), "a list of block indices");
         let theta = self.theta();
-        want(theta.is_finite() && theta > 1.0, "rope_theta", &theta, "a number above 1");
+        check(theta.is_finite() && theta > 1.0, "rope_theta", &theta, "a number above 1");
         let rate = self.tokens_per_second;
-        want(rate.is_finite() && rate > 0.0, "tokens_per_second", &rate, "a positive number");
+        check(rate.is_finite() && rate > 0.0, "tokens_per_second", &rate, "a positive number");
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 

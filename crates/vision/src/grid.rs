@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn extreme_aspect_ratios_and_empty_images_are_refused() {
+    fn extreme_aspect_ratios_and_empty_images_are_rejected() {
         assert!(smart_resize((2000, 10), 28, LIMITS).is_ok());
         let message = smart_resize((2001, 10), 28, LIMITS).unwrap_err().to_string();
         assert!(message.contains("2001 × 10"), "{message}");

@@ -50,8 +50,8 @@ impl ImageEmbeddings {
         &self.embeddings
     }
 
-    /// The insert at token `at` of a prompt, with its 3-D position ids.
-    pub(crate) fn insert(&self, at: usize, merge: usize) -> PromptImage {
+    /// These embeddings at token `offset` of a prompt, with their 3-D position ids.
+    pub(crate) fn in_prompt(&self, offset: usize, merge: usize) -> PromptImage {
         let (height, width) = (self.grid.height / merge, self.grid.width / merge);
         let interval = match self.kind {
             Kind::Image => 1.0,
@@ -62,7 +62,7 @@ impl ImageEmbeddings {
             [time as usize, index / width % height, index % width]
         };
         PromptImage {
-            offset: at,
+            offset,
             embeddings: self.embeddings.clone(),
             position_ids: (0..self.tokens()).map(position).collect(),
             digest: self.digest,

@@ -9,7 +9,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImag
 
 use crate::error::{Error, Result};
 
-/// Images whose header announces more pixels are refused: 8192 × 8192.
+/// Images whose header announces more pixels are rejected: 8192 × 8192.
 pub const MAX_PIXELS: u64 = 1 << 26;
 
 /// Decodes the file at `path`, a PNG or a JPEG whatever its extension.
@@ -114,14 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn a_decompression_bomb_is_refused_by_its_header() {
+    fn a_decompression_bomb_is_rejected_by_its_header() {
         let mut bytes = png(&RgbImage::new(2, 2).into());
         // The header's width and height.
         bytes[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
         let crc = crc32fast::hash(&bytes[12..29]);
         bytes[29..33].copy_from_slice(&crc.to_be_bytes());
-        let refused = from_bytes(&bytes).unwrap_err();
-        assert!(matches!(refused, Error::TooLarge { width: 65_536, .. }), "{refused}");
+        let rejected = from_bytes(&bytes).unwrap_err();
+        assert!(matches!(rejected, Error::TooLarge { width: 65_536, .. }), "{rejected}");
     }
 
     #[test]

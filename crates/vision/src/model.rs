@@ -268,17 +268,17 @@ impl VisionEncoder {
             return Err(Error::ImageCount { placeholders, images: images.len() });
         }
         let merge = self.config().spatial_merge_size;
-        let (mut expanded, mut inserts, mut images) = (Vec::new(), Vec::new(), images.iter());
+        let (mut expanded, mut in_prompt, mut images) = (Vec::new(), Vec::new(), images.iter());
         for id in ids {
             match Some(id).filter(is_placeholder).and_then(|_| images.next()) {
                 None => expanded.push(*id),
                 Some(image) => {
-                    let insert = image.insert(expanded.len(), merge);
-                    expanded.extend(std::iter::repeat_n(*id, insert.position_ids.len()));
-                    inserts.push(insert);
+                    let image = image.in_prompt(expanded.len(), merge);
+                    expanded.extend(std::iter::repeat_n(*id, image.position_ids.len()));
+                    in_prompt.push(image);
                 }
             }
         }
-        Ok(Prompt::with_images(expanded, inserts)?)
+        Ok(Prompt::with_images(expanded, in_prompt)?)
     }
 }

@@ -44,17 +44,17 @@ struct PixelFacts {
     some: Vec<(usize, f32)>,
 }
 
-fn folder(form: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(form)
+fn folder(layout: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(layout)
 }
 
 /// The checkpoint formats: that of `transformers` 5, the hub's, and llama.cpp's with the hub's weights
 /// (`scripts/parity/make_mmproj_fixtures.py`).
-const FORMS: [&str; 3] = ["nested", "flat", "gguf"];
+const LAYOUTS: [&str; 3] = ["nested", "flat", "gguf"];
 
-fn cases(form: &str) -> Vec<Case> {
-    let form = if form == "gguf" { "flat" } else { form };
-    let text = std::fs::read(folder(form).join("expected.json")).unwrap();
+fn cases(layout: &str) -> Vec<Case> {
+    let layout = if layout == "gguf" { "flat" } else { layout };
+    let text = std::fs::read(folder(layout).join("expected.json")).unwrap();
     let cases: Vec<Case> = serde_json::from_slice(&text).unwrap();
     assert_eq!(cases.len(), 9);
     cases
@@ -131,14 +131,14 @@ fn drawn(
 
 #[test]
 fn pixels_match_the_reference() {
-    for form in FORMS {
-        pixels_match(form);
+    for layout in LAYOUTS {
+        pixels_match(layout);
     }
 }
 
-fn pixels_match(form: &str) {
-    let vision_encoder = VisionEncoder::load(&folder(form), &WeightFormat::F32.into()).unwrap();
-    for case in cases(form) {
+fn pixels_match(layout: &str) {
+    let vision_encoder = VisionEncoder::load(&folder(layout), &WeightFormat::F32.into()).unwrap();
+    for case in cases(layout) {
         let images = case.images();
         let pixels = match case.kind.as_str() {
             "video" => vec![vision_encoder.processor().video(&images).unwrap()],
@@ -165,9 +165,10 @@ fn pixels_match(form: &str) {
 
 #[test]
 fn the_vision_towers_tokens_match_the_reference_in_every_format() {
-    for form in FORMS {
-        let vision_encoder = VisionEncoder::load(&folder(form), &WeightFormat::F32.into()).unwrap();
-        for case in cases(form) {
+    for layout in LAYOUTS {
+        let vision_encoder =
+            VisionEncoder::load(&folder(layout), &WeightFormat::F32.into()).unwrap();
+        for case in cases(layout) {
             let embeddings = case.encode(&vision_encoder);
             let values = embeddings.iter().flat_map(|embeddings| {
                 embeddings.embeddings().flatten_all().unwrap().to_vec1::<f32>().unwrap()
@@ -186,10 +187,11 @@ fn the_vision_towers_tokens_match_the_reference_in_every_format() {
 
 #[test]
 fn token_ids_and_position_ids_match_the_reference() {
-    for form in ["flat", "gguf"] {
-        let vision_encoder = VisionEncoder::load(&folder(form), &WeightFormat::F32.into()).unwrap();
-        let tokenizer = Tokenizer::from_dir(&folder(form)).unwrap();
-        for case in cases(form) {
+    for layout in ["flat", "gguf"] {
+        let vision_encoder =
+            VisionEncoder::load(&folder(layout), &WeightFormat::F32.into()).unwrap();
+        let tokenizer = Tokenizer::from_dir(&folder(layout)).unwrap();
+        for case in cases(layout) {
             let prompt = case.prompt(&vision_encoder, &tokenizer);
             assert_eq!(prompt.ids(), case.ids, "{}", case.name);
             let positions: Vec<_> = (0..prompt.len()).map(|index| prompt.position(index)).collect();
@@ -200,10 +202,10 @@ fn token_ids_and_position_ids_match_the_reference() {
 
 #[test]
 fn log_probabilities_and_greedy_tokens_match_the_reference() {
-    for form in FORMS {
-        let model = VisionLanguageModel::load(&folder(form), &WeightFormat::F32.into()).unwrap();
-        let tokenizer = Tokenizer::from_dir(&folder(form)).unwrap();
-        let cases = cases(form);
+    for layout in LAYOUTS {
+        let model = VisionLanguageModel::load(&folder(layout), &WeightFormat::F32.into()).unwrap();
+        let tokenizer = Tokenizer::from_dir(&folder(layout)).unwrap();
+        let cases = cases(layout);
         let prompts =
             cases.iter().map(|case| case.prompt(model.vision_encoder(), &tokenizer)).collect();
         let drawn = drawn(&model, prompts, EngineOptions::default());
@@ -211,8 +213,8 @@ fn log_probabilities_and_greedy_tokens_match_the_reference() {
             let pairs = drawn.first.iter().zip(&case.last_logp);
             let largest = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             // f32 accumulated in another order, through five layers of random weights.
-            assert!(largest < 2e-4, "{form}, {}: {largest}", case.name);
-            assert_eq!(drawn.ids, case.greedy, "{form}, {}", case.name);
+            assert!(largest < 2e-4, "{layout}, {}: {largest}", case.name);
+            assert_eq!(drawn.ids, case.greedy, "{layout}, {}", case.name);
         }
     }
 }
@@ -277,7 +279,7 @@ fn bf16_and_quantized_weights_stay_near_f32() {
 }
 
 #[test]
-fn a_placeholder_without_an_image_is_refused() {
+fn a_placeholder_without_an_image_is_rejected() {
     let vision_encoder = VisionEncoder::load(&folder("flat"), &WeightFormat::F32.into()).unwrap();
     let tokenizer = Tokenizer::from_dir(&folder("flat")).unwrap();
     let message = vision_encoder
@@ -345,13 +347,13 @@ fn a_corrupt_mmproj_file_is_an_error_and_no_panic() {
         VisionEncoder::load(model.path(), &WeightFormat::F32.into()).is_ok()
     };
     assert!(load(&whole) && !load(&whole[..whole.len() / 2]) && !load(b""));
-    let mut refused = 0;
+    let mut rejected = 0;
     for draw in 0..300_usize {
         let mut bytes = whole.clone();
         // The header with all sizes comes first.
         let at = 24 + draw * 7919 % 1200;
         bytes[at] ^= [0xff, 0x80, 0x01][draw % 3];
-        refused += usize::from(!load(&bytes));
+        rejected += usize::from(!load(&bytes));
     }
-    assert!(refused > 100, "{refused}");
+    assert!(rejected > 100, "{rejected}");
 }

@@ -18,8 +18,8 @@ fn on_ranks<R: Send>(ranks: usize, work: impl Fn(&TensorParallel) -> R + Sync) -
     TensorParallel::on_threads(ranks, work).unwrap()
 }
 
-fn folder(form: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(form)
+fn folder(layout: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(layout)
 }
 
 fn images() -> Vec<RgbImage> {
@@ -66,10 +66,10 @@ fn embedding_caches_of_all_ranks_are_identical() {
 }
 
 /// Greedy completions of prompts with images, and their log-probabilities.
-fn completions(form: &str, ranks: &TensorParallel) -> Vec<(Vec<u32>, Vec<f32>)> {
+fn completions(layout: &str, ranks: &TensorParallel) -> Vec<(Vec<u32>, Vec<f32>)> {
     let model =
-        VisionLanguageModel::load_part(&folder(form), &WeightFormat::F32.into(), ranks).unwrap();
-    let tokenizer = Tokenizer::from_dir(&folder(form)).unwrap();
+        VisionLanguageModel::load_part(&folder(layout), &WeightFormat::F32.into(), ranks).unwrap();
+    let tokenizer = Tokenizer::from_dir(&folder(layout)).unwrap();
     let images = images();
     let embeddings = model
         .vision_encoder()
@@ -89,13 +89,13 @@ fn completions(form: &str, ranks: &TensorParallel) -> Vec<(Vec<u32>, Vec<f32>)> 
 
 #[test]
 fn captions_of_two_ranks_match_one_rank_in_either_format() {
-    for form in ["nested", "gguf"] {
-        let alone = completions(form, &TensorParallel::single_rank());
-        for found in on_ranks(2, |ranks| completions(form, ranks)) {
+    for layout in ["nested", "gguf"] {
+        let alone = completions(layout, &TensorParallel::single_rank());
+        for found in on_ranks(2, |ranks| completions(layout, ranks)) {
             for ((want_ids, want), (ids, logps)) in alone.iter().zip(&found) {
-                assert_eq!(ids, want_ids, "{form}");
+                assert_eq!(ids, want_ids, "{layout}");
                 for (want, found) in want.iter().zip(logps) {
-                    assert!((want - found).abs() < 1e-4, "{form}: {found}, want {want}");
+                    assert!((want - found).abs() < 1e-4, "{layout}: {found}, expected {want}");
                 }
             }
         }

@@ -132,7 +132,7 @@ impl<'a> Fields<'a> {
 
     fn head_dim(&mut self, hidden_size: usize, heads: usize) -> usize {
         if self.get("head_dim").is_none() && heads > 0 && !hidden_size.is_multiple_of(heads) {
-            let want = "a divisor of `hidden_size`, or an explicit `head_dim`";
+            let want = "a divisor of `hidden_size` unless `head_dim` is set";
             self.faults.push(ConfigFault::wrong("num_attention_heads", heads, want));
         }
         self.count("head_dim", Some(hidden_size / heads.max(1)))

@@ -166,7 +166,7 @@ impl Rope {
     /// `config.json`.
     pub(super) fn faults(&self, head_dim: usize, dictionary: &str) -> Vec<ConfigFault> {
         let mut faults = Vec::new();
-        let mut want = |holds: bool, field: &str, found: &dyn ToString, want| {
+        let mut check = |holds: bool, field: &str, found: &dyn ToString, want| {
             if !holds {
                 faults.push(ConfigFault::wrong(field, found.to_string(), want));
             }
@@ -181,17 +181,17 @@ impl Rope {
             // The ramp's bounds are logarithms to this base.
             RopeKind::Yarn(_) => {
                 let holds = positive(self.theta) && self.theta > 1.0;
-                want(holds, "rope_theta", &self.theta, "a number greater than 1");
+                check(holds, "rope_theta", &self.theta, "a number greater than 1");
             }
-            _ => want(positive(self.theta), "rope_theta", &self.theta, "a positive number"),
+            _ => check(positive(self.theta), "rope_theta", &self.theta, "a positive number"),
         }
         let factor = match &self.kind {
             RopeKind::Default => None,
             RopeKind::Linear { factor } => Some(*factor),
             RopeKind::Llama3(llama3) => {
                 let (low, high) = (llama3.low_freq_factor, llama3.high_freq_factor);
-                want(positive(low), &name("low_freq_factor"), &low, "a positive number");
-                want(
+                check(positive(low), &name("low_freq_factor"), &low, "a positive number");
+                check(
                     positive(high - low),
                     &name("high_freq_factor"),
                     &high,
@@ -201,8 +201,8 @@ impl Rope {
             }
             RopeKind::Yarn(yarn) => {
                 let (slow, fast) = (yarn.beta_slow, yarn.beta_fast);
-                want(positive(slow), &name("beta_slow"), &slow, "a positive number");
-                want(
+                check(positive(slow), &name("beta_slow"), &slow, "a positive number");
+                check(
                     positive(fast) && fast >= slow,
                     &name("beta_fast"),
                     &fast,
@@ -213,20 +213,20 @@ impl Rope {
                     ("mscale", yarn.mscale.unwrap_or(1.0)),
                     ("mscale_all_dim", yarn.mscale_all_dim.unwrap_or(1.0)),
                 ] {
-                    want(positive(number), &name(field), &number, "a positive number");
+                    check(positive(number), &name(field), &number, "a positive number");
                 }
                 Some(yarn.factor)
             }
         };
         let factor = factor.unwrap_or(1.0);
         let large = positive(factor) && factor >= 1.0;
-        want(large, &name("factor"), &factor, "a number of at least 1");
+        check(large, &name("factor"), &factor, "a number of at least 1");
         let length = self.original_max_position_embeddings().unwrap_or(1);
         let field = name("original_max_position_embeddings");
-        want(length > 0, &field, &length, "a positive integer");
+        check(length > 0, &field, &length, "a positive integer");
         // An invalid `head_dim` is reported separately.
         if let Some(section) = self.mrope_section.filter(|_| head_dim > 0) {
-            want(
+            check(
                 section.iter().sum::<usize>() == head_dim / 2,
                 &name("mrope_section"),
                 &json!(section),

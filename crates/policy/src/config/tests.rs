@@ -119,8 +119,8 @@ fn all_missing_and_invalid_fields_are_reported_together() {
     value.as_object_mut().unwrap().remove("vocab_size");
     assert_eq!(
         faults(&value),
-        "`hidden_size` is `-4`, want a positive integer; `vocab_size` is missing; \
-         `rms_norm_eps` is `tiny`, want a positive number"
+        "`hidden_size` must be a positive integer, not `-4`; `vocab_size` is missing; \
+         `rms_norm_eps` must be a positive number, not `tiny`"
     );
 }
 
@@ -146,12 +146,13 @@ fn inconsistent_head_counts_are_rejected() {
     value["num_key_value_heads"] = json!(3);
     assert_eq!(
         faults(&value),
-        "`num_key_value_heads` is `3`, want a divisor of `num_attention_heads`"
+        "`num_key_value_heads` must be a divisor of `num_attention_heads`, not `3`"
     );
     let mut value = flat_vl();
     value["num_attention_heads"] = json!(7);
     assert!(
-        faults(&value).starts_with("`num_attention_heads` is `7`, want a divisor of `hidden_size`")
+        faults(&value)
+            .starts_with("`num_attention_heads` must be a divisor of `hidden_size` unless")
     );
 }
 
@@ -170,7 +171,7 @@ fn an_inconsistent_configuration_is_not_saved() {
     let dir = tempfile::tempdir().unwrap();
     let config = ModelConfig { head_dim: 15, ..small(ModelType::Llama) };
     let message = config.save(dir.path()).unwrap_err().to_string();
-    assert!(message.ends_with("`head_dim` is `15`, want an even number"), "{message}");
+    assert!(message.ends_with("`head_dim` must be an even number, not `15`"), "{message}");
     assert!(!dir.path().join(CONFIG_FILE).exists());
 }
 

@@ -74,18 +74,18 @@ fn run_with(
         requests.iter().map(|request| engine.add(request, sampling).unwrap()).collect();
     let mut drawn: Drawn =
         requests.iter().map(|r| vec![(Vec::new(), Vec::new(), None); r.samples]).collect();
-    let place = |id: RequestId| ids.iter().position(|other| *other == id).unwrap();
+    let index_of = |id: RequestId| ids.iter().position(|other| *other == id).unwrap();
     while engine.has_work() {
         for output in engine.step().unwrap() {
             match output {
                 EngineOutput::Token { request, sample, token } => {
-                    let (ids, logps, finish_reason) = &mut drawn[place(request)][sample];
+                    let (ids, logps, finish_reason) = &mut drawn[index_of(request)][sample];
                     assert_eq!(*finish_reason, None);
                     ids.push(token.id);
                     logps.push(token.logp);
                 }
                 EngineOutput::Finished { request, sample, finish_reason } => {
-                    drawn[place(request)][sample].2 = Some(finish_reason);
+                    drawn[index_of(request)][sample].2 = Some(finish_reason);
                 }
             }
         }
@@ -252,6 +252,6 @@ fn impossible_requests_are_rejected_when_they_are_added() {
         (options(1, 7, Some(PAGE_SIZE - 1)), "kv_cache_tokens"),
     ] {
         let error = Engine::new(model.clone(), options).err().unwrap().to_string();
-        assert!(error.starts_with(&format!("`{field}` is ")), "{error}");
+        assert!(error.starts_with(&format!("`{field}` must be ")), "{error}");
     }
 }

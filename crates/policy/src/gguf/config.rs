@@ -56,7 +56,7 @@ pub(super) fn read(file: &GgufFile) -> Result<(Architecture, ModelConfig)> {
     let layers = fields.size("block_count")?;
     let tensors = file.tensors().len();
     if layers > tensors {
-        let want = format!("at most the file's {tensors} tensors");
+        let want = format!("at most {tensors}, the number of tensors in the file");
         return Err(fields.wrong("block_count", layers, want));
     }
     let hidden_size = fields.size("embedding_length")?;
@@ -159,7 +159,7 @@ impl Fields<'_> {
             Some(length) => length,
             None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
             None => {
-                let want = format!("a divisor of the {hidden_size} of `embedding_length`");
+                let want = format!("a divisor of `embedding_length` = {hidden_size}");
                 return Err(self.wrong("attention.head_count", heads, want));
             }
         };
@@ -186,7 +186,7 @@ impl Fields<'_> {
             }
             _ => None,
         };
-        let want = "three non-negative section sizes and a 0";
+        let want = "three non-negative section sizes, optionally followed by 0";
         let wrong = || self.wrong(FIELD, format!("{sections:?}"), want);
         let ((time, height), width) = three.ok_or_else(wrong)?;
         Ok(Some([time, height, width]))

@@ -5,19 +5,21 @@
 #[non_exhaustive]
 pub enum GgufFault {
     /// The file is not GGUF.
-    #[error("it begins with `{found}`, want `GGUF`")]
+    #[error("it must begin with `GGUF`, not `{found}`")]
     Magic {
         /// Its first bytes, escaped.
         found: String,
     },
     /// The version is unsupported.
-    #[error("its version is {found}, want 2 or 3 in little-endian, convert the model again")]
+    #[error("its version must be 2 or 3 in little-endian, not {found}: convert the model again")]
     Version {
         /// The version.
         found: u32,
     },
     /// The file is truncated.
-    #[error("{what} needs {want} bytes at byte {at}, {left} are left: download the file again")]
+    #[error(
+        "{what} needs {want} bytes at byte {at}, but only {left} are left: download the file again"
+    )]
     Truncated {
         /// The missing item.
         what: String,
@@ -30,7 +32,7 @@ pub enum GgufFault {
     },
     /// A count exceeds what the file can hold.
     #[error(
-        "its header declares {found} {what}, the {left} bytes left fit at most {max}: download it again"
+        "its header declares {found} {what}, but the {left} bytes left fit at most {max}: download it again"
     )]
     Count {
         /// The counted items.
@@ -49,7 +51,9 @@ pub enum GgufFault {
         what: String,
     },
     /// A metadata value has an unknown type.
-    #[error("`{key}` has the unknown value type {found}, want 0 to 12")]
+    #[error(
+        "`{key}` has the unknown value type {found}, above the largest, 12: convert the model again"
+    )]
     ValueType {
         /// The value's key.
         key: String,
@@ -82,7 +86,7 @@ pub enum GgufFault {
     #[error("it has no tokenizer, put the model's `tokenizer.json` beside it")]
     NoTokenizer,
     /// A metadata value is invalid.
-    #[error("`{key}` is {found}, want {want}")]
+    #[error("`{key}` must be {want}, not {found}")]
     Value {
         /// The key.
         key: String,
@@ -102,7 +106,7 @@ pub enum GgufFault {
         why: &'static str,
     },
     /// A tensor's shape is invalid.
-    #[error("the tensor `{name}` has the shape {found:?}, want {want}")]
+    #[error("the tensor `{name}` must have {want}, not the shape {found:?}")]
     Shape {
         /// Its name in the file.
         name: String,
@@ -112,7 +116,7 @@ pub enum GgufFault {
         want: String,
     },
     /// A tensor is misaligned.
-    #[error("the tensor `{name}` has the offset {found}, want a multiple of {alignment}")]
+    #[error("the offset of the tensor `{name}` must be a multiple of {alignment}, not {found}")]
     Alignment {
         /// Its name in the file.
         name: String,

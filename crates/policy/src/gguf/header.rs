@@ -91,7 +91,7 @@ impl TensorHeader {
         let dimensions = cursor.u32(&what)?;
         if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
             let (key, found) = (format!("dimensions of {name}"), dimensions.to_string());
-            return Err(GgufFault::Value { key, found, want: "1 to 4".to_owned() });
+            return Err(GgufFault::Value { key, found, want: "from 1 to 4".to_owned() });
         }
         let sizes = (0..dimensions).map(|_| cursor.u64(&what)).collect::<Result<Vec<_>>>()?;
         let kind = cursor.u32(&what)?;
@@ -121,7 +121,7 @@ impl TensorHeader {
         }
         let count = self.sizes.iter().try_fold(1_u64, |all, size| all.checked_mul(*size));
         let bytes = count.and_then(|count| (count / block).checked_mul(size));
-        bytes.ok_or_else(|| wrong("fewer elements than 64 bits count".to_owned()))
+        bytes.ok_or_else(|| wrong("a number of elements that fits 64 bits".to_owned()))
     }
 }
 

@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn rows_of_a_head_are_its_interleaved_halves() {
-        let places: Vec<usize> = (0..8).map(|row| interleaved(row, 4)).collect();
-        assert_eq!(places, [0, 2, 1, 3, 4, 6, 5, 7]);
+        let rows: Vec<usize> = (0..8).map(|row| interleaved(row, 4)).collect();
+        assert_eq!(rows, [0, 2, 1, 3, 4, 6, 5, 7]);
     }
 }

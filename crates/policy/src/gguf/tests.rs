@@ -141,7 +141,7 @@ fn assert_rejected(writer: &Writer, parts: &[&str]) {
     let message = rejected(writer);
     assert!(message.contains("`m.gguf`"), "{message}");
     for part in parts {
-        assert!(message.contains(part), "{message}, want {part}");
+        assert!(message.contains(part), "{message}, expected {part}");
     }
 }
 
@@ -191,22 +191,24 @@ fn all_tensor_mismatches_are_reported_together() {
     writer.announced("blk.0.attn_k.bias").sizes = vec![4];
     let message = rejected(&writer);
     for part in [
-        "`blk.0.attn_k.bias` has the shape [4], want [8]",
+        "`blk.0.attn_k.bias` must have the shape [8], not [4]",
         "`blk.1.attn_q.weight` is unexpected",
         "`model.norm.weight` is missing",
     ] {
-        assert!(message.contains(part), "{message}, want {part}");
+        assert!(message.contains(part), "{message}, expected {part}");
     }
 }
 
 #[test]
 fn another_file_type_or_version_is_reported() {
     let message = |bytes: &[u8]| open(bytes.to_vec()).unwrap_err().to_string();
-    assert!(message(b"").contains("it begins with ``, want `GGUF`"));
-    assert!(message(b"PK\x03\x04 and more").contains(r"it begins with `PK\x03\x04`"));
+    assert!(message(b"").contains("it must begin with `GGUF`, not ``"));
+    assert!(
+        message(b"PK\x03\x04 and more").contains(r"it must begin with `GGUF`, not `PK\x03\x04`")
+    );
     let mut bytes = model("qwen2").bytes();
     bytes[4..8].copy_from_slice(&1_u32.to_le_bytes());
-    assert!(message(&bytes).contains("its version is 1, want 2 or 3"));
+    assert!(message(&bytes).contains("its version must be 2 or 3 in little-endian, not 1"));
 }
 
 #[test]
@@ -227,7 +229,7 @@ fn counts_beyond_the_file_size_are_rejected_before_allocation() {
         assert_rejected(&writer, &["elements of `x.list`", "1152921504606846976"]);
     }
     let layers = model("qwen2").count("qwen2.block_count", u32::MAX);
-    assert_rejected(&layers, &["`qwen2.block_count` is 4294967295", "14 tensors"]);
+    assert_rejected(&layers, &["`qwen2.block_count` must be at most 14", "not 4294967295"]);
 }
 
 #[test]
@@ -255,7 +257,7 @@ fn invalid_tensor_infos_are_reported_by_name() {
     assert_rejected(&with(&|t| t.sizes = vec![0, 12]), &[name, "positive sizes"]);
     assert_rejected(
         &with(&|t| t.sizes = vec![8; 5]),
-        &["blk.0.ffn_up.weight", "is 5, want 1 to 4"],
+        &["blk.0.ffn_up.weight", "must be from 1 to 4, not 5"],
     );
     assert_rejected(&with(&|t| t.kind = 8), &[name, "multiple of 32 for Q8_0"]);
     assert_rejected(&with(&|t| t.kind = 10), &["blk.0.ffn_up.weight", "Q2_K", "not supported"]);
@@ -294,17 +296,29 @@ fn missing_and_invalid_values_are_reported_with_the_expected_value() {
     none.values.retain(|(key, ..)| key != "qwen2.context_length");
     assert_rejected(&none, &["the key `qwen2.context_length` is missing"]);
     let text = model("qwen2").text("qwen2.context_length", "long");
-    assert_rejected(&text, &["`qwen2.context_length` is a string, want a non-negative integer"]);
+    assert_rejected(
+        &text,
+        &["`qwen2.context_length` must be a non-negative integer, not a string"],
+    );
     let zero = model("qwen2").count("qwen2.attention.head_count", 0);
-    assert_rejected(&zero, &["`qwen2.attention.head_count` is 0, want a positive integer"]);
+    assert_rejected(
+        &zero,
+        &["`qwen2.attention.head_count` must be a positive integer of at most 32 bits, not 0"],
+    );
     let odd = model("qwen2").count("qwen2.attention.head_count", 3);
-    assert_rejected(&odd, &["`qwen2.attention.head_count` is 3, want a divisor of the 8"]);
+    assert_rejected(
+        &odd,
+        &["`qwen2.attention.head_count` must be a divisor of `embedding_length` = 8, not 3"],
+    );
     let alignment = model("qwen2").count("general.alignment", 0);
-    assert_rejected(&alignment, &["`general.alignment` is 0, want a power of two"]);
+    assert_rejected(
+        &alignment,
+        &["`general.alignment` must be a power of two of at most 2^30, not 0"],
+    );
     let unknown = model("qwen2").value("x.y", 13, vec![0]);
     assert_rejected(&unknown, &["`x.y` has the unknown value type 13"]);
     let flag = model("qwen2").value("x.y", 7, vec![2]);
-    assert_rejected(&flag, &["`x.y` is 2, want 0 or 1"]);
+    assert_rejected(&flag, &["`x.y` must be 0 or 1, not 2"]);
 }
 
 #[test]

@@ -91,7 +91,7 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Files>> {
     let merges = required(metadata.texts(MERGES)?, MERGES)?;
     let types = metadata.integers(TOKEN_TYPES)?.unwrap_or_else(|| vec![1; tokens.len()]);
     if types.len() != tokens.len() {
-        let want = format!("one type for each of the {} tokens", tokens.len());
+        let want = format!("an array of {}, one type per token", tokens.len());
         return Err(wrong(TOKEN_TYPES, format!("an array of {}", types.len()), want));
     }
     let stop_ids = end_ids(metadata)?;
@@ -193,7 +193,7 @@ fn pair<'a>(merge: &'a str, vocabulary: &BTreeMap<&str, usize>) -> Result<[&'a s
             Ok([left, right])
         }
         _ => {
-            let want = "two tokens separated by a space, whose concatenation is a token";
+            let want = "pairs of tokens separated by a space, whose concatenation is a token";
             Err(wrong(MERGES, format!("`{merge}`"), want))
         }
     }

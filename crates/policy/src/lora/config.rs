@@ -239,7 +239,7 @@ impl<'a> Fields<'a> {
                 self.wrong(
                     &format!("{field}.{pattern}"),
                     value,
-                    "a number, for ranks a positive integer",
+                    "a number (for ranks a positive integer)",
                 );
                 continue;
             };

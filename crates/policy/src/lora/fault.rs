@@ -11,7 +11,7 @@ pub enum AdapterFault {
         field: String,
     },
     /// A setting's value is invalid.
-    #[error("`{field}` is `{found}`, want {want}")]
+    #[error("`{field}` must be {want}, not `{found}`")]
     Field {
         /// Its name.
         field: String,
@@ -69,7 +69,7 @@ pub enum AdapterFault {
         name: String,
     },
     /// A tensor's shape does not match the model and the rank.
-    #[error("the tensor `{name}` has the shape {found:?}, want {want:?}")]
+    #[error("the tensor `{name}` must have the shape {want:?}, not {found:?}")]
     ShapeMismatch {
         /// Its name in the file.
         name: String,
@@ -79,7 +79,7 @@ pub enum AdapterFault {
         want: Vec<usize>,
     },
     /// A tensor has an unsupported dtype.
-    #[error("the tensor `{name}` has the dtype {found}, want F32, BF16 or F16")]
+    #[error("the tensor `{name}` must have the dtype F32, BF16 or F16, not {found}")]
     Dtype {
         /// Its name in the file.
         name: String,

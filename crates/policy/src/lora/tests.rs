@@ -42,7 +42,7 @@ fn assert_scores(name: &str, policy: &Policy, sequences: &[Vec<u32>], want: &[Ve
     let groups: Vec<Group> = sequences.iter().map(group).collect();
     let found = policy.score(&groups, 1.0).unwrap().logps;
     for (i, (found, want)) in found.iter().zip(want.concat()).enumerate() {
-        assert!((found - want).abs() < TOLERANCE, "{name} {i}: {found}, want {want}");
+        assert!((found - want).abs() < TOLERANCE, "{name} {i}: {found}, expected {want}");
     }
 }
 
@@ -104,21 +104,21 @@ fn unsupported_settings_are_rejected_by_name() {
             json!(true),
             "`new_in_a_later_peft` = `true` is an unknown setting",
         ),
-        ("r", json!(0), "`r` is `0`, want a positive integer"),
+        ("r", json!(0), "`r` must be a positive integer, not `0`"),
         ("r", Value::Null, "`r` is missing"),
-        ("lora_alpha", json!("8"), "`lora_alpha` is `8`, want a number"),
+        ("lora_alpha", json!("8"), "`lora_alpha` must be a number, not `8`"),
         ("target_modules", Value::Null, "`target_modules` is missing"),
         (
             "target_modules",
             json!("(q_proj"),
             "`target_modules` has the invalid regular expression `(q_proj`",
         ),
-        ("rank_pattern", json!({ "q_proj": 1.5 }), "`rank_pattern.q_proj` is `1.5`"),
+        ("rank_pattern", json!({ "q_proj": 1.5 }), "`rank_pattern.q_proj` must be a number"),
     ] {
         let message = rejected(with(field, value).path());
         assert!(
             message.contains(expected) && message.contains(CONFIG_FILE),
-            "{message}, want {message}"
+            "{message}, expected {expected}"
         );
     }
 }
@@ -128,7 +128,7 @@ fn tensors_that_do_not_match_the_settings_are_reported() {
     let tensor = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
     let message = rejected(with("rank_pattern", json!({})).path());
     assert!(
-        message.contains(&format!("`{tensor}` has the shape [2, 32], want [4, 32]")),
+        message.contains(&format!("`{tensor}` must have the shape [4, 32], not [2, 32]")),
         "{message}"
     );
     let message = rejected(with("target_modules", json!(["v_proj", "down_proj"])).path());
@@ -146,7 +146,7 @@ fn an_adapter_of_another_model_is_rejected() {
     let message =
         Adapter::open(&adapter("list"), model("rslora").config()).unwrap_err().to_string();
     assert!(
-        message.contains("down_proj.lora_A.weight` has the shape [4, 48], want [4, 56]"),
+        message.contains("down_proj.lora_A.weight` must have the shape [4, 56], not [4, 48]"),
         "{message}"
     );
 }

@@ -34,9 +34,9 @@ impl Policy {
         first: usize,
         dropout_seed: Option<u64>,
     ) -> Pass<'a> {
-        let silent = |span: &GroupSpan| GroupSpan { kv_only: first, ..span.clone() };
+        let kv_only_prompt = |span: &GroupSpan| GroupSpan { kv_only: first, ..span.clone() };
         let keys = self.dropout_keys(batch, dropout_seed).map(|mut keys| keys.split_off(first));
-        let spans = batch.spans.iter().map(silent).collect();
+        let spans = batch.spans.iter().map(kv_only_prompt).collect();
         self.pass_of(&batch.positions[first..], Cow::Owned(spans), keys)
     }
 

@@ -67,7 +67,10 @@ fn assert_same_on(ranks: usize, path: &Path, format: WeightFormat) {
         assert_eq!(*found, all[0], "rank {rank}");
         for ((id, logp), (found_id, found_logp)) in alone.iter().zip(found) {
             assert_eq!(id, found_id, "{ranks} ranks");
-            assert!((logp - found_logp).abs() < 1e-4, "{ranks} ranks: {found_logp}, want {logp}");
+            assert!(
+                (logp - found_logp).abs() < 1e-4,
+                "{ranks} ranks: {found_logp}, expected {logp}"
+            );
         }
     }
 }
@@ -247,7 +250,8 @@ fn sizes_that_do_not_divide_are_reported() {
     assert!(message.contains("`num_key_value_heads` of 2 over 3 ranks"), "{message}");
     let message = rejected(&|_| (), 4, 64);
     assert!(
-        message.contains("`intermediate_size` of 160 over 4 ranks, want at least 64"),
+        message
+            .contains("`intermediate_size` of 160 over 4 ranks: it must be at least 64 per rank"),
         "{message}"
     );
     // A head is half a block.

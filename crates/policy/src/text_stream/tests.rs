@@ -188,8 +188,8 @@ fn write_with_first_token(path: &Path) {
 
 /// Reference implementation: tries all positions for the first and longest stop string.
 fn cut_by_hand(text: &str, stops: &[String]) -> String {
-    let places = (0..=text.len()).filter(|at| text.is_char_boundary(*at));
-    let mut ends = places.filter_map(|end| {
+    let positions = (0..=text.len()).filter(|at| text.is_char_boundary(*at));
+    let mut ends = positions.filter_map(|end| {
         let found = stops.iter().filter(|stop| !stop.is_empty() && text[..end].ends_with(*stop));
         found.map(|stop| end - stop.len()).min()
     });

@@ -76,7 +76,7 @@ fn a_vocabulary_too_small_for_all_bytes_is_rejected() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`vocab_size` is 258, want at least 259: all bytes and the special tokens"
+        "`vocab_size` must be at least 259, for all bytes and the special tokens, not 258"
     );
 }
 
@@ -129,7 +129,7 @@ fn invalid_stop_tokens_are_rejected() {
         with_files(&[(stop::GENERATION_CONFIG_FILE, json!({ "eos_token_id": "<|im_end|>" }))]);
     let message = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
     assert!(
-        message.contains("generation_config.json` is `\"<|im_end|>\"`, want a token id"),
+        message.contains("must be a token id or a list of token ids, not `\"<|im_end|>\"`"),
         "{message}"
     );
     let dir = with_files(&[(TOKENIZER_CONFIG_FILE, json!({ "eos_token": "</s>" }))]);

@@ -23,7 +23,7 @@ pub enum WeightFault {
         name: String,
     },
     /// The tensor's shape does not match the configuration.
-    #[error("`{name}` has the shape {found:?}, want {want:?}")]
+    #[error("`{name}` must have the shape {want:?}, not {found:?}")]
     ShapeMismatch {
         /// Its name in the file.
         name: String,
@@ -49,7 +49,7 @@ pub enum WeightFault {
         tensors: usize,
     },
     /// The tensor's dtype is unsupported.
-    #[error("`{name}` has the dtype {found}, want F32, BF16 or F16")]
+    #[error("`{name}` must have the dtype F32, BF16 or F16, not {found}")]
     Dtype {
         /// Its name in the file.
         name: String,

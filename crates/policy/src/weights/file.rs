@@ -32,13 +32,13 @@ const METADATA: &str = "__metadata__";
 #[non_exhaustive]
 pub enum SafetensorsFault {
     /// The file is too short for the header length.
-    #[error("it has {found} bytes, want at least 8")]
+    #[error("it must have at least 8 bytes, not {found}")]
     TooShort {
         /// Its length.
         found: usize,
     },
     /// The header exceeds the file or the format's limit.
-    #[error("its header claims {found} bytes, want at most {max}")]
+    #[error("its header claims {found} bytes, but may have at most {max}")]
     HeaderLength {
         /// The declared length.
         found: u64,
@@ -69,7 +69,7 @@ pub enum SafetensorsFault {
         have: u64,
     },
     /// A tensor's length does not match its shape.
-    #[error("the tensor `{name}` takes {found} bytes, want {want} for {dtype} {shape:?}")]
+    #[error("the tensor `{name}` takes {found} bytes, but {dtype} {shape:?} needs {want}")]
     LengthMismatch {
         /// Its name.
         name: String,
@@ -83,7 +83,9 @@ pub enum SafetensorsFault {
         shape: Vec<u64>,
     },
     /// Tensors overlap or leave a gap.
-    #[error("the tensor `{name}` begins at {found}, want {want}, the end of the previous tensor")]
+    #[error(
+        "the tensor `{name}` must begin at {want}, the end of the previous tensor, not at {found}"
+    )]
     NotContiguous {
         /// Its name.
         name: String,
@@ -226,7 +228,7 @@ fn checked(
     let bits = count.and_then(|count| count.checked_mul(dtype.bitsize() as u64));
     let want = bits.filter(|bits| bits.is_multiple_of(8)).map(|bits| bits / 8);
     if want != Some(to - from) {
-        let want = want.map_or("another number of whole bytes".to_owned(), |n| n.to_string());
+        let want = want.map_or("another number".to_owned(), |n| n.to_string());
         let (found, shape) = (to - from, entry.shape.clone());
         return Err(SafetensorsFault::LengthMismatch { name, found, want, dtype, shape });
     }

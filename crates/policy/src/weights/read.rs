@@ -52,13 +52,12 @@ pub(crate) fn decoder(
     files: &[WeightFile],
     config: &ModelConfig,
 ) -> Result<IndexMap<String, Tensor>> {
-    let places = find(dir, files, config)?;
-    let places: Vec<_> = places.into_iter().collect();
-    let read = |(name, place): (String, LazyTensor)| {
-        let tensor = place.read(&name)?;
+    let lazy: Vec<_> = find(dir, files, config)?.into_iter().collect();
+    let read = |(name, lazy): (String, LazyTensor)| {
+        let tensor = lazy.read(&name)?;
         Ok((name, tensor))
     };
-    let tensors: Result<Vec<_>> = places.into_par_iter().map(read).collect();
+    let tensors: Result<Vec<_>> = lazy.into_par_iter().map(read).collect();
     Ok(tensors?.into_iter().collect())
 }
 
@@ -211,8 +210,8 @@ fn find_in_file(
             Ok(Disposition::Take) => match found.contains_key(&canonical) {
                 true => faults.push(WeightFault::Duplicate { name: canonical }),
                 false => {
-                    let place = LazyTensor { file: file.clone(), stored: stored.clone() };
-                    found.insert(canonical, place);
+                    let lazy = LazyTensor { file: file.clone(), stored: stored.clone() };
+                    found.insert(canonical, lazy);
                 }
             },
         }
@@ -262,8 +261,8 @@ impl VisionTensors {
         for file in open(dir)? {
             for (name, stored) in file.iter() {
                 if let Some(name) = of_vision(name) {
-                    let place = LazyTensor { file: file.clone(), stored: stored.clone() };
-                    tensors.insert(name.to_owned(), place);
+                    let lazy = LazyTensor { file: file.clone(), stored: stored.clone() };
+                    tensors.insert(name.to_owned(), lazy);
                 }
             }
         }
@@ -275,18 +274,18 @@ impl VisionTensors {
     /// # Errors
     /// [`Error::Weights`] if it is missing, has another shape, or an unsupported dtype.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let place = self.tensors.get(name);
+        let lazy = self.tensors.get(name);
         let name = format!("{VISION}{name}");
-        let fault = match place {
+        let fault = match lazy {
             None => WeightFault::Missing { name },
-            Some(place) if !is_float(place.stored.dtype) => {
-                WeightFault::Dtype { name, found: place.stored.dtype.to_string() }
+            Some(lazy) if !is_float(lazy.stored.dtype) => {
+                WeightFault::Dtype { name, found: lazy.stored.dtype.to_string() }
             }
-            Some(place) if place.stored.shape != shape => {
-                let (found, want) = (place.stored.shape.clone(), shape.to_vec());
+            Some(lazy) if lazy.stored.shape != shape => {
+                let (found, want) = (lazy.stored.shape.clone(), shape.to_vec());
                 WeightFault::ShapeMismatch { name, found, want }
             }
-            Some(place) => return place.read(&name),
+            Some(lazy) => return lazy.read(&name),
         };
         Err(Error::Weights { dir: self.dir.clone(), faults: vec![fault] })
     }

@@ -233,7 +233,7 @@ fn unsupported_dtypes_are_rejected_by_name() {
     let config = ModelConfig { num_hidden_layers: 1, ..config(true) };
     let message = load(dir.path(), &config).unwrap_err().to_string();
     assert!(
-        message.contains("`model.norm.weight` has the dtype I8, want F32, BF16 or F16"),
+        message.contains("`model.norm.weight` must have the dtype F32, BF16 or F16, not I8"),
         "{message}"
     );
     assert!(!message.contains("`model.norm.weight` is missing"), "{message}");

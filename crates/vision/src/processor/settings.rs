@@ -153,9 +153,11 @@ impl Fields {
                 .or(size.max_pixels)
                 .unwrap_or(limits.max_pixels),
         };
-        if limits.min_pixels > limits.max_pixels || limits.max_pixels > MOST_PIXELS {
+        if limits.min_pixels > limits.max_pixels || limits.max_pixels > MAX_PIXELS {
             let PixelLimits { min_pixels, max_pixels } = limits;
-            return Err(format!("invalid limits of {min_pixels} to {max_pixels} pixels"));
+            return Err(format!(
+                "the limits of {min_pixels} to {max_pixels} pixels must be ascending and at most {MAX_PIXELS}"
+            ));
         }
         let patch = Patch {
             side: self.patch_size,
@@ -171,7 +173,7 @@ impl Fields {
             return Err(format!("`{name}` must be from 1 to 1024, not {size}"));
         }
         if self.image_std.iter().any(|deviation| !(deviation.is_finite() && *deviation > 0.0)) {
-            return Err("`image_std` has a value that is not a positive number".to_owned());
+            return Err("`image_std` must have positive numbers only".to_owned());
         }
         Ok(Settings {
             limits,
@@ -184,7 +186,7 @@ impl Fields {
 }
 
 /// Larger limits are a mistake in the file.
-const MOST_PIXELS: usize = 1 << 28;
+const MAX_PIXELS: usize = 1 << 28;
 
 #[cfg(test)]
 mod tests {

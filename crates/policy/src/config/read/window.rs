@@ -37,7 +37,7 @@ impl Fields<'_> {
             return None;
         }
         let Some(tokens) = window else {
-            let want = "`full_attention`, or `use_sliding_window` with a `sliding_window`";
+            let want = "`full_attention` unless `use_sliding_window` and `sliding_window` are set";
             self.faults.push(ConfigFault::wrong("layer_types", "sliding_attention", want));
             return None;
         };
@@ -82,8 +82,8 @@ impl Fields<'_> {
         };
         // An invalid `num_hidden_layers` is reported separately.
         if layers > 0 && kinds.len() != layers {
-            let found = format!("{} entries", kinds.len());
-            let want = "`num_hidden_layers` entries";
+            let found = format!("a list of {}", kinds.len());
+            let want = "a list of `num_hidden_layers` types";
             self.faults.push(ConfigFault::wrong("layer_types", found, want));
         }
         let mut sliding = Vec::new();

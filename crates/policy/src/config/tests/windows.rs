@@ -41,15 +41,19 @@ fn every_invalid_window_field_is_reported() {
         (
             "use_sliding_window",
             json!("yes"),
-            "`use_sliding_window` is `yes`, want `true` or `false`",
+            "`use_sliding_window` must be `true` or `false`, not `yes`",
         ),
-        ("sliding_window", json!(0), "`sliding_window` is `0`, want a positive integer"),
-        ("max_window_layers", json!(-1), "`max_window_layers` is `-1`, want a layer index"),
-        ("layer_types", json!("x"), "`layer_types` is `x`, want a list with one type per layer"),
+        ("sliding_window", json!(0), "`sliding_window` must be a positive integer, not `0`"),
+        ("max_window_layers", json!(-1), "`max_window_layers` must be a layer index, not `-1`"),
+        (
+            "layer_types",
+            json!("x"),
+            "`layer_types` must be a list with one type per layer, not `x`",
+        ),
         (
             "layer_types",
             json!(["full_attention"]),
-            "`layer_types` is `1 entries`, want `num_hidden_layers` entries",
+            "`layer_types` must be a list of `num_hidden_layers` types, not `a list of 1`",
         ),
         (
             "layer_types",
@@ -71,8 +75,8 @@ fn a_sliding_layer_needs_a_window() {
         value[field] = Value::Null;
         assert_eq!(
             faults(&value),
-            "`layer_types` is `sliding_attention`, \
-             want `full_attention`, or `use_sliding_window` with a `sliding_window`"
+            "`layer_types` must be `full_attention` unless `use_sliding_window` and `sliding_window` \
+             are set, not `sliding_attention`"
         );
     }
 }
@@ -104,6 +108,6 @@ fn windows_of_nonexistent_layers_are_not_saved() {
         let window = Some(SlidingWindow { tokens: 5, layers: layers.clone() });
         let config = ModelConfig { sliding_window: window, ..small(ModelType::Qwen2) };
         let message = config.save(dir.path()).unwrap_err().to_string();
-        assert!(message.contains(&format!("`layer_types` is `{layers:?}`")), "{message}");
+        assert!(message.contains(&format!("in ascending order, not `{layers:?}`")), "{message}");
     }
 }

@@ -65,10 +65,10 @@ impl DeviceCache {
     }
 
     pub(super) fn slots(&self, writes: &[PageWrite]) -> Result<SlotMapping> {
-        let places = writes.iter().flat_map(|PageWrite { page, slot, rows }| {
+        let positions = writes.iter().flat_map(|PageWrite { page, slot, rows }| {
             (0..rows.len()).map(move |token| (*page, slot + token))
         });
-        Ok(SlotMapping::new(&places.collect::<Vec<_>>(), &self.device)?)
+        Ok(SlotMapping::new(&positions.collect::<Vec<_>>(), &self.device)?)
     }
 
     pub(super) fn plan(&self, chunks: &[SequenceChunk], rows: usize) -> Result<PagedAttentionPlan> {

@@ -1,5 +1,7 @@
 //! Outputs for any number of threads.
 
+use std::io::Write as _;
+
 use candle_core::Device;
 use embodied_r_kernels::device::has_kernels;
 use rayon::ThreadPoolBuilder;
@@ -30,6 +32,9 @@ fn outputs_are_bit_identical_for_any_number_of_threads() {
     const NEW_TOKENS: usize = 150;
     // Emulated CUDA kernels do not run the parallel loops that this is about.
     if has_kernels(&Device::Cpu) {
+        let test = "outputs_are_bit_identical_for_any_number_of_threads";
+        // Unlike `eprintln!`, this is not captured by the test harness.
+        writeln!(std::io::stderr(), "skipped: `{test}` needs the CPU's own kernels").unwrap();
         return;
     }
     let requests = requests();

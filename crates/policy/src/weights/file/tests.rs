@@ -26,7 +26,7 @@ fn assert_rejected(bytes: &[u8], parts: &[&str]) {
     let Err(error) = WeightFile::open(&path) else { panic!("the file is accepted") };
     let message = error.to_string();
     for part in parts.iter().chain(&["m.safetensors` is truncated or corrupt"]) {
-        assert!(message.contains(part), "{message}, want {part}");
+        assert!(message.contains(part), "{message}, expected {part}");
     }
 }
 
@@ -45,9 +45,9 @@ fn tensors_are_located_by_the_header() {
 fn a_header_longer_than_the_file_is_rejected_with_both_lengths() {
     for claimed in [9, 100_000_001, u64::MAX] {
         let bytes = [&claimed.to_le_bytes()[..], b"{}      "].concat();
-        assert_rejected(&bytes, &[&format!("claims {claimed} bytes, want at most 8")]);
+        assert_rejected(&bytes, &[&format!("claims {claimed} bytes, but may have at most 8")]);
     }
-    assert_rejected(b"1234567", &["it has 7 bytes, want at least 8"]);
+    assert_rejected(b"1234567", &["it must have at least 8 bytes, not 7"]);
 }
 
 #[test]
@@ -63,18 +63,18 @@ fn a_tensor_outside_of_the_file_is_reported_with_its_offsets() {
 fn a_length_that_does_not_match_the_shape_is_reported_with_both() {
     assert_rejected(
         &two(&entry("b", "[3]", "[8,16]")),
-        &["`b` takes 8 bytes, want 12 for F32 [3]"],
+        &["`b` takes 8 bytes, but F32 [3] needs 12"],
     );
     let huge = entry("b", "[4294967296,4294967296]", "[8,16]");
-    assert_rejected(&two(&huge), &["`b` takes 8 bytes, want another number"]);
+    assert_rejected(&two(&huge), &["`b` takes 8 bytes, but F32", "needs another number"]);
     let half = entry("b", "[2]", "[8,16]").replace("F32", "F4");
-    assert_rejected(&two(&half), &["`b` takes 8 bytes, want 1 for F4"]);
+    assert_rejected(&two(&half), &["`b` takes 8 bytes, but F4 [2] needs 1"]);
 }
 
 #[test]
 fn overlaps_and_gaps_are_reported() {
-    assert_rejected(&two(&entry("b", "[2]", "[4,12]")), &["`b` begins at 4, want 8"]);
-    assert_rejected(&two(&entry("b", "[1]", "[12,16]")), &["`b` begins at 12, want 8"]);
+    assert_rejected(&two(&entry("b", "[2]", "[4,12]")), &["`b` must begin at 8", "not at 4"]);
+    assert_rejected(&two(&entry("b", "[1]", "[12,16]")), &["`b` must begin at 8", "not at 12"]);
     assert_rejected(&two(&entry("b", "[1]", "[8,12]")), &["end at 12 of the 16 bytes"]);
 }
 
