@@ -1,6 +1,6 @@
-//! Warnings about a run that learns nothing, derived from its metrics.
+//! Warnings about a run, derived from the metrics of its steps.
 //!
-//! Each warning is emitted once, and repeated every hundred steps while its condition holds.
+//! A warning is repeated every hundred steps while its condition holds; the explanation of a loss near 0 is not.
 
 use std::collections::BTreeMap;
 
@@ -126,6 +126,7 @@ pub struct WarningMonitor {
     early_kl: f64,
     early_steps: u64,
     /// Step of the last warning of each kind.
+    #[serde(rename = "told")]
     last_warning: BTreeMap<Concern, u64>,
 }
 

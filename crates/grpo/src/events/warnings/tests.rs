@@ -174,3 +174,29 @@ fn a_restored_monitor_warns_as_the_original() {
         assert_eq!(watch.observe(&observation), saved.observe(&observation));
     }
 }
+
+#[test]
+fn the_saved_keys_are_those_of_earlier_checkpoints() {
+    let saved = serde_json::to_value(WarningMonitor::default()).unwrap();
+    let mut keys: Vec<&str> = saved.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    let earlier =
+        ["clipped", "early_kl", "early_steps", "kl", "no_format", "no_reward", "no_spread", "told"];
+    assert_eq!(keys, earlier);
+}
+
+#[test]
+fn the_logged_kinds_are_those_of_earlier_versions() {
+    let kinds = [
+        (Concern::NoReward, "no_reward"),
+        (Concern::ZeroVariance, "no_spread"),
+        (Concern::NoFormat, "no_format"),
+        (Concern::LossNearZero, "loss_near_zero"),
+        (Concern::Truncation, "truncation"),
+        (Concern::KlRising, "kl_rising"),
+        (Concern::OtherData, "other_data"),
+    ];
+    for (concern, logged) in kinds {
+        assert_eq!(serde_json::to_value(concern).unwrap(), logged);
+    }
+}
