@@ -72,7 +72,7 @@ fn the_manifest_names_every_file_of_a_checkpoint() {
 #[test]
 fn damage_to_any_file_is_detected_and_the_latest_intact_checkpoint_is_used() {
     for (file, corrupt, want) in [
-        ("model.safetensors", cut as fn(&Path), "`model.safetensors` must have "),
+        ("model.safetensors", cut as fn(&Path), "`model.safetensors` has the wrong length: "),
         ("optimizer.safetensors", flip_a_bit, "`optimizer.safetensors` has changed since"),
         ("trainer_state.json", flip_a_bit, "`trainer_state.json` has changed since"),
         (
