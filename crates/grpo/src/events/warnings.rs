@@ -208,9 +208,9 @@ impl WarningMonitor {
         if self.no_format < PATIENCE {
             return None;
         }
-        let said =
+        let warning =
             format!("no completion has had the expected format for {} steps", self.no_format);
-        let Some((reason, share)) = observation.format.first() else { return Some(said) };
+        let Some((reason, share)) = observation.format.first() else { return Some(warning) };
         let cut = observation.metric("completions/clipped_ratio").unwrap_or(0.0);
         let cause = if cut >= LIKELY {
             format!("{} of them are truncated; raise `max_completion_length`", percent(cut))
@@ -222,7 +222,7 @@ impl WarningMonitor {
                 .to_owned()
         };
         Some(format!(
-            "{said}: {reason} in {} of the last step's completions; {cause}",
+            "{warning}: {reason} in {} of the last step's completions; {cause}",
             percent(share)
         ))
     }
