@@ -80,7 +80,7 @@ fn a_gradient_is_clipped_to_the_largest_norm_allowed() {
 }
 
 #[test]
-fn a_gradient_that_is_not_finite_changes_nothing() {
+fn a_non_finite_gradient_changes_nothing() {
     let model = Bigram::new(3, 1);
     let before = model.values();
     let mut optimizer = optimizer(settings(), &model);

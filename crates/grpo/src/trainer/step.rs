@@ -146,7 +146,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     }
 
     /// Runs the optimizer steps, the first with the rollout's activation cache; returns the statistics of the first and
-    /// the result of the last.
+    /// the result of the last, or both of a skipped one.
     fn update(
         &mut self,
         step: u64,
