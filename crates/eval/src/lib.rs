@@ -17,14 +17,14 @@
 //! [`report::Coverage`] counts all of these; skipped questions count nowhere else.
 //!
 //! ```
-//! use embodied_r_eval::predictions::{Output, Prediction};
+//! use embodied_r_eval::predictions::{Prediction, PredictionOutput};
 //! use embodied_r_eval::{Protocol, score};
 //!
 //! let prediction = |category: &str, solution: &str, answer: &str| Prediction {
 //!     id: "1".to_owned(),
 //!     category: category.to_owned(),
 //!     solution: solution.to_owned(),
-//!     output: Output::Answer(answer.to_owned()),
+//!     output: PredictionOutput::Answer(answer.to_owned()),
 //! };
 //! let report = score(
 //!     Protocol::VsiBench,

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn rewards_normalised_one_by_one_give_the_golden_values() {
+    fn gdpo_gives_the_golden_values() {
         let found = gdpo(&columns(), &[0.7, 0.1, 0.2], 4);
         let expected =
             [1.091097, -1.140403, 1.508496, -1.459189, 0.092023, 0.092023, 0.092023, -0.276069];
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_completion_without_any_score_has_advantage_zero_there_too() {
+    fn a_completion_without_any_score_has_advantage_zero_in_gdpo() {
         let mut columns = columns();
         columns.iter_mut().for_each(|column| column[1] = None);
         let found = gdpo(&columns, &[0.7, 0.1, 0.2], 4).values;

@@ -71,17 +71,17 @@ fn parse(line: &str, text: &dyn ChatTokenizer) -> Result<Vec<Example>, String> {
         return Err("starts with an `assistant` message, which has no prompt".into());
     }
     let fault = |error| format!("cannot be tokenized: {error}");
-    turns.into_iter().map(|turn| reply(&messages[..=turn], text).map_err(fault)).collect()
+    turns.into_iter().map(|turn| example(&messages[..=turn], text).map_err(fault)).collect()
 }
 
 /// The last message as the completion of those before it.
-fn reply(messages: &[ChatMessage], text: &dyn ChatTokenizer) -> Result<Example> {
+fn example(messages: &[ChatMessage], text: &dyn ChatTokenizer) -> Result<Example> {
     let (before, last) = messages.split_at(messages.len() - 1);
     let prompt = text.apply_chat_template(before, GenerationPrompt::Append)?;
     let whole = text.apply_chat_template(messages, GenerationPrompt::None)?;
     // Templates may trim or decorate the content, so the completion is what the template appends to the prompt.
-    let said = whole.strip_prefix(&prompt).unwrap_or(&last[0].content);
-    let mut completion = text.encode(said)?;
+    let appended = whole.strip_prefix(&prompt).unwrap_or(&last[0].content);
+    let mut completion = text.encode(appended)?;
     let stop = completion.iter().position(|id| text.stop_ids().contains(id));
     match (stop, text.stop_ids().first()) {
         (Some(stop), _) => completion.truncate(stop + 1),

@@ -151,7 +151,7 @@ impl Optimizer {
             model.parameters().iter().map(|(name, _)| of(name)).collect::<Result<_>>()?;
         Ok(Reduction::new(Some(match &self.moments {
             Moments::Sharded(sharded) => {
-                Reducer::Parts(ReduceScatterQueue::new(sharded, gradients))
+                Reducer::Sharded(ReduceScatterQueue::new(sharded, gradients))
             }
             Moments::Replicated(_) => Reducer::Replicated(AllReduceQueue::new(
                 self.process_group.communicator().clone(),
@@ -191,7 +191,7 @@ impl Optimizer {
             (Moments::Replicated(replicated), Reduced::Replicated(gradients)) => {
                 replicated.step(model, *gradients, step_for)?
             }
-            (Moments::Sharded(sharded), Reduced::Part(reduced)) => {
+            (Moments::Sharded(sharded), Reduced::Sharded(reduced)) => {
                 sharded.step(model, reduced, step_for)?;
                 self.weights_are_stale = true;
             }

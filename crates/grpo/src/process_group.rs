@@ -177,11 +177,11 @@ mod tests {
 
     #[test]
     fn the_most_expensive_work_is_assigned_first_and_the_load_is_balanced() {
-        let teams = of(2);
-        assert_eq!(teams[0].assign(&[1, 7, 2, 4]), [1, 0, 1, 1]);
-        assert_eq!(teams[1].assigned(&[1, 7, 2, 4]), [0, 2, 3]);
+        let groups = of(2);
+        assert_eq!(groups[0].assign(&[1, 7, 2, 4]), [1, 0, 1, 1]);
+        assert_eq!(groups[1].assigned(&[1, 7, 2, 4]), [0, 2, 3]);
         // Work of zero cost is spread too.
-        assert_eq!(teams[0].assign(&[0, 0, 0, 0]), [0, 1, 0, 1]);
+        assert_eq!(groups[0].assign(&[0, 0, 0, 0]), [0, 1, 0, 1]);
         assert_eq!(ProcessGroup::default().assign(&[3, 5]), [0, 0]);
     }
 

@@ -278,9 +278,9 @@ mod tests {
                 deadline: Duration::from_millis(500),
                 ..CommunicatorOptions::default()
             };
-            let mut teams =
+            let mut groups =
                 Communicator::threads(2, &options).unwrap().into_iter().map(ProcessGroup::new);
-            let (first, late) = (teams.next().unwrap(), teams.next().unwrap());
+            let (first, late) = (groups.next().unwrap(), groups.next().unwrap());
             let late = std::thread::spawn(move || {
                 let function = [RewardFunction {
                     reward: Box::new(Slow),
@@ -290,9 +290,9 @@ mod tests {
                 score(&mut [rollout(1)], &function, &Weights::default(), &late).unwrap();
                 late.barrier().is_ok() && late.communicator().finish().is_ok()
             });
-            let came = first.barrier().is_ok();
-            assert_eq!(came && first.communicator().finish().is_ok(), late.join().unwrap());
-            came
+            let waited = first.barrier().is_ok();
+            assert_eq!(waited && first.communicator().finish().is_ok(), late.join().unwrap());
+            waited
         };
         assert!(is_waited_for(true));
         assert!(!is_waited_for(false));

@@ -47,7 +47,7 @@ pub struct SftInputs<'a> {
     pub activation_bytes: usize,
     /// The device of the model.
     pub device: Device,
-    /// Set to stop the run after the current step.
+    /// Set to stop the run. A step that has not changed the parameters yet is abandoned.
     pub stop: &'a AtomicBool,
     /// The ranks of data-parallel training.
     pub process_group: ProcessGroup,

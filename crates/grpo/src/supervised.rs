@@ -140,7 +140,7 @@ mod tests {
         max_grad_norm: 1e9,
     };
 
-    const PACE: StepParams = StepParams { temperature: 1.0, learning_rate: 0.1, dropout_seed: 0 };
+    const PARAMS: StepParams = StepParams { temperature: 1.0, learning_rate: 0.1, dropout_seed: 0 };
 
     fn examples() -> Vec<Example> {
         let example = |prompt: &[u32], completion: &[u32]| Example {
@@ -158,7 +158,7 @@ mod tests {
         let examples: Vec<&Example> = examples.iter().collect();
         let stop = AtomicBool::new(false);
         let stats =
-            train_step(&model, &mut updater, &examples, budget, PACE, &stop).unwrap().unwrap();
+            train_step(&model, &mut updater, &examples, budget, PARAMS, &stop).unwrap().unwrap();
         (model.values(), stats)
     }
 
@@ -181,10 +181,11 @@ mod tests {
         let examples: Vec<&Example> = examples.iter().collect();
         let stop = AtomicBool::new(false);
         let before = mean_loss(&model, &examples, 100, &ProcessGroup::default()).unwrap();
-        let first = train_step(&model, &mut updater, &examples, 100, PACE, &stop).unwrap().unwrap();
+        let first =
+            train_step(&model, &mut updater, &examples, 100, PARAMS, &stop).unwrap().unwrap();
         assert!((first.loss - before).abs() < 1e-12);
         for _ in 0..30 {
-            train_step(&model, &mut updater, &examples, 100, PACE, &stop).unwrap();
+            train_step(&model, &mut updater, &examples, 100, PARAMS, &stop).unwrap();
         }
         assert!(
             mean_loss(&model, &examples, 100, &ProcessGroup::default()).unwrap() < 0.5 * before

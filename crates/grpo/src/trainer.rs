@@ -61,7 +61,7 @@ pub struct GrpoInputs<'a> {
     pub activation_cache: Option<ActivationCacheOptions>,
     /// Whether to compare the first step's packed gradients with per-completion gradients.
     pub verify_packing: bool,
-    /// Set to stop the run after the current step.
+    /// Set to stop the run. A step that has not changed the parameters yet is abandoned.
     pub stop: &'a AtomicBool,
     /// The ranks of data-parallel training.
     pub process_group: ProcessGroup,

@@ -58,8 +58,8 @@ fn steps(optim: Optim, optimizer: &mut Optimizer, policy: &Policy, count: usize)
     let gradients = policy.zero_gradients().unwrap();
     for _ in 0..count {
         let share = 1.0 / optimizer.process_group().world_size() as f32;
-        let numbers = vec![share; gradients.buffer().elem_count()];
-        memory::write_slice(gradients.buffer(), &numbers).unwrap();
+        let values = vec![share; gradients.buffer().elem_count()];
+        memory::write_slice(gradients.buffer(), &values).unwrap();
         let summed = optimizer.reduction(policy, &gradients).unwrap().finish(&gradients).unwrap();
         assert!(optimizer.step(policy, &summed, learning_rate(optim)).unwrap().taken);
         optimizer.all_gather_weights(policy, || ()).unwrap();
@@ -68,13 +68,13 @@ fn steps(optim: Optim, optimizer: &mut Optimizer, policy: &Policy, count: usize)
 
 /// The weights, rounded to bf16.
 fn rounded(policy: &Policy) -> Vec<(String, Vec<f32>)> {
-    let numbers = |(name, tensor): (&str, &candle_core::Tensor)| {
+    let rounded = |(name, tensor): (&str, &candle_core::Tensor)| {
         let held = if tensor.rank() == 2 { DType::BF16 } else { DType::F32 };
         let tensor = tensor.to_dtype(held).and_then(|tensor| tensor.to_dtype(DType::F32));
-        let numbers = tensor.and_then(|tensor| tensor.flatten_all()?.to_vec1());
-        (name.to_owned(), numbers.unwrap())
+        let values = tensor.and_then(|tensor| tensor.flatten_all()?.to_vec1());
+        (name.to_owned(), values.unwrap())
     };
-    policy.parameters().iter().map(numbers).collect()
+    policy.parameters().iter().map(rounded).collect()
 }
 
 /// An f32 policy initialised from the bf16 one, after `count` steps.
@@ -144,7 +144,7 @@ fn ranks_shard_the_master_weights() {
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
-    let (numbers, matrices) = {
+    let (elements, matrices) = {
         let of = policy(Precision::Bf16);
         let matrices = of.parameters().iter().filter(|(_, tensor)| tensor.rank() == 2);
         let matrices: usize = matrices.map(|(_, tensor)| tensor.elem_count()).sum();
@@ -155,7 +155,7 @@ fn ranks_shard_the_master_weights() {
         assert_eq!(weights, alone);
         // Half of two moments and the master weights, including those of vectors in segments with matrices; names add a
         // little.
-        let least = 4 * (2 * numbers + matrices) as u64 / 2;
+        let least = 4 * (2 * elements + matrices) as u64 / 2;
         assert!((least..least + least / 4).contains(&bytes), "{bytes} bytes, at least {least}");
     }
 }

@@ -36,14 +36,14 @@ pub enum Damage {
         file: String,
     },
     /// A file is shorter or longer than listed.
-    #[error("`{file}` must have {want} bytes, not {found}")]
+    #[error("`{file}` has the wrong length: {found} bytes, expected {expected}")]
     Length {
         /// Its name.
         file: String,
         /// Its length.
         found: u64,
         /// The listed length.
-        want: u64,
+        expected: u64,
     },
     /// A file's hash differs from the listed one.
     #[error("`{file}` has changed since it was written: hash mismatch")]
@@ -123,7 +123,9 @@ pub(super) fn damage(folder: &Path, needed: &[&str]) -> Vec<Damage> {
     };
     let mut damage = not_in(&files, needed);
     let files: Vec<_> = files.into_iter().collect();
-    damage.par_extend(files.par_iter().filter_map(|(name, want)| verify(folder, name, want).err()));
+    damage.par_extend(
+        files.par_iter().filter_map(|(name, listed)| verify(folder, name, listed).err()),
+    );
     damage
 }
 
@@ -153,7 +155,7 @@ fn not_in(files: &BTreeMap<String, Entry>, needed: &[&str]) -> Vec<Damage> {
 }
 
 /// Verifies one file against its entry.
-fn verify(folder: &Path, name: &str, want: &Entry) -> Result<(), Damage> {
+fn verify(folder: &Path, name: &str, listed: &Entry) -> Result<(), Damage> {
     let path = folder.join(name);
     let length = match fs::metadata(&path) {
         Ok(metadata) => metadata.len(),
@@ -162,11 +164,11 @@ fn verify(folder: &Path, name: &str, want: &Entry) -> Result<(), Damage> {
         }
         Err(error) => return Err(Damage::unreadable(name, error)),
     };
-    if length != want.bytes {
-        return Err(Damage::Length { file: name.into(), found: length, want: want.bytes });
+    if length != listed.bytes {
+        return Err(Damage::Length { file: name.into(), found: length, expected: listed.bytes });
     }
     let found = entry(&path).map_err(|error| Damage::unreadable(name, error))?;
-    if found == *want { Ok(()) } else { Err(Damage::Contents { file: name.into() }) }
+    if found == *listed { Ok(()) } else { Err(Damage::Contents { file: name.into() }) }
 }
 
 /// The files of `folder` except the manifest, with their lengths.
@@ -233,11 +235,11 @@ mod tests {
         let cases: [(Corrupt<'_>, &str); 6] = [
             (
                 &|dir| fs::write(weights(dir), [7; 2999]).unwrap(),
-                "`weights` must have 3000 bytes, not 2999",
+                "`weights` has the wrong length: 2999 bytes, expected 3000",
             ),
             (
                 &|dir| fs::write(weights(dir), [7; 3001]).unwrap(),
-                "`weights` must have 3000 bytes, not 3001",
+                "`weights` has the wrong length: 3001 bytes, expected 3000",
             ),
             (&|dir| fs::remove_file(weights(dir)).unwrap(), "`weights` is missing"),
             (

@@ -34,9 +34,9 @@ pub struct LatestIntact {
 }
 
 impl Checkpoints {
-    /// The checkpoints in `folder`, keeping the latest `retention` and the best.
-    pub fn new(folder: &Path, retention: usize) -> Self {
-        let retention = RetentionPolicy { last: retention, milestones: None };
+    /// The checkpoints in `folder`, keeping the latest `keep_last` and the best.
+    pub fn new(folder: &Path, keep_last: usize) -> Self {
+        let retention = RetentionPolicy { last: keep_last, milestones: None };
         Self { folder: folder.into(), retention, process_group: ProcessGroup::default() }
     }
 

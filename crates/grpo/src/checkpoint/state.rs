@@ -14,7 +14,7 @@ pub struct State {
     pub data: String,
     /// Steps done.
     pub step: u64,
-    /// First step of each stage that has started.
+    /// First step, from 0, of each stage that has started.
     pub stage_begins: Vec<u64>,
     /// Recent values of the metric in the running stage's `until` condition.
     pub until_values: Vec<f64>,
@@ -29,8 +29,8 @@ pub struct State {
     pub evaluated: Option<u64>,
     /// The best evaluation so far.
     pub best: Option<Best>,
-    /// Layers whose rollout activations the update reuses entirely; `None` if it runs its own forward pass. Fixed by
-    /// the available memory when the run starts, since the gradients' bits depend on it.
+    /// Number of layers whose rollout activations the update reuses entirely; `None` if it runs its own forward pass.
+    /// Fixed by the available memory when the run starts, since the gradients' bits depend on it.
     #[serde(default, rename = "taped_layers")]
     pub cached_layers: Option<usize>,
     /// Tokens trained on, prompts included.
@@ -150,6 +150,33 @@ mod tests {
         let mut best = None;
         let steps = (0..).zip(values);
         steps.filter(|(step, value)| by.update(&mut best, **value, *step)).map(|(s, _)| s).collect()
+    }
+
+    #[test]
+    fn the_saved_keys_are_those_of_earlier_checkpoints() {
+        let saved = serde_json::to_value(State::new("model")).unwrap();
+        let mut keys: Vec<&str> = saved.as_object().unwrap().keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        let earlier = [
+            "best",
+            "data",
+            "evaluated",
+            "events_bytes",
+            "model",
+            "num_tokens",
+            "optimizer_files",
+            "optimizer_steps",
+            "reference",
+            "skipped_in_a_row",
+            "skipped_steps",
+            "stage_begins",
+            "step",
+            "taped_layers",
+            "tensorboard_bytes",
+            "until_values",
+            "watch",
+        ];
+        assert_eq!(keys, earlier);
     }
 
     #[test]

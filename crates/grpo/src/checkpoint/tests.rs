@@ -72,7 +72,7 @@ fn the_manifest_names_every_file_of_a_checkpoint() {
 #[test]
 fn damage_to_any_file_is_detected_and_the_latest_intact_checkpoint_is_used() {
     for (file, corrupt, want) in [
-        ("model.safetensors", cut as fn(&Path), "`model.safetensors` must have "),
+        ("model.safetensors", cut as fn(&Path), "`model.safetensors` has the wrong length: "),
         ("optimizer.safetensors", flip_a_bit, "`optimizer.safetensors` has changed since"),
         ("trainer_state.json", flip_a_bit, "`trainer_state.json` has changed since"),
         (
@@ -96,7 +96,7 @@ fn damage_to_any_file_is_detected_and_the_latest_intact_checkpoint_is_used() {
 }
 
 #[test]
-fn a_damaged_checkpoint_that_was_named_is_an_error_with_its_file() {
+fn opening_a_damaged_checkpoint_is_an_error_that_names_the_file() {
     let dir = run();
     let path = dir.path().join("checkpoint-6");
     flip_a_bit(&path.join(file_name(0, 1)));
@@ -145,7 +145,7 @@ fn a_checkpoint_whose_reference_is_damaged_cannot_be_used() {
     let LatestIntact { checkpoint, damaged } =
         Checkpoints::new(dir.path(), 10).latest_intact().unwrap();
     assert_eq!(checkpoint.unwrap().state.step, 6);
-    assert_eq!(damaged[0].path, path, "the checkpoint is what is set aside");
+    assert_eq!(damaged[0].path, path, "the checkpoint is set aside, not its reference");
     assert!(damaged[0].what().contains("`reference-6/model.safetensors` has changed"));
 }
 

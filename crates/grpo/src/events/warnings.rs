@@ -1,6 +1,6 @@
-//! Warnings about a run that learns nothing, derived from its metrics.
+//! Warnings about a run, derived from the metrics of its steps.
 //!
-//! Each warning is emitted once, and repeated every hundred steps while its condition holds.
+//! A warning is repeated every hundred steps while its condition holds; the explanation of a loss near 0 is not.
 
 use std::collections::BTreeMap;
 
@@ -126,6 +126,7 @@ pub struct WarningMonitor {
     early_kl: f64,
     early_steps: u64,
     /// Step of the last warning of each kind.
+    #[serde(rename = "told")]
     last_warning: BTreeMap<Concern, u64>,
 }
 
@@ -207,9 +208,9 @@ impl WarningMonitor {
         if self.no_format < PATIENCE {
             return None;
         }
-        let said =
+        let warning =
             format!("no completion has had the expected format for {} steps", self.no_format);
-        let Some((reason, share)) = observation.format.first() else { return Some(said) };
+        let Some((reason, share)) = observation.format.first() else { return Some(warning) };
         let cut = observation.metric("completions/clipped_ratio").unwrap_or(0.0);
         let cause = if cut >= LIKELY {
             format!("{} of them are truncated; raise `max_completion_length`", percent(cut))
@@ -221,7 +222,7 @@ impl WarningMonitor {
                 .to_owned()
         };
         Some(format!(
-            "{said}: {reason} in {} of the last step's completions; {cause}",
+            "{warning}: {reason} in {} of the last step's completions; {cause}",
             percent(share)
         ))
     }

@@ -17,7 +17,7 @@ pub(super) enum Reduced<'a, G> {
     /// All gradients, reduced in place.
     Replicated(&'a G),
     /// This rank's shard.
-    Part(GradientShard),
+    Sharded(GradientShard),
 }
 
 impl<G> ReducedGradients<'_, G> {
@@ -54,7 +54,7 @@ enum Finality {
 }
 
 pub(super) enum Reducer {
-    Parts(ReduceScatterQueue),
+    Sharded(ReduceScatterQueue),
     Replicated(AllReduceQueue),
 }
 
@@ -65,8 +65,8 @@ impl Reducer {
         loop {
             let Finality::From(from) = final_gradients.wait_past(before) else { return Ok(self) };
             match &mut self {
-                Self::Parts(reducing) => reducing.send_from(from)?,
-                Self::Replicated(summing) => summing.send_from(from)?,
+                Self::Sharded(queue) => queue.send_from(from)?,
+                Self::Replicated(queue) => queue.send_from(from)?,
             }
             if from == 0 {
                 break;
@@ -74,8 +74,8 @@ impl Reducer {
             before = Finality::From(from);
         }
         match &mut self {
-            Self::Parts(reducing) => reducing.wait_all()?,
-            Self::Replicated(summing) => summing.wait_all()?,
+            Self::Sharded(queue) => queue.wait_all()?,
+            Self::Replicated(queue) => queue.wait_all()?,
         }
         Ok(self)
     }
@@ -128,9 +128,9 @@ impl Reduction {
             }
             None => None,
         };
-        if let Some(Reducer::Parts(reducing)) = reducer {
-            let reduced = reducing.into_sums()?;
-            return Ok(ReducedGradients { norm: reduced.norm, of: Reduced::Part(reduced) });
+        if let Some(Reducer::Sharded(queue)) = reducer {
+            let reduced = queue.into_sums()?;
+            return Ok(ReducedGradients { norm: reduced.norm, of: Reduced::Sharded(reduced) });
         }
         Ok(ReducedGradients { norm: gradients.norm()?, of: Reduced::Replicated(gradients) })
     }

@@ -50,7 +50,7 @@ impl Moment {
             Some((name, start)) => (name, start.parse().ok()?),
             None => (name, 0),
         };
-        // `exp_avg` is a prefix of `exp_avg_sq`; the dot after the name tells them apart.
+        // `exp_avg` is a prefix of `exp_avg_sq`; the dot after the name distinguishes them.
         let parse_as = |moment: Self| {
             let parameter = name.strip_prefix(moment.name())?.strip_prefix('.')?;
             Some((moment, parameter, start))

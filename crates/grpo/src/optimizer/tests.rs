@@ -80,7 +80,7 @@ fn a_gradient_is_clipped_to_the_largest_norm_allowed() {
 }
 
 #[test]
-fn a_gradient_that_is_not_finite_changes_nothing() {
+fn a_non_finite_gradient_changes_nothing() {
     let model = Bigram::new(3, 1);
     let before = model.values();
     let mut optimizer = optimizer(settings(), &model);
@@ -217,7 +217,7 @@ fn a_step_sends_the_estimated_number_of_bytes() {
             model.parameters().iter().map(|(_, tensor)| tensor.elem_count()).sum();
         let network =
             Network::new(ranks, IntraNodeLink::pcie(1.0), 1, InterNodeLink::ethernet(1.0));
-        let computed = network.ring_bytes(4.0 * elements as f64);
+        let estimated = network.ring_bytes(4.0 * elements as f64);
         let sent = |communicator: Communicator| {
             let process_group = ProcessGroup::new(communicator.clone());
             let model = Bigram::new(40, 1);
@@ -231,15 +231,15 @@ fn a_step_sends_the_estimated_number_of_bytes() {
             [Operation::ReduceScatter, Operation::AllGather].map(|operation| traffic[&operation])
         };
         let communicators = Communicator::threads(ranks, &CommunicatorOptions::default()).unwrap();
-        let final_from: Vec<_> = std::thread::scope(|scope| {
+        let traffic: Vec<_> = std::thread::scope(|scope| {
             let (sent, ones) = (&sent, communicators.into_iter());
             let threads: Vec<_> = ones.map(|one| scope.spawn(move || sent(one))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        for traffic in final_from.into_iter().flatten() {
+        for traffic in traffic.into_iter().flatten() {
             // Each call also sends a 32-byte header to every other rank, and the last bucket is padded.
-            let agreed = (32 * (ranks - 1) * traffic.calls as usize) as f64;
-            let padding = traffic.bytes_sent as f64 - agreed - computed;
+            let headers = (32 * (ranks - 1) * traffic.calls as usize) as f64;
+            let padding = traffic.bytes_sent as f64 - headers - estimated;
             assert_eq!(traffic.calls, elements.div_ceil(16) as u64);
             assert!(
                 (0.0..=4.0 * (ranks * ranks) as f64 * traffic.calls as f64).contains(&padding),

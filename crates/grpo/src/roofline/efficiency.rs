@@ -37,8 +37,7 @@ pub struct Efficiencies {
 /// This program on a CPU.
 ///
 /// Fitted to `docs/benchmarks.md`: every `bench grpo` and `bench generate` measurement there is met within 30 %
-/// (`tests/benchmarks.rs`). The same workload took between 7.5 and 13.1 s there at different times; these meet the
-/// middle.
+/// (`tests/benchmarks.rs`). The machines were shared: the same step took from 7.3 to 11.1 s there.
 pub const CPU: Efficiencies = Efficiencies {
     products: 0.56,
     half_tokens: 130.0,

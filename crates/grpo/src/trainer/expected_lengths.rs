@@ -31,7 +31,7 @@ impl ExpectedLengths {
     }
 
     /// Updates the estimates with sampled completions.
-    pub(super) fn learn(&mut self, rollouts: &[Rollout]) {
+    pub(super) fn update(&mut self, rollouts: &[Rollout]) {
         let mut means = Vec::with_capacity(rollouts.len());
         for rollout in rollouts.iter().filter(|rollout| !rollout.completions.is_empty()) {
             let tokens: usize = rollout.completions.iter().map(|c| c.ids.len()).sum();

@@ -43,7 +43,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
             self.settings.advantage_estimator,
             self.settings.scale_rewards,
         );
-        self.lengths.learn(&sampled.rollouts);
+        self.lengths.update(&sampled.rollouts);
         let rollouts = &sampled.rollouts;
         let mut batches = self.micro_batches(rollouts, &sampled.owners);
         self.process_group.enter("reference");
@@ -146,7 +146,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     }
 
     /// Runs the optimizer steps, the first with the rollout's activation cache; returns the statistics of the first and
-    /// the result of the last.
+    /// the result of the last, or both of a skipped one.
     fn update(
         &mut self,
         step: u64,

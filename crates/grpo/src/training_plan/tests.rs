@@ -150,7 +150,7 @@ fn an_early_end_moves_a_restart_of_the_learning_rate_and_nothing_else() {
 }
 
 #[test]
-fn a_resumed_plan_is_the_plan_that_never_stopped() {
+fn a_resumed_plan_equals_the_uninterrupted_plan() {
     let mut whole = plan(|_| {}, &restarting());
     let begins = [0, 12, 30];
     begins.iter().enumerate().for_each(|(index, &first)| whole.begin(index, first));
@@ -171,7 +171,7 @@ fn weights_are_blended_linearly_in_the_first_steps_of_a_stage() {
     for (found, expected) in found.into_iter().zip([0.7, 0.7, 0.6, 0.5, 0.4, 0.3, 0.3]) {
         assert!((found - expected).abs() < 1e-12, "{found}, not {expected}");
     }
-    assert_eq!(format(&plan, 40), 0.1, "a stage without `blend_steps` begins at once");
+    assert_eq!(format(&plan, 40), 0.1, "a stage without `blend_steps` starts at once");
 }
 
 #[test]

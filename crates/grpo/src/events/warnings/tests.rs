@@ -107,8 +107,8 @@ fn many_truncated_completions_are_warned_about() {
 fn a_rising_kl_is_warned_about() {
     let steps =
         |early, late| same(with(&[("kl", early)]), 20).chain(same(with(&[("kl", late)]), 30));
-    assert_eq!(concerns(steps(0.001, 0.09)), [], "far more than at first, and yet little");
-    assert_eq!(concerns(steps(0.05, 0.4)), [], "much, and yet not ten times as much");
+    assert_eq!(concerns(steps(0.001, 0.09)), [], "a steep rise below the minimum");
+    assert_eq!(concerns(steps(0.05, 0.4)), [], "less than ten times the baseline");
     assert_eq!(concerns(steps(0.001, 0.2)), [(30, Concern::KlRising)]);
 }
 
@@ -172,5 +172,31 @@ fn a_restored_monitor_warns_as_the_original() {
         let observation =
             StepObservation { step, metrics: &nothing, iterations: 1, format: &format };
         assert_eq!(watch.observe(&observation), saved.observe(&observation));
+    }
+}
+
+#[test]
+fn the_saved_keys_are_those_of_earlier_checkpoints() {
+    let saved = serde_json::to_value(WarningMonitor::default()).unwrap();
+    let mut keys: Vec<&str> = saved.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    let earlier =
+        ["clipped", "early_kl", "early_steps", "kl", "no_format", "no_reward", "no_spread", "told"];
+    assert_eq!(keys, earlier);
+}
+
+#[test]
+fn the_logged_kinds_are_those_of_earlier_versions() {
+    let kinds = [
+        (Concern::NoReward, "no_reward"),
+        (Concern::ZeroVariance, "no_spread"),
+        (Concern::NoFormat, "no_format"),
+        (Concern::LossNearZero, "loss_near_zero"),
+        (Concern::Truncation, "truncation"),
+        (Concern::KlRising, "kl_rising"),
+        (Concern::OtherData, "other_data"),
+    ];
+    for (concern, logged) in kinds {
+        assert_eq!(serde_json::to_value(concern).unwrap(), logged);
     }
 }

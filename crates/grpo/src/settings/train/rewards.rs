@@ -312,9 +312,9 @@ mod tests {
             faults(|train| {
                 train.beta = beta;
                 train.stage = Stages::default().stages().to_vec();
-                let mark = Threshold::Above(0.1);
+                let threshold = Threshold::Above(0.1);
                 train.stage[0].until =
-                    Some(ExitCondition { metric: "kl".into(), threshold: mark, window: 1 });
+                    Some(ExitCondition { metric: "kl".into(), threshold, window: 1 });
             })
         };
         assert_eq!(waits(0.1), [""; 0]);

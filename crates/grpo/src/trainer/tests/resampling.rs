@@ -84,7 +84,7 @@ fn zero_variance_groups_remain_after_the_last_attempt() {
 }
 
 #[test]
-fn no_question_is_asked_twice_in_a_step() {
+fn no_question_is_sampled_twice_in_a_step() {
     let all = |settings: &mut GrpoSettings| {
         alike(settings);
         settings.generation_batch_size = 32;

@@ -52,7 +52,7 @@ fn demanding(output: &Path) -> GrpoSettings {
 }
 
 #[test]
-fn a_stopped_and_resumed_run_is_byte_for_byte_the_run_that_never_stopped() {
+fn a_stopped_and_resumed_run_is_byte_for_byte_the_uninterrupted_run() {
     let whole = tempfile::tempdir().unwrap();
     run(&demanding(whole.path()), None).unwrap();
     // Before, at and after the boundary of epoch and stage at step 4.
@@ -105,7 +105,7 @@ impl Sink for KillAt {
 }
 
 #[test]
-fn a_run_killed_at_any_of_its_events_is_byte_for_byte_the_run_that_was_not() {
+fn a_run_killed_at_any_event_and_resumed_is_byte_for_byte_the_uninterrupted_run() {
     let whole = tempfile::tempdir().unwrap();
     run(&demanding(whole.path()), None).unwrap();
     let recorded = events(whole.path());

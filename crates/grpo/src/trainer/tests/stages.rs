@@ -3,14 +3,14 @@ use embodied_r_rewards::{JudgePrompt, Result as RewardResult};
 
 use super::*;
 
-fn until(metric: &str, mark: Threshold, window: u64) -> Option<ExitCondition> {
-    Some(ExitCondition { metric: metric.into(), threshold: mark, window })
+fn until(metric: &str, threshold: Threshold, window: u64) -> Option<ExitCondition> {
+    Some(ExitCondition { metric: metric.into(), threshold, window })
 }
 
 /// Two stages of four steps, the first of which may end early.
-fn ending(output: &Path, mark: Threshold) -> GrpoSettings {
+fn ending(output: &Path, threshold: Threshold) -> GrpoSettings {
     let mut settings = settings(output);
-    settings.stage[0].until = until("completions/mean_length", mark, 3);
+    settings.stage[0].until = until("completions/mean_length", threshold, 3);
     settings
 }
 
@@ -20,7 +20,7 @@ fn metrics(output: &Path, name: &str) -> Vec<f64> {
 }
 
 #[test]
-fn a_stage_ends_once_the_mean_passes_the_mark_and_the_last_one_is_extended() {
+fn a_stage_ends_once_the_mean_passes_the_threshold_and_the_last_one_is_extended() {
     let dir = tempfile::tempdir().unwrap();
     run(&ending(dir.path(), Threshold::Above(0.5)), None).unwrap();
     assert_eq!(metrics(dir.path(), "stage"), [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
@@ -37,7 +37,7 @@ fn a_stage_ends_once_the_mean_passes_the_mark_and_the_last_one_is_extended() {
 }
 
 #[test]
-fn a_stage_whose_mark_is_not_passed_runs_its_full_length() {
+fn a_stage_whose_threshold_is_not_passed_runs_its_full_length() {
     let dir = tempfile::tempdir().unwrap();
     run(&ending(dir.path(), Threshold::Below(0.5)), None).unwrap();
     let stages = of_kind(&events(dir.path()), "stage");
@@ -58,9 +58,9 @@ fn every_stage_has_its_own_window() {
 
 #[test]
 fn an_early_end_does_not_change_the_learning_rate_without_restarts() {
-    let rates = |mark| {
+    let rates = |threshold| {
         let dir = tempfile::tempdir().unwrap();
-        run(&ending(dir.path(), mark), None).unwrap();
+        run(&ending(dir.path(), threshold), None).unwrap();
         metrics(dir.path(), "learning_rate")
     };
     assert_eq!(rates(Threshold::Above(0.5)), rates(Threshold::Below(0.5)));
