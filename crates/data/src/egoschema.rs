@@ -37,7 +37,7 @@ pub(crate) fn read(path: PathBuf, values: &[Value], answers: Option<&Path>) -> R
         None if default.is_file() => &default,
         None => return Err(Error::MissingAnswers { path }),
     };
-    let right = read_answers(answers)?;
+    let correct_options = read_answers(answers)?;
     let mut seen = HashMap::new();
     let (mut questions, mut record_indices) = (Vec::new(), Vec::new());
     for (index, value) in values.iter().enumerate() {
@@ -45,8 +45,8 @@ pub(crate) fn read(path: PathBuf, values: &[Value], answers: Option<&Path>) -> R
         let id = record.text(ID)?;
         reject_duplicate(&mut seen, &record, ID, id)?;
         let mut question = question(&record, id)?;
-        if let Some(&index) = right.get(id) {
-            question.answer = letter(index);
+        if let Some(&option) = correct_options.get(id) {
+            question.answer = letter(option);
             questions.push(question);
             record_indices.push(index);
         }

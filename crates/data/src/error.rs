@@ -191,9 +191,11 @@ pub enum Error {
         /// The zip reader's error.
         source: zip::result::ZipError,
     },
-    /// An archive entry would be extracted outside the target folder (path traversal) or is a link.
+    /// An archive entry would be extracted outside the target folder (path traversal) or is a symbolic
+    /// link.
     #[error(
-        "entry `{entry}` of the archive `{}` points outside the target folder; nothing was extracted",
+        "entry `{entry}` of the archive `{}` is a symbolic link or points outside the target folder; \
+         nothing was extracted",
         path.display()
     )]
     UnsafeEntry {

@@ -1,4 +1,4 @@
-//! Datasets and prompts. All other crates of the workspace build on this one.
+//! Datasets and prompts.
 //!
 //! - The record that every pipeline stage reads and writes: [`question`].
 //! - Benchmarks: the training benchmarks' tables ([`vsi`], [`urban`], [`parquet`]), their
@@ -10,14 +10,14 @@
 //!   ([`progress`]).
 //!
 //! ```
-//! use embodied_r_data::prompts::{FrameText, perceived, question_part};
+//! use embodied_r_data::prompts::{FrameText, perceived_prompt, question_part};
 //!
 //! let frame = |action: Option<&str>, view: &str| FrameText {
 //!     action: action.map(str::to_owned),
 //!     view: view.to_owned(),
 //! };
 //! let frames = [frame(None, "lamp left 30, 2 m"), frame(Some("rotate left 30"), "lamp ahead, 2 m")];
-//! let prompt = perceived(&frames, "Question: Where is the lamp?");
+//! let prompt = perceived_prompt(&frames, "Question: Where is the lamp?");
 //! assert!(prompt.contains("\nFrame 1: After rotate left 30, Observe: lamp ahead, 2 m\n"));
 //! assert_eq!(question_part(&prompt), "Question: Where is the lamp?");
 //! ```

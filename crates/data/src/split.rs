@@ -182,16 +182,21 @@ mod tests {
             seed: u64,
             fold in prop::option::of(0usize..5),
         ) {
-            let strategy = fold.map_or(SplitStrategy::Ratios, |fold| SplitStrategy::Fold { fold, folds: 5 });
+            let strategy = match fold {
+                Some(fold) => SplitStrategy::Fold { fold, folds: 5 },
+                None => SplitStrategy::Ratios,
+            };
             let parts = assign(scenes.iter().map(String::as_str), "b", strategy, seed);
             let backwards = assign(scenes.iter().rev().map(String::as_str), "b", strategy, seed);
             prop_assert_eq!(&parts, &backwards);
-            let assign_scenes: BTreeSet<_> = parts.keys().cloned().collect();
-            prop_assert_eq!(assign_scenes, scenes.into_iter().collect::<BTreeSet<_>>());
+            let assigned: BTreeSet<_> = parts.keys().cloned().collect();
+            prop_assert_eq!(assigned, scenes.into_iter().collect::<BTreeSet<_>>());
         }
 
         #[test]
-        fn each_scene_is_in_the_test_split_of_one_fold(count in 0usize..80, folds in 2usize..8, seed: u64) {
+        fn each_scene_is_in_the_test_split_of_one_fold(
+            count in 0usize..80, folds in 2usize..8, seed: u64,
+        ) {
             let tested: Vec<String> = (0..folds)
                 .flat_map(|fold| assign_scenes(count, SplitStrategy::Fold { fold, folds }, seed))
                 .filter(|(_, part)| *part == Split::Test)

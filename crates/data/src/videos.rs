@@ -52,11 +52,11 @@ impl VideoIndex {
     /// Indexes a folder and its archives.
     ///
     /// # Errors
-    /// A folder or archive cannot be read, or an archive has entries outside its folder.
+    /// A folder or archive cannot be read, or an archive has an unsafe entry.
     pub(crate) fn scan(folder: &Path) -> Result<Self> {
-        let mut library = Self::default();
-        library.walk(folder, &[], DEPTH)?;
-        Ok(library)
+        let mut videos = Self::default();
+        videos.walk(folder, &[], DEPTH)?;
+        Ok(videos)
     }
 
     /// The source of a video. Among several of the same name it prefers one below a folder or archive
@@ -295,12 +295,12 @@ mod tests {
         let folder = folder_with(&[("videos/a.mp4", "film")]);
         let linked = folder.path().join("linked");
         std::os::unix::fs::symlink(folder.path().join("videos"), &linked).unwrap();
-        let place_of_it = folder.path().join("videos/a.mp4");
+        let original = folder.path().join("videos/a.mp4");
         assert_eq!(
-            place(&linked.join("a.mp4"), &place_of_it, Transfer::Move),
+            place(&linked.join("a.mp4"), &original, Transfer::Move),
             PlaceOutcome::AlreadyPresent
         );
-        assert_eq!(fs::read(&place_of_it).unwrap(), b"film");
+        assert_eq!(fs::read(&original).unwrap(), b"film");
     }
 
     #[test]
@@ -324,15 +324,15 @@ mod tests {
             ("scannet/deep/7.mp4", ""),
             ("scannet/.hidden.mp4", ""),
         ]);
-        let library = VideoIndex::scan(folder.path()).unwrap();
-        let found = |dataset| match library.find("7.mp4", dataset) {
+        let videos = VideoIndex::scan(folder.path()).unwrap();
+        let found = |dataset| match videos.find("7.mp4", dataset) {
             Some(VideoSource::File(path)) => path.strip_prefix(folder.path()).unwrap().to_owned(),
             other => panic!("{other:?}"),
         };
         assert_eq!(found(Some("scannet")), Path::new("scannet/deep/7.mp4"));
         assert_eq!(found(Some("arkitscenes")), Path::new("arkitscenes/7.mp4"));
         assert_eq!(found(None), Path::new("arkitscenes/7.mp4"));
-        assert_eq!(library.find("8.mp4", None), None);
-        assert_eq!(library.find(".hidden.mp4", None), None);
+        assert_eq!(videos.find("8.mp4", None), None);
+        assert_eq!(videos.find(".hidden.mp4", None), None);
     }
 }

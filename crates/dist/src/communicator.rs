@@ -91,7 +91,7 @@ impl Communicator {
             return Err(Error::NoRanks);
         }
         let listener = listen((Ipv4Addr::LOCALHOST, 0).into())?;
-        let system = |source| Error::System { what: "listen at the loopback", source };
+        let system = |source| Error::System { what: "listen on the loopback", source };
         let address = listener.local_addr().map_err(system)?;
         let rendezvous = Rendezvous::new(address, Token::random()?);
         let (exchange, mut listener) = (Exchange::new(world_size), Some(listener));
@@ -208,13 +208,13 @@ impl Communicator {
         }
     }
 
-    /// Records progress of this rank, such as a decoding step, a layer or a file. A rank that others wait for is not
+    /// Reports progress of this rank, such as a decoding step, a layer or a file. A rank that others wait for is not
     /// considered hung as long as it calls this at least once per deadline.
     pub fn heartbeat(&self) {
-        self.0.rank_state.heartbeat();
+        self.0.rank_state.report_progress();
     }
 
-    /// Sends heartbeats in the background until the guard is dropped, while this rank waits for an outside service that
+    /// Reports progress in the background until the guard is dropped, while this rank waits for an outside service that
     /// has its own timeout, such as a reward server.
     pub fn heartbeat_guard(&self) -> HeartbeatGuard {
         match self.0.peers {

@@ -13,7 +13,7 @@ use crate::operation::{Call, Operation, Reduce};
 use crate::rank_state::{RankState, aborted};
 use crate::traffic::Counters;
 
-/// The most bytes that a rank sends to, or receives from, one peer at once. Bounds the buffers, stays far below
+/// The most bytes that a rank sends, or receives from all ranks, in one exchange. Bounds the buffers, stays far below
 /// backend limits, and keeps a chunk in cache while it is reduced.
 const CHUNK: usize = 4 << 20;
 /// Up to this many bytes, an all-reduce gathers everything and reduces locally: one exchange instead of two.
@@ -74,9 +74,9 @@ impl Group {
         aborted(&failure)
     }
 
-    fn gather(&mut self, mine: &[u8], all: &mut [u8], others: Polling) -> Result<()> {
+    fn gather(&mut self, mine: &[u8], all: &mut [u8], polling: Polling) -> Result<()> {
         self.counters.sent(self.operation, mine.len() * (self.world_size - 1));
-        self.link.all_gather(mine, all, others)?;
+        self.link.all_gather(mine, all, polling)?;
         self.rank_state.data_moved();
         Ok(())
     }
@@ -93,8 +93,8 @@ impl Group {
     pub(crate) fn all_reduce<T: Element>(&mut self, values: &mut [T], how: Reduce) -> Result<()> {
         if size_of_val(values) <= SMALL {
             let mut all = vec![T::zeroed(); values.len() * self.world_size];
-            let (mine, others) = (bytemuck::cast_slice(values), Polling::Eager);
-            self.gather(mine, bytemuck::cast_slice_mut(&mut all), others)?;
+            let mine = bytemuck::cast_slice(values);
+            self.gather(mine, bytemuck::cast_slice_mut(&mut all), Polling::Eager)?;
             reduce(&all, values, how);
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Heartbeats while a rank waits for a service outside the job.
+//! Progress reports while a rank waits for a service outside the job.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crate::rank_state::RankState;
 
-/// The interval of heartbeats, far shorter than any deadline.
+/// The interval of progress reports, far shorter than any deadline.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Sends a rank's heartbeats from a background thread until dropped.
+/// Reports a rank's progress from a background thread until dropped.
 #[derive(Debug)]
-#[must_use = "heartbeats stop when the guard is dropped"]
+#[must_use = "progress reports stop when the guard is dropped"]
 pub struct HeartbeatGuard(Option<(Sender<()>, JoinHandle<()>)>);
 
 impl HeartbeatGuard {
@@ -21,13 +21,13 @@ impl HeartbeatGuard {
         Self(None)
     }
 
-    /// Starts heartbeats of the rank of `rank_state`. If no thread can be started, the rank sends none and the usual
-    /// deadline applies.
+    /// Starts to report progress of the rank of `rank_state`. If no thread can be started, there are no reports and the
+    /// usual deadline applies.
     pub(crate) fn start(rank_state: Arc<RankState>) -> Self {
         let (sender, receiver) = channel();
         let body = move || {
             while receiver.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                rank_state.heartbeat();
+                rank_state.report_progress();
             }
         };
         let thread = thread::Builder::new().name("dist-heartbeat".into()).spawn(body);

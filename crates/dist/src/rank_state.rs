@@ -26,9 +26,9 @@ pub(crate) struct RankStatus {
     pub(crate) entered: Option<Call>,
     /// The number of finished calls; calls finish in order.
     pub(crate) finished: u64,
-    /// Heartbeats of the compute threads.
+    /// Progress reports of the compute threads.
     #[serde(rename = "beats")]
-    pub(crate) heartbeats: u64,
+    pub(crate) progress: u64,
     /// Data transfers within calls.
     #[serde(rename = "moved")]
     pub(crate) transfers: u64,
@@ -81,7 +81,7 @@ pub(crate) struct RankState {
     host: String,
     state: Mutex<State>,
     changed: Condvar,
-    heartbeats: AtomicU64,
+    progress: AtomicU64,
     transfers: AtomicU64,
 }
 
@@ -116,7 +116,7 @@ impl RankState {
             host: host.to_owned(),
             state: Mutex::new(State { phase: "start", ..State::default() }),
             changed: Condvar::new(),
-            heartbeats: AtomicU64::new(0),
+            progress: AtomicU64::new(0),
             transfers: AtomicU64::new(0),
         }
     }
@@ -130,8 +130,8 @@ impl RankState {
     }
 
     /// The compute threads made progress.
-    pub(crate) fn heartbeat(&self) {
-        self.heartbeats.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn report_progress(&self) {
+        self.progress.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Data of a call moved.
@@ -168,7 +168,7 @@ impl RankState {
             phase: state.phase.to_owned(),
             entered: state.entered,
             finished: state.finished,
-            heartbeats: self.heartbeats.load(Ordering::Relaxed),
+            progress: self.progress.load(Ordering::Relaxed),
             transfers: self.transfers.load(Ordering::Relaxed),
             subgroup: state.subgroup,
         }
@@ -275,7 +275,7 @@ impl RankState {
 
 impl fmt::Debug for RankState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("rank", &self.rank).finish_non_exhaustive()
+        f.debug_struct("RankState").field("rank", &self.rank).finish_non_exhaustive()
     }
 }
 
@@ -306,6 +306,14 @@ mod tests {
         rank_state.abort(rank_state.own_failure(FailureCause::Left));
         rank_state.on_failure(hook());
         assert_eq!(runs.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn the_wire_format_is_stable() {
+        let status = serde_json::to_value(RankState::new(1, "a").status()).unwrap();
+        for key in ["phase", "entered", "finished", "beats", "moved", "part"] {
+            assert!(status.get(key).is_some(), "{key} is not in {status}");
+        }
     }
 
     #[test]

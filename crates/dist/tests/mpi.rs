@@ -10,11 +10,11 @@ mod ranks;
 /// The test that runs as a rank under `mpirun`.
 const RANK_TEST: &str = "one_rank_gets_its_input_back";
 
-/// Runs `scene` on `world_size` ranks; returns the output of `mpirun` and the ranks.
-fn run(scene: &str, world_size: usize) -> Output {
-    let file = tempfile(scene);
+/// Runs `scenario` on `world_size` ranks; returns the output of `mpirun` and the ranks.
+fn run(scenario: &str, world_size: usize) -> Output {
+    let file = tempfile(scenario);
     let log = std::fs::File::create(&file).unwrap();
-    let mut child = mpirun(scene, world_size)
+    let mut child = mpirun(scenario, world_size)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
@@ -27,7 +27,7 @@ fn run(scene: &str, world_size: usize) -> Output {
         }
         if Instant::now() > until {
             child.kill().unwrap();
-            panic!("{scene} does not end: {}", std::fs::read_to_string(&file).unwrap());
+            panic!("{scenario} does not end: {}", std::fs::read_to_string(&file).unwrap());
         }
         std::thread::sleep(Duration::from_millis(20));
     };
@@ -36,18 +36,18 @@ fn run(scene: &str, world_size: usize) -> Output {
     Output { status, stdout, stderr: Vec::new() }
 }
 
-fn tempfile(scene: &str) -> std::path::PathBuf {
-    std::env::temp_dir().join(format!("dist-{}-{scene}", std::process::id()))
+fn tempfile(scenario: &str) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("dist-{}-{scenario}", std::process::id()))
 }
 
-fn mpirun(scene: &str, world_size: usize) -> Command {
+fn mpirun(scenario: &str, world_size: usize) -> Command {
     let mut command = Command::new("mpirun");
     command
         .args(["--oversubscribe", "--tag-output", "-n", &world_size.to_string()])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", RANK_TEST, "--nocapture", "--test-threads=1"])
-        .env(ranks::SCENE, scene)
-        .env("EMBODIED_R_DIST_MARK", mark(scene))
+        .env(ranks::SCENARIO, scenario)
+        .env("EMBODIED_R_DIST_MARK", mark(scenario))
         // Tests may run as root, and in parallel on few cores.
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
@@ -56,32 +56,32 @@ fn mpirun(scene: &str, world_size: usize) -> Command {
 }
 
 /// A name that identifies the processes of a scenario.
-fn mark(scene: &str) -> String {
-    format!("dist-{}-{scene}", std::process::id())
+fn mark(scenario: &str) -> String {
+    format!("dist-{}-{scenario}", std::process::id())
 }
 
 /// The surviving processes of a scenario.
-fn survivors(scene: &str) -> Vec<String> {
-    let mark = format!("EMBODIED_R_DIST_MARK={}", mark(scene));
+fn survivors(scenario: &str) -> Vec<String> {
+    let mark = format!("EMBODIED_R_DIST_MARK={}", mark(scenario));
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let of_scene = processes.filter(|process| {
+    let of_scenario = processes.filter(|process| {
         let variables = std::fs::read(process.path().join("environ")).unwrap_or_default();
         variables.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
     });
-    of_scene.map(|process| process.file_name().to_string_lossy().into_owned()).collect()
+    of_scenario.map(|process| process.file_name().to_string_lossy().into_owned()).collect()
 }
 
-fn succeeds(scene: &str, world_size: usize) {
-    let output = run(scene, world_size);
+fn succeeds(scenario: &str, world_size: usize) {
+    let output = run(scenario, world_size);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
-    assert_eq!(text.matches("scene is done").count(), world_size, "{text}");
+    assert_eq!(text.matches("scenario is done").count(), world_size, "{text}");
 }
 
 /// A scenario in which rank 1 of three fails: the others report it in time, and no process survives.
-fn names_the_failed_rank(scene: &str, message: &str) {
+fn names_the_failed_rank(scenario: &str, message: &str) {
     let began = Instant::now();
-    let output = run(scene, 3);
+    let output = run(scenario, 3);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success(), "{text}");
     for rank in [0, 2] {
@@ -90,21 +90,21 @@ fn names_the_failed_rank(scene: &str, message: &str) {
         assert!(reported, "rank {rank} does not report the failure: {text}");
     }
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
-    no_process_survives(scene);
+    no_process_survives(scenario);
 }
 
-fn no_process_survives(scene: &str) {
+fn no_process_survives(scenario: &str) {
     let until = Instant::now() + Duration::from_secs(10);
-    while !survivors(scene).is_empty() && Instant::now() < until {
+    while !survivors(scenario).is_empty() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(survivors(scene), Vec::<String>::new());
+    assert_eq!(survivors(scenario), Vec::<String>::new());
 }
 
 #[test]
 fn one_rank_gets_its_input_back() {
-    match std::env::var(ranks::SCENE) {
-        Ok(scene) => ranks::run(&scene),
+    match std::env::var(ranks::SCENARIO) {
+        Ok(scenario) => ranks::run(&scenario),
         Err(_) => succeeds("collectives", 1),
     }
 }
@@ -194,9 +194,9 @@ fn a_rank_0_that_is_killed_is_named_by_the_others() {
 
 #[test]
 fn an_abort_ends_all_ranks() {
-    for scene in ["abort", "abort-amidst"] {
-        let output = run(scene, 3);
+    for scenario in ["abort", "abort-amidst"] {
+        let output = run(scenario, 3);
         assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stdout));
-        no_process_survives(scene);
+        no_process_survives(scenario);
     }
 }

@@ -196,15 +196,15 @@ fn order(names: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
     distinct.then(|| (vec![seen_text(names, trace)], ordered.join(", ")))
 }
 
-/// `seen: lamp yes, bed.`: all objects in order of first appearance, with those in `asked` marked.
-pub(crate) fn seen_text(asked: &[String], trace: &CaptionTrace) -> String {
+/// `seen: lamp yes, bed.`: all objects in order of first appearance, with the `subjects` marked.
+pub(crate) fn seen_text(subjects: &[String], trace: &CaptionTrace) -> String {
     let mut names: Vec<&String> = Vec::new();
     for seen in trace.frames.iter().flat_map(|frame| &frame.seen) {
         if !names.contains(&&seen.name) {
             names.push(&seen.name);
         }
     }
-    let marked = names.into_iter().map(|name| match asked.contains(name) {
+    let marked = names.into_iter().map(|name| match subjects.contains(name) {
         true => format!("{name} yes"),
         false => name.clone(),
     });
@@ -220,11 +220,11 @@ fn progress(route: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
     clear.then(|| (vec![faced_text(route, trace)], step_text(last)))
 }
 
-/// `faced: 0 lamp left 30, bed ahead yes. 1 none.`: the objects of each frame, with those in `asked`
+/// `faced: 0 lamp left 30, bed ahead yes. 1 none.`: the objects of each frame, with the `subjects`
 /// within 10 degrees of straight ahead marked.
-pub(crate) fn faced_text(asked: &[String], trace: &CaptionTrace) -> String {
+pub(crate) fn faced_text(subjects: &[String], trace: &CaptionTrace) -> String {
     let object = |seen: &VisibleObject| {
-        let yes = if is_faced(seen) && asked.contains(&seen.name) { " yes" } else { "" };
+        let yes = if is_faced(seen) && subjects.contains(&seen.name) { " yes" } else { "" };
         format!("{} {}{yes}", seen.name, bearing_text(seen.bearing_deg))
     };
     let frames = trace.frames.iter().enumerate().map(|(index, frame)| {

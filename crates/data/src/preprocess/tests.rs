@@ -102,6 +102,20 @@ fn a_record_has_the_fields_of_the_official_files() {
 }
 
 #[test]
+fn the_summary_file_keeps_its_keys() {
+    let folder = input();
+    run(&options(folder.path()), &Silent).unwrap();
+    let text = fs::read_to_string(folder.path().join("complete/summary.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (key, value) in [("plan", "shares"), ("videos", "link"), ("categories", "embodiedr")] {
+        assert_eq!(summary["options"][key], value);
+    }
+    for key in ["categories", "splits", "videos"] {
+        assert!(summary[key].is_array(), "{key}");
+    }
+}
+
+#[test]
 fn questions_without_video_are_kept_and_counted() {
     let folder = input();
     let summary = run(&options(folder.path()), &Silent).unwrap();

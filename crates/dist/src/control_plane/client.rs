@@ -49,7 +49,7 @@ pub(crate) struct Client {
     writer_done: Mutex<Receiver<()>>,
     inbox: Arc<Mutex<Inbox>>,
     rank_state: Arc<RankState>,
-    broadcasts: AtomicU64,
+    broadcast_count: AtomicU64,
     hosts: Vec<String>,
 }
 
@@ -135,8 +135,8 @@ impl Client {
             // Possibly only this rank detected the failure. The coordinator ignores its own reports.
             let _ = sender.send(Outgoing::Send(FromRank::Detected(report.clone())));
         }));
-        let (writer_done, broadcasts) = (Mutex::new(writer_done), AtomicU64::new(0));
-        Ok(Self { outgoing, writer_done, inbox, rank_state, broadcasts, hosts })
+        let (writer_done, broadcast_count) = (Mutex::new(writer_done), AtomicU64::new(0));
+        Ok(Self { outgoing, writer_done, inbox, rank_state, broadcast_count, hosts })
     }
 
     fn send(&self, message: FromRank) {
@@ -155,7 +155,7 @@ impl Client {
 
     /// Broadcasts rank 0's `bytes`; the bytes of other ranks are ignored. All ranks call it in the same order.
     pub(crate) fn broadcast(&self, bytes: Vec<u8>, within: Duration) -> Result<Vec<u8>> {
-        let number = self.broadcasts.fetch_add(1, Ordering::Relaxed);
+        let number = self.broadcast_count.fetch_add(1, Ordering::Relaxed);
         if self.rank_state.rank() == 0 {
             self.send(FromRank::Broadcast { number, bytes });
         }

@@ -179,8 +179,8 @@ impl Coordinator {
             Event::Message { message, .. } => message,
             Event::Disconnected { connection } => {
                 self.connections.remove(&connection);
-                let aborted = !watchdog.is_done(rank);
-                return aborted
+                let exited_early = !watchdog.is_done(rank);
+                return exited_early
                     .then(|| watchdog.report(rank, FailureCause::ConnectionLost, Duration::ZERO));
             }
             _ => return None,

@@ -45,7 +45,7 @@ pub(crate) fn read<T: DeserializeOwned>(mut from: impl Read, limit: usize) -> io
     from.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length) as usize;
     if length > limit {
-        let why = format!("a message of {length} bytes, where {limit} are allowed");
+        let why = format!("a message of {length} bytes exceeds the limit of {limit}");
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
     let mut body = vec![0; length];
@@ -68,7 +68,7 @@ mod tests {
     fn an_oversized_message_is_refused_before_it_is_read() {
         let wire = u32::MAX.to_le_bytes();
         let error = read::<String>(&wire[..], 100).unwrap_err();
-        assert_eq!(error.to_string(), "a message of 4294967295 bytes, where 100 are allowed");
+        assert_eq!(error.to_string(), "a message of 4294967295 bytes exceeds the limit of 100");
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Rendezvous {
     /// The loopback cannot be used, or the system's random number generator failed.
     pub fn local_variables() -> Result<[(&'static str, String); 3]> {
         let listener = listen((Ipv4Addr::LOCALHOST, 0).into())?;
-        let system = |source| Error::System { what: "listen at the loopback", source };
+        let system = |source| Error::System { what: "listen on the loopback", source };
         let address = listener.local_addr().map_err(system)?;
         let secret: String = nonce()?.iter().map(|byte| format!("{byte:02x}")).collect();
         Ok([
@@ -70,7 +70,7 @@ impl Rendezvous {
                 port("MASTER_PORT", &value)?.saturating_add(u16::from(taken))
             }
         };
-        Ok(Self { address: look_up(host.trim(), port)?, token: Token::new(token.trim()) })
+        Ok(Self { address: resolve(host.trim(), port)?, token: Token::new(token.trim()) })
     }
 }
 
@@ -84,7 +84,7 @@ fn port(name: &str, value: &str) -> Result<u16> {
 }
 
 /// The first address of `host`.
-fn look_up(host: &str, port: u16) -> Result<SocketAddr> {
+fn resolve(host: &str, port: u16) -> Result<SocketAddr> {
     let failed = |source| Error::Lookup { address: host.to_owned(), source };
     let mut found = (host, port).to_socket_addrs().map_err(failed)?;
     found.next().ok_or_else(|| failed(io::Error::other("it has no address")))

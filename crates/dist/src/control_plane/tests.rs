@@ -373,12 +373,12 @@ fn a_rank_that_is_awaited_and_idle_hangs() {
 }
 
 #[test]
-fn a_straggler_that_sends_heartbeats_is_waited_for() {
+fn a_straggler_that_makes_progress_is_waited_for() {
     let members = Job::new(2).with(|options| options.deadline = Duration::from_secs(1)).join_all();
     members[0].enter(1);
     let until = Instant::now() + Duration::from_secs(3);
     while Instant::now() < until {
-        members[1].rank_state.heartbeat();
+        members[1].rank_state.report_progress();
         thread::sleep(Duration::from_millis(20));
     }
     assert!(members.iter().all(|member| member.rank_state.failure().is_none()));

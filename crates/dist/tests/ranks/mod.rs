@@ -13,20 +13,20 @@ use embodied_r_dist::{Communicator, CommunicatorOptions, Operation, RankInfo, Re
 const FOREVER: Duration = Duration::from_secs(3600);
 
 /// The variable with the scenario that a rank runs.
-pub(crate) const SCENE: &str = "EMBODIED_R_DIST_SCENE";
+pub(crate) const SCENARIO: &str = "EMBODIED_R_DIST_SCENARIO";
 
-/// Runs `scene` as one of its ranks.
-pub(crate) fn run(scene: &str) {
+/// Runs `scenario` as one of its ranks.
+pub(crate) fn run(scenario: &str) {
     let rank_info = RankInfo::from_env(|name| std::env::var(name).ok()).unwrap();
     ignore_sigterm();
-    let ranks = join(scene, &rank_info).unwrap_or_else(|error| {
+    let ranks = join(scenario, &rank_info).unwrap_or_else(|error| {
         say(&format!("rank {} ends: {error}", rank_info.rank));
         // `mpirun` kills all ranks when the first one exits; give the others time to report.
         sleep(Duration::from_secs(1));
         std::process::exit(3)
     });
-    match run_scenario(scene, &ranks) {
-        Ok(()) => say(&format!("scene is done on rank {}", rank_info.rank)),
+    match run_scenario(scenario, &ranks) {
+        Ok(()) => say(&format!("scenario is done on rank {}", rank_info.rank)),
         Err(error) => {
             say(&format!("rank {} ends: {error}", rank_info.rank));
             ranks.acknowledge_failure();
@@ -49,10 +49,10 @@ fn ignore_sigterm() {
     ignored.unwrap();
 }
 
-fn join(scene: &str, rank_info: &RankInfo) -> Result<Communicator> {
+fn join(scenario: &str, rank_info: &RankInfo) -> Result<Communicator> {
     let mut options =
         CommunicatorOptions { deadline: Duration::from_secs(30), ..CommunicatorOptions::default() };
-    match scene {
+    match scenario {
         "stop" | "hang" | "endless" => options.deadline = Duration::from_secs(2),
         "settings" => {
             options.settings = BTreeMap::from([("seed".into(), rank_info.rank.to_string())]);
@@ -65,10 +65,10 @@ fn join(scene: &str, rank_info: &RankInfo) -> Result<Communicator> {
     Communicator::mpi(rank_info, &options)
 }
 
-fn run_scenario(scene: &str, ranks: &Communicator) -> Result<()> {
+fn run_scenario(scenario: &str, ranks: &Communicator) -> Result<()> {
     ranks.enter_phase("rollout");
     ranks.barrier()?;
-    match scene {
+    match scenario {
         "collectives" => collectives(ranks)?,
         "large" => large(ranks)?,
         "overlap" => overlap(ranks)?,
@@ -102,7 +102,7 @@ fn run_scenario(scene: &str, ranks: &Communicator) -> Result<()> {
         "hang" if ranks.rank() == 1 => sleep(FOREVER),
         _ => {}
     }
-    if !matches!(scene, "collectives" | "large" | "overlap" | "parts" | "patience" | "speed") {
+    if !matches!(scenario, "collectives" | "large" | "overlap" | "parts" | "patience" | "speed") {
         // At least one rank never enters this.
         ranks.all_reduce(vec![0.0; 1000], Reduce::Sum)?.wait()?;
     }

@@ -10,7 +10,7 @@ use crate::rng::Rng;
 /// A random line of drills.
 pub(super) fn any(rng: &mut Rng) -> String {
     match rng.below(6) {
-        0 | 1 => told_choices(rng),
+        0 | 1 => lettered_choices(rng),
         2 => repeated(rng, turn),
         3 => repeated(rng, direction),
         4 => repeated(rng, comparison),
@@ -67,7 +67,7 @@ fn comparison(rng: &mut Rng) -> String {
 }
 
 /// Lettered choices, then the letters of some.
-fn told_choices(rng: &mut Rng) -> String {
+fn lettered_choices(rng: &mut Rng) -> String {
     let choices = Choices::of_anything(rng);
     format!("{}\n{}", choices.listed(), choices.with_some_letters(rng))
 }

@@ -42,14 +42,14 @@ mod tests {
     fn a_key_keeps_its_order_at_varying_positions() {
         let mut rng = Rng::new(&[1]);
         let key = ["rotated left 60", "at the start"].map(str::to_owned);
-        let mut directions = std::collections::HashSet::new();
+        let mut positions = std::collections::HashSet::new();
         for _ in 0..200 {
             let text = among_filler_words(&key, &mut rng);
             let (before, rest) = text.split_once(&key[0]).unwrap();
             assert!(rest.contains(&key[1]), "{text}");
-            directions.insert(before.split_whitespace().count());
+            positions.insert(before.split_whitespace().count());
         }
-        assert_eq!(directions.len(), MAX_FILLER_WORDS + 1);
+        assert_eq!(positions.len(), MAX_FILLER_WORDS + 1);
     }
 
     #[test]

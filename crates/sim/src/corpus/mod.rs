@@ -77,7 +77,7 @@ fn generate(rng: &mut Rng, scene: &[u64], with_subject: bool) -> Document {
     }
     let words = 150 + rng.below(150);
     if rng.chance(DRILLS_ONLY) {
-        let statements = lines_up_to(words, || drills::any(rng));
+        let statements = lines_of(words, || drills::any(rng));
         return Document { context: String::new(), statements };
     }
     let scene = draw(scene);
@@ -92,7 +92,7 @@ fn generate(rng: &mut Rng, scene: &[u64], with_subject: bool) -> Document {
     let named = if with_subject { all.subject(rng) } else { None };
     let context = prompt(context, named.as_deref(), choices.as_ref(), rng);
     let mut is_first = named.is_some();
-    let statements = lines_up_to(words, || {
+    let statements = lines_of(words, || {
         let first = std::mem::take(&mut is_first);
         match (&choices, &named) {
             (Some(choices), _) if first || rng.chance(CHOICES_BETWEEN) => {
@@ -127,8 +127,8 @@ fn prompt(
     parts.join("\n")
 }
 
-/// Generates lines up to a total of `words` words.
-fn lines_up_to(words: usize, mut line: impl FnMut() -> String) -> String {
+/// Generates lines until they have `words` words or more.
+fn lines_of(words: usize, mut line: impl FnMut() -> String) -> String {
     let (mut lines, mut count) = (Vec::new(), 0);
     while count < words {
         let line = line();

@@ -196,14 +196,11 @@ mod tests {
         let mut rng = Rng::new(&[3]);
         for _ in 0..100 {
             let Document { context, statements } = sights(&mut rng);
-            let statement = statements
-                .split(['.', '\n'])
-                .map(str::trim)
-                .filter(|statement| !statement.is_empty());
+            let sentences = statements.split(['.', '\n']).map(str::trim);
             let mut quotes = 0;
-            for (_, quote) in statement.filter_map(|statement| {
-                let (kind, quote) = statement.split_once(' ')?;
-                ["first", "last"].contains(&kind).then_some((kind, quote))
+            for quote in sentences.filter_map(|sentence| {
+                let (kind, quote) = sentence.split_once(' ')?;
+                ["first", "last"].contains(&kind).then_some(quote)
             }) {
                 let Some((name, _)) = quote.split_once(' ') else { continue };
                 if quote.ends_with(": none") {

@@ -57,12 +57,12 @@ impl<'a> Statements<'a> {
         ];
         let kind = kinds[rng.below(kinds.len())];
         let words = 40 + rng.below(40);
-        super::lines_up_to(words, || kind(self, rng))
+        super::lines_of(words, || kind(self, rng))
     }
 
     /// First and last sights of objects by name.
     pub(super) fn by_name(&self, rng: &mut Rng) -> String {
-        super::lines_up_to(80, || match rng.chance(0.5) {
+        super::lines_of(80, || match rng.chance(0.5) {
             true => self.any_first(rng),
             false => self.any_last(rng),
         })
@@ -241,11 +241,11 @@ impl<'a> Statements<'a> {
                 firsts.push((frame, name));
             }
         }
-        let asked: Vec<_> = firsts.iter().map(|(_, name)| name.clone()).collect();
+        let names: Vec<_> = firsts.iter().map(|(_, name)| name.clone()).collect();
         firsts.sort_unstable();
         let ordered: Vec<_> = firsts.into_iter().map(|(_, name)| name).collect();
-        let seen = seen_text(&asked, self.trace);
-        format!("{}: {seen} so {}.", list_or_none(&asked), list_or_none(&ordered))
+        let seen = seen_text(&names, self.trace);
+        format!("{}: {seen} so {}.", list_or_none(&names), list_or_none(&ordered))
     }
 
     /// The frames that face some objects, then the object faced last.

@@ -98,7 +98,7 @@ fn no_feature_of_a_question_predicts_its_answer() {
             let word = question.stem.split(' ').next_back().unwrap_or("");
             format!("{word} {}", question.options[index])
         });
-        blind("place in the question", &|question, index| {
+        blind("position in the question", &|question, index| {
             let option = &question.options[index];
             let words: Vec<_> = option.split(", ").map(|word| question.stem.find(word)).collect();
             let mut order: Vec<_> = (0..words.len()).collect();

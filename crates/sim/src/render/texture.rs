@@ -50,7 +50,7 @@ impl Texture {
         rgb
     }
 
-    /// A random number of the patch that holds the point.
+    /// A random number of the patch that contains the point.
     fn patch(&self, u: f64, v: f64, edge_m: f64, layer: u64) -> u64 {
         let cell = |at: f64| (at / edge_m).floor() as i64 as u64;
         mix(self.seed

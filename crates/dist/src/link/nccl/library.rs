@@ -184,7 +184,7 @@ impl NcclApi for Cuda {
             (send.address as usize as *const c_void, receive.address as usize as *mut c_void);
         let kind = dtype(send.dtype);
         let (communicator, stream) = (self.communicator, self.stream.cu_stream().cast());
-        // SAFETY: the communicator is initialized; the spans are valid memory of this GPU that the caller keeps until
+        // SAFETY: the communicator is initialized; the buffers are valid memory of this GPU that the caller keeps until
         // the stream is idle.
         let queued = unsafe {
             match what {
@@ -233,13 +233,13 @@ impl NcclApi for Cuda {
         self.stream
             .memcpy_htod(sent, &mut from.slice_mut(..sent.len()))
             .map_err(driver("copy to the GPU"))?;
-        let span = |address, length| DeviceBuffer { address, length, dtype: Dtype::U8 };
-        let spans = (
-            span(from.device_ptr(&self.stream).0, sent.len()),
-            span(to.device_ptr_mut(&self.stream).0, received),
+        let buffer = |address, length| DeviceBuffer { address, length, dtype: Dtype::U8 };
+        let buffers = (
+            buffer(from.device_ptr(&self.stream).0, sent.len()),
+            buffer(to.device_ptr_mut(&self.stream).0, received),
         );
         (self.sent, self.received) = (Some(from), Some(to));
-        Ok(spans)
+        Ok(buffers)
     }
 
     fn fetch(&mut self, received: &mut [u8]) -> Result<()> {

@@ -64,12 +64,12 @@ impl FakeNccl {
     }
 }
 
-fn bytes(span: DeviceBuffer) -> &'static mut [u8] {
-    let length = span.length * span.dtype.size();
-    // SAFETY: the spans of these tests are vectors and tensors that live until their collective is done.
+fn bytes(buffer: DeviceBuffer) -> &'static mut [u8] {
+    let length = buffer.length * buffer.dtype.size();
+    // SAFETY: the buffers of these tests are vectors and tensors that live until their collective is done.
     #[allow(unsafe_code)]
     unsafe {
-        std::slice::from_raw_parts_mut(span.address as usize as *mut u8, length)
+        std::slice::from_raw_parts_mut(buffer.address as usize as *mut u8, length)
     }
 }
 
@@ -159,12 +159,12 @@ impl NcclApi for FakeNccl {
     fn stage(&mut self, sent: &[u8], received: usize) -> Result<(DeviceBuffer, DeviceBuffer)> {
         lock(&self.script).stages += 1;
         self.staged = (sent.to_vec(), vec![0; received]);
-        let span = |memory: &Vec<u8>| DeviceBuffer {
+        let buffer = |memory: &Vec<u8>| DeviceBuffer {
             address: memory.as_ptr() as usize as u64,
             length: memory.len(),
             dtype: Dtype::U8,
         };
-        Ok((span(&self.staged.0), span(&self.staged.1)))
+        Ok((buffer(&self.staged.0), buffer(&self.staged.1)))
     }
 
     fn fetch(&mut self, received: &mut [u8]) -> Result<()> {
