@@ -212,7 +212,7 @@ pub(crate) struct Parsed {
 /// Parses a response body.
 ///
 /// # Errors
-/// A line of text: why it is not a chat completion.
+/// Why it is not a chat completion, in one line.
 pub(crate) fn parse(body: &[u8]) -> Result<Parsed, String> {
     #[derive(Deserialize)]
     struct Body {

@@ -271,7 +271,7 @@ impl Client {
         })
     }
 
-    /// The error of a request without an HTTP response.
+    /// The error of a request without a complete HTTP response.
     fn transport(&self, endpoint: &Endpoint, error: reqwest::Error) -> Error {
         let url = endpoint.name.clone();
         if error.is_timeout() {

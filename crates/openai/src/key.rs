@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A secret that is sent only to the server: its `Debug` form is redacted, and it has no `Display` form.
+/// A secret that is sent only to the server: its `Debug` form is redacted, and it has no `Display`
+/// form.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
 

@@ -11,7 +11,8 @@
 //! completions ([`CompletionStatus::Truncated`]) are results and not retried.
 //!
 //! ```no_run
-//! use embodied_r_openai::{ApiKey, ChatCompletionMessage, ChatCompletionRequest, Client, ClientOptions};
+//! use embodied_r_openai::{ApiKey, Client, ClientOptions};
+//! use embodied_r_openai::{ChatCompletionMessage, ChatCompletionRequest};
 //!
 //! # async fn example() -> embodied_r_openai::Result<()> {
 //! let client = Client::new(&ClientOptions {

@@ -217,7 +217,7 @@ impl Pool {
         if wait <= self.policy.max_retry_after {
             return Ok(());
         }
-        let reason = format!("its `Retry-After` is {} s away", wait.as_secs());
+        let reason = format!("its `Retry-After` ends in {} s", wait.as_secs());
         Err(Error::Unavailable { url: url.clone(), reason })
     }
 

@@ -82,8 +82,8 @@ async fn a_hanging_server_is_retried_after_the_timeout() {
 #[tokio::test]
 async fn each_timeout_reports_its_kind() {
     let short = Duration::from_millis(300);
-    let fails = async |act, options: ClientOptions| {
-        let server = Server::start([act]).await;
+    let fails = async |response, options: ClientOptions| {
+        let server = Server::start([response]).await;
         let base_urls = vec![server.base_url()];
         let error = complete(&ClientOptions { base_urls, max_retries: 0, ..options }).await;
         match error.unwrap_err() {

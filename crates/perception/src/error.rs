@@ -32,7 +32,7 @@ pub enum Error {
     FfmpegRun {
         /// The program: `ffmpeg` or `ffprobe`.
         program: &'static str,
-        /// The operating system's reason.
+        /// The I/O error.
         source: std::io::Error,
     },
     /// The file has no bytes.
@@ -157,7 +157,7 @@ pub enum Error {
     },
     /// The next request might exceed the cost limit.
     #[error(
-        "cost {spent:.4}, and the next request might exceed the limit of {max_cost} (`--max-cost`)"
+        "spent {spent:.4}, and the next request might exceed the limit of {max_cost}: raise `--max-cost`"
     )]
     CostLimit {
         /// The cost of all runs.
@@ -261,7 +261,7 @@ pub enum Error {
     MetaInfo {
         /// The file.
         path: PathBuf,
-        /// The parser's reason, with line and column.
+        /// The parser's error, with line and column.
         source: serde_json::Error,
     },
     /// Two data files have the same output path.

@@ -447,7 +447,7 @@ async fn a_question_without_annotations_fails_with_its_reason() {
     let mut question = vsi("object_rel_distance", "Question: ?", "A");
     question[0]["scene_name"] = json!("elsewhere");
     question[0]["video_id"] = json!("elsewhere.mp4");
-    let (_place, summary) = scene_run(question).await;
+    let (_fixture, summary) = scene_run(question).await;
     assert_eq!(summary.failed, 1);
     assert!(read(&summary.log).contains("no annotations for scene `elsewhere`"));
 }
@@ -501,15 +501,15 @@ async fn a_built_in_room_is_captioned_from_the_poses_of_its_key_frames() {
     assert_eq!((&first["index"], &first["view"]), (&json!(0), &json!("red lamp ahead, 3 m")));
     assert_eq!((&last["index"], &last["view"]), (&json!(19), &json!("nothing")));
     for pair in frames.windows(2) {
-        let turn = (pair[1]["index"].as_u64().unwrap() - pair[0]["index"].as_u64().unwrap()) * 10;
-        assert_eq!(pair[1]["action"], json!(format!("rotate left {turn}")));
+        let angle = (pair[1]["index"].as_u64().unwrap() - pair[0]["index"].as_u64().unwrap()) * 10;
+        assert_eq!(pair[1]["action"], json!(format!("rotate left {angle}")));
     }
     assert!(video_part(&fixture).contains("Frame 0: Observe: red lamp ahead, 3 m"));
 }
 
 #[tokio::test]
 async fn a_scene_with_too_few_poses_is_rejected() {
-    let (_place, summary) = built_in_run(10).await;
+    let (_fixture, summary) = built_in_run(10).await;
     assert_eq!(summary.failed, 1);
     assert!(read(&summary.log).contains("do not belong together"));
 }

@@ -286,10 +286,10 @@ impl EngineThread {
         });
     }
 
-    fn end_all(&mut self, why: &Refusal) {
+    fn end_all(&mut self, refusal: &Refusal) {
         for (id, live) in self.live.drain() {
             self.engine.cancel(id);
-            let _ = live.events.send(Event::Failed(why.clone()));
+            let _ = live.events.send(Event::Failed(refusal.clone()));
         }
     }
 }

@@ -7,4 +7,4 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use settings::{Include, Model, Reply, Settings};
+pub(crate) use settings::{Include, Model, ResponseMode, Settings};

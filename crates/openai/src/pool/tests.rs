@@ -112,7 +112,7 @@ fn a_retry_after_beyond_the_limit_fails_once_no_other_endpoint_is_left() {
     assert_eq!(acquire_at(&pool, &history, now).unwrap().index(), 1);
     acquire_at(&pool, &history, now).unwrap().block_until(now + 7200 * SECOND);
     let error = pool.select(&history, now).err().unwrap().to_string();
-    assert!(error.contains("`Retry-After` is 3600 s away"), "{error}");
+    assert!(error.contains("`Retry-After` ends in 3600 s"), "{error}");
 }
 
 #[test]

@@ -113,7 +113,10 @@ impl CompletionCache {
         match read(path, location.bytes) {
             Ok(completion) => Some(completion),
             Err(error) => {
-                tracing::warn!("`{}` has changed, cache miss: {error}", path.display());
+                tracing::warn!(
+                    "`{}` has changed on disk, its entry is ignored: {error}",
+                    path.display()
+                );
                 None
             }
         }

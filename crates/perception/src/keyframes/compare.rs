@@ -79,7 +79,7 @@ pub fn compare(a: &FrameFeatures, b: &FrameFeatures) -> FrameComparison {
 /// Compares the image file `b` with the image file `a`.
 ///
 /// # Errors
-/// [`Error::Image`], [`Error::Io`] or [`Error::TooLarge`] about a file that cannot be read.
+/// [`Error::Vision`] about a file that cannot be read.
 pub fn images(a: &Path, b: &Path) -> Result<FrameComparison, Error> {
     let view = |path: &Path| -> Result<FrameFeatures, Error> {
         Ok(FrameFeatures::extract(&imageops::grayscale(&image_file::read(path)?)))

@@ -317,7 +317,8 @@ mod tests {
             let is_key = |i: &usize| chosen[*i] || *i == 0 || i + 1 == count;
             let mut frames = frames(count, &(0..count).filter(is_key).collect::<Vec<_>>());
             let max_frames = (min + more).max(2);
-            let options = KeyframeOptions { min_frames: min, max_frames, ..KeyframeOptions::default() };
+            let options =
+                KeyframeOptions { min_frames: min, max_frames, ..KeyframeOptions::default() };
             enforce_bounds(&mut frames, &options);
             let kept = kept(&frames);
             prop_assert!(kept.len() >= min.min(count) && kept.len() <= options.max_frames);

@@ -148,7 +148,8 @@ mod tests {
         ) {
             let forward = questions(&videos);
             let backward = questions(&videos.iter().rev().copied().collect::<Vec<_>>());
-            let (a, b) = (ShardAssignment::new(forward.iter(), shards), ShardAssignment::new(backward.iter(), shards));
+            let a = ShardAssignment::new(forward.iter(), shards);
+            let b = ShardAssignment::new(backward.iter(), shards);
             for question in &forward {
                 prop_assert!((1..=shards).contains(&a.of(question)));
                 prop_assert_eq!(a.of(question), b.of(question));

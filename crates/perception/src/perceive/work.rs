@@ -114,20 +114,20 @@ pub(super) async fn caption_all(
 ) -> Result<()> {
     let questions: Vec<Arc<[Question]>> =
         files.iter().map(|file| Arc::clone(&file.input.questions)).collect();
-    let (spent, stop) = (&AtomicBool::new(false), &*options.stop);
+    let (over_budget, stop) = (&AtomicBool::new(false), &*options.stop);
     let work = jobs.into_iter().map(|QuestionJob { file, question, video }| {
         let record = &questions[file][question];
         async move {
             if stop.load(Ordering::Relaxed) {
                 return (file, record, JobResult::Abandoned(Abandoned::Interrupted));
             }
-            if spent.load(Ordering::Relaxed) {
+            if over_budget.load(Ordering::Relaxed) {
                 return (file, record, JobResult::Abandoned(Abandoned::OverBudget));
             }
             let done = match caption(options.scope, captioner, record, &video).await {
                 Ok((captions, made)) => JobResult::Captions(captions, made),
                 Err(error) if error.is_cost_limit() => {
-                    spent.store(true, Ordering::Relaxed);
+                    over_budget.store(true, Ordering::Relaxed);
                     JobResult::Abandoned(Abandoned::OverBudget)
                 }
                 // An interrupt also kills decoders; their videos are not at fault.

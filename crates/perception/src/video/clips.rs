@@ -80,7 +80,7 @@ pub(crate) fn changing_size(folder: &Path, name: &str, frames: usize) -> PathBuf
 
 /// A clip with a rotation of 90° in its metadata, of two frames at a step of 10.
 pub(crate) fn rotated(folder: &Path, name: &str) -> PathBuf {
-    let unrotated = pattern(folder, "lying.mp4", 11);
+    let unrotated = pattern(folder, "unrotated.mp4", 11);
     let path = folder.join(name);
     ffmpeg(
         &format!("-i {} -map 0:v -c copy -metadata:s:v:0 rotate=90", unrotated.display()),

@@ -217,12 +217,12 @@ pub(super) fn first_error<'a>(lines: impl Iterator<Item = &'a str>) -> String {
 
 /// Why a file of the format `name` is rejected.
 fn rejected_format(name: &str) -> String {
-    let is_picture = name == "image2" || name.ends_with("_pipe");
+    let is_image = name == "image2" || name.ends_with("_pipe");
     let is_playlist =
         matches!(name, "hls" | "dash" | "concat" | "concatf" | "sdp" | "rtsp" | "imf");
     match name {
         "tty" => "it is text".to_owned(),
-        _ if is_picture => "it is an image".to_owned(),
+        _ if is_image => "it is an image".to_owned(),
         _ if is_playlist => format!("it is a playlist (`{name}`), whose files are not opened"),
         _ => format!("the format `{name}` is not supported"),
     }

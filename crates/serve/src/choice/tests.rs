@@ -2,7 +2,7 @@ use embodied_r_policy::SamplingParams;
 use embodied_r_policy::tokenizer::{SpecialTokens, TrainOptions, train};
 
 use super::*;
-use crate::request::Reply;
+use crate::request::ResponseMode;
 
 fn tokenizer() -> Arc<Tokenizer> {
     let dir = tempfile::tempdir().unwrap();
@@ -21,7 +21,7 @@ fn choice(tokenizer: &Arc<Tokenizer>, stop: &[&str], stop_token_ids: &[u32]) -> 
         seed: None,
         stop: stop.iter().map(ToString::to_string).collect(),
         special: SpecialTokens::Skip,
-        reply: Reply::Whole,
+        response_mode: ResponseMode::Whole,
     };
     Choice::new(tokenizer, &Arc::new(settings))
 }

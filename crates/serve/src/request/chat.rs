@@ -197,7 +197,8 @@ fn part(value: Value, name: &str, is_vision_model: bool) -> Result<InputPart, Re
                 true => "`text` or `image_url`",
                 false => "`text`, as the model has no vision encoder",
             };
-            return Err(Refusal::field(&param, &Value::from(kind), supported));
+            let message = format!("`{param}` is \"{kind}\" but must be {supported}");
+            return Err(Refusal::about(&param, message));
         }
     };
     fields.end()?;

@@ -34,7 +34,7 @@ pub(crate) struct Model {
 
 /// How the response is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reply {
+pub(crate) enum ResponseMode {
     Whole,
     Stream(Include),
 }
@@ -59,7 +59,7 @@ pub(crate) struct Settings {
     pub(crate) seed: Option<u64>,
     pub(crate) stop: Vec<String>,
     pub(crate) special: SpecialTokens,
-    pub(crate) reply: Reply,
+    pub(crate) response_mode: ResponseMode,
 }
 
 impl Settings {
@@ -94,7 +94,7 @@ impl Settings {
             seed,
             stop: stop(fields)?,
             special,
-            reply: reply(fields)?,
+            response_mode: response_mode(fields)?,
         })
     }
 
@@ -215,10 +215,14 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
     strings.filter(good).ok_or_else(|| Refusal::field("stop", &value, want))
 }
 
-fn reply(fields: &mut Fields) -> Result<Reply, Refusal> {
+fn response_mode(fields: &mut Fields) -> Result<ResponseMode, Refusal> {
     let stream = fields.boolean("stream")?.unwrap_or(false);
     let Some(options) = fields.take("stream_options") else {
-        return Ok(if stream { Reply::Stream(Include::Nothing) } else { Reply::Whole });
+        return Ok(if stream {
+            ResponseMode::Stream(Include::Nothing)
+        } else {
+            ResponseMode::Whole
+        });
     };
     if !stream {
         return Err(Refusal::about("stream_options", "`stream_options` needs `stream` to be true"));
@@ -226,5 +230,5 @@ fn reply(fields: &mut Fields) -> Result<Reply, Refusal> {
     let mut options = Fields::within(options, "stream_options")?;
     let usage = options.boolean("include_usage")?.unwrap_or(false);
     options.end()?;
-    Ok(Reply::Stream(if usage { Include::Usage } else { Include::Nothing }))
+    Ok(ResponseMode::Stream(if usage { Include::Usage } else { Include::Nothing }))
 }

@@ -47,7 +47,7 @@ fn missing_fields_have_the_models_defaults() {
     let settings = chat(json!({})).unwrap().settings;
     assert_eq!((settings.sampling.temperature, settings.sampling.top_k), (0.7, 20));
     assert_eq!(settings.sampling.stop_ids, [2, 0]);
-    assert_eq!((settings.n, settings.seed, settings.reply), (1, None, Reply::Whole));
+    assert_eq!((settings.n, settings.seed, settings.response_mode), (1, None, ResponseMode::Whole));
     assert_eq!(settings.special, SpecialTokens::Skip);
     assert_eq!(settings.sampling.logprobs, None);
 }
@@ -72,7 +72,7 @@ fn the_fields_of_a_request_reach_the_sampling_parameters() {
     assert_eq!(sampling.logprobs, Some(5));
     assert_eq!((settings.n, settings.seed, settings.max_tokens), (4, Some(u64::MAX), Some(10)));
     assert_eq!(settings.stop, ["end"]);
-    assert_eq!(settings.reply, Reply::Stream(Include::Usage));
+    assert_eq!(settings.response_mode, ResponseMode::Stream(Include::Usage));
     assert_eq!(settings.special, SpecialTokens::Keep);
 }
 

@@ -16,7 +16,7 @@ use crate::choice::{Choice, Piece};
 use crate::driver::{Event, Running};
 use crate::metrics::{Metrics, Outcome};
 use crate::refusal::Refusal;
-use crate::request::{Include, Reply, Settings};
+use crate::request::{Include, ResponseMode, Settings};
 use crate::response::{Envelope, Usage};
 
 /// The interval of keep-alive comments, so that no proxy closes an idle stream.
@@ -29,7 +29,7 @@ pub(super) struct ResponseBuilder {
     open: usize,
     envelope: Envelope,
     prompt_tokens: usize,
-    reply: Reply,
+    mode: ResponseMode,
     outcome: Counted,
 }
 
@@ -57,12 +57,12 @@ impl ResponseBuilder {
         prompt_tokens: usize,
         prompts: usize,
     ) -> Self {
-        let (open, reply) = (prompts * settings.n, settings.reply);
+        let (open, mode) = (prompts * settings.n, settings.response_mode);
         let settings = Arc::new(settings);
         let choice = |_| Choice::new(&app.model.tokenizer, &settings);
         let outcome = Counted { metrics: app.metrics.clone(), outcome: Some(Outcome::Cancelled) };
         let choices = (0..open).map(choice).collect();
-        Self { running, choices, open, envelope, prompt_tokens, reply, outcome }
+        Self { running, choices, open, envelope, prompt_tokens, mode, outcome }
     }
 
     /// The HTTP response: whole, or a stream once the first event arrives.
@@ -70,9 +70,9 @@ impl ResponseBuilder {
     /// # Errors
     /// The request failed.
     pub(super) async fn send(self) -> Result<Response, Refusal> {
-        match self.reply {
-            Reply::Whole => self.whole().await,
-            Reply::Stream(include) => self.stream(include).await,
+        match self.mode {
+            ResponseMode::Whole => self.whole().await,
+            ResponseMode::Stream(include) => self.stream(include).await,
         }
     }
 

@@ -278,11 +278,11 @@ fn to_cached(completion: ChatCompletion) -> CachedCompletion {
 }
 
 /// A request rejected by a content filter, at no cost.
-fn content_filtered(why: String) -> CachedCompletion {
+fn content_filtered(reason: String) -> CachedCompletion {
     CachedCompletion {
         text: String::new(),
         finish_reason: Some(FILTERED.to_owned()),
-        refusal: Some(why),
+        refusal: Some(reason),
         prompt_tokens: None,
         completion_tokens: None,
         attempts: 1,

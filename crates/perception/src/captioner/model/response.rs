@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn without_three_parts_the_whole_reply_is_the_view() {
+    fn without_three_parts_the_whole_response_is_the_view() {
         for response in [
             "A door on\nthe left.",
             "1. Move forward\n2. A door.",

@@ -106,7 +106,7 @@ impl Homography {
 
     /// Projects the corners of an image of `width` × `height`, clockwise from the top left.
     ///
-    /// `None` if the result is geometrically impossible: corners behind the horizon, a quadrilateral that
+    /// `None` if the result is implausible: corners behind the horizon, a quadrilateral that
     /// is not convex or is mirrored, or an area ratio outside [`AREA_RATIOS`].
     #[must_use]
     pub fn project_frame(&self, width: f64, height: f64) -> Option<[Point; 4]> {
@@ -115,12 +115,12 @@ impl Homography {
         for (to, from) in quad.iter_mut().zip(corners) {
             *to = self.apply(from)?;
         }
-        let turn = |i: usize| {
+        let cross = |i: usize| {
             let (a, b, c) = (quad[i], quad[(i + 1) % 4], quad[(i + 2) % 4]);
             (b.0 - a.0) * (c.1 - b.1) - (b.1 - a.1) * (c.0 - b.0)
         };
         let ratio = super::overlap::area(&quad) / (width * height);
-        let is_plausible = (0..4).all(|i| turn(i) > 0.0) && AREA_RATIOS.contains(&ratio);
+        let is_plausible = (0..4).all(|i| cross(i) > 0.0) && AREA_RATIOS.contains(&ratio);
         is_plausible.then_some(quad)
     }
 }

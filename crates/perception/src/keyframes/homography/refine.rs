@@ -130,12 +130,12 @@ mod tests {
 
     fn noisy(count: usize, noise: f64) -> Vec<Correspondence> {
         let mut random = Random::new(7);
-        let mut shaken = move |at: f64| at + noise * 3.46 * (random.unit() - 0.5);
-        let mut places = Random::new(1);
+        let mut jittered = move |at: f64| at + noise * 3.46 * (random.unit() - 0.5);
+        let mut positions = Random::new(1);
         let mut pair = || {
-            let from = (places.unit() * 640.0, places.unit() * 480.0);
+            let from = (positions.unit() * 640.0, positions.unit() * 480.0);
             let to = TILTED.apply(from).unwrap();
-            Correspondence { from, to: (shaken(to.0), shaken(to.1)), sigma: 1.0 }
+            Correspondence { from, to: (jittered(to.0), jittered(to.1)), sigma: 1.0 }
         };
         (0..count).map(|_| pair()).collect()
     }

@@ -174,12 +174,12 @@ mod tests {
     fn file() -> Vec<u8> {
         let header = element(EBML_HEADER, &[&element(DOC_TYPE, &[b"webm"])]);
         let info = element(INFO, &[&element(TIMESTAMP_SCALE, &[&[0x0f, 0x42, 0x40]])]);
-        let picture = [element(0xb0, &[&[64]]), element(0xba, &[&[48]])].concat();
+        let video = [element(0xb0, &[&[64]]), element(0xba, &[&[48]])].concat();
         let step = element(0x23_e383, &[&[2, 0x62, 0x5a, 0]]);
         let track = |number: u8, kind: u8| {
             let (number, kind) = (element(0xd7, &[&[number]]), element(0x83, &[&[kind]]));
             let codec = element(0x86, &[b"V_VP8"]);
-            element(0xae, &[&number, &kind, &codec, &step, &element(0xe0, &[&picture])])
+            element(0xae, &[&number, &kind, &codec, &step, &element(0xe0, &[&video])])
         };
         let tracks = element(TRACKS, &[&track(1, 1), &track(2, 2)]);
         let simple = |track, time, flags| element(0xa3, &[&block(track, time, flags)]);
