@@ -17,13 +17,13 @@
 //! | [`outputs`], [`records`] | reading and scoring saved outputs |
 //!
 //! ```
-//! use embodied_r_rewards::{Accuracy, Reward, Scored};
+//! use embodied_r_rewards::{Accuracy, Reward, RewardInput};
 //!
-//! let batch = [Scored {
+//! let batch = [RewardInput {
 //!     question: "Question: Where is the lamp?\n\nChoices:\nA. Left\nB. Right",
 //!     solution: "B",
 //!     completion: "<think>It is to the right.</think><answer>B. Right</answer>",
-//!     ..Scored::default()
+//!     ..RewardInput::default()
 //! }];
 //! assert_eq!(Accuracy.score(&batch)?[0].value, Some(1.0));
 //! # Ok::<(), embodied_r_rewards::Error>(())
