@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs system packages with apt-get, where they are missing. The Dockerfiles and the other scripts share it.
+# Installs missing system packages with apt-get. The Dockerfiles use it.
 #
 #     scripts/install.sh SET...
 #

@@ -28,7 +28,7 @@ as_root() {
     fi
 }
 
-# Installs what the build and the program need, where it is missing.
+# Installs missing packages that the build and the program need.
 system_packages() {
     build_packages
     runtime_packages

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds a wheel of the binary for the portable CPU into dist/, then tries it in a fresh virtual environment, away from
+# Builds a wheel of the binary for the portable CPU into dist/, then tests it in a fresh virtual environment, outside
 # the source tree: `embodied-r --version`, `doctor`, `quickstart`.
 #
 #     scripts/package.sh [--no-try]
@@ -16,14 +16,14 @@ esac
 
 system_packages
 rust_toolchain
-# Debian's python3 cannot create virtual environments without python3-venv.
+# On Debian, virtual environments need python3-venv.
 python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3 python3-venv
 cd "$root"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# zig links against glibc 2.28, whatever glibc this machine has.
+# zig links against glibc 2.28, independently of this machine's glibc.
 say "installing maturin"
 python3 -m venv "$work/build"
 "$work/build/bin/pip" install --quiet --disable-pip-version-check maturin==1.16.0 ziglang==0.15.2
@@ -39,7 +39,7 @@ for wheel in "$work"/dist/*.whl; do
 done
 
 [ "$try" = yes ] || exit 0
-say "trying the wheel in a fresh virtual environment"
+say "testing the wheel in a fresh virtual environment"
 python3 -m venv "$work/try"
 "$work/try/bin/pip" install --quiet --disable-pip-version-check --no-index "$work"/dist/*.whl
 cd "$work"

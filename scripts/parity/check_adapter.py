@@ -35,7 +35,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "sequences.json"
         file.write_text(json.dumps({"sequences": sequences}))
-        command = [binary, "inspect", "logprobs", "--model", adapter, "--input", file, "--json"]
+        command = [binary, "inspect", "logprobs", "--model", adapter, "--data", file, "--json"]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     ours = [logp for sequence in json.loads(output)["logprobs"] for logp in sequence]
     before = list(log_probabilities(model, sequences))
