@@ -118,8 +118,8 @@ fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Res
     Server::new(model, vision, tokenizer, options).map_err(|error| match error {
         Error::Policy(embodied_r_policy::Error::Engine { option: "kv_cache_tokens", .. }) => {
             let found = args.kv_cache_gb;
-            let want = format!("at least {page:.6}, the size of one KV cache page");
-            Usage(format!("`--kv-cache-gb` must be {want}, not {found}")).into()
+            let expected = format!("at least {page:.6}, the size of one KV cache page");
+            Usage(format!("`--kv-cache-gb` must be {expected}, not {found}")).into()
         }
         Error::Option { field, found, want }
         | Error::Policy(embodied_r_policy::Error::Engine { option: field, found, want }) => {
