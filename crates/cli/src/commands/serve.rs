@@ -103,9 +103,9 @@ fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Res
         true => {
             let options = VisionOptions { placement, max_pixels: None };
             let model = VisionLanguageModel::load(dir, &options)?;
-            let gallery =
+            let embedding_cache =
                 Arc::new(EmbeddingCache::new(model.vision_encoder().clone(), IMAGE_CACHE_BYTES));
-            (model.decoder().clone(), Some(Vision { embedding_cache: gallery, media: media(args) }))
+            (model.decoder().clone(), Some(Vision { embedding_cache, media: media(args) }))
         }
         false => {
             refuse_media(args)?;
