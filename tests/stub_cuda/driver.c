@@ -44,10 +44,10 @@ static void count_launch(const void* function) {
     pthread_mutex_unlock(&kernels_lock);
 }
 
-// At exit, appends a JSON line with the counters to the file that PLAYED_GPU_TOLD names, including the launches of each
+// At exit, appends a JSON line with the counters to the file that STUB_CUDA_COUNTERS names, including the launches of each
 // kernel.
 __attribute__((destructor)) static void write_counters(void) {
-    const char* path = getenv("PLAYED_GPU_TOLD");
+    const char* path = getenv("STUB_CUDA_COUNTERS");
     FILE* file = path ? fopen(path, "a") : NULL;
     if (!file) return;
     fprintf(file, "{\"allocations\": %ld, \"frees\": %ld, \"launches\": %ld, \"kernels\": [", allocations, frees, launches);

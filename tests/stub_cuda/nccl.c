@@ -1,4 +1,4 @@
-// NCCL between processes of one machine, over shared memory: each communicator maps a file in PLAYED_GPU_FOLDER.
+// NCCL between processes of one machine, over shared memory: each communicator maps a file in STUB_CUDA_FOLDER.
 #include "stub.h"
 
 #include <fcntl.h>
@@ -49,7 +49,7 @@ int ncclCommInitRankConfig(Communicator** made, int size, Id id, int rank, void*
     char path[4096];
     uint64_t number;
     memcpy(&number, &id, sizeof number);
-    const char* folder = getenv("PLAYED_GPU_FOLDER");
+    const char* folder = getenv("STUB_CUDA_FOLDER");
     snprintf(path, sizeof path, "%s/nccl-%016llx", folder ? folder : "/tmp", (unsigned long long)number);
     const int file = open(path, O_CREAT | O_RDWR, 0600);
     const size_t length = sizeof(Barrier) + (size_t)size * SLOT;

@@ -136,7 +136,10 @@ fn a_conversation_is_about_a_video_until_the_video_is_removed() {
     );
     let arguments = ["--model", "text", "--scenes", "raw/scenes", "--max-frames", "4"];
     let (_, stderr) = chat(dir.path(), &arguments, &lines);
-    assert!(stderr.contains("absent.mp4") && stderr.contains("questions are about"), "{stderr}");
+    assert!(
+        stderr.contains("absent.mp4") && stderr.contains("questions are now about"),
+        "{stderr}"
+    );
     let messages: Value =
         serde_json::from_slice(&fs::read(dir.path().join("messages.json")).unwrap()).unwrap();
     let content = |turn: usize| messages[turn]["content"].as_str().unwrap().to_owned();

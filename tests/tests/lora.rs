@@ -122,10 +122,10 @@ fn logps(policy: &Policy) -> Vec<f32> {
 }
 
 #[track_caller]
-fn assert_near(found: &[f32], want: &[f32]) {
-    assert_eq!(found.len(), want.len());
-    for (found, want) in found.iter().zip(want) {
-        assert!((found - want).abs() < 1e-4, "{found}, want {want}");
+fn assert_near(found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-4, "{found}, not {expected}");
     }
 }
 

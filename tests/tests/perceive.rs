@@ -400,7 +400,7 @@ fn wrong_usage_exits_with_two_and_names_the_option() {
         (vec!["--shard", "0/4"], "from `1/8` to `8/8`"),
         (vec!["--max-cost", "5"], "--price-in"),
         (vec!["--price-in", "5"], "--price-out"),
-        (vec!["--price-in=-1", "--price-out", "1"], "at least 0"),
+        (vec!["--price-in=-1", "--price-out", "1"], "must be a number of 0 or more"),
         (vec!["--backend", "scene", "--scenes", ".", "--max-cost", "5"], "--price-in"),
         (vec!["--backend", "scene", "--scenes", ".", "--cache", "c"], "`--cache` belongs"),
         (vec!["--limit", "1", "merge"], "merge"),

@@ -101,9 +101,12 @@ fn several_ranks_describe_images_as_one_does() {
             let top5 = |report: &Value| -> Vec<(u64, f64)> {
                 serde_json::from_value(report["last_top5"].clone()).unwrap()
             };
-            for ((id, want), (found, logp)) in top5(&one).iter().zip(top5(&found)) {
+            for ((id, expected), (found, logp)) in top5(&one).iter().zip(top5(&found)) {
                 assert_eq!(*id, found, "{model}, {ranks} ranks");
-                assert!((want - logp).abs() < 1e-4, "{model}, {ranks} ranks: {logp}, want {want}");
+                assert!(
+                    (expected - logp).abs() < 1e-4,
+                    "{model}, {ranks} ranks: {logp}, not {expected}"
+                );
             }
         }
     }

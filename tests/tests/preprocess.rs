@@ -265,7 +265,10 @@ fn an_unreadable_annotation_file_is_named() {
     for content in ["", "PAR1", "<html>404</html>"] {
         fs::write(&path, content).unwrap();
         let error = workspace.error(&[], 1);
-        assert!(error.contains("`dataset/UrbanVideo-Bench/MCQ.parquet` is not"), "{error}");
+        assert!(
+            error.contains("cannot read the parquet file `dataset/UrbanVideo-Bench/MCQ.parquet`"),
+            "{error}"
+        );
     }
 }
 

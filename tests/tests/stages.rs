@@ -144,7 +144,7 @@ fn unreachable_stages_and_missing_programs_are_reported_before_the_run() {
     let stderr = stderr_of(train(dir.path()).args(["--set", "max_steps=4", "--dry-run"]), 2);
     assert_eq!(
         stderr,
-        "error: `stage[1]` never starts: it would start after step 4, but `max_steps` ends the run \
+        "error: `stage[1]`: would start after step 4, but `max_steps` ends the run \
          after step 4; raise `max_steps`, shorten the earlier stages, or remove it\n"
     );
     fs::remove_file(dir.path().join("score.sh")).unwrap();

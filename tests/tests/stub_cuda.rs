@@ -48,8 +48,8 @@ impl Machine {
         command
             .args(args)
             .current_dir(self.dir.path())
-            .env("PLAYED_GPU_FOLDER", self.dir.path())
-            .env("PLAYED_GPU_TOLD", self.path("counters"))
+            .env("STUB_CUDA_FOLDER", self.dir.path())
+            .env("STUB_CUDA_COUNTERS", self.path("counters"))
             .env_remove("RUST_BACKTRACE");
         command
     }

@@ -139,7 +139,7 @@ fn all_wrong_settings_are_reported_with_suggestions() {
         stderr_of(&mut command, 2),
         "error: 2 invalid settings:
   - unknown setting `learning_rat`; did you mean `learning_rate`? (in `--set learning_rat=1`)
-  - `generation_batch_size` must be a multiple of `num_generations` = 4, not 6; try 4 or 8
+  - `generation_batch_size`: must be a multiple of `num_generations` = 4, not 6; try 4 or 8
 "
     );
 }

@@ -274,7 +274,7 @@ fn faults_of_value<T: Settings>(key: &str, value: &Value, given: &Table) -> Vec<
     let known = fields::of::<T>();
     if !known.contains(&key) {
         let unknown = format!("unknown setting `{key}`");
-        return vec![match (aliases::replacement(key), fields::nearest(key, known)) {
+        return vec![match (aliases::replacement(key, known), fields::nearest(key, known)) {
             (Some(replacement), _) => format!("{unknown}; {replacement}"),
             (None, Some(nearest)) => format!("{unknown}; did you mean `{nearest}`?"),
             (None, None) => format!("{unknown}; available: {}", known.join(", ")),

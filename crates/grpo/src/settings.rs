@@ -35,7 +35,7 @@ impl Fault {
 
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "`{}` {}", self.key, self.what)
+        write!(f, "`{}`: {}", self.key, self.what)
     }
 }
 

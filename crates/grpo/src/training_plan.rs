@@ -199,7 +199,7 @@ fn never_starts(settings: &GrpoSettings, index: usize, first: u64, limit: u64) -
     Fault::new(
         format!("stage[{index}]"),
         format!(
-            "never starts: it would start after step {first}, but `max_steps` ends the run after \
+            "would start after step {first}, but `max_steps` ends the run after \
              step {limit}; {advice}"
         ),
     )

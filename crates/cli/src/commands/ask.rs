@@ -148,7 +148,7 @@ fn options(given: &[String]) -> Result<Vec<String>, Usage> {
     }
     match texts.len() {
         1 => Err(Usage("a single `--option` is not a choice, give two or more".into())),
-        n if n < given.len() => Err(Usage("more than 26 options; give 26 or less".into())),
+        n if n < given.len() => Err(Usage("more than 26 options; give at most 26".into())),
         _ => Ok(texts),
     }
 }

@@ -98,15 +98,15 @@ fn wanted<'a>(
     };
     let adapter = counts(&GrpoSettings { use_peft: true, ..settings.clone() });
     let trained = counts(settings)?;
-    let taping = memory::taping(settings, None);
+    let cache_policy = memory::cache_policy(settings, None);
     let longest = settings.max_prompt_length;
     Ok(PlannedRun {
         config,
-        total_workload: Workload::for_training(settings, stages, trained, longest, taping),
+        total_workload: Workload::for_training(settings, stages, trained, longest, cache_policy),
         recompute: settings.recompute,
         bf16_gradients: args.gradients == Some(GradientsName::Bf16),
         quantized: false,
-        placement: hardware.place,
+        placement: hardware.placement,
         usable: hardware.usable,
         // Settings that freeze parts of the model exclude an adapter; then none is suggested.
         lora_counts: adapter.unwrap_or(trained),

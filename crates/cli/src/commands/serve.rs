@@ -103,9 +103,9 @@ fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Res
         true => {
             let options = VisionOptions { placement, max_pixels: None };
             let model = VisionLanguageModel::load(dir, &options)?;
-            let gallery =
+            let embedding_cache =
                 Arc::new(EmbeddingCache::new(model.vision_encoder().clone(), IMAGE_CACHE_BYTES));
-            (model.decoder().clone(), Some(Vision { embedding_cache: gallery, media: media(args) }))
+            (model.decoder().clone(), Some(Vision { embedding_cache, media: media(args) }))
         }
         false => {
             refuse_media(args)?;
@@ -118,8 +118,8 @@ fn load(args: &ServeArgs, dir: &Path, mut options: ServerOptions) -> anyhow::Res
     Server::new(model, vision, tokenizer, options).map_err(|error| match error {
         Error::Policy(embodied_r_policy::Error::Engine { option: "kv_cache_tokens", .. }) => {
             let found = args.kv_cache_gb;
-            let want = format!("at least {page:.6}, the size of one KV cache page");
-            Usage(format!("`--kv-cache-gb` must be {want}, not {found}")).into()
+            let expected = format!("at least {page:.6}, the size of one KV cache page");
+            Usage(format!("`--kv-cache-gb` must be {expected}, not {found}")).into()
         }
         Error::Option { field, found, want }
         | Error::Policy(embodied_r_policy::Error::Engine { option: field, found, want }) => {

@@ -82,11 +82,13 @@ fn run_as(args: &TrainArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
     let (of_train, of_eval) = ((given, questions.len()), (evaluated, eval.len()));
     let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
     let resumed_from = checkpoint.as_ref().filter(|_| !session.changed);
-    let taping = memory::taping(settings, resumed_from.map(|checkpoint| &checkpoint.state));
+    let cache_policy =
+        memory::cache_policy(settings, resumed_from.map(|checkpoint| &checkpoint.state));
     let ranks = team.world_size();
     let device = device::open(args.run.job.device())?;
     let rank_device = RankDevice { device: &device, precision: settings.precision, ranks };
-    let memory = memory::of_train(settings, &stages, &trained, &questions, taping, &rank_device)?;
+    let memory =
+        memory::of_train(settings, &stages, &trained, &questions, cache_policy, &rank_device)?;
     let arithmetic = dry_run::text(settings, trained.counts, (&memory, ranks), of_train, of_eval)
         .map_err(explain)?;
     if args.run.dry_run {
@@ -101,7 +103,7 @@ fn run_as(args: &TrainArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
     let plan = ExecutionOptions {
         device,
         activation_bytes: memory.saved_activations,
-        tape: agreed(memory.activation_cache, team)?,
+        activation_cache: agreed(memory.activation_cache, team)?,
         verify_packing: args.verify_packing,
     };
     train(settings, &base, text, (questions, eval), judge, (checkpoint.as_ref(), plan), team)
@@ -109,10 +111,10 @@ fn run_as(args: &TrainArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
 
 /// The first rank's activation cache options, for all ranks: results depend on the number of cached layers.
 fn agreed(
-    tape: Option<ActivationCacheOptions>,
+    activation_cache: Option<ActivationCacheOptions>,
     team: &ProcessGroup,
 ) -> anyhow::Result<Option<ActivationCacheOptions>> {
-    let parts = tape.map(|ActivationCacheOptions { layers, tokens }| (layers, tokens));
+    let parts = activation_cache.map(|ActivationCacheOptions { layers, tokens }| (layers, tokens));
     let parts = team.broadcast(parts)?;
     Ok(parts.map(|(layers, tokens)| ActivationCacheOptions { layers, tokens }))
 }
@@ -121,7 +123,7 @@ fn agreed(
 struct ExecutionOptions {
     device: Device,
     activation_bytes: usize,
-    tape: Option<ActivationCacheOptions>,
+    activation_cache: Option<ActivationCacheOptions>,
     verify_packing: bool,
 }
 
@@ -157,7 +159,7 @@ fn train(
         judge,
         activation_bytes: plan.activation_bytes,
         device: plan.device.clone(),
-        activation_cache: plan.tape,
+        activation_cache: plan.activation_cache,
         verify_packing: plan.verify_packing,
         stop: &stop,
         process_group: team.clone(),

@@ -43,8 +43,7 @@ pub(super) fn launch(
     let folder = (most_restarts > 0).then(folder).transpose()?;
     let stop = on_interrupt("stopping all ranks after a checkpoint")?;
     let failed = Arc::clone(FAILED.get_or_init(Arc::default));
-    signal_hook::flag::register(SIGUSR2, Arc::clone(&failed))
-        .context("cannot listen to signals")?;
+    signal_hook::flag::register(SIGUSR2, Arc::clone(&failed)).context("cannot handle signals")?;
     let signals = LaunchSignals { stop, failed };
     let original_args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let (mut args, mut restarts) = (original_args.clone(), RestartBudget::new(most_restarts));

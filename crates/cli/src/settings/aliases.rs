@@ -19,24 +19,33 @@ const SAME: [(&str, &str); 10] = [
     ("target_modules", "lora_target_modules"),
 ];
 
-/// Settings of TRL whose purpose is served in another way, and which.
-const OTHER: [(&str, &str); 14] = [
-    ("per_device_train_batch_size", BATCH),
-    ("gradient_accumulation_steps", BATCH),
-    ("steps_per_generation", BATCH),
-    ("gradient_checkpointing", "use `recompute` (activation recomputation)"),
-    ("bf16", "use `precision`"),
-    ("dtype", "use `precision`"),
-    ("torch_dtype", "use `precision`"),
-    ("dataset_name", "use `data`, a file that `perceive` writes"),
-    ("reward_funcs", "use `reward_weights` or `--reward-funcs`"),
-    ("resume_from_checkpoint", "use `--resume`"),
-    ("use_vllm", "completions are always generated in process, by a paged engine"),
-    ("use_liger_kernel", "log-probabilities are always computed in chunks"),
-    ("logging_steps", "every step is logged"),
-    ("num_completions_to_print", "use `log_completions` and `embodied-r show`"),
+/// Settings of TRL that have no counterpart of the same meaning: TRL's name, our setting without which the advice does
+/// not apply, and the advice.
+const OTHER: [(&str, &str, &str); 16] = [
+    ("per_device_train_batch_size", "generation_batch_size", GRPO_BATCH),
+    ("per_device_train_batch_size", "train_batch_size", SFT_BATCH),
+    ("gradient_accumulation_steps", "generation_batch_size", GRPO_BATCH),
+    ("gradient_accumulation_steps", "train_batch_size", SFT_BATCH),
+    ("steps_per_generation", "generation_batch_size", GRPO_BATCH),
+    ("gradient_checkpointing", "recompute", "use `recompute` (activation recomputation)"),
+    ("bf16", "precision", "use `precision`"),
+    ("dtype", "precision", "use `precision`"),
+    ("torch_dtype", "precision", "use `precision`"),
+    ("dataset_name", "data", "use `data`, a local file"),
+    ("reward_funcs", "reward_weights", "use `reward_weights` or `--reward-funcs`"),
+    ("resume_from_checkpoint", "output", "use `--resume`"),
+    (
+        "use_vllm",
+        "num_generations",
+        "completions are always generated in process, by a paged engine",
+    ),
+    ("use_liger_kernel", "max_tokens_per_batch", "log-probabilities are always computed in chunks"),
+    ("logging_steps", "output", "every step is logged"),
+    ("num_completions_to_print", "log_completions", "use `log_completions` and `embodied-r show`"),
 ];
-const BATCH: &str = "use `generation_batch_size` (completions per step) and `max_tokens_per_batch` (per micro-batch)";
+const GRPO_BATCH: &str = "use `generation_batch_size` (completions per step) and `max_tokens_per_batch` (per micro-batch)";
+const SFT_BATCH: &str =
+    "use `train_batch_size` (responses per step) and `max_tokens_per_batch` (per micro-batch)";
 
 /// Our name of the setting that is called `key`; `key` itself if it is one of `known`, or unknown.
 pub(super) fn canonical<'a>(key: &'a str, known: &[&str]) -> &'a str {
@@ -47,9 +56,10 @@ pub(super) fn canonical<'a>(key: &'a str, known: &[&str]) -> &'a str {
     }
 }
 
-/// What to use instead of TRL's setting `key`.
-pub(super) fn replacement(key: &str) -> Option<&'static str> {
-    OTHER.iter().find(|(theirs, _)| *theirs == key).map(|(_, advice)| *advice)
+/// What to use instead of TRL's setting `key`, where the settings are `known`.
+pub(super) fn replacement(key: &str, known: &[&str]) -> Option<&'static str> {
+    let advice = OTHER.iter().find(|(theirs, ours, _)| *theirs == key && known.contains(ours));
+    advice.map(|(_, _, advice)| *advice)
 }
 
 #[cfg(test)]
@@ -70,9 +80,18 @@ mod tests {
             assert!(all.iter().any(|known| known.contains(&ours)), "{ours}");
             assert!(!all.iter().any(|known| known.contains(&theirs)), "{theirs}");
         }
-        for (theirs, _) in OTHER {
+        for (theirs, ours, _) in OTHER {
+            assert!(all.iter().any(|known| known.contains(&ours)), "{ours}");
             assert!(!all.iter().any(|known| known.contains(&theirs)), "{theirs}");
         }
+    }
+
+    #[test]
+    fn a_replacement_is_a_setting_of_the_same_command() {
+        let of = |known| replacement("per_device_train_batch_size", known);
+        assert_eq!(of(fields::of::<GrpoSettings>()), Some(GRPO_BATCH));
+        assert_eq!(of(fields::of::<SftSettings>()), Some(SFT_BATCH));
+        assert_eq!(of(fields::of::<LossSettings>()), None);
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn the_errors_of_all_layers_are_reported_together() {
         "`beta`: invalid type",
         "unknown variant `ppo`",
         "`model` is missing",
-        "`epsilon` must be at least 0 and below 1, not 2",
+        "`epsilon`: must be at least 0 and below 1, not 2",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }

@@ -451,7 +451,7 @@ mod tests {
     fn an_indivisible_batch_size_suggests_the_nearest_multiples() {
         assert_eq!(
             faults(|train| train.generation_batch_size = 30),
-            ["`generation_batch_size` must be a multiple of `num_generations` = 8, not 30; try \
+            ["`generation_batch_size`: must be a multiple of `num_generations` = 8, not 30; try \
                  24 or 32"]
         );
     }

@@ -216,6 +216,6 @@ mod tests {
         let errors = faults("use_peft = true\nfreeze_parameters_regex = 'embed'");
         assert!(errors[0].contains("keep one of them"), "{errors:?}");
         let errors = faults("lora_r = 8");
-        assert_eq!(errors, ["`lora_r` has no effect without `use_peft = true`"]);
+        assert_eq!(errors, ["`lora_r`: has no effect without `use_peft = true`"]);
     }
 }

@@ -87,11 +87,11 @@ fn every_stage_that_never_starts_is_refused() {
         faults(&settings, &Stages::default()),
         [
             format!(
-                "`stage[1]` never starts: it would start after step 20, but `max_steps` ends the \
+                "`stage[1]`: would start after step 20, but `max_steps` ends the \
                  run after step 20; {advice}"
             ),
             format!(
-                "`stage[2]` never starts: it would start after step 40, but `max_steps` ends the \
+                "`stage[2]`: would start after step 40, but `max_steps` ends the \
                  run after step 20; {advice}"
             ),
         ]
@@ -120,9 +120,9 @@ fn windows_and_blends_longer_than_their_stage_are_refused() {
     assert_eq!(
         faults(&train(), &stages),
         [
-            "`stage[0].until.window` is 21, more than the 20 steps of its stage",
-            "`stage[1].epochs` is 0.01, shorter than one step (an epoch has 10)",
-            "`stage[2].blend_steps` is 81, more than the 80 steps of its stage",
+            "`stage[0].until.window`: is 21, more than the 20 steps of its stage",
+            "`stage[1].epochs`: is 0.01, shorter than one step (an epoch has 10)",
+            "`stage[2].blend_steps`: is 81, more than the 80 steps of its stage",
         ]
     );
 }

@@ -127,7 +127,7 @@ impl BlindModel {
                 BatchGenerator::load(args)?.sample(&prompts, self.tries, progress, answered)
             }
             Backend::Api { client, model, concurrency } => {
-                progress.start("asking", Some(questions.len() as u64));
+                progress.start("answering", Some(questions.len() as u64));
                 let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
                 let work = questions.iter().map(|&question| {
                     let requests = self.requests(model, question);

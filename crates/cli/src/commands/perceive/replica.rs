@@ -49,7 +49,7 @@ pub(super) fn run(
     Ok(status)
 }
 
-/// Captions with several replicas of `ranks.size()` ranks each.
+/// Captions with several replicas of `ranks.world_size()` ranks each.
 fn run_replicas(
     model_args: VisionModelArgs,
     args: &LocalArgs,

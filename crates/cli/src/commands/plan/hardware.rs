@@ -18,7 +18,7 @@ const ETHERNET: f64 = 100.0;
 
 /// The hardware of a run.
 pub(super) struct Hardware {
-    pub(super) place: Placement,
+    pub(super) placement: Placement,
     pub(super) machine: Machine,
     pub(super) network: Network,
     /// The device's name.
@@ -56,7 +56,7 @@ impl Hardware {
             links.push(format!("{} at {:.0} GB/s per node", fabric.name, fabric.bytes_per_s / 1e9));
         }
         Ok(Self {
-            place: Placement::Gpus(gpus * nodes),
+            placement: Placement::Gpus(gpus * nodes),
             machine: Machine::gpu(&card),
             network,
             name: format!("{} {:.0} GB", card.name, card.nominal_gb),
@@ -94,7 +94,7 @@ impl Hardware {
         let (ranks, link) = (args.ranks.unwrap_or(1), IntraNodeLink::memory());
         let links = format!("{} at {:.1} GB/s", link.name, link.bytes_per_s / 1e9);
         Ok(Self {
-            place: Placement::Cpu(ranks),
+            placement: Placement::Cpu(ranks),
             machine: Machine::cpu(&processor, precision).shared_by(ranks),
             network: Network::new(ranks, link, 1, InterNodeLink::ethernet(ETHERNET)),
             name: match ranks {

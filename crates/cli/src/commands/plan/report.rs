@@ -171,7 +171,7 @@ impl Report {
             memory: Memory::new(&plan, wanted.usable, room.least),
             fits: Capacity {
                 recompute: super::name(wanted.recompute),
-                kept_layers: plan.activation_cache.map_or(plan.saved_layers, |tape| tape.layers),
+                kept_layers: plan.activation_cache.map_or(plan.saved_layers, |cache| cache.layers),
                 layers,
                 max_tokens_per_batch: load.budget,
                 largest_batch_tokens: room.budget,

@@ -48,16 +48,16 @@ pub(crate) fn of_train(
     stages: &Stages,
     trained: &Trained,
     questions: &[TokenizedQuestion],
-    taping: ActivationCachePolicy,
+    cache_policy: ActivationCachePolicy,
     rank_device: &RankDevice<'_>,
 ) -> anyhow::Result<MemoryPlan> {
     let longest = questions.iter().map(|question| question.prompt.len()).max().unwrap_or(0);
-    let load = Workload::for_training(settings, stages, trained.counts, longest, taping);
+    let load = Workload::for_training(settings, stages, trained.counts, longest, cache_policy);
     plan(&trained.config, load, settings.recompute, rank_device)
 }
 
 /// Whether the update reuses the rollout's activations. A run resumed with unchanged settings keeps its choice.
-pub(crate) fn taping(
+pub(crate) fn cache_policy(
     settings: &GrpoSettings,
     resumed_from: Option<&State>,
 ) -> ActivationCachePolicy {
@@ -130,7 +130,7 @@ pub(crate) fn memory_summary(plan: &MemoryPlan, ranks: usize) -> String {
             parts.push(format!("{name} {}", gb(bytes)));
         }
     }
-    let kept = plan.activation_cache.map_or(plan.saved_layers, |tape| tape.layers);
+    let kept = plan.activation_cache.map_or(plan.saved_layers, |cache| cache.layers);
     let layers = format!("{kept} layer{}", if kept == 1 { "" } else { "s" });
     let recompute = match plan.activation_cache {
         Some(_) => format!("rollout activations of {layers} reused"),
@@ -187,18 +187,21 @@ mod tests {
 
     #[test]
     fn a_resumed_run_caches_as_many_layers_as_before() {
-        let (open, state) = (GrpoSettings::default(), |taped_layers| State {
-            cached_layers: taped_layers,
+        let (open, state) = (GrpoSettings::default(), |cached_layers| State {
+            cached_layers,
             ..State::new("model")
         });
-        assert_eq!(taping(&open, None), ActivationCachePolicy::Auto);
-        assert_eq!(taping(&open, Some(&state(Some(3)))), ActivationCachePolicy::Fixed(Some(3)));
-        assert_eq!(taping(&open, Some(&state(None))), ActivationCachePolicy::Fixed(None));
+        assert_eq!(cache_policy(&open, None), ActivationCachePolicy::Auto);
+        assert_eq!(
+            cache_policy(&open, Some(&state(Some(3)))),
+            ActivationCachePolicy::Fixed(Some(3))
+        );
+        assert_eq!(cache_policy(&open, Some(&state(None))), ActivationCachePolicy::Fixed(None));
         let other =
             GrpoSettings { rollout_precision: Some(Precision::Bf16), ..GrpoSettings::default() };
-        assert_eq!(taping(&other, Some(&state(Some(3)))), ActivationCachePolicy::Never);
+        assert_eq!(cache_policy(&other, Some(&state(Some(3)))), ActivationCachePolicy::Never);
         let dropping =
             GrpoSettings { use_peft: true, lora_dropout: 0.1, ..GrpoSettings::default() };
-        assert_eq!(taping(&dropping, None), ActivationCachePolicy::Never);
+        assert_eq!(cache_policy(&dropping, None), ActivationCachePolicy::Never);
     }
 }

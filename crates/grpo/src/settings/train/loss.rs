@@ -98,7 +98,7 @@ mod tests {
     fn a_delta_within_the_clip_is_refused() {
         assert_eq!(
             faults(|train| train.delta = Some(1.1)),
-            ["`delta` must be greater than 1 + `epsilon_high` = 1.2, not 1.1"]
+            ["`delta`: must be greater than 1 + `epsilon_high` = 1.2, not 1.1"]
         );
     }
 
@@ -110,14 +110,14 @@ mod tests {
         });
         assert_eq!(
             found,
-            ["`sync_ref_model` needs a reference model, which `beta = 0` does not load"]
+            ["`sync_ref_model`: needs a reference model, which `beta = 0` does not load"]
         );
         let found = faults(|train| {
             train.sync_ref_model = true;
             train.use_peft = true;
         });
         assert!(
-            found[0].starts_with("`sync_ref_model` is not supported with `use_peft`"),
+            found[0].starts_with("`sync_ref_model`: is not supported with `use_peft`"),
             "{found:?}"
         );
     }

@@ -55,7 +55,7 @@ impl GrpoSettings {
             let name = reward.name.as_str();
             let free = !COLUMNS.contains(&name) && !name.ends_with(WHY);
             faults.unless(free, &format!("reward[{index}].name"), || {
-                format!("`{name}` is a reserved column of the saved completions, choose another")
+                format!("`{name}` is a reserved column of the saved completions; choose another")
             });
         }
     }
@@ -238,7 +238,7 @@ mod tests {
             train.reward = vec![external("style")];
             train.reward_weights = weights(&[("style", 1.0), ("stile", 0.5)]);
         });
-        assert_eq!(found, ["`reward_weights.stile` unknown reward; did you mean `style`?"]);
+        assert_eq!(found, ["`reward_weights.stile`: unknown reward; did you mean `style`?"]);
     }
 
     #[test]
@@ -249,14 +249,14 @@ mod tests {
         assert_eq!(
             found[..3],
             [
-                "`reward[1].name` `format` is a built-in reward; choose another name",
-                "`reward[0].name` `reward` is a reserved column of the saved completions, choose another",
-                "`reward[2].name` `style_why` is a reserved column of the saved completions, choose another",
+                "`reward[1].name`: `format` is a built-in reward; choose another name",
+                "`reward[0].name`: `reward` is a reserved column of the saved completions; choose another",
+                "`reward[2].name`: `style_why` is a reserved column of the saved completions; choose another",
             ]
         );
         assert_eq!(
             found.last().unwrap(),
-            "`reward[3]` `idle` has no weight in any stage; give it one or remove it"
+            "`reward[3]`: `idle` has no weight in any stage; give it one or remove it"
         );
     }
 
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(
             faults(weighed),
             [
-                "`soft_cache_length` is required by the reward `soft_overlong`: tokens over which the \
+                "`soft_cache_length`: is required by the reward `soft_overlong`: tokens over which the \
               penalty grows"
             ]
         );
@@ -278,7 +278,9 @@ mod tests {
         });
         assert_eq!(
             too_long,
-            ["`soft_cache_length` is 4096, more than the maximum completion length of 2048 tokens"]
+            [
+                "`soft_cache_length`: is 4096, more than the maximum completion length of 2048 tokens"
+            ]
         );
         let train = GrpoSettings { soft_cache_length: Some(64), ..GrpoSettings::default() };
         assert_eq!(train.soft_overlong(), SoftOverlong { max_length: 2048, cache_length: 64 });
@@ -297,11 +299,11 @@ mod tests {
         assert_eq!(
             found,
             [
-                "`cosine_max_len` must be at least 1, not 0",
-                "`repetition_n_grams` must be at least 1, not 0",
-                "`repetition_max_penalty` must be 0 or less, not 0.5",
-                "`cosine_max_len_value_wrong` must be finite, not NaN",
-                "`max_resample_times` must be at least 1, not 0",
+                "`cosine_max_len`: must be at least 1, not 0",
+                "`repetition_n_grams`: must be at least 1, not 0",
+                "`repetition_max_penalty`: must be 0 or less, not 0.5",
+                "`cosine_max_len_value_wrong`: must be finite, not NaN",
+                "`max_resample_times`: must be at least 1, not 0",
             ]
         );
     }
@@ -320,7 +322,7 @@ mod tests {
         assert_eq!(waits(0.1), [""; 0]);
         assert_eq!(
             waits(0.0),
-            ["`stage[0].until.metric` is `kl`, which `beta = 0` does not compute"]
+            ["`stage[0].until.metric`: is `kl`, which `beta = 0` does not compute"]
         );
     }
 }
