@@ -108,15 +108,11 @@ fn option(argument: &Arg) -> String {
         argument.get_visible_aliases().unwrap_or_default().iter().map(|alias| format!("--{alias}")),
     );
     let takes_value = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
-    let value = match takes_value {
-        true => argument
-            .get_value_names()
-            .unwrap_or_default()
-            .iter()
-            .map(|name| format!("<{name}>"))
-            .collect::<Vec<_>>()
-            .join(" "),
-        false => String::new(),
+    // As clap prints it, with `...` after a value that may be repeated and brackets around an optional one.
+    let shown = argument.to_string();
+    let value = match argument.is_positional() {
+        true => shown.as_str(),
+        false => shown.split_once(' ').map_or("", |(_, value)| value),
     };
     let label = match names.is_empty() {
         true => format!("`{value}`"),

@@ -27,13 +27,13 @@ pub(crate) enum BenchCommand {
 
 /// Benchmark generation of fixed-length completions.
 ///
-/// Runs one uncounted warm-up, then prints medians of the measured runs.
+/// Prints medians of the measured runs, after one warm-up.
 #[derive(Debug, Args)]
 pub(crate) struct WorkArgs {
     /// Model: a directory in Hugging Face layout, or a Hub ID.
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
-    /// Precision of matrix multiplications; `bf16` is faster.
+    /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) precision: PrecisionName,
     /// Prompt length in tokens; prompts are random tokens.
@@ -61,8 +61,8 @@ pub(crate) struct WorkArgs {
 
 /// Benchmark captioning: vision encoder, prefill and decoding.
 ///
-/// Captions frames as `perceive` does: the first alone, each further one together with its predecessor. Runs one
-/// uncounted warm-up, then prints medians of the measured runs.
+/// Captions frames as `perceive` does: the first frame alone, each later frame together with the one before it. Prints
+/// medians of the measured runs, after one warm-up.
 #[derive(Debug, Args)]
 pub(crate) struct CaptionArgs {
     /// Vision-language model: a directory in Hugging Face layout, a GGUF file with its `mmproj`, or a Hub ID.
@@ -91,7 +91,7 @@ pub(crate) struct CaptionArgs {
 
 /// Benchmark whole GRPO steps: rollout, reference log-probabilities, backward pass, optimizer.
 ///
-/// Runs one uncounted warm-up, then prints medians of the measured runs.
+/// Prints medians of the measured runs, after one warm-up.
 #[derive(Debug, Args)]
 pub(crate) struct GrpoArgs {
     #[command(flatten)]

@@ -36,7 +36,7 @@ pub(crate) struct SequencesArgs {
     /// JSON file of token IDs: `{"sequences": [[1, 2, …], …]}`.
     #[arg(long, alias = "input", value_name = "FILE")]
     pub(crate) data: PathBuf,
-    /// Precision of matrix multiplications; `bf16` is faster.
+    /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) precision: PrecisionName,
     /// Device to run on.
@@ -102,7 +102,7 @@ pub(crate) struct LossArgs {
     /// Override one setting, such as `loss_type=dapo`; repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
-    /// Precision of matrix multiplications; `bf16` is faster.
+    /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) precision: PrecisionName,
     /// Device to run on.

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 /// Show which frames of a video are selected as key frames, and why.
 ///
-/// Frames are sampled at 1 fps. Videos are processed in parallel; one that cannot be decoded does not affect the
-/// others.
+/// Frames are sampled at 1 fps. Videos are processed in parallel; a video that cannot be decoded is reported and
+/// skipped.
 #[derive(Debug, clap::Args)]
 pub(crate) struct KeyframesArgs {
     /// Video files, or directories of them.
     #[arg(value_name = "VIDEO", required_unless_present = "pair")]
     pub(crate) videos: Vec<PathBuf>,
-    /// Compare two images instead: print how much of A is covered by B, warped into A's view by a homography.
+    /// Compare two images instead: estimate the homography from B to A and print the fraction of A that B covers.
     #[arg(
         long,
         num_args = 2,

@@ -14,8 +14,8 @@ pub(super) use backend::{check as check_backend, with_backend_headings};
 
 /// Caption the videos of a question set.
 ///
-/// Extracts key frames, captions them, and writes each data file again with the questions replaced by prompts that hold
-/// the captions. `NAME.captions.jsonl` beside it has one line per question. Interrupted runs keep finished work; run
+/// Extracts key frames, captions them, and writes a copy of each data file in which prompts with the captions replace
+/// the questions. `NAME.captions.jsonl` beside it has one line per question. Interrupted runs keep finished work; run
 /// the command again to resume and to retry failed questions.
 ///
 /// The completions of a captioner are cached by video content, frames, prompt and model, so that no frame is captioned
@@ -38,22 +38,22 @@ pub(crate) struct PerceiveArgs {
     /// Captioning backend.
     #[arg(long, value_enum, default_value_t = Backend::Openai)]
     pub(crate) backend: Backend,
-    /// Whether each video is captioned once per question, guided by the question as in the paper, or once for all of
-    /// its questions, which divides the cost by their number.
+    /// How often a video is captioned: once per question, guided by it as in the paper, or once for all of its
+    /// questions, at a fraction of the cost.
     #[arg(long, value_enum, default_value_t = ScopeName::Question)]
     pub(crate) scope: ScopeName,
     /// Process only shard I of N, from `1/N` to `N/N`, and write it to `shard-I-of-N` in the output directory.
     /// Questions about the same video are in the same shard. Slurm and Kubernetes count from 0: add 1.
     #[arg(long, value_name = "I/N")]
     pub(crate) shard: Option<Shard>,
-    /// Maximum number of concurrent questions, and of concurrent requests to all servers; lowered automatically for an
-    /// overloaded server.
+    /// Maximum number of concurrent questions, and of requests in flight over all servers; an overloaded server's
+    /// limit is lowered automatically.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
     pub(crate) concurrency: usize,
     /// Process at most N questions of each file in this run [default: all].
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// Caption questions again that an earlier run captioned with other settings [default: fail].
+    /// Re-caption questions that an earlier run captioned with other settings [default: exit with an error].
     #[arg(long)]
     pub(crate) redo_changed: bool,
     #[command(flatten)]
@@ -171,8 +171,8 @@ pub(crate) struct KeyFrameArgs {
 #[command(next_help_heading = backend::CAPTIONER)]
 pub(crate) struct VisionModelArgs {
     /// Vision-language model that captions the key frames. With `--backend local`: a directory in Hugging Face layout,
-    /// a GGUF file with its `mmproj`, or a Hub ID; with `--backend openai`: its name on the servers [default:
-    /// Qwen/Qwen2.5-VL-72B-Instruct].
+    /// a GGUF file with its `mmproj`, or a Hub ID; required. With `--backend openai`: its name on the servers
+    /// [default: Qwen/Qwen2.5-VL-72B-Instruct].
     #[arg(long, aliases = ["model-path", "model_path", "perceiver"], value_name = "MODEL")]
     pub(crate) captioner: Option<String>,
     /// Sampling temperature; 0 is greedy [default: the server's, or the model's own].

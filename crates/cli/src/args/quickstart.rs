@@ -7,7 +7,7 @@ use super::model::PrecisionName;
 
 /// Run the whole pipeline end to end on simulated rooms.
 ///
-/// Renders rooms with videos and questions, captions the videos, fine-tunes a small base model, trains it with GRPO in
+/// Simulates rooms, renders their videos, captions them, fine-tunes a small base model, trains it with GRPO in
 /// three stages, and evaluates it on held-out rooms. Each step runs another command of this program and prints it.
 /// Finished steps are skipped when the quickstart is run again.
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ pub(crate) struct QuickstartArgs {
     /// Pretrain the base model with `sim pretrain` (about 40 minutes) instead of using the bundled one.
     #[arg(long)]
     pub(crate) from_scratch: bool,
-    /// Precision of matrix multiplications; `bf16` is faster.
+    /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) precision: PrecisionName,
     /// Override one setting of the cold start, as `sft --set` does; repeatable.
@@ -36,7 +36,7 @@ pub(crate) struct QuickstartArgs {
     /// Train on N CPU ranks, as `sft --ranks` and `train --ranks` do [default: one process].
     #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one)]
     pub(crate) ranks: Option<usize>,
-    /// Train on N GPUs, as `sft --gpus` and `train --gpus` do, and generate on one.
+    /// Train on N GPUs, as `sft --gpus` and `train --gpus` do, and evaluate on one.
     #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, conflicts_with = "ranks")]
     pub(crate) gpus: Option<usize>,
     /// Device to run on.

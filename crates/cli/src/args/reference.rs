@@ -22,7 +22,7 @@ pub(crate) struct ManArgs {
     /// Directory to write the pages to; created if needed.
     #[arg(value_name = "DIR", required_unless_present = "markdown")]
     pub(crate) output: Option<PathBuf>,
-    /// Write the reference of the command line as Markdown instead.
+    /// Write the command line reference as Markdown instead.
     #[arg(long, hide = true, value_name = "FILE", conflicts_with = "output")]
     pub(crate) markdown: Option<PathBuf>,
 }

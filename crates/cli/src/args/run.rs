@@ -18,10 +18,10 @@ pub(crate) struct RunArgs {
     /// Initial model: a directory in Hugging Face layout, or a Hub ID.
     #[arg(long, aliases = ["model-path", "model_path"], value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// Output directory of the run: checkpoints, events and completions.
+    /// Output directory of the run: checkpoints, events and the final model.
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
-    /// Precision of matrix multiplications; `bf16` is faster [default: f32].
+    /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16 [default: f32].
     #[arg(long, value_enum)]
     pub(crate) precision: Option<PrecisionName>,
     /// Activation recomputation (gradient checkpointing) policy: trades time for memory; results change only by
@@ -38,7 +38,7 @@ pub(crate) struct RunArgs {
     /// new run if there is none. With DIR: from this checkpoint, or from the last one in this run directory.
     #[arg(long, value_name = "auto|DIR", num_args = 0..=1, default_missing_value = "auto")]
     pub(crate) resume: Option<PathBuf>,
-    /// Print batch sizes, steps, stages and estimated memory, and exit without training.
+    /// Print batch sizes, steps, estimated memory and, for `train`, stages, and exit without training.
     #[arg(long, display_order = 100)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
@@ -86,8 +86,8 @@ pub(crate) struct RankArgs {
     /// possible.
     #[arg(long)]
     pub(crate) no_pin: bool,
-    /// Heartbeat timeout in seconds: if a rank makes no progress for this long while others wait for it, the job is
-    /// aborted and the rank named.
+    /// Heartbeat timeout in seconds: if a rank makes no progress for this long while others wait for it, the job
+    /// aborts and the error names the rank.
     #[arg(long, value_name = "SECONDS", value_parser = super::perceive::seconds, default_value = "600")]
     pub(crate) deadline: Duration,
 }

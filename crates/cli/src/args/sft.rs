@@ -6,7 +6,7 @@ use super::run::RunArgs;
 
 /// Fine-tune on conversations (SFT), the cold start before GRPO.
 ///
-/// Settings are resolved in this order: defaults, `--config`, `--set`, flags.
+/// Settings come from defaults, then `--config`, `--set` and flags; later ones override earlier ones.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SftArgs {
     /// Training conversations: JSONL of `{"messages": [{"role", "content"}]}`.

@@ -6,7 +6,7 @@ use super::run::RunArgs;
 
 /// Train with GRPO.
 ///
-/// Settings are resolved in this order: defaults (the paper's run), `--config`, `--set`, flags.
+/// Settings come from defaults (the paper's run), then `--config`, `--set` and flags; later ones override earlier ones.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TrainArgs {
     /// Training questions with captions, as written by `perceive`.

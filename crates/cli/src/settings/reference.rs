@@ -96,10 +96,20 @@ const PEERS: &[(&str, &str)] = &[
     ("max_length", "TRL 1024, longer examples are truncated; here they are skipped"),
 ];
 
+/// `PEERS` of `sft`, where its setting differs from that of `train` (TRL's `SFTConfig`).
+const SFT_PEERS: &[(&str, &str)] = &[
+    ("data", "replaces TRL's `dataset_name`: a file of conversations"),
+    ("num_train_epochs", "same"),
+    ("learning_rate", "TRL 2e-5; 1e-5 is ms-swift's default"),
+    ("save_steps", "TRL 500"),
+];
+
 /// One setting, as its struct documents it.
 struct Field {
     name: String,
     meaning: String,
+    /// What its documentation calls the default.
+    default: String,
 }
 
 /// The documented fields of the struct `name` in `source`.
@@ -114,8 +124,9 @@ fn fields(source: &str, name: &str) -> Vec<Field> {
         {
             let text = std::mem::take(&mut meaning).join(" ");
             // The default has a column of its own.
-            let end = text.find(" Default: ").unwrap_or(text.len());
-            fields.push(Field { name: name.to_owned(), meaning: text[..end].to_owned() });
+            let (meaning, default) = text.split_once(" Default: ").unwrap_or((&text, ""));
+            let default = default.trim_end_matches('.').to_owned();
+            fields.push(Field { name: name.to_owned(), meaning: meaning.to_owned(), default });
         }
     }
     fields
@@ -125,9 +136,11 @@ fn defaults(settings: &impl Serialize) -> Table {
     Table::try_from(settings).expect("settings are a table")
 }
 
-fn default_of(table: &Table, name: &str) -> String {
-    match table.get(name) {
-        None => "–".to_owned(),
+/// The default in `table`; what the documentation says of one that is unset.
+fn default_of(table: &Table, field: &Field) -> String {
+    match table.get(&field.name) {
+        None if matches!(field.default.as_str(), "" | "none") => "–".to_owned(),
+        None => field.default.clone(),
         Some(Value::String(text)) if text.is_empty() => "required".to_owned(),
         Some(Value::String(text)) => format!("`\"{text}\"`"),
         Some(Value::Float(number)) if number.abs() < 1e-3 && *number != 0.0 => {
@@ -137,10 +150,11 @@ fn default_of(table: &Table, name: &str) -> String {
     }
 }
 
-fn rows(fields: &[Field], table: &Table, text: &mut String) {
-    for Field { name, meaning } in fields {
-        let peer = PEERS.iter().find(|(of, _)| of == name).map_or("same", |(_, peer)| peer);
-        let default = default_of(table, name);
+fn rows(fields: &[Field], table: &Table, peers: &[(&str, &str)], text: &mut String) {
+    for field in fields {
+        let Field { name, meaning, .. } = field;
+        let peer = peers.iter().find(|(of, _)| of == name).map_or("same", |(_, peer)| peer);
+        let default = default_of(table, field);
         let _ = writeln!(text, "| `{name}` | {default} | {meaning} | {peer} |");
     }
 }
@@ -153,7 +167,7 @@ fn page() -> String {
         "# Settings\n\n\
          Settings of `train` and `sft` come from defaults, then `--config FILE` (TOML), then `--set key=value`, then flags. Names are TRL's where \
          it has the setting, else ms-swift's. The last column says what TRL 1.16 or ms-swift calls it and where defaults differ; *same* \
-         is TRL's name and default, *own* is in neither. `embodied-r train --dry-run` prints what a run resolves to.\n\n\
+         is TRL's name and default, *own* is in neither. A run saves what its settings resolve to in `settings.toml`.\n\n\
          Lengths are in tokens, intervals in steps, unless a setting says otherwise. `–` means unset. Generated from the code; to \
          update it, run `{UPDATE}`.\n\n# train\n"
     );
@@ -166,11 +180,12 @@ fn page() -> String {
         let to = next.unwrap_or(fields_of_train.len());
         assert_eq!(at(first), Some(from), "`{first}` begins no table");
         let _ = write!(text, "\n## {heading}\n\n{HEAD}");
-        rows(&fields_of_train[from..to], &table, &mut text);
+        rows(&fields_of_train[from..to], &table, PEERS, &mut text);
         from = to;
     }
     let _ = write!(text, "\n# sft\n\n{HEAD}");
-    rows(&fields(SFT, "SftSettings"), &defaults(&SftSettings::default()), &mut text);
+    let peers = [SFT_PEERS, PEERS].concat();
+    rows(&fields(SFT, "SftSettings"), &defaults(&SftSettings::default()), &peers, &mut text);
     text
 }
 
@@ -194,12 +209,12 @@ fn every_setting_is_documented_and_every_peer_is_of_a_setting() {
         let documented = fields(source, name);
         let names: Vec<&str> = documented.iter().map(|field| field.name.as_str()).collect();
         assert_eq!(names, known);
-        for Field { name, meaning } in &documented {
+        for Field { name, meaning, .. } in &documented {
             assert!(meaning.len() > 5, "`{name}` has no documentation");
         }
     }
     let known = [super::fields::of::<GrpoSettings>(), super::fields::of::<SftSettings>()].concat();
-    for (name, _) in PEERS {
+    for (name, _) in PEERS.iter().chain(SFT_PEERS) {
         assert!(known.contains(name), "`{name}` is not a setting");
     }
 }

@@ -87,7 +87,7 @@ pub struct SftSettings {
     /// Interval in epochs of checkpoints that are never deleted, written independently of `save_steps`. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_every_epochs: Option<f64>,
-    /// Consecutive steps that may be skipped because of non-finite values before the run aborts. Default: 5.
+    /// Number of consecutive steps skipped because of non-finite values at which the run aborts. Default: 5.
     pub max_skipped_steps: u64,
     /// Metrics loggers besides `events.jsonl`: `tensorboard` (in `runs/`) or `none`. Default: `tensorboard`.
     pub report_to: ReportTo,

@@ -238,7 +238,7 @@ pub struct GrpoSettings {
     /// Whether a greater value of that metric is better. Default: true, unless its name ends in `loss`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub greater_is_better: Option<bool>,
-    /// Consecutive steps that may be skipped because of non-finite values before the run aborts. Default: 5.
+    /// Number of consecutive steps skipped because of non-finite values at which the run aborts. Default: 5.
     pub max_skipped_steps: u64,
     /// Write every step's completions as parquet. Default: true.
     pub log_completions: bool,

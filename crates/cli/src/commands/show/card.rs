@@ -166,7 +166,7 @@ mod tests {
                 score("format", 1.0),
             ],
             rewards: ["accuracy", "format", "consistency"].map(str::to_owned).to_vec(),
-            reasons: vec![("accuracy".to_owned(), "answered B, right is A".to_owned())],
+            reasons: vec![("accuracy".to_owned(), "answered B, expected A".to_owned())],
         }
     }
 
@@ -176,7 +176,7 @@ mod tests {
             card(&sample(), Some(Prompts::Short), Paint::Plain),
             "\nquestion q7, solution A\n  Question: where?\n  A. left\n\n\
              ── reward 0.7, advantage +0.25, 12 tokens, stop\n  \
-             accuracy 0 (answered B, right is A)\n  format 1\n  consistency –\n  \
+             accuracy 0 (answered B, expected A)\n  format 1\n  consistency –\n  \
              <think>so</think>\n  <answer>B</answer>\n\n"
         );
     }
