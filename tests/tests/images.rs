@@ -182,7 +182,7 @@ fn a_server_reads_image_files_only_from_the_allowed_folder() {
     assert_eq!(answer.status, 200, "{answer:?}");
     for name in ["secret.png", "open/../secret.png", "open/link.png", "open/none.png", "open"] {
         let error = message(&server.post(CHAT, &request(&[file(name)])));
-        assert!(error.contains("is not a file in the folder"), "{name}: {error}");
+        assert!(error.contains("is not a file in the directory"), "{name}: {error}");
     }
     let error = message(&server.post(CHAT, &request(&["http://127.0.0.1:1/a.png".to_owned()])));
     assert!(error.contains("is not an allowed host"), "{error}");

@@ -205,7 +205,7 @@ pub enum Error {
         entry: String,
     },
     /// Both benchmarks have a video of the same name.
-    #[error("both benchmarks have a video `{video_id}`; preprocess them into separate folders")]
+    #[error("both benchmarks have a video `{video_id}`; preprocess them into separate directories")]
     SharedVideo {
         /// File name of the video.
         video_id: String,

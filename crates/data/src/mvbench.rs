@@ -40,7 +40,7 @@ pub(crate) fn read(path: PathBuf, values: &[Value]) -> Result<QuestionSet> {
 fn question(record: &Record<'_>) -> Result<Question> {
     let video = record.text("video")?;
     let Some(name) = contained_file_name(video) else {
-        let reason = format!("`{video}` must be a path within the video folder");
+        let reason = format!("`{video}` must be a path within the video directory");
         return Err(record.field_error("video", reason));
     };
     let candidates = candidates(record)?;

@@ -213,7 +213,7 @@ pub enum Error {
     },
     /// A question's video does not exist.
     #[error(
-        "the video `{video}` is not in `{}`; pass the videos' folder (`--video-dir`)",
+        "the video `{video}` is not in `{}`; pass the videos' directory (`--video-dir`)",
         folder.display()
     )]
     VideoNotFound {
@@ -273,7 +273,7 @@ pub enum Error {
         second: PathBuf,
     },
     /// The output would overwrite the data file.
-    #[error("the output would overwrite `{}`: choose another folder (`--output`)", path.display())]
+    #[error("the output would overwrite `{}`: choose another directory (`--output`)", path.display())]
     WouldOverwrite {
         /// The data file.
         path: PathBuf,
@@ -295,7 +295,7 @@ pub enum Error {
     /// The log's captions were made with other settings.
     #[error(
         "`{}` line {line} was made with other settings ({difference}): restore them, choose \
-         another folder (`--output`), or caption again (`--redo-changed`)", path.display()
+         another directory (`--output`), or caption again (`--redo-changed`)", path.display()
     )]
     SettingsChanged {
         /// The caption log.
@@ -306,7 +306,7 @@ pub enum Error {
         difference: String,
     },
     /// A folder is not a shard's output folder.
-    #[error("`{}` is not a shard's folder: its name must have the form `shard-1-of-8`", folder.display())]
+    #[error("`{}` is not a shard's directory: its name must have the form `shard-1-of-8`", folder.display())]
     NotAShard {
         /// The folder.
         folder: PathBuf,

@@ -140,7 +140,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// An index names a shard outside of its folder.
-    #[error("`{}` names the shard `{shard}`, which must be a file name in the same folder", index.display())]
+    #[error("`{}` names the shard `{shard}`, which must be a file name in the same directory", index.display())]
     ShardName {
         /// The index.
         index: PathBuf,
@@ -250,7 +250,7 @@ pub enum Error {
     #[error("a decoder kernel failed: {0}")]
     Kernel(#[from] embodied_r_kernels::Error),
     /// A folder has no tokenizer.
-    #[error("no `tokenizer.json` in `{}`: give a model folder with its tokenizer", dir.display())]
+    #[error("no `tokenizer.json` in `{}`: give a model directory with its tokenizer", dir.display())]
     NoTokenizer {
         /// The folder.
         dir: PathBuf,
@@ -333,14 +333,14 @@ pub enum Error {
         source: minijinja::Error,
     },
     /// A model is neither a local path nor a name on the hub.
-    #[error("no such model: `{model}`; give a model folder, a GGUF file or a hub name `org/name`")]
+    #[error("no such model: `{model}`; give a model directory, a GGUF file or a hub name `org/name`")]
     NoSuchModel {
         /// The model as given.
         model: String,
     },
     /// A model is not cached, and `HF_HUB_OFFLINE` forbids the download.
     #[error(
-        "`{model}` ({revision}) is not in the hub cache and `HF_HUB_OFFLINE` is set, unset it or give a local folder"
+        "`{model}` ({revision}) is not in the hub cache and `HF_HUB_OFFLINE` is set, unset it or give a local directory"
     )]
     HubOffline {
         /// The model.
@@ -351,7 +351,7 @@ pub enum Error {
     /// A model cannot be downloaded from the hub.
     #[error(
         "cannot download `{model}` ({revision}) from the hub, check its name, `HF_TOKEN` and the network, or give a \
-         local folder: {source}"
+         local directory: {source}"
     )]
     Hub {
         /// The model.

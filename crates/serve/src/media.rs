@@ -76,10 +76,10 @@ impl Media {
     fn file(&self, url: &Url) -> Result<Vec<u8>, String> {
         let Some(folder) = &self.folder else {
             let message = "is a local file, which this server does not read";
-            return Err(format!("{message} (`--allowed-local-media-path` allows a folder)"));
+            return Err(format!("{message} (`--allowed-local-media-path` allows a directory)"));
         };
         // Missing files and files outside the folder give the same error, so that clients cannot probe the disk.
-        let outside = || "is not a file in the folder that this server may read".to_owned();
+        let outside = || "is not a file in the directory that this server may read".to_owned();
         let path = url.to_file_path().map_err(|()| outside())?;
         let path = std::fs::canonicalize(path).map_err(|_| outside())?;
         if !path.starts_with(folder) || !path.is_file() {

@@ -53,7 +53,7 @@ pub enum Error {
     /// A decoder's GGUF file has no `mmproj` file next to it.
     #[error(
         "`{}` is a decoder without a vision tower: images need the tower's GGUF file, with `mmproj` in its \
-         name, in the same folder", model.display()
+         name, in the same directory", model.display()
     )]
     NoMmproj {
         /// The decoder's file.

@@ -18,14 +18,14 @@ use crate::schedule::LrScheduler;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SftSettings {
-    /// Model folder, or model id on the Hugging Face hub.
+    /// Model directory, or model ID on the Hugging Face Hub.
     pub model: String,
     /// Training conversations, JSONL of `{"messages": [{"role", "content"}]}`.
     pub data: PathBuf,
     /// Validation conversations, evaluated after every epoch. Default: no validation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_data: Option<PathBuf>,
-    /// Output folder of the run: checkpoints, events and the final model.
+    /// Output directory of the run: checkpoints, events and the final model.
     pub output: PathBuf,
     /// Random seed of data order, initialisation and dropout. Default: 42.
     pub seed: u64,

@@ -37,11 +37,11 @@ pub enum JudgeKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GrpoSettings {
-    /// Model folder, or model id on the Hugging Face hub.
+    /// Model directory, or model ID on the Hugging Face Hub.
     pub model: String,
     /// Training questions, JSON as `perceive` writes it.
     pub data: PathBuf,
-    /// Output folder of the run: checkpoints, events, completions and the final model.
+    /// Output directory of the run: checkpoints, events, completions and the final model.
     pub output: PathBuf,
     /// Evaluation questions, answered greedily every `eval_steps`. Default: no evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]

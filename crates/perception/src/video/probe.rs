@@ -109,7 +109,7 @@ impl Video {
 pub fn probe(path: &Path) -> Result<Video> {
     let meta = std::fs::metadata(path).map_err(Error::io("read", path))?;
     if !meta.is_file() {
-        let reason = if meta.is_dir() { "it is a folder" } else { "it is not a regular file" };
+        let reason = if meta.is_dir() { "it is a directory" } else { "it is not a regular file" };
         return Err(Error::NotAVideo { path: path.to_owned(), reason: reason.to_owned() });
     }
     if meta.len() == 0 {
