@@ -333,7 +333,9 @@ pub enum Error {
         source: minijinja::Error,
     },
     /// A model is neither a local path nor a name on the hub.
-    #[error("no such model: `{model}`; give a model directory, a GGUF file or a hub name `org/name`")]
+    #[error(
+        "no such model: `{model}`; give a model directory, a GGUF file or a hub name `org/name`"
+    )]
     NoSuchModel {
         /// The model as given.
         model: String,
