@@ -205,9 +205,9 @@ fn paged_forward(
             let pages: Vec<Vec<f32>> = (0..POOL - 1).map(page).collect::<Result<_>>()?;
             let chunk = |chunk: PooledQueryChunk| QueryChunk {
                 rows: chunk.rows,
-                position: run.position,
-                pages: run.pages.iter().map(|page| pages[*page].as_slice()).collect(),
-                causal: run.causal,
+                position: chunk.position,
+                pages: chunk.pages.iter().map(|page| pages[*page].as_slice()).collect(),
+                causal: chunk.causal,
             };
             let chunks: Vec<QueryChunk<'_>> = pooled_chunks(batch).into_iter().map(chunk).collect();
             paged_attention::forward(&q, &chunks, heads, window)?
