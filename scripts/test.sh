@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the checks of the project, one after the other, and stops at the first failure.
+# Runs the checks of the project, one after the other, and stops at the first that fails; `cargo test` runs all tests first.
 # On a fresh Debian or Ubuntu it installs the system packages first.
 #
 #     scripts/test.sh [--all]
@@ -45,11 +45,11 @@ step "cargo doc"
 RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 
 step "cargo test"
-cargo test --workspace --features "$features"
+cargo test --workspace --features "$features" --no-fail-fast
 
 step "cargo test, CUDA kernels emulated on the CPU"
 # Skipped: bits that depend on how a prompt is chunked, which they do there by design.
-EMBODIED_R_CUDA_HOST=1 cargo test --workspace --features "$features" \
+EMBODIED_R_CUDA_HOST=1 cargo test --workspace --features "$features" --no-fail-fast \
     --lib --test launches --test masters --test parity --test shared_prompt --test lora_training -- \
     --skip outputs_are_bit_identical_for_any_batch --skip a_sample_is_bit_identical \
     --skip an_image_has_bit_identical_log_probabilities --skip recomputed_layers_are_bit_identical \
