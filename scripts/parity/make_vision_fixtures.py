@@ -2,10 +2,10 @@
 
 Usage: make_vision_fixtures.py [OUT]     (default: crates/vision/tests/fixtures)
 
-  resize.json        [width, height, to width, to height, CRC-32 of the bytes]: Pillow's bicubic resizing of `resize_picture`
+  resize.json        [width, height, to width, to height, CRC-32 of the bytes]: Pillow's bicubic resizing of `resize_image`
   smart_resize.json  [width, height, min_pixels, max_pixels, to width, to height]
   nested/, flat/     models in the format of `transformers` 5 and of the Hub, each with an `expected.json`:
-    pictures   sizes and seeds of each case's images (`picture` below): still images or video frames
+    sizes      of each case's images (`image` below), which are still images or video frames; `seed` is that of the first
     grid_thw   of each image or video
     pixels     mean and standard deviation of the patches, and some of their values: [index, value]
     embedded   of the vision encoder's output: [norm, dot product with sin(1), sin(2), …]
@@ -69,7 +69,7 @@ CASES = [
 SECONDS = 0.5
 
 
-def picture(width, height, seed):
+def image(width, height, seed):
     """Gradients, edges and some noise, in integers."""
     x, y = np.meshgrid(np.arange(width, dtype=np.int64), np.arange(height, dtype=np.int64))
     red = (3 * x + y + seed * 31) % 256
@@ -78,7 +78,7 @@ def picture(width, height, seed):
     return Image.fromarray(np.stack([red, green, blue], -1).astype(np.uint8))
 
 
-def resize_picture(width, height):
+def resize_image(width, height):
     x, y = np.meshgrid(np.arange(width, dtype=np.int64), np.arange(height, dtype=np.int64))
     noise = (x * 7919 + y * 104729) % 251
     return Image.fromarray(np.stack([noise, x * 5 % 256, 255 - y * 3 % 256], -1).astype(np.uint8))
@@ -88,7 +88,7 @@ def resizes():
     sizes = [(31, 17, 31, 40), (31, 17, 60, 17), (64, 48, 28, 28), (200, 100, 56, 56), (57, 91, 84, 140), (5, 7, 28, 28), (333, 222, 112, 84), (1, 9, 28, 56), (30, 290, 28, 280), (290, 30, 280, 28), (848, 480, 840, 476), (94, 102, 55, 19), (116, 112, 40, 12), (100, 92, 90, 72), (100, 92, 90, 71), (640, 360, 308, 168)]
     rows = []
     for width, height, to_width, to_height in sizes:
-        resized = resize_picture(width, height).resize((to_width, to_height), Image.Resampling.BICUBIC)
+        resized = resize_image(width, height).resize((to_width, to_height), Image.Resampling.BICUBIC)
         rows.append([width, height, to_width, to_height, zlib.crc32(resized.tobytes())])
     return rows
 
@@ -170,15 +170,15 @@ def sines(tensor):
 
 
 def case(model, tokenizer, name, kind, sizes, first_seed):
-    pictures = [picture(w, h, first_seed + i) for i, (w, h) in enumerate(sizes)]
+    images = [image(w, h, first_seed + i) for i, (w, h) in enumerate(sizes)]
     if kind == "images":
         processor = Qwen2VLImageProcessorPil(**{k: v for k, v in PROCESSOR.items() if k not in ("image_processor_type", "processor_class")})
-        given = processor(pictures, return_tensors="pt")
+        given = processor(images, return_tensors="pt")
         pixels, grid = given["pixel_values"].float(), given["image_grid_thw"]
         inputs = dict(pixel_values=pixels, image_grid_thw=grid)
         token, kind_id, places = "<|image_pad|>", 1, len(sizes)
     else:
-        pixels, grid = video_patches(pictures, PROCESSOR)
+        pixels, grid = video_patches(images, PROCESSOR)
         inputs = dict(pixel_values_videos=pixels, video_grid_thw=grid, second_per_grid_ts=torch.tensor([2 * SECONDS]))
         token, kind_id, places = "<|video_pad|>", 2, 1
     text = "<|im_start|>user\n"

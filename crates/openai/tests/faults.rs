@@ -127,11 +127,11 @@ async fn the_client_fails_over_after_the_connect_timeout() {
 
 #[tokio::test]
 async fn a_refusal_is_distinguished_from_an_error_and_not_retried() {
-    let filtered = r#"{"error":{"code":"content_policy_violation","message":"not this picture"}}"#;
+    let filtered = r#"{"error":{"code":"content_policy_violation","message":"not this image"}}"#;
     let server = Server::start([MockResponse::ErrorBody(400, filtered)]).await;
     let error = complete(&options(&[&server])).await.unwrap_err();
     assert!(matches!(error, Error::ContentFiltered { .. }), "{error}");
-    assert!(error.to_string().ends_with("rejected the request: not this picture"), "{error}");
+    assert!(error.to_string().ends_with("rejected the request: not this image"), "{error}");
     assert!(!error.is_retryable() && !error.fails_every_request());
 
     let refusal = r#"{"choices":[{"message":{"content":null,"refusal":"I will not."}}]}"#;

@@ -100,7 +100,7 @@ fn hostile(folder: &Path, address: &str) -> Vec<(&'static str, Vec<u8>)> {
         ("drawing.svg", text("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"9\" height=\"9\"><image href=\"http://ADDRESS/a.png\"/></svg>")),
         ("words.srt", b"1\n00:00:00,000 --> 00:00:02,000\nhello\n".to_vec()),
         ("words.ass", b"[Script Info]\nScriptType: v4.00+\n\n[Events]\nDialogue: 0,0:00:00.00,0:00:02.00,Default,,0,0,0,,hi\n".to_vec()),
-        ("picture.mp4", png_of(64, 64)),
+        ("image.mp4", png_of(64, 64)),
         ("bomb.mp4", png_of(60_000, 60_000)),
         ("sound.mp4", sound),
         ("half.mp4", half(whole.clone())),
@@ -199,7 +199,7 @@ fn hostile_images_are_rejected_by_name() {
     giant[size..size + 4].fill(0xff);
     let images = [
         ("empty.png", Vec::new()),
-        ("text.png", b"no picture".to_vec()),
+        ("text.png", b"not an image".to_vec()),
         ("garbage.jpg", [b"\xff\xd8\xff\xe0".to_vec(), garbage(999)].concat()),
         ("bomb.png", png_of(60_000, 60_000)),
         ("line.png", png_of(u32::MAX >> 1, 1)),

@@ -25,7 +25,7 @@ fn jpeg(seed: u32) -> Vec<u8> {
 /// Requests with one and with two images, some of them shared, and one with invalid image data.
 fn requests() -> Vec<(ChatCompletionRequest, Vec<Vec<u8>>)> {
     let request = |number: usize, jpegs: Vec<Vec<u8>>| {
-        let images = jpegs.iter().map(|_| ContentPart::Image("picture".into()));
+        let images = jpegs.iter().map(|_| ContentPart::Image("image".into()));
         let text = ContentPart::Text(format!("What is there, {number}?"));
         let message =
             ChatCompletionMessage { role: Role::User, content: images.chain([text]).collect() };
@@ -34,7 +34,7 @@ fn requests() -> Vec<(ChatCompletionRequest, Vec<Vec<u8>>)> {
         let temperature = Some(if number.is_multiple_of(2) { 0.0 } else { 1.0 });
         (ChatCompletionRequest { temperature, max_tokens: Some(6), ..request }, jpegs)
     };
-    let mut requests = vec![request(0, vec![jpeg(1)]), request(1, vec![b"no picture".to_vec()])];
+    let mut requests = vec![request(0, vec![jpeg(1)]), request(1, vec![b"not an image".to_vec()])];
     requests.extend((2..9).map(|i| request(i, vec![jpeg(i as u32 / 2), jpeg(i as u32 / 2 + 1)])));
     requests
 }
