@@ -8,7 +8,7 @@ use embodied_r_grpo::model::{ChatTokenizer, chat_prompt, completion_text};
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{GenerateEvent, GenerationRequest, InferenceModel, SamplingParams, hub};
 
-use crate::args::model::{DecodingArgs, ModelArgs};
+use crate::args::model::ModelArgs;
 use crate::exit::{self, Usage};
 
 /// A model with its tokenizer and sampling parameters.
@@ -24,7 +24,6 @@ pub(crate) struct BatchGenerator {
 impl BatchGenerator {
     /// Loads the model of the options.
     pub(crate) fn load(args: &ModelArgs) -> anyhow::Result<Self> {
-        let DecodingArgs { temperature, top_p, top_k, max_new_tokens, seed, .. } = args.decoding;
         let batch = args.batch;
         if batch == 0 {
             return Err(Usage("`--batch` must be at least 1, not 0".into()).into());
@@ -36,21 +35,14 @@ impl BatchGenerator {
             let advice = "`embodied-r doctor --model DIR` lists missing files";
             exit::hint(error.to_string(), advice)
         })?;
-        let stop_ids = tokenizer.stop_ids().to_vec();
+        let sampling = args.decoding.sampling_params(tokenizer.stop_ids());
         let system_prompt = args.decoding.system_prompt.clone();
         Ok(Self {
             model: Arc::new(model),
             tokenizer: Arc::new(tokenizer),
             system_prompt: system_prompt.unwrap_or_else(|| prompts::system_prompt().to_owned()),
-            sampling: SamplingParams {
-                temperature,
-                top_k,
-                top_p,
-                max_new_tokens,
-                stop_ids,
-                ..SamplingParams::default()
-            },
-            seed,
+            sampling,
+            seed: args.decoding.seed,
             batch,
         })
     }

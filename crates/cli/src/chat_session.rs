@@ -92,18 +92,9 @@ impl ChatSession {
         echo: Echo,
         vision: VisionMode,
     ) -> anyhow::Result<Self> {
-        let DecodingArgs { temperature, top_p, top_k, max_new_tokens, seed, .. } = *decoding;
         let dir = hub::resolve(&stored.model, stored.revision.as_deref())?;
         let tokenizer = Arc::new(Tokenizer::from_dir(&dir)?);
-        let stop_ids = tokenizer.stop_ids().to_vec();
-        let sampling = SamplingParams {
-            temperature,
-            top_k,
-            top_p,
-            max_new_tokens,
-            stop_ids,
-            ..SamplingParams::default()
-        };
+        let sampling = decoding.sampling_params(tokenizer.stop_ids());
         sampling.check()?;
         let placement = stored.weights.placement()?;
         let vision_model = match vision {
@@ -130,7 +121,7 @@ impl ChatSession {
             tokenizer,
             sampling,
             max_model_len,
-            seed,
+            seed: decoding.seed,
             completions: 0,
             stop,
             dim_reasoning,

@@ -1,6 +1,6 @@
 //! Options of every command that runs a model.
 
-use embodied_r_policy::{BlockFormat, Precision, WeightFormat, WeightPlacement};
+use embodied_r_policy::{BlockFormat, Precision, SamplingParams, WeightFormat, WeightPlacement};
 
 use super::device::DeviceName;
 use crate::device;
@@ -148,4 +148,18 @@ pub(crate) struct DecodingArgs {
     /// System prompt [default: the one used in training].
     #[arg(long, value_name = "TEXT")]
     pub(crate) system_prompt: Option<String>,
+}
+
+impl DecodingArgs {
+    /// The sampling parameters, for a model with these stop tokens.
+    pub(crate) fn sampling_params(&self, stop_ids: &[u32]) -> SamplingParams {
+        SamplingParams {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            max_new_tokens: self.max_new_tokens,
+            stop_ids: stop_ids.to_vec(),
+            ..SamplingParams::default()
+        }
+    }
 }
