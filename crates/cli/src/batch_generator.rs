@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use embodied_r_data::{Progress, prompts};
+use embodied_r_data::Progress;
 use embodied_r_grpo::model::{ChatTokenizer, chat_prompt, completion_text};
 use embodied_r_policy::tokenizer::Tokenizer;
 use embodied_r_policy::{GenerateEvent, GenerationRequest, InferenceModel, SamplingParams, hub};
@@ -36,11 +36,10 @@ impl BatchGenerator {
             exit::hint(error.to_string(), advice)
         })?;
         let sampling = args.decoding.sampling_params(tokenizer.stop_ids());
-        let system_prompt = args.decoding.system_prompt.clone();
         Ok(Self {
             model: Arc::new(model),
             tokenizer: Arc::new(tokenizer),
-            system_prompt: system_prompt.unwrap_or_else(|| prompts::system_prompt().to_owned()),
+            system_prompt: args.decoding.system_prompt().to_owned(),
             sampling,
             seed: args.decoding.seed,
             batch,

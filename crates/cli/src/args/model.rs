@@ -1,5 +1,6 @@
 //! Options of every command that runs a model.
 
+use embodied_r_data::prompts;
 use embodied_r_policy::{BlockFormat, Precision, SamplingParams, WeightFormat, WeightPlacement};
 
 use super::device::DeviceName;
@@ -27,7 +28,7 @@ pub(crate) struct ModelArgs {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct StoredModel {
     /// Model: a directory in Hugging Face layout, a GGUF file, or a Hub ID.
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, aliases = ["model-path", "model_path"], value_name = "MODEL")]
     pub(crate) model: String,
     /// Revision of the model on the Hub: a branch, tag or commit.
     #[arg(long, value_name = "REV")]
@@ -151,6 +152,11 @@ pub(crate) struct DecodingArgs {
 }
 
 impl DecodingArgs {
+    /// The system prompt; the one used in training by default.
+    pub(crate) fn system_prompt(&self) -> &str {
+        self.system_prompt.as_deref().unwrap_or(prompts::system_prompt())
+    }
+
     /// The sampling parameters, for a model with these stop tokens.
     pub(crate) fn sampling_params(&self, stop_ids: &[u32]) -> SamplingParams {
         SamplingParams {

@@ -5,7 +5,6 @@ mod trace;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use embodied_r_data::prompts;
 use embodied_r_data::question_set::multiple_choice_text;
 use embodied_r_perception::captioner::{self, Caption};
 use embodied_r_policy::hub;
@@ -80,10 +79,10 @@ pub(crate) fn run(args: AskArgs) -> anyhow::Result<Status> {
     let stored = StoredModel { model: policy, revision: None, weights: args.weights.clone() };
     let echo = if args.json { Echo::Off } else { Echo::Text };
     let mut session = ChatSession::load(&stored, &args.decoding, echo, VisionMode::Disabled)?;
-    let system = args.decoding.system_prompt.as_deref().unwrap_or(prompts::system_prompt());
     let prompt = captioner::prompt(&captions, &question);
     let turns =
-        [ChatMessage::system(system), ChatMessage::user(prompt.clone())].map(ChatTurn::from);
+        [ChatMessage::system(args.decoding.system_prompt()), ChatMessage::user(prompt.clone())]
+            .map(ChatTurn::from);
     let began = Instant::now();
     let completion = session.answer(session.prompt(&turns)?)?;
     let chosen = (!options.is_empty()).then(|| letter(&completion).ok()).flatten();

@@ -8,7 +8,6 @@ mod input;
 use std::path::Path;
 
 use anyhow::Context;
-use embodied_r_data::prompts;
 use embodied_r_data::write::write_atomic;
 
 use crate::args::chat::ChatArgs;
@@ -38,8 +37,7 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<Status> {
     let vision = VisionMode::Enabled { max_pixels: args.captioner.max_pixels };
     let mut session = ChatSession::load(&args.stored, &args.decoding, Echo::Text, vision)?;
     let mut attachments = Attachments::new(&args);
-    let system = args.decoding.system_prompt.as_deref().unwrap_or(prompts::system_prompt());
-    let mut conversation = Conversation::new(system);
+    let mut conversation = Conversation::new(args.decoding.system_prompt());
     let mut input = Input::open()?;
     loop {
         let text = match input.message()? {
