@@ -1,17 +1,13 @@
 //! `embodied-r filter`: a blind model by API and in process, interruptions, changed settings and wrong usage.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod filter {
-    pub(crate) mod server;
-}
+mod server;
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 use embodied_r_tests::{binary, stderr, stdout, tiny_model};
-use filter::server::Server;
 use serde_json::{Value, json};
+use server::Server;
 
 /// A captioned question with the answer B; `word` selects the server's response.
 fn question(id: u32, word: &str) -> Value {

@@ -1,8 +1,5 @@
 //! A vision-language model on images: `inspect caption` and `serve`.
 
-#[path = "serve/client.rs"]
-#[allow(dead_code)]
-mod client;
 #[path = "../../crates/vision/tests/parity/test_image.rs"]
 mod test_image;
 
@@ -15,10 +12,11 @@ use std::process::Command;
 use assert_cmd::assert::OutputAssertExt as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use client::{Response, Server};
 use embodied_r_tests::{VisionModel, binary, tiny_model};
 use serde_json::{Value, json};
 use test_image::test_image;
+
+use crate::serve::client::{Response, Server};
 
 const CHAT: &str = "/v1/chat/completions";
 

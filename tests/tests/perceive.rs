@@ -1,18 +1,14 @@
 //! `embodied-r perceive` with a faulty server, with kills, and from annotations.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod perceive {
-    pub(crate) mod server;
-    pub(crate) mod workspace;
-}
+mod server;
+mod workspace;
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use perceive::server::{Fault, Server};
-use perceive::workspace::{Workspace, other_video, question, third_video};
 use serde_json::{Value, json};
+use server::{Fault, Server};
+use workspace::{Workspace, other_video, question, third_video};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_faulty_server_fails_no_question() {

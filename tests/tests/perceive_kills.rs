@@ -3,7 +3,6 @@
 
 #![cfg(unix)]
 
-#[path = "perceive_kills/server.rs"]
 mod server;
 #[path = "perceive/workspace.rs"]
 #[allow(dead_code)]

@@ -1,17 +1,14 @@
 //! `perceive --backend local`: an in-process vision-language model, compared with the same model behind an API.
 
-#[path = "serve/client.rs"]
-#[allow(dead_code)]
-mod client;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt as _;
-use client::Server;
 use embodied_r_tests::{VisionModel, binary, tiny_model};
 use serde_json::Value;
+
+use crate::serve::client::Server;
 
 /// Rooms with their questions in `data`, and a small random vision-language model in `model`.
 fn workspace() -> tempfile::TempDir {

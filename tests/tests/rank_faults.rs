@@ -2,10 +2,8 @@
 //! resumes from its last checkpoint. The machines are network namespaces, so these tests need root.
 #![cfg(feature = "mpi")]
 
-mod rank_faults {
-    pub(crate) mod hosts;
-    pub(crate) mod job;
-}
+mod hosts;
+mod job;
 
 use std::fs;
 use std::path::Path;
@@ -13,8 +11,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use embodied_r_tests::{binary, skipped, tiny_run};
-use rank_faults::hosts::Hosts;
-use rank_faults::job::{Ended, Job, assert_resumes, endless, succeeds};
+use hosts::Hosts;
+use job::{Ended, Job, assert_resumes, endless, succeeds};
 use tempfile::TempDir;
 
 /// The heartbeat deadline in seconds.

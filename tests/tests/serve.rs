@@ -1,8 +1,6 @@
 //! `embodied-r serve` from its clients' side.
 
-#[path = "serve/client.rs"]
-#[allow(dead_code)]
-mod client;
+pub(crate) mod client;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};

@@ -1,6 +1,5 @@
 //! The CUDA build on the stub CUDA driver (`tests/stub_cuda`): host code runs as on a real GPU, but kernels and matrix
 //! products leave their outputs unchanged.
-#![cfg(feature = "cuda")]
 
 use std::fs;
 use std::io::Write;

@@ -1,5 +1,7 @@
 //! Word wrap of text with terminal codes.
 
+use unicode_width::UnicodeWidthStr as _;
+
 const ESCAPE: char = '\u{1b}';
 const RESET: &str = "\u{1b}[0m";
 /// Narrower terminals get long lines as they are.
@@ -68,12 +70,11 @@ impl Wrapped {
     }
 }
 
-/// Characters of a word without its terminal codes.
+/// Columns of a word without its terminal codes.
 fn visible(word: &str) -> usize {
     let mut pieces = word.split(ESCAPE);
-    let first = pieces.next().unwrap_or_default().chars().count();
-    let rest =
-        pieces.map(|piece| piece.split_once('m').map_or(0, |(_, text)| text.chars().count()));
+    let first = pieces.next().unwrap_or_default().width();
+    let rest = pieces.map(|piece| piece.split_once('m').map_or(0, |(_, text)| text.width()));
     first + rest.sum::<usize>()
 }
 
@@ -99,6 +100,11 @@ mod tests {
     fn a_word_longer_than_the_terminal_is_not_broken() {
         let text = "a https://example.org/a/very/long/path b\n";
         assert_eq!(wrap(text, 20), "a\nhttps://example.org/a/very/long/path\nb\n");
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        assert_eq!(wrap("机器人在沙发左边 机器人\n", 20), "机器人在沙发左边\n机器人\n");
     }
 
     #[test]

@@ -1,0 +1,38 @@
+//! Black-box tests of the binary, in one executable: each on its own would link the same crates again.
+//!
+//! `cargo test -p embodied-r-tests --test black_box serve::` runs those of `serve`.
+
+mod architecture;
+mod ask;
+mod bench;
+mod chat;
+mod durability;
+mod eval;
+mod filter;
+mod images;
+mod infer;
+mod inspect;
+mod keyframes;
+mod launch;
+mod lora;
+mod merge;
+mod output;
+mod perceive;
+mod perceive_kills;
+mod perceive_local;
+mod perceive_ranks;
+mod plan;
+mod preprocess;
+mod quickstart;
+mod rank_faults;
+mod ranks;
+mod report;
+mod rewards;
+mod runs;
+mod serve;
+mod sft;
+mod show;
+mod sim;
+mod stages;
+mod train;
+mod vocabulary;
