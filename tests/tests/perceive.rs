@@ -1,7 +1,7 @@
 //! `embodied-r perceive` with a faulty server, with kills, and from annotations.
 
 mod server;
-mod workspace;
+pub(crate) mod workspace;
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -4,9 +4,6 @@
 #![cfg(unix)]
 
 mod server;
-#[path = "perceive/workspace.rs"]
-#[allow(dead_code)]
-mod workspace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
@@ -14,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use server::{Random, Server};
-use workspace::{Workspace, question};
+
+use crate::perceive::workspace::{Workspace, question};
 
 const KILLS: usize = 100;
 /// Maximum requests in flight, and so the responses that a kill may lose.
@@ -135,7 +133,8 @@ async fn a_hundred_kills_at_random_moments_lose_and_repeat_nothing() {
         let mut failures = 0;
         loop {
             server.next_process();
-            let mut command = workspace.command(&server, &args);
+            let mut command =
+                workspace.bare(&[&["--base-url", &server.base_url()], &args[..]].concat());
             command.stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn().unwrap();
             let moment = Moment::random(&mut random);

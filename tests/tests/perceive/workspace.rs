@@ -104,7 +104,7 @@ impl Workspace {
     }
 
     /// The command on the data file, without a server.
-    fn bare(&self, args: &[&str]) -> Command {
+    pub(crate) fn bare(&self, args: &[&str]) -> Command {
         let mut command = Command::new(embodied_r_tests::binary());
         command
             .current_dir(self.folder.path())
