@@ -22,8 +22,8 @@ kernel_packages
 rust_toolchain
 cd "$root"
 
-# Incremental compilation and many codegen units speed up the next build of a changed crate, and nearly double the work of
-# a build from nothing.
+# Incremental compilation and many codegen units speed up the next build of a changed crate, at the cost of a build from
+# nothing.
 export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_CODEGEN_UNITS=1
 
 # One build serves all tests: ranks over MPI, and the CPU emulation of the CUDA kernels, which a test uses only

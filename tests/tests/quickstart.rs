@@ -51,13 +51,10 @@ fn a_run_ends_with_a_table_and_a_report_and_is_not_repeated() {
 fn unsupported_devices_are_refused_before_any_work() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("quickstart");
-    let mut cases =
-        vec![(["--gpus", "2"], 1, "`--gpus` needs CUDA, and this program was built without it")];
-    // A build with emulated kernels accepts the device; a unit test of the binary covers the refusal there.
-    if !cfg!(feature = "cuda-host") {
-        cases.push((["--device", "cuda"], 2, "`--features cuda`"));
-    }
-    for (arguments, code, reason) in cases {
+    for (arguments, code, reason) in [
+        (["--device", "cuda"], 2, "`--features cuda`"),
+        (["--gpus", "2"], 1, "`--gpus` needs CUDA, and this program was built without it"),
+    ] {
         let mut command = Command::new(binary());
         let refused = command.arg("quickstart").args(arguments).arg("--output").arg(&out).assert();
         let refused = refused.code(code);

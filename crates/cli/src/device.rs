@@ -13,7 +13,18 @@ const NO_CUDA: &str = "this build does not support GPUs: build one with `--featu
 
 /// `name`, if this build supports the device.
 pub(crate) fn available(name: DeviceName) -> Result<DeviceName, &'static str> {
-    available_in_build(name, cfg!(any(feature = "cuda", feature = "cuda-host")))
+    available_in_build(name, cfg!(feature = "cuda") || emulates_cuda())
+}
+
+/// Whether this is a test build that emulates the CUDA kernels, and the emulation is on.
+#[cfg(feature = "cuda-host")]
+fn emulates_cuda() -> bool {
+    device::emulates_cuda()
+}
+
+#[cfg(not(feature = "cuda-host"))]
+const fn emulates_cuda() -> bool {
+    false
 }
 
 fn available_in_build(name: DeviceName, has_gpus: bool) -> Result<DeviceName, &'static str> {
@@ -90,7 +101,7 @@ mod tests {
         assert_eq!(line("cuda").is_ok(), available(DeviceName::Cuda).is_ok());
     }
 
-    #[cfg(not(any(feature = "cuda", feature = "cuda-host")))]
+    #[cfg(not(feature = "cuda"))]
     #[test]
     fn an_unsupported_device_is_wrong_usage() {
         let error = line("cuda").unwrap_err().to_string();

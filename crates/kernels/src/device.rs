@@ -102,6 +102,12 @@ pub fn without_cuda_emulation<T>(act: impl FnOnce() -> T) -> T {
     crate::cuda::host::set(false, act)
 }
 
+/// Whether CPU tensors of the calling thread run through the emulated CUDA kernels.
+#[cfg(feature = "cuda-host")]
+pub fn emulates_cuda() -> bool {
+    crate::cuda::host::is_on()
+}
+
 /// Number of kernels and GEMMs launched by the process so far.
 #[cfg(feature = "cuda-host")]
 pub fn launch_count() -> usize {
