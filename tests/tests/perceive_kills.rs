@@ -133,8 +133,7 @@ async fn a_hundred_kills_at_random_moments_lose_and_repeat_nothing() {
         let mut failures = 0;
         loop {
             server.next_process();
-            let mut command =
-                workspace.bare(&[&["--base-url", &server.base_url()], &args[..]].concat());
+            let mut command = workspace.command_at(&server.base_url(), &args);
             command.stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn().unwrap();
             let moment = Moment::random(&mut random);

@@ -94,7 +94,7 @@ fn example(messages: &[ChatMessage], text: &dyn ChatTokenizer) -> Result<Example
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::toy::Words;
+    use crate::model::tests::toy::Words;
 
     fn read_text(lines: &str, max_tokens: usize) -> Result<SftExamples> {
         let dir = tempfile::tempdir().unwrap();

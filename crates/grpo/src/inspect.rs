@@ -139,7 +139,7 @@ fn micro_batches(batch: &BatchFile, settings: &LossSettings, stop_ids: &[u32]) -
 mod tests {
     use super::*;
     use crate::batch_file::{FileCompletion, FileGroup};
-    use crate::model::toy::Bigram;
+    use crate::model::tests::toy::Bigram;
 
     fn batch() -> BatchFile {
         let completion = |ids: &[u32], advantage: f64| FileCompletion {

@@ -87,7 +87,7 @@ impl<M: Model> Judge for ReferenceJudge<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::toy::{Bigram, Words};
+    use crate::model::tests::toy::{Bigram, Words};
 
     fn reply(judge: &ReferenceJudge<Bigram>) -> Option<String> {
         let prompt = JudgePrompt { system: "read".into(), user: "which option?".into() };

@@ -113,7 +113,7 @@ fn emit(sinks: &mut [&mut dyn Sink], event: &Event) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::toy::Bigram;
+    use crate::model::tests::toy::Bigram;
     use crate::optimizer::Optim;
     use crate::schedule::LrScheduler;
 

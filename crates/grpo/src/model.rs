@@ -2,7 +2,7 @@
 
 mod policy;
 #[cfg(test)]
-pub(crate) mod toy;
+pub(crate) mod tests;
 
 use std::path::Path;
 

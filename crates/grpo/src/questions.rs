@@ -53,7 +53,7 @@ pub fn prompts(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::toy::Words;
+    use crate::model::tests::toy::Words;
 
     fn question(text: &str, answer: &str) -> Question {
         let record = serde_json::json!({"Question_id": 7, "question": text, "answer": answer});

@@ -128,7 +128,7 @@ fn sum(values: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::toy::Bigram;
+    use crate::model::tests::toy::Bigram;
     use crate::optimizer::{Optim, Optimizer, OptimizerSettings};
 
     const SETTINGS: OptimizerSettings = OptimizerSettings {

@@ -264,7 +264,7 @@ mod tests {
     use embodied_r_dist::{Communicator, CommunicatorOptions, Operation};
 
     use super::*;
-    use crate::model::toy::Bigram;
+    use crate::model::tests::toy::Bigram;
     use crate::optimizer::{Optim, OptimizerSettings};
 
     #[test]

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
     use crate::loss::LossType;
     use crate::micro_batch::loss_normalizers;
-    use crate::model::toy::Bigram;
+    use crate::model::tests::toy::Bigram;
 
     fn batches() -> Vec<MicroBatch> {
         let group = |prompt: u32| Group {

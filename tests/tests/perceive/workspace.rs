@@ -104,7 +104,7 @@ impl Workspace {
     }
 
     /// The command on the data file, without a server.
-    pub(crate) fn bare(&self, args: &[&str]) -> Command {
+    fn bare(&self, args: &[&str]) -> Command {
         let mut command = Command::new(embodied_r_tests::binary());
         command
             .current_dir(self.folder.path())
@@ -126,13 +126,17 @@ impl Workspace {
         finish(command)
     }
 
-    /// The command with a server. Arguments that start with `http` are further base URLs.
     pub(crate) fn command(&self, server: &Server, args: &[&str]) -> Command {
-        let mut command = self.bare(&["--base-url", &server.base_url()]);
+        self.command_at(&server.base_url(), args)
+    }
+
+    /// The command with the server at `base_url`. Arguments that start with `http` are further base URLs.
+    pub(crate) fn command_at(&self, base_url: &str, args: &[&str]) -> Command {
+        let mut command = self.bare(&["--base-url", base_url]);
         let (urls, flags): (Vec<&str>, Vec<&str>) =
             args.iter().copied().partition(|arg| arg.starts_with("http"));
         if !urls.is_empty() {
-            command = self.bare(&[&["--base-url", &server.base_url()], urls.as_slice()].concat());
+            command = self.bare(&[&["--base-url", base_url], urls.as_slice()].concat());
         }
         command.args(flags);
         command

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use embodied_r_dist::{Communicator, CommunicatorOptions};
 
 use super::*;
-use crate::model::toy::{Bigram, Words};
+use crate::model::tests::toy::{Bigram, Words};
 use crate::model::{ChatMessage, ChatTokenizer, GenerationPrompt};
 use crate::optimizer::{Optim, Optimizer, OptimizerSettings, file_name};
 use crate::process_group::ProcessGroup;

@@ -6,7 +6,7 @@ use embodied_r_dist::{Communicator, CommunicatorOptions, Operation, Reduce};
 use embodied_r_policy::weights::TensorFile;
 
 use super::*;
-use crate::model::toy::Bigram;
+use crate::model::tests::toy::Bigram;
 use crate::model::{Gradients, Group, TokenScores};
 use crate::roofline::{InterNodeLink, IntraNodeLink, Network};
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::model::toy::{Bigram, Words};
+use crate::model::tests::toy::{Bigram, Words};
 
 fn examples(n: usize) -> Vec<Example> {
     (0..n)

@@ -18,7 +18,7 @@ use embodied_r_rewards::stages::StageLength;
 use super::*;
 use crate::events::{Event, Parquet};
 use crate::model::WriterRank;
-use crate::model::toy::{Bigram, Words};
+use crate::model::tests::toy::{Bigram, Words};
 use crate::questions::{TokenizedQuestion, prompts};
 use crate::rollout::Rollout;
 use crate::scoring::reward_names;

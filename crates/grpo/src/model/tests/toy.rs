@@ -8,12 +8,12 @@ use candle_core::{Device, Tensor};
 use embodied_r_kernels::memory::update;
 use embodied_r_policy::weights::{self, SaveOptions};
 
-use super::{
+use crate::error::{Error, Result};
+use crate::model::{
     ActivationCacheOptions, ChatMessage, ChatTokenizer, FinishReason, GenerationPrompt,
     GenerationRequest, GradientReadyHook, Gradients, Group, LayerHook, LoadOptions, Model,
     Precision, Sample, Samples, SamplingParams, TokenScores, TrainingPass, WriterRank,
 };
-use crate::error::{Error, Result};
 use crate::random::stream;
 
 const WEIGHT: &str = "bigram.weight";
