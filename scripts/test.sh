@@ -23,8 +23,8 @@ rust_toolchain
 cd "$root"
 
 # Incremental compilation and many codegen units speed up the next build of a changed crate, at the cost of a build from
-# nothing.
-export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_CODEGEN_UNITS=1
+# nothing; line tables serve a debugger.
+export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_CODEGEN_UNITS=1 CARGO_PROFILE_DEV_DEBUG=false
 
 # One build serves all tests: ranks over MPI, and the CPU emulation of the CUDA kernels, which a test uses only
 # where EMBODIED_R_CUDA_HOST is set.
