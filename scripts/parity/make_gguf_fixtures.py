@@ -37,22 +37,22 @@ HEAD_DIM = HIDDEN // HEADS
 
 def stored(shape, kind, spread, generator):
     """A tensor as stored in the file, and its dequantized values."""
-    quantised = GGMLQuantizationType[kind]
+    quantized = GGMLQuantizationType[kind]
     if kind in RANDOM:
-        length, size = GGML_QUANT_SIZES[quantised]
+        length, size = GGML_QUANT_SIZES[quantized]
         blocks = generator.integers(0, 256, (math.prod(shape) // length, size), dtype=np.uint8)
         for at in RANDOM[kind]:
             scales = generator.normal(0, 1, (len(blocks), 1)).astype(np.float16)
             blocks[:, at : at + 2] = scales.view(np.uint8)
         # Scaled to the magnitude of weights and rounded to half precision, as stored.
-        factor = spread / dequantize(blocks.reshape(shape[0], -1), quantised).std()
+        factor = spread / dequantize(blocks.reshape(shape[0], -1), quantized).std()
         for at in RANDOM[kind]:
             scales = np.ascontiguousarray(blocks[:, at : at + 2]).view(np.float16)
             blocks[:, at : at + 2] = (scales * np.float16(factor)).astype(np.float16).view(np.uint8)
         data = blocks.reshape(shape[0], -1)
     else:
-        data = quantize(generator.normal(0, spread, shape).astype(np.float32), quantised)
-    return data, quantised, dequantize(data, quantised).reshape(shape).astype(np.float32)
+        data = quantize(generator.normal(0, spread, shape).astype(np.float32), quantized)
+    return data, quantized, dequantize(data, quantized).reshape(shape).astype(np.float32)
 
 
 def interleaved(rows, heads):
@@ -100,8 +100,8 @@ def write(path, architecture, kinds, vocab, tied, seed, tokenizer=None):
         tokenizer(writer, vocab)
 
     def add(name, canonical, shape, kind, spread, heads=None):
-        data, quantised, numbers = stored(shape, kind, spread, generator)
-        writer.add_tensor(name, data, raw_dtype=quantised)
+        data, quantized, numbers = stored(shape, kind, spread, generator)
+        writer.add_tensor(name, data, raw_dtype=quantized)
         state[canonical] = torch.from_numpy(numbers if heads is None else halves(numbers, heads))
 
     def add_norm(name, canonical):

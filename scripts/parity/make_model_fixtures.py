@@ -40,7 +40,7 @@ def rope(theta, **more):
     return dict(rope_theta=theta, rope_type="default", **more)
 
 
-def randomised(model, seed):
+def randomized(model, seed):
     """Reinitializes every tensor with a spread large enough for attention and biases to matter."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -202,7 +202,7 @@ def qwen2_tied(folder):
         **SIZES, hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2,
         rope_parameters=rope(1e6), tie_word_embeddings=True,
     )
-    save(randomised(Qwen2ForCausalLM(config), 1), folder)
+    save(randomized(Qwen2ForCausalLM(config), 1), folder)
     save_expected(folder, 10)
 
 
@@ -211,7 +211,7 @@ def qwen2_untied(folder, dtype, shard_size):
         **SIZES, hidden_size=48, intermediate_size=40, num_attention_heads=6, num_key_value_heads=1,
         rope_parameters=rope(1e4), tie_word_embeddings=False, rms_norm_eps=1e-5,
     )
-    save(randomised(Qwen2ForCausalLM(config), 2).to(dtype), folder, max_shard_size=shard_size)
+    save(randomized(Qwen2ForCausalLM(config), 2).to(dtype), folder, max_shard_size=shard_size)
     rewrite_config(folder, flat_rope)
     save_expected(folder, 20)
 
@@ -221,7 +221,7 @@ def qwen2_head_dim(folder):
         **SIZES, hidden_size=32, intermediate_size=48, num_attention_heads=2, num_key_value_heads=2, head_dim=24,
         rope_parameters=rope(5e5), tie_word_embeddings=True,
     )
-    save(randomised(Qwen2ForCausalLM(config), 3), folder)
+    save(randomized(Qwen2ForCausalLM(config), 3), folder)
     save_expected(folder, 30)
 
 
@@ -230,7 +230,7 @@ def llama(folder):
         **SIZES, hidden_size=32, intermediate_size=56, num_attention_heads=4, num_key_value_heads=4,
         rope_parameters=rope(250.0), tie_word_embeddings=False, rms_norm_eps=1e-5,
     )
-    save(randomised(LlamaForCausalLM(config), 4), folder)
+    save(randomized(LlamaForCausalLM(config), 4), folder)
     save_expected(folder, 40)
 
 
@@ -247,7 +247,7 @@ def qwen2_5_vl(folder):
         text_config=text, vision_config=vision, tie_word_embeddings=True, image_token_id=90, video_token_id=91,
         vision_start_token_id=92, vision_end_token_id=93,
     )
-    model = randomised(Qwen2_5_VLForConditionalGeneration(config), 5)
+    model = randomized(Qwen2_5_VLForConditionalGeneration(config), 5)
     save(model, folder)
     tied = {"lm_head.weight"}
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}
@@ -280,7 +280,7 @@ def far(folder, seed, kind, rope_parameters, form, **more):
     family, causal_lm = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}[kind]
     sizes = dict(SIZES, hidden_size=32, intermediate_size=40, num_attention_heads=2, num_key_value_heads=1)
     config = family(**dict(sizes, rope_parameters=rope_parameters, **more))
-    save(randomised(causal_lm(config), seed).to(torch.bfloat16), folder)
+    save(randomized(causal_lm(config), seed).to(torch.bfloat16), folder)
     rewrite_config(folder, form)
     save_expected(folder, 10 * seed, is_long=True)
 

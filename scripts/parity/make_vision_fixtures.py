@@ -29,7 +29,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
-from make_model_fixtures import flat_rope, randomised, rewrite_config, write_json
+from make_model_fixtures import flat_rope, randomized, rewrite_config, write_json
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 VOCAB = 272
@@ -236,7 +236,7 @@ def main():
         folder = out / form
         folder.mkdir(exist_ok=True)
         tokenizer = tokenizer_files(folder)
-        model = randomised(Qwen2_5_VLForConditionalGeneration(config(tokenizer)), seed)
+        model = randomized(Qwen2_5_VLForConditionalGeneration(config(tokenizer)), seed)
         model.save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)
         if form == "flat":

@@ -149,7 +149,7 @@ async fn questions_whose_requests_failed_are_kept_and_retried_by_the_next_run() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_that_favours_one_letter_is_reported() {
+async fn a_model_that_favors_one_letter_is_reported() {
     let server = Server::start().await;
     let warnings = |words: [&str; 5]| {
         let all: Vec<Value> = (0..).zip(words).map(|(id, word)| question(id, word)).collect();

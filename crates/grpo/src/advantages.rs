@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Added to the standard deviation before dividing, as in TRL.
 const EPSILON: f64 = 1e-4;
 
-/// The divisor of the mean-centred rewards (TRL's `scale_rewards`).
+/// The divisor of the mean-centered rewards (TRL's `scale_rewards`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScaleRewards {
@@ -27,7 +27,7 @@ pub enum AdvantageEstimator {
     Grpo,
     /// The weighted reward minus the mean of the group's other completions: `K / (K - 1)` times `grpo`'s.
     Rloo,
-    /// Each reward is normalised within its group before the weighted sum, which is normalised over the batch (TRL's
+    /// Each reward is normalized within its group before the weighted sum, which is normalized over the batch (TRL's
     /// `multi_objective_aggregation = "normalize_then_sum"`).
     #[serde(alias = "normalize_then_sum")]
     Gdpo,
@@ -96,7 +96,7 @@ pub fn rloo(rewards: &[Option<f64>], group_size: usize, scale: ScaleRewards) -> 
     found
 }
 
-/// Advantages of several rewards that are normalised separately (GDPO).
+/// Advantages of several rewards that are normalized separately (GDPO).
 ///
 /// `z_k = (r_k - mean_group) / (std_group + 1e-4)` for each reward, `s = Σ w_k z_k`, and `A = (s - mean_batch) /
 /// (std_batch + 1e-4)`. A completion without any score has advantage 0; missing scores are excluded.
@@ -109,8 +109,8 @@ pub fn gdpo(scores: &[Vec<Option<f64>>], weights: &[f64], group_size: usize) -> 
     let completions = scores.first().map_or(0, Vec::len);
     let mut sums: Vec<Option<f64>> = vec![None; completions];
     for (column, weight) in scores.iter().zip(weights) {
-        let normalised = advantages(column, group_size, ScaleRewards::Group).values;
-        for ((sum, score), value) in sums.iter_mut().zip(column).zip(normalised) {
+        let normalized = advantages(column, group_size, ScaleRewards::Group).values;
+        for ((sum, score), value) in sums.iter_mut().zip(column).zip(normalized) {
             if score.is_some() {
                 *sum.get_or_insert(0.0) += weight * value;
             }

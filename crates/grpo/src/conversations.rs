@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_assistants_turn_and_its_stop_token_are_learnt() {
+    fn only_the_assistants_turn_and_its_stop_token_are_learned() {
         let result = read_text(&one(), 100).unwrap();
         assert_eq!(result.examples, [Example { prompt: vec![5, 4], completion: vec![1, 2, 0] }]);
     }

@@ -10,7 +10,7 @@ use crate::model::{
 };
 use crate::process_group::ProcessGroup;
 
-/// Maximum number of new tokens of a judgement, as in the official code.
+/// Maximum number of new tokens of a judgment, as in the official code.
 const MAX_NEW_TOKENS: usize = 10;
 
 /// The frozen reference model: one copy, shared by the KL term and the judge; a stage may replace it.

@@ -1,4 +1,4 @@
-//! Group relative policy optimisation and supervised fine-tuning.
+//! Group relative policy optimization and supervised fine-tuning.
 //!
 //! A [`trainer::GrpoTrainer`] samples a group of completions for each question, scores them and reinforces those that
 //! beat their group's mean. [`sft::SftTrainer`] fine-tunes on conversations, [`lm::train`] on plain documents. All

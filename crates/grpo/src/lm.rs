@@ -1,4 +1,4 @@
-//! Causal language modelling on a stream of documents, to pretrain a base model from scratch.
+//! Causal language modeling on a stream of documents, to pretrain a base model from scratch.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_document_is_learnt() {
+    fn a_repeated_document_is_learned() {
         let model = Bigram::new(4, 1);
         let documents = std::iter::repeat(document(&[1, 2, 3, 0]));
         let stop = AtomicBool::new(false);

@@ -120,7 +120,7 @@ pub struct LossBatch<'a> {
     pub advantages: &'a [f64],
 }
 
-/// Normalisation of a loss: counts over the entire optimizer step, independent of micro-batches.
+/// Normalization of a loss: counts over the entire optimizer step, independent of micro-batches.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LossNormalizer {
     /// Completions of the step, masked ones included.

@@ -162,7 +162,7 @@ impl MicroBatch {
     }
 }
 
-/// The normaliser of each micro-batch's loss: the counts of the entire step over all ranks, except for `bnpo`, which
+/// The normalizer of each micro-batch's loss: the counts of the entire step over all ranks, except for `bnpo`, which
 /// averages over micro-batches as TRL does.
 ///
 /// # Errors
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn only_high_entropy_tokens_are_learnt_with_a_selection() {
+    fn only_high_entropy_tokens_are_learned_with_a_selection() {
         let third = 1.0 / 3.0;
         let (top, _) = derivative(&batch([true, true]), TokenSelection::Top(0.5));
         assert_eq!(top, [0.0, -third, third], "the median and above");

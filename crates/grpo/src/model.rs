@@ -180,7 +180,7 @@ pub struct LoadOptions<'a> {
     pub activation_bytes: usize,
     /// The trainable parameters.
     pub trainable: Trainable,
-    /// Seed of a new adapter's initialisation.
+    /// Seed of a new adapter's initialization.
     pub seed: u64,
     /// The device.
     pub device: Device,

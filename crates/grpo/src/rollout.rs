@@ -67,7 +67,7 @@ impl Rollout {
         let sums: Vec<_> = self.completions.iter().map(|completion| completion.reward).collect();
         match estimator {
             AdvantageEstimator::Grpo | AdvantageEstimator::Rloo => !all_equal(&sums),
-            // Each reward is normalised alone, so scores that cancel out in the sum still count.
+            // Each reward is normalized alone, so scores that cancel out in the sum still count.
             AdvantageEstimator::Gdpo => columns(std::slice::from_ref(self), weights.len())
                 .iter()
                 .zip(weights)
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn individually_normalised_scores_have_variance_even_if_their_sums_are_equal() {
+    fn individually_normalized_scores_have_variance_even_if_their_sums_are_equal() {
         let group = group(&[[1.0, 0.0], [0.0, 1.0]]);
         assert!(group.has_reward_variance(&[0.5, 0.5], AdvantageEstimator::Gdpo));
         let zero_variance = self::group(&[[1.0, 0.0], [1.0, 1.0]]);

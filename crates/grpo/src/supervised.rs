@@ -1,4 +1,4 @@
-//! Supervised learning: the training step that fine-tuning and language modelling share.
+//! Supervised learning: the training step that fine-tuning and language modeling share.
 
 use std::sync::atomic::AtomicBool;
 

@@ -1,4 +1,4 @@
-//! Group relative policy optimisation, from rollouts to checkpoints.
+//! Group relative policy optimization, from rollouts to checkpoints.
 
 mod dump;
 mod evaluate;

@@ -1,5 +1,5 @@
 //! Losses and gradients compared with TRL's `_compute_loss` (`scripts/parity/make_loss_fixtures.py`), and with TRL's
-//! normalisation over several micro-batches.
+//! normalization over several micro-batches.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -199,8 +199,8 @@ fn bnpo_by_hand(
 ) -> LossAndGradient {
     let (mut total, mut dlogps) = (0.0, Vec::new());
     for completions in split {
-        let learnt: usize = completions.clone().filter(|i| unmasked[*i]).map(|i| LENGTHS[i]).sum();
-        let weight = 1.0 / (learnt.max(1) * micro_batches) as f64;
+        let learned: usize = completions.clone().filter(|i| unmasked[*i]).map(|i| LENGTHS[i]).sum();
+        let weight = 1.0 / (learned.max(1) * micro_batches) as f64;
         for i in completions.clone() {
             let weight = if unmasked[i] { weight } else { 0.0 };
             for t in tokens(&(i..i + 1)) {
@@ -223,7 +223,7 @@ fn assert_equal(found: &LossAndGradient, expected: &LossAndGradient, what: &str)
 }
 
 #[test]
-fn bnpo_normalises_each_micro_batch_by_its_own_tokens_as_trl_does() {
+fn bnpo_normalizes_each_micro_batch_by_its_own_tokens_as_trl_does() {
     let [whole, two, three] = splits();
     let all = [true; 4];
     // The formula gives TRL's loss for one micro-batch, and another one for several.

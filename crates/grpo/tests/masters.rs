@@ -77,7 +77,7 @@ fn rounded(policy: &Policy) -> Vec<(String, Vec<f32>)> {
     policy.parameters().iter().map(rounded).collect()
 }
 
-/// An f32 policy initialised from the bf16 one, after `count` steps.
+/// An f32 policy initialized from the bf16 one, after `count` steps.
 fn in_f32(optim: Optim, count: usize) -> Vec<(String, Vec<f32>)> {
     let policy_f32 = policy(Precision::F32);
     policy_f32.parameters().copy_from(policy(Precision::Bf16).parameters()).unwrap();

@@ -82,7 +82,7 @@ __global__ void attention_softmax_kernel(const float* scores, T* weights, float*
     if (lane == 0) log_sum_exp[head * per_head + within] = first < end ? shift : -INFINITY;
 }
 
-// Merges up to two partial results (heads, queries · q_per_kv, dim), each normalised by its own softmax, into `out`
+// Merges up to two partial results (heads, queries · q_per_kv, dim), each normalized by its own softmax, into `out`
 // (queries, heads · q_per_kv · dim) and `log_sum_exp` (queries, heads · q_per_kv). A part with a log-sum-exp of -inf
 // is fully masked, and is not read.
 template <class T>

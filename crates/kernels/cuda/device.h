@@ -59,7 +59,7 @@ template <int V, class T> __device__ inline void store(T* to, const Pack<T, V>& 
     *reinterpret_cast<Pack<T, V>*>(to) = pack;
 }
 
-// Whether rows of `length` allow vectorised access: 16-byte aligned, and a multiple of the pack.
+// Whether rows of `length` allow vectorized access: 16-byte aligned, and a multiple of the pack.
 inline bool vectorizable(uintptr_t addresses, long long length, int pack) {
     return addresses % 16 == 0 && length % pack == 0;
 }

@@ -23,7 +23,7 @@ __global__ void scatter_kernel(To* table, const uint32_t* entries, const uint32_
     }
 }
 
-// The SplitMix64 finaliser of the counter's next state, as on the CPU.
+// The SplitMix64 finalizer of the counter's next state, as on the CPU.
 __device__ inline uint64_t mix(uint64_t x) {
     x += 0x9e3779b97f4a7c15ull;
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;

@@ -94,7 +94,7 @@ __device__ const float* row_of(const View& view, const float* logits, const floa
     return (view.edited ? edited : logits) + (long long)view.row * vocabulary;
 }
 
-// Sum over a chunk's lanes, in order; 16 neighbouring threads hold one lane each.
+// Sum over a chunk's lanes, in order; 16 neighboring threads hold one lane each.
 __device__ float lane_sum(float x) {
     float sum = 0.0f;
     for (int lane = 0; lane < LANES; lane++) sum += __shfl_sync(FULL_WARP, x, lane, LANES);

@@ -25,7 +25,7 @@ pub fn cuda(ordinal: usize) -> crate::Result<candle_core::Device> {
     let device = candle_core::Device::new_cuda_with_stream(ordinal)?;
     if let candle_core::Device::Cuda(cuda) = &device {
         // SAFETY: all tensors of the device are allocated, used and freed on its one stream; users of other streams
-        // synchronise explicitly.
+        // synchronize explicitly.
         unsafe { cuda.disable_event_tracking() };
         crate::cuda::inventory::keep_freed(cuda)?;
     }

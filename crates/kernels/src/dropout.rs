@@ -114,7 +114,7 @@ fn add_kept(x: &[f32], key: u64, rule: Rule, y: &mut [f32]) {
     }
 }
 
-/// The SplitMix64 finaliser (Steele, Lea and Flood, 2014) of the counter's next state.
+/// The SplitMix64 finalizer (Steele, Lea and Flood, 2014) of the counter's next state.
 #[inline]
 fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -45,7 +45,7 @@ pub fn forward(
     tensor(y, (rows, outputs))
 }
 
-/// An output buffer (rows, outputs) initialised with the bias, and the mode in which the GEMM writes to it.
+/// An output buffer (rows, outputs) initialized with the bias, and the mode in which the GEMM writes to it.
 pub(crate) fn start(
     rows: usize,
     outputs: usize,

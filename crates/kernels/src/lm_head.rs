@@ -1,6 +1,6 @@
 //! LM head fused with log-softmax: log-probabilities of target tokens, and entropies.
 //!
-//! Logits are materialised for one chunk of tokens at a time, forward and backward.
+//! Logits are materialized for one chunk of tokens at a time, forward and backward.
 
 #[cfg(test)]
 pub(crate) mod tests;

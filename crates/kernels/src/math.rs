@@ -1,4 +1,4 @@
-//! Scalar functions written so that loops over them auto-vectorise.
+//! Scalar functions written so that loops over them auto-vectorize.
 //!
 //! An `inline(always)` function inherits the instruction set of its caller, which is compiled for several
 //! (`#[multiversion]`) and chosen at run time. A closure passed to another crate's function would not inherit it, so

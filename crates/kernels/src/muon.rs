@@ -1,6 +1,6 @@
 //! Muon (Jordan et al., 2024), in place.
 //!
-//! The momentum of a weight matrix is orthogonalised, so that directions with small gradients are learnt as fast as
+//! The momentum of a weight matrix is orthogonalized, so that directions with small gradients are learned as fast as
 //! the others. Follows `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"` (Liu et al., 2025), in `f32` where
 //! PyTorch uses `bfloat16`.
 

@@ -1,6 +1,6 @@
 //! Attention over a paged KV cache.
 //!
-//! A step decodes one token for many sequences, prefills chunks of prompts, or both. A page shared by neighbouring
+//! A step decodes one token for many sequences, prefills chunks of prompts, or both. A page shared by neighboring
 //! sequences is read once for all of them. Scores exist for a tile of queries and one page at a time. A query's
 //! result is accumulated page by page from its first key on (online softmax), so it is bit-identical for any batch
 //! composition and any chunking of the prompt.

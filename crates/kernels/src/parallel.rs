@@ -49,7 +49,7 @@ pub(crate) fn extend(
         let chunks = spare.par_chunks_mut(step * width).enumerate();
         chunks.for_each(|(i, chunk)| act(i * step, cleared(chunk)));
     }
-    // SAFETY: all new elements have been initialised, in one chunk or in several.
+    // SAFETY: all new elements have been initialized, in one chunk or in several.
     #[allow(unsafe_code)]
     unsafe {
         values.set_len(values.len() + rows * width);
@@ -84,7 +84,7 @@ pub(crate) fn filled_with_column(
 /// The chunk, zeroed.
 fn cleared(chunk: &mut [MaybeUninit<f32>]) -> &mut [f32] {
     chunk.fill(MaybeUninit::new(0.0));
-    // SAFETY: each element has just been initialised, and `MaybeUninit` has the layout of its content.
+    // SAFETY: each element has just been initialized, and `MaybeUninit` has the layout of its content.
     #[allow(unsafe_code)]
     unsafe {
         std::slice::from_raw_parts_mut(chunk.as_mut_ptr().cast(), chunk.len())

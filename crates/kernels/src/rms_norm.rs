@@ -11,7 +11,7 @@ use crate::parallel;
 
 const OP: &str = "rms_norm";
 
-/// Normalised rows, with what the backward needs.
+/// Normalized rows, with what the backward needs.
 pub struct RmsNormOutput {
     /// `x · scale · weight`, of x's shape.
     pub y: Tensor,
@@ -19,7 +19,7 @@ pub struct RmsNormOutput {
     pub scale: Tensor,
 }
 
-/// Normalises the rows of `x` and multiplies them by `weight`.
+/// Normalizes the rows of `x` and multiplies them by `weight`.
 ///
 /// # Shapes
 /// `x` (rows, width), `weight` (width).
@@ -35,7 +35,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<RmsNormOutput> {
     let mut scale = vec![0.0; rows];
     let y = parallel::filled_with_column(rows, width, &mut scale, |first, y, scale| {
         for (i, (y, scale)) in y.chunks_mut(width).zip(scale).enumerate() {
-            *scale = normalise(&x[span(first + i, width)], &w, eps as f32, y);
+            *scale = normalize(&x[span(first + i, width)], &w, eps as f32, y);
         }
     });
     Ok(RmsNormOutput { y: tensor(y, (rows, width))?, scale: tensor(scale, (rows, 1))? })
@@ -111,15 +111,15 @@ fn span(row: usize, width: usize) -> std::ops::Range<usize> {
     row * width..(row + 1) * width
 }
 
-/// Writes the normalised row and returns its scale.
+/// Writes the normalized row and returns its scale.
 #[multiversion(targets = "simd")]
-fn normalise(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) -> f32 {
+fn normalize(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) -> f32 {
     let s = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
     scaled(x, w, s, y);
     s
 }
 
-/// Writes the normalised row with a known scale.
+/// Writes the normalized row with a known scale.
 #[multiversion(targets = "simd")]
 fn rescale(x: &[f32], w: &[f32], s: f32, y: &mut [f32]) {
     scaled(x, w, s, y);

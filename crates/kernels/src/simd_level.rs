@@ -17,7 +17,7 @@ use pulp::Arch;
 /// Environment variable that lowers the level.
 const VARIABLE: &str = "EMBODIED_R_SIMD";
 
-/// Instruction sets that loops are specialised for.
+/// Instruction sets that loops are specialized for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SimdLevel {
     /// The build target's baseline.

@@ -119,7 +119,7 @@ pub struct ModelConfig {
     pub attention_bias: bool,
     /// Maximum sequence length, in tokens.
     pub max_position_embeddings: usize,
-    /// Standard deviation of randomly initialised weights.
+    /// Standard deviation of randomly initialized weights.
     pub initializer_range: f64,
     /// The dtype of the stored weights.
     pub dtype: WeightDtype,

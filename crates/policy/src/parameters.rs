@@ -23,7 +23,7 @@ impl Parameters {
         Self { tensors }
     }
 
-    /// Random initialisation: normal with standard deviation `initializer_range`, norms 1, biases 0.
+    /// Random initialization: normal with standard deviation `initializer_range`, norms 1, biases 0.
     pub(crate) fn random(config: &ModelConfig, seed: u64) -> Result<Self> {
         let shapes = tensor_shapes(config);
         let mut tensors = IndexMap::with_capacity(shapes.len());

@@ -38,7 +38,7 @@ impl Stream {
     }
 }
 
-/// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014) over the counter's next state.
+/// The finalizer of SplitMix64 (Steele, Lea and Flood, 2014) over the counter's next state.
 pub(crate) fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbouring_coordinates_give_different_numbers() {
+    fn neighboring_coordinates_give_different_numbers() {
         let first = |a, b| Stream::new(a, b).uniform(0);
         assert!((first(0, 0) - first(0, 1)).abs() > 1e-6);
         assert!((first(0, 1) - first(1, 0)).abs() > 1e-6);

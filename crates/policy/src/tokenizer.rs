@@ -102,7 +102,7 @@ impl Tokenizer {
         Ok(Self { dir: dir.to_owned(), inner, stop_ids, template, files })
     }
 
-    /// Encodes a text. Special tokens in the text are recognised; none are added, since chat templates include theirs.
+    /// Encodes a text. Special tokens in the text are recognized; none are added, since chat templates include theirs.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if the text cannot be encoded.

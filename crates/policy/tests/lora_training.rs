@@ -141,7 +141,7 @@ fn gradients_of_every_modules_adapter_match_finite_differences() {
                 let at = values(tensor);
                 let gradient = values(gradients.get(name).unwrap());
                 let norm = gradient.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-                assert!(norm > 1e-3, "{name}: nothing is learnt");
+                assert!(norm > 1e-3, "{name}: nothing is learned");
                 // Along the gradient, and along a direction that is sensitive to order and sign.
                 let along = gradient.iter().map(|x| f64::from(*x) / norm).collect::<Vec<_>>();
                 let across = (0..at.len()).map(|i| ((i + 1) as f64).sin()).collect::<Vec<_>>();
@@ -385,7 +385,7 @@ fn an_adapter_folder_loads_as_the_merged_model() {
 }
 
 #[test]
-fn a_corrupt_adapter_is_reported_and_not_reinitialised() {
+fn a_corrupt_adapter_is_reported_and_not_reinitialized() {
     let (_dir, model, adapter) = folders();
     let trainable = lora_on(&model);
     let policy = Policy::load_trainable(&model, &model, &trainable, SEED).unwrap();

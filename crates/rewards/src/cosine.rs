@@ -1,4 +1,4 @@
-//! The cosine length reward: favours short correct answers and long wrong ones.
+//! The cosine length reward: favors short correct answers and long wrong ones.
 
 use std::f64::consts::PI;
 

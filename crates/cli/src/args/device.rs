@@ -34,7 +34,7 @@ impl DeviceName {
 
     /// Parses a device for a command that computes nothing on it, so that any build accepts all names. `gpu` is an
     /// old spelling of `cuda`.
-    pub(super) fn modelled() -> impl TypedValueParser<Value = Self> {
+    pub(super) fn modeled() -> impl TypedValueParser<Value = Self> {
         let values = PossibleValuesParser::new([
             PossibleValue::new("cuda").alias("gpu").help("GPUs, one rank each"),
             PossibleValue::new("cpu").help("This machine's CPU, measured for two seconds"),

@@ -25,7 +25,7 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
     /// Device to plan for. The estimate itself needs no GPU.
-    #[arg(long, value_parser = DeviceName::modelled(), default_value_t = DeviceName::Cuda)]
+    #[arg(long, value_parser = DeviceName::modeled(), default_value_t = DeviceName::Cuda)]
     pub(crate) device: DeviceName,
     /// GPU model: A800, A100, H100, H200, L40S or 4090 [default: the first of these that has `--gpu-memory`].
     #[arg(long, value_name = "NAME")]

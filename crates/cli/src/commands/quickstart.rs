@@ -262,9 +262,9 @@ impl Quickstart {
         report.extend([self.path("train").into(), "--eval".into()]);
         for test in tests {
             let scores = self.path(&format!("eval/{}/embodied-r.json", test.file()));
-            let mut labelled = OsString::from(format!("{}=", test.name()));
-            labelled.push(scores);
-            report.push(labelled);
+            let mut labeled = OsString::from(format!("{}=", test.name()));
+            labeled.push(scores);
+            report.push(labeled);
         }
         self.step(report)
     }

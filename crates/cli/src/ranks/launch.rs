@@ -17,7 +17,7 @@ use super::{LAUNCHER_ENV, MPIRUN, gpus, launcher_id};
 use crate::exit::{self, Status};
 use crate::interrupt::on_interrupt;
 
-/// Set once a rank has signalled that it aborted the job. One per process, even if it runs several jobs.
+/// Set once a rank has signaled that it aborted the job. One per process, even if it runs several jobs.
 static FAILED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// How the ranks are launched.

@@ -1,4 +1,4 @@
-//! The processes of a job: spawned, signalled and killed.
+//! The processes of a job: spawned, signaled and killed.
 
 use std::io::{self, BufReader};
 use std::os::unix::process::CommandExt as _;

@@ -147,7 +147,7 @@ impl Chart<'_> {
         }
     }
 
-    /// A dot at the curve's end, labelled with its value.
+    /// A dot at the curve's end, labeled with its value.
     fn last_value(&self, frame: &Frame, svg: &mut String) {
         let last = self.smooth.iter().rev().find_map(|&(step, value)| Some((step, value?)));
         let Some((step, value)) = last else { return };
@@ -258,7 +258,7 @@ pub(super) fn thin(points: &[Point], most: usize) -> Vec<Point> {
         .collect()
 }
 
-/// The centred moving average over `window` points.
+/// The centered moving average over `window` points.
 pub(super) fn smoothed(points: &[Point], window: usize) -> Vec<Point> {
     let reach = window / 2;
     (0..points.len())

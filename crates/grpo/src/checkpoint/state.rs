@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn accuracy_is_maximised_and_loss_minimised_by_default() {
+    fn accuracy_is_maximized_and_loss_minimized_by_default() {
         let values = [Some(0.5), Some(0.4), Some(0.6), Some(0.6)];
         assert_eq!(best_steps(&BestBy::new("eval/accuracy", None), &values), [0, 2]);
         assert_eq!(best_steps(&BestBy::new("eval/loss", None), &values), [0, 1]);

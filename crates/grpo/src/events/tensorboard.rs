@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// Name of the folder in a run's folder, as in Hugging Face's trainer.
 pub const TENSORBOARD_FOLDER: &str = "runs";
 
-/// Name of the file; TensorBoard recognises its prefix.
+/// Name of the file; TensorBoard recognizes its prefix.
 const FILE: &str = "events.out.tfevents.0.embodied-r";
 
 /// Appends events to a TensorBoard file: metrics as scalars, stages and warnings as texts.

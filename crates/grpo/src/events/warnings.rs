@@ -183,7 +183,7 @@ impl WarningMonitor {
                 Some(format!("{reward} {mean:.3}"))
             });
             format!(
-                "all rewards have been 0 for {} steps (raw: {}), so nothing is learnt; inspect the \
+                "all rewards have been 0 for {} steps (raw: {}), so nothing is learned; inspect the \
                  completions, use easier questions, or start with supervised fine-tuning (`sft`)",
                 self.no_reward,
                 scores.collect::<Vec<_>>().join(", ")

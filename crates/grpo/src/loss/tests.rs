@@ -252,10 +252,10 @@ fn off_policy_completions_with_negative_advantages_are_masked() {
     let mut options = LossOptions { beta: 0.0, ..options(LossType::Grpo) };
     let logps = LOGPS.map(|logp| logp - 0.1);
     let log_ratio: f64 = (6..9).map(|t| OLD[t] - logps[t]).sum::<f64>() / 3.0;
-    for (threshold, learnt) in [(log_ratio - 1e-6, false), (log_ratio + 1e-6, true)] {
+    for (threshold, learned) in [(log_ratio - 1e-6, false), (log_ratio + 1e-6, true)] {
         options.off_policy_mask_threshold = Some(threshold);
         let found = loss(&options, &batch(&logps), &COUNTS).dlogps;
-        assert_eq!(found[6..9].iter().any(|d| *d != 0.0), learnt, "{threshold}");
+        assert_eq!(found[6..9].iter().any(|d| *d != 0.0), learned, "{threshold}");
         assert!(found[0..3].iter().any(|d| *d != 0.0), "a positive advantage is never masked");
     }
 }

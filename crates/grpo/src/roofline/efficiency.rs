@@ -30,7 +30,7 @@ pub struct Efficiencies {
     pub prompt_reads: PromptReads,
     /// Launch overhead per layer of a decoding step, in seconds.
     pub layer_s: f64,
-    /// Overhead of a decoding step besides its layers, in seconds: sampling and host synchronisation.
+    /// Overhead of a decoding step besides its layers, in seconds: sampling and host synchronization.
     pub step_s: f64,
 }
 

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_is_recognised_by_its_driver_name() {
+    fn a_gpu_is_recognized_by_its_driver_name() {
         let of = |name: &str, gib: u64| {
             GpuSpec::of_gpu(name, gib << 30).map(|spec| (spec.name, spec.nominal_gb))
         };

@@ -27,7 +27,7 @@ pub struct LossSettings {
     pub use_bias_correction_kl: bool,
     /// Sampling temperature, applied to the logits before the log-probabilities. Default: 1.
     pub temperature: f64,
-    /// Normalisation constant of `dr_grpo`, in tokens. Default: 512.
+    /// Normalization constant of `dr_grpo`, in tokens. Default: 512.
     pub max_completion_length: usize,
     /// Exclude truncated completions from the loss. Default: false.
     pub mask_truncated_completions: bool,

@@ -27,7 +27,7 @@ pub struct SftSettings {
     pub eval_data: Option<PathBuf>,
     /// Output directory of the run: checkpoints, events and the final model.
     pub output: PathBuf,
-    /// Random seed of data order, initialisation and dropout. Default: 42.
+    /// Random seed of data order, initialization and dropout. Default: 42.
     pub seed: u64,
     /// Number of training epochs. Default: 3.
     pub num_train_epochs: u64,
@@ -53,7 +53,7 @@ pub struct SftSettings {
     pub lora_dropout: f64,
     /// Target modules of the adapter, such as `q_proj`, or `all-linear`. Default: `all-linear`.
     pub lora_target_modules: StringList,
-    /// Rank-stabilised LoRA: scale by `lora_alpha / sqrt(lora_r)`. Default: false.
+    /// Rank-stabilized LoRA: scale by `lora_alpha / sqrt(lora_r)`. Default: false.
     pub use_rslora: bool,
     /// Regular expressions; parameters whose names match any of them are frozen. Default: none.
     #[serde(skip_serializing_if = "StringList::is_empty")]

@@ -49,7 +49,7 @@ pub struct GrpoSettings {
     /// System prompt. Default: the project's own, which asks for the `<think>` and `<answer>` tags.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_prompt: Option<String>,
-    /// Random seed of sampling, data order, initialisation and dropout. Default: 42.
+    /// Random seed of sampling, data order, initialization and dropout. Default: 42.
     pub seed: u64,
 
     /// Completions sampled per question: the group size G. At least 2. Default: 8.
@@ -170,7 +170,7 @@ pub struct GrpoSettings {
     pub lora_dropout: f64,
     /// Target modules of the adapter, such as `q_proj`, or `all-linear`. Default: `all-linear`.
     pub lora_target_modules: StringList,
-    /// Rank-stabilised LoRA: scale by `lora_alpha / sqrt(lora_r)`. Default: false.
+    /// Rank-stabilized LoRA: scale by `lora_alpha / sqrt(lora_r)`. Default: false.
     pub use_rslora: bool,
     /// Regular expressions; parameters whose names match any of them are frozen. Default: none.
     #[serde(skip_serializing_if = "StringList::is_empty")]

@@ -138,7 +138,7 @@ impl Times {
 }
 
 impl<M: Model> GrpoTrainer<'_, M> {
-    /// Model FLOPs utilisation (MFU): matmul FLOPs of the step over its time, relative to the measured f32 peak. The
+    /// Model FLOPs utilization (MFU): matmul FLOPs of the step over its time, relative to the measured f32 peak. The
     /// rollout and the reference count as one forward pass each, an update as three.
     pub(super) fn mfu_metric(
         &mut self,

@@ -150,7 +150,7 @@ fn the_gradients_equal_finite_differences_for_every_pattern() {
 }
 
 #[test]
-fn keys_outside_the_window_of_neighbouring_queries_are_never_read() {
+fn keys_outside_the_window_of_neighboring_queries_are_never_read() {
     let [q, k, v, d] = tensors();
     let [_, mut poisoned_k, mut poisoned_v, _] = inputs();
     let before = 60 * HEADS.kv_size();

@@ -42,7 +42,7 @@ fn at_mut(data: *mut c_void, index: usize, dtype: Dtype) -> *mut c_void {
     data.wrapping_byte_add(index * dtype.bytes())
 }
 
-/// Uninitialised memory.
+/// Uninitialized memory.
 fn uninit(device: &Device, count: usize, dtype: Dtype) -> Result<Tensor> {
     create(device, count, dtype, OP, |_| Ok(()))
 }

@@ -58,7 +58,7 @@ fn pool(gpu: &CudaDevice) -> std::result::Result<CUmemoryPool, DriverError> {
     unsafe { device::get_mem_pool(device) }
 }
 
-/// Keeps freed memory in the pool. By default it is returned to the driver at every synchronisation and has to be
+/// Keeps freed memory in the pool. By default it is returned to the driver at every synchronization and has to be
 /// allocated again.
 pub(crate) fn keep_freed(gpu: &CudaDevice) -> Result<()> {
     let mut threshold = u64::MAX;

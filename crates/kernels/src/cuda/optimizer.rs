@@ -106,7 +106,7 @@ pub(crate) fn muon(
     orthogonal_step(param, direction, iteration, rates, op)
 }
 
-/// `param = keep · param - rate · orthogonalised(direction)`.
+/// `param = keep · param - rate · orthogonalized(direction)`.
 fn orthogonal_step(
     param: &Tensor,
     direction: Tensor,

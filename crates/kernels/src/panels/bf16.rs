@@ -1,6 +1,6 @@
 //! bf16 GEMM with f32 accumulation.
 //!
-//! A word is a pair of neighbours along the reduction axis. With `avx512bf16` a single instruction multiplies and
+//! A word is a pair of neighbors along the reduction axis. With `avx512bf16` a single instruction multiplies and
 //! accumulates pairs; elsewhere they are widened to f32 first. Both round the operands to bf16 (nearest, ties to
 //! even) and nothing else.
 

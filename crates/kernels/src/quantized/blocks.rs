@@ -1,6 +1,6 @@
 //! Dequantization of blocks. The layouts are those of ggml's `ggml-common.h`, all little-endian.
 //!
-//! Loops have a fixed number of lanes and no branches, so that they auto-vectorise.
+//! Loops have a fixed number of lanes and no branches, so that they auto-vectorize.
 
 use multiversion::multiversion;
 

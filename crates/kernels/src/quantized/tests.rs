@@ -182,9 +182,9 @@ fn quantization_rounds_to_the_nearest() {
     let expected = some.to_vec2::<f32>().unwrap();
     // Half a step: 1/127 of a block's largest, or 1/15 of its range.
     for (format, most) in [(BlockFormat::Q8_0, 0.5 / 127.0), (BlockFormat::Q4K, 2.0 / 15.0)] {
-        let quantised = QuantizedMatrix::quantize(&some, format).unwrap();
-        assert_eq!((quantised.outputs(), quantised.inputs()), (3, 256));
-        let found = quantised.dequantize().unwrap().to_vec2::<f32>().unwrap();
+        let quantized = QuantizedMatrix::quantize(&some, format).unwrap();
+        assert_eq!((quantized.outputs(), quantized.inputs()), (3, 256));
+        let found = quantized.dequantize().unwrap().to_vec2::<f32>().unwrap();
         for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
             assert!((found - expected).abs() < 1.1 * most, "{format:?}: {found} for {expected}");
         }

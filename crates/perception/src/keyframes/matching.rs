@@ -8,7 +8,7 @@ use super::homography::{Homography, Point};
 /// Maximum Hamming distance of a match, out of 256 bits; unrelated descriptors differ in about 128.
 const MAX_DISTANCE: u32 = 80;
 
-/// Two features that are mutual nearest neighbours.
+/// Two features that are mutual nearest neighbors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Match {
     /// Index of the feature in the first image.
@@ -19,7 +19,7 @@ pub struct Match {
     pub distance: u32,
 }
 
-/// All pairs of mutual nearest neighbours, by ascending distance.
+/// All pairs of mutual nearest neighbors, by ascending distance.
 #[multiversion(targets = "simd")]
 #[must_use]
 pub fn cross_checked(a: &[Descriptor], b: &[Descriptor]) -> Vec<Match> {
@@ -61,7 +61,7 @@ pub fn cross_checked(a: &[Descriptor], b: &[Descriptor]) -> Vec<Match> {
 /// Search radius around a feature's projection, in pixels.
 const GUIDED_PX: f64 = 10.0;
 
-/// The pairs of mutual nearest neighbours among the features that `homography` projects near each
+/// The pairs of mutual nearest neighbors among the features that `homography` projects near each
 /// other. An approximate homography suffices: the restricted search finds more correct matches.
 #[must_use]
 pub fn guided(a: &Features, b: &Features, homography: &Homography) -> Vec<Match> {
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_mutual_neighbours_match() {
+    fn only_mutual_neighbors_match() {
         let d = |bits: u64| Descriptor([bits, 0, 0, 0]);
         // The second of `a` is nearest to the first of `b`, which is nearer to the first of `a`.
         let a = [d(0b0000), d(0b0011), d(u64::MAX)];

@@ -25,7 +25,7 @@ pub struct DecoderSizes {
 const END_OF_TEXT: u32 = 151_643;
 const END_OF_TURN: u32 = 151_645;
 
-/// The names that [`ModelConfig::published`] accepts, without the organisation. Qwen2.5-VL has the text decoder of the
+/// The names that [`ModelConfig::published`] accepts, without the organization. Qwen2.5-VL has the text decoder of the
 /// Qwen2.5 model of the same size.
 pub const PUBLISHED: [&str; 11] = [
     "Qwen2.5-0.5B",
@@ -43,7 +43,7 @@ pub const PUBLISHED: [&str; 11] = [
 
 impl ModelConfig {
     /// The configuration of the (text) decoder published on the hub as `name`, such as `Qwen/Qwen2.5-VL-3B-Instruct`, for
-    /// estimates and for models with random weights. The organisation and `-Instruct` are optional.
+    /// estimates and for models with random weights. The organization and `-Instruct` are optional.
     pub fn published(name: &str) -> Option<Self> {
         let name = name.rsplit('/').next()?.to_ascii_lowercase();
         let name = name.strip_suffix("-instruct").unwrap_or(&name);

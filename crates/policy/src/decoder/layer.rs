@@ -141,7 +141,7 @@ impl Activations {
     }
 }
 
-/// Queries of the output rows, and keys and values of all rows, from the normalised input.
+/// Queries of the output rows, and keys and values of all rows, from the normalized input.
 ///
 /// # Shapes
 /// `normed` (tokens, hidden).

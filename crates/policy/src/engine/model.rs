@@ -239,12 +239,12 @@ impl InferenceModel {
         }
         let normed = rms_norm::forward(&x, &self.norm, self.config.rms_norm_eps)?;
         // Logits are f32 in every precision.
-        let normed = normed.y.to_dtype(DType::F32).context("normalise the last layer's output")?;
+        let normed = normed.y.to_dtype(DType::F32).context("normalize the last layer's output")?;
         let logits = self.head.forward(&normed, None)?;
         self.ranks.all_gather_columns(logits, &self.shard.vocabulary)
     }
 
-    /// Queries, keys and values of the normalised input, with RoPE applied to the former two, and the rows of `x` that
+    /// Queries, keys and values of the normalized input, with RoPE applied to the former two, and the rows of `x` that
     /// belong to the queries.
     fn project_qkv(
         &self,

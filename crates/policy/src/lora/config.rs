@@ -51,7 +51,7 @@ pub(super) struct AdapterConfig {
     pub(super) base_model: Option<String>,
     pub(super) rank: usize,
     alpha: f64,
-    rank_stabilised: bool,
+    rank_stabilized: bool,
     rank_pattern: Vec<(Regex, f64)>,
     alpha_pattern: Vec<(Regex, f64)>,
     pub(super) targets: Targets,
@@ -87,7 +87,7 @@ impl AdapterConfig {
             base_model: fields.text("base_model_name_or_path"),
             rank: fields.rank(),
             alpha: fields.alpha(),
-            rank_stabilised: fields.flag("use_rslora"),
+            rank_stabilized: fields.flag("use_rslora"),
             rank_pattern: fields.patterns("rank_pattern"),
             alpha_pattern: fields.patterns("alpha_pattern"),
             targets: fields.targets("target_modules").unwrap_or_else(|| {
@@ -110,7 +110,7 @@ impl AdapterConfig {
     pub(super) fn scale_of(&self, module: &str) -> f64 {
         let alpha = matching(&self.alpha_pattern, module).unwrap_or(self.alpha);
         let rank = self.rank_of(module) as f64;
-        alpha / if self.rank_stabilised { rank.sqrt() } else { rank }
+        alpha / if self.rank_stabilized { rank.sqrt() } else { rank }
     }
 }
 
@@ -164,7 +164,7 @@ impl<'a> Fields<'a> {
                 self.unsupported(
                     "init_lora_weights",
                     found,
-                    "use an initialisation that keeps the base weights",
+                    "use an initialization that keeps the base weights",
                 );
             }
         }

@@ -17,7 +17,7 @@ pub struct LoraConfig {
     pub lora_dropout: f64,
     /// The modules to adapt, in every layer.
     pub target_modules: Vec<Module>,
-    /// Rank-stabilised LoRA: scales by `1 / √r` instead of `1 / r` (Kalajdzievski, 2023).
+    /// Rank-stabilized LoRA: scales by `1 / √r` instead of `1 / r` (Kalajdzievski, 2023).
     pub use_rslora: bool,
     /// The base model as given by the user: a folder or a name on the hub.
     pub base_model_name_or_path: Option<String>,

@@ -9,7 +9,7 @@ use crate::trainable::{Trainable, unfrozen};
 
 impl Policy {
     /// Loads the model in `dir` for training `trainable`: the run's base model `base` itself, or a checkpoint that
-    /// [`Self::save`] wrote in a run with this base model. A new adapter is initialised with `seed`.
+    /// [`Self::save`] wrote in a run with this base model. A new adapter is initialized with `seed`.
     ///
     /// # Errors
     /// As [`Self::load`] and [`Self::with_trainable`]; [`Error::AdapterOnAdapter`] if an adapter is to be trained and
@@ -34,7 +34,7 @@ impl Policy {
         Ok(policy.with_lora(lora))
     }
 
-    /// Sets the trainable parameters. A new adapter is initialised with `seed`.
+    /// Sets the trainable parameters. A new adapter is initialized with `seed`.
     ///
     /// # Errors
     /// A freeze pattern is invalid or matches no parameter, or nothing is left to train.

@@ -138,7 +138,7 @@ fn invalid_stop_tokens_are_rejected() {
 }
 
 #[test]
-fn tokens_declared_only_in_the_configuration_are_recognised() {
+fn tokens_declared_only_in_the_configuration_are_recognized() {
     let dir = tempfile::tempdir().unwrap();
     let next = trained(dir.path()).len();
     let declare = |id: usize| {

@@ -6,7 +6,7 @@ use super::VisionConfig;
 
 impl VisionConfig {
     /// The vision tower of the hub's model `name`, such as `Qwen/Qwen2.5-VL-72B-Instruct`, for estimates. The
-    /// organisation and `-Instruct` are optional.
+    /// organization and `-Instruct` are optional.
     #[must_use]
     pub fn published(name: &str) -> Option<Self> {
         let name = name.rsplit('/').next()?.to_ascii_lowercase();

@@ -75,7 +75,7 @@ fn caption(args: &CaptionArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
-/// Mean and (unbiased, as in torch) standard deviation of all images' normalised pixels.
+/// Mean and (unbiased, as in torch) standard deviation of all images' normalized pixels.
 fn moments(images: &[Pixels]) -> anyhow::Result<(f64, f64)> {
     let (mut count, mut sum, mut squares) = (0.0, 0.0, 0.0);
     for image in images {

@@ -9,8 +9,8 @@ use embodied_r_vision::{Processor, VisionConfig};
 
 use crate::device::peak_flops_per_s;
 
-/// Assumed utilisation: FLOP/s as a fraction of the peak.
-const UTILISATION: f64 = 0.6;
+/// Assumed utilization: FLOP/s as a fraction of the peak.
+const UTILIZATION: f64 = 0.6;
 
 /// Tokens of the instructions and the question.
 const PROMPT_TOKENS: usize = 300;
@@ -63,7 +63,7 @@ pub(super) fn print(
     let PerceiveWorkload { questions, videos, frames, .. } = plan;
     let peak = peak_flops_per_s(&placement.device, placement.format)?;
     let time = peak.map(|peak| {
-        let seconds = flop / (UTILISATION * peak);
+        let seconds = flop / (UTILIZATION * peak);
         let total = duration(seconds * *frames as f64);
         format!("; about {seconds:.1} s each, {total} in total")
     });
@@ -100,7 +100,7 @@ mod tests {
     use embodied_r_policy::{BlockFormat, WeightFormat};
 
     #[test]
-    fn a_quantised_weight_has_the_bits_of_its_block_format() {
+    fn a_quantized_weight_has_the_bits_of_its_block_format() {
         assert_eq!(WeightFormat::Blocks(BlockFormat::Q8_0).bits(), 8.5);
         assert_eq!(WeightFormat::Blocks(BlockFormat::Q4K).bits(), 4.5);
     }

@@ -2,7 +2,7 @@
 
 use embodied_r_data::prompts::question_part;
 
-use super::paint::{Paint, Style, sanitised};
+use super::paint::{Paint, Style, sanitized};
 use crate::report::samples::Sample;
 
 /// Maximum length of a question.
@@ -23,8 +23,8 @@ pub(super) enum Prompts {
 pub(super) fn card(sample: &Sample, prompts: Option<Prompts>, paint: Paint) -> String {
     let mut text = String::new();
     if let Some(prompts) = prompts {
-        let id = sanitised(&sample.question_id);
-        let solution = sanitised(&sample.solution);
+        let id = sanitized(&sample.question_id);
+        let solution = sanitized(&sample.solution);
         text.push_str(&format!(
             "\n{}\n",
             paint.bold(&format!("question {id}, solution {solution}"))
@@ -45,7 +45,7 @@ pub(super) fn card(sample: &Sample, prompts: Option<Prompts>, paint: Paint) -> S
 }
 
 fn question_text(prompt: &str, prompts: Prompts) -> String {
-    let whole = sanitised(prompt);
+    let whole = sanitized(prompt);
     if prompts == Prompts::Whole {
         return whole.trim().to_owned();
     }
@@ -79,7 +79,7 @@ fn totals(sample: &Sample) -> String {
     match sample.finish_reason.as_str() {
         "" => {}
         "length" => parts.push("truncated".to_owned()),
-        reason => parts.push(sanitised(reason)),
+        reason => parts.push(sanitized(reason)),
     }
     format!("── {}", parts.join(", "))
 }
@@ -89,14 +89,14 @@ fn scores(sample: &Sample, paint: Paint) -> String {
     let part = |name: &String| {
         let value = sample.score(name);
         let text =
-            format!("{} {}", sanitised(name), value.map_or_else(|| "–".to_owned(), format_score));
+            format!("{} {}", sanitized(name), value.map_or_else(|| "–".to_owned(), format_score));
         let text = match value {
             Some(1.0) => paint.styled(Style::Good, &text),
             Some(0.0) => paint.styled(Style::Bad, &text),
             _ => text,
         };
         match sample.reason(name) {
-            Some(reason) => format!("{INDENT}{text} ({})", sanitised(reason)),
+            Some(reason) => format!("{INDENT}{text} ({})", sanitized(reason)),
             None => format!("{INDENT}{text}"),
         }
     };
@@ -110,7 +110,7 @@ fn painted(sample: &Sample, paint: Paint) -> String {
         Some(_) => Style::Bad,
         None => Style::Bold,
     };
-    let text = sanitised(&sample.completion);
+    let text = sanitized(&sample.completion);
     let mut rest = text.trim();
     let mut style: Option<Style> = None;
     let mut shown = String::new();

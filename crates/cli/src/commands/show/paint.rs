@@ -1,4 +1,4 @@
-//! Terminal colours, and sanitised text.
+//! Terminal colours, and sanitized text.
 
 use crate::args::show::Color;
 use crate::terminal;
@@ -59,7 +59,7 @@ impl Paint {
 }
 
 /// Replaces control characters, which a model could use to manipulate the terminal.
-pub(super) fn sanitised(text: &str) -> String {
+pub(super) fn sanitized(text: &str) -> String {
     let safe = |character: char| match character {
         '\n' | '\t' => character,
         other if other.is_control() => '\u{fffd}',
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_models_control_characters_do_not_reach_the_terminal() {
-        assert_eq!(sanitised("a\u{1b}[2Jb\rc\u{9b}d\n\te"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d\n\te");
+        assert_eq!(sanitized("a\u{1b}[2Jb\rc\u{9b}d\n\te"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d\n\te");
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(super) fn run(args: PretrainArgs) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
-/// A randomly initialised model; trains its tokenizer into the output folder.
+/// A randomly initialized model; trains its tokenizer into the output folder.
 fn random(args: &PretrainArgs) -> anyhow::Result<Policy> {
     let options = TrainOptions { vocab_size: args.shape.vocab_size, min_frequency: 2 };
     let trained = train(tokenizer_texts(args.seed), &options, &args.output)?;

@@ -122,8 +122,8 @@ fn the_first_iteration_is_on_policy_and_the_next_ones_are_not() {
 }
 
 #[test]
-fn nothing_is_learnt_from_masked_truncated_completions_alone() {
-    let learnt = |mask_truncated_completions: bool| {
+fn nothing_is_learned_from_masked_truncated_completions_alone() {
+    let learned = |mask_truncated_completions: bool| {
         let dir = tempfile::tempdir().unwrap();
         let settings = GrpoSettings {
             mask_truncated_completions,
@@ -138,6 +138,6 @@ fn nothing_is_learnt_from_masked_truncated_completions_alone() {
         run_from(Bigram::endless(6), &settings, None).unwrap();
         before != numbers_in(&dir.path().join("final"))
     };
-    assert!(learnt(false));
-    assert!(!learnt(true));
+    assert!(learned(false));
+    assert!(!learned(true));
 }

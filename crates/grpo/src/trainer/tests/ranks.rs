@@ -77,7 +77,7 @@ fn ranks_of(
     RunResult { completions, weights: Bigram::read(folder).unwrap().values() }
 }
 
-/// Asserts that two runs sampled bit-identical completions and learnt the same up to rounding.
+/// Asserts that two runs sampled bit-identical completions and learned the same up to rounding.
 fn assert_same(found: &RunResult, wanted: &RunResult, what: &str) {
     assert_eq!(found.completions.len(), wanted.completions.len(), "{what}");
     for (step, (found, wanted)) in found.completions.iter().zip(&wanted.completions).enumerate() {
@@ -133,7 +133,7 @@ fn ranks_resample_the_same_questions() {
 }
 
 #[test]
-fn the_loss_is_normalised_over_the_completions_of_all_ranks() {
+fn the_loss_is_normalized_over_the_completions_of_all_ranks() {
     for loss_type in [LossType::Grpo, LossType::Dapo, LossType::DrGrpo] {
         let change = |settings: &mut GrpoSettings| {
             settings.loss_type = loss_type;

@@ -127,8 +127,8 @@ fn every_attempt_has_its_own_random_stream() {
 }
 
 #[test]
-fn a_truncated_completion_is_penalised_as_overlong_even_if_it_is_masked() {
-    let learnt = |mask_truncated_completions: bool| {
+fn a_truncated_completion_is_penalized_as_overlong_even_if_it_is_masked() {
+    let learned = |mask_truncated_completions: bool| {
         let dir = tempfile::tempdir().unwrap();
         let settings = GrpoSettings {
             mask_truncated_completions,
@@ -149,7 +149,7 @@ fn a_truncated_completion_is_penalised_as_overlong_even_if_it_is_masked() {
         let values = Bigram::load(&folder, &settings.load_options(&folder, 0)).unwrap().values();
         (rollouts, metrics, values)
     };
-    let (rollouts, metrics, masked) = learnt(true);
+    let (rollouts, metrics, masked) = learned(true);
     let completions: Vec<_> = rollouts.iter().flat_map(|rollout| &rollout.completions).collect();
     for completion in &completions {
         let expected = -(completion.ids.len().saturating_sub(1) as f64) / 2.0;
@@ -158,6 +158,6 @@ fn a_truncated_completion_is_penalised_as_overlong_even_if_it_is_masked() {
     let truncated = completions.iter().filter(|c| c.finish == crate::model::FinishReason::Length);
     assert!(truncated.clone().count() > 0 && truncated.clone().all(|c| c.advantage < 0.0));
     assert!(metrics["completions/clipped_ratio"].as_f64().unwrap() < 1.0);
-    let (_, _, counted) = learnt(false);
+    let (_, _, counted) = learned(false);
     assert_ne!(masked, counted);
 }

@@ -56,7 +56,7 @@ pub(super) fn pair_row(x: &[f32], out: &mut [u32]) {
     }
 }
 
-/// Columns of `x` (rows, width) as pairs of neighbouring rows, written to `out` (pairs, [`PANEL`]); an odd number of
+/// Columns of `x` (rows, width) as pairs of neighboring rows, written to `out` (pairs, [`PANEL`]); an odd number of
 /// rows is padded with 0.
 #[multiversion(targets = "simd")]
 pub(super) fn paired_over_rows(x: &[f32], width: usize, columns: Range<usize>, out: &mut [u32]) {
@@ -75,7 +75,7 @@ pub(super) fn paired_over_rows(x: &[f32], width: usize, columns: Range<usize>, o
     }
 }
 
-/// The columns of `x` (rows, width), each as pairs of neighbouring rows: (width, pairs).
+/// The columns of `x` (rows, width), each as pairs of neighboring rows: (width, pairs).
 pub(super) fn paired_columns(x: &[f32], width: usize) -> Vec<u32> {
     let depth = (x.len() / width.max(1)).div_ceil(2);
     let mut pairs = vec![0; width * depth];

@@ -3,7 +3,7 @@
 //!
 //! A built-in room has a scene file with the camera's path: its captions describe what is in view
 //! at the key frames of the video. A VSI-Bench scene has boxes but no path: a synthetic [`tour`] is
-//! computed from the boxes. Neither uses the question's text, so that captions cannot favour an
+//! computed from the boxes. Neither uses the question's text, so that captions cannot favor an
 //! option; [`CaptionRequest`] does not contain the answer.
 //!
 //! Objects without boxes are not described: most of VSI-Bench's route questions name one.

@@ -1,4 +1,4 @@
-//! Corner detection: FAST scores, Harris responses and subpixel localisation.
+//! Corner detection: FAST scores, Harris responses and subpixel localization.
 
 use super::pyramid::Plane;
 
@@ -155,7 +155,7 @@ fn best_arc(reach: &[Lanes; 16]) -> Lanes {
     best
 }
 
-/// Non-maximum suppression: the pixels that score above `threshold`, more than their neighbours before and
+/// Non-maximum suppression: the pixels that score above `threshold`, more than their neighbors before and
 /// no less than those after, row by row.
 #[inline(always)]
 fn peaks(plane: &Plane, scores: &[u8], threshold: u8) -> Vec<Corner> {
@@ -194,7 +194,7 @@ fn peak_mask(scores: &[u8], width: usize, start: usize, threshold: u8) -> Lanes 
     each(&lanes(scores, start), &least, |score, least| u8::from(score >= least))
 }
 
-/// The maximum of each pixel from `start` on and its left and right neighbours.
+/// The maximum of each pixel from `start` on and its left and right neighbors.
 #[inline(always)]
 fn max_of_three(scores: &[u8], start: usize) -> Lanes {
     let sides = each(&lanes(scores, start - 1), &lanes(scores, start + 1), u8::max);
@@ -283,7 +283,7 @@ fn gray_line(plane: &Plane, start: usize) -> [i16; LANES + 2] {
     line
 }
 
-/// A corner moved to the neighbour with the highest Harris response, and its subpixel column and row by
+/// A corner moved to the neighbor with the highest Harris response, and its subpixel column and row by
 /// parabolic interpolation of the responses.
 #[inline(always)]
 pub(super) fn locate(plane: &Plane, corner: Corner) -> (Corner, (f64, f64)) {
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_is_localised_between_pixels() {
+    fn a_blob_is_localized_between_pixels() {
         let (x0, y0) = (30.3, 29.6);
         let plane = plane(60, 60, |x, y| {
             let d2 = (x as f64 - x0).powi(2) + (y as f64 - y0).powi(2);

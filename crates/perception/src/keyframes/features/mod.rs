@@ -2,7 +2,7 @@
 //!
 //! The method is ORB (Rublee et al. 2011): FAST corners over an image pyramid, oriented by the intensity
 //! centroid and described by 256 intensity comparisons. Unlike the original, corners are distributed over
-//! the image, since homographies need points far apart, and localised to subpixels by the Harris response.
+//! the image, since homographies need points far apart, and localized to subpixels by the Harris response.
 //! They are ranked by the FAST score, which is already computed and works as well for homographies.
 
 mod brief;

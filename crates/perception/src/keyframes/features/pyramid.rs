@@ -61,7 +61,7 @@ pub(super) fn feature_counts(levels: &[Level], total: usize) -> Vec<usize> {
     levels.iter().map(share).collect()
 }
 
-/// Interpolation weights of the right neighbour for each of five output pixels from six input pixels, in
+/// Interpolation weights of the right neighbor for each of five output pixels from six input pixels, in
 /// 1/128. The sixth entry is unused.
 const WEIGHTS_6_TO_5: [u16; 6] = [13, 38, 64, 90, 115, 0];
 
@@ -85,7 +85,7 @@ impl Plane {
     fn downscaled(&self) -> Self {
         let (width, height) = (downscaled_side(self.width), downscaled_side(self.height));
         let weights: [u16; BLOCK] = std::array::from_fn(|i| WEIGHTS_6_TO_5[i % 6]);
-        // Padding for whole blocks, and for the right neighbour of each pixel.
+        // Padding for whole blocks, and for the right neighbor of each pixel.
         let padded = self.width.next_multiple_of(BLOCK);
         let mut down = vec![0u8; padded + 1];
         let mut across = vec![0u8; padded + 2];
@@ -139,7 +139,7 @@ impl Plane {
     }
 }
 
-/// Convolves seven lines with a Gaussian, exp(-x² / 8) normalised, in 1/256.
+/// Convolves seven lines with a Gaussian, exp(-x² / 8) normalized, in 1/256.
 #[inline(always)]
 fn blur([a, b, c, d, e, f, g]: [&[u8]; 7], mixed: &mut [u8]) {
     const WEIGHTS: [u16; 4] = [18, 34, 49, 54];

@@ -85,13 +85,13 @@ fn back_substitute(lower: &[[f64; 8]; 8], right: &[f64; 8]) -> [f64; 8] {
 /// A translation and a scale that centre points at 0 with a mean distance of √2, which keeps the
 /// equations well conditioned (Hartley 1997).
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Normaliser {
+pub(super) struct Normalizer {
     centre: Point,
     scale: f64,
 }
 
-impl Normaliser {
-    /// The normaliser of `points`; `None` if they all coincide.
+impl Normalizer {
+    /// The normalizer of `points`; `None` if they all coincide.
     pub(super) fn of(points: impl Iterator<Item = Point> + Clone) -> Option<Self> {
         let (mut x, mut y, mut count) = (0.0, 0.0, 0.0);
         for point in points.clone() {
@@ -108,7 +108,7 @@ impl Normaliser {
         ((x - self.centre.0) * self.scale, (y - self.centre.1) * self.scale)
     }
 
-    /// Normalised units per pixel.
+    /// Normalized units per pixel.
     pub(super) fn scale(&self) -> f64 {
         self.scale
     }
@@ -124,24 +124,24 @@ impl Normaliser {
     }
 }
 
-/// Converts a map between normalised points to one between pixels.
-pub(super) fn to_pixels(map: &[f64; 8], from: &Normaliser, to: &Normaliser) -> Option<Homography> {
+/// Converts a map between normalized points to one between pixels.
+pub(super) fn to_pixels(map: &[f64; 8], from: &Normalizer, to: &Normalizer) -> Option<Homography> {
     let mut entries = [1.0; 9];
     entries[..8].copy_from_slice(map);
     to.inverse().compose(&Homography(entries)).compose(&from.matrix()).normalized()
 }
 
-/// Converts a map between pixels to one between normalised points.
-pub(super) fn to_normalised(
+/// Converts a map between pixels to one between normalized points.
+pub(super) fn to_normalized(
     map: &Homography,
-    from: &Normaliser,
-    to: &Normaliser,
+    from: &Normalizer,
+    to: &Normalizer,
 ) -> Option<[f64; 8]> {
     let Homography(entries) = to.matrix().compose(map).compose(&from.inverse()).normalized()?;
     Some(std::array::from_fn(|i| entries[i]))
 }
 
-/// The homography of least algebraic error (normalised DLT; Hartley and Zisserman, algorithm 4.2): exact
+/// The homography of least algebraic error (normalized DLT; Hartley and Zisserman, algorithm 4.2): exact
 /// for four correspondences, a starting point for refinement for more.
 ///
 /// `None` for fewer than four or degenerate correspondences.
@@ -149,8 +149,8 @@ pub(super) fn fit(pairs: &[Correspondence]) -> Option<Homography> {
     if pairs.len() < 4 {
         return None;
     }
-    let from = Normaliser::of(pairs.iter().map(|pair| pair.from))?;
-    let to = Normaliser::of(pairs.iter().map(|pair| pair.to))?;
+    let from = Normalizer::of(pairs.iter().map(|pair| pair.from))?;
+    let to = Normalizer::of(pairs.iter().map(|pair| pair.to))?;
     let mut equations = NormalEquations::new();
     for pair in pairs {
         let (x, y) = from.apply(pair.from);
@@ -189,11 +189,11 @@ mod tests {
     }
 
     #[test]
-    fn normalisation_round_trips() {
+    fn normalization_round_trips() {
         let points = [(10.0, 12.0), (600.0, 40.0), (550.0, 420.0)];
-        let from = Normaliser::of(points.into_iter()).unwrap();
-        let to = Normaliser::of(points.into_iter().map(|(x, y)| (y + 9.0, x))).unwrap();
-        let back = to_pixels(&to_normalised(&TILTED, &from, &to).unwrap(), &from, &to).unwrap();
+        let from = Normalizer::of(points.into_iter()).unwrap();
+        let to = Normalizer::of(points.into_iter().map(|(x, y)| (y + 9.0, x))).unwrap();
+        let back = to_pixels(&to_normalized(&TILTED, &from, &to).unwrap(), &from, &to).unwrap();
         for (a, b) in back.0.iter().zip(TILTED.0) {
             assert!((a - b).abs() < 1e-9 * b.abs().max(1.0));
         }

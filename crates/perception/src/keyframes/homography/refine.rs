@@ -2,7 +2,7 @@
 
 use multiversion::multiversion;
 
-use super::fit::{NormalEquations, Normaliser, to_normalised, to_pixels};
+use super::fit::{NormalEquations, Normalizer, to_normalized, to_pixels};
 use super::{Correspondence, Homography, Point};
 
 /// Maximum Gauss-Newton steps; it converges in about five.
@@ -13,9 +13,9 @@ pub(super) struct Refined {
     pub(super) homography: Homography,
     equations: NormalEquations,
     map: [f64; 8],
-    from: Normaliser,
-    to: Normaliser,
-    /// Robust scale of the error of a correspondence with unit sigma, in normalised units.
+    from: Normalizer,
+    to: Normalizer,
+    /// Robust scale of the error of a correspondence with unit sigma, in normalized units.
     scale: f64,
 }
 
@@ -31,14 +31,14 @@ impl Refined {
     }
 }
 
-/// Minimises the reprojection errors of `pairs` by Gauss-Newton steps from `start`. Pairs are weighted by
+/// Minimizes the reprojection errors of `pairs` by Gauss-Newton steps from `start`. Pairs are weighted by
 /// their sigma and by Geman-McClure weights, which reduce the influence of outliers. `None` if the pairs
 /// do not determine a homography.
 #[multiversion(targets = "simd")]
 pub(super) fn refine(pairs: &[Correspondence], start: &Homography) -> Option<Refined> {
-    let from = Normaliser::of(pairs.iter().map(|pair| pair.from))?;
-    let to = Normaliser::of(pairs.iter().map(|pair| pair.to))?;
-    let mut map = to_normalised(start, &from, &to)?;
+    let from = Normalizer::of(pairs.iter().map(|pair| pair.from))?;
+    let to = Normalizer::of(pairs.iter().map(|pair| pair.to))?;
+    let mut map = to_normalized(start, &from, &to)?;
     let min_scale = 0.02 * to.scale();
     let mut last = None;
     let mut errors = Vec::with_capacity(pairs.len());
@@ -81,7 +81,7 @@ const TUNING: f64 = 3.0;
 fn typical_error(
     pairs: &[Correspondence],
     map: &[f64; 8],
-    (from, to): (&Normaliser, &Normaliser),
+    (from, to): (&Normalizer, &Normalizer),
     buffer: &mut Vec<f64>,
 ) -> Option<f64> {
     let error = |pair: &Correspondence| {
@@ -107,7 +107,7 @@ fn typical_error(
     Some(across.hypot(down) / pair.sigma / 1.177)
 }
 
-/// Projects a normalised point, with the Jacobian of its two coordinates.
+/// Projects a normalized point, with the Jacobian of its two coordinates.
 #[inline(always)]
 fn project(map: &[f64; 8], (x, y): Point) -> Option<(Point, [f64; 8], [f64; 8])> {
     let depth = map[6] * x + map[7] * y + 1.0;

@@ -84,22 +84,22 @@ fn the_log_probability_is_that_of_the_full_softmax_before_penalties() {
 #[test]
 fn the_repetition_penalty_applies_once_by_the_sign_of_the_logit() {
     let logits = [2.0, -1.0, 1.0, 0.5];
-    let penalised = SamplingParams { repetition_penalty: 2.0, ..SamplingParams::greedy() };
+    let penalized = SamplingParams { repetition_penalty: 2.0, ..SamplingParams::greedy() };
     let history = History { prompt: &[0, 0, 0], completion: &[1] };
-    let edits = edits(logits.len(), &penalised, history, StopTokens::Barred);
+    let edits = edits(logits.len(), &penalized, history, StopTokens::Barred);
     assert_eq!(edits.apply(&logits), [1.0, -2.0, 1.0, 0.5]);
 }
 
 #[test]
 fn presence_and_frequency_penalties_only_count_the_completion() {
     let logits = [1.0, 1.0, 1.0];
-    let penalised = SamplingParams {
+    let penalized = SamplingParams {
         presence_penalty: 0.5,
         frequency_penalty: 0.25,
         ..SamplingParams::default()
     };
     let history = History { prompt: &[0, 0], completion: &[1, 2, 1] };
-    let edits = edits(logits.len(), &penalised, history, StopTokens::Barred);
+    let edits = edits(logits.len(), &penalized, history, StopTokens::Barred);
     assert_eq!(edits.apply(&logits), [1.0, 0.0, 0.25]);
 }
 
