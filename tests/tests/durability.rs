@@ -250,7 +250,7 @@ hint: `--resume` with the run's directory resumes from its last intact checkpoin
             "warning: a later checkpoint is damaged, `run/checkpoint-12`: `optimizer.safetensors` \
              has changed since it was written: hash mismatch",
             "resuming from run/checkpoint-8",
-            "renamed a damaged checkpoint to `run/checkpoint-12.damaged`",
+            "renamed a corrupt checkpoint to `run/checkpoint-12.damaged`",
         ]
     );
     fs::remove_dir_all(run.join("checkpoint-12.damaged")).unwrap();

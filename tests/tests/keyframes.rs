@@ -128,7 +128,7 @@ fn unreadable_videos_do_not_stop_a_batch() {
     let lines = lines(&output);
     assert_eq!(lines.len(), videos.len());
     let reasons = [
-        "is truncated or damaged",
+        "is truncated or corrupt",
         "is empty",
         "is not a video",
         "has no video track, only audio",

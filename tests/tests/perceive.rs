@@ -298,7 +298,7 @@ async fn a_broken_cache_entry_is_requested_again() {
     std::fs::write(&path, text.replacen("{", "", 1)).unwrap();
     std::fs::remove_file(workspace.path("inter/train_data.captions.jsonl")).unwrap();
     let run = workspace.run(&server, &[]);
-    assert!(run.stderr.contains("has 1 broken lines, which are skipped"), "{}", run.stderr);
+    assert!(run.stderr.contains("has 1 malformed lines, which are skipped"), "{}", run.stderr);
     assert_eq!((run.code, server.answered()), (0, 5));
 }
 

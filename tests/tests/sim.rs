@@ -63,7 +63,8 @@ fn rooms_of_different_seeds_are_not_mixed() {
     let refused = rooms(folder.path(), &[&few[..], &["2"]].concat()).failure().code(1);
     let stderr = text(&refused.get_output().stderr);
     assert!(
-        stderr.contains("contains rooms with other settings") && stderr.contains("hint:"),
+        stderr.contains("contains rooms generated with different settings")
+            && stderr.contains("hint:"),
         "{stderr}"
     );
 }

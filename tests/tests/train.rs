@@ -59,8 +59,8 @@ questions    8 in total, 0 too long, 8 used
 step         8 completions = 2 questions x 4 completions
 epoch        4 steps = 8 questions / 2, 0 dropped
 run          4 steps x 1 optimizer step, 32 completions of at most 6 tokens
-warm-up      0 steps to 1e-3, then cosine
-micro-batch  at most 2048 tokens, shared prompts counted once; with a prompt over 1024 tokens, as many completion tokens as prompt tokens
+warmup       0 steps to 1e-3, then cosine
+micro-batch  at most 2048 tokens, shared prompts counted once; for prompts over 1024 tokens, twice the prompt's
 reference    for the KL term (beta 0.001)
 stage 1      steps 1 to 4, 1 epochs: accuracy 0.5, format 0.5
 checkpoints  every 2 steps, keeps the last 3, in run
@@ -171,7 +171,7 @@ fn too_few_questions_are_reported_with_a_hint() {
     command.args(["--set", "generation_batch_size=64"]);
     assert_eq!(
         stderr_of(&mut command, 1),
-        "error: 8 of 8 questions fit the length limit, one step needs 16
+        "error: 8 of 8 questions are within the length limit, but a step needs 16
 hint: lower `generation_batch_size`, or raise `max_prompt_length` if questions were dropped
 "
     );

@@ -25,7 +25,7 @@ pub(crate) fn on_interrupt(message: &'static str) -> anyhow::Result<Arc<AtomicBo
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\n{message}; Ctrl-C again ends at once");
+        eprintln!("\n{message}; press Ctrl-C again to exit immediately");
     })
     .context("cannot handle Ctrl-C")?;
     Ok(stop)

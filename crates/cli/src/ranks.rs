@@ -193,15 +193,15 @@ fn run_rank(
         deadline: args.deadline,
         ..CommunicatorOptions::default()
     };
-    let team = ProcessGroup::new(join(&options)?);
-    let communicator = team.communicator();
+    let process_group = ProcessGroup::new(join(&options)?);
+    let communicator = process_group.communicator();
     watch_launcher(communicator.clone());
-    match work(&team) {
+    match work(&process_group) {
         Ok(status) => {
             communicator.finish()?;
             Ok(status)
         }
-        Err(error) => Ok(abort(&team, error)),
+        Err(error) => Ok(abort(&process_group, error)),
     }
 }
 
@@ -222,8 +222,8 @@ fn program_digest() -> anyhow::Result<String> {
 
 /// Aborts the job on all ranks because of `error`. The first rank reports it.
 #[cfg(any(feature = "mpi", feature = "cuda"))]
-fn abort(team: &ProcessGroup, error: anyhow::Error) -> Status {
-    let communicator = team.communicator();
+fn abort(process_group: &ProcessGroup, error: anyhow::Error) -> Status {
+    let communicator = process_group.communicator();
     if communicator.failure().is_none() {
         let of = if is_usage_error(&error, None) { USAGE_ERROR_PREFIX } else { "" };
         communicator.fail(&format!("{of}{error:#}"));
@@ -234,7 +234,7 @@ fn abort(team: &ProcessGroup, error: anyhow::Error) -> Status {
         report.rank == 0 && !matches!(report.cause, FailureCause::Failed(_))
     };
     let lost = communicator.failure().is_some_and(is_lost);
-    if team.is_rank_zero() || lost && !is_usage {
+    if process_group.is_rank_zero() || lost && !is_usage {
         exit::code(Err(error));
     }
     // The launcher kills all ranks as soon as one exits.

@@ -31,19 +31,19 @@ const KV_CACHE_BYTES: usize = 2 << 30;
 /// Captions videos.
 pub(crate) struct VideoCaptioner {
     captioner: Box<dyn Captioner>,
-    keyframes: keyframes::KeyframeOptions,
+    keyframes: keyframes::KeyFrameOptions,
     runtime: Runtime,
     /// The completion cache if the user gave none; removed at the end.
     _scratch: Option<tempfile::TempDir>,
 }
 
 /// The options of key-frame selection.
-pub(crate) fn key_frames(args: &KeyFrameArgs) -> keyframes::KeyframeOptions {
-    keyframes::KeyframeOptions {
+pub(crate) fn key_frames(args: &KeyFrameArgs) -> keyframes::KeyFrameOptions {
+    keyframes::KeyFrameOptions {
         threshold: args.threshold,
         min_frames: args.min_frames,
         max_frames: args.max_frames,
-        ..keyframes::KeyframeOptions::default()
+        ..keyframes::KeyFrameOptions::default()
     }
 }
 
@@ -115,7 +115,7 @@ impl VideoCaptioner {
         chat: M,
         name: String,
         args: &CaptionerArgs,
-        keyframes: keyframes::KeyframeOptions,
+        keyframes: keyframes::KeyFrameOptions,
     ) -> anyhow::Result<Self> {
         let scratch = match args.cache {
             Some(_) => None,
@@ -141,7 +141,7 @@ impl VideoCaptioner {
 
     fn new(
         captioner: Box<dyn Captioner>,
-        keyframes: keyframes::KeyframeOptions,
+        keyframes: keyframes::KeyFrameOptions,
         scratch: Option<tempfile::TempDir>,
     ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

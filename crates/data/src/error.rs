@@ -194,7 +194,7 @@ pub enum Error {
     /// An archive entry would be extracted outside the target folder (path traversal) or is a symbolic
     /// link.
     #[error(
-        "entry `{entry}` of the archive `{}` is a symbolic link or points outside the target folder; \
+        "entry `{entry}` of the archive `{}` is a symbolic link or points outside the target directory; \
          nothing was extracted",
         path.display()
     )]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use candle_core::DeviceLocation;
 
-use crate::control_plane::{Client, Rendezvous, Token, listen};
+use crate::control_plane::{Client, JobToken, Rendezvous, listen};
 use crate::error::{Error, Result};
 use crate::failure::{FailureCause, FailureReport};
 use crate::group::Group;
@@ -93,7 +93,7 @@ impl Communicator {
         let listener = listen((Ipv4Addr::LOCALHOST, 0).into())?;
         let system = |source| Error::System { what: "listen on the loopback", source };
         let address = listener.local_addr().map_err(system)?;
-        let rendezvous = Rendezvous::new(address, Token::random()?);
+        let rendezvous = Rendezvous::new(address, JobToken::random()?);
         let (exchange, mut listener) = (Exchange::new(world_size), Some(listener));
         let joining: Vec<_> = (0..world_size)
             .map(|rank| {

@@ -82,7 +82,7 @@ pub enum Error {
     #[error(
         "rank {rank} and rank 0 at `{address}` have different tokens; give all ranks of a job the same"
     )]
-    Token {
+    JobToken {
         /// This rank.
         rank: usize,
         /// Rank 0's address.
@@ -161,8 +161,8 @@ pub enum Error {
         /// The library's error.
         why: String,
     },
-    /// Device memory was given to a backend that moves host memory only.
-    #[error("this backend moves host memory only")]
+    /// Device memory was passed to a backend that only supports host memory.
+    #[error("this backend does not support GPU tensors")]
     HostOnly,
     /// A tensor does not meet the requirements of collectives, or its device failed.
     #[error("cannot send a tensor: {0}")]

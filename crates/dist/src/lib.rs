@@ -4,7 +4,7 @@
 //! [`Communicator`]. Collectives (all-reduce, all-gather, broadcast, …) are asynchronous: starting one returns a
 //! [`Pending`], and data moves while the caller computes.
 //!
-//! The control plane is a separate TCP connection from every rank to rank 0. Over it ranks authenticate ([`Token`]),
+//! The control plane is a separate TCP connection from every rank to rank 0. Over it ranks authenticate ([`JobToken`]),
 //! compare version and settings with rank 0 before any work ([`RendezvousFault`]), and send heartbeats. If a rank dies,
 //! stops or hangs, all others abort with a [`FailureReport`] that names the rank, its phase, its operation and the time.
 //! The ranks wait for a slow rank as long as it [reports progress](Communicator::heartbeat).
@@ -51,7 +51,7 @@ mod traffic;
 mod worker;
 
 pub use communicator::Communicator;
-pub use control_plane::{Rendezvous, RendezvousFault, Token};
+pub use control_plane::{JobToken, Rendezvous, RendezvousFault};
 pub use error::{Error, Result};
 pub use failure::{FailureCause, FailureReport};
 pub use heartbeat_guard::HeartbeatGuard;

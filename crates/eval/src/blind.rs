@@ -62,7 +62,7 @@ pub fn solution(question: &Question) -> Result<Option<char>> {
     }
 }
 
-/// The option letter of a reply: from its `<answer>` tag, or without a tag from the text after the
+/// The option letter of a completion: from its `<answer>` tag, or without a tag from the text after the
 /// reasoning.
 pub fn letter(reply: &str) -> Option<char> {
     if !answer::answer_tags(reply).is_empty() {

@@ -73,7 +73,7 @@ impl Report {
         }
         if *without_answer_tag > 0 {
             warnings.push(format!(
-                "{} whose output has no closed `<answer>` tag: counted as wrong",
+                "{} whose completion has no closed `<answer>` tag: counted as wrong",
                 questions(*without_answer_tag)
             ));
         }

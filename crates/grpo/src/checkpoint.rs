@@ -22,7 +22,7 @@ pub use manifest::{Damage, MANIFEST_FILE};
 pub use retention::{Milestones, RetentionPolicy};
 pub use run::{Checkpoints, LatestIntact};
 use stale_files::sweep;
-pub use state::{Best, BestBy, MetricDirection, State};
+pub use state::{BestCheckpoint, BestMetric, MetricDirection, State};
 pub use stored::{Checkpoint, DamagedCheckpoint};
 
 use crate::error::{Error, Result};

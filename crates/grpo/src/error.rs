@@ -105,9 +105,9 @@ pub enum Error {
         what: String,
     },
     /// There is not enough training data.
-    #[error("{left} of {given} {what} fit the length limit, one step needs {needed}")]
+    #[error("{left} of {given} {what} are within the length limit, but a step needs {needed}")]
     TooFew {
-        /// The kind of data: `questions`, `responses` or `documents`.
+        /// The kind of data: `questions`, `examples` or `documents`.
         what: &'static str,
         /// How many were given.
         given: usize,

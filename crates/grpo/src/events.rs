@@ -20,7 +20,7 @@ pub use jsonl::{EVENTS_FILE, Jsonl};
 pub use line::{ProgressLine, describe};
 pub(crate) use recorder::Recorder;
 pub use tensorboard::{TENSORBOARD_FOLDER, TensorBoard};
-pub use warnings::{Concern, FormatFailures, StepObservation, WarningMonitor};
+pub use warnings::{FormatFailures, StepObservation, WarningKind, WarningMonitor};
 
 use crate::error::Result;
 use crate::rollout::Rollout;
@@ -109,7 +109,7 @@ pub enum Event {
         /// The step, from 1, after which it is emitted.
         step: u64,
         /// The machine-readable kind.
-        concern: Concern,
+        concern: WarningKind,
         /// The message.
         message: String,
     },

@@ -7,7 +7,7 @@ use crate::batch_file::BatchFile;
 use crate::error::{Error, Result};
 use crate::loss::LossType;
 use crate::micro_batch::{self, MicroBatch, UpdateStats};
-use crate::model::{Gradients, Group, Model, TrainingPass};
+use crate::model::{Group, Model, NamedGradients, TrainingPass};
 use crate::packing::{GroupLengths, pack};
 use crate::process_group::ProcessGroup;
 use crate::settings::LossSettings;

@@ -70,7 +70,7 @@ impl<M: Model> ReferenceJudge<M> {
         };
         let (reference, on_step) = (self.reference.get(), || self.process_group.heartbeat());
         let (samples, _) = reference.generate(&requests, &sampling, (None, None), &on_step)?;
-        let reply = |group: Vec<crate::model::Sample>| match group.first() {
+        let reply = |group: Vec<crate::model::CompletionOutput>| match group.first() {
             Some(sample) => completion_text(tokenizer, &sample.ids).map(Some),
             None => Ok(None),
         };

@@ -1,19 +1,19 @@
 //! Group relative policy optimization and supervised fine-tuning.
 //!
-//! A [`trainer::GrpoTrainer`] samples a group of completions for each question, scores them and reinforces those that
-//! beat their group's mean. [`sft::SftTrainer`] fine-tunes on conversations, [`lm::train`] on plain documents. All
-//! three take optimizer steps through [`update`], write checkpoints through [`checkpoint`] and report through
-//! [`events`].
+//! A [`trainer::GrpoTrainer`] samples a group of completions for each question, scores them and increases the
+//! probability of those with above-average rewards. [`sft::SftTrainer`] fine-tunes on conversations, [`lm::train`] on
+//! plain documents. All three take optimizer steps through [`update`], write checkpoints through [`checkpoint`] and
+//! report through [`events`].
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
 //! | [`settings`] | settings of a run, under TRL's names |
 //! | [`questions`], [`conversations`] | training data |
 //! | [`training_plan`], [`schedule`], [`sampler`], [`random`] | schedules and data order; pure functions of the step |
 //! | [`rollout`], [`scoring`], [`judge`], [`advantages`] | completions, rewards and advantages |
-//! | [`loss`], [`inspect`], [`batch_file`] | the losses and their derivatives; the loss of a given batch |
-//! | [`packing`], [`micro_batch`], [`update`], [`optimizer`] | from micro-batches to a step |
-//! | [`verify`], [`memory_plan`], [`process`] | packing verification; memory estimate and measured peak |
+//! | [`loss`], [`inspect`], [`batch_file`] | losses and gradients; the loss of a given batch |
+//! | [`packing`], [`micro_batch`], [`update`], [`optimizer`] | packing, gradient accumulation, optimizer step |
+//! | [`verify`], [`memory_plan`], [`peak_memory`] | packing verification; memory estimate and measured peak |
 //! | [`roofline`] | step time and memory fit, estimated for any device |
 //! | [`skipped`] | steps skipped because of non-finite values |
 //! | [`model`] | the model and tokenizer traits |
@@ -46,7 +46,7 @@ pub mod micro_batch;
 pub mod model;
 pub mod optimizer;
 pub mod packing;
-pub mod process;
+pub mod peak_memory;
 pub mod process_group;
 pub mod questions;
 pub mod random;

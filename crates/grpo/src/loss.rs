@@ -12,7 +12,7 @@ mod terms;
 
 use serde::{Deserialize, Serialize};
 
-pub use correction::{Correction, CorrectionMode};
+pub use correction::{ImportanceSamplingCorrection, ImportanceSamplingMode};
 pub use entropy::entropy_threshold;
 pub use stats::LossStats;
 use terms::Term;
@@ -73,7 +73,7 @@ pub struct LossOptions {
     /// `off_policy_mask_threshold`).
     pub off_policy_mask_threshold: Option<f64>,
     /// Importance correction for a sampler in another precision than the update.
-    pub correction: Option<Correction>,
+    pub correction: Option<ImportanceSamplingCorrection>,
 }
 
 impl Default for LossOptions {

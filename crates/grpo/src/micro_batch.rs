@@ -8,7 +8,7 @@ use crate::loss::{
 };
 use crate::model::{Group, Model, TokenScores};
 use crate::process_group::ProcessGroup;
-use crate::update::{Derivative, score_all};
+use crate::update::{LossGradient, score_all};
 
 /// Groups, or parts of groups, with concatenated values per completion or per token.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -116,12 +116,14 @@ impl MicroBatch {
         scores: &TokenScores,
         selection: TokenSelection,
         totals: &mut UpdateStats,
-    ) -> Result<Derivative> {
+    ) -> Result<LossGradient> {
         let lengths = self.lengths();
         let tokens = lengths.iter().sum::<usize>();
         if scores.logps.len() != tokens {
             let found = scores.logps.len();
-            let what = format!("scored {found} tokens where the batch has {tokens}");
+            let what = format!(
+                "returned log-probabilities for {found} tokens, but the batch has {tokens}"
+            );
             return Err(crate::Error::Model { what });
         }
         let logps = to_f64(&scores.logps);

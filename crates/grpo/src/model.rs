@@ -10,8 +10,8 @@ use candle_core::{Device, Tensor};
 pub use embodied_r_policy::tokenizer::{ChatMessage, GenerationPrompt};
 pub use embodied_r_policy::weights::WriterRank;
 pub use embodied_r_policy::{
-    ActivationCacheOptions, FinishReason, GenerationRequest, GradientReadyHook, Group, LayerHook,
-    Precision, Sample, SamplingParams, TokenScores, Trainable,
+    ActivationCacheOptions, CompletionOutput, FinishReason, GenerationRequest, GradientReadyHook,
+    Group, LayerHook, Precision, SamplingParams, TokenScores, Trainable,
 };
 
 use crate::error::Result;
@@ -22,7 +22,7 @@ use crate::error::Result;
 /// pass.
 pub trait Model: Send + Sync + Sized {
     /// The gradients of the trainable parameters.
-    type Gradients: Gradients;
+    type Gradients: NamedGradients;
 
     /// The rollout activations that the update reuses.
     type ActivationCache;
@@ -156,7 +156,7 @@ pub trait Model: Send + Sync + Sized {
 }
 
 /// The samples of each request.
-pub type Samples = Vec<Vec<Sample>>;
+pub type Samples = Vec<Vec<CompletionOutput>>;
 
 /// Options of a training pass.
 #[derive(Debug, PartialEq)]
@@ -194,7 +194,7 @@ impl LoadOptions<'_> {
 }
 
 /// The gradients of a model's parameters; their tensors keep their memory.
-pub trait Gradients: Sync {
+pub trait NamedGradients: Sync {
     /// The gradient of one parameter.
     fn get(&self, name: &str) -> Option<&Tensor>;
 

@@ -21,7 +21,7 @@ use embodied_r_policy::weights;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::model::{Gradients as _, Model};
+use crate::model::{Model, NamedGradients as _};
 use crate::process_group::ProcessGroup;
 use crate::settings::Faults;
 use in_flight::{AllReduceQueue, ReduceScatterQueue};

@@ -8,7 +8,7 @@ use std::time::Instant;
 use candle_core::Device;
 
 use crate::batch_file::{BatchFile, FileCompletion, FileGroup};
-use crate::checkpoint::{self, BestBy, Checkpoint, Checkpoints, State};
+use crate::checkpoint::{self, BestMetric, Checkpoint, Checkpoints, State};
 use crate::error::{Error, Result};
 use crate::events::{BYTES_SENT, Event, Recorder, Sink, finite, now_s};
 use crate::fingerprint::fingerprint;
@@ -119,7 +119,7 @@ impl<'a, M: Model> SftTrainer<'a, M> {
         let (given, needed) = (inputs.examples.len(), settings.train_batch_size);
         let sampler = BatchSampler::new(given, needed, settings.seed);
         let sampler =
-            sampler.ok_or(Error::TooFew { what: "responses", given, left: given, needed })?;
+            sampler.ok_or(Error::TooFew { what: "examples", given, left: given, needed })?;
         let total_steps = sampler.steps_per_epoch() * settings.num_train_epochs;
         let output: &Path = &settings.output;
         let milestones = settings.milestones(sampler.steps_per_epoch());
@@ -304,7 +304,7 @@ impl<'a, M: Model> SftTrainer<'a, M> {
             (self.inputs.settings.max_tokens_per_batch, &self.inputs.process_group);
         let loss = mean_loss(&self.model, &examples, budget, process_group)?;
         self.state.evaluated = Some(step);
-        let by = BestBy::new(BEST_METRIC, None);
+        let by = BestMetric::new(BEST_METRIC, None);
         let better = by.update(&mut self.state.best, Some(loss), step);
         let best = self.state.best.as_ref().map_or(loss, |best| best.value);
         let since = self.state.best.as_ref().map_or(0, |best| step - best.step);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch_file::BatchFile;
 use crate::error::{Error, Result};
-use crate::model::{Gradients, Model, TokenScores};
+use crate::model::{Model, NamedGradients, TokenScores};
 
 /// Folder of the batch dumps within a run's folder.
 pub const SKIPPED_FOLDER: &str = "skipped";
@@ -87,7 +87,7 @@ impl NonFinite {
             parts.push("the loss".to_owned());
         }
         if self.derivative && !self.loss {
-            parts.push("the derivative of the loss".to_owned());
+            parts.push("the loss's gradient with respect to the log-probabilities".to_owned());
         }
         if let Some(names) = named(&self.gradients) {
             parts.push(format!("the gradients of {names}"));

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::model::{Group, Model};
 use crate::packing::{GroupLengths, pack};
 use crate::process_group::ProcessGroup;
-use crate::update::{Derivative, StepParams, UpdateOutcome, Updater};
+use crate::update::{LossGradient, StepParams, UpdateOutcome, Updater};
 
 /// A training example: only the completion contributes to the loss.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub fn train_step<M: Model>(
         logps += here;
         entropy += sum(&scores.entropies);
         let dlogps = vec![-1.0 / count as f32; scores.logps.len()];
-        Ok(Derivative { loss: -here / count as f64, dlogps })
+        Ok(LossGradient { loss: -here / count as f64, dlogps })
     })?;
     let UpdateOutcome::Done(applied) = update else { return Ok(None) };
     let sums = process_group.all_reduce_sum(vec![logps, entropy])?;

@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 use candle_core::Device;
 use embodied_r_rewards::Judge;
 
-use crate::checkpoint::{BestBy, Checkpoint, Checkpoints, State};
+use crate::checkpoint::{BestMetric, Checkpoint, Checkpoints, State};
 use crate::error::{Error, Result};
 use crate::events::{Recorder, Sink};
 use crate::fingerprint::fingerprint;
@@ -106,7 +106,7 @@ pub struct GrpoTrainer<'a, M: Model> {
     sampler: BatchSampler,
     plan: TrainingPlan,
     checkpoints: Checkpoints,
-    best_by: BestBy,
+    best_by: BestMetric,
     state: State,
     other_data: bool,
     events: Recorder<'a>,

@@ -17,14 +17,14 @@ const NORMS: usize = 5;
 
 /// A micro-batch's loss and its derivative.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Derivative {
+pub struct LossGradient {
     /// The micro-batch's share of the step's loss.
     pub loss: f64,
     /// Derivative of the step's loss by each log-probability.
     pub dlogps: Vec<f32>,
 }
 
-impl From<LossOutput> for Derivative {
+impl From<LossOutput> for LossGradient {
     fn from(output: LossOutput) -> Self {
         let dlogps = output.dlogps.into_iter().map(|value| value as f32).collect();
         Self { loss: output.loss, dlogps }
@@ -111,7 +111,7 @@ impl Updater {
         params: StepParams,
         activation_cache: Option<&M::ActivationCache>,
         stop: &AtomicBool,
-        mut derivative: impl FnMut(usize, &TokenScores) -> Result<Derivative>,
+        mut derivative: impl FnMut(usize, &TokenScores) -> Result<LossGradient>,
     ) -> Result<UpdateOutcome> {
         let process_group = self.optimizer.process_group().clone();
         // With several ranks, no rank may stop in the middle of a collective operation.
@@ -123,14 +123,16 @@ impl Updater {
         let mut gradients = model.zero_gradients()?;
         let mut non_finite = NonFinite::default();
         let mut checked = |index: usize, scores: &TokenScores| {
-            let Derivative { loss, dlogps } = derivative(index, scores)?;
+            let LossGradient { loss, dlogps } = derivative(index, scores)?;
             non_finite.record(scores, loss, &dlogps);
             if dlogps.len() == scores.logps.len() {
                 return Ok(dlogps);
             }
             let (given, tokens) = (dlogps.len(), scores.logps.len());
             Err(Error::Model {
-                what: format!("scored {tokens} tokens where the batch has {given}"),
+                what: format!(
+                    "returned log-probabilities for {tokens} tokens, but the batch has {given}"
+                ),
             })
         };
         let training = params.training(activation_cache);
@@ -295,7 +297,7 @@ mod tests {
                 // Long enough for an erroneous early send to be counted.
                 std::thread::sleep(Duration::from_millis(100));
                 early.push(sent());
-                Ok(Derivative { loss: 0.0, dlogps: vec![1.0; scores.logps.len()] })
+                Ok(LossGradient { loss: 0.0, dlogps: vec![1.0; scores.logps.len()] })
             };
             let stop = AtomicBool::new(false);
             updater.run(&model, &batches, params, None, &stop, derivative).unwrap();

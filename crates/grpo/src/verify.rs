@@ -5,7 +5,7 @@ use embodied_r_kernels::memory::{floats, to_host};
 use crate::error::{Error, Result};
 use crate::loss::{LossNormalizer, LossOptions};
 use crate::micro_batch::{MicroBatch, TokenSelection, UpdateStats};
-use crate::model::{Gradients, Group, Model, Precision, TrainingPass};
+use crate::model::{Group, Model, NamedGradients, Precision, TrainingPass};
 use crate::update::{backward, passes};
 
 /// Differences between packed and per-completion gradients.

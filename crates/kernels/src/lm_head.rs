@@ -25,7 +25,7 @@ const OP: &str = "lm_head";
 const CHUNK_LEN: usize = 16 << 20;
 
 /// Per-token outputs of the head, with what the backward needs.
-pub struct TokenScores {
+pub struct LmHeadOutput {
     /// Natural log-probability of the target.
     pub logps: Vec<f32>,
     /// Entropy of the distribution, in nats.
@@ -51,7 +51,7 @@ pub struct LmHead<'a> {
 ///
 /// # Errors
 /// The shapes are inconsistent, a target is outside the vocabulary, or a tensor is not contiguous `f32` on the CPU.
-pub fn forward(hidden: &Tensor, head: &LmHead<'_>, targets: &[u32]) -> Result<TokenScores> {
+pub fn forward(hidden: &Tensor, head: &LmHead<'_>, targets: &[u32]) -> Result<LmHeadOutput> {
     check_shapes(hidden, head, targets)?;
     on_device!(hidden, lm_head::forward(hidden, head, targets));
     forward_within(hidden, head, targets, CHUNK_LEN)
@@ -63,9 +63,9 @@ fn forward_within(
     head: &LmHead<'_>,
     targets: &[u32],
     chunk: usize,
-) -> Result<TokenScores> {
+) -> Result<LmHeadOutput> {
     let task = Task::new(hidden, head, targets.len(), chunk)?;
-    let mut scores = TokenScores {
+    let mut scores = LmHeadOutput {
         logps: vec![0.0; targets.len()],
         entropies: vec![0.0; targets.len()],
         log_sum_exp: vec![0.0; targets.len()],
@@ -99,7 +99,7 @@ pub fn backward(
     hidden: &Tensor,
     head: &LmHead<'_>,
     targets: &[u32],
-    scores: &TokenScores,
+    scores: &LmHeadOutput,
     d_logps: &[f32],
     d_weight: Option<&Tensor>,
 ) -> Result<Tensor> {
@@ -119,7 +119,7 @@ pub fn backward(
 /// [`backward`] on the CPU with a limit of `chunk` logits at a time.
 fn backward_within(
     (hidden, head, targets): (&Tensor, &LmHead<'_>, &[u32]),
-    scores: &TokenScores,
+    scores: &LmHeadOutput,
     d_logps: &[f32],
     d_weight: Option<&Tensor>,
     chunk: usize,

@@ -59,7 +59,7 @@ pub enum Error {
     },
     /// The video is truncated or corrupt.
     #[error(
-        "`{}` is truncated or damaged: {frames} of about {expected} frames could be decoded \
+        "`{}` is truncated or corrupt: {frames} of about {expected} frames could be decoded \
          ({reason})", path.display()
     )]
     Damaged {
@@ -122,7 +122,7 @@ pub enum Error {
     },
     /// An option of the key-frame selection is outside its range.
     #[error("`{option}` must be {expected}, not {given}")]
-    KeyframeOption {
+    KeyFrameOption {
         /// The option's name.
         option: &'static str,
         /// Its value.
@@ -245,8 +245,8 @@ pub enum Error {
     },
     /// A scene file has fewer camera poses than its video has frames.
     #[error(
-        "`{}` has {poses} camera poses, but the video has a frame {index}: the two do not belong \
-         together", path.display()
+        "`{}` has {poses} camera poses, but the video has a frame {index}: the scene file \
+         does not match the video", path.display()
     )]
     SceneTooShort {
         /// The scene file.
@@ -265,7 +265,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// Two data files have the same output path.
-    #[error("`{}` and `{}` have the same name, and so would their outputs", first.display(), second.display())]
+    #[error("`{}` and `{}` have the same file name, so their outputs would overwrite each other", first.display(), second.display())]
     DuplicateOutput {
         /// The first data file.
         first: PathBuf,
@@ -294,8 +294,8 @@ pub enum Error {
     },
     /// The log's captions were made with other settings.
     #[error(
-        "`{}` line {line} was made with other settings ({difference}): restore them, choose \
-         another directory (`--output`), or caption again (`--redo-changed`)", path.display()
+        "`{}` line {line} was generated with different settings ({difference}): use the original settings, \
+         choose another directory (`--output`), or caption again (`--redo-changed`)", path.display()
     )]
     SettingsChanged {
         /// The caption log.
@@ -329,7 +329,7 @@ pub enum Error {
         second: PathBuf,
     },
     /// Shards were made with different settings.
-    #[error("`{}` was made with other settings than the previous shards ({difference})", path.display())]
+    #[error("`{}` was generated with different settings than the previous shards ({difference})", path.display())]
     ShardSettings {
         /// The shard's log.
         path: PathBuf,

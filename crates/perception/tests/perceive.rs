@@ -511,5 +511,5 @@ async fn a_built_in_room_is_captioned_from_the_poses_of_its_key_frames() {
 async fn a_scene_with_too_few_poses_is_rejected() {
     let (_fixture, summary) = built_in_run(10).await;
     assert_eq!(summary.failed, 1);
-    assert!(read(&summary.log).contains("do not belong together"));
+    assert!(read(&summary.log).contains("does not match the video"));
 }

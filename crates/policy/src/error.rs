@@ -332,17 +332,15 @@ pub enum Error {
         /// The template engine's error, with the line.
         source: minijinja::Error,
     },
-    /// A model is neither a local path nor a name on the hub.
-    #[error(
-        "no such model: `{model}`; give a model directory, a GGUF file or a hub name `org/name`"
-    )]
+    /// A model is neither a local path nor a Hub ID.
+    #[error("no such model: `{model}`; give a model directory, a GGUF file or a Hub ID `org/name`")]
     NoSuchModel {
         /// The model as given.
         model: String,
     },
     /// A model is not cached, and `HF_HUB_OFFLINE` forbids the download.
     #[error(
-        "`{model}` ({revision}) is not in the hub cache and `HF_HUB_OFFLINE` is set, unset it or give a local directory"
+        "`{model}` ({revision}) is not in the Hugging Face cache and `HF_HUB_OFFLINE` is set, unset it or give a local directory"
     )]
     HubOffline {
         /// The model.
@@ -350,9 +348,9 @@ pub enum Error {
         /// The revision.
         revision: String,
     },
-    /// A model cannot be downloaded from the hub.
+    /// A model cannot be downloaded from the Hugging Face Hub.
     #[error(
-        "cannot download `{model}` ({revision}) from the hub, check its name, `HF_TOKEN` and the network, or give a \
+        "cannot download `{model}` ({revision}) from the Hugging Face Hub, check its name, `HF_TOKEN` and the network, or give a \
          local directory: {source}"
     )]
     Hub {

@@ -11,14 +11,14 @@ const BACKWARD: f64 = 2.0;
 
 /// FLOPs of a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PassFlops {
+pub struct ForwardFlops {
     /// Linear layers and the LM head.
     pub linear: f64,
     /// The two matmuls of attention, `Q·Kᵀ` and `P·V`.
     pub attention: f64,
 }
 
-impl PassFlops {
+impl ForwardFlops {
     /// The total.
     pub fn total(self) -> f64 {
         self.linear + self.attention
@@ -30,7 +30,7 @@ impl ModelConfig {
     /// LM head for the completion tokens. In the last layer, prompt tokens but the last only need keys and values.
     ///
     /// Sampling the completions takes the same: it also computes every token once.
-    pub fn pass_flops(&self, groups: &[Group]) -> PassFlops {
+    pub fn pass_flops(&self, groups: &[Group]) -> ForwardFlops {
         let keys = (self.num_key_value_heads * self.head_dim) as f64;
         let (hidden, linear) = (self.hidden_size as f64, self.layer_matrices() as f64);
         let layers = self.num_hidden_layers as f64;
@@ -46,7 +46,10 @@ impl ModelConfig {
                 + scored as f64 * hidden * self.vocab_size as f64;
             pairs += layers * per_layer - triangle(kv_only);
         }
-        PassFlops { linear: 2.0 * linear_macs, attention: self.attention_flops_per_pair() * pairs }
+        ForwardFlops {
+            linear: 2.0 * linear_macs,
+            attention: self.attention_flops_per_pair() * pairs,
+        }
     }
 
     /// The total of [`Self::pass_flops`].
@@ -80,7 +83,7 @@ impl ModelConfig {
 
 /// Activation memory of a training pass, without weights, gradients and logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PassBytes {
+pub struct ActivationBytes {
     /// The inputs of all layers, which are always saved.
     pub inputs: usize,
     /// The remaining activations of one layer that is not recomputed.
@@ -91,7 +94,7 @@ pub struct PassBytes {
 
 impl ModelConfig {
     /// Activation memory of a forward and backward pass over `tokens` tokens, with elements of `element_bytes` bytes.
-    pub fn pass_bytes(&self, tokens: usize, element_bytes: usize) -> PassBytes {
+    pub fn pass_bytes(&self, tokens: usize, element_bytes: usize) -> ActivationBytes {
         let queries = self.num_attention_heads * self.head_dim;
         let keys = self.num_key_value_heads * self.head_dim;
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
@@ -107,7 +110,7 @@ impl ModelConfig {
         };
         let larger = inner.max(attention::workspace_elements(heads));
         let workspace = layer + bytes(layer_workspace + 3 * hidden + larger);
-        PassBytes { inputs: bytes(self.num_hidden_layers * hidden), layer, workspace }
+        ActivationBytes { inputs: bytes(self.num_hidden_layers * hidden), layer, workspace }
     }
 
     /// KV-cache bytes per token over all layers, with elements of `element_bytes` bytes.

@@ -223,7 +223,7 @@ pub(crate) struct HeadPass {
     /// The last layer's output at these rows (scored tokens, hidden).
     selected: Tensor,
     normed: RmsNormOutput,
-    head: lm_head::TokenScores,
+    head: lm_head::LmHeadOutput,
     temperature: f64,
     pub(crate) scores: TokenScores,
 }

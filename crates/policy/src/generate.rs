@@ -35,7 +35,7 @@ pub enum FinishReason {
 
 /// A completion.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
+pub struct CompletionOutput {
     /// Its token ids, the stop token included.
     pub ids: Vec<u32>,
     /// Each token's log-probability, as [`crate::SampledToken::logp`].
@@ -73,7 +73,7 @@ impl InferenceModel {
         requests: &[GenerationRequest],
         sampling: &SamplingParams,
         on_event: &dyn Fn(GenerateEvent),
-    ) -> Result<Vec<Vec<Sample>>> {
+    ) -> Result<Vec<Vec<CompletionOutput>>> {
         Ok(self.generate_with_activation_cache(requests, sampling, None, on_event)?.0)
     }
 
@@ -84,10 +84,13 @@ impl InferenceModel {
         sampling: &SamplingParams,
         activation_cache: Option<ActivationCache>,
         on_event: &dyn Fn(GenerateEvent),
-    ) -> Result<(Vec<Vec<Sample>>, Option<ActivationCache>)> {
-        let blank =
-            Sample { ids: Vec::new(), logps: Vec::new(), finish_reason: FinishReason::Length };
-        let mut done: Vec<Vec<Sample>> =
+    ) -> Result<(Vec<Vec<CompletionOutput>>, Option<ActivationCache>)> {
+        let blank = CompletionOutput {
+            ids: Vec::new(),
+            logps: Vec::new(),
+            finish_reason: FinishReason::Length,
+        };
+        let mut done: Vec<Vec<CompletionOutput>> =
             requests.iter().map(|request| vec![blank.clone(); request.samples]).collect();
         if sampling.max_new_tokens == 0 {
             return Ok((done, None));
@@ -135,7 +138,7 @@ impl Policy {
         requests: &[GenerationRequest],
         sampling: &SamplingParams,
         on_event: &dyn Fn(GenerateEvent),
-    ) -> Result<Vec<Vec<Sample>>> {
+    ) -> Result<Vec<Vec<CompletionOutput>>> {
         Ok(self
             .generate_with_activation_cache(requests, sampling, (self.precision(), None), on_event)?
             .0)
@@ -153,7 +156,7 @@ impl Policy {
         sampling: &SamplingParams,
         (precision, activation_cache): (Precision, Option<ActivationCache>),
         on_event: &dyn Fn(GenerateEvent),
-    ) -> Result<(Vec<Vec<Sample>>, Option<ActivationCache>)> {
+    ) -> Result<(Vec<Vec<CompletionOutput>>, Option<ActivationCache>)> {
         let repeats = precision == self.precision() && !self.has_dropout();
         let activation_cache = activation_cache.filter(|_| repeats).map(ActivationCache::cleared);
         let model = Arc::new(self.rollout_model(precision)?);

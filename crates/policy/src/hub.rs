@@ -154,7 +154,7 @@ fn fetch_files(api: &ApiRepo, model: &str) -> Result<PathBuf, ApiError> {
         for _ in 0..2 {
             let mut dirs = BTreeSet::new();
             for file in &files {
-                tracing::info!(model, file, "downloading from the hub");
+                tracing::info!(model, file, "downloading from the Hugging Face Hub");
                 dirs.extend(get(api, file).await?.parent().map(Path::to_owned));
             }
             let one = dirs.len() <= 1;

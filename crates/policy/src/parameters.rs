@@ -99,7 +99,7 @@ impl Parameters {
         let moved = |(name, tensor): (&String, &Tensor)| {
             let held = if tensor.rank() == 2 { matrices } else { tensor.dtype() };
             let moved = memory::to_device(tensor, device)?.to_dtype(held);
-            Ok((name.clone(), moved.context(format!("put `{name}` on the device"))?))
+            Ok((name.clone(), moved.context(format!("move `{name}` to the device"))?))
         };
         Ok(Self { tensors: self.tensors.iter().map(moved).collect::<Result<_>>()? })
     }
@@ -189,7 +189,7 @@ impl Gradients {
             .iter()
             .map(view)
             .collect::<candle_core::Result<_>>()
-            .context("make room for the gradients")?;
+            .context("allocate the gradients")?;
         let decoder = DecoderGradients::new(&tensors, config);
         Ok(Self { buffer, tensors, decoder })
     }

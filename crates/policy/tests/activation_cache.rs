@@ -61,7 +61,7 @@ fn drawn_into(
     let (samples, cache) = policy
         .generate_with_activation_cache(&requests, &sampling, (precision, Some(cache)), &|_| {})
         .unwrap();
-    let group = |(prompt, samples): (Vec<u32>, Vec<embodied_r_policy::Sample>)| Group {
+    let group = |(prompt, samples): (Vec<u32>, Vec<embodied_r_policy::CompletionOutput>)| Group {
         prompt,
         completions: samples.into_iter().map(|sample| sample.ids).collect(),
     };

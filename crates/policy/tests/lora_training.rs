@@ -8,8 +8,8 @@ use candle_core::Tensor;
 use embodied_r_policy::lora::{LoraConfig, Module};
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{
-    Adapter, GenerateEvent, GenerationRequest, Gradients, Group, InferenceModel, ModelConfig,
-    ModelType, Policy, Precision, Rope, Sample, SamplingParams, Trainable, WeightDtype,
+    Adapter, CompletionOutput, GenerateEvent, GenerationRequest, Gradients, Group, InferenceModel,
+    ModelConfig, ModelType, Policy, Precision, Rope, SamplingParams, Trainable, WeightDtype,
     WeightFormat,
 };
 
@@ -236,7 +236,7 @@ fn scoring_and_evaluation_forward_have_no_dropout() {
     assert_eq!(*without.training_forward(&groups(), 1.0, 1, None).unwrap().scores(), want);
 }
 
-fn sample(model: &Arc<InferenceModel>, prompts: &[&[u32]]) -> Vec<Vec<Sample>> {
+fn sample(model: &Arc<InferenceModel>, prompts: &[&[u32]]) -> Vec<Vec<CompletionOutput>> {
     let request = |prompt: &&[u32]| GenerationRequest {
         prompt: prompt.to_vec().into(),
         samples: 2,
@@ -249,8 +249,8 @@ fn sample(model: &Arc<InferenceModel>, prompts: &[&[u32]]) -> Vec<Vec<Sample>> {
 }
 
 /// Samples as groups to score, and their log-probabilities.
-fn drawn(samples: &[Vec<Sample>], prompts: &[&[u32]]) -> (Vec<Group>, Vec<f32>) {
-    let group = |(samples, prompt): (&Vec<Sample>, &&[u32])| Group {
+fn drawn(samples: &[Vec<CompletionOutput>], prompts: &[&[u32]]) -> (Vec<Group>, Vec<f32>) {
+    let group = |(samples, prompt): (&Vec<CompletionOutput>, &&[u32])| Group {
         prompt: prompt.to_vec(),
         completions: samples.iter().map(|sample| sample.ids.clone()).collect(),
     };

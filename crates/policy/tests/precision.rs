@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use embodied_r_policy::{
-    GenerationRequest, Gradients, Group, Policy, Precision, Sample, SamplingParams,
+    CompletionOutput, GenerationRequest, Gradients, Group, Policy, Precision, SamplingParams,
 };
 use serde::Deserialize;
 
@@ -104,7 +104,8 @@ fn samples_in_bf16_have_the_log_probabilities_of_scoring() {
         let samples = bf16.generate(&[request], &sampling, &|_| {}).unwrap().remove(0);
         let completions = samples.iter().map(|sample| sample.ids.clone()).collect();
         let group = [Group { prompt, completions }];
-        let drawn: Vec<f32> = samples.into_iter().flat_map(|Sample { logps, .. }| logps).collect();
+        let drawn: Vec<f32> =
+            samples.into_iter().flat_map(|CompletionOutput { logps, .. }| logps).collect();
         let scored = rmse(&drawn, &bf16.score(&group, 1.0).unwrap().logps);
         // The order of summation differs, which occasionally changes the rounding of a factor.
         assert!(scored < fixture.autocast.logps / 4.0, "{}: {scored}", fixture.name);

@@ -188,8 +188,10 @@ pub enum ExternalError {
     /// The async runtime cannot start.
     #[error("cannot start the async runtime: {0}")]
     Runtime(std::io::Error),
-    /// The reply has the wrong format.
-    #[error("`{from}` did not reply with {{\"rewards\": [number or null, …]}}: {reason}")]
+    /// The response has the wrong format.
+    #[error(
+        "`{from}` returned an invalid response, expected {{\"rewards\": [number or null, …]}}: {reason}"
+    )]
     Reply {
         /// The command or the URL.
         from: String,
@@ -336,7 +338,7 @@ fn parse_rewards(from: &str, reply: &[u8]) -> Result<Vec<Option<f64>>, ExternalE
     let text = text.trim();
     let not_finite = ["NaN", "Infinity"].into_iter().find(|word| text.contains(word));
     let reason = match (text.is_empty(), not_finite) {
-        (true, _) => "the reply is empty".to_owned(),
+        (true, _) => "the response is empty".to_owned(),
         (_, Some(word)) => format!("`{word}` is not valid JSON; use null for no score"),
         _ => {
             let start: String = text.chars().take(EXCERPT_CHARS).collect();

@@ -34,7 +34,7 @@ impl Reward for Format {
 pub fn format_error(completion: &str) -> Option<String> {
     let text = completion.trim();
     if text.is_empty() {
-        return Some("the output is empty".to_owned());
+        return Some("the completion is empty".to_owned());
     }
     for tag in TAGS {
         match text.matches(tag).count() {
@@ -45,7 +45,7 @@ pub fn format_error(completion: &str) -> Option<String> {
     }
     let after_think = text.strip_prefix("<think>").and_then(|rest| rest.split_once("</think>"));
     let Some((_, rest)) = after_think else {
-        return Some("the output does not start with `<think>`".to_owned());
+        return Some("the completion does not start with `<think>`".to_owned());
     };
     let Some(rest) = rest.trim_start().strip_prefix("<answer>") else {
         return Some("`<answer>` does not follow `</think>`".to_owned());
@@ -86,8 +86,8 @@ mod tests {
     #[test]
     fn malformed_outputs_are_reported_with_their_error() {
         for (text, reason) in [
-            ("", "the output is empty"),
-            ("  \n", "the output is empty"),
+            ("", "the completion is empty"),
+            ("  \n", "the completion is empty"),
             ("B", "`<think>` is missing"),
             ("<answer>B</answer>", "`<think>` is missing"),
             ("<think>a<answer>B</answer>", "`</think>` is missing"),
@@ -97,9 +97,12 @@ mod tests {
             ("a</think><answer>B</answer>", "`<think>` is missing"),
             ("<Think>a</Think><answer>B</answer>", "`<think>` is missing"),
             ("<think >a</think><answer>B</answer>", "`<think>` is missing"),
-            ("So <think>a</think><answer>B</answer>", "the output does not start with `<think>`"),
-            ("</think>a<think><answer>B</answer>", "the output does not start with `<think>`"),
-            ("<answer>B</answer><think>a</think>", "the output does not start with `<think>`"),
+            (
+                "So <think>a</think><answer>B</answer>",
+                "the completion does not start with `<think>`",
+            ),
+            ("</think>a<think><answer>B</answer>", "the completion does not start with `<think>`"),
+            ("<answer>B</answer><think>a</think>", "the completion does not start with `<think>`"),
             ("<think>a</think> so <answer>B</answer>", "`<answer>` does not follow `</think>`"),
             ("<think>a <answer>B</answer></think>", "`<answer>` does not follow `</think>`"),
             ("<think>a</think></answer><answer>", "`<answer>` does not follow `</think>`"),

@@ -4,7 +4,7 @@
 //! A [`Reward`] maps a batch of completions to raw, unweighted scores and gives a reason for every
 //! point lost. The trainer weights them by the active [`Stage`].
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
 //! | [`answer`] | answer extraction: tags, option letters, numbers |
 //! | [`accuracy`], [`mod@format`], [`consistency`] | the paper's three rewards |

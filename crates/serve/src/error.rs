@@ -40,7 +40,7 @@ pub enum Error {
     #[error("cannot start the engine thread: {0}")]
     Thread(std::io::Error),
     /// The listener failed.
-    #[error("cannot serve: {0}")]
+    #[error("the HTTP server failed: {0}")]
     Serve(std::io::Error),
     /// The engine thread exited unexpectedly.
     #[error("the engine has stopped, check the server's log and restart it")]

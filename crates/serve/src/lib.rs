@@ -4,7 +4,7 @@
 //! generated tokens. A request whose client disconnects is cancelled at the next step. Unsupported parameters are
 //! refused, never ignored.
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
 //! | `server` | [`Server`]: options, start, drain |
 //! | `routes` | paths and their handlers |

@@ -117,7 +117,7 @@ impl Refusal {
 
     /// The server failed; the request may be valid.
     pub(crate) fn failed(fault: impl std::fmt::Display) -> Self {
-        let message = format!("the server failed: {fault}");
+        let message = format!("internal server error: {fault}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message).with_code("server_failed")
     }
 

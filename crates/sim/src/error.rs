@@ -25,7 +25,7 @@ pub enum Error {
     },
     /// The folder contains rooms with different settings.
     #[error(
-        "`{}` contains rooms with other settings ({found}); use an empty directory or the same settings",
+        "`{}` contains rooms generated with different settings ({found}); use an empty directory or the same settings",
         path.display()
     )]
     ConflictingRooms {

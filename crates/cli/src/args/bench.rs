@@ -27,7 +27,7 @@ pub(crate) enum BenchCommand {
 
 /// Benchmark generation of fixed-length completions.
 ///
-/// Prints medians of the measured runs, after one warm-up.
+/// Prints medians of the measured runs, after one warmup run.
 #[derive(Debug, Args)]
 pub(crate) struct WorkArgs {
     /// Model: a directory in Hugging Face layout, or a Hub ID.
@@ -62,7 +62,7 @@ pub(crate) struct WorkArgs {
 /// Benchmark captioning: vision encoder, prefill and decoding.
 ///
 /// Captions frames as `perceive` does: the first frame alone, each later frame together with the one before it. Prints
-/// medians of the measured runs, after one warm-up.
+/// medians of the measured runs, after one warmup run.
 #[derive(Debug, Args)]
 pub(crate) struct CaptionArgs {
     /// Vision-language model: a directory in Hugging Face layout, a GGUF file with its `mmproj`, or a Hub ID.
@@ -91,7 +91,7 @@ pub(crate) struct CaptionArgs {
 
 /// Benchmark whole GRPO steps: rollout, reference log-probabilities, backward pass, optimizer.
 ///
-/// Prints medians of the measured runs, after one warm-up.
+/// Prints medians of the measured runs, after one warmup run.
 #[derive(Debug, Args)]
 pub(crate) struct GrpoArgs {
     #[command(flatten)]

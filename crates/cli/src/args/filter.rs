@@ -94,8 +94,8 @@ pub(crate) struct ApiArgs {
     /// Request timeout in seconds [default: 300].
     #[arg(long, value_name = "SECONDS", requires = "base_url", value_parser = seconds)]
     pub(crate) timeout_s: Option<Duration>,
-    /// Maximum number of retries per failed request; rate limiting (429) does not count, for up to ten minutes
-    /// [default: 5].
+    /// Maximum number of retries per failed request. Rate-limited requests (429) are retried for up to ten minutes
+    /// without counting [default: 5].
     #[arg(long, value_name = "N", requires = "base_url")]
     pub(crate) max_retries: Option<u32>,
 }

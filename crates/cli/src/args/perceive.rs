@@ -38,8 +38,8 @@ pub(crate) struct PerceiveArgs {
     /// Captioning backend.
     #[arg(long, value_enum, default_value_t = Backend::Openai)]
     pub(crate) backend: Backend,
-    /// How often a video is captioned: once per question, guided by it as in the paper, or once for all of its
-    /// questions, at a fraction of the cost.
+    /// Caption each video once per question, conditioned on the question as in the paper, or once for all its questions,
+    /// which is cheaper.
     #[arg(long, value_enum, default_value_t = ScopeName::Question)]
     pub(crate) scope: ScopeName,
     /// Process only shard I of N, from `1/N` to `N/N`, and write it to `shard-I-of-N` in the output directory.
@@ -53,7 +53,7 @@ pub(crate) struct PerceiveArgs {
     /// Process at most N questions of each file in this run [default: all].
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// Re-caption questions that an earlier run captioned with other settings [default: exit with an error].
+    /// Re-caption questions that an earlier run captioned with different settings [default: exit with an error].
     #[arg(long)]
     pub(crate) redo_changed: bool,
     #[command(flatten)]
@@ -229,8 +229,8 @@ pub(crate) struct OpenAiArgs {
     /// `--timeout-s`].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) first_byte_timeout_s: Option<std::time::Duration>,
-    /// Maximum number of retries per failed request; rate limiting (429) does not count, for up to ten minutes
-    /// [default: 5].
+    /// Maximum number of retries per failed request. Rate-limited requests (429) are retried for up to ten minutes
+    /// without counting [default: 5].
     #[arg(long, value_name = "N")]
     pub(crate) max_retries: Option<u32>,
     /// Retry frames that the model refused to caption in an earlier run.
@@ -243,7 +243,7 @@ pub(crate) struct OpenAiArgs {
     #[arg(long, value_name = "PRICE", value_parser = price, requires = "price_in")]
     pub(crate) price_out: Option<f64>,
     /// Budget for all runs into this output directory, in the currency of the prices. The run stops before a request
-    /// that could exceed it; a request is assumed to cost as much as the most expensive similar one so far [default:
+    /// that could exceed it; a request in flight reserves the highest cost so far of one with as many images [default:
     /// none].
     #[arg(long, value_name = "COST", value_parser = price, requires_all = ["price_in", "price_out"])]
     pub(crate) max_cost: Option<f64>,

@@ -15,7 +15,7 @@ pub(crate) struct ReportArgs {
     /// are several].
     #[arg(long, alias = "out", value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Scores written by `eval --json`: before training, after it, then any others [default: those in the run directory
+    /// Score files from `eval --json`, in this order: before training, after training, any others [default: those in the run directory
     /// and its `eval` directory; for several runs, the scores after training of each].
     #[arg(long, value_name = "[LABEL=]FILE", num_args = 1..)]
     pub(crate) eval: Vec<String>,

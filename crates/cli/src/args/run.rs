@@ -51,8 +51,8 @@ pub(crate) struct RunArgs {
 pub(crate) struct JobArgs {
     #[command(flatten)]
     pub(crate) ranks: RankArgs,
-    /// Maximum number of restarts: after a failure, resume from the last checkpoint. The job ends earlier if it fails
-    /// twice without a new checkpoint in between.
+    /// Maximum number of restarts: after a failure, resume from the last checkpoint. Gives up early after two failures
+    /// in a row without a new checkpoint.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) restarts: u32,
     /// Device to run on.
@@ -95,13 +95,13 @@ pub(crate) struct RankArgs {
 /// Activation recomputation policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum RecomputeName {
-    /// Recompute only the layers whose activations are estimated not to fit in memory; reuse the rollout's activations
-    /// where they fit.
+    /// Recompute only the layers whose activations are estimated not to fit in memory. GRPO also reuses the rollout's
+    /// activations where they fit.
     #[default]
     Auto,
-    /// Recompute all layers: least memory.
+    /// Recompute all layers: lowest memory, slowest.
     All,
-    /// Keep all activations and reuse the rollout's: least time.
+    /// Keep all activations: highest memory, fastest. GRPO also reuses the rollout's.
     None,
 }
 

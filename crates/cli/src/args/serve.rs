@@ -8,8 +8,8 @@ use super::model::StoredModel;
 ///
 /// Endpoints: `POST /v1/chat/completions`, `POST /v1/completions`, `GET /v1/models`, `/health` and `/metrics`
 /// (Prometheus). If `EMBODIED_R_API_KEY` is set, clients must send it as the API key. Vision-language models accept
-/// images. On SIGTERM or Ctrl-C the server drains: running requests finish, new ones are refused; a second signal ends
-/// it at once.
+/// images. On SIGTERM or Ctrl-C the server drains: running requests finish, new ones are rejected; a second signal
+/// exits immediately.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub(crate) struct ServeArgs {
     /// Maximum context length: prompt and completion tokens together [default: that of the model].
     #[arg(long, value_name = "N")]
     pub(crate) max_model_len: Option<usize>,
-    /// Directory of images that requests may reference by `file:` URLs [default: none, local files are refused].
+    /// Directory of images that requests may reference by `file:` URLs [default: none, local files are rejected].
     #[arg(long, value_name = "DIR")]
     pub(crate) allowed_local_media_path: Option<PathBuf>,
     /// Hosts that images may be downloaded from [default: none are allowed].

@@ -69,8 +69,8 @@ pub(crate) struct PretrainArgs {
     /// Directory to write the model to.
     #[arg(long, alias = "out", value_name = "DIR")]
     pub(crate) output: PathBuf,
-    /// Continue pretraining from this model and its tokenizer instead of random weights. Use another `--seed` than that
-    /// of its training, otherwise it sees the same text again.
+    /// Continue pretraining from this model and its tokenizer instead of random weights. Use a different
+    /// `--seed` than the earlier run: the same seed repeats its text.
     #[arg(long, value_name = "DIR")]
     pub(crate) from: Option<PathBuf>,
     /// Number of optimizer steps.

@@ -11,7 +11,7 @@ use embodied_r_data::Progress;
 use embodied_r_data::write::write_atomic;
 use embodied_r_perception::Error;
 use embodied_r_perception::keyframes::{
-    KeyframeOptions, Selection, compare, contact_sheet, select,
+    KeyFrameOptions, Selection, compare, contact_sheet, select,
 };
 use embodied_r_perception::video::TimeLimit;
 use image::{ImageFormat, RgbImage};
@@ -30,7 +30,7 @@ pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
         }
         return Ok(Status::Done);
     }
-    let options = KeyframeOptions {
+    let options = KeyFrameOptions {
         threshold: args.threshold,
         min_frames: args.min_frames,
         max_frames: args.max_frames,
@@ -89,7 +89,7 @@ pub(crate) fn run(args: KeyframesArgs) -> anyhow::Result<Status> {
 /// Selects the key frames of a video, and draws their contact sheet if requested.
 fn select_key_frames(
     path: &Path,
-    options: &KeyframeOptions,
+    options: &KeyFrameOptions,
     with_sheet: bool,
 ) -> Result<(Selection, Option<RgbImage>), Error> {
     let selection = select(path, options)?;

@@ -49,8 +49,8 @@ pub(crate) fn run(args: PerceiveArgs) -> anyhow::Result<Status> {
         Backend::Local => {
             let PerceiveArgs { model, local, parallel, .. } = args;
             let device = local.weights.device;
-            run_on_ranks(&parallel.ranks, device, |team| {
-                replica::run(model, &local, &parallel, options, team)
+            run_on_ranks(&parallel.ranks, device, |process_group| {
+                replica::run(model, &local, &parallel, options, process_group)
             })
         }
     }
@@ -111,7 +111,7 @@ fn explain(error: Error) -> anyhow::Error {
         | Error::DuplicateOutput { .. }
         | Error::WouldOverwrite { .. }
         | Error::AlreadyCaptioned { .. }
-        | Error::KeyframeOption { .. } => Usage(error.to_string()).into(),
+        | Error::KeyFrameOption { .. } => Usage(error.to_string()).into(),
         Error::Data(embodied_r_data::Error::Io { action: "read", .. }) => exit::hint(
             error.to_string(),
             "give the data files with `--data`; `embodied-r preprocess` writes them",

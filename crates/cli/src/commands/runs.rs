@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use crate::args::runs::RunsArgs;
 use crate::exit::{self, Status};
 use crate::output::{out, outln};
-use run::{Best, Run};
+use run::{BestCheckpoint, Run};
 
 /// Maximum length of a model name; the start of a longer one is elided.
 const MODEL_CHARS: usize = 32;
@@ -113,7 +113,7 @@ fn last(run: &Run) -> String {
     }
 }
 
-fn best(best: &Best) -> String {
+fn best(best: &BestCheckpoint) -> String {
     let metric = best.metric.strip_prefix("eval/").unwrap_or(&best.metric);
     format!("{metric} {} at {}", format_metric(best.value), best.step)
 }

@@ -45,44 +45,53 @@ const MUTABLE_ON_RESUME: [&str; 7] = [
 pub(crate) fn run(args: SftArgs) -> anyhow::Result<Status> {
     let job = args.run.job.clone();
     let folder = || session::folder(&args.run, |settings: &SftSettings| settings.output.clone());
-    run_job(&job, folder, |team| run_as(&args, team))
+    run_job(&job, folder, |process_group| run_as(&args, process_group))
 }
 
-fn run_as(args: &SftArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
+fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status> {
     let (data, eval_data) = (args.data.as_deref(), args.eval_data.as_deref());
     let output = |settings: &SftSettings| settings.output.clone();
-    let session = session::open(&args.run, [data, eval_data], output, &MUTABLE_ON_RESUME, team)?;
+    let session =
+        session::open(&args.run, [data, eval_data], output, &MUTABLE_ON_RESUME, process_group)?;
     let Session { settings, checkpoint, .. } = &session;
 
     let base = session::base(&settings.model, checkpoint.as_ref())?;
     let trained = session::trained(&base, &settings.trainable())?;
     let Base { folder, fingerprint } = base;
     let text = Arc::new(Tokenizer::from_dir(&folder)?);
-    let examples = replies(&settings.data, &text, settings.max_length, team)?;
+    let examples = replies(&settings.data, &text, settings.max_length, process_group)?;
     let eval = match &settings.eval_data {
-        Some(file) => replies(file, &text, settings.max_length, team)?,
+        Some(file) => replies(file, &text, settings.max_length, process_group)?,
         None => Vec::new(),
     };
     let device = device::open(args.run.job.device())?;
-    let rank_device =
-        RankDevice { device: &device, precision: settings.precision, ranks: team.world_size() };
+    let rank_device = RankDevice {
+        device: &device,
+        precision: settings.precision,
+        ranks: process_group.world_size(),
+    };
     let memory = memory::of_sft(settings, &trained, &examples, &rank_device)?;
-    let arithmetic =
-        arithmetic(settings, trained.counts, (&memory, team.world_size()), &examples, &eval)
-            .map_err(explain)?;
+    let arithmetic = arithmetic(
+        settings,
+        trained.counts,
+        (&memory, process_group.world_size()),
+        &examples,
+        &eval,
+    )
+    .map_err(explain)?;
     if args.run.dry_run {
-        if team.is_rank_zero() {
+        if process_group.is_rank_zero() {
             out!("{arithmetic}")?;
         }
         return Ok(Status::Done);
     }
-    session::log_memory(&memory, &rank_device, team)?;
-    let _lock = session.prepare(&settings.output, team)?;
+    session::log_memory(&memory, &rank_device, process_group)?;
+    let _lock = session.prepare(&settings.output, process_group)?;
     let settings_text = settings::text(settings)?;
     let stop = on_interrupt("stopping after a checkpoint")?;
     let bar = Bar::default();
     let mut sinks: Vec<Box<dyn Sink + '_>> = Vec::new();
-    if team.is_rank_zero() {
+    if process_group.is_rank_zero() {
         sinks.push(session::progress(&bar, "fine-tuning"));
     }
     let job = SftInputs {
@@ -96,7 +105,7 @@ fn run_as(args: &SftArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
         activation_bytes: memory.saved_activations,
         device: device.clone(),
         stop: &stop,
-        process_group: team.clone(),
+        process_group: process_group.clone(),
     };
     let trainer = match checkpoint {
         Some(checkpoint) => SftTrainer::<Policy>::resume(checkpoint, job, sinks),
@@ -107,7 +116,7 @@ fn run_as(args: &SftArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
         .and_then(|model| SftTrainer::start(model, job, sinks)),
     };
     let outcome = trainer.and_then(SftTrainer::run).map_err(explain)?;
-    session::finish(&outcome, "sft", team)
+    session::finish(&outcome, "sft", process_group)
 }
 
 /// The responses of a file; warns about dropped ones.
@@ -115,13 +124,13 @@ fn replies(
     file: &Path,
     text: &Arc<Tokenizer>,
     limit: usize,
-    team: &ProcessGroup,
+    process_group: &ProcessGroup,
 ) -> anyhow::Result<Vec<Example>> {
     let SftExamples { examples, too_long } =
         conversations::read(file, text.as_ref(), limit).map_err(explain)?;
-    if too_long > 0 && team.is_rank_zero() {
+    if too_long > 0 && process_group.is_rank_zero() {
         eprintln!(
-            "warning: dropped {too_long} responses of `{}` that exceed {limit} tokens with their context \
+            "warning: dropped {too_long} examples of `{}` longer than {limit} tokens, prompt included \
              (`max_length`)",
             file.display()
         );
@@ -139,21 +148,21 @@ fn arithmetic(
 ) -> Result<String> {
     let (left, needed) = (examples.len(), settings.train_batch_size);
     let sampler = BatchSampler::new(left, needed, settings.seed);
-    let sampler = sampler.ok_or(Error::TooFew { what: "responses", given: left, left, needed })?;
+    let sampler = sampler.ok_or(Error::TooFew { what: "examples", given: left, left, needed })?;
     let per_epoch = sampler.steps_per_epoch();
     let total = per_epoch * settings.num_train_epochs;
     let warmup = warmup_steps(settings.warmup_steps, settings.warmup_ratio, total);
     let tokens: usize = examples.iter().map(Example::tokens).sum();
-    let share = memory::share(ranks, (needed, "responses"), settings.optim);
+    let share = memory::share(ranks, (needed, "examples"), settings.optim);
     let share = share.map(|(name, what)| format!("{name:<12} {what}\n")).unwrap_or_default();
     let trained_tokens: usize = examples.iter().map(|example| example.completion.len()).sum();
     Ok(format!(
         "model        {}\n\
          trainable    {trained}\n\
-         responses    {left}, {tokens} tokens, {trained_tokens} trained on; {} for validation\n\
-         epoch        {per_epoch} steps = {left} responses / {needed}, {} dropped\n\
+         examples     {left}, {tokens} tokens, {trained_tokens} trained on; {} for validation\n\
+         epoch        {per_epoch} steps = {left} examples / {needed}, {} dropped\n\
          run          {total} steps in {} epochs\n\
-         warm-up      {warmup} steps to {:e}, then {}\n\
+         warmup       {warmup} steps to {:e}, then {}\n\
          micro-batch  at most {} tokens\n\
          {share}memory       {}\n",
         settings.model,

@@ -62,13 +62,14 @@ pub(crate) fn run(mut args: TrainArgs) -> anyhow::Result<Status> {
     args.run.reward_funcs = std::mem::take(&mut args.reward_funcs);
     let job = args.run.job.clone();
     let folder = || session::folder(&args.run, |settings: &GrpoSettings| settings.output.clone());
-    run_job(&job, folder, |team| run_as(&args, team))
+    run_job(&job, folder, |process_group| run_as(&args, process_group))
 }
 
-fn run_as(args: &TrainArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
+fn run_as(args: &TrainArgs, process_group: &ProcessGroup) -> anyhow::Result<Status> {
     let (data, eval_data) = (args.data.as_deref(), args.eval_data.as_deref());
     let output = |settings: &GrpoSettings| settings.output.clone();
-    let session = session::open(&args.run, [data, eval_data], output, &MUTABLE_ON_RESUME, team)?;
+    let session =
+        session::open(&args.run, [data, eval_data], output, &MUTABLE_ON_RESUME, process_group)?;
     let Session { settings, checkpoint, .. } = &session;
 
     let questions = read_questions(&settings.data)?;
@@ -76,15 +77,15 @@ fn run_as(args: &TrainArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
     let base = session::base(&settings.model, checkpoint.as_ref())?;
     let text = Arc::new(Tokenizer::from_dir(&base.folder)?);
     let (given, evaluated) = (questions.len(), eval.len());
-    let questions = prompted(questions, &text, settings, "training", team)?;
-    let eval = prompted(eval, &text, settings, "evaluation", team)?;
+    let questions = prompted(questions, &text, settings, "training", process_group)?;
+    let eval = prompted(eval, &text, settings, "evaluation", process_group)?;
     let trained = session::trained(&base, &settings.trainable())?;
     let (of_train, of_eval) = ((given, questions.len()), (evaluated, eval.len()));
     let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
     let resumed_from = checkpoint.as_ref().filter(|_| !session.changed);
     let cache_policy =
         memory::cache_policy(settings, resumed_from.map(|checkpoint| &checkpoint.state));
-    let ranks = team.world_size();
+    let ranks = process_group.world_size();
     let device = device::open(args.run.job.device())?;
     let rank_device = RankDevice { device: &device, precision: settings.precision, ranks };
     let memory =
@@ -92,30 +93,38 @@ fn run_as(args: &TrainArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
     let arithmetic = dry_run::text(settings, trained.counts, (&memory, ranks), of_train, of_eval)
         .map_err(explain)?;
     if args.run.dry_run {
-        if team.is_rank_zero() {
+        if process_group.is_rank_zero() {
             out!("{arithmetic}")?;
         }
         return Ok(Status::Done);
     }
-    session::log_memory(&memory, &rank_device, team)?;
+    session::log_memory(&memory, &rank_device, process_group)?;
     let judge = judge(settings)?;
-    let _lock = session.prepare(&settings.output, team)?;
+    let _lock = session.prepare(&settings.output, process_group)?;
     let plan = ExecutionOptions {
         device,
         activation_bytes: memory.saved_activations,
-        activation_cache: agreed(memory.activation_cache, team)?,
+        activation_cache: agreed(memory.activation_cache, process_group)?,
         verify_packing: args.verify_packing,
     };
-    train(settings, &base, text, (questions, eval), judge, (checkpoint.as_ref(), plan), team)
+    train(
+        settings,
+        &base,
+        text,
+        (questions, eval),
+        judge,
+        (checkpoint.as_ref(), plan),
+        process_group,
+    )
 }
 
 /// The first rank's activation cache options, for all ranks: results depend on the number of cached layers.
 fn agreed(
     activation_cache: Option<ActivationCacheOptions>,
-    team: &ProcessGroup,
+    process_group: &ProcessGroup,
 ) -> anyhow::Result<Option<ActivationCacheOptions>> {
     let parts = activation_cache.map(|ActivationCacheOptions { layers, tokens }| (layers, tokens));
-    let parts = team.broadcast(parts)?;
+    let parts = process_group.broadcast(parts)?;
     Ok(parts.map(|(layers, tokens)| ActivationCacheOptions { layers, tokens }))
 }
 
@@ -134,16 +143,16 @@ fn train(
     (questions, eval): (Vec<TokenizedQuestion>, Vec<TokenizedQuestion>),
     judge: Option<Box<dyn Judge>>,
     (checkpoint, plan): (Option<&Checkpoint>, ExecutionOptions),
-    team: &ProcessGroup,
+    process_group: &ProcessGroup,
 ) -> anyhow::Result<Status> {
     let settings_text = settings::text(settings)?;
     let stop = on_interrupt("stopping after a checkpoint")?;
     let bar = Bar::default();
     let mut sinks: Vec<Box<dyn Sink + '_>> = Vec::new();
-    if team.is_rank_zero() {
+    if process_group.is_rank_zero() {
         sinks.push(session::progress(&bar, "training"));
     }
-    if settings.log_completions && team.is_rank_zero() {
+    if settings.log_completions && process_group.is_rank_zero() {
         let stages = settings.stages().map_err(|faults| explain(Error::Settings(faults)))?;
         let names = reward_names(settings, &stages);
         sinks.push(Box::new(Parquet::new(&settings.output, names)));
@@ -162,7 +171,7 @@ fn train(
         activation_cache: plan.activation_cache,
         verify_packing: plan.verify_packing,
         stop: &stop,
-        process_group: team.clone(),
+        process_group: process_group.clone(),
     };
     let trainer = match checkpoint {
         Some(checkpoint) => GrpoTrainer::<Policy>::resume(checkpoint, job, sinks),
@@ -174,7 +183,7 @@ fn train(
         }
     };
     let outcome = trainer.and_then(GrpoTrainer::run).map_err(explain)?;
-    session::finish(&outcome, "train", team)
+    session::finish(&outcome, "train", process_group)
 }
 
 /// The questions as prompts; warns about dropped ones.
@@ -183,13 +192,13 @@ fn prompted(
     text: &Arc<Tokenizer>,
     settings: &GrpoSettings,
     what: &str,
-    team: &ProcessGroup,
+    process_group: &ProcessGroup,
 ) -> anyhow::Result<Vec<TokenizedQuestion>> {
     let system = settings.system_prompt.as_deref();
     let limit = settings.max_prompt_length;
     let Prompts { questions: prompted, too_long } =
         prompts(questions, text.as_ref(), system, limit).map_err(explain)?;
-    if too_long > 0 && team.is_rank_zero() {
+    if too_long > 0 && process_group.is_rank_zero() {
         eprintln!(
             "warning: dropped {too_long} {what} questions whose prompts exceed {limit} tokens \
              (`max_prompt_length`)"

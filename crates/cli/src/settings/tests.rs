@@ -1,4 +1,4 @@
-use embodied_r_grpo::loss::CorrectionMode;
+use embodied_r_grpo::loss::ImportanceSamplingMode;
 
 use super::*;
 
@@ -173,7 +173,7 @@ fn trls_names_of_settings_are_accepted_in_every_layer() {
         .unwrap();
     assert_eq!((train.output.as_path(), train.model.as_str()), (Path::new("out"), "m"));
     assert!(!train.importance_sampling_correction);
-    assert_eq!(train.importance_sampling_mode, CorrectionMode::TokenTruncate);
+    assert_eq!(train.importance_sampling_mode, ImportanceSamplingMode::TokenTruncate);
     assert_eq!(train.importance_sampling_clip_max, 2.0);
     // What is saved with a run has our names.
     assert!(!text(&train).unwrap().contains("vllm"));

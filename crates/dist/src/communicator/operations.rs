@@ -133,26 +133,26 @@ impl Communicator {
         )
     }
 
-    /// All-to-all: sends `pieces[n]` to rank `n` and returns what every rank sent here, by rank. Lengths may differ, but
-    /// all pieces are padded to the longest on the wire.
+    /// All-to-all: sends `chunks[n]` to rank `n` and returns what every rank sent here, by rank. Lengths may differ, but
+    /// all chunks are padded to the longest on the wire.
     ///
     /// # Errors
     ///
-    /// There is not a piece for every rank, and as for all collectives.
-    pub fn all_to_all_bytes(&self, pieces: Vec<Vec<u8>>) -> Result<Pending<Vec<Vec<u8>>>> {
+    /// There is not one chunk per rank, and as for all collectives.
+    pub fn all_to_all_bytes(&self, chunks: Vec<Vec<u8>>) -> Result<Pending<Vec<Vec<u8>>>> {
         let (operation, world_size) = (Operation::AllToAllBytes, self.world_size());
-        if pieces.len() != world_size {
-            let why = "there must be a piece for every rank";
-            return Err(Error::Length { operation, length: pieces.len(), world_size, why });
+        if chunks.len() != world_size {
+            let why = "expected one chunk per rank";
+            return Err(Error::Length { operation, length: chunks.len(), world_size, why });
         }
-        let longest = pieces.iter().map(Vec::len).max().unwrap_or(0);
+        let longest = chunks.iter().map(Vec::len).max().unwrap_or(0);
         self.begin(
             self.call(operation, longest, 0),
-            pieces,
-            |pieces| pieces,
-            |group, calls, pieces| {
+            chunks,
+            |chunks| chunks,
+            |group, calls, chunks| {
                 let longest = calls.iter().map(|call| call.length).max().unwrap_or(0);
-                group.all_to_all_bytes(&pieces, longest as usize)
+                group.all_to_all_bytes(&chunks, longest as usize)
             },
         )
     }

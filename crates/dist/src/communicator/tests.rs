@@ -197,7 +197,7 @@ fn invalid_arguments_are_refused_before_any_data_moves() {
             [
                 "reduce-scatter of length 3 over 2 ranks: the length is not a multiple of the number of \
                  ranks",
-                "all-to-all of bytes of length 0 over 2 ranks: there must be a piece for every rank",
+                "all-to-all of bytes of length 0 over 2 ranks: expected one chunk per rank",
                 "broadcast from rank 2, but there are 2 ranks",
             ]
         );

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::frame::{self, DeadlineReader, HELLO_LIMIT, LIMIT};
 use super::handshake;
 use super::message::{FromRank, Hello};
-use super::token::Token;
+use super::token::JobToken;
 use crate::error::{Error, Result};
 
 /// The time limit of a handshake and hello.
@@ -39,7 +39,7 @@ pub(super) struct Acceptor(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    token: Token,
+    token: JobToken,
     closed: AtomicBool,
     handshakes: AtomicUsize,
     max_handshakes: usize,
@@ -55,7 +55,7 @@ impl Acceptor {
     /// Starts to accept the ranks of a job of `world_size`.
     pub(super) fn start(
         listener: TcpListener,
-        token: Token,
+        token: JobToken,
         world_size: usize,
         events: Sender<Event>,
     ) -> Result<Self> {

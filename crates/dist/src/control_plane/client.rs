@@ -13,7 +13,7 @@ use super::frame::{self, DeadlineReader, LIMIT};
 use super::handshake::{self, HandshakeError};
 use super::message::{FromRank, Hello, ToRank};
 use super::rendezvous::Rendezvous;
-use super::{coordinator, token::Token};
+use super::{coordinator, token::JobToken};
 use crate::error::{Error, Result};
 use crate::failure::{FailureCause, FailureReport};
 use crate::options::CommunicatorOptions;
@@ -87,8 +87,8 @@ impl Client {
         let stream =
             connect(rendezvous.address, &rendezvous.token, until).map_err(
                 |failure| match failure {
-                    HandshakeError::Token => {
-                        Error::Token { rank: hello.rank, address: rendezvous.address }
+                    HandshakeError::JobToken => {
+                        Error::JobToken { rank: hello.rank, address: rendezvous.address }
                     }
                     HandshakeError::Other(error) => unreachable(error.to_string()),
                 },
@@ -228,14 +228,14 @@ impl Drop for Client {
 /// Retries to connect until it succeeds, the token is rejected, or the time is up.
 fn connect(
     address: SocketAddr,
-    token: &Token,
+    token: &JobToken,
     until: Instant,
 ) -> Result<TcpStream, HandshakeError> {
     let mut pause = Duration::from_millis(20);
     loop {
         let error = match attempt(address, token) {
             Ok(stream) => return Ok(stream),
-            Err(HandshakeError::Token) => return Err(HandshakeError::Token),
+            Err(HandshakeError::JobToken) => return Err(HandshakeError::JobToken),
             Err(error) => error,
         };
         if Instant::now() + pause >= until {
@@ -246,7 +246,7 @@ fn connect(
     }
 }
 
-fn attempt(address: SocketAddr, token: &Token) -> Result<TcpStream, HandshakeError> {
+fn attempt(address: SocketAddr, token: &JobToken) -> Result<TcpStream, HandshakeError> {
     let stream = TcpStream::connect_timeout(&address, ATTEMPT_TIMEOUT)?;
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(ATTEMPT_TIMEOUT))?;

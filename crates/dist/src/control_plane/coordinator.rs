@@ -10,7 +10,7 @@ use super::acceptor::{Acceptor, Event};
 use super::frame;
 use super::message::{FromRank, Hello, ToRank};
 use super::roster::{RendezvousFault, Roster};
-use super::token::Token;
+use super::token::JobToken;
 use super::watchdog::{Notice, Watchdog};
 use crate::error::{Error, Result};
 use crate::failure::{FailureCause, FailureReport};
@@ -24,7 +24,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Starts the coordinator of a job with rank 0's `hello`. It exits when all ranks have disconnected.
 pub(super) fn start(
     listener: TcpListener,
-    token: Token,
+    token: JobToken,
     hello: Hello,
     options: &CommunicatorOptions,
 ) -> Result<()> {

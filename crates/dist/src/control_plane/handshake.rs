@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::time::Instant;
 
 use super::frame::DeadlineReader;
-use super::token::{NONCE, PROOF, Prover, Token, constant_time_eq, nonce};
+use super::token::{JobToken, NONCE, PROOF, Prover, constant_time_eq, nonce};
 
 /// The protocol and its version.
 const MAGIC: &[u8; 16] = b"embodied-r-dist1";
@@ -17,7 +17,7 @@ const MAGIC: &[u8; 16] = b"embodied-r-dist1";
 #[derive(Debug)]
 pub(crate) enum HandshakeError {
     /// The tokens differ.
-    Token,
+    JobToken,
     /// The connection broke or timed out, or the other side speaks another protocol.
     Other(io::Error),
 }
@@ -31,7 +31,7 @@ impl From<io::Error> for HandshakeError {
 impl std::fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Token => f.write_str("its token differs"),
+            Self::JobToken => f.write_str("its token differs"),
             Self::Other(error) => error.fmt(f),
         }
     }
@@ -40,7 +40,7 @@ impl std::fmt::Display for HandshakeError {
 /// The coordinator's side.
 pub(crate) fn accept(
     stream: &TcpStream,
-    token: &Token,
+    token: &JobToken,
     until: Instant,
 ) -> Result<(), HandshakeError> {
     let mine = draw()?;
@@ -51,7 +51,7 @@ pub(crate) fn accept(
     let proof: [u8; PROOF] = bytes(&mut from)?;
     if !constant_time_eq(proof, token.proof(Prover::Member, &mine, &theirs)) {
         (&mut &*stream).write_all(&[0])?;
-        return Err(HandshakeError::Token);
+        return Err(HandshakeError::JobToken);
     }
     let proof = token.proof(Prover::Coordinator, &mine, &theirs);
     (&mut &*stream).write_all(&[[1].as_slice(), &proof].concat())?;
@@ -61,7 +61,7 @@ pub(crate) fn accept(
 /// The member's side.
 pub(crate) fn authenticate(
     stream: &TcpStream,
-    token: &Token,
+    token: &JobToken,
     until: Instant,
 ) -> Result<(), HandshakeError> {
     let mut from = DeadlineReader { stream, until };
@@ -72,11 +72,11 @@ pub(crate) fn authenticate(
     (&mut &*stream).write_all(&[MAGIC.as_slice(), &mine, &proof].concat())?;
     let [accepted] = bytes(&mut from)?;
     if accepted != 1 {
-        return Err(HandshakeError::Token);
+        return Err(HandshakeError::JobToken);
     }
     let proof: [u8; PROOF] = bytes(&mut from)?;
     if !constant_time_eq(proof, token.proof(Prover::Coordinator, &theirs, &mine)) {
-        return Err(HandshakeError::Token);
+        return Err(HandshakeError::JobToken);
     }
     Ok(())
 }
@@ -89,7 +89,7 @@ fn check_magic(from: &mut impl Read) -> Result<(), HandshakeError> {
     if bytes(from)? == *MAGIC {
         return Ok(());
     }
-    let why = "it speaks another protocol";
+    let why = "protocol mismatch: it is not a rank of embodied-r, or of another version";
     Err(HandshakeError::Other(io::Error::new(io::ErrorKind::InvalidData, why)))
 }
 

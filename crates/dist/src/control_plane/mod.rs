@@ -14,7 +14,7 @@ mod watchdog;
 
 pub use rendezvous::Rendezvous;
 pub use roster::RendezvousFault;
-pub use token::Token;
+pub use token::JobToken;
 
 pub(crate) use client::Client;
 pub(crate) use rendezvous::listen;

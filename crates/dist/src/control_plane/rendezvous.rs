@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
-use super::token::{Token, nonce};
+use super::token::{JobToken, nonce};
 use crate::error::{Error, Result};
 
 /// The address on which rank 0 listens for the other ranks, and the job's shared secret.
@@ -13,12 +13,12 @@ pub struct Rendezvous {
     /// Rank 0's address.
     pub address: SocketAddr,
     /// The shared secret.
-    pub token: Token,
+    pub token: JobToken,
 }
 
 impl Rendezvous {
     /// A rendezvous at `address`, with the job's secret.
-    pub fn new(address: SocketAddr, token: Token) -> Self {
+    pub fn new(address: SocketAddr, token: JobToken) -> Self {
         Self { address, token }
     }
 
@@ -70,7 +70,7 @@ impl Rendezvous {
                 port("MASTER_PORT", &value)?.saturating_add(u16::from(taken))
             }
         };
-        Ok(Self { address: resolve(host.trim(), port)?, token: Token::new(token.trim()) })
+        Ok(Self { address: resolve(host.trim(), port)?, token: JobToken::new(token.trim()) })
     }
 }
 

@@ -37,7 +37,7 @@ struct Member {
 impl Job {
     fn new(world_size: usize) -> Self {
         let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        let rendezvous = Rendezvous::new(listener.local_addr().unwrap(), Token::new("secret"));
+        let rendezvous = Rendezvous::new(listener.local_addr().unwrap(), JobToken::new("secret"));
         let options = CommunicatorOptions {
             deadline: LONG,
             join_timeout: LONG,
@@ -243,7 +243,7 @@ fn a_rank_beyond_the_world_size_is_refused() {
 fn a_wrong_token_fails_immediately_and_is_counted() {
     let mut job = Job::new(2).with(|options| options.join_timeout = Duration::from_millis(900));
     let rank_0 = job.join(0);
-    let wrong = job.join_with(1, |rendezvous, _| rendezvous.token = Token::new("other"));
+    let wrong = job.join_with(1, |rendezvous, _| rendezvous.token = JobToken::new("other"));
     let address = job.rendezvous.address;
     assert_eq!(
         message(wrong),

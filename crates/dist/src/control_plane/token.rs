@@ -12,7 +12,7 @@ pub(crate) const PROOF: usize = 32;
 
 /// A job's shared secret. It never crosses the wire and has no `Display` form.
 #[derive(Clone)]
-pub struct Token([u8; 32]);
+pub struct JobToken([u8; 32]);
 
 /// The side that proves to know the token. Proofs are bound to a side, so neither can be replayed as the other's.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +21,7 @@ pub(crate) enum Prover {
     Member,
 }
 
-impl Token {
+impl JobToken {
     /// Derives the token from `secret`, which only the ranks of the job know.
     pub fn new(secret: &str) -> Self {
         Self(blake3::derive_key("embodied-r-dist 1 token", secret.as_bytes()))
@@ -67,9 +67,9 @@ impl Token {
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for JobToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token([hidden])")
+        f.write_str("JobToken([hidden])")
     }
 }
 
@@ -95,16 +95,16 @@ mod tests {
     #[test]
     fn a_proof_is_bound_to_side_token_and_nonces() {
         let (a, b) = ([1; NONCE], [2; NONCE]);
-        let token = Token::new("secret");
+        let token = JobToken::new("secret");
         let proof = token.proof(Prover::Member, &a, &b);
-        assert!(constant_time_eq(proof, Token::new("secret").proof(Prover::Member, &a, &b)));
+        assert!(constant_time_eq(proof, JobToken::new("secret").proof(Prover::Member, &a, &b)));
         assert!(!constant_time_eq(proof, token.proof(Prover::Coordinator, &a, &b)));
         assert!(!constant_time_eq(proof, token.proof(Prover::Member, &b, &a)));
-        assert!(!constant_time_eq(proof, Token::new("other").proof(Prover::Member, &a, &b)));
+        assert!(!constant_time_eq(proof, JobToken::new("other").proof(Prover::Member, &a, &b)));
     }
 
     #[test]
     fn the_debug_form_hides_the_token() {
-        assert_eq!(format!("{:?}", Token::new("secret")), "Token([hidden])");
+        assert_eq!(format!("{:?}", JobToken::new("secret")), "JobToken([hidden])");
     }
 }

@@ -57,7 +57,10 @@ pub(crate) fn join(
         rank_state: Arc::clone(&rank_state),
     });
     if threading < Threading::Funneled {
-        return Err(wrong("it was built without thread support; use a build with it".into()));
+        return Err(wrong(
+            "it provides less than MPI_THREAD_FUNNELED; use an MPI built with thread support"
+                .into(),
+        ));
     }
     if here != (rank_info.rank, rank_info.world_size) {
         return Err(wrong(format!(
@@ -142,7 +145,9 @@ impl Link for MpiLink {
     }
 
     fn split(&mut self, first: usize, rank: usize, _size: usize) -> Result<Box<dyn Link>> {
-        let none = || Error::Mpi { why: format!("it gave rank {rank} no subgroup") };
+        let none = || Error::Mpi {
+            why: format!("MPI_Comm_split returned no communicator to rank {rank}"),
+        };
         let (color, key) = (Color::with_value(first as i32), rank as i32);
         let part = self.world.split_by_color_with_key(color, key).ok_or_else(none)?;
         Ok(Box::new(Self {

@@ -150,7 +150,7 @@ fn warnings_cover_all_missing_and_skipped_questions() {
         report.warnings(),
         [
             "1 question without a prediction: counted as wrong",
-            "1 question whose output has no closed `<answer>` tag: counted as wrong",
+            "1 question whose completion has no closed `<answer>` tag: counted as wrong",
             "2 questions of categories that `vsi-bench` does not score, skipped: `Causal` (2)",
             "the macro mean is over 1 of 8 categories; without questions: object_counting, \
              object_abs_distance, object_size_estimation, room_size_estimation, \

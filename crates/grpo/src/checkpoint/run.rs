@@ -165,7 +165,7 @@ impl Checkpoints {
         }
     }
 
-    /// Refuses to resume from `from` if there are later checkpoints, which the run would contradict.
+    /// Refuses to resume from `from` if there are later checkpoints, which would no longer match the run.
     ///
     /// # Errors
     /// There is a later checkpoint, or the folder cannot be read.
@@ -174,7 +174,10 @@ impl Checkpoints {
             return Ok(());
         };
         let later = self.path(later);
-        let what = format!("`{}` is later; resume from that one, or remove it", later.display());
+        let what = format!(
+            "`{}` is a later checkpoint of this run: resume from it, or delete it",
+            later.display()
+        );
         Err(Error::Checkpoint { path: from.path.clone(), what })
     }
 

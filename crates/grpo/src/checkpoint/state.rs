@@ -28,7 +28,7 @@ pub struct State {
     /// Step of the last evaluation.
     pub evaluated: Option<u64>,
     /// The best evaluation so far.
-    pub best: Option<Best>,
+    pub best: Option<BestCheckpoint>,
     /// Number of layers whose rollout activations the update reuses entirely; `None` if it runs its own forward pass.
     /// Fixed by the available memory when the run starts, since the gradients' bits depend on it.
     #[serde(default, rename = "taped_layers")]
@@ -91,7 +91,7 @@ impl State {
 /// The best evaluation of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Best {
+pub struct BestCheckpoint {
     /// The metric.
     pub metric: String,
     /// Its value.
@@ -102,7 +102,7 @@ pub struct Best {
 
 /// The criterion for the best checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BestBy {
+pub struct BestMetric {
     /// The metric.
     pub metric: String,
     /// Whether greater or lesser values are better.
@@ -118,7 +118,7 @@ pub enum MetricDirection {
     Less,
 }
 
-impl BestBy {
+impl BestMetric {
     /// Compares by `metric`. `greater_is_better` defaults to true unless the metric's name ends in `loss`.
     pub fn new(metric: &str, greater_is_better: Option<bool>) -> Self {
         let greater = greater_is_better.unwrap_or(!metric.ends_with("loss"));
@@ -128,7 +128,7 @@ impl BestBy {
 
     /// Replaces `best` with the evaluation at step `step` if it is better; returns whether it was. A missing or
     /// non-finite value never is.
-    pub fn update(&self, best: &mut Option<Best>, value: Option<f64>, step: u64) -> bool {
+    pub fn update(&self, best: &mut Option<BestCheckpoint>, value: Option<f64>, step: u64) -> bool {
         let Some(value) = value.filter(|value| value.is_finite()) else { return false };
         let before = best.as_ref().filter(|best| best.metric == self.metric);
         let better = before.is_none_or(|best| match self.direction {
@@ -136,7 +136,7 @@ impl BestBy {
             MetricDirection::Less => value < best.value,
         });
         if better {
-            *best = Some(Best { metric: self.metric.clone(), value, step });
+            *best = Some(BestCheckpoint { metric: self.metric.clone(), value, step });
         }
         better
     }
@@ -146,7 +146,7 @@ impl BestBy {
 mod tests {
     use super::*;
 
-    fn best_steps(by: &BestBy, values: &[Option<f64>]) -> Vec<u64> {
+    fn best_steps(by: &BestMetric, values: &[Option<f64>]) -> Vec<u64> {
         let mut best = None;
         let steps = (0..).zip(values);
         steps.filter(|(step, value)| by.update(&mut best, **value, *step)).map(|(s, _)| s).collect()
@@ -182,22 +182,25 @@ mod tests {
     #[test]
     fn accuracy_is_maximized_and_loss_minimized_by_default() {
         let values = [Some(0.5), Some(0.4), Some(0.6), Some(0.6)];
-        assert_eq!(best_steps(&BestBy::new("eval/accuracy", None), &values), [0, 2]);
-        assert_eq!(best_steps(&BestBy::new("eval/loss", None), &values), [0, 1]);
-        assert_eq!(best_steps(&BestBy::new("eval/accuracy", Some(false)), &values), [0, 1]);
-        assert_eq!(best_steps(&BestBy::new("eval/loss", Some(true)), &values), [0, 2]);
+        assert_eq!(best_steps(&BestMetric::new("eval/accuracy", None), &values), [0, 2]);
+        assert_eq!(best_steps(&BestMetric::new("eval/loss", None), &values), [0, 1]);
+        assert_eq!(best_steps(&BestMetric::new("eval/accuracy", Some(false)), &values), [0, 1]);
+        assert_eq!(best_steps(&BestMetric::new("eval/loss", Some(true)), &values), [0, 2]);
     }
 
     #[test]
     fn a_missing_or_non_finite_value_is_never_the_best() {
-        let by = BestBy::new("eval/accuracy", None);
+        let by = BestMetric::new("eval/accuracy", None);
         assert_eq!(best_steps(&by, &[None, Some(f64::NAN), Some(0.1), None]), [2]);
     }
 
     #[test]
     fn another_metric_replaces_the_best() {
-        let mut best = Some(Best { metric: "eval/format".into(), value: 0.9, step: 4 });
-        assert!(BestBy::new("eval/accuracy", None).update(&mut best, Some(0.1), 8));
-        assert_eq!(best, Some(Best { metric: "eval/accuracy".into(), value: 0.1, step: 8 }));
+        let mut best = Some(BestCheckpoint { metric: "eval/format".into(), value: 0.9, step: 4 });
+        assert!(BestMetric::new("eval/accuracy", None).update(&mut best, Some(0.1), 8));
+        assert_eq!(
+            best,
+            Some(BestCheckpoint { metric: "eval/accuracy".into(), value: 0.1, step: 8 })
+        );
     }
 }

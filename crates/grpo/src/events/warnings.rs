@@ -34,7 +34,7 @@ const LIKELY: f64 = 0.5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Concern {
+pub enum WarningKind {
     /// All rewards have been 0 for a while.
     NoReward,
     /// All groups have had zero reward variance for a while.
@@ -56,7 +56,7 @@ impl Event {
     /// The warning that a run resumes at step `step` with other training data.
     pub(crate) fn other_data(step: u64) -> Self {
         let message = "the training data changed since the checkpoint; the run no longer reproduces the original";
-        Self::Warning { step, concern: Concern::OtherData, message: message.into() }
+        Self::Warning { step, concern: WarningKind::OtherData, message: message.into() }
     }
 }
 
@@ -127,7 +127,7 @@ pub struct WarningMonitor {
     early_steps: u64,
     /// Step of the last warning of each kind.
     #[serde(rename = "told")]
-    last_warning: BTreeMap<Concern, u64>,
+    last_warning: BTreeMap<WarningKind, u64>,
 }
 
 impl WarningMonitor {
@@ -135,14 +135,14 @@ impl WarningMonitor {
     pub fn observe(&mut self, observation: &StepObservation<'_>) -> Vec<Event> {
         self.note(observation);
         let concerns = [
-            (Concern::NoReward, self.no_reward(observation)),
-            (Concern::ZeroVariance, self.zero_variance()),
-            (Concern::NoFormat, self.no_format(observation)),
-            (Concern::LossNearZero, loss_near_zero(observation)),
-            (Concern::Truncation, self.truncation()),
-            (Concern::KlRising, self.kl_rising()),
+            (WarningKind::NoReward, self.no_reward(observation)),
+            (WarningKind::ZeroVariance, self.zero_variance()),
+            (WarningKind::NoFormat, self.no_format(observation)),
+            (WarningKind::LossNearZero, loss_near_zero(observation)),
+            (WarningKind::Truncation, self.truncation()),
+            (WarningKind::KlRising, self.kl_rising()),
         ];
-        let warning = |(concern, message): (Concern, Option<String>)| {
+        let warning = |(concern, message): (WarningKind, Option<String>)| {
             let message = message.filter(|_| self.is_due(concern, observation.step))?;
             self.last_warning.insert(concern, observation.step);
             Some(Event::Warning { step: observation.step, concern, message })
@@ -156,9 +156,9 @@ impl WarningMonitor {
         (self.early_kl, self.early_steps) = (0.0, 0);
     }
 
-    fn is_due(&self, concern: Concern, step: u64) -> bool {
+    fn is_due(&self, concern: WarningKind, step: u64) -> bool {
         let Some(&last) = self.last_warning.get(&concern) else { return true };
-        concern != Concern::LossNearZero && step >= last + REPEAT
+        concern != WarningKind::LossNearZero && step >= last + REPEAT
     }
 
     fn note(&mut self, observation: &StepObservation<'_>) {

@@ -263,8 +263,11 @@ fn off_policy_completions_with_negative_advantages_are_masked() {
 #[test]
 fn importance_correction_scales_the_policy_loss_alone() {
     let sampling = OLD.map(|logp| logp - 0.01);
-    let correction =
-        Correction { mode: CorrectionMode::TokenTruncate, clip_min: None, clip_max: Some(3.0) };
+    let correction = ImportanceSamplingCorrection {
+        mode: ImportanceSamplingMode::TokenTruncate,
+        clip_min: None,
+        clip_max: Some(3.0),
+    };
     let options = LossOptions { correction: Some(correction), ..options(LossType::Dapo) };
     let with =
         loss(&options, &LossBatch { sampling: Some(&sampling), ..batch(&LOGPS) }, &COUNTS).loss;

@@ -5,17 +5,17 @@ use std::path::Path;
 use candle_core::Tensor;
 use embodied_r_policy::tokenizer::{SpecialTokens, Tokenizer};
 use embodied_r_policy::weights::SaveOptions;
-use embodied_r_policy::{ActivationCache, Gradients as PolicyGradients, Policy, SharedPrompt};
+use embodied_r_policy::{ActivationCache, Gradients, Policy, SharedPrompt};
 
 use super::{
     ActivationCacheOptions, ChatMessage, ChatTokenizer, GenerationPrompt, GenerationRequest,
-    GradientReadyHook, Gradients, Group, LayerHook, LoadOptions, Model, Precision, Samples,
+    GradientReadyHook, Group, LayerHook, LoadOptions, Model, NamedGradients, Precision, Samples,
     SamplingParams, TokenScores, TrainingPass, WriterRank,
 };
 use crate::error::Result;
 
 impl Model for Policy {
-    type Gradients = PolicyGradients;
+    type Gradients = Gradients;
     type ActivationCache = ActivationCache;
 
     fn zero_gradients(&self) -> Result<Self::Gradients> {
@@ -130,7 +130,7 @@ impl Model for Policy {
     }
 }
 
-impl Gradients for PolicyGradients {
+impl NamedGradients for Gradients {
     fn get(&self, name: &str) -> Option<&Tensor> {
         PolicyGradients::get(self, name)
     }

@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 
 use super::in_flight::{AllReduceQueue, GradientShard, ReduceScatterQueue};
 use crate::error::Result;
-use crate::model::Gradients;
+use crate::model::NamedGradients;
 
 /// Gradients reduced over all ranks, ready for an optimizer step.
 pub struct ReducedGradients<'a, G> {
@@ -120,7 +120,7 @@ impl Reduction {
     ///
     /// # Errors
     /// A rank is lost.
-    pub fn finish<G: Gradients>(mut self, gradients: &G) -> Result<ReducedGradients<'_, G>> {
+    pub fn finish<G: NamedGradients>(mut self, gradients: &G) -> Result<ReducedGradients<'_, G>> {
         self.final_from(0);
         let reducer = match self.sending.take() {
             Some(sending) => {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::Optim;
 use super::state_files::{Moment, StateFiles};
 use crate::error::{Error, Result};
-use crate::model::{Gradients, Model};
+use crate::model::{Model, NamedGradients};
 
 /// Decay of Muon's momentum, as in `torch.optim.Muon`.
 const MUON_MOMENTUM: f64 = 0.95;

@@ -7,7 +7,7 @@ use embodied_r_policy::weights::TensorFile;
 
 use super::*;
 use crate::model::tests::toy::Bigram;
-use crate::model::{Gradients, Group, TokenScores};
+use crate::model::{Group, NamedGradients, TokenScores};
 use crate::roofline::{InterNodeLink, IntraNodeLink, Network};
 
 fn settings() -> OptimizerSettings {

@@ -2,7 +2,7 @@
 
 mod kinds;
 
-use embodied_r_policy::{Group, ModelConfig, PassFlops};
+use embodied_r_policy::{ForwardFlops, Group, ModelConfig};
 
 use super::efficiency::{PromptReads, saturating};
 use super::{Machine, Network};
@@ -87,12 +87,12 @@ struct Step<'a> {
 
 impl Step<'_> {
     /// FLOPs of a forward pass over the step's prompts with completions of `completion` tokens.
-    fn flops(&self, completion: usize) -> PassFlops {
+    fn flops(&self, completion: usize) -> ForwardFlops {
         let completions = vec![vec![0; completion]; self.workload.completions];
         let group = Group { prompt: vec![0; self.workload.prompt], completions };
         let one = self.config.pass_flops(&[group]);
         let prompts = self.workload.prompts as f64;
-        PassFlops { linear: prompts * one.linear, attention: prompts * one.attention }
+        ForwardFlops { linear: prompts * one.linear, attention: prompts * one.attention }
     }
 
     /// Bytes of the weights in the matmul format.
@@ -109,7 +109,7 @@ impl Step<'_> {
         &self,
         kind: PhaseKind,
         times: f64,
-        flops: PassFlops,
+        flops: ForwardFlops,
         (tokens, together): (usize, usize),
     ) -> Phase {
         let Machine { matmul_flops_per_s, attention_flops_per_s, bytes_per_s, efficiencies } =

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Fault, Faults};
-use crate::loss::{Correction, CorrectionMode, ImportanceSamplingLevel, LossOptions, LossType};
+use crate::loss::{
+    ImportanceSamplingCorrection, ImportanceSamplingLevel, ImportanceSamplingMode, LossOptions,
+    LossType,
+};
 
 /// The settings that a loss depends on. Names and defaults are TRL's; a GRPO run overrides some defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,7 +46,7 @@ pub struct LossSettings {
     /// Correct for the mismatch between sampler and trainer with importance weights. Default: true.
     pub importance_sampling_correction: bool,
     /// How these weights are bounded: truncated or masked, per token or per sequence. Default: `sequence_mask`.
-    pub importance_sampling_mode: CorrectionMode,
+    pub importance_sampling_mode: ImportanceSamplingMode,
     /// Lower bound of these weights. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub importance_sampling_clip_min: Option<f64>,
@@ -69,7 +72,7 @@ impl Default for LossSettings {
             sapo_temperature_neg: 1.05,
             off_policy_mask_threshold: None,
             importance_sampling_correction: true,
-            importance_sampling_mode: CorrectionMode::SequenceMask,
+            importance_sampling_mode: ImportanceSamplingMode::SequenceMask,
             importance_sampling_clip_min: None,
             importance_sampling_clip_max: 3.0,
         }
@@ -128,11 +131,13 @@ impl LossSettings {
             sapo_temperature_pos: self.sapo_temperature_pos,
             sapo_temperature_neg: self.sapo_temperature_neg,
             off_policy_mask_threshold: self.off_policy_mask_threshold,
-            correction: self.importance_sampling_correction.then_some(Correction {
-                mode: self.importance_sampling_mode,
-                clip_min: self.importance_sampling_clip_min,
-                clip_max: Some(self.importance_sampling_clip_max),
-            }),
+            correction: self.importance_sampling_correction.then_some(
+                ImportanceSamplingCorrection {
+                    mode: self.importance_sampling_mode,
+                    clip_min: self.importance_sampling_clip_min,
+                    clip_max: Some(self.importance_sampling_clip_max),
+                },
+            ),
         }
     }
 }

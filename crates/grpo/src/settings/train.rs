@@ -17,7 +17,7 @@ use super::trainable::{
 };
 use super::{Fault, Faults, Recompute, ReportTo};
 use crate::advantages::{AdvantageEstimator, ScaleRewards};
-use crate::loss::{CorrectionMode, ImportanceSamplingLevel, LossType};
+use crate::loss::{ImportanceSamplingLevel, ImportanceSamplingMode, LossType};
 use crate::model::{LoadOptions, Precision};
 use crate::optimizer::{Optim, OptimizerSettings};
 use crate::schedule::LrScheduler;
@@ -153,7 +153,7 @@ pub struct GrpoSettings {
     /// Correct for a rollout in another precision with importance weights. Default: true.
     pub importance_sampling_correction: bool,
     /// How these weights are bounded: truncated or masked, per token or per sequence. Default: `sequence_mask`.
-    pub importance_sampling_mode: CorrectionMode,
+    pub importance_sampling_mode: ImportanceSamplingMode,
     /// Lower bound of these weights. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub importance_sampling_clip_min: Option<f64>,
@@ -297,7 +297,7 @@ impl Default for GrpoSettings {
             precision: Precision::F32,
             rollout_precision: None,
             importance_sampling_correction: true,
-            importance_sampling_mode: CorrectionMode::SequenceMask,
+            importance_sampling_mode: ImportanceSamplingMode::SequenceMask,
             importance_sampling_clip_min: None,
             importance_sampling_clip_max: 3.0,
             use_peft: false,

@@ -6,7 +6,7 @@ use embodied_r_rewards::{Accuracy, Format, Reward, RewardInput};
 
 use super::GrpoTrainer;
 use super::sampling::merged;
-use crate::checkpoint::BestBy;
+use crate::checkpoint::BestMetric;
 use crate::error::{Error, Result};
 use crate::events::Metrics;
 use crate::model::{FinishReason, Model, SamplingParams};
@@ -27,9 +27,12 @@ const METRICS: [&str; 5] = [
 ///
 /// # Errors
 /// `metric_for_best_model` is not a metric of the evaluation.
-pub(super) fn best_by(settings: &GrpoSettings, questions: &[TokenizedQuestion]) -> Result<BestBy> {
+pub(super) fn best_by(
+    settings: &GrpoSettings,
+    questions: &[TokenizedQuestion],
+) -> Result<BestMetric> {
     let metric = settings.metric_for_best_model.as_str();
-    let by = BestBy::new(metric, settings.greater_is_better);
+    let by = BestMetric::new(metric, settings.greater_is_better);
     let known = metric_names(questions);
     if questions.is_empty() || known.iter().any(|name| name == metric) {
         return Ok(by);

@@ -10,7 +10,7 @@ use crate::events::Metrics;
 use crate::micro_batch::UpdateStats;
 use crate::model::{FinishReason, Group, Model};
 use crate::optimizer::StepResult;
-use crate::process;
+use crate::peak_memory;
 use crate::rollout::{self, Rollout};
 
 impl<M: Model> GrpoTrainer<'_, M> {
@@ -107,8 +107,8 @@ pub(super) struct PeakMemory {
 
 /// The peak memory since the last call, in GB; resets it.
 pub(super) fn peak_gb() -> Option<f64> {
-    let peak = process::peak_bytes().map(|bytes| bytes as f64 / 1e9);
-    process::reset_peak();
+    let peak = peak_memory::peak_bytes().map(|bytes| bytes as f64 / 1e9);
+    peak_memory::reset_peak();
     peak
 }
 

@@ -14,7 +14,7 @@ use crate::micro_batch::{
 use crate::model::{FinishReason, Group, Model, TokenScores, TrainingPass};
 use crate::optimizer::StepResult;
 use crate::packing::{GroupLengths, GroupSlice, pack};
-use crate::process;
+use crate::peak_memory;
 use crate::random::stream;
 use crate::rollout::{self, Rollout};
 use crate::update::{StepParams, UpdateOutcome, merged_groups, score_all};
@@ -24,7 +24,7 @@ impl<M: Model + 'static> GrpoTrainer<'_, M> {
     /// Runs step `step`, from 0; `None` if the user requested a stop, with all parameters unchanged.
     pub(super) fn step(&mut self, step: u64) -> Result<Option<StepOutput>> {
         let mut times = Times::default();
-        process::reset_peak();
+        peak_memory::reset_peak();
         let activation_cache = self
             .activation_cache
             .take()

@@ -10,7 +10,7 @@ use super::linear::operand_dtype;
 use super::memory::cast;
 use super::{Dtype, Stream, create, launch, read, upload, write};
 use crate::error::Result;
-use crate::lm_head::{LmHead, TokenScores};
+use crate::lm_head::{LmHead, LmHeadOutput};
 use crate::matmul::WriteMode;
 
 const OP: &str = "lm_head";
@@ -59,7 +59,7 @@ struct Task {
     stream: Stream,
 }
 
-pub(crate) fn forward(hidden: &Tensor, head: &LmHead<'_>, targets: &[u32]) -> Result<TokenScores> {
+pub(crate) fn forward(hidden: &Tensor, head: &LmHead<'_>, targets: &[u32]) -> Result<LmHeadOutput> {
     forward_within(hidden, head, targets, CHUNK)
 }
 
@@ -69,7 +69,7 @@ fn forward_within(
     head: &LmHead<'_>,
     targets: &[u32],
     chunk: usize,
-) -> Result<TokenScores> {
+) -> Result<LmHeadOutput> {
     let task = Task::new(hidden, head, targets, chunk)?;
     let (device, f32) = (hidden.device(), Dtype::F32);
     let uninit = |count| create(device, count, f32, OP, |_| Ok(()));
@@ -88,14 +88,14 @@ fn forward_within(
     })?;
     let out: Vec<f32> = out.to_vec1()?;
     let column = |column: usize| out.iter().skip(column).step_by(3).copied().collect();
-    Ok(TokenScores { logps: column(0), entropies: column(1), log_sum_exp: column(2) })
+    Ok(LmHeadOutput { logps: column(0), entropies: column(1), log_sum_exp: column(2) })
 }
 
 pub(crate) fn backward(
     hidden: &Tensor,
     head: &LmHead<'_>,
     targets: &[u32],
-    scores: &TokenScores,
+    scores: &LmHeadOutput,
     d_logps: &[f32],
     d_weight: Option<&Tensor>,
 ) -> Result<Tensor> {
@@ -105,7 +105,7 @@ pub(crate) fn backward(
 /// [`backward`] with a limit of `chunk` logits at a time.
 fn backward_within(
     (hidden, head, targets): (&Tensor, &LmHead<'_>, &[u32]),
-    scores: &TokenScores,
+    scores: &LmHeadOutput,
     d_logps: &[f32],
     d_weight: Option<&Tensor>,
     chunk: usize,

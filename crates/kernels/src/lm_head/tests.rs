@@ -25,7 +25,7 @@ pub(crate) struct Case {
 
 /// What the head computes.
 pub(crate) struct Outputs {
-    pub(crate) scores: TokenScores,
+    pub(crate) scores: LmHeadOutput,
     pub(crate) d_hidden: Tensor,
     pub(crate) d_weight: Tensor,
 }

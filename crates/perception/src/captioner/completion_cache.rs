@@ -193,7 +193,7 @@ fn index(
     }
     if broken > 0 {
         let path = path.display();
-        progress.warn(&format!("`{path}` has {broken} broken lines, which are skipped"));
+        progress.warn(&format!("`{path}` has {broken} malformed lines, which are skipped"));
     }
 }
 

@@ -150,7 +150,7 @@ impl CostTracker {
         let (journal, lines) = Journal::open::<Line>(path)?;
         if !lines.broken.is_empty() {
             let (path, n) = (path.display(), lines.broken.len());
-            progress.warn(&format!("`{path}` has {n} broken lines, which the totals omit"));
+            progress.warn(&format!("`{path}` has {n} malformed lines, which the totals omit"));
         }
         let cost = prices.map(|_| 0.0);
         let empty = UsageTotals { cost, ..UsageTotals::default() };

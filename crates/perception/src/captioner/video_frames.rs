@@ -46,7 +46,7 @@ pub struct KeyFrame {
 #[derive(Debug)]
 pub struct VideoFrames {
     path: Result<PathBuf, Arc<Error>>,
-    options: keyframes::KeyframeOptions,
+    options: keyframes::KeyFrameOptions,
     max_side: Option<u32>,
     decode_limit: DecodeLimit,
     digest: OnceCell<Result<String, Arc<Error>>>,
@@ -59,7 +59,7 @@ impl VideoFrames {
     /// Images are scaled down so that no side exceeds `max_side` pixels.
     pub fn new(
         path: Result<PathBuf>,
-        options: &keyframes::KeyframeOptions,
+        options: &keyframes::KeyFrameOptions,
         max_side: Option<u32>,
         decode_limit: &DecodeLimit,
     ) -> Self {

@@ -94,7 +94,7 @@ fn short(decision: Decision) -> &'static str {
         Decision::LowOverlap => "kept: low overlap",
         Decision::FewMatches => "kept: few matches",
         Decision::NoHomography => "kept: no homography",
-        Decision::FilledUp => "kept: filled up",
+        Decision::FilledUp => "kept: evenly spaced",
         Decision::Redundant => "redundant",
         Decision::Replaced => "replaced",
         Decision::Subsampled => "subsampled",
@@ -112,7 +112,7 @@ fn outline(sheet: &mut RgbImage, (x, y): (u32, u32), (width, height): (u32, u32)
 
 #[cfg(test)]
 mod tests {
-    use super::super::{KeyframeOptions, select};
+    use super::super::{KeyFrameOptions, select};
     use super::*;
     use crate::video::clips;
 
@@ -120,7 +120,7 @@ mod tests {
     fn key_frames_are_outlined_and_the_others_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::still(folder.path(), "still.mp4", 75);
-        let selection = select(&path, &KeyframeOptions::default()).unwrap();
+        let selection = select(&path, &KeyFrameOptions::default()).unwrap();
         let sheet = draw(&path, &selection).unwrap();
         let (cell_width, cell_height) = (SIDE + 2 * MARGIN, 150 + LABEL + 2 * MARGIN);
         assert_eq!(sheet.dimensions(), (6 * cell_width, TITLE + 2 * cell_height));

@@ -27,7 +27,7 @@ use compare::FrameFeatures;
 pub use homography::HomographyFailure;
 use image::GrayImage;
 use selector::KeyFrameSelector;
-pub use selector::{Decision, KeyframeOptions, SampledFrame};
+pub use selector::{Decision, KeyFrameOptions, SampledFrame};
 use serde::Serialize;
 
 use crate::error::Result;
@@ -52,9 +52,9 @@ pub struct Selection {
 /// all cores during decoding, and frames are compared in order as soon as their features are ready.
 ///
 /// # Errors
-/// [`Error::KeyframeOption`](crate::Error::KeyframeOption) about `options`, and those of
+/// [`Error::KeyFrameOption`](crate::Error::KeyFrameOption) about `options`, and those of
 /// [`video::probe`] and [`video::sample`].
-pub fn select(path: &Path, options: &KeyframeOptions) -> Result<Selection> {
+pub fn select(path: &Path, options: &KeyFrameOptions) -> Result<Selection> {
     options.check()?;
     let video = video::probe(path)?;
     let (step, limit) = (video.frames_per_second(), options.time_limit);
@@ -74,7 +74,7 @@ type FrameSink<'a> = &'a mut dyn FnMut(usize, GrayImage) -> Result<()>;
 /// The result of `sample`, and the decisions about the sampled frames.
 fn select_from<T>(
     video: &Video,
-    options: &KeyframeOptions,
+    options: &KeyFrameOptions,
     sample: impl FnOnce(FrameSink<'_>) -> Result<T>,
 ) -> Result<(T, Vec<SampledFrame>)> {
     let queue = Queue::new(*options);
@@ -117,7 +117,7 @@ struct Queue {
 }
 
 impl Queue {
-    fn new(options: KeyframeOptions) -> Self {
+    fn new(options: KeyFrameOptions) -> Self {
         Self {
             pending: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -169,7 +169,7 @@ mod tests {
     fn a_still_video_keeps_four_evenly_spaced_frames() {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::still(folder.path(), "still.mp4", 75);
-        let selection = select(&path, &KeyframeOptions::default()).unwrap();
+        let selection = select(&path, &KeyFrameOptions::default()).unwrap();
         assert_eq!((selection.fps, selection.frames), (10.0, 75));
         let sampled: Vec<_> = selection.sampled.iter().map(|f| f.index).collect();
         assert_eq!(sampled, [0, 10, 20, 30, 40, 50, 60, 70, 74]);
@@ -183,7 +183,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         // 60 pixels a second across a frame of 320: less than half is left after 3 s.
         let path = clips::panning(folder.path(), "pan.mp4", 100);
-        let selection = select(&path, &KeyframeOptions::default()).unwrap();
+        let selection = select(&path, &KeyFrameOptions::default()).unwrap();
         assert_eq!(selection.keyframes, [0, 30, 60, 90, 99]);
         for frame in &selection.sampled[1..] {
             let since = [90, 60, 30, 0].into_iter().find(|key| *key < frame.index).unwrap();
@@ -201,7 +201,7 @@ mod tests {
     fn a_video_of_one_frame_has_one_key_frame() {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::brightening(folder.path(), "one.mp4", 1);
-        let selection = select(&path, &KeyframeOptions::default()).unwrap();
+        let selection = select(&path, &KeyFrameOptions::default()).unwrap();
         assert_eq!((selection.frames, selection.keyframes), (1, vec![0]));
     }
 
@@ -209,7 +209,7 @@ mod tests {
     fn frames_without_features_are_all_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = clips::brightening(folder.path(), "plain.mp4", 45);
-        let selection = select(&path, &KeyframeOptions::default()).unwrap();
+        let selection = select(&path, &KeyFrameOptions::default()).unwrap();
         assert_eq!(selection.keyframes, [0, 10, 20, 30, 40, 44]);
         assert!(selection.sampled[1..].iter().all(|frame| frame.decision == Decision::FewMatches));
     }
@@ -221,7 +221,7 @@ mod tests {
         std::fs::write(at("empty.mp4"), "").unwrap();
         std::fs::write(at("text.mp4"), "no video at all").unwrap();
         clips::audio(folder.path(), "sound.m4a");
-        let rejection = |name| select(&at(name), &KeyframeOptions::default()).unwrap_err();
+        let rejection = |name| select(&at(name), &KeyFrameOptions::default()).unwrap_err();
         assert!(matches!(rejection("empty.mp4"), Error::EmptyFile { .. }));
         assert!(matches!(rejection("text.mp4"), Error::NotAVideo { .. }));
         assert!(matches!(rejection("sound.m4a"), Error::NoVideoTrack { .. }));

@@ -14,7 +14,7 @@ use crate::video::TimeLimit;
 
 /// Options of the key-frame selection.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct KeyframeOptions {
+pub struct KeyFrameOptions {
     /// Overlap with the last key frame below which a frame becomes a key frame; from 0 to 1.
     pub threshold: f64,
     /// Minimum number of key frames, if the video has that many sampled frames.
@@ -25,7 +25,7 @@ pub struct KeyframeOptions {
     pub time_limit: TimeLimit,
 }
 
-impl Default for KeyframeOptions {
+impl Default for KeyFrameOptions {
     /// The values of the paper's code, and the default time limit.
     fn default() -> Self {
         let time_limit = TimeLimit::default();
@@ -33,12 +33,12 @@ impl Default for KeyframeOptions {
     }
 }
 
-impl KeyframeOptions {
+impl KeyFrameOptions {
     /// # Errors
-    /// [`Error::KeyframeOption`] for the first option outside its range.
+    /// [`Error::KeyFrameOption`] for the first option outside its range.
     pub fn check(&self) -> Result<()> {
         let invalid = |option, given: String, expected| {
-            Err(Error::KeyframeOption { option, given, expected })
+            Err(Error::KeyFrameOption { option, given, expected })
         };
         if !(0.0..=1.0).contains(&self.threshold) {
             return invalid("threshold", self.threshold.to_string(), "from 0 to 1");
@@ -106,15 +106,15 @@ pub enum Decision {
 /// record of each frame.
 #[derive(Debug)]
 pub struct KeyFrameSelector {
-    options: KeyframeOptions,
+    options: KeyFrameOptions,
     key: Option<FrameFeatures>,
     frames: Vec<SampledFrame>,
 }
 
 impl KeyFrameSelector {
-    /// A selector without frames; `options` must be valid ([`KeyframeOptions::check`]).
+    /// A selector without frames; `options` must be valid ([`KeyFrameOptions::check`]).
     #[must_use]
-    pub fn new(options: KeyframeOptions) -> Self {
+    pub fn new(options: KeyFrameOptions) -> Self {
         Self { options, key: None, frames: Vec::new() }
     }
 
@@ -167,7 +167,7 @@ fn decision_for(compared: Option<&FrameComparison>, threshold: f64) -> Decision 
 }
 
 /// Enforces the bounds on the number of key frames.
-fn enforce_bounds(frames: &mut [SampledFrame], options: &KeyframeOptions) {
+fn enforce_bounds(frames: &mut [SampledFrame], options: &KeyFrameOptions) {
     let keys: Vec<usize> =
         (0..frames.len()).filter(|i| frames.get(*i).is_some_and(|f| f.kept)).collect();
     let (kept, dropped) = if keys.len() > options.max_frames {
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn subsampled_frames_have_that_decision() {
         let mut frames = frames(40, &(0..40).collect::<Vec<_>>());
-        enforce_bounds(&mut frames, &KeyframeOptions::default());
+        enforce_bounds(&mut frames, &KeyFrameOptions::default());
         assert_eq!(kept(&frames).len(), 32);
         assert!(frames.iter().all(|f| f.kept || f.decision == Decision::Subsampled));
     }
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn too_few_are_replaced_by_evenly_spaced_frames() {
         let mut frames = frames(10, &[0, 4, 9]);
-        enforce_bounds(&mut frames, &KeyframeOptions::default());
+        enforce_bounds(&mut frames, &KeyFrameOptions::default());
         assert_eq!(kept(&frames), [0, 3, 6, 9]);
         assert_eq!(frames[4].decision, Decision::Replaced);
         assert_eq!(frames[3].decision, Decision::FilledUp);
@@ -267,14 +267,14 @@ mod tests {
     #[test]
     fn a_number_within_the_bounds_is_unchanged() {
         let mut frames = frames(10, &[0, 1, 2, 9]);
-        enforce_bounds(&mut frames, &KeyframeOptions::default());
+        enforce_bounds(&mut frames, &KeyFrameOptions::default());
         assert_eq!(kept(&frames), [0, 1, 2, 9]);
     }
 
     #[test]
     fn a_short_video_keeps_all_frames() {
         let mut frames = frames(3, &[0, 2]);
-        enforce_bounds(&mut frames, &KeyframeOptions::default());
+        enforce_bounds(&mut frames, &KeyFrameOptions::default());
         assert_eq!(kept(&frames), [0, 1, 2]);
     }
 
@@ -293,14 +293,14 @@ mod tests {
 
     #[test]
     fn options_outside_their_range_are_rejected() {
-        let rejection = |options: KeyframeOptions| options.check().unwrap_err().to_string();
-        let threshold = KeyframeOptions { threshold: 1.5, ..KeyframeOptions::default() };
+        let rejection = |options: KeyFrameOptions| options.check().unwrap_err().to_string();
+        let threshold = KeyFrameOptions { threshold: 1.5, ..KeyFrameOptions::default() };
         assert_eq!(rejection(threshold), "`threshold` must be from 0 to 1, not 1.5");
-        let max = KeyframeOptions { max_frames: 1, min_frames: 1, ..KeyframeOptions::default() };
+        let max = KeyFrameOptions { max_frames: 1, min_frames: 1, ..KeyFrameOptions::default() };
         let message = rejection(max);
         assert!(message.starts_with("`max-frames` must be at least 2 "), "{message}");
         assert!(message.ends_with(", not 1"), "{message}");
-        let min = KeyframeOptions { min_frames: 40, ..KeyframeOptions::default() };
+        let min = KeyFrameOptions { min_frames: 40, ..KeyFrameOptions::default() };
         let message = rejection(min);
         assert!(
             message.starts_with("`min-frames` must be at most `max-frames`, not 40 "),
@@ -318,7 +318,7 @@ mod tests {
             let mut frames = frames(count, &(0..count).filter(is_key).collect::<Vec<_>>());
             let max_frames = (min + more).max(2);
             let options =
-                KeyframeOptions { min_frames: min, max_frames, ..KeyframeOptions::default() };
+                KeyFrameOptions { min_frames: min, max_frames, ..KeyFrameOptions::default() };
             enforce_bounds(&mut frames, &options);
             let kept = kept(&frames);
             prop_assert!(kept.len() >= min.min(count) && kept.len() <= options.max_frames);

@@ -73,7 +73,7 @@ pub struct PerceiveOptions {
     /// Maximum questions of each file to caption in this run; `None` means all.
     pub limit: Option<usize>,
     /// Key-frame selection.
-    pub keyframes: keyframes::KeyframeOptions,
+    pub keyframes: keyframes::KeyFrameOptions,
     /// Longest side of the images given to a model, in pixels; `None` keeps the original size.
     pub image_side: Option<u32>,
     /// What to do with captions of other settings.
@@ -98,7 +98,7 @@ impl PerceiveOptions {
             save_path,
             concurrency: 1,
             limit: None,
-            keyframes: keyframes::KeyframeOptions::default(),
+            keyframes: keyframes::KeyFrameOptions::default(),
             image_side: None,
             changed_settings: ChangedSettings::Reject,
             scope: Scope::Question,
@@ -224,7 +224,7 @@ pub async fn run(
 
 /// The settings that captions depend on, apart from video and question.
 pub fn settings(options: &PerceiveOptions, captioner: &dyn Captioner) -> Map<String, Value> {
-    let keyframes::KeyframeOptions { threshold, min_frames, max_frames, .. } = options.keyframes;
+    let keyframes::KeyFrameOptions { threshold, min_frames, max_frames, .. } = options.keyframes;
     let mut settings = captioner.settings();
     settings.insert("threshold".to_owned(), json!(threshold));
     settings.insert("min_frames".to_owned(), json!(min_frames));

@@ -201,7 +201,7 @@ mod tests {
         let error =
             sample(&probe(&path).unwrap(), 10, TimeLimit::default(), |_, _| Ok(())).unwrap_err();
         assert!(matches!(&error, Error::Damaged { frames, expected, .. } if frames < expected));
-        assert!(error.to_string().contains("short.mp4` is truncated or damaged"), "{error}");
+        assert!(error.to_string().contains("short.mp4` is truncated or corrupt"), "{error}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use embodied_r_perception::keyframes::{self, KeyframeOptions};
+use embodied_r_perception::keyframes::{self, KeyFrameOptions};
 use embodied_r_perception::video::{self, TimeLimit};
 use image::GrayImage;
 
@@ -123,7 +123,7 @@ fn ambiguous_files_are_decoded_completely() {
     ];
     for path in ambiguous {
         assert!(!is_excerpted(&path, 50), "{}", path.display());
-        assert!(keyframes::select(&path, &KeyframeOptions::default()).unwrap().frames > 80);
+        assert!(keyframes::select(&path, &KeyFrameOptions::default()).unwrap().frames > 80);
     }
 }
 
@@ -185,7 +185,7 @@ fn colour_frames_of_an_excerpt_match_the_whole_video() {
 fn an_excerpt_selects_the_same_key_frames() {
     let folder = tempfile::tempdir().unwrap();
     let (excerpted, whole) = in_three_containers(folder.path());
-    let chosen = |path: &Path| keyframes::select(path, &KeyframeOptions::default()).unwrap();
+    let chosen = |path: &Path| keyframes::select(path, &KeyFrameOptions::default()).unwrap();
     let whole = chosen(&whole);
     for path in excerpted {
         let excerpted = chosen(&path);

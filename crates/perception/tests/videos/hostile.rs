@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use embodied_r_perception::Error;
-use embodied_r_perception::keyframes::{self, KeyframeOptions, compare};
+use embodied_r_perception::keyframes::{self, KeyFrameOptions, compare};
 use embodied_r_perception::video::{self, TimeLimit};
 
 use super::{ffmpeg, patterns};
@@ -132,7 +132,7 @@ fn hostile_files_are_rejected_by_name_and_open_no_connection() {
     for (name, bytes) in files {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        match keyframes::select(&path, &KeyframeOptions::default()) {
+        match keyframes::select(&path, &KeyFrameOptions::default()) {
             Err(error) => assert!(error.to_string().contains(name), "{name}: {error}"),
             Ok(selection) => passed.push((name, selection.frames)),
         }
@@ -155,7 +155,7 @@ fn paths_that_are_not_regular_files_are_rejected() {
         names.extend([at("endless.mp4"), at("loop.mp4")]);
     }
     for path in names {
-        let error = keyframes::select(&path, &KeyframeOptions::default()).unwrap_err().to_string();
+        let error = keyframes::select(&path, &KeyFrameOptions::default()).unwrap_err().to_string();
         assert!(error.contains(&*path.file_name().unwrap().to_string_lossy()), "{error}");
     }
 }
@@ -182,7 +182,7 @@ fn decoding_stops_at_its_time_limit() {
     let long = "-f lavfi -i testsrc2=s=640x480:r=30 -frames:v 900 -c:v mpeg4";
     let path = ffmpeg(folder.path(), long, "long.avi");
     let time_limit = TimeLimit::At(Duration::from_millis(1));
-    let options = KeyframeOptions { time_limit, ..KeyframeOptions::default() };
+    let options = KeyFrameOptions { time_limit, ..KeyFrameOptions::default() };
     let error = keyframes::select(&path, &options).unwrap_err();
     assert!(matches!(error, Error::DecodeTimeout { .. }), "{error}");
     assert!(error.to_string().contains("long.avi"), "{error}");

@@ -188,7 +188,7 @@ fn an_unknown_model_is_reported_by_name() {
     let message =
         hub(cache.path(), Some(&server)).resolve("org/other", None).unwrap_err().to_string();
     assert!(
-        message.starts_with("cannot download `org/other` (main) from the hub")
+        message.starts_with("cannot download `org/other` (main) from the Hugging Face Hub")
             && message.contains("404"),
         "{message}"
     );

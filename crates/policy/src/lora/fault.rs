@@ -30,8 +30,10 @@ pub enum AdapterFault {
         /// What is supported, or what to do.
         why: &'static str,
     },
-    /// An unknown setting has a value.
-    #[error("`{field}` = `{found}` is an unknown setting, whose effect would be lost")]
+    /// A setting that PEFT does not have has a value.
+    #[error(
+        "`{field}` = `{found}` is not a known PEFT setting, and ignoring it could change the result"
+    )]
     Unknown {
         /// Its name.
         field: String,

@@ -97,12 +97,12 @@ fn unsupported_settings_are_rejected_by_name() {
         (
             "layer_replication",
             json!([[0, 1]]),
-            "`layer_replication` = `[[0,1]]` is an unknown setting",
+            "`layer_replication` = `[[0,1]]` is not a known PEFT setting",
         ),
         (
             "new_in_a_later_peft",
             json!(true),
-            "`new_in_a_later_peft` = `true` is an unknown setting",
+            "`new_in_a_later_peft` = `true` is not a known PEFT setting",
         ),
         ("r", json!(0), "`r` must be a positive integer, not `0`"),
         ("r", Value::Null, "`r` is missing"),

@@ -139,7 +139,7 @@ fn an_invalid_reply_is_reported_with_its_reason() {
         (r#"{"scores": [1, 2, 3]}"#, "missing field `rewards`"),
         (r#"{"rewards": [1, 2"#, "EOF while parsing"),
         ("Loading the model", "it starts with `Loading the model`"),
-        ("", "the reply is empty"),
+        ("", "the response is empty"),
     ] {
         let message = failure(&script(&format!("echo '{reply}'")));
         assert!(message.starts_with("reward `style` failed: `sh -c "), "{message}");

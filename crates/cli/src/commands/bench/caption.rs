@@ -30,13 +30,15 @@ pub(super) fn run(args: &CaptionArgs) -> anyhow::Result<Status> {
         let what = "`--runs`, `--frames`, `--new` and both sides of `--size` must be above 0";
         return Err(Usage(what.into()).into());
     }
-    run_on_ranks(&args.parallel.ranks, args.weights.device, |team| measure(args, team))
+    run_on_ranks(&args.parallel.ranks, args.weights.device, |process_group| {
+        measure(args, process_group)
+    })
 }
 
-/// Measures on every rank of `team`; all compute the same.
-fn measure(args: &CaptionArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
-    args.parallel.check_one(team.world_size())?;
-    let ranks = TensorParallel::new(team.communicator().clone());
+/// Measures on every rank of `process_group`; all compute the same.
+fn measure(args: &CaptionArgs, process_group: &ProcessGroup) -> anyhow::Result<Status> {
+    args.parallel.check_one(process_group.world_size())?;
+    let ranks = TensorParallel::new(process_group.communicator().clone());
     let folder = hub::resolve(&args.model, None)?;
     let tokenizer = Tokenizer::from_dir(&folder)?;
     let placement = args.weights.placement_of(args.parallel.ranks.gpus)?;
@@ -66,7 +68,7 @@ fn measure(args: &CaptionArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
         ("prefill_tokens_per_s", prompt_tokens / prefill),
         ("decode_tokens_per_s", frames * args.new as f64 / decode),
     ];
-    if !team.is_rank_zero() {
+    if !process_group.is_rank_zero() {
         return Ok(Status::Done);
     }
     let metrics = with_peak(&metrics, &device)?;

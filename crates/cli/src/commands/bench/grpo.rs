@@ -14,7 +14,7 @@ use embodied_r_grpo::packing::{GroupLengths, pack};
 use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_grpo::random::stream;
 use embodied_r_grpo::update::{StepParams, Updater, merged_groups, score_all};
-use embodied_r_policy::{ActivationCache, GenerationRequest, Group, Policy, Sample};
+use embodied_r_policy::{ActivationCache, CompletionOutput, GenerationRequest, Group, Policy};
 
 use crate::args::bench::GrpoArgs;
 use crate::commands::train::memory::{self, RankDevice};
@@ -40,10 +40,10 @@ struct StepTimes {
 
 /// Benchmarks whole steps on all ranks.
 pub(super) fn run(args: &GrpoArgs) -> anyhow::Result<Status> {
-    run_on_ranks(&args.ranks, args.work.device, |team| run_as(args, team))
+    run_on_ranks(&args.ranks, args.work.device, |process_group| run_as(args, process_group))
 }
 
-fn run_as(args: &GrpoArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
+fn run_as(args: &GrpoArgs, process_group: &ProcessGroup) -> anyhow::Result<Status> {
     let work = &args.work;
     anyhow::ensure!(work.group_size >= 2, Usage("`--group-size` must be 2 or more".into()));
     anyhow::ensure!(
@@ -70,8 +70,11 @@ fn run_as(args: &GrpoArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
         iterations: 1,
         layout: MemoryLayout::CPU,
     };
-    let rank_device =
-        RankDevice { device: &device, precision: work.precision.into(), ranks: team.world_size() };
+    let rank_device = RankDevice {
+        device: &device,
+        precision: work.precision.into(),
+        ranks: process_group.world_size(),
+    };
     let plan = memory::plan(&config, load, args.recompute.into(), &rank_device)?;
     let policy = &policy.with_activation_bytes(plan.saved_activations);
     let reference = policy.frozen_copy()?;
@@ -83,27 +86,29 @@ fn run_as(args: &GrpoArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
         weight_decay: 0.1,
         max_grad_norm: 1.0,
     };
-    let mut updater = Updater::new(Optimizer::new(settings, policy, team)?);
+    let mut updater = Updater::new(Optimizer::new(settings, policy, process_group)?);
     let peak = peak_flops_per_s(&device, policy.precision().into())?;
-    let peak = team.all_reduce_sum(vec![peak.unwrap_or(f64::NAN)])?[0];
+    let peak = process_group.all_reduce_sum(vec![peak.unwrap_or(f64::NAN)])?[0];
     let mut cache = plan.activation_cache.map(|options| ActivationCache::new(&config, options));
     let (mut steps, mut flops) = (Vec::new(), 0.0);
     for run in 0..=work.runs {
         let mut times = StepTimes::default();
-        team.barrier()?;
-        let (began, sent) = (Instant::now(), team.bytes_sent());
-        let requests = share(requests(work, config.vocab_size, run), team);
+        process_group.barrier()?;
+        let (began, sent) = (Instant::now(), process_group.bytes_sent());
+        let requests = share(requests(work, config.vocab_size, run), process_group);
         let (sampling, with) = (sampling(work.new), (policy.precision(), cache.take()));
         let samples;
         (samples, cache) =
             policy.generate_with_activation_cache(&requests, &sampling, with, &|_| {
-                team.heartbeat()
+                process_group.heartbeat()
             })?;
         times.rollout = began.elapsed().as_secs_f64();
         let mut batches = batches(&requests, &samples, args.max_tokens_per_batch);
         let groups: Vec<Vec<Group>> = batches.iter().map(|batch| batch.groups.clone()).collect();
         let clock = Instant::now();
-        for (batch, scores) in batches.iter_mut().zip(score_all(&reference, &groups, 1.0, team)?) {
+        for (batch, scores) in
+            batches.iter_mut().zip(score_all(&reference, &groups, 1.0, process_group)?)
+        {
             batch.reference = to_f64(&scores.logps);
         }
         times.reference = clock.elapsed().as_secs_f64();
@@ -117,13 +122,13 @@ fn run_as(args: &GrpoArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
         updater.optimizer.all_gather_weights(policy, || ())?;
         device.synchronize()?;
         times.gather = clock.elapsed().as_secs_f64();
-        times.bytes_sent = (team.bytes_sent() - sent) as f64;
+        times.bytes_sent = (process_group.bytes_sent() - sent) as f64;
         steps.push((began.elapsed().as_secs_f64(), times));
         // A forward pass each for rollout and reference; the update may reuse the rollout's activations.
         let all = merged_groups(&groups);
         let forwards = if plan.activation_cache.is_some() { 1.0 } else { 2.0 };
         let own = forwards * config.forward_flops(&all) + config.training_flops(&all);
-        flops = team.all_reduce_sum(vec![own])?[0];
+        flops = process_group.all_reduce_sum(vec![own])?[0];
     }
     let of = |part: fn(&(f64, StepTimes)) -> f64| {
         median(&steps[1..].iter().map(part).collect::<Vec<f64>>())
@@ -144,19 +149,19 @@ fn run_as(args: &GrpoArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
     if peak.is_finite() {
         metrics.push(("matmul_share", flops / step / peak));
     }
-    if team.world_size() > 1 {
+    if process_group.world_size() > 1 {
         metrics.extend([
-            ("ranks", team.world_size() as f64),
+            ("ranks", process_group.world_size() as f64),
             ("gather_s", of(|(_, times)| times.gather)),
             ("bytes_sent", of(|(_, times)| times.bytes_sent)),
         ]);
     }
-    if team.is_rank_zero() { print(work, &device, &metrics) } else { Ok(Status::Done) }
+    if process_group.is_rank_zero() { print(work, &device, &metrics) } else { Ok(Status::Done) }
 }
 
 /// This rank's share of the requests.
-fn share(requests: Vec<GenerationRequest>, team: &ProcessGroup) -> Vec<GenerationRequest> {
-    let own = team.assigned(&vec![1; requests.len()]);
+fn share(requests: Vec<GenerationRequest>, process_group: &ProcessGroup) -> Vec<GenerationRequest> {
+    let own = process_group.assigned(&vec![1; requests.len()]);
     let requests = requests.into_iter().enumerate();
     requests.filter(|(index, _)| own.contains(index)).map(|(_, request)| request).collect()
 }
@@ -164,7 +169,7 @@ fn share(requests: Vec<GenerationRequest>, team: &ProcessGroup) -> Vec<Generatio
 /// Micro-batches of the samples with random rewards.
 fn batches(
     requests: &[GenerationRequest],
-    samples: &[Vec<Sample>],
+    samples: &[Vec<CompletionOutput>],
     budget: usize,
 ) -> Vec<MicroBatch> {
     let group_size = samples.first().map_or(0, Vec::len);

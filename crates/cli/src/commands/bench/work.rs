@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use candle_core::Device;
-use embodied_r_grpo::process;
+use embodied_r_grpo::peak_memory;
 use embodied_r_grpo::random::stream;
 use embodied_r_kernels::device;
 use embodied_r_policy::{GenerationRequest, Precision, SamplingParams, hub};
@@ -83,7 +83,7 @@ pub(super) fn with_peak<'a>(
     device: &Device,
 ) -> anyhow::Result<Vec<(&'a str, f64)>> {
     let gb = |bytes: u64| bytes as f64 / 1e9;
-    let peak = process::peak_bytes().map(|bytes| ("peak_memory_gb", gb(bytes)));
+    let peak = peak_memory::peak_bytes().map(|bytes| ("peak_memory_gb", gb(bytes)));
     let on_device = device::memory(device)?;
     let on_device = on_device.map(|memory| ("peak_device_memory_gb", gb(memory.peak_bytes)));
     Ok(metrics.iter().copied().chain(peak).chain(on_device).collect())

@@ -202,7 +202,7 @@ fn refuse_changed(
     match changed.is_empty() {
         true => Ok(()),
         false => Err(Usage(format!(
-            "`{}` has completions with other settings: {}; restore them, choose another `--output`, \
+            "`{}` has completions generated with different settings: {}; use the original settings, choose another `--output`, \
              or remove the file to start over",
             path.display(),
             changed.join(", ")
@@ -273,6 +273,6 @@ mod tests {
         let path = dir.path().join("j");
         drop(Journal::open(&path, settings(1.0)).unwrap());
         let error = Journal::open(&path, settings(0.5)).err().unwrap().to_string();
-        assert!(error.contains("other settings: `temperature` was 1.0 and is 0.5;"), "{error}");
+        assert!(error.contains("different settings: `temperature` was 1.0 and is 0.5;"), "{error}");
     }
 }

@@ -45,8 +45,11 @@ impl Journal {
                 .with_context(|| format!("cannot parse `{}`", path.display()))?;
             if header.settings != settings {
                 return Err(exit::hint(
-                    format!("`{}` has completions with other settings", path.display()),
-                    "restore the settings, choose another `--output`, or remove the file to start over",
+                    format!(
+                        "`{}` has completions generated with different settings",
+                        path.display()
+                    ),
+                    "use the original settings, choose another `--output`, or remove the file to start over",
                 ));
             }
         }

@@ -24,13 +24,15 @@ const TOP_LOGPROBS: usize = 5;
 
 /// Caption images.
 pub(super) fn run(args: &CaptionArgs) -> anyhow::Result<Status> {
-    run_on_ranks(&args.parallel.ranks, args.weights.device, |team| caption(args, team))
+    run_on_ranks(&args.parallel.ranks, args.weights.device, |process_group| {
+        caption(args, process_group)
+    })
 }
 
-/// Captions on every rank of `team`; all compute the same.
-fn caption(args: &CaptionArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
-    args.parallel.check_one(team.world_size())?;
-    let ranks = TensorParallel::new(team.communicator().clone());
+/// Captions on every rank of `process_group`; all compute the same.
+fn caption(args: &CaptionArgs, process_group: &ProcessGroup) -> anyhow::Result<Status> {
+    args.parallel.check_one(process_group.world_size())?;
+    let ranks = TensorParallel::new(process_group.communicator().clone());
     let folder = hub::resolve(&args.model, None)?;
     // Checks the images before the slow loading of the weights.
     let images: Vec<RgbImage> =
@@ -50,7 +52,7 @@ fn caption(args: &CaptionArgs, team: &ProcessGroup) -> anyhow::Result<Status> {
     let n_input = prompt.len();
     let GreedyOutput { top, tokens } =
         greedy(&model, prompt, args.max_tokens, tokenizer.stop_ids())?;
-    if !team.is_rank_zero() {
+    if !process_group.is_rank_zero() {
         return Ok(Status::Done);
     }
     if !args.json {

@@ -6,7 +6,7 @@ use std::path::Path;
 use embodied_r_perception::Error;
 use embodied_r_perception::keyframes::compare::FrameComparison;
 use embodied_r_perception::keyframes::{
-    Decision, HomographyFailure, KeyframeOptions, SampledFrame, Selection,
+    Decision, HomographyFailure, KeyFrameOptions, SampledFrame, Selection,
 };
 use serde::Serialize;
 
@@ -69,7 +69,7 @@ pub(super) fn error(error: &Error) {
 pub(super) fn selection(
     path: &Path,
     selection: &Selection,
-    options: &KeyframeOptions,
+    options: &KeyFrameOptions,
 ) -> io::Result<()> {
     outln!(
         "{}: {} frames at {:.2} fps, {} sampled, {} key frames",
@@ -97,7 +97,7 @@ pub(super) fn selection(
 }
 
 /// Why a frame is or is not a key frame.
-fn reason(frame: &SampledFrame, options: &KeyframeOptions) -> String {
+fn reason(frame: &SampledFrame, options: &KeyFrameOptions) -> String {
     let threshold = percent(options.threshold);
     match frame.decision {
         Decision::First => "kept: the first frame".to_owned(),
@@ -110,11 +110,17 @@ fn reason(frame: &SampledFrame, options: &KeyframeOptions) -> String {
             format!("kept: no reliable homography to the last key frame{doubt}")
         }
         Decision::FilledUp => {
-            format!("kept: one of the minimum of {} evenly spaced key frames", options.min_frames)
+            format!(
+                "kept: evenly spaced, to reach the minimum of {} key frames",
+                options.min_frames
+            )
         }
         Decision::Redundant => format!("overlaps the last key frame by {threshold} or more"),
         Decision::Replaced => {
-            format!("replaced by the minimum of {} evenly spaced key frames", options.min_frames)
+            format!(
+                "replaced by evenly spaced key frames, to reach the minimum of {}",
+                options.min_frames
+            )
         }
         Decision::Subsampled => format!("dropped to limit key frames to {}", options.max_frames),
         _ => String::new(),

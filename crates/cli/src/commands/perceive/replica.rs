@@ -14,19 +14,19 @@ use crate::args::perceive::{LocalArgs, VisionModelArgs};
 use crate::exit::Status;
 use crate::progress::Bar;
 
-/// Captions with the replicas of `team`.
+/// Captions with the replicas of `process_group`.
 pub(super) fn run(
     model_args: VisionModelArgs,
     args: &LocalArgs,
     parallel: &ParallelArgs,
     options: PerceiveOptions,
-    team: &ProcessGroup,
+    process_group: &ProcessGroup,
 ) -> anyhow::Result<Status> {
-    let replicas = parallel.replicas(team.world_size())?;
-    let ranks = TensorParallel::new(team.communicator().split(replicas)?);
+    let replicas = parallel.replicas(process_group.world_size())?;
+    let ranks = TensorParallel::new(process_group.communicator().split(replicas)?);
     let placement = args.weights.placement_of(parallel.ranks.gpus)?;
     let bar = Bar::default();
-    let estimate_output: (EstimateOutput, &dyn Progress) = match team.is_rank_zero() {
+    let estimate_output: (EstimateOutput, &dyn Progress) = match process_group.is_rank_zero() {
         true => (EstimateOutput::Print, &bar),
         false => (EstimateOutput::Quiet, &Silent),
     };
@@ -40,12 +40,12 @@ pub(super) fn run(
             model_args,
             args,
             (options, replicas),
-            (team, &placement, &ranks),
+            (process_group, &placement, &ranks),
             estimate_output,
         )?
     };
     // A failure of the first rank reaches the others here.
-    team.barrier()?;
+    process_group.barrier()?;
     Ok(status)
 }
 
@@ -54,10 +54,10 @@ fn run_replicas(
     model_args: VisionModelArgs,
     args: &LocalArgs,
     (whole, replicas): (PerceiveOptions, usize),
-    (team, placement, ranks): (&ProcessGroup, &WeightPlacement, &TensorParallel),
+    (process_group, placement, ranks): (&ProcessGroup, &WeightPlacement, &TensorParallel),
     estimate_output: (EstimateOutput, &dyn Progress),
 ) -> anyhow::Result<Status> {
-    let index = team.rank() / ranks.world_size();
+    let index = process_group.rank() / ranks.world_size();
     let share = |limit: usize| limit * (index + 1) / replicas - limit * index / replicas;
     let options = PerceiveOptions {
         replica: Replica::new(index + 1, replicas),
@@ -65,9 +65,10 @@ fn run_replicas(
         ..whole.clone()
     };
     let own = own(model_args, args, &options, (placement, ranks), estimate_output)?;
-    team.enter("unite");
-    let all = team.all_gather(own.as_ref().map(|own| (own.summaries.clone(), own.usage)))?;
-    let Some(own) = own.filter(|_| team.is_rank_zero()) else { return Ok(Status::Done) };
+    process_group.enter("unite");
+    let all =
+        process_group.all_gather(own.as_ref().map(|own| (own.summaries.clone(), own.usage)))?;
+    let Some(own) = own.filter(|_| process_group.is_rank_zero()) else { return Ok(Status::Done) };
     perceive::merge_replicas(&whole, &own.settings, estimate_output.1).map_err(explain)?;
     let (mut summaries, mut usage) = (own.summaries, own.usage);
     for (others, other) in all.iter().skip(1).flatten() {

@@ -34,7 +34,7 @@ pub(super) fn of(report: &Report) -> String {
     }
     if let Some(run) = &report.run {
         let (steps, hours, all) = (run.steps, run.hours, run.device_hours);
-        line("run", format!("{steps} steps, about {hours:.1} h ({all:.0} device hours)"));
+        line("run", format!("{steps} steps, about {hours:.1} h ({all:.0} device-hours)"));
     }
     if !report.memory.fits {
         if report.advice.is_empty() {
@@ -98,7 +98,7 @@ fn counted(number: usize, what: &str) -> String {
 fn memory(memory: &Memory) -> String {
     let fits = if memory.fits { "fits" } else { "does not fit" };
     format!(
-        "about {:.2} GB of {:.2} GB: {fits} (rollout shares memory with gradients and update)",
+        "about {:.2} GB of {:.2} GB: {fits} (rollout and update do not overlap: the larger counts)",
         memory.total_gb, memory.usable_gb
     )
 }
@@ -126,8 +126,8 @@ fn capacity(report: &Report) -> String {
         None => "no micro-batch".into(),
     };
     format!(
-        "{largest} with full recomputation; at {} tokens, {} of {} layers are not recomputed (recompute \
-         {}); {} KV cache pages of {PAGE_SIZE} tokens, {} sequences of full length",
+        "{largest} with full recomputation; with `max_tokens_per_batch` {}, {} of {} layers are not recomputed \
+         (`recompute` {}); {} KV cache pages of {PAGE_SIZE} tokens, {} sequences of full length",
         fits.max_tokens_per_batch,
         fits.kept_layers,
         fits.layers,

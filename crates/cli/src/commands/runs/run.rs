@@ -58,7 +58,7 @@ impl Kind {
 
 /// The best evaluation of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Best {
+pub(super) struct BestCheckpoint {
     pub(super) metric: String,
     pub(super) value: f64,
     pub(super) step: u64,
@@ -81,7 +81,7 @@ pub(super) struct Run {
     pub(super) reward: Option<f64>,
     pub(super) accuracy: Option<f64>,
     pub(super) loss: Option<f64>,
-    pub(super) best: Option<Best>,
+    pub(super) best: Option<BestCheckpoint>,
     /// Time of the last change to its files; seconds since 1970 in JSON.
     #[serde(serialize_with = "seconds")]
     pub(super) changed: Option<SystemTime>,
@@ -102,7 +102,7 @@ struct EventSummary {
     step: Option<u64>,
     ended: bool,
     last: Option<Value>,
-    best: Option<Best>,
+    best: Option<BestCheckpoint>,
     lines: usize,
     unreadable: usize,
 }
@@ -280,13 +280,13 @@ impl EventSummary {
             if higher_is_better { value > best.value } else { value < best.value }
         });
         if better {
-            self.best = Some(Best { metric: metric.to_owned(), value, step });
+            self.best = Some(BestCheckpoint { metric: metric.to_owned(), value, step });
         }
     }
 }
 
-fn best_of(state: &Value) -> Option<Best> {
-    Some(Best {
+fn best_of(state: &Value) -> Option<BestCheckpoint> {
+    Some(BestCheckpoint {
         metric: state["metric"].as_str()?.to_owned(),
         value: state["value"].as_f64()?,
         step: state["step"].as_u64()?,

@@ -163,7 +163,7 @@ fn command(args: &PretrainArgs) -> String {
     format!(
         "embodied-r sim pretrain --steps {} --lookup-steps {} --naming-steps {} \
          --tokens-per-step {} --learning-rate {} --lookup-learning-rate {} \
-         --naming-learning-rate {} --seed {} {shape} --out DIR",
+         --naming-learning-rate {} --seed {} {shape} --output DIR",
         args.steps,
         args.lookup_steps,
         args.naming_steps,

@@ -71,7 +71,7 @@ pub(super) fn text(
         ),
     );
     line(
-        "warm-up",
+        "warmup",
         format!(
             "{warmup} steps to {:e}, then {}",
             settings.learning_rate,
@@ -82,7 +82,7 @@ pub(super) fn text(
     line(
         "micro-batch",
         format!(
-            "at most {budget} tokens, shared prompts counted once; with a prompt over {} tokens, as many completion tokens as prompt tokens",
+            "at most {budget} tokens, shared prompts counted once; for prompts over {} tokens, twice the prompt's",
             budget / 2
         ),
     );
@@ -163,9 +163,9 @@ questions    4100 in total, 2 too long, 4098 used
 step         32 completions = 4 questions x 8 completions
 epoch        1024 steps = 4098 questions / 4, 2 dropped
 run          12288 steps x 1 optimizer step, 393216 completions of at most 2048 tokens
-warm-up      615 steps to 5e-7, then cosine
-micro-batch  at most 2048 tokens, shared prompts counted once; with a prompt over 1024 tokens, as many completion tokens as prompt tokens
-memory       about 20.60 GB: weights 12.00 + rollout 1.00 + gradients 6.00 + update 2.50 (rollout shares memory with gradients and update); 1 layer not recomputed
+warmup       615 steps to 5e-7, then cosine
+micro-batch  at most 2048 tokens, shared prompts counted once; for prompts over 1024 tokens, twice the prompt's
+memory       about 20.60 GB: weights 12.00 + rollout 1.00 + gradients 6.00 + update 2.50 (rollout and update do not overlap: the larger counts); 1 layer not recomputed
 reference    for the KL term (beta 0.001) and as the judge
 stage 1      steps 1 to 2048, 2 epochs: accuracy 0.3, format 0.7
 stage 2      steps 2049 to 4096, 2 epochs: accuracy 0.7, format 0.3
@@ -193,6 +193,6 @@ checkpoints  every 100 steps, keeps the last 3, in run
         let error = text(&GrpoSettings::default(), TRAINED, (&MEMORY, 1), (5, 3), (0, 0))
             .unwrap_err()
             .to_string();
-        assert_eq!(error, "3 of 5 questions fit the length limit, one step needs 4");
+        assert_eq!(error, "3 of 5 questions are within the length limit, but a step needs 4");
     }
 }

@@ -98,7 +98,7 @@ pub(crate) fn share(
         Optim::Muon => "Muon moments are replicated",
     };
     let most = step.div_ceil(ranks.max(1));
-    let text = format!("{ranks}, at most {most} of {step} {what} per step on each; {moments}");
+    let text = format!("{ranks}, each with at most {most} of a step's {step} {what}; {moments}");
     (ranks > 1).then_some(("ranks", text))
 }
 
@@ -137,7 +137,7 @@ pub(crate) fn memory_summary(plan: &MemoryPlan, ranks: usize) -> String {
         None => format!("{layers} not recomputed"),
     };
     format!(
-        "about {} GB{}: {} (rollout shares memory with gradients and update); {recompute}",
+        "about {} GB{}: {} (rollout and update do not overlap: the larger counts); {recompute}",
         gb(plan.total()),
         if ranks > 1 { " per rank" } else { "" },
         parts.join(" + ")
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_rank_has_whole_questions_and_its_shard_of_the_moments() {
         let (_, text) = share(2, (3, "questions"), Optim::Adamw).unwrap();
-        let expected = "2, at most 2 of 3 questions per step on each; AdamW moments are sharded";
+        let expected = "2, each with at most 2 of a step's 3 questions; AdamW moments are sharded";
         assert_eq!(text, expected);
         assert_eq!(share(1, (3, "questions"), Optim::Adamw), None);
     }

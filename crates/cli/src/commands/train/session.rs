@@ -48,10 +48,10 @@ impl<T> Session<T> {
     pub(crate) fn prepare(
         &self,
         output: &Path,
-        team: &ProcessGroup,
+        process_group: &ProcessGroup,
     ) -> anyhow::Result<Option<RunLock>> {
-        let lock = if team.is_rank_zero() { self.prepare_alone(output) } else { Ok(None) };
-        team.barrier()?;
+        let lock = if process_group.is_rank_zero() { self.prepare_alone(output) } else { Ok(None) };
+        process_group.barrier()?;
         lock
     }
 
@@ -68,7 +68,7 @@ impl<T> Session<T> {
             return RunLock::take(output).map_err(explain);
         }
         for aside in checkpoints.set_aside(&self.damaged).map_err(explain)? {
-            eprintln!("renamed a damaged checkpoint to `{}`", aside.display());
+            eprintln!("renamed a corrupt checkpoint to `{}`", aside.display());
         }
         Ok(None)
     }
@@ -84,23 +84,23 @@ pub(crate) fn open<T: Settings>(
     [data, eval_data]: [Option<&Path>; 2],
     output: impl Fn(&T) -> PathBuf,
     free: &[&str],
-    team: &ProcessGroup,
+    process_group: &ProcessGroup,
 ) -> anyhow::Result<Session<T>> {
     // The first rank locks the run and recovers from a kill before the others read it.
-    let opened = if team.is_rank_zero() {
-        open_alone(args, [data, eval_data], &output, free, team)
+    let opened = if process_group.is_rank_zero() {
+        open_alone(args, [data, eval_data], &output, free, process_group)
     } else {
         Ok(None)
     };
-    team.barrier()?;
+    process_group.barrier()?;
     let session = match opened? {
         Some(session) => session,
         None => {
-            let session = open_alone(args, [data, eval_data], &output, free, team)?;
+            let session = open_alone(args, [data, eval_data], &output, free, process_group)?;
             session.ok_or_else(|| Usage("there are no settings".into()))?
         }
     };
-    agree(&session.settings, team)?;
+    agree(&session.settings, process_group)?;
     Ok(session)
 }
 
@@ -128,8 +128,8 @@ pub(crate) fn folder<T: Settings>(
 }
 
 /// Fails if a rank's settings differ from the first one's.
-fn agree<T: Settings>(settings: &T, team: &ProcessGroup) -> anyhow::Result<()> {
-    let texts = team.all_gather(settings::text(settings)?)?;
+fn agree<T: Settings>(settings: &T, process_group: &ProcessGroup) -> anyhow::Result<()> {
+    let texts = process_group.all_gather(settings::text(settings)?)?;
     for (rank, text) in texts.iter().enumerate().skip(1) {
         let differs = settings::differences(&texts[0], text, &[])?;
         if !differs.is_empty() {
@@ -146,7 +146,7 @@ fn open_alone<T: Settings>(
     [data, eval_data]: [Option<&Path>; 2],
     output: &impl Fn(&T) -> PathBuf,
     free: &[&str],
-    team: &ProcessGroup,
+    process_group: &ProcessGroup,
 ) -> anyhow::Result<Option<Session<T>>> {
     let layers = |from: Layers| -> anyhow::Result<Layers> {
         let from = match &args.config {
@@ -165,8 +165,11 @@ fn open_alone<T: Settings>(
     let Some(resume) = args.resume.as_deref() else {
         return Ok(Some(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?, None)));
     };
-    let access =
-        if args.dry_run || !team.is_rank_zero() { Access::ReadOnly } else { Access::Resume };
+    let access = if args.dry_run || !process_group.is_rank_zero() {
+        Access::ReadOnly
+    } else {
+        Access::Resume
+    };
     let (LatestIntact { checkpoint, damaged }, lock) = if resume == Path::new(AUTO) {
         let given: T = layers(Layers::default())?.resolve(&["output"])?;
         last(&output(&given), access)?
@@ -174,13 +177,13 @@ fn open_alone<T: Settings>(
         find(resume, access)?
     };
     let Some(checkpoint) = checkpoint else {
-        if team.is_rank_zero() {
+        if process_group.is_rank_zero() {
             eprintln!("no checkpoint to resume from yet, starting a new run");
         }
         return Ok(Some(Session::new(layers(Layers::default())?.resolve(&REQUIRED)?, lock)));
     };
-    for later in damaged.iter().filter(|_| team.is_rank_zero()) {
-        eprintln!("warning: a later checkpoint is damaged, {later}");
+    for later in damaged.iter().filter(|_| process_group.is_rank_zero()) {
+        eprintln!("warning: skipped a corrupt later checkpoint: {later}");
     }
     let before = checkpoint.settings().map_err(explain)?;
     let run = checkpoint.run().display().to_string();
@@ -188,13 +191,13 @@ fn open_alone<T: Settings>(
     let own = Layers::default().text(&checkpoint.path, &before)?;
     let settings: T = layers(own.flags(&[("output", Some(run))]))?.resolve(&REQUIRED)?;
     let changed = settings::differences(&before, &settings::text(&settings)?, free)?;
-    if !changed.is_empty() && team.is_rank_zero() {
+    if !changed.is_empty() && process_group.is_rank_zero() {
         eprintln!(
             "warning: {} changed since the checkpoint; results will differ from the original run",
             changed.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
         );
     }
-    if team.is_rank_zero() {
+    if process_group.is_rank_zero() {
         eprintln!("resuming from {}", checkpoint.path.display());
     }
     let changed = !changed.is_empty();
@@ -234,17 +237,18 @@ pub(crate) struct Trained {
 pub(crate) fn log_memory(
     memory: &MemoryPlan,
     rank_device: &RankDevice<'_>,
-    team: &ProcessGroup,
+    process_group: &ProcessGroup,
 ) -> anyhow::Result<()> {
-    let free = team.all_gather(rank_device.free_bytes()?)?;
-    if team.world_size() > 1 && team.is_rank_zero() {
+    let free = process_group.all_gather(rank_device.free_bytes()?)?;
+    if process_group.world_size() > 1 && process_group.is_rank_zero() {
         eprintln!(
             "{} ranks, memory {}",
-            team.world_size(),
-            memory_summary(memory, team.world_size())
+            process_group.world_size(),
+            memory_summary(memory, process_group.world_size())
         );
     }
-    if let Some(warning) = shortage(memory.total(), &free).filter(|_| team.is_rank_zero()) {
+    if let Some(warning) = shortage(memory.total(), &free).filter(|_| process_group.is_rank_zero())
+    {
         eprintln!("warning: {warning}");
     }
     Ok(())
@@ -332,11 +336,11 @@ impl Sink for Lines {
 pub(crate) fn finish(
     outcome: &RunOutcome,
     command: &str,
-    team: &ProcessGroup,
+    process_group: &ProcessGroup,
 ) -> anyhow::Result<Status> {
     match outcome {
-        RunOutcome::Finished(_) if !team.is_rank_zero() => Ok(Status::Done),
-        RunOutcome::Stopped(_) if !team.is_rank_zero() => Ok(Status::Partial),
+        RunOutcome::Finished(_) if !process_group.is_rank_zero() => Ok(Status::Done),
+        RunOutcome::Stopped(_) if !process_group.is_rank_zero() => Ok(Status::Partial),
         RunOutcome::Finished(folder) => {
             outln!("saved the model to {}", folder.display())?;
             Ok(Status::Done)

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 
 use super::super::{Link, Polling};
-use crate::control_plane::{Rendezvous, Token, listen};
+use crate::control_plane::{JobToken, Rendezvous, listen};
 use crate::error::{Error, Result};
 use crate::options::CommunicatorOptions;
 use crate::rank_info::RankInfo;
@@ -57,7 +57,7 @@ fn open(
     let listener = listen(SocketAddr::new(address, 0))?;
     let system = |source| Error::System { what: "listen for the other ranks", source };
     let address = listener.local_addr().map_err(system)?;
-    Ok((Rendezvous::new(address, Token::random()?), listener))
+    Ok((Rendezvous::new(address, JobToken::random()?), listener))
 }
 
 /// An address at which other machines reach this one: the address its host name resolves to unless that is a loopback (as
@@ -93,7 +93,7 @@ fn read_notice(notice: &[u8]) -> Result<Rendezvous> {
     let mut bytes = [0; TOKEN];
     bytes.copy_from_slice(token);
     match text.parse() {
-        Ok(address) => Ok(Rendezvous::new(address, Token::from_bytes(bytes))),
+        Ok(address) => Ok(Rendezvous::new(address, JobToken::from_bytes(bytes))),
         Err(_) => Err(Error::Mpi { why: format!("rank 0 could not open the rendezvous: {text}") }),
     }
 }
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_notice_carries_address_and_token() {
-        let rendezvous = Rendezvous::new("10.0.0.7:4000".parse().unwrap(), Token::new("secret"));
+        let rendezvous = Rendezvous::new("10.0.0.7:4000".parse().unwrap(), JobToken::new("secret"));
         let read = read_notice(&write_notice(Ok(&rendezvous))).unwrap();
         assert_eq!(read.address, rendezvous.address);
         assert_eq!(read.token.to_bytes(), rendezvous.token.to_bytes());

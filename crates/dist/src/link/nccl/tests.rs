@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use super::*;
 use crate::communicator::Communicator;
-use crate::control_plane::{Client, Rendezvous, Token, listen};
+use crate::control_plane::{Client, JobToken, Rendezvous, listen};
 use crate::element::reduce;
 use crate::link::threads::{Exchange, ThreadLink};
 use crate::options::CommunicatorOptions;
@@ -215,7 +215,7 @@ fn ranks(
     script: impl Fn() -> Script,
 ) -> (Vec<Communicator>, Scripts) {
     let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let rendezvous = Rendezvous::new(listener.local_addr().unwrap(), Token::new("secret"));
+    let rendezvous = Rendezvous::new(listener.local_addr().unwrap(), JobToken::new("secret"));
     let (network, mut listener) = (Arc::default(), Some(listener));
     let scripts: Scripts = (0..count).map(|_| Arc::new(Mutex::new(script()))).collect();
     let options = CommunicatorOptions { deadline, ..CommunicatorOptions::default() };

@@ -1,4 +1,4 @@
-use super::super::{Concern, Metrics};
+use super::super::{Metrics, WarningKind};
 use super::*;
 
 /// Two records of TensorBoard 2.21.0's `RecordWriter`: `Event(wall_time=1700000000.25, file_version="brain.Event:2")` and
@@ -168,7 +168,7 @@ fn a_warning_is_a_text() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = TensorBoard::open(dir.path(), 0).unwrap();
     let message = "all rewards are 0".to_owned();
-    sink.event(&Event::Warning { step: 7, concern: Concern::NoReward, message }).unwrap();
+    sink.event(&Event::Warning { step: 7, concern: WarningKind::NoReward, message }).unwrap();
     let records = records(&std::fs::read(&sink.path).unwrap());
     let value = bytes_of(bytes_of(&records[1], 5)[0], 1)[0];
     assert_eq!(bytes_of(value, 1), [b"warnings"]);

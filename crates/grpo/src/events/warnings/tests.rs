@@ -25,7 +25,7 @@ fn with(changes: &[(&str, f64)]) -> Metrics {
 fn warnings(
     steps: impl IntoIterator<Item = Metrics>,
     format: &FormatFailures,
-) -> Vec<(u64, Concern, String)> {
+) -> Vec<(u64, WarningKind, String)> {
     let mut watch = WarningMonitor::default();
     let mut warnings = Vec::new();
     for (step, metrics) in (1..).zip(steps) {
@@ -39,7 +39,7 @@ fn warnings(
     warnings
 }
 
-fn concerns(steps: impl IntoIterator<Item = Metrics>) -> Vec<(u64, Concern)> {
+fn concerns(steps: impl IntoIterator<Item = Metrics>) -> Vec<(u64, WarningKind)> {
     let warnings = warnings(steps, &FormatFailures::default());
     warnings.into_iter().map(|(step, concern, _)| (step, concern)).collect()
 }
@@ -57,7 +57,7 @@ fn a_healthy_run_gets_no_warning() {
 fn lasting_zero_rewards_are_warned_about_and_repeated_later() {
     let nothing = with(&[("reward", 0.0), ("reward_std", 0.0), ("frac_reward_zero_std", 1.0)]);
     assert_eq!(concerns(same(nothing.clone(), 9)), []);
-    let wanted = [(10, Concern::NoReward), (110, Concern::NoReward)];
+    let wanted = [(10, WarningKind::NoReward), (110, WarningKind::NoReward)];
     assert_eq!(
         concerns(same(nothing.clone(), 150)),
         wanted,
@@ -75,13 +75,13 @@ fn rewards_that_cancel_out_are_not_rewards_of_0() {
 #[test]
 fn zero_variance_groups_are_warned_about() {
     let flat = with(&[("reward", 0.7), ("frac_reward_zero_std", 1.0)]);
-    assert_eq!(concerns(same(flat, 50)), [(10, Concern::ZeroVariance)]);
+    assert_eq!(concerns(same(flat, 50)), [(10, WarningKind::ZeroVariance)]);
 }
 
 #[test]
 fn a_loss_near_0_is_explained_once_and_only_if_expected() {
     let near = with(&[("loss", -1e-9)]);
-    assert_eq!(concerns(same(near.clone(), 300)), [(1, Concern::LossNearZero)]);
+    assert_eq!(concerns(same(near.clone(), 300)), [(1, WarningKind::LossNearZero)]);
     assert_eq!(concerns(same(with(&[("loss", 0.0), ("grad_norm", 0.0)]), 50)), []);
     let format = FormatFailures::default();
     let observation = StepObservation { step: 1, metrics: &near, iterations: 2, format: &format };
@@ -96,7 +96,7 @@ fn a_loss_near_0_is_explained_once_and_only_if_expected() {
 fn many_truncated_completions_are_warned_about() {
     let steps = |share| same(with(&[("completions/clipped_ratio", share)]), 50);
     assert_eq!(concerns(steps(0.2)), []);
-    assert_eq!(concerns(steps(0.21)), [(10, Concern::Truncation)]);
+    assert_eq!(concerns(steps(0.21)), [(10, WarningKind::Truncation)]);
     let one_bad_step = same(healthy(), 20)
         .chain([with(&[("completions/clipped_ratio", 1.0)])])
         .chain(same(healthy(), 20));
@@ -109,7 +109,7 @@ fn a_rising_kl_is_warned_about() {
         |early, late| same(with(&[("kl", early)]), 20).chain(same(with(&[("kl", late)]), 30));
     assert_eq!(concerns(steps(0.001, 0.09)), [], "a steep rise below the minimum");
     assert_eq!(concerns(steps(0.05, 0.4)), [], "less than ten times the baseline");
-    assert_eq!(concerns(steps(0.001, 0.2)), [(30, Concern::KlRising)]);
+    assert_eq!(concerns(steps(0.001, 0.2)), [(30, WarningKind::KlRising)]);
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_missing_format_is_reported_with_its_likely_cause() {
     };
     let last = |metrics: Metrics, format: &FormatFailures| {
         let warnings = warnings(same(metrics, 10), format);
-        warnings.into_iter().find(|(_, concern, _)| *concern == Concern::NoFormat).unwrap().2
+        warnings.into_iter().find(|(_, concern, _)| *concern == WarningKind::NoFormat).unwrap().2
     };
     let none = with(&[("rewards/format/mean", 0.0)]);
     assert_eq!(
@@ -154,7 +154,7 @@ fn a_missing_format_is_reported_with_its_likely_cause() {
          in 50 % of the last step's completions; the model does not know the format; check `system_prompt` and the \
          chat template, or start with supervised fine-tuning (`sft`)"
     );
-    assert!(last(none, &reasons("the output is empty")).contains("chat template and its stop"));
+    assert!(last(none, &reasons("the completion is empty")).contains("chat template and its stop"));
     let cut = with(&[("rewards/format/mean", 0.0), ("completions/clipped_ratio", 0.8)]);
     let warnings = last(cut, &reasons("`</answer>` is missing"));
     assert!(warnings.contains("80 % of them are truncated"), "{warnings}");
@@ -188,13 +188,13 @@ fn the_saved_keys_are_those_of_earlier_checkpoints() {
 #[test]
 fn the_logged_kinds_are_those_of_earlier_versions() {
     let kinds = [
-        (Concern::NoReward, "no_reward"),
-        (Concern::ZeroVariance, "no_spread"),
-        (Concern::NoFormat, "no_format"),
-        (Concern::LossNearZero, "loss_near_zero"),
-        (Concern::Truncation, "truncation"),
-        (Concern::KlRising, "kl_rising"),
-        (Concern::OtherData, "other_data"),
+        (WarningKind::NoReward, "no_reward"),
+        (WarningKind::ZeroVariance, "no_spread"),
+        (WarningKind::NoFormat, "no_format"),
+        (WarningKind::LossNearZero, "loss_near_zero"),
+        (WarningKind::Truncation, "truncation"),
+        (WarningKind::KlRising, "kl_rising"),
+        (WarningKind::OtherData, "other_data"),
     ];
     for (concern, logged) in kinds {
         assert_eq!(serde_json::to_value(concern).unwrap(), logged);

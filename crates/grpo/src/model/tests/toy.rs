@@ -10,9 +10,9 @@ use embodied_r_policy::weights::{self, SaveOptions};
 
 use crate::error::{Error, Result};
 use crate::model::{
-    ActivationCacheOptions, ChatMessage, ChatTokenizer, FinishReason, GenerationPrompt,
-    GenerationRequest, GradientReadyHook, Gradients, Group, LayerHook, LoadOptions, Model,
-    Precision, Sample, Samples, SamplingParams, TokenScores, TrainingPass, WriterRank,
+    ActivationCacheOptions, ChatMessage, ChatTokenizer, CompletionOutput, FinishReason,
+    GenerationPrompt, GenerationRequest, GradientReadyHook, Group, LayerHook, LoadOptions, Model,
+    NamedGradients, Precision, Samples, SamplingParams, TokenScores, TrainingPass, WriterRank,
 };
 use crate::random::stream;
 
@@ -148,7 +148,7 @@ impl Bigram {
 #[derive(Debug)]
 pub(crate) struct BigramGradients(HashMap<String, Tensor>);
 
-impl Gradients for BigramGradients {
+impl NamedGradients for BigramGradients {
     fn get(&self, name: &str) -> Option<&Tensor> {
         self.0.get(name)
     }
@@ -243,10 +243,14 @@ impl Model for Bigram {
                 ids.push(id);
                 sampled.push(logps[id as usize] as f32);
                 if sampling.stop_ids.contains(&id) {
-                    return Sample { ids, logps: sampled, finish_reason: FinishReason::Stop };
+                    return CompletionOutput {
+                        ids,
+                        logps: sampled,
+                        finish_reason: FinishReason::Stop,
+                    };
                 }
             }
-            Sample { ids, logps: sampled, finish_reason: FinishReason::Length }
+            CompletionOutput { ids, logps: sampled, finish_reason: FinishReason::Length }
         };
         let group =
             |request: &GenerationRequest| (0..request.samples).map(|s| draw(request, s)).collect();

@@ -1,7 +1,7 @@
 //! Loss settings of a GRPO run.
 
 use crate::advantages::{AdvantageEstimator, ScaleRewards};
-use crate::loss::{Correction, LossOptions, LossType};
+use crate::loss::{ImportanceSamplingCorrection, LossOptions, LossType};
 use crate::model::Precision;
 use crate::settings::{Faults, GrpoSettings, LossSettings};
 
@@ -79,7 +79,7 @@ impl GrpoSettings {
     }
 
     /// Importance correction for the rollout's precision, if it differs from the update's.
-    pub fn correction(&self) -> Option<Correction> {
+    pub fn correction(&self) -> Option<ImportanceSamplingCorrection> {
         self.options().correction.filter(|_| self.rollout_precision() != self.precision)
     }
 }

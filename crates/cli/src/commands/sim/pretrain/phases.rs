@@ -11,7 +11,7 @@ use embodied_r_sim::corpus::{self, Document};
 use super::MAX_POSITIONS;
 use crate::args::sim::PretrainArgs;
 
-/// Steps of learning-rate warm-up.
+/// Steps of learning-rate warmup.
 const WARMUP_STEPS: u64 = 100;
 
 /// The token between documents.
