@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests of crates with `unsafe` code under AddressSanitizer.
+# Runs the tests of the kernels and of the inference engine under AddressSanitizer.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

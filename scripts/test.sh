@@ -26,8 +26,8 @@ cd "$root"
 # nothing; line tables serve a debugger.
 export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_CODEGEN_UNITS=1 CARGO_PROFILE_DEV_DEBUG=false
 
-# One build serves all tests: ranks over MPI, and the CPU emulation of the CUDA kernels, which a test uses only
-# where EMBODIED_R_CUDA_HOST is set.
+# One build serves all tests: ranks over MPI, and the CPU emulation of the CUDA kernels, which some tests of kernels turn
+# on themselves, and EMBODIED_R_CUDA_HOST for all.
 features=embodied-r-cli/mpi,embodied-r-tests/mpi
 features+=,embodied-r-cli/cuda-host,embodied-r-grpo/cuda-host,embodied-r-vision/cuda-host,embodied-r-tests/cuda-host
 

@@ -9,7 +9,7 @@ use super::model::StoredModel;
 /// Endpoints: `POST /v1/chat/completions`, `POST /v1/completions`, `GET /v1/models`, `/health` and `/metrics`
 /// (Prometheus). If `EMBODIED_R_API_KEY` is set, clients must send it as the API key. Vision-language models accept
 /// images. On SIGTERM or Ctrl-C the server drains: running requests finish, new ones are rejected; a second signal
-/// exits immediately.
+/// aborts them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
