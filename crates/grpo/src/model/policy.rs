@@ -132,11 +132,11 @@ impl Model for Policy {
 
 impl NamedGradients for Gradients {
     fn get(&self, name: &str) -> Option<&Tensor> {
-        PolicyGradients::get(self, name)
+        Gradients::get(self, name)
     }
 
     fn norm(&self) -> Result<f64> {
-        Ok(PolicyGradients::norm(self)?)
+        Ok(Gradients::norm(self)?)
     }
 }
 
