@@ -247,7 +247,7 @@ hint: `--resume` with the run's directory resumes from its last intact checkpoin
     assert_eq!(
         lines,
         [
-            "warning: a later checkpoint is damaged, `run/checkpoint-12`: `optimizer.safetensors` \
+            "warning: skipped a corrupt later checkpoint: `run/checkpoint-12`: `optimizer.safetensors` \
              has changed since it was written: hash mismatch",
             "resuming from run/checkpoint-8",
             "renamed a corrupt checkpoint to `run/checkpoint-12.damaged`",

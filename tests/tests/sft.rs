@@ -108,7 +108,7 @@ fn a_dry_run_prints_the_batch_arithmetic() {
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
     let text = stdout_of(sft(dir.path()).arg("--dry-run"));
-    assert!(text.contains("epoch        3 steps = 12 responses / 4, 0 dropped\n"), "{text}");
+    assert!(text.contains("epoch        3 steps = 12 examples / 4, 0 dropped\n"), "{text}");
     assert!(text.contains("run          24 steps in 8 epochs\n"), "{text}");
     assert!(!dir.path().join("run").exists());
 }

@@ -295,6 +295,6 @@ mod tests {
             TokenSelection::All,
             totals,
         );
-        assert!(found.unwrap_err().to_string().contains("scored 1 tokens"));
+        assert!(found.unwrap_err().to_string().contains("log-probabilities for 1 tokens"));
     }
 }

@@ -119,7 +119,7 @@ fn run_as(args: &SftArgs, process_group: &ProcessGroup) -> anyhow::Result<Status
     session::finish(&outcome, "sft", process_group)
 }
 
-/// The responses of a file; warns about dropped ones.
+/// The examples of a file; warns about dropped ones.
 fn replies(
     file: &Path,
     text: &Arc<Tokenizer>,
