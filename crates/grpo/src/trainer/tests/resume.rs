@@ -327,7 +327,10 @@ fn a_damaged_checkpoint_is_skipped() {
     let last = Checkpoints::new(dir.path(), 1).latest_intact().unwrap();
     assert_eq!(last.checkpoint.unwrap().state.step, 4);
     let error = run(&settings, None).unwrap_err().to_string();
-    assert!(error.contains("checkpoint-6` is a later checkpoint"), "it must be set aside first: {error}");
+    assert!(
+        error.contains("checkpoint-6` is a later checkpoint"),
+        "it must be set aside first: {error}"
+    );
     Checkpoints::new(dir.path(), 1).set_aside(&last.damaged).unwrap();
     run(&settings, None).unwrap();
     let whole = tempfile::tempdir().unwrap();
