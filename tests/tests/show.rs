@@ -100,13 +100,13 @@ fn as_json_a_completion_has_its_raw_rewards_with_reasons() {
 }
 
 #[test]
-fn colours_are_optional_and_escape_codes_of_a_model_are_removed() {
+fn colors_are_optional_and_escape_codes_of_a_model_are_removed() {
     let folder = workspace();
     let folder = folder.path();
     assert!(!stdout(&show(folder, &[])).contains('\u{1b}'));
-    let colours = show(folder, &["--color", "always"]);
-    assert!(stdout(&colours).contains("\u{1b}[1;32mB\u{1b}[0m"));
-    assert!(!stdout(&colours).contains("\u{1b}[2J"));
+    let colors = show(folder, &["--color", "always"]);
+    assert!(stdout(&colors).contains("\u{1b}[1;32mB\u{1b}[0m"));
+    assert!(!stdout(&colors).contains("\u{1b}[2J"));
 }
 
 #[test]

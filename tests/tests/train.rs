@@ -60,7 +60,7 @@ step         8 completions = 2 questions x 4 completions
 epoch        4 steps = 8 questions / 2, 0 dropped
 run          4 steps x 1 optimizer step, 32 completions of at most 6 tokens
 warmup       0 steps to 1e-3, then cosine
-micro-batch  at most 2048 tokens, shared prompts counted once; for prompts over 1024 tokens, twice the prompt's
+micro-batch  at most 2048 tokens, shared prompts counted once; for a prompt over 1024 tokens, twice its length
 reference    for the KL term (beta 0.001)
 stage 1      steps 1 to 4, 1 epochs: accuracy 0.5, format 0.5
 checkpoints  every 2 steps, keeps the last 3, in run

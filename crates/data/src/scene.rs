@@ -40,7 +40,7 @@ pub struct Scene {
 pub struct SceneObject {
     /// Its name.
     pub name: String,
-    /// Centre of the box, in metres.
+    /// Center of the box, in metres.
     pub center_m: [f64; 3],
     /// Extent of the box along x, y and z, in metres.
     pub size_m: [f64; 3],
@@ -108,7 +108,7 @@ impl Scene {
         None
     }
 
-    /// The objects visible from `pose`, from left to right: those whose centre is within the field
+    /// The objects visible from `pose`, from left to right: those whose center is within the field
     /// of view and the range.
     ///
     /// Occlusion is ignored.

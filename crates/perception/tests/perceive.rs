@@ -367,7 +367,7 @@ async fn shards_of_different_settings_are_rejected_naming_the_difference() {
     assert!(error.contains("`threshold` was 0.5 and is 0.25"), "{error}");
 }
 
-/// A VSI-Bench scene of four objects around a centre.
+/// A VSI-Bench scene of four objects around a center.
 fn meta_info() -> Value {
     let object = |x: f64, y: f64| {
         json!([{"centroid": [x, y, 0.4], "axesLengths": [0.4, 0.4, 0.8],
@@ -452,7 +452,7 @@ async fn a_question_without_annotations_fails_with_its_reason() {
     assert!(read(&summary.log).contains("no annotations for scene `elsewhere`"));
 }
 
-/// A video of one second-long still per colour, 4 frames per second, and a scene file with as many
+/// A video of one second-long still per color, 4 frames per second, and a scene file with as many
 /// poses.
 fn built_in_room(folder: &Path, poses: usize) {
     let status = std::process::Command::new("ffmpeg")

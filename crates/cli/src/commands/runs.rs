@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use crate::args::runs::RunsArgs;
 use crate::exit::{self, Status};
 use crate::output::{out, outln};
-use run::{BestCheckpoint, Run};
+use run::Run;
 
 /// Maximum length of a model name; the start of a longer one is elided.
 const MODEL_CHARS: usize = 32;

@@ -5,27 +5,27 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 /// How the prefix is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Colour {
+pub(super) enum PrefixStyle {
     Plain,
-    Coloured,
+    Colored,
     /// No prefix, for output that programs read.
     Bare,
 }
 
-impl Colour {
-    /// Coloured at a terminal, unless `NO_COLOR` is set.
+impl PrefixStyle {
+    /// Colored at a terminal, unless `NO_COLOR` is set.
     pub(super) fn of(stream: &impl IsTerminal) -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        if wanted && stream.is_terminal() { Self::Coloured } else { Self::Plain }
+        if wanted && stream.is_terminal() { Self::Colored } else { Self::Plain }
     }
 
-    /// The prefix of `rank`, in one of six colours.
+    /// The prefix of `rank`, in one of six colors.
     fn prefix(self, rank: &str) -> String {
-        let colour = 31 + rank.bytes().fold(0, |sum, byte| (10 * sum + u32::from(byte)) % 6);
+        let color = 31 + rank.bytes().fold(0, |sum, byte| (10 * sum + u32::from(byte)) % 6);
         match self {
             Self::Bare => String::new(),
             Self::Plain => format!("[{rank}] "),
-            Self::Coloured => format!("\u{1b}[{colour}m[{rank}]\u{1b}[0m "),
+            Self::Colored => format!("\u{1b}[{color}m[{rank}]\u{1b}[0m "),
         }
     }
 }
@@ -44,7 +44,7 @@ pub(super) fn copy(
     mut from: impl BufRead,
     mut to: impl Write,
     source: &Source,
-    colour: Colour,
+    style: PrefixStyle,
 ) -> io::Result<()> {
     let mut line = Vec::new();
     // Incomplete line of each rank.
@@ -62,19 +62,24 @@ pub(super) fn copy(
             let whole = incomplete.entry(rank.clone()).or_default();
             whole.extend_from_slice(piece);
             if whole.ends_with(b"\n") {
-                show(&mut to, rank.as_deref(), &std::mem::take(whole), colour)?;
+                show(&mut to, rank.as_deref(), &std::mem::take(whole), style)?;
             }
         }
     }
     let left = incomplete.into_iter().filter(|(_, text)| !text.is_empty());
     for (rank, text) in left {
-        show(&mut to, rank.as_deref(), &text, colour)?;
+        show(&mut to, rank.as_deref(), &text, style)?;
     }
     Ok(())
 }
 
-fn show(to: &mut impl Write, rank: Option<&str>, text: &[u8], colour: Colour) -> io::Result<()> {
-    let prefix = rank.map(|rank| colour.prefix(rank)).unwrap_or_default();
+fn show(
+    to: &mut impl Write,
+    rank: Option<&str>,
+    text: &[u8],
+    style: PrefixStyle,
+) -> io::Result<()> {
+    let prefix = rank.map(|rank| style.prefix(rank)).unwrap_or_default();
     to.write_all(&[prefix.as_bytes(), text].concat())?;
     to.flush()
 }
@@ -113,36 +118,36 @@ fn tag(text: &[u8]) -> Option<(String, usize)> {
 mod tests {
     use super::*;
 
-    fn shown(text: &str, source: &Source, colour: Colour) -> String {
+    fn shown(text: &str, source: &Source, style: PrefixStyle) -> String {
         let mut shown = Vec::new();
-        copy(text.as_bytes(), &mut shown, source, colour).unwrap();
+        copy(text.as_bytes(), &mut shown, source, style).unwrap();
         String::from_utf8(shown).unwrap()
     }
 
     #[test]
     fn every_line_is_prefixed_with_its_rank() {
-        assert_eq!(shown("a: b\nc", &Source::Rank(7), Colour::Plain), "[7] a: b\n[7] c");
-        assert_eq!(shown("{}\n", &Source::Rank(0), Colour::Bare), "{}\n");
+        assert_eq!(shown("a: b\nc", &Source::Rank(7), PrefixStyle::Plain), "[7] a: b\n[7] c");
+        assert_eq!(shown("{}\n", &Source::Rank(0), PrefixStyle::Bare), "{}\n");
     }
 
     #[test]
     fn tags_of_mpirun_become_prefixes_and_its_own_lines_stay() {
         let text = "[1,0]<stdout>:x\n[1,11]<stderr>:b\nmpirun: no\n[a,1]<stdout>:c\n";
         let expected = "[0] x\n[11] b\nmpirun: no\n[a,1]<stdout>:c\n";
-        assert_eq!(shown(text, &Source::Tagged, Colour::Plain), expected);
+        assert_eq!(shown(text, &Source::Tagged, PrefixStyle::Plain), expected);
     }
 
     #[test]
     fn a_line_in_pieces_is_shown_once_it_is_complete() {
         let text = "[1,0]<stderr>:error: [1,1]<stderr>:a\n[1,0]<stderr>:no\n[1,1]<stderr>:b";
         let expected = "[1] a\n[0] error: no\n[1] b";
-        assert_eq!(shown(text, &Source::Tagged, Colour::Plain), expected);
+        assert_eq!(shown(text, &Source::Tagged, PrefixStyle::Plain), expected);
     }
 
     #[test]
-    fn adjacent_ranks_have_different_colours() {
-        let first = shown("a\n", &Source::Rank(0), Colour::Coloured);
-        let second = shown("a\n", &Source::Rank(1), Colour::Coloured);
+    fn adjacent_ranks_have_different_colors() {
+        let first = shown("a\n", &Source::Rank(0), PrefixStyle::Colored);
+        let second = shown("a\n", &Source::Rank(1), PrefixStyle::Colored);
         assert_eq!(first, "\u{1b}[31m[0]\u{1b}[0m a\n");
         assert_eq!(second, "\u{1b}[32m[1]\u{1b}[0m a\n");
     }

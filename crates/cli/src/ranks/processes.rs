@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::POLL_INTERVAL;
-use super::lines::{self, Colour, Source};
+use super::lines::{self, PrefixStyle, Source};
 
 /// Time for the other processes to exit by themselves after a rank has aborted the job; then they get SIGTERM.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -105,15 +105,15 @@ impl Processes {
         let Some(source) = source else { return Ok(()) };
         let other = source.clone();
         self.copying.extend(out.map(|from| {
-            let colour = match std::env::args_os().any(|word| word == "--json") {
-                true => Colour::Bare,
-                false => Colour::of(&io::stdout()),
+            let style = match std::env::args_os().any(|word| word == "--json") {
+                true => PrefixStyle::Bare,
+                false => PrefixStyle::of(&io::stdout()),
             };
-            thread::spawn(move || lines::copy(BufReader::new(from), io::stdout(), &source, colour))
+            thread::spawn(move || lines::copy(BufReader::new(from), io::stdout(), &source, style))
         }));
         self.copying.extend(err.map(|from| {
-            let colour = Colour::of(&io::stderr());
-            thread::spawn(move || lines::copy(BufReader::new(from), io::stderr(), &other, colour))
+            let style = PrefixStyle::of(&io::stderr());
+            thread::spawn(move || lines::copy(BufReader::new(from), io::stderr(), &other, style))
         }));
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Line charts as inline SVG; colours come from the page's style sheet.
+//! Line charts as inline SVG; colors come from the page's style sheet.
 
 use std::fmt::Write as _;
 
@@ -42,7 +42,7 @@ pub(super) struct Mark {
 pub(super) struct Chart<'a> {
     /// Accessible label.
     pub(super) title: &'a str,
-    /// CSS class with the curve's colour.
+    /// CSS class with the curve's color.
     pub(super) class: &'a str,
     pub(super) scale: Scale,
     /// Value of each step, in order.

@@ -82,7 +82,7 @@ fn tail(path: &Path, parts: usize) -> String {
     all[all.len().saturating_sub(parts)..].join("/")
 }
 
-/// The colour of each run.
+/// The color of each run.
 fn legend(runs: &[Run]) -> String {
     let mut html = String::from("<ul class=\"runs\">\n");
     for (index, run) in runs.iter().enumerate() {

@@ -16,7 +16,7 @@ const STEPS: usize = 3;
 const PER_STEP: usize = 4;
 /// Maximum characters of a text.
 const MAX_CHARS: usize = 6000;
-/// Numeric columns that are not 0-to-1 rewards, and so are not coloured.
+/// Numeric columns that are not 0-to-1 rewards, and so are not colored.
 const NEUTRAL: [&str; 3] = ["length", "reward", "advantage"];
 
 /// The sort key of a step's samples: the reward, else the advantage, else the sum of all scores.

@@ -6,7 +6,7 @@ use super::chart::{BOTTOM, Frame, HEIGHT, LEFT, POINTS, Point, RIGHT, Scale, TOP
 use super::chart::{axes, mean, number, span, thin};
 use super::html::escape;
 
-/// Colours in the style sheet; further runs reuse them with dashed lines.
+/// Colors in the style sheet; further runs reuse them with dashed lines.
 const COLORS: usize = 8;
 /// Bins with a tooltip.
 const BINS: usize = 60;
@@ -14,7 +14,7 @@ const BINS: usize = 60;
 /// One run's curve.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Curve<'a> {
-    /// Index of the run, which selects its colour.
+    /// Index of the run, which selects its color.
     pub(super) run: usize,
     pub(super) name: &'a str,
     /// Values in step order.
@@ -30,7 +30,7 @@ pub(super) struct Overlay<'a> {
     pub(super) curves: &'a [Curve<'a>],
 }
 
-/// The CSS classes with a run's colour.
+/// The CSS classes with a run's color.
 pub(super) fn class(run: usize) -> String {
     let dashed = if run >= COLORS { " dashed" } else { "" };
     format!("run-{}{dashed}", run % COLORS)
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_run_has_a_curve_in_its_own_colour() {
+    fn every_run_has_a_curve_in_its_own_color() {
         let curve = |run, name, high| Curve {
             run,
             name,

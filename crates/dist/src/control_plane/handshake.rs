@@ -89,7 +89,7 @@ fn check_magic(from: &mut impl Read) -> Result<(), HandshakeError> {
     if bytes(from)? == *MAGIC {
         return Ok(());
     }
-    let why = "protocol mismatch: it is not a rank of embodied-r, or of another version";
+    let why = "protocol mismatch: it is another program, or another version of this one";
     Err(HandshakeError::Other(io::Error::new(io::ErrorKind::InvalidData, why)))
 }
 

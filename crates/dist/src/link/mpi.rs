@@ -58,7 +58,7 @@ pub(crate) fn join(
     });
     if threading < Threading::Funneled {
         return Err(wrong(
-            "it provides less than MPI_THREAD_FUNNELED; use an MPI built with thread support"
+            "it does not provide MPI_THREAD_FUNNELED; use an MPI library built with thread support"
                 .into(),
         ));
     }

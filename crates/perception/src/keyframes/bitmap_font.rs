@@ -9,13 +9,13 @@ pub(super) const HEIGHT: u32 = 7;
 
 /// Writes `text` with its top left corner at `(x, y)`, clipped to `image`. Lower case is drawn as upper
 /// case, and unknown characters as a small square.
-pub(super) fn write(image: &mut RgbImage, (x, y): (u32, u32), text: &str, colour: Rgb<u8>) {
+pub(super) fn write(image: &mut RgbImage, (x, y): (u32, u32), text: &str, color: Rgb<u8>) {
     for (position, letter) in (0..).zip(text.chars()) {
         for (row, bits) in (0..).zip(rows(letter.to_ascii_uppercase())) {
             for column in (0..5).filter(|column| bits & (0b10000 >> column) != 0) {
                 let (x, y) = (x + position * ADVANCE + column, y + row);
                 if let Some(pixel) = image.get_pixel_mut_checked(x, y) {
-                    *pixel = colour;
+                    *pixel = color;
                 }
             }
         }

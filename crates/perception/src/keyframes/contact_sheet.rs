@@ -57,8 +57,8 @@ pub fn draw(path: &Path, selection: &Selection) -> Result<RgbImage> {
     for (position, (frame, image)) in (0..).zip(shown.iter().zip(&images)) {
         let x = position % COLUMNS * cell_width + MARGIN + (SIDE - width) / 2;
         let y = TITLE + position / COLUMNS * cell_height + MARGIN;
-        let (colour, text) = if frame.kept { (KEPT, KEPT) } else { (DROPPED, DROPPED_TEXT) };
-        outline(&mut sheet, (x, y), (width, height), colour);
+        let (color, text) = if frame.kept { (KEPT, KEPT) } else { (DROPPED, DROPPED_TEXT) };
+        outline(&mut sheet, (x, y), (width, height), color);
         replace(&mut sheet, image, i64::from(x), i64::from(y));
         let below = y + height + 6;
         write(&mut sheet, (x, below), &label(frame), TEXT);
@@ -102,10 +102,10 @@ fn short(decision: Decision) -> &'static str {
 }
 
 /// An outline, three pixels wide, around the area at `(x, y)`.
-fn outline(sheet: &mut RgbImage, (x, y): (u32, u32), (width, height): (u32, u32), colour: Rgb<u8>) {
+fn outline(sheet: &mut RgbImage, (x, y): (u32, u32), (width, height): (u32, u32), color: Rgb<u8>) {
     for row in y - 3..y + height + 3 {
         for column in x - 3..x + width + 3 {
-            sheet.put_pixel(column, row, colour);
+            sheet.put_pixel(column, row, color);
         }
     }
 }
@@ -127,8 +127,8 @@ mod tests {
         for (position, frame) in (0..).zip(&selection.sampled) {
             let x = position % COLUMNS * cell_width + MARGIN - 2;
             let y = TITLE + position / COLUMNS * cell_height + MARGIN - 2;
-            let colour = if frame.kept { KEPT } else { DROPPED };
-            assert_eq!(*sheet.get_pixel(x, y), colour, "frame {}", frame.index);
+            let color = if frame.kept { KEPT } else { DROPPED };
+            assert_eq!(*sheet.get_pixel(x, y), color, "frame {}", frame.index);
         }
     }
 

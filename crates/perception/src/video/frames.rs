@@ -1,4 +1,4 @@
-//! Decoding frames by index, in colour.
+//! Decoding frames by index, in color.
 
 use std::path::Path;
 

@@ -170,7 +170,7 @@ fn in_three_containers(folder: &Path) -> ([PathBuf; 2], PathBuf) {
 }
 
 #[test]
-fn colour_frames_of_an_excerpt_match_the_whole_video() {
+fn color_frames_of_an_excerpt_match_the_whole_video() {
     let folder = tempfile::tempdir().unwrap();
     let (excerpted, whole) = in_three_containers(folder.path());
     let indices = [64, 3, 119, 64];

@@ -98,7 +98,7 @@ fn counted(number: usize, what: &str) -> String {
 fn memory(memory: &Memory) -> String {
     let fits = if memory.fits { "fits" } else { "does not fit" };
     format!(
-        "about {:.2} GB of {:.2} GB: {fits} (rollout and update do not overlap: the larger counts)",
+        "about {:.2} GB of {:.2} GB: {fits} (of the rollout and the update with its gradients, the larger counts)",
         memory.total_gb, memory.usable_gb
     )
 }

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use embodied_r_grpo::checkpoint::{FINAL_FOLDER, SETTINGS_FILE, STATE_FILE};
+use embodied_r_grpo::checkpoint::{
+    BestCheckpoint, BestMetric, FINAL_FOLDER, SETTINGS_FILE, STATE_FILE,
+};
 use embodied_r_grpo::events::EVENTS_FILE;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize as _, Serialize, Serializer};
 use serde_json::Value;
 
 use super::found::checkpoint;
@@ -54,14 +56,6 @@ impl Kind {
             Self::Sft => "sft",
         }
     }
-}
-
-/// The best evaluation of a run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct BestCheckpoint {
-    pub(super) metric: String,
-    pub(super) value: f64,
-    pub(super) step: u64,
 }
 
 /// The listed properties of a run.
@@ -149,7 +143,7 @@ impl Run {
             reward: last("reward"),
             accuracy: last("rewards/accuracy/mean"),
             loss: last("loss"),
-            best: events.best.or_else(|| best_of(&state["best"])),
+            best: events.best.or_else(|| BestCheckpoint::deserialize(&state["best"]).ok()),
             changed,
             error: (!faults.is_empty()).then(|| faults.join("; ")),
         }
@@ -259,12 +253,11 @@ impl EventSummary {
                 self.step = step.max(self.step);
             }
             Some("eval") => {
-                let found = [("eval/accuracy", true), ("eval/loss", false)];
-                let found = found
-                    .iter()
-                    .find_map(|&(metric, high)| Some((metric, event[metric].as_f64()?, high)));
-                if let (Some((metric, value, high)), Some(step)) = (found, step) {
-                    self.offer(metric, value, step, high);
+                let found = ["eval/accuracy", "eval/loss"]
+                    .into_iter()
+                    .find_map(|metric| Some((metric, event[metric].as_f64()?)));
+                if let (Some((metric, value)), Some(step)) = (found, step) {
+                    BestMetric::new(metric, None).update(&mut self.best, Some(value), step);
                 }
             }
             Some("step") | None if step.is_some() => {
@@ -274,23 +267,6 @@ impl EventSummary {
             _ => {}
         }
     }
-
-    fn offer(&mut self, metric: &str, value: f64, step: u64, higher_is_better: bool) {
-        let better = self.best.as_ref().is_none_or(|best| {
-            if higher_is_better { value > best.value } else { value < best.value }
-        });
-        if better {
-            self.best = Some(BestCheckpoint { metric: metric.to_owned(), value, step });
-        }
-    }
-}
-
-fn best_of(state: &Value) -> Option<BestCheckpoint> {
-    Some(BestCheckpoint {
-        metric: state["metric"].as_str()?.to_owned(),
-        value: state["value"].as_f64()?,
-        step: state["step"].as_u64()?,
-    })
 }
 
 #[cfg(test)]

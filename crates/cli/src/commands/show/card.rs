@@ -103,7 +103,7 @@ fn scores(sample: &Sample, paint: Paint) -> String {
     sample.rewards.iter().map(part).collect::<Vec<_>>().join("\n")
 }
 
-/// The text with dimmed reasoning, highlighted tags, and the answer coloured by correctness.
+/// The text with dimmed reasoning, highlighted tags, and the answer colored by correctness.
 fn painted(sample: &Sample, paint: Paint) -> String {
     let answer = match sample.score("accuracy") {
         Some(accuracy) if accuracy > 0.0 => Style::Good,

@@ -1,9 +1,9 @@
-//! Terminal colours, and sanitized text.
+//! Terminal colors, and sanitized text.
 
 use crate::args::show::Color;
 use crate::terminal;
 
-/// Whether text is coloured.
+/// Whether text is colored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Paint {
     Colors,

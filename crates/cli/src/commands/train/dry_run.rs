@@ -82,7 +82,7 @@ pub(super) fn text(
     line(
         "micro-batch",
         format!(
-            "at most {budget} tokens, shared prompts counted once; for prompts over {} tokens, twice the prompt's",
+            "at most {budget} tokens, shared prompts counted once; for a prompt over {} tokens, twice its length",
             budget / 2
         ),
     );
@@ -164,8 +164,8 @@ step         32 completions = 4 questions x 8 completions
 epoch        1024 steps = 4098 questions / 4, 2 dropped
 run          12288 steps x 1 optimizer step, 393216 completions of at most 2048 tokens
 warmup       615 steps to 5e-7, then cosine
-micro-batch  at most 2048 tokens, shared prompts counted once; for prompts over 1024 tokens, twice the prompt's
-memory       about 20.60 GB: weights 12.00 + rollout 1.00 + gradients 6.00 + update 2.50 (rollout and update do not overlap: the larger counts); 1 layer not recomputed
+micro-batch  at most 2048 tokens, shared prompts counted once; for a prompt over 1024 tokens, twice its length
+memory       about 20.60 GB: weights 12.00 + rollout 1.00 + gradients 6.00 + update 2.50 (of the rollout and the update with its gradients, the larger counts); 1 layer not recomputed
 reference    for the KL term (beta 0.001) and as the judge
 stage 1      steps 1 to 2048, 2 epochs: accuracy 0.3, format 0.7
 stage 2      steps 2049 to 4096, 2 epochs: accuracy 0.7, format 0.3

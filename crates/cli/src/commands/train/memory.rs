@@ -137,7 +137,7 @@ pub(crate) fn memory_summary(plan: &MemoryPlan, ranks: usize) -> String {
         None => format!("{layers} not recomputed"),
     };
     format!(
-        "about {} GB{}: {} (rollout and update do not overlap: the larger counts); {recompute}",
+        "about {} GB{}: {} (of the rollout and the update with its gradients, the larger counts); {recompute}",
         gb(plan.total()),
         if ranks > 1 { " per rank" } else { "" },
         parts.join(" + ")

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 pub(super) struct ObjectBox {
     /// Its name.
     pub(super) name: String,
-    /// Its centre, in metres.
+    /// Its center, in metres.
     pub(super) centroid: [f64; 3],
     /// The lower corner, in metres.
     pub(super) min: [f64; 3],

@@ -1,7 +1,7 @@
 //! A synthetic camera path through a real room, computed from object boxes.
 //!
 //! Viewpoints and headings come from the boxes' geometry alone, never from a question: the camera
-//! looks around near the centre, then visits free points in farthest-point order. All points lie on a
+//! looks around near the center, then visits free points in farthest-point order. All points lie on a
 //! one-metre grid and all headings along its axes, so that the captions' rounded movements are exact.
 //! The camera may move over furniture, and occlusion is ignored.
 
@@ -21,12 +21,12 @@ const CLEARANCE_M: f64 = 0.3;
 const OBSTACLE_HEIGHTS_M: [f64; 2] = [0.15, 1.6];
 /// Minimum distance between viewpoints, from the third on, in metres.
 const SPACING_M: f64 = 2.0;
-/// Maximum distance from the centre, in metres; bounds the work on a broken file.
+/// Maximum distance from the center, in metres; bounds the work on a broken file.
 const MAX_REACH_M: f64 = 50.0;
 /// Resolution of bearings, in degrees.
 const BEARING_STEP_DEG: f64 = 5.0;
 
-/// A point of the one-metre grid around the centre of the boxes.
+/// A point of the one-metre grid around the center of the boxes.
 type GridPoint = (i32, i32);
 
 /// The poses of a tour of at most `max_frames`; the same boxes give the same tour.
@@ -55,7 +55,7 @@ pub(super) fn tour(boxes: &[ObjectBox], max_frames: usize) -> Vec<Pose> {
 }
 
 /// The view from a pose, from left to right: `chair left 30, 1.4 m; lamp ahead, 2.0 m`, or
-/// `nothing`. Bearing and distance are those of the object's centre, projected onto the floor.
+/// `nothing`. Bearing and distance are those of the object's center, projected onto the floor.
 pub(super) fn view_text(boxes: &[ObjectBox], pose: &Pose) -> String {
     let mut visible: Vec<(f64, f64, &str)> = boxes
         .iter()
@@ -89,7 +89,7 @@ pub(super) fn view_text(boxes: &[ObjectBox], pose: &Pose) -> String {
 /// The floor under the boxes.
 struct Floor<'a> {
     obstacles: Vec<&'a ObjectBox>,
-    centre: [f64; 2],
+    center: [f64; 2],
     /// Half of the boxes' extent along x and y, in whole metres.
     reach: [i32; 2],
     eye_m: f64,
@@ -103,7 +103,7 @@ impl<'a> Floor<'a> {
         let [from, to] = OBSTACLE_HEIGHTS_M.map(|height| ground + height);
         Self {
             obstacles: boxes.iter().filter(|b| b.max[2] > from && b.min[2] < to).collect(),
-            centre: [0, 1].map(|axis| (low(axis) + high(axis)) / 2.0),
+            center: [0, 1].map(|axis| (low(axis) + high(axis)) / 2.0),
             reach: [0, 1].map(|axis| ((high(axis) - low(axis)) / 2.0).min(MAX_REACH_M) as i32),
             eye_m: ground + EYE_M,
         }
@@ -130,7 +130,7 @@ impl<'a> Floor<'a> {
     }
 
     fn position(&self, (x, y): GridPoint) -> [f64; 2] {
-        [self.centre[0] + f64::from(x), self.centre[1] + f64::from(y)]
+        [self.center[0] + f64::from(x), self.center[1] + f64::from(y)]
     }
 
     fn pose(&self, point: GridPoint, quarter: i32) -> Pose {

@@ -11,7 +11,7 @@ const RADIUS: isize = 15;
 /// Compared pairs of points.
 const PAIRS: usize = 256;
 
-/// Standard deviation of the points around the centre, a fifth of the patch size as in BRIEF (Calonder
+/// Standard deviation of the points around the center, a fifth of the patch size as in BRIEF (Calonder
 /// et al. 2010).
 const SIGMA: f32 = 31.0 / 5.0;
 

@@ -8,7 +8,7 @@ pub(in crate::keyframes) const BORDER: usize = 18;
 /// FAST thresholds: the default, and a lower one if that finds too few corners.
 const THRESHOLDS: [u8; 2] = [20, 7];
 
-/// FAST's circle of 16 pixels around the centre, in order.
+/// FAST's circle of 16 pixels around the center, in order.
 const CIRCLE: [(isize, isize); 16] = [
     (0, -3),
     (1, -3),

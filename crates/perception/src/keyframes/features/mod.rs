@@ -18,7 +18,7 @@ use pyramid::Level;
 
 pub use brief::Descriptor;
 
-/// A keypoint. Integer coordinates are pixel centres.
+/// A keypoint. Integer coordinates are pixel centers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Keypoint {
     /// Pixels from the left.

@@ -82,11 +82,11 @@ fn back_substitute(lower: &[[f64; 8]; 8], right: &[f64; 8]) -> [f64; 8] {
     solved
 }
 
-/// A translation and a scale that centre points at 0 with a mean distance of √2, which keeps the
+/// A translation and a scale that center points at 0 with a mean distance of √2, which keeps the
 /// equations well conditioned (Hartley 1997).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Normalizer {
-    centre: Point,
+    center: Point,
     scale: f64,
 }
 
@@ -97,15 +97,15 @@ impl Normalizer {
         for point in points.clone() {
             (x, y, count) = (x + point.0, y + point.1, count + 1.0);
         }
-        let centre = (x / count, y / count);
-        let far: f64 = points.map(|p| (p.0 - centre.0).hypot(p.1 - centre.1)).sum();
+        let center = (x / count, y / count);
+        let far: f64 = points.map(|p| (p.0 - center.0).hypot(p.1 - center.1)).sum();
         let scale = std::f64::consts::SQRT_2 * count / far;
-        scale.is_finite().then_some(Self { centre, scale })
+        scale.is_finite().then_some(Self { center, scale })
     }
 
     #[inline(always)]
     pub(super) fn apply(&self, (x, y): Point) -> Point {
-        ((x - self.centre.0) * self.scale, (y - self.centre.1) * self.scale)
+        ((x - self.center.0) * self.scale, (y - self.center.1) * self.scale)
     }
 
     /// Normalized units per pixel.
@@ -114,12 +114,12 @@ impl Normalizer {
     }
 
     fn matrix(&self) -> Homography {
-        let Self { centre: (x, y), scale } = *self;
+        let Self { center: (x, y), scale } = *self;
         Homography([scale, 0.0, -scale * x, 0.0, scale, -scale * y, 0.0, 0.0, 1.0])
     }
 
     fn inverse(&self) -> Homography {
-        let Self { centre: (x, y), scale } = *self;
+        let Self { center: (x, y), scale } = *self;
         Homography([1.0 / scale, 0.0, x, 0.0, 1.0 / scale, y, 0.0, 0.0, 1.0])
     }
 }

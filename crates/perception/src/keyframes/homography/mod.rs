@@ -1,4 +1,4 @@
-//! Homographies: projective maps between two views of a plane, or from one camera centre.
+//! Homographies: projective maps between two views of a plane, or from one camera center.
 
 mod fit;
 mod ransac;
