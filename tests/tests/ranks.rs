@@ -109,8 +109,8 @@ fn a_step_sends_gradients_and_weights_once_and_little_else() {
         let expected = 2.0 * 4.0 * parameters * (ranks - 1) as f64 / ranks as f64;
         let sent = metric(&run, "communication/bytes_sent");
         assert_eq!(sent.len(), 4);
-        // The weights of a step are gathered after its event is written, and count for the next step. Short completions,
-        // metrics and settings are sent to every other rank.
+        // The weights of a step are gathered after its event is written, and count for the next step. Short
+        // completions, metrics and settings are sent to every other rank.
         for (step, sent) in sent.into_iter().enumerate() {
             let expected = if step == 0 { expected / 2.0 } else { expected };
             let rest = sent - expected;

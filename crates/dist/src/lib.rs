@@ -6,8 +6,8 @@
 //!
 //! The control plane is a separate TCP connection from every rank to rank 0. Over it ranks authenticate ([`JobToken`]),
 //! compare version and settings with rank 0 before any work ([`RendezvousFault`]), and send heartbeats. If a rank dies,
-//! stops or hangs, all others abort with a [`FailureReport`] that names the rank, its phase, its operation and the time.
-//! The ranks wait for a slow rank as long as it [reports progress](Communicator::heartbeat).
+//! stops or hangs, all others abort with a [`FailureReport`] that names the rank, its phase, its operation and the
+//! time. The ranks wait for a slow rank as long as it [reports progress](Communicator::heartbeat).
 //!
 //! ```
 //! use embodied_r_dist::{Communicator, CommunicatorOptions, Reduce};

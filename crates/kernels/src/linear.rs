@@ -1,7 +1,7 @@
 //! Linear layers: `y = x · Wᵀ + b`.
 //!
-//! In bf16 both operands of each GEMM are rounded while they are packed: one pass over them, cheap compared with the GEMM.
-//! Weights and gradients stay f32.
+//! In bf16 both operands of each GEMM are rounded while they are packed: one pass over them, cheap compared with the
+//! GEMM. Weights and gradients stay f32.
 
 use candle_core::Tensor;
 

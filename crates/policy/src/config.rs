@@ -143,8 +143,8 @@ impl ModelConfig {
         Self::from_json(&value).map_err(|faults| Error::Config { path, faults })
     }
 
-    /// The configuration of the model at `path`: a folder in Hugging Face's layout, a GGUF file or a folder with one, or
-    /// an adapter folder, which stands for its base model.
+    /// The configuration of the model at `path`: a folder in Hugging Face's layout, a GGUF file or a folder with one,
+    /// or an adapter folder, which stands for its base model.
     ///
     /// # Errors
     /// As [`Self::from_dir`], and for a corrupt GGUF file or an adapter whose base model is missing.

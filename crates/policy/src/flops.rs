@@ -26,8 +26,8 @@ impl ForwardFlops {
 }
 
 impl ModelConfig {
-    /// Matmul FLOPs of one forward pass over `groups`, with each prompt computed once: linear layers, attention, and the
-    /// LM head for the completion tokens. In the last layer, prompt tokens but the last only need keys and values.
+    /// Matmul FLOPs of one forward pass over `groups`, with each prompt computed once: linear layers, attention, and
+    /// the LM head for the completion tokens. In the last layer, prompt tokens but the last only need keys and values.
     ///
     /// Sampling the completions takes the same: it also computes every token once.
     pub fn pass_flops(&self, groups: &[Group]) -> ForwardFlops {

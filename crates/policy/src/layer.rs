@@ -27,8 +27,8 @@ pub(crate) struct Layer<Linear> {
 }
 
 impl<Linear> Layer<Linear> {
-    /// The layer `index` of a decoder: `vector` returns norms and biases by canonical name, `linear` a module by its name
-    /// and optional bias.
+    /// The layer `index` of a decoder: `vector` returns norms and biases by canonical name, `linear` a module by its
+    /// name and optional bias.
     ///
     /// # Errors
     /// Those of `vector` and `linear`.

@@ -90,8 +90,8 @@ impl Policy {
         Self::new(config.clone(), Parameters::random(config, seed)?)
     }
 
-    /// Moves the model to `device`. On a GPU, [`Precision::Bf16`] stores activations and matrices in bf16; the optimizer
-    /// keeps f32 master weights of the matrices.
+    /// Moves the model to `device`. On a GPU, [`Precision::Bf16`] stores activations and matrices in bf16; the
+    /// optimizer keeps f32 master weights of the matrices.
     ///
     /// # Errors
     /// The device is out of memory.
@@ -180,8 +180,8 @@ impl Policy {
     /// Writes configuration and weights to `dir` in Hugging Face's layout, without the tokenizer. With an adapter, only
     /// the adapter is written, in `peft`'s layout.
     ///
-    /// The decoder of a vision-language checkpoint is saved as a vision-language checkpoint: vision tower, configuration
-    /// and image processor are written unchanged, and tensors keep their names.
+    /// The decoder of a vision-language checkpoint is saved as a vision-language checkpoint: vision tower,
+    /// configuration and image processor are written unchanged, and tensors keep their names.
     ///
     /// # Errors
     /// A file cannot be written.

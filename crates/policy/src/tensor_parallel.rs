@@ -46,8 +46,8 @@ impl TensorParallel {
         Self { communicator: (communicator.world_size() > 1).then_some(communicator) }
     }
 
-    /// Runs `work` on `ranks` threads of this process, one rank each. Every rank has its own thread pool: ranks block on
-    /// each other, which would deadlock in a shared one.
+    /// Runs `work` on `ranks` threads of this process, one rank each. Every rank has its own thread pool: ranks block
+    /// on each other, which would deadlock in a shared one.
     ///
     /// # Errors
     /// The loopback interface or threads are unavailable; [`crate::Error::Distributed`] if a rank fails.

@@ -130,8 +130,8 @@ impl Tokenizer {
         self.inner.decode(ids, special == SpecialTokens::Skip).map_err(Error::tokenizer(&self.dir))
     }
 
-    /// Renders a conversation with the model's chat template. Messages are [`ChatMessage`]s or, for multimodal templates,
-    /// objects with a `role` and a list of parts as `content`.
+    /// Renders a conversation with the model's chat template. Messages are [`ChatMessage`]s or, for multimodal
+    /// templates, objects with a `role` and a list of parts as `content`.
     ///
     /// # Errors
     /// [`Error::NoChatTemplate`], or [`Error::ChatTemplate`] if the template rejects the conversation.

@@ -133,8 +133,8 @@ pub(crate) fn of_json(value: &Value, path: &Path) -> Result<(VisionConfig, Image
 }
 
 impl VisionConfig {
-    /// The configuration of `model`: a folder with a `config.json` in the hub's format or that of `transformers` 5, or a
-    /// GGUF file with its `mmproj` next to it.
+    /// The configuration of `model`: a folder with a `config.json` in the hub's format or that of `transformers` 5, or
+    /// a GGUF file with its `mmproj` next to it.
     ///
     /// # Errors
     /// [`Error::NoVision`] or [`Error::NoMmproj`] for a text model; a file cannot be read, or the sizes are inconsistent.

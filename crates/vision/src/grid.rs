@@ -45,8 +45,8 @@ pub struct PixelLimits {
 /// The largest ratio of the longer to the shorter side.
 const LARGEST_RATIO: f64 = 200.0;
 
-/// The size that an image is resized to (`smart_resize` of Qwen2-VL's processor): multiples of `factor`, close to its own
-/// size and aspect ratio, with pixels within the limits.
+/// The size that an image is resized to (`smart_resize` of Qwen2-VL's processor): multiples of `factor`, close to its
+/// own size and aspect ratio, with pixels within the limits.
 ///
 /// # Errors
 /// [`Error::AspectRatio`] if one side is more than 200 times the other, or 0.

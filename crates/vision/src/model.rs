@@ -38,8 +38,8 @@ impl From<WeightFormat> for VisionOptions {
     }
 }
 
-/// Whether the model in `dir`, a folder or a GGUF file, is a vision-language model. A GGUF file is if it has an `mmproj`
-/// file next to it, valid or not.
+/// Whether the model in `dir`, a folder or a GGUF file, is a vision-language model. A GGUF file is if it has an
+/// `mmproj` file next to it, valid or not.
 #[must_use]
 pub fn is_vision_language_model(dir: &Path) -> bool {
     Source::exists(dir)
@@ -95,8 +95,8 @@ impl VisionLanguageModel {
 }
 
 impl VisionEncoder {
-    /// Loads the vision encoder of the model in `dir`, a folder in Hugging Face's layout or a GGUF file with its `mmproj`
-    /// next to it.
+    /// Loads the vision encoder of the model in `dir`, a folder in Hugging Face's layout or a GGUF file with its
+    /// `mmproj` next to it.
     ///
     /// # Errors
     /// As [`VisionLanguageModel::load`].
@@ -202,8 +202,8 @@ impl VisionEncoder {
         Ok(encoded.collect())
     }
 
-    /// How many of the first images form a batch: as few as keep all threads busy, so that memory does not grow with the
-    /// number of images.
+    /// How many of the first images form a batch: as few as keep all threads busy, so that memory does not grow with
+    /// the number of images.
     fn batch_size(&self, images: &[&RgbImage]) -> Result<usize> {
         let mut patches = 0;
         for (index, image) in images.iter().enumerate() {
@@ -241,8 +241,8 @@ impl VisionEncoder {
         Ok(ImageEmbeddings { kind, grid: pixels.grid, embeddings, digest: digest(frames, kind) })
     }
 
-    /// The prompt of a conversation, rendered by the model's chat template with a generation prompt. Each placeholder is
-    /// replaced by the next of `images`.
+    /// The prompt of a conversation, rendered by the model's chat template with a generation prompt. Each placeholder
+    /// is replaced by the next of `images`.
     ///
     /// # Errors
     /// [`Error::ImageCount`] unless there is one image per placeholder, and those of [`Tokenizer::apply_chat_template`].

@@ -38,8 +38,8 @@ pub(crate) struct PerceiveArgs {
     /// Captioning backend.
     #[arg(long, value_enum, default_value_t = Backend::Openai)]
     pub(crate) backend: Backend,
-    /// Caption each video once per question, conditioned on the question as in the paper, or once for all its questions,
-    /// which is cheaper.
+    /// Caption each video once per question, conditioned on the question as in the paper, or once for all its
+    /// questions, which is cheaper.
     #[arg(long, value_enum, default_value_t = ScopeName::Question)]
     pub(crate) scope: ScopeName,
     /// Process only shard I of N, from `1/N` to `N/N`, and write it to `shard-I-of-N` in the output directory.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 /// Write an HTML report of a run, or a comparison of several.
 ///
-/// For one run: training curves, evaluation scores, sample completions and settings. For several: overlaid curves, final
-/// metrics and scores side by side, and the settings in which they differ.
+/// For one run: training curves, evaluation scores, sample completions and settings. For several: overlaid curves,
+/// final metrics and scores side by side, and the settings in which they differ.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReportArgs {
     /// Run directory with its `events.jsonl`; give several to compare them.
@@ -15,8 +15,8 @@ pub(crate) struct ReportArgs {
     /// are several].
     #[arg(long, alias = "out", value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Score files from `eval --json`, in this order: before training, after training, any others [default: those in the run directory
-    /// and its `eval` directory; for several runs, the scores after training of each].
+    /// Score files from `eval --json`, in this order: before training, after training, any others [default: those in
+    /// the run directory and its `eval` directory; for several runs, the scores after training of each].
     #[arg(long, value_name = "[LABEL=]FILE", num_args = 1..)]
     pub(crate) eval: Vec<String>,
     /// Title of the page [default: names of the run directories].

@@ -33,8 +33,8 @@ pub(crate) struct ScoreArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Consistency judge")]
 pub(crate) struct JudgeArgs {
-    /// Comma-separated base URLs of OpenAI-compatible servers of the judge, such as `http://localhost:8000/v1`; requests
-    /// are balanced across them.
+    /// Comma-separated base URLs of OpenAI-compatible servers of the judge, such as `http://localhost:8000/v1`;
+    /// requests are balanced across them.
     #[arg(long, value_delimiter = ',', value_name = "URL", requires = "judge_model")]
     pub(crate) judge_base_url: Vec<String>,
     /// Name of the judge's model on the servers.

@@ -45,8 +45,8 @@ pub(crate) struct RoomsArgs {
 
 /// Write a pretraining corpus for a small model.
 ///
-/// The corpus is JSONL of `prompt` and `completion`. Each document holds the captions of a room and true statements about
-/// it, but no benchmark questions.
+/// The corpus is JSONL of `prompt` and `completion`. Each document holds the captions of a room and true statements
+/// about it, but no benchmark questions.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CorpusArgs {
     /// Number of documents.
@@ -62,8 +62,8 @@ pub(crate) struct CorpusArgs {
 
 /// Pretrain the small base model of the quickstart.
 ///
-/// Trains a tokenizer and a Qwen2 decoder on lookup tasks and then on the text of `sim corpus`, and writes both in Hugging
-/// Face layout. `pretrain.json` records settings and training time.
+/// Trains a tokenizer and a Qwen2 decoder on lookup tasks and then on the text of `sim corpus`, and writes both in
+/// Hugging Face layout. `pretrain.json` records settings and training time.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PretrainArgs {
     /// Directory to write the model to.
@@ -127,8 +127,8 @@ pub(crate) struct ShapeArgs {
 
 /// Write SFT conversations for the cold start: questions with reasoning, and examples of the judge's task.
 ///
-/// Questions are sampled from captioned data; their reasoning is derived from the captions alone and kept only if it ends
-/// in the correct answer. The judge's examples are about other rooms.
+/// Questions are sampled from captioned data; their reasoning is derived from the captions alone and kept only if it
+/// ends in the correct answer. The judge's examples are about other rooms.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConversationsArgs {
     /// Captioned questions, as written by `perceive`.

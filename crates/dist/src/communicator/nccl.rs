@@ -11,8 +11,8 @@ use crate::rank_info::RankInfo;
 use crate::rank_state::RankState;
 
 impl Communicator {
-    /// Ranks over NCCL, one per process and GPU. `device` is the GPU's index among those visible to this process. Rank 0
-    /// listens on the address of `rendezvous`.
+    /// Ranks over NCCL, one per process and GPU. `device` is the GPU's index among those visible to this process. Rank
+    /// 0 listens on the address of `rendezvous`.
     ///
     /// # Errors
     ///

@@ -91,7 +91,8 @@ impl Communicator {
         self.begin(call, values, |values| values, |group, _, values| group.all_gather(&values))
     }
 
-    /// Broadcasts the values of rank `root`. The other ranks pass a vector of the same length; its contents are ignored.
+    /// Broadcasts the values of rank `root`. The other ranks pass a vector of the same length; its contents are
+    /// ignored.
     ///
     /// # Shapes
     ///
@@ -133,8 +134,8 @@ impl Communicator {
         )
     }
 
-    /// All-to-all: sends `chunks[n]` to rank `n` and returns what every rank sent here, by rank. Lengths may differ, but
-    /// all chunks are padded to the longest on the wire.
+    /// All-to-all: sends `chunks[n]` to rank `n` and returns what every rank sent here, by rank. Lengths may differ,
+    /// but all chunks are padded to the longest on the wire.
     ///
     /// # Errors
     ///

@@ -11,8 +11,8 @@ use crate::worker::GroupKind;
 
 impl Communicator {
     /// Splits the job into `parts` equal subgroups of consecutive ranks and returns this rank's. Subgroups make their
-    /// calls independently, interleaved with calls of the whole world. Phases, heartbeats and failure reports remain the
-    /// job's and use world ranks; a subgroup ends with the job. All ranks call this, at most once.
+    /// calls independently, interleaved with calls of the whole world. Phases, heartbeats and failure reports remain
+    /// the job's and use world ranks; a subgroup ends with the job. All ranks call this, at most once.
     ///
     /// # Errors
     ///

@@ -20,8 +20,8 @@ const OP: &str = "collective";
 /// chooses the order of its sums, so their bits depend on the number of ranks and on the GPU topology. Tensors of other
 /// devices are staged through host memory. A single rank gets its input back.
 ///
-/// Until the result is ready, the input's memory must not be written, and the memory of an all-reduced tensor must not be
-/// read either. After a failure both hold forever.
+/// Until the result is ready, the input's memory must not be written, and the memory of an all-reduced tensor must not
+/// be read either. After a failure both hold forever.
 impl Communicator {
     /// All-reduces (sum) a tensor in place; tensors that share its memory see the result too.
     ///
@@ -50,7 +50,8 @@ impl Communicator {
     ///
     /// # Errors
     ///
-    /// The tensor is not contiguous f32, its length is not a multiple of the number of ranks, and as for all collectives.
+    /// The tensor is not contiguous f32, its length is not a multiple of the number of ranks, and as for all
+    /// collectives.
     pub fn reduce_scatter_tensor(&self, whole: Tensor) -> Result<Pending<Tensor>> {
         let operation = Operation::ReduceScatter;
         let part = self.part_of(operation, whole.elem_count())?;

@@ -46,8 +46,8 @@ pub(crate) trait Link {
     /// Broadcasts `data` of rank `root`.
     fn broadcast(&mut self, data: &mut [u8], root: usize) -> Result<()>;
 
-    /// Connects a subgroup of `size` ranks that starts at rank `first`; this rank has index `rank` in it. All ranks call
-    /// it, each for its own subgroup.
+    /// Connects a subgroup of `size` ranks that starts at rank `first`; this rank has index `rank` in it. All ranks
+    /// call it, each for its own subgroup.
     fn split(&mut self, first: usize, rank: usize, size: usize) -> Result<Box<dyn Link>>;
 
     /// The device whose memory [`Link::direct`] supports.

@@ -1,6 +1,6 @@
-//! The MPI backend. All calls are non-blocking and polled to completion by the thread that initialized MPI. If the job is
-//! aborted during a call, the thread never returns: MPI may still write into buffers on its stack, so these must live
-//! as long as the process.
+//! The MPI backend. All calls are non-blocking and polled to completion by the thread that initialized MPI. If the job
+//! is aborted during a call, the thread never returns: MPI may still write into buffers on its stack, so these must
+//! live as long as the process.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;

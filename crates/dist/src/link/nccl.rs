@@ -1,6 +1,6 @@
-//! The NCCL backend, one rank per GPU. The communicator is non-blocking: every call is polled until it completes, fails,
-//! or the job is aborted. An abort also aborts the communicator, which frees the GPU of collectives that wait for failed
-//! ranks.
+//! The NCCL backend, one rank per GPU. The communicator is non-blocking: every call is polled until it completes,
+//! fails, or the job is aborted. An abort also aborts the communicator, which frees the GPU of collectives that wait
+//! for failed ranks.
 
 use std::sync::Arc;
 use std::thread;

@@ -137,8 +137,8 @@ fn state_of_another_model_is_refused() {
     assert!(error.contains("exp_avg.bigram."), "{error}");
 }
 
-/// Runs several ranks with different gradients, marking elements as final from each of `final_from` on before finishing.
-/// Returns the weights, the norm and the reductions started before the end; waits for `sent` of them.
+/// Runs several ranks with different gradients, marking elements as final from each of `final_from` on before
+/// finishing. Returns the weights, the norm and the reductions started before the end; waits for `sent` of them.
 fn of_ranks(
     ranks: usize,
     optim: Optim,

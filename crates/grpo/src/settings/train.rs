@@ -136,9 +136,9 @@ pub struct GrpoSettings {
     pub weight_decay: f64,
     /// Maximum gradient norm for clipping. Default: 1.
     pub max_grad_norm: f64,
-    /// Maximum tokens per micro-batch, prompts included. Lower it when memory runs out; the gradient does not change, except with `bnpo`.
-    /// If a prompt exceeds half of it, each part of the group may hold as many completion tokens as the prompt.
-    /// Default: 2048.
+    /// Maximum tokens per micro-batch, prompts included. Lower it when memory runs out; the gradient does not change,
+    /// except with `bnpo`. If a prompt exceeds half of it, each part of the group may hold as many completion tokens as
+    /// the prompt. Default: 2048.
     pub max_tokens_per_batch: usize,
     /// Activation recomputation (gradient checkpointing), and how much of the rollout's activations the update reuses:
     /// `auto` uses the available memory, `all` saves the most memory, `none` is fastest. Results change only by

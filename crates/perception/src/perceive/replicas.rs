@@ -1,8 +1,8 @@
 //! Data-parallel captioning: one run of several processes, each with a model replica.
 //!
-//! Each replica captions whole videos and writes its own log, in `replica-I-of-N` in the output folder. It first imports
-//! finished questions from all existing logs, including those of a killed run with another number of replicas. At the
-//! end the first replica writes the same outputs as a single process, and removes the replicas' folders.
+//! Each replica captions whole videos and writes its own log, in `replica-I-of-N` in the output folder. It first
+//! imports finished questions from all existing logs, including those of a killed run with another number of replicas.
+//! At the end the first replica writes the same outputs as a single process, and removes the replicas' folders.
 
 use std::path::{Path, PathBuf};
 

@@ -42,8 +42,8 @@ pub const PUBLISHED: [&str; 11] = [
 ];
 
 impl ModelConfig {
-    /// The configuration of the (text) decoder published on the hub as `name`, such as `Qwen/Qwen2.5-VL-3B-Instruct`, for
-    /// estimates and for models with random weights. The organization and `-Instruct` are optional.
+    /// The configuration of the (text) decoder published on the hub as `name`, such as `Qwen/Qwen2.5-VL-3B-Instruct`,
+    /// for estimates and for models with random weights. The organization and `-Instruct` are optional.
     pub fn published(name: &str) -> Option<Self> {
         let name = name.rsplit('/').next()?.to_ascii_lowercase();
         let name = name.strip_suffix("-instruct").unwrap_or(&name);
@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn parameter_counts_match_the_model_cards() {
-        // By hand for 3B: 151,936 · 2,048 + 36 · (2 · 2,048 · (2,048 + 256) + 2,560 + 3 · 2,048 · 11,008 + 4,096) + 2,048.
+        // By hand for 3B: 151,936 · 2,048 + 36 · (2 · 2,048 · (2,048 + 256) + 2,560 + 3 · 2,048 · 11,008 + 4,096) +
+        // 2,048.
         for (name, parameters) in [
             ("Qwen2.5-0.5B", 494_032_768),
             ("Qwen/Qwen2.5-1.5B-Instruct", 1_543_714_304),

@@ -220,7 +220,8 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Numbers by module name pattern. As in `peft`, a pattern has to match a suffix of the name that starts after a dot.
+    /// Numbers by module name pattern. As in `peft`, a pattern has to match a suffix of the name that starts after a
+    /// dot.
     fn patterns(&mut self, field: &str) -> Vec<(Regex, f64)> {
         let Some(found) = self.get(field) else { return Vec::new() };
         let Some(map) = found.as_object() else {

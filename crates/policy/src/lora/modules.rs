@@ -72,8 +72,8 @@ impl Module {
 static LAYER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^.*?\.[^.]*\.(\d+)\.").ok());
 
 impl AdapterConfig {
-    /// Whether the adapter targets the module `name`, as named in the base model: names in a vision-language model differ
-    /// from its decoder's.
+    /// Whether the adapter targets the module `name`, as named in the base model: names in a vision-language model
+    /// differ from its decoder's.
     pub(super) fn targets(&self, name: &str) -> bool {
         let saved = self.modules_to_save.iter().any(|saved| is_within(name, saved));
         let excluded = self.excluded.as_ref().is_some_and(|excluded| excluded.matches(name));

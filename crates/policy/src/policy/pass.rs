@@ -40,8 +40,8 @@ impl Policy {
         self.pass_of(&batch.positions[first..], Cow::Owned(spans), keys)
     }
 
-    /// Runs all layers on `x` and returns the output at the pass's output rows. `save` gets each layer's index, input and
-    /// activations.
+    /// Runs all layers on `x` and returns the output at the pass's output rows. `save` gets each layer's index, input
+    /// and activations.
     pub(crate) fn forward_layers<'p>(
         &self,
         mut x: Tensor,

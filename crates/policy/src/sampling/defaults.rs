@@ -33,8 +33,8 @@ impl Default for SamplingDefaults {
 }
 
 impl SamplingDefaults {
-    /// The values in `generation_config.json` of the model in `dir`, a folder or a GGUF file, with OpenAI's defaults for
-    /// missing ones. As in vLLM, `do_sample` is ignored.
+    /// The values in `generation_config.json` of the model in `dir`, a folder or a GGUF file, with OpenAI's defaults
+    /// for missing ones. As in vLLM, `do_sample` is ignored.
     ///
     /// # Errors
     /// The file cannot be read or has an invalid value.

@@ -14,8 +14,8 @@ pub struct ShardBytes {
     pub weights: usize,
     /// KV-cache elements per token.
     pub kv_elements_per_token: usize,
-    /// Peak activation elements of a layer per token: the residual stream, its norm and its sum, queries, keys and values,
-    /// and the MLP's activations.
+    /// Peak activation elements of a layer per token: the residual stream, its norm and its sum, queries, keys and
+    /// values, and the MLP's activations.
     pub layer_elements_per_token: usize,
 }
 

@@ -36,8 +36,8 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    /// The shard of one of `count` ranks. The MLP is split at multiples of `block`. With more ranks than key/value heads,
-    /// these are replicated.
+    /// The shard of one of `count` ranks. The MLP is split at multiples of `block`. With more ranks than key/value
+    /// heads, these are replicated.
     ///
     /// # Errors
     /// [`Error::ShardSize`] with the size that does not divide.

@@ -198,8 +198,8 @@ fn read(bytes: &[u8]) -> Result<IndexMap<String, TensorInfo>, SafetensorsFault> 
         let (name, dtype) = checked(name, &entry, end, have)?;
         let [from, to] = entry.data_offsets;
         end = to;
-        // Both offsets lie inside the file. A non-empty tensor has at least as many bytes as each of its sizes; an empty
-        // tensor may have any sizes.
+        // Both offsets lie inside the file. A non-empty tensor has at least as many bytes as each of its sizes; an
+        // empty tensor may have any sizes.
         let shape = entry.shape.iter().map(|size| usize::try_from(*size).unwrap_or(usize::MAX));
         let range = start + from as usize..start + to as usize;
         tensors.insert(name, TensorInfo { dtype, shape: shape.collect(), range });

@@ -60,8 +60,8 @@ fn open(
     Ok((Rendezvous::new(address, JobToken::random()?), listener))
 }
 
-/// An address at which other machines reach this one: the address its host name resolves to unless that is a loopback (as
-/// on Debian), else the source address of outbound traffic.
+/// An address at which other machines reach this one: the address its host name resolves to unless that is a loopback
+/// (as on Debian), else the source address of outbound traffic.
 fn own_address(host: &str) -> Result<IpAddr> {
     let failed = |source| Error::Lookup { address: host.to_owned(), source };
     let resolved = (host, 0).to_socket_addrs();

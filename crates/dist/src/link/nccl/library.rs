@@ -135,8 +135,8 @@ impl NcclApi for Cuda {
             split_share: UNDEFINED,
         };
         let mut unique = MaybeUninit::<sys::ncclUniqueId>::zeroed();
-        // SAFETY: an id is 128 plain bytes; the configuration has the layout of NCCL's and states its size. Both are read
-        // before the call returns.
+        // SAFETY: an id is 128 plain bytes; the configuration has the layout of NCCL's and states its size. Both are
+        // read before the call returns.
         let begun = unsafe {
             ptr::copy_nonoverlapping(id.as_ptr(), unique.as_mut_ptr().cast(), ID);
             nccl::comm_init_rank_config(
