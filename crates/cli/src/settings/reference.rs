@@ -169,7 +169,7 @@ fn page() -> String {
          it has the setting, else ms-swift's. The last column says what TRL 1.16 or ms-swift calls it and where defaults differ; *same* \
          is TRL's name and default, *own* is in neither. A run saves what its settings resolve to in `settings.toml`.\n\n\
          Lengths are in tokens, intervals in steps, unless a setting says otherwise. `–` means unset. Generated from the code; to \
-         update it, run `{UPDATE}`.\n\n# train\n"
+         update it, run `{UPDATE}`.\n\n## train\n"
     );
     let (fields_of_train, table) =
         (fields(GRPO, "GrpoSettings"), defaults(&GrpoSettings::default()));
@@ -179,11 +179,11 @@ fn page() -> String {
         let next = HEADINGS.get(index + 1).and_then(|(name, _)| at(name));
         let to = next.unwrap_or(fields_of_train.len());
         assert_eq!(at(first), Some(from), "`{first}` begins no table");
-        let _ = write!(text, "\n## {heading}\n\n{HEAD}");
+        let _ = write!(text, "\n### {heading}\n\n{HEAD}");
         rows(&fields_of_train[from..to], &table, PEERS, &mut text);
         from = to;
     }
-    let _ = write!(text, "\n# sft\n\n{HEAD}");
+    let _ = write!(text, "\n## sft\n\n{HEAD}");
     let peers = [SFT_PEERS, PEERS].concat();
     rows(&fields(SFT, "SftSettings"), &defaults(&SftSettings::default()), &peers, &mut text);
     text
