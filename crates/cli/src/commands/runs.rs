@@ -5,6 +5,8 @@ mod run;
 
 use std::time::{Duration, SystemTime};
 
+use embodied_r_grpo::checkpoint::BestCheckpoint;
+
 use crate::args::runs::RunsArgs;
 use crate::exit::{self, Status};
 use crate::output::{out, outln};
