@@ -9,7 +9,7 @@ const STAGES: &str = "stage=[{steps = 1, weights = {format = 0.7, accuracy = 0.3
 
 fn quickstart(out: &std::path::Path) -> String {
     let done = Command::new(binary())
-        .args(["quickstart", "--rooms", "10", "--sft-set", "num_train_epochs=10"])
+        .args(["quickstart", "--rooms", "10", "--sft-set", "num_train_epochs=4"])
         .args(["--set", STAGES, "--set", "warmup_steps=0"])
         .args(["--set", "generation_batch_size=32", "--output"])
         .arg(out)
