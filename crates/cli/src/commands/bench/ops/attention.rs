@@ -1,5 +1,7 @@
 //! Attention: prefill, backward, and decoding over paged KV caches.
 
+use candle_core::{DType, Device, Tensor};
+use embodied_r_kernels::Result;
 use embodied_r_kernels::attention::{self, GroupSpan, Heads, Pattern};
 use embodied_r_kernels::memory::tensor;
 use embodied_r_kernels::paged_attention::{self, PAGE_SIZE, PageLayout, QueryChunk};
@@ -83,10 +85,10 @@ fn backward(tokens: usize) -> Op {
         let q = matrix(tokens, HEADS.q_size(), 1)?;
         let (k, v) = (matrix(tokens, HEADS.kv_size(), 2)?, matrix(tokens, HEADS.kv_size(), 3)?);
         let d_out = matrix(tokens, HEADS.q_size(), 4)?;
-        let inputs = [values(&q)?, values(&k)?, values(&v)?, values(&d_out)?];
+        let inputs = [&q, &k, &v, &d_out].map(Tensor::clone);
         let reference = move |elements: &[usize]| {
-            let all = gradients(&inputs, tokens);
-            elements.iter().map(|element| all[*element]).collect()
+            let all = gradients(&inputs)?;
+            Ok(elements.iter().map(|element| all[*element]).collect())
         };
         let spans = span(tokens);
         let attended = attention::forward(&q, &k, &v, &spans, ALL)?;
@@ -94,37 +96,46 @@ fn backward(tokens: usize) -> Op {
             let of = attention::backward((&q, &k, &v), &attended, &d_out, &spans, ALL)?;
             Ok(vec![of.q, of.k, of.v])
         };
-        Ok(Prepared::new(run, reference))
+        Ok(Prepared::with_products(run, reference))
     })
 }
 
-/// The concatenated gradients of queries, keys and values, computed pair by pair.
-fn gradients([q, k, v, d_out]: &[Vec<f32>; 4], tokens: usize) -> Vec<f64> {
-    let (dim, scale) = (HEADS.dim, 1.0 / (HEADS.dim as f64).sqrt());
-    let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
-    let product = |a: &[f32], b: &[f32]| super::op::dot(a.iter().copied(), b.iter().copied());
-    for token in 0..tokens {
-        for head in 0..HEADS.query {
-            let at = token * HEADS.q_size() + head * dim;
-            let (query, d) = (&q[at..at + dim], &d_out[at..at + dim]);
-            let offset = |key: usize| key * HEADS.kv_size() + head / HEADS.queries_per_kv() * dim;
-            let p =
-                softmax((0..=token).map(|key| product(query, &k[offset(key)..][..dim]) * scale));
-            let dp: Vec<f64> =
-                (0..=token).map(|key| product(d, &v[offset(key)..][..dim])).collect();
-            let mean: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
-            for key in 0..=token {
-                let ds = p[key] * (dp[key] - mean) * scale;
-                for i in 0..dim {
-                    let to = offset(key) + i;
-                    dq[at + i] += ds * f64::from(k[to]);
-                    dk[to] += ds * f64::from(query[i]);
-                    dv[to] += p[key] * f64::from(d[i]);
-                }
+/// The concatenated gradients of queries, keys and values in f64, from explicit probabilities.
+fn gradients([q, k, v, d_out]: &[Tensor; 4]) -> Result<Vec<f64>> {
+    let (tokens, scale) = (q.dim(0)?, 1.0 / (HEADS.dim as f64).sqrt());
+    let zeros = || Tensor::zeros((tokens, HEADS.dim), DType::F64, &Device::Cpu);
+    let square = |x| Tensor::from_vec(x, (tokens, tokens), &Device::Cpu);
+    let mut dq = Vec::new();
+    let mut dk = vec![zeros()?; HEADS.kv];
+    let mut dv = dk.clone();
+    for index in 0..HEADS.query {
+        let kv = index / HEADS.queries_per_kv();
+        let (q, d_out) = (head(q, index)?, head(d_out, index)?);
+        let (k, v) = (head(k, kv)?, head(v, kv)?);
+        let scores = (q.matmul(&k.t()?)? * scale)?.to_vec2::<f64>()?;
+        let d_weights = d_out.matmul(&v.t()?)?.to_vec2::<f64>()?;
+        let mut weights = vec![0.0; tokens * tokens];
+        let mut d_scores = vec![0.0; tokens * tokens];
+        for (token, (scores, d_weights)) in scores.iter().zip(&d_weights).enumerate() {
+            let row = softmax(scores[..=token].iter().copied());
+            let mean: f64 = row.iter().zip(d_weights).map(|(p, d)| p * d).sum();
+            for (key, (p, d)) in row.iter().zip(d_weights).enumerate() {
+                weights[token * tokens + key] = *p;
+                d_scores[token * tokens + key] = p * (d - mean) * scale;
             }
         }
+        let (weights, d_scores) = (square(weights)?, square(d_scores)?);
+        dq.push(d_scores.matmul(&k)?);
+        dk[kv] = (&dk[kv] + d_scores.t()?.matmul(&q)?)?;
+        dv[kv] = (&dv[kv] + weights.t()?.matmul(&d_out)?)?;
     }
-    [dq, dk, dv].concat()
+    let values = |heads: &[Tensor]| Tensor::stack(heads, 1)?.flatten_all()?.to_vec1::<f64>();
+    Ok([values(&dq)?, values(&dk)?, values(&dv)?].concat())
+}
+
+/// A head's part of each row in f64: (tokens, head dimension).
+fn head(of: &Tensor, index: usize) -> Result<Tensor> {
+    Ok(of.narrow(1, index * HEADS.dim, HEADS.dim)?.to_dtype(DType::F64)?.contiguous()?)
 }
 
 /// Ownership of the sequences' KV cache pages.

@@ -1,12 +1,12 @@
 //! The output layer with log-probabilities, and the optimizers.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use embodied_r_kernels::lm_head::{self, LmHead};
 use embodied_r_kernels::memory::{tensor, zeros};
-use embodied_r_kernels::{AdamwStep, MuonStep, Precision, adamw, muon};
+use embodied_r_kernels::{AdamwStep, MuonStep, Precision, Result, adamw, muon};
 use rayon::prelude::*;
 
-use super::op::{Op, Prepared, dot, f32_bytes, matrix, uniform, values};
+use super::op::{Op, Prepared, f32_bytes, matrix, uniform, values};
 
 pub(super) fn ops() -> Vec<Op> {
     vec![
@@ -26,13 +26,22 @@ fn targets(rows: usize, vocabulary: usize) -> Vec<u32> {
     (0..rows).map(|i| (i * 7_919 % vocabulary) as u32).collect()
 }
 
-/// A row's logits and their log-sum-exp, in f64.
-fn ref_logits(x: &[f32], w: &[f32]) -> (Vec<f64>, f64) {
-    let logit = |w: &[f32]| dot(x.iter().copied(), w.iter().copied());
-    let logits: Vec<f64> = w.chunks(x.len()).map(logit).collect();
+/// Logits in f64. The weight is converted in parts: all of a large one would take a gigabyte.
+fn ref_logits(hidden: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    const ENTRIES: usize = 8_192;
+    let (hidden, vocabulary) = (hidden.to_dtype(DType::F64)?, weight.dim(0)?);
+    let part = |first: usize| {
+        let weight = weight.narrow(0, first, ENTRIES.min(vocabulary - first))?;
+        hidden.matmul(&weight.to_dtype(DType::F64)?.t()?)
+    };
+    let parts = (0..vocabulary).step_by(ENTRIES).map(part);
+    Ok(Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 1)?)
+}
+
+/// The log-sum-exp of a row of logits.
+fn log_sum_exp(logits: &[f64]) -> f64 {
     let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let log_sum = top + logits.iter().map(|x| (x - top).exp()).sum::<f64>().ln();
-    (logits, log_sum)
+    top + logits.iter().map(|x| (x - top).exp()).sum::<f64>().ln()
 }
 
 fn output_layer(weight: &Tensor) -> LmHead<'_> {
@@ -45,20 +54,18 @@ fn head(rows: usize, hidden_size: usize, vocabulary: usize) -> Op {
     Op::new("lm_head", shape(rows, hidden_size, vocabulary), work, move || {
         let (x, w) = (matrix(rows, hidden_size, 1)?, matrix(vocabulary, hidden_size, 2)?);
         let ids = targets(rows, vocabulary);
-        let (ref_x, ref_w, ref_ids) = (values(&x)?, values(&w)?, ids.clone());
+        let (ref_x, ref_w, ref_ids) = (x.clone(), w.clone(), ids.clone());
         let reference = move |elements: &[usize]| {
-            let at = |row: &usize| {
-                let (logits, log_sum) =
-                    ref_logits(&ref_x[row * hidden_size..][..hidden_size], &ref_w);
-                logits[ref_ids[*row] as usize] - log_sum
-            };
-            elements.par_iter().map(at).collect()
+            let logits = ref_logits(&ref_x, &ref_w)?.to_vec2::<f64>()?;
+            let at =
+                |row: &usize| logits[*row][ref_ids[*row] as usize] - log_sum_exp(&logits[*row]);
+            Ok(elements.iter().map(at).collect())
         };
         let run = move || {
             let logps = lm_head::forward(&x, &output_layer(&w), &ids)?.logps;
             Ok(vec![tensor(logps, rows)?])
         };
-        Ok(Prepared::new(run, reference))
+        Ok(Prepared::with_products(run, reference))
     })
 }
 
@@ -70,27 +77,27 @@ fn head_backward(rows: usize, hidden_size: usize, vocabulary: usize) -> Op {
         let (x, w) = (matrix(rows, hidden_size, 1)?, matrix(vocabulary, hidden_size, 2)?);
         let (ids, d_logps) = (targets(rows, vocabulary), uniform(rows, 3));
         let scores = lm_head::forward(&x, &output_layer(&w), &ids)?;
-        let (ref_x, ref_w) = (values(&x)?, values(&w)?);
+        let (ref_x, ref_w) = (x.clone(), w.clone());
         let (ref_ids, ref_d) = (ids.clone(), d_logps.clone());
         // d logits = d · (one-hot - softmax); d hidden = d logits · W.
         let reference = move |elements: &[usize]| {
-            let at = |element: &usize| {
-                let (row, i) = (element / hidden_size, element % hidden_size);
-                let (logits, log_sum) =
-                    ref_logits(&ref_x[row * hidden_size..][..hidden_size], &ref_w);
-                let weight = |entry: usize| f64::from(ref_w[entry * hidden_size + i]);
-                let mean: f64 =
-                    logits.iter().enumerate().map(|(e, x)| (x - log_sum).exp() * weight(e)).sum();
-                f64::from(ref_d[row]) * (weight(ref_ids[row] as usize) - mean)
-            };
-            elements.par_iter().map(at).collect()
+            let mut d_logits = ref_logits(&ref_x, &ref_w)?.to_vec2::<f64>()?;
+            for ((row, target), d) in d_logits.iter_mut().zip(&ref_ids).zip(&ref_d) {
+                let (log_sum, d) = (log_sum_exp(row), f64::from(*d));
+                row.iter_mut().for_each(|x| *x = -d * (*x - log_sum).exp());
+                row[*target as usize] += d;
+            }
+            let d_logits = Tensor::new(d_logits, &Device::Cpu)?;
+            let d_hidden = d_logits.matmul(&ref_w.to_dtype(DType::F64)?)?;
+            let d_hidden = d_hidden.flatten_all()?.to_vec1::<f64>()?;
+            Ok(elements.iter().map(|element| d_hidden[*element]).collect())
         };
         let d_weight = zeros(&[vocabulary, hidden_size], &Device::Cpu)?;
         let run = move || {
             let head = output_layer(&w);
             Ok(vec![lm_head::backward(&x, &head, &ids, &scores, &d_logps, Some(&d_weight))?])
         };
-        Ok(Prepared::new(run, reference))
+        Ok(Prepared::with_products(run, reference))
     })
 }
 
@@ -158,15 +165,16 @@ fn orthogonal(matrices: usize, rows: usize, columns: usize) -> Op {
                 let m = STEP.momentum * f64::from(m[i]) + (1.0 - STEP.momentum) * g;
                 STEP.momentum * m + (1.0 - STEP.momentum) * g
             });
-            let direction = newton_schulz(direction.collect(), rows, columns);
+            let direction = Tensor::from_vec(direction.collect(), (rows, columns), &Device::Cpu)?;
+            let direction = newton_schulz(&direction)?.flatten_all()?.to_vec1::<f64>()?;
             let kept = 1.0 - STEP.lr * STEP.weight_decay;
-            elements.iter().map(|i| kept * f64::from(p[*i]) - rate * direction[*i]).collect()
+            Ok(elements.iter().map(|i| kept * f64::from(p[*i]) - rate * direction[*i]).collect())
         };
         let run = move || {
             all.par_iter().try_for_each(|[p, g, m]| muon(p, g, m, &STEP))?;
             Ok(vec![all[0][0].clone()])
         };
-        Ok(Prepared::new(run, reference))
+        Ok(Prepared::with_products(run, reference))
     });
     // Rounding grows over the five iterations.
     op.tolerance = 1e-4;
@@ -174,30 +182,14 @@ fn orthogonal(matrices: usize, rows: usize, columns: usize) -> Op {
 }
 
 /// Newton–Schulz with the quintic of Jordan et al. (2024), for a matrix with no more rows than columns.
-fn newton_schulz(mut x: Vec<f64>, rows: usize, columns: usize) -> Vec<f64> {
-    let norm = x.iter().map(|x| x * x).sum::<f64>().sqrt();
-    x.iter_mut().for_each(|x| *x /= norm);
+fn newton_schulz(x: &Tensor) -> Result<Tensor> {
+    let norm = x.sqr()?.sum_all()?.sqrt()?;
+    let mut x = x.broadcast_div(&norm)?;
+    let identity = Tensor::eye(x.dim(0)?, DType::F64, &Device::Cpu)?;
     for _ in 0..5 {
-        let row = |i: usize| &x[i * columns..(i + 1) * columns];
-        let gram: Vec<f64> = (0..rows * rows)
-            .map(|i| row(i / rows).iter().zip(row(i % rows)).map(|(a, b)| a * b).sum())
-            .collect();
-        let square = times(&gram, &gram, rows, rows);
-        let mut factor: Vec<f64> =
-            gram.iter().zip(&square).map(|(g, s)| -4.7750 * g + 2.0315 * s).collect();
-        (0..rows).for_each(|i| factor[i * rows + i] += 3.4445);
-        x = times(&factor, &x, rows, columns);
+        let gram = x.matmul(&x.t()?)?;
+        let factor = ((&identity * 3.4445)? - (&gram * 4.7750)?)?;
+        x = (factor + (gram.matmul(&gram)? * 2.0315)?)?.matmul(&x)?;
     }
-    x
-}
-
-/// The product of a square matrix and one with `columns` columns.
-fn times(a: &[f64], b: &[f64], rows: usize, columns: usize) -> Vec<f64> {
-    let mut out = vec![0.0; rows * columns];
-    for (a, out) in a.chunks(rows).zip(out.chunks_mut(columns)) {
-        for (a, b) in a.iter().zip(b.chunks(columns)) {
-            out.iter_mut().zip(b).for_each(|(out, b)| *out += a * b);
-        }
-    }
-    out
+    Ok(x)
 }
