@@ -165,7 +165,7 @@ fn quickstart_learns_alike_on_two_ranks_and_on_one() {
             "--rooms",
             "10",
             "--sft-set",
-            "num_train_epochs=8",
+            "num_train_epochs=4",
             "--output",
         ]);
         command.arg(&out).args(["--set", "warmup_steps=0", "--set", "generation_batch_size=32"]);
