@@ -65,7 +65,7 @@ fn run_replicas(
         ..whole.clone()
     };
     let own = own(model_args, args, &options, (placement, ranks), estimate_output)?;
-    process_group.enter("unite");
+    process_group.enter("merge");
     let all =
         process_group.all_gather(own.as_ref().map(|own| (own.summaries.clone(), own.usage)))?;
     let Some(own) = own.filter(|_| process_group.is_rank_zero()) else { return Ok(Status::Done) };
