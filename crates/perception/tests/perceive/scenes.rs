@@ -5,7 +5,7 @@ use std::path::Path;
 
 use embodied_r_data::scene::{Pose, Scene, SceneObject};
 use embodied_r_perception::captioner::SceneCaptioner;
-use embodied_r_perception::perceive::PerceiveSummary;
+use embodied_r_perception::perceive::{PerceiveSummary, Scope};
 use serde_json::{Value, json};
 
 use super::{Fixture, read, summaries};
