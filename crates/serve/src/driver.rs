@@ -174,14 +174,16 @@ impl EngineThread {
             if !self.engine.has_work() {
                 continue;
             }
-            match self.engine.step() {
+            let outputs = self.engine.step();
+            // Before the outputs: a client may ask for the metrics as soon as it has its response.
+            self.metrics.engine(&self.engine.stats());
+            match outputs {
                 Ok(outputs) => outputs.into_iter().for_each(|output| self.deliver(output)),
                 Err(error) => {
                     tracing::error!(%error, "the engine step failed, all requests are aborted");
                     self.end_all(&Refusal::failed(error));
                 }
             }
-            self.metrics.engine(&self.engine.stats());
         }
     }
 

@@ -208,7 +208,6 @@ impl<W: Worker> EngineLoop<W> {
                 // All waiting tasks find their channels closed.
                 return;
             }
-            self.stats.send_replace(self.worker.stats());
         }
         if let Err(error) = self.worker.end() {
             tracing::warn!("the model did not shut down cleanly: {error}");
@@ -230,10 +229,11 @@ impl<W: Worker> EngineLoop<W> {
                 Err(error) => drop(active.done.send(Err(error))),
             }
         }
-        if self.has_work() {
-            let outputs = self.worker.step();
-            self.record_failure(outputs)?.into_iter().for_each(|output| self.deliver(output));
-        }
+        let outputs = if self.has_work() { self.worker.step() } else { Ok(Vec::new()) };
+        let outputs = self.record_failure(outputs)?;
+        // Before the outputs: a task may ask for the statistics as soon as it has its completion.
+        self.stats.send_replace(self.worker.stats());
+        outputs.into_iter().for_each(|output| self.deliver(output));
         Some(())
     }
 
