@@ -56,17 +56,18 @@ impl CaptionTrace {
         (0..self.frames.len()).rev().find_map(|frame| Some((frame, self.bearing_in(frame, name)?)))
     }
 
-    /// The last frame in which `name` is [`faced`].
-    pub(crate) fn last_faced(&self, name: &str) -> Option<usize> {
-        (0..self.frames.len()).rev().find(|&frame| {
-            self.frames[frame].seen.iter().any(|seen| seen.name == name && faced(seen))
+    /// Frame and bearing at which `name` is last [`faced`].
+    pub(crate) fn last_faced(&self, name: &str) -> Option<(usize, i32)> {
+        (0..self.frames.len()).rev().find_map(|frame| {
+            let bearing = self.bearing_in(frame, name).filter(|bearing| faced(*bearing))?;
+            Some((frame, bearing))
         })
     }
 }
 
-/// Whether an object is within 10 degrees of straight ahead.
-pub(crate) fn faced(seen: &VisibleObject) -> bool {
-    seen.bearing_deg.abs() <= 10
+/// Whether an object at this bearing is within 10 degrees of straight ahead.
+pub(crate) fn faced(bearing_deg: i32) -> bool {
+    bearing_deg.abs() <= 10
 }
 
 /// The captions in a perceived prompt: its lines `Frame 0: Observe: …` and
@@ -98,10 +99,12 @@ pub(crate) fn bearing_text(bearing_deg: i32) -> String {
     }
 }
 
-/// Parses `ahead`, `left 30` or `right 30`.
-fn parse_bearing(text: &str) -> Option<i32> {
-    if text == "ahead" {
-        return Some(0);
+/// Parses `ahead`, `left 30`, `right 30` or `behind`.
+pub(crate) fn parse_bearing(text: &str) -> Option<i32> {
+    match text {
+        "ahead" => return Some(0),
+        "behind" => return Some(180),
+        _ => {}
     }
     let (side, degrees) = text.split_once(' ')?;
     let degrees: i32 = degrees.parse().ok().filter(|degrees| (0..=180).contains(degrees))?;
@@ -167,7 +170,7 @@ mod tests {
         .unwrap();
         assert_eq!(trace.first_sight("chair"), Some((0, 30)));
         assert_eq!(trace.last_sight("chair"), Some((2, -10)));
-        assert_eq!(trace.last_faced("lamp"), Some(0));
+        assert_eq!(trace.last_faced("lamp"), Some((0, 0)));
         let turns = trace.frames.iter().map(|frame| frame.action.as_ref().map(|a| a.turn_deg));
         assert_eq!(turns.collect::<Vec<_>>(), [None, Some(-90), Some(0)]);
     }

@@ -1,51 +1,27 @@
-//! Chain-of-thought rationales from captions, in short statements of a regular language.
+//! Chain-of-thought rationales from captions, in the statements of [`crate::statement`].
 //!
-//! The language suits a small decoder: values follow their keys (a bearing its name, a letter its
-//! choice), operands are next to their sum, and relevant items are marked inline.
-
-use std::collections::HashMap;
+//! A rationale names sightings and what follows from them, step by step, and ends with the content of an option. The
+//! letter is left to the answer, so that a judge has to find it.
 
 use embodied_r_data::prompts::{FrameText, question_part};
-use embodied_r_data::scene::{VisibleObject, view_text};
 
-use crate::caption_trace::{CaptionTrace, bearing_text, captions_in, faced as is_faced};
+use crate::caption_trace::{CaptionTrace, captions_in};
 use crate::geometry::wrap_whole;
 use crate::question_template::{Moment, QuestionTemplate, letter, parse_with_choices, step_text};
+use crate::statement::{Sighting, Statement, Which, written};
 
 /// A chain of thought and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rationale {
-    /// The choices, each with its letter.
-    pub choices: String,
-    /// The statements derived from the captions; empty for a direct answer.
-    pub grounds: String,
-    /// The content and letter of the chosen option.
-    pub conclusion: String,
+    statements: Vec<Statement>,
     /// The letter of the chosen option.
     pub answer: char,
 }
 
 impl Rationale {
-    fn new(grounds: String, options: &[String], index: usize) -> Self {
-        let answer = letter(index);
-        let conclusion = options.get(index).map_or(String::new(), |option| so_text(option, answer));
-        Self { choices: choices_text(options), grounds, conclusion, answer }
-    }
-
-    /// The rationale without its grounds: a direct answer.
-    pub fn without_grounds(self) -> Self {
-        Self { grounds: String::new(), ..self }
-    }
-
-    /// The same grounds with `options[index]` as the conclusion.
-    pub(crate) fn concluding(self, options: &[String], index: usize) -> Self {
-        Self::new(self.grounds, options, index)
-    }
-
     /// The content of the `<think>` tag.
     pub fn think(&self) -> String {
-        let parts = [&self.choices, &self.grounds, &self.conclusion].map(String::as_str);
-        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+        written(&self.statements)
     }
 
     /// The target completion: `<think>…</think><answer>B</answer>`.
@@ -76,7 +52,7 @@ pub(crate) fn derive_rationale(
     options: &[String],
     trace: &CaptionTrace,
 ) -> Option<Rationale> {
-    let (statements, content) = match template {
+    let (mut statements, content) = match template {
         QuestionTemplate::Order { names } => order(names, trace)?,
         QuestionTemplate::Position { name } => position(name, trace, Quadrant::direction)?,
         QuestionTemplate::Action { name } => position(name, trace, Quadrant::action)?,
@@ -90,26 +66,12 @@ pub(crate) fn derive_rationale(
         QuestionTemplate::Distance { to, among } => distance(to, among, trace)?,
     };
     let index = options.iter().position(|option| *option == content)?;
-    Some(Rationale::new(statements.join(" "), options, index))
-}
-
-/// `choices: left A, ahead B.`
-pub(crate) fn choices_text(options: &[String]) -> String {
-    let lettered: Vec<_> = options
-        .iter()
-        .enumerate()
-        .map(|(index, option)| format!("{option} {}", letter(index)))
-        .collect();
-    format!("choices: {}.", lettered.join(", "))
-}
-
-/// `so left A.`: the conclusion and its letter.
-pub(crate) fn so_text(content: &str, answer: char) -> String {
-    format!("so {content} {answer}.")
+    statements.push(Statement::So { content });
+    Some(Rationale { statements, answer: letter(index) })
 }
 
 /// Statements and the content of the resulting option.
-type Reasoning = (Vec<String>, String);
+type Reasoning = (Vec<Statement>, String);
 
 /// A quadrant of directions around the camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,158 +116,127 @@ impl Quadrant {
     }
 }
 
-/// The last bearing of `name`, updated by every later rotation: the statements and the final
-/// bearing. Moves without rotation leave the bearing unchanged.
-pub(crate) fn tracked(name: &str, trace: &CaptionTrace) -> Option<(Vec<String>, i32)> {
-    let (seen, mut bearing) = trace.last_sight(name)?;
-    let mut statements = vec![format!("last {}.", quoted(seen, name, trace)?)];
-    for (frame, then) in trace.frames.iter().enumerate().skip(seen + 1) {
-        let action = then.action.as_ref()?;
-        bearing = wrap_whole(bearing - action.turn_deg);
-        statements.push(format!("frame {frame} {}: {}.", action.text, bearing_text(bearing)));
-    }
-    Some((statements, bearing))
+/// A statement about one of the sightings of `name`, given as frame and bearing.
+fn sighting(which: Which, name: &str, at: Option<(usize, i32)>) -> Statement {
+    let at = at.map(|(frame, bearing_deg)| Sighting { bearing_deg, frame });
+    Statement::Sighting { which, name: name.to_owned(), at }
 }
 
-/// The caption of a frame from `name` on: `lamp left 30, 3 m; bed ahead, 2 m`. Copying to the end of
-/// the caption brings the model to the next frame, with which the reasoning continues.
-pub(crate) fn quoted(frame: usize, name: &str, trace: &CaptionTrace) -> Option<String> {
-    let seen = &trace.frames.get(frame)?.seen;
-    let from = seen.iter().position(|seen| seen.name == name)?;
-    Some(view_text(&seen[from..]))
-}
-
+/// The last bearing of `name`, updated by every later rotation, and its quadrant as an option. Moves without rotation
+/// leave the bearing unchanged.
 fn position(
     name: &str,
     trace: &CaptionTrace,
     option: fn(Quadrant) -> &'static str,
 ) -> Option<Reasoning> {
-    let (statements, bearing) = tracked(name, trace)?;
-    Some((statements, option(Quadrant::of(f64::from(bearing))).to_owned()))
+    let last @ (seen, mut bearing_deg) = trace.last_sight(name)?;
+    let mut statements = vec![sighting(Which::Last, name, Some(last))];
+    for (frame, then) in trace.frames.iter().enumerate().skip(seen + 1) {
+        let action = then.action.as_ref()?;
+        bearing_deg = wrap_whole(bearing_deg - action.turn_deg);
+        statements.push(Statement::Tracked { frame, action: action.text.clone(), bearing_deg });
+    }
+    Some((statements, option(Quadrant::of(f64::from(bearing_deg))).to_owned()))
 }
 
+/// The first sighting of each name, then the names by frame.
 fn order(names: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
-    let mut firsts = Vec::with_capacity(names.len());
+    let (mut statements, mut firsts) = (Vec::new(), Vec::new());
     for name in names {
-        firsts.push((trace.first_sight(name)?.0, name.as_str()));
+        let first = trace.first_sight(name)?;
+        statements.push(sighting(Which::First, name, Some(first)));
+        firsts.push((first.0, name.as_str()));
     }
     firsts.sort_unstable();
     // The captions give no order for objects that first appear in the same frame.
     let distinct = firsts.windows(2).all(|pair| pair[0].0 != pair[1].0);
     let ordered: Vec<_> = firsts.iter().map(|(_, name)| *name).collect();
-    distinct.then(|| (vec![seen_text(names, trace)], ordered.join(", ")))
+    distinct.then(|| (statements, ordered.join(", ")))
 }
 
-/// `seen: lamp yes, bed.`: all objects in order of first appearance, with the `subjects` marked.
-pub(crate) fn seen_text(subjects: &[String], trace: &CaptionTrace) -> String {
-    let mut names: Vec<&String> = Vec::new();
-    for seen in trace.frames.iter().flat_map(|frame| &frame.seen) {
-        if !names.contains(&&seen.name) {
-            names.push(&seen.name);
-        }
-    }
-    let marked = names.into_iter().map(|name| match subjects.contains(name) {
-        true => format!("{name} yes"),
-        false => name.clone(),
-    });
-    format!("seen: {}.", list_or_none(&marked.collect::<Vec<_>>()))
-}
-
+/// Along the route, when each object was faced, up to the first that was not; the step before it is the last one done.
 fn progress(route: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
-    let mut faced: Vec<_> =
-        route.iter().filter_map(|name| Some((trace.last_faced(name)?, name))).collect();
-    faced.sort_unstable();
-    let (frame, last) = *faced.last()?;
-    let clear = faced.iter().filter(|(other, _)| *other == frame).count() == 1;
-    clear.then(|| (vec![faced_text(route, trace)], step_text(last)))
-}
-
-/// `faced: 0 lamp left 30, bed ahead yes. 1 none.`: the objects of each frame, with the `subjects`
-/// within 10 degrees of straight ahead marked.
-pub(crate) fn faced_text(subjects: &[String], trace: &CaptionTrace) -> String {
-    let object = |seen: &VisibleObject| {
-        let yes = if is_faced(seen) && subjects.contains(&seen.name) { " yes" } else { "" };
-        format!("{} {}{yes}", seen.name, bearing_text(seen.bearing_deg))
-    };
-    let frames = trace.frames.iter().enumerate().map(|(index, frame)| {
-        let objects: Vec<_> = frame.seen.iter().map(object).collect();
-        format!("{index} {}.", list_or_none(&objects))
-    });
-    format!("faced: {}", frames.collect::<Vec<_>>().join(" "))
-}
-
-/// The items separated by commas, or `none`.
-pub(crate) fn list_or_none<T: AsRef<str>>(items: &[T]) -> String {
-    match items {
-        [] => "none".to_owned(),
-        items => items.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", "),
+    let (mut statements, mut done) = (Vec::new(), Vec::new());
+    for name in route {
+        let faced = trace.last_faced(name);
+        statements.push(sighting(Which::Faced, name, faced));
+        let Some((frame, _)) = faced else { break };
+        done.push((frame, name));
     }
+    let in_order = done.windows(2).all(|pair| pair[0].0 < pair[1].0);
+    let later = route.iter().skip(done.len()).any(|name| trace.last_faced(name).is_some());
+    let (_, last) = done.last()?;
+    (in_order && !later).then(|| (statements, step_text(last)))
 }
 
 /// The objects' directions relative to the heading of frame 0.
-pub(crate) struct BearingMap {
-    /// The sums: `map: 0 ahead: ahead; lamp left 30: left 30. 1 left 60: left 60.` Per frame its
-    /// rotation and heading, then the bearings and directions of newly visible objects.
-    pub(crate) text: String,
-    /// The heading at the last frame.
-    pub(crate) heading: i32,
-    directions: HashMap<String, i32>,
+struct BearingMap<'a> {
+    trace: &'a CaptionTrace,
+    /// The heading at every frame.
+    headings: Vec<i32>,
 }
 
-impl BearingMap {
-    /// The map of all frames.
-    pub(crate) fn new(trace: &CaptionTrace) -> Self {
-        let (mut heading, mut directions) = (0, HashMap::new());
-        let mut parts = Vec::new();
-        for (index, frame) in trace.frames.iter().enumerate() {
-            let turn = frame.action.as_ref().map_or(0, |action| action.turn_deg);
-            heading = wrap_whole(heading + turn);
-            let mut text = format!("{index} {}: {}", bearing_text(turn), bearing_text(heading));
-            let mut sign = ';';
-            for seen in &frame.seen {
-                if directions.contains_key(&seen.name) {
-                    continue;
-                }
-                let direction = wrap_whole(heading + seen.bearing_deg);
-                directions.insert(seen.name.clone(), direction);
-                let [bearing, direction] = [seen.bearing_deg, direction].map(bearing_text);
-                text.push_str(&format!("{sign} {} {bearing}: {direction}", seen.name));
-                sign = ',';
-            }
-            parts.push(text);
-        }
-        Self { text: format!("map: {}.", parts.join(". ")), heading, directions }
+impl<'a> BearingMap<'a> {
+    fn new(trace: &'a CaptionTrace) -> Self {
+        let turns =
+            trace.frames.iter().map(|frame| frame.action.as_ref().map_or(0, |a| a.turn_deg));
+        let headings = turns.scan(0, |heading, turn| {
+            *heading = wrap_whole(*heading + turn);
+            Some(*heading)
+        });
+        Self { trace, headings: headings.collect() }
     }
 
-    /// `lamp left 30`, and its value.
-    pub(crate) fn direction(&self, name: &str) -> Option<(String, i32)> {
-        let direction = *self.directions.get(name)?;
-        Some((format!("{name} {}", bearing_text(direction)), direction))
+    /// The headings of all frames but the first.
+    fn statements(&self) -> Vec<Statement> {
+        let frames = self.trace.frames.iter().zip(&self.headings).enumerate().skip(1);
+        let heading =
+            |(frame, (shown, heading_deg)): (usize, (&crate::caption_trace::Frame, &i32))| {
+                let turn_deg = shown.action.as_ref().map_or(0, |action| action.turn_deg);
+                Statement::Heading { frame, turn_deg, heading_deg: *heading_deg }
+            };
+        frames.map(heading).collect()
+    }
+
+    /// The heading at the last frame.
+    fn heading(&self) -> i32 {
+        self.headings.last().copied().unwrap_or_default()
+    }
+
+    /// The direction of `name` by its first sighting.
+    fn direction(&self, name: &str) -> Option<(Statement, i32)> {
+        let (frame, bearing_deg) = self.trace.first_sight(name)?;
+        let direction_deg = wrap_whole(self.headings.get(frame)? + bearing_deg);
+        let at = Sighting { bearing_deg, frame };
+        Some((Statement::Direction { name: name.to_owned(), at, direction_deg }, direction_deg))
     }
 
     /// The angle of each of `names` from `from_deg`: the statements and the name with the smallest.
     /// `None` for a tie.
-    pub(crate) fn nearest(&self, names: &[String], from_deg: i32) -> Option<Reasoning> {
-        let mut statements = Vec::with_capacity(names.len());
+    fn nearest(&self, names: &[String], from_deg: i32) -> Option<Reasoning> {
+        let mut statements = Vec::with_capacity(2 * names.len());
         let mut angles = Vec::with_capacity(names.len());
         for name in names {
-            let (text, direction) = self.direction(name)?;
-            let off = wrap_whole(direction - from_deg).abs();
-            statements.push(format!("{text}, off {off}."));
-            angles.push((off, name));
+            let (direction, direction_deg) = self.direction(name)?;
+            let angle_deg = wrap_whole(direction_deg - from_deg).abs();
+            statements.extend([direction, Statement::Off { name: name.clone(), angle_deg }]);
+            angles.push((angle_deg, name));
         }
         angles.sort_unstable();
         let clear = angles.windows(2).next().is_none_or(|two| two[0].0 < two[1].0);
         let (_, name) = angles.first()?;
         clear.then(|| (statements, (*name).clone()))
     }
-}
 
-/// `target left 60, right 90: right 30.`: the heading, a rotation and the resulting heading.
-pub(crate) fn target_text(heading: i32, turn_deg: i32) -> (String, i32) {
-    let target = wrap_whole(heading + turn_deg);
-    let [from, turn, to] = [heading, turn_deg, target].map(bearing_text);
-    (format!("target {from}, {turn}: {to}."), target)
+    /// A statement of the direction `from_deg` rotated by `turn_deg`, and of the objects' angles from it.
+    fn nearest_after(&self, names: &[String], from_deg: i32, turn_deg: i32) -> Option<Reasoning> {
+        let to_deg = wrap_whole(from_deg + turn_deg);
+        let (angles, name) = self.nearest(names, to_deg)?;
+        let mut statements = self.statements();
+        statements.push(Statement::Target { from_deg, turn_deg, to_deg });
+        statements.extend(angles);
+        Some((statements, name))
+    }
 }
 
 fn counterfactual(
@@ -315,45 +246,40 @@ fn counterfactual(
     trace: &CaptionTrace,
 ) -> Option<Reasoning> {
     let map = BearingMap::new(trace);
-    let from = match moment {
+    let from_deg = match moment {
         Moment::Start => 0,
-        Moment::End => map.heading,
+        Moment::End => map.heading(),
     };
-    let (target_statement, target) = target_text(from, turn_deg);
-    let (mut angles, name) = map.nearest(options, target)?;
-    let mut statements = vec![map.text, target_statement];
-    statements.append(&mut angles);
-    Some((statements, name))
+    map.nearest_after(options, from_deg, turn_deg)
 }
 
 /// If `stand` and `face` are opposite each other, the line of sight passes the camera, so `target`
 /// is on the same side of `face` as seen from the camera.
 fn direction(stand: &str, face: &str, target: &str, trace: &CaptionTrace) -> Option<Reasoning> {
-    let names = [stand, face, target].map(str::to_owned);
     let map = BearingMap::new(trace);
-    let mut statements = vec![map.text.clone()];
-    let mut directions = Vec::with_capacity(names.len());
-    for name in &names {
-        let (text, direction) = map.direction(name)?;
-        statements.push(format!("{text}."));
-        directions.push(direction);
+    let mut statements = map.statements();
+    let mut directions = [0; 3];
+    for (name, direction_deg) in [stand, face, target].into_iter().zip(&mut directions) {
+        let (statement, found_deg) = map.direction(name)?;
+        statements.push(statement);
+        *direction_deg = found_deg;
     }
-    let across = wrap_whole(directions[0] - directions[1]).abs();
-    let turn = wrap_whole(directions[2] - directions[1]);
-    if across < 140 || turn == 0 || turn == 180 {
+    let [stand_deg, face_deg, target_deg] = directions;
+    let across = wrap_whole(stand_deg - face_deg).abs();
+    let turn_deg = wrap_whole(target_deg - face_deg);
+    if across < 140 || turn_deg == 0 || turn_deg == 180 {
         return None;
     }
-    statements.push(format!("{face} to {target}: {}.", bearing_text(turn)));
-    Some((statements, if turn > 0 { "left" } else { "right" }.to_owned()))
+    statements.push(Statement::Between { from: face.to_owned(), to: target.to_owned(), turn_deg });
+    Some((statements, if turn_deg > 0 { "left" } else { "right" }.to_owned()))
 }
 
 /// With all objects around the camera, the closest is the one at the smallest angle.
 fn distance(to: &str, among: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
     let map = BearingMap::new(trace);
-    let (text, direction) = map.direction(to)?;
-    let (mut angles, name) = map.nearest(among, direction)?;
-    let mut statements = vec![map.text, format!("{text}.")];
-    statements.append(&mut angles);
+    let (direction, direction_deg) = map.direction(to)?;
+    let (mut statements, name) = map.nearest_after(among, direction_deg, 0)?;
+    statements.insert(map.headings.len().saturating_sub(1), direction);
     Some((statements, name))
 }
 
@@ -387,18 +313,8 @@ mod tests {
         let found = solve(WHERE_IS_THE_LAMP).unwrap();
         assert_eq!(
             found.completion(),
-            "<think>choices: left A, right B, ahead C, behind D. last lamp right 50, 3 m. \
-             frame 2 rotate left 90: right 140. frame 3 rotate right 30 and move forward 1 m: \
-             right 110. so right B.</think><answer>B</answer>"
-        );
-    }
-
-    #[test]
-    fn a_direct_answer_has_the_same_conclusion_without_grounds() {
-        let found = solve(WHERE_IS_THE_LAMP).unwrap();
-        assert_eq!(
-            found.without_grounds().completion(),
-            "<think>choices: left A, right B, ahead C, behind D. so right B.</think>\
+            "<think>last lamp right 50, frame 1. frame 2 rotate left 90: right 140. \
+             frame 3 rotate right 30 and move forward 1 m: right 110. so right.</think>\
              <answer>B</answer>"
         );
     }
@@ -412,7 +328,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think(),
-            "choices: lamp, sofa A, sofa, lamp B. seen: lamp yes, bed, sofa yes. so lamp, sofa A."
+            "first sofa ahead, frame 2. first lamp left 10, frame 0. so lamp, sofa."
         );
         assert_eq!(found.answer, 'A');
     }
@@ -427,9 +343,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think(),
-            "choices: face the bed A, face the desk B, face the lamp C. \
-             faced: 0 lamp left 10 yes. 1 bed left 40, lamp right 50. 2 sofa ahead. \
-             3 sofa left 30, bed right 20. so face the lamp C."
+            "faced lamp left 10, frame 0. faced desk none. so face the lamp."
         );
         assert_eq!(found.answer, 'C');
     }
@@ -443,11 +357,11 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think(),
-            "choices: lamp A, bed B, sofa C. \
-             map: 0 ahead: ahead; lamp left 10: left 10. 1 left 60: left 60; bed left 40: left 100. \
-             2 left 90: left 150; sofa ahead: left 150. 3 right 30: left 120. \
+            "heading 1, left 60: left 60. heading 2, left 90: left 150. heading 3, right 30: left 120. \
              target ahead, left 90: left 90. \
-             lamp left 10, off 80. bed left 100, off 10. sofa left 150, off 60. so bed B."
+             direction lamp left 10, frame 0: left 10. off lamp: 80. \
+             direction bed left 40, frame 1: left 100. off bed: 10. \
+             direction sofa ahead, frame 2: left 150. off sofa: 60. so bed."
         );
         assert_eq!(found.answer, 'B');
     }

@@ -7,9 +7,10 @@ use super::model::PrecisionName;
 
 /// Run the whole pipeline end to end on simulated rooms.
 ///
-/// Simulates rooms, renders their videos, captions them, fine-tunes a small base model, trains it with GRPO in
-/// three stages, and evaluates it on held-out rooms. Each step runs another command of this program and prints it.
-/// Finished steps are skipped when the quickstart is run again.
+/// Simulates rooms, renders their videos, captions them, fine-tunes a small base model on a few worked examples, trains
+/// it with GRPO on many questions with nothing but answers, and evaluates it on rooms never seen. Each step runs another
+/// command of this program and prints it. The results are also in `results.json`. Interrupted runs resume: run the same
+/// command again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct QuickstartArgs {
     /// Output directory.
@@ -21,7 +22,7 @@ pub(crate) struct QuickstartArgs {
     /// Number of rooms; a fifth of them is held out for testing.
     #[arg(long, value_name = "N", default_value_t = 220)]
     pub(crate) rooms: u64,
-    /// Pretrain the base model with `sim pretrain` (about 40 minutes) instead of using the bundled one.
+    /// Pretrain the base model with `sim pretrain` (about 45 minutes) instead of using the bundled one.
     #[arg(long)]
     pub(crate) from_scratch: bool,
     /// Precision of matrix multiplications; `bf16` is faster on GPUs and on most CPUs with AVX-512 BF16.
@@ -42,8 +43,14 @@ pub(crate) struct QuickstartArgs {
     /// Device to run on.
     #[arg(long, default_value_t)]
     pub(crate) device: DeviceName,
-    /// Control experiment: replace the correct answers of the training questions by random choices, to check that gains
-    /// come from correct rewards.
+    /// Number of worked examples of the cold start, uniform over categories.
+    #[arg(long, value_name = "N", value_parser = super::perceive::at_least_one, default_value_t = 60)]
+    pub(crate) examples: usize,
+    /// Also train and evaluate baselines and controls: SFT of any length, SFT on answers alone, rejection sampling, GRPO
+    /// with random rewards and with shuffled captions.
     #[arg(long)]
-    pub(crate) random_rewards: bool,
+    pub(crate) full: bool,
+    /// Print only `results.json` to standard output, and everything else to standard error.
+    #[arg(long)]
+    pub(crate) json: bool,
 }

@@ -125,10 +125,11 @@ pub(crate) struct ShapeArgs {
     pub(crate) kv_heads: usize,
 }
 
-/// Write SFT conversations for the cold start: questions with reasoning, and examples of the judge's task.
+/// Write SFT conversations for the cold start: worked examples, and examples of the judge's task.
 ///
-/// Questions are sampled from captioned data; their reasoning is derived from the captions alone and kept only if it
-/// ends in the correct answer. The judge's examples are about other rooms.
+/// Questions are sampled from captioned data, as many of each category as possible; their reasoning is derived from the
+/// captions alone and kept only if it ends in the correct answer. The judge's examples are about other rooms and consist
+/// of plain sentences.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConversationsArgs {
     /// Captioned questions, as written by `perceive`.
@@ -138,14 +139,13 @@ pub(crate) struct ConversationsArgs {
     #[arg(long, alias = "out", value_name = "FILE")]
     pub(crate) output: PathBuf,
     /// Maximum number of questions, sampled from the whole file.
-    #[arg(long, value_name = "N", default_value_t = 300)]
+    #[arg(long, value_name = "N", default_value_t = 60)]
     pub(crate) questions: usize,
-    /// Fraction of the questions that are answered without reasoning. Increase it to leave GRPO more room for
-    /// improvement.
-    #[arg(long, value_name = "FRACTION", default_value_t = 0.0, value_parser = fraction)]
-    pub(crate) at_once: f64,
+    /// Write the correct answers without reasoning, after an empty `<think>` tag.
+    #[arg(long)]
+    pub(crate) answers_only: bool,
     /// Number of examples of the judge's task.
-    #[arg(long, value_name = "N", default_value_t = 300)]
+    #[arg(long, value_name = "N", default_value_t = 20)]
     pub(crate) judge_examples: usize,
     /// Random seed for selecting questions and for the judge's examples.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
@@ -153,12 +153,4 @@ pub(crate) struct ConversationsArgs {
     /// System prompt [default: the one used in training].
     #[arg(long, value_name = "TEXT")]
     pub(crate) system_prompt: Option<String>,
-}
-
-fn fraction(text: &str) -> Result<f64, String> {
-    let fraction: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    match (0.0..=1.0).contains(&fraction) {
-        true => Ok(fraction),
-        false => Err("must be a number from 0 to 1".to_owned()),
-    }
 }

@@ -1,25 +1,25 @@
 //! `embodied-r quickstart`: the pipeline end to end, by running the other commands.
 
 mod base;
+mod claims;
 mod controls;
+mod judge;
+mod row;
+mod steps;
 mod table;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use anyhow::Context;
 use embodied_r_data::write::write_atomic;
 
-use super::run_words;
-use crate::args::device::DeviceName;
-use crate::args::model::PrecisionName;
+use self::row::{Replies, Row, SAMPLES};
+use self::steps::{Steps, words};
+use self::table::Results;
 use crate::args::quickstart::QuickstartArgs;
-use crate::device;
-use crate::exit::{self, Status};
-use crate::interrupt::on_interrupt;
+use crate::exit::Status;
 use crate::output::outln;
-use crate::ranks::check_launchable;
 
 /// Settings of the cold start.
 const SFT_SETTINGS: &str = include_str!("../../../../configs/quickstart-sft.toml");
@@ -27,155 +27,93 @@ const SFT_SETTINGS: &str = include_str!("../../../../configs/quickstart-sft.toml
 /// Settings of the GRPO run.
 const TRAIN_SETTINGS: &str = include_str!("../../../../configs/quickstart-train.toml");
 
-/// Categories of both benchmarks that captions can answer and a small model can learn.
-const CATEGORIES: &str = "obj_appearance_order,Landmark Position,Action Generation,\
-                          Progress Evaluation,Counterfactual";
+/// Categories of both benchmarks that captions can answer in few steps.
+const CATEGORIES: &str =
+    "obj_appearance_order,Landmark Position,Action Generation,Progress Evaluation";
 
 /// Questions of each category about a room.
-const PER_CATEGORY: &str = "3";
+const PER_CATEGORY: &str = "4";
 
-/// Questions with reasoning that the cold start learns from.
-const CONVERSATIONS: &str = "300";
+/// Judge examples of the cold start, besides its worked examples.
+const JUDGE_EXAMPLES: usize = 20;
 
-/// Share of them that answer without reasoning: reinforcement learns when reasoning pays off.
-const AT_ONCE: &str = "0.6";
-
-/// Judge examples that the cold start learns from.
-const JUDGE_EXAMPLES: &str = "200";
-
-/// Questions with reasoning that the cold start is validated on.
-const VALIDATION: &str = "60";
+/// Worked examples that the loss of the cold start is validated on.
+const VALIDATION: usize = 40;
 
 /// Maximum tokens of an answer.
-const MAX_NEW_TOKENS: &str = "200";
+const MAX_NEW_TOKENS: &str = "160";
+
+/// Epochs of SFT on the worked examples among which `--full` chooses by validation accuracy.
+const SFT_EPOCHS: [u64; 4] = [8, 16, 32, 64];
+
+/// Epochs of SFT on answers without reasoning, and on accepted samples.
+const BASELINE_EPOCHS: u64 = 3;
 
 /// Run the pipeline end to end on simulated rooms.
 pub(crate) fn run(args: QuickstartArgs) -> anyhow::Result<Status> {
-    let began = std::time::Instant::now();
-    let run = Quickstart::new(&args)?;
-    run.make_questions(args.rooms)?;
-    run.make_base(args.from_scratch)?;
-    run.cold_start(&args.sft_set)?;
-    run.train(&args)?;
-    let tests = run.tests()?;
-    run.report(&tests)?;
-    outln!("\n{}", table::markdown(&tests))?;
-    outln!(
-        "finished in {1:.0} s; all outputs are in {0}",
-        args.output.display(),
-        began.elapsed().as_secs_f64()
-    )?;
+    let began = Instant::now();
+    let run = Quickstart { steps: Steps::new(&args)?, args: &args };
+    run.make_questions()?;
+    run.make_base()?;
+    run.cold_start()?;
+    run.train("train", &run.path("perceived/train_data.json"))?;
+    let mut rows = run.main_rows()?;
+    if args.full {
+        rows.extend(run.baseline_rows()?);
+    }
+    judge::measure(&run.steps, "sft/final", &run.test())?;
+    run.report(&rows)?;
+    let blind_guess = controls::blind_guess(&run.test())?;
+    let claims = claims::listed(&claims::claims(&rows, blind_guess));
+    run.steps.say(&format!("\n{}\n{claims}", table::markdown(&rows)))?;
+    let seconds = began.elapsed().as_secs_f64();
+    let results = serde_json::to_string_pretty(&Results { seed: args.seed, seconds, rows })?;
+    write_atomic(&run.path("results.json"), format!("{results}\n").as_bytes())?;
+    run.steps.say(&format!("finished in {seconds:.0} s; all outputs are in {}", args.output.display()))?;
+    if args.json {
+        outln!("{results}")?;
+    }
     Ok(Status::Done)
 }
 
-struct Quickstart {
-    out: PathBuf,
-    seed: u64,
-    precision: PrecisionName,
-    device: DeviceName,
-    /// `--ranks` or `--gpus` of the training commands, if there are several ranks.
-    rank_args: Option<[String; 2]>,
+struct Quickstart<'a> {
+    steps: Steps,
+    args: &'a QuickstartArgs,
 }
 
-/// Arguments of a command line.
-fn words<const N: usize>(list: [&str; N]) -> Vec<OsString> {
-    list.into_iter().map(OsString::from).collect()
-}
-
-impl Quickstart {
-    fn new(args: &QuickstartArgs) -> anyhow::Result<Self> {
-        check_launchable(args.ranks, args.gpus)?;
-        device::open(args.device)?;
-        std::fs::create_dir_all(&args.output)
-            .with_context(|| format!("cannot create `{}`", args.output.display()))?;
-        let ranks = args.ranks.filter(|ranks| *ranks > 1).map(|ranks| ("--ranks", ranks));
-        let rank_args = ranks.or(args.gpus.map(|gpus| ("--gpus", gpus)));
-        Ok(Self {
-            out: args.output.clone(),
-            seed: args.seed,
-            precision: args.precision,
-            device: args.device.or_gpus(args.gpus),
-            rank_args: rank_args.map(|(flag, count)| [flag.to_owned(), count.to_string()]),
-        })
-    }
-
+impl Quickstart<'_> {
     fn path(&self, name: &str) -> PathBuf {
-        self.out.join(name)
-    }
-
-    /// Prints a command line and runs it.
-    fn step(&self, words: Vec<OsString>) -> anyhow::Result<()> {
-        self.show(&words)?;
-        let name = words[0].clone();
-        self.end_of(&name, run_words(words)?)
-    }
-
-    /// As [`Self::step`], on all ranks.
-    fn step_by_ranks(&self, mut words: Vec<OsString>) -> anyhow::Result<()> {
-        words.extend(["--device".into(), self.device.name().into()]);
-        let Some(rank_args) = &self.rank_args else { return self.step(words) };
-        words.extend(rank_args.iter().map(OsString::from));
-        self.show(&words)?;
-        // Ranks are launched with their parent's command line, so this step needs a process of its own. Ctrl-C reaches
-        // it too and stops it gracefully.
-        let program = std::env::current_exe().context("cannot locate this program's executable")?;
-        on_interrupt("waiting for the ranks")?;
-        let status = Command::new(program).args(&words).status();
-        let status = status.with_context(|| format!("cannot run `{}`", words[0].display()))?;
-        let status = if status.success() { Status::Done } else { Status::Partial };
-        self.end_of(&words[0], status)
-    }
-
-    fn end_of(&self, name: &OsString, status: Status) -> anyhow::Result<()> {
-        if status == Status::Done {
-            return Ok(());
-        }
-        let message = format!("`{}` did not finish", name.display());
-        Err(exit::hint(message, "run the same `quickstart` command again to resume"))
-    }
-
-    fn show(&self, words: &[OsString]) -> anyhow::Result<()> {
-        let shown: Vec<String> = words
-            .iter()
-            .map(|word| match word.to_string_lossy() {
-                word if word.contains([' ', '"']) => format!("'{word}'"),
-                word => word.into_owned(),
-            })
-            .collect();
-        Ok(outln!("\n$ embodied-r {}", shown.join(" "))?)
-    }
-
-    /// Runs a command with `--flag VALUE` pairs.
-    fn command<const N: usize>(
-        &self,
-        name: &[&str],
-        flags: [(&str, OsString); N],
-    ) -> anyhow::Result<()> {
-        let mut words: Vec<OsString> = name.iter().map(OsString::from).collect();
-        for (flag, value) in flags {
-            words.extend([flag.into(), value]);
-        }
-        self.step(words)
+        self.steps.path(name)
     }
 
     fn seed(&self) -> OsString {
-        self.seed.to_string().into()
+        self.args.seed.to_string().into()
+    }
+
+    /// The questions about rooms never seen.
+    fn test(&self) -> PathBuf {
+        self.path("perceived/test_data.json")
+    }
+
+    /// Supervised examples of the cold start.
+    fn supervised(&self) -> usize {
+        self.args.examples + JUDGE_EXAMPLES
     }
 
     /// Simulates rooms, splits their questions by room, and captions the videos.
-    fn make_questions(&self, rooms: u64) -> anyhow::Result<()> {
-        self.command(
+    fn make_questions(&self) -> anyhow::Result<()> {
+        self.steps.command(
             &["sim", "rooms"],
             [
                 ("--output", self.path("rooms").into()),
-                ("--rooms", rooms.to_string().into()),
+                ("--rooms", self.args.rooms.to_string().into()),
                 ("--seed", self.seed()),
                 ("--per-category", PER_CATEGORY.into()),
                 ("--categories", CATEGORIES.into()),
             ],
         )?;
         let dataset = self.path("dataset");
-        self.command(
+        self.steps.command(
             &["preprocess"],
             [
                 ("--data", self.path("rooms").into()),
@@ -189,120 +127,206 @@ impl Quickstart {
             perceive.push(dataset.join(format!("complete/{split}_data.json")).into());
         }
         perceive.extend(["--output".into(), self.path("perceived").into()]);
-        self.step(perceive)
+        self.steps.run(perceive)
     }
 
     /// Writes the small base model, in place of a published one.
-    fn make_base(&self, from_scratch: bool) -> anyhow::Result<()> {
+    fn make_base(&self) -> anyhow::Result<()> {
         let base = self.path("base");
-        if !from_scratch {
-            return base::unpack(&base);
+        if self.args.from_scratch {
+            return self.steps.command(&["sim", "pretrain"], [("--output", base.into())]);
         }
-        self.command(&["sim", "pretrain"], [("--output", base.into())])
+        base::unpack(&base)?;
+        self.steps.say(&format!("\nwrote the built-in base model to {}", base.display()))
     }
 
-    /// Supervised fine-tuning on the output format and the judge's task.
-    fn cold_start(&self, sets: &[String]) -> anyhow::Result<()> {
+    /// Supervised fine-tuning on a few worked examples, and on the judge's task.
+    fn cold_start(&self) -> anyhow::Result<()> {
         for (split, questions, judged, file) in [
-            ("train", CONVERSATIONS, JUDGE_EXAMPLES, "conversations.jsonl"),
-            ("val", VALIDATION, "0", "conversations-val.jsonl"),
+            ("train", self.args.examples, JUDGE_EXAMPLES, "conversations.jsonl"),
+            ("val", VALIDATION, 0, "conversations-val.jsonl"),
         ] {
-            self.command(
+            self.steps.command(
                 &["sim", "conversations"],
                 [
                     ("--data", self.path(&format!("perceived/{split}_data.json")).into()),
-                    ("--questions", questions.into()),
-                    ("--at-once", AT_ONCE.into()),
-                    ("--judge-examples", judged.into()),
+                    ("--questions", questions.to_string().into()),
+                    ("--judge-examples", judged.to_string().into()),
                     ("--seed", self.seed()),
                     ("--output", self.path(file).into()),
                 ],
             )?;
         }
-        let config = self.path("sft.toml");
-        write_atomic(&config, SFT_SETTINGS.as_bytes())?;
+        write_atomic(&self.path("sft.toml"), SFT_SETTINGS.as_bytes())?;
+        self.sft("sft", "base", "conversations.jsonl", &self.args.sft_set)
+    }
+
+    /// SFT of `model` on the conversations in `data`.
+    fn sft(&self, name: &str, model: &str, data: &str, sets: &[String]) -> anyhow::Result<()> {
         let mut sft = words(["sft", "--resume", "auto", "--config"]);
-        sft.extend([config.into(), "--model".into(), self.path("base").into()]);
-        sft.extend(["--data".into(), self.path("conversations.jsonl").into()]);
+        sft.extend([self.path("sft.toml").into(), "--model".into(), self.path(model).into()]);
+        sft.extend(["--data".into(), self.path(data).into()]);
         sft.extend(["--eval-data".into(), self.path("conversations-val.jsonl").into()]);
-        sft.extend(["--output".into(), self.path("sft").into()]);
-        self.step_by_ranks(self.with_settings(sft, sets))
+        sft.extend(["--output".into(), self.path(name).into()]);
+        self.steps.run_training(sft, sets)
     }
 
-    /// A training command with the seed, the precision and the user's settings.
-    fn with_settings(&self, mut words: Vec<OsString>, sets: &[String]) -> Vec<OsString> {
-        words.extend(["--set".into(), format!("seed={}", self.seed).into()]);
-        words.extend(["--set".into(), format!("precision={}", self.precision.name()).into()]);
-        for set in sets {
-            words.extend(["--set".into(), set.into()]);
-        }
-        words
-    }
-
-    /// GRPO in three stages.
-    fn train(&self, args: &QuickstartArgs) -> anyhow::Result<()> {
-        let mut data = self.path("perceived/train_data.json");
-        if args.random_rewards {
-            let truth = data;
-            data = self.path("perceived/train_random.json");
-            controls::with_random_answers(&truth, &data, self.seed)?;
-        }
+    /// GRPO from the cold start in three stages, on questions with nothing but answers.
+    fn train(&self, name: &str, data: &Path) -> anyhow::Result<()> {
         let config = self.path("train.toml");
         write_atomic(&config, TRAIN_SETTINGS.as_bytes())?;
         let mut train = words(["train", "--resume", "auto", "--config"]);
         train.extend([config.into(), "--model".into(), self.path("sft/final").into()]);
         train.extend(["--data".into(), data.into()]);
-        train.extend(["--output".into(), self.path("train").into()]);
-        self.step_by_ranks(self.with_settings(train, &args.set))
+        train.extend(["--eval-data".into(), self.path("perceived/val_data.json").into()]);
+        train.extend(["--output".into(), self.path(name).into()]);
+        self.steps.run_training(train, &self.args.set)
     }
 
-    /// Writes the HTML report.
-    fn report(&self, tests: &[table::Test]) -> anyhow::Result<()> {
+    /// The rows of every run: before training, after, and with the captions of other rooms.
+    fn main_rows(&self) -> anyhow::Result<Vec<Row>> {
+        let (test, shuffled) = (self.test(), self.path("perceived/test_shuffled.json"));
+        controls::with_other_captions(&test, &shuffled, self.args.seed)?;
+        let supervised = self.supervised();
+        Ok(vec![
+            self.row("cold start", "sft/final", &test, supervised)?,
+            self.row("trained", "train/final", &test, supervised)?,
+            self.row("captions shuffled", "train/final", &shuffled, supervised)?,
+        ])
+    }
+
+    /// The rows of `--full`: what other uses of the same data reach, and controls of the reinforcement.
+    fn baseline_rows(&self) -> anyhow::Result<Vec<Row>> {
+        let (test, train) = (self.test(), self.path("perceived/train_data.json"));
+        let supervised = self.supervised();
+        let sft = self.best_sft()?;
+        let answers = self.sft_on_answers()?;
+        let accepted = self.rejection_sampling(&train)?;
+        let random = self.path("perceived/train_random.json");
+        controls::with_random_answers(&train, &random, self.args.seed)?;
+        self.train("random-rewards", &random)?;
+        let shuffled = self.path("perceived/train_shuffled.json");
+        controls::with_other_captions(&train, &shuffled, self.args.seed)?;
+        self.train("shuffled-in-training", &shuffled)?;
+        Ok(vec![
+            self.row("sft", &sft, &test, supervised)?,
+            self.row("sft answers", "sft-answers/final", &test, answers)?,
+            self.row("rejection sampling", "rejection-sampling/final", &test, supervised + accepted)?,
+            self.row("random rewards", "random-rewards/final", &test, supervised)?,
+            self.row("shuffled in training", "shuffled-in-training/final", &test, supervised)?,
+        ])
+    }
+
+    /// The model with the best validation accuracy among SFT runs of several lengths on the worked examples.
+    fn best_sft(&self) -> anyhow::Result<String> {
+        let mut best = (f64::NEG_INFINITY, String::new());
+        for epochs in SFT_EPOCHS {
+            let name = format!("sft-{epochs}");
+            let mut sets = self.args.sft_set.clone();
+            sets.push(format!("num_train_epochs={epochs}"));
+            self.sft(&name, "base", "conversations.jsonl", &sets)?;
+            let model = format!("{name}/final");
+            let answers = self.path(&format!("answers/{name}-val.json"));
+            self.answer(&model, &self.path("perceived/val_data.json"), &answers)?;
+            let accuracy = row::accuracy(&answers)?;
+            self.steps.say(&format!("{epochs} epochs: {accuracy:.1} % of the validation questions"))?;
+            if accuracy > best.0 {
+                best = (accuracy, model);
+            }
+        }
+        Ok(best.1)
+    }
+
+    /// SFT of the base on the training questions' answers without reasoning; returns their number.
+    fn sft_on_answers(&self) -> anyhow::Result<usize> {
+        let data = self.path("answers-only.jsonl");
+        self.steps.run({
+            let mut words = words(["sim", "conversations", "--answers-only", "--judge-examples", "0"]);
+            words.extend(["--questions".into(), usize::MAX.to_string().into(), "--data".into()]);
+            words.push(self.path("perceived/train_data.json").into());
+            words.extend(["--output".into(), data.clone().into()]);
+            words
+        })?;
+        self.sft("sft-answers", "base", "answers-only.jsonl", &baseline_epochs())?;
+        controls::lines(&data)
+    }
+
+    /// SFT of the cold start on its own correct samples, as many as GRPO draws; returns the number of accepted ones.
+    fn rejection_sampling(&self, train: &Path) -> anyhow::Result<usize> {
+        let samples = controls::samples_per_question(&self.path("train"), train)?;
+        self.sample("sft/final", train, samples, &self.path("rejection-sampling-samples"))?;
+        let accepted = controls::accept(
+            &self.path("rejection-sampling-samples/samples.jsonl"),
+            &self.path("accepted.jsonl"),
+        )?;
+        self.sft("rejection-sampling", "sft/final", "accepted.jsonl", &baseline_epochs())?;
+        Ok(accepted)
+    }
+
+    /// Greedy replies of `model` to `questions`.
+    fn answer(&self, model: &str, questions: &Path, answers: &Path) -> anyhow::Result<()> {
+        let mut infer = words(["infer", "--max-new-tokens", MAX_NEW_TOKENS, "--model"]);
+        infer.extend([self.path(model).into(), "--data".into(), questions.into()]);
+        infer.extend(["--output".into(), answers.into()]);
+        self.steps.run_model(infer)
+    }
+
+    /// `samples` replies of `model` to each of `questions` at temperature 1.
+    fn sample(
+        &self,
+        model: &str,
+        questions: &Path,
+        samples: usize,
+        output: &Path,
+    ) -> anyhow::Result<()> {
+        let mut eval = words(["eval", "--pass-at", "1", "--temperature", "1", "--num-samples"]);
+        eval.extend([samples.to_string().into(), "--max-new-tokens".into(), MAX_NEW_TOKENS.into()]);
+        eval.extend(["--seed".into(), self.seed(), "--model".into(), self.path(model).into()]);
+        eval.extend(["--data".into(), questions.into(), "--output".into(), output.into()]);
+        self.steps.run_model(eval)
+    }
+
+    /// Evaluates `model`.
+    fn row(
+        &self,
+        name: &'static str,
+        model: &str,
+        questions: &Path,
+        supervised: usize,
+    ) -> anyhow::Result<Row> {
+        let file = name.replace(' ', "-");
+        let greedy = self.path(&format!("answers/{file}.json"));
+        self.answer(model, questions, &greedy)?;
+        let mut eval = words(["eval", "--predictions"]);
+        eval.extend([greedy.clone().into(), "--name".into(), name.into()]);
+        eval.extend(["--output".into(), self.path(&format!("eval/{file}")).into()]);
+        self.steps.run(eval)?;
+        let samples = self.path(&format!("samples/{file}"));
+        self.sample(model, questions, SAMPLES, &samples)?;
+        let replies = Replies {
+            greedy: &greedy,
+            sampled: &samples.join("samples.jsonl"),
+            model: &self.path(model),
+        };
+        Row::read(name, supervised, &replies)
+    }
+
+    /// Writes the HTML report and its curves as a figure.
+    fn report(&self, rows: &[Row]) -> anyhow::Result<()> {
         let mut report = words(["report", "--title", "Quickstart", "--run"]);
-        report.extend([self.path("train").into(), "--eval".into()]);
-        for test in tests {
-            let scores = self.path(&format!("eval/{}/embodied-r.json", test.file()));
-            let mut labeled = OsString::from(format!("{}=", test.name()));
-            labeled.push(scores);
+        report.extend([self.path("train").into(), "--svg".into(), self.path("curves.svg").into()]);
+        report.push("--eval".into());
+        for row in rows {
+            let file = row.name.replace(' ', "-");
+            let mut labeled = OsString::from(format!("{}=", row.name));
+            labeled.push(self.path(&format!("eval/{file}/embodied-r.json")));
             report.push(labeled);
         }
-        self.step(report)
+        self.steps.run(report)
     }
+}
 
-    /// Evaluates on held-out rooms: before training, after, and with shuffled captions.
-    fn tests(&self) -> anyhow::Result<Vec<table::Test>> {
-        let test = self.path("perceived/test_data.json");
-        let shuffled = self.path("perceived/test_shuffled.json");
-        controls::with_other_captions(&test, &shuffled, self.seed)?;
-        [
-            ("cold start", "start", "sft/final", &test),
-            ("trained", "trained", "train/final", &test),
-            ("trained, captions shuffled", "shuffled", "train/final", &shuffled),
-        ]
-        .into_iter()
-        .map(|(name, file, model, questions)| {
-            let answers = self.path(&format!("answers/{file}.json"));
-            self.command(
-                &["infer"],
-                [
-                    ("--model", self.path(model).into()),
-                    ("--data", questions.into()),
-                    ("--output", answers.clone().into()),
-                    ("--max-new-tokens", MAX_NEW_TOKENS.into()),
-                    ("--precision", self.precision.name().into()),
-                    ("--device", self.device.name().into()),
-                ],
-            )?;
-            self.command(
-                &["eval", "--json"],
-                [
-                    ("--predictions", answers.clone().into()),
-                    ("--name", name.into()),
-                    ("--output", self.path(&format!("eval/{file}")).into()),
-                ],
-            )?;
-            table::Test::read(name, file, &answers)
-        })
-        .collect()
-    }
+/// The setting of the baselines' epochs.
+fn baseline_epochs() -> [String; 1] {
+    [format!("num_train_epochs={BASELINE_EPOCHS}")]
 }

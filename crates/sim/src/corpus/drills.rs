@@ -1,75 +1,65 @@
-//! Statements without a video: sums of angles, comparisons, letters of choices.
+//! Practice without a video: one sum of angles, one comparison of angles, the name of one direction.
 
-use super::choices::Choices;
 use crate::caption_trace::bearing_text;
 use crate::catalogue::KINDS;
 use crate::geometry::wrap_whole;
-use crate::rationale::{Quadrant, target_text};
+use crate::rationale::Quadrant;
 use crate::rng::Rng;
-
-/// A random line of drills.
-pub(super) fn any(rng: &mut Rng) -> String {
-    match rng.below(6) {
-        0 | 1 => lettered_choices(rng),
-        2 => repeated(rng, turn),
-        3 => repeated(rng, direction),
-        4 => repeated(rng, comparison),
-        _ => repeated(rng, quadrant),
-    }
-}
-
-fn repeated(rng: &mut Rng, statement: fn(&mut Rng) -> String) -> String {
-    let count = 2 + rng.below(4);
-    (0..count).map(|_| statement(rng)).collect::<Vec<_>>().join(" ")
-}
 
 /// A multiple of 10 within (-180, 180].
 fn angle(rng: &mut Rng) -> i32 {
     wrap_whole(10 * rng.below(36) as i32)
 }
 
-/// A random rotation as in captions.
-fn rotation(rng: &mut Rng) -> i32 {
+/// A random rotation as between two key frames.
+pub(super) fn rotation(rng: &mut Rng) -> i32 {
     wrap_whole(30 * (1 + rng.below(11)) as i32)
 }
 
-/// `left 30, rotate left 60: right 30.`
-fn turn(rng: &mut Rng) -> String {
-    let (bearing, turn) = (angle(rng), rotation(rng));
-    let side = if turn > 0 { "left" } else { "right" };
-    let after = bearing_text(wrap_whole(bearing - turn));
-    format!("{}, rotate {side} {}: {after}.", bearing_text(bearing), turn.abs())
+/// A random movement as between two key frames, and its rotation.
+fn movement(rng: &mut Rng) -> (String, i32) {
+    let metres = 1 + rng.below(2);
+    if rng.chance(0.1) {
+        return (format!("move forward {metres} m"), 0);
+    }
+    let turn_deg = rotation(rng);
+    let rotate = rotation_text(turn_deg);
+    match rng.chance(0.25) {
+        true => (format!("{rotate} and move forward {metres} m"), turn_deg),
+        false => (rotate, turn_deg),
+    }
 }
 
-/// `target left 150, right 30: left 120. lamp left 90, off 30.`
-fn direction(rng: &mut Rng) -> String {
-    let (target_statement, target) = target_text(angle(rng), angle(rng));
-    let direction = angle(rng);
-    let name = rng.pick(&KINDS).map_or("", |kind| kind.name);
-    let off = wrap_whole(direction - target).abs();
-    format!("{target_statement} {name} {}, off {off}.", bearing_text(direction))
+/// `rotate left 60`
+pub(super) fn rotation_text(turn_deg: i32) -> String {
+    let side = if turn_deg > 0 { "left" } else { "right" };
+    format!("rotate {side} {}", turn_deg.abs())
+}
+
+/// `left 30. rotate left 60: right 30.`: what a bearing becomes by one movement.
+pub(super) fn sum(rng: &mut Rng) -> String {
+    let bearing = angle(rng);
+    let (movement, turn_deg) = movement(rng);
+    let after = bearing_text(wrap_whole(bearing - turn_deg));
+    let joint = if rng.chance(0.5) { ". " } else { ", " };
+    format!("{}{joint}{movement}: {after}.", bearing_text(bearing))
 }
 
 /// `left 30 is ahead.`
-fn quadrant(rng: &mut Rng) -> String {
+pub(super) fn quadrant(rng: &mut Rng) -> String {
     let bearing = angle(rng);
     format!("{} is {}.", bearing_text(bearing), Quadrant::of(f64::from(bearing)).direction())
 }
 
-/// The smallest of some numbers.
-fn comparison(rng: &mut Rng) -> String {
-    let count = 2 + rng.below(3);
-    let tens: Vec<i32> = (0..19).map(|tens| 10 * tens).collect();
-    let numbers = rng.sample(&tens, count);
-    let least = numbers.iter().min().copied().unwrap_or_default();
-    let listed: Vec<_> = numbers.iter().map(i32::to_string).collect();
-    format!("least of {}: {least}.", listed.join(", "))
-}
-
-/// Lettered choices, then the letters of some.
-fn lettered_choices(rng: &mut Rng) -> String {
-    let choices = Choices::of_anything(rng);
-    format!("{}\n{}", choices.listed(), choices.with_some_letters(rng))
+/// `lamp 60, bed 20: least bed.`: the smaller of two angles.
+pub(super) fn comparison(rng: &mut Rng) -> String {
+    let tens: Vec<usize> = (0..19).collect();
+    let (names, angles) = (rng.sample(&KINDS, 2), rng.sample(&tens, 2));
+    let pairs: Vec<(usize, &str)> =
+        angles.into_iter().zip(&names).map(|(tens, kind)| (10 * tens, kind.name)).collect();
+    let listed: Vec<_> = pairs.iter().map(|(angle, name)| format!("{name} {angle}")).collect();
+    let least = pairs.iter().min().map_or("", |(_, name)| name);
+    format!("{}: least {least}.", listed.join(", "))
 }
 
 #[cfg(test)]
@@ -78,32 +68,34 @@ mod tests {
 
     fn texts(statement: fn(&mut Rng) -> String) -> Vec<String> {
         let mut rng = Rng::new(&[1]);
-        (0..200).map(|_| statement(&mut rng)).collect()
+        (0..2000).map(|_| statement(&mut rng)).collect()
     }
 
     #[test]
     fn a_left_rotation_moves_objects_to_the_right() {
-        for text in texts(turn) {
-            if let Some(rest) = text.strip_prefix("left 30, rotate left 60: ") {
-                assert_eq!(rest, "right 30.");
-            }
-            if let Some(rest) = text.strip_prefix("ahead, rotate right 90: ") {
-                assert_eq!(rest, "left 90.");
+        let mut found = 0;
+        for text in texts(sum) {
+            for (start, after) in [
+                ("left 30. rotate left 60: ", "right 30."),
+                ("ahead, rotate right 90: ", "left 90."),
+                ("left 120. move forward 1 m: ", "left 120."),
+            ] {
+                if let Some(rest) = text.strip_prefix(start) {
+                    assert_eq!(rest, after);
+                    found += 1;
+                }
             }
         }
+        assert!(found > 0);
     }
 
     #[test]
-    fn a_comparison_gives_the_smallest_number() {
+    fn a_comparison_gives_the_smaller_angle() {
         for text in texts(comparison) {
-            let Some((numbers, least)) =
-                text.strip_prefix("least of ").and_then(|rest| rest.split_once(": "))
-            else {
-                continue;
-            };
-            let least: i32 = least.trim_end_matches('.').parse().unwrap();
-            let all = numbers.split(", ").map(|number| number.parse::<i32>().unwrap());
-            assert_eq!(all.min(), Some(least), "{text}");
+            let (pairs, least) = text.split_once(": least ").unwrap();
+            let angle = |pair: &str| pair.rsplit(' ').next().unwrap().parse::<i32>().unwrap();
+            let smallest = pairs.split(", ").min_by_key(|pair| angle(pair)).unwrap();
+            assert_eq!(smallest.split(' ').next(), least.strip_suffix('.'), "{text}");
         }
     }
 }

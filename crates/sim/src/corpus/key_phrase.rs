@@ -1,5 +1,4 @@
-//! Key phrases: the subject of statements between filler words, as in a question, so that the model
-//! learns to find it in any wording.
+//! Key phrases: the subject of statements between filler words, so that the model learns to find it in any wording.
 
 use crate::rng::Rng;
 
@@ -11,7 +10,7 @@ const FILLER_WORDS: [&str; 48] = [
     "these", "this", "to", "we", "what", "when", "where", "which", "would", "you",
 ];
 
-/// Maximum number of filler words before, between and after the parts of a key.
+/// Maximum number of filler words before and after a key.
 const MAX_FILLER_WORDS: usize = 6;
 
 /// The noun phrase of an object.
@@ -19,13 +18,11 @@ pub(super) fn object(name: &str) -> String {
     format!("the {name}")
 }
 
-/// The parts of a key in order, with random filler words around them.
-pub(super) fn among_filler_words(key: &[String], rng: &mut Rng) -> String {
+/// A key with random filler words around it.
+pub(super) fn among_filler_words(key: &str, rng: &mut Rng) -> String {
     let mut words = filler_words(rng);
-    for part in key {
-        words.push(part.clone());
-        words.extend(filler_words(rng));
-    }
+    words.push(key.to_owned());
+    words.extend(filler_words(rng));
     words.join(" ")
 }
 
@@ -39,14 +36,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_keeps_its_order_at_varying_positions() {
+    fn a_key_is_at_varying_positions() {
         let mut rng = Rng::new(&[1]);
-        let key = ["rotated left 60", "at the start"].map(str::to_owned);
         let mut positions = std::collections::HashSet::new();
         for _ in 0..200 {
-            let text = among_filler_words(&key, &mut rng);
-            let (before, rest) = text.split_once(&key[0]).unwrap();
-            assert!(rest.contains(&key[1]), "{text}");
+            let text = among_filler_words("the lamp", &mut rng);
+            let (before, _) = text.split_once("the lamp").unwrap();
             positions.insert(before.split_whitespace().count());
         }
         assert_eq!(positions.len(), MAX_FILLER_WORDS + 1);

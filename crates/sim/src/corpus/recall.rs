@@ -1,17 +1,17 @@
 //! Recall documents: lists and small synthetic videos followed by repeated lookups.
 //!
-//! Lookup by name (induction) is the basis of the rationales and the skill that a small decoder
-//! learns last; it emerges within minutes only if there is nothing else to learn.
+//! Lookup by name (induction) is the skill that a small decoder learns last; it emerges within minutes only if there is
+//! nothing else to learn.
 
 use embodied_r_data::prompts::{FrameText, frame_lines};
 use embodied_r_data::scene::{VisibleObject, view_text};
 
-use super::Document;
-use super::choices::Choices;
-use super::statements::Statements;
+use super::drills::{rotation, rotation_text};
+use super::letters::LetteredList;
+use super::lookups::{Lookup, Lookups};
+use super::{Document, Page, Practice};
 use crate::caption_trace::{CaptionTrace, bearing_text};
 use crate::catalogue::KINDS;
-use crate::geometry::wrap_whole;
 use crate::question_template::letter;
 use crate::rng::Rng;
 
@@ -58,61 +58,6 @@ pub(super) fn pairs(rng: &mut Rng) -> Document {
     Document { context: items.join("; "), statements: repeated(rng, &items, ". ") }
 }
 
-/// The captions of a video in which every object is visible once, then first and last sights of
-/// some; half of the documents also have choices and their letters.
-pub(super) fn sights(rng: &mut Rng) -> Document {
-    let names = names(rng, 2, 10);
-    let mut captions: Vec<FrameText> = Vec::new();
-    let mut left = names.as_slice();
-    while !left.is_empty() {
-        let (seen, rest) = left.split_at(1 + rng.below(left.len().min(4)));
-        let seen: Vec<VisibleObject> =
-            seen.iter().map(|name| at_random_position(name, rng)).collect();
-        let action = (!captions.is_empty()).then(|| rotation(rng));
-        captions.push(FrameText { action, view: view_text(&seen) });
-        left = rest;
-    }
-    captioned(
-        &captions,
-        &names,
-        |all, rng| all.by_name(rng),
-        rng,
-        |choices, statements, rng| [choices.with_all_letters(ROUNDS, rng), statements].join("\n"),
-    )
-}
-
-/// A document of captions and statements about them. Half of the documents also have choices, which
-/// `with` combines with the statements.
-fn captioned(
-    captions: &[FrameText],
-    names: &[String],
-    statements: fn(&Statements<'_>, &mut Rng) -> String,
-    rng: &mut Rng,
-    with: fn(&Choices, String, &mut Rng) -> String,
-) -> Document {
-    let context = frame_lines(captions);
-    let statements = CaptionTrace::from_captions(captions)
-        .map(|trace| statements(&Statements::new(names, &trace), rng))
-        .unwrap_or_default();
-    if rng.chance(0.5) {
-        return Document { context, statements };
-    }
-    let choices = Choices::of(names, rng);
-    Document {
-        context: format!("{context}\n{}", choices.listed()),
-        statements: with(&choices, statements, rng),
-    }
-}
-
-/// `name` at a random bearing and distance.
-fn at_random_position(name: &str, rng: &mut Rng) -> VisibleObject {
-    VisibleObject {
-        name: name.to_owned(),
-        bearing_deg: bearing(rng),
-        distance_m: 1 + rng.below(5) as u32,
-    }
-}
-
 /// `Frame 0: lamp`, then `frame 0: lamp.`
 fn frames(rng: &mut Rng) -> Document {
     let names = names(rng, 2, 8);
@@ -123,20 +68,30 @@ fn frames(rng: &mut Rng) -> Document {
     Document { context: listed.join("\n"), statements: repeated(rng, &sentences, " ") }
 }
 
-/// Lettered choices, then `choices: lamp A, bed B. so bed B.`
-fn letters(rng: &mut Rng) -> Document {
-    let choices = Choices::of_anything(rng);
-    let sentences: Vec<String> = (0..ROUNDS).map(|_| choices.with_some_letters(rng)).collect();
-    Document { context: choices.listed(), statements: sentences.join("\n") }
+/// A lettered list, then the letters of its contents.
+pub(super) fn letters(rng: &mut Rng) -> Document {
+    let list = LetteredList::random(rng);
+    Document { context: list.listed(), statements: list.lookups(ROUNDS, rng) }
 }
 
-/// Lettered choices, then `choices: lamp A, bed B. so bed B. so lamp A. so bed B.`
-pub(super) fn choices(rng: &mut Rng) -> Document {
-    let choices = Choices::of_anything(rng);
-    Document { context: choices.listed(), statements: choices.with_all_letters(2 * ROUNDS, rng) }
+/// The captions of a video in which every object is visible once, then lookups by name.
+pub(super) fn sights(rng: &mut Rng) -> Document {
+    let names = names(rng, 2, 10);
+    let mut captions: Vec<FrameText> = Vec::new();
+    let mut left = names.as_slice();
+    while !left.is_empty() {
+        let (seen, rest) = left.split_at(1 + rng.below(left.len().min(4)));
+        let seen: Vec<VisibleObject> =
+            seen.iter().map(|name| at_random_position(name, rng)).collect();
+        captions.push(caption(captions.len(), &seen, rng));
+        left = rest;
+    }
+    let practice = [(Lookup::First, 2), (Lookup::Last, 2), (Lookup::Every, 1)];
+    let practice = practice.map(|(lookup, weight)| (Practice::Lookup(lookup), weight));
+    captioned(&captions, &names, &practice, rng)
 }
 
-/// The captions of a short synthetic video without a consistent scene, and lookups of one kind.
+/// The captions of a short synthetic video without a consistent scene, then lookups.
 fn synthetic_video(rng: &mut Rng) -> Document {
     let pool = names(rng, 3, 6);
     let count = 2 + rng.below(4);
@@ -148,25 +103,44 @@ fn synthetic_video(rng: &mut Rng) -> Document {
                 .into_iter()
                 .map(|name| at_random_position(&name, rng))
                 .collect();
-            FrameText { action: (frame > 0).then(|| rotation(rng)), view: view_text(&seen) }
+            caption(frame, &seen, rng)
         })
         .collect();
-    captioned(
-        &captions,
-        &pool,
-        |all, rng| all.of_one_kind(rng),
-        rng,
-        |choices, statements, rng| {
-            [choices.with_some_letters(rng), statements, choices.with_some_letters(rng)].join("\n")
-        },
-    )
+    captioned(&captions, &pool, &Practice::LOOKUPS, rng)
 }
 
-/// `rotate left 60`
-fn rotation(rng: &mut Rng) -> String {
-    let turn = wrap_whole(30 * (1 + rng.below(11)) as i32);
-    let side = if turn > 0 { "left" } else { "right" };
-    format!("rotate {side} {}", turn.abs())
+/// A document of captions and lookups in them, half of the time with a lettered list.
+fn captioned(
+    captions: &[FrameText],
+    names: &[String],
+    practice: &[(Practice, usize)],
+    rng: &mut Rng,
+) -> Document {
+    let list = rng.chance(0.5).then(|| LetteredList::random(rng));
+    let mut context = frame_lines(captions);
+    if let Some(list) = &list {
+        context = format!("{context}\n{}", list.listed());
+    }
+    let Some(trace) = CaptionTrace::from_captions(captions) else {
+        return Document { context, statements: String::new() };
+    };
+    let lookups = Some(Lookups::new(names, &trace));
+    let statements = Page { lookups, list, subject: None }.lines(80 + rng.below(40), practice, rng);
+    Document { context, statements }
+}
+
+/// A caption; the first frame has no action.
+fn caption(frame: usize, seen: &[VisibleObject], rng: &mut Rng) -> FrameText {
+    FrameText { action: (frame > 0).then(|| rotation_text(rotation(rng))), view: view_text(seen) }
+}
+
+/// `name` at a random bearing and distance.
+fn at_random_position(name: &str, rng: &mut Rng) -> VisibleObject {
+    VisibleObject {
+        name: name.to_owned(),
+        bearing_deg: bearing(rng),
+        distance_m: 1 + rng.below(5) as u32,
+    }
 }
 
 #[cfg(test)]
@@ -192,28 +166,26 @@ mod tests {
     }
 
     #[test]
-    fn every_quote_is_from_the_only_caption_with_its_object() {
+    fn every_sighting_is_in_the_caption_of_its_frame() {
         let mut rng = Rng::new(&[3]);
+        let mut checked = 0;
         for _ in 0..100 {
             let Document { context, statements } = sights(&mut rng);
-            let sentences = statements.split(['.', '\n']).map(str::trim);
-            let mut quotes = 0;
-            for quote in sentences.filter_map(|sentence| {
-                let (kind, quote) = sentence.split_once(' ')?;
-                ["first", "last"].contains(&kind).then_some(quote)
-            }) {
-                let Some((name, _)) = quote.split_once(' ') else { continue };
-                if quote.ends_with(": none") {
+            for line in statements.lines() {
+                let Some((object, frame)) = line
+                    .strip_prefix("first ")
+                    .or(line.strip_prefix("last "))
+                    .and_then(|line| line.split_once(", frame "))
+                else {
                     continue;
-                }
-                let captions = context.lines().filter(|line| line.starts_with("Frame"));
-                let seen = captions.filter(|line| line.contains(&format!(" {name} "))).count();
-                assert_eq!(seen, 1, "{name} in {context}");
-                assert!(context.contains(quote), "{quote} in {context}");
-                quotes += 1;
+                };
+                let frame = format!("Frame {}: ", frame.trim_end_matches('.'));
+                let shown = context.lines().find(|shown| shown.starts_with(&frame)).unwrap();
+                assert!(shown.contains(&format!(" {object}, ")), "{line} in {context}");
+                checked += 1;
             }
-            assert!(quotes > 2, "{statements}");
         }
+        assert!(checked > 300, "{checked}");
     }
 
     #[test]

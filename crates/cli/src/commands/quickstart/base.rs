@@ -4,8 +4,6 @@ use std::path::Path;
 
 use embodied_r_data::write::write_atomic;
 
-use crate::output::outln;
-
 /// The files; `pretrain.json` records how they were made.
 const FILES: [(&str, &[u8]); 6] = [
     ("config.json", include_bytes!("../../../base/config.json")),
@@ -22,6 +20,5 @@ pub(super) fn unpack(dir: &Path) -> anyhow::Result<()> {
     for (name, bytes) in FILES {
         write_atomic(&dir.join(name), bytes)?;
     }
-    outln!("\nwrote the built-in base model to {}", dir.display())?;
     Ok(())
 }

@@ -1,12 +1,20 @@
-//! Data for the control experiments: random answers and shuffled captions.
+//! Data for the control experiments: random answers, shuffled captions, accepted samples.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::Context;
-use embodied_r_data::prompts::question_part;
+use embodied_r_data::prompts::{question_part, system_prompt};
 use embodied_r_data::question::{Question, read_questions};
 use embodied_r_data::write::write_atomic;
+use embodied_r_eval::samples;
 use embodied_r_grpo::random::{permutation, stream};
+use serde_json::json;
+
+use super::row::Judged;
+
+/// Most accepted samples of a question, as in Yuan et al. 2023 (arXiv 2308.01825): further ones add little.
+const ACCEPTED_PER_QUESTION: usize = 4;
 
 /// Copies the questions, each with an answer drawn at random from its choices.
 pub(super) fn with_random_answers(from: &Path, to: &Path, seed: u64) -> anyhow::Result<()> {
@@ -37,6 +45,59 @@ pub(super) fn with_other_captions(from: &Path, to: &Path, seed: u64) -> anyhow::
         shuffled[index].question = format!("{captions}{}", question_part(&own.question));
     }
     write(to, &shuffled)
+}
+
+/// The samples per question with which as many completions are drawn as in the GRPO run in `run`.
+pub(super) fn samples_per_question(run: &Path, questions: &Path) -> anyhow::Result<usize> {
+    let read = |name: &str| {
+        let path = run.join(name);
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))
+    };
+    let settings: toml::Table = toml::from_str(&read("settings.toml")?)?;
+    let per_step = settings.get("generation_batch_size").and_then(toml::Value::as_integer);
+    let per_step = per_step.context("the run's settings have no `generation_batch_size`")?;
+    let is_step = |line: &&str| line.contains(r#""event":"step""#);
+    let steps = read("events.jsonl")?.lines().filter(is_step).count();
+    let questions = read_questions(questions)?.len().max(1);
+    Ok((steps * usize::try_from(per_step)?).div_ceil(questions).max(1))
+}
+
+/// Writes the correct, well-formed and distinct samples as SFT conversations; returns their number.
+pub(super) fn accept(sampled: &Path, to: &Path) -> anyhow::Result<usize> {
+    let (mut lines, mut accepted) = (Vec::new(), 0);
+    for question in samples::read(sampled)? {
+        let mut seen = HashSet::new();
+        for reply in &question.samples {
+            let judged = Judged::new(&question.question, &question.solution, reply)?;
+            let right = judged.correct == 1.0 && judged.parsable;
+            if !right || seen.len() == ACCEPTED_PER_QUESTION || !seen.insert(reply) {
+                continue;
+            }
+            let conversation = json!({"messages": [
+                {"role": "system", "content": system_prompt()},
+                {"role": "user", "content": question.question},
+                {"role": "assistant", "content": reply},
+            ]});
+            serde_json::to_writer(&mut lines, &conversation)?;
+            lines.push(b'\n');
+            accepted += 1;
+        }
+    }
+    write_atomic(to, &lines)?;
+    Ok(accepted)
+}
+
+/// The number of lines of a file.
+pub(super) fn lines(path: &Path) -> anyhow::Result<usize> {
+    let text = std::fs::read_to_string(path);
+    Ok(text.with_context(|| format!("cannot read `{}`", path.display()))?.lines().count())
+}
+
+/// The accuracy of guessing among the choices, per cent.
+pub(super) fn blind_guess(questions: &Path) -> anyhow::Result<f64> {
+    let questions = read_questions(questions)?;
+    let chances = questions.iter().map(|q| 1.0 / letters(&q.question).len().max(1) as f64);
+    Ok(100.0 * chances.sum::<f64>() / questions.len().max(1) as f64)
 }
 
 /// The letters of the choices, at the starts of lines.

@@ -1,67 +1,85 @@
 //! `embodied-r sim conversations`.
 
+use std::collections::VecDeque;
+
 use embodied_r_data::prompts;
 use embodied_r_data::question::{Question, read_questions};
 use embodied_r_data::write::write_atomic;
 use embodied_r_grpo::random::{permutation, stream};
-use embodied_r_sim::{Category, Rationale, corpus, rationale_in_prompt};
+use embodied_r_sim::{Category, judge_example, rationale_in_prompt};
+use indexmap::IndexMap;
 use serde_json::{Value, json};
 
 use crate::args::sim::ConversationsArgs;
 use crate::exit::Status;
 use crate::output::outln;
 
-/// Write cold-start conversations: questions with reasoning, and judge examples.
+/// Write cold-start conversations: worked examples, and judge examples.
 pub(super) fn run(args: ConversationsArgs) -> anyhow::Result<Status> {
     let questions = read_questions(&args.data)?;
     let system = args.system_prompt.as_deref().unwrap_or_else(|| prompts::system_prompt());
     let order = permutation(questions.len(), stream(&[args.seed]));
-    let right = order.iter().filter_map(|index| {
+    let completion = if args.answers_only { answer_alone } else { worked };
+    let completed = order.iter().filter_map(|index| {
         let question = &questions[*index];
-        Some((question, right_rationale(question)?))
+        Some((question, completion(question)?))
     });
-    let mut reasoned: Vec<Value> = right
+    let category = |(question, _): &(&Question, String)| question.question_category.clone();
+    let mut conversations: Vec<Value> = in_turns(completed, category)
         .take(args.questions)
-        .enumerate()
-        .map(|(index, (question, rationale))| {
-            let rationale = match falls_within(index, args.at_once) {
-                true => rationale.without_grounds(),
-                false => rationale,
-            };
-            conversation(system, &question.question, &rationale.completion())
-        })
+        .map(|(question, completion)| conversation(system, &question.question, &completion))
         .collect();
-    let count = reasoned.len();
-    let categories = Category::ALL;
+    let count = conversations.len();
     let judged = (0..args.judge_examples as u64).filter_map(|index| {
-        let example = corpus::judge_example(args.seed, index, &categories)?;
+        let example = judge_example(args.seed, index, &Category::ALL)?;
         Some(conversation(&example.system, &example.user, &example.letter.to_string()))
     });
-    reasoned.extend(judged);
+    conversations.extend(judged);
     let mut lines = Vec::new();
-    for conversation in &reasoned {
+    for conversation in &conversations {
         serde_json::to_writer(&mut lines, conversation)?;
         lines.push(b'\n');
     }
     write_atomic(&args.output, &lines)?;
+    let kind = if args.answers_only { "answers without reasoning" } else { "worked examples" };
     outln!(
-        "wrote {count} questions with reasoning and {} judge examples to {}",
-        reasoned.len() - count,
+        "wrote {count} {kind} and {} judge examples to {}",
+        conversations.len() - count,
         args.output.display()
     )?;
     Ok(Status::Done)
 }
 
-/// The rationale, if it leads to the correct answer.
-fn right_rationale(question: &Question) -> Option<Rationale> {
+/// The completion with reasoning, if it leads to the correct answer.
+fn worked(question: &Question) -> Option<String> {
     let rationale = rationale_in_prompt(&question.question)?;
-    (question.answer.trim() == rationale.answer.to_string()).then_some(rationale)
+    (question.answer.trim() == rationale.answer.to_string()).then(|| rationale.completion())
 }
 
-/// Whether `index` is in an evenly spaced subset with a fraction `share` of all indices.
-fn falls_within(index: usize, share: f64) -> bool {
-    let until = |count: usize| (count as f64 * share).floor();
-    until(index + 1) > until(index)
+/// The correct answer after an empty rationale.
+fn answer_alone(question: &Question) -> Option<String> {
+    Some(format!("<think></think><answer>{}</answer>", question.answer.trim()))
+}
+
+/// The items in an order in which their groups take turns, so that any number of them is uniform over groups.
+fn in_turns<T>(
+    items: impl IntoIterator<Item = T>,
+    group: impl Fn(&T) -> String,
+) -> impl Iterator<Item = T> {
+    let mut groups: IndexMap<String, VecDeque<T>> = IndexMap::new();
+    for item in items {
+        groups.entry(group(&item)).or_default().push_back(item);
+    }
+    groups.sort_keys();
+    let mut queues: VecDeque<VecDeque<T>> = groups.into_values().collect();
+    std::iter::from_fn(move || {
+        let mut queue = queues.pop_front()?;
+        let item = queue.pop_front();
+        if !queue.is_empty() {
+            queues.push_back(queue);
+        }
+        item
+    })
 }
 
 fn conversation(system: &str, user: &str, assistant: &str) -> Value {
@@ -77,10 +95,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_of_the_questions_is_spaced_evenly() {
-        let count = |share: f64| (0..10).filter(|&index| falls_within(index, share)).count();
-        assert_eq!([0.0, 0.25, 0.5, 0.6, 1.0].map(count), [0, 2, 5, 6, 10]);
-        let halves: Vec<bool> = (0..4).map(|index| falls_within(index, 0.5)).collect();
-        assert_eq!(halves, [false, true, false, true]);
+    fn groups_take_turns_until_each_is_used_up() {
+        let items = ["b1", "a1", "a2", "b2", "a3", "c1"];
+        let ordered: Vec<&str> = in_turns(items, |item| item[..1].to_owned()).collect();
+        assert_eq!(ordered, ["a1", "b1", "c1", "a2", "b2", "a3"]);
     }
 }

@@ -16,7 +16,7 @@ use embodied_r_policy::tokenizer::{Tokenizer, TrainOptions, train};
 use embodied_r_policy::weights::SaveOptions;
 use embodied_r_policy::{ModelConfig, Policy, WeightDtype};
 use embodied_r_sim::corpus::Document;
-use embodied_r_sim::{Category, corpus, text_question};
+use embodied_r_sim::{Category, corpus, judge_example, text_question};
 use serde_json::json;
 
 use crate::args::sim::PretrainArgs;
@@ -103,19 +103,18 @@ fn continue_from(from: &Path, out: &Path) -> anyhow::Result<(Policy, Vec<serde_j
     Ok((policy, before))
 }
 
-/// Text with the whole vocabulary of the quickstart's prompts and completions.
+/// Text with the vocabulary of pretraining and of the quickstart's prompts, without rationales.
 fn tokenizer_texts(seed: u64) -> impl Iterator<Item = String> + Send {
     let documents = (0..TOKENIZER_TEXTS).map(move |i| {
         let Document { context, statements } = corpus::document(seed, i);
         format!("{context}\n{statements}")
     });
     let questions = (0..TOKENIZER_TEXTS).filter_map(move |i| {
-        let found = text_question(seed, i, &Category::ALL)?;
-        let (prompt, reply) = (found.perceived().question, found.rationale.completion());
-        Some(format!("{}\n{prompt}\n{reply}", prompts::system_prompt()))
+        let prompt = text_question(seed, i, &Category::ALL)?.perceived().question;
+        Some(format!("{}\n{prompt}", prompts::system_prompt()))
     });
     let judged = (0..TOKENIZER_TEXTS / 10).filter_map(move |i| {
-        let example = corpus::judge_example(seed, i, &Category::ALL)?;
+        let example = judge_example(seed, i, &Category::ALL)?;
         Some(format!("{}\n{}\n{}", example.system, example.user, example.letter))
     });
     documents.chain(questions).chain(judged)

@@ -1,0 +1,115 @@
+//! What the quickstart claims, compared with its results.
+
+use super::row::Row;
+
+/// A claim with its measured value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Claim {
+    holds: bool,
+    text: String,
+}
+
+/// The claims whose rows were run. `blind_guess` is the accuracy of guessing, per cent.
+pub(super) fn claims(rows: &[Row], blind_guess: f64) -> Vec<Claim> {
+    let row = |name: &str| rows.iter().find(|row| row.name == name);
+    let mut claims = Vec::new();
+    let (Some(start), Some(trained)) = (row("cold start"), row("trained")) else { return claims };
+    let mut at_least = |value: f64, least: f64, what: &str| {
+        let text = format!("{what}: {value:.1} (at least {least:.1})");
+        claims.push(Claim { holds: value >= least, text });
+    };
+    at_least(start.reasons, 95.0, "cold start, replies that reason");
+    at_least(start.parsable, 95.0, "cold start, parsable replies");
+    let gain = trained.accuracy_of_parsable - start.accuracy_of_parsable;
+    at_least(gain, 15.0, "trained over cold start, accuracy of parsable replies");
+    for name in ["sft", "sft answers", "rejection sampling"] {
+        if let Some(baseline) = row(name) {
+            let over = trained.accuracy_of_parsable - baseline.accuracy_of_parsable;
+            at_least(over, 5.0, &format!("trained over {name}, accuracy of parsable replies"));
+        }
+    }
+    let sound = trained.sound_at_1 - start.sound_at_1;
+    at_least(sound, (trained.accuracy - start.accuracy) / 2.0, "trained over cold start, sound@1");
+    at_least(trained.sound_at_8 - start.sound_at_8, -3.0, "trained over cold start, sound@8");
+    let mut at_most = |value: f64, most: f64, what: &str| {
+        let text = format!("{what}: {value:.1} (at most {most:.1})");
+        claims.push(Claim { holds: value <= most, text });
+    };
+    if let Some(random) = row("random rewards") {
+        let gain = random.accuracy - start.accuracy;
+        at_most(gain, 6.0, "random rewards over cold start, accuracy");
+    }
+    if let Some(shuffled) = row("captions shuffled") {
+        let off = (shuffled.accuracy - blind_guess).abs();
+        at_most(off, 6.0, "captions shuffled, distance from a blind guess");
+    }
+    claims
+}
+
+/// One line per claim.
+pub(super) fn listed(claims: &[Claim]) -> String {
+    let line = |claim: &Claim| {
+        let outcome = if claim.holds { "holds" } else { "FAILS" };
+        format!("{outcome}  {}\n", claim.text)
+    };
+    claims.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &'static str, accuracy: f64, sound_at_1: f64) -> Row {
+        Row {
+            name,
+            n: 300,
+            accuracy,
+            stderr: 2.0,
+            parsable: 99.0,
+            accuracy_of_parsable: accuracy,
+            reasons: 98.0,
+            sound_at_1,
+            sound_at_8: 80.0,
+            tokens: 50.0,
+            supervised_examples: 80,
+        }
+    }
+
+    fn failing(rows: &[Row]) -> Vec<String> {
+        let failed = claims(rows, 25.0).into_iter().filter(|claim| !claim.holds);
+        failed.map(|claim| claim.text.split(':').next().unwrap_or_default().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_gain_in_skill_beyond_all_baselines_holds() {
+        let rows = [
+            row("cold start", 45.0, 30.0),
+            row("trained", 70.0, 60.0),
+            row("captions shuffled", 27.0, 10.0),
+            row("rejection sampling", 60.0, 50.0),
+            row("random rewards", 47.0, 30.0),
+        ];
+        assert_eq!(failing(&rows), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_claim_fails_alone() {
+        let good = [row("cold start", 45.0, 30.0), row("trained", 70.0, 60.0)];
+        let with = |more: Row| failing(&[&good[..], &[more]].concat());
+        assert_eq!(with(row("sft", 66.0, 0.0)), ["trained over sft, accuracy of parsable replies"]);
+        assert_eq!(with(row("random rewards", 52.0, 0.0)), ["random rewards over cold start, accuracy"]);
+        let off = ["captions shuffled, distance from a blind guess"];
+        assert_eq!(with(row("captions shuffled", 32.0, 0.0)), off);
+        assert_eq!(with(row("captions shuffled", 18.0, 0.0)), off);
+
+        let small = [good[0].clone(), row("trained", 59.0, 60.0)];
+        assert_eq!(failing(&small), ["trained over cold start, accuracy of parsable replies"]);
+        let unsound = [good[0].clone(), row("trained", 70.0, 40.0)];
+        assert_eq!(failing(&unsound), ["trained over cold start, sound@1"]);
+        let narrow = Row { sound_at_8: 76.0, ..good[1].clone() };
+        assert_eq!(failing(&[good[0].clone(), narrow]), ["trained over cold start, sound@8"]);
+        let direct = Row { reasons: 90.0, parsable: 94.0, ..good[0].clone() };
+        let expected = ["cold start, replies that reason", "cold start, parsable replies"];
+        assert_eq!(failing(&[direct, good[1].clone()]), expected);
+    }
+}

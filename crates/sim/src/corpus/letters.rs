@@ -1,0 +1,93 @@
+//! Lettered lists of unrelated contents, and the letters of some.
+
+use crate::catalogue::KINDS;
+use crate::question_template::{choices, letter, step_text};
+use crate::rationale::Quadrant;
+use crate::rng::Rng;
+
+/// What may stand between a content and its letter.
+const JOINTS: [&str; 4] = [": ", " is ", ". ", " "];
+
+/// A lettered list, in the format of a prompt's choices.
+pub(super) struct LetteredList {
+    options: Vec<String>,
+}
+
+impl LetteredList {
+    /// Contents of a random kind: objects, orders of objects, steps, directions, actions or sides.
+    pub(super) fn random(rng: &mut Rng) -> Self {
+        let names: Vec<String> = KINDS.iter().map(|kind| kind.name.to_owned()).collect();
+        let names = rng.sample(&names, 4);
+        let texts = |text: fn(Quadrant) -> &'static str| Quadrant::ALL.map(|q| text(q).to_owned());
+        let options = match rng.below(8) {
+            0 | 1 => rng.sample(&texts(Quadrant::direction), 4),
+            2 => rng.sample(&texts(Quadrant::action), 4),
+            3 => rng.sample(&["left".to_owned(), "right".to_owned()], 2),
+            4 => names.iter().map(|name| step_text(name)).collect(),
+            5 | 6 => orders(&names[..names.len().min(3)], rng),
+            _ => names,
+        };
+        Self { options }
+    }
+
+    /// `Choices:` and a line `A. lamp` per option, as in a prompt.
+    pub(super) fn listed(&self) -> String {
+        choices(&self.options)
+    }
+
+    /// `lamp: A.`: the letter of a random option.
+    pub(super) fn lookup(&self, rng: &mut Rng) -> String {
+        self.letter_of(rng.below(self.options.len()), rng)
+    }
+
+    /// The letter of every option, `rounds` times, one per line.
+    pub(super) fn lookups(&self, rounds: usize, rng: &mut Rng) -> String {
+        let indices: Vec<usize> = (0..self.options.len()).collect();
+        let lines: Vec<String> = (0..rounds)
+            .flat_map(|_| rng.sample(&indices, indices.len()))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|index| self.letter_of(index, rng))
+            .collect();
+        lines.join("\n")
+    }
+
+    fn letter_of(&self, index: usize, rng: &mut Rng) -> String {
+        let joint = rng.pick(&JOINTS).copied().unwrap_or(JOINTS[0]);
+        let content = self.options.get(index).map_or("", String::as_str);
+        format!("{content}{joint}{}.", letter(index))
+    }
+}
+
+/// Four orders of three names.
+fn orders(names: &[String], rng: &mut Rng) -> Vec<String> {
+    let mut orders: Vec<String> = Vec::new();
+    while orders.len() < 4 {
+        let order = rng.sample(names, names.len()).join(", ");
+        if !orders.contains(&order) {
+            orders.push(order);
+        }
+    }
+    orders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_letter_belongs_to_its_content() {
+        let mut rng = Rng::new(&[1]);
+        for _ in 0..200 {
+            let list = LetteredList::random(&mut rng);
+            let listed = list.listed();
+            let options: Vec<(&str, &str)> =
+                listed.lines().filter_map(|line| line.split_once(". ")).collect();
+            for lookup in list.lookups(2, &mut rng).lines() {
+                let letter = lookup.trim_end_matches('.').chars().last().unwrap().to_string();
+                let (_, content) = options.iter().find(|(listed, _)| *listed == letter).unwrap();
+                assert!(lookup.starts_with(content), "{listed}\n{lookup}");
+            }
+        }
+    }
+}

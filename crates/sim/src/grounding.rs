@@ -1,0 +1,210 @@
+//! Checks a reply's reasoning against the captions of its prompt.
+
+use embodied_r_data::prompts::question_part;
+
+use crate::caption_trace::{CaptionTrace, captions_in, faced};
+use crate::geometry::wrap_whole;
+use crate::question_template::{letter, parse_with_choices};
+use crate::statement::{Sighting, Statement, Which, parsed};
+
+/// What of a reply's reasoning the captions bear out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grounding {
+    /// It quotes a true sighting (frame and bearing) of an object that the question or its choices name.
+    pub reasons: bool,
+    /// It is in the statements of [`crate::rationale`], all of them hold in the captions or follow from the statements
+    /// before, and its conclusion is the content of the answered option. Such a reply can still be wrong.
+    pub sound: bool,
+}
+
+/// Checks the reasoning `think` behind the answer `answer` (a letter) to a perceived prompt.
+///
+/// `None` if the prompt is not one of a built-in room.
+pub fn grounding(prompt: &str, think: &str, answer: char) -> Option<Grounding> {
+    let trace = CaptionTrace::from_captions(&captions_in(prompt)?)?;
+    let question = question_part(prompt);
+    let (_, options) = parse_with_choices(question)?;
+    let named: Vec<&str> = question.split(|c: char| !c.is_alphanumeric()).collect();
+    let is_true_quote = |text: &str| match Statement::parse(text) {
+        Some(
+            Statement::Sighting { name, at: Some(at), .. } | Statement::Direction { name, at, .. },
+        ) => named.contains(&name.as_str()) && is_visible(&trace, &name, at),
+        _ => false,
+    };
+    let reasons = think.trim().trim_end_matches('.').split(". ").any(is_true_quote);
+    let sound = parsed(think).is_some_and(|statements| {
+        let concluded = match statements.split_last() {
+            Some((Statement::So { content }, grounds)) if !grounds.is_empty() => {
+                options.iter().position(|option| option == content)
+            }
+            _ => None,
+        };
+        let mut checker =
+            Checker { trace: &trace, tracked: None, target_deg: None, directed: None };
+        concluded.is_some_and(|index| letter(index) == answer)
+            && statements.iter().all(|statement| checker.holds(statement))
+    });
+    Some(Grounding { reasons, sound })
+}
+
+fn is_visible(trace: &CaptionTrace, name: &str, at: Sighting) -> bool {
+    trace.bearing_in(at.frame, name) == Some(at.bearing_deg)
+}
+
+/// Checks statements in order; some depend on those before.
+struct Checker<'a> {
+    trace: &'a CaptionTrace,
+    /// Frame and bearing of the object that is tracked.
+    tracked: Option<Sighting>,
+    target_deg: Option<i32>,
+    /// The object and direction of the last [`Statement::Direction`].
+    directed: Option<(String, i32)>,
+}
+
+impl Checker<'_> {
+    fn holds(&mut self, statement: &Statement) -> bool {
+        match statement {
+            Statement::Sighting { which, name, at } => {
+                self.tracked = at.filter(|_| *which == Which::Last);
+                let known = match which {
+                    Which::First => self.trace.first_sight(name),
+                    Which::Last => self.trace.last_sight(name),
+                    Which::Faced => self.trace.last_faced(name),
+                };
+                match (which, at) {
+                    // The object may have been faced more than once.
+                    (Which::Faced, Some(at)) => {
+                        faced(at.bearing_deg) && is_visible(self.trace, name, *at)
+                    }
+                    (_, at) => known == at.map(|at| (at.frame, at.bearing_deg)),
+                }
+            }
+            Statement::Tracked { frame, action, bearing_deg } => {
+                let (Some(before), Some(turn_deg)) = (self.tracked, self.turn(*frame)) else {
+                    return false;
+                };
+                self.tracked = Some(Sighting { bearing_deg: *bearing_deg, frame: *frame });
+                let text = self.trace.frames[*frame].action.as_ref().map(|action| &action.text);
+                before.frame + 1 == *frame
+                    && text == Some(action)
+                    && *bearing_deg == wrap_whole(before.bearing_deg - turn_deg)
+            }
+            Statement::Heading { frame, turn_deg, heading_deg } => {
+                self.turn(*frame) == Some(*turn_deg) && self.heading(*frame) == Some(*heading_deg)
+            }
+            Statement::Direction { name, at, direction_deg } => {
+                self.directed = Some((name.clone(), *direction_deg));
+                let heading = self.heading(at.frame);
+                is_visible(self.trace, name, *at)
+                    && heading.is_some_and(|h| wrap_whole(h + at.bearing_deg) == *direction_deg)
+            }
+            Statement::Target { from_deg, turn_deg, to_deg } => {
+                self.target_deg = Some(*to_deg);
+                wrap_whole(from_deg + turn_deg) == *to_deg
+            }
+            Statement::Off { name, angle_deg } => match (&self.directed, self.target_deg) {
+                (Some((directed, direction_deg)), Some(target_deg)) => {
+                    directed == name && wrap_whole(direction_deg - target_deg).abs() == *angle_deg
+                }
+                _ => false,
+            },
+            Statement::Between { from, to, turn_deg } => {
+                let direction = |name: &str| {
+                    let (frame, bearing_deg) = self.trace.first_sight(name)?;
+                    Some(self.heading(frame)? + bearing_deg)
+                };
+                let both = direction(from).zip(direction(to));
+                both.is_some_and(|(from, to)| wrap_whole(to - from) == *turn_deg)
+            }
+            Statement::So { .. } => true,
+        }
+    }
+
+    /// The rotation before `frame`; `None` for the first frame and beyond the last.
+    fn turn(&self, frame: usize) -> Option<i32> {
+        Some(self.trace.frames.get(frame)?.action.as_ref()?.turn_deg)
+    }
+
+    /// The heading at `frame` relative to frame 0.
+    fn heading(&self, frame: usize) -> Option<i32> {
+        self.trace.frames.get(frame)?;
+        (1..=frame).try_fold(0, |heading, frame| Some(wrap_whole(heading + self.turn(frame)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::question_template::Category;
+    use crate::questions::text_question;
+
+    #[test]
+    fn every_rationale_is_sound_and_reasons() {
+        for category in Category::ALL {
+            for index in 0..60 {
+                let found = text_question(3, index, &[category]).unwrap();
+                let prompt = found.perceived().question;
+                let think = found.rationale.think();
+                let checked = grounding(&prompt, &think, found.rationale.answer);
+                assert_eq!(checked, Some(Grounding { reasons: true, sound: true }), "{think}");
+            }
+        }
+    }
+
+    const PROMPT: &str = "<\nFrame 0: Observe: lamp left 10, 3 m\n\
+        Frame 1: After rotate left 60, Observe: bed left 40, 2 m; lamp right 50, 3 m\n\
+        Frame 2: After rotate left 90, Observe: sofa ahead, 3 m\n>\n\
+        Question: When you reach the current location, where is the lamp relative to you?\n\n\
+        Choices:\nA. left\nB. right\nC. ahead\nD. behind";
+
+    fn checked(think: &str, answer: char) -> (bool, bool) {
+        let Grounding { reasons, sound } = grounding(PROMPT, think, answer).unwrap();
+        (reasons, sound)
+    }
+
+    #[test]
+    fn one_false_statement_makes_a_reply_unsound() {
+        let right = "last lamp right 50, frame 1. frame 2 rotate left 90: right 140. so right.";
+        assert_eq!(checked(right, 'B'), (true, true));
+        for (from, to) in [
+            ("right 50", "right 40"),
+            ("frame 1", "frame 0"),
+            ("rotate left 90", "rotate left 60"),
+            ("right 140", "right 130"),
+            ("frame 2 rotate", "frame 1 rotate"),
+            ("last", "first"),
+            ("lamp", "bed"),
+        ] {
+            assert!(!checked(&right.replacen(from, to, 1), 'B').1, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn a_conclusion_other_than_the_answer_is_unsound() {
+        let right = "last lamp right 50, frame 1. frame 2 rotate left 90: right 140. so right.";
+        assert_eq!(checked(right, 'A'), (true, false));
+        assert_eq!(checked("so right.", 'B'), (false, false));
+        assert_eq!(checked("last lamp right 50, frame 1.", 'B'), (true, false));
+    }
+
+    #[test]
+    fn a_reply_reasons_only_with_a_true_sighting_of_a_named_object() {
+        assert!(checked("well. last lamp right 50, frame 1. whatever.", 'B').0);
+        assert!(!checked("last lamp right 60, frame 1. so right.", 'B').0);
+        assert!(
+            !checked("last bed left 40, frame 1. so right.", 'B').0,
+            "the question names no bed"
+        );
+        assert!(!checked("last lamp none. so right.", 'B').0);
+    }
+
+    #[test]
+    fn a_sum_without_its_operand_is_unsound() {
+        assert!(!checked("frame 2 rotate left 90: right 140. so right.", 'B').1);
+    }
+
+    #[test]
+    fn a_prompt_of_another_kind_is_not_checked() {
+        assert_eq!(grounding("Question: Why?\n\nChoices:\nA. so", "so.", 'A'), None);
+    }
+}

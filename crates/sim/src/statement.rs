@@ -1,0 +1,223 @@
+//! The statements of rationales: a small language that the solver writes and [`crate::grounding`] checks.
+
+use std::fmt;
+
+use crate::caption_trace::{bearing_text, parse_bearing};
+
+/// One statement of a chain of thought, without its full stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Statement {
+    /// `first lamp left 30, frame 1` or `first lamp none`.
+    Sighting { which: Which, name: String, at: Option<Sighting> },
+    /// `frame 2 rotate left 60: right 30`: the action before a frame, and the bearing of the tracked object after it.
+    Tracked { frame: usize, action: String, bearing_deg: i32 },
+    /// `heading 2, left 60: left 150`: the rotation before a frame, and the heading after it relative to frame 0.
+    Heading { frame: usize, turn_deg: i32, heading_deg: i32 },
+    /// `direction lamp left 30, frame 1: left 90`: a sighting, and the object's direction relative to frame 0.
+    Direction { name: String, at: Sighting, direction_deg: i32 },
+    /// `target left 60, right 90: right 30`: a heading, a rotation and their sum.
+    Target { from_deg: i32, turn_deg: i32, to_deg: i32 },
+    /// `off lamp: 60`: the angle between an object's direction and the target.
+    Off { name: String, angle_deg: i32 },
+    /// `lamp to bed: left 40`: the rotation from one object's direction to another's.
+    Between { from: String, to: String, turn_deg: i32 },
+    /// `so left`: the content of the chosen option.
+    So { content: String },
+}
+
+/// Which of an object's sightings a statement is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// The first.
+    First,
+    /// The last.
+    Last,
+    /// The last that faces the object.
+    Faced,
+}
+
+/// Where and when an object is visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sighting {
+    /// Left positive.
+    pub(crate) bearing_deg: i32,
+    pub(crate) frame: usize,
+}
+
+impl Which {
+    const ALL: [Self; 3] = [Self::First, Self::Last, Self::Faced];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Last => "last",
+            Self::Faced => "faced",
+        }
+    }
+}
+
+impl fmt::Display for Sighting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, frame {}", bearing_text(self.bearing_deg), self.frame)
+    }
+}
+
+impl fmt::Display for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = bearing_text;
+        match self {
+            Self::Sighting { which, name, at: Some(at) } => {
+                write!(f, "{} {name} {at}", which.word())
+            }
+            Self::Sighting { which, name, at: None } => write!(f, "{} {name} none", which.word()),
+            Self::Tracked { frame, action, bearing_deg } => {
+                write!(f, "frame {frame} {action}: {}", text(*bearing_deg))
+            }
+            Self::Heading { frame, turn_deg, heading_deg } => {
+                write!(f, "heading {frame}, {}: {}", text(*turn_deg), text(*heading_deg))
+            }
+            Self::Direction { name, at, direction_deg } => {
+                write!(f, "direction {name} {at}: {}", text(*direction_deg))
+            }
+            Self::Target { from_deg, turn_deg, to_deg } => {
+                write!(f, "target {}, {}: {}", text(*from_deg), text(*turn_deg), text(*to_deg))
+            }
+            Self::Off { name, angle_deg } => write!(f, "off {name}: {angle_deg}"),
+            Self::Between { from, to, turn_deg } => {
+                write!(f, "{from} to {to}: {}", text(*turn_deg))
+            }
+            Self::So { content } => write!(f, "so {content}"),
+        }
+    }
+}
+
+impl Statement {
+    /// Parses a statement without its full stop; `None` for any other text.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (word, rest) = text.split_once(' ')?;
+        if let Some(which) = Which::ALL.into_iter().find(|which| which.word() == word) {
+            let (name, rest) = rest.split_once(' ')?;
+            let at = if rest == "none" { None } else { Some(Sighting::parse(rest)?) };
+            return Some(Self::Sighting { which, name: name.to_owned(), at });
+        }
+        if word == "so" {
+            return Some(Self::So { content: rest.to_owned() });
+        }
+        let (operands, result) = rest.rsplit_once(": ")?;
+        match word {
+            "frame" => {
+                let (frame, action) = operands.split_once(' ')?;
+                Some(Self::Tracked {
+                    frame: frame.parse().ok()?,
+                    action: action.to_owned(),
+                    bearing_deg: parse_bearing(result)?,
+                })
+            }
+            "heading" => {
+                let (frame, turn) = operands.split_once(", ")?;
+                Some(Self::Heading {
+                    frame: frame.parse().ok()?,
+                    turn_deg: parse_bearing(turn)?,
+                    heading_deg: parse_bearing(result)?,
+                })
+            }
+            "direction" => {
+                let (name, at) = operands.split_once(' ')?;
+                Some(Self::Direction {
+                    name: name.to_owned(),
+                    at: Sighting::parse(at)?,
+                    direction_deg: parse_bearing(result)?,
+                })
+            }
+            "target" => {
+                let (from, turn) = operands.split_once(", ")?;
+                Some(Self::Target {
+                    from_deg: parse_bearing(from)?,
+                    turn_deg: parse_bearing(turn)?,
+                    to_deg: parse_bearing(result)?,
+                })
+            }
+            "off" => Some(Self::Off { name: operands.to_owned(), angle_deg: result.parse().ok()? }),
+            from => Some(Self::Between {
+                from: from.to_owned(),
+                to: operands.strip_prefix("to ")?.to_owned(),
+                turn_deg: parse_bearing(result)?,
+            }),
+        }
+    }
+}
+
+impl Sighting {
+    fn parse(text: &str) -> Option<Self> {
+        let (bearing, frame) = text.split_once(", frame ")?;
+        Some(Self { bearing_deg: parse_bearing(bearing)?, frame: frame.parse().ok()? })
+    }
+}
+
+/// Statements as text, each with a full stop.
+pub(crate) fn written(statements: &[Statement]) -> String {
+    statements.iter().map(|statement| format!("{statement}.")).collect::<Vec<_>>().join(" ")
+}
+
+/// Parses [`written`]; `None` if any part is not a statement.
+pub(crate) fn parsed(text: &str) -> Option<Vec<Statement>> {
+    let text = text.trim().strip_suffix('.')?;
+    text.split(". ").map(Statement::parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_statement_round_trips_through_its_text() {
+        let name = || "lamp".to_owned();
+        let at = Sighting { bearing_deg: -30, frame: 4 };
+        let statements = vec![
+            Statement::Sighting { which: Which::First, name: name(), at: Some(at) },
+            Statement::Sighting { which: Which::Last, name: name(), at: Some(at) },
+            Statement::Sighting { which: Which::Faced, name: name(), at: None },
+            Statement::Tracked {
+                frame: 5,
+                action: "rotate right 90 and move forward 1 m".into(),
+                bearing_deg: 180,
+            },
+            Statement::Heading { frame: 2, turn_deg: 60, heading_deg: -150 },
+            Statement::Direction { name: name(), at, direction_deg: 0 },
+            Statement::Target { from_deg: 0, turn_deg: -90, to_deg: -90 },
+            Statement::Off { name: name(), angle_deg: 40 },
+            Statement::Between { from: name(), to: "bed".into(), turn_deg: 40 },
+            Statement::So { content: "bed, lamp, sofa".into() },
+        ];
+        let text = written(&statements);
+        assert!(text.starts_with(
+            "first lamp right 30, frame 4. last lamp right 30, frame 4. faced lamp none."
+        ));
+        assert_eq!(parsed(&text), Some(statements));
+    }
+
+    #[test]
+    fn other_text_is_no_statement() {
+        for text in [
+            "",
+            "lamp",
+            "first lamp.",
+            "first lamp left far, frame 1.",
+            "frame two stay: ahead.",
+            "so",
+        ] {
+            assert_eq!(parsed(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_the_parser(text in "(first|frame|off|so|heading)? ?\\PC{0,40}") {
+            if let Some(statement) = Statement::parse(&text) {
+                prop_assert!(!statement.to_string().is_empty());
+            }
+        }
+    }
+}
