@@ -8,7 +8,7 @@
 //! # Ok::<(), embodied_r_eval::Error>(())
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Result};
 use crate::protocol::Protocol;
@@ -51,8 +51,9 @@ pub fn score_samples(
     ks: &[usize],
     temperature: Option<f64>,
 ) -> Result<Report> {
+    let ks: BTreeSet<usize> = ks.iter().copied().collect();
     let samples = samples_per_question(questions)?;
-    if let Some(&k) = ks.iter().find(|&&k| k > samples) {
+    if let Some(&k) = ks.iter().find(|k| **k > samples) {
         return Err(Error::TooFewSamples { n: samples, k });
     }
     let predictions: Vec<_> = questions.iter().flat_map(SampledQuestion::predictions).collect();
@@ -69,7 +70,7 @@ pub fn score_samples(
         for prediction in question.predictions() {
             correct += usize::from(protocol.score_prediction(&prediction)? == 1.0);
         }
-        by_category.entry(category).or_default().add(samples, correct, ks)?;
+        by_category.entry(category).or_default().add(samples, correct, &ks)?;
     }
     for category in &mut report.by_category {
         category.pass_at = by_category.get(category.name).map(Mean::percent).unwrap_or_default();
@@ -98,7 +99,7 @@ struct Mean {
 }
 
 impl Mean {
-    fn add(&mut self, samples: usize, correct: usize, ks: &[usize]) -> Result<()> {
+    fn add(&mut self, samples: usize, correct: usize, ks: &BTreeSet<usize>) -> Result<()> {
         for &k in ks {
             *self.sums.entry(k).or_default() += pass_at(samples, correct, k)?;
         }

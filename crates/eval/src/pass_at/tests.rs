@@ -79,7 +79,7 @@ fn pass_at_k_is_the_mean_over_scored_questions() {
         question("route_planning", &["B", "B", "A", "A"]),
         question("Causal", &["B", "B", "B", "B"]),
     ];
-    let report = score_samples(Protocol::EmbodiedR, &questions, &[1, 2, 4], Some(0.7)).unwrap();
+    let report = score_samples(Protocol::EmbodiedR, &questions, &[4, 1, 2, 1], Some(0.7)).unwrap();
     let pass_at = report.pass_at.as_ref().unwrap();
     assert_eq!((report.n, pass_at.samples, pass_at.temperature), (3, 4, Some(0.7)));
     // Pairs with a correct sample: 3, 0 and 5 of 6.
