@@ -17,6 +17,7 @@ mod launch;
 mod lora;
 mod merge;
 mod output;
+mod pass_at;
 mod perceive;
 mod perceive_kills;
 mod perceive_local;

@@ -46,20 +46,10 @@ impl BatchGenerator {
         })
     }
 
-    /// Generates one completion per prompt in batches; `done(index, completion)` is called in order.
+    /// Samples completions of each prompt in batches; `done(index, completions)` is called in order. The completions
+    /// of a prompt share its prefill.
     ///
-    /// The random stream of a prompt depends only on the seed and on `index`.
-    pub(crate) fn answer(
-        &self,
-        prompts: &[(usize, &str)],
-        progress: &dyn Progress,
-        mut done: impl FnMut(usize, String) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        let first = |mut outputs: Vec<String>| outputs.drain(..).next().unwrap_or_default();
-        self.sample(prompts, 1, progress, |index, outputs| done(index, first(outputs)))
-    }
-
-    /// As [`Self::answer`], with several completions per prompt.
+    /// The random stream of a completion depends only on the seed, on `index` and on its number.
     pub(crate) fn sample(
         &self,
         prompts: &[(usize, &str)],

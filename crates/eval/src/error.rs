@@ -42,6 +42,35 @@ pub enum Error {
         /// Number of records.
         records: usize,
     },
+    /// A file cannot be written.
+    #[error(transparent)]
+    Write(#[from] embodied_r_data::Error),
+    /// pass@k is undefined for more than all samples.
+    #[error("pass@{k} needs at least {k} samples per question, not {n}")]
+    TooFewSamples {
+        /// Number of samples.
+        n: usize,
+        /// The k of pass@k.
+        k: usize,
+    },
+    /// More samples are correct than there are.
+    #[error("{c} of {n} samples cannot be correct")]
+    CorrectSamples {
+        /// Number of samples.
+        n: usize,
+        /// Number of correct samples.
+        c: usize,
+    },
+    /// Questions have different numbers of samples.
+    #[error("question `{id}` has {found} samples, the first question has {expected}")]
+    SampleCount {
+        /// The question.
+        id: String,
+        /// Number of its samples.
+        found: usize,
+        /// Number of samples of the first question.
+        expected: usize,
+    },
     /// The protocol scores none of the records' categories.
     #[error("`{protocol}` scores none of the records' categories: {}", found.join(", "))]
     NothingToScore {

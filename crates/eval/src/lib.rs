@@ -2,7 +2,8 @@
 //!
 //! [`predictions::read`] reads a model's predictions, [`score`] scores them by a [`Protocol`] into a
 //! [`Report`], and [`markdown()`] compares it with [`published`] results. [`blind`] supports the
-//! blind baseline, which answers without the video.
+//! blind baseline, which answers without the video. [`samples`] are several completions per question,
+//! which [`score_samples`] scores by [`pass_at()`].
 //!
 //! # What counts
 //!
@@ -37,15 +38,19 @@
 pub mod blind;
 pub mod error;
 pub mod markdown;
+pub mod pass_at;
 pub mod predictions;
 pub mod protocol;
 pub mod published;
 pub mod report;
+pub mod samples;
 pub mod scoring;
 
 pub use error::{Error, Result};
 pub use markdown::markdown;
+pub use pass_at::{pass_at, score_samples};
 pub use predictions::Prediction;
 pub use protocol::Protocol;
 pub use report::Report;
+pub use samples::SampledQuestion;
 pub use scoring::score;

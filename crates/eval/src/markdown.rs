@@ -1,10 +1,11 @@
 //! Markdown reports with published results for comparison.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::protocol::Mean;
 use crate::published::{self, PublishedTable};
-use crate::report::Report;
+use crate::report::{PassAt, Report};
 
 /// The report as two tables: its scores by category, followed by warnings about missing and skipped
 /// questions, and a comparison with published results.
@@ -25,25 +26,42 @@ pub fn markdown(report: &Report, name: &str) -> String {
 }
 
 fn category_scores(text: &mut String, report: &Report) {
+    if let Some(PassAt { samples, temperature, .. }) = &report.pass_at {
+        let temperature = temperature.map(|t| format!(" at temperature {t}")).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "{samples} samples per question{temperature}. Scores are means over samples; pass@k is a mean over \
+             questions.\n"
+        );
+    }
+    let ks: Vec<usize> = report.pass_at.iter().flat_map(|of| of.overall.keys().copied()).collect();
+    let row = |label: String, n: usize, value: f64, pass_at: Option<&BTreeMap<usize, f64>>| {
+        let mut cells = vec![label, n.to_string(), score(Some(value))];
+        cells.extend(ks.iter().map(|k| score(pass_at.and_then(|of| of.get(k)).copied())));
+        cells
+    };
     let mut rows: Vec<Vec<String>> = report
         .by_category
         .iter()
         .map(|category| {
-            vec![category.name.to_owned(), category.n.to_string(), score(Some(category.score))]
+            row(category.name.to_owned(), category.n, category.score, Some(&category.pass_at))
         })
         .collect();
     let mean = |kind: Mean| match kind == report.protocol.overall() {
         true => "(overall)",
         false => "",
     };
-    for (kind, label, value) in [
-        (Mean::Micro, "mean over questions", report.micro),
-        (Mean::Macro, "mean over categories", report.macro_),
+    let pass_at = report.pass_at.as_ref().map(|of| &of.overall);
+    for (kind, label, value, pass_at) in [
+        (Mean::Micro, "mean over questions", report.micro, pass_at),
+        (Mean::Macro, "mean over categories", report.macro_, None),
     ] {
         let label = format!("{label} {}", mean(kind));
-        rows.push(vec![label.trim_end().to_owned(), report.n.to_string(), score(Some(value))]);
+        rows.push(row(label.trim_end().to_owned(), report.n, value, pass_at));
     }
-    table(text, &["category", "questions", "score"].map(str::to_owned), &rows);
+    let mut header = ["category", "questions", "score"].map(str::to_owned).to_vec();
+    header.extend(ks.iter().map(|k| format!("pass@{k}")));
+    table(text, &header, &rows);
 }
 
 fn comparison(text: &mut String, report: &Report, name: &str) {
@@ -117,7 +135,7 @@ fn table(text: &mut String, header: &[String], rows: &[Vec<String>]) {
 mod tests {
     use super::*;
     use crate::predictions::{Prediction, PredictionOutput};
-    use crate::{Protocol, score as score_all};
+    use crate::{Protocol, SampledQuestion, score as score_all, score_samples};
 
     fn report(protocol: Protocol, answers: &[(&str, Option<&str>)]) -> Report {
         let predictions: Vec<Prediction> = answers
@@ -156,6 +174,32 @@ mod tests {
              | mean over categories          |         3 |  25.0 |"
         );
         assert!(text.contains("\n- 1 question without a prediction: counted as wrong\n"));
+    }
+
+    #[test]
+    fn pass_at_k_has_a_column_for_each_k() {
+        let sampled = |category: &str, samples: [&str; 2]| SampledQuestion {
+            id: "1".to_owned(),
+            category: category.to_owned(),
+            solution: "B".to_owned(),
+            question: String::new(),
+            samples: samples.map(|answer| format!("<answer>{answer}</answer>")).to_vec(),
+        };
+        let questions =
+            [sampled("Counterfactual", ["A", "B"]), sampled("route_planning", ["A", "A"])];
+        let report = score_samples(Protocol::EmbodiedR, &questions, &[1, 2], Some(0.8)).unwrap();
+        let text = markdown(&report, "ours");
+        let paragraphs: Vec<&str> = text.split("\n\n").collect();
+        assert!(paragraphs[1].starts_with("2 samples per question at temperature 0.8. "));
+        assert_eq!(
+            paragraphs[2],
+            "| category                      | questions | score | pass@1 | pass@2 |\n\
+             | ----------------------------- | --------: | ----: | -----: | -----: |\n\
+             | Counterfactual                |         1 |  50.0 |   50.0 |  100.0 |\n\
+             | route_planning                |         1 |   0.0 |    0.0 |    0.0 |\n\
+             | mean over questions (overall) |         2 |  25.0 |   25.0 |   50.0 |\n\
+             | mean over categories          |         2 |  25.0 |      – |      – |"
+        );
     }
 
     #[test]

@@ -130,14 +130,15 @@ impl Protocol {
         }
     }
 
-    /// The out-of-domain benchmark that all `predictions` belong to, if any.
-    pub fn out_of_domain(predictions: &[Prediction]) -> Option<Self> {
-        let of = |prediction: &Prediction| {
+    /// The out-of-domain benchmark that the questions of all `categories` belong to, if any.
+    pub fn out_of_domain<'a>(categories: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let of = |category: &str| {
             let sets = [Self::EgoSchema, Self::MvBench];
-            sets.into_iter().find(|set| set.scored_category(&prediction.category).is_some())
+            sets.into_iter().find(|set| set.scored_category(category).is_some())
         };
-        let first = of(predictions.first()?)?;
-        predictions.iter().all(|prediction| of(prediction) == Some(first)).then_some(first)
+        let mut categories = categories.into_iter();
+        let first = of(categories.next()?)?;
+        categories.all(|category| of(category) == Some(first)).then_some(first)
     }
 
     /// The scored category for questions of `category`; `None` if they are not scored.

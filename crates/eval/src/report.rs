@@ -10,7 +10,8 @@ use crate::protocol::Protocol;
 /// The scores of a prediction file. All scores are from 0 to 100.
 ///
 /// Its JSON is `{"protocol", "n", "overall", "micro", "macro", "by_category": {name: {"score",
-/// "n"}}}`, without the coverage.
+/// "n"}}}`, without the coverage. With several samples per question it has also `{"pass_at": {k:
+/// score}, "samples", "temperature"}` and `pass_at` by category.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// The scoring protocol.
@@ -25,6 +26,9 @@ pub struct Report {
     pub macro_: f64,
     /// The categories with questions, in the protocol's order.
     pub by_category: Vec<CategoryScore>,
+    /// pass@k, if the report is over several samples per question. All other scores are then means over
+    /// the samples.
+    pub pass_at: Option<PassAt>,
     /// Missing, unparsable and skipped questions.
     pub coverage: Coverage,
 }
@@ -38,6 +42,19 @@ pub struct CategoryScore {
     pub score: f64,
     /// Number of its scored questions.
     pub n: usize,
+    /// The mean of pass@k over its questions by k, from 0 to 100; empty without samples.
+    pub pass_at: BTreeMap<usize, f64>,
+}
+
+/// pass@k over several samples per question.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PassAt {
+    /// The mean of pass@k over the scored questions by k, from 0 to 100, under every protocol.
+    pub overall: BTreeMap<usize, f64>,
+    /// Number of samples per question.
+    pub samples: usize,
+    /// Sampling temperature, if known.
+    pub temperature: Option<f64>,
 }
 
 /// Counts of missing, unparsable and skipped questions.
@@ -45,7 +62,7 @@ pub struct CategoryScore {
 pub struct Coverage {
     /// Questions in the protocol's categories without a prediction.
     pub missing: usize,
-    /// Completions without a closed `<answer>` tag; counted as wrong.
+    /// Completions (of all samples) without a closed `<answer>` tag; counted as wrong.
     pub without_answer_tag: usize,
     /// Skipped questions by category, for categories outside the protocol.
     pub unscored_categories: BTreeMap<String, usize>,
@@ -72,10 +89,16 @@ impl Report {
             warnings.push(format!("{} without a prediction: {treatment}", questions(*missing)));
         }
         if *without_answer_tag > 0 {
-            warnings.push(format!(
-                "{} whose completion has no closed `<answer>` tag: counted as wrong",
-                questions(*without_answer_tag)
-            ));
+            warnings.push(match &self.pass_at {
+                None => format!(
+                    "{} whose completion has no closed `<answer>` tag: counted as wrong",
+                    questions(*without_answer_tag)
+                ),
+                Some(PassAt { samples, .. }) => format!(
+                    "{without_answer_tag} of {} samples without a closed `<answer>` tag: counted as wrong",
+                    self.n * samples
+                ),
+            });
         }
         if !unscored_categories.is_empty() {
             let names: Vec<String> = unscored_categories
@@ -107,13 +130,20 @@ fn questions(count: usize) -> String {
 
 impl Serialize for Report {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(6))?;
+        let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("protocol", self.protocol.name())?;
         map.serialize_entry("n", &self.n)?;
         map.serialize_entry("overall", &self.overall)?;
         map.serialize_entry("micro", &self.micro)?;
         map.serialize_entry("macro", &self.macro_)?;
         map.serialize_entry("by_category", &ByCategory(&self.by_category))?;
+        if let Some(PassAt { overall, samples, temperature }) = &self.pass_at {
+            map.serialize_entry("pass_at", overall)?;
+            map.serialize_entry("samples", samples)?;
+            if let Some(temperature) = temperature {
+                map.serialize_entry("temperature", temperature)?;
+            }
+        }
         map.end()
     }
 }
@@ -123,12 +153,14 @@ struct ByCategory<'a>(&'a [CategoryScore]);
 impl Serialize for ByCategory<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Cell {
+        struct Cell<'a> {
             score: f64,
             n: usize,
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            pass_at: &'a BTreeMap<usize, f64>,
         }
-        serializer.collect_map(
-            self.0.iter().map(|&CategoryScore { name, score, n }| (name, Cell { score, n })),
-        )
+        serializer.collect_map(self.0.iter().map(|CategoryScore { name, score, n, pass_at }| {
+            (name, Cell { score: *score, n: *n, pass_at })
+        }))
     }
 }

@@ -80,7 +80,7 @@ pub fn score(protocol: Protocol, predictions: &[Prediction]) -> Result<Report> {
         Mean::Micro => micro,
         Mean::Macro => macro_,
     };
-    Ok(Report { protocol, n: all.n, overall, micro, macro_, by_category, coverage })
+    Ok(Report { protocol, n: all.n, overall, micro, macro_, by_category, pass_at: None, coverage })
 }
 
 fn merged(
@@ -95,7 +95,7 @@ fn merged(
             tallies.values().map(|tally| tally.percent()).sum::<f64>() / tallies.len() as f64
         }
     };
-    CategoryScore { name, score, n: all.n }
+    CategoryScore { name, score, n: all.n, pass_at: BTreeMap::new() }
 }
 
 fn pooled<'a>(tallies: impl Iterator<Item = &'a Tally>) -> Tally {

@@ -119,6 +119,21 @@ impl Record {
         }
     }
 
+    /// A field that is a list of strings.
+    ///
+    /// # Errors
+    /// [`Error::Field`] if it is missing, null or of any other type.
+    pub fn texts(&self, field: &str) -> Result<Vec<String>> {
+        let values = match self.fields.get(field) {
+            None | Some(Value::Null) => return Err(self.field_error(field, "is missing")),
+            Some(value) => value.as_array(),
+        };
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        values
+            .and_then(|values| values.iter().map(text).collect())
+            .ok_or_else(|| self.field_error(field, "must be a list of strings"))
+    }
+
     /// An [`Error::Field`] about this record.
     pub fn field_error(&self, field: &str, expected: &'static str) -> Error {
         Error::Field { location: self.location.clone(), field: field.to_owned(), expected }
@@ -184,6 +199,19 @@ mod tests {
         for text in ["", "\n \n", "[]"] {
             assert_eq!(message(read_text(text)), "`out` has no records");
         }
+    }
+
+    #[test]
+    fn a_list_of_strings_has_nothing_else() {
+        let records =
+            read_text("{\"a\": [\"x\", \"y\"], \"b\": [\"x\", 1], \"c\": \"x\", \"d\": null}")
+                .unwrap();
+        assert_eq!(records[0].texts("a").unwrap(), ["x", "y"]);
+        for field in ["b", "c"] {
+            let expected = format!("`{field}` in line 1 of `out` must be a list of strings");
+            assert_eq!(message(records[0].texts(field)), expected);
+        }
+        assert_eq!(message(records[0].texts("d")), "`d` in line 1 of `out` is missing");
     }
 
     #[test]

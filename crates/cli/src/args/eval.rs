@@ -1,10 +1,11 @@
 //! Options of `embodied-r eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use super::model::ModelArgs;
+use super::perceive::at_least_one;
 use super::video::VideoArgs;
 
 /// Evaluate a model or saved predictions under a benchmark's protocol.
@@ -16,6 +17,11 @@ use super::video::VideoArgs;
 /// A missing prediction counts as wrong, except under `urbanvideo-bench`, whose official script skips it. Questions in
 /// categories that the protocol does not score are skipped. Both are reported below the table, or as warnings with
 /// `--json`.
+///
+/// With `--pass-at`, several completions per question are sampled and scored by pass@k, the probability that at least one
+/// of k samples is correct. A sample is correct if it has the full score: the right option, or for numeric questions a
+/// mean relative accuracy of 1 (an error of at most 5 %). pass@k is a mean over questions; all other scores are means
+/// over samples.
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
     /// Scoring protocol [default: `egoschema` or `mvbench` if all questions are from that benchmark, else
@@ -28,7 +34,8 @@ pub(crate) struct EvalArgs {
     /// Label of this model's row in the table of published results [default: name of the model or predictions file].
     #[arg(long, value_name = "TEXT", display_order = 102)]
     pub(crate) name: Option<String>,
-    /// Directory for `PROTOCOL.json`, `PROTOCOL.md` and the model's `answers.json` [default: scores are only printed].
+    /// Directory for `PROTOCOL.json`, `PROTOCOL.md` and the model's `answers.json`, or its `samples.jsonl` with
+    /// `--pass-at` [default: scores are only printed].
     #[arg(
         long,
         aliases = ["save-path", "save_path"],
@@ -38,6 +45,27 @@ pub(crate) struct EvalArgs {
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) pass_at: PassAtArgs,
+}
+
+/// Several samples per question.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "pass@k")]
+pub(crate) struct PassAtArgs {
+    /// Report pass@k for these K, such as `1,8`, with the unbiased estimator of Chen et al. (2021); `--temperature` is then
+    /// 1 by default. With `--predictions`, the file is a `samples.jsonl`.
+    #[arg(long = "pass-at", value_name = "K", value_delimiter = ',', value_parser = at_least_one)]
+    pub(crate) ks: Vec<usize>,
+    /// Number of samples per question; more than K make the estimate more precise [default: the largest K].
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "ks",
+        conflicts_with = "predictions",
+        value_parser = at_least_one
+    )]
+    pub(crate) num_samples: Option<usize>,
 }
 
 /// Where the predictions come from: a file, or a model and questions.
@@ -63,6 +91,15 @@ pub(crate) struct Source {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) video: VideoArgs,
+}
+
+impl Source {
+    /// The name of the model or of the predictions file.
+    pub(crate) fn name(&self) -> String {
+        let model = self.model.model.as_deref().map(Path::new);
+        let path = self.predictions.as_deref().or(model).unwrap_or(Path::new(""));
+        path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+    }
 }
 
 /// A scoring protocol.

@@ -131,9 +131,9 @@ impl From<PrecisionName> for Precision {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Decoding")]
 pub(crate) struct DecodingArgs {
-    /// Sampling temperature; 0 is greedy.
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
-    pub(crate) temperature: f64,
+    /// Sampling temperature; 0 is greedy [default: 0].
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f64>,
     /// Nucleus sampling: sample from the most likely tokens whose probabilities sum to P; 1 disables it.
     #[arg(long, value_name = "P", default_value_t = 1.0)]
     pub(crate) top_p: f64,
@@ -160,7 +160,7 @@ impl DecodingArgs {
     /// The sampling parameters, for a model with these stop tokens.
     pub(crate) fn sampling_params(&self, stop_ids: &[u32]) -> SamplingParams {
         SamplingParams {
-            temperature: self.temperature,
+            temperature: self.temperature.unwrap_or(0.0),
             top_k: self.top_k,
             top_p: self.top_p,
             max_new_tokens: self.max_new_tokens,

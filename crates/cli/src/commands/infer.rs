@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use embodied_r_data::question::Question;
 use embodied_r_data::write::write_atomic;
-use journal::Journal;
+pub(super) use journal::Journal;
 
 use crate::args::infer::InferArgs;
 use crate::args::model::ModelArgs;
@@ -32,8 +32,26 @@ pub(super) fn answer_file(
     model: &ModelArgs,
     output: &Path,
 ) -> anyhow::Result<()> {
+    let (completions, journal) = sample(&questions, model, 1, output)?;
+    for (question, completions) in questions.iter_mut().zip(completions) {
+        question.content = completions.into_iter().next();
+    }
+    let json = serde_json::to_vec_pretty(&questions)?;
+    write_atomic(output, &json)?;
+    journal.remove()
+}
+
+/// Samples completions of each question; resumes an interrupted run with the same settings. The journal is beside
+/// `output` and is to be removed once that is complete.
+pub(super) fn sample(
+    questions: &[Question],
+    model: &ModelArgs,
+    samples: usize,
+    output: &Path,
+) -> anyhow::Result<(Vec<Vec<String>>, Journal)> {
     // Checks the paths before the slow loading.
-    let mut journal = Journal::open(&journal_path(output), &format!("{model:?}"))?;
+    let settings = format!("{model:?}, {samples} per question");
+    let mut journal = Journal::open(&journal_path(output), &settings)?;
     let open: Vec<(usize, &str)> = questions
         .iter()
         .enumerate()
@@ -48,17 +66,13 @@ pub(super) fn answer_file(
         );
     }
     if !open.is_empty() {
-        let answerer = BatchGenerator::load(model)?;
-        answerer.answer(&open, &Bar::default(), |index, content| {
-            journal.add(index, &questions[index].question, content)
+        let generator = BatchGenerator::load(model)?;
+        generator.sample(&open, samples, &Bar::default(), |index, completions| {
+            journal.add(index, &questions[index].question, completions)
         })?;
     }
-    for (index, question) in questions.iter_mut().enumerate() {
-        question.content = journal.take(index);
-    }
-    let json = serde_json::to_vec_pretty(&questions)?;
-    write_atomic(output, &json)?;
-    journal.remove()
+    let take = |index| journal.take(index).unwrap_or_default();
+    Ok(((0..questions.len()).map(take).collect(), journal))
 }
 
 fn journal_path(output: &Path) -> PathBuf {

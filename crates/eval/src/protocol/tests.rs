@@ -62,15 +62,7 @@ fn out_of_domain_benchmarks_are_scored_by_letter_and_by_no_other_protocol() {
 
 #[test]
 fn out_of_domain_predictions_determine_their_protocol() {
-    let of = |categories: &[&str]| {
-        let prediction = |category: &&str| Prediction {
-            id: "1".to_owned(),
-            category: (*category).to_owned(),
-            solution: "A".to_owned(),
-            output: PredictionOutput::Missing,
-        };
-        Protocol::out_of_domain(&categories.iter().map(prediction).collect::<Vec<_>>())
-    };
+    let of = |categories: &[&str]| Protocol::out_of_domain(categories.iter().copied());
     assert_eq!(of(&["egoschema", "egoschema"]), Some(Protocol::EgoSchema));
     assert_eq!(of(&["egocentric_navigation"]), Some(Protocol::MvBench));
     for mixed in [&["egoschema", "egocentric_navigation"][..], &["egoschema", "Causal"], &[]] {

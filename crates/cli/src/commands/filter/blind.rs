@@ -63,7 +63,7 @@ impl BlindModel {
                     device: args.local.device.unwrap_or_default(),
                 },
                 decoding: DecodingArgs {
-                    temperature: *temperature,
+                    temperature: Some(*temperature),
                     top_p: 1.0,
                     top_k: 0,
                     max_new_tokens: *max_new_tokens as usize,

@@ -1,4 +1,4 @@
-//! Journal of finished answers, from which an interrupted run resumes.
+//! Journal of finished completions, from which an interrupted run resumes.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit;
 
-/// A file next to the output: a line of settings, then one line per answer.
-pub(super) struct Journal {
+/// A file next to the output: a line of settings, then one line per question with its completions.
+pub(in crate::commands) struct Journal {
     path: PathBuf,
     file: File,
     answers: HashMap<usize, Answer>,
@@ -26,7 +26,7 @@ struct Header {
 struct Answer {
     index: usize,
     question: String,
-    content: String,
+    completions: Vec<String>,
 }
 
 impl Journal {
@@ -86,26 +86,26 @@ impl Journal {
         self.answers.get(&index).is_some_and(|answer| answer.question == question)
     }
 
-    /// Records an answer.
+    /// Records the completions of a question.
     pub(super) fn add(
         &mut self,
         index: usize,
         question: &str,
-        content: String,
+        completions: Vec<String>,
     ) -> anyhow::Result<()> {
-        let answer = Answer { index, question: question.to_owned(), content };
+        let answer = Answer { index, question: question.to_owned(), completions };
         self.line(&answer)?;
         self.answers.insert(index, answer);
         Ok(())
     }
 
-    /// Takes the answer to the question.
-    pub(super) fn take(&mut self, index: usize) -> Option<String> {
-        self.answers.remove(&index).map(|answer| answer.content)
+    /// Takes the completions of the question.
+    pub(super) fn take(&mut self, index: usize) -> Option<Vec<String>> {
+        self.answers.remove(&index).map(|answer| answer.completions)
     }
 
     /// Removes the file, once the output is complete.
-    pub(super) fn remove(self) -> anyhow::Result<()> {
+    pub(in crate::commands) fn remove(self) -> anyhow::Result<()> {
         std::fs::remove_file(&self.path)
             .with_context(|| format!("cannot remove `{}`", self.path.display()))
     }
@@ -128,23 +128,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j.jsonl");
         let mut journal = Journal::open(&path, "s").unwrap();
-        journal.add(0, "q0", "a0".into()).unwrap();
-        journal.add(1, "q1", "a1".into()).unwrap();
+        journal.add(0, "q0", vec!["a0".into()]).unwrap();
+        journal.add(1, "q1", vec!["a1".into()]).unwrap();
         drop(journal);
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 4]).unwrap();
         let mut journal = Journal::open(&path, "s").unwrap();
         assert!(journal.has(0, "q0") && !journal.has(1, "q1"));
-        journal.add(1, "q1", "again".into()).unwrap();
+        let again = vec!["again".to_owned(), "twice".to_owned()];
+        journal.add(1, "q1", again.clone()).unwrap();
         drop(journal);
-        assert_eq!(Journal::open(&path, "s").unwrap().take(1).as_deref(), Some("again"));
+        assert_eq!(Journal::open(&path, "s").unwrap().take(1), Some(again));
     }
 
     #[test]
     fn another_question_at_the_same_index_is_not_answered() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j.jsonl");
-        Journal::open(&path, "s").unwrap().add(0, "q", "a".into()).unwrap();
+        Journal::open(&path, "s").unwrap().add(0, "q", vec!["a".into()]).unwrap();
         assert!(!Journal::open(&path, "s").unwrap().has(0, "other"));
     }
 

@@ -1,0 +1,125 @@
+//! `embodied-r eval --pass-at`.
+
+use std::path::Path;
+
+use embodied_r_eval::{Error, Report, SampledQuestion, samples, score_samples};
+
+use super::{Folder, explain, protocol, questions};
+use crate::args::eval::{PassAtArgs, ProtocolName, Source};
+use crate::args::model::ModelArgs;
+use crate::commands::infer;
+use crate::exit::{self, Usage};
+
+/// Name of the file of a model's samples.
+const SAMPLES: &str = "samples.jsonl";
+
+/// Sampling temperature by default.
+const TEMPERATURE: f64 = 1.0;
+
+/// Samples completions, or reads them from a file, and scores them.
+pub(super) fn report(
+    source: &Source,
+    args: &PassAtArgs,
+    name: Option<ProtocolName>,
+    save_path: Option<&Path>,
+) -> anyhow::Result<Report> {
+    let (sampled, temperature) = match &source.predictions {
+        Some(path) => (samples::read(path).map_err(explain_samples)?, None),
+        None => {
+            let plan = SamplingPlan::new(args, source.model.decoding.temperature)?;
+            (sample(source, &plan, save_path)?, Some(plan.temperature))
+        }
+    };
+    let protocol = protocol(name, sampled.iter().map(|question| question.category.as_str()));
+    score_samples(protocol, &sampled, &args.ks, temperature).map_err(explain)
+}
+
+/// How completions are sampled.
+#[derive(Debug, PartialEq)]
+struct SamplingPlan {
+    samples: usize,
+    temperature: f64,
+}
+
+impl SamplingPlan {
+    fn new(args: &PassAtArgs, temperature: Option<f64>) -> Result<Self, Usage> {
+        let largest = args.ks.iter().copied().max().unwrap_or(1);
+        let samples = args.num_samples.unwrap_or(largest);
+        if samples < largest {
+            return Err(Usage(format!(
+                "`--num-samples {samples}` is too few for `--pass-at {largest}`; give {largest} or more"
+            )));
+        }
+        let temperature = temperature.unwrap_or(TEMPERATURE);
+        if samples > 1 && temperature == 0.0 {
+            return Err(Usage(format!(
+                "pass@k of several samples (k > 1) needs `--temperature` above 0: at 0 (greedy) all {samples} samples \
+                 of a question are equal"
+            )));
+        }
+        Ok(Self { samples, temperature })
+    }
+}
+
+/// Samples completions of the questions, and writes them if `save_path` is given.
+fn sample(
+    source: &Source,
+    plan: &SamplingPlan,
+    save_path: Option<&Path>,
+) -> anyhow::Result<Vec<SampledQuestion>> {
+    let folder = Folder::new(save_path)?;
+    let questions = questions(source, &folder)?;
+    let mut model: ModelArgs = source.model.clone();
+    model.decoding.temperature = Some(plan.temperature);
+    let output = folder.path().join(SAMPLES);
+    let (completions, journal) = infer::sample(&questions, &model, plan.samples, &output)?;
+    let sampled: Vec<SampledQuestion> = questions
+        .iter()
+        .zip(completions)
+        .map(|(question, samples)| SampledQuestion::new(question, samples))
+        .collect();
+    samples::write(&output, &sampled)?;
+    journal.remove()?;
+    Ok(sampled)
+}
+
+/// Adds hints about files of samples.
+fn explain_samples(error: Error) -> anyhow::Error {
+    match &error {
+        Error::Records(embodied_r_rewards::Error::Field { .. }) => {
+            let advice = "`--pass-at` scores the `samples.jsonl` that `eval --pass-at K --output DIR` writes";
+            exit::hint(error.to_string(), advice)
+        }
+        _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(
+        ks: &[usize],
+        num_samples: Option<usize>,
+        temperature: Option<f64>,
+    ) -> Result<(usize, f64), String> {
+        let args = PassAtArgs { ks: ks.to_vec(), num_samples };
+        let plan = SamplingPlan::new(&args, temperature).map_err(|error| error.to_string())?;
+        Ok((plan.samples, plan.temperature))
+    }
+
+    #[test]
+    fn the_largest_k_and_temperature_1_are_the_defaults() {
+        assert_eq!(plan(&[8, 1], None, None).unwrap(), (8, 1.0));
+        assert_eq!(plan(&[1, 4], Some(16), Some(0.7)).unwrap(), (16, 0.7));
+        assert_eq!(plan(&[1], None, Some(0.0)).unwrap(), (1, 0.0));
+    }
+
+    #[test]
+    fn too_few_or_equal_samples_are_usage_errors() {
+        let few = "`--num-samples 4` is too few for `--pass-at 8`; give 8 or more";
+        assert_eq!(plan(&[1, 8], Some(4), None).unwrap_err(), few);
+        assert!(plan(&[8], None, Some(0.0)).unwrap_err().contains("greedy"));
+        assert!(plan(&[1], Some(2), Some(0.0)).unwrap_err().contains("greedy"));
+    }
+}

@@ -1,0 +1,116 @@
+//! Several completions per question, and their file format.
+
+use std::path::Path;
+
+use embodied_r_data::Question;
+use embodied_r_data::write::write_atomic;
+use embodied_r_rewards::records::{self, Record};
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::predictions::{Prediction, PredictionOutput};
+
+/// A question with its completions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SampledQuestion {
+    /// The question's identifier.
+    pub id: String,
+    /// The benchmark's category.
+    pub category: String,
+    /// The reference answer: a letter, or a number for numeric categories.
+    pub solution: String,
+    /// The prompt.
+    pub question: String,
+    /// The completions, in the order of sampling.
+    pub samples: Vec<String>,
+}
+
+impl SampledQuestion {
+    /// The completions `samples` of `question`.
+    pub fn new(question: &Question, samples: Vec<String>) -> Self {
+        Self {
+            id: question.id(),
+            category: question.question_category.clone(),
+            solution: question.answer.clone(),
+            question: question.question.clone(),
+            samples,
+        }
+    }
+
+    /// One prediction for each sample.
+    pub(crate) fn predictions(&self) -> impl Iterator<Item = Prediction> + '_ {
+        self.samples.iter().map(|sample| Prediction {
+            id: self.id.clone(),
+            category: self.category.clone(),
+            solution: self.solution.clone(),
+            output: PredictionOutput::Completion(sample.clone()),
+        })
+    }
+}
+
+/// Writes JSONL with one object per question, in order: `id`, `category`, `solution`, `question` and
+/// `samples`.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write(path: &Path, questions: &[SampledQuestion]) -> Result<()> {
+    let mut text = String::new();
+    for question in questions {
+        let line = serde_json::to_string(question)
+            .map_err(|source| embodied_r_data::Error::Json { path: path.into(), source })?;
+        text.push_str(&line);
+        text.push('\n');
+    }
+    Ok(write_atomic(path, text.as_bytes())?)
+}
+
+/// Reads a file that [`write()`] wrote; `question` may be absent, and other fields are ignored.
+///
+/// # Errors
+/// The file cannot be read, or a field is missing or has the wrong type; the error names the line.
+pub fn read(path: &Path) -> Result<Vec<SampledQuestion>> {
+    records::read(path)?.iter().map(sampled).collect()
+}
+
+fn sampled(record: &Record) -> Result<SampledQuestion> {
+    Ok(SampledQuestion {
+        samples: record.texts("samples")?,
+        id: record.text_or_number("id")?,
+        category: record.text("category")?.to_owned(),
+        solution: record.text_or_number("solution")?,
+        question: record.optional_text("question")?.unwrap_or_default().to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_samples_are_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/samples.jsonl");
+        let question: Question = serde_json::from_str(
+            r#"{"Question_id": 3, "question_category": "c", "question": "Where?\nA", "answer": "A"}"#,
+        )
+        .unwrap();
+        let questions = [
+            SampledQuestion::new(&question, vec!["x\n".to_owned(), "é".to_owned()]),
+            SampledQuestion::new(&question, vec![]),
+        ];
+        write(&path, &questions).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let first = r#"{"id":"3","category":"c","solution":"A","question":"Where?\nA","samples":["x\n","é"]}"#;
+        assert_eq!(text.lines().next(), Some(first));
+        assert_eq!(read(&path).unwrap(), questions);
+    }
+
+    #[test]
+    fn a_record_without_samples_is_reported_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("samples.jsonl");
+        std::fs::write(&path, "{\"id\": 1, \"category\": \"c\", \"solution\": \"B\"}\n").unwrap();
+        let message = read(&path).unwrap_err().to_string();
+        assert!(message.starts_with("`samples` in line 1 of `"), "{message}");
+    }
+}
