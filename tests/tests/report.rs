@@ -84,3 +84,17 @@ fn a_duplicate_run_is_wrong_usage_and_a_folder_without_events_an_error() {
     assert_eq!(without_events.status.code(), Some(1));
     assert!(!folder.path().join("a/comparison.html").exists());
 }
+
+#[test]
+fn a_run_has_a_figure_and_several_runs_have_none() {
+    let folder = workspace();
+    let events = "{\"event\":\"step\",\"step\":1,\"rewards/accuracy/mean\":0.5}\n\
+                  {\"event\":\"eval\",\"step\":1,\"eval/accuracy\":0.25}\n";
+    std::fs::write(folder.path().join("a/events.jsonl"), events).unwrap();
+    let output = report(folder.path(), &["--run", "a", "--svg", "curves.svg"]);
+    assert_eq!(stdout(&output), "a/report.html\ncurves.svg\n", "{output:?}");
+    let svg = html(folder.path(), "curves.svg");
+    assert!(svg.starts_with("<svg xmlns") && svg.contains("held out, step 1: 0.25"), "{svg}");
+    let several = report(folder.path(), &["--run", "a", "b", "--svg", "curves.svg"]);
+    assert_eq!(several.status.code(), Some(2));
+}

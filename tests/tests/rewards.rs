@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use embodied_r_tests::{binary, stderr, stdout};
+use embodied_r_tests::{binary, stderr, stdout, tiny_model};
 use serde_json::{Value, json};
 
 /// Three outputs: correct and well formed, wrong, and correct without reasoning.
@@ -142,6 +142,21 @@ async fn a_judge_without_the_model_ends_the_run() {
 }
 
 #[test]
+fn a_local_model_judges_in_process() {
+    let folder = tempfile::tempdir().unwrap();
+    tiny_model::write(folder.path());
+    let output = score(&outputs(), &["--json", "--judge-model", folder.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let lines: Vec<Value> =
+        stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // The weights are random, so its reply names no option.
+    let why = lines[0]["why"]["consistency"].as_str().unwrap();
+    assert_eq!(lines[0]["consistency"], json!(0.0));
+    assert!(why.starts_with("the judge"), "{why}");
+    assert_eq!(lines[1]["why"]["consistency"], "the answer is wrong");
+}
+
+#[test]
 fn a_wrong_record_is_one_error_with_its_line_and_field() {
     let text = format!("{}{}", outputs(), json!({"question": "q", "solution": "B"}));
     let output = score(&text, &[]);
@@ -155,8 +170,7 @@ fn a_wrong_record_is_one_error_with_its_line_and_field() {
 #[test]
 fn wrong_usage_exits_with_two() {
     for arguments in [
-        &["--judge-model", "ref"][..],
-        &["--judge-base-url", "http://localhost:1/v1"],
+        &["--judge-base-url", "http://localhost:1/v1"][..],
         &["--judge-base-url", "nowhere", "--judge-model", "ref"],
         &["--judge-api-key-env", "KEY"],
         &["--xml"],

@@ -158,10 +158,14 @@ pub fn assign_advantages(
     found
 }
 
-/// The raw scores of all completions, group by group, for each reward.
+/// The raw scores of all completions, group by group, for each reward. A completion without a reward has none: what is
+/// logged without a weight is no part of it.
 fn columns(rollouts: &[Rollout], rewards: usize) -> Vec<Vec<Option<f64>>> {
     let completions = || rollouts.iter().flat_map(|rollout| &rollout.completions);
-    let score = |completion: &Completion, k: usize| completion.scores.get(k)?.as_ref()?.value;
+    let score = |completion: &Completion, k: usize| {
+        completion.reward?;
+        completion.scores.get(k)?.as_ref()?.value
+    };
     (0..rewards).map(|k| completions().map(|completion| score(completion, k)).collect()).collect()
 }
 

@@ -13,18 +13,20 @@ use crate::settings::{GrpoSettings, JudgeKind};
 const ALWAYS: [&str; 2] = ["accuracy", "format"];
 
 /// The reward that needs a judge.
-const JUDGED: &str = "consistency";
+pub const JUDGED: &str = "consistency";
 
 /// The names of the rewards that a run of `settings` over `stages` computes, in the order of the scores.
 pub fn reward_names(settings: &GrpoSettings, stages: &Stages) -> Vec<String> {
     let names = settings.reward_names();
-    let weighed = stages.rewards(&names).into_iter().filter(|name| !ALWAYS.contains(name));
-    ALWAYS.into_iter().chain(weighed).map(str::to_owned).collect()
+    let is_computed =
+        |name: &&str| stages.stages().iter().any(|stage| settings.computes(name, stage));
+    let others = names.iter().filter(|name| !ALWAYS.contains(name)).filter(is_computed);
+    ALWAYS.into_iter().chain(others).map(str::to_owned).collect()
 }
 
-/// Whether any stage gives weight to the reward that needs a judge.
-pub fn needs_judge(stages: &Stages) -> bool {
-    stages.stages().iter().any(|stage| stage.weight(JUDGED) > 0.0)
+/// Whether a run of `settings` over `stages` computes the reward that needs a judge.
+pub fn needs_judge(settings: &GrpoSettings, stages: &Stages) -> bool {
+    stages.stages().iter().any(|stage| settings.computes(JUDGED, stage))
 }
 
 /// A reward function and when to compute it.
@@ -44,6 +46,8 @@ pub enum ComputeWhen {
     Always,
     /// Only while it has a weight: it calls a model or an external service.
     Weighted,
+    /// As [`Self::Weighted`], but without a weight it is still computed for the log (`log_unweighted_rewards`).
+    Logged,
 }
 
 impl RewardFunction {
@@ -77,19 +81,56 @@ impl RewardFunction {
             let is_judged = name == JUDGED;
             let external = external_names.iter().any(|external| external == name)
                 || is_judged && settings.judge == JudgeKind::Http;
-            let when =
-                if is_judged || external { ComputeWhen::Weighted } else { ComputeWhen::Always };
+            let when = match (is_judged || external, settings.log_unweighted_rewards) {
+                (false, _) => ComputeWhen::Always,
+                (true, false) => ComputeWhen::Weighted,
+                (true, true) => ComputeWhen::Logged,
+            };
             Self { reward, when, external }
         };
         let rewards = build(names.iter().map(String::as_str), parts)?;
         Ok(rewards.into_iter().map(function).collect())
     }
+
+    /// Whether the reward is computed at a step with `weights`.
+    pub fn is_computed(&self, weights: &Weights) -> bool {
+        self.when != ComputeWhen::Weighted || self.has_weight(weights)
+    }
+
+    fn has_weight(&self, weights: &Weights) -> bool {
+        weight(weights, self.reward.name()) != 0.0
+    }
+
+    /// Whether a score is part of the completion's reward. Without a weight, a judged or external one is not, so that
+    /// a completion that has no other score has no reward either, whether it is logged or not.
+    fn is_summed(&self, weights: &Weights) -> bool {
+        self.when == ComputeWhen::Always || self.has_weight(weights)
+    }
+
+    /// The scores of all completions, in order, computed as one batch, so that a judge or a service is called once.
+    /// While this rank waits for an external reward, a heartbeat guard keeps the other ranks waiting.
+    ///
+    /// # Errors
+    /// The reward fails.
+    pub fn scores(&self, rollouts: &[Rollout], process_group: &ProcessGroup) -> Result<Vec<Score>> {
+        let batch: Vec<RewardInput<'_>> = rollouts
+            .iter()
+            .flat_map(|rollout| {
+                rollout.completions.iter().map(|completion| RewardInput {
+                    id: &rollout.id,
+                    question: &rollout.question,
+                    solution: &rollout.solution,
+                    completion: &completion.text,
+                    completion_ids: Some(&completion.ids),
+                })
+            })
+            .collect();
+        let _guard = self.external.then(|| process_group.communicator().heartbeat_guard());
+        Ok(self.reward.score(&batch)?)
+    }
 }
 
-/// Scores all completions and combines the scores with `weights`. While this rank waits for an external reward, a
-/// heartbeat guard keeps the other ranks waiting.
-///
-/// Each reward receives all completions in one batch, so that a judge or a service is called once.
+/// Scores all completions and combines the scores with `weights`.
 ///
 /// # Errors
 /// A reward fails.
@@ -104,25 +145,11 @@ pub fn score(
         return Ok(());
     }
     let mut columns = Vec::with_capacity(rewards.len());
-    for RewardFunction { reward, when, external } in rewards {
-        if *when == ComputeWhen::Weighted && weight(weights, reward.name()) == 0.0 {
-            columns.push(None);
-            continue;
-        }
-        let batch: Vec<RewardInput<'_>> = rollouts
-            .iter()
-            .flat_map(|rollout| {
-                rollout.completions.iter().map(|completion| RewardInput {
-                    id: &rollout.id,
-                    question: &rollout.question,
-                    solution: &rollout.solution,
-                    completion: &completion.text,
-                    completion_ids: Some(&completion.ids),
-                })
-            })
-            .collect();
-        let _guard = external.then(|| process_group.communicator().heartbeat_guard());
-        columns.push(Some(reward.score(&batch)?.into_iter()));
+    for function in rewards {
+        columns.push(match function.is_computed(weights) {
+            true => Some(function.scores(rollouts, process_group)?.into_iter()),
+            false => None,
+        });
     }
     for completion in rollouts.iter_mut().flat_map(|rollout| &mut rollout.completions) {
         completion.scores =
@@ -139,7 +166,8 @@ fn weighted(
     weights: &Weights,
 ) -> Option<f64> {
     let mut total = None;
-    for (score, function) in scores.iter().zip(rewards) {
+    let summed = scores.iter().zip(rewards).filter(|(_, function)| function.is_summed(weights));
+    for (score, function) in summed {
         if let Some(value) = score.as_ref().and_then(|score| score.value) {
             *total.get_or_insert(0.0) += weight(weights, function.reward.name()) * value;
         }
@@ -255,6 +283,16 @@ mod tests {
     }
 
     #[test]
+    fn a_logged_reward_without_weight_is_computed_but_adds_no_reward() {
+        let logged = || function(Fixed("consistency", Some(1.0)), ComputeWhen::Logged);
+        let rewards = [function(Fixed("accuracy", None), ComputeWhen::Always), logged()];
+        let found = scored(&rewards, &[("accuracy", 1.0)]);
+        assert_eq!(found.scores[1].as_ref().unwrap().value, Some(1.0));
+        assert_eq!(found.reward, None);
+        assert_eq!(scored(&[logged()], &[("consistency", 0.5)]).reward, Some(0.5));
+    }
+
+    #[test]
     fn rewards_receive_the_sampled_tokens() {
         let found = scored(&[function(Tokens, ComputeWhen::Always)], &[("tokens", -0.5)]);
         assert_eq!(found.reward, Some(-1.5));
@@ -320,5 +358,21 @@ mod tests {
             when,
             [ComputeWhen::Always, ComputeWhen::Always, ComputeWhen::Always, ComputeWhen::Weighted]
         );
+    }
+
+    #[test]
+    fn log_unweighted_rewards_adds_the_listed_rewards_without_weight() {
+        let names = |log_unweighted_rewards: bool| {
+            let reward_weights = [("accuracy", 1.0), ("consistency", 0.0)]
+                .map(|(name, weight)| (name.to_owned(), weight))
+                .into();
+            let settings =
+                GrpoSettings { log_unweighted_rewards, reward_weights, ..GrpoSettings::default() };
+            let stages = settings.stages().unwrap();
+            assert_eq!(needs_judge(&settings, &stages), log_unweighted_rewards);
+            reward_names(&settings, &stages)
+        };
+        assert_eq!(names(false), ["accuracy", "format"]);
+        assert_eq!(names(true), ["accuracy", "format", "consistency"]);
     }
 }

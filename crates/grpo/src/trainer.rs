@@ -212,7 +212,7 @@ impl<'a, M: Model + 'static> GrpoTrainer<'a, M> {
         let checkpoints =
             Checkpoints::new(output, settings.save_total_limit).with_milestones(milestones);
         let checkpoints = checkpoints.with_process_group(&process_group);
-        let best_by = evaluate::best_by(settings, &eval)?;
+        let best_by = evaluate::best_by(settings, &eval, &rewards)?;
         let data = questions
             .iter()
             .map(|one| (one.prompt.as_slice(), [].as_slice(), one.question.answer.as_str()));

@@ -146,12 +146,6 @@ impl RewardSchedule {
     pub fn stages(&self) -> &[Stage] {
         &self.stages
     }
-
-    /// The rewards with a positive weight in any stage, in the order of `names`.
-    pub fn rewards<'a>(&self, names: &'a RewardNames) -> Vec<&'a str> {
-        let used = |name: &&str| self.stages.iter().any(|stage| stage.weight(name) > 0.0);
-        names.iter().filter(used).collect()
-    }
 }
 
 impl Default for RewardSchedule {

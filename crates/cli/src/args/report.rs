@@ -15,6 +15,10 @@ pub(crate) struct ReportArgs {
     /// are several].
     #[arg(long, alias = "out", value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Also write the reward curves of a single run as an SVG figure for other documents: format, accuracy and
+    /// consistency of correct answers, in training (moving average) and on held-out questions, with the stages.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
     /// Score files from `eval --json`, in this order: before training, after training, any others [default: those in
     /// the run directory and its `eval` directory; for several runs, the scores after training of each].
     #[arg(long, value_name = "[LABEL=]FILE", num_args = 1..)]

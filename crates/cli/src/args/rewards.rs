@@ -33,13 +33,14 @@ pub(crate) struct ScoreArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Consistency judge")]
 pub(crate) struct JudgeArgs {
+    /// The judge: a model directory, GGUF file or Hub ID, which judges in process with the trainer's prompts; with
+    /// `--judge-base-url`, the model's name on the servers.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) judge_model: Option<String>,
     /// Comma-separated base URLs of OpenAI-compatible servers of the judge, such as `http://localhost:8000/v1`;
     /// requests are balanced across them.
     #[arg(long, value_delimiter = ',', value_name = "URL", requires = "judge_model")]
     pub(crate) judge_base_url: Vec<String>,
-    /// Name of the judge's model on the servers.
-    #[arg(long, value_name = "NAME", requires = "judge_base_url")]
-    pub(crate) judge_model: Option<String>,
     /// Environment variable that holds the API key [default: OPENAI_API_KEY].
     #[arg(long, value_name = "VARIABLE", requires = "judge_base_url")]
     pub(crate) judge_api_key_env: Option<String>,

@@ -7,11 +7,18 @@ use embodied_r_data::write::write_atomic;
 use crate::args::report::ReportArgs;
 use crate::exit::{Status, Usage};
 use crate::output::outln;
-use crate::report::{Page, Sources, compare, page};
+use crate::report::{Page, Sources, compare, figure, page};
 
-/// Write an HTML report of a run, or a comparison of several.
+/// Write an HTML report of a run, or a comparison of several; and a figure.
 pub(crate) fn run(args: ReportArgs) -> anyhow::Result<Status> {
     refuse_twice(&args.run)?;
+    let figure = match (&args.svg, args.run.as_slice()) {
+        (None, _) => None,
+        (Some(file), [run]) => Some((file, figure(run)?)),
+        (Some(_), _) => {
+            return Err(Usage("`--svg` shows one run; give a single `--run`".into()).into());
+        }
+    };
     let title = args.title.as_deref();
     let (Page { html, skipped_lines }, out) = match args.run.as_slice() {
         [run] => (page(&Sources { run, evals: &args.eval, title })?, run.join("report.html")),
@@ -26,6 +33,10 @@ pub(crate) fn run(args: ReportArgs) -> anyhow::Result<Status> {
     let out = args.output.unwrap_or(out);
     write_atomic(&out, html.as_bytes())?;
     outln!("{}", out.display())?;
+    if let Some((file, svg)) = figure {
+        write_atomic(file, svg.as_bytes())?;
+        outln!("{}", file.display())?;
+    }
     Ok(Status::Done)
 }
 

@@ -1,10 +1,15 @@
 //! `embodied-r rewards`.
 
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use embodied_r_data::Progress as _;
+use embodied_r_grpo::judge::{ReferenceJudge, ReferenceModel};
+use embodied_r_grpo::process_group::ProcessGroup;
 use embodied_r_openai::{ApiKey, ClientOptions};
+use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_policy::{Policy, hub};
 use embodied_r_rewards::http_judge::{HttpJudge, HttpJudgeOptions};
 use embodied_r_rewards::outputs::{self, Output, Scorecard};
 use embodied_r_rewards::{Error, Judge};
@@ -50,10 +55,13 @@ fn score(args: ScoreArgs) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
-fn judge(args: JudgeArgs) -> Result<Option<Box<dyn Judge>>, Usage> {
+fn judge(args: JudgeArgs) -> anyhow::Result<Option<Box<dyn Judge>>> {
     let Some(model) = args.judge_model else {
         return Ok(None);
     };
+    if args.judge_base_url.is_empty() {
+        return local_judge(&model).map(Some);
+    }
     let client = ClientOptions {
         api_key: ApiKey::from_env(args.judge_api_key_env.as_deref().unwrap_or(API_KEY_ENV)),
         timeout: JUDGE_TIMEOUT,
@@ -61,8 +69,16 @@ fn judge(args: JudgeArgs) -> Result<Option<Box<dyn Judge>>, Usage> {
     };
     match HttpJudge::new(HttpJudgeOptions::new(client, model)) {
         Ok(judge) => Ok(Some(Box::new(judge))),
-        Err(error) => Err(Usage(error.to_string())),
+        Err(error) => Err(Usage(error.to_string()).into()),
     }
+}
+
+/// The trainer's in-process judge with `model` in place of the reference model.
+fn local_judge(model: &str) -> anyhow::Result<Box<dyn Judge>> {
+    let dir = hub::resolve(model, None)?;
+    let tokenizer = Arc::new(Tokenizer::from_dir(&dir)?);
+    let model = Arc::new(ReferenceModel::new(Policy::load(&dir)?));
+    Ok(Box::new(ReferenceJudge::new(model, tokenizer, ProcessGroup::default())))
 }
 
 /// Adds hints.

@@ -41,13 +41,14 @@ const JUDGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Settings that may change on resume without a warning. `model` is one of them because its contents are verified by
 /// fingerprint.
-const MUTABLE_ON_RESUME: [&str; 13] = [
+const MUTABLE_ON_RESUME: [&str; 14] = [
     "eval_steps",
     "greater_is_better",
     "judge_base_url",
     "judge_model",
     "keep_every_epochs",
     "log_completions",
+    "log_unweighted_rewards",
     "max_skipped_steps",
     "metric_for_best_model",
     "model",

@@ -16,6 +16,9 @@ pub(super) const POINTS: usize = 400;
 /// Maximum points with a tooltip.
 const TOOLTIPS: usize = 120;
 
+/// Maximum evaluations drawn; more are averaged in bins.
+const EVALUATIONS: usize = 50;
+
 /// A step and its value, if it has one.
 pub(super) type Point = (f64, Option<f64>);
 
@@ -49,6 +52,8 @@ pub(super) struct Chart<'a> {
     pub(super) points: &'a [Point],
     /// The smoothed curve, in order.
     pub(super) smooth: &'a [Point],
+    /// Values on held-out questions, in order.
+    pub(super) held_out: &'a [Point],
     pub(super) marks: &'a [Mark],
 }
 
@@ -96,26 +101,63 @@ impl Frame {
 impl Chart<'_> {
     /// The chart as an `<svg>` element.
     pub(super) fn svg(&self) -> String {
-        let values = self.points.iter().chain(self.smooth).filter_map(|(_, value)| *value);
-        let ticks = self.scale.ticks(span(values));
-        let steps = self.points.iter().chain(self.smooth).map(|(step, _)| *step);
-        let frame = Frame::spanning(steps, &ticks);
         let mut svg = format!(
             "<svg class=\"chart {}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
              aria-label=\"{}\">\n",
             self.class,
             escape(self.title)
         );
-        self.stages(&frame, &mut svg);
-        axes(&frame, &ticks, &mut svg);
-        let raw = thin(self.points, POINTS);
-        let _ = writeln!(svg, "<path class=\"raw\" d=\"{}\"/>", frame.path(&raw));
-        let smooth = thin(self.smooth, POINTS);
-        let _ = writeln!(svg, "<path class=\"smooth\" d=\"{}\"/>", frame.path(&smooth));
-        self.last_value(&frame, &mut svg);
+        let frame = self.curves(&mut svg);
         self.tooltips(&frame, &mut svg);
+        // Above the tooltips of the curve: the rings have their own.
+        self.held_out(&frame, &mut svg);
         svg.push_str("</svg>\n");
         svg
+    }
+
+    /// The chart's content without tooltips, in `WIDTH` by `HEIGHT` units from the origin.
+    pub(super) fn content(&self, svg: &mut String) {
+        let frame = self.curves(svg);
+        self.held_out(&frame, svg);
+    }
+
+    /// Stages, axes and the curves.
+    fn curves(&self, svg: &mut String) -> Frame {
+        let points = || self.points.iter().chain(self.smooth).chain(self.held_out);
+        let ticks = self.scale.ticks(span(points().filter_map(|(_, value)| *value)));
+        let frame = Frame::spanning(points().map(|(step, _)| *step), &ticks);
+        self.stages(&frame, svg);
+        axes(&frame, &ticks, svg);
+        for (class, points) in [("raw", self.points), ("smooth", self.smooth)] {
+            let path = frame.path(&thin(points, POINTS));
+            if !path.is_empty() {
+                let _ = writeln!(svg, "<path class=\"{class}\" d=\"{path}\"/>");
+            }
+        }
+        self.last_value(&frame, svg);
+        frame
+    }
+
+    /// A ring for each evaluation on held-out questions, joined by a dashed line.
+    fn held_out(&self, frame: &Frame, svg: &mut String) {
+        let points = thin(self.held_out, EVALUATIONS);
+        let measured: Vec<Point> =
+            points.into_iter().filter(|(_, value)| value.is_some()).collect();
+        if measured.len() > 1 {
+            let _ = writeln!(svg, "<path class=\"held-out\" d=\"{}\"/>", frame.path(&measured));
+        }
+        for (step, value) in measured {
+            let Some(value) = value else { continue };
+            let _ = writeln!(
+                svg,
+                "<circle class=\"held-out\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\">\
+                 <title>held out, step {}: {}</title></circle>",
+                frame.x(step),
+                frame.y(value),
+                step.round(),
+                number(value)
+            );
+        }
     }
 
     /// Shades every second stage and labels each at the top.
@@ -353,6 +395,24 @@ mod tests {
     }
 
     #[test]
+    fn evaluations_are_rings_on_the_axes_of_the_curve() {
+        let chart = Chart {
+            title: "t",
+            class: "x",
+            scale: Scale::FromZero,
+            points: &[(1.0, Some(0.5)), (8.0, Some(0.5))],
+            smooth: &[],
+            held_out: &[(0.0, Some(4.0)), (4.0, None), (8.0, Some(2.0))],
+            marks: &[],
+        };
+        let svg = chart.svg();
+        assert_eq!(svg.matches("<circle class=\"held-out\"").count(), 2, "{svg}");
+        assert!(svg.contains("<title>held out, step 8: 2</title>"), "{svg}");
+        let (left, top) = (LEFT, TOP);
+        assert!(svg.contains(&format!("cx=\"{left:.1}\" cy=\"{top:.1}\"")), "{svg}");
+    }
+
+    #[test]
     fn a_chart_without_points_is_valid() {
         let chart = Chart {
             title: "a < b",
@@ -360,6 +420,7 @@ mod tests {
             scale: Scale::Free,
             points: &[],
             smooth: &[],
+            held_out: &[],
             marks: &[],
         };
         let svg = chart.svg();

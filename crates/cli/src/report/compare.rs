@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::chart::{Point, Scale, number, smoothed};
-use super::curves::{self, ACCURACY, CONSISTENCY, FORMAT, LENGTH};
+use super::consistency::{self, CONSISTENCY};
+use super::curves::{self, ACCURACY, FORMAT, LENGTH};
 use super::events::Events;
 use super::html::escape;
 use super::overlay::{Curve, Overlay, class};
@@ -114,7 +115,7 @@ const METRIC_ROWS: [MetricRow; 16] = [
     ("accuracy reward", last!(ACCURACY)),
     ("format reward", last!(FORMAT)),
     ("consistency of correct answers", |events| {
-        ends(&curves::consistency_rate(events)).map(|(_, last)| number(last))
+        ends(&consistency::rate(&consistency::steps(events), 1)).map(|(_, last)| number(last))
     }),
     ("completion length, tokens", last!(LENGTH)),
     ("truncated completions", last!("completions/clipped_ratio")),
@@ -174,8 +175,7 @@ fn row<'a>(label: &str, cells: impl Iterator<Item = Option<&'a str>>, html: &mut
 fn charts(runs: &[Run]) -> String {
     let window = |events: &Events| (events.steps.len() / 20).max(1);
     let smooth = |metric: &str, events: &Events| smoothed(&events.series(metric), window(events));
-    let share =
-        |events: &Events| curves::ratio(&smooth(CONSISTENCY, events), &smooth(ACCURACY, events));
+    let share = |events: &Events| consistency::rate(&consistency::steps(events), window(events));
     let plain = |title: &str, metric: &str, scale| {
         chart(runs, (title, metric), scale, |events| smooth(metric, events))
     };

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use super::chart::{Chart, Mark, Point, Scale, number, smoothed};
+use super::consistency::{self, CONSISTENCY};
 use super::events::Events;
 use super::html::escape;
 
 pub(super) const ACCURACY: &str = "rewards/accuracy/mean";
 pub(super) const FORMAT: &str = "rewards/format/mean";
-pub(super) const CONSISTENCY: &str = "rewards/consistency/mean";
 pub(super) const LENGTH: &str = "completions/mean_length";
 
 /// One chart of one metric.
@@ -17,6 +17,39 @@ pub(super) struct Panel {
     pub(super) metric: &'static str,
     class: &'static str,
     pub(super) scale: Scale,
+}
+
+/// A reward in training, and on held-out questions.
+pub(super) struct RewardCurve {
+    pub(super) panel: Panel,
+    points: Vec<Point>,
+    pub(super) smooth: Vec<Point>,
+    pub(super) held_out: Vec<Point>,
+}
+
+impl RewardCurve {
+    pub(super) fn chart<'a>(&'a self, marks: &'a [Mark]) -> Chart<'a> {
+        Chart {
+            points: &self.points,
+            held_out: &self.held_out,
+            ..self.panel.chart(&self.smooth, marks)
+        }
+    }
+}
+
+impl Panel {
+    /// A chart of one curve.
+    fn chart<'a>(&self, points: &'a [Point], marks: &'a [Mark]) -> Chart<'a> {
+        Chart {
+            title: self.title,
+            class: self.class,
+            scale: self.scale,
+            points,
+            smooth: points,
+            held_out: &[],
+            marks,
+        }
+    }
 }
 
 const fn panel(
@@ -44,10 +77,14 @@ pub(super) const MORE: &[Panel] = &[
     panel("Step time, s", "step_time", "other", Scale::FromZero),
 ];
 
-/// The section with all curves of the run.
-pub(super) fn section(events: &Events) -> String {
-    let window = (events.steps.len() / 20).max(1);
-    let marks: Vec<_> = match events.stages.as_slice() {
+/// Steps of the moving average.
+pub(super) fn window(events: &Events) -> usize {
+    (events.steps.len() / 20).max(1)
+}
+
+/// The stages, if there are several.
+pub(super) fn marks(events: &Events) -> Vec<Mark> {
+    match events.stages.as_slice() {
         [] | [_] => Vec::new(),
         stages => {
             let mark = |(index, stage): (usize, &super::events::Stage)| Mark {
@@ -56,7 +93,12 @@ pub(super) fn section(events: &Events) -> String {
             };
             stages.iter().enumerate().map(mark).collect()
         }
-    };
+    }
+}
+
+/// The section with all curves of the run.
+pub(super) fn section(events: &Events) -> String {
+    let (window, marks) = (window(events), marks(events));
     let paper_figure = paper_figure(events, window, &marks);
     let more: String = MORE
         .iter()
@@ -64,7 +106,7 @@ pub(super) fn section(events: &Events) -> String {
         .map(|panel| {
             let points = events.series(panel.metric);
             let smooth = smoothed(&points, window);
-            drawn(panel, &points, &smooth, &marks)
+            drawn(panel, &Chart { smooth: &smooth, ..panel.chart(&points, &marks) })
         })
         .collect();
     let more = validation(events, &marks) + &more;
@@ -72,11 +114,13 @@ pub(super) fn section(events: &Events) -> String {
         return String::new();
     }
     let mut html = String::from("<section>\n<h2>Curves</h2>\n");
-    if window > 1 {
-        let _ = writeln!(
-            html,
-            "<p class=\"note\">Thin: per step. Bold: moving average over {window} steps.</p>"
-        );
+    let smoothing =
+        (window > 1).then(|| format!("Thin: per step. Bold: moving average over {window} steps."));
+    let held_out = (!events.evaluations.is_empty() && !paper_figure.is_empty())
+        .then(|| "Rings: held-out questions.".to_owned());
+    let notes: Vec<String> = smoothing.into_iter().chain(held_out).collect();
+    if !notes.is_empty() {
+        let _ = writeln!(html, "<p class=\"note\">{}</p>", notes.join(" "));
     }
     if paper_figure.is_empty() {
         let _ = writeln!(html, "<div class=\"grid\">\n{more}</div>\n</section>");
@@ -95,69 +139,64 @@ pub(super) fn section(events: &Events) -> String {
     html
 }
 
+/// The rewards of the paper's figure that the run has, in training and on held-out questions.
+pub(super) fn reward_curves(events: &Events) -> Vec<RewardCurve> {
+    let window = window(events);
+    let plain = [
+        (panel("Accuracy reward", ACCURACY, "accuracy", Scale::Share), "eval/accuracy"),
+        (panel("Format reward", FORMAT, "format", Scale::Share), "eval/format"),
+    ];
+    let plain = plain.into_iter().filter(|(panel, _)| events.has(panel.metric));
+    let plain = plain.map(|(panel, held_out)| {
+        let points = events.series(panel.metric);
+        let smooth = smoothed(&points, window);
+        RewardCurve { panel, smooth, points, held_out: events.evaluated(held_out) }
+    });
+    let consistency = (events.has(ACCURACY) && events.has(CONSISTENCY)).then(|| {
+        let steps = consistency::steps(events);
+        let (title, metric) = ("Consistency of correct answers", "consistency / accuracy");
+        RewardCurve {
+            panel: panel(title, metric, "consistency", Scale::Share),
+            points: consistency::rate(&steps, 1),
+            smooth: consistency::rate(&steps, window),
+            held_out: consistency::rate(&consistency::evaluations(events), 1),
+        }
+    });
+    plain.chain(consistency).collect()
+}
+
 /// The four curves of the paper's figure, if the run has them.
 fn paper_figure(events: &Events, window: usize, marks: &[Mark]) -> String {
-    let mut html = String::new();
-    let plain = [
-        panel("Accuracy reward", ACCURACY, "accuracy", Scale::Share),
-        panel("Format reward", FORMAT, "format", Scale::Share),
-    ];
-    for panel in plain.iter().filter(|panel| events.has(panel.metric)) {
-        let points = events.series(panel.metric);
-        html.push_str(&drawn(panel, &points, &smoothed(&points, window), marks));
-    }
-    if events.has(ACCURACY) && events.has(CONSISTENCY) {
-        let (consistency, accuracy) = (events.series(CONSISTENCY), events.series(ACCURACY));
-        let points = consistency_rate(events);
-        // The ratio of means: a mean of ratios would overweight steps with few correct answers.
-        let smooth = ratio(&smoothed(&consistency, window), &smoothed(&accuracy, window));
-        let panel = panel(
-            "Consistency of correct answers",
-            "consistency / accuracy",
-            "consistency",
-            Scale::Share,
-        );
-        html.push_str(&drawn(&panel, &points, &smooth, marks));
-    }
+    let rewards = reward_curves(events);
+    let mut html: String =
+        rewards.iter().map(|curve| drawn(&curve.panel, &curve.chart(marks))).collect();
     if events.has(LENGTH) {
         let points = events.series(LENGTH);
         let panel = panel("Completion length, tokens", LENGTH, "length", Scale::FromZero);
-        html.push_str(&drawn(&panel, &points, &smoothed(&points, window), marks));
+        let smooth = smoothed(&points, window);
+        let held_out = events.evaluated("eval/completions/mean_length");
+        let chart = Chart { smooth: &smooth, held_out: &held_out, ..panel.chart(&points, marks) };
+        html.push_str(&drawn(&panel, &chart));
     }
     html
 }
 
-/// Validation metrics that were measured more than once.
+/// Validation metrics that were measured more than once and have no training curve to stand beside.
 fn validation(events: &Events, marks: &[Mark]) -> String {
     let panels = [
         panel("Validation accuracy", "eval/accuracy", "accuracy", Scale::Share),
         panel("Validation loss", "eval/loss", "accuracy", Scale::Free),
     ];
-    let drawn = |panel: &Panel| {
+    let alone = |panel: &Panel| {
         let points = events.evaluated(panel.metric);
         let measured = points.iter().filter(|(_, value)| value.is_some()).count();
-        (measured > 1).then(|| drawn(panel, &points, &points, marks))
+        (measured > 1).then(|| drawn(panel, &panel.chart(&points, marks)))
     };
-    panels.iter().filter_map(drawn).collect()
+    let is_beside = |panel: &&Panel| panel.metric == "eval/accuracy" && events.has(ACCURACY);
+    panels.iter().filter(|panel| !is_beside(panel)).filter_map(alone).collect()
 }
 
-/// The fraction of correct answers that follow from their reasoning, at each step.
-pub(super) fn consistency_rate(events: &Events) -> Vec<Point> {
-    ratio(&events.series(CONSISTENCY), &events.series(ACCURACY))
-}
-
-/// `a / b` at each step; `None` if either is missing or `b` is 0.
-pub(super) fn ratio(a: &[Point], b: &[Point]) -> Vec<Point> {
-    let share = |a: Option<f64>, b: Option<f64>| match (a, b) {
-        (Some(a), Some(b)) if b > 0.0 => Some(a / b),
-        _ => None,
-    };
-    a.iter().zip(b).map(|(&(step, a), &(_, b))| (step, share(a, b))).collect()
-}
-
-fn drawn(panel: &Panel, points: &[Point], smooth: &[Point], marks: &[Mark]) -> String {
-    let chart =
-        Chart { title: panel.title, class: panel.class, scale: panel.scale, points, smooth, marks };
+fn drawn(panel: &Panel, chart: &Chart<'_>) -> String {
     format!(
         "<div class=\"card panel\"><h3>{} <code>{}</code></h3>\n{}</div>\n",
         panel.title,
@@ -194,13 +233,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ratio_has_no_value_at_zero_accuracy() {
-        let consistency = [(1.0, Some(0.25)), (2.0, Some(0.0)), (3.0, None)];
-        let accuracy = [(1.0, Some(0.5)), (2.0, Some(0.0)), (3.0, Some(1.0))];
-        assert_eq!(ratio(&consistency, &accuracy), [(1.0, Some(0.5)), (2.0, None), (3.0, None)]);
-    }
-
-    #[test]
     fn the_loss_of_a_run_without_rewards_is_not_collapsed() {
         let mut events = Events::default();
         events.steps.entry(1).or_default().insert("loss".to_owned(), 2.0);
@@ -221,5 +253,28 @@ mod tests {
         let html = section(&events);
         assert!(html.contains("stage 2</text>"));
         assert!(html.contains("<b>stage 2</b> from step 2: format 2"), "{html}");
+    }
+
+    #[test]
+    fn evaluations_stand_beside_the_training_curve_of_their_metric() {
+        let mut events = Events::default();
+        for step in 0..=1 {
+            let training = [(ACCURACY, 0.5), (FORMAT, 1.0), (CONSISTENCY, 0.25)];
+            let held_out =
+                [("eval/accuracy", 0.4), ("eval/format", 0.9), ("eval/consistency", 0.3)];
+            let named = |metrics: [(&str, f64); 3]| {
+                metrics.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
+            };
+            events.steps.insert(step + 1, named(training));
+            events.evaluations.insert(step, named(held_out));
+        }
+        let html = section(&events);
+        assert!(html.contains("Rings: held-out questions."));
+        for (class, value) in [("accuracy", "0.4"), ("format", "0.9"), ("consistency", "0.75")] {
+            let chart = html.split(&format!("<svg class=\"chart {class}\"")).nth(1).unwrap();
+            let chart = chart.split("</svg>").next().unwrap();
+            assert!(chart.contains(&format!("<title>held out, step 0: {value}<")), "{chart}");
+        }
+        assert!(!html.contains("Validation accuracy"), "it is not drawn twice");
     }
 }

@@ -3,8 +3,10 @@
 mod chart;
 pub(crate) mod compare;
 mod completions;
+mod consistency;
 mod curves;
 mod events;
+mod figure;
 mod html;
 mod overlay;
 pub(crate) mod samples;
@@ -16,6 +18,7 @@ use std::path::Path;
 
 use chart::{Point, mean, number};
 use events::Events;
+pub(crate) use figure::figure;
 pub(crate) use html::escape;
 use scores::Scores;
 
@@ -150,7 +153,7 @@ fn tiles(events: &Events, scores: &[Scores]) -> String {
             tile(label, &number(last), &format!("from {}", number(first)), &mut html);
         }
     }
-    if let Some((first, last)) = ends(&curves::consistency_rate(events)) {
+    if let Some((first, last)) = ends(&consistency::rate(&consistency::steps(events), 1)) {
         let detail = format!("from {}", number(first));
         tile("consistency / accuracy", &number(last), &detail, &mut html);
     }

@@ -90,6 +90,7 @@ const PEERS: &[(&str, &str)] = &[
     ("eval_steps", "TRL evaluates only with `eval_strategy`"),
     ("metric_for_best_model", "TRL `loss`, with `load_best_model_at_end`"),
     ("max_skipped_steps", "own: TRL applies non-finite steps"),
+    ("log_unweighted_rewards", "own: TRL always computes all of its `reward_funcs`"),
     ("log_completions", "TRL `false`; files here are small"),
     ("report_to", "TRL `none`; other trackers are not supported"),
     ("train_batch_size", "TRL's `per_device_train_batch_size` times accumulation and ranks"),

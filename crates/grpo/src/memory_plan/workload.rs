@@ -80,7 +80,7 @@ impl Workload {
         prompt: usize,
         activation_cache: ActivationCachePolicy,
     ) -> Self {
-        let judges = settings.judge == JudgeKind::Reference && needs_judge(stages);
+        let judges = settings.judge == JudgeKind::Reference && needs_judge(settings, stages);
         let needs_copy = settings.beta > 0.0 || judges;
         Self {
             reference: match settings.trainable() {

@@ -240,6 +240,10 @@ pub struct GrpoSettings {
     pub greater_is_better: Option<bool>,
     /// Number of consecutive steps skipped because of non-finite values at which the run aborts. Default: 5.
     pub max_skipped_steps: u64,
+    /// Compute and log the rewards that a stage or `reward_weights` lists even while their weight is 0. This does not
+    /// change training, but the judge and external rewards take time; `accuracy` and `format` are always logged.
+    /// Default: false.
+    pub log_unweighted_rewards: bool,
     /// Write every step's completions as parquet. Default: true.
     pub log_completions: bool,
     /// Metrics loggers besides `events.jsonl`: `tensorboard` (in `runs/`) or `none`. Default: `tensorboard`.
@@ -331,6 +335,7 @@ impl Default for GrpoSettings {
             metric_for_best_model: BEST_METRIC.into(),
             greater_is_better: None,
             max_skipped_steps: 5,
+            log_unweighted_rewards: false,
             log_completions: true,
             report_to: ReportTo::default(),
         }

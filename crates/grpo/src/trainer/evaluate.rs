@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use embodied_r_rewards::{Accuracy, Format, Reward, RewardInput};
-
 use super::GrpoTrainer;
+use super::metrics::accuracy_where_scored;
 use super::sampling::merged;
+use crate::advantages;
 use crate::checkpoint::BestMetric;
 use crate::error::{Error, Result};
 use crate::events::Metrics;
 use crate::model::{FinishReason, Model, SamplingParams};
 use crate::questions::TokenizedQuestion;
-use crate::rollout;
+use crate::rollout::{self, Rollout};
+use crate::scoring::{JUDGED, RewardFunction};
 use crate::settings::GrpoSettings;
+
+/// The rewards of an evaluation, in the order of their scores. The last one is computed only while training computes it.
+const REWARDS: [&str; 3] = ["accuracy", "format", JUDGED];
 
 /// Metrics of every evaluation; accuracies by category are added.
 const METRICS: [&str; 5] = [
@@ -23,34 +27,45 @@ const METRICS: [&str; 5] = [
     "eval/n",
 ];
 
-/// The criterion for the best checkpoint, given the evaluation `questions`.
+/// The mean consistency, as training computes it, of the questions that have one.
+const CONSISTENCY: &str = "eval/consistency";
+/// The accuracy of these questions.
+const CONSISTENCY_ACCURACY: &str = "eval/consistency/accuracy";
+
+/// The criterion for the best checkpoint, given the evaluation `questions` and the run's `rewards`.
 ///
 /// # Errors
 /// `metric_for_best_model` is not a metric of the evaluation.
 pub(super) fn best_by(
     settings: &GrpoSettings,
     questions: &[TokenizedQuestion],
+    rewards: &[RewardFunction],
 ) -> Result<BestMetric> {
     let metric = settings.metric_for_best_model.as_str();
     let by = BestMetric::new(metric, settings.greater_is_better);
-    let known = metric_names(questions);
+    let known = metric_names(questions, rewards);
     if questions.is_empty() || known.iter().any(|name| name == metric) {
         return Ok(by);
     }
     Err(Error::UnknownMetric { metric: metric.into(), known })
 }
 
-/// The names of all metrics of an evaluation on `questions`.
-pub(super) fn metric_names(questions: &[TokenizedQuestion]) -> Vec<String> {
+/// The names of all metrics of an evaluation on `questions` in a run with `rewards`.
+pub(super) fn metric_names(
+    questions: &[TokenizedQuestion],
+    rewards: &[RewardFunction],
+) -> Vec<String> {
+    let is_judged = rewards.iter().any(|function| function.reward.name() == JUDGED);
+    let judged = [CONSISTENCY, CONSISTENCY_ACCURACY].into_iter().filter(|_| is_judged);
     let categories = questions.iter().map(|prompted| &prompted.question.question_category);
     let categories: std::collections::BTreeSet<&String> = categories.collect();
     let accuracies = categories.into_iter().map(|category| format!("eval/accuracy/{category}"));
-    METRICS.iter().map(|name| (*name).to_owned()).chain(accuracies).collect()
+    METRICS.into_iter().chain(judged).map(str::to_owned).chain(accuracies).collect()
 }
 
 impl<M: Model> GrpoTrainer<'_, M> {
-    /// Answers all evaluation questions with greedy decoding and computes accuracy, overall and by category, and
-    /// format.
+    /// Answers all evaluation questions with greedy decoding and computes accuracy, overall and by category, format and,
+    /// while training computes it, consistency.
     pub(super) fn evaluate(&self) -> Result<Metrics> {
         let costs: Vec<usize> = self.eval.iter().map(|prompted| prompted.prompt.len()).collect();
         let owners = self.process_group.assign(&costs);
@@ -62,7 +77,7 @@ impl<M: Model> GrpoTrainer<'_, M> {
             stop_ids: self.tokenizer.stop_ids().to_vec(),
             ..SamplingParams::greedy()
         };
-        let (rollouts, _) = rollout::sample(
+        let (mut rollouts, _) = rollout::sample(
             (&self.policy, &self.process_group),
             self.tokenizer.as_ref(),
             &questions,
@@ -71,25 +86,23 @@ impl<M: Model> GrpoTrainer<'_, M> {
             (None, None),
             (self.settings.seed, 0),
         )?;
+        self.score_evaluation(&mut rollouts)?;
         let rollouts = merged(&owners, self.process_group.all_gather(rollouts)?)?;
         let completions: Vec<_> = rollouts.iter().map(|rollout| &rollout.completions[0]).collect();
-        let batch: Vec<RewardInput<'_>> = rollouts
-            .iter()
-            .zip(&completions)
-            .map(|(rollout, completion)| RewardInput {
-                question: &rollout.question,
-                solution: &rollout.solution,
-                completion: &completion.text,
-                ..RewardInput::default()
-            })
-            .collect();
-        let accuracy = values(&Accuracy, &batch)?;
-        let format = values(&Format, &batch)?;
+        let scores = |column| {
+            values(&rollouts, column).into_iter().map(|value| value.unwrap_or(0.0)).collect()
+        };
+        let (accuracy, format): (Vec<f64>, Vec<f64>) = (scores(0), scores(1));
 
         let n = completions.len().max(1) as f64;
         let mut metrics = Metrics::new();
         metrics.insert("eval/accuracy".into(), accuracy.iter().sum::<f64>() / n);
         metrics.insert("eval/format".into(), format.iter().sum::<f64>() / n);
+        if let Some(of_judged) = accuracy_where_scored(&rollouts, 2) {
+            let consistency = advantages::mean(&values(&rollouts, 2));
+            metrics.insert(CONSISTENCY.into(), consistency);
+            metrics.insert(CONSISTENCY_ACCURACY.into(), of_judged);
+        }
         let mut categories: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
         for (prompted, score) in self.eval.iter().zip(&accuracy) {
             let entry = categories.entry(&prompted.question.question_category).or_default();
@@ -105,9 +118,31 @@ impl<M: Model> GrpoTrainer<'_, M> {
         metrics.insert("eval/n".into(), completions.len() as f64);
         Ok(metrics)
     }
+
+    /// Scores this rank's completions with the rewards of an evaluation.
+    fn score_evaluation(&self, rollouts: &mut [Rollout]) -> Result<()> {
+        // A rank may have been assigned no questions.
+        if rollouts.is_empty() {
+            return Ok(());
+        }
+        let weights = self.plan.weights(self.state.step.saturating_sub(1));
+        let is_used = |function: &&RewardFunction| {
+            REWARDS.contains(&function.reward.name()) && function.is_computed(&weights)
+        };
+        for function in self.rewards.iter().filter(is_used) {
+            let scores = function.scores(rollouts, &self.process_group)?;
+            let completions = rollouts.iter_mut().flat_map(|rollout| &mut rollout.completions);
+            completions.zip(scores).for_each(|(completion, score)| {
+                completion.scores.push(Some(score));
+            });
+        }
+        Ok(())
+    }
 }
 
-fn values(reward: &dyn Reward, batch: &[RewardInput<'_>]) -> Result<Vec<f64>> {
-    let scores = reward.score(batch)?;
-    Ok(scores.into_iter().map(|score| score.value.unwrap_or(0.0)).collect())
+/// The score `column` of each question's completion.
+fn values(rollouts: &[Rollout], column: usize) -> Vec<Option<f64>> {
+    let value =
+        |rollout: &Rollout| rollout.completions.first()?.scores.get(column)?.as_ref()?.value;
+    rollouts.iter().map(value).collect()
 }

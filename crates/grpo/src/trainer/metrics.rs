@@ -12,6 +12,7 @@ use crate::model::{FinishReason, Group, Model};
 use crate::optimizer::StepResult;
 use crate::peak_memory;
 use crate::rollout::{self, Rollout};
+use crate::scoring::JUDGED;
 
 impl<M: Model> GrpoTrainer<'_, M> {
     /// Reward metrics: the weighted sum, and mean, standard deviation and weight of each reward.
@@ -35,6 +36,10 @@ impl<M: Model> GrpoTrainer<'_, M> {
             if scores.iter().any(Option::is_some) {
                 put(metrics, &format!("rewards/{name}/mean"), advantages::mean(&scores));
                 put(metrics, &format!("rewards/{name}/std"), advantages::std(&scores));
+            }
+            if name == JUDGED {
+                let accuracy = accuracy_where_scored(rollouts, column);
+                put_some(metrics, &format!("rewards/{name}/accuracy"), accuracy);
             }
             put(metrics, &format!("reward_weights/{name}"), weight(&weights, name));
         }
@@ -162,6 +167,21 @@ impl<M: Model> GrpoTrainer<'_, M> {
 
 fn completions(rollouts: &[Rollout]) -> impl Iterator<Item = &rollout::Completion> {
     rollouts.iter().flat_map(|rollout| &rollout.completions)
+}
+
+/// The mean accuracy, the first score, of the completions that have score `column`; `None` if none has. Numeric questions
+/// have no consistency, so the share of correct answers that are consistent needs this accuracy.
+pub(super) fn accuracy_where_scored(rollouts: &[Rollout], column: usize) -> Option<f64> {
+    let value = |completion: &rollout::Completion, column: usize| {
+        completion.scores.get(column)?.as_ref()?.value
+    };
+    let scored = completions(rollouts).filter(|completion| value(completion, column).is_some());
+    let accuracies: Vec<Option<f64>> = scored.map(|completion| value(completion, 0)).collect();
+    (!accuracies.is_empty()).then(|| advantages::mean(&accuracies))
+}
+
+fn put_some(metrics: &mut Metrics, name: &str, value: Option<f64>) {
+    value.into_iter().for_each(|value| put(metrics, name, value));
 }
 
 /// JSON cannot represent non-finite values, so they are omitted.

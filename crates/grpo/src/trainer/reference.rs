@@ -17,7 +17,7 @@ use crate::settings::JudgeKind;
 pub(super) fn needs_reference(inputs: &GrpoInputs<'_>) -> Result<bool> {
     let stages: Stages = inputs.settings.stages().map_err(Error::Settings)?;
     let judges = inputs.settings.judge == JudgeKind::Reference && inputs.judge.is_none();
-    Ok(inputs.settings.beta > 0.0 || (judges && needs_judge(&stages)))
+    Ok(inputs.settings.beta > 0.0 || (judges && needs_judge(inputs.settings, &stages)))
 }
 
 /// The reference as an in-process judge.

@@ -1,5 +1,6 @@
 //! Tests of entire runs, on a bigram model that learns to generate `<think>t</think><answer>A</answer>`.
 
+mod consistency;
 mod learning;
 mod ranks;
 mod resampling;

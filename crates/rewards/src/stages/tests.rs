@@ -32,17 +32,6 @@ fn the_default_is_the_papers_three_stages() {
 fn a_reward_missing_from_the_weights_has_weight_zero() {
     let schedule = from_toml("[[stage]]\nepochs = 1\nweights = { accuracy = 1 }").unwrap();
     assert_eq!(schedule.stages()[0].weight("format"), 0.0);
-    assert_eq!(schedule.rewards(&RewardNames::default()), ["accuracy"]);
-}
-
-#[test]
-fn rewards_keep_the_order_of_the_names_not_of_the_stages() {
-    let schedule = from_toml(
-        "[[stage]]\nepochs = 1\nweights = { style = 1, cosine = 0 }\n\
-         [[stage]]\nsteps = 3\nweights = { repetition = 1, format = 2 }",
-    )
-    .unwrap();
-    assert_eq!(schedule.rewards(&RewardNames::new(["style"])), ["format", "repetition", "style"]);
 }
 
 #[test]

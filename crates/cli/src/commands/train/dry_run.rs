@@ -91,7 +91,7 @@ pub(super) fn text(
         line(name, what);
     }
     line("memory", memory_summary(memory, ranks));
-    line("reference", reference(settings, needs_judge(&schedule)));
+    line("reference", reference(settings, needs_judge(settings, &schedule)));
     for (name, what) in stages::lines(&plan) {
         line(&name, what);
     }

@@ -69,7 +69,7 @@ impl GrpoSettings {
                 format!("`{}` has no weight in any stage; give it one or remove it", reward.name)
             });
         }
-        let overlong = stages.iter().any(|stage| stage.weight("soft_overlong") > 0.0);
+        let overlong = stages.iter().any(|stage| self.computes("soft_overlong", stage));
         faults.unless(!overlong || self.soft_cache_length.is_some(), "soft_cache_length", || {
             "is required by the reward `soft_overlong`: tokens over which the penalty grows".into()
         });
@@ -85,6 +85,13 @@ impl GrpoSettings {
     /// The names of all rewards, built-in and external.
     pub fn reward_names(&self) -> RewardNames {
         external::names(&self.reward)
+    }
+
+    /// Whether a run over `stage` computes the reward `name`: it has a weight, or only a weight of 0 with
+    /// `log_unweighted_rewards`.
+    pub fn computes(&self, name: &str, stage: &Stage) -> bool {
+        let is_logged = self.log_unweighted_rewards && stage.weights.contains_key(name);
+        is_logged || stage.weight(name) > 0.0
     }
 
     /// The reward `soft_overlong`.

@@ -287,7 +287,7 @@ fn an_evaluation_reports_exactly_the_known_metrics() {
     let eval = of_kind(&events(dir.path()), "eval").remove(0);
     let given = eval.as_object().unwrap().keys().filter(|key| key.starts_with("eval/"));
     let mut given: Vec<String> = given.cloned().collect();
-    let mut known = evaluate::metric_names(&questions(2));
+    let mut known = evaluate::metric_names(&questions(2), &[]);
     given.sort();
     known.sort();
     assert_eq!(given, known);
