@@ -7,11 +7,14 @@ use embodied_r_tests::{binary, stderr};
 const STAGES: &str = "stage=[{steps = 1, weights = {format = 0.7, accuracy = 0.3}}, \
                       {steps = 1, weights = {format = 0.1, accuracy = 0.7, consistency = 0.2}}]";
 
-fn quickstart(out: &std::path::Path) -> String {
+/// The quickstart's standard output.
+fn quickstart(out: &std::path::Path, more: &[&str]) -> String {
     let done = Command::new(binary())
-        .args(["quickstart", "--rooms", "10", "--sft-set", "num_train_epochs=4"])
-        .args(["--set", STAGES, "--set", "warmup_steps=0"])
-        .args(["--set", "generation_batch_size=32", "--output"])
+        .args(["quickstart", "--rooms", "10", "--examples", "8"])
+        .args(["--sft-set", "num_train_epochs=2", "--set", STAGES, "--set", "warmup_steps=0"])
+        .args(["--set", "generation_batch_size=32"])
+        .args(more)
+        .arg("--output")
         .arg(out)
         .assert()
         .success();
@@ -22,22 +25,25 @@ fn quickstart(out: &std::path::Path) -> String {
 fn a_run_ends_with_a_table_and_a_report_and_is_not_repeated() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("quickstart");
-    let stdout = quickstart(&out);
-    for row in ["| cold start |", "| trained |", "| trained, captions shuffled |"] {
+    let stdout = quickstart(&out, &[]);
+    for row in ["| cold start |", "| trained |", "| captions shuffled |"] {
         assert!(stdout.contains(row), "{stdout}");
     }
     for step in ["sim rooms", "preprocess", "perceive", "sft", "train", "infer", "eval", "report"] {
         assert!(stdout.contains(&format!("$ embodied-r {step} ")), "{step}: {stdout}");
     }
+    assert!(stdout.contains("the judge approves "), "{stdout}");
+    assert!(stdout.contains("trained over cold start, accuracy of parsable replies: "), "{stdout}");
     let page = std::fs::read_to_string(out.join("train/report.html")).unwrap();
     assert!(page.contains("</html>"), "{page}");
+    assert!(std::fs::read_to_string(out.join("curves.svg")).unwrap().contains("</svg>"));
 
     let model = |name: &str| std::fs::read(out.join(name).join("model.safetensors")).unwrap();
     let trained = model("train/final");
     assert_ne!(trained, model("sft/final"), "GRPO changed nothing");
-    let second = quickstart(&out);
+    let second = quickstart(&out, &[]);
     let table = |stdout: &str| {
-        stdout[stdout.find("| held-out rooms").unwrap()..]
+        stdout[stdout.find("| rooms never seen").unwrap()..]
             .lines()
             .take(5)
             .map(str::to_owned)
@@ -45,6 +51,52 @@ fn a_run_ends_with_a_table_and_a_report_and_is_not_repeated() {
     };
     assert_eq!(table(&second), table(&stdout));
     assert_eq!(model("train/final"), trained);
+}
+
+#[test]
+fn a_full_run_adds_baselines_and_json_prints_the_results_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("quickstart");
+    let stdout = quickstart(&out, &["--full", "--json", "--seed", "3"]);
+    assert_eq!(std::fs::read_to_string(out.join("results.json")).unwrap(), stdout);
+    let results: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(results["seed"], 3);
+    assert!(results["seconds"].as_f64().unwrap() > 0.0);
+    let rows = results["rows"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    let expected = [
+        "cold start",
+        "trained",
+        "captions shuffled",
+        "sft",
+        "sft answers",
+        "rejection sampling",
+        "random rewards",
+        "shuffled in training",
+    ];
+    assert_eq!(names, expected);
+    for row in rows {
+        for share in
+            ["accuracy", "parsable", "accuracy_of_parsable", "reasons", "sound_at_1", "sound_at_8"]
+        {
+            let value = row[share].as_f64().unwrap();
+            assert!((0.0..=100.0).contains(&value), "{share}: {row}");
+        }
+        let (accuracy, n) = (row["accuracy"].as_f64().unwrap(), row["n"].as_f64().unwrap());
+        let stderr = (accuracy * (100.0 - accuracy) / n).sqrt();
+        assert!((row["stderr"].as_f64().unwrap() - stderr).abs() < 1e-6, "{row}");
+    }
+    // Eight worked examples and twenty of the judge's task.
+    let supervised = |name: &str| {
+        let row = rows.iter().find(|row| row["name"] == name).unwrap();
+        row["supervised_examples"].as_u64().unwrap()
+    };
+    assert_eq!(supervised("trained"), 28);
+    let lines =
+        |name: &str| std::fs::read_to_string(out.join(name)).unwrap().lines().count() as u64;
+    assert_eq!(lines("conversations.jsonl"), 28);
+    assert_eq!(supervised("sft answers"), lines("answers-only.jsonl"));
+    assert_eq!(supervised("rejection sampling"), 28 + lines("accepted.jsonl"));
 }
 
 #[test]

@@ -43,8 +43,8 @@ const VALIDATION: usize = 40;
 /// Maximum tokens of an answer.
 const MAX_NEW_TOKENS: &str = "160";
 
-/// Epochs of SFT on the worked examples among which `--full` chooses by validation accuracy.
-const SFT_EPOCHS: [u64; 4] = [8, 16, 32, 64];
+/// Epochs of the shortest SFT run of `--full`; they double as long as the validation accuracy rises.
+const SFT_EPOCHS: u64 = 8;
 
 /// Epochs of SFT on answers without reasoning, and on accepted samples.
 const BASELINE_EPOCHS: u64 = 3;
@@ -69,7 +69,10 @@ pub(crate) fn run(args: QuickstartArgs) -> anyhow::Result<Status> {
     let seconds = began.elapsed().as_secs_f64();
     let results = serde_json::to_string_pretty(&Results { seed: args.seed, seconds, rows })?;
     write_atomic(&run.path("results.json"), format!("{results}\n").as_bytes())?;
-    run.steps.say(&format!("finished in {seconds:.0} s; all outputs are in {}", args.output.display()))?;
+    run.steps.say(&format!(
+        "finished in {seconds:.0} s; all outputs are in {}",
+        args.output.display()
+    ))?;
     if args.json {
         outln!("{results}")?;
     }
@@ -211,28 +214,33 @@ impl Quickstart<'_> {
         Ok(vec![
             self.row("sft", &sft, &test, supervised)?,
             self.row("sft answers", "sft-answers/final", &test, answers)?,
-            self.row("rejection sampling", "rejection-sampling/final", &test, supervised + accepted)?,
+            self.row(
+                "rejection sampling",
+                "rejection-sampling/final",
+                &test,
+                supervised + accepted,
+            )?,
             self.row("random rewards", "random-rewards/final", &test, supervised)?,
             self.row("shuffled in training", "shuffled-in-training/final", &test, supervised)?,
         ])
     }
 
-    /// The model with the best validation accuracy among SFT runs of several lengths on the worked examples.
+    /// The model with the best validation accuracy among SFT runs of increasing length on the worked examples.
     fn best_sft(&self) -> anyhow::Result<String> {
         let mut best = (f64::NEG_INFINITY, String::new());
-        for epochs in SFT_EPOCHS {
+        for epochs in std::iter::successors(Some(SFT_EPOCHS), |epochs| Some(2 * epochs)) {
             let name = format!("sft-{epochs}");
-            let mut sets = self.args.sft_set.clone();
-            sets.push(format!("num_train_epochs={epochs}"));
+            let sets = [&self.args.sft_set[..], &[format!("num_train_epochs={epochs}")]].concat();
             self.sft(&name, "base", "conversations.jsonl", &sets)?;
             let model = format!("{name}/final");
             let answers = self.path(&format!("answers/{name}-val.json"));
             self.answer(&model, &self.path("perceived/val_data.json"), &answers)?;
             let accuracy = row::accuracy(&answers)?;
-            self.steps.say(&format!("{epochs} epochs: {accuracy:.1} % of the validation questions"))?;
-            if accuracy > best.0 {
-                best = (accuracy, model);
+            self.steps.say(&format!("{epochs} epochs: validation accuracy {accuracy:.1} %"))?;
+            if accuracy <= best.0 {
+                break;
             }
+            best = (accuracy, model);
         }
         Ok(best.1)
     }
@@ -241,7 +249,8 @@ impl Quickstart<'_> {
     fn sft_on_answers(&self) -> anyhow::Result<usize> {
         let data = self.path("answers-only.jsonl");
         self.steps.run({
-            let mut words = words(["sim", "conversations", "--answers-only", "--judge-examples", "0"]);
+            let mut words =
+                words(["sim", "conversations", "--answers-only", "--judge-examples", "0"]);
             words.extend(["--questions".into(), usize::MAX.to_string().into(), "--data".into()]);
             words.push(self.path("perceived/train_data.json").into());
             words.extend(["--output".into(), data.clone().into()]);

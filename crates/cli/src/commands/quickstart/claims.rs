@@ -97,7 +97,10 @@ mod tests {
         let good = [row("cold start", 45.0, 30.0), row("trained", 70.0, 60.0)];
         let with = |more: Row| failing(&[&good[..], &[more]].concat());
         assert_eq!(with(row("sft", 66.0, 0.0)), ["trained over sft, accuracy of parsable replies"]);
-        assert_eq!(with(row("random rewards", 52.0, 0.0)), ["random rewards over cold start, accuracy"]);
+        assert_eq!(
+            with(row("random rewards", 52.0, 0.0)),
+            ["random rewards over cold start, accuracy"]
+        );
         let off = ["captions shuffled, distance from a blind guess"];
         assert_eq!(with(row("captions shuffled", 32.0, 0.0)), off);
         assert_eq!(with(row("captions shuffled", 18.0, 0.0)), off);
