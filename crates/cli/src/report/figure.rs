@@ -14,6 +14,8 @@ use crate::exit::hint;
 const HEAD: f64 = 46.0;
 /// Height of a line of the legend.
 const LINE: f64 = 28.0;
+/// Space at both sides of a panel, since the labels are larger than on a page.
+const SIDE: f64 = 20.0;
 /// Maximum points of a curve.
 const POINTS: usize = 200;
 /// The least width of a stage whose label is more than its number.
@@ -52,7 +54,8 @@ pub(crate) fn figure(run: &Path) -> anyhow::Result<String> {
 fn drawn(name: &str, events: &Events, curves: &[RewardCurve]) -> String {
     let marks = marks(events);
     let legend = legend(events, curves, &marks);
-    let width = WIDTH * curves.len() as f64;
+    let panel = WIDTH + 2.0 * SIDE;
+    let width = panel * curves.len() as f64;
     let height = HEAD + HEIGHT + LINE * legend.len() as f64 + 10.0;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
@@ -64,7 +67,7 @@ fn drawn(name: &str, events: &Events, curves: &[RewardCurve]) -> String {
     for (index, curve) in curves.iter().enumerate() {
         let smooth = thin(&curve.smooth, POINTS);
         let chart = Chart { points: &[], smooth: &smooth, ..curve.chart(&marks) };
-        let x = WIDTH * index as f64;
+        let x = SIDE + panel * index as f64;
         let _ = writeln!(svg, "<g class=\"{}\" transform=\"translate({x} {HEAD})\">", chart.class);
         let _ =
             writeln!(svg, "<text class=\"title\" x=\"{LEFT}\" y=\"-14\">{}</text>", chart.title);
@@ -72,10 +75,10 @@ fn drawn(name: &str, events: &Events, curves: &[RewardCurve]) -> String {
         svg.push_str("</g>\n");
     }
     for (index, (sample, text)) in legend.iter().enumerate() {
-        let y = HEAD + HEIGHT + LINE * (index as f64 + 0.5);
+        let (x, y) = (SIDE + LEFT, HEAD + HEIGHT + LINE * (index as f64 + 0.5));
         let _ = writeln!(
             svg,
-            "<g class=\"legend\" transform=\"translate({LEFT} {y})\">{sample}\
+            "<g class=\"legend\" transform=\"translate({x} {y})\">{sample}\
              <text x=\"48\" y=\"6\">{text}</text></g>"
         );
     }
