@@ -45,8 +45,8 @@ pub(crate) struct RoomsArgs {
 
 /// Write a pretraining corpus for a small model.
 ///
-/// The corpus is JSONL of `prompt` and `completion`. Each document holds the captions of a room and true statements
-/// about it, but no benchmark questions.
+/// The corpus is JSONL of `prompt` and `completion`. Each document holds the captions of a room and true statements of
+/// one step each about it, but neither questions nor chains of steps that would answer one.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CorpusArgs {
     /// Number of documents.
@@ -63,7 +63,7 @@ pub(crate) struct CorpusArgs {
 /// Pretrain the small base model of the quickstart.
 ///
 /// Trains a tokenizer and a Qwen2 decoder on lookup tasks and then on the text of `sim corpus`, and writes both in
-/// Hugging Face layout. `pretrain.json` records settings and training time.
+/// Hugging Face layout. The text has neither questions nor chains of reasoning. `pretrain.json` records settings and training time.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PretrainArgs {
     /// Directory to write the model to.
@@ -79,7 +79,7 @@ pub(crate) struct PretrainArgs {
     /// Number of steps at the start, included in `--steps`, that train only on looking up names in plain lists.
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) lookup_steps: u64,
-    /// Number of steps at the end, included in `--steps`, that train on reasoning about objects named in the prompt.
+    /// Number of steps at the end, included in `--steps`, whose prompts name an object that statements are about.
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) naming_steps: u64,
     /// Number of tokens per step.
