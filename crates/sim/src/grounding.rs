@@ -34,8 +34,9 @@ pub fn grounding(prompt: &str, think: &str, answer: char) -> Option<Grounding> {
     let reasons = think.trim().trim_end_matches('.').split(". ").any(is_true_quote);
     let sound = parsed(think).is_some_and(|statements| {
         let concluded = match statements.split_last() {
-            Some((Statement::So { content }, grounds)) if !grounds.is_empty() => {
-                options.iter().position(|option| option == content)
+            Some((Statement::So { content, letter: named }, grounds)) if !grounds.is_empty() => {
+                let index = options.iter().position(|option| option == content);
+                index.filter(|index| letter(*index) == *named)
             }
             _ => None,
         };
@@ -79,15 +80,15 @@ impl Checker<'_> {
                     (_, at) => known == at.map(|at| (at.frame, at.bearing_deg)),
                 }
             }
-            Statement::Tracked { frame, action, bearing_deg } => {
+            Statement::Tracked { frame, before_deg, action, after_deg } => {
                 let (Some(before), Some(turn_deg)) = (self.tracked, self.turn(*frame)) else {
                     return false;
                 };
-                self.tracked = Some(Sighting { bearing_deg: *bearing_deg, frame: *frame });
+                self.tracked = Some(Sighting { bearing_deg: *after_deg, frame: *frame });
                 let text = self.trace.frames[*frame].action.as_ref().map(|action| &action.text);
-                before.frame + 1 == *frame
+                before == Sighting { bearing_deg: *before_deg, frame: frame.saturating_sub(1) }
                     && text == Some(action)
-                    && *bearing_deg == wrap_whole(before.bearing_deg - turn_deg)
+                    && *after_deg == wrap_whole(before_deg - turn_deg)
             }
             Statement::Heading { frame, turn_deg, heading_deg } => {
                 self.turn(*frame) == Some(*turn_deg) && self.heading(*frame) == Some(*heading_deg)
@@ -157,6 +158,9 @@ mod tests {
         Question: When you reach the current location, where is the lamp relative to you?\n\n\
         Choices:\nA. left\nB. right\nC. ahead\nD. behind";
 
+    const RIGHT: &str =
+        "last lamp right 50, frame 1. frame 2: right 50, rotate left 90: right 140. so right B.";
+
     fn checked(think: &str, answer: char) -> (bool, bool) {
         let Grounding { reasons, sound } = grounding(PROMPT, think, answer).unwrap();
         (reasons, sound)
@@ -164,14 +168,17 @@ mod tests {
 
     #[test]
     fn one_false_statement_makes_a_reply_unsound() {
-        let right = "last lamp right 50, frame 1. frame 2 rotate left 90: right 140. so right.";
+        let right = RIGHT;
         assert_eq!(checked(right, 'B'), (true, true));
         for (from, to) in [
             ("right 50", "right 40"),
             ("frame 1", "frame 0"),
             ("rotate left 90", "rotate left 60"),
             ("right 140", "right 130"),
-            ("frame 2 rotate", "frame 1 rotate"),
+            ("frame 2: right 50", "frame 1: right 50"),
+            ("frame 2: right 50", "frame 2: right 40"),
+            ("so right B", "so left B"),
+            ("so right B", "so right A"),
             ("last", "first"),
             ("lamp", "bed"),
         ] {
@@ -181,26 +188,26 @@ mod tests {
 
     #[test]
     fn a_conclusion_other_than_the_answer_is_unsound() {
-        let right = "last lamp right 50, frame 1. frame 2 rotate left 90: right 140. so right.";
+        let right = RIGHT;
         assert_eq!(checked(right, 'A'), (true, false));
-        assert_eq!(checked("so right.", 'B'), (false, false));
+        assert_eq!(checked("so right B.", 'B'), (false, false));
         assert_eq!(checked("last lamp right 50, frame 1.", 'B'), (true, false));
     }
 
     #[test]
     fn a_reply_reasons_only_with_a_true_sighting_of_a_named_object() {
         assert!(checked("well. last lamp right 50, frame 1. whatever.", 'B').0);
-        assert!(!checked("last lamp right 60, frame 1. so right.", 'B').0);
+        assert!(!checked("last lamp right 60, frame 1. so right B.", 'B').0);
         assert!(
-            !checked("last bed left 40, frame 1. so right.", 'B').0,
+            !checked("last bed left 40, frame 1. so right B.", 'B').0,
             "the question names no bed"
         );
-        assert!(!checked("last lamp none. so right.", 'B').0);
+        assert!(!checked("last lamp none. so right B.", 'B').0);
     }
 
     #[test]
     fn a_sum_without_its_operand_is_unsound() {
-        assert!(!checked("frame 2 rotate left 90: right 140. so right.", 'B').1);
+        assert!(!checked("frame 2: right 50, rotate left 90: right 140. so right B.", 'B').1);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Chain-of-thought rationales from captions, in the statements of [`crate::statement`].
 //!
-//! A rationale names sightings and what follows from them, step by step, and ends with the content of an option. The
-//! letter is left to the answer, so that a judge has to find it.
+//! A rationale names sightings and what follows from them, step by step, and ends with an option.
 
 use embodied_r_data::prompts::{FrameText, question_part};
 
@@ -66,8 +65,9 @@ pub(crate) fn derive_rationale(
         QuestionTemplate::Distance { to, among } => distance(to, among, trace)?,
     };
     let index = options.iter().position(|option| *option == content)?;
-    statements.push(Statement::So { content });
-    Some(Rationale { statements, answer: letter(index) })
+    let answer = letter(index);
+    statements.push(Statement::So { content, letter: answer });
+    Some(Rationale { statements, answer })
 }
 
 /// Statements and the content of the resulting option.
@@ -129,14 +129,16 @@ fn position(
     trace: &CaptionTrace,
     option: fn(Quadrant) -> &'static str,
 ) -> Option<Reasoning> {
-    let last @ (seen, mut bearing_deg) = trace.last_sight(name)?;
+    let last @ (seen, mut after_deg) = trace.last_sight(name)?;
     let mut statements = vec![sighting(Which::Last, name, Some(last))];
     for (frame, then) in trace.frames.iter().enumerate().skip(seen + 1) {
         let action = then.action.as_ref()?;
-        bearing_deg = wrap_whole(bearing_deg - action.turn_deg);
-        statements.push(Statement::Tracked { frame, action: action.text.clone(), bearing_deg });
+        let before_deg = after_deg;
+        after_deg = wrap_whole(before_deg - action.turn_deg);
+        let action = action.text.clone();
+        statements.push(Statement::Tracked { frame, before_deg, action, after_deg });
     }
-    Some((statements, option(Quadrant::of(f64::from(bearing_deg))).to_owned()))
+    Some((statements, option(Quadrant::of(f64::from(after_deg))).to_owned()))
 }
 
 /// The first sighting of each name, then the names by frame.
@@ -313,9 +315,9 @@ mod tests {
         let found = solve(WHERE_IS_THE_LAMP).unwrap();
         assert_eq!(
             found.completion(),
-            "<think>last lamp right 50, frame 1. frame 2 rotate left 90: right 140. \
-             frame 3 rotate right 30 and move forward 1 m: right 110. so right.</think>\
-             <answer>B</answer>"
+            "<think>last lamp right 50, frame 1. frame 2: right 50, rotate left 90: right 140. \
+             frame 3: right 140, rotate right 30 and move forward 1 m: right 110. so right B.\
+             </think><answer>B</answer>"
         );
     }
 
@@ -328,7 +330,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think(),
-            "first sofa ahead, frame 2. first lamp left 10, frame 0. so lamp, sofa."
+            "first sofa ahead, frame 2. first lamp left 10, frame 0. so lamp, sofa A."
         );
         assert_eq!(found.answer, 'A');
     }
@@ -343,7 +345,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think(),
-            "faced lamp left 10, frame 0. faced desk none. so face the lamp."
+            "faced lamp left 10, frame 0. faced desk none. so face the lamp C."
         );
         assert_eq!(found.answer, 'C');
     }
@@ -361,7 +363,7 @@ mod tests {
              target ahead, left 90: left 90. \
              direction lamp left 10, frame 0: left 10. off lamp: 80. \
              direction bed left 40, frame 1: left 100. off bed: 10. \
-             direction sofa ahead, frame 2: left 150. off sofa: 60. so bed."
+             direction sofa ahead, frame 2: left 150. off sofa: 60. so bed B."
         );
         assert_eq!(found.answer, 'B');
     }

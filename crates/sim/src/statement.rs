@@ -9,8 +9,9 @@ use crate::caption_trace::{bearing_text, parse_bearing};
 pub(crate) enum Statement {
     /// `first lamp left 30, frame 1` or `first lamp none`.
     Sighting { which: Which, name: String, at: Option<Sighting> },
-    /// `frame 2 rotate left 60: right 30`: the action before a frame, and the bearing of the tracked object after it.
-    Tracked { frame: usize, action: String, bearing_deg: i32 },
+    /// `frame 2: left 30, rotate left 60: right 30`: the bearing of the tracked object, the action before a frame, and
+    /// the bearing after it.
+    Tracked { frame: usize, before_deg: i32, action: String, after_deg: i32 },
     /// `heading 2, left 60: left 150`: the rotation before a frame, and the heading after it relative to frame 0.
     Heading { frame: usize, turn_deg: i32, heading_deg: i32 },
     /// `direction lamp left 30, frame 1: left 90`: a sighting, and the object's direction relative to frame 0.
@@ -21,8 +22,8 @@ pub(crate) enum Statement {
     Off { name: String, angle_deg: i32 },
     /// `lamp to bed: left 40`: the rotation from one object's direction to another's.
     Between { from: String, to: String, turn_deg: i32 },
-    /// `so left`: the content of the chosen option.
-    So { content: String },
+    /// `so left B`: the content and letter of the chosen option.
+    So { content: String, letter: char },
 }
 
 /// Which of an object's sightings a statement is about.
@@ -70,8 +71,9 @@ impl fmt::Display for Statement {
                 write!(f, "{} {name} {at}", which.word())
             }
             Self::Sighting { which, name, at: None } => write!(f, "{} {name} none", which.word()),
-            Self::Tracked { frame, action, bearing_deg } => {
-                write!(f, "frame {frame} {action}: {}", text(*bearing_deg))
+            Self::Tracked { frame, before_deg, action, after_deg } => {
+                let [before, after] = [before_deg, after_deg].map(|deg| text(*deg));
+                write!(f, "frame {frame}: {before}, {action}: {after}")
             }
             Self::Heading { frame, turn_deg, heading_deg } => {
                 write!(f, "heading {frame}, {}: {}", text(*turn_deg), text(*heading_deg))
@@ -86,7 +88,7 @@ impl fmt::Display for Statement {
             Self::Between { from, to, turn_deg } => {
                 write!(f, "{from} to {to}: {}", text(*turn_deg))
             }
-            Self::So { content } => write!(f, "so {content}"),
+            Self::So { content, letter } => write!(f, "so {content} {letter}"),
         }
     }
 }
@@ -101,16 +103,20 @@ impl Statement {
             return Some(Self::Sighting { which, name: name.to_owned(), at });
         }
         if word == "so" {
-            return Some(Self::So { content: rest.to_owned() });
+            let (content, letter) = rest.rsplit_once(' ')?;
+            let letter = letter.parse().ok().filter(char::is_ascii_uppercase)?;
+            return Some(Self::So { content: content.to_owned(), letter });
         }
         let (operands, result) = rest.rsplit_once(": ")?;
         match word {
             "frame" => {
-                let (frame, action) = operands.split_once(' ')?;
+                let (frame, operands) = operands.split_once(": ")?;
+                let (before, action) = operands.split_once(", ")?;
                 Some(Self::Tracked {
                     frame: frame.parse().ok()?,
+                    before_deg: parse_bearing(before)?,
                     action: action.to_owned(),
-                    bearing_deg: parse_bearing(result)?,
+                    after_deg: parse_bearing(result)?,
                 })
             }
             "heading" => {
@@ -181,15 +187,16 @@ mod tests {
             Statement::Sighting { which: Which::Faced, name: name(), at: None },
             Statement::Tracked {
                 frame: 5,
+                before_deg: 90,
                 action: "rotate right 90 and move forward 1 m".into(),
-                bearing_deg: 180,
+                after_deg: 180,
             },
             Statement::Heading { frame: 2, turn_deg: 60, heading_deg: -150 },
             Statement::Direction { name: name(), at, direction_deg: 0 },
             Statement::Target { from_deg: 0, turn_deg: -90, to_deg: -90 },
             Statement::Off { name: name(), angle_deg: 40 },
             Statement::Between { from: name(), to: "bed".into(), turn_deg: 40 },
-            Statement::So { content: "bed, lamp, sofa".into() },
+            Statement::So { content: "bed, lamp, sofa".into(), letter: 'C' },
         ];
         let text = written(&statements);
         assert!(text.starts_with(
@@ -205,8 +212,9 @@ mod tests {
             "lamp",
             "first lamp.",
             "first lamp left far, frame 1.",
-            "frame two stay: ahead.",
+            "frame two: ahead, stay: ahead.",
             "so",
+            "so left.",
         ] {
             assert_eq!(parsed(text), None, "{text}");
         }

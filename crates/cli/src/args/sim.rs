@@ -74,14 +74,17 @@ pub(crate) struct PretrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) from: Option<PathBuf>,
     /// Number of optimizer steps.
-    #[arg(long, value_name = "N", default_value_t = 12_000)]
+    #[arg(long, value_name = "N", default_value_t = 14_000)]
     pub(crate) steps: u64,
     /// Number of steps at the start, included in `--steps`, that train only on looking up names in plain lists.
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) lookup_steps: u64,
-    /// Number of steps at the end, included in `--steps`, whose prompts name an object that statements are about.
+    /// Number of steps before the last ones, included in `--steps`, whose prompts name an object that statements are about.
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) naming_steps: u64,
+    /// Number of steps at the end, included in `--steps`, whose prompts name one or several objects.
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    pub(crate) listing_steps: u64,
     /// Number of tokens per step.
     #[arg(long, value_name = "N", default_value_t = 2048)]
     pub(crate) tokens_per_step: usize,
@@ -91,7 +94,7 @@ pub(crate) struct PretrainArgs {
     /// Peak learning rate of the lookup steps, which have their own warmup and decay.
     #[arg(long, value_name = "LR", default_value_t = 5e-3)]
     pub(crate) lookup_learning_rate: f64,
-    /// Peak learning rate of the naming steps, which have their own warmup and decay.
+    /// Peak learning rate of the naming and listing steps, which have their own warmup and decay each.
     #[arg(long, value_name = "LR", default_value_t = 2e-3)]
     pub(crate) naming_learning_rate: f64,
     /// Random seed for weights and text.

@@ -13,9 +13,10 @@ const FILLER_WORDS: [&str; 48] = [
 /// Maximum number of filler words before and after a key.
 const MAX_FILLER_WORDS: usize = 6;
 
-/// The noun phrase of an object.
-pub(super) fn object(name: &str) -> String {
-    format!("the {name}")
+/// The noun phrase of an object, or a list of objects.
+pub(super) fn objects(names: &[String], rng: &mut Rng) -> String {
+    let article = if names.len() == 1 || rng.chance(0.5) { "the " } else { "" };
+    names.iter().map(|name| format!("{article}{name}")).collect::<Vec<_>>().join(", ")
 }
 
 /// A key with random filler words around it.

@@ -125,7 +125,8 @@ fn captioned(
         return Document { context, statements: String::new() };
     };
     let lookups = Some(Lookups::new(names, &trace));
-    let statements = Page { lookups, list, subject: None }.lines(80 + rng.below(40), practice, rng);
+    let statements =
+        Page { lookups, list, subjects: Vec::new() }.lines(80 + rng.below(40), practice, rng);
     Document { context, statements }
 }
 

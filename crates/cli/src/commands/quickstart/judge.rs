@@ -56,16 +56,17 @@ fn approval(judge: &dyn Judge, questions: &[Question]) -> anyhow::Result<Approva
     })
 }
 
-/// `think` with the content of the option after the right one as its conclusion.
+/// `think` with the option after the right one as its conclusion.
 fn with_other_conclusion(question: &Question, think: &str) -> Option<String> {
-    let options: Vec<&str> = question_part(&question.question)
+    let options: Vec<(&str, &str)> = question_part(&question.question)
         .lines()
         .filter_map(|line| line.split_once(". ").filter(|(letter, _)| letter.len() == 1))
-        .map(|(_, content)| content)
         .collect();
     let (grounds, conclusion) = think.rsplit_once("so ")?;
-    let right = options.iter().position(|option| conclusion.strip_suffix('.') == Some(option))?;
-    Some(format!("{grounds}so {}.", options[(right + 1) % options.len()]))
+    let is_right = |(letter, content): &(&str, &str)| conclusion == format!("{content} {letter}.");
+    let right = options.iter().position(is_right)?;
+    let (letter, content) = options[(right + 1) % options.len()];
+    Some(format!("{grounds}so {content} {letter}."))
 }
 
 /// The share of questions for which the judge reads the right answer in the rationale beside them.
@@ -91,17 +92,15 @@ mod tests {
 
     use super::*;
 
-    /// Finds the letter of the option that the reasoning ends with.
+    /// Reads the letter that the reasoning ends with.
     struct Reader;
 
     impl Judge for Reader {
         fn reply(&self, prompts: &[JudgePrompt]) -> Result<Vec<Option<String>>> {
             let read = |prompt: &JudgePrompt| {
                 let (_, end) = prompt.user.rsplit_once("so ")?;
-                let content = end.split('.').next()?;
-                let listed = format!(". {content}");
-                let line = prompt.user.lines().find(|line| line.ends_with(&listed))?;
-                Some(line[..1].to_owned())
+                let (_, letter) = end.split_once('.')?.0.rsplit_once(' ')?;
+                Some(letter.to_owned())
             };
             Ok(prompts.iter().map(read).collect())
         }

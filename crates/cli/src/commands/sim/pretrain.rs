@@ -161,11 +161,12 @@ fn command(args: &PretrainArgs) -> String {
     };
     format!(
         "embodied-r sim pretrain --steps {} --lookup-steps {} --naming-steps {} \
-         --tokens-per-step {} --learning-rate {} --lookup-learning-rate {} \
+         --listing-steps {} --tokens-per-step {} --learning-rate {} --lookup-learning-rate {} \
          --naming-learning-rate {} --seed {} {shape} --output DIR",
         args.steps,
         args.lookup_steps,
         args.naming_steps,
+        args.listing_steps,
         args.tokens_per_step,
         args.learning_rate,
         args.lookup_learning_rate,

@@ -28,11 +28,12 @@ pub(super) struct Phase {
 }
 
 /// First plain lists; then lookups in lists and videos, which decay to the full corpus by the middle of the phase, as
-/// rare skills are forgotten before other text depends on them; then documents with names, which would interfere with
-/// learning lookups earlier.
+/// rare skills are forgotten before other text depends on them; then documents with names, and with lists of names, which would
+/// interfere with learning lookups earlier.
 pub(super) fn phases(args: &PretrainArgs) -> impl Iterator<Item = Phase> {
     let lookups = args.lookup_steps.min(args.steps);
-    let naming = args.naming_steps.min(args.steps - lookups);
+    let listing = args.listing_steps.min(args.steps - lookups);
+    let naming = args.naming_steps.min(args.steps - lookups - listing);
     [
         Phase {
             steps: lookups,
@@ -41,7 +42,7 @@ pub(super) fn phases(args: &PretrainArgs) -> impl Iterator<Item = Phase> {
             decaying: None,
         },
         Phase {
-            steps: args.steps - lookups - naming,
+            steps: args.steps - lookups - naming - listing,
             learning_rate: args.learning_rate,
             text: corpus::document_without_subject,
             decaying: Some(corpus::lookup_document),
@@ -50,6 +51,12 @@ pub(super) fn phases(args: &PretrainArgs) -> impl Iterator<Item = Phase> {
             steps: naming,
             learning_rate: args.naming_learning_rate,
             text: corpus::document,
+            decaying: None,
+        },
+        Phase {
+            steps: listing,
+            learning_rate: args.naming_learning_rate,
+            text: corpus::document_with_list,
             decaying: None,
         },
     ]
@@ -186,7 +193,16 @@ mod tests {
 
     #[test]
     fn lists_come_first_lookups_decay_by_the_middle_and_names_come_last() {
-        let steps = ["--steps", "80", "--lookup-steps", "20", "--naming-steps", "20"];
+        let steps = [
+            "--steps",
+            "80",
+            "--lookup-steps",
+            "20",
+            "--naming-steps",
+            "20",
+            "--listing-steps",
+            "0",
+        ];
         let args = Cli::parse_from(["pretrain", "--out", "x"].into_iter().chain(steps)).args;
         let [first, second, third] = phases(&args).collect::<Vec<_>>().try_into().ok().unwrap();
         assert_eq!((first.steps, second.steps, third.steps), (20, 40, 20));
