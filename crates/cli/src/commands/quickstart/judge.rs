@@ -120,7 +120,8 @@ mod tests {
             Frame 1: After rotate left 90, Observe: nothing\n>\n\
             Question: When you reach the current location, where is the lamp relative to you?\n\n\
             Choices:\nA. left\nB. right\nC. ahead\nD. behind";
-        serde_json::from_value(json!({"question": question, "answer": "B"})).unwrap()
+        serde_json::from_value(json!({"Question_id": 1, "question": question, "answer": "B"}))
+            .unwrap()
     }
 
     #[test]
