@@ -8,8 +8,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 dir=${1:-results/learning}
-rates=${RATES:-3e-4 1e-3 3e-3}
-epochs=${EPOCHS:-4 8 16 32}
+rates=${RATES:-1e-3 2e-3 4e-3}
+epochs=${EPOCHS:-8 16 24 48}
 rooms "$dir/validation" 1000 100
 data=$dir/validation/perceived
 quietly "$dir/conversations.log" sim conversations --data "$data/train_data.json" --output "$dir/conversations.jsonl"

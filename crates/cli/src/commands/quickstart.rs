@@ -46,6 +46,9 @@ const MAX_NEW_TOKENS: &str = "160";
 /// Epochs of the shortest SFT run of `--full`; they double as long as the validation accuracy rises.
 const SFT_EPOCHS: u64 = 8;
 
+/// Batch size of SFT, as in its settings.
+const SFT_BATCH_SIZE: usize = 16;
+
 /// Epochs of SFT on answers without reasoning, and on accepted samples.
 const BASELINE_EPOCHS: u64 = 3;
 
@@ -204,7 +207,7 @@ impl Quickstart<'_> {
         let supervised = self.supervised();
         let sft = self.best_sft()?;
         let answers = self.sft_on_answers()?;
-        let accepted = self.rejection_sampling(&train)?;
+        let (tuned, accepted) = self.rejection_sampling(&train)?;
         let random = self.path("perceived/train_random.json");
         controls::with_random_answers(&train, &random, self.args.seed)?;
         self.train("random-rewards", &random)?;
@@ -214,12 +217,7 @@ impl Quickstart<'_> {
         Ok(vec![
             self.row("sft", &sft, &test, supervised)?,
             self.row("sft answers", "sft-answers/final", &test, answers)?,
-            self.row(
-                "rejection sampling",
-                "rejection-sampling/final",
-                &test,
-                supervised + accepted,
-            )?,
+            self.row("rejection sampling", tuned, &test, supervised + accepted)?,
             self.row("random rewards", "random-rewards/final", &test, supervised)?,
             self.row("shuffled in training", "shuffled-in-training/final", &test, supervised)?,
         ])
@@ -260,16 +258,24 @@ impl Quickstart<'_> {
         controls::lines(&data)
     }
 
-    /// SFT of the cold start on its own correct samples, as many as GRPO draws; returns the number of accepted ones.
-    fn rejection_sampling(&self, train: &Path) -> anyhow::Result<usize> {
+    /// SFT of the cold start on its own correct samples, out of as many as GRPO draws: the model, and the number of
+    /// accepted samples. Without any the model is the cold start.
+    fn rejection_sampling(&self, train: &Path) -> anyhow::Result<(&'static str, usize)> {
         let samples = controls::samples_per_question(&self.path("train"), train)?;
         self.sample("sft/final", train, samples, &self.path("rejection-sampling-samples"))?;
         let accepted = controls::accept(
             &self.path("rejection-sampling-samples/samples.jsonl"),
             &self.path("accepted.jsonl"),
         )?;
-        self.sft("rejection-sampling", "sft/final", "accepted.jsonl", &baseline_epochs())?;
-        Ok(accepted)
+        if accepted == 0 {
+            return Ok(("sft/final", 0));
+        }
+        let mut sets = baseline_epochs().to_vec();
+        if accepted < SFT_BATCH_SIZE {
+            sets.push(format!("train_batch_size={accepted}"));
+        }
+        self.sft("rejection-sampling", "sft/final", "accepted.jsonl", &sets)?;
+        Ok(("rejection-sampling/final", accepted))
     }
 
     /// Greedy replies of `model` to `questions`.
@@ -338,4 +344,15 @@ impl Quickstart<'_> {
 /// The setting of the baselines' epochs.
 fn baseline_epochs() -> [String; 1] {
     [format!("num_train_epochs={BASELINE_EPOCHS}")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_batch_size_is_that_of_the_settings() {
+        let settings: toml::Table = toml::from_str(SFT_SETTINGS).unwrap();
+        assert_eq!(settings["train_batch_size"].as_integer(), Some(SFT_BATCH_SIZE as i64));
+    }
 }
