@@ -34,7 +34,7 @@ rooms() {
         --data "$dir"/dataset/complete/{train,val,test}_data.json --output "$dir/perceived"
 }
 
-# base DIR: the model to start from: $BASE, or the one in the program's sources.
+# base: the model to start from: $BASE, or the one in the program's sources.
 base() {
     printf '%s\n' "${BASE:-$root/crates/cli/base}"
 }

@@ -63,7 +63,8 @@ pub(crate) struct CorpusArgs {
 /// Pretrain the small base model of the quickstart.
 ///
 /// Trains a tokenizer and a Qwen2 decoder on lookup tasks and then on the text of `sim corpus`, and writes both in
-/// Hugging Face layout. The text has neither questions nor chains of reasoning. `pretrain.json` records settings and training time.
+/// Hugging Face layout. The text has neither questions nor chains of reasoning. `pretrain.json` records settings and
+/// training time.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PretrainArgs {
     /// Directory to write the model to.

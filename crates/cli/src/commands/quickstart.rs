@@ -251,7 +251,7 @@ impl Quickstart<'_> {
                 words(["sim", "conversations", "--answers-only", "--judge-examples", "0"]);
             words.extend(["--questions".into(), usize::MAX.to_string().into(), "--data".into()]);
             words.push(self.path("perceived/train_data.json").into());
-            words.extend(["--output".into(), data.clone().into()]);
+            words.extend(["--seed".into(), self.seed(), "--output".into(), data.clone().into()]);
             words
         })?;
         self.sft("sft-answers", "base", "answers-only.jsonl", &baseline_epochs())?;

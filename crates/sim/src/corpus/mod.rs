@@ -316,7 +316,7 @@ mod tests {
             .collect()
     }
 
-    /// At most this share of a category's 13-grams may be in the corpus. Most that are there copy a caption's `rotate
+    /// At most this share of a category's 13-grams may be in the corpus. Those that are there copy a caption's `rotate
     /// left 60 and move forward 1 m`, nine words that a single sum has too.
     const OVERLAP: f64 = 0.05;
 
