@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Mean probability that a model gives to each kind of step in 60 documents of the pretraining corpus (seed 99).
+"""Mean probability that a model gives to each kind of step in chats of the pretraining corpus (seed 99).
 
     python scripts/learning/steps.py target/release/embodied-r MODEL
 
@@ -16,40 +16,43 @@ import tempfile
 
 from tokenizers import Tokenizer
 
-NAMED = {"first", "last", "faced", "all", "view", "frame"}
+TEMPLATE = "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
 
 
-def kind(line):
-    """The kind of a line, and where its answer begins."""
-    word = line.split(" ")[0]
+def step(statement):
+    """The kind of a statement, and where its answer begins; None for the random bearing before a rotation."""
+    word = statement.split(" ")[0]
+    if word in {"first", "last", "faced"}:
+        return word, len(" ".join(statement.split(" ")[:2]))
     if word in {"all", "view"}:
-        return word, line.rindex(": ") + 1
-    if word in NAMED:
-        return word, len(" ".join(line.split(" ")[:2]))
-    if ": least " in line:
-        return "comparison", line.index("least") + 5
-    if re.search(r"[A-D]\.$", line):
-        return "letter", len(line) - 2
-    if re.search(r"rotate|move forward \d", line):
-        return "sum", line.rindex(": ") + 1
-    return "quadrant", line.index(" is ") + 3
+        return word, statement.index(": ") + 1
+    if word in {"frame", "next"}:
+        return word, len(" ".join(statement.split(" ")[:2 if word == "frame" else 1]))
+    if ": least " in statement:
+        return "comparison", statement.index("least") + 5
+    if re.search(r"[A-D]\.$", statement):
+        return "letter", len(statement) - 2
+    if re.search(r"rotate|move forward \d", statement) and ": " in statement:
+        return "sum", statement.index(": ") + 1
+    if " is " in statement:
+        return "quadrant", statement.index(" is ") + 3
+    return None
 
 
 def main():
     program, model = sys.argv[1:3]
     tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
-    corpus = [program, "sim", "corpus", "--documents", "60", "--seed", "99"]
+    corpus = [program, "sim", "corpus", "--documents", "100", "--seed", "99"]
     lines = subprocess.run(corpus, check=True, capture_output=True, text=True).stdout.splitlines()
     sequences, texts = [], []
     for document in map(json.loads, lines):
-        # Lists have no steps.
-        if document["prompt"] and not document["prompt"].startswith(("Frame 0: Observe", "You are")):
+        # The judge's replies and lists have no statements.
+        if not document["completion"].startswith("<think>"):
             continue
-        line = "\n" if document["prompt"] else ""
-        prompt = tokenizer.encode(f"<|endoftext|>{document['prompt']}{line}").ids
-        statements = tokenizer.encode(document["completion"])
-        sequences.append(prompt + statements.ids)
-        texts.append((statements.offsets, document["completion"]))
+        prompt = tokenizer.encode(TEMPLATE.format(**document)).ids
+        completion = tokenizer.encode(document["completion"])
+        sequences.append(prompt + completion.ids)
+        texts.append((completion.offsets, document["completion"]))
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump({"sequences": sequences}, file)
         file.flush()
@@ -58,13 +61,15 @@ def main():
     probabilities = collections.defaultdict(list)
     for (offsets, text), logprobs in zip(texts, found["logprobs"]):
         logprobs = logprobs[-len(offsets):]
-        start = 0
-        for line in text.split("\n"):
-            name, answer = kind(line)
-            end = start + len(line)
-            total = sum(p for p, (a, b) in zip(logprobs, offsets) if a >= start + answer and b <= end)
+        think = len("<think>")
+        for statement in re.finditer(r"[^. ][^.]*\.", text[think:text.index("</think>")]):
+            found_step = step(statement.group())
+            if found_step is None:
+                continue
+            name, answer = found_step
+            start, end = think + statement.start() + answer, think + statement.end()
+            total = sum(p for p, (a, b) in zip(logprobs, offsets) if a >= start and b <= end)
             probabilities[name].append(math.exp(total))
-            start = end + 1
     for name, values in sorted(probabilities.items()):
         print(f"{name:<10} {len(values):>4} {sum(values) / len(values):.3f}")
 

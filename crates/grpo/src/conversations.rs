@@ -74,8 +74,12 @@ fn parse(line: &str, text: &dyn ChatTokenizer) -> Result<Vec<Example>, String> {
     turns.into_iter().map(|turn| example(&messages[..=turn], text).map_err(fault)).collect()
 }
 
-/// The last message as the completion of those before it.
-fn example(messages: &[ChatMessage], text: &dyn ChatTokenizer) -> Result<Example> {
+/// The last message, the assistant's, as the completion of those before it.
+///
+/// # Errors
+///
+/// If the chat template rejects the messages, or the text cannot be tokenized.
+pub fn example(messages: &[ChatMessage], text: &dyn ChatTokenizer) -> Result<Example> {
     let (before, last) = messages.split_at(messages.len() - 1);
     let prompt = text.apply_chat_template(before, GenerationPrompt::Append)?;
     let whole = text.apply_chat_template(messages, GenerationPrompt::None)?;

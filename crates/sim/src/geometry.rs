@@ -45,6 +45,49 @@ pub(crate) fn turn_at_deg(stand: &SceneObject, face: &SceneObject, target: &Scen
     wrap(towards(target) - towards(face))
 }
 
+/// A quadrant of directions around the camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quadrant {
+    Ahead,
+    Left,
+    Right,
+    Behind,
+}
+
+impl Quadrant {
+    pub(crate) const ALL: [Self; 4] = [Self::Ahead, Self::Left, Self::Right, Self::Behind];
+
+    /// The quadrant of a bearing, with borders at 45° and 135° to either side.
+    pub(crate) fn of(bearing_deg: f64) -> Self {
+        match bearing_deg {
+            bearing if bearing.abs() <= 45.0 => Self::Ahead,
+            bearing if bearing.abs() >= 135.0 => Self::Behind,
+            bearing if bearing > 0.0 => Self::Left,
+            _ => Self::Right,
+        }
+    }
+
+    /// The option of a landmark question.
+    pub(crate) fn direction(self) -> &'static str {
+        match self {
+            Self::Ahead => "ahead",
+            Self::Left => "left",
+            Self::Right => "right",
+            Self::Behind => "behind",
+        }
+    }
+
+    /// The option of an action question: the action that leads towards this quadrant.
+    pub(crate) fn action(self) -> &'static str {
+        match self {
+            Self::Ahead => "move forward",
+            Self::Left => "rotate left",
+            Self::Right => "rotate right",
+            Self::Behind => "turn around",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

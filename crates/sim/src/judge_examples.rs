@@ -42,12 +42,17 @@ pub fn judge_example(seed: u64, index: u64, categories: &[Category]) -> Option<J
     let question = text_question(seed, index, categories)?.question;
     let mut rng = Rng::new(&[seed, index, 9]);
     let chosen = rng.below(question.options.len());
-    let reasoning = rng.pick(&SENTENCES)?.replace('_', question.options.get(chosen)?);
+    let reasoning = sentence(question.options.get(chosen)?, &mut rng);
     Some(JudgeExample {
         system: judge_system_prompt().to_owned(),
         user: judge_user_prompt(&question.text, &reasoning),
         letter: letter(chosen),
     })
+}
+
+/// A sentence that concludes `content`.
+pub(crate) fn sentence(content: &str, rng: &mut Rng) -> String {
+    rng.pick(&SENTENCES).copied().unwrap_or("_.").replace('_', content)
 }
 
 #[cfg(test)]

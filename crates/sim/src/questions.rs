@@ -11,11 +11,11 @@ use serde_json::{Map, Value};
 
 use crate::caption_trace::CaptionTrace;
 use crate::captions::captions_at;
-use crate::geometry::{bearing_deg, closest_distance_m, turn_at_deg, wrap};
+use crate::geometry::{Quadrant, bearing_deg, closest_distance_m, turn_at_deg, wrap};
 use crate::question_template::{
     Category, Moment, QuestionTemplate, letter, step_text, with_choices,
 };
-use crate::rationale::{Quadrant, Rationale, derive_rationale};
+use crate::rationale::{Rationale, derive_rationale};
 use crate::rng::Rng;
 use crate::world::{draw, keyframes_by_pose, stops};
 

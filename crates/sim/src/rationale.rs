@@ -5,7 +5,7 @@
 use embodied_r_data::prompts::{FrameText, question_part};
 
 use crate::caption_trace::{CaptionTrace, captions_in};
-use crate::geometry::wrap_whole;
+use crate::geometry::{Quadrant, wrap_whole};
 use crate::question_template::{Moment, QuestionTemplate, letter, parse_with_choices, step_text};
 use crate::statement::{Sighting, Statement, Which, written};
 
@@ -25,8 +25,13 @@ impl Rationale {
 
     /// The target completion: `<think>…</think><answer>B</answer>`.
     pub fn completion(&self) -> String {
-        format!("<think>{}</think><answer>{}</answer>", self.think(), self.answer)
+        tagged(&self.think(), self.answer)
     }
+}
+
+/// `<think>…</think><answer>B</answer>`
+pub(crate) fn tagged(think: &str, answer: char) -> String {
+    format!("<think>{think}</think><answer>{answer}</answer>")
 }
 
 /// The rationale for a question of [`crate::Category`], given as `Question: …` with its choices,
@@ -73,49 +78,6 @@ pub(crate) fn derive_rationale(
 /// Statements and the content of the resulting option.
 type Reasoning = (Vec<Statement>, String);
 
-/// A quadrant of directions around the camera.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Quadrant {
-    Ahead,
-    Left,
-    Right,
-    Behind,
-}
-
-impl Quadrant {
-    pub(crate) const ALL: [Self; 4] = [Self::Ahead, Self::Left, Self::Right, Self::Behind];
-
-    /// The quadrant of a bearing, with borders at 45° and 135° to either side.
-    pub(crate) fn of(bearing_deg: f64) -> Self {
-        match bearing_deg {
-            bearing if bearing.abs() <= 45.0 => Self::Ahead,
-            bearing if bearing.abs() >= 135.0 => Self::Behind,
-            bearing if bearing > 0.0 => Self::Left,
-            _ => Self::Right,
-        }
-    }
-
-    /// The option of a landmark question.
-    pub(crate) fn direction(self) -> &'static str {
-        match self {
-            Self::Ahead => "ahead",
-            Self::Left => "left",
-            Self::Right => "right",
-            Self::Behind => "behind",
-        }
-    }
-
-    /// The option of an action question: the action that leads towards this quadrant.
-    pub(crate) fn action(self) -> &'static str {
-        match self {
-            Self::Ahead => "move forward",
-            Self::Left => "rotate left",
-            Self::Right => "rotate right",
-            Self::Behind => "turn around",
-        }
-    }
-}
-
 /// A statement about one of the sightings of `name`, given as frame and bearing.
 fn sighting(which: Which, name: &str, at: Option<(usize, i32)>) -> Statement {
     let at = at.map(|(frame, bearing_deg)| Sighting { bearing_deg, frame });
@@ -135,40 +97,51 @@ fn position(
         let action = then.action.as_ref()?;
         let before_deg = after_deg;
         after_deg = wrap_whole(before_deg - action.turn_deg);
-        let action = action.text.clone();
-        statements.push(Statement::Tracked { frame, before_deg, action, after_deg });
+        let action = action.rotation().to_owned();
+        statements.push(Statement::Next { frame, before_deg, action, after_deg });
     }
-    Some((statements, option(Quadrant::of(f64::from(after_deg))).to_owned()))
+    statements.push(Statement::End);
+    let quadrant = Quadrant::of(f64::from(after_deg));
+    statements.push(Statement::Quadrant { bearing_deg: after_deg, quadrant });
+    Some((statements, option(quadrant).to_owned()))
 }
 
-/// The first sighting of each name, then the names by frame.
+/// The first sighting of each name, then the earliest of all and of those that are left.
 fn order(names: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
     let (mut statements, mut firsts) = (Vec::new(), Vec::new());
     for name in names {
         let first = trace.first_sight(name)?;
         statements.push(sighting(Which::First, name, Some(first)));
-        firsts.push((first.0, name.as_str()));
+        firsts.push((name.clone(), first.0));
     }
-    firsts.sort_unstable();
+    let mut ordered = firsts.clone();
+    ordered.sort_unstable_by_key(|(_, frame)| *frame);
     // The captions give no order for objects that first appear in the same frame.
-    let distinct = firsts.windows(2).all(|pair| pair[0].0 != pair[1].0);
-    let ordered: Vec<_> = firsts.iter().map(|(_, name)| *name).collect();
+    let distinct = ordered.windows(2).all(|pair| pair[0].1 != pair[1].1);
+    for (least, _) in ordered.split_last()?.1 {
+        statements.push(Statement::Least { firsts: firsts.clone(), name: least.clone() });
+        firsts.retain(|(name, _)| name != least);
+    }
+    let ordered: Vec<_> = ordered.into_iter().map(|(name, _)| name).collect();
     distinct.then(|| (statements, ordered.join(", ")))
 }
 
-/// Along the route, when each object was faced, up to the first that was not; the step before it is the last one done.
+/// From the end of the route back to the first object that was faced: the last step done, if those before it were faced
+/// earlier and in order.
 fn progress(route: &[String], trace: &CaptionTrace) -> Option<Reasoning> {
-    let (mut statements, mut done) = (Vec::new(), Vec::new());
-    for name in route {
+    let mut statements = Vec::new();
+    for (index, name) in route.iter().enumerate().rev() {
         let faced = trace.last_faced(name);
         statements.push(sighting(Which::Faced, name, faced));
-        let Some((frame, _)) = faced else { break };
-        done.push((frame, name));
+        if faced.is_some() {
+            let done = route[..=index].iter().map(|name| trace.last_faced(name));
+            let frames: Vec<usize> =
+                done.map(|at| at.map(|(frame, _)| frame)).collect::<Option<_>>()?;
+            let in_order = frames.windows(2).all(|pair| pair[0] < pair[1]);
+            return in_order.then(|| (statements, step_text(name)));
+        }
     }
-    let in_order = done.windows(2).all(|pair| pair[0].0 < pair[1].0);
-    let later = route.iter().skip(done.len()).any(|name| trace.last_faced(name).is_some());
-    let (_, last) = done.last()?;
-    (in_order && !later).then(|| (statements, step_text(last)))
+    None
 }
 
 /// The objects' directions relative to the heading of frame 0.
@@ -315,8 +288,8 @@ mod tests {
         let found = solve(WHERE_IS_THE_LAMP).unwrap();
         assert_eq!(
             found.completion(),
-            "<think>last lamp right 50, frame 1. frame 2: right 50, rotate left 90: right 140. \
-             frame 3: right 140, rotate right 30 and move forward 1 m: right 110. so right B.\
+            "<think>last lamp right 50, frame 1. next 2: right 50, rotate left 90: right 140. \
+             next 3: right 140, rotate right 30: right 110. next none. right 110 is right. so right B.\
              </think><answer>B</answer>"
         );
     }
@@ -330,7 +303,8 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think(),
-            "first sofa ahead, frame 2. first lamp left 10, frame 0. so lamp, sofa A."
+            "first sofa ahead, frame 2. first lamp left 10, frame 0. sofa 2, lamp 0: least lamp. \
+             so lamp, sofa A."
         );
         assert_eq!(found.answer, 'A');
     }
@@ -345,7 +319,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think(),
-            "faced lamp left 10, frame 0. faced desk none. so face the lamp C."
+            "faced bed none. faced desk none. faced lamp left 10, frame 0. so face the lamp C."
         );
         assert_eq!(found.answer, 'C');
     }

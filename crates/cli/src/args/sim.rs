@@ -45,7 +45,7 @@ pub(crate) struct RoomsArgs {
 
 /// Write a pretraining corpus for a small model.
 ///
-/// The corpus is JSONL of `prompt` and `completion`. Each document holds the captions of a room and true statements of
+/// The corpus is JSONL of `prompt` and `completion`, and `system` for chats. Each document holds the captions of a room and true statements of
 /// one step each about it, but neither questions nor chains of steps that would answer one.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CorpusArgs {
@@ -80,12 +80,12 @@ pub(crate) struct PretrainArgs {
     /// Number of steps at the start, included in `--steps`, that train only on looking up names in plain lists.
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) lookup_steps: u64,
-    /// Number of steps before the last ones, included in `--steps`, whose prompts name an object that statements are about.
+    /// Number of steps before the chat steps, included in `--steps`, whose prompts name an object that statements are about.
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) naming_steps: u64,
-    /// Number of steps at the end, included in `--steps`, whose prompts name one or several objects.
+    /// Number of steps at the end, included in `--steps`, on text that is mostly chats in the format of the quickstart.
     #[arg(long, value_name = "N", default_value_t = 2000)]
-    pub(crate) listing_steps: u64,
+    pub(crate) chat_steps: u64,
     /// Number of tokens per step.
     #[arg(long, value_name = "N", default_value_t = 2048)]
     pub(crate) tokens_per_step: usize,
@@ -95,7 +95,7 @@ pub(crate) struct PretrainArgs {
     /// Peak learning rate of the lookup steps, which have their own warmup and decay.
     #[arg(long, value_name = "LR", default_value_t = 5e-3)]
     pub(crate) lookup_learning_rate: f64,
-    /// Peak learning rate of the naming and listing steps, which have their own warmup and decay each.
+    /// Peak learning rate of the naming and chat steps, which have their own warmup and decay each.
     #[arg(long, value_name = "LR", default_value_t = 2e-3)]
     pub(crate) naming_learning_rate: f64,
     /// Random seed for weights and text.

@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::Context as _;
 use embodied_r_data::write::write_atomic_with;
-use embodied_r_sim::corpus::{Document, document};
+use embodied_r_sim::corpus::{Document, chat_document};
 use embodied_r_sim::{Category, Error, RoomsOptions, rooms};
 use serde_json::json;
 
@@ -61,8 +61,11 @@ fn advise(error: Error) -> anyhow::Error {
 fn run_corpus(args: CorpusArgs) -> anyhow::Result<Status> {
     let write = |out: &mut dyn Write| -> io::Result<()> {
         for index in 0..args.documents {
-            let Document { context, statements } = document(args.seed, index);
-            let line = json!({ "prompt": context, "completion": statements });
+            let Document { system, context, statements } = chat_document(args.seed, index);
+            let mut line = json!({ "prompt": context, "completion": statements });
+            if let Some(system) = system {
+                line["system"] = json!(system);
+            }
             serde_json::to_writer(&mut *out, &line)?;
             out.write_all(b"\n")?;
         }

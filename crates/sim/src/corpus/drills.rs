@@ -1,13 +1,13 @@
-//! Practice without a video: one sum of angles, one comparison of angles, the name of one direction.
+//! Practice without a video: one sum of angles, one comparison of numbers, the name of one direction.
 
 use crate::caption_trace::bearing_text;
 use crate::catalogue::KINDS;
+use crate::geometry::Quadrant;
 use crate::geometry::wrap_whole;
-use crate::rationale::Quadrant;
 use crate::rng::Rng;
 
 /// A multiple of 10 within (-180, 180].
-fn angle(rng: &mut Rng) -> i32 {
+pub(super) fn angle(rng: &mut Rng) -> i32 {
     wrap_whole(10 * rng.below(36) as i32)
 }
 
@@ -16,18 +16,13 @@ pub(super) fn rotation(rng: &mut Rng) -> i32 {
     wrap_whole(30 * (1 + rng.below(11)) as i32)
 }
 
-/// A random movement as between two key frames, and its rotation.
+/// A random rotation or move as between two key frames, and its angle.
 fn movement(rng: &mut Rng) -> (String, i32) {
-    let metres = 1 + rng.below(2);
     if rng.chance(0.1) {
-        return (format!("move forward {metres} m"), 0);
+        return (format!("move forward {} m", 1 + rng.below(2)), 0);
     }
     let turn_deg = rotation(rng);
-    let rotate = rotation_text(turn_deg);
-    match rng.chance(0.25) {
-        true => (format!("{rotate} and move forward {metres} m"), turn_deg),
-        false => (rotate, turn_deg),
-    }
+    (rotation_text(turn_deg), turn_deg)
 }
 
 /// `rotate left 60`
@@ -36,13 +31,12 @@ pub(super) fn rotation_text(turn_deg: i32) -> String {
     format!("rotate {side} {}", turn_deg.abs())
 }
 
-/// `left 30. rotate left 60: right 30.`: what a bearing becomes by one movement.
+/// `left 30, rotate left 60: right 30.`: what a bearing becomes by one movement.
 pub(super) fn sum(rng: &mut Rng) -> String {
     let bearing = angle(rng);
     let (movement, turn_deg) = movement(rng);
     let after = bearing_text(wrap_whole(bearing - turn_deg));
-    let joint = if rng.chance(0.5) { ". " } else { ", " };
-    format!("{}{joint}{movement}: {after}.", bearing_text(bearing))
+    format!("{}, {movement}: {after}.", bearing_text(bearing))
 }
 
 /// `left 30 is ahead.`
@@ -51,13 +45,15 @@ pub(super) fn quadrant(rng: &mut Rng) -> String {
     format!("{} is {}.", bearing_text(bearing), Quadrant::of(f64::from(bearing)).direction())
 }
 
-/// `lamp 60, bed 20: least bed.`: the smaller of two angles.
+/// `lamp 60, bed 20: least bed.`: the smallest of two or three angles or small numbers.
 pub(super) fn comparison(rng: &mut Rng) -> String {
-    let tens: Vec<usize> = (0..19).collect();
-    let (names, angles) = (rng.sample(&KINDS, 2), rng.sample(&tens, 2));
+    let unit = if rng.chance(0.5) { 10 } else { 1 };
+    let numbers: Vec<usize> = (0..if unit == 1 { 10 } else { 19 }).collect();
+    let count = 2 + rng.below(2);
+    let (names, numbers) = (rng.sample(&KINDS, count), rng.sample(&numbers, count));
     let pairs: Vec<(usize, &str)> =
-        angles.into_iter().zip(&names).map(|(tens, kind)| (10 * tens, kind.name)).collect();
-    let listed: Vec<_> = pairs.iter().map(|(angle, name)| format!("{name} {angle}")).collect();
+        numbers.into_iter().zip(&names).map(|(number, kind)| (unit * number, kind.name)).collect();
+    let listed: Vec<_> = pairs.iter().map(|(number, name)| format!("{name} {number}")).collect();
     let least = pairs.iter().min().map_or("", |(_, name)| name);
     format!("{}: least {least}.", listed.join(", "))
 }
@@ -76,9 +72,9 @@ mod tests {
         let mut found = 0;
         for text in texts(sum) {
             for (start, after) in [
-                ("left 30. rotate left 60: ", "right 30."),
+                ("left 30, rotate left 60: ", "right 30."),
                 ("ahead, rotate right 90: ", "left 90."),
-                ("left 120. move forward 1 m: ", "left 120."),
+                ("left 120, move forward 1 m: ", "left 120."),
             ] {
                 if let Some(rest) = text.strip_prefix(start) {
                     assert_eq!(rest, after);

@@ -1,12 +1,13 @@
 //! Lettered lists of unrelated contents, and the letters of some.
 
 use crate::catalogue::KINDS;
+use crate::geometry::Quadrant;
 use crate::question_template::{choices, letter, step_text};
-use crate::rationale::Quadrant;
 use crate::rng::Rng;
+use crate::statement::Statement;
 
 /// What may stand between a content and its letter.
-const JOINTS: [&str; 4] = [": ", " is ", ". ", " "];
+const JOINTS: [&str; 3] = [": ", ". ", " "];
 
 /// A lettered list, in the format of a prompt's choices.
 pub(super) struct LetteredList {
@@ -52,11 +53,29 @@ impl LetteredList {
         lines.join("\n")
     }
 
+    /// A random option and its letter.
+    pub(super) fn option(&self, rng: &mut Rng) -> (&str, char) {
+        let index = rng.below(self.options.len());
+        (self.content(index), letter(index))
+    }
+
+    fn content(&self, index: usize) -> &str {
+        self.options.get(index).map_or("", String::as_str)
+    }
+
     fn letter_of(&self, index: usize, rng: &mut Rng) -> String {
+        let content = self.content(index);
+        if rng.chance(0.5) {
+            return conclusion(content, letter(index));
+        }
         let joint = rng.pick(&JOINTS).copied().unwrap_or(JOINTS[0]);
-        let content = self.options.get(index).map_or("", String::as_str);
         format!("{content}{joint}{}.", letter(index))
     }
+}
+
+/// `so lamp A.`
+pub(super) fn conclusion(content: &str, letter: char) -> String {
+    format!("{}.", Statement::So { content: content.to_owned(), letter })
 }
 
 /// Four orders of three names.
@@ -86,7 +105,8 @@ mod tests {
             for lookup in list.lookups(2, &mut rng).lines() {
                 let letter = lookup.trim_end_matches('.').chars().last().unwrap().to_string();
                 let (_, content) = options.iter().find(|(listed, _)| *listed == letter).unwrap();
-                assert!(lookup.starts_with(content), "{listed}\n{lookup}");
+                let named = lookup.strip_prefix("so ").unwrap_or(lookup);
+                assert!(named.starts_with(content), "{listed}\n{lookup}");
             }
         }
     }

@@ -1,7 +1,9 @@
 //! Single lookups in the captions of a video.
 
+use super::drills::angle;
 use crate::caption_trace::{CaptionTrace, bearing_text};
 use crate::catalogue::KINDS;
+use crate::geometry::wrap_whole;
 use crate::rng::Rng;
 use crate::statement::{Sighting, Statement, Which};
 
@@ -20,6 +22,9 @@ pub(super) enum Lookup {
     View,
     /// `frame 3 after rotate left 60.`
     Action,
+    /// `at frame 2 left 30. next 3: left 30, rotate left 60: right 30.`: what a random bearing becomes by the rotation
+    /// before the next frame, or `at frame 7 left 30. next none.`
+    Next,
 }
 
 impl Lookup {
@@ -52,6 +57,7 @@ impl<'a> Lookups<'a> {
         match lookup {
             Lookup::View => self.view(rng.below(self.trace.frames.len())),
             Lookup::Action => self.action(rng.below(self.trace.frames.len())),
+            Lookup::Next => self.next(rng),
             lookup => self.about(lookup, &self.name(rng)),
         }
     }
@@ -98,6 +104,22 @@ impl<'a> Lookups<'a> {
             Some(action) => format!("frame {frame} after {}.", action.text),
             None => format!("frame {frame} start."),
         }
+    }
+
+    fn next(&self, rng: &mut Rng) -> String {
+        let last = self.trace.frames.len() - 1;
+        let at = if rng.chance(0.2) { last } else { rng.below(last.max(1)) };
+        let before_deg = angle(rng);
+        let frame = at + 1;
+        let next = match self.trace.frames.get(frame).and_then(|shown| shown.action.as_ref()) {
+            Some(action) => {
+                let after_deg = wrap_whole(before_deg - action.turn_deg);
+                let action = action.rotation().to_owned();
+                Statement::Next { frame, before_deg, action, after_deg }
+            }
+            None => Statement::End,
+        };
+        format!("at frame {at} {}. {next}.", bearing_text(before_deg))
     }
 }
 

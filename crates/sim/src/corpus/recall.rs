@@ -6,10 +6,11 @@
 use embodied_r_data::prompts::{FrameText, frame_lines};
 use embodied_r_data::scene::{VisibleObject, view_text};
 
+use super::Document;
 use super::drills::{rotation, rotation_text};
 use super::letters::LetteredList;
 use super::lookups::{Lookup, Lookups};
-use super::{Document, Page, Practice};
+use super::page::{Page, Practice};
 use crate::caption_trace::{CaptionTrace, bearing_text};
 use crate::catalogue::KINDS;
 use crate::question_template::letter;
@@ -55,7 +56,7 @@ pub(super) fn pairs(rng: &mut Rng) -> Document {
             false => format!("{name} {}", bearing_text(bearing(rng))),
         })
         .collect();
-    Document { context: items.join("; "), statements: repeated(rng, &items, ". ") }
+    Document::plain(items.join("; "), repeated(rng, &items, ". "))
 }
 
 /// `Frame 0: lamp`, then `frame 0: lamp.`
@@ -65,13 +66,13 @@ fn frames(rng: &mut Rng) -> Document {
         names.iter().enumerate().map(|(frame, name)| format!("Frame {frame}: {name}")).collect();
     let sentences: Vec<String> =
         names.iter().enumerate().map(|(frame, name)| format!("frame {frame}: {name}.")).collect();
-    Document { context: listed.join("\n"), statements: repeated(rng, &sentences, " ") }
+    Document::plain(listed.join("\n"), repeated(rng, &sentences, " "))
 }
 
 /// A lettered list, then the letters of its contents.
 pub(super) fn letters(rng: &mut Rng) -> Document {
     let list = LetteredList::random(rng);
-    Document { context: list.listed(), statements: list.lookups(ROUNDS, rng) }
+    Document::plain(list.listed(), list.lookups(ROUNDS, rng))
 }
 
 /// The captions of a video in which every object is visible once, then lookups by name.
@@ -122,12 +123,13 @@ fn captioned(
         context = format!("{context}\n{}", list.listed());
     }
     let Some(trace) = CaptionTrace::from_captions(captions) else {
-        return Document { context, statements: String::new() };
+        return Document::plain(context, String::new());
     };
     let lookups = Some(Lookups::new(names, &trace));
-    let statements =
-        Page { lookups, list, subjects: Vec::new() }.lines(80 + rng.below(40), practice, rng);
-    Document { context, statements }
+    let statements = Page { lookups, list, subjects: Vec::new() }
+        .lines(80 + rng.below(40), practice, rng)
+        .join("\n");
+    Document::plain(context, statements)
 }
 
 /// A caption; the first frame has no action.
@@ -152,12 +154,12 @@ mod tests {
     fn every_statement_about_a_list_is_in_it() {
         let mut rng = Rng::new(&[1]);
         for _ in 0..100 {
-            let Document { context, statements } = pairs(&mut rng);
+            let Document { context, statements, .. } = pairs(&mut rng);
             let listed: Vec<&str> = context.split("; ").collect();
             for statement in statements.lines().flat_map(|line| line.split(". ")) {
                 assert!(listed.contains(&statement), "{statement} in {context}");
             }
-            let Document { context, statements } = frames(&mut rng);
+            let Document { context, statements, .. } = frames(&mut rng);
             for statement in statements.lines().flat_map(|line| line.split_inclusive('.')) {
                 let statement = statement.trim().trim_end_matches('.');
                 let line = statement.replacen("frame", "Frame", 1);
@@ -171,7 +173,7 @@ mod tests {
         let mut rng = Rng::new(&[3]);
         let mut checked = 0;
         for _ in 0..100 {
-            let Document { context, statements } = sights(&mut rng);
+            let Document { context, statements, .. } = sights(&mut rng);
             for line in statements.lines() {
                 let Some((object, frame)) = line
                     .strip_prefix("first ")
@@ -193,7 +195,7 @@ mod tests {
     fn a_synthetic_video_has_the_caption_format() {
         let mut rng = Rng::new(&[2]);
         for _ in 0..100 {
-            let Document { context, statements } = synthetic_video(&mut rng);
+            let Document { context, statements, .. } = synthetic_video(&mut rng);
             assert!(context.starts_with("Frame 0: Observe: "), "{context}");
             assert!(statements.split_whitespace().count() > 10, "{statements}");
         }

@@ -106,7 +106,7 @@ fn continue_from(from: &Path, out: &Path) -> anyhow::Result<(Policy, Vec<serde_j
 /// Text with the vocabulary of pretraining and of the quickstart's prompts, without rationales.
 fn tokenizer_texts(seed: u64) -> impl Iterator<Item = String> + Send {
     let documents = (0..TOKENIZER_TEXTS).map(move |i| {
-        let Document { context, statements } = corpus::document(seed, i);
+        let Document { context, statements, .. } = corpus::chat_document(seed, i);
         format!("{context}\n{statements}")
     });
     let questions = (0..TOKENIZER_TEXTS).filter_map(move |i| {
@@ -161,12 +161,12 @@ fn command(args: &PretrainArgs) -> String {
     };
     format!(
         "embodied-r sim pretrain --steps {} --lookup-steps {} --naming-steps {} \
-         --listing-steps {} --tokens-per-step {} --learning-rate {} --lookup-learning-rate {} \
+         --chat-steps {} --tokens-per-step {} --learning-rate {} --lookup-learning-rate {} \
          --naming-learning-rate {} --seed {} {shape} --output DIR",
         args.steps,
         args.lookup_steps,
         args.naming_steps,
-        args.listing_steps,
+        args.chat_steps,
         args.tokens_per_step,
         args.learning_rate,
         args.lookup_learning_rate,

@@ -2,10 +2,10 @@
 
 use std::cell::Cell;
 
-use embodied_r_grpo::lm;
 use embodied_r_grpo::optimizer::{Optim, OptimizerSettings};
 use embodied_r_grpo::schedule::{LrSchedule, LrScheduler};
-use embodied_r_policy::tokenizer::Tokenizer;
+use embodied_r_grpo::{conversations, lm};
+use embodied_r_policy::tokenizer::{ChatMessage, Tokenizer};
 use embodied_r_sim::corpus::{self, Document};
 
 use super::MAX_POSITIONS;
@@ -28,12 +28,12 @@ pub(super) struct Phase {
 }
 
 /// First plain lists; then lookups in lists and videos, which decay to the full corpus by the middle of the phase, as
-/// rare skills are forgotten before other text depends on them; then documents with names, and with lists of names, which would
-/// interfere with learning lookups earlier.
+/// rare skills are forgotten before other text depends on them; then documents with names, and chats with
+/// one or several names, which would interfere with learning lookups earlier.
 pub(super) fn phases(args: &PretrainArgs) -> impl Iterator<Item = Phase> {
     let lookups = args.lookup_steps.min(args.steps);
-    let listing = args.listing_steps.min(args.steps - lookups);
-    let naming = args.naming_steps.min(args.steps - lookups - listing);
+    let chat = args.chat_steps.min(args.steps - lookups);
+    let naming = args.naming_steps.min(args.steps - lookups - chat);
     [
         Phase {
             steps: lookups,
@@ -42,7 +42,7 @@ pub(super) fn phases(args: &PretrainArgs) -> impl Iterator<Item = Phase> {
             decaying: None,
         },
         Phase {
-            steps: args.steps - lookups - naming - listing,
+            steps: args.steps - lookups - naming - chat,
             learning_rate: args.learning_rate,
             text: corpus::document_without_subject,
             decaying: Some(corpus::lookup_document),
@@ -54,9 +54,9 @@ pub(super) fn phases(args: &PretrainArgs) -> impl Iterator<Item = Phase> {
             decaying: None,
         },
         Phase {
-            steps: listing,
+            steps: chat,
             learning_rate: args.naming_learning_rate,
-            text: corpus::document_with_list,
+            text: corpus::chat_document,
             decaying: None,
         },
     ]
@@ -92,7 +92,7 @@ impl Phase {
         &'a self,
         tokenizer: &'a Tokenizer,
         args: &PretrainArgs,
-        fault: &'a Cell<Option<embodied_r_policy::Error>>,
+        fault: &'a Cell<Option<embodied_r_grpo::Error>>,
     ) -> impl Iterator<Item = lm::Example> + 'a {
         Documents {
             tokenizer,
@@ -120,7 +120,7 @@ struct Documents<'a> {
     /// Error accumulator: decaying documents that are due but not emitted yet.
     owed: f64,
     /// The error that ended the documents.
-    fault: &'a Cell<Option<embodied_r_policy::Error>>,
+    fault: &'a Cell<Option<embodied_r_grpo::Error>>,
 }
 
 impl Documents<'_> {
@@ -137,8 +137,13 @@ impl Documents<'_> {
         text(self.seed, self.index)
     }
 
-    fn example(&self, document: &Document) -> embodied_r_policy::Result<lm::Example> {
-        let Document { context, statements } = document;
+    fn example(&self, document: &Document) -> embodied_r_grpo::Result<lm::Example> {
+        let Document { system, context, statements } = document;
+        if let Some(system) = system {
+            let messages = [("system", *system), ("user", context), ("assistant", statements)];
+            let messages = messages.map(|(role, content)| ChatMessage::new(role, content));
+            return conversations::example(&messages, self.tokenizer);
+        }
         // The statements start on a new line.
         let line = if context.is_empty() { "" } else { "\n" };
         let prompt = self.tokenizer.encode(&format!("{END_OF_TEXT}{context}{line}"))?;
@@ -193,16 +198,8 @@ mod tests {
 
     #[test]
     fn lists_come_first_lookups_decay_by_the_middle_and_names_come_last() {
-        let steps = [
-            "--steps",
-            "80",
-            "--lookup-steps",
-            "20",
-            "--naming-steps",
-            "20",
-            "--listing-steps",
-            "0",
-        ];
+        let steps =
+            ["--steps", "80", "--lookup-steps", "20", "--naming-steps", "20", "--chat-steps", "0"];
         let args = Cli::parse_from(["pretrain", "--out", "x"].into_iter().chain(steps)).args;
         let [first, second, third] = phases(&args).collect::<Vec<_>>().try_into().ok().unwrap();
         assert_eq!((first.steps, second.steps, third.steps), (20, 40, 20));
