@@ -2,7 +2,7 @@
 
 use embodied_r_data::prompts::question_part;
 
-use crate::caption_trace::{Action, CaptionTrace, captions_in, faced};
+use crate::caption_trace::{CaptionTrace, captions_in, faced};
 use crate::geometry::{Quadrant, wrap_whole};
 use crate::question_template::{letter, parse_with_choices};
 use crate::statement::{Sighting, Statement, Which, parsed};
@@ -80,19 +80,18 @@ impl Checker<'_> {
                     (_, at) => known == at.map(|at| (at.frame, at.bearing_deg)),
                 }
             }
-            Statement::Next { frame, before_deg, action, after_deg } => {
-                let (Some(before), Some(turn_deg)) = (self.tracked, self.turn(*frame)) else {
-                    return false;
-                };
+            Statement::Next { frame, before_deg, turn_deg, after_deg } => {
+                let before = self.tracked;
                 self.tracked = Some(Sighting { bearing_deg: *after_deg, frame: *frame });
-                let rotation = self.trace.frames[*frame].action.as_ref().map(Action::rotation);
-                before == Sighting { bearing_deg: *before_deg, frame: frame.saturating_sub(1) }
-                    && rotation == Some(action.as_str())
+                before
+                    == Some(Sighting { bearing_deg: *before_deg, frame: frame.saturating_sub(1) })
+                    && self.turn(*frame) == Some(*turn_deg)
                     && *after_deg == wrap_whole(before_deg - turn_deg)
             }
-            Statement::End => {
-                let last = self.trace.frames.len() - 1;
-                self.tracked.is_some_and(|tracked| tracked.frame == last)
+            Statement::End { bearing_deg } => {
+                let last =
+                    Sighting { bearing_deg: *bearing_deg, frame: self.trace.frames.len() - 1 };
+                self.tracked == Some(last)
             }
             Statement::Quadrant { bearing_deg, quadrant } => {
                 let tracked =
@@ -174,8 +173,8 @@ mod tests {
         Question: When you reach the current location, where is the lamp relative to you?\n\n\
         Choices:\nA. left\nB. right\nC. ahead\nD. behind";
 
-    const RIGHT: &str = "last lamp right 50, frame 1. next 2: right 50, rotate left 90: right 140. \
-        next none. right 140 is behind. so behind D.";
+    const RIGHT: &str = "last lamp 1, right 50. next 2: right 50 - left 90 = right 140. \
+        next none: right 140. right 140 is behind. so behind D.";
 
     fn checked(think: &str, answer: char) -> (bool, bool) {
         let Grounding { reasons, sound } = grounding(PROMPT, think, answer).unwrap();
@@ -188,12 +187,13 @@ mod tests {
         assert_eq!(checked(right, 'D'), (true, true));
         for (from, to) in [
             ("right 50", "right 40"),
-            ("frame 1", "frame 0"),
-            ("rotate left 90", "rotate left 60"),
+            ("lamp 1", "lamp 0"),
+            ("left 90", "left 60"),
             ("right 140", "right 130"),
+            ("none: right 140", "none: right 130"),
             ("next 2: right 50", "next 1: right 50"),
             ("next 2: right 50", "next 2: right 40"),
-            ("next 2: right 50, rotate left 90: right 140. ", ""),
+            ("next 2: right 50 - left 90 = right 140. ", ""),
             ("right 140 is", "right 130 is"),
             ("is behind", "is right"),
             ("so behind D", "so left D"),
@@ -210,23 +210,20 @@ mod tests {
         let right = RIGHT;
         assert_eq!(checked(right, 'A'), (true, false));
         assert_eq!(checked("so right B.", 'B'), (false, false));
-        assert_eq!(checked("last lamp right 50, frame 1.", 'B'), (true, false));
+        assert_eq!(checked("last lamp 1, right 50.", 'B'), (true, false));
     }
 
     #[test]
     fn a_reply_reasons_only_with_a_true_sighting_of_a_named_object() {
-        assert!(checked("well. last lamp right 50, frame 1. whatever.", 'B').0);
-        assert!(!checked("last lamp right 60, frame 1. so right B.", 'B').0);
-        assert!(
-            !checked("last bed left 40, frame 1. so right B.", 'B').0,
-            "the question names no bed"
-        );
+        assert!(checked("well. last lamp 1, right 50. whatever.", 'B').0);
+        assert!(!checked("last lamp 1, right 60. so right B.", 'B').0);
+        assert!(!checked("last bed 1, left 40. so right B.", 'B').0, "the question names no bed");
         assert!(!checked("last lamp none. so right B.", 'B').0);
     }
 
     #[test]
     fn a_sum_without_its_operand_is_unsound() {
-        assert!(!checked("next 2: right 50, rotate left 90: right 140. so behind D.", 'D').1);
+        assert!(!checked("next 2: right 50 - left 90 = right 140. so behind D.", 'D').1);
         assert!(!checked("right 140 is behind. so behind D.", 'D').1);
     }
 

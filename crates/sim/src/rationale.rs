@@ -97,10 +97,10 @@ fn position(
         let action = then.action.as_ref()?;
         let before_deg = after_deg;
         after_deg = wrap_whole(before_deg - action.turn_deg);
-        let action = action.rotation().to_owned();
-        statements.push(Statement::Next { frame, before_deg, action, after_deg });
+        let turn_deg = action.turn_deg;
+        statements.push(Statement::Next { frame, before_deg, turn_deg, after_deg });
     }
-    statements.push(Statement::End);
+    statements.push(Statement::End { bearing_deg: after_deg });
     let quadrant = Quadrant::of(f64::from(after_deg));
     statements.push(Statement::Quadrant { bearing_deg: after_deg, quadrant });
     Some((statements, option(quadrant).to_owned()))
@@ -288,8 +288,8 @@ mod tests {
         let found = solve(WHERE_IS_THE_LAMP).unwrap();
         assert_eq!(
             found.completion(),
-            "<think>last lamp right 50, frame 1. next 2: right 50, rotate left 90: right 140. \
-             next 3: right 140, rotate right 30: right 110. next none. right 110 is right. so right B.\
+            "<think>last lamp 1, right 50. next 2: right 50 - left 90 = right 140. \
+             next 3: right 140 - right 30 = right 110. next none: right 110. right 110 is right. so right B.\
              </think><answer>B</answer>"
         );
     }
@@ -303,7 +303,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think(),
-            "first sofa ahead, frame 2. first lamp left 10, frame 0. sofa 2, lamp 0: least lamp. \
+            "first sofa 2, ahead. first lamp 0, left 10. sofa 2, lamp 0: least lamp. \
              so lamp, sofa A."
         );
         assert_eq!(found.answer, 'A');
@@ -319,7 +319,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             found.think(),
-            "faced bed none. faced desk none. faced lamp left 10, frame 0. so face the lamp C."
+            "faced bed none. faced desk none. faced lamp 0, left 10. so face the lamp C."
         );
         assert_eq!(found.answer, 'C');
     }
@@ -335,9 +335,9 @@ mod tests {
             found.think(),
             "heading 1, left 60: left 60. heading 2, left 90: left 150. heading 3, right 30: left 120. \
              target ahead, left 90: left 90. \
-             direction lamp left 10, frame 0: left 10. off lamp: 80. \
-             direction bed left 40, frame 1: left 100. off bed: 10. \
-             direction sofa ahead, frame 2: left 150. off sofa: 60. so bed B."
+             direction lamp 0, left 10: left 10. off lamp: 80. \
+             direction bed 1, left 40: left 100. off bed: 10. \
+             direction sofa 2, ahead: left 150. off sofa: 60. so bed B."
         );
         assert_eq!(found.answer, 'B');
     }

@@ -8,20 +8,20 @@ use crate::geometry::Quadrant;
 /// One statement of a chain of thought, without its full stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Statement {
-    /// `first lamp left 30, frame 1` or `first lamp none`.
+    /// `first lamp 1, left 30` (the frame and the bearing) or `first lamp none`.
     Sighting { which: Which, name: String, at: Option<Sighting> },
-    /// `next 2: left 30, rotate left 60: right 30`: the next frame, the bearing of the tracked object, the rotation before
+    /// `next 2: left 30 - left 60 = right 30`: the next frame, the bearing of the tracked object, the rotation before
     /// that frame, and the bearing after it.
-    Next { frame: usize, before_deg: i32, action: String, after_deg: i32 },
-    /// `next none`: the object is tracked up to the last frame.
-    End,
+    Next { frame: usize, before_deg: i32, turn_deg: i32, after_deg: i32 },
+    /// `next none: left 60`: the bearing of the tracked object at the last frame.
+    End { bearing_deg: i32 },
     /// `left 60 is left`: the quadrant of the tracked object's bearing.
     Quadrant { bearing_deg: i32, quadrant: Quadrant },
     /// `lamp 3, bed 1: least bed`: the frames in which objects are first visible, and the object of the smallest.
     Least { firsts: Vec<(String, usize)>, name: String },
     /// `heading 2, left 60: left 150`: the rotation before a frame, and the heading after it relative to frame 0.
     Heading { frame: usize, turn_deg: i32, heading_deg: i32 },
-    /// `direction lamp left 30, frame 1: left 90`: a sighting, and the object's direction relative to frame 0.
+    /// `direction lamp 1, left 30: left 90`: a sighting, and the object's direction relative to frame 0.
     Direction { name: String, at: Sighting, direction_deg: i32 },
     /// `target left 60, right 90: right 30`: a heading, a rotation and their sum.
     Target { from_deg: i32, turn_deg: i32, to_deg: i32 },
@@ -66,7 +66,7 @@ impl Which {
 
 impl fmt::Display for Sighting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, frame {}", bearing_text(self.bearing_deg), self.frame)
+        write!(f, "{}, {}", self.frame, bearing_text(self.bearing_deg))
     }
 }
 
@@ -78,11 +78,11 @@ impl fmt::Display for Statement {
                 write!(f, "{} {name} {at}", which.word())
             }
             Self::Sighting { which, name, at: None } => write!(f, "{} {name} none", which.word()),
-            Self::Next { frame, before_deg, action, after_deg } => {
-                let [before, after] = [before_deg, after_deg].map(|deg| text(*deg));
-                write!(f, "next {frame}: {before}, {action}: {after}")
+            Self::Next { frame, before_deg, turn_deg, after_deg } => {
+                let [before, turn, after] = [before_deg, turn_deg, after_deg].map(|deg| text(*deg));
+                write!(f, "next {frame}: {before} - {turn} = {after}")
             }
-            Self::End => write!(f, "next none"),
+            Self::End { bearing_deg } => write!(f, "next none: {}", text(*bearing_deg)),
             Self::Quadrant { bearing_deg, quadrant } => {
                 write!(f, "{} is {}", text(*bearing_deg), quadrant.direction())
             }
@@ -135,19 +135,17 @@ impl Statement {
             let letter = letter.parse().ok().filter(char::is_ascii_uppercase)?;
             return Some(Self::So { content: content.to_owned(), letter });
         }
-        if (word, rest) == ("next", "none") {
-            return Some(Self::End);
-        }
         let (operands, result) = rest.rsplit_once(": ")?;
         match word {
+            "next" if operands == "none" => Some(Self::End { bearing_deg: parse_bearing(result)? }),
             "next" => {
-                let (frame, operands) = operands.split_once(": ")?;
-                let (before, action) = operands.split_once(", ")?;
+                let (before, result) = result.split_once(" - ")?;
+                let (turn, after) = result.split_once(" = ")?;
                 Some(Self::Next {
-                    frame: frame.parse().ok()?,
+                    frame: operands.parse().ok()?,
                     before_deg: parse_bearing(before)?,
-                    action: action.to_owned(),
-                    after_deg: parse_bearing(result)?,
+                    turn_deg: parse_bearing(turn)?,
+                    after_deg: parse_bearing(after)?,
                 })
             }
             "heading" => {
@@ -186,8 +184,8 @@ impl Statement {
 
 impl Sighting {
     fn parse(text: &str) -> Option<Self> {
-        let (bearing, frame) = text.split_once(", frame ")?;
-        Some(Self { bearing_deg: parse_bearing(bearing)?, frame: frame.parse().ok()? })
+        let (frame, bearing) = text.split_once(", ")?;
+        Some(Self { frame: frame.parse().ok()?, bearing_deg: parse_bearing(bearing)? })
     }
 }
 
@@ -216,13 +214,8 @@ mod tests {
             Statement::Sighting { which: Which::First, name: name(), at: Some(at) },
             Statement::Sighting { which: Which::Last, name: name(), at: Some(at) },
             Statement::Sighting { which: Which::Faced, name: name(), at: None },
-            Statement::End,
-            Statement::Next {
-                frame: 5,
-                before_deg: 90,
-                action: "rotate right 90".into(),
-                after_deg: 180,
-            },
+            Statement::End { bearing_deg: -30 },
+            Statement::Next { frame: 5, before_deg: 90, turn_deg: -90, after_deg: 180 },
             Statement::Quadrant { bearing_deg: 0, quadrant: Quadrant::Ahead },
             Statement::Quadrant { bearing_deg: -140, quadrant: Quadrant::Behind },
             Statement::Least { firsts: vec![(name(), 3), ("bed".into(), 1)], name: "bed".into() },
@@ -234,9 +227,9 @@ mod tests {
             Statement::So { content: "bed, lamp, sofa".into(), letter: 'C' },
         ];
         let text = written(&statements);
-        assert!(text.starts_with(
-            "first lamp right 30, frame 4. last lamp right 30, frame 4. faced lamp none."
-        ));
+        assert!(
+            text.starts_with("first lamp 4, right 30. last lamp 4, right 30. faced lamp none.")
+        );
         assert_eq!(parsed(&text), Some(statements));
     }
 
@@ -246,8 +239,8 @@ mod tests {
             "",
             "lamp",
             "first lamp.",
-            "first lamp left far, frame 1.",
-            "next two: ahead, stay: ahead.",
+            "first lamp 1, left far.",
+            "next two: ahead - ahead = ahead.",
             "so",
             "so left.",
             "left 30 is near.",

@@ -5,6 +5,7 @@ use crate::catalogue::KINDS;
 use crate::geometry::Quadrant;
 use crate::geometry::wrap_whole;
 use crate::rng::Rng;
+use crate::statement::Statement;
 
 /// A multiple of 10 within (-180, 180].
 pub(super) fn angle(rng: &mut Rng) -> i32 {
@@ -16,27 +17,19 @@ pub(super) fn rotation(rng: &mut Rng) -> i32 {
     wrap_whole(30 * (1 + rng.below(11)) as i32)
 }
 
-/// A random rotation or move as between two key frames, and its angle.
-fn movement(rng: &mut Rng) -> (String, i32) {
-    if rng.chance(0.1) {
-        return (format!("move forward {} m", 1 + rng.below(2)), 0);
-    }
-    let turn_deg = rotation(rng);
-    (rotation_text(turn_deg), turn_deg)
-}
-
 /// `rotate left 60`
 pub(super) fn rotation_text(turn_deg: i32) -> String {
     let side = if turn_deg > 0 { "left" } else { "right" };
     format!("rotate {side} {}", turn_deg.abs())
 }
 
-/// `left 30, rotate left 60: right 30.`: what a bearing becomes by one movement.
+/// `left 30 - left 60 = right 30.`: what a bearing becomes by one rotation.
 pub(super) fn sum(rng: &mut Rng) -> String {
-    let bearing = angle(rng);
-    let (movement, turn_deg) = movement(rng);
-    let after = bearing_text(wrap_whole(bearing - turn_deg));
-    format!("{}, {movement}: {after}.", bearing_text(bearing))
+    let before_deg = angle(rng);
+    let turn_deg = if rng.chance(0.1) { 0 } else { rotation(rng) };
+    let [before, turn, after] =
+        [before_deg, turn_deg, wrap_whole(before_deg - turn_deg)].map(bearing_text);
+    format!("{before} - {turn} = {after}.")
 }
 
 /// `left 30 is ahead.`
@@ -45,17 +38,22 @@ pub(super) fn quadrant(rng: &mut Rng) -> String {
     format!("{} is {}.", bearing_text(bearing), Quadrant::of(f64::from(bearing)).direction())
 }
 
-/// `lamp 60, bed 20: least bed.`: the smallest of two or three angles or small numbers.
-pub(super) fn comparison(rng: &mut Rng) -> String {
+/// `lamp 60, bed 20: least bed.`: the smallest of two or three angles or small numbers of objects that are not in `room`.
+pub(super) fn comparison(room: &[String], rng: &mut Rng) -> String {
     let unit = if rng.chance(0.5) { 10 } else { 1 };
     let numbers: Vec<usize> = (0..if unit == 1 { 10 } else { 19 }).collect();
+    let others: Vec<String> = KINDS.iter().map(|kind| kind.name.to_owned()).collect();
+    let others: Vec<String> = others.into_iter().filter(|name| !room.contains(name)).collect();
     let count = 2 + rng.below(2);
-    let (names, numbers) = (rng.sample(&KINDS, count), rng.sample(&numbers, count));
-    let pairs: Vec<(usize, &str)> =
-        numbers.into_iter().zip(&names).map(|(number, kind)| (unit * number, kind.name)).collect();
-    let listed: Vec<_> = pairs.iter().map(|(number, name)| format!("{name} {number}")).collect();
-    let least = pairs.iter().min().map_or("", |(_, name)| name);
-    format!("{}: least {least}.", listed.join(", "))
+    let numbers = rng.sample(&numbers, count).into_iter().map(|number| unit * number);
+    least(rng.sample(&others, count).into_iter().zip(numbers).collect())
+}
+
+/// `lamp 3, bed 2: least bed.`
+pub(super) fn least(firsts: Vec<(String, usize)>) -> String {
+    let least = firsts.iter().min_by_key(|(_, number)| *number);
+    let name = least.map(|(name, _)| name.clone()).unwrap_or_default();
+    format!("{}.", Statement::Least { firsts, name })
 }
 
 #[cfg(test)]
@@ -72,9 +70,9 @@ mod tests {
         let mut found = 0;
         for text in texts(sum) {
             for (start, after) in [
-                ("left 30, rotate left 60: ", "right 30."),
-                ("ahead, rotate right 90: ", "left 90."),
-                ("left 120, move forward 1 m: ", "left 120."),
+                ("left 30 - left 60 = ", "right 30."),
+                ("ahead - right 90 = ", "left 90."),
+                ("left 120 - ahead = ", "left 120."),
             ] {
                 if let Some(rest) = text.strip_prefix(start) {
                     assert_eq!(rest, after);
@@ -87,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_comparison_gives_the_smaller_angle() {
-        for text in texts(comparison) {
+        for text in texts(|rng| comparison(&[], rng)) {
             let (pairs, least) = text.split_once(": least ").unwrap();
             let angle = |pair: &str| pair.rsplit(' ').next().unwrap().parse::<i32>().unwrap();
             let smallest = pairs.split(", ").min_by_key(|pair| angle(pair)).unwrap();

@@ -10,11 +10,11 @@ use crate::statement::{Sighting, Statement, Which};
 /// A kind of lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lookup {
-    /// `first lamp left 30, frame 1.`
+    /// `first lamp 1, left 30.`
     First,
-    /// `last lamp left 30, frame 1.`
+    /// `last lamp 1, left 30.`
     Last,
-    /// `faced lamp left 10, frame 1.`
+    /// `faced lamp 1, left 10.`
     Faced,
     /// `all lamp: left 30, right 30.`
     Every,
@@ -22,8 +22,8 @@ pub(super) enum Lookup {
     View,
     /// `frame 3 after rotate left 60.`
     Action,
-    /// `at frame 2 left 30. next 3: left 30, rotate left 60: right 30.`: what a random bearing becomes by the rotation
-    /// before the next frame, or `at frame 7 left 30. next none.`
+    /// `seen 2, left 30. next 3: left 30 - left 60 = right 30.`: what a random bearing becomes by the rotation before the
+    /// next frame, or `seen 7, left 30. next none: left 30.`
     Next,
 }
 
@@ -45,6 +45,11 @@ impl<'a> Lookups<'a> {
     pub(super) fn new(names: &'a [String], trace: &'a CaptionTrace) -> Self {
         let seen = names.iter().filter(|name| trace.first_sight(name).is_some()).cloned().collect();
         Self { trace, names, seen }
+    }
+
+    /// The candidate objects.
+    pub(super) fn names(&self) -> &[String] {
+        self.names
     }
 
     /// A random object that the captions mention.
@@ -114,12 +119,11 @@ impl<'a> Lookups<'a> {
         let next = match self.trace.frames.get(frame).and_then(|shown| shown.action.as_ref()) {
             Some(action) => {
                 let after_deg = wrap_whole(before_deg - action.turn_deg);
-                let action = action.rotation().to_owned();
-                Statement::Next { frame, before_deg, action, after_deg }
+                Statement::Next { frame, before_deg, turn_deg: action.turn_deg, after_deg }
             }
-            None => Statement::End,
+            None => Statement::End { bearing_deg: before_deg },
         };
-        format!("at frame {at} {}. {next}.", bearing_text(before_deg))
+        format!("seen {}. {next}.", Sighting { frame: at, bearing_deg: before_deg })
     }
 }
 

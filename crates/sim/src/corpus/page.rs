@@ -142,7 +142,9 @@ impl Page<'_> {
             (Practice::Letter, _) => self.list.as_ref()?.lookup(rng),
             (Practice::Sum, _) => drills::sum(rng),
             (Practice::Quadrant, _) => drills::quadrant(rng),
-            (Practice::Comparison, _) => drills::comparison(rng),
+            (Practice::Comparison, _) => {
+                drills::comparison(self.lookups.as_ref().map_or(&[], Lookups::names), rng)
+            }
         })
     }
 }

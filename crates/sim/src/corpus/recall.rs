@@ -7,7 +7,7 @@ use embodied_r_data::prompts::{FrameText, frame_lines};
 use embodied_r_data::scene::{VisibleObject, view_text};
 
 use super::Document;
-use super::drills::{rotation, rotation_text};
+use super::drills::{least, rotation, rotation_text};
 use super::letters::LetteredList;
 use super::lookups::{Lookup, Lookups};
 use super::page::{Page, Practice};
@@ -21,10 +21,11 @@ const ROUNDS: usize = 4;
 
 /// A random list or synthetic video with lookups.
 pub(super) fn any(rng: &mut Rng) -> Document {
-    match rng.below(6) {
+    match rng.below(8) {
         0 => pairs(rng),
         1 => frames(rng),
         2 => letters(rng),
+        3 => numbers(rng),
         _ => synthetic_video(rng),
     }
 }
@@ -59,6 +60,24 @@ pub(super) fn pairs(rng: &mut Rng) -> Document {
     Document::plain(items.join("; "), repeated(rng, &items, ". "))
 }
 
+/// `lamp 3; bed 1`, then comparisons of some, each after an item such as `bed is 1.`
+fn numbers(rng: &mut Rng) -> Document {
+    let names = names(rng, 3, 8);
+    let numbers: Vec<usize> = (0..10).collect();
+    let items: Vec<(String, usize)> =
+        names.iter().cloned().zip(rng.sample(&numbers, names.len())).collect();
+    let listed: Vec<String> =
+        items.iter().map(|(name, number)| format!("{name} {number}")).collect();
+    let lines: Vec<String> = (0..2 * ROUNDS)
+        .map(|_| {
+            let count = 2 + rng.below(2);
+            let item = rng.pick(&listed).map(|item| item.replace(' ', " is ")).unwrap_or_default();
+            format!("{item}. {}", least(rng.sample(&items, count)))
+        })
+        .collect();
+    Document::plain(listed.join("; "), lines.join("\n"))
+}
+
 /// `Frame 0: lamp`, then `frame 0: lamp.`
 fn frames(rng: &mut Rng) -> Document {
     let names = names(rng, 2, 8);
@@ -71,7 +90,7 @@ fn frames(rng: &mut Rng) -> Document {
 
 /// A lettered list, then the letters of its contents.
 pub(super) fn letters(rng: &mut Rng) -> Document {
-    let list = LetteredList::random(rng);
+    let list = LetteredList::random(&[], rng);
     Document::plain(list.listed(), list.lookups(ROUNDS, rng))
 }
 
@@ -117,7 +136,7 @@ fn captioned(
     practice: &[(Practice, usize)],
     rng: &mut Rng,
 ) -> Document {
-    let list = rng.chance(0.5).then(|| LetteredList::random(rng));
+    let list = rng.chance(0.5).then(|| LetteredList::random(&[], rng));
     let mut context = frame_lines(captions);
     if let Some(list) = &list {
         context = format!("{context}\n{}", list.listed());
@@ -175,14 +194,16 @@ mod tests {
         for _ in 0..100 {
             let Document { context, statements, .. } = sights(&mut rng);
             for line in statements.lines() {
-                let Some((object, frame)) = line
+                let Some((object, bearing)) = line
                     .strip_prefix("first ")
                     .or(line.strip_prefix("last "))
-                    .and_then(|line| line.split_once(", frame "))
+                    .and_then(|line| line.split_once(", "))
                 else {
                     continue;
                 };
-                let frame = format!("Frame {}: ", frame.trim_end_matches('.'));
+                let (name, frame) = object.split_once(' ').unwrap();
+                let object = format!("{name} {}", bearing.trim_end_matches('.'));
+                let frame = format!("Frame {frame}: ");
                 let shown = context.lines().find(|shown| shown.starts_with(&frame)).unwrap();
                 assert!(shown.contains(&format!(" {object}, ")), "{line} in {context}");
                 checked += 1;
