@@ -1,7 +1,10 @@
 //! `embodied-r quickstart` on a few rooms with minimal training.
 
+use std::path::Path;
+
 use assert_cmd::Command;
-use embodied_r_tests::{binary, stderr};
+use embodied_r_sim::{Category, text_question};
+use embodied_r_tests::{binary, stderr, stdout_of};
 
 /// One step each of two stages, the second with the judge.
 const STAGES: &str = "stage=[{steps = 1, weights = {format = 0.7, accuracy = 0.3}}, \
@@ -114,4 +117,50 @@ fn unsupported_devices_are_refused_before_any_work() {
         assert!(stderr.contains(reason), "{stderr}");
     }
     assert!(!out.exists());
+}
+
+/// Questions of the quickstart's categories, each about a room of its own.
+fn write_room_questions(path: &Path, seed: u64, count: u64) {
+    let categories = [
+        Category::AppearanceOrder,
+        Category::LandmarkPosition,
+        Category::ActionGeneration,
+        Category::ProgressEvaluation,
+    ];
+    let questions: Vec<_> = (0..count)
+        .map(|index| {
+            let mut question = text_question(seed, index, &categories).unwrap().perceived();
+            question.question_id = index.into();
+            question
+        })
+        .collect();
+    std::fs::write(path, serde_json::to_vec(&questions).unwrap()).unwrap();
+}
+
+#[test]
+fn sft_on_answers_alone_leaves_the_base_at_chance() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    write_room_questions(&path("train.json"), 1, 60);
+    write_room_questions(&path("test.json"), 2, 400);
+    Command::new(binary())
+        .args(["sim", "conversations", "--answers-only", "--judge-examples", "0", "--data"])
+        .args([path("train.json"), "--output".into(), path("answers.jsonl")])
+        .assert()
+        .success();
+    Command::new(binary())
+        .args(["sft", "--config"])
+        .args([root.join("configs/quickstart-sft.toml"), "--model".into()])
+        .args([root.join("crates/cli/base"), "--data".into(), path("answers.jsonl")])
+        .args(["--output".into(), path("sft")])
+        .assert()
+        .success();
+    let mut eval = Command::new(binary());
+    eval.args(["eval", "--json", "--model"]).arg(path("sft/final"));
+    eval.arg("--data").arg(path("test.json"));
+    let scores: serde_json::Value = serde_json::from_str(&stdout_of(&mut eval)).unwrap();
+    // 25 % by chance, with a standard error of 2.2 points: at most 3.7 of them above.
+    let accuracy = scores["micro"].as_f64().unwrap();
+    assert!((10.0..33.0).contains(&accuracy), "{scores}");
 }

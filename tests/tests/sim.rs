@@ -87,16 +87,18 @@ fn zero_rooms_are_wrong_usage() {
 #[test]
 fn the_corpus_is_json_lines_and_depends_only_on_the_seed() {
     let corpus = |seed: &str| {
-        let arguments = ["sim", "corpus", "--documents", "3", "--seed", seed];
+        let arguments = ["sim", "corpus", "--documents", "8", "--seed", seed];
         text(&embodied_r().args(arguments).assert().success().get_output().stdout)
     };
     let lines = corpus("1");
-    assert_eq!(lines.lines().count(), 3);
+    assert_eq!(lines.lines().count(), 8);
+    assert!(lines.lines().any(|line| line.contains("\"system\"")), "{lines}");
     for (index, line) in lines.lines().enumerate() {
         let document: serde_json::Value = serde_json::from_str(line).unwrap();
-        let expected = embodied_r_sim::corpus::document(1, index as u64);
+        let expected = embodied_r_sim::corpus::chat_document(1, index as u64);
         assert_eq!(document["prompt"], expected.context);
         assert_eq!(document["completion"], expected.statements);
+        assert_eq!(document["system"].as_str(), expected.system);
     }
     assert_eq!(corpus("1"), lines);
     assert_ne!(corpus("2"), lines);

@@ -49,8 +49,8 @@ const SFT_EPOCHS: u64 = 8;
 /// Batch size of SFT, as in its settings.
 const SFT_BATCH_SIZE: usize = 16;
 
-/// Epochs of SFT on answers without reasoning, and on accepted samples.
-const BASELINE_EPOCHS: u64 = 3;
+/// Epochs of SFT on many examples: answers without reasoning, and accepted samples.
+const BASELINE_EPOCHS: [u64; 2] = [1, 3];
 
 /// Run the pipeline end to end on simulated rooms.
 pub(crate) fn run(args: QuickstartArgs) -> anyhow::Result<Status> {
@@ -205,8 +205,10 @@ impl Quickstart<'_> {
     fn baseline_rows(&self) -> anyhow::Result<Vec<Row>> {
         let (test, train) = (self.test(), self.path("perceived/train_data.json"));
         let supervised = self.supervised();
-        let sft = self.best_sft()?;
-        let answers = self.sft_on_answers()?;
+        let lengths = std::iter::successors(Some(SFT_EPOCHS), |epochs| Some(2 * epochs));
+        let sft =
+            self.best_sft("sft", "base", "conversations.jsonl", lengths, &self.args.sft_set)?;
+        let (answers, answered) = self.sft_on_answers()?;
         let (tuned, accepted) = self.rejection_sampling(&train)?;
         let random = self.path("perceived/train_random.json");
         controls::with_random_answers(&train, &random, self.args.seed)?;
@@ -216,35 +218,42 @@ impl Quickstart<'_> {
         self.train("shuffled-in-training", &shuffled)?;
         Ok(vec![
             self.row("sft", &sft, &test, supervised)?,
-            self.row("sft answers", "sft-answers/final", &test, answers)?,
-            self.row("rejection sampling", tuned, &test, supervised + accepted)?,
+            self.row("sft answers", &answers, &test, answered)?,
+            self.row("rejection sampling", &tuned, &test, supervised + accepted)?,
             self.row("random rewards", "random-rewards/final", &test, supervised)?,
             self.row("shuffled in training", "shuffled-in-training/final", &test, supervised)?,
         ])
     }
 
-    /// The model with the best validation accuracy among SFT runs of increasing length on the worked examples.
-    fn best_sft(&self) -> anyhow::Result<String> {
+    /// The model with the best validation accuracy among SFT runs of `epochs`, which increase until it no longer rises.
+    fn best_sft(
+        &self,
+        name: &str,
+        model: &str,
+        data: &str,
+        epochs: impl IntoIterator<Item = u64>,
+        sets: &[String],
+    ) -> anyhow::Result<String> {
         let mut best = (f64::NEG_INFINITY, String::new());
-        for epochs in std::iter::successors(Some(SFT_EPOCHS), |epochs| Some(2 * epochs)) {
-            let name = format!("sft-{epochs}");
-            let sets = [&self.args.sft_set[..], &[format!("num_train_epochs={epochs}")]].concat();
-            self.sft(&name, "base", "conversations.jsonl", &sets)?;
-            let model = format!("{name}/final");
-            let answers = self.path(&format!("answers/{name}-val.json"));
-            self.answer(&model, &self.path("perceived/val_data.json"), &answers)?;
+        for epochs in epochs {
+            let run = format!("{name}-{epochs}");
+            let sets = [sets, &[format!("num_train_epochs={epochs}")]].concat();
+            self.sft(&run, model, data, &sets)?;
+            let tuned = format!("{run}/final");
+            let answers = self.path(&format!("answers/{run}-val.json"));
+            self.answer(&tuned, &self.path("perceived/val_data.json"), &answers)?;
             let accuracy = row::accuracy(&answers)?;
             self.steps.say(&format!("{epochs} epochs: validation accuracy {accuracy:.1} %"))?;
             if accuracy <= best.0 {
                 break;
             }
-            best = (accuracy, model);
+            best = (accuracy, tuned);
         }
         Ok(best.1)
     }
 
-    /// SFT of the base on the training questions' answers without reasoning; returns their number.
-    fn sft_on_answers(&self) -> anyhow::Result<usize> {
+    /// SFT of the base on the training questions' answers without reasoning: the model, and their number.
+    fn sft_on_answers(&self) -> anyhow::Result<(String, usize)> {
         let data = self.path("answers-only.jsonl");
         self.steps.run({
             let mut words =
@@ -254,13 +263,14 @@ impl Quickstart<'_> {
             words.extend(["--seed".into(), self.seed(), "--output".into(), data.clone().into()]);
             words
         })?;
-        self.sft("sft-answers", "base", "answers-only.jsonl", &baseline_epochs())?;
-        controls::lines(&data)
+        let tuned =
+            self.best_sft("sft-answers", "base", "answers-only.jsonl", BASELINE_EPOCHS, &[])?;
+        Ok((tuned, controls::lines(&data)?))
     }
 
     /// SFT of the cold start on its own correct samples, out of as many as GRPO draws: the model, and the number of
     /// accepted samples. Without any the model is the cold start.
-    fn rejection_sampling(&self, train: &Path) -> anyhow::Result<(&'static str, usize)> {
+    fn rejection_sampling(&self, train: &Path) -> anyhow::Result<(String, usize)> {
         let samples = controls::samples_per_question(&self.path("train"), train)?;
         self.sample("sft/final", train, samples, &self.path("rejection-sampling-samples"))?;
         let accepted = controls::accept(
@@ -268,14 +278,14 @@ impl Quickstart<'_> {
             &self.path("accepted.jsonl"),
         )?;
         if accepted == 0 {
-            return Ok(("sft/final", 0));
+            return Ok(("sft/final".to_owned(), 0));
         }
-        let mut sets = baseline_epochs().to_vec();
-        if accepted < SFT_BATCH_SIZE {
-            sets.push(format!("train_batch_size={accepted}"));
-        }
-        self.sft("rejection-sampling", "sft/final", "accepted.jsonl", &sets)?;
-        Ok(("rejection-sampling/final", accepted))
+        let few = accepted < SFT_BATCH_SIZE;
+        let sets = few.then(|| format!("train_batch_size={accepted}"));
+        let sets: Vec<String> = sets.into_iter().collect();
+        let (name, data) = ("rejection-sampling", "accepted.jsonl");
+        let tuned = self.best_sft(name, "sft/final", data, BASELINE_EPOCHS, &sets)?;
+        Ok((tuned, accepted))
     }
 
     /// Greedy replies of `model` to `questions`.
@@ -339,11 +349,6 @@ impl Quickstart<'_> {
         }
         self.steps.run(report)
     }
-}
-
-/// The setting of the baselines' epochs.
-fn baseline_epochs() -> [String; 1] {
-    [format!("num_train_epochs={BASELINE_EPOCHS}")]
 }
 
 #[cfg(test)]
