@@ -4,7 +4,7 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use embodied_r_sim::{Category, text_question};
-use embodied_r_tests::{binary, stderr, stdout_of};
+use embodied_r_tests::{binary, stderr, stdout};
 
 /// One step each of two stages, the second with the judge.
 const STAGES: &str = "stage=[{steps = 1, weights = {format = 0.7, accuracy = 0.3}}, \
@@ -156,10 +156,12 @@ fn sft_on_answers_alone_leaves_the_base_at_chance() {
         .args(["--output".into(), path("sft")])
         .assert()
         .success();
-    let mut eval = Command::new(binary());
-    eval.args(["eval", "--json", "--model"]).arg(path("sft/final"));
-    eval.arg("--data").arg(path("test.json"));
-    let scores: serde_json::Value = serde_json::from_str(&stdout_of(&mut eval)).unwrap();
+    let done = Command::new(binary())
+        .args(["eval", "--json", "--model"])
+        .args([path("sft/final"), "--data".into(), path("test.json")])
+        .assert()
+        .success();
+    let scores: serde_json::Value = serde_json::from_str(stdout(done.get_output())).unwrap();
     // 25 % by chance, with a standard error of 2.2 points: at most 3.7 of them above.
     let accuracy = scores["micro"].as_f64().unwrap();
     assert!((10.0..33.0).contains(&accuracy), "{scores}");
